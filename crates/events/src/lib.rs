@@ -1,1 +1,206 @@
-//! Placeholder.
+//! What happens while images are built and functions run: typed events and the token that cancels it all.
+//!
+//! The engine reports through a [`Sink`]; renderers turn events into live rows, plain lines or JSON. Events are data:
+//! their JSON form is versioned ([`SCHEMA_VERSION`]) and documented in `docs/protocol.md`.
+
+mod cancel;
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+pub use cancel::{CancelToken, Cancelled};
+
+/// Version of the JSON form of [`Event`].
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// Why a step was not taken from the cache.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "reason", rename_all = "snake_case")]
+pub enum Miss {
+    /// No layer with this title was ever built here.
+    New,
+    /// A former build of the same step exists; this is what differs.
+    Changed {
+        /// Names of the parts of the key material that differ, for example `packages` or `parent`.
+        parts: Vec<String>,
+    },
+    /// The step, or the run, asks to be rebuilt.
+    Forced,
+}
+
+impl fmt::Display for Miss {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::New => formatter.write_str("new"),
+            Self::Changed { parts } => write!(formatter, "{} changed", parts.join(", ")),
+            Self::Forced => formatter.write_str("forced"),
+        }
+    }
+}
+
+/// One of the two output streams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+/// Something that happened. Steps are told apart by `step`, a number that is unique within one process.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// A step is known and waits for its parent.
+    StepQueued {
+        /// The step's number.
+        step: u64,
+        /// The method call as the user wrote it.
+        title: String,
+    },
+    /// A step's layer was found in the store.
+    StepCached {
+        /// The step's number.
+        step: u64,
+        /// Bytes of the layer.
+        bytes: u64,
+    },
+    /// Another process is making the same layer; this one waits for it.
+    StepWaiting {
+        /// The step's number.
+        step: u64,
+    },
+    /// A step runs.
+    StepStarted {
+        /// The step's number.
+        step: u64,
+        /// Why the cache did not have it.
+        miss: Miss,
+    },
+    /// A line of a step's output, without its line end.
+    StepLog {
+        /// The step's number.
+        step: u64,
+        /// The line.
+        line: String,
+    },
+    /// How far a step is.
+    StepProgress {
+        /// The step's number.
+        step: u64,
+        /// What is being done, for example `downloading`.
+        what: String,
+        /// Units done.
+        done: u64,
+        /// Units in all, 0 when unknown.
+        total: u64,
+    },
+    /// A step's layer is in the store.
+    StepFinished {
+        /// The step's number.
+        step: u64,
+        /// Seconds it took.
+        seconds: f64,
+        /// Bytes the store grew by.
+        bytes_new: u64,
+        /// Bytes that the store already had.
+        bytes_shared: u64,
+    },
+    /// A step failed; nothing of it is published.
+    StepFailed {
+        /// The step's number.
+        step: u64,
+        /// What went wrong.
+        message: String,
+        /// The last lines of its output.
+        tail: Vec<String>,
+        /// Where the full log is.
+        log: Option<String>,
+        /// The command that opens a shell in the state before the step.
+        shell: Option<String>,
+    },
+    /// An image is complete.
+    ImageBuilt {
+        /// The image id, `im-…`.
+        image: String,
+        /// Seconds since its build began.
+        seconds: f64,
+        /// Whether every step was cached.
+        cached: bool,
+    },
+    /// A container started.
+    ContainerStarted {
+        /// The container's id, `ta-…`.
+        container: String,
+        /// The function it executes.
+        function: String,
+    },
+    /// Output of a container, as it came.
+    ContainerOutput {
+        /// The container's id.
+        container: String,
+        /// Which stream.
+        stream: Stream,
+        /// The bytes.
+        #[serde(with = "lossy")]
+        data: Vec<u8>,
+    },
+    /// A container ended.
+    ContainerFinished {
+        /// The container's id.
+        container: String,
+        /// How it ended, in words; empty for an ordinary end.
+        cause: String,
+    },
+    /// Something the user should know.
+    Warning {
+        /// The sentence.
+        message: String,
+    },
+}
+
+/// Output of programs as JSON text; bytes that are no UTF-8 are replaced.
+mod lossy {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(crate) fn serialize<S: Serializer>(data: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&String::from_utf8_lossy(data))
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+        Ok(String::deserialize(deserializer)?.into_bytes())
+    }
+}
+
+/// Where events go. Cheap to clone; called from any thread.
+#[derive(Clone)]
+pub struct Sink {
+    consumer: Arc<dyn Fn(Event) + Send + Sync>,
+}
+
+impl Sink {
+    /// Sends events to `consumer`.
+    pub fn new(consumer: impl Fn(Event) + Send + Sync + 'static) -> Self {
+        Self { consumer: Arc::new(consumer) }
+    }
+
+    /// Drops every event.
+    #[must_use]
+    pub fn none() -> Self {
+        Self::new(|_| ())
+    }
+
+    /// Reports an event.
+    pub fn emit(&self, event: Event) {
+        (self.consumer)(event);
+    }
+}
+
+impl fmt::Debug for Sink {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Sink")
+    }
+}
