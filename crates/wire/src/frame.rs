@@ -60,6 +60,17 @@ impl Payload {
         self.len() == 0
     }
 
+    /// Another handle on the same payload; a memfd is shared, not copied.
+    ///
+    /// # Errors
+    /// When descriptors run out.
+    pub fn try_clone(&self) -> Result<Self, WireError> {
+        Ok(match self {
+            Self::Inline(bytes) => Self::Inline(bytes.clone()),
+            Self::Memory(fd, length) => Self::Memory(fd.try_clone()?, *length),
+        })
+    }
+
     /// The bytes, read from the memfd where they travelled in one.
     ///
     /// # Errors

@@ -3,26 +3,31 @@
 use std::collections::VecDeque;
 use std::io::IoSliceMut;
 use std::mem::MaybeUninit;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use rustix::io::Errno;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 
 use crate::frame::Header;
-use crate::{Frame, HEADER_LENGTH, Payload, WireError};
+use crate::{Frame, HEADER_LENGTH, MAXIMUM_FDS, Payload, WireError};
 
 /// Bytes asked of the kernel at once; most frames fit, so that one system call brings a whole frame.
 const READ_SIZE: usize = 64 << 10;
 /// Longest inline payload read without checking what arrives: guards against a header that announces terabytes.
 const GROWTH_STEP: usize = 4 << 20;
 
+/// Descriptors that may wait for their frame: guards against a peer that sends them without announcing them.
+const MAXIMUM_UNCLAIMED_FDS: usize = 4 * MAXIMUM_FDS;
+
 /// Receives frames.
 #[derive(Debug)]
 pub struct Receiver {
     socket: UnixStream,
+    /// Always at full length, so that it is zeroed once and not before every read; `start..end` is unread.
     buffer: Vec<u8>,
     start: usize,
+    end: usize,
     /// Descriptors in order of arrival; a header says how many of them are its frame's.
     fds: VecDeque<OwnedFd>,
 }
@@ -31,7 +36,7 @@ impl Receiver {
     /// Receives from `socket`.
     #[must_use]
     pub fn new(socket: UnixStream) -> Self {
-        Self { socket, buffer: Vec::with_capacity(READ_SIZE), start: 0, fds: VecDeque::new() }
+        Self { socket, buffer: vec![0; READ_SIZE], start: 0, end: 0, fds: VecDeque::new() }
     }
 
     /// Waits for the next frame; `None` when the peer has closed the connection between frames.
@@ -61,15 +66,21 @@ impl Receiver {
         Ok(Some(Frame { control, payload, fds }))
     }
 
+    /// Whether bytes of a further frame were read already; polling the socket does not show those.
+    #[must_use]
+    pub fn has_buffered(&self) -> bool {
+        self.start < self.end
+    }
+
     /// Takes `length` bytes off the stream.
     fn take(&mut self, length: u64) -> Result<Vec<u8>, WireError> {
         let length = usize::try_from(length).map_err(|_| WireError::TooLong(length))?;
         let mut taken = Vec::with_capacity(length.min(GROWTH_STEP));
         while taken.len() < length {
-            if self.start == self.buffer.len() && !self.fill(1)? {
+            if self.start == self.end && !self.fill(1)? {
                 return Err(WireError::Truncated);
             }
-            let count = (self.buffer.len() - self.start).min(length - taken.len());
+            let count = (self.end - self.start).min(length - taken.len());
             taken.extend_from_slice(&self.buffer[self.start..self.start + count]);
             self.start += count;
         }
@@ -78,40 +89,37 @@ impl Receiver {
 
     /// Reads until `wanted` bytes are buffered; false when the peer closed before the first of them.
     fn fill(&mut self, wanted: usize) -> Result<bool, WireError> {
-        if self.start == self.buffer.len() {
-            self.buffer.clear();
-            self.start = 0;
-        } else if self.start > 0 {
-            self.buffer.drain(..self.start);
-            self.start = 0;
+        if self.end - self.start >= wanted {
+            return Ok(true);
         }
-        while self.buffer.len() < wanted {
-            let before = self.buffer.len();
-            self.buffer.resize(before + READ_SIZE, 0);
-            let outcome = self.read_into(before);
-            let count = *outcome.as_ref().unwrap_or(&0);
-            self.buffer.truncate(before + count);
-            outcome?;
-            match (count, before) {
+        self.buffer.copy_within(self.start..self.end, 0);
+        self.end -= self.start;
+        self.start = 0;
+        while self.end < wanted {
+            match (self.read()?, self.end) {
                 (0, 0) => return Ok(false),
                 (0, _) => return Err(WireError::Truncated),
-                _ => {}
+                (count, _) => self.end += count,
             }
         }
         Ok(true)
     }
 
-    fn read_into(&mut self, offset: usize) -> Result<usize, WireError> {
+    /// Reads what the socket holds behind the unread bytes.
+    fn read(&mut self) -> Result<usize, WireError> {
         loop {
             let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(253))];
             let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-            let mut slices = [IoSliceMut::new(&mut self.buffer[offset..])];
+            let mut slices = [IoSliceMut::new(&mut self.buffer[self.end..])];
             match rustix::net::recvmsg(&self.socket, &mut slices, &mut ancillary, RecvFlags::CMSG_CLOEXEC) {
                 Ok(message) => {
                     for received in ancillary.drain() {
                         if let RecvAncillaryMessage::ScmRights(fds) = received {
                             self.fds.extend(fds);
                         }
+                    }
+                    if self.fds.len() > MAXIMUM_UNCLAIMED_FDS {
+                        return Err(WireError::TooManyDescriptors(self.fds.len()));
                     }
                     return Ok(message.bytes);
                 }
@@ -121,5 +129,11 @@ impl Receiver {
                 Err(errno) => return Err(errno.into()),
             }
         }
+    }
+}
+
+impl AsFd for Receiver {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 }
