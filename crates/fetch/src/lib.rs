@@ -1,1 +1,93 @@
-//! Placeholder.
+//! Getting files over HTTP the way the host would: its certificate bundle, its proxies, patience with its network.
+//!
+//! Package mirrors fail now and then, and name resolution stumbles when many connections open at once, so every
+//! request is tried several times with growing pauses; what a server refuses (404, 403) is final. Large files go to
+//! disk under their SHA-256, checked while they arrive, and a file that is there already is not fetched again.
+
+mod client;
+mod download;
+
+pub use client::Client;
+pub use download::{Download, Progress};
+
+/// What can go wrong while fetching.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    /// The server answered with an error.
+    #[error("`{url}` answered with status {status}")]
+    Status {
+        /// The address.
+        url: String,
+        /// The HTTP status.
+        status: u16,
+    },
+    /// No answer, or a broken one, after all attempts.
+    #[error(
+        "`{url}` could not be fetched: {reason} ({attempts} attempts); check the network connection and, behind a \
+         proxy, HTTPS_PROXY and SSL_CERT_FILE"
+    )]
+    Network {
+        /// The address.
+        url: String,
+        /// What happened last.
+        reason: String,
+        /// How often it was tried.
+        attempts: u32,
+    },
+    /// The server sent something else than announced.
+    #[error(
+        "`{url}` sent content with the SHA-256 `{found}`, but `{expected}` was announced; a proxy or mirror on the way may be serving a stale or altered file"
+    )]
+    Digest {
+        /// The address.
+        url: String,
+        /// The announced digest.
+        expected: String,
+        /// What came.
+        found: String,
+    },
+    /// More bytes came than allowed.
+    #[error("`{url}` sent more than the {limit} bytes expected")]
+    TooLarge {
+        /// The address.
+        url: String,
+        /// The limit in bytes.
+        limit: u64,
+    },
+    /// Cancelled by the caller.
+    #[error(transparent)]
+    Cancelled(#[from] lamina_events::Cancelled),
+    /// A local file could not be written.
+    #[error("a download could not be stored: {0}")]
+    Io(#[from] std::io::Error),
+}
+
+impl FetchError {
+    /// Whether the server itself said that there is no such file.
+    #[must_use]
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::Status { status: 404 | 410, .. })
+    }
+}
+
+/// The host's certificate bundle as PEM, for programs that need it as a file; `None` if the host has none.
+#[must_use]
+pub fn host_certificates() -> Option<Vec<u8>> {
+    const BUNDLES: [&str; 5] = [
+        "/etc/ssl/certs/ca-certificates.crt",
+        "/etc/pki/tls/certs/ca-bundle.crt",
+        "/etc/ssl/ca-bundle.pem",
+        "/etc/pki/tls/cacert.pem",
+        "/etc/ssl/cert.pem",
+    ];
+    let configured = ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"]
+        .into_iter()
+        .filter_map(std::env::var_os);
+    configured
+        .map(std::path::PathBuf::from)
+        .chain(BUNDLES.map(Into::into))
+        .find_map(|path| fs_err::read(path).ok())
+}
+
+#[cfg(test)]
+mod tests;

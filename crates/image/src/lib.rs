@@ -1,1 +1,18 @@
-//! Placeholder.
+//! What an image is: a base and a chain of steps, in canonical form, and the keys computed from it.
+//!
+//! This crate is pure: it reads no file and asks no clock. The Python package sends a [`Definition`]; the planner turns
+//! each [`Step`] together with its parent's content and the digests of its local inputs into [`KeyMaterial`], whose
+//! digest is the step's [`LayerKey`].
+
+mod config;
+mod definition;
+mod digest;
+mod files;
+mod key;
+pub mod patterns;
+
+pub use config::RuntimeConfig;
+pub use definition::{Definition, DefinitionError, IndexOptions, Node, NodeId, SecretValues, Step};
+pub use digest::{Digest, DigestError, Hasher};
+pub use files::{FileEntry, FileKind, FileSet, Ignore};
+pub use key::{BUILDER_VERSION, KeyMaterial, LayerKey, image_id};
