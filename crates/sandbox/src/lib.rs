@@ -1,1 +1,21 @@
-//! Placeholder.
+//! Where processes run: sandboxes of Linux namespaces, mounts, limits and filters, used for build steps and for functions alike.
+//!
+//! [`Helpers::start`] enters the store's user namespace once and leaves two processes in it: the *launcher*, which makes
+//! a sandbox with one `clone3`, and the *store worker*, which does the file work on layer content. The engine asks
+//! through [`Launcher::spawn`] and holds a [`Sandbox`]. Inside, pid 1 is this crate's own init; it is never replaced by
+//! code of the image. Container root is never root of the host. This is the only crate of the project with unsafe code.
+
+#![expect(unsafe_code, reason = "clone3, fork, exec and a few system calls have no safe form")]
+
+mod client;
+pub mod doctor;
+mod error;
+mod helpers;
+mod idmap;
+mod spec;
+
+pub use client::{Exit, ExitStatus, Launcher, Sandbox, Stdio};
+pub use error::SandboxError;
+pub use helpers::{Helpers, helpers_main};
+pub use idmap::{IdMap, IdRange};
+pub use spec::{InjectedFile, Limits, Mount, Network, SandboxSpec, TerminalSize, Upper};

@@ -1,0 +1,79 @@
+//! What can go wrong with sandboxes.
+
+use std::io;
+
+use lamina_wire::WireError;
+
+/// An error of this crate.
+#[derive(Debug, thiserror::Error)]
+pub enum SandboxError {
+    /// The command was not found in the image.
+    #[error("the command `{command}` was not found in the image (PATH: `{path}`): install it or give its full path")]
+    CommandNotFound {
+        /// The first word of the command.
+        command: String,
+        /// The `PATH` it was looked for in.
+        path: String,
+    },
+    /// The command is there but cannot be executed.
+    #[error("the command `{command}` of the image cannot be executed: {source}")]
+    NotExecutable {
+        /// The first word of the command.
+        command: String,
+        /// What the kernel says.
+        source: io::Error,
+    },
+    /// The working directory cannot be entered.
+    #[error("the working directory `{path}` cannot be entered in the image: {source}")]
+    WorkingDirectory {
+        /// The directory.
+        path: String,
+        /// What the kernel says.
+        source: io::Error,
+    },
+    /// Something else failed while the sandbox was set up.
+    #[error("the sandbox could not be set up: {what} `{path}`: {source}")]
+    Setup {
+        /// What was being done.
+        what: String,
+        /// The path or name it was done to.
+        path: String,
+        /// What the kernel says.
+        source: io::Error,
+    },
+    /// The kernel refuses user namespaces.
+    #[error("this machine refuses user namespaces: {source}. `modal doctor` says how to allow them")]
+    UserNamespace {
+        /// What the kernel says.
+        source: io::Error,
+    },
+    /// The id map could not be written.
+    #[error("the user ids of the store cannot be mapped: {reason}. {remedy}")]
+    IdMap {
+        /// What went wrong.
+        reason: String,
+        /// What to do.
+        remedy: String,
+    },
+    /// A request that cannot be meant.
+    #[error("invalid sandbox: {0}")]
+    Invalid(String),
+    /// The launcher or a sandbox's pid 1 is gone.
+    #[error("the process that starts sandboxes has ended unexpectedly: start the command again")]
+    Lost,
+    /// The connection with a helper process failed.
+    #[error("the connection with the helper processes failed: {0}")]
+    Wire(#[from] WireError),
+    /// A message of a helper process is not understood.
+    #[error("a message of the helper processes is not understood: {0}")]
+    Message(#[from] serde_json::Error),
+    /// A file or process operation of the engine failed.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+impl From<rustix::io::Errno> for SandboxError {
+    fn from(errno: rustix::io::Errno) -> Self {
+        Self::Io(errno.into())
+    }
+}

@@ -1,0 +1,171 @@
+//! What a sandbox is made of.
+
+use serde::{Deserialize, Serialize};
+
+/// Everything about a sandbox except its standard streams.
+///
+/// Paths of layers, uppers and mount sources are relative to the store's `content` directory. Paths inside the image are
+/// absolute and are resolved with the image as root: no symbolic link leads out of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SandboxSpec {
+    /// The host name inside.
+    pub hostname: String,
+    /// Directories of the image's layers, top-most first. None is a valid image: it starts empty.
+    pub layers: Vec<String>,
+    /// Where changes go.
+    pub upper: Upper,
+    /// Further mounts, made in this order.
+    pub mounts: Vec<Mount>,
+    /// Files that appear read-only under `/dev/lamina`.
+    pub files: Vec<InjectedFile>,
+    /// Contents of `/etc/resolv.conf`, bound read-only over the image's.
+    pub resolv_conf: Option<Vec<u8>>,
+    /// Contents of `/etc/hosts`, bound read-only over the image's.
+    pub hosts: Option<Vec<u8>>,
+    /// The command; a first word without a slash is looked for in the `PATH` of `env`, inside the image.
+    pub argv: Vec<String>,
+    /// The whole environment.
+    pub env: Vec<(String, String)>,
+    /// The working directory; it must exist.
+    pub cwd: String,
+    /// User and group id of the command, as seen inside.
+    pub user: (u32, u32),
+    /// Limits of all processes of the sandbox together.
+    pub limits: Limits,
+    /// Which network the sandbox sees.
+    pub network: Network,
+    /// Whether programs inside can gain privileges through set-user-id bits.
+    pub no_new_privileges: bool,
+    /// Whether the `fsync` family only pretends: for build steps, whose result is synchronised as a whole.
+    pub ignore_sync: bool,
+    /// The size of the terminal that the command gets; without it, it has none.
+    pub terminal: Option<TerminalSize>,
+    /// Whether descriptor 3 of the command is the socket of [`crate::Stdio`].
+    pub socket_as_fd3: bool,
+}
+
+impl Default for SandboxSpec {
+    fn default() -> Self {
+        Self {
+            hostname: "lamina".into(),
+            layers: Vec::new(),
+            upper: Upper::Memory { limit_bytes: 64 << 20 },
+            mounts: Vec::new(),
+            files: Vec::new(),
+            resolv_conf: None,
+            hosts: None,
+            argv: Vec::new(),
+            env: Vec::new(),
+            cwd: "/".into(),
+            user: (0, 0),
+            limits: Limits::default(),
+            network: Network::Host,
+            no_new_privileges: true,
+            ignore_sync: false,
+            terminal: None,
+            socket_as_fd3: false,
+        }
+    }
+}
+
+/// Where the changes of a sandbox go.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Upper {
+    /// Into directories of the store; what is there after the exit is the layer.
+    Store {
+        /// The directory of the changes.
+        upper: String,
+        /// The directory that overlayfs needs beside it, on the same filesystem.
+        work: String,
+    },
+    /// Into memory; gone with the sandbox.
+    Memory {
+        /// Most bytes that the changes may take.
+        limit_bytes: u64,
+    },
+}
+
+/// A mount beside the image itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mount {
+    /// A shared cache seen through an overlay, so that a step never writes the shared directory.
+    Cache {
+        /// The shared directory.
+        lower: String,
+        /// The directory of the step's own changes.
+        upper: String,
+        /// The directory that overlayfs needs beside it.
+        work: String,
+        /// Where it appears inside.
+        target: String,
+    },
+    /// A directory or file of the store.
+    Bind {
+        /// The directory or file.
+        source: String,
+        /// Where it appears inside.
+        target: String,
+        /// Whether writing is refused.
+        read_only: bool,
+    },
+    /// An empty directory in memory.
+    Tmpfs {
+        /// Where it appears inside.
+        target: String,
+        /// The permission bits of its root, for example `0o1777`.
+        mode: u32,
+        /// Most bytes that it may take.
+        limit_bytes: u64,
+    },
+}
+
+/// A read-only file under `/dev/lamina`, in memory only.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InjectedFile {
+    /// The file's name, without a slash.
+    pub name: String,
+    /// What it holds.
+    pub contents: Vec<u8>,
+    /// The permission bits, for example `0o400`.
+    pub mode: u32,
+}
+
+impl std::fmt::Debug for InjectedFile {
+    /// Leaves the contents out: they may be a secret.
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("InjectedFile").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// Limits of all processes of a sandbox together; what is not given is not limited.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Most bytes of memory.
+    pub memory_bytes: Option<u64>,
+    /// Most processors, fractions included.
+    pub cpus: Option<f64>,
+    /// Most processes and threads.
+    pub pids: Option<u64>,
+}
+
+/// Which network a sandbox sees.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Network {
+    /// The host's; abstract unix sockets are kept apart where the kernel can.
+    #[default]
+    Host,
+    /// None but a loopback interface of its own.
+    Isolated,
+}
+
+/// The size of a terminal in characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TerminalSize {
+    /// Lines.
+    pub rows: u16,
+    /// Characters per line.
+    pub columns: u16,
+}
