@@ -1,1 +1,18 @@
-//! Placeholder.
+//! How Python distributions get into a layer: the host's `uv` resolves to ready-made wheels without running any of the
+//! image's or a package's code, each wheel is unpacked once into the store's objects, and installing is hard-linking
+//! those objects into the bare upper of a step, with scripts, metadata and bytecode as `pip` and `uv` would leave them.
+
+mod error;
+mod lock;
+mod request;
+mod requirement;
+mod resolve;
+mod settings;
+mod tags;
+#[cfg(test)]
+mod tests;
+
+pub use error::WheelError;
+pub use lock::{Resolution, Source, Wheel};
+pub use request::{Installed, Installer, Request, RequirementsFile, Target, normalize_name};
+pub use resolve::{Resolver, resolve};

@@ -1,0 +1,71 @@
+//! What can go wrong.
+
+use lamina_events::Cancelled;
+
+/// Why packages could not be resolved or installed.
+#[derive(Debug, thiserror::Error)]
+pub enum WheelError {
+    /// Ready-made wheels do not do: the real installer has to run inside the sandbox.
+    #[error("{reason}")]
+    NeedsSandbox {
+        /// Why, for the log.
+        reason: String,
+    },
+    /// The resolver could not find a set of packages.
+    #[error("{message}")]
+    Resolution {
+        /// The resolver's own explanation.
+        message: String,
+        /// What to do about it.
+        remedy: Option<String>,
+    },
+    /// The resolver could not be started.
+    #[error("could not run the package resolver `{path}`: {error}; install it with `pip install uv`")]
+    Resolver {
+        /// The program.
+        path: String,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// What the resolver wrote is not understood.
+    #[error("could not read the resolver's answer: {detail}; install a newer uv with `pip install -U uv`")]
+    Lock {
+        /// Which part.
+        detail: String,
+    },
+    /// A wheel is not what it should be.
+    #[error("the wheel `{wheel}` is not installable: {detail}")]
+    Wheel {
+        /// The wheel's file name.
+        wheel: String,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// A download failed.
+    #[error(transparent)]
+    Fetch(#[from] lamina_fetch::FetchError),
+    /// The store worker could not do its part.
+    #[error(transparent)]
+    Job(#[from] lamina_store::JobError),
+    /// The work was cancelled.
+    #[error(transparent)]
+    Cancelled(#[from] Cancelled),
+    /// A file of the engine's own could not be read or written.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+}
+
+impl WheelError {
+    /// What to do about it, if there is more to say than the message does.
+    #[must_use]
+    pub fn remedy(&self) -> Option<&str> {
+        match self {
+            Self::Resolution { remedy, .. } => remedy.as_deref(),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn needs_sandbox(reason: impl Into<String>) -> Self {
+        Self::NeedsSandbox { reason: reason.into() }
+    }
+}

@@ -1,0 +1,120 @@
+//! What is asked for, and where it goes.
+
+use serde::{Deserialize, Serialize};
+
+/// Packages to install, as the declaration names them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Request {
+    /// Requirement specifiers, for example `pandas>=2`.
+    pub packages: Vec<String>,
+    /// Requirements files.
+    pub requirements: Vec<RequirementsFile>,
+    /// A page or directory with further distributions.
+    pub find_links: Option<String>,
+    /// The package index instead of the configured one.
+    pub index_url: Option<String>,
+    /// A further package index.
+    pub extra_index_url: Option<String>,
+    /// Whether pre-releases are acceptable.
+    pub pre: bool,
+    /// Further command-line options of the installer, as one string.
+    pub extra_options: String,
+    /// The installer whose semantics apply.
+    pub installer: Installer,
+}
+
+/// A requirements file, read by the caller.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequirementsFile {
+    /// The file's name as messages show it.
+    pub name: String,
+    /// Its text.
+    pub contents: String,
+}
+
+/// The installer that the user asked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Installer {
+    /// `pip install`.
+    #[default]
+    Pip,
+    /// `uv pip install`.
+    Uv,
+}
+
+impl Installer {
+    /// The name written to `INSTALLER`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pip => "pip",
+            Self::Uv => "uv",
+        }
+    }
+}
+
+/// The interpreter that packages are installed for. All paths are absolute, as seen inside the image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Target {
+    /// The interpreter's version, `3.11` or `3.11.2`.
+    pub python: String,
+    /// The interpreter, as script headers name it.
+    pub interpreter: String,
+    /// Where modules go, for example `/usr/local/lib/python3.11/dist-packages`.
+    pub site_packages: String,
+    /// Where scripts go, for example `/usr/local/bin`.
+    pub scripts: String,
+    /// The prefix that data files go below, for example `/usr/local`.
+    pub prefix: String,
+    /// The image's glibc version; it decides which binary wheels can be loaded.
+    pub glibc: (u32, u32),
+    /// The machine, `x86_64` or `aarch64`.
+    pub machine: String,
+}
+
+impl Target {
+    /// The first two parts of the version, as numbers; `None` if it has another form.
+    #[must_use]
+    pub fn python_minor(&self) -> Option<(u32, u32)> {
+        let mut parts = self.python.split('.');
+        Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+    }
+}
+
+/// A distribution that an image already has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Installed {
+    /// Its name, normalised (`typing-extensions`).
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// The directory that holds its metadata, as seen inside the image.
+    pub site: String,
+}
+
+/// The normalised form of a distribution name: lower case, runs of `-`, `_` and `.` become `-`.
+#[must_use]
+pub fn normalize_name(name: &str) -> String {
+    let mut normalized = String::with_capacity(name.len());
+    for character in name.chars() {
+        if matches!(character, '-' | '_' | '.') {
+            if !normalized.ends_with('-') {
+                normalized.push('-');
+            }
+        } else {
+            normalized.extend(character.to_lowercase());
+        }
+    }
+    normalized
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_compared_in_normal_form() {
+        assert_eq!(normalize_name("Typing_.Extensions"), "typing-extensions");
+    }
+}

@@ -1,0 +1,16 @@
+//! What the tests of several modules share.
+
+use crate::request::Target;
+
+/// A Debian 12 image's own interpreter.
+pub(crate) fn target() -> Target {
+    Target {
+        python: "3.11".to_owned(),
+        interpreter: "/usr/bin/python3".to_owned(),
+        site_packages: "/usr/local/lib/python3.11/dist-packages".to_owned(),
+        scripts: "/usr/local/bin".to_owned(),
+        prefix: "/usr/local".to_owned(),
+        glibc: (2, 36),
+        machine: "x86_64".to_owned(),
+    }
+}
