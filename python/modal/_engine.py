@@ -1,0 +1,264 @@
+"""The connection with the engine: requests, calls, and who reads the socket.
+
+There is no reader thread. Whoever waits for an answer reads the socket itself and hands what belongs to others to them;
+only one does so at a time, and passes the turn on when it has what it waited for. A single caller therefore pays no
+thread switch, which would cost as much as everything else in a warm call.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from _collections import deque
+from _thread import allocate_lock
+from itertools import count
+
+from modal._errors import engine_error
+from modal._wire import Connection, ConnectionClosed, ProtocolError, encode_json
+from modal.exception import ServiceError, VersionError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+PROTOCOL = 1
+
+
+class Receiver:
+    """Where the answers to one caller arrive, as `(number, control, payload)`."""
+
+    __slots__ = ("arrived", "lock")
+
+    def __init__(self) -> None:
+        self.arrived: deque[tuple[int, dict[str, Any], Any]] = deque()
+        #: Held while nobody has woken the caller; made when the caller first sleeps.
+        self.lock: Any = None
+
+    def wake(self) -> None:
+        """Wakes the caller if it sleeps, or keeps it from falling asleep."""
+        lock = self.lock
+        if lock is not None and lock.locked():
+            try:
+                lock.release()
+            except RuntimeError:
+                pass  # Somebody else was faster.
+
+
+class Engine:
+    """A running engine and the conversation with it."""
+
+    def __init__(self, connection: Connection, process: int | None = None) -> None:
+        self._connection = connection
+        #: The engine's process id where this process started it.
+        self._process = process
+        self._numbers = count(1)
+        self._pending: dict[Any, Receiver] = {}
+        self._sleepers: list[Receiver] = []
+        self._send_lock = allocate_lock()
+        self._read_lock = allocate_lock()
+        self._failure: Exception | None = None
+        os.register_at_fork(after_in_child=self._forget)
+
+    def greet(self, output: bool) -> None:
+        """Introduces this process. The answer is read with the first request's, which saves a round trip."""
+        import modal
+        from modal._launch import find_uv
+
+        hello = {
+            "type": "hello",
+            "protocol": PROTOCOL,
+            "package": modal.__version__,
+            "python": "%d.%d.%d" % sys.version_info[:3],
+            "uv": find_uv(),
+            "cwd": os.getcwd(),
+            "output": output,
+            "package_directory": os.path.dirname(os.path.abspath(__file__)),
+        }
+        self._send(encode_json(hello).encode())
+
+    def request(self, kind: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Asks the engine for something other than a call and waits for the answer."""
+        number = next(self._numbers)
+        receiver = Receiver()
+        self._pending["request", number] = receiver
+        self._send(encode_json({"type": kind, "request": number, **body}).encode())
+        self.wait(receiver)
+        control = receiver.arrived.popleft()[1]
+        if control["type"] == "error":
+            raise engine_error(control)
+        return control
+
+    def start_call(self, receiver: Receiver, function: bytes, payload: bytes) -> int:
+        """Sends one input; its result will arrive at `receiver` under the number that is returned."""
+        number, control = self.prepare_call(receiver, function)
+        self._send(control, payload)
+        return number
+
+    def prepare_call(self, receiver: Receiver, function: bytes) -> tuple[int, bytes]:
+        """A call's number and control part, for those who send several frames at once with `send_frames`."""
+        number = next(self._numbers)
+        self._pending[number] = receiver
+        return number, b'{"type":"call","call":%d,"function":%s}' % (number, function)
+
+    def send_frames(self, frames: bytes) -> None:
+        """Sends whole frames made by `modal._wire.frame`."""
+        self._check()
+        try:
+            with self._send_lock:
+                self._connection.send_bytes(frames, self._make_room)
+        except ConnectionClosed:
+            raise self._fail() from None
+
+    def cancel(self, numbers: list[int]) -> None:
+        """Gives up calls; results that arrive nevertheless are dropped."""
+        for number in numbers:
+            if self._pending.pop(number, None) is not None and self._failure is None:
+                try:
+                    self._send(b'{"type":"cancel","call":%d}' % number)
+                except ServiceError:
+                    return  # Nothing is left to cancel.
+
+    def wait(self, receiver: Receiver) -> None:
+        """Returns as soon as something has arrived at `receiver`."""
+        while not receiver.arrived:
+            if self._read_lock.acquire(False):
+                try:
+                    while not receiver.arrived:
+                        self._read_one()
+                finally:
+                    self._read_lock.release()
+                    if self._sleepers:
+                        self._sleepers[0].wake()
+            else:
+                self._sleep(receiver)
+
+    def poll(self, receiver: Receiver) -> None:
+        """Takes in what can be had without waiting."""
+        if self._read_lock.acquire(False):
+            try:
+                while self._connection.has_frame():
+                    self._read_one()
+            finally:
+                self._read_lock.release()
+                if self._sleepers:
+                    self._sleepers[0].wake()
+
+    def close(self) -> None:
+        """Ends the conversation; waits for an engine that this process started."""
+        if self._failure is None:
+            self._failure = ServiceError("the app has stopped")
+        self._connection.close()
+        self._reap()
+
+    def _send(self, control: bytes, payload: bytes = b"") -> None:
+        self._check()
+        try:
+            with self._send_lock:
+                self._connection.send(control, payload, self._make_room)
+        except ConnectionClosed:
+            raise self._fail() from None
+
+    def _check(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+    def _make_room(self) -> None:
+        """The socket is full: reads meanwhile, or both sides might wait for each other for ever."""
+        if self._read_lock.acquire(False):
+            try:
+                if self._connection.has_frame() or self._connection.wait_either():
+                    self._read_one()
+            finally:
+                self._read_lock.release()
+                if self._sleepers:
+                    self._sleepers[0].wake()
+        else:
+            self._connection.wait_writable()
+
+    def _sleep(self, receiver: Receiver) -> None:
+        """Waits while another thread reads, until woken by an answer or to take over the reading."""
+        lock = receiver.lock = receiver.lock or allocate_lock()
+        lock.acquire(False)
+        self._sleepers.append(receiver)
+        try:
+            # The reader may have finished before it could see this sleeper.
+            if not receiver.arrived and self._read_lock.locked():
+                lock.acquire()
+        finally:
+            self._sleepers.remove(receiver)
+        self._check_unless(receiver)
+
+    def _check_unless(self, receiver: Receiver) -> None:
+        if not receiver.arrived:
+            self._check()
+
+    def _read_one(self) -> None:
+        """Reads a frame and hands it to whom it belongs."""
+        self._check()
+        try:
+            control, payload = self._connection.receive()
+        except ConnectionClosed:
+            raise self._fail() from None
+        except (ProtocolError, ValueError) as error:
+            raise self._fail("the engine sent something unreadable: %s" % error) from None
+        number = control.get("call")
+        if number is None:
+            number = control.get("request")
+            if number is None:
+                self._read_greeting(control)
+                return
+            receiver = self._pending.pop(("request", number), None)
+        else:
+            receiver = self._pending.pop(number, None)
+        if receiver is not None:
+            receiver.arrived.append((number, control, payload))
+            receiver.wake()
+
+    def _read_greeting(self, control: dict[str, Any]) -> None:
+        if control["type"] == "error":
+            self._failure = engine_error(control)  # type: ignore[assignment]
+            raise self._failure  # type: ignore[misc]
+        if control["type"] == "welcome" and control.get("protocol") != PROTOCOL:
+            self._failure = VersionError(
+                "the engine speaks protocol `%s`, this package speaks `%d`" % (control.get("protocol"), PROTOCOL),
+                hint="install the `modal` command and the `modal` package from the same release",
+            )
+            raise self._failure
+
+    def _fail(self, message: str | None = None) -> Exception:
+        """Notes that the engine is lost and wakes everybody to hear it."""
+        if self._failure is None:
+            self._failure = ServiceError(
+                message or "the engine ended while it was needed%s" % self._exit_text(),
+                hint="run `modal doctor` to check this machine; the build's messages above may say more",
+            )
+        for sleeper in list(self._sleepers):
+            sleeper.wake()
+        return self._failure
+
+    def _exit_text(self) -> str:
+        status = self._reap()
+        if status is None:
+            return ""
+        if os.WIFSIGNALED(status):
+            return " (killed by signal %d)" % os.WTERMSIG(status)
+        return " (exit code %d)" % os.WEXITSTATUS(status)
+
+    def _reap(self) -> int | None:
+        process, self._process = self._process, None
+        if process is None:
+            return None
+        try:
+            return os.waitpid(process, 0)[1]
+        except ChildProcessError:
+            return None
+
+    def _forget(self) -> None:
+        """In a forked child: leaves the conversation to the parent."""
+        if self._failure is None:
+            self._process = None
+            self._failure = ServiceError(
+                "a forked process cannot call functions of its parent's app",
+                hint="use threads, or call `.map` in the parent",
+            )
+            self._connection.close()

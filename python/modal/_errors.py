@@ -1,0 +1,199 @@
+"""How exceptions travel between a container and the caller, and how they are shown."""
+
+from __future__ import annotations
+
+import os
+from _pickle import dumps, loads
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+PICKLE_PROTOCOL = 4
+PACKAGE_DIRECTORY = os.path.dirname(os.path.abspath(__file__))
+
+
+class RemoteTraceback(Exception):
+    """The text of a traceback from a container: the `__cause__` of an exception that was raised there."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+    def __str__(self) -> str:
+        return '\n"""\n%s"""' % self.text
+
+
+def is_user_frame(filename: str) -> bool:
+    """Whether a frame belongs to the user, not to this package or to the import machinery."""
+    return not filename.startswith(("<frozen importlib", "<frozen runpy")) and not (
+        os.path.abspath(filename).startswith(PACKAGE_DIRECTORY + os.sep)
+    )
+
+
+def format_trimmed(error: BaseException) -> str:
+    """The traceback as Python prints it, with only the user's frames, also in causes and contexts."""
+    import traceback
+
+    whole = traceback.TracebackException(type(error), error, error.__traceback__)
+    waiting, seen = [whole], set()
+    while waiting:
+        part = waiting.pop()
+        if id(part) in seen:
+            continue
+        seen.add(id(part))
+        part.stack[:] = [entry for entry in part.stack if is_user_frame(entry.filename)]
+        waiting += [linked for linked in (part.__cause__, part.__context__) if linked is not None]
+        waiting += getattr(part, "exceptions", None) or []
+    return "".join(whole.format())
+
+
+def trim_traceback(error: BaseException) -> None:
+    """Cuts this package's frames off both ends of an exception's traceback, in place."""
+    entry = error.__traceback__
+    while entry is not None and not is_user_frame(entry.tb_frame.f_code.co_filename):
+        entry = entry.tb_next
+    last, first = None, entry
+    while entry is not None:
+        if is_user_frame(entry.tb_frame.f_code.co_filename):
+            last = entry
+        entry = entry.tb_next
+    if first is not None and last is not None:
+        last.tb_next = None
+        error.__traceback__ = first
+
+
+def type_name(error: BaseException) -> str:
+    """The full name of an exception's class."""
+    return "%s.%s" % (type(error).__module__, type(error).__qualname__)
+
+
+def safe_message(error: BaseException) -> str:
+    """`str(error)`, whatever the class makes of it."""
+    try:
+        return str(error)
+    except Exception as failure:
+        return "<no message: `__str__` raised %s>" % type_name(failure)
+
+
+def pack_exception(error: BaseException) -> bytes:
+    """What a container sends for an exception: the exception if it can travel, and its description in any case."""
+    try:
+        text = format_trimmed(error)
+    except Exception as failure:
+        text = "%s: %s\n(the traceback could not be formatted: %s)\n" % (
+            type_name(error),
+            safe_message(error),
+            type_name(failure),
+        )
+    return dumps(
+        {
+            "exception": _pickle_exception(error),
+            "type": type_name(error),
+            "message": safe_message(error),
+            "traceback": text,
+        },
+        PICKLE_PROTOCOL,
+    )
+
+
+def unpack_exception(payload: Any) -> BaseException:
+    """The exception that `pack_exception` described, with the remote traceback as its cause."""
+    described = loads(payload)
+    error = _unpickle_exception(described)
+    error.__cause__ = RemoteTraceback(described["traceback"])
+    return error
+
+
+def _unpickle_exception(described: dict[str, Any]) -> BaseException:
+    from modal.exception import ExecutionError
+
+    name, message = described["type"], described["message"]
+    if described["exception"] is None:
+        return ExecutionError("the function raised `%s`, which cannot be pickled: %s" % (name, message))
+    try:
+        error = loads(described["exception"])
+    except Exception as failure:
+        return ExecutionError(
+            "the function raised `%s`: %s" % (name, message),
+            hint="this process cannot rebuild the exception (%s: %s); make its class importable here to receive it "
+            "as itself" % (type(failure).__name__, safe_message(failure)),
+        )
+    if not isinstance(error, BaseException):
+        return ExecutionError("the function raised `%s`: %s" % (name, message))
+    return error
+
+
+def _pickle_exception(error: BaseException) -> bytes | None:
+    """Pickles an exception such that it also unpickles, or gives None."""
+    for candidate in (error, _ByParts(error)):
+        try:
+            pickled = dumps(candidate, PICKLE_PROTOCOL)
+            if type(loads(pickled)) is type(error):
+                return pickled
+        except Exception:
+            continue
+    return None
+
+
+class _ByParts:
+    """Pickles an exception without its `__init__`, which many classes define with other parameters than `args`."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        state = {}
+        for name, value in self.error.__dict__.items():
+            try:
+                dumps(value, PICKLE_PROTOCOL)
+            except Exception:
+                continue
+            state[name] = value
+        return rebuild_exception, (type(self.error), self.error.args, state)
+
+
+def rebuild_exception(kind: type[BaseException], args: tuple[Any, ...], state: dict[str, Any]) -> BaseException:
+    """The inverse of `_ByParts`."""
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error
+
+
+def engine_error(control: dict[str, Any]) -> BaseException:
+    """The exception for an error that the engine reports."""
+    from modal import exception
+
+    name = control.get("error") or "ExecutionError"
+    message = control.get("message") or "the engine reported an error without a message"
+    hint = control.get("hint")
+    if name == "KeyboardInterrupt":
+        return KeyboardInterrupt()
+    kind = getattr(exception, name, None) if name in exception.__all__ else None
+    error: BaseException
+    if kind is exception.ImageBuildError:
+        error = exception.ImageBuildError(message, control.get("image_id"), hint)
+    elif isinstance(kind, type) and issubclass(kind, exception.Error):
+        error = kind(message, hint)
+    else:
+        import builtins
+
+        kind = kind or getattr(builtins, name, None)
+        if not (isinstance(kind, type) and issubclass(kind, Exception)):
+            kind = exception.ExecutionError
+        error = kind(message if not hint else "%s\nhint: %s" % (message, hint))
+    return mark(error)
+
+
+def mark(error: BaseException) -> BaseException:
+    """Notes that an exception is Lamina's own report, so that the command line shows it without a traceback."""
+    error.modal_report = True  # type: ignore[attr-defined]
+    return error
+
+
+def is_report(error: BaseException) -> bool:
+    """Whether an exception is Lamina's own report rather than a failure of the user's code."""
+    from modal.exception import Error, ModuleNotMountable
+
+    return isinstance(error, (Error, ModuleNotMountable)) or getattr(error, "modal_report", False)

@@ -1,0 +1,87 @@
+"""Finding and starting the engine."""
+
+from __future__ import annotations
+
+import os
+import sys
+from _socket import AF_UNIX, SOCK_STREAM, socket, socketpair
+
+from modal._engine import Engine
+from modal._wire import Connection
+from modal.exception import ServiceError
+
+ENGINE_FD = "MODAL_ENGINE_FD"
+
+
+def connect(output: bool) -> Engine:
+    """The engine that started this process (`modal run`), else one that is started now."""
+    inherited = os.environ.pop(ENGINE_FD, None)
+    engine = _adopt(inherited) if inherited is not None else _start()
+    engine.greet(output)
+    return engine
+
+
+def _adopt(number: str) -> Engine:
+    try:
+        fd = int(number)
+        os.set_inheritable(fd, False)
+        return Engine(Connection(socket(AF_UNIX, SOCK_STREAM, 0, fd)))
+    except (ValueError, OSError) as error:
+        raise ServiceError(
+            "`%s=%s` names no connection with an engine: %s" % (ENGINE_FD, number, error),
+            hint="unset %s; `modal run` sets it for the processes that it starts" % ENGINE_FD,
+        ) from None
+
+
+def _start() -> Engine:
+    program = find_program("modal")
+    if program is None:
+        raise ServiceError(
+            "the `modal` program was not found beside `%s`, beside this package, or on PATH" % sys.executable,
+            hint="install the package again: the program is part of it",
+        )
+    ours, theirs = socketpair(AF_UNIX, SOCK_STREAM)
+    environment = dict(os.environ)
+    environment[ENGINE_FD] = str(theirs.fileno())
+    os.set_inheritable(theirs.fileno(), True)
+    try:
+        process = os.posix_spawn(program, [program, "engine"], environment)
+    except OSError as error:
+        ours.close()
+        raise ServiceError("`%s engine` could not be started: %s" % (program, error.strerror)) from None
+    finally:
+        theirs.close()
+    return Engine(Connection(ours), process)
+
+
+def find_uv() -> str | None:
+    """The `uv` program that came with this package's dependency of that name."""
+    found = find_program("uv", on_path=False)
+    if found is None:
+        try:
+            from uv import find_uv_bin
+
+            found = find_uv_bin()
+        except (ImportError, FileNotFoundError):
+            found = find_program("uv")
+    return found
+
+
+def find_program(name: str, on_path: bool = True) -> str | None:
+    """A program beside the interpreter, in the scripts directory of the package's environment, or on PATH."""
+    package = os.path.dirname(os.path.abspath(__file__))
+    site = os.path.dirname(package)
+    directories = [
+        os.path.dirname(os.path.abspath(sys.executable)) if sys.executable else "",
+        os.path.join(sys.prefix, "bin"),
+        # <environment>/lib/pythonX.Y/site-packages, and `pip install --target`.
+        os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(site))), "bin"),
+        os.path.join(site, "bin"),
+    ]
+    if on_path:
+        directories += os.environ.get("PATH", "").split(os.pathsep)
+    for directory in directories:
+        candidate = os.path.join(directory, name)
+        if directory and os.path.isfile(candidate) and os.access(candidate, os.X_OK):
+            return candidate
+    return None

@@ -1,0 +1,308 @@
+"""Frames over a unix stream socket: the Python side of `docs/protocol.md`.
+
+Both the package in the user's process and the runner in the container speak through this module. It avoids `json`,
+`socket`, `struct`'s and `pickle`'s Python halves on purpose: importing those takes longer than starting a container.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+from _struct import Struct
+
+try:
+    from _json import encode_basestring, make_encoder, make_scanner
+except ImportError:  # Not CPython: the portable modules do the same.
+    make_scanner = None
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any, Union
+
+    from _socket import socket as Socket
+
+    Buffer = Union[bytes, bytearray, memoryview]
+
+VERSION = 1
+HEADER = Struct("<BBBBIQ")
+FLAG_MEMORY = 1
+#: Payloads above this many bytes travel in a memfd, which the engine hands on without copying it.
+MEMORY_THRESHOLD = 1 << 20
+READ_SIZE = 256 << 10
+#: Frames up to this size are joined into one buffer before sending: cheaper than gathering.
+JOIN_LIMIT = 64 << 10
+#: The most descriptors that the kernel passes in one message.
+MAXIMUM_FDS = 253
+
+SOL_SOCKET = 1
+SCM_RIGHTS = 1
+MSG_DONTWAIT = 0x40
+MSG_NOSIGNAL = 0x4000
+MSG_CMSG_CLOEXEC = 0x40000000
+SEND_FLAGS = MSG_DONTWAIT | MSG_NOSIGNAL
+
+F_ADD_SEALS = 1033
+F_GET_SEALS = 1034
+MFD_CLOEXEC_ALLOW_SEALING = 0x1 | 0x2
+#: F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE
+ALL_SEALS = 0x1 | 0x2 | 0x4 | 0x8
+#: What must hold before a memfd is mapped: it can neither shrink (a fault on access) nor change while it is read.
+SAFE_SEALS = 0x2 | 0x8
+
+
+class ConnectionClosed(Exception):
+    """The peer is gone."""
+
+
+class ProtocolError(Exception):
+    """The peer sent something that is no frame."""
+
+
+if make_scanner is not None:
+
+    class _ScannerOptions:
+        """What the C scanner asks of a `json.JSONDecoder`."""
+
+        strict = True
+        object_hook = None
+        object_pairs_hook = None
+        parse_float = float
+        parse_int = int
+        parse_constant = float
+
+    def _refuse(value: object) -> Any:
+        raise TypeError("`%s` cannot be part of a control message" % type(value).__name__)
+
+    _scan = make_scanner(_ScannerOptions)
+    _encode = make_encoder(None, _refuse, encode_basestring, None, ":", ",", False, False, False)
+
+    def decode_json(text: str) -> Any:
+        """Reads one JSON value."""
+        return _scan(text, 0)[0]
+
+    def encode_json(value: Any) -> str:
+        """Writes one JSON value, without spaces."""
+        return "".join(_encode(value, 0))
+
+else:
+    import json
+
+    decode_json = json.loads
+
+    def encode_json(value: Any) -> str:
+        """Writes one JSON value, without spaces."""
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def frame(control: bytes, payload: Buffer = b"") -> bytes:
+    """One whole frame without descriptors, for payloads up to `MEMORY_THRESHOLD`."""
+    return b"".join((HEADER.pack(VERSION, 0, 0, 0, len(control), len(payload)), control, payload))
+
+
+class Connection:
+    """One end of a stream socket. At most one thread sends and one receives at a time; the caller sees to that."""
+
+    __slots__ = ("_buffer", "_broken", "_end", "_fds", "_socket", "_start", "_view")
+
+    def __init__(self, socket: Socket) -> None:
+        self._socket = socket
+        self._buffer = bytearray(READ_SIZE)
+        self._view = memoryview(self._buffer)
+        self._start = 0
+        self._end = 0
+        self._fds: list[int] = []
+        self._broken = False
+
+    def fileno(self) -> int:
+        """The socket's descriptor."""
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        """Closes this end; the peer sees its end of the stream."""
+        self._socket.close()
+        for fd in self._fds:
+            os.close(fd)
+        self._fds.clear()
+
+    def send(self, control: bytes, payload: Buffer = b"", on_full: Callable[[], None] | None = None) -> None:
+        """Sends a frame. While the socket is full, `on_full` is called (default: wait for space)."""
+        size = len(payload)
+        if size > MEMORY_THRESHOLD:
+            memory = _write_memory(payload)
+            if memory is not None:
+                try:
+                    header = HEADER.pack(VERSION, FLAG_MEMORY, 1, 0, len(control), size)
+                    self.send_bytes(header + control, on_full, (memory,))
+                finally:
+                    os.close(memory)
+                return
+        if size > JOIN_LIMIT:
+            self.send_bytes(HEADER.pack(VERSION, 0, 0, 0, len(control), size) + control, on_full)
+            self.send_bytes(payload, on_full)
+        else:
+            self.send_bytes(frame(control, payload), on_full)
+
+    def send_bytes(self, data: Buffer, on_full: Callable[[], None] | None = None, fds: Sequence[int] = ()) -> None:
+        """Sends whole frames; `fds` ride on the first byte."""
+        if self._broken:
+            raise ConnectionClosed("a message was cut off by an interrupt")
+        total = sent = 0
+        total = len(data)
+        try:
+            while sent < total:
+                rest = data if sent == 0 else memoryview(data)[sent:]
+                try:
+                    if fds:
+                        packed = b"".join(fd.to_bytes(4, "little") for fd in fds)
+                        sent += self._socket.sendmsg([rest], [(SOL_SOCKET, SCM_RIGHTS, packed)], SEND_FLAGS)
+                        fds = ()
+                    else:
+                        sent += self._socket.send(rest, SEND_FLAGS)
+                except BlockingIOError:
+                    (on_full or self.wait_writable)()
+        except OSError as error:
+            self._broken = True
+            raise ConnectionClosed(str(error)) from None
+        except BaseException:
+            # Half a frame would shift everything after it.
+            self._broken = self._broken or 0 < sent < total
+            raise
+
+    def wait_writable(self) -> None:
+        """Waits until the socket takes more bytes."""
+        poll = select.poll()
+        poll.register(self._socket.fileno(), select.POLLOUT)
+        poll.poll()
+
+    def wait_either(self) -> bool:
+        """Waits until the socket takes more bytes or has some to read; tells whether there is something to read."""
+        poll = select.poll()
+        poll.register(self._socket.fileno(), select.POLLIN | select.POLLOUT)
+        return any(events & ~select.POLLOUT for _, events in poll.poll())
+
+    def has_frame(self) -> bool:
+        """Whether a whole frame was read already, so that `receive` returns at once."""
+        available = self._end - self._start
+        if available < HEADER.size:
+            return False
+        _, flags, _, _, control, payload = HEADER.unpack_from(self._buffer, self._start)
+        return available >= HEADER.size + control + (0 if flags & FLAG_MEMORY else payload)
+
+    def receive(self) -> tuple[dict[str, Any], Any]:
+        """Waits for the next frame: its control part and its payload (a bytes-like object)."""
+        while self._end - self._start < HEADER.size:
+            self._fill()
+        start = self._start
+        version, flags, fd_count, _, control_length, payload_length = HEADER.unpack_from(self._buffer, start)
+        if version != VERSION:
+            raise ProtocolError("the peer speaks frame version `%d`, this package speaks `%d`" % (version, VERSION))
+        inline = 0 if flags & FLAG_MEMORY else payload_length
+        body = HEADER.size + control_length
+        if body + inline <= READ_SIZE:
+            while self._end - self._start < body + inline:
+                self._fill()
+            # `_fill` may have moved the unread bytes to the front.
+            start = self._start
+            self._start += body + inline
+            control = bytes(self._view[start + HEADER.size : start + body])
+            payload: Any = bytes(self._view[start + body : start + body + inline])
+        else:
+            self._start += HEADER.size
+            control = self._take(control_length)
+            payload = self._take(inline)
+        if fd_count:
+            payload = self._claim(fd_count, bool(flags & FLAG_MEMORY), payload_length, payload)
+        return decode_json(str(control, "utf-8")), payload
+
+    def _fill(self) -> None:
+        """Reads what is there, at least one byte."""
+        if self._start:
+            unread = self._end - self._start
+            self._view[:unread] = self._view[self._start : self._end]
+            self._start, self._end = 0, unread
+        self._end += self._read(self._view[self._end :])
+
+    def _read(self, view: memoryview) -> int:
+        try:
+            count, ancillary, _, _ = self._socket.recvmsg_into([view], 4 * MAXIMUM_FDS + 24, MSG_CMSG_CLOEXEC)
+        except ConnectionResetError:
+            # A peer that died with unread data in its socket is a peer that closed.
+            raise ConnectionClosed("the connection was closed") from None
+        except OSError as error:
+            raise ConnectionClosed(str(error)) from None
+        for level, kind, data in ancillary:
+            if level == SOL_SOCKET and kind == SCM_RIGHTS:
+                usable = len(data) - len(data) % 4
+                self._fds.extend(memoryview(data)[:usable].cast("i"))
+        if not count:
+            raise ConnectionClosed("the connection was closed")
+        return count
+
+    def _take(self, length: int) -> bytearray:
+        """Takes `length` bytes off the stream, past the buffer where they are many."""
+        taken = bytearray(length)
+        view = memoryview(taken)
+        filled = min(length, self._end - self._start)
+        view[:filled] = self._view[self._start : self._start + filled]
+        self._start += filled
+        while filled < length:
+            filled += self._read(view[filled:])
+        return taken
+
+    def _claim(self, count: int, memory: bool, length: int, payload: Any) -> Any:
+        """Takes a frame's descriptors; only the one of a payload means something here."""
+        if len(self._fds) < count:
+            raise ProtocolError("a frame announces `%d` descriptors, `%d` arrived" % (count, len(self._fds)))
+        fds, self._fds[:] = self._fds[:count], self._fds[count:]
+        try:
+            return _read_memory(fds[-1], length) if memory else payload
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+
+def _write_memory(payload: Buffer) -> int | None:
+    """A sealed memfd with `payload`, or None where the C library has no memfds."""
+    create = getattr(os, "memfd_create", None)
+    if create is None:
+        return None
+    import fcntl
+
+    fd: int = create("payload", MFD_CLOEXEC_ALLOW_SEALING)
+    try:
+        view = memoryview(payload)
+        while view:
+            view = view[os.write(fd, view) :]
+        fcntl.fcntl(fd, F_ADD_SEALS, ALL_SEALS)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _read_memory(fd: int, length: int) -> Any:
+    """The first `length` bytes of a memfd: mapped where that is safe, else copied."""
+    import fcntl
+
+    if not length:
+        return b""
+    if os.fstat(fd).st_size < length:
+        raise ProtocolError("a payload is shorter than the announced `%d` bytes" % length)
+    if fcntl.fcntl(fd, F_GET_SEALS) & SAFE_SEALS == SAFE_SEALS:
+        import mmap
+
+        return mmap.mmap(fd, length, prot=mmap.PROT_READ)
+    return _copy_memory(fd, length)
+
+
+def _copy_memory(fd: int, length: int) -> bytes:
+    parts = []
+    offset = 0
+    while offset < length:
+        part = os.pread(fd, length - offset, offset)
+        if not part:
+            raise ProtocolError("a payload is shorter than the announced `%d` bytes" % length)
+        parts.append(part)
+        offset += len(part)
+    return b"".join(parts)

@@ -1,0 +1,124 @@
+"""The exceptions of Modal's API.
+
+Everything that Lamina itself reports derives from `Error`, so one ``except modal.exception.Error`` catches it. Exceptions
+raised by your own functions are not wrapped: they arrive as themselves, with the traceback from the container attached.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "AlreadyExistsError",
+    "AuthError",
+    "ConflictError",
+    "DeprecationError",
+    "DeserializationError",
+    "Error",
+    "ExecutionError",
+    "FunctionTimeoutError",
+    "ImageBuildError",
+    "InternalError",
+    "InvalidError",
+    "ModuleNotMountable",
+    "NotFoundError",
+    "PermissionDeniedError",
+    "RemoteError",
+    "SerializationError",
+    "ServiceError",
+    "TimeoutError",
+    "VersionError",
+]
+
+
+class Error(Exception):
+    """Base class of everything that Lamina reports.
+
+    `message` says what happened; `hint`, where there is one, says what to do about it.
+    """
+
+    def __init__(self, message: str = "", hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+    @property
+    def message(self) -> str:
+        """What happened, without the hint."""
+        return str(self.args[0]) if self.args else ""
+
+    def __str__(self) -> str:
+        return "%s\nhint: %s" % (self.message, self.hint) if self.hint else self.message
+
+
+class InvalidError(Error):
+    """A method was used in a way that cannot work, or got a value that it does not accept."""
+
+
+class ConflictError(InvalidError):
+    """The request contradicts the present state of an object."""
+
+
+class NotFoundError(Error):
+    """Something that was named does not exist."""
+
+
+class AlreadyExistsError(Error):
+    """Something of this name exists already."""
+
+
+class AuthError(Error):
+    """Credentials are missing or were refused."""
+
+
+class PermissionDeniedError(Error):
+    """The operation is not allowed."""
+
+
+class ExecutionError(Error):
+    """Something went wrong while an app was running."""
+
+
+class VersionError(Error):
+    """Two parts that speak with each other are of versions that do not fit."""
+
+
+class RemoteError(Error):
+    """Something failed outside of this process."""
+
+
+class ImageBuildError(RemoteError):
+    """A step of an image failed; `image_id` is the image it was making, where that is known."""
+
+    def __init__(self, message: str = "", image_id: str | None = None, hint: str | None = None) -> None:
+        super().__init__(message, hint)
+        self.image_id = image_id
+
+
+class SerializationError(Error):
+    """An argument or a result cannot be pickled."""
+
+
+class DeserializationError(Error):
+    """A pickled argument or result cannot be read on the other side."""
+
+
+class ServiceError(Error):
+    """The engine could not be started, or it ended while it was needed."""
+
+
+class InternalError(Error):
+    """Lamina itself is at fault."""
+
+
+class TimeoutError(Error):
+    """Something took longer than it was allowed to."""
+
+
+class FunctionTimeoutError(TimeoutError):
+    """A function ran longer than its `timeout`."""
+
+
+class ModuleNotMountable(Exception):
+    """A Python module cannot be added to an image: it was not found, or it contains compiled code."""
+
+
+class DeprecationError(UserWarning):
+    """Warns of a feature that will go away."""
