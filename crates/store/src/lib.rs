@@ -1,1 +1,25 @@
-//! Placeholder.
+//! Where layers live: objects, diff trees, views, package caches and the index, under one directory.
+//!
+//! The crate has two sides. The [`engine`] side runs in the `modal` process with the caller's rights: it keeps the
+//! index, takes locks, walks the caller's local files and sends requests. The [`worker`] side runs inside the store's
+//! user namespace and does all file work on layer content, because only there the files' owners mean what they say.
+//! Both sides share the formats: [`tree`] (what a layer changes), object names and the directory layout. The on-disk
+//! format is documented in `docs/store-format.md`.
+
+pub mod engine;
+mod error;
+mod layout;
+mod object;
+mod protocol;
+pub mod tree;
+pub mod worker;
+
+pub use engine::{FileSetView, ImageRecord, LayerRecord, Lock, Store, Work};
+pub use error::{JobError, StoreError};
+pub use layout::{FORMAT_VERSION, Layout};
+pub use object::{ObjectMeta, ObjectName};
+pub use protocol::{CacheFilter, CommitRules, Committed, Harvest};
+pub use worker::{Job, JobTable, WorkerContext, worker_main};
+
+/// Seconds since 1970 of 2000-01-01 00:00:00 UTC, the modification time of everything in a committed layer.
+pub const LAYER_MTIME: i64 = 946_684_800;

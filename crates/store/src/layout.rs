@@ -1,0 +1,161 @@
+//! The directory layout of a store, as the engine sees it.
+
+use std::io::ErrorKind;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::StoreError;
+
+/// Version of the on-disk format.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// Contents of `format.json`.
+#[derive(Serialize, Deserialize)]
+struct Format {
+    format: u32,
+}
+
+/// Paths of a prepared store directory.
+#[derive(Debug, Clone)]
+pub struct Layout {
+    root: PathBuf,
+}
+
+impl Layout {
+    /// Creates the store directory, or checks that an existing one is the caller's own, private and of a known format.
+    ///
+    /// # Errors
+    /// When the directory belongs to somebody else, is open to others, has a newer format or cannot be made.
+    pub fn prepare(root: &Path) -> Result<Self, StoreError> {
+        let layout = Self { root: make_private(root)? };
+        layout.check_format()?;
+        for directory in ["content", "locks", "logs", "downloads", "contexts"] {
+            make_directory(&layout.root.join(directory))?;
+        }
+        Ok(layout)
+    }
+
+    /// The store directory.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Layer content; everything below belongs to the worker and the sandboxes.
+    #[must_use]
+    pub fn content(&self) -> PathBuf {
+        self.root.join("content")
+    }
+
+    /// Full logs of steps.
+    #[must_use]
+    pub fn logs(&self) -> PathBuf {
+        self.root.join("logs")
+    }
+
+    /// Verified downloads, named by SHA-256.
+    #[must_use]
+    pub fn downloads(&self) -> PathBuf {
+        self.root.join("downloads")
+    }
+
+    /// Lock files.
+    #[must_use]
+    pub fn locks(&self) -> PathBuf {
+        self.root.join("locks")
+    }
+
+    /// What is known about local files.
+    #[must_use]
+    pub fn contexts(&self) -> PathBuf {
+        self.root.join("contexts")
+    }
+
+    /// The index database.
+    #[must_use]
+    pub fn index_file(&self) -> PathBuf {
+        self.root.join("index.db")
+    }
+
+    /// The recorded id map.
+    #[must_use]
+    pub fn id_map_file(&self) -> PathBuf {
+        self.root.join("idmap.json")
+    }
+
+    /// Gives the content directory to container root, when the caller is root and container root is somebody else.
+    ///
+    /// # Errors
+    /// When the owner cannot be changed.
+    pub fn claim_content(&self, uid: u32, gid: u32) -> Result<(), StoreError> {
+        let content = self.content();
+        let metadata = fs_err::metadata(&content)?;
+        if (metadata.uid(), metadata.gid()) == (uid, gid) {
+            return Ok(());
+        }
+        Ok(fs_err::os::unix::fs::chown(&content, Some(uid), Some(gid))?)
+    }
+
+    /// Refuses formats of the future, records the present one in a new store.
+    fn check_format(&self) -> Result<(), StoreError> {
+        let path = self.root.join("format.json");
+        match fs_err::read(&path) {
+            Ok(bytes) => {
+                let format: Format = serde_json::from_slice(&bytes)
+                    .map_err(|error| StoreError::Damaged { path: path.clone(), reason: error.to_string() })?;
+                if format.format > FORMAT_VERSION {
+                    return Err(StoreError::NewerFormat { path, found: format.format, known: FORMAT_VERSION });
+                }
+                Ok(())
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                let text = format!("{{\"format\":{FORMAT_VERSION}}}\n");
+                write_atomically(&path, text.as_bytes())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// Makes the root with mode 0700, or checks it.
+fn make_private(root: &Path) -> Result<PathBuf, StoreError> {
+    match fs_err::symlink_metadata(root) {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let mut builder = std::fs::DirBuilder::new();
+            builder.recursive(true).mode(0o700);
+            builder.create(root).map_err(StoreError::file("creating", root))?;
+        }
+        other => drop(other?),
+    }
+    let root = fs_err::canonicalize(root)?;
+    let metadata = fs_err::metadata(&root)?;
+    let me = rustix::process::geteuid().as_raw();
+    if metadata.uid() != me {
+        return Err(StoreError::Owner { path: root, owner: metadata.uid() });
+    }
+    let mode = metadata.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        return Err(StoreError::Mode { path: root, mode });
+    }
+    Ok(root)
+}
+
+fn make_directory(path: &Path) -> Result<(), StoreError> {
+    match fs_err::create_dir(path) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Replaces a file as a whole: readers see the former or the new contents.
+pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    let temporary = path.with_extension(format!("tmp-{}", crate::engine::unique_id()));
+    let written = fs_err::write(&temporary, bytes).and_then(|()| fs_err::rename(&temporary, path));
+    if written.is_err() {
+        // Nothing refers to it; the error that matters is the first one.
+        let _ = fs_err::remove_file(&temporary);
+    }
+    Ok(written?)
+}

@@ -1,0 +1,1 @@
+//! What a layer changes over its parent.
