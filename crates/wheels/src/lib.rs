@@ -2,11 +2,14 @@
 //! image's or a package's code, each wheel is unpacked once into the store's objects, and installing is hard-linking
 //! those objects into the bare upper of a step, with scripts, metadata and bytecode as `pip` and `uv` would leave them.
 
+mod archive;
 mod error;
 mod lock;
+mod record;
 mod request;
 mod requirement;
 mod resolve;
+mod scripts;
 mod settings;
 mod tags;
 #[cfg(test)]

@@ -162,10 +162,14 @@ fn percent_decode(text: &str) -> String {
 pub(crate) fn preferences<'a>(installed: impl Iterator<Item = (&'a str, &'a str)>) -> String {
     let mut text = String::from("lock-version = \"1.0\"\ncreated-by = \"lamina\"\n");
     for (name, version) in installed {
-        let quoted = |value: &str| toml::Value::String(value.to_owned()).to_string();
         text += &format!("\n[[packages]]\nname = {}\nversion = {}\n", quoted(name), quoted(version));
     }
     text
+}
+
+/// A string as TOML writes it; JSON's form is one of them.
+pub(crate) fn quoted(text: &str) -> serde_json::Value {
+    serde_json::Value::from(text)
 }
 
 #[cfg(test)]

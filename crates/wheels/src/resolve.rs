@@ -165,7 +165,7 @@ impl Settings {
         if url.contains('@') {
             return Ok(None);
         }
-        let url = toml::Value::String(url.trim().to_owned());
+        let url = lock::quoted(url.trim());
         let file = directory.join("uv.toml");
         fs::write(
             &file,

@@ -1,0 +1,278 @@
+//! Reading a wheel as an archive from a stranger: every entry is checked before the first byte is unpacked.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use zip::{CompressionMethod, ZipArchive};
+
+/// Most entries of one wheel.
+const ENTRY_LIMIT: usize = 500_000;
+/// Most bytes that a wheel may unpack to, beside [`EXPANSION_LIMIT`] times its own size.
+const SMALL_WHEEL_ALLOWANCE: u64 = 256 << 20;
+/// No real wheel expands this much as a whole.
+const EXPANSION_LIMIT: u64 = 200;
+/// Longest path of an entry, as Linux has it.
+const PATH_LIMIT: usize = 4095;
+/// Longest part of a path.
+const NAME_LIMIT: usize = 255;
+const FILE_TYPE: u32 = 0o170_000;
+const REGULAR: u32 = 0o100_000;
+const DIRECTORY: u32 = 0o040_000;
+const LOCAL_SIGNATURE: u32 = 0x0403_4b50;
+const LOCAL_LENGTH: usize = 30;
+const CENTRAL_SIGNATURE: u32 = 0x0201_4b50;
+const CENTRAL_LENGTH: usize = 46;
+/// Flag bit: sizes follow the data, the local header does not have them.
+const SIZES_FOLLOW: u16 = 1 << 3;
+
+/// A file that clones can read at positions of their own.
+#[derive(Clone)]
+struct Positioned {
+    file: Arc<File>,
+    position: u64,
+    length: u64,
+}
+
+impl Read for Positioned {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.file.read_at(buffer, self.position)?;
+        self.position += count as u64;
+        Ok(count)
+    }
+}
+
+impl Seek for Positioned {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let position = match to {
+            SeekFrom::Start(position) => Some(position),
+            SeekFrom::End(offset) => self.length.checked_add_signed(offset),
+            SeekFrom::Current(offset) => self.position.checked_add_signed(offset),
+        };
+        self.position = position.ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(self.position)
+    }
+}
+
+/// One file of a checked archive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Entry {
+    index: usize,
+    /// Its path, relative and without `.` or `..`.
+    pub(crate) path: String,
+    /// Bytes when unpacked.
+    pub(crate) size: u64,
+    /// Whether it has an execute bit.
+    pub(crate) executable: bool,
+}
+
+/// A wheel whose every entry has a safe path, one place and an honest size. Clones read independently.
+#[derive(Clone)]
+pub(crate) struct Archive {
+    zip: ZipArchive<Positioned>,
+    entries: Arc<Vec<Entry>>,
+}
+
+impl Archive {
+    /// Opens and checks a wheel; the error is a sentence that names the offending entry.
+    pub(crate) fn open(file: File) -> Result<Self, String> {
+        let length = file.metadata().map_err(|error| error.to_string())?.len();
+        let source = Positioned { file: Arc::new(file), position: 0, length };
+        let mut zip =
+            ZipArchive::new(source.clone()).map_err(|error| format!("it is not a readable zip archive: {error}"))?;
+        if zip.offset() != 0 {
+            return Err("something precedes the zip archive".to_owned());
+        }
+        if zip.len() > ENTRY_LIMIT {
+            return Err(format!("it has {} entries, more than {ENTRY_LIMIT}", zip.len()));
+        }
+        check_duplicates(&source, zip.central_directory_start(), zip.len())?;
+        let limit = length.saturating_mul(EXPANSION_LIMIT).saturating_add(SMALL_WHEEL_ALLOWANCE);
+        let mut entries = Vec::with_capacity(zip.len());
+        let mut extents = Vec::with_capacity(zip.len());
+        let mut total = 0_u64;
+        for index in 0..zip.len() {
+            let header = Header::read(&mut zip, index)?;
+            header.check_local(&source)?;
+            extents.push((header.start, header.end, header.path.clone()));
+            total = total.saturating_add(header.size);
+            if total > limit {
+                return Err(format!("it unpacks to more than {limit} bytes"));
+            }
+            if let Some(entry) = header.into_entry(index)? {
+                entries.push(entry);
+            }
+        }
+        check_overlaps(extents, zip.central_directory_start())?;
+        check_nesting(&entries)?;
+        Ok(Self { zip, entries: Arc::new(entries) })
+    }
+
+    /// The files, in the archive's order.
+    pub(crate) fn entries(&self) -> Arc<Vec<Entry>> {
+        Arc::clone(&self.entries)
+    }
+
+    /// The entry with this path.
+    pub(crate) fn find(&self, path: &str) -> Option<Entry> {
+        self.entries.iter().find(|entry| entry.path == path).cloned()
+    }
+
+    /// Unpacks one entry into memory; its length and checksum are those announced.
+    pub(crate) fn read(&mut self, entry: &Entry) -> Result<Vec<u8>, String> {
+        let fail = |error: &dyn std::fmt::Display| format!("`{}` cannot be unpacked: {error}", entry.path);
+        let mut bytes = Vec::with_capacity(usize::try_from(entry.size).map_err(|error| fail(&error))?);
+        let file = self.zip.by_index(entry.index).map_err(|error| fail(&error))?;
+        file.take(entry.size + 1).read_to_end(&mut bytes).map_err(|error| fail(&error))?;
+        if bytes.len() as u64 != entry.size {
+            return Err(fail(&format_args!("it is not {} bytes long, as announced", entry.size)));
+        }
+        Ok(bytes)
+    }
+}
+
+/// An entry as the central directory has it.
+struct Header {
+    path: String,
+    start: u64,
+    end: u64,
+    size: u64,
+    compressed: u64,
+    checksum: u32,
+    method: u16,
+    mode: u32,
+    directory: bool,
+}
+
+impl Header {
+    fn read(zip: &mut ZipArchive<Positioned>, index: usize) -> Result<Self, String> {
+        let file = zip.by_index_raw(index).map_err(|error| format!("entry {index} cannot be read: {error}"))?;
+        let path = String::from_utf8(file.name_raw().to_vec())
+            .map_err(|_| format!("the entry name `{}` is not UTF-8", file.name().escape_debug()))?;
+        if file.encrypted() {
+            return Err(format!("`{path}` is encrypted"));
+        }
+        let method = match file.compression() {
+            CompressionMethod::Stored => 0,
+            CompressionMethod::Deflated => 8,
+            other => return Err(format!("`{path}` is compressed with {other}, which wheels do not use")),
+        };
+        let data = file.data_start().ok_or_else(|| format!("`{path}` has no data"))?;
+        Ok(Self {
+            start: file.header_start(),
+            end: data.saturating_add(file.compressed_size()),
+            size: file.size(),
+            compressed: file.compressed_size(),
+            checksum: file.crc32(),
+            method,
+            mode: file.unix_mode().unwrap_or(0),
+            directory: path.ends_with('/'),
+            path,
+        })
+    }
+
+    /// The header before the data must say what the central directory says.
+    fn check_local(&self, source: &Positioned) -> Result<(), String> {
+        let differs = || format!("`{}` is described differently in two places of the archive", self.path);
+        let mut header = vec![0; LOCAL_LENGTH + self.path.len()];
+        source.file.read_exact_at(&mut header, self.start).map_err(|_| differs())?;
+        if long(&header, 0) != LOCAL_SIGNATURE || usize::from(short(&header, 26)) != self.path.len() {
+            return Err(differs());
+        }
+        if &header[LOCAL_LENGTH..] != self.path.as_bytes() || short(&header, 8) != self.method {
+            return Err(differs());
+        }
+        if short(&header, 6) & SIZES_FOLLOW != 0 {
+            return Ok(());
+        }
+        // All bits set: the size is in a ZIP64 field.
+        let agrees = |at: usize, value: u64| matches!(long(&header, at), found if found == u32::MAX || u64::from(found) == value);
+        if long(&header, 14) != self.checksum || !agrees(18, self.compressed) || !agrees(22, self.size) {
+            return Err(differs());
+        }
+        Ok(())
+    }
+
+    /// The file to unpack; `None` for a directory.
+    fn into_entry(self, index: usize) -> Result<Option<Entry>, String> {
+        let path = self.path.strip_suffix('/').unwrap_or(&self.path);
+        check_path(path)?;
+        match self.mode & FILE_TYPE {
+            0 | REGULAR if !self.directory => {}
+            0 | DIRECTORY if self.directory => return Ok(None),
+            _ => return Err(format!("`{path}` is neither a regular file nor a directory")),
+        }
+        Ok(Some(Entry { index, path: path.to_owned(), size: self.size, executable: self.mode & 0o111 != 0 }))
+    }
+}
+
+/// A relative path that cannot lead elsewhere.
+pub(crate) fn check_path(path: &str) -> Result<(), String> {
+    let unsafe_part = |part: &str| matches!(part, "" | "." | "..") || part.len() > NAME_LIMIT;
+    if path.len() > PATH_LIMIT || path.contains('\0') || path.split('/').any(unsafe_part) {
+        return Err(format!("the path `{}` is not a plain relative path", path.escape_debug()));
+    }
+    Ok(())
+}
+
+/// The reader keeps one of several entries with the same name; so the directory itself is walked.
+fn check_duplicates(source: &Positioned, start: u64, count: usize) -> Result<(), String> {
+    let broken = || "its directory is damaged".to_owned();
+    let length = usize::try_from(source.length.saturating_sub(start)).map_err(|_| broken())?;
+    let mut directory = vec![0; length];
+    source.file.read_exact_at(&mut directory, start).map_err(|_| broken())?;
+    let mut seen = BTreeSet::new();
+    let mut rest = directory.as_slice();
+    while rest.len() >= CENTRAL_LENGTH && long(rest, 0) == CENTRAL_SIGNATURE {
+        let name_length = usize::from(short(rest, 28));
+        let record = CENTRAL_LENGTH + name_length + usize::from(short(rest, 30)) + usize::from(short(rest, 32));
+        let name = rest.get(CENTRAL_LENGTH..CENTRAL_LENGTH + name_length).ok_or_else(broken)?;
+        if !seen.insert(name) {
+            return Err(format!("`{}` is in it twice", String::from_utf8_lossy(name)));
+        }
+        rest = rest.get(record..).ok_or_else(broken)?;
+    }
+    if seen.len() == count { Ok(()) } else { Err(broken()) }
+}
+
+/// Entries that share bytes are how a small archive unpacks to petabytes.
+fn check_overlaps(mut extents: Vec<(u64, u64, String)>, directory: u64) -> Result<(), String> {
+    extents.sort();
+    let ends = extents.iter().skip(1).map(|next| next.0).chain([directory]);
+    match extents.iter().zip(ends).find(|(extent, next)| extent.1 > *next) {
+        Some((extent, _)) => Err(format!("`{}` overlaps what follows it", extent.2)),
+        None => Ok(()),
+    }
+}
+
+/// No file may also be a directory.
+fn check_nesting(entries: &[Entry]) -> Result<(), String> {
+    let files: HashMap<&str, ()> = entries.iter().map(|entry| (entry.path.as_str(), ())).collect();
+    if files.len() != entries.len() {
+        return Err("two entries have the same path".to_owned());
+    }
+    for entry in entries {
+        let mut path = entry.path.as_str();
+        while let Some((parent, _)) = path.rsplit_once('/') {
+            if files.contains_key(parent) {
+                return Err(format!("`{parent}` is both a file and a directory"));
+            }
+            path = parent;
+        }
+    }
+    Ok(())
+}
+
+fn short(bytes: &[u8], at: usize) -> u16 {
+    bytes.get(at..at + 2).map_or(0, |bytes| u16::from_le_bytes([bytes[0], bytes[1]]))
+}
+
+fn long(bytes: &[u8], at: usize) -> u32 {
+    u32::from(short(bytes, at)) | u32::from(short(bytes, at + 2)) << 16
+}
+
+#[cfg(test)]
+#[path = "archive_tests.rs"]
+mod tests;
