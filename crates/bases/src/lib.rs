@@ -1,1 +1,21 @@
-//! Placeholder.
+//! What images start from: a minimal Debian with Python, bootstrapped natively.
+//!
+//! [`debian_slim_plan`] chooses the release of Debian for a Python version, and [`bootstrap`] makes it: the signed
+//! release files are verified, the package indexes resolved, the packages downloaded, unpacked in parallel by the store
+//! worker ([`jobs`]), and configured by their own maintainer scripts in one sandbox. The result does not depend on the
+//! host or the mirror, only on the packages, so equal packages give an equal layer. [`mirror`] says where packages come
+//! from.
+
+mod archive;
+mod bootstrap;
+mod control;
+mod date;
+mod error;
+mod facts;
+pub mod mirror;
+mod plan;
+
+pub use bootstrap::{BaseProgress, Tools, bootstrap, jobs};
+pub use error::{BaseError, SignatureProblem};
+pub use facts::BaseFacts;
+pub use plan::{DebianPlan, PythonSource, Suite, debian_slim_plan};

@@ -1,0 +1,242 @@
+//! What can go wrong with bases.
+
+use std::path::PathBuf;
+
+/// An error of this crate.
+#[derive(Debug, thiserror::Error)]
+pub enum BaseError {
+    /// A Python version that no base offers.
+    #[error(
+        "Python `{version}` is not offered: use one of {supported}, or an exact version of these such as `3.12.4`"
+    )]
+    UnsupportedPython {
+        /// What was asked for.
+        version: String,
+        /// The supported series, separated by commas.
+        supported: String,
+    },
+    /// The store maps a single user id, but Debian's files belong to several.
+    #[error(
+        "a Debian base needs subordinate user ids, and `{user}` has none: run `{command}`, then remove the store with \
+         `modal store remove` so that it is made anew with them"
+    )]
+    SingleId {
+        /// The calling user.
+        user: String,
+        /// The command that adds subordinate ids.
+        command: String,
+    },
+    /// An address in a setting or in the host's apt sources that cannot be used.
+    #[error("the mirror `{value}` of {origin} cannot be used: {reason}")]
+    Mirror {
+        /// The address.
+        value: String,
+        /// Where it was found.
+        origin: String,
+        /// What is wrong with it, and what to write instead.
+        reason: String,
+    },
+    /// The mirror has no such suite.
+    #[error(
+        "`{url}` has no suite `{suite}`: {remedy}"
+    )]
+    UnknownSuite {
+        /// The suite.
+        suite: String,
+        /// The archive's address.
+        url: String,
+        /// What to do.
+        remedy: String,
+    },
+    /// A keyring cannot be read or holds no keys.
+    #[error("the keyring `{path}` of {origin} cannot be used: {reason}")]
+    Keyring {
+        /// The file.
+        path: String,
+        /// Which setting names it.
+        origin: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The signature of a release file is no proof.
+    #[error("`{url}` is not trusted: {reason}")]
+    Signature {
+        /// The release file.
+        url: String,
+        /// Why, and what to do.
+        reason: SignatureProblem,
+    },
+    /// A release file lies in the future.
+    #[error("`{url}` was made on {date}, but the clock of this machine says {now}: set the clock right")]
+    ClockBehind {
+        /// The release file.
+        url: String,
+        /// Its date.
+        date: String,
+        /// This machine's date.
+        now: String,
+    },
+    /// A release file is past its `Valid-Until`.
+    #[error(
+        "`{url}` was valid until {valid_until}, and the clock of this machine says {now}: the mirror is out of date, or \
+         the clock is wrong. Set MODAL_DEBIAN_MIRROR to another mirror, or MODAL_DEBIAN_CHECK_VALID_UNTIL=no to accept \
+         an outdated one"
+    )]
+    Outdated {
+        /// The release file.
+        url: String,
+        /// When it ceased to be valid.
+        valid_until: String,
+        /// This machine's date.
+        now: String,
+    },
+    /// Something of the archive that is not what its format says.
+    #[error("`{name}` is malformed: {reason}")]
+    Malformed {
+        /// The file.
+        name: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The packages asked for cannot be installed together.
+    #[error("the packages of `{suite}` do not fit together: {reason}; the mirror may be in the middle of an update, try again later")]
+    Dependency {
+        /// The suite.
+        suite: String,
+        /// Which package needs what.
+        reason: String,
+    },
+    /// The maintainer scripts failed.
+    #[error("configuring the packages of `{suite}` failed ({status}); the log has the details. Its last lines:\n{tail}")]
+    Configure {
+        /// The suite.
+        suite: String,
+        /// How the command ended.
+        status: String,
+        /// The last lines of its output.
+        tail: String,
+    },
+    /// There is no `uv` to get a standalone Python with.
+    #[error(
+        "Python `{version}` comes as a standalone build through `uv`, which was not found: install it beside the package \
+         (`pip install uv`), or use one of {native}, which Debian has"
+    )]
+    NoUv {
+        /// The version asked for.
+        version: String,
+        /// The series that need no `uv`.
+        native: String,
+    },
+    /// `uv` could not get a standalone Python.
+    #[error(
+        "Python `{version}` could not be installed with `{command}` (mirror: {mirror}): {reason}. If this machine cannot \
+         reach it, set UV_PYTHON_INSTALL_MIRROR to a mirror of the standalone builds (`file://` works too), or use one \
+         of {native}, which Debian has"
+    )]
+    Uv {
+        /// The version asked for.
+        version: String,
+        /// The command that was run.
+        command: String,
+        /// The mirror it used.
+        mirror: String,
+        /// The end of its output.
+        reason: String,
+        /// The series that need no `uv`.
+        native: String,
+    },
+    /// A machine architecture that Debian or this crate does not know.
+    #[error("the architecture `{0}` is not supported: x86_64 and aarch64 are")]
+    Architecture(String),
+    /// A download failed.
+    #[error(transparent)]
+    Fetch(#[from] lamina_fetch::FetchError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] lamina_store::StoreError),
+    /// The store worker failed.
+    #[error(transparent)]
+    Job(#[from] lamina_store::JobError),
+    /// The sandbox failed.
+    #[error(transparent)]
+    Sandbox(#[from] lamina_sandbox::SandboxError),
+    /// Cancelled by the caller.
+    #[error(transparent)]
+    Cancelled(#[from] lamina_events::Cancelled),
+    /// A file or process operation failed.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+}
+
+/// Why a signature is no proof.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SignatureProblem {
+    /// There is none.
+    #[error("it carries no OpenPGP signature ({0})")]
+    Missing(String),
+    /// None of the keys in the keyring made it.
+    #[error(
+        "it is signed by {signers}, none of which is in the keyring {keyring}; set MODAL_DEBIAN_KEYRING to the keyring of \
+         this archive if it is one of your own"
+    )]
+    UnknownKey {
+        /// The key ids named in the signatures.
+        signers: String,
+        /// Where the keys came from.
+        keyring: String,
+    },
+    /// The content is not what was signed.
+    #[error("its content does not match the signature of key {key}: it was altered on the way, or the mirror is broken")]
+    Altered {
+        /// The key's fingerprint.
+        key: String,
+    },
+    /// The key has expired.
+    #[error(
+        "its key {key} expired on {date}; install a newer `debian-archive-keyring` and set MODAL_DEBIAN_KEYRING to it, or \
+         update this program"
+    )]
+    Expired {
+        /// The key's fingerprint.
+        key: String,
+        /// When it expired.
+        date: String,
+    },
+    /// The key was revoked by its owner.
+    #[error("its key {key} was revoked by its owner; install a newer `debian-archive-keyring` and set MODAL_DEBIAN_KEYRING to it")]
+    Revoked {
+        /// The key's fingerprint.
+        key: String,
+    },
+    /// The key may not sign.
+    #[error("its key {key} is not one that may sign")]
+    NotForSigning {
+        /// The key's fingerprint.
+        key: String,
+    },
+    /// The signature was made after now.
+    #[error("its signature was made on {date}, which the clock of this machine has not reached: set the clock right")]
+    Future {
+        /// When it was made.
+        date: String,
+    },
+}
+
+impl BaseError {
+    /// A malformed file.
+    pub(crate) fn malformed(name: impl Into<String>, reason: impl ToString) -> Self {
+        Self::Malformed {
+            name: name.into(),
+            reason: reason.to_string(),
+        }
+    }
+
+    /// A keyring that cannot be used.
+    pub(crate) fn keyring(path: &std::path::Path, origin: &str, reason: impl ToString) -> Self {
+        Self::Keyring {
+            path: PathBuf::from(path).display().to_string(),
+            origin: origin.into(),
+            reason: reason.to_string(),
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! Which base gives which Python.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::BaseError;
+
+/// A release of Debian.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Suite {
+    /// Debian 11.
+    Bullseye,
+    /// Debian 12.
+    Bookworm,
+    /// Debian 13.
+    Trixie,
+    /// Debian 14, in the making.
+    Forky,
+}
+
+impl Suite {
+    /// The codename, as in the archive.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Bullseye => "bullseye",
+            Self::Bookworm => "bookworm",
+            Self::Trixie => "trixie",
+            Self::Forky => "forky",
+        }
+    }
+}
+
+impl fmt::Display for Suite {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.name())
+    }
+}
+
+/// The Python series offered, oldest first, each with the suite whose own Python it is.
+const SERIES: [(&str, Option<Suite>); 6] = [
+    ("3.9", Some(Suite::Bullseye)),
+    ("3.10", None),
+    ("3.11", Some(Suite::Bookworm)),
+    ("3.12", None),
+    ("3.13", Some(Suite::Trixie)),
+    ("3.14", Some(Suite::Forky)),
+];
+
+/// The suite below a Python that Debian does not have.
+const SUITE_OF_STANDALONE: Suite = Suite::Bookworm;
+
+/// Where a base's Python comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PythonSource {
+    /// The suite's own packages.
+    Debian,
+    /// A standalone build of this version, installed by `uv`.
+    Standalone(String),
+}
+
+/// What a `debian_slim` base will be made of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DebianPlan {
+    /// The release.
+    pub suite: Suite,
+    /// The Python.
+    pub python: PythonSource,
+    /// The series of that Python, for example `3.11`.
+    pub series: String,
+}
+
+/// Chooses the base for a Python version (`3.11`, `3.12.4`), or for the `local` one when none is given.
+///
+/// # Errors
+/// When the version is malformed or not offered.
+pub fn debian_slim_plan(python: Option<&str>, local: &str) -> Result<DebianPlan, BaseError> {
+    let version = python.unwrap_or(local);
+    let unsupported = || BaseError::UnsupportedPython {
+        version: version.to_owned(),
+        supported: supported(|_| true),
+    };
+    let mut numbers = version.split('.');
+    let series = match (numbers.next(), numbers.next()) {
+        (Some(major), Some(minor)) => format!("{major}.{minor}"),
+        _ => return Err(unsupported()),
+    };
+    let (_, suite) = SERIES.into_iter().find(|(name, _)| *name == series).ok_or_else(unsupported)?;
+    let exact = match (numbers.next(), numbers.next()) {
+        (None, None) => false,
+        // Without a request of the user the local patch version does not matter.
+        (Some(patch), None) if is_number(patch) => python.is_some(),
+        _ => return Err(unsupported()),
+    };
+    Ok(match suite {
+        Some(suite) if !exact => DebianPlan {
+            suite,
+            python: PythonSource::Debian,
+            series,
+        },
+        _ => DebianPlan {
+            suite: SUITE_OF_STANDALONE,
+            python: PythonSource::Standalone(if exact { version.to_owned() } else { series.clone() }),
+            series,
+        },
+    })
+}
+
+/// The series that Debian has itself, for messages.
+pub(crate) fn native_series() -> String {
+    supported(|suite| suite.is_some())
+}
+
+fn supported(wanted: impl Fn(Option<Suite>) -> bool) -> String {
+    let names: Vec<_> = SERIES
+        .into_iter()
+        .filter(|(_, suite)| wanted(*suite))
+        .map(|(name, _)| format!("`{name}`"))
+        .collect();
+    names.join(", ")
+}
+
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) && (text == "0" || !text.starts_with('0'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn series_choose_their_suite() {
+        for (version, suite) in [
+            ("3.9", Suite::Bullseye),
+            ("3.11", Suite::Bookworm),
+            ("3.13", Suite::Trixie),
+            ("3.14", Suite::Forky),
+        ] {
+            let plan = debian_slim_plan(Some(version), "3.12").unwrap();
+            assert_eq!((plan.suite, plan.python), (suite, PythonSource::Debian));
+        }
+        for version in ["3.10", "3.12", "3.11.4", "3.13.0"] {
+            let plan = debian_slim_plan(Some(version), "3.11").unwrap();
+            assert_eq!(plan.suite, Suite::Bookworm);
+            assert_eq!(plan.python, PythonSource::Standalone(version.into()));
+        }
+        let plan = debian_slim_plan(None, "3.11.7").unwrap();
+        assert_eq!((plan.suite, plan.python), (Suite::Bookworm, PythonSource::Debian));
+    }
+
+    #[test]
+    fn other_versions_are_refused_with_the_supported_ones() {
+        for version in ["", "3", "2.7", "3.8", "3.15", "3.11.", "3.11.x", "3.11.4.1", "3.11.04", "3.11 ", "three"] {
+            let message = debian_slim_plan(Some(version), "3.11").unwrap_err().to_string();
+            assert!(message.contains(&format!("`{version}`")) && message.contains("`3.12`"), "{message}");
+        }
+    }
+}
