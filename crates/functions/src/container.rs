@@ -1,0 +1,272 @@
+//! The life of one container, in a thread of its own: start, conversation with the runner, output, end.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use lamina_events::{Event, Stream};
+use lamina_wire::{Frame, Payload, Receiver, Sender, WireError};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::SealFlags;
+use rustix::io::Errno;
+
+use crate::error::CallError;
+use crate::ids::random_id;
+use crate::output::Output;
+use crate::pool::{Outcome, Shared, is_disconnected};
+use crate::runner::{FromRunner, ResultStatus, ToRunner};
+use crate::starter::{ContainerEnd, ContainerProcess, StartError, StartedContainer};
+use crate::state::{Due, Ending, Input, SlotId};
+
+/// How long a container that closed its socket may take to end before it is killed.
+const CLOSED_PATIENCE: Duration = Duration::from_secs(1);
+/// How long a killed container may take to be gone.
+const KILLED_PATIENCE: Duration = Duration::from_secs(10);
+/// How often output is read while waiting for the end, so that a full pipe does not delay it.
+const WAIT_STEP: Duration = Duration::from_millis(20);
+
+/// Runs a container from start to end.
+pub(crate) fn run(shared: &Arc<Shared>, slot: SlotId) {
+    let task = random_id("ta");
+    let started = shared.starter.start(&task).and_then(|started| {
+        Container::new(shared, slot, &task, started).map_err(|error| StartError { message: error, hint: None })
+    });
+    match started {
+        Ok(container) => container.live(),
+        Err(error) => shared.not_started(slot, &error),
+    }
+}
+
+struct Container<'a> {
+    shared: &'a Arc<Shared>,
+    slot: SlotId,
+    task: String,
+    sender: Sender,
+    receiver: Receiver,
+    process: Arc<dyn ContainerProcess>,
+    stdout: Output,
+    stderr: Output,
+    /// When its time limits are looked at next.
+    next_check: Instant,
+}
+
+impl<'a> Container<'a> {
+    fn new(shared: &'a Arc<Shared>, slot: SlotId, task: &str, started: StartedContainer) -> Result<Self, String> {
+        let process = Arc::clone(&started.process);
+        let build = || -> std::io::Result<Self> {
+            // A runner that stalls in the middle of a frame must not escape the time limits.
+            started.socket.set_read_timeout(Some(shared.options.timeout.max(Duration::from_secs(1))))?;
+            Ok(Self {
+                shared,
+                slot,
+                task: task.to_owned(),
+                sender: Sender::new(started.socket.try_clone()?),
+                receiver: Receiver::new(started.socket),
+                process: started.process,
+                stdout: Output::new(started.stdout, Stream::Stdout, task, &shared.sink)?,
+                stderr: Output::new(started.stderr, Stream::Stderr, task, &shared.sink)?,
+                next_check: Instant::now(),
+            })
+        };
+        build().map_err(|error| {
+            process.kill();
+            format!("its connection cannot be set up: {error}")
+        })
+    }
+
+    fn live(mut self) {
+        let (task, options) = (self.task.clone(), &self.shared.options);
+        self.shared.sink.emit(Event::ContainerStarted { container: task, function: options.function.clone() });
+        let wanted = self.shared.lock().connect(self.slot, &self.sender, &self.process);
+        let conversation = if wanted { self.converse() } else { self.kill(Ending::Unneeded) };
+        if let Err(reason) = conversation {
+            let _ = self.kill(Ending::Broken(reason));
+        }
+        let end = self.wait();
+        self.stdout.finish();
+        self.stderr.finish();
+        self.conclude(end);
+    }
+
+    /// Talks with the runner until it closes the connection; an error when it breaks the protocol.
+    fn converse(&mut self) -> Result<(), String> {
+        let start = ToRunner::Start { module: &self.shared.options.module, function: &self.shared.options.function };
+        match self.sender.send(&start.encode(), &[], &[]) {
+            Err(error) if !is_disconnected(&error) => return Err(error.to_string()),
+            _ => {}
+        }
+        loop {
+            let readable = self.receiver.has_buffered() || self.poll()?;
+            // The runner flushes before it sends a result, so what belongs before the result is in the pipes now.
+            self.stdout.read_available();
+            self.stderr.read_available();
+            if readable {
+                match self.receiver.receive() {
+                    Ok(Some(frame)) => self.handle(frame)?,
+                    // A process that dies while it sends tears its last frame.
+                    Ok(None) | Err(WireError::Truncated) => return Ok(()),
+                    Err(WireError::Io(error)) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                        return Err("it stopped in the middle of a message".to_owned());
+                    }
+                    Err(error) => return Err(error.to_string()),
+                }
+            }
+            if Instant::now() >= self.next_check {
+                self.check_time();
+            }
+        }
+    }
+
+    /// Waits until something is to be read or due; says whether it is a message.
+    fn poll(&self) -> Result<bool, String> {
+        let due = [Some(self.next_check), self.stdout.flush_at(), self.stderr.flush_at()];
+        let left = due.into_iter().flatten().min().map(|at| at.saturating_duration_since(Instant::now()));
+        let timeout = left.and_then(|left| Timespec::try_from(left).ok());
+        let mut fds = Vec::with_capacity(3);
+        fds.push(PollFd::new(&self.receiver, PollFlags::IN));
+        let outputs = [self.stdout.fd(), self.stderr.fd()];
+        fds.extend(outputs.into_iter().flatten().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+        match poll(&mut fds, timeout.as_ref()) {
+            Ok(_) => Ok(!fds[0].revents().is_empty()),
+            Err(Errno::INTR) => Ok(false),
+            Err(errno) => Err(format!("its streams cannot be polled: {errno}")),
+        }
+    }
+
+    fn handle(&self, frame: Frame) -> Result<(), String> {
+        let message = serde_json::from_slice(&frame.control)
+            .map_err(|error| format!("it sent a message that the engine does not know: {error}"))?;
+        check_payload(&frame.payload)?;
+        match message {
+            FromRunner::Ready => {
+                let next = self.shared.lock().ready(self.slot).map_err(|()| "it was ready twice".to_owned())?;
+                next.into_iter().for_each(|next| self.shared.hand_over(next));
+                Ok(())
+            }
+            FromRunner::Failed => {
+                let abandoned = {
+                    let mut state = self.shared.lock();
+                    state.end(self.slot, Ending::ImportFailed);
+                    state.abandon(self.slot)
+                };
+                self.process.kill();
+                reply_to_all(abandoned, &frame.payload)
+            }
+            FromRunner::Result { call, status } => {
+                let (reply, next) = self
+                    .shared
+                    .lock()
+                    .finish(self.slot, call)
+                    .map_err(|()| format!("it sent a result of call `{call}`, which it was not given"))?;
+                // First the container, so that it works while the caller reads.
+                next.into_iter().for_each(|next| self.shared.hand_over(next));
+                if let Some(reply) = reply {
+                    reply(match status {
+                        ResultStatus::Ok => Outcome::Value(frame.payload),
+                        ResultStatus::Exception => Outcome::Exception(frame.payload),
+                    });
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn check_time(&mut self) {
+        let due = self.shared.lock().due(self.slot, &self.shared.options);
+        let wait = match due {
+            Due::Later(wait) => wait,
+            Due::Leave => {
+                let _ = self.sender.send(&ToRunner::Stop.encode(), &[], &[]);
+                self.shared.options.grace
+            }
+            Due::Kill => {
+                self.process.kill();
+                KILLED_PATIENCE
+            }
+        };
+        self.next_check = Instant::now() + wait;
+    }
+
+    fn kill(&self, ending: Ending) -> Result<(), String> {
+        self.shared.lock().end(self.slot, ending);
+        self.process.kill();
+        Ok(())
+    }
+
+    /// Waits until its processes are gone.
+    fn wait(&mut self) -> ContainerEnd {
+        if let Some(end) = self.wait_reading(CLOSED_PATIENCE) {
+            return end;
+        }
+        let _ = self.kill(Ending::Broken("it closed its connection to the engine".to_owned()));
+        let lost = || ContainerEnd::Lost("its processes do not end although they were killed".to_owned());
+        self.wait_reading(KILLED_PATIENCE).unwrap_or_else(lost)
+    }
+
+    fn wait_reading(&mut self, patience: Duration) -> Option<ContainerEnd> {
+        let until = Instant::now() + patience;
+        loop {
+            let end = self.process.wait(WAIT_STEP);
+            if end.is_some() || Instant::now() >= until {
+                return end;
+            }
+            self.stdout.read_available();
+            self.stderr.read_available();
+        }
+    }
+
+    /// Answers those who waited for this container.
+    fn conclude(&self, end: ContainerEnd) {
+        let remains = self.shared.lock().remove(self.slot);
+        let waited_for = remains.reply.is_some() || !remains.abandoned.is_empty();
+        let unexpected = remains.ending.is_none() || waited_for;
+        let error = self.cause(remains.ending, end);
+        let cause = if unexpected { error.to_string() } else { String::new() };
+        self.shared.sink.emit(Event::ContainerFinished { container: self.task.clone(), cause });
+        if let Some(reply) = remains.reply {
+            reply(Outcome::Error(error.clone()));
+        }
+        for input in remains.abandoned {
+            (input.reply)(Outcome::Error(error.clone()));
+        }
+        self.shared.settle();
+    }
+
+    /// What its end means to an input that ran in it.
+    fn cause(&self, ending: Option<Ending>, end: ContainerEnd) -> CallError {
+        let options = &self.shared.options;
+        let (function, tail) = (options.function.clone(), self.stderr.tail());
+        match (ending, end) {
+            (Some(Ending::TimedOut), _) => {
+                CallError::TimedOut { function, seconds: options.timeout.as_secs_f64() }
+            }
+            (Some(Ending::StartTimedOut), _) => {
+                CallError::StartTimedOut { function, seconds: options.startup.as_secs_f64(), tail }
+            }
+            (Some(Ending::Unneeded), _) => CallError::Stopped { function },
+            (Some(Ending::Cancelled), _) => CallError::Cancelled { function },
+            (Some(Ending::Broken(reason)), _) => CallError::Broken { function, reason, tail },
+            (_, ContainerEnd::OutOfMemory) => CallError::OutOfMemory { function, limit: options.memory_limit, tail },
+            (_, ContainerEnd::Exited(code)) => CallError::Exited { function, code, tail },
+            (_, ContainerEnd::Signaled(signal)) => CallError::Signaled { function, signal, tail },
+            (_, ContainerEnd::Lost(reason)) => CallError::Broken { function, reason, tail },
+        }
+    }
+}
+
+/// Gives the exception of a failed import to the inputs that waited for the container.
+fn reply_to_all(inputs: Vec<Input>, exception: &Payload) -> Result<(), String> {
+    for input in inputs {
+        let payload = exception.try_clone().map_err(|error| error.to_string())?;
+        (input.reply)(Outcome::Exception(payload));
+    }
+    Ok(())
+}
+
+/// Refuses a descriptor that could change or block under whoever reads it: code in the container chose it.
+fn check_payload(payload: &Payload) -> Result<(), String> {
+    let Payload::Memory(fd, length) = payload else { return Ok(()) };
+    let wanted = SealFlags::WRITE | SealFlags::SHRINK;
+    let sealed = rustix::fs::fcntl_get_seals(fd).is_ok_and(|seals| seals.contains(wanted));
+    let long_enough = rustix::fs::fstat(fd).is_ok_and(|stat| u64::try_from(stat.st_size).is_ok_and(|size| size >= *length));
+    if sealed && long_enough { Ok(()) } else { Err("it sent a large result that is no sealed memory".to_owned()) }
+}

@@ -1,0 +1,186 @@
+//! Why a call has no result.
+
+use std::fmt::Write as _;
+
+/// Why a call ended without a value or an exception of its own.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum CallError {
+    /// The container's processes needed more memory than the function may use, or than the machine has.
+    #[error("the container of function `{function}` ran out of memory{}", limit_text(*limit))]
+    OutOfMemory {
+        /// The function.
+        function: String,
+        /// The memory limit in bytes, where there is one.
+        limit: Option<u64>,
+        /// The last lines of the container's standard error.
+        tail: String,
+    },
+    /// The container's process ended by itself.
+    #[error("the container of function `{function}` exited with code `{code}` before it returned a result")]
+    Exited {
+        /// The function.
+        function: String,
+        /// The exit code.
+        code: i32,
+        /// The last lines of the container's standard error.
+        tail: String,
+    },
+    /// The container's process was killed by a signal that Lamina did not send.
+    #[error("the container of function `{function}` was killed by `{}`", signal_name(*signal))]
+    Signaled {
+        /// The function.
+        function: String,
+        /// The signal's number.
+        signal: i32,
+        /// The last lines of the container's standard error.
+        tail: String,
+    },
+    /// The input took longer than the function's timeout.
+    #[error("function `{function}` did not finish within its timeout of `{seconds}` seconds")]
+    TimedOut {
+        /// The function.
+        function: String,
+        /// The timeout.
+        seconds: f64,
+    },
+    /// The container's module was not imported in time.
+    #[error("the container of function `{function}` was not ready within `{seconds}` seconds")]
+    StartTimedOut {
+        /// The function.
+        function: String,
+        /// The time it had.
+        seconds: f64,
+        /// The last lines of the container's standard error.
+        tail: String,
+    },
+    /// The container could not be started.
+    #[error("the container of function `{function}` did not start: {reason}")]
+    NotStarted {
+        /// The function.
+        function: String,
+        /// What went wrong.
+        reason: String,
+        /// What to do about it.
+        hint: Option<String>,
+    },
+    /// The container sent something that is not part of the protocol.
+    #[error("the container of function `{function}` broke the connection to the engine: {reason}")]
+    Broken {
+        /// The function.
+        function: String,
+        /// What it did.
+        reason: String,
+        /// The last lines of the container's standard error.
+        tail: String,
+    },
+    /// The input could not be handed to a container.
+    #[error("the input of function `{function}` could not be handed over: {reason}")]
+    NotSent {
+        /// The function.
+        function: String,
+        /// What went wrong.
+        reason: String,
+    },
+    /// The caller cancelled the call.
+    #[error("the call of function `{function}` was cancelled")]
+    Cancelled {
+        /// The function.
+        function: String,
+    },
+    /// The app was stopped while the call waited or ran.
+    #[error("the app was stopped before function `{function}` returned a result")]
+    Stopped {
+        /// The function.
+        function: String,
+    },
+}
+
+impl CallError {
+    /// The class of `modal.exception` that this becomes.
+    #[must_use]
+    pub fn class(&self) -> &'static str {
+        match self {
+            Self::TimedOut { .. } | Self::StartTimedOut { .. } => "FunctionTimeoutError",
+            Self::OutOfMemory { .. } | Self::Exited { .. } | Self::Signaled { .. } => "RemoteError",
+            Self::NotStarted { .. } | Self::Broken { .. } | Self::NotSent { .. } => "ExecutionError",
+            Self::Cancelled { .. } | Self::Stopped { .. } => "InputCancellation",
+        }
+    }
+
+    /// What to do about it, with the container's last words where it left any.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::OutOfMemory { limit: Some(_), tail, .. } => {
+                Some(with_tail("raise `memory=` (in MiB) of the function", tail))
+            }
+            Self::OutOfMemory { limit: None, tail, .. } => {
+                Some(with_tail("the machine has too little memory for this function", tail))
+            }
+            Self::Signaled { signal: SIGKILL, tail, .. } => {
+                Some(with_tail("the kernel kills like this when the whole machine is out of memory", tail))
+            }
+            Self::Exited { tail, .. } | Self::Signaled { tail, .. } | Self::Broken { tail, .. } => {
+                (!tail.is_empty()).then(|| with_tail("", tail))
+            }
+            Self::StartTimedOut { tail, .. } => Some(with_tail("importing the module takes too long", tail)),
+            Self::TimedOut { .. } => Some("raise `timeout=` (in seconds) of the function".to_owned()),
+            Self::NotStarted { hint, .. } => hint.clone(),
+            Self::NotSent { .. } | Self::Cancelled { .. } | Self::Stopped { .. } => None,
+        }
+    }
+}
+
+/// The signal that nothing survives.
+const SIGKILL: i32 = 9;
+
+fn limit_text(limit: Option<u64>) -> String {
+    limit.map_or_else(String::new, |bytes| format!(" (limit: {} MiB)", bytes >> 20))
+}
+
+fn with_tail(advice: &str, tail: &str) -> String {
+    let mut text = advice.to_owned();
+    if !tail.is_empty() {
+        if !text.is_empty() {
+            text.push_str("; ");
+        }
+        let _ = write!(text, "its last output was:\n{tail}");
+    }
+    text
+}
+
+/// The name of a signal, `SIG…`, or its number where it has none.
+#[must_use]
+pub fn signal_name(signal: i32) -> String {
+    const NAMES: [&str; 31] = [
+        "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM",
+        "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ", "VTALRM", "PROF",
+        "WINCH", "IO", "PWR", "SYS",
+    ];
+    let name = signal.checked_sub(1).and_then(|index| usize::try_from(index).ok()).and_then(|index| NAMES.get(index));
+    name.map_or_else(|| format!("signal {signal}"), |name| format!("SIG{name}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signals_have_names() {
+        for (signal, name) in [(1, "SIGHUP"), (9, "SIGKILL"), (11, "SIGSEGV"), (15, "SIGTERM"), (31, "SIGSYS")] {
+            assert_eq!(signal_name(signal), name);
+        }
+        assert_eq!(signal_name(34), "signal 34");
+        assert_eq!(signal_name(0), "signal 0");
+        assert_eq!(signal_name(i32::MIN), "signal -2147483648");
+    }
+
+    #[test]
+    fn a_memory_error_names_the_limit_and_the_remedy() {
+        let error = CallError::OutOfMemory { function: "f".into(), limit: Some(512 << 20), tail: "boom".into() };
+        assert_eq!(error.to_string(), "the container of function `f` ran out of memory (limit: 512 MiB)");
+        let hint = "raise `memory=` (in MiB) of the function; its last output was:\nboom";
+        assert_eq!(error.hint().as_deref(), Some(hint));
+        assert_eq!(error.class(), "RemoteError");
+    }
+}

@@ -1,0 +1,132 @@
+//! The output streams of a container, passed on live, in whole lines where they come as such.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use lamina_events::{Event, Sink, Stream};
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::io::Errno;
+
+/// How long the beginning of a line waits for its end.
+const PARTIAL_LINE_PATIENCE: Duration = Duration::from_millis(100);
+/// Longest piece that waits for a line end.
+const MAXIMUM_PIECE: usize = 64 << 10;
+/// Reads at most this many bytes before something else gets a turn: what a pipe holds at its default size.
+const TURN: usize = 64 << 10;
+/// Bytes asked of the kernel at once.
+const CHUNK: usize = 16 << 10;
+/// Bytes of standard error kept for error messages.
+const TAIL_BYTES: usize = 4 << 10;
+/// Lines of standard error shown in error messages.
+const TAIL_LINES: usize = 10;
+
+/// One output stream of a container.
+#[derive(Debug)]
+pub(crate) struct Output {
+    fd: Option<OwnedFd>,
+    stream: Stream,
+    container: String,
+    sink: Sink,
+    /// Where reads land; kept, so that it is zeroed once.
+    chunk: Vec<u8>,
+    buffer: Vec<u8>,
+    partial_since: Option<Instant>,
+    tail: Vec<u8>,
+}
+
+impl Output {
+    /// Reads `fd`, which is made non-blocking.
+    pub(crate) fn new(fd: OwnedFd, stream: Stream, container: &str, sink: &Sink) -> std::io::Result<Self> {
+        fcntl_setfl(&fd, fcntl_getfl(&fd)? | OFlags::NONBLOCK)?;
+        Ok(Self {
+            fd: Some(fd),
+            stream,
+            container: container.to_owned(),
+            sink: sink.clone(),
+            chunk: vec![0; CHUNK],
+            buffer: Vec::new(),
+            partial_since: None,
+            tail: Vec::new(),
+        })
+    }
+
+    /// The descriptor to poll, until the stream has ended.
+    pub(crate) fn fd(&self) -> Option<BorrowedFd<'_>> {
+        self.fd.as_ref().map(AsFd::as_fd)
+    }
+
+    /// When a waiting piece must be passed on, if one waits.
+    pub(crate) fn flush_at(&self) -> Option<Instant> {
+        self.partial_since.map(|since| since + PARTIAL_LINE_PATIENCE)
+    }
+
+    /// Passes on what the stream holds: whole lines at once, the beginning of a line after a short while. Says how
+    /// many bytes were read.
+    pub(crate) fn read_available(&mut self) -> usize {
+        let mut taken = 0;
+        while taken < TURN {
+            let Some(fd) = &self.fd else { break };
+            match rustix::io::read(fd, &mut self.chunk) {
+                Ok(0) => self.fd = None,
+                Ok(count) => {
+                    taken += count;
+                    self.accept(count);
+                }
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => break,
+                Err(_) => self.fd = None,
+            }
+        }
+        if self.fd.is_none() || self.flush_at().is_some_and(|at| Instant::now() >= at) {
+            self.flush();
+        }
+        taken
+    }
+
+    /// Passes on all that is left after the container's end.
+    pub(crate) fn finish(&mut self) {
+        while self.read_available() > 0 {}
+        self.flush();
+    }
+
+    /// The last lines, for an error message.
+    pub(crate) fn tail(&self) -> String {
+        let text = String::from_utf8_lossy(&self.tail);
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n")
+    }
+
+    /// Takes the first `count` bytes of the chunk.
+    fn accept(&mut self, count: usize) {
+        let chunk = std::mem::take(&mut self.chunk);
+        let bytes = &chunk[..count];
+        self.tail.extend_from_slice(bytes);
+        self.tail.drain(..self.tail.len().saturating_sub(TAIL_BYTES));
+        let line_end = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |index| index + 1);
+        if line_end > 0 {
+            self.buffer.extend_from_slice(&bytes[..line_end]);
+            self.flush();
+        }
+        self.hold(&bytes[line_end..]);
+        self.chunk = chunk;
+    }
+
+    fn hold(&mut self, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
+        self.buffer.extend_from_slice(bytes);
+        self.partial_since.get_or_insert_with(Instant::now);
+        if self.buffer.len() >= MAXIMUM_PIECE {
+            self.flush();
+        }
+    }
+
+    fn flush(&mut self) {
+        self.partial_since = None;
+        if !self.buffer.is_empty() {
+            let data = std::mem::take(&mut self.buffer);
+            self.sink.emit(Event::ContainerOutput { container: self.container.clone(), stream: self.stream, data });
+        }
+    }
+}

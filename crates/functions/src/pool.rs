@@ -1,0 +1,243 @@
+//! The pool of one function's containers.
+
+use std::fmt;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use lamina_events::Sink;
+use lamina_wire::{Payload, WireError};
+
+use crate::container;
+use crate::error::CallError;
+use crate::runner::{Module, ToRunner};
+use crate::starter::{ContainerStarter, StartError};
+use crate::state::{Ending, Handover, Input, SlotId, State};
+
+/// Stack of a container's thread, which only forwards.
+const STACK_SIZE: usize = 256 << 10;
+/// Time to import a module, however short the function's own timeout is.
+const SHORTEST_STARTUP: Duration = Duration::from_secs(300);
+/// How long a stop waits for containers that were killed.
+const KILL_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How a call ended.
+#[derive(Debug)]
+pub enum Outcome {
+    /// With a value: the payload holds it, pickled.
+    Value(Payload),
+    /// With an exception of the function: the payload describes it.
+    Exception(Payload),
+    /// Without either.
+    Error(CallError),
+}
+
+/// Takes a call's outcome. Runs once, in whichever thread has it.
+pub type Reply = Box<dyn FnOnce(Outcome) + Send>;
+
+/// How a pool treats its function.
+#[derive(Debug, Clone)]
+pub struct PoolOptions {
+    /// The function's name.
+    pub function: String,
+    /// Where the runner finds it.
+    pub module: Module,
+    /// How long an input may take.
+    pub timeout: Duration,
+    /// How long a container may take to import the function's module.
+    pub startup: Duration,
+    /// The memory limit in bytes, for messages.
+    pub memory_limit: Option<u64>,
+    /// Most containers at a time.
+    pub maximum: usize,
+    /// How long a container waits for its next input before it goes.
+    pub idle: Duration,
+    /// How long a container that was told to leave may take.
+    pub grace: Duration,
+}
+
+impl PoolOptions {
+    /// The options of a function with the usual limits: as many containers as keep all processors busy, which go after
+    /// a minute without work.
+    #[must_use]
+    pub fn new(function: &str, module: Module, timeout: Duration) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Self {
+            function: function.to_owned(),
+            module,
+            timeout,
+            startup: timeout.max(SHORTEST_STARTUP),
+            memory_limit: None,
+            maximum: (2 * cores).max(4),
+            idle: Duration::from_secs(60),
+            grace: Duration::from_secs(2),
+        }
+    }
+}
+
+/// Runs the inputs of one function. Clones are not needed: share it in an `Arc`.
+pub struct Pool {
+    shared: Arc<Shared>,
+}
+
+impl Pool {
+    /// A pool without containers; the first input starts one.
+    pub fn new(options: PoolOptions, starter: impl ContainerStarter + 'static, sink: Sink) -> Self {
+        let shared = Shared { options, starter: Box::new(starter), sink, state: Mutex::default(), emptied: Condvar::new() };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Runs an input: hands it to an idle container at once, else lets it wait for one. `reply` is called exactly once.
+    pub fn submit(&self, call: u64, payload: Payload, reply: Reply) {
+        let mut state = self.shared.lock();
+        if state.is_stopping() {
+            drop(state);
+            return reply(Outcome::Error(self.shared.stopped()));
+        }
+        let handover = state.place(Input { call, payload, reply });
+        drop(state);
+        match handover {
+            Some(handover) => self.shared.hand_over(handover),
+            None => self.shared.replenish(),
+        }
+    }
+
+    /// Cancels a call: its caller gets [`CallError::Cancelled`], a container that runs it is killed and replaced. False
+    /// when there is no such call (any more).
+    pub fn cancel(&self, call: u64) -> bool {
+        let taken = self.shared.lock().cancel(call);
+        let Some((reply, process)) = taken else { return false };
+        if let Some(process) = process {
+            process.kill();
+        }
+        reply(Outcome::Error(CallError::Cancelled { function: self.shared.options.function.clone() }));
+        true
+    }
+
+    /// Begins to stop: inputs that wait or run end with [`CallError::Stopped`], idle containers are told to leave. Does
+    /// not wait for anything, so that several pools can stop together.
+    pub fn begin_stop(&self) {
+        let (waiting, leave, kill) = self.shared.lock().stop();
+        for process in kill {
+            process.kill();
+        }
+        for sender in leave {
+            // One that is already gone need not be told.
+            let _ = sender.send(&ToRunner::Stop.encode(), &[], &[]);
+        }
+        for input in waiting {
+            (input.reply)(Outcome::Error(self.shared.stopped()));
+        }
+    }
+
+    /// Stops, and returns when no container is left.
+    pub fn stop(&self) {
+        self.begin_stop();
+        if self.shared.wait_until_empty(self.shared.options.grace) {
+            return;
+        }
+        for process in self.shared.lock().processes() {
+            process.kill();
+        }
+        self.shared.wait_until_empty(KILL_PATIENCE);
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Pool").field("options", &self.shared.options).finish_non_exhaustive()
+    }
+}
+
+/// What the pool and its containers' threads share.
+pub(crate) struct Shared {
+    pub(crate) options: PoolOptions,
+    pub(crate) starter: Box<dyn ContainerStarter>,
+    pub(crate) sink: Sink,
+    state: Mutex<State>,
+    /// Signalled when the last container is gone.
+    emptied: Condvar,
+}
+
+impl Shared {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sends an input to its container.
+    pub(crate) fn hand_over(&self, handover: Handover) {
+        let control = ToRunner::Call { call: handover.call, function: &self.options.function }.encode();
+        let Err(error) = handover.sender.forward(&control, &handover.payload) else { return };
+        if is_disconnected(&error) {
+            // The container's thread sees the same, and knows how it ended.
+            return;
+        }
+        let process = self.lock().end(handover.slot, Ending::Broken(error.to_string()));
+        if let Some(process) = process {
+            process.kill();
+        }
+    }
+
+    /// Starts containers for inputs that wait.
+    pub(crate) fn replenish(self: &Arc<Self>) {
+        loop {
+            let Some(slot) = self.lock().reserve(self.options.maximum) else { return };
+            let shared = Arc::clone(self);
+            let builder = std::thread::Builder::new().name("container".to_owned()).stack_size(STACK_SIZE);
+            if let Err(error) = builder.spawn(move || container::run(&shared, slot)) {
+                let reason = format!("a thread for it cannot be started: {error}");
+                self.not_started(slot, &StartError { message: reason, hint: None });
+            }
+        }
+    }
+
+    /// A container was never made.
+    pub(crate) fn not_started(self: &Arc<Self>, slot: SlotId, error: &StartError) {
+        let remains = self.lock().remove(slot);
+        let error = CallError::NotStarted {
+            function: self.options.function.clone(),
+            reason: error.message.clone(),
+            hint: error.hint.clone(),
+        };
+        for input in remains.abandoned {
+            (input.reply)(Outcome::Error(error.clone()));
+        }
+        self.settle();
+    }
+
+    /// After a container's end: starts another one if inputs wait, tells a stop that waits.
+    pub(crate) fn settle(self: &Arc<Self>) {
+        self.replenish();
+        if self.lock().is_empty() {
+            self.emptied.notify_all();
+        }
+    }
+
+    pub(crate) fn stopped(&self) -> CallError {
+        CallError::Stopped { function: self.options.function.clone() }
+    }
+
+    fn wait_until_empty(&self, patience: Duration) -> bool {
+        let until = Instant::now() + patience;
+        let mut state = self.lock();
+        while !state.is_empty() {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            state = self.emptied.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        true
+    }
+}
+
+/// Whether a send failed because the peer is gone.
+pub(crate) fn is_disconnected(error: &WireError) -> bool {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionReset, NotConnected};
+    matches!(error, WireError::Io(error) if matches!(error.kind(), BrokenPipe | ConnectionReset | NotConnected))
+}

@@ -1,0 +1,58 @@
+//! What a pool needs from whatever makes containers.
+
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Makes containers of one function. A trait, so that pools are tested without any.
+pub trait ContainerStarter: Send + Sync {
+    /// Starts the container that will be known as `task`. Blocks until its process runs.
+    ///
+    /// # Errors
+    /// When the container cannot be made.
+    fn start(&self, task: &str) -> Result<StartedContainer, StartError>;
+}
+
+/// Our ends of a running container.
+pub struct StartedContainer {
+    /// The socket to the runner.
+    pub socket: UnixStream,
+    /// What the container writes to standard output.
+    pub stdout: OwnedFd,
+    /// What the container writes to standard error.
+    pub stderr: OwnedFd,
+    /// Its processes.
+    pub process: Arc<dyn ContainerProcess>,
+}
+
+/// The processes of a container.
+pub trait ContainerProcess: Send + Sync {
+    /// Kills all of them at once.
+    fn kill(&self);
+    /// Waits until they are gone, at most for `patience`; `None` when they are not.
+    fn wait(&self, patience: Duration) -> Option<ContainerEnd>;
+}
+
+/// How a container ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ContainerEnd {
+    /// Its first process exited with this code.
+    Exited(i32),
+    /// Its first process was killed by this signal.
+    Signaled(i32),
+    /// Something in it was killed for want of memory.
+    OutOfMemory,
+    /// It is gone, but nobody can say how.
+    Lost(String),
+}
+
+/// Why a container did not start.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct StartError {
+    /// What went wrong.
+    pub message: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+}

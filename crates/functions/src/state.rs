@@ -1,0 +1,285 @@
+//! A pool's bookkeeping: which inputs wait, what each container does. No I/O, so every transition is under one short
+//! lock.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use lamina_wire::{Payload, Sender};
+
+use crate::pool::{PoolOptions, Reply};
+use crate::starter::ContainerProcess;
+
+/// Names a container within its pool.
+pub(crate) type SlotId = u64;
+
+/// An input that no container has yet.
+pub(crate) struct Input {
+    pub(crate) call: u64,
+    pub(crate) payload: Payload,
+    pub(crate) reply: Reply,
+}
+
+/// An input on its way into a container.
+pub(crate) struct Handover {
+    pub(crate) slot: SlotId,
+    pub(crate) sender: Sender,
+    pub(crate) call: u64,
+    pub(crate) payload: Payload,
+}
+
+/// What a container does.
+enum Phase {
+    /// It starts and imports the function's module.
+    Starting,
+    /// It waits for an input.
+    Idle,
+    /// It runs an input.
+    Running { call: u64, reply: Reply },
+    /// It was told to leave, or is being killed.
+    Leaving,
+}
+
+/// Why the engine ended a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// Its module cannot be imported.
+    ImportFailed,
+    /// It took too long to get ready.
+    StartTimedOut,
+    /// Its input took too long.
+    TimedOut,
+    /// Its input was cancelled.
+    Cancelled,
+    /// The app stops, or there was nothing to do for a while.
+    Unneeded,
+    /// It broke the protocol.
+    Broken(String),
+}
+
+struct Slot {
+    phase: Phase,
+    since: Instant,
+    sender: Option<Sender>,
+    process: Option<Arc<dyn ContainerProcess>>,
+    ending: Option<Ending>,
+}
+
+impl Slot {
+    fn enter(&mut self, phase: Phase) {
+        self.phase = phase;
+        self.since = Instant::now();
+    }
+
+    fn is_working(&self) -> bool {
+        self.ending.is_none() && matches!(self.phase, Phase::Idle | Phase::Running { .. })
+    }
+
+    fn is_starting(&self) -> bool {
+        self.ending.is_none() && matches!(self.phase, Phase::Starting)
+    }
+}
+
+/// What to do about a container whose time is up.
+pub(crate) enum Due {
+    /// Nothing until this much later.
+    Later(Duration),
+    /// Tell it to leave.
+    Leave,
+    /// Kill it.
+    Kill,
+}
+
+/// What was left when a container ended.
+pub(crate) struct Remains {
+    /// Why the engine ended it, if it did.
+    pub(crate) ending: Option<Ending>,
+    /// The caller that waits for the input it ran.
+    pub(crate) reply: Option<Reply>,
+    /// Inputs that no container will take, because this one never got ready and no other one works.
+    pub(crate) abandoned: Vec<Input>,
+}
+
+/// The state of a pool.
+#[derive(Default)]
+pub(crate) struct State {
+    waiting: VecDeque<Input>,
+    slots: BTreeMap<SlotId, Slot>,
+    next: SlotId,
+    stopping: bool,
+    /// The last container that tried to start failed: while there are others, no further ones are tried.
+    starts_fail: bool,
+}
+
+impl State {
+    /// Gives an input to the container that became idle last (its caches are the warmest), or lets it wait.
+    pub(crate) fn place(&mut self, input: Input) -> Option<Handover> {
+        let idle = self.slots.iter_mut().filter(|(_, slot)| slot.is_working() && matches!(slot.phase, Phase::Idle));
+        let Some((id, slot)) = idle.max_by_key(|(_, slot)| slot.since) else {
+            self.waiting.push_back(input);
+            return None;
+        };
+        match slot.sender.clone() {
+            Some(sender) => Some(slot.give(*id, sender, input)),
+            None => {
+                self.waiting.push_back(input);
+                None
+            }
+        }
+    }
+
+    /// Makes room for a further container if inputs wait that no starting one will take.
+    pub(crate) fn reserve(&mut self, maximum: usize) -> Option<SlotId> {
+        let starting = self.slots.values().filter(|slot| slot.is_starting()).count();
+        let hopeless = self.starts_fail && self.slots.values().any(|slot| slot.is_working() || slot.is_starting());
+        if self.stopping || hopeless || self.waiting.len() <= starting || self.slots.len() >= maximum {
+            return None;
+        }
+        self.next += 1;
+        let slot = Slot { phase: Phase::Starting, since: Instant::now(), sender: None, process: None, ending: None };
+        self.slots.insert(self.next, slot);
+        Some(self.next)
+    }
+
+    /// Notes a container's connection; false when it is not wanted any more.
+    pub(crate) fn connect(&mut self, id: SlotId, sender: &Sender, process: &Arc<dyn ContainerProcess>) -> bool {
+        let Some(slot) = self.slots.get_mut(&id) else { return false };
+        slot.sender = Some(sender.clone());
+        slot.process = Some(Arc::clone(process));
+        slot.since = Instant::now();
+        slot.ending.is_none()
+    }
+
+    /// A container is ready for inputs; false when that makes no sense.
+    pub(crate) fn ready(&mut self, id: SlotId) -> Result<Option<Handover>, ()> {
+        let slot = self.slots.get_mut(&id).filter(|slot| matches!(slot.phase, Phase::Starting)).ok_or(())?;
+        self.starts_fail = false;
+        slot.enter(Phase::Idle);
+        Ok(self.next_input(id))
+    }
+
+    /// A container finished input `call`; fails when it was not running that.
+    pub(crate) fn finish(&mut self, id: SlotId, call: u64) -> Result<(Option<Reply>, Option<Handover>), ()> {
+        let slot = self.slots.get_mut(&id).ok_or(())?;
+        match std::mem::replace(&mut slot.phase, Phase::Idle) {
+            Phase::Running { call: running, reply } if running == call => {
+                slot.since = Instant::now();
+                Ok((Some(reply), self.next_input(id)))
+            }
+            // Its result crossed the cancellation.
+            Phase::Leaving if slot.ending == Some(Ending::Cancelled) => {
+                slot.phase = Phase::Leaving;
+                Ok((None, None))
+            }
+            other => {
+                slot.phase = other;
+                Err(())
+            }
+        }
+    }
+
+    fn next_input(&mut self, id: SlotId) -> Option<Handover> {
+        let slot = self.slots.get_mut(&id).filter(|slot| slot.ending.is_none())?;
+        let sender = slot.sender.clone()?;
+        Some(slot.give(id, sender, self.waiting.pop_front()?))
+    }
+
+    /// Notes why a container is being ended, if nothing ended it before, and gives what kills it.
+    pub(crate) fn end(&mut self, id: SlotId, ending: Ending) -> Option<Arc<dyn ContainerProcess>> {
+        let slot = self.slots.get_mut(&id)?;
+        slot.ending.get_or_insert(ending);
+        slot.process.clone()
+    }
+
+    /// Takes back an input: its caller, and what kills the container it runs in.
+    pub(crate) fn cancel(&mut self, call: u64) -> Option<(Reply, Option<Arc<dyn ContainerProcess>>)> {
+        if let Some(index) = self.waiting.iter().position(|input| input.call == call) {
+            return self.waiting.remove(index).map(|input| (input.reply, None));
+        }
+        let runs = |slot: &&mut Slot| matches!(slot.phase, Phase::Running { call: running, .. } if running == call);
+        let slot = self.slots.values_mut().find(runs)?;
+        let Phase::Running { reply, .. } = std::mem::replace(&mut slot.phase, Phase::Leaving) else { return None };
+        slot.ending.get_or_insert(Ending::Cancelled);
+        Some((reply, slot.process.clone()))
+    }
+
+    /// What a container's time demands now. Whatever it is given later is due later than the time named here, because
+    /// no phase is shorter than `options` say.
+    pub(crate) fn due(&mut self, id: SlotId, options: &PoolOptions) -> Due {
+        let Some(slot) = self.slots.get_mut(&id) else { return Due::Later(options.idle) };
+        let (limit, ending) = match slot.phase {
+            Phase::Starting => (options.startup, Ending::StartTimedOut),
+            Phase::Running { .. } => (options.timeout, Ending::TimedOut),
+            Phase::Idle => (options.idle, Ending::Unneeded),
+            Phase::Leaving => (options.grace, Ending::Unneeded),
+        };
+        let left = limit.saturating_sub(slot.since.elapsed());
+        if !left.is_zero() {
+            return Due::Later(left.min(options.timeout).min(options.idle));
+        }
+        slot.ending.get_or_insert(ending);
+        if matches!(slot.phase, Phase::Idle) {
+            slot.enter(Phase::Leaving);
+            return Due::Leave;
+        }
+        Due::Kill
+    }
+
+    /// Takes a failed start's waiting inputs, unless other containers may still run them.
+    pub(crate) fn abandon(&mut self, failed: SlotId) -> Vec<Input> {
+        self.starts_fail = true;
+        let others = self.slots.iter().any(|(id, slot)| *id != failed && (slot.is_working() || slot.is_starting()));
+        if others { Vec::new() } else { self.waiting.drain(..).collect() }
+    }
+
+    /// A container is gone.
+    pub(crate) fn remove(&mut self, id: SlotId) -> Remains {
+        let Some(slot) = self.slots.remove(&id) else {
+            return Remains { ending: None, reply: None, abandoned: Vec::new() };
+        };
+        let never_ready = matches!(slot.phase, Phase::Starting);
+        let failed = never_ready && matches!(slot.ending, None | Some(Ending::StartTimedOut | Ending::Broken(_)));
+        let abandoned = if failed { self.abandon(id) } else { Vec::new() };
+        let reply = if let Phase::Running { reply, .. } = slot.phase { Some(reply) } else { None };
+        Remains { ending: slot.ending, reply, abandoned }
+    }
+
+    /// Ends the pool: gives the inputs that wait, the containers to tell, and those to kill.
+    pub(crate) fn stop(&mut self) -> (Vec<Input>, Vec<Sender>, Vec<Arc<dyn ContainerProcess>>) {
+        self.stopping = true;
+        let (mut leave, mut kill) = (Vec::new(), Vec::new());
+        for slot in self.slots.values_mut() {
+            slot.ending.get_or_insert(Ending::Unneeded);
+            if matches!(slot.phase, Phase::Idle) {
+                slot.enter(Phase::Leaving);
+                leave.extend(slot.sender.clone());
+            } else if !matches!(slot.phase, Phase::Leaving) {
+                kill.extend(slot.process.clone());
+            }
+        }
+        (self.waiting.drain(..).collect(), leave, kill)
+    }
+
+    /// The containers that are still there.
+    pub(crate) fn processes(&self) -> Vec<Arc<dyn ContainerProcess>> {
+        self.slots.values().filter_map(|slot| slot.process.clone()).collect()
+    }
+
+    /// Whether no container is left.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    /// Whether the pool takes no inputs any more.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping
+    }
+}
+
+impl Slot {
+    /// Gives an input to this container.
+    fn give(&mut self, id: SlotId, sender: Sender, input: Input) -> Handover {
+        self.enter(Phase::Running { call: input.call, reply: input.reply });
+        Handover { slot: id, sender, call: input.call, payload: input.payload }
+    }
+}

@@ -1,0 +1,247 @@
+//! Containers made of a thread and a socket pair. What the runner does with an input is written in its payload.
+
+use std::io::{PipeWriter, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, mpsc};
+use std::time::Duration;
+
+use lamina_events::{Event, Sink};
+use lamina_wire::{Payload, Receiver, Sender, socket_pair};
+
+use crate::*;
+
+/// How a fake container starts.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Start {
+    Ready,
+    FailingImport,
+    NeverReady,
+    Impossible,
+    Dying,
+}
+
+#[derive(Clone)]
+pub(crate) struct Fake {
+    pub(crate) start: Start,
+    pub(crate) started: Arc<AtomicUsize>,
+    pub(crate) alive: Arc<AtomicUsize>,
+    pub(crate) left: Arc<AtomicUsize>,
+}
+
+impl Fake {
+    pub(crate) fn new(start: Start) -> Self {
+        let count = || Arc::new(AtomicUsize::new(0));
+        Self { start, started: count(), alive: count(), left: count() }
+    }
+}
+
+struct Process {
+    socket: UnixStream,
+    end: Mutex<Option<ContainerEnd>>,
+    ended: Condvar,
+    alive: Arc<AtomicUsize>,
+}
+
+impl Process {
+    fn end(&self, end: ContainerEnd) {
+        let mut state = self.end.lock().unwrap();
+        if state.is_none() {
+            *state = Some(end);
+            self.alive.fetch_sub(1, Ordering::SeqCst);
+        }
+        let _ = self.socket.shutdown(std::net::Shutdown::Both);
+        self.ended.notify_all();
+    }
+}
+
+impl ContainerProcess for Process {
+    fn kill(&self) {
+        self.end(ContainerEnd::Signaled(9));
+    }
+
+    fn wait(&self, patience: Duration) -> Option<ContainerEnd> {
+        let state = self.end.lock().unwrap();
+        self.ended.wait_timeout_while(state, patience, |end| end.is_none()).unwrap().0.clone()
+    }
+}
+
+impl ContainerStarter for Fake {
+    fn start(&self, _task: &str) -> Result<StartedContainer, StartError> {
+        self.started.fetch_add(1, Ordering::SeqCst);
+        if self.start == Start::Impossible {
+            return Err(StartError { message: "no `python` in the image".into(), hint: Some("add one".into()) });
+        }
+        let (ours, theirs) = socket_pair().unwrap();
+        let (stdout, stdout_writer) = std::io::pipe().unwrap();
+        let (stderr, stderr_writer) = std::io::pipe().unwrap();
+        self.alive.fetch_add(1, Ordering::SeqCst);
+        let process = Arc::new(Process {
+            socket: theirs.try_clone().unwrap(),
+            end: Mutex::new(None),
+            ended: Condvar::new(),
+            alive: Arc::clone(&self.alive),
+        });
+        let runner = Runner {
+            sender: Sender::new(theirs.try_clone().unwrap()),
+            receiver: Receiver::new(theirs),
+            stdout: stdout_writer,
+            stderr: stderr_writer,
+            process: Arc::clone(&process),
+        };
+        let (start, left) = (self.start, Arc::clone(&self.left));
+        std::thread::spawn(move || runner.run(start, &left));
+        Ok(StartedContainer { socket: ours, stdout: OwnedFd::from(stdout), stderr: OwnedFd::from(stderr), process })
+    }
+}
+
+struct Runner {
+    sender: Sender,
+    receiver: Receiver,
+    stdout: PipeWriter,
+    stderr: PipeWriter,
+    process: Arc<Process>,
+}
+
+impl Runner {
+    fn run(mut self, start: Start, left: &AtomicUsize) {
+        let first = self.receive().unwrap();
+        assert!(first.0.starts_with(r#"{"type":"start","module":{"kind":"script""#), "{}", first.0);
+        match start {
+            Start::Ready => self.tell(r#"{"type":"ready"}"#, b""),
+            Start::FailingImport => self.tell(r#"{"type":"failed"}"#, b"ImportError"),
+            Start::Dying => {
+                self.stderr.write_all(b"Fatal Python error\n").unwrap();
+                self.process.end(ContainerEnd::Exited(1));
+            }
+            Start::NeverReady | Start::Impossible => {}
+        }
+        while let Some((control, payload)) = self.receive() {
+            if control == r#"{"type":"stop"}"# {
+                left.fetch_add(1, Ordering::SeqCst);
+                self.process.end(ContainerEnd::Exited(0));
+                return;
+            }
+            let call = control.strip_prefix(r#"{"type":"call","call":"#).unwrap().split(',').next().unwrap().to_owned();
+            self.perform(&call, &String::from_utf8(payload).unwrap());
+        }
+    }
+
+    fn perform(&mut self, call: &str, input: &str) {
+        let (verb, rest) = input.split_once(' ').unwrap_or((input, ""));
+        let ok = format!(r#"{{"type":"result","call":{call},"status":"ok"}}"#);
+        match verb {
+            "echo" => self.tell(&ok, rest.as_bytes()),
+            "large" => self.tell(&ok, &vec![b'x'; 2 << 20]),
+            "sleep" => {
+                std::thread::sleep(Duration::from_millis(rest.parse().unwrap()));
+                self.tell(&ok, b"slept");
+            }
+            "raise" => {
+                let control = format!(r#"{{"type":"result","call":{call},"status":"exception"}}"#);
+                self.tell(&control, rest.as_bytes());
+            }
+            "print" => {
+                self.stdout.write_all(rest.as_bytes()).unwrap();
+                self.tell(&ok, b"");
+            }
+            "exit" => {
+                self.stderr.write_all(b"last words\n").unwrap();
+                self.process.end(ContainerEnd::Exited(rest.parse().unwrap()));
+            }
+            "signal" => self.process.end(ContainerEnd::Signaled(rest.parse().unwrap())),
+            "memory" => self.process.end(ContainerEnd::OutOfMemory),
+            "close" => self.process.socket.shutdown(std::net::Shutdown::Both).unwrap(),
+            "rubbish" => self.tell(r#"{"type":"exec"}"#, b""),
+            "wrong" => self.tell(r#"{"type":"result","call":4242,"status":"ok"}"#, b""),
+            "unsealed" => {
+                let memory = rustix::fs::memfd_create("x", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+                self.sender.forward(ok.as_bytes(), &Payload::Memory(memory, 5)).unwrap();
+            }
+            "torn" => (&self.process.socket).write_all(&[1, 0, 0, 0, 9, 0, 0, 0]).unwrap(),
+            "hang" => {}
+            other => panic!("unknown input {other}"),
+        }
+    }
+
+    fn receive(&mut self) -> Option<(String, Vec<u8>)> {
+        let frame = self.receiver.receive().ok().flatten()?;
+        Some((String::from_utf8(frame.control).unwrap(), frame.payload.into_bytes().unwrap()))
+    }
+
+    fn tell(&self, control: &str, payload: &[u8]) {
+        let _ = self.sender.send(control.as_bytes(), payload, &[]);
+    }
+}
+
+/// A pool on fake containers, with what it reports.
+pub(crate) struct Bench {
+    pub(crate) fake: Fake,
+    pub(crate) pool: Pool,
+    pub(crate) events: Arc<Mutex<Vec<Event>>>,
+}
+
+impl Bench {
+    pub(crate) fn new(start: Start, adjust: impl FnOnce(&mut PoolOptions)) -> Self {
+        let module = Module::Script { name: "app".into(), path: "/root/app.py".into() };
+        let mut options = PoolOptions::new("f", module, Duration::from_secs(30));
+        options.maximum = 2;
+        adjust(&mut options);
+        let events = Arc::new(Mutex::new(Vec::new()));
+        let sink = Sink::new({
+            let events = Arc::clone(&events);
+            move |event| events.lock().unwrap().push(event)
+        });
+        let fake = Fake::new(start);
+        Self { pool: Pool::new(options, fake.clone(), sink), fake, events }
+    }
+
+    /// Submits an input; its outcome arrives in the channel.
+    pub(crate) fn submit(&self, call: u64, input: &str) -> mpsc::Receiver<Outcome> {
+        let (sender, receiver) = mpsc::channel();
+        let reply = Box::new(move |outcome| sender.send(outcome).unwrap());
+        self.pool.submit(call, Payload::Inline(input.as_bytes().to_vec()), reply);
+        receiver
+    }
+
+    /// Runs an input to its end.
+    pub(crate) fn run(&self, call: u64, input: &str) -> Outcome {
+        outcome(&self.submit(call, input))
+    }
+
+    pub(crate) fn started(&self) -> usize {
+        self.fake.started.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn alive(&self) -> usize {
+        self.fake.alive.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn stdout(&self) -> Vec<Vec<u8>> {
+        let events = self.events.lock().unwrap();
+        let data = |event: &Event| match event {
+            Event::ContainerOutput { data, .. } => Some(data.clone()),
+            _ => None,
+        };
+        events.iter().filter_map(data).collect()
+    }
+}
+
+pub(crate) fn outcome(receiver: &mpsc::Receiver<Outcome>) -> Outcome {
+    receiver.recv_timeout(Duration::from_secs(20)).expect("every input gets an outcome")
+}
+
+pub(crate) fn value(outcome: Outcome) -> String {
+    match outcome {
+        Outcome::Value(payload) => String::from_utf8(payload.into_bytes().unwrap()).unwrap(),
+        other => panic!("not a value: {other:?}"),
+    }
+}
+
+pub(crate) fn error(outcome: Outcome) -> CallError {
+    match outcome {
+        Outcome::Error(error) => error,
+        other => panic!("not an error: {other:?}"),
+    }
+}
