@@ -28,7 +28,10 @@ const WAIT_STEP: Duration = Duration::from_millis(20);
 pub(crate) fn run(shared: &Arc<Shared>, slot: SlotId) {
     let task = random_id("ta");
     let started = shared.starter.start(&task).and_then(|started| {
-        Container::new(shared, slot, &task, started).map_err(|error| StartError { message: error, hint: None })
+        Container::new(shared, slot, &task, started).map_err(|error| StartError {
+            message: error,
+            hint: None,
+        })
     });
     match started {
         Ok(container) => container.live(),
@@ -54,7 +57,9 @@ impl<'a> Container<'a> {
         let process = Arc::clone(&started.process);
         let build = || -> std::io::Result<Self> {
             // A runner that stalls in the middle of a frame must not escape the time limits.
-            started.socket.set_read_timeout(Some(shared.options.timeout.max(Duration::from_secs(1))))?;
+            started
+                .socket
+                .set_read_timeout(Some(shared.options.timeout.max(Duration::from_secs(1))))?;
             Ok(Self {
                 shared,
                 slot,
@@ -75,11 +80,15 @@ impl<'a> Container<'a> {
 
     fn live(mut self) {
         let (task, options) = (self.task.clone(), &self.shared.options);
-        self.shared.sink.emit(Event::ContainerStarted { container: task, function: options.function.clone() });
+        self.shared.sink.emit(Event::ContainerStarted {
+            container: task,
+            function: options.function.clone(),
+        });
         let wanted = self.shared.lock().connect(self.slot, &self.sender, &self.process);
-        let conversation = if wanted { self.converse() } else { self.kill(Ending::Unneeded) };
-        if let Err(reason) = conversation {
-            let _ = self.kill(Ending::Broken(reason));
+        if !wanted {
+            self.kill(Ending::Unneeded);
+        } else if let Err(reason) = self.converse() {
+            self.kill(Ending::Broken(reason));
         }
         let end = self.wait();
         self.stdout.finish();
@@ -89,7 +98,10 @@ impl<'a> Container<'a> {
 
     /// Talks with the runner until it closes the connection; an error when it breaks the protocol.
     fn converse(&mut self) -> Result<(), String> {
-        let start = ToRunner::Start { module: &self.shared.options.module, function: &self.shared.options.function };
+        let start = ToRunner::Start {
+            module: &self.shared.options.module,
+            function: &self.shared.options.function,
+        };
         match self.sender.send(&start.encode(), &[], &[]) {
             Err(error) if !is_disconnected(&error) => return Err(error.to_string()),
             _ => {}
@@ -119,12 +131,21 @@ impl<'a> Container<'a> {
     /// Waits until something is to be read or due; says whether it is a message.
     fn poll(&self) -> Result<bool, String> {
         let due = [Some(self.next_check), self.stdout.flush_at(), self.stderr.flush_at()];
-        let left = due.into_iter().flatten().min().map(|at| at.saturating_duration_since(Instant::now()));
+        let left = due
+            .into_iter()
+            .flatten()
+            .min()
+            .map(|at| at.saturating_duration_since(Instant::now()));
         let timeout = left.and_then(|left| Timespec::try_from(left).ok());
         let mut fds = Vec::with_capacity(3);
         fds.push(PollFd::new(&self.receiver, PollFlags::IN));
         let outputs = [self.stdout.fd(), self.stderr.fd()];
-        fds.extend(outputs.into_iter().flatten().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+        fds.extend(
+            outputs
+                .into_iter()
+                .flatten()
+                .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)),
+        );
         match poll(&mut fds, timeout.as_ref()) {
             Ok(_) => Ok(!fds[0].revents().is_empty()),
             Err(Errno::INTR) => Ok(false),
@@ -138,8 +159,14 @@ impl<'a> Container<'a> {
         check_payload(&frame.payload)?;
         match message {
             FromRunner::Ready => {
-                let next = self.shared.lock().ready(self.slot).map_err(|()| "it was ready twice".to_owned())?;
-                next.into_iter().for_each(|next| self.shared.hand_over(next));
+                let next = self
+                    .shared
+                    .lock()
+                    .ready(self.slot)
+                    .map_err(|()| "it was ready twice".to_owned())?;
+                if let Some(next) = next {
+                    self.shared.hand_over(&next);
+                }
                 Ok(())
             }
             FromRunner::Failed => {
@@ -158,7 +185,9 @@ impl<'a> Container<'a> {
                     .finish(self.slot, call)
                     .map_err(|()| format!("it sent a result of call `{call}`, which it was not given"))?;
                 // First the container, so that it works while the caller reads.
-                next.into_iter().for_each(|next| self.shared.hand_over(next));
+                if let Some(next) = next {
+                    self.shared.hand_over(&next);
+                }
                 if let Some(reply) = reply {
                     reply(match status {
                         ResultStatus::Ok => Outcome::Value(frame.payload),
@@ -186,10 +215,9 @@ impl<'a> Container<'a> {
         self.next_check = Instant::now() + wait;
     }
 
-    fn kill(&self, ending: Ending) -> Result<(), String> {
+    fn kill(&self, ending: Ending) {
         self.shared.lock().end(self.slot, ending);
         self.process.kill();
-        Ok(())
     }
 
     /// Waits until its processes are gone.
@@ -197,7 +225,7 @@ impl<'a> Container<'a> {
         if let Some(end) = self.wait_reading(CLOSED_PATIENCE) {
             return end;
         }
-        let _ = self.kill(Ending::Broken("it closed its connection to the engine".to_owned()));
+        self.kill(Ending::Broken("it closed its connection to the engine".to_owned()));
         let lost = || ContainerEnd::Lost("its processes do not end although they were killed".to_owned());
         self.wait_reading(KILLED_PATIENCE).unwrap_or_else(lost)
     }
@@ -221,7 +249,10 @@ impl<'a> Container<'a> {
         let unexpected = remains.ending.is_none() || waited_for;
         let error = self.cause(remains.ending, end);
         let cause = if unexpected { error.to_string() } else { String::new() };
-        self.shared.sink.emit(Event::ContainerFinished { container: self.task.clone(), cause });
+        self.shared.sink.emit(Event::ContainerFinished {
+            container: self.task.clone(),
+            cause,
+        });
         if let Some(reply) = remains.reply {
             reply(Outcome::Error(error.clone()));
         }
@@ -235,21 +266,35 @@ impl<'a> Container<'a> {
     fn cause(&self, ending: Option<Ending>, end: ContainerEnd) -> CallError {
         let options = &self.shared.options;
         let (function, tail) = (options.function.clone(), self.stderr.tail());
-        match (ending, end) {
+        let reason = match (ending, end) {
             (Some(Ending::TimedOut), _) => {
-                CallError::TimedOut { function, seconds: options.timeout.as_secs_f64() }
+                return CallError::TimedOut {
+                    function,
+                    seconds: options.timeout.as_secs_f64(),
+                };
             }
             (Some(Ending::StartTimedOut), _) => {
-                CallError::StartTimedOut { function, seconds: options.startup.as_secs_f64(), tail }
+                return CallError::StartTimedOut {
+                    function,
+                    seconds: options.startup.as_secs_f64(),
+                    tail,
+                };
             }
-            (Some(Ending::Unneeded), _) => CallError::Stopped { function },
-            (Some(Ending::Cancelled), _) => CallError::Cancelled { function },
-            (Some(Ending::Broken(reason)), _) => CallError::Broken { function, reason, tail },
-            (_, ContainerEnd::OutOfMemory) => CallError::OutOfMemory { function, limit: options.memory_limit, tail },
-            (_, ContainerEnd::Exited(code)) => CallError::Exited { function, code, tail },
-            (_, ContainerEnd::Signaled(signal)) => CallError::Signaled { function, signal, tail },
-            (_, ContainerEnd::Lost(reason)) => CallError::Broken { function, reason, tail },
-        }
+            (Some(Ending::Unneeded), _) => return CallError::Stopped { function },
+            (Some(Ending::Cancelled), _) => return CallError::Cancelled { function },
+            (Some(Ending::Broken(reason)), _) => reason,
+            (_, ContainerEnd::OutOfMemory) => {
+                return CallError::OutOfMemory {
+                    function,
+                    limit: options.memory_limit,
+                    tail,
+                };
+            }
+            (_, ContainerEnd::Exited(code)) => return CallError::Exited { function, code, tail },
+            (_, ContainerEnd::Signaled(signal)) => return CallError::Signaled { function, signal, tail },
+            (_, ContainerEnd::Lost(reason)) => reason,
+        };
+        CallError::Broken { function, reason, tail }
     }
 }
 
@@ -264,9 +309,16 @@ fn reply_to_all(inputs: Vec<Input>, exception: &Payload) -> Result<(), String> {
 
 /// Refuses a descriptor that could change or block under whoever reads it: code in the container chose it.
 fn check_payload(payload: &Payload) -> Result<(), String> {
-    let Payload::Memory(fd, length) = payload else { return Ok(()) };
+    let Payload::Memory(fd, length) = payload else {
+        return Ok(());
+    };
     let wanted = SealFlags::WRITE | SealFlags::SHRINK;
     let sealed = rustix::fs::fcntl_get_seals(fd).is_ok_and(|seals| seals.contains(wanted));
-    let long_enough = rustix::fs::fstat(fd).is_ok_and(|stat| u64::try_from(stat.st_size).is_ok_and(|size| size >= *length));
-    if sealed && long_enough { Ok(()) } else { Err("it sent a large result that is no sealed memory".to_owned()) }
+    let long_enough =
+        rustix::fs::fstat(fd).is_ok_and(|stat| u64::try_from(stat.st_size).is_ok_and(|size| size >= *length));
+    if sealed && long_enough {
+        Ok(())
+    } else {
+        Err("it sent a large result that is no sealed memory".to_owned())
+    }
 }

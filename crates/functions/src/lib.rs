@@ -12,6 +12,8 @@ mod ids;
 mod output;
 mod pool;
 mod runner;
+mod sandbox;
+mod spec;
 mod starter;
 mod state;
 
@@ -19,6 +21,8 @@ pub use error::{CallError, signal_name};
 pub use ids::random_id;
 pub use pool::{Outcome, Pool, PoolOptions, Reply};
 pub use runner::{FromRunner, Module, ResultStatus, ToRunner};
+pub use sandbox::{PACKAGE_TARGET, SandboxStarter};
+pub use spec::FunctionSpec;
 pub use starter::{ContainerEnd, ContainerProcess, ContainerStarter, StartError, StartedContainer};
 
 #[cfg(test)]

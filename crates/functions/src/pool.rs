@@ -16,7 +16,7 @@ use crate::state::{Ending, Handover, Input, SlotId, State};
 /// Stack of a container's thread, which only forwards.
 const STACK_SIZE: usize = 256 << 10;
 /// Time to import a module, however short the function's own timeout is.
-const SHORTEST_STARTUP: Duration = Duration::from_secs(300);
+const SHORTEST_STARTUP: Duration = Duration::from_mins(5);
 /// How long a stop waits for containers that were killed.
 const KILL_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -68,7 +68,7 @@ impl PoolOptions {
             startup: timeout.max(SHORTEST_STARTUP),
             memory_limit: None,
             maximum: (2 * cores).max(4),
-            idle: Duration::from_secs(60),
+            idle: Duration::from_mins(1),
             grace: Duration::from_secs(2),
         }
     }
@@ -82,8 +82,16 @@ pub struct Pool {
 impl Pool {
     /// A pool without containers; the first input starts one.
     pub fn new(options: PoolOptions, starter: impl ContainerStarter + 'static, sink: Sink) -> Self {
-        let shared = Shared { options, starter: Box::new(starter), sink, state: Mutex::default(), emptied: Condvar::new() };
-        Self { shared: Arc::new(shared) }
+        let shared = Shared {
+            options,
+            starter: Box::new(starter),
+            sink,
+            state: Mutex::default(),
+            emptied: Condvar::new(),
+        };
+        Self {
+            shared: Arc::new(shared),
+        }
     }
 
     /// Runs an input: hands it to an idle container at once, else lets it wait for one. `reply` is called exactly once.
@@ -96,20 +104,23 @@ impl Pool {
         let handover = state.place(Input { call, payload, reply });
         drop(state);
         match handover {
-            Some(handover) => self.shared.hand_over(handover),
+            Some(handover) => self.shared.hand_over(&handover),
             None => self.shared.replenish(),
         }
     }
 
     /// Cancels a call: its caller gets [`CallError::Cancelled`], a container that runs it is killed and replaced. False
     /// when there is no such call (any more).
+    #[must_use]
     pub fn cancel(&self, call: u64) -> bool {
         let taken = self.shared.lock().cancel(call);
         let Some((reply, process)) = taken else { return false };
         if let Some(process) = process {
             process.kill();
         }
-        reply(Outcome::Error(CallError::Cancelled { function: self.shared.options.function.clone() }));
+        reply(Outcome::Error(CallError::Cancelled {
+            function: self.shared.options.function.clone(),
+        }));
         true
     }
 
@@ -150,7 +161,10 @@ impl Drop for Pool {
 
 impl fmt::Debug for Pool {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Pool").field("options", &self.shared.options).finish_non_exhaustive()
+        formatter
+            .debug_struct("Pool")
+            .field("options", &self.shared.options)
+            .finish_non_exhaustive()
     }
 }
 
@@ -170,9 +184,15 @@ impl Shared {
     }
 
     /// Sends an input to its container.
-    pub(crate) fn hand_over(&self, handover: Handover) {
-        let control = ToRunner::Call { call: handover.call, function: &self.options.function }.encode();
-        let Err(error) = handover.sender.forward(&control, &handover.payload) else { return };
+    pub(crate) fn hand_over(&self, handover: &Handover) {
+        let control = ToRunner::Call {
+            call: handover.call,
+            function: &self.options.function,
+        }
+        .encode();
+        let Err(error) = handover.sender.forward(&control, &handover.payload) else {
+            return;
+        };
         if is_disconnected(&error) {
             // The container's thread sees the same, and knows how it ended.
             return;
@@ -186,12 +206,22 @@ impl Shared {
     /// Starts containers for inputs that wait.
     pub(crate) fn replenish(self: &Arc<Self>) {
         loop {
-            let Some(slot) = self.lock().reserve(self.options.maximum) else { return };
+            let Some(slot) = self.lock().reserve(self.options.maximum) else {
+                return;
+            };
             let shared = Arc::clone(self);
-            let builder = std::thread::Builder::new().name("container".to_owned()).stack_size(STACK_SIZE);
+            let builder = std::thread::Builder::new()
+                .name("container".to_owned())
+                .stack_size(STACK_SIZE);
             if let Err(error) = builder.spawn(move || container::run(&shared, slot)) {
                 let reason = format!("a thread for it cannot be started: {error}");
-                self.not_started(slot, &StartError { message: reason, hint: None });
+                self.not_started(
+                    slot,
+                    &StartError {
+                        message: reason,
+                        hint: None,
+                    },
+                );
             }
         }
     }
@@ -219,7 +249,9 @@ impl Shared {
     }
 
     pub(crate) fn stopped(&self) -> CallError {
-        CallError::Stopped { function: self.options.function.clone() }
+        CallError::Stopped {
+            function: self.options.function.clone(),
+        }
     }
 
     fn wait_until_empty(&self, patience: Duration) -> bool {
@@ -230,7 +262,11 @@ impl Shared {
             if left.is_zero() {
                 return false;
             }
-            state = self.emptied.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            state = self
+                .emptied
+                .wait_timeout(state, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
         }
         true
     }

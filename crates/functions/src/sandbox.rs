@@ -1,0 +1,222 @@
+//! Containers made of sandboxes.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lamina_sandbox::{Exit, ExitStatus, Launcher, Limits, Network, Sandbox, SandboxError, SandboxSpec, Stdio, Upper};
+use lamina_store::{Store, Work};
+
+use crate::spec::FunctionSpec;
+use crate::starter::{ContainerEnd, ContainerProcess, ContainerStarter, StartError, StartedContainer};
+
+/// Where the `modal` package appears inside a container.
+pub const PACKAGE_TARGET: &str = "/__modal/python/modal";
+/// The program that executes inputs.
+const RUNNER: &str = "/__modal/python/modal/_runner.py";
+/// Names of an interpreter, in the order they are tried.
+const INTERPRETERS: [&str; 2] = ["python", "python3"];
+/// Most processes and threads of a container: far above any honest use, and short of what would stop the machine.
+const PROCESS_LIMIT: u64 = 16_384;
+/// With less free memory than this, changes of containers go to disk.
+const MEMORY_FOR_CHANGES: u64 = 2 << 30;
+
+/// Starts containers of one function.
+#[derive(Debug)]
+pub struct SandboxStarter {
+    launcher: Launcher,
+    store: Store,
+    spec: FunctionSpec,
+}
+
+impl SandboxStarter {
+    /// Containers of the function `spec`.
+    #[must_use]
+    pub fn new(launcher: Launcher, store: Store, spec: FunctionSpec) -> Self {
+        Self { launcher, store, spec }
+    }
+
+    /// Where the changes of a container go: into memory where there is enough, unless they would count against the
+    /// function's own limit.
+    fn upper(&self) -> Result<(Upper, Option<Work>), StartError> {
+        let available = available_memory().unwrap_or(0);
+        if self.spec.memory_bytes.is_none() && available >= MEMORY_FOR_CHANGES {
+            return Ok((
+                Upper::Memory {
+                    limit_bytes: available / 2,
+                },
+                None,
+            ));
+        }
+        let work = self.store.new_work().map_err(|error| StartError {
+            message: error.to_string(),
+            hint: None,
+        })?;
+        Ok((
+            Upper::Store {
+                upper: work.upper(),
+                work: work.work_directory(),
+            },
+            Some(work),
+        ))
+    }
+
+    fn sandbox_spec(&self, task: &str, upper: Upper) -> SandboxSpec {
+        SandboxSpec {
+            hostname: "modal".to_owned(),
+            layers: self.spec.layers.clone(),
+            upper,
+            resolv_conf: fs_err::read("/etc/resolv.conf").ok(),
+            hosts: fs_err::read("/etc/hosts").ok(),
+            env: self.spec.environment(task).into_iter().collect(),
+            cwd: self.spec.directory(),
+            limits: Limits {
+                memory_bytes: self.spec.memory_bytes,
+                cpus: self.spec.cpus,
+                pids: Some(PROCESS_LIMIT),
+            },
+            network: Network::Host,
+            socket_as_fd3: true,
+            ..SandboxSpec::default()
+        }
+    }
+
+    /// Starts the runner with the image's own interpreter, or with the first one on its PATH.
+    fn spawn(&self, mut sandbox: SandboxSpec) -> Result<(Sandbox, Ends), StartError> {
+        let known = self.spec.python.as_deref();
+        let candidates: &[&str] = if let Some(python) = &known {
+            std::slice::from_ref(python)
+        } else {
+            &INTERPRETERS
+        };
+        let mut missing = None;
+        for python in candidates {
+            sandbox.argv = vec![(*python).to_owned(), RUNNER.to_owned()];
+            let (stdio, ends) = streams().map_err(|error| StartError {
+                message: error.to_string(),
+                hint: None,
+            })?;
+            match self.launcher.spawn(&sandbox, stdio) {
+                Ok(started) => return Ok((started, ends)),
+                Err(error @ SandboxError::CommandNotFound { .. }) => missing = missing.or(Some(error)),
+                Err(error) => return Err(start_error(&error)),
+            }
+        }
+        Err(missing
+            .as_ref()
+            .map_or_else(|| start_error(&SandboxError::Lost), start_error))
+    }
+}
+
+impl ContainerStarter for SandboxStarter {
+    fn start(&self, task: &str) -> Result<StartedContainer, StartError> {
+        let (upper, work) = self.upper()?;
+        let (sandbox, ends) = self.spawn(self.sandbox_spec(task, upper))?;
+        let process = Arc::new(Process { sandbox, _work: work });
+        Ok(StartedContainer {
+            socket: ends.socket,
+            stdout: ends.stdout,
+            stderr: ends.stderr,
+            process,
+        })
+    }
+}
+
+/// Our ends of a container's descriptors.
+struct Ends {
+    socket: std::os::unix::net::UnixStream,
+    stdout: OwnedFd,
+    stderr: OwnedFd,
+}
+
+/// Makes a container's descriptors.
+fn streams() -> std::io::Result<(Stdio, Ends)> {
+    let stdin = fs_err::File::open("/dev/null")?.into_parts().0;
+    let (stdout, stdout_writer) = std::io::pipe()?;
+    let (stderr, stderr_writer) = std::io::pipe()?;
+    let (socket, inner) = std::os::unix::net::UnixStream::pair()?;
+    let stdio = Stdio {
+        stdin: stdin.into(),
+        stdout: stdout_writer.into(),
+        stderr: stderr_writer.into(),
+        socket: Some(inner.into()),
+    };
+    Ok((
+        stdio,
+        Ends {
+            socket,
+            stdout: stdout.into(),
+            stderr: stderr.into(),
+        },
+    ))
+}
+
+fn start_error(error: &SandboxError) -> StartError {
+    let hint = match error {
+        SandboxError::CommandNotFound { .. } => Some("functions need a Python interpreter in their image".to_owned()),
+        SandboxError::WorkingDirectory { .. } => Some("make the directory in a step of the image".to_owned()),
+        _ => None,
+    };
+    StartError {
+        message: error.to_string(),
+        hint,
+    }
+}
+
+struct Process {
+    sandbox: Sandbox,
+    /// Where its changes are, removed together with it.
+    _work: Option<Work>,
+}
+
+impl ContainerProcess for Process {
+    fn kill(&self) {
+        self.sandbox.kill();
+    }
+
+    fn wait(&self, patience: Duration) -> Option<ContainerEnd> {
+        match self.sandbox.wait_timeout(patience) {
+            Ok(exit) => exit.map(|exit| end(&exit)),
+            Err(error) => Some(ContainerEnd::Lost(error.to_string())),
+        }
+    }
+}
+
+fn end(exit: &Exit) -> ContainerEnd {
+    match exit.status {
+        _ if exit.out_of_memory => ContainerEnd::OutOfMemory,
+        ExitStatus::Exited(code) => ContainerEnd::Exited(code),
+        ExitStatus::Signaled(signal) => ContainerEnd::Signaled(signal),
+    }
+}
+
+/// Memory that the machine could give without swapping, in bytes.
+fn available_memory() -> Option<u64> {
+    let text = fs_err::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kibibytes << 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn want_of_memory_explains_every_end() {
+        let exit = |status, out_of_memory| Exit {
+            status,
+            out_of_memory,
+            max_rss_bytes: 0,
+            created_mountpoints: Vec::new(),
+        };
+        assert_eq!(end(&exit(ExitStatus::Signaled(9), true)), ContainerEnd::OutOfMemory);
+        assert_eq!(end(&exit(ExitStatus::Signaled(9), false)), ContainerEnd::Signaled(9));
+        assert_eq!(end(&exit(ExitStatus::Exited(2), false)), ContainerEnd::Exited(2));
+    }
+
+    #[test]
+    fn the_machines_memory_is_known() {
+        assert!(available_memory().is_some_and(|bytes| bytes > 1 << 20));
+    }
+}

@@ -1,0 +1,162 @@
+//! What a function's containers are made of.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::pool::PoolOptions;
+use crate::runner::Module;
+
+/// Where functions run and their source lies, unless the image says otherwise.
+const HOME: &str = "/root";
+/// The search path of an image that sets none.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// A function and everything its containers need.
+#[derive(Clone)]
+pub struct FunctionSpec {
+    /// The function's name.
+    pub name: String,
+    /// Where the runner finds it.
+    pub module: Module,
+    /// Id of the image it runs on.
+    pub image_id: String,
+    /// Directories that make up the container's files, relative to the store's content, top-most first: the function's
+    /// source, files attached to the image, the `modal` package, the image's layers.
+    pub layers: Vec<String>,
+    /// Environment variables of the image.
+    pub image_environment: BTreeMap<String, String>,
+    /// Working directory of the image.
+    pub working_directory: Option<String>,
+    /// The interpreter inside the image, where it is known.
+    pub python: Option<String>,
+    /// Environment of the function: secrets of the app, of the function, then its own variables. Later ones win.
+    pub environment: Vec<(String, String)>,
+    /// How long an input may take.
+    pub timeout: Duration,
+    /// Most processors.
+    pub cpus: Option<f64>,
+    /// Most bytes of memory.
+    pub memory_bytes: Option<u64>,
+}
+
+impl FunctionSpec {
+    /// The options of the function's pool.
+    #[must_use]
+    pub fn pool_options(&self) -> PoolOptions {
+        let options = PoolOptions::new(&self.name, self.module.clone(), self.timeout);
+        PoolOptions {
+            memory_limit: self.memory_bytes,
+            ..options
+        }
+    }
+
+    /// The working directory of its containers.
+    pub(crate) fn directory(&self) -> String {
+        self.working_directory.clone().unwrap_or_else(|| HOME.to_owned())
+    }
+
+    /// The environment of the container `task`.
+    pub(crate) fn environment(&self, task: &str) -> BTreeMap<String, String> {
+        let mut all: BTreeMap<String, String> = [("HOME", HOME), ("PATH", DEFAULT_PATH)]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .into();
+        all.extend(self.image_environment.clone());
+        all.extend(self.environment.iter().cloned());
+        let search = match all.get("PYTHONPATH") {
+            Some(path) if path.split(':').any(|directory| directory == HOME) => path.clone(),
+            Some(path) if !path.is_empty() => format!("{HOME}:{path}"),
+            _ => HOME.to_owned(),
+        };
+        let fixed = [
+            ("PYTHONPATH", search.as_str()),
+            ("MODAL_IS_REMOTE", "1"),
+            ("MODAL_IMAGE_ID", &self.image_id),
+            ("MODAL_TASK_ID", task),
+            ("MODAL_ENVIRONMENT", "main"),
+            ("MODAL_REGION", "local"),
+            ("MODAL_CLOUD_PROVIDER", "local"),
+            ("MODAL_IDENTITY_TOKEN", ""),
+        ];
+        all.extend(fixed.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        all
+    }
+}
+
+impl std::fmt::Debug for FunctionSpec {
+    /// Leaves the environment out: it holds secrets.
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut debug = formatter.debug_struct("FunctionSpec");
+        debug
+            .field("name", &self.name)
+            .field("image_id", &self.image_id)
+            .field("layers", &self.layers);
+        debug.finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec() -> FunctionSpec {
+        FunctionSpec {
+            name: "f".into(),
+            module: Module::Module { name: "app".into() },
+            image_id: "im-1".into(),
+            layers: Vec::new(),
+            image_environment: BTreeMap::new(),
+            working_directory: None,
+            python: None,
+            environment: Vec::new(),
+            timeout: Duration::from_mins(5),
+            cpus: None,
+            memory_bytes: None,
+        }
+    }
+
+    #[test]
+    fn later_variables_win_and_reserved_ones_cannot_be_replaced() {
+        let mut spec = spec();
+        let pairs = |pairs: &[(&str, &str)]| -> Vec<(String, String)> {
+            pairs
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                .collect()
+        };
+        spec.image_environment = pairs(&[("PATH", "/opt/bin"), ("A", "image"), ("B", "image")])
+            .into_iter()
+            .collect();
+        spec.environment = pairs(&[("B", "secret"), ("C", "secret"), ("C", "own"), ("MODAL_IS_REMOTE", "0")]);
+        let environment = spec.environment("ta-1");
+        let expected = [
+            ("A", "image"),
+            ("B", "secret"),
+            ("C", "own"),
+            ("PATH", "/opt/bin"),
+            ("HOME", "/root"),
+            ("PYTHONPATH", "/root"),
+            ("MODAL_IS_REMOTE", "1"),
+            ("MODAL_IMAGE_ID", "im-1"),
+            ("MODAL_TASK_ID", "ta-1"),
+        ];
+        for (name, value) in expected {
+            assert_eq!(environment[name], value, "{name}");
+        }
+    }
+
+    #[test]
+    fn the_source_directory_is_always_importable() {
+        let mut spec = spec();
+        for (given, expected) in [("", "/root"), ("/lib", "/root:/lib"), ("/lib:/root", "/lib:/root")] {
+            spec.environment = vec![("PYTHONPATH".to_owned(), given.to_owned())];
+            assert_eq!(spec.environment("ta-1")["PYTHONPATH"], expected);
+        }
+    }
+
+    #[test]
+    fn secrets_stay_out_of_debug_output() {
+        let mut spec = spec();
+        spec.environment.push(("TOKEN".into(), "hunter2".into()));
+        assert!(!format!("{spec:?}").contains("hunter2"));
+    }
+}
