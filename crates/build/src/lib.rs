@@ -1,1 +1,20 @@
-//! Placeholder.
+//! How layers get made: the planner that computes keys and finds hits, the schedule that builds independent images in
+//! parallel, and one module per kind of step.
+//!
+//! A [`Builder`] walks each chain from its base. A step's key is computed from the *content* of its parent, so a step
+//! that was rebuilt with the same result leaves everything after it cached. What is missing is made in a sandbox (or
+//! without one, where files can simply be linked), committed to the store, and recorded under its key.
+
+mod error;
+mod hints;
+mod host;
+mod log;
+mod schedule;
+mod secrets;
+mod state;
+mod steps;
+
+pub use error::BuildError;
+pub use schedule::{BuildOptions, Builder, Tools};
+pub use secrets::jobs;
+pub use state::BuiltImage;

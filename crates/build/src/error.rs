@@ -1,0 +1,85 @@
+//! Errors of building.
+
+use lamina_events::Cancelled;
+
+/// Why an image could not be built.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum BuildError {
+    /// A step's command failed.
+    #[error("`{title}` failed: {message}")]
+    Step {
+        /// The method call as the user wrote it.
+        title: String,
+        /// What went wrong.
+        message: String,
+        /// The last lines of the step's output.
+        tail: Vec<String>,
+        /// Where the full log is.
+        log: Option<String>,
+        /// The image id of the state before the step, which a shell can be opened in.
+        parent: Option<String>,
+        /// What the user can do, when it is known.
+        hint: Option<String>,
+    },
+    /// A step cannot be done as declared, found before anything ran.
+    #[error("{message}")]
+    Invalid {
+        /// The sentence.
+        message: String,
+        /// What the user can do, when it is known.
+        hint: Option<String>,
+    },
+    /// A local file or directory that a step reads does not exist.
+    #[error("{0}")]
+    FileNotFound(String),
+    /// A step needs a directory and was given a file.
+    #[error("{0}")]
+    NotADirectory(String),
+    /// The store, the sandbox or the network failed.
+    #[error("{message}")]
+    Failed {
+        /// The sentence, with its causes.
+        message: String,
+        /// What the user can do, when it is known.
+        hint: Option<String>,
+    },
+    /// The build was cancelled.
+    #[error("the build was cancelled")]
+    Cancelled,
+}
+
+impl BuildError {
+    /// A failure of the machinery, with all causes of `error` in one sentence.
+    pub(crate) fn failed(error: &(dyn std::error::Error + 'static)) -> Self {
+        Self::Failed { message: causes(error), hint: None }
+    }
+
+    /// What the user can do, when it is known.
+    #[must_use]
+    pub fn hint(&self) -> Option<&str> {
+        match self {
+            Self::Step { hint, .. } | Self::Invalid { hint, .. } | Self::Failed { hint, .. } => hint.as_deref(),
+            Self::FileNotFound(_) | Self::NotADirectory(_) | Self::Cancelled => None,
+        }
+    }
+}
+
+impl From<Cancelled> for BuildError {
+    fn from(_: Cancelled) -> Self {
+        Self::Cancelled
+    }
+}
+
+/// An error and its causes, without repeating what a message already contains.
+pub(crate) fn causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        next = cause.source();
+    }
+    text
+}

@@ -1,0 +1,80 @@
+//! What to do about failures that many people meet, recognised in the output of a step.
+
+/// A hint for a step that failed with these last lines.
+pub(crate) fn for_output(tail: &[String]) -> Option<String> {
+    tail.iter().rev().find_map(|line| for_line(line))
+}
+
+fn for_line(line: &str) -> Option<String> {
+    if let Some(package) = between(line, "Unable to locate package ", None) {
+        return Some(format!("Debian has no package `{package}` in this release: check its spelling"));
+    }
+    if let Some(package) = between(line, "Package '", Some("' has no installation candidate")) {
+        return Some(format!("Debian knows `{package}` but cannot install it from this release: look for its successor"));
+    }
+    if line.contains("Temporary failure resolving") || line.contains("Temporary failure in name resolution") {
+        return Some("a host name could not be resolved: check the network connection and try again".to_owned());
+    }
+    if line.contains("No space left on device") {
+        return Some("the disk of the store is full: free some space, or set MODAL_STORE to a larger disk".to_owned());
+    }
+    for compiler in ["gcc", "cc", "g++", "c++", "x86_64-linux-gnu-gcc", "aarch64-linux-gnu-gcc"] {
+        let missing = [
+            format!("command '{compiler}' failed: No such file or directory"),
+            format!("error: [Errno 2] No such file or directory: '{compiler}'"),
+            format!("{compiler}: not found"),
+            format!("{compiler}: command not found"),
+        ];
+        if missing.iter().any(|text| line.contains(text.as_str())) {
+            return Some(
+                "a C compiler is needed and the base has none: add `.apt_install(\"build-essential\")` before this step"
+                    .to_owned(),
+            );
+        }
+    }
+    if let Some(header) = between(line, "fatal error: ", Some(": No such file or directory")) {
+        let package = if header == "Python.h" { "`python3-dev`" } else { "the Debian package that holds it (`…-dev`)" };
+        return Some(format!("the header `{header}` is missing: add {package} with `.apt_install(...)` before this step"));
+    }
+    if let Some(command) = between(line, "sh: 1: ", Some(": not found")).or_else(|| missing_command(line)) {
+        return Some(format!("the program `{command}` is not in the image: add its package with `.apt_install(...)` before this step"));
+    }
+    if line.contains("Invalid cross-device link") {
+        return Some("a directory of an earlier layer cannot be renamed in one go: copy it and delete the original".to_owned());
+    }
+    None
+}
+
+/// `git` in `/bin/sh: 1: git: not found` and in `sh: line 1: git: command not found`.
+fn missing_command(line: &str) -> Option<String> {
+    let rest = line.strip_suffix(": not found").or_else(|| line.strip_suffix(": command not found"))?;
+    let command = rest.rsplit(": ").next()?;
+    (!command.contains(' ')).then(|| command.to_owned())
+}
+
+fn between(line: &str, before: &str, after: Option<&str>) -> Option<String> {
+    let rest = &line[line.find(before)? + before.len()..];
+    let end = after.map_or(Some(rest.len()), |after| rest.find(after))?;
+    Some(rest[..end].trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn common_failures_are_explained() {
+        for (line, part) in [
+            ("E: Unable to locate package gti", "`gti`"),
+            ("E: Package 'python2' has no installation candidate", "`python2`"),
+            ("error: command 'gcc' failed: No such file or directory", "build-essential"),
+            ("foo.c:1:10: fatal error: Python.h: No such file or directory", "`python3-dev`"),
+            ("/bin/sh: 1: git: not found", "`git`"),
+            ("cp: error writing 'x': No space left on device", "MODAL_STORE"),
+        ] {
+            let hint = for_output(&[line.to_owned(), "other".to_owned()]);
+            assert!(hint.as_deref().is_some_and(|hint| hint.contains(part)), "{line}: {hint:?}");
+        }
+        assert_eq!(for_output(&["all went well".to_owned()]), None);
+    }
+}

@@ -1,0 +1,337 @@
+//! The schedule: every step once, independent images in parallel, cached layers without any work.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use lamina_bases::mirror::Mirror;
+use lamina_events::{CancelToken, Event, Miss, Sink};
+use lamina_fetch::Client;
+use lamina_image::{Definition, KeyMaterial, LayerKey, Node, Step};
+use lamina_sandbox::Launcher;
+use lamina_store::{ImageRecord, LayerRecord, Store, StoreError};
+
+use crate::host::HostSettings;
+use crate::log::StepLog;
+use crate::state::State;
+use crate::steps::{self, Made, Plan, StepContext, StepError};
+use crate::{BuildError, BuiltImage, secrets};
+
+/// What building works with.
+#[derive(Debug, Clone)]
+pub struct Tools {
+    /// The layer store.
+    pub store: Store,
+    /// Starts sandboxes.
+    pub launcher: Launcher,
+    /// Downloads.
+    pub fetch: Client,
+    /// The `uv` program of the host, if there is one.
+    pub uv: Option<PathBuf>,
+    pub(crate) host: Arc<HostSettings>,
+    mirror: Arc<OnceLock<Mirror>>,
+}
+
+impl Tools {
+    /// Puts the tools together and reads the host's network settings.
+    #[must_use]
+    pub fn new(store: Store, launcher: Launcher, fetch: Client, uv: Option<PathBuf>) -> Self {
+        Self { store, launcher, fetch, uv, host: Arc::default(), mirror: Arc::default() }
+    }
+}
+
+/// How to build.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct BuildOptions {
+    /// Rebuild every layer.
+    pub force_build: bool,
+    /// Rebuild every layer, but leave the cache as it was.
+    pub ignore_cache: bool,
+}
+
+type Outcome = Result<Arc<State>, BuildError>;
+
+/// Builds images.
+#[derive(Debug)]
+pub struct Builder<'a> {
+    tools: &'a Tools,
+    definition: &'a Definition,
+    options: BuildOptions,
+    sink: &'a Sink,
+    cancel: &'a CancelToken,
+    states: Mutex<HashMap<&'a str, Arc<OnceLock<Outcome>>>>,
+}
+
+/// Numbers of steps, unique within the process.
+static NEXT_STEP: AtomicU64 = AtomicU64::new(1);
+
+impl<'a> Builder<'a> {
+    /// Prepares to build images of `definition`.
+    #[must_use]
+    pub fn new(
+        tools: &'a Tools,
+        definition: &'a Definition,
+        options: BuildOptions,
+        sink: &'a Sink,
+        cancel: &'a CancelToken,
+    ) -> Self {
+        Self { tools, definition, options, sink, cancel, states: Mutex::default() }
+    }
+
+    /// Builds the images that end at `targets`, in parallel. Steps that they share are executed once.
+    ///
+    /// # Errors
+    /// The first failure. The other images' builds are stopped then; layers that were finished stay in the store.
+    pub fn build(&self, targets: &[&'a str]) -> Result<HashMap<String, BuiltImage>, BuildError> {
+        let invalid = |error: lamina_image::DefinitionError| BuildError::Invalid { message: error.to_string(), hint: None };
+        self.definition.validate().map_err(invalid)?;
+        let outcomes: Vec<_> = match targets {
+            // The common case needs no thread.
+            [target] => vec![(*target, self.build_one(target))],
+            _ => std::thread::scope(|scope| {
+                let running: Vec<_> =
+                    targets.iter().map(|target| (*target, scope.spawn(|| self.build_one(target)))).collect();
+                let join = |handle: std::thread::ScopedJoinHandle<'_, Result<BuiltImage, BuildError>>| {
+                    handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+                };
+                running.into_iter().map(|(target, handle)| (target, join(handle))).collect()
+            }),
+        };
+        first_failure(outcomes)
+    }
+
+    fn build_one(&self, target: &'a str) -> Result<BuiltImage, BuildError> {
+        let begin = Instant::now();
+        let outcome = self.state(target).and_then(|state| {
+            self.record_image(&state)?;
+            let (image, seconds) = (state.image_id(), begin.elapsed().as_secs_f64());
+            self.sink.emit(Event::ImageBuilt { image, seconds, cached: state.cached });
+            Ok(state.built())
+        });
+        if outcome.is_err() {
+            self.cancel.cancel();
+        }
+        outcome
+    }
+
+    /// The state after a node; computed once, by whoever comes first.
+    fn state(&self, id: &'a str) -> Outcome {
+        let cell = Arc::clone(self.states.lock().unwrap_or_else(PoisonError::into_inner).entry(id).or_default());
+        cell.get_or_init(|| self.compute(id).map(Arc::new)).clone()
+    }
+
+    fn compute(&self, id: &'a str) -> Result<State, BuildError> {
+        let node = self.definition.node(id).ok_or_else(|| BuildError::Invalid {
+            message: format!("the definition has no image `{id}`"),
+            hint: None,
+        })?;
+        let parent = match &node.parent {
+            Some(parent) => self.state(parent)?,
+            None => Arc::new(State { cached: true, ..State::default() }),
+        };
+        self.cancel.check()?;
+        let mut state = State::clone(&parent);
+        state.title.clone_from(&node.title);
+        match &node.step {
+            Step::Env { variables } => state.config.extend_environment(variables),
+            Step::Workdir { path } => state.config.enter_directory(path),
+            Step::AttachFiles { files } => self.attach(&mut state, files)?,
+            _ => self.add_layer(&mut state, node, &parent)?,
+        }
+        Ok(state)
+    }
+
+    fn attach(&self, state: &mut State, files: &lamina_image::FileSet) -> Result<(), BuildError> {
+        let view = self.tools.store.file_set(files)?;
+        for message in view.warnings {
+            self.sink.emit(Event::Warning { message });
+        }
+        state.attachments.extend(view.views.into_iter().rev());
+        Ok(())
+    }
+
+    /// Finds or makes the layer of a step and puts it on top of the state.
+    fn add_layer(&self, state: &mut State, node: &Node, parent: &State) -> Result<(), BuildError> {
+        let step = NEXT_STEP.fetch_add(1, Ordering::Relaxed);
+        self.sink.emit(Event::StepQueued { step, title: node.title.clone() });
+        let mut material = KeyMaterial::new(std::env::consts::ARCH);
+        material.add("parent", parent.content().hex());
+        material.add("config", serde_json::to_value(&parent.config).unwrap_or_default());
+        material.add("secrets", secrets::names(&node.secrets));
+        let plan = steps::plan(self.tools, node, &mut material)?;
+        let forced = self.options.force_build || self.options.ignore_cache || node.force_build;
+        let record = match self.find(&material.key(), forced)? {
+            Some(record) => self.cached(step, record),
+            None => {
+                let key = material.key();
+                let waiting = || self.sink.emit(Event::StepWaiting { step });
+                let _lock = self.tools.store.lock(&format!("layer-{key}"), self.cancel, waiting)?;
+                // Whoever held the lock may have made the layer meanwhile.
+                match self.find(&key, forced)? {
+                    Some(record) => self.cached(step, record),
+                    None => {
+                        state.cached = false;
+                        self.make(step, node, parent, plan, &material, forced)?
+                    }
+                }
+            }
+        };
+        if node.step.is_base() {
+            apply_base(state, &record);
+        }
+        state.bytes += record.bytes;
+        state.layers.push(record.digest);
+        state.keys.push(record.key);
+        state.logs.extend(record.log.map(|log| (node.title.clone(), log)));
+        Ok(())
+    }
+
+    fn find(&self, key: &LayerKey, forced: bool) -> Result<Option<LayerRecord>, StoreError> {
+        if forced { Ok(None) } else { self.tools.store.find_layer(key) }
+    }
+
+    fn cached(&self, step: u64, record: LayerRecord) -> LayerRecord {
+        self.sink.emit(Event::StepCached { step, bytes: record.bytes });
+        record
+    }
+
+    /// Executes a step and commits what it made.
+    fn make(
+        &self,
+        step: u64,
+        node: &Node,
+        parent: &State,
+        plan: Plan,
+        material: &KeyMaterial,
+        forced: bool,
+    ) -> Result<LayerRecord, BuildError> {
+        let begin = Instant::now();
+        let miss = self.miss(node, material, forced)?;
+        self.sink.emit(Event::StepStarted { step, miss });
+        let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_secs());
+        let name = format!("{created}-{}-{step}", material.key().0.short());
+        let values: Vec<String> = secrets::environment(&node.secrets).into_iter().map(|(_, value)| value).collect();
+        let directory = self.tools.store.layout().logs();
+        let mut log = StepLog::create(&directory, &name, step, self.sink.clone(), &values)
+            .map_err(|error| BuildError::failed(&error))?;
+        let context =
+            StepContext { tools: self.tools, node, parent, number: step, sink: self.sink, cancel: self.cancel };
+        let outcome = plan.execute(&context, &mut log).and_then(|made| self.publish(node, made));
+        log.finish();
+        let (committed, facts) = outcome.map_err(|error| self.failed(step, node, parent, error, &log))?;
+        let seconds = begin.elapsed().as_secs_f64();
+        let record = LayerRecord {
+            key: material.key(),
+            digest: committed.digest,
+            title: node.title.clone(),
+            created,
+            seconds,
+            files: committed.files,
+            bytes: committed.bytes,
+            bytes_new: committed.bytes_new,
+            material: material.canonical(),
+            log: Some(format!("{name}.log")),
+            facts,
+        };
+        if !self.options.ignore_cache {
+            self.tools.store.record_layer(&record)?;
+        }
+        let bytes_shared = committed.bytes.saturating_sub(committed.bytes_new);
+        self.sink.emit(Event::StepFinished { step, seconds, bytes_new: committed.bytes_new, bytes_shared });
+        Ok(record)
+    }
+
+    /// Commits what a step made, unless a secret stayed in it.
+    fn publish(&self, node: &Node, made: Made) -> Result<(lamina_store::Committed, serde_json::Value), StepError> {
+        let (work, rules, facts) = match made {
+            Made::Layer(committed) => return Ok((committed, serde_json::Value::Null)),
+            Made::Work { work, rules, facts } => (work, rules, facts),
+        };
+        self.cancel.check().map_err(BuildError::from)?;
+        let environment = secrets::environment(&node.secrets);
+        if !environment.is_empty() {
+            let search = secrets::FindSecrets { work: work.id().to_owned(), secrets: environment };
+            let finding = self.tools.store.job(&search, &[]).map_err(StoreError::from)?;
+            if let Some(secrets::Finding { variable, path }) = finding {
+                return Err(StepError::Failed {
+                    message: format!("its result contains the value of the secret `{variable}`, in `{path}`"),
+                    hint: Some("delete the file in the same step, or do not write the secret to disk".to_owned()),
+                });
+            }
+        }
+        Ok((self.tools.store.commit(&work, rules)?, facts))
+    }
+
+    /// Why the cache did not have a step.
+    fn miss(&self, node: &Node, material: &KeyMaterial, forced: bool) -> Result<Miss, StoreError> {
+        if forced {
+            return Ok(Miss::Forced);
+        }
+        Ok(match self.tools.store.latest_layer(&node.title)? {
+            Some(former) => Miss::Changed { parts: material.differences(&former.material) },
+            None => Miss::New,
+        })
+    }
+
+    /// Reports a failed step, and records the state before it so that a shell can be opened there.
+    fn failed(&self, step: u64, node: &Node, parent: &State, error: StepError, log: &StepLog) -> BuildError {
+        let (message, hint) = match error {
+            StepError::Failed { message, hint } => (message, hint),
+            StepError::Other(BuildError::Cancelled) => return BuildError::Cancelled,
+            StepError::Other(error) => (error.to_string(), error.hint().map(str::to_owned)),
+        };
+        let recorded = !parent.layers.is_empty() && self.record_image(parent).is_ok();
+        let parent = recorded.then(|| parent.image_id());
+        self.sink.emit(Event::StepFailed {
+            step,
+            message: message.clone(),
+            tail: log.tail(),
+            log: Some(log.path()),
+            shell: parent.as_ref().map(|image| format!("modal shell {image}")),
+        });
+        BuildError::Step { title: node.title.clone(), message, tail: log.tail(), log: Some(log.path()), parent, hint }
+    }
+
+    fn record_image(&self, state: &State) -> Result<(), StoreError> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_secs());
+        self.tools.store.record_image(&ImageRecord {
+            id: state.image_id(),
+            layers: state.layers.clone(),
+            keys: state.keys.clone(),
+            config: state.config.clone(),
+            title: state.title.clone(),
+            created: now,
+            last_used: now,
+            bytes: state.bytes,
+            logs: state.logs.clone(),
+        })
+    }
+}
+
+/// What a base says about itself: its Python, and the environment that everything on it starts with.
+fn apply_base(state: &mut State, record: &LayerRecord) {
+    state.base = serde_json::from_value(record.facts.clone()).ok();
+    if let Some(base) = &state.base {
+        state.config.environment.extend(base.environment.iter().cloned());
+    }
+}
+
+/// All images, or the failure that made the others stop.
+fn first_failure(outcomes: Vec<(&str, Result<BuiltImage, BuildError>)>) -> Result<HashMap<String, BuiltImage>, BuildError> {
+    let mut images = HashMap::new();
+    let mut failure = None;
+    for (target, outcome) in outcomes {
+        match outcome {
+            Ok(image) => {
+                images.insert(target.to_owned(), image);
+            }
+            Err(BuildError::Cancelled) => {
+                failure.get_or_insert(BuildError::Cancelled);
+            }
+            Err(error) => failure = Some(failure.filter(|known| !matches!(known, BuildError::Cancelled)).unwrap_or(error)),
+        }
+    }
+    failure.map_or(Ok(images), Err)
+}

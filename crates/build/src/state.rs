@@ -1,0 +1,68 @@
+//! What a chain of steps has come to.
+
+use lamina_image::{Digest, Hasher, LayerKey, RuntimeConfig, image_id};
+
+/// A built image, ready to run things in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BuiltImage {
+    /// The image id, `im-…`.
+    pub id: String,
+    /// Content digests of the layers, bottom first.
+    pub layers: Vec<Digest>,
+    /// Views of attached local files, bottom first; they lie over the layers.
+    pub attachments: Vec<Digest>,
+    /// Environment and working directory.
+    pub config: RuntimeConfig,
+    /// The interpreter, an absolute path inside the image; `None` to look it up on the PATH.
+    pub python: Option<String>,
+}
+
+/// The state after a step: what the next one builds on.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct State {
+    /// Content digests, bottom first.
+    pub(crate) layers: Vec<Digest>,
+    /// Keys of the layers, in the same order.
+    pub(crate) keys: Vec<LayerKey>,
+    /// Titles of the steps that made the layers, and where their logs are.
+    pub(crate) logs: Vec<(String, String)>,
+    /// Views of attached files, bottom first.
+    pub(crate) attachments: Vec<Digest>,
+    /// Environment and working directory.
+    pub(crate) config: RuntimeConfig,
+    /// What the base says about its Python, as recorded with its layer.
+    pub(crate) base: Option<lamina_bases::BaseFacts>,
+    /// Bytes of all layers.
+    pub(crate) bytes: u64,
+    /// Whether every layer came from the store.
+    pub(crate) cached: bool,
+    /// Title of the last step.
+    pub(crate) title: String,
+}
+
+impl State {
+    /// Digest of the content of all layers together: what the next step's key depends on.
+    pub(crate) fn content(&self) -> Digest {
+        let mut hasher = Hasher::new();
+        for layer in &self.layers {
+            hasher.update(layer.as_bytes());
+        }
+        hasher.finish()
+    }
+
+    /// The image id of this state.
+    pub(crate) fn image_id(&self) -> String {
+        image_id(&self.layers, &self.config)
+    }
+
+    /// The state as an image.
+    pub(crate) fn built(&self) -> BuiltImage {
+        BuiltImage {
+            id: self.image_id(),
+            layers: self.layers.clone(),
+            attachments: self.attachments.clone(),
+            config: self.config.clone(),
+            python: self.base.as_ref().map(|base| base.interpreter.clone()),
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! `apt_install`: the real apt, inside the sandbox, with lists and archives shared between builds.
+
+use lamina_image::{Digest, KeyMaterial};
+use lamina_sandbox::Mount;
+use lamina_store::{CacheFilter, CommitRules, Store, StoreError, Work};
+use serde_json::Value;
+
+use super::commands::Run;
+use super::{Made, StepContext, StepError};
+use crate::log::StepLog;
+
+/// Lists younger than this many minutes are used without asking the mirror; a failing install asks it all the same.
+const LISTS_MINUTES: u32 = 60;
+
+pub(crate) struct AptPlan {
+    packages: Vec<String>,
+}
+
+/// The order of the packages is the user's and enters the key: apt sees it.
+pub(crate) fn plan(packages: &[String], material: &mut KeyMaterial) -> AptPlan {
+    material.add("kind", "apt_install");
+    material.add("packages", packages.to_vec());
+    AptPlan { packages: packages.to_vec() }
+}
+
+impl AptPlan {
+    pub(crate) fn execute(self, context: &StepContext<'_>, log: &mut StepLog) -> Result<Made, StepError> {
+        let store = &context.tools.store;
+        let work = store.new_work()?;
+        let sources = Digest::of(context.tools.mirror().sources_list("").as_bytes()).short();
+        let suite = context.parent.base.as_ref().map_or("other", |base| base.suite.name());
+        let lists = format!("apt-lists-{suite}-{sources}");
+        let archives = format!("apt-archives-{suite}");
+        let mounts = vec![
+            cache_mount(store, &work, &lists, "/var/lib/apt/lists")?,
+            cache_mount(store, &work, &archives, "/var/cache/apt")?,
+        ];
+        let commands = [install_command(&self.packages)];
+        let run = Run {
+            commands: &commands,
+            environment: &[("DEBIAN_FRONTEND", "noninteractive")],
+            mounts,
+            ..Run::default()
+        };
+        let exit = run.execute(context, &work, log)?;
+        for cache in [&lists, &archives] {
+            store.harvest_cache(&work, cache, &CacheFilter { include: Vec::new(), exclude: scratch() })?;
+        }
+        let rules = CommitRules { package_step: true, drop_empty: exit.created_mountpoints };
+        Ok(Made::Work { work, rules, facts: Value::Null })
+    }
+}
+
+/// A cache of the store as an overlay: the step's own changes stay beside it until they are harvested.
+pub(crate) fn cache_mount(store: &Store, work: &Work, name: &str, target: &str) -> Result<Mount, StoreError> {
+    let lower = store.cache_directory(name)?;
+    let (upper, work) = store.new_cache_upper(work, name)?;
+    Ok(Mount::Cache { lower, upper, work, target: target.to_owned() })
+}
+
+/// Files of apt's that are only of use while it runs.
+fn scratch() -> Vec<String> {
+    ["**/lock", "**/partial", "**/auxfiles"].map(str::to_owned).to_vec()
+}
+
+fn install_command(packages: &[String]) -> String {
+    let packages: Vec<String> = packages.iter().map(|package| quote(package)).collect();
+    let packages = packages.join(" ");
+    format!(
+        "mkdir -p /var/lib/apt/lists/partial /var/cache/apt/archives/partial
+stamp=/var/lib/apt/lists/lamina-stamp
+update() {{ apt-get update && touch \"$stamp\"; }}
+if [ -n \"$(find \"$stamp\" -mmin -{LISTS_MINUTES} 2>/dev/null)\" ]; then
+    apt-get install -y {packages} && exit 0
+    echo 'the package lists may be out of date: asking the mirror'
+fi
+update && apt-get install -y {packages}"
+    )
+}
+
+/// A word for the shell.
+pub(crate) fn quote(word: &str) -> String {
+    let plain = |character: char| character.is_ascii_alphanumeric() || "-_./:=@%+,".contains(character);
+    if !word.is_empty() && word.chars().all(plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', r"'\''")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_quoted_for_the_shell() {
+        for (word, quoted) in [("git", "git"), ("a b", "'a b'"), ("x'y", r"'x'\''y'"), ("", "''"), ("$(id)", "'$(id)'")] {
+            assert_eq!(quote(word), quoted);
+        }
+    }
+}

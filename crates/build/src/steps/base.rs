@@ -1,0 +1,60 @@
+//! `debian_slim`.
+
+use std::io::Write as _;
+
+use lamina_bases::{BaseError, DebianPlan, debian_slim_plan};
+use lamina_image::KeyMaterial;
+use lamina_store::CommitRules;
+
+use super::{Made, StepContext, StepError};
+use crate::BuildError;
+use crate::error::causes;
+use crate::log::StepLog;
+
+pub(crate) struct BasePlan {
+    debian: DebianPlan,
+}
+
+/// The base is chosen by Python version alone. Which packages the mirror has today is no part of the key: a base is
+/// used until it is forced.
+pub(crate) fn plan(python: Option<&str>, local: &str, material: &mut KeyMaterial) -> Result<BasePlan, BuildError> {
+    let debian = debian_slim_plan(python, local)
+        .map_err(|error| BuildError::Invalid { message: causes(&error), hint: None })?;
+    material.add("kind", "debian_slim");
+    material.add("suite", debian.suite.name());
+    material.add("python", serde_json::to_value(&debian.python).unwrap_or_default());
+    material.add("series", debian.series.as_str());
+    Ok(BasePlan { debian })
+}
+
+impl BasePlan {
+    pub(crate) fn execute(self, context: &StepContext<'_>, log: &mut StepLog) -> Result<Made, StepError> {
+        let tools = context.tools;
+        let report = |progress: lamina_bases::BaseProgress| {
+            context.progress(progress.what, progress.done, progress.total);
+        };
+        let outcome = lamina_bases::bootstrap(
+            &self.debian,
+            &tools.store,
+            &tools.launcher,
+            &tools.fetch,
+            tools.uv.as_deref(),
+            &report,
+            context.cancel,
+            log,
+        );
+        let (work, facts) = outcome.map_err(base_error)?;
+        // What goes wrong while writing a log line is no reason to lose the base.
+        let _ = writeln!(log, "{} packages of {}, Python {}", facts.packages, facts.suite, facts.python_version);
+        let facts = serde_json::to_value(&facts).unwrap_or_default();
+        Ok(Made::Work { work, rules: CommitRules { package_step: true, drop_empty: Vec::new() }, facts })
+    }
+}
+
+fn base_error(error: BaseError) -> StepError {
+    match error {
+        BaseError::Cancelled(_) => StepError::Other(BuildError::Cancelled),
+        BaseError::Store(error) => StepError::from(error),
+        error => StepError::failed(causes(&error)),
+    }
+}

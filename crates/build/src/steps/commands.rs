@@ -1,0 +1,161 @@
+//! `run_commands`, and running a command in a sandbox for the steps that need one.
+
+use std::io::{Read, Write as _};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use lamina_image::KeyMaterial;
+use lamina_sandbox::{Exit, ExitStatus, Limits, Mount, SandboxError, SandboxSpec, Stdio, Upper};
+use lamina_store::{CommitRules, Work};
+use serde_json::Value;
+
+use super::{Made, StepContext, StepError};
+use crate::error::causes;
+use crate::hints;
+use crate::host::HostSettings;
+use crate::log::StepLog;
+use crate::{BuildError, secrets};
+
+/// Most processes and threads of one step: far above what compilers use, far below what hurts the host.
+const PROCESS_LIMIT: u64 = 16_384;
+
+/// Runs each argument as a shell command until one fails. Where the image still has its default apt sources, apt uses
+/// the host's mirror.
+const RUN_ALL: &str = r#"
+if [ -r /dev/lamina/sources.list ] && [ "$(sed -n 1p /etc/apt/sources.list 2>/dev/null)" = "$(sed -n 1p /dev/lamina/default-sources)" ]; then
+    export APT_CONFIG=/dev/lamina/apt-mirror.conf
+fi
+for command do
+    /bin/sh -c "$command" || { status=$?; echo "command failed with exit code $status: $command" >&2; exit $status; }
+done
+"#;
+
+pub(crate) struct CommandsPlan {
+    commands: Vec<String>,
+}
+
+pub(crate) fn plan(commands: &[String], material: &mut KeyMaterial) -> CommandsPlan {
+    material.add("kind", "run_commands");
+    material.add("commands", commands.to_vec());
+    CommandsPlan { commands: commands.to_vec() }
+}
+
+impl CommandsPlan {
+    pub(crate) fn execute(self, context: &StepContext<'_>, log: &mut StepLog) -> Result<Made, StepError> {
+        let work = context.tools.store.new_work()?;
+        let run = Run { commands: &self.commands, ..Run::default() };
+        let exit = run.execute(context, &work, log)?;
+        let rules = CommitRules { package_step: false, drop_empty: exit.created_mountpoints };
+        Ok(Made::Work { work, rules, facts: Value::Null })
+    }
+}
+
+/// Shell commands to run on a step's upper.
+#[derive(Default)]
+pub(crate) struct Run<'a> {
+    /// The commands, one after the other; the first that fails ends the step.
+    pub(crate) commands: &'a [String],
+    /// Variables beside the image's and the step's own.
+    pub(crate) environment: &'a [(&'a str, &'a str)],
+    /// Caches and programs to mount.
+    pub(crate) mounts: Vec<Mount>,
+    /// Further files for `/dev/lamina`: name and contents.
+    pub(crate) files: &'a [(String, Vec<u8>)],
+}
+
+impl Run<'_> {
+    /// Runs the commands; output goes to the log.
+    pub(crate) fn execute(self, context: &StepContext<'_>, work: &Work, log: &mut StepLog) -> Result<Exit, StepError> {
+        context.cancel.check().map_err(BuildError::from)?;
+        let spec = self.spec(context, work);
+        let exit = run_logged(context, &spec, log)?;
+        match exit.status {
+            ExitStatus::Exited(0) => Ok(exit),
+            status => Err(failure(status, &exit, log)),
+        }
+    }
+
+    fn spec(self, context: &StepContext<'_>, work: &Work) -> SandboxSpec {
+        let parent = context.parent;
+        let mut host = HostSettings::clone(&context.tools.host);
+        if let Some(base) = &parent.base {
+            host.add_mirror(&context.tools.mirror(), base.suite.name());
+        }
+        for (name, contents) in self.files {
+            host.add_file(name, contents.clone());
+        }
+        let mut environment = host.environment;
+        environment.insert("HOME".to_owned(), "/root".to_owned());
+        environment.insert("PATH".to_owned(), "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned());
+        environment.extend(self.environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+        environment.extend(parent.config.environment.clone());
+        environment.extend(secrets::environment(&context.node.secrets));
+        let store = &context.tools.store;
+        let script = ["/bin/sh", "-c", RUN_ALL, "sh"].map(str::to_owned);
+        SandboxSpec {
+            hostname: "build".to_owned(),
+            layers: parent.layers.iter().rev().map(|digest| store.view_path(digest)).collect(),
+            upper: Upper::Store { upper: work.upper(), work: work.work_directory() },
+            mounts: self.mounts,
+            files: host.files,
+            resolv_conf: host.resolv_conf,
+            hosts: host.hosts,
+            argv: script.into_iter().chain(self.commands.iter().cloned()).collect(),
+            env: environment.into_iter().collect(),
+            cwd: parent.config.working_directory.clone().unwrap_or_else(|| "/".to_owned()),
+            limits: Limits { pids: Some(PROCESS_LIMIT), ..Limits::default() },
+            ignore_sync: true,
+            ..SandboxSpec::default()
+        }
+    }
+}
+
+/// Starts a sandbox with its output in the log and waits for its end.
+fn run_logged(context: &StepContext<'_>, spec: &SandboxSpec, log: &mut StepLog) -> Result<Exit, StepError> {
+    let (reader, stdio) = output_pipe().map_err(|error| BuildError::failed(&error))?;
+    let sandbox = Arc::new(context.tools.launcher.spawn(spec, stdio).map_err(sandbox_error)?);
+    let killed = Arc::clone(&sandbox);
+    let guard = context.cancel.on_cancel(move || killed.kill());
+    pump(reader, log).map_err(|error| BuildError::failed(&error))?;
+    let exit = sandbox.wait().map_err(sandbox_error)?;
+    drop(guard);
+    log.finish();
+    context.cancel.check().map_err(BuildError::from)?;
+    Ok(exit)
+}
+
+/// A pipe for both output streams, and standard input from `/dev/null`.
+fn output_pipe() -> std::io::Result<(std::io::PipeReader, Stdio)> {
+    let (reader, writer) = std::io::pipe()?;
+    let stdin = OwnedFd::from(fs_err::File::open("/dev/null")?.into_parts().0);
+    let stdout = OwnedFd::from(writer.try_clone()?);
+    Ok((reader, Stdio { stdin, stdout, stderr: OwnedFd::from(writer), socket: None }))
+}
+
+fn pump(mut reader: std::io::PipeReader, log: &mut StepLog) -> std::io::Result<()> {
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        match reader.read(&mut buffer)? {
+            0 => return Ok(()),
+            count => log.write_all(&buffer[..count])?,
+        }
+    }
+}
+
+fn failure(status: ExitStatus, exit: &Exit, log: &StepLog) -> StepError {
+    let message = match status {
+        _ if exit.out_of_memory => "it was ended because it used more memory than its limit".to_owned(),
+        ExitStatus::Exited(code) => format!("a command ended with exit code {code}"),
+        ExitStatus::Signaled(signal) => format!("it was ended by signal {signal}"),
+    };
+    StepError::Failed { message, hint: hints::for_output(&log.tail()) }
+}
+
+fn sandbox_error(error: SandboxError) -> StepError {
+    match error {
+        SandboxError::CommandNotFound { .. }
+        | SandboxError::NotExecutable { .. }
+        | SandboxError::WorkingDirectory { .. } => StepError::failed(causes(&error)),
+        error => StepError::Other(BuildError::failed(&error)),
+    }
+}

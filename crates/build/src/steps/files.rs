@@ -1,0 +1,26 @@
+//! `add_local_*(copy=True)`: local files as a layer.
+
+use lamina_image::{FileSet, KeyMaterial};
+use lamina_store::Committed;
+
+use super::Made;
+use crate::BuildError;
+use crate::schedule::Tools;
+
+pub(crate) struct FilesPlan {
+    layer: Committed,
+}
+
+/// Takes the files into the store: their content is the key, and the layer is ready with it.
+pub(crate) fn plan(tools: &Tools, files: &FileSet, material: &mut KeyMaterial) -> Result<FilesPlan, BuildError> {
+    let layer = tools.store.file_set_layer(files)?;
+    material.add("kind", "copy_files");
+    material.add("files", layer.digest.hex());
+    Ok(FilesPlan { layer })
+}
+
+impl FilesPlan {
+    pub(crate) fn into_made(self) -> Made {
+        Made::Layer(self.layer)
+    }
+}

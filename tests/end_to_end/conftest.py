@@ -1,0 +1,136 @@
+"""End-to-end tests: the real command and package, real package mirrors, real namespaces.
+
+One store serves the whole session, so that the base is made once; tests that must start from nothing ask for
+``fresh_store``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+TIMEOUT = 600
+
+
+def command() -> str:
+    """The ``modal`` command under test: ``MODAL_COMMAND``, or the one beside this interpreter."""
+    beside = Path(sys.executable).parent / "modal"
+    found = os.environ.get("MODAL_COMMAND") or (str(beside) if beside.exists() else shutil.which("modal"))
+    if not found:
+        pytest.fail("the `modal` command is not installed: run scripts/test")
+    return found
+
+
+@dataclass
+class Result:
+    """What a command did."""
+
+    code: int
+    stdout: str
+    stderr: str
+    events: list[dict] = field(default_factory=list)
+
+    def of(self, kind: str) -> list[dict]:
+        """The events of one kind."""
+        return [event for event in self.events if event["event"] == kind]
+
+
+class Modal:
+    """Runs ``modal`` and Python programs in one directory, on one store."""
+
+    def __init__(self, store: Path, directory: Path) -> None:
+        self.store = store
+        self.directory = directory
+        self.environment = {**os.environ, "MODAL_STORE": str(store), "NO_COLOR": "1", "MODAL_PYTHON": sys.executable}
+        for name in ("MODAL_FORCE_BUILD", "MODAL_IGNORE_CACHE", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE"):
+            self.environment.pop(name, None)
+
+    def write(self, name: str, text: str) -> Path:
+        """Writes a file of the program under test."""
+        path = self.directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(textwrap.dedent(text))
+        return path
+
+    def __call__(self, *arguments: str, **options) -> Result:
+        return self.run([command(), *arguments], **options)
+
+    def events(self, *arguments: str, **options) -> Result:
+        """``modal run`` with its events as data."""
+        result = self("run", "--progress", "json", *arguments, **options)
+        lines = [line for line in result.stderr.splitlines() if line.startswith("{")]
+        result.events = [json.loads(line) for line in lines]
+        return result
+
+    def python(self, *arguments: str, **options) -> Result:
+        """Plain Python, as in ``python app.py``."""
+        return self.run([sys.executable, *arguments], **options)
+
+    def run(self, argv: list[str], *, check: bool = True, timeout: int = TIMEOUT, input: str | None = None, **environment: str) -> Result:
+        completed = subprocess.run(
+            argv,
+            cwd=self.directory,
+            env={**self.environment, **environment},
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            input=input,
+            stdin=None if input is not None else subprocess.DEVNULL,
+            check=False,
+        )
+        result = Result(completed.returncode, completed.stdout, completed.stderr)
+        if check:
+            assert result.code == 0, f"{argv} ended with {result.code}\n{result.stdout}\n{result.stderr}"
+        return result
+
+    def start(self, *arguments: str, **options) -> subprocess.Popen:
+        """Starts ``modal`` in a process group of its own and leaves it running."""
+        return subprocess.Popen(
+            [command(), *arguments],
+            cwd=self.directory,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,
+            **options,
+        )
+
+
+def remove(store: Path) -> None:
+    """Removes a store the way users do."""
+    if store.exists():
+        subprocess.run([command(), "store", "remove", "--yes"], env={**os.environ, "MODAL_STORE": str(store)}, check=True)
+
+
+@pytest.fixture(scope="session")
+def shared_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    kept = os.environ.get("MODAL_TEST_STORE")
+    store = Path(kept) if kept else tmp_path_factory.mktemp("store") / "store"
+    yield store
+    if not kept:
+        remove(store)
+
+
+@pytest.fixture
+def modal(shared_store: Path, tmp_path: Path) -> Modal:
+    return Modal(shared_store, tmp_path)
+
+
+@pytest.fixture
+def fresh_store(tmp_path: Path) -> Iterator[Modal]:
+    directory = tmp_path / "program"
+    directory.mkdir()
+    store = tmp_path / "fresh-store"
+    yield Modal(store, directory)
+    remove(store)

@@ -1,0 +1,120 @@
+"""Steps, caching and what a step sees."""
+
+from __future__ import annotations
+
+import pytest
+from conftest import Modal
+
+HEAD = """
+import modal
+base = modal.Image.debian_slim(python_version="3.11")
+"""
+
+
+def app(modal: Modal, image: str, body: str, name: str = "app.py") -> None:
+    lines = "\n".join(f"    {line}" for line in body.strip().splitlines())
+    modal.write(name, f'{HEAD}\nimage = {image}\napp = modal.App("t", image=image)\n\n@app.function()\ndef main():\n{lines}\n')
+
+
+def test_commands_see_environment_directory_and_secrets_and_secrets_do_not_stay(modal: Modal) -> None:
+    app(
+        modal,
+        'base.env({"A": "a $HOME"}).workdir("/srv/x")'
+        '.run_commands("echo $A-$TOKEN_LENGTH > made", "pwd >> made", secrets=[modal.Secret.from_dict({"TOKEN_LENGTH": "12"})])',
+        'import os\nprint(open("made").read(), os.getcwd(), os.environ["A"], "TOKEN_LENGTH" in os.environ)',
+    )
+    assert modal("run", "app.py").stdout == "a $HOME-12\n/srv/x\n /srv/x a $HOME False\n"
+
+
+def test_a_step_that_leaves_a_secret_behind_is_refused_with_the_path(modal: Modal) -> None:
+    app(modal, 'base.run_commands("echo $TOKEN | base64 > /opt/leak", secrets=[modal.Secret.from_dict({"TOKEN": "correct-horse-battery"})])', "pass")
+    result = modal("run", "app.py", check=False)
+    assert result.code == 1
+    assert "`TOKEN`" in result.stderr and "`/opt/leak`" in result.stderr
+    assert "correct-horse-battery" not in result.stderr + result.stdout
+
+
+def test_a_rebuilt_step_with_the_same_result_leaves_later_ones_cached(modal: Modal) -> None:
+    chain = 'base.run_commands("echo same > /opt/one"{force}).run_commands("date +%N > /opt/two")'
+    app(modal, chain.format(force=""), 'print(open("/opt/two").read())')
+    first = modal.events("app.py")
+    app(modal, chain.format(force=", force_build=True"), 'print(open("/opt/two").read())')
+    second = modal.events("app.py")
+    assert second.stdout == first.stdout
+    assert [event["miss"]["reason"] for event in second.of("step_started")] == ["forced"]
+    app(modal, 'base.run_commands("echo same > /opt/one ").run_commands("date +%N > /opt/two")', 'print(open("/opt/two").read())')
+    third = modal.events("app.py")
+    assert third.stdout == first.stdout, "another text with the same bytes"
+    assert len(third.of("step_started")) == 1
+
+
+def test_modal_force_build_rebuilds_what_follows_too(modal: Modal) -> None:
+    modal.write("requirements.txt", "six==1.16.0\n")
+    app(modal, 'base.uv_pip_install(requirements=["requirements.txt"])', "import six\nprint(six.__version__)")
+    assert modal("run", "app.py").stdout == "1.16.0\n"
+    forced = modal.events("app.py", MODAL_IGNORE_CACHE="1")
+    assert forced.stdout == "1.16.0\n"
+    assert len(forced.of("step_started")) == 2
+    modal.write("requirements.txt", "six==1.17.0\n")
+    changed = modal.events("app.py")
+    assert changed.stdout == "1.17.0\n"
+    assert len(changed.of("step_cached")) == 1 and len(changed.of("step_started")) == 1
+
+
+@pytest.mark.parametrize("install", ["pip_install", "uv_pip_install"])
+def test_installers_leave_a_usable_python(modal: Modal, install: str) -> None:
+    app(
+        modal,
+        f'base.{install}("flask==3.0.3", "markupsafe")',
+        """
+import subprocess, sys, flask, importlib.metadata as metadata
+print(metadata.version("flask"), metadata.distribution("flask").read_text("INSTALLER").strip())
+print(subprocess.run(["flask", "--version"], capture_output=True, text=True).stdout.splitlines()[1])
+print(subprocess.run([sys.executable, "-m", "pip", "check"], capture_output=True, text=True).stdout.strip())
+print(flask.__spec__.cached.endswith(".pyc") and __import__("os").path.exists(flask.__spec__.cached))
+""",
+    )
+    lines = modal("run", "app.py").stdout.splitlines()
+    assert lines == [f"3.0.3 {install.split('_')[0] if install == 'uv_pip_install' else 'pip'}", "Flask 3.0.3", "No broken requirements found.", "True"]
+
+
+def test_a_source_distribution_is_built_inside_the_sandbox(modal: Modal) -> None:
+    app(modal, 'base.uv_pip_install("docopt==0.6.2")', "import docopt\nprint(docopt.__version__)")
+    assert modal("run", "app.py").stdout == "0.6.2\n"
+
+
+def test_a_later_step_changes_what_an_earlier_one_installed(modal: Modal) -> None:
+    app(modal, 'base.uv_pip_install("six==1.16.0").pip_install("six==1.17.0")', "import six\nprint(six.__version__)")
+    assert modal("run", "app.py").stdout == "1.17.0\n"
+
+
+def test_independent_images_of_one_app_are_built_and_used(modal: Modal) -> None:
+    modal.write(
+        "app.py",
+        f"""
+        {HEAD.replace(chr(10), chr(10) + "        ")}
+        app = modal.App("two")
+
+        @app.function(image=base.run_commands("echo one > /opt/which"))
+        def one():
+            return open("/opt/which").read().strip()
+
+        @app.function(image=base.run_commands("echo two > /opt/which"))
+        def two():
+            return open("/opt/which").read().strip()
+
+        @app.local_entrypoint()
+        def main():
+            print(one.remote(), two.remote())
+        """,
+    )
+    assert modal("run", "app.py").stdout == "one two\n"
+
+
+def test_images_are_listed_and_their_logs_shown(modal: Modal) -> None:
+    app(modal, 'base.run_commands("echo marker-in-the-log")', "pass")
+    image = modal.events("app.py").of("image_built")[0]["image"]
+    assert image in modal("image", "list").stdout
+    assert "marker-in-the-log" in modal("image", "logs", image).stdout
+    unknown = modal("image", "logs", "im-0000000000000000000000", check=False)
+    assert unknown.code == 1 and "`im-0000000000000000000000`" in unknown.stderr

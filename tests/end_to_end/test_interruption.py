@@ -1,0 +1,108 @@
+"""Ctrl-C, kill -9 and many processes at once: nothing stays behind, nothing is done twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from conftest import Modal
+
+HEAD = 'import modal\nbase = modal.Image.debian_slim(python_version="3.11")\n'
+
+
+def program(image: str, body: str = "pass") -> str:
+    return f'{HEAD}image = {image}\napp = modal.App("i", image=image)\n@app.function()\ndef main():\n    {body}\n'
+
+
+def processes(store: Path) -> list[str]:
+    """Processes that were started for this store, by their environment."""
+    found = []
+    for directory in Path("/proc").iterdir():
+        if not directory.name.isdigit() or int(directory.name) == os.getpid():
+            continue
+        try:
+            environment = (directory / "environ").read_bytes()
+            line = (directory / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+        except OSError:
+            continue
+        if str(store).encode() in environment or "marker-sleep" in line:
+            found.append(line)
+    return found
+
+
+def leftovers(modal: Modal) -> dict[str, list[str]]:
+    mounts = [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(modal.store) in line]
+    work = modal.store / "content/work"
+    groups = [str(path) for path in Path("/sys/fs/cgroup").glob("**/*lamina*")]
+    return {
+        "processes": processes(modal.store),
+        "mounts": mounts,
+        "work": [path.name for path in work.iterdir()] if work.exists() else [],
+        "cgroups": groups,
+    }
+
+
+def clean(modal: Modal) -> None:
+    """Everything ends within moments; what is left after that is left for good."""
+    for _ in range(50):
+        if not any(leftovers(modal).values()):
+            return
+        time.sleep(0.1)
+    assert not any(leftovers(modal).values()), leftovers(modal)
+
+
+def wait_for(process: subprocess.Popen, event: str) -> None:
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("{") and json.loads(line)["event"] == event:
+            return
+    pytest.fail(f"`{event}` never came")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("phase", ["build", "function"])
+def test_an_interrupted_run_leaves_nothing(modal: Modal, number: signal.Signals, code: int, phase: str) -> None:
+    modal("run", "-q", str(modal.write("warm.py", program("base"))))
+    slow = "sleep 300 marker-sleep & sleep 300"
+    if phase == "build":
+        modal.write("app.py", program(f"base.run_commands({slow!r})"))
+        event = "step_started"
+    else:
+        modal.write("app.py", program("base", "import time; time.sleep(300)"))
+        event = "container_started"
+    process = modal.start("run", "--progress", "json", "app.py")
+    wait_for(process, event)
+    time.sleep(0.5)
+    os.killpg(process.pid, number)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == code
+    assert "Traceback" not in errors and "panicked" not in errors
+    clean(modal)
+    assert modal("run", "-q", "warm.py").code == 0
+
+
+def test_a_killed_engine_takes_everything_with_it_and_the_store_is_sound(modal: Modal) -> None:
+    modal.write("app.py", program('base.run_commands("sleep 300")'))
+    process = modal.start("run", "--progress", "json", "app.py")
+    wait_for(process, "step_started")
+    process.kill()
+    process.wait(timeout=30)
+    modal("run", "-q", str(modal.write("warm.py", program("base"))))
+    clean(modal)
+
+
+def test_many_processes_build_each_layer_once(modal: Modal) -> None:
+    tag = os.urandom(8).hex()
+    modal.write("app.py", program(f'base.run_commands("echo {tag}; sleep 1; date +%N > /opt/a").run_commands("cat /opt/a > /opt/b; sleep 1")', 'print(open("/opt/b").read().strip())'))
+    running = [modal.start("run", "--progress", "json", "app.py") for _ in range(8)]
+    outcomes = [process.communicate(timeout=300) for process in running]
+    assert [process.returncode for process in running] == [0] * 8, outcomes
+    assert len({output for output, _ in outcomes}) == 1
+    events = [json.loads(line) for _, errors in outcomes for line in errors.splitlines() if line.startswith("{")]
+    assert sum(event["event"] == "step_started" for event in events) == 2
+    clean(modal)

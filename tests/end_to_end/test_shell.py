@@ -1,0 +1,53 @@
+"""Shells on a terminal."""
+
+from __future__ import annotations
+
+import os
+import pty
+import select
+import time
+
+from conftest import Modal, command
+
+APP = """
+import modal
+app = modal.App("s", image=modal.Image.debian_slim(python_version="3.11").env({"COLOUR": "green"}))
+@app.function()
+def main(): pass
+"""
+
+
+def converse(modal: Modal, arguments: list[str], lines: list[str]) -> tuple[str, int]:
+    """Runs ``modal`` on a pseudo-terminal and types the lines, one at each prompt."""
+    child, terminal = pty.fork()
+    if child == 0:
+        os.chdir(modal.directory)
+        os.execve(command(), ["modal", *arguments], {**modal.environment, "TERM": "xterm"})
+    output, end = b"", time.monotonic() + 120
+    pending = list(lines)
+    while time.monotonic() < end:
+        if pending and output.rstrip().endswith((b"#", b"$")):
+            os.write(terminal, pending.pop(0).encode() + b"\r")
+            output += b"\n"
+        if select.select([terminal], [], [], 0.2)[0]:
+            try:
+                data = os.read(terminal, 65536)
+            except OSError:
+                break
+            if not data:
+                break
+            output += data
+    return output.decode(), os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def test_an_interactive_shell_has_a_terminal_and_hands_on_its_exit_code(modal: Modal) -> None:
+    modal.write("app.py", APP)
+    output, code = converse(modal, ["shell", "app.py"], ["tty; echo $COLOUR-$((6*7)); pwd", "exit 7"])
+    assert "/dev/pts/" in output and "green-42" in output
+    assert code == 7
+
+
+def test_a_command_without_a_terminal(modal: Modal) -> None:
+    modal.write("app.py", APP)
+    result = modal("shell", "app.py::main", "--no-pty", "-c", "echo $COLOUR; exit 5", check=False)
+    assert (result.stdout, result.code) == ("green\n", 5)
