@@ -1,22 +1,127 @@
 //! The engine's side: asking the launcher for sandboxes and waiting for them.
 
-use std::os::fd::OwnedFd;
-use std::time::Duration;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::process::Child;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
+use lamina_wire::{Receiver, Sender};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::{Signal, pidfd_send_signal};
+
+use crate::cgroups::{Group, Groups, LimitsReport};
+use crate::protocol::{Go, Report, SpawnReply, SpawnRequest, receive, send};
 use crate::{SandboxError, SandboxSpec};
 
-/// Asks for sandboxes. Clones share the one launcher process; it ends, with all its sandboxes, when the last is dropped.
+/// Asks for sandboxes. Clones share the one launcher process; it ends, with all its sandboxes, when the last is dropped
+/// and no [`Sandbox`] of it is left.
 #[derive(Debug, Clone)]
-pub struct Launcher {}
+pub struct Launcher {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    connection: Mutex<Connection>,
+    groups: OnceLock<Arc<Groups>>,
+    child: Mutex<Child>,
+}
+
+/// One request at a time: the answer takes as long as one `clone3`.
+#[derive(Debug)]
+struct Connection {
+    sender: Sender,
+    receiver: Receiver,
+}
 
 impl Launcher {
+    /// Speaks with the launcher process `child` over `socket`.
+    pub(crate) fn new(socket: UnixStream, child: Child) -> Result<Self, SandboxError> {
+        let connection = Connection { sender: Sender::new(socket.try_clone()?), receiver: Receiver::new(socket) };
+        let inner =
+            Inner { connection: Mutex::new(connection), groups: OnceLock::new(), child: Mutex::new(child) };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// How limits are enforced on this machine.
+    #[must_use]
+    pub fn limits(&self) -> LimitsReport {
+        self.inner.groups().report()
+    }
+
     /// Starts a sandbox; returns when its command runs.
     ///
     /// # Errors
     /// When the sandbox cannot be set up or the command cannot be executed.
     pub fn spawn(&self, spec: &SandboxSpec, stdio: Stdio) -> Result<Sandbox, SandboxError> {
-        let _ = (spec, stdio);
-        Err(SandboxError::Lost)
+        let (control, theirs) = UnixStream::pair()?;
+        let (pid, pidfd) = self.clone_init(spec, theirs.as_fd(), &stdio)?;
+        drop((theirs, stdio));
+        // From here on dropping the sandbox ends pid 1.
+        let mut sandbox = Sandbox {
+            pid,
+            pidfd,
+            state: Mutex::new(State { receiver: Receiver::new(control.try_clone()?), exit: None }),
+            terminal: Mutex::new(None),
+            group: None,
+            launcher: self.clone(),
+        };
+        // The group is made while pid 1 mounts.
+        let (group, fallback) = sandbox.launcher.inner.groups().create(&spec.limits)?;
+        group.attach(pid)?;
+        sandbox.group = Some(group);
+        send(&Sender::new(control), &Go { fallback }, &[])?;
+        let started = receive::<Report>(&mut sandbox.state().receiver)?;
+        match started {
+            Some((Report::Started, fds)) => {
+                *sandbox.terminal.lock().unwrap_or_else(PoisonError::into_inner) = fds.into_iter().next();
+                Ok(sandbox)
+            }
+            Some((Report::Failed(failure), _)) => Err(failure.into()),
+            Some((Report::Exited { .. }, _)) | None => Err(SandboxError::Lost),
+        }
+    }
+}
+
+impl Launcher {
+    /// Has pid 1 made; it waits for its permission to start the command.
+    fn clone_init(
+        &self,
+        spec: &SandboxSpec,
+        control: BorrowedFd<'_>,
+        stdio: &Stdio,
+    ) -> Result<(u32, OwnedFd), SandboxError> {
+        let (request, payload) = SpawnRequest::pack(spec);
+        let mut fds = vec![control, stdio.stdin.as_fd(), stdio.stdout.as_fd(), stdio.stderr.as_fd()];
+        fds.extend(stdio.socket.as_ref().map(AsFd::as_fd));
+        let control = serde_json::to_vec(&request)?;
+        let mut connection = self.inner.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        connection.sender.send(&control, &payload, &fds)?;
+        match receive::<SpawnReply>(&mut connection.receiver)? {
+            Some((SpawnReply::Cloned { pid }, fds)) => {
+                let pidfd = fds.into_iter().next().ok_or(SandboxError::Lost)?;
+                Ok((pid, pidfd))
+            }
+            Some((SpawnReply::Failed(failure), _)) => Err(failure.into()),
+            None => Err(SandboxError::Lost),
+        }
+    }
+}
+
+impl Inner {
+    /// The control groups; looked for with the first sandbox, since that takes a while.
+    fn groups(&self) -> &Arc<Groups> {
+        self.groups.get_or_init(|| Arc::new(Groups::discover()))
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.connection.get_mut().unwrap_or_else(PoisonError::into_inner).sender.shutdown();
+        // It ends at the end of its connection; nothing can be done about a failure here.
+        let _ = self.child.get_mut().unwrap_or_else(PoisonError::into_inner).wait();
     }
 }
 
@@ -51,35 +156,59 @@ pub struct Exit {
     pub out_of_memory: bool,
     /// The most memory that one process of the sandbox had resident.
     pub max_rss_bytes: u64,
-    /// Files and directories made in the upper only to be mounted over.
+    /// Files and directories made in the upper only to be mounted over, outer ones first.
     pub created_mountpoints: Vec<String>,
 }
 
 /// A running sandbox. Dropping it kills everything inside.
 #[derive(Debug)]
-pub struct Sandbox {}
+pub struct Sandbox {
+    pid: u32,
+    pidfd: OwnedFd,
+    state: Mutex<State>,
+    terminal: Mutex<Option<OwnedFd>>,
+    group: Option<Group>,
+    /// Keeps the launcher alive, with which the sandbox would die.
+    launcher: Launcher,
+}
+
+#[derive(Debug)]
+struct State {
+    receiver: Receiver,
+    exit: Option<Exit>,
+}
 
 impl Sandbox {
     /// The host's process id of pid 1.
     #[must_use]
     pub fn pid(&self) -> u32 {
-        0
+        self.pid
     }
 
-    /// Sends a signal to the process group of the command.
+    /// Sends a signal to the process group of the command: one of HUP, INT, TERM, USR1, USR2 and WINCH, or KILL, which
+    /// ends everything inside.
     pub fn signal(&self, signal: i32) {
-        let _ = signal;
+        if let Some(signal) = Signal::from_named_raw(signal) {
+            // It may have ended already, which is no failure.
+            let _ = pidfd_send_signal(&self.pidfd, signal);
+        }
     }
 
     /// Kills everything inside.
-    pub fn kill(&self) {}
+    pub fn kill(&self) {
+        self.signal(libc::SIGKILL);
+    }
 
     /// Waits for the end: no process is left and everything is unmounted when this returns.
     ///
     /// # Errors
     /// When the sandbox cannot be observed.
     pub fn wait(&self) -> Result<Exit, SandboxError> {
-        Err(SandboxError::Lost)
+        loop {
+            if let Some(exit) = self.wait_until(None)? {
+                return Ok(exit);
+            }
+        }
     }
 
     /// Waits for the end for at most `timeout`.
@@ -87,13 +216,75 @@ impl Sandbox {
     /// # Errors
     /// As [`Sandbox::wait`].
     pub fn wait_timeout(&self, timeout: Duration) -> Result<Option<Exit>, SandboxError> {
-        let _ = timeout;
-        Err(SandboxError::Lost)
+        self.wait_until(Instant::now().checked_add(timeout))
+    }
+
+    fn wait_until(&self, deadline: Option<Instant>) -> Result<Option<Exit>, SandboxError> {
+        // Without the lock, so that a thread that waits for long does not keep another one from waiting shortly.
+        if !wait_readable(self.pidfd.as_fd(), deadline)? {
+            return Ok(None);
+        }
+        let mut state = self.state();
+        if let Some(exit) = &state.exit {
+            return Ok(Some(exit.clone()));
+        }
+        let report = receive::<Report>(&mut state.receiver)?;
+        let exit = self.describe(report.map(|(report, _)| report));
+        state.exit = Some(exit.clone());
+        Ok(Some(exit))
+    }
+
+    /// What pid 1 reported, or that it was killed before it could.
+    fn describe(&self, report: Option<Report>) -> Exit {
+        let (status, max_rss_kib, created_mountpoints) = match report {
+            Some(Report::Exited { code, signal, max_rss_kib, created_mountpoints }) => {
+                let status = match (code, signal) {
+                    (Some(code), _) => ExitStatus::Exited(code),
+                    (None, signal) => ExitStatus::Signaled(signal.unwrap_or(libc::SIGKILL)),
+                };
+                (status, max_rss_kib, created_mountpoints)
+            }
+            _ => (ExitStatus::Signaled(libc::SIGKILL), 0, Vec::new()),
+        };
+        Exit {
+            status,
+            out_of_memory: self.group.as_ref().is_some_and(Group::out_of_memory),
+            max_rss_bytes: max_rss_kib * 1024,
+            created_mountpoints,
+        }
     }
 
     /// The engine's end of the terminal, once.
     #[must_use]
     pub fn take_terminal(&self) -> Option<OwnedFd> {
-        None
+        self.terminal.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        self.kill();
+        // The control group can only be removed when the last process is gone.
+        let _ = wait_readable(self.pidfd.as_fd(), Instant::now().checked_add(LONGEST_END));
+    }
+}
+
+/// Longest time that the kernel may take to end a killed sandbox before it is left to itself.
+const LONGEST_END: Duration = Duration::from_secs(5);
+
+/// Waits until `fd` can be read; false when the deadline comes first.
+fn wait_readable(fd: BorrowedFd<'_>, deadline: Option<Instant>) -> Result<bool, SandboxError> {
+    loop {
+        let timeout = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
+        match poll(&mut [PollFd::from_borrowed_fd(fd, PollFlags::IN)], timeout.as_ref()) {
+            Ok(count) => return Ok(count > 0),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
     }
 }

@@ -1,9 +1,19 @@
-//! Starting the two helper processes.
+//! Starting the two helper processes: the engine's side.
 
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::process::{Child, Command, Stdio};
 
-use crate::{IdMap, Launcher, SandboxError};
+use lamina_wire::{Receiver, Sender};
+
+use crate::idmap::{IdRange, add_range_command, find_program};
+use crate::protocol::{Configuration, StartUp, receive, send};
+use crate::{IdMap, Launcher, SandboxError, enter, sys};
+
+/// Environment variables of the engine that the helpers keep. The rest may hold secrets, and they need none of it.
+const KEPT_ENVIRONMENT: [&str; 4] =
+    ["LD_LIBRARY_PATH", "RAYON_NUM_THREADS", "RUST_BACKTRACE", crate::features::VARIABLE];
 
 /// The two processes inside the store's user namespace, as the engine sees them.
 #[derive(Debug)]
@@ -23,19 +33,115 @@ impl Helpers {
         Self::start_with(Path::new("/proc/self/exe"), content, map)
     }
 
-    /// Starts both from another binary, whose `main` calls [`helpers_main`] when its first argument is `__helpers`.
+    /// Starts both from another binary, whose `main` calls [`crate::helpers_main`] when its first argument is `__helpers`.
     ///
     /// # Errors
     /// As [`Helpers::start`].
     pub fn start_with(executable: &Path, content: &Path, map: &IdMap) -> Result<Self, SandboxError> {
-        let _ = (executable, content, map);
-        Err(SandboxError::Lost)
+        let content = fs_err::canonicalize(content)?;
+        let Some(content) = content.to_str() else {
+            return Err(SandboxError::Invalid(format!("the store's path `{}` is not UTF-8", content.display())));
+        };
+        let (ours, theirs) = UnixStream::pair()?;
+        let (launcher, launcher_theirs) = UnixStream::pair()?;
+        let (worker, worker_theirs) = UnixStream::pair()?;
+        let child = start_child(executable, theirs.into())?;
+        let mut start_up = Starting { child, sender: Sender::new(ours.try_clone()?), receiver: Receiver::new(ours) };
+        let configuration = Configuration { content: content.into() };
+        send(&start_up.sender, &configuration, &[launcher_theirs.as_fd(), worker_theirs.as_fd()])?;
+        drop((launcher_theirs, worker_theirs));
+        start_up.expect(&StartUp::Unshared)?;
+        write_map(start_up.child.id(), map)?;
+        send(&start_up.sender, &StartUp::Mapped, &[])?;
+        start_up.expect(&StartUp::Ready)?;
+        Ok(Self { launcher: Launcher::new(launcher, start_up.child)?, worker })
     }
 }
 
-/// The body of the helper processes: `main` calls it first thing when the first argument is `__helpers`. The store worker is
-/// `worker`, called with its socket; it may use threads.
-pub fn helpers_main(worker: fn(UnixStream)) -> ! {
-    let _ = worker;
-    std::process::abort()
+/// Executes the binary as a helper process, with `socket` as its standard input.
+fn start_child(executable: &Path, socket: OwnedFd) -> Result<Child, SandboxError> {
+    let environment = KEPT_ENVIRONMENT.iter().filter_map(|name| Some((name, std::env::var_os(name)?)));
+    let child = Command::new(executable)
+        .arg(enter::ARGUMENT)
+        .env_clear()
+        .envs(environment)
+        .current_dir("/")
+        .stdin(socket)
+        .stdout(Stdio::null())
+        .spawn()
+        .map_err(|error| {
+            std::io::Error::new(error.kind(), format!("failed to start `{}`: {error}", executable.display()))
+        })?;
+    Ok(child)
+}
+
+/// A helper process that is being started.
+struct Starting {
+    child: Child,
+    sender: Sender,
+    receiver: Receiver,
+}
+
+impl Starting {
+    /// Waits for the helper to reach a step.
+    fn expect(&mut self, expected: &StartUp) -> Result<(), SandboxError> {
+        match receive::<StartUp>(&mut self.receiver)? {
+            Some((message, _)) if message == *expected => Ok(()),
+            Some((StartUp::Failed(failure), _)) => Err(failure.into()),
+            Some((message, _)) => Err(SandboxError::Invalid(format!("the helper process says `{message:?}`"))),
+            None => Err(SandboxError::Lost),
+        }
+    }
+}
+
+/// Writes the id map of the helper's user namespace.
+fn write_map(pid: u32, map: &IdMap) -> Result<(), SandboxError> {
+    if rustix::process::geteuid().is_root() {
+        write_file(pid, "uid_map", &map.uids)?;
+        return write_file(pid, "gid_map", &map.gids);
+    }
+    if map.is_single() {
+        // Groups could otherwise be dropped that deny access to something.
+        fs_err::write(format!("/proc/{pid}/setgroups"), "deny")?;
+        write_file(pid, "uid_map", &map.uids)?;
+        return write_file(pid, "gid_map", &map.gids);
+    }
+    let programs = [start_program("newuidmap", pid, &map.uids)?, start_program("newgidmap", pid, &map.gids)?];
+    for (name, program) in programs {
+        let output = program.wait_with_output()?;
+        if !output.status.success() {
+            let user = sys::user_name(rustix::process::geteuid().as_raw()).unwrap_or_else(|| "$USER".into());
+            return Err(SandboxError::IdMap {
+                reason: format!("`{name}` failed: {}", String::from_utf8_lossy(&output.stderr).trim()),
+                remedy: format!("If the recorded range is no longer yours: {}", add_range_command(&user)),
+            });
+        }
+    }
+    Ok(())
+}
+
+fn write_file(pid: u32, name: &str, ranges: &[IdRange]) -> Result<(), SandboxError> {
+    let lines: String =
+        ranges.iter().map(|range| format!("{} {} {}\n", range.inside, range.outside, range.count)).collect();
+    fs_err::write(format!("/proc/{pid}/{name}"), lines).map_err(|error| SandboxError::IdMap {
+        reason: error.to_string(),
+        remedy: "`modal doctor` says what this machine allows".into(),
+    })
+}
+
+/// Starts `newuidmap` or `newgidmap`: both at once, since each takes milliseconds.
+fn start_program(name: &'static str, pid: u32, ranges: &[IdRange]) -> Result<(&'static str, Child), SandboxError> {
+    let program = find_program(name).ok_or_else(|| SandboxError::IdMap {
+        reason: format!("the program `{name}` was not found"),
+        remedy: "Install the `uidmap` package (`shadow-utils` on Fedora)".into(),
+    })?;
+    let numbers = ranges.iter().flat_map(|range| [range.inside, range.outside, range.count]);
+    let child = Command::new(program)
+        .arg(pid.to_string())
+        .args(numbers.map(|number| number.to_string()))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    Ok((name, child))
 }

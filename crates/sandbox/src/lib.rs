@@ -7,15 +7,32 @@
 
 #![expect(unsafe_code, reason = "clone3, fork, exec and a few system calls have no safe form")]
 
+mod capabilities;
+mod cgroups;
 mod client;
 pub mod doctor;
+mod enter;
 mod error;
+mod failure;
+mod features;
+mod filter;
 mod helpers;
 mod idmap;
+mod init;
+mod launcher;
+mod mounts;
+mod payload;
+mod protocol;
+mod rlimits;
 mod spec;
+mod sys;
+mod terminal;
+mod tiny_root;
 
+pub use cgroups::{Enforcement, LimitsReport};
 pub use client::{Exit, ExitStatus, Launcher, Sandbox, Stdio};
+pub use enter::helpers_main;
 pub use error::SandboxError;
-pub use helpers::{Helpers, helpers_main};
+pub use helpers::Helpers;
 pub use idmap::{IdMap, IdRange};
 pub use spec::{InjectedFile, Limits, Mount, Network, SandboxSpec, TerminalSize, Upper};

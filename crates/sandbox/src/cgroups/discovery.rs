@@ -1,0 +1,263 @@
+//! Where control groups can be made: version 1, version 2, both or none.
+
+use std::path::{Path, PathBuf};
+
+use rustix::fs::Access;
+
+/// Directories of dead and living engines begin with this.
+const PREFIX: &str = "lamina-";
+
+/// A controller that Lamina uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Controller {
+    Memory,
+    Cpu,
+    Pids,
+}
+
+impl Controller {
+    const ALL: [Self; 3] = [Self::Memory, Self::Cpu, Self::Pids];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Cpu => "cpu",
+            Self::Pids => "pids",
+        }
+    }
+}
+
+/// Which interface a hierarchy has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Version {
+    One,
+    Two,
+}
+
+/// For each controller, the directory in which this engine makes groups. It may not exist yet.
+#[derive(Debug, Default)]
+pub(super) struct Parents {
+    found: Vec<(Controller, Version, PathBuf)>,
+}
+
+impl Parents {
+    /// Looks at the hierarchies that this process is in.
+    pub(super) fn discover() -> Self {
+        let read = |path: &str| fs_err::read_to_string(path).unwrap_or_default();
+        let own = format!("{PREFIX}{}-{}", std::process::id(), start_time("self").unwrap_or(0));
+        Self::from_tables(&read("/proc/self/cgroup"), &read("/proc/self/mountinfo"), &own)
+    }
+
+    /// The same, from the text of `/proc/self/cgroup` and `/proc/self/mountinfo`.
+    fn from_tables(memberships: &str, mounts: &str, own: &str) -> Self {
+        let hierarchies: Vec<Hierarchy> = mounts.lines().filter_map(Hierarchy::parse).collect();
+        let mut found = Vec::new();
+        for controller in Controller::ALL {
+            let first = hierarchies.iter().find(|hierarchy| hierarchy.has(controller));
+            if let Some(directory) = first.and_then(|hierarchy| hierarchy.directory(memberships))
+                && is_writable(&directory)
+            {
+                found.push((controller, Version::One, directory.join(own)));
+            }
+        }
+        let second = hierarchies.iter().find(|hierarchy| hierarchy.version == Version::Two);
+        if let Some(directory) = second.and_then(|hierarchy| hierarchy.directory(memberships)) {
+            let missing: Vec<Controller> =
+                Controller::ALL.into_iter().filter(|controller| !found.iter().any(|(c, _, _)| c == controller)).collect();
+            let top = second.map(|hierarchy| hierarchy.mount_point.clone()).unwrap_or_default();
+            if let Some((parent, controllers)) = delegated(&directory, &top, &missing) {
+                found.extend(controllers.into_iter().map(|c| (c, Version::Two, parent.join(own))));
+            }
+        }
+        Self { found }
+    }
+
+    /// The directory for groups of a controller.
+    pub(super) fn of(&self, controller: Controller) -> Option<(Version, &Path)> {
+        self.found.iter().find(|(c, _, _)| *c == controller).map(|(_, version, path)| (*version, path.as_path()))
+    }
+
+    /// This engine's directories.
+    pub(super) fn own_directories(&self) -> impl Iterator<Item = &Path> {
+        self.found.iter().map(|(_, _, path)| path.as_path())
+    }
+
+    /// Removes the directories of engines that are gone. Only empty groups can be removed, so a mistake harms nobody.
+    pub(super) fn sweep(&self) {
+        for parent in self.own_directories().filter_map(Path::parent) {
+            let Ok(entries) = fs_err::read_dir(parent) else { continue };
+            for entry in entries.flatten() {
+                if entry.file_name().to_str().is_some_and(is_of_dead_engine) {
+                    remove_tree(&entry.path());
+                }
+            }
+        }
+    }
+}
+
+/// One mounted hierarchy.
+#[derive(Debug)]
+struct Hierarchy {
+    version: Version,
+    /// The directory of the hierarchy that is mounted.
+    root: PathBuf,
+    mount_point: PathBuf,
+    /// Options of the superblock: for version 1, its controllers.
+    options: String,
+}
+
+impl Hierarchy {
+    /// Reads a line of `mountinfo`.
+    fn parse(line: &str) -> Option<Self> {
+        let (mount, filesystem) = line.split_once(" - ")?;
+        let mut mount = mount.split(' ').skip(3);
+        let (root, mount_point) = (mount.next()?, mount.next()?);
+        let mut filesystem = filesystem.split(' ');
+        let version = match filesystem.next()? {
+            "cgroup" => Version::One,
+            "cgroup2" => Version::Two,
+            _ => return None,
+        };
+        let options = filesystem.nth(1)?.to_owned();
+        Some(Self { version, root: root.into(), mount_point: mount_point.into(), options })
+    }
+
+    /// Whether this is a version 1 hierarchy with the controller.
+    fn has(&self, controller: Controller) -> bool {
+        self.version == Version::One && self.options.split(',').any(|option| option == controller.name())
+    }
+
+    /// The directory of this process's own group.
+    fn directory(&self, memberships: &str) -> Option<PathBuf> {
+        let path = memberships.lines().find_map(|line| {
+            let mut fields = line.splitn(3, ':').skip(1);
+            let (controllers, path) = (fields.next()?, fields.next()?);
+            let matches = match self.version {
+                Version::Two => controllers.is_empty(),
+                Version::One => {
+                    let first = controllers.split(',').next().filter(|name| !name.is_empty())?;
+                    self.options.split(',').any(|option| option == first)
+                }
+            };
+            matches.then_some(path)
+        })?;
+        // In a container the path may be one that only the host knows; then what is mounted is what there is.
+        let relative = Path::new(path).strip_prefix(&self.root).unwrap_or(Path::new(""));
+        let directory = self.mount_point.join(relative);
+        Some(if directory.is_dir() { directory } else { self.mount_point.clone() })
+    }
+}
+
+/// The nearest directory of a version 2 hierarchy, from our own group upwards, in which groups with controllers can be
+/// made. Our own group cannot have any: it has processes, and version 2 allows only one of both.
+fn delegated(own: &Path, top: &Path, wanted: &[Controller]) -> Option<(PathBuf, Vec<Controller>)> {
+    for directory in own.ancestors().take_while(|directory| directory.starts_with(top)) {
+        // Processes are moved below this directory, for which the kernel asks for the right to write this file.
+        if !is_writable(directory) || !is_writable(&directory.join("cgroup.procs")) {
+            return None;
+        }
+        let control = directory.join("cgroup.subtree_control");
+        let read = || fs_err::read_to_string(&control).unwrap_or_default();
+        for controller in wanted {
+            if !lists(&read(), *controller) {
+                // Refused where the directory has processes or not the controller itself.
+                let _ = fs_err::write(&control, format!("+{}", controller.name()));
+            }
+        }
+        let enabled: Vec<Controller> = wanted.iter().copied().filter(|controller| lists(&read(), *controller)).collect();
+        if !enabled.is_empty() {
+            return Some((directory.into(), enabled));
+        }
+    }
+    None
+}
+
+fn lists(controllers: &str, controller: Controller) -> bool {
+    controllers.split_ascii_whitespace().any(|name| name == controller.name())
+}
+
+fn is_writable(path: &Path) -> bool {
+    rustix::fs::access(path, Access::WRITE_OK).is_ok()
+}
+
+/// Whether a directory's name is that of an engine which no longer runs.
+fn is_of_dead_engine(name: &str) -> bool {
+    let ids = name.strip_prefix(PREFIX).and_then(|rest| rest.split_once('-'));
+    let Some((Ok(pid), Ok(started))) = ids.map(|(pid, started)| (pid.parse::<u32>(), started.parse::<u64>())) else {
+        return false;
+    };
+    start_time(&pid.to_string()) != Some(started)
+}
+
+/// When a process started, in clock ticks since boot.
+fn start_time(pid: &str) -> Option<u64> {
+    let text = fs_err::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The second field is a name in parentheses that may contain anything; the start time is field 22.
+    text.rsplit_once(')')?.1.split_ascii_whitespace().nth(19)?.parse().ok()
+}
+
+/// Removes a directory of groups, as far as they are empty.
+fn remove_tree(directory: &Path) {
+    for entry in fs_err::read_dir(directory).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            let _ = fs_err::remove_dir(entry.path());
+        }
+    }
+    let _ = fs_err::remove_dir(directory);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mount_line(point: &Path, kind: &str, options: &str) -> String {
+        format!("30 25 0:26 / {} rw,relatime - {kind} {kind} rw,{options}\n", point.display())
+    }
+
+    #[test]
+    fn version_one_is_used_where_our_own_group_is() {
+        let root = tempfile::tempdir().unwrap();
+        let memory = root.path().join("memory");
+        fs_err::create_dir_all(memory.join("user/session")).unwrap();
+        let mounts = mount_line(&memory, "cgroup", "memory");
+        let parents = Parents::from_tables("4:memory:/user/session\n0::/\n", &mounts, "own");
+        let expected = memory.join("user/session/own");
+        assert_eq!(parents.of(Controller::Memory), Some((Version::One, expected.as_path())));
+        assert_eq!(parents.of(Controller::Pids), None);
+    }
+
+    #[test]
+    fn a_path_that_only_the_host_knows_means_what_is_mounted() {
+        let root = tempfile::tempdir().unwrap();
+        let mounts = mount_line(root.path(), "cgroup", "cpu,cpuacct");
+        let parents = Parents::from_tables("2:cpu,cpuacct:/docker/0123\n", &mounts, "own");
+        assert_eq!(parents.of(Controller::Cpu), Some((Version::One, root.path().join("own").as_path())));
+    }
+
+    #[test]
+    fn version_two_takes_the_nearest_directory_with_controllers() {
+        let root = tempfile::tempdir().unwrap();
+        let scope = root.path().join("app.slice/shell.scope");
+        fs_err::create_dir_all(&scope).unwrap();
+        for (directory, enabled) in [(scope.parent().unwrap(), "memory pids\n"), (&scope, "")] {
+            fs_err::write(directory.join("cgroup.procs"), "").unwrap();
+            fs_err::write(directory.join("cgroup.subtree_control"), enabled).unwrap();
+        }
+        let wanted = [Controller::Memory, Controller::Pids];
+        // A directory here takes any text; a kernel refuses it for the scope, which has processes.
+        fs_err::remove_file(scope.join("cgroup.subtree_control")).unwrap();
+        fs_err::create_dir(scope.join("cgroup.subtree_control")).unwrap();
+        let (parent, controllers) = delegated(&scope, root.path(), &wanted).unwrap();
+        assert_eq!(parent, scope.parent().unwrap());
+        assert_eq!(controllers, wanted);
+    }
+
+    #[test]
+    fn living_engines_are_not_dead() {
+        let name = format!("{PREFIX}{}-{}", std::process::id(), start_time("self").unwrap());
+        assert!(!is_of_dead_engine(&name));
+        assert!(is_of_dead_engine(&format!("{PREFIX}{}-1", std::process::id())));
+        assert!(!is_of_dead_engine("lamina-other"));
+        assert!(!is_of_dead_engine("system.slice"));
+    }
+}

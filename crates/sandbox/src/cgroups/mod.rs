@@ -1,0 +1,257 @@
+//! Limits by control groups, made on the engine's side with its own rights, below its own group.
+//!
+//! Every engine has one directory per hierarchy, `lamina-<pid>-<start time>`, and below it one group per sandbox. Groups
+//! of engines that are gone are removed when the next one looks. Where a controller is in no writable hierarchy, the limit
+//! falls back to a resource limit, or is off; [`LimitsReport`] says which.
+
+mod discovery;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::Limits;
+use crate::features::Feature;
+use crate::rlimits::Fallback;
+use discovery::{Controller, Parents, Version};
+
+/// Period in which processor time is shared out, in microseconds.
+const PERIOD: u64 = 100_000;
+/// Pid 1 of the sandbox is not one of the user's processes.
+const OWN_PROCESSES: u64 = 1;
+/// How often, and with which pause, the removal of a group is tried again whose last process is not quite gone.
+const REMOVAL_ATTEMPTS: u32 = 50;
+const REMOVAL_PAUSE: Duration = Duration::from_millis(2);
+
+/// How a limit is enforced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Enforcement {
+    /// By a control group, for all processes of a sandbox together.
+    ControlGroup,
+    /// By a resource limit, for each process (memory) or user (processes).
+    ResourceLimit,
+    /// Not at all.
+    Off,
+}
+
+/// How each limit is enforced on this machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LimitsReport {
+    /// `memory_bytes`.
+    pub memory: Enforcement,
+    /// `cpus`.
+    pub cpus: Enforcement,
+    /// `pids`.
+    pub pids: Enforcement,
+}
+
+/// The control groups of this engine.
+#[derive(Debug)]
+pub(crate) struct Groups {
+    parents: Parents,
+    next: AtomicU64,
+    /// Groups that could not be removed at once.
+    leftovers: Mutex<Vec<PathBuf>>,
+}
+
+/// The group of one sandbox: one directory per hierarchy. Removed when dropped.
+#[derive(Debug)]
+pub(crate) struct Group {
+    groups: Arc<Groups>,
+    directories: Vec<PathBuf>,
+    memory: Option<(Version, PathBuf)>,
+}
+
+impl Groups {
+    /// Looks for writable hierarchies and removes what dead engines left.
+    pub(crate) fn discover() -> Self {
+        let parents = if Feature::ControlGroups.is_allowed() { Parents::discover() } else { Parents::default() };
+        parents.sweep();
+        Self { parents, next: AtomicU64::new(0), leftovers: Mutex::default() }
+    }
+
+    /// How each limit is enforced.
+    pub(crate) fn report(&self) -> LimitsReport {
+        let one = |controller, otherwise| match self.parents.of(controller) {
+            Some(_) => Enforcement::ControlGroup,
+            None => otherwise,
+        };
+        LimitsReport {
+            memory: one(Controller::Memory, Enforcement::ResourceLimit),
+            cpus: one(Controller::Cpu, Enforcement::Off),
+            pids: one(Controller::Pids, Enforcement::ResourceLimit),
+        }
+    }
+
+    /// Makes a group with the given limits; the fallback holds those that it cannot enforce.
+    pub(crate) fn create(self: &Arc<Self>, limits: &Limits) -> io::Result<(Group, Fallback)> {
+        self.retry_leftovers(1);
+        let name = self.next.fetch_add(1, Ordering::Relaxed).to_string();
+        let mut group = Group { groups: Arc::clone(self), directories: Vec::new(), memory: None };
+        let mut fallback = Fallback::default();
+        if let Some(bytes) = limits.memory_bytes {
+            match self.parents.of(Controller::Memory) {
+                Some((version, parent)) => {
+                    let directory = group.add(parent, &name)?;
+                    limit_memory(version, &directory, bytes)?;
+                    group.memory = Some((version, directory));
+                }
+                None => fallback.memory_bytes = Some(bytes),
+            }
+        }
+        if let Some(pids) = limits.pids {
+            match self.parents.of(Controller::Pids) {
+                Some((_, parent)) => {
+                    let limit = pids.saturating_add(OWN_PROCESSES).to_string();
+                    fs_err::write(group.add(parent, &name)?.join("pids.max"), limit)?;
+                }
+                None => fallback.pids = Some(pids),
+            }
+        }
+        if let Some(cpus) = limits.cpus
+            && let Some((version, parent)) = self.parents.of(Controller::Cpu)
+        {
+            limit_cpus(version, &group.add(parent, &name)?, cpus)?;
+        }
+        Ok((group, fallback))
+    }
+
+    fn leftovers(&self) -> std::sync::MutexGuard<'_, Vec<PathBuf>> {
+        self.leftovers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tries to remove the groups that could not be removed before.
+    fn retry_leftovers(&self, attempts: u32) {
+        for attempt in 0..attempts {
+            let mut leftovers = self.leftovers();
+            leftovers.retain(|directory| !remove(directory));
+            if leftovers.is_empty() {
+                return;
+            }
+            drop(leftovers);
+            if attempt + 1 < attempts {
+                std::thread::sleep(REMOVAL_PAUSE);
+            }
+        }
+    }
+}
+
+impl Drop for Groups {
+    fn drop(&mut self) {
+        self.retry_leftovers(REMOVAL_ATTEMPTS);
+        for directory in self.parents.own_directories() {
+            remove(directory);
+        }
+    }
+}
+
+impl Group {
+    /// Makes the group's directory in one hierarchy, unless another controller of the same hierarchy has made it.
+    fn add(&mut self, parent: &Path, name: &str) -> io::Result<PathBuf> {
+        let directory = parent.join(name);
+        if !self.directories.contains(&directory) {
+            match fs_err::create_dir(&directory) {
+                // The engine's own directory is made with its first group.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => fs_err::create_dir_all(&directory)?,
+                result => result?,
+            }
+            self.directories.push(directory.clone());
+        }
+        Ok(directory)
+    }
+
+    /// Moves a process into the group.
+    pub(crate) fn attach(&self, pid: u32) -> io::Result<()> {
+        let pid = pid.to_string();
+        self.directories.iter().try_for_each(|directory| fs_err::write(directory.join("cgroup.procs"), &pid))
+    }
+
+    /// Whether the kernel killed a process of the group for want of memory.
+    pub(crate) fn out_of_memory(&self) -> bool {
+        self.memory.as_ref().is_some_and(|(version, directory)| {
+            let file = match version {
+                Version::One => "memory.oom_control",
+                Version::Two => "memory.events",
+            };
+            fs_err::read_to_string(directory.join(file)).is_ok_and(|text| counter(&text, "oom_kill") > 0)
+        })
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let left = self.directories.drain(..).filter(|directory| !remove(directory));
+        self.groups.leftovers().extend(left);
+    }
+}
+
+/// Removes a group; false if it still has processes.
+fn remove(directory: &Path) -> bool {
+    match fs_err::remove_dir(directory) {
+        Ok(()) => true,
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+    }
+}
+
+/// The value after `name` in a file of `name value` lines.
+fn counter(text: &str, name: &str) -> u64 {
+    let value = |line: &str| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok();
+    text.lines().find_map(value).unwrap_or(0)
+}
+
+fn limit_memory(version: Version, directory: &Path, bytes: u64) -> io::Result<()> {
+    let bytes = bytes.to_string();
+    match version {
+        Version::One => {
+            fs_err::write(directory.join("memory.limit_in_bytes"), &bytes)?;
+            // With swap. Not there where the kernel does not account for it.
+            write_if_present(&directory.join("memory.memsw.limit_in_bytes"), &bytes)
+        }
+        Version::Two => {
+            fs_err::write(directory.join("memory.max"), &bytes)?;
+            write_if_present(&directory.join("memory.swap.max"), "0")
+        }
+    }
+}
+
+fn limit_cpus(version: Version, directory: &Path, cpus: f64) -> io::Result<()> {
+    let quota = quota(cpus);
+    match version {
+        Version::One => {
+            fs_err::write(directory.join("cpu.cfs_period_us"), PERIOD.to_string())?;
+            fs_err::write(directory.join("cpu.cfs_quota_us"), quota.to_string())
+        }
+        Version::Two => fs_err::write(directory.join("cpu.max"), format!("{quota} {PERIOD}")),
+    }
+}
+
+/// Microseconds of processor time per period; the kernel takes no less than a thousand.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "clamped")]
+fn quota(cpus: f64) -> u64 {
+    (cpus * PERIOD as f64).clamp(1000.0, 1e12) as u64
+}
+
+fn write_if_present(path: &Path, value: &str) -> io::Result<()> {
+    if path.exists() { fs_err::write(path, value) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quotas_are_clamped() {
+        assert_eq!(quota(1.5), 150_000);
+        assert_eq!(quota(0.0), 1000);
+        assert_eq!(quota(-1.0), 1000);
+    }
+
+    #[test]
+    fn counters_are_found_by_their_whole_name() {
+        let text = "oom_kill_disable 7\nunder_oom 0\noom_kill 2\n";
+        assert_eq!(counter(text, "oom_kill"), 2);
+        assert_eq!(counter(text, "oom"), 0);
+    }
+}

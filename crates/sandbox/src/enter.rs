@@ -1,0 +1,181 @@
+//! Starting the two helper processes: their own side, up to where the launcher and the store worker part.
+//!
+//! The first run of the binary makes the namespaces. While it still has the caller's host identity it takes hold of the
+//! store and of the binary, since root inside may not be able to reach either. Then it becomes root inside and executes
+//! the binary again from a read-only mount, so that `/proc/<pid>/exe` of every process of ours leads to a file that
+//! nobody can write (CVE-2019-5736). The second run builds the tiny root and forks.
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+
+use lamina_wire::{Receiver, Sender};
+use rustix::fs::{AtFlags, CWD, MemfdFlags, Mode, OFlags, SealFlags};
+use rustix::io::{Errno, FdFlags};
+use rustix::mount::{MountPropagationFlags, OpenTreeFlags, mount_change, open_tree};
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+use rustix::thread::{Gid, Uid, UnshareFlags, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
+
+use crate::failure::{During, Failure, Kind};
+use crate::features::Feature;
+use crate::protocol::{Configuration, StartUp, receive, send};
+use crate::sys::{self, Disposition, attribute};
+use crate::{SandboxError, launcher, tiny_root};
+
+/// First argument of the helper processes.
+pub(crate) const ARGUMENT: &str = "__helpers";
+/// Second argument of the second run.
+const INSIDE: &str = "inside";
+
+/// The body of the helper processes: `main` calls it first thing when the first argument is `__helpers`. The store worker is
+/// `worker`, called with its socket; it may use threads.
+pub fn helpers_main(worker: fn(UnixStream)) -> ! {
+    let arguments: Vec<String> = std::env::args().skip(2).collect();
+    let result = match arguments.split_first() {
+        Some((word, numbers)) if word == INSIDE => run_inside(numbers, worker),
+        _ => run_outside(),
+    };
+    // Whoever started this process has been told; the status is for a curious user who ran it by hand.
+    sys::exit_now(i32::from(result.is_err()))
+}
+
+/// The first run.
+fn run_outside() -> Result<(), SandboxError> {
+    let _ = rustix::process::setsid();
+    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGPIPE] {
+        sys::set_disposition(signal, Disposition::Ignore);
+    }
+    let socket = sys::inherited(0)?;
+    let null = rustix::fs::open("/dev/null", OFlags::RDWR, Mode::empty())?;
+    let socket = UnixStream::from(rustix::io::fcntl_dupfd_cloexec(socket, 3)?);
+    sys::place_descriptor(null.as_fd(), 0)?;
+    let sender = Sender::new(socket.try_clone()?);
+    let mut receiver = Receiver::new(socket.try_clone()?);
+    let Some((configuration, fds)) = receive::<Configuration>(&mut receiver)? else { return Err(SandboxError::Lost) };
+    let result = isolate(&configuration).and_then(|(content, binary)| {
+        send(&sender, &StartUp::Unshared, &[]).map_err(|_| gone())?;
+        match receive::<StartUp>(&mut receiver) {
+            Ok(Some((StartUp::Mapped, _))) => become_root()?,
+            _ => return Err(gone()),
+        }
+        let handed_over = [socket.as_fd(), content.as_fd()].into_iter().chain(fds.iter().map(AsFd::as_fd));
+        Err(execute_again(&binary, handed_over))
+    });
+    report_failure(&sender, result)
+}
+
+/// Tells the engine why the start-up failed.
+fn report_failure(sender: &Sender, result: Result<(), Failure>) -> Result<(), SandboxError> {
+    if let Err(failure) = result {
+        send(sender, &StartUp::Failed(failure.clone()), &[])?;
+        return Err(failure.into());
+    }
+    Ok(())
+}
+
+/// The engine has closed the connection: there is nobody to tell.
+fn gone() -> Failure {
+    Failure::setup("hear from", "the engine", Errno::PIPE)
+}
+
+/// Makes the namespaces, and takes hold of the store and of the binary.
+fn isolate(configuration: &Configuration) -> Result<(OwnedFd, OwnedFd), Failure> {
+    let flags = UnshareFlags::NEWUSER | UnshareFlags::NEWNS;
+    // SAFETY: the process is single-threaded and shares nothing that it relies on.
+    unsafe { rustix::thread::unshare_unsafe(flags) }
+        .during("make a user namespace", "unshare")
+        .map_err(|failure| failure.of_kind(Kind::UserNamespace))?;
+    mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)
+        .during("make mounts private", "/")
+        .map_err(|failure| failure.of_kind(Kind::UserNamespace))?;
+    let content = clone_mount(&configuration.content, "reach the store")?;
+    Ok((content, hold_binary()?))
+}
+
+/// A detached copy of the mount at `path`.
+fn clone_mount(path: &str, what: &str) -> Result<OwnedFd, Failure> {
+    open_tree(CWD, path, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC).during(what, path)
+}
+
+/// This program's binary, unwritable: through a read-only mount, or where that is not possible as a sealed copy.
+fn hold_binary() -> Result<OwnedFd, Failure> {
+    const SELF: &str = "/proc/self/exe";
+    let path = rustix::fs::readlink(SELF, Vec::new()).during("find", SELF)?;
+    let path = path.to_str().unwrap_or(SELF);
+    let running = rustix::fs::stat(SELF).during("look at", SELF)?;
+    if Feature::BinaryMount.is_allowed()
+        && let Ok(mount) = clone_mount(path, "hold the program")
+        && let Ok(mounted) = rustix::fs::statat(&mount, "", AtFlags::EMPTY_PATH)
+        // Another file may have taken the name since; and root inside may not be allowed to execute root's file.
+        && (mounted.st_dev, mounted.st_ino) == (running.st_dev, running.st_ino)
+        && mounted.st_mode & 0o001 != 0
+    {
+        let attributes = attribute::READ_ONLY | attribute::NO_SUID | attribute::NO_DEVICES;
+        sys::set_mount_attributes(&mount, attributes, false).during("make read-only", path)?;
+        return Ok(mount);
+    }
+    copy_binary(SELF)
+}
+
+fn copy_binary(path: &str) -> Result<OwnedFd, Failure> {
+    let mut source = fs_err::File::open(path).during("read", path)?;
+    let copy = rustix::fs::memfd_create("modal", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)
+        .during("copy the program", path)?;
+    rustix::fs::fchmod(&copy, Mode::from_raw_mode(0o755)).during("copy the program", path)?;
+    let mut file = std::fs::File::from(copy);
+    std::io::copy(&mut source, &mut file).during("copy the program", path)?;
+    let seals = SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
+    rustix::fs::fcntl_add_seals(&file, seals).during("seal the program", path)?;
+    Ok(file.into())
+}
+
+/// Becomes user and group 0 of the new user namespace.
+fn become_root() -> Result<(), Failure> {
+    match set_thread_groups(&[]) {
+        // Refused where only one id is mapped.
+        Ok(()) | Err(Errno::PERM) => {}
+        Err(errno) => return Err(Failure::setup("drop the groups", "setgroups", errno)),
+    }
+    set_thread_res_gid(Gid::ROOT, Gid::ROOT, Gid::ROOT).during("become the root group of", "the namespace")?;
+    set_thread_res_uid(Uid::ROOT, Uid::ROOT, Uid::ROOT).during("become root of", "the namespace")
+}
+
+/// Executes the binary a second time; the descriptors stay open and their numbers become arguments.
+fn execute_again<'fd>(binary: &OwnedFd, fds: impl Iterator<Item = BorrowedFd<'fd>>) -> Failure {
+    let mut arguments = vec!["modal".to_owned(), ARGUMENT.to_owned(), INSIDE.to_owned()];
+    for fd in fds {
+        if let Err(errno) = rustix::io::fcntl_setfd(fd, FdFlags::empty()) {
+            return Failure::setup("hand over", "a descriptor", errno);
+        }
+        arguments.push(fd.as_raw_fd().to_string());
+    }
+    let environment = std::env::vars().map(|(name, value)| format!("{name}={value}"));
+    let strings = |list: Vec<String>| -> Vec<CString> { list.into_iter().flat_map(CString::new).collect() };
+    let errno = sys::execute_file(binary.as_fd(), &strings(arguments), &strings(environment.collect()));
+    Failure::setup("execute", "the program again", errno)
+}
+
+/// The second run.
+fn run_inside(numbers: &[String], worker: fn(UnixStream)) -> Result<(), SandboxError> {
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    let fds: Vec<OwnedFd> = numbers
+        .iter()
+        .map(|number| number.parse().map_err(|_| Errno::BADF).and_then(sys::inherited))
+        .collect::<Result<_, _>>()?;
+    let Ok([socket, content, launcher_socket, worker_socket]) = <[OwnedFd; 4]>::try_from(fds) else {
+        return Err(SandboxError::Invalid("wrong number of descriptors".into()));
+    };
+    let sender = Sender::new(socket.into());
+    rustix::process::umask(Mode::from_raw_mode(0o022));
+    report_failure(&sender, tiny_root::enter(content))?;
+    if sys::fork()? {
+        drop((sender, launcher_socket));
+        sys::set_disposition(libc::SIGCHLD, Disposition::Default);
+        worker(worker_socket.into());
+        return Ok(());
+    }
+    drop(worker_socket);
+    send(&sender, &StartUp::Ready, &[])?;
+    drop(sender);
+    launcher::serve(launcher_socket.into())
+}

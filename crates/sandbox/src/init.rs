@@ -1,0 +1,142 @@
+//! Pid 1 of a sandbox: sets it up, starts the command, reaps, forwards signals, reports, and ends everything.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+
+use lamina_wire::{Receiver, Sender};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process_group, set_parent_process_death_signal, wait};
+
+use crate::failure::{During, Failure};
+use crate::filter::Filters;
+use crate::mounts::{self, Mounted};
+use crate::payload::{self, Payload};
+use crate::protocol::{Go, Report, receive, send};
+use crate::sys::{self, Disposition};
+use crate::{Network, SandboxError, SandboxSpec, Stdio, capabilities, terminal};
+
+/// Signals that the command's process group gets when pid 1 gets them.
+const FORWARDED: [i32; 6] =
+    [libc::SIGHUP, libc::SIGINT, libc::SIGTERM, libc::SIGUSR1, libc::SIGUSR2, libc::SIGWINCH];
+
+/// What pid 1 starts with.
+pub(crate) struct Init<'launcher> {
+    pub(crate) spec: SandboxSpec,
+    pub(crate) control: UnixStream,
+    pub(crate) stdio: Stdio,
+    /// Pidfd of the launcher.
+    pub(crate) launcher: OwnedFd,
+    pub(crate) filters: &'launcher Filters,
+}
+
+/// Runs as pid 1.
+pub(crate) fn run(init: Init<'_>) -> ! {
+    // The engine sees the connection close in any case; the status is for nobody.
+    sys::exit_now(i32::from(supervise(init).is_err()))
+}
+
+fn supervise(init: Init<'_>) -> Result<(), SandboxError> {
+    let Init { spec, control, stdio, launcher, filters } = init;
+    set_parent_process_death_signal(Some(Signal::KILL))?;
+    if is_readable(launcher.as_fd())? {
+        // The launcher died before the line above took effect.
+        return Err(SandboxError::Lost);
+    }
+    drop(launcher);
+    let watched: Vec<i32> = FORWARDED.into_iter().chain([libc::SIGCHLD]).collect();
+    sys::block_signals(&watched);
+    sys::set_disposition(libc::SIGCHLD, Disposition::Default);
+    let signals = sys::signal_descriptor(&watched)?;
+    let sender = Sender::new(control.try_clone()?);
+    let mut receiver = Receiver::new(control);
+
+    let prepared = prepare(&spec);
+    let Some((go, _)) = receive::<Go>(&mut receiver)? else { return Err(SandboxError::Lost) };
+    let started = prepared.and_then(|prepared| {
+        let payload = Payload { spec: &spec, fallback: go.fallback, filters, stdio, terminal: prepared.terminal };
+        let (command, master) = payload::start(payload)?;
+        Ok((prepared.mounted, command, master))
+    });
+    let (mounted, command, master) = match started {
+        Ok(started) => started,
+        Err(failure) => return send(&sender, &Report::Failed(failure), &[]),
+    };
+    let terminal: Vec<BorrowedFd<'_>> = master.iter().map(AsFd::as_fd).collect();
+    send(&sender, &Report::Started, &terminal)?;
+    drop(master);
+    drop(spec);
+    capabilities::limit_init().map_err(SandboxError::from)?;
+
+    let status = watch(command, &signals, receiver.as_fd())?;
+    end_all();
+    let report = Report::Exited {
+        code: status.exit_status(),
+        signal: status.terminating_signal(),
+        max_rss_kib: sys::children_max_rss_kib(),
+        created_mountpoints: mounted.created,
+    };
+    send(&sender, &report, &[])
+}
+
+/// A sandbox that is ready for its command.
+struct Prepared {
+    mounted: Mounted,
+    terminal: Option<terminal::Terminal>,
+}
+
+/// Makes everything around the command.
+fn prepare(spec: &SandboxSpec) -> Result<Prepared, Failure> {
+    rustix::system::sethostname(spec.hostname.as_bytes()).during("set the host name", &spec.hostname)?;
+    if spec.network == Network::Isolated {
+        sys::raise_loopback().during("raise the interface", "lo")?;
+    }
+    let mounted = mounts::build(spec)?;
+    let terminal = spec.terminal.map(|size| terminal::open(size, spec.user)).transpose()?;
+    Ok(Prepared { mounted, terminal })
+}
+
+/// Waits for the command's end; forwards signals and reaps orphans meanwhile.
+fn watch(command: Pid, signals: &OwnedFd, engine: BorrowedFd<'_>) -> Result<WaitStatus, SandboxError> {
+    loop {
+        let mut events = [PollFd::new(signals, PollFlags::IN), PollFd::from_borrowed_fd(engine, PollFlags::IN)];
+        match poll(&mut events, None) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        // The engine says nothing after the start: what can be read is the end of the connection.
+        if !events[1].revents().is_empty() {
+            return Err(SandboxError::Lost);
+        }
+        while let Some(number) = sys::next_signal(signals) {
+            if number != libc::SIGCHLD {
+                forward(command, number);
+            }
+        }
+        while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
+            if pid == command {
+                return Ok(status);
+            }
+        }
+    }
+}
+
+/// Sends a signal to the command's process group, which may be gone already.
+fn forward(command: Pid, number: i32) {
+    if let Some(signal) = Signal::from_named_raw(number) {
+        let _ = kill_process_group(command, signal);
+    }
+}
+
+/// Kills every process of the sandbox but this one, and reaps them all.
+fn end_all() {
+    // As pid 1, "all processes" are those of the sandbox. There may be none.
+    let _ = sys::kill_all();
+    while wait(WaitOptions::empty()).is_ok() {}
+}
+
+/// Whether something can be read at once.
+fn is_readable(fd: BorrowedFd<'_>) -> Result<bool, Errno> {
+    let mut events = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
+    Ok(poll(&mut events, Some(&Timespec::default()))? > 0)
+}

@@ -1,0 +1,146 @@
+//! Overlays: the image itself and package caches.
+//!
+//! Layers, upper and work directory are given relative to the store, which is the working directory meanwhile. With
+//! `userxattr` an overlay needs no privilege outside and never redirects, so that an upper is a diff on its own.
+
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use rustix::fs::{AtFlags, CWD, Mode, mkdirat, unlinkat};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string,
+    fsmount, fsopen, mount,
+};
+
+use super::image::attach_at;
+use crate::Upper;
+use crate::failure::{During, Failure};
+use crate::features::Feature;
+use crate::tiny_root::{EMPTY, IMAGE, MEMORY, attach, memory_filesystem};
+
+/// The parts of an overlay.
+struct Overlay<'spec> {
+    /// Top-most first.
+    lowers: Vec<&'spec str>,
+    upper: &'spec str,
+    work: &'spec str,
+    /// Whether the filesystem of the upper is spared being synchronised.
+    volatile: bool,
+}
+
+/// Mounts the image at its place in the tiny root.
+pub(super) fn mount_image(layers: &[String], upper: &Upper) -> Result<(), Failure> {
+    let lowers = if layers.is_empty() { vec![EMPTY] } else { layers.iter().map(String::as_str).collect() };
+    let (upper, work) = (upper_directory(upper)?, work_directory(upper));
+    let overlay = Overlay { lowers, upper: &upper, work: &work, volatile: true };
+    match overlay.mount_detached()? {
+        Some(tree) => attach(&tree, IMAGE),
+        None => overlay.mount_by_options(IMAGE),
+    }
+}
+
+/// Mounts a cache over a directory of the image.
+pub(super) fn mount_cache(
+    layers: &[String],
+    upper: &str,
+    work: &str,
+    place: &OwnedFd,
+    target: &str,
+) -> Result<(), Failure> {
+    let overlay = Overlay { lowers: layers.iter().map(String::as_str).collect(), upper, work, volatile: true };
+    match overlay.mount_detached()? {
+        Some(tree) => attach_at(&tree, place, target),
+        // A link of /proc to a descriptor leads to the very directory.
+        None => overlay.mount_by_options(&format!("/proc/self/fd/{}", place.as_raw_fd())),
+    }
+}
+
+/// The upper directory; memory is mounted first where it is to be there.
+fn upper_directory(upper: &Upper) -> Result<String, Failure> {
+    match upper {
+        Upper::Store { upper, .. } => Ok(upper.clone()),
+        Upper::Memory { limit_bytes } => {
+            let tree = memory_filesystem(&[("mode", "755"), ("size", &limit_bytes.to_string())])?;
+            for name in ["upper", "work"] {
+                mkdirat(&tree, name, Mode::from_raw_mode(0o755)).during("make in memory", name)?;
+            }
+            attach(&tree, MEMORY)?;
+            Ok(format!("{MEMORY}/upper"))
+        }
+    }
+}
+
+/// The work directory that belongs to it.
+fn work_directory(upper: &Upper) -> String {
+    match upper {
+        Upper::Store { work, .. } => work.clone(),
+        Upper::Memory { .. } => format!("{MEMORY}/work"),
+    }
+}
+
+impl Overlay<'_> {
+    /// Makes the overlay without mounting it anywhere; `None` where the kernel takes no layer at a time (before 6.8).
+    fn mount_detached(&self) -> Result<Option<OwnedFd>, Failure> {
+        if !Feature::LowerDirectories.is_allowed() {
+            return Ok(None);
+        }
+        self.forgive_volatile();
+        let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).during("make the filesystem", "overlay")?;
+        for (index, lower) in self.lowers.iter().enumerate() {
+            match fsconfig_set_string(&context, "lowerdir+", *lower) {
+                Err(Errno::INVAL) if index == 0 && !is_directory(lower) => {
+                    return Err(Failure::setup("open the layer", lower, Errno::NOENT));
+                }
+                Err(Errno::INVAL) if index == 0 => return Ok(None),
+                result => result.during("open the layer", lower)?,
+            }
+        }
+        fsconfig_set_string(&context, "upperdir", self.upper).during("open the upper directory", self.upper)?;
+        fsconfig_set_string(&context, "workdir", self.work).during("open the work directory", self.work)?;
+        let mut flags = vec!["userxattr"];
+        if self.volatile {
+            flags.push("volatile");
+        }
+        for flag in flags {
+            fsconfig_set_flag(&context, flag).during("configure the overlay with", flag)?;
+        }
+        fsconfig_create(&context).map_err(|errno| {
+            let mut log = vec![0; 512];
+            let length = rustix::io::read(&context, &mut log[..]).unwrap_or(0);
+            let message = String::from_utf8_lossy(&log[..length]);
+            Failure::setup("mount the overlay", &format!("{} ({})", self.upper, message.trim()), errno)
+        })?;
+        fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_NODEV)
+            .map(Some)
+            .during("mount the overlay", self.upper)
+    }
+
+    /// Mounts the overlay at `target` in the way of older kernels: all directories in one string.
+    fn mount_by_options(&self, target: &str) -> Result<(), Failure> {
+        self.forgive_volatile();
+        let mut options = format!(
+            "userxattr,lowerdir={},upperdir={},workdir={}",
+            self.lowers.join(":"),
+            self.upper,
+            self.work
+        );
+        if self.volatile {
+            options.push_str(",volatile");
+        }
+        let options = std::ffi::CString::new(options)
+            .map_err(|_| Failure::setup("mount the overlay", self.upper, Errno::INVAL))?;
+        mount("overlay", target, "overlay", MountFlags::NODEV, &*options).during("mount the overlay", self.upper)
+    }
+
+    /// Removes the mark of an earlier mount of the same upper that it may be incomplete after a crash: a crash loses the
+    /// whole directory of the step, so that none is left when the mark could matter.
+    fn forgive_volatile(&self) {
+        for mark in ["incompat/volatile", "incompat"] {
+            let _ = unlinkat(CWD, format!("{}/work/{mark}", self.work), AtFlags::REMOVEDIR);
+        }
+    }
+}
+
+fn is_directory(path: &str) -> bool {
+    rustix::fs::stat(path).is_ok_and(|status| rustix::fs::FileType::from_raw_mode(status.st_mode).is_dir())
+}

@@ -1,0 +1,197 @@
+//! From pid 1 to the command: everything between `fork` and `execve`.
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{AtFlags, CWD, FileType};
+use rustix::io::Errno;
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{Pid, chdir, ioctl_tiocsctty, setsid};
+use rustix::thread::{Gid, Uid, set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
+
+use crate::failure::{During, Failure, Kind};
+use crate::features::Feature;
+use crate::filter::Filters;
+use crate::rlimits::{self, Fallback};
+use crate::sys::{self, Disposition, Side};
+use crate::terminal::Terminal;
+use crate::{Network, SandboxSpec, Stdio, capabilities};
+
+/// Where commands are looked for without a `PATH`.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Landlock knows scopes from this version on.
+const LANDLOCK_SCOPES: i64 = 6;
+/// Highest signal number.
+const LAST_SIGNAL: i32 = 64;
+
+/// What the command is started with.
+pub(crate) struct Payload<'init> {
+    pub(crate) spec: &'init SandboxSpec,
+    pub(crate) fallback: Fallback,
+    pub(crate) filters: &'init Filters,
+    pub(crate) stdio: Stdio,
+    pub(crate) terminal: Option<Terminal>,
+}
+
+/// Starts the command; returns when it runs, with the engine's end of its terminal.
+pub(crate) fn start(payload: Payload<'_>) -> Result<(Pid, Option<OwnedFd>), Failure> {
+    let (read, write) = pipe_with(PipeFlags::CLOEXEC).during("make", "a pipe")?;
+    // Above the descriptors that the command gets, which would replace it.
+    let write = rustix::io::fcntl_dupfd_cloexec(&write, 4).during("make", "a pipe")?;
+    match sys::split(0).during("fork", "pid 1")? {
+        Side::Child => {
+            drop(read);
+            let failure = match become_command(&payload) {
+                Ok(never) => never,
+                Err(failure) => failure,
+            };
+            // Pid 1 reads until the pipe closes; a broken message is reported there.
+            let message = serde_json::to_vec(&failure).unwrap_or_default();
+            let _ = rustix::io::write(&write, &message);
+            sys::exit_now(127)
+        }
+        Side::Parent { pid, .. } => {
+            drop(write);
+            if let Some(failure) = read_failure(read)? {
+                return Err(failure);
+            }
+            let pid = pid.try_into().ok().and_then(Pid::from_raw).ok_or(Errno::SRCH).during("find", "the command")?;
+            Ok((pid, payload.terminal.map(|terminal| terminal.master)))
+        }
+    }
+}
+
+/// What the new process says before it executes the command: nothing, if all went well.
+fn read_failure(read: OwnedFd) -> Result<Option<Failure>, Failure> {
+    let mut message = Vec::new();
+    std::io::Read::read_to_end(&mut std::fs::File::from(read), &mut message).during("hear from", "the command")?;
+    if message.is_empty() {
+        return Ok(None);
+    }
+    serde_json::from_slice(&message).map(Some).map_err(|_| Failure::setup("hear from", "the command", Errno::PROTO))
+}
+
+/// Turns the process into the command; the order matters. Returns only a failure.
+fn become_command(payload: &Payload<'_>) -> Result<Failure, Failure> {
+    let spec = payload.spec;
+    setsid().during("start a session for", "the command")?;
+    if let Some(terminal) = &payload.terminal {
+        ioctl_tiocsctty(&terminal.slave).during("take", "the terminal")?;
+    }
+    place_descriptors(payload)?;
+    rlimits::apply(payload.fallback)?;
+    drop_groups()?;
+    // Before the capabilities go: without "no new privileges", these two need them.
+    if spec.no_new_privileges {
+        set_no_new_privs(true).during("set", "no new privileges")?;
+    }
+    if spec.network == Network::Host {
+        scope_sockets()?;
+    }
+    payload.filters.install(spec.ignore_sync)?;
+    capabilities::bound_command()?;
+    let (uid, gid) = (Uid::from_raw(spec.user.0), Gid::from_raw(spec.user.1));
+    set_thread_res_gid(gid, gid, gid).during("become the group", &spec.user.1.to_string())?;
+    set_thread_res_uid(uid, uid, uid).during("become the user", &spec.user.0.to_string())?;
+    if uid.is_root() {
+        capabilities::limit_command()?;
+    }
+    chdir(&*spec.cwd)
+        .during("enter", &spec.cwd)
+        .map_err(|failure| failure.of_kind(Kind::WorkingDirectory))?;
+    reset_signals();
+    Ok(execute(spec))
+}
+
+/// Gives up supplementary groups.
+fn drop_groups() -> Result<(), Failure> {
+    match set_thread_groups(&[]) {
+        // Refused where only one id is mapped; then there is none to give up that the helpers did not have to keep.
+        Ok(()) | Err(Errno::PERM) => Ok(()),
+        Err(errno) => Err(Failure::setup("drop the groups of", "the command", errno)),
+    }
+}
+
+/// Keeps abstract unix sockets of the host and of other sandboxes out of reach, where the kernel can.
+fn scope_sockets() -> Result<(), Failure> {
+    if Feature::SocketScope.is_allowed() && sys::landlock_version().is_ok_and(|version| version >= LANDLOCK_SCOPES) {
+        sys::landlock_scope_abstract_sockets().during("restrict", "abstract unix sockets")?;
+    }
+    Ok(())
+}
+
+/// Makes the command's descriptors 0 to 2, and 3 if it has a socket. Nothing else stays open.
+fn place_descriptors(payload: &Payload<'_>) -> Result<(), Failure> {
+    let Stdio { stdin, stdout, stderr, socket } = &payload.stdio;
+    let mut sources: Vec<BorrowedFd<'_>> = match &payload.terminal {
+        Some(terminal) => vec![terminal.slave.as_fd(); 3],
+        None => vec![stdin.as_fd(), stdout.as_fd(), stderr.as_fd()],
+    };
+    if payload.spec.socket_as_fd3 {
+        sources.push(socket.as_ref().ok_or(Errno::BADF).during("find", "the socket for descriptor 3")?.as_fd());
+    }
+    // Copies above the targets, so that placing one does not overwrite the source of another.
+    let count = i32::try_from(sources.len()).unwrap_or(4);
+    let copies: Vec<OwnedFd> = sources
+        .iter()
+        .map(|source| rustix::io::fcntl_dupfd_cloexec(source, count))
+        .collect::<Result<_, _>>()
+        .during("copy", "the descriptors")?;
+    for (number, copy) in (0..).zip(&copies) {
+        sys::place_descriptor(copy.as_fd(), number).during("place", "the descriptors")?;
+    }
+    sys::close_on_exec_from(count);
+    Ok(())
+}
+
+/// Gives the command the signal handling of a fresh program.
+fn reset_signals() {
+    for signal in 1..=LAST_SIGNAL {
+        sys::set_disposition(signal, Disposition::Default);
+    }
+    sys::block_signals(&[]);
+}
+
+/// Executes the command; returns only the failure.
+fn execute(spec: &SandboxSpec) -> Failure {
+    let invalid = |what: &str| Failure::setup("pass on", what, Errno::INVAL);
+    let Ok(arguments) = spec.argv.iter().map(|word| CString::new(word.as_str())).collect::<Result<Vec<_>, _>>() else {
+        return invalid("an argument that contains a null character");
+    };
+    let variables = spec.env.iter().map(|(name, value)| CString::new(format!("{name}={value}")));
+    let Ok(environment) = variables.collect::<Result<Vec<_>, _>>() else {
+        return invalid("a variable that contains a null character");
+    };
+    let Some(command) = spec.argv.first().filter(|command| !command.is_empty()) else {
+        return invalid("an empty command");
+    };
+    let path = spec.env.iter().rev().find(|(name, _)| name == "PATH").map_or(DEFAULT_PATH, |(_, value)| value);
+    let candidates: Vec<String> = if command.contains('/') {
+        vec![command.clone()]
+    } else {
+        path.split(':').map(|directory| format!("{directory}/{command}")).collect()
+    };
+    let mut refused = None;
+    for candidate in candidates {
+        let Ok(program) = CString::new(candidate.as_str()) else { continue };
+        match sys::execute(&program, &arguments, &environment) {
+            // Looking in the next directory is what a shell does.
+            Errno::NOENT | Errno::NOTDIR if !is_file(&candidate) => {}
+            errno => {
+                refused.get_or_insert(Failure::setup("execute", &candidate, errno).of_kind(Kind::NotExecutable));
+            }
+        }
+    }
+    refused.unwrap_or(Failure {
+        kind: Kind::CommandNotFound,
+        what: command.clone(),
+        path: path.into(),
+        errno: Errno::NOENT.raw_os_error(),
+    })
+}
+
+/// Whether there is a file although it was "not found" when executed: its interpreter is missing.
+fn is_file(path: &str) -> bool {
+    rustix::fs::statat(CWD, path, AtFlags::empty())
+        .is_ok_and(|status| FileType::from_raw_mode(status.st_mode) == FileType::RegularFile)
+}
