@@ -41,6 +41,14 @@ pub enum WheelError {
         /// What is wrong with it.
         detail: String,
     },
+    /// The image's interpreter could not be started to compile.
+    #[error("`{interpreter}` of the image could not be started: {reason}")]
+    Compiler {
+        /// The interpreter.
+        interpreter: String,
+        /// Why.
+        reason: String,
+    },
     /// A download failed.
     #[error(transparent)]
     Fetch(#[from] lamina_fetch::FetchError),

@@ -3,8 +3,16 @@
 //! those objects into the bare upper of a step, with scripts, metadata and bytecode as `pip` and `uv` would leave them.
 
 mod archive;
+mod bytecode;
+mod compilers;
 mod error;
+mod install;
+mod installed;
+mod layers;
+mod link;
 mod lock;
+mod manifest;
+mod place;
 mod record;
 mod request;
 mod requirement;
@@ -14,8 +22,11 @@ mod settings;
 mod tags;
 #[cfg(test)]
 mod tests;
+mod unpack;
 
 pub use error::WheelError;
+pub use install::{Installation, Report, install, jobs};
+pub use installed::installed;
 pub use lock::{Resolution, Source, Wheel};
 pub use request::{Installed, Installer, Request, RequirementsFile, Target, normalize_name};
 pub use resolve::{Resolver, resolve};

@@ -5,9 +5,14 @@ use std::fmt::Write as _;
 
 use sha2::{Digest as _, Sha256};
 
-/// Digest and size of a file as `RECORD` writes them: `sha256=<base64>` and a number.
+/// The digest of a file as `RECORD` writes it: `sha256=<base64>`.
 pub(crate) fn digest(bytes: &[u8]) -> String {
-    format!("sha256={}", base64(&Sha256::digest(bytes)))
+    encode(&Sha256::digest(bytes))
+}
+
+/// A SHA-256 as `RECORD` writes it.
+pub(crate) fn encode(sha256: &[u8]) -> String {
+    format!("sha256={}", base64(sha256))
 }
 
 /// URL-safe base64 without padding.
@@ -15,7 +20,11 @@ fn base64(bytes: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for chunk in bytes.chunks(3) {
-        let bits = chunk.iter().chain([&0, &0]).take(3).fold(0_usize, |bits, byte| bits << 8 | usize::from(*byte));
+        let bits = chunk
+            .iter()
+            .chain([&0, &0])
+            .take(3)
+            .fold(0_usize, |bits, byte| bits << 8 | usize::from(*byte));
         for position in 0..=chunk.len() {
             text.push(char::from(ALPHABET[bits >> (18 - 6 * position) & 63]));
         }
@@ -29,10 +38,17 @@ pub(crate) fn parse(text: &str) -> Result<HashMap<String, String>, String> {
     for line in text.lines().filter(|line| !line.trim().is_empty()) {
         let fields = fields(line);
         let [path, digest, _size] = fields.as_slice() else {
-            return Err(format!("the RECORD line `{}` does not have three fields", line.escape_debug()));
+            return Err(format!(
+                "the RECORD line `{}` does not have three fields",
+                line.escape_debug()
+            ));
         };
         crate::archive::check_path(path).map_err(|error| format!("in RECORD, {error}"))?;
-        if !digest.is_empty() && digests.insert(path.clone(), digest.clone()).is_some_and(|other| other != *digest) {
+        if !digest.is_empty()
+            && digests
+                .insert(path.clone(), digest.clone())
+                .is_some_and(|other| other != *digest)
+        {
             return Err(format!("RECORD lists `{path}` twice with different digests"));
         }
     }
@@ -83,9 +99,10 @@ impl Record {
         self.rows.dedup_by(|one, other| one.0 == other.0);
         self.rows.iter().fold(String::new(), |mut text, (path, rest)| {
             // Writing into a string cannot fail.
-            let _ = match path.contains([',', '"', '\n', '\r']) {
-                true => writeln!(text, "\"{}\",{rest}", path.replace('"', "\"\"")),
-                false => writeln!(text, "{path},{rest}"),
+            let _ = if path.contains([',', '"', '\n', '\r']) {
+                writeln!(text, "\"{}\",{rest}", path.replace('"', "\"\""))
+            } else {
+                writeln!(text, "{path},{rest}")
             };
             text
         })
@@ -114,8 +131,11 @@ mod tests {
         a-1.dist-info/RECORD,,
         "b,""c"".py",sha256=x,3
         "#);
-        let inside: String = text.lines().skip(1).map(|line| format!("{line}\r\n")).collect();
-        assert_eq!(parse(&inside).unwrap(), HashMap::from([("b,\"c\".py".to_owned(), "sha256=x".to_owned())]));
+        let inside = text.lines().skip(1).collect::<Vec<_>>().join("\r\n");
+        assert_eq!(
+            parse(&inside).unwrap(),
+            HashMap::from([("b,\"c\".py".to_owned(), "sha256=x".to_owned())])
+        );
     }
 
     #[test]

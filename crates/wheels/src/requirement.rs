@@ -16,9 +16,15 @@ pub(crate) fn needs_source(line: &str) -> Option<String> {
         return None;
     }
     let line = line.split([';', '#']).next().unwrap_or_default().trim();
-    let location = line.split_once('@').map_or(line, |(_, location)| location).trim();
-    let location = if line.contains("://") && !line.contains(" @ ") && !line.contains("@") { line } else { location };
-    if ["git+", "hg+", "svn+", "bzr+"].iter().any(|scheme| location.starts_with(scheme) || line.starts_with(scheme)) {
+    // `name @ address`, an address, or a name; an `@` later in an address belongs to it.
+    let location = match line.split_once('@') {
+        Some((name, location)) if !name.contains('/') => location.trim(),
+        _ => line,
+    };
+    if ["git+", "hg+", "svn+", "bzr+"]
+        .iter()
+        .any(|scheme| location.starts_with(scheme))
+    {
         return Some(format!("`{line}` is a version control address"));
     }
     if location.starts_with("file:") || (location.contains('/') && !location.contains("://")) || location == "." {
@@ -30,9 +36,12 @@ pub(crate) fn needs_source(line: &str) -> Option<String> {
 /// The normalised name that a requirement line begins with, if it begins with one.
 pub(crate) fn name(line: &str) -> Option<String> {
     let line = line.trim_start();
-    let length = line.find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_'))).unwrap_or(line.len());
+    let length = line
+        .find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_')))
+        .unwrap_or(line.len());
     let starts_well = line.starts_with(|c: char| c.is_ascii_alphanumeric());
-    (starts_well && !line[length..].starts_with(':')).then(|| normalize_name(line[..length].trim_end_matches(['.', '-', '_'])))
+    (starts_well && !line[length..].starts_with(':'))
+        .then(|| normalize_name(line[..length].trim_end_matches(['.', '-', '_'])))
 }
 
 /// The lines of a requirements file: comments off, continued lines joined.
@@ -62,10 +71,28 @@ mod tests {
 
     #[test]
     fn sources_are_told_from_names() {
-        for line in ["pandas", "pandas>=2 ; python_version > '3'", "a[b]==1", "-r other.txt", "# x", "a @ https://x.invalid/a-1.whl", "https://x.invalid/a-1.whl"] {
+        for line in [
+            "pandas",
+            "pandas>=2 ; python_version > '3'",
+            "a[b]==1",
+            "-r other.txt",
+            "# x",
+            "a @ https://x.invalid/a-1.whl",
+            "https://x.invalid/a-1.whl",
+        ] {
             assert_eq!(needs_source(line), None, "{line}");
         }
-        for line in ["-e .", "./x", "/x/y.whl", ".", "git+https://git.invalid/x", "a @ git+https://git.invalid/x@v1", "a@file:///x", "x/y", "--no-binary :all:"] {
+        for line in [
+            "-e .",
+            "./x",
+            "/x/y.whl",
+            ".",
+            "git+https://git.invalid/x",
+            "a @ git+https://git.invalid/x@v1",
+            "a@file:///x",
+            "x/y",
+            "--no-binary :all:",
+        ] {
             assert!(needs_source(line).is_some(), "{line}");
         }
     }
@@ -80,6 +107,9 @@ mod tests {
 
     #[test]
     fn lines_are_joined() {
-        assert_eq!(lines("# c\na==1 \\\n  --hash=sha256:00\n\nb # why\n"), ["a==1 --hash=sha256:00", "b"]);
+        assert_eq!(
+            lines("# c\na==1 \\\n  --hash=sha256:00\n\nb # why\n"),
+            ["a==1 --hash=sha256:00", "b"]
+        );
     }
 }

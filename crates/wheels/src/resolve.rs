@@ -42,12 +42,18 @@ pub fn resolve(
 ) -> Result<Resolution, WheelError> {
     check_request(request)?;
     let platform = uv_platform(target).ok_or_else(|| {
-        WheelError::needs_sandbox(format!("no wheel platform is known for `{}` with glibc {:?}", target.machine, target.glibc))
+        WheelError::needs_sandbox(format!(
+            "no wheel platform is known for `{}` with glibc {:?}",
+            target.machine, target.glibc
+        ))
     })?;
     fs::create_dir_all(resolver.cache)?;
     let scratch = tempfile::tempdir()?;
     let output = scratch.path().join("pylock.toml");
-    fs::write(&output, lock::preferences(installed.iter().map(|one| (one.name.as_str(), one.version.as_str()))))?;
+    fs::write(
+        &output,
+        lock::preferences(installed.iter().map(|one| (one.name.as_str(), one.version.as_str()))),
+    )?;
     let settings = Settings::new(request);
 
     let mut command = settings.command(resolver, scratch.path());
@@ -82,10 +88,21 @@ fn check_request(request: &Request) -> Result<(), WheelError> {
         return Err(WheelError::needs_sandbox(reason));
     }
     if let Some(links) = request.find_links.as_deref().filter(|links| !links.contains("://")) {
-        return Err(WheelError::needs_sandbox(format!("find_links `{links}` is a path of the image")));
+        return Err(WheelError::needs_sandbox(format!(
+            "find_links `{links}` is a path of the image"
+        )));
     }
-    let files = request.requirements.iter().flat_map(|file| requirement::lines(&file.contents));
-    match request.packages.iter().cloned().chain(files).find_map(|line| requirement::needs_source(&line)) {
+    let files = request
+        .requirements
+        .iter()
+        .flat_map(|file| requirement::lines(&file.contents));
+    match request
+        .packages
+        .iter()
+        .cloned()
+        .chain(files)
+        .find_map(|line| requirement::needs_source(&line))
+    {
         Some(reason) => Err(WheelError::needs_sandbox(reason)),
         None => Ok(()),
     }
@@ -104,7 +121,10 @@ impl Settings {
         let unset = |names: [&str; 2]| !configured && names.iter().all(|name| std::env::var_os(name).is_none());
         let mut arguments = Vec::new();
         let mut add = |flag: &str, value: &str| arguments.extend([flag.to_owned(), value.to_owned()]);
-        let host_index = pip.index_url.as_deref().filter(|_| unset(["UV_DEFAULT_INDEX", "UV_INDEX_URL"]));
+        let host_index = pip
+            .index_url
+            .as_deref()
+            .filter(|_| unset(["UV_DEFAULT_INDEX", "UV_INDEX_URL"]));
         if let Some(url) = request.index_url.as_deref().or(host_index) {
             add("--index-url", url);
         }
@@ -112,13 +132,17 @@ impl Settings {
             add("--extra-index-url", url);
         }
         if unset(["UV_INDEX", "UV_EXTRA_INDEX_URL"]) {
-            pip.extra_index_urls.iter().for_each(|url| add("--extra-index-url", url));
+            pip.extra_index_urls
+                .iter()
+                .for_each(|url| add("--extra-index-url", url));
         }
         if let Some(links) = &request.find_links {
             add("--find-links", links);
         }
         pip.usable_find_links().for_each(|links| add("--find-links", links));
-        pip.trusted_hosts.iter().for_each(|host| add("--allow-insecure-host", host));
+        pip.trusted_hosts
+            .iter()
+            .for_each(|host| add("--allow-insecure-host", host));
         if request.installer == Installer::Pip {
             // pip takes the best version of all indexes; `uv` would stop at the first index that knows the name.
             add("--index-strategy", "unsafe-best-match");
@@ -126,13 +150,26 @@ impl Settings {
         if pip.no_index && request.index_url.is_none() {
             arguments.push("--no-index".to_owned());
         }
-        Self { arguments, certificates: pip.certificates }
+        Self {
+            arguments,
+            certificates: pip.certificates,
+        }
     }
 
     /// `uv pip compile` with what every call shares. It runs in `directory`, so that no project's settings apply.
     fn command(&self, resolver: &Resolver<'_>, directory: &Path) -> Command {
         let mut command = Command::new(resolver.uv);
-        command.args(["pip", "compile", "--quiet", "--no-header", "--color", "never", "--cache-dir"]).arg(resolver.cache);
+        command
+            .args([
+                "pip",
+                "compile",
+                "--quiet",
+                "--no-header",
+                "--color",
+                "never",
+                "--cache-dir",
+            ])
+            .arg(resolver.cache);
         command.args(&self.arguments).current_dir(directory);
         command.env("UV_PYTHON_DOWNLOADS", "never");
         if std::env::var_os("UV_SYSTEM_CERTS").is_none() {
@@ -160,8 +197,12 @@ impl Settings {
         let mut command = self.command(resolver, directory);
         command.args(["--emit-index-url", "--offline", "-"]);
         // Only an optimisation: on failure the resolver itself has the better message.
-        let Ok(Ok(text)) = run(&mut command, resolver) else { return Ok(None) };
-        let Some(url) = text.lines().find_map(|line| line.strip_prefix("--index-url ")) else { return Ok(None) };
+        let Ok(Ok(text)) = run(&mut command, resolver) else {
+            return Ok(None);
+        };
+        let Some(url) = text.lines().find_map(|line| line.strip_prefix("--index-url ")) else {
+            return Ok(None);
+        };
         if url.contains('@') {
             return Ok(None);
         }
@@ -185,7 +226,11 @@ fn write_sources(request: &Request, directory: &Path, command: &mut Command) -> 
         command.arg("packages.txt");
     }
     for (number, requirements) in request.requirements.iter().enumerate() {
-        let name = Path::new(&requirements.name).file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let name = Path::new(&requirements.name)
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
         // A directory each, so that the resolver's messages show the name the user knows.
         let place = format!("requirements-{number}");
         fs::create_dir(directory.join(&place))?;
@@ -197,10 +242,19 @@ fn write_sources(request: &Request, directory: &Path, command: &mut Command) -> 
 }
 
 /// Runs the resolver to its end. The outer error is its message, the inner one that it could not be run.
-#[expect(clippy::type_complexity, reason = "the two kinds of failure are told apart once, by the callers")]
 fn run(command: &mut Command, resolver: &Resolver<'_>) -> Result<Result<String, WheelError>, String> {
-    let unstarted = |error| Ok(Err(WheelError::Resolver { path: resolver.uv.display().to_string(), error }));
-    let child = match command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn() {
+    let unstarted = |error| {
+        Ok(Err(WheelError::Resolver {
+            path: resolver.uv.display().to_string(),
+            error,
+        }))
+    };
+    let child = match command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+    {
         Ok(child) => child,
         Err(error) => return unstarted(error),
     };
@@ -223,7 +277,12 @@ fn run(command: &mut Command, resolver: &Resolver<'_>) -> Result<Result<String, 
 /// Turns the resolver's message into an error with a remedy.
 fn explain(message: String, request: &Request) -> WheelError {
     let has = |words: &[&str]| words.iter().any(|word| message.contains(word));
-    if has(&["no usable wheels", "no wheels", "Wheels are required for", "building from source is disabled"]) {
+    if has(&[
+        "no usable wheels",
+        "no wheels",
+        "Wheels are required for",
+        "building from source is disabled",
+    ]) {
         return WheelError::NeedsSandbox { reason: message };
     }
     let remedy = if has(&["was not found in the package registry", "was not found in the provided"]) {
@@ -232,24 +291,47 @@ fn explain(message: String, request: &Request) -> WheelError {
         Some("write requirements as `name`, `name==1.2` or `name>=1,<2`")
     } else if has(&["does not satisfy Python", "current Python version"]) {
         Some("choose another `python_version` for the image, or another version of the package")
-    } else if has(&["there is no version of", "requirements are unsatisfiable", "only the following versions"]) {
+    } else if has(&[
+        "there is no version of",
+        "requirements are unsatisfiable",
+        "only the following versions",
+    ]) {
         Some(if request.pre {
             "ask for versions that exist and agree with each other"
         } else {
             "ask for versions that exist and agree with each other; pre-releases count only with `pre=True`"
         })
-    } else if has(&["Failed to fetch", "error sending request", "dns error", "Request failed", "timed out", "connect"]) {
+    } else if has(&[
+        "Failed to fetch",
+        "error sending request",
+        "dns error",
+        "Request failed",
+        "timed out",
+        "connect",
+    ]) {
         Some("check the network connection and, behind a proxy, HTTPS_PROXY and SSL_CERT_FILE")
     } else {
         None
     };
     let message = message.strip_prefix("error: ").unwrap_or(&message).to_owned();
-    WheelError::Resolution { message, remedy: remedy.map(str::to_owned) }
+    WheelError::Resolution {
+        message,
+        remedy: remedy.map(str::to_owned),
+    }
 }
 
 fn requested_names(request: &Request) -> HashSet<String> {
-    let files = request.requirements.iter().flat_map(|file| requirement::lines(&file.contents));
-    request.packages.iter().cloned().chain(files).filter_map(|line| requirement::name(&line)).collect()
+    let files = request
+        .requirements
+        .iter()
+        .flat_map(|file| requirement::lines(&file.contents));
+    request
+        .packages
+        .iter()
+        .cloned()
+        .chain(files)
+        .filter_map(|line| requirement::name(&line))
+        .collect()
 }
 
 /// Takes off what the image already has; a distribution to replace is for the real installer.
@@ -276,3 +358,7 @@ fn keep_installed(
     }
     Ok(resolution)
 }
+
+#[cfg(test)]
+#[path = "resolve_tests.rs"]
+mod tests;

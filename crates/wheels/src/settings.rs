@@ -33,8 +33,18 @@ impl PipSettings {
     }
 
     fn from_values(values: &BTreeMap<String, String>) -> Self {
-        let one = |key: &str| values.get(key).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty());
-        let many = |key: &str| one(key).iter().flat_map(|value| value.split_whitespace().map(str::to_owned).collect::<Vec<_>>()).collect();
+        let one = |key: &str| {
+            values
+                .get(key)
+                .map(|value| value.trim().to_owned())
+                .filter(|value| !value.is_empty())
+        };
+        let many = |key: &str| {
+            one(key)
+                .iter()
+                .flat_map(|value| value.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+                .collect()
+        };
         Self {
             index_url: one("index-url"),
             extra_index_urls: many("extra-index-url"),
@@ -56,7 +66,11 @@ impl PipSettings {
 
 /// The files in rising order of precedence.
 fn configuration_files() -> Vec<PathBuf> {
-    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let variable = |name: &str| {
+        std::env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
     let explicit = variable("PIP_CONFIG_FILE");
     if explicit.as_deref() == Some(Path::new("/dev/null")) {
         return Vec::new();
@@ -94,7 +108,10 @@ fn parse(text: &str) -> BTreeMap<String, String> {
             value.push_str(trimmed);
         } else if let Some((name, value)) = trimmed.split_once(['=', ':']) {
             let name = name.trim().to_lowercase().replace('_', "-");
-            sections.entry(section.clone()).or_default().insert(name.clone(), value.trim().to_owned());
+            sections
+                .entry(section.clone())
+                .or_default()
+                .insert(name.clone(), value.trim().to_owned());
             key = Some(name);
         }
     }
@@ -105,13 +122,21 @@ fn parse(text: &str) -> BTreeMap<String, String> {
 
 /// Whether the user or the system configured `uv` by a file.
 pub(crate) fn has_uv_configuration() -> bool {
-    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let variable = |name: &str| {
+        std::env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
     let home = variable("HOME").unwrap_or_default();
     let configuration = variable("XDG_CONFIG_HOME").unwrap_or_else(|| home.join(".config"));
     variable("UV_CONFIG_FILE").is_some()
-        || [configuration.join("uv/uv.toml"), "/etc/xdg/uv/uv.toml".into(), "/etc/uv/uv.toml".into()]
-            .iter()
-            .any(|path| path.exists())
+        || [
+            configuration.join("uv/uv.toml"),
+            "/etc/xdg/uv/uv.toml".into(),
+            "/etc/uv/uv.toml".into(),
+        ]
+        .iter()
+        .any(|path| path.exists())
 }
 
 #[cfg(test)]
@@ -125,7 +150,10 @@ mod tests {
         );
         let settings = PipSettings::from_values(&values);
         assert_eq!(settings.index_url.as_deref(), Some("https://install.invalid/simple"));
-        assert_eq!(settings.extra_index_urls, ["https://one.invalid/simple", "https://two.invalid/simple"]);
+        assert_eq!(
+            settings.extra_index_urls,
+            ["https://one.invalid/simple", "https://two.invalid/simple"]
+        );
         assert_eq!(settings.certificates.as_deref(), Some("/etc/ca.pem"));
         assert!(settings.no_index);
     }
@@ -133,9 +161,16 @@ mod tests {
     #[test]
     fn missing_find_links_directories_are_passed_over() {
         let settings = PipSettings {
-            find_links: vec!["/does/not/exist".to_owned(), "https://links.invalid/".to_owned(), "/".to_owned()],
+            find_links: vec![
+                "/does/not/exist".to_owned(),
+                "https://links.invalid/".to_owned(),
+                "/".to_owned(),
+            ],
             ..PipSettings::default()
         };
-        assert_eq!(settings.usable_find_links().collect::<Vec<_>>(), ["https://links.invalid/", "/"]);
+        assert_eq!(
+            settings.usable_find_links().collect::<Vec<_>>(),
+            ["https://links.invalid/", "/"]
+        );
     }
 }

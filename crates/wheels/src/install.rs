@@ -1,0 +1,447 @@
+//! Installing a resolution: download, unpack and compile what the store lacks, all at once, then link.
+
+use std::fmt::Write as _;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError, mpsc};
+
+use fs_err as fs;
+use lamina_events::CancelToken;
+use lamina_fetch::{Client, Download};
+use lamina_image::Digest;
+use lamina_sandbox::Launcher;
+use lamina_store::{Job, JobError, JobTable, Store, Work, WorkerContext};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use crate::bytecode::CompileWheel;
+use crate::compilers::{Compilers, Queue};
+use crate::error::WheelError;
+use crate::installed::ListInstalled;
+use crate::link::{LinkWheels, LinkedWheel, NEEDS_SANDBOX};
+use crate::lock::{Resolution, Source, Wheel};
+use crate::manifest::{self, MISSING, Manifest};
+use crate::request::{Installer, Target};
+use crate::unpack::{INVALID, UnpackWheel, Unpacked};
+
+/// Downloads at a time.
+const CONNECTIONS: usize = 8;
+
+/// What installing needs beside the wheels.
+pub struct Installation<'a> {
+    /// The store.
+    pub store: &'a Store,
+    /// The step's directories; its upper is still bare and not mounted.
+    pub work: &'a Work,
+    /// Starts the interpreters that compile.
+    pub launcher: &'a Launcher,
+    /// Downloads wheels.
+    pub fetch: &'a Client,
+    /// The image's layers, relative to the store's content directory, top-most first.
+    pub layers: &'a [String],
+    /// Those of them that the interpreter comes from: the base's. Compiled bytecode is shared between all images with
+    /// the same ones, so nothing that a user's step wrote may be among them.
+    pub python_layers: &'a [String],
+    /// The installer that the user asked for.
+    pub installer: Installer,
+    /// Told what is being done, how many units are done, and how many there are.
+    pub progress: &'a (dyn Fn(&str, u64, u64) + Sync),
+    /// Stops the work.
+    pub cancel: &'a CancelToken,
+}
+
+/// What was installed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Report {
+    /// The distributions, as `name==version`.
+    pub installed: Vec<String>,
+    /// Wheels that had to be downloaded.
+    pub downloaded: u64,
+    /// Bytes of them.
+    pub downloaded_bytes: u64,
+    /// Files put in place, bytecode included.
+    pub files: u64,
+    /// Bytes of them, without bytecode.
+    pub bytes: u64,
+    /// What the user should know, in sentences.
+    pub warnings: Vec<String>,
+}
+
+/// Registers what this crate runs in the store worker.
+#[must_use]
+pub fn jobs(table: JobTable) -> JobTable {
+    table
+        .register::<UnpackWheel>()
+        .register::<CompileWheel>()
+        .register::<LinkWheels>()
+        .register::<ListInstalled>()
+        .register::<QueryWheels>()
+        .register::<PublishWheels>()
+}
+
+/// Installs the wheels of `resolution` for `target` into the bare upper of a step.
+///
+/// # Errors
+/// When a wheel cannot be downloaded or is not installable, when the image needs the real installer
+/// ([`WheelError::NeedsSandbox`]), or when cancelled. The work is to be discarded then.
+pub fn install(
+    resolution: &Resolution,
+    target: &Target,
+    installation: &Installation<'_>,
+) -> Result<Report, WheelError> {
+    let mut wheels: Vec<&Wheel> = resolution.wheels.iter().collect();
+    wheels.sort_by(|one, other| one.name.cmp(&other.name));
+    let run = Run {
+        wheels,
+        target,
+        installation,
+        bytecode_key: bytecode_key(target, installation.python_layers),
+    };
+    match run.install() {
+        Err(WheelError::Job(error)) if error.kind == MISSING => {
+            // Objects of an earlier unpacking are gone: unpack everything anew, once.
+            installation.store.job(
+                &PublishWheels {
+                    names: run.manifest_names(),
+                    forget: true,
+                },
+                &[],
+            )?;
+            run.install()
+        }
+        outcome => outcome,
+    }
+}
+
+/// Names the conditions under which bytecode can be shared.
+fn bytecode_key(target: &Target, python_layers: &[String]) -> String {
+    let conditions = serde_json::json!([target.python, target.interpreter, target.site_packages, python_layers]);
+    Digest::of(conditions.to_string().as_bytes()).hex()[..16].to_owned()
+}
+
+/// One attempt to install.
+struct Run<'a> {
+    wheels: Vec<&'a Wheel>,
+    target: &'a Target,
+    installation: &'a Installation<'a>,
+    bytecode_key: String,
+}
+
+impl Run<'_> {
+    fn install(&self) -> Result<Report, WheelError> {
+        let store = self.installation.store;
+        let query = QueryWheels {
+            wheels: self.wheels.iter().map(|wheel| wheel.sha256.clone()).collect(),
+            bytecode_key: self.bytecode_key.clone(),
+        };
+        let states = store.job(&query, &[])?;
+        let report = Mutex::new(Report::default());
+        if states.iter().any(|state| !matches!(state, State::Ready)) {
+            self.prepare(&states, &report)?;
+        }
+        self.installation.cancel.check()?;
+        (self.installation.progress)("installing", 0, self.wheels.len() as u64);
+        let linked = std::thread::scope(|scope| {
+            let publish = PublishWheels {
+                names: self.manifest_names(),
+                forget: false,
+            };
+            let published = scope.spawn(move || store.job(&publish, &[]));
+            let linked = store.job(&self.link_job(), &[]);
+            let gone = |_| Err(JobError::new(JobError::STORE, "publishing wheels failed"));
+            published.join().unwrap_or_else(gone).and(linked)
+        });
+        let linked = linked.map_err(|error| match error.kind.as_str() {
+            NEEDS_SANDBOX => WheelError::NeedsSandbox { reason: error.message },
+            _ => error.into(),
+        })?;
+        let mut report = report.into_inner().unwrap_or_else(PoisonError::into_inner);
+        report.installed = self
+            .wheels
+            .iter()
+            .map(|wheel| format!("{}=={}", wheel.name, wheel.version))
+            .collect();
+        report.files = linked.files;
+        report.bytes = linked.bytes;
+        report.warnings.sort();
+        report.warnings.extend(linked.warnings);
+        Ok(report)
+    }
+
+    /// Downloads, unpacks and compiles what is not ready, each stage feeding the next.
+    fn prepare(&self, states: &[State], report: &Mutex<Report>) -> Result<(), WheelError> {
+        let queue = Queue::default();
+        let mut missing = Vec::new();
+        for (position, state) in states.iter().enumerate() {
+            match state {
+                State::Missing => missing.push(position),
+                State::Unpacked { source_bytes } => queue.add(position, *source_bytes),
+                State::Ready => {}
+            }
+        }
+        let lanes = std::thread::available_parallelism().map_or(1, usize::from);
+        let compilers = Compilers {
+            store: self.installation.store,
+            launcher: self.installation.launcher,
+            layers: self.installation.python_layers,
+            target: self.target,
+            bytecode_key: &self.bytecode_key,
+            cancel: self.installation.cancel,
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..lanes {
+                scope.spawn(|| {
+                    let wheel =
+                        |position: usize| (self.wheels[position].name.clone(), self.wheels[position].sha256.clone());
+                    compilers.work(&queue, wheel, |position, reason| {
+                        let name = &self.wheels[position].name;
+                        let warning = format!("`{name}` is installed without bytecode: {reason}");
+                        lock(report).warnings.push(warning);
+                    });
+                });
+            }
+            let outcome = self.fetch_and_unpack(&missing, lanes, &queue, report);
+            queue.close();
+            outcome
+        })
+    }
+
+    /// Gets the missing wheels and unpacks each as it arrives.
+    fn fetch_and_unpack(
+        &self,
+        missing: &[usize],
+        lanes: usize,
+        queue: &Queue,
+        report: &Mutex<Report>,
+    ) -> Result<(), WheelError> {
+        let (arrived, arrivals) = mpsc::channel::<(usize, PathBuf)>();
+        let arrivals = Mutex::new(arrivals);
+        let failure: Mutex<Option<WheelError>> = Mutex::new(None);
+        std::thread::scope(|scope| {
+            for _ in 0..lanes {
+                scope.spawn(|| {
+                    loop {
+                        let Ok((position, path)) = lock(&arrivals).recv() else {
+                            return;
+                        };
+                        if lock(&failure).is_some() {
+                            continue;
+                        }
+                        match self.unpack(position, &path) {
+                            Ok(unpacked) => queue.add(position, unpacked.source_bytes),
+                            Err(error) => drop(lock(&failure).get_or_insert(error)),
+                        }
+                    }
+                });
+            }
+            let fetched = self.fetch(missing, &arrived, &failure, report);
+            drop(arrived);
+            fetched
+        })?;
+        failure
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner)
+            .map_or(Ok(()), Err)
+    }
+
+    fn fetch(
+        &self,
+        missing: &[usize],
+        arrived: &mpsc::Sender<(usize, PathBuf)>,
+        failure: &Mutex<Option<WheelError>>,
+        report: &Mutex<Report>,
+    ) -> Result<(), WheelError> {
+        let mut remote: Vec<(usize, Download)> = Vec::new();
+        for position in missing {
+            let wheel = self.wheels[*position];
+            match &wheel.source {
+                // The receiving threads live as long as this sender.
+                Source::Path(path) => drop(arrived.send((*position, path.clone()))),
+                Source::Url(url) => {
+                    let download = Download {
+                        url: url.clone(),
+                        sha256: wheel.sha256.clone(),
+                        size: wheel.size,
+                    };
+                    remote.push((*position, download));
+                }
+            }
+        }
+        // The largest first: the last ones to arrive are then small and quickly unpacked and compiled.
+        remote.sort_by_key(|(_, download)| std::cmp::Reverse(download.size));
+        let (positions, downloads): (Vec<usize>, Vec<Download>) = remote.into_iter().unzip();
+        let total = downloads.iter().filter_map(|download| download.size).sum();
+        let done = AtomicU64::new(0);
+        let progress = |bytes: u64| {
+            done.fetch_max(bytes, Ordering::Relaxed);
+            (self.installation.progress)("downloading", bytes, total);
+        };
+        let directory = self.installation.store.layout().downloads();
+        self.installation
+            .fetch
+            .download_all(&downloads, &directory, CONNECTIONS, &progress, |index, path| {
+                if lock(failure).is_some() {
+                    return Err(WheelError::Cancelled(lamina_events::Cancelled));
+                }
+                let _ = arrived.send((positions[index], path));
+                Ok(())
+            })
+            .or_else(|error| match error {
+                // Stopped because a wheel could not be unpacked: that failure is the one to report.
+                WheelError::Cancelled(_) if lock(failure).is_some() => Ok(()),
+                error => Err(error),
+            })?;
+        let mut report = lock(report);
+        report.downloaded = downloads.len() as u64;
+        report.downloaded_bytes = done.into_inner();
+        Ok(())
+    }
+
+    /// Unpacks a wheel that is here, and removes the download.
+    fn unpack(&self, position: usize, path: &Path) -> Result<Unpacked, WheelError> {
+        self.installation.cancel.check()?;
+        let wheel = self.wheels[position];
+        let mut file = fs::File::open(path)?;
+        if matches!(wheel.source, Source::Path(_)) {
+            check_local(wheel, &mut file)?;
+        }
+        let job = UnpackWheel {
+            filename: wheel.filename.clone(),
+            sha256: wheel.sha256.clone(),
+        };
+        let file = OwnedFd::from(file.into_parts().0);
+        let unpacked =
+            self.installation
+                .store
+                .job(&job, &[file.as_fd()])
+                .map_err(|error| match error.kind.as_str() {
+                    INVALID => WheelError::Wheel {
+                        wheel: wheel.filename.clone(),
+                        detail: error.message,
+                    },
+                    _ => error.into(),
+                })?;
+        if matches!(wheel.source, Source::Url(_)) {
+            // Another process may have removed it already; what stays is found and used by the next download.
+            let _ = fs::remove_file(path);
+        }
+        Ok(unpacked)
+    }
+
+    fn link_job(&self) -> LinkWheels {
+        let wheels = self.wheels.iter().map(|wheel| LinkedWheel {
+            name: wheel.name.clone(),
+            sha256: wheel.sha256.clone(),
+            requested: wheel.requested,
+            direct_url: match &wheel.source {
+                Source::Url(url) if wheel.direct => Some(url.clone()),
+                _ => None,
+            },
+        });
+        LinkWheels {
+            work: self.installation.work.id().to_owned(),
+            layers: self.installation.layers.to_vec(),
+            target: self.target.clone(),
+            installer: self.installation.installer,
+            bytecode_key: self.bytecode_key.clone(),
+            wheels: wheels.collect(),
+        }
+    }
+
+    fn manifest_names(&self) -> Vec<String> {
+        let key = Some(self.bytecode_key.as_str());
+        self.wheels
+            .iter()
+            .flat_map(|wheel| {
+                [
+                    manifest::file_name(&wheel.sha256, None),
+                    manifest::file_name(&wheel.sha256, key),
+                ]
+            })
+            .collect()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A wheel of this machine has to be the one that was resolved, too.
+fn check_local(wheel: &Wheel, file: &mut fs::File) -> Result<(), WheelError> {
+    let mut hasher = Sha256::new();
+    std::io::copy(file, &mut hasher)?;
+    let found = hasher.finalize().iter().fold(String::new(), |mut text, byte| {
+        // Writing into a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    });
+    if found == wheel.sha256 {
+        return Ok(());
+    }
+    Err(WheelError::Wheel {
+        wheel: wheel.filename.clone(),
+        detail: format!("its SHA-256 is `{found}`, but `{}` was announced", wheel.sha256),
+    })
+}
+
+/// How far the store is with a wheel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+enum State {
+    /// Not unpacked.
+    Missing,
+    /// Unpacked, but not compiled under the key.
+    Unpacked { source_bytes: u64 },
+    /// Nothing left to do.
+    Ready,
+}
+
+/// Asks how far the store is with some wheels.
+#[derive(Serialize, Deserialize)]
+struct QueryWheels {
+    wheels: Vec<String>,
+    bytecode_key: String,
+}
+
+impl Job for QueryWheels {
+    const NAME: &'static str = "wheels.query";
+    type Output = Vec<State>;
+
+    fn run(self, context: &WorkerContext, _fds: Vec<OwnedFd>) -> Result<Vec<State>, JobError> {
+        let state = |sha256: &String| {
+            let name = manifest::file_name(sha256, Some(&self.bytecode_key));
+            let plain = manifest::file_name(sha256, None);
+            if manifest::is_published(context, &name) && manifest::is_published(context, &plain) {
+                return State::Ready;
+            }
+            match manifest::load_published::<Manifest>(context, &plain) {
+                None => State::Missing,
+                Some(manifest) => match manifest.source_bytes() {
+                    0 => State::Ready,
+                    source_bytes => State::Unpacked { source_bytes },
+                },
+            }
+        };
+        Ok(self.wheels.iter().map(state).collect())
+    }
+}
+
+/// Publishes pending manifests, or forgets manifests altogether.
+#[derive(Serialize, Deserialize)]
+struct PublishWheels {
+    names: Vec<String>,
+    forget: bool,
+}
+
+impl Job for PublishWheels {
+    const NAME: &'static str = "wheels.publish";
+    type Output = ();
+
+    fn run(self, context: &WorkerContext, _fds: Vec<OwnedFd>) -> Result<(), JobError> {
+        if self.forget {
+            manifest::forget(context, &self.names);
+            return Ok(());
+        }
+        manifest::publish(context, &self.names)
+    }
+}

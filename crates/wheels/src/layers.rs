@@ -1,0 +1,130 @@
+//! Looking at an image's layers without mounting them; runs in the store worker.
+
+use std::collections::HashMap;
+use std::fs::Metadata;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use fs_err as fs;
+use lamina_store::JobError;
+
+/// Where overlayfs marks a directory that hides those below it.
+const OPAQUE: &str = "user.overlay.opaque";
+/// Where overlayfs marks a regular file that stands for a removed one.
+const WHITEOUT: &str = "user.overlay.whiteout";
+
+/// The directories of an image's layers, top-most first.
+pub(crate) struct Layers {
+    roots: Vec<PathBuf>,
+    known: HashMap<String, Directory>,
+}
+
+/// What an image has at a path where a directory is looked for.
+#[derive(Debug, Clone)]
+pub(crate) enum Directory {
+    /// Nothing.
+    Absent,
+    /// Something else than a directory.
+    Other,
+    /// A directory, merged from these, top-most first.
+    Present(Vec<PathBuf>),
+}
+
+impl Layers {
+    /// The layers with these paths, relative to `content`.
+    pub(crate) fn new(content: &Path, layers: &[String]) -> Self {
+        Self {
+            roots: layers.iter().map(|layer| content.join(layer)).collect(),
+            known: HashMap::new(),
+        }
+    }
+
+    /// Finds the directory at an absolute path. Symbolic links are not followed: they count as something else.
+    pub(crate) fn directory(&mut self, path: &str) -> Result<Directory, JobError> {
+        let path = path.trim_matches('/');
+        if path.is_empty() {
+            return Ok(Directory::Present(self.roots.clone()));
+        }
+        if let Some(known) = self.known.get(path) {
+            return Ok(known.clone());
+        }
+        let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
+        let found = match self.directory(parent)? {
+            Directory::Present(parents) => merge(&parents, name)?,
+            absent_or_other => absent_or_other,
+        };
+        self.known.insert(path.to_owned(), found.clone());
+        Ok(found)
+    }
+}
+
+/// The directory `name` in the directory that `parents` make together.
+fn merge(parents: &[PathBuf], name: &str) -> Result<Directory, JobError> {
+    let mut found = Vec::new();
+    for parent in parents {
+        let path = parent.join(name);
+        let metadata = match fs::symlink_metadata(&path) {
+            Ok(metadata) => metadata,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error.into()),
+        };
+        if is_whiteout(&path, &metadata) {
+            break;
+        }
+        if !metadata.is_dir() {
+            if found.is_empty() {
+                return Ok(Directory::Other);
+            }
+            break;
+        }
+        let opaque = attribute(&path, OPAQUE).is_some_and(|value| value == b"y");
+        found.push(path);
+        if opaque {
+            break;
+        }
+    }
+    Ok(if found.is_empty() {
+        Directory::Absent
+    } else {
+        Directory::Present(found)
+    })
+}
+
+/// Whether an entry says that the layers below have nothing of this name.
+pub(crate) fn is_whiteout(path: &Path, metadata: &Metadata) -> bool {
+    (metadata.file_type().is_char_device() && metadata.rdev() == 0)
+        || (metadata.is_file() && metadata.len() == 0 && attribute(path, WHITEOUT).is_some())
+}
+
+fn attribute(path: &Path, name: &str) -> Option<Vec<u8>> {
+    let mut value = [0_u8; 16];
+    let length = rustix::fs::lgetxattr(path, name, &mut value[..]).ok()?;
+    Some(value[..length].to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn upper_layers_hide_lower_ones() {
+        let content = tempfile::tempdir().unwrap();
+        let make = |path: &str| fs::create_dir_all(content.path().join(path)).unwrap();
+        ["low/usr/lib", "low/etc", "low/opt", "top/usr/lib", "top/etc"]
+            .into_iter()
+            .for_each(make);
+        fs::os::unix::fs::symlink("/etc", content.path().join("top/opt")).unwrap();
+        let etc = content.path().join("top/etc");
+        rustix::fs::setxattr(&etc, OPAQUE, b"y", rustix::fs::XattrFlags::empty()).unwrap();
+        let mut layers = Layers::new(content.path(), &["top".to_owned(), "low".to_owned()]);
+        let count = |found: Result<Directory, JobError>| match found.unwrap() {
+            Directory::Present(found) => i32::try_from(found.len()).unwrap(),
+            Directory::Absent => 0,
+            Directory::Other => -1,
+        };
+        assert_eq!(count(layers.directory("/usr/lib")), 2);
+        assert_eq!(count(layers.directory("/etc")), 1);
+        assert_eq!(count(layers.directory("/opt/x")), -1);
+        assert_eq!(count(layers.directory("/nowhere/x")), 0);
+    }
+}

@@ -1,0 +1,204 @@
+//! Which files an installed wheel consists of, metadata included.
+
+use lamina_image::Digest;
+
+use crate::link::LinkedWheel;
+use crate::manifest::{Manifest, ManifestFile, Place};
+use crate::record::{self, Record};
+use crate::request::{Installer, Target};
+use crate::scripts;
+
+/// A file at its final place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Placed {
+    /// Its absolute path in the image.
+    pub(crate) path: String,
+    /// What it holds.
+    pub(crate) content: Content,
+}
+
+/// What a file holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Content {
+    /// The bytes of an object.
+    Object { digest: Digest, mode: u32, size: u64 },
+    /// Bytes made for this target.
+    Text { bytes: Vec<u8>, mode: u32 },
+}
+
+/// All files that installing `wheel` leaves on `target`, bytecode aside.
+pub(crate) fn place(wheel: &LinkedWheel, manifest: &Manifest, target: &Target, installer: Installer) -> Vec<Placed> {
+    let mut placing = Placing {
+        target,
+        files: Vec::with_capacity(manifest.files.len() + 8),
+        record: Record::default(),
+    };
+    for file in &manifest.files {
+        if let Some((place, rest)) = manifest.place(&file.path) {
+            placing.add_file(format!("{}/{rest}", place.directory(target, &wheel.name)), file);
+        }
+    }
+    for point in &manifest.entry_points {
+        let program = scripts::program(point, &target.interpreter, installer);
+        let path = format!("{}/{}", Place::Scripts.directory(target, &wheel.name), point.name);
+        placing.add_text(path, program.into_bytes(), 0o755);
+    }
+    let metadata = format!("{}/{}", target.site_packages, manifest.dist_info);
+    placing.add_text(
+        format!("{metadata}/INSTALLER"),
+        format!("{}\n", installer.name()).into_bytes(),
+        0o644,
+    );
+    if wheel.requested {
+        placing.add_text(format!("{metadata}/REQUESTED"), Vec::new(), 0o644);
+    }
+    if let Some(url) = &wheel.direct_url {
+        placing.add_text(
+            format!("{metadata}/direct_url.json"),
+            direct_url(url, &wheel.sha256),
+            0o644,
+        );
+    }
+    let record = placing.record.finish(format!("{}/RECORD", manifest.dist_info));
+    let content = Content::Text {
+        bytes: record.into_bytes(),
+        mode: 0o644,
+    };
+    placing.files.push(Placed {
+        path: format!("{metadata}/RECORD"),
+        content,
+    });
+    placing.files
+}
+
+/// Where a distribution that was asked for by address came from (PEP 610).
+fn direct_url(url: &str, sha256: &str) -> Vec<u8> {
+    let information = serde_json::json!({
+        "archive_info": { "hash": format!("sha256={sha256}"), "hashes": { "sha256": sha256 } },
+        "url": url,
+    });
+    information.to_string().into_bytes()
+}
+
+struct Placing<'a> {
+    target: &'a Target,
+    files: Vec<Placed>,
+    record: Record,
+}
+
+impl Placing<'_> {
+    fn add_file(&mut self, path: String, file: &ManifestFile) {
+        if let Some(script) = &file.script {
+            return self.add_text(
+                path,
+                scripts::with_interpreter(script, &self.target.interpreter),
+                file.mode,
+            );
+        }
+        self.record
+            .add(relative(&path, &self.target.site_packages), &file.record, file.size);
+        let content = Content::Object {
+            digest: file.digest,
+            mode: file.mode,
+            size: file.size,
+        };
+        self.files.push(Placed { path, content });
+    }
+
+    fn add_text(&mut self, path: String, bytes: Vec<u8>, mode: u32) {
+        self.record.add(
+            relative(&path, &self.target.site_packages),
+            &record::digest(&bytes),
+            bytes.len() as u64,
+        );
+        self.files.push(Placed {
+            path,
+            content: Content::Text { bytes, mode },
+        });
+    }
+}
+
+/// An absolute path, as seen from a directory.
+fn relative(path: &str, directory: &str) -> String {
+    if let Some(rest) = path.strip_prefix(directory).and_then(|rest| rest.strip_prefix('/')) {
+        return rest.to_owned();
+    }
+    let shared = path
+        .split('/')
+        .zip(directory.split('/'))
+        .take_while(|(one, other)| one == other)
+        .count();
+    let up = directory.split('/').skip(shared).map(|_| "..");
+    up.chain(path.split('/').skip(shared)).collect::<Vec<_>>().join("/")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scripts::EntryPoint;
+    use crate::tests::target;
+
+    fn file(path: &str, script: Option<&str>) -> ManifestFile {
+        ManifestFile {
+            path: path.to_owned(),
+            digest: Digest::of(path.as_bytes()),
+            mode: 0o644,
+            size: 3,
+            record: "sha256=abc".to_owned(),
+            script: script.map(|script| script.as_bytes().to_vec()),
+        }
+    }
+
+    #[test]
+    fn an_installed_wheel_has_its_metadata() {
+        let manifest = Manifest {
+            dist_info: "demo-1.0.dist-info".to_owned(),
+            files: vec![
+                file("demo/__init__.py", None),
+                file("demo-1.0.data/scripts/tool", Some("#!python\npass\n")),
+                file("demo-1.0.data/data/share/demo.txt", None),
+            ],
+            entry_points: vec![EntryPoint {
+                name: "demo".into(),
+                module: "demo".into(),
+                function: "main".into(),
+            }],
+        };
+        let wheel = LinkedWheel {
+            name: "demo".to_owned(),
+            sha256: "00".to_owned(),
+            requested: true,
+            direct_url: Some("https://files.invalid/demo-1.0-py3-none-any.whl".to_owned()),
+        };
+        let placed = place(&wheel, &manifest, &target(), Installer::Uv);
+        assert_eq!(placed, place(&wheel, &manifest, &target(), Installer::Uv));
+        let text = |path: &str| match &placed.iter().find(|file| file.path.ends_with(path)).unwrap().content {
+            Content::Text { bytes, mode } => (String::from_utf8(bytes.clone()).unwrap(), *mode),
+            Content::Object { .. } => panic!("`{path}` is an object"),
+        };
+        assert_eq!(text("/bin/tool"), ("#!/usr/bin/python3\npass\n".to_owned(), 0o644));
+        assert_eq!(text("/bin/demo").1, 0o755);
+        assert_eq!(text("/INSTALLER").0, "uv\n");
+        insta::assert_snapshot!(text("/direct_url.json").0, @r#"{"archive_info":{"hash":"sha256=00","hashes":{"sha256":"00"}},"url":"https://files.invalid/demo-1.0-py3-none-any.whl"}"#);
+        insta::assert_snapshot!(text("/RECORD").0, @"
+        ../../../bin/demo,sha256=PMZz4CtJDiHtQQMyK1TX8ACI3hCsQT5foH_7qOC8JSY,286
+        ../../../bin/tool,sha256=4vtVx5c8L8HQwv2lwzbULBcR69rvfBdaIC7StC6uPK0,24
+        ../../../share/demo.txt,sha256=abc,3
+        demo-1.0.dist-info/INSTALLER,sha256=LDjFKbbqirilWXGia_0Uo3lsFc1zKP416eimZah7jNw,3
+        demo-1.0.dist-info/RECORD,,
+        demo-1.0.dist-info/REQUESTED,sha256=47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU,0
+        demo-1.0.dist-info/direct_url.json,sha256=q6W4XJWrtARwg27yZ1MNd1GmeMRq_4asAhKENgfuDkE,118
+        demo/__init__.py,sha256=abc,3
+        ");
+    }
+
+    #[test]
+    fn paths_are_relative_to_the_site() {
+        assert_eq!(
+            relative("/usr/local/bin/x", "/usr/local/lib/python3.11/dist-packages"),
+            "../../../bin/x"
+        );
+        assert_eq!(relative("/a/b/c", "/a/b"), "c");
+        assert_eq!(relative("/a/bc", "/a/b"), "../bc");
+    }
+}

@@ -1,0 +1,217 @@
+//! A stand-in for the resolver records what it is asked and answers from a fixture.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::*;
+use crate::request::RequirementsFile;
+use crate::tests::target;
+
+const LOCK: &str = r#"lock-version = "1.0"
+created-by = "uv"
+
+[[packages]]
+name = "demo"
+version = "1.0"
+wheels = [{ url = "https://files.invalid/demo-1.0-py3-none-any.whl", size = 5, hashes = { sha256 = "b4ec55f4195e3eb5d7abd1bf7e061763e864dd4954231fb8539a0ef8bb8260e5" } }]
+
+[[packages]]
+name = "helper"
+version = "2.0"
+wheels = [{ url = "https://files.invalid/helper-2.0-py3-none-any.whl", size = 5, hashes = { sha256 = "a4ec55f4195e3eb5d7abd1bf7e061763e864dd4954231fb8539a0ef8bb8260e5" } }]
+"#;
+
+/// A directory with an executable `uv` that does what `script` says.
+struct Stand {
+    directory: tempfile::TempDir,
+    _alone: MutexGuard<'static, ()>,
+}
+
+/// A child that another thread is just starting would keep a fresh script open for writing: it could not be executed.
+static ALONE: Mutex<()> = Mutex::new(());
+
+impl Stand {
+    fn new(script: &str) -> Self {
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("lock"), LOCK).unwrap();
+        let uv = directory.path().join("uv");
+        fs::write(
+            &uv,
+            format!("#!/bin/sh\nhere='{}'\n{script}\n", directory.path().display()),
+        )
+        .unwrap();
+        fs::set_permissions(&uv, std::fs::Permissions::from_mode(0o755)).unwrap();
+        Self { directory, _alone: alone }
+    }
+
+    /// One that answers with the lock and keeps its arguments.
+    fn answering() -> Self {
+        Self::new(
+            r#"case "$*" in *--emit-index-url*) echo "--index-url https://index.invalid/simple"; exit;; esac
+               echo "$@" > "$here/arguments"
+               cp pylock.toml "$here/preferences"
+               cp -r requirements-0 packages.txt "$here" 2>/dev/null
+               while [ "$1" != --output-file ]; do shift; done; cp "$here/lock" "$2""#,
+        )
+    }
+
+    fn resolve(&self, request: &Request, installed: &[Installed]) -> Result<Resolution, WheelError> {
+        let uv: PathBuf = self.directory.path().join("uv");
+        let cache = self.directory.path().join("cache");
+        let resolver = Resolver {
+            uv: &uv,
+            cache: &cache,
+            refresh: false,
+            cancel: &CancelToken::new(),
+        };
+        resolve(request, &target(), installed, &resolver)
+    }
+
+    fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.directory.path().join(name)).unwrap()
+    }
+}
+
+fn request(packages: &[&str]) -> Request {
+    Request {
+        packages: packages.iter().map(|&package| package.to_owned()).collect(),
+        ..Request::default()
+    }
+}
+
+fn has(name: &str, version: &str, site: &str) -> Installed {
+    Installed {
+        name: name.to_owned(),
+        version: version.to_owned(),
+        site: site.to_owned(),
+    }
+}
+
+#[test]
+fn the_resolver_is_asked_about_the_image() {
+    let stand = Stand::answering();
+    let mut request = request(&["demo>=1"]);
+    request.index_url = Some("https://own.invalid/simple".to_owned());
+    request.pre = true;
+    request.requirements = vec![RequirementsFile {
+        name: "deps/requirements.txt".to_owned(),
+        contents: "helper\n".to_owned(),
+    }];
+    let resolution = stand.resolve(&request, &[]).unwrap();
+    let requested: Vec<_> = resolution
+        .wheels
+        .iter()
+        .map(|wheel| (wheel.name.as_str(), wheel.requested))
+        .collect();
+    assert_eq!(requested, [("demo", true), ("helper", true)]);
+    let arguments = stand.read("arguments");
+    for expected in [
+        "pip compile",
+        "--only-binary :all:",
+        "--python-version 3.11 --python-platform x86_64-manylinux_2_36",
+        "--index-url https://own.invalid/simple",
+        "--prerelease allow",
+        "packages.txt requirements-0/requirements.txt",
+    ] {
+        assert!(arguments.contains(expected), "{expected} is not in {arguments}");
+    }
+    assert_eq!(stand.read("requirements-0/requirements.txt"), "helper\n");
+}
+
+#[test]
+fn what_the_image_has_stays() {
+    let stand = Stand::answering();
+    let site = &target().site_packages;
+    let resolution = stand
+        .resolve(&request(&["demo"]), &[has("helper", "2.0", site)])
+        .unwrap();
+    assert_eq!(resolution.kept, ["helper==2.0"]);
+    assert_eq!(resolution.wheels.len(), 1);
+    assert!(
+        stand
+            .read("preferences")
+            .contains("name = \"helper\"\nversion = \"2.0\"")
+    );
+
+    let replaced = stand
+        .resolve(&request(&["demo"]), &[has("helper", "1.0", site)])
+        .unwrap_err();
+    assert!(
+        matches!(&replaced, WheelError::NeedsSandbox { reason } if reason.contains("`helper` 1.0")),
+        "{replaced}"
+    );
+
+    let shadowed = stand.resolve(
+        &request(&["demo"]),
+        &[has("helper", "1.0", "/usr/lib/python3/dist-packages")],
+    );
+    assert_eq!(shadowed.unwrap().wheels.len(), 2);
+}
+
+#[test]
+fn sources_do_not_reach_the_resolver() {
+    let stand = Stand::new("touch \"$here/ran\"; exit 1");
+    let mut links = request(&["demo"]);
+    links.find_links = Some("/wheels".to_owned());
+    let mut options = request(&["demo"]);
+    options.extra_options = "--no-build-isolation".to_owned();
+    let mut file = request(&[]);
+    file.requirements = vec![RequirementsFile {
+        name: "r.txt".to_owned(),
+        contents: "-e .\n".to_owned(),
+    }];
+    for request in [
+        request(&["git+https://git.invalid/x"]),
+        request(&["./demo"]),
+        links,
+        options,
+        file,
+    ] {
+        let error = stand.resolve(&request, &[]).unwrap_err();
+        assert!(matches!(error, WheelError::NeedsSandbox { .. }), "{error}");
+    }
+    assert!(!stand.directory.path().join("ran").exists());
+}
+
+#[test]
+fn failures_keep_the_explanation_and_have_a_remedy() {
+    for (message, remedy) in [
+        (
+            "Because demo was not found in the package registry and you require demo, …",
+            "spelling",
+        ),
+        (
+            "Because there is no version of demo==9 and you require demo==9, …",
+            "versions that exist",
+        ),
+        (
+            "Couldn't parse requirement in `packages.txt` at position 0",
+            "write requirements as",
+        ),
+        ("Request failed after 3 retries: dns error", "network connection"),
+    ] {
+        let stand = Stand::new(&format!("cat >&2 <<'END'\nerror: {message}\nEND\nexit 1"));
+        let error = stand.resolve(&request(&["demo"]), &[]).unwrap_err();
+        assert_eq!(error.to_string(), message);
+        assert!(
+            error.remedy().is_some_and(|text| text.contains(remedy)),
+            "{message}: {:?}",
+            error.remedy()
+        );
+    }
+    let stand = Stand::new("echo 'error: Because demo==1 has no usable wheels' >&2; exit 1");
+    assert!(matches!(
+        stand.resolve(&request(&["demo"]), &[]),
+        Err(WheelError::NeedsSandbox { .. })
+    ));
+}
+
+#[test]
+fn a_missing_resolver_is_named() {
+    let stand = Stand::new("");
+    fs::remove_file(stand.directory.path().join("uv")).unwrap();
+    let error = stand.resolve(&request(&["demo"]), &[]).unwrap_err();
+    assert!(error.to_string().contains("pip install uv"), "{error}");
+}
