@@ -1,6 +1,7 @@
 //! Errors of building.
 
 use lamina_events::Cancelled;
+use lamina_store::StoreError;
 
 /// Why an image could not be built.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -51,7 +52,10 @@ pub enum BuildError {
 impl BuildError {
     /// A failure of the machinery, with all causes of `error` in one sentence.
     pub(crate) fn failed(error: &(dyn std::error::Error + 'static)) -> Self {
-        Self::Failed { message: causes(error), hint: None }
+        Self::Failed {
+            message: causes(error),
+            hint: None,
+        }
     }
 
     /// What the user can do, when it is known.
@@ -60,6 +64,17 @@ impl BuildError {
         match self {
             Self::Step { hint, .. } | Self::Invalid { hint, .. } | Self::Failed { hint, .. } => hint.as_deref(),
             Self::FileNotFound(_) | Self::NotADirectory(_) | Self::Cancelled => None,
+        }
+    }
+}
+
+impl From<StoreError> for BuildError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Cancelled(_) => Self::Cancelled,
+            StoreError::NotFound(_) => Self::FileNotFound(error.to_string()),
+            StoreError::NotADirectory(_) => Self::NotADirectory(error.to_string()),
+            error => Self::failed(&error),
         }
     }
 }

@@ -6,11 +6,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use lamina_bases::mirror::Mirror;
 use lamina_events::{CancelToken, Event, Miss, Sink};
 use lamina_fetch::Client;
 use lamina_image::{Definition, KeyMaterial, LayerKey, Node, Step};
-use lamina_sandbox::Launcher;
+use lamina_sandbox::{IdMap, Launcher};
 use lamina_store::{ImageRecord, LayerRecord, Store, StoreError};
 
 use crate::host::HostSettings;
@@ -30,15 +29,29 @@ pub struct Tools {
     pub fetch: Client,
     /// The `uv` program of the host, if there is one.
     pub uv: Option<PathBuf>,
-    pub(crate) host: Arc<HostSettings>,
-    mirror: Arc<OnceLock<Mirror>>,
+    /// The ids that the store maps.
+    pub id_map: IdMap,
+    /// Read on first use: a cached build has no need of them.
+    host: Arc<OnceLock<HostSettings>>,
 }
 
 impl Tools {
-    /// Puts the tools together and reads the host's network settings.
+    /// Puts the tools together.
     #[must_use]
-    pub fn new(store: Store, launcher: Launcher, fetch: Client, uv: Option<PathBuf>) -> Self {
-        Self { store, launcher, fetch, uv, host: Arc::default(), mirror: Arc::default() }
+    pub fn new(store: Store, launcher: Launcher, fetch: Client, uv: Option<PathBuf>, id_map: IdMap) -> Self {
+        Self {
+            store,
+            launcher,
+            fetch,
+            uv,
+            id_map,
+            host: Arc::default(),
+        }
+    }
+
+    /// The host's network settings.
+    pub(crate) fn host(&self) -> &HostSettings {
+        self.host.get_or_init(HostSettings::read)
     }
 }
 
@@ -77,7 +90,14 @@ impl<'a> Builder<'a> {
         sink: &'a Sink,
         cancel: &'a CancelToken,
     ) -> Self {
-        Self { tools, definition, options, sink, cancel, states: Mutex::default() }
+        Self {
+            tools,
+            definition,
+            options,
+            sink,
+            cancel,
+            states: Mutex::default(),
+        }
     }
 
     /// Builds the images that end at `targets`, in parallel. Steps that they share are executed once.
@@ -85,18 +105,26 @@ impl<'a> Builder<'a> {
     /// # Errors
     /// The first failure. The other images' builds are stopped then; layers that were finished stay in the store.
     pub fn build(&self, targets: &[&'a str]) -> Result<HashMap<String, BuiltImage>, BuildError> {
-        let invalid = |error: lamina_image::DefinitionError| BuildError::Invalid { message: error.to_string(), hint: None };
+        let invalid = |error: lamina_image::DefinitionError| BuildError::Invalid {
+            message: error.to_string(),
+            hint: None,
+        };
         self.definition.validate().map_err(invalid)?;
         let outcomes: Vec<_> = match targets {
             // The common case needs no thread.
             [target] => vec![(*target, self.build_one(target))],
             _ => std::thread::scope(|scope| {
-                let running: Vec<_> =
-                    targets.iter().map(|target| (*target, scope.spawn(|| self.build_one(target)))).collect();
+                let running: Vec<_> = targets
+                    .iter()
+                    .map(|target| (*target, scope.spawn(|| self.build_one(target))))
+                    .collect();
                 let join = |handle: std::thread::ScopedJoinHandle<'_, Result<BuiltImage, BuildError>>| {
                     handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
                 };
-                running.into_iter().map(|(target, handle)| (target, join(handle))).collect()
+                running
+                    .into_iter()
+                    .map(|(target, handle)| (target, join(handle)))
+                    .collect()
             }),
         };
         first_failure(outcomes)
@@ -107,7 +135,11 @@ impl<'a> Builder<'a> {
         let outcome = self.state(target).and_then(|state| {
             self.record_image(&state)?;
             let (image, seconds) = (state.image_id(), begin.elapsed().as_secs_f64());
-            self.sink.emit(Event::ImageBuilt { image, seconds, cached: state.cached });
+            self.sink.emit(Event::ImageBuilt {
+                image,
+                seconds,
+                cached: state.cached,
+            });
             Ok(state.built())
         });
         if outcome.is_err() {
@@ -118,7 +150,13 @@ impl<'a> Builder<'a> {
 
     /// The state after a node; computed once, by whoever comes first.
     fn state(&self, id: &'a str) -> Outcome {
-        let cell = Arc::clone(self.states.lock().unwrap_or_else(PoisonError::into_inner).entry(id).or_default());
+        let cell = Arc::clone(
+            self.states
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .entry(id)
+                .or_default(),
+        );
         cell.get_or_init(|| self.compute(id).map(Arc::new)).clone()
     }
 
@@ -129,7 +167,10 @@ impl<'a> Builder<'a> {
         })?;
         let parent = match &node.parent {
             Some(parent) => self.state(parent)?,
-            None => Arc::new(State { cached: true, ..State::default() }),
+            None => Arc::new(State {
+                cached: true,
+                ..State::default()
+            }),
         };
         self.cancel.check()?;
         let mut state = State::clone(&parent);
@@ -155,7 +196,10 @@ impl<'a> Builder<'a> {
     /// Finds or makes the layer of a step and puts it on top of the state.
     fn add_layer(&self, state: &mut State, node: &Node, parent: &State) -> Result<(), BuildError> {
         let step = NEXT_STEP.fetch_add(1, Ordering::Relaxed);
-        self.sink.emit(Event::StepQueued { step, title: node.title.clone() });
+        self.sink.emit(Event::StepQueued {
+            step,
+            title: node.title.clone(),
+        });
         let mut material = KeyMaterial::new(std::env::consts::ARCH);
         material.add("parent", parent.content().hex());
         material.add("config", serde_json::to_value(&parent.config).unwrap_or_default());
@@ -189,11 +233,18 @@ impl<'a> Builder<'a> {
     }
 
     fn find(&self, key: &LayerKey, forced: bool) -> Result<Option<LayerRecord>, StoreError> {
-        if forced { Ok(None) } else { self.tools.store.find_layer(key) }
+        if forced {
+            Ok(None)
+        } else {
+            self.tools.store.find_layer(key)
+        }
     }
 
     fn cached(&self, step: u64, record: LayerRecord) -> LayerRecord {
-        self.sink.emit(Event::StepCached { step, bytes: record.bytes });
+        self.sink.emit(Event::StepCached {
+            step,
+            bytes: record.bytes,
+        });
         record
     }
 
@@ -210,15 +261,28 @@ impl<'a> Builder<'a> {
         let begin = Instant::now();
         let miss = self.miss(node, material, forced)?;
         self.sink.emit(Event::StepStarted { step, miss });
-        let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_secs());
+        let created = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |age| age.as_secs());
         let name = format!("{created}-{}-{step}", material.key().0.short());
-        let values: Vec<String> = secrets::environment(&node.secrets).into_iter().map(|(_, value)| value).collect();
+        let values: Vec<String> = secrets::environment(&node.secrets)
+            .into_iter()
+            .map(|(_, value)| value)
+            .collect();
         let directory = self.tools.store.layout().logs();
         let mut log = StepLog::create(&directory, &name, step, self.sink.clone(), &values)
             .map_err(|error| BuildError::failed(&error))?;
-        let context =
-            StepContext { tools: self.tools, node, parent, number: step, sink: self.sink, cancel: self.cancel };
-        let outcome = plan.execute(&context, &mut log).and_then(|made| self.publish(node, made));
+        let context = StepContext {
+            tools: self.tools,
+            node,
+            parent,
+            number: step,
+            sink: self.sink,
+            cancel: self.cancel,
+        };
+        let outcome = plan
+            .execute(&context, &mut log)
+            .and_then(|made| self.publish(node, made));
         log.finish();
         let (committed, facts) = outcome.map_err(|error| self.failed(step, node, parent, error, &log))?;
         let seconds = begin.elapsed().as_secs_f64();
@@ -239,7 +303,12 @@ impl<'a> Builder<'a> {
             self.tools.store.record_layer(&record)?;
         }
         let bytes_shared = committed.bytes.saturating_sub(committed.bytes_new);
-        self.sink.emit(Event::StepFinished { step, seconds, bytes_new: committed.bytes_new, bytes_shared });
+        self.sink.emit(Event::StepFinished {
+            step,
+            seconds,
+            bytes_new: committed.bytes_new,
+            bytes_shared,
+        });
         Ok(record)
     }
 
@@ -252,7 +321,10 @@ impl<'a> Builder<'a> {
         self.cancel.check().map_err(BuildError::from)?;
         let environment = secrets::environment(&node.secrets);
         if !environment.is_empty() {
-            let search = secrets::FindSecrets { work: work.id().to_owned(), secrets: environment };
+            let search = secrets::FindSecrets {
+                work: work.id().to_owned(),
+                secrets: environment,
+            };
             let finding = self.tools.store.job(&search, &[]).map_err(StoreError::from)?;
             if let Some(secrets::Finding { variable, path }) = finding {
                 return Err(StepError::Failed {
@@ -270,7 +342,9 @@ impl<'a> Builder<'a> {
             return Ok(Miss::Forced);
         }
         Ok(match self.tools.store.latest_layer(&node.title)? {
-            Some(former) => Miss::Changed { parts: material.differences(&former.material) },
+            Some(former) => Miss::Changed {
+                parts: material.differences(&former.material),
+            },
             None => Miss::New,
         })
     }
@@ -291,11 +365,20 @@ impl<'a> Builder<'a> {
             log: Some(log.path()),
             shell: parent.as_ref().map(|image| format!("modal shell {image}")),
         });
-        BuildError::Step { title: node.title.clone(), message, tail: log.tail(), log: Some(log.path()), parent, hint }
+        BuildError::Step {
+            title: node.title.clone(),
+            message,
+            tail: log.tail(),
+            log: Some(log.path()),
+            parent,
+            hint,
+        }
     }
 
     fn record_image(&self, state: &State) -> Result<(), StoreError> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_secs());
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |age| age.as_secs());
         self.tools.store.record_image(&ImageRecord {
             id: state.image_id(),
             layers: state.layers.clone(),
@@ -319,7 +402,9 @@ fn apply_base(state: &mut State, record: &LayerRecord) {
 }
 
 /// All images, or the failure that made the others stop.
-fn first_failure(outcomes: Vec<(&str, Result<BuiltImage, BuildError>)>) -> Result<HashMap<String, BuiltImage>, BuildError> {
+fn first_failure(
+    outcomes: Vec<(&str, Result<BuiltImage, BuildError>)>,
+) -> Result<HashMap<String, BuiltImage>, BuildError> {
     let mut images = HashMap::new();
     let mut failure = None;
     for (target, outcome) in outcomes {
@@ -330,7 +415,13 @@ fn first_failure(outcomes: Vec<(&str, Result<BuiltImage, BuildError>)>) -> Resul
             Err(BuildError::Cancelled) => {
                 failure.get_or_insert(BuildError::Cancelled);
             }
-            Err(error) => failure = Some(failure.filter(|known| !matches!(known, BuildError::Cancelled)).unwrap_or(error)),
+            Err(error) => {
+                failure = Some(
+                    failure
+                        .filter(|known| !matches!(known, BuildError::Cancelled))
+                        .unwrap_or(error),
+                )
+            }
         }
     }
     failure.map_or(Ok(images), Err)

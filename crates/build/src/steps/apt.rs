@@ -1,6 +1,6 @@
 //! `apt_install`: the real apt, inside the sandbox, with lists and archives shared between builds.
 
-use lamina_image::{Digest, KeyMaterial};
+use lamina_image::KeyMaterial;
 use lamina_sandbox::Mount;
 use lamina_store::{CacheFilter, CommitRules, Store, StoreError, Work};
 use serde_json::Value;
@@ -20,17 +20,17 @@ pub(crate) struct AptPlan {
 pub(crate) fn plan(packages: &[String], material: &mut KeyMaterial) -> AptPlan {
     material.add("kind", "apt_install");
     material.add("packages", packages.to_vec());
-    AptPlan { packages: packages.to_vec() }
+    AptPlan {
+        packages: packages.to_vec(),
+    }
 }
 
 impl AptPlan {
     pub(crate) fn execute(self, context: &StepContext<'_>, log: &mut StepLog) -> Result<Made, StepError> {
         let store = &context.tools.store;
         let work = store.new_work()?;
-        let sources = Digest::of(context.tools.mirror().sources_list("").as_bytes()).short();
         let suite = context.parent.base.as_ref().map_or("other", |base| base.suite.name());
-        let lists = format!("apt-lists-{suite}-{sources}");
-        let archives = format!("apt-archives-{suite}");
+        let (lists, archives) = (format!("apt-lists-{suite}"), format!("apt-archives-{suite}"));
         let mounts = vec![
             cache_mount(store, &work, &lists, "/var/lib/apt/lists")?,
             cache_mount(store, &work, &archives, "/var/cache/apt")?,
@@ -44,10 +44,24 @@ impl AptPlan {
         };
         let exit = run.execute(context, &work, log)?;
         for cache in [&lists, &archives] {
-            store.harvest_cache(&work, cache, &CacheFilter { include: Vec::new(), exclude: scratch() })?;
+            store.harvest_cache(
+                &work,
+                cache,
+                &CacheFilter {
+                    include: Vec::new(),
+                    exclude: scratch(),
+                },
+            )?;
         }
-        let rules = CommitRules { package_step: true, drop_empty: exit.created_mountpoints };
-        Ok(Made::Work { work, rules, facts: Value::Null })
+        let rules = CommitRules {
+            package_step: true,
+            drop_empty: exit.created_mountpoints,
+        };
+        Ok(Made::Work {
+            work,
+            rules,
+            facts: Value::Null,
+        })
     }
 }
 
@@ -55,7 +69,12 @@ impl AptPlan {
 pub(crate) fn cache_mount(store: &Store, work: &Work, name: &str, target: &str) -> Result<Mount, StoreError> {
     let lower = store.cache_directory(name)?;
     let (upper, work) = store.new_cache_upper(work, name)?;
-    Ok(Mount::Cache { lower, upper, work, target: target.to_owned() })
+    Ok(Mount::Cache {
+        lower,
+        upper,
+        work,
+        target: target.to_owned(),
+    })
 }
 
 /// Files of apt's that are only of use while it runs.
@@ -81,7 +100,11 @@ update && apt-get install -y {packages}"
 /// A word for the shell.
 pub(crate) fn quote(word: &str) -> String {
     let plain = |character: char| character.is_ascii_alphanumeric() || "-_./:=@%+,".contains(character);
-    if !word.is_empty() && word.chars().all(plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', r"'\''")) }
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
 }
 
 #[cfg(test)]
@@ -90,7 +113,13 @@ mod tests {
 
     #[test]
     fn words_are_quoted_for_the_shell() {
-        for (word, quoted) in [("git", "git"), ("a b", "'a b'"), ("x'y", r"'x'\''y'"), ("", "''"), ("$(id)", "'$(id)'")] {
+        for (word, quoted) in [
+            ("git", "git"),
+            ("a b", "'a b'"),
+            ("x'y", r"'x'\''y'"),
+            ("", "''"),
+            ("$(id)", "'$(id)'"),
+        ] {
             assert_eq!(quote(word), quoted);
         }
     }

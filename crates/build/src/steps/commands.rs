@@ -4,7 +4,7 @@ use std::io::{Read, Write as _};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use lamina_image::KeyMaterial;
+use lamina_image::{Digest, KeyMaterial};
 use lamina_sandbox::{Exit, ExitStatus, Limits, Mount, SandboxError, SandboxSpec, Stdio, Upper};
 use lamina_store::{CommitRules, Work};
 use serde_json::Value;
@@ -22,9 +22,7 @@ const PROCESS_LIMIT: u64 = 16_384;
 /// Runs each argument as a shell command until one fails. Where the image still has its default apt sources, apt uses
 /// the host's mirror.
 const RUN_ALL: &str = r#"
-if [ -r /dev/lamina/sources.list ] && [ "$(sed -n 1p /etc/apt/sources.list 2>/dev/null)" = "$(sed -n 1p /dev/lamina/default-sources)" ]; then
-    export APT_CONFIG=/dev/lamina/apt-mirror.conf
-fi
+if cmp -s /etc/apt/sources.list /dev/lamina/image.list; then export APT_CONFIG=/dev/lamina/apt-mirror.conf; fi
 for command do
     /bin/sh -c "$command" || { status=$?; echo "command failed with exit code $status: $command" >&2; exit $status; }
 done
@@ -37,16 +35,28 @@ pub(crate) struct CommandsPlan {
 pub(crate) fn plan(commands: &[String], material: &mut KeyMaterial) -> CommandsPlan {
     material.add("kind", "run_commands");
     material.add("commands", commands.to_vec());
-    CommandsPlan { commands: commands.to_vec() }
+    CommandsPlan {
+        commands: commands.to_vec(),
+    }
 }
 
 impl CommandsPlan {
     pub(crate) fn execute(self, context: &StepContext<'_>, log: &mut StepLog) -> Result<Made, StepError> {
         let work = context.tools.store.new_work()?;
-        let run = Run { commands: &self.commands, ..Run::default() };
+        let run = Run {
+            commands: &self.commands,
+            ..Run::default()
+        };
         let exit = run.execute(context, &work, log)?;
-        let rules = CommitRules { package_step: false, drop_empty: exit.created_mountpoints };
-        Ok(Made::Work { work, rules, facts: Value::Null })
+        let rules = CommitRules {
+            package_step: false,
+            drop_empty: exit.created_mountpoints,
+        };
+        Ok(Made::Work {
+            work,
+            rules,
+            facts: Value::Null,
+        })
     }
 }
 
@@ -61,13 +71,15 @@ pub(crate) struct Run<'a> {
     pub(crate) mounts: Vec<Mount>,
     /// Further files for `/dev/lamina`: name and contents.
     pub(crate) files: &'a [(String, Vec<u8>)],
+    /// Layers with tools that lie over the image while the commands run.
+    pub(crate) tools: Vec<Digest>,
 }
 
 impl Run<'_> {
     /// Runs the commands; output goes to the log.
     pub(crate) fn execute(self, context: &StepContext<'_>, work: &Work, log: &mut StepLog) -> Result<Exit, StepError> {
         context.cancel.check().map_err(BuildError::from)?;
-        let spec = self.spec(context, work);
+        let spec = self.spec(context, work)?;
         let exit = run_logged(context, &spec, log)?;
         match exit.status {
             ExitStatus::Exited(0) => Ok(exit),
@@ -75,38 +87,60 @@ impl Run<'_> {
         }
     }
 
-    fn spec(self, context: &StepContext<'_>, work: &Work) -> SandboxSpec {
+    fn spec(self, context: &StepContext<'_>, work: &Work) -> Result<SandboxSpec, BuildError> {
         let parent = context.parent;
-        let mut host = HostSettings::clone(&context.tools.host);
+        let mut host = HostSettings::clone(context.tools.host());
         if let Some(base) = &parent.base {
-            host.add_mirror(&context.tools.mirror(), base.suite.name());
+            host.add_mirror(base.suite)?;
         }
         for (name, contents) in self.files {
             host.add_file(name, contents.clone());
         }
         let mut environment = host.environment;
         environment.insert("HOME".to_owned(), "/root".to_owned());
-        environment.insert("PATH".to_owned(), "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned());
-        environment.extend(self.environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+        environment.insert(
+            "PATH".to_owned(),
+            "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned(),
+        );
+        environment.extend(
+            self.environment
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
+        );
         environment.extend(parent.config.environment.clone());
         environment.extend(secrets::environment(&context.node.secrets));
         let store = &context.tools.store;
         let script = ["/bin/sh", "-c", RUN_ALL, "sh"].map(str::to_owned);
-        SandboxSpec {
+        Ok(SandboxSpec {
             hostname: "build".to_owned(),
-            layers: parent.layers.iter().rev().map(|digest| store.view_path(digest)).collect(),
-            upper: Upper::Store { upper: work.upper(), work: work.work_directory() },
+            layers: self
+                .tools
+                .iter()
+                .chain(parent.layers.iter().rev())
+                .map(|digest| store.view_path(digest))
+                .collect(),
+            upper: Upper::Store {
+                upper: work.upper(),
+                work: work.work_directory(),
+            },
             mounts: self.mounts,
             files: host.files,
             resolv_conf: host.resolv_conf,
             hosts: host.hosts,
             argv: script.into_iter().chain(self.commands.iter().cloned()).collect(),
             env: environment.into_iter().collect(),
-            cwd: parent.config.working_directory.clone().unwrap_or_else(|| "/".to_owned()),
-            limits: Limits { pids: Some(PROCESS_LIMIT), ..Limits::default() },
+            cwd: parent
+                .config
+                .working_directory
+                .clone()
+                .unwrap_or_else(|| "/".to_owned()),
+            limits: Limits {
+                pids: Some(PROCESS_LIMIT),
+                ..Limits::default()
+            },
             ignore_sync: true,
             ..SandboxSpec::default()
-        }
+        })
     }
 }
 
@@ -129,7 +163,15 @@ fn output_pipe() -> std::io::Result<(std::io::PipeReader, Stdio)> {
     let (reader, writer) = std::io::pipe()?;
     let stdin = OwnedFd::from(fs_err::File::open("/dev/null")?.into_parts().0);
     let stdout = OwnedFd::from(writer.try_clone()?);
-    Ok((reader, Stdio { stdin, stdout, stderr: OwnedFd::from(writer), socket: None }))
+    Ok((
+        reader,
+        Stdio {
+            stdin,
+            stdout,
+            stderr: OwnedFd::from(writer),
+            socket: None,
+        },
+    ))
 }
 
 fn pump(mut reader: std::io::PipeReader, log: &mut StepLog) -> std::io::Result<()> {
@@ -148,7 +190,10 @@ fn failure(status: ExitStatus, exit: &Exit, log: &StepLog) -> StepError {
         ExitStatus::Exited(code) => format!("a command ended with exit code {code}"),
         ExitStatus::Signaled(signal) => format!("it was ended by signal {signal}"),
     };
-    StepError::Failed { message, hint: hints::for_output(&log.tail()) }
+    StepError::Failed {
+        message,
+        hint: hints::for_output(&log.tail()),
+    }
 }
 
 fn sandbox_error(error: SandboxError) -> StepError {

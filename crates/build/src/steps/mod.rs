@@ -53,7 +53,12 @@ pub(crate) struct StepContext<'a> {
 impl StepContext<'_> {
     /// Reports how far the step is.
     pub(crate) fn progress(&self, what: &str, done: u64, total: u64) {
-        self.sink.emit(Event::StepProgress { step: self.number, what: what.to_owned(), done, total });
+        self.sink.emit(Event::StepProgress {
+            step: self.number,
+            what: what.to_owned(),
+            done,
+            total,
+        });
     }
 }
 
@@ -67,7 +72,10 @@ pub(crate) enum StepError {
 
 impl StepError {
     pub(crate) fn failed(message: impl Into<String>) -> Self {
-        Self::Failed { message: message.into(), hint: None }
+        Self::Failed {
+            message: message.into(),
+            hint: None,
+        }
     }
 }
 
@@ -86,9 +94,10 @@ impl From<lamina_store::StoreError> for StepError {
 /// Reads what a step depends on and computes its key material, beside what every step shares.
 pub(crate) fn plan(tools: &Tools, node: &Node, material: &mut KeyMaterial) -> Result<Plan, BuildError> {
     match &node.step {
-        Step::DebianSlim { python_version, local_python } => {
-            base::plan(python_version.as_deref(), local_python, material).map(Plan::Base)
-        }
+        Step::DebianSlim {
+            python_version,
+            local_python,
+        } => base::plan(python_version.as_deref(), local_python, material).map(Plan::Base),
         Step::AptInstall { packages } => Ok(Plan::Apt(apt::plan(packages, material))),
         Step::PipInstall { .. } | Step::UvPipInstall { .. } => {
             python::plan(&node.step, material).map(|plan| Plan::Python(Box::new(plan)))

@@ -29,16 +29,46 @@ pub(crate) struct PythonPlan {
 /// Requirements files are read here: their contents are part of the key.
 pub(crate) fn plan(step: &Step, material: &mut KeyMaterial) -> Result<PythonPlan, BuildError> {
     let (installer, packages, files, index, uv_version) = match step {
-        Step::UvPipInstall { packages, requirements, index, uv_version } => {
-            (Installer::Uv, packages, requirements.as_slice(), index, uv_version.clone())
-        }
+        Step::UvPipInstall {
+            packages,
+            requirements,
+            index,
+            uv_version,
+        } => (
+            Installer::Uv,
+            packages,
+            requirements.as_slice(),
+            index,
+            uv_version.clone(),
+        ),
         Step::PipInstall { packages, index } => (Installer::Pip, packages, [].as_slice(), index, None),
-        _ => return Err(BuildError::Invalid { message: "the step installs no Python packages".to_owned(), hint: None }),
+        _ => {
+            return Err(BuildError::Invalid {
+                message: "the step installs no Python packages".to_owned(),
+                hint: None,
+            });
+        }
     };
-    let requirements = files.iter().map(|path| read_requirements(path)).collect::<Result<Vec<_>, _>>()?;
-    material.add("kind", if installer == Installer::Uv { "uv_pip_install" } else { "pip_install" });
+    let requirements = files
+        .iter()
+        .map(|path| read_requirements(path))
+        .collect::<Result<Vec<_>, _>>()?;
+    material.add(
+        "kind",
+        if installer == Installer::Uv {
+            "uv_pip_install"
+        } else {
+            "pip_install"
+        },
+    );
     material.add("packages", packages.clone());
-    material.add("requirements", requirements.iter().map(|file| file.contents.clone()).collect::<Vec<_>>());
+    material.add(
+        "requirements",
+        requirements
+            .iter()
+            .map(|file| file.contents.clone())
+            .collect::<Vec<_>>(),
+    );
     material.add("index", describe(index));
     material.add("uv_version", uv_version.clone());
     let request = Request {
@@ -51,7 +81,11 @@ pub(crate) fn plan(step: &Step, material: &mut KeyMaterial) -> Result<PythonPlan
         extra_options: index.extra_options.clone(),
         installer,
     };
-    Ok(PythonPlan { request, index: index.clone(), uv_version })
+    Ok(PythonPlan {
+        request,
+        index: index.clone(),
+        uv_version,
+    })
 }
 
 fn read_requirements(path: &str) -> Result<RequirementsFile, BuildError> {
@@ -60,9 +94,9 @@ fn read_requirements(path: &str) -> Result<RequirementsFile, BuildError> {
             let name = path.rsplit('/').next().unwrap_or(path).to_owned();
             Ok(RequirementsFile { name, contents })
         }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            Err(BuildError::FileNotFound(format!("requirements file `{path}` does not exist")))
-        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(BuildError::FileNotFound(format!(
+            "requirements file `{path}` does not exist"
+        ))),
         Err(error) => Err(BuildError::failed(&error)),
     }
 }
@@ -99,5 +133,252 @@ impl PythonPlan {
             }
             Err(error) => Err(wheel_error(&error)),
         }
+    }
+}
+
+impl PythonPlan {
+    /// The fast way: wheels, linked into the upper.
+    fn install_wheels(&self, context: &StepContext<'_>, log: &mut StepLog) -> Result<Made, WheelError> {
+        let tools = context.tools;
+        let sandbox = |reason: &str| WheelError::NeedsSandbox {
+            reason: reason.to_owned(),
+        };
+        let target = target(context).ok_or_else(|| sandbox("the image's Python is not one that a base brought"))?;
+        let uv = tools
+            .uv
+            .as_deref()
+            .ok_or_else(|| sandbox("there is no `uv` beside the package"))?;
+        if self.uv_version.is_some() {
+            return Err(sandbox("a certain version of uv is asked for"));
+        }
+        let store = &tools.store;
+        let layers: Vec<String> = context
+            .parent
+            .layers
+            .iter()
+            .rev()
+            .map(|digest| store.view_path(digest))
+            .collect();
+        let installed = lamina_wheels::installed(store, &layers, &sites(&target))?;
+        context.progress("resolving", 0, 0);
+        let cache = store.layout().root().join("uv-cache");
+        let resolver = Resolver {
+            uv,
+            cache: &cache,
+            refresh: context.node.force_build,
+            cancel: context.cancel,
+        };
+        let resolution = lamina_wheels::resolve(&self.request, &target, &installed, &resolver)?;
+        let work = store.new_work().map_err(|error| WheelError::Job(error.into()))?;
+        let installation = lamina_wheels::Installation {
+            store,
+            work: &work,
+            launcher: &tools.launcher,
+            fetch: &tools.fetch,
+            layers: &layers,
+            python_layers: layers.last().map(std::slice::from_ref).unwrap_or_default(),
+            installer: self.request.installer,
+            progress: &|what, done, total| context.progress(what, done, total),
+            cancel: context.cancel,
+        };
+        let report = lamina_wheels::install(&resolution, &target, &installation)?;
+        for line in report.warnings.iter().chain(&resolution.kept).chain(&report.installed) {
+            log.line(line);
+        }
+        Ok(Made::Work {
+            work,
+            rules: CommitRules::default(),
+            facts: Value::Null,
+        })
+    }
+
+    /// The thorough way: the real installer, inside the sandbox.
+    fn install_in_sandbox(&self, context: &StepContext<'_>, log: &mut StepLog) -> Result<Made, StepError> {
+        let store = &context.tools.store;
+        let work = store.new_work()?;
+        let mounts = vec![cache_mount(store, &work, "python-installers", CACHE)?];
+        let mut files = Vec::new();
+        let mut requirements = String::new();
+        for (index, file) in self.request.requirements.iter().enumerate() {
+            let name = format!("requirements-{index}.txt");
+            requirements.push_str(&format!(" -r /dev/lamina/{name}"));
+            files.push((name, file.contents.clone().into_bytes()));
+        }
+        let flags = flags(&self.index, self.request.installer);
+        let packages: Vec<String> = self.request.packages.iter().map(|package| quote(package)).collect();
+        let arguments = format!("{flags}{requirements} {}", packages.join(" "));
+        let python = context
+            .parent
+            .base
+            .as_ref()
+            .map_or("python3", |base| base.interpreter.as_str());
+        let mut tools = Vec::new();
+        let command = match (self.request.installer, &self.uv_version) {
+            (Installer::Pip, _) => format!("{python} -m pip install {arguments}"),
+            (Installer::Uv, Some(version)) => format!(
+                "{python} -m pip install --quiet --target /dev/shm/uv {} && /dev/shm/uv/bin/uv pip install {UV_FLAGS} --python {python} {arguments}",
+                quote(&format!("uv=={version}"))
+            ),
+            (Installer::Uv, None) => {
+                tools.push(uv_layer(context)?);
+                format!("{UV} pip install {UV_FLAGS} --python {python} {arguments}")
+            }
+        };
+        let cache_variables = [
+            ("PIP_CACHE_DIR", "/dev/lamina-cache/pip"),
+            ("UV_CACHE_DIR", "/dev/lamina-cache/uv"),
+            ("UV_LINK_MODE", "copy"),
+            ("PYC_INVALIDATION_MODE", "unchecked-hash"),
+            ("PIP_ROOT_USER_ACTION", "ignore"),
+            ("PIP_BREAK_SYSTEM_PACKAGES", "1"),
+            ("PIP_DISABLE_PIP_VERSION_CHECK", "1"),
+        ];
+        let commands = [command];
+        let run = Run {
+            commands: &commands,
+            environment: &cache_variables,
+            mounts,
+            files: &files,
+            tools,
+        };
+        let exit = run.execute(context, &work, log)?;
+        // Only downloads are shared: what was built from source was built by code that may do anything.
+        let downloads = CacheFilter {
+            include: vec!["pip/http*".to_owned()],
+            exclude: Vec::new(),
+        };
+        store.harvest_cache(&work, "python-installers", &downloads)?;
+        let rules = CommitRules {
+            package_step: false,
+            drop_empty: exit.created_mountpoints,
+        };
+        Ok(Made::Work {
+            work,
+            rules,
+            facts: Value::Null,
+        })
+    }
+}
+
+/// Where the installers' caches are inside; below `/dev`, so that no layer gets a mount point.
+const CACHE: &str = "/dev/lamina-cache";
+/// Where the host's uv is inside.
+const UV: &str = "/__modal/bin/uv";
+/// Flags of every `uv pip install`.
+const UV_FLAGS: &str = "--break-system-packages --compile-bytecode";
+
+/// Index flags in the order that is documented, then the user's own.
+fn flags(index: &IndexOptions, installer: Installer) -> String {
+    let mut flags = String::new();
+    let options = [
+        ("--find-links", &index.find_links),
+        ("--index-url", &index.index_url),
+        ("--extra-index-url", &index.extra_index_url),
+    ];
+    for (flag, value) in options {
+        if let Some(value) = value {
+            flags.push_str(&format!("{flag} {} ", quote(value)));
+        }
+    }
+    if index.pre {
+        flags.push_str(if installer == Installer::Uv {
+            "--prerelease allow "
+        } else {
+            "--pre "
+        });
+    }
+    flags.push_str(&index.extra_options);
+    flags
+}
+
+/// A layer that holds the host's `uv`, to lie over the image while it is needed.
+fn uv_layer(context: &StepContext<'_>) -> Result<Digest, StepError> {
+    let uv = context.tools.uv.as_deref().ok_or_else(|| StepError::Failed {
+        message: "`uv` was not found on this machine".to_owned(),
+        hint: Some("install it beside the package with `pip install uv`, or use `pip_install`".to_owned()),
+    })?;
+    let entry = FileEntry {
+        source: uv.display().to_string(),
+        target: UV.to_owned(),
+        kind: FileKind::File,
+        ignore: None,
+    };
+    Ok(context
+        .tools
+        .store
+        .file_set_layer(&FileSet { entries: vec![entry] })?
+        .digest)
+}
+
+/// The interpreter that the base brought.
+fn target(context: &StepContext<'_>) -> Option<Target> {
+    let base = context.parent.base.as_ref()?;
+    Some(Target {
+        python: base.python_version.clone(),
+        interpreter: base.interpreter.clone(),
+        site_packages: base.site_packages.clone(),
+        scripts: base.scripts.clone(),
+        prefix: "/usr/local".to_owned(),
+        glibc: base.suite.glibc(),
+        machine: std::env::consts::ARCH.to_owned(),
+    })
+}
+
+/// Directories of installed distributions, in the order in which Python looks at them.
+fn sites(target: &Target) -> Vec<String> {
+    let series = target.python.splitn(3, '.').take(2).collect::<Vec<_>>().join(".");
+    vec![
+        target.site_packages.clone(),
+        "/usr/lib/python3/dist-packages".to_owned(),
+        format!("/usr/lib/python{series}/dist-packages"),
+    ]
+}
+
+fn wheel_error(error: &WheelError) -> StepError {
+    match error {
+        WheelError::Cancelled(_) => StepError::Other(BuildError::Cancelled),
+        WheelError::Resolution { .. } => StepError::Failed {
+            message: error.to_string(),
+            hint: error.remedy().map(str::to_owned),
+        },
+        error => StepError::Failed {
+            message: causes(error),
+            hint: None,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_do_not_enter_keys() {
+        for (url, clean) in [
+            (
+                "https://user:secret@index.example/simple",
+                "https://index.example/simple",
+            ),
+            ("https://index.example/a@b", "https://index.example/a@b"),
+            ("/wheels", "/wheels"),
+        ] {
+            assert_eq!(without_credentials(url), clean);
+        }
+    }
+
+    #[test]
+    fn flags_come_in_the_documented_order() {
+        let index = IndexOptions {
+            find_links: Some("/w".into()),
+            index_url: Some("https://i.example".into()),
+            extra_index_url: None,
+            pre: true,
+            extra_options: "--no-deps".into(),
+        };
+        assert_eq!(
+            flags(&index, Installer::Pip),
+            "--find-links /w --index-url https://i.example --pre --no-deps"
+        );
+        assert!(flags(&index, Installer::Uv).contains("--prerelease allow"));
     }
 }
