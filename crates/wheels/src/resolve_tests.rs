@@ -43,7 +43,10 @@ impl Stand {
         )
         .unwrap();
         fs::set_permissions(&uv, std::fs::Permissions::from_mode(0o755)).unwrap();
-        Self { directory, _alone: alone }
+        Self {
+            directory,
+            _alone: alone,
+        }
     }
 
     /// One that answers with the lock and keeps its arguments.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// What pip would use.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct PipSettings {
+pub struct PipSettings {
     pub(crate) index_url: Option<String>,
     pub(crate) extra_index_urls: Vec<String>,
     pub(crate) find_links: Vec<String>,
@@ -18,7 +18,8 @@ pub(crate) struct PipSettings {
 
 impl PipSettings {
     /// The settings of this process's user.
-    pub(crate) fn of_host() -> Self {
+    #[must_use]
+    pub fn of_host() -> Self {
         let mut values = BTreeMap::new();
         for path in configuration_files() {
             if let Ok(text) = fs_err::read_to_string(path) {
@@ -53,6 +54,59 @@ impl PipSettings {
             trusted_hosts: many("trusted-host"),
             certificates: one("cert"),
         }
+    }
+
+    /// The settings that make sense on another filesystem, as the variables that pip reads.
+    #[must_use]
+    pub fn environment(&self) -> Vec<(String, String)> {
+        let remote = |link: &&String| link.contains("://") && !link.starts_with("file://");
+        let find_links: Vec<_> = self.find_links.iter().filter(remote).cloned().collect();
+        let lists = [
+            ("PIP_EXTRA_INDEX_URL", self.extra_index_urls.join(" ")),
+            ("PIP_FIND_LINKS", find_links.join(" ")),
+            ("PIP_TRUSTED_HOST", self.trusted_hosts.join(" ")),
+            ("PIP_INDEX_URL", self.index_url.clone().unwrap_or_default()),
+        ];
+        let set = lists.into_iter().filter(|(_, value)| !value.is_empty());
+        set.map(|(name, value)| (name.to_owned(), value)).collect()
+    }
+
+    /// The same settings as environment variables of pip and `uv`, for use where the host's files are not: directories
+    /// and certificates are left out. Variables that the host has set for `uv` win.
+    #[must_use]
+    pub fn environment(&self) -> Vec<(String, String)> {
+        let remote = self
+            .find_links
+            .iter()
+            .filter(|link| link.contains("://") && !link.starts_with("file:"));
+        let remote: Vec<&str> = remote.map(String::as_str).collect();
+        let values = [
+            (
+                "PIP_INDEX_URL",
+                "UV_DEFAULT_INDEX",
+                self.index_url.clone().unwrap_or_default(),
+            ),
+            ("PIP_EXTRA_INDEX_URL", "UV_INDEX", self.extra_index_urls.join(" ")),
+            ("PIP_FIND_LINKS", "UV_FIND_LINKS", remote.join(" ")),
+            ("PIP_TRUSTED_HOST", "UV_INSECURE_HOST", self.trusted_hosts.join(" ")),
+            (
+                "PIP_NO_INDEX",
+                "UV_NO_INDEX",
+                if self.no_index { "1".to_owned() } else { String::new() },
+            ),
+        ];
+        let set = values.into_iter().filter(|(_, _, value)| !value.is_empty());
+        let variables = set.flat_map(|(pip, uv, value)| {
+            // `uv` separates find-links by commas.
+            let uv_value = if uv == "UV_FIND_LINKS" {
+                value.replace(' ', ",")
+            } else {
+                value.clone()
+            };
+            let uv = std::env::var_os(uv).is_none().then(|| (uv.to_owned(), uv_value));
+            std::iter::once((pip.to_owned(), value)).chain(uv)
+        });
+        variables.collect()
     }
 
     /// Find-links that exist: pip passes over a missing directory, `uv` does not.
@@ -156,6 +210,27 @@ mod tests {
         );
         assert_eq!(settings.certificates.as_deref(), Some("/etc/ca.pem"));
         assert!(settings.no_index);
+    }
+
+    #[test]
+    fn settings_travel_as_variables() {
+        let settings = PipSettings {
+            index_url: Some("https://index.invalid/simple".to_owned()),
+            find_links: vec!["/wheels".to_owned(), "https://links.invalid/".to_owned()],
+            certificates: Some("/etc/ca.pem".to_owned()),
+            ..PipSettings::default()
+        };
+        let variables = settings.environment();
+        let pip: Vec<_> = variables
+            .iter()
+            .filter(|(name, _)| name.starts_with("PIP_"))
+            .cloned()
+            .collect();
+        let expected = [
+            ("PIP_INDEX_URL", "https://index.invalid/simple"),
+            ("PIP_FIND_LINKS", "https://links.invalid/"),
+        ];
+        assert_eq!(pip, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
     }
 
     #[test]
