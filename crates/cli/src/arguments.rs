@@ -1,0 +1,244 @@
+//! The command line: commands, options and the help that teaches them.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::output::Progress;
+
+/// Declare container images in Python, build them layer by layer, run functions in them
+#[derive(Debug, Parser)]
+#[command(
+    name = "modal",
+    version,
+    arg_required_else_help = true,
+    disable_help_subcommand = true,
+    after_help = "\
+Examples:
+  modal run app.py --n 5          run the app's entrypoint with an argument
+  modal run app.py::describe      run one function
+  modal shell app.py::describe    open a shell in the image of a function
+  modal doctor                    see whether this machine can build and run images
+
+Environment:
+  MODAL_STORE      where images are kept (default: $XDG_DATA_HOME/modal or ~/.local/share/modal)
+  MODAL_PYTHON     the Python interpreter that imports apps
+  MODAL_PROGRESS   auto, tty, plain, json or quiet
+  NO_COLOR         no colours"
+)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a function or local entrypoint of an app, building its image first if need be
+    Run(Run),
+    /// Open a shell in an image
+    Shell(Shell),
+    /// List images and read their build logs
+    #[command(subcommand, arg_required_else_help = true)]
+    Image(Image),
+    /// Check whether this machine can build and run images, and say what to do if not
+    Doctor(Doctor),
+    /// Find or remove the store, where all images are kept
+    #[command(subcommand, arg_required_else_help = true)]
+    Store(Store),
+    /// Serve a Python program over an inherited socket (what `app.run()` starts)
+    #[command(hide = true)]
+    Engine(Output),
+}
+
+/// How progress is shown.
+#[derive(Debug, Args)]
+pub(crate) struct Output {
+    /// How progress is shown
+    #[arg(long, value_name = "HOW", value_enum, default_value_t, env = "MODAL_PROGRESS", hide_env = true)]
+    pub(crate) progress: Progress,
+}
+
+/// `modal run`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+REF names a Python file or, with -m, a module, and what to run in it:
+  app.py              the only local entrypoint, or else the only function
+  app.py::describe    the function or entrypoint `describe`
+  -m package.app      the module `package.app`
+
+Options of `modal run` come before REF; what follows REF goes to the function, one --option per parameter:
+  modal run app.py --n 5 --no-verbose
+  modal run -q -w result.json app.py::report --month 2024-05")]
+pub(crate) struct Run {
+    /// REF names a module, not a file
+    #[arg(short, long)]
+    pub(crate) module: bool,
+
+    /// Show no progress, only failures and what the program prints
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+
+    /// Write what the function returns (text or bytes) to a file
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) write_result: Option<PathBuf>,
+
+    /// Name of the environment that the program sees
+    #[arg(short, long, value_name = "NAME")]
+    pub(crate) env: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) output: Output,
+
+    /// What to run, and its arguments
+    #[arg(value_name = "REF [ARGS]", required = true, trailing_var_arg = true, num_args = 1.., allow_hyphen_values = false)]
+    pub(crate) reference_and_arguments: Vec<OsString>,
+}
+
+/// `modal shell`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  modal shell im-0a1b2c                    an image by its id, or a beginning of it (see `modal image list`)
+  modal shell app.py::describe             the image of a function, built first if need be
+  modal shell im-0a1b2c -c 'pip list'      one command instead of a shell; its exit code is passed on
+
+What is changed inside is gone when the shell ends.")]
+pub(crate) struct Shell {
+    /// An image id, or a Python file and function as in `modal run`
+    #[arg(value_name = "REF")]
+    pub(crate) reference: String,
+
+    /// REF names a module, not a file
+    #[arg(short, long)]
+    pub(crate) module: bool,
+
+    /// The command to run, read by the image's /bin/sh (default: /bin/bash, or /bin/sh where there is none)
+    #[arg(short, long, value_name = "COMMAND")]
+    pub(crate) cmd: Option<String>,
+
+    /// Give the command a terminal of its own (default: if this is one)
+    #[arg(long, overrides_with = "no_pty")]
+    pub(crate) pty: bool,
+
+    /// Connect the command to standard input and output as they are
+    #[arg(long)]
+    pub(crate) no_pty: bool,
+
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// `modal image`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Image {
+    /// List the images in the store, the one used last first
+    List {
+        /// One JSON array for programs
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the build log of an image
+    #[command(after_help = "\
+Examples:
+  modal image logs im-0a1b2c               the last layer's log
+  modal image logs im-0a1b2c --layers 3    the logs of the last three layers
+  modal image logs im-0a1b2c --all         the logs of all layers, the base's first")]
+    Logs {
+        /// An image id, or a beginning of it
+        id: String,
+        /// How many layers, counted from the last
+        #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..), conflicts_with = "all")]
+        layers: u32,
+        /// All layers
+        #[arg(long)]
+        all: bool,
+    },
+}
+
+/// `modal doctor`.
+#[derive(Debug, Args)]
+#[command(after_help = "The exit code is 1 if something is missing that builds or runs need.")]
+pub(crate) struct Doctor {
+    /// One JSON object for programs
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `modal store`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Store {
+    /// Print where the store is
+    Path,
+    /// Remove the store with all images, layers, caches and logs
+    #[command(after_help = "\
+Files of the store belong to user ids of containers, which `rm -rf` may not remove; this command does.")]
+    Remove {
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, Parser};
+
+    use super::*;
+
+    fn help(path: &[&str]) -> String {
+        let mut command = Arguments::command().term_width(100);
+        command.build();
+        let mut current = &mut command;
+        for name in path {
+            current = current.find_subcommand_mut(name).unwrap();
+        }
+        current.render_long_help().to_string()
+    }
+
+    fn run(words: &[&str]) -> Run {
+        match Arguments::try_parse_from(words).unwrap().command {
+            Command::Run(run) => run,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn definition_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn help_teaches() {
+        for path in [
+            &[][..],
+            &["run"],
+            &["shell"],
+            &["image"],
+            &["image", "list"],
+            &["image", "logs"],
+            &["doctor"],
+            &["store"],
+            &["store", "path"],
+            &["store", "remove"],
+        ] {
+            let name = format!("help_{}", path.join("_"));
+            insta::assert_snapshot!(name.trim_end_matches('_'), help(path));
+        }
+    }
+
+    #[test]
+    fn everything_after_the_reference_belongs_to_the_function() {
+        let parsed = run(&["modal", "run", "-q", "app.py::main", "--n", "5", "-q", "-m", "--", "--help", "x"]);
+        assert!(parsed.quiet && !parsed.module);
+        assert_eq!(parsed.reference_and_arguments, ["app.py::main", "--n", "5", "-q", "-m", "--", "--help", "x"]);
+    }
+
+    #[test]
+    fn unknown_options_before_the_reference_are_refused() {
+        for words in [&["modal", "run", "--nope", "app.py"][..], &["modal", "run"], &["modal", "image", "logs"]] {
+            assert_eq!(Arguments::try_parse_from(words).unwrap_err().exit_code(), 2, "{words:?}");
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! Terminal output: renderers that turn the engine's events into live rows, plain lines or JSON.
+//!
+//! Program output goes to the stream it was written to; everything that Lamina itself says goes to standard error.
+
+mod failure;
+mod plain;
+mod state;
+pub(crate) mod style;
+mod table;
+mod terminal;
+#[cfg(test)]
+mod tests;
+pub(crate) mod text;
+
+use std::io::{self, Write};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use clap::ValueEnum;
+use lamina_events::{CancelToken, Event, Sink, Stream};
+
+use style::Palette;
+
+/// How progress is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum Progress {
+    /// `tty` if standard error is a terminal, else `plain`
+    #[default]
+    Auto,
+    /// One live row per running step
+    Tty,
+    /// Every line of every step, with the step's number in front
+    Plain,
+    /// One JSON object per event and line on standard error, output of containers included
+    Json,
+    /// Only failures and the output of containers
+    Quiet,
+}
+
+/// Turns events into output. `now` is the time since the start.
+trait Renderer: Send {
+    /// Shows an event.
+    fn event(&mut self, event: &Event, now: Duration) -> io::Result<()>;
+
+    /// Brings what changes with time up to date.
+    fn tick(&mut self, _now: Duration) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Whether there is something on the screen that changes with time.
+    fn is_live(&self) -> bool {
+        false
+    }
+
+    /// Leaves the screen in order.
+    fn finish(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The two streams, and whether each is the terminal that rows are drawn on.
+struct Streams {
+    stdout: Box<dyn Write + Send>,
+    stderr: Box<dyn Write + Send>,
+    stdout_is_terminal: bool,
+    stderr_is_terminal: bool,
+}
+
+impl Streams {
+    fn standard() -> Self {
+        Self {
+            stdout: Box::new(io::stdout()),
+            stderr: Box::new(io::stderr()),
+            stdout_is_terminal: rustix::termios::isatty(io::stdout()),
+            stderr_is_terminal: rustix::termios::isatty(io::stderr()),
+        }
+    }
+
+    fn shares_terminal(&self, stream: Stream) -> bool {
+        match stream {
+            Stream::Stdout => self.stdout_is_terminal,
+            Stream::Stderr => self.stderr_is_terminal,
+        }
+    }
+
+    fn write(&mut self, stream: Stream, data: &[u8]) -> io::Result<()> {
+        let target = match stream {
+            Stream::Stdout => &mut self.stdout,
+            Stream::Stderr => &mut self.stderr,
+        };
+        target.write_all(data)?;
+        target.flush()
+    }
+}
+
+/// Where events are shown while a command runs.
+pub(crate) struct Screen {
+    shared: Arc<Shared>,
+    ticker: Option<JoinHandle<()>>,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+    started: Instant,
+    cancel: CancelToken,
+}
+
+struct State {
+    renderer: Box<dyn Renderer>,
+    finished: bool,
+    /// The reader of our output went away.
+    closed: bool,
+}
+
+impl Screen {
+    /// Shows events as `progress` says. If the reader of the output goes away, `cancel` is cancelled.
+    pub(crate) fn start(progress: Progress, cancel: CancelToken) -> Self {
+        let progress = match progress {
+            Progress::Auto if style::is_capable_terminal(io::stderr()) => Progress::Tty,
+            Progress::Auto => Progress::Plain,
+            chosen => chosen,
+        };
+        let streams = Streams::standard();
+        let palette = Palette::detect(io::stderr());
+        let renderer: Box<dyn Renderer> = match progress {
+            Progress::Tty => Box::new(terminal::Terminal::new(streams, palette, Box::new(terminal_size))),
+            Progress::Auto | Progress::Plain => Box::new(plain::Plain::new(streams)),
+            Progress::Json => Box::new(plain::Json::new(streams)),
+            Progress::Quiet => Box::new(plain::Quiet::new(streams, palette)),
+        };
+        let shared = Arc::new(Shared {
+            state: Mutex::new(State { renderer, finished: false, closed: false }),
+            changed: Condvar::new(),
+            started: Instant::now(),
+            cancel,
+        });
+        let ticker = (progress == Progress::Tty).then(|| {
+            let shared = Arc::clone(&shared);
+            std::thread::spawn(move || shared.keep_live())
+        });
+        Self { shared, ticker }
+    }
+
+    /// Where the engine sends its events.
+    pub(crate) fn sink(&self) -> Sink {
+        let shared = Arc::clone(&self.shared);
+        Sink::new(move |event| shared.show(&event))
+    }
+
+    /// Takes live rows away and stops. Returns whether the reader of the output went away before.
+    pub(crate) fn finish(mut self) -> bool {
+        let closed = {
+            let mut state = self.shared.lock();
+            state.finished = true;
+            // Nobody is left to be told when the output is gone.
+            let _ = state.renderer.finish();
+            state.closed
+        };
+        self.shared.changed.notify_all();
+        if let Some(ticker) = self.ticker.take() {
+            // A ticker that panicked has printed why.
+            let _ = ticker.join();
+        }
+        closed
+    }
+}
+
+impl Shared {
+    const FRAME: Duration = Duration::from_millis(100);
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn show(&self, event: &Event) {
+        let now = self.started.elapsed();
+        let mut state = self.lock();
+        if state.finished || state.closed {
+            return;
+        }
+        let was_live = state.renderer.is_live();
+        let outcome = state.renderer.event(event, now);
+        let became_live = !was_live && state.renderer.is_live();
+        if outcome.is_err() {
+            state.closed = true;
+        }
+        drop(state);
+        if outcome.is_err() {
+            self.cancel.cancel();
+        }
+        if became_live {
+            self.changed.notify_all();
+        }
+    }
+
+    fn keep_live(&self) {
+        let mut state = self.lock();
+        while !state.finished && !state.closed {
+            state = if state.renderer.is_live() {
+                if state.renderer.tick(self.started.elapsed()).is_err() {
+                    state.closed = true;
+                }
+                self.changed.wait_timeout(state, Self::FRAME).unwrap_or_else(PoisonError::into_inner).0
+            } else {
+                self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
+            };
+        }
+    }
+}
+
+/// Columns and rows of the terminal on standard error.
+fn terminal_size() -> (usize, usize) {
+    match rustix::termios::tcgetwinsize(io::stderr()) {
+        Ok(size) if size.ws_col > 0 && size.ws_row > 0 => (size.ws_col.into(), size.ws_row.into()),
+        _ => (80, 24),
+    }
+}

@@ -1,0 +1,153 @@
+//! The renderers for logs, programs and nobody: `plain`, `json` and `quiet`.
+
+use std::io;
+use std::time::Duration;
+
+use lamina_events::{Event, SCHEMA_VERSION, Stream};
+use serde::Serialize;
+
+use super::state::{Build, Status, Step};
+use super::style::Palette;
+use super::table::Table;
+use super::{Renderer, Streams, failure, text};
+
+/// Columns that the closing table may take where no terminal says.
+const WIDTH: usize = 120;
+
+/// Lines with the number of their step in front, in the order in which things happen.
+pub(crate) struct Plain {
+    streams: Streams,
+    build: Build,
+    /// Rows of the closing table so far.
+    rows: Vec<Step>,
+}
+
+impl Plain {
+    /// A renderer that writes to `streams`.
+    pub(crate) fn new(streams: Streams) -> Self {
+        Self { streams, build: Build::default(), rows: Vec::new() }
+    }
+
+    /// What the event has to say by itself.
+    fn lines(&self, event: &Event, now: Duration) -> Vec<String> {
+        let title = |step: &u64| self.build.step(*step).map_or_else(String::new, |step| step.title.clone());
+        match event {
+            Event::StepWaiting { step } => {
+                vec![format!("#{step} {}", title(step)), format!("#{step} WAITING for another process")]
+            }
+            Event::StepStarted { step, miss } => vec![format!("#{step} {} ({miss})", title(step))],
+            Event::StepLog { step, line } => {
+                let elapsed = self.build.step(*step).and_then(Step::active_since).map_or(0.0, |since| {
+                    now.saturating_sub(since).as_secs_f64()
+                });
+                vec![format!("#{step} {elapsed:.2} {}", text::clean(line)).trim_end().to_owned()]
+            }
+            Event::StepFailed { step, .. } => failure::report(&title(step), event, Palette::PLAIN),
+            Event::Warning { message } => vec![format!("warning: {message}")],
+            _ => Vec::new(),
+        }
+    }
+
+    /// What became final: steps from the cache or done, the table and the closing line.
+    fn settled(&mut self) -> Vec<String> {
+        let mut lines = Vec::new();
+        while let Some((number, step)) = self.build.next_unshown() {
+            match step.status {
+                Status::Cached { .. } => lines.push(format!("#{number} {} CACHED", step.title)),
+                Status::Finished { seconds, .. } => lines.push(format!("#{number} DONE {}", text::seconds(seconds))),
+                Status::Failed { seconds, .. } => lines.push(format!("#{number} FAILED {}", text::seconds(seconds))),
+                _ => {}
+            }
+            self.rows.push(step.clone());
+        }
+        let table = Table::new(&self.build, WIDTH, Palette::PLAIN);
+        if let Some(closing) = self.build.take_closing() {
+            lines.push(table.header());
+            lines.extend(self.rows.drain(..).map(|step| table.row(&step)));
+            lines.push(Table::closing(Palette::PLAIN, &closing));
+        }
+        lines
+    }
+}
+
+impl Renderer for Plain {
+    fn event(&mut self, event: &Event, now: Duration) -> io::Result<()> {
+        if let Event::ContainerOutput { stream, data, .. } = event {
+            return self.streams.write(*stream, data);
+        }
+        let own = self.lines(event, now);
+        self.build.apply(event, now);
+        let mut lines = self.settled();
+        lines.extend(own);
+        write_lines(&mut self.streams, &lines)
+    }
+}
+
+/// One JSON object per line on standard error, output of containers included.
+pub(crate) struct Json {
+    streams: Streams,
+}
+
+impl Json {
+    /// A renderer that writes to `streams`.
+    pub(crate) fn new(streams: Streams) -> Self {
+        Self { streams }
+    }
+}
+
+#[derive(Serialize)]
+struct Versioned<'a> {
+    version: u32,
+    seconds_since_start: f64,
+    #[serde(flatten)]
+    event: &'a Event,
+}
+
+impl Renderer for Json {
+    fn event(&mut self, event: &Event, now: Duration) -> io::Result<()> {
+        let seconds_since_start = (now.as_secs_f64() * 1000.0).round() / 1000.0;
+        let mut line = serde_json::to_vec(&Versioned { version: SCHEMA_VERSION, seconds_since_start, event })?;
+        line.push(b'\n');
+        self.streams.write(Stream::Stderr, &line)
+    }
+}
+
+/// Only failures and the output of containers.
+pub(crate) struct Quiet {
+    streams: Streams,
+    build: Build,
+    palette: Palette,
+}
+
+impl Quiet {
+    /// A renderer that writes to `streams`.
+    pub(crate) fn new(streams: Streams, palette: Palette) -> Self {
+        Self { streams, build: Build::default(), palette }
+    }
+}
+
+impl Renderer for Quiet {
+    fn event(&mut self, event: &Event, now: Duration) -> io::Result<()> {
+        match event {
+            Event::ContainerOutput { stream, data, .. } => self.streams.write(*stream, data),
+            Event::StepFailed { step, .. } => {
+                let title = self.build.step(*step).map_or_else(String::new, |step| step.title.clone());
+                write_lines(&mut self.streams, &failure::report(&title, event, self.palette))
+            }
+            _ => {
+                self.build.apply(event, now);
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Writes lines to standard error in one piece.
+fn write_lines(streams: &mut Streams, lines: &[String]) -> io::Result<()> {
+    if lines.is_empty() {
+        return Ok(());
+    }
+    let mut block = lines.join("\n");
+    block.push('\n');
+    streams.write(Stream::Stderr, block.as_bytes())
+}
