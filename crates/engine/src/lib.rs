@@ -1,1 +1,29 @@
-//! Placeholder.
+//! The façade over building and running: opens the store, starts the helper processes, serves the Python package, and
+//! answers what the command line asks.
+//!
+//! An [`Engine`] lives inside the `modal` process; there is no daemon. [`serve`] speaks the protocol of
+//! `docs/protocol.md` with one Python process: it builds the images of its app, runs its functions' inputs, and stops
+//! everything when the connection ends. The command line uses the same engine for images, logs and shells.
+
+mod app;
+mod engine;
+mod error;
+mod failure;
+mod idmap;
+mod images;
+mod protocol;
+mod session;
+mod shell;
+mod store_directory;
+
+pub use engine::{Engine, Options, helpers_entry};
+pub use error::EngineError;
+pub use images::ImageLog;
+pub use lamina_functions::FunctionSpec;
+pub use lamina_sandbox::doctor::{Finding, Status, probe};
+pub use lamina_sandbox::{Exit, ExitStatus, Sandbox, TerminalSize};
+pub use lamina_store::ImageRecord;
+pub use protocol::PROTOCOL;
+pub use session::{Described, serve};
+pub use shell::ShellTarget;
+pub use store_directory::store_directory;

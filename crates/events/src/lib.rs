@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-pub use cancel::{CancelToken, Cancelled};
+pub use cancel::{CancelGuard, CancelToken, Cancelled};
 
 /// Version of the JSON form of [`Event`].
 pub const SCHEMA_VERSION: u32 = 1;
@@ -184,7 +184,9 @@ pub struct Sink {
 impl Sink {
     /// Sends events to `consumer`.
     pub fn new(consumer: impl Fn(Event) + Send + Sync + 'static) -> Self {
-        Self { consumer: Arc::new(consumer) }
+        Self {
+            consumer: Arc::new(consumer),
+        }
     }
 
     /// Drops every event.

@@ -282,7 +282,8 @@ impl<'a> Container<'a> {
             }
             (Some(Ending::Unneeded), _) => return CallError::Stopped { function },
             (Some(Ending::Cancelled), _) => return CallError::Cancelled { function },
-            (Some(Ending::Broken(reason)), _) => reason,
+            (Some(Ending::NotSent(reason)), _) => return CallError::NotSent { function, reason },
+            (Some(Ending::Broken(reason)), _) | (_, ContainerEnd::Lost(reason)) => reason,
             (_, ContainerEnd::OutOfMemory) => {
                 return CallError::OutOfMemory {
                     function,
@@ -292,7 +293,6 @@ impl<'a> Container<'a> {
             }
             (_, ContainerEnd::Exited(code)) => return CallError::Exited { function, code, tail },
             (_, ContainerEnd::Signaled(signal)) => return CallError::Signaled { function, signal, tail },
-            (_, ContainerEnd::Lost(reason)) => reason,
         };
         CallError::Broken { function, reason, tail }
     }

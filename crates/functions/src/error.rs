@@ -102,8 +102,11 @@ impl CallError {
         match self {
             Self::TimedOut { .. } | Self::StartTimedOut { .. } => "FunctionTimeoutError",
             Self::OutOfMemory { .. } | Self::Exited { .. } | Self::Signaled { .. } => "RemoteError",
-            Self::NotStarted { .. } | Self::Broken { .. } | Self::NotSent { .. } => "ExecutionError",
-            Self::Cancelled { .. } | Self::Stopped { .. } => "InputCancellation",
+            Self::NotStarted { .. }
+            | Self::Broken { .. }
+            | Self::NotSent { .. }
+            | Self::Cancelled { .. }
+            | Self::Stopped { .. } => "ExecutionError",
         }
     }
 

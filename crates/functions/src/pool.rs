@@ -197,7 +197,7 @@ impl Shared {
             // The container's thread sees the same, and knows how it ended.
             return;
         }
-        let process = self.lock().end(handover.slot, Ending::Broken(error.to_string()));
+        let process = self.lock().end(handover.slot, Ending::NotSent(error.to_string()));
         if let Some(process) = process {
             process.kill();
         }

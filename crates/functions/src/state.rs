@@ -55,6 +55,8 @@ pub(crate) enum Ending {
     Unneeded,
     /// It broke the protocol.
     Broken(String),
+    /// Its input could not be sent to it.
+    NotSent(String),
 }
 
 struct Slot {

@@ -198,7 +198,7 @@ fn a_container_that_cannot_start_is_an_error_of_the_inputs() {
     );
 
     let bench = Bench::new(Start::NeverReady, |options| {
-        options.startup = Duration::from_millis(100)
+        options.startup = Duration::from_millis(100);
     });
     let failed = error(bench.run(1, "echo x"));
     assert!(matches!(failed, CallError::StartTimedOut { .. }), "{failed:?}");

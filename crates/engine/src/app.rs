@@ -1,0 +1,276 @@
+//! Getting an app ready: images, files, pools.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use lamina_build::{BuildOptions, Builder, BuiltImage, Tools};
+use lamina_events::{CancelToken, Event, Sink};
+use lamina_fetch::Client;
+use lamina_functions::{FunctionSpec, PACKAGE_TARGET, Pool, SandboxStarter, random_id};
+use lamina_image::{FileEntry, FileKind, FileSet, Ignore};
+use lamina_store::FileSetView;
+
+use crate::Engine;
+use crate::protocol::{Amount, AppRequest, Failure, FunctionRequest, Hello};
+use crate::session::{App, Backend, Described, Function};
+
+impl Backend for Engine {
+    fn start(&self, hello: &Hello, app: &AppRequest, sink: &Sink, cancel: &CancelToken) -> Result<App, Failure> {
+        let functions: Vec<&FunctionRequest> = app.functions.iter().collect();
+        let specs = self.prepare(hello, app, &functions, sink, cancel)?;
+        let images = functions.iter().zip(&specs).map(|(function, spec)| (function.image.clone(), spec.image_id.clone()));
+        let images = images.collect();
+        let start = |spec: FunctionSpec| {
+            let (name, options) = (spec.name.clone(), spec.pool_options());
+            let starter = SandboxStarter::new(self.launcher.clone(), self.store.clone(), spec);
+            (name, Function { id: random_id("fu"), pool: Arc::new(Pool::new(options, starter, sink.clone())) })
+        };
+        Ok(App { images, functions: specs.into_iter().map(start).collect() })
+    }
+
+    fn describe(
+        &self,
+        hello: &Hello,
+        app: &AppRequest,
+        sink: &Sink,
+        cancel: &CancelToken,
+    ) -> Result<Described, Failure> {
+        let function = select(app)?;
+        let mut specs = self.prepare(hello, app, &[function], sink, cancel)?;
+        specs.pop().map(|function| Described { function }).ok_or_else(|| no_function(app))
+    }
+}
+
+impl Engine {
+    /// Builds the images of `functions` and takes in their files, at the same time.
+    fn prepare(
+        &self,
+        hello: &Hello,
+        app: &AppRequest,
+        functions: &[&FunctionRequest],
+        sink: &Sink,
+        cancel: &CancelToken,
+    ) -> Result<Vec<FunctionSpec>, Failure> {
+        check(app)?;
+        let (images, files) = std::thread::scope(|scope| {
+            let files = scope.spawn(|| self.take_files(hello, functions, sink));
+            let images = self.build(hello, app, functions, sink, cancel);
+            (images, files.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        });
+        let (images, files) = (images?, files?);
+        functions.iter().map(|function| self.spec(function, &images, &files)).collect()
+    }
+
+    fn build(
+        &self,
+        hello: &Hello,
+        app: &AppRequest,
+        functions: &[&FunctionRequest],
+        sink: &Sink,
+        cancel: &CancelToken,
+    ) -> Result<HashMap<String, BuiltImage>, Failure> {
+        let mut seen = HashSet::new();
+        let targets: Vec<&str> =
+            functions.iter().map(|function| &*function.image).filter(|image| seen.insert(*image)).collect();
+        let fetch = Client::new(cancel.clone());
+        let tools = Tools::new(self.store.clone(), self.launcher.clone(), fetch, hello.uv.clone());
+        let options =
+            BuildOptions { force_build: app.options.force_build, ignore_cache: app.options.ignore_cache };
+        let builder = Builder::new(&tools, &app.images, options, sink, cancel);
+        builder.build(&targets).map_err(|error| Failure::of_build(error, hello.output))
+    }
+
+    /// Takes the package and the functions' files into the store, equal sets once.
+    fn take_files(&self, hello: &Hello, functions: &[&FunctionRequest], sink: &Sink) -> Result<Files, Failure> {
+        let take = |set: &FileSet| -> Result<Vec<String>, Failure> {
+            if set.is_empty() {
+                return Ok(Vec::new());
+            }
+            let view = self.store.file_set(set).map_err(|error| Failure::of_store(&error))?;
+            let FileSetView { views, warnings, .. } = view;
+            warnings.into_iter().for_each(|message| sink.emit(Event::Warning { message }));
+            Ok(views.iter().map(|digest| self.store.view_path(digest)).collect())
+        };
+        let mut files = Files { package: take(&package(&hello.package_directory))?, sets: Vec::new() };
+        for set in functions.iter().flat_map(|function| [&function.source, &function.mounts]) {
+            if files.find(set).is_none() {
+                let views = take(set)?;
+                files.sets.push((set.clone(), views));
+            }
+        }
+        Ok(files)
+    }
+
+    fn spec(
+        &self,
+        function: &FunctionRequest,
+        images: &HashMap<String, BuiltImage>,
+        files: &Files,
+    ) -> Result<FunctionSpec, Failure> {
+        let image = images.get(&function.image).ok_or_else(|| unknown_image(function))?;
+        let mut layers: Vec<String> = Vec::new();
+        for set in [&function.source, &function.mounts] {
+            layers.extend_from_slice(files.find(set).unwrap_or_default());
+        }
+        layers.extend(image.attachments.iter().rev().map(|digest| self.store.view_path(digest)));
+        layers.extend_from_slice(&files.package);
+        layers.extend(image.layers.iter().rev().map(|digest| self.store.view_path(digest)));
+        let secrets = function.secrets.iter().flat_map(|secret| &secret.values);
+        Ok(FunctionSpec {
+            name: function.name.clone(),
+            module: function.module.clone(),
+            image_id: image.id.clone(),
+            layers,
+            image_environment: image.config.environment.clone(),
+            working_directory: image.config.working_directory.clone(),
+            python: image.python.clone(),
+            environment: pairs(secrets.chain(&function.environment)),
+            timeout: timeout(function)?,
+            cpus: function.cpu.map(Amount::limit),
+            memory_bytes: function.memory.map(|memory| mebibytes(memory.limit())),
+        })
+    }
+}
+
+/// Local files in the store: views of each set, top-most first.
+struct Files {
+    package: Vec<String>,
+    sets: Vec<(FileSet, Vec<String>)>,
+}
+
+impl Files {
+    fn find(&self, set: &FileSet) -> Option<&[String]> {
+        self.sets.iter().find(|(known, _)| known == set).map(|(_, views)| &**views)
+    }
+}
+
+/// The files of the `modal` package.
+fn package(directory: &str) -> FileSet {
+    let patterns = ["**/__pycache__", "**/*.pyc"].map(str::to_owned).to_vec();
+    let ignore = Some(Ignore::Patterns { patterns, invert: false });
+    let target = PACKAGE_TARGET.to_owned();
+    FileSet { entries: vec![FileEntry { source: directory.to_owned(), target, kind: FileKind::Directory, ignore }] }
+}
+
+/// Refuses an app that does not hold together.
+fn check(app: &AppRequest) -> Result<(), Failure> {
+    let mut names = HashSet::new();
+    for function in &app.functions {
+        if !names.insert(&function.name) {
+            let message = format!("the app has two functions named `{}`: rename one of them", function.name);
+            return Err(Failure::new("InvalidError", message));
+        }
+        if app.images.node(&function.image).is_none() {
+            return Err(unknown_image(function));
+        }
+        timeout(function)?;
+        for (what, amount) in [("cpu", function.cpu), ("memory", function.memory)] {
+            if let Some(amount) = amount.filter(|amount| !(amount.limit() > 0.0 && amount.limit().is_finite())) {
+                let message = format!("`{what}={}` of function `{}` is no amount: give a positive number", amount.limit(), function.name);
+                return Err(Failure::new("InvalidError", message));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn unknown_image(function: &FunctionRequest) -> Failure {
+    let message = format!("function `{}` names the image `{}`, which is not defined", function.name, function.image);
+    Failure::new("ExecutionError", message)
+}
+
+fn timeout(function: &FunctionRequest) -> Result<Duration, Failure> {
+    let valid = Duration::try_from_secs_f64(function.timeout).ok().filter(|timeout| !timeout.is_zero());
+    valid.ok_or_else(|| {
+        let (name, timeout) = (&function.name, function.timeout);
+        let message = format!("`timeout={timeout}` of function `{name}` is no duration: give a positive number of seconds");
+        Failure::new("InvalidError", message)
+    })
+}
+
+/// The function that a shell is wanted for: the named one, or the only one.
+fn select(app: &AppRequest) -> Result<&FunctionRequest, Failure> {
+    match (&app.select, app.functions.as_slice()) {
+        (Some(name), functions) => {
+            functions.iter().find(|function| function.name == *name).ok_or_else(|| no_function(app))
+        }
+        (None, [only]) => Ok(only),
+        (None, _) => Err(no_function(app)),
+    }
+}
+
+fn no_function(app: &AppRequest) -> Failure {
+    let names: Vec<_> = app.functions.iter().map(|function| format!("`{}`", function.name)).collect();
+    let message = match (&app.select, names.is_empty()) {
+        (_, true) => "the app has no functions".to_owned(),
+        (Some(name), false) => format!("the app has no function `{name}`: it has {}", names.join(", ")),
+        (None, false) => format!("the app has several functions: name one of {}", names.join(", ")),
+    };
+    Failure::new("NotFoundError", message)
+}
+
+fn pairs<'a>(variables: impl Iterator<Item = (&'a String, &'a String)>) -> Vec<(String, String)> {
+    variables.map(|(name, value)| (name.clone(), value.clone())).collect()
+}
+
+/// Bytes of so many MiB; whole ones, as in Modal.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked to be positive; huge saturates")]
+fn mebibytes(count: f64) -> u64 {
+    (count as u64).saturating_mul(1 << 20)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn app(functions: &str, select: Option<&str>) -> AppRequest {
+        let text = format!(
+            r#"{{"request":1,"images":[{{"id":"0","step":{{"kind":"debian_slim","local_python":"3.11"}},"title":"debian_slim()"}}],
+                 "functions":{functions},"select":{}}}"#,
+            serde_json::to_string(&select).unwrap()
+        );
+        serde_json::from_str(&text).unwrap()
+    }
+
+    fn function(name: &str, more: &str) -> String {
+        format!(r#"{{"name":"{name}","image":"0","module":{{"kind":"module","name":"m"}},"timeout":300{more}}}"#)
+    }
+
+    #[test]
+    fn the_selected_function_is_the_named_one_or_the_only_one() {
+        let both = format!("[{},{}]", function("f", ""), function("g", ""));
+        let one = format!("[{}]", function("f", ""));
+        assert_eq!(select(&app(&both, Some("g"))).unwrap().name, "g");
+        assert_eq!(select(&app(&one, None)).unwrap().name, "f");
+        let message = |functions: &str, name| select(&app(functions, name)).unwrap_err().message;
+        assert_eq!(message(&both, None), "the app has several functions: name one of `f`, `g`");
+        assert_eq!(message(&both, Some("h")), "the app has no function `h`: it has `f`, `g`");
+        assert_eq!(message("[]", None), "the app has no functions");
+    }
+
+    #[test]
+    fn apps_that_do_not_hold_together_are_refused() {
+        let refused = |functions: &str| check(&app(functions, None)).unwrap_err().message;
+        assert_eq!(
+            refused(&format!("[{},{}]", function("f", ""), function("f", ""))),
+            "the app has two functions named `f`: rename one of them"
+        );
+        let cases = [
+            (r#","memory":-1"#, "`memory=-1` of function `f` is no amount: give a positive number"),
+            (r#","cpu":[1,0]"#, "`cpu=0` of function `f` is no amount: give a positive number"),
+        ];
+        for (more, message) in cases {
+            assert_eq!(refused(&format!("[{}]", function("f", more))), message);
+        }
+        let late = function("f", "").replace("300", "0");
+        assert!(refused(&format!("[{late}]")).starts_with("`timeout=0` of function `f`"));
+        assert!(check(&app(&format!("[{}]", function("f", r#","cpu":0.5,"memory":[128,256]"#)), None)).is_ok());
+    }
+
+    #[test]
+    fn memory_is_counted_in_mebibytes() {
+        assert_eq!(mebibytes(512.0), 512 << 20);
+        assert_eq!(mebibytes(1e300), u64::MAX);
+    }
+}

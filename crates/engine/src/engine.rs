@@ -1,0 +1,84 @@
+//! Opening the engine.
+
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use lamina_events::CancelToken;
+use lamina_sandbox::{Helpers, Launcher};
+use lamina_store::{JobTable, Layout, Store, worker_main};
+
+use crate::{EngineError, idmap, store_directory};
+
+/// Where the store's content is in the helper processes.
+const CONTENT: &str = "/store";
+
+/// How an engine is opened.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// The store directory; `None` is the user's own, see [`store_directory`].
+    pub store: Option<PathBuf>,
+    /// The binary that the helper processes run; `None` is the running one. Its `main` must call [`helpers_entry`] when
+    /// its first argument is `__helpers`.
+    pub helpers: Option<PathBuf>,
+    /// Stops whatever the engine does.
+    pub cancel: CancelToken,
+}
+
+/// An open store with its helper processes. Everything ends with the last use of it.
+#[derive(Debug)]
+pub struct Engine {
+    pub(crate) store: Store,
+    pub(crate) launcher: Launcher,
+    pub(crate) cancel: CancelToken,
+}
+
+impl Engine {
+    /// Opens the store, making it if need be, and starts the helper processes.
+    ///
+    /// # Performance
+    /// Nothing is read from the network or compiled, and no image is looked at: a run with nothing to build spends its
+    /// time elsewhere.
+    ///
+    /// # Errors
+    /// When the store cannot be used, or the machine does not allow sandboxes; messages name the remedy.
+    pub fn open(options: &Options) -> Result<Self, EngineError> {
+        let root = options.store.clone().map_or_else(store_directory, Ok)?;
+        let layout = Layout::prepare(&root)?;
+        let map = idmap::load_or_record(&layout.id_map_file())?;
+        if rustix::process::geteuid().is_root() {
+            layout.claim_content(map.root_uid(), map.root_gid())?;
+        }
+        let helpers = match &options.helpers {
+            Some(binary) => Helpers::start_with(binary, &layout.content(), &map)?,
+            None => Helpers::start(&layout.content(), &map)?,
+        };
+        let store = Store::open(layout, helpers.worker)?;
+        Ok(Self { store, launcher: helpers.launcher, cancel: options.cancel.clone() })
+    }
+
+    /// The store directory.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        self.store.layout().root()
+    }
+
+    /// Deletes the whole store, also the files that belong to other ids.
+    ///
+    /// # Errors
+    /// When something cannot be removed.
+    pub fn remove_store(self) -> Result<(), EngineError> {
+        drop(self.launcher);
+        Ok(self.store.remove()?)
+    }
+}
+
+/// The body of the helper processes: `main` calls it before anything else when the first argument is `__helpers`.
+pub fn helpers_entry() -> ! {
+    lamina_sandbox::helpers_main(serve_store)
+}
+
+/// The store worker, with the jobs of all crates.
+fn serve_store(socket: UnixStream) {
+    let jobs = lamina_build::jobs(lamina_wheels::jobs(lamina_bases::jobs(JobTable::new())));
+    worker_main(socket, Path::new(CONTENT), jobs);
+}

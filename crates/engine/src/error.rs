@@ -1,0 +1,48 @@
+//! Errors of the engine.
+
+use std::path::PathBuf;
+
+use lamina_build::BuildError;
+use lamina_sandbox::SandboxError;
+use lamina_store::StoreError;
+use lamina_wire::WireError;
+
+/// What can go wrong when the engine is opened or asked something.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// There is no place for the store.
+    #[error("there is no place for the store: set `MODAL_STORE` to an absolute path, or `HOME`")]
+    NoStoreDirectory,
+    /// `MODAL_STORE` is a relative path.
+    #[error("`MODAL_STORE` is the relative path `{0}`: set it to an absolute one")]
+    RelativeStore(PathBuf),
+    /// No image has this id.
+    #[error("there is no image `{0}` in the store: `modal image list` shows what there is")]
+    UnknownImage(String),
+    /// The recorded id map makes no sense.
+    #[error("`{path}` is damaged: {reason}; remove the store with `modal store remove` to start afresh")]
+    IdMap {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The Python side ended the conversation in a way that it should not.
+    #[error("the connection with Python failed: {0}")]
+    Connection(#[from] WireError),
+    /// The Python side broke the protocol.
+    #[error("the Python side broke the protocol: {0}")]
+    Protocol(String),
+    /// An image cannot be built.
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    /// A sandbox or the helper processes failed.
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A file cannot be read or written; the message names it.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+}

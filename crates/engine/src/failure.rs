@@ -1,0 +1,102 @@
+//! Errors in the form that Python raises them in.
+
+use lamina_build::BuildError;
+use lamina_functions::CallError;
+use lamina_store::StoreError;
+
+use crate::protocol::{Failure, ResultStatus};
+
+impl Failure {
+    /// A failure without advice.
+    pub(crate) fn new(error: &'static str, message: impl Into<String>) -> Self {
+        Self { error, message: message.into(), hint: None, image_id: None }
+    }
+
+    /// A failure of the build. Where the user does not see the build, the message holds what he would have seen.
+    pub(crate) fn of_build(error: BuildError, output: bool) -> Self {
+        let hint = error.hint().map(str::to_owned);
+        let mut message = error.to_string();
+        let (class, image_id) = match error {
+            BuildError::Step { tail, log, parent, .. } => {
+                if !output {
+                    append(&mut message, &tail, log.as_deref());
+                }
+                ("ImageBuildError", parent)
+            }
+            BuildError::Invalid { .. } => ("InvalidError", None),
+            BuildError::FileNotFound(_) => ("FileNotFoundError", None),
+            BuildError::NotADirectory(_) => ("NotADirectoryError", None),
+            BuildError::Failed { .. } => ("ExecutionError", None),
+            BuildError::Cancelled => ("KeyboardInterrupt", None),
+        };
+        Self { error: class, message, hint, image_id }
+    }
+
+    /// A failure to take in local files.
+    pub(crate) fn of_store(error: &StoreError) -> Self {
+        let class = match error {
+            StoreError::NotFound(_) => "FileNotFoundError",
+            StoreError::NotADirectory(_) => "NotADirectoryError",
+            StoreError::NotAFile(_) | StoreError::InvalidFileSet(_) => "InvalidError",
+            StoreError::Cancelled(_) => "KeyboardInterrupt",
+            _ => "ExecutionError",
+        };
+        Self::new(class, error.to_string())
+    }
+}
+
+/// Adds the end of a step's output, and where all of it is.
+fn append(message: &mut String, tail: &[String], log: Option<&str>) {
+    for line in tail {
+        message.push_str("\n  ");
+        message.push_str(line);
+    }
+    if let Some(log) = log {
+        message.push_str("\nthe full log is in ");
+        message.push_str(log);
+    }
+}
+
+/// A call's error as a result.
+pub(crate) fn of_call(error: &CallError) -> ResultStatus<'static> {
+    ResultStatus::Error { error: error.class(), message: error.to_string(), hint: error.hint() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_step_tells_everything_to_those_who_did_not_watch() {
+        let error = BuildError::Step {
+            title: "run_commands(\"false\")".into(),
+            message: "exit code 1".into(),
+            tail: vec!["one".into(), "two".into()],
+            log: Some("/logs/1.log".into()),
+            parent: Some("im-1".into()),
+            hint: Some("do something".into()),
+        };
+        let seen = Failure::of_build(error.clone(), true);
+        assert_eq!(seen.message, "`run_commands(\"false\")` failed: exit code 1");
+        assert_eq!((seen.error, seen.image_id.as_deref()), ("ImageBuildError", Some("im-1")));
+        assert_eq!(seen.hint.as_deref(), Some("do something"));
+        let unseen = Failure::of_build(error, false);
+        assert!(unseen.message.ends_with("exit code 1\n  one\n  two\nthe full log is in /logs/1.log"));
+    }
+
+    #[test]
+    fn errors_become_the_classes_of_the_reference() {
+        let cases = [
+            (BuildError::FileNotFound("x".into()), "FileNotFoundError"),
+            (BuildError::NotADirectory("x".into()), "NotADirectoryError"),
+            (BuildError::Invalid { message: "x".into(), hint: None }, "InvalidError"),
+            (BuildError::Failed { message: "x".into(), hint: None }, "ExecutionError"),
+            (BuildError::Cancelled, "KeyboardInterrupt"),
+        ];
+        for (error, class) in cases {
+            assert_eq!(Failure::of_build(error, true).error, class);
+        }
+        assert_eq!(Failure::of_store(&StoreError::NotFound("/x".into())).error, "FileNotFoundError");
+        assert_eq!(Failure::of_store(&StoreError::NotADirectory("/x".into())).error, "NotADirectoryError");
+    }
+}

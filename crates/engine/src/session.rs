@@ -1,0 +1,358 @@
+//! The conversation with one Python process.
+
+use std::collections::{BTreeMap, HashMap};
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::Scope;
+
+use lamina_events::{CancelGuard, CancelToken, Event, Sink};
+use lamina_functions::{FunctionSpec, Outcome, Pool, random_id};
+use lamina_wire::{Payload, Receiver, Sender, WireError};
+
+use crate::failure;
+use crate::protocol::{Answer, AppRequest, Failure, Hello, PROTOCOL, Request, ResultStatus};
+use crate::{Engine, EngineError};
+
+/// What the conversation needs done. A trait, so that the protocol is tested without a store.
+pub(crate) trait Backend: Sync {
+    /// Builds an app's images and makes its functions' pools.
+    fn start(&self, hello: &Hello, app: &AppRequest, sink: &Sink, cancel: &CancelToken) -> Result<App, Failure>;
+
+    /// Builds the image of one function.
+    fn describe(
+        &self,
+        hello: &Hello,
+        app: &AppRequest,
+        sink: &Sink,
+        cancel: &CancelToken,
+    ) -> Result<Described, Failure>;
+}
+
+/// A running app.
+pub(crate) struct App {
+    /// Image ids by node.
+    pub(crate) images: BTreeMap<String, String>,
+    /// Its functions by name.
+    pub(crate) functions: HashMap<String, Function>,
+}
+
+/// A function of a running app.
+pub(crate) struct Function {
+    /// Its id, `fu-…`.
+    pub(crate) id: String,
+    /// Its containers.
+    pub(crate) pool: Arc<Pool>,
+}
+
+/// A function whose image was built for a shell.
+#[derive(Debug, Clone)]
+pub struct Described {
+    /// What its containers are made of.
+    pub function: FunctionSpec,
+}
+
+/// Serves one Python process until it closes the connection or the connection fails; then nothing of its app is left.
+/// Answers the function that it asked to have described, if it did.
+///
+/// Cancelling `engine`'s token stops builds and calls, but Python hears of it as answers and ends the conversation itself.
+///
+/// # Errors
+/// When Python breaks the protocol.
+pub fn serve(engine: &Engine, socket: UnixStream, sink: &Sink) -> Result<Option<Described>, EngineError> {
+    converse(engine, socket, sink, &engine.cancel)
+}
+
+/// As [`serve`], with any backend.
+pub(crate) fn converse(
+    backend: &dyn Backend,
+    socket: UnixStream,
+    sink: &Sink,
+    cancel: &CancelToken,
+) -> Result<Option<Described>, EngineError> {
+    let sender = Sender::new(socket.try_clone()?);
+    let mut receiver = Receiver::new(socket);
+    let Some(hello) = greet(&mut receiver, &sender)? else { return Ok(None) };
+    let sink = if hello.output { sink.clone() } else { without_builds(sink) };
+    let ending = CancelToken::new();
+    let guard = cancel.on_cancel({
+        let ending = ending.clone();
+        move || ending.cancel()
+    });
+    let session = Session { backend, hello, sender, sink, ending, app: Mutex::default(), described: Mutex::default() };
+    let outcome = std::thread::scope(|scope| {
+        let outcome = session.read(scope, &mut receiver);
+        session.ending.cancel();
+        outcome
+    });
+    session.stop();
+    drop(guard);
+    outcome?;
+    let described = session.described.lock().unwrap_or_else(PoisonError::into_inner).take();
+    Ok(described)
+}
+
+/// Waits for the first message and answers it; nothing when the connection was closed without one.
+fn greet(receiver: &mut Receiver, sender: &Sender) -> Result<Option<Hello>, EngineError> {
+    let Some(frame) = receive(receiver, sender)? else { return Ok(None) };
+    let refuse = |error, message: String| {
+        send_error(sender, None, &Failure::new(error, message.clone()));
+        Err(EngineError::Protocol(message))
+    };
+    match serde_json::from_slice(&frame.control) {
+        Ok(Request::Hello(hello)) if hello.protocol == PROTOCOL => {
+            let welcome = Answer::Welcome { protocol: PROTOCOL, engine: env!("CARGO_PKG_VERSION") };
+            // Whether Python is still there shows with the next message.
+            let _ = sender.send(&welcome.encode(), &[], &[]);
+            Ok(Some(hello))
+        }
+        Ok(Request::Hello(hello)) => refuse(
+            "VersionError",
+            format!(
+                "the `modal` package {} speaks protocol `{}`, the engine {} speaks `{PROTOCOL}`: install both from \
+                 the same release",
+                hello.package,
+                hello.protocol,
+                env!("CARGO_PKG_VERSION"),
+            ),
+        ),
+        Ok(_) => refuse("ExecutionError", "the first message must be `hello`".to_owned()),
+        Err(error) => refuse("ExecutionError", format!("the first message is not understood: {error}")),
+    }
+}
+
+/// The next frame; a broken one is answered before it ends the conversation.
+fn receive(receiver: &mut Receiver, sender: &Sender) -> Result<Option<lamina_wire::Frame>, EngineError> {
+    match receiver.receive() {
+        // A process that dies while it sends tears its last frame.
+        Err(WireError::Truncated) => Ok(None),
+        Err(error) => {
+            send_error(sender, None, &Failure::new("ExecutionError", error.to_string()));
+            Err(error.into())
+        }
+        Ok(frame) => Ok(frame),
+    }
+}
+
+/// What becomes of the one app of a conversation.
+#[derive(Default)]
+enum AppState {
+    /// There is none.
+    #[default]
+    Absent,
+    /// Its images are being built, until this is cancelled.
+    Starting(CancelToken),
+    /// It runs. The guard stops its calls when the user cancels.
+    Running(Arc<App>, #[expect(dead_code, reason = "kept for its effect")] CancelGuard),
+}
+
+struct Session<'a> {
+    backend: &'a dyn Backend,
+    hello: Hello,
+    sender: Sender,
+    sink: Sink,
+    /// Cancelled by the user, and at the end of the connection.
+    ending: CancelToken,
+    app: Mutex<AppState>,
+    described: Mutex<Option<Described>>,
+}
+
+impl Session<'_> {
+    /// Reads messages until the connection is closed. Calls are handed on in this thread; building gets its own, so
+    /// that the end of the connection is noticed meanwhile.
+    fn read<'scope>(
+        &'scope self,
+        scope: &'scope Scope<'scope, '_>,
+        receiver: &mut Receiver,
+    ) -> Result<(), EngineError> {
+        while let Some(frame) = receive(receiver, &self.sender)? {
+            match serde_json::from_slice(&frame.control) {
+                Ok(Request::Call { call, function }) => self.call(call, &function, frame.payload),
+                Ok(Request::Cancel { call }) => self.cancel(call),
+                Ok(Request::Start(app)) => {
+                    scope.spawn(move || self.start(&app));
+                }
+                Ok(Request::Describe(app)) => {
+                    scope.spawn(move || self.describe(&app));
+                }
+                Ok(Request::Stop { request }) => {
+                    self.stop();
+                    self.answer(&Answer::Stopped { request });
+                }
+                Ok(Request::Hello(_)) => self.fail(None, &Failure::new("ExecutionError", "`hello` was sent twice")),
+                Err(error) => self.reject(&frame.control, &error),
+            }
+        }
+        Ok(())
+    }
+
+    fn call(&self, call: u64, function: &str, payload: Payload) {
+        let app = match &*self.lock() {
+            AppState::Running(app, _) => Some(Arc::clone(app)),
+            AppState::Absent | AppState::Starting(_) => None,
+        };
+        let Some(app) = app else {
+            return self.refuse(call, format!("function `{function}` was called, but no app runs"));
+        };
+        let Some(function) = app.functions.get(function) else {
+            return self.refuse(call, format!("the app has no function `{function}`"));
+        };
+        let sender = self.sender.clone();
+        function.pool.submit(call, payload, Box::new(move |outcome| answer_call(&sender, call, outcome)));
+    }
+
+    fn refuse(&self, call: u64, message: String) {
+        let status = ResultStatus::Error { error: "NotFoundError", message, hint: None };
+        self.answer(&Answer::Result { call, status });
+    }
+
+    /// Gives up a call. One that has ended meanwhile was answered already.
+    fn cancel(&self, call: u64) {
+        if let AppState::Running(app, _) = &*self.lock() {
+            let app = Arc::clone(app);
+            // The first pool that knows the call takes it.
+            let _ = app.functions.values().any(|function| function.pool.cancel(call));
+        }
+    }
+
+    fn start(&self, app: &AppRequest) {
+        let building = self.child_token();
+        {
+            let mut state = self.lock();
+            if !matches!(*state, AppState::Absent) {
+                let message = "this connection has an app already: stop it first";
+                return self.fail(Some(app.request), &Failure::new("ConflictError", message));
+            }
+            *state = AppState::Starting(building.0.clone());
+        }
+        let started = self.backend.start(&self.hello, app, &self.sink, &building.0);
+        match started.and_then(|started| self.adopt(started)) {
+            Ok(started) => self.answer(&Answer::Started {
+                request: app.request,
+                app_id: &random_id("ap"),
+                images: &started.images,
+                functions: started.functions.iter().map(|(name, function)| (&**name, &*function.id)).collect(),
+            }),
+            Err(failure) => {
+                *self.lock() = AppState::Absent;
+                self.fail(Some(app.request), &failure);
+            }
+        }
+    }
+
+    /// Makes an app the running one, unless it was stopped meanwhile.
+    fn adopt(&self, app: App) -> Result<Arc<App>, Failure> {
+        let mut state = self.lock();
+        match &*state {
+            AppState::Starting(building) if !building.is_cancelled() => {}
+            _ => return Err(Failure::new("KeyboardInterrupt", "the app was stopped while it started")),
+        }
+        let app = Arc::new(app);
+        let pools: Vec<_> = app.functions.values().map(|function| Arc::clone(&function.pool)).collect();
+        let guard = self.ending.on_cancel(move || pools.iter().for_each(|pool| pool.begin_stop()));
+        *state = AppState::Running(Arc::clone(&app), guard);
+        Ok(app)
+    }
+
+    fn describe(&self, app: &AppRequest) {
+        let building = self.child_token();
+        match self.backend.describe(&self.hello, app, &self.sink, &building.0) {
+            Ok(described) => {
+                let (function, image_id) = (described.function.name.clone(), described.function.image_id.clone());
+                *self.described.lock().unwrap_or_else(PoisonError::into_inner) = Some(described);
+                self.answer(&Answer::Described { request: app.request, function: &function, image_id: &image_id });
+            }
+            Err(failure) => self.fail(Some(app.request), &failure),
+        }
+    }
+
+    /// Stops the app; returns when no container is left.
+    fn stop(&self) {
+        let state = std::mem::take(&mut *self.lock());
+        match state {
+            AppState::Absent => {}
+            AppState::Starting(building) => building.cancel(),
+            AppState::Running(app, _) => {
+                app.functions.values().for_each(|function| function.pool.begin_stop());
+                app.functions.values().for_each(|function| function.pool.stop());
+            }
+        }
+    }
+
+    /// A token of its own for one build, because a build cancels its token when it fails.
+    fn child_token(&self) -> (CancelToken, CancelGuard) {
+        let child = CancelToken::new();
+        let guard = self.ending.on_cancel({
+            let child = child.clone();
+            move || child.cancel()
+        });
+        (child, guard)
+    }
+
+    /// Answers a message that is not understood, with its own number where that can be read.
+    fn reject(&self, control: &[u8], error: &serde_json::Error) {
+        #[derive(Default, serde::Deserialize)]
+        struct Numbers {
+            request: Option<u64>,
+            call: Option<u64>,
+        }
+        let numbers: Numbers = serde_json::from_slice(control).unwrap_or_default();
+        let message = format!("a message of the `modal` package is not understood: {error}");
+        if let Some(call) = numbers.call {
+            let status = ResultStatus::Error { error: "ExecutionError", message, hint: None };
+            return self.answer(&Answer::Result { call, status });
+        }
+        self.fail(numbers.request, &Failure::new("ExecutionError", message));
+    }
+
+    fn answer(&self, answer: &Answer<'_>) {
+        // A Python that is gone needs no answer; its end is noticed by the reading side.
+        let _ = self.sender.send(&answer.encode(), &[], &[]);
+    }
+
+    fn fail(&self, request: Option<u64>, failure: &Failure) {
+        send_error(&self.sender, request, failure);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, AppState> {
+        self.app.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn send_error(sender: &Sender, request: Option<u64>, failure: &Failure) {
+    // As in `answer`.
+    let _ = sender.send(&Answer::Error { request, failure }.encode(), &[], &[]);
+}
+
+/// Sends a call's outcome.
+fn answer_call(sender: &Sender, call: u64, outcome: Outcome) {
+    let (status, payload) = match outcome {
+        Outcome::Value(payload) => (ResultStatus::Ok, payload),
+        Outcome::Exception(payload) => (ResultStatus::Exception, payload),
+        Outcome::Error(error) => (failure::of_call(&error), Payload::default()),
+    };
+    let Err(error) = sender.forward(&Answer::Result { call, status }.encode(), &payload) else { return };
+    // If only the payload was the trouble, the caller still learns of it; if Python is gone, this fails too.
+    let message = format!("the result could not be handed over: {error}");
+    let status = ResultStatus::Error { error: "ExecutionError", message, hint: None };
+    let _ = sender.send(&Answer::Result { call, status }.encode(), &[], &[]);
+}
+
+/// A sink that leaves out how images are built.
+fn without_builds(sink: &Sink) -> Sink {
+    let sink = sink.clone();
+    Sink::new(move |event| {
+        let kept = matches!(
+            event,
+            Event::ContainerStarted { .. }
+                | Event::ContainerOutput { .. }
+                | Event::ContainerFinished { .. }
+                | Event::Warning { .. }
+        );
+        if kept {
+            sink.emit(event);
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests;
