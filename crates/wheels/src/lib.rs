@@ -31,4 +31,3 @@ pub use lock::{Resolution, Source, Wheel};
 pub use request::{Installed, Installer, Request, RequirementsFile, Target, normalize_name};
 pub use resolve::{Resolver, resolve};
 pub use settings::PipSettings;
-pub use settings::PipSettings;

@@ -56,57 +56,37 @@ impl PipSettings {
         }
     }
 
-    /// The settings that make sense on another filesystem, as the variables that pip reads.
-    #[must_use]
-    pub fn environment(&self) -> Vec<(String, String)> {
-        let remote = |link: &&String| link.contains("://") && !link.starts_with("file://");
-        let find_links: Vec<_> = self.find_links.iter().filter(remote).cloned().collect();
-        let lists = [
-            ("PIP_EXTRA_INDEX_URL", self.extra_index_urls.join(" ")),
-            ("PIP_FIND_LINKS", find_links.join(" ")),
-            ("PIP_TRUSTED_HOST", self.trusted_hosts.join(" ")),
-            ("PIP_INDEX_URL", self.index_url.clone().unwrap_or_default()),
-        ];
-        let set = lists.into_iter().filter(|(_, value)| !value.is_empty());
-        set.map(|(name, value)| (name.to_owned(), value)).collect()
-    }
-
     /// The same settings as environment variables of pip and `uv`, for use where the host's files are not: directories
     /// and certificates are left out. Variables that the host has set for `uv` win.
     #[must_use]
     pub fn environment(&self) -> Vec<(String, String)> {
-        let remote = self
-            .find_links
-            .iter()
-            .filter(|link| link.contains("://") && !link.starts_with("file:"));
-        let remote: Vec<&str> = remote.map(String::as_str).collect();
-        let values = [
+        let remote = |link: &&String| link.contains("://") && !link.starts_with("file:");
+        let find_links: Vec<String> = self.find_links.iter().filter(remote).cloned().collect();
+        let values: [(_, _, Vec<String>, _); 4] = [
             (
                 "PIP_INDEX_URL",
                 "UV_DEFAULT_INDEX",
-                self.index_url.clone().unwrap_or_default(),
+                self.index_url.iter().cloned().collect(),
+                " ",
             ),
-            ("PIP_EXTRA_INDEX_URL", "UV_INDEX", self.extra_index_urls.join(" ")),
-            ("PIP_FIND_LINKS", "UV_FIND_LINKS", remote.join(" ")),
-            ("PIP_TRUSTED_HOST", "UV_INSECURE_HOST", self.trusted_hosts.join(" ")),
-            (
-                "PIP_NO_INDEX",
-                "UV_NO_INDEX",
-                if self.no_index { "1".to_owned() } else { String::new() },
-            ),
+            ("PIP_EXTRA_INDEX_URL", "UV_INDEX", self.extra_index_urls.clone(), " "),
+            ("PIP_FIND_LINKS", "UV_FIND_LINKS", find_links, ","),
+            ("PIP_TRUSTED_HOST", "UV_INSECURE_HOST", self.trusted_hosts.clone(), " "),
         ];
-        let set = values.into_iter().filter(|(_, _, value)| !value.is_empty());
-        let variables = set.flat_map(|(pip, uv, value)| {
-            // `uv` separates find-links by commas.
-            let uv_value = if uv == "UV_FIND_LINKS" {
-                value.replace(' ', ",")
-            } else {
-                value.clone()
-            };
-            let uv = std::env::var_os(uv).is_none().then(|| (uv.to_owned(), uv_value));
-            std::iter::once((pip.to_owned(), value)).chain(uv)
-        });
-        variables.collect()
+        let mut variables = Vec::new();
+        for (pip, uv, list, separator) in values {
+            if list.is_empty() {
+                continue;
+            }
+            variables.push((pip.to_owned(), list.join(" ")));
+            if std::env::var_os(uv).is_none() {
+                variables.push((uv.to_owned(), list.join(separator)));
+            }
+        }
+        if self.no_index {
+            variables.push(("PIP_NO_INDEX".to_owned(), "1".to_owned()));
+        }
+        variables
     }
 
     /// Find-links that exist: pip passes over a missing directory, `uv` does not.
