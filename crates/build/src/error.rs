@@ -3,25 +3,30 @@
 use lamina_events::Cancelled;
 use lamina_store::StoreError;
 
+/// A step that failed, with everything that helps to find out why.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("`{title}` failed: {message}")]
+pub struct StepFailure {
+    /// The method call as the user wrote it.
+    pub title: String,
+    /// What went wrong.
+    pub message: String,
+    /// The last lines of the step's output.
+    pub tail: Vec<String>,
+    /// Where the full log is.
+    pub log: Option<String>,
+    /// The image id of the state before the step, which a shell can be opened in.
+    pub parent: Option<String>,
+    /// What the user can do, when it is known.
+    pub hint: Option<String>,
+}
+
 /// Why an image could not be built.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum BuildError {
     /// A step's command failed.
-    #[error("`{title}` failed: {message}")]
-    Step {
-        /// The method call as the user wrote it.
-        title: String,
-        /// What went wrong.
-        message: String,
-        /// The last lines of the step's output.
-        tail: Vec<String>,
-        /// Where the full log is.
-        log: Option<String>,
-        /// The image id of the state before the step, which a shell can be opened in.
-        parent: Option<String>,
-        /// What the user can do, when it is known.
-        hint: Option<String>,
-    },
+    #[error("{0}")]
+    Step(Box<StepFailure>),
     /// A step cannot be done as declared, found before anything ran.
     #[error("{message}")]
     Invalid {
@@ -62,7 +67,8 @@ impl BuildError {
     #[must_use]
     pub fn hint(&self) -> Option<&str> {
         match self {
-            Self::Step { hint, .. } | Self::Invalid { hint, .. } | Self::Failed { hint, .. } => hint.as_deref(),
+            Self::Step(failure) => failure.hint.as_deref(),
+            Self::Invalid { hint, .. } | Self::Failed { hint, .. } => hint.as_deref(),
             Self::FileNotFound(_) | Self::NotADirectory(_) | Self::Cancelled => None,
         }
     }

@@ -14,7 +14,7 @@ mod secrets;
 mod state;
 mod steps;
 
-pub use error::BuildError;
+pub use error::{BuildError, StepFailure};
 pub use schedule::{BuildOptions, Builder, Tools};
 pub use secrets::jobs;
 pub use state::BuiltImage;

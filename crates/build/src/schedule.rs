@@ -16,7 +16,7 @@ use crate::host::HostSettings;
 use crate::log::StepLog;
 use crate::state::State;
 use crate::steps::{self, Made, Plan, StepContext, StepError};
-use crate::{BuildError, BuiltImage, secrets};
+use crate::{BuildError, BuiltImage, StepFailure, secrets};
 
 /// What building works with.
 #[derive(Debug, Clone)]
@@ -365,14 +365,14 @@ impl<'a> Builder<'a> {
             log: Some(log.path()),
             shell: parent.as_ref().map(|image| format!("modal shell {image}")),
         });
-        BuildError::Step {
+        BuildError::Step(Box::new(StepFailure {
             title: node.title.clone(),
             message,
             tail: log.tail(),
             log: Some(log.path()),
             parent,
             hint,
-        }
+        }))
     }
 
     fn record_image(&self, state: &State) -> Result<(), StoreError> {

@@ -9,7 +9,12 @@ use crate::protocol::{Failure, ResultStatus};
 impl Failure {
     /// A failure without advice.
     pub(crate) fn new(error: &'static str, message: impl Into<String>) -> Self {
-        Self { error, message: message.into(), hint: None, image_id: None }
+        Self {
+            error,
+            message: message.into(),
+            hint: None,
+            image_id: None,
+        }
     }
 
     /// A failure of the build. Where the user does not see the build, the message holds what he would have seen.
@@ -17,11 +22,11 @@ impl Failure {
         let hint = error.hint().map(str::to_owned);
         let mut message = error.to_string();
         let (class, image_id) = match error {
-            BuildError::Step { tail, log, parent, .. } => {
+            BuildError::Step(failure) => {
                 if !output {
-                    append(&mut message, &tail, log.as_deref());
+                    append(&mut message, &failure.tail, failure.log.as_deref());
                 }
-                ("ImageBuildError", parent)
+                ("ImageBuildError", failure.parent)
             }
             BuildError::Invalid { .. } => ("InvalidError", None),
             BuildError::FileNotFound(_) => ("FileNotFoundError", None),
@@ -29,7 +34,12 @@ impl Failure {
             BuildError::Failed { .. } => ("ExecutionError", None),
             BuildError::Cancelled => ("KeyboardInterrupt", None),
         };
-        Self { error: class, message, hint, image_id }
+        Self {
+            error: class,
+            message,
+            hint,
+            image_id,
+        }
     }
 
     /// A failure to take in local files.
@@ -59,29 +69,42 @@ fn append(message: &mut String, tail: &[String], log: Option<&str>) {
 
 /// A call's error as a result.
 pub(crate) fn of_call(error: &CallError) -> ResultStatus<'static> {
-    ResultStatus::Error { error: error.class(), message: error.to_string(), hint: error.hint() }
+    ResultStatus::Error {
+        error: error.class(),
+        message: error.to_string(),
+        hint: error.hint(),
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use lamina_build::StepFailure;
+
     use super::*;
 
     #[test]
     fn a_failed_step_tells_everything_to_those_who_did_not_watch() {
-        let error = BuildError::Step {
+        let error = BuildError::Step(Box::new(StepFailure {
             title: "run_commands(\"false\")".into(),
             message: "exit code 1".into(),
             tail: vec!["one".into(), "two".into()],
             log: Some("/logs/1.log".into()),
             parent: Some("im-1".into()),
             hint: Some("do something".into()),
-        };
+        }));
         let seen = Failure::of_build(error.clone(), true);
         assert_eq!(seen.message, "`run_commands(\"false\")` failed: exit code 1");
-        assert_eq!((seen.error, seen.image_id.as_deref()), ("ImageBuildError", Some("im-1")));
+        assert_eq!(
+            (seen.error, seen.image_id.as_deref()),
+            ("ImageBuildError", Some("im-1"))
+        );
         assert_eq!(seen.hint.as_deref(), Some("do something"));
         let unseen = Failure::of_build(error, false);
-        assert!(unseen.message.ends_with("exit code 1\n  one\n  two\nthe full log is in /logs/1.log"));
+        assert!(
+            unseen
+                .message
+                .ends_with("exit code 1\n  one\n  two\nthe full log is in /logs/1.log")
+        );
     }
 
     #[test]
@@ -89,14 +112,32 @@ mod tests {
         let cases = [
             (BuildError::FileNotFound("x".into()), "FileNotFoundError"),
             (BuildError::NotADirectory("x".into()), "NotADirectoryError"),
-            (BuildError::Invalid { message: "x".into(), hint: None }, "InvalidError"),
-            (BuildError::Failed { message: "x".into(), hint: None }, "ExecutionError"),
+            (
+                BuildError::Invalid {
+                    message: "x".into(),
+                    hint: None,
+                },
+                "InvalidError",
+            ),
+            (
+                BuildError::Failed {
+                    message: "x".into(),
+                    hint: None,
+                },
+                "ExecutionError",
+            ),
             (BuildError::Cancelled, "KeyboardInterrupt"),
         ];
         for (error, class) in cases {
             assert_eq!(Failure::of_build(error, true).error, class);
         }
-        assert_eq!(Failure::of_store(&StoreError::NotFound("/x".into())).error, "FileNotFoundError");
-        assert_eq!(Failure::of_store(&StoreError::NotADirectory("/x".into())).error, "NotADirectoryError");
+        assert_eq!(
+            Failure::of_store(&StoreError::NotFound("/x".into())).error,
+            "FileNotFoundError"
+        );
+        assert_eq!(
+            Failure::of_store(&StoreError::NotADirectory("/x".into())).error,
+            "NotADirectoryError"
+        );
     }
 }

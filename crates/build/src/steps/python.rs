@@ -5,8 +5,7 @@
 //! real installer, inside the sandbox.
 
 use lamina_image::{Digest, FileEntry, FileKind, FileSet, IndexOptions, KeyMaterial, Step};
-use lamina_sandbox::Mount;
-use lamina_store::{CacheFilter, CommitRules, Work};
+use lamina_store::{CacheFilter, CommitRules};
 use lamina_wheels::{Installer, Request, RequirementsFile, Resolver, Target, WheelError};
 use serde_json::{Value, json};
 
@@ -16,9 +15,6 @@ use super::{Made, StepContext, StepError};
 use crate::BuildError;
 use crate::error::causes;
 use crate::log::StepLog;
-
-/// Downloads at a time; more makes name resolution stumble on some machines.
-const CONNECTIONS: usize = 8;
 
 pub(crate) struct PythonPlan {
     request: Request,
