@@ -53,7 +53,11 @@ impl Engine {
             None => Helpers::start(&layout.content(), &map)?,
         };
         let store = Store::open(layout, helpers.worker)?;
-        Ok(Self { store, launcher: helpers.launcher, cancel: options.cancel.clone() })
+        Ok(Self {
+            store,
+            launcher: helpers.launcher,
+            cancel: options.cancel.clone(),
+        })
     }
 
     /// The store directory.

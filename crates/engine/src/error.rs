@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use lamina_build::BuildError;
 use lamina_sandbox::SandboxError;
 use lamina_store::StoreError;
 use lamina_wire::WireError;
@@ -33,9 +32,6 @@ pub enum EngineError {
     /// The Python side broke the protocol.
     #[error("the Python side broke the protocol: {0}")]
     Protocol(String),
-    /// An image cannot be built.
-    #[error(transparent)]
-    Build(#[from] BuildError),
     /// A sandbox or the helper processes failed.
     #[error(transparent)]
     Sandbox(#[from] SandboxError),

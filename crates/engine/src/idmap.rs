@@ -10,8 +10,10 @@ use crate::EngineError;
 /// The id map recorded in `path`, or the present user's, recorded now.
 pub(crate) fn load_or_record(path: &Path) -> Result<IdMap, EngineError> {
     match fs_err::read(path) {
-        Ok(bytes) => serde_json::from_slice(&bytes)
-            .map_err(|error| EngineError::IdMap { path: path.to_owned(), reason: error.to_string() }),
+        Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| EngineError::IdMap {
+            path: path.to_owned(),
+            reason: error.to_string(),
+        }),
         Err(error) if error.kind() == ErrorKind::NotFound => record(path),
         Err(error) => Err(error.into()),
     }
@@ -41,7 +43,10 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("idmap.json");
         let first = load_or_record(&path).unwrap();
-        assert_eq!(serde_json::to_string(&load_or_record(&path).unwrap()).unwrap(), serde_json::to_string(&first).unwrap());
+        assert_eq!(
+            serde_json::to_string(&load_or_record(&path).unwrap()).unwrap(),
+            serde_json::to_string(&first).unwrap()
+        );
         assert_eq!(fs_err::read_dir(directory.path()).unwrap().count(), 1);
         fs_err::write(&path, "{").unwrap();
         assert!(load_or_record(&path).unwrap_err().to_string().contains("damaged"));

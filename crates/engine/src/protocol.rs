@@ -240,3 +240,179 @@ impl Answer<'_> {
         serde_json::to_vec(self).unwrap_or_default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Request {
+        serde_json::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn hello_is_pinned() {
+        let text = r#"{"type":"hello","protocol":1,"package":"0.1.0","python":"3.11.7","uv":"/bin/uv","cwd":"/home/me",
+                       "output":true,"package_directory":"/lib/modal"}"#;
+        let Request::Hello(hello) = read(text) else { panic!() };
+        let expected = Hello {
+            protocol: 1,
+            package: "0.1.0".into(),
+            uv: Some("/bin/uv".into()),
+            output: true,
+            package_directory: "/lib/modal".into(),
+        };
+        assert_eq!(hello, expected);
+    }
+
+    #[test]
+    fn app_start_is_pinned() {
+        let text = r#"{"type":"app.start","request":1,"app":{"name":"demo"},
+            "images":[{"id":"0","parent":null,"step":{"kind":"debian_slim","python_version":"3.11","local_python":"3.12"},
+                       "force_build":false,"title":"debian_slim(python_version=\"3.11\")","secrets":[]}],
+            "functions":[{"name":"describe","image":"0","module":{"kind":"script","name":"app","path":"/root/app.py"},
+                "source":{"entries":[{"source":"/w/app.py","target":"/root/app.py","kind":"file","ignore":null}]},
+                "mounts":{"entries":[{"source":"/w/src","target":"/root/src","kind":"directory",
+                                      "ignore":{"patterns":["**/*.pyc"],"invert":true}}]},
+                "environment":{"A":"1"},"secrets":[{"name":"s","values":{"TOKEN":"hunter2"}}],
+                "timeout":300,"cpu":0.5,"memory":[128,256],"is_generator":false}],
+            "options":{"force_build":true,"ignore_cache":false}}"#;
+        let Request::Start(app) = read(text) else { panic!() };
+        assert_eq!((app.request, app.images.nodes.len()), (1, 1));
+        assert_eq!(
+            app.options,
+            OptionsRequest {
+                force_build: true,
+                ignore_cache: false
+            }
+        );
+        let function = &app.functions[0];
+        assert_eq!(
+            function.module,
+            Module::Script {
+                name: "app".into(),
+                path: "/root/app.py".into()
+            }
+        );
+        assert_eq!((function.source.entries.len(), function.mounts.entries.len()), (1, 1));
+        assert_eq!(function.secrets[0].values["TOKEN"], "hunter2");
+        assert_eq!(
+            (function.cpu.unwrap().limit(), function.memory.unwrap().limit()),
+            (0.5, 256.0)
+        );
+        assert!(
+            !format!("{app:?}").contains("hunter2"),
+            "secrets stay out of debug output"
+        );
+    }
+
+    #[test]
+    fn the_other_requests_are_pinned() {
+        let Request::Describe(app) =
+            read(r#"{"type":"app.describe","request":1,"images":[],"functions":[],"select":"f"}"#)
+        else {
+            panic!()
+        };
+        assert_eq!(app.select.as_deref(), Some("f"));
+        let call = read(r#"{"type":"call","call":7,"function":"f"}"#);
+        assert!(matches!(call, Request::Call { call: 7, function } if function == "f"));
+        assert!(matches!(
+            read(r#"{"type":"cancel","call":7}"#),
+            Request::Cancel { call: 7 }
+        ));
+        assert!(matches!(
+            read(r#"{"type":"app.stop","request":2}"#),
+            Request::Stop { request: 2 }
+        ));
+        for rubbish in [
+            "",
+            "[]",
+            "{}",
+            r#"{"type":"exec"}"#,
+            r#"{"type":"call","call":"7","function":"f"}"#,
+        ] {
+            assert!(serde_json::from_str::<Request>(rubbish).is_err(), "{rubbish}");
+        }
+    }
+
+    #[test]
+    fn answers_are_pinned() {
+        let failure = Failure {
+            error: "ImageBuildError",
+            message: "no".into(),
+            hint: None,
+            image_id: Some("im-1".into()),
+        };
+        let images = BTreeMap::from([("3".to_owned(), "im-1".to_owned())]);
+        let functions = BTreeMap::from([("f", "fu-1")]);
+        let timed_out = ResultStatus::Error {
+            error: "FunctionTimeoutError",
+            message: "late".into(),
+            hint: None,
+        };
+        let cases = [
+            (
+                Answer::Welcome {
+                    protocol: 1,
+                    engine: "0.1.0",
+                },
+                r#"{"type":"welcome","protocol":1,"engine":"0.1.0"}"#,
+            ),
+            (
+                Answer::Started {
+                    request: 1,
+                    app_id: "ap-1",
+                    images: &images,
+                    functions,
+                },
+                r#"{"type":"app.started","request":1,"app_id":"ap-1","images":{"3":"im-1"},"functions":{"f":"fu-1"}}"#,
+            ),
+            (
+                Answer::Described {
+                    request: 1,
+                    function: "f",
+                    image_id: "im-1",
+                },
+                r#"{"type":"app.described","request":1,"function":"f","image_id":"im-1"}"#,
+            ),
+            (Answer::Stopped { request: 2 }, r#"{"type":"app.stopped","request":2}"#),
+            (
+                Answer::Error {
+                    request: Some(1),
+                    failure: &failure,
+                },
+                r#"{"type":"error","request":1,"error":"ImageBuildError","message":"no","hint":null,"image_id":"im-1"}"#,
+            ),
+            (
+                Answer::Error {
+                    request: None,
+                    failure: &failure,
+                },
+                r#"{"type":"error","error":"ImageBuildError","message":"no","hint":null,"image_id":"im-1"}"#,
+            ),
+            (
+                Answer::Result {
+                    call: 7,
+                    status: ResultStatus::Ok,
+                },
+                r#"{"type":"result","call":7,"status":"ok"}"#,
+            ),
+            (
+                Answer::Result {
+                    call: 7,
+                    status: ResultStatus::Exception,
+                },
+                r#"{"type":"result","call":7,"status":"exception"}"#,
+            ),
+            (
+                Answer::Result {
+                    call: 7,
+                    status: timed_out,
+                },
+                r#"{"type":"result","call":7,"status":"error","error":"FunctionTimeoutError","message":"late","hint":null}"#,
+            ),
+        ];
+        for (answer, text) in cases {
+            assert_eq!(String::from_utf8(answer.encode()).unwrap(), text);
+        }
+    }
+}

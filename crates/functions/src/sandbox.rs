@@ -41,10 +41,24 @@ impl SandboxStarter {
     fn upper(&self) -> Result<(Upper, Option<Work>), StartError> {
         let available = available_memory().unwrap_or(0);
         if self.spec.memory_bytes.is_none() && available >= MEMORY_FOR_CHANGES {
-            return Ok((Upper::Memory { limit_bytes: available / 2 }, None));
+            return Ok((
+                Upper::Memory {
+                    limit_bytes: available / 2,
+                },
+                None,
+            ));
         }
-        let work = self.store.new_work().map_err(|error| StartError { message: error.to_string(), hint: None })?;
-        Ok((Upper::Store { upper: work.upper(), work: work.work_directory() }, Some(work)))
+        let work = self.store.new_work().map_err(|error| StartError {
+            message: error.to_string(),
+            hint: None,
+        })?;
+        Ok((
+            Upper::Store {
+                upper: work.upper(),
+                work: work.work_directory(),
+            },
+            Some(work),
+        ))
     }
 
     /// Starts the runner with the image's own interpreter, or with the first one on its PATH.
@@ -77,7 +91,11 @@ impl SandboxStarter {
 impl ContainerStarter for SandboxStarter {
     fn start(&self, task: &str) -> Result<StartedContainer, StartError> {
         let (upper, work) = self.upper()?;
-        let spec = SandboxSpec { upper, socket_as_fd3: true, ..self.spec.sandbox(task) };
+        let spec = SandboxSpec {
+            upper,
+            socket_as_fd3: true,
+            ..self.spec.sandbox(task)
+        };
         let (sandbox, ends) = self.spawn(spec)?;
         let process = Arc::new(Process { sandbox, _work: work });
         Ok(StartedContainer {
@@ -96,12 +114,18 @@ impl FunctionSpec {
         SandboxSpec {
             hostname: "modal".to_owned(),
             layers: self.layers.clone(),
-            upper: Upper::Memory { limit_bytes: available_memory().unwrap_or(MEMORY_FOR_CHANGES) / 2 },
+            upper: Upper::Memory {
+                limit_bytes: available_memory().unwrap_or(MEMORY_FOR_CHANGES) / 2,
+            },
             resolv_conf: fs_err::read("/etc/resolv.conf").ok(),
             hosts: fs_err::read("/etc/hosts").ok(),
             env: self.environment(task).into_iter().collect(),
             cwd: self.directory(),
-            limits: Limits { memory_bytes: self.memory_bytes, cpus: self.cpus, pids: Some(PROCESS_LIMIT) },
+            limits: Limits {
+                memory_bytes: self.memory_bytes,
+                cpus: self.cpus,
+                pids: Some(PROCESS_LIMIT),
+            },
             network: Network::Host,
             ..SandboxSpec::default()
         }
