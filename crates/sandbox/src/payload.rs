@@ -35,9 +35,10 @@ pub(crate) struct Payload<'init> {
 
 /// Starts the command; returns when it runs, with the engine's end of its terminal.
 pub(crate) fn start(payload: Payload<'_>) -> Result<(Pid, Option<OwnedFd>), Failure> {
-    let (read, write) = pipe_with(PipeFlags::CLOEXEC).during("make", "a pipe")?;
+    let (read, low) = pipe_with(PipeFlags::CLOEXEC).during("make", "a pipe")?;
     // Above the descriptors that the command gets, which would replace it.
-    let write = rustix::io::fcntl_dupfd_cloexec(&write, 4).during("make", "a pipe")?;
+    let write = rustix::io::fcntl_dupfd_cloexec(&low, 4).during("make", "a pipe")?;
+    drop(low);
     match sys::split(0).during("fork", "pid 1")? {
         Side::Child => {
             drop(read);

@@ -192,8 +192,21 @@ pub(crate) fn set_disposition(signal: c_int, disposition: Disposition) {
         Disposition::Default => libc::SIG_DFL,
         Disposition::Ignore => libc::SIG_IGN,
     };
-    // SAFETY: both handlers are the kernel's own. It fails only for signals that cannot be changed, which is fine.
-    unsafe { libc::signal(signal, handler) };
+    /// The kernel's `struct sigaction`.
+    #[repr(C)]
+    struct Action {
+        handler: usize,
+        flags: c_ulong,
+        restorer: usize,
+        mask: u64,
+    }
+    let action = Action { handler, flags: 0, restorer: 0, mask: 0 };
+    // Not by the C library, which keeps two signals to itself; a parent may have ignored those as well.
+    // SAFETY: both handlers are the kernel's own and need no restorer; the set of signals has the size that is given. It
+    // fails only for signals that cannot be changed, which is fine.
+    unsafe {
+        libc::syscall(libc::SYS_rt_sigaction, signal, ptr::from_ref(&action), ptr::null_mut::<c_void>(), size_of::<u64>())
+    };
 }
 
 /// A set of signals.

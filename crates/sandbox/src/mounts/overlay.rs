@@ -135,8 +135,10 @@ impl Overlay<'_> {
     /// Removes the mark of an earlier mount of the same upper that it may be incomplete after a crash: a crash loses the
     /// whole directory of the step, so that none is left when the mark could matter.
     fn forgive_volatile(&self) {
-        for mark in ["incompat/volatile", "incompat"] {
-            let _ = unlinkat(CWD, format!("{}/work/{mark}", self.work), AtFlags::REMOVEDIR);
+        let directory = AtFlags::REMOVEDIR;
+        let marks = [("/volatile/dirty", AtFlags::empty()), ("/volatile", directory), ("", directory)];
+        for (mark, flags) in marks {
+            let _ = unlinkat(CWD, format!("{}/work/incompat{mark}", self.work), flags);
         }
     }
 }

@@ -77,7 +77,7 @@ pub(super) fn mount_dev(image: &mut Image, console: bool) -> Result<(), Failure>
 /// A `devpts` of the sandbox's own.
 fn terminals() -> Result<OwnedFd, Failure> {
     let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-    let options = [("newinstance", ""), ("ptmxmode", "0666"), ("mode", "0620")];
+    let options = [("ptmxmode", "0666"), ("mode", "0620")];
     // Group 5 is `tty` everywhere, but a store with a single id has no such group.
     let with_group: Vec<_> = options.into_iter().chain([("gid", "5")]).collect();
     new_filesystem("devpts", &with_group, attributes).or_else(|_| new_filesystem("devpts", &options, attributes))
