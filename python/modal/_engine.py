@@ -74,14 +74,14 @@ class Engine:
             "output": output,
             "package_directory": os.path.dirname(os.path.abspath(__file__)),
         }
-        self._send(encode_json(hello).encode())
+        self.send_frame(encode_json(hello).encode())
 
     def request(self, kind: str, body: dict[str, Any]) -> dict[str, Any]:
         """Asks the engine for something other than a call and waits for the answer."""
         number = next(self._numbers)
         receiver = Receiver()
         self._pending["request", number] = receiver
-        self._send(encode_json({"type": kind, "request": number, **body}).encode())
+        self.send_frame(encode_json({"type": kind, "request": number, **body}).encode())
         self.wait(receiver)
         control = receiver.arrived.popleft()[1]
         if control["type"] == "error":
@@ -91,7 +91,7 @@ class Engine:
     def start_call(self, receiver: Receiver, function: bytes, payload: bytes) -> int:
         """Sends one input; its result will arrive at `receiver` under the number that is returned."""
         number, control = self.prepare_call(receiver, function)
-        self._send(control, payload)
+        self.send_frame(control, payload)
         return number
 
     def prepare_call(self, receiver: Receiver, function: bytes) -> tuple[int, bytes]:
@@ -114,7 +114,7 @@ class Engine:
         for number in numbers:
             if self._pending.pop(number, None) is not None and self._failure is None:
                 try:
-                    self._send(b'{"type":"cancel","call":%d}' % number)
+                    self.send_frame(b'{"type":"cancel","call":%d}' % number)
                 except ServiceError:
                     return  # Nothing is left to cancel.
 
@@ -127,8 +127,7 @@ class Engine:
                         self._read_one()
                 finally:
                     self._read_lock.release()
-                    if self._sleepers:
-                        self._sleepers[0].wake()
+                    self._offer_turn()
             else:
                 self._sleep(receiver)
 
@@ -140,17 +139,26 @@ class Engine:
                     self._read_one()
             finally:
                 self._read_lock.release()
-                if self._sleepers:
-                    self._sleepers[0].wake()
+                self._offer_turn()
+
+    def stop(self) -> None:
+        """Stops the app and its containers. With the engine lost there is nothing left to stop."""
+        if self._failure is None:
+            try:
+                self.request("app.stop", {})
+            except ServiceError:
+                pass
 
     def close(self) -> None:
         """Ends the conversation; waits for an engine that this process started."""
         if self._failure is None:
             self._failure = ServiceError("the app has stopped")
+            self._connection.shut_down()
         self._connection.close()
         self._reap()
 
-    def _send(self, control: bytes, payload: bytes = b"") -> None:
+    def send_frame(self, control: bytes, payload: bytes = b"") -> None:
+        """Sends one frame."""
         self._check()
         try:
             with self._send_lock:
@@ -170,8 +178,7 @@ class Engine:
                     self._read_one()
             finally:
                 self._read_lock.release()
-                if self._sleepers:
-                    self._sleepers[0].wake()
+                self._offer_turn()
         else:
             self._connection.wait_writable()
 
@@ -186,11 +193,15 @@ class Engine:
                 lock.acquire()
         finally:
             self._sleepers.remove(receiver)
-        self._check_unless(receiver)
-
-    def _check_unless(self, receiver: Receiver) -> None:
+            if not self._read_lock.locked():
+                # The turn to read may have been offered to this thread, which may not need it any more.
+                self._offer_turn()
         if not receiver.arrived:
             self._check()
+
+    def _offer_turn(self) -> None:
+        if self._sleepers:
+            self._sleepers[0].wake()
 
     def _read_one(self) -> None:
         """Reads a frame and hands it to whom it belongs."""

@@ -35,6 +35,7 @@ JOIN_LIMIT = 64 << 10
 #: The most descriptors that the kernel passes in one message.
 MAXIMUM_FDS = 253
 
+SHUT_RDWR = 2
 SOL_SOCKET = 1
 SCM_RIGHTS = 1
 MSG_DONTWAIT = 0x40
@@ -117,6 +118,13 @@ class Connection:
     def fileno(self) -> int:
         """The socket's descriptor."""
         return self._socket.fileno()
+
+    def shut_down(self) -> None:
+        """Ends the conversation, also for threads that wait for the peer just now."""
+        try:
+            self._socket.shutdown(SHUT_RDWR)
+        except OSError:
+            pass  # The peer has gone already.
 
     def close(self) -> None:
         """Closes this end; the peer sees its end of the stream."""

@@ -1,0 +1,96 @@
+"""Declare a container image in Python, build it layer by layer, run functions in it.
+
+```python
+import modal
+
+image = modal.Image.debian_slim(python_version="3.11").uv_pip_install("pandas==2.2.3")
+app = modal.App("demo", image=image)
+
+
+@app.function()
+def describe(rows):
+    import pandas
+
+    return pandas.DataFrame(rows).describe().to_dict()
+
+
+@app.local_entrypoint()
+def main(n: int = 3):
+    print(describe.remote([{"x": i} for i in range(n)]))
+```
+
+Run it with ``modal run app.py --n 5``. Names load when they are first used, so that importing this package costs next to
+nothing, here and in every container.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from modal import exception as exception
+    from modal.app import App as App
+    from modal.file_pattern_matcher import FilePatternMatcher as FilePatternMatcher
+    from modal.functions import Function as Function
+    from modal.image import Image as Image
+    from modal.output import enable_output as enable_output
+    from modal.secret import Secret as Secret
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "App",
+    "FilePatternMatcher",
+    "Function",
+    "Image",
+    "Secret",
+    "enable_output",
+    "exception",
+    "is_local",
+]
+
+_HOMES = {
+    "App": "modal.app",
+    "FilePatternMatcher": "modal.file_pattern_matcher",
+    "Function": "modal.functions",
+    "Image": "modal.image",
+    "Secret": "modal.secret",
+    "enable_output": "modal.output",
+}
+
+_REPLACEMENTS = {
+    "Mount": "use `Image.add_local_dir`, `Image.add_local_file` or `Image.add_local_python_source`",
+    "Stub": "use `modal.App`",
+}
+
+
+def is_local() -> bool:
+    """Whether this code runs in your own process (True) or in a container (False).
+
+    Module-level code of an app runs in both places; this tells them apart.
+    """
+    import os
+
+    return os.environ.get("MODAL_IS_REMOTE") != "1"
+
+
+def __getattr__(name: str) -> object:
+    # `import_module` would cost the import of `importlib`.
+    home = _HOMES.get(name)
+    if home is not None:
+        value = getattr(__import__(home, None, None, [name]), name)
+        globals()[name] = value
+        return value
+    if name == "exception":
+        return __import__("modal.exception", None, None, ["Error"])
+    if name in _REPLACEMENTS:
+        raise AttributeError("`modal.%s` does not exist any more: %s" % (name, _REPLACEMENTS[name]))
+    if name.startswith("__"):
+        raise AttributeError("module `modal` has no attribute `%s`" % name)
+    raise AttributeError(
+        "`modal.%s` is not part of this version (%s); it has %s"
+        % (name, __version__, ", ".join("`%s`" % known for known in __all__))
+    )
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

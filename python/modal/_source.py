@@ -1,0 +1,67 @@
+"""Where a function's source is, and how its module is found again in the container."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from modal._files import SOURCE_ROOT, directory_entry, file_entry
+from modal.exception import InvalidError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from modal._files import Entry
+
+#: What an automatically shipped package leaves behind.
+PACKAGE_IGNORE = ("**/*.pyc", "**/__pycache__", "**/.*")
+
+
+def locate(function: Callable[..., Any]) -> tuple[dict[str, str], list[Entry]]:
+    """The module of a function as the engine names it, and the files that make it importable in a container.
+
+    A script is shipped alone, as ``/root/<name>.py``; of a module in a package, the whole top-level package is.
+    """
+    module = sys.modules.get(function.__module__)
+    name = module_name(module) if module is not None else function.__module__
+    if module is not None and getattr(module, "__package__", None):
+        top = name.split(".")[0]
+        entries = [
+            directory_entry(location, "%s/%s" % (SOURCE_ROOT, top), PACKAGE_IGNORE) for location in _locations(top)
+        ]
+        return {"kind": "module", "name": name}, entries
+    file = getattr(module, "__file__", None)
+    if file is None:
+        raise InvalidError(
+            "the function `%s` was defined in `%s`, which has no source file to take to the container"
+            % (function.__qualname__, function.__module__),
+            hint="put it into a file, and run that with `modal run` or `python`",
+        )
+    target = "%s/%s.py" % (SOURCE_ROOT, name)
+    return {"kind": "script", "name": name, "path": target}, [file_entry(file, target)]
+
+
+def module_name(module: Any) -> str:
+    """The name under which containers import a module; of `__main__`, the one it would have had."""
+    name: str = module.__name__
+    if name != "__main__":
+        return name
+    spec = getattr(module, "__spec__", None)
+    if spec is not None:
+        # `python -m package` runs `package.__main__`.
+        return str(spec.name)
+    file = getattr(module, "__file__", None)
+    return os.path.splitext(os.path.basename(file))[0] if file else name
+
+
+def alias_main() -> None:
+    """Makes `__main__` importable by its other name, so that its classes can come back from containers."""
+    main = sys.modules["__main__"]
+    sys.modules.setdefault(module_name(main), main)
+
+
+def _locations(package: str) -> list[str]:
+    module = sys.modules[package]
+    return list(getattr(module, "__path__", None) or [os.path.dirname(module.__file__ or "")])

@@ -1,0 +1,288 @@
+"""Apps: functions that run together."""
+
+from __future__ import annotations
+
+from modal._errors import trim_traceback
+from modal.exception import InvalidError
+from modal.functions import Function, Settings
+from modal.image import Image
+from modal.secret import Secret, check_secrets
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+    from types import TracebackType
+    from typing import Any, Generic, ParamSpec, TypeVar
+
+    from modal._engine import Engine
+
+    P = ParamSpec("P")
+    R = TypeVar("R")
+else:
+    from modal._typing import Generic, P, R
+
+DEFAULT_TIMEOUT = 300
+
+
+class LocalEntrypoint(Generic[P, R]):
+    """A function that `modal run` starts in your own process, with the command line's words as its arguments."""
+
+    def __init__(self, raw: Callable[P, R], app: App, name: str) -> None:
+        self._raw = raw
+        self._app = app
+        self._name = name
+        self.__name__ = raw.__name__
+        self.__doc__ = raw.__doc__
+        self.__wrapped__ = raw
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Calls the function."""
+        return self._raw(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return "<modal.LocalEntrypoint `%s` of %r>" % (self._name, self._app)
+
+
+class App:
+    """Functions that run together, and what they share: an image, secrets.
+
+    ```python
+    app = modal.App("demo", image=modal.Image.debian_slim().uv_pip_install("pandas"))
+
+
+    @app.function(timeout=60)
+    def describe(rows): ...
+    ```
+
+    `image` is for functions that name none (default: `Image.debian_slim()`); `secrets` are given to every function.
+    With ``include_source=False`` the functions' own source is not taken along, because the image contains it.
+    """
+
+    def __init__(
+        self,
+        name: str | None = None,
+        *,
+        image: Image | None = None,
+        secrets: Collection[Secret] = (),
+        include_source: bool = True,
+    ) -> None:
+        if name is not None and not isinstance(name, str):
+            raise InvalidError("the name of an app is a string, not `%s`" % type(name).__name__)
+        _check_image(image, "`modal.App`")
+        self._name = name
+        self._image = image
+        self._secrets = check_secrets(secrets, "`modal.App`")
+        self._include_source = include_source
+        self._functions: dict[str, Function[Any, Any]] = {}
+        self._entrypoints: dict[str, LocalEntrypoint[Any, Any]] = {}
+        self._app_id: str | None = None
+        self._engine: Engine | None = None
+
+    @property
+    def name(self) -> str | None:
+        """The app's name."""
+        return self._name
+
+    @property
+    def app_id(self) -> str | None:
+        """The id (`ap-…`) of the running app, or None."""
+        return self._app_id
+
+    def function(
+        self,
+        *positional: Any,
+        image: Image | None = None,
+        env: dict[str, str | None] | None = None,
+        secrets: Collection[Secret] = (),
+        timeout: int = DEFAULT_TIMEOUT,
+        cpu: float | None = None,
+        memory: int | None = None,
+        name: str | None = None,
+        include_source: bool | None = None,
+    ) -> Callable[[Callable[P, R]], Function[P, R]]:
+        """Makes a function of the app out of the function below.
+
+        ```python
+        @app.function(image=image, secrets=[modal.Secret.from_dict({"TOKEN": token})], timeout=60, memory=2048)
+        def work(x: int) -> int: ...
+        ```
+
+        `env` and `secrets` become environment variables of its containers. `timeout` is in seconds and holds for
+        each call; `cpu` is a number of cores, `memory` in MiB.
+        """
+        if positional:
+            _refuse_positional("function", positional[0])
+        _check_image(image, "`@app.function`")
+        settings = Settings(image, env, secrets, timeout, cpu, memory, include_source)
+        _check_limits(settings)
+
+        def decorate(raw: Callable[P, R]) -> Function[P, R]:
+            _check_target("function", raw)
+            known = name or raw.__name__
+            if known in self._functions:
+                import warnings
+
+                warnings.warn(
+                    "the app has two functions of the name `%s`; the later one counts" % known, stacklevel=2
+                )
+            function: Function[P, R] = Function(raw, self, known, settings)
+            self._functions[known] = function
+            return function
+
+        return decorate
+
+    def local_entrypoint(
+        self, *positional: Any, name: str | None = None
+    ) -> Callable[[Callable[P, R]], LocalEntrypoint[P, R]]:
+        """Makes the function below what `modal run` starts, in your own process.
+
+        ```python
+        @app.local_entrypoint()
+        def main(n: int = 3, verbose: bool = False):
+            print(work.remote(n))
+        ```
+
+        Its parameters become options: ``modal run app.py --n 5 --verbose``.
+        """
+        if positional:
+            _refuse_positional("local_entrypoint", positional[0])
+
+        def decorate(raw: Callable[P, R]) -> LocalEntrypoint[P, R]:
+            if not callable(raw):
+                raise InvalidError("`@app.local_entrypoint()` stands above a function, not `%s`" % type(raw).__name__)
+            known = name or raw.__name__
+            if known in self._entrypoints:
+                raise InvalidError("the app has two local entrypoints of the name `%s`" % known)
+            entrypoint: LocalEntrypoint[P, R] = LocalEntrypoint(raw, self, known)
+            self._entrypoints[known] = entrypoint
+            return entrypoint
+
+        return decorate
+
+    def run(self) -> RunningApp:
+        """Builds the app's images and makes its functions callable inside a ``with`` block.
+
+        ```python
+        if __name__ == "__main__":
+            with modal.enable_output(), app.run():
+                print(describe.remote(rows))
+        ```
+        """
+        return RunningApp(self)
+
+    def __repr__(self) -> str:
+        return "App(%r)" % self._name if self._name else "App()"
+
+    def _default_image(self) -> Image:
+        if self._image is None:
+            self._image = Image.debian_slim()
+        return self._image
+
+
+class RunningApp:
+    """The context manager of `App.run`."""
+
+    def __init__(self, app: App, output: bool | None = None) -> None:
+        self._app = app
+        self._output = output
+
+    def __enter__(self) -> App:
+        from modal import is_local
+        from modal._launch import connect
+        from modal._source import alias_main
+        from modal.output import is_output_enabled
+
+        app = self._app
+        if not is_local():
+            raise InvalidError(
+                "`app.run()` was called inside a container",
+                hint='module-level code runs there too: put it below `if __name__ == "__main__":`',
+            )
+        if app._engine is not None:
+            raise InvalidError("the app is already running", hint="`modal run` starts it for you")
+        engine = connect(is_output_enabled() if self._output is None else self._output)
+        try:
+            self._start(engine)
+        except BaseException as error:
+            engine.close()
+            trim_traceback(error)
+            raise
+        alias_main()
+        return app
+
+    def _start(self, engine: Engine) -> None:
+        from modal._graph import app_graph
+        from modal._wire import encode_json
+
+        app = self._app
+        graph, body = app_graph(app)
+        started = engine.request("app.start", body)
+        graph.record_ids(started.get("images") or {})
+        app._app_id = started.get("app_id")
+        app._engine = engine
+        for name, function in app._functions.items():
+            function._wire_name = encode_json(name).encode()
+            function._engine = engine
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        app = self._app
+        engine, app._engine, app._app_id = app._engine, None, None
+        for function in app._functions.values():
+            function._engine = None
+        if engine is None:
+            return
+        try:
+            engine.stop()
+        finally:
+            engine.close()
+        if error is not None:
+            trim_traceback(error)
+
+
+def _check_image(image: object, owner: str) -> None:
+    if image is not None and not isinstance(image, Image):
+        raise InvalidError("`image` of %s takes a `modal.Image`, not `%s`" % (owner, type(image).__name__))
+
+
+def _check_limits(settings: Settings) -> None:
+    if isinstance(settings.timeout, bool) or not isinstance(settings.timeout, int) or settings.timeout <= 0:
+        raise InvalidError("`timeout` takes a positive number of seconds, not `%r`" % (settings.timeout,))
+    for name in ("cpu", "memory"):
+        value = getattr(settings, name)
+        kinds = (int, float) if name == "cpu" else (int,)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, kinds) or value <= 0):
+            raise InvalidError(
+                "`%s` takes a positive %s, not `%r`"
+                % (name, "number of cores" if name == "cpu" else "whole number of MiB", value)
+            )
+
+
+def _refuse_positional(decorator: str, value: object) -> None:
+    if callable(value) and not isinstance(value, Image):
+        raise InvalidError(
+            "`@app.%s` was used without parentheses" % decorator, hint="write `@app.%s()`" % decorator
+        )
+    raise InvalidError(
+        "`@app.%s` takes no positional arguments" % decorator,
+        hint="write `@app.%s(image=image)`" % decorator if isinstance(value, Image) else "name the argument",
+    )
+
+
+def _check_target(decorator: str, raw: Any) -> None:
+    if isinstance(raw, type):
+        raise InvalidError("`@app.%s()` stands above a function, not the class `%s`" % (decorator, raw.__name__))
+    if isinstance(raw, Function):
+        raise InvalidError("`%s` is already a function of an app" % raw._name)
+    qualified = getattr(raw, "__qualname__", None)
+    if qualified is None or not callable(raw):
+        raise InvalidError("`@app.%s()` stands above a function, not `%s`" % (decorator, type(raw).__name__))
+    if "<locals>" in qualified or qualified == "<lambda>":
+        raise InvalidError(
+            "`%s` is defined inside a function; containers can only find functions at the top level of a module"
+            % qualified,
+            hint="move it to the top level",
+        )
+    if "." in qualified:
+        raise InvalidError("`%s` is a method; `@app.%s()` stands above a function" % (qualified, decorator))

@@ -1,0 +1,235 @@
+"""Functions of an app: what `@app.function()` makes."""
+
+from __future__ import annotations
+
+import sys
+from _pickle import dumps, loads
+
+from modal._engine import Receiver
+from modal._errors import PICKLE_PROTOCOL, engine_error, unpack_exception
+from modal.exception import DeserializationError, ExecutionError, InvalidError, SerializationError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from typing import Any, Generic, ParamSpec, TypeVar
+
+    from modal._engine import Engine
+    from modal.app import App
+    from modal.image import Image
+    from modal.secret import Secret
+
+    P = ParamSpec("P")
+    R = TypeVar("R")
+else:
+    from modal._typing import Generic, P, R
+
+#: Every function of this process by module and name; the runner looks its function up here.
+_declared: dict[tuple[str, str], Function[Any, Any]] = {}
+
+
+class Settings:
+    """What `@app.function` was given, checked."""
+
+    __slots__ = ("cpu", "env", "image", "include_source", "memory", "secrets", "timeout")
+
+    def __init__(
+        self,
+        image: Image | None,
+        env: dict[str, str | None] | None,
+        secrets: Iterable[Secret],
+        timeout: int,
+        cpu: float | None,
+        memory: int | None,
+        include_source: bool | None,
+    ) -> None:
+        self.image = image
+        self.env = env
+        self.secrets = secrets
+        self.timeout = timeout
+        self.cpu = cpu
+        self.memory = memory
+        self.include_source = include_source
+
+
+class Function(Generic[P, R]):
+    """A function that runs in a container of its image.
+
+    ```python
+    describe.remote(rows)          # in a container; waits for the result
+    describe.local(rows)           # here, as an ordinary call
+    list(describe.map(batches))    # many inputs, several containers
+    ```
+    """
+
+    def __init__(self, raw: Callable[P, R], app: App, name: str, settings: Settings) -> None:
+        self._raw = raw
+        self._app = app
+        self._name = name
+        self._settings = settings
+        self._engine: Engine | None = None
+        #: The name as it stands in control messages, once the app runs.
+        self._wire_name = b""
+        self._is_generator = is_generator(raw)
+        self.__name__ = raw.__name__
+        self.__qualname__ = raw.__qualname__
+        self.__module__ = raw.__module__
+        self.__doc__ = raw.__doc__
+        self.__wrapped__ = raw
+        _declared[raw.__module__, name] = self
+
+    def remote(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Runs the function in a container and returns its result.
+
+        An exception that it raises is raised here as itself; its `__cause__` shows the traceback from the container.
+        """
+        engine = self._running()
+        sys.stdout.flush()  # What was printed before the call shall stand before what the function prints.
+        receiver = Receiver()
+        number = engine.start_call(receiver, self._wire_name, self._pack(args, kwargs))
+        try:
+            engine.wait(receiver)
+        except KeyboardInterrupt:
+            engine.cancel([number])
+            raise
+        _, control, payload = receiver.arrived.popleft()
+        if control["status"] == "ok":
+            return self._unpack(payload)  # type: ignore[no-any-return]
+        raise self._failure(control, payload)
+
+    def local(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Calls the function here, as if it were not decorated."""
+        return self._raw(*args, **kwargs)
+
+    def map(
+        self,
+        *input_iterators: Iterable[Any],
+        kwargs: Mapping[str, Any] = {},  # noqa: B006 - only read
+        order_outputs: bool = True,
+        return_exceptions: bool = False,
+    ) -> Iterator[R]:
+        """Runs the function for every input, on several containers, and yields the results.
+
+        ```python
+        for result in resize.map(images, widths, kwargs={"quality": 80}):
+            ...
+        ```
+
+        There is one iterator per positional parameter; `kwargs` goes to every call. Nothing runs until the results
+        are consumed, and only a limited number of inputs is taken ahead of that. `order_outputs=False` yields results
+        as they come; `return_exceptions=True` yields exceptions in place of results instead of raising the first.
+        """
+        if not input_iterators:
+            raise InvalidError("`%s.map()` got no inputs" % self._name, hint="give one iterable per parameter")
+        return self._map(zip(*input_iterators), input_iterators, kwargs, order_outputs, return_exceptions)
+
+    def starmap(
+        self,
+        input_iterator: Iterable[Iterable[Any]],
+        *,
+        kwargs: Mapping[str, Any] = {},  # noqa: B006 - only read
+        order_outputs: bool = True,
+        return_exceptions: bool = False,
+    ) -> Iterator[R]:
+        """As `Function.map`, with one iterator of argument tuples: ``add.starmap([(1, 2), (3, 4)])``."""
+        return self._map(
+            map(tuple, input_iterator), (input_iterator,), kwargs, order_outputs, return_exceptions
+        )
+
+    def for_each(
+        self,
+        *input_iterators: Iterable[Any],
+        kwargs: Mapping[str, Any] = {},  # noqa: B006 - only read
+        ignore_exceptions: bool = False,
+    ) -> None:
+        """Runs the function for every input and drops the results."""
+        for _ in self.map(
+            *input_iterators, kwargs=kwargs, order_outputs=False, return_exceptions=ignore_exceptions
+        ):
+            pass
+
+    def get_raw_f(self) -> Callable[P, R]:
+        """The function as it was before it was decorated."""
+        return self._raw
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Refuses: whether the call shall run here or in a container must be said."""
+        raise InvalidError(
+            "`%s(...)` does not say where to run" % self._name,
+            hint="write `%s.remote(...)` to run it in a container, `%s.local(...)` to run it here"
+            % (self._name, self._name),
+        )
+
+    def __repr__(self) -> str:
+        return "<modal.Function `%s` of %r>" % (self._name, self._app)
+
+    def __reduce__(self) -> str:
+        # Passed as an argument, a function travels as its name, as undecorated ones do.
+        return self._raw.__qualname__
+
+    def _map(
+        self,
+        inputs: Iterator[tuple[Any, ...]],
+        sources: tuple[Iterable[Any], ...],
+        kwargs: Mapping[str, Any],
+        order_outputs: bool,
+        return_exceptions: bool,
+    ) -> Iterator[R]:
+        from modal._map import run_map
+
+        # Inputs that are at hand need no thread of their own to wait for them.
+        at_hand = all(hasattr(source, "__len__") for source in sources)
+        return run_map(self, inputs, dict(kwargs), at_hand, order_outputs, return_exceptions)
+
+    def _running(self) -> Engine:
+        """The engine to call, or an error that says why the function cannot be called."""
+        if self._is_generator:
+            raise InvalidError(
+                "`%s` is a generator, which `.remote` and `.map` cannot run" % self._name,
+                hint="return a list, or split the work and use `.map`",
+            )
+        if self._engine is None:
+            from modal import is_local
+
+            if not is_local():
+                raise ExecutionError(
+                    "`%s.remote` was called inside a container, which cannot call functions" % self._name,
+                    hint="use `%s.local(...)` there" % self._name,
+                )
+            raise ExecutionError(
+                "`%s` cannot be called in a container: its app is not running" % self._name,
+                hint="start this script with `modal run`, or call inside `with app.run():`",
+            )
+        return self._engine
+
+    def _pack(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
+        try:
+            return dumps((args, kwargs), PICKLE_PROTOCOL)
+        except Exception as error:
+            raise SerializationError(
+                "the arguments of `%s` cannot be pickled: %s" % (self._name, error),
+                hint="pass plain data and objects whose classes are defined at the top level of a module",
+            ) from None
+
+    def _unpack(self, payload: Any) -> Any:
+        try:
+            return loads(payload)
+        except Exception as error:
+            raise DeserializationError(
+                "the result of `%s` cannot be read here: %s: %s" % (self._name, type(error).__name__, error),
+                hint="install what defines its class here as well, or return plain data",
+            ) from None
+
+    def _failure(self, control: dict[str, Any], payload: Any) -> BaseException:
+        return unpack_exception(payload) if control["status"] == "exception" else engine_error(control)
+
+
+def is_generator(function: Callable[..., Any]) -> bool:
+    """Whether calling a function gives a generator (`inspect.isgeneratorfunction` without `inspect`)."""
+    code = getattr(function, "__code__", None)
+    return bool(code is not None and code.co_flags & (0x20 | 0x200))
+
+
+def declared(module: str, name: str) -> Function[Any, Any] | None:
+    """The function that a module of this process declared under a name."""
+    return _declared.get((module, name))
