@@ -7,8 +7,8 @@ use std::time::Duration;
 use lamina_build::{BuildOptions, Builder, BuiltImage, Tools};
 use lamina_events::{CancelToken, Event, Sink};
 use lamina_fetch::Client;
-use lamina_functions::{FunctionSpec, PACKAGE_TARGET, Pool, SandboxStarter, random_id};
-use lamina_image::{FileEntry, FileKind, FileSet, Ignore};
+use lamina_functions::{Bytecode, FunctionSpec, PACKAGE_TARGET, Pool, SandboxStarter, random_id};
+use lamina_image::{Digest, FileEntry, FileKind, FileSet, Ignore};
 use lamina_store::FileSetView;
 
 use crate::Engine;
@@ -77,9 +77,10 @@ impl Engine {
             )
         });
         let (images, files) = (images?, files?);
+        let bytecode = self.compile_package(&images, &files);
         functions
             .iter()
-            .map(|function| self.spec(function, &images, &files))
+            .map(|function| self.spec(function, &images, &files, &bytecode))
             .collect()
     }
 
@@ -98,7 +99,8 @@ impl Engine {
             .filter(|image| seen.insert(*image))
             .collect();
         let fetch = Client::new(cancel.clone());
-        let tools = Tools::new(self.store.clone(), self.launcher.clone(), fetch, hello.uv.clone());
+        let (store, launcher) = (self.store.clone(), self.launcher.clone());
+        let tools = Tools::new(store, launcher, fetch, hello.uv.clone(), self.id_map.clone());
         let options = BuildOptions {
             force_build: app.options.force_build,
             ignore_cache: app.options.ignore_cache,
@@ -111,16 +113,12 @@ impl Engine {
 
     /// Takes the package and the functions' files into the store, equal sets once.
     fn take_files(&self, hello: &Hello, functions: &[&FunctionRequest], sink: &Sink) -> Result<Files, Failure> {
-        let take = |set: &FileSet| -> Result<Vec<String>, Failure> {
-            if set.is_empty() {
-                return Ok(Vec::new());
-            }
-            let view = self.store.file_set(set).map_err(|error| Failure::of_store(&error))?;
-            let FileSetView { views, warnings, .. } = view;
-            for message in warnings {
+        let take = |set: &FileSet| -> Result<FileSetView, Failure> {
+            let mut view = self.store.file_set(set).map_err(|error| Failure::of_store(&error))?;
+            for message in view.warnings.drain(..) {
                 sink.emit(Event::Warning { message });
             }
-            Ok(views.iter().map(|digest| self.store.view_path(digest)).collect())
+            Ok(view)
         };
         let mut files = Files {
             package: take(&package(&hello.package_directory))?,
@@ -130,12 +128,41 @@ impl Engine {
             .iter()
             .flat_map(|function| [&function.source, &function.mounts])
         {
-            if files.find(set).is_none() {
-                let views = take(set)?;
-                files.sets.push((set.clone(), views));
+            if !set.is_empty() && files.find(set).is_empty() {
+                let view = take(set)?;
+                files.sets.push((set.clone(), view));
             }
         }
         Ok(files)
+    }
+
+    /// Layers with the package's bytecode, by image id. Where there is none, containers start all the same.
+    fn compile_package(&self, images: &HashMap<String, BuiltImage>, files: &Files) -> HashMap<String, Digest> {
+        let Some(package) = files.package.digest else {
+            return HashMap::new();
+        };
+        let package_layers = self.paths(&files.package.views);
+        let mut compiled = HashMap::new();
+        for image in images.values() {
+            let python = image.python.as_deref().unwrap_or("python3");
+            let bytecode = Bytecode {
+                package,
+                package_layers: &package_layers,
+                image: &image.layers,
+                python,
+            };
+            if !compiled.contains_key(&image.id)
+                && let Ok(layer) = bytecode.layer(&self.launcher, &self.store)
+            {
+                compiled.insert(image.id.clone(), layer);
+            }
+        }
+        compiled
+    }
+
+    /// Where views are, relative to the store's content.
+    fn paths<'a>(&self, views: impl IntoIterator<Item = &'a Digest>) -> Vec<String> {
+        views.into_iter().map(|digest| self.store.view_path(digest)).collect()
     }
 
     fn spec(
@@ -143,21 +170,18 @@ impl Engine {
         function: &FunctionRequest,
         images: &HashMap<String, BuiltImage>,
         files: &Files,
+        bytecode: &HashMap<String, Digest>,
     ) -> Result<FunctionSpec, Failure> {
         let image = images.get(&function.image).ok_or_else(|| unknown_image(function))?;
-        let mut layers: Vec<String> = Vec::new();
-        for set in [&function.source, &function.mounts] {
-            layers.extend_from_slice(files.find(set).unwrap_or_default());
-        }
-        layers.extend(
-            image
-                .attachments
-                .iter()
-                .rev()
-                .map(|digest| self.store.view_path(digest)),
-        );
-        layers.extend_from_slice(&files.package);
-        layers.extend(image.layers.iter().rev().map(|digest| self.store.view_path(digest)));
+        let top_most_first = files
+            .find(&function.source)
+            .iter()
+            .chain(files.find(&function.mounts))
+            .chain(image.attachments.iter().rev())
+            .chain(bytecode.get(&image.id))
+            .chain(&files.package.views)
+            .chain(image.layers.iter().rev());
+        let layers = self.paths(top_most_first);
         let secrets = function.secrets.iter().flat_map(|secret| &secret.values);
         Ok(FunctionSpec {
             name: function.name.clone(),
@@ -175,18 +199,19 @@ impl Engine {
     }
 }
 
-/// Local files in the store: views of each set, top-most first.
+/// Local files in the store.
 struct Files {
-    package: Vec<String>,
-    sets: Vec<(FileSet, Vec<String>)>,
+    package: FileSetView,
+    sets: Vec<(FileSet, FileSetView)>,
 }
 
 impl Files {
-    fn find(&self, set: &FileSet) -> Option<&[String]> {
+    /// The views of a set, top-most first.
+    fn find(&self, set: &FileSet) -> &[Digest] {
         self.sets
             .iter()
             .find(|(known, _)| known == set)
-            .map(|(_, views)| &**views)
+            .map_or(&[], |(_, view)| &view.views)
     }
 }
 

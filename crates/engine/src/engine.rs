@@ -4,7 +4,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use lamina_events::CancelToken;
-use lamina_sandbox::{Helpers, Launcher};
+use lamina_sandbox::{Helpers, IdMap, Launcher};
 use lamina_store::{JobTable, Layout, Store, worker_main};
 
 use crate::{EngineError, idmap, store_directory};
@@ -29,6 +29,7 @@ pub struct Options {
 pub struct Engine {
     pub(crate) store: Store,
     pub(crate) launcher: Launcher,
+    pub(crate) id_map: IdMap,
     pub(crate) cancel: CancelToken,
 }
 
@@ -56,6 +57,7 @@ impl Engine {
         Ok(Self {
             store,
             launcher: helpers.launcher,
+            id_map: map,
             cancel: options.cancel.clone(),
         })
     }

@@ -6,6 +6,7 @@
 //! descriptors and are never copied here. An input goes from the caller's thread straight into the container's socket,
 //! a result from the container's thread straight to the caller: there is no queue or thread between them.
 
+mod bytecode;
 mod container;
 mod error;
 mod ids;
@@ -17,6 +18,7 @@ mod spec;
 mod starter;
 mod state;
 
+pub use bytecode::{Bytecode, BytecodeError};
 pub use error::{CallError, signal_name};
 pub use ids::random_id;
 pub use pool::{Outcome, Pool, PoolOptions, Reply};

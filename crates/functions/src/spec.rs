@@ -9,7 +9,7 @@ use crate::runner::Module;
 /// Where functions run and their source lies, unless the image says otherwise.
 const HOME: &str = "/root";
 /// The search path of an image that sets none.
-const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub(crate) const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// A function and everything its containers need.
 #[derive(Clone)]

@@ -1,0 +1,180 @@
+//! Bytecode of the `modal` package, compiled once for each image.
+//!
+//! The package in a container is read-only and its files carry a fixed time, so its interpreter would compile the
+//! package anew in every container: 12 ms of 15 that importing it takes. The bytecode depends on the image's interpreter,
+//! so it is made in a sandbox on the image, kept as a layer of its own, and never used with another image.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use lamina_image::{Digest, KeyMaterial, LayerKey};
+use lamina_sandbox::{ExitStatus, Launcher, Network, SandboxError, SandboxSpec, Stdio, Upper};
+use lamina_store::{CommitRules, Committed, LayerRecord, Store, StoreError};
+
+use crate::sandbox::PACKAGE_TARGET;
+
+/// How the layer is called in the index.
+const TITLE: &str = "bytecode of the modal package";
+/// How long compiling may take; it takes a fraction of a second.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// Why there is no bytecode. Containers work without it, they only start more slowly.
+#[derive(Debug, thiserror::Error)]
+pub enum BytecodeError {
+    /// The interpreter could not be started.
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
+    /// The result could not be kept.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A descriptor could not be had.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    /// The interpreter did not do what it was told.
+    #[error("the image's interpreter could not compile the `modal` package: {0}")]
+    Failed(String),
+}
+
+/// The package, an image, and the image's interpreter.
+#[derive(Debug, Clone)]
+pub struct Bytecode<'a> {
+    /// Digest of the package's files.
+    pub package: Digest,
+    /// Views of the package, relative to the store's content, top-most first.
+    pub package_layers: &'a [String],
+    /// Layers of the image, bottom first.
+    pub image: &'a [Digest],
+    /// The interpreter.
+    pub python: &'a str,
+}
+
+impl Bytecode<'_> {
+    /// The layer with the bytecode, compiled now if it was not before.
+    ///
+    /// # Errors
+    /// When the image's interpreter cannot do it, or the store fails.
+    pub fn layer(&self, launcher: &Launcher, store: &Store) -> Result<Digest, BytecodeError> {
+        let material = self.material();
+        let key = material.key();
+        if let Some(record) = store.find_layer(&key)? {
+            return Ok(record.digest);
+        }
+        let begun = SystemTime::now();
+        let committed = self.compile(launcher, store)?;
+        store.record_layer(&record(key, &material, &committed, begun))?;
+        Ok(committed.digest)
+    }
+
+    fn material(&self) -> KeyMaterial {
+        let mut material = KeyMaterial::new(std::env::consts::ARCH);
+        material.add("step", TITLE);
+        material.add("package", self.package.hex());
+        material.add("image", self.image.iter().map(Digest::hex).collect::<Vec<_>>());
+        material.add("python", self.python);
+        material
+    }
+
+    fn compile(&self, launcher: &Launcher, store: &Store) -> Result<Committed, BytecodeError> {
+        let work = store.new_work()?;
+        let image = self.image.iter().rev().map(|digest| store.view_path(digest));
+        let argv = [
+            self.python,
+            "-I",
+            "-S",
+            "-m",
+            "compileall",
+            "-q",
+            "--invalidation-mode",
+            "unchecked-hash",
+            PACKAGE_TARGET,
+        ];
+        let spec = SandboxSpec {
+            layers: self.package_layers.iter().cloned().chain(image).collect(),
+            upper: Upper::Store {
+                upper: work.upper(),
+                work: work.work_directory(),
+            },
+            argv: argv.map(str::to_owned).to_vec(),
+            env: vec![("PATH".to_owned(), crate::spec::DEFAULT_PATH.to_owned())],
+            network: Network::Isolated,
+            ignore_sync: true,
+            ..SandboxSpec::default()
+        };
+        let sandbox = launcher.spawn(&spec, nowhere()?)?;
+        let Some(exit) = sandbox.wait_timeout(PATIENCE)? else {
+            return Err(BytecodeError::Failed(format!(
+                "it takes longer than {} seconds",
+                PATIENCE.as_secs()
+            )));
+        };
+        match exit.status {
+            ExitStatus::Exited(0) => {}
+            ExitStatus::Exited(code) => return Err(BytecodeError::Failed(format!("exit code {code}"))),
+            ExitStatus::Signaled(signal) => return Err(BytecodeError::Failed(crate::signal_name(signal))),
+        }
+        drop(sandbox);
+        let rules = CommitRules {
+            package_step: false,
+            drop_empty: exit.created_mountpoints,
+        };
+        Ok(store.commit(&work, rules)?)
+    }
+}
+
+/// Streams that lead nowhere.
+fn nowhere() -> std::io::Result<Stdio> {
+    let null = || -> std::io::Result<std::os::fd::OwnedFd> {
+        let file = fs_err::OpenOptions::new().read(true).write(true).open("/dev/null")?;
+        Ok(file.into_parts().0.into())
+    };
+    Ok(Stdio {
+        stdin: null()?,
+        stdout: null()?,
+        stderr: null()?,
+        socket: None,
+    })
+}
+
+fn record(key: LayerKey, material: &KeyMaterial, committed: &Committed, begun: SystemTime) -> LayerRecord {
+    LayerRecord {
+        key,
+        digest: committed.digest,
+        title: TITLE.to_owned(),
+        created: begun.duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs()),
+        seconds: begun.elapsed().map_or(0.0, |time| time.as_secs_f64()),
+        files: committed.files,
+        bytes: committed.bytes,
+        bytes_new: committed.bytes_new,
+        material: material.canonical(),
+        log: None,
+        facts: serde_json::Value::Null,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytecode_is_never_shared_between_images_or_packages() {
+        let (one, other) = (Digest::of(b"1"), Digest::of(b"2"));
+        let key = |package, image: &[Digest], python: &str| {
+            Bytecode {
+                package,
+                package_layers: &[],
+                image,
+                python,
+            }
+            .material()
+            .key()
+        };
+        let first = key(one, &[one], "python");
+        assert_eq!(first, key(one, &[one], "python"));
+        for different in [
+            key(other, &[one], "python"),
+            key(one, &[other], "python"),
+            key(one, &[one], "python3"),
+        ] {
+            assert_ne!(first, different);
+        }
+    }
+}
