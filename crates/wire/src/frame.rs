@@ -9,7 +9,7 @@ pub const VERSION: u8 = 1;
 /// Length of the fixed header in bytes.
 pub const HEADER_LENGTH: usize = 16;
 /// Longest control part, in bytes. Large data belongs into payloads.
-pub const MAXIMUM_CONTROL_LENGTH: u64 = 256 << 20;
+pub const MAXIMUM_CONTROL_LENGTH: u64 = 64 << 20;
 /// Most descriptors that one frame carries: the kernel's limit for one message, less one for a memfd payload.
 pub const MAXIMUM_FDS: usize = 252;
 /// Payloads above this many bytes travel in a memfd.
@@ -119,9 +119,19 @@ impl Header {
             return Err(WireError::TooLong(u64::from(control_length)));
         }
         let memory = flags & FLAG_MEMORY != 0;
+        let payload_length = u64::from_le_bytes(payload);
+        // Larger ones belong into a memfd: no peer can make this process buffer without bound.
+        if !memory && payload_length > MEMORY_THRESHOLD as u64 {
+            return Err(WireError::TooLong(payload_length));
+        }
         if memory && fd_count == 0 {
             return Err(WireError::MissingDescriptors { expected: 1, found: 0 });
         }
-        Ok(Self { memory, fd_count, control_length, payload_length: u64::from_le_bytes(payload) })
+        Ok(Self {
+            memory,
+            fd_count,
+            control_length,
+            payload_length,
+        })
     }
 }

@@ -26,7 +26,7 @@ pub enum WireError {
     #[error("the peer speaks frame version `{0}`, this program speaks `{VERSION}`: update the older of the two")]
     Version(u8),
     /// A length field is beyond what the format allows.
-    #[error("a frame announces a control part of `{0}` bytes, more than the limit of {MAXIMUM_CONTROL_LENGTH}")]
+    #[error("a frame announces a part of `{0}` bytes, more than the format allows")]
     TooLong(u64),
     /// The header announces more descriptors than arrived, or a memfd payload without a descriptor.
     #[error("a frame announces `{expected}` file descriptors, `{found}` arrived")]

@@ -14,9 +14,8 @@ use crate::{Frame, HEADER_LENGTH, MAXIMUM_FDS, Payload, WireError};
 
 /// Bytes asked of the kernel at once; most frames fit, so that one system call brings a whole frame.
 const READ_SIZE: usize = 64 << 10;
-/// Longest inline payload read without checking what arrives: guards against a header that announces terabytes.
+/// Most memory taken for a part before it has arrived.
 const GROWTH_STEP: usize = 4 << 20;
-
 /// Descriptors that may wait for their frame: guards against a peer that sends them without announcing them.
 const MAXIMUM_UNCLAIMED_FDS: usize = 4 * MAXIMUM_FDS;
 
@@ -36,7 +35,13 @@ impl Receiver {
     /// Receives from `socket`.
     #[must_use]
     pub fn new(socket: UnixStream) -> Self {
-        Self { socket, buffer: vec![0; READ_SIZE], start: 0, end: 0, fds: VecDeque::new() }
+        Self {
+            socket,
+            buffer: vec![0; READ_SIZE],
+            start: 0,
+            end: 0,
+            fds: VecDeque::new(),
+        }
     }
 
     /// Waits for the next frame; `None` when the peer has closed the connection between frames.
@@ -52,10 +57,17 @@ impl Receiver {
         self.start += HEADER_LENGTH;
         let header = Header::decode(header)?;
         let control = self.take(u64::from(header.control_length))?;
-        let inline = if header.memory { Vec::new() } else { self.take(header.payload_length)? };
+        let inline = if header.memory {
+            Vec::new()
+        } else {
+            self.take(header.payload_length)?
+        };
         let expected = usize::from(header.fd_count);
         if self.fds.len() < expected {
-            return Err(WireError::MissingDescriptors { expected, found: self.fds.len() });
+            return Err(WireError::MissingDescriptors {
+                expected,
+                found: self.fds.len(),
+            });
         }
         let mut fds: Vec<OwnedFd> = self.fds.drain(..expected).collect();
         let payload = match (header.memory, header.memory.then(|| fds.pop()).flatten()) {
