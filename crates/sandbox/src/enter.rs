@@ -51,14 +51,18 @@ fn run_outside() -> Result<(), SandboxError> {
     sys::place_descriptor(null.as_fd(), 0)?;
     let sender = Sender::new(socket.try_clone()?);
     let mut receiver = Receiver::new(socket.try_clone()?);
-    let Some((configuration, fds)) = receive::<Configuration>(&mut receiver)? else { return Err(SandboxError::Lost) };
+    let Some((configuration, fds)) = receive::<Configuration>(&mut receiver)? else {
+        return Err(SandboxError::Lost);
+    };
     let result = isolate(&configuration).and_then(|(content, binary)| {
         send(&sender, &StartUp::Unshared, &[]).map_err(|_| gone())?;
         match receive::<StartUp>(&mut receiver) {
             Ok(Some((StartUp::Mapped, _))) => become_root()?,
             _ => return Err(gone()),
         }
-        let handed_over = [socket.as_fd(), content.as_fd()].into_iter().chain(fds.iter().map(AsFd::as_fd));
+        let handed_over = [socket.as_fd(), content.as_fd()]
+            .into_iter()
+            .chain(fds.iter().map(AsFd::as_fd));
         Err(execute_again(&binary, handed_over))
     });
     report_failure(&sender, result)
@@ -94,7 +98,12 @@ fn isolate(configuration: &Configuration) -> Result<(OwnedFd, OwnedFd), Failure>
 
 /// A detached copy of the mount at `path`.
 fn clone_mount(path: &str, what: &str) -> Result<OwnedFd, Failure> {
-    open_tree(CWD, path, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC).during(what, path)
+    open_tree(
+        CWD,
+        path,
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC,
+    )
+    .during(what, path)
 }
 
 /// This program's binary, unwritable: through a read-only mount, or where that is not possible as a sealed copy.
@@ -167,7 +176,8 @@ fn run_inside(numbers: &[String], worker: fn(UnixStream)) -> Result<(), SandboxE
     };
     let sender = Sender::new(socket.into());
     rustix::process::umask(Mode::from_raw_mode(0o022));
-    report_failure(&sender, tiny_root::enter(content))?;
+    report_failure(&sender, tiny_root::enter(&content))?;
+    drop(content);
     if sys::fork()? {
         drop((sender, launcher_socket));
         sys::set_disposition(libc::SIGCHLD, Disposition::Default);

@@ -32,7 +32,12 @@ pub(crate) struct Failure {
 impl Failure {
     /// A failure of the set-up.
     pub(crate) fn setup(what: &str, path: &str, errno: Errno) -> Self {
-        Self { kind: Kind::Setup, what: what.into(), path: path.into(), errno: errno.raw_os_error() }
+        Self {
+            kind: Kind::Setup,
+            what: what.into(),
+            path: path.into(),
+            errno: errno.raw_os_error(),
+        }
     }
 
     /// The same failure as one of another kind.
@@ -45,11 +50,24 @@ impl From<Failure> for SandboxError {
     fn from(failure: Failure) -> Self {
         let source = io::Error::from_raw_os_error(failure.errno);
         match failure.kind {
-            Kind::Setup => Self::Setup { what: failure.what, path: failure.path, source },
+            Kind::Setup => Self::Setup {
+                what: failure.what,
+                path: failure.path,
+                source,
+            },
             Kind::UserNamespace => Self::UserNamespace { source },
-            Kind::CommandNotFound => Self::CommandNotFound { command: failure.what, path: failure.path },
-            Kind::NotExecutable => Self::NotExecutable { command: failure.path, source },
-            Kind::WorkingDirectory => Self::WorkingDirectory { path: failure.path, source },
+            Kind::CommandNotFound => Self::CommandNotFound {
+                command: failure.what,
+                path: failure.path,
+            },
+            Kind::NotExecutable => Self::NotExecutable {
+                command: failure.path,
+                source,
+            },
+            Kind::WorkingDirectory => Self::WorkingDirectory {
+                path: failure.path,
+                source,
+            },
         }
     }
 }

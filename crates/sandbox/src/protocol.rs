@@ -69,7 +69,11 @@ impl SpawnRequest {
 
 /// The byte contents of a sandbox's description, in a fixed order.
 fn blobs(spec: &mut SandboxSpec) -> impl Iterator<Item = &mut Vec<u8>> {
-    spec.files.iter_mut().map(|file| &mut file.contents).chain(&mut spec.resolv_conf).chain(&mut spec.hosts)
+    spec.files
+        .iter_mut()
+        .map(|file| &mut file.contents)
+        .chain(&mut spec.resolv_conf)
+        .chain(&mut spec.hosts)
 }
 
 /// Launcher to engine; on success with the pidfd of pid 1.
@@ -121,6 +125,8 @@ pub(crate) fn send<M: Serialize>(sender: &Sender, message: &M, fds: &[BorrowedFd
 
 /// Waits for one message; `None` when the peer has closed.
 pub(crate) fn receive<M: DeserializeOwned>(receiver: &mut Receiver) -> Result<Option<(M, Vec<OwnedFd>)>, SandboxError> {
-    let Some(frame) = receiver.receive()? else { return Ok(None) };
+    let Some(frame) = receiver.receive()? else {
+        return Ok(None);
+    };
     Ok(Some((serde_json::from_slice(&frame.control)?, frame.fds)))
 }

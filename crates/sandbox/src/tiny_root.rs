@@ -31,18 +31,22 @@ const PROC: &str = "/proc";
 pub(crate) const DEVICES: [&str; 6] = ["full", "null", "random", "tty", "urandom", "zero"];
 
 /// Parts of `/sys` that show or change what is the host's business.
-const MASKED_SYS: [&str; 4] =
-    ["sys/firmware", "sys/fs/cgroup", "sys/devices/virtual/powercap", "sys/kernel/security"];
+const MASKED_SYS: [&str; 4] = [
+    "sys/firmware",
+    "sys/fs/cgroup",
+    "sys/devices/virtual/powercap",
+    "sys/kernel/security",
+];
 
 /// Builds the root, moves into it and lets go of the host's.
-pub(crate) fn enter(content: OwnedFd) -> Result<(), Failure> {
+pub(crate) fn enter(content: &OwnedFd) -> Result<(), Failure> {
     let root = memory_filesystem(&[("mode", "755"), ("size", "1m")])?;
     attach(&root, "/")?;
     fchdir(&root).during("enter", "the new root")?;
     for path in [STORE, EMPTY, IMAGE, MEMORY, FILES, SYS, PROC, "/dev"] {
         mkdirat(CWD, relative(path), Mode::from_raw_mode(0o755)).during("make", path)?;
     }
-    attach(&content, relative(STORE))?;
+    attach(content, relative(STORE))?;
     attach(&clone_tree(PROC, true)?, relative(PROC))?;
     for name in DEVICES {
         bind_device(name)?;
@@ -56,7 +60,9 @@ pub(crate) fn enter(content: OwnedFd) -> Result<(), Failure> {
 
 /// Binds one of the host's device nodes, if it has it.
 fn bind_device(name: &str) -> Result<(), Failure> {
-    let Ok(device) = clone_tree(&format!("/dev/{name}"), false) else { return Ok(()) };
+    let Ok(device) = clone_tree(&format!("/dev/{name}"), false) else {
+        return Ok(());
+    };
     let target = format!("dev/{name}");
     let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC;
     openat(CWD, &target, flags, Mode::from_raw_mode(0o644)).during("make", &target)?;
@@ -88,13 +94,8 @@ pub(crate) fn clone_tree(path: &str, recursive: bool) -> Result<OwnedFd, Failure
 }
 
 /// A detached copy of what is mounted at `path` below `directory`; an empty path means `directory` itself.
-pub(crate) fn clone_tree_at(
-    directory: impl std::os::fd::AsFd,
-    path: &str,
-    recursive: bool,
-) -> Result<OwnedFd, Errno> {
-    let mut flags =
-        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+pub(crate) fn clone_tree_at(directory: impl std::os::fd::AsFd, path: &str, recursive: bool) -> Result<OwnedFd, Errno> {
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
     if recursive {
         flags |= OpenTreeFlags::AT_RECURSIVE;
     }
@@ -108,7 +109,11 @@ pub(crate) fn attach(mount: &OwnedFd, path: &str) -> Result<(), Failure> {
 
 /// A new tmpfs, not yet mounted anywhere.
 pub(crate) fn memory_filesystem(options: &[(&str, &str)]) -> Result<OwnedFd, Failure> {
-    new_filesystem("tmpfs", options, MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV)
+    new_filesystem(
+        "tmpfs",
+        options,
+        MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV,
+    )
 }
 
 /// A new filesystem, not yet mounted anywhere.

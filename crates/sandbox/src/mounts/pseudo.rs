@@ -12,8 +12,19 @@ use crate::tiny_root::{DEVICES, EMPTY, SYS, clone_tree, clone_tree_at, memory_fi
 
 /// Parts of `/proc` that show what is the host's business.
 const MASKED: [&str; 13] = [
-    "acpi", "asound", "interrupts", "kcore", "keys", "kpagecount", "kpageflags", "latency_stats", "sched_debug", "scsi",
-    "timer_list", "timer_stats", "vmallocinfo",
+    "acpi",
+    "asound",
+    "interrupts",
+    "kcore",
+    "keys",
+    "kpagecount",
+    "kpageflags",
+    "latency_stats",
+    "sched_debug",
+    "scsi",
+    "timer_list",
+    "timer_stats",
+    "vmallocinfo",
 ];
 
 /// Parts of `/proc` that change the host, as far as the kernel lets anybody.
@@ -90,7 +101,9 @@ pub(super) fn mount_sys(image: &mut Image) -> Result<(), Failure> {
 
 fn make_file(directory: &OwnedFd, name: &str) -> Result<(), Failure> {
     let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC;
-    openat(directory, name, flags, Mode::from_raw_mode(0o644)).map(drop).during("make", name)
+    openat(directory, name, flags, Mode::from_raw_mode(0o644))
+        .map(drop)
+        .during("make", name)
 }
 
 fn make_directory(directory: &OwnedFd, name: &str) -> Result<(), Failure> {

@@ -3,6 +3,8 @@
 //! The helper processes execute this very binary, so it has a `main` of its own; the tests are listed and run in the
 //! manner of the standard harness, one process per test under nextest.
 
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
+
 mod basics;
 mod escapes;
 mod harness;
@@ -18,6 +20,15 @@ fn main() -> std::process::ExitCode {
         Some("__helpers") => lamina_sandbox::helpers_main(support::idle_worker),
         Some("__probe") => probe::main(&arguments[1..]),
         Some("__as_user") => users::main(&arguments[1..]),
-        _ => harness::main(&arguments, &[basics::TESTS, escapes::TESTS, hostile::TESTS, limits::TESTS, users::TESTS]),
+        _ => harness::main(
+            &arguments,
+            &[
+                basics::TESTS,
+                escapes::TESTS,
+                hostile::TESTS,
+                limits::TESTS,
+                users::TESTS,
+            ],
+        ),
     }
 }

@@ -11,8 +11,9 @@ use std::process::Command;
 use lamina_sandbox::{Exit, ExitStatus, Helpers, IdMap, Sandbox, SandboxError, SandboxSpec, Stdio, Upper};
 
 /// Programs of the host that the image has.
-const PROGRAMS: [&str; 14] =
-    ["sh", "cat", "chmod", "id", "ln", "ls", "mkdir", "mount", "readlink", "rm", "sleep", "stat", "true", "tty"];
+const PROGRAMS: [&str; 14] = [
+    "sh", "cat", "chmod", "id", "ln", "ls", "mkdir", "mount", "readlink", "rm", "sleep", "stat", "true", "tty",
+];
 
 /// A worker that does nothing until the engine is gone.
 pub(crate) fn idle_worker(mut socket: UnixStream) {
@@ -36,7 +37,13 @@ pub(crate) struct Output {
 impl Output {
     /// The standard output of a command that must have succeeded.
     pub(crate) fn success(self) -> String {
-        assert_eq!(self.exit.status, ExitStatus::Exited(0), "stdout: {}\nstderr: {}", self.stdout, self.stderr);
+        assert_eq!(
+            self.exit.status,
+            ExitStatus::Exited(0),
+            "stdout: {}\nstderr: {}",
+            self.stdout,
+            self.stderr
+        );
         self.stdout
     }
 }
@@ -77,10 +84,16 @@ impl Store {
 
     /// A fresh upper in the store.
     pub(crate) fn upper(&self, name: &str) -> Upper {
+        let upper = self.upper_unowned(name);
+        self.own();
+        upper
+    }
+
+    /// The same, for many: [`Store::own`] is left to the caller.
+    pub(crate) fn upper_unowned(&self, name: &str) -> Upper {
         let (upper, work) = (format!("work/{name}/upper"), format!("work/{name}/work"));
         self.path(&upper);
         self.path(&work);
-        self.own();
         Upper::Store { upper, work }
     }
 }
@@ -125,7 +138,11 @@ pub(crate) fn run(helpers: &Helpers, spec: &SandboxSpec) -> Output {
 pub(crate) fn try_run(helpers: &Helpers, spec: &SandboxSpec) -> Result<Output, SandboxError> {
     let (sandbox, stdout, stderr) = start(helpers, spec)?;
     let exit = sandbox.wait()?;
-    Ok(Output { exit, stdout: text(stdout), stderr: text(stderr) })
+    Ok(Output {
+        exit,
+        stdout: text(stdout),
+        stderr: text(stderr),
+    })
 }
 
 /// What was written to a file.
@@ -139,7 +156,12 @@ pub(crate) fn text(mut file: File) -> String {
 /// Three descriptors that lead nowhere.
 pub(crate) fn null_stdio() -> Stdio {
     let null = || -> OwnedFd { File::options().read(true).write(true).open("/dev/null").unwrap().into() };
-    Stdio { stdin: null(), stdout: null(), stderr: null(), socket: None }
+    Stdio {
+        stdin: null(),
+        stdout: null(),
+        stderr: null(),
+        socket: None,
+    }
 }
 
 /// Waits until `condition` holds; fails after ten seconds.
@@ -160,11 +182,21 @@ fn build_image(root: &Path) {
     }
     symlink("bin", root.join("sbin")).unwrap();
     fs_err::set_permissions(root.join("tmp"), Permissions::from_mode(0o1777)).unwrap();
-    for (name, contents) in [("passwd", "root:x:0:0::/root:/bin/sh\n"), ("group", "root:x:0:\n"), ("hosts", "image\n")] {
-        File::create(root.join("etc").join(name)).unwrap().write_all(contents.as_bytes()).unwrap();
+    for (name, contents) in [
+        ("passwd", "root:x:0:0::/root:/bin/sh\n"),
+        ("group", "root:x:0:\n"),
+        ("hosts", "image\n"),
+    ] {
+        File::create(root.join("etc").join(name))
+            .unwrap()
+            .write_all(contents.as_bytes())
+            .unwrap();
     }
     for program in PROGRAMS {
-        let source = ["/bin", "/usr/bin"].map(|bin| Path::new(bin).join(program)).into_iter().find(|path| path.exists());
+        let source = ["/bin", "/usr/bin"]
+            .map(|bin| Path::new(bin).join(program))
+            .into_iter()
+            .find(|path| path.exists());
         install(root, &source.unwrap(), program);
     }
     install(root, &std::env::current_exe().unwrap(), "probe");

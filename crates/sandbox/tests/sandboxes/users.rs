@@ -7,7 +7,12 @@ use lamina_sandbox::{ExitStatus, IdMap, Limits, SandboxSpec};
 use crate::basics;
 use crate::support::{Store, probe, run, script, try_run};
 
-crate::tests!(a_user_with_subordinate_ids, a_user_with_a_single_id, a_map_that_is_not_the_users, root_and_users_share_no_ids);
+crate::tests!(
+    a_user_with_subordinate_ids,
+    a_user_with_a_single_id,
+    a_map_that_is_not_the_users,
+    root_and_users_share_no_ids
+);
 
 /// Runs as the user that the arguments name a scenario for; a failure is the exit status.
 pub(crate) fn main(arguments: &[String]) -> ExitCode {
@@ -47,7 +52,14 @@ impl Account {
     /// Runs a scenario as this user.
     fn run(&self, scenario: &str) {
         let status = Command::new("setpriv")
-            .args(["--reuid", &self.name, "--regid", &self.name, "--clear-groups", "--reset-env"])
+            .args([
+                "--reuid",
+                &self.name,
+                "--regid",
+                &self.name,
+                "--clear-groups",
+                "--reset-env",
+            ])
             .arg(std::env::current_exe().unwrap())
             .args(["__as_user", scenario])
             .status()
@@ -99,15 +111,37 @@ fn mapped() {
     let store = Store::new();
     assert!(!store.map.is_single(), "{:?}", store.map);
     let helpers = store.start();
-    let spec = SandboxSpec { upper: store.upper("step"), ..script("id -u; echo x > /tmp/file; chmod 600 /tmp/file; exit 6") };
+    let spec = SandboxSpec {
+        upper: store.upper("step"),
+        ..script("id -u; echo x > /tmp/file; chmod 600 /tmp/file; exit 6")
+    };
     let output = run(&helpers, &spec);
-    assert_eq!((output.stdout.as_str(), output.exit.status), ("0\n", ExitStatus::Exited(6)));
-    let other = SandboxSpec { user: (1000, 1000), ..script("id -u; id -g; echo x > /tmp/file") };
+    assert_eq!(
+        (output.stdout.as_str(), output.exit.status),
+        ("0\n", ExitStatus::Exited(6))
+    );
+    let other = SandboxSpec {
+        user: (1000, 1000),
+        ..script("id -u; id -g; echo x > /tmp/file")
+    };
     assert_eq!(run(&helpers, &other).success(), "1000\n1000\n");
     the_binary_is_safe(&helpers);
     // Whatever enforces it here.
-    let limits = Limits { pids: Some(20), ..Limits::default() };
-    let started: u64 = run(&helpers, &SandboxSpec { limits, ..probe("processes") }).success().trim().parse().unwrap();
+    let limits = Limits {
+        pids: Some(20),
+        ..Limits::default()
+    };
+    let started: u64 = run(
+        &helpers,
+        &SandboxSpec {
+            limits,
+            ..probe("processes")
+        },
+    )
+    .success()
+    .trim()
+    .parse()
+    .unwrap();
     assert!((10..20).contains(&started), "{started}");
 }
 
@@ -116,10 +150,16 @@ fn single() {
     let store = Store::new();
     assert!(store.map.is_single());
     let helpers = store.start();
-    let spec = SandboxSpec { upper: store.upper("step"), ..script("id -u; echo x > /root/file") };
+    let spec = SandboxSpec {
+        upper: store.upper("step"),
+        ..script("id -u; echo x > /root/file")
+    };
     assert_eq!(run(&helpers, &spec).success(), "0\n");
     assert!(store.content().join("work/step/upper/root/file").exists());
-    let other = SandboxSpec { user: (1000, 1000), ..script("true") };
+    let other = SandboxSpec {
+        user: (1000, 1000),
+        ..script("true")
+    };
     assert!(try_run(&helpers, &other).unwrap_err().to_string().contains("1000"));
     the_binary_is_safe(&helpers);
 }
@@ -127,7 +167,10 @@ fn single() {
 /// Root inside is the very user who owns the store and may own the binary: still nothing can be written.
 fn the_binary_is_safe(helpers: &lamina_sandbox::Helpers) {
     let output = run(helpers, &probe("executables")).success();
-    assert!(output.contains("1 write false") && output.contains("1 read false") && output.contains("1 fd/0 false"), "{output}");
+    assert!(
+        output.contains("1 write false") && output.contains("1 read false") && output.contains("1 fd/0 false"),
+        "{output}"
+    );
 }
 
 /// A recorded map that the machine does not allow any more.
@@ -135,6 +178,11 @@ fn foreign_map() {
     let mut map = IdMap::for_current_user().unwrap();
     map.uids[1].outside = 3_000_000_000;
     let store = Store::with_map(map);
-    let error = lamina_sandbox::Helpers::start(&store.content(), &store.map).unwrap_err().to_string();
-    assert!(error.contains("newuidmap") && error.contains("usermod --add-subuids"), "{error}");
+    let error = lamina_sandbox::Helpers::start(&store.content(), &store.map)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("newuidmap") && error.contains("usermod --add-subuids"),
+        "{error}"
+    );
 }
