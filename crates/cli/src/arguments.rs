@@ -56,13 +56,22 @@ pub(crate) enum Command {
 #[derive(Debug, Args)]
 pub(crate) struct Output {
     /// How progress is shown
-    #[arg(long, value_name = "HOW", value_enum, default_value_t, env = "MODAL_PROGRESS", hide_env = true)]
+    #[arg(
+        long,
+        value_name = "HOW",
+        value_enum,
+        default_value_t,
+        env = "MODAL_PROGRESS",
+        hide_env = true
+    )]
     pub(crate) progress: Progress,
 }
 
 /// `modal run`.
 #[derive(Debug, Args)]
-#[command(after_help = "\
+#[command(
+    override_usage = "modal run [OPTIONS] REF [ARGS]...",
+    after_help = "\
 REF names a Python file or, with -m, a module, and what to run in it:
   app.py              the only local entrypoint, or else the only function
   app.py::describe    the function or entrypoint `describe`
@@ -70,7 +79,8 @@ REF names a Python file or, with -m, a module, and what to run in it:
 
 Options of `modal run` come before REF; what follows REF goes to the function, one --option per parameter:
   modal run app.py --n 5 --no-verbose
-  modal run -q -w result.json app.py::report --month 2024-05")]
+  modal run -q -w result.json app.py::report --month 2024-05"
+)]
 pub(crate) struct Run {
     /// REF names a module, not a file
     #[arg(short, long)]
@@ -91,8 +101,8 @@ pub(crate) struct Run {
     #[command(flatten)]
     pub(crate) output: Output,
 
-    /// What to run, and its arguments
-    #[arg(value_name = "REF [ARGS]", required = true, trailing_var_arg = true, num_args = 1.., allow_hyphen_values = false)]
+    /// What to run, and its arguments: one list, so that no option after REF is taken for ours
+    #[arg(value_name = "REF", required = true, trailing_var_arg = true, num_args = 1.., hide = true)]
     pub(crate) reference_and_arguments: Vec<OsString>,
 }
 
@@ -230,15 +240,38 @@ mod tests {
 
     #[test]
     fn everything_after_the_reference_belongs_to_the_function() {
-        let parsed = run(&["modal", "run", "-q", "app.py::main", "--n", "5", "-q", "-m", "--", "--help", "x"]);
+        let parsed = run(&[
+            "modal",
+            "run",
+            "-q",
+            "app.py::main",
+            "--n",
+            "5",
+            "-q",
+            "-m",
+            "--",
+            "--help",
+            "x",
+        ]);
         assert!(parsed.quiet && !parsed.module);
-        assert_eq!(parsed.reference_and_arguments, ["app.py::main", "--n", "5", "-q", "-m", "--", "--help", "x"]);
+        assert_eq!(
+            parsed.reference_and_arguments,
+            ["app.py::main", "--n", "5", "-q", "-m", "--", "--help", "x"]
+        );
     }
 
     #[test]
     fn unknown_options_before_the_reference_are_refused() {
-        for words in [&["modal", "run", "--nope", "app.py"][..], &["modal", "run"], &["modal", "image", "logs"]] {
-            assert_eq!(Arguments::try_parse_from(words).unwrap_err().exit_code(), 2, "{words:?}");
+        for words in [
+            &["modal", "run", "--nope", "app.py"][..],
+            &["modal", "run"],
+            &["modal", "image", "logs"],
+        ] {
+            assert_eq!(
+                Arguments::try_parse_from(words).unwrap_err().exit_code(),
+                2,
+                "{words:?}"
+            );
         }
     }
 }

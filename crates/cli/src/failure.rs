@@ -1,7 +1,7 @@
 //! How a command fails: one `error:` line, perhaps a `hint:` line, an exit code.
 
-use std::fmt;
-use std::io::{self, Write};
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
 
 use crate::output::style::{Palette, Tone};
 
@@ -15,7 +15,10 @@ pub(crate) struct Failure {
 impl Failure {
     /// A failure with nothing to advise.
     pub(crate) fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), hint: None }
+        Self {
+            message: message.into(),
+            hint: None,
+        }
     }
 
     /// A failure from an error and its causes.
@@ -50,7 +53,8 @@ impl Failure {
     fn render(&self, palette: Palette) -> String {
         let mut text = format!("{} {}\n", palette.paint(Tone::Red, "error:"), self.message);
         if let Some(hint) = &self.hint {
-            text.push_str(&format!("{} {hint}\n", palette.paint(Tone::Cyan, "hint:")));
+            // Writing to a string does not fail.
+            let _ = writeln!(text, "{} {hint}", palette.paint(Tone::Cyan, "hint:"));
         }
         text
     }
@@ -62,14 +66,16 @@ impl From<io::Error> for Failure {
     }
 }
 
-impl fmt::Display for Failure {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&self.message)
+impl From<lamina_engine::EngineError> for Failure {
+    fn from(error: lamina_engine::EngineError) -> Self {
+        Self::from_error(&error)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fmt;
+
     use super::*;
 
     #[derive(Debug)]

@@ -1,5 +1,6 @@
 //! Ctrl-C and its relatives: the first asks everything to stop, the second does not ask.
 
+use std::ffi::c_int;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -12,8 +13,8 @@ use signal_hook::iterator::Signals;
 
 use crate::python::Handle;
 
-/// How long the Python program may take to end after a signal before it is told to terminate.
-const GRACE: Duration = Duration::from_secs(10);
+/// How long a Python program that shares our process group may take to notice a Ctrl-C by itself.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The signal that ends the command, once there is one.
 #[derive(Clone, Default)]
@@ -22,8 +23,13 @@ pub(crate) struct Interruption {
 }
 
 impl Interruption {
-    /// Listens from now on. The first signal cancels `cancel` and reaches the Python program; the second ends all.
-    pub(crate) fn listen(cancel: CancelToken, python: Option<Handle>) -> io::Result<Self> {
+    /// Listens from now on. The first signal cancels `cancel` and reaches the Python program; the second runs
+    /// `before_exit` and ends everything at once.
+    pub(crate) fn listen(
+        cancel: CancelToken,
+        python: Option<Handle>,
+        before_exit: impl Fn() + Send + 'static,
+    ) -> io::Result<Self> {
         let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
         let interruption = Self::default();
         let recorded = interruption.clone();
@@ -33,6 +39,7 @@ impl Interruption {
                     if let Some(python) = &python {
                         python.signal(Signal::KILL);
                     }
+                    before_exit();
                     std::process::exit(i32::from(exit_code(signal)));
                 }
                 let (cancel, python) = (cancel.clone(), python.clone());
@@ -41,6 +48,18 @@ impl Interruption {
             }
         });
         Ok(interruption)
+    }
+
+    /// Listens on behalf of a program that is interrupted itself and decides what that means for its engine: Ctrl-C is
+    /// left to it, any other signal cancels `cancel`.
+    pub(crate) fn listen_for_program(cancel: CancelToken) -> io::Result<()> {
+        let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
+        std::thread::spawn(move || {
+            if signals.forever().any(|signal| signal != SIGINT) {
+                cancel.cancel();
+            }
+        });
+        Ok(())
     }
 
     /// The exit code of an interrupted command, nothing if it was not.
@@ -52,28 +71,32 @@ impl Interruption {
     }
 }
 
-fn exit_code(signal: i32) -> u8 {
+fn exit_code(signal: c_int) -> u8 {
     u8::try_from(128 + signal).unwrap_or(1)
 }
 
 /// Stops the engine's work and the Python program.
-fn stop(signal: i32, cancel: &CancelToken, python: Option<&Handle>) {
+fn stop(signal: c_int, cancel: &CancelToken, python: Option<&Handle>) {
     if let Some(python) = python
-        && !(signal == SIGINT && is_from_terminal())
+        && signal != SIGINT
     {
-        python.signal(if signal == SIGINT { Signal::INT } else { Signal::TERM });
+        python.signal(Signal::TERM);
     }
     cancel.cancel();
-    if let Some(python) = python {
-        std::thread::sleep(GRACE);
-        python.signal(Signal::TERM);
+    if let Some(python) = python
+        && signal == SIGINT
+        && !reaches_whole_group()
+    {
+        // Nobody can tell whether the signal was sent to us alone. A second one would cut its clean-up short.
+        std::thread::sleep(PATIENCE);
+        python.signal(Signal::INT);
     }
 }
 
-/// Whether Ctrl-C on the terminal reaches this process, and then also the Python program, which must not get it twice.
-fn is_from_terminal() -> bool {
+/// Whether a Ctrl-C comes from the terminal, and so reaches the Python program as well.
+fn reaches_whole_group() -> bool {
     fs_err::File::open("/dev/tty")
         .ok()
-        .and_then(|terminal| rustix::termios::tcgetpgrp(terminal).ok())
+        .and_then(|terminal| rustix::termios::tcgetpgrp(terminal.file()).ok())
         .is_some_and(|foreground| foreground == rustix::process::getpgrp())
 }

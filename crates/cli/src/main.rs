@@ -1,1 +1,45 @@
-fn main() {}
+//! The `modal` command: arguments and terminal output around the engine, nothing else.
+
+#[cfg(not(target_os = "linux"))]
+compile_error!("Lamina runs on Linux; on Windows use it inside WSL2, on macOS inside a Linux virtual machine");
+
+mod arguments;
+mod commands;
+mod failure;
+mod interruption;
+mod output;
+mod python;
+mod session;
+mod user_terminal;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use arguments::{Arguments, Command};
+use failure::Failure;
+
+fn main() -> ExitCode {
+    // Before anything else: the helper processes of the engine are this binary, too.
+    if std::env::args_os().nth(1).is_some_and(|word| word == "__helpers") {
+        lamina_engine::helpers_entry();
+    }
+    match execute(&Arguments::parse().command) {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            failure.print();
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn execute(command: &Command) -> Result<u8, Failure> {
+    match command {
+        Command::Run(run) => commands::run::run(run),
+        Command::Shell(shell) => commands::shell::shell(shell),
+        Command::Image(image) => commands::image::image(image),
+        Command::Doctor(doctor) => commands::doctor::doctor(doctor),
+        Command::Store(store) => commands::store::store(store),
+        Command::Engine(output) => commands::engine::engine(output),
+    }
+}

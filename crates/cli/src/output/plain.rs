@@ -25,22 +25,39 @@ pub(crate) struct Plain {
 impl Plain {
     /// A renderer that writes to `streams`.
     pub(crate) fn new(streams: Streams) -> Self {
-        Self { streams, build: Build::default(), rows: Vec::new() }
+        Self {
+            streams,
+            build: Build::default(),
+            rows: Vec::new(),
+        }
     }
 
     /// What the event has to say by itself.
     fn lines(&self, event: &Event, now: Duration) -> Vec<String> {
-        let title = |step: &u64| self.build.step(*step).map_or_else(String::new, |step| step.title.clone());
+        let title = |step: &u64| {
+            self.build
+                .step(*step)
+                .map_or_else(String::new, |step| step.title.clone())
+        };
         match event {
             Event::StepWaiting { step } => {
-                vec![format!("#{step} {}", title(step)), format!("#{step} WAITING for another process")]
+                vec![
+                    format!("#{step} {}", title(step)),
+                    format!("#{step} WAITING for another process"),
+                ]
             }
             Event::StepStarted { step, miss } => vec![format!("#{step} {} ({miss})", title(step))],
             Event::StepLog { step, line } => {
-                let elapsed = self.build.step(*step).and_then(Step::active_since).map_or(0.0, |since| {
-                    now.saturating_sub(since).as_secs_f64()
-                });
-                vec![format!("#{step} {elapsed:.2} {}", text::clean(line)).trim_end().to_owned()]
+                let elapsed = self
+                    .build
+                    .step(*step)
+                    .and_then(Step::active_since)
+                    .map_or(0.0, |since| now.saturating_sub(since).as_secs_f64());
+                vec![
+                    format!("#{step} {elapsed:.2} {}", text::clean(line))
+                        .trim_end()
+                        .to_owned(),
+                ]
             }
             Event::StepFailed { step, .. } => failure::report(&title(step), event, Palette::PLAIN),
             Event::Warning { message } => vec![format!("warning: {message}")],
@@ -106,7 +123,11 @@ struct Versioned<'a> {
 impl Renderer for Json {
     fn event(&mut self, event: &Event, now: Duration) -> io::Result<()> {
         let seconds_since_start = (now.as_secs_f64() * 1000.0).round() / 1000.0;
-        let mut line = serde_json::to_vec(&Versioned { version: SCHEMA_VERSION, seconds_since_start, event })?;
+        let mut line = serde_json::to_vec(&Versioned {
+            version: SCHEMA_VERSION,
+            seconds_since_start,
+            event,
+        })?;
         line.push(b'\n');
         self.streams.write(Stream::Stderr, &line)
     }
@@ -122,7 +143,11 @@ pub(crate) struct Quiet {
 impl Quiet {
     /// A renderer that writes to `streams`.
     pub(crate) fn new(streams: Streams, palette: Palette) -> Self {
-        Self { streams, build: Build::default(), palette }
+        Self {
+            streams,
+            build: Build::default(),
+            palette,
+        }
     }
 }
 
@@ -131,7 +156,10 @@ impl Renderer for Quiet {
         match event {
             Event::ContainerOutput { stream, data, .. } => self.streams.write(*stream, data),
             Event::StepFailed { step, .. } => {
-                let title = self.build.step(*step).map_or_else(String::new, |step| step.title.clone());
+                let title = self
+                    .build
+                    .step(*step)
+                    .map_or_else(String::new, |step| step.title.clone());
                 write_lines(&mut self.streams, &failure::report(&title, event, self.palette))
             }
             _ => {

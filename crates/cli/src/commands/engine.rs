@@ -1,0 +1,35 @@
+//! `modal engine`: serving a Python program that started this process.
+
+use lamina_engine::{Engine, Options, inherited_socket, serve};
+use lamina_events::CancelToken;
+
+use crate::arguments::Output;
+use crate::failure::Failure;
+use crate::interruption::Interruption;
+use crate::output::Screen;
+
+/// The environment variable that holds the number of the inherited socket.
+const SOCKET: &str = "MODAL_ENGINE_FD";
+
+/// Serves the program until it closes the connection.
+pub(crate) fn engine(output: &Output) -> Result<u8, Failure> {
+    let socket = std::env::var(SOCKET)
+        .ok()
+        .and_then(|number| number.parse().ok())
+        .and_then(|number| inherited_socket(number).ok())
+        .ok_or_else(|| {
+            Failure::new(format!("`{SOCKET}` names no socket that this process inherited"))
+                .hint("`app.run()` starts this command; use `modal run` yourself")
+        })?;
+    let cancel = CancelToken::new();
+    Interruption::listen_for_program(cancel.clone())?;
+    let engine = Engine::open(&Options {
+        cancel: cancel.clone(),
+        ..Options::default()
+    })?;
+    let screen = Screen::start(output.progress, cancel);
+    let outcome = serve(&engine, socket, &screen.sink());
+    screen.finish();
+    outcome?;
+    Ok(0)
+}

@@ -1,0 +1,37 @@
+//! `modal run`: a function or local entrypoint of an app.
+
+use std::ffi::{OsStr, OsString};
+
+use crate::arguments::Run;
+use crate::failure::Failure;
+use crate::output::Progress;
+use crate::session;
+
+/// Runs it; the exit code is the program's.
+pub(crate) fn run(run: &Run) -> Result<u8, Failure> {
+    let (reference, rest) = run
+        .reference_and_arguments
+        .split_first()
+        .ok_or_else(|| Failure::new("there is nothing to run"))?;
+    let mut words: Vec<OsString> = vec!["run".into(), reference.clone()];
+    if run.module {
+        words.push("-m".into());
+    }
+    if let Some(file) = &run.write_result {
+        words.push("--write-result".into());
+        words.push(file.into());
+    }
+    words.push("--".into());
+    words.extend_from_slice(rest);
+    let environment: Vec<(&str, &OsStr)> = run
+        .env
+        .iter()
+        .map(|name| ("MODAL_ENVIRONMENT", name.as_ref()))
+        .collect();
+    let progress = if run.quiet {
+        Progress::Quiet
+    } else {
+        run.output.progress
+    };
+    Ok(session::run(&words, &environment, progress)?.code)
+}

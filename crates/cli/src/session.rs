@@ -1,0 +1,65 @@
+//! A Python program and the engine that serves it, from the start of both to their end.
+
+use std::ffi::{OsStr, OsString};
+use std::net::Shutdown;
+use std::thread;
+
+use lamina_engine::{Described, Engine, EngineError, Options, serve};
+use lamina_events::CancelToken;
+use rustix::process::Signal;
+
+use crate::failure::Failure;
+use crate::interruption::Interruption;
+use crate::output::{Progress, Screen};
+use crate::python::Python;
+
+/// The exit code of a command whose output nobody reads any more, as if SIGPIPE had ended it.
+const BROKEN_PIPE: u8 = 141;
+
+/// How the session ended.
+pub(crate) struct Ended {
+    /// The exit code of the Python program, or of the interruption.
+    pub(crate) code: u8,
+    /// The engine, and the function that the program asked to have described.
+    pub(crate) engine: Option<(Engine, Described)>,
+}
+
+/// Runs `modal._cli` with `arguments` and serves it.
+///
+/// The interpreter starts first and imports the program while the store is opened.
+pub(crate) fn run(
+    arguments: &[OsString],
+    environment: &[(&str, &OsStr)],
+    progress: Progress,
+) -> Result<Ended, Failure> {
+    let (mut python, socket) = Python::start(arguments, environment)?;
+    let cancel = CancelToken::new();
+    let handle = python.handle();
+    let interruption = Interruption::listen(cancel.clone(), Some(handle.clone()), || ())?;
+    let screen = Screen::start(progress, cancel.clone());
+    let sink = screen.sink();
+    let connection = socket.try_clone()?;
+    let engine = thread::spawn(move || -> Result<_, EngineError> {
+        // Without an engine the program would only report that it has none.
+        let engine = Engine::open(&Options {
+            cancel,
+            ..Options::default()
+        })
+        .inspect_err(|_| handle.signal(Signal::KILL))?;
+        let described = serve(&engine, socket, &sink)?;
+        Ok(described.map(|described| (engine, described)))
+    });
+    let code = python.wait();
+    // A process that the program left behind may hold its end of the connection open.
+    let _ = connection.shutdown(Shutdown::Both);
+    let served = engine
+        .join()
+        .map_err(|_| Failure::new("the engine stopped unexpectedly"))?;
+    let reader_is_gone = screen.finish();
+    if let Some(code) = interruption.exit_code() {
+        return Ok(Ended { code, engine: None });
+    }
+    let engine = served?;
+    let code = if reader_is_gone { BROKEN_PIPE } else { code? };
+    Ok(Ended { code, engine })
+}

@@ -1,0 +1,162 @@
+//! The `modal` binary as its users meet it, as far as no image is needed.
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+/// The binary with a store of its own, free of the settings of whoever runs the tests.
+fn modal(store: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_modal"));
+    command.env("MODAL_STORE", store).stdin(Stdio::null());
+    for name in ["MODAL_PROGRESS", "MODAL_PYTHON", "MODAL_ENGINE_FD", "VIRTUAL_ENV"] {
+        command.env_remove(name);
+    }
+    command
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+/// Exit code, standard output and standard error in one text, with the store's path replaced.
+fn outcome(output: &Output, store: &Path) -> String {
+    format!(
+        "exit code: {}\n--- stdout\n{}--- stderr\n{}",
+        output.status.code().unwrap(),
+        text(&output.stdout),
+        text(&output.stderr)
+    )
+    .replace(store.to_str().unwrap(), "[STORE]")
+}
+
+fn run(arguments: &[&str]) -> String {
+    let directory = tempfile::tempdir().unwrap();
+    let store = directory.path().join("store");
+    let output = modal(&store).args(arguments).output().unwrap();
+    outcome(&output, &store)
+}
+
+#[test]
+fn version() {
+    let expected = format!(
+        "exit code: 0\n--- stdout\nmodal {}\n--- stderr\n",
+        env!("CARGO_PKG_VERSION")
+    );
+    assert_eq!(run(&["--version"]), expected);
+}
+
+#[test]
+fn help_goes_to_standard_output_and_its_absence_is_a_usage_error() {
+    assert!(run(&["--help"]).starts_with("exit code: 0\n--- stdout\nDeclare container images"));
+    assert!(run(&[]).starts_with("exit code: 2\n--- stdout\n--- stderr\nDeclare container images"));
+}
+
+#[test]
+fn bad_options_are_usage_errors() {
+    insta::assert_snapshot!(run(&["image", "list", "--jason"]));
+}
+
+#[test]
+fn unknown_progress_is_a_usage_error() {
+    insta::assert_snapshot!(run(&["run", "--progress", "loud", "app.py"]));
+}
+
+#[test]
+fn store_path_follows_the_variable() {
+    insta::assert_snapshot!(run(&["store", "path"]), @r"
+    exit code: 0
+    --- stdout
+    [STORE]
+    --- stderr
+    ");
+}
+
+#[test]
+fn removing_no_store_is_no_failure() {
+    insta::assert_snapshot!(run(&["store", "remove", "-y"]), @r"
+    exit code: 0
+    --- stdout
+    --- stderr
+    There is no store at `[STORE]`.
+    ");
+}
+
+#[test]
+fn a_foreign_directory_is_never_taken_for_a_store() {
+    let directory = tempfile::tempdir().unwrap();
+    let precious = directory.path().join("precious");
+    std::fs::write(&precious, "data").unwrap();
+    for arguments in [&["store", "remove", "-y"][..], &["image", "list"]] {
+        let output = modal(directory.path()).args(arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+        let message = text(&output.stderr);
+        assert!(message.starts_with("error: "), "{message}");
+        assert!(message.contains(directory.path().to_str().unwrap()), "{message}");
+    }
+    assert_eq!(std::fs::read_to_string(precious).unwrap(), "data");
+}
+
+#[test]
+fn a_relative_store_is_refused() {
+    let output = modal(Path::new("relative/store"))
+        .args(["store", "path"])
+        .output()
+        .unwrap();
+    insta::assert_snapshot!(text(&output.stderr), @"error: `MODAL_STORE` is the relative path `relative/store`: set it to an absolute one");
+    assert_eq!(output.status.code(), Some(1));
+}
+
+#[test]
+fn doctor_runs_without_a_store_and_speaks_json() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = directory.path().join("store");
+    let output = modal(&store).args(["doctor", "--json"]).output().unwrap();
+    assert!(
+        matches!(output.status.code(), Some(0 | 1)),
+        "{}",
+        outcome(&output, &store)
+    );
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["version"], 1);
+    assert!(
+        report["findings"]
+            .as_array()
+            .is_some_and(|findings| !findings.is_empty())
+    );
+    assert!(!store.exists());
+}
+
+#[test]
+fn an_engine_without_a_socket_says_so() {
+    insta::assert_snapshot!(run(&["engine"]), @r"
+    exit code: 1
+    --- stdout
+    --- stderr
+    error: `MODAL_ENGINE_FD` names no socket that this process inherited
+    hint: `app.run()` starts this command; use `modal run` yourself
+    ");
+}
+
+#[test]
+fn an_interpreter_that_is_not_there_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let output = modal(directory.path())
+        .env("MODAL_PYTHON", "/nowhere/python")
+        .args(["run", "app.py"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).starts_with("error: cannot start `/nowhere/python`: "));
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_failure() {
+    let directory = tempfile::tempdir().unwrap();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = modal(directory.path())
+        .args(["store", "path"])
+        .stdout(writer)
+        .output()
+        .unwrap();
+    assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), String::new()));
+}
