@@ -19,8 +19,8 @@ def main(n: int = 3):
     print(describe.remote([{"x": i} for i in range(n)]))
 ```
 
-Run it with ``modal run app.py --n 5``. Names load when they are first used, so that importing this package costs next to
-nothing, here and in every container.
+Run it with ``modal run app.py --n 5``. Names load when they are first used, so that importing this package costs next
+to nothing, here and in every container.
 """
 
 from __future__ import annotations
@@ -83,12 +83,13 @@ def __getattr__(name: str) -> object:
     if name == "exception":
         return __import__("modal.exception", None, None, ["Error"])
     if name in _REPLACEMENTS:
-        raise AttributeError("`modal.%s` does not exist any more: %s" % (name, _REPLACEMENTS[name]))
+        raise AttributeError(f"`modal.{name}` does not exist any more: {_REPLACEMENTS[name]}")
     if name.startswith("__"):
-        raise AttributeError("module `modal` has no attribute `%s`" % name)
+        raise AttributeError(f"module `modal` has no attribute `{name}`")
     raise AttributeError(
-        "`modal.%s` is not part of this version (%s); it has %s"
-        % (name, __version__, ", ".join("`%s`" % known for known in __all__))
+        "`modal.{}` is not part of this version ({}); it has {}".format(
+            name, __version__, ", ".join(f"`{known}`" for known in __all__)
+        )
     )
 
 

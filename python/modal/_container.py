@@ -51,7 +51,7 @@ def _start(connection: Connection) -> Callable[..., Any] | None:
         function = _load(control["module"], control["function"])
     except BaseException as error:
         _flush()
-        connection.send(b'{"type":"failed"}', _pack(error, "importing `%s`" % control["module"]["name"]))
+        connection.send(b'{"type":"failed"}', _pack(error, "importing `{}`".format(control["module"]["name"])))
         return None
     _flush()
     connection.send(b'{"type":"ready"}')
@@ -68,7 +68,7 @@ def _load(module: dict[str, str], name: str) -> Callable[..., Any]:
     found = declared(module["name"], name) or getattr(imported, name, None)
     if found is None:
         raise ExecutionError(
-            "the module `%s` has no function `%s` in the container" % (module["name"], name),
+            "the module `{}` has no function `{}` in the container".format(module["name"], name),
             hint="the module is imported again there: define the function without conditions, and if "
             "`include_source=False` is set, see that the image holds the present source",
         )
@@ -89,7 +89,8 @@ def _import(module: dict[str, str]) -> Any:
         from importlib.util import module_from_spec, spec_from_file_location
 
         spec = spec_from_file_location(name, path)
-        assert spec is not None and spec.loader is not None
+        assert spec is not None
+        assert spec.loader is not None
         loaded = module_from_spec(spec)
         sys.modules[name] = loaded
         spec.loader.exec_module(loaded)
@@ -121,7 +122,7 @@ def _execute(function: Callable[..., Any], name: str, payload: Any) -> tuple[byt
             result = asyncio.run(result)
         return b"ok", _pack_result(result, name)
     except BaseException as error:
-        return b"exception", _pack(error, "the function `%s`" % name)
+        return b"exception", _pack(error, f"the function `{name}`")
 
 
 def _unpack(payload: Any, name: str) -> Any:
@@ -129,7 +130,7 @@ def _unpack(payload: Any, name: str) -> Any:
         return loads(payload)
     except Exception as error:
         raise DeserializationError(
-            "the arguments of `%s` cannot be read in the container: %s: %s" % (name, type(error).__name__, error),
+            f"the arguments of `{name}` cannot be read in the container: {type(error).__name__}: {error}",
             hint="install what defines their classes in the image, or pass plain data",
         ) from error
 
@@ -138,9 +139,9 @@ def _pack_result(result: Any, name: str) -> bytes:
     try:
         return dumps(result, PICKLE_PROTOCOL)
     except Exception as error:
+        kind = f"{type(result).__module__}.{type(result).__qualname__}"
         raise SerializationError(
-            "the result of `%s`, of type `%s.%s`, cannot be pickled: %s"
-            % (name, type(result).__module__, type(result).__qualname__, error),
+            f"the result of `{name}`, of type `{kind}`, cannot be pickled: {error}",
             hint="return plain data, or objects whose classes are defined at the top level of a module",
         ) from None
 
@@ -148,8 +149,8 @@ def _pack_result(result: Any, name: str) -> bytes:
 def _pack(error: BaseException, doing: str) -> bytes:
     """The exception as it travels. What would end the caller's process arrives as an error instead."""
     if not isinstance(error, Exception):
-        what = "sys.exit(%r)" % error.code if isinstance(error, SystemExit) else type_name(error)
-        stopped = ExecutionError("%s ended with `%s` instead of a result" % (doing, what))
+        what = f"sys.exit({error.code!r})" if isinstance(error, SystemExit) else type_name(error)
+        stopped = ExecutionError(f"{doing} ended with `{what}` instead of a result")
         stopped.__traceback__ = error.__traceback__
         error = stopped
     return pack_exception(error)

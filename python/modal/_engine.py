@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
-from _collections import deque
+from collections import deque
 from _thread import allocate_lock
 from itertools import count
 
@@ -68,7 +68,7 @@ class Engine:
             "type": "hello",
             "protocol": PROTOCOL,
             "package": modal.__version__,
-            "python": "%d.%d.%d" % sys.version_info[:3],
+            "python": ".".join(map(str, sys.version_info[:3])),
             "uv": find_uv(),
             "cwd": os.getcwd(),
             "output": output,
@@ -83,7 +83,7 @@ class Engine:
         self._pending["request", number] = receiver
         self.send_frame(encode_json({"type": kind, "request": number, **body}).encode())
         self.wait(receiver)
-        control = receiver.arrived.popleft()[1]
+        _, control, _ = receiver.arrived.popleft()
         if control["type"] == "error":
             raise engine_error(control)
         return control
@@ -211,7 +211,7 @@ class Engine:
         except ConnectionClosed:
             raise self._fail() from None
         except (ProtocolError, ValueError) as error:
-            raise self._fail("the engine sent something unreadable: %s" % error) from None
+            raise self._fail(f"the engine sent something unreadable: {error}") from None
         number = control.get("call")
         if number is None:
             number = control.get("request")
@@ -231,7 +231,7 @@ class Engine:
             raise self._failure  # type: ignore[misc]
         if control["type"] == "welcome" and control.get("protocol") != PROTOCOL:
             self._failure = VersionError(
-                "the engine speaks protocol `%s`, this package speaks `%d`" % (control.get("protocol"), PROTOCOL),
+                f"the engine speaks protocol `{control.get('protocol')}`, this package speaks `{PROTOCOL}`",
                 hint="install the `modal` command and the `modal` package from the same release",
             )
             raise self._failure
@@ -240,7 +240,7 @@ class Engine:
         """Notes that the engine is lost and wakes everybody to hear it."""
         if self._failure is None:
             self._failure = ServiceError(
-                message or "the engine ended while it was needed%s" % self._exit_text(),
+                message or f"the engine ended while it was needed{self._exit_text()}",
                 hint="run `modal doctor` to check this machine; the build's messages above may say more",
             )
         for sleeper in list(self._sleepers):
@@ -252,8 +252,8 @@ class Engine:
         if status is None:
             return ""
         if os.WIFSIGNALED(status):
-            return " (killed by signal %d)" % os.WTERMSIG(status)
-        return " (exit code %d)" % os.WEXITSTATUS(status)
+            return f" (killed by signal {os.WTERMSIG(status)})"
+        return f" (exit code {os.WEXITSTATUS(status)})"
 
     def _reap(self) -> int | None:
         process, self._process = self._process, None

@@ -21,7 +21,7 @@ class RemoteTraceback(Exception):
         self.text = text
 
     def __str__(self) -> str:
-        return '\n"""\n%s"""' % self.text
+        return f'\n"""\n{self.text}"""'
 
 
 def is_user_frame(filename: str) -> bool:
@@ -65,7 +65,7 @@ def trim_traceback(error: BaseException) -> None:
 
 def type_name(error: BaseException) -> str:
     """The full name of an exception's class."""
-    return "%s.%s" % (type(error).__module__, type(error).__qualname__)
+    return f"{type(error).__module__}.{type(error).__qualname__}"
 
 
 def safe_message(error: BaseException) -> str:
@@ -73,7 +73,7 @@ def safe_message(error: BaseException) -> str:
     try:
         return str(error)
     except Exception as failure:
-        return "<no message: `__str__` raised %s>" % type_name(failure)
+        return f"<no message: `__str__` raised {type_name(failure)}>"
 
 
 def pack_exception(error: BaseException) -> bytes:
@@ -81,10 +81,8 @@ def pack_exception(error: BaseException) -> bytes:
     try:
         text = format_trimmed(error)
     except Exception as failure:
-        text = "%s: %s\n(the traceback could not be formatted: %s)\n" % (
-            type_name(error),
-            safe_message(error),
-            type_name(failure),
+        text = (
+            f"{type_name(error)}: {safe_message(error)}\n(the traceback could not be formatted: {type_name(failure)})\n"
         )
     return dumps(
         {
@@ -110,17 +108,17 @@ def _unpickle_exception(described: dict[str, Any]) -> BaseException:
 
     name, message = described["type"], described["message"]
     if described["exception"] is None:
-        return ExecutionError("the function raised `%s`, which cannot be pickled: %s" % (name, message))
+        return ExecutionError(f"the function raised `{name}`, which cannot be pickled: {message}")
     try:
         error = loads(described["exception"])
     except Exception as failure:
         return ExecutionError(
-            "the function raised `%s`: %s" % (name, message),
-            hint="this process cannot rebuild the exception (%s: %s); make its class importable here to receive it "
-            "as itself" % (type(failure).__name__, safe_message(failure)),
+            f"the function raised `{name}`: {message}",
+            hint=f"this process cannot rebuild the exception ({type(failure).__name__}: {safe_message(failure)}); "
+            "make its class importable here to receive it as itself",
         )
     if not isinstance(error, BaseException):
-        return ExecutionError("the function raised `%s`: %s" % (name, message))
+        return ExecutionError(f"the function raised `{name}`: {message}")
     return error
 
 
@@ -182,7 +180,7 @@ def engine_error(control: dict[str, Any]) -> BaseException:
         kind = kind or getattr(builtins, name, None)
         if not (isinstance(kind, type) and issubclass(kind, Exception)):
             kind = exception.ExecutionError
-        error = kind(message if not hint else "%s\nhint: %s" % (message, hint))
+        error = kind(message if not hint else f"{message}\nhint: {hint}")
     return mark(error)
 
 

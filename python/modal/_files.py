@@ -30,13 +30,11 @@ def check_remote_path(method: str, remote_path: object) -> str:
     except TypeError:
         text = None
     if not isinstance(text, str):
-        raise InvalidError(
-            "`remote_path` of `Image.%s` takes a path, not `%s`" % (method, type(remote_path).__name__)
-        )
+        raise InvalidError(f"`remote_path` of `Image.{method}` takes a path, not `{type(remote_path).__name__}`")
     if not text.startswith("/"):
         raise InvalidError(
-            "`remote_path` of `Image.%s` must be absolute, not `%s`" % (method, text),
-            hint='write for example `remote_path="/root/%s"`' % text.lstrip("./"),
+            f"`remote_path` of `Image.{method}` must be absolute, not `{text}`",
+            hint='write for example `remote_path="/root/{}"`'.format(text.lstrip("./")),
         )
     return text
 
@@ -48,8 +46,8 @@ def check_ignore(method: str, ignore: object) -> Ignore:
     if isinstance(ignore, (list, tuple)) and all(isinstance(pattern, str) for pattern in ignore):
         return ignore
     raise InvalidError(
-        "`ignore` of `Image.%s` takes a list of patterns, a function or a `FilePatternMatcher`, not `%s`"
-        % (method, type(ignore).__name__)
+        f"`ignore` of `Image.{method}` takes a list of patterns, a function or a `FilePatternMatcher`, "
+        f"not `{type(ignore).__name__}`"
     )
 
 
@@ -87,8 +85,8 @@ def walk(root: str) -> list[str]:
     """All files below a directory, relative to it and sorted; links to files count, links to directories do not."""
     if not os.path.isdir(root):
         if os.path.exists(root):
-            raise mark(NotADirectoryError("the local path `%s` is a file, not a directory" % root))
-        raise mark(FileNotFoundError("the local directory `%s` does not exist" % root))
+            raise mark(NotADirectoryError(f"the local path `{root}` is a file, not a directory"))
+        raise mark(FileNotFoundError(f"the local directory `{root}` does not exist"))
     return sorted(_walk(root, ""))
 
 
@@ -104,20 +102,20 @@ def _walk(directory: str, prefix: str) -> Iterator[str]:
 def module_entries(name: str, ignore: Ignore) -> list[Entry]:
     """The source of an importable module or package, placed where containers import it from."""
     spec = _find_module(name)
-    target = "%s/%s" % (SOURCE_ROOT, name.replace(".", "/"))
+    target = "{}/{}".format(SOURCE_ROOT, name.replace(".", "/"))
     locations = list(spec.submodule_search_locations or ())
     origin = spec.origin if spec.has_location else None
     for path in locations or [origin]:
         if path is None or not os.path.exists(path):
             raise ModuleNotMountable(
-                "the module `%s` cannot be added: it is built into Python or has no source file" % name
+                f"the module `{name}` cannot be added: it is built into Python or has no source file"
             )
         _refuse_compiled(name, path)
     if locations:
         return [directory_entry(location, target, ignore) for location in locations]
     assert origin is not None
     if not origin.endswith(".py"):
-        raise ModuleNotMountable("the module `%s` cannot be added: `%s` is not Python source" % (name, origin))
+        raise ModuleNotMountable(f"the module `{name}` cannot be added: `{origin}` is not Python source")
     return [file_entry(origin, target + ".py")]
 
 
@@ -127,11 +125,10 @@ def _find_module(name: str) -> Any:
     try:
         spec = find_spec(name)
     except (ImportError, ValueError) as error:
-        raise ModuleNotMountable("the module `%s` cannot be added: %s" % (name, error)) from None
+        raise ModuleNotMountable(f"the module `{name}` cannot be added: {error}") from None
     if spec is None:
         raise ModuleNotMountable(
-            "the module `%s` cannot be added: it was not found on sys.path; start in its directory, or install it"
-            % name
+            f"the module `{name}` cannot be added: it was not found on sys.path; start in its directory, or install it"
         )
     return spec
 
@@ -146,8 +143,8 @@ def _refuse_compiled(name: str, path: str) -> None:
         compiled = next((file for file in _distribution_files(site, path) if file.endswith(COMPILED_SUFFIXES)), None)
     if compiled is not None:
         raise ModuleNotMountable(
-            "the module `%s` cannot be added: its distribution contains the compiled file `%s`; "
-            "install it in the image with `Image.uv_pip_install` instead" % (name, compiled)
+            f"the module `{name}` cannot be added: its distribution contains the compiled file `{compiled}`; "
+            "install it in the image with `Image.uv_pip_install` instead"
         )
 
 

@@ -38,8 +38,8 @@ class Graph:
             parent = member._parent
             if parent is not None and parent._kind == "attach_files" and member._kind != "attach_files":
                 raise InvalidError(
-                    "the step `%s` follows `%s`, which attaches files only when a container starts"
-                    % (member._title, parent._title),
+                    f"the step `{member._title}` follows `{parent._title}`, "
+                    "which attaches files only when a container starts",
                     hint="add the files last, or with `copy=True` to make them a layer that later steps can use",
                 )
             identity = str(len(self.images))
@@ -60,7 +60,7 @@ class Graph:
     def add_function(self, app: App, function: Function[Any, Any]) -> None:
         """Adds a function and the image it uses."""
         settings = function._settings
-        secrets = check_secrets(settings.secrets, "the function `%s`" % function._name)
+        secrets = check_secrets(settings.secrets, f"the function `{function._name}`")
         include = app._include_source if settings.include_source is None else settings.include_source
         module, entries = self._source(function, include)
         self.functions.append(

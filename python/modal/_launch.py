@@ -28,8 +28,8 @@ def _adopt(number: str) -> Engine:
         return Engine(Connection(socket(AF_UNIX, SOCK_STREAM, 0, fd)))
     except (ValueError, OSError) as error:
         raise ServiceError(
-            "`%s=%s` names no connection with an engine: %s" % (ENGINE_FD, number, error),
-            hint="unset %s; `modal run` sets it for the processes that it starts" % ENGINE_FD,
+            f"`{ENGINE_FD}={number}` names no connection with an engine: {error}",
+            hint=f"unset {ENGINE_FD}; `modal run` sets it for the processes that it starts",
         ) from None
 
 
@@ -37,7 +37,7 @@ def _start() -> Engine:
     program = find_program("modal")
     if program is None:
         raise ServiceError(
-            "the `modal` program was not found beside `%s`, beside this package, or on PATH" % sys.executable,
+            f"the `modal` program was not found beside `{sys.executable}`, beside this package, or on PATH",
             hint="install the package again: the program is part of it",
         )
     ours, theirs = socketpair(AF_UNIX, SOCK_STREAM)
@@ -48,7 +48,7 @@ def _start() -> Engine:
         process = os.posix_spawn(program, [program, "engine"], environment)
     except OSError as error:
         ours.close()
-        raise ServiceError("`%s engine` could not be started: %s" % (program, error.strerror)) from None
+        raise ServiceError(f"`{program} engine` could not be started: {error.strerror}") from None
     finally:
         theirs.close()
     return Engine(Connection(ours), process)

@@ -1,11 +1,10 @@
-"""`Function.map`: many inputs in flight, results in order or as they come, and never more taken ahead than is useful."""
+"""`Function.map`: many inputs in flight, results in order or as they come, never more taken ahead than is useful."""
 
 from __future__ import annotations
 
 import sys
 
 from modal._engine import Receiver
-from modal._errors import is_report
 from modal._wire import JOIN_LIMIT, frame
 
 TYPE_CHECKING = False

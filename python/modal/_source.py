@@ -28,18 +28,16 @@ def locate(function: Callable[..., Any]) -> tuple[dict[str, str], list[Entry]]:
     name = module_name(module) if module is not None else function.__module__
     if module is not None and getattr(module, "__package__", None):
         top = name.split(".")[0]
-        entries = [
-            directory_entry(location, "%s/%s" % (SOURCE_ROOT, top), PACKAGE_IGNORE) for location in _locations(top)
-        ]
+        entries = [directory_entry(location, f"{SOURCE_ROOT}/{top}", PACKAGE_IGNORE) for location in _locations(top)]
         return {"kind": "module", "name": name}, entries
     file = getattr(module, "__file__", None)
     if file is None:
         raise InvalidError(
-            "the function `%s` was defined in `%s`, which has no source file to take to the container"
-            % (function.__qualname__, function.__module__),
+            f"the function `{function.__qualname__}` was defined in `{function.__module__}`, "
+            "which has no source file to take to the container",
             hint="put it into a file, and run that with `modal run` or `python`",
         )
-    target = "%s/%s.py" % (SOURCE_ROOT, name)
+    target = f"{SOURCE_ROOT}/{name}.py"
     return {"kind": "script", "name": name, "path": target}, [file_entry(file, target)]
 
 

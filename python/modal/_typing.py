@@ -1,5 +1,7 @@
-"""Stand-ins for the parts of `typing` that are needed while running; the real module takes longer to import than this
-package. Type checkers read the real ones (`if TYPE_CHECKING`)."""
+"""Stand-ins for the parts of `typing` that are needed while running.
+
+The real module takes longer to import than this package. Type checkers read the real ones (`if TYPE_CHECKING`).
+"""
 
 from __future__ import annotations
 

@@ -13,14 +13,13 @@ from _struct import Struct
 try:
     from _json import encode_basestring, make_encoder, make_scanner
 except ImportError:  # Not CPython: the portable modules do the same.
-    make_scanner = None
+    make_scanner = None  # type: ignore[misc,assignment]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from _socket import socket
     from collections.abc import Callable, Sequence
     from typing import Any, Union
-
-    from _socket import socket as Socket
 
     Buffer = Union[bytes, bytearray, memoryview]
 
@@ -73,9 +72,9 @@ if make_scanner is not None:
         parse_constant = float
 
     def _refuse(value: object) -> Any:
-        raise TypeError("`%s` cannot be part of a control message" % type(value).__name__)
+        raise TypeError(f"`{type(value).__name__}` cannot be part of a control message")
 
-    _scan = make_scanner(_ScannerOptions)
+    _scan = make_scanner(_ScannerOptions)  # type: ignore[arg-type]
     _encode = make_encoder(None, _refuse, encode_basestring, None, ":", ",", False, False, False)
 
     def decode_json(text: str) -> Any:
@@ -89,7 +88,7 @@ if make_scanner is not None:
 else:
     import json
 
-    decode_json = json.loads
+    decode_json = json.loads  # type: ignore[assignment]
 
     def encode_json(value: Any) -> str:
         """Writes one JSON value, without spaces."""
@@ -104,9 +103,9 @@ def frame(control: bytes, payload: Buffer = b"") -> bytes:
 class Connection:
     """One end of a stream socket. At most one thread sends and one receives at a time; the caller sees to that."""
 
-    __slots__ = ("_buffer", "_broken", "_end", "_fds", "_socket", "_start", "_view")
+    __slots__ = ("_broken", "_buffer", "_end", "_fds", "_socket", "_start", "_view")
 
-    def __init__(self, socket: Socket) -> None:
+    def __init__(self, socket: socket) -> None:
         self._socket = socket
         self._buffer = bytearray(READ_SIZE)
         self._view = memoryview(self._buffer)
@@ -195,7 +194,8 @@ class Connection:
         if available < HEADER.size:
             return False
         _, flags, _, _, control, payload = HEADER.unpack_from(self._buffer, self._start)
-        return available >= HEADER.size + control + (0 if flags & FLAG_MEMORY else payload)
+        wanted: int = HEADER.size + control + (0 if flags & FLAG_MEMORY else payload)
+        return available >= wanted
 
     def receive(self) -> tuple[dict[str, Any], Any]:
         """Waits for the next frame: its control part and its payload (a bytes-like object)."""
@@ -204,7 +204,7 @@ class Connection:
         start = self._start
         version, flags, fd_count, _, control_length, payload_length = HEADER.unpack_from(self._buffer, start)
         if version != VERSION:
-            raise ProtocolError("the peer speaks frame version `%d`, this package speaks `%d`" % (version, VERSION))
+            raise ProtocolError(f"the peer speaks frame version `{version}`, this package speaks `{VERSION}`")
         inline = 0 if flags & FLAG_MEMORY else payload_length
         body = HEADER.size + control_length
         if body + inline <= READ_SIZE:
@@ -213,7 +213,7 @@ class Connection:
             # `_fill` may have moved the unread bytes to the front.
             start = self._start
             self._start += body + inline
-            control = bytes(self._view[start + HEADER.size : start + body])
+            control: Any = bytes(self._view[start + HEADER.size : start + body])
             payload: Any = bytes(self._view[start + body : start + body + inline])
         else:
             self._start += HEADER.size
@@ -261,7 +261,7 @@ class Connection:
     def _claim(self, count: int, memory: bool, length: int, payload: Any) -> Any:
         """Takes a frame's descriptors; only the one of a payload means something here."""
         if len(self._fds) < count:
-            raise ProtocolError("a frame announces `%d` descriptors, `%d` arrived" % (count, len(self._fds)))
+            raise ProtocolError(f"a frame announces `{count}` descriptors, `{len(self._fds)}` arrived")
         fds, self._fds[:] = self._fds[:count], self._fds[count:]
         try:
             return _read_memory(fds[-1], length) if memory else payload
@@ -296,7 +296,7 @@ def _read_memory(fd: int, length: int) -> Any:
     if not length:
         return b""
     if os.fstat(fd).st_size < length:
-        raise ProtocolError("a payload is shorter than the announced `%d` bytes" % length)
+        raise ProtocolError(f"a payload is shorter than the announced `{length}` bytes")
     if fcntl.fcntl(fd, F_GET_SEALS) & SAFE_SEALS == SAFE_SEALS:
         import mmap
 
@@ -310,7 +310,7 @@ def _copy_memory(fd: int, length: int) -> bytes:
     while offset < length:
         part = os.pread(fd, length - offset, offset)
         if not part:
-            raise ProtocolError("a payload is shorter than the announced `%d` bytes" % length)
+            raise ProtocolError(f"a payload is shorter than the announced `{length}` bytes")
         parts.append(part)
         offset += len(part)
     return b"".join(parts)

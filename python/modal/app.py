@@ -40,7 +40,7 @@ class LocalEntrypoint(Generic[P, R]):
         return self._raw(*args, **kwargs)
 
     def __repr__(self) -> str:
-        return "<modal.LocalEntrypoint `%s` of %r>" % (self._name, self._app)
+        return f"<modal.LocalEntrypoint `{self._name}` of {self._app!r}>"
 
 
 class App:
@@ -67,7 +67,7 @@ class App:
         include_source: bool = True,
     ) -> None:
         if name is not None and not isinstance(name, str):
-            raise InvalidError("the name of an app is a string, not `%s`" % type(name).__name__)
+            raise InvalidError(f"the name of an app is a string, not `{type(name).__name__}`")
         _check_image(image, "`modal.App`")
         self._name = name
         self._image = image
@@ -122,9 +122,7 @@ class App:
             if known in self._functions:
                 import warnings
 
-                warnings.warn(
-                    "the app has two functions of the name `%s`; the later one counts" % known, stacklevel=2
-                )
+                warnings.warn(f"the app has two functions of the name `{known}`; the later one counts", stacklevel=2)
             function: Function[P, R] = Function(raw, self, known, settings)
             self._functions[known] = function
             return function
@@ -149,10 +147,10 @@ class App:
 
         def decorate(raw: Callable[P, R]) -> LocalEntrypoint[P, R]:
             if not callable(raw):
-                raise InvalidError("`@app.local_entrypoint()` stands above a function, not `%s`" % type(raw).__name__)
+                raise InvalidError(f"`@app.local_entrypoint()` stands above a function, not `{type(raw).__name__}`")
             known = name or raw.__name__
             if known in self._entrypoints:
-                raise InvalidError("the app has two local entrypoints of the name `%s`" % known)
+                raise InvalidError(f"the app has two local entrypoints of the name `{known}`")
             entrypoint: LocalEntrypoint[P, R] = LocalEntrypoint(raw, self, known)
             self._entrypoints[known] = entrypoint
             return entrypoint
@@ -171,7 +169,7 @@ class App:
         return RunningApp(self)
 
     def __repr__(self) -> str:
-        return "App(%r)" % self._name if self._name else "App()"
+        return f"App({self._name!r})" if self._name else "App()"
 
     def _default_image(self) -> Image:
         if self._image is None:
@@ -243,46 +241,45 @@ class RunningApp:
 
 def _check_image(image: object, owner: str) -> None:
     if image is not None and not isinstance(image, Image):
-        raise InvalidError("`image` of %s takes a `modal.Image`, not `%s`" % (owner, type(image).__name__))
+        raise InvalidError(f"`image` of {owner} takes a `modal.Image`, not `{type(image).__name__}`")
 
 
 def _check_limits(settings: Settings) -> None:
     if isinstance(settings.timeout, bool) or not isinstance(settings.timeout, int) or settings.timeout <= 0:
-        raise InvalidError("`timeout` takes a positive number of seconds, not `%r`" % (settings.timeout,))
+        raise InvalidError(f"`timeout` takes a positive number of seconds, not `{settings.timeout!r}`")
     for name in ("cpu", "memory"):
         value = getattr(settings, name)
         kinds = (int, float) if name == "cpu" else (int,)
         if value is not None and (isinstance(value, bool) or not isinstance(value, kinds) or value <= 0):
             raise InvalidError(
-                "`%s` takes a positive %s, not `%r`"
-                % (name, "number of cores" if name == "cpu" else "whole number of MiB", value)
+                "`{}` takes a positive {}, not `{!r}`".format(
+                    name, "number of cores" if name == "cpu" else "whole number of MiB", value
+                )
             )
 
 
 def _refuse_positional(decorator: str, value: object) -> None:
     if callable(value) and not isinstance(value, Image):
-        raise InvalidError(
-            "`@app.%s` was used without parentheses" % decorator, hint="write `@app.%s()`" % decorator
-        )
+        raise InvalidError(f"`@app.{decorator}` was used without parentheses", hint=f"write `@app.{decorator}()`")
     raise InvalidError(
-        "`@app.%s` takes no positional arguments" % decorator,
-        hint="write `@app.%s(image=image)`" % decorator if isinstance(value, Image) else "name the argument",
+        f"`@app.{decorator}` takes no positional arguments",
+        hint=f"write `@app.{decorator}(image=image)`" if isinstance(value, Image) else "name the argument",
     )
 
 
 def _check_target(decorator: str, raw: Any) -> None:
     if isinstance(raw, type):
-        raise InvalidError("`@app.%s()` stands above a function, not the class `%s`" % (decorator, raw.__name__))
+        raise InvalidError(f"`@app.{decorator}()` stands above a function, not the class `{raw.__name__}`")
     if isinstance(raw, Function):
-        raise InvalidError("`%s` is already a function of an app" % raw._name)
+        raise InvalidError(f"`{raw._name}` is already a function of an app")
     qualified = getattr(raw, "__qualname__", None)
     if qualified is None or not callable(raw):
-        raise InvalidError("`@app.%s()` stands above a function, not `%s`" % (decorator, type(raw).__name__))
+        raise InvalidError(f"`@app.{decorator}()` stands above a function, not `{type(raw).__name__}`")
     if "<locals>" in qualified or qualified == "<lambda>":
         raise InvalidError(
-            "`%s` is defined inside a function; containers can only find functions at the top level of a module"
-            % qualified,
+            f"`{qualified}` is defined inside a function; "
+            "containers can only find functions at the top level of a module",
             hint="move it to the top level",
         )
     if "." in qualified:
-        raise InvalidError("`%s` is a method; `@app.%s()` stands above a function" % (qualified, decorator))
+        raise InvalidError(f"`{qualified}` is a method; `@app.{decorator}()` stands above a function")

@@ -1,7 +1,8 @@
 """The exceptions of Modal's API.
 
-Everything that Lamina itself reports derives from `Error`, so one ``except modal.exception.Error`` catches it. Exceptions
-raised by your own functions are not wrapped: they arrive as themselves, with the traceback from the container attached.
+Everything that Lamina itself reports derives from `Error`, so one ``except modal.exception.Error`` catches it.
+Exceptions raised by your own functions are not wrapped: they arrive as themselves, with the traceback from the
+container attached.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class Error(Exception):
         return str(self.args[0]) if self.args else ""
 
     def __str__(self) -> str:
-        return "%s\nhint: %s" % (self.message, self.hint) if self.hint else self.message
+        return f"{self.message}\nhint: {self.hint}" if self.hint else self.message
 
 
 class InvalidError(Error):

@@ -59,9 +59,9 @@ class FilePatternMatcher:
 
     def __repr__(self) -> str:
         inner = (
-            "FilePatternMatcher.from_file(%r)" % os.fspath(self._file)
+            f"FilePatternMatcher.from_file({os.fspath(self._file)!r})"
             if self._file is not None
-            else "FilePatternMatcher(%s)" % ", ".join(map(repr, self._patterns or ()))
+            else "FilePatternMatcher({})".format(", ".join(map(repr, self._patterns or ())))
         )
         return "~" + inner if self._inverted else inner
 
@@ -110,7 +110,7 @@ class _Rule:
             try:
                 self._expression = re.compile(self._expression)
             except re.error as error:
-                raise ValueError("`%s` is no valid pattern: %s" % (self._text, error)) from None
+                raise ValueError(f"`{self._text}` is no valid pattern: {error}") from None
         return self._expression.fullmatch(path) is not None
 
 

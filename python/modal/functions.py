@@ -104,7 +104,7 @@ class Function(Generic[P, R]):
     def map(
         self,
         *input_iterators: Iterable[Any],
-        kwargs: Mapping[str, Any] = {},  # noqa: B006 - only read
+        kwargs: Mapping[str, Any] = {},
         order_outputs: bool = True,
         return_exceptions: bool = False,
     ) -> Iterator[R]:
@@ -120,32 +120,28 @@ class Function(Generic[P, R]):
         as they come; `return_exceptions=True` yields exceptions in place of results instead of raising the first.
         """
         if not input_iterators:
-            raise InvalidError("`%s.map()` got no inputs" % self._name, hint="give one iterable per parameter")
+            raise InvalidError(f"`{self._name}.map()` got no inputs", hint="give one iterable per parameter")
         return self._map(zip(*input_iterators), input_iterators, kwargs, order_outputs, return_exceptions)
 
     def starmap(
         self,
         input_iterator: Iterable[Iterable[Any]],
         *,
-        kwargs: Mapping[str, Any] = {},  # noqa: B006 - only read
+        kwargs: Mapping[str, Any] = {},
         order_outputs: bool = True,
         return_exceptions: bool = False,
     ) -> Iterator[R]:
         """As `Function.map`, with one iterator of argument tuples: ``add.starmap([(1, 2), (3, 4)])``."""
-        return self._map(
-            map(tuple, input_iterator), (input_iterator,), kwargs, order_outputs, return_exceptions
-        )
+        return self._map(map(tuple, input_iterator), (input_iterator,), kwargs, order_outputs, return_exceptions)
 
     def for_each(
         self,
         *input_iterators: Iterable[Any],
-        kwargs: Mapping[str, Any] = {},  # noqa: B006 - only read
+        kwargs: Mapping[str, Any] = {},
         ignore_exceptions: bool = False,
     ) -> None:
         """Runs the function for every input and drops the results."""
-        for _ in self.map(
-            *input_iterators, kwargs=kwargs, order_outputs=False, return_exceptions=ignore_exceptions
-        ):
+        for _ in self.map(*input_iterators, kwargs=kwargs, order_outputs=False, return_exceptions=ignore_exceptions):
             pass
 
     def get_raw_f(self) -> Callable[P, R]:
@@ -155,13 +151,12 @@ class Function(Generic[P, R]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Refuses: whether the call shall run here or in a container must be said."""
         raise InvalidError(
-            "`%s(...)` does not say where to run" % self._name,
-            hint="write `%s.remote(...)` to run it in a container, `%s.local(...)` to run it here"
-            % (self._name, self._name),
+            f"`{self._name}(...)` does not say where to run",
+            hint=f"write `{self._name}.remote(...)` to run it in a container, `{self._name}.local(...)` to run it here",
         )
 
     def __repr__(self) -> str:
-        return "<modal.Function `%s` of %r>" % (self._name, self._app)
+        return f"<modal.Function `{self._name}` of {self._app!r}>"
 
     def __reduce__(self) -> str:
         # Passed as an argument, a function travels as its name, as undecorated ones do.
@@ -185,7 +180,7 @@ class Function(Generic[P, R]):
         """The engine to call, or an error that says why the function cannot be called."""
         if self._is_generator:
             raise InvalidError(
-                "`%s` is a generator, which `.remote` and `.map` cannot run" % self._name,
+                f"`{self._name}` is a generator, which `.remote` and `.map` cannot run",
                 hint="return a list, or split the work and use `.map`",
             )
         if self._engine is None:
@@ -193,11 +188,11 @@ class Function(Generic[P, R]):
 
             if not is_local():
                 raise ExecutionError(
-                    "`%s.remote` was called inside a container, which cannot call functions" % self._name,
-                    hint="use `%s.local(...)` there" % self._name,
+                    f"`{self._name}.remote` was called inside a container, which cannot call functions",
+                    hint=f"use `{self._name}.local(...)` there",
                 )
             raise ExecutionError(
-                "`%s` cannot be called in a container: its app is not running" % self._name,
+                f"`{self._name}` cannot be called in a container: its app is not running",
                 hint="start this script with `modal run`, or call inside `with app.run():`",
             )
         return self._engine
@@ -207,7 +202,7 @@ class Function(Generic[P, R]):
             return dumps((args, kwargs), PICKLE_PROTOCOL)
         except Exception as error:
             raise SerializationError(
-                "the arguments of `%s` cannot be pickled: %s" % (self._name, error),
+                f"the arguments of `{self._name}` cannot be pickled: {error}",
                 hint="pass plain data and objects whose classes are defined at the top level of a module",
             ) from None
 
@@ -216,7 +211,7 @@ class Function(Generic[P, R]):
             return loads(payload)
         except Exception as error:
             raise DeserializationError(
-                "the result of `%s` cannot be read here: %s: %s" % (self._name, type(error).__name__, error),
+                f"the result of `{self._name}` cannot be read here: {type(error).__name__}: {error}",
                 hint="install what defines its class here as well, or return plain data",
             ) from None
 

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     Strings = Union[str, list[str]]
     Step = Callable[[], dict[str, Any]]
 
-    def instance_method(function: Callable[P, T]) -> Callable[P, T]: ...
+    def instance_method(function: Callable[P, T]) -> Callable[P, T]:
+        """See below; for type checkers nothing changes."""
 
 else:
 
@@ -50,8 +51,8 @@ else:
 
             def refuse(*_args, **_kwargs):
                 raise InvalidError(
-                    "`Image.%s` was called on the class, which is no image to add to" % self._function.__name__,
-                    hint="start from a factory method: `modal.Image.debian_slim().%s(...)`" % self._function.__name__,
+                    f"`Image.{self._function.__name__}` was called on the class, which is no image to add to",
+                    hint=f"start from a factory method: `modal.Image.debian_slim().{self._function.__name__}(...)`",
                 )
 
             refuse.__name__ = self._function.__name__
@@ -124,7 +125,7 @@ class Image:
         env: dict[str, str | None] | None = None,
         force_build: bool = False,
     ) -> Image:
-        checked = check_secrets(secrets or (), "`Image.%s`" % kind)
+        checked = check_secrets(secrets or (), f"`Image.{kind}`")
         return Image._make(self, kind, title, step, with_environment(checked, env), force_build)
 
     @classmethod
@@ -136,8 +137,7 @@ class Image:
         """
         if python_version is not None and not isinstance(python_version, str):
             raise TypeError(
-                "`python_version` takes a string such as \"3.11\", not `%r` (as a number, 3.10 would be 3.1)"
-                % (python_version,)
+                f'`python_version` takes a string such as "3.11", not `{python_version!r}`: as a number, 3.10 is 3.1'
             )
         title = _title("debian_slim", [] if python_version is None else ["python_version=" + _quote(python_version)])
         return cls._make(
@@ -147,7 +147,7 @@ class Image:
             lambda: {
                 "kind": "debian_slim",
                 "python_version": python_version,
-                "local_python": "%d.%d" % sys.version_info[:2],
+                "local_python": ".".join(map(str, sys.version_info[:2])),
             },
             force_build=force_build,
         )
@@ -221,8 +221,7 @@ class Image:
             isinstance(requirements, list) and all(isinstance(path, (str, os.PathLike)) for path in requirements)
         ):
             raise InvalidError(
-                "`requirements` of `Image.uv_pip_install` takes a list of paths, not `%s`"
-                % type(requirements).__name__,
+                f"`requirements` of `Image.uv_pip_install` takes a list of paths, not `{type(requirements).__name__}`",
                 hint='write `requirements=["requirements.txt"]`',
             )
         files = [os.fspath(path) for path in requirements or ()]
@@ -304,14 +303,16 @@ class Image:
 
     @instance_method
     def env(self, vars: dict[str, str]) -> Image:
-        """Sets environment variables for later steps and for containers. Values are taken as they are, without `$`
-        expansion."""
+        """Sets environment variables for later steps and for containers.
+
+        Values are taken as they are; `$NAME` in them is not replaced.
+        """
         if not isinstance(vars, dict):
-            raise InvalidError("`Image.env` takes a dict, not `%s`" % type(vars).__name__)
+            raise InvalidError(f"`Image.env` takes a dict, not `{type(vars).__name__}`")
         for name, value in vars.items():
             if not isinstance(name, str) or not isinstance(value, str):
                 raise InvalidError(
-                    "`Image.env` takes strings; the value of `%s` is of type `%s`" % (name, type(value).__name__)
+                    f"`Image.env` takes strings; the value of `{name}` is of type `{type(value).__name__}`"
                 )
         variables = dict(vars)
         return self._add(
@@ -324,7 +325,7 @@ class Image:
     def workdir(self, path: str | PurePosixPath) -> Image:
         """Sets the working directory of later steps and of containers."""
         if not isinstance(path, (str, os.PathLike)):
-            raise InvalidError("`Image.workdir` takes a path, not `%s`" % type(path).__name__)
+            raise InvalidError(f"`Image.workdir` takes a path, not `{type(path).__name__}`")
         text = os.fspath(path)
         return self._add("workdir", _title("workdir", [_quote(text)]), lambda: {"kind": "workdir", "path": text})
 
@@ -390,7 +391,7 @@ class Image:
         for module in modules:
             if not isinstance(module, str):
                 raise InvalidError(
-                    "`Image.add_local_python_source` takes module names as strings, not `%s`" % type(module).__name__
+                    f"`Image.add_local_python_source` takes module names as strings, not `{type(module).__name__}`"
                 )
         rule = check_ignore("add_local_python_source", ignore)
         return self._add_files(
@@ -434,7 +435,7 @@ class Image:
         while image is not None:
             chain.append(image._title)
             image = image._parent
-        return "Image.%s" % ".".join(reversed(chain))
+        return "Image.{}".format(".".join(reversed(chain)))
 
 
 class _Imports:
@@ -455,7 +456,7 @@ class _Imports:
         if not isinstance(error, ImportError):
             import warnings
 
-            warnings.warn("an import for an image failed: %s: %s" % (type(error).__name__, error), stacklevel=2)
+            warnings.warn(f"an import for an image failed: {type(error).__name__}: {error}", stacklevel=2)
         return True
 
 
@@ -467,8 +468,8 @@ def _flatten(method: str, values: tuple[object, ...]) -> list[str]:
     for value in flat:
         if not isinstance(value, str):
             raise InvalidError(
-                "`Image.%s` takes strings and flat lists of strings; `%r` is of type `%s`"
-                % (method, value, type(value).__name__)
+                f"`Image.{method}` takes strings and flat lists of strings; "
+                f"`{value!r}` is of type `{type(value).__name__}`"
             )
     return flat
 
@@ -479,15 +480,15 @@ def _requirements(method: str, values: tuple[object, ...]) -> list[str]:
     for name in names:
         if name.startswith("-"):
             raise InvalidError(
-                "`%s` is an option, not a package" % name,
-                hint="pass options of `Image.%s` as `extra_options=%s`" % (method, _quote(name)),
+                f"`{name}` is an option, not a package",
+                hint=f"pass options of `Image.{method}` as `extra_options={_quote(name)}`",
             )
     return names
 
 
 def _check_local_path(method: str, path: object) -> None:
     if not isinstance(path, (str, os.PathLike)):
-        raise InvalidError("`local_path` of `Image.%s` takes a path, not `%s`" % (method, type(path).__name__))
+        raise InvalidError(f"`local_path` of `Image.{method}` takes a path, not `{type(path).__name__}`")
 
 
 def _quote(text: str) -> str:
@@ -496,5 +497,5 @@ def _quote(text: str) -> str:
 
 def _title(method: str, arguments: Any) -> str:
     """The step as it was written, cut to one line for progress display."""
-    title = "%s(%s)" % (method, ", ".join(arguments))
+    title = "{}({})".format(method, ", ".join(arguments))
     return title if len(title) <= TITLE_LENGTH else title[: TITLE_LENGTH - 2] + "…)"

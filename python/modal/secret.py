@@ -31,30 +31,30 @@ class Secret:
         ```
         """
         if not isinstance(env_dict, dict):
-            raise InvalidError("`Secret.from_dict` takes a dict, not `%s`" % type(env_dict).__name__)
+            raise InvalidError(f"`Secret.from_dict` takes a dict, not `{type(env_dict).__name__}`")
         for name, value in env_dict.items():
             if not isinstance(name, str) or not (value is None or isinstance(value, str)):
                 raise InvalidError(
-                    "`Secret.from_dict` takes strings; the value of `%s` is of type `%s`" % (name, type(value).__name__)
+                    f"`Secret.from_dict` takes strings; the value of `{name}` is of type `{type(value).__name__}`"
                 )
         secret = object.__new__(cls)
         secret._values = {name: value for name, value in env_dict.items() if value is not None}
-        secret._name = "from_dict(%s)" % ", ".join(sorted(secret._values))
+        secret._name = "from_dict({})".format(", ".join(sorted(secret._values)))
         return secret
 
     def __repr__(self) -> str:
-        return "Secret.%s" % self._name
+        return f"Secret.{self._name}"
 
 
 def check_secrets(secrets: object, owner: str) -> list[Secret]:
     """The secrets as a list, or an `InvalidError` that names who got something else."""
     if isinstance(secrets, (str, Secret, dict)) or not hasattr(secrets, "__iter__"):
-        raise InvalidError("`secrets` of %s takes a list of `modal.Secret`, not `%s`" % (owner, type(secrets).__name__))
+        raise InvalidError(f"`secrets` of {owner} takes a list of `modal.Secret`, not `{type(secrets).__name__}`")
     checked = list(secrets)
     for secret in checked:
         if not isinstance(secret, Secret):
             raise InvalidError(
-                "`secrets` of %s takes `modal.Secret` objects; `%s` was given" % (owner, type(secret).__name__),
+                f"`secrets` of {owner} takes `modal.Secret` objects; `{type(secret).__name__}` was given",
                 hint="make one with `modal.Secret.from_dict({...})`",
             )
     return checked
@@ -63,7 +63,7 @@ def check_secrets(secrets: object, owner: str) -> list[Secret]:
 def with_environment(secrets: Collection[Secret], env: dict[str, str | None] | None) -> list[Secret]:
     """The secrets of a build step; `env` is one more, after the others, so that it wins."""
     if env is not None and not isinstance(env, dict):
-        raise InvalidError("`env` takes a dict of strings, not `%s`" % type(env).__name__)
+        raise InvalidError(f"`env` takes a dict of strings, not `{type(env).__name__}`")
     return [*secrets, Secret.from_dict(env)] if env else list(secrets)
 
 

@@ -1,0 +1,219 @@
+"""REF: which module to import, and what in it to run."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from modal._cli.usage import SelectionError
+from modal.exception import InvalidError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import ModuleType
+    from typing import Any
+
+    from modal.app import App
+
+
+class Target:
+    """Something that `modal run` can run: a function, in a container, or a local entrypoint."""
+
+    def __init__(self, found: Any, reference: str) -> None:
+        self.app: App = found._app
+        self.name: str = found._name
+        self.raw: Callable[..., Any] = found._raw
+        self.reference = reference
+        #: Calls it the way `modal run` does.
+        self.call: Callable[..., Any] = found.remote if _is_function(found) else found
+
+
+def resolve(text: str, as_module: bool) -> Target:
+    """What `modal run REF` runs."""
+    path, name = _split(text)
+    module = _import(path, as_module)
+    return Target(_select(module, name, path), text)
+
+
+def resolve_function(text: str, as_module: bool) -> tuple[App, str | None]:
+    """The app and the function whose image `modal shell REF` opens; without functions, the app's own image."""
+    path, name = _split(text)
+    module = _import(path, as_module)
+    apps = [app for _, app in _apps(module)]
+    if name is None and len(apps) == 1 and not apps[0]._functions:
+        return apps[0], None
+    found = _find(module, name, path) if name else _only(_functions_first(module), module, path)
+    if not _is_function(found):
+        raise SelectionError(
+            f"`{name}` is no function, so it has no image", f"name one of: {_listed(module, functions=True)}"
+        )
+    return found._app, found._name
+
+
+def _split(text: str) -> tuple[str, str | None]:
+    """The file or module, and the name behind `::`."""
+    path, separator, name = text.partition("::")
+    if ":" in path or ":" in name:
+        raise InvalidError(f"`{text}` has a single `:`", hint="write `path.py::name`, with two colons")
+    if not path or (separator and not name):
+        raise InvalidError(f"`{text}` is incomplete", hint="write `path.py` or `path.py::name`")
+    return path, name or None
+
+
+def _import(path: str, as_module: bool) -> ModuleType:
+    """Imports the user's module; its directory and the working directory become importable."""
+    current = os.getcwd()
+    if as_module:
+        if path.endswith(".py"):
+            raise InvalidError(f"`{path}` is a file, not a module", hint="leave `-m` away")
+        _put_on_path(current)
+        return _import_module(path)
+    if not path.endswith(".py"):
+        raise InvalidError(
+            f"`{path}` is not a Python file",
+            hint=f"write the path of a `.py` file, or `-m {path}` for an importable module",
+        )
+    file = os.path.abspath(path)
+    if not os.path.isfile(file):
+        raise SelectionError(f"the file `{path}` does not exist", f"the path is relative to `{current}`")
+    _put_on_path(current)
+    _put_on_path(os.path.dirname(file))
+    return _import_script(file)
+
+
+def _put_on_path(directory: str) -> None:
+    # `python -m` puts the working directory first as an absolute path already.
+    if directory in sys.path:
+        sys.path.remove(directory)
+    sys.path.insert(0, directory)
+
+
+def _import_module(name: str) -> ModuleType:
+    try:
+        __import__(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (name == error.name or name.startswith(error.name + ".")):
+            raise SelectionError(
+                f"the module `{error.name}` was not found", f"it must be importable from `{os.getcwd()}`"
+            ) from None
+        raise
+    return sys.modules[name]
+
+
+def _import_script(file: str) -> ModuleType:
+    from importlib.util import module_from_spec, spec_from_file_location
+
+    name = os.path.splitext(os.path.basename(file))[0]
+    spec = spec_from_file_location(name, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    # Containers import the script under this name, and so must pickled objects find it here.
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _select(module: ModuleType, name: str | None, path: str) -> Any:
+    """What was named, or the only candidate of the highest class that has any."""
+    if name is not None:
+        found = _find(module, name, path)
+    else:
+        entrypoints = [value for _, value in _members(module) if _is_entrypoint(value)]
+        functions = [value for _, value in _members(module) if _is_function(value)]
+        app_entrypoints = [value for _, app in _apps(module) for value in app._entrypoints.values()]
+        app_functions = [value for _, app in _apps(module) for value in app._functions.values()]
+        found = _only([entrypoints, functions, app_entrypoints, app_functions], module, path)
+    if _is_function(found) and found._is_generator:
+        raise InvalidError(f"`{found._name}` is a generator, which cannot be run")
+    return found
+
+
+def _find(module: ModuleType, name: str, path: str) -> Any:
+    """Looks for `name`, `app.name` or an app."""
+    first, _, second = name.partition(".")
+    if second:
+        app = dict(_apps(module)).get(first)
+        found = None if app is None else _registered(app, second)
+    else:
+        found = getattr(module, name, None)
+        if _is_app(found):
+            return _only([list(found._entrypoints.values()), list(found._functions.values())], module, path)
+        if found is None:
+            registered = [_registered(app, name) for _, app in _apps(module)]
+            found = next((value for value in registered if value is not None), None)
+    if _is_function(found) or _is_entrypoint(found):
+        return found
+    if found is not None:
+        raise SelectionError(
+            f"`{name}` in `{path}` is neither a function of an app nor a local entrypoint",
+            f"put `@app.function()` or `@app.local_entrypoint()` above it, or name one of: {_listed(module)}",
+        )
+    raise SelectionError(f"`{name}` was not found in `{path}`", f"it has: {_listed(module)}")
+
+
+def _registered(app: App, name: str) -> Any:
+    return app._entrypoints.get(name) or app._functions.get(name)
+
+
+def _only(classes: list[list[Any]], module: ModuleType, path: str) -> Any:
+    """The only member of the first class that has members."""
+    for members in classes:
+        distinct = list({id(member): member for member in members}.values())
+        if len(distinct) == 1:
+            return distinct[0]
+        if distinct:
+            raise SelectionError(
+                f"`{path}` has more than one candidate to run", f"name one of: {_listed(module, path)}"
+            )
+    raise SelectionError(
+        f"`{path}` has nothing to run",
+        "put `@app.function()` or `@app.local_entrypoint()` above a function of a `modal.App`",
+    )
+
+
+def _functions_first(module: ModuleType) -> list[list[Any]]:
+    return [
+        [value for _, value in _members(module) if _is_function(value)],
+        [value for _, app in _apps(module) for value in app._functions.values()],
+    ]
+
+
+def _listed(module: ModuleType, path: str | None = None, functions: bool = False) -> str:
+    """Names that can be run, as they are written in a REF."""
+    names = [
+        name for name, value in _members(module) if _is_function(value) or (not functions and _is_entrypoint(value))
+    ]
+    known = {id(value) for _, value in _members(module)}
+    for variable, app in _apps(module):
+        registered = [*app._functions.values(), *(() if functions else app._entrypoints.values())]
+        names += [f"{variable}.{value._name}" for value in registered if id(value) not in known]
+    prefix = path + "::" if path else ""
+    return ", ".join(f"`{prefix}{name}`" for name in names) or "nothing that can be run"
+
+
+def _members(module: ModuleType) -> list[tuple[str, Any]]:
+    return list(vars(module).items())
+
+
+def _apps(module: ModuleType) -> list[tuple[str, App]]:
+    return [(name, value) for name, value in _members(module) if _is_app(value)]
+
+
+def _is_app(value: object) -> bool:
+    return _is_of(value, "modal.app", "App")
+
+
+def _is_function(value: object) -> bool:
+    return _is_of(value, "modal.functions", "Function")
+
+
+def _is_entrypoint(value: object) -> bool:
+    return _is_of(value, "modal.app", "LocalEntrypoint")
+
+
+def _is_of(value: object, module: str, name: str) -> bool:
+    # A module that declares nothing has not loaded these classes, and need not do so now.
+    home = sys.modules.get(module)
+    return home is not None and isinstance(value, getattr(home, name))

@@ -1,0 +1,70 @@
+"""How failures are shown: Lamina's own as an error and a hint, those of the user's code with their traceback."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from modal._cli.usage import SelectionError, UsageError
+from modal._errors import RemoteTraceback, format_trimmed, is_report, is_user_frame
+from modal._graph import is_set
+
+EXIT_FAILURE = 1
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+
+
+def report(error: BaseException) -> int:
+    """Prints a failure to standard error; returns the exit code."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        pass
+    if isinstance(error, KeyboardInterrupt):
+        return EXIT_INTERRUPTED
+    if isinstance(error, (UsageError, SelectionError)):
+        _print_report(str(error), error.hint)
+        return EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILURE
+    if is_set("MODAL_TRACEBACK"):
+        import traceback
+
+        traceback.print_exception(type(error), error, error.__traceback__)
+    elif is_report(error) and not isinstance(error.__cause__, RemoteTraceback):
+        _print_report(getattr(error, "message", None) or str(error), getattr(error, "hint", None), _place(error))
+    else:
+        sys.stderr.write(_traceback(error))
+    return EXIT_FAILURE
+
+
+def _traceback(error: BaseException) -> str:
+    """The user's frames; for a failure in a container called by nobody's code here, the container's alone."""
+    if isinstance(error.__cause__, RemoteTraceback) and _place(error) is None:
+        return error.__cause__.text
+    return format_trimmed(error)
+
+
+def _print_report(message: str, hint: str | None, place: str | None = None) -> None:
+    lines = [_paint("error:", "1;31") + " " + message]
+    if place is not None:
+        lines.append(f"  at {place}")
+    if hint:
+        lines.append(_paint("hint:", "36") + " " + hint)
+    sys.stderr.write("\n".join(lines) + "\n")
+
+
+def _paint(text: str, colour: str) -> str:
+    if os.environ.get("NO_COLOR") or not sys.stderr.isatty():
+        return text
+    return f"\033[{colour}m{text}\033[0m"
+
+
+def _place(error: BaseException) -> str | None:
+    """The innermost line of the user's code that led to the failure."""
+    place = None
+    entry = error.__traceback__
+    while entry is not None:
+        filename = entry.tb_frame.f_code.co_filename
+        if is_user_frame(filename):
+            place = f"{os.path.relpath(filename)}:{entry.tb_lineno}"
+        entry = entry.tb_next
+    return place
