@@ -1,5 +1,7 @@
 //! The `modal` binary as its users meet it, as far as no image is needed.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -84,7 +86,7 @@ fn removing_no_store_is_no_failure() {
 fn a_foreign_directory_is_never_taken_for_a_store() {
     let directory = tempfile::tempdir().unwrap();
     let precious = directory.path().join("precious");
-    std::fs::write(&precious, "data").unwrap();
+    fs_err::write(&precious, "data").unwrap();
     for arguments in [&["store", "remove", "-y"][..], &["image", "list"]] {
         let output = modal(directory.path()).args(arguments).output().unwrap();
         assert_eq!(output.status.code(), Some(1), "{arguments:?}");
@@ -92,7 +94,7 @@ fn a_foreign_directory_is_never_taken_for_a_store() {
         assert!(message.starts_with("error: "), "{message}");
         assert!(message.contains(directory.path().to_str().unwrap()), "{message}");
     }
-    assert_eq!(std::fs::read_to_string(precious).unwrap(), "data");
+    assert_eq!(fs_err::read_to_string(precious).unwrap(), "data");
 }
 
 #[test]

@@ -48,7 +48,7 @@ fn open(engine: &Engine, target: ShellTarget<'_>, shell: &Shell) -> Result<u8, F
     let wanted =
         shell.pty || (!shell.no_pty && rustix::termios::isatty(io::stdin()) && rustix::termios::isatty(io::stdout()));
     let terminal = UserTerminal::new();
-    let size = wanted.then(|| user_terminal::size());
+    let size = wanted.then(user_terminal::size);
     let sandbox = Arc::new(engine.shell(target, &command(shell), size)?);
     let cancel = CancelToken::new();
     let _killed_on_cancel = cancel.on_cancel({
