@@ -36,13 +36,13 @@ fn main() {
         run(&SandboxSpec {
             network: Network::Isolated,
             ..plain.clone()
-        })
+        });
     });
     measure("memory upper, limits", || {
         run(&SandboxSpec {
             limits,
             ..plain.clone()
-        })
+        });
     });
     let mut uppers: Vec<Upper> = (0..WARM_UP + RUNS)
         .map(|index| store.upper_unowned(&index.to_string()))

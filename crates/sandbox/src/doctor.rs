@@ -1,4 +1,20 @@
 //! What this machine allows, and what to do about what it does not.
+//!
+//! The main finding is not guessed: helpers are started and a sandbox is made in an empty image. The others say why that
+//! fails, or what works less well than it could.
+
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use crate::cgroups::{Enforcement, Groups, LimitsReport};
+use crate::idmap::{add_range_command, find_program};
+use crate::{Helpers, IdMap, SandboxError, SandboxSpec, Stdio, Upper, sys};
+
+/// Since when the kernel has what sandboxes need, and what they are faster or stricter with.
+const OVERLAY_FOR_USERS: (u32, u32) = (5, 11);
+const ATTRIBUTES_IN_MEMORY: (u32, u32) = (6, 6);
+/// Landlock keeps abstract unix sockets apart from this version on.
+const SOCKET_SCOPES: i64 = 6;
 
 /// How a finding is to be taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,8 +40,330 @@ pub struct Finding {
     pub remedy: Option<String>,
 }
 
-/// Looks at everything that sandboxes need.
+impl Finding {
+    fn ok(name: &'static str, detail: impl Into<String>) -> Self {
+        Self {
+            name,
+            status: Status::Ok,
+            detail: detail.into(),
+            remedy: None,
+        }
+    }
+
+    fn warning(name: &'static str, detail: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self {
+            name,
+            status: Status::Warning,
+            detail: detail.into(),
+            remedy: Some(remedy.into()),
+        }
+    }
+
+    fn problem(name: &'static str, detail: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self {
+            name,
+            status: Status::Problem,
+            detail: detail.into(),
+            remedy: Some(remedy.into()),
+        }
+    }
+}
+
+/// Looks at everything that sandboxes need, with a trial in the directory for temporary files.
 #[must_use]
 pub fn probe() -> Vec<Finding> {
-    Vec::new()
+    probe_in(&std::env::temp_dir())
+}
+
+/// The same, with the trial in `directory`: a store's filesystem is what matters.
+#[must_use]
+pub fn probe_in(directory: &Path) -> Vec<Finding> {
+    let groups = Groups::discover();
+    let mut findings = vec![kernel(&release()), user_namespaces(), subordinate_ids()];
+    findings.extend(surrounding_container());
+    findings.extend([limits(groups.report()), seccomp(), landlock()]);
+    findings.push(match try_sandbox(directory) {
+        Ok(()) => Finding::ok(
+            "sandbox",
+            format!("A sandbox was made and ended in `{}`.", directory.display()),
+        ),
+        Err(error) => Finding::problem(
+            "sandbox",
+            format!("A sandbox could not be made: {error}."),
+            trial_remedy(&error),
+        ),
+    });
+    findings
+}
+
+/// Makes a sandbox of an empty image. That its command is not found is what shows that everything else worked.
+fn try_sandbox(directory: &Path) -> Result<(), SandboxError> {
+    let trial = Trial::new(directory)?;
+    let helpers = Helpers::start(&trial.content, &trial.map)?;
+    for upper in [
+        Upper::Store {
+            upper: "upper".into(),
+            work: "work".into(),
+        },
+        Upper::Memory { limit_bytes: 1 << 20 },
+    ] {
+        let spec = SandboxSpec {
+            upper,
+            argv: vec!["/trial".into()],
+            ..SandboxSpec::default()
+        };
+        let null = || -> std::io::Result<OwnedFd> {
+            Ok(fs_err::File::options()
+                .read(true)
+                .write(true)
+                .open("/dev/null")?
+                .into_parts()
+                .0
+                .into())
+        };
+        let stdio = Stdio {
+            stdin: null()?,
+            stdout: null()?,
+            stderr: null()?,
+            socket: None,
+        };
+        match helpers.launcher.spawn(&spec, stdio) {
+            Ok(_) | Err(SandboxError::CommandNotFound { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// A content directory for a trial, removed at the end.
+struct Trial {
+    content: PathBuf,
+    map: IdMap,
+}
+
+impl Trial {
+    fn new(directory: &Path) -> Result<Self, SandboxError> {
+        let map = IdMap::for_current_user()?;
+        let content = directory.join(format!("modal-doctor-{}", std::process::id()));
+        fs_err::create_dir(&content)?;
+        let trial = Self { content, map };
+        for path in ["", "upper", "work"].map(|name| trial.content.join(name)) {
+            if path != trial.content {
+                fs_err::create_dir(&path)?;
+            }
+            if rustix::process::geteuid().is_root() {
+                std::os::unix::fs::chown(&path, Some(trial.map.root_uid()), Some(trial.map.root_gid()))?;
+            }
+        }
+        Ok(trial)
+    }
+}
+
+impl Drop for Trial {
+    fn drop(&mut self) {
+        // All of it is the user's or removable by root; only that overlays lock their scratch directory.
+        let scratch = self.content.join("work/work");
+        let _ = fs_err::set_permissions(scratch, std::os::unix::fs::PermissionsExt::from_mode(0o700));
+        let _ = fs_err::remove_dir_all(&self.content);
+    }
+}
+
+/// What to do when the trial fails.
+fn trial_remedy(error: &SandboxError) -> String {
+    match error {
+        SandboxError::IdMap { remedy, .. } => remedy.clone(),
+        SandboxError::Setup { path, .. } if path == "proc" => {
+            "Start the surrounding container with an unmasked /proc: `docker run --security-opt systempaths=unconfined`."
+                .into()
+        }
+        SandboxError::Setup { path, .. } if path.contains("upper") => {
+            "Keep the store on a filesystem that overlays can be written to, such as ext4, xfs or btrfs: set MODAL_STORE."
+                .into()
+        }
+        _ => "See the findings above; `--privileged` is what a surrounding container needs at most.".into(),
+    }
+}
+
+/// The kernel's version, for example `6.8.0-31-generic`.
+fn release() -> String {
+    rustix::system::uname().release().to_string_lossy().into_owned()
+}
+
+fn kernel(release: &str) -> Finding {
+    let mut numbers = release
+        .split(|character: char| !character.is_ascii_digit())
+        .map(|number| number.parse().unwrap_or(0));
+    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    if version < OVERLAY_FOR_USERS {
+        let detail = format!("The kernel is {release}, and overlays in user namespaces came with 5.11.");
+        return Finding::problem("kernel", detail, "Update the kernel.");
+    }
+    if version < ATTRIBUTES_IN_MEMORY {
+        let detail = format!("The kernel is {release}: directories replaced in a running container need 6.6.");
+        return Finding::warning("kernel", detail, "Update the kernel when you can.");
+    }
+    Finding::ok("kernel", format!("The kernel is {release}."))
+}
+
+fn user_namespaces() -> Finding {
+    const NAME: &str = "user namespaces";
+    let is = |path: &str, value: &str| fs_err::read_to_string(path).is_ok_and(|text| text.trim() == value);
+    if is("/proc/sys/user/max_user_namespaces", "0") {
+        return Finding::problem(
+            NAME,
+            "User namespaces are switched off.",
+            "Run `sudo sysctl user.max_user_namespaces=15000`.",
+        );
+    }
+    if !rustix::process::geteuid().is_root() {
+        if is("/proc/sys/kernel/unprivileged_userns_clone", "0") {
+            let remedy = "Run `sudo sysctl kernel.unprivileged_userns_clone=1`.";
+            return Finding::problem(NAME, "User namespaces are allowed for root only.", remedy);
+        }
+        if is("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1") {
+            let detail = "AppArmor allows user namespaces only to programs that have a profile.";
+            return Finding::warning(NAME, detail, apparmor_profile());
+        }
+    }
+    Finding::ok(NAME, "User namespaces are allowed.")
+}
+
+/// The profile that Ubuntu 24.04 and later ask for.
+fn apparmor_profile() -> String {
+    let program = std::env::current_exe().unwrap_or_else(|_| "/usr/local/bin/modal".into());
+    format!(
+        "If the trial below fails, save these lines as `/etc/apparmor.d/modal` and run \
+         `sudo apparmor_parser -r /etc/apparmor.d/modal`:\n\
+         abi <abi/4.0>,\ninclude <tunables/global>\nprofile modal {} flags=(unconfined) {{\n  userns,\n}}",
+        program.display()
+    )
+}
+
+fn subordinate_ids() -> Finding {
+    const NAME: &str = "user ids";
+    let map = match IdMap::for_current_user() {
+        Ok(map) => map,
+        Err(error) => return Finding::problem(NAME, error.to_string(), add_range_command("root")),
+    };
+    if !map.is_single() {
+        let count: u32 = map.uids.iter().map(|range| range.count).sum();
+        return Finding::ok(
+            NAME,
+            format!(
+                "Containers have {count} user ids; their root is {} here.",
+                map.root_uid()
+            ),
+        );
+    }
+    let detail = "Containers have a single user id: Debian bases and `apt_install` need more.";
+    if find_program("newuidmap").is_none() {
+        let remedy = "Install the `uidmap` package (`shadow-utils` on Fedora), which has `newuidmap`.";
+        return Finding::warning(NAME, detail, remedy);
+    }
+    let user = sys::user_name(rustix::process::geteuid().as_raw()).unwrap_or_else(|| "$USER".into());
+    Finding::warning(NAME, detail, format!("{}.", add_range_command(&user)))
+}
+
+/// Whether this already runs in a container, which may not let another one be made.
+fn surrounding_container() -> Option<Finding> {
+    const NAME: &str = "container";
+    let mounts = fs_err::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let masked: Vec<&str> = mounts.lines().filter_map(masked_path).collect();
+    if let Some(first) = masked.first() {
+        let detail = format!("Parts of /proc are masked here, `{first}` for one: the kernel then refuses a new /proc.");
+        let remedy = "Start the surrounding container with `docker run --security-opt systempaths=unconfined`, or in \
+                      Kubernetes with `procMount: Unmasked`.";
+        return Some(Finding::warning(NAME, detail, remedy));
+    }
+    let marks = ["/.dockerenv", "/run/.containerenv"];
+    let inside = marks.iter().any(|path| Path::new(path).exists());
+    inside.then(|| Finding::ok(NAME, "This is a container, with a whole /proc."))
+}
+
+/// The mount point of a line of `mountinfo`, if it hides a part of `/proc`.
+fn masked_path(line: &str) -> Option<&str> {
+    let point = line.split(' ').nth(4)?;
+    let hides =
+        point.starts_with("/proc/") && !point.starts_with("/proc/sys/fs/binfmt_misc") && point != "/proc/fs/nfsd";
+    hides.then_some(point)
+}
+
+fn limits(report: LimitsReport) -> Finding {
+    const NAME: &str = "limits";
+    let word = |enforcement| match enforcement {
+        Enforcement::ControlGroup => "by control group",
+        Enforcement::ResourceLimit => "by resource limit, for each process",
+        Enforcement::Off => "not at all",
+    };
+    let detail = format!(
+        "Memory is limited {}, processors {}, the number of processes {}.",
+        word(report.memory),
+        word(report.cpus),
+        word(report.pids)
+    );
+    if [report.memory, report.cpus, report.pids] == [Enforcement::ControlGroup; 3] {
+        return Finding::ok(NAME, detail);
+    }
+    let remedy = "Start the command as `systemd-run --user --scope modal …`, which gives it control groups of its own.";
+    Finding::warning(NAME, detail, remedy)
+}
+
+fn seccomp() -> Finding {
+    const NAME: &str = "system call filter";
+    let actions = fs_err::read_to_string("/proc/sys/kernel/seccomp/actions_avail").unwrap_or_default();
+    if actions.split_ascii_whitespace().any(|action| action == "errno") {
+        Finding::ok(NAME, "System calls can be filtered.")
+    } else {
+        Finding::problem(
+            NAME,
+            "The kernel has no system call filters.",
+            "Use a kernel with CONFIG_SECCOMP_FILTER.",
+        )
+    }
+}
+
+fn landlock() -> Finding {
+    const NAME: &str = "abstract sockets";
+    match sys::landlock_version() {
+        Ok(version) if version >= SOCKET_SCOPES => Finding::ok(
+            NAME,
+            "Abstract unix sockets of the host are out of reach of containers.",
+        ),
+        answer => {
+            let version = answer.map_or_else(|_| "none".into(), |version| version.to_string());
+            let detail = format!("Containers reach abstract unix sockets of the host (Landlock version: {version}).");
+            Finding::warning(
+                NAME,
+                detail,
+                "Use a kernel from 6.12 on with Landlock, or `block_network=True`.",
+            )
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernels_are_judged_by_their_version() {
+        for (release, status) in [
+            ("6.18.44-fc", Status::Ok),
+            ("6.6", Status::Ok),
+            ("6.5.0-41-generic", Status::Warning),
+            ("5.10.0-28-amd64", Status::Problem),
+            ("4.18.0", Status::Problem),
+        ] {
+            assert_eq!(kernel(release).status, status, "{release}");
+        }
+    }
+
+    #[test]
+    fn only_what_hides_proc_is_a_mask() {
+        let line = |point: &str| format!("30 25 0:5 /null {point} rw - devtmpfs devtmpfs rw");
+        assert_eq!(masked_path(&line("/proc/kcore")), Some("/proc/kcore"));
+        for point in ["/proc", "/proc/sys/fs/binfmt_misc", "/dev/null"] {
+            assert_eq!(masked_path(&line(point)), None);
+        }
+    }
 }

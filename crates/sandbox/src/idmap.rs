@@ -121,7 +121,7 @@ impl Host {
                 let end = uids
                     .iter()
                     .chain(&gids)
-                    .filter(|known| known.start <= start)
+                    .filter(|known| known.start <= start && start < known.end())
                     .map(|known| known.end())
                     .min()?;
                 let span = Span {

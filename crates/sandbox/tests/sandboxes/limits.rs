@@ -96,9 +96,9 @@ fn a_processor_limit_slows_down() {
     .unwrap();
     std::thread::sleep(Duration::from_millis(1500));
     let group = groups().into_iter().find(|group| group.join("cpu.stat").exists());
-    let used = std::fs::read_to_string(format!("/proc/{}/task/{}/children", sandbox.pid(), sandbox.pid()));
+    let used = fs_err::read_to_string(format!("/proc/{}/task/{}/children", sandbox.pid(), sandbox.pid()));
     let child = used.unwrap_or_default().trim().to_owned();
-    let stat = std::fs::read_to_string(format!("/proc/{child}/stat")).unwrap();
+    let stat = fs_err::read_to_string(format!("/proc/{child}/stat")).unwrap();
     let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
     let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
     assert!(ticks < 60, "used {ticks} hundredths of a second of 150, in {group:?}");
@@ -158,7 +158,7 @@ fn groups_of_dead_engines_are_swept() {
     .unwrap();
     let own = groups().remove(0);
     let dead = own.with_file_name("lamina-4194303-1");
-    std::fs::create_dir_all(dead.join("0")).unwrap();
+    fs_err::create_dir_all(dead.join("0")).unwrap();
     drop(sandbox);
     drop(helpers);
     let helpers = store.start();
@@ -178,7 +178,7 @@ fn groups() -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut pending = vec![PathBuf::from("/sys/fs/cgroup")];
     while let Some(directory) = pending.pop() {
-        for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+        for entry in fs_err::read_dir(directory).into_iter().flatten().flatten() {
             if entry.file_name().to_string_lossy().starts_with(&prefix) {
                 found.push(entry.path());
             } else if entry.file_type().is_ok_and(|kind| kind.is_dir()) {

@@ -1,7 +1,7 @@
 //! A store with a small image made of the host's programs, and a way to run commands in it.
 
 use std::fs::{File, Permissions};
-use std::io::{Read, Seek, Write};
+use std::io::{Read, Seek};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{PermissionsExt, lchown, symlink};
 use std::os::unix::net::UnixStream;
@@ -122,7 +122,7 @@ pub(crate) fn probe(name: &str) -> SandboxSpec {
 pub(crate) fn start(helpers: &Helpers, spec: &SandboxSpec) -> Result<(Sandbox, File, File), SandboxError> {
     let (stdout, stderr) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
     let stdio = Stdio {
-        stdin: File::open("/dev/null").unwrap().into(),
+        stdin: null(),
         stdout: stdout.try_clone().unwrap().into(),
         stderr: stderr.try_clone().unwrap().into(),
         socket: None,
@@ -153,9 +153,12 @@ pub(crate) fn text(mut file: File) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
+fn null() -> OwnedFd {
+    File::options().read(true).write(true).open("/dev/null").unwrap().into()
+}
+
 /// Three descriptors that lead nowhere.
 pub(crate) fn null_stdio() -> Stdio {
-    let null = || -> OwnedFd { File::options().read(true).write(true).open("/dev/null").unwrap().into() };
     Stdio {
         stdin: null(),
         stdout: null(),
@@ -187,10 +190,7 @@ fn build_image(root: &Path) {
         ("group", "root:x:0:\n"),
         ("hosts", "image\n"),
     ] {
-        File::create(root.join("etc").join(name))
-            .unwrap()
-            .write_all(contents.as_bytes())
-            .unwrap();
+        fs_err::write(root.join("etc").join(name), contents).unwrap();
     }
     for program in PROGRAMS {
         let source = ["/bin", "/usr/bin"]

@@ -11,7 +11,8 @@ crate::tests!(
     a_user_with_subordinate_ids,
     a_user_with_a_single_id,
     a_map_that_is_not_the_users,
-    root_and_users_share_no_ids
+    root_and_users_share_no_ids,
+    the_doctor_tries_a_sandbox,
 );
 
 /// Runs as the user that the arguments name a scenario for; a failure is the exit status.
@@ -97,7 +98,7 @@ fn a_map_that_is_not_the_users() {
 
 fn root_and_users_share_no_ids() {
     let map = IdMap::for_current_user().unwrap();
-    let subordinate = std::fs::read_to_string("/etc/subuid").unwrap_or_default();
+    let subordinate = fs_err::read_to_string("/etc/subuid").unwrap_or_default();
     for line in subordinate.lines().filter(|line| !line.starts_with("root:")) {
         let numbers: Vec<u32> = line.split(':').skip(1).map(|number| number.parse().unwrap()).collect();
         let range = &map.uids[map.uids.len() - 1];
@@ -126,6 +127,7 @@ fn mapped() {
     };
     assert_eq!(run(&helpers, &other).success(), "1000\n1000\n");
     the_binary_is_safe(&helpers);
+    the_doctor_agrees(&store.content());
     // Whatever enforces it here.
     let limits = Limits {
         pids: Some(20),
@@ -162,6 +164,7 @@ fn single() {
     };
     assert!(try_run(&helpers, &other).unwrap_err().to_string().contains("1000"));
     the_binary_is_safe(&helpers);
+    the_doctor_agrees(&store.content());
 }
 
 /// Root inside is the very user who owns the store and may own the binary: still nothing can be written.
@@ -185,4 +188,34 @@ fn foreign_map() {
         error.contains("newuidmap") && error.contains("usermod --add-subuids"),
         "{error}"
     );
+}
+
+/// The doctor's trial works where sandboxes do.
+fn the_doctor_agrees(directory: &std::path::Path) {
+    use lamina_sandbox::doctor::{Status, probe_in};
+    let findings = probe_in(directory);
+    let trial = findings.iter().find(|finding| finding.name == "sandbox").unwrap();
+    assert_eq!(trial.status, Status::Ok, "{findings:#?}");
+    assert!(
+        findings
+            .iter()
+            .all(|finding| (finding.status == Status::Ok) == finding.remedy.is_none())
+    );
+    let ids = findings.iter().find(|finding| finding.name == "user ids").unwrap();
+    let command = ids.remedy.as_deref().unwrap_or_default();
+    let is_single = IdMap::for_current_user().unwrap().is_single();
+    assert_eq!(is_single, command.contains("usermod --add-subuids"), "{command}");
+    let left = fs_err::read_dir(directory).unwrap().filter(|entry| {
+        entry
+            .as_ref()
+            .unwrap()
+            .file_name()
+            .to_string_lossy()
+            .starts_with("modal-doctor")
+    });
+    assert_eq!(left.count(), 0);
+}
+
+fn the_doctor_tries_a_sandbox() {
+    the_doctor_agrees(&Store::new().content());
 }
