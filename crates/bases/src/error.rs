@@ -214,6 +214,12 @@ pub enum SignatureProblem {
         /// The key's fingerprint.
         key: String,
     },
+    /// The signature itself was made for a limited time.
+    #[error("its signature was valid until {date} only: the mirror is out of date, or the clock of this machine is wrong")]
+    Lapsed {
+        /// When it ceased to be valid.
+        date: String,
+    },
     /// The signature was made after now.
     #[error("its signature was made on {date}, which the clock of this machine has not reached: set the clock right")]
     Future {

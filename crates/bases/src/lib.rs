@@ -8,12 +8,15 @@
 
 mod archive;
 mod bootstrap;
+mod closure;
 mod control;
 mod date;
 mod error;
 mod facts;
 pub mod mirror;
+mod packages;
 mod plan;
+mod version;
 
 pub use bootstrap::{BaseProgress, Tools, bootstrap, jobs};
 pub use error::{BaseError, SignatureProblem};

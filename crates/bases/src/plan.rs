@@ -31,6 +31,21 @@ impl Suite {
             Self::Forky => "forky",
         }
     }
+
+    /// Whether mirrors may have dropped it already.
+    pub(crate) fn is_old(self) -> bool {
+        self == Self::Bullseye
+    }
+
+    /// The version of the C library at the release's start: what binary Python packages may rely on.
+    #[must_use]
+    pub fn glibc(self) -> (u32, u32) {
+        match self {
+            Self::Bullseye => (2, 31),
+            Self::Bookworm => (2, 36),
+            Self::Trixie | Self::Forky => (2, 41),
+        }
+    }
 }
 
 impl fmt::Display for Suite {

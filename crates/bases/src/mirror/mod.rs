@@ -161,6 +161,19 @@ fn checked(value: &str, origin: &str) -> Result<String, BaseError> {
     Ok(value.trim_end_matches('/').to_owned())
 }
 
+/// The sources inside an image of this suite, in the one-line format of `/etc/apt/sources.list`. They name the built-in
+/// default wherever the image was made, so that equal images are equal.
+#[must_use]
+pub fn image_sources(suite: Suite) -> String {
+    let line = |url: &str, suite: &str| format!("deb [signed-by={IMAGE_KEYRING}] {url} {suite} main\n");
+    [
+        line(DEFAULT_ARCHIVE, suite.name()),
+        line(DEFAULT_ARCHIVE, &format!("{suite}-updates")),
+        line(DEFAULT_SECURITY, &format!("{suite}-security")),
+    ]
+    .concat()
+}
+
 impl Mirror {
     /// Sources for `apt` inside an image of this suite, in deb822 format, signed by the keyring at this path inside.
     #[must_use]
