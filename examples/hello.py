@@ -33,4 +33,5 @@ def greet(name: str) -> str:
 
 @app.local_entrypoint()
 def main(name: str = "Lamina"):
+    """Prints a greeting that the image's programs made."""
     print(greet.remote(name))

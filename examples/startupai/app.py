@@ -41,5 +41,6 @@ def versions() -> dict:
 
 @app.local_entrypoint()
 def main():
+    """Prints what is installed in the image, one package a line."""
     for name, version in versions.remote().items():
         print(f"{name:18} {version}")
