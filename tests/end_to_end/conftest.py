@@ -75,7 +75,15 @@ class Modal:
         """Plain Python, as in ``python app.py``."""
         return self.run([sys.executable, *arguments], **options)
 
-    def run(self, argv: list[str], *, check: bool = True, timeout: int = TIMEOUT, input: str | None = None, **environment: str) -> Result:
+    def run(
+        self,
+        argv: list[str],
+        *,
+        check: bool = True,
+        timeout: int = TIMEOUT,
+        input: str | None = None,
+        **environment: str,
+    ) -> Result:
         completed = subprocess.run(
             argv,
             cwd=self.directory,
@@ -110,7 +118,9 @@ class Modal:
 def remove(store: Path) -> None:
     """Removes a store the way users do."""
     if store.exists():
-        subprocess.run([command(), "store", "remove", "--yes"], env={**os.environ, "MODAL_STORE": str(store)}, check=True)
+        subprocess.run(
+            [command(), "store", "remove", "--yes"], env={**os.environ, "MODAL_STORE": str(store)}, check=True
+        )
 
 
 @pytest.fixture(scope="session")

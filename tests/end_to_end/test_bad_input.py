@@ -27,7 +27,7 @@ def attempt(modal: Modal, image: str, **environment: str):
         ('base.add_local_dir("app.py", "/x")', ["app.py", "directory"]),
         ('base.add_local_file("missing.txt", "/x", copy=True)', ["missing.txt", "does not exist"]),
         ('base.add_local_dir(".", "relative")', ["`relative`", "absolute"]),
-        ('base.apt_install(7)', ["7"]),
+        ("base.apt_install(7)", ["7"]),
         ('base.env({"A": 1})', ["A"]),
         ('base.uv_pip_install(requirements=["missing.txt"])', ["missing.txt"]),
         ('modal.Image.debian_slim(python_version="2.7")', ["`2.7`", "3.11"]),

@@ -146,5 +146,7 @@ def test_output_arrives_on_the_stream_it_was_written_to(calls: Modal) -> None:
 
 
 def test_containers_are_reused_and_gone_at_the_end(calls: Modal) -> None:
-    calls.write("again.py", "from app import app, pid\nwith app.run():\n    print(len({pid.remote() for _ in range(5)}))\n")
+    calls.write(
+        "again.py", "from app import app, pid\nwith app.run():\n    print(len({pid.remote() for _ in range(5)}))\n"
+    )
     assert calls.python("again.py").stdout == "1\n"

@@ -13,7 +13,9 @@ base = modal.Image.debian_slim(python_version="3.11")
 
 def app(modal: Modal, image: str, body: str, name: str = "app.py") -> None:
     lines = "\n".join(f"    {line}" for line in body.strip().splitlines())
-    modal.write(name, f'{HEAD}\nimage = {image}\napp = modal.App("t", image=image)\n\n@app.function()\ndef main():\n{lines}\n')
+    modal.write(
+        name, f'{HEAD}\nimage = {image}\napp = modal.App("t", image=image)\n\n@app.function()\ndef main():\n{lines}\n'
+    )
 
 
 def test_commands_see_environment_directory_and_secrets_and_secrets_do_not_stay(modal: Modal) -> None:
@@ -27,7 +29,11 @@ def test_commands_see_environment_directory_and_secrets_and_secrets_do_not_stay(
 
 
 def test_a_step_that_leaves_a_secret_behind_is_refused_with_the_path(modal: Modal) -> None:
-    app(modal, 'base.run_commands("echo $TOKEN | base64 > /opt/leak", secrets=[modal.Secret.from_dict({"TOKEN": "correct-horse-battery"})])', "pass")
+    app(
+        modal,
+        'base.run_commands("echo $TOKEN | base64 > /opt/leak", secrets=[modal.Secret.from_dict({"TOKEN": "correct-horse-battery"})])',
+        "pass",
+    )
     result = modal("run", "app.py", check=False)
     assert result.code == 1
     assert "`TOKEN`" in result.stderr and "`/opt/leak`" in result.stderr
@@ -42,7 +48,11 @@ def test_a_rebuilt_step_with_the_same_result_leaves_later_ones_cached(modal: Mod
     second = modal.events("app.py")
     assert second.stdout == first.stdout
     assert [event["miss"]["reason"] for event in second.of("step_started")] == ["forced"]
-    app(modal, 'base.run_commands("echo same > /opt/one ").run_commands("date +%N > /opt/two")', 'print(open("/opt/two").read())')
+    app(
+        modal,
+        'base.run_commands("echo same > /opt/one ").run_commands("date +%N > /opt/two")',
+        'print(open("/opt/two").read())',
+    )
     third = modal.events("app.py")
     assert third.stdout == first.stdout, "another text with the same bytes"
     assert len(third.of("step_started")) == 1
@@ -75,7 +85,12 @@ print(flask.__spec__.cached.endswith(".pyc") and __import__("os").path.exists(fl
 """,
     )
     lines = modal("run", "app.py").stdout.splitlines()
-    assert lines == [f"3.0.3 {install.split('_')[0] if install == 'uv_pip_install' else 'pip'}", "Flask 3.0.3", "No broken requirements found.", "True"]
+    assert lines == [
+        f"3.0.3 {install.split('_', maxsplit=1)[0] if install == 'uv_pip_install' else 'pip'}",
+        "Flask 3.0.3",
+        "No broken requirements found.",
+        "True",
+    ]
 
 
 def test_a_source_distribution_is_built_inside_the_sandbox(modal: Modal) -> None:

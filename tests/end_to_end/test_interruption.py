@@ -98,7 +98,13 @@ def test_a_killed_engine_takes_everything_with_it_and_the_store_is_sound(modal: 
 
 def test_many_processes_build_each_layer_once(modal: Modal) -> None:
     tag = os.urandom(8).hex()
-    modal.write("app.py", program(f'base.run_commands("echo {tag}; sleep 1; date +%N > /opt/a").run_commands("cat /opt/a > /opt/b; sleep 1")', 'print(open("/opt/b").read().strip())'))
+    modal.write(
+        "app.py",
+        program(
+            f'base.run_commands("echo {tag}; sleep 1; date +%N > /opt/a").run_commands("cat /opt/a > /opt/b; sleep 1")',
+            'print(open("/opt/b").read().strip())',
+        ),
+    )
     running = [modal.start("run", "--progress", "json", "app.py") for _ in range(8)]
     outcomes = [process.communicate(timeout=300) for process in running]
     assert [process.returncode for process in running] == [0] * 8, outcomes

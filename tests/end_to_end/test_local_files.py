@@ -43,7 +43,10 @@ def test_copied_files_are_a_layer_that_later_steps_see(modal: Modal) -> None:
     modal.write("tool/run.sh", "#!/bin/sh\necho ran\n").chmod(0o755)
     modal.write(
         "app.py",
-        APP.format(image='.add_local_dir("tool", "/opt/tool", copy=True).run_commands("/opt/tool/run.sh > /opt/out")', body='print(open("/opt/out").read())'),
+        APP.format(
+            image='.add_local_dir("tool", "/opt/tool", copy=True).run_commands("/opt/tool/run.sh > /opt/out")',
+            body='print(open("/opt/out").read())',
+        ),
     )
     assert modal("run", "app.py").stdout == "ran\n\n"
     again = modal.events("app.py")
@@ -101,7 +104,13 @@ def test_what_is_no_file_is_left_out_with_a_warning_and_odd_names_work(modal: Mo
     os.mkfifo(modal.directory / "data/pipe")
     os.symlink("a.txt", modal.directory / "data/link")
     (modal.directory / os.fsdecode(b"data/\xff\xfe")).write_text("bytes")
-    modal.write("app.py", APP.format(image='.add_local_dir("data", "/data")', body='print(sorted(os.listdir(b"/data")), open("/data/link").read())'))
+    modal.write(
+        "app.py",
+        APP.format(
+            image='.add_local_dir("data", "/data")',
+            body='print(sorted(os.listdir(b"/data")), open("/data/link").read())',
+        ),
+    )
     result = modal("run", "app.py")
     assert result.stdout == "[b'\\xff\\xfe', b'a.txt', b'link'] one\n"
     assert "pipe" in result.stderr

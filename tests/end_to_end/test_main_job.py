@@ -51,7 +51,7 @@ def prepare(modal: Modal) -> None:
 def test_modal_run_builds_the_image_and_prints_the_functions_result(modal: Modal) -> None:
     prepare(modal)
     first = modal.events("app.py", "--n", "5")
-    result = eval(first.stdout)  # noqa: S307 - the program printed a dict
+    result = eval(first.stdout)
     assert result == {
         "mean": 2.0,
         "pandas": "2.2.3",
@@ -78,7 +78,9 @@ def test_a_function_runs_by_name_and_its_output_arrives(modal: Modal) -> None:
 
 def test_plain_python_drives_the_same_app(modal: Modal) -> None:
     prepare(modal)
-    modal.write("script.py", "from app import app, describe\nwith app.run():\n    print(describe.remote([{'x': 4}])['mean'])\n")
+    modal.write(
+        "script.py", "from app import app, describe\nwith app.run():\n    print(describe.remote([{'x': 4}])['mean'])\n"
+    )
     result = modal.python("script.py")
     assert result.stdout == "4.0\n"
     own = modal.write(

@@ -10,9 +10,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import modal as package
 import pytest
 from conftest import Modal, Result, command
+
+import modal as package
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can create users")
 
@@ -41,7 +42,9 @@ class UserModal(Modal):
         tools.mkdir()
         shutil.copy(command(), tools / "modal")
         shutil.copy(shutil.which("uv", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}"), tools / "uv")
-        shutil.copytree(Path(package.__file__).parent, tools / "python/modal", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(
+            Path(package.__file__).parent, tools / "python/modal", ignore=shutil.ignore_patterns("__pycache__")
+        )
         self.binary = str(tools / "modal")
         keep = {key: value for key, value in os.environ.items() if key.lower().endswith("_proxy") or "SSL" in key}
         self.environment = {
@@ -55,7 +58,9 @@ class UserModal(Modal):
         }
 
     def __call__(self, *arguments: str, **options) -> Result:
-        return self.run(["setpriv", "--reuid", self.name, "--regid", self.name, "--init-groups", self.binary, *arguments], **options)
+        return self.run(
+            ["setpriv", "--reuid", self.name, "--regid", self.name, "--init-groups", self.binary, *arguments], **options
+        )
 
 
 @pytest.fixture
