@@ -161,9 +161,11 @@ impl Trial {
 
 impl Drop for Trial {
     fn drop(&mut self) {
-        // All of it is the user's or removable by root; only that overlays lock their scratch directory.
-        let scratch = self.content.join("work/work");
-        let _ = fs_err::set_permissions(scratch, std::os::unix::fs::PermissionsExt::from_mode(0o700));
+        // All of it is the user's or removable by root, but overlays lock their scratch directories.
+        for scratch in ["work/work", "work/work/incompat", "work/work/incompat/volatile"] {
+            let unlocked = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+            let _ = fs_err::set_permissions(self.content.join(scratch), unlocked);
+        }
         let _ = fs_err::remove_dir_all(&self.content);
     }
 }

@@ -205,15 +205,13 @@ fn the_doctor_agrees(directory: &std::path::Path) {
     let command = ids.remedy.as_deref().unwrap_or_default();
     let is_single = IdMap::for_current_user().unwrap().is_single();
     assert_eq!(is_single, command.contains("usermod --add-subuids"), "{command}");
-    let left = fs_err::read_dir(directory).unwrap().filter(|entry| {
-        entry
-            .as_ref()
-            .unwrap()
-            .file_name()
-            .to_string_lossy()
-            .starts_with("modal-doctor")
-    });
-    assert_eq!(left.count(), 0);
+    let entries = fs_err::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name());
+    let left: Vec<_> = entries
+        .filter(|name| name.to_string_lossy().starts_with("modal-doctor"))
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
 }
 
 fn the_doctor_tries_a_sandbox() {
