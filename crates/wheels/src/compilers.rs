@@ -2,15 +2,20 @@
 
 use std::collections::BinaryHeap;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
+use lamina_events::{CancelGuard, CancelToken};
 use lamina_sandbox::{InjectedFile, Launcher, Limits, Network, Sandbox, SandboxError, SandboxSpec, Stdio, Upper};
 use lamina_store::{JobError, Store};
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use crate::bytecode::{CompileWheel, DRIVER};
 use crate::error::WheelError;
+use crate::lock::Wheel;
 use crate::request::Target;
+
+/// After so many failures in one lane the rest goes without bytecode: the interpreter is at fault, not the wheels.
+const FAILURE_LIMIT: usize = 4;
 
 /// Wheels waiting to be compiled, the largest first.
 #[derive(Default)]
@@ -66,47 +71,53 @@ pub(crate) struct Compilers<'a> {
     pub(crate) layers: &'a [String],
     pub(crate) target: &'a Target,
     pub(crate) bytecode_key: &'a str,
-    pub(crate) cancel: &'a lamina_events::CancelToken,
+    pub(crate) cancel: &'a CancelToken,
 }
 
 /// A running interpreter and its pipes. Dropping it ends it.
 struct Interpreter {
-    _sandbox: Sandbox,
+    /// Taken back before the sandbox itself is dropped.
+    _guard: CancelGuard,
+    _sandbox: Arc<Sandbox>,
     requests: OwnedFd,
     answers: OwnedFd,
 }
 
 impl Compilers<'_> {
-    /// Compiles wheels from the queue until it is closed. A wheel that cannot be compiled is reported to `failed` and
-    /// goes without bytecode, as it would with the installers.
-    pub(crate) fn work(
-        &self,
-        queue: &Queue,
-        wheel: impl Fn(usize) -> (String, String),
-        failed: impl Fn(usize, String),
-    ) {
+    /// Compiles wheels from the queue until it is closed. What cannot be compiled goes without bytecode, as it would
+    /// with the installers; the answer says so in sentences.
+    pub(crate) fn work(&self, queue: &Queue, wheels: &[&Wheel]) -> Vec<String> {
+        let mut warnings = Vec::new();
         let mut interpreter = None;
         while let Some(position) = queue.take() {
-            if self.cancel.is_cancelled() {
+            if self.cancel.is_cancelled() || warnings.len() >= FAILURE_LIMIT {
                 continue;
             }
-            let (name, sha256) = wheel(position);
-            if let Err(error) = self.compile(&mut interpreter, name, sha256) {
-                // The next wheel gets a fresh interpreter: this one's pipes hold half a conversation.
-                interpreter = None;
-                failed(position, error.to_string());
+            let wheel = wheels[position];
+            match self.compile(&mut interpreter, wheel) {
+                Ok(()) => {}
+                Err(error @ WheelError::Compiler { .. }) => {
+                    warnings = vec![format!("packages are installed without bytecode: {error}"); FAILURE_LIMIT];
+                }
+                Err(error) => {
+                    // The next wheel gets a fresh interpreter: this one's pipes hold half a conversation.
+                    interpreter = None;
+                    warnings.push(format!("`{}` is installed without bytecode: {error}", wheel.name));
+                }
             }
         }
+        warnings.dedup();
+        warnings
     }
 
-    fn compile(&self, interpreter: &mut Option<Interpreter>, name: String, sha256: String) -> Result<(), WheelError> {
+    fn compile(&self, interpreter: &mut Option<Interpreter>, wheel: &Wheel) -> Result<(), WheelError> {
         let running = match interpreter {
             Some(running) => running,
             None => interpreter.insert(self.start()?),
         };
         let job = CompileWheel {
-            name,
-            sha256,
+            name: wheel.name.clone(),
+            sha256: wheel.sha256.clone(),
             bytecode_key: self.bytecode_key.to_owned(),
             target: self.target.clone(),
         };
@@ -133,7 +144,10 @@ impl Compilers<'_> {
                 interpreter: self.target.interpreter.clone(),
                 reason: error.to_string(),
             })?;
+        let sandbox = Arc::new(sandbox);
+        let cancelled = Arc::clone(&sandbox);
         Ok(Interpreter {
+            _guard: self.cancel.on_cancel(move || cancelled.kill()),
             _sandbox: sandbox,
             requests,
             answers,

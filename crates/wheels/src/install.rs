@@ -1,5 +1,6 @@
 //! Installing a resolution: download, unpack and compile what the store lacks, all at once, then link.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -164,7 +165,6 @@ impl Run<'_> {
             .collect();
         report.files = linked.files;
         report.bytes = linked.bytes;
-        report.warnings.sort();
         report.warnings.extend(linked.warnings);
         Ok(report)
     }
@@ -190,19 +190,16 @@ impl Run<'_> {
             cancel: self.installation.cancel,
         };
         std::thread::scope(|scope| {
-            for _ in 0..lanes {
-                scope.spawn(|| {
-                    let wheel =
-                        |position: usize| (self.wheels[position].name.clone(), self.wheels[position].sha256.clone());
-                    compilers.work(&queue, wheel, |position, reason| {
-                        let name = &self.wheels[position].name;
-                        let warning = format!("`{name}` is installed without bytecode: {reason}");
-                        lock(report).warnings.push(warning);
-                    });
-                });
-            }
+            let working: Vec<_> = (0..lanes)
+                .map(|_| scope.spawn(|| compilers.work(&queue, &self.wheels)))
+                .collect();
             let outcome = self.fetch_and_unpack(&missing, lanes, &queue, report);
             queue.close();
+            let warnings: BTreeSet<String> = working
+                .into_iter()
+                .flat_map(|lane| lane.join().unwrap_or_default())
+                .collect();
+            lock(report).warnings.extend(warnings);
             outcome
         })
     }

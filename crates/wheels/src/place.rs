@@ -44,11 +44,7 @@ pub(crate) fn place(wheel: &LinkedWheel, manifest: &Manifest, target: &Target, i
         placing.add_text(path, program.into_bytes(), 0o755);
     }
     let metadata = format!("{}/{}", target.site_packages, manifest.dist_info);
-    placing.add_text(
-        format!("{metadata}/INSTALLER"),
-        format!("{}\n", installer.name()).into_bytes(),
-        0o644,
-    );
+    placing.add_text(format!("{metadata}/INSTALLER"), installer.signature().into(), 0o644);
     if wheel.requested {
         placing.add_text(format!("{metadata}/REQUESTED"), Vec::new(), 0o644);
     }
@@ -178,13 +174,13 @@ mod tests {
         };
         assert_eq!(text("/bin/tool"), ("#!/usr/bin/python3\npass\n".to_owned(), 0o644));
         assert_eq!(text("/bin/demo").1, 0o755);
-        assert_eq!(text("/INSTALLER").0, "uv\n");
+        assert_eq!(text("/INSTALLER").0, "uv");
         insta::assert_snapshot!(text("/direct_url.json").0, @r#"{"archive_info":{"hash":"sha256=00","hashes":{"sha256":"00"}},"url":"https://files.invalid/demo-1.0-py3-none-any.whl"}"#);
         insta::assert_snapshot!(text("/RECORD").0, @"
         ../../../bin/demo,sha256=PMZz4CtJDiHtQQMyK1TX8ACI3hCsQT5foH_7qOC8JSY,286
         ../../../bin/tool,sha256=4vtVx5c8L8HQwv2lwzbULBcR69rvfBdaIC7StC6uPK0,24
         ../../../share/demo.txt,sha256=abc,3
-        demo-1.0.dist-info/INSTALLER,sha256=LDjFKbbqirilWXGia_0Uo3lsFc1zKP416eimZah7jNw,3
+        demo-1.0.dist-info/INSTALLER,sha256=5hhM4Q4mYTT9z6QB6PGpUAW81PGNFrYrdXMj4oM_6ak,2
         demo-1.0.dist-info/RECORD,,
         demo-1.0.dist-info/REQUESTED,sha256=47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU,0
         demo-1.0.dist-info/direct_url.json,sha256=q6W4XJWrtARwg27yZ1MNd1GmeMRq_4asAhKENgfuDkE,118

@@ -44,11 +44,10 @@ pub enum Installer {
 }
 
 impl Installer {
-    /// The name written to `INSTALLER`.
-    #[must_use]
-    pub fn name(self) -> &'static str {
+    /// What it writes to a distribution's `INSTALLER`, to the byte.
+    pub(crate) fn signature(self) -> &'static str {
         match self {
-            Self::Pip => "pip",
+            Self::Pip => "pip\n",
             Self::Uv => "uv",
         }
     }

@@ -50,10 +50,10 @@ pub fn resolve(
     fs::create_dir_all(resolver.cache)?;
     let scratch = tempfile::tempdir()?;
     let output = scratch.path().join("pylock.toml");
-    fs::write(
-        &output,
-        lock::preferences(installed.iter().map(|one| (one.name.as_str(), one.version.as_str()))),
-    )?;
+    if !installed.is_empty() {
+        let versions = installed.iter().map(|one| (one.name.as_str(), one.version.as_str()));
+        fs::write(&output, lock::preferences(versions))?;
+    }
     let settings = Settings::new(request);
 
     let mut command = settings.command(resolver, scratch.path());

@@ -54,7 +54,7 @@ impl Stand {
         Self::new(
             r#"case "$*" in *--emit-index-url*) echo "--index-url https://index.invalid/simple"; exit;; esac
                echo "$@" > "$here/arguments"
-               cp pylock.toml "$here/preferences"
+               cp pylock.toml "$here/preferences" 2>/dev/null
                cp -r requirements-0 packages.txt "$here" 2>/dev/null
                while [ "$1" != --output-file ]; do shift; done; cp "$here/lock" "$2""#,
         )
