@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections import deque
 from _thread import allocate_lock
+from collections import deque
 from itertools import count
 
 from modal._errors import engine_error

@@ -122,7 +122,7 @@ def _parse(pattern: str) -> _Rule | None:
     cleaned = os.path.normpath(cleaned)
     includes = cleaned.startswith("!")
     if includes:
-        cleaned = cleaned[1:]
+        cleaned = cleaned[1:].lstrip("/")
         if not cleaned:
             raise ValueError('the pattern "!" takes nothing back in: write `!` and a pattern')
     return _Rule(cleaned, includes)

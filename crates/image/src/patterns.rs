@@ -94,13 +94,14 @@ impl Pattern {
 }
 
 fn parse(text: &str) -> Result<Option<Pattern>, PatternError> {
-    let trimmed = text.trim();
-    let (exclusion, body) = match trimmed.strip_prefix('!') {
-        Some("") => return Err(PatternError::LoneExclamation),
-        Some(rest) => (true, rest.to_owned()),
-        None => (false, clean(trimmed)),
+    let cleaned = clean(text.trim());
+    let (exclusion, body) = match cleaned.strip_prefix('!') {
+        Some(rest) => (true, rest.trim_start_matches('/')),
+        None => (false, cleaned.as_str()),
     };
-    let body = body.strip_prefix('/').filter(|rest| !rest.is_empty()).unwrap_or(&body);
+    if exclusion && body.is_empty() {
+        return Err(PatternError::LoneExclamation);
+    }
     if body.is_empty() || body == "." {
         return Ok(None);
     }
@@ -229,6 +230,23 @@ mod tests {
                 PatternMatcher::new(&[bad]).unwrap_err(),
                 PatternError::Unfinished(bad.to_owned())
             );
+        }
+    }
+
+    #[test]
+    fn the_table_shared_with_the_python_package_holds() {
+        #[derive(serde::Deserialize)]
+        struct Case {
+            patterns: Vec<String>,
+            path: String,
+            ignored: bool,
+        }
+
+        let table = include_str!("../../../tests/data/patterns.json");
+        let cases: Vec<Case> = serde_json::from_str(table).unwrap();
+        for Case { patterns, path, ignored } in cases {
+            let found = PatternMatcher::new(&patterns).unwrap().matches(&path);
+            assert_eq!(found, ignored, "{patterns:?} {path:?}");
         }
     }
 

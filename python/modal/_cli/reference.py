@@ -133,6 +133,7 @@ def _select(module: ModuleType, name: str | None, path: str) -> Any:
 def _find(module: ModuleType, name: str, path: str) -> Any:
     """Looks for `name`, `app.name` or an app."""
     first, _, second = name.partition(".")
+    found: Any
     if second:
         app = dict(_apps(module)).get(first)
         found = None if app is None else _registered(app, second)
