@@ -1,0 +1,327 @@
+"""Images: which errors come when, what is sorted, what makes no layer."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path, PurePosixPath
+
+import pytest
+
+import modal
+from modal._graph import Graph
+from modal.exception import InvalidError
+
+BASE = modal.Image.debian_slim("3.11")
+
+
+def steps(image: modal.Image) -> list[dict]:
+    graph = Graph()
+    graph.add_image(image)
+    return [node["step"] for node in graph.images]
+
+
+def last(image: modal.Image) -> dict:
+    return steps(image)[-1]
+
+
+def test_images_are_made_by_factories_only():
+    with pytest.raises(InvalidError, match="debian_slim"):
+        modal.Image()
+    with pytest.raises(InvalidError, match=r"`Image.pip_install` was called on the class"):
+        modal.Image.pip_install("x")
+    with pytest.raises(InvalidError, match=r"Image.debian_slim\(\).env"):
+        modal.Image.env({})
+
+
+def test_methods_leave_their_image_alone():
+    extended = BASE.apt_install("git").env({"A": "1"})
+    assert [step["kind"] for step in steps(BASE)] == ["debian_slim"]
+    assert [step["kind"] for step in steps(extended)] == ["debian_slim", "apt_install", "env"]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda image: image.pip_install(),
+        lambda image: image.pip_install([]),
+        lambda image: image.uv_pip_install(),
+        lambda image: image.uv_pip_install([], requirements=[]),
+        lambda image: image.apt_install([], []),
+        lambda image: image.run_commands(),
+    ],
+)
+def test_nothing_given_is_the_same_image(call):
+    assert call(BASE) is BASE
+
+
+def test_empty_env_is_a_layer():
+    assert last(BASE.env({})) == {"kind": "env", "variables": {}}
+
+
+@pytest.mark.parametrize("method", ["pip_install", "uv_pip_install", "apt_install", "run_commands"])
+@pytest.mark.parametrize("value", [1, ("a",), [["a"]], None, {"a": 1}, [1]])
+def test_only_strings_and_flat_lists(method, value):
+    with pytest.raises(InvalidError, match="strings and flat lists"):
+        getattr(BASE, method)("fine", value)
+
+
+def test_packages_are_sorted_where_order_does_not_matter():
+    assert last(BASE.pip_install("b", ["c", "a"]))["packages"] == ["a", "b", "c"]
+    assert last(BASE.uv_pip_install(["b"], "a"))["packages"] == ["a", "b"]
+    assert last(BASE.apt_install("b", "a"))["packages"] == ["b", "a"]
+    assert last(BASE.run_commands("b", ["a"]))["commands"] == ["b", "a"]
+
+
+def test_options_are_no_packages():
+    for method in (BASE.pip_install, BASE.uv_pip_install):
+        with pytest.raises(InvalidError, match="`--pre` is an option"):
+            method("a", "--pre")
+    assert last(BASE.apt_install("-y"))["packages"] == ["-y"]
+
+
+def test_pip_options_travel():
+    step = last(BASE.pip_install("a", index_url="https://example.com", pre=True, extra_options="--no-deps"))
+    assert step == {
+        "kind": "pip_install",
+        "packages": ["a"],
+        "find_links": None,
+        "index_url": "https://example.com",
+        "extra_index_url": None,
+        "pre": True,
+        "extra_options": "--no-deps",
+    }
+
+
+def test_requirements_are_a_list_of_files_read_later(tmp_path, monkeypatch):
+    with pytest.raises(InvalidError, match="takes a list"):
+        BASE.uv_pip_install(requirements="requirements.txt")
+    image = BASE.uv_pip_install(requirements=["missing.txt", "~/other.txt"])
+    monkeypatch.chdir(tmp_path)
+    assert last(image)["requirements"] == [str(tmp_path / "missing.txt"), os.path.expanduser("~/other.txt")]
+
+
+def test_python_version_is_a_string():
+    for value in (3.11, 3):
+        with pytest.raises(TypeError, match="takes a string"):
+            modal.Image.debian_slim(python_version=value)
+    # What the text says is the engine's business, when it builds.
+    assert steps(modal.Image.debian_slim("3.99"))[0]["python_version"] == "3.99"
+
+
+@pytest.mark.parametrize("variables", [{"A": 1}, {"A": None}, {1: "a"}])
+def test_env_takes_strings(variables):
+    with pytest.raises(InvalidError, match=r"`Image.env` takes strings"):
+        BASE.env(variables)
+
+
+def test_env_of_a_step_is_a_secret_after_the_others():
+    first = modal.Secret.from_dict({"A": "1"})
+    image = BASE.run_commands("true", secrets=[first], env={"B": "2", "C": None})
+    graph = Graph()
+    graph.add_image(image)
+    assert graph.images[1]["secrets"] == [
+        {"name": "from_dict(A)", "values": {"A": "1"}},
+        {"name": "from_dict(B)", "values": {"B": "2"}},
+    ]
+
+
+@pytest.mark.parametrize("secrets", [["x"], [{"A": "1"}], "x", modal.Secret.from_dict({})])
+def test_secrets_are_secrets(secrets):
+    with pytest.raises(InvalidError, match=r"modal\.Secret"):
+        BASE.run_commands("true", secrets=secrets)
+
+
+def test_secrets_do_not_show_values():
+    secret = modal.Secret.from_dict({"TOKEN": "hunter2", "UNSET": None})
+    assert repr(secret) == "Secret.from_dict(TOKEN)"
+    assert "hunter2" not in repr(BASE.run_commands("true", secrets=[secret], env={"X": "hunter2"}))
+    for bad in ({"A": 1}, {1: "a"}, "A=1"):
+        with pytest.raises(InvalidError):
+            modal.Secret.from_dict(bad)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda path: BASE.add_local_file("a", path),
+        lambda path: BASE.add_local_dir("a", remote_path=path),
+        lambda path: BASE.add_local_dir("a", PurePosixPath(path), copy=True),
+    ],
+)
+def test_remote_paths_are_absolute(call):
+    with pytest.raises(InvalidError, match="must be absolute, not `relative/path`"):
+        call("relative/path")
+
+
+def test_files_and_directories(tmp_path):
+    image = BASE.add_local_file("~/x.txt", "/etc/").add_local_dir(tmp_path, "/data", copy=False, ignore=["*.pyc"])
+    assert steps(image)[1:] == [
+        {
+            "kind": "attach_files",
+            "files": {
+                "entries": [
+                    {
+                        "source": os.path.expanduser("~/x.txt"),
+                        "target": "/etc/x.txt",
+                        "kind": "file",
+                        "ignore": None,
+                    }
+                ]
+            },
+        },
+        {
+            "kind": "attach_files",
+            "files": {
+                "entries": [
+                    {
+                        "source": str(tmp_path),
+                        "target": "/data",
+                        "kind": "directory",
+                        "ignore": {"patterns": ["*.pyc"]},
+                    }
+                ]
+            },
+        },
+    ]
+
+
+def test_declaring_touches_no_disk():
+    image = BASE.add_local_dir("/does/not/exist", "/x", copy=True).add_local_python_source("no_such_module")
+    assert "add_local_dir" in repr(image)
+
+
+@pytest.mark.parametrize("ignore", ["*.pyc", 3, [1], None])
+def test_ignore_is_a_list_a_callable_or_a_matcher(ignore):
+    with pytest.raises(InvalidError, match="`ignore` of"):
+        BASE.add_local_dir("a", "/a", ignore=ignore)
+
+
+def test_callable_ignore_is_evaluated_here(tmp_path):
+    for name in ("a.py", "b.txt", "sub/c.py", "sub/deep/d.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("")
+    (tmp_path / "link.txt").symlink_to("b.txt")
+    (tmp_path / "loop").symlink_to(".")
+    seen: list[Path] = []
+
+    def only_text(path: Path) -> bool:
+        seen.append(path)
+        return path.suffix != ".txt"
+
+    step = last(BASE.add_local_dir(tmp_path, "/x", ignore=only_text))
+    assert step["files"]["entries"][0]["ignore"] == {"only": ["b.txt", "link.txt", "sub/deep/d.txt"]}
+    assert all(not path.is_absolute() for path in seen)
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        last(BASE.add_local_dir(tmp_path / "none", "/x", ignore=only_text))
+    with pytest.raises(NotADirectoryError, match="is a file"):
+        last(BASE.add_local_dir(tmp_path / "a.py", "/x", ignore=only_text))
+
+
+def test_matchers_travel_as_patterns(tmp_path):
+    (tmp_path / "ignored").write_text("# no comment\n*.log\n")
+    matcher = ~modal.FilePatternMatcher.from_file(tmp_path / "ignored")
+    entry = last(BASE.add_local_dir("x", "/x", ignore=matcher))["files"]["entries"][0]
+    assert entry["ignore"] == {"patterns": ["# no comment", "*.log"], "invert": True}
+
+
+def test_build_steps_after_attached_files_fail_when_built():
+    attached = BASE.add_local_dir("x", "/x")
+    for image in (attached.run_commands("true"), attached.env({"A": "1"}), attached.add_local_file("a", "/a", copy=True)):
+        with pytest.raises(InvalidError, match="copy=True"):
+            steps(image)
+    assert attached.pip_install() is attached
+    steps(attached.add_local_file("a", "/a"))
+
+
+def test_python_source_is_found_without_importing(tmp_path, monkeypatch):
+    (tmp_path / "single_e.py").write_text("raise SystemExit('imported')")
+    package = tmp_path / "package_e"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    entries = last(BASE.add_local_python_source("single_e", "package_e", copy=True))["files"]["entries"]
+    assert entries == [
+        {"source": str(tmp_path / "single_e.py"), "target": "/root/single_e.py", "kind": "file", "ignore": None},
+        {
+            "source": str(package),
+            "target": "/root/package_e",
+            "kind": "directory",
+            "ignore": {"patterns": ["**/*.py"], "invert": True},
+        },
+    ]
+
+
+def test_unmountable_modules(tmp_path, monkeypatch):
+    with pytest.raises(InvalidError):
+        BASE.add_local_python_source(os)
+    site = tmp_path / "site-packages"
+    (site / "compiled_e").mkdir(parents=True)
+    (site / "compiled_e" / "__init__.py").write_text("")
+    info = site / "compiled_e-1.dist-info"
+    info.mkdir()
+    (info / "RECORD").write_text("compiled_e/__init__.py,,\n_compiled_e.cpython-311.so,sha256=x,10\n")
+    monkeypatch.syspath_prepend(str(site))
+    for name, reason in {
+        "no_such_module_e": "not found",
+        "no_such_package_e.module": "cannot be added",
+        "sys": "built into Python",
+        "compiled_e": "compiled file `_compiled_e.cpython-311.so`",
+    }.items():
+        with pytest.raises(modal.exception.ModuleNotMountable, match=reason):
+            last(BASE.add_local_python_source(name))
+    assert not issubclass(modal.exception.ModuleNotMountable, modal.exception.Error)
+
+
+def test_titles():
+    graph = Graph()
+    graph.add_image(
+        BASE.uv_pip_install("pandas==2.2.3", "pydantic>=2", index_url="https://user:secret@example.com")
+        .run_commands("echo " + "x" * 200)
+        .workdir("/srv")
+        .env({"A": "ä"})
+        .add_local_dir("src", remote_path="/root/src")
+    )
+    assert [node["title"] for node in graph.images] == [
+        'debian_slim(python_version="3.11")',
+        'uv_pip_install("pandas==2.2.3", "pydantic>=2")',
+        'run_commands("echo ' + "x" * 59 + "…)",
+        'workdir("/srv")',
+        'env({"A":"ä"})',
+        'add_local_dir("src", "/root/src")',
+    ]
+
+
+def test_force_build_is_the_steps_own():
+    graph = Graph()
+    graph.add_image(BASE.apt_install("git", force_build=True).pip_install("a"))
+    assert [node["force_build"] for node in graph.images] == [False, True, False]
+
+
+def test_shared_parents_are_sent_once():
+    graph = Graph()
+    graph.add_image(BASE.apt_install("a"))
+    graph.add_image(BASE.apt_install("b"))
+    assert [(node["id"], node["parent"]) for node in graph.images] == [("0", None), ("1", "0"), ("2", "0")]
+
+
+def test_pipe():
+    def add(image: modal.Image, *names: str, flag: bool) -> tuple:
+        return image, names, flag
+
+    assert BASE.pipe(add, "a", "b", flag=True) == (BASE, ("a", "b"), True)
+
+
+def test_unbuilt_images_have_no_id():
+    with pytest.raises(AttributeError, match="no id yet"):
+        _ = BASE.object_id
+
+
+def test_imports_pass_errors_over():
+    image = modal.Image.debian_slim()
+    with image.imports():
+        import no_such_module_e  # noqa: F401
+    with pytest.warns(UserWarning, match="ZeroDivisionError"), image.imports():
+        _ = 1 / 0
+    assert [type(error) for error in image._import_errors] == [ModuleNotFoundError, ZeroDivisionError]
+    with pytest.raises(KeyboardInterrupt), image.imports():
+        raise KeyboardInterrupt
