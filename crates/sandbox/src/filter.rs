@@ -89,9 +89,15 @@ const SYNC: &[i64] = &[
     libc::SYS_fsync,
     libc::SYS_msync,
     libc::SYS_sync,
-    libc::SYS_sync_file_range,
+    SYS_SYNC_FILE_RANGE,
     libc::SYS_syncfs,
 ];
+
+#[cfg(target_arch = "x86_64")]
+const SYS_SYNC_FILE_RANGE: i64 = libc::SYS_sync_file_range;
+/// Left out of the C library's list for this architecture.
+#[cfg(target_arch = "aarch64")]
+const SYS_SYNC_FILE_RANGE: i64 = 84;
 
 /// Flags of `clone` and `unshare` that make a namespace.
 const NAMESPACE_FLAGS: &[libc::c_int] = &[

@@ -50,8 +50,10 @@ impl Account {
         Self { name }
     }
 
-    /// Runs a scenario as this user.
+    /// Runs a scenario as this user. Its stores are removed by root: some of their files are not the user's.
     fn run(&self, scenario: &str) {
+        let directory = tempfile::tempdir().unwrap();
+        fs_err::set_permissions(directory.path(), std::os::unix::fs::PermissionsExt::from_mode(0o1777)).unwrap();
         let status = Command::new("setpriv")
             .args([
                 "--reuid",
@@ -60,7 +62,9 @@ impl Account {
                 &self.name,
                 "--clear-groups",
                 "--reset-env",
+                "env",
             ])
+            .arg(format!("TMPDIR={}", directory.path().display()))
             .arg(std::env::current_exe().unwrap())
             .args(["__as_user", scenario])
             .status()
