@@ -60,6 +60,11 @@ impl From<Failure> for SandboxError {
                 command: failure.what,
                 path: failure.path,
             },
+            // The file is there: what the kernel did not find is what its first line names.
+            Kind::NotExecutable if source.kind() == io::ErrorKind::NotFound => Self::NotExecutable {
+                command: failure.path,
+                source: io::Error::new(source.kind(), "the interpreter or loader that it names is missing"),
+            },
             Kind::NotExecutable => Self::NotExecutable {
                 command: failure.path,
                 source,
