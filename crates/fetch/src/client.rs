@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use lamina_events::CancelToken;
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
+use ureq::unversioned::transport::DefaultConnector;
 
 use crate::FetchError;
+use crate::resolver::RememberingResolver;
 
 /// How often a request is tried.
 pub(crate) const ATTEMPTS: u32 = 6;
@@ -127,15 +129,15 @@ impl Client {
                 .map(|certificate| Certificate::from_der(&certificate).to_owned())
                 .collect();
             let roots = RootCerts::Specific(Arc::new(certificates));
-            ureq::Agent::config_builder()
+            let config = ureq::Agent::config_builder()
                 .tls_config(TlsConfig::builder().root_certs(roots).build())
                 .user_agent(concat!("lamina/", env!("CARGO_PKG_VERSION")))
                 .max_idle_connections_per_host(16)
                 .timeout_connect(Some(CONNECT_TIMEOUT))
                 .timeout_recv_response(Some(RESPONSE_TIMEOUT))
                 .timeout_recv_body(Some(BODY_TIMEOUT))
-                .build()
-                .into()
+                .build();
+            ureq::Agent::with_parts(config, DefaultConnector::default(), RememberingResolver::default())
         })
     }
 }

@@ -6,6 +6,7 @@
 
 mod client;
 mod download;
+mod resolver;
 
 pub use client::Client;
 pub use download::{Download, Progress};

@@ -442,3 +442,7 @@ impl Job for PublishWheels {
         manifest::publish(context, &self.names)
     }
 }
+
+#[cfg(test)]
+#[path = "install_tests.rs"]
+mod tests;

@@ -1,0 +1,351 @@
+//! Wheels made by the tests go through a real store and its worker, which runs in a thread of the test.
+
+use std::collections::BTreeMap;
+use std::io::{Seek, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::process::{Command, Stdio};
+
+use lamina_store::Layout;
+use zip::ZipWriter;
+use zip::write::SimpleFileOptions;
+
+use super::*;
+use crate::bytecode::DRIVER;
+use crate::record;
+use crate::tests::target;
+
+const KEY: &str = "0123456789abcdef";
+
+/// A store in a temporary directory.
+struct Stand {
+    store: Store,
+    directory: tempfile::TempDir,
+}
+
+impl Stand {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let layout = Layout::prepare(&directory.path().join("store")).unwrap();
+        let (engine, worker) = UnixStream::pair().unwrap();
+        let content = layout.content();
+        std::thread::spawn(move || lamina_store::worker_main(worker, &content, jobs(JobTable::new())));
+        Self {
+            store: Store::open(layout, engine).unwrap(),
+            directory,
+        }
+    }
+
+    fn content(&self, path: &str) -> PathBuf {
+        self.store.layout().content().join(path)
+    }
+
+    fn unpack(&self, wheel: &TestWheel) -> Result<LinkedWheel, JobError> {
+        let mut file = tempfile::tempfile_in(self.directory.path()).unwrap();
+        file.write_all(&wheel.zip).unwrap();
+        file.rewind().unwrap();
+        let sha256 = Digest::of(&wheel.zip).hex();
+        let job = UnpackWheel {
+            filename: format!("{}-1.0-py3-none-any.whl", wheel.name),
+            sha256: sha256.clone(),
+        };
+        self.store.job(&job, &[file.as_fd()])?;
+        self.store.job(
+            &PublishWheels {
+                names: vec![manifest::file_name(&sha256, None)],
+                forget: false,
+            },
+            &[],
+        )?;
+        Ok(LinkedWheel {
+            name: wheel.name.clone(),
+            sha256,
+            requested: true,
+            direct_url: None,
+        })
+    }
+
+    fn link(&self, work: &Work, wheels: Vec<LinkedWheel>) -> Result<crate::link::Linked, JobError> {
+        let job = LinkWheels {
+            work: work.id().to_owned(),
+            layers: vec!["views/base".to_owned()],
+            target: target(),
+            installer: Installer::Uv,
+            bytecode_key: KEY.to_owned(),
+            wheels,
+        };
+        self.store.job(&job, &[])
+    }
+
+    /// Paths, modes and contents of an upper's files.
+    fn files(&self, work: &Work) -> BTreeMap<String, (u32, Vec<u8>)> {
+        let root = self.content(&work.upper());
+        let mut files = BTreeMap::new();
+        let mut waiting = vec![root.clone()];
+        while let Some(directory) = waiting.pop() {
+            for entry in fs::read_dir(directory).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    waiting.push(path);
+                    continue;
+                }
+                let mode = fs::metadata(&path).unwrap().permissions().mode() & 0o7777;
+                let name = path.strip_prefix(&root).unwrap().to_str().unwrap().to_owned();
+                files.insert(name, (mode, fs::read(&path).unwrap()));
+            }
+        }
+        files
+    }
+}
+
+struct TestWheel {
+    name: String,
+    zip: Vec<u8>,
+}
+
+/// A wheel of these files, with correct metadata; `edit` may spoil its `RECORD`.
+fn wheel_with(name: &str, files: &[(&str, &str)], edit: impl Fn(String) -> String) -> TestWheel {
+    let metadata = format!("{name}-1.0.dist-info");
+    let mut all: Vec<(String, String)> = files
+        .iter()
+        .map(|(path, contents)| ((*path).to_owned(), (*contents).to_owned()))
+        .collect();
+    all.push((
+        format!("{metadata}/METADATA"),
+        format!("Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n"),
+    ));
+    all.push((
+        format!("{metadata}/WHEEL"),
+        "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n".to_owned(),
+    ));
+    let mut lines = String::new();
+    for (path, contents) in &all {
+        let digest = record::digest(contents.as_bytes());
+        lines += &[path, ",", &digest, ",", &contents.len().to_string(), "\n"].concat();
+    }
+    all.push((format!("{metadata}/RECORD"), edit(lines)));
+    let mut writer = ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    for (path, contents) in &all {
+        writer.start_file(path.as_str(), SimpleFileOptions::default()).unwrap();
+        writer.write_all(contents.as_bytes()).unwrap();
+    }
+    TestWheel {
+        name: name.to_owned(),
+        zip: writer.finish().unwrap().into_inner(),
+    }
+}
+
+fn wheel(name: &str, files: &[(&str, &str)]) -> TestWheel {
+    wheel_with(name, files, |record| record)
+}
+
+const SITE: &str = "usr/local/lib/python3.11/dist-packages";
+
+#[test]
+fn a_wheel_is_installed_with_scripts_and_metadata() {
+    let stand = Stand::new();
+    let base = stand.content("views/base/usr/local/lib");
+    fs::create_dir_all(&base).unwrap();
+    fs::set_permissions(&base, std::fs::Permissions::from_mode(0o2775)).unwrap();
+    let demo = wheel(
+        "demo",
+        &[
+            ("demo/__init__.py", "def main(): pass\n"),
+            (
+                "demo-1.0.dist-info/entry_points.txt",
+                "[console_scripts]\ndemo = demo:main\n",
+            ),
+            ("demo-1.0.data/scripts/tool", "#!python\nprint()\n"),
+            ("demo-1.0.data/data/share/demo/readme", "hello\n"),
+        ],
+    );
+    let linked = stand.unpack(&demo).unwrap();
+    let work = stand.store.new_work().unwrap();
+    let outcome = stand.link(&work, vec![linked]).unwrap();
+    assert_eq!(outcome.warnings, Vec::<String>::new());
+    let files = stand.files(&work);
+    assert_eq!(outcome.files, files.len() as u64);
+    assert_eq!(
+        files[&format!("{SITE}/demo/__init__.py")],
+        (0o644, b"def main(): pass\n".to_vec())
+    );
+    assert_eq!(
+        files["usr/local/bin/tool"],
+        (0o755, b"#!/usr/bin/python3\nprint()\n".to_vec())
+    );
+    assert_eq!(files["usr/local/bin/demo"].0, 0o755);
+    assert_eq!(files["usr/local/share/demo/readme"].1, b"hello\n");
+    assert_eq!(files[&format!("{SITE}/demo-1.0.dist-info/REQUESTED")].1, b"");
+    let mode = |path: &str| {
+        let path = stand.content(&work.upper()).join(path);
+        fs::metadata(path).unwrap().permissions().mode() & 0o7777
+    };
+    assert_eq!((mode("usr/local/lib"), mode(SITE)), (0o2775, 0o755));
+
+    let again = stand.store.new_work().unwrap();
+    stand.link(&again, vec![stand.unpack(&demo).unwrap()]).unwrap();
+    assert_eq!(stand.files(&again), files);
+}
+
+#[test]
+fn of_two_wheels_with_the_same_path_the_last_wins() {
+    let stand = Stand::new();
+    let one = wheel(
+        "alpha",
+        &[
+            ("shared/__init__.py", ""),
+            ("shared/same.py", "same = 1\n"),
+            ("shared/x.py", "x = 1\n"),
+        ],
+    );
+    let two = wheel(
+        "beta",
+        &[
+            ("shared/__init__.py", ""),
+            ("shared/same.py", "same = 1\n"),
+            ("shared/x.py", "x = 2\n"),
+        ],
+    );
+    let wheels = vec![stand.unpack(&one).unwrap(), stand.unpack(&two).unwrap()];
+    let work = stand.store.new_work().unwrap();
+    let outcome = stand.link(&work, wheels).unwrap();
+    assert_eq!(
+        outcome.warnings,
+        [format!(
+            "`alpha` and `beta` both install `/{SITE}/shared/x.py`; the files of `beta` stay"
+        )]
+    );
+    assert_eq!(stand.files(&work)[&format!("{SITE}/shared/x.py")].1, b"x = 2\n");
+}
+
+#[test]
+fn a_wheel_that_lies_is_refused() {
+    let stand = Stand::new();
+    let module = [("demo/__init__.py", "a = 1\n")];
+    let spoiled = wheel_with("demo", &module, |record| record.replacen("sha256=", "sha256=x", 1));
+    let outside = wheel_with("demo", &module, |record| record + "../../../etc/passwd,sha256=x,1\n");
+    let unknown = wheel("demo", &[("demo-1.0.data/etc/passwd", "x")]);
+    let mut renamed = wheel("demo", &module);
+    "other".clone_into(&mut renamed.name);
+    for (wheel, reason) in [
+        (spoiled, "`demo/__init__.py` does not have the digest"),
+        (outside, "../../../etc/passwd"),
+        (unknown, "`demo-1.0.data/etc/passwd` is in no part"),
+        (renamed, "it holds the distribution `demo`"),
+    ] {
+        let error = stand.unpack(&wheel).err().unwrap();
+        assert_eq!(error.kind, INVALID);
+        assert!(error.message.contains(reason), "{}", error.message);
+    }
+}
+
+#[test]
+fn an_image_that_redirects_a_directory_needs_the_installer() {
+    let stand = Stand::new();
+    fs::create_dir_all(stand.content("views/base/usr")).unwrap();
+    fs::os::unix::fs::symlink("/tmp", stand.content("views/base/usr/local")).unwrap();
+    let wheels = vec![stand.unpack(&wheel("demo", &[("demo.py", "")])).unwrap()];
+    let work = stand.store.new_work().unwrap();
+    assert_eq!(stand.link(&work, wheels).unwrap_err().kind, NEEDS_SANDBOX);
+}
+
+#[test]
+fn what_the_store_has_lost_is_noticed() {
+    let stand = Stand::new();
+    let linked = stand.unpack(&wheel("demo", &[("demo.py", "lost = 1\n")])).unwrap();
+    let sha256 = linked.sha256.clone();
+    fs::remove_dir_all(stand.content("objects")).unwrap();
+    let work = stand.store.new_work().unwrap();
+    assert_eq!(stand.link(&work, vec![linked]).unwrap_err().kind, MISSING);
+    let query = || QueryWheels {
+        wheels: vec![sha256.clone()],
+        bytecode_key: KEY.to_owned(),
+    };
+    let unpacked = State::Unpacked { source_bytes: 9 };
+    assert_eq!(stand.store.job(&query(), &[]).unwrap(), [unpacked]);
+    stand
+        .store
+        .job(
+            &PublishWheels {
+                names: vec![manifest::file_name(&sha256, None)],
+                forget: true,
+            },
+            &[],
+        )
+        .unwrap();
+    assert_eq!(stand.store.job(&query(), &[]).unwrap(), [State::Missing]);
+}
+
+#[test]
+fn modules_are_compiled_once_with_their_final_path() {
+    let stand = Stand::new();
+    let demo = wheel(
+        "demo",
+        &[("demo/good.py", "def where(): pass\n"), ("demo/bad.py", "def (:\n")],
+    );
+    let linked = stand.unpack(&demo).unwrap();
+    let probe = "import sys; print(sys.implementation.cache_tag, '%d.%d' % sys.version_info[:2])";
+    let answer = Command::new("python3").args(["-c", probe]).output().unwrap();
+    let answer = String::from_utf8(answer.stdout).unwrap();
+    let (tag, python) = answer.trim().split_once(' ').unwrap();
+    let mut interpreter = Command::new("python3")
+        .args(["-sSBW", "ignore", "-c", DRIVER, tag])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (stdin, stdout) = (interpreter.stdin.take().unwrap(), interpreter.stdout.take().unwrap());
+    let target = Target {
+        python: python.to_owned(),
+        ..target()
+    };
+    let job = CompileWheel {
+        name: "demo".to_owned(),
+        sha256: linked.sha256.clone(),
+        bytecode_key: KEY.to_owned(),
+        target: target.clone(),
+    };
+    stand.store.job(&job, &[stdin.as_fd(), stdout.as_fd()]).unwrap();
+    drop(stdin);
+    assert!(interpreter.wait().unwrap().success());
+
+    let work = stand.store.new_work().unwrap();
+    let link = LinkWheels {
+        work: work.id().to_owned(),
+        layers: Vec::new(),
+        target,
+        installer: Installer::Pip,
+        bytecode_key: KEY.to_owned(),
+        wheels: vec![linked],
+    };
+    stand.store.job(&link, &[]).unwrap();
+    let files = stand.files(&work);
+    let (mode, bytecode) = &files[&format!("{SITE}/demo/__pycache__/good.{tag}.pyc")];
+    let path = format!("/{SITE}/demo/good.py");
+    assert_eq!(
+        (*mode, &bytecode[4..8]),
+        (0o644, &[1, 0, 0, 0][..]),
+        "not of the unchecked-hash kind"
+    );
+    assert!(bytecode.windows(path.len()).any(|window| window == path.as_bytes()));
+    assert_eq!(files.keys().filter(|path| path.contains("__pycache__")).count(), 1);
+}
+
+#[test]
+fn installed_distributions_are_found_through_layers() {
+    let stand = Stand::new();
+    for path in [
+        "views/low/site/alpha-1.0.dist-info",
+        "views/low/site/beta-2.0.dist-info",
+        "views/top/site/alpha-1.1.dist-info",
+    ] {
+        fs::create_dir_all(stand.content(path)).unwrap();
+    }
+    let layers = ["views/top".to_owned(), "views/low".to_owned()];
+    let found = crate::installed(&stand.store, &layers, &["/site".to_owned(), "/nowhere".to_owned()]).unwrap();
+    let found: Vec<_> = found
+        .iter()
+        .map(|one| format!("{}=={}", one.name, one.version))
+        .collect();
+    assert_eq!(found, ["alpha==1.1", "beta==2.0"]);
+}
