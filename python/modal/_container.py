@@ -37,10 +37,11 @@ def main() -> None:
         function = _start(connection)
         if function is not None:
             _serve(connection, function)
+            _run_exit_handlers()
     except (ConnectionClosed, KeyboardInterrupt):
         pass
     _flush()
-    # Threads and exit handlers of the user's code must not keep a container alive that nobody uses any more.
+    # The user's threads must not keep a container alive that nobody uses any more.
     os._exit(0)
 
 
@@ -154,6 +155,12 @@ def _pack(error: BaseException, doing: str) -> bytes:
         stopped.__traceback__ = error.__traceback__
         error = stopped
     return pack_exception(error)
+
+
+def _run_exit_handlers() -> None:
+    import atexit
+
+    atexit._run_exitfuncs()  # type: ignore[attr-defined]
 
 
 def _flush() -> None:

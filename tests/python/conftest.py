@@ -17,6 +17,7 @@ PACKAGE = HERE.parents[1] / "python"
 sys.path[:0] = [str(PACKAGE), str(HERE)]
 
 from fake_engine import FakeEngine  # noqa: E402
+
 from modal._engine import Engine  # noqa: E402
 from modal._wire import Connection  # noqa: E402
 
@@ -93,7 +94,7 @@ class Project:
         tools = self.root / ".tools"
         tools.mkdir(exist_ok=True)
         program = tools / "modal"
-        program.write_text(f"#!/bin/sh\nexec {sys.executable} {HERE / 'fake_engine.py'} \"$@\"\n")
+        program.write_text(f'#!/bin/sh\nexec {sys.executable} {HERE / "fake_engine.py"} "$@"\n')
         program.chmod(program.stat().st_mode | stat.S_IXUSR)
         path = f"{tools}{os.pathsep}{os.environ['PATH']}"
         return subprocess.run(

@@ -9,7 +9,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -26,12 +25,14 @@ class Runner:
     """The real runner as a process, with a socket as its descriptor 3."""
 
     def __init__(self, module: dict, function: str, python: str = sys.executable, **environment: str) -> None:
+        self.code: int | None = None
         ours, theirs = socket.socketpair()
-        # `subprocess` passes descriptors under their own numbers only; a shell moves the socket to 3.
-        self.process = subprocess.Popen(
-            ["/bin/sh", "-c", f'exec "$0" "$1" 3<&{theirs.fileno()}', python, str(RUNNER)],
-            pass_fds=[theirs.fileno()],
-            env={**os.environ, "MODAL_IS_REMOTE": "1", **environment},
+        os.set_inheritable(theirs.fileno(), True)  # For the case that it is 3 already.
+        self.process = os.posix_spawn(
+            python,
+            [python, str(RUNNER)],
+            {**os.environ, "MODAL_IS_REMOTE": "1", **environment},
+            file_actions=[(os.POSIX_SPAWN_DUP2, theirs.fileno(), 3)],
         )
         theirs.close()
         self.connection = Connection(ours)
@@ -45,13 +46,17 @@ class Runner:
         return control, bytes(payload)
 
     def stop(self) -> int:
+        """Says stop and returns the exit code; may be called again."""
+        if self.code is not None:
+            return self.code
         try:
             self.send({"type": "stop"})
         except ConnectionClosed:
             pass
-        code = self.process.wait(10)
+        _, status = os.waitpid(self.process, 0)
         self.connection.close()
-        return code
+        self.code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else -os.WTERMSIG(status)
+        return self.code
 
 
 class FakeEngine:
@@ -141,7 +146,9 @@ class FakeEngine:
             return self.runners[name]
         function = self.functions[name]
         module = dict(function["module"])
-        environment = {"PYTHONPATH": os.pathsep.join({str(Path(e["source"]).parent) for e in function["source"]["entries"]})}
+        environment = {
+            "PYTHONPATH": os.pathsep.join({str(Path(e["source"]).parent) for e in function["source"]["entries"]})
+        }
         if module["kind"] == "script" and function["source"]["entries"]:
             module["path"] = function["source"]["entries"][0]["source"]
         runner = Runner(module, name, **environment)

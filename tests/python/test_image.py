@@ -226,7 +226,11 @@ def test_matchers_travel_as_patterns(tmp_path):
 
 def test_build_steps_after_attached_files_fail_when_built():
     attached = BASE.add_local_dir("x", "/x")
-    for image in (attached.run_commands("true"), attached.env({"A": "1"}), attached.add_local_file("a", "/a", copy=True)):
+    for image in (
+        attached.run_commands("true"),
+        attached.env({"A": "1"}),
+        attached.add_local_file("a", "/a", copy=True),
+    ):
         with pytest.raises(InvalidError, match="copy=True"):
             steps(image)
     assert attached.pip_install() is attached

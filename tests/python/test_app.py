@@ -1,0 +1,243 @@
+"""Apps and functions: what is refused when, and what the engine is told."""
+
+from __future__ import annotations
+
+import sys
+import types
+
+import pytest
+
+import modal
+from modal._graph import app_graph
+from modal.exception import ExecutionError, InvalidError
+
+
+def work(x: int = 1) -> int:
+    """Doubles."""
+    return x * 2
+
+
+def numbers():
+    yield 1
+
+
+class Box:
+    def method(self):
+        pass
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: modal.App(3),
+        lambda: modal.App("a", image="debian"),
+        lambda: modal.App("a", secrets=["x"]),
+        lambda: modal.App("a").function(image="debian"),
+        lambda: modal.App("a").function(timeout=None),
+        lambda: modal.App("a").function(timeout=0),
+        lambda: modal.App("a").function(cpu="2"),
+        lambda: modal.App("a").function(memory=1.5),
+        lambda: modal.App("a").function(memory=-1),
+        lambda: modal.App("a").function()(Box),
+        lambda: modal.App("a").function()(Box.method),
+        lambda: modal.App("a").function()(3),
+        lambda: modal.App("a").local_entrypoint()(3),
+    ],
+)
+def test_wrong_values_are_refused_at_once(call):
+    with pytest.raises(InvalidError):
+        call()
+
+
+def test_decorators_need_parentheses():
+    app = modal.App("a")
+    with pytest.raises(InvalidError, match="without parentheses") as caught:
+        app.function(work)
+    assert caught.value.hint == "write `@app.function()`"
+    with pytest.raises(InvalidError, match="without parentheses"):
+        app.local_entrypoint(work)
+    with pytest.raises(InvalidError, match="no positional"):
+        app.function(modal.Image.debian_slim())
+
+
+def test_nested_functions_are_refused():
+    def nested():
+        pass
+
+    with pytest.raises(InvalidError, match="inside a function"):
+        modal.App("a").function()(nested)
+    with pytest.raises(InvalidError, match="inside a function"):
+        modal.App("a").function()(lambda: 1)
+
+
+def test_names_meet():
+    app = modal.App("a")
+    app.function()(work)
+    with pytest.warns(UserWarning, match="two functions"):
+        app.function()(work)
+    app.local_entrypoint()(work)
+    with pytest.raises(InvalidError, match="two local entrypoints"):
+        app.local_entrypoint()(work)
+
+
+def test_functions_are_not_called_without_saying_where():
+    function = modal.App("a").function()(work)
+    with pytest.raises(InvalidError, match="does not say where") as caught:
+        function(1)
+    assert "work.remote" in str(caught.value)
+    assert function.local(2) == 4
+    assert function.__name__ == "work"
+    assert function.__doc__ == "Doubles."
+    assert function.get_raw_f() is work
+
+
+def test_calls_need_a_running_app():
+    app = modal.App("a")
+    function = app.function()(work)
+    with pytest.raises(ExecutionError, match="not running"):
+        function.remote()
+    lazy = function.map([1])
+    with pytest.raises(ExecutionError, match="not running"):
+        next(lazy)
+    with pytest.raises(InvalidError, match="no inputs"):
+        function.map()
+    with pytest.raises(InvalidError, match="generator"):
+        app.function()(numbers).remote()
+
+
+def test_containers_do_not_call_or_run(monkeypatch):
+    monkeypatch.setenv("MODAL_IS_REMOTE", "1")
+    app = modal.App("a")
+    assert not modal.is_local()
+    with pytest.raises(ExecutionError, match="inside a container"):
+        app.function()(work).remote()
+    with pytest.raises(InvalidError, match="inside a container"), app.run():
+        pass
+
+
+def test_the_graph():
+    secret = modal.Secret.from_dict({"A": "1"})
+    image = modal.Image.debian_slim("3.11").env({"L": "1"})
+    app = modal.App("demo", image=image, secrets=[secret])
+    app.function(
+        secrets=[modal.Secret.from_dict({"B": "2"})], env={"C": "3", "D": None}, timeout=60, cpu=0.5, memory=512
+    )(work)
+    _, body = app_graph(app)
+    assert body == {
+        "app": {"name": "demo"},
+        "images": [
+            {
+                "id": "0",
+                "parent": None,
+                "step": {
+                    "kind": "debian_slim",
+                    "python_version": "3.11",
+                    "local_python": f"{sys.version_info[0]}.{sys.version_info[1]}",
+                },
+                "force_build": False,
+                "title": 'debian_slim(python_version="3.11")',
+                "secrets": [],
+            },
+            {
+                "id": "1",
+                "parent": "0",
+                "step": {"kind": "env", "variables": {"L": "1"}},
+                "force_build": False,
+                "title": 'env({"L":"1"})',
+                "secrets": [],
+            },
+        ],
+        "functions": [
+            {
+                "name": "work",
+                "image": "1",
+                "module": {"kind": "script", "name": "test_app", "path": "/root/test_app.py"},
+                "source": {
+                    "entries": [{"source": __file__, "target": "/root/test_app.py", "kind": "file", "ignore": None}]
+                },
+                "mounts": {"entries": []},
+                "environment": {},
+                "secrets": [
+                    {"name": "from_dict(A)", "values": {"A": "1"}},
+                    {"name": "from_dict(B)", "values": {"B": "2"}},
+                    {"name": "from_dict(C)", "values": {"C": "3"}},
+                ],
+                "timeout": 60,
+                "cpu": 0.5,
+                "memory": 512,
+                "is_generator": False,
+            }
+        ],
+        "options": {"force_build": False, "ignore_cache": False},
+    }
+
+
+@pytest.mark.parametrize(
+    ("value", "on"), [("", False), ("0", False), ("False", False), ("1", True), ("no", True), ("true", True)]
+)
+def test_switches(monkeypatch, value, on):
+    monkeypatch.setenv("MODAL_FORCE_BUILD", value)
+    monkeypatch.setenv("MODAL_IGNORE_CACHE", value)
+    assert app_graph(modal.App("a"))[1]["options"] == {"force_build": on, "ignore_cache": on}
+
+
+def test_only_used_images_are_sent():
+    app = modal.App("a", image=modal.Image.debian_slim("3.9"))
+    app.function(image=modal.Image.debian_slim("3.13"))(work)
+    _, body = app_graph(app)
+    assert [image["step"]["python_version"] for image in body["images"]] == ["3.13"]
+
+
+def test_secrets_of_a_function_are_checked_when_it_runs():
+    app = modal.App("a")
+    app.function(secrets=["x"])(work)
+    with pytest.raises(InvalidError, match="function `work`"):
+        app_graph(app)
+
+
+def test_modules_of_packages_take_the_whole_package(tmp_path, monkeypatch):
+    inner = tmp_path / "package_a" / "inner"
+    inner.mkdir(parents=True)
+    (tmp_path / "package_a" / "__init__.py").write_text("")
+    (inner / "__init__.py").write_text("")
+    (inner / "mod.py").write_text("import modal\napp = modal.App('a')\n@app.function()\ndef f(): pass\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    from package_a.inner import mod
+
+    function = app_graph(mod.app)[1]["functions"][0]
+    assert function["module"] == {"kind": "module", "name": "package_a.inner.mod"}
+    assert function["source"]["entries"] == [
+        {
+            "source": str(tmp_path / "package_a"),
+            "target": "/root/package_a",
+            "kind": "directory",
+            "ignore": {"patterns": ["**/*.pyc", "**/__pycache__", "**/.*"]},
+        }
+    ]
+
+
+def test_source_can_stay_here():
+    app = modal.App("a", include_source=False)
+    app.function()(work)
+    assert app_graph(app)[1]["functions"][0]["source"] == {"entries": []}
+    app = modal.App("a", include_source=False)
+    app.function(include_source=True)(work)
+    assert app_graph(app)[1]["functions"][0]["source"]["entries"]
+
+
+def test_functions_without_a_file_are_refused(monkeypatch):
+    module = types.ModuleType("typed_in")
+    monkeypatch.setitem(sys.modules, "typed_in", module)
+    exec("def f(): pass", vars(module))
+    app = modal.App("a")
+    app.function()(module.f)
+    with pytest.raises(InvalidError, match="no source file"):
+        app_graph(app)
+
+
+def test_unknown_names_explain_themselves():
+    with pytest.raises(AttributeError, match="not part of this version"):
+        _ = modal.Volume
+    with pytest.raises(AttributeError, match=r"use `modal.App`"):
+        _ = modal.Stub
+    assert {"App", "Image", "is_local"} <= set(dir(modal))
