@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError, mpsc};
 
 use fs_err as fs;
 use lamina_events::CancelToken;
-use lamina_fetch::{Client, Download};
+use lamina_fetch::{Client, Download, FetchError};
 use lamina_image::Digest;
 use lamina_sandbox::Launcher;
 use lamina_store::{Job, JobError, JobTable, Store, Work, WorkerContext};
@@ -287,6 +287,13 @@ impl Run<'_> {
             .or_else(|error| match error {
                 // Stopped because a wheel could not be unpacked: that failure is the one to report.
                 WheelError::Cancelled(_) if lock(failure).is_some() => Ok(()),
+                // The index lets `uv` or pip in, with credentials that only they find.
+                WheelError::Fetch(FetchError::Status {
+                    url,
+                    status: status @ (401 | 403),
+                }) => Err(WheelError::needs_sandbox(format!(
+                    "`{url}` answered with status {status}"
+                ))),
                 error => Err(error),
             })?;
         let mut report = lock(report);

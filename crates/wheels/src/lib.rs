@@ -23,6 +23,7 @@ mod tags;
 #[cfg(test)]
 mod tests;
 mod unpack;
+mod uv;
 
 pub use error::WheelError;
 pub use install::{Installation, Report, install, jobs};

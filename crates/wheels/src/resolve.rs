@@ -2,17 +2,17 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use fs_err as fs;
 use lamina_events::CancelToken;
 
 use crate::error::WheelError;
 use crate::lock::{self, Resolution};
-use crate::request::{Installed, Installer, Request, Target};
+use crate::request::{Installed, Request, Target};
 use crate::requirement;
-use crate::settings::{PipSettings, has_uv_configuration};
 use crate::tags::{Tags, uv_platform};
+use crate::uv::Uv;
 
 /// What resolving needs beside the question itself.
 #[derive(Debug, Clone, Copy)]
@@ -54,9 +54,8 @@ pub fn resolve(
         let versions = installed.iter().map(|one| (one.name.as_str(), one.version.as_str()));
         fs::write(&output, lock::preferences(versions))?;
     }
-    let settings = Settings::new(request);
-
-    let mut command = settings.command(resolver, scratch.path());
+    let uv = Uv::new(resolver, request, scratch.path());
+    let mut command = uv.command();
     command.args(["--format", "pylock.toml", "--only-binary", ":all:"]);
     command.args(["--python-version", &target.python, "--python-platform", &platform]);
     command.arg("--output-file").arg(&output);
@@ -66,11 +65,11 @@ pub fn resolve(
     if resolver.refresh {
         command.arg("--refresh");
     }
-    if let Some(file) = settings.caching_configuration(resolver, scratch.path())? {
+    if let Some(file) = uv.configuration()? {
         command.arg("--config-file").arg(file);
     }
     write_sources(request, scratch.path(), &mut command)?;
-    run(&mut command, resolver).map_err(|message| explain(message, request))??;
+    uv.run(&mut command).map_err(|message| explain(message, request))??;
 
     let wheels = lock::parse(&fs::read_to_string(&output)?, scratch.path(), &Tags::of(target))?;
     let requested = requested_names(request);
@@ -108,116 +107,6 @@ fn check_request(request: &Request) -> Result<(), WheelError> {
     }
 }
 
-/// Index options, from the request and then the host.
-struct Settings {
-    arguments: Vec<String>,
-    certificates: Option<String>,
-}
-
-impl Settings {
-    fn new(request: &Request) -> Self {
-        let pip = PipSettings::of_host();
-        let configured = has_uv_configuration();
-        let unset = |names: [&str; 2]| !configured && names.iter().all(|name| std::env::var_os(name).is_none());
-        let mut arguments = Vec::new();
-        let mut add = |flag: &str, value: &str| arguments.extend([flag.to_owned(), value.to_owned()]);
-        let host_index = pip
-            .index_url
-            .as_deref()
-            .filter(|_| unset(["UV_DEFAULT_INDEX", "UV_INDEX_URL"]));
-        if let Some(url) = request.index_url.as_deref().or(host_index) {
-            add("--index-url", url);
-        }
-        if let Some(url) = &request.extra_index_url {
-            add("--extra-index-url", url);
-        }
-        if unset(["UV_INDEX", "UV_EXTRA_INDEX_URL"]) {
-            pip.extra_index_urls
-                .iter()
-                .for_each(|url| add("--extra-index-url", url));
-        }
-        if let Some(links) = &request.find_links {
-            add("--find-links", links);
-        }
-        pip.usable_find_links().for_each(|links| add("--find-links", links));
-        pip.trusted_hosts
-            .iter()
-            .for_each(|host| add("--allow-insecure-host", host));
-        if request.installer == Installer::Pip {
-            // pip takes the best version of all indexes; `uv` would stop at the first index that knows the name.
-            add("--index-strategy", "unsafe-best-match");
-        }
-        if pip.no_index && request.index_url.is_none() {
-            arguments.push("--no-index".to_owned());
-        }
-        Self {
-            arguments,
-            certificates: pip.certificates,
-        }
-    }
-
-    /// `uv pip compile` with what every call shares. It runs in `directory`, so that no project's settings apply.
-    fn command(&self, resolver: &Resolver<'_>, directory: &Path) -> Command {
-        let mut command = Command::new(resolver.uv);
-        command
-            .args([
-                "pip",
-                "compile",
-                "--quiet",
-                "--no-header",
-                "--color",
-                "never",
-                "--cache-dir",
-            ])
-            .arg(resolver.cache);
-        command.args(&self.arguments).current_dir(directory);
-        command.env("UV_PYTHON_DOWNLOADS", "never");
-        if std::env::var_os("UV_SYSTEM_CERTS").is_none() {
-            command.env("UV_SYSTEM_CERTS", "1");
-        }
-        if let Some(certificates) = &self.certificates
-            && std::env::var_os("SSL_CERT_FILE").is_none()
-        {
-            command.env("SSL_CERT_FILE", certificates);
-        }
-        command
-    }
-
-    /// Writes a configuration that lets index pages be reused for ten minutes and files for ever, whatever headers the
-    /// index or a mirror sends; the default index of many installations says just that. `None` if the user has a
-    /// configuration, or credentials in the address, which must not be copied.
-    fn caching_configuration(
-        &self,
-        resolver: &Resolver<'_>,
-        directory: &Path,
-    ) -> Result<Option<std::path::PathBuf>, WheelError> {
-        if has_uv_configuration() {
-            return Ok(None);
-        }
-        let mut command = self.command(resolver, directory);
-        command.args(["--emit-index-url", "--offline", "-"]);
-        // Only an optimisation: on failure the resolver itself has the better message.
-        let Ok(Ok(text)) = run(&mut command, resolver) else {
-            return Ok(None);
-        };
-        let Some(url) = text.lines().find_map(|line| line.strip_prefix("--index-url ")) else {
-            return Ok(None);
-        };
-        if url.contains('@') {
-            return Ok(None);
-        }
-        let url = lock::quoted(url.trim());
-        let file = directory.join("uv.toml");
-        fs::write(
-            &file,
-            format!(
-                "[[index]]\nurl = {url}\ndefault = true\ncache-control = {{ api = \"max-age=600\", files = \"max-age=31536000, immutable\" }}\n"
-            ),
-        )?;
-        Ok(Some(file))
-    }
-}
-
 /// Hands the requirements over as files.
 fn write_sources(request: &Request, directory: &Path, command: &mut Command) -> Result<(), WheelError> {
     if !request.packages.is_empty() || request.requirements.is_empty() {
@@ -239,39 +128,6 @@ fn write_sources(request: &Request, directory: &Path, command: &mut Command) -> 
         command.arg(file);
     }
     Ok(())
-}
-
-/// Runs the resolver to its end. The outer error is its message, the inner one that it could not be run.
-fn run(command: &mut Command, resolver: &Resolver<'_>) -> Result<Result<String, WheelError>, String> {
-    let unstarted = |error| {
-        Ok(Err(WheelError::Resolver {
-            path: resolver.uv.display().to_string(),
-            error,
-        }))
-    };
-    let child = match command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-    {
-        Ok(child) => child,
-        Err(error) => return unstarted(error),
-    };
-    let pid = rustix::process::Pid::from_child(&child);
-    let guard = resolver.cancel.on_cancel(move || {
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-    });
-    let output = child.wait_with_output();
-    drop(guard);
-    if let Err(cancelled) = resolver.cancel.check() {
-        return Ok(Err(cancelled.into()));
-    }
-    match output {
-        Err(error) => unstarted(error),
-        Ok(output) if output.status.success() => Ok(Ok(String::from_utf8_lossy(&output.stdout).into_owned())),
-        Ok(output) => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
-    }
 }
 
 /// Turns the resolver's message into an error with a remedy.

@@ -1,0 +1,156 @@
+//! Running the host's `uv` with the index settings that apply.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use fs_err as fs;
+
+use crate::error::WheelError;
+use crate::lock::quoted;
+use crate::request::{Installer, Request};
+use crate::resolve::Resolver;
+use crate::settings::{PipSettings, has_uv_configuration};
+
+/// How long the answers of an index are used again: pages for ten minutes, files for ever, whatever headers it or a
+/// mirror sends. It is what large indexes say themselves; without it every resolution fetches every page.
+const CACHE_CONTROL: &str = r#"{ api = "max-age=600", files = "max-age=31536000, immutable" }"#;
+
+/// The resolver program, set up for one request.
+pub(crate) struct Uv<'a> {
+    resolver: &'a Resolver<'a>,
+    directory: &'a Path,
+    /// Options from the request, and such of the host that have no other form.
+    arguments: Vec<String>,
+    /// The default index, if the request or pip's settings name one.
+    default_index: Option<String>,
+    /// Further indexes of pip's settings.
+    extra_indexes: Vec<String>,
+    certificates: Option<String>,
+}
+
+impl<'a> Uv<'a> {
+    /// Collects the settings. `uv` will run in `directory`, so that no project's settings apply.
+    pub(crate) fn new(resolver: &'a Resolver<'a>, request: &Request, directory: &'a Path) -> Self {
+        let pip = PipSettings::of_host();
+        let configured = has_uv_configuration();
+        let unset = |names: [&str; 2]| !configured && names.iter().all(|name| std::env::var_os(name).is_none());
+        let mut arguments = Vec::new();
+        let mut add = |flag: &str, value: &str| arguments.extend([flag.to_owned(), value.to_owned()]);
+        if let Some(url) = &request.index_url {
+            add("--index-url", url);
+        }
+        if let Some(url) = &request.extra_index_url {
+            add("--extra-index-url", url);
+        }
+        if let Some(links) = &request.find_links {
+            add("--find-links", links);
+        }
+        pip.usable_find_links().for_each(|links| add("--find-links", links));
+        pip.trusted_hosts
+            .iter()
+            .for_each(|host| add("--allow-insecure-host", host));
+        if request.installer == Installer::Pip {
+            // pip takes the best version of all indexes; `uv` would stop at the first index that knows the name.
+            add("--index-strategy", "unsafe-best-match");
+        }
+        if pip.no_index && request.index_url.is_none() {
+            arguments.push("--no-index".to_owned());
+        }
+        let pip_index = pip.index_url.filter(|_| unset(["UV_DEFAULT_INDEX", "UV_INDEX_URL"]));
+        let pip_extra = if unset(["UV_INDEX", "UV_EXTRA_INDEX_URL"]) {
+            pip.extra_index_urls
+        } else {
+            Vec::new()
+        };
+        Self {
+            resolver,
+            directory,
+            arguments,
+            default_index: request.index_url.clone().or(pip_index),
+            extra_indexes: pip_extra,
+            certificates: pip.certificates,
+        }
+    }
+
+    /// `uv pip compile` with what every call shares.
+    pub(crate) fn command(&self) -> Command {
+        let mut command = Command::new(self.resolver.uv);
+        command.args(["pip", "compile", "--quiet", "--no-header", "--color", "never"]);
+        command.arg("--cache-dir").arg(self.resolver.cache);
+        command.args(&self.arguments).current_dir(self.directory);
+        command.env("UV_PYTHON_DOWNLOADS", "never");
+        if std::env::var_os("UV_SYSTEM_CERTS").is_none() {
+            command.env("UV_SYSTEM_CERTS", "1");
+        }
+        if let Some(certificates) = &self.certificates
+            && std::env::var_os("SSL_CERT_FILE").is_none()
+        {
+            command.env("SSL_CERT_FILE", certificates);
+        }
+        command
+    }
+
+    /// Writes a configuration with pip's indexes and [`CACHE_CONTROL`]; `None` if the user has one of their own, which
+    /// then says everything. Unlike an option, it gives way to what a requirements file says.
+    pub(crate) fn configuration(&self) -> Result<Option<PathBuf>, WheelError> {
+        if has_uv_configuration() {
+            return Ok(None);
+        }
+        let entry = |url: &str, more: &str| {
+            format!(
+                "[[index]]\nurl = {}\n{more}cache-control = {CACHE_CONTROL}\n\n",
+                quoted(url)
+            )
+        };
+        let mut entries: Vec<String> = self.extra_indexes.iter().map(|url| entry(url, "")).collect();
+        let default = self.default_index.clone().or_else(|| self.built_in_index());
+        entries.extend(default.map(|url| entry(&url, "default = true\n")));
+        let file = self.directory.join("uv.toml");
+        fs::write(&file, entries.concat())?;
+        Ok(Some(file))
+    }
+
+    /// The index that `uv` uses when nobody says otherwise; `None` if it does not tell. An address with credentials is
+    /// shown without them and so is of no use.
+    fn built_in_index(&self) -> Option<String> {
+        let mut command = self.command();
+        command.args(["--emit-index-url", "--offline", "-"]);
+        // Only for speed: on failure the resolver itself has the better message.
+        let text = self.run(&mut command).ok()?.ok()?;
+        let url = text.lines().find_map(|line| line.strip_prefix("--index-url "))?;
+        (!url.contains('@')).then(|| url.trim().to_owned())
+    }
+
+    /// Runs the resolver to its end. The outer error is its message, the inner one that it could not be run.
+    pub(crate) fn run(&self, command: &mut Command) -> Result<Result<String, WheelError>, String> {
+        let unstarted = |error| {
+            Ok(Err(WheelError::Resolver {
+                path: self.resolver.uv.display().to_string(),
+                error,
+            }))
+        };
+        let child = match command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+        {
+            Ok(child) => child,
+            Err(error) => return unstarted(error),
+        };
+        let pid = rustix::process::Pid::from_child(&child);
+        let guard = self.resolver.cancel.on_cancel(move || {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        });
+        let output = child.wait_with_output();
+        drop(guard);
+        if let Err(cancelled) = self.resolver.cancel.check() {
+            return Ok(Err(cancelled.into()));
+        }
+        match output {
+            Err(error) => unstarted(error),
+            Ok(output) if output.status.success() => Ok(Ok(String::from_utf8_lossy(&output.stdout).into_owned())),
+            Ok(output) => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
+        }
+    }
+}
