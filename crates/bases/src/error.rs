@@ -17,14 +17,12 @@ pub enum BaseError {
     },
     /// The store maps a single user id, but Debian's files belong to several.
     #[error(
-        "a Debian base needs subordinate user ids, and `{user}` has none: run `{command}`, then remove the store with \
-         `modal store remove` so that it is made anew with them"
+        "a Debian base needs subordinate user ids, and you have none. {remedy}, then remove the store with `modal store \
+         remove`, so that it is made anew with them"
     )]
     SingleId {
-        /// The calling user.
-        user: String,
         /// The command that adds subordinate ids.
-        command: String,
+        remedy: String,
     },
     /// An address in a setting or in the host's apt sources that cannot be used.
     #[error("the mirror `{value}` of {origin} cannot be used: {reason}")]

@@ -9,13 +9,16 @@
 mod archive;
 mod bootstrap;
 mod closure;
+mod configure;
 mod control;
 mod date;
 mod error;
 mod facts;
+mod install;
 pub mod mirror;
 mod packages;
 mod plan;
+mod standalone;
 mod version;
 
 pub use bootstrap::{BaseProgress, Tools, bootstrap, jobs};

@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use crate::cgroups::{Enforcement, Groups, LimitsReport};
-use crate::idmap::{add_range_command, find_program};
+use crate::idmap::{add_range_command, subordinate_ids_remedy};
 use crate::{Helpers, IdMap, SandboxError, SandboxSpec, Stdio, Upper, sys};
 
 /// Since when the kernel has what sandboxes need, and what they are faster or stricter with.
@@ -258,12 +258,7 @@ fn subordinate_ids() -> Finding {
         );
     }
     let detail = "Containers have a single user id: Debian bases and `apt_install` need more.";
-    if find_program("newuidmap").is_none() {
-        let remedy = "Install the `uidmap` package (`shadow-utils` on Fedora), which has `newuidmap`.";
-        return Finding::warning(NAME, detail, remedy);
-    }
-    let user = sys::user_name(rustix::process::geteuid().as_raw()).unwrap_or_else(|| "$USER".into());
-    Finding::warning(NAME, detail, format!("{}.", add_range_command(&user)))
+    Finding::warning(NAME, detail, format!("{}.", subordinate_ids_remedy()))
 }
 
 /// Whether this already runs in a container, which may not let another one be made.

@@ -226,6 +226,16 @@ fn outside_of_root(ranges: &[IdRange]) -> u32 {
         .map_or(u32::MAX, |range| range.outside)
 }
 
+/// What the calling user has to do for more than a single id, as the beginning of a sentence.
+#[must_use]
+pub fn subordinate_ids_remedy() -> String {
+    if find_program("newuidmap").is_none() {
+        return "Install the `uidmap` package (`shadow-utils` on Fedora), which has `newuidmap`".into();
+    }
+    let user = sys::user_name(rustix::process::geteuid().as_raw()).unwrap_or_else(|| "$USER".into());
+    add_range_command(&user)
+}
+
 /// The command that gives `user` a subordinate range.
 pub(crate) fn add_range_command(user: &str) -> String {
     let first = Host::read().free_span().map_or(FIRST_CANDIDATE, |span| span.start);

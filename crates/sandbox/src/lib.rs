@@ -35,6 +35,6 @@ pub use client::{Exit, ExitStatus, Launcher, Sandbox, Stdio};
 pub use enter::helpers_main;
 pub use error::SandboxError;
 pub use helpers::Helpers;
-pub use idmap::{IdMap, IdRange};
+pub use idmap::{IdMap, IdRange, subordinate_ids_remedy};
 pub use inherited::inherited_socket;
 pub use spec::{InjectedFile, Limits, Mount, Network, SandboxSpec, TerminalSize, Upper};
