@@ -147,7 +147,7 @@ def test_annotations_that_cannot_be_given():
     def rows(rows: list[dict]):
         pass
 
-    def union(x: Union[int, str]):
+    def union(x: Union[int, str]):  # noqa: UP007 - both spellings are tested
         pass
 
     def mixed(x: Literal["a", 1]):
