@@ -69,7 +69,7 @@ pub fn resolve(
         command.arg("--config-file").arg(file);
     }
     write_sources(request, scratch.path(), &mut command)?;
-    uv.run(&mut command).map_err(|message| explain(message, request))??;
+    uv.run(&mut command).map_err(|message| explain(&message))??;
 
     let wheels = lock::parse(&fs::read_to_string(&output)?, scratch.path(), &Tags::of(target))?;
     let requested = requested_names(request);
@@ -130,50 +130,70 @@ fn write_sources(request: &Request, directory: &Path, command: &mut Command) -> 
     Ok(())
 }
 
+/// What the resolver says when a source distribution might do, which it must not build.
+const SOURCE_ONLY: [&str; 4] = [
+    "no usable wheels",
+    "Wheels are required for",
+    "building from source is disabled",
+    "Building source distributions",
+];
+
+/// Words of the resolver's messages and what to do then; the first that match count.
+const REMEDIES: [(&[&str], &str); 6] = [
+    (
+        &["was not found in the package registry", "was not found in the provided"],
+        "check the spelling, or name the index that has the package with `index_url` or `extra_index_url`",
+    ),
+    (
+        &["Couldn't parse", "Failed to parse"],
+        "write requirements as `name`, `name==1.2` or `name>=1,<2`",
+    ),
+    (
+        &[
+            "Failed to fetch",
+            "error sending request",
+            "dns error",
+            "Request failed",
+            "timed out",
+        ],
+        "check the network connection and, behind a proxy, HTTPS_PROXY and SSL_CERT_FILE",
+    ),
+    (
+        &[
+            "does not satisfy Python",
+            "current Python version",
+            "matching Python ABI tag",
+            "matching Python implementation",
+        ],
+        "choose another `python_version` for the image, or another version of the package",
+    ),
+    (
+        &["matching platform tag"],
+        "choose a version that has a wheel for Linux on this processor",
+    ),
+    (
+        &[
+            "there is no version of",
+            "are unsatisfiable",
+            "only the following versions",
+            "is available and you require",
+        ],
+        "ask for versions that exist and agree with each other; pre-releases count only with `pre=True`",
+    ),
+];
+
 /// Turns the resolver's message into an error with a remedy.
-fn explain(message: String, request: &Request) -> WheelError {
+fn explain(message: &str) -> WheelError {
     let has = |words: &[&str]| words.iter().any(|word| message.contains(word));
-    if has(&[
-        "no usable wheels",
-        "no wheels",
-        "Wheels are required for",
-        "building from source is disabled",
-    ]) {
+    let message = message.strip_prefix("error: ").unwrap_or(message).to_owned();
+    if has(&SOURCE_ONLY) {
         return WheelError::NeedsSandbox { reason: message };
     }
-    let remedy = if has(&["was not found in the package registry", "was not found in the provided"]) {
-        Some("check the spelling, or name the index that has the package with `index_url` or `extra_index_url`")
-    } else if has(&["Couldn't parse", "Failed to parse"]) {
-        Some("write requirements as `name`, `name==1.2` or `name>=1,<2`")
-    } else if has(&["does not satisfy Python", "current Python version"]) {
-        Some("choose another `python_version` for the image, or another version of the package")
-    } else if has(&[
-        "there is no version of",
-        "requirements are unsatisfiable",
-        "only the following versions",
-    ]) {
-        Some(if request.pre {
-            "ask for versions that exist and agree with each other"
-        } else {
-            "ask for versions that exist and agree with each other; pre-releases count only with `pre=True`"
-        })
-    } else if has(&[
-        "Failed to fetch",
-        "error sending request",
-        "dns error",
-        "Request failed",
-        "timed out",
-        "connect",
-    ]) {
-        Some("check the network connection and, behind a proxy, HTTPS_PROXY and SSL_CERT_FILE")
-    } else {
-        None
-    };
-    let message = message.strip_prefix("error: ").unwrap_or(&message).to_owned();
-    WheelError::Resolution {
-        message,
-        remedy: remedy.map(str::to_owned),
-    }
+    let remedy = REMEDIES
+        .iter()
+        .find(|(words, _)| has(words))
+        .map(|(_, remedy)| (*remedy).to_owned());
+    WheelError::Resolution { message, remedy }
 }
 
 fn requested_names(request: &Request) -> HashSet<String> {
