@@ -2,6 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
 use std::thread;
 
 use lamina_engine::{Described, Engine, EngineError, Options, serve};
@@ -38,8 +39,9 @@ pub(crate) fn run(
     let interruption = Interruption::listen(cancel.clone(), Some(handle.clone()), || ())?;
     let screen = Screen::start(progress, cancel.clone());
     let sink = screen.sink();
-    let connection = socket.try_clone()?;
+    let (at_our_end, at_its_end) = (HangUp(socket.try_clone()?), HangUp(socket.try_clone()?));
     let engine = thread::spawn(move || -> Result<_, EngineError> {
+        let _at_our_end = at_our_end;
         // Without an engine the program would only report that it has none.
         let engine = Engine::open(&Options {
             cancel,
@@ -51,7 +53,7 @@ pub(crate) fn run(
     });
     let code = python.wait();
     // A process that the program left behind may hold its end of the connection open.
-    let _ = connection.shutdown(Shutdown::Both);
+    drop(at_its_end);
     let served = engine
         .join()
         .map_err(|_| Failure::new("the engine stopped unexpectedly"))?;
@@ -62,4 +64,14 @@ pub(crate) fn run(
     let engine = served?;
     let code = if reader_is_gone { BROKEN_PIPE } else { code? };
     Ok(Ended { code, engine })
+}
+
+/// Ends the connection when dropped: whatever became of the engine, the program must not wait for its answers.
+struct HangUp(UnixStream);
+
+impl Drop for HangUp {
+    fn drop(&mut self) {
+        // A connection that has ended already is what is wanted.
+        let _ = self.0.shutdown(Shutdown::Both);
+    }
 }
