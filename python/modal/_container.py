@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 import sys
-from _pickle import dumps, loads
 from _socket import AF_UNIX, SOCK_STREAM, socket
 
-from modal._errors import PICKLE_PROTOCOL, pack_exception, type_name
+from modal._errors import pack_exception, type_name
 from modal._files import SOURCE_ROOT
+from modal._payload import pack, unpack
 from modal._wire import Connection, ConnectionClosed
 from modal.exception import DeserializationError, ExecutionError, SerializationError
 
@@ -20,6 +20,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
+
+    from modal._payload import Payload
 
 ENGINE_FD = 3
 RESULT = b'{"type":"result","call":%d,"status":"%s"}'
@@ -112,7 +114,7 @@ def _serve(connection: Connection, function: Callable[..., Any]) -> None:
         connection.send(RESULT % (control["call"], status), result)
 
 
-def _execute(function: Callable[..., Any], name: str, payload: Any) -> tuple[bytes, Any]:
+def _execute(function: Callable[..., Any], name: str, payload: Any) -> tuple[bytes, Payload]:
     """Runs one input; gives the status and the pickled result or exception."""
     try:
         args, kwargs = _unpack(payload, name)
@@ -128,7 +130,7 @@ def _execute(function: Callable[..., Any], name: str, payload: Any) -> tuple[byt
 
 def _unpack(payload: Any, name: str) -> Any:
     try:
-        return loads(payload)
+        return unpack(payload)
     except Exception as error:
         raise DeserializationError(
             f"the arguments of `{name}` cannot be read in the container: {type(error).__name__}: {error}",
@@ -136,9 +138,9 @@ def _unpack(payload: Any, name: str) -> Any:
         ) from error
 
 
-def _pack_result(result: Any, name: str) -> bytes:
+def _pack_result(result: Any, name: str) -> Payload:
     try:
-        return dumps(result, PICKLE_PROTOCOL)
+        return pack(result)
     except Exception as error:
         kind = f"{type(result).__module__}.{type(result).__qualname__}"
         raise SerializationError(
@@ -147,7 +149,7 @@ def _pack_result(result: Any, name: str) -> bytes:
         ) from None
 
 
-def _pack(error: BaseException, doing: str) -> bytes:
+def _pack(error: BaseException, doing: str) -> Payload:
     """The exception as it travels. What would end the caller's process arrives as an error instead."""
     if not isinstance(error, Exception):
         what = f"sys.exit({error.code!r})" if isinstance(error, SystemExit) else type_name(error)
@@ -160,7 +162,7 @@ def _pack(error: BaseException, doing: str) -> bytes:
 def _run_exit_handlers() -> None:
     import atexit
 
-    atexit._run_exitfuncs()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
 
 
 def _flush() -> None:

@@ -21,6 +21,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from modal._payload import Payload
+
 PROTOCOL = 1
 
 
@@ -88,7 +90,7 @@ class Engine:
             raise engine_error(control)
         return control
 
-    def start_call(self, receiver: Receiver, function: bytes, payload: bytes) -> int:
+    def start_call(self, receiver: Receiver, function: bytes, payload: Payload) -> int:
         """Sends one input; its result will arrive at `receiver` under the number that is returned."""
         number, control = self.prepare_call(receiver, function)
         self.send_frame(control, payload)
@@ -157,7 +159,7 @@ class Engine:
         self._connection.close()
         self._reap()
 
-    def send_frame(self, control: bytes, payload: bytes = b"") -> None:
+    def send_frame(self, control: bytes, payload: Payload = b"") -> None:
         """Sends one frame."""
         self._check()
         try:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 from _pickle import dumps, loads
 
+from modal._payload import PICKLE_PROTOCOL, pack, unpack
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-PICKLE_PROTOCOL = 4
+    from modal._payload import Payload
+
 PACKAGE_DIRECTORY = os.path.dirname(os.path.abspath(__file__))
 
 
@@ -76,7 +79,7 @@ def safe_message(error: BaseException) -> str:
         return f"<no message: `__str__` raised {type_name(failure)}>"
 
 
-def pack_exception(error: BaseException) -> bytes:
+def pack_exception(error: BaseException) -> Payload:
     """What a container sends for an exception: the exception if it can travel, and its description in any case."""
     try:
         text = format_trimmed(error)
@@ -84,20 +87,19 @@ def pack_exception(error: BaseException) -> bytes:
         text = (
             f"{type_name(error)}: {safe_message(error)}\n(the traceback could not be formatted: {type_name(failure)})\n"
         )
-    return dumps(
+    return pack(
         {
             "exception": _pickle_exception(error),
             "type": type_name(error),
             "message": safe_message(error),
             "traceback": text,
-        },
-        PICKLE_PROTOCOL,
+        }
     )
 
 
 def unpack_exception(payload: Any) -> BaseException:
     """The exception that `pack_exception` described, with the remote traceback as its cause."""
-    described = loads(payload)
+    described = unpack(payload)
     error = _unpickle_exception(described)
     error.__cause__ = RemoteTraceback(described["traceback"])
     return error

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from modal._engine import Engine
+    from modal._payload import Payload
     from modal.functions import Function
 
 #: The most inputs between the oldest result not yet yielded and the newest input sent.
@@ -98,7 +99,7 @@ class Flight:
             return False
         return self._sent_bytes - self._landed_bytes < WINDOW_BYTES or not self.indexes
 
-    def prepare(self, args: tuple[Any, ...]) -> tuple[bytes, bytes]:
+    def prepare(self, args: tuple[Any, ...]) -> tuple[bytes, Payload]:
         """Counts an input in; returns its control part and payload."""
         payload = self._function._pack(args, self._kwargs)
         number, control = self._engine.prepare_call(self.receiver, self._function._wire_name)

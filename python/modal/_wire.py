@@ -10,6 +10,8 @@ import os
 import select
 from _struct import Struct
 
+from modal._payload import MEMORY_THRESHOLD, Large, open_memory, write_memory
+
 try:
     from _json import encode_basestring, make_encoder, make_scanner
 except ImportError:  # Not CPython: the portable modules do the same.
@@ -21,13 +23,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any, Union
 
+    from modal._payload import Payload
+
     Buffer = Union[bytes, bytearray, memoryview]
 
 VERSION = 1
 HEADER = Struct("<BBBBIQ")
 FLAG_MEMORY = 1
-#: Payloads above this many bytes travel in a memfd, which the engine hands on without copying it.
-MEMORY_THRESHOLD = 1 << 20
 READ_SIZE = 256 << 10
 #: Frames up to this size are joined into one buffer before sending: cheaper than gathering.
 JOIN_LIMIT = 64 << 10
@@ -41,14 +43,6 @@ MSG_DONTWAIT = 0x40
 MSG_NOSIGNAL = 0x4000
 MSG_CMSG_CLOEXEC = 0x40000000
 SEND_FLAGS = MSG_DONTWAIT | MSG_NOSIGNAL
-
-F_ADD_SEALS = 1033
-F_GET_SEALS = 1034
-MFD_CLOEXEC_ALLOW_SEALING = 0x1 | 0x2
-#: F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE
-ALL_SEALS = 0x1 | 0x2 | 0x4 | 0x8
-#: What must hold before a memfd is mapped: it can neither shrink (a fault on access) nor change while it is read.
-SAFE_SEALS = 0x2 | 0x8
 
 
 class ConnectionClosed(Exception):
@@ -95,8 +89,8 @@ else:
         return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-def frame(control: bytes, payload: Buffer = b"") -> bytes:
-    """One whole frame without descriptors, for payloads up to `MEMORY_THRESHOLD`."""
+def frame(control: bytes, payload: Any = b"") -> bytes:
+    """One whole frame without descriptors, for small payloads."""
     return b"".join((HEADER.pack(VERSION, 0, 0, 0, len(control), len(payload)), control, payload))
 
 
@@ -132,11 +126,11 @@ class Connection:
             os.close(fd)
         self._fds.clear()
 
-    def send(self, control: bytes, payload: Buffer = b"", on_full: Callable[[], None] | None = None) -> None:
+    def send(self, control: bytes, payload: Payload = b"", on_full: Callable[[], None] | None = None) -> None:
         """Sends a frame. While the socket is full, `on_full` is called (default: wait for space)."""
         size = len(payload)
         if size > MEMORY_THRESHOLD:
-            memory = _write_memory(payload)
+            memory = write_memory(payload)
             if memory is not None:
                 try:
                     header = HEADER.pack(VERSION, FLAG_MEMORY, 1, 0, len(control), size)
@@ -146,7 +140,8 @@ class Connection:
                 return
         if size > JOIN_LIMIT:
             self.send_bytes(HEADER.pack(VERSION, 0, 0, 0, len(control), size) + control, on_full)
-            self.send_bytes(payload, on_full)
+            for part in payload.parts if isinstance(payload, Large) else [payload]:
+                self.send_bytes(part, on_full)
         else:
             self.send_bytes(frame(control, payload), on_full)
 
@@ -198,7 +193,7 @@ class Connection:
         return available >= wanted
 
     def receive(self) -> tuple[dict[str, Any], Any]:
-        """Waits for the next frame: its control part and its payload (a bytes-like object)."""
+        """Waits for the next frame: its control part and its payload, which `unpack` reads."""
         while self._end - self._start < HEADER.size:
             self._fill()
         start = self._start
@@ -264,53 +259,12 @@ class Connection:
             raise ProtocolError(f"a frame announces `{count}` descriptors, `{len(self._fds)}` arrived")
         fds, self._fds[:] = self._fds[:count], self._fds[count:]
         try:
-            return _read_memory(fds[-1], length) if memory else payload
+            return self._open_payload(fds[-1], length) if memory else payload
         finally:
             for fd in fds:
                 os.close(fd)
 
-
-def _write_memory(payload: Buffer) -> int | None:
-    """A sealed memfd with `payload`, or None where the C library has no memfds."""
-    create = getattr(os, "memfd_create", None)
-    if create is None:
-        return None
-    import fcntl
-
-    fd: int = create("payload", MFD_CLOEXEC_ALLOW_SEALING)
-    try:
-        view = memoryview(payload)
-        while view:
-            view = view[os.write(fd, view) :]
-        fcntl.fcntl(fd, F_ADD_SEALS, ALL_SEALS)
-    except BaseException:
-        os.close(fd)
-        raise
-    return fd
-
-
-def _read_memory(fd: int, length: int) -> Any:
-    """The first `length` bytes of a memfd: mapped where that is safe, else copied."""
-    import fcntl
-
-    if not length:
-        return b""
-    if os.fstat(fd).st_size < length:
-        raise ProtocolError(f"a payload is shorter than the announced `{length}` bytes")
-    if fcntl.fcntl(fd, F_GET_SEALS) & SAFE_SEALS == SAFE_SEALS:
-        import mmap
-
-        return mmap.mmap(fd, length, prot=mmap.PROT_READ)
-    return _copy_memory(fd, length)
-
-
-def _copy_memory(fd: int, length: int) -> bytes:
-    parts = []
-    offset = 0
-    while offset < length:
-        part = os.pread(fd, length - offset, offset)
-        if not part:
+    def _open_payload(self, fd: int, length: int) -> Any:
+        if os.fstat(fd).st_size < length:
             raise ProtocolError(f"a payload is shorter than the announced `{length}` bytes")
-        parts.append(part)
-        offset += len(part)
-    return b"".join(parts)
+        return open_memory(fd)

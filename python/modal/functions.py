@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-from _pickle import dumps, loads
 
 from modal._engine import Receiver
-from modal._errors import PICKLE_PROTOCOL, engine_error, unpack_exception
+from modal._errors import engine_error, unpack_exception
+from modal._payload import pack, unpack
 from modal.exception import DeserializationError, ExecutionError, InvalidError, SerializationError
 
 TYPE_CHECKING = False
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from typing import Any, Generic, ParamSpec, TypeVar
 
     from modal._engine import Engine
+    from modal._payload import Payload
     from modal.app import App
     from modal.image import Image
     from modal.secret import Secret
@@ -197,9 +198,9 @@ class Function(Generic[P, R]):
             )
         return self._engine
 
-    def _pack(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
+    def _pack(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Payload:
         try:
-            return dumps((args, kwargs), PICKLE_PROTOCOL)
+            return pack((args, kwargs))
         except Exception as error:
             raise SerializationError(
                 f"the arguments of `{self._name}` cannot be pickled: {error}",
@@ -208,7 +209,7 @@ class Function(Generic[P, R]):
 
     def _unpack(self, payload: Any) -> Any:
         try:
-            return loads(payload)
+            return unpack(payload)
         except Exception as error:
             raise DeserializationError(
                 f"the result of `{self._name}` cannot be read here: {type(error).__name__}: {error}",

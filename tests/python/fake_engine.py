@@ -21,6 +21,14 @@ sys.path.insert(0, str(PACKAGE))
 from modal._wire import Connection, ConnectionClosed, encode_json  # noqa: E402
 
 
+def whole(payload) -> bytes:
+    """A received payload as bytes."""
+    if not hasattr(payload, "read"):
+        return bytes(payload)
+    with payload:
+        return payload.read()
+
+
 class Runner:
     """The real runner as a process, with a socket as its descriptor 3."""
 
@@ -43,7 +51,7 @@ class Runner:
 
     def receive(self) -> tuple[dict, bytes]:
         control, payload = self.connection.receive()
-        return control, bytes(payload)
+        return control, whole(payload)
 
     def stop(self) -> int:
         """Says stop and returns the exit code; may be called again."""
@@ -138,7 +146,7 @@ class FakeEngine:
         if isinstance(runner, bytes):
             self.send({"type": "result", "call": control["call"], "status": "exception"}, runner)
             return
-        runner.send(control, bytes(payload))
+        runner.send(control, whole(payload))
         self.send(*runner.receive())
 
     def runner(self, name: str) -> Runner | bytes:

@@ -1,0 +1,104 @@
+"""Values as the payloads of frames: pickles, and sealed memfds for the large ones."""
+
+from __future__ import annotations
+
+import os
+from _pickle import Pickler, Unpickler, loads
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, Union
+
+    Payload = Union[bytes, "Large"]
+
+#: The highest that Python 3.9 and all later ones write and read alike.
+PICKLE_PROTOCOL = 4
+#: Payloads above this many bytes travel in a memfd, which the engine hands on without copying it.
+MEMORY_THRESHOLD = 1 << 20
+
+F_ADD_SEALS = 1033
+MFD_CLOEXEC_ALLOW_SEALING = 0x1 | 0x2
+#: F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE
+ALL_SEALS = 0x1 | 0x2 | 0x4 | 0x8
+#: The most parts that one `writev` takes.
+MAXIMUM_PARTS = 1024
+READ_SIZE = 256 << 10
+
+
+class Large:
+    """A pickled value above `MEMORY_THRESHOLD`, in parts; the large ones are the value's own bytes, not copies."""
+
+    __slots__ = ("_size", "parts")
+
+    def __init__(self, parts: list[bytes], size: int) -> None:
+        self.parts = parts
+        self._size = size
+
+    def __len__(self) -> int:
+        return self._size
+
+
+class _Collector:
+    """What a pickler needs of a file; it hands over large bytes as they are."""
+
+    __slots__ = ("write",)
+
+    def __init__(self, write: Callable[[bytes], None]) -> None:
+        self.write = write
+
+
+def pack(value: Any) -> Payload:
+    """Pickles a value."""
+    parts: list[bytes] = []
+    Pickler(_Collector(parts.append), PICKLE_PROTOCOL).dump(value)
+    if len(parts) == 1:
+        return parts[0]
+    size = sum(map(len, parts))
+    return Large(parts, size) if size > MEMORY_THRESHOLD else b"".join(parts)
+
+
+def unpack(payload: Any) -> Any:
+    """Reads a pickled value from what `Connection.receive` gave."""
+    if isinstance(payload, (bytes, bytearray)):
+        return loads(payload)
+    with payload:
+        return Unpickler(payload).load()
+
+
+def write_memory(payload: Payload) -> int | None:
+    """A sealed memfd with the payload, or None where the C library has no memfds."""
+    create = getattr(os, "memfd_create", None)
+    if create is None:
+        return None
+    import fcntl
+
+    fd: int = create("payload", MFD_CLOEXEC_ALLOW_SEALING)
+    try:
+        parts: list[Any] = list(payload.parts) if isinstance(payload, Large) else [payload]
+        while parts:
+            _consume(parts, os.writev(fd, parts[:MAXIMUM_PARTS]))
+        fcntl.fcntl(fd, F_ADD_SEALS, ALL_SEALS)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _consume(parts: list[Any], count: int) -> None:
+    """Drops the first `count` bytes of `parts`."""
+    done = 0
+    while done < len(parts) and count >= len(parts[done]):
+        count -= len(parts[done])
+        done += 1
+    del parts[:done]
+    if count:
+        parts[0] = memoryview(parts[0])[count:]
+
+
+def open_memory(fd: int) -> Any:
+    """A file to read a memfd with. Large bytes are read into their place, where a mapping would be copied from."""
+    file = open(os.dup(fd), "rb", READ_SIZE)  # noqa: SIM115 - `unpack` closes it
+    # The position is shared with whoever wrote it.
+    file.seek(0)
+    return file
