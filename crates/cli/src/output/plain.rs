@@ -11,15 +11,10 @@ use super::style::Palette;
 use super::table::Table;
 use super::{Renderer, Streams, failure, text};
 
-/// Columns that the closing table may take where no terminal says.
-const WIDTH: usize = 120;
-
 /// Lines with the number of their step in front, in the order in which things happen.
 pub(crate) struct Plain {
     streams: Streams,
     build: Build,
-    /// Rows of the closing table so far.
-    rows: Vec<Step>,
 }
 
 impl Plain {
@@ -28,7 +23,6 @@ impl Plain {
         Self {
             streams,
             build: Build::default(),
-            rows: Vec::new(),
         }
     }
 
@@ -47,22 +41,23 @@ impl Plain {
                 ]
             }
             Event::StepStarted { step, miss } => vec![format!("#{step} {} ({miss})", title(step))],
-            Event::StepLog { step, line } => {
-                let elapsed = self
-                    .build
-                    .step(*step)
-                    .and_then(Step::active_since)
-                    .map_or(0.0, |since| now.saturating_sub(since).as_secs_f64());
-                vec![
-                    format!("#{step} {elapsed:.2} {}", text::clean(line))
-                        .trim_end()
-                        .to_owned(),
-                ]
+            Event::StepLog { step, line } => vec![self.line(*step, &text::clean(line), now)],
+            Event::StepProgress { step, what, .. }
+                if self.build.step(*step).is_some_and(|step| step.phase != *what) =>
+            {
+                vec![self.line(*step, what, now)]
             }
             Event::StepFailed { step, .. } => failure::report(&title(step), event, Palette::PLAIN),
             Event::Warning { message } => vec![format!("warning: {message}")],
             _ => Vec::new(),
         }
+    }
+
+    /// A line that a step says, with the seconds since it began.
+    fn line(&self, step: u64, line: &str, now: Duration) -> String {
+        let since = self.build.step(step).and_then(Step::active_since).unwrap_or(now);
+        let elapsed = now.saturating_sub(since).as_secs_f64();
+        format!("#{step} {elapsed:.2} {line}").trim_end().to_owned()
     }
 
     /// What became final: steps from the cache or done, the table and the closing line.
@@ -75,12 +70,11 @@ impl Plain {
                 Status::Failed { seconds, .. } => lines.push(format!("#{number} FAILED {}", text::seconds(seconds))),
                 _ => {}
             }
-            self.rows.push(step.clone());
         }
-        let table = Table::new(&self.build, WIDTH, Palette::PLAIN);
         if let Some(closing) = self.build.take_closing() {
+            let table = Table::for_steps(&closing.rows, Palette::PLAIN);
             lines.push(table.header());
-            lines.extend(self.rows.drain(..).map(|step| table.row(&step)));
+            lines.extend(closing.rows.iter().map(|step| table.row(step)));
             lines.push(Table::closing(Palette::PLAIN, &closing));
         }
         lines

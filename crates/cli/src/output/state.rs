@@ -1,6 +1,6 @@
 //! What is known about the steps of the builds in progress.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use lamina_events::{Event, Miss};
@@ -35,6 +35,8 @@ pub(crate) struct Step {
     pub(crate) title: String,
     pub(crate) status: Status,
     pub(crate) last_line: String,
+    /// What it was busy with when it last reported progress.
+    pub(crate) phase: String,
 }
 
 impl Step {
@@ -66,8 +68,10 @@ impl Step {
 #[derive(Debug, Default)]
 pub(crate) struct Build {
     steps: BTreeMap<u64, Step>,
-    /// Settled steps that were not shown yet, in the order in which they settled.
-    unshown: VecDeque<u64>,
+    /// Settled steps in the order in which they settled.
+    settled: Vec<u64>,
+    /// How many of them were shown.
+    shown: usize,
     /// Whether a step was active: a build that takes everything from the cache is not worth a word.
     noteworthy: bool,
     images: Vec<String>,
@@ -89,6 +93,7 @@ impl Build {
                         title,
                         status: Status::Queued,
                         last_line: String::new(),
+                        phase: String::new(),
                     },
                 );
             }
@@ -110,12 +115,10 @@ impl Build {
                 done,
                 total,
             } => {
-                let amount = if *total == 0 {
-                    done.to_string()
-                } else {
-                    format!("{done}/{total}")
-                };
-                self.say(*step, format!("{} {amount}", text::clean(what)));
+                self.say(*step, progress(&text::clean(what), *done, *total));
+                if let Some(step) = self.steps.get_mut(step) {
+                    step.phase.clone_from(what);
+                }
             }
             Event::StepFinished {
                 step,
@@ -165,11 +168,6 @@ impl Build {
         self.steps.get(&number)
     }
 
-    /// Every step, in the order of their numbers.
-    pub(crate) fn steps(&self) -> impl Iterator<Item = &Step> {
-        self.steps.values()
-    }
-
     /// The steps that are active.
     pub(crate) fn active(&self) -> impl Iterator<Item = &Step> {
         self.steps.values().filter(|step| step.active_since().is_some())
@@ -180,7 +178,8 @@ impl Build {
         if !self.noteworthy {
             return None;
         }
-        let number = self.unshown.pop_front()?;
+        let number = *self.settled.get(self.shown)?;
+        self.shown += 1;
         self.steps.get(&number).map(|step| (number, step))
     }
 
@@ -192,14 +191,19 @@ impl Build {
             return None;
         }
         let done = std::mem::take(self);
+        let rows: Vec<Step> = done
+            .settled
+            .iter()
+            .filter_map(|number| done.steps.get(number).cloned())
+            .collect();
         let mut closing = Closing {
             images: done.images,
             seconds: done.seconds,
-            steps: done.steps.len(),
+            rows,
             ran: 0,
             bytes_new: 0,
         };
-        for step in done.steps.values() {
+        for step in &closing.rows {
             if let Status::Finished { bytes_new, .. } = step.status {
                 closing.ran += 1;
                 closing.bytes_new += bytes_new;
@@ -224,7 +228,7 @@ impl Build {
     fn settle(&mut self, number: u64, status: Status) {
         if let Some(step) = self.steps.get_mut(&number) {
             step.status = status;
-            self.unshown.push_back(number);
+            self.settled.push(number);
         }
     }
 
@@ -237,17 +241,50 @@ impl Build {
     }
 }
 
+/// How far a step is: downloads are measured in bytes, everything else is counted.
+fn progress(what: &str, done: u64, total: u64) -> String {
+    let amount = |units: u64| {
+        if what == "downloading" {
+            text::bytes(units)
+        } else {
+            units.to_string()
+        }
+    };
+    match (done, total) {
+        (0, 0) => what.to_owned(),
+        (done, 0) => format!("{what} {}", amount(done)),
+        (done, total) => format!("{what} {} of {}", amount(done), amount(total)),
+    }
+}
+
 /// The result of a build in which something ran.
-#[derive(Debug, PartialEq)]
+#[derive(Debug)]
 pub(crate) struct Closing {
     /// Ids of the images that are not entirely from the cache.
     pub(crate) images: Vec<String>,
     /// How long the slowest of them took.
     pub(crate) seconds: f64,
-    /// Steps in all.
-    pub(crate) steps: usize,
+    /// All steps, in the order in which they settled.
+    pub(crate) rows: Vec<Step>,
     /// Steps that ran.
     pub(crate) ran: usize,
     /// Bytes that the store grew by.
     pub(crate) bytes_new: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_has_units() {
+        for (what, done, total, shown) in [
+            ("resolving", 0, 0, "resolving"),
+            ("reading", 7, 0, "reading 7"),
+            ("installing", 3, 158, "installing 3 of 158"),
+            ("downloading", 1 << 20, 1 << 21, "downloading 1.0 MiB of 2.0 MiB"),
+        ] {
+            assert_eq!(progress(what, done, total), shown);
+        }
+    }
 }

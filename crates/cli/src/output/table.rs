@@ -1,9 +1,15 @@
 //! The closing table: one row per step, and one line for all of them.
 
-use super::state::{Build, Closing, Status, Step};
+use std::ops::Range;
+
+use unicode_width::UnicodeWidthStr;
+
+use super::state::{Closing, Status, Step};
 use super::style::{Palette, Tone};
 use super::text;
 
+/// Least and most columns of the steps' titles.
+const TITLE: Range<usize> = 20..60;
 const CACHE: usize = 18;
 const TIME: usize = 7;
 const SIZE: usize = 10;
@@ -17,11 +23,21 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    /// A table for the titles of `build` on a terminal of `width` columns.
-    pub(crate) fn new(build: &Build, width: usize, palette: Palette) -> Self {
-        let longest = build.steps().map(|step| step.title.chars().count()).max().unwrap_or(0);
-        let title = longest.clamp(20, 60).min(width.saturating_sub(FIXED + 1).max(20));
-        Self { palette, title }
+    /// A table for a terminal of `width` columns, whatever steps will come.
+    pub(crate) fn for_terminal(width: usize, palette: Palette) -> Self {
+        Self {
+            palette,
+            title: width.saturating_sub(FIXED + 1).clamp(TITLE.start, TITLE.end),
+        }
+    }
+
+    /// A table as wide as the titles of these steps need.
+    pub(crate) fn for_steps(steps: &[Step], palette: Palette) -> Self {
+        let longest = steps.iter().map(|step| step.title.width()).max().unwrap_or(0);
+        Self {
+            palette,
+            title: longest.clamp(TITLE.start, TITLE.end),
+        }
     }
 
     /// The line above the rows.
@@ -87,7 +103,7 @@ impl Table {
         let Closing {
             images,
             seconds,
-            steps,
+            rows,
             ran,
             bytes_new,
         } = closing;
@@ -97,9 +113,10 @@ impl Table {
             images.join(", ")
         };
         format!(
-            "{} {built} in {}: {ran} of {steps} steps ran, {} new in the store",
+            "{} {built} in {}: {ran} of {} steps ran, {} new in the store",
             palette.paint(Tone::Bold, "Built"),
             text::seconds(*seconds),
+            rows.len(),
             text::bytes(*bytes_new)
         )
     }

@@ -107,7 +107,7 @@ impl Terminal {
         while let Some((_, step)) = self.build.next_unshown() {
             let step = step.clone();
             let table = self.table.unwrap_or_else(|| {
-                let table = Table::new(&self.build, (self.size)().0, self.palette);
+                let table = Table::for_terminal((self.size)().0, self.palette);
                 screen.push_str(&table.header());
                 screen.push('\n');
                 table
@@ -175,6 +175,10 @@ impl Renderer for Terminal {
         }
         let mut settled = String::new();
         self.settle(&mut settled);
+        if matches!(event, Event::StepFailed { .. }) {
+            // The lines about the failure end the table.
+            self.table = None;
+        }
         for line in lines.drain(..) {
             settled.push_str(&line);
             settled.push('\n');
