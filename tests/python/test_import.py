@@ -51,7 +51,7 @@ def test_import_alone(project):
         "@app.function()\ndef f(): pass\n",
         "import modal._container",
         "import modal._launch",
-        "import modal._cli.__main__, modal._cli.arguments, modal._cli.reference, modal._cli.signature",
+        "import modal._cli.command, modal._cli.arguments, modal._cli.reference, modal._cli.signature",
     ],
 )
 def test_declaring_and_running(project, code):

@@ -4,111 +4,18 @@ from __future__ import annotations
 
 import sys
 
-from modal._cli.report import report
-from modal._cli.usage import UsageError
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from modal._cli.reference import Target
-
-COMMANDS = ("run", "describe")
+EXIT_INTERRUPTED = 130
 
 
-def main(words: list[str]) -> int:
-    """Runs a command; returns the exit code."""
+def start() -> int:
+    """Runs the command. An interrupt is no failure to report, at whatever moment it comes."""
     try:
-        return _dispatch(words)
-    except SystemExit as error:
-        # What the user's code says by `sys.exit` stands, as it would without `modal run`.
-        if error.code is None or isinstance(error.code, int):
-            return error.code or 0
-        print(error.code, file=sys.stderr)
-        return 1
-    except BaseException as error:
-        return report(error)
+        from modal._cli.command import main
 
-
-def _dispatch(words: list[str]) -> int:
-    options, rest = words, []
-    if "--" in words:
-        cut = words.index("--")
-        options, rest = words[:cut], words[cut + 1 :]
-    command, as_module, result_file, text = _parse(options)
-    # Containers write to the same terminal or pipe; whole lines must leave this process at once.
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    from modal._cli.reference import resolve, resolve_function
-
-    if command == "describe":
-        return _describe(*resolve_function(text, as_module))
-    return _run(resolve(text, as_module), rest, result_file)
-
-
-def _parse(options: list[str]) -> tuple[str, bool, str | None, str]:
-    """The command, `-m`, `--write-result` and the REF."""
-    words = iter(options)
-    command = next(words, None)
-    if command not in COMMANDS:
-        raise UsageError(f"`{command}` is no command of `modal._cli`", "use the `modal` command")
-    as_module, result_file, text = False, None, None
-    for word in words:
-        if word == "-m":
-            as_module = True
-        elif word in ("-w", "--write-result"):
-            result_file = next(words, None)
-            if result_file is None:
-                raise UsageError("`--write-result` needs a file")
-        elif text is None and not word.startswith("-"):
-            text = word
-        else:
-            raise UsageError(f"`{word}` is not expected here", "options of your program come after the REF")
-    if text is None:
-        raise UsageError("which program to run is missing", "write for example `modal run app.py`")
-    return command, as_module, result_file, text
-
-
-def _run(target: Target, words: list[str], result_file: str | None) -> int:
-    from modal._cli.arguments import bind, help_text, wants_help
-    from modal._cli.signature import read_signature
-
-    parameters = read_signature(target.raw)
-    if wants_help(words, parameters):
-        print(help_text(target.reference, target.raw, parameters))
-        return 0
-    args, kwargs = bind(target.reference, parameters, words)
-
-    from modal.app import RunningApp
-
-    with RunningApp(target.app, output=True):
-        result = target.call(*args, **kwargs)
-    if result_file is not None:
-        _write_result(result_file, target.name, result)
-    return 0
-
-
-def _write_result(path: str, name: str, result: object) -> None:
-    from modal.exception import InvalidError
-
-    if not isinstance(result, (str, bytes)):
-        raise InvalidError(
-            f"`--write-result` needs a result of type str or bytes; `{name}` returned `{type(result).__name__}`"
-        )
-    with open(path, "wb") as file:
-        file.write(result.encode() if isinstance(result, str) else result)
-
-
-def _describe(app: object, function: str | None) -> int:
-    from modal._graph import app_graph
-    from modal._launch import connect
-
-    _, body = app_graph(app)  # type: ignore[arg-type]
-    engine = connect(output=True)
-    try:
-        engine.request("app.describe", {**body, "select": function})
-    finally:
-        engine.close()
-    return 0
+        return main(sys.argv[1:])
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(start())

@@ -11,7 +11,6 @@ from modal._graph import is_set
 
 EXIT_FAILURE = 1
 EXIT_USAGE = 2
-EXIT_INTERRUPTED = 130
 
 
 def report(error: BaseException) -> int:
@@ -20,8 +19,6 @@ def report(error: BaseException) -> int:
         sys.stdout.flush()
     except OSError:
         pass
-    if isinstance(error, KeyboardInterrupt):
-        return EXIT_INTERRUPTED
     if isinstance(error, (UsageError, SelectionError)):
         _print_report(str(error), error.hint)
         return EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILURE
