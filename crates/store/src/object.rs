@@ -17,7 +17,7 @@ pub struct ObjectMeta {
     /// Group as seen inside.
     pub gid: u32,
     /// Extended attributes as seen inside, by name.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, with = "pairs", skip_serializing_if = "BTreeMap::is_empty")]
     pub xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
@@ -75,5 +75,22 @@ impl ObjectName {
 impl fmt::Display for ObjectName {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{}-{:08x}", self.content, self.meta)
+    }
+}
+
+/// Attributes as a list of pairs: names are bytes, which JSON has no keys for.
+mod pairs {
+    use std::collections::BTreeMap;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    type Attributes = BTreeMap<Vec<u8>, Vec<u8>>;
+
+    pub(super) fn serialize<S: Serializer>(attributes: &Attributes, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(attributes)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Attributes, D::Error> {
+        Ok(Vec::<(Vec<u8>, Vec<u8>)>::deserialize(deserializer)?.into_iter().collect())
     }
 }

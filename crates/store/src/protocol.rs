@@ -1,4 +1,7 @@
 //! Requests to the worker and its answers.
+//!
+//! A request is a frame whose control part is an [`Envelope`] around a [`Request`]; the answer carries the same number.
+//! Many requests can be in flight. The first one of a connection is [`Request::Start`].
 
 use lamina_image::Digest;
 use serde::{Deserialize, Serialize};
@@ -46,7 +49,7 @@ pub struct Harvest {
     pub bytes: u64,
 }
 
-/// Envelope of a request.
+/// Envelope of a request or an answer.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Envelope<T> {
     /// Number that the answer carries.
@@ -59,8 +62,94 @@ pub(crate) struct Envelope<T> {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "request", rename_all = "snake_case")]
 pub(crate) enum Request {
-    /// Runs a registered job.
-    Job { name: String, job: serde_json::Value },
+    /// Names the session and removes what dead ones left. The lock files of all of them come along as descriptors, the
+    /// session's own first: as long as this process lives, nobody takes its directories for leftovers.
+    Start {
+        /// Prefix of the session's directories in `work/`.
+        session: String,
+        /// Directories in `work/` to remove.
+        leftovers: Vec<String>,
+    },
+    /// Runs a registered job, with the frame's descriptors.
+    Job {
+        /// The job's name.
+        name: String,
+        /// The job itself.
+        job: serde_json::Value,
+    },
+    /// Makes `work/<id>` with its upper and work directories.
+    NewWork {
+        /// The work's name.
+        id: String,
+    },
+    /// Makes an upper and a work directory over a cache.
+    NewCacheUpper {
+        /// The work's name.
+        id: String,
+        /// The cache's name.
+        cache: String,
+    },
+    /// Removes `work/<id>`.
+    Discard {
+        /// The work's name.
+        id: String,
+    },
+    /// Turns an upper into a layer. Answers [`Committed`].
+    Commit {
+        /// The work's name.
+        id: String,
+        /// How.
+        rules: CommitRules,
+    },
+    /// Makes a cache directory.
+    Cache {
+        /// The cache's name.
+        cache: String,
+    },
+    /// Moves new files of a cache upper into the cache. Answers [`Harvest`].
+    Harvest {
+        /// The work's name.
+        id: String,
+        /// The cache's name.
+        cache: String,
+        /// What to take.
+        filter: CacheFilter,
+    },
+    /// Stores the files behind the frame's descriptors. Answers a list of [`Ingested`] in their order.
+    Ingest {
+        /// The permission bits to store them with.
+        modes: Vec<u32>,
+    },
+    /// Makes a view of the diff tree in the payload and publishes both. Answers [`Published`].
+    Publish,
+    /// Checks a view against its tree. Answers a list of sentences.
+    Verify {
+        /// The tree.
+        digest: Digest,
+    },
+    /// Removes everything below the content directory.
+    Remove,
+}
+
+/// A local file that was stored.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(crate) struct Ingested {
+    /// Digest of the bytes.
+    pub(crate) digest: Digest,
+    /// How many there were.
+    pub(crate) size: u64,
+    /// Whether the store did not have them.
+    pub(crate) is_new: bool,
+}
+
+/// Whether a view could be made.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Published {
+    /// View and tree are published under this digest.
+    Done(Digest),
+    /// Nothing was published: the store lacks the contents with these digests.
+    Missing(Vec<Digest>),
 }
 
 /// What the worker answers.

@@ -1,114 +1,56 @@
 //! The engine's side: index, locks, local files, and requests to the worker.
 
+mod client;
+mod files;
+mod index;
+mod lease;
+mod lock;
+mod records;
+mod work;
+
 use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use lamina_events::CancelToken;
-use lamina_image::{Digest, FileSet, LayerKey, RuntimeConfig};
-use serde::{Deserialize, Serialize};
+use lamina_image::{Digest, FileSet, LayerKey};
 
+use crate::protocol::Request;
+use crate::worker::cache_upper_paths;
 use crate::{CacheFilter, CommitRules, Committed, Harvest, Job, JobError, Layout, StoreError};
+
+use client::Client;
+use index::Index;
+use lease::Session;
+
+pub use files::FileSetView;
+pub use lock::Lock;
+pub use records::{ImageRecord, LayerRecord};
+pub use work::Work;
+
+/// Dead sessions swept at one start: their locks travel as descriptors, of which a frame carries about 250.
+const MAXIMUM_LEFTOVERS: usize = 200;
 
 /// An opened store. Clones share the connection to the worker and the index.
 #[derive(Debug, Clone)]
 pub struct Store {
+    shared: Arc<Shared>,
+}
+
+/// What clones and works share.
+#[derive(Debug)]
+struct Shared {
     layout: Layout,
+    client: Client,
+    index: Index,
+    session: Session,
+    works: AtomicU64,
 }
 
-/// A layer in the index.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct LayerRecord {
-    /// Digest of everything that can influence the step's result.
-    pub key: LayerKey,
-    /// Digest of the layer's diff tree.
-    pub digest: Digest,
-    /// The method call as the user wrote it.
-    pub title: String,
-    /// When it was made, in seconds since 1970.
-    pub created: u64,
-    /// How long making it took.
-    pub seconds: f64,
-    /// Regular files in the layer.
-    pub files: u64,
-    /// Bytes of them.
-    pub bytes: u64,
-    /// Bytes that the store did not have before.
-    pub bytes_new: u64,
-    /// What went into the key, by name.
-    pub material: serde_json::Value,
-    /// The full log, relative to the store's `logs` directory.
-    pub log: Option<String>,
-    /// What later steps want to know, for example the Python version of a base.
-    pub facts: serde_json::Value,
-}
-
-/// An image in the index.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ImageRecord {
-    /// The image id, `im-…`.
-    pub id: String,
-    /// Its layers, bottom first.
-    pub layers: Vec<Digest>,
-    /// Keys of the steps that made them.
-    pub keys: Vec<LayerKey>,
-    /// How things are run in it.
-    pub config: RuntimeConfig,
-    /// The last step's title.
-    pub title: String,
-    /// When it was first built, in seconds since 1970.
-    pub created: u64,
-    /// When it was last asked for, in seconds since 1970.
-    pub last_used: u64,
-    /// Bytes of all its layers.
-    pub bytes: u64,
-    /// Full logs of its steps: title and path.
-    pub logs: Vec<(String, String)>,
-}
-
-/// Local files, taken into the store.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct FileSetView {
-    /// Digest of the whole set; `None` when the set is empty.
-    pub digest: Option<Digest>,
-    /// Views that together show the set, top-most first: one, or a delta over an older one.
-    pub views: Vec<Digest>,
-    /// Files in the set.
-    pub files: u64,
-    /// Bytes of them.
-    pub bytes: u64,
-    /// Files whose contents had to be read.
-    pub read: u64,
-    /// What was left out, in sentences.
-    pub warnings: Vec<String>,
-}
-
-/// A lock between processes; released when dropped.
-#[derive(Debug)]
-pub struct Lock;
-
-/// A step's directories for writing. Whatever was not committed is removed when this is dropped.
-#[derive(Debug)]
-pub struct Work {
-    id: String,
-}
-
-impl Work {
-    /// The work's name.
-    #[must_use]
-    pub fn id(&self) -> &str {
-        &self.id
-    }
-
-    /// The upper directory, relative to the content directory.
-    #[must_use]
-    pub fn upper(&self) -> String {
-        format!("work/{}/upper", self.id)
-    }
-
-    /// The overlay's work directory, relative to the content directory.
-    #[must_use]
-    pub fn work_directory(&self) -> String {
-        format!("work/{}/work", self.id)
+impl Shared {
+    fn next_work_id(&self) -> String {
+        format!("{}-{}", self.session.name, self.works.fetch_add(1, Ordering::Relaxed))
     }
 }
 
@@ -117,108 +59,215 @@ impl Store {
     ///
     /// # Errors
     /// When the index is of a newer format or cannot be opened, or the worker does not answer.
-    pub fn open(layout: Layout, worker: UnixStream) -> Result<Self, StoreError> { todo!() }
+    pub fn open(layout: Layout, worker: UnixStream) -> Result<Self, StoreError> {
+        let client = Client::new(worker)?;
+        let index = {
+            let _opening = Lock::take(&layout.locks().join("index"), &CancelToken::new(), || ())?;
+            Index::open(&layout.index_file())?
+        };
+        let session = Session::begin(&layout)?;
+        let leftovers = lease::find_leftovers(&layout, MAXIMUM_LEFTOVERS)?;
+        let start = Request::Start { session: session.name.clone(), leftovers: leftovers.directories };
+        let fds: Vec<_> = std::iter::once(&session.lock).chain(&leftovers.locks).map(Lock::handle).collect();
+        client.begin(start, &[], &fds)?.wait::<()>()?;
+        drop(leftovers.locks);
+        Ok(Self { shared: Arc::new(Shared { layout, client, index, session, works: AtomicU64::new(0) }) })
+    }
+
     /// Where the store is.
     #[must_use]
-    pub fn layout(&self) -> &Layout { &self.layout }
+    pub fn layout(&self) -> &Layout {
+        &self.shared.layout
+    }
+
     /// The layer with this key, if its view is still there.
     ///
     /// # Errors
     /// When the index cannot be read.
-    pub fn find_layer(&self, key: &LayerKey) -> Result<Option<LayerRecord>, StoreError> { todo!() }
+    pub fn find_layer(&self, key: &LayerKey) -> Result<Option<LayerRecord>, StoreError> {
+        Ok(self.shared.index.layer(key)?.filter(|record| self.has_view(&record.digest)))
+    }
+
     /// The newest layer with this title: what a rebuilt step is compared with.
     ///
     /// # Errors
     /// When the index cannot be read.
-    pub fn latest_layer(&self, title: &str) -> Result<Option<LayerRecord>, StoreError> { todo!() }
+    pub fn latest_layer(&self, title: &str) -> Result<Option<LayerRecord>, StoreError> {
+        self.shared.index.latest_layer(title)
+    }
+
     /// Records a layer, replacing an older record with the same key.
     ///
     /// # Errors
     /// When the index cannot be written.
-    pub fn record_layer(&self, record: &LayerRecord) -> Result<(), StoreError> { todo!() }
+    pub fn record_layer(&self, record: &LayerRecord) -> Result<(), StoreError> {
+        self.shared.index.put_layer(record)
+    }
+
     /// Records an image, replacing an older record with the same id but keeping its creation time.
     ///
     /// # Errors
     /// When the index cannot be written.
-    pub fn record_image(&self, record: &ImageRecord) -> Result<(), StoreError> { todo!() }
+    pub fn record_image(&self, record: &ImageRecord) -> Result<(), StoreError> {
+        self.shared.index.put_image(record)
+    }
+
     /// All images, last used first.
     ///
     /// # Errors
     /// When the index cannot be read.
-    pub fn list_images(&self) -> Result<Vec<ImageRecord>, StoreError> { todo!() }
+    pub fn list_images(&self) -> Result<Vec<ImageRecord>, StoreError> {
+        self.shared.index.images()
+    }
+
     /// The image whose id starts with `prefix`.
     ///
     /// # Errors
     /// When several match or the index cannot be read.
-    pub fn find_image(&self, prefix: &str) -> Result<Option<ImageRecord>, StoreError> { todo!() }
+    pub fn find_image(&self, prefix: &str) -> Result<Option<ImageRecord>, StoreError> {
+        let mut images = self.shared.index.images_starting_with(prefix)?;
+        if images.len() > 1 {
+            let ids: Vec<String> = images.iter().map(|image| format!("`{}`", image.id)).collect();
+            return Err(StoreError::Ambiguous { prefix: prefix.to_owned(), matches: ids.join(", ") });
+        }
+        Ok(images.pop())
+    }
+
     /// Takes the lock `name`, waiting for other processes and threads; `waiting` is called once if it has to.
     ///
     /// # Errors
     /// When cancelled, or the lock file cannot be made.
-    pub fn lock(&self, name: &str, cancel: &CancelToken, waiting: impl FnOnce()) -> Result<Lock, StoreError> { todo!() }
+    pub fn lock(&self, name: &str, cancel: &CancelToken, waiting: impl FnOnce()) -> Result<Lock, StoreError> {
+        check_name(name)?;
+        Lock::take(&self.layout().locks().join(format!("lock-{name}")), cancel, waiting)
+    }
+
     /// Makes directories for a step to write into.
     ///
     /// # Errors
     /// When they cannot be made.
-    pub fn new_work(&self) -> Result<Work, StoreError> { todo!() }
+    pub fn new_work(&self) -> Result<Work, StoreError> {
+        Work::new(&self.shared)
+    }
+
     /// Removes what a step wrote.
     ///
     /// # Errors
     /// When something cannot be removed.
-    pub fn discard(&self, work: Work) -> Result<(), StoreError> { todo!() }
+    pub fn discard(&self, work: Work) -> Result<(), StoreError> {
+        work.discard()
+    }
+
     /// Turns a step's upper into a layer. The upper is gone afterwards; no process may have it mounted.
     ///
     /// # Errors
     /// When a file cannot be read or the disk is full; nothing is published then.
-    pub fn commit(&self, work: &Work, rules: CommitRules) -> Result<Committed, StoreError> { todo!() }
+    pub fn commit(&self, work: &Work, rules: CommitRules) -> Result<Committed, StoreError> {
+        self.shared.client.call(Request::Commit { id: work.id().to_owned(), rules })
+    }
+
     /// The view of a layer, relative to the content directory.
     #[must_use]
-    pub fn view_path(&self, digest: &Digest) -> String { format!("views/{digest}") }
-    /// Whether the view of a layer exists.
+    pub fn view_path(&self, digest: &Digest) -> String {
+        format!("views/{digest}")
+    }
+
+    /// Whether the view of a layer and its tree exist.
     #[must_use]
-    pub fn has_view(&self, digest: &Digest) -> bool { self.layout.content().join(self.view_path(digest)).is_dir() }
+    pub fn has_view(&self, digest: &Digest) -> bool {
+        let content = self.layout().content();
+        content.join(self.view_path(digest)).is_dir() && content.join(format!("trees/{digest}")).is_file()
+    }
+
     /// Collects local files and makes them mountable. Fast when little changed: the result may be a delta over an
     /// older view.
     ///
     /// # Errors
     /// When a source is missing, is no directory or file as declared, cannot be read or does not hold still.
-    pub fn file_set(&self, set: &FileSet) -> Result<FileSetView, StoreError> { todo!() }
+    pub fn file_set(&self, set: &FileSet) -> Result<FileSetView, StoreError> {
+        files::Collection::collect(self, set)?.view(self)
+    }
+
     /// As [`Store::file_set`], always as one layer with a diff tree of its own.
     ///
     /// # Errors
     /// As [`Store::file_set`].
-    pub fn file_set_layer(&self, set: &FileSet) -> Result<Committed, StoreError> { todo!() }
+    pub fn file_set_layer(&self, set: &FileSet) -> Result<Committed, StoreError> {
+        files::Collection::collect(self, set)?.layer(self)
+    }
+
     /// The package cache `name`, relative to the content directory; made if missing.
     ///
     /// # Errors
     /// When it cannot be made.
-    pub fn cache_directory(&self, name: &str) -> Result<String, StoreError> { todo!() }
+    pub fn cache_directory(&self, name: &str) -> Result<String, StoreError> {
+        self.shared.client.call::<()>(Request::Cache { cache: name.to_owned() })?;
+        Ok(format!("caches/{name}"))
+    }
+
     /// Makes an upper and a work directory over a cache for one step, both relative to the content directory.
     ///
     /// # Errors
     /// When they cannot be made.
-    pub fn new_cache_upper(&self, work: &Work, name: &str) -> Result<(String, String), StoreError> { todo!() }
+    pub fn new_cache_upper(&self, work: &Work, name: &str) -> Result<(String, String), StoreError> {
+        let request = Request::NewCacheUpper { id: work.id().to_owned(), cache: name.to_owned() };
+        self.shared.client.call::<()>(request)?;
+        Ok(cache_upper_paths(work.id(), name))
+    }
+
     /// Moves new files of a step's cache upper into the shared cache. Call it when the step's sandbox is gone.
     ///
     /// # Errors
     /// When a file cannot be moved.
-    pub fn harvest_cache(&self, work: &Work, name: &str, filter: &CacheFilter) -> Result<Harvest, StoreError> { todo!() }
+    pub fn harvest_cache(&self, work: &Work, name: &str, filter: &CacheFilter) -> Result<Harvest, StoreError> {
+        let (id, cache) = (work.id().to_owned(), name.to_owned());
+        self.shared.client.call(Request::Harvest { id, cache, filter: filter.clone() })
+    }
+
     /// Runs a job in the worker.
     ///
     /// # Errors
     /// What the job answers, or kind `store` when the worker is gone.
-    pub fn job<J: Job>(&self, job: &J, fds: &[BorrowedFd<'_>]) -> Result<J::Output, JobError> { todo!() }
+    pub fn job<J: Job>(&self, job: &J, fds: &[BorrowedFd<'_>]) -> Result<J::Output, JobError> {
+        let job = serde_json::to_value(job).map_err(|error| {
+            JobError::new(JobError::STORE, format!("the job `{}` could not be encoded: {error}", J::NAME))
+        })?;
+        let request = Request::Job { name: J::NAME.to_owned(), job };
+        Ok(self.shared.client.begin(request, &[], fds)?.wait()?)
+    }
+
     /// Checks a layer's files against its tree; answers one sentence per problem.
     ///
     /// # Errors
     /// When the worker is gone.
-    pub fn verify(&self, digest: &Digest) -> Result<Vec<String>, StoreError> { todo!() }
+    pub fn verify(&self, digest: &Digest) -> Result<Vec<String>, StoreError> {
+        self.shared.client.call(Request::Verify { digest: *digest })
+    }
+
     /// Deletes the whole store.
     ///
     /// # Errors
     /// When something cannot be removed.
-    pub fn remove(self) -> Result<(), StoreError> { todo!() }
+    pub fn remove(self) -> Result<(), StoreError> {
+        self.shared.client.call::<()>(Request::Remove)?;
+        Ok(fs_err::remove_dir_all(self.layout().root())?)
+    }
 }
 
-/// A name that no other process or thread uses.
-pub(crate) fn unique_id() -> String { todo!() }
+/// A name that no other process or thread uses: 64 random bits.
+pub(crate) fn unique_id() -> String {
+    static COUNTER: AtomicU64 = AtomicU64::new(0);
+    let mut random = [0; 8];
+    if rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty()).is_err() {
+        // Never seen on a running system; process and count are unique on one machine as well.
+        random = (u64::from(std::process::id()) << 32 | COUNTER.fetch_add(1, Ordering::Relaxed)).to_le_bytes();
+    }
+    format!("{:016x}", u64::from_le_bytes(random))
+}
+
+/// Refuses names that are no plain file names.
+pub(crate) fn check_name(name: &str) -> Result<(), StoreError> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    let usable = (1..=200).contains(&name.len()) && !name.starts_with('.') && name.bytes().all(plain);
+    if usable { Ok(()) } else { Err(StoreError::Name(name.to_owned())) }
+}

@@ -1,0 +1,116 @@
+//! Requests to the worker.
+
+use std::collections::HashMap;
+use std::os::fd::BorrowedFd;
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+
+use lamina_wire::{Receiver, Sender};
+use serde::de::DeserializeOwned;
+
+use crate::StoreError;
+use crate::protocol::{Answer, Envelope, Request};
+
+/// A connection to the worker. Any number of requests can be in flight.
+#[derive(Debug)]
+pub(super) struct Client {
+    sender: Sender,
+    next: AtomicU64,
+    waiting: Arc<Mutex<Waiting>>,
+}
+
+/// Who waits for an answer.
+#[derive(Debug, Default)]
+struct Waiting {
+    answers: HashMap<u64, mpsc::Sender<Answer>>,
+    /// Why there will be no more answers.
+    ended: Option<String>,
+}
+
+/// A request on its way.
+#[derive(Debug)]
+pub(super) struct Pending {
+    answer: mpsc::Receiver<Answer>,
+    waiting: Arc<Mutex<Waiting>>,
+}
+
+impl Client {
+    pub(super) fn new(socket: UnixStream) -> Result<Self, StoreError> {
+        let receiver = Receiver::new(socket.try_clone()?);
+        let waiting = Arc::<Mutex<Waiting>>::default();
+        let shared = Arc::clone(&waiting);
+        std::thread::Builder::new().name("store answers".to_owned()).spawn(move || distribute(receiver, &shared))?;
+        Ok(Self { sender: Sender::new(socket), next: AtomicU64::new(0), waiting })
+    }
+
+    /// Sends a request.
+    pub(super) fn begin(&self, body: Request, payload: &[u8], fds: &[BorrowedFd<'_>]) -> Result<Pending, StoreError> {
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let (sender, answer) = mpsc::channel();
+        {
+            let mut waiting = lock(&self.waiting);
+            if let Some(reason) = &waiting.ended {
+                return Err(StoreError::WorkerGone(reason.clone()));
+            }
+            waiting.answers.insert(id, sender);
+        }
+        let control = serde_json::to_vec(&Envelope { id, body })
+            .map_err(|error| StoreError::WorkerGone(format!("a request could not be encoded: {error}")))?;
+        if let Err(error) = self.sender.send(&control, payload, fds) {
+            lock(&self.waiting).answers.remove(&id);
+            return Err(StoreError::WorkerGone(error.to_string()));
+        }
+        Ok(Pending { answer, waiting: Arc::clone(&self.waiting) })
+    }
+
+    /// Sends a request and waits for its answer.
+    pub(super) fn call<T: DeserializeOwned>(&self, body: Request) -> Result<T, StoreError> {
+        self.begin(body, &[], &[])?.wait()
+    }
+}
+
+impl Drop for Client {
+    /// The worker finishes what it was asked for, and ends.
+    fn drop(&mut self) {
+        self.sender.shutdown();
+    }
+}
+
+impl Pending {
+    /// Waits for the answer.
+    pub(super) fn wait<T: DeserializeOwned>(self) -> Result<T, StoreError> {
+        let Ok(answer) = self.answer.recv() else {
+            let reason = lock(&self.waiting).ended.clone();
+            return Err(StoreError::WorkerGone(reason.unwrap_or_else(|| "it closed the connection".to_owned())));
+        };
+        serde_json::from_value(answer?)
+            .map_err(|error| StoreError::WorkerGone(format!("its answer makes no sense: {error}")))
+    }
+}
+
+/// Hands answers to those who wait, until the connection ends; then nobody waits any longer.
+fn distribute(mut receiver: Receiver, waiting: &Mutex<Waiting>) {
+    let reason = loop {
+        match receiver.receive() {
+            Ok(Some(frame)) => match serde_json::from_slice::<Envelope<Answer>>(&frame.control) {
+                Ok(Envelope { id, body }) => {
+                    if let Some(sender) = lock(waiting).answers.remove(&id) {
+                        // Nobody listens to the answers of requests that were only to be sent.
+                        let _ = sender.send(body);
+                    }
+                }
+                Err(error) => break format!("it sent something that is no answer: {error}"),
+            },
+            Ok(None) => break "it closed the connection".to_owned(),
+            Err(error) => break error.to_string(),
+        }
+    };
+    let mut waiting = lock(waiting);
+    waiting.ended = Some(reason);
+    waiting.answers.clear();
+}
+
+fn lock(waiting: &Mutex<Waiting>) -> MutexGuard<'_, Waiting> {
+    waiting.lock().unwrap_or_else(PoisonError::into_inner)
+}

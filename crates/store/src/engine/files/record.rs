@@ -1,0 +1,168 @@
+//! What was seen of a file set the last time, like git's index.
+//!
+//! A digest is believed without reading the file again only while the file's status is the same. Two changes within one
+//! tick of the clock could leave the same status; therefore a file that was read too soon after its last change is not
+//! recorded at all, and is read again the next time.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use lamina_image::{Digest, FileSet, Hasher};
+use rustix::fs::Stat;
+
+use crate::Layout;
+
+const MAGIC: &[u8; 16] = b"LAMINA-CONTEXT\x00\x01";
+/// Ticks of the kernel's clock are 10 ms at the longest.
+const FINE_TICK: Duration = Duration::from_millis(20);
+/// Filesystems without fractions of seconds have ticks of up to 2 s.
+const COARSE_TICK: Duration = Duration::from_millis(2500);
+
+/// What tells whether a file changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Status {
+    device: u64,
+    inode: u64,
+    pub(super) size: u64,
+    modified: (i64, u32),
+    changed: (i64, u32),
+    mode: u32,
+}
+
+impl Status {
+    pub(super) fn new(stat: &Stat) -> Self {
+        let time = |seconds, nanoseconds| (seconds, u32::try_from(nanoseconds).unwrap_or_default());
+        Self {
+            device: stat.st_dev,
+            inode: stat.st_ino,
+            size: u64::try_from(stat.st_size).unwrap_or_default(),
+            modified: time(stat.st_mtime, stat.st_mtime_nsec),
+            changed: time(stat.st_ctime, stat.st_ctime_nsec),
+            mode: stat.st_mode,
+        }
+    }
+
+    /// Permission bits without set-id and sticky bits: local files bring no privileges along.
+    pub(super) fn permissions(&self) -> u32 {
+        self.mode & 0o777
+    }
+
+    /// Whether any later change gives another status, when the file was looked at at `now`.
+    pub(super) fn is_settled(&self, now: SystemTime) -> bool {
+        let tick = if self.changed.1 == 0 { COARSE_TICK } else { FINE_TICK };
+        let Ok(now) = now.duration_since(UNIX_EPOCH) else { return false };
+        let (seconds, nanoseconds) = self.changed.max(self.modified);
+        let last = Duration::new(u64::try_from(seconds).unwrap_or_default(), nanoseconds);
+        last + tick < now
+    }
+}
+
+/// What is remembered of a file set.
+#[derive(Debug, Default)]
+pub(super) struct Record {
+    /// The last full view that was made of it.
+    pub(super) base: Option<Digest>,
+    /// Files in the order of their paths in the image.
+    pub(super) files: Vec<(Vec<u8>, Status, Digest)>,
+}
+
+/// Where the record of a file set is. What is ignored does not matter: the digests are those of the files.
+pub(super) fn path(layout: &Layout, set: &FileSet) -> PathBuf {
+    let mut hasher = Hasher::new();
+    for entry in &set.entries {
+        for text in [&entry.source, &entry.target] {
+            hasher.update(text.as_bytes()).update(&[0]);
+        }
+    }
+    layout.contexts().join(&hasher.finish().hex()[..32])
+}
+
+impl Record {
+    /// Reads a record. Without one, or with a damaged one, nothing is known.
+    pub(super) fn load(path: &Path) -> Self {
+        let bytes = fs_err::read(path).unwrap_or_default();
+        Self::decode(&bytes).unwrap_or_default()
+    }
+
+    /// The digest of a file whose status is the same as then.
+    pub(super) fn digest(&self, target: &[u8], status: &Status) -> Option<Digest> {
+        let index = self.files.binary_search_by(|(path, _, _)| path[..].cmp(target)).ok()?;
+        let (_, recorded, digest) = &self.files[index];
+        (recorded == status).then_some(*digest)
+    }
+
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(64 + self.files.len() * 140);
+        out.extend_from_slice(MAGIC);
+        out.push(u8::from(self.base.is_some()));
+        out.extend_from_slice(self.base.unwrap_or(Digest::from_bytes([0; 32])).as_bytes());
+        for (path, status, digest) in &self.files {
+            out.extend_from_slice(&u32::try_from(path.len()).unwrap_or(u32::MAX).to_le_bytes());
+            out.extend_from_slice(path);
+            for number in [status.device, status.inode, status.size] {
+                out.extend_from_slice(&number.to_le_bytes());
+            }
+            for (seconds, nanoseconds) in [status.modified, status.changed] {
+                out.extend_from_slice(&seconds.to_le_bytes());
+                out.extend_from_slice(&nanoseconds.to_le_bytes());
+            }
+            out.extend_from_slice(&status.mode.to_le_bytes());
+            out.extend_from_slice(digest.as_bytes());
+        }
+        let checksum = Digest::of(&out);
+        out.extend_from_slice(checksum.as_bytes());
+        out
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let (bytes, checksum) = bytes.split_last_chunk::<32>()?;
+        if Digest::of(bytes).as_bytes() != checksum {
+            return None;
+        }
+        let mut reader = Reader(bytes.strip_prefix(MAGIC)?);
+        let [has_base] = reader.array()?;
+        let base = Digest::from_bytes(reader.array()?);
+        let mut files = Vec::with_capacity(reader.0.len() / 140);
+        while !reader.0.is_empty() {
+            files.push(reader.file()?);
+        }
+        Some(Self { base: (has_base != 0).then_some(base), files })
+    }
+}
+
+struct Reader<'a>(&'a [u8]);
+
+impl Reader<'_> {
+    fn file(&mut self) -> Option<(Vec<u8>, Status, Digest)> {
+        let length = usize::try_from(self.number()?).ok()?;
+        let (path, rest) = self.0.split_at_checked(length)?;
+        self.0 = rest;
+        let status = Status {
+            device: self.long()?,
+            inode: self.long()?,
+            size: self.long()?,
+            modified: self.time()?,
+            changed: self.time()?,
+            mode: self.number()?,
+        };
+        Some((path.to_vec(), status, Digest::from_bytes(self.array()?)))
+    }
+
+    fn time(&mut self) -> Option<(i64, u32)> {
+        Some((i64::from_le_bytes(self.array()?), self.number()?))
+    }
+
+    fn number(&mut self) -> Option<u32> {
+        Some(u32::from_le_bytes(self.array()?))
+    }
+
+    fn long(&mut self) -> Option<u64> {
+        Some(u64::from_le_bytes(self.array()?))
+    }
+
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (taken, rest) = self.0.split_first_chunk::<N>()?;
+        self.0 = rest;
+        Some(*taken)
+    }
+}

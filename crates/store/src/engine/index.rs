@@ -1,0 +1,147 @@
+//! The index: which layer a key stands for, and which images were built.
+//!
+//! Records are rows with the columns that are searched, and JSON for the rest. The index holds nothing that a build
+//! could not make again; a row is written only after what it names is on the disk.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use lamina_image::LayerKey;
+use rusqlite::{Connection, OptionalExtension, Params};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::{ImageRecord, LayerRecord};
+use crate::StoreError;
+
+/// Version of the schema, kept in the database's `user_version`.
+pub(super) const SCHEMA_VERSION: u32 = 1;
+/// How long to wait for another process that writes.
+const BUSY: Duration = Duration::from_secs(20);
+
+const SCHEMA: &str = "
+    CREATE TABLE IF NOT EXISTS layers (
+        key TEXT PRIMARY KEY,
+        title TEXT NOT NULL,
+        created INTEGER NOT NULL,
+        record TEXT NOT NULL
+    ) WITHOUT ROWID;
+    CREATE INDEX IF NOT EXISTS layers_by_title ON layers (title, created);
+    CREATE TABLE IF NOT EXISTS images (
+        id TEXT PRIMARY KEY,
+        last_used INTEGER NOT NULL,
+        record TEXT NOT NULL
+    ) WITHOUT ROWID;
+";
+
+/// The opened index.
+#[derive(Debug)]
+pub(super) struct Index {
+    path: PathBuf,
+    connection: Mutex<Connection>,
+}
+
+impl Index {
+    /// Opens the index. The caller holds a lock, so that only one process makes the schema.
+    pub(super) fn open(path: &Path) -> Result<Self, StoreError> {
+        let failed = |source| StoreError::Index { path: path.to_owned(), source };
+        let connection = Connection::open(path).map_err(failed)?;
+        connection.busy_timeout(BUSY).map_err(failed)?;
+        let version: u32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(failed)?;
+        if version > SCHEMA_VERSION {
+            return Err(StoreError::NewerFormat { path: path.to_owned(), found: version, known: SCHEMA_VERSION });
+        }
+        let pragmas = "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;";
+        connection.execute_batch(pragmas).map_err(failed)?;
+        if version < SCHEMA_VERSION {
+            let schema = format!("BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;");
+            connection.execute_batch(&schema).map_err(failed)?;
+        }
+        Ok(Self { path: path.to_owned(), connection: Mutex::new(connection) })
+    }
+
+    pub(super) fn layer(&self, key: &LayerKey) -> Result<Option<LayerRecord>, StoreError> {
+        self.get("SELECT record FROM layers WHERE key = ?1", [key.to_string()])
+    }
+
+    pub(super) fn latest_layer(&self, title: &str) -> Result<Option<LayerRecord>, StoreError> {
+        self.get("SELECT record FROM layers WHERE title = ?1 ORDER BY created DESC LIMIT 1", [title])
+    }
+
+    pub(super) fn put_layer(&self, record: &LayerRecord) -> Result<(), StoreError> {
+        self.put(
+            "INSERT OR REPLACE INTO layers (key, title, created, record) VALUES (?1, ?2, ?3, ?4)",
+            (record.key.to_string(), &record.title, signed(record.created), json(record)),
+        )
+    }
+
+    pub(super) fn put_image(&self, record: &ImageRecord) -> Result<(), StoreError> {
+        let earlier: Option<ImageRecord> = self.get("SELECT record FROM images WHERE id = ?1", [&record.id])?;
+        let created = earlier.map_or(record.created, |earlier| earlier.created);
+        let record = ImageRecord { created, ..record.clone() };
+        self.put(
+            "INSERT OR REPLACE INTO images (id, last_used, record) VALUES (?1, ?2, ?3)",
+            (&record.id, signed(record.last_used), json(&record)),
+        )
+    }
+
+    pub(super) fn images(&self) -> Result<Vec<ImageRecord>, StoreError> {
+        self.get_all("SELECT record FROM images ORDER BY last_used DESC, id", [])
+    }
+
+    /// Images whose ids start with `prefix`; only the one with exactly this id, if there is one.
+    pub(super) fn images_starting_with(&self, prefix: &str) -> Result<Vec<ImageRecord>, StoreError> {
+        let mut images: Vec<ImageRecord> =
+            self.get_all("SELECT record FROM images WHERE substr(id, 1, length(?1)) = ?1 ORDER BY id", [prefix])?;
+        if let Some(exact) = images.iter().position(|image| image.id == prefix) {
+            images = vec![images.swap_remove(exact)];
+        }
+        Ok(images)
+    }
+
+    fn get<T: DeserializeOwned>(&self, query: &str, parameters: impl Params) -> Result<Option<T>, StoreError> {
+        let connection = self.lock();
+        let mut statement = connection.prepare_cached(query).map_err(|source| self.failed(source))?;
+        let text: Option<String> =
+            statement.query_row(parameters, |row| row.get(0)).optional().map_err(|source| self.failed(source))?;
+        text.map(|text| self.parse(&text)).transpose()
+    }
+
+    fn get_all<T: DeserializeOwned>(&self, query: &str, parameters: impl Params) -> Result<Vec<T>, StoreError> {
+        let connection = self.lock();
+        let mut statement = connection.prepare_cached(query).map_err(|source| self.failed(source))?;
+        let texts: Vec<String> = statement
+            .query_map(parameters, |row| row.get(0))
+            .and_then(Iterator::collect)
+            .map_err(|source| self.failed(source))?;
+        texts.iter().map(|text| self.parse(text)).collect()
+    }
+
+    fn put(&self, statement: &str, parameters: impl Params) -> Result<(), StoreError> {
+        self.lock().execute(statement, parameters).map(drop).map_err(|source| self.failed(source))
+    }
+
+    fn parse<T: DeserializeOwned>(&self, text: &str) -> Result<T, StoreError> {
+        serde_json::from_str(text)
+            .map_err(|error| StoreError::Damaged { path: self.path.clone(), reason: error.to_string() })
+    }
+
+    fn failed(&self, source: rusqlite::Error) -> StoreError {
+        StoreError::Index { path: self.path.clone(), source }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Connection> {
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// SQLite's integers are signed.
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// Records are plain data, whose JSON form always exists.
+fn json(record: &impl Serialize) -> String {
+    serde_json::to_value(record).unwrap_or_default().to_string()
+}

@@ -1,0 +1,84 @@
+//! Locks between processes.
+
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use fs_err::os::unix::fs::OpenOptionsExt;
+use lamina_events::CancelToken;
+use rustix::fs::FlockOperation;
+use rustix::io::Errno;
+
+use crate::StoreError;
+
+/// First and longest pause between two attempts to take a lock that somebody else holds.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(80));
+
+/// A lock between processes; released when dropped, or when the process ends in whatever way.
+#[derive(Debug)]
+pub struct Lock {
+    file: File,
+    path: PathBuf,
+    keeps_file: bool,
+}
+
+impl Lock {
+    /// Takes the lock unless somebody holds it.
+    pub(super) fn try_take(path: &Path) -> Result<Option<Self>, StoreError> {
+        loop {
+            let mut options = fs_err::OpenOptions::new();
+            options.read(true).write(true).create(true).truncate(false).mode(0o600);
+            let file = options.open(path)?.into_file();
+            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => {}
+                Err(Errno::WOULDBLOCK) => return Ok(None),
+                Err(errno) => return Err(StoreError::file("locking", path)(errno)),
+            }
+            // A lock file is removed by its holder: a lock on a removed file is worth nothing.
+            let mine = file.metadata().map_err(StoreError::file("reading the status of", path))?;
+            if fs_err::metadata(path).is_ok_and(|present| present.ino() == mine.ino()) {
+                return Ok(Some(Self { file, path: path.to_owned(), keeps_file: false }));
+            }
+        }
+    }
+
+    /// Takes the lock, waiting for whoever holds it; `waiting` is called once before that.
+    pub(super) fn take(path: &Path, cancel: &CancelToken, waiting: impl FnOnce()) -> Result<Self, StoreError> {
+        let mut waiting = Some(waiting);
+        let mut pause = PAUSES.0;
+        loop {
+            cancel.check()?;
+            if let Some(lock) = Self::try_take(path)? {
+                return Ok(lock);
+            }
+            if let Some(waiting) = waiting.take() {
+                waiting();
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(PAUSES.1);
+        }
+    }
+
+    /// The lock, whose file stays when it is released: for locks that other processes hold as well.
+    pub(super) fn keep_file(self) -> Self {
+        let mut lock = self;
+        lock.keeps_file = true;
+        lock
+    }
+
+    /// Another handle on the same lock, which is released when the last of them is closed.
+    pub(super) fn handle(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        if !self.keeps_file {
+            // A file that stays does no harm.
+            let _ = fs_err::remove_file(&self.path);
+        }
+    }
+}

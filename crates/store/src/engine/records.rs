@@ -1,0 +1,54 @@
+//! What the index keeps.
+
+use lamina_image::{Digest, LayerKey, RuntimeConfig};
+use serde::{Deserialize, Serialize};
+
+/// A layer in the index.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LayerRecord {
+    /// Digest of everything that can influence the step's result.
+    pub key: LayerKey,
+    /// Digest of the layer's diff tree.
+    pub digest: Digest,
+    /// The method call as the user wrote it.
+    pub title: String,
+    /// When it was made, in seconds since 1970.
+    pub created: u64,
+    /// How long making it took.
+    pub seconds: f64,
+    /// Regular files in the layer.
+    pub files: u64,
+    /// Bytes of them.
+    pub bytes: u64,
+    /// Bytes that the store did not have before.
+    pub bytes_new: u64,
+    /// What went into the key, by name.
+    pub material: serde_json::Value,
+    /// The full log, relative to the store's `logs` directory.
+    pub log: Option<String>,
+    /// What later steps want to know, for example the Python version of a base.
+    pub facts: serde_json::Value,
+}
+
+/// An image in the index.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ImageRecord {
+    /// The image id, `im-…`.
+    pub id: String,
+    /// Its layers, bottom first.
+    pub layers: Vec<Digest>,
+    /// Keys of the steps that made them.
+    pub keys: Vec<LayerKey>,
+    /// How things are run in it.
+    pub config: RuntimeConfig,
+    /// The last step's title.
+    pub title: String,
+    /// When it was first built, in seconds since 1970.
+    pub created: u64,
+    /// When it was last asked for, in seconds since 1970.
+    pub last_used: u64,
+    /// Bytes of all its layers.
+    pub bytes: u64,
+    /// Full logs of its steps: title and path.
+    pub logs: Vec<(String, String)>,
+}

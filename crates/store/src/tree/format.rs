@@ -1,0 +1,166 @@
+//! The encoding of trees; `docs/store-format.md` describes it.
+
+use std::collections::BTreeMap;
+
+use lamina_image::Digest;
+
+use super::{Entry, MAXIMUM_ATTRIBUTE, Node, TreeError, lossy};
+use crate::ObjectMeta;
+
+/// What every tree begins with; the last byte is the version.
+pub const MAGIC: &[u8; 12] = b"LAMINA-TREE\x01";
+
+const DIRECTORY: u8 = b'd';
+const OPAQUE_DIRECTORY: u8 = b'o';
+const FILE: u8 = b'f';
+const HARD_LINK: u8 = b'h';
+const SYMLINK: u8 = b'l';
+const FIFO: u8 = b'p';
+const CHARACTER_DEVICE: u8 = b'c';
+const BLOCK_DEVICE: u8 = b'b';
+const WHITEOUT: u8 = b'w';
+
+/// The encoding of entries that are in order.
+pub(super) fn encode(entries: &[Entry]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(MAGIC.len() + entries.len() * 128);
+    out.extend_from_slice(MAGIC);
+    for entry in entries {
+        out.push(kind(&entry.node));
+        put_bytes(&mut out, &entry.path);
+        match &entry.node {
+            Node::Directory { meta, .. } | Node::Fifo { meta } => put_meta(&mut out, meta),
+            Node::File { meta, size, digest } => {
+                put_meta(&mut out, meta);
+                out.extend_from_slice(&size.to_le_bytes());
+                out.extend_from_slice(digest.as_bytes());
+            }
+            Node::HardLink { target } => put_bytes(&mut out, target),
+            Node::Symlink { meta, target } => {
+                put_meta(&mut out, meta);
+                put_bytes(&mut out, target);
+            }
+            Node::Device { meta, major, minor, .. } => {
+                put_meta(&mut out, meta);
+                out.extend_from_slice(&major.to_le_bytes());
+                out.extend_from_slice(&minor.to_le_bytes());
+            }
+            Node::Whiteout => {}
+        }
+    }
+    out
+}
+
+fn kind(node: &Node) -> u8 {
+    match node {
+        Node::Directory { opaque: false, .. } => DIRECTORY,
+        Node::Directory { opaque: true, .. } => OPAQUE_DIRECTORY,
+        Node::File { .. } => FILE,
+        Node::HardLink { .. } => HARD_LINK,
+        Node::Symlink { .. } => SYMLINK,
+        Node::Fifo { .. } => FIFO,
+        Node::Device { block: false, .. } => CHARACTER_DEVICE,
+        Node::Device { block: true, .. } => BLOCK_DEVICE,
+        Node::Whiteout => WHITEOUT,
+    }
+}
+
+fn put_meta(out: &mut Vec<u8>, meta: &ObjectMeta) {
+    for number in [meta.mode, meta.uid, meta.gid] {
+        out.extend_from_slice(&number.to_le_bytes());
+    }
+    put_length(out, meta.xattrs.len());
+    for (name, value) in &meta.xattrs {
+        put_bytes(out, name);
+        put_bytes(out, value);
+    }
+}
+
+fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+    put_length(out, bytes.len());
+    out.extend_from_slice(bytes);
+}
+
+/// Lengths were checked when the tree was made, so none of them is beyond 32 bits.
+fn put_length(out: &mut Vec<u8>, length: usize) {
+    out.extend_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_le_bytes());
+}
+
+/// The entries of an encoding; whether they make a tree is checked by the caller.
+pub(super) fn decode(bytes: &[u8]) -> Result<Vec<Entry>, TreeError> {
+    let mut reader = Reader(bytes.strip_prefix(MAGIC).ok_or(TreeError::Format)?);
+    let mut entries = Vec::new();
+    while !reader.0.is_empty() {
+        let kind = reader.byte()?;
+        let path = reader.bytes()?.to_vec();
+        let node = reader.node(kind, &path)?;
+        entries.push(Entry { path, node });
+    }
+    Ok(entries)
+}
+
+/// What is left to read.
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn node(&mut self, kind: u8, path: &[u8]) -> Result<Node, TreeError> {
+        Ok(match kind {
+            DIRECTORY | OPAQUE_DIRECTORY => {
+                Node::Directory { meta: self.meta(path)?, opaque: kind == OPAQUE_DIRECTORY }
+            }
+            FILE => Node::File {
+                meta: self.meta(path)?,
+                size: u64::from_le_bytes(self.array()?),
+                digest: Digest::from_bytes(self.array()?),
+            },
+            HARD_LINK => Node::HardLink { target: self.bytes()?.to_vec() },
+            SYMLINK => Node::Symlink { meta: self.meta(path)?, target: self.bytes()?.to_vec() },
+            FIFO => Node::Fifo { meta: self.meta(path)? },
+            CHARACTER_DEVICE | BLOCK_DEVICE => Node::Device {
+                meta: self.meta(path)?,
+                block: kind == BLOCK_DEVICE,
+                major: self.number()?,
+                minor: self.number()?,
+            },
+            WHITEOUT => Node::Whiteout,
+            _ => return Err(TreeError::Value(lossy(path))),
+        })
+    }
+
+    fn meta(&mut self, path: &[u8]) -> Result<ObjectMeta, TreeError> {
+        let (mode, uid, gid) = (self.number()?, self.number()?, self.number()?);
+        let mut xattrs: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
+        for _ in 0..self.number()? {
+            let name = self.bytes()?;
+            let in_order = xattrs.last_key_value().is_none_or(|(last, _)| last[..] < *name);
+            let value = self.bytes()?;
+            if !in_order || value.len() > MAXIMUM_ATTRIBUTE {
+                return Err(TreeError::Value(lossy(path)));
+            }
+            xattrs.insert(name.to_vec(), value.to_vec());
+        }
+        Ok(ObjectMeta { mode, uid, gid, xattrs })
+    }
+
+    fn byte(&mut self) -> Result<u8, TreeError> {
+        Ok(self.array::<1>()?[0])
+    }
+
+    fn number(&mut self) -> Result<u32, TreeError> {
+        Ok(u32::from_le_bytes(self.array()?))
+    }
+
+    fn bytes(&mut self) -> Result<&'a [u8], TreeError> {
+        let length = usize::try_from(self.number()?).map_err(|_| TreeError::Length)?;
+        self.take(length)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], TreeError> {
+        self.take(N)?.try_into().map_err(|_| TreeError::Length)
+    }
+
+    fn take(&mut self, length: usize) -> Result<&'a [u8], TreeError> {
+        let (taken, rest) = self.0.split_at_checked(length).ok_or(TreeError::Length)?;
+        self.0 = rest;
+        Ok(taken)
+    }
+}

@@ -1,0 +1,139 @@
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn directory(path: &str) -> Entry {
+    Entry { path: path.into(), node: Node::Directory { meta: ObjectMeta::root_owned(0o755), opaque: false } }
+}
+
+fn file(path: &str, contents: &[u8]) -> Entry {
+    let node = Node::File {
+        meta: ObjectMeta::root_owned(0o644),
+        size: contents.len() as u64,
+        digest: Digest::of(contents),
+    };
+    Entry { path: path.into(), node }
+}
+
+fn every_kind() -> Tree {
+    let mut capable = ObjectMeta { mode: 0o4755, uid: 1, gid: 2, xattrs: BTreeMap::new() };
+    capable.xattrs.insert(b"security.capability".to_vec(), vec![1, 0, 0, 2]);
+    let entry = |path: &[u8], node| Entry { path: path.to_vec(), node };
+    Tree::new(vec![
+        file("a/two", b"two"),
+        directory("a"),
+        directory(""),
+        entry(b"a/one", Node::File { meta: capable, size: 3, digest: Digest::of(b"one") }),
+        entry(b"a/three", Node::HardLink { target: b"a/one".to_vec() }),
+        entry(b"a-link", Node::Symlink { meta: ObjectMeta::root_owned(0o777), target: b"a/\xff".to_vec() }),
+        entry(b"opaque", Node::Directory { meta: ObjectMeta::root_owned(0o1777), opaque: true }),
+        entry(b"pipe\xfe", Node::Fifo { meta: ObjectMeta::root_owned(0o600) }),
+        entry(b"null", Node::Device { meta: ObjectMeta::root_owned(0o666), block: false, major: 1, minor: 3 }),
+        entry(b"sda", Node::Device { meta: ObjectMeta::root_owned(0o660), block: true, major: 8, minor: 0 }),
+        entry(b"gone", Node::Whiteout),
+    ])
+    .unwrap()
+}
+
+/// Changing this digest orphans every layer in every store: raise the format's version instead.
+#[test]
+fn the_digest_is_pinned() {
+    let encoded = every_kind().encode();
+    insta::assert_snapshot!(Digest::of(&encoded), @"");
+    let empty = Tree::new(vec![directory("")]).unwrap().encode();
+    insta::assert_snapshot!(Digest::of(&empty), @"");
+}
+
+#[test]
+fn every_kind_of_entry_survives_and_every_truncation_is_refused() {
+    let tree = every_kind();
+    let encoded = tree.encode();
+    assert_eq!(Tree::decode(&encoded).unwrap(), tree);
+    assert_eq!(tree.totals(), (2, 6));
+    for length in 0..encoded.len() {
+        // A cut between two entries leaves a valid shorter tree; its digest differs, which is how it is told apart.
+        if let Ok(shorter) = Tree::decode(&encoded[..length]) {
+            assert!(shorter.entries().len() < tree.entries().len());
+            assert_eq!(shorter.encode(), &encoded[..length]);
+        }
+    }
+}
+
+#[test]
+fn impossible_trees_are_refused() {
+    let with = |entry: Entry| Tree::new(vec![directory(""), directory("d"), entry]);
+    let deep = format!("d/{}", "x".repeat(256));
+    for path in ["/d", "d//x", "d/..", "./d", "d/", "d/\0", &deep] {
+        assert!(matches!(with(file(path, b"x")), Err(TreeError::Path(_))), "{path}");
+    }
+    assert!(matches!(with(directory("d")), Err(TreeError::Order(_))));
+    assert!(matches!(with(file("missing/x", b"x")), Err(TreeError::Orphan(_))));
+    assert!(matches!(Tree::new(vec![directory("d")]), Err(TreeError::Orphan(_))));
+    assert!(matches!(Tree::new(Vec::new()), Err(TreeError::Orphan(_))));
+    let link = Entry { path: b"x".to_vec(), node: Node::HardLink { target: b"../../etc/shadow".to_vec() } };
+    assert!(matches!(with(link), Err(TreeError::Link(_))));
+    let symlink = Node::Symlink { meta: ObjectMeta::root_owned(0o644), target: b"x".to_vec() };
+    assert!(matches!(with(Entry { path: b"x".to_vec(), node: symlink }), Err(TreeError::Value(_))));
+    assert_eq!(Tree::decode(b"LAMINA-TREE\x02"), Err(TreeError::Format));
+}
+
+fn any_meta() -> impl Strategy<Value = ObjectMeta> {
+    let xattrs = prop::collection::btree_map("user\\.[a-z]{1,8}", prop::collection::vec(any::<u8>(), 0..20), 0..3);
+    (0..0o10000_u32, any::<u32>(), any::<u32>(), xattrs).prop_map(|(mode, uid, gid, xattrs)| ObjectMeta {
+        mode,
+        uid,
+        gid,
+        xattrs: xattrs.into_iter().map(|(name, value)| (name.into_bytes(), value)).collect(),
+    })
+}
+
+fn any_node() -> impl Strategy<Value = Node> {
+    let target = prop::collection::vec(1..=u8::MAX, 1..30);
+    prop_oneof![
+        (any_meta(), any::<bool>()).prop_map(|(meta, opaque)| Node::Directory { meta, opaque }),
+        (any_meta(), any::<u64>(), any::<[u8; 32]>())
+            .prop_map(|(meta, size, digest)| Node::File { meta, size, digest: Digest::from_bytes(digest) }),
+        (any_meta(), target).prop_map(|(meta, target)| Node::Symlink {
+            meta: ObjectMeta { mode: 0o777, ..meta },
+            target
+        }),
+        any_meta().prop_map(|meta| Node::Fifo { meta }),
+        Just(Node::Whiteout),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn encoding_round_trips(nodes in prop::collection::btree_map(
+        prop::collection::vec(1..=u8::MAX, 1..12).prop_map(|name| {
+            name.into_iter().map(|byte| if byte == b'/' || byte == b'.' { b'_' } else { byte }).collect::<Vec<u8>>()
+        }),
+        any_node(),
+        0..20,
+    )) {
+        let mut entries = vec![directory("")];
+        entries.extend(nodes.into_iter().map(|(path, node)| Entry { path, node }));
+        let tree = Tree::new(entries).unwrap();
+        let encoded = tree.encode();
+        prop_assert_eq!(Tree::decode(&encoded).unwrap(), tree);
+    }
+
+    #[test]
+    fn what_decodes_is_canonical(position in 0_usize..600, value: u8) {
+        let mut encoded = every_kind().encode();
+        let position = position % encoded.len();
+        encoded[position] = value;
+        if let Ok(tree) = Tree::decode(&encoded) {
+            prop_assert_eq!(tree.encode(), encoded);
+        }
+    }
+
+    #[test]
+    fn rubbish_does_not_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        let mut with_magic = MAGIC.to_vec();
+        with_magic.extend(&bytes);
+        let _ = (Tree::decode(&bytes), Tree::decode(&with_magic));
+    }
+}

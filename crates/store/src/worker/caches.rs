@@ -1,0 +1,104 @@
+//! Package caches shared by steps.
+//!
+//! A step sees a cache as the lower directory of an overlay and writes to an upper of its own, so that what one step
+//! does is invisible to others until it is harvested: finished files, moved one by one, each atomically.
+
+use std::path::Path;
+
+use lamina_image::patterns::PatternMatcher;
+use rustix::fs::FileType;
+
+use super::WorkerContext;
+use super::disk::{self, Result, join};
+use crate::engine::check_name;
+use crate::{CacheFilter, Harvest, JobError};
+
+/// Where a step's writes to a cache go, relative to the content directory.
+pub(crate) fn upper_paths(work_id: &str, cache: &str) -> (String, String) {
+    let directory = format!("work/{work_id}/cache-{cache}");
+    (format!("{directory}/upper"), format!("{directory}/work"))
+}
+
+/// Makes the directories of [`upper_paths`]. The upper takes the cache's own mode and owner, as it hides them.
+pub(super) fn new_upper(context: &WorkerContext, work_id: &str, cache: &str) -> Result<()> {
+    let shared = disk::stat(&context.cache(cache)?)?;
+    let (upper, work) = upper_paths(work_id, cache);
+    let upper = context.content().join(upper);
+    disk::make_directory(upper.parent().unwrap_or(context.content()), 0o755)?;
+    disk::make_directory(&upper, shared.st_mode & 0o7777)?;
+    disk::change_owner(&upper, &disk::meta(&shared))?;
+    disk::make_directory(&context.content().join(work), 0o755)
+}
+
+/// Moves files and links that the filter takes from a step's cache upper into the cache.
+pub(super) fn harvest(context: &WorkerContext, work_id: &str, cache: &str, filter: &CacheFilter) -> Result<Harvest> {
+    check_name(cache)?;
+    let filter = Filter::new(filter)?;
+    let upper = context.content().join(upper_paths(work_id, cache).0);
+    let mut harvest = Harvest::default();
+    harvest_directory(&upper, &context.cache(cache)?, "", &filter, &mut harvest)?;
+    Ok(harvest)
+}
+
+struct Filter {
+    include: Option<PatternMatcher>,
+    exclude: PatternMatcher,
+}
+
+impl Filter {
+    fn new(filter: &CacheFilter) -> Result<Self> {
+        let compile = |patterns: &[String]| {
+            PatternMatcher::new(patterns).map_err(|error| JobError::new(JobError::STORE, error.to_string()))
+        };
+        let include = if filter.include.is_empty() { None } else { Some(compile(&filter.include)?) };
+        Ok(Self { include, exclude: compile(&filter.exclude)? })
+    }
+
+    fn takes(&self, path: &str) -> bool {
+        self.include.as_ref().is_none_or(|include| include.matches(path)) && !self.exclude.matches(path)
+    }
+}
+
+fn harvest_directory(from: &Path, to: &Path, relative: &str, filter: &Filter, harvest: &mut Harvest) -> Result<()> {
+    for (name, _) in disk::list(from)? {
+        let path = join(from, &name);
+        let stat = disk::stat(&path)?;
+        let text = String::from_utf8_lossy(&name);
+        let relative = if relative.is_empty() { text.into_owned() } else { format!("{relative}/{text}") };
+        match disk::file_type(&stat) {
+            FileType::Directory => harvest_directory(&path, &join(to, &name), &relative, filter, harvest)?,
+            FileType::RegularFile | FileType::Symlink if filter.takes(&relative) => {
+                if make_parents(from, to)? && move_file(&path, &join(to, &name))? {
+                    harvest.files += 1;
+                    harvest.bytes += disk::size(&stat);
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Makes the directory `to` like `from`, and its parents alike; false when something else is in the way.
+fn make_parents(from: &Path, to: &Path) -> Result<bool> {
+    if let Some(stat) = disk::try_stat(to)? {
+        return Ok(disk::file_type(&stat) == FileType::Directory);
+    }
+    let (Some(from_parent), Some(to_parent)) = (from.parent(), to.parent()) else { return Ok(false) };
+    if !make_parents(from_parent, to_parent)? {
+        return Ok(false);
+    }
+    let meta = disk::meta(&disk::stat(from)?);
+    disk::make_directory(to, meta.mode)?;
+    disk::change_owner(to, &meta)?;
+    Ok(true)
+}
+
+/// Moves a file over whatever file is there; false when a directory is in the way.
+fn move_file(from: &Path, to: &Path) -> Result<bool> {
+    match rustix::fs::rename(from, to) {
+        Ok(()) => Ok(true),
+        Err(rustix::io::Errno::ISDIR) => Ok(false),
+        Err(errno) => Err(JobError::file("renaming to", to)(errno)),
+    }
+}

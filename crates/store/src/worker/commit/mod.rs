@@ -1,0 +1,63 @@
+//! Turning a step's upper directory into a layer.
+//!
+//! The upper itself becomes the view: nothing is copied. In order:
+//!
+//! 1. *scan*: what is there, without what the rules leave out;
+//! 2. *digest*: normalise and hash the files in parallel, strip the overlay's marks;
+//! 3. encode the diff tree, whose digest names the layer;
+//! 4. *share*: replace files that the store already has by links to their objects;
+//! 5. one `syncfs`: from here on the bytes are on the disk;
+//! 6. link new files into the objects, rename tree and upper to their published names, sync these directories.
+//!
+//! Whatever happens before the last step leaves only the step's work directory, which is swept.
+
+mod bytecode;
+mod digest;
+mod rules;
+mod scan;
+mod share;
+
+use lamina_image::Digest;
+
+use super::disk::{self, Result};
+use super::removal::remove_all;
+use super::{WorkerContext, view};
+use crate::tree::{Entry, Tree};
+use crate::{CommitRules, Committed, JobError};
+
+/// Commits the upper of the work `id`.
+pub(super) fn commit(context: &WorkerContext, id: &str, rules: &CommitRules) -> Result<Committed> {
+    let upper = context.upper(id);
+    let links = context.links(id);
+    if rules.package_step {
+        rules::normalise_shadow(&upper)?;
+    }
+    let found = scan::scan(&upper, rules)?;
+    let nodes = digest::nodes(context, &upper, &found, &links)?;
+    let entries = found.iter().zip(nodes).map(|(found, node)| Entry { path: found.path.clone(), node });
+    let tree = Tree::new(entries.collect()).map_err(|error| JobError::new(JobError::STORE, error.to_string()))?;
+    let encoded = tree.encode();
+    let digest = Digest::of(&encoded);
+    let bytes_new = if is_published(context, &digest)? {
+        // Another run of the same step, or another step with the same result.
+        remove_all(&upper)?;
+        0
+    } else {
+        let mut sharing = share::Sharing::new(context, &upper, &found, &tree);
+        sharing.share()?;
+        let tree_file = context.temporary_path();
+        view::write_tree(&encoded, &tree_file)?;
+        context.objects.sync(true)?;
+        sharing.publish_objects()?;
+        view::publish_both(context, &digest, &tree_file, &upper)?;
+        sharing.bytes_new()
+    };
+    context.forget(id);
+    let (files, bytes) = tree.totals();
+    Ok(Committed { digest, files, bytes, bytes_new })
+}
+
+fn is_published(context: &WorkerContext, digest: &Digest) -> Result<bool> {
+    let view = disk::try_stat(&view::view_path(context, digest))?;
+    Ok(view.is_some() && disk::try_stat(&view::tree_path(context, digest))?.is_some())
+}

@@ -1,0 +1,273 @@
+//! What requests and jobs work with.
+
+use std::collections::HashMap;
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use lamina_image::Digest;
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, Stat};
+use rustix::io::Errno;
+
+use super::disk::{self, Result};
+use super::objects::{Objects, set_identity};
+use super::removal::remove_all;
+use crate::engine::check_name;
+use crate::tree::is_copied;
+use crate::{JobError, ObjectMeta, ObjectName};
+
+/// What jobs work with: the content directory, objects, and the uppers of steps.
+#[derive(Debug)]
+pub struct WorkerContext {
+    content: PathBuf,
+    /// Where unfinished things of this process are.
+    temporary: PathBuf,
+    counter: AtomicU64,
+    pub(super) objects: Objects,
+    /// For every work: the inodes that are known objects.
+    links: Mutex<HashMap<String, HashMap<u64, Linked>>>,
+    /// Held for their locks only.
+    _leases: Vec<OwnedFd>,
+}
+
+/// A file in an upper whose digest is known.
+#[derive(Debug, Clone)]
+pub(super) struct Linked {
+    pub(super) digest: Digest,
+    pub(super) meta: ObjectMeta,
+    size: u64,
+    modified: (i64, u64),
+}
+
+impl WorkerContext {
+    /// Prepares the content directory.
+    pub(super) fn new(content: &Path, session: &str, leases: Vec<OwnedFd>) -> Result<Self> {
+        for directory in ["trees", "views", "work", "caches", "wheels"] {
+            disk::make_directory(&content.join(directory), 0o755)?;
+        }
+        let temporary = content.join("work").join(format!("{session}-temporary"));
+        disk::make_directory(&temporary, 0o700)?;
+        Ok(Self {
+            content: content.to_owned(),
+            temporary,
+            counter: AtomicU64::new(0),
+            objects: Objects::open(content)?,
+            links: Mutex::default(),
+            _leases: leases,
+        })
+    }
+
+    /// The content directory.
+    #[must_use]
+    pub fn content(&self) -> &Path {
+        &self.content
+    }
+
+    /// Everything of a step.
+    pub(super) fn work(&self, work_id: &str) -> PathBuf {
+        self.content.join("work").join(work_id)
+    }
+
+    /// The upper directory of a step.
+    #[must_use]
+    pub fn upper(&self, work_id: &str) -> PathBuf {
+        self.work(work_id).join("upper")
+    }
+
+    /// A package cache; made if missing.
+    ///
+    /// # Errors
+    /// When it cannot be made or the name is no file name.
+    pub fn cache(&self, name: &str) -> Result<PathBuf> {
+        check_name(name)?;
+        let path = self.content.join("caches").join(name);
+        disk::make_directory(&path, 0o755)?;
+        Ok(path)
+    }
+
+    /// A new name for an unfinished file or directory, on the same filesystem; what is still there when the process
+    /// ends is removed.
+    #[must_use]
+    pub fn temporary_path(&self) -> PathBuf {
+        self.temporary.join(self.counter.fetch_add(1, Ordering::Relaxed).to_string())
+    }
+
+    /// Removes a file or a directory with all that it holds, however deep; that nothing is there is fine.
+    ///
+    /// # Errors
+    /// When something cannot be removed.
+    pub fn remove(&self, path: &Path) -> Result<()> {
+        remove_all(path)
+    }
+
+    /// Stores bytes as an object.
+    ///
+    /// # Errors
+    /// When they cannot be written.
+    pub fn put_bytes(&self, bytes: &[u8], meta: &ObjectMeta) -> Result<Digest> {
+        Ok(self.objects.put_bytes(bytes, meta, &self.temporary_path())?.digest)
+    }
+
+    /// Stores what a reader gives as an object; answers its digest and length.
+    ///
+    /// # Errors
+    /// When it cannot be read or written.
+    pub fn put_reader(&self, reader: &mut dyn Read, meta: &ObjectMeta) -> Result<(Digest, u64)> {
+        let (stored, size) = self.objects.put(reader, meta, &self.temporary_path())?;
+        Ok((stored.digest, size))
+    }
+
+    /// Whether the object is in the store.
+    #[must_use]
+    pub fn has_object(&self, digest: &Digest, meta: &ObjectMeta) -> bool {
+        is_empty(digest) || matches!(self.objects.find(&ObjectName::new(*digest, meta), meta, None), Ok(Some(_)))
+    }
+
+    /// Opens an object for reading.
+    ///
+    /// # Errors
+    /// When it is not in the store.
+    pub fn open_object(&self, digest: &Digest, meta: &ObjectMeta) -> Result<std::fs::File> {
+        disk::open(&self.objects.path(&ObjectName::new(*digest, meta)))
+    }
+
+    /// Puts an object into a step's upper at `path` (absolute in the image; missing parents are made with mode 0755)
+    /// and remembers its digest, so that the commit need not hash it again. An existing file is replaced. No process
+    /// may write to the upper afterwards: it would write to the object.
+    ///
+    /// # Errors
+    /// When the object is not in the store, or a parent is a symbolic link or no directory.
+    pub fn link_object(&self, digest: &Digest, meta: &ObjectMeta, work_id: &str, path: &Path) -> Result<()> {
+        let relative = path.strip_prefix("/").unwrap_or(path);
+        let name = relative.file_name().ok_or_else(|| no_file(path))?;
+        let parent = self.open_parent(&self.upper(work_id), relative.parent().unwrap_or(Path::new("")))?;
+        let object = ObjectName::new(*digest, meta);
+        let size = match self.objects.find(&object, meta, None)? {
+            _ if is_empty(digest) => 0,
+            Some(stat) => disk::size(&stat),
+            None => return Err(JobError::new(JobError::STORE, format!("the object `{object}` is not in the store"))),
+        };
+        self.place(&object, meta, relative, size, &|from| link_into(&parent, from, Path::new(name)))?;
+        let stat = rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(JobError::file("reading the status of", path))?;
+        let linked =
+            Linked { digest: *digest, meta: meta.clone(), size, modified: (stat.st_mtime, stat.st_mtime_nsec) };
+        let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        links.entry(work_id.to_owned()).or_default().insert(stat.st_ino, linked);
+        Ok(())
+    }
+
+    /// Makes everything stored so far durable. Call it before publishing something that refers to objects.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn sync(&self) -> Result<()> {
+        self.objects.sync(false)
+    }
+
+    /// Brings an object to its place by `link`, or a copy of it where links are not wanted or used up.
+    pub(super) fn place(
+        &self,
+        object: &ObjectName,
+        meta: &ObjectMeta,
+        relative: &Path,
+        size: u64,
+        link: &dyn Fn(&Path) -> std::result::Result<(), Errno>,
+    ) -> Result<()> {
+        let path = self.objects.path(object);
+        if !is_copied(relative.as_os_str().as_bytes(), size) {
+            match link(&path) {
+                Err(Errno::MLINK) => {}
+                other => return other.map_err(JobError::file("linking to", relative)),
+            }
+        }
+        let temporary = self.temporary_path();
+        let placed = copy(&path, size, &temporary)
+            .and_then(|()| set_identity(&temporary, meta))
+            .and_then(|()| disk::set_layer_time(&temporary))
+            .and_then(|()| link(&temporary).map_err(JobError::file("linking to", relative)));
+        disk::unlink(&temporary)?;
+        placed
+    }
+
+    /// What is known about the files of a work, by inode.
+    pub(super) fn links(&self, work_id: &str) -> HashMap<u64, Linked> {
+        self.links.lock().unwrap_or_else(PoisonError::into_inner).get(work_id).cloned().unwrap_or_default()
+    }
+
+    /// Forgets a work.
+    pub(super) fn forget(&self, work_id: &str) {
+        self.links.lock().unwrap_or_else(PoisonError::into_inner).remove(work_id);
+    }
+
+    /// Opens a directory below `upper` without following links, making what is missing.
+    fn open_parent(&self, upper: &Path, relative: &Path) -> Result<OwnedFd> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let top = rustix::fs::openat(CWD, upper, flags, Mode::empty()).map_err(JobError::file("opening", upper))?;
+        if relative.as_os_str().is_empty() {
+            return Ok(top);
+        }
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+        let full = upper.join(relative);
+        match rustix::fs::openat2(&top, relative, flags, Mode::empty(), resolve) {
+            Ok(directory) => return Ok(directory),
+            Err(Errno::NOENT) => {}
+            Err(errno) => return Err(JobError::file("opening", &full)(errno)),
+        }
+        let parent = self.open_parent(upper, relative.parent().unwrap_or(Path::new("")))?;
+        let name = relative.file_name().ok_or_else(|| no_file(relative))?;
+        match rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o755)) {
+            Ok(()) => rustix::fs::chmodat(&parent, name, Mode::from_raw_mode(0o755), AtFlags::empty())
+                .map_err(JobError::file("changing the mode of", &full))?,
+            Err(Errno::EXIST) => {}
+            Err(errno) => return Err(JobError::file("creating the directory", &full)(errno)),
+        }
+        rustix::fs::openat2(&top, relative, flags, Mode::empty(), resolve).map_err(JobError::file("opening", &full))
+    }
+}
+
+impl Drop for WorkerContext {
+    fn drop(&mut self) {
+        // What cannot be removed now is swept by the next process that opens the store.
+        let _ = remove_all(&self.temporary);
+    }
+}
+
+impl Linked {
+    /// Whether the file still is the object it was linked from.
+    pub(super) fn is_untouched(&self, stat: &Stat, meta: &ObjectMeta) -> bool {
+        disk::size(stat) == self.size
+            && *meta == self.meta
+            && (disk::has_layer_time(stat) || (stat.st_mtime, stat.st_mtime_nsec) == self.modified)
+    }
+}
+
+/// Links `from` into an open directory in the place of whatever file is there.
+fn link_into(directory: &OwnedFd, from: &Path, name: &Path) -> std::result::Result<(), Errno> {
+    let link = || rustix::fs::linkat(CWD, from, directory, name, AtFlags::empty());
+    match link() {
+        Err(Errno::EXIST) => rustix::fs::unlinkat(directory, name, AtFlags::empty()).and_then(|()| link()),
+        other => other,
+    }
+}
+
+/// Copies an object; there is none for empty files.
+fn copy(object: &Path, size: u64, to: &Path) -> Result<()> {
+    let mut file = disk::create(to)?;
+    if size > 0 {
+        std::io::copy(&mut disk::open(object)?, &mut file).map_err(JobError::file("writing", to))?;
+    }
+    Ok(())
+}
+
+/// Whether this is the digest of no bytes, for which no object is kept.
+fn is_empty(digest: &Digest) -> bool {
+    *digest == Digest::of(b"")
+}
+
+fn no_file(path: &Path) -> JobError {
+    JobError::new(JobError::STORE, format!("`{}` names no file", path.display()))
+}

@@ -1,0 +1,181 @@
+//! System calls on layer content, with errors that say what was done to which file.
+//!
+//! Nothing here follows a symbolic link in the last part of a path. Callers walk: they have seen every earlier part to
+//! be a directory, in a tree that nobody else changes.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, RenameFlags, Stat, Timespec, Timestamps, Uid};
+use rustix::io::Errno;
+
+use crate::{JobError, LAYER_MTIME, ObjectMeta};
+
+pub(super) type Result<T> = std::result::Result<T, JobError>;
+
+/// `directory/path` for a path that is bytes.
+pub(super) fn join(directory: &Path, path: &[u8]) -> PathBuf {
+    if path.is_empty() { directory.to_owned() } else { directory.join(OsStr::from_bytes(path)) }
+}
+
+pub(super) fn stat(path: &Path) -> Result<Stat> {
+    rustix::fs::lstat(path).map_err(JobError::file("reading the status of", path))
+}
+
+/// The status, or `None` when nothing is there.
+pub(super) fn try_stat(path: &Path) -> Result<Option<Stat>> {
+    match rustix::fs::lstat(path) {
+        Ok(stat) => Ok(Some(stat)),
+        Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+        Err(errno) => Err(JobError::file("reading the status of", path)(errno)),
+    }
+}
+
+pub(super) fn file_type(stat: &Stat) -> FileType {
+    FileType::from_raw_mode(stat.st_mode)
+}
+
+/// Permission bits, owner and group; the attributes are read separately.
+pub(super) fn meta(stat: &Stat) -> ObjectMeta {
+    ObjectMeta { mode: stat.st_mode & 0o7777, uid: stat.st_uid, gid: stat.st_gid, ..ObjectMeta::default() }
+}
+
+/// The size, which the kernel reports as a signed number.
+pub(super) fn size(stat: &Stat) -> u64 {
+    u64::try_from(stat.st_size).unwrap_or_default()
+}
+
+/// Opens for reading. Never blocks on a pipe and never takes a terminal.
+pub(super) fn open(path: &Path) -> Result<File> {
+    open_with(path, OFlags::RDONLY)
+}
+
+pub(super) fn open_directory(path: &Path) -> Result<File> {
+    open_with(path, OFlags::RDONLY | OFlags::DIRECTORY)
+}
+
+pub(super) fn open_with(path: &Path, flags: OFlags) -> Result<File> {
+    let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    rustix::fs::open(path, flags, Mode::empty()).map(File::from).map_err(JobError::file("opening", path))
+}
+
+/// Makes a new file that only the worker can use.
+pub(super) fn create(path: &Path) -> Result<File> {
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR).map(File::from).map_err(JobError::file("creating", path))
+}
+
+/// Names in a directory with their types as far as the filesystem tells, in no order.
+pub(super) fn list(path: &Path) -> Result<Vec<(Vec<u8>, FileType)>> {
+    let directory = open_directory(path)?;
+    let entries = rustix::fs::Dir::read_from(&directory).map_err(JobError::file("listing", path))?;
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(JobError::file("listing", path))?;
+        let name = entry.file_name().to_bytes();
+        if name != b"." && name != b".." {
+            names.push((name.to_vec(), entry.file_type()));
+        }
+    }
+    Ok(names)
+}
+
+/// Makes a directory with exactly this mode; an existing one is left as it is.
+pub(super) fn make_directory(path: &Path, mode: u32) -> Result<()> {
+    match rustix::fs::mkdir(path, Mode::from_raw_mode(mode)) {
+        Ok(()) => change_mode(path, mode),
+        Err(Errno::EXIST) => Ok(()),
+        Err(errno) => Err(JobError::file("creating the directory", path)(errno)),
+    }
+}
+
+/// Sets permission bits of something that is no symbolic link.
+pub(super) fn change_mode(path: &Path, mode: u32) -> Result<()> {
+    rustix::fs::chmodat(CWD, path, Mode::from_raw_mode(mode), AtFlags::empty())
+        .map_err(JobError::file("changing the mode of", path))
+}
+
+/// Sets the owner if it is not the wanted one already.
+pub(super) fn change_owner(path: &Path, meta: &ObjectMeta) -> Result<()> {
+    let stat = stat(path)?;
+    if (stat.st_uid, stat.st_gid) == (meta.uid, meta.gid) {
+        return Ok(());
+    }
+    let owner = (Some(Uid::from_raw(meta.uid)), Some(Gid::from_raw(meta.gid)));
+    rustix::fs::chownat(CWD, path, owner.0, owner.1, AtFlags::SYMLINK_NOFOLLOW)
+        .map_err(JobError::file("changing the owner of", path))
+}
+
+pub(super) fn hard_link(from: &Path, to: &Path) -> std::result::Result<(), Errno> {
+    rustix::fs::linkat(CWD, from, CWD, to, AtFlags::empty())
+}
+
+pub(super) fn rename(from: &Path, to: &Path) -> Result<()> {
+    rustix::fs::rename(from, to).map_err(JobError::file("renaming to", to))
+}
+
+/// Renames a file unless `to` exists; false when it does.
+pub(super) fn rename_new(from: &Path, to: &Path) -> Result<bool> {
+    let renamed = match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        // The filesystem cannot do it in one step; links are as atomic.
+        Err(Errno::INVAL | Errno::NOSYS) => hard_link(from, to).and_then(|()| rustix::fs::unlink(from)),
+        other => other,
+    };
+    match renamed {
+        Ok(()) => Ok(true),
+        Err(Errno::EXIST) => Ok(false),
+        Err(errno) => Err(JobError::file("renaming to", to)(errno)),
+    }
+}
+
+/// Renames a directory unless something is there already; false then.
+pub(super) fn rename_directory(from: &Path, to: &Path) -> Result<bool> {
+    match rustix::fs::rename(from, to) {
+        Ok(()) => Ok(true),
+        Err(Errno::EXIST | Errno::NOTEMPTY) => Ok(false),
+        Err(errno) => Err(JobError::file("renaming to", to)(errno)),
+    }
+}
+
+/// Removes something that is no directory; that nothing is there is fine.
+pub(super) fn unlink(path: &Path) -> Result<()> {
+    match rustix::fs::unlink(path) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(errno) => Err(JobError::file("removing", path)(errno)),
+    }
+}
+
+/// The times of everything in a layer.
+fn layer_times() -> Timestamps {
+    let time = Timespec { tv_sec: LAYER_MTIME, tv_nsec: 0 };
+    Timestamps { last_access: time, last_modification: time }
+}
+
+/// Gives a path the layer time; symbolic links themselves, not what they point to.
+pub(super) fn set_layer_time(path: &Path) -> Result<()> {
+    rustix::fs::utimensat(CWD, path, &layer_times(), AtFlags::SYMLINK_NOFOLLOW)
+        .map_err(JobError::file("setting the time of", path))
+}
+
+/// Gives an open file the layer time.
+pub(super) fn set_file_layer_time(file: impl AsFd, path: &Path) -> Result<()> {
+    rustix::fs::futimens(file, &layer_times()).map_err(JobError::file("setting the time of", path))
+}
+
+/// Whether the modification time is the layer time, to the nanosecond.
+pub(super) fn has_layer_time(stat: &Stat) -> bool {
+    stat.st_mtime == LAYER_MTIME && stat.st_mtime_nsec == 0
+}
+
+/// Makes the entries of a directory durable.
+pub(super) fn sync_directory(path: &Path) -> Result<()> {
+    rustix::fs::fsync(open_directory(path)?).map_err(JobError::file("syncing", path))
+}
+
+/// Makes everything on the filesystem of `path` durable.
+pub(super) fn sync_filesystem(path: &Path) -> Result<()> {
+    rustix::fs::syncfs(open_directory(path)?).map_err(JobError::file("syncing", path))
+}

@@ -1,0 +1,70 @@
+//! The extension point for work on layer content that other crates bring.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::os::fd::OwnedFd;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::WorkerContext;
+use crate::JobError;
+
+/// Work on layer content that other crates register; it runs inside the store's user namespace.
+pub trait Job: Serialize + DeserializeOwned {
+    /// Name of the job, unique among the registered ones.
+    const NAME: &'static str;
+    /// What it answers.
+    type Output: Serialize + DeserializeOwned;
+
+    /// Does the work.
+    ///
+    /// # Errors
+    /// Whatever went wrong, as data.
+    fn run(self, context: &WorkerContext, fds: Vec<OwnedFd>) -> Result<Self::Output, JobError>;
+}
+
+type Runner = Box<dyn Fn(Value, &WorkerContext, Vec<OwnedFd>) -> Result<Value, JobError> + Send + Sync>;
+
+/// The registered jobs.
+#[derive(Default)]
+pub struct JobTable {
+    runners: HashMap<&'static str, Runner>,
+}
+
+impl JobTable {
+    /// A table without jobs.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a job.
+    #[must_use]
+    pub fn register<J: Job>(mut self) -> Self {
+        let run = |job: Value, context: &WorkerContext, fds: Vec<OwnedFd>| {
+            let job: J = serde_json::from_value(job).map_err(|error| malformed(J::NAME, &error))?;
+            let output = job.run(context, fds)?;
+            serde_json::to_value(output).map_err(|error| malformed(J::NAME, &error))
+        };
+        self.runners.insert(J::NAME, Box::new(run));
+        self
+    }
+
+    /// Runs the job with this name.
+    pub(super) fn run(&self, name: &str, job: Value, context: &WorkerContext, fds: Vec<OwnedFd>) -> Result<Value, JobError> {
+        let unknown = || JobError::new(JobError::STORE, format!("the store worker knows no job `{name}`"));
+        self.runners.get(name).ok_or_else(unknown)?(job, context, fds)
+    }
+}
+
+impl fmt::Debug for JobTable {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_set().entries(self.runners.keys()).finish()
+    }
+}
+
+fn malformed(name: &str, error: &serde_json::Error) -> JobError {
+    JobError::new(JobError::STORE, format!("the job `{name}` could not be transferred: {error}"))
+}

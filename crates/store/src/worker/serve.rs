@@ -1,0 +1,128 @@
+//! Receiving requests and answering them.
+
+use std::any::Any;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+use lamina_wire::{Frame, Receiver, Sender};
+use serde::Serialize;
+use serde_json::Value;
+
+use super::disk::{self, Result};
+use super::removal::remove_all;
+use super::{JobTable, WorkerContext, caches, commit, ingest, verify, view};
+use crate::JobError;
+use crate::protocol::{Answer, Envelope, Request};
+
+/// Serves requests until the engine closes its end and the last request is finished.
+pub fn worker_main(socket: UnixStream, content: &Path, jobs: JobTable) {
+    let Ok(sending) = socket.try_clone() else { return };
+    let sender = Sender::new(sending);
+    let mut receiver = Receiver::new(socket);
+    let Some((context, id)) = start(&mut receiver, &sender, content) else { return };
+    answer(&sender, id, Ok(Value::Null));
+    std::thread::scope(|scope| {
+        // Whatever ends the connection, the engine is gone or confused; requests that run are finished either way.
+        while let Ok(Some(frame)) = receiver.receive() {
+            let (context, sender, jobs) = (&context, &sender, &jobs);
+            scope.spawn(move || serve(frame, context, sender, jobs));
+        }
+    });
+}
+
+/// The first request.
+fn start(receiver: &mut Receiver, sender: &Sender, content: &Path) -> Option<(WorkerContext, u64)> {
+    let frame = receiver.receive().ok().flatten()?;
+    let Envelope { id, body } = serde_json::from_slice(&frame.control).ok()?;
+    let started = match body {
+        Request::Start { session, leftovers } => WorkerContext::new(content, &session, frame.fds).inspect(|context| {
+            for name in leftovers {
+                // What cannot be removed stays in nobody's way, and the next start tries again.
+                let _ = remove_all(&context.work(&name));
+            }
+        }),
+        _ => Err(JobError::new(JobError::STORE, "the first request has to start the session")),
+    };
+    match started {
+        Ok(context) => Some((context, id)),
+        Err(error) => {
+            answer(sender, id, Err(error));
+            None
+        }
+    }
+}
+
+fn serve(frame: Frame, context: &WorkerContext, sender: &Sender, jobs: &JobTable) {
+    let Ok(Envelope { id, body }) = serde_json::from_slice::<Envelope<Request>>(&frame.control) else {
+        // An engine of another version; without a number there is nobody to tell.
+        sender.shutdown();
+        return;
+    };
+    let handled = catch_unwind(AssertUnwindSafe(|| handle(body, frame, context, jobs)));
+    answer(sender, id, handled.unwrap_or_else(|panic| Err(panicked(panic.as_ref()))));
+}
+
+fn answer(sender: &Sender, id: u64, body: Answer) {
+    // An engine that is gone needs no answer.
+    if let Ok(control) = serde_json::to_vec(&Envelope { id, body }) {
+        let _ = sender.send(&control, &[], &[]);
+    }
+}
+
+fn handle(request: Request, frame: Frame, context: &WorkerContext, jobs: &JobTable) -> Answer {
+    match request {
+        Request::Start { .. } => Err(JobError::new(JobError::STORE, "the session is started already")),
+        Request::Job { name, job } => jobs.run(&name, job, context, frame.fds),
+        Request::NewWork { id } => value(new_work(context, &id)?),
+        Request::NewCacheUpper { id, cache } => value(caches::new_upper(context, &id, &cache)?),
+        Request::Discard { id } => {
+            context.forget(&id);
+            value(remove_all(&context.work(&id))?)
+        }
+        Request::Commit { id, rules } => value(commit::commit(context, &id, &rules)?),
+        Request::Cache { cache } => value(context.cache(&cache).map(drop)?),
+        Request::Harvest { id, cache, filter } => value(caches::harvest(context, &id, &cache, &filter)?),
+        Request::Ingest { modes } => value(ingest::ingest(context, files(frame.fds), &modes)?),
+        Request::Publish => value(view::publish(context, &payload(frame)?)?),
+        Request::Verify { digest } => value(verify::verify(context, &digest)?),
+        Request::Remove => value(remove_content(context.content())?),
+    }
+}
+
+fn value(output: impl Serialize) -> Answer {
+    serde_json::to_value(output).map_err(|error| JobError::new(JobError::STORE, error.to_string()))
+}
+
+fn files(fds: Vec<OwnedFd>) -> Vec<std::fs::File> {
+    fds.into_iter().map(std::fs::File::from).collect()
+}
+
+fn payload(frame: Frame) -> Result<Vec<u8>> {
+    frame.payload.into_bytes().map_err(|error| JobError::new(JobError::STORE, error.to_string()))
+}
+
+fn new_work(context: &WorkerContext, id: &str) -> Result<()> {
+    disk::make_directory(&context.work(id), 0o755)?;
+    disk::make_directory(&context.upper(id), 0o755)?;
+    disk::make_directory(&context.work(id).join("work"), 0o755)
+}
+
+/// Removes what is below the content directory, which itself belongs to the engine.
+fn remove_content(content: &Path) -> Result<()> {
+    for (name, _) in disk::list(content)? {
+        remove_all(&disk::join(content, &name))?;
+    }
+    Ok(())
+}
+
+/// A panic as an error: the engine must not wait for an answer that never comes.
+fn panicked(panic: &(dyn Any + Send)) -> JobError {
+    let message = panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("no message");
+    JobError::new(JobError::STORE, format!("the store worker hit a fault in itself: {message}"))
+}
