@@ -198,6 +198,7 @@ fn unpack_all(
     let missing = files.iter().filter(|file| !downloads.join(&file.sha256).exists());
     let total: u64 = missing.filter_map(|file| file.size).sum();
     let unpacked = Mutex::new(Vec::with_capacity(packages.len()));
+    tools.report(if total == 0 { "unpacking" } else { "downloading" }, 0, total);
     let progress = |done| tools.report("downloading", done, total);
     let arrived = |index: usize, path: PathBuf| {
         let package = packages[index];

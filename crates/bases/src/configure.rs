@@ -23,9 +23,18 @@ pub(crate) struct Python {
 }
 
 /// Standard output carries the facts alone; what the scripts say goes where errors go.
-const CONFIGURE: &str = "set -e
+const BEGIN: &str = "set -e
 exec 3>&1 >&2
-dpkg --configure -a
+";
+/// Compiles the modules of packages while these are configured. One process, so that the result does not depend on how
+/// work was shared; one that cannot be compiled (some are for other versions) is left alone, as the packages' scripts do.
+const COMPILE: &str = r"cd /var/lib/dpkg/info
+grep -l py3compile ./*.postinst | sed 's/postinst$/list/' | xargs cat | grep '\.py$' | sort -u |
+    python3 -I -S -m compileall -q -i - >/dev/null 2>&1 &
+cd /
+";
+const CONFIGURE: &str = "dpkg --configure -a
+wait
 ";
 /// Where `pip` installs is the first site directory, on Debian's Pythons and on standalone ones.
 const FACTS: &str = r#"python3 -I -B -c 'import json, platform, site, sys
@@ -84,11 +93,10 @@ pub(crate) fn configure(
 }
 
 fn spec(plan: &DebianPlan, work: &Work) -> SandboxSpec {
-    let mut script = String::from(CONFIGURE);
-    if let PythonSource::Standalone(_) = plan.python {
-        script += standalone::COMPILE;
-    }
-    script += FACTS;
+    let script = match plan.python {
+        PythonSource::Debian => [BEGIN, COMPILE, CONFIGURE, FACTS].concat(),
+        PythonSource::Standalone(_) => [BEGIN, CONFIGURE, standalone::COMPILE, FACTS].concat(),
+    };
     let variables = [
         ("PATH", SEARCH_PATH),
         ("HOME", "/root"),

@@ -13,11 +13,16 @@ use super::tree::{Attributes, Tree};
 use super::unpack::Unpacked;
 
 /// Directories that packages and `dpkg` rely on.
-const DIRECTORIES: [&str; 9] = [
+const DIRECTORIES: [&str; 13] = [
     "usr/bin",
     "usr/sbin",
     "usr/lib",
     "usr/local/bin",
+    // Left empty, but some packages make links in there without asking.
+    "usr/share/man/man1",
+    "usr/share/man/man5",
+    "usr/share/man/man7",
+    "usr/share/man/man8",
     "etc/dpkg/dpkg.cfg.d",
     "var/lib/dpkg/info",
     "var/lib/dpkg/updates",
@@ -34,9 +39,18 @@ const LINKS: [(&str, &str); 5] = [
     ("usr/bin/awk", "mawk"),
 ];
 
-/// Forbids starting services while packages are configured.
-pub(crate) const POLICY: &str = "usr/sbin/policy-rc.d";
-const POLICY_SCRIPT: &str = "#!/bin/sh\n# There is no init system here.\nexit 101\n";
+/// Programs that are only there while packages are configured. Those in `/usr/local/sbin` are found first.
+pub(crate) const HELPERS: [(&str, &str); 3] = [
+    // Forbids starting services: there is no init system.
+    ("usr/sbin/policy-rc.d", "#!/bin/sh\nexit 101\n"),
+    // Modules of packages are compiled all at once, meanwhile, instead of package by package.
+    ("usr/local/sbin/py3compile", "#!/bin/sh\nexit 0\n"),
+    // The certificates' trigger would do once more, for a second, what their configuration has just done.
+    (
+        "usr/local/sbin/dpkg-trigger",
+        "#!/bin/sh\ncase \"$*\" in *update-ca-certificates) exit 0;; esac\nexec /usr/bin/dpkg-trigger \"$@\"\n",
+    ),
+];
 
 /// Accounts, and the lists that `base-passwd` makes them from.
 const ACCOUNTS: [(&str, &str); 2] = [
@@ -96,10 +110,12 @@ impl Job for Register {
         write("var/lib/dpkg/status", &(status.join("\n") + "\n"))?;
         write("var/lib/dpkg/available", "")?;
         write("var/lib/dpkg/info/format", "1\n")?;
-        for (name, text) in triggers(&self.packages) {
-            write(&format!("var/lib/dpkg/triggers/{name}"), &text)?;
+        for (path, text) in triggers(&self.packages) {
+            write(&path, &text)?;
         }
-        tree.write(Path::new(POLICY), Attributes::root(0o755), &mut POLICY_SCRIPT.as_bytes())?;
+        for (path, script) in HELPERS {
+            tree.write(Path::new(path), Attributes::root(0o755), &mut script.as_bytes())?;
+        }
         for (path, master) in ACCOUNTS {
             if let Some(contents) = tree.read(Path::new(master))? {
                 tree.write(Path::new(path), file, &mut &contents[..])?;
@@ -114,12 +130,13 @@ impl Job for Register {
 
 /// `dpkg`'s files of who is interested in what: one for all paths, one for each trigger.
 fn triggers(packages: &[Unpacked]) -> BTreeMap<String, String> {
-    let mut files: BTreeMap<String, String> = BTreeMap::new();
+    let mut files = BTreeMap::<String, String>::new();
+    let mut add = |name: &str, line: String| *files.entry(format!("var/lib/dpkg/triggers/{name}")).or_default() += &line;
     for (trigger, package) in packages.iter().flat_map(|package| &package.interests) {
         if trigger.starts_with('/') {
-            *files.entry("File".into()).or_default() += &format!("{trigger} {package}\n");
+            add("File", format!("{trigger} {package}\n"));
         } else if !trigger.contains('/') {
-            *files.entry(trigger.clone()).or_default() += &format!("{package}\n");
+            add(trigger, format!("{package}\n"));
         }
     }
     files
@@ -163,8 +180,8 @@ mod tests {
             package("b", 0o755, &[("ldconfig", "b:amd64/noawait")]),
         ];
         let files = triggers(&packages);
-        assert_eq!(files["File"], "/usr/lib/x a/noawait\n");
-        assert_eq!(files["ldconfig"], "a\nb:amd64/noawait\n");
+        assert_eq!(files["var/lib/dpkg/triggers/File"], "/usr/lib/x a/noawait\n");
+        assert_eq!(files["var/lib/dpkg/triggers/ldconfig"], "a\nb:amd64/noawait\n");
         assert_eq!(files.len(), 2);
     }
 }

@@ -7,14 +7,13 @@ use std::path::Path;
 use lamina_store::{Job, JobError, WorkerContext};
 use serde::{Deserialize, Serialize};
 
-use super::lay_out::POLICY;
+use super::lay_out::HELPERS;
 use super::tree::{Attributes, Tree};
 use crate::mirror::image_sources;
 use crate::{PythonSource, Suite};
 
 /// Files that only tell when something happened, or how it was before.
-const SCRATCH: [&str; 19] = [
-    POLICY,
+const SCRATCH: [&str; 18] = [
     "etc/.pwd.lock",
     "etc/group-",
     "etc/gshadow-",
@@ -61,7 +60,7 @@ impl Job for Tidy {
 
     fn run(self, context: &WorkerContext, _: Vec<OwnedFd>) -> Result<(), JobError> {
         let mut tree = Tree::open(&context.upper(&self.work))?;
-        for path in SCRATCH {
+        for path in HELPERS.iter().map(|(path, _)| path).chain(&SCRATCH) {
             tree.remove(Path::new(path))?;
         }
         for directory in LOGS {

@@ -1,0 +1,88 @@
+//! Bootstraps a base into a store and says how long each part took:
+//! `cargo run --release -p lamina-bases --example bootstrap -- STORE [PYTHON_VERSION]`.
+
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "an example talks to whoever runs it")]
+
+use std::io::Write;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::Mutex;
+use std::time::Instant;
+
+use lamina_bases::{BaseProgress, Tools};
+use lamina_events::CancelToken;
+use lamina_sandbox::{Helpers, IdMap};
+use lamina_store::{CommitRules, JobTable, Layout, Store};
+
+/// The store worker: serves the jobs of this crate.
+fn worker(socket: UnixStream) {
+    lamina_store::worker_main(socket, Path::new("/store"), lamina_bases::jobs(JobTable::new()));
+}
+
+/// A log whose every piece says when it came.
+struct TimedLog {
+    started: Instant,
+    file: fs_err::File,
+}
+
+impl Write for TimedLog {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        write!(self.file, "{:6.2} ", self.started.elapsed().as_secs_f64())?;
+        self.file.write_all(bytes)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.file.flush()
+    }
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.first().is_some_and(|argument| argument == "__helpers") {
+        lamina_sandbox::helpers_main(worker);
+    }
+    let directory = arguments.first().ok_or("the first argument is the store's directory")?;
+    let python = arguments.get(1).map(String::as_str);
+    let plan = lamina_bases::debian_slim_plan(python, "3.11")?;
+
+    let layout = Layout::prepare(Path::new(directory))?;
+    let id_map = IdMap::for_current_user()?;
+    layout.claim_content(id_map.root_uid(), id_map.root_gid())?;
+    let helpers = Helpers::start(&layout.content(), &id_map)?;
+    let store = Store::open(layout, helpers.worker)?;
+
+    let started = Instant::now();
+    let last = Mutex::new("");
+    let report = |progress: BaseProgress| {
+        let mut last = last.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if *last != progress.what {
+            *last = progress.what;
+            eprintln!("{:6.2} s  {}", started.elapsed().as_secs_f64(), progress.what);
+        }
+    };
+    let cancel = CancelToken::new();
+    let tools = Tools {
+        store: &store,
+        launcher: &helpers.launcher,
+        fetch: &lamina_fetch::Client::new(cancel.clone()),
+        id_map: &id_map,
+        uv: None,
+        report: &report,
+        cancel: &cancel,
+    };
+    let mut log = TimedLog {
+        started,
+        file: fs_err::File::create(Path::new(directory).join("bootstrap.log"))?,
+    };
+    let (work, facts) = lamina_bases::bootstrap(&plan, &tools, &mut log)?;
+    eprintln!("{:6.2} s  committing", started.elapsed().as_secs_f64());
+    let rules = CommitRules {
+        package_step: true,
+        drop_empty: Vec::new(),
+    };
+    let committed = store.commit(&work, rules)?;
+    eprintln!("{:6.2} s  finished", started.elapsed().as_secs_f64());
+    println!("{facts:#?}\n{committed:?}");
+    Ok(())
+}
