@@ -144,7 +144,7 @@ def test_positional_and_keyword_only():
 
 
 def test_annotations_that_cannot_be_given():
-    def rows(rows: list[dict]):
+    def tuples(rows: tuple):
         pass
 
     def union(x: Union[int, str]):  # noqa: UP007 - both spellings are tested
@@ -156,11 +156,22 @@ def test_annotations_that_cannot_be_given():
     def unknown(x: NoSuchName):  # noqa: F821
         pass
 
-    for function in (rows, union, mixed):
+    for function in (tuples, union, mixed):
         with pytest.raises(InvalidError, match="which the command line cannot give"):
             read_signature(function)
     with pytest.raises(InvalidError, match="cannot be evaluated"):
         read_signature(unknown)
+
+
+def test_lists_and_dictionaries_are_given_as_json():
+    def function(rows: list[dict], options: Optional[dict] = None):  # noqa: UP045 - Python 3.9 has no other spelling
+        return rows, options
+
+    assert parse(function, "--rows", '[{"x": 1}]') == ([{"x": 1}], None)
+    assert parse(function, "--rows", "[]", "--options", '{"a": null}') == ([], {"a": None})
+    for bad in ("nonsense", '{"x": 1}'):
+        with pytest.raises(UsageError, match="takes a JSON array"):
+            parse(function, "--rows", bad)
 
 
 def test_annotations_that_are_no_text():

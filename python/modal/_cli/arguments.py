@@ -17,6 +17,8 @@ METAVARS = {
     "int": "INTEGER",
     "float": "FLOAT",
     "datetime": "YYYY-MM-DD[THH:MM:SS]",
+    "list": "JSON",
+    "dict": "JSON",
 }
 
 
@@ -97,8 +99,16 @@ def _convert(parameter: Parameter, value: str) -> Any:
             from datetime import datetime
 
             return datetime.fromisoformat(value)
+        if parameter.kind in ("list", "dict"):
+            return _from_json(parameter.kind, value)
     except ValueError:
-        kind = {"int": "an integer", "float": "a number", "datetime": "an ISO date or date-time"}[parameter.kind]
+        kind = {
+            "int": "an integer",
+            "float": "a number",
+            "datetime": "an ISO date or date-time",
+            "list": "a JSON array",
+            "dict": "a JSON object",
+        }[parameter.kind]
         raise UsageError(f"`--{parameter.option}` takes {kind}, not `{value}`") from None
     if parameter.kind == "choice":
         for choice in parameter.choices:
@@ -109,6 +119,15 @@ def _convert(parameter: Parameter, value: str) -> Any:
             "choose one of: {}".format(", ".join(f"`{choice}`" for choice in parameter.choices)),
         )
     return value
+
+
+def _from_json(kind: str, value: str) -> Any:
+    import json
+
+    parsed = json.loads(value)
+    if not isinstance(parsed, {"list": list, "dict": dict}[kind]):
+        raise ValueError(value)
+    return parsed
 
 
 def _suggestion(option: str, options: dict[str, Any], reference: str) -> str:

@@ -22,7 +22,7 @@ class Parameter:
 
     def __init__(self, name: str, kind: str, default: Any, choices: tuple[Any, ...] = ()) -> None:
         self.name = name
-        #: `str`, `int`, `float`, `bool`, `datetime`, `choice`, or `words` for `*args`.
+        #: `str`, `int`, `float`, `bool`, `datetime`, `choice`, `list` or `dict` as JSON, or `words` for `*args`.
         self.kind = kind
         self.default = default
         self.choices = choices
@@ -101,7 +101,7 @@ def _kind_of(function: Any, name: str, annotation: Any) -> tuple[str, tuple[Any,
     """The kind of option for an annotation, and the choices of a `Literal`."""
     for member in _without_none(function, name, annotation):
         kind = PLAIN_KINDS.get(member) if isinstance(member, type) else None
-        kind = kind or _datetime_kind(member)
+        kind = kind or _datetime_kind(member) or _container_kind(member)
         if kind is not None:
             return kind, ()
         choices = _literal_choices(member)
@@ -110,8 +110,8 @@ def _kind_of(function: Any, name: str, annotation: Any) -> tuple[str, tuple[Any,
     shown = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", None) or repr(annotation)
     raise InvalidError(
         f"the parameter `{name}` of `{function.__name__}` is annotated `{shown}`, which the command line cannot give",
-        hint="it can give str, int, float, bool, datetime.datetime, a Literal of all strings or all integers, and "
-        "Optional of these; call the function from a local entrypoint to pass anything else",
+        hint="it can give str, int, float, bool, datetime.datetime, a Literal of all strings or all integers, list and "
+        "dict as JSON, and Optional of these; call the function from a local entrypoint to pass anything else",
     )
 
 
@@ -147,6 +147,12 @@ def _evaluate(function: Any, name: str, text: str) -> Any:
 def _datetime_kind(annotation: Any) -> str | None:
     datetime = sys.modules.get("datetime")
     return "datetime" if datetime is not None and annotation is datetime.datetime else None
+
+
+def _container_kind(annotation: Any) -> str | None:
+    """Lists and dictionaries are given as JSON: what Modal refuses, so no program means anything else by it."""
+    origin = getattr(annotation, "__origin__", annotation)
+    return {list: "list", dict: "dict"}.get(origin) if isinstance(origin, type) else None
 
 
 def _literal_choices(annotation: Any) -> tuple[Any, ...]:
