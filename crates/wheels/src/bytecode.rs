@@ -64,6 +64,8 @@ impl Job for CompileWheel {
 }
 
 impl CompileWheel {
+    /// Sends every source, an empty one in the place of one that cannot be read: the other side waits for as many answers
+    /// as there are modules. The first failure is answered.
     fn send(
         &self,
         context: &WorkerContext,
@@ -72,24 +74,35 @@ impl CompileWheel {
         requests: File,
     ) -> Result<(), JobError> {
         let mut requests = BufWriter::with_capacity(1 << 16, requests);
-        let mut source = Vec::new();
+        let mut outcome = Ok(());
         for file in modules {
-            let Some((place, rest)) = manifest.place(&file.path) else {
-                continue;
-            };
-            let path = format!("{}/{rest}", place.directory(&self.target, &self.name));
-            source.clear();
-            context
-                .open_object(&file.digest, &ObjectMeta::root_owned(file.mode))?
-                .read_to_end(&mut source)?;
+            let path = manifest.place(&file.path).map_or_else(String::new, |(place, rest)| {
+                format!("{}/{rest}", place.directory(&self.target, &self.name))
+            });
+            let source = read(context, file).unwrap_or_else(|error| {
+                outcome = Err(error);
+                Vec::new()
+            });
             let lengths =
                 [path.len(), source.len()].map(|length| u32::try_from(length).unwrap_or(u32::MAX).to_le_bytes());
             requests.write_all(lengths.as_flattened()).map_err(lost)?;
             requests.write_all(path.as_bytes()).map_err(lost)?;
             requests.write_all(&source).map_err(lost)?;
         }
-        requests.flush().map_err(lost)
+        requests.flush().map_err(lost)?;
+        outcome
     }
+}
+
+/// The source of a module.
+fn read(context: &WorkerContext, file: &ManifestFile) -> Result<Vec<u8>, JobError> {
+    let mut source = Vec::new();
+    // The store keeps no object for an empty file.
+    if file.size > 0 {
+        let object = context.open_object(&file.digest, &ObjectMeta::root_owned(file.mode))?;
+        object.take(SOURCE_LIMIT).read_to_end(&mut source)?;
+    }
+    Ok(source)
 }
 
 fn receive(context: &WorkerContext, modules: &[&ManifestFile], answers: File) -> Result<Bytecode, JobError> {

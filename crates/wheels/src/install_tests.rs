@@ -281,7 +281,11 @@ fn modules_are_compiled_once_with_their_final_path() {
     let stand = Stand::new();
     let demo = wheel(
         "demo",
-        &[("demo/good.py", "def where(): pass\n"), ("demo/bad.py", "def (:\n")],
+        &[
+            ("demo/__init__.py", ""),
+            ("demo/good.py", "def where(): pass\n"),
+            ("demo/bad.py", "def (:\n"),
+        ],
     );
     let linked = stand.unpack(&demo).unwrap();
     let probe = "import sys; print(sys.implementation.cache_tag, '%d.%d' % sys.version_info[:2])";
@@ -328,7 +332,7 @@ fn modules_are_compiled_once_with_their_final_path() {
         "not of the unchecked-hash kind"
     );
     assert!(bytecode.windows(path.len()).any(|window| window == path.as_bytes()));
-    assert_eq!(files.keys().filter(|path| path.contains("__pycache__")).count(), 1);
+    assert_eq!(files.keys().filter(|path| path.contains("__pycache__")).count(), 2);
 }
 
 #[test]
