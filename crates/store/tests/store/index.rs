@@ -1,1 +1,118 @@
-//! To come.
+//! Records, formats and the store directory itself.
+
+use std::os::unix::fs::PermissionsExt;
+
+use lamina_image::{Digest, LayerKey, RuntimeConfig};
+use lamina_store::{CommitRules, ImageRecord, LayerRecord, Layout, StoreError};
+
+use crate::support::*;
+
+fn layer_record(key: &[u8], digest: Digest, created: u64) -> LayerRecord {
+    LayerRecord {
+        key: LayerKey(Digest::of(key)),
+        digest,
+        title: "apt_install(\"git\")".to_owned(),
+        created,
+        seconds: 1.5,
+        files: 1,
+        bytes: 2,
+        bytes_new: 3,
+        material: serde_json::json!({ "packages": ["git"] }),
+        log: Some("apt.log".to_owned()),
+        facts: serde_json::Value::Null,
+    }
+}
+
+fn image_record(id: &str, last_used: u64) -> ImageRecord {
+    ImageRecord {
+        id: id.to_owned(),
+        layers: vec![Digest::of(b"layer")],
+        keys: vec![LayerKey(Digest::of(b"key"))],
+        config: RuntimeConfig::default(),
+        title: "base".to_owned(),
+        created: last_used,
+        last_used,
+        bytes: 1,
+        logs: vec![("base".to_owned(), "base.log".to_owned())],
+    }
+}
+
+#[test]
+fn layers_are_found_while_their_views_exist() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().join("store");
+    let mut store = TestStore::open(&root);
+    let committed = store.layer(CommitRules::default(), |upper| write(upper.join("file"), "x"));
+    let record = layer_record(b"key", committed.digest, 10);
+    store.record_layer(&record).unwrap();
+    store.record_layer(&layer_record(b"older", committed.digest, 5)).unwrap();
+    store.close();
+    let store = TestStore::open(&root);
+    assert_eq!(store.find_layer(&record.key).unwrap(), Some(record.clone()));
+    assert_eq!(store.latest_layer(&record.title).unwrap(), Some(record.clone()));
+    assert_eq!(store.find_layer(&LayerKey(Digest::of(b"other"))).unwrap(), None);
+    std::fs::remove_dir_all(store.content(store.view_path(&committed.digest))).unwrap();
+    assert_eq!(store.find_layer(&record.key).unwrap(), None);
+}
+
+#[test]
+fn images_are_found_by_the_beginning_of_their_ids() {
+    let store = TestStore::new();
+    for (id, last_used) in [("im-aaa", 1), ("im-aab", 3), ("im-b", 2), ("im-bb", 1)] {
+        store.record_image(&image_record(id, last_used)).unwrap();
+    }
+    store.record_image(&image_record("im-aaa", 9)).unwrap();
+    let ids: Vec<_> = store.list_images().unwrap().into_iter().map(|image| image.id).collect();
+    assert_eq!(ids, ["im-aaa", "im-aab", "im-b", "im-bb"]);
+    let found = store.find_image("im-aaa").unwrap().unwrap();
+    assert_eq!((found.created, found.last_used), (1, 9));
+    assert_eq!(store.find_image("im-b").unwrap().unwrap().id, "im-b");
+    assert_eq!(store.find_image("im-c").unwrap(), None);
+    let error = store.find_image("im-a").unwrap_err().to_string();
+    assert!(error.contains("`im-aaa`, `im-aab`"), "{error}");
+}
+
+#[test]
+fn newer_formats_are_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().join("store");
+    drop(TestStore::open(&root));
+    let open = || {
+        let (engine, socket) = std::os::unix::net::UnixStream::pair().unwrap();
+        drop(socket);
+        lamina_store::Store::open(Layout::prepare(&root)?, engine)
+    };
+    let connection = rusqlite::Connection::open(root.join("index.db")).unwrap();
+    connection.execute_batch("PRAGMA user_version = 2").unwrap();
+    let error = open().unwrap_err();
+    assert!(matches!(error, StoreError::NewerFormat { found: 2, known: 1, .. }), "{error}");
+    assert!(error.to_string().contains("update the package"));
+    std::fs::write(root.join("format.json"), "{\"format\":2}").unwrap();
+    assert!(matches!(open().unwrap_err(), StoreError::NewerFormat { found: 2, known: 1, .. }));
+    std::fs::write(root.join("format.json"), "rubbish").unwrap();
+    assert!(matches!(open().unwrap_err(), StoreError::Damaged { .. }));
+}
+
+#[test]
+fn stores_of_others_and_open_ones_are_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().join("store");
+    let layout = Layout::prepare(&root).unwrap();
+    assert_eq!(std::fs::metadata(&root).unwrap().permissions().mode() & 0o777, 0o700);
+    std::fs::set_permissions(&root, PermissionsExt::from_mode(0o755)).unwrap();
+    let error = Layout::prepare(&root).unwrap_err();
+    assert!(error.to_string().contains("chmod 700"), "{error}");
+    std::fs::set_permissions(&root, PermissionsExt::from_mode(0o700)).unwrap();
+    std::os::unix::fs::chown(&root, Some(12345), None).unwrap();
+    assert!(matches!(Layout::prepare(&root), Err(StoreError::Owner { owner: 12345, .. })));
+    layout.claim_content(4242, 4343).unwrap();
+    assert_eq!(std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(layout.content()).unwrap()), 4242);
+}
+
+#[test]
+fn a_removed_store_is_gone() {
+    let store = TestStore::new();
+    store.layer(CommitRules::default(), |upper| write(upper.join("file"), "x"));
+    lamina_store::Store::clone(&store).remove().unwrap();
+    assert!(!store.root.exists());
+}

@@ -1,1 +1,133 @@
-//! To come.
+//! Jobs that other crates bring.
+
+use std::io::Read;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use lamina_image::Digest;
+use lamina_store::tree::Node;
+use lamina_store::{CommitRules, Job, JobError, JobTable, ObjectMeta, WorkerContext};
+use serde::{Deserialize, Serialize};
+
+use crate::support::*;
+
+/// Stores the descriptor's contents and links them to paths of an upper.
+#[derive(Serialize, Deserialize)]
+struct Link {
+    work: String,
+    paths: Vec<PathBuf>,
+}
+
+impl Job for Link {
+    const NAME: &'static str = "test.link";
+    type Output = Digest;
+
+    fn run(self, context: &WorkerContext, fds: Vec<OwnedFd>) -> Result<Digest, JobError> {
+        let meta = ObjectMeta::root_owned(0o644);
+        let mut bytes = Vec::new();
+        for fd in fds {
+            std::fs::File::from(fd).read_to_end(&mut bytes)?;
+        }
+        let (digest, length) = context.put_reader(&mut &bytes[..], &meta)?;
+        assert_eq!((digest, length), (context.put_bytes(&bytes, &meta)?, bytes.len() as u64));
+        assert!(context.has_object(&digest, &meta));
+        for path in &self.paths {
+            context.link_object(&digest, &meta, &self.work, path)?;
+        }
+        context.sync()?;
+        Ok(digest)
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Fail {
+    panics: bool,
+}
+
+impl Job for Fail {
+    const NAME: &'static str = "test.fail";
+    type Output = ();
+
+    fn run(self, _context: &WorkerContext, _fds: Vec<OwnedFd>) -> Result<(), JobError> {
+        assert!(!self.panics, "out of luck");
+        Err(JobError::new("test.kind", "a sentence"))
+    }
+}
+
+fn open(root: &Path) -> TestStore {
+    TestStore::open_with(root, JobTable::new().register::<Link>().register::<Fail>())
+}
+
+fn contents(bytes: &[u8]) -> std::fs::File {
+    let path = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(path.path(), bytes).unwrap();
+    std::fs::File::open(path.path()).unwrap()
+}
+
+#[test]
+fn linked_objects_are_files_of_their_own() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(&directory.path().join("store"));
+    let work = store.new_work().unwrap();
+    let file = contents(b"shared bytes");
+    let paths = ["/usr/lib/a", "/usr/lib/b", "/etc/c"].map(PathBuf::from).to_vec();
+    let digest = store.job(&Link { work: work.id().to_owned(), paths: paths.clone() }, &[file.as_fd()]).unwrap();
+    let empty = vec!["/usr/lib/empty".into()];
+    store.job(&Link { work: work.id().to_owned(), paths: empty }, &[]).unwrap();
+    let committed = store.commit(&work, CommitRules::default()).unwrap();
+    assert_eq!((committed.files, committed.bytes), (4, 36));
+    assert_eq!(store.verify(&committed.digest).unwrap(), Vec::<String>::new());
+    for path in ["usr/lib/a", "usr/lib/b", "etc/c"] {
+        let Some(Node::File { digest: found, .. }) = store.entry(&committed.digest, path).map(|entry| entry.node) else {
+            panic!("{path} is no file of its own");
+        };
+        assert_eq!(found, digest);
+    }
+    // The same layer written by a program has the same digest.
+    let written = store.layer(CommitRules::default(), |upper| {
+        for path in &paths {
+            write(upper.join(path.strip_prefix("/").unwrap()), "shared bytes");
+        }
+        write(upper.join("usr/lib/empty"), "");
+    });
+    assert_eq!(written.digest, committed.digest);
+}
+
+#[test]
+fn an_object_that_was_written_to_through_an_upper_is_taken_out_of_use() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(&directory.path().join("store"));
+    let work = store.new_work().unwrap();
+    let file = contents(b"shared bytes");
+    store.job(&Link { work: work.id().to_owned(), paths: vec!["/a".into()] }, &[file.as_fd()]).unwrap();
+    std::fs::write(store.upper(&work).join("a"), "forged bytes").unwrap();
+    let error = store.commit(&work, CommitRules::default()).unwrap_err().to_string();
+    assert!(error.contains("was written to"), "{error}");
+    drop(work);
+    store.layer(CommitRules::default(), |upper| write(upper.join("a"), "shared bytes"));
+}
+
+#[test]
+fn links_in_an_upper_are_not_followed() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(&directory.path().join("store"));
+    let work = store.new_work().unwrap();
+    let outside = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink(outside.path(), store.upper(&work).join("usr")).unwrap();
+    let file = contents(b"x");
+    let job = Link { work: work.id().to_owned(), paths: vec!["/usr/lib/a".into()] };
+    assert_eq!(store.job(&job, &[file.as_fd()]).unwrap_err().kind, JobError::STORE);
+    assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn failures_and_panics_come_back_as_errors() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(&directory.path().join("store"));
+    let error = store.job(&Fail { panics: false }, &[]).unwrap_err();
+    assert_eq!(error, JobError::new("test.kind", "a sentence"));
+    let error = store.job(&Fail { panics: true }, &[]).unwrap_err();
+    assert!(error.message.contains("out of luck"), "{error}");
+    let unknown = TestStore::new().job(&Fail { panics: false }, &[]).unwrap_err();
+    assert!(unknown.message.contains("`test.fail`"), "{unknown}");
+}

@@ -16,14 +16,17 @@ pub(crate) struct TestStore {
     store: Option<Store>,
     worker: Option<JoinHandle<()>>,
     pub(crate) root: PathBuf,
-    _directory: Option<tempfile::TempDir>,
+    /// Removed with the store.
+    directory: Option<tempfile::TempDir>,
 }
 
 impl TestStore {
     pub(crate) fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let root = directory.path().join("store");
-        Self { _directory: Some(directory), ..Self::open(&root) }
+        let mut store = Self::open(&root);
+        store.directory = Some(directory);
+        store
     }
 
     /// Opens the store at `root`, which somebody else removes.
@@ -37,7 +40,7 @@ impl TestStore {
         let (engine, socket) = UnixStream::pair().unwrap();
         let worker = std::thread::spawn(move || worker_main(socket, &content, jobs));
         let store = Store::open(layout, engine).unwrap();
-        Self { store: Some(store), worker: Some(worker), root: root.to_owned(), _directory: None }
+        Self { store: Some(store), worker: Some(worker), root: root.to_owned(), directory: None }
     }
 
     pub(crate) fn content(&self, path: impl AsRef<Path>) -> PathBuf {
@@ -97,6 +100,7 @@ impl std::ops::Deref for TestStore {
 impl Drop for TestStore {
     fn drop(&mut self) {
         self.close();
+        drop(self.directory.take());
     }
 }
 

@@ -1,6 +1,6 @@
 //! Sharing bytes between an upper that becomes a view and the objects.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::FileType;
@@ -21,6 +21,8 @@ pub(super) struct Sharing<'a> {
     tree: &'a Tree,
     /// Files that the store does not have.
     fresh: Vec<Fresh<'a>>,
+    /// Where they are in the list.
+    fresh_names: HashMap<ObjectName, usize>,
     bytes_new: u64,
 }
 
@@ -35,7 +37,7 @@ struct Fresh<'a> {
 impl<'a> Sharing<'a> {
     /// The files of `found`, which `tree` describes in the same order.
     pub(super) fn new(context: &'a WorkerContext, upper: &'a Path, found: &'a [Found], tree: &'a Tree) -> Self {
-        Self { context, upper, found, tree, fresh: Vec::new(), bytes_new: 0 }
+        Self { context, upper, found, tree, fresh: Vec::new(), fresh_names: HashMap::new(), bytes_new: 0 }
     }
 
     /// Bytes that the store did not have.
@@ -82,10 +84,14 @@ impl<'a> Sharing<'a> {
                 self.bytes_new += if stored.is_new { size } else { 0 };
                 Ok(false)
             }
-            None => {
-                self.fresh.push(file);
-                Ok(false)
-            }
+            None => match self.fresh_names.get(&file.name) {
+                Some(first) => self.replace(&self.fresh[*first].path, path),
+                None => {
+                    self.fresh_names.insert(file.name, self.fresh.len());
+                    self.fresh.push(file);
+                    Ok(false)
+                }
+            },
             Some(object) => {
                 let stays = object.st_ino == found.stat.st_ino
                     || is_copied(&found.path, file.size)
