@@ -51,6 +51,6 @@ install_wheel() {
     shift
     rm -f target/wheels/lamina-*.whl
     "$environment/bin/maturin" build --locked --out target/wheels "$@"
-    "$environment/bin/pip" uninstall --quiet --yes lamina
+    "$environment/bin/pip" uninstall -qq --yes lamina
     "$environment/bin/pip" install --quiet target/wheels/lamina-*.whl
 }

@@ -16,6 +16,11 @@ use crate::python::Handle;
 /// How long a Python program that shares our process group may take to notice a Ctrl-C by itself.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// Catches signals from now on, before there is anything that they could leave behind.
+pub(crate) fn catch() -> io::Result<Signals> {
+    Signals::new([SIGINT, SIGTERM, SIGHUP])
+}
+
 /// The signal that ends the command, once there is one.
 #[derive(Clone, Default)]
 pub(crate) struct Interruption {
@@ -23,14 +28,14 @@ pub(crate) struct Interruption {
 }
 
 impl Interruption {
-    /// Listens from now on. The first signal cancels `cancel` and reaches the Python program; the second runs
-    /// `before_exit` and ends everything at once.
+    /// Listens to what was caught since [`catch`]. The first signal cancels `cancel` and reaches the Python program; the
+    /// second runs `before_exit` and ends everything at once.
     pub(crate) fn listen(
+        mut signals: Signals,
         cancel: CancelToken,
         python: Option<Handle>,
         before_exit: impl Fn() + Send + 'static,
-    ) -> io::Result<Self> {
-        let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
+    ) -> Self {
         let interruption = Self::default();
         let recorded = interruption.clone();
         std::thread::spawn(move || {
@@ -47,13 +52,13 @@ impl Interruption {
                 std::thread::spawn(move || stop(signal, &cancel, python.as_ref()));
             }
         });
-        Ok(interruption)
+        interruption
     }
 
     /// Listens on behalf of a program that is interrupted itself and decides what that means for its engine: Ctrl-C is
     /// left to it, any other signal cancels `cancel`.
     pub(crate) fn listen_for_program(cancel: CancelToken) -> io::Result<()> {
-        let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
+        let mut signals = catch()?;
         std::thread::spawn(move || {
             if signals.forever().any(|signal| signal != SIGINT) {
                 cancel.cancel();

@@ -10,7 +10,7 @@ use lamina_events::CancelToken;
 use rustix::process::Signal;
 
 use crate::failure::Failure;
-use crate::interruption::Interruption;
+use crate::interruption::{self, Interruption};
 use crate::output::{Progress, Screen};
 use crate::python::Python;
 
@@ -33,10 +33,11 @@ pub(crate) fn run(
     environment: &[(&str, &OsStr)],
     progress: Progress,
 ) -> Result<Ended, Failure> {
+    let signals = interruption::catch()?;
     let (mut python, socket) = Python::start(arguments, environment)?;
     let cancel = CancelToken::new();
     let handle = python.handle();
-    let interruption = Interruption::listen(cancel.clone(), Some(handle.clone()), || ())?;
+    let interruption = Interruption::listen(signals, cancel.clone(), Some(handle.clone()), || ());
     let screen = Screen::start(progress, cancel.clone());
     let sink = screen.sink();
     let (at_our_end, at_its_end) = (HangUp(socket.try_clone()?), HangUp(socket.try_clone()?));

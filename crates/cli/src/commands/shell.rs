@@ -9,7 +9,7 @@ use lamina_events::CancelToken;
 
 use crate::arguments::Shell;
 use crate::failure::Failure;
-use crate::interruption::Interruption;
+use crate::interruption::{self, Interruption};
 use crate::session;
 use crate::user_terminal::{self, UserTerminal};
 
@@ -49,16 +49,17 @@ fn open(engine: &Engine, target: ShellTarget<'_>, shell: &Shell) -> Result<u8, F
         shell.pty || (!shell.no_pty && rustix::termios::isatty(io::stdin()) && rustix::termios::isatty(io::stdout()));
     let terminal = UserTerminal::new();
     let size = wanted.then(user_terminal::size);
+    let signals = interruption::catch()?;
     let sandbox = Arc::new(engine.shell(target, &command(shell), size)?);
     let cancel = CancelToken::new();
     let _killed_on_cancel = cancel.on_cancel({
         let sandbox = Arc::clone(&sandbox);
         move || sandbox.kill()
     });
-    let interruption = Interruption::listen(cancel, None, {
+    let interruption = Interruption::listen(signals, cancel, None, {
         let terminal = terminal.clone();
         move || terminal.restore()
-    })?;
+    });
     if let Some(inner) = sandbox.take_terminal() {
         terminal.connect(&inner)?;
     }
