@@ -26,12 +26,11 @@ pub(crate) struct Python {
 const BEGIN: &str = "set -e
 exec 3>&1 >&2
 ";
-/// Compiles the modules of packages while these are configured. One process, so that the result does not depend on how
-/// work was shared; one that cannot be compiled (some are for other versions) is left alone, as the packages' scripts do.
-const COMPILE: &str = r"cd /var/lib/dpkg/info
-grep -l py3compile ./*.postinst | sed 's/postinst$/list/' | xargs cat | grep '\.py$' | sort -u |
-    python3 -I -S -m compileall -q -i - >/dev/null 2>&1 &
-cd /
+/// Compiles all of Python's modules while the packages are configured: the packages' own scripts would do it one after
+/// the other, and differently each time. It is one process, so that the result does not depend on how work was shared.
+/// What cannot be compiled (some modules are for other versions) is left alone, as the packages' scripts do.
+const COMPILE: &str = r"cat /var/lib/dpkg/info/*.list | grep '^/usr/\(lib\|share\)/python3.*\.py$' | grep -v '/sitecustomize\.py$' |
+    sort -u | python3 -S -m compileall -q -i - >/dev/null 2>&1 &
 ";
 const CONFIGURE: &str = "dpkg --configure -a
 wait

@@ -40,11 +40,12 @@ const LINKS: [(&str, &str); 5] = [
 ];
 
 /// Programs that are only there while packages are configured. Those in `/usr/local/sbin` are found first.
-pub(crate) const HELPERS: [(&str, &str); 3] = [
+pub(crate) const HELPERS: [(&str, &str); 4] = [
     // Forbids starting services: there is no init system.
     ("usr/sbin/policy-rc.d", "#!/bin/sh\nexit 101\n"),
-    // Modules of packages are compiled all at once, meanwhile, instead of package by package.
+    // Python's packages ask these what to compile, and to do it. It is done for all at once, meanwhile.
     ("usr/local/sbin/py3compile", "#!/bin/sh\nexit 0\n"),
+    ("usr/local/sbin/dpkg", "#!/bin/sh\n[ \"$1\" = -L ] && exit 0\nexec /usr/bin/dpkg \"$@\"\n"),
     // The certificates' trigger would do once more, for a second, what their configuration has just done.
     (
         "usr/local/sbin/dpkg-trigger",
