@@ -82,7 +82,7 @@ pub enum StoreError {
     Index {
         /// The database file.
         path: PathBuf,
-        /// What SQLite says.
+        /// What the database says.
         source: rusqlite::Error,
     },
     /// The work was cancelled.
@@ -106,7 +106,11 @@ pub enum StoreError {
 impl StoreError {
     /// An adapter for `map_err` that adds what was done to which file.
     pub(crate) fn file<E: Into<std::io::Error>>(what: &'static str, path: &Path) -> impl FnOnce(E) -> Self {
-        move |source| Self::File { what, path: path.to_owned(), source: source.into() }
+        move |source| Self::File {
+            what,
+            path: path.to_owned(),
+            source: source.into(),
+        }
     }
 }
 
@@ -127,7 +131,10 @@ impl JobError {
     /// An error of the given kind.
     #[must_use]
     pub fn new(kind: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { kind: kind.into(), message: message.into() }
+        Self {
+            kind: kind.into(),
+            message: message.into(),
+        }
     }
 
     /// An adapter for `map_err` in the worker that adds what was done to which file.

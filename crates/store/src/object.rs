@@ -25,7 +25,10 @@ impl ObjectMeta {
     /// A file of container root without extended attributes.
     #[must_use]
     pub fn root_owned(mode: u32) -> Self {
-        Self { mode, ..Self::default() }
+        Self {
+            mode,
+            ..Self::default()
+        }
     }
 
     /// The part of an object's name that stands for this.
@@ -55,7 +58,10 @@ impl ObjectName {
     /// The name of these bytes with this owner, mode and attributes.
     #[must_use]
     pub fn new(content: Digest, meta: &ObjectMeta) -> Self {
-        Self { content, meta: meta.digest() }
+        Self {
+            content,
+            meta: meta.digest(),
+        }
     }
 
     /// Digest of the bytes.
@@ -91,6 +97,8 @@ mod pairs {
     }
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Attributes, D::Error> {
-        Ok(Vec::<(Vec<u8>, Vec<u8>)>::deserialize(deserializer)?.into_iter().collect())
+        Ok(Vec::<(Vec<u8>, Vec<u8>)>::deserialize(deserializer)?
+            .into_iter()
+            .collect())
     }
 }

@@ -152,10 +152,12 @@ impl Tree {
     /// The regular files' number and bytes.
     #[must_use]
     pub fn totals(&self) -> (u64, u64) {
-        self.entries.iter().fold((0, 0), |(files, bytes), entry| match entry.node {
-            Node::File { size, .. } => (files + 1, bytes + size),
-            _ => (files, bytes),
-        })
+        self.entries
+            .iter()
+            .fold((0, 0), |(files, bytes), entry| match entry.node {
+                Node::File { size, .. } => (files + 1, bytes + size),
+                _ => (files, bytes),
+            })
     }
 }
 
@@ -184,11 +186,15 @@ pub(crate) fn lossy(path: &[u8]) -> String {
 
 /// The path of the directory that `path` is in; the root is its own parent.
 pub(crate) fn parent(path: &[u8]) -> &[u8] {
-    path.iter().rposition(|byte| *byte == b'/').map_or(b"", |slash| &path[..slash])
+    path.iter()
+        .rposition(|byte| *byte == b'/')
+        .map_or(b"", |slash| &path[..slash])
 }
 
 fn check(entries: &[Entry]) -> Result<(), TreeError> {
-    let Some((root, rest)) = entries.split_first() else { return Err(TreeError::Orphan("/".to_owned())) };
+    let Some((root, rest)) = entries.split_first() else {
+        return Err(TreeError::Orphan("/".to_owned()));
+    };
     if !root.path.is_empty() || !matches!(root.node, Node::Directory { .. }) {
         return Err(TreeError::Orphan(lossy(&root.path)));
     }
@@ -231,10 +237,9 @@ fn check_path(path: &[u8]) -> Result<(), TreeError> {
 
 fn check_values(entry: &Entry) -> Result<(), TreeError> {
     let possible = match &entry.node {
-        Node::Directory { meta, .. }
-        | Node::File { meta, .. }
-        | Node::Fifo { meta }
-        | Node::Device { meta, .. } => meta_is_possible(meta),
+        Node::Directory { meta, .. } | Node::File { meta, .. } | Node::Fifo { meta } | Node::Device { meta, .. } => {
+            meta_is_possible(meta)
+        }
         Node::Symlink { meta, target } => {
             meta.mode == 0o777
                 && meta_is_possible(meta)
@@ -243,7 +248,11 @@ fn check_values(entry: &Entry) -> Result<(), TreeError> {
         }
         Node::HardLink { .. } | Node::Whiteout => true,
     };
-    if possible { Ok(()) } else { Err(TreeError::Value(lossy(&entry.path))) }
+    if possible {
+        Ok(())
+    } else {
+        Err(TreeError::Value(lossy(&entry.path)))
+    }
 }
 
 fn meta_is_possible(meta: &ObjectMeta) -> bool {

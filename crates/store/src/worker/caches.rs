@@ -50,8 +50,15 @@ impl Filter {
         let compile = |patterns: &[String]| {
             PatternMatcher::new(patterns).map_err(|error| JobError::new(JobError::STORE, error.to_string()))
         };
-        let include = if filter.include.is_empty() { None } else { Some(compile(&filter.include)?) };
-        Ok(Self { include, exclude: compile(&filter.exclude)? })
+        let include = if filter.include.is_empty() {
+            None
+        } else {
+            Some(compile(&filter.include)?)
+        };
+        Ok(Self {
+            include,
+            exclude: compile(&filter.exclude)?,
+        })
     }
 
     fn takes(&self, path: &str) -> bool {
@@ -64,14 +71,18 @@ fn harvest_directory(from: &Path, to: &Path, relative: &str, filter: &Filter, ha
         let path = join(from, &name);
         let stat = disk::stat(&path)?;
         let text = String::from_utf8_lossy(&name);
-        let relative = if relative.is_empty() { text.into_owned() } else { format!("{relative}/{text}") };
+        let relative = if relative.is_empty() {
+            text.into_owned()
+        } else {
+            format!("{relative}/{text}")
+        };
         match disk::file_type(&stat) {
             FileType::Directory => harvest_directory(&path, &join(to, &name), &relative, filter, harvest)?,
-            FileType::RegularFile | FileType::Symlink if filter.takes(&relative) => {
-                if make_parents(from, to)? && move_file(&path, &join(to, &name))? {
-                    harvest.files += 1;
-                    harvest.bytes += disk::size(&stat);
-                }
+            FileType::RegularFile | FileType::Symlink
+                if filter.takes(&relative) && make_parents(from, to)? && move_file(&path, &join(to, &name))? =>
+            {
+                harvest.files += 1;
+                harvest.bytes += disk::size(&stat);
             }
             _ => {}
         }
@@ -84,7 +95,9 @@ fn make_parents(from: &Path, to: &Path) -> Result<bool> {
     if let Some(stat) = disk::try_stat(to)? {
         return Ok(disk::file_type(&stat) == FileType::Directory);
     }
-    let (Some(from_parent), Some(to_parent)) = (from.parent(), to.parent()) else { return Ok(false) };
+    let (Some(from_parent), Some(to_parent)) = (from.parent(), to.parent()) else {
+        return Ok(false);
+    };
     if !make_parents(from_parent, to_parent)? {
         return Ok(false);
     }

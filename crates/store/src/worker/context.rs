@@ -92,7 +92,8 @@ impl WorkerContext {
     /// ends is removed.
     #[must_use]
     pub fn temporary_path(&self) -> PathBuf {
-        self.temporary.join(self.counter.fetch_add(1, Ordering::Relaxed).to_string())
+        self.temporary
+            .join(self.counter.fetch_add(1, Ordering::Relaxed).to_string())
     }
 
     /// Removes a file or a directory with all that it holds, however deep; that nothing is there is fine.
@@ -123,7 +124,11 @@ impl WorkerContext {
     /// Whether the object is in the store.
     #[must_use]
     pub fn has_object(&self, digest: &Digest, meta: &ObjectMeta) -> bool {
-        is_empty(digest) || matches!(self.objects.find(&ObjectName::new(*digest, meta), meta, None), Ok(Some(_)))
+        is_empty(digest)
+            || matches!(
+                self.objects.find(&ObjectName::new(*digest, meta), meta, None),
+                Ok(Some(_))
+            )
     }
 
     /// Opens an object for reading.
@@ -143,18 +148,29 @@ impl WorkerContext {
     pub fn link_object(&self, digest: &Digest, meta: &ObjectMeta, work_id: &str, path: &Path) -> Result<()> {
         let relative = path.strip_prefix("/").unwrap_or(path);
         let name = relative.file_name().ok_or_else(|| no_file(path))?;
-        let parent = self.open_parent(&self.upper(work_id), relative.parent().unwrap_or(Path::new("")))?;
+        let parent = open_parent(&self.upper(work_id), relative.parent().unwrap_or(Path::new("")))?;
         let object = ObjectName::new(*digest, meta);
         let size = match self.objects.find(&object, meta, None)? {
             _ if is_empty(digest) => 0,
             Some(stat) => disk::size(&stat),
-            None => return Err(JobError::new(JobError::STORE, format!("the object `{object}` is not in the store"))),
+            None => {
+                return Err(JobError::new(
+                    JobError::STORE,
+                    format!("the object `{object}` is not in the store"),
+                ));
+            }
         };
-        self.place(&object, meta, relative, size, &|from| link_into(&parent, from, Path::new(name)))?;
+        self.place(&object, meta, relative, size, &|from| {
+            link_into(&parent, from, Path::new(name))
+        })?;
         let stat = rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW)
             .map_err(JobError::file("reading the status of", path))?;
-        let linked =
-            Linked { digest: *digest, meta: meta.clone(), size, modified: (stat.st_mtime, stat.st_mtime_nsec) };
+        let linked = Linked {
+            digest: *digest,
+            meta: meta.clone(),
+            size,
+            modified: (stat.st_mtime, stat.st_mtime_nsec),
+        };
         let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
         links.entry(work_id.to_owned()).or_default().insert(stat.st_ino, linked);
         Ok(())
@@ -195,37 +211,20 @@ impl WorkerContext {
 
     /// What is known about the files of a work, by inode.
     pub(super) fn links(&self, work_id: &str) -> HashMap<u64, Linked> {
-        self.links.lock().unwrap_or_else(PoisonError::into_inner).get(work_id).cloned().unwrap_or_default()
+        self.links
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(work_id)
+            .cloned()
+            .unwrap_or_default()
     }
 
     /// Forgets a work.
     pub(super) fn forget(&self, work_id: &str) {
-        self.links.lock().unwrap_or_else(PoisonError::into_inner).remove(work_id);
-    }
-
-    /// Opens a directory below `upper` without following links, making what is missing.
-    fn open_parent(&self, upper: &Path, relative: &Path) -> Result<OwnedFd> {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let top = rustix::fs::openat(CWD, upper, flags, Mode::empty()).map_err(JobError::file("opening", upper))?;
-        if relative.as_os_str().is_empty() {
-            return Ok(top);
-        }
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-        let full = upper.join(relative);
-        match rustix::fs::openat2(&top, relative, flags, Mode::empty(), resolve) {
-            Ok(directory) => return Ok(directory),
-            Err(Errno::NOENT) => {}
-            Err(errno) => return Err(JobError::file("opening", &full)(errno)),
-        }
-        let parent = self.open_parent(upper, relative.parent().unwrap_or(Path::new("")))?;
-        let name = relative.file_name().ok_or_else(|| no_file(relative))?;
-        match rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o755)) {
-            Ok(()) => rustix::fs::chmodat(&parent, name, Mode::from_raw_mode(0o755), AtFlags::empty())
-                .map_err(JobError::file("changing the mode of", &full))?,
-            Err(Errno::EXIST) => {}
-            Err(errno) => return Err(JobError::file("creating the directory", &full)(errno)),
-        }
-        rustix::fs::openat2(&top, relative, flags, Mode::empty(), resolve).map_err(JobError::file("opening", &full))
+        self.links
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(work_id);
     }
 }
 
@@ -243,6 +242,31 @@ impl Linked {
             && *meta == self.meta
             && (disk::has_layer_time(stat) || (stat.st_mtime, stat.st_mtime_nsec) == self.modified)
     }
+}
+
+/// Opens a directory below `upper` without following links, making what is missing.
+fn open_parent(upper: &Path, relative: &Path) -> Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let top = rustix::fs::openat(CWD, upper, flags, Mode::empty()).map_err(JobError::file("opening", upper))?;
+    if relative.as_os_str().is_empty() {
+        return Ok(top);
+    }
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    let full = upper.join(relative);
+    match rustix::fs::openat2(&top, relative, flags, Mode::empty(), resolve) {
+        Ok(directory) => return Ok(directory),
+        Err(Errno::NOENT) => {}
+        Err(errno) => return Err(JobError::file("opening", &full)(errno)),
+    }
+    let parent = open_parent(upper, relative.parent().unwrap_or(Path::new("")))?;
+    let name = relative.file_name().ok_or_else(|| no_file(relative))?;
+    match rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o755)) {
+        Ok(()) => rustix::fs::chmodat(&parent, name, Mode::from_raw_mode(0o755), AtFlags::empty())
+            .map_err(JobError::file("changing the mode of", &full))?,
+        Err(Errno::EXIST) => {}
+        Err(errno) => return Err(JobError::file("creating the directory", &full)(errno)),
+    }
+    rustix::fs::openat2(&top, relative, flags, Mode::empty(), resolve).map_err(JobError::file("opening", &full))
 }
 
 /// Links `from` into an open directory in the place of whatever file is there.

@@ -53,7 +53,13 @@ impl JobTable {
     }
 
     /// Runs the job with this name.
-    pub(super) fn run(&self, name: &str, job: Value, context: &WorkerContext, fds: Vec<OwnedFd>) -> Result<Value, JobError> {
+    pub(super) fn run(
+        &self,
+        name: &str,
+        job: Value,
+        context: &WorkerContext,
+        fds: Vec<OwnedFd>,
+    ) -> Result<Value, JobError> {
         let unknown = || JobError::new(JobError::STORE, format!("the store worker knows no job `{name}`"));
         self.runners.get(name).ok_or_else(unknown)?(job, context, fds)
     }
@@ -66,5 +72,8 @@ impl fmt::Debug for JobTable {
 }
 
 fn malformed(name: &str, error: &serde_json::Error) -> JobError {
-    JobError::new(JobError::STORE, format!("the job `{name}` could not be transferred: {error}"))
+    JobError::new(
+        JobError::STORE,
+        format!("the job `{name}` could not be transferred: {error}"),
+    )
 }

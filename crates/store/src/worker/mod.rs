@@ -16,7 +16,7 @@ mod verify;
 mod view;
 mod xattrs;
 
-pub use context::WorkerContext;
 pub(crate) use caches::upper_paths as cache_upper_paths;
+pub use context::WorkerContext;
 pub use job::{Job, JobTable};
 pub use serve::worker_main;

@@ -42,7 +42,10 @@ impl Objects {
                 disk::make_directory(&objects.join(format!("{byte:02x}")), 0o755)?;
             }
         }
-        Ok(Self { content: content.to_owned(), unsynced: Mutex::default() })
+        Ok(Self {
+            content: content.to_owned(),
+            unsynced: Mutex::default(),
+        })
     }
 
     /// Where an object is.
@@ -53,9 +56,15 @@ impl Objects {
     /// The status of an object that is in the store with everything its name promises short of its bytes.
     pub(super) fn find(&self, name: &ObjectName, meta: &ObjectMeta, size: Option<u64>) -> Result<Option<Stat>> {
         let path = self.path(name);
-        let Some(stat) = disk::try_stat(&path)? else { return Ok(None) };
+        let Some(stat) = disk::try_stat(&path)? else {
+            return Ok(None);
+        };
         let plausible = disk::file_type(&stat) == FileType::RegularFile
-            && disk::meta(&stat) == ObjectMeta { xattrs: std::collections::BTreeMap::new(), ..meta.clone() }
+            && disk::meta(&stat)
+                == ObjectMeta {
+                    xattrs: std::collections::BTreeMap::new(),
+                    ..meta.clone()
+                }
             && size.is_none_or(|size| disk::size(&stat) == size)
             && (disk::has_layer_time(&stat) || self.is_unsynced(name, &stat));
         // A name holds only 32 bits of the attributes; a planted file must not pass for one without capabilities.
@@ -71,7 +80,7 @@ impl Objects {
             let stored = self.put_bytes(&chunk[..filled], meta, temporary)?;
             return Ok((stored, filled as u64));
         }
-        let written = self.write_stream(chunk, reader, temporary);
+        let written = write_stream(chunk, reader, temporary);
         let stored = written.and_then(|(digest, size)| Ok((self.adopt(digest, size, meta, temporary)?, size)));
         clean_up(stored, temporary)
     }
@@ -85,20 +94,10 @@ impl Objects {
         }
         let written = disk::create(temporary)
             .and_then(|mut file| file.write_all(bytes).map_err(JobError::file("writing", temporary)));
-        clean_up(written.and_then(|()| self.adopt(digest, size, meta, temporary)), temporary)
-    }
-
-    fn write_stream(&self, mut chunk: Vec<u8>, reader: &mut dyn Read, temporary: &Path) -> Result<(Digest, u64)> {
-        let mut file = disk::create(temporary)?;
-        let mut hasher = Hasher::new();
-        let (mut filled, mut size) = (chunk.len(), 0);
-        while filled > 0 {
-            hasher.update(&chunk[..filled]);
-            file.write_all(&chunk[..filled]).map_err(JobError::file("writing", temporary))?;
-            size += filled as u64;
-            filled = fill(reader, &mut chunk)?;
-        }
-        Ok((hasher.finish(), size))
+        clean_up(
+            written.and_then(|()| self.adopt(digest, size, meta, temporary)),
+            temporary,
+        )
     }
 
     /// Turns a finished file into an object.
@@ -125,7 +124,14 @@ impl Objects {
 
     /// Publishes a file whose bytes, identity and time are final and on the disk as an object, by link. True when the
     /// object is new.
-    pub(super) fn publish(&self, name: &ObjectName, meta: &ObjectMeta, size: u64, file: &Path, spare: &Path) -> Result<bool> {
+    pub(super) fn publish(
+        &self,
+        name: &ObjectName,
+        meta: &ObjectMeta,
+        size: u64,
+        file: &Path,
+        spare: &Path,
+    ) -> Result<bool> {
         let path = self.path(name);
         match disk::hard_link(file, &path) {
             Ok(()) => return Ok(true),
@@ -208,6 +214,21 @@ pub(super) fn hash(file: &mut impl Read, path: &Path) -> Result<(Digest, u64)> {
         hasher.update(&chunk[..filled]);
         size += filled as u64;
     }
+}
+
+/// Writes what was read already and what is left to read; answers digest and length.
+fn write_stream(mut chunk: Vec<u8>, reader: &mut dyn Read, temporary: &Path) -> Result<(Digest, u64)> {
+    let mut file = disk::create(temporary)?;
+    let mut hasher = Hasher::new();
+    let (mut filled, mut size) = (chunk.len(), 0);
+    while filled > 0 {
+        hasher.update(&chunk[..filled]);
+        file.write_all(&chunk[..filled])
+            .map_err(JobError::file("writing", temporary))?;
+        size += filled as u64;
+        filled = fill(reader, &mut chunk)?;
+    }
+    Ok((hasher.finish(), size))
 }
 
 /// Reads until the chunk is full or the reader ends.

@@ -21,13 +21,15 @@ pub fn worker_main(socket: UnixStream, content: &Path, jobs: JobTable) {
     let Ok(sending) = socket.try_clone() else { return };
     let sender = Sender::new(sending);
     let mut receiver = Receiver::new(socket);
-    let Some((context, id)) = start(&mut receiver, &sender, content) else { return };
+    let Some((context, id)) = start(&mut receiver, &sender, content) else {
+        return;
+    };
     answer(&sender, id, Ok(Value::Null));
+    let worker = Worker { context, sender, jobs };
     std::thread::scope(|scope| {
         // Whatever ends the connection, the engine is gone or confused; requests that run are finished either way.
         while let Ok(Some(frame)) = receiver.receive() {
-            let (context, sender, jobs) = (&context, &sender, &jobs);
-            scope.spawn(move || serve(frame, context, sender, jobs));
+            scope.spawn(|| worker.serve(frame));
         }
     });
 }
@@ -43,7 +45,10 @@ fn start(receiver: &mut Receiver, sender: &Sender, content: &Path) -> Option<(Wo
                 let _ = remove_all(&context.work(&name));
             }
         }),
-        _ => Err(JobError::new(JobError::STORE, "the first request has to start the session")),
+        _ => Err(JobError::new(
+            JobError::STORE,
+            "the first request has to start the session",
+        )),
     };
     match started {
         Ok(context) => Some((context, id)),
@@ -54,40 +59,54 @@ fn start(receiver: &mut Receiver, sender: &Sender, content: &Path) -> Option<(Wo
     }
 }
 
-fn serve(frame: Frame, context: &WorkerContext, sender: &Sender, jobs: &JobTable) {
-    let Ok(Envelope { id, body }) = serde_json::from_slice::<Envelope<Request>>(&frame.control) else {
-        // An engine of another version; without a number there is nobody to tell.
-        sender.shutdown();
-        return;
-    };
-    let handled = catch_unwind(AssertUnwindSafe(|| handle(body, frame, context, jobs)));
-    answer(sender, id, handled.unwrap_or_else(|panic| Err(panicked(panic.as_ref()))));
+/// What every request needs.
+struct Worker {
+    context: WorkerContext,
+    sender: Sender,
+    jobs: JobTable,
+}
+
+impl Worker {
+    fn serve(&self, frame: Frame) {
+        let Ok(Envelope { id, body }) = serde_json::from_slice::<Envelope<Request>>(&frame.control) else {
+            // An engine of another version; without a number there is nobody to tell.
+            self.sender.shutdown();
+            return;
+        };
+        let handled = catch_unwind(AssertUnwindSafe(|| self.handle(body, frame)));
+        answer(
+            &self.sender,
+            id,
+            handled.unwrap_or_else(|panic| Err(panicked(panic.as_ref()))),
+        );
+    }
+
+    fn handle(&self, request: Request, frame: Frame) -> Answer {
+        let context = &self.context;
+        match request {
+            Request::Start { .. } => Err(JobError::new(JobError::STORE, "the session is started already")),
+            Request::Job { name, job } => self.jobs.run(&name, job, context, frame.fds),
+            Request::NewWork { id } => value(new_work(context, &id)?),
+            Request::NewCacheUpper { id, cache } => value(caches::new_upper(context, &id, &cache)?),
+            Request::Discard { id } => {
+                context.forget(&id);
+                value(remove_all(&context.work(&id))?)
+            }
+            Request::Commit { id, rules } => value(commit::commit(context, &id, &rules)?),
+            Request::Cache { cache } => value(context.cache(&cache).map(drop)?),
+            Request::Harvest { id, cache, filter } => value(caches::harvest(context, &id, &cache, &filter)?),
+            Request::Ingest { modes } => value(ingest::ingest(context, files(frame.fds), &modes)?),
+            Request::Publish => value(view::publish(context, &payload(frame)?)?),
+            Request::Verify { digest } => value(verify::verify(context, &digest)?),
+            Request::Remove => value(remove_content(context.content())?),
+        }
+    }
 }
 
 fn answer(sender: &Sender, id: u64, body: Answer) {
     // An engine that is gone needs no answer.
     if let Ok(control) = serde_json::to_vec(&Envelope { id, body }) {
         let _ = sender.send(&control, &[], &[]);
-    }
-}
-
-fn handle(request: Request, frame: Frame, context: &WorkerContext, jobs: &JobTable) -> Answer {
-    match request {
-        Request::Start { .. } => Err(JobError::new(JobError::STORE, "the session is started already")),
-        Request::Job { name, job } => jobs.run(&name, job, context, frame.fds),
-        Request::NewWork { id } => value(new_work(context, &id)?),
-        Request::NewCacheUpper { id, cache } => value(caches::new_upper(context, &id, &cache)?),
-        Request::Discard { id } => {
-            context.forget(&id);
-            value(remove_all(&context.work(&id))?)
-        }
-        Request::Commit { id, rules } => value(commit::commit(context, &id, &rules)?),
-        Request::Cache { cache } => value(context.cache(&cache).map(drop)?),
-        Request::Harvest { id, cache, filter } => value(caches::harvest(context, &id, &cache, &filter)?),
-        Request::Ingest { modes } => value(ingest::ingest(context, files(frame.fds), &modes)?),
-        Request::Publish => value(view::publish(context, &payload(frame)?)?),
-        Request::Verify { digest } => value(verify::verify(context, &digest)?),
-        Request::Remove => value(remove_content(context.content())?),
     }
 }
 
@@ -100,7 +119,10 @@ fn files(fds: Vec<OwnedFd>) -> Vec<std::fs::File> {
 }
 
 fn payload(frame: Frame) -> Result<Vec<u8>> {
-    frame.payload.into_bytes().map_err(|error| JobError::new(JobError::STORE, error.to_string()))
+    frame
+        .payload
+        .into_bytes()
+        .map_err(|error| JobError::new(JobError::STORE, error.to_string()))
 }
 
 fn new_work(context: &WorkerContext, id: &str) -> Result<()> {
@@ -124,5 +146,8 @@ fn panicked(panic: &(dyn Any + Send)) -> JobError {
         .map(String::as_str)
         .or_else(|| panic.downcast_ref::<&str>().copied())
         .unwrap_or("no message");
-    JobError::new(JobError::STORE, format!("the store worker hit a fault in itself: {message}"))
+    JobError::new(
+        JobError::STORE,
+        format!("the store worker hit a fault in itself: {message}"),
+    )
 }

@@ -19,7 +19,9 @@ pub(super) fn verify(context: &WorkerContext, digest: &Digest) -> Result<Vec<Str
         Err(error) => return Ok(vec![error.message]),
     };
     if Digest::of(&encoded) != *digest {
-        return Ok(vec![format!("the tree `{digest}` has other contents than its name says")]);
+        return Ok(vec![format!(
+            "the tree `{digest}` has other contents than its name says"
+        )]);
     }
     let tree = match Tree::decode(&encoded) {
         Ok(tree) => tree,
@@ -52,21 +54,30 @@ fn check(entry: &Entry, path: &Path) -> Result<Option<&'static str>> {
     if matches!(entry.node, Node::Device { .. }) {
         return Ok(stat.is_some().then_some("is a device, which views do not have"));
     }
-    let Some(stat) = stat else { return Ok(Some("is missing from the view")) };
+    let Some(stat) = stat else {
+        return Ok(Some("is missing from the view"));
+    };
     if disk::file_type(&stat) != expected_type(&entry.node) {
         return Ok(Some("is of another type in the view"));
     }
     let differs = match &entry.node {
         Node::Directory { meta, opaque } => {
             let found = xattrs::read(disk::open_directory(path)?, path)?;
-            found.opaque != *opaque || ObjectMeta { xattrs: found.inside, ..disk::meta(&stat) } != *meta
+            found.opaque != *opaque
+                || ObjectMeta {
+                    xattrs: found.inside,
+                    ..disk::meta(&stat)
+                } != *meta
         }
         Node::File { meta, digest, .. } => {
             let mut file = disk::open(path)?;
             if objects::hash(&mut file, path)?.0 != *digest {
                 return Ok(Some("has other bytes in the view than its digest says"));
             }
-            ObjectMeta { xattrs: xattrs::read(&file, path)?.inside, ..disk::meta(&stat) } != *meta
+            ObjectMeta {
+                xattrs: xattrs::read(&file, path)?.inside,
+                ..disk::meta(&stat)
+            } != *meta
         }
         Node::Symlink { meta, target } => {
             let found = rustix::fs::readlink(path, Vec::new()).map_err(JobError::file("reading the link", path))?;
@@ -92,7 +103,9 @@ fn expected_type(node: &Node) -> FileType {
 
 /// Checks the object of a file whose view has a copy of its own; otherwise the view's file is the object.
 fn check_object(context: &WorkerContext, entry: &Entry) -> Result<Option<&'static str>> {
-    let (Node::File { meta, size, digest }, Some(name)) = (&entry.node, entry.node.object()) else { return Ok(None) };
+    let (Node::File { meta, size, digest }, Some(name)) = (&entry.node, entry.node.object()) else {
+        return Ok(None);
+    };
     if context.objects.find(&name, meta, Some(*size))?.is_none() {
         return Ok(Some("has no sound object"));
     }
@@ -105,13 +118,21 @@ fn check_object(context: &WorkerContext, entry: &Entry) -> Result<Option<&'stati
 fn unknown(tree: &Tree, root: &Path) -> Result<Vec<String>> {
     let known: HashSet<&[u8]> = tree.entries().iter().map(|entry| &entry.path[..]).collect();
     let mut problems = Vec::new();
-    for entry in tree.entries().iter().filter(|entry| matches!(entry.node, Node::Directory { .. })) {
+    for entry in tree
+        .entries()
+        .iter()
+        .filter(|entry| matches!(entry.node, Node::Directory { .. }))
+    {
         let path = join(root, &entry.path);
         if disk::try_stat(&path)?.is_none_or(|stat| disk::file_type(&stat) != FileType::Directory) {
             continue;
         }
         for (name, _) in disk::list(&path)? {
-            let inside = if entry.path.is_empty() { name } else { [&entry.path[..], b"/", &name].concat() };
+            let inside = if entry.path.is_empty() {
+                name
+            } else {
+                [&entry.path[..], b"/", &name].concat()
+            };
             if !known.contains(&inside[..]) {
                 problems.push(format!("`{}` is in the view and not in the tree", lossy(&inside)));
             }

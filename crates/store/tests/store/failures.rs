@@ -8,29 +8,38 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, mount_remount, unmount};
 
 use crate::support::*;
 
-/// A small filesystem of its own.
+/// A store whose content is on a small filesystem of its own.
 struct SmallDisk(tempfile::TempDir);
 
 impl SmallDisk {
     fn new(size: &std::ffi::CStr) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        mount("tmpfs", directory.path(), "tmpfs", MountFlags::empty(), size).unwrap();
-        Self(directory)
+        let disk = Self(tempfile::tempdir().unwrap());
+        Layout::prepare(&disk.root()).unwrap();
+        mount("tmpfs", disk.content(), "tmpfs", MountFlags::empty(), size).unwrap();
+        disk
     }
 
     fn root(&self) -> PathBuf {
         self.0.path().join("store")
     }
 
+    fn content(&self) -> PathBuf {
+        self.root().join("content")
+    }
+
     fn make_read_only(&self, is_read_only: bool) {
-        let flags = if is_read_only { MountFlags::RDONLY } else { MountFlags::empty() };
-        mount_remount(self.0.path(), flags, "").unwrap();
+        let flags = if is_read_only {
+            MountFlags::RDONLY
+        } else {
+            MountFlags::empty()
+        };
+        mount_remount(self.content(), flags, "").unwrap();
     }
 }
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        let _ = unmount(self.0.path(), UnmountFlags::DETACH);
+        let _ = unmount(self.content(), UnmountFlags::DETACH);
     }
 }
 
@@ -40,12 +49,21 @@ fn a_full_disk_is_an_error_that_publishes_nothing() {
     let store = TestStore::open(&disk.root());
     let local = tempfile::tempdir().unwrap();
     std::fs::write(local.path().join("large"), vec![7; 8 << 20]).unwrap();
-    let error = store.file_set(&directory_set(local.path(), "/root")).unwrap_err().to_string();
-    assert!(error.contains("No space left on device") && error.contains('`'), "{error}");
+    let error = store
+        .file_set(&directory_set(local.path(), "/root"))
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("No space left on device") && error.contains('`'),
+        "{error}"
+    );
     let work = store.new_work().unwrap();
     write(store.upper(&work).join("etc/large"), vec![7; 2500 << 10]);
     let error = store.commit(&work, CommitRules::default()).unwrap_err().to_string();
-    assert!(error.contains("No space left on device") && error.contains('`'), "{error}");
+    assert!(
+        error.contains("No space left on device") && error.contains('`'),
+        "{error}"
+    );
     assert_eq!((store.names("views").len(), store.names("trees").len()), (0, 0));
     store.discard(work).unwrap();
     store.layer(CommitRules::default(), |upper| write(upper.join("small"), "fits again"));
@@ -60,7 +78,10 @@ fn a_read_only_disk_is_an_error_that_names_the_path() {
     disk.make_read_only(true);
     let error = store.commit(&work, CommitRules::default()).unwrap_err().to_string();
     disk.make_read_only(false);
-    assert!(error.contains("Read-only file system") && error.contains("file`"), "{error}");
+    assert!(
+        error.contains("Read-only file system") && error.contains("file`"),
+        "{error}"
+    );
     assert_eq!(store.names("views").len(), 0);
     assert_eq!(store.commit(&work, CommitRules::default()).unwrap().files, 1);
 }
@@ -88,7 +109,15 @@ fn a_dead_worker_is_an_error_and_never_a_hang() {
     thread.join().unwrap();
     let results = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..4).map(|_| scope.spawn(|| store.new_work().map(drop))).collect();
-        threads.into_iter().map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap())
+            .collect::<Vec<_>>()
     });
-    assert!(results.iter().all(|result| matches!(result, Err(StoreError::WorkerGone(_)))), "{results:?}");
+    assert!(
+        results
+            .iter()
+            .all(|result| matches!(result, Err(StoreError::WorkerGone(_)))),
+        "{results:?}"
+    );
 }

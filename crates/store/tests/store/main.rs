@@ -1,7 +1,11 @@
 //! The store as its users see it: an engine side and a worker side joined by a socket. The worker runs in a thread, on a
 //! temporary directory, as root of nothing but that.
 
-#![expect(clippy::disallowed_methods, reason = "tests may say which file in their own assertions")]
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "tests may say which file in their own assertions"
+)]
 
 mod caches;
 mod commit;

@@ -31,11 +31,12 @@ pub(super) struct Read {
     pub(super) is_new: bool,
 }
 
-/// An opened file, with the time just before.
+/// An opened file.
 struct Opened {
     file: LocalFile,
     handle: File,
-    opened: SystemTime,
+    /// Just before it was opened.
+    time: SystemTime,
 }
 
 /// Has the worker store these files.
@@ -68,7 +69,7 @@ pub(super) fn ingest(client: &Client, files: Vec<LocalFile>) -> Result<Vec<Read>
 }
 
 fn open(file: &LocalFile) -> Result<Opened, StoreError> {
-    let now = SystemTime::now();
+    let time = SystemTime::now();
     // Without blocking: the file may have been replaced by a pipe.
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     let handle = rustix::fs::openat(CWD, &file.source, flags, Mode::empty())
@@ -77,7 +78,14 @@ fn open(file: &LocalFile) -> Result<Opened, StoreError> {
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
         return Err(StoreError::Changed(file.source.clone()));
     }
-    Ok(Opened { file: LocalFile { status: Status::new(&stat), ..file.clone() }, handle: File::from(handle), opened: now })
+    Ok(Opened {
+        file: LocalFile {
+            status: Status::new(&stat),
+            ..file.clone()
+        },
+        handle: File::from(handle),
+        time,
+    })
 }
 
 fn begin(client: &Client, opened: &[Opened]) -> Result<Pending, StoreError> {
@@ -94,12 +102,17 @@ fn finish(
     changed: &mut Vec<LocalFile>,
 ) -> Result<(), StoreError> {
     let answers: Vec<Ingested> = pending.wait()?;
-    for (Opened { file, handle, opened }, answer) in opened.into_iter().zip(answers) {
+    for (Opened { file, handle, time }, answer) in opened.into_iter().zip(answers) {
         let stat = rustix::fs::fstat(&handle).map_err(StoreError::file("reading the status of", &file.source))?;
         let held_still = Status::new(&stat) == file.status && answer.size == file.status.size;
         if held_still {
-            let is_settled = file.status.is_settled(opened);
-            done.push(Read { file, digest: answer.digest, is_settled, is_new: answer.is_new });
+            let is_settled = file.status.is_settled(time);
+            done.push(Read {
+                file,
+                digest: answer.digest,
+                is_settled,
+                is_new: answer.is_new,
+            });
         } else {
             changed.push(file);
         }

@@ -50,7 +50,9 @@ impl Status {
     /// Whether any later change gives another status, when the file was looked at at `now`.
     pub(super) fn is_settled(&self, now: SystemTime) -> bool {
         let tick = if self.changed.1 == 0 { COARSE_TICK } else { FINE_TICK };
-        let Ok(now) = now.duration_since(UNIX_EPOCH) else { return false };
+        let Ok(now) = now.duration_since(UNIX_EPOCH) else {
+            return false;
+        };
         let (seconds, nanoseconds) = self.changed.max(self.modified);
         let last = Duration::new(u64::try_from(seconds).unwrap_or_default(), nanoseconds);
         last + tick < now
@@ -126,7 +128,10 @@ impl Record {
         while !reader.0.is_empty() {
             files.push(reader.file()?);
         }
-        Some(Self { base: (has_base != 0).then_some(base), files })
+        Some(Self {
+            base: (has_base != 0).then_some(base),
+            files,
+        })
     }
 }
 

@@ -43,20 +43,32 @@ fn walk_entry(entry: &FileEntry, found: &mut Vec<LocalFile>, warnings: &mut Vec<
         errno => StoreError::file("reading the status of", source)(errno),
     })?;
     match (entry.kind, FileType::from_raw_mode(stat.st_mode)) {
-        (FileKind::File, FileType::RegularFile) if target.is_empty() => {
-            Err(StoreError::InvalidFileSet("a file cannot take the place of `/` in the image".to_owned()))
-        }
+        (FileKind::File, FileType::RegularFile) if target.is_empty() => Err(StoreError::InvalidFileSet(
+            "a file cannot take the place of `/` in the image".to_owned(),
+        )),
         (FileKind::File, FileType::RegularFile) => {
-            found.push(LocalFile { target, source: source.to_owned(), status: Status::new(&stat) });
+            found.push(LocalFile {
+                target,
+                source: source.to_owned(),
+                status: Status::new(&stat),
+            });
             Ok(())
         }
         (FileKind::File, _) => Err(StoreError::NotAFile(source.to_owned())),
         (FileKind::Directory, FileType::Directory) => {
-            let mut walk = Walk { source, target, filter: Filter::new(entry)?, ancestors: Vec::new(), found, warnings };
+            let mut walk = Walk {
+                source,
+                target,
+                filter: Filter::new(entry)?,
+                ancestors: Vec::new(),
+                found,
+                warnings,
+            };
             let before = walk.found.len();
             walk.start()?;
             if walk.found.len() == before {
-                walk.warnings.push(format!("nothing was added from `{}`: it has no files", display(source)));
+                walk.warnings
+                    .push(format!("nothing was added from `{}`: it has no files", display(source)));
             }
             Ok(())
         }
@@ -75,7 +87,10 @@ impl Filter {
     fn new(entry: &FileEntry) -> Result<Self, StoreError> {
         Ok(match &entry.ignore {
             None => Self::All,
-            Some(Ignore::Patterns { patterns, invert: false }) if patterns.is_empty() => Self::All,
+            Some(Ignore::Patterns {
+                patterns,
+                invert: false,
+            }) if patterns.is_empty() => Self::All,
             Some(Ignore::Patterns { patterns, invert }) => Self::Patterns {
                 matcher: PatternMatcher::new(patterns)
                     .map_err(|error| StoreError::InvalidFileSet(error.to_string()))?,
@@ -99,9 +114,10 @@ impl Filter {
     /// Whether something below a directory may be taken.
     fn enters(&self, path: &[u8]) -> bool {
         match self {
-            Self::Patterns { matcher, inverted: false } => {
-                !matcher.prunes() || !matcher.matches(&String::from_utf8_lossy(path))
-            }
+            Self::Patterns {
+                matcher,
+                inverted: false,
+            } => !matcher.prunes() || !matcher.matches(&String::from_utf8_lossy(path)),
             _ => true,
         }
     }
@@ -162,7 +178,11 @@ impl Walk<'_> {
         if file_type == FileType::RegularFile && !self.filter.takes_file(path) {
             return Ok(());
         }
-        let flags = if file_type == FileType::RegularFile { AtFlags::SYMLINK_NOFOLLOW } else { AtFlags::empty() };
+        let flags = if file_type == FileType::RegularFile {
+            AtFlags::SYMLINK_NOFOLLOW
+        } else {
+            AtFlags::empty()
+        };
         let stat = match rustix::fs::statat(parent, name, flags) {
             Ok(stat) => stat,
             // Gone since the directory was read, or a link to nowhere.
@@ -191,7 +211,8 @@ impl Walk<'_> {
         }
         let directory = self.open(parent, name, path)?;
         if is_link {
-            let stat = rustix::fs::fstat(&directory).map_err(|errno| self.failed("reading the status of", path, errno))?;
+            let stat =
+                rustix::fs::fstat(&directory).map_err(|errno| self.failed("reading the status of", path, errno))?;
             if self.ancestors.contains(&(stat.st_dev, stat.st_ino)) {
                 self.warn(path, "is a symbolic link to a directory that it is in");
                 return Ok(());
@@ -202,7 +223,8 @@ impl Walk<'_> {
 
     fn open(&self, parent: impl AsFd, name: &[u8], path: &[u8]) -> Result<OwnedFd, StoreError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        rustix::fs::openat(parent, name, flags, Mode::empty()).map_err(|errno| self.failed("opening the directory", path, errno))
+        rustix::fs::openat(parent, name, flags, Mode::empty())
+            .map_err(|errno| self.failed("opening the directory", path, errno))
     }
 
     fn take(&mut self, path: &[u8], stat: &Stat) -> Result<(), StoreError> {
@@ -224,7 +246,11 @@ impl Walk<'_> {
     }
 
     fn full(&self, path: &[u8]) -> PathBuf {
-        if path.is_empty() { self.source.to_owned() } else { self.source.join(OsStr::from_bytes(path)) }
+        if path.is_empty() {
+            self.source.to_owned()
+        } else {
+            self.source.join(OsStr::from_bytes(path))
+        }
     }
 
     fn failed(&self, what: &'static str, path: &[u8], errno: Errno) -> StoreError {

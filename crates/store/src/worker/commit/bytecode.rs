@@ -29,7 +29,9 @@ fn source(path: &[u8]) -> Option<Vec<u8>> {
 
 /// Whether the header is of bytecode for a source with this modification time and size.
 fn matches(header: &[u8; HEADER], modified: i64, size: u64) -> bool {
-    let [_, _, b'\r', b'\n', 0, 0, 0, 0, t0, t1, t2, t3, s0, s1, s2, s3] = *header else { return false };
+    let [_, _, b'\r', b'\n', 0, 0, 0, 0, t0, t1, t2, t3, s0, s1, s2, s3] = *header else {
+        return false;
+    };
     // Python keeps the low 32 bits of both.
     u64::from(u32::from_le_bytes([s0, s1, s2, s3])) == size & 0xffff_ffff
         && i64::from(u32::from_le_bytes([t0, t1, t2, t3])) == modified & 0xffff_ffff
@@ -39,7 +41,9 @@ fn matches(header: &[u8; HEADER], modified: i64, size: u64) -> bool {
 /// a lower layer has the layer time already, and so does the header of its bytecode.
 pub(super) fn normalise(path: &[u8], on_disk: &Path, found: &[Found]) -> Result<()> {
     let Some(source) = source(path) else { return Ok(()) };
-    let Ok(index) = found.binary_search_by(|item| item.path.cmp(&source)) else { return Ok(()) };
+    let Ok(index) = found.binary_search_by(|item| item.path.cmp(&source)) else {
+        return Ok(());
+    };
     let source = &found[index].stat;
     let file: File = disk::open_with(on_disk, rustix::fs::OFlags::RDWR)?;
     let mut header = [0; HEADER];
@@ -62,7 +66,10 @@ mod tests {
             ("lib/legacy.pyc", Some("lib/legacy.py")),
             ("lib/b.py", None),
         ] {
-            assert_eq!(source(bytecode.as_bytes()), expected.map(|path| path.as_bytes().to_vec()));
+            assert_eq!(
+                source(bytecode.as_bytes()),
+                expected.map(|path| path.as_bytes().to_vec())
+            );
         }
     }
 
@@ -78,6 +85,9 @@ mod tests {
         assert!(matches(&header(0, 1_700_000_000, 42), 1_700_000_000, 42));
         assert!(!matches(&header(1, 1_700_000_000, 42), 1_700_000_000, 42), "hash-based");
         assert!(!matches(&header(0, 1_700_000_001, 42), 1_700_000_000, 42), "stale");
-        assert!(!matches(&header(0, 1_700_000_000, 43), 1_700_000_000, 42), "another size");
+        assert!(
+            !matches(&header(0, 1_700_000_000, 43), 1_700_000_000, 42),
+            "another size"
+        );
     }
 }
