@@ -1,17 +1,19 @@
-//! Bootstraps a base into a store and says how long each part took:
-//! `cargo run --release -p lamina-bases --example bootstrap -- STORE [PYTHON_VERSION]`.
+//! Bootstraps a base into a store, says how long each part took, and runs a shell command in the result:
+//! `cargo run --release -p lamina-bases --example bootstrap -- STORE PYTHON_VERSION [COMMAND]`. `remove` in place of the
+//! version removes the store.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "an example talks to whoever runs it")]
 
 use std::io::Write;
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Mutex;
 use std::time::Instant;
 
-use lamina_bases::{BaseProgress, Tools};
+use lamina_bases::{BaseFacts, BaseProgress, Tools};
 use lamina_events::CancelToken;
-use lamina_sandbox::{Helpers, IdMap};
+use lamina_sandbox::{ExitStatus, Helpers, IdMap, Launcher, SandboxSpec, Stdio, Upper};
 use lamina_store::{CommitRules, JobTable, Layout, Store};
 
 /// The store worker: serves the jobs of this crate.
@@ -42,15 +44,18 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     if arguments.first().is_some_and(|argument| argument == "__helpers") {
         lamina_sandbox::helpers_main(worker);
     }
-    let directory = arguments.first().ok_or("the first argument is the store's directory")?;
-    let python = arguments.get(1).map(String::as_str);
-    let plan = lamina_bases::debian_slim_plan(python, "3.11")?;
-
+    let [directory, python, command @ ..] = &arguments[..] else {
+        return Err("the arguments are STORE PYTHON_VERSION [COMMAND]".into());
+    };
     let layout = Layout::prepare(Path::new(directory))?;
     let id_map = IdMap::for_current_user()?;
     layout.claim_content(id_map.root_uid(), id_map.root_gid())?;
     let helpers = Helpers::start(&layout.content(), &id_map)?;
     let store = Store::open(layout, helpers.worker)?;
+    if python == "remove" {
+        return Ok(store.remove()?);
+    }
+    let plan = lamina_bases::debian_slim_plan(Some(python), python)?;
 
     let started = Instant::now();
     let last = Mutex::new("");
@@ -62,12 +67,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
     };
     let cancel = CancelToken::new();
+    let uv = std::env::var_os("UV").map(std::path::PathBuf::from);
     let tools = Tools {
         store: &store,
         launcher: &helpers.launcher,
         fetch: &lamina_fetch::Client::new(cancel.clone()),
         id_map: &id_map,
-        uv: None,
+        uv: uv.as_deref(),
         report: &report,
         cancel: &cancel,
     };
@@ -75,7 +81,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         started,
         file: fs_err::File::create(Path::new(directory).join("bootstrap.log"))?,
     };
-    let (work, facts) = lamina_bases::bootstrap(&plan, &tools, &mut log)?;
+    let (work, facts) = lamina_bases::bootstrap(&plan, &tools, &mut log).map_err(|error| error.to_string())?;
     eprintln!("{:6.2} s  committing", started.elapsed().as_secs_f64());
     let rules = CommitRules {
         package_step: true,
@@ -83,6 +89,32 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let committed = store.commit(&work, rules)?;
     eprintln!("{:6.2} s  finished", started.elapsed().as_secs_f64());
-    println!("{facts:#?}\n{committed:?}");
-    Ok(())
+    println!("{facts:#?}\n{committed:#?}");
+    match command.first() {
+        Some(command) => run(&helpers.launcher, store.view_path(&committed.digest), &facts, command),
+        None => Ok(()),
+    }
+}
+
+/// Runs a shell command in the base, with a network.
+fn run(launcher: &Launcher, view: String, facts: &BaseFacts, command: &str) -> Result<(), Box<dyn std::error::Error>> {
+    let spec = SandboxSpec {
+        layers: vec![view],
+        upper: Upper::Memory { limit_bytes: 1 << 30 },
+        resolv_conf: fs_err::read("/etc/resolv.conf").ok(),
+        hosts: fs_err::read("/etc/hosts").ok(),
+        argv: vec!["/bin/sh".into(), "-c".into(), command.into()],
+        env: facts.environment.clone(),
+        ..SandboxSpec::default()
+    };
+    let stdio = Stdio {
+        stdin: std::io::stdin().as_fd().try_clone_to_owned()?,
+        stdout: std::io::stdout().as_fd().try_clone_to_owned()?,
+        stderr: std::io::stderr().as_fd().try_clone_to_owned()?,
+        socket: None,
+    };
+    match launcher.spawn(&spec, stdio)?.wait()?.status {
+        ExitStatus::Exited(0) => Ok(()),
+        other => Err(format!("the command ended with {other:?}").into()),
+    }
 }

@@ -1,6 +1,7 @@
 //! What can go wrong with bases.
 
-use std::path::PathBuf;
+use std::fmt::Display;
+use std::path::Path;
 
 /// An error of this crate.
 #[derive(Debug, thiserror::Error)]
@@ -228,19 +229,19 @@ pub enum SignatureProblem {
 
 impl BaseError {
     /// A malformed file.
-    pub(crate) fn malformed(name: impl Into<String>, reason: impl ToString) -> Self {
+    pub(crate) fn malformed(name: impl Into<String>, reason: &dyn Display) -> Self {
         Self::Malformed {
             name: name.into(),
-            reason: reason.to_string(),
+            reason: format!("{reason}"),
         }
     }
 
     /// A keyring that cannot be used.
-    pub(crate) fn keyring(path: &std::path::Path, origin: &str, reason: impl ToString) -> Self {
+    pub(crate) fn keyring(path: &Path, origin: &str, reason: &dyn Display) -> Self {
         Self::Keyring {
-            path: PathBuf::from(path).display().to_string(),
+            path: path.display().to_string(),
             origin: origin.into(),
-            reason: reason.to_string(),
+            reason: format!("{reason}"),
         }
     }
 }

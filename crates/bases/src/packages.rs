@@ -72,7 +72,7 @@ pub(crate) type Index = BTreeMap<String, Package>;
 /// Adds the packages of a verified index to `index`; where both have a package, the newer version stays.
 pub(crate) fn add_packages(index: &mut Index, text: &str, archive: &str, name: &str) -> Result<(), BaseError> {
     for stanza in stanzas(text) {
-        let package = package(&stanza, archive).map_err(|reason| BaseError::malformed(name, reason))?;
+        let package = package(&stanza, archive).map_err(|reason| BaseError::malformed(name, &reason))?;
         match index.get(&package.name) {
             Some(known) if version::compare(&known.version, &package.version).is_ge() => {}
             _ => {

@@ -12,6 +12,7 @@ use crate::mirror::{ARCHIVED, Mirror};
 use crate::packages::{Index, add_packages};
 use crate::{BaseError, Suite, date};
 use openpgp::Keys;
+pub(crate) use openpgp::armored;
 pub(crate) use release::is_sha256;
 use release::Release;
 
@@ -145,7 +146,7 @@ fn fetch_release(part: &Part<'_>, mirror: &Mirror, keys: &Keys, fetch: &Client) 
             remedy: format!("{setting} (the mirror comes from {})", mirror.origin),
         }
     })?;
-    let text = String::from_utf8(bytes).map_err(|_| BaseError::malformed(&url, "it is no text"))?;
+    let text = String::from_utf8(bytes).map_err(|_| BaseError::malformed(&url, &"it is no text"))?;
     let now = date::now();
     let text = openpgp::verify(&text, keys, now).map_err(|reason| BaseError::Signature {
         url: url.clone(),
@@ -163,7 +164,7 @@ fn fetch_index(part: &Part<'_>, release: &Release, fetch: &Client, downloads: &P
     let url = part.address(&name);
     let listed = release
         .file(&name)
-        .ok_or_else(|| BaseError::malformed(part.address("InRelease"), format!("it does not list `{name}`")))?;
+        .ok_or_else(|| BaseError::malformed(part.address("InRelease"), &format!("it does not list `{name}`")))?;
     let download = |url| Download {
         url,
         sha256: listed.sha256.clone(),
@@ -183,7 +184,7 @@ fn fetch_index(part: &Part<'_>, release: &Release, fetch: &Client, downloads: &P
     liblzma::read::XzDecoder::new_multi_decoder(fs_err::File::open(path)?)
         .take(INDEX_LIMIT)
         .read_to_end(&mut text)
-        .map_err(|error| BaseError::malformed(url, error))?;
+        .map_err(|error| BaseError::malformed(url, &error))?;
     Ok(text)
 }
 

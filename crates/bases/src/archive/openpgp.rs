@@ -1,8 +1,10 @@
 //! Is a release file signed by a key that may sign it, today?
 
+use pgp::armor::BlockType;
 use pgp::composed::{CleartextSignedMessage, Deserializable, SignedPublicKey, SignedPublicSubKey};
 use pgp::crypto::hash::HashAlgorithm;
 use pgp::packet::{Signature, SignatureType};
+use pgp::ser::Serialize;
 use pgp::types::{KeyDetails, Tag, VerifyingKey};
 
 use crate::mirror::Keyring;
@@ -40,16 +42,16 @@ impl Keys {
             Keyring::Inline { armored, origin } => {
                 let path = std::path::Path::new("(inline)");
                 let certificates =
-                    parse(armored.as_bytes()).map_err(|reason| BaseError::keyring(path, origin, reason))?;
+                    parse(armored.as_bytes()).map_err(|reason| BaseError::keyring(path, origin, &reason))?;
                 Ok(Self {
                     certificates,
                     origin: origin.clone(),
                 })
             }
             Keyring::File { path, origin, debian } => {
-                let bytes = fs_err::read(path).map_err(|error| BaseError::keyring(path, origin, error))?;
+                let bytes = fs_err::read(path).map_err(|error| BaseError::keyring(path, origin, &error))?;
                 let mut keys = Self {
-                    certificates: parse(&bytes).map_err(|reason| BaseError::keyring(path, origin, reason))?,
+                    certificates: parse(&bytes).map_err(|reason| BaseError::keyring(path, origin, &reason))?,
                     origin: format!("`{}`", path.display()),
                 };
                 if *debian {
@@ -66,12 +68,35 @@ impl Keys {
 fn built_in() -> Result<Keys, BaseError> {
     let mut certificates = Vec::new();
     for bytes in BUILT_IN {
-        certificates.extend(parse(bytes).map_err(|reason| BaseError::malformed("built-in keyring", reason))?);
+        certificates.extend(parse(bytes).map_err(|reason| BaseError::malformed("built-in keyring", &reason))?);
     }
     Ok(Keys {
         certificates,
         origin: "of Debian's archive keys that this program has built in".into(),
     })
+}
+
+/// A keyring in ASCII armour, whichever form it has.
+pub(crate) fn armored(keyring: Vec<u8>) -> pgp::errors::Result<Vec<u8>> {
+    if keyring.starts_with(b"-----") {
+        return Ok(keyring);
+    }
+    let mut text = Vec::new();
+    pgp::armor::write(&Packets(keyring), BlockType::PublicKey, &mut text, None, true)?;
+    Ok(text)
+}
+
+/// Packets as they are.
+struct Packets(Vec<u8>);
+
+impl Serialize for Packets {
+    fn to_writer<W: std::io::Write>(&self, writer: &mut W) -> pgp::errors::Result<()> {
+        Ok(writer.write_all(&self.0)?)
+    }
+
+    fn write_len(&self) -> usize {
+        self.0.len()
+    }
 }
 
 /// Reads binary or armoured keys. Keys that cannot be read are left out, as gpg does; at least one must remain.
@@ -117,7 +142,7 @@ fn unknown(signatures: &[Signature], keys: &Keys) -> SignatureProblem {
         .iter()
         .map(|signature| match signature.issuer_fingerprint().first() {
             Some(fingerprint) => format!("{fingerprint:X}"),
-            None => signature.issuer_key_id().iter().map(|id| id.to_string()).collect(),
+            None => signature.issuer_key_id().iter().map(ToString::to_string).collect(),
         })
         .filter(|signer| !signer.is_empty())
         .collect();

@@ -34,7 +34,7 @@ pub(crate) struct Release {
 impl Release {
     /// Reads the verified text of the release file at `url`.
     pub(crate) fn parse(text: &str, url: &str) -> Result<Self, BaseError> {
-        let malformed = |reason: &str| BaseError::malformed(url, reason);
+        let malformed = |reason: &str| BaseError::malformed(url, &reason);
         let stanza = stanzas(text).next().ok_or_else(|| malformed("it is empty"))?;
         let time = |field| match stanza.get(field) {
             Some(value) => date::parse(value).map(Some).ok_or_else(|| malformed(&format!("`{field}` is no date"))),
@@ -75,7 +75,7 @@ impl Release {
         }
         Err(BaseError::malformed(
             url,
-            format!("it is about `{}`, not about `{suite}`; the mirror serves the wrong file", self.codename),
+            &format!("it is about `{}`, not about `{suite}`; the mirror serves the wrong file", self.codename),
         ))
     }
 

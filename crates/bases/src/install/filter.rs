@@ -19,14 +19,13 @@ const MARKER: (&str, &str) = ("usr/lib/python3", "/EXTERNALLY-MANAGED");
 
 /// The same rules in `dpkg`'s words. Copyright files stay: licences ask for them.
 pub(crate) fn configuration() -> String {
-    let mut text = String::from("# Documentation and translations are of little use in a container.\n");
-    for path in EXCLUDED {
-        text += &format!("path-exclude /{path}*\n");
-    }
-    text += "path-include /usr/share/doc/*/copyright\n";
-    text += "# pip may install into the image.\n";
-    text += &format!("path-exclude /{}*{}\n", MARKER.0, MARKER.1);
-    text
+    let excluded: Vec<_> = EXCLUDED.iter().map(|path| format!("path-exclude /{path}*\n")).collect();
+    let (start, end) = MARKER;
+    format!(
+        "# Documentation and translations are of little use in a container.\n{}path-include /usr/share/doc/*/copyright\n\
+         # pip may install into the image.\npath-exclude /{start}*{end}\n",
+        excluded.concat()
+    )
 }
 
 /// Whether a file (or link) is left out. Directories are made when something in them is kept.

@@ -268,7 +268,7 @@ fn unpack_entry<R: Read>(
     conffiles: &HashSet<Vec<u8>>,
     tree: &mut Tree,
 ) -> Result<(), JobError> {
-    let link = entry.link_name_bytes().map(|link| link.into_owned());
+    let link = entry.link_name_bytes().map(std::borrow::Cow::into_owned);
     let link = || {
         link.as_deref()
             .ok_or_else(|| malformed(name, format!("the link `{}` leads nowhere", path.display())))

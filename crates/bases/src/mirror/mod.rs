@@ -195,7 +195,8 @@ impl Mirror {
         text
     }
 
-    /// The keys for an `apt` inside an image; `None` when those it has are the right ones.
+    /// The keys for an `apt` inside an image, in ASCII armour (`apt` tells by the ending `.asc`); `None` when those it has
+    /// are the right ones.
     ///
     /// # Errors
     /// When the keyring cannot be read.
@@ -203,9 +204,11 @@ impl Mirror {
         match &self.keyring {
             Keyring::BuiltIn | Keyring::File { debian: true, .. } => Ok(None),
             Keyring::Inline { armored, .. } => Ok(Some(armored.clone().into_bytes())),
-            Keyring::File { path, origin, .. } => fs_err::read(path)
-                .map(Some)
-                .map_err(|error| BaseError::keyring(path, origin, error)),
+            Keyring::File { path, origin, .. } => {
+                let bytes = fs_err::read(path).map_err(|error| BaseError::keyring(path, origin, &error))?;
+                let armored = crate::archive::armored(bytes);
+                armored.map(Some).map_err(|error| BaseError::keyring(path, origin, &error))
+            }
         }
     }
 }

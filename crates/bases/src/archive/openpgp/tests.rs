@@ -37,14 +37,14 @@ fn keys(certificate: SignedPublicKey) -> Keys {
 }
 
 fn sign_with_subkey(key: &SignedSecretKey) -> String {
-    armored(&CleartextSignedMessage::sign(thread_rng(), TEXT, &key.secret_subkeys[0].key, &Password::empty()).unwrap())
+    as_text(&CleartextSignedMessage::sign(thread_rng(), TEXT, &key.secret_subkeys[0].key, &Password::empty()).unwrap())
 }
 
 fn sign_with_primary(key: &SignedSecretKey) -> String {
-    armored(&CleartextSignedMessage::sign(thread_rng(), TEXT, &key.primary_key, &Password::empty()).unwrap())
+    as_text(&CleartextSignedMessage::sign(thread_rng(), TEXT, &key.primary_key, &Password::empty()).unwrap())
 }
 
-fn armored(message: &CleartextSignedMessage) -> String {
+fn as_text(message: &CleartextSignedMessage) -> String {
     message.to_armored_string(pgp::composed::ArmorOptions::default()).unwrap()
 }
 
@@ -165,4 +165,13 @@ fn keyrings_without_keys_are_named() {
         let message = Keys::load(&keyring).unwrap_err().to_string();
         assert!(message.contains("MODAL_DEBIAN_KEYRING") && message.contains(&*path.to_string_lossy()), "{message}");
     }
+}
+
+#[test]
+fn keyrings_are_the_same_in_armour() {
+    let both = [BUILT_IN[0], BUILT_IN[1]].concat();
+    let text = armored(both.clone()).unwrap();
+    assert!(text.starts_with(b"-----BEGIN PGP PUBLIC KEY BLOCK-----\n\n"));
+    assert_eq!(parse(&text).unwrap(), parse(&both).unwrap());
+    assert_eq!(armored(text.clone()).unwrap(), text);
 }

@@ -47,7 +47,7 @@ impl Tar {
 fn ar(members: &[(&str, Vec<u8>)]) -> Vec<u8> {
     let mut archive = b"!<arch>\n".to_vec();
     for (name, contents) in members {
-        write!(archive, "{name:<16}0           0     0     100644  {:<10}`\n", contents.len()).unwrap();
+        writeln!(archive, "{name:<16}0           0     0     100644  {:<10}`", contents.len()).unwrap();
         archive.extend_from_slice(contents);
         if contents.len() % 2 == 1 {
             archive.push(b'\n');
