@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use lamina_events::Sink;
@@ -88,6 +89,7 @@ impl Pool {
             sink,
             state: Mutex::default(),
             emptied: Condvar::new(),
+            threads: Mutex::default(),
         };
         Self {
             shared: Arc::new(shared),
@@ -143,13 +145,20 @@ impl Pool {
     /// Stops, and returns when no container is left.
     pub fn stop(&self) {
         self.begin_stop();
-        if self.shared.wait_until_empty(self.shared.options.grace) {
-            return;
+        if !self.shared.wait_until_empty(self.shared.options.grace) {
+            for process in self.shared.lock().processes() {
+                process.kill();
+            }
+            if !self.shared.wait_until_empty(KILL_PATIENCE) {
+                return;
+            }
         }
-        for process in self.shared.lock().processes() {
-            process.kill();
+        // The threads still hold the starter, and with it what the sandboxes leave to be cleared away.
+        let threads = std::mem::take(&mut *self.shared.threads());
+        for thread in threads {
+            // One that panicked has printed why.
+            let _ = thread.join();
         }
-        self.shared.wait_until_empty(KILL_PATIENCE);
     }
 }
 
@@ -176,11 +185,17 @@ pub(crate) struct Shared {
     state: Mutex<State>,
     /// Signalled when the last container is gone.
     emptied: Condvar,
+    /// The containers' threads.
+    threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Shared {
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn threads(&self) -> MutexGuard<'_, Vec<JoinHandle<()>>> {
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sends an input to its container.
@@ -213,15 +228,22 @@ impl Shared {
             let builder = std::thread::Builder::new()
                 .name("container".to_owned())
                 .stack_size(STACK_SIZE);
-            if let Err(error) = builder.spawn(move || container::run(&shared, slot)) {
-                let reason = format!("a thread for it cannot be started: {error}");
-                self.not_started(
-                    slot,
-                    &StartError {
-                        message: reason,
-                        hint: None,
-                    },
-                );
+            match builder.spawn(move || container::run(&shared, slot)) {
+                Ok(thread) => {
+                    let mut threads = self.threads();
+                    threads.retain(|thread| !thread.is_finished());
+                    threads.push(thread);
+                }
+                Err(error) => {
+                    let reason = format!("a thread for it cannot be started: {error}");
+                    self.not_started(
+                        slot,
+                        &StartError {
+                            message: reason,
+                            hint: None,
+                        },
+                    );
+                }
             }
         }
     }
