@@ -87,7 +87,7 @@ def main(what: str):
             try:
                 function.remote()
             except Error as error:
-                print(type(error).__name__, "|", error)
+                print(type(error).__name__, "|", str(error).splitlines()[0])
         print(square.remote(3))
     else:
         print(globals()[what].remote())

@@ -20,30 +20,35 @@ def program(image: str, body: str = "pass") -> str:
 
 
 def processes(store: Path) -> list[str]:
-    """Processes that were started for this store, by their environment."""
+    """Processes that work on this store: by their environment, or by what they have mounted."""
     found = []
     for directory in Path("/proc").iterdir():
         if not directory.name.isdigit() or int(directory.name) == os.getpid():
             continue
         try:
-            environment = (directory / "environ").read_bytes()
+            traces = (directory / "environ").read_bytes() + (directory / "mountinfo").read_bytes()
             line = (directory / "cmdline").read_bytes().replace(b"\0", b" ").decode()
         except OSError:
             continue
-        if str(store).encode() in environment or "__helpers" in line or "marker-sleep" in line:
+        if str(store).encode() in traces or "marker-sleep" in line:
             found.append(line)
     return found
+
+
+def control_groups() -> list[str]:
+    """Control groups of engines that are gone; a group's name begins with its engine's process id."""
+    groups = Path("/sys/fs/cgroup").glob("**/lamina-*-*")
+    return [str(group) for group in groups if not Path("/proc", group.name.split("-")[1]).exists()]
 
 
 def leftovers(modal: Modal) -> dict[str, list[str]]:
     mounts = [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(modal.store) in line]
     work = modal.store / "content/work"
-    groups = [str(path) for path in Path("/sys/fs/cgroup").glob("**/*lamina*")]
     return {
         "processes": processes(modal.store),
         "mounts": mounts,
         "work": [path.name for path in work.iterdir()] if work.exists() else [],
-        "cgroups": groups,
+        "cgroups": control_groups(),
     }
 
 

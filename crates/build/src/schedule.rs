@@ -11,6 +11,7 @@ use lamina_fetch::Client;
 use lamina_image::{Definition, KeyMaterial, LayerKey, Node, Step};
 use lamina_sandbox::{IdMap, Launcher};
 use lamina_store::{ImageRecord, LayerRecord, Store, StoreError};
+use serde_json::Value;
 
 use crate::host::HostSettings;
 use crate::log::StepLog;
@@ -76,6 +77,9 @@ pub struct Builder<'a> {
     cancel: &'a CancelToken,
     states: Mutex<HashMap<&'a str, Arc<OnceLock<Outcome>>>>,
 }
+
+/// Layers that a step which is not cached is compared with, to say why it is not.
+const COMPARED_LAYERS: u32 = 20;
 
 /// Numbers of steps, unique within the process.
 static NEXT_STEP: AtomicU64 = AtomicU64::new(1);
@@ -341,12 +345,11 @@ impl<'a> Builder<'a> {
         if forced {
             return Ok(Miss::Forced);
         }
-        Ok(match self.tools.store.latest_layer(&node.title)? {
-            Some(former) => Miss::Changed {
-                parts: material.differences(&former.material),
-            },
-            None => Miss::New,
-        })
+        let kind = material.part("kind").and_then(Value::as_str).unwrap_or_default();
+        let recent = self.tools.store.recent_layers(kind, COMPARED_LAYERS)?;
+        Ok(former(&recent, &node.title, material).map_or(Miss::New, |former| Miss::Changed {
+            parts: material.differences(&former.material),
+        }))
     }
 
     /// Reports a failed step, and records the state before it so that a shell can be opened there.
@@ -391,6 +394,19 @@ impl<'a> Builder<'a> {
             logs: state.logs.clone(),
         })
     }
+}
+
+/// The layer that a step most likely is a new version of: the same call, or a call on the same parent that has
+/// something in common with it.
+fn former<'a>(recent: &'a [LayerRecord], title: &str, material: &KeyMaterial) -> Option<&'a LayerRecord> {
+    let related = |record: &&LayerRecord| {
+        let shares = |name: &str| match (record.material.get(name), material.part(name)) {
+            (Some(Value::Array(theirs)), Some(Value::Array(ours))) => theirs.iter().any(|one| ours.contains(one)),
+            _ => false,
+        };
+        record.material.get("parent") == material.part("parent") && (shares("packages") || shares("commands"))
+    };
+    recent.iter().find(|record| record.title == title).or_else(|| recent.iter().find(related))
 }
 
 /// What a base says about itself: its Python, and the environment that everything on it starts with.

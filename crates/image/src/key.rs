@@ -55,6 +55,12 @@ impl KeyMaterial {
         self.parts.insert(name.to_owned(), value.into());
     }
 
+    /// A named part.
+    #[must_use]
+    pub fn part(&self, name: &str) -> Option<&Value> {
+        self.parts.get(name)
+    }
+
     /// The key: the digest of the canonical JSON form (sorted names, no spaces).
     #[must_use]
     pub fn key(&self) -> LayerKey {

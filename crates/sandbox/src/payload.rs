@@ -104,11 +104,23 @@ fn become_command(payload: &Payload<'_>) -> Result<Failure, Failure> {
     if uid.is_root() {
         capabilities::limit_command()?;
     }
-    chdir(&*spec.cwd)
+    enter_directory(&spec.cwd)
         .during("enter", &spec.cwd)
         .map_err(|failure| failure.of_kind(Kind::WorkingDirectory))?;
     reset_signals();
     Ok(execute(spec))
+}
+
+/// Enters the working directory; a missing one is made, as a Dockerfile's WORKDIR would. The image is the root by now.
+fn enter_directory(path: &str) -> Result<(), Errno> {
+    match chdir(path) {
+        Err(Errno::NOENT) => {
+            let made = std::fs::DirBuilder::new().recursive(true).create(path);
+            made.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::NOENT))?;
+            chdir(path)
+        }
+        outcome => outcome,
+    }
 }
 
 /// Gives up supplementary groups.

@@ -26,7 +26,7 @@ pub struct SandboxSpec {
     pub argv: Vec<String>,
     /// The whole environment.
     pub env: Vec<(String, String)>,
-    /// The working directory; it must exist.
+    /// The working directory; made if it is missing.
     pub cwd: String,
     /// User and group id of the command, as seen inside.
     pub user: (u32, u32),

@@ -224,7 +224,7 @@ impl PythonPlan {
             ("PIP_CACHE_DIR", "/dev/lamina-cache/pip"),
             ("UV_CACHE_DIR", "/dev/lamina-cache/uv"),
             ("UV_LINK_MODE", "copy"),
-            ("PYC_INVALIDATION_MODE", "unchecked-hash"),
+            ("PYC_INVALIDATION_MODE", "UNCHECKED_HASH"),
             ("PIP_ROOT_USER_ACTION", "ignore"),
             ("PIP_BREAK_SYSTEM_PACKAGES", "1"),
             ("PIP_DISABLE_PIP_VERSION_CHECK", "1"),

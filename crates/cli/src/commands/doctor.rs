@@ -92,6 +92,8 @@ fn render(findings: &[Finding], palette: Palette) -> String {
         several => format!("{several} things have to be mended first."),
     };
     let _ = writeln!(text, "\n{}", palette.paint(Tone::Bold, verdict));
+    // Files of subordinate ids cannot be deleted with `rm`; whoever looks for help should learn that here.
+    text.push_str("`modal store remove` deletes everything that was ever built.\n");
     text
 }
 
@@ -131,6 +133,7 @@ mod tests {
                            → usermod …
 
         One thing has to be mended first.
+        `modal store remove` deletes everything that was ever built.
         ");
     }
 }

@@ -27,7 +27,6 @@ const SCHEMA: &str = "
         created INTEGER NOT NULL,
         record TEXT NOT NULL
     ) WITHOUT ROWID;
-    CREATE INDEX IF NOT EXISTS layers_by_title ON layers (title, created);
     CREATE TABLE IF NOT EXISTS images (
         id TEXT PRIMARY KEY,
         last_used INTEGER NOT NULL,
@@ -77,10 +76,10 @@ impl Index {
         self.get("SELECT record FROM layers WHERE key = ?1", [key.to_string()])
     }
 
-    pub(super) fn latest_layer(&self, title: &str) -> Result<Option<LayerRecord>, StoreError> {
-        self.get(
-            "SELECT record FROM layers WHERE title = ?1 ORDER BY created DESC LIMIT 1",
-            [title],
+    pub(super) fn recent_layers(&self, kind: &str, count: u32) -> Result<Vec<LayerRecord>, StoreError> {
+        self.get_all(
+            "SELECT record FROM layers WHERE json_extract(record, '$.material.kind') = ?1 ORDER BY created DESC LIMIT ?2",
+            (kind, count),
         )
     }
 

@@ -106,12 +106,12 @@ impl Store {
             .filter(|record| self.has_view(&record.digest)))
     }
 
-    /// The newest layer with this title: what a rebuilt step is compared with.
+    /// The newest layers whose key material has this `kind`: what a step that is not cached can be compared with.
     ///
     /// # Errors
     /// When the index cannot be read.
-    pub fn latest_layer(&self, title: &str) -> Result<Option<LayerRecord>, StoreError> {
-        self.shared.index.latest_layer(title)
+    pub fn recent_layers(&self, kind: &str, count: u32) -> Result<Vec<LayerRecord>, StoreError> {
+        self.shared.index.recent_layers(kind, count)
     }
 
     /// Records a layer, replacing an older record with the same key.

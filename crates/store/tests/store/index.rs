@@ -51,7 +51,9 @@ fn layers_are_found_while_their_views_exist() {
     store.close();
     let store = TestStore::open(&root);
     assert_eq!(store.find_layer(&record.key).unwrap(), Some(record.clone()));
-    assert_eq!(store.latest_layer(&record.title).unwrap(), Some(record.clone()));
+    let kind = record.material["kind"].as_str().unwrap_or("none");
+    assert_eq!(store.recent_layers(kind, 1).unwrap(), [record.clone()]);
+    assert_eq!(store.recent_layers("another", 1).unwrap(), []);
     assert_eq!(store.find_layer(&LayerKey(Digest::of(b"other"))).unwrap(), None);
     std::fs::remove_dir_all(store.content(store.view_path(&committed.digest))).unwrap();
     assert_eq!(store.find_layer(&record.key).unwrap(), None);

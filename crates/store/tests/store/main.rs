@@ -15,4 +15,5 @@ mod failures;
 mod files;
 mod index;
 mod jobs;
+mod overlay;
 mod support;

@@ -1,0 +1,152 @@
+//! Commits of uppers that the kernel's overlay has filled.
+
+use std::ffi::CString;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use lamina_image::Digest;
+use lamina_store::tree::Node;
+use lamina_store::{CommitRules, Committed};
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+
+use crate::support::*;
+
+/// A mounted overlay.
+struct Overlay(tempfile::TempDir);
+
+impl Overlay {
+    /// Mounts views, top-most first, with directories for writing on top unless that is `None`.
+    fn mount(store: &TestStore, views: &[Digest], writable: Option<(String, String)>) -> Self {
+        let lower: Vec<_> = views
+            .iter()
+            .map(|it| store.content(store.view_path(it)).display().to_string())
+            .collect();
+        let mut options = format!("userxattr,lowerdir={}", lower.join(":"));
+        if let Some((upper, work)) = writable {
+            let (upper, work) = (store.content(upper), store.content(work));
+            options = format!("{options},upperdir={},workdir={}", upper.display(), work.display());
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let options = CString::new(options).unwrap();
+        mount(
+            "overlay",
+            directory.path(),
+            "overlay",
+            MountFlags::empty(),
+            options.as_c_str(),
+        )
+        .unwrap();
+        Self(directory)
+    }
+
+    fn path(&self, path: impl AsRef<Path>) -> PathBuf {
+        self.0.path().join(path)
+    }
+}
+
+impl Drop for Overlay {
+    fn drop(&mut self) {
+        unmount(self.0.path(), UnmountFlags::empty()).unwrap();
+    }
+}
+
+/// Runs a step over `parent` and commits it.
+fn step(store: &TestStore, parent: &Committed, run: impl FnOnce(&Overlay)) -> Committed {
+    let work = store.new_work().unwrap();
+    let overlay = Overlay::mount(store, &[parent.digest], Some((work.upper(), work.work_directory())));
+    run(&overlay);
+    drop(overlay);
+    let committed = store.commit(&work, CommitRules::default()).unwrap();
+    assert_eq!(store.verify(&committed.digest).unwrap(), Vec::<String>::new());
+    committed
+}
+
+#[test]
+fn a_step_over_a_layer_becomes_a_layer() {
+    let store = TestStore::new();
+    let base = store.layer(CommitRules::default(), |upper| {
+        for path in [
+            "kept",
+            "changed",
+            "dir/removed",
+            "dir/kept",
+            "replaced/old",
+            "moved/file",
+        ] {
+            write(upper.join(path), path);
+        }
+        std::fs::set_permissions(upper.join("kept"), PermissionsExt::from_mode(0o755)).unwrap();
+    });
+    let run = |overlay: &Overlay| {
+        write(overlay.path("changed"), "changed by the step");
+        std::fs::remove_file(overlay.path("dir/removed")).unwrap();
+        std::fs::remove_dir_all(overlay.path("replaced")).unwrap();
+        write(overlay.path("replaced/new"), "new");
+        std::fs::set_permissions(overlay.path("kept"), PermissionsExt::from_mode(0o700)).unwrap();
+        std::fs::hard_link(overlay.path("dir/kept"), overlay.path("linked")).unwrap();
+        // A mark planted from inside must not hide anything.
+        set_xattr(overlay.path("moved"), "user.overlay.opaque", b"y");
+    };
+    let first = step(&store, &base, run);
+    assert_eq!(
+        first.digest,
+        step(&store, &base, run).digest,
+        "the same step gave another layer"
+    );
+
+    let overlay = Overlay::mount(&store, &[first.digest, base.digest], None);
+    let read = |path: &str| std::fs::read_to_string(overlay.path(path)).ok();
+    for (path, expected) in [
+        ("kept", Some("kept")),
+        ("changed", Some("changed by the step")),
+        ("dir/removed", None),
+        ("dir/kept", Some("dir/kept")),
+        ("replaced/old", None),
+        ("replaced/new", Some("new")),
+        ("moved/file", Some("moved/file")),
+        ("linked", Some("dir/kept")),
+    ] {
+        assert_eq!(read(path).as_deref(), expected, "{path}");
+    }
+    assert_eq!(std::fs::metadata(overlay.path("kept")).unwrap().mode() & 0o7777, 0o700);
+    assert_eq!(xattr(overlay.path("moved"), "user.overlay.opaque").unwrap(), b"y");
+    let inode = |path: &str| std::fs::metadata(overlay.path(path)).unwrap().ino();
+    assert_eq!(inode("linked"), inode("dir/kept"));
+
+    let node = |path: &str| store.entry(&first.digest, path).map(|entry| entry.node);
+    assert_eq!(node("dir/removed"), Some(Node::Whiteout));
+    assert!(matches!(node("replaced"), Some(Node::Directory { opaque: true, .. })));
+    assert!(matches!(node("moved"), Some(Node::Directory { opaque: false, .. })));
+    assert_eq!(node("moved/file"), None);
+}
+
+#[test]
+fn a_step_that_changes_nothing_is_the_empty_layer() {
+    let store = TestStore::new();
+    let base = store.layer(CommitRules::default(), |upper| write(upper.join("file"), "x"));
+    let nothing = step(&store, &base, |overlay| {
+        drop(std::fs::read(overlay.path("file")).unwrap())
+    });
+    assert_eq!(store.tree(&nothing.digest).entries().len(), 1);
+}
+
+#[test]
+fn a_file_set_in_two_views_shows_as_one() {
+    let store = TestStore::new();
+    let local = tempfile::tempdir().unwrap();
+    for index in 0..600 {
+        write(local.path().join(format!("{index}.py")), index.to_string());
+    }
+    let set = directory_set(local.path(), "/root/src");
+    store.file_set(&set).unwrap();
+    write(local.path().join("7.py"), "changed");
+    let view = store.file_set(&set).unwrap();
+    assert_eq!(view.views.len(), 2);
+    let overlay = Overlay::mount(&store, &view.views, None);
+    assert_eq!(std::fs::read_dir(overlay.path("root/src")).unwrap().count(), 600);
+    assert_eq!(
+        std::fs::read_to_string(overlay.path("root/src/7.py")).unwrap(),
+        "changed"
+    );
+    assert_eq!(std::fs::read_to_string(overlay.path("root/src/8.py")).unwrap(), "8");
+}
