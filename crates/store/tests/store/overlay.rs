@@ -125,7 +125,7 @@ fn a_step_that_changes_nothing_is_the_empty_layer() {
     let store = TestStore::new();
     let base = store.layer(CommitRules::default(), |upper| write(upper.join("file"), "x"));
     let nothing = step(&store, &base, |overlay| {
-        drop(std::fs::read(overlay.path("file")).unwrap())
+        drop(std::fs::read(overlay.path("file")).unwrap());
     });
     assert_eq!(store.tree(&nothing.digest).entries().len(), 1);
 }
