@@ -57,6 +57,11 @@ pub(super) fn size(stat: &Stat) -> u64 {
     u64::try_from(stat.st_size).unwrap_or_default()
 }
 
+/// The number of names, whose type differs between architectures.
+pub(super) fn links(stat: &Stat) -> usize {
+    usize::try_from(stat.st_nlink).unwrap_or(usize::MAX)
+}
+
 /// Opens for reading. Never blocks on a pipe and never takes a terminal.
 pub(super) fn open(path: &Path) -> Result<File> {
     open_with(path, OFlags::RDONLY)

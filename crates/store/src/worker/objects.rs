@@ -21,7 +21,7 @@ pub(super) const CHUNK: usize = 64 << 10;
 /// Up to this many unsynced objects are synced one by one; beyond it syncing the filesystem is cheaper.
 const SYNC_SINGLY: usize = 32;
 /// Links that an object may have before views get copies: ext4 allows 65,000.
-pub(super) const MAXIMUM_LINKS: u64 = 60_000;
+pub(super) const MAXIMUM_LINKS: usize = 60_000;
 
 /// The objects of a store.
 #[derive(Debug)]

@@ -51,7 +51,10 @@ fn layers_are_found_while_their_views_exist() {
     store.close();
     let store = TestStore::open(&root);
     assert_eq!(store.find_layer(&record.key).unwrap(), Some(record.clone()));
-    assert_eq!(store.recent_layers("apt_install", 1).unwrap(), std::slice::from_ref(&record));
+    assert_eq!(
+        store.recent_layers("apt_install", 1).unwrap(),
+        std::slice::from_ref(&record)
+    );
     assert_eq!(store.recent_layers("another", 1).unwrap(), []);
     assert_eq!(store.find_layer(&LayerKey(Digest::of(b"other"))).unwrap(), None);
     std::fs::remove_dir_all(store.content(store.view_path(&committed.digest))).unwrap();

@@ -115,7 +115,7 @@ impl<'a> Sharing<'a> {
             Some(object) => {
                 let stays = object.st_ino == found.stat.st_ino
                     || is_copied(&found.path, file.size)
-                    || object.st_nlink + found.stat.st_nlink > MAXIMUM_LINKS;
+                    || disk::links(&object) + disk::links(&found.stat) > MAXIMUM_LINKS;
                 if stays {
                     Ok(false)
                 } else {
