@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pty
 import select
+import struct
+import subprocess
+import termios
 import time
 
 from conftest import Modal, command
@@ -51,3 +55,48 @@ def test_a_command_without_a_terminal(modal: Modal) -> None:
     modal.write("app.py", APP)
     result = modal("shell", "app.py::main", "--no-pty", "-c", "echo $COLOUR; exit 5", check=False)
     assert (result.stdout, result.code) == ("green\n", 5)
+
+
+def test_the_terminal_follows_resizes_and_is_restored_when_the_shell_is_terminated(modal: Modal) -> None:
+    modal.write("app.py", APP)
+    modal("run", "-q", "app.py")
+    terminal, inner = pty.openpty()
+    resize(terminal, 33, 99)
+    before = termios.tcgetattr(inner)
+    process = subprocess.Popen(
+        [command(), "shell", "app.py"],
+        cwd=modal.directory,
+        env={**modal.environment, "TERM": "xterm"},
+        stdin=inner,
+        stdout=inner,
+        stderr=inner,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )
+    try:
+        read_until(terminal, b"# ")
+        os.write(terminal, b"stty size\r")
+        read_until(terminal, b"33 99\r\n")
+        resize(terminal, 40, 120)
+        os.write(terminal, b"stty size\r")
+        read_until(terminal, b"40 120\r\n")
+        assert termios.tcgetattr(inner) != before
+        process.terminate()
+        assert process.wait(timeout=30) == 143
+        assert termios.tcgetattr(inner) == before
+    finally:
+        process.kill()
+        os.close(terminal)
+        os.close(inner)
+
+
+def resize(terminal: int, rows: int, columns: int) -> None:
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+
+def read_until(terminal: int, expected: bytes) -> None:
+    output, end = b"", time.monotonic() + 60
+    while expected not in output:
+        assert time.monotonic() < end, output
+        if select.select([terminal], [], [], 0.2)[0]:
+            output += os.read(terminal, 65536)

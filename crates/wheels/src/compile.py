@@ -15,6 +15,7 @@ UNCHECKED_HASH = (1).to_bytes(4, "little")
 
 
 def compiled(path, source):
+    """The contents of the `.pyc`; nothing when the source does not compile."""
     try:
         code = compile(source, path, "exec", dont_inherit=True, optimize=0)
         return MAGIC_NUMBER + UNCHECKED_HASH + source_hash(source) + marshal.dumps(code)
@@ -23,6 +24,7 @@ def compiled(path, source):
 
 
 def main():
+    """Answers requests until there are no more."""
     if sys.implementation.cache_tag != sys.argv[1]:
         sys.exit(f"the interpreter is {sys.implementation.cache_tag}, not {sys.argv[1]}")
     requests, answers = sys.stdin.buffer, sys.stdout.buffer

@@ -118,7 +118,12 @@ impl Renderer for Json {
     fn event(&mut self, event: &Event, now: Duration) -> io::Result<()> {
         let seconds_since_start = (now.as_secs_f64() * 1000.0).round() / 1000.0;
         // What a container prints on its standard output is the program's result, not talk about it.
-        if let Event::ContainerOutput { stream: Stream::Stdout, data, .. } = event {
+        if let Event::ContainerOutput {
+            stream: Stream::Stdout,
+            data,
+            ..
+        } = event
+        {
             return self.streams.write(Stream::Stdout, data);
         }
         let mut line = serde_json::to_vec(&Versioned {
