@@ -6,8 +6,8 @@ import fcntl
 import os
 import pty
 import select
+import signal
 import struct
-import subprocess
 import termios
 import time
 
@@ -63,16 +63,11 @@ def test_the_terminal_follows_resizes_and_is_restored_when_the_shell_is_terminat
     terminal, inner = pty.openpty()
     resize(terminal, 33, 99)
     before = termios.tcgetattr(inner)
-    process = subprocess.Popen(
-        [command(), "shell", "app.py"],
-        cwd=modal.directory,
-        env={**modal.environment, "TERM": "xterm"},
-        stdin=inner,
-        stdout=inner,
-        stderr=inner,
-        start_new_session=True,
-        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
-    )
+    child = os.fork()
+    if child == 0:
+        os.chdir(modal.directory)
+        take_terminal(inner)
+        os.execve(command(), ["modal", "shell", "app.py"], {**modal.environment, "TERM": "xterm"})
     try:
         read_until(terminal, b"# ")
         os.write(terminal, b"stty size\r")
@@ -81,13 +76,21 @@ def test_the_terminal_follows_resizes_and_is_restored_when_the_shell_is_terminat
         os.write(terminal, b"stty size\r")
         read_until(terminal, b"40 120\r\n")
         assert termios.tcgetattr(inner) != before
-        process.terminate()
-        assert process.wait(timeout=30) == 143
-        assert termios.tcgetattr(inner) == before
     finally:
-        process.kill()
-        os.close(terminal)
-        os.close(inner)
+        os.kill(child, signal.SIGTERM)
+        status = os.waitpid(child, 0)[1]
+    assert os.waitstatus_to_exitcode(status) == 143
+    assert termios.tcgetattr(inner) == before
+    os.close(terminal)
+    os.close(inner)
+
+
+def take_terminal(inner: int) -> None:
+    """Makes it the terminal of this process and its standard streams."""
+    os.setsid()
+    fcntl.ioctl(inner, termios.TIOCSCTTY, 0)
+    for number in range(3):
+        os.dup2(inner, number)
 
 
 def resize(terminal: int, rows: int, columns: int) -> None:
