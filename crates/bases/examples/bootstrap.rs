@@ -2,7 +2,11 @@
 //! `cargo run --release -p lamina-bases --example bootstrap -- STORE PYTHON_VERSION [COMMAND]`. `remove` in place of the
 //! version removes the store.
 
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "an example talks to whoever runs it")]
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "an example talks to whoever runs it"
+)]
 
 use std::io::Write;
 use std::os::fd::AsFd;

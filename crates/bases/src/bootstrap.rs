@@ -95,6 +95,7 @@ pub fn bootstrap(
             remedy: lamina_sandbox::subordinate_ids_remedy(),
         });
     }
+    let mirror = mirror::find()?;
     let python = match &plan.python {
         PythonSource::Debian => None,
         PythonSource::Standalone(version) => {
@@ -103,7 +104,6 @@ pub fn bootstrap(
         }
     };
     tools.report("reading indexes", 0, 0);
-    let mirror = mirror::find()?;
     let downloads = tools.store.layout().downloads();
     let offer = archive::read(plan.suite, &mirror, tools.fetch, &downloads)?;
     let packages = close(&offer.index, &wanted(plan)).map_err(|reason| BaseError::Dependency {
@@ -111,7 +111,14 @@ pub fn bootstrap(
         reason,
     })?;
     // What cannot be logged is no reason to fail.
-    let _ = writeln!(log, "{} packages of {} from {} ({})", packages.len(), plan.suite, mirror.archive, mirror.origin);
+    let _ = writeln!(
+        log,
+        "{} packages of {} from {} ({})",
+        packages.len(),
+        plan.suite,
+        mirror.archive,
+        mirror.origin
+    );
     tools.cancel.check()?;
 
     let work = tools.store.new_work()?;
@@ -212,7 +219,9 @@ fn unpack_all(
         unpacked.lock().unwrap_or_else(PoisonError::into_inner).push(outcome);
         Ok::<_, BaseError>(())
     };
-    tools.fetch.download_all(&files, downloads, CONNECTIONS, &progress, arrived)?;
+    tools
+        .fetch
+        .download_all(&files, downloads, CONNECTIONS, &progress, arrived)?;
     let mut unpacked = unpacked.into_inner().unwrap_or_else(PoisonError::into_inner);
     unpacked.sort_by(|left: &Unpacked, right| left.name.cmp(&right.name));
     Ok(unpacked)

@@ -101,7 +101,13 @@ mod tests {
 
     #[test]
     fn other_texts_are_no_dates() {
-        for text in ["", "Sat, 21 Nov 2026", "Sat, 31 Nov 2026 09:15:44 UTC", "Sat, 21 Nov 2026 09:15:44 CET", "x, y z"] {
+        for text in [
+            "",
+            "Sat, 21 Nov 2026",
+            "Sat, 31 Nov 2026 09:15:44 UTC",
+            "Sat, 21 Nov 2026 09:15:44 CET",
+            "x, y z",
+        ] {
             assert_eq!(parse(text), None, "{text}");
         }
     }

@@ -3,13 +3,13 @@
 use std::fmt::Display;
 use std::path::Path;
 
+use lamina_fetch::FetchError;
+
 /// An error of this crate.
 #[derive(Debug, thiserror::Error)]
 pub enum BaseError {
     /// A Python version that no base offers.
-    #[error(
-        "Python `{version}` is not offered: use one of {supported}, or an exact version of these such as `3.12.4`"
-    )]
+    #[error("Python `{version}` is not offered: use one of {supported}, or an exact version of these such as `3.12.4`")]
     UnsupportedPython {
         /// What was asked for.
         version: String,
@@ -36,9 +36,7 @@ pub enum BaseError {
         reason: String,
     },
     /// The mirror has no such suite.
-    #[error(
-        "`{url}` has no suite `{suite}`: {remedy}"
-    )]
+    #[error("`{url}` has no suite `{suite}`: {remedy}")]
     UnknownSuite {
         /// The suite.
         suite: String,
@@ -98,7 +96,9 @@ pub enum BaseError {
         reason: String,
     },
     /// The packages asked for cannot be installed together.
-    #[error("the packages of `{suite}` do not fit together: {reason}; the mirror may be in the middle of an update, try again later")]
+    #[error(
+        "the packages of `{suite}` do not fit together: {reason}; the mirror may be in the middle of an update, try again later"
+    )]
     Dependency {
         /// The suite.
         suite: String,
@@ -106,7 +106,9 @@ pub enum BaseError {
         reason: String,
     },
     /// The maintainer scripts failed.
-    #[error("configuring the packages of `{suite}` failed ({status}); the log has the details. Its last lines:\n{tail}")]
+    #[error(
+        "configuring the packages of `{suite}` failed ({status}); the log has the details. Its last lines:\n{tail}"
+    )]
     Configure {
         /// The suite.
         suite: String,
@@ -147,9 +149,17 @@ pub enum BaseError {
     /// A machine architecture that Debian or this crate does not know.
     #[error("the architecture `{0}` is not supported: x86_64 and aarch64 are")]
     Architecture(String),
+    /// The mirror cannot be reached, or does not answer as one.
+    #[error("{source}. The mirror comes from {origin}; set MODAL_DEBIAN_MIRROR to use another one")]
+    Unreachable {
+        /// Where the choice of the mirror comes from.
+        origin: String,
+        /// What happened.
+        source: FetchError,
+    },
     /// A download failed.
     #[error(transparent)]
-    Fetch(#[from] lamina_fetch::FetchError),
+    Fetch(FetchError),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] lamina_store::StoreError),
@@ -185,7 +195,9 @@ pub enum SignatureProblem {
         keyring: String,
     },
     /// The content is not what was signed.
-    #[error("its content does not match the signature of key {key}: it was altered on the way, or the mirror is broken")]
+    #[error(
+        "its content does not match the signature of key {key}: it was altered on the way, or the mirror is broken"
+    )]
     Altered {
         /// The key's fingerprint.
         key: String,
@@ -202,7 +214,9 @@ pub enum SignatureProblem {
         date: String,
     },
     /// The key was revoked by its owner.
-    #[error("its key {key} was revoked by its owner; install a newer `debian-archive-keyring` and set MODAL_DEBIAN_KEYRING to it")]
+    #[error(
+        "its key {key} was revoked by its owner; install a newer `debian-archive-keyring` and set MODAL_DEBIAN_KEYRING to it"
+    )]
     Revoked {
         /// The key's fingerprint.
         key: String,
@@ -214,7 +228,9 @@ pub enum SignatureProblem {
         key: String,
     },
     /// The signature itself was made for a limited time.
-    #[error("its signature was valid until {date} only: the mirror is out of date, or the clock of this machine is wrong")]
+    #[error(
+        "its signature was valid until {date} only: the mirror is out of date, or the clock of this machine is wrong"
+    )]
     Lapsed {
         /// When it ceased to be valid.
         date: String,
@@ -225,6 +241,15 @@ pub enum SignatureProblem {
         /// When it was made.
         date: String,
     },
+}
+
+impl From<FetchError> for BaseError {
+    fn from(error: FetchError) -> Self {
+        match error {
+            FetchError::Cancelled(cancelled) => Self::Cancelled(cancelled),
+            error => Self::Fetch(error),
+        }
+    }
 }
 
 impl BaseError {

@@ -1,11 +1,11 @@
 //! Package indexes: what there is, in which version, and what it needs.
 
-use std::collections::BTreeMap;
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
 
+use crate::archive::is_sha256;
 use crate::control::{Stanza, stanzas};
 use crate::{BaseError, version};
-use crate::archive::is_sha256;
 
 /// A package of an index.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,7 +91,9 @@ fn package(stanza: &Stanza<'_>, archive: &str) -> Result<Package, String> {
     let field = |field| stanza.get(field).ok_or_else(|| format!("`{name}` has no `{field}`"));
     let filename = field("Filename")?;
     if filename.starts_with('/') || filename.split('/').any(|part| part == ".." || part.is_empty()) {
-        return Err(format!("`{name}` has the path `{filename}`, which leads out of the archive"));
+        return Err(format!(
+            "`{name}` has the path `{filename}`, which leads out of the archive"
+        ));
     }
     let sha256 = field("SHA256")?;
     if !is_sha256(sha256) {
@@ -110,7 +112,9 @@ fn package(stanza: &Stanza<'_>, archive: &str) -> Result<Package, String> {
         provides: provides(stanza.get("Provides").unwrap_or_default()),
         filename: filename.into(),
         sha256: sha256.into(),
-        size: field("Size")?.parse().map_err(|_| format!("`{name}` has no proper size"))?,
+        size: field("Size")?
+            .parse()
+            .map_err(|_| format!("`{name}` has no proper size"))?,
         archive: archive.into(),
     })
 }
@@ -140,7 +144,9 @@ fn dependency(text: &str) -> Option<Dependency> {
     let name = name.split_once(':').map_or(name, |(name, _)| name);
     let version = rest.and_then(|rest| {
         let condition = rest.split(')').next()?.trim();
-        let operator = condition.find(|character: char| !"<>=".contains(character)).unwrap_or(condition.len());
+        let operator = condition
+            .find(|character: char| !"<>=".contains(character))
+            .unwrap_or(condition.len());
         let (operator, version) = condition.split_at(operator);
         let relation = match operator {
             "<<" => Relation::Earlier,
@@ -172,7 +178,8 @@ mod tests {
 
     #[test]
     fn dependencies_are_read() {
-        let all = dependencies("libc6 (>= 2.36), init-system-helpers (>> 1:1~) | sysv, python3:any (<<3.12), , a [amd64]");
+        let all =
+            dependencies("libc6 (>= 2.36), init-system-helpers (>> 1:1~) | sysv, python3:any (<<3.12), , a [amd64]");
         assert_eq!(all.len(), 4);
         assert_eq!(all[1].len(), 2);
         assert!(all[0][0].accepts("2.36-9") && !all[0][0].accepts("2.35"));
@@ -197,16 +204,28 @@ mod tests {
         add_packages(&mut index, &stanza("a", "1.10-1", "pool/a"), "http://security", "n").unwrap();
         add_packages(&mut index, &stanza("a", "1.9-1", "pool/a"), "http://updates", "n").unwrap();
         let package = &index["a"];
-        assert_eq!((package.version.as_str(), package.archive.as_str()), ("1.10-1", "http://security"));
+        assert_eq!(
+            (package.version.as_str(), package.archive.as_str()),
+            ("1.10-1", "http://security")
+        );
         assert!(package.essential && package.required);
         assert_eq!(package.provides, [("x".into(), Some("2".into())), ("y".into(), None)]);
     }
 
     #[test]
     fn hostile_entries_are_refused() {
-        for (name, filename) in [("a", "/etc/a"), ("a", "pool/../../a"), ("../a", "pool/a"), ("A b", "pool/a"), ("", "pool/a")] {
+        for (name, filename) in [
+            ("a", "/etc/a"),
+            ("a", "pool/../../a"),
+            ("../a", "pool/a"),
+            ("A b", "pool/a"),
+            ("", "pool/a"),
+        ] {
             let text = stanza(name, "1", filename);
-            assert!(add_packages(&mut Index::new(), &text, "http://m", "n").is_err(), "{name} {filename}");
+            assert!(
+                add_packages(&mut Index::new(), &text, "http://m", "n").is_err(),
+                "{name} {filename}"
+            );
         }
     }
 }

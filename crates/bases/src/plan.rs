@@ -103,7 +103,10 @@ pub fn debian_slim_plan(python: Option<&str>, local: &str) -> Result<DebianPlan,
         (Some(major), Some(minor)) => format!("{major}.{minor}"),
         _ => return Err(unsupported()),
     };
-    let (_, suite) = SERIES.into_iter().find(|(name, _)| *name == series).ok_or_else(unsupported)?;
+    let (_, suite) = SERIES
+        .into_iter()
+        .find(|(name, _)| *name == series)
+        .ok_or_else(unsupported)?;
     let exact = match (numbers.next(), numbers.next()) {
         (None, None) => false,
         // Without a request of the user the local patch version does not matter.
@@ -168,9 +171,14 @@ mod tests {
 
     #[test]
     fn other_versions_are_refused_with_the_supported_ones() {
-        for version in ["", "3", "2.7", "3.8", "3.15", "3.11.", "3.11.x", "3.11.4.1", "3.11.04", "3.11 ", "three"] {
+        for version in [
+            "", "3", "2.7", "3.8", "3.15", "3.11.", "3.11.x", "3.11.4.1", "3.11.04", "3.11 ", "three",
+        ] {
             let message = debian_slim_plan(Some(version), "3.11").unwrap_err().to_string();
-            assert!(message.contains(&format!("`{version}`")) && message.contains("`3.12`"), "{message}");
+            assert!(
+                message.contains(&format!("`{version}`")) && message.contains("`3.12`"),
+                "{message}"
+            );
         }
     }
 }

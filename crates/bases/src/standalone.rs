@@ -53,8 +53,8 @@ pub(crate) fn fetch(version: &str, uv: Option<&Path>, cancel: &CancelToken) -> R
     if !status.success() {
         return Err(failed(said));
     }
-    let installed = installation(scratch.path())?
-        .ok_or_else(|| failed("it reported success, but installed nothing".into()))?;
+    let installed =
+        installation(scratch.path())?.ok_or_else(|| failed("it reported success, but installed nothing".into()))?;
     Ok(pack(&installed)?)
 }
 
@@ -150,7 +150,11 @@ fn header(metadata: &Metadata) -> tar::Header {
         header.set_size(0);
     } else {
         header.set_entry_type(tar::EntryType::Regular);
-        header.set_mode(if metadata.permissions().mode() & 0o100 == 0 { 0o644 } else { 0o755 });
+        header.set_mode(if metadata.permissions().mode() & 0o100 == 0 {
+            0o644
+        } else {
+            0o755
+        });
         header.set_size(metadata.len());
     }
     header
@@ -202,7 +206,11 @@ mod tests {
             let mut text = Vec::new();
             entry.read_to_end(&mut text).unwrap();
             let path = entry.path().unwrap().display().to_string();
-            let line = format!("{path} {:o} {}", entry.header().mode().unwrap(), text.trim_ascii().escape_ascii());
+            let line = format!(
+                "{path} {:o} {}",
+                entry.header().mode().unwrap(),
+                text.trim_ascii().escape_ascii()
+            );
             found.push(line.trim_end().to_owned());
         }
         insta::assert_snapshot!(found.join("\n"), @r"
@@ -218,7 +226,10 @@ mod tests {
     #[test]
     fn failures_say_what_was_tried_and_what_to_set() {
         let directory = tempfile::tempdir().unwrap();
-        let uv = fake_uv(directory.path(), "echo 'error: Request failed after 3 retries' >&2; exit 1");
+        let uv = fake_uv(
+            directory.path(),
+            "echo 'error: Request failed after 3 retries' >&2; exit 1",
+        );
         let message = fetch("3.12", Some(&uv), &CancelToken::new()).unwrap_err().to_string();
         for part in ["`3.12`", "python install", "Request failed", MIRROR, "`3.11`"] {
             assert!(message.contains(part), "{message}");
@@ -239,7 +250,10 @@ mod tests {
             std::thread::sleep(std::time::Duration::from_millis(100));
             canceller.cancel();
         });
-        assert!(matches!(fetch("3.12", Some(&uv), &cancel), Err(BaseError::Cancelled(_))));
+        assert!(matches!(
+            fetch("3.12", Some(&uv), &cancel),
+            Err(BaseError::Cancelled(_))
+        ));
         thread.join().unwrap();
     }
 }

@@ -13,8 +13,8 @@ use crate::packages::{Index, add_packages};
 use crate::{BaseError, Suite, date};
 use openpgp::Keys;
 pub(crate) use openpgp::armored;
-pub(crate) use release::is_sha256;
 use release::Release;
+pub(crate) use release::is_sha256;
 
 /// Largest release file accepted; real ones have about 150 kB.
 const RELEASE_LIMIT: u64 = 16 << 20;
@@ -78,7 +78,11 @@ pub(crate) fn read(suite: Suite, mirror: &Mirror, fetch: &Client, downloads: &Pa
         let text = fetch_index(&part, &main, fetch, downloads)?;
         let mut parts = vec![(part, main, text)];
         for thread in threads {
-            parts.extend(thread.join().map_err(|_| std::io::Error::other("a reading thread ended"))??);
+            parts.extend(
+                thread
+                    .join()
+                    .map_err(|_| std::io::Error::other("a reading thread ended"))??,
+            );
         }
         Ok::<_, BaseError>(parts)
     })?;
@@ -132,8 +136,14 @@ fn read_part<'a>(
 fn fetch_release(part: &Part<'_>, mirror: &Mirror, keys: &Keys, fetch: &Client) -> Result<Release, BaseError> {
     let url = part.address("InRelease");
     let bytes = fetch.get(&url, RELEASE_LIMIT).map_err(|error| {
-        if !error.is_not_found() {
+        if matches!(error, FetchError::Cancelled(_)) {
             return BaseError::from(error);
+        }
+        if !error.is_not_found() {
+            return BaseError::Unreachable {
+                origin: mirror.origin.clone(),
+                source: error,
+            };
         }
         let setting = if part.suite.ends_with("-security") {
             "set MODAL_DEBIAN_SECURITY_MIRROR to the security archive, or to `none` to do without security updates"
@@ -196,6 +206,13 @@ fn offer(parts: &[(Part<'_>, Release, Vec<u8>)]) -> Result<Offer, BaseError> {
     }
     Ok(Offer {
         index,
-        released: parts.iter().map(|(_, release, _)| release.date).max().unwrap_or_default(),
+        released: parts
+            .iter()
+            .map(|(_, release, _)| release.date)
+            .max()
+            .unwrap_or_default(),
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -49,15 +49,21 @@ impl Keys {
                 })
             }
             Keyring::File { path, origin, debian } => {
-                let bytes = fs_err::read(path).map_err(|error| BaseError::keyring(path, origin, &error))?;
-                let mut keys = Self {
-                    certificates: parse(&bytes).map_err(|reason| BaseError::keyring(path, origin, &reason))?,
-                    origin: format!("`{}`", path.display()),
+                let read = fs_err::read(path).map_err(|error| error.to_string());
+                let read = read.and_then(|bytes| parse(&bytes));
+                let origin_of_keys = format!("`{}`", path.display());
+                let mut keys = match read {
+                    Ok(certificates) => Self {
+                        certificates,
+                        origin: origin_of_keys,
+                    },
+                    // Debian's own keys are there all the same.
+                    Err(_) if *debian => return built_in(),
+                    Err(reason) => return Err(BaseError::keyring(path, origin, &reason)),
                 };
                 if *debian {
                     // The host's keyring may be older than the suite; where both have a key, the host's comes first.
-                    let further = built_in()?;
-                    keys.certificates.extend(further.certificates);
+                    keys.certificates.extend(built_in()?.certificates);
                 }
                 Ok(keys)
             }
@@ -179,9 +185,14 @@ fn verify_one(signature: &Signature, text: &[u8], keys: &Keys, now: u64) -> Opti
 fn is_by(signature: &Signature, key: &impl KeyDetails) -> bool {
     let fingerprints = signature.issuer_fingerprint();
     if fingerprints.is_empty() {
-        return signature.issuer_key_id().into_iter().any(|id| *id == key.legacy_key_id());
+        return signature
+            .issuer_key_id()
+            .into_iter()
+            .any(|id| *id == key.legacy_key_id());
     }
-    fingerprints.into_iter().any(|fingerprint| *fingerprint == key.fingerprint())
+    fingerprints
+        .into_iter()
+        .any(|fingerprint| *fingerprint == key.fingerprint())
 }
 
 fn name(key: &impl KeyDetails) -> String {
@@ -218,10 +229,17 @@ fn check(signature: &Signature, text: &[u8], key: &impl VerifyingKey, now: u64) 
 fn check_primary(certificate: &SignedPublicKey, signs: bool, now: u64) -> Result<(), SignatureProblem> {
     let key = &certificate.primary_key;
     let details = &certificate.details;
-    if details.revocation_signatures.iter().any(|signature| signature.verify_key(key).is_ok()) {
+    if details
+        .revocation_signatures
+        .iter()
+        .any(|signature| signature.verify_key(key).is_ok())
+    {
         return Err(SignatureProblem::Revoked { key: name(key) });
     }
-    let direct = details.direct_signatures.iter().filter(|signature| signature.verify_key(key).is_ok());
+    let direct = details
+        .direct_signatures
+        .iter()
+        .filter(|signature| signature.verify_key(key).is_ok());
     let of_users = details.users.iter().flat_map(|user| {
         user.signatures.iter().filter(|signature| {
             signature.is_certification()
@@ -229,7 +247,8 @@ fn check_primary(certificate: &SignedPublicKey, signs: bool, now: u64) -> Result
                 && signature.verify_certification(key, Tag::UserId, &user.id).is_ok()
         })
     });
-    let latest = newest(direct.chain(of_users), now).ok_or_else(|| SignatureProblem::NotForSigning { key: name(key) })?;
+    let latest =
+        newest(direct.chain(of_users), now).ok_or_else(|| SignatureProblem::NotForSigning { key: name(key) })?;
     check_expiry(key, latest, now)?;
     if signs && !latest.key_flags().sign() {
         return Err(SignatureProblem::NotForSigning { key: name(key) });
@@ -238,11 +257,7 @@ fn check_primary(certificate: &SignedPublicKey, signs: bool, now: u64) -> Result
 }
 
 /// The subkey: bound by the certificate and by itself, not revoked, not expired, meant for signing.
-fn check_subkey(
-    certificate: &SignedPublicKey,
-    subkey: &SignedPublicSubKey,
-    now: u64,
-) -> Result<(), SignatureProblem> {
+fn check_subkey(certificate: &SignedPublicKey, subkey: &SignedPublicSubKey, now: u64) -> Result<(), SignatureProblem> {
     let key = &subkey.key;
     let valid = |signature: &&Signature| signature.verify_subkey_binding(&certificate.primary_key, key).is_ok();
     let of_type = |wanted| {
@@ -261,7 +276,11 @@ fn check_subkey(
     let agrees = latest
         .embedded_signature()
         .is_some_and(|back| back.verify_primary_key_binding(key, &certificate.primary_key).is_ok());
-    if latest.key_flags().sign() && agrees { Ok(()) } else { Err(not_for_signing()) }
+    if latest.key_flags().sign() && agrees {
+        Ok(())
+    } else {
+        Err(not_for_signing())
+    }
 }
 
 /// The self-signature that counts: the newest that exists already.
@@ -274,7 +293,9 @@ fn newest<'a>(signatures: impl Iterator<Item = &'a Signature>, now: u64) -> Opti
 }
 
 fn check_expiry(key: &impl KeyDetails, self_signature: &Signature, now: u64) -> Result<(), SignatureProblem> {
-    let lifetime = self_signature.key_expiration_time().map_or(0, pgp::types::Duration::as_secs);
+    let lifetime = self_signature
+        .key_expiration_time()
+        .map_or(0, pgp::types::Duration::as_secs);
     let expiry = u64::from(key.created_at().as_secs()) + u64::from(lifetime);
     if lifetime > 0 && expiry < now {
         return Err(SignatureProblem::Expired {

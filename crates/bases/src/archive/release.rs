@@ -37,7 +37,9 @@ impl Release {
         let malformed = |reason: &str| BaseError::malformed(url, &reason);
         let stanza = stanzas(text).next().ok_or_else(|| malformed("it is empty"))?;
         let time = |field| match stanza.get(field) {
-            Some(value) => date::parse(value).map(Some).ok_or_else(|| malformed(&format!("`{field}` is no date"))),
+            Some(value) => date::parse(value)
+                .map(Some)
+                .ok_or_else(|| malformed(&format!("`{field}` is no date"))),
             None => Ok(None),
         };
         let mut files = HashMap::new();
@@ -75,7 +77,10 @@ impl Release {
         }
         Err(BaseError::malformed(
             url,
-            &format!("it is about `{}`, not about `{suite}`; the mirror serves the wrong file", self.codename),
+            &format!(
+                "it is about `{}`, not about `{suite}`; the mirror serves the wrong file",
+                self.codename
+            ),
         ))
     }
 
@@ -146,7 +151,12 @@ mod tests {
 
     #[test]
     fn malformed_ones_are_refused() {
-        for (from, to) in [("21 Nov", "21 Nor"), ("Date:", "Dat:"), ("aaaa", "../a"), (" 12 ", " -1 ")] {
+        for (from, to) in [
+            ("21 Nov", "21 Nor"),
+            ("Date:", "Dat:"),
+            ("aaaa", "../a"),
+            (" 12 ", " -1 "),
+        ] {
             assert!(Release::parse(&text().replacen(from, to, 1), "u").is_err(), "{from}");
         }
         assert!(Release::parse("", "u").is_err());

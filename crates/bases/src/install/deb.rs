@@ -88,7 +88,10 @@ fn member(header: &[u8; HEADER_LENGTH], offset: u64) -> Option<Member> {
     if &header[58..] != b"`\n" {
         return None;
     }
-    let name = std::str::from_utf8(&header[..16]).ok()?.trim_end().trim_end_matches('/');
+    let name = std::str::from_utf8(&header[..16])
+        .ok()?
+        .trim_end()
+        .trim_end_matches('/');
     let size = std::str::from_utf8(&header[48..58]).ok()?.trim_end().parse().ok()?;
     Some(Member {
         name: name.into(),

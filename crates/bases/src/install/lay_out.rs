@@ -45,7 +45,10 @@ pub(crate) const HELPERS: [(&str, &str); 4] = [
     ("usr/sbin/policy-rc.d", "#!/bin/sh\nexit 101\n"),
     // Python's packages ask these what to compile, and to do it. It is done for all at once, meanwhile.
     ("usr/local/sbin/py3compile", "#!/bin/sh\nexit 0\n"),
-    ("usr/local/sbin/dpkg", "#!/bin/sh\n[ \"$1\" = -L ] && exit 0\nexec /usr/bin/dpkg \"$@\"\n"),
+    (
+        "usr/local/sbin/dpkg",
+        "#!/bin/sh\n[ \"$1\" = -L ] && exit 0\nexec /usr/bin/dpkg \"$@\"\n",
+    ),
     // The certificates' trigger would do once more, for a second, what their configuration has just done.
     (
         "usr/local/sbin/dpkg-trigger",
@@ -86,7 +89,11 @@ impl Job for LayOut {
             tree.symlink(Path::new("lib64"), OsStr::new("usr/lib64"), Attributes::root(0o777))?;
         }
         let rules = filter::configuration();
-        tree.write(Path::new(filter::CONFIGURATION), Attributes::root(0o644), &mut rules.as_bytes())
+        tree.write(
+            Path::new(filter::CONFIGURATION),
+            Attributes::root(0o644),
+            &mut rules.as_bytes(),
+        )
     }
 }
 
@@ -132,7 +139,8 @@ impl Job for Register {
 /// `dpkg`'s files of who is interested in what: one for all paths, one for each trigger.
 fn triggers(packages: &[Unpacked]) -> BTreeMap<String, String> {
     let mut files = BTreeMap::<String, String>::new();
-    let mut add = |name: &str, line: String| *files.entry(format!("var/lib/dpkg/triggers/{name}")).or_default() += &line;
+    let mut add =
+        |name: &str, line: String| *files.entry(format!("var/lib/dpkg/triggers/{name}")).or_default() += &line;
     for (trigger, package) in packages.iter().flat_map(|package| &package.interests) {
         if trigger.starts_with('/') {
             add("File", format!("{trigger} {package}\n"));
@@ -148,7 +156,10 @@ fn triggers(packages: &[Unpacked]) -> BTreeMap<String, String> {
 fn directories(packages: &[Unpacked]) -> BTreeMap<&str, Attributes> {
     let mut found = BTreeMap::new();
     let is_base = |package: &&Unpacked| package.name == "base-files";
-    let ordered = packages.iter().filter(is_base).chain(packages.iter().filter(|package| !is_base(package)));
+    let ordered = packages
+        .iter()
+        .filter(is_base)
+        .chain(packages.iter().filter(|package| !is_base(package)));
     for (path, attributes) in ordered.flat_map(|package| &package.directories) {
         found.entry(path.as_str()).or_insert(*attributes);
     }
@@ -177,7 +188,11 @@ mod tests {
     #[test]
     fn triggers_are_filed_as_dpkg_does() {
         let packages = [
-            package("a", 0o755, &[("/usr/lib/x", "a/noawait"), ("ldconfig", "a"), ("../x", "a")]),
+            package(
+                "a",
+                0o755,
+                &[("/usr/lib/x", "a/noawait"), ("ldconfig", "a"), ("../x", "a")],
+            ),
             package("b", 0o755, &[("ldconfig", "b:amd64/noawait")]),
         ];
         let files = triggers(&packages);

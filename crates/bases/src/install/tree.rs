@@ -14,8 +14,8 @@ use std::sync::Arc;
 
 use lamina_store::{JobError, LAYER_MTIME};
 use rustix::fs::{
-    AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, chmodat, chownat, fchmod, fchown,
-    futimens, linkat, mkdirat, openat, openat2, readlinkat, statat, symlinkat, unlinkat,
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, chmodat, chownat, fchmod,
+    fchown, futimens, linkat, mkdirat, openat, openat2, readlinkat, statat, symlinkat, unlinkat,
 };
 use rustix::io::Errno;
 
@@ -72,7 +72,12 @@ impl Tree {
     }
 
     /// Writes a file that is not there yet.
-    pub(crate) fn write(&mut self, path: &Path, attributes: Attributes, contents: &mut dyn Read) -> Result<(), JobError> {
+    pub(crate) fn write(
+        &mut self,
+        path: &Path,
+        attributes: Attributes,
+        contents: &mut dyn Read,
+    ) -> Result<(), JobError> {
         let (parent, name) = self.parent(path)?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = openat(&*parent, name, flags, Mode::RUSR | Mode::WUSR).map_err(self.failed("creating", path))?;
@@ -107,13 +112,21 @@ impl Tree {
     pub(crate) fn symlink(&mut self, path: &Path, target: &OsStr, attributes: Attributes) -> Result<(), JobError> {
         let (parent, name) = self.parent(path)?;
         match symlinkat(target, &*parent, name) {
-            Err(Errno::EXIST) if readlinkat(&*parent, name, Vec::new()).is_ok_and(|link| link.as_bytes() == target.as_bytes()) => {
+            Err(Errno::EXIST)
+                if readlinkat(&*parent, name, Vec::new()).is_ok_and(|link| link.as_bytes() == target.as_bytes()) =>
+            {
                 return Ok(());
             }
             other => other.map_err(self.failed("linking", path))?,
         }
-        chownat(&*parent, name, Some(owner(attributes)), Some(group(attributes)), AtFlags::SYMLINK_NOFOLLOW)
-            .map_err(self.failed("giving away", path))
+        chownat(
+            &*parent,
+            name,
+            Some(owner(attributes)),
+            Some(group(attributes)),
+            AtFlags::SYMLINK_NOFOLLOW,
+        )
+        .map_err(self.failed("giving away", path))
     }
 
     /// Makes another name for a regular file.
@@ -123,7 +136,10 @@ impl Tree {
         if FileType::from_raw_mode(status.st_mode) != FileType::RegularFile {
             return Err(malformed(
                 &path.display().to_string(),
-                format!("it is a hard link to `{}`, which is no regular file", existing.display()),
+                format!(
+                    "it is a hard link to `{}`, which is no regular file",
+                    existing.display()
+                ),
             ));
         }
         let (parent, name) = self.parent(path)?;
@@ -137,7 +153,9 @@ impl Tree {
         match openat2(&*self.root, path, flags, Mode::empty(), how) {
             Ok(file) => {
                 let mut contents = Vec::new();
-                File::from(file).read_to_end(&mut contents).map_err(self.failed("reading", path))?;
+                File::from(file)
+                    .read_to_end(&mut contents)
+                    .map_err(self.failed("reading", path))?;
                 Ok(Some(contents))
             }
             Err(Errno::NOENT) => Ok(None),
@@ -157,7 +175,9 @@ impl Tree {
         let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
         let flags = OFlags::WRONLY | OFlags::TRUNC | OFlags::CLOEXEC;
         let file = openat2(&*self.root, path, flags, Mode::empty(), how).map_err(self.failed("opening", path))?;
-        File::from(file).write_all(changed.as_bytes()).map_err(self.failed("writing", path))
+        File::from(file)
+            .write_all(changed.as_bytes())
+            .map_err(self.failed("writing", path))
     }
 
     /// Removes a file or link; none being there is fine.
@@ -244,14 +264,24 @@ fn group(attributes: Attributes) -> Gid {
 pub(crate) fn relative(name: &[u8], archive: &str) -> Result<PathBuf, JobError> {
     let shown = || String::from_utf8_lossy(name).into_owned();
     if name.starts_with(b"/") {
-        return Err(malformed(archive, format!("its entry `{}` has an absolute path", shown())));
+        return Err(malformed(
+            archive,
+            format!("its entry `{}` has an absolute path", shown()),
+        ));
     }
     let mut path = PathBuf::new();
     for part in name.split(|byte| *byte == b'/') {
         match part {
             b"" | b"." => {}
-            b".." => return Err(malformed(archive, format!("its entry `{}` leads out of the image", shown()))),
-            _ if part.contains(&0) => return Err(malformed(archive, format!("its entry `{}` has a zero byte", shown()))),
+            b".." => {
+                return Err(malformed(
+                    archive,
+                    format!("its entry `{}` leads out of the image", shown()),
+                ));
+            }
+            _ if part.contains(&0) => {
+                return Err(malformed(archive, format!("its entry `{}` has a zero byte", shown())));
+            }
             _ => path.push(OsStr::from_bytes(part)),
         }
     }

@@ -129,11 +129,15 @@ impl Control {
             if !entry.header().entry_type().is_file() {
                 continue;
             }
-            let file = path.to_str().filter(|file| is_control_name(file)).ok_or_else(|| {
-                malformed(name, format!("`{}` is no name of a control file", path.display()))
-            })?;
+            let file = path
+                .to_str()
+                .filter(|file| is_control_name(file))
+                .ok_or_else(|| malformed(name, format!("`{}` is no name of a control file", path.display())))?;
             let mut contents = Vec::new();
-            (&mut entry).take(CONTROL_LIMIT).read_to_end(&mut contents).map_err(|error| malformed(name, error))?;
+            (&mut entry)
+                .take(CONTROL_LIMIT)
+                .read_to_end(&mut contents)
+                .map_err(|error| malformed(name, error))?;
             if file == "control" {
                 text = String::from_utf8(contents).map_err(|error| malformed(name, error))?;
             } else {
@@ -141,7 +145,11 @@ impl Control {
                 files.push((file.to_owned(), mode, contents));
             }
         }
-        let field = |field: &str| stanzas(&text).next().and_then(|stanza| stanza.get(field).map(str::to_owned));
+        let field = |field: &str| {
+            stanzas(&text)
+                .next()
+                .and_then(|stanza| stanza.get(field).map(str::to_owned))
+        };
         if field("Package").as_deref() != Some(name) || field("Version").as_deref() != Some(version) {
             return Err(malformed(name, format!("it does not contain `{name}` {version}")));
         }
@@ -151,7 +159,9 @@ impl Control {
         };
         let list = |wanted: &str| {
             let found = files.iter().find(|(file, ..)| file == wanted);
-            found.map_or_else(String::new, |(_, _, contents)| String::from_utf8_lossy(contents).into_owned())
+            found.map_or_else(String::new, |(_, _, contents)| {
+                String::from_utf8_lossy(contents).into_owned()
+            })
         };
         let conffiles = list("conffiles");
         Ok(Self {
@@ -166,7 +176,9 @@ impl Control {
 
 fn is_control_name(name: &str) -> bool {
     name.starts_with(|first: char| first.is_ascii_alphabetic())
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-._".contains(&byte))
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"+-._".contains(&byte))
 }
 
 /// Paths of configuration files; those that are only to be removed on upgrades are not among them.
@@ -254,7 +266,11 @@ fn unpack_data(
         if is_excluded(bytes) {
             continue;
         }
-        let target = if conffiles.contains(bytes) { with_suffix(&path) } else { path };
+        let target = if conffiles.contains(bytes) {
+            with_suffix(&path)
+        } else {
+            path
+        };
         unpack_entry(name, &mut entry, &target, attributes, conffiles, tree)?;
     }
     Ok(data)
@@ -278,12 +294,19 @@ fn unpack_entry<R: Read>(
         EntryType::Symlink => tree.symlink(path, OsStr::from_bytes(link()?), attributes),
         EntryType::Link => {
             let existing = relative(link()?, name)?;
-            let existing = if conffiles.contains(existing.as_os_str().as_bytes()) { with_suffix(&existing) } else { existing };
+            let existing = if conffiles.contains(existing.as_os_str().as_bytes()) {
+                with_suffix(&existing)
+            } else {
+                existing
+            };
             tree.hard_link(path, &existing)
         }
         other => Err(malformed(
             name,
-            format!("its entry `{}` is of a kind that packages do not have: {other:?}", path.display()),
+            format!(
+                "its entry `{}` is of a kind that packages do not have: {other:?}",
+                path.display()
+            ),
         )),
     }
 }

@@ -101,6 +101,8 @@ fn find_with(environment: &dyn Fn(&str) -> Option<OsString>, root: &Path) -> Res
         }
         None => of_host(&sources::read(root)).unwrap_or_default(),
     };
+    // Whoever keeps an old mirror on purpose has told the host's apt so.
+    mirror.check_valid_until &= sources::apt_checks_valid_until(root);
     match setting(SECURITY_MIRROR) {
         Some(value) if value == "none" => mirror.security = None,
         Some(value) => mirror.security = Some(checked(&value, SECURITY_MIRROR)?),
@@ -149,11 +151,11 @@ fn checked(value: &str, origin: &str) -> Result<String, BaseError> {
     let rest = value
         .strip_prefix("http://")
         .or_else(|| value.strip_prefix("https://"))
-        .ok_or_else(|| {
-            problem("it must begin with `http://` or `https://`, as in `http://ftp.debian.org/debian`")
-        })?;
+        .ok_or_else(|| problem("it must begin with `http://` or `https://`, as in `http://ftp.debian.org/debian`"))?;
     if rest.starts_with('/') || rest.is_empty() {
-        return Err(problem("it names no host; write it as in `http://ftp.debian.org/debian`"));
+        return Err(problem(
+            "it names no host; write it as in `http://ftp.debian.org/debian`",
+        ));
     }
     if value.contains(|character: char| character.is_whitespace() || character.is_control()) {
         return Err(problem("it contains white space; only one mirror can be given"));
@@ -185,7 +187,11 @@ impl Mirror {
                 text,
                 "{}Types: deb\nURIs: {url}\nSuites: {suites}\nComponents: main\nSigned-By: {keyring}\n{}",
                 if text.is_empty() { "" } else { "\n" },
-                if self.check_valid_until { "" } else { "Check-Valid-Until: no\n" },
+                if self.check_valid_until {
+                    ""
+                } else {
+                    "Check-Valid-Until: no\n"
+                },
             );
         };
         add(&self.archive, &format!("{suite} {suite}-updates"));
@@ -207,7 +213,9 @@ impl Mirror {
             Keyring::File { path, origin, .. } => {
                 let bytes = fs_err::read(path).map_err(|error| BaseError::keyring(path, origin, &error))?;
                 let armored = crate::archive::armored(bytes);
-                armored.map(Some).map_err(|error| BaseError::keyring(path, origin, &error))
+                armored
+                    .map(Some)
+                    .map_err(|error| BaseError::keyring(path, origin, &error))
             }
         }
     }

@@ -9,8 +9,21 @@ use crate::control::{is_yes, stanzas, value_lines};
 
 /// Debian's suites, by codename and by role.
 const SUITES: [&str; 15] = [
-    "buster", "bullseye", "bookworm", "trixie", "forky", "duke", "sid", "stable", "testing", "unstable", "oldstable",
-    "oldoldstable", "experimental", "rc-buggy", "proposed-updates",
+    "buster",
+    "bullseye",
+    "bookworm",
+    "trixie",
+    "forky",
+    "duke",
+    "sid",
+    "stable",
+    "testing",
+    "unstable",
+    "oldstable",
+    "oldoldstable",
+    "experimental",
+    "rc-buggy",
+    "proposed-updates",
 ];
 
 /// One archive of the host's sources: one address, one suite.
@@ -47,7 +60,10 @@ impl Entry {
             .find_map(|ending| self.suite.strip_suffix(ending))
             .unwrap_or(&self.suite);
         let possible = SUITES.contains(&suite)
-            && self.components.iter().any(|component| component == "main" || component == "updates/main")
+            && self
+                .components
+                .iter()
+                .any(|component| component == "main" || component == "updates/main")
             && (self.url.starts_with("http://") || self.url.starts_with("https://"));
         let directory = self.url.rsplit('/').next().unwrap_or_default();
         let foreign_directory = !matches!(directory, "debian" | "debian-security");
@@ -182,4 +198,25 @@ fn signed_by(value: &str) -> Option<SignedBy> {
     }
     let first = value.split([' ', '\t', '\n', ',']).next()?;
     first.starts_with('/').then(|| SignedBy::File(first.into()))
+}
+
+/// Whether the host's apt minds release files past their `Valid-Until`: its `Acquire::Check-Valid-Until` setting.
+pub(super) fn apt_checks_valid_until(root: &Path) -> bool {
+    let directory = root.join("etc/apt");
+    let mut files: Vec<PathBuf> = fs::read_dir(directory.join("apt.conf.d"))
+        .map(|entries| entries.flatten().map(|entry| entry.path()).collect())
+        .unwrap_or_default();
+    files.sort();
+    files.push(directory.join("apt.conf"));
+    let texts = files.iter().filter_map(|path| fs::read_to_string(path).ok());
+    texts.flat_map(|text| check_valid_until_settings(&text)).last().unwrap_or(true)
+}
+
+/// The values of `Acquire::Check-Valid-Until` in an apt configuration file.
+fn check_valid_until_settings(text: &str) -> Vec<bool> {
+    let lines = text.lines().map(str::trim).filter(|line| !line.starts_with("//") && !line.starts_with('#'));
+    lines
+        .filter_map(|line| line.strip_prefix("Acquire::Check-Valid-Until"))
+        .map(|value| is_yes(value.trim().trim_end_matches(';').trim().trim_matches('"')))
+        .collect()
 }
