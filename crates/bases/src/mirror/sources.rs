@@ -209,12 +209,18 @@ pub(super) fn apt_checks_valid_until(root: &Path) -> bool {
     files.sort();
     files.push(directory.join("apt.conf"));
     let texts = files.iter().filter_map(|path| fs::read_to_string(path).ok());
-    texts.flat_map(|text| check_valid_until_settings(&text)).last().unwrap_or(true)
+    texts
+        .flat_map(|text| check_valid_until_settings(&text))
+        .last()
+        .unwrap_or(true)
 }
 
 /// The values of `Acquire::Check-Valid-Until` in an apt configuration file.
 fn check_valid_until_settings(text: &str) -> Vec<bool> {
-    let lines = text.lines().map(str::trim).filter(|line| !line.starts_with("//") && !line.starts_with('#'));
+    let lines = text
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.starts_with("//") && !line.starts_with('#'));
     lines
         .filter_map(|line| line.strip_prefix("Acquire::Check-Valid-Until"))
         .map(|value| is_yes(value.trim().trim_end_matches(';').trim().trim_matches('"')))

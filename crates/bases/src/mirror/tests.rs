@@ -157,7 +157,9 @@ fn sources_inside_an_image_name_the_default() {
 fn the_hosts_apt_may_not_mind_outdated_release_files() {
     let setting = |text: &str| host(&[("apt.conf.d/99mirror", text)], &[]).unwrap().check_valid_until;
     assert!(!setting("Acquire::Check-Valid-Until \"false\";\n"));
-    assert!(!setting("Acquire::Check-Valid-Until true;\n  Acquire::Check-Valid-Until no;\n"));
+    assert!(!setting(
+        "Acquire::Check-Valid-Until true;\n  Acquire::Check-Valid-Until no;\n"
+    ));
     assert!(setting("// Acquire::Check-Valid-Until \"false\";\n"));
     assert!(setting("Acquire::Retries \"3\";\n"));
 }
