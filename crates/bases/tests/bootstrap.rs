@@ -3,6 +3,8 @@
 //! The processes inside the store's user namespace execute the program that starts them, which a test harness is not fit
 //! for; so this runs the example, which is built with the tests.
 
+#![expect(clippy::unwrap_used, reason = "a helper of a test fails with it")]
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
