@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from conftest import Modal
 
@@ -41,7 +43,8 @@ def test_a_step_that_leaves_a_secret_behind_is_refused_with_the_path(modal: Moda
 
 
 def test_a_rebuilt_step_with_the_same_result_leaves_later_ones_cached(modal: Modal) -> None:
-    chain = 'base.run_commands("echo same > /opt/one"{force}).run_commands("date +%N > /opt/two")'
+    tag = os.urandom(8).hex()
+    chain = f'base.run_commands("echo {tag} > /opt/one"{{force}}).run_commands("date +%N > /opt/two")'
     app(modal, chain.format(force=""), 'print(open("/opt/two").read())')
     first = modal.events("app.py")
     app(modal, chain.format(force=", force_build=True"), 'print(open("/opt/two").read())')
@@ -50,7 +53,7 @@ def test_a_rebuilt_step_with_the_same_result_leaves_later_ones_cached(modal: Mod
     assert [event["miss"]["reason"] for event in second.of("step_started")] == ["forced"]
     app(
         modal,
-        'base.run_commands("echo same > /opt/one ").run_commands("date +%N > /opt/two")',
+        f'base.run_commands("echo {tag}  > /opt/one").run_commands("date +%N > /opt/two")',
         'print(open("/opt/two").read())',
     )
     third = modal.events("app.py")

@@ -40,7 +40,8 @@ def test_files_are_attached_and_follow_changes_without_a_build(modal: Modal) -> 
 
 
 def test_copied_files_are_a_layer_that_later_steps_see(modal: Modal) -> None:
-    modal.write("tool/run.sh", "#!/bin/sh\necho ran\n").chmod(0o755)
+    tag = os.urandom(8).hex()
+    modal.write("tool/run.sh", f"#!/bin/sh\necho ran {tag}\n").chmod(0o755)
     modal.write(
         "app.py",
         APP.format(
@@ -48,12 +49,12 @@ def test_copied_files_are_a_layer_that_later_steps_see(modal: Modal) -> None:
             body='print(open("/opt/out").read())',
         ),
     )
-    assert modal("run", "app.py").stdout == "ran\n\n"
+    assert modal("run", "app.py").stdout == f"ran {tag}\n\n"
     again = modal.events("app.py")
     assert not again.of("step_started")
-    modal.write("tool/run.sh", "#!/bin/sh\necho changed\n")
+    modal.write("tool/run.sh", f"#!/bin/sh\necho changed {tag}\n")
     changed = modal.events("app.py")
-    assert changed.stdout == "changed\n\n"
+    assert changed.stdout == f"changed {tag}\n\n"
     assert len(changed.of("step_started")) == 2
 
 

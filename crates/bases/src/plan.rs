@@ -32,11 +32,6 @@ impl Suite {
         }
     }
 
-    /// Whether mirrors may have dropped it already.
-    pub(crate) fn is_old(self) -> bool {
-        self == Self::Bullseye
-    }
-
     /// The version of the C library at the release's start: what binary Python packages may rely on.
     #[must_use]
     pub fn glibc(self) -> (u32, u32) {

@@ -1,7 +1,7 @@
 //! Errors of building.
 
 use lamina_events::Cancelled;
-use lamina_store::StoreError;
+use lamina_store::{StoreError, disk_hint};
 
 /// A step that failed, with everything that helps to find out why.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -57,9 +57,10 @@ pub enum BuildError {
 impl BuildError {
     /// A failure of the machinery, with all causes of `error` in one sentence.
     pub(crate) fn failed(error: &(dyn std::error::Error + 'static)) -> Self {
-        Self::Failed {
-            message: causes(error),
-            hint: None,
+        {
+            let message = causes(error);
+            let hint = disk_hint(&message).map(str::to_owned);
+            Self::Failed { message, hint }
         }
     }
 

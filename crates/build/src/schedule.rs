@@ -137,7 +137,11 @@ impl<'a> Builder<'a> {
     fn build_one(&self, target: &'a str) -> Result<BuiltImage, BuildError> {
         let begin = Instant::now();
         let outcome = self.state(target).and_then(|state| {
-            self.record_image(&state)?;
+            let recorded = self.record_image(&state);
+            // A cached image is of use even where nothing can be written.
+            if !state.cached {
+                recorded?;
+            }
             let (image, seconds) = (state.image_id(), begin.elapsed().as_secs_f64());
             self.sink.emit(Event::ImageBuilt {
                 image,
@@ -209,26 +213,16 @@ impl<'a> Builder<'a> {
         material.add("config", serde_json::to_value(&parent.config).unwrap_or_default());
         material.add("secrets", secrets::names(&node.secrets));
         let plan = steps::plan(self.tools, node, &mut material)?;
-        let forced = self.options.force_build || self.options.ignore_cache || node.force_build;
-        let record = match self.find(&material.key(), forced)? {
-            Some(record) => self.cached(step, record),
-            None => {
-                let key = material.key();
-                let waiting = || self.sink.emit(Event::StepWaiting { step });
-                let _lock = self.tools.store.lock(&format!("layer-{key}"), self.cancel, waiting)?;
-                // Whoever held the lock may have made the layer meanwhile.
-                match self.find(&key, forced)? {
-                    Some(record) => self.cached(step, record),
-                    None => {
-                        state.cached = false;
-                        self.make(step, node, parent, plan, &material, forced)?
-                    }
-                }
-            }
-        };
+        let (record, cached) = self.find_or_make(step, node, parent, plan, &material)?;
+        state.cached &= cached;
         if node.step.is_base() {
             apply_base(state, &record);
         }
+        state.pristine = match node.step {
+            Step::DebianSlim { .. } => true,
+            Step::AptInstall { .. } => parent.pristine,
+            _ => false,
+        };
         state.bytes += record.bytes;
         state.layers.push(record.digest);
         state.keys.push(record.key);
@@ -236,20 +230,38 @@ impl<'a> Builder<'a> {
         Ok(())
     }
 
-    fn find(&self, key: &LayerKey, forced: bool) -> Result<Option<LayerRecord>, StoreError> {
-        if forced {
-            Ok(None)
-        } else {
-            self.tools.store.find_layer(key)
+    /// The layer, and whether it was in the store.
+    fn find_or_make(
+        &self,
+        step: u64,
+        node: &Node,
+        parent: &State,
+        plan: Plan,
+        material: &KeyMaterial,
+    ) -> Result<(LayerRecord, bool), BuildError> {
+        let key = material.key();
+        let forced = self.options.force_build || self.options.ignore_cache || node.force_build;
+        if let Some(record) = self.find(step, &key, forced)? {
+            return Ok((record, true));
         }
+        let waiting = || self.sink.emit(Event::StepWaiting { step });
+        let _lock = self.tools.store.lock(&format!("layer-{key}"), self.cancel, waiting)?;
+        // Whoever held the lock may have made the layer meanwhile.
+        if let Some(record) = self.find(step, &key, forced)? {
+            return Ok((record, true));
+        }
+        Ok((self.make(step, node, parent, plan, material, forced)?, false))
     }
 
-    fn cached(&self, step: u64, record: LayerRecord) -> LayerRecord {
-        self.sink.emit(Event::StepCached {
-            step,
-            bytes: record.bytes,
-        });
-        record
+    fn find(&self, step: u64, key: &LayerKey, forced: bool) -> Result<Option<LayerRecord>, StoreError> {
+        if forced {
+            return Ok(None);
+        }
+        let found = self.tools.store.find_layer(key)?;
+        if let Some(record) = &found {
+            self.sink.emit(Event::StepCached { step, bytes: record.bytes });
+        }
+        Ok(found)
     }
 
     /// Executes a step and commits what it made.
@@ -337,7 +349,7 @@ impl<'a> Builder<'a> {
                 });
             }
         }
-        Ok((self.tools.store.commit(&work, rules)?, facts))
+        Ok((self.tools.store.commit_until(&work, rules, self.cancel)?, facts))
     }
 
     /// Why the cache did not have a step.
@@ -422,23 +434,14 @@ fn first_failure(
     outcomes: Vec<(&str, Result<BuiltImage, BuildError>)>,
 ) -> Result<HashMap<String, BuiltImage>, BuildError> {
     let mut images = HashMap::new();
-    let mut failure = None;
+    let mut failures = Vec::new();
     for (target, outcome) in outcomes {
         match outcome {
-            Ok(image) => {
-                images.insert(target.to_owned(), image);
-            }
-            Err(BuildError::Cancelled) => {
-                failure.get_or_insert(BuildError::Cancelled);
-            }
-            Err(error) => {
-                failure = Some(
-                    failure
-                        .filter(|known| !matches!(known, BuildError::Cancelled))
-                        .unwrap_or(error),
-                )
-            }
+            Ok(image) => drop(images.insert(target.to_owned(), image)),
+            Err(error) => failures.push(error),
         }
     }
-    failure.map_or(Ok(images), Err)
+    // The others were cancelled because of one that says more.
+    failures.sort_by_key(|error| matches!(error, BuildError::Cancelled));
+    failures.into_iter().next().map_or(Ok(images), Err)
 }

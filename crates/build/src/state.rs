@@ -32,6 +32,9 @@ pub(crate) struct State {
     pub(crate) config: RuntimeConfig,
     /// What the base says about its Python, as recorded with its layer.
     pub(crate) base: Option<lamina_bases::BaseFacts>,
+    /// Whether everything in it came signed from Debian's archive: no step has run the user's commands or packages of
+    /// anybody else. Only then are files that a step leaves in a shared cache what the archive sent.
+    pub(crate) pristine: bool,
     /// Bytes of all layers.
     pub(crate) bytes: u64,
     /// Whether every layer came from the store.

@@ -68,7 +68,11 @@ impl From<io::Error> for Failure {
 
 impl From<lamina_engine::EngineError> for Failure {
     fn from(error: lamina_engine::EngineError) -> Self {
-        Self::from_error(&error)
+        let failure = Self::from_error(&error);
+        match lamina_engine::disk_hint(&failure.message) {
+            Some(hint) => failure.hint(hint),
+            None => failure,
+        }
     }
 }
 

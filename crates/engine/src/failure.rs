@@ -2,7 +2,7 @@
 
 use lamina_build::BuildError;
 use lamina_functions::CallError;
-use lamina_store::StoreError;
+use lamina_store::{StoreError, disk_hint};
 
 use crate::protocol::{Failure, ResultStatus};
 
@@ -51,7 +51,9 @@ impl Failure {
             StoreError::Cancelled(_) => "KeyboardInterrupt",
             _ => "ExecutionError",
         };
-        Self::new(class, error.to_string())
+        let message = error.to_string();
+        let hint = disk_hint(&message).map(str::to_owned);
+        Self { hint, ..Self::new(class, message) }
     }
 }
 

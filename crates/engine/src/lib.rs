@@ -22,7 +22,7 @@ pub use images::ImageLog;
 pub use lamina_functions::FunctionSpec;
 pub use lamina_sandbox::doctor::{Finding, Status, probe};
 pub use lamina_sandbox::{Exit, ExitStatus, Sandbox, TerminalSize, inherited_socket};
-pub use lamina_store::ImageRecord;
+pub use lamina_store::{ImageRecord, disk_hint};
 pub use protocol::PROTOCOL;
 pub use session::{Described, serve};
 pub use shell::ShellTarget;

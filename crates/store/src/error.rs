@@ -114,6 +114,19 @@ impl StoreError {
     }
 }
 
+/// What to do about an error of the disk, recognised by the words of the operating system: errors of the worker arrive
+/// as text.
+#[must_use]
+pub fn disk_hint(message: &str) -> Option<&'static str> {
+    const FULL: [&str; 4] = ["No space left on device", "Disk quota exceeded", "disk is full", "File too large"];
+    const UNWRITABLE: [&str; 4] = ["Read-only file system", "Permission denied", "readonly database", "Not a directory"];
+    let contains = |words: &[&str]| words.iter().any(|word| message.contains(word));
+    if contains(&FULL) {
+        return Some("the disk of the store is full: free some space, or set MODAL_STORE to a directory on a larger disk");
+    }
+    contains(&UNWRITABLE).then_some("set MODAL_STORE to a directory that you can write to")
+}
+
 /// An error of a job in the store worker: data, so that it can cross the socket.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 #[error("{message}")]

@@ -15,7 +15,7 @@ pub mod tree;
 pub mod worker;
 
 pub use engine::{FileSetView, ImageRecord, LayerRecord, Lock, Store, Work};
-pub use error::{JobError, StoreError};
+pub use error::{JobError, StoreError, disk_hint};
 pub use layout::{FORMAT_VERSION, Layout};
 pub use object::{ObjectMeta, ObjectName};
 pub use protocol::{CacheFilter, CommitRules, Committed, Harvest};

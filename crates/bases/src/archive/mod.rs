@@ -8,7 +8,7 @@ use std::path::Path;
 
 use lamina_fetch::{Client, Download, FetchError};
 
-use crate::mirror::{ARCHIVED, Mirror};
+use crate::mirror::Mirror;
 use crate::packages::{Index, add_packages};
 use crate::{BaseError, Suite, date};
 use openpgp::Keys;
@@ -48,17 +48,7 @@ struct Part<'a> {
 /// Fetches and verifies a suite's release files and package indexes.
 pub(crate) fn read(suite: Suite, mirror: &Mirror, fetch: &Client, downloads: &Path) -> Result<Offer, BaseError> {
     let keys = Keys::load(&mirror.keyring)?;
-    let main = match fetch_release(&Part::release(&mirror.archive, suite), mirror, &keys, fetch) {
-        Err(error) if is_unknown_suite(&error) && suite.is_old() => {
-            // Mirrors drop old releases; they stay in one place, without updates.
-            let mirror = archived(mirror);
-            let part = Part::release(&mirror.archive, suite);
-            let release = fetch_release(&part, &mirror, &keys, fetch)?;
-            let text = fetch_index(&part, &release, fetch, downloads)?;
-            return offer(&[(part, release, text)]);
-        }
-        other => other?,
-    };
+    let main = fetch_release(&Part::release(&mirror.archive, suite), mirror, &keys, fetch)?;
     let mut further = vec![Part {
         archive: &mirror.archive,
         suite: format!("{suite}-updates"),
@@ -103,16 +93,6 @@ impl<'a> Part<'a> {
     }
 }
 
-/// The mirror of old releases. Their release files were made once, for good.
-fn archived(mirror: &Mirror) -> Mirror {
-    Mirror {
-        archive: ARCHIVED.into(),
-        security: None,
-        check_valid_until: false,
-        ..mirror.clone()
-    }
-}
-
 fn is_unknown_suite(error: &BaseError) -> bool {
     matches!(error, BaseError::UnknownSuite { .. })
 }
@@ -148,7 +128,7 @@ fn fetch_release(part: &Part<'_>, mirror: &Mirror, keys: &Keys, fetch: &Client) 
         let setting = if part.suite.ends_with("-security") {
             "set MODAL_DEBIAN_SECURITY_MIRROR to the security archive, or to `none` to do without security updates"
         } else {
-            "set MODAL_DEBIAN_MIRROR to a mirror that carries it"
+            "set MODAL_DEBIAN_MIRROR to a mirror that carries it; mirrors drop old releases, archives of old releases keep them"
         };
         BaseError::UnknownSuite {
             suite: part.suite.clone(),

@@ -13,8 +13,6 @@ use sources::Entry;
 pub const DEFAULT_ARCHIVE: &str = "http://ftp.debian.org/debian";
 /// The built-in default of the security archive.
 pub const DEFAULT_SECURITY: &str = "http://ftp.debian.org/debian-security";
-/// Where releases go when mirrors drop them.
-pub const ARCHIVED: &str = "http://ftp.debian.org/debian-archive";
 /// The keyring inside an image that `apt` has from its own dependencies.
 pub const IMAGE_KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 

@@ -66,7 +66,7 @@ impl AptPlan {
 }
 
 /// A cache of the store as an overlay: the step's own changes stay beside it until they are harvested.
-pub(crate) fn cache_mount(store: &Store, work: &Work, name: &str, target: &str) -> Result<Mount, StoreError> {
+fn cache_mount(store: &Store, work: &Work, name: &str, target: &str) -> Result<Mount, StoreError> {
     let lower = store.cache_directory(name)?;
     let (upper, work) = store.new_cache_upper(work, name)?;
     Ok(Mount::Cache {

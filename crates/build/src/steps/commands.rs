@@ -190,10 +190,9 @@ fn failure(status: ExitStatus, exit: &Exit, log: &StepLog) -> StepError {
         ExitStatus::Exited(code) => format!("a command ended with exit code {code}"),
         ExitStatus::Signaled(signal) => format!("it was ended by signal {signal}"),
     };
-    StepError::Failed {
-        message,
-        hint: hints::for_output(&log.tail()),
-    }
+    // The output explains a failure of a program, not that something from outside ended it.
+    let hint = matches!(status, ExitStatus::Exited(_)).then(|| hints::for_output(&log.tail())).flatten();
+    StepError::Failed { message, hint }
 }
 
 fn sandbox_error(error: SandboxError) -> StepError {

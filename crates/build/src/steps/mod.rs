@@ -72,10 +72,9 @@ pub(crate) enum StepError {
 
 impl StepError {
     pub(crate) fn failed(message: impl Into<String>) -> Self {
-        Self::Failed {
-            message: message.into(),
-            hint: None,
-        }
+        let message = message.into();
+        let hint = lamina_store::disk_hint(&message).map(str::to_owned);
+        Self::Failed { message, hint }
     }
 }
 

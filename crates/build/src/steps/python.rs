@@ -5,15 +5,16 @@
 //! real installer, inside the sandbox.
 
 use lamina_image::{Digest, FileEntry, FileKind, FileSet, IndexOptions, KeyMaterial, Step};
-use lamina_store::{CacheFilter, CommitRules};
+use lamina_store::CommitRules;
 use lamina_wheels::{Installer, Request, RequirementsFile, Resolver, Target, WheelError};
 use serde_json::{Value, json};
 
-use super::apt::{cache_mount, quote};
+use super::apt::quote;
 use super::commands::Run;
 use super::{Made, StepContext, StepError};
 use crate::BuildError;
 use crate::error::causes;
+use crate::host::DIRECTORY;
 use crate::log::StepLog;
 
 pub(crate) struct PythonPlan {
@@ -192,17 +193,15 @@ impl PythonPlan {
     fn install_in_sandbox(&self, context: &StepContext<'_>, log: &mut StepLog) -> Result<Made, StepError> {
         let store = &context.tools.store;
         let work = store.new_work()?;
-        let mounts = vec![cache_mount(store, &work, "python-installers", CACHE)?];
-        let mut files = Vec::new();
-        let mut requirements = String::new();
-        for (index, file) in self.request.requirements.iter().enumerate() {
-            let name = format!("requirements-{index}.txt");
-            requirements.push_str(&format!(" -r /dev/lamina/{name}"));
-            files.push((name, file.contents.clone().into_bytes()));
-        }
+        let names = (0..).map(|index| format!("requirements-{index}.txt"));
+        let files: Vec<(String, Vec<u8>)> = names
+            .zip(&self.request.requirements)
+            .map(|(name, file)| (name, file.contents.clone().into_bytes()))
+            .collect();
+        let requirements: Vec<String> = files.iter().map(|(name, _)| format!("-r {DIRECTORY}/{name}")).collect();
         let flags = flags(&self.index, self.request.installer);
         let packages: Vec<String> = self.request.packages.iter().map(|package| quote(package)).collect();
-        let arguments = format!("{flags}{requirements} {}", packages.join(" "));
+        let arguments = format!("{flags}{} {}", requirements.join(" "), packages.join(" "));
         let python = context
             .parent
             .base
@@ -220,9 +219,10 @@ impl PythonPlan {
                 format!("{UV} pip install {UV_FLAGS} --python {python} {arguments}")
             }
         };
-        let cache_variables = [
-            ("PIP_CACHE_DIR", "/dev/lamina-cache/pip"),
-            ("UV_CACHE_DIR", "/dev/lamina-cache/uv"),
+        // No cache is shared: code that is built from source runs beside it and could plant what others will install.
+        let variables = [
+            ("PIP_NO_CACHE_DIR", "1"),
+            ("UV_NO_CACHE", "1"),
             ("UV_LINK_MODE", "copy"),
             ("PYC_INVALIDATION_MODE", "UNCHECKED_HASH"),
             ("PIP_ROOT_USER_ACTION", "ignore"),
@@ -230,20 +230,8 @@ impl PythonPlan {
             ("PIP_DISABLE_PIP_VERSION_CHECK", "1"),
         ];
         let commands = [command];
-        let run = Run {
-            commands: &commands,
-            environment: &cache_variables,
-            mounts,
-            files: &files,
-            tools,
-        };
+        let run = Run { commands: &commands, environment: &variables, files: &files, tools, ..Run::default() };
         let exit = run.execute(context, &work, log)?;
-        // Only downloads are shared: what was built from source was built by code that may do anything.
-        let downloads = CacheFilter {
-            include: vec!["pip/http*".to_owned()],
-            exclude: Vec::new(),
-        };
-        store.harvest_cache(&work, "python-installers", &downloads)?;
         let rules = CommitRules {
             package_step: false,
             drop_empty: exit.created_mountpoints,
@@ -256,8 +244,6 @@ impl PythonPlan {
     }
 }
 
-/// Where the installers' caches are inside; below `/dev`, so that no layer gets a mount point.
-const CACHE: &str = "/dev/lamina-cache";
 /// Where the host's uv is inside.
 const UV: &str = "/__modal/bin/uv";
 /// Flags of every `uv pip install`.
@@ -265,23 +251,15 @@ const UV_FLAGS: &str = "--break-system-packages --compile-bytecode";
 
 /// Index flags in the order that is documented, then the user's own.
 fn flags(index: &IndexOptions, installer: Installer) -> String {
-    let mut flags = String::new();
     let options = [
         ("--find-links", &index.find_links),
         ("--index-url", &index.index_url),
         ("--extra-index-url", &index.extra_index_url),
     ];
-    for (flag, value) in options {
-        if let Some(value) = value {
-            flags.push_str(&format!("{flag} {} ", quote(value)));
-        }
-    }
+    let given = options.into_iter().filter_map(|(flag, value)| Some(format!("{flag} {} ", quote(value.as_ref()?))));
+    let mut flags: String = given.collect();
     if index.pre {
-        flags.push_str(if installer == Installer::Uv {
-            "--prerelease allow "
-        } else {
-            "--pre "
-        });
+        flags.push_str(if installer == Installer::Uv { "--prerelease allow " } else { "--pre " });
     }
     flags.push_str(&index.extra_options);
     flags

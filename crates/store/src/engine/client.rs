@@ -5,12 +5,17 @@ use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::time::Duration;
 
+use lamina_events::CancelToken;
 use lamina_wire::{Receiver, Sender};
 use serde::de::DeserializeOwned;
 
 use crate::StoreError;
 use crate::protocol::{Answer, Envelope, Request};
+
+/// How often a request that can be cancelled looks whether it was.
+const CANCEL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// A connection to the worker. Any number of requests can be in flight.
 #[derive(Debug)]
@@ -73,6 +78,11 @@ impl Client {
         })
     }
 
+    /// Sends a request and waits for its answer, but no longer than until `cancel` says so.
+    pub(super) fn call_until<T: DeserializeOwned>(&self, body: Request, cancel: &CancelToken) -> Result<T, StoreError> {
+        self.begin(body, &[], &[])?.wait_until(cancel)
+    }
+
     /// Sends a request and waits for its answer.
     pub(super) fn call<T: DeserializeOwned>(&self, body: Request) -> Result<T, StoreError> {
         self.begin(body, &[], &[])?.wait()
@@ -87,9 +97,26 @@ impl Drop for Client {
 }
 
 impl Pending {
+    /// Waits for the answer until `cancel` says so.
+    fn wait_until<T: DeserializeOwned>(self, cancel: &CancelToken) -> Result<T, StoreError> {
+        loop {
+            cancel.check()?;
+            match self.answer.recv_timeout(CANCEL_INTERVAL) {
+                Err(mpsc::RecvTimeoutError::Timeout) => {}
+                outcome => return self.read(outcome.ok()),
+            }
+        }
+    }
+
     /// Waits for the answer.
     pub(super) fn wait<T: DeserializeOwned>(self) -> Result<T, StoreError> {
-        let Ok(answer) = self.answer.recv() else {
+        let answer = self.answer.recv().ok();
+        self.read(answer)
+    }
+
+    /// What an answer holds; none means that the connection has ended.
+    fn read<T: DeserializeOwned>(&self, answer: Option<Answer>) -> Result<T, StoreError> {
+        let Some(answer) = answer else {
             let reason = lock(&self.waiting).ended.clone();
             return Err(StoreError::WorkerGone(
                 reason.unwrap_or_else(|| "it closed the connection".to_owned()),

@@ -184,10 +184,21 @@ impl Store {
     /// # Errors
     /// When a file cannot be read or the disk is full; nothing is published then.
     pub fn commit(&self, work: &Work, rules: CommitRules) -> Result<Committed, StoreError> {
-        self.shared.client.call(Request::Commit {
-            id: work.id().to_owned(),
-            rules,
-        })
+        self.commit_until(work, rules, &CancelToken::new())
+    }
+
+    /// As [`Store::commit`], but gives up when `cancel` says so; the work is to be dropped then.
+    ///
+    /// # Errors
+    /// As [`Store::commit`], and when cancelled.
+    pub fn commit_until(
+        &self,
+        work: &Work,
+        rules: CommitRules,
+        cancel: &CancelToken,
+    ) -> Result<Committed, StoreError> {
+        let id = work.id().to_owned();
+        self.shared.client.call_until(Request::Commit { id, rules }, cancel)
     }
 
     /// The view of a layer, relative to the content directory.

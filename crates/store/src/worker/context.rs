@@ -5,8 +5,8 @@ use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use lamina_image::Digest;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, Stat};
@@ -29,8 +29,19 @@ pub struct WorkerContext {
     pub(super) objects: Objects,
     /// For every work: the inodes that are known objects.
     links: Mutex<HashMap<String, HashMap<u64, Linked>>>,
+    /// Commits that run, by work.
+    commits: Mutex<HashMap<String, Arc<RunningCommit>>>,
     /// Held for their locks only.
     _leases: Vec<OwnedFd>,
+}
+
+/// A commit that runs: how it is told to stop, and how its end is awaited.
+#[derive(Debug, Default)]
+pub(super) struct RunningCommit {
+    /// Whether nobody wants the result any more.
+    pub(super) is_abandoned: AtomicBool,
+    /// Held while the commit runs.
+    pub(super) running: Mutex<()>,
 }
 
 /// A file in an upper whose digest is known.
@@ -56,6 +67,7 @@ impl WorkerContext {
             counter: AtomicU64::new(0),
             objects: Objects::open(content)?,
             links: Mutex::default(),
+            commits: Mutex::default(),
             _leases: leases,
         })
     }
@@ -94,6 +106,21 @@ impl WorkerContext {
     pub fn temporary_path(&self) -> PathBuf {
         self.temporary
             .join(self.counter.fetch_add(1, Ordering::Relaxed).to_string())
+    }
+
+    /// Where the commit of a work is watched from.
+    pub(super) fn running_commit(&self, work_id: &str) -> Arc<RunningCommit> {
+        let mut commits = self.commits.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(commits.entry(work_id.to_owned()).or_default())
+    }
+
+    /// Stops a commit of this work and waits for its end; then forgets what was known about the work.
+    pub(super) fn abandon(&self, work_id: &str) {
+        let commit = self.running_commit(work_id);
+        commit.is_abandoned.store(true, Ordering::Relaxed);
+        drop(commit.running.lock().unwrap_or_else(PoisonError::into_inner));
+        self.commits.lock().unwrap_or_else(PoisonError::into_inner).remove(work_id);
+        self.forget(work_id);
     }
 
     /// Removes a file or a directory with all that it holds, however deep; that nothing is there is fine.

@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use lamina_image::{Digest, Hasher};
@@ -202,11 +203,12 @@ pub(super) fn set_identity(path: &Path, meta: &ObjectMeta) -> Result<()> {
 }
 
 /// Digest and length of a file.
-pub(super) fn hash(file: &mut impl Read, path: &Path) -> Result<(Digest, u64)> {
+pub(super) fn hash(file: &mut impl Read, path: &Path, abandoned: &AtomicBool) -> Result<(Digest, u64)> {
     let mut chunk = vec![0; CHUNK];
     let mut hasher = Hasher::new();
     let mut size = 0;
     loop {
+        check_abandoned(abandoned)?;
         let filled = file.read(&mut chunk).map_err(JobError::file("reading", path))?;
         if filled == 0 {
             return Ok((hasher.finish(), size));
@@ -214,6 +216,14 @@ pub(super) fn hash(file: &mut impl Read, path: &Path) -> Result<(Digest, u64)> {
         hasher.update(&chunk[..filled]);
         size += filled as u64;
     }
+}
+
+/// An error once nobody wants the result any more.
+pub(super) fn check_abandoned(abandoned: &AtomicBool) -> Result<()> {
+    if abandoned.load(Ordering::Relaxed) {
+        return Err(JobError::new(JobError::STORE, "the work was abandoned"));
+    }
+    Ok(())
 }
 
 /// Writes what was read already and what is left to read; answers digest and length.

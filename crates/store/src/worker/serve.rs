@@ -89,7 +89,7 @@ impl Worker {
             Request::NewWork { id } => value(new_work(context, &id)?),
             Request::NewCacheUpper { id, cache } => value(caches::new_upper(context, &id, &cache)?),
             Request::Discard { id } => {
-                context.forget(&id);
+                context.abandon(&id);
                 value(remove_all(&context.work(&id))?)
             }
             Request::Commit { id, rules } => value(commit::commit(context, &id, &rules)?),

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 
 use rayon::prelude::*;
 use rustix::fs::FileType;
@@ -19,7 +20,13 @@ use crate::{JobError, ObjectMeta, ObjectName};
 type Links = HashMap<u64, Linked>;
 
 /// The tree's node for every item. Files get their final bytes and time on the way, and lose the overlay's marks.
-pub(super) fn nodes(context: &WorkerContext, upper: &Path, found: &[Found], links: &Links) -> Result<Vec<Node>> {
+pub(super) fn nodes(
+    context: &WorkerContext,
+    upper: &Path,
+    found: &[Found],
+    links: &Links,
+    abandoned: &AtomicBool,
+) -> Result<Vec<Node>> {
     let first_names = first_names(found, links);
     let node = |item: &Found| {
         let path = join(upper, &item.path);
@@ -31,7 +38,7 @@ pub(super) fn nodes(context: &WorkerContext, upper: &Path, found: &[Found], link
             }),
             FileType::RegularFile => match first_names.get(&item.stat.st_ino) {
                 Some(first) if *first != item.path => Ok(Node::HardLink { target: first.to_vec() }),
-                _ => file(context, &path, item, found, links.get(&item.stat.st_ino)),
+                _ => file(context, &path, item, found, links.get(&item.stat.st_ino), abandoned),
             },
             _ if item.is_whiteout() => Ok(Node::Whiteout),
             file_type => Ok(Node::Device {
@@ -84,7 +91,14 @@ fn symlink(path: &Path, item: &Found) -> Result<Node> {
     })
 }
 
-fn file(context: &WorkerContext, path: &Path, item: &Found, found: &[Found], linked: Option<&Linked>) -> Result<Node> {
+fn file(
+    context: &WorkerContext,
+    path: &Path,
+    item: &Found,
+    found: &[Found],
+    linked: Option<&Linked>,
+    abandoned: &AtomicBool,
+) -> Result<Node> {
     if linked.is_none() {
         bytecode::normalise(&item.path, path, found)?;
     }
@@ -103,7 +117,7 @@ fn file(context: &WorkerContext, path: &Path, item: &Found, found: &[Found], lin
         });
     }
     xattrs::remove(&file, &attributes.stale_marks, path)?;
-    let (digest, size) = objects::hash(&mut file, path)?;
+    let (digest, size) = objects::hash(&mut file, path, abandoned)?;
     disk::set_file_layer_time(&file, path)?;
     Ok(Node::File { meta, size, digest })
 }

@@ -17,23 +17,27 @@ mod rules;
 mod scan;
 mod share;
 
+use std::sync::PoisonError;
+
 use lamina_image::Digest;
 
 use super::disk::{self, Result};
 use super::removal::remove_all;
-use super::{WorkerContext, view};
+use super::{WorkerContext, objects, view};
 use crate::tree::{Entry, Tree};
 use crate::{CommitRules, Committed, JobError};
 
 /// Commits the upper of the work `id`.
 pub(super) fn commit(context: &WorkerContext, id: &str, rules: &CommitRules) -> Result<Committed> {
+    let commit = context.running_commit(id);
+    let _running = commit.running.lock().unwrap_or_else(PoisonError::into_inner);
     let upper = context.upper(id);
     let links = context.links(id);
     if rules.package_step {
         rules::normalise_shadow(&upper)?;
     }
     let found = scan::scan(&upper, rules)?;
-    let nodes = digest::nodes(context, &upper, &found, &links)?;
+    let nodes = digest::nodes(context, &upper, &found, &links, &commit.is_abandoned)?;
     let entries = found.iter().zip(nodes).map(|(found, node)| Entry {
         path: found.path.clone(),
         node,
@@ -51,6 +55,7 @@ pub(super) fn commit(context: &WorkerContext, id: &str, rules: &CommitRules) -> 
         let tree_file = context.temporary_path();
         view::write_tree(&encoded, &tree_file)?;
         context.objects.sync(true)?;
+        objects::check_abandoned(&commit.is_abandoned)?;
         sharing.publish_objects()?;
         view::publish_both(context, &digest, &tree_file, &upper)?;
         sharing.bytes_new()
