@@ -62,13 +62,14 @@ def test_a_rebuilt_step_with_the_same_result_leaves_later_ones_cached(modal: Mod
 
 
 def test_modal_force_build_rebuilds_what_follows_too(modal: Modal) -> None:
-    modal.write("requirements.txt", "six==1.16.0\n")
+    tag = os.urandom(8).hex()
+    modal.write("requirements.txt", f"six==1.16.0  # {tag}\n")
     app(modal, 'base.uv_pip_install(requirements=["requirements.txt"])', "import six\nprint(six.__version__)")
     assert modal("run", "app.py").stdout == "1.16.0\n"
     forced = modal.events("app.py", MODAL_IGNORE_CACHE="1")
     assert forced.stdout == "1.16.0\n"
     assert len(forced.of("step_started")) == 2
-    modal.write("requirements.txt", "six==1.17.0\n")
+    modal.write("requirements.txt", f"six==1.17.0  # {tag}\n")
     changed = modal.events("app.py")
     assert changed.stdout == "1.17.0\n"
     assert len(changed.of("step_cached")) == 1 and len(changed.of("step_started")) == 1

@@ -1,8 +1,9 @@
 //! Objects: file contents, stored once per identity.
 //!
 //! An object gets its name as soon as it is written, so that it can be linked at once, but the layer time only when its
-//! bytes are known to be on the disk. An object without that time is believed by nobody but the process that wrote it:
-//! after a power cut, a half-written object is replaced by the next process that needs it.
+//! bytes are known to be on the disk. An object without that time is believed by nobody but the process that wrote it;
+//! another process that needs it reads it and, if the bytes are what the name says, makes them durable itself. So two
+//! processes can store the same files at the same time, and a half-written object of a power cut is replaced.
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
@@ -66,11 +67,13 @@ impl Objects {
                     xattrs: std::collections::BTreeMap::new(),
                     ..meta.clone()
                 }
-            && size.is_none_or(|size| disk::size(&stat) == size)
-            && (disk::has_layer_time(&stat) || self.is_unsynced(name, &stat));
+            && size.is_none_or(|size| disk::size(&stat) == size);
         // A name holds only 32 bits of the attributes; a planted file must not pass for one without capabilities.
-        let plausible = plausible && xattrs::read(disk::open(&path)?, &path)?.inside == meta.xattrs;
-        Ok(plausible.then_some(stat))
+        if !plausible || xattrs::read(disk::open(&path)?, &path)?.inside != meta.xattrs {
+            return Ok(None);
+        }
+        let believed = disk::has_layer_time(&stat) || self.is_unsynced(name, &stat) || vouch(name, &path)?;
+        Ok(believed.then_some(stat))
     }
 
     /// Stores what `reader` gives, by way of the unused path `temporary`.
@@ -200,6 +203,18 @@ pub(super) fn set_identity(path: &Path, meta: &ObjectMeta) -> Result<()> {
     }
     disk::change_mode(path, meta.mode)?;
     xattrs::write(&file, &meta.xattrs, path)
+}
+
+/// Whether an object that another process may still be about to make durable holds what its name says; if so it is
+/// made durable here.
+fn vouch(name: &ObjectName, path: &Path) -> Result<bool> {
+    let mut file = disk::open(path)?;
+    if hash(&mut file, path, &AtomicBool::new(false))?.0 != name.content() {
+        return Ok(false);
+    }
+    rustix::fs::fsync(&file).map_err(JobError::file("syncing", path))?;
+    disk::set_file_layer_time(&file, path)?;
+    Ok(true)
 }
 
 /// Digest and length of a file.

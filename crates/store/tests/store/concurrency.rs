@@ -99,3 +99,25 @@ fn waiting_for_a_lock_is_reported_once_and_can_be_cancelled() {
         .lock("key", &CancelToken::new(), || panic!("nobody holds it"))
         .unwrap();
 }
+
+#[test]
+fn the_same_local_files_are_taken_in_by_several_engines_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let sources = directory.path().join("sources");
+    for file in 0..200 {
+        write(sources.join(format!("d{}/{file}", file % 7)), format!("file {file}"));
+    }
+    for round in 0..5 {
+        let root = directory.path().join(format!("store-{round}"));
+        let stores: Vec<_> = (0..4).map(|_| TestStore::open(&root)).collect();
+        let digests: Vec<_> = std::thread::scope(|scope| {
+            let threads: Vec<_> = stores
+                .iter()
+                .map(|store| scope.spawn(|| store.file_set(&directory_set(&sources, "/root/src")).unwrap().digest))
+                .collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert!(digests.iter().all(|digest| *digest == digests[0] && digest.is_some()));
+        assert_eq!(stores[0].verify(&digests[0].unwrap()).unwrap(), Vec::<String>::new());
+    }
+}
