@@ -2,11 +2,7 @@
 //! `cargo run --release -p lamina-bases --example bootstrap -- STORE PYTHON_VERSION [COMMAND]`. `remove` in place of the
 //! version removes the store.
 
-#![expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "an example talks to whoever runs it"
-)]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "an example talks to whoever runs it")]
 
 use std::io::Write;
 use std::os::fd::AsFd;
@@ -81,16 +77,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         report: &report,
         cancel: &cancel,
     };
-    let mut log = TimedLog {
-        started,
-        file: fs_err::File::create(Path::new(directory).join("bootstrap.log"))?,
-    };
+    let mut log = TimedLog { started, file: fs_err::File::create(Path::new(directory).join("bootstrap.log"))? };
     let (work, facts) = lamina_bases::bootstrap(&plan, &tools, &mut log).map_err(|error| error.to_string())?;
     eprintln!("{:6.2} s  committing", started.elapsed().as_secs_f64());
-    let rules = CommitRules {
-        package_step: true,
-        drop_empty: Vec::new(),
-    };
+    let rules = CommitRules { package_step: true, drop_empty: Vec::new() };
     let committed = store.commit(&work, rules)?;
     eprintln!("{:6.2} s  finished", started.elapsed().as_secs_f64());
     println!("{facts:#?}\n{committed:#?}");

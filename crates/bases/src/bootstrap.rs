@@ -91,9 +91,7 @@ pub fn bootstrap(
     log: &mut (dyn Write + Send),
 ) -> Result<(Work, BaseFacts), BaseError> {
     if tools.id_map.is_single() {
-        return Err(BaseError::SingleId {
-            remedy: lamina_sandbox::subordinate_ids_remedy(),
-        });
+        return Err(BaseError::SingleId { remedy: lamina_sandbox::subordinate_ids_remedy() });
     }
     let mirror = mirror::find()?;
     let python = match &plan.python {
@@ -106,57 +104,25 @@ pub fn bootstrap(
     tools.report("reading indexes", 0, 0);
     let downloads = tools.store.layout().downloads();
     let offer = archive::read(plan.suite, &mirror, tools.fetch, &downloads)?;
-    let packages = close(&offer.index, &wanted(plan)).map_err(|reason| BaseError::Dependency {
-        suite: plan.suite.name().into(),
-        reason,
-    })?;
+    let packages = close(&offer.index, &wanted(plan))
+        .map_err(|reason| BaseError::Dependency { suite: plan.suite.name().into(), reason })?;
     // What cannot be logged is no reason to fail.
-    let _ = writeln!(
-        log,
-        "{} packages of {} from {} ({})",
-        packages.len(),
-        plan.suite,
-        mirror.archive,
-        mirror.origin
-    );
+    let _ = writeln!(log, "{} packages of {} from {} ({})", packages.len(), plan.suite, mirror.archive, mirror.origin);
     tools.cancel.check()?;
 
     let work = tools.store.new_work()?;
     let architecture = archive::architecture()?;
-    tools.store.job(
-        &LayOut {
-            work: work.id().into(),
-            architecture: architecture.into(),
-        },
-        &[],
-    )?;
+    tools.store.job(&LayOut { work: work.id().into(), architecture: architecture.into() }, &[])?;
     let unpacked = unpack_all(&packages, &work, &downloads, tools)?;
-    tools.store.job(
-        &Register {
-            work: work.id().into(),
-            packages: unpacked,
-        },
-        &[],
-    )?;
+    tools.store.job(&Register { work: work.id().into(), packages: unpacked }, &[])?;
     if let Some(archive) = python {
-        tools.store.job(
-            &UnpackArchive {
-                work: work.id().into(),
-                target: standalone::PREFIX.into(),
-            },
-            &[archive.as_fd()],
-        )?;
+        tools
+            .store
+            .job(&UnpackArchive { work: work.id().into(), target: standalone::PREFIX.into() }, &[archive.as_fd()])?;
     }
     tools.report("configuring", 0, 0);
     let python = configure(plan, &work, tools, log)?;
-    tools.store.job(
-        &Tidy {
-            work: work.id().into(),
-            suite: plan.suite,
-            python: plan.python.clone(),
-        },
-        &[],
-    )?;
+    tools.store.job(&Tidy { work: work.id().into(), suite: plan.suite, python: plan.python.clone() }, &[])?;
     let facts = BaseFacts {
         suite: plan.suite,
         python: plan.series.clone(),
@@ -210,18 +176,13 @@ fn unpack_all(
     let arrived = |index: usize, path: PathBuf| {
         let package = packages[index];
         let file = fs_err::File::open(path)?;
-        let job = UnpackPackage {
-            work: work.id().into(),
-            name: package.name.clone(),
-            version: package.version.clone(),
-        };
+        let job =
+            UnpackPackage { work: work.id().into(), name: package.name.clone(), version: package.version.clone() };
         let outcome = tools.store.job(&job, &[file.as_fd()])?;
         unpacked.lock().unwrap_or_else(PoisonError::into_inner).push(outcome);
         Ok::<_, BaseError>(())
     };
-    tools
-        .fetch
-        .download_all(&files, downloads, CONNECTIONS, &progress, arrived)?;
+    tools.fetch.download_all(&files, downloads, CONNECTIONS, &progress, arrived)?;
     let mut unpacked = unpacked.into_inner().unwrap_or_else(PoisonError::into_inner);
     unpacked.sort_by(|left: &Unpacked, right| left.name.cmp(&right.name));
     Ok(unpacked)

@@ -16,9 +16,7 @@ pub(crate) fn close<'a>(index: &'a Index, wanted: &[&str]) -> Result<Vec<&'a Pac
         closure.add(package);
     }
     for name in wanted {
-        let package = index
-            .get(*name)
-            .ok_or_else(|| format!("there is no package `{name}`"))?;
+        let package = index.get(*name).ok_or_else(|| format!("there is no package `{name}`"))?;
         closure.add(package);
     }
     while let Some(package) = closure.open.pop_front() {
@@ -41,18 +39,10 @@ impl<'a> Closure<'a> {
         let mut providers: BTreeMap<_, Vec<_>> = BTreeMap::new();
         for package in index.values() {
             for (name, version) in &package.provides {
-                providers
-                    .entry(name.as_str())
-                    .or_default()
-                    .push((package, version.as_deref()));
+                providers.entry(name.as_str()).or_default().push((package, version.as_deref()));
             }
         }
-        Self {
-            index,
-            providers,
-            chosen: BTreeMap::new(),
-            open: VecDeque::new(),
-        }
+        Self { index, providers, chosen: BTreeMap::new(), open: VecDeque::new() }
     }
 
     fn add(&mut self, package: &'a Package) {
@@ -64,15 +54,10 @@ impl<'a> Closure<'a> {
     /// Makes sure that one of the alternatives is chosen.
     fn satisfy(&mut self, package: &Package, requirement: &Alternatives) -> Result<(), String> {
         let is_chosen = |candidate: &&Package| self.chosen.contains_key(candidate.name.as_str());
-        if requirement
-            .iter()
-            .any(|dependency| self.candidates(dependency).any(|candidate| is_chosen(&candidate)))
-        {
+        if requirement.iter().any(|dependency| self.candidates(dependency).any(|candidate| is_chosen(&candidate))) {
             return Ok(());
         }
-        let first = requirement
-            .iter()
-            .find_map(|dependency| self.candidates(dependency).next());
+        let first = requirement.iter().find_map(|dependency| self.candidates(dependency).next());
         match first {
             Some(candidate) => {
                 self.add(candidate);
@@ -89,10 +74,7 @@ impl<'a> Closure<'a> {
 
     /// The packages that fulfil a dependency: the one of that name first, then those that provide it.
     fn candidates<'s>(&'s self, dependency: &'s Dependency) -> impl Iterator<Item = &'a Package> + use<'a, 's> {
-        let real = self
-            .index
-            .get(&dependency.name)
-            .filter(|package| dependency.accepts(&package.version));
+        let real = self.index.get(&dependency.name).filter(|package| dependency.accepts(&package.version));
         let providers = self.providers.get(dependency.name.as_str()).into_iter().flatten();
         let virtual_ones = providers
             .filter(|(_, version)| match version {
@@ -169,10 +151,7 @@ mod tests {
     fn what_is_missing_is_named() {
         let entries = [("a", "Depends: b (>= 2) | c"), ("b", "")];
         let message = names(&entries, &["a"]).unwrap_err();
-        assert!(
-            message.contains("`a` 1.5") && message.contains("`b` (2) or `c`"),
-            "{message}"
-        );
+        assert!(message.contains("`a` 1.5") && message.contains("`b` (2) or `c`"), "{message}");
         assert!(names(&entries, &["nothing"]).unwrap_err().contains("`nothing`"));
     }
 }

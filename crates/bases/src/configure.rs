@@ -69,15 +69,10 @@ pub(crate) fn configure(
     let (facts, tail) = std::thread::scope(|scope| {
         let facts = scope.spawn(|| {
             let mut text = String::new();
-            File::from(output)
-                .take(FACTS_LIMIT)
-                .read_to_string(&mut text)
-                .map(|_| text)
+            File::from(output).take(FACTS_LIMIT).read_to_string(&mut text).map(|_| text)
         });
         let tail = copy_lines(File::from(errors), log);
-        let facts = facts
-            .join()
-            .unwrap_or_else(|_| Err(std::io::Error::other("a reading thread ended")));
+        let facts = facts.join().unwrap_or_else(|_| Err(std::io::Error::other("a reading thread ended")));
         (facts, tail)
     });
     let exit = sandbox.wait()?;
@@ -112,10 +107,7 @@ fn spec(plan: &DebianPlan, work: &Work) -> SandboxSpec {
     ];
     SandboxSpec {
         hostname: "localhost".into(),
-        upper: Upper::Store {
-            upper: work.upper(),
-            work: work.work_directory(),
-        },
+        upper: Upper::Store { upper: work.upper(), work: work.work_directory() },
         argv: vec!["/bin/sh".into(), "-c".into(), script],
         env: variables.map(|(name, value)| (name.into(), value.into())).into(),
         network: Network::Isolated,
@@ -129,11 +121,7 @@ fn copy_lines(from: impl Read, log: &mut (dyn Write + Send)) -> VecDeque<String>
     let mut tail = VecDeque::new();
     let mut reader = BufReader::new(from);
     let mut line = Vec::new();
-    while (&mut reader)
-        .take(LINE_LIMIT)
-        .read_until(b'\n', &mut line)
-        .is_ok_and(|length| length > 0)
-    {
+    while (&mut reader).take(LINE_LIMIT).read_until(b'\n', &mut line).is_ok_and(|length| length > 0) {
         // The packages count, not their log.
         let _ = log.write_all(&line);
         if tail.len() == TAIL_LINES {

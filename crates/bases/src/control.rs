@@ -9,10 +9,7 @@ pub(crate) struct Stanza<'a> {
 impl<'a> Stanza<'a> {
     /// The value of a field, continuation lines included, without surrounding white space. Names ignore case.
     pub(crate) fn get(&self, name: &str) -> Option<&'a str> {
-        self.fields
-            .iter()
-            .find(|(field, _)| field.eq_ignore_ascii_case(name))
-            .map(|(_, value)| *value)
+        self.fields.iter().find(|(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| *value)
     }
 
     /// The words of a field; none if it is missing.
@@ -28,9 +25,7 @@ impl<'a> Stanza<'a> {
 
 /// Whether a value means yes.
 pub(crate) fn is_yes(value: &str) -> bool {
-    ["yes", "true", "with", "on", "enable", "1"]
-        .iter()
-        .any(|yes| value.trim().eq_ignore_ascii_case(yes))
+    ["yes", "true", "with", "on", "enable", "1"].iter().any(|yes| value.trim().eq_ignore_ascii_case(yes))
 }
 
 /// Splits a text into stanzas. Comment lines are skipped; a line that is neither is ignored, as apt does.
@@ -83,13 +78,10 @@ fn push<'a>(stanza: &mut Stanza<'a>, text: &'a str, open: Option<(&'a str, usize
 
 /// The lines of a value without the comments among them and without the dots that stand for empty lines.
 pub(crate) fn value_lines(value: &str) -> impl Iterator<Item = &str> {
-    value.lines().filter(|line| !line.starts_with('#')).map(|line| {
-        if line.trim() == "." {
-            ""
-        } else {
-            line.strip_prefix(' ').unwrap_or(line)
-        }
-    })
+    value
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .map(|line| if line.trim() == "." { "" } else { line.strip_prefix(' ').unwrap_or(line) })
 }
 
 #[cfg(test)]
@@ -101,10 +93,7 @@ mod tests {
         let text = "\n# head\nTypes: deb\n# http://elsewhere\nURIs: http://a/debian\n  http://b/debian\nEnabled: No\n\n\nTypes:deb-src\n";
         let all: Vec<_> = stanzas(text).collect();
         assert_eq!(all.len(), 2);
-        assert_eq!(
-            all[0].words("uris").collect::<Vec<_>>(),
-            ["http://a/debian", "http://b/debian"]
-        );
+        assert_eq!(all[0].words("uris").collect::<Vec<_>>(), ["http://a/debian", "http://b/debian"]);
         assert_eq!(all[0].flag("Enabled"), Some(false));
         assert_eq!(all[1].get("Types"), Some("deb-src"));
         assert_eq!(all[1].get("URIs"), None);
@@ -112,20 +101,9 @@ mod tests {
 
     #[test]
     fn strange_texts_are_no_trouble() {
-        for text in [
-            "",
-            "\n\n",
-            ":",
-            " only a continuation",
-            "no colon\n",
-            "A:\n \n",
-            "\u{0}\u{0}:\r\n",
-        ] {
+        for text in ["", "\n\n", ":", " only a continuation", "no colon\n", "A:\n \n", "\u{0}\u{0}:\r\n"] {
             let _ = stanzas(text).count();
         }
-        assert_eq!(
-            value_lines("a\n b\n .\n # x\n#c").collect::<Vec<_>>(),
-            ["a", "b", "", "# x"]
-        );
+        assert_eq!(value_lines("a\n b\n .\n # x\n#c").collect::<Vec<_>>(), ["a", "b", "", "# x"]);
     }
 }

@@ -2,9 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-const MONTHS: [&str; 12] = [
-    "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
-];
+const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 const DAY: u64 = 24 * 60 * 60;
 
 /// Seconds since 1970 of a date in a release file; `None` if it is not one.
@@ -49,20 +47,12 @@ pub(crate) fn show(seconds: u64) -> String {
         month += 1;
     }
     let clock = seconds % DAY;
-    format!(
-        "{year}-{:02}-{:02} {:02}:{:02} UTC",
-        month + 1,
-        days + 1,
-        clock / 3600,
-        clock / 60 % 60
-    )
+    format!("{year}-{:02}-{:02} {:02}:{:02} UTC", month + 1, days + 1, clock / 3600, clock / 60 % 60)
 }
 
 /// Seconds since 1970; 0 for a clock before that.
 pub(crate) fn now() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |duration| duration.as_secs())
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |duration| duration.as_secs())
 }
 
 fn is_leap(year: u64) -> bool {
@@ -101,13 +91,8 @@ mod tests {
 
     #[test]
     fn other_texts_are_no_dates() {
-        for text in [
-            "",
-            "Sat, 21 Nov 2026",
-            "Sat, 31 Nov 2026 09:15:44 UTC",
-            "Sat, 21 Nov 2026 09:15:44 CET",
-            "x, y z",
-        ] {
+        for text in ["", "Sat, 21 Nov 2026", "Sat, 31 Nov 2026 09:15:44 UTC", "Sat, 21 Nov 2026 09:15:44 CET", "x, y z"]
+        {
             assert_eq!(parse(text), None, "{text}");
         }
     }

@@ -255,18 +255,11 @@ impl From<FetchError> for BaseError {
 impl BaseError {
     /// A malformed file.
     pub(crate) fn malformed(name: impl Into<String>, reason: &dyn Display) -> Self {
-        Self::Malformed {
-            name: name.into(),
-            reason: format!("{reason}"),
-        }
+        Self::Malformed { name: name.into(), reason: format!("{reason}") }
     }
 
     /// A keyring that cannot be used.
     pub(crate) fn keyring(path: &Path, origin: &str, reason: &dyn Display) -> Self {
-        Self::Keyring {
-            path: path.display().to_string(),
-            origin: origin.into(),
-            reason: format!("{reason}"),
-        }
+        Self::Keyring { path: path.display().to_string(), origin: origin.into(), reason: format!("{reason}") }
     }
 }

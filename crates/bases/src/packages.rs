@@ -60,9 +60,7 @@ impl Relation {
 impl Dependency {
     /// Whether a package of the right name has the right version.
     pub(crate) fn accepts(&self, found: &str) -> bool {
-        self.version
-            .as_ref()
-            .is_none_or(|(relation, wanted)| relation.holds(version::compare(found, wanted)))
+        self.version.as_ref().is_none_or(|(relation, wanted)| relation.holds(version::compare(found, wanted)))
     }
 }
 
@@ -91,9 +89,7 @@ fn package(stanza: &Stanza<'_>, archive: &str) -> Result<Package, String> {
     let field = |field| stanza.get(field).ok_or_else(|| format!("`{name}` has no `{field}`"));
     let filename = field("Filename")?;
     if filename.starts_with('/') || filename.split('/').any(|part| part == ".." || part.is_empty()) {
-        return Err(format!(
-            "`{name}` has the path `{filename}`, which leads out of the archive"
-        ));
+        return Err(format!("`{name}` has the path `{filename}`, which leads out of the archive"));
     }
     let sha256 = field("SHA256")?;
     if !is_sha256(sha256) {
@@ -112,9 +108,7 @@ fn package(stanza: &Stanza<'_>, archive: &str) -> Result<Package, String> {
         provides: provides(stanza.get("Provides").unwrap_or_default()),
         filename: filename.into(),
         sha256: sha256.into(),
-        size: field("Size")?
-            .parse()
-            .map_err(|_| format!("`{name}` has no proper size"))?,
+        size: field("Size")?.parse().map_err(|_| format!("`{name}` has no proper size"))?,
         archive: archive.into(),
     })
 }
@@ -122,9 +116,7 @@ fn package(stanza: &Stanza<'_>, archive: &str) -> Result<Package, String> {
 /// Whether a text is a package's name; such a text is also safe in file names and commands.
 pub(crate) fn is_package_name(name: &str) -> bool {
     name.starts_with(|first: char| first.is_ascii_lowercase() || first.is_ascii_digit())
-        && name
-            .bytes()
-            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"+-.".contains(&byte))
+        && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"+-.".contains(&byte))
 }
 
 /// Reads `a (>= 1) | b, c:any`.
@@ -144,9 +136,7 @@ fn dependency(text: &str) -> Option<Dependency> {
     let name = name.split_once(':').map_or(name, |(name, _)| name);
     let version = rest.and_then(|rest| {
         let condition = rest.split(')').next()?.trim();
-        let operator = condition
-            .find(|character: char| !"<>=".contains(character))
-            .unwrap_or(condition.len());
+        let operator = condition.find(|character: char| !"<>=".contains(character)).unwrap_or(condition.len());
         let (operator, version) = condition.split_at(operator);
         let relation = match operator {
             "<<" => Relation::Earlier,
@@ -158,10 +148,7 @@ fn dependency(text: &str) -> Option<Dependency> {
         };
         Some((relation, version.trim().to_owned()))
     });
-    (!name.is_empty()).then(|| Dependency {
-        name: name.into(),
-        version,
-    })
+    (!name.is_empty()).then(|| Dependency { name: name.into(), version })
 }
 
 fn provides(text: &str) -> Vec<(String, Option<String>)> {
@@ -204,28 +191,18 @@ mod tests {
         add_packages(&mut index, &stanza("a", "1.10-1", "pool/a"), "http://security", "n").unwrap();
         add_packages(&mut index, &stanza("a", "1.9-1", "pool/a"), "http://updates", "n").unwrap();
         let package = &index["a"];
-        assert_eq!(
-            (package.version.as_str(), package.archive.as_str()),
-            ("1.10-1", "http://security")
-        );
+        assert_eq!((package.version.as_str(), package.archive.as_str()), ("1.10-1", "http://security"));
         assert!(package.essential && package.required);
         assert_eq!(package.provides, [("x".into(), Some("2".into())), ("y".into(), None)]);
     }
 
     #[test]
     fn hostile_entries_are_refused() {
-        for (name, filename) in [
-            ("a", "/etc/a"),
-            ("a", "pool/../../a"),
-            ("../a", "pool/a"),
-            ("A b", "pool/a"),
-            ("", "pool/a"),
-        ] {
+        for (name, filename) in
+            [("a", "/etc/a"), ("a", "pool/../../a"), ("../a", "pool/a"), ("A b", "pool/a"), ("", "pool/a")]
+        {
             let text = stanza(name, "1", filename);
-            assert!(
-                add_packages(&mut Index::new(), &text, "http://m", "n").is_err(),
-                "{name} {filename}"
-            );
+            assert!(add_packages(&mut Index::new(), &text, "http://m", "n").is_err(), "{name} {filename}");
         }
     }
 }

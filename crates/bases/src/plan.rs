@@ -89,19 +89,13 @@ pub struct DebianPlan {
 /// When the version is malformed or not offered.
 pub fn debian_slim_plan(python: Option<&str>, local: &str) -> Result<DebianPlan, BaseError> {
     let version = python.unwrap_or(local);
-    let unsupported = || BaseError::UnsupportedPython {
-        version: version.to_owned(),
-        supported: supported(|_| true),
-    };
+    let unsupported = || BaseError::UnsupportedPython { version: version.to_owned(), supported: supported(|_| true) };
     let mut numbers = version.split('.');
     let series = match (numbers.next(), numbers.next()) {
         (Some(major), Some(minor)) => format!("{major}.{minor}"),
         _ => return Err(unsupported()),
     };
-    let (_, suite) = SERIES
-        .into_iter()
-        .find(|(name, _)| *name == series)
-        .ok_or_else(unsupported)?;
+    let (_, suite) = SERIES.into_iter().find(|(name, _)| *name == series).ok_or_else(unsupported)?;
     let exact = match (numbers.next(), numbers.next()) {
         (None, None) => false,
         // Without a request of the user the local patch version does not matter.
@@ -109,11 +103,7 @@ pub fn debian_slim_plan(python: Option<&str>, local: &str) -> Result<DebianPlan,
         _ => return Err(unsupported()),
     };
     Ok(match suite {
-        Some(suite) if !exact => DebianPlan {
-            suite,
-            python: PythonSource::Debian,
-            series,
-        },
+        Some(suite) if !exact => DebianPlan { suite, python: PythonSource::Debian, series },
         _ => DebianPlan {
             suite: SUITE_OF_STANDALONE,
             python: PythonSource::Standalone(if exact { version.to_owned() } else { series.clone() }),
@@ -128,11 +118,8 @@ pub(crate) fn native_series() -> String {
 }
 
 fn supported(wanted: impl Fn(Option<Suite>) -> bool) -> String {
-    let names: Vec<_> = SERIES
-        .into_iter()
-        .filter(|(_, suite)| wanted(*suite))
-        .map(|(name, _)| format!("`{name}`"))
-        .collect();
+    let names: Vec<_> =
+        SERIES.into_iter().filter(|(_, suite)| wanted(*suite)).map(|(name, _)| format!("`{name}`")).collect();
     names.join(", ")
 }
 
@@ -146,12 +133,9 @@ mod tests {
 
     #[test]
     fn series_choose_their_suite() {
-        for (version, suite) in [
-            ("3.9", Suite::Bullseye),
-            ("3.11", Suite::Bookworm),
-            ("3.13", Suite::Trixie),
-            ("3.14", Suite::Forky),
-        ] {
+        for (version, suite) in
+            [("3.9", Suite::Bullseye), ("3.11", Suite::Bookworm), ("3.13", Suite::Trixie), ("3.14", Suite::Forky)]
+        {
             let plan = debian_slim_plan(Some(version), "3.12").unwrap();
             assert_eq!((plan.suite, plan.python), (suite, PythonSource::Debian));
         }
@@ -166,14 +150,9 @@ mod tests {
 
     #[test]
     fn other_versions_are_refused_with_the_supported_ones() {
-        for version in [
-            "", "3", "2.7", "3.8", "3.15", "3.11.", "3.11.x", "3.11.4.1", "3.11.04", "3.11 ", "three",
-        ] {
+        for version in ["", "3", "2.7", "3.8", "3.15", "3.11.", "3.11.x", "3.11.4.1", "3.11.04", "3.11 ", "three"] {
             let message = debian_slim_plan(Some(version), "3.11").unwrap_err().to_string();
-            assert!(
-                message.contains(&format!("`{version}`")) && message.contains("`3.12`"),
-                "{message}"
-            );
+            assert!(message.contains(&format!("`{version}`")) && message.contains("`3.12`"), "{message}");
         }
     }
 }

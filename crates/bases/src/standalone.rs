@@ -33,10 +33,7 @@ const TAIL_LINES: usize = 8;
 
 /// Has `uv` install a version, and answers it as a tar archive for [`PREFIX`].
 pub(crate) fn fetch(version: &str, uv: Option<&Path>, cancel: &CancelToken) -> Result<File, BaseError> {
-    let uv = uv.ok_or_else(|| BaseError::NoUv {
-        version: version.into(),
-        native: native_series(),
-    })?;
+    let uv = uv.ok_or_else(|| BaseError::NoUv { version: version.into(), native: native_series() })?;
     let scratch = tempfile::tempdir()?;
     let request = format!("cpython-{version}-linux-{}-gnu", std::env::consts::ARCH);
     let (status, said) = run(uv, &request, scratch.path(), cancel)?;
@@ -150,11 +147,7 @@ fn header(metadata: &Metadata) -> tar::Header {
         header.set_size(0);
     } else {
         header.set_entry_type(tar::EntryType::Regular);
-        header.set_mode(if metadata.permissions().mode() & 0o100 == 0 {
-            0o644
-        } else {
-            0o755
-        });
+        header.set_mode(if metadata.permissions().mode() & 0o100 == 0 { 0o644 } else { 0o755 });
         header.set_size(metadata.len());
     }
     header
@@ -206,11 +199,7 @@ mod tests {
             let mut text = Vec::new();
             entry.read_to_end(&mut text).unwrap();
             let path = entry.path().unwrap().display().to_string();
-            let line = format!(
-                "{path} {:o} {}",
-                entry.header().mode().unwrap(),
-                text.trim_ascii().escape_ascii()
-            );
+            let line = format!("{path} {:o} {}", entry.header().mode().unwrap(), text.trim_ascii().escape_ascii());
             found.push(line.trim_end().to_owned());
         }
         insta::assert_snapshot!(found.join("\n"), @r"
@@ -226,10 +215,7 @@ mod tests {
     #[test]
     fn failures_say_what_was_tried_and_what_to_set() {
         let directory = tempfile::tempdir().unwrap();
-        let uv = fake_uv(
-            directory.path(),
-            "echo 'error: Request failed after 3 retries' >&2; exit 1",
-        );
+        let uv = fake_uv(directory.path(), "echo 'error: Request failed after 3 retries' >&2; exit 1");
         let message = fetch("3.12", Some(&uv), &CancelToken::new()).unwrap_err().to_string();
         for part in ["`3.12`", "python install", "Request failed", MIRROR, "`3.11`"] {
             assert!(message.contains(part), "{message}");
@@ -250,10 +236,7 @@ mod tests {
             std::thread::sleep(std::time::Duration::from_millis(100));
             canceller.cancel();
         });
-        assert!(matches!(
-            fetch("3.12", Some(&uv), &cancel),
-            Err(BaseError::Cancelled(_))
-        ));
+        assert!(matches!(fetch("3.12", Some(&uv), &cancel), Err(BaseError::Cancelled(_))));
         thread.join().unwrap();
     }
 }

@@ -7,10 +7,7 @@ use std::str::Bytes;
 /// Compares two versions: epoch, then upstream version, then revision.
 pub(crate) fn compare(left: &str, right: &str) -> Ordering {
     let (left, right) = (split(left), split(right));
-    left.0
-        .cmp(&right.0)
-        .then_with(|| compare_part(left.1, right.1))
-        .then_with(|| compare_part(left.2, right.2))
+    left.0.cmp(&right.0).then_with(|| compare_part(left.1, right.1)).then_with(|| compare_part(left.2, right.2))
 }
 
 fn split(version: &str) -> (u64, &str, &str) {

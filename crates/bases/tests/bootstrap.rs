@@ -25,11 +25,7 @@ getent passwd nobody
 
 fn example(arguments: &[&str]) -> Output {
     let tests = std::env::current_exe().unwrap();
-    let program: PathBuf = tests
-        .parent()
-        .and_then(Path::parent)
-        .unwrap()
-        .join("examples/bootstrap");
+    let program: PathBuf = tests.parent().and_then(Path::parent).unwrap().join("examples/bootstrap");
     Command::new(program).args(arguments).output().unwrap()
 }
 
@@ -45,10 +41,7 @@ fn bookworm_twice_is_the_same() {
     let first = example(&[store, "3.11", CHECKS]);
     let said = text(&first.stdout) + &text(&first.stderr);
     assert!(first.status.success(), "{said}");
-    assert!(
-        said.contains("suite: Bookworm") && said.contains("/usr/local/lib/python3.11/dist-packages"),
-        "{said}"
-    );
+    assert!(said.contains("suite: Bookworm") && said.contains("/usr/local/lib/python3.11/dist-packages"), "{said}");
     assert!(said.contains("imports work"), "{said}");
 
     let second = example(&[store, "3.11"]);

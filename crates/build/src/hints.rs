@@ -7,9 +7,7 @@ pub(crate) fn for_output(tail: &[String]) -> Option<String> {
 
 fn for_line(line: &str) -> Option<String> {
     if let Some(package) = between(line, "Unable to locate package ", None) {
-        return Some(format!(
-            "Debian has no package `{package}` in this release: check its spelling"
-        ));
+        return Some(format!("Debian has no package `{package}` in this release: check its spelling"));
     }
     if let Some(package) = between(line, "Package '", Some("' has no installation candidate")) {
         return Some(format!(
@@ -22,14 +20,7 @@ fn for_line(line: &str) -> Option<String> {
     if line.contains("No space left on device") {
         return Some("the disk of the store is full: free some space, or set MODAL_STORE to a larger disk".to_owned());
     }
-    for compiler in [
-        "gcc",
-        "cc",
-        "g++",
-        "c++",
-        "x86_64-linux-gnu-gcc",
-        "aarch64-linux-gnu-gcc",
-    ] {
+    for compiler in ["gcc", "cc", "g++", "c++", "x86_64-linux-gnu-gcc", "aarch64-linux-gnu-gcc"] {
         let missing = [
             format!("command '{compiler}' failed: No such file or directory"),
             format!("error: [Errno 2] No such file or directory: '{compiler}'"),
@@ -44,11 +35,8 @@ fn for_line(line: &str) -> Option<String> {
         }
     }
     if let Some(header) = between(line, "fatal error: ", Some(": No such file or directory")) {
-        let package = if header == "Python.h" {
-            "`python3-dev`"
-        } else {
-            "the Debian package that holds it (`…-dev`)"
-        };
+        let package =
+            if header == "Python.h" { "`python3-dev`" } else { "the Debian package that holds it (`…-dev`)" };
         return Some(format!(
             "the header `{header}` is missing: add {package} with `.apt_install(...)` before this step"
         ));
@@ -68,9 +56,7 @@ fn for_line(line: &str) -> Option<String> {
 
 /// `git` in `/bin/sh: 1: git: not found` and in `sh: line 1: git: command not found`.
 fn missing_command(line: &str) -> Option<String> {
-    let rest = line
-        .strip_suffix(": not found")
-        .or_else(|| line.strip_suffix(": command not found"))?;
+    let rest = line.strip_suffix(": not found").or_else(|| line.strip_suffix(": command not found"))?;
     let command = rest.rsplit(": ").next()?;
     (!command.contains(' ')).then(|| command.to_owned())
 }
@@ -90,22 +76,13 @@ mod tests {
         for (line, part) in [
             ("E: Unable to locate package gti", "`gti`"),
             ("E: Package 'python2' has no installation candidate", "`python2`"),
-            (
-                "error: command 'gcc' failed: No such file or directory",
-                "build-essential",
-            ),
-            (
-                "foo.c:1:10: fatal error: Python.h: No such file or directory",
-                "`python3-dev`",
-            ),
+            ("error: command 'gcc' failed: No such file or directory", "build-essential"),
+            ("foo.c:1:10: fatal error: Python.h: No such file or directory", "`python3-dev`"),
             ("/bin/sh: 1: git: not found", "`git`"),
             ("cp: error writing 'x': No space left on device", "MODAL_STORE"),
         ] {
             let hint = for_output(&[line.to_owned(), "other".to_owned()]);
-            assert!(
-                hint.as_deref().is_some_and(|hint| hint.contains(part)),
-                "{line}: {hint:?}"
-            );
+            assert!(hint.as_deref().is_some_and(|hint| hint.contains(part)), "{line}: {hint:?}");
         }
         assert_eq!(for_output(&["all went well".to_owned()]), None);
     }

@@ -94,10 +94,7 @@ impl HostSettings {
 
     /// Makes apt use the host's mirror where the image still has its own default sources.
     pub(crate) fn add_mirror(&mut self, suite: Suite) -> Result<(), BuildError> {
-        let unusable = |error: BaseError| BuildError::Invalid {
-            message: causes(&error),
-            hint: None,
-        };
+        let unusable = |error: BaseError| BuildError::Invalid { message: causes(&error), hint: None };
         let mirror = mirror::find().map_err(unusable)?;
         let keyring = match mirror.keyring_bytes().map_err(unusable)? {
             Some(bytes) => self.add_file("archive-keyring.asc", bytes),
@@ -118,11 +115,7 @@ impl HostSettings {
 
     /// Adds a world-readable file and returns its path inside.
     pub(crate) fn add_file(&mut self, name: &str, contents: Vec<u8>) -> String {
-        self.files.push(InjectedFile {
-            name: name.to_owned(),
-            contents,
-            mode: 0o444,
-        });
+        self.files.push(InjectedFile { name: name.to_owned(), contents, mode: 0o444 });
         format!("{DIRECTORY}/{name}")
     }
 

@@ -35,21 +35,8 @@ impl StepLog {
         fs::create_dir_all(directory)?;
         let path = directory.join(format!("{name}.log"));
         let file = fs::File::create(&path)?;
-        let masks = secrets
-            .iter()
-            .filter(|value| value.len() >= MASK_MINIMUM)
-            .cloned()
-            .collect();
-        Ok(Self {
-            step,
-            sink,
-            path,
-            file,
-            written: 0,
-            tail: VecDeque::new(),
-            partial: Vec::new(),
-            masks,
-        })
+        let masks = secrets.iter().filter(|value| value.len() >= MASK_MINIMUM).cloned().collect();
+        Ok(Self { step, sink, path, file, written: 0, tail: VecDeque::new(), partial: Vec::new(), masks })
     }
 
     /// Where the file is.
@@ -98,11 +85,7 @@ impl StepLog {
             return;
         }
         self.written += line.len() as u64 + 1;
-        let text = if self.written > FILE_LIMIT {
-            "(the log is cut here: it is too long)"
-        } else {
-            line
-        };
+        let text = if self.written > FILE_LIMIT { "(the log is cut here: it is too long)" } else { line };
         let _ = writeln!(self.file, "{text}");
     }
 }
@@ -144,14 +127,8 @@ mod tests {
                 seen.lock().unwrap().push(line);
             }
         });
-        let mut log = StepLog::create(
-            directory.path(),
-            "step",
-            7,
-            sink,
-            &["hunter2".to_owned(), "x".to_owned()],
-        )
-        .unwrap();
+        let mut log =
+            StepLog::create(directory.path(), "step", 7, sink, &["hunter2".to_owned(), "x".to_owned()]).unwrap();
         log.write_all(b"one\ntoken=hun").unwrap();
         log.write_all(b"ter2 x\r10%\r\n").unwrap();
         log.write_all(b"unfinished").unwrap();
@@ -164,10 +141,6 @@ mod tests {
         assert_eq!(lines.lock().unwrap()[..5], expected);
         assert_eq!(log.tail().len(), TAIL_LINES);
         assert_eq!(log.tail().last().unwrap(), "49");
-        assert!(
-            fs::read_to_string(log.path())
-                .unwrap()
-                .starts_with("one\ntoken=*** x\n")
-        );
+        assert!(fs::read_to_string(log.path()).unwrap().starts_with("one\ntoken=*** x\n"));
     }
 }

@@ -40,14 +40,7 @@ impl Tools {
     /// Puts the tools together.
     #[must_use]
     pub fn new(store: Store, launcher: Launcher, fetch: Client, uv: Option<PathBuf>, id_map: IdMap) -> Self {
-        Self {
-            store,
-            launcher,
-            fetch,
-            uv,
-            id_map,
-            host: Arc::default(),
-        }
+        Self { store, launcher, fetch, uv, id_map, host: Arc::default() }
     }
 
     /// The host's network settings.
@@ -94,14 +87,7 @@ impl<'a> Builder<'a> {
         sink: &'a Sink,
         cancel: &'a CancelToken,
     ) -> Self {
-        Self {
-            tools,
-            definition,
-            options,
-            sink,
-            cancel,
-            states: Mutex::default(),
-        }
+        Self { tools, definition, options, sink, cancel, states: Mutex::default() }
     }
 
     /// Builds the images that end at `targets`, in parallel. Steps that they share are executed once.
@@ -109,26 +95,19 @@ impl<'a> Builder<'a> {
     /// # Errors
     /// The first failure. The other images' builds are stopped then; layers that were finished stay in the store.
     pub fn build(&self, targets: &[&'a str]) -> Result<HashMap<String, BuiltImage>, BuildError> {
-        let invalid = |error: lamina_image::DefinitionError| BuildError::Invalid {
-            message: error.to_string(),
-            hint: None,
-        };
+        let invalid =
+            |error: lamina_image::DefinitionError| BuildError::Invalid { message: error.to_string(), hint: None };
         self.definition.validate().map_err(invalid)?;
         let outcomes: Vec<_> = match targets {
             // The common case needs no thread.
             [target] => vec![(*target, self.build_one(target))],
             _ => std::thread::scope(|scope| {
-                let running: Vec<_> = targets
-                    .iter()
-                    .map(|target| (*target, scope.spawn(|| self.build_one(target))))
-                    .collect();
+                let running: Vec<_> =
+                    targets.iter().map(|target| (*target, scope.spawn(|| self.build_one(target)))).collect();
                 let join = |handle: std::thread::ScopedJoinHandle<'_, Result<BuiltImage, BuildError>>| {
                     handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
                 };
-                running
-                    .into_iter()
-                    .map(|(target, handle)| (target, join(handle)))
-                    .collect()
+                running.into_iter().map(|(target, handle)| (target, join(handle))).collect()
             }),
         };
         first_failure(outcomes)
@@ -143,11 +122,7 @@ impl<'a> Builder<'a> {
                 recorded?;
             }
             let (image, seconds) = (state.image_id(), begin.elapsed().as_secs_f64());
-            self.sink.emit(Event::ImageBuilt {
-                image,
-                seconds,
-                cached: state.cached,
-            });
+            self.sink.emit(Event::ImageBuilt { image, seconds, cached: state.cached });
             Ok(state.built())
         });
         if outcome.is_err() {
@@ -158,13 +133,7 @@ impl<'a> Builder<'a> {
 
     /// The state after a node; computed once, by whoever comes first.
     fn state(&self, id: &'a str) -> Outcome {
-        let cell = Arc::clone(
-            self.states
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .entry(id)
-                .or_default(),
-        );
+        let cell = Arc::clone(self.states.lock().unwrap_or_else(PoisonError::into_inner).entry(id).or_default());
         cell.get_or_init(|| self.compute(id).map(Arc::new)).clone()
     }
 
@@ -175,10 +144,7 @@ impl<'a> Builder<'a> {
         })?;
         let parent = match &node.parent {
             Some(parent) => self.state(parent)?,
-            None => Arc::new(State {
-                cached: true,
-                ..State::default()
-            }),
+            None => Arc::new(State { cached: true, ..State::default() }),
         };
         self.cancel.check()?;
         let mut state = State::clone(&parent);
@@ -193,7 +159,7 @@ impl<'a> Builder<'a> {
     }
 
     fn attach(&self, state: &mut State, files: &lamina_image::FileSet) -> Result<(), BuildError> {
-        let view = self.tools.store.file_set(files)?;
+        let view = self.tools.store.file_set(&steps::behind_links(files))?;
         for message in view.warnings {
             self.sink.emit(Event::Warning { message });
         }
@@ -204,10 +170,7 @@ impl<'a> Builder<'a> {
     /// Finds or makes the layer of a step and puts it on top of the state.
     fn add_layer(&self, state: &mut State, node: &Node, parent: &State) -> Result<(), BuildError> {
         let step = NEXT_STEP.fetch_add(1, Ordering::Relaxed);
-        self.sink.emit(Event::StepQueued {
-            step,
-            title: node.title.clone(),
-        });
+        self.sink.emit(Event::StepQueued { step, title: node.title.clone() });
         let mut material = KeyMaterial::new(std::env::consts::ARCH);
         material.add("parent", parent.content().hex());
         material.add("config", serde_json::to_value(&parent.config).unwrap_or_default());
@@ -277,28 +240,15 @@ impl<'a> Builder<'a> {
         let begin = Instant::now();
         let miss = self.miss(node, material, forced)?;
         self.sink.emit(Event::StepStarted { step, miss });
-        let created = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |age| age.as_secs());
+        let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_secs());
         let name = format!("{created}-{}-{step}", material.key().0.short());
-        let values: Vec<String> = secrets::environment(&node.secrets)
-            .into_iter()
-            .map(|(_, value)| value)
-            .collect();
+        let values: Vec<String> = secrets::environment(&node.secrets).into_iter().map(|(_, value)| value).collect();
         let directory = self.tools.store.layout().logs();
         let mut log = StepLog::create(&directory, &name, step, self.sink.clone(), &values)
             .map_err(|error| BuildError::failed(&error))?;
-        let context = StepContext {
-            tools: self.tools,
-            node,
-            parent,
-            number: step,
-            sink: self.sink,
-            cancel: self.cancel,
-        };
-        let outcome = plan
-            .execute(&context, &mut log)
-            .and_then(|made| self.publish(node, made));
+        let context =
+            StepContext { tools: self.tools, node, parent, number: step, sink: self.sink, cancel: self.cancel };
+        let outcome = plan.execute(&context, &mut log).and_then(|made| self.publish(node, made));
         log.finish();
         let (committed, facts) = outcome.map_err(|error| self.failed(step, node, parent, error, &log))?;
         let seconds = begin.elapsed().as_secs_f64();
@@ -319,12 +269,7 @@ impl<'a> Builder<'a> {
             self.tools.store.record_layer(&record)?;
         }
         let bytes_shared = committed.bytes.saturating_sub(committed.bytes_new);
-        self.sink.emit(Event::StepFinished {
-            step,
-            seconds,
-            bytes_new: committed.bytes_new,
-            bytes_shared,
-        });
+        self.sink.emit(Event::StepFinished { step, seconds, bytes_new: committed.bytes_new, bytes_shared });
         Ok(record)
     }
 
@@ -337,10 +282,7 @@ impl<'a> Builder<'a> {
         self.cancel.check().map_err(BuildError::from)?;
         let environment = secrets::environment(&node.secrets);
         if !environment.is_empty() {
-            let search = secrets::FindSecrets {
-                work: work.id().to_owned(),
-                secrets: environment,
-            };
+            let search = secrets::FindSecrets { work: work.id().to_owned(), secrets: environment };
             let finding = self.tools.store.job(&search, &[]).map_err(StoreError::from)?;
             if let Some(secrets::Finding { variable, path }) = finding {
                 return Err(StepError::Failed {
@@ -359,9 +301,8 @@ impl<'a> Builder<'a> {
         }
         let kind = material.part("kind").and_then(Value::as_str).unwrap_or_default();
         let recent = self.tools.store.recent_layers(kind, COMPARED_LAYERS)?;
-        Ok(former(&recent, &node.title, material).map_or(Miss::New, |former| Miss::Changed {
-            parts: material.differences(&former.material),
-        }))
+        Ok(former(&recent, &node.title, material)
+            .map_or(Miss::New, |former| Miss::Changed { parts: material.differences(&former.material) }))
     }
 
     /// Reports a failed step, and records the state before it so that a shell can be opened there.
@@ -391,9 +332,7 @@ impl<'a> Builder<'a> {
     }
 
     fn record_image(&self, state: &State) -> Result<(), StoreError> {
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |age| age.as_secs());
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_secs());
         self.tools.store.record_image(&ImageRecord {
             id: state.image_id(),
             layers: state.layers.clone(),

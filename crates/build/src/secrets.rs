@@ -84,15 +84,10 @@ fn search(directory: &Path, root: &Path, needles: &[(String, Vec<Vec<u8>>)]) -> 
             content.push(0);
             content.extend(fs::read_link(&path)?.as_os_str().as_bytes());
         }
-        if let Some((variable, _)) = needles
-            .iter()
-            .find(|(_, forms)| forms.iter().any(|form| contains(&content, form)))
+        if let Some((variable, _)) = needles.iter().find(|(_, forms)| forms.iter().any(|form| contains(&content, form)))
         {
             let inside = PathBuf::from("/").join(path.strip_prefix(root).unwrap_or(&path));
-            return Ok(Some(Finding {
-                variable: variable.clone(),
-                path: inside.display().to_string(),
-            }));
+            return Ok(Some(Finding { variable: variable.clone(), path: inside.display().to_string() }));
         }
         if kind.is_dir()
             && let Some(finding) = search(&path, root, needles)?
@@ -130,17 +125,9 @@ fn encodings(value: &[u8]) -> Vec<Vec<u8>> {
         }
         text
     });
-    let mut forms = vec![
-        value.to_vec(),
-        hexadecimal.to_uppercase().into_bytes(),
-        hexadecimal.into_bytes(),
-        url.into_bytes(),
-    ];
-    forms.extend(
-        (0..3)
-            .map(|offset| base64_core(value, offset))
-            .filter(|form| form.len() >= MINIMUM_LENGTH),
-    );
+    let mut forms =
+        vec![value.to_vec(), hexadecimal.to_uppercase().into_bytes(), hexadecimal.into_bytes(), url.into_bytes()];
+    forms.extend((0..3).map(|offset| base64_core(value, offset)).filter(|form| form.len() >= MINIMUM_LENGTH));
     forms.dedup();
     forms
 }

@@ -56,14 +56,7 @@ pub(crate) enum Command {
 #[derive(Debug, Args)]
 pub(crate) struct Output {
     /// How progress is shown
-    #[arg(
-        long,
-        value_name = "HOW",
-        value_enum,
-        default_value_t,
-        env = "MODAL_PROGRESS",
-        hide_env = true
-    )]
+    #[arg(long, value_name = "HOW", value_enum, default_value_t, env = "MODAL_PROGRESS", hide_env = true)]
     pub(crate) progress: Progress,
 }
 
@@ -240,38 +233,15 @@ mod tests {
 
     #[test]
     fn everything_after_the_reference_belongs_to_the_function() {
-        let parsed = run(&[
-            "modal",
-            "run",
-            "-q",
-            "app.py::main",
-            "--n",
-            "5",
-            "-q",
-            "-m",
-            "--",
-            "--help",
-            "x",
-        ]);
+        let parsed = run(&["modal", "run", "-q", "app.py::main", "--n", "5", "-q", "-m", "--", "--help", "x"]);
         assert!(parsed.quiet && !parsed.module);
-        assert_eq!(
-            parsed.reference_and_arguments,
-            ["app.py::main", "--n", "5", "-q", "-m", "--", "--help", "x"]
-        );
+        assert_eq!(parsed.reference_and_arguments, ["app.py::main", "--n", "5", "-q", "-m", "--", "--help", "x"]);
     }
 
     #[test]
     fn unknown_options_before_the_reference_are_refused() {
-        for words in [
-            &["modal", "run", "--nope", "app.py"][..],
-            &["modal", "run"],
-            &["modal", "image", "logs"],
-        ] {
-            assert_eq!(
-                Arguments::try_parse_from(words).unwrap_err().exit_code(),
-                2,
-                "{words:?}"
-            );
+        for words in [&["modal", "run", "--nope", "app.py"][..], &["modal", "run"], &["modal", "image", "logs"]] {
+            assert_eq!(Arguments::try_parse_from(words).unwrap_err().exit_code(), 2, "{words:?}");
         }
     }
 }

@@ -15,10 +15,7 @@ pub(crate) struct Failure {
 impl Failure {
     /// A failure with nothing to advise.
     pub(crate) fn new(message: impl Into<String>) -> Self {
-        Self {
-            message: message.into(),
-            hint: None,
-        }
+        Self { message: message.into(), hint: None }
     }
 
     /// A failure from an error and its causes.

@@ -50,13 +50,7 @@ impl Python {
             .map_err(|error| Failure::new(format!("cannot start `{}`: {error}", interpreter.display())))?;
         let pid = Pid::from_child(&child);
         let handle = rustix::process::pidfd_open(pid, PidfdFlags::empty()).map_err(std::io::Error::from)?;
-        Ok((
-            Self {
-                child,
-                handle: Handle(Arc::new(handle)),
-            },
-            ours,
-        ))
+        Ok((Self { child, handle: Handle(Arc::new(handle)) }, ours))
     }
 
     /// A way to signal it.
@@ -67,10 +61,7 @@ impl Python {
     /// Waits for its end and returns its exit code, 128 + the signal if one killed it.
     pub(crate) fn wait(&mut self) -> Result<u8, Failure> {
         let status = self.child.wait()?;
-        let code = status
-            .code()
-            .or_else(|| status.signal().map(|signal| 128 + signal))
-            .unwrap_or(1);
+        let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1);
         Ok(u8::try_from(code).unwrap_or(1))
     }
 }
@@ -80,9 +71,7 @@ fn find() -> Result<PathBuf, Failure> {
     if let Some(chosen) = std::env::var_os("MODAL_PYTHON").filter(|value| !value.is_empty()) {
         return Ok(chosen.into());
     }
-    let own = std::env::current_exe()
-        .ok()
-        .and_then(|path| path.parent().map(Path::to_owned));
+    let own = std::env::current_exe().ok().and_then(|path| path.parent().map(Path::to_owned));
     let active = std::env::var_os("VIRTUAL_ENV").map(|directory| Path::new(&directory).join("bin"));
     let path = std::env::var_os("PATH").unwrap_or_default();
     own.into_iter()
@@ -96,10 +85,7 @@ fn find() -> Result<PathBuf, Failure> {
 }
 
 fn interpreter_in(directory: &Path) -> Option<PathBuf> {
-    NAMES
-        .iter()
-        .map(|name| directory.join(name))
-        .find(|path| is_executable(path))
+    NAMES.iter().map(|name| directory.join(name)).find(|path| is_executable(path))
 }
 
 fn is_executable(path: &Path) -> bool {
@@ -133,18 +119,12 @@ struct Pyenv {
 
 impl Pyenv {
     fn of_this_process() -> Self {
-        Self {
-            version: std::env::var_os("PYENV_VERSION"),
-            directory: std::env::current_dir().ok(),
-        }
+        Self { version: std::env::var_os("PYENV_VERSION"), directory: std::env::current_dir().ok() }
     }
 
     /// The interpreter of the version that pyenv would choose, below its root.
     fn resolve(&self, root: &Path) -> Option<PathBuf> {
-        let named = self
-            .version
-            .as_ref()
-            .and_then(|version| version.to_str().map(str::to_owned));
+        let named = self.version.as_ref().and_then(|version| version.to_str().map(str::to_owned));
         let local = || {
             let ancestors = self.directory.iter().flat_map(|directory| directory.ancestors());
             ancestors
@@ -155,10 +135,7 @@ impl Pyenv {
             .map(|names| names.replace(':', "\n"))
             .or_else(local)
             .or_else(|| fs_err::read_to_string(root.join("version")).ok())?;
-        let version = versions
-            .lines()
-            .map(str::trim)
-            .find(|line| !line.is_empty() && !line.starts_with('#'))?;
+        let version = versions.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#'))?;
         interpreter_in(&root.join("versions").join(version).join("bin"))
     }
 }

@@ -44,20 +44,15 @@ pub(crate) fn run(
     let engine = thread::spawn(move || -> Result<_, EngineError> {
         let _at_our_end = at_our_end;
         // Without an engine the program would only report that it has none.
-        let engine = Engine::open(&Options {
-            cancel,
-            ..Options::default()
-        })
-        .inspect_err(|_| handle.signal(Signal::KILL))?;
+        let engine =
+            Engine::open(&Options { cancel, ..Options::default() }).inspect_err(|_| handle.signal(Signal::KILL))?;
         let described = serve(&engine, socket, &sink)?;
         Ok(described.map(|described| (engine, described)))
     });
     let code = python.wait();
     // A process that the program left behind may hold its end of the connection open.
     drop(at_its_end);
-    let served = engine
-        .join()
-        .map_err(|_| Failure::new("the engine stopped unexpectedly"))?;
+    let served = engine.join().map_err(|_| Failure::new("the engine stopped unexpectedly"))?;
     let reader_is_gone = screen.finish();
     if let Some(code) = interruption.exit_code() {
         return Ok(Ended { code, engine: None });

@@ -25,9 +25,7 @@ impl UserTerminal {
     pub(crate) fn new() -> Self {
         let stdin = io::stdin();
         let original = if isatty(&stdin) { tcgetattr(&stdin).ok() } else { None };
-        Self {
-            original: original.map(Arc::new),
-        }
+        Self { original: original.map(Arc::new) }
     }
 
     /// Makes it what it was.
@@ -58,10 +56,7 @@ impl UserTerminal {
 /// The size of the terminal, or a usual one.
 pub(crate) fn size() -> TerminalSize {
     match tcgetwinsize(io::stdin()) {
-        Ok(size) if size.ws_row > 0 && size.ws_col > 0 => TerminalSize {
-            rows: size.ws_row,
-            columns: size.ws_col,
-        },
+        Ok(size) if size.ws_row > 0 && size.ws_col > 0 => TerminalSize { rows: size.ws_row, columns: size.ws_col },
         _ => TerminalSize { rows: 24, columns: 80 },
     }
 }
@@ -105,26 +100,14 @@ fn relay(inner: &OwnedFd, mut resized: UnixStream) -> io::Result<()> {
                 outcome => outcome.unwrap_or(0),
             };
             input_is_open = length > 0;
-            type_into(
-                inner,
-                if input_is_open {
-                    &buffer[..length]
-                } else {
-                    &END_OF_INPUT
-                },
-            )?;
+            type_into(inner, if input_is_open { &buffer[..length] } else { &END_OF_INPUT })?;
         }
     }
 }
 
 fn resize(inner: &OwnedFd) -> io::Result<()> {
     let TerminalSize { rows, columns } = size();
-    let size = Winsize {
-        ws_row: rows,
-        ws_col: columns,
-        ws_xpixel: 0,
-        ws_ypixel: 0,
-    };
+    let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
     Ok(tcsetwinsize(inner, size)?)
 }
 

@@ -39,10 +39,7 @@ fn run(arguments: &[&str]) -> String {
 
 #[test]
 fn version() {
-    let expected = format!(
-        "exit code: 0\n--- stdout\nmodal {}\n--- stderr\n",
-        env!("CARGO_PKG_VERSION")
-    );
+    let expected = format!("exit code: 0\n--- stdout\nmodal {}\n--- stderr\n", env!("CARGO_PKG_VERSION"));
     assert_eq!(run(&["--version"]), expected);
 }
 
@@ -99,10 +96,7 @@ fn a_foreign_directory_is_never_taken_for_a_store() {
 
 #[test]
 fn a_relative_store_is_refused() {
-    let output = modal(Path::new("relative/store"))
-        .args(["store", "path"])
-        .output()
-        .unwrap();
+    let output = modal(Path::new("relative/store")).args(["store", "path"]).output().unwrap();
     insta::assert_snapshot!(text(&output.stderr), @"error: `MODAL_STORE` is the relative path `relative/store`: set it to an absolute one");
     assert_eq!(output.status.code(), Some(1));
 }
@@ -112,18 +106,10 @@ fn doctor_runs_without_a_store_and_speaks_json() {
     let directory = tempfile::tempdir().unwrap();
     let store = directory.path().join("store");
     let output = modal(&store).args(["doctor", "--json"]).output().unwrap();
-    assert!(
-        matches!(output.status.code(), Some(0 | 1)),
-        "{}",
-        outcome(&output, &store)
-    );
+    assert!(matches!(output.status.code(), Some(0 | 1)), "{}", outcome(&output, &store));
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(report["version"], 1);
-    assert!(
-        report["findings"]
-            .as_array()
-            .is_some_and(|findings| !findings.is_empty())
-    );
+    assert!(report["findings"].as_array().is_some_and(|findings| !findings.is_empty()));
     assert!(!store.exists());
 }
 
@@ -141,11 +127,8 @@ fn an_engine_without_a_socket_says_so() {
 #[test]
 fn an_interpreter_that_is_not_there_is_named() {
     let directory = tempfile::tempdir().unwrap();
-    let output = modal(directory.path())
-        .env("MODAL_PYTHON", "/nowhere/python")
-        .args(["run", "app.py"])
-        .output()
-        .unwrap();
+    let output =
+        modal(directory.path()).env("MODAL_PYTHON", "/nowhere/python").args(["run", "app.py"]).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stderr).starts_with("error: cannot start `/nowhere/python`: "));
 }
@@ -155,10 +138,6 @@ fn a_reader_that_goes_away_is_no_failure() {
     let directory = tempfile::tempdir().unwrap();
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
-    let output = modal(directory.path())
-        .args(["store", "path"])
-        .stdout(writer)
-        .output()
-        .unwrap();
+    let output = modal(directory.path()).args(["store", "path"]).stdout(writer).output().unwrap();
     assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), String::new()));
 }

@@ -60,18 +60,7 @@ fn signal(child: &Child, signal: Signal) {
 fn the_interpreter_gets_everything_and_its_exit_code_is_passed_on() {
     let fixture =
         Fixture::new("echo \"$@\"; echo $MODAL_ENVIRONMENT; test -S /proc/self/fd/$MODAL_ENGINE_FD && exit 3");
-    let arguments = [
-        "run",
-        "-m",
-        "-w",
-        "out",
-        "-e",
-        "staging",
-        "package.app::main",
-        "--n",
-        "5",
-        "-m",
-    ];
+    let arguments = ["run", "-m", "-w", "out", "-e", "staging", "package.app::main", "--n", "5", "-m"];
     let output = fixture.modal(&arguments).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
     assert_eq!(
@@ -120,8 +109,5 @@ fn a_store_that_cannot_be_used_ends_the_run() {
     let output = fixture.modal(&["run", "app.py"]).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     let message = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(
-        message.starts_with("error: ") && message.contains(store.to_str().unwrap()),
-        "{message}"
-    );
+    assert!(message.starts_with("error: ") && message.contains(store.to_str().unwrap()), "{message}");
 }

@@ -19,26 +19,15 @@ impl Backend for Engine {
     fn start(&self, hello: &Hello, app: &AppRequest, sink: &Sink, cancel: &CancelToken) -> Result<App, Failure> {
         let functions: Vec<&FunctionRequest> = app.functions.iter().collect();
         let specs = self.prepare(hello, app, &functions, sink, cancel)?;
-        let images = functions
-            .iter()
-            .zip(&specs)
-            .map(|(function, spec)| (function.image.clone(), spec.image_id.clone()));
+        let images =
+            functions.iter().zip(&specs).map(|(function, spec)| (function.image.clone(), spec.image_id.clone()));
         let images = images.collect();
         let start = |spec: FunctionSpec| {
             let (name, options) = (spec.name.clone(), spec.pool_options());
             let starter = SandboxStarter::new(self.launcher.clone(), self.store.clone(), spec);
-            (
-                name,
-                Function {
-                    id: random_id("fu"),
-                    pool: Arc::new(Pool::new(options, starter, sink.clone())),
-                },
-            )
+            (name, Function { id: random_id("fu"), pool: Arc::new(Pool::new(options, starter, sink.clone())) })
         };
-        Ok(App {
-            images,
-            functions: specs.into_iter().map(start).collect(),
-        })
+        Ok(App { images, functions: specs.into_iter().map(start).collect() })
     }
 
     fn describe(
@@ -50,10 +39,7 @@ impl Backend for Engine {
     ) -> Result<Described, Failure> {
         let function = select(app)?;
         let mut specs = self.prepare(hello, app, &[function], sink, cancel)?;
-        specs
-            .pop()
-            .map(|function| Described { function })
-            .ok_or_else(|| no_function(app))
+        specs.pop().map(|function| Described { function }).ok_or_else(|| no_function(app))
     }
 }
 
@@ -71,17 +57,11 @@ impl Engine {
         let (images, files) = std::thread::scope(|scope| {
             let files = scope.spawn(|| self.take_files(hello, functions, sink));
             let images = self.build(hello, app, functions, sink, cancel);
-            (
-                images,
-                files.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
-            )
+            (images, files.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
         });
         let (images, files) = (images?, files?);
         let bytecode = self.compile_package(&images, &files);
-        functions
-            .iter()
-            .map(|function| self.spec(function, &images, &files, &bytecode))
-            .collect()
+        functions.iter().map(|function| self.spec(function, &images, &files, &bytecode)).collect()
     }
 
     fn build(
@@ -93,22 +73,14 @@ impl Engine {
         cancel: &CancelToken,
     ) -> Result<HashMap<String, BuiltImage>, Failure> {
         let mut seen = HashSet::new();
-        let targets: Vec<&str> = functions
-            .iter()
-            .map(|function| &*function.image)
-            .filter(|image| seen.insert(*image))
-            .collect();
+        let targets: Vec<&str> =
+            functions.iter().map(|function| &*function.image).filter(|image| seen.insert(*image)).collect();
         let fetch = Client::new(cancel.clone());
         let (store, launcher) = (self.store.clone(), self.launcher.clone());
         let tools = Tools::new(store, launcher, fetch, hello.uv.clone(), self.id_map.clone());
-        let options = BuildOptions {
-            force_build: app.options.force_build,
-            ignore_cache: app.options.ignore_cache,
-        };
+        let options = BuildOptions { force_build: app.options.force_build, ignore_cache: app.options.ignore_cache };
         let builder = Builder::new(&tools, &app.images, options, sink, cancel);
-        builder
-            .build(&targets)
-            .map_err(|error| Failure::of_build(error, hello.output))
+        builder.build(&targets).map_err(|error| Failure::of_build(error, hello.output))
     }
 
     /// Takes the package and the functions' files into the store, equal sets once.
@@ -120,14 +92,8 @@ impl Engine {
             }
             Ok(view)
         };
-        let mut files = Files {
-            package: take(&package(&hello.package_directory))?,
-            sets: Vec::new(),
-        };
-        for set in functions
-            .iter()
-            .flat_map(|function| [&function.source, &function.mounts])
-        {
+        let mut files = Files { package: take(&package(&hello.package_directory))?, sets: Vec::new() };
+        for set in functions.iter().flat_map(|function| [&function.source, &function.mounts]) {
             if !set.is_empty() && files.find(set).is_empty() {
                 let view = take(set)?;
                 files.sets.push((set.clone(), view));
@@ -145,12 +111,7 @@ impl Engine {
         let mut compiled = HashMap::new();
         for image in images.values() {
             let python = image.python.as_deref().unwrap_or("python3");
-            let bytecode = Bytecode {
-                package,
-                package_layers: &package_layers,
-                image: &image.layers,
-                python,
-            };
+            let bytecode = Bytecode { package, package_layers: &package_layers, image: &image.layers, python };
             if !compiled.contains_key(&image.id)
                 && let Ok(layer) = bytecode.layer(&self.launcher, &self.store)
             {
@@ -208,29 +169,16 @@ struct Files {
 impl Files {
     /// The views of a set, top-most first.
     fn find(&self, set: &FileSet) -> &[Digest] {
-        self.sets
-            .iter()
-            .find(|(known, _)| known == set)
-            .map_or(&[], |(_, view)| &view.views)
+        self.sets.iter().find(|(known, _)| known == set).map_or(&[], |(_, view)| &view.views)
     }
 }
 
 /// The files of the `modal` package.
 fn package(directory: &str) -> FileSet {
     let patterns = ["**/__pycache__", "**/*.pyc"].map(str::to_owned).to_vec();
-    let ignore = Some(Ignore::Patterns {
-        patterns,
-        invert: false,
-    });
+    let ignore = Some(Ignore::Patterns { patterns, invert: false });
     let target = PACKAGE_TARGET.to_owned();
-    FileSet {
-        entries: vec![FileEntry {
-            source: directory.to_owned(),
-            target,
-            kind: FileKind::Directory,
-            ignore,
-        }],
-    }
+    FileSet { entries: vec![FileEntry { source: directory.to_owned(), target, kind: FileKind::Directory, ignore }] }
 }
 
 /// Refuses an app that does not hold together.
@@ -238,10 +186,7 @@ fn check(app: &AppRequest) -> Result<(), Failure> {
     let mut names = HashSet::new();
     for function in &app.functions {
         if !names.insert(&function.name) {
-            let message = format!(
-                "the app has two functions named `{}`: rename one of them",
-                function.name
-            );
+            let message = format!("the app has two functions named `{}`: rename one of them", function.name);
             return Err(Failure::new("InvalidError", message));
         }
         if app.images.node(&function.image).is_none() {
@@ -263,17 +208,12 @@ fn check(app: &AppRequest) -> Result<(), Failure> {
 }
 
 fn unknown_image(function: &FunctionRequest) -> Failure {
-    let message = format!(
-        "function `{}` names the image `{}`, which is not defined",
-        function.name, function.image
-    );
+    let message = format!("function `{}` names the image `{}`, which is not defined", function.name, function.image);
     Failure::new("ExecutionError", message)
 }
 
 fn timeout(function: &FunctionRequest) -> Result<Duration, Failure> {
-    let valid = Duration::try_from_secs_f64(function.timeout)
-        .ok()
-        .filter(|timeout| !timeout.is_zero());
+    let valid = Duration::try_from_secs_f64(function.timeout).ok().filter(|timeout| !timeout.is_zero());
     valid.ok_or_else(|| {
         let (name, timeout) = (&function.name, function.timeout);
         let message =
@@ -285,21 +225,16 @@ fn timeout(function: &FunctionRequest) -> Result<Duration, Failure> {
 /// The function that a shell is wanted for: the named one, or the only one.
 fn select(app: &AppRequest) -> Result<&FunctionRequest, Failure> {
     match (&app.select, app.functions.as_slice()) {
-        (Some(name), functions) => functions
-            .iter()
-            .find(|function| function.name == *name)
-            .ok_or_else(|| no_function(app)),
+        (Some(name), functions) => {
+            functions.iter().find(|function| function.name == *name).ok_or_else(|| no_function(app))
+        }
         (None, [only]) => Ok(only),
         (None, _) => Err(no_function(app)),
     }
 }
 
 fn no_function(app: &AppRequest) -> Failure {
-    let names: Vec<_> = app
-        .functions
-        .iter()
-        .map(|function| format!("`{}`", function.name))
-        .collect();
+    let names: Vec<_> = app.functions.iter().map(|function| format!("`{}`", function.name)).collect();
     let message = match (&app.select, names.is_empty()) {
         (_, true) => "the app has no functions".to_owned(),
         (Some(name), false) => format!("the app has no function `{name}`: it has {}", names.join(", ")),
@@ -313,11 +248,7 @@ fn pairs<'a>(variables: impl Iterator<Item = (&'a String, &'a String)>) -> Vec<(
 }
 
 /// Bytes of so many MiB; whole ones, as in Modal.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "checked to be positive; huge saturates"
-)]
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked to be positive; huge saturates")]
 fn mebibytes(count: f64) -> u64 {
     (count as u64).saturating_mul(1 << 20)
 }
@@ -346,14 +277,8 @@ mod tests {
         assert_eq!(select(&app(&both, Some("g"))).unwrap().name, "g");
         assert_eq!(select(&app(&one, None)).unwrap().name, "f");
         let message = |functions: &str, name| select(&app(functions, name)).unwrap_err().message;
-        assert_eq!(
-            message(&both, None),
-            "the app has several functions: name one of `f`, `g`"
-        );
-        assert_eq!(
-            message(&both, Some("h")),
-            "the app has no function `h`: it has `f`, `g`"
-        );
+        assert_eq!(message(&both, None), "the app has several functions: name one of `f`, `g`");
+        assert_eq!(message(&both, Some("h")), "the app has no function `h`: it has `f`, `g`");
         assert_eq!(message("[]", None), "the app has no functions");
     }
 
@@ -365,27 +290,15 @@ mod tests {
             "the app has two functions named `f`: rename one of them"
         );
         let cases = [
-            (
-                r#","memory":-1"#,
-                "`memory=-1` of function `f` is no amount: give a positive number",
-            ),
-            (
-                r#","cpu":[1,0]"#,
-                "`cpu=0` of function `f` is no amount: give a positive number",
-            ),
+            (r#","memory":-1"#, "`memory=-1` of function `f` is no amount: give a positive number"),
+            (r#","cpu":[1,0]"#, "`cpu=0` of function `f` is no amount: give a positive number"),
         ];
         for (more, message) in cases {
             assert_eq!(refused(&format!("[{}]", function("f", more))), message);
         }
         let late = function("f", "").replace("300", "0");
         assert!(refused(&format!("[{late}]")).starts_with("`timeout=0` of function `f`"));
-        assert!(
-            check(&app(
-                &format!("[{}]", function("f", r#","cpu":0.5,"memory":[128,256]"#)),
-                None
-            ))
-            .is_ok()
-        );
+        assert!(check(&app(&format!("[{}]", function("f", r#","cpu":0.5,"memory":[128,256]"#)), None)).is_ok());
     }
 
     #[test]

@@ -54,12 +54,7 @@ impl Engine {
             None => Helpers::start(&layout.content(), &map)?,
         };
         let store = Store::open(layout, helpers.worker)?;
-        Ok(Self {
-            store,
-            launcher: helpers.launcher,
-            id_map: map,
-            cancel: options.cancel.clone(),
-        })
+        Ok(Self { store, launcher: helpers.launcher, id_map: map, cancel: options.cancel.clone() })
     }
 
     /// The store directory.

@@ -9,12 +9,7 @@ use crate::protocol::{Failure, ResultStatus};
 impl Failure {
     /// A failure without advice.
     pub(crate) fn new(error: &'static str, message: impl Into<String>) -> Self {
-        Self {
-            error,
-            message: message.into(),
-            hint: None,
-            image_id: None,
-        }
+        Self { error, message: message.into(), hint: None, image_id: None }
     }
 
     /// A failure of the build. Where the user does not see the build, the message holds what he would have seen.
@@ -34,12 +29,7 @@ impl Failure {
             BuildError::Failed { .. } => ("ExecutionError", None),
             BuildError::Cancelled => ("KeyboardInterrupt", None),
         };
-        Self {
-            error: class,
-            message,
-            hint,
-            image_id,
-        }
+        Self { error: class, message, hint, image_id }
     }
 
     /// A failure to take in local files.
@@ -71,11 +61,7 @@ fn append(message: &mut String, tail: &[String], log: Option<&str>) {
 
 /// A call's error as a result.
 pub(crate) fn of_call(error: &CallError) -> ResultStatus<'static> {
-    ResultStatus::Error {
-        error: error.class(),
-        message: error.to_string(),
-        hint: error.hint(),
-    }
+    ResultStatus::Error { error: error.class(), message: error.to_string(), hint: error.hint() }
 }
 
 #[cfg(test)]
@@ -96,17 +82,10 @@ mod tests {
         }));
         let seen = Failure::of_build(error.clone(), true);
         assert_eq!(seen.message, "`run_commands(\"false\")` failed: exit code 1");
-        assert_eq!(
-            (seen.error, seen.image_id.as_deref()),
-            ("ImageBuildError", Some("im-1"))
-        );
+        assert_eq!((seen.error, seen.image_id.as_deref()), ("ImageBuildError", Some("im-1")));
         assert_eq!(seen.hint.as_deref(), Some("do something"));
         let unseen = Failure::of_build(error, false);
-        assert!(
-            unseen
-                .message
-                .ends_with("exit code 1\n  one\n  two\nthe full log is in /logs/1.log")
-        );
+        assert!(unseen.message.ends_with("exit code 1\n  one\n  two\nthe full log is in /logs/1.log"));
     }
 
     #[test]
@@ -114,32 +93,14 @@ mod tests {
         let cases = [
             (BuildError::FileNotFound("x".into()), "FileNotFoundError"),
             (BuildError::NotADirectory("x".into()), "NotADirectoryError"),
-            (
-                BuildError::Invalid {
-                    message: "x".into(),
-                    hint: None,
-                },
-                "InvalidError",
-            ),
-            (
-                BuildError::Failed {
-                    message: "x".into(),
-                    hint: None,
-                },
-                "ExecutionError",
-            ),
+            (BuildError::Invalid { message: "x".into(), hint: None }, "InvalidError"),
+            (BuildError::Failed { message: "x".into(), hint: None }, "ExecutionError"),
             (BuildError::Cancelled, "KeyboardInterrupt"),
         ];
         for (error, class) in cases {
             assert_eq!(Failure::of_build(error, true).error, class);
         }
-        assert_eq!(
-            Failure::of_store(&StoreError::NotFound("/x".into())).error,
-            "FileNotFoundError"
-        );
-        assert_eq!(
-            Failure::of_store(&StoreError::NotADirectory("/x".into())).error,
-            "NotADirectoryError"
-        );
+        assert_eq!(Failure::of_store(&StoreError::NotFound("/x".into())).error, "FileNotFoundError");
+        assert_eq!(Failure::of_store(&StoreError::NotADirectory("/x".into())).error, "NotADirectoryError");
     }
 }

@@ -10,10 +10,8 @@ use crate::EngineError;
 /// The id map recorded in `path`, or the present user's, recorded now.
 pub(crate) fn load_or_record(path: &Path) -> Result<IdMap, EngineError> {
     match fs_err::read(path) {
-        Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| EngineError::IdMap {
-            path: path.to_owned(),
-            reason: error.to_string(),
-        }),
+        Ok(bytes) => serde_json::from_slice(&bytes)
+            .map_err(|error| EngineError::IdMap { path: path.to_owned(), reason: error.to_string() }),
         Err(error) if error.kind() == ErrorKind::NotFound => record(path),
         Err(error) => Err(error.into()),
     }

@@ -39,9 +39,7 @@ impl Engine {
     /// # Errors
     /// When there is none, or several.
     pub fn image(&self, id: &str) -> Result<ImageRecord, EngineError> {
-        self.store
-            .find_image(id)?
-            .ok_or_else(|| EngineError::UnknownImage(id.to_owned()))
+        self.store.find_image(id)?.ok_or_else(|| EngineError::UnknownImage(id.to_owned()))
     }
 
     /// The logs of an image's steps, base first.
@@ -51,11 +49,6 @@ impl Engine {
     pub fn image_logs(&self, id: &str) -> Result<Vec<ImageLog>, EngineError> {
         let directory = self.store.layout().logs();
         let logs = self.image(id)?.logs.into_iter();
-        Ok(logs
-            .map(|(title, path)| ImageLog {
-                title,
-                path: directory.join(path),
-            })
-            .collect())
+        Ok(logs.map(|(title, path)| ImageLog { title, path: directory.join(path) }).collect())
     }
 }

@@ -278,31 +278,13 @@ mod tests {
             "options":{"force_build":true,"ignore_cache":false}}"#;
         let Request::Start(app) = read(text) else { panic!() };
         assert_eq!((app.request, app.images.nodes.len()), (1, 1));
-        assert_eq!(
-            app.options,
-            OptionsRequest {
-                force_build: true,
-                ignore_cache: false
-            }
-        );
+        assert_eq!(app.options, OptionsRequest { force_build: true, ignore_cache: false });
         let function = &app.functions[0];
-        assert_eq!(
-            function.module,
-            Module::Script {
-                name: "app".into(),
-                path: "/root/app.py".into()
-            }
-        );
+        assert_eq!(function.module, Module::Script { name: "app".into(), path: "/root/app.py".into() });
         assert_eq!((function.source.entries.len(), function.mounts.entries.len()), (1, 1));
         assert_eq!(function.secrets[0].values["TOKEN"], "hunter2");
-        assert_eq!(
-            (function.cpu.unwrap().limit(), function.memory.unwrap().limit()),
-            (0.5, 256.0)
-        );
-        assert!(
-            !format!("{app:?}").contains("hunter2"),
-            "secrets stay out of debug output"
-        );
+        assert_eq!((function.cpu.unwrap().limit(), function.memory.unwrap().limit()), (0.5, 256.0));
+        assert!(!format!("{app:?}").contains("hunter2"), "secrets stay out of debug output");
     }
 
     #[test]
@@ -315,99 +297,46 @@ mod tests {
         assert_eq!(app.select.as_deref(), Some("f"));
         let call = read(r#"{"type":"call","call":7,"function":"f"}"#);
         assert!(matches!(call, Request::Call { call: 7, function } if function == "f"));
-        assert!(matches!(
-            read(r#"{"type":"cancel","call":7}"#),
-            Request::Cancel { call: 7 }
-        ));
-        assert!(matches!(
-            read(r#"{"type":"app.stop","request":2}"#),
-            Request::Stop { request: 2 }
-        ));
-        for rubbish in [
-            "",
-            "[]",
-            "{}",
-            r#"{"type":"exec"}"#,
-            r#"{"type":"call","call":"7","function":"f"}"#,
-        ] {
+        assert!(matches!(read(r#"{"type":"cancel","call":7}"#), Request::Cancel { call: 7 }));
+        assert!(matches!(read(r#"{"type":"app.stop","request":2}"#), Request::Stop { request: 2 }));
+        for rubbish in ["", "[]", "{}", r#"{"type":"exec"}"#, r#"{"type":"call","call":"7","function":"f"}"#] {
             assert!(serde_json::from_str::<Request>(rubbish).is_err(), "{rubbish}");
         }
     }
 
     #[test]
     fn answers_are_pinned() {
-        let failure = Failure {
-            error: "ImageBuildError",
-            message: "no".into(),
-            hint: None,
-            image_id: Some("im-1".into()),
-        };
+        let failure =
+            Failure { error: "ImageBuildError", message: "no".into(), hint: None, image_id: Some("im-1".into()) };
         let images = BTreeMap::from([("3".to_owned(), "im-1".to_owned())]);
         let functions = BTreeMap::from([("f", "fu-1")]);
-        let timed_out = ResultStatus::Error {
-            error: "FunctionTimeoutError",
-            message: "late".into(),
-            hint: None,
-        };
+        let timed_out = ResultStatus::Error { error: "FunctionTimeoutError", message: "late".into(), hint: None };
         let cases = [
+            (Answer::Welcome { protocol: 1, engine: "0.1.0" }, r#"{"type":"welcome","protocol":1,"engine":"0.1.0"}"#),
             (
-                Answer::Welcome {
-                    protocol: 1,
-                    engine: "0.1.0",
-                },
-                r#"{"type":"welcome","protocol":1,"engine":"0.1.0"}"#,
-            ),
-            (
-                Answer::Started {
-                    request: 1,
-                    app_id: "ap-1",
-                    images: &images,
-                    functions,
-                },
+                Answer::Started { request: 1, app_id: "ap-1", images: &images, functions },
                 r#"{"type":"app.started","request":1,"app_id":"ap-1","images":{"3":"im-1"},"functions":{"f":"fu-1"}}"#,
             ),
             (
-                Answer::Described {
-                    request: 1,
-                    function: "f",
-                    image_id: "im-1",
-                },
+                Answer::Described { request: 1, function: "f", image_id: "im-1" },
                 r#"{"type":"app.described","request":1,"function":"f","image_id":"im-1"}"#,
             ),
             (Answer::Stopped { request: 2 }, r#"{"type":"app.stopped","request":2}"#),
             (
-                Answer::Error {
-                    request: Some(1),
-                    failure: &failure,
-                },
+                Answer::Error { request: Some(1), failure: &failure },
                 r#"{"type":"error","request":1,"error":"ImageBuildError","message":"no","hint":null,"image_id":"im-1"}"#,
             ),
             (
-                Answer::Error {
-                    request: None,
-                    failure: &failure,
-                },
+                Answer::Error { request: None, failure: &failure },
                 r#"{"type":"error","error":"ImageBuildError","message":"no","hint":null,"image_id":"im-1"}"#,
             ),
+            (Answer::Result { call: 7, status: ResultStatus::Ok }, r#"{"type":"result","call":7,"status":"ok"}"#),
             (
-                Answer::Result {
-                    call: 7,
-                    status: ResultStatus::Ok,
-                },
-                r#"{"type":"result","call":7,"status":"ok"}"#,
-            ),
-            (
-                Answer::Result {
-                    call: 7,
-                    status: ResultStatus::Exception,
-                },
+                Answer::Result { call: 7, status: ResultStatus::Exception },
                 r#"{"type":"result","call":7,"status":"exception"}"#,
             ),
             (
-                Answer::Result {
-                    call: 7,
-                    status: timed_out,
-                },
+                Answer::Result { call: 7, status: timed_out },
                 r#"{"type":"result","call":7,"status":"error","error":"FunctionTimeoutError","message":"late","hint":null}"#,
             ),
         ];

@@ -74,25 +74,13 @@ pub(crate) fn converse(
     let Some(hello) = greet(&mut receiver, &sender)? else {
         return Ok(None);
     };
-    let sink = if hello.output {
-        sink.clone()
-    } else {
-        without_builds(sink)
-    };
+    let sink = if hello.output { sink.clone() } else { without_builds(sink) };
     let ending = CancelToken::new();
     let guard = cancel.on_cancel({
         let ending = ending.clone();
         move || ending.cancel()
     });
-    let session = Session {
-        backend,
-        hello,
-        sender,
-        sink,
-        ending,
-        app: Mutex::default(),
-        described: Mutex::default(),
-    };
+    let session = Session { backend, hello, sender, sink, ending, app: Mutex::default(), described: Mutex::default() };
     let outcome = std::thread::scope(|scope| {
         let outcome = session.read(scope, &mut receiver);
         session.ending.cancel();
@@ -116,10 +104,7 @@ fn greet(receiver: &mut Receiver, sender: &Sender) -> Result<Option<Hello>, Engi
     };
     match serde_json::from_slice(&frame.control) {
         Ok(Request::Hello(hello)) if hello.protocol == PROTOCOL => {
-            let welcome = Answer::Welcome {
-                protocol: PROTOCOL,
-                engine: env!("CARGO_PKG_VERSION"),
-            };
+            let welcome = Answer::Welcome { protocol: PROTOCOL, engine: env!("CARGO_PKG_VERSION") };
             // Whether Python is still there shows with the next message.
             let _ = sender.send(&welcome.encode(), &[], &[]);
             Ok(Some(hello))
@@ -135,10 +120,7 @@ fn greet(receiver: &mut Receiver, sender: &Sender) -> Result<Option<Hello>, Engi
             ),
         ),
         Ok(_) => refuse("ExecutionError", "the first message must be `hello`".to_owned()),
-        Err(error) => refuse(
-            "ExecutionError",
-            format!("the first message is not understood: {error}"),
-        ),
+        Err(error) => refuse("ExecutionError", format!("the first message is not understood: {error}")),
     }
 }
 
@@ -164,10 +146,7 @@ enum AppState {
     /// Its images are being built, until this is cancelled.
     Starting(CancelToken),
     /// It runs. The guard stops its calls when the user cancels.
-    Running(
-        Arc<App>,
-        #[expect(dead_code, reason = "kept for its effect")] CancelGuard,
-    ),
+    Running(Arc<App>, #[expect(dead_code, reason = "kept for its effect")] CancelGuard),
 }
 
 struct Session<'a> {
@@ -222,19 +201,11 @@ impl Session<'_> {
             return self.refuse(call, format!("the app has no function `{function}`"));
         };
         let sender = self.sender.clone();
-        function.pool.submit(
-            call,
-            payload,
-            Box::new(move |outcome| answer_call(&sender, call, outcome)),
-        );
+        function.pool.submit(call, payload, Box::new(move |outcome| answer_call(&sender, call, outcome)));
     }
 
     fn refuse(&self, call: u64, message: String) {
-        let status = ResultStatus::Error {
-            error: "NotFoundError",
-            message,
-            hint: None,
-        };
+        let status = ResultStatus::Error { error: "NotFoundError", message, hint: None };
         self.answer(&Answer::Result { call, status });
     }
 
@@ -263,11 +234,7 @@ impl Session<'_> {
                 request: app.request,
                 app_id: &random_id("ap"),
                 images: &started.images,
-                functions: started
-                    .functions
-                    .iter()
-                    .map(|(name, function)| (&**name, &*function.id))
-                    .collect(),
+                functions: started.functions.iter().map(|(name, function)| (&**name, &*function.id)).collect(),
             }),
             Err(failure) => {
                 *self.lock() = AppState::Absent;
@@ -282,21 +249,12 @@ impl Session<'_> {
         match &*state {
             AppState::Starting(building) if !building.is_cancelled() => {}
             _ => {
-                return Err(Failure::new(
-                    "KeyboardInterrupt",
-                    "the app was stopped while it started",
-                ));
+                return Err(Failure::new("KeyboardInterrupt", "the app was stopped while it started"));
             }
         }
         let app = Arc::new(app);
-        let pools: Vec<_> = app
-            .functions
-            .values()
-            .map(|function| Arc::clone(&function.pool))
-            .collect();
-        let guard = self
-            .ending
-            .on_cancel(move || pools.iter().for_each(|pool| pool.begin_stop()));
+        let pools: Vec<_> = app.functions.values().map(|function| Arc::clone(&function.pool)).collect();
+        let guard = self.ending.on_cancel(move || pools.iter().for_each(|pool| pool.begin_stop()));
         *state = AppState::Running(Arc::clone(&app), guard);
         Ok(app)
     }
@@ -307,11 +265,7 @@ impl Session<'_> {
             Ok(described) => {
                 let (function, image_id) = (described.function.name.clone(), described.function.image_id.clone());
                 *self.described.lock().unwrap_or_else(PoisonError::into_inner) = Some(described);
-                self.answer(&Answer::Described {
-                    request: app.request,
-                    function: &function,
-                    image_id: &image_id,
-                });
+                self.answer(&Answer::Described { request: app.request, function: &function, image_id: &image_id });
             }
             Err(failure) => self.fail(Some(app.request), &failure),
         }
@@ -350,11 +304,7 @@ impl Session<'_> {
         let numbers: Numbers = serde_json::from_slice(control).unwrap_or_default();
         let message = format!("a message of the `modal` package is not understood: {error}");
         if let Some(call) = numbers.call {
-            let status = ResultStatus::Error {
-                error: "ExecutionError",
-                message,
-                hint: None,
-            };
+            let status = ResultStatus::Error { error: "ExecutionError", message, hint: None };
             return self.answer(&Answer::Result { call, status });
         }
         self.fail(numbers.request, &Failure::new("ExecutionError", message));
@@ -391,11 +341,7 @@ fn answer_call(sender: &Sender, call: u64, outcome: Outcome) {
     };
     // If only the payload was the trouble, the caller still learns of it; if Python is gone, this fails too.
     let message = format!("the result could not be handed over: {error}");
-    let status = ResultStatus::Error {
-        error: "ExecutionError",
-        message,
-        hint: None,
-    };
+    let status = ResultStatus::Error { error: "ExecutionError", message, hint: None };
     let _ = sender.send(&Answer::Result { call, status }.encode(), &[], &[]);
 }
 

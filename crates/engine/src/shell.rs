@@ -37,11 +37,7 @@ impl Engine {
         if let (Some(_), Ok(name)) = (terminal, std::env::var("TERM")) {
             spec.env.push(("TERM".to_owned(), name));
         }
-        let spec = SandboxSpec {
-            argv: argv.to_vec(),
-            terminal,
-            ..spec
-        };
+        let spec = SandboxSpec { argv: argv.to_vec(), terminal, ..spec };
         Ok(self.launcher.spawn(&spec, own_streams()?)?)
     }
 
@@ -51,16 +47,9 @@ impl Engine {
         let directory = image.config.working_directory.unwrap_or_else(|| "/".to_owned());
         Ok(FunctionSpec {
             name: "shell".to_owned(),
-            module: Module::Module {
-                name: "shell".to_owned(),
-            },
+            module: Module::Module { name: "shell".to_owned() },
             image_id: image.id,
-            layers: image
-                .layers
-                .iter()
-                .rev()
-                .map(|digest| self.store.view_path(digest))
-                .collect(),
+            layers: image.layers.iter().rev().map(|digest| self.store.view_path(digest)).collect(),
             image_environment: image.config.environment,
             working_directory: Some(directory),
             python: None,

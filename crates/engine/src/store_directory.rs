@@ -11,11 +11,7 @@ use crate::EngineError;
 /// # Errors
 /// When neither `MODAL_STORE` nor `HOME` is set, or `MODAL_STORE` is not absolute.
 pub fn store_directory() -> Result<PathBuf, EngineError> {
-    choose(
-        env::var_os("MODAL_STORE"),
-        env::var_os("XDG_DATA_HOME"),
-        env::var_os("HOME"),
-    )
+    choose(env::var_os("MODAL_STORE"), env::var_os("XDG_DATA_HOME"), env::var_os("HOME"))
 }
 
 fn choose(
@@ -25,19 +21,13 @@ fn choose(
 ) -> Result<PathBuf, EngineError> {
     let set = |value: Option<OsString>| value.filter(|value| !value.is_empty()).map(PathBuf::from);
     if let Some(store) = set(store) {
-        return if store.is_absolute() {
-            Ok(store)
-        } else {
-            Err(EngineError::RelativeStore(store))
-        };
+        return if store.is_absolute() { Ok(store) } else { Err(EngineError::RelativeStore(store)) };
     }
     // The specification of XDG_DATA_HOME says that relative values are to be ignored.
     if let Some(data_home) = set(data_home).filter(|path| path.is_absolute()) {
         return Ok(data_home.join("modal"));
     }
-    set(home)
-        .map(|home| home.join(".local/share/modal"))
-        .ok_or(EngineError::NoStoreDirectory)
+    set(home).map(|home| home.join(".local/share/modal")).ok_or(EngineError::NoStoreDirectory)
 }
 
 #[cfg(test)]

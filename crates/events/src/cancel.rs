@@ -76,10 +76,7 @@ impl CancelToken {
         } else {
             state.actions.insert(id, Box::new(action));
         }
-        CancelGuard {
-            token: self.clone(),
-            id,
-        }
+        CancelGuard { token: self.clone(), id }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
@@ -89,10 +86,7 @@ impl CancelToken {
 
 impl fmt::Debug for CancelToken {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter
-            .debug_struct("CancelToken")
-            .field("cancelled", &self.is_cancelled())
-            .finish_non_exhaustive()
+        formatter.debug_struct("CancelToken").field("cancelled", &self.is_cancelled()).finish_non_exhaustive()
     }
 }
 

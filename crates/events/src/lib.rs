@@ -184,9 +184,7 @@ pub struct Sink {
 impl Sink {
     /// Sends events to `consumer`.
     pub fn new(consumer: impl Fn(Event) + Send + Sync + 'static) -> Self {
-        Self {
-            consumer: Arc::new(consumer),
-        }
+        Self { consumer: Arc::new(consumer) }
     }
 
     /// Drops every event.

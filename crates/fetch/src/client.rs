@@ -34,10 +34,7 @@ impl Client {
     /// A client that stops when `cancel` says so.
     #[must_use]
     pub fn new(cancel: CancelToken) -> Self {
-        Self {
-            agent: Arc::default(),
-            cancel,
-        }
+        Self { agent: Arc::default(), cancel }
     }
 
     /// Fetches a file of at most `limit` bytes into memory.
@@ -47,15 +44,9 @@ impl Client {
     pub fn get(&self, url: &str, limit: u64) -> Result<Vec<u8>, FetchError> {
         self.patiently(url, |reader| {
             let mut bytes = Vec::new();
-            reader
-                .take(limit + 1)
-                .read_to_end(&mut bytes)
-                .map_err(Failure::Passing)?;
+            reader.take(limit + 1).read_to_end(&mut bytes).map_err(Failure::Passing)?;
             if bytes.len() as u64 > limit {
-                return Err(Failure::Final(FetchError::TooLarge {
-                    url: url.to_owned(),
-                    limit,
-                }));
+                return Err(Failure::Final(FetchError::TooLarge { url: url.to_owned(), limit }));
             }
             Ok(bytes)
         })
@@ -79,32 +70,18 @@ impl Client {
                     Err(Failure::Passing(error)) => error.to_string(),
                 },
                 Err(ureq::Error::StatusCode(status)) if !is_passing(status) => {
-                    return Err(FetchError::Status {
-                        url: url.to_owned(),
-                        status,
-                    });
+                    return Err(FetchError::Status { url: url.to_owned(), status });
                 }
                 Err(ureq::Error::StatusCode(status)) if attempts >= ATTEMPTS => {
-                    return Err(FetchError::Status {
-                        url: url.to_owned(),
-                        status,
-                    });
+                    return Err(FetchError::Status { url: url.to_owned(), status });
                 }
                 Err(error @ (ureq::Error::BadUri(_) | ureq::Error::Http(_))) => {
-                    return Err(FetchError::Network {
-                        url: url.to_owned(),
-                        reason: error.to_string(),
-                        attempts,
-                    });
+                    return Err(FetchError::Network { url: url.to_owned(), reason: error.to_string(), attempts });
                 }
                 Err(error) => error.to_string(),
             };
             if attempts >= ATTEMPTS {
-                return Err(FetchError::Network {
-                    url: url.to_owned(),
-                    reason: failure,
-                    attempts,
-                });
+                return Err(FetchError::Network { url: url.to_owned(), reason: failure, attempts });
             }
             self.pause(pause)?;
             pause *= 2;

@@ -47,9 +47,7 @@ impl Client {
             return Ok(path);
         }
         fs::create_dir_all(directory)?;
-        let file = self.patiently(&download.url, |reader| {
-            fetch_into(directory, download, reader, progress)
-        })?;
+        let file = self.patiently(&download.url, |reader| fetch_into(directory, download, reader, progress))?;
         file.persist(&path).map_err(|error| FetchError::Io(error.error))?;
         Ok(path)
     }
@@ -83,20 +81,14 @@ impl Client {
                             .and_then(|path| arrived(index, path));
                         if let Err(error) = outcome {
                             next.store(downloads.len(), Ordering::Relaxed);
-                            failure
-                                .lock()
-                                .unwrap_or_else(PoisonError::into_inner)
-                                .get_or_insert(error);
+                            failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
                             return;
                         }
                     }
                 });
             }
         });
-        failure
-            .into_inner()
-            .unwrap_or_else(PoisonError::into_inner)
-            .map_or(Ok(()), Err)
+        failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
     }
 }
 
@@ -108,10 +100,7 @@ fn fetch_into(
     progress: Progress<'_>,
 ) -> Result<tempfile::NamedTempFile, Failure> {
     let final_io = |error: std::io::Error| Failure::Final(FetchError::Io(error));
-    let mut file = tempfile::Builder::new()
-        .prefix(".partial-")
-        .tempfile_in(directory)
-        .map_err(final_io)?;
+    let mut file = tempfile::Builder::new().prefix(".partial-").tempfile_in(directory).map_err(final_io)?;
     let limit = download.size.unwrap_or(MAXIMUM_UNANNOUNCED);
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; BUFFER_LENGTH];
@@ -123,10 +112,7 @@ fn fetch_into(
         }
         length += count as u64;
         if length > limit {
-            return Err(Failure::Final(FetchError::TooLarge {
-                url: download.url.clone(),
-                limit,
-            }));
+            return Err(Failure::Final(FetchError::TooLarge { url: download.url.clone(), limit }));
         }
         hasher.update(&buffer[..count]);
         file.write_all(&buffer[..count]).map_err(final_io)?;
@@ -140,11 +126,7 @@ fn fetch_into(
     if download.size.is_some_and(|size| length < size) {
         return Err(Failure::Passing(std::io::ErrorKind::UnexpectedEof.into()));
     }
-    Err(Failure::Final(FetchError::Digest {
-        url: download.url.clone(),
-        expected: download.sha256.clone(),
-        found,
-    }))
+    Err(Failure::Final(FetchError::Digest { url: download.url.clone(), expected: download.sha256.clone(), found }))
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -81,13 +81,8 @@ pub fn host_certificates() -> Option<Vec<u8>> {
         "/etc/pki/tls/cacert.pem",
         "/etc/ssl/cert.pem",
     ];
-    let configured = ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"]
-        .into_iter()
-        .filter_map(std::env::var_os);
-    configured
-        .map(std::path::PathBuf::from)
-        .chain(BUNDLES.map(Into::into))
-        .find_map(|path| fs_err::read(path).ok())
+    let configured = ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"].into_iter().filter_map(std::env::var_os);
+    configured.map(std::path::PathBuf::from).chain(BUNDLES.map(Into::into)).find_map(|path| fs_err::read(path).ok())
 }
 
 #[cfg(test)]

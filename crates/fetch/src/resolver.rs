@@ -23,11 +23,8 @@ pub(crate) struct RememberingResolver {
 
 impl Resolver for RememberingResolver {
     fn resolve(&self, uri: &Uri, config: &Config, timeout: NextTimeout) -> Result<ResolvedSocketAddrs, ureq::Error> {
-        let host = format!(
-            "{}://{}",
-            uri.scheme_str().unwrap_or_default(),
-            uri.authority().map_or("", |host| host.as_str())
-        );
+        let host =
+            format!("{}://{}", uri.scheme_str().unwrap_or_default(), uri.authority().map_or("", |host| host.as_str()));
         // Kept locked while asking: threads that want the same name at the same time ask once.
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((since, addresses)) = known.get(&host)

@@ -55,30 +55,21 @@ fn a_refusal_is_final() {
 #[test]
 fn more_than_the_limit_is_refused() {
     let (address, _) = serve(vec![OK]);
-    assert!(matches!(
-        client().get(&address, 4),
-        Err(FetchError::TooLarge { limit: 4, .. })
-    ));
+    assert!(matches!(client().get(&address, 4), Err(FetchError::TooLarge { limit: 4, .. })));
 }
 
 #[test]
 fn downloads_are_verified_and_kept() {
     let directory = tempfile::tempdir().unwrap();
     let (address, count) = serve(vec![OK, OK]);
-    let download = |sha256: &str| Download {
-        url: address.clone(),
-        sha256: sha256.to_owned(),
-        size: Some(5),
-    };
+    let download = |sha256: &str| Download { url: address.clone(), sha256: sha256.to_owned(), size: Some(5) };
     for _ in 0..2 {
         let path = client().download(&download(HELLO), directory.path(), &|_| ()).unwrap();
         assert_eq!(fs_err::read(path).unwrap(), b"hello");
     }
     assert_eq!(count.load(Ordering::SeqCst), 1, "the second time it is there already");
     let wrong = "0".repeat(64);
-    let error = client()
-        .download(&download(&wrong), directory.path(), &|_| ())
-        .unwrap_err();
+    let error = client().download(&download(&wrong), directory.path(), &|_| ()).unwrap_err();
     assert!(matches!(error, FetchError::Digest { .. }), "{error}");
     let names: Vec<_> = fs_err::read_dir(directory.path()).unwrap().collect();
     assert_eq!(names.len(), 1, "nothing of a refused download stays");
@@ -89,24 +80,14 @@ fn a_cancelled_client_stops_waiting() {
     let (address, _) = serve(vec![BUSY; 6]);
     let cancel = CancelToken::new();
     cancel.cancel();
-    assert!(matches!(
-        Client::new(cancel).get(&address, 10),
-        Err(FetchError::Cancelled(_))
-    ));
+    assert!(matches!(Client::new(cancel).get(&address, 10), Err(FetchError::Cancelled(_))));
 }
 
 #[test]
 fn the_first_error_stops_a_set_of_downloads() {
     let directory = tempfile::tempdir().unwrap();
     let (address, _) = serve(vec![MISSING]);
-    let downloads = vec![
-        Download {
-            url: address,
-            sha256: HELLO.to_owned(),
-            size: None
-        };
-        1
-    ];
+    let downloads = vec![Download { url: address, sha256: HELLO.to_owned(), size: None }; 1];
     let outcome: Result<(), FetchError> =
         client().download_all(&downloads, directory.path(), 4, &|_| (), |_, _| Ok(()));
     assert!(outcome.unwrap_err().is_not_found());

@@ -89,10 +89,7 @@ impl Bytecode<'_> {
         ];
         let spec = SandboxSpec {
             layers: self.package_layers.iter().cloned().chain(image).collect(),
-            upper: Upper::Store {
-                upper: work.upper(),
-                work: work.work_directory(),
-            },
+            upper: Upper::Store { upper: work.upper(), work: work.work_directory() },
             argv: argv.map(str::to_owned).to_vec(),
             env: vec![("PATH".to_owned(), crate::spec::DEFAULT_PATH.to_owned())],
             network: Network::Isolated,
@@ -101,10 +98,7 @@ impl Bytecode<'_> {
         };
         let sandbox = launcher.spawn(&spec, nowhere()?)?;
         let Some(exit) = sandbox.wait_timeout(PATIENCE)? else {
-            return Err(BytecodeError::Failed(format!(
-                "it takes longer than {} seconds",
-                PATIENCE.as_secs()
-            )));
+            return Err(BytecodeError::Failed(format!("it takes longer than {} seconds", PATIENCE.as_secs())));
         };
         match exit.status {
             ExitStatus::Exited(0) => {}
@@ -112,10 +106,7 @@ impl Bytecode<'_> {
             ExitStatus::Signaled(signal) => return Err(BytecodeError::Failed(crate::signal_name(signal))),
         }
         drop(sandbox);
-        let rules = CommitRules {
-            package_step: false,
-            drop_empty: exit.created_mountpoints,
-        };
+        let rules = CommitRules { package_step: false, drop_empty: exit.created_mountpoints };
         Ok(store.commit(&work, rules)?)
     }
 }
@@ -126,12 +117,7 @@ fn nowhere() -> std::io::Result<Stdio> {
         let file = fs_err::OpenOptions::new().read(true).write(true).open("/dev/null")?;
         Ok(file.into_parts().0.into())
     };
-    Ok(Stdio {
-        stdin: null()?,
-        stdout: null()?,
-        stderr: null()?,
-        socket: None,
-    })
+    Ok(Stdio { stdin: null()?, stdout: null()?, stderr: null()?, socket: None })
 }
 
 fn record(key: LayerKey, material: &KeyMaterial, committed: &Committed, begun: SystemTime) -> LayerRecord {
@@ -158,22 +144,11 @@ mod tests {
     fn bytecode_is_never_shared_between_images_or_packages() {
         let (one, other) = (Digest::of(b"1"), Digest::of(b"2"));
         let key = |package, image: &[Digest], python: &str| {
-            Bytecode {
-                package,
-                package_layers: &[],
-                image,
-                python,
-            }
-            .material()
-            .key()
+            Bytecode { package, package_layers: &[], image, python }.material().key()
         };
         let first = key(one, &[one], "python");
         assert_eq!(first, key(one, &[one], "python"));
-        for different in [
-            key(other, &[one], "python"),
-            key(one, &[other], "python"),
-            key(one, &[one], "python3"),
-        ] {
+        for different in [key(other, &[one], "python"), key(one, &[other], "python"), key(one, &[one], "python3")] {
             assert_ne!(first, different);
         }
     }

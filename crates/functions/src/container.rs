@@ -28,10 +28,7 @@ const WAIT_STEP: Duration = Duration::from_millis(20);
 pub(crate) fn run(shared: &Arc<Shared>, slot: SlotId) {
     let task = random_id("ta");
     let started = shared.starter.start(&task).and_then(|started| {
-        Container::new(shared, slot, &task, started).map_err(|error| StartError {
-            message: error,
-            hint: None,
-        })
+        Container::new(shared, slot, &task, started).map_err(|error| StartError { message: error, hint: None })
     });
     match started {
         Ok(container) => container.live(),
@@ -57,9 +54,7 @@ impl<'a> Container<'a> {
         let process = Arc::clone(&started.process);
         let build = || -> std::io::Result<Self> {
             // A runner that stalls in the middle of a frame must not escape the time limits.
-            started
-                .socket
-                .set_read_timeout(Some(shared.options.timeout.max(Duration::from_secs(1))))?;
+            started.socket.set_read_timeout(Some(shared.options.timeout.max(Duration::from_secs(1))))?;
             Ok(Self {
                 shared,
                 slot,
@@ -80,10 +75,7 @@ impl<'a> Container<'a> {
 
     fn live(mut self) {
         let (task, options) = (self.task.clone(), &self.shared.options);
-        self.shared.sink.emit(Event::ContainerStarted {
-            container: task,
-            function: options.function.clone(),
-        });
+        self.shared.sink.emit(Event::ContainerStarted { container: task, function: options.function.clone() });
         let wanted = self.shared.lock().connect(self.slot, &self.sender, &self.process);
         if !wanted {
             self.kill(Ending::Unneeded);
@@ -98,10 +90,7 @@ impl<'a> Container<'a> {
 
     /// Talks with the runner until it closes the connection; an error when it breaks the protocol.
     fn converse(&mut self) -> Result<(), String> {
-        let start = ToRunner::Start {
-            module: &self.shared.options.module,
-            function: &self.shared.options.function,
-        };
+        let start = ToRunner::Start { module: &self.shared.options.module, function: &self.shared.options.function };
         match self.sender.send(&start.encode(), &[], &[]) {
             Err(error) if !is_disconnected(&error) => return Err(error.to_string()),
             _ => {}
@@ -131,21 +120,12 @@ impl<'a> Container<'a> {
     /// Waits until something is to be read or due; says whether it is a message.
     fn poll(&self) -> Result<bool, String> {
         let due = [Some(self.next_check), self.stdout.flush_at(), self.stderr.flush_at()];
-        let left = due
-            .into_iter()
-            .flatten()
-            .min()
-            .map(|at| at.saturating_duration_since(Instant::now()));
+        let left = due.into_iter().flatten().min().map(|at| at.saturating_duration_since(Instant::now()));
         let timeout = left.and_then(|left| Timespec::try_from(left).ok());
         let mut fds = Vec::with_capacity(3);
         fds.push(PollFd::new(&self.receiver, PollFlags::IN));
         let outputs = [self.stdout.fd(), self.stderr.fd()];
-        fds.extend(
-            outputs
-                .into_iter()
-                .flatten()
-                .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)),
-        );
+        fds.extend(outputs.into_iter().flatten().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
         match poll(&mut fds, timeout.as_ref()) {
             Ok(_) => Ok(!fds[0].revents().is_empty()),
             Err(Errno::INTR) => Ok(false),
@@ -159,11 +139,7 @@ impl<'a> Container<'a> {
         check_payload(&frame.payload)?;
         match message {
             FromRunner::Ready => {
-                let next = self
-                    .shared
-                    .lock()
-                    .ready(self.slot)
-                    .map_err(|()| "it was ready twice".to_owned())?;
+                let next = self.shared.lock().ready(self.slot).map_err(|()| "it was ready twice".to_owned())?;
                 if let Some(next) = next {
                     self.shared.hand_over(&next);
                 }
@@ -249,10 +225,7 @@ impl<'a> Container<'a> {
         let unexpected = remains.ending.is_none() || waited_for;
         let error = self.cause(remains.ending, end);
         let cause = if unexpected { error.to_string() } else { String::new() };
-        self.shared.sink.emit(Event::ContainerFinished {
-            container: self.task.clone(),
-            cause,
-        });
+        self.shared.sink.emit(Event::ContainerFinished { container: self.task.clone(), cause });
         if let Some(reply) = remains.reply {
             reply(Outcome::Error(error.clone()));
         }
@@ -268,28 +241,17 @@ impl<'a> Container<'a> {
         let (function, tail) = (options.function.clone(), self.stderr.tail());
         let reason = match (ending, end) {
             (Some(Ending::TimedOut), _) => {
-                return CallError::TimedOut {
-                    function,
-                    seconds: options.timeout.as_secs_f64(),
-                };
+                return CallError::TimedOut { function, seconds: options.timeout.as_secs_f64() };
             }
             (Some(Ending::StartTimedOut), _) => {
-                return CallError::StartTimedOut {
-                    function,
-                    seconds: options.startup.as_secs_f64(),
-                    tail,
-                };
+                return CallError::StartTimedOut { function, seconds: options.startup.as_secs_f64(), tail };
             }
             (Some(Ending::Unneeded), _) => return CallError::Stopped { function },
             (Some(Ending::Cancelled), _) => return CallError::Cancelled { function },
             (Some(Ending::NotSent(reason)), _) => return CallError::NotSent { function, reason },
             (Some(Ending::Broken(reason)), _) | (_, ContainerEnd::Lost(reason)) => reason,
             (_, ContainerEnd::OutOfMemory) => {
-                return CallError::OutOfMemory {
-                    function,
-                    limit: options.memory_limit,
-                    tail,
-                };
+                return CallError::OutOfMemory { function, limit: options.memory_limit, tail };
             }
             (_, ContainerEnd::Exited(code)) => return CallError::Exited { function, code, tail },
             (_, ContainerEnd::Signaled(signal)) => return CallError::Signaled { function, signal, tail },
@@ -316,9 +278,5 @@ fn check_payload(payload: &Payload) -> Result<(), String> {
     let sealed = rustix::fs::fcntl_get_seals(fd).is_ok_and(|seals| seals.contains(wanted));
     let long_enough =
         rustix::fs::fstat(fd).is_ok_and(|stat| u64::try_from(stat.st_size).is_ok_and(|size| size >= *length));
-    if sealed && long_enough {
-        Ok(())
-    } else {
-        Err("it sent a large result that is no sealed memory".to_owned())
-    }
+    if sealed && long_enough { Ok(()) } else { Err("it sent a large result that is no sealed memory".to_owned()) }
 }

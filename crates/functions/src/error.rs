@@ -114,18 +114,15 @@ impl CallError {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::OutOfMemory {
-                limit: Some(_), tail, ..
-            } => Some(with_tail("raise `memory=` (in MiB) of the function", tail)),
+            Self::OutOfMemory { limit: Some(_), tail, .. } => {
+                Some(with_tail("raise `memory=` (in MiB) of the function", tail))
+            }
             Self::OutOfMemory { limit: None, tail, .. } => {
                 Some(with_tail("the machine has too little memory for this function", tail))
             }
-            Self::Signaled {
-                signal: SIGKILL, tail, ..
-            } => Some(with_tail(
-                "the kernel kills like this when the whole machine is out of memory",
-                tail,
-            )),
+            Self::Signaled { signal: SIGKILL, tail, .. } => {
+                Some(with_tail("the kernel kills like this when the whole machine is out of memory", tail))
+            }
             Self::Exited { tail, .. } | Self::Signaled { tail, .. } | Self::Broken { tail, .. } => {
                 (!tail.is_empty()).then(|| with_tail("", tail))
             }
@@ -163,10 +160,7 @@ pub fn signal_name(signal: i32) -> String {
         "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ", "VTALRM", "PROF",
         "WINCH", "IO", "PWR", "SYS",
     ];
-    let name = signal
-        .checked_sub(1)
-        .and_then(|index| usize::try_from(index).ok())
-        .and_then(|index| NAMES.get(index));
+    let name = signal.checked_sub(1).and_then(|index| usize::try_from(index).ok()).and_then(|index| NAMES.get(index));
     name.map_or_else(|| format!("signal {signal}"), |name| format!("SIG{name}"))
 }
 
@@ -176,13 +170,7 @@ mod tests {
 
     #[test]
     fn signals_have_names() {
-        for (signal, name) in [
-            (1, "SIGHUP"),
-            (9, "SIGKILL"),
-            (11, "SIGSEGV"),
-            (15, "SIGTERM"),
-            (31, "SIGSYS"),
-        ] {
+        for (signal, name) in [(1, "SIGHUP"), (9, "SIGKILL"), (11, "SIGSEGV"), (15, "SIGTERM"), (31, "SIGSYS")] {
             assert_eq!(signal_name(signal), name);
         }
         assert_eq!(signal_name(34), "signal 34");
@@ -192,15 +180,8 @@ mod tests {
 
     #[test]
     fn a_memory_error_names_the_limit_and_the_remedy() {
-        let error = CallError::OutOfMemory {
-            function: "f".into(),
-            limit: Some(512 << 20),
-            tail: "boom".into(),
-        };
-        assert_eq!(
-            error.to_string(),
-            "the container of function `f` ran out of memory (limit: 512 MiB)"
-        );
+        let error = CallError::OutOfMemory { function: "f".into(), limit: Some(512 << 20), tail: "boom".into() };
+        assert_eq!(error.to_string(), "the container of function `f` ran out of memory (limit: 512 MiB)");
         let hint = "raise `memory=` (in MiB) of the function; its last output was:\nboom";
         assert_eq!(error.hint().as_deref(), Some(hint));
         assert_eq!(error.class(), "RemoteError");

@@ -17,10 +17,8 @@ pub fn random_id(prefix: &str) -> String {
             continue;
         }
         // Bytes from 248 up are dropped, so that every character is equally likely.
-        let characters = bytes
-            .iter()
-            .filter(|byte| **byte < 248)
-            .map(|byte| char::from(ALPHABET[usize::from(byte % 62)]));
+        let characters =
+            bytes.iter().filter(|byte| **byte < 248).map(|byte| char::from(ALPHABET[usize::from(byte % 62)]));
         id.extend(characters.take(wanted - id.len()));
     }
     id

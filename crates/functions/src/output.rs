@@ -102,10 +102,7 @@ impl Output {
         let bytes = &chunk[..count];
         self.tail.extend_from_slice(bytes);
         self.tail.drain(..self.tail.len().saturating_sub(TAIL_BYTES));
-        let line_end = bytes
-            .iter()
-            .rposition(|byte| *byte == b'\n')
-            .map_or(0, |index| index + 1);
+        let line_end = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |index| index + 1);
         if line_end > 0 {
             self.buffer.extend_from_slice(&bytes[..line_end]);
             self.flush();
@@ -129,11 +126,7 @@ impl Output {
         self.partial_since = None;
         if !self.buffer.is_empty() {
             let data = std::mem::take(&mut self.buffer);
-            self.sink.emit(Event::ContainerOutput {
-                container: self.container.clone(),
-                stream: self.stream,
-                data,
-            });
+            self.sink.emit(Event::ContainerOutput { container: self.container.clone(), stream: self.stream, data });
         }
     }
 }

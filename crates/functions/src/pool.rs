@@ -91,9 +91,7 @@ impl Pool {
             emptied: Condvar::new(),
             threads: Mutex::default(),
         };
-        Self {
-            shared: Arc::new(shared),
-        }
+        Self { shared: Arc::new(shared) }
     }
 
     /// Runs an input: hands it to an idle container at once, else lets it wait for one. `reply` is called exactly once.
@@ -120,9 +118,7 @@ impl Pool {
         if let Some(process) = process {
             process.kill();
         }
-        reply(Outcome::Error(CallError::Cancelled {
-            function: self.shared.options.function.clone(),
-        }));
+        reply(Outcome::Error(CallError::Cancelled { function: self.shared.options.function.clone() }));
         true
     }
 
@@ -170,10 +166,7 @@ impl Drop for Pool {
 
 impl fmt::Debug for Pool {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter
-            .debug_struct("Pool")
-            .field("options", &self.shared.options)
-            .finish_non_exhaustive()
+        formatter.debug_struct("Pool").field("options", &self.shared.options).finish_non_exhaustive()
     }
 }
 
@@ -200,11 +193,7 @@ impl Shared {
 
     /// Sends an input to its container.
     pub(crate) fn hand_over(&self, handover: &Handover) {
-        let control = ToRunner::Call {
-            call: handover.call,
-            function: &self.options.function,
-        }
-        .encode();
+        let control = ToRunner::Call { call: handover.call, function: &self.options.function }.encode();
         let Err(error) = handover.sender.forward(&control, &handover.payload) else {
             return;
         };
@@ -225,9 +214,7 @@ impl Shared {
                 return;
             };
             let shared = Arc::clone(self);
-            let builder = std::thread::Builder::new()
-                .name("container".to_owned())
-                .stack_size(STACK_SIZE);
+            let builder = std::thread::Builder::new().name("container".to_owned()).stack_size(STACK_SIZE);
             match builder.spawn(move || container::run(&shared, slot)) {
                 Ok(thread) => {
                     let mut threads = self.threads();
@@ -236,13 +223,7 @@ impl Shared {
                 }
                 Err(error) => {
                     let reason = format!("a thread for it cannot be started: {error}");
-                    self.not_started(
-                        slot,
-                        &StartError {
-                            message: reason,
-                            hint: None,
-                        },
-                    );
+                    self.not_started(slot, &StartError { message: reason, hint: None });
                 }
             }
         }
@@ -271,9 +252,7 @@ impl Shared {
     }
 
     pub(crate) fn stopped(&self) -> CallError {
-        CallError::Stopped {
-            function: self.options.function.clone(),
-        }
+        CallError::Stopped { function: self.options.function.clone() }
     }
 
     fn wait_until_empty(&self, patience: Duration) -> bool {
@@ -284,11 +263,7 @@ impl Shared {
             if left.is_zero() {
                 return false;
             }
-            state = self
-                .emptied
-                .wait_timeout(state, left)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+            state = self.emptied.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         true
     }

@@ -84,30 +84,18 @@ mod tests {
 
     #[test]
     fn messages_to_the_runner_are_pinned() {
-        let script = Module::Script {
-            name: "app".into(),
-            path: "/root/app.py".into(),
-        };
+        let script = Module::Script { name: "app".into(), path: "/root/app.py".into() };
         let module = Module::Module { name: "pkg.mod".into() };
         let cases = [
             (
-                ToRunner::Start {
-                    module: &script,
-                    function: "f",
-                },
+                ToRunner::Start { module: &script, function: "f" },
                 r#"{"type":"start","module":{"kind":"script","name":"app","path":"/root/app.py"},"function":"f"}"#,
             ),
             (
-                ToRunner::Start {
-                    module: &module,
-                    function: "f",
-                },
+                ToRunner::Start { module: &module, function: "f" },
                 r#"{"type":"start","module":{"kind":"module","name":"pkg.mod"},"function":"f"}"#,
             ),
-            (
-                ToRunner::Call { call: 7, function: "f" },
-                r#"{"type":"call","call":7,"function":"f"}"#,
-            ),
+            (ToRunner::Call { call: 7, function: "f" }, r#"{"type":"call","call":7,"function":"f"}"#),
             (ToRunner::Stop, r#"{"type":"stop"}"#),
         ];
         for (message, text) in cases {
@@ -120,30 +108,16 @@ mod tests {
         let cases = [
             (r#"{"type":"ready"}"#, FromRunner::Ready),
             (r#"{"type":"failed"}"#, FromRunner::Failed),
-            (
-                r#"{"type":"result","call":7,"status":"ok"}"#,
-                FromRunner::Result {
-                    call: 7,
-                    status: ResultStatus::Ok,
-                },
-            ),
+            (r#"{"type":"result","call":7,"status":"ok"}"#, FromRunner::Result { call: 7, status: ResultStatus::Ok }),
             (
                 r#"{"type":"result","call":7,"status":"exception"}"#,
-                FromRunner::Result {
-                    call: 7,
-                    status: ResultStatus::Exception,
-                },
+                FromRunner::Result { call: 7, status: ResultStatus::Exception },
             ),
         ];
         for (text, message) in cases {
             assert_eq!(serde_json::from_str::<FromRunner>(text).unwrap(), message);
         }
-        for rubbish in [
-            "",
-            "{}",
-            r#"{"type":"exec"}"#,
-            r#"{"type":"result","call":-1,"status":"ok"}"#,
-        ] {
+        for rubbish in ["", "{}", r#"{"type":"exec"}"#, r#"{"type":"result","call":-1,"status":"ok"}"#] {
             assert!(serde_json::from_str::<FromRunner>(rubbish).is_err(), "{rubbish}");
         }
     }

@@ -41,69 +41,37 @@ impl SandboxStarter {
     fn upper(&self) -> Result<(Upper, Option<Work>), StartError> {
         let available = available_memory().unwrap_or(0);
         if self.spec.memory_bytes.is_none() && available >= MEMORY_FOR_CHANGES {
-            return Ok((
-                Upper::Memory {
-                    limit_bytes: available / 2,
-                },
-                None,
-            ));
+            return Ok((Upper::Memory { limit_bytes: available / 2 }, None));
         }
-        let work = self.store.new_work().map_err(|error| StartError {
-            message: error.to_string(),
-            hint: None,
-        })?;
-        Ok((
-            Upper::Store {
-                upper: work.upper(),
-                work: work.work_directory(),
-            },
-            Some(work),
-        ))
+        let work = self.store.new_work().map_err(|error| StartError { message: error.to_string(), hint: None })?;
+        Ok((Upper::Store { upper: work.upper(), work: work.work_directory() }, Some(work)))
     }
 
     /// Starts the runner with the image's own interpreter, or with the first one on its PATH.
     fn spawn(&self, mut sandbox: SandboxSpec) -> Result<(Sandbox, Ends), StartError> {
         let known = self.spec.python.as_deref();
-        let candidates: &[&str] = if let Some(python) = &known {
-            std::slice::from_ref(python)
-        } else {
-            &INTERPRETERS
-        };
+        let candidates: &[&str] = if let Some(python) = &known { std::slice::from_ref(python) } else { &INTERPRETERS };
         let mut missing = None;
         for python in candidates {
             sandbox.argv = vec![(*python).to_owned(), RUNNER.to_owned()];
-            let (stdio, ends) = streams().map_err(|error| StartError {
-                message: error.to_string(),
-                hint: None,
-            })?;
+            let (stdio, ends) = streams().map_err(|error| StartError { message: error.to_string(), hint: None })?;
             match self.launcher.spawn(&sandbox, stdio) {
                 Ok(started) => return Ok((started, ends)),
                 Err(error @ SandboxError::CommandNotFound { .. }) => missing = missing.or(Some(error)),
                 Err(error) => return Err(start_error(&error)),
             }
         }
-        Err(missing
-            .as_ref()
-            .map_or_else(|| start_error(&SandboxError::Lost), start_error))
+        Err(missing.as_ref().map_or_else(|| start_error(&SandboxError::Lost), start_error))
     }
 }
 
 impl ContainerStarter for SandboxStarter {
     fn start(&self, task: &str) -> Result<StartedContainer, StartError> {
         let (upper, work) = self.upper()?;
-        let spec = SandboxSpec {
-            upper,
-            socket_as_fd3: true,
-            ..self.spec.sandbox(task)
-        };
+        let spec = SandboxSpec { upper, socket_as_fd3: true, ..self.spec.sandbox(task) };
         let (sandbox, ends) = self.spawn(spec)?;
         let process = Arc::new(Process { sandbox, _work: work });
-        Ok(StartedContainer {
-            socket: ends.socket,
-            stdout: ends.stdout,
-            stderr: ends.stderr,
-            process,
-        })
+        Ok(StartedContainer { socket: ends.socket, stdout: ends.stdout, stderr: ends.stderr, process })
     }
 }
 
@@ -114,18 +82,12 @@ impl FunctionSpec {
         SandboxSpec {
             hostname: "modal".to_owned(),
             layers: self.layers.clone(),
-            upper: Upper::Memory {
-                limit_bytes: available_memory().unwrap_or(MEMORY_FOR_CHANGES) / 2,
-            },
+            upper: Upper::Memory { limit_bytes: available_memory().unwrap_or(MEMORY_FOR_CHANGES) / 2 },
             resolv_conf: fs_err::read("/etc/resolv.conf").ok(),
             hosts: fs_err::read("/etc/hosts").ok(),
             env: self.environment(task).into_iter().collect(),
             cwd: self.directory(),
-            limits: Limits {
-                memory_bytes: self.memory_bytes,
-                cpus: self.cpus,
-                pids: Some(PROCESS_LIMIT),
-            },
+            limits: Limits { memory_bytes: self.memory_bytes, cpus: self.cpus, pids: Some(PROCESS_LIMIT) },
             network: Network::Host,
             ..SandboxSpec::default()
         }
@@ -151,14 +113,7 @@ fn streams() -> std::io::Result<(Stdio, Ends)> {
         stderr: stderr_writer.into(),
         socket: Some(inner.into()),
     };
-    Ok((
-        stdio,
-        Ends {
-            socket,
-            stdout: stdout.into(),
-            stderr: stderr.into(),
-        },
-    ))
+    Ok((stdio, Ends { socket, stdout: stdout.into(), stderr: stderr.into() }))
 }
 
 fn start_error(error: &SandboxError) -> StartError {
@@ -167,10 +122,7 @@ fn start_error(error: &SandboxError) -> StartError {
         SandboxError::WorkingDirectory { .. } => Some("make the directory in a step of the image".to_owned()),
         _ => None,
     };
-    StartError {
-        message: error.to_string(),
-        hint,
-    }
+    StartError { message: error.to_string(), hint }
 }
 
 struct Process {
@@ -214,12 +166,8 @@ mod tests {
 
     #[test]
     fn want_of_memory_explains_every_end() {
-        let exit = |status, out_of_memory| Exit {
-            status,
-            out_of_memory,
-            max_rss_bytes: 0,
-            created_mountpoints: Vec::new(),
-        };
+        let exit =
+            |status, out_of_memory| Exit { status, out_of_memory, max_rss_bytes: 0, created_mountpoints: Vec::new() };
         assert_eq!(end(&exit(ExitStatus::Signaled(9), true)), ContainerEnd::OutOfMemory);
         assert_eq!(end(&exit(ExitStatus::Signaled(9), false)), ContainerEnd::Signaled(9));
         assert_eq!(end(&exit(ExitStatus::Exited(2), false)), ContainerEnd::Exited(2));

@@ -44,10 +44,7 @@ impl FunctionSpec {
     #[must_use]
     pub fn pool_options(&self) -> PoolOptions {
         let options = PoolOptions::new(&self.name, self.module.clone(), self.timeout);
-        PoolOptions {
-            memory_limit: self.memory_bytes,
-            ..options
-        }
+        PoolOptions { memory_limit: self.memory_bytes, ..options }
     }
 
     /// The working directory of its containers.
@@ -57,9 +54,8 @@ impl FunctionSpec {
 
     /// The environment of the container `task`.
     pub(crate) fn environment(&self, task: &str) -> BTreeMap<String, String> {
-        let mut all: BTreeMap<String, String> = [("HOME", HOME), ("PATH", DEFAULT_PATH)]
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .into();
+        let mut all: BTreeMap<String, String> =
+            [("HOME", HOME), ("PATH", DEFAULT_PATH)].map(|(name, value)| (name.to_owned(), value.to_owned())).into();
         all.extend(self.image_environment.clone());
         all.extend(self.environment.iter().cloned());
         let search = match all.get("PYTHONPATH") {
@@ -86,10 +82,7 @@ impl std::fmt::Debug for FunctionSpec {
     /// Leaves the environment out: it holds secrets.
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mut debug = formatter.debug_struct("FunctionSpec");
-        debug
-            .field("name", &self.name)
-            .field("image_id", &self.image_id)
-            .field("layers", &self.layers);
+        debug.field("name", &self.name).field("image_id", &self.image_id).field("layers", &self.layers);
         debug.finish_non_exhaustive()
     }
 }
@@ -118,14 +111,9 @@ mod tests {
     fn later_variables_win_and_reserved_ones_cannot_be_replaced() {
         let mut spec = spec();
         let pairs = |pairs: &[(&str, &str)]| -> Vec<(String, String)> {
-            pairs
-                .iter()
-                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-                .collect()
+            pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
         };
-        spec.image_environment = pairs(&[("PATH", "/opt/bin"), ("A", "image"), ("B", "image")])
-            .into_iter()
-            .collect();
+        spec.image_environment = pairs(&[("PATH", "/opt/bin"), ("A", "image"), ("B", "image")]).into_iter().collect();
         spec.environment = pairs(&[("B", "secret"), ("C", "secret"), ("C", "own"), ("MODAL_IS_REMOTE", "0")]);
         let environment = spec.environment("ta-1");
         let expected = [

@@ -116,10 +116,7 @@ pub(crate) struct State {
 impl State {
     /// Gives an input to the container that became idle last (its caches are the warmest), or lets it wait.
     pub(crate) fn place(&mut self, input: Input) -> Option<Handover> {
-        let idle = self
-            .slots
-            .iter_mut()
-            .filter(|(_, slot)| slot.is_working() && matches!(slot.phase, Phase::Idle));
+        let idle = self.slots.iter_mut().filter(|(_, slot)| slot.is_working() && matches!(slot.phase, Phase::Idle));
         let Some((id, slot)) = idle.max_by_key(|(_, slot)| slot.since) else {
             self.waiting.push_back(input);
             return None;
@@ -139,13 +136,7 @@ impl State {
             return None;
         }
         self.next += 1;
-        let slot = Slot {
-            phase: Phase::Starting,
-            since: Instant::now(),
-            sender: None,
-            process: None,
-            ending: None,
-        };
+        let slot = Slot { phase: Phase::Starting, since: Instant::now(), sender: None, process: None, ending: None };
         self.slots.insert(self.next, slot);
         Some(self.next)
     }
@@ -163,11 +154,7 @@ impl State {
 
     /// A container is ready for inputs; false when that makes no sense.
     pub(crate) fn ready(&mut self, id: SlotId) -> Result<Option<Handover>, ()> {
-        let slot = self
-            .slots
-            .get_mut(&id)
-            .filter(|slot| matches!(slot.phase, Phase::Starting))
-            .ok_or(())?;
+        let slot = self.slots.get_mut(&id).filter(|slot| matches!(slot.phase, Phase::Starting)).ok_or(())?;
         self.starts_fail = false;
         slot.enter(Phase::Idle);
         Ok(self.next_input(id))
@@ -247,39 +234,20 @@ impl State {
     /// Takes a failed start's waiting inputs, unless other containers may still run them.
     pub(crate) fn abandon(&mut self, failed: SlotId) -> Vec<Input> {
         self.starts_fail = true;
-        let others = self
-            .slots
-            .iter()
-            .any(|(id, slot)| *id != failed && (slot.is_working() || slot.is_starting()));
-        if others {
-            Vec::new()
-        } else {
-            self.waiting.drain(..).collect()
-        }
+        let others = self.slots.iter().any(|(id, slot)| *id != failed && (slot.is_working() || slot.is_starting()));
+        if others { Vec::new() } else { self.waiting.drain(..).collect() }
     }
 
     /// A container is gone.
     pub(crate) fn remove(&mut self, id: SlotId) -> Remains {
         let Some(slot) = self.slots.remove(&id) else {
-            return Remains {
-                ending: None,
-                reply: None,
-                abandoned: Vec::new(),
-            };
+            return Remains { ending: None, reply: None, abandoned: Vec::new() };
         };
         let never_ready = matches!(slot.phase, Phase::Starting);
         let failed = never_ready && matches!(slot.ending, None | Some(Ending::StartTimedOut | Ending::Broken(_)));
         let abandoned = if failed { self.abandon(id) } else { Vec::new() };
-        let reply = if let Phase::Running { reply, .. } = slot.phase {
-            Some(reply)
-        } else {
-            None
-        };
-        Remains {
-            ending: slot.ending,
-            reply,
-            abandoned,
-        }
+        let reply = if let Phase::Running { reply, .. } = slot.phase { Some(reply) } else { None };
+        Remains { ending: slot.ending, reply, abandoned }
     }
 
     /// Ends the pool: gives the inputs that wait, the containers to tell, and those to kill.
@@ -317,15 +285,7 @@ impl State {
 impl Slot {
     /// Gives an input to this container.
     fn give(&mut self, id: SlotId, sender: Sender, input: Input) -> Handover {
-        self.enter(Phase::Running {
-            call: input.call,
-            reply: input.reply,
-        });
-        Handover {
-            slot: id,
-            sender,
-            call: input.call,
-            payload: input.payload,
-        }
+        self.enter(Phase::Running { call: input.call, reply: input.reply });
+        Handover { slot: id, sender, call: input.call, payload: input.payload }
     }
 }

@@ -16,18 +16,13 @@ pub struct RuntimeConfig {
 impl RuntimeConfig {
     /// Adds variables; later values win.
     pub fn extend_environment(&mut self, variables: &BTreeMap<String, String>) {
-        self.environment
-            .extend(variables.iter().map(|(name, value)| (name.clone(), value.clone())));
+        self.environment.extend(variables.iter().map(|(name, value)| (name.clone(), value.clone())));
     }
 
     /// Sets the working directory; a relative one is below the present one, as in a Dockerfile.
     pub fn enter_directory(&mut self, path: &str) {
         let present = self.working_directory.as_deref().unwrap_or("/");
-        let joined = if path.starts_with('/') {
-            path.to_owned()
-        } else {
-            format!("{present}/{path}")
-        };
+        let joined = if path.starts_with('/') { path.to_owned() } else { format!("{present}/{path}") };
         self.working_directory = Some(normalise(&joined));
     }
 }
@@ -54,12 +49,7 @@ mod tests {
     #[test]
     fn working_directories_are_relative_to_the_present_one() {
         let mut config = RuntimeConfig::default();
-        for (path, expected) in [
-            ("srv", "/srv"),
-            ("a//./b/", "/srv/a/b"),
-            ("../c", "/srv/a/c"),
-            ("/x", "/x"),
-        ] {
+        for (path, expected) in [("srv", "/srv"), ("a//./b/", "/srv/a/b"), ("../c", "/srv/a/c"), ("/x", "/x")] {
             config.enter_directory(path);
             assert_eq!(config.working_directory.as_deref(), Some(expected));
         }

@@ -81,11 +81,7 @@ impl std::fmt::Debug for SecretValues {
     /// Names only: values must not reach a log.
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let names: Vec<_> = self.values.keys().collect();
-        formatter
-            .debug_struct("SecretValues")
-            .field("name", &self.name)
-            .field("variables", &names)
-            .finish()
+        formatter.debug_struct("SecretValues").field("name", &self.name).field("variables", &names).finish()
     }
 }
 
@@ -203,10 +199,7 @@ impl Definition {
             if let Some(parent) = &node.parent
                 && !known.contains(parent.as_str())
             {
-                return Err(DefinitionError::UnknownParent {
-                    node: node.id.clone(),
-                    parent: parent.clone(),
-                });
+                return Err(DefinitionError::UnknownParent { node: node.id.clone(), parent: parent.clone() });
             }
             let inherited = node.parent.as_deref().and_then(|parent| attached.get(parent).copied());
             match (&node.step, inherited) {
@@ -264,22 +257,15 @@ mod tests {
     }
 
     fn base() -> Step {
-        Step::DebianSlim {
-            python_version: None,
-            local_python: "3.11".to_owned(),
-        }
+        Step::DebianSlim { python_version: None, local_python: "3.11".to_owned() }
     }
 
     fn attach() -> Step {
-        Step::AttachFiles {
-            files: FileSet::default(),
-        }
+        Step::AttachFiles { files: FileSet::default() }
     }
 
     fn run() -> Step {
-        Step::RunCommands {
-            commands: vec!["true".to_owned()],
-        }
+        Step::RunCommands { commands: vec!["true".to_owned()] }
     }
 
     #[test]
@@ -290,9 +276,7 @@ mod tests {
         let definition: Definition = serde_json::from_str(text).unwrap();
         definition.validate().unwrap();
         assert_eq!(definition.chain("1").len(), 2);
-        let Step::UvPipInstall { index, .. } = &definition.nodes[1].step else {
-            panic!()
-        };
+        let Step::UvPipInstall { index, .. } = &definition.nodes[1].step else { panic!() };
         assert!(index.pre);
         assert!(!format!("{definition:?}").contains("hunter2"));
     }
@@ -302,10 +286,7 @@ mod tests {
         let definition = |nodes| Definition { nodes };
         assert_eq!(
             definition(vec![node("1", Some("0"), run())]).validate(),
-            Err(DefinitionError::UnknownParent {
-                node: "1".into(),
-                parent: "0".into()
-            })
+            Err(DefinitionError::UnknownParent { node: "1".into(), parent: "0".into() })
         );
         assert_eq!(
             definition(vec![node("0", None, run())]).validate(),
@@ -319,11 +300,7 @@ mod tests {
 
     #[test]
     fn nothing_is_built_on_attached_files_but_they_may_be_chained() {
-        let mut nodes = vec![
-            node("0", None, base()),
-            node("1", Some("0"), attach()),
-            node("2", Some("1"), attach()),
-        ];
+        let mut nodes = vec![node("0", None, base()), node("1", Some("0"), attach()), node("2", Some("1"), attach())];
         assert_eq!(Definition { nodes: nodes.clone() }.validate(), Ok(()));
         nodes.push(node("3", Some("2"), run()));
         let error = Definition { nodes }.validate().unwrap_err();

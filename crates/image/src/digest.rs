@@ -115,13 +115,7 @@ mod tests {
     fn text_form_round_trips_and_refuses_anything_else() {
         let digest = Digest::of(b"lamina");
         assert_eq!(digest.hex().parse::<Digest>().unwrap(), digest);
-        for bad in [
-            "",
-            "abc",
-            &digest.hex().to_uppercase(),
-            &format!("{digest}0"),
-            &"g".repeat(64),
-        ] {
+        for bad in ["", "abc", &digest.hex().to_uppercase(), &format!("{digest}0"), &"g".repeat(64)] {
             assert!(bad.parse::<Digest>().is_err(), "{bad}");
         }
         assert_eq!(Hasher::new().update(b"lam").update(b"ina").finish(), digest);

@@ -51,10 +51,7 @@ impl PatternMatcher {
     /// # Errors
     /// When a pattern is a lone `!` or is not finished.
     pub fn new<S: AsRef<str>>(patterns: &[S]) -> Result<Self, PatternError> {
-        let patterns = patterns
-            .iter()
-            .filter_map(|text| parse(text.as_ref()).transpose())
-            .collect::<Result<_, _>>()?;
+        let patterns = patterns.iter().filter_map(|text| parse(text.as_ref()).transpose()).collect::<Result<_, _>>()?;
         Ok(Self { patterns })
     }
 
@@ -84,11 +81,7 @@ impl PatternMatcher {
 impl Pattern {
     /// Whether the pattern matches the path or one of its parent directories.
     fn covers(&self, path: &[char]) -> bool {
-        let ends = path
-            .iter()
-            .enumerate()
-            .filter(|(_, character)| **character == '/')
-            .map(|(index, _)| index);
+        let ends = path.iter().enumerate().filter(|(_, character)| **character == '/').map(|(index, _)| index);
         ends.chain([path.len()]).any(|end| matches(&self.tokens, &path[..end]))
     }
 }
@@ -133,9 +126,7 @@ fn tokenize(body: &str) -> Option<Vec<Token>> {
         tokens.push(match character {
             '*' if rest.next_if_eq(&'*').is_some() => {
                 while rest.next_if_eq(&'*').is_some() {}
-                Token::Any {
-                    slash: rest.next_if_eq(&'/').is_some(),
-                }
+                Token::Any { slash: rest.next_if_eq(&'/').is_some() }
             }
             '*' => Token::Many,
             '?' => Token::One,
@@ -226,10 +217,7 @@ mod tests {
     fn unfinished_patterns_are_errors() {
         assert_eq!(PatternMatcher::new(&["!"]).unwrap_err(), PatternError::LoneExclamation);
         for bad in ["[a", "a\\", "[", "[]"] {
-            assert_eq!(
-                PatternMatcher::new(&[bad]).unwrap_err(),
-                PatternError::Unfinished(bad.to_owned())
-            );
+            assert_eq!(PatternMatcher::new(&[bad]).unwrap_err(), PatternError::Unfinished(bad.to_owned()));
         }
     }
 
@@ -272,11 +260,7 @@ mod tests {
             (&["[^a-c]z"], "bz", false),
             (&["**"], "x/y", true),
         ] {
-            assert_eq!(
-                PatternMatcher::new(patterns).unwrap().matches(path),
-                ignored,
-                "{patterns:?} {path}"
-            );
+            assert_eq!(PatternMatcher::new(patterns).unwrap().matches(path), ignored, "{patterns:?} {path}");
         }
     }
 }

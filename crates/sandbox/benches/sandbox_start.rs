@@ -26,34 +26,18 @@ fn main() {
         assert_eq!(exit.status, lamina_sandbox::ExitStatus::Exited(0));
     };
     let plain = spec(&["/bin/true"]);
-    let limits = Limits {
-        memory_bytes: Some(512 << 20),
-        cpus: Some(1.0),
-        pids: Some(100),
-    };
+    let limits = Limits { memory_bytes: Some(512 << 20), cpus: Some(1.0), pids: Some(100) };
     measure("memory upper", || run(&plain));
     measure("memory upper, isolated network", || {
-        run(&SandboxSpec {
-            network: Network::Isolated,
-            ..plain.clone()
-        });
+        run(&SandboxSpec { network: Network::Isolated, ..plain.clone() });
     });
     measure("memory upper, limits", || {
-        run(&SandboxSpec {
-            limits,
-            ..plain.clone()
-        });
+        run(&SandboxSpec { limits, ..plain.clone() });
     });
-    let mut uppers: Vec<Upper> = (0..WARM_UP + RUNS)
-        .map(|index| store.upper_unowned(&index.to_string()))
-        .collect();
+    let mut uppers: Vec<Upper> = (0..WARM_UP + RUNS).map(|index| store.upper_unowned(&index.to_string())).collect();
     store.own();
     measure("store upper, limits", || {
-        run(&SandboxSpec {
-            upper: uppers.pop().unwrap(),
-            limits,
-            ..plain.clone()
-        });
+        run(&SandboxSpec { upper: uppers.pop().unwrap(), limits, ..plain.clone() });
     });
 }
 
@@ -70,10 +54,5 @@ fn measure(name: &str, mut run: impl FnMut()) {
         }
     }
     times.sort_by(f64::total_cmp);
-    println!(
-        "{name:32} {:6.2} {:6.2} {:6.2}",
-        times[RUNS / 2],
-        times[RUNS * 95 / 100],
-        times[RUNS - 1]
-    );
+    println!("{name:32} {:6.2} {:6.2} {:6.2}", times[RUNS / 2], times[RUNS * 95 / 100], times[RUNS - 1]);
 }

@@ -47,10 +47,6 @@ pub(crate) fn limit_init() -> Result<(), Failure> {
 }
 
 fn limit(set: CapabilitySet) -> Result<(), Failure> {
-    let sets = CapabilitySets {
-        effective: set,
-        permitted: set,
-        inheritable: CapabilitySet::empty(),
-    };
+    let sets = CapabilitySets { effective: set, permitted: set, inheritable: CapabilitySet::empty() };
     set_capabilities(None, sets).during("limit capabilities", "effective")
 }

@@ -39,15 +39,8 @@ struct Connection {
 impl Launcher {
     /// Speaks with the launcher process `child` over `socket`.
     pub(crate) fn new(socket: UnixStream, child: Child) -> Result<Self, SandboxError> {
-        let connection = Connection {
-            sender: Sender::new(socket.try_clone()?),
-            receiver: Receiver::new(socket),
-        };
-        let inner = Inner {
-            connection: Mutex::new(connection),
-            groups: OnceLock::new(),
-            child: Mutex::new(child),
-        };
+        let connection = Connection { sender: Sender::new(socket.try_clone()?), receiver: Receiver::new(socket) };
+        let inner = Inner { connection: Mutex::new(connection), groups: OnceLock::new(), child: Mutex::new(child) };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -69,10 +62,7 @@ impl Launcher {
         let mut sandbox = Sandbox {
             pid,
             pidfd,
-            state: Mutex::new(State {
-                receiver: Receiver::new(control.try_clone()?),
-                exit: None,
-            }),
+            state: Mutex::new(State { receiver: Receiver::new(control.try_clone()?), exit: None }),
             terminal: Mutex::new(None),
             group: None,
             launcher: self.clone(),
@@ -128,11 +118,7 @@ impl Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        self.connection
-            .get_mut()
-            .unwrap_or_else(PoisonError::into_inner)
-            .sender
-            .shutdown();
+        self.connection.get_mut().unwrap_or_else(PoisonError::into_inner).sender.shutdown();
         // It ends at the end of its connection; nothing can be done about a failure here.
         let _ = self.child.get_mut().unwrap_or_else(PoisonError::into_inner).wait();
     }
@@ -250,12 +236,7 @@ impl Sandbox {
     /// What pid 1 reported, or that it was killed before it could.
     fn describe(&self, report: Option<Report>) -> Exit {
         let (status, max_rss_kib, created_mountpoints) = match report {
-            Some(Report::Exited {
-                code,
-                signal,
-                max_rss_kib,
-                created_mountpoints,
-            }) => {
+            Some(Report::Exited { code, signal, max_rss_kib, created_mountpoints }) => {
                 let status = match (code, signal) {
                     (Some(code), _) => ExitStatus::Exited(code),
                     (None, signal) => ExitStatus::Signaled(signal.unwrap_or(libc::SIGKILL)),

@@ -42,30 +42,15 @@ pub struct Finding {
 
 impl Finding {
     fn ok(name: &'static str, detail: impl Into<String>) -> Self {
-        Self {
-            name,
-            status: Status::Ok,
-            detail: detail.into(),
-            remedy: None,
-        }
+        Self { name, status: Status::Ok, detail: detail.into(), remedy: None }
     }
 
     fn warning(name: &'static str, detail: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self {
-            name,
-            status: Status::Warning,
-            detail: detail.into(),
-            remedy: Some(remedy.into()),
-        }
+        Self { name, status: Status::Warning, detail: detail.into(), remedy: Some(remedy.into()) }
     }
 
     fn problem(name: &'static str, detail: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self {
-            name,
-            status: Status::Problem,
-            detail: detail.into(),
-            remedy: Some(remedy.into()),
-        }
+        Self { name, status: Status::Problem, detail: detail.into(), remedy: Some(remedy.into()) }
     }
 }
 
@@ -83,15 +68,10 @@ pub fn probe_in(directory: &Path) -> Vec<Finding> {
     findings.extend(surrounding_container());
     findings.extend([limits(groups.report()), seccomp(), landlock()]);
     findings.push(match try_sandbox(directory) {
-        Ok(()) => Finding::ok(
-            "sandbox",
-            format!("A sandbox was made and ended in `{}`.", directory.display()),
-        ),
-        Err(error) => Finding::problem(
-            "sandbox",
-            format!("A sandbox could not be made: {error}."),
-            trial_remedy(&error),
-        ),
+        Ok(()) => Finding::ok("sandbox", format!("A sandbox was made and ended in `{}`.", directory.display())),
+        Err(error) => {
+            Finding::problem("sandbox", format!("A sandbox could not be made: {error}."), trial_remedy(&error))
+        }
     });
     findings
 }
@@ -100,33 +80,12 @@ pub fn probe_in(directory: &Path) -> Vec<Finding> {
 fn try_sandbox(directory: &Path) -> Result<(), SandboxError> {
     let trial = Trial::new(directory)?;
     let helpers = Helpers::start(&trial.content, &trial.map)?;
-    for upper in [
-        Upper::Store {
-            upper: "upper".into(),
-            work: "work".into(),
-        },
-        Upper::Memory { limit_bytes: 1 << 20 },
-    ] {
-        let spec = SandboxSpec {
-            upper,
-            argv: vec!["/trial".into()],
-            ..SandboxSpec::default()
-        };
+    for upper in [Upper::Store { upper: "upper".into(), work: "work".into() }, Upper::Memory { limit_bytes: 1 << 20 }] {
+        let spec = SandboxSpec { upper, argv: vec!["/trial".into()], ..SandboxSpec::default() };
         let null = || -> std::io::Result<OwnedFd> {
-            Ok(fs_err::File::options()
-                .read(true)
-                .write(true)
-                .open("/dev/null")?
-                .into_parts()
-                .0
-                .into())
+            Ok(fs_err::File::options().read(true).write(true).open("/dev/null")?.into_parts().0.into())
         };
-        let stdio = Stdio {
-            stdin: null()?,
-            stdout: null()?,
-            stderr: null()?,
-            socket: None,
-        };
+        let stdio = Stdio { stdin: null()?, stdout: null()?, stderr: null()?, socket: None };
         match helpers.launcher.spawn(&spec, stdio) {
             Ok(_) | Err(SandboxError::CommandNotFound { .. }) => {}
             Err(error) => return Err(error),
@@ -192,9 +151,8 @@ fn release() -> String {
 }
 
 fn kernel(release: &str) -> Finding {
-    let mut numbers = release
-        .split(|character: char| !character.is_ascii_digit())
-        .map(|number| number.parse().unwrap_or(0));
+    let mut numbers =
+        release.split(|character: char| !character.is_ascii_digit()).map(|number| number.parse().unwrap_or(0));
     let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
     if version < OVERLAY_FOR_USERS {
         let detail = format!("The kernel is {release}, and overlays in user namespaces came with 5.11.");
@@ -249,13 +207,7 @@ fn subordinate_ids() -> Finding {
     };
     if !map.is_single() {
         let count: u32 = map.uids.iter().map(|range| range.count).sum();
-        return Finding::ok(
-            NAME,
-            format!(
-                "Containers have {count} user ids; their root is {} here.",
-                map.root_uid()
-            ),
-        );
+        return Finding::ok(NAME, format!("Containers have {count} user ids; their root is {} here.", map.root_uid()));
     }
     let detail = "Containers have a single user id: Debian bases and `apt_install` need more.";
     Finding::warning(NAME, detail, format!("{}.", subordinate_ids_remedy()))
@@ -311,29 +263,20 @@ fn seccomp() -> Finding {
     if actions.split_ascii_whitespace().any(|action| action == "errno") {
         Finding::ok(NAME, "System calls can be filtered.")
     } else {
-        Finding::problem(
-            NAME,
-            "The kernel has no system call filters.",
-            "Use a kernel with CONFIG_SECCOMP_FILTER.",
-        )
+        Finding::problem(NAME, "The kernel has no system call filters.", "Use a kernel with CONFIG_SECCOMP_FILTER.")
     }
 }
 
 fn landlock() -> Finding {
     const NAME: &str = "abstract sockets";
     match sys::landlock_version() {
-        Ok(version) if version >= SOCKET_SCOPES => Finding::ok(
-            NAME,
-            "Abstract unix sockets of the host are out of reach of containers.",
-        ),
+        Ok(version) if version >= SOCKET_SCOPES => {
+            Finding::ok(NAME, "Abstract unix sockets of the host are out of reach of containers.")
+        }
         answer => {
             let version = answer.map_or_else(|_| "none".into(), |version| version.to_string());
             let detail = format!("Containers reach abstract unix sockets of the host (Landlock version: {version}).");
-            Finding::warning(
-                NAME,
-                detail,
-                "Use a kernel from 6.12 on with Landlock, or `block_network=True`.",
-            )
+            Finding::warning(NAME, detail, "Use a kernel from 6.12 on with Landlock, or `block_network=True`.")
         }
     }
 }

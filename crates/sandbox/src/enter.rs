@@ -60,9 +60,7 @@ fn run_outside() -> Result<(), SandboxError> {
             Ok(Some((StartUp::Mapped, _))) => become_root()?,
             _ => return Err(gone()),
         }
-        let handed_over = [socket.as_fd(), content.as_fd()]
-            .into_iter()
-            .chain(fds.iter().map(AsFd::as_fd));
+        let handed_over = [socket.as_fd(), content.as_fd()].into_iter().chain(fds.iter().map(AsFd::as_fd));
         Err(execute_again(&binary, handed_over))
     });
     report_failure(&sender, result)
@@ -98,12 +96,7 @@ fn isolate(configuration: &Configuration) -> Result<(OwnedFd, OwnedFd), Failure>
 
 /// A detached copy of the mount at `path`.
 fn clone_mount(path: &str, what: &str) -> Result<OwnedFd, Failure> {
-    open_tree(
-        CWD,
-        path,
-        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC,
-    )
-    .during(what, path)
+    open_tree(CWD, path, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC).during(what, path)
 }
 
 /// This program's binary, unwritable: through a read-only mount, or where that is not possible as a sealed copy.

@@ -32,12 +32,7 @@ pub(crate) struct Failure {
 impl Failure {
     /// A failure of the set-up.
     pub(crate) fn setup(what: &str, path: &str, errno: Errno) -> Self {
-        Self {
-            kind: Kind::Setup,
-            what: what.into(),
-            path: path.into(),
-            errno: errno.raw_os_error(),
-        }
+        Self { kind: Kind::Setup, what: what.into(), path: path.into(), errno: errno.raw_os_error() }
     }
 
     /// The same failure as one of another kind.
@@ -50,29 +45,16 @@ impl From<Failure> for SandboxError {
     fn from(failure: Failure) -> Self {
         let source = io::Error::from_raw_os_error(failure.errno);
         match failure.kind {
-            Kind::Setup => Self::Setup {
-                what: failure.what,
-                path: failure.path,
-                source,
-            },
+            Kind::Setup => Self::Setup { what: failure.what, path: failure.path, source },
             Kind::UserNamespace => Self::UserNamespace { source },
-            Kind::CommandNotFound => Self::CommandNotFound {
-                command: failure.what,
-                path: failure.path,
-            },
+            Kind::CommandNotFound => Self::CommandNotFound { command: failure.what, path: failure.path },
             // The file is there: what the kernel did not find is what its first line names.
             Kind::NotExecutable if source.kind() == io::ErrorKind::NotFound => Self::NotExecutable {
                 command: failure.path,
                 source: io::Error::new(source.kind(), "the interpreter or loader that it names is missing"),
             },
-            Kind::NotExecutable => Self::NotExecutable {
-                command: failure.path,
-                source,
-            },
-            Kind::WorkingDirectory => Self::WorkingDirectory {
-                path: failure.path,
-                source,
-            },
+            Kind::NotExecutable => Self::NotExecutable { command: failure.path, source },
+            Kind::WorkingDirectory => Self::WorkingDirectory { path: failure.path, source },
         }
     }
 }

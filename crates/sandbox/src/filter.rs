@@ -63,35 +63,19 @@ const SYS_OPEN_TREE_ATTR: i64 = 467;
 
 /// Refused in the same way, where the architecture has them at all.
 #[cfg(target_arch = "x86_64")]
-const DENIED_HERE: &[i64] = &[
-    libc::SYS__sysctl,
-    libc::SYS_ioperm,
-    libc::SYS_iopl,
-    libc::SYS_sysfs,
-    libc::SYS_uselib,
-    libc::SYS_ustat,
-];
+const DENIED_HERE: &[i64] =
+    &[libc::SYS__sysctl, libc::SYS_ioperm, libc::SYS_iopl, libc::SYS_sysfs, libc::SYS_uselib, libc::SYS_ustat];
 #[cfg(not(target_arch = "x86_64"))]
 const DENIED_HERE: &[i64] = &[];
 
 /// Answered with "not implemented". The flags of `clone3` lie in memory, where a filter cannot look; the C library falls
 /// back to `clone`. The kernel's asynchronous I/O rings bypass filters altogether.
-const MISSING: &[i64] = &[
-    libc::SYS_clone3,
-    libc::SYS_io_uring_setup,
-    libc::SYS_io_uring_enter,
-    libc::SYS_io_uring_register,
-];
+const MISSING: &[i64] =
+    &[libc::SYS_clone3, libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register];
 
 /// Answered with success, without being done, for build steps.
-const SYNC: &[i64] = &[
-    libc::SYS_fdatasync,
-    libc::SYS_fsync,
-    libc::SYS_msync,
-    libc::SYS_sync,
-    SYS_SYNC_FILE_RANGE,
-    libc::SYS_syncfs,
-];
+const SYNC: &[i64] =
+    &[libc::SYS_fdatasync, libc::SYS_fsync, libc::SYS_msync, libc::SYS_sync, SYS_SYNC_FILE_RANGE, libc::SYS_syncfs];
 
 #[cfg(target_arch = "x86_64")]
 const SYS_SYNC_FILE_RANGE: i64 = libc::SYS_sync_file_range;
@@ -168,15 +152,9 @@ fn conditional() -> Result<Rules, seccompiler::BackendError> {
         (libc::SYS_clone, namespaces.clone()),
         (libc::SYS_unshare, namespaces),
         // Sockets between virtual machine and host have no namespaces.
-        (
-            libc::SYS_socket,
-            vec![equal(0, u64::from(libc::AF_VSOCK.cast_unsigned()))?],
-        ),
+        (libc::SYS_socket, vec![equal(0, u64::from(libc::AF_VSOCK.cast_unsigned()))?]),
         // Typing into a terminal that is shared with somebody else.
-        (
-            libc::SYS_ioctl,
-            vec![equal(1, libc::TIOCSTI)?, equal(1, libc::TIOCLINUX)?],
-        ),
+        (libc::SYS_ioctl, vec![equal(1, libc::TIOCSTI)?, equal(1, libc::TIOCLINUX)?]),
     ]))
 }
 

@@ -12,12 +12,8 @@ use crate::protocol::{Configuration, StartUp, receive, send};
 use crate::{IdMap, Launcher, SandboxError, enter, sys};
 
 /// Environment variables of the engine that the helpers keep. The rest may hold secrets, and they need none of it.
-const KEPT_ENVIRONMENT: [&str; 4] = [
-    "LD_LIBRARY_PATH",
-    "RAYON_NUM_THREADS",
-    "RUST_BACKTRACE",
-    crate::features::VARIABLE,
-];
+const KEPT_ENVIRONMENT: [&str; 4] =
+    ["LD_LIBRARY_PATH", "RAYON_NUM_THREADS", "RUST_BACKTRACE", crate::features::VARIABLE];
 
 /// The two processes inside the store's user namespace, as the engine sees them.
 #[derive(Debug)]
@@ -44,45 +40,27 @@ impl Helpers {
     pub fn start_with(executable: &Path, content: &Path, map: &IdMap) -> Result<Self, SandboxError> {
         let content = fs_err::canonicalize(content)?;
         let Some(content) = content.to_str() else {
-            return Err(SandboxError::Invalid(format!(
-                "the store's path `{}` is not UTF-8",
-                content.display()
-            )));
+            return Err(SandboxError::Invalid(format!("the store's path `{}` is not UTF-8", content.display())));
         };
         let (ours, theirs) = UnixStream::pair()?;
         let (launcher, launcher_theirs) = UnixStream::pair()?;
         let (worker, worker_theirs) = UnixStream::pair()?;
         let child = start_child(executable, theirs.into())?;
-        let mut start_up = Starting {
-            child,
-            sender: Sender::new(ours.try_clone()?),
-            receiver: Receiver::new(ours),
-        };
-        let configuration = Configuration {
-            content: content.into(),
-        };
-        send(
-            &start_up.sender,
-            &configuration,
-            &[launcher_theirs.as_fd(), worker_theirs.as_fd()],
-        )?;
+        let mut start_up = Starting { child, sender: Sender::new(ours.try_clone()?), receiver: Receiver::new(ours) };
+        let configuration = Configuration { content: content.into() };
+        send(&start_up.sender, &configuration, &[launcher_theirs.as_fd(), worker_theirs.as_fd()])?;
         drop((launcher_theirs, worker_theirs));
         start_up.expect(&StartUp::Unshared)?;
         write_map(start_up.child.id(), map)?;
         send(&start_up.sender, &StartUp::Mapped, &[])?;
         start_up.expect(&StartUp::Ready)?;
-        Ok(Self {
-            launcher: Launcher::new(launcher, start_up.child)?,
-            worker,
-        })
+        Ok(Self { launcher: Launcher::new(launcher, start_up.child)?, worker })
     }
 }
 
 /// Executes the binary as a helper process, with `socket` as its standard input.
 fn start_child(executable: &Path, socket: OwnedFd) -> Result<Child, SandboxError> {
-    let environment = KEPT_ENVIRONMENT
-        .iter()
-        .filter_map(|name| Some((name, std::env::var_os(name)?)));
+    let environment = KEPT_ENVIRONMENT.iter().filter_map(|name| Some((name, std::env::var_os(name)?)));
     let child = Command::new(executable)
         .arg(enter::ARGUMENT)
         .env_clear()
@@ -92,10 +70,7 @@ fn start_child(executable: &Path, socket: OwnedFd) -> Result<Child, SandboxError
         .stdout(Stdio::null())
         .spawn()
         .map_err(|error| {
-            std::io::Error::new(
-                error.kind(),
-                format!("failed to start `{}`: {error}", executable.display()),
-            )
+            std::io::Error::new(error.kind(), format!("failed to start `{}`: {error}", executable.display()))
         })?;
     Ok(child)
 }
@@ -131,10 +106,7 @@ fn write_map(pid: u32, map: &IdMap) -> Result<(), SandboxError> {
         write_file(pid, "uid_map", &map.uids)?;
         return write_file(pid, "gid_map", &map.gids);
     }
-    let programs = [
-        start_program("newuidmap", pid, &map.uids)?,
-        start_program("newgidmap", pid, &map.gids)?,
-    ];
+    let programs = [start_program("newuidmap", pid, &map.uids)?, start_program("newgidmap", pid, &map.gids)?];
     for (name, program) in programs {
         let output = program.wait_with_output()?;
         if !output.status.success() {
@@ -149,10 +121,8 @@ fn write_map(pid: u32, map: &IdMap) -> Result<(), SandboxError> {
 }
 
 fn write_file(pid: u32, name: &str, ranges: &[IdRange]) -> Result<(), SandboxError> {
-    let lines: Vec<String> = ranges
-        .iter()
-        .map(|range| format!("{} {} {}", range.inside, range.outside, range.count))
-        .collect();
+    let lines: Vec<String> =
+        ranges.iter().map(|range| format!("{} {} {}", range.inside, range.outside, range.count)).collect();
     fs_err::write(format!("/proc/{pid}/{name}"), lines.join("\n")).map_err(|error| SandboxError::IdMap {
         reason: error.to_string(),
         remedy: "`modal doctor` says what this machine allows".into(),
@@ -165,9 +135,7 @@ fn start_program(name: &'static str, pid: u32, ranges: &[IdRange]) -> Result<(&'
         reason: format!("the program `{name}` was not found"),
         remedy: "Install the `uidmap` package (`shadow-utils` on Fedora)".into(),
     })?;
-    let numbers = ranges
-        .iter()
-        .flat_map(|range| [range.inside, range.outside, range.count]);
+    let numbers = ranges.iter().flat_map(|range| [range.inside, range.outside, range.count]);
     let child = Command::new(program)
         .arg(pid.to_string())
         .args(numbers.map(|number| number.to_string()))

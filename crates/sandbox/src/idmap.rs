@@ -85,17 +85,8 @@ impl Host {
     fn map_for_root(&self) -> Option<IdMap> {
         let own = subordinate(&self.subuid, "root", 0).zip(subordinate(&self.subgid, "root", 0));
         let (uids, gids) = own.or_else(|| self.free_span().map(|span| (span, span)))?;
-        let whole = |span: Span| {
-            vec![IdRange {
-                inside: 0,
-                outside: span.start,
-                count: span.count.min(WANTED),
-            }]
-        };
-        Some(IdMap {
-            uids: whole(uids),
-            gids: whole(gids),
-        })
+        let whole = |span: Span| vec![IdRange { inside: 0, outside: span.start, count: span.count.min(WANTED) }];
+        Some(IdMap { uids: whole(uids), gids: whole(gids) })
     }
 
     /// A range of ids that exists and overlaps no subordinate range and no user or group.
@@ -103,19 +94,13 @@ impl Host {
         let (uids, gids) = (mapped(&self.uid_map), mapped(&self.gid_map));
         let taken: Vec<Span> = subordinates(&self.subuid).chain(subordinates(&self.subgid)).collect();
         let ids: BTreeSet<u32> = account_ids(&self.passwd).chain(account_ids(&self.group)).collect();
-        let exists = |span: Span| {
-            [&uids, &gids]
-                .iter()
-                .all(|map| map.iter().any(|known| known.contains(span)))
-        };
+        let exists = |span: Span| [&uids, &gids].iter().all(|map| map.iter().any(|known| known.contains(span)));
         let is_free = |span: Span| {
             !taken.iter().any(|other| other.overlaps(span)) && ids.range(span.start..span.end()).next().is_none()
         };
         let candidates = (FIRST_CANDIDATE..LAST_CANDIDATE).step_by(WANTED as usize);
-        candidates
-            .map(|start| Span { start, count: WANTED })
-            .find(|span| exists(*span) && is_free(*span))
-            .or_else(|| {
+        candidates.map(|start| Span { start, count: WANTED }).find(|span| exists(*span) && is_free(*span)).or_else(
+            || {
                 // Root of a container that has few ids itself: what there is, but not the ids of its own accounts.
                 let start = ids.range(..60_000).next_back().map_or(1, |id| id + 1);
                 let end = uids
@@ -124,12 +109,10 @@ impl Host {
                     .filter(|known| known.start <= start && start < known.end())
                     .map(|known| known.end())
                     .min()?;
-                let span = Span {
-                    start,
-                    count: end.checked_sub(start)?.min(WANTED),
-                };
+                let span = Span { start, count: end.checked_sub(start)?.min(WANTED) };
                 (span.count >= LEAST && exists(span) && !taken.iter().any(|other| other.overlaps(span))).then_some(span)
-            })
+            },
+        )
     }
 
     /// The map for an ordinary user: itself as root, then its subordinate ids.
@@ -138,23 +121,9 @@ impl Host {
         let gids = subordinate(&self.subgid, name, uid)?;
         let with_self = |own: u32, span: Span| {
             let count = span.count.min(WANTED - 1);
-            vec![
-                IdRange {
-                    inside: 0,
-                    outside: own,
-                    count: 1,
-                },
-                IdRange {
-                    inside: 1,
-                    outside: span.start,
-                    count,
-                },
-            ]
+            vec![IdRange { inside: 0, outside: own, count: 1 }, IdRange { inside: 1, outside: span.start, count }]
         };
-        Some(IdMap {
-            uids: with_self(uid, uids),
-            gids: with_self(gid, gids),
-        })
+        Some(IdMap { uids: with_self(uid, uids), gids: with_self(gid, gids) })
     }
 }
 
@@ -175,9 +144,7 @@ impl IdMap {
             });
         }
         let name = sys::user_name(uid).unwrap_or_default();
-        let map = host
-            .map_for_user(&name, uid, gid)
-            .filter(|_| find_program("newuidmap").is_some());
+        let map = host.map_for_user(&name, uid, gid).filter(|_| find_program("newuidmap").is_some());
         Ok(map.unwrap_or_else(Self::single))
     }
 
@@ -186,16 +153,8 @@ impl IdMap {
     pub fn single() -> Self {
         let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
         Self {
-            uids: vec![IdRange {
-                inside: 0,
-                outside: uid,
-                count: 1,
-            }],
-            gids: vec![IdRange {
-                inside: 0,
-                outside: gid,
-                count: 1,
-            }],
+            uids: vec![IdRange { inside: 0, outside: uid, count: 1 }],
+            gids: vec![IdRange { inside: 0, outside: gid, count: 1 }],
         }
     }
 
@@ -220,10 +179,7 @@ impl IdMap {
 
 /// The outside id of inside 0; maps of this crate always have one.
 fn outside_of_root(ranges: &[IdRange]) -> u32 {
-    ranges
-        .iter()
-        .find(|range| range.inside == 0)
-        .map_or(u32::MAX, |range| range.outside)
+    ranges.iter().find(|range| range.inside == 0).map_or(u32::MAX, |range| range.outside)
 }
 
 /// What the calling user has to do for more than a single id, as the beginning of a sentence.
@@ -246,16 +202,8 @@ pub(crate) fn add_range_command(user: &str) -> String {
 /// The largest subordinate range of a user, by name or by number.
 pub(crate) fn subordinate(file: &str, name: &str, uid: u32) -> Option<Span> {
     let number = uid.to_string();
-    let own = |line: &&str| {
-        line.split(':')
-            .next()
-            .is_some_and(|owner| owner == name || owner == number)
-    };
-    file.lines()
-        .filter(own)
-        .filter_map(parse_subordinate)
-        .filter(|span| span.count >= LEAST)
-        .max_by_key(|s| s.count)
+    let own = |line: &&str| line.split(':').next().is_some_and(|owner| owner == name || owner == number);
+    file.lines().filter(own).filter_map(parse_subordinate).filter(|span| span.count >= LEAST).max_by_key(|s| s.count)
 }
 
 /// All subordinate ranges of a file.
@@ -266,10 +214,7 @@ fn subordinates(file: &str) -> impl Iterator<Item = Span> {
 /// The range of a line `owner:start:count`.
 fn parse_subordinate(line: &str) -> Option<Span> {
     let mut fields = line.trim().split(':').skip(1);
-    Some(Span {
-        start: fields.next()?.parse().ok()?,
-        count: fields.next()?.parse().ok()?,
-    })
+    Some(Span { start: fields.next()?.parse().ok()?, count: fields.next()?.parse().ok()? })
 }
 
 /// The ids of `/etc/passwd` or `/etc/group`.
@@ -282,10 +227,7 @@ fn mapped(map: &str) -> Vec<Span> {
     let parse = |line: &str| {
         let mut fields = line.split_ascii_whitespace();
         let start = fields.next()?.parse().ok()?;
-        Some(Span {
-            start,
-            count: fields.nth(1)?.parse().ok()?,
-        })
+        Some(Span { start, count: fields.nth(1)?.parse().ok()? })
     };
     map.lines().filter_map(parse).collect()
 }
@@ -294,10 +236,7 @@ fn mapped(map: &str) -> Vec<Span> {
 pub(crate) fn find_program(name: &str) -> Option<std::path::PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let usual = ["/usr/bin", "/bin", "/usr/sbin", "/usr/local/bin", "/run/wrappers/bin"].map(Into::into);
-    std::env::split_paths(&path)
-        .chain(usual)
-        .map(|directory| directory.join(name))
-        .find(|path| path.is_file())
+    std::env::split_paths(&path).chain(usual).map(|directory| directory.join(name)).find(|path| path.is_file())
 }
 
 #[cfg(test)]
@@ -320,21 +259,12 @@ mod tests {
     #[test]
     fn root_takes_its_own_entry() {
         let map = host("alice:100000:65536\nroot:300000:65536\n").map_for_root().unwrap();
-        assert_eq!(
-            map.uids,
-            [IdRange {
-                inside: 0,
-                outside: 300_000,
-                count: 65_536
-            }]
-        );
+        assert_eq!(map.uids, [IdRange { inside: 0, outside: 300_000, count: 65_536 }]);
     }
 
     #[test]
     fn root_without_entry_avoids_everybody() {
-        let map = host("alice:100000:65536\nbob:1879048192:65536\n")
-            .map_for_root()
-            .unwrap();
+        let map = host("alice:100000:65536\nbob:1879048192:65536\n").map_for_root().unwrap();
         assert_eq!(map.root_uid(), FIRST_CANDIDATE + WANTED);
         let mut taken = host("");
         taken.passwd = format!("odd:x:{}:0::/:/bin/sh\n", FIRST_CANDIDATE + 7);
@@ -347,14 +277,7 @@ mod tests {
         small.uid_map = "0 1000 1\n1 100000 65536\n".into();
         small.gid_map.clone_from(&small.uid_map);
         let map = small.map_for_root().unwrap();
-        assert_eq!(
-            map.uids,
-            [IdRange {
-                inside: 0,
-                outside: 1001,
-                count: 64_536
-            }]
-        );
+        assert_eq!(map.uids, [IdRange { inside: 0, outside: 1001, count: 64_536 }]);
         small.uid_map = "0 1000 1\n".into();
         assert_eq!(small.map_for_root(), None);
     }
@@ -366,16 +289,8 @@ mod tests {
             assert_eq!(
                 map.uids,
                 [
-                    IdRange {
-                        inside: 0,
-                        outside: 1000,
-                        count: 1
-                    },
-                    IdRange {
-                        inside: 1,
-                        outside: 100_000,
-                        count: 65_535
-                    }
+                    IdRange { inside: 0, outside: 1000, count: 1 },
+                    IdRange { inside: 1, outside: 100_000, count: 65_535 }
                 ]
             );
         }

@@ -19,14 +19,7 @@ use crate::sys::{self, Disposition};
 use crate::{Network, SandboxError, SandboxSpec, Stdio, capabilities, terminal};
 
 /// Signals that the command's process group gets when pid 1 gets them.
-const FORWARDED: [i32; 6] = [
-    libc::SIGHUP,
-    libc::SIGINT,
-    libc::SIGTERM,
-    libc::SIGUSR1,
-    libc::SIGUSR2,
-    libc::SIGWINCH,
-];
+const FORWARDED: [i32; 6] = [libc::SIGHUP, libc::SIGINT, libc::SIGTERM, libc::SIGUSR1, libc::SIGUSR2, libc::SIGWINCH];
 
 /// What pid 1 starts with.
 pub(crate) struct Init<'launcher> {
@@ -45,13 +38,7 @@ pub(crate) fn run(init: Init<'_>) -> ! {
 }
 
 fn supervise(init: Init<'_>) -> Result<(), SandboxError> {
-    let Init {
-        spec,
-        control,
-        stdio,
-        launcher,
-        filters,
-    } = init;
+    let Init { spec, control, stdio, launcher, filters } = init;
     set_parent_process_death_signal(Some(Signal::KILL))?;
     if is_readable(launcher.as_fd())? {
         // The launcher died before the line above took effect.
@@ -70,13 +57,7 @@ fn supervise(init: Init<'_>) -> Result<(), SandboxError> {
         return Err(SandboxError::Lost);
     };
     let started = prepared.and_then(|prepared| {
-        let payload = Payload {
-            spec: &spec,
-            fallback: go.fallback,
-            filters,
-            stdio,
-            terminal: prepared.terminal,
-        };
+        let payload = Payload { spec: &spec, fallback: go.fallback, filters, stdio, terminal: prepared.terminal };
         let (command, master) = payload::start(payload)?;
         Ok((prepared.mounted, command, master))
     });
@@ -121,10 +102,7 @@ fn prepare(spec: &SandboxSpec) -> Result<Prepared, Failure> {
 /// Waits for the command's end; forwards signals and reaps orphans meanwhile.
 fn watch(command: Pid, signals: &OwnedFd, engine: BorrowedFd<'_>) -> Result<WaitStatus, SandboxError> {
     loop {
-        let mut events = [
-            PollFd::new(signals, PollFlags::IN),
-            PollFd::from_borrowed_fd(engine, PollFlags::IN),
-        ];
+        let mut events = [PollFd::new(signals, PollFlags::IN), PollFd::from_borrowed_fd(engine, PollFlags::IN)];
         match poll(&mut events, None) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => return Err(errno.into()),

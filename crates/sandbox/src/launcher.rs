@@ -29,10 +29,7 @@ pub(crate) fn serve(socket: UnixStream) -> Result<(), SandboxError> {
         let (spec, control, stdio) = match read_request(frame) {
             Ok(request) => request,
             Err(error) => {
-                reply_failure(
-                    &sender,
-                    Failure::setup("understand", &error.to_string(), rustix::io::Errno::INVAL),
-                )?;
+                reply_failure(&sender, Failure::setup("understand", &error.to_string(), rustix::io::Errno::INVAL))?;
                 continue;
             }
         };
@@ -42,13 +39,7 @@ pub(crate) fn serve(socket: UnixStream) -> Result<(), SandboxError> {
                 // Descriptors of the launcher do not reach further: pid 1 must see the engine's end of its own
                 // connection close, and nothing of anybody else's.
                 drop((sender, receiver));
-                init::run(Init {
-                    spec,
-                    control,
-                    stdio,
-                    launcher,
-                    filters,
-                })
+                init::run(Init { spec, control, stdio, launcher, filters })
             }
             Err(errno) => reply_failure(&sender, Failure::setup("make the namespaces of", "the sandbox", errno))?,
         }
@@ -62,11 +53,7 @@ fn reply_failure(sender: &Sender, failure: Failure) -> Result<(), SandboxError> 
 
 /// The namespaces of a sandbox, beside the user namespace that all share.
 fn namespaces(spec: &SandboxSpec) -> libc::c_int {
-    let network = if spec.network == Network::Isolated {
-        libc::CLONE_NEWNET
-    } else {
-        0
-    };
+    let network = if spec.network == Network::Isolated { libc::CLONE_NEWNET } else { 0 };
     libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | network
 }
 
@@ -79,11 +66,6 @@ fn read_request(frame: Frame) -> Result<(SandboxSpec, UnixStream, Stdio), Sandbo
     let mut fds = frame.fds.into_iter();
     let mut next = || -> Result<OwnedFd, SandboxError> { fds.next().ok_or_else(invalid) };
     let control = UnixStream::from(next()?);
-    let stdio = Stdio {
-        stdin: next()?,
-        stdout: next()?,
-        stderr: next()?,
-        socket: fds.next(),
-    };
+    let stdio = Stdio { stdin: next()?, stdout: next()?, stderr: next()?, socket: fds.next() };
     Ok((spec, control, stdio))
 }

@@ -56,12 +56,7 @@ pub(crate) fn start(payload: Payload<'_>) -> Result<(Pid, Option<OwnedFd>), Fail
             if let Some(failure) = read_failure(read)? {
                 return Err(failure);
             }
-            let pid = pid
-                .try_into()
-                .ok()
-                .and_then(Pid::from_raw)
-                .ok_or(Errno::SRCH)
-                .during("find", "the command")?;
+            let pid = pid.try_into().ok().and_then(Pid::from_raw).ok_or(Errno::SRCH).during("find", "the command")?;
             Ok((pid, payload.terminal.map(|terminal| terminal.master)))
         }
     }
@@ -74,9 +69,7 @@ fn read_failure(read: OwnedFd) -> Result<Option<Failure>, Failure> {
     if message.is_empty() {
         return Ok(None);
     }
-    serde_json::from_slice(&message)
-        .map(Some)
-        .map_err(|_| Failure::setup("hear from", "the command", Errno::PROTO))
+    serde_json::from_slice(&message).map(Some).map_err(|_| Failure::setup("hear from", "the command", Errno::PROTO))
 }
 
 /// Turns the process into the command; the order matters. Returns only a failure.
@@ -104,9 +97,7 @@ fn become_command(payload: &Payload<'_>) -> Result<Failure, Failure> {
     if uid.is_root() {
         capabilities::limit_command()?;
     }
-    enter_directory(&spec.cwd)
-        .during("enter", &spec.cwd)
-        .map_err(|failure| failure.of_kind(Kind::WorkingDirectory))?;
+    enter_directory(&spec.cwd).during("enter", &spec.cwd).map_err(|failure| failure.of_kind(Kind::WorkingDirectory))?;
     reset_signals();
     Ok(execute(spec))
 }
@@ -142,24 +133,13 @@ fn scope_sockets() -> Result<(), Failure> {
 
 /// Makes the command's descriptors 0 to 2, and 3 if it has a socket. Nothing else stays open.
 fn place_descriptors(payload: &Payload<'_>) -> Result<(), Failure> {
-    let Stdio {
-        stdin,
-        stdout,
-        stderr,
-        socket,
-    } = &payload.stdio;
+    let Stdio { stdin, stdout, stderr, socket } = &payload.stdio;
     let mut sources: Vec<BorrowedFd<'_>> = match &payload.terminal {
         Some(terminal) => vec![terminal.slave.as_fd(); 3],
         None => vec![stdin.as_fd(), stdout.as_fd(), stderr.as_fd()],
     };
     if payload.spec.socket_as_fd3 {
-        sources.push(
-            socket
-                .as_ref()
-                .ok_or(Errno::BADF)
-                .during("find", "the socket for descriptor 3")?
-                .as_fd(),
-        );
+        sources.push(socket.as_ref().ok_or(Errno::BADF).during("find", "the socket for descriptor 3")?.as_fd());
     }
     // Copies above the targets, so that placing one does not overwrite the source of another.
     let count = i32::try_from(sources.len()).unwrap_or(4);
@@ -186,36 +166,21 @@ fn reset_signals() {
 /// Executes the command; returns only the failure.
 fn execute(spec: &SandboxSpec) -> Failure {
     let invalid = |what: &str| Failure::setup("pass on", what, Errno::INVAL);
-    let Ok(arguments) = spec
-        .argv
-        .iter()
-        .map(|word| CString::new(word.as_str()))
-        .collect::<Result<Vec<_>, _>>()
-    else {
+    let Ok(arguments) = spec.argv.iter().map(|word| CString::new(word.as_str())).collect::<Result<Vec<_>, _>>() else {
         return invalid("an argument that contains a null character");
     };
-    let variables = spec
-        .env
-        .iter()
-        .map(|(name, value)| CString::new(format!("{name}={value}")));
+    let variables = spec.env.iter().map(|(name, value)| CString::new(format!("{name}={value}")));
     let Ok(environment) = variables.collect::<Result<Vec<_>, _>>() else {
         return invalid("a variable that contains a null character");
     };
     let Some(command) = spec.argv.first().filter(|command| !command.is_empty()) else {
         return invalid("an empty command");
     };
-    let path = spec
-        .env
-        .iter()
-        .rev()
-        .find(|(name, _)| name == "PATH")
-        .map_or(DEFAULT_PATH, |(_, value)| value);
+    let path = spec.env.iter().rev().find(|(name, _)| name == "PATH").map_or(DEFAULT_PATH, |(_, value)| value);
     let candidates: Vec<String> = if command.contains('/') {
         vec![command.clone()]
     } else {
-        path.split(':')
-            .map(|directory| format!("{directory}/{command}"))
-            .collect()
+        path.split(':').map(|directory| format!("{directory}/{command}")).collect()
     };
     let mut refused = None;
     for candidate in candidates {

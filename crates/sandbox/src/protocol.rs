@@ -69,11 +69,7 @@ impl SpawnRequest {
 
 /// The byte contents of a sandbox's description, in a fixed order.
 fn blobs(spec: &mut SandboxSpec) -> impl Iterator<Item = &mut Vec<u8>> {
-    spec.files
-        .iter_mut()
-        .map(|file| &mut file.contents)
-        .chain(&mut spec.resolv_conf)
-        .chain(&mut spec.hosts)
+    spec.files.iter_mut().map(|file| &mut file.contents).chain(&mut spec.resolv_conf).chain(&mut spec.hosts)
 }
 
 /// Launcher to engine; on success with the pidfd of pid 1.

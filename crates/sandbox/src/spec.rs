@@ -135,10 +135,7 @@ pub struct InjectedFile {
 impl std::fmt::Debug for InjectedFile {
     /// Leaves the contents out: they may be a secret.
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter
-            .debug_struct("InjectedFile")
-            .field("name", &self.name)
-            .finish_non_exhaustive()
+        formatter.debug_struct("InjectedFile").field("name", &self.name).finish_non_exhaustive()
     }
 }
 

@@ -37,13 +37,7 @@ pub(crate) fn split(flags: c_int) -> Result<Side, Errno> {
     arguments.exit_signal = u64::from(libc::SIGCHLD.cast_unsigned());
     // SAFETY: without CLONE_VM the child gets a copy of the address space, as after fork, and continues on the copied
     // stack; all processes that come here are single-threaded, so no lock can be left held in the child.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_clone3,
-            ptr::from_ref(&arguments),
-            size_of::<libc::clone_args>(),
-        )
-    };
+    let result = unsafe { libc::syscall(libc::SYS_clone3, ptr::from_ref(&arguments), size_of::<libc::clone_args>()) };
     match check(result)? {
         0 => Ok(Side::Child),
         pid => Ok(Side::Parent {
@@ -68,11 +62,7 @@ pub(crate) fn exit_now(code: c_int) -> ! {
 
 /// Pointers to `strings` with the closing null, as `execve` wants them.
 fn pointers(strings: &[CString]) -> Vec<*const c_char> {
-    strings
-        .iter()
-        .map(|string| string.as_ptr())
-        .chain([ptr::null()])
-        .collect()
+    strings.iter().map(|string| string.as_ptr()).chain([ptr::null()]).collect()
 }
 
 /// Replaces the program by the one at `path`; returns only on failure.
@@ -124,10 +114,7 @@ pub(crate) mod attribute {
 
 /// Sets attributes of the mount at `mount`, and of those below it if `recursive`.
 pub(crate) fn set_mount_attributes(mount: impl AsFd, set: u64, recursive: bool) -> Result<(), Errno> {
-    let attributes = MountAttributes {
-        set,
-        ..MountAttributes::default()
-    };
+    let attributes = MountAttributes { set, ..MountAttributes::default() };
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: the path is a live empty string, the structure has the size that is given.
     check(unsafe {
@@ -151,14 +138,7 @@ pub(crate) fn install_filter(program: &[seccompiler::sock_filter]) -> Result<(),
     };
     // SAFETY: the header points to `len` instructions, which the kernel only reads; seccompiler's instruction has the
     // kernel's layout.
-    check(unsafe {
-        libc::syscall(
-            libc::SYS_seccomp,
-            libc::SECCOMP_SET_MODE_FILTER,
-            0,
-            ptr::from_ref(&header),
-        )
-    })?;
+    check(unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, ptr::from_ref(&header)) })?;
     Ok(())
 }
 
@@ -166,14 +146,7 @@ pub(crate) fn install_filter(program: &[seccompiler::sock_filter]) -> Result<(),
 pub(crate) fn landlock_version() -> Result<i64, Errno> {
     const CREATE_RULESET_VERSION: c_ulong = 1;
     // SAFETY: with this flag the kernel takes no structure.
-    check(unsafe {
-        libc::syscall(
-            libc::SYS_landlock_create_ruleset,
-            ptr::null::<c_void>(),
-            0,
-            CREATE_RULESET_VERSION,
-        )
-    })
+    check(unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, ptr::null::<c_void>(), 0, CREATE_RULESET_VERSION) })
 }
 
 /// The kernel's `struct landlock_ruleset_attr`, up to the version that knows scopes.
@@ -187,19 +160,10 @@ struct RulesetAttributes {
 /// Keeps the calling process from connecting to abstract unix sockets of processes outside.
 pub(crate) fn landlock_scope_abstract_sockets() -> Result<(), Errno> {
     const SCOPE_ABSTRACT_UNIX_SOCKET: u64 = 1;
-    let attributes = RulesetAttributes {
-        handled_files: 0,
-        handled_network: 0,
-        scoped: SCOPE_ABSTRACT_UNIX_SOCKET,
-    };
+    let attributes = RulesetAttributes { handled_files: 0, handled_network: 0, scoped: SCOPE_ABSTRACT_UNIX_SOCKET };
     // SAFETY: the structure has the size that is given.
     let ruleset = check(unsafe {
-        libc::syscall(
-            libc::SYS_landlock_create_ruleset,
-            ptr::from_ref(&attributes),
-            size_of::<RulesetAttributes>(),
-            0,
-        )
+        libc::syscall(libc::SYS_landlock_create_ruleset, ptr::from_ref(&attributes), size_of::<RulesetAttributes>(), 0)
     })?;
     // SAFETY: the kernel has just made this descriptor for us.
     let ruleset = unsafe { OwnedFd::from_raw_fd(RawFd::try_from(ruleset).map_err(|_| Errno::BADF)?) };
@@ -230,12 +194,7 @@ pub(crate) fn set_disposition(signal: c_int, disposition: Disposition) {
         Disposition::Default => libc::SIG_DFL,
         Disposition::Ignore => libc::SIG_IGN,
     };
-    let action = Action {
-        handler,
-        flags: 0,
-        restorer: 0,
-        mask: 0,
-    };
+    let action = Action { handler, flags: 0, restorer: 0, mask: 0 };
     // Not by the C library, which keeps two signals to itself; a parent may have ignored those as well.
     // SAFETY: both handlers are the kernel's own and need no restorer; the set of signals has the size that is given. It
     // fails only for signals that cannot be changed, which is fine.
@@ -315,9 +274,7 @@ pub(crate) fn raise_loopback() -> Result<(), Errno> {
     }
     request.ifr_ifru.ifru_flags = libc::c_short::try_from(libc::IFF_UP).unwrap_or(1);
     // SAFETY: the request is a filled `ifreq`, which this call reads.
-    check(libc::c_long::from(unsafe {
-        libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, ptr::from_ref(&request))
-    }))?;
+    check(libc::c_long::from(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, ptr::from_ref(&request)) }))?;
     Ok(())
 }
 
@@ -338,9 +295,7 @@ pub(crate) fn place_descriptor(fd: BorrowedFd<'_>, number: c_int) -> Result<(), 
 /// Takes over a descriptor that this process inherited under `number`.
 pub(crate) fn inherited(number: RawFd) -> Result<OwnedFd, Errno> {
     // SAFETY: takes integers only; the answer says whether the descriptor is open.
-    check(libc::c_long::from(unsafe {
-        libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC)
-    }))?;
+    check(libc::c_long::from(unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) }))?;
     // SAFETY: it is open, and the program that executed this one has handed it over by its number.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
@@ -352,21 +307,11 @@ pub(crate) fn user_name(uid: u32) -> Option<String> {
     let mut found = ptr::null_mut();
     // SAFETY: the buffer has the length that is given; on success the entry is filled and points into it.
     unsafe {
-        let result = libc::getpwuid_r(
-            uid,
-            entry.as_mut_ptr(),
-            buffer.as_mut_ptr(),
-            buffer.len(),
-            &raw mut found,
-        );
+        let result = libc::getpwuid_r(uid, entry.as_mut_ptr(), buffer.as_mut_ptr(), buffer.len(), &raw mut found);
         if result != 0 || found.is_null() {
             return None;
         }
-        Some(
-            CStr::from_ptr(entry.assume_init().pw_name)
-                .to_string_lossy()
-                .into_owned(),
-        )
+        Some(CStr::from_ptr(entry.assume_init().pw_name).to_string_lossy().into_owned())
     }
 }
 

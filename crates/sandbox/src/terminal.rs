@@ -30,12 +30,7 @@ pub(crate) fn open(size: TerminalSize, (user, _): (u32, u32)) -> Result<Terminal
     unlockpt(&master).during(what, MULTIPLEXER)?;
     let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
     let slave = ioctl_tiocgptpeer(&master, flags).during(what, MULTIPLEXER)?;
-    let window = Winsize {
-        ws_row: size.rows,
-        ws_col: size.columns,
-        ws_xpixel: 0,
-        ws_ypixel: 0,
-    };
+    let window = Winsize { ws_row: size.rows, ws_col: size.columns, ws_xpixel: 0, ws_ypixel: 0 };
     tcsetwinsize(&master, window).during(what, MULTIPLEXER)?;
     fchown(&slave, Some(Uid::from_raw(user)), None).during(what, MULTIPLEXER)?;
     bind_console(&slave)?;

@@ -31,12 +31,7 @@ const PROC: &str = "/proc";
 pub(crate) const DEVICES: [&str; 6] = ["full", "null", "random", "tty", "urandom", "zero"];
 
 /// Parts of `/sys` that show or change what is the host's business.
-const MASKED_SYS: [&str; 4] = [
-    "sys/firmware",
-    "sys/fs/cgroup",
-    "sys/devices/virtual/powercap",
-    "sys/kernel/security",
-];
+const MASKED_SYS: [&str; 4] = ["sys/firmware", "sys/fs/cgroup", "sys/devices/virtual/powercap", "sys/kernel/security"];
 
 /// Builds the root, moves into it and lets go of the host's.
 pub(crate) fn enter(content: &OwnedFd) -> Result<(), Failure> {
@@ -109,11 +104,7 @@ pub(crate) fn attach(mount: &OwnedFd, path: &str) -> Result<(), Failure> {
 
 /// A new tmpfs, not yet mounted anywhere.
 pub(crate) fn memory_filesystem(options: &[(&str, &str)]) -> Result<OwnedFd, Failure> {
-    new_filesystem(
-        "tmpfs",
-        options,
-        MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV,
-    )
+    new_filesystem("tmpfs", options, MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV)
 }
 
 /// A new filesystem, not yet mounted anywhere.

@@ -43,9 +43,7 @@ fn main() -> Outcome<()> {
     for what in ["new", "known"] {
         let work = timed("new work", || Ok(store.new_work()?))?;
         fill(&store.layout().content().join(work.upper()).join(what), count)?;
-        timed(&format!("commit {count} files, all {what}"), || {
-            Ok(store.commit(&work, CommitRules::default())?)
-        })?;
+        timed(&format!("commit {count} files, all {what}"), || Ok(store.commit(&work, CommitRules::default())?))?;
     }
     timed("remove the store", || Ok(store.remove()?))
 }
@@ -64,10 +62,7 @@ fn fill(directory: &Path, count: usize) -> Outcome<()> {
         if index < 100 {
             fs_err::create_dir_all(&below)?;
         }
-        fs_err::write(
-            below.join(format!("{index}.py")),
-            format!("# module {index}\n").repeat(40),
-        )?;
+        fs_err::write(below.join(format!("{index}.py")), format!("# module {index}\n").repeat(40))?;
     }
     Ok(())
 }

@@ -106,11 +106,7 @@ pub enum StoreError {
 impl StoreError {
     /// An adapter for `map_err` that adds what was done to which file.
     pub(crate) fn file<E: Into<std::io::Error>>(what: &'static str, path: &Path) -> impl FnOnce(E) -> Self {
-        move |source| Self::File {
-            what,
-            path: path.to_owned(),
-            source: source.into(),
-        }
+        move |source| Self::File { what, path: path.to_owned(), source: source.into() }
     }
 }
 
@@ -119,10 +115,13 @@ impl StoreError {
 #[must_use]
 pub fn disk_hint(message: &str) -> Option<&'static str> {
     const FULL: [&str; 4] = ["No space left on device", "Disk quota exceeded", "disk is full", "File too large"];
-    const UNWRITABLE: [&str; 4] = ["Read-only file system", "Permission denied", "readonly database", "Not a directory"];
+    const UNWRITABLE: [&str; 4] =
+        ["Read-only file system", "Permission denied", "readonly database", "Not a directory"];
     let contains = |words: &[&str]| words.iter().any(|word| message.contains(word));
     if contains(&FULL) {
-        return Some("the disk of the store is full: free some space, or set MODAL_STORE to a directory on a larger disk");
+        return Some(
+            "the disk of the store is full: free some space, or set MODAL_STORE to a directory on a larger disk",
+        );
     }
     contains(&UNWRITABLE).then_some("set MODAL_STORE to a directory that you can write to")
 }
@@ -144,10 +143,7 @@ impl JobError {
     /// An error of the given kind.
     #[must_use]
     pub fn new(kind: impl Into<String>, message: impl Into<String>) -> Self {
-        Self {
-            kind: kind.into(),
-            message: message.into(),
-        }
+        Self { kind: kind.into(), message: message.into() }
     }
 
     /// An adapter for `map_err` in the worker that adds what was done to which file.

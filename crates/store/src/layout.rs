@@ -29,9 +29,7 @@ impl Layout {
     /// # Errors
     /// When the directory belongs to somebody else, is open to others, has a newer format or cannot be made.
     pub fn prepare(root: &Path) -> Result<Self, StoreError> {
-        let layout = Self {
-            root: make_private(root)?,
-        };
+        let layout = Self { root: make_private(root)? };
         layout.check_format()?;
         for directory in ["content", "locks", "logs", "downloads", "contexts"] {
             make_directory(&layout.root.join(directory))?;
@@ -105,16 +103,10 @@ impl Layout {
         let path = self.root.join("format.json");
         match fs_err::read(&path) {
             Ok(bytes) => {
-                let format: Format = serde_json::from_slice(&bytes).map_err(|error| StoreError::Damaged {
-                    path: path.clone(),
-                    reason: error.to_string(),
-                })?;
+                let format: Format = serde_json::from_slice(&bytes)
+                    .map_err(|error| StoreError::Damaged { path: path.clone(), reason: error.to_string() })?;
                 if format.format > FORMAT_VERSION {
-                    return Err(StoreError::NewerFormat {
-                        path,
-                        found: format.format,
-                        known: FORMAT_VERSION,
-                    });
+                    return Err(StoreError::NewerFormat { path, found: format.format, known: FORMAT_VERSION });
                 }
                 Ok(())
             }
@@ -142,10 +134,7 @@ fn make_private(root: &Path) -> Result<PathBuf, StoreError> {
     let metadata = fs_err::metadata(&root)?;
     let me = rustix::process::geteuid().as_raw();
     if metadata.uid() != me {
-        return Err(StoreError::Owner {
-            path: root,
-            owner: metadata.uid(),
-        });
+        return Err(StoreError::Owner { path: root, owner: metadata.uid() });
     }
     let mode = metadata.permissions().mode() & 0o777;
     if mode & 0o077 != 0 {

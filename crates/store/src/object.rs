@@ -25,10 +25,7 @@ impl ObjectMeta {
     /// A file of container root without extended attributes.
     #[must_use]
     pub fn root_owned(mode: u32) -> Self {
-        Self {
-            mode,
-            ..Self::default()
-        }
+        Self { mode, ..Self::default() }
     }
 
     /// The part of an object's name that stands for this.
@@ -58,10 +55,7 @@ impl ObjectName {
     /// The name of these bytes with this owner, mode and attributes.
     #[must_use]
     pub fn new(content: Digest, meta: &ObjectMeta) -> Self {
-        Self {
-            content,
-            meta: meta.digest(),
-        }
+        Self { content, meta: meta.digest() }
     }
 
     /// Digest of the bytes.
@@ -97,8 +91,6 @@ mod pairs {
     }
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Attributes, D::Error> {
-        Ok(Vec::<(Vec<u8>, Vec<u8>)>::deserialize(deserializer)?
-            .into_iter()
-            .collect())
+        Ok(Vec::<(Vec<u8>, Vec<u8>)>::deserialize(deserializer)?.into_iter().collect())
     }
 }

@@ -54,34 +54,15 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let cancel = CancelToken::new();
     let contents = fs_err::read_to_string(requirements)?;
-    let file = RequirementsFile {
-        name: requirements.clone(),
-        contents,
-    };
-    let request = Request {
-        requirements: vec![file],
-        installer: Installer::Uv,
-        ..Request::default()
-    };
-    let sites = [
-        target.site_packages.clone(),
-        "/usr/lib/python3/dist-packages".to_owned(),
-    ];
+    let file = RequirementsFile { name: requirements.clone(), contents };
+    let request = Request { requirements: vec![file], installer: Installer::Uv, ..Request::default() };
+    let sites = [target.site_packages.clone(), "/usr/lib/python3/dist-packages".to_owned()];
     let installed = lamina_wheels::installed(&store, base, &sites)?;
     say(&format!("the image has {} distributions", installed.len()))?;
     let cache = store.layout().root().join("uv-cache");
-    let resolver = Resolver {
-        uv: Path::new(uv),
-        cache: &cache,
-        refresh: false,
-        cancel: &cancel,
-    };
+    let resolver = Resolver { uv: Path::new(uv), cache: &cache, refresh: false, cancel: &cancel };
     let resolution = lamina_wheels::resolve(&request, &target, &installed, &resolver)?;
-    say(&format!(
-        "resolved {} wheels, {} kept",
-        resolution.wheels.len(),
-        resolution.kept.len()
-    ))?;
+    say(&format!("resolved {} wheels, {} kept", resolution.wheels.len(), resolution.kept.len()))?;
 
     let work = store.new_work()?;
     let installation = Installation {
@@ -97,10 +78,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let report = lamina_wheels::install(&resolution, &target, &installation)?;
     let (files, downloaded) = (report.files, report.downloaded);
-    say(&format!(
-        "installed {files} files, {downloaded} wheels downloaded ({} bytes)",
-        report.downloaded_bytes
-    ))?;
+    say(&format!("installed {files} files, {downloaded} wheels downloaded ({} bytes)", report.downloaded_bytes))?;
     for warning in &report.warnings {
         say(warning)?;
     }

@@ -79,11 +79,7 @@ impl Archive {
     /// Opens and checks a wheel; the error is a sentence that names the offending entry.
     pub(crate) fn open(file: File) -> Result<Self, String> {
         let length = file.metadata().map_err(|error| error.to_string())?.len();
-        let source = Positioned {
-            file: Arc::new(file),
-            position: 0,
-            length,
-        };
+        let source = Positioned { file: Arc::new(file), position: 0, length };
         let mut zip =
             ZipArchive::new(source.clone()).map_err(|error| format!("it is not a readable zip archive: {error}"))?;
         if zip.offset() != 0 {
@@ -93,9 +89,7 @@ impl Archive {
             return Err(format!("it has {} entries, more than {ENTRY_LIMIT}", zip.len()));
         }
         check_duplicates(&source, zip.central_directory_start(), zip.len())?;
-        let limit = length
-            .saturating_mul(EXPANSION_LIMIT)
-            .saturating_add(SMALL_WHEEL_ALLOWANCE);
+        let limit = length.saturating_mul(EXPANSION_LIMIT).saturating_add(SMALL_WHEEL_ALLOWANCE);
         let mut entries = Vec::with_capacity(zip.len());
         let mut extents = Vec::with_capacity(zip.len());
         let mut total = 0_u64;
@@ -113,10 +107,7 @@ impl Archive {
         }
         check_overlaps(extents, zip.central_directory_start())?;
         check_nesting(&entries)?;
-        Ok(Self {
-            zip,
-            entries: Arc::new(entries),
-        })
+        Ok(Self { zip, entries: Arc::new(entries) })
     }
 
     /// The files, in the archive's order.
@@ -133,9 +124,7 @@ impl Archive {
     pub(crate) fn read(&mut self, entry: &Entry) -> Result<Vec<u8>, String> {
         let fail = |error: &dyn std::fmt::Display| format!("`{}` cannot be unpacked: {error}", entry.path);
         let mut bytes = Vec::with_capacity(usize::try_from(entry.size).map_err(|error| fail(&error))?);
-        self.reader(entry)?
-            .read_to_end(&mut bytes)
-            .map_err(|error| fail(&error))?;
+        self.reader(entry)?.read_to_end(&mut bytes).map_err(|error| fail(&error))?;
         if bytes.len() as u64 != entry.size {
             return Err(fail(&format_args!("it is not {} bytes long, as announced", entry.size)));
         }
@@ -165,9 +154,7 @@ struct Header {
 
 impl Header {
     fn read(zip: &mut ZipArchive<Positioned>, index: usize) -> Result<Self, String> {
-        let file = zip
-            .by_index_raw(index)
-            .map_err(|error| format!("entry {index} cannot be read: {error}"))?;
+        let file = zip.by_index_raw(index).map_err(|error| format!("entry {index} cannot be read: {error}"))?;
         let path = String::from_utf8(file.name_raw().to_vec())
             .map_err(|_| format!("the entry name `{}` is not UTF-8", file.name().escape_debug()))?;
         if file.encrypted() {
@@ -196,10 +183,7 @@ impl Header {
     fn check_local(&self, source: &Positioned) -> Result<(), String> {
         let differs = || format!("`{}` is described differently in two places of the archive", self.path);
         let mut header = vec![0; LOCAL_LENGTH + self.path.len()];
-        source
-            .file
-            .read_exact_at(&mut header, self.start)
-            .map_err(|_| differs())?;
+        source.file.read_exact_at(&mut header, self.start).map_err(|_| differs())?;
         if long(&header, 0) != LOCAL_SIGNATURE || usize::from(short(&header, 26)) != self.path.len() {
             return Err(differs());
         }
@@ -226,12 +210,7 @@ impl Header {
             0 | DIRECTORY if self.directory => return Ok(None),
             _ => return Err(format!("`{path}` is neither a regular file nor a directory")),
         }
-        Ok(Some(Entry {
-            index,
-            path: path.to_owned(),
-            size: self.size,
-            executable: self.mode & 0o111 != 0,
-        }))
+        Ok(Some(Entry { index, path: path.to_owned(), size: self.size, executable: self.mode & 0o111 != 0 }))
     }
 }
 
@@ -239,10 +218,7 @@ impl Header {
 pub(crate) fn check_path(path: &str) -> Result<(), String> {
     let unsafe_part = |part: &str| matches!(part, "" | "." | "..") || part.len() > NAME_LIMIT;
     if path.len() > PATH_LIMIT || path.contains('\0') || path.split('/').any(unsafe_part) {
-        return Err(format!(
-            "the path `{}` is not a plain relative path",
-            path.escape_debug()
-        ));
+        return Err(format!("the path `{}` is not a plain relative path", path.escape_debug()));
     }
     Ok(())
 }
@@ -258,9 +234,7 @@ fn check_duplicates(source: &Positioned, start: u64, count: usize) -> Result<(),
     while rest.len() >= CENTRAL_LENGTH && long(rest, 0) == CENTRAL_SIGNATURE {
         let name_length = usize::from(short(rest, 28));
         let record = CENTRAL_LENGTH + name_length + usize::from(short(rest, 30)) + usize::from(short(rest, 32));
-        let name = rest
-            .get(CENTRAL_LENGTH..CENTRAL_LENGTH + name_length)
-            .ok_or_else(broken)?;
+        let name = rest.get(CENTRAL_LENGTH..CENTRAL_LENGTH + name_length).ok_or_else(broken)?;
         if !seen.insert(name) {
             return Err(format!("`{}` is in it twice", String::from_utf8_lossy(name)));
         }
@@ -298,9 +272,7 @@ fn check_nesting(entries: &[Entry]) -> Result<(), String> {
 }
 
 fn short(bytes: &[u8], at: usize) -> u16 {
-    bytes
-        .get(at..at + 2)
-        .map_or(0, |bytes| u16::from_le_bytes([bytes[0], bytes[1]]))
+    bytes.get(at..at + 2).map_or(0, |bytes| u16::from_le_bytes([bytes[0], bytes[1]]))
 }
 
 fn long(bytes: &[u8], at: usize) -> u32 {

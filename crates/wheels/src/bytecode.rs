@@ -42,24 +42,15 @@ impl Job for CompileWheel {
         };
         let manifest: Manifest = manifest::load(context, &manifest::file_name(&self.sha256, None))
             .ok_or_else(|| JobError::new(MISSING, format!("`{}` is not unpacked", self.name)))?;
-        let modules: Vec<&ManifestFile> = manifest
-            .files
-            .iter()
-            .filter(|file| manifest.is_module(&file.path) && file.size <= SOURCE_LIMIT)
-            .collect();
+        let modules: Vec<&ManifestFile> =
+            manifest.files.iter().filter(|file| manifest.is_module(&file.path) && file.size <= SOURCE_LIMIT).collect();
         let bytecode = std::thread::scope(|scope| {
             let sender = scope.spawn(|| self.send(context, &manifest, &modules, requests));
             let received = receive(context, &modules, answers);
-            let sent = sender
-                .join()
-                .unwrap_or_else(|_| Err(JobError::new(LOST, "sending sources failed")));
+            let sent = sender.join().unwrap_or_else(|_| Err(JobError::new(LOST, "sending sources failed")));
             received.and_then(|bytecode| sent.map(|()| bytecode))
         })?;
-        manifest::save(
-            context,
-            &manifest::file_name(&self.sha256, Some(&self.bytecode_key)),
-            &bytecode,
-        )
+        manifest::save(context, &manifest::file_name(&self.sha256, Some(&self.bytecode_key)), &bytecode)
     }
 }
 
@@ -114,18 +105,12 @@ fn receive(context: &WorkerContext, modules: &[&ManifestFile], answers: File) ->
         answers.read_exact(&mut length).map_err(lost)?;
         let length = u32::from_le_bytes(length);
         if length > ANSWER_LIMIT {
-            return Err(JobError::new(
-                LOST,
-                format!("the interpreter announced {length} bytes for `{}`", file.path),
-            ));
+            return Err(JobError::new(LOST, format!("the interpreter announced {length} bytes for `{}`", file.path)));
         }
         answer.resize(usize::try_from(length).unwrap_or(0), 0);
         answers.read_exact(&mut answer).map_err(lost)?;
         if !answer.is_empty() {
-            bytecode.files.insert(
-                file.path.clone(),
-                context.put_bytes(&answer, &ObjectMeta::root_owned(0o644))?,
-            );
+            bytecode.files.insert(file.path.clone(), context.put_bytes(&answer, &ObjectMeta::root_owned(0o644))?);
         }
     }
     Ok(bytecode)

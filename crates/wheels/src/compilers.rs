@@ -121,9 +121,7 @@ impl Compilers<'_> {
             bytecode_key: self.bytecode_key.to_owned(),
             target: self.target.clone(),
         };
-        let compiled: Result<(), JobError> = self
-            .store
-            .job(&job, &[running.requests.as_fd(), running.answers.as_fd()]);
+        let compiled: Result<(), JobError> = self.store.job(&job, &[running.requests.as_fd(), running.answers.as_fd()]);
         Ok(compiled?)
     }
 
@@ -131,19 +129,11 @@ impl Compilers<'_> {
         let (stdin, requests) = pipe_with(PipeFlags::CLOEXEC).map_err(std::io::Error::from)?;
         let (answers, stdout) = pipe_with(PipeFlags::CLOEXEC).map_err(std::io::Error::from)?;
         let stderr = OwnedFd::from(fs_err::OpenOptions::new().write(true).open("/dev/null")?.into_parts().0);
-        let stdio = Stdio {
-            stdin,
-            stdout,
-            stderr,
-            socket: None,
-        };
-        let sandbox = self
-            .launcher
-            .spawn(&self.spec(), stdio)
-            .map_err(|error: SandboxError| WheelError::Compiler {
-                interpreter: self.target.interpreter.clone(),
-                reason: error.to_string(),
-            })?;
+        let stdio = Stdio { stdin, stdout, stderr, socket: None };
+        let sandbox = self.launcher.spawn(&self.spec(), stdio).map_err(|error: SandboxError| WheelError::Compiler {
+            interpreter: self.target.interpreter.clone(),
+            reason: error.to_string(),
+        })?;
         let sandbox = Arc::new(sandbox);
         let cancelled = Arc::clone(&sandbox);
         Ok(Interpreter {
@@ -176,14 +166,8 @@ impl Compilers<'_> {
             }],
             argv,
             // A fixed seed: the order of set literals must not differ from run to run.
-            env: vec![
-                ("PYTHONHASHSEED".to_owned(), "0".to_owned()),
-                ("LC_ALL".to_owned(), "C.UTF-8".to_owned()),
-            ],
-            limits: Limits {
-                pids: Some(16),
-                ..Limits::default()
-            },
+            env: vec![("PYTHONHASHSEED".to_owned(), "0".to_owned()), ("LC_ALL".to_owned(), "C.UTF-8".to_owned())],
+            limits: Limits { pids: Some(16), ..Limits::default() },
             network: Network::Isolated,
             ..SandboxSpec::default()
         }

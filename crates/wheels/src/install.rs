@@ -93,22 +93,11 @@ pub fn install(
 ) -> Result<Report, WheelError> {
     let mut wheels: Vec<&Wheel> = resolution.wheels.iter().collect();
     wheels.sort_by(|one, other| one.name.cmp(&other.name));
-    let run = Run {
-        wheels,
-        target,
-        installation,
-        bytecode_key: bytecode_key(target, installation.python_layers),
-    };
+    let run = Run { wheels, target, installation, bytecode_key: bytecode_key(target, installation.python_layers) };
     match run.install() {
         Err(WheelError::Job(error)) if error.kind == MISSING => {
             // Objects of an earlier unpacking are gone: unpack everything anew, once.
-            installation.store.job(
-                &PublishWheels {
-                    names: run.manifest_names(),
-                    forget: true,
-                },
-                &[],
-            )?;
+            installation.store.job(&PublishWheels { names: run.manifest_names(), forget: true }, &[])?;
             run.install()
         }
         outcome => outcome,
@@ -144,10 +133,7 @@ impl Run<'_> {
         self.installation.cancel.check()?;
         (self.installation.progress)("installing", 0, self.wheels.len() as u64);
         let linked = std::thread::scope(|scope| {
-            let publish = PublishWheels {
-                names: self.manifest_names(),
-                forget: false,
-            };
+            let publish = PublishWheels { names: self.manifest_names(), forget: false };
             let published = scope.spawn(move || store.job(&publish, &[]));
             let linked = store.job(&self.link_job(), &[]);
             let gone = |_| Err(JobError::new(JobError::STORE, "publishing wheels failed"));
@@ -158,11 +144,7 @@ impl Run<'_> {
             _ => error.into(),
         })?;
         let mut report = report.into_inner().unwrap_or_else(PoisonError::into_inner);
-        report.installed = self
-            .wheels
-            .iter()
-            .map(|wheel| format!("{}=={}", wheel.name, wheel.version))
-            .collect();
+        report.installed = self.wheels.iter().map(|wheel| format!("{}=={}", wheel.name, wheel.version)).collect();
         report.files = linked.files;
         report.bytes = linked.bytes;
         report.warnings.extend(linked.warnings);
@@ -190,15 +172,11 @@ impl Run<'_> {
             cancel: self.installation.cancel,
         };
         std::thread::scope(|scope| {
-            let working: Vec<_> = (0..lanes)
-                .map(|_| scope.spawn(|| compilers.work(&queue, &self.wheels)))
-                .collect();
+            let working: Vec<_> = (0..lanes).map(|_| scope.spawn(|| compilers.work(&queue, &self.wheels))).collect();
             let outcome = self.fetch_and_unpack(&missing, lanes, &queue, report);
             queue.close();
-            let warnings: BTreeSet<String> = working
-                .into_iter()
-                .flat_map(|lane| lane.join().unwrap_or_default())
-                .collect();
+            let warnings: BTreeSet<String> =
+                working.into_iter().flat_map(|lane| lane.join().unwrap_or_default()).collect();
             lock(report).warnings.extend(warnings);
             outcome
         })
@@ -236,10 +214,7 @@ impl Run<'_> {
             drop(arrived);
             fetched
         })?;
-        failure
-            .into_inner()
-            .unwrap_or_else(PoisonError::into_inner)
-            .map_or(Ok(()), Err)
+        failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
     }
 
     fn fetch(
@@ -256,11 +231,7 @@ impl Run<'_> {
                 // The receiving threads live as long as this sender.
                 Source::Path(path) => drop(arrived.send((*position, path.clone()))),
                 Source::Url(url) => {
-                    let download = Download {
-                        url: url.clone(),
-                        sha256: wheel.sha256.clone(),
-                        size: wheel.size,
-                    };
+                    let download = Download { url: url.clone(), sha256: wheel.sha256.clone(), size: wheel.size };
                     remote.push((*position, download));
                 }
             }
@@ -288,12 +259,9 @@ impl Run<'_> {
                 // Stopped because a wheel could not be unpacked: that failure is the one to report.
                 WheelError::Cancelled(_) if lock(failure).is_some() => Ok(()),
                 // The index lets `uv` or pip in, with credentials that only they find.
-                WheelError::Fetch(FetchError::Status {
-                    url,
-                    status: status @ (401 | 403),
-                }) => Err(WheelError::needs_sandbox(format!(
-                    "`{url}` answered with status {status}"
-                ))),
+                WheelError::Fetch(FetchError::Status { url, status: status @ (401 | 403) }) => {
+                    Err(WheelError::needs_sandbox(format!("`{url}` answered with status {status}")))
+                }
                 error => Err(error),
             })?;
         let mut report = lock(report);
@@ -310,22 +278,13 @@ impl Run<'_> {
         if matches!(wheel.source, Source::Path(_)) {
             check_local(wheel, &mut file)?;
         }
-        let job = UnpackWheel {
-            filename: wheel.filename.clone(),
-            sha256: wheel.sha256.clone(),
-        };
+        let job = UnpackWheel { filename: wheel.filename.clone(), sha256: wheel.sha256.clone() };
         let file = OwnedFd::from(file.into_parts().0);
         let unpacked =
-            self.installation
-                .store
-                .job(&job, &[file.as_fd()])
-                .map_err(|error| match error.kind.as_str() {
-                    INVALID => WheelError::Wheel {
-                        wheel: wheel.filename.clone(),
-                        detail: error.message,
-                    },
-                    _ => error.into(),
-                })?;
+            self.installation.store.job(&job, &[file.as_fd()]).map_err(|error| match error.kind.as_str() {
+                INVALID => WheelError::Wheel { wheel: wheel.filename.clone(), detail: error.message },
+                _ => error.into(),
+            })?;
         if matches!(wheel.source, Source::Url(_)) {
             // Another process may have removed it already; what stays is found and used by the next download.
             let _ = fs::remove_file(path);
@@ -357,12 +316,7 @@ impl Run<'_> {
         let key = Some(self.bytecode_key.as_str());
         self.wheels
             .iter()
-            .flat_map(|wheel| {
-                [
-                    manifest::file_name(&wheel.sha256, None),
-                    manifest::file_name(&wheel.sha256, key),
-                ]
-            })
+            .flat_map(|wheel| [manifest::file_name(&wheel.sha256, None), manifest::file_name(&wheel.sha256, key)])
             .collect()
     }
 }

@@ -30,10 +30,7 @@ impl Stand {
         let (engine, worker) = UnixStream::pair().unwrap();
         let content = layout.content();
         std::thread::spawn(move || lamina_store::worker_main(worker, &content, jobs(JobTable::new())));
-        Self {
-            store: Store::open(layout, engine).unwrap(),
-            directory,
-        }
+        Self { store: Store::open(layout, engine).unwrap(), directory }
     }
 
     fn content(&self, path: &str) -> PathBuf {
@@ -45,24 +42,10 @@ impl Stand {
         file.write_all(&wheel.zip).unwrap();
         file.rewind().unwrap();
         let sha256 = Digest::of(&wheel.zip).hex();
-        let job = UnpackWheel {
-            filename: format!("{}-1.0-py3-none-any.whl", wheel.name),
-            sha256: sha256.clone(),
-        };
+        let job = UnpackWheel { filename: format!("{}-1.0-py3-none-any.whl", wheel.name), sha256: sha256.clone() };
         self.store.job(&job, &[file.as_fd()])?;
-        self.store.job(
-            &PublishWheels {
-                names: vec![manifest::file_name(&sha256, None)],
-                forget: false,
-            },
-            &[],
-        )?;
-        Ok(LinkedWheel {
-            name: wheel.name.clone(),
-            sha256,
-            requested: true,
-            direct_url: None,
-        })
+        self.store.job(&PublishWheels { names: vec![manifest::file_name(&sha256, None)], forget: false }, &[])?;
+        Ok(LinkedWheel { name: wheel.name.clone(), sha256, requested: true, direct_url: None })
     }
 
     fn link(&self, work: &Work, wheels: Vec<LinkedWheel>) -> Result<crate::link::Linked, JobError> {
@@ -106,14 +89,9 @@ struct TestWheel {
 /// A wheel of these files, with correct metadata; `edit` may spoil its `RECORD`.
 fn wheel_with(name: &str, files: &[(&str, &str)], edit: impl Fn(String) -> String) -> TestWheel {
     let metadata = format!("{name}-1.0.dist-info");
-    let mut all: Vec<(String, String)> = files
-        .iter()
-        .map(|(path, contents)| ((*path).to_owned(), (*contents).to_owned()))
-        .collect();
-    all.push((
-        format!("{metadata}/METADATA"),
-        format!("Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n"),
-    ));
+    let mut all: Vec<(String, String)> =
+        files.iter().map(|(path, contents)| ((*path).to_owned(), (*contents).to_owned())).collect();
+    all.push((format!("{metadata}/METADATA"), format!("Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")));
     all.push((
         format!("{metadata}/WHEEL"),
         "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n".to_owned(),
@@ -129,10 +107,7 @@ fn wheel_with(name: &str, files: &[(&str, &str)], edit: impl Fn(String) -> Strin
         writer.start_file(path.as_str(), SimpleFileOptions::default()).unwrap();
         writer.write_all(contents.as_bytes()).unwrap();
     }
-    TestWheel {
-        name: name.to_owned(),
-        zip: writer.finish().unwrap().into_inner(),
-    }
+    TestWheel { name: name.to_owned(), zip: writer.finish().unwrap().into_inner() }
 }
 
 fn wheel(name: &str, files: &[(&str, &str)]) -> TestWheel {
@@ -151,10 +126,7 @@ fn a_wheel_is_installed_with_scripts_and_metadata() {
         "demo",
         &[
             ("demo/__init__.py", "def main(): pass\n"),
-            (
-                "demo-1.0.dist-info/entry_points.txt",
-                "[console_scripts]\ndemo = demo:main\n",
-            ),
+            ("demo-1.0.dist-info/entry_points.txt", "[console_scripts]\ndemo = demo:main\n"),
             ("demo-1.0.data/scripts/tool", "#!python\nprint()\n"),
             ("demo-1.0.data/data/share/demo/readme", "hello\n"),
         ],
@@ -165,14 +137,8 @@ fn a_wheel_is_installed_with_scripts_and_metadata() {
     assert_eq!(outcome.warnings, Vec::<String>::new());
     let files = stand.files(&work);
     assert_eq!(outcome.files, files.len() as u64);
-    assert_eq!(
-        files[&format!("{SITE}/demo/__init__.py")],
-        (0o644, b"def main(): pass\n".to_vec())
-    );
-    assert_eq!(
-        files["usr/local/bin/tool"],
-        (0o755, b"#!/usr/bin/python3\nprint()\n".to_vec())
-    );
+    assert_eq!(files[&format!("{SITE}/demo/__init__.py")], (0o644, b"def main(): pass\n".to_vec()));
+    assert_eq!(files["usr/local/bin/tool"], (0o755, b"#!/usr/bin/python3\nprint()\n".to_vec()));
     assert_eq!(files["usr/local/bin/demo"].0, 0o755);
     assert_eq!(files["usr/local/share/demo/readme"].1, b"hello\n");
     assert_eq!(files[&format!("{SITE}/demo-1.0.dist-info/REQUESTED")].1, b"");
@@ -190,30 +156,16 @@ fn a_wheel_is_installed_with_scripts_and_metadata() {
 #[test]
 fn of_two_wheels_with_the_same_path_the_last_wins() {
     let stand = Stand::new();
-    let one = wheel(
-        "alpha",
-        &[
-            ("shared/__init__.py", ""),
-            ("shared/same.py", "same = 1\n"),
-            ("shared/x.py", "x = 1\n"),
-        ],
-    );
-    let two = wheel(
-        "beta",
-        &[
-            ("shared/__init__.py", ""),
-            ("shared/same.py", "same = 1\n"),
-            ("shared/x.py", "x = 2\n"),
-        ],
-    );
+    let one =
+        wheel("alpha", &[("shared/__init__.py", ""), ("shared/same.py", "same = 1\n"), ("shared/x.py", "x = 1\n")]);
+    let two =
+        wheel("beta", &[("shared/__init__.py", ""), ("shared/same.py", "same = 1\n"), ("shared/x.py", "x = 2\n")]);
     let wheels = vec![stand.unpack(&one).unwrap(), stand.unpack(&two).unwrap()];
     let work = stand.store.new_work().unwrap();
     let outcome = stand.link(&work, wheels).unwrap();
     assert_eq!(
         outcome.warnings,
-        [format!(
-            "`alpha` and `beta` both install `/{SITE}/shared/x.py`; the files of `beta` stay"
-        )]
+        [format!("`alpha` and `beta` both install `/{SITE}/shared/x.py`; the files of `beta` stay")]
     );
     assert_eq!(stand.files(&work)[&format!("{SITE}/shared/x.py")].1, b"x = 2\n");
 }
@@ -257,22 +209,10 @@ fn what_the_store_has_lost_is_noticed() {
     fs::remove_dir_all(stand.content("objects")).unwrap();
     let work = stand.store.new_work().unwrap();
     assert_eq!(stand.link(&work, vec![linked]).unwrap_err().kind, MISSING);
-    let query = || QueryWheels {
-        wheels: vec![sha256.clone()],
-        bytecode_key: KEY.to_owned(),
-    };
+    let query = || QueryWheels { wheels: vec![sha256.clone()], bytecode_key: KEY.to_owned() };
     let unpacked = State::Unpacked { source_bytes: 9 };
     assert_eq!(stand.store.job(&query(), &[]).unwrap(), [unpacked]);
-    stand
-        .store
-        .job(
-            &PublishWheels {
-                names: vec![manifest::file_name(&sha256, None)],
-                forget: true,
-            },
-            &[],
-        )
-        .unwrap();
+    stand.store.job(&PublishWheels { names: vec![manifest::file_name(&sha256, None)], forget: true }, &[]).unwrap();
     assert_eq!(stand.store.job(&query(), &[]).unwrap(), [State::Missing]);
 }
 
@@ -281,11 +221,7 @@ fn modules_are_compiled_once_with_their_final_path() {
     let stand = Stand::new();
     let demo = wheel(
         "demo",
-        &[
-            ("demo/__init__.py", ""),
-            ("demo/good.py", "def where(): pass\n"),
-            ("demo/bad.py", "def (:\n"),
-        ],
+        &[("demo/__init__.py", ""), ("demo/good.py", "def where(): pass\n"), ("demo/bad.py", "def (:\n")],
     );
     let linked = stand.unpack(&demo).unwrap();
     let probe = "import sys; print(sys.implementation.cache_tag, '%d.%d' % sys.version_info[:2])";
@@ -299,10 +235,7 @@ fn modules_are_compiled_once_with_their_final_path() {
         .spawn()
         .unwrap();
     let (stdin, stdout) = (interpreter.stdin.take().unwrap(), interpreter.stdout.take().unwrap());
-    let target = Target {
-        python: python.to_owned(),
-        ..target()
-    };
+    let target = Target { python: python.to_owned(), ..target() };
     let job = CompileWheel {
         name: "demo".to_owned(),
         sha256: linked.sha256.clone(),
@@ -326,11 +259,7 @@ fn modules_are_compiled_once_with_their_final_path() {
     let files = stand.files(&work);
     let (mode, bytecode) = &files[&format!("{SITE}/demo/__pycache__/good.{tag}.pyc")];
     let path = format!("/{SITE}/demo/good.py");
-    assert_eq!(
-        (*mode, &bytecode[4..8]),
-        (0o644, &[1, 0, 0, 0][..]),
-        "not of the unchecked-hash kind"
-    );
+    assert_eq!((*mode, &bytecode[4..8]), (0o644, &[1, 0, 0, 0][..]), "not of the unchecked-hash kind");
     assert!(bytecode.windows(path.len()).any(|window| window == path.as_bytes()));
     assert_eq!(files.keys().filter(|path| path.contains("__pycache__")).count(), 2);
 }
@@ -347,9 +276,6 @@ fn installed_distributions_are_found_through_layers() {
     }
     let layers = ["views/top".to_owned(), "views/low".to_owned()];
     let found = crate::installed(&stand.store, &layers, &["/site".to_owned(), "/nowhere".to_owned()]).unwrap();
-    let found: Vec<_> = found
-        .iter()
-        .map(|one| format!("{}=={}", one.name, one.version))
-        .collect();
+    let found: Vec<_> = found.iter().map(|one| format!("{}=={}", one.name, one.version)).collect();
     assert_eq!(found, ["alpha==1.1", "beta==2.0"]);
 }

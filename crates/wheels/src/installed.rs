@@ -18,13 +18,7 @@ use crate::request::{Installed, normalize_name};
 /// # Errors
 /// When the layers cannot be read.
 pub fn installed(store: &Store, layers: &[String], sites: &[String]) -> Result<Vec<Installed>, WheelError> {
-    Ok(store.job(
-        &ListInstalled {
-            layers: layers.to_vec(),
-            sites: sites.to_vec(),
-        },
-        &[],
-    )?)
+    Ok(store.job(&ListInstalled { layers: layers.to_vec(), sites: sites.to_vec() }, &[])?)
 }
 
 #[derive(Serialize, Deserialize)]
@@ -56,11 +50,7 @@ impl Job for ListInstalled {
                     };
                     let fresh = seen.insert(file_name.clone());
                     if fresh && !is_whiteout(&entry.path(), &entry.metadata()?) {
-                        let distribution = Installed {
-                            name: name.clone(),
-                            version,
-                            site: site.clone(),
-                        };
+                        let distribution = Installed { name: name.clone(), version, site: site.clone() };
                         distributions.entry(name).or_insert(distribution);
                     }
                 }
@@ -72,9 +62,7 @@ impl Job for ListInstalled {
 
 /// Name and version from the name of a metadata directory.
 fn parse(file_name: &str) -> Option<(String, String)> {
-    let stem = file_name
-        .strip_suffix(".dist-info")
-        .or_else(|| file_name.strip_suffix(".egg-info"))?;
+    let stem = file_name.strip_suffix(".dist-info").or_else(|| file_name.strip_suffix(".egg-info"))?;
     let mut parts = stem.split('-');
     let (name, version) = (parts.next()?, parts.next()?);
     (!name.is_empty() && !version.is_empty()).then(|| (normalize_name(name), version.replace('_', "-")))
@@ -86,15 +74,9 @@ mod tests {
 
     #[test]
     fn metadata_directories_name_distributions() {
-        assert_eq!(
-            parse("typing_extensions-4.1.dist-info"),
-            Some(("typing-extensions".into(), "4.1".into()))
-        );
+        assert_eq!(parse("typing_extensions-4.1.dist-info"), Some(("typing-extensions".into(), "4.1".into())));
         assert_eq!(parse("PyYAML-6.0.egg-info"), Some(("pyyaml".into(), "6.0".into())));
-        assert_eq!(
-            parse("wheel-0.38.4-py3.11.egg-info"),
-            Some(("wheel".into(), "0.38.4".into()))
-        );
+        assert_eq!(parse("wheel-0.38.4-py3.11.egg-info"), Some(("wheel".into(), "0.38.4".into())));
         assert_eq!(parse("pip"), None);
     }
 }

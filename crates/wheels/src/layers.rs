@@ -33,10 +33,7 @@ pub(crate) enum Directory {
 impl Layers {
     /// The layers with these paths, relative to `content`.
     pub(crate) fn new(content: &Path, layers: &[String]) -> Self {
-        Self {
-            roots: layers.iter().map(|layer| content.join(layer)).collect(),
-            known: HashMap::new(),
-        }
+        Self { roots: layers.iter().map(|layer| content.join(layer)).collect(), known: HashMap::new() }
     }
 
     /// Finds the directory at an absolute path. Symbolic links are not followed: they count as something else.
@@ -83,11 +80,7 @@ fn merge(parents: &[PathBuf], name: &str) -> Result<Directory, JobError> {
             break;
         }
     }
-    Ok(if found.is_empty() {
-        Directory::Absent
-    } else {
-        Directory::Present(found)
-    })
+    Ok(if found.is_empty() { Directory::Absent } else { Directory::Present(found) })
 }
 
 /// Whether an entry says that the layers below have nothing of this name.
@@ -110,9 +103,7 @@ mod tests {
     fn upper_layers_hide_lower_ones() {
         let content = tempfile::tempdir().unwrap();
         let make = |path: &str| fs::create_dir_all(content.path().join(path)).unwrap();
-        ["low/usr/lib", "low/etc", "low/opt", "top/usr/lib", "top/etc"]
-            .into_iter()
-            .for_each(make);
+        ["low/usr/lib", "low/etc", "low/opt", "top/usr/lib", "top/etc"].into_iter().for_each(make);
         fs::os::unix::fs::symlink("/etc", content.path().join("top/opt")).unwrap();
         let etc = content.path().join("top/etc");
         rustix::fs::setxattr(&etc, OPAQUE, b"y", rustix::fs::XattrFlags::empty()).unwrap();

@@ -52,11 +52,8 @@ impl Job for LinkWheels {
     type Output = Linked;
 
     fn run(self, context: &WorkerContext, _fds: Vec<OwnedFd>) -> Result<Linked, JobError> {
-        let loaded: Vec<(Manifest, Bytecode)> = self
-            .wheels
-            .par_iter()
-            .map(|wheel| load(context, wheel, &self.bytecode_key))
-            .collect::<Result<_, _>>()?;
+        let loaded: Vec<(Manifest, Bytecode)> =
+            self.wheels.par_iter().map(|wheel| load(context, wheel, &self.bytecode_key)).collect::<Result<_, _>>()?;
         let placed: Vec<Vec<Placed>> = self
             .wheels
             .par_iter()
@@ -68,10 +65,8 @@ impl Job for LinkWheels {
         let bytecode = self.bytecode(&loaded, &files);
         files.extend(bytecode);
         let directories = make_directories(context, &self.work, &self.layers, &files)?;
-        let counts: Vec<(u64, u64)> = directories
-            .par_iter()
-            .map(|paths| fill(context, &self.work, paths, &files))
-            .collect::<Result<_, _>>()?;
+        let counts: Vec<(u64, u64)> =
+            directories.par_iter().map(|paths| fill(context, &self.work, paths, &files)).collect::<Result<_, _>>()?;
         for (count, bytes) in counts {
             linked.files += count;
             linked.bytes += bytes;
@@ -107,23 +102,13 @@ impl LinkWheels {
         }
         for ((loser, winner), (count, path)) in conflicts {
             let (loser, winner) = (&self.wheels[loser].name, &self.wheels[winner].name);
-            let others = if count > 1 {
-                format!(" and {} more files", count - 1)
-            } else {
-                String::new()
-            };
-            warnings.push(format!(
-                "`{loser}` and `{winner}` both install `{path}`{others}; the files of `{winner}` stay"
-            ));
+            let others = if count > 1 { format!(" and {} more files", count - 1) } else { String::new() };
+            warnings
+                .push(format!("`{loser}` and `{winner}` both install `{path}`{others}; the files of `{winner}` stay"));
         }
-        let nested = files
-            .keys()
-            .find(|path| ancestors(path).any(|parent| files.contains_key(parent)));
+        let nested = files.keys().find(|path| ancestors(path).any(|parent| files.contains_key(parent)));
         match nested {
-            Some(path) => Err(JobError::new(
-                NEEDS_SANDBOX,
-                format!("`{path}` lies below a file of another package"),
-            )),
+            Some(path) => Err(JobError::new(NEEDS_SANDBOX, format!("`{path}` lies below a file of another package"))),
             None => Ok(files),
         }
     }
@@ -175,10 +160,7 @@ fn make_directories<'a>(
 ) -> Result<Vec<Vec<&'a str>>, JobError> {
     let mut groups: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for path in files.keys() {
-        groups
-            .entry(path.rsplit_once('/').map_or("", |(parent, _)| parent))
-            .or_default()
-            .push(path);
+        groups.entry(path.rsplit_once('/').map_or("", |(parent, _)| parent)).or_default().push(path);
     }
     let directories: BTreeSet<&str> = files.keys().flat_map(|path| ancestors(path)).collect();
     let upper = context.upper(work);
@@ -209,10 +191,7 @@ fn imitate(path: &Path, like: &Path) -> Result<(), JobError> {
     if (metadata.uid(), metadata.gid()) != (0, 0) {
         fs::os::unix::fs::chown(path, Some(metadata.uid()), Some(metadata.gid()))?;
     }
-    Ok(fs::set_permissions(
-        path,
-        std::fs::Permissions::from_mode(metadata.mode() & 0o7777),
-    )?)
+    Ok(fs::set_permissions(path, std::fs::Permissions::from_mode(metadata.mode() & 0o7777))?)
 }
 
 /// Puts the files of one directory in place; answers how many and how large.
@@ -240,14 +219,8 @@ fn fill(context: &WorkerContext, work: &str, paths: &[&str], files: &Files<'_>) 
 
 fn link(context: &WorkerContext, digest: &Digest, mode: u32, work: &str, path: &str) -> Result<(), JobError> {
     let meta = ObjectMeta::root_owned(mode);
-    context
-        .link_object(digest, &meta, work, Path::new(path))
-        .map_err(|error| {
-            // Told apart only on failure: asking beforehand would cost as much as linking.
-            if context.has_object(digest, &meta) {
-                error
-            } else {
-                JobError::new(MISSING, error.message)
-            }
-        })
+    context.link_object(digest, &meta, work, Path::new(path)).map_err(|error| {
+        // Told apart only on failure: asking beforehand would cost as much as linking.
+        if context.has_object(digest, &meta) { error } else { JobError::new(MISSING, error.message) }
+    })
 }

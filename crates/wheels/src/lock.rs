@@ -82,19 +82,12 @@ struct File {
 
 /// Reads a lock; relative paths in it are relative to `directory`. The best wheel per package is chosen by `tags`.
 pub(crate) fn parse(text: &str, directory: &Path, tags: &Tags) -> Result<Vec<Wheel>, WheelError> {
-    let lock: Lock = toml::from_str(text).map_err(|error| WheelError::Lock {
-        detail: error.message().to_owned(),
-    })?;
+    let lock: Lock = toml::from_str(text).map_err(|error| WheelError::Lock { detail: error.message().to_owned() })?;
     if lock.lock_version.split('.').next() != Some("1") {
-        return Err(WheelError::Lock {
-            detail: format!("lock version `{}` is not known", lock.lock_version),
-        });
+        return Err(WheelError::Lock { detail: format!("lock version `{}` is not known", lock.lock_version) });
     }
-    let mut wheels = lock
-        .packages
-        .into_iter()
-        .map(|package| choose(package, directory, tags))
-        .collect::<Result<Vec<_>, _>>()?;
+    let mut wheels =
+        lock.packages.into_iter().map(|package| choose(package, directory, tags)).collect::<Result<Vec<_>, _>>()?;
     wheels.sort_by(|one, other| one.name.cmp(&other.name));
     Ok(wheels)
 }
@@ -118,15 +111,9 @@ fn choose(package: Package, directory: &Path, tags: &Tags) -> Result<Wheel, Whee
             .map(|(_, filename, file)| (filename, file)),
     }
     .ok_or_else(|| WheelError::needs_sandbox(format!("`{name}` has no wheel for this Python and platform")))?;
-    let sha256 = file
-        .hashes
-        .get("sha256")
-        .map(|hash| hash.to_ascii_lowercase())
-        .filter(|hash| is_sha256(hash));
+    let sha256 = file.hashes.get("sha256").map(|hash| hash.to_ascii_lowercase()).filter(|hash| is_sha256(hash));
     let Some(sha256) = sha256 else {
-        return Err(WheelError::needs_sandbox(format!(
-            "the index gives no SHA-256 digest for `{filename}`"
-        )));
+        return Err(WheelError::needs_sandbox(format!("the index gives no SHA-256 digest for `{filename}`")));
     };
     let source = match (file.url, file.path) {
         (Some(url), _) => match url.strip_prefix("file://") {
@@ -135,25 +122,14 @@ fn choose(package: Package, directory: &Path, tags: &Tags) -> Result<Wheel, Whee
         },
         (None, Some(path)) => Source::Path(directory.join(path)),
         (None, None) => {
-            return Err(WheelError::Lock {
-                detail: format!("`{filename}` has no address"),
-            });
+            return Err(WheelError::Lock { detail: format!("`{filename}` has no address") });
         }
     };
     let version = match package.version {
         Some(version) => version,
         None => filename.split('-').nth(1).unwrap_or_default().to_owned(),
     };
-    Ok(Wheel {
-        name,
-        version,
-        filename,
-        source,
-        sha256,
-        size: file.size,
-        requested: false,
-        direct,
-    })
+    Ok(Wheel { name, version, filename, source, sha256, size: file.size, requested: false, direct })
 }
 
 fn is_sha256(hash: &str) -> bool {
@@ -190,12 +166,7 @@ pub(crate) fn preferences<'a>(installed: impl Iterator<Item = (&'a str, &'a str)
     let mut text = String::from("lock-version = \"1.0\"\ncreated-by = \"lamina\"\n");
     for (name, version) in installed {
         // Writing into a string cannot fail.
-        let _ = write!(
-            text,
-            "\n[[packages]]\nname = {}\nversion = {}\n",
-            quoted(name),
-            quoted(version)
-        );
+        let _ = write!(text, "\n[[packages]]\nname = {}\nversion = {}\n", quoted(name), quoted(version));
     }
     text
 }
@@ -244,10 +215,7 @@ archive = { url = "https://files.invalid/direct-2-py3-none-any.whl", hashes = { 
         assert_eq!(wheels[0].source, Source::Path("/links/alpha-1-py3-none-any.whl".into()));
         assert_eq!((wheels[1].version.as_str(), wheels[1].direct), ("2", true));
         assert_eq!(wheels[2].name, "fast-http");
-        assert_eq!(
-            wheels[2].filename,
-            "fast_http-3.14.5+local-cp311-cp311-manylinux_2_17_x86_64.whl"
-        );
+        assert_eq!(wheels[2].filename, "fast_http-3.14.5+local-cp311-cp311-manylinux_2_17_x86_64.whl");
     }
 
     #[test]
@@ -260,10 +228,7 @@ archive = { url = "https://files.invalid/direct-2-py3-none-any.whl", hashes = { 
             "wheels = []",
         ] {
             let result = read(&format!("[[packages]]\nname = \"x\"\nversion = \"1\"\n{package}\n"));
-            assert!(
-                matches!(result, Err(WheelError::NeedsSandbox { .. })),
-                "{package}: {result:?}"
-            );
+            assert!(matches!(result, Err(WheelError::NeedsSandbox { .. })), "{package}: {result:?}");
         }
     }
 

@@ -57,11 +57,7 @@ pub(crate) struct Bytecode {
 impl Manifest {
     /// Bytes of Python source: the measure of the work of compiling.
     pub(crate) fn source_bytes(&self) -> u64 {
-        self.files
-            .iter()
-            .filter(|file| self.is_module(&file.path))
-            .map(|file| file.size)
-            .sum()
+        self.files.iter().filter(|file| self.is_module(&file.path)).map(|file| file.size).sum()
     }
 
     /// Whether a file is Python source below the site directory.
@@ -106,10 +102,7 @@ impl Place {
             Self::Scripts => target.scripts.clone(),
             Self::Headers => {
                 let (major, minor) = target.python_minor().unwrap_or_default();
-                format!(
-                    "{}/include/python{major}.{minor}/{distribution}",
-                    target.prefix.trim_end_matches('/')
-                )
+                format!("{}/include/python{major}.{minor}/{distribution}", target.prefix.trim_end_matches('/'))
             }
             Self::Data => target.prefix.clone(),
         }
@@ -193,29 +186,14 @@ mod tests {
 
     #[test]
     fn files_go_where_the_standard_says() {
-        let manifest = Manifest {
-            dist_info: "a_b-1.0.dist-info".into(),
-            files: Vec::new(),
-            entry_points: Vec::new(),
-        };
+        let manifest = Manifest { dist_info: "a_b-1.0.dist-info".into(), files: Vec::new(), entry_points: Vec::new() };
         let place = |path: &str| {
-            manifest
-                .place(path)
-                .map(|(place, rest)| format!("{}/{rest}", place.directory(&target(), "a-b")))
+            manifest.place(path).map(|(place, rest)| format!("{}/{rest}", place.directory(&target(), "a-b")))
         };
-        assert_eq!(
-            place("a_b/x.py").unwrap(),
-            "/usr/local/lib/python3.11/dist-packages/a_b/x.py"
-        );
-        assert_eq!(
-            place("a_b-1.0.data/platlib/x.so").unwrap(),
-            "/usr/local/lib/python3.11/dist-packages/x.so"
-        );
+        assert_eq!(place("a_b/x.py").unwrap(), "/usr/local/lib/python3.11/dist-packages/a_b/x.py");
+        assert_eq!(place("a_b-1.0.data/platlib/x.so").unwrap(), "/usr/local/lib/python3.11/dist-packages/x.so");
         assert_eq!(place("a_b-1.0.data/scripts/x").unwrap(), "/usr/local/bin/x");
-        assert_eq!(
-            place("a_b-1.0.data/headers/x.h").unwrap(),
-            "/usr/local/include/python3.11/a-b/x.h"
-        );
+        assert_eq!(place("a_b-1.0.data/headers/x.h").unwrap(), "/usr/local/include/python3.11/a-b/x.h");
         assert_eq!(place("a_b-1.0.data/data/etc/x").unwrap(), "/usr/local/etc/x");
         assert_eq!(place("a_b-1.0.data/other/x"), None);
         assert!(manifest.is_module("a_b-1.0.data/purelib/x.py") && !manifest.is_module("a_b-1.0.data/scripts/x.py"));

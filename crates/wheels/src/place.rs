@@ -28,11 +28,8 @@ pub(crate) enum Content {
 
 /// All files that installing `wheel` leaves on `target`, bytecode aside.
 pub(crate) fn place(wheel: &LinkedWheel, manifest: &Manifest, target: &Target, installer: Installer) -> Vec<Placed> {
-    let mut placing = Placing {
-        target,
-        files: Vec::with_capacity(manifest.files.len() + 8),
-        record: Record::default(),
-    };
+    let mut placing =
+        Placing { target, files: Vec::with_capacity(manifest.files.len() + 8), record: Record::default() };
     for file in &manifest.files {
         if let Some((place, rest)) = manifest.place(&file.path) {
             placing.add_file(format!("{}/{rest}", place.directory(target, &wheel.name)), file);
@@ -49,21 +46,11 @@ pub(crate) fn place(wheel: &LinkedWheel, manifest: &Manifest, target: &Target, i
         placing.add_text(format!("{metadata}/REQUESTED"), Vec::new(), 0o644);
     }
     if let Some(url) = &wheel.direct_url {
-        placing.add_text(
-            format!("{metadata}/direct_url.json"),
-            direct_url(url, &wheel.sha256),
-            0o644,
-        );
+        placing.add_text(format!("{metadata}/direct_url.json"), direct_url(url, &wheel.sha256), 0o644);
     }
     let record = placing.record.finish(format!("{}/RECORD", manifest.dist_info));
-    let content = Content::Text {
-        bytes: record.into_bytes(),
-        mode: 0o644,
-    };
-    placing.files.push(Placed {
-        path: format!("{metadata}/RECORD"),
-        content,
-    });
+    let content = Content::Text { bytes: record.into_bytes(), mode: 0o644 };
+    placing.files.push(Placed { path: format!("{metadata}/RECORD"), content });
     placing.files
 }
 
@@ -85,32 +72,16 @@ struct Placing<'a> {
 impl Placing<'_> {
     fn add_file(&mut self, path: String, file: &ManifestFile) {
         if let Some(script) = &file.script {
-            return self.add_text(
-                path,
-                scripts::with_interpreter(script, &self.target.interpreter),
-                file.mode,
-            );
+            return self.add_text(path, scripts::with_interpreter(script, &self.target.interpreter), file.mode);
         }
-        self.record
-            .add(relative(&path, &self.target.site_packages), &file.record, file.size);
-        let content = Content::Object {
-            digest: file.digest,
-            mode: file.mode,
-            size: file.size,
-        };
+        self.record.add(relative(&path, &self.target.site_packages), &file.record, file.size);
+        let content = Content::Object { digest: file.digest, mode: file.mode, size: file.size };
         self.files.push(Placed { path, content });
     }
 
     fn add_text(&mut self, path: String, bytes: Vec<u8>, mode: u32) {
-        self.record.add(
-            relative(&path, &self.target.site_packages),
-            &record::digest(&bytes),
-            bytes.len() as u64,
-        );
-        self.files.push(Placed {
-            path,
-            content: Content::Text { bytes, mode },
-        });
+        self.record.add(relative(&path, &self.target.site_packages), &record::digest(&bytes), bytes.len() as u64);
+        self.files.push(Placed { path, content: Content::Text { bytes, mode } });
     }
 }
 
@@ -119,11 +90,7 @@ fn relative(path: &str, directory: &str) -> String {
     if let Some(rest) = path.strip_prefix(directory).and_then(|rest| rest.strip_prefix('/')) {
         return rest.to_owned();
     }
-    let shared = path
-        .split('/')
-        .zip(directory.split('/'))
-        .take_while(|(one, other)| one == other)
-        .count();
+    let shared = path.split('/').zip(directory.split('/')).take_while(|(one, other)| one == other).count();
     let up = directory.split('/').skip(shared).map(|_| "..");
     up.chain(path.split('/').skip(shared)).collect::<Vec<_>>().join("/")
 }
@@ -154,11 +121,7 @@ mod tests {
                 file("demo-1.0.data/scripts/tool", Some("#!python\npass\n")),
                 file("demo-1.0.data/data/share/demo.txt", None),
             ],
-            entry_points: vec![EntryPoint {
-                name: "demo".into(),
-                module: "demo".into(),
-                function: "main".into(),
-            }],
+            entry_points: vec![EntryPoint { name: "demo".into(), module: "demo".into(), function: "main".into() }],
         };
         let wheel = LinkedWheel {
             name: "demo".to_owned(),
@@ -190,10 +153,7 @@ mod tests {
 
     #[test]
     fn paths_are_relative_to_the_site() {
-        assert_eq!(
-            relative("/usr/local/bin/x", "/usr/local/lib/python3.11/dist-packages"),
-            "../../../bin/x"
-        );
+        assert_eq!(relative("/usr/local/bin/x", "/usr/local/lib/python3.11/dist-packages"), "../../../bin/x");
         assert_eq!(relative("/a/b/c", "/a/b"), "c");
         assert_eq!(relative("/a/bc", "/a/b"), "../bc");
     }

@@ -20,11 +20,7 @@ fn base64(bytes: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for chunk in bytes.chunks(3) {
-        let bits = chunk
-            .iter()
-            .chain([&0, &0])
-            .take(3)
-            .fold(0_usize, |bits, byte| bits << 8 | usize::from(*byte));
+        let bits = chunk.iter().chain([&0, &0]).take(3).fold(0_usize, |bits, byte| bits << 8 | usize::from(*byte));
         for position in 0..=chunk.len() {
             text.push(char::from(ALPHABET[bits >> (18 - 6 * position) & 63]));
         }
@@ -38,17 +34,10 @@ pub(crate) fn parse(text: &str) -> Result<HashMap<String, String>, String> {
     for line in text.lines().filter(|line| !line.trim().is_empty()) {
         let fields = fields(line);
         let [path, digest, _size] = fields.as_slice() else {
-            return Err(format!(
-                "the RECORD line `{}` does not have three fields",
-                line.escape_debug()
-            ));
+            return Err(format!("the RECORD line `{}` does not have three fields", line.escape_debug()));
         };
         crate::archive::check_path(path).map_err(|error| format!("in RECORD, {error}"))?;
-        if !digest.is_empty()
-            && digests
-                .insert(path.clone(), digest.clone())
-                .is_some_and(|other| other != *digest)
-        {
+        if !digest.is_empty() && digests.insert(path.clone(), digest.clone()).is_some_and(|other| other != *digest) {
             return Err(format!("RECORD lists `{path}` twice with different digests"));
         }
     }
@@ -132,10 +121,7 @@ mod tests {
         "b,""c"".py",sha256=x,3
         "#);
         let inside = text.lines().skip(1).collect::<Vec<_>>().join("\r\n");
-        assert_eq!(
-            parse(&inside).unwrap(),
-            HashMap::from([("b,\"c\".py".to_owned(), "sha256=x".to_owned())])
-        );
+        assert_eq!(parse(&inside).unwrap(), HashMap::from([("b,\"c\".py".to_owned(), "sha256=x".to_owned())]));
     }
 
     #[test]

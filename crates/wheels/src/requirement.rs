@@ -21,10 +21,7 @@ pub(crate) fn needs_source(line: &str) -> Option<String> {
         Some((name, location)) if !name.contains('/') => location.trim(),
         _ => line,
     };
-    if ["git+", "hg+", "svn+", "bzr+"]
-        .iter()
-        .any(|scheme| location.starts_with(scheme))
-    {
+    if ["git+", "hg+", "svn+", "bzr+"].iter().any(|scheme| location.starts_with(scheme)) {
         return Some(format!("`{line}` is a version control address"));
     }
     if location.starts_with("file:") || (location.contains('/') && !location.contains("://")) || location == "." {
@@ -36,9 +33,8 @@ pub(crate) fn needs_source(line: &str) -> Option<String> {
 /// The normalised name that a requirement line begins with, if it begins with one.
 pub(crate) fn name(line: &str) -> Option<String> {
     let line = line.trim_start();
-    let length = line
-        .find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_')))
-        .unwrap_or(line.len());
+    let length =
+        line.find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_'))).unwrap_or(line.len());
     let starts_well = line.starts_with(|c: char| c.is_ascii_alphanumeric());
     (starts_well && !line[length..].starts_with(':'))
         .then(|| normalize_name(line[..length].trim_end_matches(['.', '-', '_'])))
@@ -107,9 +103,6 @@ mod tests {
 
     #[test]
     fn lines_are_joined() {
-        assert_eq!(
-            lines("# c\na==1 \\\n  --hash=sha256:00\n\nb # why\n"),
-            ["a==1 --hash=sha256:00", "b"]
-        );
+        assert_eq!(lines("# c\na==1 \\\n  --hash=sha256:00\n\nb # why\n"), ["a==1 --hash=sha256:00", "b"]);
     }
 }

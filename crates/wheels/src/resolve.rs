@@ -87,21 +87,10 @@ fn check_request(request: &Request) -> Result<(), WheelError> {
         return Err(WheelError::needs_sandbox(reason));
     }
     if let Some(links) = request.find_links.as_deref().filter(|links| !links.contains("://")) {
-        return Err(WheelError::needs_sandbox(format!(
-            "find_links `{links}` is a path of the image"
-        )));
+        return Err(WheelError::needs_sandbox(format!("find_links `{links}` is a path of the image")));
     }
-    let files = request
-        .requirements
-        .iter()
-        .flat_map(|file| requirement::lines(&file.contents));
-    match request
-        .packages
-        .iter()
-        .cloned()
-        .chain(files)
-        .find_map(|line| requirement::needs_source(&line))
-    {
+    let files = request.requirements.iter().flat_map(|file| requirement::lines(&file.contents));
+    match request.packages.iter().cloned().chain(files).find_map(|line| requirement::needs_source(&line)) {
         Some(reason) => Err(WheelError::needs_sandbox(reason)),
         None => Ok(()),
     }
@@ -115,11 +104,7 @@ fn write_sources(request: &Request, directory: &Path, command: &mut Command) -> 
         command.arg("packages.txt");
     }
     for (number, requirements) in request.requirements.iter().enumerate() {
-        let name = Path::new(&requirements.name)
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
+        let name = Path::new(&requirements.name).file_name().unwrap_or_default().to_string_lossy().into_owned();
         // A directory each, so that the resolver's messages show the name the user knows.
         let place = format!("requirements-{number}");
         fs::create_dir(directory.join(&place))?;
@@ -144,18 +129,9 @@ const REMEDIES: [(&[&str], &str); 6] = [
         &["was not found in the package registry", "was not found in the provided"],
         "check the spelling, or name the index that has the package with `index_url` or `extra_index_url`",
     ),
+    (&["Couldn't parse", "Failed to parse"], "write requirements as `name`, `name==1.2` or `name>=1,<2`"),
     (
-        &["Couldn't parse", "Failed to parse"],
-        "write requirements as `name`, `name==1.2` or `name>=1,<2`",
-    ),
-    (
-        &[
-            "Failed to fetch",
-            "error sending request",
-            "dns error",
-            "Request failed",
-            "timed out",
-        ],
+        &["Failed to fetch", "error sending request", "dns error", "Request failed", "timed out"],
         "check the network connection and, behind a proxy, HTTPS_PROXY and SSL_CERT_FILE",
     ),
     (
@@ -167,17 +143,9 @@ const REMEDIES: [(&[&str], &str); 6] = [
         ],
         "choose another `python_version` for the image, or another version of the package",
     ),
+    (&["matching platform tag"], "choose a version that has a wheel for Linux on this processor"),
     (
-        &["matching platform tag"],
-        "choose a version that has a wheel for Linux on this processor",
-    ),
-    (
-        &[
-            "there is no version of",
-            "are unsatisfiable",
-            "only the following versions",
-            "is available and you require",
-        ],
+        &["there is no version of", "are unsatisfiable", "only the following versions", "is available and you require"],
         "ask for versions that exist and agree with each other; pre-releases count only with `pre=True`",
     ),
 ];
@@ -189,25 +157,13 @@ fn explain(message: &str) -> WheelError {
     if has(&SOURCE_ONLY) {
         return WheelError::NeedsSandbox { reason: message };
     }
-    let remedy = REMEDIES
-        .iter()
-        .find(|(words, _)| has(words))
-        .map(|(_, remedy)| (*remedy).to_owned());
+    let remedy = REMEDIES.iter().find(|(words, _)| has(words)).map(|(_, remedy)| (*remedy).to_owned());
     WheelError::Resolution { message, remedy }
 }
 
 fn requested_names(request: &Request) -> HashSet<String> {
-    let files = request
-        .requirements
-        .iter()
-        .flat_map(|file| requirement::lines(&file.contents));
-    request
-        .packages
-        .iter()
-        .cloned()
-        .chain(files)
-        .filter_map(|line| requirement::name(&line))
-        .collect()
+    let files = request.requirements.iter().flat_map(|file| requirement::lines(&file.contents));
+    request.packages.iter().cloned().chain(files).filter_map(|line| requirement::name(&line)).collect()
 }
 
 /// Takes off what the image already has; a distribution to replace is for the real installer.

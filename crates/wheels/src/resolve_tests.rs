@@ -37,16 +37,9 @@ impl Stand {
         let directory = tempfile::tempdir().unwrap();
         fs::write(directory.path().join("lock"), LOCK).unwrap();
         let uv = directory.path().join("uv");
-        fs::write(
-            &uv,
-            format!("#!/bin/sh\nhere='{}'\n{script}\n", directory.path().display()),
-        )
-        .unwrap();
+        fs::write(&uv, format!("#!/bin/sh\nhere='{}'\n{script}\n", directory.path().display())).unwrap();
         fs::set_permissions(&uv, std::fs::Permissions::from_mode(0o755)).unwrap();
-        Self {
-            directory,
-            _alone: alone,
-        }
+        Self { directory, _alone: alone }
     }
 
     /// One that answers with the lock and keeps its arguments.
@@ -63,12 +56,7 @@ impl Stand {
     fn resolve(&self, request: &Request, installed: &[Installed]) -> Result<Resolution, WheelError> {
         let uv: PathBuf = self.directory.path().join("uv");
         let cache = self.directory.path().join("cache");
-        let resolver = Resolver {
-            uv: &uv,
-            cache: &cache,
-            refresh: false,
-            cancel: &CancelToken::new(),
-        };
+        let resolver = Resolver { uv: &uv, cache: &cache, refresh: false, cancel: &CancelToken::new() };
         resolve(request, &target(), installed, &resolver)
     }
 
@@ -78,18 +66,11 @@ impl Stand {
 }
 
 fn request(packages: &[&str]) -> Request {
-    Request {
-        packages: packages.iter().map(|&package| package.to_owned()).collect(),
-        ..Request::default()
-    }
+    Request { packages: packages.iter().map(|&package| package.to_owned()).collect(), ..Request::default() }
 }
 
 fn has(name: &str, version: &str, site: &str) -> Installed {
-    Installed {
-        name: name.to_owned(),
-        version: version.to_owned(),
-        site: site.to_owned(),
-    }
+    Installed { name: name.to_owned(), version: version.to_owned(), site: site.to_owned() }
 }
 
 #[test]
@@ -98,16 +79,10 @@ fn the_resolver_is_asked_about_the_image() {
     let mut request = request(&["demo>=1"]);
     request.index_url = Some("https://own.invalid/simple".to_owned());
     request.pre = true;
-    request.requirements = vec![RequirementsFile {
-        name: "deps/requirements.txt".to_owned(),
-        contents: "helper\n".to_owned(),
-    }];
+    request.requirements =
+        vec![RequirementsFile { name: "deps/requirements.txt".to_owned(), contents: "helper\n".to_owned() }];
     let resolution = stand.resolve(&request, &[]).unwrap();
-    let requested: Vec<_> = resolution
-        .wheels
-        .iter()
-        .map(|wheel| (wheel.name.as_str(), wheel.requested))
-        .collect();
+    let requested: Vec<_> = resolution.wheels.iter().map(|wheel| (wheel.name.as_str(), wheel.requested)).collect();
     assert_eq!(requested, [("demo", true), ("helper", true)]);
     let arguments = stand.read("arguments");
     for expected in [
@@ -127,29 +102,15 @@ fn the_resolver_is_asked_about_the_image() {
 fn what_the_image_has_stays() {
     let stand = Stand::answering();
     let site = &target().site_packages;
-    let resolution = stand
-        .resolve(&request(&["demo"]), &[has("helper", "2.0", site)])
-        .unwrap();
+    let resolution = stand.resolve(&request(&["demo"]), &[has("helper", "2.0", site)]).unwrap();
     assert_eq!(resolution.kept, ["helper==2.0"]);
     assert_eq!(resolution.wheels.len(), 1);
-    assert!(
-        stand
-            .read("preferences")
-            .contains("name = \"helper\"\nversion = \"2.0\"")
-    );
+    assert!(stand.read("preferences").contains("name = \"helper\"\nversion = \"2.0\""));
 
-    let replaced = stand
-        .resolve(&request(&["demo"]), &[has("helper", "1.0", site)])
-        .unwrap_err();
-    assert!(
-        matches!(&replaced, WheelError::NeedsSandbox { reason } if reason.contains("`helper` 1.0")),
-        "{replaced}"
-    );
+    let replaced = stand.resolve(&request(&["demo"]), &[has("helper", "1.0", site)]).unwrap_err();
+    assert!(matches!(&replaced, WheelError::NeedsSandbox { reason } if reason.contains("`helper` 1.0")), "{replaced}");
 
-    let shadowed = stand.resolve(
-        &request(&["demo"]),
-        &[has("helper", "1.0", "/usr/lib/python3/dist-packages")],
-    );
+    let shadowed = stand.resolve(&request(&["demo"]), &[has("helper", "1.0", "/usr/lib/python3/dist-packages")]);
     assert_eq!(shadowed.unwrap().wheels.len(), 2);
 }
 
@@ -161,17 +122,8 @@ fn sources_do_not_reach_the_resolver() {
     let mut options = request(&["demo"]);
     options.extra_options = "--no-build-isolation".to_owned();
     let mut file = request(&[]);
-    file.requirements = vec![RequirementsFile {
-        name: "r.txt".to_owned(),
-        contents: "-e .\n".to_owned(),
-    }];
-    for request in [
-        request(&["git+https://git.invalid/x"]),
-        request(&["./demo"]),
-        links,
-        options,
-        file,
-    ] {
+    file.requirements = vec![RequirementsFile { name: "r.txt".to_owned(), contents: "-e .\n".to_owned() }];
+    for request in [request(&["git+https://git.invalid/x"]), request(&["./demo"]), links, options, file] {
         let error = stand.resolve(&request, &[]).unwrap_err();
         assert!(matches!(error, WheelError::NeedsSandbox { .. }), "{error}");
     }
@@ -181,34 +133,18 @@ fn sources_do_not_reach_the_resolver() {
 #[test]
 fn failures_keep_the_explanation_and_have_a_remedy() {
     for (message, remedy) in [
-        (
-            "Because demo was not found in the package registry and you require demo, …",
-            "spelling",
-        ),
-        (
-            "Because there is no version of demo==9 and you require demo==9, …",
-            "versions that exist",
-        ),
-        (
-            "Couldn't parse requirement in `packages.txt` at position 0",
-            "write requirements as",
-        ),
+        ("Because demo was not found in the package registry and you require demo, …", "spelling"),
+        ("Because there is no version of demo==9 and you require demo==9, …", "versions that exist"),
+        ("Couldn't parse requirement in `packages.txt` at position 0", "write requirements as"),
         ("Request failed after 3 retries: dns error", "network connection"),
     ] {
         let stand = Stand::new(&format!("cat >&2 <<'END'\nerror: {message}\nEND\nexit 1"));
         let error = stand.resolve(&request(&["demo"]), &[]).unwrap_err();
         assert_eq!(error.to_string(), message);
-        assert!(
-            error.remedy().is_some_and(|text| text.contains(remedy)),
-            "{message}: {:?}",
-            error.remedy()
-        );
+        assert!(error.remedy().is_some_and(|text| text.contains(remedy)), "{message}: {:?}", error.remedy());
     }
     let stand = Stand::new("echo 'error: Because demo==1 has no usable wheels' >&2; exit 1");
-    assert!(matches!(
-        stand.resolve(&request(&["demo"]), &[]),
-        Err(WheelError::NeedsSandbox { .. })
-    ));
+    assert!(matches!(stand.resolve(&request(&["demo"]), &[]), Err(WheelError::NeedsSandbox { .. })));
 }
 
 #[test]

@@ -37,12 +37,7 @@ pub(crate) fn parse_entry_points(text: &str) -> Result<Vec<EntryPoint>, String> 
 }
 
 fn parse_entry_point(line: &str) -> Result<EntryPoint, String> {
-    let invalid = || {
-        format!(
-            "the entry point `{}` is not of the form `name = module:function`",
-            line.escape_debug()
-        )
-    };
+    let invalid = || format!("the entry point `{}` is not of the form `name = module:function`", line.escape_debug());
     let (name, object) = line.split_once('=').ok_or_else(invalid)?;
     // Extras in brackets are history: they may be there and mean nothing.
     let object = object.split('[').next().unwrap_or_default();
@@ -61,16 +56,9 @@ fn parse_entry_point(line: &str) -> Result<EntryPoint, String> {
         })
     };
     if point.name.contains('/') || crate::archive::check_path(&point.name).is_err() {
-        return Err(format!(
-            "the entry point name `{}` is not a file name",
-            point.name.escape_debug()
-        ));
+        return Err(format!("the entry point name `{}` is not a file name", point.name.escape_debug()));
     }
-    if identifiers(&point.module) && identifiers(&point.function) {
-        Ok(point)
-    } else {
-        Err(invalid())
-    }
+    if identifiers(&point.module) && identifiers(&point.function) { Ok(point) } else { Err(invalid()) }
 }
 
 /// The program text that `installer` would write.
@@ -111,11 +99,7 @@ fn shebang(interpreter: &str) -> String {
     if interpreter.len() + 2 <= SHEBANG_LIMIT && !interpreter.contains(' ') {
         return format!("#!{interpreter}");
     }
-    let quoted = if interpreter.contains(' ') {
-        format!("\"{interpreter}\"")
-    } else {
-        interpreter.to_owned()
-    };
+    let quoted = if interpreter.contains(' ') { format!("\"{interpreter}\"") } else { interpreter.to_owned() };
     format!("#!/bin/sh\n'''exec' {quoted} \"$0\" \"$@\"\n' '''")
 }
 
@@ -126,10 +110,7 @@ pub(crate) fn wants_interpreter(contents: &[u8]) -> bool {
 
 /// A shipped script with the interpreter in its first line.
 pub(crate) fn with_interpreter(contents: &[u8], interpreter: &str) -> Vec<u8> {
-    let end = contents
-        .iter()
-        .position(|byte| *byte == b'\n')
-        .unwrap_or(contents.len());
+    let end = contents.iter().position(|byte| *byte == b'\n').unwrap_or(contents.len());
     let first = contents[..end].strip_prefix(b"#!python").unwrap_or_default();
     let first = first.strip_prefix(b"w").unwrap_or(first);
     let arguments = String::from_utf8_lossy(first);
@@ -157,37 +138,19 @@ mod tests {
         .unwrap();
         let names: Vec<_> = points.iter().map(|point| point.name.as_str()).collect();
         assert_eq!(names, ["alpha", "gui", "zeta"]);
-        assert_eq!(
-            (points[2].module.as_str(), points[2].function.as_str()),
-            ("pkg.cli", "main.run")
-        );
+        assert_eq!((points[2].module.as_str(), points[2].function.as_str()), ("pkg.cli", "main.run"));
     }
 
     #[test]
     fn hostile_entry_points_are_refused() {
-        for line in [
-            "../x = a:b",
-            "x = a;import os:b",
-            "x = a:b();os",
-            "x = a",
-            "/x = a:b",
-            "x/y = a:b",
-            ".. = a:b",
-        ] {
-            assert!(
-                parse_entry_points(&format!("[console_scripts]\n{line}\n")).is_err(),
-                "{line}"
-            );
+        for line in ["../x = a:b", "x = a;import os:b", "x = a:b();os", "x = a", "/x = a:b", "x/y = a:b", ".. = a:b"] {
+            assert!(parse_entry_points(&format!("[console_scripts]\n{line}\n")).is_err(), "{line}");
         }
     }
 
     #[test]
     fn programs_are_those_of_the_installers() {
-        let point = EntryPoint {
-            name: "tool".into(),
-            module: "pkg.cli".into(),
-            function: "App.run".into(),
-        };
+        let point = EntryPoint { name: "tool".into(), module: "pkg.cli".into(), function: "App.run".into() };
         insta::assert_snapshot!(program(&point, "/usr/bin/python3", Installer::Pip), @r"
         #!/usr/bin/python3
         # -*- coding: utf-8 -*-
@@ -204,14 +167,8 @@ mod tests {
 
     #[test]
     fn shipped_scripts_get_the_interpreter() {
-        assert_eq!(
-            with_interpreter(b"#!python -E\nx\n", "/usr/bin/python3"),
-            b"#!/usr/bin/python3 -E\nx\n"
-        );
-        assert_eq!(
-            with_interpreter(b"#!pythonw\nx", "/usr/bin/python3"),
-            b"#!/usr/bin/python3\nx"
-        );
+        assert_eq!(with_interpreter(b"#!python -E\nx\n", "/usr/bin/python3"), b"#!/usr/bin/python3 -E\nx\n");
+        assert_eq!(with_interpreter(b"#!pythonw\nx", "/usr/bin/python3"), b"#!/usr/bin/python3\nx");
         assert!(!wants_interpreter(b"#!/bin/sh\n"));
     }
 }

@@ -34,17 +34,9 @@ impl PipSettings {
     }
 
     fn from_values(values: &BTreeMap<String, String>) -> Self {
-        let one = |key: &str| {
-            values
-                .get(key)
-                .map(|value| value.trim().to_owned())
-                .filter(|value| !value.is_empty())
-        };
+        let one = |key: &str| values.get(key).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty());
         let many = |key: &str| {
-            one(key)
-                .iter()
-                .flat_map(|value| value.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
-                .collect()
+            one(key).iter().flat_map(|value| value.split_whitespace().map(str::to_owned).collect::<Vec<_>>()).collect()
         };
         Self {
             index_url: one("index-url"),
@@ -63,12 +55,7 @@ impl PipSettings {
         let remote = |link: &&String| link.contains("://") && !link.starts_with("file:");
         let find_links: Vec<String> = self.find_links.iter().filter(remote).cloned().collect();
         let values: [(_, _, Vec<String>, _); 4] = [
-            (
-                "PIP_INDEX_URL",
-                "UV_DEFAULT_INDEX",
-                self.index_url.iter().cloned().collect(),
-                " ",
-            ),
+            ("PIP_INDEX_URL", "UV_DEFAULT_INDEX", self.index_url.iter().cloned().collect(), " "),
             ("PIP_EXTRA_INDEX_URL", "UV_INDEX", self.extra_index_urls.clone(), " "),
             ("PIP_FIND_LINKS", "UV_FIND_LINKS", find_links, ","),
             ("PIP_TRUSTED_HOST", "UV_INSECURE_HOST", self.trusted_hosts.clone(), " "),
@@ -100,11 +87,7 @@ impl PipSettings {
 
 /// The files in rising order of precedence.
 fn configuration_files() -> Vec<PathBuf> {
-    let variable = |name: &str| {
-        std::env::var_os(name)
-            .filter(|value| !value.is_empty())
-            .map(PathBuf::from)
-    };
+    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let explicit = variable("PIP_CONFIG_FILE");
     if explicit.as_deref() == Some(Path::new("/dev/null")) {
         return Vec::new();
@@ -142,10 +125,7 @@ fn parse(text: &str) -> BTreeMap<String, String> {
             value.push_str(trimmed);
         } else if let Some((name, value)) = trimmed.split_once(['=', ':']) {
             let name = name.trim().to_lowercase().replace('_', "-");
-            sections
-                .entry(section.clone())
-                .or_default()
-                .insert(name.clone(), value.trim().to_owned());
+            sections.entry(section.clone()).or_default().insert(name.clone(), value.trim().to_owned());
             key = Some(name);
         }
     }
@@ -156,21 +136,13 @@ fn parse(text: &str) -> BTreeMap<String, String> {
 
 /// Whether the user or the system configured `uv` by a file.
 pub(crate) fn has_uv_configuration() -> bool {
-    let variable = |name: &str| {
-        std::env::var_os(name)
-            .filter(|value| !value.is_empty())
-            .map(PathBuf::from)
-    };
+    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let home = variable("HOME").unwrap_or_default();
     let configuration = variable("XDG_CONFIG_HOME").unwrap_or_else(|| home.join(".config"));
     variable("UV_CONFIG_FILE").is_some()
-        || [
-            configuration.join("uv/uv.toml"),
-            "/etc/xdg/uv/uv.toml".into(),
-            "/etc/uv/uv.toml".into(),
-        ]
-        .iter()
-        .any(|path| path.exists())
+        || [configuration.join("uv/uv.toml"), "/etc/xdg/uv/uv.toml".into(), "/etc/uv/uv.toml".into()]
+            .iter()
+            .any(|path| path.exists())
 }
 
 #[cfg(test)]
@@ -184,10 +156,7 @@ mod tests {
         );
         let settings = PipSettings::from_values(&values);
         assert_eq!(settings.index_url.as_deref(), Some("https://install.invalid/simple"));
-        assert_eq!(
-            settings.extra_index_urls,
-            ["https://one.invalid/simple", "https://two.invalid/simple"]
-        );
+        assert_eq!(settings.extra_index_urls, ["https://one.invalid/simple", "https://two.invalid/simple"]);
         assert_eq!(settings.certificates.as_deref(), Some("/etc/ca.pem"));
         assert!(settings.no_index);
     }
@@ -201,31 +170,18 @@ mod tests {
             ..PipSettings::default()
         };
         let variables = settings.environment();
-        let pip: Vec<_> = variables
-            .iter()
-            .filter(|(name, _)| name.starts_with("PIP_"))
-            .cloned()
-            .collect();
-        let expected = [
-            ("PIP_INDEX_URL", "https://index.invalid/simple"),
-            ("PIP_FIND_LINKS", "https://links.invalid/"),
-        ];
+        let pip: Vec<_> = variables.iter().filter(|(name, _)| name.starts_with("PIP_")).cloned().collect();
+        let expected =
+            [("PIP_INDEX_URL", "https://index.invalid/simple"), ("PIP_FIND_LINKS", "https://links.invalid/")];
         assert_eq!(pip, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
     }
 
     #[test]
     fn missing_find_links_directories_are_passed_over() {
         let settings = PipSettings {
-            find_links: vec![
-                "/does/not/exist".to_owned(),
-                "https://links.invalid/".to_owned(),
-                "/".to_owned(),
-            ],
+            find_links: vec!["/does/not/exist".to_owned(), "https://links.invalid/".to_owned(), "/".to_owned()],
             ..PipSettings::default()
         };
-        assert_eq!(
-            settings.usable_find_links().collect::<Vec<_>>(),
-            ["https://links.invalid/", "/"]
-        );
+        assert_eq!(settings.usable_find_links().collect::<Vec<_>>(), ["https://links.invalid/", "/"]);
     }
 }

@@ -62,9 +62,7 @@ impl Tags {
             .flat_map(|python| abis.split('.').map(move |abi| (python, abi)))
             .flat_map(|(python, abi)| platforms.split('.').map(move |platform| (python, abi, platform)))
             .filter_map(|(python, abi, platform)| {
-                self.ranked
-                    .get(&(python.to_owned(), abi.to_owned(), platform.to_owned()))
-                    .copied()
+                self.ranked.get(&(python.to_owned(), abi.to_owned(), platform.to_owned())).copied()
             })
             .min()?;
         Some((best, std::cmp::Reverse(build)))
@@ -115,12 +113,7 @@ mod tests {
     fn the_most_specific_wheel_wins() {
         let tags = Tags::of(&target());
         let best = |names: &[&'static str]| {
-            names
-                .iter()
-                .copied()
-                .filter_map(|name| Some((tags.rank(name)?, name)))
-                .min()
-                .map(|(_, name)| name)
+            names.iter().copied().filter_map(|name| Some((tags.rank(name)?, name))).min().map(|(_, name)| name)
         };
         let pure = "a-1-py3-none-any.whl";
         let native = "a-1-cp311-cp311-manylinux_2_17_x86_64.manylinux2014_x86_64.whl";
@@ -128,33 +121,14 @@ mod tests {
         assert_eq!(best(&[pure, "a-1-cp312-cp312-manylinux_2_17_x86_64.whl"]), Some(pure));
         assert_eq!(best(&["a-1-cp311-cp311-manylinux_2_40_x86_64.whl"]), None);
         assert_eq!(best(&["a-1-cp311-cp311-musllinux_1_2_x86_64.whl"]), None);
-        assert_eq!(
-            best(&["a-1-cp39-abi3-manylinux1_x86_64.whl", pure]),
-            Some("a-1-cp39-abi3-manylinux1_x86_64.whl")
-        );
-        assert_eq!(
-            best(&["a-1-2-py3-none-any.whl", pure, "a-1-10-py3-none-any.whl"]),
-            Some("a-1-10-py3-none-any.whl")
-        );
+        assert_eq!(best(&["a-1-cp39-abi3-manylinux1_x86_64.whl", pure]), Some("a-1-cp39-abi3-manylinux1_x86_64.whl"));
+        assert_eq!(best(&["a-1-2-py3-none-any.whl", pure, "a-1-10-py3-none-any.whl"]), Some("a-1-10-py3-none-any.whl"));
     }
 
     #[test]
     fn platforms_follow_the_image() {
         assert_eq!(uv_platform(&target()).as_deref(), Some("x86_64-manylinux_2_36"));
-        assert_eq!(
-            uv_platform(&Target {
-                glibc: (2, 30),
-                ..target()
-            })
-            .as_deref(),
-            Some("x86_64-manylinux_2_28")
-        );
-        assert_eq!(
-            uv_platform(&Target {
-                machine: "riscv64".to_owned(),
-                ..target()
-            }),
-            None
-        );
+        assert_eq!(uv_platform(&Target { glibc: (2, 30), ..target() }).as_deref(), Some("x86_64-manylinux_2_28"));
+        assert_eq!(uv_platform(&Target { machine: "riscv64".to_owned(), ..target() }), None);
     }
 }

@@ -42,16 +42,11 @@ impl Job for UnpackWheel {
     type Output = Unpacked;
 
     fn run(self, context: &WorkerContext, fds: Vec<OwnedFd>) -> Result<Unpacked, JobError> {
-        let file = fds
-            .into_iter()
-            .next()
-            .ok_or_else(|| invalid("its file was not handed over".to_owned()))?;
+        let file = fds.into_iter().next().ok_or_else(|| invalid("its file was not handed over".to_owned()))?;
         let archive = Archive::open(File::from(file)).map_err(invalid)?;
         let manifest = unpack(archive, &self.filename, context)?;
         manifest::save(context, &manifest::file_name(&self.sha256, None), &manifest)?;
-        Ok(Unpacked {
-            source_bytes: manifest.source_bytes(),
-        })
+        Ok(Unpacked { source_bytes: manifest.source_bytes() })
     }
 }
 
@@ -65,22 +60,13 @@ fn unpack(mut archive: Archive, filename: &str, context: &WorkerContext) -> Resu
     let record_path = format!("{}/RECORD", manifest.dist_info);
     let digests = record::parse(&text(&mut archive, &record_path).map_err(invalid)?).map_err(invalid)?;
     if let Some(entry) = entries.iter().find(|entry| manifest.place(&entry.path).is_none()) {
-        return Err(invalid(format!(
-            "`{}` is in no part of the data directory that is known",
-            entry.path
-        )));
+        return Err(invalid(format!("`{}` is in no part of the data directory that is known", entry.path)));
     }
-    let mut wanted: Vec<&Entry> = entries
-        .iter()
-        .filter(|entry| !is_made_anew(&entry.path, &manifest))
-        .collect();
+    let mut wanted: Vec<&Entry> = entries.iter().filter(|entry| !is_made_anew(&entry.path, &manifest)).collect();
     wanted.sort_by(|one, other| one.path.cmp(&other.path));
     manifest.files = wanted
         .par_iter()
-        .map_init(
-            || archive.clone(),
-            |archive, entry| store(archive, entry, &digests, &manifest, context),
-        )
+        .map_init(|| archive.clone(), |archive, entry| store(archive, entry, &digests, &manifest, context))
         .collect::<Result<_, _>>()?;
     Ok(manifest)
 }
@@ -105,16 +91,10 @@ fn describe(archive: &mut Archive, filename: &str) -> Result<Manifest, String> {
     };
     let own_name = dist_info.split('-').next().unwrap_or_default();
     if normalize_name(own_name) != normalize_name(name) {
-        return Err(format!(
-            "it holds the distribution `{own_name}` {version}, not what its file name says"
-        ));
+        return Err(format!("it holds the distribution `{own_name}` {version}, not what its file name says"));
     }
     let wheel = text(archive, &format!("{dist_info}/WHEEL"))?;
-    let wheel_version = wheel
-        .lines()
-        .find_map(|line| line.strip_prefix("Wheel-Version:"))
-        .unwrap_or_default()
-        .trim();
+    let wheel_version = wheel.lines().find_map(|line| line.strip_prefix("Wheel-Version:")).unwrap_or_default().trim();
     if wheel_version.split('.').next() != Some("1") {
         return Err(format!("its format version `{wheel_version}` is not known"));
     }
@@ -123,11 +103,7 @@ fn describe(archive: &mut Archive, filename: &str) -> Result<Manifest, String> {
         Some(_) => scripts::parse_entry_points(&text(archive, &entry_points_path)?)?,
         None => Vec::new(),
     };
-    Ok(Manifest {
-        dist_info: dist_info.to_owned(),
-        files: Vec::new(),
-        entry_points,
-    })
+    Ok(Manifest { dist_info: dist_info.to_owned(), files: Vec::new(), entry_points })
 }
 
 /// A text file of the metadata.
@@ -158,32 +134,19 @@ fn store(
         }
         (context.put_bytes(&bytes, &meta)?, record::digest(&bytes))
     } else {
-        let mut reader = Hashing {
-            reader: archive.reader(entry).map_err(invalid)?,
-            hasher: Sha256::new(),
-        };
+        let mut reader = Hashing { reader: archive.reader(entry).map_err(invalid)?, hasher: Sha256::new() };
         let (digest, length) = context.put_reader(&mut reader, &meta)?;
         if length != entry.size {
-            return Err(invalid(format!(
-                "`{}` is not {} bytes long, as announced",
-                entry.path, entry.size
-            )));
+            return Err(invalid(format!("`{}` is not {} bytes long, as announced", entry.path, entry.size)));
         }
         (digest, record::encode(&reader.hasher.finalize()))
     };
     match digests.get(&entry.path) {
         // Only SHA-256 is compared: the archive's own digest already covers every byte.
-        Some(expected) if expected.starts_with("sha256=") && expected.trim_end_matches('=') != record => Err(invalid(
-            format!("`{}` does not have the digest that RECORD gives", entry.path),
-        )),
-        _ => Ok(ManifestFile {
-            path: entry.path.clone(),
-            digest,
-            mode,
-            size: entry.size,
-            record,
-            script,
-        }),
+        Some(expected) if expected.starts_with("sha256=") && expected.trim_end_matches('=') != record => {
+            Err(invalid(format!("`{}` does not have the digest that RECORD gives", entry.path)))
+        }
+        _ => Ok(ManifestFile { path: entry.path.clone(), digest, mode, size: entry.size, record, script }),
     }
 }
 

@@ -46,9 +46,7 @@ impl<'a> Uv<'a> {
             add("--find-links", links);
         }
         pip.usable_find_links().for_each(|links| add("--find-links", links));
-        pip.trusted_hosts
-            .iter()
-            .for_each(|host| add("--allow-insecure-host", host));
+        pip.trusted_hosts.iter().for_each(|host| add("--allow-insecure-host", host));
         if request.installer == Installer::Pip {
             // pip takes the best version of all indexes; `uv` would stop at the first index that knows the name.
             add("--index-strategy", "unsafe-best-match");
@@ -57,11 +55,7 @@ impl<'a> Uv<'a> {
             arguments.push("--no-index".to_owned());
         }
         let pip_index = pip.index_url.filter(|_| unset(["UV_DEFAULT_INDEX", "UV_INDEX_URL"]));
-        let pip_extra = if unset(["UV_INDEX", "UV_EXTRA_INDEX_URL"]) {
-            pip.extra_index_urls
-        } else {
-            Vec::new()
-        };
+        let pip_extra = if unset(["UV_INDEX", "UV_EXTRA_INDEX_URL"]) { pip.extra_index_urls } else { Vec::new() };
         Self {
             resolver,
             directory,
@@ -97,10 +91,7 @@ impl<'a> Uv<'a> {
             return Ok(None);
         }
         let entry = |url: &str, more: &str| {
-            format!(
-                "[[index]]\nurl = {}\n{more}cache-control = {CACHE_CONTROL}\n\n",
-                quoted(url)
-            )
+            format!("[[index]]\nurl = {}\n{more}cache-control = {CACHE_CONTROL}\n\n", quoted(url))
         };
         let mut entries: Vec<String> = self.extra_indexes.iter().map(|url| entry(url, "")).collect();
         let default = self.default_index.clone().or_else(|| self.built_in_index());
@@ -123,18 +114,8 @@ impl<'a> Uv<'a> {
 
     /// Runs the resolver to its end. The outer error is its message, the inner one that it could not be run.
     pub(crate) fn run(&self, command: &mut Command) -> Result<Result<String, WheelError>, String> {
-        let unstarted = |error| {
-            Ok(Err(WheelError::Resolver {
-                path: self.resolver.uv.display().to_string(),
-                error,
-            }))
-        };
-        let child = match command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-        {
+        let unstarted = |error| Ok(Err(WheelError::Resolver { path: self.resolver.uv.display().to_string(), error }));
+        let child = match command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn() {
             Ok(child) => child,
             Err(error) => return unstarted(error),
         };

@@ -127,11 +127,6 @@ impl Header {
         if memory && fd_count == 0 {
             return Err(WireError::MissingDescriptors { expected: 1, found: 0 });
         }
-        Ok(Self {
-            memory,
-            fd_count,
-            control_length,
-            payload_length,
-        })
+        Ok(Self { memory, fd_count, control_length, payload_length })
     }
 }

@@ -18,10 +18,7 @@ pub fn write_memory(bytes: &[u8]) -> Result<OwnedFd, WireError> {
     file.write_all(bytes)?;
     file.rewind()?;
     let fd = OwnedFd::from(file);
-    rustix::fs::fcntl_add_seals(
-        &fd,
-        SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL,
-    )?;
+    rustix::fs::fcntl_add_seals(&fd, SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
     Ok(fd)
 }
 
@@ -34,9 +31,5 @@ pub fn read_memory(fd: impl AsFd, length: u64) -> Result<Vec<u8>, WireError> {
     file.rewind()?;
     let mut bytes = Vec::new();
     file.take(length).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 == length {
-        Ok(bytes)
-    } else {
-        Err(WireError::Truncated)
-    }
+    if bytes.len() as u64 == length { Ok(bytes) } else { Err(WireError::Truncated) }
 }

@@ -35,13 +35,7 @@ impl Receiver {
     /// Receives from `socket`.
     #[must_use]
     pub fn new(socket: UnixStream) -> Self {
-        Self {
-            socket,
-            buffer: vec![0; READ_SIZE],
-            start: 0,
-            end: 0,
-            fds: VecDeque::new(),
-        }
+        Self { socket, buffer: vec![0; READ_SIZE], start: 0, end: 0, fds: VecDeque::new() }
     }
 
     /// Waits for the next frame; `None` when the peer has closed the connection between frames.
@@ -57,17 +51,10 @@ impl Receiver {
         self.start += HEADER_LENGTH;
         let header = Header::decode(header)?;
         let control = self.take(u64::from(header.control_length))?;
-        let inline = if header.memory {
-            Vec::new()
-        } else {
-            self.take(header.payload_length)?
-        };
+        let inline = if header.memory { Vec::new() } else { self.take(header.payload_length)? };
         let expected = usize::from(header.fd_count);
         if self.fds.len() < expected {
-            return Err(WireError::MissingDescriptors {
-                expected,
-                found: self.fds.len(),
-            });
+            return Err(WireError::MissingDescriptors { expected, found: self.fds.len() });
         }
         let mut fds: Vec<OwnedFd> = self.fds.drain(..expected).collect();
         let payload = match (header.memory, header.memory.then(|| fds.pop()).flatten()) {

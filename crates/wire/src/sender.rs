@@ -22,9 +22,7 @@ impl Sender {
     /// Sends on `socket`.
     #[must_use]
     pub fn new(socket: UnixStream) -> Self {
-        Self {
-            socket: Arc::new(Mutex::new(socket)),
-        }
+        Self { socket: Arc::new(Mutex::new(socket)) }
     }
 
     /// Sends a frame; a payload above [`MEMORY_THRESHOLD`] goes into a memfd.
@@ -81,13 +79,7 @@ impl Sender {
         }
         let control_length = u32::try_from(control.len()).map_err(|_| WireError::TooLong(control.len() as u64))?;
         let fd_count = u8::try_from(fds.len()).map_err(|_| WireError::TooManyDescriptors(fds.len()))?;
-        let header = Header {
-            memory,
-            fd_count,
-            control_length,
-            payload_length,
-        }
-        .encode();
+        let header = Header { memory, fd_count, control_length, payload_length }.encode();
         let socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
         send_all(&socket, [&header, control, inline], fds)
     }

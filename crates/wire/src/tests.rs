@@ -10,12 +10,7 @@ fn connection() -> (Sender, Receiver) {
 
 #[test]
 fn the_header_is_pinned() {
-    let header = frame::Header {
-        memory: true,
-        fd_count: 3,
-        control_length: 0x0102_0304,
-        payload_length: 5,
-    };
+    let header = frame::Header { memory: true, fd_count: 3, control_length: 0x0102_0304, payload_length: 5 };
     assert_eq!(header.encode(), [1, 1, 3, 0, 4, 3, 2, 1, 5, 0, 0, 0, 0, 0, 0, 0]);
     assert_eq!(frame::Header::decode(header.encode()).unwrap(), header);
 }
@@ -24,9 +19,7 @@ fn the_header_is_pinned() {
 fn frames_arrive_in_order_and_whole() {
     let (sender, mut receiver) = connection();
     for index in 0..100_u32 {
-        sender
-            .send(format!("{{\"n\":{index}}}").as_bytes(), &index.to_le_bytes(), &[])
-            .unwrap();
+        sender.send(format!("{{\"n\":{index}}}").as_bytes(), &index.to_le_bytes(), &[]).unwrap();
     }
     for index in 0..100_u32 {
         let frame = receiver.receive().unwrap().unwrap();
@@ -44,9 +37,7 @@ fn large_payloads_travel_in_sealed_memory_and_are_forwarded_uncopied() {
     let payload = vec![7_u8; MEMORY_THRESHOLD + 1];
     sender.send(b"{}", &payload, &[]).unwrap();
     let frame = middle.receive().unwrap().unwrap();
-    let Payload::Memory(fd, _) = &frame.payload else {
-        panic!("expected a memfd")
-    };
+    let Payload::Memory(fd, _) = &frame.payload else { panic!("expected a memfd") };
     let mut writable = std::fs::File::from(fd.as_fd().try_clone_to_owned().unwrap());
     assert!(writable.write_all(b"x").is_err(), "the memfd must be sealed");
     forwarder.forward(&frame.control, &frame.payload).unwrap();
@@ -62,10 +53,7 @@ fn descriptors_stay_with_their_frame() {
     sender.send(b"a", b"", &borrowed[..2]).unwrap();
     sender.send(b"b", b"", &[]).unwrap();
     sender.send(b"c", b"", &borrowed[2..MAXIMUM_FDS]).unwrap();
-    assert!(matches!(
-        sender.send(b"d", b"", &borrowed),
-        Err(WireError::TooManyDescriptors(300))
-    ));
+    assert!(matches!(sender.send(b"d", b"", &borrowed), Err(WireError::TooManyDescriptors(300))));
     let counts: Vec<_> = (0..3).map(|_| receiver.receive().unwrap().unwrap().fds.len()).collect();
     assert_eq!(counts, [2, 0, MAXIMUM_FDS - 2]);
 }
@@ -83,8 +71,7 @@ fn rubbish_and_truncation_are_errors() {
 
     let (mut raw, other) = socket_pair().unwrap();
     let mut receiver = Receiver::new(other);
-    raw.write_all(&[1, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, b'{'])
-        .unwrap();
+    raw.write_all(&[1, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, b'{']).unwrap();
     drop(raw);
     assert!(matches!(receiver.receive(), Err(WireError::Truncated)));
 
@@ -95,7 +82,6 @@ fn rubbish_and_truncation_are_errors() {
 
     let (mut raw, other) = socket_pair().unwrap();
     let mut receiver = Receiver::new(other);
-    raw.write_all(&[1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])
-        .unwrap();
+    raw.write_all(&[1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]).unwrap();
     assert!(matches!(receiver.receive(), Err(WireError::MissingDescriptors { .. })));
 }

@@ -49,11 +49,7 @@ struct Part<'a> {
 pub(crate) fn read(suite: Suite, mirror: &Mirror, fetch: &Client, downloads: &Path) -> Result<Offer, BaseError> {
     let keys = Keys::load(&mirror.keyring)?;
     let main = fetch_release(&Part::release(&mirror.archive, suite), mirror, &keys, fetch)?;
-    let mut further = vec![Part {
-        archive: &mirror.archive,
-        suite: format!("{suite}-updates"),
-        optional: true,
-    }];
+    let mut further = vec![Part { archive: &mirror.archive, suite: format!("{suite}-updates"), optional: true }];
     further.extend(mirror.security.as_deref().map(|archive| Part {
         archive,
         suite: format!("{suite}-security"),
@@ -61,18 +57,12 @@ pub(crate) fn read(suite: Suite, mirror: &Mirror, fetch: &Client, downloads: &Pa
     }));
     let part = Part::release(&mirror.archive, suite);
     let parts = std::thread::scope(|scope| {
-        let threads: Vec<_> = further
-            .into_iter()
-            .map(|part| scope.spawn(|| read_part(part, mirror, &keys, fetch, downloads)))
-            .collect();
+        let threads: Vec<_> =
+            further.into_iter().map(|part| scope.spawn(|| read_part(part, mirror, &keys, fetch, downloads))).collect();
         let text = fetch_index(&part, &main, fetch, downloads)?;
         let mut parts = vec![(part, main, text)];
         for thread in threads {
-            parts.extend(
-                thread
-                    .join()
-                    .map_err(|_| std::io::Error::other("a reading thread ended"))??,
-            );
+            parts.extend(thread.join().map_err(|_| std::io::Error::other("a reading thread ended"))??);
         }
         Ok::<_, BaseError>(parts)
     })?;
@@ -81,11 +71,7 @@ pub(crate) fn read(suite: Suite, mirror: &Mirror, fetch: &Client, downloads: &Pa
 
 impl<'a> Part<'a> {
     fn release(archive: &'a str, suite: Suite) -> Self {
-        Self {
-            archive,
-            suite: suite.name().into(),
-            optional: false,
-        }
+        Self { archive, suite: suite.name().into(), optional: false }
     }
 
     fn address(&self, name: &str) -> String {
@@ -138,10 +124,7 @@ fn fetch_release(part: &Part<'_>, mirror: &Mirror, keys: &Keys, fetch: &Client) 
     })?;
     let text = String::from_utf8(bytes).map_err(|_| BaseError::malformed(&url, &"it is no text"))?;
     let now = date::now();
-    let text = openpgp::verify(&text, keys, now).map_err(|reason| BaseError::Signature {
-        url: url.clone(),
-        reason,
-    })?;
+    let text = openpgp::verify(&text, keys, now).map_err(|reason| BaseError::Signature { url: url.clone(), reason })?;
     let release = Release::parse(&text, &url)?;
     release.check_suite(&part.suite, &url)?;
     release.check_times(&url, now, mirror.check_valid_until)?;
@@ -155,11 +138,7 @@ fn fetch_index(part: &Part<'_>, release: &Release, fetch: &Client, downloads: &P
     let listed = release
         .file(&name)
         .ok_or_else(|| BaseError::malformed(part.address("InRelease"), &format!("it does not list `{name}`")))?;
-    let download = |url| Download {
-        url,
-        sha256: listed.sha256.clone(),
-        size: Some(listed.size),
-    };
+    let download = |url| Download { url, sha256: listed.sha256.clone(), size: Some(listed.size) };
     let get = |url| fetch.download(&download(url), downloads, &|_| ());
     let path = if release.by_hash {
         let directory = name.trim_end_matches("Packages.xz");
@@ -184,14 +163,7 @@ fn offer(parts: &[(Part<'_>, Release, Vec<u8>)]) -> Result<Offer, BaseError> {
         let text = String::from_utf8_lossy(text);
         add_packages(&mut index, &text, part.archive, &part.address("Packages.xz"))?;
     }
-    Ok(Offer {
-        index,
-        released: parts
-            .iter()
-            .map(|(_, release, _)| release.date)
-            .max()
-            .unwrap_or_default(),
-    })
+    Ok(Offer { index, released: parts.iter().map(|(_, release, _)| release.date).max().unwrap_or_default() })
 }
 
 #[cfg(test)]

@@ -43,20 +43,14 @@ impl Keys {
                 let path = std::path::Path::new("(inline)");
                 let certificates =
                     parse(armored.as_bytes()).map_err(|reason| BaseError::keyring(path, origin, &reason))?;
-                Ok(Self {
-                    certificates,
-                    origin: origin.clone(),
-                })
+                Ok(Self { certificates, origin: origin.clone() })
             }
             Keyring::File { path, origin, debian } => {
                 let read = fs_err::read(path).map_err(|error| error.to_string());
                 let read = read.and_then(|bytes| parse(&bytes));
                 let origin_of_keys = format!("`{}`", path.display());
                 let mut keys = match read {
-                    Ok(certificates) => Self {
-                        certificates,
-                        origin: origin_of_keys,
-                    },
+                    Ok(certificates) => Self { certificates, origin: origin_of_keys },
                     // Debian's own keys are there all the same.
                     Err(_) if *debian => return built_in(),
                     Err(reason) => return Err(BaseError::keyring(path, origin, &reason)),
@@ -76,10 +70,7 @@ fn built_in() -> Result<Keys, BaseError> {
     for bytes in BUILT_IN {
         certificates.extend(parse(bytes).map_err(|reason| BaseError::malformed("built-in keyring", &reason))?);
     }
-    Ok(Keys {
-        certificates,
-        origin: "of Debian's archive keys that this program has built in".into(),
-    })
+    Ok(Keys { certificates, origin: "of Debian's archive keys that this program has built in".into() })
 }
 
 /// A keyring in ASCII armour, whichever form it has.
@@ -108,16 +99,9 @@ impl Serialize for Packets {
 /// Reads binary or armoured keys. Keys that cannot be read are left out, as gpg does; at least one must remain.
 fn parse(bytes: &[u8]) -> Result<Vec<SignedPublicKey>, String> {
     let certificates: Vec<_> = if bytes.starts_with(b"-----") {
-        SignedPublicKey::from_armor_many(bytes)
-            .map_err(|error| error.to_string())?
-            .0
-            .filter_map(Result::ok)
-            .collect()
+        SignedPublicKey::from_armor_many(bytes).map_err(|error| error.to_string())?.0.filter_map(Result::ok).collect()
     } else {
-        SignedPublicKey::from_bytes_many(bytes)
-            .map_err(|error| error.to_string())?
-            .filter_map(Result::ok)
-            .collect()
+        SignedPublicKey::from_bytes_many(bytes).map_err(|error| error.to_string())?.filter_map(Result::ok).collect()
     };
     if certificates.is_empty() {
         return Err("it holds no OpenPGP public key".into());
@@ -156,10 +140,7 @@ fn unknown(signatures: &[Signature], keys: &Keys) -> SignatureProblem {
     if signers.is_empty() {
         return SignatureProblem::Missing("the signature block is empty".into());
     }
-    SignatureProblem::UnknownKey {
-        signers: signers.join(", "),
-        keyring: keys.origin.clone(),
-    }
+    SignatureProblem::UnknownKey { signers: signers.join(", "), keyring: keys.origin.clone() }
 }
 
 /// Whether a signature is valid; `None` if none of the keys made it.
@@ -185,14 +166,9 @@ fn verify_one(signature: &Signature, text: &[u8], keys: &Keys, now: u64) -> Opti
 fn is_by(signature: &Signature, key: &impl KeyDetails) -> bool {
     let fingerprints = signature.issuer_fingerprint();
     if fingerprints.is_empty() {
-        return signature
-            .issuer_key_id()
-            .into_iter()
-            .any(|id| *id == key.legacy_key_id());
+        return signature.issuer_key_id().into_iter().any(|id| *id == key.legacy_key_id());
     }
-    fingerprints
-        .into_iter()
-        .any(|fingerprint| *fingerprint == key.fingerprint())
+    fingerprints.into_iter().any(|fingerprint| *fingerprint == key.fingerprint())
 }
 
 fn name(key: &impl KeyDetails) -> String {
@@ -201,10 +177,8 @@ fn name(key: &impl KeyDetails) -> String {
 
 /// The signature itself: its mathematics, its kind, its times.
 fn check(signature: &Signature, text: &[u8], key: &impl VerifyingKey, now: u64) -> Result<(), SignatureProblem> {
-    let strong = matches!(
-        signature.hash_alg(),
-        Some(HashAlgorithm::Sha256 | HashAlgorithm::Sha384 | HashAlgorithm::Sha512)
-    );
+    let strong =
+        matches!(signature.hash_alg(), Some(HashAlgorithm::Sha256 | HashAlgorithm::Sha384 | HashAlgorithm::Sha512));
     let right_kind = matches!(signature.typ(), Some(SignatureType::Text | SignatureType::Binary));
     if !strong || !right_kind || signature.verify(key, text).is_err() {
         return Err(SignatureProblem::Altered { key: name(key) });
@@ -213,14 +187,12 @@ fn check(signature: &Signature, text: &[u8], key: &impl VerifyingKey, now: u64) 
         return Err(SignatureProblem::Altered { key: name(key) });
     };
     if created > now + CLOCK_TOLERANCE {
-        return Err(SignatureProblem::Future {
-            date: date::show(created),
-        });
+        return Err(SignatureProblem::Future { date: date::show(created) });
     }
     match signature.signature_expiration_time().map(pgp::types::Duration::as_secs) {
-        Some(seconds) if seconds > 0 && created + u64::from(seconds) < now => Err(SignatureProblem::Lapsed {
-            date: date::show(created + u64::from(seconds)),
-        }),
+        Some(seconds) if seconds > 0 && created + u64::from(seconds) < now => {
+            Err(SignatureProblem::Lapsed { date: date::show(created + u64::from(seconds)) })
+        }
         _ => Ok(()),
     }
 }
@@ -229,17 +201,10 @@ fn check(signature: &Signature, text: &[u8], key: &impl VerifyingKey, now: u64) 
 fn check_primary(certificate: &SignedPublicKey, signs: bool, now: u64) -> Result<(), SignatureProblem> {
     let key = &certificate.primary_key;
     let details = &certificate.details;
-    if details
-        .revocation_signatures
-        .iter()
-        .any(|signature| signature.verify_key(key).is_ok())
-    {
+    if details.revocation_signatures.iter().any(|signature| signature.verify_key(key).is_ok()) {
         return Err(SignatureProblem::Revoked { key: name(key) });
     }
-    let direct = details
-        .direct_signatures
-        .iter()
-        .filter(|signature| signature.verify_key(key).is_ok());
+    let direct = details.direct_signatures.iter().filter(|signature| signature.verify_key(key).is_ok());
     let of_users = details.users.iter().flat_map(|user| {
         user.signatures.iter().filter(|signature| {
             signature.is_certification()
@@ -260,13 +225,8 @@ fn check_primary(certificate: &SignedPublicKey, signs: bool, now: u64) -> Result
 fn check_subkey(certificate: &SignedPublicKey, subkey: &SignedPublicSubKey, now: u64) -> Result<(), SignatureProblem> {
     let key = &subkey.key;
     let valid = |signature: &&Signature| signature.verify_subkey_binding(&certificate.primary_key, key).is_ok();
-    let of_type = |wanted| {
-        subkey
-            .signatures
-            .iter()
-            .filter(move |signature| signature.typ() == Some(wanted))
-            .filter(valid)
-    };
+    let of_type =
+        |wanted| subkey.signatures.iter().filter(move |signature| signature.typ() == Some(wanted)).filter(valid);
     if of_type(SignatureType::SubkeyRevocation).next().is_some() {
         return Err(SignatureProblem::Revoked { key: name(key) });
     }
@@ -276,11 +236,7 @@ fn check_subkey(certificate: &SignedPublicKey, subkey: &SignedPublicSubKey, now:
     let agrees = latest
         .embedded_signature()
         .is_some_and(|back| back.verify_primary_key_binding(key, &certificate.primary_key).is_ok());
-    if latest.key_flags().sign() && agrees {
-        Ok(())
-    } else {
-        Err(not_for_signing())
-    }
+    if latest.key_flags().sign() && agrees { Ok(()) } else { Err(not_for_signing()) }
 }
 
 /// The self-signature that counts: the newest that exists already.
@@ -293,15 +249,10 @@ fn newest<'a>(signatures: impl Iterator<Item = &'a Signature>, now: u64) -> Opti
 }
 
 fn check_expiry(key: &impl KeyDetails, self_signature: &Signature, now: u64) -> Result<(), SignatureProblem> {
-    let lifetime = self_signature
-        .key_expiration_time()
-        .map_or(0, pgp::types::Duration::as_secs);
+    let lifetime = self_signature.key_expiration_time().map_or(0, pgp::types::Duration::as_secs);
     let expiry = u64::from(key.created_at().as_secs()) + u64::from(lifetime);
     if lifetime > 0 && expiry < now {
-        return Err(SignatureProblem::Expired {
-            key: name(key),
-            date: date::show(expiry),
-        });
+        return Err(SignatureProblem::Expired { key: name(key), date: date::show(expiry) });
     }
     Ok(())
 }

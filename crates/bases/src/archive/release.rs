@@ -37,9 +37,7 @@ impl Release {
         let malformed = |reason: &str| BaseError::malformed(url, &reason);
         let stanza = stanzas(text).next().ok_or_else(|| malformed("it is empty"))?;
         let time = |field| match stanza.get(field) {
-            Some(value) => date::parse(value)
-                .map(Some)
-                .ok_or_else(|| malformed(&format!("`{field}` is no date"))),
+            Some(value) => date::parse(value).map(Some).ok_or_else(|| malformed(&format!("`{field}` is no date"))),
             None => Ok(None),
         };
         let mut files = HashMap::new();
@@ -52,13 +50,7 @@ impl Release {
                 return Err(malformed(&format!("`{sha256}` is no SHA-256")));
             }
             let size = size.parse().map_err(|_| malformed(&format!("`{size}` is no size")))?;
-            files.insert(
-                name.to_owned(),
-                Listed {
-                    sha256: sha256.to_owned(),
-                    size,
-                },
-            );
+            files.insert(name.to_owned(), Listed { sha256: sha256.to_owned(), size });
         }
         Ok(Self {
             date: time("Date")?.ok_or_else(|| malformed("it has no date"))?,
@@ -77,28 +69,19 @@ impl Release {
         }
         Err(BaseError::malformed(
             url,
-            &format!(
-                "it is about `{}`, not about `{suite}`; the mirror serves the wrong file",
-                self.codename
-            ),
+            &format!("it is about `{}`, not about `{suite}`; the mirror serves the wrong file", self.codename),
         ))
     }
 
     /// Checks its times against the clock.
     pub(crate) fn check_times(&self, url: &str, now: u64, check_valid_until: bool) -> Result<(), BaseError> {
         if self.date > now + CLOCK_TOLERANCE {
-            return Err(BaseError::ClockBehind {
-                url: url.into(),
-                date: date::show(self.date),
-                now: date::show(now),
-            });
+            return Err(BaseError::ClockBehind { url: url.into(), date: date::show(self.date), now: date::show(now) });
         }
         match self.valid_until {
-            Some(end) if check_valid_until && end < now => Err(BaseError::Outdated {
-                url: url.into(),
-                valid_until: date::show(end),
-                now: date::show(now),
-            }),
+            Some(end) if check_valid_until && end < now => {
+                Err(BaseError::Outdated { url: url.into(), valid_until: date::show(end), now: date::show(now) })
+            }
             _ => Ok(()),
         }
     }
@@ -151,12 +134,7 @@ mod tests {
 
     #[test]
     fn malformed_ones_are_refused() {
-        for (from, to) in [
-            ("21 Nov", "21 Nor"),
-            ("Date:", "Dat:"),
-            ("aaaa", "../a"),
-            (" 12 ", " -1 "),
-        ] {
+        for (from, to) in [("21 Nov", "21 Nor"), ("Date:", "Dat:"), ("aaaa", "../a"), (" 12 ", " -1 ")] {
             assert!(Release::parse(&text().replacen(from, to, 1), "u").is_err(), "{from}");
         }
         assert!(Release::parse("", "u").is_err());

@@ -59,22 +59,15 @@ impl Fixture {
             CleartextSignedMessage::sign(rand::thread_rng(), &release, &self.key.primary_key, &Password::empty())
                 .unwrap();
         let signed = message.to_armored_bytes(ArmorOptions::default()).unwrap();
-        let name = if by_hash {
-            format!("by-hash/SHA256/{digest}")
-        } else {
-            "Packages.xz".into()
-        };
+        let name = if by_hash { format!("by-hash/SHA256/{digest}") } else { "Packages.xz".into() };
         self.files.insert(format!("/{archive}/dists/{suite}/InRelease"), signed);
-        self.files
-            .insert(format!("/{archive}/dists/{suite}/{binary}/{name}"), index);
+        self.files.insert(format!("/{archive}/dists/{suite}/{binary}/{name}"), index);
         self
     }
 
     /// A whole suite: itself in version 1, its security updates in version 2.
     fn complete() -> Self {
-        Self::new()
-            .add("debian", "bookworm", "1", "", true)
-            .add("debian-security", "bookworm-security", "2", "", false)
+        Self::new().add("debian", "bookworm", "1", "", true).add("debian-security", "bookworm-security", "2", "", false)
     }
 
     /// Serves the files until the process ends.
@@ -92,17 +85,9 @@ impl Fixture {
 
     fn read(&self) -> Result<Offer, BaseError> {
         let keyring: PathBuf = self.directory.path().join("keyring.asc");
-        let key = self
-            .key
-            .to_public_key()
-            .to_armored_bytes(ArmorOptions::default())
-            .unwrap();
+        let key = self.key.to_public_key().to_armored_bytes(ArmorOptions::default()).unwrap();
         fs_err::write(&keyring, key).unwrap();
-        self.read_with(Keyring::File {
-            path: keyring,
-            origin: "the test".into(),
-            debian: false,
-        })
+        self.read_with(Keyring::File { path: keyring, origin: "the test".into(), debian: false })
     }
 
     fn read_with(&self, keyring: Keyring) -> Result<Offer, BaseError> {
@@ -120,9 +105,7 @@ impl Fixture {
 
 /// Answers one request; what is not there is a 404.
 fn answer(mut stream: TcpStream, files: &HashMap<String, Vec<u8>>) {
-    let mut lines = BufReader::new(stream.try_clone().unwrap())
-        .lines()
-        .map_while(Result::ok);
+    let mut lines = BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
     let Some(request) = lines.next() else { return };
     lines.find(String::is_empty);
     let path = request.split(' ').nth(1).unwrap_or_default();
@@ -130,10 +113,7 @@ fn answer(mut stream: TcpStream, files: &HashMap<String, Vec<u8>>) {
         Some(body) => ("200 OK", &body[..]),
         None => ("404 Not Found", &b""[..]),
     };
-    let head = format!(
-        "HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
-        body.len()
-    );
+    let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
     // A client that has gone away got what it wanted.
     let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body));
 }
@@ -149,20 +129,9 @@ fn the_newest_version_of_all_parts_is_offered() {
 #[test]
 fn a_missing_suite_is_named_with_what_to_set() {
     let message = Fixture::new().read().err().unwrap().to_string();
-    assert!(
-        message.contains("`bookworm`") && message.contains("MODAL_DEBIAN_MIRROR"),
-        "{message}"
-    );
-    let message = Fixture::new()
-        .add("debian", "bookworm", "1", "", true)
-        .read()
-        .err()
-        .unwrap()
-        .to_string();
-    assert!(
-        message.contains("`bookworm-security`") && message.contains("MODAL_DEBIAN_SECURITY_MIRROR"),
-        "{message}"
-    );
+    assert!(message.contains("`bookworm`") && message.contains("MODAL_DEBIAN_MIRROR"), "{message}");
+    let message = Fixture::new().add("debian", "bookworm", "1", "", true).read().err().unwrap().to_string();
+    assert!(message.contains("`bookworm-security`") && message.contains("MODAL_DEBIAN_SECURITY_MIRROR"), "{message}");
 }
 
 #[test]
@@ -171,11 +140,7 @@ fn foreign_keys_outdated_and_exchanged_files_are_refused() {
     assert!(error.to_string().contains("MODAL_DEBIAN_KEYRING"), "{error}");
 
     let outdated = "Valid-Until: Wed, 08 Jan 2025 00:00:00 UTC\n";
-    let error = Fixture::new()
-        .add("debian", "bookworm", "1", outdated, true)
-        .read()
-        .err()
-        .unwrap();
+    let error = Fixture::new().add("debian", "bookworm", "1", outdated, true).read().err().unwrap();
     assert!(matches!(error, BaseError::Outdated { .. }), "{error}");
 
     let mut exchanged = Fixture::complete().add("debian", "bullseye", "9", "", true);

@@ -56,11 +56,7 @@ impl Deb {
         if members.first().is_none_or(|first| first.name != "debian-binary") {
             return Err(malformed(name, "it does not begin with `debian-binary`"));
         }
-        Ok(Self {
-            name: name.into(),
-            file,
-            members,
-        })
+        Ok(Self { name: name.into(), file, members })
     }
 
     /// The tar archive `control` or `data`, unpacked.
@@ -88,14 +84,7 @@ fn member(header: &[u8; HEADER_LENGTH], offset: u64) -> Option<Member> {
     if &header[58..] != b"`\n" {
         return None;
     }
-    let name = std::str::from_utf8(&header[..16])
-        .ok()?
-        .trim_end()
-        .trim_end_matches('/');
+    let name = std::str::from_utf8(&header[..16]).ok()?.trim_end().trim_end_matches('/');
     let size = std::str::from_utf8(&header[48..58]).ok()?.trim_end().parse().ok()?;
-    Some(Member {
-        name: name.into(),
-        offset: offset + HEADER_LENGTH as u64,
-        size,
-    })
+    Some(Member { name: name.into(), offset: offset + HEADER_LENGTH as u64, size })
 }

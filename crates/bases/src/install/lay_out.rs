@@ -31,13 +31,8 @@ const DIRECTORIES: [&str; 13] = [
 ];
 
 /// Links of the merged `/usr`, and those that maintainer scripts need before their packages have made them.
-const LINKS: [(&str, &str); 5] = [
-    ("bin", "usr/bin"),
-    ("sbin", "usr/sbin"),
-    ("lib", "usr/lib"),
-    ("usr/bin/sh", "dash"),
-    ("usr/bin/awk", "mawk"),
-];
+const LINKS: [(&str, &str); 5] =
+    [("bin", "usr/bin"), ("sbin", "usr/sbin"), ("lib", "usr/lib"), ("usr/bin/sh", "dash"), ("usr/bin/awk", "mawk")];
 
 /// Programs that are only there while packages are configured. Those in `/usr/local/sbin` are found first.
 pub(crate) const HELPERS: [(&str, &str); 4] = [
@@ -45,10 +40,7 @@ pub(crate) const HELPERS: [(&str, &str); 4] = [
     ("usr/sbin/policy-rc.d", "#!/bin/sh\nexit 101\n"),
     // Python's packages ask these what to compile, and to do it. It is done for all at once, meanwhile.
     ("usr/local/sbin/py3compile", "#!/bin/sh\nexit 0\n"),
-    (
-        "usr/local/sbin/dpkg",
-        "#!/bin/sh\n[ \"$1\" = -L ] && exit 0\nexec /usr/bin/dpkg \"$@\"\n",
-    ),
+    ("usr/local/sbin/dpkg", "#!/bin/sh\n[ \"$1\" = -L ] && exit 0\nexec /usr/bin/dpkg \"$@\"\n"),
     // The certificates' trigger would do once more, for a second, what their configuration has just done.
     (
         "usr/local/sbin/dpkg-trigger",
@@ -57,10 +49,8 @@ pub(crate) const HELPERS: [(&str, &str); 4] = [
 ];
 
 /// Accounts, and the lists that `base-passwd` makes them from.
-const ACCOUNTS: [(&str, &str); 2] = [
-    ("etc/passwd", "usr/share/base-passwd/passwd.master"),
-    ("etc/group", "usr/share/base-passwd/group.master"),
-];
+const ACCOUNTS: [(&str, &str); 2] =
+    [("etc/passwd", "usr/share/base-passwd/passwd.master"), ("etc/group", "usr/share/base-passwd/group.master")];
 
 /// Makes the empty root that packages are unpacked into.
 #[derive(Debug, Serialize, Deserialize)]
@@ -89,11 +79,7 @@ impl Job for LayOut {
             tree.symlink(Path::new("lib64"), OsStr::new("usr/lib64"), Attributes::root(0o777))?;
         }
         let rules = filter::configuration();
-        tree.write(
-            Path::new(filter::CONFIGURATION),
-            Attributes::root(0o644),
-            &mut rules.as_bytes(),
-        )
+        tree.write(Path::new(filter::CONFIGURATION), Attributes::root(0o644), &mut rules.as_bytes())
     }
 }
 
@@ -156,10 +142,7 @@ fn triggers(packages: &[Unpacked]) -> BTreeMap<String, String> {
 fn directories(packages: &[Unpacked]) -> BTreeMap<&str, Attributes> {
     let mut found = BTreeMap::new();
     let is_base = |package: &&Unpacked| package.name == "base-files";
-    let ordered = packages
-        .iter()
-        .filter(is_base)
-        .chain(packages.iter().filter(|package| !is_base(package)));
+    let ordered = packages.iter().filter(is_base).chain(packages.iter().filter(|package| !is_base(package)));
     for (path, attributes) in ordered.flat_map(|package| &package.directories) {
         found.entry(path.as_str()).or_insert(*attributes);
     }
@@ -188,11 +171,7 @@ mod tests {
     #[test]
     fn triggers_are_filed_as_dpkg_does() {
         let packages = [
-            package(
-                "a",
-                0o755,
-                &[("/usr/lib/x", "a/noawait"), ("ldconfig", "a"), ("../x", "a")],
-            ),
+            package("a", 0o755, &[("/usr/lib/x", "a/noawait"), ("ldconfig", "a"), ("../x", "a")]),
             package("b", 0o755, &[("ldconfig", "b:amd64/noawait")]),
         ];
         let files = triggers(&packages);

@@ -74,11 +74,7 @@ impl Job for Tidy {
             tree.replace(Path::new(path), 0o644, b"")?;
         }
         tree.edit(Path::new("etc/shadow"), same_password_day)?;
-        tree.replace(
-            Path::new("etc/apt/sources.list"),
-            0o644,
-            image_sources(self.suite).as_bytes(),
-        )?;
+        tree.replace(Path::new("etc/apt/sources.list"), 0o644, image_sources(self.suite).as_bytes())?;
         if self.python == PythonSource::Debian {
             let link = Path::new("usr/local/bin/python");
             tree.symlink(link, OsStr::new("/usr/bin/python3"), Attributes::root(0o777))?;
@@ -106,9 +102,6 @@ mod tests {
     #[test]
     fn passwords_changed_on_the_same_day() {
         let shadow = "root:*:20000:0:99999:7:::\ndaemon:*::0:99999:7:::\n";
-        assert_eq!(
-            same_password_day(shadow),
-            "root:*:10957:0:99999:7:::\ndaemon:*::0:99999:7:::\n"
-        );
+        assert_eq!(same_password_day(shadow), "root:*:10957:0:99999:7:::\ndaemon:*::0:99999:7:::\n");
     }
 }

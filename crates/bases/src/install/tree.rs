@@ -23,14 +23,8 @@ use super::malformed;
 
 /// Everything has the time that layers give to everything, so that times written into bytecode stay right.
 const TIMES: Timestamps = {
-    let time = Timespec {
-        tv_sec: LAYER_MTIME,
-        tv_nsec: 0,
-    };
-    Timestamps {
-        last_access: time,
-        last_modification: time,
-    }
+    let time = Timespec { tv_sec: LAYER_MTIME, tv_nsec: 0 };
+    Timestamps { last_access: time, last_modification: time }
 };
 
 /// Mode of directories that nothing else is said about.
@@ -64,11 +58,7 @@ impl Tree {
     pub(crate) fn open(path: &Path) -> Result<Self, JobError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = openat(CWD, path, flags, Mode::empty()).map_err(JobError::file("opening", path))?;
-        Ok(Self {
-            root: Arc::new(root),
-            path: path.to_owned(),
-            parents: HashMap::new(),
-        })
+        Ok(Self { root: Arc::new(root), path: path.to_owned(), parents: HashMap::new() })
     }
 
     /// Writes a file that is not there yet.
@@ -119,14 +109,8 @@ impl Tree {
             }
             other => other.map_err(self.failed("linking", path))?,
         }
-        chownat(
-            &*parent,
-            name,
-            Some(owner(attributes)),
-            Some(group(attributes)),
-            AtFlags::SYMLINK_NOFOLLOW,
-        )
-        .map_err(self.failed("giving away", path))
+        chownat(&*parent, name, Some(owner(attributes)), Some(group(attributes)), AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(self.failed("giving away", path))
     }
 
     /// Makes another name for a regular file.
@@ -136,10 +120,7 @@ impl Tree {
         if FileType::from_raw_mode(status.st_mode) != FileType::RegularFile {
             return Err(malformed(
                 &path.display().to_string(),
-                format!(
-                    "it is a hard link to `{}`, which is no regular file",
-                    existing.display()
-                ),
+                format!("it is a hard link to `{}`, which is no regular file", existing.display()),
             ));
         }
         let (parent, name) = self.parent(path)?;
@@ -153,9 +134,7 @@ impl Tree {
         match openat2(&*self.root, path, flags, Mode::empty(), how) {
             Ok(file) => {
                 let mut contents = Vec::new();
-                File::from(file)
-                    .read_to_end(&mut contents)
-                    .map_err(self.failed("reading", path))?;
+                File::from(file).read_to_end(&mut contents).map_err(self.failed("reading", path))?;
                 Ok(Some(contents))
             }
             Err(Errno::NOENT) => Ok(None),
@@ -175,9 +154,7 @@ impl Tree {
         let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
         let flags = OFlags::WRONLY | OFlags::TRUNC | OFlags::CLOEXEC;
         let file = openat2(&*self.root, path, flags, Mode::empty(), how).map_err(self.failed("opening", path))?;
-        File::from(file)
-            .write_all(changed.as_bytes())
-            .map_err(self.failed("writing", path))
+        File::from(file).write_all(changed.as_bytes()).map_err(self.failed("writing", path))
     }
 
     /// Removes a file or link; none being there is fine.
@@ -211,9 +188,7 @@ impl Tree {
 
     /// The directory that something is in, and its name there.
     fn parent<'p>(&mut self, path: &'p Path) -> Result<(Arc<OwnedFd>, &'p OsStr), JobError> {
-        let name = path
-            .file_name()
-            .ok_or_else(|| malformed(&path.display().to_string(), "it has no name"))?;
+        let name = path.file_name().ok_or_else(|| malformed(&path.display().to_string(), "it has no name"))?;
         Ok((self.open_directory(path.parent().unwrap_or(Path::new("")))?, name))
     }
 
@@ -264,20 +239,14 @@ fn group(attributes: Attributes) -> Gid {
 pub(crate) fn relative(name: &[u8], archive: &str) -> Result<PathBuf, JobError> {
     let shown = || String::from_utf8_lossy(name).into_owned();
     if name.starts_with(b"/") {
-        return Err(malformed(
-            archive,
-            format!("its entry `{}` has an absolute path", shown()),
-        ));
+        return Err(malformed(archive, format!("its entry `{}` has an absolute path", shown())));
     }
     let mut path = PathBuf::new();
     for part in name.split(|byte| *byte == b'/') {
         match part {
             b"" | b"." => {}
             b".." => {
-                return Err(malformed(
-                    archive,
-                    format!("its entry `{}` leads out of the image", shown()),
-                ));
+                return Err(malformed(archive, format!("its entry `{}` leads out of the image", shown())));
             }
             _ if part.contains(&0) => {
                 return Err(malformed(archive, format!("its entry `{}` has a zero byte", shown())));

@@ -56,10 +56,7 @@ impl Job for UnpackPackage {
     type Output = Unpacked;
 
     fn run(self, context: &WorkerContext, fds: Vec<OwnedFd>) -> Result<Unpacked, JobError> {
-        let file = fds
-            .into_iter()
-            .next()
-            .ok_or_else(|| malformed(&self.name, "it came without its file"))?;
+        let file = fds.into_iter().next().ok_or_else(|| malformed(&self.name, "it came without its file"))?;
         let tree = Tree::open(&context.upper(&self.work))?;
         unpack(&self.name, &self.version, File::from(file), tree)
     }
@@ -80,10 +77,7 @@ impl Job for UnpackArchive {
     type Output = ();
 
     fn run(self, context: &WorkerContext, fds: Vec<OwnedFd>) -> Result<(), JobError> {
-        let file = fds
-            .into_iter()
-            .next()
-            .ok_or_else(|| malformed(&self.target, "it came without its file"))?;
+        let file = fds.into_iter().next().ok_or_else(|| malformed(&self.target, "it came without its file"))?;
         let mut tree = Tree::open(&context.upper(&self.work).join(&self.target))?;
         unpack_data(&self.target, &HashSet::new(), Box::new(File::from(file)), &mut tree).map(drop)
     }
@@ -134,10 +128,7 @@ impl Control {
                 .filter(|file| is_control_name(file))
                 .ok_or_else(|| malformed(name, format!("`{}` is no name of a control file", path.display())))?;
             let mut contents = Vec::new();
-            (&mut entry)
-                .take(CONTROL_LIMIT)
-                .read_to_end(&mut contents)
-                .map_err(|error| malformed(name, error))?;
+            (&mut entry).take(CONTROL_LIMIT).read_to_end(&mut contents).map_err(|error| malformed(name, error))?;
             if file == "control" {
                 text = String::from_utf8(contents).map_err(|error| malformed(name, error))?;
             } else {
@@ -145,11 +136,7 @@ impl Control {
                 files.push((file.to_owned(), mode, contents));
             }
         }
-        let field = |field: &str| {
-            stanzas(&text)
-                .next()
-                .and_then(|stanza| stanza.get(field).map(str::to_owned))
-        };
+        let field = |field: &str| stanzas(&text).next().and_then(|stanza| stanza.get(field).map(str::to_owned));
         if field("Package").as_deref() != Some(name) || field("Version").as_deref() != Some(version) {
             return Err(malformed(name, format!("it does not contain `{name}` {version}")));
         }
@@ -159,9 +146,7 @@ impl Control {
         };
         let list = |wanted: &str| {
             let found = files.iter().find(|(file, ..)| file == wanted);
-            found.map_or_else(String::new, |(_, _, contents)| {
-                String::from_utf8_lossy(contents).into_owned()
-            })
+            found.map_or_else(String::new, |(_, _, contents)| String::from_utf8_lossy(contents).into_owned())
         };
         let conffiles = list("conffiles");
         Ok(Self {
@@ -176,17 +161,12 @@ impl Control {
 
 fn is_control_name(name: &str) -> bool {
     name.starts_with(|first: char| first.is_ascii_alphabetic())
-        && name
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"+-._".contains(&byte))
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-._".contains(&byte))
 }
 
 /// Paths of configuration files; those that are only to be removed on upgrades are not among them.
 fn conffile_paths(list: &str) -> impl Iterator<Item = &[u8]> {
-    list.lines()
-        .map(str::trim_end)
-        .filter(|line| line.len() > 1 && line.starts_with('/'))
-        .map(str::as_bytes)
+    list.lines().map(str::trim_end).filter(|line| line.len() > 1 && line.starts_with('/')).map(str::as_bytes)
 }
 
 /// A stanza of `dpkg`'s status file for a package that is unpacked, but not configured.
@@ -266,11 +246,7 @@ fn unpack_data(
         if is_excluded(bytes) {
             continue;
         }
-        let target = if conffiles.contains(bytes) {
-            with_suffix(&path)
-        } else {
-            path
-        };
+        let target = if conffiles.contains(bytes) { with_suffix(&path) } else { path };
         unpack_entry(name, &mut entry, &target, attributes, conffiles, tree)?;
     }
     Ok(data)
@@ -285,28 +261,20 @@ fn unpack_entry<R: Read>(
     tree: &mut Tree,
 ) -> Result<(), JobError> {
     let link = entry.link_name_bytes().map(std::borrow::Cow::into_owned);
-    let link = || {
-        link.as_deref()
-            .ok_or_else(|| malformed(name, format!("the link `{}` leads nowhere", path.display())))
-    };
+    let link =
+        || link.as_deref().ok_or_else(|| malformed(name, format!("the link `{}` leads nowhere", path.display())));
     match entry.header().entry_type() {
         EntryType::Regular | EntryType::Continuous => tree.write(path, attributes, entry),
         EntryType::Symlink => tree.symlink(path, OsStr::from_bytes(link()?), attributes),
         EntryType::Link => {
             let existing = relative(link()?, name)?;
-            let existing = if conffiles.contains(existing.as_os_str().as_bytes()) {
-                with_suffix(&existing)
-            } else {
-                existing
-            };
+            let existing =
+                if conffiles.contains(existing.as_os_str().as_bytes()) { with_suffix(&existing) } else { existing };
             tree.hard_link(path, &existing)
         }
         other => Err(malformed(
             name,
-            format!(
-                "its entry `{}` is of a kind that packages do not have: {other:?}",
-                path.display()
-            ),
+            format!("its entry `{}` is of a kind that packages do not have: {other:?}", path.display()),
         )),
     }
 }
@@ -314,11 +282,7 @@ fn unpack_entry<R: Read>(
 fn attributes<R: Read>(entry: &tar::Entry<'_, R>) -> std::io::Result<Attributes> {
     let header = entry.header();
     let id = |id: u64| u32::try_from(id).map_err(std::io::Error::other);
-    Ok(Attributes {
-        mode: header.mode()? & 0o7777,
-        uid: id(header.uid()?)?,
-        gid: id(header.gid()?)?,
-    })
+    Ok(Attributes { mode: header.mode()? & 0o7777, uid: id(header.uid()?)?, gid: id(header.gid()?)? })
 }
 
 fn with_suffix(path: &Path) -> PathBuf {

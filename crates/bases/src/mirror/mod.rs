@@ -83,9 +83,7 @@ pub fn find() -> Result<Mirror, BaseError> {
 /// [`find`] with another environment and another root directory of the host.
 fn find_with(environment: &dyn Fn(&str) -> Option<OsString>, root: &Path) -> Result<Mirror, BaseError> {
     let setting = |name: &str| {
-        environment(name)
-            .map(|value| value.to_string_lossy().trim().to_owned())
-            .filter(|value| !value.is_empty())
+        environment(name).map(|value| value.to_string_lossy().trim().to_owned()).filter(|value| !value.is_empty())
     };
     let mut mirror = match setting(MIRROR) {
         Some(value) => {
@@ -107,11 +105,7 @@ fn find_with(environment: &dyn Fn(&str) -> Option<OsString>, root: &Path) -> Res
         None => {}
     }
     if let Some(path) = setting(KEYRING) {
-        mirror.keyring = Keyring::File {
-            path: path.into(),
-            origin: KEYRING.into(),
-            debian: false,
-        };
+        mirror.keyring = Keyring::File { path: path.into(), origin: KEYRING.into(), debian: false };
     }
     if let Some(value) = setting(CHECK_VALID_UNTIL) {
         mirror.check_valid_until = crate::control::is_yes(&value);
@@ -141,19 +135,14 @@ fn of_host(entries: &[Entry]) -> Option<Mirror> {
 
 /// An address of a setting, without slashes at its end.
 fn checked(value: &str, origin: &str) -> Result<String, BaseError> {
-    let problem = |reason: &str| BaseError::Mirror {
-        value: value.into(),
-        origin: origin.into(),
-        reason: reason.into(),
-    };
+    let problem =
+        |reason: &str| BaseError::Mirror { value: value.into(), origin: origin.into(), reason: reason.into() };
     let rest = value
         .strip_prefix("http://")
         .or_else(|| value.strip_prefix("https://"))
         .ok_or_else(|| problem("it must begin with `http://` or `https://`, as in `http://ftp.debian.org/debian`"))?;
     if rest.starts_with('/') || rest.is_empty() {
-        return Err(problem(
-            "it names no host; write it as in `http://ftp.debian.org/debian`",
-        ));
+        return Err(problem("it names no host; write it as in `http://ftp.debian.org/debian`"));
     }
     if value.contains(|character: char| character.is_whitespace() || character.is_control()) {
         return Err(problem("it contains white space; only one mirror can be given"));
@@ -185,11 +174,7 @@ impl Mirror {
                 text,
                 "{}Types: deb\nURIs: {url}\nSuites: {suites}\nComponents: main\nSigned-By: {keyring}\n{}",
                 if text.is_empty() { "" } else { "\n" },
-                if self.check_valid_until {
-                    ""
-                } else {
-                    "Check-Valid-Until: no\n"
-                },
+                if self.check_valid_until { "" } else { "Check-Valid-Until: no\n" },
             );
         };
         add(&self.archive, &format!("{suite} {suite}-updates"));
@@ -211,9 +196,7 @@ impl Mirror {
             Keyring::File { path, origin, .. } => {
                 let bytes = fs_err::read(path).map_err(|error| BaseError::keyring(path, origin, &error))?;
                 let armored = crate::archive::armored(bytes);
-                armored
-                    .map(Some)
-                    .map_err(|error| BaseError::keyring(path, origin, &error))
+                armored.map(Some).map_err(|error| BaseError::keyring(path, origin, &error))
             }
         }
     }

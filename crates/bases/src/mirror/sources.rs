@@ -60,10 +60,7 @@ impl Entry {
             .find_map(|ending| self.suite.strip_suffix(ending))
             .unwrap_or(&self.suite);
         let possible = SUITES.contains(&suite)
-            && self
-                .components
-                .iter()
-                .any(|component| component == "main" || component == "updates/main")
+            && self.components.iter().any(|component| component == "main" || component == "updates/main")
             && (self.url.starts_with("http://") || self.url.starts_with("https://"));
         let directory = self.url.rsplit('/').next().unwrap_or_default();
         let foreign_directory = !matches!(directory, "debian" | "debian-security");
@@ -81,23 +78,15 @@ impl Entry {
         let origin = format!("`Signed-By` in {}", self.file);
         match &self.signed_by {
             None => Keyring::BuiltIn,
-            Some(SignedBy::Inline(armored)) => Keyring::Inline {
-                armored: armored.clone(),
-                origin,
-            },
-            Some(SignedBy::File(path)) => Keyring::File {
-                debian: is_debian_keyring(path),
-                path: path.clone(),
-                origin,
-            },
+            Some(SignedBy::Inline(armored)) => Keyring::Inline { armored: armored.clone(), origin },
+            Some(SignedBy::File(path)) => Keyring::File { debian: is_debian_keyring(path), path: path.clone(), origin },
         }
     }
 }
 
 /// Whether a keyring's name is that of the package `debian-archive-keyring`.
 fn is_debian_keyring(path: &Path) -> bool {
-    path.file_name()
-        .is_some_and(|name| name.to_string_lossy().starts_with("debian-archive-"))
+    path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("debian-archive-"))
 }
 
 /// All entries below `root`. What cannot be read is as good as not there: the host's sources are only a hint.
@@ -209,18 +198,12 @@ pub(super) fn apt_checks_valid_until(root: &Path) -> bool {
     files.sort();
     files.push(directory.join("apt.conf"));
     let texts = files.iter().filter_map(|path| fs::read_to_string(path).ok());
-    texts
-        .flat_map(|text| check_valid_until_settings(&text))
-        .last()
-        .unwrap_or(true)
+    texts.flat_map(|text| check_valid_until_settings(&text)).last().unwrap_or(true)
 }
 
 /// The values of `Acquire::Check-Valid-Until` in an apt configuration file.
 fn check_valid_until_settings(text: &str) -> Vec<bool> {
-    let lines = text
-        .lines()
-        .map(str::trim)
-        .filter(|line| !line.starts_with("//") && !line.starts_with('#'));
+    let lines = text.lines().map(str::trim).filter(|line| !line.starts_with("//") && !line.starts_with('#'));
     lines
         .filter_map(|line| line.strip_prefix("Acquire::Check-Valid-Until"))
         .map(|value| is_yes(value.trim().trim_end_matches(';').trim().trim_matches('"')))

@@ -10,12 +10,8 @@ fn host(files: &[(&str, &str)], environment: &[(&str, &str)]) -> Result<Mirror, 
         fs_err::create_dir_all(path.parent().unwrap()).unwrap();
         fs_err::write(path, text).unwrap();
     }
-    let environment = |name: &str| {
-        environment
-            .iter()
-            .find(|(key, _)| *key == name)
-            .map(|(_, value)| OsString::from(value))
-    };
+    let environment =
+        |name: &str| environment.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value));
     find_with(&environment, root.path())
 }
 
@@ -47,10 +43,7 @@ fn deb822_sources_of_the_host_are_used_and_third_parties_ignored() {
     )
     .unwrap();
     assert_eq!(mirror.archive, "http://mirror.example.org/debian");
-    assert_eq!(
-        mirror.security.as_deref(),
-        Some("http://mirror.example.org/debian-security")
-    );
+    assert_eq!(mirror.security.as_deref(), Some("http://mirror.example.org/debian-security"));
     assert!(mirror.check_valid_until);
     assert!(matches!(&mirror.keyring, Keyring::File { path, debian: true, .. }
         if path == Path::new("/usr/share/keyrings/debian-archive-keyring.gpg")));
@@ -65,10 +58,7 @@ fn one_line_sources_of_the_host_are_used() {
                 deb-src http://sources.example.org/debian bookworm main\n";
     let mirror = host(&[("sources.list", text)], &[]).unwrap();
     assert_eq!(mirror.archive, "https://mirror.example.org/debian");
-    assert_eq!(
-        mirror.security.as_deref(),
-        Some("http://security.example.org/debian-security")
-    );
+    assert_eq!(mirror.security.as_deref(), Some("http://security.example.org/debian-security"));
     assert!(!mirror.check_valid_until);
     assert_eq!(mirror.keyring, Keyring::BuiltIn);
 }
@@ -78,33 +68,17 @@ fn settings_win() {
     let text = "deb http://mirror.example.org/debian bookworm main\n";
     let mirror = host(
         &[("sources.list", text)],
-        &[
-            (MIRROR, "http://other.example.org/debian/"),
-            (KEYRING, "/keys.gpg"),
-            (CHECK_VALID_UNTIL, "no"),
-        ],
+        &[(MIRROR, "http://other.example.org/debian/"), (KEYRING, "/keys.gpg"), (CHECK_VALID_UNTIL, "no")],
     )
     .unwrap();
     assert_eq!(mirror.archive, "http://other.example.org/debian");
-    assert_eq!(
-        mirror.security.as_deref(),
-        Some("http://other.example.org/debian-security")
-    );
+    assert_eq!(mirror.security.as_deref(), Some("http://other.example.org/debian-security"));
     assert!(matches!(&mirror.keyring, Keyring::File { debian: false, .. }));
     assert!(!mirror.check_valid_until);
     assert_eq!(host(&[], &[(SECURITY_MIRROR, "none")]).unwrap().security, None);
-    for value in [
-        "ftp.debian.org/debian",
-        "file:///srv",
-        "http://",
-        "http:///debian",
-        "http://a http://b",
-    ] {
+    for value in ["ftp.debian.org/debian", "file:///srv", "http://", "http:///debian", "http://a http://b"] {
         let message = host(&[], &[(MIRROR, value)]).unwrap_err().to_string();
-        assert!(
-            message.contains(&format!("`{value}`")) && message.contains(MIRROR),
-            "{message}"
-        );
+        assert!(message.contains(&format!("`{value}`")) && message.contains(MIRROR), "{message}");
     }
 }
 
@@ -112,25 +86,13 @@ fn settings_win() {
 fn keys_written_into_the_sources_are_taken_whole() {
     let text = "Types: deb\nURIs: http://a/debian\nSuites: sid\nComponents: main\nSigned-By:\n -----BEGIN PGP PUBLIC KEY BLOCK-----\n .\n abc\n -----END PGP PUBLIC KEY BLOCK-----\n";
     let entries = deb822(text, "x");
-    let Some(SignedBy::Inline(key)) = &entries[0].signed_by else {
-        panic!("no key")
-    };
-    assert_eq!(
-        key,
-        "-----BEGIN PGP PUBLIC KEY BLOCK-----\n\nabc\n-----END PGP PUBLIC KEY BLOCK-----\n"
-    );
+    let Some(SignedBy::Inline(key)) = &entries[0].signed_by else { panic!("no key") };
+    assert_eq!(key, "-----BEGIN PGP PUBLIC KEY BLOCK-----\n\nabc\n-----END PGP PUBLIC KEY BLOCK-----\n");
 }
 
 #[test]
 fn strange_lines_are_skipped() {
-    for line in [
-        "deb",
-        "deb [",
-        "deb [a] ",
-        "debx http://a b main",
-        "deb http://a",
-        "deb http://a bookworm",
-    ] {
+    for line in ["deb", "deb [", "deb [a] ", "debx http://a b main", "deb http://a", "deb http://a bookworm"] {
         let entries = one_line(line, "x");
         assert!(entries.iter().all(|entry| entry.strangeness().is_none()), "{line}");
     }
@@ -157,9 +119,7 @@ fn sources_inside_an_image_name_the_default() {
 fn the_hosts_apt_may_not_mind_outdated_release_files() {
     let setting = |text: &str| host(&[("apt.conf.d/99mirror", text)], &[]).unwrap().check_valid_until;
     assert!(!setting("Acquire::Check-Valid-Until \"false\";\n"));
-    assert!(!setting(
-        "Acquire::Check-Valid-Until true;\n  Acquire::Check-Valid-Until no;\n"
-    ));
+    assert!(!setting("Acquire::Check-Valid-Until true;\n  Acquire::Check-Valid-Until no;\n"));
     assert!(setting("// Acquire::Check-Valid-Until \"false\";\n"));
     assert!(setting("Acquire::Retries \"3\";\n"));
 }

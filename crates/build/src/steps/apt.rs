@@ -20,9 +20,7 @@ pub(crate) struct AptPlan {
 pub(crate) fn plan(packages: &[String], material: &mut KeyMaterial) -> AptPlan {
     material.add("kind", "apt_install");
     material.add("packages", packages.to_vec());
-    AptPlan {
-        packages: packages.to_vec(),
-    }
+    AptPlan { packages: packages.to_vec() }
 }
 
 impl AptPlan {
@@ -44,24 +42,10 @@ impl AptPlan {
         };
         let exit = run.execute(context, &work, log)?;
         for cache in [&lists, &archives] {
-            store.harvest_cache(
-                &work,
-                cache,
-                &CacheFilter {
-                    include: Vec::new(),
-                    exclude: scratch(),
-                },
-            )?;
+            store.harvest_cache(&work, cache, &CacheFilter { include: Vec::new(), exclude: scratch() })?;
         }
-        let rules = CommitRules {
-            package_step: true,
-            drop_empty: exit.created_mountpoints,
-        };
-        Ok(Made::Work {
-            work,
-            rules,
-            facts: Value::Null,
-        })
+        let rules = CommitRules { package_step: true, drop_empty: exit.created_mountpoints };
+        Ok(Made::Work { work, rules, facts: Value::Null })
     }
 }
 
@@ -69,12 +53,7 @@ impl AptPlan {
 fn cache_mount(store: &Store, work: &Work, name: &str, target: &str) -> Result<Mount, StoreError> {
     let lower = store.cache_directory(name)?;
     let (upper, work) = store.new_cache_upper(work, name)?;
-    Ok(Mount::Cache {
-        lower,
-        upper,
-        work,
-        target: target.to_owned(),
-    })
+    Ok(Mount::Cache { lower, upper, work, target: target.to_owned() })
 }
 
 /// Files of apt's that are only of use while it runs.
@@ -113,13 +92,8 @@ mod tests {
 
     #[test]
     fn words_are_quoted_for_the_shell() {
-        for (word, quoted) in [
-            ("git", "git"),
-            ("a b", "'a b'"),
-            ("x'y", r"'x'\''y'"),
-            ("", "''"),
-            ("$(id)", "'$(id)'"),
-        ] {
+        for (word, quoted) in [("git", "git"), ("a b", "'a b'"), ("x'y", r"'x'\''y'"), ("", "''"), ("$(id)", "'$(id)'")]
+        {
             assert_eq!(quote(word), quoted);
         }
     }

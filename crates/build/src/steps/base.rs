@@ -18,10 +18,8 @@ pub(crate) struct BasePlan {
 /// The base is chosen by Python version alone. Which packages the mirror has today is no part of the key: a base is
 /// used until it is forced.
 pub(crate) fn plan(python: Option<&str>, local: &str, material: &mut KeyMaterial) -> Result<BasePlan, BuildError> {
-    let debian = debian_slim_plan(python, local).map_err(|error| BuildError::Invalid {
-        message: causes(&error),
-        hint: None,
-    })?;
+    let debian =
+        debian_slim_plan(python, local).map_err(|error| BuildError::Invalid { message: causes(&error), hint: None })?;
     material.add("kind", "debian_slim");
     material.add("suite", debian.suite.name());
     material.add("python", serde_json::to_value(&debian.python).unwrap_or_default());
@@ -47,20 +45,9 @@ impl BasePlan {
         let outcome = lamina_bases::bootstrap(&self.debian, &bases, log);
         let (work, facts) = outcome.map_err(base_error)?;
         // What goes wrong while writing a log line is no reason to lose the base.
-        let _ = writeln!(
-            log,
-            "{} packages of {}, Python {}",
-            facts.packages, facts.suite, facts.python_version
-        );
+        let _ = writeln!(log, "{} packages of {}, Python {}", facts.packages, facts.suite, facts.python_version);
         let facts = serde_json::to_value(&facts).unwrap_or_default();
-        Ok(Made::Work {
-            work,
-            rules: CommitRules {
-                package_step: true,
-                drop_empty: Vec::new(),
-            },
-            facts,
-        })
+        Ok(Made::Work { work, rules: CommitRules { package_step: true, drop_empty: Vec::new() }, facts })
     }
 }
 

@@ -35,28 +35,16 @@ pub(crate) struct CommandsPlan {
 pub(crate) fn plan(commands: &[String], material: &mut KeyMaterial) -> CommandsPlan {
     material.add("kind", "run_commands");
     material.add("commands", commands.to_vec());
-    CommandsPlan {
-        commands: commands.to_vec(),
-    }
+    CommandsPlan { commands: commands.to_vec() }
 }
 
 impl CommandsPlan {
     pub(crate) fn execute(self, context: &StepContext<'_>, log: &mut StepLog) -> Result<Made, StepError> {
         let work = context.tools.store.new_work()?;
-        let run = Run {
-            commands: &self.commands,
-            ..Run::default()
-        };
+        let run = Run { commands: &self.commands, ..Run::default() };
         let exit = run.execute(context, &work, log)?;
-        let rules = CommitRules {
-            package_step: false,
-            drop_empty: exit.created_mountpoints,
-        };
-        Ok(Made::Work {
-            work,
-            rules,
-            facts: Value::Null,
-        })
+        let rules = CommitRules { package_step: false, drop_empty: exit.created_mountpoints };
+        Ok(Made::Work { work, rules, facts: Value::Null })
     }
 }
 
@@ -98,46 +86,25 @@ impl Run<'_> {
         }
         let mut environment = host.environment;
         environment.insert("HOME".to_owned(), "/root".to_owned());
-        environment.insert(
-            "PATH".to_owned(),
-            "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned(),
-        );
-        environment.extend(
-            self.environment
-                .iter()
-                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
-        );
+        environment
+            .insert("PATH".to_owned(), "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned());
+        environment.extend(self.environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
         environment.extend(parent.config.environment.clone());
         environment.extend(secrets::environment(&context.node.secrets));
         let store = &context.tools.store;
         let script = ["/bin/sh", "-c", RUN_ALL, "sh"].map(str::to_owned);
         Ok(SandboxSpec {
             hostname: "build".to_owned(),
-            layers: self
-                .tools
-                .iter()
-                .chain(parent.layers.iter().rev())
-                .map(|digest| store.view_path(digest))
-                .collect(),
-            upper: Upper::Store {
-                upper: work.upper(),
-                work: work.work_directory(),
-            },
+            layers: self.tools.iter().chain(parent.layers.iter().rev()).map(|digest| store.view_path(digest)).collect(),
+            upper: Upper::Store { upper: work.upper(), work: work.work_directory() },
             mounts: self.mounts,
             files: host.files,
             resolv_conf: host.resolv_conf,
             hosts: host.hosts,
             argv: script.into_iter().chain(self.commands.iter().cloned()).collect(),
             env: environment.into_iter().collect(),
-            cwd: parent
-                .config
-                .working_directory
-                .clone()
-                .unwrap_or_else(|| "/".to_owned()),
-            limits: Limits {
-                pids: Some(PROCESS_LIMIT),
-                ..Limits::default()
-            },
+            cwd: parent.config.working_directory.clone().unwrap_or_else(|| "/".to_owned()),
+            limits: Limits { pids: Some(PROCESS_LIMIT), ..Limits::default() },
             ignore_sync: true,
             ..SandboxSpec::default()
         })
@@ -163,15 +130,7 @@ fn output_pipe() -> std::io::Result<(std::io::PipeReader, Stdio)> {
     let (reader, writer) = std::io::pipe()?;
     let stdin = OwnedFd::from(fs_err::File::open("/dev/null")?.into_parts().0);
     let stdout = OwnedFd::from(writer.try_clone()?);
-    Ok((
-        reader,
-        Stdio {
-            stdin,
-            stdout,
-            stderr: OwnedFd::from(writer),
-            socket: None,
-        },
-    ))
+    Ok((reader, Stdio { stdin, stdout, stderr: OwnedFd::from(writer), socket: None }))
 }
 
 fn pump(mut reader: std::io::PipeReader, log: &mut StepLog) -> std::io::Result<()> {

@@ -6,6 +6,7 @@ mod commands;
 mod files;
 mod python;
 
+pub(crate) use files::behind_links;
 use lamina_events::{CancelToken, Event, Sink};
 use lamina_image::{KeyMaterial, Node, Step};
 use lamina_store::{CommitRules, Committed, Work};
@@ -53,12 +54,7 @@ pub(crate) struct StepContext<'a> {
 impl StepContext<'_> {
     /// Reports how far the step is.
     pub(crate) fn progress(&self, what: &str, done: u64, total: u64) {
-        self.sink.emit(Event::StepProgress {
-            step: self.number,
-            what: what.to_owned(),
-            done,
-            total,
-        });
+        self.sink.emit(Event::StepProgress { step: self.number, what: what.to_owned(), done, total });
     }
 }
 
@@ -93,20 +89,18 @@ impl From<lamina_store::StoreError> for StepError {
 /// Reads what a step depends on and computes its key material, beside what every step shares.
 pub(crate) fn plan(tools: &Tools, node: &Node, material: &mut KeyMaterial) -> Result<Plan, BuildError> {
     match &node.step {
-        Step::DebianSlim {
-            python_version,
-            local_python,
-        } => base::plan(python_version.as_deref(), local_python, material).map(Plan::Base),
+        Step::DebianSlim { python_version, local_python } => {
+            base::plan(python_version.as_deref(), local_python, material).map(Plan::Base)
+        }
         Step::AptInstall { packages } => Ok(Plan::Apt(apt::plan(packages, material))),
         Step::PipInstall { .. } | Step::UvPipInstall { .. } => {
             python::plan(&node.step, material).map(|plan| Plan::Python(Box::new(plan)))
         }
         Step::RunCommands { commands } => Ok(Plan::Commands(commands::plan(commands, material))),
         Step::CopyFiles { files } => files::plan(tools, files, material).map(Plan::Files),
-        Step::Env { .. } | Step::Workdir { .. } | Step::AttachFiles { .. } => Err(BuildError::Invalid {
-            message: format!("`{}` makes no layer", node.title),
-            hint: None,
-        }),
+        Step::Env { .. } | Step::Workdir { .. } | Step::AttachFiles { .. } => {
+            Err(BuildError::Invalid { message: format!("`{}` makes no layer", node.title), hint: None })
+        }
     }
 }
 

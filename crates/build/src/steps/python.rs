@@ -26,46 +26,18 @@ pub(crate) struct PythonPlan {
 /// Requirements files are read here: their contents are part of the key.
 pub(crate) fn plan(step: &Step, material: &mut KeyMaterial) -> Result<PythonPlan, BuildError> {
     let (installer, packages, files, index, uv_version) = match step {
-        Step::UvPipInstall {
-            packages,
-            requirements,
-            index,
-            uv_version,
-        } => (
-            Installer::Uv,
-            packages,
-            requirements.as_slice(),
-            index,
-            uv_version.clone(),
-        ),
+        Step::UvPipInstall { packages, requirements, index, uv_version } => {
+            (Installer::Uv, packages, requirements.as_slice(), index, uv_version.clone())
+        }
         Step::PipInstall { packages, index } => (Installer::Pip, packages, [].as_slice(), index, None),
         _ => {
-            return Err(BuildError::Invalid {
-                message: "the step installs no Python packages".to_owned(),
-                hint: None,
-            });
+            return Err(BuildError::Invalid { message: "the step installs no Python packages".to_owned(), hint: None });
         }
     };
-    let requirements = files
-        .iter()
-        .map(|path| read_requirements(path))
-        .collect::<Result<Vec<_>, _>>()?;
-    material.add(
-        "kind",
-        if installer == Installer::Uv {
-            "uv_pip_install"
-        } else {
-            "pip_install"
-        },
-    );
+    let requirements = files.iter().map(|path| read_requirements(path)).collect::<Result<Vec<_>, _>>()?;
+    material.add("kind", if installer == Installer::Uv { "uv_pip_install" } else { "pip_install" });
     material.add("packages", packages.clone());
-    material.add(
-        "requirements",
-        requirements
-            .iter()
-            .map(|file| file.contents.clone())
-            .collect::<Vec<_>>(),
-    );
+    material.add("requirements", requirements.iter().map(|file| file.contents.clone()).collect::<Vec<_>>());
     material.add("index", describe(index));
     material.add("uv_version", uv_version.clone());
     let request = Request {
@@ -78,11 +50,7 @@ pub(crate) fn plan(step: &Step, material: &mut KeyMaterial) -> Result<PythonPlan
         extra_options: index.extra_options.clone(),
         installer,
     };
-    Ok(PythonPlan {
-        request,
-        index: index.clone(),
-        uv_version,
-    })
+    Ok(PythonPlan { request, index: index.clone(), uv_version })
 }
 
 fn read_requirements(path: &str) -> Result<RequirementsFile, BuildError> {
@@ -91,9 +59,9 @@ fn read_requirements(path: &str) -> Result<RequirementsFile, BuildError> {
             let name = path.rsplit('/').next().unwrap_or(path).to_owned();
             Ok(RequirementsFile { name, contents })
         }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(BuildError::FileNotFound(format!(
-            "requirements file `{path}` does not exist"
-        ))),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Err(BuildError::FileNotFound(format!("requirements file `{path}` does not exist")))
+        }
         Err(error) => Err(BuildError::failed(&error)),
     }
 }
@@ -137,34 +105,18 @@ impl PythonPlan {
     /// The fast way: wheels, linked into the upper.
     fn install_wheels(&self, context: &StepContext<'_>, log: &mut StepLog) -> Result<Made, WheelError> {
         let tools = context.tools;
-        let sandbox = |reason: &str| WheelError::NeedsSandbox {
-            reason: reason.to_owned(),
-        };
+        let sandbox = |reason: &str| WheelError::NeedsSandbox { reason: reason.to_owned() };
         let target = target(context).ok_or_else(|| sandbox("the image's Python is not one that a base brought"))?;
-        let uv = tools
-            .uv
-            .as_deref()
-            .ok_or_else(|| sandbox("there is no `uv` beside the package"))?;
+        let uv = tools.uv.as_deref().ok_or_else(|| sandbox("there is no `uv` beside the package"))?;
         if self.uv_version.is_some() {
             return Err(sandbox("a certain version of uv is asked for"));
         }
         let store = &tools.store;
-        let layers: Vec<String> = context
-            .parent
-            .layers
-            .iter()
-            .rev()
-            .map(|digest| store.view_path(digest))
-            .collect();
+        let layers: Vec<String> = context.parent.layers.iter().rev().map(|digest| store.view_path(digest)).collect();
         let installed = lamina_wheels::installed(store, &layers, &sites(&target))?;
         context.progress("resolving", 0, 0);
         let cache = store.layout().root().join("uv-cache");
-        let resolver = Resolver {
-            uv,
-            cache: &cache,
-            refresh: context.node.force_build,
-            cancel: context.cancel,
-        };
+        let resolver = Resolver { uv, cache: &cache, refresh: context.node.force_build, cancel: context.cancel };
         let resolution = lamina_wheels::resolve(&self.request, &target, &installed, &resolver)?;
         let work = store.new_work().map_err(|error| WheelError::Job(error.into()))?;
         let installation = lamina_wheels::Installation {
@@ -182,11 +134,7 @@ impl PythonPlan {
         for line in report.warnings.iter().chain(&resolution.kept).chain(&report.installed) {
             log.line(line);
         }
-        Ok(Made::Work {
-            work,
-            rules: CommitRules::default(),
-            facts: Value::Null,
-        })
+        Ok(Made::Work { work, rules: CommitRules::default(), facts: Value::Null })
     }
 
     /// The thorough way: the real installer, inside the sandbox.
@@ -202,11 +150,7 @@ impl PythonPlan {
         let flags = flags(&self.index, self.request.installer);
         let packages: Vec<String> = self.request.packages.iter().map(|package| quote(package)).collect();
         let arguments = format!("{flags}{} {}", requirements.join(" "), packages.join(" "));
-        let python = context
-            .parent
-            .base
-            .as_ref()
-            .map_or("python3", |base| base.interpreter.as_str());
+        let python = context.parent.base.as_ref().map_or("python3", |base| base.interpreter.as_str());
         let mut tools = Vec::new();
         let command = match (self.request.installer, &self.uv_version) {
             (Installer::Pip, _) => format!("{python} -m pip install {arguments}"),
@@ -232,15 +176,8 @@ impl PythonPlan {
         let commands = [command];
         let run = Run { commands: &commands, environment: &variables, files: &files, tools, ..Run::default() };
         let exit = run.execute(context, &work, log)?;
-        let rules = CommitRules {
-            package_step: false,
-            drop_empty: exit.created_mountpoints,
-        };
-        Ok(Made::Work {
-            work,
-            rules,
-            facts: Value::Null,
-        })
+        let rules = CommitRules { package_step: false, drop_empty: exit.created_mountpoints };
+        Ok(Made::Work { work, rules, facts: Value::Null })
     }
 }
 
@@ -271,17 +208,9 @@ fn uv_layer(context: &StepContext<'_>) -> Result<Digest, StepError> {
         message: "`uv` was not found on this machine".to_owned(),
         hint: Some("install it beside the package with `pip install uv`, or use `pip_install`".to_owned()),
     })?;
-    let entry = FileEntry {
-        source: uv.display().to_string(),
-        target: UV.to_owned(),
-        kind: FileKind::File,
-        ignore: None,
-    };
-    Ok(context
-        .tools
-        .store
-        .file_set_layer(&FileSet { entries: vec![entry] })?
-        .digest)
+    let entry =
+        FileEntry { source: uv.display().to_string(), target: UV.to_owned(), kind: FileKind::File, ignore: None };
+    Ok(context.tools.store.file_set_layer(&FileSet { entries: vec![entry] })?.digest)
 }
 
 /// The interpreter that the base brought.
@@ -311,14 +240,10 @@ fn sites(target: &Target) -> Vec<String> {
 fn wheel_error(error: &WheelError) -> StepError {
     match error {
         WheelError::Cancelled(_) => StepError::Other(BuildError::Cancelled),
-        WheelError::Resolution { .. } => StepError::Failed {
-            message: error.to_string(),
-            hint: error.remedy().map(str::to_owned),
-        },
-        error => StepError::Failed {
-            message: causes(error),
-            hint: None,
-        },
+        WheelError::Resolution { .. } => {
+            StepError::Failed { message: error.to_string(), hint: error.remedy().map(str::to_owned) }
+        }
+        error => StepError::Failed { message: causes(error), hint: None },
     }
 }
 
@@ -329,10 +254,7 @@ mod tests {
     #[test]
     fn credentials_do_not_enter_keys() {
         for (url, clean) in [
-            (
-                "https://user:secret@index.example/simple",
-                "https://index.example/simple",
-            ),
+            ("https://user:secret@index.example/simple", "https://index.example/simple"),
             ("https://index.example/a@b", "https://index.example/a@b"),
             ("/wheels", "/wheels"),
         ] {
@@ -349,10 +271,7 @@ mod tests {
             pre: true,
             extra_options: "--no-deps".into(),
         };
-        assert_eq!(
-            flags(&index, Installer::Pip),
-            "--find-links /w --index-url https://i.example --pre --no-deps"
-        );
+        assert_eq!(flags(&index, Installer::Pip), "--find-links /w --index-url https://i.example --pre --no-deps");
         assert!(flags(&index, Installer::Uv).contains("--prerelease allow"));
     }
 }

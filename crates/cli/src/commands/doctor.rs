@@ -15,16 +15,11 @@ use crate::output::style::{Palette, Tone};
 pub(crate) fn doctor(doctor: &Doctor) -> Result<u8, Failure> {
     let findings = probe();
     if doctor.json {
-        print_json(&Report {
-            version: 1,
-            findings: findings.iter().map(Item::from).collect(),
-        })?;
+        print_json(&Report { version: 1, findings: findings.iter().map(Item::from).collect() })?;
     } else {
         print(render(&findings, Palette::detect(io::stdout())).as_bytes())?;
     }
-    Ok(u8::from(
-        findings.iter().any(|finding| finding.status == Status::Problem),
-    ))
+    Ok(u8::from(findings.iter().any(|finding| finding.status == Status::Problem)))
 }
 
 #[derive(Serialize)]
@@ -44,12 +39,7 @@ struct Item<'a> {
 impl<'a> From<&'a Finding> for Item<'a> {
     fn from(finding: &'a Finding) -> Self {
         let status = word(finding.status);
-        Self {
-            name: finding.name,
-            status,
-            detail: &finding.detail,
-            remedy: finding.remedy.as_deref(),
-        }
+        Self { name: finding.name, status, detail: &finding.detail, remedy: finding.remedy.as_deref() }
     }
 }
 
@@ -71,21 +61,12 @@ fn render(findings: &[Finding], palette: Palette) -> String {
             Status::Problem => (Tone::Red, "✗"),
         };
         // Writing to a string does not fail.
-        let _ = writeln!(
-            text,
-            "{} {:width$}  {}",
-            palette.paint(tone, mark),
-            finding.name,
-            finding.detail
-        );
+        let _ = writeln!(text, "{} {:width$}  {}", palette.paint(tone, mark), finding.name, finding.detail);
         for line in finding.remedy.iter().flat_map(|remedy| remedy.lines()) {
             let _ = writeln!(text, "  {:width$}  {} {line}", "", palette.paint(Tone::Cyan, "→"));
         }
     }
-    let problems = findings
-        .iter()
-        .filter(|finding| finding.status == Status::Problem)
-        .count();
+    let problems = findings.iter().filter(|finding| finding.status == Status::Problem).count();
     let verdict = match problems {
         0 => "This machine can build and run images.".to_owned(),
         1 => "One thing has to be mended first.".to_owned(),
@@ -111,18 +92,8 @@ mod tests {
         };
         let findings = [
             finding("kernel", Status::Ok, "6.18.0", None),
-            finding(
-                "control groups",
-                Status::Warning,
-                "no memory controller",
-                Some("enable it"),
-            ),
-            finding(
-                "subordinate ids",
-                Status::Problem,
-                "`ada` has none",
-                Some("run this as root:\nusermod …"),
-            ),
+            finding("control groups", Status::Warning, "no memory controller", Some("enable it")),
+            finding("subordinate ids", Status::Problem, "`ada` has none", Some("run this as root:\nusermod …")),
         ];
         insta::assert_snapshot!(render(&findings, Palette::PLAIN), @r"
         ✓ kernel           6.18.0

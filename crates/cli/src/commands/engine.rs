@@ -23,10 +23,7 @@ pub(crate) fn engine(output: &Output) -> Result<u8, Failure> {
         })?;
     let cancel = CancelToken::new();
     Interruption::listen_for_program(cancel.clone())?;
-    let engine = Engine::open(&Options {
-        cancel: cancel.clone(),
-        ..Options::default()
-    })?;
+    let engine = Engine::open(&Options { cancel: cancel.clone(), ..Options::default() })?;
     let screen = Screen::start(output.progress, cancel);
     let outcome = serve(&engine, socket, &screen.sink());
     screen.finish();

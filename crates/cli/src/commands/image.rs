@@ -25,11 +25,7 @@ pub(crate) fn image(image: &Image) -> Result<u8, Failure> {
         Image::List { json: false } => print(table(&engine.images()?, now()).as_bytes())?,
         Image::Logs { id, layers, all } => {
             let logs = engine.image_logs(id)?;
-            let wanted = if *all {
-                logs.len()
-            } else {
-                logs.len().min(usize::try_from(*layers).unwrap_or(usize::MAX))
-            };
+            let wanted = if *all { logs.len() } else { logs.len().min(usize::try_from(*layers).unwrap_or(usize::MAX)) };
             for log in &logs[logs.len() - wanted..] {
                 if wanted > 1 {
                     print(format!("==> {} <==\n", text::clean(&log.title)).as_bytes())?;
@@ -54,31 +50,13 @@ struct Listed<'a> {
 
 impl<'a> From<&'a ImageRecord> for Listed<'a> {
     fn from(image: &'a ImageRecord) -> Self {
-        let ImageRecord {
-            id,
-            title,
-            layers,
-            bytes,
-            created,
-            last_used,
-            ..
-        } = image;
-        Self {
-            id,
-            title,
-            layers: layers.len(),
-            bytes: *bytes,
-            created: *created,
-            last_used: *last_used,
-        }
+        let ImageRecord { id, title, layers, bytes, created, last_used, .. } = image;
+        Self { id, title, layers: layers.len(), bytes: *bytes, created: *created, last_used: *last_used }
     }
 }
 
 fn now() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs()
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 fn table(images: &[ImageRecord], now: u64) -> String {
@@ -88,20 +66,11 @@ fn table(images: &[ImageRecord], now: u64) -> String {
         return table;
     }
     // Writing to a string does not fail.
-    let _ = writeln!(
-        table,
-        "{:width$}  {:>6}  {:>10}  {:12}  last step",
-        "id", "layers", "size", "used"
-    );
+    let _ = writeln!(table, "{:width$}  {:>6}  {:>10}  {:12}  last step", "id", "layers", "size", "used");
     for image in images {
         let title = text::clip(&text::clean(&image.title.replace('\n', " ")), TITLE);
         let (size, used) = (text::bytes(image.bytes), age(now.saturating_sub(image.last_used)));
-        let _ = writeln!(
-            table,
-            "{:width$}  {:>6}  {size:>10}  {used:12}  {title}",
-            image.id,
-            image.layers.len()
-        );
+        let _ = writeln!(table, "{:width$}  {:>6}  {size:>10}  {used:12}  {title}", image.id, image.layers.len());
     }
     table
 }
@@ -122,13 +91,9 @@ mod tests {
 
     #[test]
     fn ages_are_readable() {
-        for (seconds, shown) in [
-            (0, "just now"),
-            (59, "just now"),
-            (60, "1 min ago"),
-            (7_199, "1 h ago"),
-            (172_800, "2 days ago"),
-        ] {
+        for (seconds, shown) in
+            [(0, "just now"), (59, "just now"), (60, "1 min ago"), (7_199, "1 h ago"), (172_800, "2 days ago")]
+        {
             assert_eq!(age(seconds), shown);
         }
     }

@@ -9,10 +9,8 @@ use crate::session;
 
 /// Runs it; the exit code is the program's.
 pub(crate) fn run(run: &Run) -> Result<u8, Failure> {
-    let (reference, rest) = run
-        .reference_and_arguments
-        .split_first()
-        .ok_or_else(|| Failure::new("there is nothing to run"))?;
+    let (reference, rest) =
+        run.reference_and_arguments.split_first().ok_or_else(|| Failure::new("there is nothing to run"))?;
     let mut words: Vec<OsString> = vec!["run".into(), reference.clone()];
     if run.module {
         words.push("-m".into());
@@ -23,15 +21,7 @@ pub(crate) fn run(run: &Run) -> Result<u8, Failure> {
     }
     words.push("--".into());
     words.extend_from_slice(rest);
-    let environment: Vec<(&str, &OsStr)> = run
-        .env
-        .iter()
-        .map(|name| ("MODAL_ENVIRONMENT", name.as_ref()))
-        .collect();
-    let progress = if run.quiet {
-        Progress::Quiet
-    } else {
-        run.output.progress
-    };
+    let environment: Vec<(&str, &OsStr)> = run.env.iter().map(|name| ("MODAL_ENVIRONMENT", name.as_ref())).collect();
+    let progress = if run.quiet { Progress::Quiet } else { run.output.progress };
     Ok(session::run(&words, &environment, progress)?.code)
 }

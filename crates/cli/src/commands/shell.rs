@@ -17,10 +17,7 @@ use crate::user_terminal::{self, UserTerminal};
 pub(crate) fn shell(shell: &Shell) -> Result<u8, Failure> {
     if shell.reference.starts_with("im-") {
         let cancel = CancelToken::new();
-        let engine = Engine::open(&Options {
-            cancel: cancel.clone(),
-            ..Options::default()
-        })?;
+        let engine = Engine::open(&Options { cancel: cancel.clone(), ..Options::default() })?;
         return open(&engine, ShellTarget::Image(&shell.reference), shell);
     }
     let mut words: Vec<OsString> = vec!["describe".into(), shell.reference.clone().into()];
@@ -37,10 +34,7 @@ pub(crate) fn shell(shell: &Shell) -> Result<u8, Failure> {
 
 /// The words that start the command inside.
 fn command(shell: &Shell) -> Vec<String> {
-    let script = shell
-        .cmd
-        .as_deref()
-        .unwrap_or("command -v bash >/dev/null && exec bash; exec sh");
+    let script = shell.cmd.as_deref().unwrap_or("command -v bash >/dev/null && exec bash; exec sh");
     ["/bin/sh", "-c", script].map(str::to_owned).to_vec()
 }
 

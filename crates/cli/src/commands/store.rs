@@ -35,10 +35,8 @@ fn remove(root: &Path, yes: bool) -> Result<u8, Failure> {
     let size = text::bytes(size_on_disk(root));
     if !yes {
         if !(rustix::termios::isatty(io::stdin()) && rustix::termios::isatty(io::stderr())) {
-            return Err(Failure::new(format!(
-                "the store `{shown}` ({size}) was not removed: there is nobody to ask"
-            ))
-            .hint("say so with `modal store remove --yes`"));
+            return Err(Failure::new(format!("the store `{shown}` ({size}) was not removed: there is nobody to ask"))
+                .hint("say so with `modal store remove --yes`"));
         }
         say(&format!("Remove the store `{shown}` with all images, {size}? [y/N] "));
         let mut answer = String::new();

@@ -131,11 +131,7 @@ impl Screen {
             Progress::Quiet => Box::new(plain::Quiet::new(streams, palette)),
         };
         let shared = Arc::new(Shared {
-            state: Mutex::new(State {
-                renderer,
-                finished: false,
-                closed: false,
-            }),
+            state: Mutex::new(State { renderer, finished: false, closed: false }),
             changed: Condvar::new(),
             started: Instant::now(),
             cancel,
@@ -206,10 +202,7 @@ impl Shared {
                 if state.renderer.tick(self.started.elapsed()).is_err() {
                     state.closed = true;
                 }
-                self.changed
-                    .wait_timeout(state, Self::FRAME)
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .0
+                self.changed.wait_timeout(state, Self::FRAME).unwrap_or_else(PoisonError::into_inner).0
             } else {
                 self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
             };

@@ -20,25 +20,15 @@ pub(crate) struct Plain {
 impl Plain {
     /// A renderer that writes to `streams`.
     pub(crate) fn new(streams: Streams) -> Self {
-        Self {
-            streams,
-            build: Build::default(),
-        }
+        Self { streams, build: Build::default() }
     }
 
     /// What the event has to say by itself.
     fn lines(&self, event: &Event, now: Duration) -> Vec<String> {
-        let title = |step: &u64| {
-            self.build
-                .step(*step)
-                .map_or_else(String::new, |step| step.title.clone())
-        };
+        let title = |step: &u64| self.build.step(*step).map_or_else(String::new, |step| step.title.clone());
         match event {
             Event::StepWaiting { step } => {
-                vec![
-                    format!("#{step} {}", title(step)),
-                    format!("#{step} WAITING for another process"),
-                ]
+                vec![format!("#{step} {}", title(step)), format!("#{step} WAITING for another process")]
             }
             Event::StepStarted { step, miss } => vec![format!("#{step} {} ({miss})", title(step))],
             Event::StepLog { step, line } => vec![self.line(*step, &text::clean(line), now)],
@@ -118,19 +108,10 @@ impl Renderer for Json {
     fn event(&mut self, event: &Event, now: Duration) -> io::Result<()> {
         let seconds_since_start = (now.as_secs_f64() * 1000.0).round() / 1000.0;
         // What a container prints on its standard output is the program's result, not talk about it.
-        if let Event::ContainerOutput {
-            stream: Stream::Stdout,
-            data,
-            ..
-        } = event
-        {
+        if let Event::ContainerOutput { stream: Stream::Stdout, data, .. } = event {
             return self.streams.write(Stream::Stdout, data);
         }
-        let mut line = serde_json::to_vec(&Versioned {
-            version: SCHEMA_VERSION,
-            seconds_since_start,
-            event,
-        })?;
+        let mut line = serde_json::to_vec(&Versioned { version: SCHEMA_VERSION, seconds_since_start, event })?;
         line.push(b'\n');
         self.streams.write(Stream::Stderr, &line)
     }
@@ -146,11 +127,7 @@ pub(crate) struct Quiet {
 impl Quiet {
     /// A renderer that writes to `streams`.
     pub(crate) fn new(streams: Streams, palette: Palette) -> Self {
-        Self {
-            streams,
-            build: Build::default(),
-            palette,
-        }
+        Self { streams, build: Build::default(), palette }
     }
 }
 
@@ -159,10 +136,7 @@ impl Renderer for Quiet {
         match event {
             Event::ContainerOutput { stream, data, .. } => self.streams.write(*stream, data),
             Event::StepFailed { step, .. } => {
-                let title = self
-                    .build
-                    .step(*step)
-                    .map_or_else(String::new, |step| step.title.clone());
+                let title = self.build.step(*step).map_or_else(String::new, |step| step.title.clone());
                 write_lines(&mut self.streams, &failure::report(&title, event, self.palette))
             }
             _ => {

@@ -19,12 +19,7 @@ pub(crate) enum Status {
     /// The store had its layer.
     Cached { bytes: u64 },
     /// Its layer was made.
-    Finished {
-        miss: Miss,
-        seconds: f64,
-        bytes_new: u64,
-        bytes_shared: u64,
-    },
+    Finished { miss: Miss, seconds: f64, bytes_new: u64, bytes_shared: u64 },
     /// It failed.
     Failed { miss: Miss, seconds: f64 },
 }
@@ -50,10 +45,7 @@ impl Step {
 
     /// Whether nothing more will happen to the step.
     pub(crate) fn is_settled(&self) -> bool {
-        matches!(
-            self.status,
-            Status::Cached { .. } | Status::Finished { .. } | Status::Failed { .. }
-        )
+        matches!(self.status, Status::Cached { .. } | Status::Finished { .. } | Status::Failed { .. })
     }
 
     fn miss(&self) -> Miss {
@@ -89,73 +81,34 @@ impl Build {
                 let title = text::clean(&title.replace('\n', " "));
                 self.steps.insert(
                     *step,
-                    Step {
-                        title,
-                        status: Status::Queued,
-                        last_line: String::new(),
-                        phase: String::new(),
-                    },
+                    Step { title, status: Status::Queued, last_line: String::new(), phase: String::new() },
                 );
             }
             Event::StepCached { step, bytes } => self.settle(*step, Status::Cached { bytes: *bytes }),
             Event::StepWaiting { step } => self.activate(*step, Status::Waiting { since: now }),
             Event::StepStarted { step, miss } => {
-                self.activate(
-                    *step,
-                    Status::Running {
-                        since: now,
-                        miss: miss.clone(),
-                    },
-                );
+                self.activate(*step, Status::Running { since: now, miss: miss.clone() });
             }
             Event::StepLog { step, line } => self.say(*step, text::clean(line)),
-            Event::StepProgress {
-                step,
-                what,
-                done,
-                total,
-            } => {
+            Event::StepProgress { step, what, done, total } => {
                 self.say(*step, progress(&text::clean(what), *done, *total));
                 if let Some(step) = self.steps.get_mut(step) {
                     step.phase.clone_from(what);
                 }
             }
-            Event::StepFinished {
-                step,
-                seconds,
-                bytes_new,
-                bytes_shared,
-            } => {
+            Event::StepFinished { step, seconds, bytes_new, bytes_shared } => {
                 let miss = self.steps.get(step).map_or(Miss::New, Step::miss);
                 let (seconds, bytes_new, bytes_shared) = (*seconds, *bytes_new, *bytes_shared);
-                self.settle(
-                    *step,
-                    Status::Finished {
-                        miss,
-                        seconds,
-                        bytes_new,
-                        bytes_shared,
-                    },
-                );
+                self.settle(*step, Status::Finished { miss, seconds, bytes_new, bytes_shared });
             }
             Event::StepFailed { step, .. } => {
                 let known = self.steps.get(step);
                 let miss = known.map_or(Miss::New, Step::miss);
                 let since = known.and_then(Step::active_since).unwrap_or(now);
                 self.noteworthy = true;
-                self.settle(
-                    *step,
-                    Status::Failed {
-                        miss,
-                        seconds: now.saturating_sub(since).as_secs_f64(),
-                    },
-                );
+                self.settle(*step, Status::Failed { miss, seconds: now.saturating_sub(since).as_secs_f64() });
             }
-            Event::ImageBuilt {
-                image,
-                seconds,
-                cached: false,
-            } => {
+            Event::ImageBuilt { image, seconds, cached: false } => {
                 self.images.push(image.clone());
                 self.seconds = self.seconds.max(*seconds);
             }
@@ -191,18 +144,8 @@ impl Build {
             return None;
         }
         let done = std::mem::take(self);
-        let rows: Vec<Step> = done
-            .settled
-            .iter()
-            .filter_map(|number| done.steps.get(number).cloned())
-            .collect();
-        let mut closing = Closing {
-            images: done.images,
-            seconds: done.seconds,
-            rows,
-            ran: 0,
-            bytes_new: 0,
-        };
+        let rows: Vec<Step> = done.settled.iter().filter_map(|number| done.steps.get(number).cloned()).collect();
+        let mut closing = Closing { images: done.images, seconds: done.seconds, rows, ran: 0, bytes_new: 0 };
         for step in &closing.rows {
             if let Status::Finished { bytes_new, .. } = step.status {
                 closing.ran += 1;
@@ -213,9 +156,7 @@ impl Build {
     }
 
     fn has_failed(&self) -> bool {
-        self.steps
-            .values()
-            .any(|step| matches!(step.status, Status::Failed { .. }))
+        self.steps.values().any(|step| matches!(step.status, Status::Failed { .. }))
     }
 
     fn activate(&mut self, number: u64, status: Status) {
@@ -244,11 +185,7 @@ impl Build {
 /// How far a step is: downloads are measured in bytes, everything else is counted.
 fn progress(what: &str, done: u64, total: u64) -> String {
     let amount = |units: u64| {
-        if what == "downloading" {
-            text::bytes(units)
-        } else {
-            units.to_string()
-        }
+        if what == "downloading" { text::bytes(units) } else { units.to_string() }
     };
     match (done, total) {
         (0, 0) => what.to_owned(),

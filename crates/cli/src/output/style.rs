@@ -41,17 +41,12 @@ impl Palette {
     /// Colours if `stream` is a terminal that knows them and `NO_COLOR` is unset or empty.
     pub(crate) fn detect(stream: impl AsFd) -> Self {
         let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        Self {
-            coloured: !refused && is_capable_terminal(stream),
-        }
+        Self { coloured: !refused && is_capable_terminal(stream) }
     }
 
     /// `text` in a tone.
     pub(crate) fn paint<T: fmt::Display>(self, tone: Tone, text: T) -> Painted<T> {
-        Painted {
-            tone: self.coloured.then_some(tone),
-            text,
-        }
+        Painted { tone: self.coloured.then_some(tone), text }
     }
 }
 

@@ -25,19 +25,13 @@ pub(crate) struct Table {
 impl Table {
     /// A table for a terminal of `width` columns, whatever steps will come.
     pub(crate) fn for_terminal(width: usize, palette: Palette) -> Self {
-        Self {
-            palette,
-            title: width.saturating_sub(FIXED + 1).clamp(TITLE.start, TITLE.end),
-        }
+        Self { palette, title: width.saturating_sub(FIXED + 1).clamp(TITLE.start, TITLE.end) }
     }
 
     /// A table as wide as the titles of these steps need.
     pub(crate) fn for_steps(steps: &[Step], palette: Palette) -> Self {
         let longest = steps.iter().map(|step| step.title.width()).max().unwrap_or(0);
-        Self {
-            palette,
-            title: longest.clamp(TITLE.start, TITLE.end),
-        }
+        Self { palette, title: longest.clamp(TITLE.start, TITLE.end) }
     }
 
     /// The line above the rows.
@@ -57,18 +51,10 @@ impl Table {
     pub(crate) fn row(&self, step: &Step) -> String {
         let title = text::fit(&step.title, self.title);
         let cells = |cache: &str, time: String, new: String, shared: String| {
-            format!(
-                "{}  {time:>TIME$}  {new:>SIZE$}  {shared:>SIZE$}",
-                text::fit(cache, CACHE)
-            )
+            format!("{}  {time:>TIME$}  {new:>SIZE$}  {shared:>SIZE$}", text::fit(cache, CACHE))
         };
         match &step.status {
-            Status::Finished {
-                miss,
-                seconds,
-                bytes_new,
-                bytes_shared,
-            } => {
+            Status::Finished { miss, seconds, bytes_new, bytes_shared } => {
                 let rest = cells(
                     &miss.to_string(),
                     text::seconds(*seconds),
@@ -78,21 +64,12 @@ impl Table {
                 format!("{} {title}  {rest}", self.palette.paint(Tone::Green, "✓"))
             }
             Status::Failed { miss, seconds } => {
-                let rest = cells(
-                    &miss.to_string(),
-                    text::seconds(*seconds),
-                    "failed".to_owned(),
-                    String::new(),
-                );
+                let rest = cells(&miss.to_string(), text::seconds(*seconds), "failed".to_owned(), String::new());
                 format!("{} {title}  {}", self.palette.paint(Tone::Red, "✗"), rest.trim_end())
             }
             Status::Cached { bytes } => {
                 let rest = cells("cached", String::new(), String::new(), text::bytes(*bytes));
-                format!(
-                    "{} {title}  {}",
-                    self.palette.paint(Tone::Green, "✓"),
-                    self.palette.paint(Tone::Dim, rest)
-                )
+                format!("{} {title}  {}", self.palette.paint(Tone::Green, "✓"), self.palette.paint(Tone::Dim, rest))
             }
             Status::Queued | Status::Waiting { .. } | Status::Running { .. } => format!("  {}", title.trim_end()),
         }
@@ -100,18 +77,8 @@ impl Table {
 
     /// The line below the rows.
     pub(crate) fn closing(palette: Palette, closing: &Closing) -> String {
-        let Closing {
-            images,
-            seconds,
-            rows,
-            ran,
-            bytes_new,
-        } = closing;
-        let built = if images.len() > 3 {
-            format!("{} images", images.len())
-        } else {
-            images.join(", ")
-        };
+        let Closing { images, seconds, rows, ran, bytes_new } = closing;
+        let built = if images.len() > 3 { format!("{} images", images.len()) } else { images.join(", ") };
         format!(
             "{} {built} in {}: {ran} of {} steps ran, {} new in the store",
             palette.paint(Tone::Bold, "Built"),

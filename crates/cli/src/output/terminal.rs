@@ -32,15 +32,7 @@ pub(crate) struct Terminal {
 impl Terminal {
     /// A renderer that writes to `streams`.
     pub(crate) fn new(streams: Streams, palette: Palette, size: Size) -> Self {
-        Self {
-            streams,
-            palette,
-            size,
-            build: Build::default(),
-            table: None,
-            drawn: 0,
-            within_line: false,
-        }
+        Self { streams, palette, size, build: Build::default(), table: None, drawn: 0, within_line: false }
     }
 
     /// Takes the live rows off the screen.
@@ -70,15 +62,9 @@ impl Terminal {
         let room = rows.saturating_sub(2).max(1);
         let active: Vec<&Step> = self.build.active().collect();
         let shown = if active.len() > room { room - 1 } else { active.len() };
-        let mut frame: Vec<String> = active[..shown]
-            .iter()
-            .map(|step| self.live_row(step, columns, now))
-            .collect();
+        let mut frame: Vec<String> = active[..shown].iter().map(|step| self.live_row(step, columns, now)).collect();
         if shown < active.len() {
-            frame.push(text::clip(
-                &format!("  … and {} more steps", active.len() - shown),
-                columns,
-            ));
+            frame.push(text::clip(&format!("  … and {} more steps", active.len() - shown), columns));
         }
         frame
     }
@@ -157,20 +143,14 @@ impl Renderer for Terminal {
         }
         let mut lines = match event {
             Event::StepFailed { step, .. } => {
-                let title = self
-                    .build
-                    .step(*step)
-                    .map_or_else(|| "a step".to_owned(), |step| step.title.clone());
+                let title = self.build.step(*step).map_or_else(|| "a step".to_owned(), |step| step.title.clone());
                 failure::report(&title, event, self.palette)
             }
             Event::Warning { message } => vec![format!("{} {message}", self.palette.paint(Tone::Yellow, "warning:"))],
             _ => Vec::new(),
         };
         self.build.apply(event, now);
-        if matches!(
-            event,
-            Event::StepLog { .. } | Event::StepProgress { .. } | Event::StepQueued { .. }
-        ) {
+        if matches!(event, Event::StepLog { .. } | Event::StepProgress { .. } | Event::StepQueued { .. }) {
             return Ok(());
         }
         let mut settled = String::new();

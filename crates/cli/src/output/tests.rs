@@ -28,10 +28,7 @@ impl Paper {
     /// What was written since the last call, escape sequences made visible.
     fn take(&self) -> String {
         let written = std::mem::take(&mut *self.0.lock().unwrap());
-        String::from_utf8(written)
-            .unwrap()
-            .replace('\u{1b}', "␛")
-            .replace('\r', "␍")
+        String::from_utf8(written).unwrap().replace('\u{1b}', "␛").replace('\r', "␍")
     }
 }
 
@@ -47,25 +44,15 @@ impl Write for Paper {
 }
 
 fn queued(step: u64, title: &str) -> Event {
-    Event::StepQueued {
-        step,
-        title: title.to_owned(),
-    }
+    Event::StepQueued { step, title: title.to_owned() }
 }
 
 fn log(step: u64, line: &str) -> Event {
-    Event::StepLog {
-        step,
-        line: line.to_owned(),
-    }
+    Event::StepLog { step, line: line.to_owned() }
 }
 
 fn output(stream: Stream, data: &str) -> Event {
-    Event::ContainerOutput {
-        container: "ta-1".to_owned(),
-        stream,
-        data: data.into(),
-    }
+    Event::ContainerOutput { container: "ta-1".to_owned(), stream, data: data.into() }
 }
 
 fn failed(step: u64) -> Event {
@@ -85,54 +72,22 @@ fn build() -> Vec<Event> {
         queued(2, "apt_install(\"git\", \"curl\")"),
         queued(3, "uv_pip_install(\"pandas==2.2.3\", \"pydantic>=2\")"),
         queued(4, "run_commands(\"make\")"),
-        Event::StepCached {
-            step: 1,
-            bytes: 54_525_952,
-        },
-        Event::StepStarted {
-            step: 2,
-            miss: Miss::Changed {
-                parts: vec!["packages".to_owned()],
-            },
-        },
+        Event::StepCached { step: 1, bytes: 54_525_952 },
+        Event::StepStarted { step: 2, miss: Miss::Changed { parts: vec!["packages".to_owned()] } },
         log(2, "\u{1b}[1mGet:1\u{1b}[0m git"),
-        Event::StepFinished {
-            step: 2,
-            seconds: 4.12,
-            bytes_new: 32_505_856,
-            bytes_shared: 12_582_912,
-        },
-        Event::StepStarted {
-            step: 3,
-            miss: Miss::New,
-        },
-        Event::StepProgress {
-            step: 3,
-            what: "downloading".to_owned(),
-            done: 3,
-            total: 12,
-        },
-        Event::StepFinished {
-            step: 3,
-            seconds: 61.0,
-            bytes_new: 900,
-            bytes_shared: 0,
-        },
+        Event::StepFinished { step: 2, seconds: 4.12, bytes_new: 32_505_856, bytes_shared: 12_582_912 },
+        Event::StepStarted { step: 3, miss: Miss::New },
+        Event::StepProgress { step: 3, what: "downloading".to_owned(), done: 3, total: 12 },
+        Event::StepFinished { step: 3, seconds: 61.0, bytes_new: 900, bytes_shared: 0 },
         Event::StepWaiting { step: 4 },
         Event::StepCached { step: 4, bytes: 10 },
-        Event::ImageBuilt {
-            image: "im-0123".to_owned(),
-            seconds: 66.0,
-            cached: false,
-        },
+        Event::ImageBuilt { image: "im-0123".to_owned(), seconds: 66.0, cached: false },
     ]
 }
 
 fn feed(renderer: &mut dyn Renderer, events: &[Event]) {
     for (index, event) in events.iter().enumerate() {
-        renderer
-            .event(event, Duration::from_millis(500 * index as u64))
-            .unwrap();
+        renderer.event(event, Duration::from_millis(500 * index as u64)).unwrap();
     }
 }
 
@@ -167,14 +122,7 @@ fn quiet_shows_program_output_and_failures_alone() {
     let mut renderer = Quiet::new(paper.streams(), Palette::PLAIN);
     feed(&mut renderer, &build());
     assert_eq!(paper.take(), "");
-    feed(
-        &mut renderer,
-        &[
-            queued(5, "run_commands(\"false\")"),
-            output(Stream::Stdout, "hello"),
-            failed(5),
-        ],
-    );
+    feed(&mut renderer, &[queued(5, "run_commands(\"false\")"), output(Stream::Stdout, "hello"), failed(5)]);
     insta::assert_snapshot!(paper.take());
 }
 
@@ -191,24 +139,13 @@ fn terminal_rows_are_clipped_and_bounded() {
     let mut renderer = Terminal::new(paper.streams(), Palette::PLAIN, Box::new(|| (40, 5)));
     for step in 1..=6 {
         let title = "run_commands(\"a very long command that does not fit\")";
-        feed(
-            &mut renderer,
-            &[queued(step, title), Event::StepStarted { step, miss: Miss::New }],
-        );
-        feed(
-            &mut renderer,
-            &[log(step, "a long line of output that does not fit either")],
-        );
+        feed(&mut renderer, &[queued(step, title), Event::StepStarted { step, miss: Miss::New }]);
+        feed(&mut renderer, &[log(step, "a long line of output that does not fit either")]);
     }
     paper.take();
     renderer.tick(Duration::from_secs(75)).unwrap();
     let frame = paper.take();
-    assert!(
-        frame
-            .lines()
-            .all(|line| line.trim_start_matches("␍␛[3A␛[J").chars().count() <= 40),
-        "{frame}"
-    );
+    assert!(frame.lines().all(|line| line.trim_start_matches("␍␛[3A␛[J").chars().count() <= 40), "{frame}");
     insta::assert_snapshot!(frame);
 }
 
@@ -216,16 +153,7 @@ fn terminal_rows_are_clipped_and_bounded() {
 fn terminal_never_tears_program_output() {
     let paper = Paper::default();
     let mut renderer = terminal(&paper);
-    feed(
-        &mut renderer,
-        &[
-            queued(1, "env()"),
-            Event::StepStarted {
-                step: 1,
-                miss: Miss::Forced,
-            },
-        ],
-    );
+    feed(&mut renderer, &[queued(1, "env()"), Event::StepStarted { step: 1, miss: Miss::Forced }]);
     paper.take();
     feed(&mut renderer, &[output(Stream::Stdout, "half a ")]);
     renderer.tick(Duration::from_secs(1)).unwrap();
@@ -242,10 +170,7 @@ fn terminal_reports_a_failure_with_its_last_lines() {
         &mut renderer,
         &[
             queued(1, "run_commands(\"make\")"),
-            Event::StepStarted {
-                step: 1,
-                miss: Miss::New,
-            },
+            Event::StepStarted { step: 1, miss: Miss::New },
             log(1, "make: nothing to do"),
             failed(1),
         ],
@@ -259,11 +184,7 @@ fn a_build_from_the_cache_is_silent() {
     let events = [
         queued(1, "debian_slim()"),
         Event::StepCached { step: 1, bytes: 10 },
-        Event::ImageBuilt {
-            image: "im-0123".to_owned(),
-            seconds: 0.01,
-            cached: true,
-        },
+        Event::ImageBuilt { image: "im-0123".to_owned(), seconds: 0.01, cached: true },
     ];
     let paper = Paper::default();
     feed(&mut Plain::new(paper.streams()), &events);
@@ -276,32 +197,16 @@ fn a_build_after_a_failed_one_closes_as_usual() {
     let paper = Paper::default();
     let mut renderer = Plain::new(paper.streams());
     let start = |step| Event::StepStarted { step, miss: Miss::New };
-    feed(
-        &mut renderer,
-        &[queued(1, "one()"), queued(2, "two()"), start(1), failed(1)],
-    );
+    feed(&mut renderer, &[queued(1, "one()"), queued(2, "two()"), start(1), failed(1)]);
     paper.take();
     feed(
         &mut renderer,
         &[
             queued(3, "one()"),
             start(3),
-            Event::StepFinished {
-                step: 3,
-                seconds: 1.0,
-                bytes_new: 1,
-                bytes_shared: 0,
-            },
-            Event::ImageBuilt {
-                image: "im-0123".to_owned(),
-                seconds: 1.0,
-                cached: false,
-            },
+            Event::StepFinished { step: 3, seconds: 1.0, bytes_new: 1, bytes_shared: 0 },
+            Event::ImageBuilt { image: "im-0123".to_owned(), seconds: 1.0, cached: false },
         ],
     );
-    assert!(
-        paper
-            .take()
-            .ends_with("Built im-0123 in 1.0s: 1 of 1 steps ran, 1 B new in the store\n")
-    );
+    assert!(paper.take().ends_with("Built im-0123 in 1.0s: 1 of 1 steps ran, 1 B new in the store\n"));
 }

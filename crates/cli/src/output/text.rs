@@ -5,11 +5,7 @@ use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 /// One printable line: escape sequences and control characters removed, tabs as spaces, and of a line that was
 /// overwritten with carriage returns only what a terminal would show last.
 pub(crate) fn clean(line: &str) -> String {
-    let visible = line
-        .trim_end_matches(['\r', '\n'])
-        .rsplit('\r')
-        .next()
-        .unwrap_or_default();
+    let visible = line.trim_end_matches(['\r', '\n']).rsplit('\r').next().unwrap_or_default();
     let mut cleaned = String::with_capacity(visible.len());
     let mut characters = visible.chars().peekable();
     while let Some(character) = characters.next() {
@@ -74,9 +70,7 @@ pub(crate) fn seconds(seconds: f64) -> String {
     if seconds < 59.95 {
         return format!("{seconds:.1}s");
     }
-    let whole = std::time::Duration::try_from_secs_f64(seconds.round())
-        .unwrap_or_default()
-        .as_secs();
+    let whole = std::time::Duration::try_from_secs_f64(seconds.round()).unwrap_or_default().as_secs();
     format!("{}m {:02}s", whole / 60, whole % 60)
 }
 
@@ -117,13 +111,9 @@ mod tests {
 
     #[test]
     fn text_is_clipped_by_columns() {
-        for (text, width, clipped) in [
-            ("short", 5, "short"),
-            ("longer", 5, "long…"),
-            ("日本語", 5, "日本…"),
-            ("日本語", 4, "日…"),
-            ("x", 0, ""),
-        ] {
+        for (text, width, clipped) in
+            [("short", 5, "short"), ("longer", 5, "long…"), ("日本語", 5, "日本…"), ("日本語", 4, "日…"), ("x", 0, "")]
+        {
             assert_eq!(clip(text, width), clipped);
         }
         assert_eq!(fit("ab", 4), "ab  ");
@@ -134,13 +124,9 @@ mod tests {
         for (amount, shown) in [(0.04, "0.0s"), (59.94, "59.9s"), (59.96, "1m 00s"), (125.0, "2m 05s")] {
             assert_eq!(seconds(amount), shown);
         }
-        for (amount, shown) in [
-            (0, "0 B"),
-            (1023, "1023 B"),
-            (1024, "1.0 KiB"),
-            (1_048_575, "1.0 MiB"),
-            (1 << 30, "1.0 GiB"),
-        ] {
+        for (amount, shown) in
+            [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (1_048_575, "1.0 MiB"), (1 << 30, "1.0 GiB")]
+        {
             assert_eq!(bytes(amount), shown);
         }
     }

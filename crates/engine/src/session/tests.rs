@@ -35,11 +35,7 @@ impl ContainerProcess for Process {
 
     fn wait(&self, patience: Duration) -> Option<ContainerEnd> {
         let ended = self.ended.lock().unwrap();
-        let ended = self
-            .changed
-            .wait_timeout_while(ended, patience, |ended| !*ended)
-            .unwrap()
-            .0;
+        let ended = self.changed.wait_timeout_while(ended, patience, |ended| !*ended).unwrap().0;
         ended.then_some(ContainerEnd::Exited(0))
     }
 }
@@ -73,12 +69,7 @@ impl ContainerStarter for Echo {
             }
             runner.kill();
         });
-        Ok(StartedContainer {
-            socket: ours,
-            stdout: stdout.into(),
-            stderr: stderr.into(),
-            process,
-        })
+        Ok(StartedContainer { socket: ours, stdout: stdout.into(), stderr: stderr.into(), process })
     }
 }
 
@@ -101,11 +92,7 @@ impl Fake {
         }
         if named("broken") {
             let (hint, image_id) = (Some("fix it".to_owned()), Some("im-0".to_owned()));
-            return Err(Failure {
-                hint,
-                image_id,
-                ..Failure::new("ImageBuildError", "no")
-            });
+            return Err(Failure { hint, image_id, ..Failure::new("ImageBuildError", "no") });
         }
         Ok(())
     }
@@ -114,40 +101,15 @@ impl Fake {
 impl Backend for Fake {
     fn start(&self, _: &Hello, app: &AppRequest, sink: &Sink, cancel: &CancelToken) -> Result<App, Failure> {
         self.build(app, cancel)?;
-        sink.emit(Event::ImageBuilt {
-            image: "im-1".into(),
-            seconds: 0.0,
-            cached: true,
-        });
-        sink.emit(Event::Warning {
-            message: "careful".into(),
-        });
+        sink.emit(Event::ImageBuilt { image: "im-1".into(), seconds: 0.0, cached: true });
+        sink.emit(Event::Warning { message: "careful".into() });
         let start = |function: &crate::protocol::FunctionRequest| {
             let options = PoolOptions::new(&function.name, function.module.clone(), Duration::from_secs(20));
-            let pool = Pool::new(
-                options,
-                Echo {
-                    alive: Arc::clone(&self.alive),
-                },
-                sink.clone(),
-            );
-            (
-                function.name.clone(),
-                Function {
-                    id: format!("fu-{}", function.name),
-                    pool: Arc::new(pool),
-                },
-            )
+            let pool = Pool::new(options, Echo { alive: Arc::clone(&self.alive) }, sink.clone());
+            (function.name.clone(), Function { id: format!("fu-{}", function.name), pool: Arc::new(pool) })
         };
-        let images = app
-            .functions
-            .iter()
-            .map(|function| (function.image.clone(), "im-1".to_owned()))
-            .collect();
-        Ok(App {
-            images,
-            functions: app.functions.iter().map(start).collect(),
-        })
+        let images = app.functions.iter().map(|function| (function.image.clone(), "im-1".to_owned())).collect();
+        Ok(App { images, functions: app.functions.iter().map(start).collect() })
     }
 
     fn describe(&self, _: &Hello, app: &AppRequest, _: &Sink, cancel: &CancelToken) -> Result<Described, Failure> {
@@ -183,18 +145,12 @@ impl Python {
 
     fn hear(&mut self) -> (Value, Vec<u8>) {
         let frame = self.receiver.receive().unwrap().expect("an answer");
-        (
-            serde_json::from_slice(&frame.control).unwrap(),
-            frame.payload.into_bytes().unwrap(),
-        )
+        (serde_json::from_slice(&frame.control).unwrap(), frame.payload.into_bytes().unwrap())
     }
 
     fn greet(&mut self, output: bool) {
         self.tell(&hello(1, output), b"");
-        assert_eq!(
-            self.hear().0,
-            json!({"type": "welcome", "protocol": 1, "engine": env!("CARGO_PKG_VERSION")})
-        );
+        assert_eq!(self.hear().0, json!({"type": "welcome", "protocol": 1, "engine": env!("CARGO_PKG_VERSION")}));
     }
 
     fn call(&mut self, call: u64, payload: &[u8]) -> (Value, Vec<u8>) {
@@ -237,11 +193,7 @@ fn session(
     let outcome = std::thread::scope(|scope| {
         let serving = scope.spawn(|| converse(&backend, theirs, &sink, cancel));
         let socket = ours.try_clone().unwrap();
-        let mut side = Python {
-            sender: Sender::new(ours.try_clone().unwrap()),
-            receiver: Receiver::new(ours),
-            socket,
-        };
+        let mut side = Python { sender: Sender::new(ours.try_clone().unwrap()), receiver: Receiver::new(ours), socket };
         python(&mut side);
         let _ = side.socket.shutdown(std::net::Shutdown::Both);
         serving.join().unwrap()
@@ -270,11 +222,7 @@ fn an_app_is_started_called_and_stopped() {
         let refused = python.call(9, b"").0;
         assert_eq!(refused["error"], "NotFoundError");
         python.tell(&start(3, "3"), b"");
-        assert_eq!(
-            python.hear().0["type"],
-            "app.started",
-            "a second app may follow the first"
-        );
+        assert_eq!(python.hear().0["type"], "app.started", "a second app may follow the first");
     });
     assert!(outcome.unwrap().is_none());
 }
@@ -389,10 +337,7 @@ fn another_protocol_version_is_refused() {
     let (outcome, ..) = session(&CancelToken::new(), |python| {
         python.tell(&hello(2, true), b"");
         let refused = python.hear().0;
-        assert_eq!(
-            (&refused["type"], &refused["error"]),
-            (&json!("error"), &json!("VersionError"))
-        );
+        assert_eq!((&refused["type"], &refused["error"]), (&json!("error"), &json!("VersionError")));
         assert!(refused.get("request").is_none());
     });
     assert!(matches!(outcome, Err(EngineError::Protocol(_))));
@@ -404,10 +349,7 @@ fn messages_that_are_not_understood_are_answered() {
         python.greet(true);
         python.tell(&json!({"type": "app.fly", "request": 4}), b"");
         let answer = python.hear().0;
-        assert_eq!(
-            (&answer["request"], &answer["error"]),
-            (&json!(4), &json!("ExecutionError"))
-        );
+        assert_eq!((&answer["request"], &answer["error"]), (&json!(4), &json!("ExecutionError")));
         python.tell(&json!({"type": "call", "call": 4}), b"");
         let answer = python.hear().0;
         assert_eq!((&answer["call"], &answer["status"]), (&json!(4), &json!("error")));
@@ -421,12 +363,7 @@ fn messages_that_are_not_understood_are_answered() {
     let (outcome, ..) = session(&CancelToken::new(), |python| {
         use std::io::Write;
         (&python.socket).write_all(&[9; 64]).unwrap();
-        assert!(
-            python.hear().0["message"]
-                .as_str()
-                .unwrap()
-                .contains("frame version `9`")
-        );
+        assert!(python.hear().0["message"].as_str().unwrap().contains("frame version `9`"));
     });
     assert!(matches!(outcome, Err(EngineError::Connection(_))));
 
@@ -452,11 +389,7 @@ fn scripts_that_do_not_ask_for_output_get_no_build_events() {
     let (loud, quiet) = (watch(true), watch(false));
     assert!(built(&loud) && warned(&loud));
     assert!(!built(&quiet) && warned(&quiet));
-    let output = Event::ContainerOutput {
-        container: "ta-1".into(),
-        stream: Stream::Stdout,
-        data: b"x".to_vec(),
-    };
+    let output = Event::ContainerOutput { container: "ta-1".into(), stream: Stream::Stdout, data: b"x".to_vec() };
     let kept = Arc::new(Mutex::new(Vec::new()));
     let sink = Sink::new({
         let kept = Arc::clone(&kept);

@@ -33,12 +33,7 @@ pub(crate) struct Fake {
 impl Fake {
     pub(crate) fn new(start: Start) -> Self {
         let count = || Arc::new(AtomicUsize::new(0));
-        Self {
-            start,
-            started: count(),
-            alive: count(),
-            left: count(),
-        }
+        Self { start, started: count(), alive: count(), left: count() }
     }
 }
 
@@ -68,11 +63,7 @@ impl ContainerProcess for Process {
 
     fn wait(&self, patience: Duration) -> Option<ContainerEnd> {
         let state = self.end.lock().unwrap();
-        self.ended
-            .wait_timeout_while(state, patience, |end| end.is_none())
-            .unwrap()
-            .0
-            .clone()
+        self.ended.wait_timeout_while(state, patience, |end| end.is_none()).unwrap().0.clone()
     }
 }
 
@@ -80,10 +71,7 @@ impl ContainerStarter for Fake {
     fn start(&self, _task: &str) -> Result<StartedContainer, StartError> {
         self.started.fetch_add(1, Ordering::SeqCst);
         if self.start == Start::Impossible {
-            return Err(StartError {
-                message: "no `python` in the image".into(),
-                hint: Some("add one".into()),
-            });
+            return Err(StartError { message: "no `python` in the image".into(), hint: Some("add one".into()) });
         }
         let (ours, theirs) = socket_pair().unwrap();
         let (stdout, stdout_writer) = std::io::pipe().unwrap();
@@ -104,12 +92,7 @@ impl ContainerStarter for Fake {
         };
         let (start, left) = (self.start, Arc::clone(&self.left));
         std::thread::spawn(move || runner.run(start, &left));
-        Ok(StartedContainer {
-            socket: ours,
-            stdout: OwnedFd::from(stdout),
-            stderr: OwnedFd::from(stderr),
-            process,
-        })
+        Ok(StartedContainer { socket: ours, stdout: OwnedFd::from(stdout), stderr: OwnedFd::from(stderr), process })
     }
 }
 
@@ -124,11 +107,7 @@ struct Runner {
 impl Runner {
     fn run(mut self, start: Start, left: &AtomicUsize) {
         let first = self.receive().unwrap();
-        assert!(
-            first.0.starts_with(r#"{"type":"start","module":{"kind":"script""#),
-            "{}",
-            first.0
-        );
+        assert!(first.0.starts_with(r#"{"type":"start","module":{"kind":"script""#), "{}", first.0);
         match start {
             Start::Ready => self.tell(r#"{"type":"ready"}"#, b""),
             Start::FailingImport => self.tell(r#"{"type":"failed"}"#, b"ImportError"),
@@ -144,13 +123,7 @@ impl Runner {
                 self.process.end(ContainerEnd::Exited(0));
                 return;
             }
-            let call = control
-                .strip_prefix(r#"{"type":"call","call":"#)
-                .unwrap()
-                .split(',')
-                .next()
-                .unwrap()
-                .to_owned();
+            let call = control.strip_prefix(r#"{"type":"call","call":"#).unwrap().split(',').next().unwrap().to_owned();
             self.perform(&call, &String::from_utf8(payload).unwrap());
         }
     }
@@ -194,10 +167,7 @@ impl Runner {
 
     fn receive(&mut self) -> Option<(String, Vec<u8>)> {
         let frame = self.receiver.receive().ok().flatten()?;
-        Some((
-            String::from_utf8(frame.control).unwrap(),
-            frame.payload.into_bytes().unwrap(),
-        ))
+        Some((String::from_utf8(frame.control).unwrap(), frame.payload.into_bytes().unwrap()))
     }
 
     fn tell(&self, control: &str, payload: &[u8]) {
@@ -214,10 +184,7 @@ pub(crate) struct Bench {
 
 impl Bench {
     pub(crate) fn new(start: Start, adjust: impl FnOnce(&mut PoolOptions)) -> Self {
-        let module = Module::Script {
-            name: "app".into(),
-            path: "/root/app.py".into(),
-        };
+        let module = Module::Script { name: "app".into(), path: "/root/app.py".into() };
         let mut options = PoolOptions::new("f", module, Duration::from_secs(30));
         options.maximum = 2;
         adjust(&mut options);
@@ -227,19 +194,14 @@ impl Bench {
             move |event| events.lock().unwrap().push(event)
         });
         let fake = Fake::new(start);
-        Self {
-            pool: Pool::new(options, fake.clone(), sink),
-            fake,
-            events,
-        }
+        Self { pool: Pool::new(options, fake.clone(), sink), fake, events }
     }
 
     /// Submits an input; its outcome arrives in the channel.
     pub(crate) fn submit(&self, call: u64, input: &str) -> mpsc::Receiver<Outcome> {
         let (sender, receiver) = mpsc::channel();
         let reply = Box::new(move |outcome| sender.send(outcome).unwrap());
-        self.pool
-            .submit(call, Payload::Inline(input.as_bytes().to_vec()), reply);
+        self.pool.submit(call, Payload::Inline(input.as_bytes().to_vec()), reply);
         receiver
     }
 
@@ -267,9 +229,7 @@ impl Bench {
 }
 
 pub(crate) fn outcome(receiver: &mpsc::Receiver<Outcome>) -> Outcome {
-    receiver
-        .recv_timeout(Duration::from_secs(20))
-        .expect("every input gets an outcome")
+    receiver.recv_timeout(Duration::from_secs(20)).expect("every input gets an outcome")
 }
 
 pub(crate) fn value(outcome: Outcome) -> String {

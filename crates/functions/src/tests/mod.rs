@@ -32,9 +32,7 @@ fn nothing_starts_before_the_first_input_and_one_container_is_reused() {
 #[test]
 fn many_inputs_share_at_most_the_maximum_of_containers() {
     let bench = Bench::new(Start::Ready, |_| ());
-    let receivers: Vec<_> = (0..200)
-        .map(|call| bench.submit(call, &format!("echo {call}")))
-        .collect();
+    let receivers: Vec<_> = (0..200).map(|call| bench.submit(call, &format!("echo {call}"))).collect();
     for (call, receiver) in receivers.iter().enumerate() {
         assert_eq!(value(outcome(receiver)), call.to_string());
     }
@@ -66,30 +64,9 @@ fn a_dead_container_is_an_error_that_says_how_and_the_others_go_on() {
     });
     let (function, tail) = ("f".to_owned(), String::new());
     let cases = [
-        (
-            "exit 3",
-            CallError::Exited {
-                function: function.clone(),
-                code: 3,
-                tail: "last words".into(),
-            },
-        ),
-        (
-            "signal 11",
-            CallError::Signaled {
-                function: function.clone(),
-                signal: 11,
-                tail: tail.clone(),
-            },
-        ),
-        (
-            "memory",
-            CallError::OutOfMemory {
-                function,
-                limit: Some(64 << 20),
-                tail,
-            },
-        ),
+        ("exit 3", CallError::Exited { function: function.clone(), code: 3, tail: "last words".into() }),
+        ("signal 11", CallError::Signaled { function: function.clone(), signal: 11, tail: tail.clone() }),
+        ("memory", CallError::OutOfMemory { function, limit: Some(64 << 20), tail }),
     ];
     for (call, (input, expected)) in (0..).step_by(2).zip(cases) {
         let dying = bench.submit(call, input);
@@ -111,10 +88,7 @@ fn a_dead_container_is_an_error_that_says_how_and_the_others_go_on() {
 #[test]
 fn a_runner_that_breaks_the_protocol_is_killed() {
     let bench = Bench::new(Start::Ready, |options| options.timeout = Duration::from_secs(2));
-    for (call, input) in ["rubbish", "wrong", "unsealed", "close", "torn"]
-        .into_iter()
-        .enumerate()
-    {
+    for (call, input) in ["rubbish", "wrong", "unsealed", "close", "torn"].into_iter().enumerate() {
         let broken = error(bench.run(call as u64, input));
         let named = matches!(broken, CallError::Broken { .. } | CallError::TimedOut { .. });
         assert!(named, "{input}: {broken:?}");
@@ -129,13 +103,7 @@ fn an_input_that_takes_too_long_ends_with_a_timeout_and_a_new_container_serves()
     assert_eq!(value(bench.run(1, "echo warm")), "warm");
     let begun = Instant::now();
     let late = error(bench.run(2, "hang"));
-    assert_eq!(
-        late,
-        CallError::TimedOut {
-            function: "f".into(),
-            seconds: 0.2
-        }
-    );
+    assert_eq!(late, CallError::TimedOut { function: "f".into(), seconds: 0.2 });
     assert_eq!(late.class(), "FunctionTimeoutError");
     assert!(begun.elapsed() >= Duration::from_millis(200));
     assert!(begun.elapsed() < Duration::from_secs(5));
@@ -180,22 +148,12 @@ fn a_failing_import_fails_the_waiting_inputs_with_its_exception_and_is_not_repea
 fn a_container_that_cannot_start_is_an_error_of_the_inputs() {
     let bench = Bench::new(Start::Impossible, |_| ());
     let failed = error(bench.run(1, "echo x"));
-    assert_eq!(
-        failed.to_string(),
-        "the container of function `f` did not start: no `python` in the image"
-    );
+    assert_eq!(failed.to_string(), "the container of function `f` did not start: no `python` in the image");
     assert_eq!(failed.hint().as_deref(), Some("add one"));
 
     let bench = Bench::new(Start::Dying, |_| ());
     let failed = error(bench.run(1, "echo x"));
-    assert_eq!(
-        failed,
-        CallError::Exited {
-            function: "f".into(),
-            code: 1,
-            tail: "Fatal Python error".into()
-        }
-    );
+    assert_eq!(failed, CallError::Exited { function: "f".into(), code: 1, tail: "Fatal Python error".into() });
 
     let bench = Bench::new(Start::NeverReady, |options| {
         options.startup = Duration::from_millis(100);
@@ -222,11 +180,7 @@ fn idle_containers_go_after_a_while_and_come_back() {
     let bench = Bench::new(Start::Ready, |options| options.idle = Duration::from_millis(100));
     bench.run(1, "echo x");
     eventually("it leaves", || bench.alive() == 0);
-    assert_eq!(
-        bench.fake.left.load(Ordering::SeqCst),
-        1,
-        "it was told to leave, not killed"
-    );
+    assert_eq!(bench.fake.left.load(Ordering::SeqCst), 1, "it was told to leave, not killed");
     assert_eq!(value(bench.run(2, "echo y")), "y");
     assert_eq!(bench.started(), 2);
 }
@@ -235,11 +189,7 @@ fn idle_containers_go_after_a_while_and_come_back() {
 fn stopping_answers_everybody_and_leaves_no_container() {
     let bench = Bench::new(Start::Ready, |options| options.maximum = 2);
     assert_eq!(value(bench.run(1, "echo x")), "x");
-    let inputs = [
-        bench.submit(2, "hang"),
-        bench.submit(3, "hang"),
-        bench.submit(4, "echo never"),
-    ];
+    let inputs = [bench.submit(2, "hang"), bench.submit(3, "hang"), bench.submit(4, "echo never")];
     eventually("two run", || bench.alive() == 2);
     let begun = Instant::now();
     bench.pool.stop();

@@ -66,9 +66,7 @@ impl Parents {
                 .into_iter()
                 .filter(|controller| !found.iter().any(|(c, _, _)| c == controller))
                 .collect();
-            let top = second
-                .map(|hierarchy| hierarchy.mount_point.clone())
-                .unwrap_or_default();
+            let top = second.map(|hierarchy| hierarchy.mount_point.clone()).unwrap_or_default();
             if let Some((parent, controllers)) = delegated(&directory, &top, &missing) {
                 found.extend(controllers.into_iter().map(|c| (c, Version::Two, parent.join(own))));
             }
@@ -78,10 +76,7 @@ impl Parents {
 
     /// The directory for groups of a controller.
     pub(super) fn of(&self, controller: Controller) -> Option<(Version, &Path)> {
-        self.found
-            .iter()
-            .find(|(c, _, _)| *c == controller)
-            .map(|(_, version, path)| (*version, path.as_path()))
+        self.found.iter().find(|(c, _, _)| *c == controller).map(|(_, version, path)| (*version, path.as_path()))
     }
 
     /// This engine's directories.
@@ -128,12 +123,7 @@ impl Hierarchy {
             _ => return None,
         };
         let options = filesystem.nth(1)?.to_owned();
-        Some(Self {
-            version,
-            root: root.into(),
-            mount_point: mount_point.into(),
-            options,
-        })
+        Some(Self { version, root: root.into(), mount_point: mount_point.into(), options })
     }
 
     /// Whether this is a version 1 hierarchy with the controller.
@@ -158,11 +148,7 @@ impl Hierarchy {
         // In a container the path may be one that only the host knows; then what is mounted is what there is.
         let relative = Path::new(path).strip_prefix(&self.root).unwrap_or(Path::new(""));
         let directory = self.mount_point.join(relative);
-        Some(if directory.is_dir() {
-            directory
-        } else {
-            self.mount_point.clone()
-        })
+        Some(if directory.is_dir() { directory } else { self.mount_point.clone() })
     }
 }
 
@@ -182,11 +168,8 @@ fn delegated(own: &Path, top: &Path, wanted: &[Controller]) -> Option<(PathBuf, 
                 let _ = fs_err::write(&control, format!("+{}", controller.name()));
             }
         }
-        let enabled: Vec<Controller> = wanted
-            .iter()
-            .copied()
-            .filter(|controller| lists(&read(), *controller))
-            .collect();
+        let enabled: Vec<Controller> =
+            wanted.iter().copied().filter(|controller| lists(&read(), *controller)).collect();
         if !enabled.is_empty() {
             return Some((directory.into(), enabled));
         }
@@ -195,9 +178,7 @@ fn delegated(own: &Path, top: &Path, wanted: &[Controller]) -> Option<(PathBuf, 
 }
 
 fn lists(controllers: &str, controller: Controller) -> bool {
-    controllers
-        .split_ascii_whitespace()
-        .any(|name| name == controller.name())
+    controllers.split_ascii_whitespace().any(|name| name == controller.name())
 }
 
 fn is_writable(path: &Path) -> bool {
@@ -235,10 +216,7 @@ mod tests {
     use super::*;
 
     fn mount_line(point: &Path, kind: &str, options: &str) -> String {
-        format!(
-            "30 25 0:26 / {} rw,relatime - {kind} {kind} rw,{options}\n",
-            point.display()
-        )
+        format!("30 25 0:26 / {} rw,relatime - {kind} {kind} rw,{options}\n", point.display())
     }
 
     #[test]
@@ -258,10 +236,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let mounts = mount_line(root.path(), "cgroup", "cpu,cpuacct");
         let parents = Parents::from_tables("2:cpu,cpuacct:/docker/0123\n", &mounts, "own");
-        assert_eq!(
-            parents.of(Controller::Cpu),
-            Some((Version::One, root.path().join("own").as_path()))
-        );
+        assert_eq!(parents.of(Controller::Cpu), Some((Version::One, root.path().join("own").as_path())));
     }
 
     #[test]

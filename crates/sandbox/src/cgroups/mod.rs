@@ -67,17 +67,9 @@ pub(crate) struct Group {
 impl Groups {
     /// Looks for writable hierarchies and removes what dead engines left.
     pub(crate) fn discover() -> Self {
-        let parents = if Feature::ControlGroups.is_allowed() {
-            Parents::discover()
-        } else {
-            Parents::default()
-        };
+        let parents = if Feature::ControlGroups.is_allowed() { Parents::discover() } else { Parents::default() };
         parents.sweep();
-        Self {
-            parents,
-            next: AtomicU64::new(0),
-            leftovers: Mutex::default(),
-        }
+        Self { parents, next: AtomicU64::new(0), leftovers: Mutex::default() }
     }
 
     /// How each limit is enforced.
@@ -97,11 +89,7 @@ impl Groups {
     pub(crate) fn create(self: &Arc<Self>, limits: &Limits) -> io::Result<(Group, Fallback)> {
         self.retry_leftovers(1);
         let name = self.next.fetch_add(1, Ordering::Relaxed).to_string();
-        let mut group = Group {
-            groups: Arc::clone(self),
-            directories: Vec::new(),
-            memory: None,
-        };
+        let mut group = Group { groups: Arc::clone(self), directories: Vec::new(), memory: None };
         let mut fallback = Fallback::default();
         if let Some(bytes) = limits.memory_bytes {
             match self.parents.of(Controller::Memory) {
@@ -177,9 +165,7 @@ impl Group {
     /// Moves a process into the group.
     pub(crate) fn attach(&self, pid: u32) -> io::Result<()> {
         let pid = pid.to_string();
-        self.directories
-            .iter()
-            .try_for_each(|directory| fs_err::write(directory.join("cgroup.procs"), &pid))
+        self.directories.iter().try_for_each(|directory| fs_err::write(directory.join("cgroup.procs"), &pid))
     }
 
     /// Whether the kernel killed a process of the group for want of memory.
@@ -242,22 +228,13 @@ fn limit_cpus(version: Version, directory: &Path, cpus: f64) -> io::Result<()> {
 }
 
 /// Microseconds of processor time per period; the kernel takes no less than a thousand.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    clippy::cast_precision_loss,
-    reason = "clamped"
-)]
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "clamped")]
 fn quota(cpus: f64) -> u64 {
     (cpus * PERIOD as f64).clamp(1000.0, 1e12) as u64
 }
 
 fn write_if_present(path: &Path, value: &str) -> io::Result<()> {
-    if path.exists() {
-        fs_err::write(path, value)
-    } else {
-        Ok(())
-    }
+    if path.exists() { fs_err::write(path, value) } else { Ok(()) }
 }
 
 #[cfg(test)]

@@ -35,12 +35,7 @@ pub(super) fn inject(image: &mut Image, spec: &SandboxSpec) -> Result<(), Failur
             if file.name.contains('/') || matches!(&*file.name, "" | "." | "..") {
                 return Err(Failure::setup("name a file", &file.name, Errno::INVAL));
             }
-            write_file(
-                &memory,
-                &format!("{DIRECTORY}/{}", file.name),
-                &file.contents,
-                file.mode,
-            )?;
+            write_file(&memory, &format!("{DIRECTORY}/{}", file.name), &file.contents, file.mode)?;
         }
         let place = image.ensure_directory(&format!("/dev/{DIRECTORY}"), 0o755)?;
         bind(DIRECTORY, &place)?;

@@ -36,11 +36,7 @@ impl Image {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = open(IMAGE, flags, Mode::empty()).during("open", "the image")?;
         let device = fstat(&root).during("look at", "the image")?.st_dev;
-        Ok(Self {
-            root,
-            device,
-            created: Vec::new(),
-        })
+        Ok(Self { root, device, created: Vec::new() })
     }
 
     /// The root directory.
@@ -63,14 +59,12 @@ impl Image {
 
     /// A directory, made with `mode` if it is missing.
     pub(super) fn ensure_directory(&mut self, path: &str, mode: u32) -> Result<OwnedFd, Failure> {
-        self.ensure(path, Leaf::Directory(mode), 0)
-            .during("find or make the mount point", path)
+        self.ensure(path, Leaf::Directory(mode), 0).during("find or make the mount point", path)
     }
 
     /// A file, made empty if it is missing.
     pub(super) fn ensure_file(&mut self, path: &str) -> Result<OwnedFd, Failure> {
-        self.ensure(path, Leaf::File, 0)
-            .during("find or make the mount point", path)
+        self.ensure(path, Leaf::File, 0).during("find or make the mount point", path)
     }
 
     fn ensure(&mut self, path: &str, leaf: Leaf, links: u32) -> Result<OwnedFd, Errno> {
@@ -97,11 +91,7 @@ impl Image {
                 // A link to something that does not exist: that is what has to be made.
                 let target = readlinkat(&parent, name, Vec::new())?;
                 let target = target.to_str().map_err(|_| Errno::ILSEQ)?;
-                let target = if target.starts_with('/') {
-                    target.into()
-                } else {
-                    format!("{location}/{target}")
-                };
+                let target = if target.starts_with('/') { target.into() } else { format!("{location}/{target}") };
                 return self.ensure(&target, leaf, links + 1);
             }
             Err(errno) => return Err(errno),
@@ -145,11 +135,7 @@ fn location(directory: &OwnedFd) -> Result<String, Errno> {
     let link = format!("/proc/self/fd/{}", directory.as_raw_fd());
     let path = readlinkat(CWD, link, Vec::new())?;
     let path = path.to_str().map_err(|_| Errno::ILSEQ)?;
-    Ok(path
-        .strip_prefix(IMAGE)
-        .unwrap_or(path)
-        .trim_end_matches('/')
-        .to_owned())
+    Ok(path.strip_prefix(IMAGE).unwrap_or(path).trim_end_matches('/').to_owned())
 }
 
 /// Mounts a detached mount over a directory or file that was resolved before; `path` is for the message.

@@ -44,29 +44,18 @@ pub(crate) fn build(spec: &SandboxSpec) -> Result<Mounted, Failure> {
     pivot_root(".", ".").during("change the root to", "the image")?;
     unmount(".", UnmountFlags::DETACH).during("let go of", "the store")?;
     chdir("/").during("enter", "/")?;
-    Ok(Mounted {
-        created: image.into_created(),
-    })
+    Ok(Mounted { created: image.into_created() })
 }
 
 /// Makes one of the additional mounts.
 fn mount_extra(image: &mut Image, mount: &Mount) -> Result<(), Failure> {
     match mount {
-        Mount::Cache {
-            lower,
-            upper,
-            work,
-            target,
-        } => {
+        Mount::Cache { lower, upper, work, target } => {
             let layers = [lower.clone()];
             let directory = image.ensure_directory(target, 0o755)?;
             overlay::mount_cache(&layers, upper, work, &directory, target)
         }
-        Mount::Bind {
-            source,
-            target,
-            read_only,
-        } => {
+        Mount::Bind { source, target, read_only } => {
             let tree = store_tree(source)?;
             let is_directory = rustix::fs::statat(&tree, "", AtFlags::EMPTY_PATH)
                 .is_ok_and(|status| FileType::from_raw_mode(status.st_mode).is_dir());
@@ -75,18 +64,11 @@ fn mount_extra(image: &mut Image, mount: &Mount) -> Result<(), Failure> {
                 attributes |= attribute::READ_ONLY;
             }
             sys::set_mount_attributes(&tree, attributes, false).during("restrict the mount", target)?;
-            let place = if is_directory {
-                image.ensure_directory(target, 0o755)?
-            } else {
-                image.ensure_file(target)?
-            };
+            let place =
+                if is_directory { image.ensure_directory(target, 0o755)? } else { image.ensure_file(target)? };
             image::attach_at(&tree, &place, target)
         }
-        Mount::Tmpfs {
-            target,
-            mode,
-            limit_bytes,
-        } => {
+        Mount::Tmpfs { target, mode, limit_bytes } => {
             let options = [("mode", &*format!("{mode:o}")), ("size", &*limit_bytes.to_string())];
             let tree = memory_filesystem(&options)?;
             let place = image.ensure_directory(target, 0o755)?;

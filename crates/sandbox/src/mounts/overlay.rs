@@ -30,18 +30,9 @@ struct Overlay<'spec> {
 
 /// Mounts the image at its place in the tiny root.
 pub(super) fn mount_image(layers: &[String], upper: &Upper) -> Result<(), Failure> {
-    let lowers = if layers.is_empty() {
-        vec![EMPTY]
-    } else {
-        layers.iter().map(String::as_str).collect()
-    };
+    let lowers = if layers.is_empty() { vec![EMPTY] } else { layers.iter().map(String::as_str).collect() };
     let (upper, work) = (upper_directory(upper)?, work_directory(upper));
-    let overlay = Overlay {
-        lowers,
-        upper: &upper,
-        work: &work,
-        volatile: true,
-    };
+    let overlay = Overlay { lowers, upper: &upper, work: &work, volatile: true };
     match overlay.mount_detached()? {
         Some(tree) => attach(&tree, IMAGE),
         None => overlay.mount_by_options(IMAGE),
@@ -56,12 +47,7 @@ pub(super) fn mount_cache(
     place: &OwnedFd,
     target: &str,
 ) -> Result<(), Failure> {
-    let overlay = Overlay {
-        lowers: layers.iter().map(String::as_str).collect(),
-        upper,
-        work,
-        volatile: true,
-    };
+    let overlay = Overlay { lowers: layers.iter().map(String::as_str).collect(), upper, work, volatile: true };
     match overlay.mount_detached()? {
         Some(tree) => attach_at(&tree, place, target),
         // A link of /proc to a descriptor leads to the very directory.
@@ -122,30 +108,18 @@ impl Overlay<'_> {
             let mut log = vec![0; 512];
             let length = rustix::io::read(&context, &mut log[..]).unwrap_or(0);
             let message = String::from_utf8_lossy(&log[..length]);
-            Failure::setup(
-                "mount the overlay",
-                &format!("{} ({})", self.upper, message.trim()),
-                errno,
-            )
+            Failure::setup("mount the overlay", &format!("{} ({})", self.upper, message.trim()), errno)
         })?;
-        fsmount(
-            &context,
-            FsMountFlags::FSMOUNT_CLOEXEC,
-            MountAttrFlags::MOUNT_ATTR_NODEV,
-        )
-        .map(Some)
-        .during("mount the overlay", self.upper)
+        fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_NODEV)
+            .map(Some)
+            .during("mount the overlay", self.upper)
     }
 
     /// Mounts the overlay at `target` in the way of older kernels: all directories in one string.
     fn mount_by_options(&self, target: &str) -> Result<(), Failure> {
         self.forgive_volatile();
-        let mut options = format!(
-            "userxattr,lowerdir={},upperdir={},workdir={}",
-            self.lowers.join(":"),
-            self.upper,
-            self.work
-        );
+        let mut options =
+            format!("userxattr,lowerdir={},upperdir={},workdir={}", self.lowers.join(":"), self.upper, self.work);
         if self.volatile {
             options.push_str(",volatile");
         }
@@ -158,11 +132,7 @@ impl Overlay<'_> {
     /// whole directory of the step, so that none is left when the mark could matter.
     fn forgive_volatile(&self) {
         let directory = AtFlags::REMOVEDIR;
-        let marks = [
-            ("/volatile/dirty", AtFlags::empty()),
-            ("/volatile", directory),
-            ("", directory),
-        ];
+        let marks = [("/volatile/dirty", AtFlags::empty()), ("/volatile", directory), ("", directory)];
         for (mark, flags) in marks {
             let _ = unlinkat(CWD, format!("{}/work/incompat{mark}", self.work), flags);
         }

@@ -101,9 +101,7 @@ pub(super) fn mount_sys(image: &mut Image) -> Result<(), Failure> {
 
 fn make_file(directory: &OwnedFd, name: &str) -> Result<(), Failure> {
     let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC;
-    openat(directory, name, flags, Mode::from_raw_mode(0o644))
-        .map(drop)
-        .during("make", name)
+    openat(directory, name, flags, Mode::from_raw_mode(0o644)).map(drop).during("make", name)
 }
 
 fn make_directory(directory: &OwnedFd, name: &str) -> Result<(), Failure> {

@@ -37,14 +37,8 @@ fn exit_codes_and_signals_are_told() {
         assert!(!output.exit.out_of_memory);
         assert!(output.exit.max_rss_bytes > 0);
     }
-    assert_eq!(
-        run(&helpers, &script("kill -9 $$")).exit.status,
-        ExitStatus::Signaled(9)
-    );
-    assert_eq!(
-        run(&helpers, &script("kill -TERM $$")).exit.status,
-        ExitStatus::Signaled(15)
-    );
+    assert_eq!(run(&helpers, &script("kill -9 $$")).exit.status, ExitStatus::Signaled(9));
+    assert_eq!(run(&helpers, &script("kill -TERM $$")).exit.status, ExitStatus::Signaled(15));
 }
 
 fn commands_that_cannot_start_are_errors() {
@@ -64,25 +58,16 @@ fn commands_that_cannot_start_are_errors() {
         matches!(&missing, SandboxError::CommandNotFound { command, path } if command == "nonesuch" && path == "/bin")
     );
     assert!(missing.to_string().contains("`nonesuch`"));
-    assert!(matches!(
-        error(&spec(&["/bin/nonesuch"])),
-        SandboxError::CommandNotFound { .. }
-    ));
+    assert!(matches!(error(&spec(&["/bin/nonesuch"])), SandboxError::CommandNotFound { .. }));
     assert!(
         matches!(error(&spec(&["/data/notes"])), SandboxError::NotExecutable { command, .. } if command == "/data/notes")
     );
     assert!(
         matches!(error(&spec(&["orphan"])), SandboxError::NotExecutable { command, .. } if command == "/bin/orphan")
     );
-    let cwd = SandboxSpec {
-        cwd: "/no/such".into(),
-        ..spec(&["true"])
-    };
+    let cwd = SandboxSpec { cwd: "/no/such".into(), ..spec(&["true"]) };
     assert!(matches!(error(&cwd), SandboxError::WorkingDirectory { path, .. } if path == "/no/such"));
-    let layer = SandboxSpec {
-        layers: vec!["views/none".into()],
-        ..spec(&["true"])
-    };
+    let layer = SandboxSpec { layers: vec!["views/none".into()], ..spec(&["true"]) };
     assert!(error(&layer).to_string().contains("views/none"));
     assert!(matches!(error(&spec(&[])), SandboxError::Setup { .. }));
     // The launcher survives all of this.
@@ -95,10 +80,7 @@ fn descriptors_are_exactly_the_given_ones() {
     assert_eq!(run(&helpers, &probe("descriptors")).success(), "[0, 1, 2]\n");
 
     let (mut ours, theirs) = UnixStream::pair().unwrap();
-    let spec = SandboxSpec {
-        socket_as_fd3: true,
-        ..script("echo hello >&3; /bin/probe __probe descriptors >&3")
-    };
+    let spec = SandboxSpec { socket_as_fd3: true, ..script("echo hello >&3; /bin/probe __probe descriptors >&3") };
     let mut stdio = null_stdio();
     stdio.socket = Some(theirs.into());
     let sandbox = helpers.launcher.spawn(&spec, stdio).unwrap();
@@ -116,14 +98,8 @@ fn environment_directory_and_host_name_are_the_given_ones() {
     spec.cwd = "/root".into();
     spec.hostname = "box".into();
     assert_eq!(run(&helpers, &spec).success(), "hello world\n/root\nbox\n2\n0\n0\n0\n");
-    let environment = SandboxSpec {
-        argv: vec!["cat".into(), "/proc/self/environ".into()],
-        ..spec.clone()
-    };
-    assert_eq!(
-        run(&helpers, &environment).success(),
-        "PATH=/bin\0GREETING=hello world\0"
-    );
+    let environment = SandboxSpec { argv: vec!["cat".into(), "/proc/self/environ".into()], ..spec.clone() };
+    assert_eq!(run(&helpers, &environment).success(), "PATH=/bin\0GREETING=hello world\0");
     if !store.map.is_single() {
         spec.user = (1000, 1001);
         spec.argv[2] = "id -u; id -g; id -G".into();
@@ -136,9 +112,7 @@ fn signals_reach_the_process_group() {
     let helpers = store.start();
     let spec = script("trap 'echo caught; exit 5' TERM; echo ready; while :; do sleep 0.05; done");
     let (sandbox, stdout, _) = start(&helpers, &spec).unwrap();
-    eventually("the trap is set", || {
-        text(stdout.try_clone().unwrap()).contains("ready")
-    });
+    eventually("the trap is set", || text(stdout.try_clone().unwrap()).contains("ready"));
     sandbox.signal(libc::SIGTERM);
     assert_eq!(sandbox.wait().unwrap().status, ExitStatus::Exited(5));
     assert_eq!(text(stdout), "ready\ncaught\n");
@@ -148,14 +122,7 @@ fn signals_are_not_inherited_as_ignored() {
     let store = Store::new();
     let helpers = store.start();
     let output = run(&helpers, &spec(&["cat", "/proc/self/status"])).success();
-    let field = |name: &str| {
-        output
-            .lines()
-            .find_map(|line| line.strip_prefix(name))
-            .unwrap()
-            .trim()
-            .to_owned()
-    };
+    let field = |name: &str| output.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned();
     assert_eq!(field("SigIgn:"), "0000000000000000");
     assert_eq!(field("SigBlk:"), "0000000000000000");
     assert_eq!(field("NoNewPrivs:"), "1");
@@ -173,10 +140,7 @@ fn waiting_has_a_limit() {
     assert_eq!(sandbox.wait_timeout(Duration::from_millis(50)).unwrap(), None);
     sandbox.kill();
     assert_eq!(sandbox.wait().unwrap().status, ExitStatus::Signaled(9));
-    assert_eq!(
-        sandbox.wait_timeout(Duration::ZERO).unwrap().unwrap().status,
-        ExitStatus::Signaled(9)
-    );
+    assert_eq!(sandbox.wait_timeout(Duration::ZERO).unwrap().unwrap().status, ExitStatus::Signaled(9));
 }
 
 fn changes_go_to_the_upper_and_missing_mount_points_are_told() {
@@ -188,42 +152,21 @@ fn changes_go_to_the_upper_and_missing_mount_points_are_told() {
         upper: store.upper("one"),
         resolv_conf: Some(b"nameserver 192.0.2.1\n".to_vec()),
         hosts: Some(b"192.0.2.2 injected\n".to_vec()),
-        mounts: vec![Mount::Tmpfs {
-            target: "/var/cache/deep".into(),
-            mode: 0o700,
-            limit_bytes: 1 << 20,
-        }],
+        mounts: vec![Mount::Tmpfs { target: "/var/cache/deep".into(), mode: 0o700, limit_bytes: 1 << 20 }],
         ..script(
             "cat /etc/resolv.conf /etc/hosts; echo new > /root/file; rm /etc/passwd; stat -c %a /tmp; echo x >> /etc/hosts",
         )
     };
     let output = run(&helpers, &spec);
     assert_eq!(output.stdout, "nameserver 192.0.2.1\n192.0.2.2 injected\n1777\n");
-    assert!(
-        output.stderr.contains("/etc/hosts"),
-        "bound read-only: {}",
-        output.stderr
-    );
-    let expected = [
-        "/proc",
-        "/tmp",
-        "/etc/resolv.conf",
-        "/var",
-        "/var/cache",
-        "/var/cache/deep",
-    ];
+    assert!(output.stderr.contains("/etc/hosts"), "bound read-only: {}", output.stderr);
+    let expected = ["/proc", "/tmp", "/etc/resolv.conf", "/var", "/var/cache", "/var/cache/deep"];
     assert_eq!(output.exit.created_mountpoints, expected);
     let upper = store.content().join("work/one/upper");
     assert_eq!(fs_err::read_to_string(upper.join("root/file")).unwrap(), "new\n");
-    assert!(
-        fs_err::symlink_metadata(upper.join("etc/passwd")).is_ok(),
-        "a whiteout stands for the removed file"
-    );
+    assert!(fs_err::symlink_metadata(upper.join("etc/passwd")).is_ok(), "a whiteout stands for the removed file");
     assert_eq!(fs_err::read(upper.join("etc/resolv.conf")).unwrap(), b"");
-    assert!(
-        !upper.join("etc/hosts").exists(),
-        "binding over a file does not copy it up"
-    );
+    assert!(!upper.join("etc/hosts").exists(), "binding over a file does not copy it up");
     assert!(store.content().join("views/base/etc/passwd").exists());
 }
 
@@ -231,46 +174,21 @@ fn an_upper_can_be_used_again() {
     let store = Store::new();
     let helpers = store.start();
     let upper = store.upper("again");
-    run(
-        &helpers,
-        &SandboxSpec {
-            upper: upper.clone(),
-            ..script("echo one > /root/file")
-        },
-    )
-    .success();
-    let second = SandboxSpec {
-        upper,
-        ..script("cat /root/file")
-    };
+    run(&helpers, &SandboxSpec { upper: upper.clone(), ..script("echo one > /root/file") }).success();
+    let second = SandboxSpec { upper, ..script("cat /root/file") };
     assert_eq!(run(&helpers, &second).success(), "one\n");
 }
 
 fn an_image_without_layers_starts_empty() {
     let store = Store::new();
     let helpers = store.start();
-    let error = try_run(
-        &helpers,
-        &SandboxSpec {
-            layers: Vec::new(),
-            ..spec(&["/bin/sh"])
-        },
-    )
-    .unwrap_err();
+    let error = try_run(&helpers, &SandboxSpec { layers: Vec::new(), ..spec(&["/bin/sh"]) }).unwrap_err();
     assert!(matches!(error, SandboxError::CommandNotFound { .. }), "{error}");
     // The bare upper is the whole image: this is how a base is made.
     let upper = store.upper("bare");
     fs_err::remove_dir(store.content().join("work/bare/upper")).unwrap();
-    fs_err::rename(
-        store.content().join("views/base"),
-        store.content().join("work/bare/upper"),
-    )
-    .unwrap();
-    let spec = SandboxSpec {
-        layers: Vec::new(),
-        upper,
-        ..script("echo fine")
-    };
+    fs_err::rename(store.content().join("views/base"), store.content().join("work/bare/upper")).unwrap();
+    let spec = SandboxSpec { layers: Vec::new(), upper, ..script("echo fine") };
     assert_eq!(run(&helpers, &spec).success(), "fine\n");
 }
 
@@ -280,16 +198,8 @@ fn injected_files_are_read_only() {
     let mut spec = script(
         "cat /dev/lamina/key; stat -c %a /dev/lamina/key; (echo x > /dev/lamina/key) 2>/dev/null || echo refused; (echo x > /dev/lamina/new) 2>/dev/null || echo refused",
     );
-    spec.files.push(InjectedFile {
-        name: "key".into(),
-        contents: b"secret\n".to_vec(),
-        mode: 0o400,
-    });
-    spec.files.push(InjectedFile {
-        name: "large".into(),
-        contents: vec![7; 3 << 20],
-        mode: 0o400,
-    });
+    spec.files.push(InjectedFile { name: "key".into(), contents: b"secret\n".to_vec(), mode: 0o400 });
+    spec.files.push(InjectedFile { name: "large".into(), contents: vec![7; 3 << 20], mode: 0o400 });
     assert_eq!(run(&helpers, &spec).success(), "secret\n400\nrefused\nrefused\n");
     spec.files[0].name = "../key".into();
     assert!(try_run(&helpers, &spec).is_err());
@@ -313,15 +223,9 @@ fn caches_are_not_written_through() {
         ..script("cd /root/.cache/pip; cat wheel; echo evil > wheel; echo new > added")
     };
     assert_eq!(run(&helpers, &spec).success(), "cached");
-    assert_eq!(
-        fs_err::read_to_string(store.content().join("caches/pip/wheel")).unwrap(),
-        "cached"
-    );
+    assert_eq!(fs_err::read_to_string(store.content().join("caches/pip/wheel")).unwrap(), "cached");
     assert!(!store.content().join("caches/pip/added").exists());
-    assert_eq!(
-        fs_err::read_to_string(store.content().join("work/step/cache-upper/added")).unwrap(),
-        "new\n"
-    );
+    assert_eq!(fs_err::read_to_string(store.content().join("work/step/cache-upper/added")).unwrap(), "new\n");
 }
 
 fn binds_and_memory_are_mounted() {
@@ -330,40 +234,24 @@ fn binds_and_memory_are_mounted() {
     store.path("caches/shared");
     store.own();
     let helpers = store.start();
-    let bind = |source: &str, target: &str, read_only| Mount::Bind {
-        source: source.into(),
-        target: target.into(),
-        read_only,
-    };
+    let bind =
+        |source: &str, target: &str, read_only| Mount::Bind { source: source.into(), target: target.into(), read_only };
     let spec = SandboxSpec {
         mounts: vec![
             bind("views/files", "/code", true),
             bind("views/files/module", "/single", true),
             bind("caches/shared", "/shared", false),
-            Mount::Tmpfs {
-                target: "/memory".into(),
-                mode: 0o1777,
-                limit_bytes: 1 << 20,
-            },
+            Mount::Tmpfs { target: "/memory".into(), mode: 0o1777, limit_bytes: 1 << 20 },
         ],
         ..script(
             "cat /code/module /single; (echo x > /code/module) 2>/dev/null || echo refused; echo kept > /shared/file; stat -c '%a %T' -f /memory; stat -c %a /memory",
         )
     };
     let output = run(&helpers, &spec).success();
-    assert!(
-        output.starts_with("code\ncode\nrefused\n") && output.ends_with("1777\n"),
-        "{output}"
-    );
-    assert_eq!(
-        fs_err::read_to_string(store.content().join("caches/shared/file")).unwrap(),
-        "kept\n"
-    );
+    assert!(output.starts_with("code\ncode\nrefused\n") && output.ends_with("1777\n"), "{output}");
+    assert_eq!(fs_err::read_to_string(store.content().join("caches/shared/file")).unwrap(), "kept\n");
     for escape in ["../secret", "/etc", "views/../../x"] {
-        let spec = SandboxSpec {
-            mounts: vec![bind(escape, "/code", true)],
-            ..spec.clone()
-        };
+        let spec = SandboxSpec { mounts: vec![bind(escape, "/code", true)], ..spec.clone() };
         assert!(try_run(&helpers, &spec).is_err(), "{escape}");
     }
 }
@@ -407,10 +295,7 @@ fn many_sandboxes_at_once() {
             scope.spawn(move || {
                 for round in 0..5 {
                     let code = thread * 10 + round;
-                    assert_eq!(
-                        run(helpers, &script(&format!("exit {code}"))).exit.status,
-                        ExitStatus::Exited(code)
-                    );
+                    assert_eq!(run(helpers, &script(&format!("exit {code}"))).exit.status, ExitStatus::Exited(code));
                 }
             });
         }
@@ -418,11 +303,7 @@ fn many_sandboxes_at_once() {
 }
 
 fn older_kernels_ways_work() {
-    crate::users::with_variable(
-        "MODAL_SANDBOX_WITHOUT",
-        "lowerdir,landlock,binary-mount,cgroups",
-        "older_kernels",
-    );
+    crate::users::with_variable("MODAL_SANDBOX_WITHOUT", "lowerdir,landlock,binary-mount,cgroups", "older_kernels");
 }
 
 /// Run by [`older_kernels_ways_work`] in a process with the features switched off.
@@ -444,11 +325,7 @@ pub(crate) fn without_features() {
             work: "work/step/work".into(),
             target: "/cache".into(),
         }],
-        limits: lamina_sandbox::Limits {
-            memory_bytes: Some(1 << 30),
-            pids: Some(500),
-            cpus: Some(1.0),
-        },
+        limits: lamina_sandbox::Limits { memory_bytes: Some(1 << 30), pids: Some(500), cpus: Some(1.0) },
         ..script("cat /cache/wheel; echo new > /cache/added; (echo x > /proc/1/exe) 2>/dev/null || echo refused")
     };
     assert_eq!(run(&helpers, &spec).success(), "cachedrefused\n");

@@ -27,19 +27,12 @@ fn system_calls_are_denied() {
     let store = Store::new();
     let helpers = store.start();
     for no_new_privileges in [true, false] {
-        let spec = SandboxSpec {
-            no_new_privileges,
-            ..probe("system-calls")
-        };
+        let spec = SandboxSpec { no_new_privileges, ..probe("system-calls") };
         let answers = run(&helpers, &spec).success();
         assert_eq!(answers.lines().count(), 22);
         for line in answers.lines() {
             let (name, answer) = line.split_once(' ').unwrap();
-            let expected = if matches!(name, "clone3" | "io_uring_setup") {
-                "ENOSYS"
-            } else {
-                "EPERM"
-            };
+            let expected = if matches!(name, "clone3" | "io_uring_setup") { "ENOSYS" } else { "EPERM" };
             assert_eq!(answer, expected, "{name}");
         }
     }
@@ -60,27 +53,14 @@ fn root_inside_is_not_root_outside() {
     let store = Store::new();
     let helpers = store.start();
     let upper = store.upper("ids");
-    run(
-        &helpers,
-        &SandboxSpec {
-            upper,
-            ..script("id -u; echo mine > /root/file")
-        },
-    )
-    .success();
-    let owner = fs_err::metadata(store.content().join("work/ids/upper/root/file"))
-        .unwrap()
-        .st_uid();
+    run(&helpers, &SandboxSpec { upper, ..script("id -u; echo mine > /root/file") }).success();
+    let owner = fs_err::metadata(store.content().join("work/ids/upper/root/file")).unwrap().st_uid();
     assert_eq!(owner, store.map.root_uid());
     assert_ne!(owner, 0);
     let (sandbox, _, _) = start(&helpers, &spec(&["sleep", "60"])).unwrap();
     let status = fs_err::read_to_string(format!("/proc/{}/status", sandbox.pid())).unwrap();
     let uids = status.lines().find_map(|line| line.strip_prefix("Uid:")).unwrap();
-    assert!(
-        uids.split_whitespace()
-            .all(|uid| uid == store.map.root_uid().to_string()),
-        "{uids}"
-    );
+    assert!(uids.split_whitespace().all(|uid| uid == store.map.root_uid().to_string()), "{uids}");
 }
 
 fn mounts_do_not_leak() {
@@ -89,20 +69,12 @@ fn mounts_do_not_leak() {
     let helpers = store.start();
     let (sandbox, stdout, _) = start(&helpers, &script("cat /proc/self/mountinfo; exec sleep 60")).unwrap();
     assert_eq!(fs_err::read_to_string("/proc/self/mountinfo").unwrap(), before);
-    eventually("the mounts are listed", || {
-        text(stdout.try_clone().unwrap()).contains("/sys ")
-    });
+    eventually("the mounts are listed", || text(stdout.try_clone().unwrap()).contains("/sys "));
     let content = store.content();
     let inside = text(stdout);
     assert!(!inside.contains("/store"), "{inside}");
-    assert!(
-        inside.lines().all(|line| !line.contains(content.to_str().unwrap())),
-        "{inside}"
-    );
-    assert!(
-        inside.lines().next().unwrap().contains(" / / "),
-        "the overlay is the root: {inside}"
-    );
+    assert!(inside.lines().all(|line| !line.contains(content.to_str().unwrap())), "{inside}");
+    assert!(inside.lines().next().unwrap().contains(" / / "), "the overlay is the root: {inside}");
     drop(sandbox);
     assert_eq!(fs_err::read_to_string("/proc/self/mountinfo").unwrap(), before);
 }
@@ -110,15 +82,9 @@ fn mounts_do_not_leak() {
 fn the_store_and_the_host_are_not_visible() {
     let store = Store::new();
     let helpers = store.start();
-    assert_eq!(
-        run(&helpers, &script("cd / && echo *")).success(),
-        "bin dev etc lib lib64 proc root sbin sys tmp\n"
-    );
+    assert_eq!(run(&helpers, &script("cd / && echo *")).success(), "bin dev etc lib lib64 proc root sbin sys tmp\n");
     let devices = run(&helpers, &script("cd /dev && echo *")).success();
-    assert_eq!(
-        devices,
-        "fd full null ptmx pts random shm stderr stdin stdout tty urandom zero\n"
-    );
+    assert_eq!(devices, "fd full null ptmx pts random shm stderr stdin stdout tty urandom zero\n");
     let processes = run(&helpers, &script("cd /proc && echo [0-9]*")).success();
     assert_eq!(processes, "1 2\n");
 }
@@ -143,11 +109,7 @@ fn masked_and_read_only_paths_hold() {
         assert_ne!(output.exit.status, ExitStatus::Exited(0), "{attempt}");
     }
     // What programs do look at is there.
-    run(
-        &helpers,
-        &script("cat /sys/devices/system/cpu/online /proc/cpuinfo /proc/meminfo > /dev/null"),
-    )
-    .success();
+    run(&helpers, &script("cat /sys/devices/system/cpu/online /proc/cpuinfo /proc/meminfo > /dev/null")).success();
 }
 
 fn background_processes_die_with_the_command() {
@@ -155,10 +117,7 @@ fn background_processes_die_with_the_command() {
     let helpers = store.start();
     let upper = store.upper("background");
     // A process in a session of its own that holds the output open and would write later.
-    let spec = SandboxSpec {
-        upper,
-        ..script("(trap '' HUP TERM; sleep 1; echo late > /root/late) & exit 4")
-    };
+    let spec = SandboxSpec { upper, ..script("(trap '' HUP TERM; sleep 1; echo late > /root/late) & exit 4") };
     let output = run(&helpers, &spec);
     assert_eq!(output.exit.status, ExitStatus::Exited(4));
     std::thread::sleep(std::time::Duration::from_millis(1200));
@@ -170,13 +129,7 @@ fn sandboxes_die_with_the_launcher() {
     let helpers = store.start();
     let (sandbox, _, _) = start(&helpers, &spec(&["sleep", "60"])).unwrap();
     let status = fs_err::read_to_string(format!("/proc/{}/status", sandbox.pid())).unwrap();
-    let launcher = status
-        .lines()
-        .find_map(|line| line.strip_prefix("PPid:"))
-        .unwrap()
-        .trim()
-        .parse()
-        .unwrap();
+    let launcher = status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap().trim().parse().unwrap();
     let launcher = rustix::process::Pid::from_raw(launcher).unwrap();
     rustix::process::kill_process(launcher, rustix::process::Signal::KILL).unwrap();
     assert_eq!(sandbox.wait().unwrap().status, ExitStatus::Signaled(9));
@@ -209,10 +162,7 @@ fn abstract_sockets_of_the_host_are_out_of_reach() {
 fn an_isolated_network_has_only_a_loopback_interface() {
     let store = Store::new();
     let helpers = store.start();
-    let isolated = SandboxSpec {
-        network: Network::Isolated,
-        ..script("cat /proc/net/dev")
-    };
+    let isolated = SandboxSpec { network: Network::Isolated, ..script("cat /proc/net/dev") };
     let output = run(&helpers, &isolated).success();
     assert_eq!(output.lines().count(), 3, "{output}");
     assert!(output.lines().nth(2).unwrap().trim().starts_with("lo:"), "{output}");
@@ -221,14 +171,8 @@ fn an_isolated_network_has_only_a_loopback_interface() {
 fn synchronising_is_only_pretended_where_asked() {
     let store = Store::new();
     let helpers = store.start();
-    let pretended = SandboxSpec {
-        ignore_sync: true,
-        ..probe("sync")
-    };
-    assert_eq!(
-        run(&helpers, &pretended).success(),
-        "fsync ok\nfdatasync ok\nsyncfs ok\n"
-    );
+    let pretended = SandboxSpec { ignore_sync: true, ..probe("sync") };
+    assert_eq!(run(&helpers, &pretended).success(), "fsync ok\nfdatasync ok\nsyncfs ok\n");
     let real = run(&helpers, &probe("sync")).success();
     assert_eq!(real, "fsync errno 9\nfdatasync errno 9\nsyncfs errno 9\n");
 }

@@ -29,20 +29,10 @@ pub(crate) fn main(arguments: &[String], modules: &[&[Test]]) -> ExitCode {
     }
     let is_selected = |name: &str| {
         filters.is_empty()
-            || filters.iter().any(|filter| {
-                if has("--exact") {
-                    name == *filter
-                } else {
-                    name.contains(filter)
-                }
-            })
+            || filters.iter().any(|filter| if has("--exact") { name == *filter } else { name.contains(filter) })
     };
-    let selected: Vec<Test> = modules
-        .iter()
-        .flat_map(|tests| tests.iter())
-        .copied()
-        .filter(|(name, _)| is_selected(name))
-        .collect();
+    let selected: Vec<Test> =
+        modules.iter().flat_map(|tests| tests.iter()).copied().filter(|(name, _)| is_selected(name)).collect();
     if has("--list") {
         // No test is ever ignored.
         for (name, _) in selected.iter().filter(|_| !has("--ignored")) {
@@ -58,9 +48,5 @@ pub(crate) fn main(arguments: &[String], modules: &[&[Test]]) -> ExitCode {
     });
     let failed = failed.count();
     println!("\n{} tests, {failed} failed", selected.len());
-    if failed == 0 {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -26,11 +26,8 @@ impl Canary {
         fs_err::write(directory.path().join("file"), "untouched").unwrap();
         // Whatever reaches it could also write it.
         fs_err::set_permissions(directory.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
-        fs_err::set_permissions(
-            directory.path().join("file"),
-            std::os::unix::fs::PermissionsExt::from_mode(0o666),
-        )
-        .unwrap();
+        fs_err::set_permissions(directory.path().join("file"), std::os::unix::fs::PermissionsExt::from_mode(0o666))
+            .unwrap();
         Self { directory }
     }
 
@@ -39,10 +36,7 @@ impl Canary {
     }
 
     fn check(&self) {
-        let names: Vec<_> = fs_err::read_dir(self.path())
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name())
-            .collect();
+        let names: Vec<_> = fs_err::read_dir(self.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(names, ["file"]);
         assert_eq!(fs_err::read_to_string(self.path().join("file")).unwrap(), "untouched");
         let mounts = fs_err::read_to_string("/proc/self/mountinfo").unwrap();
@@ -76,12 +70,9 @@ fn links_in_place_of_pseudo_filesystems_are_refused() {
 fn links_in_place_of_settings_stay_in_the_image() {
     let canary = Canary::new();
     let climbing = Path::new("../../../../../../../..").join(canary.path().strip_prefix("/").unwrap());
-    for target in [
-        canary.path().join("file"),
-        canary.path().join("new"),
-        climbing.join("file"),
-        climbing.join("new/deep"),
-    ] {
+    for target in
+        [canary.path().join("file"), canary.path().join("new"), climbing.join("file"), climbing.join("new/deep")]
+    {
         let store = Store::new();
         plant(&store, "etc/resolv.conf", &target);
         let helpers = store.start();
@@ -91,17 +82,9 @@ fn links_in_place_of_settings_stay_in_the_image() {
             ..script("cat /etc/resolv.conf; readlink /etc/resolv.conf")
         };
         let output = run(&helpers, &spec);
-        assert_eq!(
-            output.stdout,
-            format!("nameserver 192.0.2.1\n{}\n", target.display()),
-            "{}",
-            output.stderr
-        );
+        assert_eq!(output.stdout, format!("nameserver 192.0.2.1\n{}\n", target.display()), "{}", output.stderr);
         let made = output.exit.created_mountpoints.last().unwrap();
-        assert!(
-            made.starts_with(canary.path().to_str().unwrap()),
-            "inside the image: {made}"
-        );
+        assert!(made.starts_with(canary.path().to_str().unwrap()), "inside the image: {made}");
         canary.check();
     }
 }
@@ -113,47 +96,20 @@ fn links_in_place_of_targets_stay_in_the_image() {
     plant(&store, "cache", canary.path());
     plant(&store, "loop", Path::new("loop"));
     let helpers = store.start();
-    let bind = |target: &str| Mount::Bind {
-        source: "caches/pip".into(),
-        target: target.into(),
-        read_only: false,
-    };
+    let bind = |target: &str| Mount::Bind { source: "caches/pip".into(), target: target.into(), read_only: false };
     let mounts = vec![
         bind("/cache"),
         bind("/cache/deeper"),
-        Mount::Tmpfs {
-            target: "/cache/m".into(),
-            mode: 0o777,
-            limit_bytes: 4096,
-        },
+        Mount::Tmpfs { target: "/cache/m".into(), mode: 0o777, limit_bytes: 4096 },
     ];
-    let output = run(
-        &helpers,
-        &SandboxSpec {
-            mounts,
-            ..script("echo x > /cache/written; echo y > /cache/m/z")
-        },
-    );
+    let output = run(&helpers, &SandboxSpec { mounts, ..script("echo x > /cache/written; echo y > /cache/m/z") });
     output.success();
     assert!(store.content().join("caches/pip/written").exists());
     canary.check();
-    let error = try_run(
-        &helpers,
-        &SandboxSpec {
-            mounts: vec![bind("/loop/x")],
-            ..script("true")
-        },
-    )
-    .unwrap_err();
+    let error = try_run(&helpers, &SandboxSpec { mounts: vec![bind("/loop/x")], ..script("true") }).unwrap_err();
     assert!(error.to_string().contains("/loop/x"), "{error}");
-    let error = try_run(
-        &helpers,
-        &SandboxSpec {
-            mounts: vec![bind("/../../bin/sh/x")],
-            ..script("true")
-        },
-    )
-    .unwrap_err();
+    let error =
+        try_run(&helpers, &SandboxSpec { mounts: vec![bind("/../../bin/sh/x")], ..script("true") }).unwrap_err();
     assert!(error.to_string().contains("/bin/sh/x"), "{error}");
 }
 
@@ -164,26 +120,13 @@ fn magic_links_lead_nowhere() {
         plant(&store, "cache", Path::new(target));
         store.path("caches/pip");
         store.own();
-        let mounts = vec![Mount::Bind {
-            source: "caches/pip".into(),
-            target: "/cache".into(),
-            read_only: false,
-        }];
-        let result = try_run(
-            &store.start(),
-            &SandboxSpec {
-                mounts,
-                ..script("true")
-            },
-        );
+        let mounts = vec![Mount::Bind { source: "caches/pip".into(), target: "/cache".into(), read_only: false }];
+        let result = try_run(&store.start(), &SandboxSpec { mounts, ..script("true") });
         assert!(result.is_err(), "{target}: {result:?}");
         canary.check();
     }
     let store = Store::new();
-    let spec = SandboxSpec {
-        cwd: "/proc/self/fd/7".into(),
-        ..script("true")
-    };
+    let spec = SandboxSpec { cwd: "/proc/self/fd/7".into(), ..script("true") };
     assert!(try_run(&store.start(), &spec).is_err());
 }
 
@@ -194,9 +137,5 @@ fn planted_overlay_attributes_of_memory_uppers_are_only_bytes() {
         upper: lamina_sandbox::Upper::Memory { limit_bytes: 1 << 20 },
         ..script("cat /bin/probe > /root/copy 2>/dev/null")
     };
-    assert_ne!(
-        run(&helpers, &limit).exit.status,
-        ExitStatus::Exited(0),
-        "the upper has a size limit"
-    );
+    assert_ne!(run(&helpers, &limit).exit.status, ExitStatus::Exited(0), "the upper has a size limit");
 }

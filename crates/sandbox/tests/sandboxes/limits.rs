@@ -18,17 +18,8 @@ crate::tests!(
 fn a_memory_limit_kills_and_says_so() {
     let store = Store::new();
     let helpers = store.start();
-    let limits = Limits {
-        memory_bytes: Some(64 << 20),
-        ..Limits::default()
-    };
-    let output = run(
-        &helpers,
-        &SandboxSpec {
-            limits,
-            ..probe("memory")
-        },
-    );
+    let limits = Limits { memory_bytes: Some(64 << 20), ..Limits::default() };
+    let output = run(&helpers, &SandboxSpec { limits, ..probe("memory") });
     match helpers.launcher.limits().memory {
         Enforcement::ControlGroup => {
             assert_eq!(output.exit.status, ExitStatus::Signaled(9));
@@ -37,41 +28,16 @@ fn a_memory_limit_kills_and_says_so() {
         // An allocation fails instead, and Rust aborts.
         _ => assert_eq!(output.exit.status, ExitStatus::Signaled(6)),
     }
-    let roomy = Limits {
-        memory_bytes: Some(512 << 20),
-        ..Limits::default()
-    };
-    let output = run(
-        &helpers,
-        &SandboxSpec {
-            limits: roomy,
-            ..script("true")
-        },
-    );
-    assert_eq!(
-        (output.exit.status, output.exit.out_of_memory),
-        (ExitStatus::Exited(0), false)
-    );
+    let roomy = Limits { memory_bytes: Some(512 << 20), ..Limits::default() };
+    let output = run(&helpers, &SandboxSpec { limits: roomy, ..script("true") });
+    assert_eq!((output.exit.status, output.exit.out_of_memory), (ExitStatus::Exited(0), false));
 }
 
 fn a_process_limit_bounds_a_fork_bomb() {
     let store = Store::new();
     let helpers = store.start();
-    let limits = Limits {
-        pids: Some(20),
-        ..Limits::default()
-    };
-    let started: u64 = run(
-        &helpers,
-        &SandboxSpec {
-            limits,
-            ..probe("processes")
-        },
-    )
-    .success()
-    .trim()
-    .parse()
-    .unwrap();
+    let limits = Limits { pids: Some(20), ..Limits::default() };
+    let started: u64 = run(&helpers, &SandboxSpec { limits, ..probe("processes") }).success().trim().parse().unwrap();
     assert_eq!(started, 19, "the command itself is the twentieth");
     assert_eq!(run(&helpers, &spec(&["true"])).exit.status, ExitStatus::Exited(0));
 }
@@ -82,18 +48,8 @@ fn a_processor_limit_slows_down() {
     if helpers.launcher.limits().cpus != Enforcement::ControlGroup {
         return;
     }
-    let limits = Limits {
-        cpus: Some(0.1),
-        ..Limits::default()
-    };
-    let (sandbox, _, _) = start(
-        &helpers,
-        &SandboxSpec {
-            limits,
-            ..script("while :; do :; done")
-        },
-    )
-    .unwrap();
+    let limits = Limits { cpus: Some(0.1), ..Limits::default() };
+    let (sandbox, _, _) = start(&helpers, &SandboxSpec { limits, ..script("while :; do :; done") }).unwrap();
     std::thread::sleep(Duration::from_millis(1500));
     let group = groups().into_iter().find(|group| group.join("cpu.stat").exists());
     let used = fs_err::read_to_string(format!("/proc/{}/task/{}/children", sandbox.pid(), sandbox.pid()));
@@ -107,28 +63,11 @@ fn a_processor_limit_slows_down() {
 fn nothing_is_left_in_the_control_group_tree() {
     let store = Store::new();
     let helpers = store.start();
-    let limits = Limits {
-        memory_bytes: Some(256 << 20),
-        pids: Some(50),
-        cpus: Some(1.0),
-    };
+    let limits = Limits { memory_bytes: Some(256 << 20), pids: Some(50), cpus: Some(1.0) };
     for _ in 0..3 {
-        run(
-            &helpers,
-            &SandboxSpec {
-                limits,
-                ..script("true")
-            },
-        );
+        run(&helpers, &SandboxSpec { limits, ..script("true") });
     }
-    let killed = start(
-        &helpers,
-        &SandboxSpec {
-            limits,
-            ..spec(&["sleep", "60"])
-        },
-    )
-    .unwrap();
+    let killed = start(&helpers, &SandboxSpec { limits, ..spec(&["sleep", "60"]) }).unwrap();
     if helpers.launcher.limits().pids == Enforcement::ControlGroup {
         assert!(!groups().is_empty());
     }
@@ -139,36 +78,20 @@ fn nothing_is_left_in_the_control_group_tree() {
 
 fn groups_of_dead_engines_are_swept() {
     let store = Store::new();
-    let limits = Limits {
-        pids: Some(50),
-        ..Limits::default()
-    };
+    let limits = Limits { pids: Some(50), ..Limits::default() };
     let helpers = store.start();
     if helpers.launcher.limits().pids != Enforcement::ControlGroup {
         return;
     }
     // What a killed engine leaves: its directory with a group in it.
-    let (sandbox, _, _) = start(
-        &helpers,
-        &SandboxSpec {
-            limits,
-            ..spec(&["sleep", "60"])
-        },
-    )
-    .unwrap();
+    let (sandbox, _, _) = start(&helpers, &SandboxSpec { limits, ..spec(&["sleep", "60"]) }).unwrap();
     let own = groups().remove(0);
     let dead = own.with_file_name("lamina-4194303-1");
     fs_err::create_dir_all(dead.join("0")).unwrap();
     drop(sandbox);
     drop(helpers);
     let helpers = store.start();
-    run(
-        &helpers,
-        &SandboxSpec {
-            limits,
-            ..spec(&["true"])
-        },
-    );
+    run(&helpers, &SandboxSpec { limits, ..spec(&["true"]) });
     eventually("the dead engine's groups are gone", || !dead.exists());
 }
 

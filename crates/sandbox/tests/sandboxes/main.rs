@@ -20,15 +20,6 @@ fn main() -> std::process::ExitCode {
         Some("__helpers") => lamina_sandbox::helpers_main(support::idle_worker),
         Some("__probe") => probe::main(&arguments[1..]),
         Some("__as_user") => users::main(&arguments[1..]),
-        _ => harness::main(
-            &arguments,
-            &[
-                basics::TESTS,
-                escapes::TESTS,
-                hostile::TESTS,
-                limits::TESTS,
-                users::TESTS,
-            ],
-        ),
+        _ => harness::main(&arguments, &[basics::TESTS, escapes::TESTS, hostile::TESTS, limits::TESTS, users::TESTS]),
     }
 }

@@ -1,8 +1,5 @@
 //! What is tried from inside a sandbox: this very program, run as `/bin/probe`.
-#![expect(
-    unsafe_code,
-    reason = "system calls that no library offers, because nobody should make them"
-)]
+#![expect(unsafe_code, reason = "system calls that no library offers, because nobody should make them")]
 #![expect(clippy::disallowed_methods, reason = "paths are in the output already")]
 
 use std::ffi::CString;
@@ -70,20 +67,12 @@ fn system_calls() {
         ("kexec_load", libc::SYS_kexec_load, [0, 0, 0, 0]),
         ("init_module", libc::SYS_init_module, [0, 0, 0, 0]),
         ("clock_settime", libc::SYS_clock_settime, [0, 0, 0, 0]),
-        (
-            "vsock",
-            libc::SYS_socket,
-            [libc::AF_VSOCK as u64, libc::SOCK_STREAM as u64, 0, 0],
-        ),
+        ("vsock", libc::SYS_socket, [libc::AF_VSOCK as u64, libc::SOCK_STREAM as u64, 0, 0]),
     ];
     for (name, number, arguments) in calls {
         println!("{name} {}", answer(number, arguments));
         #[cfg(target_arch = "x86_64")]
-        assert_ne!(
-            answer(number | 0x4000_0000, arguments),
-            "ok",
-            "{name} by its x32 number"
-        );
+        assert_ne!(answer(number | 0x4000_0000, arguments), "ok", "{name} by its x32 number");
     }
 }
 
@@ -92,10 +81,7 @@ fn executables() {
     for pid in ["1", "self"] {
         let path = format!("/proc/{pid}/exe");
         println!("{pid} read {}", std::fs::File::open(&path).is_ok());
-        println!(
-            "{pid} write {}",
-            std::fs::File::options().write(true).open(&path).is_ok()
-        );
+        println!("{pid} write {}", std::fs::File::options().write(true).open(&path).is_ok());
     }
     for name in ["fd/0", "fd/3", "root", "cwd", "environ", "mem", "maps"] {
         let path = format!("/proc/1/{name}");
@@ -142,11 +128,8 @@ fn processes() {
 /// Calls everything that synchronises on descriptors for which it would fail.
 fn sync() {
     let bad = u64::from(u32::MAX);
-    for (name, number) in [
-        ("fsync", libc::SYS_fsync),
-        ("fdatasync", libc::SYS_fdatasync),
-        ("syncfs", libc::SYS_syncfs),
-    ] {
+    for (name, number) in [("fsync", libc::SYS_fsync), ("fdatasync", libc::SYS_fdatasync), ("syncfs", libc::SYS_syncfs)]
+    {
         println!("{name} {}", answer(number, [bad, 0, 0, 0]));
     }
 }

@@ -11,9 +11,8 @@ use std::process::Command;
 use lamina_sandbox::{Exit, ExitStatus, Helpers, IdMap, Sandbox, SandboxError, SandboxSpec, Stdio, Upper};
 
 /// Programs of the host that the image has.
-const PROGRAMS: [&str; 14] = [
-    "sh", "cat", "chmod", "id", "ln", "ls", "mkdir", "mount", "readlink", "rm", "sleep", "stat", "true", "tty",
-];
+const PROGRAMS: [&str; 14] =
+    ["sh", "cat", "chmod", "id", "ln", "ls", "mkdir", "mount", "readlink", "rm", "sleep", "stat", "true", "tty"];
 
 /// A worker that does nothing until the engine is gone.
 pub(crate) fn idle_worker(mut socket: UnixStream) {
@@ -37,13 +36,7 @@ pub(crate) struct Output {
 impl Output {
     /// The standard output of a command that must have succeeded.
     pub(crate) fn success(self) -> String {
-        assert_eq!(
-            self.exit.status,
-            ExitStatus::Exited(0),
-            "stdout: {}\nstderr: {}",
-            self.stdout,
-            self.stderr
-        );
+        assert_eq!(self.exit.status, ExitStatus::Exited(0), "stdout: {}\nstderr: {}", self.stdout, self.stderr);
         self.stdout
     }
 }
@@ -138,11 +131,7 @@ pub(crate) fn run(helpers: &Helpers, spec: &SandboxSpec) -> Output {
 pub(crate) fn try_run(helpers: &Helpers, spec: &SandboxSpec) -> Result<Output, SandboxError> {
     let (sandbox, stdout, stderr) = start(helpers, spec)?;
     let exit = sandbox.wait()?;
-    Ok(Output {
-        exit,
-        stdout: text(stdout),
-        stderr: text(stderr),
-    })
+    Ok(Output { exit, stdout: text(stdout), stderr: text(stderr) })
 }
 
 /// What was written to a file.
@@ -159,12 +148,7 @@ fn null() -> OwnedFd {
 
 /// Three descriptors that lead nowhere.
 pub(crate) fn null_stdio() -> Stdio {
-    Stdio {
-        stdin: null(),
-        stdout: null(),
-        stderr: null(),
-        socket: None,
-    }
+    Stdio { stdin: null(), stdout: null(), stderr: null(), socket: None }
 }
 
 /// Waits until `condition` holds; fails after ten seconds.
@@ -185,18 +169,13 @@ fn build_image(root: &Path) {
     }
     symlink("bin", root.join("sbin")).unwrap();
     fs_err::set_permissions(root.join("tmp"), Permissions::from_mode(0o1777)).unwrap();
-    for (name, contents) in [
-        ("passwd", "root:x:0:0::/root:/bin/sh\n"),
-        ("group", "root:x:0:\n"),
-        ("hosts", "image\n"),
-    ] {
+    for (name, contents) in [("passwd", "root:x:0:0::/root:/bin/sh\n"), ("group", "root:x:0:\n"), ("hosts", "image\n")]
+    {
         fs_err::write(root.join("etc").join(name), contents).unwrap();
     }
     for program in PROGRAMS {
-        let source = ["/bin", "/usr/bin"]
-            .map(|bin| Path::new(bin).join(program))
-            .into_iter()
-            .find(|path| path.exists());
+        let source =
+            ["/bin", "/usr/bin"].map(|bin| Path::new(bin).join(program)).into_iter().find(|path| path.exists());
         install(root, &source.unwrap(), program);
     }
     install(root, &std::env::current_exe().unwrap(), "probe");

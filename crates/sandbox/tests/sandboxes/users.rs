@@ -29,11 +29,8 @@ pub(crate) fn main(arguments: &[String]) -> ExitCode {
 
 /// Runs a scenario in a process with one more environment variable.
 pub(crate) fn with_variable(name: &str, value: &str, scenario: &str) {
-    let status = Command::new(std::env::current_exe().unwrap())
-        .args(["__as_user", scenario])
-        .env(name, value)
-        .status()
-        .unwrap();
+    let status =
+        Command::new(std::env::current_exe().unwrap()).args(["__as_user", scenario]).env(name, value).status().unwrap();
     assert!(status.success());
 }
 
@@ -55,15 +52,7 @@ impl Account {
         let directory = tempfile::tempdir().unwrap();
         fs_err::set_permissions(directory.path(), std::os::unix::fs::PermissionsExt::from_mode(0o1777)).unwrap();
         let status = Command::new("setpriv")
-            .args([
-                "--reuid",
-                &self.name,
-                "--regid",
-                &self.name,
-                "--clear-groups",
-                "--reset-env",
-                "env",
-            ])
+            .args(["--reuid", &self.name, "--regid", &self.name, "--clear-groups", "--reset-env", "env"])
             .arg(format!("TMPDIR={}", directory.path().display()))
             .arg(std::env::current_exe().unwrap())
             .args(["__as_user", scenario])
@@ -116,38 +105,17 @@ fn mapped() {
     let store = Store::new();
     assert!(!store.map.is_single(), "{:?}", store.map);
     let helpers = store.start();
-    let spec = SandboxSpec {
-        upper: store.upper("step"),
-        ..script("id -u; echo x > /tmp/file; chmod 600 /tmp/file; exit 6")
-    };
+    let spec =
+        SandboxSpec { upper: store.upper("step"), ..script("id -u; echo x > /tmp/file; chmod 600 /tmp/file; exit 6") };
     let output = run(&helpers, &spec);
-    assert_eq!(
-        (output.stdout.as_str(), output.exit.status),
-        ("0\n", ExitStatus::Exited(6))
-    );
-    let other = SandboxSpec {
-        user: (1000, 1000),
-        ..script("id -u; id -g; echo x > /tmp/file")
-    };
+    assert_eq!((output.stdout.as_str(), output.exit.status), ("0\n", ExitStatus::Exited(6)));
+    let other = SandboxSpec { user: (1000, 1000), ..script("id -u; id -g; echo x > /tmp/file") };
     assert_eq!(run(&helpers, &other).success(), "1000\n1000\n");
     the_binary_is_safe(&helpers);
     the_doctor_agrees(&store.content());
     // Whatever enforces it here.
-    let limits = Limits {
-        pids: Some(20),
-        ..Limits::default()
-    };
-    let started: u64 = run(
-        &helpers,
-        &SandboxSpec {
-            limits,
-            ..probe("processes")
-        },
-    )
-    .success()
-    .trim()
-    .parse()
-    .unwrap();
+    let limits = Limits { pids: Some(20), ..Limits::default() };
+    let started: u64 = run(&helpers, &SandboxSpec { limits, ..probe("processes") }).success().trim().parse().unwrap();
     assert!((10..20).contains(&started), "{started}");
 }
 
@@ -156,16 +124,10 @@ fn single() {
     let store = Store::new();
     assert!(store.map.is_single());
     let helpers = store.start();
-    let spec = SandboxSpec {
-        upper: store.upper("step"),
-        ..script("id -u; echo x > /root/file")
-    };
+    let spec = SandboxSpec { upper: store.upper("step"), ..script("id -u; echo x > /root/file") };
     assert_eq!(run(&helpers, &spec).success(), "0\n");
     assert!(store.content().join("work/step/upper/root/file").exists());
-    let other = SandboxSpec {
-        user: (1000, 1000),
-        ..script("true")
-    };
+    let other = SandboxSpec { user: (1000, 1000), ..script("true") };
     assert!(try_run(&helpers, &other).unwrap_err().to_string().contains("1000"));
     the_binary_is_safe(&helpers);
     the_doctor_agrees(&store.content());
@@ -185,13 +147,8 @@ fn foreign_map() {
     let mut map = IdMap::for_current_user().unwrap();
     map.uids[1].outside = 3_000_000_000;
     let store = Store::with_map(map);
-    let error = lamina_sandbox::Helpers::start(&store.content(), &store.map)
-        .unwrap_err()
-        .to_string();
-    assert!(
-        error.contains("newuidmap") && error.contains("usermod --add-subuids"),
-        "{error}"
-    );
+    let error = lamina_sandbox::Helpers::start(&store.content(), &store.map).unwrap_err().to_string();
+    assert!(error.contains("newuidmap") && error.contains("usermod --add-subuids"), "{error}");
 }
 
 /// The doctor's trial works where sandboxes do.
@@ -200,21 +157,13 @@ fn the_doctor_agrees(directory: &std::path::Path) {
     let findings = probe_in(directory);
     let trial = findings.iter().find(|finding| finding.name == "sandbox").unwrap();
     assert_eq!(trial.status, Status::Ok, "{findings:#?}");
-    assert!(
-        findings
-            .iter()
-            .all(|finding| (finding.status == Status::Ok) == finding.remedy.is_none())
-    );
+    assert!(findings.iter().all(|finding| (finding.status == Status::Ok) == finding.remedy.is_none()));
     let ids = findings.iter().find(|finding| finding.name == "user ids").unwrap();
     let command = ids.remedy.as_deref().unwrap_or_default();
     let is_single = IdMap::for_current_user().unwrap().is_single();
     assert_eq!(is_single, command.contains("usermod --add-subuids"), "{command}");
-    let entries = fs_err::read_dir(directory)
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name());
-    let left: Vec<_> = entries
-        .filter(|name| name.to_string_lossy().starts_with("modal-doctor"))
-        .collect();
+    let entries = fs_err::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name());
+    let left: Vec<_> = entries.filter(|name| name.to_string_lossy().starts_with("modal-doctor")).collect();
     assert!(left.is_empty(), "{left:?}");
 }
 

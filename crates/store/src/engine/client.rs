@@ -45,14 +45,8 @@ impl Client {
         let receiver = Receiver::new(socket.try_clone()?);
         let waiting = Arc::<Mutex<Waiting>>::default();
         let shared = Arc::clone(&waiting);
-        std::thread::Builder::new()
-            .name("store answers".to_owned())
-            .spawn(move || distribute(receiver, &shared))?;
-        Ok(Self {
-            sender: Sender::new(socket),
-            next: AtomicU64::new(0),
-            waiting,
-        })
+        std::thread::Builder::new().name("store answers".to_owned()).spawn(move || distribute(receiver, &shared))?;
+        Ok(Self { sender: Sender::new(socket), next: AtomicU64::new(0), waiting })
     }
 
     /// Sends a request.
@@ -72,10 +66,7 @@ impl Client {
             lock(&self.waiting).answers.remove(&id);
             return Err(StoreError::WorkerGone(error.to_string()));
         }
-        Ok(Pending {
-            answer,
-            waiting: Arc::clone(&self.waiting),
-        })
+        Ok(Pending { answer, waiting: Arc::clone(&self.waiting) })
     }
 
     /// Sends a request and waits for its answer, but no longer than until `cancel` says so.
@@ -118,9 +109,7 @@ impl Pending {
     fn read<T: DeserializeOwned>(&self, answer: Option<Answer>) -> Result<T, StoreError> {
         let Some(answer) = answer else {
             let reason = lock(&self.waiting).ended.clone();
-            return Err(StoreError::WorkerGone(
-                reason.unwrap_or_else(|| "it closed the connection".to_owned()),
-            ));
+            return Err(StoreError::WorkerGone(reason.unwrap_or_else(|| "it closed the connection".to_owned())));
         };
         serde_json::from_value(answer?)
             .map_err(|error| StoreError::WorkerGone(format!("its answer makes no sense: {error}")))

@@ -44,21 +44,12 @@ pub(super) struct Index {
 impl Index {
     /// Opens the index. The caller holds a lock, so that only one process makes the schema.
     pub(super) fn open(path: &Path) -> Result<Self, StoreError> {
-        let failed = |source| StoreError::Index {
-            path: path.to_owned(),
-            source,
-        };
+        let failed = |source| StoreError::Index { path: path.to_owned(), source };
         let connection = Connection::open(path).map_err(failed)?;
         connection.busy_timeout(BUSY).map_err(failed)?;
-        let version: u32 = connection
-            .query_row("PRAGMA user_version", [], |row| row.get(0))
-            .map_err(failed)?;
+        let version: u32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(failed)?;
         if version > SCHEMA_VERSION {
-            return Err(StoreError::NewerFormat {
-                path: path.to_owned(),
-                found: version,
-                known: SCHEMA_VERSION,
-            });
+            return Err(StoreError::NewerFormat { path: path.to_owned(), found: version, known: SCHEMA_VERSION });
         }
         let pragmas = "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;";
         connection.execute_batch(pragmas).map_err(failed)?;
@@ -66,10 +57,7 @@ impl Index {
             let schema = format!("BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;");
             connection.execute_batch(&schema).map_err(failed)?;
         }
-        Ok(Self {
-            path: path.to_owned(),
-            connection: Mutex::new(connection),
-        })
+        Ok(Self { path: path.to_owned(), connection: Mutex::new(connection) })
     }
 
     pub(super) fn layer(&self, key: &LayerKey) -> Result<Option<LayerRecord>, StoreError> {
@@ -86,22 +74,14 @@ impl Index {
     pub(super) fn put_layer(&self, record: &LayerRecord) -> Result<(), StoreError> {
         self.put(
             "INSERT OR REPLACE INTO layers (key, title, created, record) VALUES (?1, ?2, ?3, ?4)",
-            (
-                record.key.to_string(),
-                &record.title,
-                signed(record.created),
-                json(record),
-            ),
+            (record.key.to_string(), &record.title, signed(record.created), json(record)),
         )
     }
 
     pub(super) fn put_image(&self, record: &ImageRecord) -> Result<(), StoreError> {
         let earlier: Option<ImageRecord> = self.get("SELECT record FROM images WHERE id = ?1", [&record.id])?;
         let created = earlier.map_or(record.created, |earlier| earlier.created);
-        let record = ImageRecord {
-            created,
-            ..record.clone()
-        };
+        let record = ImageRecord { created, ..record.clone() };
         self.put(
             "INSERT OR REPLACE INTO images (id, last_used, record) VALUES (?1, ?2, ?3)",
             (&record.id, signed(record.last_used), json(&record)),
@@ -114,10 +94,8 @@ impl Index {
 
     /// Images whose ids start with `prefix`; only the one with exactly this id, if there is one.
     pub(super) fn images_starting_with(&self, prefix: &str) -> Result<Vec<ImageRecord>, StoreError> {
-        let mut images: Vec<ImageRecord> = self.get_all(
-            "SELECT record FROM images WHERE substr(id, 1, length(?1)) = ?1 ORDER BY id",
-            [prefix],
-        )?;
+        let mut images: Vec<ImageRecord> =
+            self.get_all("SELECT record FROM images WHERE substr(id, 1, length(?1)) = ?1 ORDER BY id", [prefix])?;
         if let Some(exact) = images.iter().position(|image| image.id == prefix) {
             images = vec![images.swap_remove(exact)];
         }
@@ -127,10 +105,8 @@ impl Index {
     fn get<T: DeserializeOwned>(&self, query: &str, parameters: impl Params) -> Result<Option<T>, StoreError> {
         let connection = self.lock();
         let mut statement = connection.prepare_cached(query).map_err(|source| self.failed(source))?;
-        let text: Option<String> = statement
-            .query_row(parameters, |row| row.get(0))
-            .optional()
-            .map_err(|source| self.failed(source))?;
+        let text: Option<String> =
+            statement.query_row(parameters, |row| row.get(0)).optional().map_err(|source| self.failed(source))?;
         text.map(|text| self.parse(&text)).transpose()
     }
 
@@ -145,24 +121,16 @@ impl Index {
     }
 
     fn put(&self, statement: &str, parameters: impl Params) -> Result<(), StoreError> {
-        self.lock()
-            .execute(statement, parameters)
-            .map(drop)
-            .map_err(|source| self.failed(source))
+        self.lock().execute(statement, parameters).map(drop).map_err(|source| self.failed(source))
     }
 
     fn parse<T: DeserializeOwned>(&self, text: &str) -> Result<T, StoreError> {
-        serde_json::from_str(text).map_err(|error| StoreError::Damaged {
-            path: self.path.clone(),
-            reason: error.to_string(),
-        })
+        serde_json::from_str(text)
+            .map_err(|error| StoreError::Damaged { path: self.path.clone(), reason: error.to_string() })
     }
 
     fn failed(&self, source: rusqlite::Error) -> StoreError {
-        StoreError::Index {
-            path: self.path.clone(),
-            source,
-        }
+        StoreError::Index { path: self.path.clone(), source }
     }
 
     fn lock(&self) -> MutexGuard<'_, Connection> {

@@ -29,10 +29,7 @@ impl Session {
         loop {
             let name = unique_id();
             if let Some(lock) = Lock::try_take(&lock_file(layout, &name))? {
-                return Ok(Self {
-                    name,
-                    lock: lock.keep_file(),
-                });
+                return Ok(Self { name, lock: lock.keep_file() });
             }
         }
     }
@@ -51,24 +48,15 @@ pub(super) struct Leftovers {
 pub(super) fn find_leftovers(layout: &Layout, limit: usize) -> Result<Leftovers, StoreError> {
     let directories = names(&layout.content().join("work"))?;
     let session = |directory: &str| directory.rsplit_once('-').map(|(session, _)| session.to_owned());
-    let locked = names(&layout.locks())?
-        .into_iter()
-        .filter_map(|name| Some(name.strip_prefix(PREFIX)?.to_owned()));
-    let sessions: BTreeSet<String> = directories
-        .iter()
-        .filter_map(|name| session(name))
-        .chain(locked)
-        .collect();
+    let locked = names(&layout.locks())?.into_iter().filter_map(|name| Some(name.strip_prefix(PREFIX)?.to_owned()));
+    let sessions: BTreeSet<String> = directories.iter().filter_map(|name| session(name)).chain(locked).collect();
     let mut leftovers = Leftovers::default();
     for name in sessions.into_iter().take(limit) {
         if let Some(lock) = Lock::try_take(&lock_file(layout, &name))? {
             leftovers.locks.push(lock);
-            leftovers.directories.extend(
-                directories
-                    .iter()
-                    .filter(|path| session(path).as_ref() == Some(&name))
-                    .cloned(),
-            );
+            leftovers
+                .directories
+                .extend(directories.iter().filter(|path| session(path).as_ref() == Some(&name)).cloned());
         }
     }
     Ok(leftovers)
@@ -81,9 +69,7 @@ fn lock_file(layout: &Layout, session: &str) -> PathBuf {
 /// Names in a directory; none if it does not exist yet.
 fn names(directory: &Path) -> Result<Vec<String>, StoreError> {
     match fs_err::read_dir(directory) {
-        Ok(entries) => entries
-            .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
-            .collect(),
+        Ok(entries) => entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect(),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
         Err(error) => Err(error.into()),
     }

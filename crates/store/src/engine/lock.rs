@@ -37,15 +37,9 @@ impl Lock {
                 Err(errno) => return Err(StoreError::file("locking", path)(errno)),
             }
             // A lock file is removed by its holder: a lock on a removed file is worth nothing.
-            let mine = file
-                .metadata()
-                .map_err(StoreError::file("reading the status of", path))?;
+            let mine = file.metadata().map_err(StoreError::file("reading the status of", path))?;
             if fs_err::metadata(path).is_ok_and(|present| present.ino() == mine.ino()) {
-                return Ok(Some(Self {
-                    file,
-                    path: path.to_owned(),
-                    keeps_file: false,
-                }));
+                return Ok(Some(Self { file, path: path.to_owned(), keeps_file: false }));
             }
         }
     }

@@ -67,25 +67,11 @@ impl Store {
         };
         let session = Session::begin(&layout)?;
         let leftovers = lease::find_leftovers(&layout, MAXIMUM_LEFTOVERS)?;
-        let start = Request::Start {
-            session: session.name.clone(),
-            leftovers: leftovers.directories,
-        };
-        let fds: Vec<_> = std::iter::once(&session.lock)
-            .chain(&leftovers.locks)
-            .map(Lock::handle)
-            .collect();
+        let start = Request::Start { session: session.name.clone(), leftovers: leftovers.directories };
+        let fds: Vec<_> = std::iter::once(&session.lock).chain(&leftovers.locks).map(Lock::handle).collect();
         client.begin(start, &[], &fds)?.wait::<()>()?;
         drop(leftovers.locks);
-        Ok(Self {
-            shared: Arc::new(Shared {
-                layout,
-                client,
-                index,
-                session,
-                works: AtomicU64::new(0),
-            }),
-        })
+        Ok(Self { shared: Arc::new(Shared { layout, client, index, session, works: AtomicU64::new(0) }) })
     }
 
     /// Where the store is.
@@ -99,11 +85,7 @@ impl Store {
     /// # Errors
     /// When the index cannot be read.
     pub fn find_layer(&self, key: &LayerKey) -> Result<Option<LayerRecord>, StoreError> {
-        Ok(self
-            .shared
-            .index
-            .layer(key)?
-            .filter(|record| self.has_view(&record.digest)))
+        Ok(self.shared.index.layer(key)?.filter(|record| self.has_view(&record.digest)))
     }
 
     /// The newest layers whose key material has this `kind`: what a step that is not cached can be compared with.
@@ -146,10 +128,7 @@ impl Store {
         let mut images = self.shared.index.images_starting_with(prefix)?;
         if images.len() > 1 {
             let ids: Vec<String> = images.iter().map(|image| format!("`{}`", image.id)).collect();
-            return Err(StoreError::Ambiguous {
-                prefix: prefix.to_owned(),
-                matches: ids.join(", "),
-            });
+            return Err(StoreError::Ambiguous { prefix: prefix.to_owned(), matches: ids.join(", ") });
         }
         Ok(images.pop())
     }
@@ -191,12 +170,7 @@ impl Store {
     ///
     /// # Errors
     /// As [`Store::commit`], and when cancelled.
-    pub fn commit_until(
-        &self,
-        work: &Work,
-        rules: CommitRules,
-        cancel: &CancelToken,
-    ) -> Result<Committed, StoreError> {
+    pub fn commit_until(&self, work: &Work, rules: CommitRules, cancel: &CancelToken) -> Result<Committed, StoreError> {
         let id = work.id().to_owned();
         self.shared.client.call_until(Request::Commit { id, rules }, cancel)
     }
@@ -236,9 +210,7 @@ impl Store {
     /// # Errors
     /// When it cannot be made.
     pub fn cache_directory(&self, name: &str) -> Result<String, StoreError> {
-        self.shared
-            .client
-            .call::<()>(Request::Cache { cache: name.to_owned() })?;
+        self.shared.client.call::<()>(Request::Cache { cache: name.to_owned() })?;
         Ok(format!("caches/{name}"))
     }
 
@@ -247,10 +219,7 @@ impl Store {
     /// # Errors
     /// When they cannot be made.
     pub fn new_cache_upper(&self, work: &Work, name: &str) -> Result<(String, String), StoreError> {
-        let request = Request::NewCacheUpper {
-            id: work.id().to_owned(),
-            cache: name.to_owned(),
-        };
+        let request = Request::NewCacheUpper { id: work.id().to_owned(), cache: name.to_owned() };
         self.shared.client.call::<()>(request)?;
         Ok(cache_upper_paths(work.id(), name))
     }
@@ -261,11 +230,7 @@ impl Store {
     /// When a file cannot be moved.
     pub fn harvest_cache(&self, work: &Work, name: &str, filter: &CacheFilter) -> Result<Harvest, StoreError> {
         let (id, cache) = (work.id().to_owned(), name.to_owned());
-        self.shared.client.call(Request::Harvest {
-            id,
-            cache,
-            filter: filter.clone(),
-        })
+        self.shared.client.call(Request::Harvest { id, cache, filter: filter.clone() })
     }
 
     /// Runs a job in the worker.
@@ -274,15 +239,9 @@ impl Store {
     /// What the job answers, or kind `store` when the worker is gone.
     pub fn job<J: Job>(&self, job: &J, fds: &[BorrowedFd<'_>]) -> Result<J::Output, JobError> {
         let job = serde_json::to_value(job).map_err(|error| {
-            JobError::new(
-                JobError::STORE,
-                format!("the job `{}` could not be encoded: {error}", J::NAME),
-            )
+            JobError::new(JobError::STORE, format!("the job `{}` could not be encoded: {error}", J::NAME))
         })?;
-        let request = Request::Job {
-            name: J::NAME.to_owned(),
-            job,
-        };
+        let request = Request::Job { name: J::NAME.to_owned(), job };
         Ok(self.shared.client.begin(request, &[], fds)?.wait()?)
     }
 
@@ -319,9 +278,5 @@ pub(crate) fn unique_id() -> String {
 pub(crate) fn check_name(name: &str) -> Result<(), StoreError> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
     let usable = (1..=200).contains(&name.len()) && !name.starts_with('.') && name.bytes().all(plain);
-    if usable {
-        Ok(())
-    } else {
-        Err(StoreError::Name(name.to_owned()))
-    }
+    if usable { Ok(()) } else { Err(StoreError::Name(name.to_owned())) }
 }

@@ -16,11 +16,7 @@ pub struct Work {
 
 impl Work {
     pub(super) fn new(store: &Arc<Shared>) -> Result<Self, StoreError> {
-        let work = Self {
-            id: store.next_work_id(),
-            store: Arc::clone(store),
-            is_discarded: false,
-        };
+        let work = Self { id: store.next_work_id(), store: Arc::clone(store), is_discarded: false };
         store.client.call::<()>(Request::NewWork { id: work.id.clone() })?;
         Ok(work)
     }
@@ -53,10 +49,7 @@ impl Drop for Work {
     fn drop(&mut self) {
         if !self.is_discarded {
             // Nobody waits for it; if the worker is gone, the next process that opens the store sweeps.
-            let _ = self
-                .store
-                .client
-                .begin(Request::Discard { id: self.id.clone() }, &[], &[]);
+            let _ = self.store.client.begin(Request::Discard { id: self.id.clone() }, &[], &[]);
         }
     }
 }

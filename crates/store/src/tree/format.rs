@@ -104,22 +104,16 @@ struct Reader<'a>(&'a [u8]);
 impl<'a> Reader<'a> {
     fn node(&mut self, kind: u8, path: &[u8]) -> Result<Node, TreeError> {
         Ok(match kind {
-            DIRECTORY | OPAQUE_DIRECTORY => Node::Directory {
-                meta: self.meta(path)?,
-                opaque: kind == OPAQUE_DIRECTORY,
-            },
+            DIRECTORY | OPAQUE_DIRECTORY => {
+                Node::Directory { meta: self.meta(path)?, opaque: kind == OPAQUE_DIRECTORY }
+            }
             FILE => Node::File {
                 meta: self.meta(path)?,
                 size: u64::from_le_bytes(self.array()?),
                 digest: Digest::from_bytes(self.array()?),
             },
-            HARD_LINK => Node::HardLink {
-                target: self.bytes()?.to_vec(),
-            },
-            SYMLINK => Node::Symlink {
-                meta: self.meta(path)?,
-                target: self.bytes()?.to_vec(),
-            },
+            HARD_LINK => Node::HardLink { target: self.bytes()?.to_vec() },
+            SYMLINK => Node::Symlink { meta: self.meta(path)?, target: self.bytes()?.to_vec() },
             FIFO => Node::Fifo { meta: self.meta(path)? },
             CHARACTER_DEVICE | BLOCK_DEVICE => Node::Device {
                 meta: self.meta(path)?,

@@ -152,12 +152,10 @@ impl Tree {
     /// The regular files' number and bytes.
     #[must_use]
     pub fn totals(&self) -> (u64, u64) {
-        self.entries
-            .iter()
-            .fold((0, 0), |(files, bytes), entry| match entry.node {
-                Node::File { size, .. } => (files + 1, bytes + size),
-                _ => (files, bytes),
-            })
+        self.entries.iter().fold((0, 0), |(files, bytes), entry| match entry.node {
+            Node::File { size, .. } => (files + 1, bytes + size),
+            _ => (files, bytes),
+        })
     }
 }
 
@@ -186,9 +184,7 @@ pub(crate) fn lossy(path: &[u8]) -> String {
 
 /// The path of the directory that `path` is in; the root is its own parent.
 pub(crate) fn parent(path: &[u8]) -> &[u8] {
-    path.iter()
-        .rposition(|byte| *byte == b'/')
-        .map_or(b"", |slash| &path[..slash])
+    path.iter().rposition(|byte| *byte == b'/').map_or(b"", |slash| &path[..slash])
 }
 
 fn check(entries: &[Entry]) -> Result<(), TreeError> {
@@ -248,11 +244,7 @@ fn check_values(entry: &Entry) -> Result<(), TreeError> {
         }
         Node::HardLink { .. } | Node::Whiteout => true,
     };
-    if possible {
-        Ok(())
-    } else {
-        Err(TreeError::Value(lossy(&entry.path)))
-    }
+    if possible { Ok(()) } else { Err(TreeError::Value(lossy(&entry.path))) }
 }
 
 fn meta_is_possible(meta: &ObjectMeta) -> bool {

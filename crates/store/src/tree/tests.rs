@@ -5,95 +5,30 @@ use proptest::prelude::*;
 use super::*;
 
 fn directory(path: &str) -> Entry {
-    Entry {
-        path: path.into(),
-        node: Node::Directory {
-            meta: ObjectMeta::root_owned(0o755),
-            opaque: false,
-        },
-    }
+    Entry { path: path.into(), node: Node::Directory { meta: ObjectMeta::root_owned(0o755), opaque: false } }
 }
 
 fn file(path: &str, contents: &[u8]) -> Entry {
-    let node = Node::File {
-        meta: ObjectMeta::root_owned(0o644),
-        size: contents.len() as u64,
-        digest: Digest::of(contents),
-    };
-    Entry {
-        path: path.into(),
-        node,
-    }
+    let node =
+        Node::File { meta: ObjectMeta::root_owned(0o644), size: contents.len() as u64, digest: Digest::of(contents) };
+    Entry { path: path.into(), node }
 }
 
 fn every_kind() -> Tree {
-    let mut capable = ObjectMeta {
-        mode: 0o4755,
-        uid: 1,
-        gid: 2,
-        xattrs: BTreeMap::new(),
-    };
+    let mut capable = ObjectMeta { mode: 0o4755, uid: 1, gid: 2, xattrs: BTreeMap::new() };
     capable.xattrs.insert(b"security.capability".to_vec(), vec![1, 0, 0, 2]);
-    let entry = |path: &[u8], node| Entry {
-        path: path.to_vec(),
-        node,
-    };
+    let entry = |path: &[u8], node| Entry { path: path.to_vec(), node };
     Tree::new(vec![
         file("a/two", b"two"),
         directory("a"),
         directory(""),
-        entry(
-            b"a/one",
-            Node::File {
-                meta: capable,
-                size: 3,
-                digest: Digest::of(b"one"),
-            },
-        ),
-        entry(
-            b"a/three",
-            Node::HardLink {
-                target: b"a/one".to_vec(),
-            },
-        ),
-        entry(
-            b"a-link",
-            Node::Symlink {
-                meta: ObjectMeta::root_owned(0o777),
-                target: b"a/\xff".to_vec(),
-            },
-        ),
-        entry(
-            b"opaque",
-            Node::Directory {
-                meta: ObjectMeta::root_owned(0o1777),
-                opaque: true,
-            },
-        ),
-        entry(
-            b"pipe\xfe",
-            Node::Fifo {
-                meta: ObjectMeta::root_owned(0o600),
-            },
-        ),
-        entry(
-            b"null",
-            Node::Device {
-                meta: ObjectMeta::root_owned(0o666),
-                block: false,
-                major: 1,
-                minor: 3,
-            },
-        ),
-        entry(
-            b"sda",
-            Node::Device {
-                meta: ObjectMeta::root_owned(0o660),
-                block: true,
-                major: 8,
-                minor: 0,
-            },
-        ),
+        entry(b"a/one", Node::File { meta: capable, size: 3, digest: Digest::of(b"one") }),
+        entry(b"a/three", Node::HardLink { target: b"a/one".to_vec() }),
+        entry(b"a-link", Node::Symlink { meta: ObjectMeta::root_owned(0o777), target: b"a/\xff".to_vec() }),
+        entry(b"opaque", Node::Directory { meta: ObjectMeta::root_owned(0o1777), opaque: true }),
+        entry(b"pipe\xfe", Node::Fifo { meta: ObjectMeta::root_owned(0o600) }),
+        entry(b"null", Node::Device { meta: ObjectMeta::root_owned(0o666), block: false, major: 1, minor: 3 }),
+        entry(b"sda", Node::Device { meta: ObjectMeta::root_owned(0o660), block: true, major: 8, minor: 0 }),
         entry(b"gone", Node::Whiteout),
     ])
     .unwrap()
@@ -134,24 +69,10 @@ fn impossible_trees_are_refused() {
     assert!(matches!(with(file("missing/x", b"x")), Err(TreeError::Orphan(_))));
     assert!(matches!(Tree::new(vec![directory("d")]), Err(TreeError::Orphan(_))));
     assert!(matches!(Tree::new(Vec::new()), Err(TreeError::Orphan(_))));
-    let link = Entry {
-        path: b"x".to_vec(),
-        node: Node::HardLink {
-            target: b"../../etc/shadow".to_vec(),
-        },
-    };
+    let link = Entry { path: b"x".to_vec(), node: Node::HardLink { target: b"../../etc/shadow".to_vec() } };
     assert!(matches!(with(link), Err(TreeError::Link(_))));
-    let symlink = Node::Symlink {
-        meta: ObjectMeta::root_owned(0o644),
-        target: b"x".to_vec(),
-    };
-    assert!(matches!(
-        with(Entry {
-            path: b"x".to_vec(),
-            node: symlink
-        }),
-        Err(TreeError::Value(_))
-    ));
+    let symlink = Node::Symlink { meta: ObjectMeta::root_owned(0o644), target: b"x".to_vec() };
+    assert!(matches!(with(Entry { path: b"x".to_vec(), node: symlink }), Err(TreeError::Value(_))));
     assert_eq!(Tree::decode(b"LAMINA-TREE\x02"), Err(TreeError::Format));
 }
 
@@ -161,10 +82,7 @@ fn any_meta() -> impl Strategy<Value = ObjectMeta> {
         mode,
         uid,
         gid,
-        xattrs: xattrs
-            .into_iter()
-            .map(|(name, value)| (name.into_bytes(), value))
-            .collect(),
+        xattrs: xattrs.into_iter().map(|(name, value)| (name.into_bytes(), value)).collect(),
     })
 }
 
@@ -177,10 +95,8 @@ fn any_node() -> impl Strategy<Value = Node> {
             size,
             digest: Digest::from_bytes(digest)
         }),
-        (any_meta(), target).prop_map(|(meta, target)| Node::Symlink {
-            meta: ObjectMeta { mode: 0o777, ..meta },
-            target
-        }),
+        (any_meta(), target)
+            .prop_map(|(meta, target)| Node::Symlink { meta: ObjectMeta { mode: 0o777, ..meta }, target }),
         any_meta().prop_map(|meta| Node::Fifo { meta }),
         Just(Node::Whiteout),
     ]

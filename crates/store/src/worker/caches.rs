@@ -50,15 +50,8 @@ impl Filter {
         let compile = |patterns: &[String]| {
             PatternMatcher::new(patterns).map_err(|error| JobError::new(JobError::STORE, error.to_string()))
         };
-        let include = if filter.include.is_empty() {
-            None
-        } else {
-            Some(compile(&filter.include)?)
-        };
-        Ok(Self {
-            include,
-            exclude: compile(&filter.exclude)?,
-        })
+        let include = if filter.include.is_empty() { None } else { Some(compile(&filter.include)?) };
+        Ok(Self { include, exclude: compile(&filter.exclude)? })
     }
 
     fn takes(&self, path: &str) -> bool {
@@ -71,11 +64,7 @@ fn harvest_directory(from: &Path, to: &Path, relative: &str, filter: &Filter, ha
         let path = join(from, &name);
         let stat = disk::stat(&path)?;
         let text = String::from_utf8_lossy(&name);
-        let relative = if relative.is_empty() {
-            text.into_owned()
-        } else {
-            format!("{relative}/{text}")
-        };
+        let relative = if relative.is_empty() { text.into_owned() } else { format!("{relative}/{text}") };
         match disk::file_type(&stat) {
             FileType::Directory => harvest_directory(&path, &join(to, &name), &relative, filter, harvest)?,
             FileType::RegularFile | FileType::Symlink

@@ -13,7 +13,7 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
 use super::disk::{self, Result};
-use super::objects::{Objects, set_identity};
+use super::objects::{Objects, Stored, set_identity};
 use super::removal::remove_all;
 use crate::engine::check_name;
 use crate::tree::is_copied;
@@ -104,8 +104,7 @@ impl WorkerContext {
     /// ends is removed.
     #[must_use]
     pub fn temporary_path(&self) -> PathBuf {
-        self.temporary
-            .join(self.counter.fetch_add(1, Ordering::Relaxed).to_string())
+        self.temporary.join(self.counter.fetch_add(1, Ordering::Relaxed).to_string())
     }
 
     /// Where the commit of a work is watched from.
@@ -136,7 +135,8 @@ impl WorkerContext {
     /// # Errors
     /// When they cannot be written.
     pub fn put_bytes(&self, bytes: &[u8], meta: &ObjectMeta) -> Result<Digest> {
-        Ok(self.objects.put_bytes(bytes, meta, &self.temporary_path())?.digest)
+        let stored = self.objects.put_bytes(bytes, meta, &self.temporary_path())?;
+        Ok(self.noted(stored, meta))
     }
 
     /// Stores what a reader gives as an object; answers its digest and length.
@@ -145,17 +145,21 @@ impl WorkerContext {
     /// When it cannot be read or written.
     pub fn put_reader(&self, reader: &mut dyn Read, meta: &ObjectMeta) -> Result<(Digest, u64)> {
         let (stored, size) = self.objects.put(reader, meta, &self.temporary_path())?;
-        Ok((stored.digest, size))
+        Ok((self.noted(stored, meta), size))
+    }
+
+    /// Notes an object that was not there before.
+    fn noted(&self, stored: Stored, meta: &ObjectMeta) -> Digest {
+        if stored.is_new {
+            self.objects.add_unclaimed(ObjectName::new(stored.digest, meta));
+        }
+        stored.digest
     }
 
     /// Whether the object is in the store.
     #[must_use]
     pub fn has_object(&self, digest: &Digest, meta: &ObjectMeta) -> bool {
-        is_empty(digest)
-            || matches!(
-                self.objects.find(&ObjectName::new(*digest, meta), meta, None),
-                Ok(Some(_))
-            )
+        is_empty(digest) || matches!(self.objects.find(&ObjectName::new(*digest, meta), meta, None), Ok(Some(_)))
     }
 
     /// Opens an object for reading.
@@ -181,23 +185,14 @@ impl WorkerContext {
             _ if is_empty(digest) => 0,
             Some(stat) => disk::size(&stat),
             None => {
-                return Err(JobError::new(
-                    JobError::STORE,
-                    format!("the object `{object}` is not in the store"),
-                ));
+                return Err(JobError::new(JobError::STORE, format!("the object `{object}` is not in the store")));
             }
         };
-        self.place(&object, meta, relative, size, &|from| {
-            link_into(&parent, from, Path::new(name))
-        })?;
+        self.place(&object, meta, relative, size, &|from| link_into(&parent, from, Path::new(name)))?;
         let stat = rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW)
             .map_err(JobError::file("reading the status of", path))?;
-        let linked = Linked {
-            digest: *digest,
-            meta: meta.clone(),
-            size,
-            modified: (stat.st_mtime, stat.st_mtime_nsec),
-        };
+        let linked =
+            Linked { digest: *digest, meta: meta.clone(), size, modified: (stat.st_mtime, stat.st_mtime_nsec) };
         let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
         links.entry(work_id.to_owned()).or_default().insert(stat.st_ino, linked);
         Ok(())
@@ -238,20 +233,12 @@ impl WorkerContext {
 
     /// What is known about the files of a work, by inode.
     pub(super) fn links(&self, work_id: &str) -> HashMap<u64, Linked> {
-        self.links
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(work_id)
-            .cloned()
-            .unwrap_or_default()
+        self.links.lock().unwrap_or_else(PoisonError::into_inner).get(work_id).cloned().unwrap_or_default()
     }
 
     /// Forgets a work.
     pub(super) fn forget(&self, work_id: &str) {
-        self.links
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(work_id);
+        self.links.lock().unwrap_or_else(PoisonError::into_inner).remove(work_id);
     }
 }
 

@@ -18,11 +18,7 @@ pub(super) type Result<T> = std::result::Result<T, JobError>;
 
 /// `directory/path` for a path that is bytes.
 pub(super) fn join(directory: &Path, path: &[u8]) -> PathBuf {
-    if path.is_empty() {
-        directory.to_owned()
-    } else {
-        directory.join(OsStr::from_bytes(path))
-    }
+    if path.is_empty() { directory.to_owned() } else { directory.join(OsStr::from_bytes(path)) }
 }
 
 pub(super) fn stat(path: &Path) -> Result<Stat> {
@@ -44,12 +40,7 @@ pub(super) fn file_type(stat: &Stat) -> FileType {
 
 /// Permission bits, owner and group; the attributes are read separately.
 pub(super) fn meta(stat: &Stat) -> ObjectMeta {
-    ObjectMeta {
-        mode: stat.st_mode & 0o7777,
-        uid: stat.st_uid,
-        gid: stat.st_gid,
-        ..ObjectMeta::default()
-    }
+    ObjectMeta { mode: stat.st_mode & 0o7777, uid: stat.st_uid, gid: stat.st_gid, ..ObjectMeta::default() }
 }
 
 /// The size, which the kernel reports as a signed number.
@@ -73,17 +64,13 @@ pub(super) fn open_directory(path: &Path) -> Result<File> {
 
 pub(super) fn open_with(path: &Path, flags: OFlags) -> Result<File> {
     let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    rustix::fs::open(path, flags, Mode::empty())
-        .map(File::from)
-        .map_err(JobError::file("opening", path))
+    rustix::fs::open(path, flags, Mode::empty()).map(File::from).map_err(JobError::file("opening", path))
 }
 
 /// Makes a new file that only the worker can use.
 pub(super) fn create(path: &Path) -> Result<File> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR)
-        .map(File::from)
-        .map_err(JobError::file("creating", path))
+    rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR).map(File::from).map_err(JobError::file("creating", path))
 }
 
 /// Names in a directory with their types as far as the filesystem tells, in no order.
@@ -168,14 +155,8 @@ pub(super) fn unlink(path: &Path) -> Result<()> {
 
 /// The times of everything in a layer.
 fn layer_times() -> Timestamps {
-    let time = Timespec {
-        tv_sec: LAYER_MTIME,
-        tv_nsec: 0,
-    };
-    Timestamps {
-        last_access: time,
-        last_modification: time,
-    }
+    let time = Timespec { tv_sec: LAYER_MTIME, tv_nsec: 0 };
+    Timestamps { last_access: time, last_modification: time }
 }
 
 /// Gives a path the layer time; symbolic links themselves, not what they point to.

@@ -72,8 +72,5 @@ impl fmt::Debug for JobTable {
 }
 
 fn malformed(name: &str, error: &serde_json::Error) -> JobError {
-    JobError::new(
-        JobError::STORE,
-        format!("the job `{name}` could not be transferred: {error}"),
-    )
+    JobError::new(JobError::STORE, format!("the job `{name}` could not be transferred: {error}"))
 }

@@ -5,7 +5,7 @@
 //! another process that needs it reads it and, if the bytes are what the name says, makes them durable itself. So two
 //! processes can store the same files at the same time, and a half-written object of a power cut is replaced.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -31,6 +31,8 @@ pub(super) struct Objects {
     content: PathBuf,
     /// Objects that this process wrote and that may not be on the disk yet, with their inodes.
     unsynced: Mutex<HashMap<ObjectName, u64>>,
+    /// Objects that jobs of this process added; they count as new bytes of the first layer that has them.
+    unclaimed: Mutex<HashSet<ObjectName>>,
 }
 
 impl Objects {
@@ -44,10 +46,7 @@ impl Objects {
                 disk::make_directory(&objects.join(format!("{byte:02x}")), 0o755)?;
             }
         }
-        Ok(Self {
-            content: content.to_owned(),
-            unsynced: Mutex::default(),
-        })
+        Ok(Self { content: content.to_owned(), unsynced: Mutex::default(), unclaimed: Mutex::default() })
     }
 
     /// Where an object is.
@@ -62,11 +61,7 @@ impl Objects {
             return Ok(None);
         };
         let plausible = disk::file_type(&stat) == FileType::RegularFile
-            && disk::meta(&stat)
-                == ObjectMeta {
-                    xattrs: std::collections::BTreeMap::new(),
-                    ..meta.clone()
-                }
+            && disk::meta(&stat) == ObjectMeta { xattrs: std::collections::BTreeMap::new(), ..meta.clone() }
             && size.is_none_or(|size| disk::size(&stat) == size);
         // A name holds only 32 bits of the attributes; a planted file must not pass for one without capabilities.
         if !plausible || xattrs::read(disk::open(&path)?, &path)?.inside != meta.xattrs {
@@ -98,10 +93,7 @@ impl Objects {
         }
         let written = disk::create(temporary)
             .and_then(|mut file| file.write_all(bytes).map_err(JobError::file("writing", temporary)));
-        clean_up(
-            written.and_then(|()| self.adopt(digest, size, meta, temporary)),
-            temporary,
-        )
+        clean_up(written.and_then(|()| self.adopt(digest, size, meta, temporary)), temporary)
     }
 
     /// Turns a finished file into an object.
@@ -173,6 +165,16 @@ impl Objects {
         }
         self.lock().retain(|name, inode| pending.get(name) != Some(inode));
         Ok(())
+    }
+
+    /// Remembers that a job added an object.
+    pub(super) fn add_unclaimed(&self, name: ObjectName) {
+        self.unclaimed.lock().unwrap_or_else(PoisonError::into_inner).insert(name);
+    }
+
+    /// Whether a job of this process added the object and no layer has counted it yet.
+    pub(super) fn claim(&self, name: &ObjectName) -> bool {
+        self.unclaimed.lock().unwrap_or_else(PoisonError::into_inner).remove(name)
     }
 
     fn is_unsynced(&self, name: &ObjectName, stat: &Stat) -> bool {
@@ -248,8 +250,7 @@ fn write_stream(mut chunk: Vec<u8>, reader: &mut dyn Read, temporary: &Path) -> 
     let (mut filled, mut size) = (chunk.len(), 0);
     while filled > 0 {
         hasher.update(&chunk[..filled]);
-        file.write_all(&chunk[..filled])
-            .map_err(JobError::file("writing", temporary))?;
+        file.write_all(&chunk[..filled]).map_err(JobError::file("writing", temporary))?;
         size += filled as u64;
         filled = fill(reader, &mut chunk)?;
     }

@@ -40,11 +40,7 @@ fn empty(top: &Path, directory: &Path, moved: &mut usize) -> Result<()> {
     };
     for (name, file_type) in names {
         let path = join(directory, &name);
-        let unlinked = if file_type == FileType::Directory {
-            Err(Errno::ISDIR)
-        } else {
-            rustix::fs::unlink(&path)
-        };
+        let unlinked = if file_type == FileType::Directory { Err(Errno::ISDIR) } else { rustix::fs::unlink(&path) };
         match unlinked {
             Ok(()) | Err(Errno::NOENT) => {}
             Err(Errno::ISDIR) if path.as_os_str().len() > DEEP => {

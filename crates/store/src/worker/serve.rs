@@ -45,10 +45,7 @@ fn start(receiver: &mut Receiver, sender: &Sender, content: &Path) -> Option<(Wo
                 let _ = remove_all(&context.work(&name));
             }
         }),
-        _ => Err(JobError::new(
-            JobError::STORE,
-            "the first request has to start the session",
-        )),
+        _ => Err(JobError::new(JobError::STORE, "the first request has to start the session")),
     };
     match started {
         Ok(context) => Some((context, id)),
@@ -74,11 +71,7 @@ impl Worker {
             return;
         };
         let handled = catch_unwind(AssertUnwindSafe(|| self.handle(body, frame)));
-        answer(
-            &self.sender,
-            id,
-            handled.unwrap_or_else(|panic| Err(panicked(panic.as_ref()))),
-        );
+        answer(&self.sender, id, handled.unwrap_or_else(|panic| Err(panicked(panic.as_ref()))));
     }
 
     fn handle(&self, request: Request, frame: Frame) -> Answer {
@@ -119,10 +112,7 @@ fn files(fds: Vec<OwnedFd>) -> Vec<std::fs::File> {
 }
 
 fn payload(frame: Frame) -> Result<Vec<u8>> {
-    frame
-        .payload
-        .into_bytes()
-        .map_err(|error| JobError::new(JobError::STORE, error.to_string()))
+    frame.payload.into_bytes().map_err(|error| JobError::new(JobError::STORE, error.to_string()))
 }
 
 fn new_work(context: &WorkerContext, id: &str) -> Result<()> {
@@ -146,8 +136,5 @@ fn panicked(panic: &(dyn Any + Send)) -> JobError {
         .map(String::as_str)
         .or_else(|| panic.downcast_ref::<&str>().copied())
         .unwrap_or("no message");
-    JobError::new(
-        JobError::STORE,
-        format!("the store worker hit a fault in itself: {message}"),
-    )
+    JobError::new(JobError::STORE, format!("the store worker hit a fault in itself: {message}"))
 }

@@ -23,9 +23,7 @@ pub(super) fn verify(context: &WorkerContext, digest: &Digest) -> Result<Vec<Str
         Err(error) => return Ok(vec![error.message]),
     };
     if Digest::of(&encoded) != *digest {
-        return Ok(vec![format!(
-            "the tree `{digest}` has other contents than its name says"
-        )]);
+        return Ok(vec![format!("the tree `{digest}` has other contents than its name says")]);
     }
     let tree = match Tree::decode(&encoded) {
         Ok(tree) => tree,
@@ -67,21 +65,14 @@ fn check(entry: &Entry, path: &Path) -> Result<Option<&'static str>> {
     let differs = match &entry.node {
         Node::Directory { meta, opaque } => {
             let found = xattrs::read(disk::open_directory(path)?, path)?;
-            found.opaque != *opaque
-                || ObjectMeta {
-                    xattrs: found.inside,
-                    ..disk::meta(&stat)
-                } != *meta
+            found.opaque != *opaque || ObjectMeta { xattrs: found.inside, ..disk::meta(&stat) } != *meta
         }
         Node::File { meta, digest, .. } => {
             let mut file = disk::open(path)?;
             if objects::hash(&mut file, path, &NEVER)?.0 != *digest {
                 return Ok(Some("has other bytes in the view than its digest says"));
             }
-            ObjectMeta {
-                xattrs: xattrs::read(&file, path)?.inside,
-                ..disk::meta(&stat)
-            } != *meta
+            ObjectMeta { xattrs: xattrs::read(&file, path)?.inside, ..disk::meta(&stat) } != *meta
         }
         Node::Symlink { meta, target } => {
             let found = rustix::fs::readlink(path, Vec::new()).map_err(JobError::file("reading the link", path))?;
@@ -122,21 +113,13 @@ fn check_object(context: &WorkerContext, entry: &Entry) -> Result<Option<&'stati
 fn unknown(tree: &Tree, root: &Path) -> Result<Vec<String>> {
     let known: HashSet<&[u8]> = tree.entries().iter().map(|entry| &entry.path[..]).collect();
     let mut problems = Vec::new();
-    for entry in tree
-        .entries()
-        .iter()
-        .filter(|entry| matches!(entry.node, Node::Directory { .. }))
-    {
+    for entry in tree.entries().iter().filter(|entry| matches!(entry.node, Node::Directory { .. })) {
         let path = join(root, &entry.path);
         if disk::try_stat(&path)?.is_none_or(|stat| disk::file_type(&stat) != FileType::Directory) {
             continue;
         }
         for (name, _) in disk::list(&path)? {
-            let inside = if entry.path.is_empty() {
-                name
-            } else {
-                [&entry.path[..], b"/", &name].concat()
-            };
+            let inside = if entry.path.is_empty() { name } else { [&entry.path[..], b"/", &name].concat() };
             if !known.contains(&inside[..]) {
                 problems.push(format!("`{}` is in the view and not in the tree", lossy(&inside)));
             }

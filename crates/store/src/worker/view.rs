@@ -68,12 +68,8 @@ fn missing(context: &WorkerContext, tree: &Tree) -> Result<Vec<Digest>> {
     let absent = |entry: &Entry| match &entry.node {
         Node::File { meta, size, digest } => {
             let name = entry.node.object();
-            let found = name
-                .map(|name| context.objects.find(&name, meta, Some(*size)))
-                .transpose();
-            found
-                .map(|found| matches!(found, Some(None)).then_some(*digest))
-                .transpose()
+            let found = name.map(|name| context.objects.find(&name, meta, Some(*size))).transpose();
+            found.map(|found| matches!(found, Some(None)).then_some(*digest)).transpose()
         }
         _ => None,
     };
@@ -87,10 +83,7 @@ fn build(context: &WorkerContext, tree: &Tree, root: &Path) -> Result<()> {
     }
     // Children first: making them changes their directories' times.
     for entry in tree.entries().iter().rev() {
-        if matches!(
-            entry.node,
-            Node::Directory { .. } | Node::Symlink { .. } | Node::Fifo { .. }
-        ) {
+        if matches!(entry.node, Node::Directory { .. } | Node::Symlink { .. } | Node::Fifo { .. }) {
             disk::set_layer_time(&join(root, &entry.path))?;
         }
     }
@@ -102,11 +95,7 @@ fn place(context: &WorkerContext, entry: &Entry, root: &Path, path: &Path) -> Re
         Node::Directory { meta, opaque } => {
             disk::make_directory(path, meta.mode)?;
             objects::set_identity(path, meta)?;
-            if *opaque {
-                xattrs::set_opaque(disk::open_directory(path)?, path)
-            } else {
-                Ok(())
-            }
+            if *opaque { xattrs::set_opaque(disk::open_directory(path)?, path) } else { Ok(()) }
         }
         Node::File { meta, digest, size } => {
             let object = ObjectName::new(*digest, meta);

@@ -21,11 +21,7 @@ const ESCAPED: &[u8] = b"user.overlay.overlay.";
 /// The mark of a directory that hides its lower ones.
 const OPAQUE: &str = "user.overlay.opaque";
 /// Attributes outside `user.` that belong to a file rather than to the host's policy.
-const KEPT: [&[u8]; 3] = [
-    b"security.capability",
-    b"system.posix_acl_access",
-    b"system.posix_acl_default",
-];
+const KEPT: [&[u8]; 3] = [b"security.capability", b"system.posix_acl_access", b"system.posix_acl_default"];
 /// Largest list or value that Linux allows.
 const LIMIT: usize = 64 << 10;
 
@@ -99,11 +95,7 @@ fn list(file: impl AsFd, path: &Path) -> Result<Vec<Vec<u8>>> {
         Err(Errno::OPNOTSUPP) => &[],
         Err(errno) => return Err(JobError::file("listing attributes of", path)(errno)),
     };
-    Ok(listed
-        .split(|byte| *byte == 0)
-        .filter(|name| !name.is_empty())
-        .map(<[u8]>::to_vec)
-        .collect())
+    Ok(listed.split(|byte| *byte == 0).filter(|name| !name.is_empty()).map(<[u8]>::to_vec).collect())
 }
 
 fn get(file: impl AsFd, name: &[u8], path: &Path) -> Result<Vec<u8>> {

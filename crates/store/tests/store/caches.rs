@@ -6,10 +6,7 @@ use crate::support::*;
 
 fn filter(include: &[&str], exclude: &[&str]) -> CacheFilter {
     let owned = |patterns: &[&str]| patterns.iter().map(|it| (*it).to_owned()).collect();
-    CacheFilter {
-        include: owned(include),
-        exclude: owned(exclude),
-    }
+    CacheFilter { include: owned(include), exclude: owned(exclude) }
 }
 
 #[test]
@@ -24,9 +21,7 @@ fn a_harvest_moves_what_the_filter_takes() {
         write(store.content(&upper).join(path), "new");
     }
     whiteout(store.content(&upper).join("gone.deb"));
-    let harvest = store
-        .harvest_cache(&work, "apt", &filter(&["**/*.deb"], &["partial"]))
-        .unwrap();
+    let harvest = store.harvest_cache(&work, "apt", &filter(&["**/*.deb"], &["partial"])).unwrap();
     assert_eq!(harvest, Harvest { files: 3, bytes: 9 });
     assert_eq!(std::fs::read(store.content("caches/apt/old.deb")).unwrap(), b"new");
     assert!(store.content("caches/apt/sub/deep/other.deb").is_file());
@@ -53,9 +48,6 @@ fn a_harvest_leaves_the_cache_alone_where_a_link_or_a_directory_is_in_the_way() 
 fn names_of_caches_are_file_names() {
     let store = TestStore::new();
     for name in ["", "..", "a/b", ".hidden", "nul\0"] {
-        assert!(
-            matches!(store.cache_directory(name), Err(StoreError::Worker(_))),
-            "{name}"
-        );
+        assert!(matches!(store.cache_directory(name), Err(StoreError::Worker(_))), "{name}");
     }
 }

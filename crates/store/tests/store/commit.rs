@@ -9,10 +9,7 @@ use lamina_store::{CommitRules, LAYER_MTIME, ObjectMeta};
 use crate::support::*;
 
 fn package_step() -> CommitRules {
-    CommitRules {
-        package_step: true,
-        ..CommitRules::default()
-    }
+    CommitRules { package_step: true, ..CommitRules::default() }
 }
 
 #[test]
@@ -28,34 +25,13 @@ fn an_upper_becomes_a_view_with_objects_and_constant_times() {
         whiteout(upper.join("gone"));
     });
     assert_eq!((committed.files, committed.bytes, committed.bytes_new), (3, 16, 16));
-    for path in [
-        "",
-        "usr",
-        "usr/bin",
-        "usr/bin/tool",
-        "usr/bin/alias",
-        "usr/empty",
-        "etc/tool.conf",
-        "pipe",
-    ] {
+    for path in ["", "usr", "usr/bin", "usr/bin/tool", "usr/bin/alias", "usr/empty", "etc/tool.conf", "pipe"] {
         let metadata = std::fs::symlink_metadata(store.view(&committed.digest, path)).unwrap();
         assert_eq!((metadata.mtime(), metadata.mtime_nsec()), (LAYER_MTIME, 0), "{path}");
     }
-    let links = |path| {
-        std::fs::symlink_metadata(store.view(&committed.digest, path))
-            .unwrap()
-            .nlink()
-    };
-    assert_eq!(
-        (links("usr/bin/tool"), links("usr/empty"), links("etc/tool.conf")),
-        (2, 1, 1)
-    );
-    assert!(
-        std::fs::symlink_metadata(store.view(&committed.digest, "gone"))
-            .unwrap()
-            .file_type()
-            .is_char_device()
-    );
+    let links = |path| std::fs::symlink_metadata(store.view(&committed.digest, path)).unwrap().nlink();
+    assert_eq!((links("usr/bin/tool"), links("usr/empty"), links("etc/tool.conf")), (2, 1, 1));
+    assert!(std::fs::symlink_metadata(store.view(&committed.digest, "gone")).unwrap().file_type().is_char_device());
     let Some(Node::File { meta, .. }) = store.entry(&committed.digest, "usr/bin/tool").map(|entry| entry.node) else {
         panic!("not a file");
     };
@@ -103,10 +79,7 @@ fn equal_bytes_with_other_modes_or_attributes_are_other_inodes() {
     assert_eq!(inode("plain"), inode("same"));
     assert!(inode("plain") != inode("private") && inode("plain") != inode("marked"));
     assert_eq!(xattr(store.view(&committed.digest, "plain"), "user.origin"), None);
-    assert_eq!(
-        xattr(store.view(&committed.digest, "marked"), "user.origin").unwrap(),
-        b"here"
-    );
+    assert_eq!(xattr(store.view(&committed.digest, "marked"), "user.origin").unwrap(), b"here");
 }
 
 #[test]
@@ -120,23 +93,14 @@ fn hard_links_stay_links() {
     };
     let committed = store.layer(CommitRules::default(), fill);
     assert_eq!((committed.files, committed.bytes_new), (2, 6));
-    assert_eq!(
-        store.entry(&committed.digest, "c").unwrap().node,
-        Node::HardLink { target: b"a".to_vec() }
-    );
+    assert_eq!(store.entry(&committed.digest, "c").unwrap().node, Node::HardLink { target: b"a".to_vec() });
     let other = store.layer(CommitRules::default(), |upper| {
         fill(upper);
         write(upper.join("e"), "more");
     });
     let inode = |path| std::fs::metadata(store.view(&other.digest, path)).unwrap().ino();
-    assert_eq!(
-        (inode("a"), inode("b"), inode("c")),
-        (inode("d"), inode("d"), inode("d"))
-    );
-    assert_eq!(
-        inode("a"),
-        std::fs::metadata(store.view(&committed.digest, "a")).unwrap().ino()
-    );
+    assert_eq!((inode("a"), inode("b"), inode("c")), (inode("d"), inode("d"), inode("d")));
+    assert_eq!(inode("a"), std::fs::metadata(store.view(&committed.digest, "a")).unwrap().ino());
 }
 
 #[test]
@@ -164,10 +128,7 @@ fn overlay_marks_are_stripped_and_planted_ones_stay_inert() {
     else {
         panic!("not a transparent directory");
     };
-    assert_eq!(
-        meta.xattrs.into_iter().collect::<Vec<_>>(),
-        [(b"user.overlay.opaque".to_vec(), b"y".to_vec())]
-    );
+    assert_eq!(meta.xattrs.into_iter().collect::<Vec<_>>(), [(b"user.overlay.opaque".to_vec(), b"y".to_vec())]);
 }
 
 #[test]
@@ -177,12 +138,8 @@ fn devices_are_in_the_tree_only_and_sockets_nowhere() {
         device(upper.join("null"), 1, 3);
         drop(std::os::unix::net::UnixListener::bind(upper.join("socket")).unwrap());
     });
-    let Some(Node::Device {
-        block: false,
-        major: 1,
-        minor: 3,
-        ..
-    }) = store.entry(&committed.digest, "null").map(|entry| entry.node)
+    let Some(Node::Device { block: false, major: 1, minor: 3, .. }) =
+        store.entry(&committed.digest, "null").map(|entry| entry.node)
     else {
         panic!("not in the tree");
     };
@@ -197,13 +154,7 @@ fn names_are_bytes() {
     let store = TestStore::new();
     let name = std::ffi::OsStr::from_bytes(b"latin-\xe9");
     let committed = store.layer(CommitRules::default(), |upper| write(upper.join(name), "x"));
-    assert!(
-        store
-            .tree(&committed.digest)
-            .entries()
-            .iter()
-            .any(|entry| entry.path == name.as_bytes())
-    );
+    assert!(store.tree(&committed.digest).entries().iter().any(|entry| entry.path == name.as_bytes()));
 }
 
 #[test]
@@ -241,20 +192,12 @@ fn package_scratch_leaves_no_trace() {
 #[test]
 fn mount_points_are_dropped_while_empty() {
     let store = TestStore::new();
-    let drop_empty = ["/mnt/new/deep", "/mnt/new", "/used", "/etc/resolv.conf", "/missing"]
-        .map(str::to_owned)
-        .to_vec();
-    let committed = store.layer(
-        CommitRules {
-            drop_empty,
-            ..CommitRules::default()
-        },
-        |upper| {
-            std::fs::create_dir_all(upper.join("mnt/new/deep")).unwrap();
-            write(upper.join("used/file"), "x");
-            write(upper.join("etc/resolv.conf"), "");
-        },
-    );
+    let drop_empty = ["/mnt/new/deep", "/mnt/new", "/used", "/etc/resolv.conf", "/missing"].map(str::to_owned).to_vec();
+    let committed = store.layer(CommitRules { drop_empty, ..CommitRules::default() }, |upper| {
+        std::fs::create_dir_all(upper.join("mnt/new/deep")).unwrap();
+        write(upper.join("used/file"), "x");
+        write(upper.join("etc/resolv.conf"), "");
+    });
     let paths: Vec<String> = store
         .tree(&committed.digest)
         .entries()
@@ -278,14 +221,8 @@ fn bytecode_stays_valid_for_its_source() {
     let committed = store.layer(CommitRules::default(), |upper| {
         write(upper.join("m/a.py"), "x = 1\n");
         set_time(upper.join("m/a.py"), time);
-        write(
-            upper.join("m/__pycache__/a.cpython-311.pyc"),
-            bytecode(1_700_000_000, 6),
-        );
-        write(
-            upper.join("m/__pycache__/a.cpython-312.pyc"),
-            bytecode(1_600_000_000, 6),
-        );
+        write(upper.join("m/__pycache__/a.cpython-311.pyc"), bytecode(1_700_000_000, 6));
+        write(upper.join("m/__pycache__/a.cpython-312.pyc"), bytecode(1_600_000_000, 6));
     });
     let read = |path| std::fs::read(store.view(&committed.digest, path)).unwrap();
     let constant = u32::try_from(LAYER_MTIME).unwrap();
@@ -306,12 +243,9 @@ fn damage_is_found() {
     write(store.view(&committed.digest, "stray"), "x");
     std::fs::remove_file(store.view(&committed.digest, "etc/conf")).unwrap();
     let problems = store.verify(&committed.digest).unwrap().join("\n");
-    for expected in [
-        "`/bin/tool` has other bytes",
-        "`/bin/tool` has no sound object",
-        "`/stray`",
-        "`/etc/conf` is missing",
-    ] {
+    for expected in
+        ["`/bin/tool` has other bytes", "`/bin/tool` has no sound object", "`/stray`", "`/etc/conf` is missing"]
+    {
         assert!(problems.contains(expected), "{expected} not in {problems}");
     }
     // The object's time is no longer the layer time: nobody trusts it, and the next commit puts a sound one in its place.
@@ -327,16 +261,8 @@ fn a_truncated_object_is_replaced() {
     let store = TestStore::new();
     let committed = store.layer(CommitRules::default(), |upper| write(upper.join("file"), "contents"));
     let path = store.view(&committed.digest, "file");
-    std::fs::File::options()
-        .write(true)
-        .open(&path)
-        .unwrap()
-        .set_len(3)
-        .unwrap();
-    set_time(
-        &path,
-        SystemTime::UNIX_EPOCH + Duration::from_secs(LAYER_MTIME.cast_unsigned()),
-    );
+    std::fs::File::options().write(true).open(&path).unwrap().set_len(3).unwrap();
+    set_time(&path, SystemTime::UNIX_EPOCH + Duration::from_secs(LAYER_MTIME.cast_unsigned()));
     store.layer(CommitRules::default(), |upper| {
         write(upper.join("file"), "contents");
         write(upper.join("other"), "x");

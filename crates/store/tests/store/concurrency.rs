@@ -21,10 +21,7 @@ fn equal_layers_committed_at_once_are_one_layer() {
             scope.spawn(move || {
                 let work = store.new_work().unwrap();
                 for file in 0..50 {
-                    write(
-                        store.upper(&work).join(format!("d{}/{file}", file % 5)),
-                        format!("file {file}"),
-                    );
+                    write(store.upper(&work).join(format!("d{}/{file}", file % 5)), format!("file {file}"));
                 }
                 // Half of them have something of their own as well.
                 if index >= 4 {
@@ -59,22 +56,14 @@ fn locks_exclude_one_another_and_leave_no_files() {
         }
     });
     assert_eq!(most.load(Ordering::SeqCst), 1);
-    let left: Vec<_> = std::fs::read_dir(store.root.join("locks"))
-        .unwrap()
-        .map(|it| it.unwrap().file_name())
-        .collect();
-    assert!(
-        left.len() == 1 && left[0].to_string_lossy().starts_with("session-"),
-        "{left:?}"
-    );
+    let left: Vec<_> = std::fs::read_dir(store.root.join("locks")).unwrap().map(|it| it.unwrap().file_name()).collect();
+    assert!(left.len() == 1 && left[0].to_string_lossy().starts_with("session-"), "{left:?}");
 }
 
 #[test]
 fn waiting_for_a_lock_is_reported_once_and_can_be_cancelled() {
     let store = TestStore::new();
-    let held = store
-        .lock("key", &CancelToken::new(), || panic!("nobody holds it"))
-        .unwrap();
+    let held = store.lock("key", &CancelToken::new(), || panic!("nobody holds it")).unwrap();
     let (cancel, calls) = (CancelToken::new(), AtomicUsize::new(0));
     let (sender, receiver) = mpsc::channel();
     std::thread::scope(|scope| {
@@ -84,10 +73,7 @@ fn waiting_for_a_lock_is_reported_once_and_can_be_cancelled() {
                 sender.send(()).unwrap();
             };
             let started = Instant::now();
-            assert!(matches!(
-                store.lock("key", &cancel, waiting),
-                Err(StoreError::Cancelled(_))
-            ));
+            assert!(matches!(store.lock("key", &cancel, waiting), Err(StoreError::Cancelled(_))));
             assert!(started.elapsed() < Duration::from_secs(5));
         });
         receiver.recv().unwrap();
@@ -95,9 +81,7 @@ fn waiting_for_a_lock_is_reported_once_and_can_be_cancelled() {
     });
     assert_eq!(calls.load(Ordering::SeqCst), 1);
     drop(held);
-    store
-        .lock("key", &CancelToken::new(), || panic!("nobody holds it"))
-        .unwrap();
+    store.lock("key", &CancelToken::new(), || panic!("nobody holds it")).unwrap();
 }
 
 #[test]

@@ -34,10 +34,7 @@ fn body_commit_without_end() {
     for round in 0_u64.. {
         let work = store.new_work().unwrap();
         for file in 0..40 {
-            write(
-                store.upper(&work).join(format!("d{}/{file}", file % 4)),
-                format!("{file} of {}", round % 50),
-            );
+            write(store.upper(&work).join(format!("d{}/{file}", file % 4)), format!("{file} of {}", round % 50));
         }
         let committed = store.commit(&work, CommitRules::default()).unwrap();
         println!("committed {}", committed.digest);
@@ -51,10 +48,7 @@ fn a_killed_commit_leaves_nothing_wrong() {
     for round in 0..12 {
         let mut child = child("crash::body_commit_without_end", &root);
         let mut output = BufReader::new(child.stdout.take().unwrap()).lines();
-        let committed = output
-            .find(|line| line.as_ref().unwrap().contains("committed"))
-            .unwrap()
-            .unwrap();
+        let committed = output.find(|line| line.as_ref().unwrap().contains("committed")).unwrap().unwrap();
         std::thread::sleep(Duration::from_millis(7 * round));
         child.kill().unwrap();
         child.wait().unwrap();
@@ -88,21 +82,11 @@ fn locks_and_works_of_living_processes_are_respected_and_those_of_dead_ones_are_
     let root = directory.path().join("store");
     let mut child = {
         let mut command = Command::new(std::env::current_exe().unwrap());
-        command
-            .args(["--exact", "crash::body_hold_a_lock_and_a_work", "--nocapture"])
-            .env(STORE, &root);
-        command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap()
+        command.args(["--exact", "crash::body_hold_a_lock_and_a_work", "--nocapture"]).env(STORE, &root);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap()
     };
     let mut output = BufReader::new(child.stdout.take().unwrap()).lines();
-    let holding = output
-        .find(|line| line.as_ref().unwrap().contains("holding"))
-        .unwrap()
-        .unwrap();
+    let holding = output.find(|line| line.as_ref().unwrap().contains("holding")).unwrap().unwrap();
     let work = holding.split("holding ").nth(1).unwrap().trim().to_owned();
     let mut store = TestStore::open(&root);
     assert!(store.names("work").contains(&work), "a living process's work was swept");
@@ -116,8 +100,5 @@ fn locks_and_works_of_living_processes_are_respected_and_those_of_dead_ones_are_
     assert!(waited);
     store.close();
     let store = TestStore::open(&root);
-    assert!(
-        !store.names("work").contains(&work),
-        "a dead process's work was not swept"
-    );
+    assert!(!store.names("work").contains(&work), "a dead process's work was not swept");
 }

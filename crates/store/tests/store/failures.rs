@@ -28,11 +28,7 @@ impl SmallDisk {
     }
 
     fn make_read_only(&self, is_read_only: bool) {
-        let flags = if is_read_only {
-            MountFlags::RDONLY
-        } else {
-            MountFlags::empty()
-        };
+        let flags = if is_read_only { MountFlags::RDONLY } else { MountFlags::empty() };
         mount_remount(self.content(), flags, "").unwrap();
     }
 }
@@ -49,21 +45,12 @@ fn a_full_disk_is_an_error_that_publishes_nothing() {
     let store = TestStore::open(&disk.root());
     let local = tempfile::tempdir().unwrap();
     std::fs::write(local.path().join("large"), vec![7; 8 << 20]).unwrap();
-    let error = store
-        .file_set(&directory_set(local.path(), "/root"))
-        .unwrap_err()
-        .to_string();
-    assert!(
-        error.contains("No space left on device") && error.contains('`'),
-        "{error}"
-    );
+    let error = store.file_set(&directory_set(local.path(), "/root")).unwrap_err().to_string();
+    assert!(error.contains("No space left on device") && error.contains('`'), "{error}");
     let work = store.new_work().unwrap();
     write(store.upper(&work).join("etc/large"), vec![7; 2500 << 10]);
     let error = store.commit(&work, CommitRules::default()).unwrap_err().to_string();
-    assert!(
-        error.contains("No space left on device") && error.contains('`'),
-        "{error}"
-    );
+    assert!(error.contains("No space left on device") && error.contains('`'), "{error}");
     assert_eq!((store.names("views").len(), store.names("trees").len()), (0, 0));
     store.discard(work).unwrap();
     store.layer(CommitRules::default(), |upper| write(upper.join("small"), "fits again"));
@@ -78,10 +65,7 @@ fn a_read_only_disk_is_an_error_that_names_the_path() {
     disk.make_read_only(true);
     let error = store.commit(&work, CommitRules::default()).unwrap_err().to_string();
     disk.make_read_only(false);
-    assert!(
-        error.contains("Read-only file system") && error.contains("file`"),
-        "{error}"
-    );
+    assert!(error.contains("Read-only file system") && error.contains("file`"), "{error}");
     assert_eq!(store.names("views").len(), 0);
     assert_eq!(store.commit(&work, CommitRules::default()).unwrap().files, 1);
 }
@@ -109,15 +93,7 @@ fn a_dead_worker_is_an_error_and_never_a_hang() {
     thread.join().unwrap();
     let results = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..4).map(|_| scope.spawn(|| store.new_work().map(drop))).collect();
-        threads
-            .into_iter()
-            .map(|thread| thread.join().unwrap())
-            .collect::<Vec<_>>()
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
     });
-    assert!(
-        results
-            .iter()
-            .all(|result| matches!(result, Err(StoreError::WorkerGone(_)))),
-        "{results:?}"
-    );
+    assert!(results.iter().all(|result| matches!(result, Err(StoreError::WorkerGone(_)))), "{results:?}");
 }

@@ -11,19 +11,13 @@ use crate::support::*;
 
 /// What a container would see at a path.
 fn read(store: &TestStore, views: &[lamina_image::Digest], path: &str) -> Option<String> {
-    views
-        .iter()
-        .find_map(|view| std::fs::read_to_string(store.view(view, path)).ok())
+    views.iter().find_map(|view| std::fs::read_to_string(store.view(view, path)).ok())
 }
 
 fn paths(store: &TestStore, digest: &lamina_image::Digest) -> Vec<String> {
     let is_file = |entry: &&lamina_store::tree::Entry| matches!(entry.node, Node::File { .. });
     let tree = store.tree(digest);
-    tree.entries()
-        .iter()
-        .filter(is_file)
-        .map(|it| String::from_utf8_lossy(&it.path).into_owned())
-        .collect()
+    tree.entries().iter().filter(is_file).map(|it| String::from_utf8_lossy(&it.path).into_owned()).collect()
 }
 
 #[test]
@@ -42,21 +36,9 @@ fn a_directory_becomes_a_view_and_is_not_read_twice() {
     let digest = first.digest.unwrap();
     assert_eq!(store.verify(&digest).unwrap(), Vec::<String>::new());
     assert_eq!(read(&store, &first.views, "root/src/pkg/b.py").unwrap(), "b = 1");
-    assert_eq!(
-        std::fs::metadata(store.view(&digest, "root/src/run.sh"))
-            .unwrap()
-            .mode()
-            & 0o7777,
-        0o755
-    );
-    assert_eq!(
-        std::fs::metadata(store.view(&digest, "root/src")).unwrap().mode() & 0o7777,
-        0o755
-    );
-    assert_eq!(
-        std::fs::metadata(store.view(&digest, "root")).unwrap().mode() & 0o7777,
-        0o700
-    );
+    assert_eq!(std::fs::metadata(store.view(&digest, "root/src/run.sh")).unwrap().mode() & 0o7777, 0o755);
+    assert_eq!(std::fs::metadata(store.view(&digest, "root/src")).unwrap().mode() & 0o7777, 0o755);
+    assert_eq!(std::fs::metadata(store.view(&digest, "root")).unwrap().mode() & 0o7777, 0o700);
     let second = store.file_set(&set).unwrap();
     assert_eq!((second.read, second.views), (0, first.views));
     let layer = store.file_set_layer(&set).unwrap();
@@ -74,22 +56,12 @@ fn contents_decide_not_times() {
     // Same size, same modification time, and too soon after the first look for the clock to tell.
     let time = std::fs::metadata(&file).unwrap().modified().unwrap();
     write(&file, "a = 2");
-    std::fs::File::options()
-        .write(true)
-        .open(&file)
-        .unwrap()
-        .set_modified(time)
-        .unwrap();
+    std::fs::File::options().write(true).open(&file).unwrap().set_modified(time).unwrap();
     let second = store.file_set(&set).unwrap();
     assert_eq!(read(&store, &second.views, "root/a.py").unwrap(), "a = 2");
     assert_ne!(first.digest, second.digest);
     settle();
-    std::fs::File::options()
-        .write(true)
-        .open(&file)
-        .unwrap()
-        .set_modified(time)
-        .unwrap();
+    std::fs::File::options().write(true).open(&file).unwrap().set_modified(time).unwrap();
     settle();
     let touched = store.file_set(&set).unwrap();
     assert_eq!((touched.read, touched.digest), (1, second.digest));
@@ -113,10 +85,7 @@ fn a_change_in_a_large_set_is_a_delta_and_a_removal_is_not() {
     let store = TestStore::new();
     let local = tempfile::tempdir().unwrap();
     for index in 0..600 {
-        write(
-            local.path().join(format!("d{}/{index}.py", index % 7)),
-            format!("index = {index}"),
-        );
+        write(local.path().join(format!("d{}/{index}.py", index % 7)), format!("index = {index}"));
     }
     settle();
     let set = directory_set(local.path(), "/root/src");
@@ -128,19 +97,10 @@ fn a_change_in_a_large_set_is_a_delta_and_a_removal_is_not() {
     let second = store.file_set(&set).unwrap();
     assert_eq!((second.read, second.views.len(), second.files), (2, 2, 601));
     assert_eq!(second.views[1], first.views[0]);
-    assert_eq!(
-        paths(&store, &second.views[0]),
-        ["root/src/d3/3.py", "root/src/new/file.py"]
-    );
+    assert_eq!(paths(&store, &second.views[0]), ["root/src/d3/3.py", "root/src/new/file.py"]);
     assert_eq!(read(&store, &second.views, "root/src/d3/3.py").unwrap(), "changed");
     assert_eq!(read(&store, &second.views, "root/src/d4/4.py").unwrap(), "index = 4");
-    assert_eq!(
-        store.file_set(&set).unwrap(),
-        lamina_store::FileSetView {
-            read: 0,
-            ..second.clone()
-        }
-    );
+    assert_eq!(store.file_set(&set).unwrap(), lamina_store::FileSetView { read: 0, ..second.clone() });
     let layer = store.file_set_layer(&set).unwrap();
     assert_eq!((Some(layer.digest), layer.files), (second.digest, 601));
     assert_eq!(store.file_set(&set).unwrap().views, [layer.digest]);
@@ -166,16 +126,10 @@ fn links_are_followed_loops_and_odd_files_are_left_out() {
     drop(std::os::unix::net::UnixListener::bind(local.path().join("socket")).unwrap());
     let view = store.file_set(&directory_set(local.path(), "/root")).unwrap();
     let digest = view.digest.unwrap();
-    assert_eq!(
-        paths(&store, &digest),
-        ["root/alias.py", "root/outside/shared.py", "root/pkg/mod.py"]
-    );
+    assert_eq!(paths(&store, &digest), ["root/alias.py", "root/outside/shared.py", "root/pkg/mod.py"]);
     let warnings = view.warnings.join("\n");
     for name in ["pkg/loop", "broken", "circle", "pipe", "socket"] {
-        assert!(
-            warnings.contains(&format!("/{name}` was left out")),
-            "{name} not in {warnings}"
-        );
+        assert!(warnings.contains(&format!("/{name}` was left out")), "{name} not in {warnings}");
     }
     assert_eq!(view.warnings.len(), 5, "{warnings}");
 }
@@ -187,36 +141,18 @@ fn names_are_bytes() {
     let local = tempfile::tempdir().unwrap();
     write(local.path().join(std::ffi::OsStr::from_bytes(b"caf\xe9.py")), "x");
     let view = store.file_set(&directory_set(local.path(), "/root")).unwrap();
-    assert!(
-        store
-            .tree(&view.digest.unwrap())
-            .entries()
-            .iter()
-            .any(|entry| entry.path == b"root/caf\xe9.py")
-    );
+    assert!(store.tree(&view.digest.unwrap()).entries().iter().any(|entry| entry.path == b"root/caf\xe9.py"));
 }
 
 fn ignoring(source: &Path, ignore: Ignore) -> FileSet {
-    FileSet {
-        entries: vec![FileEntry {
-            ignore: Some(ignore),
-            ..directory_entry(source, "/app")
-        }],
-    }
+    FileSet { entries: vec![FileEntry { ignore: Some(ignore), ..directory_entry(source, "/app") }] }
 }
 
 #[test]
 fn patterns_and_lists_decide_what_is_taken() {
     let store = TestStore::new();
     let local = tempfile::tempdir().unwrap();
-    for path in [
-        "a.py",
-        "a.pyc",
-        "node_modules/x.py",
-        "pkg/b.py",
-        "pkg/data.json",
-        "pkg/__pycache__/b.pyc",
-    ] {
+    for path in ["a.py", "a.pyc", "node_modules/x.py", "pkg/b.py", "pkg/data.json", "pkg/__pycache__/b.pyc"] {
         write(local.path().join(path), path);
     }
     // Nobody looks into a directory that is left out.
@@ -226,29 +162,14 @@ fn patterns_and_lists_decide_what_is_taken() {
         invert,
     };
     for (ignore, expected) in [
-        (
-            patterns(&["**/*.pyc", "node_modules"], false),
-            vec!["app/a.py", "app/pkg/b.py", "app/pkg/data.json"],
-        ),
-        (
-            patterns(&["**/*.py"], true),
-            vec!["app/a.py", "app/node_modules/x.py", "app/pkg/b.py"],
-        ),
+        (patterns(&["**/*.pyc", "node_modules"], false), vec!["app/a.py", "app/pkg/b.py", "app/pkg/data.json"]),
+        (patterns(&["**/*.py"], true), vec!["app/a.py", "app/node_modules/x.py", "app/pkg/b.py"]),
         (patterns(&["*", "!pkg/*.json"], false), vec!["app/pkg/data.json"]),
-        (
-            Ignore::Only {
-                only: vec!["pkg/b.py".to_owned()],
-            },
-            vec!["app/pkg/b.py"],
-        ),
+        (Ignore::Only { only: vec!["pkg/b.py".to_owned()] }, vec!["app/pkg/b.py"]),
     ] {
         let view = store.file_set(&ignoring(local.path(), ignore)).unwrap();
         assert_eq!(paths(&store, &view.digest.unwrap()), expected);
-        assert!(
-            view.warnings
-                .iter()
-                .all(|it| it.contains("broken") && expected.len() == 1 || expected.len() == 3)
-        );
+        assert!(view.warnings.iter().all(|it| it.contains("broken") && expected.len() == 1 || expected.len() == 3));
     }
 }
 
@@ -264,9 +185,7 @@ fn later_sources_win_and_single_files_have_their_target() {
         kind: FileKind::File,
         ignore: None,
     };
-    let set = FileSet {
-        entries: vec![directory_entry(&local.path().join("dir"), "/root"), file],
-    };
+    let set = FileSet { entries: vec![directory_entry(&local.path().join("dir"), "/root"), file] };
     let view = store.file_set(&set).unwrap();
     assert_eq!(read(&store, &view.views, "root/app.py").unwrap(), "second");
     assert_eq!(view.files, 1);
@@ -279,45 +198,24 @@ fn what_cannot_be_taken_is_named() {
     write(local.path().join("file"), "x");
     write(local.path().join("dir/file"), "x");
     let entry = |source: &str, target: &str, kind| FileSet {
-        entries: vec![FileEntry {
-            kind,
-            ..directory_entry(&local.path().join(source), target)
-        }],
+        entries: vec![FileEntry { kind, ..directory_entry(&local.path().join(source), target) }],
     };
     let error = |set: &FileSet| store.file_set(set).unwrap_err();
     let missing = error(&entry("missing", "/root", FileKind::Directory));
-    assert!(
-        matches!(&missing, StoreError::NotFound(path) if path.ends_with("missing")),
-        "{missing}"
-    );
-    assert!(matches!(
-        error(&entry("file", "/root", FileKind::Directory)),
-        StoreError::NotADirectory(_)
-    ));
-    assert!(matches!(
-        error(&entry("dir", "/root", FileKind::File)),
-        StoreError::NotAFile(_)
-    ));
+    assert!(matches!(&missing, StoreError::NotFound(path) if path.ends_with("missing")), "{missing}");
+    assert!(matches!(error(&entry("file", "/root", FileKind::Directory)), StoreError::NotADirectory(_)));
+    assert!(matches!(error(&entry("dir", "/root", FileKind::File)), StoreError::NotAFile(_)));
     for target in ["relative", "/a/../b"] {
-        assert!(matches!(
-            error(&entry("dir", target, FileKind::Directory)),
-            StoreError::InvalidFileSet(_)
-        ));
+        assert!(matches!(error(&entry("dir", target, FileKind::Directory)), StoreError::InvalidFileSet(_)));
     }
     let mut both = entry("file", "/root/file", FileKind::File);
-    both.entries
-        .push(directory_entry(&local.path().join("dir"), "/root/file"));
+    both.entries.push(directory_entry(&local.path().join("dir"), "/root/file"));
     let conflict = error(&both).to_string();
-    assert!(
-        conflict.contains("`/root/file` would be a file and a directory at once"),
-        "{conflict}"
-    );
+    assert!(conflict.contains("`/root/file` would be a file and a directory at once"), "{conflict}");
     std::fs::create_dir(local.path().join("empty")).unwrap();
     let empty = store.file_set(&entry("empty", "/root", FileKind::Directory)).unwrap();
     assert_eq!((empty.digest, empty.views.len(), empty.warnings.len()), (None, 0, 1));
-    store
-        .file_set_layer(&entry("empty", "/root", FileKind::Directory))
-        .unwrap();
+    store.file_set_layer(&entry("empty", "/root", FileKind::Directory)).unwrap();
 }
 
 #[test]
@@ -339,10 +237,7 @@ fn files_that_do_not_hold_still_are_an_error() {
         result
     });
     let error = result.unwrap_err();
-    assert!(
-        matches!(&error, StoreError::Changed(changed) if *changed == path),
-        "{error}"
-    );
+    assert!(matches!(&error, StoreError::Changed(changed) if *changed == path), "{error}");
 }
 
 #[test]

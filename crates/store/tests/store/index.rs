@@ -45,16 +45,11 @@ fn layers_are_found_while_their_views_exist() {
     let committed = store.layer(CommitRules::default(), |upper| write(upper.join("file"), "x"));
     let record = layer_record(b"key", committed.digest, 10);
     store.record_layer(&record).unwrap();
-    store
-        .record_layer(&layer_record(b"older", committed.digest, 5))
-        .unwrap();
+    store.record_layer(&layer_record(b"older", committed.digest, 5)).unwrap();
     store.close();
     let store = TestStore::open(&root);
     assert_eq!(store.find_layer(&record.key).unwrap(), Some(record.clone()));
-    assert_eq!(
-        store.recent_layers("apt_install", 1).unwrap(),
-        std::slice::from_ref(&record)
-    );
+    assert_eq!(store.recent_layers("apt_install", 1).unwrap(), std::slice::from_ref(&record));
     assert_eq!(store.recent_layers("another", 1).unwrap(), []);
     assert_eq!(store.find_layer(&LayerKey(Digest::of(b"other"))).unwrap(), None);
     std::fs::remove_dir_all(store.content(store.view_path(&committed.digest))).unwrap();
@@ -91,16 +86,10 @@ fn newer_formats_are_refused() {
     let connection = rusqlite::Connection::open(root.join("index.db")).unwrap();
     connection.execute_batch("PRAGMA user_version = 2").unwrap();
     let error = open().unwrap_err();
-    assert!(
-        matches!(error, StoreError::NewerFormat { found: 2, known: 1, .. }),
-        "{error}"
-    );
+    assert!(matches!(error, StoreError::NewerFormat { found: 2, known: 1, .. }), "{error}");
     assert!(error.to_string().contains("update the package"));
     std::fs::write(root.join("format.json"), "{\"format\":2}").unwrap();
-    assert!(matches!(
-        open().unwrap_err(),
-        StoreError::NewerFormat { found: 2, known: 1, .. }
-    ));
+    assert!(matches!(open().unwrap_err(), StoreError::NewerFormat { found: 2, known: 1, .. }));
     std::fs::write(root.join("format.json"), "rubbish").unwrap();
     assert!(matches!(open().unwrap_err(), StoreError::Damaged { .. }));
 }
@@ -116,15 +105,9 @@ fn stores_of_others_and_open_ones_are_refused() {
     assert!(error.to_string().contains("chmod 700"), "{error}");
     std::fs::set_permissions(&root, PermissionsExt::from_mode(0o700)).unwrap();
     std::os::unix::fs::chown(&root, Some(12345), None).unwrap();
-    assert!(matches!(
-        Layout::prepare(&root),
-        Err(StoreError::Owner { owner: 12345, .. })
-    ));
+    assert!(matches!(Layout::prepare(&root), Err(StoreError::Owner { owner: 12345, .. })));
     layout.claim_content(4242, 4343).unwrap();
-    assert_eq!(
-        std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(layout.content()).unwrap()),
-        4242
-    );
+    assert_eq!(std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(layout.content()).unwrap()), 4242);
 }
 
 #[test]

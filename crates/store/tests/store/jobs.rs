@@ -29,10 +29,7 @@ impl Job for Link {
             std::fs::File::from(fd).read_to_end(&mut bytes)?;
         }
         let (digest, length) = context.put_reader(&mut &bytes[..], &meta)?;
-        assert_eq!(
-            (digest, length),
-            (context.put_bytes(&bytes, &meta)?, bytes.len() as u64)
-        );
+        assert_eq!((digest, length), (context.put_bytes(&bytes, &meta)?, bytes.len() as u64));
         assert!(context.has_object(&digest, &meta));
         for path in &self.paths {
             context.link_object(&digest, &meta, &self.work, path)?;
@@ -74,27 +71,11 @@ fn linked_objects_are_files_of_their_own() {
     let work = store.new_work().unwrap();
     let file = contents(b"shared bytes");
     let paths = ["/usr/lib/a", "/usr/lib/b", "/etc/c"].map(PathBuf::from).to_vec();
-    let digest = store
-        .job(
-            &Link {
-                work: work.id().to_owned(),
-                paths: paths.clone(),
-            },
-            &[file.as_fd()],
-        )
-        .unwrap();
+    let digest = store.job(&Link { work: work.id().to_owned(), paths: paths.clone() }, &[file.as_fd()]).unwrap();
     let empty = vec!["/usr/lib/empty".into()];
-    store
-        .job(
-            &Link {
-                work: work.id().to_owned(),
-                paths: empty,
-            },
-            &[],
-        )
-        .unwrap();
+    store.job(&Link { work: work.id().to_owned(), paths: empty }, &[]).unwrap();
     let committed = store.commit(&work, CommitRules::default()).unwrap();
-    assert_eq!((committed.files, committed.bytes), (4, 36));
+    assert_eq!((committed.files, committed.bytes, committed.bytes_new), (4, 36, 12));
     assert_eq!(store.verify(&committed.digest).unwrap(), Vec::<String>::new());
     for path in ["usr/lib/a", "usr/lib/b", "etc/c"] {
         let Some(Node::File { digest: found, .. }) = store.entry(&committed.digest, path).map(|entry| entry.node)
@@ -119,15 +100,7 @@ fn an_object_that_was_written_to_through_an_upper_is_taken_out_of_use() {
     let store = open(&directory.path().join("store"));
     let work = store.new_work().unwrap();
     let file = contents(b"shared bytes");
-    store
-        .job(
-            &Link {
-                work: work.id().to_owned(),
-                paths: vec!["/a".into()],
-            },
-            &[file.as_fd()],
-        )
-        .unwrap();
+    store.job(&Link { work: work.id().to_owned(), paths: vec!["/a".into()] }, &[file.as_fd()]).unwrap();
     std::fs::write(store.upper(&work).join("a"), "forged bytes").unwrap();
     let error = store.commit(&work, CommitRules::default()).unwrap_err().to_string();
     assert!(error.contains("was written to"), "{error}");
@@ -143,10 +116,7 @@ fn links_in_an_upper_are_not_followed() {
     let outside = tempfile::tempdir().unwrap();
     std::os::unix::fs::symlink(outside.path(), store.upper(&work).join("usr")).unwrap();
     let file = contents(b"x");
-    let job = Link {
-        work: work.id().to_owned(),
-        paths: vec!["/usr/lib/a".into()],
-    };
+    let job = Link { work: work.id().to_owned(), paths: vec!["/usr/lib/a".into()] };
     assert_eq!(store.job(&job, &[file.as_fd()]).unwrap_err().kind, JobError::STORE);
     assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 0);
 }

@@ -2,10 +2,7 @@
 //! temporary directory, as root of nothing but that.
 
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
-#![expect(
-    clippy::disallowed_methods,
-    reason = "tests may say which file in their own assertions"
-)]
+#![expect(clippy::disallowed_methods, reason = "tests may say which file in their own assertions")]
 
 mod caches;
 mod commit;

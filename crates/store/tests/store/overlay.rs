@@ -17,10 +17,7 @@ struct Overlay(tempfile::TempDir);
 impl Overlay {
     /// Mounts views, top-most first, with directories for writing on top unless that is `None`.
     fn mount(store: &TestStore, views: &[Digest], writable: Option<(String, String)>) -> Self {
-        let lower: Vec<_> = views
-            .iter()
-            .map(|it| store.content(store.view_path(it)).display().to_string())
-            .collect();
+        let lower: Vec<_> = views.iter().map(|it| store.content(store.view_path(it)).display().to_string()).collect();
         let mut options = format!("userxattr,lowerdir={}", lower.join(":"));
         if let Some((upper, work)) = writable {
             let (upper, work) = (store.content(upper), store.content(work));
@@ -28,14 +25,7 @@ impl Overlay {
         }
         let directory = tempfile::tempdir().unwrap();
         let options = CString::new(options).unwrap();
-        mount(
-            "overlay",
-            directory.path(),
-            "overlay",
-            MountFlags::empty(),
-            options.as_c_str(),
-        )
-        .unwrap();
+        mount("overlay", directory.path(), "overlay", MountFlags::empty(), options.as_c_str()).unwrap();
         Self(directory)
     }
 
@@ -65,14 +55,7 @@ fn step(store: &TestStore, parent: &Committed, run: impl FnOnce(&Overlay)) -> Co
 fn a_step_over_a_layer_becomes_a_layer() {
     let store = TestStore::new();
     let base = store.layer(CommitRules::default(), |upper| {
-        for path in [
-            "kept",
-            "changed",
-            "dir/removed",
-            "dir/kept",
-            "replaced/old",
-            "moved/file",
-        ] {
+        for path in ["kept", "changed", "dir/removed", "dir/kept", "replaced/old", "moved/file"] {
             write(upper.join(path), path);
         }
         std::fs::set_permissions(upper.join("kept"), PermissionsExt::from_mode(0o755)).unwrap();
@@ -88,11 +71,7 @@ fn a_step_over_a_layer_becomes_a_layer() {
         set_xattr(overlay.path("moved"), "user.overlay.opaque", b"y");
     };
     let first = step(&store, &base, run);
-    assert_eq!(
-        first.digest,
-        step(&store, &base, run).digest,
-        "the same step gave another layer"
-    );
+    assert_eq!(first.digest, step(&store, &base, run).digest, "the same step gave another layer");
 
     let overlay = Overlay::mount(&store, &[first.digest, base.digest], None);
     let read = |path: &str| std::fs::read_to_string(overlay.path(path)).ok();
@@ -144,9 +123,6 @@ fn a_file_set_in_two_views_shows_as_one() {
     assert_eq!(view.views.len(), 2);
     let overlay = Overlay::mount(&store, &view.views, None);
     assert_eq!(std::fs::read_dir(overlay.path("root/src")).unwrap().count(), 600);
-    assert_eq!(
-        std::fs::read_to_string(overlay.path("root/src/7.py")).unwrap(),
-        "changed"
-    );
+    assert_eq!(std::fs::read_to_string(overlay.path("root/src/7.py")).unwrap(), "changed");
     assert_eq!(std::fs::read_to_string(overlay.path("root/src/8.py")).unwrap(), "8");
 }

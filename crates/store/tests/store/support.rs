@@ -40,12 +40,7 @@ impl TestStore {
         let (engine, socket) = UnixStream::pair().unwrap();
         let worker = std::thread::spawn(move || worker_main(socket, &content, jobs));
         let store = Store::open(layout, engine).unwrap();
-        Self {
-            store: Some(store),
-            worker: Some(worker),
-            root: root.to_owned(),
-            directory: None,
-        }
+        Self { store: Some(store), worker: Some(worker), root: root.to_owned(), directory: None }
     }
 
     pub(crate) fn content(&self, path: impl AsRef<Path>) -> PathBuf {
@@ -74,19 +69,13 @@ impl TestStore {
     }
 
     pub(crate) fn entry(&self, digest: &Digest, path: &str) -> Option<Entry> {
-        self.tree(digest)
-            .entries()
-            .iter()
-            .find(|entry| entry.path == path.as_bytes())
-            .cloned()
+        self.tree(digest).entries().iter().find(|entry| entry.path == path.as_bytes()).cloned()
     }
 
     /// Names in a directory of the content.
     pub(crate) fn names(&self, directory: &str) -> Vec<String> {
         let entries = std::fs::read_dir(self.content(directory)).unwrap();
-        let mut names: Vec<_> = entries
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect();
+        let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();
         names
     }
@@ -146,21 +135,13 @@ pub(crate) fn xattr(path: impl AsRef<Path>, name: &str) -> Option<Vec<u8>> {
 
 /// Sets the modification time.
 pub(crate) fn set_time(path: impl AsRef<Path>, time: SystemTime) {
-    let time = Timespec {
-        tv_sec: time.duration_since(UNIX_EPOCH).unwrap().as_secs().cast_signed(),
-        tv_nsec: 0,
-    };
-    let times = Timestamps {
-        last_access: time,
-        last_modification: time,
-    };
+    let time = Timespec { tv_sec: time.duration_since(UNIX_EPOCH).unwrap().as_secs().cast_signed(), tv_nsec: 0 };
+    let times = Timestamps { last_access: time, last_modification: time };
     rustix::fs::utimensat(CWD, path.as_ref(), &times, AtFlags::SYMLINK_NOFOLLOW).unwrap();
 }
 
 pub(crate) fn directory_set(source: &Path, target: &str) -> FileSet {
-    FileSet {
-        entries: vec![directory_entry(source, target)],
-    }
+    FileSet { entries: vec![directory_entry(source, target)] }
 }
 
 pub(crate) fn directory_entry(source: &Path, target: &str) -> FileEntry {

@@ -30,10 +30,7 @@ fn make_key(primary_signs: bool, subkey_signs: bool) -> SignedSecretKey {
 }
 
 fn keys(certificate: SignedPublicKey) -> Keys {
-    Keys {
-        certificates: vec![certificate],
-        origin: "of the test".into(),
-    }
+    Keys { certificates: vec![certificate], origin: "of the test".into() }
 }
 
 fn sign_with_subkey(key: &SignedSecretKey) -> String {
@@ -45,9 +42,7 @@ fn sign_with_primary(key: &SignedSecretKey) -> String {
 }
 
 fn as_text(message: &CleartextSignedMessage) -> String {
-    message
-        .to_armored_string(pgp::composed::ArmorOptions::default())
-        .unwrap()
+    message.to_armored_string(pgp::composed::ArmorOptions::default()).unwrap()
 }
 
 /// Replaces the self-signature by one that limits the key's life.
@@ -64,13 +59,7 @@ fn expire(key: &SignedSecretKey, lifetime: u64) -> SignedPublicKey {
     ];
     let user = &mut certificate.details.users[0];
     let signature = config
-        .sign_certification(
-            &key.primary_key,
-            &certificate.primary_key,
-            &Password::empty(),
-            Tag::UserId,
-            &user.id,
-        )
+        .sign_certification(&key.primary_key, &certificate.primary_key, &Password::empty(), Tag::UserId, &user.id)
         .unwrap();
     user.signatures = vec![signature];
     certificate
@@ -99,12 +88,7 @@ fn keys_not_meant_for_signing_are_refused() {
 fn altered_text_and_foreign_keys_are_refused() {
     let key = make_key(false, true);
     let message = sign_with_subkey(&key);
-    let problem = verify(
-        &message.replace("Test", "Best"),
-        &keys(key.to_public_key()),
-        date::now(),
-    )
-    .unwrap_err();
+    let problem = verify(&message.replace("Test", "Best"), &keys(key.to_public_key()), date::now()).unwrap_err();
     assert!(matches!(problem, SignatureProblem::Altered { .. }), "{problem}");
     let other = make_key(false, true);
     let problem = verify(&message, &keys(other.to_public_key()), date::now()).unwrap_err();
@@ -112,22 +96,8 @@ fn altered_text_and_foreign_keys_are_refused() {
     let problem = verify(TEXT, &keys(other.to_public_key()), date::now()).unwrap_err();
     assert!(matches!(problem, SignatureProblem::Missing(_)), "{problem}");
     // Text before or after the signed part is not signed.
-    assert!(
-        verify(
-            &format!("{message}\nExtra: 1\n"),
-            &keys(key.to_public_key()),
-            date::now()
-        )
-        .is_err()
-    );
-    assert!(
-        verify(
-            &format!("Extra: 1\n\n{message}"),
-            &keys(key.to_public_key()),
-            date::now()
-        )
-        .is_err()
-    );
+    assert!(verify(&format!("{message}\nExtra: 1\n"), &keys(key.to_public_key()), date::now()).is_err());
+    assert!(verify(&format!("Extra: 1\n\n{message}"), &keys(key.to_public_key()), date::now()).is_err());
 }
 
 #[test]
@@ -151,15 +121,9 @@ fn revoked_keys_are_refused() {
     config.hashed_subpackets = vec![
         Subpacket::regular(SubpacketData::SignatureCreationTime(Timestamp::now())).unwrap(),
         Subpacket::regular(SubpacketData::IssuerFingerprint(key.primary_key.fingerprint())).unwrap(),
-        Subpacket::regular(SubpacketData::RevocationReason(
-            RevocationCode::KeyCompromised,
-            "x".into(),
-        ))
-        .unwrap(),
+        Subpacket::regular(SubpacketData::RevocationReason(RevocationCode::KeyCompromised, "x".into())).unwrap(),
     ];
-    let revocation = config
-        .sign_key(&key.primary_key, &Password::empty(), &certificate.primary_key)
-        .unwrap();
+    let revocation = config.sign_key(&key.primary_key, &Password::empty(), &certificate.primary_key).unwrap();
     certificate.details.revocation_signatures.push(revocation);
     let problem = verify(&message, &keys(certificate), date::now()).unwrap_err();
     assert!(matches!(problem, SignatureProblem::Revoked { .. }), "{problem}");
@@ -181,12 +145,7 @@ fn the_built_in_keys_can_be_read_and_are_within_their_time() {
     assert_eq!(keys.certificates.len(), BUILT_IN.len());
     for certificate in &keys.certificates {
         // The day before the first of these keys expires.
-        check_primary(
-            certificate,
-            false,
-            date::parse("Fri, 01 Jan 2027 00:00:00 UTC").unwrap(),
-        )
-        .unwrap();
+        check_primary(certificate, false, date::parse("Fri, 01 Jan 2027 00:00:00 UTC").unwrap()).unwrap();
     }
 }
 
@@ -195,16 +154,9 @@ fn keyrings_without_keys_are_named() {
     let file = tempfile::NamedTempFile::new().unwrap();
     fs_err::write(file.path(), "nonsense").unwrap();
     for path in [file.path(), std::path::Path::new("/nonexistent/ring.gpg")] {
-        let keyring = Keyring::File {
-            path: path.into(),
-            origin: "MODAL_DEBIAN_KEYRING".into(),
-            debian: false,
-        };
+        let keyring = Keyring::File { path: path.into(), origin: "MODAL_DEBIAN_KEYRING".into(), debian: false };
         let message = Keys::load(&keyring).unwrap_err().to_string();
-        assert!(
-            message.contains("MODAL_DEBIAN_KEYRING") && message.contains(&*path.to_string_lossy()),
-            "{message}"
-        );
+        assert!(message.contains("MODAL_DEBIAN_KEYRING") && message.contains(&*path.to_string_lossy()), "{message}");
     }
 }
 

@@ -47,12 +47,7 @@ impl Tar {
 fn ar(members: &[(&str, Vec<u8>)]) -> Vec<u8> {
     let mut archive = b"!<arch>\n".to_vec();
     for (name, contents) in members {
-        writeln!(
-            archive,
-            "{name:<16}0           0     0     100644  {:<10}`",
-            contents.len()
-        )
-        .unwrap();
+        writeln!(archive, "{name:<16}0           0     0     100644  {:<10}`", contents.len()).unwrap();
         archive.extend_from_slice(contents);
         if contents.len() % 2 == 1 {
             archive.push(b'\n');
@@ -73,11 +68,7 @@ fn deb(control: Tar, data: Tar) -> Vec<u8> {
         writer.finish().unwrap()
     };
     let zst = zstd::stream::encode_all(&data.finish()[..], 1).unwrap();
-    ar(&[
-        ("debian-binary", b"2.0\n".to_vec()),
-        ("control.tar.xz", xz),
-        ("data.tar.zst", zst),
-    ])
+    ar(&[("debian-binary", b"2.0\n".to_vec()), ("control.tar.xz", xz), ("data.tar.zst", zst)])
 }
 
 /// A root with a neighbour that nothing may write to.
@@ -105,10 +96,7 @@ fn a_proper_package() {
     let root = root();
     let control = control()
         .file("./conffiles", "/etc/demo.conf\nremove-on-upgrade /etc/old.conf\n")
-        .file(
-            "./triggers",
-            "# x\ninterest-noawait /usr/lib/demo\nactivate-noawait ldconfig\ninterest demo\n",
-        )
+        .file("./triggers", "# x\ninterest-noawait /usr/lib/demo\nactivate-noawait ldconfig\ninterest demo\n")
         .add(EntryType::Regular, "./postinst", 0o755, "", b"#!/bin/sh\n");
     let long = format!("./usr/lib/demo/{}", "l".repeat(60));
     let data = Tar::default()
@@ -126,35 +114,16 @@ fn a_proper_package() {
     let unpacked = unpack_into(&root, &deb(control, data)).unwrap();
     let path = |name: &str| root.path().join("root").join(name);
     let binary = fs_err::metadata(path("usr/bin/demo")).unwrap();
-    assert_eq!(
-        (binary.permissions().mode() & 0o7777, binary.mtime()),
-        (0o4755, lamina_store::LAYER_MTIME)
-    );
+    assert_eq!((binary.permissions().mode() & 0o7777, binary.mtime()), (0o4755, lamina_store::LAYER_MTIME));
     assert!(path("bin").is_symlink());
     assert!(!path("usr/share/doc/demo/README").exists() && path("usr/share/doc/demo/copyright").exists());
-    assert_eq!(
-        fs_err::read_to_string(path("etc/demo.conf.dpkg-new")).unwrap(),
-        "setting"
-    );
+    assert_eq!(fs_err::read_to_string(path("etc/demo.conf.dpkg-new")).unwrap(), "setting");
     assert_eq!(fs_err::metadata(path("etc/demo.link")).unwrap().nlink(), 2);
-    assert_eq!(
-        fs_err::read_link(path("usr/bin/absolute")).unwrap(),
-        Path::new("/etc/passwd")
-    );
+    assert_eq!(fs_err::read_link(path("usr/bin/absolute")).unwrap(), Path::new("/etc/passwd"));
     let info = path("var/lib/dpkg/info");
-    assert_eq!(
-        fs_err::metadata(info.join("demo:amd64.postinst"))
-            .unwrap()
-            .permissions()
-            .mode()
-            & 0o777,
-        0o755
-    );
+    assert_eq!(fs_err::metadata(info.join("demo:amd64.postinst")).unwrap().permissions().mode() & 0o777, 0o755);
     let list = fs_err::read_to_string(info.join("demo:amd64.list")).unwrap();
-    assert!(
-        list.starts_with("/.\n/bin\n/bin/demo\n") && list.contains("/usr/share/doc/demo/README\n"),
-        "{list}"
-    );
+    assert!(list.starts_with("/.\n/bin\n/bin/demo\n") && list.contains("/usr/share/doc/demo/README\n"), "{list}");
     insta::assert_snapshot!(unpacked.status, @r"
     Package: demo
     Status: install ok unpacked
@@ -166,18 +135,12 @@ fn a_proper_package() {
     Conffiles:
      /etc/demo.conf newconffile
     ");
-    let spool: Vec<_> = unpacked
-        .directories
-        .iter()
-        .map(|(path, attributes)| (path.as_str(), attributes.mode))
-        .collect();
+    let spool: Vec<_> =
+        unpacked.directories.iter().map(|(path, attributes)| (path.as_str(), attributes.mode)).collect();
     assert!(spool.contains(&("var/spool", 0o1777)), "{spool:?}");
     assert_eq!(
         unpacked.interests,
-        [
-            ("/usr/lib/demo".into(), "demo:amd64/noawait".into()),
-            ("demo".into(), "demo:amd64".into())
-        ]
+        [("/usr/lib/demo".into(), "demo:amd64/noawait".into()), ("demo".into(), "demo:amd64".into())]
     );
 }
 
@@ -187,10 +150,7 @@ fn paths_that_lead_out_are_refused() {
         for kind in [EntryType::Regular, EntryType::Directory, EntryType::Symlink] {
             let root = root();
             let error = unpack_into(&root, &deb(control(), Tar::default().link(kind, name, "t"))).unwrap_err();
-            assert!(
-                error.kind == super::super::MALFORMED && error.message.contains(name),
-                "{error}"
-            );
+            assert!(error.kind == super::super::MALFORMED && error.message.contains(name), "{error}");
             canary_is_untouched(&root);
         }
     }
@@ -205,9 +165,7 @@ fn links_cannot_be_used_to_leave() {
         let root = root();
         let absolute = root.path().join("canary").display().to_string();
         for target in [target, &absolute] {
-            let data = Tar::default()
-                .link(EntryType::Symlink, "./etc", target)
-                .file("./etc/x", "x");
+            let data = Tar::default().link(EntryType::Symlink, "./etc", target).file("./etc/x", "x");
             // Whether it fails or lands inside does not matter.
             let _ = unpack_into(&root, &deb(control(), data));
             canary_is_untouched(&root);
@@ -226,9 +184,7 @@ fn links_cannot_be_used_to_leave() {
 #[test]
 fn a_link_is_not_written_through() {
     let root = root();
-    let data = Tar::default()
-        .link(EntryType::Symlink, "./etc/x", "../usr/bin/y")
-        .file("./etc/x", "through");
+    let data = Tar::default().link(EntryType::Symlink, "./etc/x", "../usr/bin/y").file("./etc/x", "through");
     assert!(unpack_into(&root, &deb(control(), data)).is_err());
     assert!(!root.path().join("root/usr/bin/y").exists());
 }

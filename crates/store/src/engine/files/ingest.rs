@@ -78,14 +78,7 @@ fn open(file: &LocalFile) -> Result<Opened, StoreError> {
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
         return Err(StoreError::Changed(file.source.clone()));
     }
-    Ok(Opened {
-        file: LocalFile {
-            status: Status::new(&stat),
-            ..file.clone()
-        },
-        handle: File::from(handle),
-        time,
-    })
+    Ok(Opened { file: LocalFile { status: Status::new(&stat), ..file.clone() }, handle: File::from(handle), time })
 }
 
 fn begin(client: &Client, opened: &[Opened]) -> Result<Pending, StoreError> {
@@ -107,12 +100,7 @@ fn finish(
         let held_still = Status::new(&stat) == file.status && answer.size == file.status.size;
         if held_still {
             let is_settled = file.status.is_settled(time);
-            done.push(Read {
-                file,
-                digest: answer.digest,
-                is_settled,
-                is_new: answer.is_new,
-            });
+            done.push(Read { file, digest: answer.digest, is_settled, is_new: answer.is_new });
         } else {
             changed.push(file);
         }

@@ -74,10 +74,7 @@ impl Collection {
         let mut collection = Self {
             files: Vec::with_capacity(files.len()),
             record_path,
-            record: Record {
-                base: former.base,
-                files: Vec::with_capacity(files.len()),
-            },
+            record: Record { base: former.base, files: Vec::with_capacity(files.len()) },
             read: 0,
             bytes_new: 0,
             warnings,
@@ -113,8 +110,7 @@ impl Collection {
             self.bytes_new += if read.is_new { read.file.status.size } else { 0 };
             self.add(read.file, read.digest, read.is_settled);
         }
-        self.files
-            .sort_unstable_by(|left, right| left.0.target.cmp(&right.0.target));
+        self.files.sort_unstable_by(|left, right| left.0.target.cmp(&right.0.target));
         self.record.files.sort_unstable_by(|left, right| left.0.cmp(&right.0));
         Ok(())
     }
@@ -125,11 +121,7 @@ impl Collection {
 
     /// The set as one or two views.
     pub(super) fn view(mut self, store: &Store) -> Result<FileSetView, StoreError> {
-        let mut result = FileSetView {
-            files: self.files.len() as u64,
-            bytes: self.bytes(),
-            ..FileSetView::default()
-        };
+        let mut result = FileSetView { files: self.files.len() as u64, bytes: self.bytes(), ..FileSetView::default() };
         if !self.files.is_empty() {
             let tree = self.tree()?;
             let encoded = tree.encode();
@@ -146,11 +138,7 @@ impl Collection {
                 }
             };
         }
-        Ok(FileSetView {
-            read: self.read,
-            warnings: self.warnings,
-            ..result
-        })
+        Ok(FileSetView { read: self.read, warnings: self.warnings, ..result })
     }
 
     /// The set as one layer.
@@ -161,12 +149,7 @@ impl Collection {
             self.publish(store, &encoded)?;
         }
         let (files, bytes) = (self.files.len() as u64, self.bytes());
-        Ok(Committed {
-            digest,
-            files,
-            bytes,
-            bytes_new: self.bytes_new,
-        })
+        Ok(Committed { digest, files, bytes, bytes_new: self.bytes_new })
     }
 
     fn bytes(&self) -> u64 {
@@ -190,10 +173,7 @@ impl Collection {
                 digest: *digest,
             },
         };
-        let entries = directories
-            .into_iter()
-            .map(directory_entry)
-            .chain(self.files.iter().map(file_entry));
+        let entries = directories.into_iter().map(directory_entry).chain(self.files.iter().map(file_entry));
         Tree::new(entries.collect()).map_err(|error| match error {
             TreeError::Order(path) => {
                 StoreError::InvalidFileSet(format!("`{path}` would be a file and a directory at once"))
@@ -236,12 +216,7 @@ impl Collection {
                 directory = parent(directory);
             }
         }
-        let entries = tree
-            .entries()
-            .iter()
-            .filter(|entry| wanted.contains(&entry.path[..]))
-            .cloned()
-            .collect();
+        let entries = tree.entries().iter().filter(|entry| wanted.contains(&entry.path[..])).cloned().collect();
         Some((base, Tree::new(entries).ok()?))
     }
 
@@ -256,12 +231,8 @@ impl Collection {
             Published::Done(digest) => return Ok(digest),
             Published::Missing(missing) => BTreeSet::from_iter(missing),
         };
-        let again: Vec<LocalFile> = self
-            .files
-            .iter()
-            .filter(|(_, digest)| missing.contains(digest))
-            .map(|(file, _)| file.clone())
-            .collect();
+        let again: Vec<LocalFile> =
+            self.files.iter().filter(|(_, digest)| missing.contains(digest)).map(|(file, _)| file.clone()).collect();
         self.read += again.len() as u64;
         ingest::ingest(client, again)?;
         match client.begin(Request::Publish, encoded, &[])?.wait()? {
@@ -284,34 +255,21 @@ fn directory_entry(path: &[u8]) -> Entry {
         b"tmp" | b"var/tmp" => 0o1777,
         _ => 0o755,
     };
-    Entry {
-        path: path.to_vec(),
-        node: Node::Directory {
-            meta: ObjectMeta::root_owned(mode),
-            opaque: false,
-        },
-    }
+    Entry { path: path.to_vec(), node: Node::Directory { meta: ObjectMeta::root_owned(mode), opaque: false } }
 }
 
 /// A published tree, if it is sound.
 fn read_tree(store: &Store, digest: &Digest) -> Option<Tree> {
     let path = store.layout().content().join("trees").join(digest.hex());
     let encoded = fs_err::read(path).ok()?;
-    if Digest::of(&encoded) == *digest {
-        Tree::decode(&encoded).ok()
-    } else {
-        None
-    }
+    if Digest::of(&encoded) == *digest { Tree::decode(&encoded).ok() } else { None }
 }
 
 /// The path in the image as bytes without leading slash.
 fn image_path(target: &str) -> Result<Vec<u8>, StoreError> {
     let refuse = |why: &str| StoreError::InvalidFileSet(format!("the path `{target}` in the image {why}"));
     let rest = target.strip_prefix('/').ok_or_else(|| refuse("is not absolute"))?;
-    let parts: Vec<&str> = rest
-        .split('/')
-        .filter(|part| !part.is_empty() && *part != ".")
-        .collect();
+    let parts: Vec<&str> = rest.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
     if parts.contains(&"..") {
         return Err(refuse("has a `..`"));
     }

@@ -128,10 +128,7 @@ impl Record {
         while !reader.0.is_empty() {
             files.push(reader.file()?);
         }
-        Some(Self {
-            base: (has_base != 0).then_some(base),
-            files,
-        })
+        Some(Self { base: (has_base != 0).then_some(base), files })
     }
 }
 

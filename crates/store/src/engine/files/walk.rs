@@ -43,32 +43,20 @@ fn walk_entry(entry: &FileEntry, found: &mut Vec<LocalFile>, warnings: &mut Vec<
         errno => StoreError::file("reading the status of", source)(errno),
     })?;
     match (entry.kind, FileType::from_raw_mode(stat.st_mode)) {
-        (FileKind::File, FileType::RegularFile) if target.is_empty() => Err(StoreError::InvalidFileSet(
-            "a file cannot take the place of `/` in the image".to_owned(),
-        )),
+        (FileKind::File, FileType::RegularFile) if target.is_empty() => {
+            Err(StoreError::InvalidFileSet("a file cannot take the place of `/` in the image".to_owned()))
+        }
         (FileKind::File, FileType::RegularFile) => {
-            found.push(LocalFile {
-                target,
-                source: source.to_owned(),
-                status: Status::new(&stat),
-            });
+            found.push(LocalFile { target, source: source.to_owned(), status: Status::new(&stat) });
             Ok(())
         }
         (FileKind::File, _) => Err(StoreError::NotAFile(source.to_owned())),
         (FileKind::Directory, FileType::Directory) => {
-            let mut walk = Walk {
-                source,
-                target,
-                filter: Filter::new(entry)?,
-                ancestors: Vec::new(),
-                found,
-                warnings,
-            };
+            let mut walk = Walk { source, target, filter: Filter::new(entry)?, ancestors: Vec::new(), found, warnings };
             let before = walk.found.len();
             walk.start()?;
             if walk.found.len() == before {
-                walk.warnings
-                    .push(format!("nothing was added from `{}`: it has no files", display(source)));
+                walk.warnings.push(format!("nothing was added from `{}`: it has no files", display(source)));
             }
             Ok(())
         }
@@ -87,10 +75,7 @@ impl Filter {
     fn new(entry: &FileEntry) -> Result<Self, StoreError> {
         Ok(match &entry.ignore {
             None => Self::All,
-            Some(Ignore::Patterns {
-                patterns,
-                invert: false,
-            }) if patterns.is_empty() => Self::All,
+            Some(Ignore::Patterns { patterns, invert: false }) if patterns.is_empty() => Self::All,
             Some(Ignore::Patterns { patterns, invert }) => Self::Patterns {
                 matcher: PatternMatcher::new(patterns)
                     .map_err(|error| StoreError::InvalidFileSet(error.to_string()))?,
@@ -114,10 +99,9 @@ impl Filter {
     /// Whether something below a directory may be taken.
     fn enters(&self, path: &[u8]) -> bool {
         match self {
-            Self::Patterns {
-                matcher,
-                inverted: false,
-            } => !matcher.prunes() || !matcher.matches(&String::from_utf8_lossy(path)),
+            Self::Patterns { matcher, inverted: false } => {
+                !matcher.prunes() || !matcher.matches(&String::from_utf8_lossy(path))
+            }
             _ => true,
         }
     }
@@ -178,11 +162,7 @@ impl Walk<'_> {
         if file_type == FileType::RegularFile && !self.filter.takes_file(path) {
             return Ok(());
         }
-        let flags = if file_type == FileType::RegularFile {
-            AtFlags::SYMLINK_NOFOLLOW
-        } else {
-            AtFlags::empty()
-        };
+        let flags = if file_type == FileType::RegularFile { AtFlags::SYMLINK_NOFOLLOW } else { AtFlags::empty() };
         let stat = match rustix::fs::statat(parent, name, flags) {
             Ok(stat) => stat,
             // Gone since the directory was read, or a link to nowhere.
@@ -231,11 +211,8 @@ impl Walk<'_> {
         if self.found.len() >= MAXIMUM_FILES {
             return Err(too_many(self.source));
         }
-        let file = LocalFile {
-            target: beneath(&self.target, path),
-            source: self.full(path),
-            status: Status::new(stat),
-        };
+        let file =
+            LocalFile { target: beneath(&self.target, path), source: self.full(path), status: Status::new(stat) };
         self.found.push(file);
         Ok(())
     }
@@ -246,11 +223,7 @@ impl Walk<'_> {
     }
 
     fn full(&self, path: &[u8]) -> PathBuf {
-        if path.is_empty() {
-            self.source.to_owned()
-        } else {
-            self.source.join(OsStr::from_bytes(path))
-        }
+        if path.is_empty() { self.source.to_owned() } else { self.source.join(OsStr::from_bytes(path)) }
     }
 
     fn failed(&self, what: &'static str, path: &[u8], errno: Errno) -> StoreError {
@@ -260,7 +233,5 @@ impl Walk<'_> {
 
 fn too_many(source: &Path) -> StoreError {
     let source = display(source);
-    StoreError::InvalidFileSet(format!(
-        "`{source}` has more than {MAXIMUM_FILES} files: leave some out with `ignore`"
-    ))
+    StoreError::InvalidFileSet(format!("`{source}` has more than {MAXIMUM_FILES} files: leave some out with `ignore`"))
 }

@@ -66,10 +66,7 @@ mod tests {
             ("lib/legacy.pyc", Some("lib/legacy.py")),
             ("lib/b.py", None),
         ] {
-            assert_eq!(
-                source(bytecode.as_bytes()),
-                expected.map(|path| path.as_bytes().to_vec())
-            );
+            assert_eq!(source(bytecode.as_bytes()), expected.map(|path| path.as_bytes().to_vec()));
         }
     }
 
@@ -85,9 +82,6 @@ mod tests {
         assert!(matches(&header(0, 1_700_000_000, 42), 1_700_000_000, 42));
         assert!(!matches(&header(1, 1_700_000_000, 42), 1_700_000_000, 42), "hash-based");
         assert!(!matches(&header(0, 1_700_000_001, 42), 1_700_000_000, 42), "stale");
-        assert!(
-            !matches(&header(0, 1_700_000_000, 43), 1_700_000_000, 42),
-            "another size"
-        );
+        assert!(!matches(&header(0, 1_700_000_000, 43), 1_700_000_000, 42), "another size");
     }
 }

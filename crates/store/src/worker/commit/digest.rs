@@ -33,9 +33,7 @@ pub(super) fn nodes(
         match item.file_type() {
             FileType::Directory => directory(&path, item),
             FileType::Symlink => symlink(&path, item),
-            FileType::Fifo => Ok(Node::Fifo {
-                meta: disk::meta(&item.stat),
-            }),
+            FileType::Fifo => Ok(Node::Fifo { meta: disk::meta(&item.stat) }),
             FileType::RegularFile => match first_names.get(&item.stat.st_ino) {
                 Some(first) if *first != item.path => Ok(Node::HardLink { target: first.to_vec() }),
                 _ => file(context, &path, item, found, links.get(&item.stat.st_ino), abandoned),
@@ -69,26 +67,14 @@ fn directory(path: &Path, item: &Found) -> Result<Node> {
     let directory = disk::open_directory(path)?;
     let attributes = xattrs::read(&directory, path)?;
     xattrs::remove(&directory, &attributes.stale_marks, path)?;
-    let meta = ObjectMeta {
-        xattrs: attributes.inside,
-        ..disk::meta(&item.stat)
-    };
-    Ok(Node::Directory {
-        meta,
-        opaque: attributes.opaque,
-    })
+    let meta = ObjectMeta { xattrs: attributes.inside, ..disk::meta(&item.stat) };
+    Ok(Node::Directory { meta, opaque: attributes.opaque })
 }
 
 fn symlink(path: &Path, item: &Found) -> Result<Node> {
     let target = rustix::fs::readlink(path, Vec::new()).map_err(JobError::file("reading the link", path))?;
-    let meta = ObjectMeta {
-        mode: 0o777,
-        ..disk::meta(&item.stat)
-    };
-    Ok(Node::Symlink {
-        meta,
-        target: target.into_bytes(),
-    })
+    let meta = ObjectMeta { mode: 0o777, ..disk::meta(&item.stat) };
+    Ok(Node::Symlink { meta, target: target.into_bytes() })
 }
 
 fn file(
@@ -104,17 +90,10 @@ fn file(
     }
     let mut file = disk::open(path)?;
     let attributes = xattrs::read(&file, path)?;
-    let meta = ObjectMeta {
-        xattrs: attributes.inside,
-        ..disk::meta(&item.stat)
-    };
+    let meta = ObjectMeta { xattrs: attributes.inside, ..disk::meta(&item.stat) };
     if let Some(linked) = linked {
         check_untouched(context, linked, &meta, item, path)?;
-        return Ok(Node::File {
-            meta,
-            size: disk::size(&item.stat),
-            digest: linked.digest,
-        });
+        return Ok(Node::File { meta, size: disk::size(&item.stat), digest: linked.digest });
     }
     xattrs::remove(&file, &attributes.stale_marks, path)?;
     let (digest, size) = objects::hash(&mut file, path, abandoned)?;
@@ -135,9 +114,7 @@ fn check_untouched(
     }
     let name = ObjectName::new(linked.digest, &linked.meta);
     disk::unlink(&context.objects.path(&name))?;
-    let text = format!(
-        "`{}` was written to although it is shared with other layers; build the step again",
-        path.display()
-    );
+    let text =
+        format!("`{}` was written to although it is shared with other layers; build the step again", path.display());
     Err(JobError::new(JobError::STORE, text))
 }

@@ -38,10 +38,7 @@ pub(super) fn commit(context: &WorkerContext, id: &str, rules: &CommitRules) -> 
     }
     let found = scan::scan(&upper, rules)?;
     let nodes = digest::nodes(context, &upper, &found, &links, &commit.is_abandoned)?;
-    let entries = found.iter().zip(nodes).map(|(found, node)| Entry {
-        path: found.path.clone(),
-        node,
-    });
+    let entries = found.iter().zip(nodes).map(|(found, node)| Entry { path: found.path.clone(), node });
     let tree = Tree::new(entries.collect()).map_err(|error| JobError::new(JobError::STORE, error.to_string()))?;
     let encoded = tree.encode();
     let digest = Digest::of(&encoded);
@@ -62,12 +59,7 @@ pub(super) fn commit(context: &WorkerContext, id: &str, rules: &CommitRules) -> 
     };
     context.forget(id);
     let (files, bytes) = tree.totals();
-    Ok(Committed {
-        digest,
-        files,
-        bytes,
-        bytes_new,
-    })
+    Ok(Committed { digest, files, bytes, bytes_new })
 }
 
 fn is_published(context: &WorkerContext, digest: &Digest) -> Result<bool> {

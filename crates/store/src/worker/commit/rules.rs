@@ -28,11 +28,7 @@ const SCRATCH: [&[u8]; 17] = [
     b"var/log/fontconfig.log",
 ];
 /// Directories of which every file is left out, at any depth.
-const SCRATCH_BELOW: [&[u8]; 3] = [
-    b"var/cache/apt/archives/partial/",
-    b"var/lib/apt/lists/",
-    b"var/log/apt/",
-];
+const SCRATCH_BELOW: [&[u8]; 3] = [b"var/cache/apt/archives/partial/", b"var/lib/apt/lists/", b"var/log/apt/"];
 /// Directories of which files with these endings are left out.
 const SCRATCH_ENDINGS: [(&[u8], &[u8]); 4] = [
     (b"var/cache/apt/", b".bin"),
@@ -45,8 +41,7 @@ const SCRATCH_ENDINGS: [(&[u8], &[u8]); 4] = [
 /// a layer that deletes scratch would differ from one that never saw any.
 pub(super) fn is_package_scratch(path: &[u8]) -> bool {
     let ends = |(directory, ending): &(&[u8], &[u8])| {
-        path.strip_prefix(*directory)
-            .is_some_and(|name| !name.contains(&b'/') && name.ends_with(ending))
+        path.strip_prefix(*directory).is_some_and(|name| !name.contains(&b'/') && name.ends_with(ending))
     };
     SCRATCH.contains(&path)
         || SCRATCH_BELOW.iter().any(|directory| path.starts_with(directory))
@@ -72,8 +67,7 @@ pub(super) fn normalise_shadow(upper: &Path) -> Result<()> {
         return Ok(());
     }
     std::os::unix::fs::FileExt::write_all_at(&file, &normalised, 0).map_err(JobError::file("writing", &path))?;
-    file.set_len(normalised.len() as u64)
-        .map_err(JobError::file("writing", &path))
+    file.set_len(normalised.len() as u64).map_err(JobError::file("writing", &path))
 }
 
 /// The lines with their third field, a day, made constant. No day at all and day 0 have meanings of their own.
@@ -90,10 +84,7 @@ fn with_constant_day(text: &[u8]) -> Vec<u8> {
         }
         fields.join(&b':')
     };
-    text.split(|byte| *byte == b'\n')
-        .map(line)
-        .collect::<Vec<_>>()
-        .join(&b'\n')
+    text.split(|byte| *byte == b'\n').map(line).collect::<Vec<_>>().join(&b'\n')
 }
 
 #[cfg(test)]

@@ -29,23 +29,13 @@ impl Found {
 
 /// Lists an upper in the byte order of paths, and removes from it what does not belong into a view.
 pub(super) fn scan(upper: &Path, rules: &CommitRules) -> Result<Vec<Found>> {
-    let mut found = vec![Found {
-        path: Vec::new(),
-        stat: disk::stat(upper)?,
-    }];
+    let mut found = vec![Found { path: Vec::new(), stat: disk::stat(upper)? }];
     let mut directories = vec![Vec::new()];
     while let Some(directory) = directories.pop() {
         for (name, _) in disk::list(&join(upper, &directory))? {
-            let path = if directory.is_empty() {
-                name
-            } else {
-                [&directory[..], b"/", &name].concat()
-            };
+            let path = if directory.is_empty() { name } else { [&directory[..], b"/", &name].concat() };
             let on_disk = join(upper, &path);
-            let item = Found {
-                stat: disk::stat(&on_disk)?,
-                path,
-            };
+            let item = Found { stat: disk::stat(&on_disk)?, path };
             if item.file_type() == FileType::Directory {
                 directories.push(item.path.clone());
             }
@@ -75,12 +65,8 @@ fn keep(item: &Found, rules: &CommitRules, on_disk: &Path) -> Result<bool> {
 
 /// Leaves out mount points that the sandbox made, while there is nothing in them.
 fn drop_empty(mut found: Vec<Found>, upper: &Path, rules: &CommitRules) -> Result<Vec<Found>> {
-    let mut mount_points: Vec<&[u8]> = rules
-        .drop_empty
-        .iter()
-        .map(|path| path.trim_matches('/').as_bytes())
-        .filter(|path| !path.is_empty())
-        .collect();
+    let mut mount_points: Vec<&[u8]> =
+        rules.drop_empty.iter().map(|path| path.trim_matches('/').as_bytes()).filter(|path| !path.is_empty()).collect();
     // Children before parents, so that a directory made for a mount point goes with it.
     mount_points.sort_unstable_by(|left, right| right.cmp(left));
     for mount_point in mount_points {

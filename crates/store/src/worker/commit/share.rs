@@ -37,15 +37,7 @@ struct Fresh<'a> {
 impl<'a> Sharing<'a> {
     /// The files of `found`, which `tree` describes in the same order.
     pub(super) fn new(context: &'a WorkerContext, upper: &'a Path, found: &'a [Found], tree: &'a Tree) -> Self {
-        Self {
-            context,
-            upper,
-            found,
-            tree,
-            fresh: Vec::new(),
-            fresh_names: HashMap::new(),
-            bytes_new: 0,
-        }
+        Self { context, upper, found, tree, fresh: Vec::new(), fresh_names: HashMap::new(), bytes_new: 0 }
     }
 
     /// Bytes that the store did not have.
@@ -62,16 +54,7 @@ impl<'a> Sharing<'a> {
             match &entry.node {
                 Node::File { meta, size, .. } => {
                     let Some(name) = entry.node.object() else { continue };
-                    if self.share_file(
-                        found,
-                        &path,
-                        Fresh {
-                            path: path.clone(),
-                            name,
-                            meta,
-                            size: *size,
-                        },
-                    )? {
+                    if self.share_file(found, &path, Fresh { path: path.clone(), name, meta, size: *size })? {
                         replaced.insert(&entry.path);
                     }
                 }
@@ -83,10 +66,7 @@ impl<'a> Sharing<'a> {
         }
         // Children first: replacing them changes their directories' times.
         for item in self.found.iter().rev() {
-            if matches!(
-                item.file_type(),
-                FileType::Directory | FileType::Symlink | FileType::Fifo
-            ) {
+            if matches!(item.file_type(), FileType::Directory | FileType::Symlink | FileType::Fifo) {
                 disk::set_layer_time(&join(self.upper, &item.path))?;
             }
         }
@@ -113,14 +93,11 @@ impl<'a> Sharing<'a> {
                 Ok(false)
             }
             Some(object) => {
+                self.bytes_new += if objects.claim(&file.name) { file.size } else { 0 };
                 let stays = object.st_ino == found.stat.st_ino
                     || is_copied(&found.path, file.size)
                     || disk::links(&object) + disk::links(&found.stat) > MAXIMUM_LINKS;
-                if stays {
-                    Ok(false)
-                } else {
-                    self.replace(&objects.path(&file.name), path)
-                }
+                if stays { Ok(false) } else { self.replace(&objects.path(&file.name), path) }
             }
         }
     }
@@ -142,11 +119,7 @@ impl<'a> Sharing<'a> {
             // A file that came from an object which has vanished since lacks the time that says that it is on the disk.
             disk::set_layer_time(&file.path)?;
             let spare = self.context.temporary_path();
-            if self
-                .context
-                .objects
-                .publish(&file.name, file.meta, file.size, &file.path, &spare)?
-            {
+            if self.context.objects.publish(&file.name, file.meta, file.size, &file.path, &spare)? {
                 self.bytes_new += file.size;
             }
         }
