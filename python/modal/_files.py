@@ -82,19 +82,22 @@ def _as_path(path: str) -> Path:
 
 
 def walk(root: str) -> list[str]:
-    """All files below a directory, relative to it and sorted; links to files count, links to directories do not."""
+    """All files below a directory, relative to it and sorted; links are followed, as when nothing is ignored."""
     if not os.path.isdir(root):
         if os.path.exists(root):
             raise mark(NotADirectoryError(f"the local path `{root}` is a file, not a directory"))
         raise mark(FileNotFoundError(f"the local directory `{root}` does not exist"))
-    return sorted(_walk(root, ""))
+    return sorted(_walk(root, "", (os.path.realpath(root),)))
 
 
-def _walk(directory: str, prefix: str) -> Iterator[str]:
+def _walk(directory: str, prefix: str, above: tuple[str, ...]) -> Iterator[str]:
+    """`above` are the real directories on the way down: a link back to one of them is a loop."""
     with os.scandir(directory) as entries:
         for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                yield from _walk(entry.path, prefix + entry.name + "/")
+            if entry.is_dir():
+                real = os.path.realpath(entry.path)
+                if real not in above:
+                    yield from _walk(entry.path, prefix + entry.name + "/", (*above, real))
             elif entry.is_file():
                 yield prefix + entry.name
 

@@ -13,8 +13,6 @@ const TAIL_LINES: usize = 40;
 const LINE_LIMIT: usize = 64 << 10;
 /// Longest log file in bytes. A step that writes without end must not fill the disk.
 const FILE_LIMIT: u64 = 256 << 20;
-/// Shortest secret value that is masked: shorter ones occur everywhere by accident.
-const MASK_MINIMUM: usize = 6;
 
 /// Receives a step's output as bytes, in whatever pieces it comes.
 #[derive(Debug)]
@@ -30,18 +28,22 @@ pub(crate) struct StepLog {
 }
 
 impl StepLog {
-    /// A log in `directory` for the step with this number; `name` makes up the file's name, `secrets` are masked.
-    pub(crate) fn create(directory: &Path, name: &str, step: u64, sink: Sink, secrets: &[String]) -> io::Result<Self> {
+    /// A log in `directory` for the step with this number; `name` makes up the file's name, `masks` are not shown.
+    pub(crate) fn create(directory: &Path, name: &str, step: u64, sink: Sink, masks: Vec<String>) -> io::Result<Self> {
         fs::create_dir_all(directory)?;
         let path = directory.join(format!("{name}.log"));
         let file = fs::File::create(&path)?;
-        let masks = secrets.iter().filter(|value| value.len() >= MASK_MINIMUM).cloned().collect();
         Ok(Self { step, sink, path, file, written: 0, tail: VecDeque::new(), partial: Vec::new(), masks })
     }
 
     /// Where the file is.
     pub(crate) fn path(&self) -> String {
         self.path.display().to_string()
+    }
+
+    /// A text without secrets.
+    pub(crate) fn masked(&self, text: &str) -> String {
+        self.masks.iter().fold(text.to_owned(), |text, mask| text.replace(mask, "***"))
     }
 
     /// The last lines.
@@ -67,11 +69,8 @@ impl StepLog {
         if self.partial.is_empty() {
             return;
         }
-        let mut line = String::from_utf8_lossy(&self.partial).into_owned();
+        let line = self.masked(&String::from_utf8_lossy(&self.partial));
         self.partial.clear();
-        for mask in &self.masks {
-            line = line.replace(mask, "***");
-        }
         self.store(&line);
         if self.tail.len() == TAIL_LINES {
             self.tail.pop_front();
@@ -127,8 +126,7 @@ mod tests {
                 seen.lock().unwrap().push(line);
             }
         });
-        let mut log =
-            StepLog::create(directory.path(), "step", 7, sink, &["hunter2".to_owned(), "x".to_owned()]).unwrap();
+        let mut log = StepLog::create(directory.path(), "step", 7, sink, vec!["hunter2".to_owned()]).unwrap();
         log.write_all(b"one\ntoken=hun").unwrap();
         log.write_all(b"ter2 x\r10%\r\n").unwrap();
         log.write_all(b"unfinished").unwrap();

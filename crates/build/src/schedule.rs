@@ -242,9 +242,8 @@ impl<'a> Builder<'a> {
         self.sink.emit(Event::StepStarted { step, miss });
         let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_secs());
         let name = format!("{created}-{}-{step}", material.key().0.short());
-        let values: Vec<String> = secrets::environment(&node.secrets).into_iter().map(|(_, value)| value).collect();
         let directory = self.tools.store.layout().logs();
-        let mut log = StepLog::create(&directory, &name, step, self.sink.clone(), &values)
+        let mut log = StepLog::create(&directory, &name, step, self.sink.clone(), secrets::masks(&node.secrets))
             .map_err(|error| BuildError::failed(&error))?;
         let context =
             StepContext { tools: self.tools, node, parent, number: step, sink: self.sink, cancel: self.cancel };
@@ -312,6 +311,7 @@ impl<'a> Builder<'a> {
             StepError::Other(BuildError::Cancelled) => return BuildError::Cancelled,
             StepError::Other(error) => (error.to_string(), error.hint().map(str::to_owned)),
         };
+        let message = log.masked(&message);
         let recorded = !parent.layers.is_empty() && self.record_image(parent).is_ok();
         let parent = recorded.then(|| parent.image_id());
         self.sink.emit(Event::StepFailed {

@@ -1,17 +1,21 @@
 //! Secrets must not stay in a layer: the result of a step that had some is searched before it is committed.
 
 use std::fmt::Write as _;
+use std::io::{self, Read as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use fs_err as fs;
 use lamina_image::SecretValues;
 use lamina_store::{Job, JobError, JobTable, WorkerContext};
+use memchr::memmem;
 use serde::{Deserialize, Serialize};
 
 /// Shortest value that is searched for: shorter ones occur by accident.
 const MINIMUM_LENGTH: usize = 8;
+/// Shortest value that is masked in output.
+const MASK_MINIMUM: usize = 6;
 
 /// Adds this crate's work for the store worker.
 #[must_use]
@@ -32,6 +36,23 @@ pub(crate) fn environment(secrets: &[SecretValues]) -> Vec<(String, String)> {
 pub(crate) fn names(secrets: &[SecretValues]) -> serde_json::Value {
     let name = |secret: &SecretValues| serde_json::json!({ "name": secret.name, "variables": secret.values.keys().collect::<Vec<_>>() });
     secrets.iter().map(name).collect()
+}
+
+/// Texts that must not be printed: the values, their lines, and the forms in which they may be written down.
+pub(crate) fn masks(secrets: &[SecretValues]) -> Vec<String> {
+    let values = secrets.iter().flat_map(|secret| secret.values.values());
+    let mut masks: Vec<String> = values
+        .flat_map(|value| {
+            let lines = value.lines().filter(|line| line.len() >= MASK_MINIMUM).map(str::to_owned);
+            let long_enough = value.len() >= MINIMUM_LENGTH;
+            let forms = if long_enough { encodings(value.as_bytes()) } else { Vec::new() };
+            lines.chain(forms.into_iter().filter_map(|form| String::from_utf8(form).ok())).collect::<Vec<_>>()
+        })
+        .collect();
+    // The longest first: a shorter one may be a part of it.
+    masks.sort_by_key(|mask| std::cmp::Reverse(mask.len()));
+    masks.dedup();
+    masks
 }
 
 /// Looks for secret values in everything that a step changed.
@@ -67,47 +88,73 @@ impl Job for FindSecrets {
             return Ok(None);
         }
         let upper = context.upper(&self.work);
-        search(&upper, &upper, &needles).map_err(|error| JobError::new("io", error.to_string()))
+        Search { root: &upper, needles: &needles }
+            .directory(&upper)
+            .map_err(|error| JobError::new(JobError::STORE, error.to_string()))
     }
 }
 
-fn search(directory: &Path, root: &Path, needles: &[(String, Vec<Vec<u8>>)]) -> std::io::Result<Option<Finding>> {
-    for entry in fs::read_dir(directory)? {
-        let entry = entry?;
-        let path = entry.path();
-        let kind = entry.file_type()?;
-        let mut content = entry.file_name().as_bytes().to_vec();
-        if kind.is_file() {
-            content.push(0);
-            content.extend(fs::read(&path)?);
-        } else if kind.is_symlink() {
-            content.push(0);
-            content.extend(fs::read_link(&path)?.as_os_str().as_bytes());
-        }
-        if let Some((variable, _)) = needles.iter().find(|(_, forms)| forms.iter().any(|form| contains(&content, form)))
-        {
-            let inside = PathBuf::from("/").join(path.strip_prefix(root).unwrap_or(&path));
-            return Ok(Some(Finding { variable: variable.clone(), path: inside.display().to_string() }));
-        }
-        if kind.is_dir()
-            && let Some(finding) = search(&path, root, needles)?
-        {
-            return Ok(Some(finding));
-        }
-    }
-    Ok(None)
+/// Bytes read at once.
+const CHUNK: usize = 1 << 20;
+
+/// A variable and the forms of its value.
+type Needle = (String, Vec<Vec<u8>>);
+
+/// A walk through everything that a step changed.
+struct Search<'a> {
+    root: &'a Path,
+    needles: &'a [Needle],
 }
 
-fn contains(content: &[u8], needle: &[u8]) -> bool {
-    let Some(first) = needle.first() else { return false };
-    let mut rest = content;
-    while let Some(position) = rest.iter().position(|byte| byte == first) {
-        if rest[position..].starts_with(needle) {
-            return true;
+impl Search<'_> {
+    fn directory(&self, directory: &Path) -> io::Result<Option<Finding>> {
+        for entry in fs::read_dir(directory)? {
+            let entry = entry?;
+            let path = entry.path();
+            let inside = Path::new("/").join(path.strip_prefix(self.root).unwrap_or(&path));
+            let kind = entry.file_type()?;
+            let mut found = self.variable_in(inside.as_os_str().as_bytes());
+            if found.is_none() && kind.is_symlink() {
+                found = self.variable_in(fs::read_link(&path)?.as_os_str().as_bytes());
+            } else if found.is_none() && kind.is_file() {
+                found = self.variable_in_file(&path)?;
+            }
+            if let Some(variable) = found {
+                return Ok(Some(Finding { variable: variable.to_owned(), path: inside.display().to_string() }));
+            }
+            if kind.is_dir()
+                && let Some(finding) = self.directory(&path)?
+            {
+                return Ok(Some(finding));
+            }
         }
-        rest = &rest[position + 1..];
+        Ok(None)
     }
-    false
+
+    /// Searches a file piece by piece; the pieces overlap by the longest needle.
+    fn variable_in_file(&self, path: &Path) -> io::Result<Option<&str>> {
+        let overlap = self.needles.iter().flat_map(|(_, forms)| forms).map(Vec::len).max().unwrap_or(1) - 1;
+        let mut file = fs::File::open(path)?;
+        let mut buffer = vec![0; CHUNK + overlap];
+        let mut kept = 0;
+        loop {
+            let count = file.read(&mut buffer[kept..])?;
+            if count == 0 {
+                return Ok(None);
+            }
+            let filled = kept + count;
+            if let Some(variable) = self.variable_in(&buffer[..filled]) {
+                return Ok(Some(variable));
+            }
+            kept = filled.min(overlap);
+            buffer.copy_within(filled - kept..filled, 0);
+        }
+    }
+
+    fn variable_in(&self, content: &[u8]) -> Option<&str> {
+        let found = |(_, forms): &&Needle| forms.iter().any(|form| memmem::find(content, form).is_some());
+        self.needles.iter().find(found).map(|(variable, _)| variable.as_str())
+    }
 }
 
 /// The forms in which a value may have been written down: plain, base64, hexadecimal, URL-encoded.
@@ -167,11 +214,31 @@ mod tests {
         for form in forms {
             let file = directory.path().join("file");
             fs::write(&file, form).unwrap();
-            let finding = search(directory.path(), directory.path(), &needles).unwrap();
+            let finding = Search { root: directory.path(), needles: &needles }.directory(directory.path()).unwrap();
             assert_eq!(finding.map(|finding| finding.path).as_deref(), Some("/file"), "{form}");
             fs::remove_file(&file).unwrap();
         }
         fs::write(directory.path().join("innocent"), "nothing here").unwrap();
-        assert!(search(directory.path(), directory.path(), &needles).unwrap().is_none());
+        let search = Search { root: directory.path(), needles: &needles };
+        assert!(search.directory(directory.path()).unwrap().is_none());
+
+        // Across the boundary of two pieces, and spread over a path.
+        let mut long = vec![b'x'; CHUNK - 3];
+        long.extend_from_slice(b"s3cr3t/value+1");
+        fs::write(directory.path().join("long"), long).unwrap();
+        assert_eq!(search.directory(directory.path()).unwrap().unwrap().path, "/long");
+        fs::remove_file(directory.path().join("long")).unwrap();
+        fs::create_dir_all(directory.path().join("s3cr3t/value+1")).unwrap();
+        assert_eq!(search.directory(directory.path()).unwrap().unwrap().path, "/s3cr3t/value+1");
+    }
+
+    #[test]
+    fn every_line_and_form_of_a_value_is_masked() {
+        let values = [("KEY".to_owned(), "first line\nsecond line\nx".to_owned())].into();
+        let masks = masks(&[SecretValues { name: String::new(), values }]);
+        for part in ["first line", "second line", "Zmlyc3QgbGluZQpzZWNvbmQgbGlu"] {
+            assert!(masks.iter().any(|mask| mask == part || mask.starts_with(part)), "{part}: {masks:?}");
+        }
+        assert!(!masks.contains(&"x".to_owned()));
     }
 }

@@ -19,12 +19,27 @@ use crate::{BuildError, secrets};
 /// Most processes and threads of one step: far above what compilers use, far below what hurts the host.
 const PROCESS_LIMIT: u64 = 16_384;
 
+/// Most memory of one step: what leaves the host alive when a step takes all it can get.
+fn memory_limit() -> u64 {
+    let memory = rustix::system::sysinfo();
+    let total = memory.totalram as u64 * u64::from(memory.mem_unit);
+    total / 10 * 9
+}
+
 /// Runs each argument as a shell command until one fails. Where the image still has its default apt sources, apt uses
 /// the host's mirror.
 const RUN_ALL: &str = r#"
 if cmp -s /etc/apt/sources.list /dev/lamina/image.list; then export APT_CONFIG=/dev/lamina/apt-mirror.conf; fi
+newline='
+'
 for command do
-    /bin/sh -c "$command" || { status=$?; echo "command failed with exit code $status: $command" >&2; exit $status; }
+    /bin/sh -c "$command" && continue
+    status=$?
+    case $command in
+        *"$newline"*) ;;
+        *) echo "command failed with exit code $status: $command" >&2 ;;
+    esac
+    exit $status
 done
 "#;
 
@@ -104,7 +119,7 @@ impl Run<'_> {
             argv: script.into_iter().chain(self.commands.iter().cloned()).collect(),
             env: environment.into_iter().collect(),
             cwd: parent.config.working_directory.clone().unwrap_or_else(|| "/".to_owned()),
-            limits: Limits { pids: Some(PROCESS_LIMIT), ..Limits::default() },
+            limits: Limits { pids: Some(PROCESS_LIMIT), memory_bytes: Some(memory_limit()), ..Limits::default() },
             ignore_sync: true,
             ..SandboxSpec::default()
         })

@@ -22,7 +22,7 @@ pub(crate) fn behind_links(files: &FileSet) -> FileSet {
         let is_below = |directory: &&str| {
             entry.target.strip_prefix(*directory).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         };
-        if MERGED.iter().any(|directory| is_below(directory)) {
+        if MERGED.iter().any(is_below) {
             entry.target.insert_str(0, "/usr");
         }
     }

@@ -3,6 +3,7 @@
 //! Layers, upper and work directory are given relative to the store, which is the working directory meanwhile. With
 //! `userxattr` an overlay needs no privilege outside and never redirects, so that an upper is a diff on its own.
 
+use std::collections::HashSet;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use rustix::fs::{AtFlags, CWD, Mode, mkdirat, unlinkat};
@@ -30,7 +31,13 @@ struct Overlay<'spec> {
 
 /// Mounts the image at its place in the tiny root.
 pub(super) fn mount_image(layers: &[String], upper: &Upper) -> Result<(), Failure> {
-    let lowers = if layers.is_empty() { vec![EMPTY] } else { layers.iter().map(String::as_str).collect() };
+    // Two steps with the same result are the same layer, and the kernel refuses to stack one directory twice. The upper
+    // occurrence decides about everything that the lower one holds.
+    let mut seen = HashSet::new();
+    let mut lowers: Vec<&str> = layers.iter().map(String::as_str).filter(|layer| seen.insert(*layer)).collect();
+    if lowers.is_empty() {
+        lowers.push(EMPTY);
+    }
     let (upper, work) = (upper_directory(upper)?, work_directory(upper));
     let overlay = Overlay { lowers, upper: &upper, work: &work, volatile: true };
     match overlay.mount_detached()? {
