@@ -32,7 +32,7 @@ pub(crate) enum Progress {
     Tty,
     /// Every line of every step, with the step's number in front
     Plain,
-    /// One JSON object per event and line on standard error, output of containers included
+    /// One JSON object per event and line on standard error, where only programs write to standard output
     Json,
     /// Only failures and the output of containers
     Quiet,

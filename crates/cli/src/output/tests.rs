@@ -104,11 +104,13 @@ fn plain_numbers_every_line_and_closes_with_a_table() {
 
 #[test]
 fn json_is_one_versioned_object_per_line() {
-    let paper = Paper::default();
+    let (paper, stdout) = (Paper::default(), Paper::default());
     let mut events = build();
     events.truncate(7);
     events.push(output(Stream::Stdout, "hello\n"));
-    feed(&mut Json::new(paper.streams()), &events);
+    events.push(output(Stream::Stderr, "careful\n"));
+    feed(&mut Json::new(Streams { stdout: Box::new(stdout.clone()), ..paper.streams() }), &events);
+    assert_eq!(stdout.take(), "hello\n");
     let written = paper.take();
     for line in written.lines() {
         assert_eq!(serde_json::from_str::<serde_json::Value>(line).unwrap()["version"], 1);

@@ -65,8 +65,10 @@ fn commands_that_cannot_start_are_errors() {
     assert!(
         matches!(error(&spec(&["orphan"])), SandboxError::NotExecutable { command, .. } if command == "/bin/orphan")
     );
-    let cwd = SandboxSpec { cwd: "/no/such".into(), ..spec(&["true"]) };
-    assert!(matches!(error(&cwd), SandboxError::WorkingDirectory { path, .. } if path == "/no/such"));
+    let within = |cwd: &str| SandboxSpec { cwd: cwd.into(), ..spec(&["true"]) };
+    let cwd = error(&within("/data/notes"));
+    assert!(matches!(cwd, SandboxError::WorkingDirectory { path, .. } if path == "/data/notes"));
+    assert_eq!(run(&helpers, &within("/no/such")).exit.status, ExitStatus::Exited(0));
     let layer = SandboxSpec { layers: vec!["views/none".into()], ..spec(&["true"]) };
     assert!(error(&layer).to_string().contains("views/none"));
     assert!(matches!(error(&spec(&[])), SandboxError::Setup { .. }));
