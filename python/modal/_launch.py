@@ -11,6 +11,8 @@ from modal._wire import Connection
 from modal.exception import ServiceError
 
 ENGINE_FD = "MODAL_ENGINE_FD"
+#: Names the program that is started as the engine, instead of the one that came with this package.
+COMMAND = "MODAL_COMMAND"
 
 
 def connect(output: bool) -> Engine:
@@ -34,7 +36,7 @@ def _adopt(number: str) -> Engine:
 
 
 def _start() -> Engine:
-    program = find_program("modal")
+    program = os.environ.get(COMMAND) or find_program("modal")
     if program is None:
         raise ServiceError(
             f"the `modal` program was not found beside `{sys.executable}`, beside this package, or on PATH",
@@ -48,7 +50,10 @@ def _start() -> Engine:
         process = os.posix_spawn(program, [program, "engine"], environment)
     except OSError as error:
         ours.close()
-        raise ServiceError(f"`{program} engine` could not be started: {error.strerror}") from None
+        raise ServiceError(
+            f"`{program} engine` could not be started: {error.strerror}",
+            hint=f"unset {COMMAND}, or set it to the path of the `modal` program" if COMMAND in os.environ else None,
+        ) from None
     finally:
         theirs.close()
     return Engine(Connection(ours), process)

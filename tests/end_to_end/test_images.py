@@ -140,13 +140,19 @@ def test_images_are_listed_and_their_logs_shown(modal: Modal) -> None:
 
 
 def test_equal_layers_in_one_image_are_one(modal: Modal) -> None:
-    app(modal, 'base.run_commands("true").run_commands("true # again").run_commands("echo 1 > /opt/x")', 'print(open("/opt/x").read())')
+    app(
+        modal,
+        'base.run_commands("true").run_commands("true # again").run_commands("echo 1 > /opt/x")',
+        'print(open("/opt/x").read())',
+    )
     assert modal("run", "app.py").stdout == "1\n\n"
 
 
 def test_no_line_of_a_secret_is_shown(modal: Modal) -> None:
     secret = 'modal.Secret.from_dict({"KEY": "first-secret-line\\nsecond-secret-line"})'
-    app(modal, f"base.run_commands('echo \"$KEY\"; echo \"$KEY\" | base64', secrets=[{secret}], force_build=True)", "pass")
+    app(
+        modal, f'base.run_commands(\'echo "$KEY"; echo "$KEY" | base64\', secrets=[{secret}], force_build=True)', "pass"
+    )
     result = modal("run", "--progress", "plain", "app.py")
     assert "***" in result.stderr
     for part in ("first-secret-line", "second-secret-line", "Zmlyc3Qtc2VjcmV0"):

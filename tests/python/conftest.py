@@ -90,17 +90,16 @@ class Project:
         return result
 
     def python(self, *words: str, **environment: str) -> subprocess.CompletedProcess:
-        """`python …`, with the fake engine as `modal` on PATH."""
+        """`python …`, with the fake engine in the place of `modal`."""
         tools = self.root / ".tools"
         tools.mkdir(exist_ok=True)
         program = tools / "modal"
         program.write_text(f'#!/bin/sh\nexec {sys.executable} {HERE / "fake_engine.py"} "$@"\n')
         program.chmod(program.stat().st_mode | stat.S_IXUSR)
-        path = f"{tools}{os.pathsep}{os.environ['PATH']}"
         return subprocess.run(
             [sys.executable, *words],
             cwd=self.root,
-            env=self.environment(PATH=path, **environment),
+            env=self.environment(MODAL_COMMAND=str(program), **environment),
             capture_output=True,
             text=True,
             timeout=60,

@@ -129,7 +129,7 @@ def test_what_is_run(project, body, reference, expected):
         ("", "app.py::", "error: `app.py::` is incomplete\n"),
         ("", "other.py", "error: the file `other.py` does not exist\n"),
         ("", "app", "error: `app` is not a Python file\nhint: write the path of a `.py` file, or `-m app`"),
-        ("@app.function()\ndef g(x: dict): pass\n", "app.py", "error: the parameter `x` of `g` is annotated `dict`"),
+        ("@app.function()\ndef g(x: set): pass\n", "app.py", "error: the parameter `x` of `g` is annotated `set`"),
     ],
 )
 def test_what_cannot_be_run(project, body, reference, message):
@@ -351,12 +351,13 @@ def test_a_missing_program_is_explained(project):
     result = subprocess.run(
         [sys.executable, "script.py"],
         cwd=project.root,
-        env=project.environment(PATH="/nonexistent"),
+        env=project.environment(MODAL_COMMAND="/nonexistent/modal"),
         capture_output=True,
         text=True,
     )
     assert result.returncode == 1
-    assert "the `modal` program was not found" in result.stderr
+    assert "`/nonexistent/modal engine` could not be started: No such file or directory" in result.stderr
+    assert "unset MODAL_COMMAND" in result.stderr
 
 
 def test_a_program_that_ends_at_once(project):
@@ -368,7 +369,7 @@ def test_a_program_that_ends_at_once(project):
     result = subprocess.run(
         [sys.executable, "script.py"],
         cwd=project.root,
-        env=project.environment(PATH=f"{tools}:/usr/bin:/bin"),
+        env=project.environment(MODAL_COMMAND=str(tools / "modal")),
         capture_output=True,
         text=True,
     )
