@@ -7,7 +7,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use lamina_image::{Digest, KeyMaterial, LayerKey};
-use lamina_sandbox::{ExitStatus, Launcher, Network, SandboxError, SandboxSpec, Stdio, Upper};
+use lamina_sandbox::{ExitStatus, Launcher, Limits, Network, SandboxError, SandboxSpec, Stdio, Upper};
 use lamina_store::{CommitRules, Committed, LayerRecord, Store, StoreError};
 
 use crate::sandbox::PACKAGE_TARGET;
@@ -92,6 +92,8 @@ impl Bytecode<'_> {
             upper: Upper::Store { upper: work.upper(), work: work.work_directory() },
             argv: argv.map(str::to_owned).to_vec(),
             env: vec![("PATH".to_owned(), crate::spec::DEFAULT_PATH.to_owned())],
+            // The image's interpreter may be anything; compiling some thirty small modules needs little.
+            limits: Limits { memory_bytes: Some(1 << 30), cpus: None, pids: Some(256) },
             network: Network::Isolated,
             ignore_sync: true,
             ..SandboxSpec::default()
