@@ -13,6 +13,7 @@ from modal._files import (
     file_entry,
     module_entries,
 )
+from modal._missing import Explained, explain_on_instance
 from modal._wire import encode_json
 from modal.exception import InvalidError
 from modal.file_pattern_matcher import NON_PYTHON_FILES
@@ -64,7 +65,7 @@ else:
 TITLE_LENGTH = 80
 
 
-class Image:
+class Image(metaclass=Explained):
     """A base and a chain of steps; every method returns a new image and leaves its own unchanged.
 
     ```python
@@ -89,6 +90,9 @@ class Image:
     _force_build: bool
     _object_id: str | None
     _import_errors: list[BaseException]
+
+    if not TYPE_CHECKING:
+        __getattr__ = explain_on_instance
 
     def __init__(self) -> None:
         raise InvalidError(

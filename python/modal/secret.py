@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from modal._missing import Explained
 from modal.exception import InvalidError
 
 TYPE_CHECKING = False
@@ -10,7 +11,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-class Secret:
+class Secret(metaclass=Explained):
     """Environment variables whose values never reach layers, logs or history.
 
     Made by a factory method such as `Secret.from_dict`, and given to a function or to a single build step.

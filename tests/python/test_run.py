@@ -375,3 +375,13 @@ def test_a_program_that_ends_at_once(project):
     )
     assert result.returncode == 1
     assert "ServiceError: the engine ended while it was needed (exit code 9)" in result.stderr
+
+
+def test_an_asynchronous_entrypoint_is_run_to_its_end(project):
+    project.write(
+        "app.py",
+        "import asyncio, modal\napp = modal.App('a')\n"
+        "@app.local_entrypoint()\nasync def main(n: int = 1):\n    await asyncio.sleep(0)\n    print('done', n)\n",
+    )
+    result = project.run("app.py", "--", "--n", "2")
+    assert (result.returncode, result.stdout) == (0, "done 2\n")

@@ -5,6 +5,19 @@ pub(crate) fn for_output(tail: &[String]) -> Option<String> {
     tail.iter().rev().find_map(|line| for_line(line))
 }
 
+/// Names under which compilers are called.
+const COMPILERS: [&str; 9] = [
+    "gcc",
+    "cc",
+    "g++",
+    "c++",
+    "gfortran",
+    "x86_64-linux-gnu-gcc",
+    "x86_64-linux-gnu-g++",
+    "aarch64-linux-gnu-gcc",
+    "aarch64-linux-gnu-g++",
+];
+
 fn for_line(line: &str) -> Option<String> {
     if let Some(package) = between(line, "Unable to locate package ", None) {
         return Some(format!("Debian has no package `{package}` in this release: check its spelling"));
@@ -20,7 +33,12 @@ fn for_line(line: &str) -> Option<String> {
     if line.contains("No space left on device") {
         return Some("the disk of the store is full: free some space, or set MODAL_STORE to a larger disk".to_owned());
     }
-    for compiler in ["gcc", "cc", "g++", "c++", "x86_64-linux-gnu-gcc", "aarch64-linux-gnu-gcc"] {
+    if line.contains("pg_config") && line.contains("not found") {
+        return Some(
+            "the client library of PostgreSQL is needed: add `.apt_install(\"libpq-dev\")` before this step".to_owned(),
+        );
+    }
+    for compiler in COMPILERS {
         let missing = [
             format!("command '{compiler}' failed: No such file or directory"),
             format!("error: [Errno 2] No such file or directory: '{compiler}'"),
@@ -29,7 +47,8 @@ fn for_line(line: &str) -> Option<String> {
         ];
         if missing.iter().any(|text| line.contains(text.as_str())) {
             return Some(
-                "a C compiler is needed and the base has none: add `.apt_install(\"build-essential\")` before this step"
+                "a compiler is needed and the base has none: add `.apt_install(\"build-essential\", \"python3-dev\")` before \
+                 this step"
                     .to_owned(),
             );
         }
@@ -77,6 +96,8 @@ mod tests {
             ("E: Unable to locate package gti", "`gti`"),
             ("E: Package 'python2' has no installation candidate", "`python2`"),
             ("error: command 'gcc' failed: No such file or directory", "build-essential"),
+            ("error: [Errno 2] No such file or directory: 'x86_64-linux-gnu-g++'", "python3-dev"),
+            ("Error: pg_config executable not found.", "libpq-dev"),
             ("foo.c:1:10: fatal error: Python.h: No such file or directory", "`python3-dev`"),
             ("/bin/sh: 1: git: not found", "`git`"),
             ("cp: error writing 'x': No space left on device", "MODAL_STORE"),

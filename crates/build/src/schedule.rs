@@ -148,7 +148,10 @@ impl<'a> Builder<'a> {
         };
         self.cancel.check()?;
         let mut state = State::clone(&parent);
-        state.title.clone_from(&node.title);
+        // Attached files are no part of the image.
+        if !matches!(node.step, Step::AttachFiles { .. }) {
+            state.title.clone_from(&node.title);
+        }
         match &node.step {
             Step::Env { variables } => state.config.extend_environment(variables),
             Step::Workdir { path } => state.config.enter_directory(path),

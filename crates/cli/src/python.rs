@@ -47,7 +47,10 @@ impl Python {
             .env("MODAL_ENGINE_FD", theirs.as_fd().as_raw_fd().to_string())
             .envs(environment.iter().copied())
             .spawn()
-            .map_err(|error| Failure::new(format!("cannot start `{}`: {error}", interpreter.display())))?;
+            .map_err(|error| {
+                Failure::new(format!("cannot start `{}`: {error}", interpreter.display()))
+                    .hint("MODAL_PYTHON names the interpreter that imports the program")
+            })?;
         let pid = Pid::from_child(&child);
         let handle = rustix::process::pidfd_open(pid, PidfdFlags::empty()).map_err(std::io::Error::from)?;
         Ok((Self { child, handle: Handle(Arc::new(handle)) }, ours))

@@ -82,10 +82,22 @@ def _run(target: Target, words: list[str], result_file: str | None) -> int:
     from modal.app import RunningApp
 
     with RunningApp(target.app, output=True):
-        result = target.call(*args, **kwargs)
+        result = _finished(target.call(*args, **kwargs))
     if result_file is not None:
         _write_result(result_file, target.name, result)
     return 0
+
+
+def _finished(result: object) -> object:
+    """What a call returned; an asynchronous entrypoint is run to its end."""
+    if not hasattr(result, "__await__"):
+        return result
+    import asyncio
+
+    async def finish() -> object:
+        return await result  # type: ignore[misc]
+
+    return asyncio.run(finish())
 
 
 def _write_result(path: str, name: str, result: object) -> None:

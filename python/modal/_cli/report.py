@@ -30,7 +30,22 @@ def report(error: BaseException) -> int:
         _print_report(getattr(error, "message", None) or str(error), getattr(error, "hint", None), _place(error))
     else:
         sys.stderr.write(_traceback(error))
+        hint = _missing_module_hint(error)
+        if hint is not None:
+            sys.stderr.write(_paint("hint:", "36") + " " + hint + "\n")
     return EXIT_FAILURE
+
+
+def _missing_module_hint(error: BaseException) -> str | None:
+    """What to add to the image when a container misses a module: the commonest mistake of all."""
+    if not isinstance(error, ModuleNotFoundError) or not isinstance(error.__cause__, RemoteTraceback):
+        return None
+    name = (error.name or "").split(".")[0]
+    if not name:
+        return None
+    if any(os.path.exists(os.path.join(folder or ".", name + end)) for folder in sys.path[:2] for end in ("", ".py")):
+        return f"`{name}` was not found in the container: add `.add_local_python_source({name!r})` to its image"
+    return f"`{name}` was not found in the container: add its package to the image, as with `.uv_pip_install({name!r})`"
 
 
 def _traceback(error: BaseException) -> str:

@@ -1,0 +1,49 @@
+"""Attributes that do not exist: what there is instead."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+#: Parts of Modal's API that have a substitute here.
+SUBSTITUTES = {
+    "from_dotenv": "use `Secret.from_dict`",
+    "from_local_environ": "use `Secret.from_dict` with values of `os.environ`",
+    "from_name": "use `Secret.from_dict`",
+    "pip_install_from_requirements": "use `uv_pip_install(requirements=[...])`",
+    "remote_gen": "return a list",
+    "spawn": "use `.remote` in a thread, or `.map`",
+}
+
+
+def explain(owner: type, name: str) -> AttributeError:
+    """The error for an attribute that `owner` does not have."""
+    text = f"`{owner.__name__}.{name}` is not part of this version"
+    if name in SUBSTITUTES:
+        return AttributeError(f"{text}: {SUBSTITUTES[name]}")
+    import difflib
+
+    known = [attribute for attribute in dir(owner) if not attribute.startswith("_")]
+    close = difflib.get_close_matches(name, known, n=1)
+    return AttributeError(f"{text}: did you mean `{close[0]}`?" if close else f"{text}; it has {', '.join(known)}")
+
+
+class Explained(type):
+    """A class that explains attributes which neither it nor its instances have."""
+
+    def __getattr__(cls, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(f"type object `{cls.__name__}` has no attribute `{name}`")
+        raise explain(cls, name)
+
+
+def explain_on_instance(self: object, name: str) -> Any:
+    """`__getattr__` of such classes."""
+    for base in type(self).__mro__:
+        if name in base.__dict__:
+            # A property that raised AttributeError itself: its own words are the better ones.
+            return base.__dict__[name].__get__(self, type(self))
+    if name.startswith("_"):
+        raise AttributeError(f"`{type(self).__name__}` has no attribute `{name}`")
+    raise explain(type(self), name)
