@@ -212,8 +212,14 @@ class Connection:
             payload: Any = bytes(self._view[start + body : start + body + inline])
         else:
             self._start += HEADER.size
-            control = self._take(control_length)
-            payload = self._take(inline)
+            try:
+                control = self._take(control_length)
+                payload = self._take(inline)
+            except BaseException:
+                # An interrupt leaves the stream in the middle of a frame: nothing can be read from it any more.
+                self._broken = True
+                self.shut_down()
+                raise
         if fd_count:
             payload = self._claim(fd_count, bool(flags & FLAG_MEMORY), payload_length, payload)
         return decode_json(str(control, "utf-8")), payload

@@ -157,3 +157,24 @@ def test_no_line_of_a_secret_is_shown(modal: Modal) -> None:
     assert "***" in result.stderr
     for part in ("first-secret-line", "second-secret-line", "Zmlyc3Qtc2VjcmV0"):
         assert part not in result.stderr
+
+
+def test_only_an_untouched_apt_adds_to_the_shared_cache(modal: Modal) -> None:
+    archives = modal.store / "content/caches/apt-archives-bookworm/archives"
+    app(modal, f'base.run_commands("echo {os.urandom(8).hex()}").apt_install("hello")', "pass")
+    modal("run", "app.py")
+    assert not list(archives.glob("hello_*"))
+    app(modal, 'base.apt_install("figlet", force_build=True)', "pass")
+    modal("run", "app.py")
+    assert list(archives.glob("figlet_*"))
+
+
+def test_a_steps_own_index_is_not_the_hosts(modal: Modal) -> None:
+    app(
+        modal,
+        'base.uv_pip_install("six==1.16.0", env={"UV_DEFAULT_INDEX": "http://127.0.0.1:9/simple", "UV_INDEX_URL": "http://127.0.0.1:9/simple"})',
+        "pass",
+    )
+    result = modal("run", "app.py", check=False)
+    assert result.code == 1
+    assert "127.0.0.1:9" in result.stderr

@@ -81,7 +81,7 @@ impl From<StoreError> for BuildError {
             StoreError::Cancelled(_) => Self::Cancelled,
             StoreError::NotFound(_) => Self::FileNotFound(error.to_string()),
             StoreError::NotADirectory(_) => Self::NotADirectory(error.to_string()),
-            error => Self::failed(&error),
+            error => Self::Failed { message: causes(&error), hint: error.remedy().map(str::to_owned) },
         }
     }
 }

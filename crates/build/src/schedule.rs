@@ -153,7 +153,10 @@ impl<'a> Builder<'a> {
             state.title.clone_from(&node.title);
         }
         match &node.step {
-            Step::Env { variables } => state.config.extend_environment(variables),
+            Step::Env { variables } => {
+                state.config.extend_environment(variables);
+                state.pristine = false;
+            }
             Step::Workdir { path } => state.config.enter_directory(path),
             Step::AttachFiles { files } => self.attach(&mut state, files)?,
             _ => self.add_layer(&mut state, node, &parent)?,
@@ -184,9 +187,9 @@ impl<'a> Builder<'a> {
         if node.step.is_base() {
             apply_base(state, &record);
         }
-        state.pristine = match node.step {
+        state.pristine = match &node.step {
             Step::DebianSlim { .. } => true,
-            Step::AptInstall { .. } => parent.pristine,
+            Step::AptInstall { packages } => parent.pristine && steps::keeps_pristine(node, packages),
             _ => false,
         };
         state.bytes += record.bytes;

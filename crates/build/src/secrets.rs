@@ -172,11 +172,32 @@ fn encodings(value: &[u8]) -> Vec<Vec<u8>> {
         }
         text
     });
-    let mut forms =
-        vec![value.to_vec(), hexadecimal.to_uppercase().into_bytes(), hexadecimal.into_bytes(), url.into_bytes()];
-    forms.extend((0..3).map(|offset| base64_core(value, offset)).filter(|form| form.len() >= MINIMUM_LENGTH));
+    let mut forms = vec![value.to_vec(), url.into_bytes()];
+    forms.extend(windows(hexadecimal.to_uppercase().into_bytes()));
+    forms.extend(windows(hexadecimal.into_bytes()));
+    for window in (0..3).flat_map(|offset| windows(base64_core(value, offset))) {
+        forms.push(window.iter().map(|digit| url_safe(*digit)).collect());
+        forms.push(window);
+    }
+    forms.retain(|form| form.len() >= MINIMUM_LENGTH);
     forms.dedup();
     forms
+}
+
+/// Two neighbouring parts of a long text. Encoders break lines every 60 to 76 digits: whichever line a text falls into, one
+/// of the two is whole.
+fn windows(text: Vec<u8>) -> Vec<Vec<u8>> {
+    const LENGTH: usize = 28;
+    if text.len() > 2 * LENGTH { vec![text[..LENGTH].to_vec(), text[LENGTH..2 * LENGTH].to_vec()] } else { vec![text] }
+}
+
+/// A base64 digit in the alphabet for addresses.
+fn url_safe(digit: u8) -> u8 {
+    match digit {
+        b'+' => b'-',
+        b'/' => b'_',
+        other => other,
+    }
 }
 
 /// The part of a base64 text that only depends on `value`, when it starts `offset` bytes after a group's start.
@@ -221,6 +242,18 @@ mod tests {
         fs::write(directory.path().join("innocent"), "nothing here").unwrap();
         let search = Search { root: directory.path(), needles: &needles };
         assert!(search.directory(directory.path()).unwrap().is_none());
+
+        // A long value in lines of 76 digits, as `base64` writes it, wherever it starts in its line.
+        let value: Vec<u8> = (0..100_u8).map(|index| b'a' + index % 23).collect();
+        let needles = vec![("LONG".to_owned(), encodings(&value))];
+        for padding in 0..40 {
+            let text = base64_core(&[vec![b'x'; padding], value.clone(), vec![b'x'; 6]].concat(), 0);
+            let lines = text.chunks(76).collect::<Vec<_>>().join(&b"\n"[..]);
+            fs::write(directory.path().join("lines"), lines).unwrap();
+            let search = Search { root: directory.path(), needles: &needles };
+            assert!(search.directory(directory.path()).unwrap().is_some(), "{padding}");
+        }
+        fs::remove_file(directory.path().join("lines")).unwrap();
 
         // Across the boundary of two pieces, and spread over a path.
         let mut long = vec![b'x'; CHUNK - 3];

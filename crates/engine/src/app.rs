@@ -60,7 +60,7 @@ impl Engine {
             (images, files.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
         });
         let (images, files) = (images?, files?);
-        let bytecode = self.compile_package(&images, &files);
+        let bytecode = self.compile_package(&images, &files, cancel);
         functions.iter().map(|function| self.spec(function, &images, &files, &bytecode)).collect()
     }
 
@@ -103,7 +103,12 @@ impl Engine {
     }
 
     /// Layers with the package's bytecode, by image id. Where there is none, containers start all the same.
-    fn compile_package(&self, images: &HashMap<String, BuiltImage>, files: &Files) -> HashMap<String, Digest> {
+    fn compile_package(
+        &self,
+        images: &HashMap<String, BuiltImage>,
+        files: &Files,
+        cancel: &CancelToken,
+    ) -> HashMap<String, Digest> {
         let Some(package) = files.package.digest else {
             return HashMap::new();
         };
@@ -113,7 +118,7 @@ impl Engine {
             let python = image.python.as_deref().unwrap_or("python3");
             let bytecode = Bytecode { package, package_layers: &package_layers, image: &image.layers, python };
             if !compiled.contains_key(&image.id)
-                && let Ok(layer) = bytecode.layer(&self.launcher, &self.store)
+                && let Ok(layer) = bytecode.layer(&self.launcher, &self.store, cancel)
             {
                 compiled.insert(image.id.clone(), layer);
             }

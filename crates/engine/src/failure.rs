@@ -2,7 +2,7 @@
 
 use lamina_build::BuildError;
 use lamina_functions::CallError;
-use lamina_store::{StoreError, disk_hint};
+use lamina_store::StoreError;
 
 use crate::protocol::{Failure, ResultStatus};
 
@@ -41,9 +41,7 @@ impl Failure {
             StoreError::Cancelled(_) => "KeyboardInterrupt",
             _ => "ExecutionError",
         };
-        let message = error.to_string();
-        let hint = disk_hint(&message).map(str::to_owned);
-        Self { hint, ..Self::new(class, message) }
+        Self { hint: error.remedy().map(str::to_owned), ..Self::new(class, error.to_string()) }
     }
 }
 

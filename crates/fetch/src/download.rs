@@ -48,6 +48,8 @@ impl Client {
         }
         fs::create_dir_all(directory)?;
         let file = self.patiently(&download.url, |reader| fetch_into(directory, download, reader, progress))?;
+        // Whatever has the name is believed from now on, after a power cut as well.
+        file.as_file().sync_data()?;
         file.persist(&path).map_err(|error| FetchError::Io(error.error))?;
         Ok(path)
     }

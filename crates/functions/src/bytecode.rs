@@ -4,8 +4,10 @@
 //! package anew in every container: 12 ms of 15 that importing it takes. The bytecode depends on the image's interpreter,
 //! so it is made in a sandbox on the image, kept as a layer of its own, and never used with another image.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use lamina_events::CancelToken;
 use lamina_image::{Digest, KeyMaterial, LayerKey};
 use lamina_sandbox::{ExitStatus, Launcher, Limits, Network, SandboxError, SandboxSpec, Stdio, Upper};
 use lamina_store::{CommitRules, Committed, LayerRecord, Store, StoreError};
@@ -52,14 +54,14 @@ impl Bytecode<'_> {
     ///
     /// # Errors
     /// When the image's interpreter cannot do it, or the store fails.
-    pub fn layer(&self, launcher: &Launcher, store: &Store) -> Result<Digest, BytecodeError> {
+    pub fn layer(&self, launcher: &Launcher, store: &Store, cancel: &CancelToken) -> Result<Digest, BytecodeError> {
         let material = self.material();
         let key = material.key();
         if let Some(record) = store.find_layer(&key)? {
             return Ok(record.digest);
         }
         let begun = SystemTime::now();
-        let committed = self.compile(launcher, store)?;
+        let committed = self.compile(launcher, store, cancel)?;
         store.record_layer(&record(key, &material, &committed, begun))?;
         Ok(committed.digest)
     }
@@ -73,7 +75,7 @@ impl Bytecode<'_> {
         material
     }
 
-    fn compile(&self, launcher: &Launcher, store: &Store) -> Result<Committed, BytecodeError> {
+    fn compile(&self, launcher: &Launcher, store: &Store, cancel: &CancelToken) -> Result<Committed, BytecodeError> {
         let work = store.new_work()?;
         let image = self.image.iter().rev().map(|digest| store.view_path(digest));
         let argv = [
@@ -98,10 +100,13 @@ impl Bytecode<'_> {
             ignore_sync: true,
             ..SandboxSpec::default()
         };
-        let sandbox = launcher.spawn(&spec, nowhere()?)?;
+        let sandbox = Arc::new(launcher.spawn(&spec, nowhere()?)?);
+        let killed = Arc::clone(&sandbox);
+        let guard = cancel.on_cancel(move || killed.kill());
         let Some(exit) = sandbox.wait_timeout(PATIENCE)? else {
             return Err(BytecodeError::Failed(format!("it takes longer than {} seconds", PATIENCE.as_secs())));
         };
+        drop(guard);
         match exit.status {
             ExitStatus::Exited(0) => {}
             ExitStatus::Exited(code) => return Err(BytecodeError::Failed(format!("exit code {code}"))),

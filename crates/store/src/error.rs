@@ -24,6 +24,14 @@ pub enum StoreError {
         /// Who owns it.
         owner: u32,
     },
+    /// The directory holds something else.
+    #[error("`{path}` is no store, it holds `{holds}`: set `MODAL_STORE` to a directory of its own")]
+    NotAStore {
+        /// The directory.
+        path: PathBuf,
+        /// One of the files in it.
+        holds: String,
+    },
     /// The store was written by a newer program.
     #[error(
         "`{path}` has store format `{found}`, this program knows up to `{known}`: update the package, or set \
@@ -104,6 +112,18 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// What the user can do about it, where the message does not say so. What cannot be read of his own files is not the
+    /// store's fault.
+    #[must_use]
+    pub fn remedy(&self) -> Option<&'static str> {
+        match self {
+            Self::File { what: "opening the local file" | "opening the directory" | "listing", .. } => {
+                Some("make it readable, or leave it out with `ignore`")
+            }
+            other => disk_hint(&other.to_string()),
+        }
+    }
+
     /// An adapter for `map_err` that adds what was done to which file.
     pub(crate) fn file<E: Into<std::io::Error>>(what: &'static str, path: &Path) -> impl FnOnce(E) -> Self {
         move |source| Self::File { what, path: path.to_owned(), source: source.into() }

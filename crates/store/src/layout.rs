@@ -98,6 +98,18 @@ impl Layout {
         Ok(fs_err::os::unix::fs::chown(&content, Some(uid), Some(gid))?)
     }
 
+    /// Refuses a directory that holds something else: `modal store remove` would delete it.
+    fn check_empty(&self) -> Result<(), StoreError> {
+        for entry in fs_err::read_dir(&self.root)? {
+            let name = entry?.file_name();
+            // The former is another process that makes the store just now, the latter a fresh filesystem.
+            if !name.as_encoded_bytes().starts_with(b"format.") && name != "lost+found" {
+                return Err(StoreError::NotAStore { path: self.root.clone(), holds: name.display().to_string() });
+            }
+        }
+        Ok(())
+    }
+
     /// Refuses formats of the future, records the present one in a new store.
     fn check_format(&self) -> Result<(), StoreError> {
         let path = self.root.join("format.json");
@@ -111,6 +123,7 @@ impl Layout {
                 Ok(())
             }
             Err(error) if error.kind() == ErrorKind::NotFound => {
+                self.check_empty()?;
                 let text = format!("{{\"format\":{FORMAT_VERSION}}}\n");
                 write_atomically(&path, text.as_bytes())
             }

@@ -100,20 +100,28 @@ fn receive(context: &WorkerContext, modules: &[&ManifestFile], answers: File) ->
     let mut answers = BufReader::with_capacity(1 << 16, answers);
     let mut bytecode = Bytecode::default();
     let mut answer = Vec::new();
+    // After a failure the rest is read all the same: the interpreter and the sending side would wait for each other.
+    let mut outcome = Ok(());
     for file in modules {
         let mut length = [0; 4];
         answers.read_exact(&mut length).map_err(lost)?;
         let length = u32::from_le_bytes(length);
         if length > ANSWER_LIMIT {
-            return Err(JobError::new(LOST, format!("the interpreter announced {length} bytes for `{}`", file.path)));
+            std::io::copy(&mut (&mut answers).take(length.into()), &mut std::io::sink()).map_err(lost)?;
+            let text = format!("the interpreter announced {length} bytes for `{}`", file.path);
+            outcome = outcome.and(Err(JobError::new(LOST, text)));
+            continue;
         }
         answer.resize(usize::try_from(length).unwrap_or(0), 0);
         answers.read_exact(&mut answer).map_err(lost)?;
-        if !answer.is_empty() {
-            bytecode.files.insert(file.path.clone(), context.put_bytes(&answer, &ObjectMeta::root_owned(0o644))?);
+        if !answer.is_empty() && outcome.is_ok() {
+            match context.put_bytes(&answer, &ObjectMeta::root_owned(0o644)) {
+                Ok(digest) => drop(bytecode.files.insert(file.path.clone(), digest)),
+                Err(error) => outcome = Err(error),
+            }
         }
     }
-    Ok(bytecode)
+    outcome.map(|()| bytecode)
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "it is passed to map_err")]

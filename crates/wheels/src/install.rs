@@ -274,22 +274,36 @@ impl Run<'_> {
     fn unpack(&self, position: usize, path: &Path) -> Result<Unpacked, WheelError> {
         self.installation.cancel.check()?;
         let wheel = self.wheels[position];
-        let mut file = fs::File::open(path)?;
+        let mut file = self.open(wheel, path)?;
         if matches!(wheel.source, Source::Path(_)) {
             check_local(wheel, &mut file)?;
         }
         let job = UnpackWheel { filename: wheel.filename.clone(), sha256: wheel.sha256.clone() };
         let file = OwnedFd::from(file.into_parts().0);
-        let unpacked =
-            self.installation.store.job(&job, &[file.as_fd()]).map_err(|error| match error.kind.as_str() {
-                INVALID => WheelError::Wheel { wheel: wheel.filename.clone(), detail: error.message },
-                _ => error.into(),
-            })?;
-        if matches!(wheel.source, Source::Url(_)) {
+        let unpacked = self.installation.store.job(&job, &[file.as_fd()]);
+        let is_invalid = unpacked.as_ref().is_err_and(|error| error.kind == INVALID);
+        if matches!(wheel.source, Source::Url(_)) && (unpacked.is_ok() || is_invalid) {
             // Another process may have removed it already; what stays is found and used by the next download.
             let _ = fs::remove_file(path);
         }
-        Ok(unpacked)
+        unpacked.map_err(|error| match error.kind.as_str() {
+            INVALID => WheelError::Wheel { wheel: wheel.filename.clone(), detail: error.message },
+            _ => error.into(),
+        })
+    }
+
+    /// Opens a wheel that is here; one that another build has unpacked and removed meanwhile is fetched again.
+    fn open(&self, wheel: &Wheel, path: &Path) -> Result<fs::File, WheelError> {
+        loop {
+            match (fs::File::open(path), &wheel.source) {
+                (Err(error), Source::Url(url)) if error.kind() == std::io::ErrorKind::NotFound => {
+                    let again = Download { url: url.clone(), sha256: wheel.sha256.clone(), size: wheel.size };
+                    let directory = self.installation.store.layout().downloads();
+                    self.installation.fetch.download(&again, &directory, &|_| ())?;
+                }
+                (file, _) => return Ok(file?),
+            }
+        }
     }
 
     fn link_job(&self) -> LinkWheels {

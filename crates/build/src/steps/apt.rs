@@ -1,6 +1,6 @@
 //! `apt_install`: the real apt, inside the sandbox, with lists and archives shared between builds.
 
-use lamina_image::KeyMaterial;
+use lamina_image::{KeyMaterial, Node};
 use lamina_sandbox::Mount;
 use lamina_store::{CacheFilter, CommitRules, Store, StoreError, Work};
 use serde_json::Value;
@@ -41,12 +41,25 @@ impl AptPlan {
             ..Run::default()
         };
         let exit = run.execute(context, &work, log)?;
-        for cache in [&lists, &archives] {
-            store.harvest_cache(&work, cache, &CacheFilter { include: Vec::new(), exclude: scratch() })?;
+        // Whoever can plant files in the caches decides what other images install. So only an apt that nobody but Debian
+        // has touched may add to them; the others read.
+        if context.parent.pristine && keeps_pristine(context.node, &self.packages) {
+            for cache in [&lists, &archives] {
+                store.harvest_cache(&work, cache, &CacheFilter { include: Vec::new(), exclude: scratch() })?;
+            }
         }
         let rules = CommitRules { package_step: true, drop_empty: exit.created_mountpoints };
         Ok(Made::Work { work, rules, facts: Value::Null })
     }
+}
+
+/// Whether a step runs nothing but Debian's own packages: it names packages, not options or files, and sets no variables.
+pub(crate) fn keeps_pristine(node: &Node, packages: &[String]) -> bool {
+    let is_name = |package: &String| {
+        package.starts_with(|first: char| first.is_ascii_alphanumeric())
+            && package.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.:=~".contains(&byte))
+    };
+    node.secrets.is_empty() && packages.iter().all(is_name)
 }
 
 /// A cache of the store as an overlay: the step's own changes stay beside it until they are harvested.

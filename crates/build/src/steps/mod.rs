@@ -6,6 +6,7 @@ mod commands;
 mod files;
 mod python;
 
+pub(crate) use apt::keeps_pristine;
 pub(crate) use files::behind_links;
 use lamina_events::{CancelToken, Event, Sink};
 use lamina_image::{KeyMaterial, Node, Step};

@@ -62,7 +62,7 @@ fn read_requirements(path: &str) -> Result<RequirementsFile, BuildError> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             Err(BuildError::FileNotFound(format!("requirements file `{path}` does not exist")))
         }
-        Err(error) => Err(BuildError::failed(&error)),
+        Err(error) => Err(BuildError::Invalid { message: causes(&error), hint: None }),
     }
 }
 
@@ -111,6 +111,9 @@ impl PythonPlan {
         if self.uv_version.is_some() {
             return Err(sandbox("a certain version of uv is asked for"));
         }
+        if let Some(reason) = self.needs_environment(context) {
+            return Err(sandbox(&reason));
+        }
         let store = &tools.store;
         let layers: Vec<String> = context.parent.layers.iter().rev().map(|digest| store.view_path(digest)).collect();
         let installed = lamina_wheels::installed(store, &layers, &sites(&target))?;
@@ -135,6 +138,19 @@ impl PythonPlan {
             log.line(line);
         }
         Ok(Made::Work { work, rules: CommitRules::default(), facts: Value::Null })
+    }
+
+    /// Why the installer has to see the step's own environment, if it has to: the host's resolver must not look elsewhere
+    /// than the user said.
+    fn needs_environment(&self, context: &StepContext<'_>) -> Option<String> {
+        let secrets = context.node.secrets.iter().flat_map(|secret| secret.values.keys());
+        let mut names = secrets.chain(context.parent.config.environment.keys());
+        if let Some(name) = names.find(|name| name.starts_with("PIP_") || name.starts_with("UV_")) {
+            return Some(format!("`{name}` is set for it"));
+        }
+        let files = self.request.requirements.iter().map(|file| &file.contents);
+        let mut texts = self.request.packages.iter().chain(files);
+        texts.any(|text| text.contains("${")).then(|| "a requirement names a variable of the environment".to_owned())
     }
 
     /// The thorough way: the real installer, inside the sandbox.

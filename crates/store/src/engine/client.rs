@@ -23,6 +23,8 @@ pub(super) struct Client {
     sender: Sender,
     next: AtomicU64,
     waiting: Arc<Mutex<Waiting>>,
+    /// Held while local files are handed over: each hand-over has hundreds of descriptors open.
+    pub(super) ingesting: Mutex<()>,
 }
 
 /// Who waits for an answer.
@@ -46,7 +48,7 @@ impl Client {
         let waiting = Arc::<Mutex<Waiting>>::default();
         let shared = Arc::clone(&waiting);
         std::thread::Builder::new().name("store answers".to_owned()).spawn(move || distribute(receiver, &shared))?;
-        Ok(Self { sender: Sender::new(socket), next: AtomicU64::new(0), waiting })
+        Ok(Self { sender: Sender::new(socket), next: AtomicU64::new(0), waiting, ingesting: Mutex::default() })
     }
 
     /// Sends a request.

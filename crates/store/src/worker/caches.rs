@@ -66,8 +66,15 @@ fn harvest_directory(from: &Path, to: &Path, relative: &str, filter: &Filter, ha
         let text = String::from_utf8_lossy(&name);
         let relative = if relative.is_empty() { text.into_owned() } else { format!("{relative}/{text}") };
         match disk::file_type(&stat) {
-            FileType::Directory => harvest_directory(&path, &join(to, &name), &relative, filter, harvest)?,
-            FileType::RegularFile | FileType::Symlink
+            FileType::Directory => {
+                let place = join(to, &name);
+                // Never through something that an earlier step has left in the place of a directory.
+                if disk::try_stat(&place)?.is_none_or(|stat| disk::file_type(&stat) == FileType::Directory) {
+                    harvest_directory(&path, &place, &relative, filter, harvest)?;
+                }
+            }
+            // No links: package managers' caches have none, and they could lead the next harvest elsewhere.
+            FileType::RegularFile
                 if filter.takes(&relative) && make_parents(from, to)? && move_file(&path, &join(to, &name))? =>
             {
                 harvest.files += 1;

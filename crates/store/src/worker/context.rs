@@ -297,6 +297,7 @@ fn copy(object: &Path, size: u64, to: &Path) -> Result<()> {
     let mut file = disk::create(to)?;
     if size > 0 {
         std::io::copy(&mut disk::open(object)?, &mut file).map_err(JobError::file("writing", to))?;
+        rustix::fs::fsync(&file).map_err(JobError::file("syncing", to))?;
     }
     Ok(())
 }

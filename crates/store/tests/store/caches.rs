@@ -37,11 +37,16 @@ fn a_harvest_leaves_the_cache_alone_where_a_link_or_a_directory_is_in_the_way() 
     write(store.content("caches/pip/directory/file"), "x");
     let work = store.new_work().unwrap();
     let (upper, _) = store.new_cache_upper(&work, "pip").unwrap();
+    std::fs::create_dir(outside.path().join("sub")).unwrap();
     write(store.content(&upper).join("link/planted"), "x");
+    write(store.content(&upper).join("link/sub/planted"), "x");
+    std::os::unix::fs::symlink("/", store.content(&upper).join("new-link")).unwrap();
     write(store.content(&upper).join("directory"), "x");
     let harvest = store.harvest_cache(&work, "pip", &filter(&[], &[])).unwrap();
     assert_eq!(harvest.files, 0);
-    assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 0);
+    assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 1);
+    assert_eq!(std::fs::read_dir(outside.path().join("sub")).unwrap().count(), 0);
+    assert!(!store.content("caches/pip/new-link").is_symlink());
 }
 
 #[test]

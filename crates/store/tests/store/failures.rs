@@ -97,3 +97,13 @@ fn a_dead_worker_is_an_error_and_never_a_hang() {
     });
     assert!(results.iter().all(|result| matches!(result, Err(StoreError::WorkerGone(_)))), "{results:?}");
 }
+
+#[test]
+fn a_directory_with_other_files_is_no_store() {
+    let directory = tempfile::tempdir().unwrap();
+    write(directory.path().join("thesis.txt"), "years of work");
+    std::fs::set_permissions(directory.path(), std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    let error = Layout::prepare(directory.path()).unwrap_err().to_string();
+    assert!(error.contains("`thesis.txt`") && error.contains("MODAL_STORE"), "{error}");
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
+}

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::os::fd::AsFd;
+use std::sync::PoisonError;
 use std::time::SystemTime;
 
 use lamina_image::Digest;
@@ -41,6 +42,7 @@ struct Opened {
 
 /// Has the worker store these files.
 pub(super) fn ingest(client: &Client, files: Vec<LocalFile>) -> Result<Vec<Read>, StoreError> {
+    let _turn = client.ingesting.lock().unwrap_or_else(PoisonError::into_inner);
     let mut done = Vec::with_capacity(files.len());
     let mut remaining = files;
     for attempt in 1..=ATTEMPTS {
