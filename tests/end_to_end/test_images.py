@@ -177,4 +177,4 @@ def test_a_steps_own_index_is_not_the_hosts(modal: Modal) -> None:
     )
     result = modal("run", "app.py", check=False)
     assert result.code == 1
-    assert "127.0.0.1:9" in result.stderr
+    assert "`UV_DEFAULT_INDEX` is set for it" in result.stderr
