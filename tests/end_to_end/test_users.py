@@ -19,7 +19,8 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can create 
 
 APP = """
 import modal
-image = modal.Image.debian_slim(python_version="3.11").run_commands(
+base = modal.Image.debian_slim(python_version="3.11").apt_install("figlet").uv_pip_install("six==1.16.0")
+image = base.run_commands(
     "install -o daemon -g mail -m 640 /dev/null /opt/owned", "echo x > /opt/mode && chmod 4755 /opt/mode"
 )
 app = modal.App("u", image=image)
