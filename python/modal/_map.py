@@ -89,6 +89,8 @@ class Flight:
         self._sent_bytes = 0
         self.yielded = 0
         self._landed_bytes = 0
+        #: Why an input could not be sent.
+        self.failure: BaseException | None = None
         self._engine = engine
         self._function = function
         self._kwargs = kwargs
@@ -110,7 +112,18 @@ class Flight:
 
     def send(self, args: tuple[Any, ...]) -> None:
         """Sends one input."""
-        self._engine.send_frame(*self.prepare(args))
+        control, payload = self.prepare(args)
+        try:
+            self._engine.send_frame(control, payload)
+        except (OSError, MemoryError) as error:
+            # The consumer already waits for this input. The engine refuses a call of no function, and that answer wakes it.
+            self.failure = error
+            number = next(reversed(self.indexes))
+            self._engine.send_frame(b'{"type":"call","call":%d,"function":""}' % number, b"")
+
+    def cancel_newest(self) -> None:
+        """Gives up the input that was sent last."""
+        self._engine.cancel(list(self.indexes)[-1:])
 
     def send_many(self, inputs: Iterator[tuple[Any, ...]]) -> bool:
         """Sends inputs while there is room, small ones together; tells whether there are no more."""
@@ -188,6 +201,9 @@ class ThreadFeed:
                     break
                 self._flight.send(args)
                 with self._changed:
+                    if self._stopped:
+                        # The consumer has cancelled what it knew of; this one came after.
+                        self._flight.cancel_newest()
                     self._changed.notify_all()
         except BaseException as error:
             self._error = error
@@ -203,8 +219,9 @@ class ThreadFeed:
 
     def refill(self) -> None:
         """Reports what went wrong with the inputs; the thread does the sending."""
-        if self._error is not None:
-            raise self._error
+        error = self._error or self._flight.failure
+        if error is not None:
+            raise error
 
     def has_ended(self) -> bool:
         """Whether all inputs were sent."""

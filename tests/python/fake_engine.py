@@ -112,6 +112,9 @@ class FakeEngine:
             self.start(kind, control)
         elif kind == "app.stop":
             self.send({"type": "app.stopped", "request": control["request"]})
+        elif kind == "call" and control["function"] not in self.functions:
+            answer = {"status": "error", "error": "NotFoundError", "message": "the app has no such function"}
+            self.send({"type": "result", "call": control["call"], **answer})
         elif kind == "call":
             self.call(control, payload)
 

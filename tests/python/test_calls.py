@@ -372,6 +372,21 @@ def test_map_reports_broken_inputs(start):
         assert double.remote(1) == 2
 
 
+def test_map_reports_an_input_that_cannot_be_sent(start, monkeypatch):
+    with start(app):
+        engine = echo._running()
+        send = engine.send_frame
+
+        def scarce(control, payload=b""):
+            if b"poison" in bytes(payload):
+                raise OSError(24, "Too many open files")
+            send(control, payload)
+
+        monkeypatch.setattr(type(engine), "send_frame", lambda _, control, payload=b"": scarce(control, payload))
+        with pytest.raises(OSError, match="Too many open files"):
+            list(echo.map(text for text in ("fine", "poison", "fine")))
+
+
 def test_map_of_large_inputs_is_bounded_by_bytes(start, monkeypatch):
     monkeypatch.setattr(_map, "WINDOW_BYTES", 10_000)
     with start(app) as fake:
