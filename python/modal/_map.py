@@ -116,7 +116,7 @@ class Flight:
         try:
             self._engine.send_frame(control, payload)
         except (OSError, MemoryError) as error:
-            # The consumer already waits for this input. The engine refuses a call of no function, and that answer wakes it.
+            # The consumer already waits for this input: the engine refuses a call of no function, which wakes it.
             self.failure = error
             number = next(reversed(self.indexes))
             self._engine.send_frame(b'{"type":"call","call":%d,"function":""}' % number, b"")
