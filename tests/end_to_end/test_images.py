@@ -61,12 +61,13 @@ def test_a_rebuilt_step_with_the_same_result_leaves_later_ones_cached(modal: Mod
     assert len(third.of("step_started")) == 1
 
 
-def test_modal_force_build_rebuilds_what_follows_too(modal: Modal) -> None:
+@pytest.mark.parametrize("variable", ["MODAL_FORCE_BUILD", "MODAL_IGNORE_CACHE"])
+def test_a_variable_rebuilds_every_layer_and_changed_requirements_only_theirs(modal: Modal, variable: str) -> None:
     tag = os.urandom(8).hex()
     modal.write("requirements.txt", f"six==1.16.0  # {tag}\n")
     app(modal, 'base.uv_pip_install(requirements=["requirements.txt"])', "import six\nprint(six.__version__)")
     assert modal("run", "app.py").stdout == "1.16.0\n"
-    forced = modal.events("app.py", MODAL_IGNORE_CACHE="1")
+    forced = modal.events("app.py", **{variable: "1"})
     assert forced.stdout == "1.16.0\n"
     assert len(forced.of("step_started")) == 2
     modal.write("requirements.txt", f"six==1.17.0  # {tag}\n")

@@ -66,7 +66,7 @@ class UserModal(Modal):
 
 @pytest.fixture
 def user(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[UserModal]:
-    """A user made for one test; ``range`` decides whether it gets subordinate ids."""
+    """A user made for one test; the parameter decides whether it gets subordinate ids."""
     name = f"lamina-{os.getpid()}"
     home = Path(f"/var/tmp/{name}")
     subprocess.run(["useradd", "--create-home", "--home-dir", home, name], check=True)
