@@ -49,6 +49,9 @@ impl fmt::Display for Suite {
     }
 }
 
+/// Exact versions that a released suite has itself: its Python never changes again.
+const RELEASED: [&str; 3] = ["3.9.2", "3.11.2", "3.13.5"];
+
 /// The Python series offered, oldest first, each with the suite whose own Python it is.
 const SERIES: [(&str, Option<Suite>); 6] = [
     ("3.9", Some(Suite::Bullseye)),
@@ -99,7 +102,7 @@ pub fn debian_slim_plan(python: Option<&str>, local: &str) -> Result<DebianPlan,
     let exact = match (numbers.next(), numbers.next()) {
         (None, None) => false,
         // Without a request of the user the local patch version does not matter.
-        (Some(patch), None) if is_number(patch) => python.is_some(),
+        (Some(patch), None) if is_number(patch) => python.is_some() && !RELEASED.contains(&version),
         _ => return Err(unsupported()),
     };
     Ok(match suite {
@@ -138,6 +141,10 @@ mod tests {
         {
             let plan = debian_slim_plan(Some(version), "3.12").unwrap();
             assert_eq!((plan.suite, plan.python), (suite, PythonSource::Debian));
+        }
+        for (version, suite) in [("3.9.2", Suite::Bullseye), ("3.11.2", Suite::Bookworm), ("3.13.5", Suite::Trixie)] {
+            let plan = debian_slim_plan(Some(version), "3.12").unwrap();
+            assert_eq!((plan.suite, plan.python), (suite, PythonSource::Debian), "{version}");
         }
         for version in ["3.10", "3.12", "3.11.4", "3.13.0"] {
             let plan = debian_slim_plan(Some(version), "3.11").unwrap();

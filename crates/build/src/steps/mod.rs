@@ -5,6 +5,7 @@ mod base;
 mod commands;
 mod files;
 mod python;
+mod requirements;
 
 pub(crate) use apt::keeps_pristine;
 pub(crate) use files::behind_links;

@@ -6,12 +6,12 @@
 
 use lamina_image::{Digest, FileEntry, FileKind, FileSet, IndexOptions, KeyMaterial, Step};
 use lamina_store::CommitRules;
-use lamina_wheels::{Installer, Request, RequirementsFile, Resolver, Target, WheelError};
+use lamina_wheels::{Installer, Request, Resolver, Target, WheelError};
 use serde_json::{Value, json};
 
 use super::apt::quote;
 use super::commands::Run;
-use super::{Made, StepContext, StepError};
+use super::{Made, StepContext, StepError, requirements};
 use crate::BuildError;
 use crate::error::causes;
 use crate::host::DIRECTORY;
@@ -34,7 +34,7 @@ pub(crate) fn plan(step: &Step, material: &mut KeyMaterial) -> Result<PythonPlan
             return Err(BuildError::Invalid { message: "the step installs no Python packages".to_owned(), hint: None });
         }
     };
-    let requirements = files.iter().map(|path| read_requirements(path)).collect::<Result<Vec<_>, _>>()?;
+    let requirements = files.iter().map(|path| requirements::read(path)).collect::<Result<Vec<_>, _>>()?;
     material.add("kind", if installer == Installer::Uv { "uv_pip_install" } else { "pip_install" });
     material.add("packages", packages.clone());
     material.add("requirements", requirements.iter().map(|file| file.contents.clone()).collect::<Vec<_>>());
@@ -51,19 +51,6 @@ pub(crate) fn plan(step: &Step, material: &mut KeyMaterial) -> Result<PythonPlan
         installer,
     };
     Ok(PythonPlan { request, index: index.clone(), uv_version })
-}
-
-fn read_requirements(path: &str) -> Result<RequirementsFile, BuildError> {
-    match fs_err::read_to_string(path) {
-        Ok(contents) => {
-            let name = path.rsplit('/').next().unwrap_or(path).to_owned();
-            Ok(RequirementsFile { name, contents })
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            Err(BuildError::FileNotFound(format!("requirements file `{path}` does not exist")))
-        }
-        Err(error) => Err(BuildError::Invalid { message: causes(&error), hint: None }),
-    }
 }
 
 /// The index options for the key, without credentials.
