@@ -1,4 +1,5 @@
-//! Secrets must not stay in a layer: the result of a step that had some is searched before it is committed.
+//! Secrets must not stay in a layer: the result of a step that had some is searched before it is committed: paths, link
+//! targets, contents, extended attributes.
 
 use std::fmt::Write as _;
 use std::io::{self, Read as _};
@@ -10,6 +11,7 @@ use fs_err as fs;
 use lamina_image::SecretValues;
 use lamina_store::{Job, JobError, JobTable, WorkerContext};
 use memchr::memmem;
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 /// Shortest value that is searched for: shorter ones occur by accident.
@@ -96,6 +98,8 @@ impl Job for FindSecrets {
 
 /// Bytes read at once.
 const CHUNK: usize = 1 << 20;
+/// The kernel's limit for an extended attribute's value, and for all names of a file together.
+const ATTRIBUTE_SIZE: usize = 64 << 10;
 
 /// A variable and the forms of its value.
 type Needle = (String, Vec<Vec<u8>>);
@@ -118,6 +122,9 @@ impl Search<'_> {
                 found = self.variable_in(fs::read_link(&path)?.as_os_str().as_bytes());
             } else if found.is_none() && kind.is_file() {
                 found = self.variable_in_file(&path)?;
+            }
+            if found.is_none() {
+                found = self.variable_in_attributes(&path)?;
             }
             if let Some(variable) = found {
                 return Ok(Some(Finding { variable: variable.to_owned(), path: inside.display().to_string() }));
@@ -149,6 +156,24 @@ impl Search<'_> {
             kept = filled.min(overlap);
             buffer.copy_within(filled - kept..filled, 0);
         }
+    }
+
+    /// Searches the names and values of extended attributes.
+    fn variable_in_attributes(&self, path: &Path) -> io::Result<Option<&str>> {
+        let mut names = vec![0; ATTRIBUTE_SIZE];
+        let length = match rustix::fs::llistxattr(path, &mut names) {
+            Err(Errno::NOTSUP) => return Ok(None),
+            result => result?,
+        };
+        let mut value = Vec::new();
+        for name in names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+            value.resize(ATTRIBUTE_SIZE, 0);
+            let length = rustix::fs::lgetxattr(path, name, &mut value)?;
+            if let Some(variable) = self.variable_in(name).or_else(|| self.variable_in(&value[..length])) {
+                return Ok(Some(variable));
+            }
+        }
+        Ok(None)
     }
 
     fn variable_in(&self, content: &[u8]) -> Option<&str> {
@@ -254,6 +279,13 @@ mod tests {
             assert!(search.directory(directory.path()).unwrap().is_some(), "{padding}");
         }
         fs::remove_file(directory.path().join("lines")).unwrap();
+
+        let (name, value) = ("user.note", b"has s3cr3t/value+1 in it");
+        let attributed = directory.path().join("attributed");
+        fs::write(&attributed, "").unwrap();
+        rustix::fs::setxattr(&attributed, name, value, rustix::fs::XattrFlags::empty()).unwrap();
+        assert_eq!(search.directory(directory.path()).unwrap().unwrap().path, "/attributed");
+        fs::remove_file(&attributed).unwrap();
 
         // Across the boundary of two pieces, and spread over a path.
         let mut long = vec![b'x'; CHUNK - 3];
