@@ -8,7 +8,7 @@ use lamina_image::{Definition, FileSet, SecretValues};
 use serde::{Deserialize, Serialize};
 
 /// Version of the protocol.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 
 /// What Python tells the engine.
 #[derive(Debug, Deserialize)]
@@ -36,6 +36,14 @@ pub(crate) enum Request {
     Cancel {
         /// The call's number.
         call: u64,
+    },
+    /// Items of a generator's call were consumed.
+    #[serde(rename = "more")]
+    More {
+        /// The call's number.
+        call: u64,
+        /// How many.
+        count: u64,
     },
     /// Stop the app.
     #[serde(rename = "app.stop")]
@@ -190,6 +198,12 @@ pub(crate) enum Answer<'a> {
         #[serde(flatten)]
         failure: &'a Failure,
     },
+    /// To `call` of a generator, before the result; the payload holds a value.
+    #[serde(rename = "item")]
+    Item {
+        /// The call's number.
+        call: u64,
+    },
     /// To `call`; the payload holds the value or the exception.
     #[serde(rename = "result")]
     Result {
@@ -251,11 +265,11 @@ mod tests {
 
     #[test]
     fn hello_is_pinned() {
-        let text = r#"{"type":"hello","protocol":1,"package":"0.1.0","python":"3.11.7","uv":"/bin/uv","cwd":"/home/me",
+        let text = r#"{"type":"hello","protocol":2,"package":"0.1.0","python":"3.11.7","uv":"/bin/uv","cwd":"/home/me",
                        "output":true,"package_directory":"/lib/modal"}"#;
         let Request::Hello(hello) = read(text) else { panic!() };
         let expected = Hello {
-            protocol: 1,
+            protocol: 2,
             package: "0.1.0".into(),
             uv: Some("/bin/uv".into()),
             output: true,
@@ -298,6 +312,7 @@ mod tests {
         let call = read(r#"{"type":"call","call":7,"function":"f"}"#);
         assert!(matches!(call, Request::Call { call: 7, function } if function == "f"));
         assert!(matches!(read(r#"{"type":"cancel","call":7}"#), Request::Cancel { call: 7 }));
+        assert!(matches!(read(r#"{"type":"more","call":7,"count":8}"#), Request::More { call: 7, count: 8 }));
         assert!(matches!(read(r#"{"type":"app.stop","request":2}"#), Request::Stop { request: 2 }));
         for rubbish in ["", "[]", "{}", r#"{"type":"exec"}"#, r#"{"type":"call","call":"7","function":"f"}"#] {
             assert!(serde_json::from_str::<Request>(rubbish).is_err(), "{rubbish}");
@@ -312,7 +327,7 @@ mod tests {
         let functions = BTreeMap::from([("f", "fu-1")]);
         let timed_out = ResultStatus::Error { error: "FunctionTimeoutError", message: "late".into(), hint: None };
         let cases = [
-            (Answer::Welcome { protocol: 1, engine: "0.1.0" }, r#"{"type":"welcome","protocol":1,"engine":"0.1.0"}"#),
+            (Answer::Welcome { protocol: 2, engine: "0.1.0" }, r#"{"type":"welcome","protocol":2,"engine":"0.1.0"}"#),
             (
                 Answer::Started { request: 1, app_id: "ap-1", images: &images, functions },
                 r#"{"type":"app.started","request":1,"app_id":"ap-1","images":{"3":"im-1"},"functions":{"f":"fu-1"}}"#,
@@ -330,6 +345,7 @@ mod tests {
                 Answer::Error { request: None, failure: &failure },
                 r#"{"type":"error","error":"ImageBuildError","message":"no","hint":null,"image_id":"im-1"}"#,
             ),
+            (Answer::Item { call: 7 }, r#"{"type":"item","call":7}"#),
             (Answer::Result { call: 7, status: ResultStatus::Ok }, r#"{"type":"result","call":7,"status":"ok"}"#),
             (
                 Answer::Result { call: 7, status: ResultStatus::Exception },

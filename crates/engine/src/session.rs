@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::Scope;
 
 use lamina_events::{CancelGuard, CancelToken, Event, Sink};
-use lamina_functions::{FunctionSpec, Outcome, Pool, random_id};
+use lamina_functions::{Caller, FunctionSpec, Outcome, Pool, random_id};
 use lamina_wire::{Payload, Receiver, Sender, WireError};
 
 use crate::failure;
@@ -172,6 +172,7 @@ impl Session<'_> {
             match serde_json::from_slice(&frame.control) {
                 Ok(Request::Call { call, function }) => self.call(call, &function, frame.payload),
                 Ok(Request::Cancel { call }) => self.cancel(call),
+                Ok(Request::More { call, count }) => self.more(call, count),
                 Ok(Request::Start(app)) => {
                     scope.spawn(move || self.start(&app));
                 }
@@ -200,8 +201,7 @@ impl Session<'_> {
         let Some(function) = app.functions.get(function) else {
             return self.refuse(call, format!("the app has no function `{function}`"));
         };
-        let sender = self.sender.clone();
-        function.pool.submit(call, payload, Box::new(move |outcome| answer_call(&sender, call, outcome)));
+        function.pool.submit(call, payload, Arc::new(PythonCall { sender: self.sender.clone(), call }));
     }
 
     fn refuse(&self, call: u64, message: String) {
@@ -215,6 +215,13 @@ impl Session<'_> {
             let app = Arc::clone(app);
             // The first pool that knows the call takes it.
             let _ = app.functions.values().any(|function| function.pool.cancel(call));
+        }
+    }
+
+    /// Passes on that items were consumed; those of a call that has ended matter to nobody.
+    fn more(&self, call: u64, count: u64) {
+        if let AppState::Running(app, _) = &*self.lock() {
+            let _ = app.functions.values().any(|function| function.pool.more(call, count));
         }
     }
 
@@ -329,20 +336,32 @@ fn send_error(sender: &Sender, request: Option<u64>, failure: &Failure) {
     let _ = sender.send(&Answer::Error { request, failure }.encode(), &[], &[]);
 }
 
-/// Sends a call's outcome.
-fn answer_call(sender: &Sender, call: u64, outcome: Outcome) {
-    let (status, payload) = match outcome {
-        Outcome::Value(payload) => (ResultStatus::Ok, payload),
-        Outcome::Exception(payload) => (ResultStatus::Exception, payload),
-        Outcome::Error(error) => (failure::of_call(&error), Payload::default()),
-    };
-    let Err(error) = sender.forward(&Answer::Result { call, status }.encode(), &payload) else {
-        return;
-    };
-    // If only the payload was the trouble, the caller still learns of it; if Python is gone, this fails too.
-    let message = format!("the result could not be handed over: {error}");
-    let status = ResultStatus::Error { error: "ExecutionError", message, hint: None };
-    let _ = sender.send(&Answer::Result { call, status }.encode(), &[], &[]);
+/// A call that Python waits for.
+struct PythonCall {
+    sender: Sender,
+    call: u64,
+}
+
+impl Caller for PythonCall {
+    fn item(&self, payload: Payload) -> Result<(), WireError> {
+        self.sender.forward(&Answer::Item { call: self.call }.encode(), &payload)
+    }
+
+    fn end(&self, outcome: Outcome) {
+        let Self { sender, call } = self;
+        let (status, payload) = match outcome {
+            Outcome::Value(payload) => (ResultStatus::Ok, payload),
+            Outcome::Exception(payload) => (ResultStatus::Exception, payload),
+            Outcome::Error(error) => (failure::of_call(&error), Payload::default()),
+        };
+        let Err(error) = sender.forward(&Answer::Result { call: *call, status }.encode(), &payload) else {
+            return;
+        };
+        // If only the payload was the trouble, the caller still learns of it; if Python is gone, this fails too.
+        let message = format!("the result could not be handed over: {error}");
+        let status = ResultStatus::Error { error: "ExecutionError", message, hint: None };
+        let _ = sender.send(&Answer::Result { call: *call, status }.encode(), &[], &[]);
+    }
 }
 
 /// A sink that leaves out how images are built.

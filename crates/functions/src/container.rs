@@ -1,11 +1,12 @@
 //! The life of one container, in a thread of its own: start, conversation with the runner, output, end.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lamina_events::{Event, Stream};
 use lamina_wire::{Frame, Payload, Receiver, Sender, WireError};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::fs::SealFlags;
 use rustix::io::Errno;
 
@@ -23,6 +24,8 @@ const CLOSED_PATIENCE: Duration = Duration::from_secs(1);
 const KILLED_PATIENCE: Duration = Duration::from_secs(10);
 /// How often output is read while waiting for the end, so that a full pipe does not delay it.
 const WAIT_STEP: Duration = Duration::from_millis(20);
+/// How long a container may leave a message unread before it counts as broken: whoever sends it waits meanwhile.
+const SEND_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Runs a container from start to end.
 pub(crate) fn run(shared: &Arc<Shared>, slot: SlotId) {
@@ -43,6 +46,10 @@ struct Container<'a> {
     sender: Sender,
     receiver: Receiver,
     process: Arc<dyn ContainerProcess>,
+    /// Readable when the state holds something for the container.
+    wake: Arc<OwnedFd>,
+    /// Whether it does.
+    woken: bool,
     stdout: Output,
     stderr: Output,
     /// When its time limits are looked at next.
@@ -55,6 +62,7 @@ impl<'a> Container<'a> {
         let build = || -> std::io::Result<Self> {
             // A runner that stalls in the middle of a frame must not escape the time limits.
             started.socket.set_read_timeout(Some(shared.options.timeout.max(Duration::from_secs(1))))?;
+            started.socket.set_write_timeout(Some(SEND_PATIENCE))?;
             Ok(Self {
                 shared,
                 slot,
@@ -62,6 +70,8 @@ impl<'a> Container<'a> {
                 sender: Sender::new(started.socket.try_clone()?),
                 receiver: Receiver::new(started.socket),
                 process: started.process,
+                wake: Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?),
+                woken: false,
                 stdout: Output::new(started.stdout, Stream::Stdout, task, &shared.sink)?,
                 stderr: Output::new(started.stderr, Stream::Stderr, task, &shared.sink)?,
                 next_check: Instant::now(),
@@ -76,7 +86,7 @@ impl<'a> Container<'a> {
     fn live(mut self) {
         let (task, options) = (self.task.clone(), &self.shared.options);
         self.shared.sink.emit(Event::ContainerStarted { container: task, function: options.function.clone() });
-        let wanted = self.shared.lock().connect(self.slot, &self.sender, &self.process);
+        let wanted = self.shared.lock().connect(self.slot, &self.sender, &self.process, &self.wake);
         if !wanted {
             self.kill(Ending::Unneeded);
         } else if let Err(reason) = self.converse() {
@@ -96,7 +106,8 @@ impl<'a> Container<'a> {
             _ => {}
         }
         loop {
-            let readable = self.receiver.has_buffered() || self.poll()?;
+            let held = self.shared.lock().is_far_ahead(self.slot);
+            let readable = (!held && self.receiver.has_buffered()) || self.poll(held)?;
             // The runner flushes before it sends a result, so what belongs before the result is in the pipes now.
             self.stdout.read_available();
             self.stderr.read_available();
@@ -117,19 +128,44 @@ impl<'a> Container<'a> {
         }
     }
 
-    /// Waits until something is to be read or due; says whether it is a message.
-    fn poll(&self) -> Result<bool, String> {
+    /// Waits until something is to be read or due; says whether it is a message. While `held`, only the end of the
+    /// connection counts as one.
+    fn poll(&mut self, held: bool) -> Result<bool, String> {
         let due = [Some(self.next_check), self.stdout.flush_at(), self.stderr.flush_at()];
         let left = due.into_iter().flatten().min().map(|at| at.saturating_duration_since(Instant::now()));
         let timeout = left.and_then(|left| Timespec::try_from(left).ok());
-        let mut fds = Vec::with_capacity(3);
-        fds.push(PollFd::new(&self.receiver, PollFlags::IN));
+        let mut interest = if held { PollFlags::empty() } else { PollFlags::IN };
+        interest.set(PollFlags::OUT, self.woken);
+        let mut fds = Vec::with_capacity(4);
+        fds.push(PollFd::new(&self.receiver, interest));
+        fds.push(PollFd::new(&self.wake, PollFlags::IN));
         let outputs = [self.stdout.fd(), self.stderr.fd()];
         fds.extend(outputs.into_iter().flatten().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
         match poll(&mut fds, timeout.as_ref()) {
-            Ok(_) => Ok(!fds[0].revents().is_empty()),
-            Err(Errno::INTR) => Ok(false),
-            Err(errno) => Err(format!("its streams cannot be polled: {errno}")),
+            Ok(_) => {}
+            Err(Errno::INTR) => return Ok(false),
+            Err(errno) => return Err(format!("its streams cannot be polled: {errno}")),
+        }
+        let (socket, woken) = (fds[0].revents(), !fds[1].revents().is_empty());
+        if socket.contains(PollFlags::OUT) {
+            self.tell_consumed();
+        }
+        if woken {
+            // Whether there is something is seen in the state; the number does not matter.
+            let _ = rustix::io::read(&self.wake, &mut [0; 8]);
+            self.woken = true;
+        }
+        Ok(!(socket - PollFlags::OUT).is_empty())
+    }
+
+    /// Tells the runner how many items of its generator were consumed. Only when its socket has room: a runner that
+    /// does not read now must not keep its items from being read.
+    fn tell_consumed(&mut self) {
+        self.woken = false;
+        let consumed = self.shared.lock().take_consumed(self.slot);
+        if let Some((call, count)) = consumed {
+            // One that is gone is noticed by the reading side.
+            let _ = self.sender.send(&ToRunner::More { call, count }.encode(), &[], &[]);
         }
     }
 
@@ -152,10 +188,17 @@ impl<'a> Container<'a> {
                     state.abandon(self.slot)
                 };
                 self.process.kill();
-                reply_to_all(abandoned, &frame.payload)
+                answer_all(abandoned, &frame.payload)
+            }
+            FromRunner::Item { call } => {
+                let caller = self.shared.lock().item(self.slot, call);
+                let caller =
+                    caller.map_err(|()| format!("it sent an item of call `{call}`, which it was not given"))?;
+                let passed_on = caller.map_or(Ok(()), |caller| caller.item(frame.payload));
+                passed_on.map_err(|error| format!("its item could not be handed over: {error}"))
             }
             FromRunner::Result { call, status } => {
-                let (reply, next) = self
+                let (caller, next) = self
                     .shared
                     .lock()
                     .finish(self.slot, call)
@@ -164,8 +207,8 @@ impl<'a> Container<'a> {
                 if let Some(next) = next {
                     self.shared.hand_over(&next);
                 }
-                if let Some(reply) = reply {
-                    reply(match status {
+                if let Some(caller) = caller {
+                    caller.end(match status {
                         ResultStatus::Ok => Outcome::Value(frame.payload),
                         ResultStatus::Exception => Outcome::Exception(frame.payload),
                     });
@@ -221,16 +264,16 @@ impl<'a> Container<'a> {
     /// Answers those who waited for this container.
     fn conclude(&self, end: ContainerEnd) {
         let remains = self.shared.lock().remove(self.slot);
-        let waited_for = remains.reply.is_some() || !remains.abandoned.is_empty();
+        let waited_for = remains.caller.is_some() || !remains.abandoned.is_empty();
         let unexpected = remains.ending.is_none() || waited_for;
         let error = self.cause(remains.ending, end);
         let cause = if unexpected { error.to_string() } else { String::new() };
         self.shared.sink.emit(Event::ContainerFinished { container: self.task.clone(), cause });
-        if let Some(reply) = remains.reply {
-            reply(Outcome::Error(error.clone()));
+        if let Some(caller) = remains.caller {
+            caller.end(Outcome::Error(error.clone()));
         }
         for input in remains.abandoned {
-            (input.reply)(Outcome::Error(error.clone()));
+            input.caller.end(Outcome::Error(error.clone()));
         }
         self.shared.settle();
     }
@@ -260,11 +303,17 @@ impl<'a> Container<'a> {
     }
 }
 
+/// Has a container's thread look at the state.
+pub(crate) fn wake_up(wake: &OwnedFd) {
+    // A counter that is full has woken it already.
+    let _ = rustix::io::write(wake, &1_u64.to_ne_bytes());
+}
+
 /// Gives the exception of a failed import to the inputs that waited for the container.
-fn reply_to_all(inputs: Vec<Input>, exception: &Payload) -> Result<(), String> {
+fn answer_all(inputs: Vec<Input>, exception: &Payload) -> Result<(), String> {
     for input in inputs {
         let payload = exception.try_clone().map_err(|error| error.to_string())?;
-        (input.reply)(Outcome::Exception(payload));
+        input.caller.end(Outcome::Exception(payload));
     }
     Ok(())
 }
@@ -278,5 +327,5 @@ fn check_payload(payload: &Payload) -> Result<(), String> {
     let sealed = rustix::fs::fcntl_get_seals(fd).is_ok_and(|seals| seals.contains(wanted));
     let long_enough =
         rustix::fs::fstat(fd).is_ok_and(|stat| u64::try_from(stat.st_size).is_ok_and(|size| size >= *length));
-    if sealed && long_enough { Ok(()) } else { Err("it sent a large result that is no sealed memory".to_owned()) }
+    if sealed && long_enough { Ok(()) } else { Err("it sent a large value that is no sealed memory".to_owned()) }
 }

@@ -32,8 +32,17 @@ pub enum Outcome {
     Error(CallError),
 }
 
-/// Takes a call's outcome. Runs once, in whichever thread has it.
-pub type Reply = Box<dyn FnOnce(Outcome) + Send>;
+/// Whoever waits for a call. Told in whichever thread has something to tell.
+pub trait Caller: Send + Sync {
+    /// Takes the next value of a generator: in order, and before the outcome.
+    ///
+    /// # Errors
+    /// When it cannot be handed on; the call then fails.
+    fn item(&self, payload: Payload) -> Result<(), WireError>;
+
+    /// Takes the outcome. Called exactly once.
+    fn end(&self, outcome: Outcome);
+}
 
 /// How a pool treats its function.
 #[derive(Debug, Clone)]
@@ -94,14 +103,14 @@ impl Pool {
         Self { shared: Arc::new(shared) }
     }
 
-    /// Runs an input: hands it to an idle container at once, else lets it wait for one. `reply` is called exactly once.
-    pub fn submit(&self, call: u64, payload: Payload, reply: Reply) {
+    /// Runs an input: hands it to an idle container at once, else lets it wait for one. `caller` hears how it ends.
+    pub fn submit(&self, call: u64, payload: Payload, caller: Arc<dyn Caller>) {
         let mut state = self.shared.lock();
         if state.is_stopping() {
             drop(state);
-            return reply(Outcome::Error(self.shared.stopped()));
+            return caller.end(Outcome::Error(self.shared.stopped()));
         }
-        let handover = state.place(Input { call, payload, reply });
+        let handover = state.place(Input { call, payload, caller });
         drop(state);
         match handover {
             Some(handover) => self.shared.hand_over(&handover),
@@ -114,11 +123,20 @@ impl Pool {
     #[must_use]
     pub fn cancel(&self, call: u64) -> bool {
         let taken = self.shared.lock().cancel(call);
-        let Some((reply, process)) = taken else { return false };
+        let Some((caller, process)) = taken else { return false };
         if let Some(process) = process {
             process.kill();
         }
-        reply(Outcome::Error(CallError::Cancelled { function: self.shared.options.function.clone() }));
+        caller.end(Outcome::Error(CallError::Cancelled { function: self.shared.options.function.clone() }));
+        true
+    }
+
+    /// The caller has consumed `count` items of a generator's call: lets its container send as many more. False when no
+    /// container runs the call (any more).
+    #[must_use]
+    pub fn more(&self, call: u64, count: u64) -> bool {
+        let Some(wake) = self.shared.lock().more(call, count) else { return false };
+        container::wake_up(&wake);
         true
     }
 
@@ -134,7 +152,7 @@ impl Pool {
             let _ = sender.send(&ToRunner::Stop.encode(), &[], &[]);
         }
         for input in waiting {
-            (input.reply)(Outcome::Error(self.shared.stopped()));
+            input.caller.end(Outcome::Error(self.shared.stopped()));
         }
     }
 
@@ -238,7 +256,7 @@ impl Shared {
             hint: error.hint.clone(),
         };
         for input in remains.abandoned {
-            (input.reply)(Outcome::Error(error.clone()));
+            input.caller.end(Outcome::Error(error.clone()));
         }
         self.settle();
     }

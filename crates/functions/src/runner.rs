@@ -1,5 +1,7 @@
 //! The conversation with the runner inside a container. `docs/protocol.md` describes it.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 /// How the runner finds a function's module.
@@ -18,6 +20,27 @@ pub enum Module {
         /// The dotted name.
         name: String,
     },
+    /// No module: the function itself, pickled.
+    Serialized {
+        /// The name of the module that it comes from.
+        name: String,
+        /// The series of Python that pickled it.
+        python: String,
+        /// The pickle.
+        pickle: Pickle,
+    },
+}
+
+/// A pickled function in base64: passed through, never looked into, and never shown, because it may hold anything that
+/// the function refers to.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Pickle(String);
+
+impl fmt::Debug for Pickle {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Pickle({} bytes)", self.0.len())
+    }
 }
 
 /// What the engine tells a runner.
@@ -37,6 +60,13 @@ pub enum ToRunner<'a> {
         call: u64,
         /// The function's name.
         function: &'a str,
+    },
+    /// The caller has consumed items of a generator: as many further ones may come.
+    More {
+        /// The input's number.
+        call: u64,
+        /// How many were consumed.
+        count: u64,
     },
     /// No further inputs come: leave.
     Stop,
@@ -59,6 +89,11 @@ pub enum FromRunner {
     Ready,
     /// The module cannot be imported; the payload holds the exception.
     Failed,
+    /// The next value of a generator; the payload holds it.
+    Item {
+        /// The input's number.
+        call: u64,
+    },
     /// An input's result; the payload holds the value or the exception.
     Result {
         /// The input's number.
@@ -96,6 +131,7 @@ mod tests {
                 r#"{"type":"start","module":{"kind":"module","name":"pkg.mod"},"function":"f"}"#,
             ),
             (ToRunner::Call { call: 7, function: "f" }, r#"{"type":"call","call":7,"function":"f"}"#),
+            (ToRunner::More { call: 7, count: 8 }, r#"{"type":"more","call":7,"count":8}"#),
             (ToRunner::Stop, r#"{"type":"stop"}"#),
         ];
         for (message, text) in cases {
@@ -104,10 +140,21 @@ mod tests {
     }
 
     #[test]
+    fn a_serialized_function_is_passed_on_as_it_came_and_never_shown() {
+        let text = r#"{"kind":"serialized","name":"app","python":"3.11","pickle":"gASVAAAA"}"#;
+        let module: Module = serde_json::from_str(text).unwrap();
+        let start = ToRunner::Start { module: &module, function: "f" };
+        let expected = format!(r#"{{"type":"start","module":{text},"function":"f"}}"#);
+        assert_eq!(String::from_utf8(start.encode()).unwrap(), expected);
+        assert!(!format!("{module:?}").contains("gASV"));
+    }
+
+    #[test]
     fn messages_from_the_runner_are_pinned() {
         let cases = [
             (r#"{"type":"ready"}"#, FromRunner::Ready),
             (r#"{"type":"failed"}"#, FromRunner::Failed),
+            (r#"{"type":"item","call":7}"#, FromRunner::Item { call: 7 }),
             (r#"{"type":"result","call":7,"status":"ok"}"#, FromRunner::Result { call: 7, status: ResultStatus::Ok }),
             (
                 r#"{"type":"result","call":7,"status":"exception"}"#,

@@ -2,13 +2,18 @@
 //! lock.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lamina_wire::{Payload, Sender};
 
-use crate::pool::{PoolOptions, Reply};
+use crate::pool::{Caller, PoolOptions};
 use crate::starter::ContainerProcess;
+
+/// Items of a generator that may be on their way to a caller who has not consumed them. The runner keeps fewer; the
+/// engine reads no more from one that does not.
+const MOST_ITEMS_AHEAD: u64 = 64;
 
 /// Names a container within its pool.
 pub(crate) type SlotId = u64;
@@ -17,7 +22,7 @@ pub(crate) type SlotId = u64;
 pub(crate) struct Input {
     pub(crate) call: u64,
     pub(crate) payload: Payload,
-    pub(crate) reply: Reply,
+    pub(crate) caller: Arc<dyn Caller>,
 }
 
 /// An input on its way into a container.
@@ -35,9 +40,19 @@ enum Phase {
     /// It waits for an input.
     Idle,
     /// It runs an input.
-    Running { call: u64, reply: Reply },
+    Running(Running),
     /// It was told to leave, or is being killed.
     Leaving,
+}
+
+/// An input that a container runs.
+pub(crate) struct Running {
+    call: u64,
+    pub(crate) caller: Arc<dyn Caller>,
+    /// Items of a generator that the caller has not consumed.
+    ahead: u64,
+    /// Items that were consumed, which its container was not told yet.
+    consumed: u64,
 }
 
 /// Why the engine ended a container.
@@ -64,6 +79,8 @@ struct Slot {
     since: Instant,
     sender: Option<Sender>,
     process: Option<Arc<dyn ContainerProcess>>,
+    /// Wakes the container's thread.
+    wake: Option<Arc<OwnedFd>>,
     ending: Option<Ending>,
 }
 
@@ -74,7 +91,11 @@ impl Slot {
     }
 
     fn is_working(&self) -> bool {
-        self.ending.is_none() && matches!(self.phase, Phase::Idle | Phase::Running { .. })
+        self.ending.is_none() && matches!(self.phase, Phase::Idle | Phase::Running(_))
+    }
+
+    fn runs(&self, call: u64) -> bool {
+        matches!(&self.phase, Phase::Running(running) if running.call == call)
     }
 
     fn is_starting(&self) -> bool {
@@ -97,7 +118,7 @@ pub(crate) struct Remains {
     /// Why the engine ended it, if it did.
     pub(crate) ending: Option<Ending>,
     /// The caller that waits for the input it ran.
-    pub(crate) reply: Option<Reply>,
+    pub(crate) caller: Option<Arc<dyn Caller>>,
     /// Inputs that no container will take, because this one never got ready and no other one works.
     pub(crate) abandoned: Vec<Input>,
 }
@@ -136,18 +157,32 @@ impl State {
             return None;
         }
         self.next += 1;
-        let slot = Slot { phase: Phase::Starting, since: Instant::now(), sender: None, process: None, ending: None };
+        let slot = Slot {
+            phase: Phase::Starting,
+            since: Instant::now(),
+            sender: None,
+            process: None,
+            wake: None,
+            ending: None,
+        };
         self.slots.insert(self.next, slot);
         Some(self.next)
     }
 
     /// Notes a container's connection; false when it is not wanted any more.
-    pub(crate) fn connect(&mut self, id: SlotId, sender: &Sender, process: &Arc<dyn ContainerProcess>) -> bool {
+    pub(crate) fn connect(
+        &mut self,
+        id: SlotId,
+        sender: &Sender,
+        process: &Arc<dyn ContainerProcess>,
+        wake: &Arc<OwnedFd>,
+    ) -> bool {
         let Some(slot) = self.slots.get_mut(&id) else {
             return false;
         };
         slot.sender = Some(sender.clone());
         slot.process = Some(Arc::clone(process));
+        slot.wake = Some(Arc::clone(wake));
         slot.since = Instant::now();
         slot.ending.is_none()
     }
@@ -161,12 +196,12 @@ impl State {
     }
 
     /// A container finished input `call`; fails when it was not running that.
-    pub(crate) fn finish(&mut self, id: SlotId, call: u64) -> Result<(Option<Reply>, Option<Handover>), ()> {
+    pub(crate) fn finish(&mut self, id: SlotId, call: u64) -> Result<(Option<Arc<dyn Caller>>, Option<Handover>), ()> {
         let slot = self.slots.get_mut(&id).ok_or(())?;
         match std::mem::replace(&mut slot.phase, Phase::Idle) {
-            Phase::Running { call: running, reply } if running == call => {
+            Phase::Running(running) if running.call == call => {
                 slot.since = Instant::now();
-                Ok((Some(reply), self.next_input(id)))
+                Ok((Some(running.caller), self.next_input(id)))
             }
             // Its result crossed the cancellation.
             Phase::Leaving if slot.ending == Some(Ending::Cancelled) => {
@@ -178,6 +213,42 @@ impl State {
                 Err(())
             }
         }
+    }
+
+    /// A container made an item of call `call`: gives who takes it. Fails when it was not running that.
+    pub(crate) fn item(&mut self, id: SlotId, call: u64) -> Result<Option<Arc<dyn Caller>>, ()> {
+        let slot = self.slots.get_mut(&id).ok_or(())?;
+        match &mut slot.phase {
+            Phase::Running(running) if running.call == call => {
+                running.ahead += 1;
+                Ok(Some(Arc::clone(&running.caller)))
+            }
+            // It crossed the cancellation.
+            Phase::Leaving if slot.ending == Some(Ending::Cancelled) => Ok(None),
+            _ => Err(()),
+        }
+    }
+
+    /// The caller of call `call` has consumed items: gives what wakes the thread of the container that runs it.
+    pub(crate) fn more(&mut self, call: u64, count: u64) -> Option<Arc<OwnedFd>> {
+        let slot = self.slots.values_mut().find(|slot| slot.runs(call))?;
+        let Phase::Running(running) = &mut slot.phase else { return None };
+        running.ahead = running.ahead.saturating_sub(count);
+        running.consumed = running.consumed.saturating_add(count);
+        slot.wake.clone()
+    }
+
+    /// Whether a container is so far ahead of its caller that nothing more is read from it.
+    pub(crate) fn is_far_ahead(&self, id: SlotId) -> bool {
+        let phase = self.slots.get(&id).map(|slot| &slot.phase);
+        matches!(phase, Some(Phase::Running(running)) if running.ahead >= MOST_ITEMS_AHEAD)
+    }
+
+    /// What a container is to be told of: the call it runs, and how many of its items were consumed.
+    pub(crate) fn take_consumed(&mut self, id: SlotId) -> Option<(u64, u64)> {
+        let Phase::Running(running) = &mut self.slots.get_mut(&id)?.phase else { return None };
+        let count = std::mem::take(&mut running.consumed);
+        (count > 0).then_some((running.call, count))
     }
 
     fn next_input(&mut self, id: SlotId) -> Option<Handover> {
@@ -194,17 +265,16 @@ impl State {
     }
 
     /// Takes back an input: its caller, and what kills the container it runs in.
-    pub(crate) fn cancel(&mut self, call: u64) -> Option<(Reply, Option<Arc<dyn ContainerProcess>>)> {
+    pub(crate) fn cancel(&mut self, call: u64) -> Option<(Arc<dyn Caller>, Option<Arc<dyn ContainerProcess>>)> {
         if let Some(index) = self.waiting.iter().position(|input| input.call == call) {
-            return self.waiting.remove(index).map(|input| (input.reply, None));
+            return self.waiting.remove(index).map(|input| (input.caller, None));
         }
-        let runs = |slot: &&mut Slot| matches!(slot.phase, Phase::Running { call: running, .. } if running == call);
-        let slot = self.slots.values_mut().find(runs)?;
-        let Phase::Running { reply, .. } = std::mem::replace(&mut slot.phase, Phase::Leaving) else {
+        let slot = self.slots.values_mut().find(|slot| slot.runs(call))?;
+        let Phase::Running(running) = std::mem::replace(&mut slot.phase, Phase::Leaving) else {
             return None;
         };
         slot.ending.get_or_insert(Ending::Cancelled);
-        Some((reply, slot.process.clone()))
+        Some((running.caller, slot.process.clone()))
     }
 
     /// What a container's time demands now. Whatever it is given later is due later than the time named here, because
@@ -215,7 +285,7 @@ impl State {
         };
         let (limit, ending) = match slot.phase {
             Phase::Starting => (options.startup, Ending::StartTimedOut),
-            Phase::Running { .. } => (options.timeout, Ending::TimedOut),
+            Phase::Running(_) => (options.timeout, Ending::TimedOut),
             Phase::Idle => (options.idle, Ending::Unneeded),
             Phase::Leaving => (options.grace, Ending::Unneeded),
         };
@@ -241,13 +311,13 @@ impl State {
     /// A container is gone.
     pub(crate) fn remove(&mut self, id: SlotId) -> Remains {
         let Some(slot) = self.slots.remove(&id) else {
-            return Remains { ending: None, reply: None, abandoned: Vec::new() };
+            return Remains { ending: None, caller: None, abandoned: Vec::new() };
         };
         let never_ready = matches!(slot.phase, Phase::Starting);
         let failed = never_ready && matches!(slot.ending, None | Some(Ending::StartTimedOut | Ending::Broken(_)));
         let abandoned = if failed { self.abandon(id) } else { Vec::new() };
-        let reply = if let Phase::Running { reply, .. } = slot.phase { Some(reply) } else { None };
-        Remains { ending: slot.ending, reply, abandoned }
+        let caller = if let Phase::Running(running) = slot.phase { Some(running.caller) } else { None };
+        Remains { ending: slot.ending, caller, abandoned }
     }
 
     /// Ends the pool: gives the inputs that wait, the containers to tell, and those to kill.
@@ -285,7 +355,7 @@ impl State {
 impl Slot {
     /// Gives an input to this container.
     fn give(&mut self, id: SlotId, sender: Sender, input: Input) -> Handover {
-        self.enter(Phase::Running { call: input.call, reply: input.reply });
+        self.enter(Phase::Running(Running { call: input.call, caller: input.caller, ahead: 0, consumed: 0 }));
         Handover { slot: id, sender, call: input.call, payload: input.payload }
     }
 }

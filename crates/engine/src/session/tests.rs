@@ -62,6 +62,14 @@ impl ContainerStarter for Echo {
                 let answer = match control["type"].as_str().unwrap() {
                     "start" => json!({"type": "ready"}),
                     "call" if payload == b"hang" => continue,
+                    "call" if payload == b"generate" => {
+                        for payload in [b"one".to_vec(), vec![2; 2 << 20]] {
+                            let item = json!({"type": "item", "call": control["call"]});
+                            let _ = sender.send(item.to_string().as_bytes(), &payload, &[]);
+                        }
+                        continue;
+                    }
+                    "more" => json!({"type": "result", "call": control["call"], "status": "ok"}),
                     "call" => json!({"type": "result", "call": control["call"], "status": "ok"}),
                     _ => break,
                 };
@@ -149,8 +157,8 @@ impl Python {
     }
 
     fn greet(&mut self, output: bool) {
-        self.tell(&hello(1, output), b"");
-        assert_eq!(self.hear().0, json!({"type": "welcome", "protocol": 1, "engine": env!("CARGO_PKG_VERSION")}));
+        self.tell(&hello(PROTOCOL, output), b"");
+        assert_eq!(self.hear().0, json!({"type": "welcome", "protocol": 2, "engine": env!("CARGO_PKG_VERSION")}));
     }
 
     fn call(&mut self, call: u64, payload: &[u8]) -> (Value, Vec<u8>) {
@@ -225,6 +233,22 @@ fn an_app_is_started_called_and_stopped() {
         assert_eq!(python.hear().0["type"], "app.started", "a second app may follow the first");
     });
     assert!(outcome.unwrap().is_none());
+}
+
+#[test]
+fn items_of_a_generator_come_before_its_result_and_are_acknowledged() {
+    let (outcome, ..) = session(&CancelToken::new(), |python| {
+        python.greet(true);
+        python.tell(&start(1, "3"), b"");
+        python.hear();
+        python.tell(&json!({"type": "more", "call": 7, "count": 1}), b"");
+        let item = json!({"type": "item", "call": 7});
+        assert_eq!(python.call(7, b"generate"), (item.clone(), b"one".to_vec()));
+        assert_eq!(python.hear(), (item, vec![2; 2 << 20]));
+        python.tell(&json!({"type": "more", "call": 7, "count": 2}), b"");
+        assert_eq!(python.hear().0, json!({"type": "result", "call": 7, "status": "ok"}));
+    });
+    outcome.unwrap();
 }
 
 #[test]
@@ -335,7 +359,7 @@ fn a_described_function_is_answered_and_handed_to_the_command_line() {
 #[test]
 fn another_protocol_version_is_refused() {
     let (outcome, ..) = session(&CancelToken::new(), |python| {
-        python.tell(&hello(2, true), b"");
+        python.tell(&hello(PROTOCOL + 1, true), b"");
         let refused = python.hear().0;
         assert_eq!((&refused["type"], &refused["error"]), (&json!("error"), &json!("VersionError")));
         assert!(refused.get("request").is_none());

@@ -8,7 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, mpsc};
 use std::time::Duration;
 
 use lamina_events::{Event, Sink};
-use lamina_wire::{Payload, Receiver, Sender, socket_pair};
+use lamina_wire::{Payload, Receiver, Sender, WireError, socket_pair};
 
 use crate::*;
 
@@ -131,6 +131,7 @@ impl Runner {
     fn perform(&mut self, call: &str, input: &str) {
         let (verb, rest) = input.split_once(' ').unwrap_or((input, ""));
         let ok = format!(r#"{{"type":"result","call":{call},"status":"ok"}}"#);
+        let item = format!(r#"{{"type":"item","call":{call}}}"#);
         match verb {
             "echo" => self.tell(&ok, rest.as_bytes()),
             "large" => self.tell(&ok, &vec![b'x'; 2 << 20]),
@@ -161,6 +162,18 @@ impl Runner {
             }
             "torn" => (&self.process.socket).write_all(&[1, 0, 0, 0, 9, 0, 0, 0]).unwrap(),
             "hang" => {}
+            "count" => {
+                for number in 0..rest.parse::<u64>().unwrap() {
+                    self.tell(&item, number.to_string().as_bytes());
+                }
+                self.tell(&ok, b"");
+            }
+            "listen" => {
+                self.tell(&item, b"only");
+                let heard = self.receive().map_or_else(String::new, |(control, _)| control);
+                self.tell(&ok, heard.as_bytes());
+            }
+            "foreign" => self.tell(r#"{"type":"item","call":4242}"#, b""),
             other => panic!("unknown input {other}"),
         }
     }
@@ -199,10 +212,14 @@ impl Bench {
 
     /// Submits an input; its outcome arrives in the channel.
     pub(crate) fn submit(&self, call: u64, input: &str) -> mpsc::Receiver<Outcome> {
-        let (sender, receiver) = mpsc::channel();
-        let reply = Box::new(move |outcome| sender.send(outcome).unwrap());
-        self.pool.submit(call, Payload::Inline(input.as_bytes().to_vec()), reply);
-        receiver
+        self.generate(call, input).1
+    }
+
+    /// Submits an input; its items and its outcome arrive in the channels.
+    pub(crate) fn generate(&self, call: u64, input: &str) -> (mpsc::Receiver<String>, mpsc::Receiver<Outcome>) {
+        let ((items, received), (outcomes, ended)) = (mpsc::channel(), mpsc::channel());
+        self.pool.submit(call, Payload::Inline(input.as_bytes().to_vec()), Arc::new(Listener { items, outcomes }));
+        (received, ended)
     }
 
     /// Runs an input to its end.
@@ -225,6 +242,24 @@ impl Bench {
             _ => None,
         };
         events.iter().filter_map(data).collect()
+    }
+}
+
+/// A caller that passes on what it is told.
+struct Listener {
+    items: mpsc::Sender<String>,
+    outcomes: mpsc::Sender<Outcome>,
+}
+
+impl Caller for Listener {
+    fn item(&self, payload: Payload) -> Result<(), WireError> {
+        // A test need not look at the items.
+        let _ = self.items.send(String::from_utf8(payload.into_bytes()?).unwrap());
+        Ok(())
+    }
+
+    fn end(&self, outcome: Outcome) {
+        self.outcomes.send(outcome).unwrap();
     }
 }
 

@@ -1,6 +1,7 @@
 //! Pools on fake containers.
 
 mod fake;
+mod generators;
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
