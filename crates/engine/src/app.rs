@@ -7,7 +7,7 @@ use std::time::Duration;
 use lamina_build::{BuildOptions, Builder, BuiltImage, Tools};
 use lamina_events::{CancelToken, Event, Sink};
 use lamina_fetch::Client;
-use lamina_functions::{Bytecode, FunctionSpec, PACKAGE_TARGET, Pool, SandboxStarter, random_id};
+use lamina_functions::{Bytecode, FunctionSpec, PACKAGE_TARGET, Pool, Retries, SandboxStarter, random_id};
 use lamina_image::{Digest, FileEntry, FileKind, FileSet, Ignore};
 use lamina_store::FileSetView;
 
@@ -161,6 +161,8 @@ impl Engine {
             timeout: timeout(function)?,
             cpus: function.cpu.map(Amount::limit),
             memory_bytes: function.memory.map(|memory| mebibytes(memory.limit())),
+            retries: retries(function)?,
+            maximum_containers: maximum_containers(function)?,
         })
     }
 }
@@ -198,6 +200,8 @@ fn check(app: &AppRequest) -> Result<(), Failure> {
             return Err(unknown_image(function));
         }
         timeout(function)?;
+        retries(function)?;
+        maximum_containers(function)?;
         for (what, amount) in [("cpu", function.cpu), ("memory", function.memory)] {
             if let Some(amount) = amount.filter(|amount| !(amount.limit() > 0.0 && amount.limit().is_finite())) {
                 let message = format!(
@@ -225,6 +229,49 @@ fn timeout(function: &FunctionRequest) -> Result<Duration, Failure> {
             format!("`timeout={timeout}` of function `{name}` is no duration: give a positive number of seconds");
         Failure::new("InvalidError", message)
     })
+}
+
+fn retries(function: &FunctionRequest) -> Result<Retries, Failure> {
+    let Some(wanted) = function.retries.filter(|retries| retries.max_retries > 0) else {
+        return Ok(Retries::default());
+    };
+    let name = &function.name;
+    if function.is_generator {
+        let message = format!("function `{name}` is a generator, which cannot run again: leave its `retries` out");
+        return Err(Failure::new("InvalidError", message));
+    }
+    let delay = |what: &str, seconds: f64| {
+        Duration::try_from_secs_f64(seconds).map_err(|_| {
+            let message = format!(
+                "`{what}={seconds}` in the retries of function `{name}` is no duration: give a number of seconds"
+            );
+            Failure::new("InvalidError", message)
+        })
+    };
+    let backoff = wanted.backoff_coefficient;
+    if !(backoff >= 0.0 && backoff.is_finite()) {
+        let message = format!(
+            "`backoff_coefficient={backoff}` in the retries of function `{name}` is no factor: give a number from 1"
+        );
+        return Err(Failure::new("InvalidError", message));
+    }
+    Ok(Retries {
+        maximum: wanted.max_retries,
+        backoff,
+        initial_delay: delay("initial_delay", wanted.initial_delay)?,
+        maximum_delay: delay("max_delay", wanted.max_delay)?,
+    })
+}
+
+fn maximum_containers(function: &FunctionRequest) -> Result<Option<usize>, Failure> {
+    match function.max_containers {
+        Some(0) => {
+            let message =
+                format!("`max_containers=0` of function `{}` lets nothing run: give a positive number", function.name);
+            Err(Failure::new("InvalidError", message))
+        }
+        maximum => Ok(maximum.and_then(|maximum| usize::try_from(maximum).ok())),
+    }
 }
 
 /// The function that a shell is wanted for: the named one, or the only one.
@@ -297,6 +344,19 @@ mod tests {
         let cases = [
             (r#","memory":-1"#, "`memory=-1` of function `f` is no amount: give a positive number"),
             (r#","cpu":[1,0]"#, "`cpu=0` of function `f` is no amount: give a positive number"),
+            (r#","max_containers":0"#, "`max_containers=0` of function `f` lets nothing run: give a positive number"),
+            (
+                r#","retries":{"max_retries":1,"backoff_coefficient":1,"initial_delay":-1,"max_delay":60}"#,
+                "`initial_delay=-1` in the retries of function `f` is no duration: give a number of seconds",
+            ),
+            (
+                r#","retries":{"max_retries":1,"backoff_coefficient":-2,"initial_delay":1,"max_delay":60}"#,
+                "`backoff_coefficient=-2` in the retries of function `f` is no factor: give a number from 1",
+            ),
+            (
+                r#","is_generator":true,"retries":{"max_retries":1,"backoff_coefficient":1,"initial_delay":1,"max_delay":60}"#,
+                "function `f` is a generator, which cannot run again: leave its `retries` out",
+            ),
         ];
         for (more, message) in cases {
             assert_eq!(refused(&format!("[{}]", function("f", more))), message);

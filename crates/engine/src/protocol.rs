@@ -127,6 +127,28 @@ pub(crate) struct FunctionRequest {
     /// Most memory in MiB.
     #[serde(default)]
     pub(crate) memory: Option<Amount>,
+    /// Whether it yields values instead of returning one.
+    #[serde(default)]
+    pub(crate) is_generator: bool,
+    /// How often a failed input runs again.
+    #[serde(default)]
+    pub(crate) retries: Option<RetriesRequest>,
+    /// Most containers at a time.
+    #[serde(default)]
+    pub(crate) max_containers: Option<u32>,
+}
+
+/// How often, and after which pauses in seconds, a failed input runs again.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+pub(crate) struct RetriesRequest {
+    /// Most attempts after the first one.
+    pub(crate) max_retries: u32,
+    /// By what each pause is longer than the one before it.
+    pub(crate) backoff_coefficient: f64,
+    /// The first pause.
+    pub(crate) initial_delay: f64,
+    /// The longest pause.
+    pub(crate) max_delay: f64,
 }
 
 /// An amount of processors or memory: as a request, which is the limit here too, or as a request and a limit.
@@ -288,7 +310,8 @@ mod tests {
                 "mounts":{"entries":[{"source":"/w/src","target":"/root/src","kind":"directory",
                                       "ignore":{"patterns":["**/*.pyc"],"invert":true}}]},
                 "environment":{"A":"1"},"secrets":[{"name":"s","values":{"TOKEN":"hunter2"}}],
-                "timeout":300,"cpu":0.5,"memory":[128,256],"is_generator":false}],
+                "timeout":300,"cpu":0.5,"memory":[128,256],"is_generator":false,"max_containers":64,
+                "retries":{"max_retries":3,"backoff_coefficient":2.0,"initial_delay":0.5,"max_delay":60}}],
             "options":{"force_build":true,"ignore_cache":false}}"#;
         let Request::Start(app) = read(text) else { panic!() };
         assert_eq!((app.request, app.images.nodes.len()), (1, 1));
@@ -298,6 +321,8 @@ mod tests {
         assert_eq!((function.source.entries.len(), function.mounts.entries.len()), (1, 1));
         assert_eq!(function.secrets[0].values["TOKEN"], "hunter2");
         assert_eq!((function.cpu.unwrap().limit(), function.memory.unwrap().limit()), (0.5, 256.0));
+        let retries = RetriesRequest { max_retries: 3, backoff_coefficient: 2.0, initial_delay: 0.5, max_delay: 60.0 };
+        assert_eq!((function.retries, function.max_containers), (Some(retries), Some(64)));
         assert!(!format!("{app:?}").contains("hunter2"), "secrets stay out of debug output");
     }
 

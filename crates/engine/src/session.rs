@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::Scope;
 
@@ -80,7 +81,16 @@ pub(crate) fn converse(
         let ending = ending.clone();
         move || ending.cancel()
     });
-    let session = Session { backend, hello, sender, sink, ending, app: Mutex::default(), described: Mutex::default() };
+    let session = Session {
+        backend,
+        hello,
+        sender,
+        sink,
+        ending,
+        app: Mutex::default(),
+        starts: AtomicU64::new(0),
+        described: Mutex::default(),
+    };
     let outcome = std::thread::scope(|scope| {
         let outcome = session.read(scope, &mut receiver);
         session.ending.cancel();
@@ -143,10 +153,17 @@ enum AppState {
     /// There is none.
     #[default]
     Absent,
-    /// Its images are being built, until this is cancelled.
-    Starting(CancelToken),
+    /// Its images are being built by the start with this number, until the token is cancelled.
+    Starting(u64, CancelToken),
     /// It runs. The guard stops its calls when the user cancels.
     Running(Arc<App>, #[expect(dead_code, reason = "kept for its effect")] CancelGuard),
+}
+
+/// A start of an app. One that was stopped may still be ending when the next one runs, so they have numbers.
+struct Starting {
+    number: u64,
+    cancel: CancelToken,
+    _guard: CancelGuard,
 }
 
 struct Session<'a> {
@@ -157,6 +174,8 @@ struct Session<'a> {
     /// Cancelled by the user, and at the end of the connection.
     ending: CancelToken,
     app: Mutex<AppState>,
+    /// How many starts there were.
+    starts: AtomicU64,
     described: Mutex<Option<Described>>,
 }
 
@@ -173,9 +192,12 @@ impl Session<'_> {
                 Ok(Request::Call { call, function }) => self.call(call, &function, frame.payload),
                 Ok(Request::Cancel { call }) => self.cancel(call),
                 Ok(Request::More { call, count }) => self.more(call, count),
-                Ok(Request::Start(app)) => {
-                    scope.spawn(move || self.start(&app));
-                }
+                Ok(Request::Start(app)) => match self.begin() {
+                    Ok(starting) => {
+                        scope.spawn(move || self.start(&app, &starting));
+                    }
+                    Err(failure) => self.fail(Some(app.request), &failure),
+                },
                 Ok(Request::Describe(app)) => {
                     scope.spawn(move || self.describe(&app));
                 }
@@ -193,7 +215,7 @@ impl Session<'_> {
     fn call(&self, call: u64, function: &str, payload: Payload) {
         let app = match &*self.lock() {
             AppState::Running(app, _) => Some(Arc::clone(app)),
-            AppState::Absent | AppState::Starting(_) => None,
+            AppState::Absent | AppState::Starting(..) => None,
         };
         let Some(app) = app else {
             return self.refuse(call, format!("function `{function}` was called, but no app runs"));
@@ -225,18 +247,22 @@ impl Session<'_> {
         }
     }
 
-    fn start(&self, app: &AppRequest) {
-        let building = self.child_token();
-        {
-            let mut state = self.lock();
-            if !matches!(*state, AppState::Absent) {
-                let message = "this connection has an app already: stop it first";
-                return self.fail(Some(app.request), &Failure::new("ConflictError", message));
-            }
-            *state = AppState::Starting(building.0.clone());
+    /// Notes that an app starts, in the order of the messages: a stop that follows finds it.
+    fn begin(&self) -> Result<Starting, Failure> {
+        let mut state = self.lock();
+        if !matches!(*state, AppState::Absent) {
+            let message = "this connection has an app already: stop it first";
+            return Err(Failure::new("ConflictError", message));
         }
-        let started = self.backend.start(&self.hello, app, &self.sink, &building.0);
-        match started.and_then(|started| self.adopt(started)) {
+        let number = self.starts.fetch_add(1, Ordering::Relaxed);
+        let (cancel, guard) = self.child_token();
+        *state = AppState::Starting(number, cancel.clone());
+        Ok(Starting { number, cancel, _guard: guard })
+    }
+
+    fn start(&self, app: &AppRequest, starting: &Starting) {
+        let started = self.backend.start(&self.hello, app, &self.sink, &starting.cancel);
+        match started.and_then(|started| self.adopt(starting.number, started)) {
             Ok(started) => self.answer(&Answer::Started {
                 request: app.request,
                 app_id: &random_id("ap"),
@@ -244,17 +270,25 @@ impl Session<'_> {
                 functions: started.functions.iter().map(|(name, function)| (&**name, &*function.id)).collect(),
             }),
             Err(failure) => {
-                *self.lock() = AppState::Absent;
+                self.abandon(starting.number);
                 self.fail(Some(app.request), &failure);
             }
         }
     }
 
+    /// Forgets a start that failed, unless it was stopped before.
+    fn abandon(&self, number: u64) {
+        let mut state = self.lock();
+        if matches!(&*state, AppState::Starting(current, _) if *current == number) {
+            *state = AppState::Absent;
+        }
+    }
+
     /// Makes an app the running one, unless it was stopped meanwhile.
-    fn adopt(&self, app: App) -> Result<Arc<App>, Failure> {
+    fn adopt(&self, number: u64, app: App) -> Result<Arc<App>, Failure> {
         let mut state = self.lock();
         match &*state {
-            AppState::Starting(building) if !building.is_cancelled() => {}
+            AppState::Starting(current, building) if *current == number && !building.is_cancelled() => {}
             _ => {
                 return Err(Failure::new("KeyboardInterrupt", "the app was stopped while it started"));
             }
@@ -283,7 +317,7 @@ impl Session<'_> {
         let state = std::mem::take(&mut *self.lock());
         match state {
             AppState::Absent => {}
-            AppState::Starting(building) => building.cancel(),
+            AppState::Starting(_, building) => building.cancel(),
             AppState::Running(app, _) => {
                 app.functions.values().for_each(|function| function.pool.begin_stop());
                 app.functions.values().for_each(|function| function.pool.stop());
@@ -373,6 +407,7 @@ fn without_builds(sink: &Sink) -> Sink {
             Event::ContainerStarted { .. }
                 | Event::ContainerOutput { .. }
                 | Event::ContainerFinished { .. }
+                | Event::CallRetried { .. }
                 | Event::Warning { .. }
         );
         if kept {

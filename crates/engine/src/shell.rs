@@ -3,7 +3,7 @@
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use lamina_functions::{FunctionSpec, Module, random_id};
+use lamina_functions::{FunctionSpec, Module, Retries, random_id};
 use lamina_sandbox::{Sandbox, SandboxSpec, Stdio, TerminalSize};
 
 use crate::{Engine, EngineError};
@@ -57,6 +57,8 @@ impl Engine {
             timeout: Duration::MAX,
             cpus: None,
             memory_bytes: None,
+            retries: Retries::default(),
+            maximum_containers: None,
         })
     }
 }

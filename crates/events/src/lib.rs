@@ -148,6 +148,19 @@ pub enum Event {
         #[serde(with = "lossy")]
         data: Vec<u8>,
     },
+    /// An input failed and will run again.
+    CallRetried {
+        /// The function.
+        function: String,
+        /// The number of the attempt that failed, from 1.
+        attempt: u32,
+        /// How many attempts there are at most.
+        of: u32,
+        /// Seconds until the next one.
+        seconds: f64,
+        /// Why it failed, in words.
+        cause: String,
+    },
     /// A container ended.
     ContainerFinished {
         /// The container's id.

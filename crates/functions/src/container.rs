@@ -16,7 +16,7 @@ use crate::output::Output;
 use crate::pool::{Outcome, Shared, is_disconnected};
 use crate::runner::{FromRunner, ResultStatus, ToRunner};
 use crate::starter::{ContainerEnd, ContainerProcess, StartError, StartedContainer};
-use crate::state::{Due, Ending, Input, SlotId};
+use crate::state::{Due, Ending, Input, SlotId, Verdict};
 
 /// How long a container that closed its socket may take to end before it is killed.
 const CLOSED_PATIENCE: Duration = Duration::from_secs(1);
@@ -198,20 +198,23 @@ impl<'a> Container<'a> {
                 passed_on.map_err(|error| format!("its item could not be handed over: {error}"))
             }
             FromRunner::Result { call, status } => {
-                let (caller, next) = self
+                let failed = status == ResultStatus::Exception;
+                let (verdict, next) = self
                     .shared
                     .lock()
-                    .finish(self.slot, call)
+                    .finish(self.slot, call, failed)
                     .map_err(|()| format!("it sent a result of call `{call}`, which it was not given"))?;
                 // First the container, so that it works while the caller reads.
                 if let Some(next) = next {
                     self.shared.hand_over(&next);
                 }
-                if let Some(caller) = caller {
-                    caller.end(match status {
+                match verdict {
+                    Some(Verdict::Answer(caller)) => caller.end(match status {
                         ResultStatus::Ok => Outcome::Value(frame.payload),
                         ResultStatus::Exception => Outcome::Exception(frame.payload),
-                    });
+                    }),
+                    Some(Verdict::Retry(retry)) => self.shared.try_again(&retry, "raised an exception"),
+                    None => {}
                 }
                 Ok(())
             }
@@ -264,17 +267,11 @@ impl<'a> Container<'a> {
     /// Answers those who waited for this container.
     fn conclude(&self, end: ContainerEnd) {
         let remains = self.shared.lock().remove(self.slot);
-        let waited_for = remains.caller.is_some() || !remains.abandoned.is_empty();
-        let unexpected = remains.ending.is_none() || waited_for;
+        let unexpected = remains.ending.is_none() || !remains.verdicts.is_empty();
         let error = self.cause(remains.ending, end);
         let cause = if unexpected { error.to_string() } else { String::new() };
         self.shared.sink.emit(Event::ContainerFinished { container: self.task.clone(), cause });
-        if let Some(caller) = remains.caller {
-            caller.end(Outcome::Error(error.clone()));
-        }
-        for input in remains.abandoned {
-            input.caller.end(Outcome::Error(error.clone()));
-        }
+        self.shared.conclude(remains.verdicts, &error);
         self.shared.settle();
     }
 

@@ -10,12 +10,13 @@ use lamina_wire::{Payload, WireError};
 
 use crate::container;
 use crate::error::CallError;
+use crate::retries::Retries;
 use crate::runner::{Module, ToRunner};
 use crate::starter::{ContainerStarter, StartError};
-use crate::state::{Ending, Handover, Input, SlotId, State};
+use crate::state::{Ending, Handover, Input, SlotId, State, TakenBack, Verdict};
 
 /// Stack of a container's thread, which only forwards.
-const STACK_SIZE: usize = 256 << 10;
+pub(crate) const STACK_SIZE: usize = 256 << 10;
 /// Time to import a module, however short the function's own timeout is.
 const SHORTEST_STARTUP: Duration = Duration::from_mins(5);
 /// How long a stop waits for containers that were killed.
@@ -57,6 +58,8 @@ pub struct PoolOptions {
     pub startup: Duration,
     /// The memory limit in bytes, for messages.
     pub memory_limit: Option<u64>,
+    /// How often a failed input runs again.
+    pub retries: Retries,
     /// Most containers at a time.
     pub maximum: usize,
     /// How long a container waits for its next input before it goes.
@@ -77,6 +80,7 @@ impl PoolOptions {
             timeout,
             startup: timeout.max(SHORTEST_STARTUP),
             memory_limit: None,
+            retries: Retries::default(),
             maximum: (2 * cores).max(4),
             idle: Duration::from_mins(1),
             grace: Duration::from_secs(2),
@@ -93,11 +97,12 @@ impl Pool {
     /// A pool without containers; the first input starts one.
     pub fn new(options: PoolOptions, starter: impl ContainerStarter + 'static, sink: Sink) -> Self {
         let shared = Shared {
+            state: Mutex::new(State::new(options.retries)),
             options,
             starter: Box::new(starter),
             sink,
-            state: Mutex::default(),
             emptied: Condvar::new(),
+            delayed: Condvar::new(),
             threads: Mutex::default(),
         };
         Self { shared: Arc::new(shared) }
@@ -110,7 +115,7 @@ impl Pool {
             drop(state);
             return caller.end(Outcome::Error(self.shared.stopped()));
         }
-        let handover = state.place(Input { call, payload, caller });
+        let handover = state.place(Input { call, payload: Arc::new(payload), caller, failed: 0 });
         drop(state);
         match handover {
             Some(handover) => self.shared.hand_over(&handover),
@@ -123,7 +128,7 @@ impl Pool {
     #[must_use]
     pub fn cancel(&self, call: u64) -> bool {
         let taken = self.shared.lock().cancel(call);
-        let Some((caller, process)) = taken else { return false };
+        let Some(TakenBack { caller, process }) = taken else { return false };
         if let Some(process) = process {
             process.kill();
         }
@@ -147,6 +152,7 @@ impl Pool {
         for process in kill {
             process.kill();
         }
+        self.shared.delayed.notify_all();
         for sender in leave {
             // One that is already gone need not be told.
             let _ = sender.send(&ToRunner::Stop.encode(), &[], &[]);
@@ -196,7 +202,9 @@ pub(crate) struct Shared {
     state: Mutex<State>,
     /// Signalled when the last container is gone.
     emptied: Condvar,
-    /// The containers' threads.
+    /// Signalled when the inputs that wait for another attempt have changed.
+    pub(crate) delayed: Condvar,
+    /// The containers' threads, and the one that keeps time for inputs that wait for another attempt.
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -207,6 +215,13 @@ impl Shared {
 
     fn threads(&self) -> MutexGuard<'_, Vec<JoinHandle<()>>> {
         self.threads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps a thread to be waited for.
+    pub(crate) fn keep(&self, thread: JoinHandle<()>) {
+        let mut threads = self.threads();
+        threads.retain(|thread| !thread.is_finished());
+        threads.push(thread);
     }
 
     /// Sends an input to its container.
@@ -234,11 +249,7 @@ impl Shared {
             let shared = Arc::clone(self);
             let builder = std::thread::Builder::new().name("container".to_owned()).stack_size(STACK_SIZE);
             match builder.spawn(move || container::run(&shared, slot)) {
-                Ok(thread) => {
-                    let mut threads = self.threads();
-                    threads.retain(|thread| !thread.is_finished());
-                    threads.push(thread);
-                }
+                Ok(thread) => self.keep(thread),
                 Err(error) => {
                     let reason = format!("a thread for it cannot be started: {error}");
                     self.not_started(slot, &StartError { message: reason, hint: None });
@@ -255,10 +266,18 @@ impl Shared {
             reason: error.message.clone(),
             hint: error.hint.clone(),
         };
-        for input in remains.abandoned {
-            input.caller.end(Outcome::Error(error.clone()));
-        }
+        self.conclude(remains.verdicts, &error);
         self.settle();
+    }
+
+    /// Answers inputs that failed, or has them run again.
+    pub(crate) fn conclude(self: &Arc<Self>, verdicts: Vec<Verdict>, error: &CallError) {
+        for verdict in verdicts {
+            match verdict {
+                Verdict::Answer(caller) => caller.end(Outcome::Error(error.clone())),
+                Verdict::Retry(retry) => self.try_again(&retry, &error.to_string()),
+            }
+        }
     }
 
     /// After a container's end: starts another one if inputs wait, tells a stop that waits.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::pool::PoolOptions;
+use crate::retries::Retries;
 use crate::runner::Module;
 
 /// Where functions run and their source lies, unless the image says otherwise.
@@ -37,6 +38,10 @@ pub struct FunctionSpec {
     pub cpus: Option<f64>,
     /// Most bytes of memory.
     pub memory_bytes: Option<u64>,
+    /// How often a failed input runs again.
+    pub retries: Retries,
+    /// Most containers at a time, where the function says so.
+    pub maximum_containers: Option<usize>,
 }
 
 impl FunctionSpec {
@@ -44,7 +49,8 @@ impl FunctionSpec {
     #[must_use]
     pub fn pool_options(&self) -> PoolOptions {
         let options = PoolOptions::new(&self.name, self.module.clone(), self.timeout);
-        PoolOptions { memory_limit: self.memory_bytes, ..options }
+        let maximum = self.maximum_containers.unwrap_or(options.maximum);
+        PoolOptions { memory_limit: self.memory_bytes, retries: self.retries, maximum, ..options }
     }
 
     /// The working directory of its containers.
@@ -104,6 +110,8 @@ mod tests {
             timeout: Duration::from_mins(5),
             cpus: None,
             memory_bytes: None,
+            retries: Retries::default(),
+            maximum_containers: None,
         }
     }
 

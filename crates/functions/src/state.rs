@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use lamina_wire::{Payload, Sender};
 
 use crate::pool::{Caller, PoolOptions};
+use crate::retries::Retries;
 use crate::starter::ContainerProcess;
 
 /// Items of a generator that may be on their way to a caller who has not consumed them. The runner keeps fewer; the
@@ -21,8 +22,10 @@ pub(crate) type SlotId = u64;
 /// An input that no container has yet.
 pub(crate) struct Input {
     pub(crate) call: u64,
-    pub(crate) payload: Payload,
+    pub(crate) payload: Arc<Payload>,
     pub(crate) caller: Arc<dyn Caller>,
+    /// How many attempts failed.
+    pub(crate) failed: u32,
 }
 
 /// An input on its way into a container.
@@ -30,7 +33,7 @@ pub(crate) struct Handover {
     pub(crate) slot: SlotId,
     pub(crate) sender: Sender,
     pub(crate) call: u64,
-    pub(crate) payload: Payload,
+    pub(crate) payload: Arc<Payload>,
 }
 
 /// What a container does.
@@ -45,10 +48,25 @@ enum Phase {
     Leaving,
 }
 
-/// An input that a container runs.
-pub(crate) struct Running {
+/// What remains of an input that a container was given.
+struct Attempt {
     call: u64,
-    pub(crate) caller: Arc<dyn Caller>,
+    caller: Arc<dyn Caller>,
+    /// How many attempts failed before this one.
+    failed: u32,
+    /// The arguments, if there may be another attempt.
+    payload: Option<Arc<Payload>>,
+}
+
+impl From<Input> for Attempt {
+    fn from(Input { call, payload, caller, failed }: Input) -> Self {
+        Self { call, caller, failed, payload: Some(payload) }
+    }
+}
+
+/// An input that a container runs.
+struct Running {
+    attempt: Attempt,
     /// Items of a generator that the caller has not consumed.
     ahead: u64,
     /// Items that were consumed, which its container was not told yet.
@@ -95,7 +113,7 @@ impl Slot {
     }
 
     fn runs(&self, call: u64) -> bool {
-        matches!(&self.phase, Phase::Running(running) if running.call == call)
+        matches!(&self.phase, Phase::Running(running) if running.attempt.call == call)
     }
 
     fn is_starting(&self) -> bool {
@@ -113,20 +131,49 @@ pub(crate) enum Due {
     Kill,
 }
 
+/// What becomes of an input that ended.
+pub(crate) enum Verdict {
+    /// Its caller is told.
+    Answer(Arc<dyn Caller>),
+    /// It failed and was put aside for another attempt.
+    Retry(Retry),
+}
+
+/// Another attempt to come.
+pub(crate) struct Retry {
+    /// The number of the attempt that failed, from 1.
+    pub(crate) attempt: u32,
+    /// How long the input waits.
+    pub(crate) delay: Duration,
+}
+
+/// A call that was taken back.
+pub(crate) struct TakenBack {
+    pub(crate) caller: Arc<dyn Caller>,
+    /// What kills the container that runs it.
+    pub(crate) process: Option<Arc<dyn ContainerProcess>>,
+}
+
 /// What was left when a container ended.
 pub(crate) struct Remains {
     /// Why the engine ended it, if it did.
     pub(crate) ending: Option<Ending>,
-    /// The caller that waits for the input it ran.
-    pub(crate) caller: Option<Arc<dyn Caller>>,
-    /// Inputs that no container will take, because this one never got ready and no other one works.
-    pub(crate) abandoned: Vec<Input>,
+    /// What becomes of the input that it ran, and of those that no container will take, because this one never got ready
+    /// and no other one works.
+    pub(crate) verdicts: Vec<Verdict>,
 }
 
 /// The state of a pool.
 #[derive(Default)]
 pub(crate) struct State {
+    retries: Retries,
     waiting: VecDeque<Input>,
+    /// Inputs that wait for another attempt, by its time and a number that tells equal times apart.
+    delayed: BTreeMap<(Instant, u64), Input>,
+    /// How many inputs were ever put aside.
+    delays: u64,
+    /// Whether a thread keeps the time for them.
+    timer_runs: bool,
     slots: BTreeMap<SlotId, Slot>,
     next: SlotId,
     stopping: bool,
@@ -135,6 +182,11 @@ pub(crate) struct State {
 }
 
 impl State {
+    /// An empty pool.
+    pub(crate) fn new(retries: Retries) -> Self {
+        Self { retries, ..Self::default() }
+    }
+
     /// Gives an input to the container that became idle last (its caches are the warmest), or lets it wait.
     pub(crate) fn place(&mut self, input: Input) -> Option<Handover> {
         let idle = self.slots.iter_mut().filter(|(_, slot)| slot.is_working() && matches!(slot.phase, Phase::Idle));
@@ -146,7 +198,7 @@ impl State {
             self.waiting.push_back(input);
             return None;
         };
-        Some(slot.give(*id, sender, input))
+        Some(slot.give(*id, sender, input, self.retries.maximum))
     }
 
     /// Makes room for a further container if inputs wait that no starting one will take.
@@ -195,13 +247,19 @@ impl State {
         Ok(self.next_input(id))
     }
 
-    /// A container finished input `call`; fails when it was not running that.
-    pub(crate) fn finish(&mut self, id: SlotId, call: u64) -> Result<(Option<Arc<dyn Caller>>, Option<Handover>), ()> {
+    /// A container finished input `call`, with an exception if it `failed`. An error when it was not running that.
+    pub(crate) fn finish(
+        &mut self,
+        id: SlotId,
+        call: u64,
+        failed: bool,
+    ) -> Result<(Option<Verdict>, Option<Handover>), ()> {
         let slot = self.slots.get_mut(&id).ok_or(())?;
         match std::mem::replace(&mut slot.phase, Phase::Idle) {
-            Phase::Running(running) if running.call == call => {
+            Phase::Running(running) if running.attempt.call == call => {
                 slot.since = Instant::now();
-                Ok((Some(running.caller), self.next_input(id)))
+                let verdict = if failed { self.fail(running.attempt) } else { Verdict::Answer(running.attempt.caller) };
+                Ok((Some(verdict), self.next_input(id)))
             }
             // Its result crossed the cancellation.
             Phase::Leaving if slot.ending == Some(Ending::Cancelled) => {
@@ -219,9 +277,9 @@ impl State {
     pub(crate) fn item(&mut self, id: SlotId, call: u64) -> Result<Option<Arc<dyn Caller>>, ()> {
         let slot = self.slots.get_mut(&id).ok_or(())?;
         match &mut slot.phase {
-            Phase::Running(running) if running.call == call => {
+            Phase::Running(running) if running.attempt.call == call => {
                 running.ahead += 1;
-                Ok(Some(Arc::clone(&running.caller)))
+                Ok(Some(Arc::clone(&running.attempt.caller)))
             }
             // It crossed the cancellation.
             Phase::Leaving if slot.ending == Some(Ending::Cancelled) => Ok(None),
@@ -248,13 +306,13 @@ impl State {
     pub(crate) fn take_consumed(&mut self, id: SlotId) -> Option<(u64, u64)> {
         let Phase::Running(running) = &mut self.slots.get_mut(&id)?.phase else { return None };
         let count = std::mem::take(&mut running.consumed);
-        (count > 0).then_some((running.call, count))
+        (count > 0).then_some((running.attempt.call, count))
     }
 
     fn next_input(&mut self, id: SlotId) -> Option<Handover> {
         let slot = self.slots.get_mut(&id).filter(|slot| slot.ending.is_none())?;
         let sender = slot.sender.clone()?;
-        Some(slot.give(id, sender, self.waiting.pop_front()?))
+        Some(slot.give(id, sender, self.waiting.pop_front()?, self.retries.maximum))
     }
 
     /// Notes why a container is being ended, if nothing ended it before, and gives what kills it.
@@ -264,17 +322,21 @@ impl State {
         slot.process.clone()
     }
 
-    /// Takes back an input: its caller, and what kills the container it runs in.
-    pub(crate) fn cancel(&mut self, call: u64) -> Option<(Arc<dyn Caller>, Option<Arc<dyn ContainerProcess>>)> {
+    /// Takes back an input that waits or runs.
+    pub(crate) fn cancel(&mut self, call: u64) -> Option<TakenBack> {
         if let Some(index) = self.waiting.iter().position(|input| input.call == call) {
-            return self.waiting.remove(index).map(|input| (input.caller, None));
+            return self.waiting.remove(index).map(|input| TakenBack { caller: input.caller, process: None });
+        }
+        let delayed = self.delayed.iter().find(|(_, input)| input.call == call).map(|(key, _)| *key);
+        if let Some(input) = delayed.and_then(|key| self.delayed.remove(&key)) {
+            return Some(TakenBack { caller: input.caller, process: None });
         }
         let slot = self.slots.values_mut().find(|slot| slot.runs(call))?;
         let Phase::Running(running) = std::mem::replace(&mut slot.phase, Phase::Leaving) else {
             return None;
         };
         slot.ending.get_or_insert(Ending::Cancelled);
-        Some((running.caller, slot.process.clone()))
+        Some(TakenBack { caller: running.attempt.caller, process: slot.process.clone() })
     }
 
     /// What a container's time demands now. Whatever it is given later is due later than the time named here, because
@@ -311,13 +373,56 @@ impl State {
     /// A container is gone.
     pub(crate) fn remove(&mut self, id: SlotId) -> Remains {
         let Some(slot) = self.slots.remove(&id) else {
-            return Remains { ending: None, caller: None, abandoned: Vec::new() };
+            return Remains { ending: None, verdicts: Vec::new() };
         };
         let never_ready = matches!(slot.phase, Phase::Starting);
         let failed = never_ready && matches!(slot.ending, None | Some(Ending::StartTimedOut | Ending::Broken(_)));
         let abandoned = if failed { self.abandon(id) } else { Vec::new() };
-        let caller = if let Phase::Running(running) = slot.phase { Some(running.caller) } else { None };
-        Remains { ending: slot.ending, caller, abandoned }
+        let running = if let Phase::Running(running) = slot.phase { Some(running.attempt) } else { None };
+        // What cannot be made at all would not be made at the next attempt either.
+        let retried = slot.process.is_some() && is_retried(slot.ending.as_ref());
+        let ended = running.into_iter().chain(abandoned.into_iter().map(Attempt::from));
+        let judge = |attempt: Attempt| if retried { self.fail(attempt) } else { Verdict::Answer(attempt.caller) };
+        Remains { ending: slot.ending, verdicts: ended.map(judge).collect() }
+    }
+
+    /// Puts an input that failed aside for another attempt, if it has one left.
+    fn fail(&mut self, attempt: Attempt) -> Verdict {
+        let failed = attempt.failed + 1;
+        let Some(payload) = attempt.payload.filter(|_| failed <= self.retries.maximum && !self.stopping) else {
+            return Verdict::Answer(attempt.caller);
+        };
+        let delay = self.retries.delay(failed);
+        self.delays += 1;
+        let input = Input { call: attempt.call, payload, caller: attempt.caller, failed };
+        self.delayed.insert((Instant::now() + delay, self.delays), input);
+        Verdict::Retry(Retry { attempt: failed, delay })
+    }
+
+    /// When the next input that was put aside is due.
+    pub(crate) fn next_attempt(&self) -> Option<Instant> {
+        self.delayed.first_key_value().map(|((at, _), _)| *at)
+    }
+
+    /// Places the input that was put aside and is due first, as [`State::place`].
+    pub(crate) fn place_delayed(&mut self) -> Option<Handover> {
+        let (_, input) = self.delayed.pop_first()?;
+        self.place(input)
+    }
+
+    /// Takes all inputs that were put aside.
+    pub(crate) fn take_delayed(&mut self) -> Vec<Input> {
+        std::mem::take(&mut self.delayed).into_values().collect()
+    }
+
+    /// Notes that a thread keeps time; false when there is one already, or nothing to do.
+    pub(crate) fn start_timer(&mut self) -> bool {
+        !self.delayed.is_empty() && !std::mem::replace(&mut self.timer_runs, true)
+    }
+
+    /// Notes that no thread keeps time.
+    pub(crate) fn stop_timer(&mut self) {
+        self.timer_runs = false;
     }
 
     /// Ends the pool: gives the inputs that wait, the containers to tell, and those to kill.
@@ -333,7 +438,9 @@ impl State {
                 kill.extend(slot.process.clone());
             }
         }
-        (self.waiting.drain(..).collect(), leave, kill)
+        let mut waiting = self.take_delayed();
+        waiting.extend(self.waiting.drain(..));
+        (waiting, leave, kill)
     }
 
     /// The containers that are still there.
@@ -354,8 +461,17 @@ impl State {
 
 impl Slot {
     /// Gives an input to this container.
-    fn give(&mut self, id: SlotId, sender: Sender, input: Input) -> Handover {
-        self.enter(Phase::Running(Running { call: input.call, caller: input.caller, ahead: 0, consumed: 0 }));
-        Handover { slot: id, sender, call: input.call, payload: input.payload }
+    fn give(&mut self, id: SlotId, sender: Sender, input: Input, retries: u32) -> Handover {
+        let Input { call, payload, caller, failed } = input;
+        let kept = (failed < retries).then(|| Arc::clone(&payload));
+        let attempt = Attempt { call, caller, failed, payload: kept };
+        self.enter(Phase::Running(Running { attempt, ahead: 0, consumed: 0 }));
+        Handover { slot: id, sender, call, payload }
     }
+}
+
+/// Whether inputs are tried again after such an end of their container: not if somebody wanted it, or if the next attempt
+/// would end in the same way.
+fn is_retried(ending: Option<&Ending>) -> bool {
+    matches!(ending, None | Some(Ending::TimedOut | Ending::StartTimedOut | Ending::Broken(_)))
 }

@@ -1,4 +1,4 @@
-//! How a failed step is shown.
+//! How a failed step is shown, and an input that will run again.
 
 use lamina_events::Event;
 
@@ -24,4 +24,17 @@ pub(crate) fn report(title: &str, event: &Event, palette: Palette) -> Vec<String
         lines.push(format!("  a shell in the state before this step: {}", palette.paint(Tone::Green, shell)));
     }
     lines
+}
+
+/// The line about an input that failed and will run again.
+pub(crate) fn retry(event: &Event, palette: Palette) -> Vec<String> {
+    let Event::CallRetried { function, attempt, of, seconds, cause } = event else {
+        return Vec::new();
+    };
+    let line = format!(
+        "`{function}` failed (attempt {attempt} of {of}): {}; trying again in {}",
+        text::clean(&cause.replace('\n', " ")),
+        text::seconds(*seconds)
+    );
+    vec![palette.paint(Tone::Dim, line).to_string()]
 }

@@ -38,6 +38,7 @@ impl Plain {
                 vec![self.line(*step, what, now)]
             }
             Event::StepFailed { step, .. } => failure::report(&title(step), event, Palette::PLAIN),
+            Event::CallRetried { .. } => failure::retry(event, Palette::PLAIN),
             Event::Warning { message } => vec![format!("warning: {message}")],
             _ => Vec::new(),
         }

@@ -146,6 +146,7 @@ impl Renderer for Terminal {
                 let title = self.build.step(*step).map_or_else(|| "a step".to_owned(), |step| step.title.clone());
                 failure::report(&title, event, self.palette)
             }
+            Event::CallRetried { .. } => failure::retry(event, self.palette),
             Event::Warning { message } => vec![format!("{} {message}", self.palette.paint(Tone::Yellow, "warning:"))],
             _ => Vec::new(),
         };

@@ -182,6 +182,29 @@ fn terminal_reports_a_failure_with_its_last_lines() {
 }
 
 #[test]
+fn an_input_that_runs_again_is_one_line() {
+    let retried = Event::CallRetried {
+        function: "f".to_owned(),
+        attempt: 1,
+        of: 4,
+        seconds: 1.0,
+        cause: "raised an exception".to_owned(),
+    };
+    let events = [output(Stream::Stdout, "half a line"), retried];
+    let line = "`f` failed (attempt 1 of 4): raised an exception; trying again in 1.0s\n";
+    let paper = Paper::default();
+    feed(&mut Plain::new(paper.streams()), &events[1..]);
+    assert_eq!(paper.take(), line);
+    feed(&mut terminal(&paper), &events);
+    assert_eq!(paper.take(), format!("half a line\n{line}"));
+    feed(&mut Json::new(paper.streams()), &events[1..]);
+    let object: serde_json::Value = serde_json::from_str(&paper.take()).unwrap();
+    assert_eq!((&object["event"], &object["of"]), (&"call_retried".into(), &4.into()));
+    feed(&mut Quiet::new(paper.streams(), Palette::PLAIN), &events[1..]);
+    assert_eq!(paper.take(), "");
+}
+
+#[test]
 fn a_build_from_the_cache_is_silent() {
     let events = [
         queued(1, "debian_slim()"),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use lamina_events::Stream;
 use lamina_functions::{
-    ContainerEnd, ContainerProcess, ContainerStarter, Module, PoolOptions, StartError, StartedContainer,
+    ContainerEnd, ContainerProcess, ContainerStarter, Module, PoolOptions, Retries, StartError, StartedContainer,
 };
 use serde_json::{Value, json};
 
@@ -81,21 +81,30 @@ impl ContainerStarter for Echo {
     }
 }
 
-/// A backend whose builds wait for their cancellation if the app has an image named `slow`, and fail if `broken`.
+/// A backend whose builds wait for their cancellation if the app has an image named `slow`, and fail if `broken`. A build
+/// named `stubborn` ends only when the next one has begun.
 #[derive(Default)]
 struct Fake {
     alive: Arc<AtomicUsize>,
     cancelled: AtomicUsize,
+    begun: AtomicUsize,
 }
 
 impl Fake {
     fn build(&self, app: &AppRequest, cancel: &CancelToken) -> Result<(), Failure> {
+        self.begun.fetch_add(1, Ordering::SeqCst);
         let named = |name: &str| app.functions.iter().any(|function| function.image == name);
         if named("slow") {
             while !cancel.is_cancelled() {
                 std::thread::sleep(Duration::from_millis(1));
             }
             self.cancelled.fetch_add(1, Ordering::SeqCst);
+            return Err(Failure::new("KeyboardInterrupt", "the build was cancelled"));
+        }
+        if named("stubborn") {
+            while self.begun.load(Ordering::SeqCst) < 2 {
+                std::thread::sleep(Duration::from_millis(1));
+            }
             return Err(Failure::new("KeyboardInterrupt", "the build was cancelled"));
         }
         if named("broken") {
@@ -134,6 +143,8 @@ impl Backend for Fake {
             timeout: Duration::from_secs(1),
             cpus: None,
             memory_bytes: None,
+            retries: Retries::default(),
+            maximum_containers: None,
         };
         Ok(Described { function })
     }
@@ -338,6 +349,26 @@ fn a_failed_build_is_an_answer_and_another_app_may_follow() {
         assert_eq!(python.hear().0["type"], "app.started");
         python.tell(&start(3, "3"), b"");
         assert_eq!(python.hear().0["error"], "ConflictError");
+    });
+    outcome.unwrap();
+}
+
+#[test]
+fn a_start_that_was_stopped_does_not_disturb_the_next_one() {
+    let (outcome, ..) = session(&CancelToken::new(), |python| {
+        python.greet(true);
+        python.tell(&start(1, "stubborn"), b"");
+        python.tell(&json!({"type": "app.stop", "request": 2}), b"");
+        assert_eq!(python.hear().0, json!({"type": "app.stopped", "request": 2}));
+        python.tell(&start(3, "slow"), b"");
+        let ended = python.hear().0;
+        assert_eq!((&ended["request"], &ended["error"]), (&json!(1), &json!("KeyboardInterrupt")));
+        python.tell(&start(4, "3"), b"");
+        let refused = python.hear().0;
+        assert_eq!((&refused["request"], &refused["error"]), (&json!(4), &json!("ConflictError")), "3 still starts");
+        python.tell(&json!({"type": "app.stop", "request": 5}), b"");
+        let answers = [python.hear().0["request"].clone(), python.hear().0["request"].clone()];
+        assert!(answers.contains(&json!(3)) && answers.contains(&json!(5)), "{answers:?}");
     });
     outcome.unwrap();
 }

@@ -28,12 +28,14 @@ pub(crate) struct Fake {
     pub(crate) started: Arc<AtomicUsize>,
     pub(crate) alive: Arc<AtomicUsize>,
     pub(crate) left: Arc<AtomicUsize>,
+    /// How often an input of the verb `until` ran.
+    pub(crate) attempts: Arc<AtomicUsize>,
 }
 
 impl Fake {
     pub(crate) fn new(start: Start) -> Self {
         let count = || Arc::new(AtomicUsize::new(0));
-        Self { start, started: count(), alive: count(), left: count() }
+        Self { start, started: count(), alive: count(), left: count(), attempts: count() }
     }
 }
 
@@ -89,6 +91,7 @@ impl ContainerStarter for Fake {
             stdout: stdout_writer,
             stderr: stderr_writer,
             process: Arc::clone(&process),
+            attempts: Arc::clone(&self.attempts),
         };
         let (start, left) = (self.start, Arc::clone(&self.left));
         std::thread::spawn(move || runner.run(start, &left));
@@ -102,6 +105,7 @@ struct Runner {
     stdout: PipeWriter,
     stderr: PipeWriter,
     process: Arc<Process>,
+    attempts: Arc<AtomicUsize>,
 }
 
 impl Runner {
@@ -162,6 +166,14 @@ impl Runner {
             }
             "torn" => (&self.process.socket).write_all(&[1, 0, 0, 0, 9, 0, 0, 0]).unwrap(),
             "hang" => {}
+            "until" => {
+                let (limit, input) = rest.split_once(' ').unwrap();
+                if self.attempts.fetch_add(1, Ordering::SeqCst) < limit.parse().unwrap() {
+                    self.perform(call, input);
+                } else {
+                    self.tell(&ok, b"done");
+                }
+            }
             "count" => {
                 for number in 0..rest.parse::<u64>().unwrap() {
                     self.tell(&item, number.to_string().as_bytes());

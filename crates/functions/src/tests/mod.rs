@@ -2,6 +2,7 @@
 
 mod fake;
 mod generators;
+mod retries;
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
