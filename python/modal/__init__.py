@@ -30,9 +30,11 @@ if TYPE_CHECKING:
     from modal import exception as exception
     from modal.app import App as App
     from modal.file_pattern_matcher import FilePatternMatcher as FilePatternMatcher
+    from modal.function_call import FunctionCall as FunctionCall
     from modal.functions import Function as Function
     from modal.image import Image as Image
     from modal.output import enable_output as enable_output
+    from modal.retries import Retries as Retries
     from modal.secret import Secret as Secret
 
 __version__ = "0.1.0"
@@ -41,7 +43,9 @@ __all__ = [
     "App",
     "FilePatternMatcher",
     "Function",
+    "FunctionCall",
     "Image",
+    "Retries",
     "Secret",
     "enable_output",
     "exception",
@@ -52,7 +56,9 @@ _HOMES = {
     "App": "modal.app",
     "FilePatternMatcher": "modal.file_pattern_matcher",
     "Function": "modal.functions",
+    "FunctionCall": "modal.function_call",
     "Image": "modal.image",
+    "Retries": "modal.retries",
     "Secret": "modal.secret",
     "enable_output": "modal.output",
 }

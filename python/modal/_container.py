@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import sys
+from _pickle import loads
 from _socket import AF_UNIX, SOCK_STREAM, socket
 
-from modal._errors import pack_exception, type_name
+from modal._errors import dump, pack_exception, type_name
 from modal._files import SOURCE_ROOT
 from modal._payload import pack, unpack
 from modal._wire import Connection, ConnectionClosed
@@ -18,13 +19,17 @@ from modal.exception import DeserializationError, ExecutionError, SerializationE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import Any
 
     from modal._payload import Payload
 
 ENGINE_FD = 3
 RESULT = b'{"type":"result","call":%d,"status":"%s"}'
+ITEM = b'{"type":"item","call":%d}'
+#: A generator waits when so many of its values, or so many bytes of them, are not consumed yet.
+AHEAD = 16
+AHEAD_BYTES = 64 << 20
 
 
 def main() -> None:
@@ -40,25 +45,70 @@ def main() -> None:
         if function is not None:
             _serve(connection, function)
             _run_exit_handlers()
-    except (ConnectionClosed, KeyboardInterrupt):
+    except (ConnectionClosed, KeyboardInterrupt, _Stopped):
         pass
     _flush()
     # The user's threads must not keep a container alive that nobody uses any more.
     os._exit(0)
 
 
-def _start(connection: Connection) -> Callable[..., Any] | None:
+class _Stopped(BaseException):
+    """The engine wants the container to leave, in the middle of a generator."""
+
+
+class _Function:
+    """The function that this container executes."""
+
+    __slots__ = ("call", "dump", "is_generator", "pack")
+
+    def __init__(
+        self,
+        call: Callable[..., Any],
+        pack: Callable[[Any], Payload] = pack,
+        dump: Callable[[Any], bytes] = dump,
+    ) -> None:
+        from modal.functions import is_generator
+
+        self.call = call
+        self.is_generator = is_generator(call)
+        #: Pickles its results.
+        self.pack = pack
+        #: Pickles its exceptions.
+        self.dump = dump
+
+
+def _start(connection: Connection) -> _Function | None:
     """Loads the function that the engine asks for; None if that fails, which the engine is told."""
     control, _ = connection.receive()
+    module, name = control["module"], control["function"]
     try:
-        function = _load(control["module"], control["function"])
+        function = _load_pickled(module, name) if module["kind"] == "serialized" else _Function(_load(module, name))
     except BaseException as error:
         _flush()
-        connection.send(b'{"type":"failed"}', _pack(error, "importing `{}`".format(control["module"]["name"])))
+        connection.send(b'{"type":"failed"}', _pack(error, "importing `{}`".format(module["name"])))
         return None
     _flush()
     connection.send(b'{"type":"ready"}')
     return function
+
+
+def _load_pickled(module: dict[str, str], name: str) -> _Function:
+    """A function that travelled by value."""
+    version = "{}.{}".format(*sys.version_info)
+    if version != module["python"]:
+        raise ExecutionError(
+            "`{}` is serialized, which needs the caller's Python `{}` in the container; it has `{}`".format(
+                name, module["python"], version
+            ),
+            hint='use `Image.debian_slim(python_version="{}")`, or leave `serialized=True` away'.format(
+                module["python"]
+            ),
+        )
+    from binascii import a2b_base64
+
+    from modal._serialized import pack_by_value
+
+    return _Function(loads(a2b_base64(module["pickle"])), pack_by_value, pack_by_value)
 
 
 def _load(module: dict[str, str], name: str) -> Callable[..., Any]:
@@ -102,30 +152,91 @@ def _import(module: dict[str, str]) -> Any:
     return sys.modules[name]
 
 
-def _serve(connection: Connection, function: Callable[..., Any]) -> None:
+def _serve(connection: Connection, function: _Function) -> None:
+    process = os.getpid()
     while True:
         control, payload = connection.receive()
         if control["type"] == "stop":
             return
         if control["type"] != "call":
             continue
-        status, result = _execute(function, control["function"], payload)
+        status, result = _execute(connection, function, control, payload)
         _flush()
+        if os.getpid() != process:
+            # The function has forked, and its child came back: the answer is the parent's to give.
+            os._exit(0)
         connection.send(RESULT % (control["call"], status), result)
 
 
-def _execute(function: Callable[..., Any], name: str, payload: Any) -> tuple[bytes, Payload]:
+def _execute(
+    connection: Connection, function: _Function, control: dict[str, Any], payload: Any
+) -> tuple[bytes, Payload]:
     """Runs one input; gives the status and the pickled result or exception."""
+    name = control["function"]
     try:
         args, kwargs = _unpack(payload, name)
-        result = function(*args, **kwargs)
+        result = function.call(*args, **kwargs)
+        if function.is_generator:
+            _Items(connection, function, control).send_all(result)
+            return b"ok", b""
         if hasattr(result, "cr_frame"):
             import asyncio
 
             result = asyncio.run(result)
-        return b"ok", _pack_result(result, name)
+        return b"ok", _pack_result(function, result, name)
+    except _Stopped:
+        raise
     except BaseException as error:
-        return b"exception", _pack(error, f"the function `{name}`")
+        return b"exception", _pack(error, f"the function `{name}`", function.dump)
+
+
+class _Items:
+    """The values of one call of a generator, sent as they come and never far ahead of who consumes them."""
+
+    def __init__(self, connection: Connection, function: _Function, control: dict[str, Any]) -> None:
+        self._connection = connection
+        self._function = function
+        self._call = control["call"]
+        self._name = control["function"]
+        #: Sizes of those that are not consumed yet, oldest first.
+        self._ahead: list[int] = []
+
+    def send_all(self, generator: Any) -> None:
+        """Runs a generator to its end."""
+        for value in generator if hasattr(generator, "__next__") else _run_async(generator):
+            payload = _pack_result(self._function, value, self._name)
+            _flush()
+            self._connection.send(ITEM % self._call, payload)
+            self._ahead.append(len(payload))
+            while len(self._ahead) >= AHEAD or sum(self._ahead) >= AHEAD_BYTES:
+                self._wait()
+
+    def _wait(self) -> None:
+        control, _ = self._connection.receive()
+        if control["type"] == "stop":
+            raise _Stopped
+        if control["type"] == "more" and control["call"] == self._call:
+            del self._ahead[: control["count"]]
+
+
+def _run_async(generator: Any) -> Iterator[Any]:
+    """The values of an asynchronous generator; its loop stands still while a value is on its way."""
+    import asyncio
+
+    loop = asyncio.new_event_loop()
+    try:
+        asyncio.set_event_loop(loop)
+        while True:
+            try:
+                value = loop.run_until_complete(generator.__anext__())
+            except StopAsyncIteration:
+                return
+            yield value
+    finally:
+        loop.run_until_complete(generator.aclose())
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        asyncio.set_event_loop(None)
+        loop.close()
 
 
 def _unpack(payload: Any, name: str) -> Any:
@@ -138,9 +249,9 @@ def _unpack(payload: Any, name: str) -> Any:
         ) from error
 
 
-def _pack_result(result: Any, name: str) -> Payload:
+def _pack_result(function: _Function, result: Any, name: str) -> Payload:
     try:
-        return pack(result)
+        return function.pack(result)
     except Exception as error:
         kind = f"{type(result).__module__}.{type(result).__qualname__}"
         raise SerializationError(
@@ -149,14 +260,14 @@ def _pack_result(result: Any, name: str) -> Payload:
         ) from None
 
 
-def _pack(error: BaseException, doing: str) -> Payload:
+def _pack(error: BaseException, doing: str, dump: Callable[[Any], bytes] = dump) -> Payload:
     """The exception as it travels. What would end the caller's process arrives as an error instead."""
     if not isinstance(error, Exception):
         what = f"sys.exit({error.code!r})" if isinstance(error, SystemExit) else type_name(error)
         stopped = ExecutionError(f"{doing} ended with `{what}` instead of a result")
         stopped.__traceback__ = error.__traceback__
         error = stopped
-    return pack_exception(error)
+    return pack_exception(error, dump)
 
 
 def _run_exit_handlers() -> None:

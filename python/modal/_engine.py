@@ -1,8 +1,9 @@
 """The connection with the engine: requests, calls, and who reads the socket.
 
-There is no reader thread. Whoever waits for an answer reads the socket itself and hands what belongs to others to them;
-only one does so at a time, and passes the turn on when it has what it waited for. A single caller therefore pays no
-thread switch, which would cost as much as everything else in a warm call.
+Whoever waits for an answer reads the socket itself and hands what belongs to others to them; only one does so at a
+time, and passes the turn on when it has what it waited for. A single caller therefore pays no thread switch, which
+would cost as much as everything else in a warm call. Only for answers that nobody may wait for (`.spawn`, event loops)
+a thread is started that reads whenever nobody else does.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from modal._payload import Payload
 
-PROTOCOL = 1
+PROTOCOL = 2
 
 
 class Receiver:
@@ -59,6 +60,7 @@ class Engine:
         self._send_lock = allocate_lock()
         self._read_lock = allocate_lock()
         self._failure: Exception | None = None
+        self._reads_in_background = False
         os.register_at_fork(after_in_child=self._forget)
 
     def greet(self, output: bool) -> None:
@@ -104,7 +106,7 @@ class Engine:
 
     def send_frames(self, frames: bytes) -> None:
         """Sends whole frames made by `modal._wire.frame`."""
-        self._check()
+        self.check()
         try:
             with self._send_lock:
                 self._connection.send_bytes(frames, self._make_room)
@@ -133,6 +135,20 @@ class Engine:
             else:
                 self._sleep(receiver)
 
+    def read_in_background(self) -> None:
+        """From now on a thread reads whenever nobody waits: answers come in although nobody asks for them yet."""
+        if not self._reads_in_background:
+            import threading
+
+            self._reads_in_background = True
+            threading.Thread(target=self._read_always, name="modal-answers", daemon=True).start()
+
+    def _read_always(self) -> None:
+        try:
+            self.wait(Receiver())
+        except Exception:
+            pass  # The engine is lost, which those who need it are told.
+
     def poll(self, receiver: Receiver) -> None:
         """Takes in what can be had without waiting."""
         if self._read_lock.acquire(False):
@@ -156,19 +172,21 @@ class Engine:
         if self._failure is None:
             self._failure = ServiceError("the app has stopped")
             self._connection.shut_down()
+            self._wake_all()
         self._connection.close()
         self._reap()
 
     def send_frame(self, control: bytes, payload: Payload = b"") -> None:
         """Sends one frame."""
-        self._check()
+        self.check()
         try:
             with self._send_lock:
                 self._connection.send(control, payload, self._make_room)
         except ConnectionClosed:
             raise self._fail() from None
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """Raises what made the engine unreachable, if something did."""
         if self._failure is not None:
             raise self._failure
 
@@ -199,7 +217,7 @@ class Engine:
                 # The turn to read may have been offered to this thread, which may not need it any more.
                 self._offer_turn()
         if not receiver.arrived:
-            self._check()
+            self.check()
 
     def _offer_turn(self) -> None:
         if self._sleepers:
@@ -207,7 +225,7 @@ class Engine:
 
     def _read_one(self) -> None:
         """Reads a frame and hands it to whom it belongs."""
-        self._check()
+        self.check()
         try:
             control, payload = self._connection.receive()
         except ConnectionClosed:
@@ -221,6 +239,8 @@ class Engine:
                 self._read_greeting(control)
                 return
             receiver = self._pending.pop(("request", number), None)
+        elif control["type"] == "item":
+            receiver = self._pending.get(number)
         else:
             receiver = self._pending.pop(number, None)
         if receiver is not None:
@@ -230,13 +250,13 @@ class Engine:
     def _read_greeting(self, control: dict[str, Any]) -> None:
         if control["type"] == "error":
             self._failure = engine_error(control)  # type: ignore[assignment]
-            raise self._failure  # type: ignore[misc]
+            raise self._fail()
         if control["type"] == "welcome" and control.get("protocol") != PROTOCOL:
             self._failure = VersionError(
                 f"the engine speaks protocol `{control.get('protocol')}`, this package speaks `{PROTOCOL}`",
                 hint="install the `modal` command and the `modal` package from the same release",
             )
-            raise self._failure
+            raise self._fail()
 
     def _fail(self, message: str | None = None) -> Exception:
         """Notes that the engine is lost and wakes everybody to hear it."""
@@ -245,9 +265,12 @@ class Engine:
                 message or f"the engine ended while it was needed{self._exit_text()}",
                 hint="run `modal doctor` to check this machine; the build's messages above may say more",
             )
-        for sleeper in list(self._sleepers):
-            sleeper.wake()
+        self._wake_all()
         return self._failure
+
+    def _wake_all(self) -> None:
+        for receiver in [*self._sleepers, *list(self._pending.values())]:
+            receiver.wake()
 
     def _exit_text(self) -> str:
         status = self._reap()

@@ -9,11 +9,17 @@ from modal._payload import PICKLE_PROTOCOL, pack, unpack
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from modal._payload import Payload
 
 PACKAGE_DIRECTORY = os.path.dirname(os.path.abspath(__file__))
+
+
+def dump(value: Any) -> bytes:
+    """Pickles a value."""
+    return dumps(value, PICKLE_PROTOCOL)
 
 
 class RemoteTraceback(Exception):
@@ -79,8 +85,11 @@ def safe_message(error: BaseException) -> str:
         return f"<no message: `__str__` raised {type_name(failure)}>"
 
 
-def pack_exception(error: BaseException) -> Payload:
-    """What a container sends for an exception: the exception if it can travel, and its description in any case."""
+def pack_exception(error: BaseException, pickle: Callable[[Any], Any] = dump) -> Payload:
+    """What a container sends for an exception: the exception if it can travel, and its description in any case.
+
+    `pickle` gives the bytes of a value.
+    """
     try:
         text = format_trimmed(error)
     except Exception as failure:
@@ -89,7 +98,7 @@ def pack_exception(error: BaseException) -> Payload:
         )
     return pack(
         {
-            "exception": _pickle_exception(error),
+            "exception": _pickle_exception(error, pickle),
             "type": type_name(error),
             "message": safe_message(error),
             "traceback": text,
@@ -124,13 +133,13 @@ def _unpickle_exception(described: dict[str, Any]) -> BaseException:
     return error
 
 
-def _pickle_exception(error: BaseException) -> bytes | None:
+def _pickle_exception(error: BaseException, pickle: Callable[[Any], Any]) -> bytes | None:
     """Pickles an exception such that it also unpickles, or gives None."""
     for candidate in (error, _ByParts(error)):
         try:
-            pickled = dumps(candidate, PICKLE_PROTOCOL)
+            pickled = pickle(candidate)
             if type(loads(pickled)) is type(error):
-                return pickled
+                return bytes(pickled)
         except Exception:
             continue
     return None
@@ -146,7 +155,7 @@ class _ByParts:
         state = {}
         for name, value in self.error.__dict__.items():
             try:
-                dumps(value, PICKLE_PROTOCOL)
+                dump(value)
             except Exception:
                 continue
             state[name] = value

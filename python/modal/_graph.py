@@ -7,6 +7,7 @@ import os
 from modal._source import locate
 from modal.exception import InvalidError
 from modal.image import Image
+from modal.retries import wire_retries
 from modal.secret import check_secrets, wire_secrets, with_environment
 
 TYPE_CHECKING = False
@@ -25,7 +26,7 @@ class Graph:
         self.functions: list[dict[str, Any]] = []
         self._objects: list[Image] = []
         self._ids: dict[int, str] = {}
-        self._sources: dict[tuple[str, bool], tuple[dict[str, str], list[dict[str, Any]]]] = {}
+        self._sources: dict[str, tuple[dict[str, str], list[dict[str, Any]]]] = {}
 
     def add_image(self, image: Image) -> str:
         """The id of an image in this graph; adds it and its parents where needed."""
@@ -61,30 +62,41 @@ class Graph:
         """Adds a function and the image it uses."""
         settings = function._settings
         secrets = check_secrets(settings.secrets, f"the function `{function._name}`")
-        include = app._include_source if settings.include_source is None else settings.include_source
-        module, entries = self._source(function, include)
+        module, source, mounts = self._source(app, function)
         self.functions.append(
             {
                 "name": function._name,
                 "image": self.add_image(settings.image or app._default_image()),
                 "module": module,
-                "source": {"entries": entries},
-                "mounts": {"entries": []},
+                "source": {"entries": source},
+                "mounts": {"entries": mounts},
                 "environment": {},
                 "secrets": wire_secrets([*app._secrets, *with_environment(secrets, settings.env)]),
                 "timeout": settings.timeout,
+                "retries": wire_retries(settings.retries),
+                "max_containers": settings.max_containers,
                 "cpu": settings.cpu,
                 "memory": settings.memory,
                 "is_generator": function._is_generator,
             }
         )
 
-    def _source(self, function: Function[Any, Any], include: bool) -> tuple[dict[str, str], list[dict[str, Any]]]:
-        key = function.__module__, include
-        if key not in self._sources:
-            module, entries = locate(function.get_raw_f())
-            self._sources[key] = module, entries if include else []
-        return self._sources[key]
+    def _source(
+        self, app: App, function: Function[Any, Any]
+    ) -> tuple[dict[str, str], list[dict[str, Any]], list[dict[str, Any]]]:
+        """How the container finds the function, the source to take along, and further files."""
+        settings = function._settings
+        if settings.serialized:
+            from modal._serialized import describe
+
+            module, mounts = describe(function)
+            return module, [], mounts
+        name = function.__module__
+        if name not in self._sources:
+            self._sources[name] = locate(function.get_raw_f())
+        module, entries = self._sources[name]
+        include = app._include_source if settings.include_source is None else settings.include_source
+        return module, entries if include else [], []
 
     def record_ids(self, ids: dict[str, str]) -> None:
         """Notes the ids that the engine gave to the images."""

@@ -33,7 +33,7 @@ def run_map(
     """Yields the results of `function` for `inputs`."""
     engine = function._running()
     sys.stdout.flush()
-    flight = Flight(engine, function, kwargs)
+    flight = Flight(engine, function, kwargs, Receiver())
     feed = InlineFeed(flight, inputs) if at_hand else ThreadFeed(flight, inputs)
     waiting: dict[int, Any] = {}
     next_index = 0
@@ -55,33 +55,26 @@ def run_map(
                 index, control, payload = flight.land()
                 if not order_outputs:
                     feed.make_room()
-                    yield _result(function, control, payload, return_exceptions)
+                    yield flight.result(control, payload, return_exceptions)
                     continue
                 waiting[index] = control, payload
                 while next_index in waiting:
                     control, payload = waiting.pop(next_index)
                     next_index += 1
                     feed.make_room()
-                    yield _result(function, control, payload, return_exceptions)
+                    yield flight.result(control, payload, return_exceptions)
     finally:
         feed.stop()
         engine.cancel(list(flight.indexes))
 
 
-def _result(function: Function[Any, Any], control: dict[str, Any], payload: Any, return_exceptions: bool) -> Any:
-    if control["status"] == "ok":
-        return function._unpack(payload)
-    error = function._failure(control, payload)
-    if return_exceptions and isinstance(error, Exception):
-        return error
-    raise error
-
-
 class Flight:
     """The inputs that were sent and not yet answered, and the room for more."""
 
-    def __init__(self, engine: Engine, function: Function[Any, Any], kwargs: dict[str, Any]) -> None:
-        self.receiver = Receiver()
+    def __init__(
+        self, engine: Engine, function: Function[Any, Any], kwargs: dict[str, Any], receiver: Receiver
+    ) -> None:
+        self.receiver = receiver
         #: Call number -> position among the inputs, size of the arguments.
         self.indexes: dict[int, tuple[int, int]] = {}
         # Each counter is written by one thread only: the first two by the feeding one, the others by the consumer.
@@ -149,6 +142,15 @@ class Flight:
         index, size = self.indexes.pop(number)
         self._landed_bytes += size
         return index, control, payload
+
+    def result(self, control: dict[str, Any], payload: Any, return_exceptions: bool) -> Any:
+        """The value of a result that has landed; an exception is raised, or returned where that is wanted."""
+        if control["status"] == "ok":
+            return self._function._unpack(payload)
+        error = self._function._failure(control, payload)
+        if return_exceptions and isinstance(error, Exception):
+            return error
+        raise error
 
 
 class InlineFeed:

@@ -8,20 +8,19 @@ if TYPE_CHECKING:
 
 #: Parts of Modal's API that have a substitute here.
 SUBSTITUTES = {
-    "from_dotenv": "use `Secret.from_dict`",
-    "from_local_environ": "use `Secret.from_dict` with values of `os.environ`",
-    "from_name": "use `Secret.from_dict`",
+    "Function.from_name": "import the function from its module, and run its app",
+    "Secret.from_name": "use `Secret.from_dict`",
     "pip_install_from_requirements": "use `uv_pip_install(requirements=[...])`",
-    "remote_gen": "return a list",
-    "spawn": "use `.remote` in a thread, or `.map`",
+    "spawn_map": "call `.spawn` for every input",
 }
 
 
 def explain(owner: type, name: str) -> AttributeError:
     """The error for an attribute that `owner` does not have."""
     text = f"`{owner.__name__}.{name}` is not part of this version"
-    if name in SUBSTITUTES:
-        return AttributeError(f"{text}: {SUBSTITUTES[name]}")
+    substitute = SUBSTITUTES.get(f"{owner.__name__}.{name}") or SUBSTITUTES.get(name)
+    if substitute is not None:
+        return AttributeError(f"{text}: {substitute}")
     import difflib
 
     known = [attribute for attribute in dir(owner) if not attribute.startswith("_")]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from modal._async import with_aio
 from modal._errors import trim_traceback
 from modal.exception import InvalidError
-from modal.functions import Function, Settings
+from modal.functions import Function, Settings, is_generator
 from modal.image import Image
+from modal.retries import check_retries
 from modal.secret import Secret, check_secrets
 
 TYPE_CHECKING = False
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     from typing import Any, Generic, ParamSpec, TypeVar
 
     from modal._engine import Engine
+    from modal.functions import Amount
+    from modal.retries import Retries
 
     P = ParamSpec("P")
     R = TypeVar("R")
@@ -95,8 +99,11 @@ class App:
         env: dict[str, str | None] | None = None,
         secrets: Collection[Secret] = (),
         timeout: int = DEFAULT_TIMEOUT,
-        cpu: float | None = None,
-        memory: int | None = None,
+        retries: int | Retries | None = None,
+        cpu: Amount = None,
+        memory: Amount = None,
+        max_containers: int | None = None,
+        serialized: bool = False,
         name: str | None = None,
         include_source: bool | None = None,
     ) -> Callable[[Callable[P, R]], Function[P, R]]:
@@ -108,17 +115,36 @@ class App:
         ```
 
         `env` and `secrets` become environment variables of its containers. `timeout` is in seconds and holds for
-        each call; `cpu` is a number of cores, `memory` in MiB.
+        each attempt of a call; `retries` says how often a failed call is tried again (a number, or `modal.Retries`).
+        `cpu` is a number of cores, `memory` in MiB; of a pair ``(request, limit)`` the limit counts. At most
+        `max_containers` run at a time. With ``serialized=True`` the function itself is sent to its containers, not
+        the module that defines it: for notebooks, and functions inside functions.
         """
         if positional:
             _refuse_positional("function", positional[0])
         _check_image(image, "`@app.function`")
-        settings = Settings(image, env, secrets, timeout, cpu, memory, include_source)
+        settings = Settings(
+            image,
+            env,
+            secrets,
+            timeout,
+            check_retries(retries),
+            cpu,
+            memory,
+            max_containers,
+            serialized,
+            include_source,
+        )
         _check_limits(settings)
 
         def decorate(raw: Callable[P, R]) -> Function[P, R]:
-            _check_target("function", raw)
-            known = name or raw.__name__
+            _check_target("function", raw, serialized)
+            known = name or raw.__name__.strip("<>")
+            if settings.retries is not None and is_generator(raw):
+                raise InvalidError(
+                    f"`{known}` is a generator, which cannot be retried: some of its values are out already",
+                    hint="leave `retries` away",
+                )
             if known in self._functions:
                 import warnings
 
@@ -157,6 +183,10 @@ class App:
 
         return decorate
 
+    def _run_aio(self) -> RunningApp:
+        return RunningApp(self)
+
+    @with_aio(_run_aio)
     def run(self) -> RunningApp:
         """Builds the app's images and makes its functions callable inside a ``with`` block.
 
@@ -165,6 +195,8 @@ class App:
             with modal.enable_output(), app.run():
                 print(describe.remote(rows))
         ```
+
+        In event loops: ``async with app.run():``.
         """
         return RunningApp(self)
 
@@ -208,6 +240,18 @@ class RunningApp:
         alias_main()
         return app
 
+    async def __aenter__(self) -> App:
+        import asyncio
+
+        return await asyncio.get_running_loop().run_in_executor(None, self.__enter__)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        import asyncio
+
+        await asyncio.get_running_loop().run_in_executor(None, self.__exit__, kind, error, traceback)
+
     def _start(self, engine: Engine) -> None:
         from modal._graph import app_graph
         from modal._wire import encode_json
@@ -247,13 +291,21 @@ def _check_image(image: object, owner: str) -> None:
 def _check_limits(settings: Settings) -> None:
     if isinstance(settings.timeout, bool) or not isinstance(settings.timeout, int) or settings.timeout <= 0:
         raise InvalidError(f"`timeout` takes a positive number of seconds, not `{settings.timeout!r}`")
-    for name in ("cpu", "memory"):
-        value = getattr(settings, name)
-        kinds = (int, float) if name == "cpu" else (int,)
+    for name, amount in (("cpu", settings.cpu), ("memory", settings.memory)):
+        _check_amount(name, amount)
+    count = settings.max_containers
+    if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count <= 0):
+        raise InvalidError(f"`max_containers` takes a positive whole number, not `{count!r}`")
+
+
+def _check_amount(name: str, amount: object) -> None:
+    kinds = (int, float) if name == "cpu" else (int,)
+    values = amount if isinstance(amount, tuple) and len(amount) == 2 else (amount,)
+    for value in values:
         if value is not None and (isinstance(value, bool) or not isinstance(value, kinds) or value <= 0):
             raise InvalidError(
-                "`{}` takes a positive {}, not `{!r}`".format(
-                    name, "number of cores" if name == "cpu" else "whole number of MiB", value
+                "`{}` takes a positive {}, or a pair of them (request, limit), not `{!r}`".format(
+                    name, "number of cores" if name == "cpu" else "whole number of MiB", amount
                 )
             )
 
@@ -267,7 +319,7 @@ def _refuse_positional(decorator: str, value: object) -> None:
     )
 
 
-def _check_target(decorator: str, raw: Any) -> None:
+def _check_target(decorator: str, raw: Any, serialized: bool) -> None:
     if isinstance(raw, type):
         raise InvalidError(f"`@app.{decorator}()` stands above a function, not the class `{raw.__name__}`")
     if isinstance(raw, Function):
@@ -275,11 +327,13 @@ def _check_target(decorator: str, raw: Any) -> None:
     qualified = getattr(raw, "__qualname__", None)
     if qualified is None or not callable(raw):
         raise InvalidError(f"`@app.{decorator}()` stands above a function, not `{type(raw).__name__}`")
+    if serialized:
+        return
     if "<locals>" in qualified or qualified == "<lambda>":
         raise InvalidError(
             f"`{qualified}` is defined inside a function; "
             "containers can only find functions at the top level of a module",
-            hint="move it to the top level",
+            hint="move it to the top level, or send it by value: `@app.function(serialized=True)`",
         )
     if "." in qualified:
         raise InvalidError(f"`{qualified}` is a method; `@app.{decorator}()` stands above a function")

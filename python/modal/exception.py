@@ -7,6 +7,8 @@ container attached.
 
 from __future__ import annotations
 
+import builtins
+
 __all__ = [
     "AlreadyExistsError",
     "AuthError",
@@ -109,8 +111,8 @@ class InternalError(Error):
     """Lamina itself is at fault."""
 
 
-class TimeoutError(Error):
-    """Something took longer than it was allowed to."""
+class TimeoutError(Error, builtins.TimeoutError):
+    """Something took longer than it was allowed to; ``except TimeoutError`` catches it, too."""
 
 
 class FunctionTimeoutError(TimeoutError):

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import sys
 
+from modal._async import with_aio
 from modal._engine import Receiver
 from modal._errors import engine_error, unpack_exception
+from modal._missing import Explained, explain_on_instance
 from modal._payload import pack, unpack
 from modal.exception import DeserializationError, ExecutionError, InvalidError, SerializationError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
-    from typing import Any, Generic, ParamSpec, TypeVar
+    from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
+    from typing import Any, Generic, ParamSpec, TypeVar, Union
 
     from modal._engine import Engine
     from modal._payload import Payload
     from modal.app import App
+    from modal.function_call import FunctionCall
     from modal.image import Image
+    from modal.retries import Retries
     from modal.secret import Secret
+
+    Amount = Union[float, tuple[float, float], None]
+    Inputs = Union[Iterable[Any], AsyncIterable[Any]]
 
     P = ParamSpec("P")
     R = TypeVar("R")
@@ -32,7 +39,18 @@ _declared: dict[tuple[str, str], Function[Any, Any]] = {}
 class Settings:
     """What `@app.function` was given, checked."""
 
-    __slots__ = ("cpu", "env", "image", "include_source", "memory", "secrets", "timeout")
+    __slots__ = (
+        "cpu",
+        "env",
+        "image",
+        "include_source",
+        "max_containers",
+        "memory",
+        "retries",
+        "secrets",
+        "serialized",
+        "timeout",
+    )
 
     def __init__(
         self,
@@ -40,27 +58,36 @@ class Settings:
         env: dict[str, str | None] | None,
         secrets: Iterable[Secret],
         timeout: int,
-        cpu: float | None,
-        memory: int | None,
+        retries: Retries | None,
+        cpu: Amount,
+        memory: Amount,
+        max_containers: int | None,
+        serialized: bool,
         include_source: bool | None,
     ) -> None:
         self.image = image
         self.env = env
         self.secrets = secrets
         self.timeout = timeout
+        self.retries = retries
         self.cpu = cpu
         self.memory = memory
+        self.max_containers = max_containers
+        self.serialized = serialized
         self.include_source = include_source
 
 
-class Function(Generic[P, R]):
+class Function(Generic[P, R], metaclass=Explained):
     """A function that runs in a container of its image.
 
     ```python
     describe.remote(rows)          # in a container; waits for the result
     describe.local(rows)           # here, as an ordinary call
     list(describe.map(batches))    # many inputs, several containers
+    call = describe.spawn(rows)    # in a container, without waiting: call.get() has the result
     ```
+
+    In event loops: ``await describe.remote.aio(rows)``, ``async for result in describe.map.aio(batches)``.
     """
 
     def __init__(self, raw: Callable[P, R], app: App, name: str, settings: Settings) -> None:
@@ -68,6 +95,8 @@ class Function(Generic[P, R]):
         self._app = app
         self._name = name
         self._settings = settings
+        # A serialized function's arguments may be of classes that its container has no module for.
+        self._packer: Callable[[Any], Payload] = pack if not settings.serialized else _pack_by_value
         self._engine: Engine | None = None
         #: The name as it stands in control messages, once the app runs.
         self._wire_name = b""
@@ -79,6 +108,12 @@ class Function(Generic[P, R]):
         self.__wrapped__ = raw
         _declared[raw.__module__, name] = self
 
+    async def _remote_aio(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        from modal._async_calls import call
+
+        return await call(self, self._running(), self._pack(args, kwargs))  # type: ignore[no-any-return]
+
+    @with_aio(_remote_aio)
     def remote(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Runs the function in a container and returns its result.
 
@@ -98,10 +133,53 @@ class Function(Generic[P, R]):
             return self._unpack(payload)  # type: ignore[no-any-return]
         raise self._failure(control, payload)
 
+    def _remote_gen_aio(self, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[Any]:
+        from modal._generators import stream_async
+
+        return stream_async(self, self._running(generator=True), self._pack(args, kwargs))
+
+    @with_aio(_remote_gen_aio)
+    def remote_gen(self, *args: P.args, **kwargs: P.kwargs) -> Iterator[Any]:
+        """Runs a generator in a container and yields its values as they come.
+
+        ```python
+        for line in read_lines.remote_gen("data.csv"):
+            ...
+        ```
+
+        The generator is at most a few values ahead of the loop; leaving the loop ends it.
+        """
+        from modal._generators import stream
+
+        engine, payload = self._running(generator=True), self._pack(args, kwargs)
+        sys.stdout.flush()
+        return stream(self, engine, payload)
+
+    async def _spawn_aio(self, *args: P.args, **kwargs: P.kwargs) -> FunctionCall[R]:
+        return self._spawn(args, kwargs)
+
+    @with_aio(_spawn_aio)
+    def spawn(self, *args: P.args, **kwargs: P.kwargs) -> FunctionCall[R]:
+        """Starts the function in a container and returns at once; `.get()` of what it returns has the result."""
+        return self._spawn(args, kwargs)
+
     def local(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Calls the function here, as if it were not decorated."""
         return self._raw(*args, **kwargs)
 
+    def _map_aio(
+        self,
+        *input_iterators: Inputs,
+        kwargs: Mapping[str, Any] = {},
+        order_outputs: bool = True,
+        return_exceptions: bool = False,
+    ) -> AsyncIterator[R]:
+        from modal._async_calls import run_map, zipped
+
+        self._check_inputs(input_iterators)
+        return run_map(self, zipped(input_iterators), dict(kwargs), order_outputs, return_exceptions)
+
+    @with_aio(_map_aio)
     def map(
         self,
         *input_iterators: Iterable[Any],
@@ -120,10 +198,22 @@ class Function(Generic[P, R]):
         are consumed, and only a limited number of inputs is taken ahead of that. `order_outputs=False` yields results
         as they come; `return_exceptions=True` yields exceptions in place of results instead of raising the first.
         """
-        if not input_iterators:
-            raise InvalidError(f"`{self._name}.map()` got no inputs", hint="give one iterable per parameter")
+        self._check_inputs(input_iterators)
         return self._map(zip(*input_iterators), input_iterators, kwargs, order_outputs, return_exceptions)
 
+    def _starmap_aio(
+        self,
+        input_iterator: Inputs,
+        *,
+        kwargs: Mapping[str, Any] = {},
+        order_outputs: bool = True,
+        return_exceptions: bool = False,
+    ) -> AsyncIterator[R]:
+        from modal._async_calls import run_map, tuples
+
+        return run_map(self, tuples(input_iterator), dict(kwargs), order_outputs, return_exceptions)
+
+    @with_aio(_starmap_aio)
     def starmap(
         self,
         input_iterator: Iterable[Iterable[Any]],
@@ -135,11 +225,18 @@ class Function(Generic[P, R]):
         """As `Function.map`, with one iterator of argument tuples: ``add.starmap([(1, 2), (3, 4)])``."""
         return self._map(map(tuple, input_iterator), (input_iterator,), kwargs, order_outputs, return_exceptions)
 
+    async def _for_each_aio(
+        self, *input_iterators: Inputs, kwargs: Mapping[str, Any] = {}, ignore_exceptions: bool = False
+    ) -> None:
+        results = self._map_aio(
+            *input_iterators, kwargs=kwargs, order_outputs=False, return_exceptions=ignore_exceptions
+        )
+        async for _ in results:
+            pass
+
+    @with_aio(_for_each_aio)
     def for_each(
-        self,
-        *input_iterators: Iterable[Any],
-        kwargs: Mapping[str, Any] = {},
-        ignore_exceptions: bool = False,
+        self, *input_iterators: Iterable[Any], kwargs: Mapping[str, Any] = {}, ignore_exceptions: bool = False
     ) -> None:
         """Runs the function for every input and drops the results."""
         for _ in self.map(*input_iterators, kwargs=kwargs, order_outputs=False, return_exceptions=ignore_exceptions):
@@ -159,6 +256,9 @@ class Function(Generic[P, R]):
     def __repr__(self) -> str:
         return f"<modal.Function `{self._name}` of {self._app!r}>"
 
+    if not TYPE_CHECKING:
+        __getattr__ = explain_on_instance
+
     def __reduce__(self) -> str:
         # Passed as an argument, a function travels as its name, as undecorated ones do.
         return self._raw.__qualname__
@@ -177,12 +277,27 @@ class Function(Generic[P, R]):
         at_hand = all(hasattr(source, "__len__") for source in sources)
         return run_map(self, inputs, dict(kwargs), at_hand, order_outputs, return_exceptions)
 
-    def _running(self) -> Engine:
-        """The engine to call, or an error that says why the function cannot be called."""
-        if self._is_generator:
+    def _spawn(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> FunctionCall[R]:
+        from modal.function_call import FunctionCall
+
+        sys.stdout.flush()
+        return FunctionCall._start(self, self._running(), self._pack(args, kwargs))
+
+    def _check_inputs(self, input_iterators: tuple[Inputs, ...]) -> None:
+        if not input_iterators:
+            raise InvalidError(f"`{self._name}.map()` got no inputs", hint="give one iterable per parameter")
+
+    def _running(self, generator: bool = False) -> Engine:
+        """The engine to call, or an error that says why the function cannot be called like this."""
+        if self._is_generator and not generator:
             raise InvalidError(
-                f"`{self._name}` is a generator, which `.remote` and `.map` cannot run",
-                hint="return a list, or split the work and use `.map`",
+                f"`{self._name}` is a generator, whose values only `.remote_gen` can take",
+                hint=f"write `for value in {self._name}.remote_gen(...)`, or return a list",
+            )
+        if generator and not self._is_generator:
+            raise InvalidError(
+                f"`{self._name}` is no generator, so `.remote_gen` cannot run it",
+                hint=f"write `{self._name}.remote(...)`, or `yield` values in it",
             )
         if self._engine is None:
             from modal import is_local
@@ -200,7 +315,7 @@ class Function(Generic[P, R]):
 
     def _pack(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Payload:
         try:
-            return pack((args, kwargs))
+            return self._packer((args, kwargs))
         except Exception as error:
             raise SerializationError(
                 f"the arguments of `{self._name}` cannot be pickled: {error}",
@@ -218,6 +333,12 @@ class Function(Generic[P, R]):
 
     def _failure(self, control: dict[str, Any], payload: Any) -> BaseException:
         return unpack_exception(payload) if control["status"] == "exception" else engine_error(control)
+
+
+def _pack_by_value(value: Any) -> Payload:
+    from modal._serialized import pack_by_value
+
+    return pack_by_value(value)
 
 
 def is_generator(function: Callable[..., Any]) -> bool:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
 from modal._missing import Explained
-from modal.exception import InvalidError
+from modal.exception import InvalidError, NotFoundError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
     from typing import Any
 
 
@@ -18,7 +20,8 @@ class Secret(metaclass=Explained):
     """
 
     _name: str
-    _values: dict[str, str]
+    #: Gives the variables, when an app starts.
+    _read: Callable[[], dict[str, str]]
 
     def __init__(self) -> None:
         raise InvalidError("`Secret()` makes no secret", hint="use a factory method such as `modal.Secret.from_dict`")
@@ -38,9 +41,57 @@ class Secret(metaclass=Explained):
                 raise InvalidError(
                     f"`Secret.from_dict` takes strings; the value of `{name}` is of type `{type(value).__name__}`"
                 )
+        values = {name: value for name, value in env_dict.items() if value is not None}
+        return cls._make("from_dict({})".format(", ".join(sorted(values))), lambda: values)
+
+    @classmethod
+    def from_dotenv(cls, path: str | os.PathLike[str] | None = None, *, filename: str = ".env") -> Secret:
+        """A secret with the variables of a dotenv file, which is read when an app starts.
+
+        ```python
+        modal.Secret.from_dotenv(__file__)  # the `.env` beside this script, or in a directory above it
+        ```
+
+        The file is looked for in the directory `path` (default: the working directory) or that of the file `path`,
+        then in those above it.
+        """
+        start = os.path.abspath(path if path is not None else os.getcwd())
+        return cls._make(f"from_dotenv({filename})", lambda: _read_dotenv(start, filename))
+
+    @classmethod
+    def from_local_environ(cls, env_keys: Collection[str]) -> Secret:
+        """A secret with variables of this process's environment.
+
+        ```python
+        modal.Secret.from_local_environ(["API_TOKEN"])
+        ```
+        """
+        from modal import is_local
+
+        if isinstance(env_keys, str) or not all(isinstance(key, str) for key in env_keys):
+            raise InvalidError(
+                f"`Secret.from_local_environ` takes a list of names, not `{env_keys!r}`",
+                hint='write `Secret.from_local_environ(["API_TOKEN"])`',
+            )
+        if not is_local():
+            # Containers import the module as well, and have the variables that the secret stands for already.
+            return cls.from_dict({})
+        missing = [key for key in env_keys if key not in os.environ]
+        if missing:
+            raise InvalidError(
+                "`Secret.from_local_environ` did not find {} in the environment".format(
+                    ", ".join(f"`{key}`" for key in missing)
+                ),
+                hint=f"set it before the program starts: `export {missing[0]}=…`",
+            )
+        values = {key: os.environ[key] for key in env_keys}
+        return cls._make("from_local_environ({})".format(", ".join(sorted(values))), lambda: values)
+
+    @classmethod
+    def _make(cls, name: str, read: Callable[[], dict[str, str]]) -> Secret:
         secret = object.__new__(cls)
-        secret._values = {name: value for name, value in env_dict.items() if value is not None}
-        secret._name = "from_dict({})".format(", ".join(sorted(secret._values)))
+        secret._name = name
+        secret._read = read
         return secret
 
     def __repr__(self) -> str:
@@ -70,4 +121,21 @@ def with_environment(secrets: Collection[Secret], env: dict[str, str | None] | N
 
 def wire_secrets(secrets: Collection[Secret]) -> list[dict[str, Any]]:
     """The secrets as the engine reads them."""
-    return [{"name": secret._name, "values": secret._values} for secret in secrets]
+    return [{"name": secret._name, "values": secret._read()} for secret in secrets]
+
+
+def _read_dotenv(start: str, filename: str) -> dict[str, str]:
+    """The variables of the first file of this name in a directory or those above it."""
+    directory = os.path.dirname(start) if os.path.isfile(start) else start
+    while not os.path.isfile(os.path.join(directory, filename)):
+        parent = os.path.dirname(directory)
+        if parent == directory:
+            raise NotFoundError(
+                f"`Secret.from_dotenv` found no `{filename}` in `{start}` or the directories above it",
+                hint=f"make the file, with lines such as `API_TOKEN=…`, or name another one: `filename={filename!r}`",
+            )
+        directory = parent
+    from dotenv import dotenv_values
+
+    values = dotenv_values(os.path.join(directory, filename))
+    return {name: value for name, value in values.items() if value is not None}

@@ -107,7 +107,7 @@ class FakeEngine:
     def answer(self, control: dict, payload) -> None:
         kind = control["type"]
         if kind == "hello":
-            self.send({"type": "welcome", "protocol": 1, "engine": "test"})
+            self.send({"type": "welcome", "protocol": 2, "engine": "test"})
         elif kind in ("app.start", "app.describe"):
             self.start(kind, control)
         elif kind == "app.stop":

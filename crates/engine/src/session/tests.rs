@@ -69,8 +69,7 @@ impl ContainerStarter for Echo {
                         }
                         continue;
                     }
-                    "more" => json!({"type": "result", "call": control["call"], "status": "ok"}),
-                    "call" => json!({"type": "result", "call": control["call"], "status": "ok"}),
+                    "more" | "call" => json!({"type": "result", "call": control["call"], "status": "ok"}),
                     _ => break,
                 };
                 let _ = sender.send(answer.to_string().as_bytes(), &payload, &[]);

@@ -1,0 +1,185 @@
+"""Calls that go on by themselves: what `Function.spawn` returns."""
+
+from __future__ import annotations
+
+import os
+from threading import Event, Lock
+from weakref import WeakValueDictionary
+
+from modal._async import AsyncReceiver, with_aio
+from modal._engine import Receiver
+from modal._missing import Explained
+from modal.exception import ExecutionError, InvalidError, NotFoundError, TimeoutError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Generic, TypeVar
+
+    from modal._engine import Engine
+    from modal._payload import Payload
+    from modal.functions import Function
+
+    R = TypeVar("R")
+else:
+    from modal._typing import Generic, R
+
+#: Calls of this process by id, as long as somebody holds them.
+_calls: WeakValueDictionary[str, FunctionCall[Any]] = WeakValueDictionary()
+
+
+class _Inbox(Receiver):
+    """Where a spawned call's answer arrives, and whom it wakes."""
+
+    __slots__ = ("answered", "listeners")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answered = Event()
+        self.listeners: list[AsyncReceiver] = []
+
+    def wake(self) -> None:
+        self.answered.set()
+        for listener in list(self.listeners):
+            listener.wake()
+
+
+class FunctionCall(Generic[R], metaclass=Explained):
+    """A call that runs in a container while the caller does something else.
+
+    ```python
+    call = train.spawn(rows)
+    ...
+    model = call.get()  # waits if it has to
+    ```
+
+    It ends with its app: get the result before `modal run` or the ``with app.run()`` block ends.
+    """
+
+    def __init__(self) -> None:
+        raise InvalidError("`FunctionCall()` makes no call", hint="use the `.spawn(...)` method of a function")
+
+    @classmethod
+    def _start(cls, function: Function[Any, R], engine: Engine, payload: Payload) -> FunctionCall[R]:
+        call: FunctionCall[R] = object.__new__(cls)
+        call._function = function
+        call._engine = engine
+        call._inbox = _Inbox()
+        call._value = call._error = None
+        call._is_done = False
+        call._lock = Lock()
+        call._object_id = f"fc-{os.urandom(12).hex()}"
+        # Nobody may be reading while results come in, and a full socket would keep the containers waiting.
+        engine.read_in_background()
+        call._number = engine.start_call(call._inbox, function._wire_name, payload)
+        _calls[call._object_id] = call
+        return call
+
+    _function: Function[Any, R]
+    _engine: Engine
+    _inbox: _Inbox
+    _number: int
+    _object_id: str
+    _is_done: bool
+    _lock: Lock
+    _value: Any
+    _error: BaseException | None
+
+    @property
+    def object_id(self) -> str:
+        """The call's id, `fc-…`."""
+        return self._object_id
+
+    async def _get_aio(self, timeout: float | None = None) -> R:
+        import asyncio
+
+        if not self._has_answer():
+            listener = AsyncReceiver(self._engine)
+            self._inbox.listeners.append(listener)
+            try:
+                if not self._has_answer():
+                    await asyncio.wait_for(listener.changed(), timeout)
+            except asyncio.TimeoutError:
+                raise self._not_yet(timeout) from None
+            finally:
+                self._inbox.listeners.remove(listener)
+        return self._outcome()
+
+    @with_aio(_get_aio)
+    def get(self, timeout: float | None = None) -> R:
+        """The result; waits for it, at most `timeout` seconds, after which `TimeoutError` is raised.
+
+        An exception of the function is raised as by `Function.remote`.
+        """
+        if not self._has_answer() and not self._inbox.answered.wait(timeout):
+            raise self._not_yet(timeout)
+        return self._outcome()
+
+    async def _cancel_aio(self, terminate_containers: bool = False) -> None:
+        self._cancel()
+
+    @with_aio(_cancel_aio)
+    def cancel(self, terminate_containers: bool = False) -> None:
+        """Gives the call up, if it has not ended.
+
+        A container that runs it is killed and replaced, so `terminate_containers` makes no difference.
+        """
+        self._cancel()
+
+    @classmethod
+    def from_id(cls, function_call_id: str) -> FunctionCall[Any]:
+        """The call of this id, spawned by this process and still held somewhere."""
+        call = _calls.get(function_call_id)
+        if call is None:
+            raise NotFoundError(
+                f"this process has no call `{function_call_id}`",
+                hint="a call can be found by the process that spawned it, as long as it keeps the `FunctionCall`",
+            )
+        return call
+
+    @staticmethod
+    def gather(*calls: FunctionCall[Any]) -> list[Any]:
+        """The results of several calls, in their order; raises the first exception among them."""
+        return [call.get() for call in calls]
+
+    def __repr__(self) -> str:
+        return f"<modal.FunctionCall `{self._object_id}` of `{self._function._name}`>"
+
+    def __reduce__(self) -> str:
+        raise InvalidError(
+            f"the call `{self._object_id}` cannot leave its process", hint="pass its result, `.get()`, instead"
+        )
+
+    def _cancel(self) -> None:
+        with self._lock:
+            if self._is_done or self._inbox.arrived:
+                return
+            self._finish(error=ExecutionError(f"the call of `{self._function._name}` was cancelled"))
+        self._engine.cancel([self._number])
+        self._inbox.wake()
+
+    def _has_answer(self) -> bool:
+        return self._is_done or self._inbox.answered.is_set()
+
+    def _not_yet(self, timeout: float | None) -> TimeoutError:
+        return TimeoutError(f"the call of `{self._function._name}` has no result after {timeout} s; it goes on")
+
+    def _finish(self, value: Any = None, error: BaseException | None = None) -> None:
+        self._value, self._error, self._is_done = value, error, True
+
+    def _outcome(self) -> R:
+        with self._lock:
+            if not self._is_done:
+                self._take_answer()
+        if self._error is not None:
+            raise self._error
+        return self._value  # type: ignore[no-any-return]
+
+    def _take_answer(self) -> None:
+        if not self._inbox.arrived:
+            # Woken without an answer: the engine is lost.
+            self._engine.check()
+        _, control, payload = self._inbox.arrived.popleft()
+        if control["status"] == "ok":
+            self._finish(value=self._function._unpack(payload))
+        else:
+            self._finish(error=self._function._failure(control, payload))
