@@ -2,8 +2,9 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueHint};
 
 use crate::output::Progress;
 
@@ -19,6 +20,8 @@ Examples:
   modal run app.py --n 5          run the app's entrypoint with an argument
   modal run app.py::describe      run one function
   modal shell app.py::describe    open a shell in the image of a function
+  modal image list                see what was built
+  modal image prune               give disk space back
   modal doctor                    see whether this machine can build and run images
 
 Environment:
@@ -39,7 +42,7 @@ pub(crate) enum Command {
     Run(Run),
     /// Open a shell in an image
     Shell(Shell),
-    /// List images and read their build logs
+    /// List, examine and remove images
     #[command(subcommand, arg_required_else_help = true)]
     Image(Image),
     /// Check whether this machine can build and run images, and say what to do if not
@@ -47,6 +50,17 @@ pub(crate) enum Command {
     /// Find or remove the store, where all images are kept
     #[command(subcommand, arg_required_else_help = true)]
     Store(Store),
+    /// Print a script that completes commands and options in your shell
+    #[command(after_help = "\
+Examples:
+  bash    modal completion bash > ~/.local/share/bash-completion/completions/modal
+  zsh     modal completion zsh > ~/.zfunc/_modal      (with ~/.zfunc in $fpath)
+  fish    modal completion fish > ~/.config/fish/completions/modal.fish")]
+    Completion {
+        /// The shell
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
     /// Serve a Python program over an inherited socket (what `app.run()` starts)
     #[command(hide = true)]
     Engine(Output),
@@ -95,7 +109,7 @@ pub(crate) struct Run {
     pub(crate) output: Output,
 
     /// What to run, and its arguments: one list, so that no option after REF is taken for ours
-    #[arg(value_name = "REF", required = true, trailing_var_arg = true, num_args = 1.., hide = true)]
+    #[arg(value_name = "REF", required = true, trailing_var_arg = true, num_args = 1.., hide = true, value_hint = ValueHint::FilePath)]
     pub(crate) reference_and_arguments: Vec<OsString>,
 }
 
@@ -110,7 +124,7 @@ Examples:
 What is changed inside is gone when the shell ends.")]
 pub(crate) struct Shell {
     /// An image id, or a Python file and function as in `modal run`
-    #[arg(value_name = "REF")]
+    #[arg(value_name = "REF", value_hint = ValueHint::FilePath)]
     pub(crate) reference: String,
 
     /// REF names a module, not a file
@@ -142,6 +156,30 @@ pub(crate) enum Image {
         #[arg(long)]
         json: bool,
     },
+    /// Show what an image is made of: its layers, environment and working directory
+    Inspect {
+        /// An image id, or a beginning of it
+        id: String,
+        /// One JSON object for programs
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show the steps that made an image: when, how long they took, how large they are
+    History {
+        /// An image id, or a beginning of it
+        id: String,
+        /// One JSON array for programs
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show what takes up the disk
+    Du {
+        /// One JSON object for programs
+        #[arg(long)]
+        json: bool,
+    },
+    /// Remove images that are not used any more, and everything that only they needed
+    Prune(Prune),
     /// Print the build log of an image
     #[command(after_help = "\
 Examples:
@@ -158,6 +196,57 @@ Examples:
         #[arg(long)]
         all: bool,
     },
+}
+
+/// `modal image prune`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  modal image prune                        what was not used for 30 days
+  modal image prune --unused-for 7d        what was not used for a week
+  modal image prune --max-size 20GiB       the least recently used, until the store fits
+  modal image prune --all                  everything that no running `modal` uses
+  modal image prune im-0a1b2c              this image
+
+AGE is a number with a unit: 90m, 12h, 7d, 2w. SIZE likewise: 500MB, 20GiB. What a running `modal` uses always
+stays, and everything that is removed is built again when it is asked for.")]
+pub(crate) struct Prune {
+    /// Remove exactly these images: ids, or beginnings of them
+    #[arg(value_name = "ID", conflicts_with_all = ["all", "unused_for", "older_than", "max_size"])]
+    pub(crate) ids: Vec<String>,
+
+    /// Everything, however recently it was used
+    #[arg(short, long, conflicts_with_all = ["unused_for", "older_than", "max_size"])]
+    pub(crate) all: bool,
+
+    /// What was not used for so long (default: 30d)
+    #[arg(long, value_name = "AGE", value_parser = age)]
+    pub(crate) unused_for: Option<Duration>,
+
+    /// What was built so long ago
+    #[arg(long, value_name = "AGE", value_parser = age)]
+    pub(crate) older_than: Option<Duration>,
+
+    /// The least recently used, until the store is no larger than this
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub(crate) max_size: Option<u64>,
+
+    /// Only show what would be removed
+    #[arg(short = 'n', long)]
+    pub(crate) dry_run: bool,
+
+    /// Do not ask
+    #[arg(short, long)]
+    pub(crate) yes: bool,
+}
+
+fn age(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|_| "give a number with a unit, such as 12h, 7d or 2w".to_owned())
+}
+
+fn size(text: &str) -> Result<u64, String> {
+    let size: Result<bytesize::ByteSize, _> = text.parse();
+    size.map(|size| size.as_u64()).map_err(|_| "give a number with a unit, such as 500MB or 20GiB".to_owned())
 }
 
 /// `modal doctor`.
@@ -220,7 +309,12 @@ mod tests {
             &["shell"],
             &["image"],
             &["image", "list"],
+            &["image", "inspect"],
+            &["image", "history"],
+            &["image", "du"],
+            &["image", "prune"],
             &["image", "logs"],
+            &["completion"],
             &["doctor"],
             &["store"],
             &["store", "path"],
@@ -240,7 +334,15 @@ mod tests {
 
     #[test]
     fn unknown_options_before_the_reference_are_refused() {
-        for words in [&["modal", "run", "--nope", "app.py"][..], &["modal", "run"], &["modal", "image", "logs"]] {
+        for words in [
+            &["modal", "image", "prune", "--unused-for", "3"][..],
+            &["modal", "image", "prune", "--max-size", "3x"],
+            &["modal", "image", "prune", "im-1", "--all"],
+            &["modal", "completion", "tcsh"],
+            &["modal", "run", "--nope", "app.py"],
+            &["modal", "run"],
+            &["modal", "image", "logs"],
+        ] {
             assert_eq!(Arguments::try_parse_from(words).unwrap_err().exit_code(), 2, "{words:?}");
         }
     }

@@ -40,6 +40,7 @@ fn execute(command: &Command) -> Result<u8, Failure> {
         Command::Image(image) => commands::image::image(image),
         Command::Doctor(doctor) => commands::doctor::doctor(doctor),
         Command::Store(store) => commands::store::store(store),
+        Command::Completion { shell } => commands::completion::completion(*shell),
         Command::Engine(output) => commands::engine::engine(output),
     }
 }

@@ -60,6 +60,29 @@ fn unknown_progress_is_a_usage_error() {
 }
 
 #[test]
+fn completion_scripts_know_commands_and_options() {
+    for shell in ["bash", "zsh", "fish"] {
+        let script = run(&["completion", shell]);
+        assert!(script.starts_with("exit code: 0"), "{shell}");
+        for word in ["write-result", "prune", "unused-for"] {
+            assert!(script.contains(word), "{shell}: {word}");
+        }
+    }
+}
+
+#[test]
+fn pruning_an_empty_store_removes_nothing() {
+    let outcome = run(&["image", "prune"]);
+    assert!(outcome.starts_with("exit code: 0\n--- stdout\n--- stderr\nRemoved 0 images and 0 layers, "), "{outcome}");
+}
+
+#[test]
+fn ages_and_sizes_need_units() {
+    insta::assert_snapshot!(run(&["image", "prune", "--unused-for", "3"]));
+    insta::assert_snapshot!(run(&["image", "prune", "--max-size", "3x"]));
+}
+
+#[test]
 fn store_path_follows_the_variable() {
     insta::assert_snapshot!(run(&["store", "path"]), @r"
     exit code: 0

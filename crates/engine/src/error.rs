@@ -18,6 +18,9 @@ pub enum EngineError {
     /// No image has this id.
     #[error("there is no image `{0}` in the store: `modal image list` shows what there is")]
     UnknownImage(String),
+    /// An image is known, but its layers were removed.
+    #[error("the layers of the image `{0}` are gone: run what it was built for again, which rebuilds it")]
+    ImageGone(String),
     /// The recorded id map makes no sense.
     #[error("`{path}` is damaged: {reason}; remove the store with `modal store remove` to start afresh")]
     IdMap {

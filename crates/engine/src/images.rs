@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use lamina_store::ImageRecord;
+use lamina_image::{Digest, LayerKey};
+use lamina_store::{Collected, ImageRecord, LayerRecord, Policy, Usage};
 
 use crate::{Engine, EngineError};
 
@@ -23,6 +24,15 @@ impl ImageLog {
     pub fn read(&self) -> Result<Vec<u8>, EngineError> {
         Ok(fs_err::read(&self.path)?)
     }
+}
+
+/// A layer of an image.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ImageLayer {
+    /// Digest of its diff tree.
+    pub digest: Digest,
+    /// How it was made; unknown when its step was rebuilt since with another result.
+    pub record: Option<LayerRecord>,
 }
 
 impl Engine {
@@ -50,5 +60,36 @@ impl Engine {
         let directory = self.store.layout().logs();
         let logs = self.image(id)?.logs.into_iter();
         Ok(logs.map(|(title, path)| ImageLog { title, path: directory.join(path) }).collect())
+    }
+
+    /// The layers of an image, base first.
+    ///
+    /// # Errors
+    /// When the index cannot be read.
+    pub fn image_layers(&self, image: &ImageRecord) -> Result<Vec<ImageLayer>, EngineError> {
+        let layer = |(digest, key): (&Digest, &LayerKey)| -> Result<ImageLayer, EngineError> {
+            let record = self.store.layer_record(key)?.filter(|record| record.digest == *digest);
+            Ok(ImageLayer { digest: *digest, record })
+        };
+        image.layers.iter().zip(&image.keys).map(layer).collect()
+    }
+
+    /// What takes up the disk.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn usage(&self) -> Result<Usage, EngineError> {
+        Ok(self.store.usage()?)
+    }
+
+    /// Removes images and everything that nothing needs any more, except what running processes use. `waiting` is called
+    /// when it has to wait for one of them.
+    ///
+    /// # Errors
+    /// When an image does not exist, or something cannot be removed.
+    pub fn prune(&self, policy: &Policy, waiting: &dyn Fn()) -> Result<Collected, EngineError> {
+        let ids = policy.ids.iter().map(|id| Ok(self.image(id)?.id)).collect::<Result<_, EngineError>>()?;
+        let policy = Policy { ids, ..policy.clone() };
+        Ok(self.store.collect(&policy, &self.cancel, waiting)?)
     }
 }

@@ -18,11 +18,12 @@ mod store_directory;
 
 pub use engine::{Engine, Options, helpers_entry};
 pub use error::EngineError;
-pub use images::ImageLog;
+pub use images::{ImageLayer, ImageLog};
 pub use lamina_functions::FunctionSpec;
+pub use lamina_image::Digest;
 pub use lamina_sandbox::doctor::{Finding, Status, probe};
 pub use lamina_sandbox::{Exit, ExitStatus, Sandbox, TerminalSize, inherited_socket};
-pub use lamina_store::{ImageRecord, disk_hint};
+pub use lamina_store::{Collected, ImageRecord, ImageUsage, Policy, Usage, disk_hint};
 pub use protocol::PROTOCOL;
 pub use session::{Described, serve};
 pub use shell::ShellTarget;

@@ -44,6 +44,9 @@ impl Engine {
     /// The surroundings of a build step that would follow the last one of an image.
     fn image_as_function(&self, id: &str) -> Result<FunctionSpec, EngineError> {
         let image = self.image(id)?;
+        if !self.store.hold(&image.layers)? {
+            return Err(EngineError::ImageGone(image.id));
+        }
         let directory = image.config.working_directory.unwrap_or_else(|| "/".to_owned());
         Ok(FunctionSpec {
             name: "shell".to_owned(),

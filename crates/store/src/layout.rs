@@ -61,6 +61,12 @@ impl Layout {
         self.root.join("downloads")
     }
 
+    /// The resolver's own cache of index pages.
+    #[must_use]
+    pub fn uv_cache(&self) -> PathBuf {
+        self.root.join("uv-cache")
+    }
+
     /// Lock files.
     #[must_use]
     pub fn locks(&self) -> PathBuf {

@@ -14,12 +14,12 @@ mod protocol;
 pub mod tree;
 pub mod worker;
 
-pub use engine::{FileSetView, ImageRecord, LayerRecord, Lock, Store, Work};
+pub use engine::{Collected, FileSetView, ImageRecord, ImageUsage, LayerRecord, Lock, Policy, Store, Usage, Work};
 pub use error::{JobError, StoreError, disk_hint};
 pub use layout::{FORMAT_VERSION, Layout};
 pub use object::{ObjectMeta, ObjectName};
 pub use protocol::{CacheFilter, CommitRules, Committed, Harvest};
-pub use worker::{Job, JobTable, WorkerContext, worker_main};
+pub use worker::{Job, JobTable, Package, WorkerContext, worker_main};
 
 /// Seconds since 1970 of 2000-01-01 00:00:00 UTC, the modification time of everything in a committed layer.
 pub const LAYER_MTIME: i64 = 946_684_800;

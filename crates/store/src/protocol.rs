@@ -3,6 +3,8 @@
 //! A request is a frame whose control part is an [`Envelope`] around a [`Request`]; the answer carries the same number.
 //! Many requests can be in flight. The first one of a connection is [`Request::Start`].
 
+use std::collections::HashSet;
+
 use lamina_image::Digest;
 use serde::{Deserialize, Serialize};
 
@@ -127,8 +129,60 @@ pub(crate) enum Request {
         /// The tree.
         digest: Digest,
     },
+    /// Measures the content directory. Answers [`ContentUsage`].
+    Measure,
+    /// Takes away trees and views, so that nobody finds them any more. Answers where they are, for
+    /// [`Request::RemoveRetired`].
+    Retire {
+        /// Names of the trees and views that stay.
+        keep: HashSet<Digest>,
+    },
+    /// Removes what was taken away. Answers the bytes that this gave back.
+    RemoveRetired {
+        /// Where it is.
+        retired: String,
+    },
+    /// Removes what nothing refers to any more. Answers [`Freed`].
+    Sweep(Sweep),
     /// Removes everything below the content directory.
     Remove,
+}
+
+/// What a sweep removes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Sweep {
+    /// What came into being at this time or later stays, in seconds since 1970: a running process may be about to use it.
+    pub(crate) before: i64,
+    /// Kept packages that were not used since this time go, in seconds since 1970.
+    pub(crate) packages_unused_since: Option<i64>,
+    /// Files of caches that no step brought since this time go, in seconds since 1970.
+    pub(crate) caches_unused_since: Option<i64>,
+    /// Kept packages of which some object is in no layer go.
+    pub(crate) only_installed: bool,
+    /// Caches that a running step has mounted.
+    pub(crate) mounted: HashSet<String>,
+}
+
+/// What a sweep gave back.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Freed {
+    /// Bytes on the disk.
+    pub(crate) bytes: u64,
+    /// Kept packages that were forgotten.
+    pub(crate) packages: u64,
+}
+
+/// Bytes on the disk below the content directory, every file counted once.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ContentUsage {
+    /// Objects.
+    pub(crate) objects: u64,
+    /// Directories of views, and their files that are no objects.
+    pub(crate) views: u64,
+    /// Caches of package managers.
+    pub(crate) caches: u64,
+    /// Everything else: trees, descriptions of packages, unfinished work.
+    pub(crate) other: u64,
 }
 
 /// A local file that was stored.

@@ -79,6 +79,7 @@ pub fn jobs(table: JobTable) -> JobTable {
         .register::<ListInstalled>()
         .register::<QueryWheels>()
         .register::<PublishWheels>()
+        .with_packages(manifest::packages)
 }
 
 /// Installs the wheels of `resolution` for `target` into the bare upper of a step.
@@ -383,6 +384,7 @@ impl Job for QueryWheels {
         let state = |sha256: &String| {
             let name = manifest::file_name(sha256, Some(&self.bytecode_key));
             let plain = manifest::file_name(sha256, None);
+            manifest::touch(context, &plain);
             if manifest::is_published(context, &name) && manifest::is_published(context, &plain) {
                 return State::Ready;
             }

@@ -4,11 +4,13 @@
 //! step are unpacked. So a published manifest never names an object that a power cut could take away.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 use fs_err as fs;
 use lamina_image::Digest;
-use lamina_store::{JobError, WorkerContext};
+use lamina_store::{JobError, ObjectMeta, ObjectName, Package, WorkerContext};
+use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -168,6 +170,43 @@ pub(crate) fn publish(context: &WorkerContext, names: &[String]) -> Result<(), J
         }
     }
     Ok(())
+}
+
+/// Notes that a wheel was asked for: the time of its manifest is how long nobody has.
+pub(crate) fn touch(context: &WorkerContext, name: &str) {
+    let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
+    let times = Timestamps { last_access: now, last_modification: now };
+    // At worst the wheel is unpacked again some day.
+    let _ = rustix::fs::utimensat(CWD, directory(context).join(name), &times, AtFlags::empty());
+}
+
+/// All unpacked wheels, for those who collect what nobody uses.
+pub(crate) fn packages(context: &WorkerContext) -> Result<Vec<Package>, JobError> {
+    let mut packages: BTreeMap<String, Package> = BTreeMap::new();
+    for entry in fs::read_dir(directory(context))? {
+        let path = entry?.path();
+        let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
+        let wheel = name.split(['-', '.']).next().unwrap_or_default().to_owned();
+        let (objects, last_used) = (objects_of(&path, name), fs::metadata(&path)?.mtime());
+        let package =
+            packages.entry(wheel).or_insert_with(|| Package { files: Vec::new(), last_used, objects: Vec::new() });
+        package.last_used = package.last_used.max(last_used);
+        package.objects.extend(objects);
+        package.files.push(path);
+    }
+    Ok(packages.into_values().collect())
+}
+
+/// What a manifest names; a damaged one names nothing.
+fn objects_of(path: &Path, name: &str) -> Vec<ObjectName> {
+    let object = |digest: Digest, mode: u32| ObjectName::new(digest, &ObjectMeta::root_owned(mode));
+    if name.contains('-') {
+        let bytecode: Bytecode = read(path.to_owned()).unwrap_or_default();
+        return bytecode.files.into_values().map(|digest| object(digest, 0o644)).collect();
+    }
+    let manifest: Option<Manifest> = read(path.to_owned());
+    let files = manifest.into_iter().flat_map(|manifest| manifest.files);
+    files.filter(|file| file.size > 0).map(|file| object(file.digest, file.mode)).collect()
 }
 
 /// Removes manifests that turned out to be of no use.

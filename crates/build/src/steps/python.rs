@@ -105,7 +105,7 @@ impl PythonPlan {
         let layers: Vec<String> = context.parent.layers.iter().rev().map(|digest| store.view_path(digest)).collect();
         let installed = lamina_wheels::installed(store, &layers, &sites(&target))?;
         context.progress("resolving", 0, 0);
-        let cache = store.layout().root().join("uv-cache");
+        let cache = store.layout().uv_cache();
         let resolver = Resolver { uv, cache: &cache, refresh: context.node.force_build, cancel: context.cancel };
         let resolution = lamina_wheels::resolve(&self.request, &target, &installed, &resolver)?;
         let work = store.new_work().map_err(|error| WheelError::Job(error.into()))?;

@@ -1,12 +1,13 @@
 //! `modal image`: what the store holds.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use lamina_engine::{Engine, ImageRecord, Options};
+use lamina_engine::{Engine, ImageLayer, ImageRecord, Options, Usage};
 use serde::Serialize;
 
-use super::{print, print_json};
+use super::{print, print_json, prune};
 use crate::arguments::Image;
 use crate::failure::Failure;
 use crate::output::text;
@@ -23,6 +24,32 @@ pub(crate) fn image(image: &Image) -> Result<u8, Failure> {
             print_json(&images.iter().map(Listed::from).collect::<Vec<_>>())?;
         }
         Image::List { json: false } => print(table(&engine.images()?, now()).as_bytes())?,
+        Image::Inspect { id, json } => {
+            let image = engine.image(id)?;
+            let layers = engine.image_layers(&image)?;
+            if *json {
+                print_json(&Inspected::new(&image, &layers))?;
+            } else {
+                print(inspection(&image, &layers, now()).as_bytes())?;
+            }
+        }
+        Image::History { id, json } => {
+            let layers = engine.image_layers(&engine.image(id)?)?;
+            if *json {
+                print_json(&layers.iter().map(ListedLayer::from).collect::<Vec<_>>())?;
+            } else {
+                print(history(&layers, now()).as_bytes())?;
+            }
+        }
+        Image::Du { json } => {
+            let usage = engine.usage()?;
+            if *json {
+                print_json(&ListedUsage::from(&usage))?;
+            } else {
+                print(disk_usage(&usage).as_bytes())?;
+            }
+        }
+        Image::Prune(wanted) => return prune::prune(&engine, wanted),
         Image::Logs { id, layers, all } => {
             let logs = engine.image_logs(id)?;
             let wanted = if *all { logs.len() } else { logs.len().min(usize::try_from(*layers).unwrap_or(usize::MAX)) };
@@ -55,11 +82,106 @@ impl<'a> From<&'a ImageRecord> for Listed<'a> {
     }
 }
 
-fn now() -> u64 {
+/// A layer as `--json` shows it; what is not known any more is null.
+#[derive(Serialize)]
+struct ListedLayer<'a> {
+    digest: String,
+    title: Option<&'a str>,
+    created: Option<u64>,
+    seconds: Option<f64>,
+    files: Option<u64>,
+    bytes: Option<u64>,
+    bytes_new: Option<u64>,
+    log: Option<&'a str>,
+}
+
+impl<'a> From<&'a ImageLayer> for ListedLayer<'a> {
+    fn from(layer: &'a ImageLayer) -> Self {
+        let record = layer.record.as_ref();
+        Self {
+            digest: layer.digest.hex(),
+            title: record.map(|record| &*record.title),
+            created: record.map(|record| record.created),
+            seconds: record.map(|record| record.seconds),
+            files: record.map(|record| record.files),
+            bytes: record.map(|record| record.bytes),
+            bytes_new: record.map(|record| record.bytes_new),
+            log: record.and_then(|record| record.log.as_deref()),
+        }
+    }
+}
+
+/// An image as `inspect --json` shows it.
+#[derive(Serialize)]
+struct Inspected<'a> {
+    id: &'a str,
+    title: &'a str,
+    created: u64,
+    last_used: u64,
+    bytes: u64,
+    working_directory: Option<&'a str>,
+    environment: &'a BTreeMap<String, String>,
+    layers: Vec<ListedLayer<'a>>,
+}
+
+impl<'a> Inspected<'a> {
+    fn new(image: &'a ImageRecord, layers: &'a [ImageLayer]) -> Self {
+        let ImageRecord { id, title, created, last_used, bytes, config, .. } = image;
+        Self {
+            id,
+            title,
+            created: *created,
+            last_used: *last_used,
+            bytes: *bytes,
+            working_directory: config.working_directory.as_deref(),
+            environment: &config.environment,
+            layers: layers.iter().map(ListedLayer::from).collect(),
+        }
+    }
+}
+
+/// What takes up the disk as `du --json` shows it.
+#[derive(Serialize)]
+struct ListedUsage<'a> {
+    images: Vec<ListedImageUsage<'a>>,
+    layers: u64,
+    local_files: u64,
+    packages: u64,
+    caches: u64,
+    logs: u64,
+    other: u64,
+    total: u64,
+}
+
+#[derive(Serialize)]
+struct ListedImageUsage<'a> {
+    id: &'a str,
+    bytes: u64,
+    unique: u64,
+}
+
+impl<'a> From<&'a Usage> for ListedUsage<'a> {
+    fn from(usage: &'a Usage) -> Self {
+        let images = usage.images.iter();
+        let images = images.map(|one| ListedImageUsage { id: &one.image.id, bytes: one.bytes, unique: one.unique });
+        Self {
+            images: images.collect(),
+            layers: usage.layers,
+            local_files: usage.local_files,
+            packages: usage.packages,
+            caches: usage.caches,
+            logs: usage.logs,
+            other: usage.other,
+            total: usage.total(),
+        }
+    }
+}
+
+pub(super) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
-fn table(images: &[ImageRecord], now: u64) -> String {
+pub(super) fn table(images: &[ImageRecord], now: u64) -> String {
     let width = images.iter().map(|image| image.id.len()).max().unwrap_or(0).max(2);
     let mut table = String::new();
     if images.is_empty() {
@@ -68,11 +190,92 @@ fn table(images: &[ImageRecord], now: u64) -> String {
     // Writing to a string does not fail.
     let _ = writeln!(table, "{:width$}  {:>6}  {:>10}  {:12}  last step", "id", "layers", "size", "used");
     for image in images {
-        let title = text::clip(&text::clean(&image.title.replace('\n', " ")), TITLE);
+        let title = one_line(&image.title);
         let (size, used) = (text::bytes(image.bytes), age(now.saturating_sub(image.last_used)));
         let _ = writeln!(table, "{:width$}  {:>6}  {size:>10}  {used:12}  {title}", image.id, image.layers.len());
     }
     table
+}
+
+/// An image in full.
+fn inspection(image: &ImageRecord, layers: &[ImageLayer], now: u64) -> String {
+    let ago = |time: u64| age(now.saturating_sub(time));
+    let count = match layers.len() {
+        1 => "1 layer".to_owned(),
+        count => format!("{count} layers"),
+    };
+    let mut text = format!(
+        "{}\n  last step    {}\n  built        {}\n  last used    {}\n  size         {} in {count}\n  directory    {}\n",
+        image.id,
+        one_line(&image.title),
+        ago(image.created),
+        ago(image.last_used),
+        text::bytes(image.bytes),
+        image.config.working_directory.as_deref().unwrap_or("/root for functions, / for build steps"),
+    );
+    for (position, (name, value)) in image.config.environment.iter().enumerate() {
+        let label = if position == 0 { "environment" } else { "" };
+        // Writing to a string does not fail.
+        let _ = writeln!(text, "  {label:11}  {name}={}", text::clean(value));
+    }
+    text.push('\n');
+    text + &history(layers, now)
+}
+
+/// The steps of an image, base first.
+fn history(layers: &[ImageLayer], now: u64) -> String {
+    let mut text = format!("{:12}  {:12}  {:>7}  {:>7}  {:>10}  step\n", "layer", "built", "time", "files", "size");
+    for layer in layers {
+        let digest = layer.digest.short();
+        // Writing to a string does not fail.
+        let _ = match &layer.record {
+            Some(record) => writeln!(
+                text,
+                "{digest:12}  {:12}  {:>7}  {:>7}  {:>10}  {}",
+                age(now.saturating_sub(record.created)),
+                text::seconds(record.seconds),
+                record.files,
+                text::bytes(record.bytes),
+                one_line(&record.title)
+            ),
+            None => writeln!(text, "{digest:12}  {:12}  {:>7}  {:>7}  {:>10}  (rebuilt since)", "", "", "", ""),
+        };
+    }
+    text
+}
+
+/// What takes up the disk.
+fn disk_usage(usage: &Usage) -> String {
+    let mut text = String::new();
+    let width = usage.images.iter().map(|one| one.image.id.len()).max().unwrap_or(0);
+    if !usage.images.is_empty() {
+        // Writing to a string does not fail.
+        let _ = writeln!(text, "{:width$}  {:>10}  {:>10}  last step", "image", "size", "its own");
+    }
+    for one in &usage.images {
+        let (size, unique, title) = (text::bytes(one.bytes), text::bytes(one.unique), one_line(&one.image.title));
+        let _ = writeln!(text, "{:width$}  {size:>10}  {unique:>10}  {title}", one.image.id);
+    }
+    if !usage.images.is_empty() {
+        text.push('\n');
+    }
+    for (what, bytes) in [
+        ("files of images", usage.layers),
+        ("local files", usage.local_files),
+        ("packages that no image has", usage.packages),
+        ("downloads and caches", usage.caches),
+        ("logs", usage.logs),
+        ("directories and index", usage.other),
+        ("total", usage.total()),
+    ] {
+        let _ = writeln!(text, "{what:26}  {:>10}", text::bytes(bytes));
+    }
+    text
+}
+
+/// A step's title on one line of a table.
+fn one_line(title: &str) -> String {
+    text::clip(&text::clean(&title.replace('\n', " ")), TITLE)
 }
 
 /// A time in the past: `just now`, `5 min ago`, `3 h ago`, `12 days ago`.
@@ -87,7 +290,49 @@ fn age(seconds: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use lamina_engine::{Digest, ImageUsage};
+
     use super::*;
+
+    fn layer(title: Option<&str>) -> ImageLayer {
+        let record = title.map(|title| {
+            let record = serde_json::json!({
+                "key": Digest::of(b"key").hex(), "digest": Digest::of(b"layer").hex(), "title": title, "created": 1_000,
+                "seconds": 75.2, "files": 6_535, "bytes": 145_000_000_u64, "bytes_new": 1, "material": null,
+                "log": "1.log", "facts": null,
+            });
+            serde_json::from_value(record).unwrap()
+        });
+        ImageLayer { digest: Digest::of(b"layer"), record }
+    }
+
+    fn image(id: &str) -> ImageRecord {
+        let record = serde_json::json!({
+            "id": id, "layers": [Digest::of(b"layer").hex()], "keys": [Digest::of(b"key").hex()],
+            "config": {"environment": {"A": "1", "PATH": "/usr/bin"}, "working_directory": null},
+            "title": "run_commands(\n  \"make\",\n)", "created": 1_000, "last_used": 4_000, "bytes": 145_000_000_u64,
+            "logs": [],
+        });
+        serde_json::from_value(record).unwrap()
+    }
+
+    #[test]
+    fn an_image_is_shown_in_full() {
+        let layers = [layer(Some("debian_slim(python_version=\"3.11\")")), layer(None)];
+        insta::assert_snapshot!(inspection(&image("im-0a1b2c"), &layers, 90_000));
+    }
+
+    #[test]
+    fn disk_usage_is_a_table() {
+        let image = |id, bytes, unique| ImageUsage { image: image(id), bytes, unique };
+        let usage = Usage {
+            images: vec![image("im-0a1b2c", 145_000_000, 652), image("im-3d4e5f", 3 << 30, 1 << 30)],
+            layers: 4 << 30,
+            packages: 1 << 20,
+            ..Usage::default()
+        };
+        insta::assert_snapshot!(disk_usage(&usage));
+    }
 
     #[test]
     fn ages_are_readable() {

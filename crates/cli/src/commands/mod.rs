@@ -1,8 +1,11 @@
 //! The commands, one module each. Every command returns its exit code.
 
+mod ask;
+pub(crate) mod completion;
 pub(crate) mod doctor;
 pub(crate) mod engine;
 pub(crate) mod image;
+mod prune;
 pub(crate) mod run;
 pub(crate) mod shell;
 pub(crate) mod store;

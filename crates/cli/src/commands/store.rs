@@ -1,12 +1,12 @@
 //! `modal store`: where everything is kept, and how it is removed.
 
 use std::collections::HashSet;
-use std::io::{self, BufRead, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use lamina_engine::{Engine, Options, store_directory};
 
+use super::ask::{ask, say};
 use super::print;
 use crate::arguments::Store;
 use crate::failure::Failure;
@@ -34,16 +34,16 @@ fn remove(root: &Path, yes: bool) -> Result<u8, Failure> {
     let engine = Engine::open(&Options::default())?;
     let size = text::bytes(size_on_disk(root));
     if !yes {
-        if !(rustix::termios::isatty(io::stdin()) && rustix::termios::isatty(io::stderr())) {
-            return Err(Failure::new(format!("the store `{shown}` ({size}) was not removed: there is nobody to ask"))
-                .hint("say so with `modal store remove --yes`"));
-        }
-        say(&format!("Remove the store `{shown}` with all images, {size}? [y/N] "));
-        let mut answer = String::new();
-        io::stdin().lock().read_line(&mut answer)?;
-        if !matches!(answer.trim().to_lowercase().as_str(), "y" | "yes") {
-            say("Nothing was removed.\n");
-            return Ok(1);
+        match ask(&format!("Remove the store `{shown}` with all images, {size}?"))? {
+            Some(true) => {}
+            Some(false) => {
+                say("Nothing was removed.\n");
+                return Ok(1);
+            }
+            None => {
+                let message = format!("the store `{shown}` ({size}) was not removed: there is nobody to ask");
+                return Err(Failure::new(message).hint("say so with `modal store remove --yes`"));
+            }
         }
     }
     engine.remove_store()?;
@@ -72,11 +72,6 @@ fn size_on_disk(root: &Path) -> u64 {
         }
     }
     total
-}
-
-/// Tells the user; without a standard error there is nobody to tell.
-fn say(text: &str) {
-    let _ = io::stderr().write_all(text.as_bytes());
 }
 
 #[cfg(test)]

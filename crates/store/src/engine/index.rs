@@ -88,6 +88,25 @@ impl Index {
         )
     }
 
+    pub(super) fn layers(&self) -> Result<Vec<LayerRecord>, StoreError> {
+        self.get_all("SELECT record FROM layers ORDER BY created, key", [])
+    }
+
+    /// Forgets images and layers, all at once.
+    pub(super) fn forget(&self, images: &[&str], layers: &[LayerKey]) -> Result<(), StoreError> {
+        let mut connection = self.lock();
+        let forgotten = connection.transaction().and_then(|transaction| {
+            for id in images {
+                transaction.execute("DELETE FROM images WHERE id = ?1", [id])?;
+            }
+            for key in layers {
+                transaction.execute("DELETE FROM layers WHERE key = ?1", [key.to_string()])?;
+            }
+            transaction.commit()
+        });
+        forgotten.map_err(|source| self.failed(source))
+    }
+
     pub(super) fn images(&self) -> Result<Vec<ImageRecord>, StoreError> {
         self.get_all("SELECT record FROM images ORDER BY last_used DESC, id", [])
     }

@@ -1,12 +1,18 @@
-//! Leases on the directories of running processes, and finding what dead ones left.
+//! Leases of running processes on what they use, and finding what dead ones left.
 //!
 //! Every process has one session, a locked file in `locks/`. Its directories in `work/` carry the session's name as
 //! prefix. The worker holds the lock as well: as long as either of them lives, nobody takes the directories for
-//! leftovers.
+//! leftovers. The file's lines say since when the session runs, and which layers and caches it uses, for those who
+//! collect what nobody uses.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use lamina_image::Digest;
 
 use super::lock::Lock;
 use super::unique_id;
@@ -22,6 +28,28 @@ pub(super) struct Session {
     pub(super) name: String,
     /// Held while the process lives. Its file stays: the worker may be busy, and hold it, for longer.
     pub(super) lock: Lock,
+    /// What its file says that it uses.
+    used: Mutex<HashSet<Use>>,
+}
+
+/// Something that a process uses, and that stays until its end.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum Use {
+    /// A layer.
+    Layer(Digest),
+    /// A package cache.
+    Cache(String),
+}
+
+/// What the sessions of other running processes use.
+#[derive(Debug, Default)]
+pub(super) struct Leases {
+    /// Layers.
+    pub(super) layers: HashSet<Digest>,
+    /// Package caches.
+    pub(super) caches: HashSet<String>,
+    /// When the oldest of them began, in seconds since 1970.
+    pub(super) oldest: Option<i64>,
 }
 
 impl Session {
@@ -29,10 +57,60 @@ impl Session {
         loop {
             let name = unique_id();
             if let Some(lock) = Lock::try_take(&lock_file(layout, &name))? {
-                return Ok(Self { name, lock: lock.keep_file() });
+                let lock = lock.keep_file();
+                lock.write_line(&format!("begin {}", now()))?;
+                return Ok(Self { name, lock, used: Mutex::default() });
             }
         }
     }
+
+    /// Notes what the process uses. The caller holds off collection meanwhile.
+    pub(super) fn note(&self, used: Use) -> Result<(), StoreError> {
+        let mut known = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        if !known.contains(&used) {
+            self.lock.write_line(&match &used {
+                Use::Layer(digest) => format!("layer {digest}"),
+                Use::Cache(name) => format!("cache {name}"),
+            })?;
+            known.insert(used);
+        }
+        Ok(())
+    }
+
+    /// What other running processes use.
+    pub(super) fn others(&self, layout: &Layout) -> Result<Leases, StoreError> {
+        let mut leases = Leases::default();
+        for name in names(&layout.locks())? {
+            let path = layout.locks().join(&name);
+            if name.strip_prefix(PREFIX).is_some_and(|session| session != self.name) && Lock::is_held(&path)? {
+                leases.read(&path)?;
+            }
+        }
+        Ok(leases)
+    }
+}
+
+impl Leases {
+    fn read(&mut self, path: &Path) -> Result<(), StoreError> {
+        // A session that has not said yet since when it runs began just now.
+        let mut begin = now();
+        for line in fs_err::read_to_string(path)?.lines() {
+            match line.split_once(' ') {
+                Some(("begin", time)) => begin = time.parse().unwrap_or(0),
+                Some(("layer", digest)) => self.layers.extend(digest.parse::<Digest>()),
+                Some(("cache", name)) => drop(self.caches.insert(name.to_owned())),
+                // Of a later version: nothing that this one knows how to take away.
+                _ => {}
+            }
+        }
+        self.oldest = Some(self.oldest.map_or(begin, |oldest| oldest.min(begin)));
+        Ok(())
+    }
+}
+
+/// Seconds since 1970.
+pub(super) fn now() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs().cast_signed())
 }
 
 /// What dead processes left.

@@ -1,6 +1,7 @@
 //! Locks between processes.
 
 use std::fs::File;
+use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -28,9 +29,7 @@ impl Lock {
     /// Takes the lock unless somebody holds it.
     pub(super) fn try_take(path: &Path) -> Result<Option<Self>, StoreError> {
         loop {
-            let mut options = fs_err::OpenOptions::new();
-            options.read(true).write(true).create(true).truncate(false).mode(0o600);
-            let file = options.open(path)?.into_file();
+            let file = open(path)?;
             match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {}
                 Err(Errno::WOULDBLOCK) => return Ok(None),
@@ -61,6 +60,37 @@ impl Lock {
         }
     }
 
+    /// Holds off whoever takes the lock, together with others who do the same. Its file stays.
+    pub(super) fn share(path: &Path) -> Result<Self, StoreError> {
+        let file = open(path)?;
+        loop {
+            match rustix::fs::flock(&file, FlockOperation::LockShared) {
+                Ok(()) => return Ok(Self { file, path: path.to_owned(), keeps_file: true }),
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(StoreError::file("locking", path)(errno)),
+            }
+        }
+    }
+
+    /// Whether somebody holds the lock.
+    pub(super) fn is_held(path: &Path) -> Result<bool, StoreError> {
+        let file = match fs_err::File::open(path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+            other => other?,
+        };
+        // Shared, so that two who ask do not take each other for the holder.
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
+            Ok(()) => Ok(false),
+            Err(Errno::WOULDBLOCK) => Ok(true),
+            Err(errno) => Err(StoreError::file("locking", path)(errno)),
+        }
+    }
+
+    /// Adds a line to the lock's file, for others to read.
+    pub(super) fn write_line(&self, line: &str) -> Result<(), StoreError> {
+        (&self.file).write_all(format!("{line}\n").as_bytes()).map_err(StoreError::file("writing", &self.path))
+    }
+
     /// The lock, whose file stays when it is released: for locks that other processes hold as well.
     pub(super) fn keep_file(self) -> Self {
         let mut lock = self;
@@ -72,6 +102,12 @@ impl Lock {
     pub(super) fn handle(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
     }
+}
+
+fn open(path: &Path) -> Result<File, StoreError> {
+    let mut options = fs_err::OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    Ok(options.open(path)?.into_file())
 }
 
 impl Drop for Lock {

@@ -1,6 +1,7 @@
 //! The engine's side: index, locks, local files, and requests to the worker.
 
 mod client;
+mod collection;
 mod files;
 mod index;
 mod lease;
@@ -17,13 +18,15 @@ use lamina_events::CancelToken;
 use lamina_image::{Digest, FileSet, LayerKey};
 
 use crate::protocol::Request;
+use crate::tree::Tree;
 use crate::worker::cache_upper_paths;
 use crate::{CacheFilter, CommitRules, Committed, Harvest, Job, JobError, Layout, StoreError};
 
 use client::Client;
 use index::Index;
-use lease::Session;
+use lease::{Session, Use};
 
+pub use collection::{Collected, ImageUsage, Policy, Usage};
 pub use files::FileSetView;
 pub use lock::Lock;
 pub use records::{ImageRecord, LayerRecord};
@@ -80,12 +83,44 @@ impl Store {
         &self.shared.layout
     }
 
-    /// The layer with this key, if its view is still there.
+    /// The layer with this key, if its view is still there; it stays as long as this process lives.
     ///
     /// # Errors
     /// When the index cannot be read.
     pub fn find_layer(&self, key: &LayerKey) -> Result<Option<LayerRecord>, StoreError> {
-        Ok(self.shared.index.layer(key)?.filter(|record| self.has_view(&record.digest)))
+        match self.shared.index.layer(key)? {
+            Some(record) if self.hold(&[record.digest])? => Ok(Some(record)),
+            _ => Ok(None),
+        }
+    }
+
+    /// What is known of the layer with this key, whether it is still there or not.
+    ///
+    /// # Errors
+    /// When the index cannot be read.
+    pub fn layer_record(&self, key: &LayerKey) -> Result<Option<LayerRecord>, StoreError> {
+        self.shared.index.layer(key)
+    }
+
+    /// Keeps layers from being collected as long as this process lives; false when one of them is gone already.
+    ///
+    /// # Errors
+    /// When it cannot be noted down.
+    pub fn hold(&self, layers: &[Digest]) -> Result<bool, StoreError> {
+        let _paused = self.hold_off_collection()?;
+        for layer in layers {
+            self.shared.session.note(Use::Layer(*layer))?;
+        }
+        Ok(layers.iter().all(|layer| self.has_view(layer)))
+    }
+
+    /// Holds off collection until the lock is dropped: for as long as something is on its way into the store that nothing
+    /// refers to yet.
+    ///
+    /// # Errors
+    /// When the lock file cannot be made.
+    pub fn hold_off_collection(&self) -> Result<Lock, StoreError> {
+        Lock::share(&collection::lock_file(self.layout()))
     }
 
     /// The newest layers whose key material has this `kind`: what a step that is not cached can be compared with.
@@ -172,7 +207,10 @@ impl Store {
     /// As [`Store::commit`], and when cancelled.
     pub fn commit_until(&self, work: &Work, rules: CommitRules, cancel: &CancelToken) -> Result<Committed, StoreError> {
         let id = work.id().to_owned();
-        self.shared.client.call_until(Request::Commit { id, rules }, cancel)
+        let _paused = self.hold_off_collection()?;
+        let committed: Committed = self.shared.client.call_until(Request::Commit { id, rules }, cancel)?;
+        self.shared.session.note(Use::Layer(committed.digest))?;
+        Ok(committed)
     }
 
     /// The view of a layer, relative to the content directory.
@@ -194,7 +232,10 @@ impl Store {
     /// # Errors
     /// When a source is missing, is no directory or file as declared, cannot be read or does not hold still.
     pub fn file_set(&self, set: &FileSet) -> Result<FileSetView, StoreError> {
-        files::Collection::collect(self, set)?.view(self)
+        let _paused = self.hold_off_collection()?;
+        let view = files::Collection::collect(self, set)?.view(self)?;
+        view.views.iter().try_for_each(|digest| self.shared.session.note(Use::Layer(*digest)))?;
+        Ok(view)
     }
 
     /// As [`Store::file_set`], always as one layer with a diff tree of its own.
@@ -202,7 +243,10 @@ impl Store {
     /// # Errors
     /// As [`Store::file_set`].
     pub fn file_set_layer(&self, set: &FileSet) -> Result<Committed, StoreError> {
-        files::Collection::collect(self, set)?.layer(self)
+        let _paused = self.hold_off_collection()?;
+        let layer = files::Collection::collect(self, set)?.layer(self)?;
+        self.shared.session.note(Use::Layer(layer.digest))?;
+        Ok(layer)
     }
 
     /// The package cache `name`, relative to the content directory; made if missing.
@@ -210,6 +254,8 @@ impl Store {
     /// # Errors
     /// When it cannot be made.
     pub fn cache_directory(&self, name: &str) -> Result<String, StoreError> {
+        let _paused = self.hold_off_collection()?;
+        self.shared.session.note(Use::Cache(name.to_owned()))?;
         self.shared.client.call::<()>(Request::Cache { cache: name.to_owned() })?;
         Ok(format!("caches/{name}"))
     }
@@ -251,6 +297,13 @@ impl Store {
     /// When the worker is gone.
     pub fn verify(&self, digest: &Digest) -> Result<Vec<String>, StoreError> {
         self.shared.client.call(Request::Verify { digest: *digest })
+    }
+
+    /// The diff tree of a layer, if it is there and sound.
+    fn tree(&self, digest: &Digest) -> Option<Tree> {
+        let path = self.layout().content().join("trees").join(digest.hex());
+        let encoded = fs_err::read(path).ok()?;
+        if Digest::of(&encoded) == *digest { Tree::decode(&encoded).ok() } else { None }
     }
 
     /// Deletes the whole store.

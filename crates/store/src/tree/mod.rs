@@ -160,6 +160,15 @@ impl Tree {
 }
 
 impl Node {
+    /// Bytes of a file's contents; nothing else has any.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        match self {
+            Self::File { size, .. } => *size,
+            _ => 0,
+        }
+    }
+
     /// The object that holds this file's bytes; `None` for anything but a file with contents.
     #[must_use]
     pub fn object(&self) -> Option<ObjectName> {

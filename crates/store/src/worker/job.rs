@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::WorkerContext;
-use crate::JobError;
+use crate::{JobError, ObjectName};
 
 /// Work on layer content that other crates register; it runs inside the store's user namespace.
 pub trait Job: Serialize + DeserializeOwned {
@@ -27,10 +28,25 @@ pub trait Job: Serialize + DeserializeOwned {
 
 type Runner = Box<dyn Fn(Value, &WorkerContext, Vec<OwnedFd>) -> Result<Value, JobError> + Send + Sync>;
 
+/// A package that the store keeps to save downloading and unpacking it again. Collection asks for them, because only
+/// the crate that keeps them knows which objects they are made of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Package {
+    /// What describes it; removing these files forgets it.
+    pub files: Vec<PathBuf>,
+    /// When a step last asked for it, in seconds since 1970.
+    pub last_used: i64,
+    /// What it consists of.
+    pub objects: Vec<ObjectName>,
+}
+
+type ListPackages = fn(&WorkerContext) -> Result<Vec<Package>, JobError>;
+
 /// The registered jobs.
 #[derive(Default)]
 pub struct JobTable {
     runners: HashMap<&'static str, Runner>,
+    packages: Vec<ListPackages>,
 }
 
 impl JobTable {
@@ -50,6 +66,22 @@ impl JobTable {
         };
         self.runners.insert(J::NAME, Box::new(run));
         self
+    }
+
+    /// Adds packages that are kept.
+    #[must_use]
+    pub fn with_packages(mut self, list: ListPackages) -> Self {
+        self.packages.push(list);
+        self
+    }
+
+    /// All packages that are kept.
+    pub(super) fn packages(&self, context: &WorkerContext) -> Result<Vec<Package>, JobError> {
+        let mut packages = Vec::new();
+        for list in &self.packages {
+            packages.extend(list(context)?);
+        }
+        Ok(packages)
     }
 
     /// Runs the job with this name.

@@ -4,6 +4,7 @@
 //! it is a process of its own, changed root, with the content directory at `/store`; tests run it in a thread.
 
 mod caches;
+mod collect;
 mod commit;
 mod context;
 mod disk;
@@ -18,5 +19,5 @@ mod xattrs;
 
 pub(crate) use caches::upper_paths as cache_upper_paths;
 pub use context::WorkerContext;
-pub use job::{Job, JobTable};
+pub use job::{Job, JobTable, Package};
 pub use serve::worker_main;

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::disk::{self, Result};
 use super::removal::remove_all;
-use super::{JobTable, WorkerContext, caches, commit, ingest, verify, view};
+use super::{JobTable, WorkerContext, caches, collect, commit, ingest, verify, view};
 use crate::JobError;
 use crate::protocol::{Answer, Envelope, Request};
 
@@ -91,6 +91,10 @@ impl Worker {
             Request::Ingest { modes } => value(ingest::ingest(context, files(frame.fds), &modes)?),
             Request::Publish => value(view::publish(context, &payload(frame)?)?),
             Request::Verify { digest } => value(verify::verify(context, &digest)?),
+            Request::Measure => value(collect::measure(context)?),
+            Request::Retire { keep } => value(collect::retire(context, &keep)?),
+            Request::RemoveRetired { retired } => value(collect::remove(context, &retired)?),
+            Request::Sweep(sweep) => value(collect::sweep(context, &self.jobs.packages(context)?, &sweep)?),
             Request::Remove => value(remove_content(context.content())?),
         }
     }

@@ -5,6 +5,7 @@
 #![expect(clippy::disallowed_methods, reason = "tests may say which file in their own assertions")]
 
 mod caches;
+mod collection;
 mod commit;
 mod concurrency;
 mod crash;

@@ -80,6 +80,14 @@ impl TestStore {
         names
     }
 
+    /// Ends the session and begins another one.
+    pub(crate) fn reopen(&mut self) {
+        self.close();
+        let mut fresh = Self::open(&self.root);
+        fresh.directory = self.directory.take();
+        *self = fresh;
+    }
+
     /// Ends the session and waits for the worker.
     pub(crate) fn close(&mut self) {
         drop(self.store.take());

@@ -5,7 +5,7 @@
 //! so that a second look costs one walk and no reading.
 
 mod ingest;
-mod record;
+pub(super) mod record;
 mod walk;
 
 use std::collections::BTreeSet;
@@ -88,7 +88,9 @@ impl Collection {
         }
         let is_unchanged = unknown.is_empty() && collection.files.len() == former.files.len();
         collection.read_files(store, unknown)?;
-        if !is_unchanged {
+        if is_unchanged {
+            record::touch(&collection.record_path)?;
+        } else {
             collection.save()?;
         }
         Ok(collection)
@@ -190,7 +192,7 @@ impl Collection {
         if self.files.len() < SMALL {
             return None;
         }
-        let base_tree = read_tree(store, &base)?;
+        let base_tree = store.tree(&base)?;
         let mut changed: BTreeSet<&[u8]> = BTreeSet::new();
         let mut former = base_tree.entries().iter().peekable();
         for entry in tree.entries() {
@@ -256,13 +258,6 @@ fn directory_entry(path: &[u8]) -> Entry {
         _ => 0o755,
     };
     Entry { path: path.to_vec(), node: Node::Directory { meta: ObjectMeta::root_owned(mode), opaque: false } }
-}
-
-/// A published tree, if it is sound.
-fn read_tree(store: &Store, digest: &Digest) -> Option<Tree> {
-    let path = store.layout().content().join("trees").join(digest.hex());
-    let encoded = fs_err::read(path).ok()?;
-    if Digest::of(&encoded) == *digest { Tree::decode(&encoded).ok() } else { None }
 }
 
 /// The path in the image as bytes without leading slash.

@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use lamina_image::{Digest, FileSet, Hasher};
-use rustix::fs::Stat;
+use rustix::fs::{AtFlags, CWD, Stat, Timespec, Timestamps, UTIME_NOW};
+use rustix::io::Errno;
 
-use crate::Layout;
+use crate::{Layout, StoreError};
 
 const MAGIC: &[u8; 16] = b"LAMINA-CONTEXT\x00\x01";
 /// Ticks of the kernel's clock are 10 ms at the longest.
@@ -77,6 +78,22 @@ pub(super) fn path(layout: &Layout, set: &FileSet) -> PathBuf {
         }
     }
     layout.contexts().join(&hasher.finish().hex()[..32])
+}
+
+/// Notes that a record was used: its time is how long nobody has asked for the file set.
+pub(super) fn touch(path: &Path) -> Result<(), StoreError> {
+    let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
+    let times = Timestamps { last_access: now, last_modification: now };
+    match rustix::fs::utimensat(CWD, path, &times, AtFlags::empty()) {
+        // Another process may have collected it.
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(errno) => Err(StoreError::file("setting the time of", path)(errno)),
+    }
+}
+
+/// The base of a record, for those who collect what nobody uses.
+pub(in crate::engine) fn base(path: &Path) -> Option<Digest> {
+    Record::load(path).base
 }
 
 impl Record {

@@ -1,0 +1,21 @@
+//! Asking before something is removed.
+
+use std::io::{self, BufRead, Write};
+
+use crate::failure::Failure;
+
+/// Asks a question that is answered with yes or no; `None` when there is nobody to ask.
+pub(crate) fn ask(question: &str) -> Result<Option<bool>, Failure> {
+    if !(rustix::termios::isatty(io::stdin()) && rustix::termios::isatty(io::stderr())) {
+        return Ok(None);
+    }
+    say(&format!("{question} [y/N] "));
+    let mut answer = String::new();
+    io::stdin().lock().read_line(&mut answer)?;
+    Ok(Some(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes")))
+}
+
+/// Tells the user; without a standard error there is nobody to tell.
+pub(crate) fn say(text: &str) {
+    let _ = io::stderr().write_all(text.as_bytes());
+}

@@ -1,0 +1,102 @@
+//! `modal image prune`: disk space back.
+
+use std::time::Duration;
+
+use lamina_engine::{Collected, Engine, Policy};
+
+use super::ask::{ask, say};
+use super::image::{now, table};
+use super::print;
+use crate::arguments::Prune;
+use crate::failure::Failure;
+use crate::output::text;
+
+/// What goes when nothing is said: what was not used for 30 days.
+const UNUSED_FOR: Duration = Duration::from_hours(30 * 24);
+
+/// Removes what the user names, after asking.
+pub(crate) fn prune(engine: &Engine, wanted: &Prune) -> Result<u8, Failure> {
+    let policy = policy(wanted);
+    let waiting = || say("Waiting for another `modal` that is storing something ...\n");
+    let expected = engine.prune(&Policy { dry_run: true, ..policy.clone() }, &waiting)?;
+    if wanted.dry_run {
+        print(table(&expected.images, now()).as_bytes())?;
+        say(&format!(
+            "{}, about {} would come free.\n",
+            removal("Would remove", &expected),
+            text::bytes(expected.bytes)
+        ));
+        return Ok(0);
+    }
+    if !wanted.yes && !expected.images.is_empty() {
+        say(&table(&expected.images, now()));
+        let question = format!("{}, about {}?", removal("Remove", &expected), text::bytes(expected.bytes));
+        match ask(&question)? {
+            Some(true) => {}
+            Some(false) => {
+                say("Nothing was removed.\n");
+                return Ok(1);
+            }
+            None => {
+                return Err(Failure::new("nothing was removed: there is nobody to ask")
+                    .hint("say so with `--yes`, or look first with `--dry-run`"));
+            }
+        }
+    }
+    let collected = engine.prune(&policy, &waiting)?;
+    for image in &collected.images {
+        print(format!("{}\n", image.id).as_bytes())?;
+    }
+    say(&format!("{}, {} came free.\n", removal("Removed", &collected), text::bytes(collected.bytes)));
+    if policy.ids.is_empty() && !collected.used.is_empty() {
+        say(&format!(
+            "{} in use by a running `modal`.\n",
+            count(collected.used.len() as u64, "image stays", "images stay")
+        ));
+    }
+    match used(&policy, &collected) {
+        Some(failure) => Err(failure),
+        None => Ok(0),
+    }
+}
+
+fn policy(wanted: &Prune) -> Policy {
+    let says_nothing = wanted.ids.is_empty()
+        && wanted.unused_for.is_none()
+        && wanted.older_than.is_none()
+        && wanted.max_size.is_none();
+    let default = if wanted.all { Some(Duration::ZERO) } else { says_nothing.then_some(UNUSED_FOR) };
+    Policy {
+        ids: wanted.ids.clone(),
+        unused_for: wanted.unused_for.or(default),
+        older_than: wanted.older_than,
+        maximum_bytes: wanted.max_size,
+        dry_run: false,
+    }
+}
+
+/// `Removed 2 images with 5 layers and 3 packages`.
+fn removal(verb: &str, collected: &Collected) -> String {
+    let images = count(collected.images.len() as u64, "image", "images");
+    let layers = count(collected.layers, "layer", "layers");
+    match collected.packages {
+        0 => format!("{verb} {images} and {layers}"),
+        packages => {
+            format!("{verb} {images}, {layers} and {}", count(packages, "unpacked package", "unpacked packages"))
+        }
+    }
+}
+
+fn count(count: u64, one: &str, several: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { several })
+}
+
+/// The failure that images which were asked for by name are in use.
+fn used(policy: &Policy, collected: &Collected) -> Option<Failure> {
+    if policy.ids.is_empty() || collected.used.is_empty() {
+        return None;
+    }
+    let ids: Vec<_> = collected.used.iter().map(|image| format!("`{}`", image.id)).collect();
+    let message = format!("{} was not removed: a running `modal` uses it", ids.join(", "));
+    Some(Failure::new(message).hint("try again when that has ended"))
+}

@@ -1,0 +1,152 @@
+//! Which images go and which layers stay. Pure: what is in use and how late it is comes from outside.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use lamina_image::{Digest, LayerKey};
+
+use super::sizes::Sizes;
+use crate::{ImageRecord, LayerRecord};
+
+/// What is to be collected. Images that running processes use always stay.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Policy {
+    /// Exactly these images, and nothing that others need; ages do not count then.
+    pub ids: Vec<String>,
+    /// What was not used for so long.
+    pub unused_for: Option<Duration>,
+    /// What was made so long ago. With `unused_for`, both have to hold.
+    pub older_than: Option<Duration>,
+    /// The images that were not used for longest, until the store has at most so many bytes.
+    pub maximum_bytes: Option<u64>,
+    /// Collects nothing, only says what would be.
+    pub dry_run: bool,
+}
+
+impl Policy {
+    /// What was last used or made before this time has served its time, in seconds since 1970.
+    pub(super) fn cutoff(&self, now: i64) -> Option<i64> {
+        let age = if self.ids.is_empty() { self.unused_for.or(self.older_than) } else { None };
+        age.map(|age| now.saturating_sub_unsigned(age.as_secs()))
+    }
+
+    fn has_expired(&self, image: &ImageRecord, now: i64) -> bool {
+        if !self.ids.is_empty() {
+            return self.ids.contains(&image.id);
+        }
+        // A time in the future, from before the clock was set back, is now.
+        let is_past = |time: u64, age: Duration| now.cast_unsigned().saturating_sub(time) >= age.as_secs();
+        let rules = [(image.last_used, self.unused_for), (image.created, self.older_than)];
+        rules.iter().any(|(_, age)| age.is_some())
+            && rules.iter().all(|(time, age)| age.is_none_or(|age| is_past(*time, age)))
+    }
+}
+
+/// What a collection will do.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Plan {
+    /// Images that go.
+    pub(super) images: Vec<ImageRecord>,
+    /// Images that would go if nobody used them.
+    pub(super) used: Vec<ImageRecord>,
+    /// Layers that go.
+    pub(super) layers: Vec<LayerRecord>,
+    /// Trees and views that stay.
+    pub(super) live: HashSet<Digest>,
+}
+
+/// Everything that a plan is made from.
+pub(super) struct Facts<'a> {
+    /// All images, last used first.
+    pub(super) images: &'a [ImageRecord],
+    /// All layers.
+    pub(super) layers: &'a [LayerRecord],
+    /// Layers that running processes use, and views that local files will be compared with.
+    pub(super) held: &'a HashSet<Digest>,
+    /// Seconds since 1970.
+    pub(super) now: i64,
+}
+
+/// Applies the policy. `sizes` is only asked where there is a limit; `overhead` are the bytes that no image has a part in.
+pub(super) fn plan(facts: &Facts<'_>, policy: &Policy, sizes: &mut Sizes<'_>, overhead: u64) -> Plan {
+    let mut plan = Plan::default();
+    let mut staying: Vec<&ImageRecord> = Vec::new();
+    for image in facts.images {
+        match (policy.has_expired(image, facts.now), is_used(image, facts.held)) {
+            (true, false) => plan.images.push(image.clone()),
+            (true, true) => {
+                plan.used.push(image.clone());
+                staying.push(image);
+            }
+            (false, _) => staying.push(image),
+        }
+    }
+    if let Some(maximum) = policy.maximum_bytes {
+        shrink(facts, &mut staying, &mut plan, sizes, maximum.saturating_sub(overhead));
+    }
+    settle_layers(facts, policy, &staying, &mut plan);
+    plan
+}
+
+/// Lets images go, the one that was not used for longest first, until the others fit.
+fn shrink(facts: &Facts<'_>, staying: &mut Vec<&ImageRecord>, plan: &mut Plan, sizes: &mut Sizes<'_>, maximum: u64) {
+    for layer in facts.held.iter().chain(staying.iter().flat_map(|image| &image.layers)) {
+        sizes.add(layer);
+    }
+    let mut kept = Vec::new();
+    while let Some(image) = staying.pop() {
+        if sizes.total() <= maximum {
+            kept.push(image);
+        } else if is_used(image, facts.held) {
+            plan.used.push(image.clone());
+            kept.push(image);
+        } else {
+            for layer in &image.layers {
+                sizes.remove(layer);
+            }
+            plan.images.push(image.clone());
+        }
+    }
+    kept.reverse();
+    *staying = kept;
+}
+
+/// An image is used when all of its layers are: processes hold every layer of the images that they run.
+fn is_used(image: &ImageRecord, held: &HashSet<Digest>) -> bool {
+    !image.layers.is_empty() && image.layers.iter().all(|layer| held.contains(layer))
+}
+
+/// Decides which layers stay: those of images that stay, those in use, and those that no image has had a use for yet.
+fn settle_layers(facts: &Facts<'_>, policy: &Policy, staying: &[&ImageRecord], plan: &mut Plan) {
+    let keys = |images: &mut dyn Iterator<Item = &ImageRecord>| -> HashSet<LayerKey> {
+        images.flat_map(|image| image.keys.clone()).collect()
+    };
+    let kept_keys = keys(&mut staying.iter().copied());
+    let known_keys = keys(&mut facts.images.iter());
+    let stacks: HashSet<&[Digest]> = staying.iter().map(|image| &image.layers[..]).collect();
+    plan.live.clone_from(facts.held);
+    plan.live.extend(staying.iter().flat_map(|image| &image.layers));
+    let cutoff = policy.cutoff(facts.now);
+    for layer in facts.layers {
+        let stays = match companion_of(layer) {
+            Some(image) => stacks.contains(&image[..]),
+            None if known_keys.contains(&layer.key) => kept_keys.contains(&layer.key),
+            None => cutoff.is_none_or(|cutoff| layer.created.cast_signed() >= cutoff),
+        };
+        if stays || plan.live.contains(&layer.digest) {
+            plan.live.insert(layer.digest);
+        } else {
+            plan.layers.push(layer.clone());
+        }
+    }
+}
+
+/// The layers of the image that a layer was made for without being one of them: its key material names them as `image`.
+fn companion_of(layer: &LayerRecord) -> Option<Vec<Digest>> {
+    let image = layer.material.get("image")?.as_array()?;
+    image.iter().map(|digest| digest.as_str()?.parse().ok()).collect()
+}
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;

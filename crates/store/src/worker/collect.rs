@@ -1,0 +1,197 @@
+//! Collection: giving back the disk that nothing refers to any more.
+//!
+//! The engine decides which layers stay, and holds off other processes while [`retire`] renames the others away: from then
+//! on nobody can begin to use them. [`remove`] takes its time, and other processes go on meanwhile. They are held off
+//! once more for [`sweep`]: an object goes when no tree and no kept package names it, no other link to it exists, and it
+//! is older than every running process. A process that installs packages is not held off; should it have looked at such
+//! an object just before, linking it fails, and it unpacks the package anew.
+
+use std::collections::HashSet;
+use std::path::Path;
+
+use lamina_image::Digest;
+use rustix::fs::{FileType, Stat};
+
+use super::disk::{self, Result, join};
+use super::removal::remove_all;
+use super::{Package, WorkerContext};
+use crate::protocol::{ContentUsage, Freed, Sweep};
+use crate::tree::Tree;
+use crate::{JobError, ObjectName};
+
+/// Bytes of the blocks that the status of a file counts.
+const BLOCK: u64 = 512;
+
+/// Renames trees and views away that are not to be kept; answers where to, relative to the content directory.
+pub(super) fn retire(context: &WorkerContext, keep: &HashSet<Digest>) -> Result<String> {
+    let retired = context.temporary_path();
+    disk::make_directory(&retired, 0o700)?;
+    // A layer is there only while both are, so the small file goes first.
+    for directory in ["trees", "views"] {
+        let from = context.content().join(directory);
+        let to = retired.join(directory);
+        disk::make_directory(&to, 0o700)?;
+        for (name, _) in disk::list(&from)? {
+            let stays = std::str::from_utf8(&name).ok().and_then(|name| name.parse::<Digest>().ok());
+            if stays.is_none_or(|digest| !keep.contains(&digest)) {
+                disk::rename(&join(&from, &name), &join(&to, &name))?;
+            }
+        }
+        disk::sync_directory(&from)?;
+    }
+    let relative = retired.strip_prefix(context.content()).unwrap_or(&retired);
+    Ok(relative.to_string_lossy().into_owned())
+}
+
+/// Removes what was retired; answers the bytes that this gave back.
+pub(super) fn remove(context: &WorkerContext, retired: &str) -> Result<u64> {
+    let path = context.content().join(retired);
+    let freed = size_of_single_links(&path)?;
+    remove_all(&path)?;
+    Ok(freed)
+}
+
+/// Removes what nothing refers to.
+pub(super) fn sweep(context: &WorkerContext, packages: &[Package], sweep: &Sweep) -> Result<Freed> {
+    let mut freed = Freed::default();
+    let mut named = installed_objects(context)?;
+    let (going, staying): (Vec<_>, Vec<_>) =
+        packages.iter().partition(|package| is_dispensable(package, &named, sweep));
+    for file in going.iter().flat_map(|package| &package.files) {
+        disk::unlink(file)?;
+    }
+    freed.packages = going.len() as u64;
+    named.extend(staying.iter().flat_map(|package| &package.objects));
+    freed.bytes += sweep_objects(context, &named, sweep.before)?;
+    if let Some(unused_since) = sweep.caches_unused_since {
+        freed.bytes += sweep_caches(context, unused_since.min(sweep.before), &sweep.mounted)?;
+    }
+    Ok(freed)
+}
+
+/// Whether a kept package is to be forgotten.
+fn is_dispensable(package: &Package, installed: &HashSet<ObjectName>, sweep: &Sweep) -> bool {
+    let is_old = sweep.packages_unused_since.is_some_and(|time| package.last_used < time);
+    let is_installed = || package.objects.iter().all(|object| installed.contains(object));
+    package.last_used < sweep.before && (is_old || (sweep.only_installed && !is_installed()))
+}
+
+/// The objects that the published trees name.
+fn installed_objects(context: &WorkerContext) -> Result<HashSet<ObjectName>> {
+    let directory = context.content().join("trees");
+    let mut objects = HashSet::new();
+    for (name, _) in disk::list(&directory)? {
+        let path = join(&directory, &name);
+        let mut encoded = Vec::new();
+        std::io::Read::read_to_end(&mut disk::open(&path)?, &mut encoded).map_err(JobError::file("reading", &path))?;
+        // A tree that cannot be read is of no use to anybody: what it names is free.
+        if let Ok(tree) = Tree::decode(&encoded) {
+            objects.extend(tree.entries().iter().filter_map(|entry| entry.node.object()));
+        }
+    }
+    Ok(objects)
+}
+
+fn sweep_objects(context: &WorkerContext, named: &HashSet<ObjectName>, before: i64) -> Result<u64> {
+    let named: HashSet<_> = named.iter().map(ObjectName::path).collect();
+    let mut freed = 0;
+    for_each_object(context, |path, stat| {
+        let relative = path.strip_prefix(context.content()).unwrap_or(path);
+        if disk::links(stat) == 1 && !named.contains(relative) && disk::birth(path, stat)? < before {
+            disk::unlink(path)?;
+            freed += bytes(stat);
+        }
+        Ok(())
+    })?;
+    Ok(freed)
+}
+
+fn for_each_object(context: &WorkerContext, mut visit: impl FnMut(&Path, &Stat) -> Result<()>) -> Result<()> {
+    let objects = context.content().join("objects");
+    for (directory, _) in disk::list(&objects)? {
+        let directory = join(&objects, &directory);
+        for (name, _) in disk::list(&directory)? {
+            let path = join(&directory, &name);
+            // Another process may have removed it meanwhile.
+            if let Some(stat) = disk::try_stat(&path)? {
+                visit(&path, &stat)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Removes files of caches that no step brought since.
+fn sweep_caches(context: &WorkerContext, unused_since: i64, mounted: &HashSet<String>) -> Result<u64> {
+    let caches = context.content().join("caches");
+    let mut freed = 0;
+    for (name, _) in disk::list(&caches)? {
+        if !mounted.contains(&*String::from_utf8_lossy(&name)) {
+            walk(&join(&caches, &name), &mut |path, stat| {
+                // The time of the last change is that of the harvest; the other one came with the download.
+                if disk::file_type(stat) != FileType::Directory && stat.st_ctime < unused_since {
+                    disk::unlink(path)?;
+                    freed += bytes(stat);
+                }
+                Ok(())
+            })?;
+        }
+    }
+    Ok(freed)
+}
+
+/// Measures what is below the content directory.
+pub(super) fn measure(context: &WorkerContext) -> Result<ContentUsage> {
+    let content = context.content();
+    let mut usage = ContentUsage::default();
+    for_each_object(context, |_, stat| {
+        usage.objects += bytes(stat);
+        Ok(())
+    })?;
+    for (name, _) in disk::list(content)? {
+        let size = match &name[..] {
+            b"objects" => continue,
+            _ => size_of_single_links(&join(content, &name))?,
+        };
+        match &name[..] {
+            b"views" => usage.views += size,
+            b"caches" => usage.caches += size,
+            _ => usage.other += size,
+        }
+    }
+    Ok(usage)
+}
+
+/// Bytes that removing `path` gives back: what has further links does not count.
+fn size_of_single_links(path: &Path) -> Result<u64> {
+    let mut total = 0;
+    walk(path, &mut |_, stat| {
+        if disk::file_type(stat) == FileType::Directory || disk::links(stat) == 1 {
+            total += bytes(stat);
+        }
+        Ok(())
+    })?;
+    Ok(total)
+}
+
+/// Visits everything below a directory, and itself; what vanishes meanwhile is passed over.
+fn walk(top: &Path, visit: &mut dyn FnMut(&Path, &Stat) -> Result<()>) -> Result<()> {
+    let mut pending = vec![top.to_owned()];
+    while let Some(path) = pending.pop() {
+        let Some(stat) = disk::try_stat(&path)? else { continue };
+        if disk::file_type(&stat) == FileType::Directory {
+            match disk::list(&path) {
+                Ok(names) => pending.extend(names.iter().map(|(name, _)| join(&path, name))),
+                Err(_) if disk::try_stat(&path)?.is_none() => continue,
+                Err(error) => return Err(error),
+            }
+        }
+        visit(&path, &stat)?;
+    }
+    Ok(())
+}
+
+/// Bytes that a file takes on the disk.
+fn bytes(stat: &Stat) -> u64 {
+    u64::try_from(stat.st_blocks).unwrap_or_default() * BLOCK
+}

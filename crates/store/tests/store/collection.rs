@@ -1,0 +1,199 @@
+//! Collection: what nobody needs goes, what anybody uses stays, and nothing that goes is missed.
+
+use std::time::Duration;
+
+use lamina_events::CancelToken;
+use lamina_image::{Digest, LayerKey, RuntimeConfig};
+use lamina_store::{Collected, CommitRules, Committed, ImageRecord, LayerRecord, Policy, Store};
+
+use crate::support::{TestStore, directory_set, settle, write};
+
+/// Everything that nobody uses.
+fn everything() -> Policy {
+    Policy { unused_for: Some(Duration::ZERO), ..Policy::default() }
+}
+
+fn collect(store: &Store, policy: &Policy) -> Collected {
+    store.collect(policy, &CancelToken::new(), &|| ()).unwrap()
+}
+
+/// A layer with a file of its own and one that all layers have, recorded under its name.
+fn record_layer(store: &TestStore, name: &str) -> Committed {
+    let committed = store.layer(CommitRules::default(), |upper| {
+        write(upper.join(format!("opt/{name}")), name.repeat(5000));
+        write(upper.join("opt/common"), "common".repeat(5000));
+        write(upper.join(format!("etc/{name}")), format!("copied, not linked: {name}"));
+    });
+    let record = LayerRecord {
+        key: key(name),
+        digest: committed.digest,
+        title: name.to_owned(),
+        created: 1,
+        seconds: 0.0,
+        files: committed.files,
+        bytes: committed.bytes,
+        bytes_new: committed.bytes_new,
+        material: serde_json::Value::Null,
+        log: None,
+        facts: serde_json::Value::Null,
+    };
+    store.record_layer(&record).unwrap();
+    committed
+}
+
+fn key(name: &str) -> LayerKey {
+    LayerKey(Digest::of(name.as_bytes()))
+}
+
+fn record_image(store: &Store, id: &str, layers: &[(&str, &Committed)], last_used: u64) {
+    let record = ImageRecord {
+        id: id.to_owned(),
+        layers: layers.iter().map(|(_, layer)| layer.digest).collect(),
+        keys: layers.iter().map(|(name, _)| key(name)).collect(),
+        config: RuntimeConfig::default(),
+        title: id.to_owned(),
+        created: 1,
+        last_used,
+        bytes: layers.iter().map(|(_, layer)| layer.bytes).sum(),
+        logs: Vec::new(),
+    };
+    store.record_image(&record).unwrap();
+}
+
+/// A store with two images that share a layer, made by a process that has ended.
+fn two_images() -> (TestStore, [Committed; 3]) {
+    let mut store = TestStore::new();
+    let layers = ["base", "one", "two"].map(|name| record_layer(&store, name));
+    record_image(&store, "im-one", &[("base", &layers[0]), ("one", &layers[1])], 1);
+    record_image(&store, "im-two", &[("base", &layers[0]), ("two", &layers[2])], u64::MAX >> 2);
+    store.reopen();
+    // Objects are only taken when they are older than everybody who runs, in whole seconds.
+    std::thread::sleep(Duration::from_millis(1100));
+    (store, layers)
+}
+
+fn objects(store: &TestStore) -> usize {
+    let directories = store.names("objects");
+    directories.iter().map(|directory| store.names(&format!("objects/{directory}")).len()).sum()
+}
+
+#[test]
+fn an_image_goes_with_the_layers_and_objects_that_only_it_has() {
+    let (store, [base, one, two]) = two_images();
+    let before = objects(&store);
+    let usage = store.usage().unwrap();
+    let dry = collect(&store, &Policy { dry_run: true, ids: vec!["im-one".into()], ..Policy::default() });
+    assert_eq!((dry.images.len(), dry.layers, objects(&store)), (1, 1, before));
+    let collected = collect(&store, &Policy { ids: vec!["im-one".into()], ..Policy::default() });
+    assert_eq!(collected.images.iter().map(|image| &*image.id).collect::<Vec<_>>(), ["im-one"]);
+    assert_eq!(collected.layers, 1);
+    // Its own file and the one that was copied; what it shares with others stays.
+    assert_eq!(objects(&store), before - 2);
+    assert!(collected.bytes >= dry.bytes && dry.bytes >= 5000);
+    let freed = usage.total() - store.usage().unwrap().total();
+    assert!(freed.abs_diff(collected.bytes) < 64 << 10, "{freed} {collected:?}");
+    assert!(!store.has_view(&one.digest));
+    for layer in [base, two] {
+        assert!(store.has_view(&layer.digest));
+        assert_eq!(store.verify(&layer.digest).unwrap(), Vec::<String>::new());
+    }
+    assert!(store.find_layer(&key("one")).unwrap().is_none() && store.find_layer(&key("two")).unwrap().is_some());
+    assert_eq!(store.find_image("im-one").unwrap(), None);
+    assert!(store.names("work").iter().all(|name| name.ends_with("-temporary")));
+}
+
+#[test]
+fn an_image_that_was_collected_can_be_made_again() {
+    let (store, [_, one, _]) = two_images();
+    collect(&store, &everything());
+    assert_eq!((store.list_images().unwrap(), objects(&store)), (Vec::new(), 0));
+    assert_eq!(record_layer(&store, "one").digest, one.digest);
+    assert_eq!(store.verify(&one.digest).unwrap(), Vec::<String>::new());
+}
+
+#[test]
+fn what_another_process_uses_stays() {
+    let (store, [base, one, two]) = two_images();
+    let other = TestStore::open(&store.root);
+    assert!(other.find_layer(&key("base")).unwrap().is_some());
+    assert!(other.hold(&[one.digest]).unwrap());
+    let collected = collect(&store, &everything());
+    assert_eq!(collected.used.iter().map(|image| &*image.id).collect::<Vec<_>>(), ["im-one"]);
+    assert_eq!(collected.images.iter().map(|image| &*image.id).collect::<Vec<_>>(), ["im-two"]);
+    for layer in [&base, &one] {
+        assert_eq!(store.verify(&layer.digest).unwrap(), Vec::<String>::new());
+    }
+    assert!(!store.has_view(&two.digest));
+    assert!(!other.hold(&[two.digest]).unwrap());
+    drop(other);
+    assert_eq!(collect(&store, &everything()).used, Vec::new());
+    assert!(!store.has_view(&base.digest));
+}
+
+#[test]
+fn local_files_of_a_running_process_stay_and_others_are_shown_again() {
+    let (store, _) = two_images();
+    let local = tempfile::tempdir().unwrap();
+    write(local.path().join("a.py"), "print('a')");
+    settle();
+    let set = directory_set(local.path(), "/root/src");
+    let other = TestStore::open(&store.root);
+    let view = other.file_set(&set).unwrap();
+    collect(&store, &everything());
+    assert!(view.views.iter().all(|digest| store.has_view(digest)));
+    drop(other);
+    collect(&store, &Policy { unused_for: Some(Duration::from_hours(1)), ..Policy::default() });
+    assert!(store.has_view(&view.views[0]), "a file set that was used within the hour is still compared with");
+    std::thread::sleep(Duration::from_millis(1100));
+    collect(&store, &everything());
+    assert!(!store.has_view(&view.views[0]));
+    assert_eq!(store.file_set(&set).unwrap().views, view.views);
+    assert_eq!(store.verify(&view.views[0]).unwrap(), Vec::<String>::new());
+}
+
+#[test]
+fn whoever_stores_something_is_waited_for() {
+    let (store, _) = two_images();
+    let cancel = CancelToken::new();
+    let busy = store.hold_off_collection().unwrap();
+    let waited = std::cell::Cell::new(false);
+    let outcome = store.collect(&everything(), &cancel, &|| {
+        waited.set(true);
+        cancel.cancel();
+    });
+    assert!(waited.get() && outcome.is_err());
+    drop(busy);
+    assert_eq!(collect(&store, &everything()).images.len(), 2);
+}
+
+#[test]
+fn collecting_and_building_at_once_loses_nothing() {
+    let store = TestStore::new();
+    let root = store.root.clone();
+    let building = std::thread::spawn(move || {
+        for round in 0..30 {
+            let store = TestStore::open(&root);
+            let name = format!("layer{}", round % 3);
+            let layer = record_layer(&store, &name);
+            assert!(store.find_layer(&key(&name)).unwrap().is_some(), "round {round}");
+            assert_eq!(store.verify(&layer.digest).unwrap(), Vec::<String>::new(), "round {round}");
+        }
+    });
+    while !building.is_finished() {
+        collect(&store, &everything());
+    }
+    building.join().unwrap();
+}
+
+#[test]
+fn usage_tells_what_is_shared() {
+    let (store, _) = two_images();
+    let usage = store.usage().unwrap();
+    assert_eq!(usage.images.iter().map(|one| &*one.image.id).collect::<Vec<_>>(), ["im-two", "im-one"]);
+    for one in &usage.images {
+        assert!(one.unique > 0 && one.unique < one.bytes, "{one:?}");
+        assert!(one.bytes < usage.layers);
+    }
+    assert_eq!((usage.packages, usage.local_files), (0, 0));
+    assert!(usage.total() > usage.layers);
+}
