@@ -179,3 +179,34 @@ def test_a_steps_own_index_is_not_the_hosts(modal: Modal) -> None:
     result = modal("run", "app.py", check=False)
     assert result.code == 1
     assert "`UV_DEFAULT_INDEX` is set for it" in result.stderr
+
+
+def test_chains_that_are_written_twice_are_built_once(modal: Modal) -> None:
+    tag = os.urandom(8).hex()
+    modal.write(
+        "app.py",
+        f"""
+        import modal
+
+        def image():
+            return modal.Image.debian_slim(python_version="3.11").run_commands("echo {tag}")
+
+        app = modal.App("twice")
+
+        @app.function(image=image())
+        def one():
+            return 1
+
+        @app.function(image=image().env({{"A": "2"}}))
+        def two():
+            return 2
+
+        @app.local_entrypoint()
+        def main():
+            print(one.remote(), two.remote())
+        """,
+    )
+    result = modal.events("app.py")
+    assert result.stdout == "1 2\n"
+    assert [event["title"].split("(")[0] for event in result.of("step_queued")] == ["debian_slim", "run_commands"]
+    assert len(result.of("image_built")) == 2

@@ -68,6 +68,8 @@ pub struct Builder<'a> {
     options: BuildOptions,
     sink: &'a Sink,
     cancel: &'a CancelToken,
+    /// For every node, the one that stands for all that do the same.
+    equals: HashMap<&'a str, &'a str>,
     states: Mutex<HashMap<&'a str, Arc<OnceLock<Outcome>>>>,
 }
 
@@ -87,7 +89,8 @@ impl<'a> Builder<'a> {
         sink: &'a Sink,
         cancel: &'a CancelToken,
     ) -> Self {
-        Self { tools, definition, options, sink, cancel, states: Mutex::default() }
+        let equals = definition.first_equals();
+        Self { tools, definition, options, sink, cancel, equals, states: Mutex::default() }
     }
 
     /// Builds the images that end at `targets`, in parallel. Steps that they share are executed once.
@@ -98,19 +101,29 @@ impl<'a> Builder<'a> {
         let invalid =
             |error: lamina_image::DefinitionError| BuildError::Invalid { message: error.to_string(), hint: None };
         self.definition.validate().map_err(invalid)?;
-        let outcomes: Vec<_> = match targets {
+        let mut distinct: Vec<&'a str> = targets.iter().map(|target| self.representative(target)).collect();
+        distinct.sort_unstable();
+        distinct.dedup();
+        let outcomes: Vec<_> = match &distinct[..] {
             // The common case needs no thread.
             [target] => vec![(*target, self.build_one(target))],
             _ => std::thread::scope(|scope| {
                 let running: Vec<_> =
-                    targets.iter().map(|target| (*target, scope.spawn(|| self.build_one(target)))).collect();
+                    distinct.iter().map(|target| (*target, scope.spawn(|| self.build_one(target)))).collect();
                 let join = |handle: std::thread::ScopedJoinHandle<'_, Result<BuiltImage, BuildError>>| {
                     handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
                 };
                 running.into_iter().map(|(target, handle)| (target, join(handle))).collect()
             }),
         };
-        first_failure(outcomes)
+        let images = first_failure(outcomes)?;
+        let image = |target: &&'a str| Some(((*target).to_owned(), images.get(self.representative(target))?.clone()));
+        Ok(targets.iter().filter_map(image).collect())
+    }
+
+    /// The node that stands for all that do the same as `id`.
+    fn representative(&self, id: &'a str) -> &'a str {
+        self.equals.get(id).copied().unwrap_or(id)
     }
 
     fn build_one(&self, target: &'a str) -> Result<BuiltImage, BuildError> {
@@ -133,6 +146,7 @@ impl<'a> Builder<'a> {
 
     /// The state after a node; computed once, by whoever comes first.
     fn state(&self, id: &'a str) -> Outcome {
+        let id = self.representative(id);
         let cell = Arc::clone(self.states.lock().unwrap_or_else(PoisonError::into_inner).entry(id).or_default());
         cell.get_or_init(|| self.compute(id).map(Arc::new)).clone()
     }

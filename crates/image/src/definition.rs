@@ -1,6 +1,6 @@
 //! Image definitions as the Python package sends them.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -184,7 +184,32 @@ impl Step {
     }
 }
 
+impl Node {
+    /// Whether two nodes do the same, whatever follows.
+    fn does_the_same(&self, other: &Self) -> bool {
+        (&self.step, self.force_build, &self.secrets) == (&other.step, other.force_build, &other.secrets)
+    }
+}
+
 impl Definition {
+    /// For every node, the first one whose chain does the same: equal chains are one image, however often they were
+    /// written down.
+    #[must_use]
+    pub fn first_equals(&self) -> HashMap<&str, &str> {
+        let mut firsts: HashMap<&str, &str> = HashMap::new();
+        let mut distinct: Vec<(Option<&str>, &Node)> = Vec::new();
+        for node in &self.nodes {
+            let parent = node.parent.as_deref().map(|parent| firsts.get(parent).copied().unwrap_or(parent));
+            let known = distinct.iter().find(|(above, other)| *above == parent && node.does_the_same(other));
+            let first = known.map_or(node.id.as_str(), |(_, known)| known.id.as_str());
+            if first == node.id {
+                distinct.push((parent, node));
+            }
+            firsts.insert(&node.id, first);
+        }
+        firsts
+    }
+
     /// Checks that parents stand before children, bases start chains and nothing is built on attached files.
     ///
     /// # Errors
@@ -296,6 +321,22 @@ mod tests {
             definition(vec![node("0", None, base()), node("0", None, base())]).validate(),
             Err(DefinitionError::Duplicate("0".into()))
         );
+    }
+
+    #[test]
+    fn chains_that_do_the_same_are_known_by_their_first_node() {
+        let forced = Node { force_build: true, ..node("5", Some("1"), run()) };
+        let nodes = vec![
+            node("0", None, base()),
+            node("1", None, base()),
+            node("2", Some("0"), run()),
+            node("3", Some("1"), run()),
+            node("4", Some("3"), run()),
+            forced,
+        ];
+        let definition = Definition { nodes };
+        let firsts = definition.first_equals();
+        assert_eq!(["0", "1", "2", "3", "4", "5"].map(|id| firsts[id]), ["0", "0", "2", "2", "4", "5"]);
     }
 
     #[test]
