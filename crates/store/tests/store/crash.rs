@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use lamina_events::CancelToken;
 use lamina_image::Digest;
-use lamina_store::CommitRules;
+use lamina_store::{CommitRules, Policy};
 
 use crate::support::*;
 
@@ -62,6 +62,50 @@ fn a_killed_commit_leaves_nothing_wrong() {
         }
         store.close();
         assert_eq!(store.names("work"), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn body_commit_and_collect_without_end() {
+    let Some(root) = std::env::var_os(STORE) else { return };
+    let store = TestStore::open(Path::new(&root));
+    let everything = Policy { unused_for: Some(Duration::ZERO), ..Policy::default() };
+    for round in 0_u64.. {
+        // The layer of a session stays as long as it runs, so another one collects.
+        let builder = TestStore::open(Path::new(&root));
+        let work = builder.new_work().unwrap();
+        for file in 0..200 {
+            write(builder.upper(&work).join(format!("d{}/{file}", file % 4)), format!("{file} of {}", round % 3));
+        }
+        builder.commit(&work, CommitRules::default()).unwrap();
+        drop((work, builder));
+        println!("collecting");
+        store.collect(&everything, &CancelToken::new(), &|| ()).unwrap();
+    }
+}
+
+#[test]
+fn a_killed_collection_leaves_nothing_wrong() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().join("store");
+    for round in 0..12 {
+        let mut child = child("crash::body_commit_and_collect_without_end", &root);
+        let mut output = BufReader::new(child.stdout.take().unwrap()).lines();
+        output.find(|line| line.as_ref().unwrap().contains("collecting")).unwrap().unwrap();
+        std::thread::sleep(Duration::from_millis(round));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let store = TestStore::open(&root);
+        assert_eq!(store.names("work").len(), 1, "leftovers were not swept");
+        for name in store.names("views") {
+            let digest: Digest = name.parse().unwrap();
+            if store.has_view(&digest) {
+                assert_eq!(store.verify(&digest).unwrap(), Vec::<String>::new());
+            }
+        }
+        let everything = Policy { unused_for: Some(Duration::ZERO), ..Policy::default() };
+        store.collect(&everything, &CancelToken::new(), &|| ()).unwrap();
+        assert_eq!((store.names("views"), store.names("trees")), (Vec::new(), Vec::new()));
     }
 }
 

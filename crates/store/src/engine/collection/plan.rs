@@ -148,5 +148,4 @@ fn companion_of(layer: &LayerRecord) -> Option<Vec<Digest>> {
 }
 
 #[cfg(test)]
-#[path = "plan_tests.rs"]
 mod tests;
