@@ -1,48 +1,58 @@
-"""Sandboxes from a running engine: the bench target `sandbox_start`, which speaks with the launcher directly."""
+"""Sandboxes from a running engine: `launcher/` speaks with the launcher of the `modal` program directly."""
 
 from __future__ import annotations
 
 import json
-import re
+import os
 import shutil
+import subprocess
 from pathlib import Path
 
+from lamina import Lamina
 from machine import Failure, Machine
 
-CHECKOUT = Path(__file__).resolve().parent.parent
-#: Its line for a sandbox with limits: median, 95th percentile and maximum in milliseconds.
-LINE = re.compile(r"^memory upper, limits\s+([\d.]+)\s+[\d.]+\s+[\d.]+", re.MULTILINE)
+CRATE = Path(__file__).resolve().parent / "launcher"
+TARGET = CRATE.parent.parent / "target/benches"
 
 
 class Launcher:
-    """The bench target, compiled once and run for each round."""
+    """The program of `launcher/`, compiled once, on a copy of the base's files."""
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: Machine, lamina: Lamina) -> None:
         self.machine = machine
+        self.lamina = lamina
         self._program: str | None = None
 
     def build(self) -> None:
-        """Compiles it where the checkout compiles, if it is not there already."""
+        """Compiles it in the checkout's `target`, and lays out a content directory whose only layer is the base."""
+        if self._program is not None:
+            return
         if shutil.which("cargo") is None:
             raise Failure("`cargo` is not installed: `scripts/quickstart` installs Rust")
         _, output, _ = self.machine.run(
             [
-                *("cargo", "bench", "--quiet", "--locked", "--no-run", "--message-format=json"),
-                *("--manifest-path", CHECKOUT / "Cargo.toml", "-p", "lamina-sandbox", "--bench", "sandbox_start"),
+                *("cargo", "build", "--release", "--quiet", "--locked", "--message-format=json"),
+                *("--manifest-path", CRATE / "Cargo.toml", "--target-dir", TARGET),
             ],
             peer=False,
         )
-        for line in output.splitlines():
-            message = json.loads(line)
-            if message.get("target", {}).get("name") == "sandbox_start" and message.get("executable"):
-                self._program = message["executable"]
-        if self._program is None:
-            raise Failure("`cargo bench --no-run` built no `sandbox_start`")
+        messages = [json.loads(line) for line in output.splitlines()]
+        program = next((message["executable"] for message in messages if message.get("executable")), None)
+        if program is None:
+            raise Failure("`cargo build` built no program")
+        views = self.machine.directory("content/views")
+        subprocess.run(["cp", "-a", self.lamina.root_filesystem(), views / "base"], check=True)
+        if os.geteuid() == 0:
+            outside = self.lamina.id_map()[0]
+            for directory in (views.parent, views):
+                os.chown(directory, outside, outside)
+        self._program = program
 
-    def sandboxes(self) -> float:
-        """The median of 200 sandboxes for `/bin/true` with limits, in milliseconds."""
-        _, output, _ = self.machine.run([self._program, "--bench"], peer=False)
-        found = LINE.search(output)
-        if found is None:
-            raise Failure(f"`sandbox_start` printed no line for limits: `{output.strip()[-200:]}`")
-        return float(found[1])
+    def milliseconds(self, argv: list, count: int, *, limits: bool) -> list:
+        """How long so many sandboxes for a command took, each from the request to its end."""
+        if self._program is None:
+            raise Failure("it was not compiled")
+        content = self.machine.work / "content"
+        words = ["limits" if limits else "free", *argv]
+        command = [self._program, self.lamina.modal, content, "views/base", count, *words]
+        return [float(line) for line in self.machine.run(command, peer=False)[1].split()]

@@ -1,4 +1,4 @@
-"""The machine under the measurements: one work directory, commands with clean failures, and a mount namespace for peers."""
+"""The machine under the measurements: a work directory, commands with clean failures, a mount namespace for peers."""
 
 from __future__ import annotations
 
@@ -67,8 +67,8 @@ class Machine:
     def namespace_of_peers(self) -> int:
         """A mount namespace in which peers run.
 
-        Their mounts end with it. Where version 2 of cgroups is mounted beside version 1, which older crun refuses, it is
-        hidden there.
+        Their mounts end with it. Where version 2 of cgroups is mounted beside version 1, which older crun refuses, it
+        is hidden there.
         """
         if "peers" not in self._namespaces:
             hide = f"umount {HYBRID}; " if os.path.ismount(HYBRID) else ""
@@ -90,7 +90,7 @@ class Machine:
         return self._namespaces["own"]
 
     def start(self, command: list, *, peer: bool, env: dict | None = None, **options: object) -> subprocess.Popen:
-        """Starts a program: peers in their mount namespace, Lamina in its own by the same steps, which cost the same."""
+        """Starts a program: peers in their mount namespace, Lamina in ours by the same steps, which cost the same."""
         is_root = os.geteuid() == 0
         namespace = self.namespace_of_peers() if peer else self.own_namespace()
 
@@ -104,7 +104,7 @@ class Machine:
             [str(word) for word in command],
             stdin=subprocess.DEVNULL,
             env=environment,
-            preexec_fn=enter,
+            preexec_fn=enter,  # noqa: PLW1509 - there are no threads.
             start_new_session=True,
             **options,
         )
@@ -145,20 +145,28 @@ def end(process: subprocess.Popen, *, group: bool = False, patience: float = 15)
             return
 
 
-def debian_mirror() -> str:
-    """The mirror of Debian's main archive that this machine's own apt uses."""
+def debian_mirror(archive: str = "debian") -> str:
+    """The mirror of an archive of Debian's that this machine's own apt uses."""
     directory = Path("/etc/apt")
+    words: list[str] = []
     for file in sorted(directory.glob("sources.list.d/*.sources")):
-        for line in file.read_text().splitlines():
-            if line.startswith("URIs:") and line.rstrip("/").endswith("/debian"):
-                return line.split()[1]
+        lines = file.read_text().splitlines()
+        words += [word for line in lines if line.startswith("URIs:") for word in line.split()]
     for file in [directory / "sources.list", *sorted(directory.glob("sources.list.d/*.list"))]:
-        if file.is_file():
-            for line in file.read_text().splitlines():
-                found = re.match(r"deb\s+(?:\[[^]]*\]\s+)?(\S+/debian)/?\s", line)
-                if found:
-                    return found[1]
-    raise Failure("this machine's apt sources name no mirror of Debian's main archive")
+        lines = file.read_text().splitlines() if file.is_file() else []
+        words += [word for line in lines if line.startswith("deb ") for word in line.split()]
+    for word in words:
+        if word.startswith("http") and word.rstrip("/").endswith(f"/{archive}"):
+            return word.rstrip("/")
+    raise Failure(f"this machine's apt sources name no mirror that ends with `/{archive}`")
+
+
+def apt_sources() -> str:
+    """The sources of Debian 12 at this machine's mirrors."""
+    signed = "[signed-by=/usr/share/keyrings/debian-archive-keyring.gpg]"
+    main, security = debian_mirror(), debian_mirror("debian-security")
+    places = ((main, "bookworm"), (main, "bookworm-updates"), (security, "bookworm-security"))
+    return "".join(f"deb {signed} {mirror} {suite} main\n" for mirror, suite in places)
 
 
 def describe() -> str:

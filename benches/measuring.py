@@ -5,12 +5,13 @@ from __future__ import annotations
 import statistics
 import sys
 from dataclasses import dataclass, field
-from typing import Callable, Optional, Union
+from functools import partial
+from typing import Callable
 
 from machine import Failure
 
-#: Called with the number of the round, from 0; returns one value or many, in the unit of the row.
-Once = Callable[[int], Union[float, list]]
+#: Called with the number of the round, from 0 (warm-ups are below it); returns one value or many, in the row's unit.
+Once = Callable[[int], "float | list"]
 
 
 @dataclass
@@ -18,7 +19,7 @@ class Contestant:
     """One way of doing what a row measures."""
 
     name: str
-    once: Optional[Once] = None
+    once: Once | None = None
     #: Done once, before the first round, and not measured.
     prepare: Callable[[], object] = lambda: None
     #: Done after the last round: raises `Failure` if the work was not really done.
@@ -26,7 +27,7 @@ class Contestant:
     #: Whether it is somebody else's; what is neither `peer` nor Lamina's main figure is for reference.
     peer: bool = True
     reference: bool = False
-    failure: Optional[str] = None
+    failure: str | None = None
     values: list = field(default_factory=list)
 
     @property
@@ -44,11 +45,11 @@ class Contestant:
 class Goal:
     """What a row is to reach: an amount, or a share of what a peer takes."""
 
-    amount: Optional[float] = None
-    of: Optional[str] = None
+    amount: float | None = None
+    of: str | None = None
     share: float = 0.0
     #: Which of Lamina's figures it is about; None is the main one.
-    about: Optional[str] = None
+    about: str | None = None
 
 
 @dataclass
@@ -74,7 +75,7 @@ class Row:
         return next(one for one in self.contestants if not one.peer and not one.reference)
 
     @property
-    def best_peer(self) -> Optional[Contestant]:
+    def best_peer(self) -> Contestant | None:
         """The peer with the best median; one that failed never counts."""
         peers = [one for one in self.contestants if one.peer and not one.reference and one.measured]
         if not peers:
@@ -82,7 +83,7 @@ class Row:
         return (max if self.more_is_better else min)(peers, key=lambda one: one.median)
 
 
-def measure(row: Row, rounds: Optional[int]) -> None:
+def measure(row: Row, rounds: int | None) -> None:
     """Takes the contestants in turn, round by round. Who fails drops out of the row with the reason."""
     rounds = rounds or row.rounds
     say(f"{row.id}: {row.title}")
@@ -92,7 +93,7 @@ def measure(row: Row, rounds: Optional[int]) -> None:
         for one in row.contestants:
             if one.failure is None:
                 say(f"{row.id}: round {round_number + 1} of {rounds}, {one.name}", transient=True)
-                _guarded(one, lambda one=one: _take(one, round_number))
+                _guarded(one, partial(_take, one, round_number))
     for one in row.contestants:
         if one.failure is None:
             _guarded(one, one.verify)

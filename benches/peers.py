@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from lamina import Lamina, certificates
-from machine import Failure, Machine, debian_mirror, end
+from machine import Failure, Machine, apt_sources, debian_mirror, end
 
 SEARCH_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 CONTAINER_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -91,7 +91,7 @@ class Builder(Peer):
         """Starts what must run beside the command."""
 
     def import_base(self, tag: str, archive: Path) -> None:
-        """Makes an image of an archive, with `uv` and the host's certificates in it."""
+        """Makes an image of an archive, with `uv` and the host's certificates and mirrors in it."""
         context = self.machine.directory(f"import-{tag}")
         for source, name in ((archive, "base.tar"), (self.lamina.uv, "uv"), (certificates(), "ca-certificates.crt")):
             (context / name).unlink(missing_ok=True)
@@ -99,12 +99,14 @@ class Builder(Peer):
                 os.link(source, context / name)
             except OSError:
                 shutil.copy(source, context / name)
+        (context / "sources.list").write_text(apt_sources())
         recipe = self.recipe(
             f"import-{tag}",
             "FROM scratch",
             "ADD base.tar /",
             "COPY uv /usr/local/bin/uv",
             "COPY ca-certificates.crt /etc/ssl/certs/ca-certificates.crt",
+            "COPY sources.list /etc/apt/sources.list",
             f"ENV PATH={CONTAINER_PATH} SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt",
             "ENV UV_BREAK_SYSTEM_PACKAGES=1 UV_LINK_MODE=copy",
         )
@@ -176,9 +178,11 @@ class BuildKit(Builder):
         return self.machine.run([program("docker"), *words], peer=True, env=self._environment)
 
     def base(self, tag: str) -> str:
+        """See `Builder`."""
         return tag
 
     def build(self, tag: str, recipe: Path, context: Path, *, cached: bool = True) -> float:
+        """See `Builder`."""
         os.sync()
         options = [] if cached else ["--no-cache"]
         return self._docker(
@@ -186,6 +190,7 @@ class BuildKit(Builder):
         )[0]
 
     def inside(self, tag: str, script: str) -> str:
+        """See `Builder`."""
         return self._docker("run", "--rm", "--network=host", tag, "sh", "-c", script)[1].strip()
 
     def hello(self, file: Path) -> float:
@@ -215,14 +220,17 @@ class Buildah(Builder):
         )
 
     def base(self, tag: str) -> str:
+        """See `Builder`."""
         return f"localhost/{tag}:latest"
 
     def build(self, tag: str, recipe: Path, context: Path, *, cached: bool = True) -> float:
+        """See `Builder`."""
         os.sync()
         options = ["--layers"] if cached else ["--layers", "--no-cache"]
         return self._buildah("bud", "--network=host", *options, *self.arguments, "-t", tag, "-f", recipe, context)[0]
 
     def inside(self, tag: str, script: str) -> str:
+        """See `Builder`."""
         container = self._buildah("from", "--pull-never", self.base(tag))[1].strip()
         try:
             return self._buildah("run", "--network=host", container, "--", "sh", "-c", script)[1].strip()

@@ -1,10 +1,11 @@
 """The table: on the terminal, as Markdown, as JSON."""
 
+# ruff: noqa: RUF001 - ranges have dashes, products their sign.
+
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Optional
 
 from measuring import Contestant, Goal, Row
 
@@ -48,7 +49,7 @@ def goal_text(goal: Goal, unit: str) -> str:
     return f"{sign} {text}" + (f" ({goal.about})" if goal.about else "")
 
 
-def reached(goal: Goal, row: Row) -> Optional[bool]:
+def reached(goal: Goal, row: Row) -> bool | None:
     """Whether it was; None if that cannot be said."""
     ours = row.ours if goal.about is None else next(one for one in row.contestants if one.name == goal.about)
     if not ours.measured:

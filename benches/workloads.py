@@ -45,7 +45,7 @@ class Workloads:
         self.buildkit = self.builders[0]
         self.crun = Crun(machine, lamina)
         self.mmdebstrap = Mmdebstrap(machine)
-        self.launcher = Launcher(machine)
+        self.launcher = Launcher(machine, lamina)
         self._edits = 0
 
     def rows(self) -> dict[str, Callable[[], list[Row]]]:
@@ -303,29 +303,12 @@ class Workloads:
         return [Row("B7", "Debian 12 and Python, from nothing", "s", 2, contestants, [goal])]
 
     def sandbox(self) -> list[Row]:
-        """S1, seen from an engine that runs, and as a whole command."""
-        launched = Contestant(
-            "Lamina", lambda _number: self.launcher.sandboxes(), prepare=self.launcher.build, peer=False
-        )
-        return [
-            Row(
-                "S1",
-                "sandbox for `/bin/true` with limits, from a running engine",
-                "ms",
-                5,
-                [launched, self._crun("limited-true", ["/bin/true"], limits=True, repeat=20)],
-                [Goal(amount=3.5)],
-                warm_up=1,
-            ),
-            self._command_in_sandbox("S1", "`/bin/true` in a sandbox", "exec /bin/true", ["/bin/true"], 50),
-        ]
+        """S1."""
+        return self._in_a_sandbox("S1", "`/bin/true` in a sandbox", ["/bin/true"], 3.5)
 
     def python_in_a_container(self) -> list[Row]:
         """S2."""
-        argv = ["/usr/bin/python3", "-c", "pass"]
-        row = self._command_in_sandbox("S2", "`python3 -c pass` in a sandbox", "exec python3 -c pass", argv, 50)
-        row.goals = [Goal(amount=13)]
-        return [row]
+        return self._in_a_sandbox("S2", "`python3 -c pass` in a sandbox", ["/usr/bin/python3", "-c", "pass"], 13)
 
     def hello(self) -> list[Row]:
         """S3."""
@@ -389,28 +372,51 @@ class Workloads:
 
         return [Contestant("Lamina", ours, peer=False), Contestant("ProcessPoolExecutor", theirs)]
 
-    def _crun(self, name: str, argv: list, *, limits: bool, repeat: int) -> Contestant:
+    def _in_a_sandbox(self, row_id: str, title: str, argv: list, goal: float) -> list[Row]:
+        """From an engine that runs, with limits; and as a whole command, without."""
+        each = 20
+        image: dict[str, str] = {}
+
+        def find_image() -> None:
+            image["id"] = self.lamina.base_image()
+
+        launched = Contestant(
+            "Lamina",
+            lambda _number: self.launcher.milliseconds(argv, each, limits=True),
+            prepare=self.launcher.build,
+            peer=False,
+        )
+        command = Contestant(
+            "Lamina",
+            lambda _number: 1e3 * self.lamina.shell(image["id"], f"exec {' '.join(argv)}"),
+            prepare=find_image,
+            peer=False,
+        )
+        limited, free = (self._crun(f"{row_id}-{limits}", argv, limits=limits) for limits in (True, False))
+        several = limited.once
+        limited.once = lambda number: [several(number) for _ in range(each)]
+        return [
+            Row(
+                row_id,
+                f"{title} with limits, from a running engine",
+                "ms",
+                5,
+                [launched, limited],
+                [Goal(amount=goal)],
+                warm_up=1,
+            ),
+            Row(row_id, f"{title}, as a whole command (`modal shell`)", "ms", 50, [command, free], [], warm_up=2),
+        ]
+
+    def _crun(self, name: str, argv: list, *, limits: bool) -> Contestant:
         bundle: dict[str, Path] = {}
 
         def prepare() -> None:
             bundle["path"] = self.crun.bundle(name, argv, limits=limits)
 
-        def once(_number: int) -> list:
-            return [1e3 * self.crun.run(bundle["path"], limits=limits) for _ in range(repeat)]
-
-        return self._peer("crun run", [self.crun], once, prepare)
-
-    def _command_in_sandbox(self, row_id: str, title: str, script: str, argv: list, rounds: int) -> Row:
-        image: dict[str, str] = {}
-
-        def prepare() -> None:
-            image["id"] = self.lamina.base_image()
-
-        ours = Contestant(
-            "Lamina", lambda _number: 1e3 * self.lamina.shell(image["id"], script), prepare=prepare, peer=False
+        return self._peer(
+            "crun run", [self.crun], lambda _number: 1e3 * self.crun.run(bundle["path"], limits=limits), prepare
         )
-        crun = self._crun(f"{row_id.lower()}-command", argv, limits=False, repeat=1)
-        return Row(row_id, f"{title}, as a whole command", "ms", rounds, [ours, crun], [], warm_up=2)
 
     def _many_files(
         self, row_id: str, title: str, source: Path, ours: Callable, theirs: Callable[[Builder], Callable]

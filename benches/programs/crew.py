@@ -1,4 +1,4 @@
-"""The image `crew`: two Debian packages, nine requirements with some 160 packages, a source directory, two variables."""
+"""The image `crew`: two Debian packages, nine requirements (some 160 packages), a source directory, two variables."""
 
 import os
 
