@@ -100,6 +100,8 @@ class Machine:
             os.chdir(self.work)
 
         environment = {**os.environ, "TMPDIR": str(self.work / "temporary"), **(env or {})}
+        # Nobody's every start compiles Python's sources anew, unless this is set.
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
         return subprocess.Popen(
             [str(word) for word in command],
             stdin=subprocess.DEVNULL,
