@@ -66,6 +66,14 @@ def host_arguments() -> dict:
     return arguments
 
 
+def remove_groups(name: str) -> None:
+    """Removes the empty control groups of this name, which dockerd leaves behind."""
+    root = Path("/sys/fs/cgroup")
+    for group in [*root.glob(name), *root.glob(f"*/{name}")]:
+        for directory, _, _ in os.walk(group, topdown=False):
+            os.rmdir(directory)
+
+
 class Builder(Peer):
     """What builds images from a Dockerfile."""
 
@@ -149,6 +157,7 @@ class BuildKit(Builder):
             "DOCKER_BUILDKIT": "1",
             "PATH": SEARCH_PATH,
         }
+        group = self.machine.work.name
         log = directory / "log"
         with log.open("wb") as output:
             daemon = self.machine.start(
@@ -157,12 +166,14 @@ class BuildKit(Builder):
                     *("--data-root", directory / "data", "--exec-root", directory / "run"),
                     *("--pidfile", directory / "pid", "--host", f"unix://{directory}/socket"),
                     *("--iptables=false", "--ip-forward=false", "--ip-masq=false", "--bridge=none"),
+                    *("--cgroup-parent", f"/{group}"),
                 ],
                 peer=True,
                 env={"PATH": SEARCH_PATH},
                 stdout=output,
                 stderr=output,
             )
+        self.machine.at_end(lambda: remove_groups(group))
         self.machine.at_end(lambda: end(daemon, patience=30))
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline and daemon.poll() is None:
