@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import sys
 import tarfile
 from pathlib import Path
@@ -91,13 +90,15 @@ class Lamina:
     def root_filesystem(self) -> Path:
         """A copy of the base's files, with the owners that the store gives them: what peers start from, too."""
         if self._root_filesystem is None:
+            if os.geteuid() != 0:
+                raise Failure("the base's files, which belong to ids of containers, can be copied as root only")
             self.run("hello", "build")
             views = (self.machine.work / "stores/warm/content/views").iterdir()
             base = next((view for view in views if (view / "etc/debian_version").exists()), None)
             if base is None:
                 raise Failure("the store has no view of the base")
             target = self.machine.work / "root-filesystem"
-            subprocess.run(["cp", "-a", str(base), str(target)], check=True)
+            self.machine.run(["cp", "-a", base, target], peer=False)
             self._root_filesystem = target
         return self._root_filesystem
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 from pathlib import Path
 
 from lamina import Lamina
@@ -41,11 +40,10 @@ class Launcher:
         if program is None:
             raise Failure("`cargo build` built no program")
         views = self.machine.directory("content/views")
-        subprocess.run(["cp", "-a", self.lamina.root_filesystem(), views / "base"], check=True)
-        if os.geteuid() == 0:
-            outside = self.lamina.id_map()[0]
-            for directory in (views.parent, views):
-                os.chown(directory, outside, outside)
+        self.machine.run(["cp", "-a", self.lamina.root_filesystem(), views / "base"], peer=False)
+        outside = self.lamina.id_map()[0]
+        for directory in (views.parent, views):
+            os.chown(directory, outside, outside)
         self._program = program
 
     def milliseconds(self, argv: list, count: int, *, limits: bool) -> list:

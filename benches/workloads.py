@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -139,8 +140,8 @@ class Workloads:
 
         def ours(_number: int) -> float:
             seconds, _, errors = self.lamina.run("ten_steps", "build", options=("--progress", "json"), env=env)
-            built = json.loads(next(line for line in errors.splitlines() if '"image_built"' in line))
-            if not built["cached"]:
+            built = next((json.loads(line) for line in errors.splitlines() if '"image_built"' in line), None)
+            if built is None or not built["cached"]:
                 raise Failure("a step ran although nothing had changed")
             engine_times.append(built["seconds"])
             return seconds
@@ -471,9 +472,10 @@ class Workloads:
     def _final_line(source: Path) -> str:
         return (source / EDITED).read_text().splitlines()[-1]
 
-    def _sync(self) -> None:
+    @staticmethod
+    def _sync() -> None:
         """Lets the disk finish what others left to it."""
-        subprocess.run(["sync"], check=True)
+        os.sync()
 
     def _sources(self, name: str, count: int) -> Path:
         """A directory `src` with so many small modules, alone in a directory of this name."""
