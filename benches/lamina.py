@@ -33,7 +33,7 @@ class Lamina:
     def python(self) -> str:
         """The Python that imports the programs."""
         beside = self.modal.parent / "python"
-        return os.environ.get("MODAL_PYTHON") or (str(beside) if beside.exists() else sys.executable)
+        return os.environ.get("MODAL_PYTHON") or (str(beside) if os.path.exists(beside) else sys.executable)
 
     @property
     def uv(self) -> str:
