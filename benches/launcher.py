@@ -1,0 +1,56 @@
+"""Sandboxes from a running engine: `launcher/` speaks with the launcher of the `modal` program directly."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+from lamina import Lamina
+from machine import Failure, Machine
+
+CRATE = Path(__file__).resolve().parent / "launcher"
+TARGET = CRATE.parent.parent / "target/benches"
+
+
+class Launcher:
+    """The program of `launcher/`, compiled once, on a copy of the base's files."""
+
+    def __init__(self, machine: Machine, lamina: Lamina) -> None:
+        self.machine = machine
+        self.lamina = lamina
+        self._program: str | None = None
+
+    def build(self) -> None:
+        """Compiles it in the checkout's `target`, and lays out a content directory whose only layer is the base."""
+        if self._program is not None:
+            return
+        if shutil.which("cargo") is None:
+            raise Failure("`cargo` is not installed: `scripts/quickstart` installs Rust")
+        _, output, _ = self.machine.run(
+            [
+                *("cargo", "build", "--release", "--quiet", "--locked", "--message-format=json"),
+                *("--manifest-path", CRATE / "Cargo.toml", "--target-dir", TARGET),
+            ],
+            peer=False,
+        )
+        messages = [json.loads(line) for line in output.splitlines()]
+        program = next((message["executable"] for message in messages if message.get("executable")), None)
+        if program is None:
+            raise Failure("`cargo build` built no program")
+        views = self.machine.directory("content/views")
+        self.machine.run(["cp", "-a", self.lamina.root_filesystem(), views / "base"], peer=False)
+        outside = self.lamina.id_map()[0]
+        for directory in (views.parent, views):
+            os.chown(directory, outside, outside)
+        self._program = program
+
+    def milliseconds(self, argv: list, count: int, *, limits: bool) -> list:
+        """How long so many sandboxes for a command took, each from the request to its end."""
+        if self._program is None:
+            raise Failure("it was not compiled")
+        content = self.machine.work / "content"
+        words = ["limits" if limits else "free", *argv]
+        command = [self._program, self.lamina.modal, content, "views/base", count, *words]
+        return [float(line) for line in self.machine.run(command, peer=False)[1].split()]

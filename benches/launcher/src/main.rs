@@ -1,0 +1,48 @@
+//! Sandboxes from a running engine, without the rest of the engine: starts the helpers of a `modal` program on a content
+//! directory once, runs a command so many times in a sandbox on one of its layers, and prints the milliseconds of each.
+//!
+//! `launcher-bench MODAL CONTENT LAYER COUNT limits|free COMMAND...`
+
+use std::error::Error;
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::time::Instant;
+
+use lamina_sandbox::{ExitStatus, Helpers, IdMap, Limits, SandboxSpec, Stdio};
+
+const WARM_UP: usize = 10;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let [modal, content, layer, count, limits, command @ ..] = words.as_slice() else {
+        return Err("usage: launcher-bench MODAL CONTENT LAYER COUNT limits|free COMMAND...".into());
+    };
+    let limited = Limits { memory_bytes: Some(512 << 20), cpus: None, pids: Some(100) };
+    let spec = SandboxSpec {
+        layers: vec![layer.clone()],
+        argv: command.to_vec(),
+        env: vec![("PATH".into(), "/usr/local/bin:/usr/bin:/bin".into())],
+        limits: if limits == "limits" { limited } else { Limits::default() },
+        ..SandboxSpec::default()
+    };
+    let helpers = Helpers::start_with(Path::new(modal), Path::new(content), &IdMap::for_current_user()?)?;
+    for round in 0..WARM_UP + count.parse::<usize>()? {
+        let start = Instant::now();
+        let exit = helpers.launcher.spawn(&spec, nowhere()?)?.wait()?;
+        let milliseconds = start.elapsed().as_secs_f64() * 1e3;
+        if exit.status != ExitStatus::Exited(0) {
+            return Err(format!("the command ended with {:?}", exit.status).into());
+        }
+        if round >= WARM_UP {
+            println!("{milliseconds}");
+        }
+    }
+    Ok(())
+}
+
+/// Standard streams that lead nowhere.
+fn nowhere() -> std::io::Result<Stdio> {
+    let null = || File::options().read(true).write(true).open("/dev/null").map(OwnedFd::from);
+    Ok(Stdio { stdin: null()?, stdout: null()?, stderr: null()?, socket: None })
+}

@@ -1,0 +1,80 @@
+"""The command line of the benchmark."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+import report
+from lamina import Lamina
+from machine import Failure, Machine, describe, load
+from measuring import measure, say
+from workloads import Workloads, free_space
+
+DESCRIPTION = """\
+Measures Lamina, and where they are installed BuildKit, buildah, crun and mmdebstrap, in turn and on equal work.
+Everything it makes is in one temporary directory and is gone at the end. Peers are measured as root only."""
+ROWS = """\
+rows:
+  B1  crew (158 packages) from an empty store      S1  sandbox for /bin/true
+  B2  nothing changed, 10 steps                    S2  python3 -c pass in a sandbox
+  B3  one requirement changed                      S3  modal run hello.py
+  B4  one of 10,000 local files changed            S5  warm .remote()
+  B5  10,000 local files unchanged                 S6  .map
+  B7  Debian 12 and Python from nothing            S7  import modal
+
+All rows take some 15 minutes, B1, B3 and B7 most of it. On Debian the peers come with
+  apt-get install docker.io buildah crun mmdebstrap"""
+
+
+def arguments() -> argparse.Namespace:
+    """What the user wants."""
+    parser = argparse.ArgumentParser(
+        prog="benches/run",
+        description=DESCRIPTION,
+        epilog=ROWS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("rows", nargs="*", metavar="ROW", help="what to measure (default: everything)")
+    parser.add_argument("--rounds", type=int, metavar="N", help="rounds of each row (default: from 1 to 50, by row)")
+    parser.add_argument("--modal", metavar="PATH", help="the `modal` to measure (default: .venv/bin/modal, or on PATH)")
+    parser.add_argument("--work", metavar="DIR", help="where to make the work directory (default: the system's)")
+    parser.add_argument("--markdown", metavar="FILE", help="write the table as Markdown")
+    parser.add_argument("--json", metavar="FILE", help="write every value as JSON")
+    parsed = parser.parse_args()
+    if parsed.rounds is not None and parsed.rounds < 1:
+        parser.error("--rounds takes a positive number")
+    return parsed
+
+
+def main() -> int:
+    """Measures and reports; the exit code is 1 if Lamina itself could not be measured."""
+    wanted = arguments()
+    rows: list = []
+    try:
+        with Machine(wanted.work) as machine:
+            free_space(machine)
+            workloads = Workloads(machine, Lamina(machine, wanted.modal))
+            known = workloads.rows()
+            names = [name.upper() for name in wanted.rows] or list(known)
+            for name in names:
+                if name not in known:
+                    raise Failure(f"there is no row `{name}`; there are {', '.join(known)}")
+            if load() > 1:
+                say(f"warning: the machine is busy (load {load():.1f}); figures will be worse than they are")
+            for name in names:
+                for row in known[name]():
+                    measure(row, wanted.rounds)
+                    rows.append(row)
+    except Failure as failure:
+        print(f"error: {failure}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    print(report.terminal(rows, describe()))
+    if wanted.markdown:
+        report.write(wanted.markdown, report.markdown(rows, describe()))
+    if wanted.json:
+        report.write(wanted.json, report.raw(rows, describe()))
+    return 1 if any(row.ours.failure for row in rows) else 0

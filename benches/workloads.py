@@ -1,0 +1,528 @@
+"""The rows of the table: for each what Lamina and every peer do, and that they really did it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import time
+from pathlib import Path
+from typing import Callable
+
+from lamina import Lamina
+from launcher import Launcher
+from machine import Failure, Machine
+from measuring import Contestant, Goal, Row
+from peers import Buildah, Builder, BuildKit, Crun, Mmdebstrap, Peer
+
+REQUIREMENTS = (
+    "crewai>=0.80.0",
+    "crewai-tools>=0.14.0",
+    "fastapi>=0.115.0",
+    "pydantic>=2.0.0",
+    "pydantic-settings>=2.0.0",
+    "supabase>=2.0.0",
+    "openai>=1.0.0",
+    "tavily-python>=0.3.0",
+    "httpx>=0.27.0",
+)
+#: Versions of the one requirement that changes, with equal requirements of their own; each is used once.
+TAVILY = tuple(f"tavily-python==0.7.{number}" for number in range(27, 9, -1))
+APT = "RUN apt-get update -q && apt-get install -q -y --no-install-recommends"
+CACHE = "/root/.cache/uv"
+MANY = 10_000
+EDITED = "p050/m05005.py"
+
+
+class Workloads:
+    """Makes rows; what rows share is made once."""
+
+    def __init__(self, machine: Machine, lamina: Lamina) -> None:
+        self.machine = machine
+        self.lamina = lamina
+        self.builders: list[Builder] = [BuildKit(machine, lamina), Buildah(machine, lamina)]
+        self.buildkit = self.builders[0]
+        self.crun = Crun(machine, lamina)
+        self.mmdebstrap = Mmdebstrap(machine)
+        self.launcher = Launcher(machine, lamina)
+        self._edits = 0
+
+    def rows(self) -> dict[str, Callable[[], list[Row]]]:
+        """What can be asked for."""
+        return {
+            "B1": self.crew_from_nothing,
+            "B2": self.nothing_changed,
+            "B3": self.one_requirement_changed,
+            "B4": self.one_file_changed,
+            "B5": self.no_file_changed,
+            "B7": self.base_from_nothing,
+            "S1": self.sandbox,
+            "S2": self.python_in_a_container,
+            "S3": self.hello,
+            "S5": self.latency,
+            "S6": self.rate,
+            "S7": self.importing,
+        }
+
+    def crew_from_nothing(self) -> list[Row]:
+        """B1."""
+        source = self._sources("crew", 40)
+        bootstraps: dict[int, float] = {}
+
+        def bootstrap(number: int) -> float:
+            if number not in bootstraps:
+                bootstraps[number] = self.mmdebstrap.archive(self.machine.work / "bootstrapped.tar")
+            return bootstraps[number]
+
+        def ours(number: int) -> float:
+            self._sync()
+            self.lamina.remove_store("empty")
+            return self.lamina.run("crew", "build", store="empty", env={"BENCH_SOURCE": str(source)})[0]
+
+        def checked() -> None:
+            self._check_crew(self.lamina.run("crew", "main", store="empty", env={"BENCH_SOURCE": str(source)})[1])
+            self.lamina.remove_store("empty")
+
+        def theirs(builder: Builder) -> Callable[[int], float]:
+            def once(number: int) -> float:
+                seconds = bootstrap(number)
+                builder.import_base("bootstrapped", self.machine.work / "bootstrapped.tar")
+                recipe = self._crew_recipe(builder, "bootstrapped", f"b1-{number}", REQUIREMENTS[7])
+                return seconds + builder.build("crew-from-nothing", recipe, source.parent, cached=False)
+
+            return once
+
+        contestants = [Contestant("Lamina", ours, verify=checked, peer=False)]
+        contestants += [
+            self._peer(
+                f"mmdebstrap + {builder.name} + uv",
+                [builder, self.mmdebstrap],
+                theirs(builder),
+                prepare=builder.ready,
+                verify=lambda builder=builder: self._check_crew_of(builder, "crew-from-nothing"),
+            )
+            for builder in self.builders
+        ]
+        goal = Goal(of="mmdebstrap + BuildKit + uv", share=0.5)
+        return [Row("B1", "`crew` from an empty store, base included", "s", 1, contestants, [goal])]
+
+    def nothing_changed(self) -> list[Row]:
+        """B2."""
+        source = self._sources("ten", 40)
+        env = {"BENCH_SOURCE": str(source)}
+        expected = "4.12.3 one two three 40"
+
+        def theirs(builder: Builder) -> Callable[[], float]:
+            recipe = builder.recipe(
+                f"ten-{builder.name}",
+                f"FROM {builder.base('base')}",
+                f"{APT} figlet",
+                "RUN uv pip install -q --system humanize==4.12.3",
+                "ENV LOG_LEVEL=INFO",
+                "RUN echo one > /etc/one",
+                "RUN echo two > /etc/two",
+                "WORKDIR /root",
+                "RUN echo three > three",
+                "COPY src /root/src",
+                "RUN find src -type f | wc -l > count",
+            )
+            return lambda: builder.build("ten", recipe, source.parent)
+
+        def check(builder: Builder) -> None:
+            version = "python3 -c 'from importlib.metadata import version as v; print(v(\"humanize\"))'"
+            printed = builder.inside("ten", f"{version}; cat /etc/one /etc/two /root/three /root/count")
+            if " ".join(printed.split()) != expected:
+                raise Failure(f"the image of {builder.name} holds `{printed}` instead of `{expected}`")
+
+        engine_times: list = []
+
+        def ours(_number: int) -> float:
+            seconds, _, errors = self.lamina.run("ten_steps", "build", options=("--progress", "json"), env=env)
+            built = next((json.loads(line) for line in errors.splitlines() if '"image_built"' in line), None)
+            if built is None or not built["cached"]:
+                raise Failure("a step ran although nothing had changed")
+            engine_times.append(built["seconds"])
+            return seconds
+
+        contestants = [
+            Contestant(
+                "Lamina",
+                ours,
+                prepare=lambda: self.lamina.printed(expected, "ten_steps", "main", env=env),
+                verify=lambda: self.lamina.printed(expected, "ten_steps", "main", env=env),
+                peer=False,
+            ),
+            Contestant("Lamina's engine alone", lambda _number: engine_times[-1], peer=False, reference=True),
+        ]
+        for builder in self.builders:
+            contestants.append(
+                self._peer(
+                    builder.name,
+                    [builder],
+                    lambda _number, builder=builder: theirs(builder)(),
+                    prepare=lambda builder=builder: (builder.ready(), theirs(builder)()),
+                    verify=lambda builder=builder: check(builder),
+                )
+            )
+        goals = [Goal(of="BuildKit", share=0.2), Goal(amount=0.020, about="Lamina's engine alone")]
+        return [Row("B2", "nothing changed: an image of 10 steps", "s", 10, contestants, goals, warm_up=1)]
+
+    def one_requirement_changed(self) -> list[Row]:
+        """B3."""
+        source = self._sources("crew", 40)
+        env = {"BENCH_SOURCE": str(source)}
+        last: dict = {}
+
+        def version(number: int) -> str:
+            if number >= len(TAVILY):
+                raise Failure(f"there are {len(TAVILY)} versions to take turns with: use fewer rounds")
+            return TAVILY[number]
+
+        def warm_ours() -> None:
+            self.lamina.run("crew", "build", env=env)
+            for package in TAVILY:
+                self.lamina.run("warm", "build", env={"BENCH_TAVILY": package})
+
+        def ours(number: int) -> float:
+            self._sync()
+            last["Lamina"] = {**env, "BENCH_TAVILY": version(number)}
+            return self.lamina.run("crew", "build", env=last["Lamina"])[0]
+
+        def warm_theirs(builder: Builder) -> None:
+            builder.ready()
+            builder.build("crew", self._crew_recipe(builder, "base", "b3", REQUIREMENTS[7]), source.parent)
+            install = " && ".join(f"uv pip install -q --no-deps --target /tmp/warm {package}" for package in TAVILY)
+            recipe = builder.recipe(
+                f"warm-{builder.name}",
+                f"FROM {builder.base('base')}",
+                f"RUN --mount=type=cache,id=b3,target={CACHE} {install}",
+            )
+            builder.build("warm", recipe, source.parent)
+
+        def theirs(builder: Builder) -> Callable[[int], float]:
+            def once(number: int) -> float:
+                last[builder.name] = version(number)
+                return builder.build("crew", self._crew_recipe(builder, "base", "b3", version(number)), source.parent)
+
+            return once
+
+        def check_ours() -> None:
+            printed = self.lamina.run("crew", "main", env=last["Lamina"])[1]
+            self._check_crew(printed, last["Lamina"]["BENCH_TAVILY"])
+
+        contestants = [Contestant("Lamina", ours, prepare=warm_ours, verify=check_ours, peer=False)]
+        contestants += [
+            self._peer(
+                f"{builder.name} + uv",
+                [builder],
+                theirs(builder),
+                prepare=lambda builder=builder: warm_theirs(builder),
+                verify=lambda builder=builder: self._check_crew_of(builder, "crew", last[builder.name]),
+            )
+            for builder in self.builders
+        ]
+        goals = [Goal(amount=1.5), Goal(of="BuildKit + uv", share=0.1)]
+        return [Row("B3", "one requirement of `crew` changed, packages cached", "s", 3, contestants, goals)]
+
+    def one_file_changed(self) -> list[Row]:
+        """B4."""
+        source = self._sources("many", MANY)
+
+        def ours(_number: int) -> float:
+            line = self._edit(source)
+            self._sync()
+            return self._last_line(source, line)
+
+        def theirs(builder: Builder) -> Callable[[int], float]:
+            def once(_number: int) -> float:
+                self._edit(source)
+                return self._copy_many(builder, source)
+
+            return once
+
+        row = self._many_files("B4", "one of 10,000 local files changed", source, ours, theirs)
+        row.goals = [Goal(amount=0.150)]
+        return [row]
+
+    def no_file_changed(self) -> list[Row]:
+        """B5."""
+        source = self._sources("many", MANY)
+        env = {"BENCH_SOURCE": str(source)}
+
+        def ours(_number: int) -> float:
+            return self._last_line(source, self._final_line(source))
+
+        row = self._many_files(
+            "B5",
+            "10,000 local files unchanged",
+            source,
+            ours,
+            lambda builder: lambda _number: self._copy_many(builder, source),
+        )
+        row.contestants.insert(
+            1,
+            Contestant(
+                "Lamina without a call",
+                lambda _number: self.lamina.run("many_files", "build", env=env)[0],
+                peer=False,
+                reference=True,
+            ),
+        )
+        row.goals = [Goal(amount=0.060)]
+        return [row]
+
+    def base_from_nothing(self) -> list[Row]:
+        """B7."""
+
+        def ours(_number: int) -> float:
+            self.lamina.remove_store("base")
+            self._sync()
+            return self.lamina.run("hello", "build", store="base")[0]
+
+        def checked() -> None:
+            self.lamina.printed("hello", "hello", "main", store="base")
+            self.lamina.remove_store("base")
+
+        target = self.machine.work / "base-of-mmdebstrap.tar"
+
+        def check_theirs() -> None:
+            listing = subprocess.run(["tar", "--list", "--file", target], capture_output=True, text=True, check=False)
+            for path in ("./usr/bin/python3", "./usr/bin/pip3", "./usr/sbin/update-ca-certificates"):
+                if path not in listing.stdout.splitlines():
+                    raise Failure(f"the archive has no `{path}`")
+            target.unlink()
+
+        contestants = [
+            Contestant("Lamina", ours, verify=checked, peer=False),
+            self._peer(
+                "mmdebstrap", [self.mmdebstrap], lambda _number: self.mmdebstrap.archive(target), verify=check_theirs
+            ),
+        ]
+        goal = Goal(of="mmdebstrap", share=0.4)
+        return [Row("B7", "Debian 12 and Python, from nothing", "s", 2, contestants, [goal])]
+
+    def sandbox(self) -> list[Row]:
+        """S1."""
+        return self._in_a_sandbox("S1", "`/bin/true` in a sandbox", ["/bin/true"], 3.5)
+
+    def python_in_a_container(self) -> list[Row]:
+        """S2."""
+        return self._in_a_sandbox("S2", "`python3 -c pass` in a sandbox", ["/usr/bin/python3", "-c", "pass"], 13)
+
+    def hello(self) -> list[Row]:
+        """S3."""
+        script = self.machine.directory("hello") / "hello.py"
+        script.write_text('print("hello")\n')
+        contestants = [
+            Contestant("Lamina", lambda _number: 1e3 * self.lamina.printed("hello", "hello", "main"), peer=False),
+            self._peer(
+                "docker run",
+                [self.buildkit],
+                lambda _number: 1e3 * self.buildkit.hello(script),
+                prepare=self.buildkit.ready,
+            ),
+        ]
+        title = "`modal run hello.py`, nothing to build"
+        return [Row("S3", title, "ms", 20, contestants, [Goal(amount=60)], warm_up=2)]
+
+    def latency(self) -> list[Row]:
+        """S5."""
+        ours, pool = self._calls("latency", 2000, 1e6)
+        return [Row("S5", "warm `.remote()` of a no-op", "µs", 3, [ours, pool], [Goal(amount=100)])]
+
+    def rate(self) -> list[Row]:
+        """S6."""
+        ours, pool = self._calls("rate", 20_000, 1)
+        return [Row("S6", "`.map` of no-ops", "/s", 3, [ours, pool], [Goal(amount=15_000)])]
+
+    def importing(self) -> list[Row]:
+        """S7."""
+        python = self.lamina.python
+
+        def seconds(code: str) -> float:
+            return self.machine.run([python, "-c", code], peer=False)[0]
+
+        bare = Contestant("bare Python start", lambda _number: 1e3 * seconds("pass"), peer=False, reference=True)
+        ours = Contestant("Lamina", lambda _number: 1e3 * (-seconds("pass") + seconds("import modal")), peer=False)
+        title = "`import modal`, above a bare Python start"
+        return [Row("S7", title, "ms", 40, [ours, bare], [Goal(amount=12)], warm_up=2)]
+
+    def _peer(
+        self,
+        name: str,
+        tools: list[Peer],
+        once: Callable[[int], object],
+        prepare: Callable[[], object] = lambda: None,
+        verify: Callable[[], object] = lambda: None,
+    ) -> Contestant:
+        missing = next((reason for reason in (tool.missing() for tool in tools) if reason), None)
+        return Contestant(name, once, prepare, verify, failure=missing)
+
+    def _calls(self, what: str, count: int, scale: float) -> list[Contestant]:
+        pool = self.lamina.programs / "pool.py"
+
+        def ours(_number: int) -> list:
+            _, output, _ = self.lamina.run("calls", what, "--count", str(count))
+            return [scale * value for value in json.loads(output)]
+
+        def theirs(_number: int) -> list:
+            _, output, _ = self.machine.run([self.lamina.python, pool, what, str(count)], peer=False)
+            return [scale * value for value in json.loads(output)]
+
+        return [Contestant("Lamina", ours, peer=False), Contestant("ProcessPoolExecutor", theirs)]
+
+    def _in_a_sandbox(self, row_id: str, title: str, argv: list, goal: float) -> list[Row]:
+        """From an engine that runs, with limits; and as a whole command, without."""
+        each = 20
+        image: dict[str, str] = {}
+
+        def find_image() -> None:
+            image["id"] = self.lamina.base_image()
+
+        launched = Contestant(
+            "Lamina",
+            lambda _number: self.launcher.milliseconds(argv, each, limits=True),
+            prepare=self.launcher.build,
+            peer=False,
+        )
+        command = Contestant(
+            "Lamina",
+            lambda _number: 1e3 * self.lamina.shell(image["id"], f"exec {' '.join(argv)}"),
+            prepare=find_image,
+            peer=False,
+        )
+        limited, free = (self._crun(f"{row_id}-{limits}", argv, limits=limits) for limits in (True, False))
+        several = limited.once
+        limited.once = lambda number: [several(number) for _ in range(each)]
+        return [
+            Row(
+                row_id,
+                f"{title} with limits, from a running engine",
+                "ms",
+                5,
+                [launched, limited],
+                [Goal(amount=goal)],
+                warm_up=1,
+            ),
+            Row(row_id, f"{title}, as a whole command (`modal shell`)", "ms", 50, [command, free], [], warm_up=2),
+        ]
+
+    def _crun(self, name: str, argv: list, *, limits: bool) -> Contestant:
+        bundle: dict[str, Path] = {}
+
+        def prepare() -> None:
+            bundle["path"] = self.crun.bundle(name, argv, limits=limits)
+
+        return self._peer(
+            "crun run", [self.crun], lambda _number: 1e3 * self.crun.run(bundle["path"], limits=limits), prepare
+        )
+
+    def _many_files(
+        self, row_id: str, title: str, source: Path, ours: Callable, theirs: Callable[[Builder], Callable]
+    ) -> Row:
+        def prepare(builder: Builder) -> None:
+            builder.ready()
+            self._copy_many(builder, source)
+
+        def check(builder: Builder) -> None:
+            printed = builder.inside("many", f"find /root/src -type f | wc -l; tail -n 1 /root/src/{EDITED}")
+            count, _, line = printed.partition("\n")
+            if int(count) != MANY or (row_id == "B5" and line != self._final_line(source)):
+                raise Failure(f"the image of {builder.name} holds {count} files, and `{line}` in the edited one")
+            if not line.startswith("# edit"):
+                raise Failure(f"the image of {builder.name} does not have the edited file")
+
+        contestants = [
+            Contestant(
+                "Lamina",
+                ours,
+                prepare=lambda: (self._edit(source), self._last_line(source, self._final_line(source))),
+                peer=False,
+            )
+        ]
+        contestants += [
+            self._peer(
+                builder.name,
+                [builder],
+                theirs(builder),
+                prepare=lambda builder=builder: prepare(builder),
+                verify=lambda builder=builder: check(builder),
+            )
+            for builder in self.builders
+        ]
+        return Row(row_id, f"{title}, to a function's first result (peers: to the image)", "s", 5, contestants, [])
+
+    def _last_line(self, source: Path, expected: str) -> float:
+        return self.lamina.printed(expected, "many_files", "main", "--path", EDITED, env={"BENCH_SOURCE": str(source)})
+
+    def _copy_many(self, builder: Builder, source: Path) -> float:
+        recipe = builder.recipe(f"many-{builder.name}", f"FROM {builder.base('base')}", "COPY src /root/src")
+        return builder.build("many", recipe, source.parent)
+
+    def _edit(self, source: Path) -> str:
+        self._edits += 1
+        line = f"# edit {self._edits}"
+        with (source / EDITED).open("a") as file:
+            file.write(f"{line}\n")
+        return line
+
+    @staticmethod
+    def _final_line(source: Path) -> str:
+        return (source / EDITED).read_text().splitlines()[-1]
+
+    @staticmethod
+    def _sync() -> None:
+        """Lets the disk finish what others left to it."""
+        os.sync()
+
+    def _sources(self, name: str, count: int) -> Path:
+        """A directory `src` with so many small modules, alone in a directory of this name."""
+        source = self.machine.directory(name) / "src"
+        if not source.exists():
+            for number in range(count):
+                package = source / f"p{number // 100:03}"
+                package.mkdir(parents=True, exist_ok=True)
+                functions = [f"def f{index}(x):\n    return x * {number} + {index}\n" for index in range(8)]
+                (package / f"m{number:05}.py").write_text(f"# module {number}\n" + "".join(functions))
+            time.sleep(0.1)  # No file is as young as the first look at it.
+        return source
+
+    def _crew_recipe(self, builder: Builder, base: str, cache: str, tavily: str) -> Path:
+        requirements = [tavily if item.startswith("tavily") else item for item in REQUIREMENTS]
+        quoted = " ".join(f'"{item}"' for item in requirements)
+        return builder.recipe(
+            f"crew-{builder.name}-{cache}",
+            f"FROM {builder.base(base)}",
+            f"{APT} git curl",
+            f"RUN --mount=type=cache,id={cache},target={CACHE} uv pip install -q --system {quoted}",
+            "ENV PYTHONPATH=/root/src LOG_LEVEL=INFO",
+            "COPY src /root/src",
+        )
+
+    def _check_crew_of(self, builder: Builder, tag: str, tavily: str = "") -> None:
+        # `installed` of the program for Lamina, by other means.
+        script = (
+            "import os, shutil; from importlib.metadata import distributions, version; "
+            "print('packages=%d tavily=%s programs=%s modules=%d' % ("
+            "len(list(distributions())), version('tavily-python'), "
+            "all(shutil.which(name) for name in ('git', 'curl')), "
+            "sum(len(files) for _, _, files in os.walk('/root/src'))))"
+        )
+        self._check_crew(builder.inside(tag, f'python3 -c "{script}"'), tavily)
+
+    @staticmethod
+    def _check_crew(printed: str, tavily: str = "") -> None:
+        found = re.match(r"packages=(\d+) tavily=(\S+) programs=True modules=40$", printed.strip())
+        if not found or int(found[1]) < 140:
+            raise Failure(f"the image `crew` is not complete: `{printed.strip()[-200:]}`")
+        if tavily and f"tavily-python=={found[2]}" != tavily:
+            raise Failure(f"the image `crew` has tavily-python {found[2]} instead of `{tavily}`")
+
+
+def free_space(machine: Machine) -> None:
+    """Refuses to begin without room for three engines' images."""
+    free = shutil.disk_usage(machine.work).free
+    if free < 20 << 30:
+        raise Failure(f"`{machine.work}` has {free >> 30} GiB free; the builds need 20: name another place with --work")
