@@ -1,4 +1,4 @@
-"""Sandboxes from a running engine: `launcher/` speaks with the launcher of the `modal` program directly."""
+"""Sandboxes from a running engine: an example of the sandbox crate speaks with the launcher of `modal` directly."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pathlib import Path
 from lamina import Lamina
 from machine import Failure, Machine
 
-CRATE = Path(__file__).resolve().parent / "launcher"
-TARGET = CRATE.parent.parent / "target/benches"
+REPOSITORY = Path(__file__).resolve().parent.parent
+EXAMPLE = "start_sandboxes"
 
 
 class Launcher:
-    """The program of `launcher/`, compiled once, on a copy of the base's files."""
+    """The example, compiled once, on a copy of the base's files."""
 
     def __init__(self, machine: Machine, lamina: Lamina) -> None:
         self.machine = machine
@@ -23,7 +23,7 @@ class Launcher:
         self._program: str | None = None
 
     def build(self) -> None:
-        """Compiles it in the checkout's `target`, and lays out a content directory whose only layer is the base."""
+        """Compiles it, and lays out a content directory whose only layer is the base."""
         if self._program is not None:
             return
         if shutil.which("cargo") is None:
@@ -31,7 +31,7 @@ class Launcher:
         _, output, _ = self.machine.run(
             [
                 *("cargo", "build", "--release", "--quiet", "--locked", "--message-format=json"),
-                *("--manifest-path", CRATE / "Cargo.toml", "--target-dir", TARGET),
+                *("--package", "lamina-sandbox", "--example", EXAMPLE, "--manifest-path", REPOSITORY / "Cargo.toml"),
             ],
             peer=False,
         )

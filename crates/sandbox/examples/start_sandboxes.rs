@@ -1,10 +1,11 @@
 //! Sandboxes from a running engine, without the rest of the engine: starts the helpers of a `modal` program on a content
 //! directory once, runs a command so many times in a sandbox on one of its layers, and prints the milliseconds of each.
 //!
-//! `launcher-bench MODAL CONTENT LAYER COUNT limits|free COMMAND...`
+//! `start_sandboxes MODAL CONTENT LAYER COUNT limits|free COMMAND...`
+
+#![expect(clippy::print_stdout, reason = "what it measures is its output")]
 
 use std::error::Error;
-use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Instant;
@@ -16,7 +17,7 @@ const WARM_UP: usize = 10;
 fn main() -> Result<(), Box<dyn Error>> {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let [modal, content, layer, count, limits, command @ ..] = words.as_slice() else {
-        return Err("usage: launcher-bench MODAL CONTENT LAYER COUNT limits|free COMMAND...".into());
+        return Err("usage: start_sandboxes MODAL CONTENT LAYER COUNT limits|free COMMAND...".into());
     };
     let limited = Limits { memory_bytes: Some(512 << 20), cpus: None, pids: Some(100) };
     let spec = SandboxSpec {
@@ -43,6 +44,9 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 /// Standard streams that lead nowhere.
 fn nowhere() -> std::io::Result<Stdio> {
-    let null = || File::options().read(true).write(true).open("/dev/null").map(OwnedFd::from);
+    let null = || -> std::io::Result<OwnedFd> {
+        let file = fs_err::OpenOptions::new().read(true).write(true).open("/dev/null")?;
+        Ok(file.into_parts().0.into())
+    };
     Ok(Stdio { stdin: null()?, stdout: null()?, stderr: null()?, socket: None })
 }
