@@ -163,6 +163,8 @@ def test_the_graph():
                     {"name": "from_dict(C)", "values": {"C": "3"}},
                 ],
                 "timeout": 60,
+                    "retries": None,
+                    "max_containers": None,
                 "cpu": 0.5,
                 "memory": 512,
                 "is_generator": False,
