@@ -39,7 +39,7 @@ def refuse_keywords(owner: str, given: dict[str, Any], known: Iterable[str]) -> 
 
     name = next(iter(given))
     known = list(known)
-    close = difflib.get_close_matches(name, known, n=1)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
     raise InvalidError(
         f"`{owner}` does not take `{name}` in this version",
         hint=f"did you mean `{close[0]}`?" if close else "it takes {}".format(", ".join(f"`{each}`" for each in known)),

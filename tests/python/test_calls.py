@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from fake_engine import wait_until
 
 import modal
 from modal import _map
@@ -410,10 +411,3 @@ def test_map_of_large_inputs_is_bounded_by_bytes(start, monkeypatch):
         assert len(held) == 3
         fake.connection.shut_down()
         thread.join(10)
-
-
-def wait_until(condition):
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
