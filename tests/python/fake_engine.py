@@ -88,6 +88,7 @@ class Worker:
         self.inputs: queue.Queue = queue.Queue()
         self.runner: Runner | None = None
         self.running: dict | None = None
+        self.lock = threading.Lock()
         #: Calls that have their answer.
         self.answered: set[int] = set()
         self.thread = threading.Thread(target=self.work, daemon=True)
@@ -98,9 +99,22 @@ class Worker:
             if control["call"] not in self.answered:
                 self.running = control
                 self.run(control, payload)
-                self.running = None
         if self.runner is not None:
             self.runner.stop()
+
+    def claim(self, number: int) -> bool:
+        """Whether the call is still to be answered, which is the claimant's to do now."""
+        with self.lock:
+            is_free = number not in self.answered
+            self.answered.add(number)
+            return is_free
+
+    def discard(self) -> None:
+        with self.lock:
+            runner, self.runner = self.runner, None
+            if runner is not None:
+                os.kill(runner.process, signal.SIGKILL)
+                runner.stop()
 
     def run(self, control: dict, payload: bytes) -> None:
         retries = (self.function["retries"] or {"max_retries": 0})["max_retries"]
@@ -108,17 +122,17 @@ class Worker:
             try:
                 answer, result = self.attempt(control, payload)
             except ConnectionClosed:
-                os.kill(self.runner.process, signal.SIGKILL)
-                self.runner.stop()
-                self.runner = None
+                self.discard()
                 answer = {"type": "result", "call": control["call"], "status": "error", "error": "RemoteError"}
                 result = b""
             if answer["status"] == "ok" or attempt == retries or control["call"] in self.answered:
                 break
             self.engine.retried.append(attempt + 1)
-        if control["call"] not in self.answered:
-            self.answered.add(control["call"])
+        self.running = None
+        if self.claim(control["call"]):
             self.engine.send(answer, result)
+        else:
+            self.discard()
 
     def attempt(self, control: dict, payload: bytes) -> tuple[dict, bytes]:
         if self.runner is None:
@@ -157,15 +171,14 @@ class Worker:
                 pass  # It has ended.
 
     def cancel(self, number: int, message: str = "the call was cancelled") -> None:
-        if number in self.answered:
+        if not self.claim(number):
             return
-        self.answered.add(number)
         self.engine.send(
             {"type": "result", "call": number, "status": "error", "error": "ExecutionError", "message": message}
         )
-        runner = self.runner
-        if self.running is not None and self.running["call"] == number and runner is not None and runner.code is None:
-            os.kill(runner.process, signal.SIGKILL)
+        with self.lock:
+            if self.running is not None and self.running["call"] == number and self.runner is not None:
+                os.kill(self.runner.process, signal.SIGKILL)
 
     def stop(self) -> None:
         for message in self.engine.of_type("call"):
