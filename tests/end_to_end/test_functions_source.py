@@ -28,7 +28,7 @@ def facts():
         "local": modal.is_local(),
         "name": __name__,
         "file": __file__,
-        "files": sorted(name for name in os.listdir("/root") if not name.startswith(".")),
+        "files": sorted(name for name in os.listdir("/root") if not name.startswith((".", "__pycache__"))),
     }
 
 @app.function()
@@ -52,14 +52,14 @@ def other():
 def test_a_script_and_what_it_runs_in(modal: Modal) -> None:
     modal.write("app.py", SCRIPT)
     modal.write("beside.py", "")
-    told = json.loads(modal("run", "-q", "-e", "testing", "app.py::main").stdout)
+    told = json.loads(modal("run", "-q", "app.py::main").stdout)
     facts = told["facts"]
     assert facts["cwd"] == "/root"
     assert facts["path"] and "/root" in facts["pythonpath"]
     assert facts["remote"] == "1" and facts["local"] is False
     assert facts["image"] == told["image"]
     assert facts["task"] == "ta-"
-    assert facts["environment"] == "testing"
+    assert facts["environment"] == "main"
     assert {"MODAL_IS_REMOTE", "MODAL_IMAGE_ID", "MODAL_TASK_ID", "MODAL_ENVIRONMENT", "MODAL_REGION"} <= set(
         facts["names"]
     )
@@ -85,7 +85,7 @@ app = modal.App("packaged", image=modal.Image.debian_slim(python_version="3.11")
 @app.function()
 def look():
     import os
-    found = sorted(os.path.relpath(os.path.join(folder, name), "/root") for folder, _, names in os.walk("/root/house") for name in names)
+    found = sorted(os.path.relpath(os.path.join(folder, name), "/root") for folder, _, names in os.walk("/root/house") for name in names if folder.rpartition("/")[2] != "__pycache__" or "stale" in name)
     return helper.VALUE, text(), __name__, found
 
 @app.local_entrypoint()
@@ -102,7 +102,8 @@ def test_a_module_brings_its_whole_package(modal: Modal) -> None:
         "import os\ndef text():\n    return open(os.path.join(os.path.dirname(__file__), 'a.txt')).read()\n",
     )
     modal.write("house/data/a.txt", "content")
-    modal.write("house/.hidden", "")
+    for left_behind in (".hidden", "stale.pyc", "__pycache__/stale.txt"):
+        modal.write(f"house/{left_behind}", "")
     modal.write("house/rooms/app.py", PACKAGED.replace("from .", "from .."))
     modal.write("house/rooms/__init__.py", "")
     result = modal("run", "-q", "-m", "house.rooms.app")
