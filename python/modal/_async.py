@@ -14,58 +14,58 @@ if TYPE_CHECKING:
 
     Q = ParamSpec("Q")
     T = TypeVar("T")
+    QA = ParamSpec("QA")
     A = TypeVar("A")
 else:
     from modal._typing import Generic
 
-    Q = T = A = None
+    Q = T = QA = A = None
 
 
-class Bound(Generic[Q, T, A]):
-    """A method of an object, with its twin at `aio`."""
+class Bound(Generic[Q, T, QA, A]):
+    """A function with its twin at `aio`."""
 
-    __slots__ = ("_instance", "_twins")
+    __slots__ = ("_blocking", "aio")
 
-    def __init__(self, instance: Any, twins: Twins[Q, T, A]) -> None:
-        self._instance = instance
-        self._twins = twins
+    def __init__(self, blocking: Callable[Q, T], asynchronous: Callable[QA, A]) -> None:
+        self._blocking = blocking
+        #: The same for event loops.
+        self.aio = asynchronous
 
     def __call__(self, *args: Q.args, **kwargs: Q.kwargs) -> T:
         """Waits for the result."""
-        return self._twins.blocking(self._instance, *args, **kwargs)
-
-    def aio(self, *args: Q.args, **kwargs: Q.kwargs) -> A:
-        """The same for event loops."""
-        return self._twins.asynchronous(self._instance, *args, **kwargs)
+        return self._blocking(*args, **kwargs)
 
     @property
     def __doc__(self) -> str | None:  # type: ignore[override]
-        """What the method says of itself."""
-        return self._twins.blocking.__doc__
+        """What the function says of itself."""
+        return self._blocking.__doc__
 
 
-class Twins(Generic[Q, T, A]):
+class Twins(Generic[Q, T, QA, A]):
     """The two forms of a method, as a class attribute."""
 
-    __slots__ = ("asynchronous", "blocking")
+    __slots__ = ("_asynchronous", "_blocking")
 
     def __init__(
-        self, blocking: Callable[Concatenate[Any, Q], T], asynchronous: Callable[Concatenate[Any, Q], A]
+        self, blocking: Callable[Concatenate[Any, Q], T], asynchronous: Callable[Concatenate[Any, QA], A]
     ) -> None:
-        self.blocking = blocking
-        self.asynchronous = asynchronous
+        self._blocking = blocking
+        self._asynchronous = asynchronous
 
-    def __get__(self, instance: object, owner: type | None = None) -> Bound[Q, T, A]:
-        """The method of an object; of the class, a function that takes the object first."""
-        return Bound(instance, self) if instance is not None else self.blocking  # type: ignore[return-value]
+    def __get__(self, instance: object, owner: type | None = None) -> Bound[Q, T, QA, A]:
+        """The method of an object; of the class, functions that take the object first."""
+        if instance is None:
+            return Bound(self._blocking, self._asynchronous)  # type: ignore[arg-type]
+        return Bound(self._blocking.__get__(instance), self._asynchronous.__get__(instance))
 
 
 def with_aio(
-    asynchronous: Callable[Concatenate[Any, Q], A],
-) -> Callable[[Callable[Concatenate[Any, Q], T]], Twins[Q, T, A]]:
+    asynchronous: Callable[Concatenate[Any, QA], A],
+) -> Callable[[Callable[Concatenate[Any, Q], T]], Twins[Q, T, QA, A]]:
     """Gives the method below a twin."""
 
-    def pair(blocking: Callable[Concatenate[Any, Q], T]) -> Twins[Q, T, A]:
+    def pair(blocking: Callable[Concatenate[Any, Q], T]) -> Twins[Q, T, QA, A]:
         return Twins(blocking, asynchronous)
 
     return pair
@@ -98,10 +98,14 @@ class AsyncReceiver(Receiver):
         """Wakes the coroutine from within its own loop."""
         self._event.set()
 
+    async def sleep(self) -> None:
+        """Waits until somebody wakes or notifies; returns at once if that has happened since the last time."""
+        await self._event.wait()
+        self._event.clear()
+
     async def changed(self) -> None:
         """Waits until something has arrived, or somebody notified."""
         if not self.arrived:
-            await self._event.wait()
-            self._event.clear()
+            await self.sleep()
             if not self.arrived:
                 self._engine.check()

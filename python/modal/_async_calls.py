@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 
 from modal._async import AsyncReceiver
 from modal._map import Flight
@@ -44,6 +45,7 @@ async def run_map(
 ) -> AsyncIterator[Any]:
     """Yields the results of `function` for `inputs`, of which a limited number is in flight."""
     engine = function._running()
+    sys.stdout.flush()
     receiver = AsyncReceiver(engine)
     flight = Flight(engine, function, kwargs, receiver)
     feed = _Feed(flight, inputs, receiver)

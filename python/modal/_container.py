@@ -20,7 +20,7 @@ from modal.exception import DeserializationError, ExecutionError, SerializationE
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from typing import Any
+    from typing import Any, NoReturn
 
     from modal._payload import Payload
 
@@ -36,6 +36,8 @@ def main() -> None:
     """Serves the engine until it says stop or is gone."""
     os.set_inheritable(ENGINE_FD, False)
     connection = Connection(socket(AF_UNIX, SOCK_STREAM, 0, ENGINE_FD))
+    # A child that the function forks, and that comes back here, has nothing to say: the answer is its parent's to give.
+    os.register_at_fork(after_in_child=connection.close)
     for stream in (sys.stdout, sys.stderr):
         # A pipe would hold lines back until its buffer is full; output shall be seen as it is made.
         if stream is not None:
@@ -153,7 +155,6 @@ def _import(module: dict[str, str]) -> Any:
 
 
 def _serve(connection: Connection, function: _Function) -> None:
-    process = os.getpid()
     while True:
         control, payload = connection.receive()
         if control["type"] == "stop":
@@ -162,9 +163,6 @@ def _serve(connection: Connection, function: _Function) -> None:
             continue
         status, result = _execute(connection, function, control, payload)
         _flush()
-        if os.getpid() != process:
-            # The function has forked, and its child came back: the answer is the parent's to give.
-            os._exit(0)
         connection.send(RESULT % (control["call"], status), result)
 
 
@@ -184,10 +182,23 @@ def _execute(
 
             result = asyncio.run(result)
         return b"ok", _pack_result(function, result, name)
-    except _Stopped:
+    except (_Stopped, ConnectionClosed):
         raise
     except BaseException as error:
+        if connection.fileno() < 0:
+            _end_child(error)
         return b"exception", _pack(error, f"the function `{name}`", function.dump)
+
+
+def _end_child(error: BaseException) -> NoReturn:
+    """Ends a forked child as Python itself does after an uncaught exception."""
+    if isinstance(error, SystemExit):
+        code = error.code if isinstance(error.code, int) else int(error.code is not None)
+    else:
+        sys.excepthook(type(error), error, error.__traceback__)
+        code = 1
+    _flush()
+    os._exit(code)
 
 
 class _Items:

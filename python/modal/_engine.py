@@ -58,6 +58,8 @@ class Engine:
         self._pending: dict[Any, Receiver] = {}
         self._sleepers: list[Receiver] = []
         self._send_lock = allocate_lock()
+        #: Calls given up, which the engine is yet to be told.
+        self._cancelled: deque[int] = deque()
         self._read_lock = allocate_lock()
         self._failure: Exception | None = None
         self._reads_in_background = False
@@ -112,15 +114,28 @@ class Engine:
                 self._connection.send_bytes(frames, self._make_room)
         except ConnectionClosed:
             raise self._fail() from None
+        if self._cancelled:
+            self._send_cancelled()
 
     def cancel(self, numbers: list[int]) -> None:
         """Gives up calls; results that arrive nevertheless are dropped."""
-        for number in numbers:
-            if self._pending.pop(number, None) is not None and self._failure is None:
-                try:
-                    self.send_frame(b'{"type":"cancel","call":%d}' % number)
-                except ServiceError:
-                    return  # Nothing is left to cancel.
+        self._cancelled.extend(number for number in numbers if self._pending.pop(number, None) is not None)
+        self._send_cancelled()
+
+    def _send_cancelled(self) -> None:
+        """Tells the engine of calls given up, unless somebody is sending, who will do so afterwards.
+
+        It may be the garbage collector that gives up a call, while this very thread is sending.
+        """
+        while self._cancelled and self._failure is None and self._send_lock.acquire(False):
+            try:
+                if self._cancelled:
+                    frame = b'{"type":"cancel","call":%d}' % self._cancelled.popleft()
+                    self._connection.send(frame, b"", self._make_room)
+            except ConnectionClosed:
+                self._fail()  # Nothing is left to cancel.
+            finally:
+                self._send_lock.release()
 
     def wait(self, receiver: Receiver) -> None:
         """Returns as soon as something has arrived at `receiver`."""
@@ -167,12 +182,16 @@ class Engine:
             except ServiceError:
                 pass
 
-    def close(self) -> None:
-        """Ends the conversation; waits for an engine that this process started."""
+    def give_up(self) -> None:
+        """Ends the conversation for whoever waits for something, in any thread."""
         if self._failure is None:
             self._failure = ServiceError("the app has stopped")
             self._connection.shut_down()
             self._wake_all()
+
+    def close(self) -> None:
+        """Ends the conversation; waits for an engine that this process started."""
+        self.give_up()
         self._connection.close()
         self._reap()
 
@@ -184,6 +203,8 @@ class Engine:
                 self._connection.send(control, payload, self._make_room)
         except ConnectionClosed:
             raise self._fail() from None
+        if self._cancelled:
+            self._send_cancelled()
 
     def check(self) -> None:
         """Raises what made the engine unreachable, if something did."""

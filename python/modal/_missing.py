@@ -1,9 +1,12 @@
-"""Attributes that do not exist: what there is instead."""
+"""Attributes and arguments that do not exist: what there is instead."""
 
 from __future__ import annotations
 
+from modal.exception import InvalidError
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Any
 
 #: Parts of Modal's API that have a substitute here.
@@ -26,6 +29,21 @@ def explain(owner: type, name: str) -> AttributeError:
     known = [attribute for attribute in dir(owner) if not attribute.startswith("_")]
     close = difflib.get_close_matches(name, known, n=1)
     return AttributeError(f"{text}: did you mean `{close[0]}`?" if close else f"{text}; it has {', '.join(known)}")
+
+
+def refuse_keywords(owner: str, given: dict[str, Any], known: Iterable[str]) -> None:
+    """Raises an error that names the first keyword which `owner` does not take."""
+    if not given:
+        return
+    import difflib
+
+    name = next(iter(given))
+    known = list(known)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
+    raise InvalidError(
+        f"`{owner}` does not take `{name}` in this version",
+        hint=f"did you mean `{close[0]}`?" if close else "it takes {}".format(", ".join(f"`{each}`" for each in known)),
+    )
 
 
 class Explained(type):

@@ -5,20 +5,24 @@ cloudpickle does the work. It is mounted into the container beside this package,
 
 from __future__ import annotations
 
+import io
 import os
 import sys
+
+import cloudpickle  # type: ignore[import-untyped]
 
 from modal._files import directory_entry
 from modal._payload import PICKLE_PROTOCOL
 from modal._source import PACKAGE_IGNORE, module_name
 from modal.exception import SerializationError
+from modal.functions import Function
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from modal._files import Entry
-    from modal.functions import Function
 
 #: Where the container finds it: beside the package.
 TARGET = "/__modal/python/cloudpickle"
@@ -26,36 +30,38 @@ TARGET = "/__modal/python/cloudpickle"
 LIMIT = 16 << 20
 
 
+class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+    """Takes along the functions of apps as well, which otherwise travel as their names."""
+
+    def reducer_override(self, value: Any) -> Any:
+        if isinstance(value, Function):
+            return rebuild_function, (value._name, value.get_raw_f())
+        return super().reducer_override(value)
+
+
+def rebuild_function(name: str, raw: Callable[..., Any]) -> Function[Any, Any]:
+    """A function of an app on the other side, where it can be called by `.local`."""
+    from modal.app import App
+
+    return App().function(name=name, serialized=True)(raw)
+
+
 def pack_by_value(value: Any) -> bytes:
     """Pickles a value together with the classes and functions that only this process has."""
-    import cloudpickle
-
-    # Modules of serialized functions are not in the containers: what they define travels by value.
-    modules = [module for module in map(sys.modules.get, _modules) if module is not None]
-    known = cloudpickle.list_registry_pickle_by_value()
-    registered = [module for module in modules if module.__name__ not in known]
-    for module in registered:
-        cloudpickle.register_pickle_by_value(module)
-    try:
-        return cloudpickle.dumps(value, PICKLE_PROTOCOL)  # type: ignore[no-any-return]
-    finally:
-        for module in registered:
-            cloudpickle.unregister_pickle_by_value(module)
-
-
-#: Names of the modules that define serialized functions.
-_modules: set[str] = set()
+    file = io.BytesIO()
+    _Pickler(file, PICKLE_PROTOCOL).dump(value)
+    return file.getvalue()
 
 
 def describe(function: Function[Any, Any]) -> tuple[dict[str, str], list[Entry]]:
     """A function as the engine hands it to containers, and the files that they need to read it."""
-    import base64
-
-    import cloudpickle
+    from binascii import b2a_base64
 
     raw = function.get_raw_f()
-    if raw.__module__ != "__main__":
-        _modules.add(raw.__module__)
+    module = sys.modules.get(raw.__module__)
+    if module is not None:
+        # The module is not in the containers: what it defines travels by value, too, and comes back so.
+        cloudpickle.register_pickle_by_value(module)
     try:
         pickled = pack_by_value(raw)
     except Exception as error:
@@ -69,12 +75,11 @@ def describe(function: Function[Any, Any]) -> tuple[dict[str, str], list[Entry]]
             f"more than the {LIMIT >> 20} MiB that travel with a function",
             hint="pass large data as an argument",
         )
-    module = sys.modules.get(raw.__module__)
     described = {
         "kind": "serialized",
-        "name": module_name(module) if module is not None else raw.__module__,
+        "name": module_name(module) if module is not None else str(raw.__module__),
         "python": "{}.{}".format(*sys.version_info),
-        "pickle": base64.b64encode(pickled).decode(),
+        "pickle": b2a_base64(pickled, newline=False).decode(),
     }
     package = os.path.dirname(os.path.abspath(cloudpickle.__file__))
     return described, [directory_entry(package, TARGET, PACKAGE_IGNORE)]

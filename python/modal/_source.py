@@ -35,7 +35,7 @@ def locate(function: Callable[..., Any]) -> tuple[dict[str, str], list[Entry]]:
         raise InvalidError(
             f"the function `{function.__qualname__}` was defined in `{function.__module__}`, "
             "which has no source file to take to the container",
-            hint="put it into a file, and run that with `modal run` or `python`",
+            hint="put it into a file, or send it by value: `@app.function(serialized=True)`",
         )
     target = f"{SOURCE_ROOT}/{name}.py"
     return {"kind": "script", "name": name, "path": target}, [file_entry(file, target)]

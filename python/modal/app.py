@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from modal._async import with_aio
 from modal._errors import trim_traceback
+from modal._missing import refuse_keywords
 from modal.exception import InvalidError
 from modal.functions import Function, Settings, is_generator
 from modal.image import Image
 from modal.retries import check_retries
-from modal.secret import Secret, check_secrets
+from modal.secret import Secret, check_secrets, with_environment
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Iterable
     from types import TracebackType
-    from typing import Any, Generic, ParamSpec, TypeVar
+    from typing import Any, Generic, NoReturn, ParamSpec, TypeVar
 
     from modal._engine import Engine
     from modal.functions import Amount
@@ -69,7 +70,9 @@ class App:
         image: Image | None = None,
         secrets: Collection[Secret] = (),
         include_source: bool = True,
+        **unsupported: NoReturn,
     ) -> None:
+        refuse_keywords("modal.App", unsupported, _keywords(App.__init__))
         if name is not None and not isinstance(name, str):
             raise InvalidError(f"the name of an app is a string, not `{type(name).__name__}`")
         _check_image(image, "`modal.App`")
@@ -106,6 +109,7 @@ class App:
         serialized: bool = False,
         name: str | None = None,
         include_source: bool | None = None,
+        **unsupported: NoReturn,
     ) -> Callable[[Callable[P, R]], Function[P, R]]:
         """Makes a function of the app out of the function below.
 
@@ -122,7 +126,10 @@ class App:
         """
         if positional:
             _refuse_positional("function", positional[0])
+        refuse_keywords("@app.function", unsupported, _keywords(App.function))
         _check_image(image, "`@app.function`")
+        _check_name("@app.function", name)
+        with_environment((), env)
         settings = Settings(
             image,
             env,
@@ -156,7 +163,7 @@ class App:
         return decorate
 
     def local_entrypoint(
-        self, *positional: Any, name: str | None = None
+        self, *positional: Any, name: str | None = None, **unsupported: NoReturn
     ) -> Callable[[Callable[P, R]], LocalEntrypoint[P, R]]:
         """Makes the function below what `modal run` starts, in your own process.
 
@@ -170,6 +177,8 @@ class App:
         """
         if positional:
             _refuse_positional("local_entrypoint", positional[0])
+        refuse_keywords("@app.local_entrypoint", unsupported, _keywords(App.local_entrypoint))
+        _check_name("@app.local_entrypoint", name)
 
         def decorate(raw: Callable[P, R]) -> LocalEntrypoint[P, R]:
             if not callable(raw):
@@ -215,6 +224,7 @@ class RunningApp:
     def __init__(self, app: App, output: bool | None = None) -> None:
         self._app = app
         self._output = output
+        self._engine: Engine | None = None
 
     def __enter__(self) -> App:
         from modal import is_local
@@ -230,7 +240,7 @@ class RunningApp:
             )
         if app._engine is not None:
             raise InvalidError("the app is already running", hint="`modal run` starts it for you")
-        engine = connect(is_output_enabled() if self._output is None else self._output)
+        engine = self._engine = connect(is_output_enabled() if self._output is None else self._output)
         try:
             self._start(engine)
         except BaseException as error:
@@ -243,7 +253,18 @@ class RunningApp:
     async def __aenter__(self) -> App:
         import asyncio
 
-        return await asyncio.get_running_loop().run_in_executor(None, self.__enter__)
+        starting = asyncio.get_running_loop().run_in_executor(None, self.__enter__)
+        try:
+            return await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            # Whoever does not wait for the app any more does not want it either, nor its images.
+            while not starting.done():
+                if self._engine is not None:
+                    self._engine.give_up()
+                await asyncio.wait([starting], timeout=0.05)
+            if starting.exception() is None:
+                self.__exit__(None, None, None)
+            raise
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -281,6 +302,16 @@ class RunningApp:
             engine.close()
         if error is not None:
             trim_traceback(error)
+
+
+def _keywords(method: Callable[..., Any]) -> Iterable[str]:
+    """The keywords that a method takes."""
+    return method.__kwdefaults__ or ()
+
+
+def _check_name(decorator: str, name: object) -> None:
+    if name is not None and not (isinstance(name, str) and name):
+        raise InvalidError(f"`name` of `{decorator}` takes a string, not `{name!r}`")
 
 
 def _check_image(image: object, owner: str) -> None:

@@ -6,13 +6,14 @@ import os
 from threading import Event, Lock
 from weakref import WeakValueDictionary
 
-from modal._async import AsyncReceiver, with_aio
+from modal._async import AsyncReceiver, Bound, with_aio
 from modal._engine import Receiver
-from modal._missing import Explained
+from modal._missing import Explained, explain_on_instance
 from modal.exception import ExecutionError, InvalidError, NotFoundError, TimeoutError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any, Generic, TypeVar
 
     from modal._engine import Engine
@@ -35,12 +36,55 @@ class _Inbox(Receiver):
     def __init__(self) -> None:
         super().__init__()
         self.answered = Event()
-        self.listeners: list[AsyncReceiver] = []
+        self.listeners: list[Callable[[], None]] = []
 
     def wake(self) -> None:
         self.answered.set()
         for listener in list(self.listeners):
-            listener.wake()
+            listener()
+
+
+def _gather(*calls: FunctionCall[Any]) -> list[Any]:
+    """The results of several calls, in their order; raises the first exception as soon as it is there."""
+    _check_calls(calls)
+    answered = Event()
+    waiting = list(calls)
+    for call in calls:
+        call._inbox.listeners.append(answered.set)
+    try:
+        while waiting:
+            answered.clear()
+            ended = [call for call in waiting if call._has_answer()]
+            for call in ended:
+                call._outcome()
+                waiting.remove(call)
+            if not ended:
+                answered.wait()
+    finally:
+        for call in calls:
+            call._inbox.listeners.remove(answered.set)
+    return [call._outcome() for call in calls]
+
+
+async def _gather_aio(*calls: FunctionCall[Any]) -> list[Any]:
+    import asyncio
+
+    _check_calls(calls)
+    tasks = [asyncio.ensure_future(call.get.aio()) for call in calls]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+def _check_calls(calls: tuple[Any, ...]) -> None:
+    for call in calls:
+        if not isinstance(call, FunctionCall):
+            raise InvalidError(
+                f"`FunctionCall.gather` takes calls, not `{type(call).__name__}`",
+                hint="give it what `.spawn(...)` returned, one by one: `FunctionCall.gather(*calls)`",
+            )
 
 
 class FunctionCall(Generic[R], metaclass=Explained):
@@ -93,15 +137,15 @@ class FunctionCall(Generic[R], metaclass=Explained):
         import asyncio
 
         if not self._has_answer():
-            listener = AsyncReceiver(self._engine)
-            self._inbox.listeners.append(listener)
+            receiver = AsyncReceiver(self._engine)
+            self._inbox.listeners.append(receiver.wake)
             try:
                 if not self._has_answer():
-                    await asyncio.wait_for(listener.changed(), timeout)
+                    await asyncio.wait_for(receiver.sleep(), timeout)
             except asyncio.TimeoutError:
                 raise self._not_yet(timeout) from None
             finally:
-                self._inbox.listeners.remove(listener)
+                self._inbox.listeners.remove(receiver.wake)
         return self._outcome()
 
     @with_aio(_get_aio)
@@ -136,13 +180,13 @@ class FunctionCall(Generic[R], metaclass=Explained):
             )
         return call
 
-    @staticmethod
-    def gather(*calls: FunctionCall[Any]) -> list[Any]:
-        """The results of several calls, in their order; raises the first exception among them."""
-        return [call.get() for call in calls]
+    gather = Bound(_gather, _gather_aio)
 
     def __repr__(self) -> str:
         return f"<modal.FunctionCall `{self._object_id}` of `{self._function._name}`>"
+
+    if not TYPE_CHECKING:
+        __getattr__ = explain_on_instance
 
     def __reduce__(self) -> str:
         raise InvalidError(

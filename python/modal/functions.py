@@ -108,13 +108,15 @@ class Function(Generic[P, R], metaclass=Explained):
         self.__wrapped__ = raw
         _declared[raw.__module__, name] = self
 
-    async def _remote_aio(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    async def _remote_aio(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         from modal._async_calls import call
 
-        return await call(self, self._running(), self._pack(args, kwargs))  # type: ignore[no-any-return]
+        engine, payload = self._running(), self._pack(args, kwargs)
+        sys.stdout.flush()
+        return await call(self, engine, payload)  # type: ignore[no-any-return]
 
     @with_aio(_remote_aio)
-    def remote(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def remote(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Runs the function in a container and returns its result.
 
         An exception that it raises is raised here as itself; its `__cause__` shows the traceback from the container.
@@ -133,13 +135,15 @@ class Function(Generic[P, R], metaclass=Explained):
             return self._unpack(payload)  # type: ignore[no-any-return]
         raise self._failure(control, payload)
 
-    def _remote_gen_aio(self, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[Any]:
+    def _remote_gen_aio(self, /, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[Any]:
         from modal._generators import stream_async
 
-        return stream_async(self, self._running(generator=True), self._pack(args, kwargs))
+        engine, payload = self._running(generator=True), self._pack(args, kwargs)
+        sys.stdout.flush()
+        return stream_async(self, engine, payload)
 
     @with_aio(_remote_gen_aio)
-    def remote_gen(self, *args: P.args, **kwargs: P.kwargs) -> Iterator[Any]:
+    def remote_gen(self, /, *args: P.args, **kwargs: P.kwargs) -> Iterator[Any]:
         """Runs a generator in a container and yields its values as they come.
 
         ```python
@@ -155,20 +159,21 @@ class Function(Generic[P, R], metaclass=Explained):
         sys.stdout.flush()
         return stream(self, engine, payload)
 
-    async def _spawn_aio(self, *args: P.args, **kwargs: P.kwargs) -> FunctionCall[R]:
+    async def _spawn_aio(self, /, *args: P.args, **kwargs: P.kwargs) -> FunctionCall[R]:
         return self._spawn(args, kwargs)
 
     @with_aio(_spawn_aio)
-    def spawn(self, *args: P.args, **kwargs: P.kwargs) -> FunctionCall[R]:
+    def spawn(self, /, *args: P.args, **kwargs: P.kwargs) -> FunctionCall[R]:
         """Starts the function in a container and returns at once; `.get()` of what it returns has the result."""
         return self._spawn(args, kwargs)
 
-    def local(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def local(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Calls the function here, as if it were not decorated."""
         return self._raw(*args, **kwargs)
 
     def _map_aio(
         self,
+        /,
         *input_iterators: Inputs,
         kwargs: Mapping[str, Any] = {},
         order_outputs: bool = True,
@@ -176,12 +181,13 @@ class Function(Generic[P, R], metaclass=Explained):
     ) -> AsyncIterator[R]:
         from modal._async_calls import run_map, zipped
 
-        self._check_inputs(input_iterators)
+        self._check_inputs("map.aio", input_iterators, ("__iter__", "__aiter__", "__getitem__"))
         return run_map(self, zipped(input_iterators), dict(kwargs), order_outputs, return_exceptions)
 
     @with_aio(_map_aio)
     def map(
         self,
+        /,
         *input_iterators: Iterable[Any],
         kwargs: Mapping[str, Any] = {},
         order_outputs: bool = True,
@@ -198,7 +204,7 @@ class Function(Generic[P, R], metaclass=Explained):
         are consumed, and only a limited number of inputs is taken ahead of that. `order_outputs=False` yields results
         as they come; `return_exceptions=True` yields exceptions in place of results instead of raising the first.
         """
-        self._check_inputs(input_iterators)
+        self._check_inputs("map", input_iterators, ("__iter__", "__getitem__"))
         return self._map(zip(*input_iterators), input_iterators, kwargs, order_outputs, return_exceptions)
 
     def _starmap_aio(
@@ -211,6 +217,7 @@ class Function(Generic[P, R], metaclass=Explained):
     ) -> AsyncIterator[R]:
         from modal._async_calls import run_map, tuples
 
+        self._check_inputs("starmap.aio", (input_iterator,), ("__iter__", "__aiter__", "__getitem__"))
         return run_map(self, tuples(input_iterator), dict(kwargs), order_outputs, return_exceptions)
 
     @with_aio(_starmap_aio)
@@ -223,10 +230,11 @@ class Function(Generic[P, R], metaclass=Explained):
         return_exceptions: bool = False,
     ) -> Iterator[R]:
         """As `Function.map`, with one iterator of argument tuples: ``add.starmap([(1, 2), (3, 4)])``."""
+        self._check_inputs("starmap", (input_iterator,), ("__iter__", "__getitem__"))
         return self._map(map(tuple, input_iterator), (input_iterator,), kwargs, order_outputs, return_exceptions)
 
     async def _for_each_aio(
-        self, *input_iterators: Inputs, kwargs: Mapping[str, Any] = {}, ignore_exceptions: bool = False
+        self, /, *input_iterators: Inputs, kwargs: Mapping[str, Any] = {}, ignore_exceptions: bool = False
     ) -> None:
         results = self._map_aio(
             *input_iterators, kwargs=kwargs, order_outputs=False, return_exceptions=ignore_exceptions
@@ -236,7 +244,7 @@ class Function(Generic[P, R], metaclass=Explained):
 
     @with_aio(_for_each_aio)
     def for_each(
-        self, *input_iterators: Iterable[Any], kwargs: Mapping[str, Any] = {}, ignore_exceptions: bool = False
+        self, /, *input_iterators: Iterable[Any], kwargs: Mapping[str, Any] = {}, ignore_exceptions: bool = False
     ) -> None:
         """Runs the function for every input and drops the results."""
         for _ in self.map(*input_iterators, kwargs=kwargs, order_outputs=False, return_exceptions=ignore_exceptions):
@@ -246,7 +254,7 @@ class Function(Generic[P, R], metaclass=Explained):
         """The function as it was before it was decorated."""
         return self._raw
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Refuses: whether the call shall run here or in a container must be said."""
         raise InvalidError(
             f"`{self._name}(...)` does not say where to run",
@@ -283,9 +291,17 @@ class Function(Generic[P, R], metaclass=Explained):
         sys.stdout.flush()
         return FunctionCall._start(self, self._running(), self._pack(args, kwargs))
 
-    def _check_inputs(self, input_iterators: tuple[Inputs, ...]) -> None:
-        if not input_iterators:
-            raise InvalidError(f"`{self._name}.map()` got no inputs", hint="give one iterable per parameter")
+    def _check_inputs(self, method: str, inputs: tuple[object, ...], accepted: tuple[str, ...]) -> None:
+        if not inputs:
+            raise InvalidError(f"`{self._name}.{method}()` got no inputs", hint="give one iterable per parameter")
+        for given in inputs:
+            if not any(hasattr(given, name) for name in accepted):
+                raise InvalidError(
+                    f"`{self._name}.{method}` takes iterables, not `{type(given).__name__}`",
+                    hint=f"`async for result in {self._name}.{method}.aio(...)` takes asynchronous ones"
+                    if hasattr(given, "__aiter__")
+                    else "put a single input into a list",
+                )
 
     def _running(self, generator: bool = False) -> Engine:
         """The engine to call, or an error that says why the function cannot be called like this."""
@@ -304,7 +320,7 @@ class Function(Generic[P, R], metaclass=Explained):
 
             if not is_local():
                 raise ExecutionError(
-                    f"`{self._name}.remote` was called inside a container, which cannot call functions",
+                    f"`{self._name}` was called inside a container, which cannot call functions",
                     hint=f"use `{self._name}.local(...)` there",
                 )
             raise ExecutionError(

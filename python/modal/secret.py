@@ -55,7 +55,7 @@ class Secret(metaclass=Explained):
         The file is looked for in the directory `path` (default: the working directory) or that of the file `path`,
         then in those above it.
         """
-        start = os.path.abspath(path if path is not None else os.getcwd())
+        start = os.path.abspath(os.path.expanduser(path if path is not None else os.curdir))
         return cls._make(f"from_dotenv({filename})", lambda: _read_dotenv(start, filename))
 
     @classmethod
@@ -68,7 +68,8 @@ class Secret(metaclass=Explained):
         """
         from modal import is_local
 
-        if isinstance(env_keys, str) or not all(isinstance(key, str) for key in env_keys):
+        is_collection = not isinstance(env_keys, str) and hasattr(env_keys, "__iter__")
+        if not is_collection or not all(isinstance(key, str) for key in env_keys):
             raise InvalidError(
                 f"`Secret.from_local_environ` takes a list of names, not `{env_keys!r}`",
                 hint='write `Secret.from_local_environ(["API_TOKEN"])`',
@@ -132,7 +133,8 @@ def _read_dotenv(start: str, filename: str) -> dict[str, str]:
         if parent == directory:
             raise NotFoundError(
                 f"`Secret.from_dotenv` found no `{filename}` in `{start}` or the directories above it",
-                hint=f"make the file, with lines such as `API_TOKEN=…`, or name another one: `filename={filename!r}`",
+                hint="make the file, with lines such as `API_TOKEN=…`, or say where it is: "
+                f"`Secret.from_dotenv(path, filename={filename!r})`",
             )
         directory = parent
     from dotenv import dotenv_values

@@ -150,3 +150,60 @@ def test_containers_are_reused_and_gone_at_the_end(calls: Modal) -> None:
         "again.py", "from app import app, pid\nwith app.run():\n    print(len({pid.remote() for _ in range(5)}))\n"
     )
     assert calls.python("again.py").stdout == "1\n"
+
+
+UNREADABLE = """
+import os, sys, threading
+import modal
+
+app = modal.App("unreadable", image=modal.Image.debian_slim(python_version="3.11"))
+
+if not modal.is_local():
+    class OnlyThere(Exception):
+        pass
+
+    @app.function()
+    def only_there(): ...
+else:
+    @app.function()
+    def only_here(): ...
+
+class Stubborn:
+    def __init__(self, process):
+        self.process = process
+
+    def __setstate__(self, state):
+        raise ValueError("cannot be rebuilt")
+
+@app.function()
+def fail():
+    raise OnlyThere("far away")
+
+@app.function()
+def take(value):
+    return value
+
+@app.function()
+def give():
+    return Stubborn(1)
+
+@app.local_entrypoint()
+def main():
+    for call in (lambda: fail.remote(), lambda: take.remote(threading.Lock()), lambda: take.remote(Stubborn(1)), lambda: give.remote(), lambda: only_here.remote()):
+        try:
+            call()
+        except modal.exception.Error as error:
+            print(type(error).__name__, "|", error.message)
+    print(take.remote("still works"))
+"""
+
+
+def test_what_cannot_cross_is_named_and_the_rest_goes_on(modal: Modal) -> None:
+    modal.write("app.py", UNREADABLE)
+    lines = modal("run", "-q", "app.py").stdout.splitlines()
+    assert lines[0] == "ExecutionError | the function raised `app.OnlyThere`: far away"
+    assert lines[1].startswith("SerializationError | the arguments of `take` cannot be pickled")
+    assert lines[2].startswith("DeserializationError | the arguments of `take` cannot be read in the container")
+    assert lines[3].startswith("DeserializationError | the result of `give` cannot be read here")
+    assert lines[4].startswith("ExecutionError | the module `app` has no function `only_here`")
+    assert lines[5] == "still works"

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import json
 import os
+import queue
 import signal
 import socket
 import sys
 import threading
+import time
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[2] / "python"
@@ -19,6 +21,14 @@ RUNNER = PACKAGE / "modal" / "_runner.py"
 sys.path.insert(0, str(PACKAGE))
 
 from modal._wire import Connection, ConnectionClosed, encode_json  # noqa: E402
+
+
+def wait_until(condition):
+    """Waits for something that another thread or process does."""
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
 
 
 def whole(payload) -> bytes:
@@ -43,11 +53,13 @@ class Runner:
             file_actions=[(os.POSIX_SPAWN_DUP2, theirs.fileno(), 3)],
         )
         theirs.close()
+        self.lock = threading.Lock()
         self.connection = Connection(ours)
         self.send({"type": "start", "module": module, "function": function})
 
     def send(self, control: dict, payload: bytes = b"") -> None:
-        self.connection.send(encode_json(control).encode(), payload)
+        with self.lock:
+            self.connection.send(encode_json(control).encode(), payload)
 
     def receive(self) -> tuple[dict, bytes]:
         control, payload = self.connection.receive()
@@ -67,18 +79,133 @@ class Runner:
         return self.code
 
 
+class Worker:
+    """What runs one function: a runner at a time, one input at a time."""
+
+    def __init__(self, engine: FakeEngine, function: dict) -> None:
+        self.engine = engine
+        self.function = function
+        self.inputs: queue.Queue = queue.Queue()
+        self.runner: Runner | None = None
+        self.running: dict | None = None
+        self.lock = threading.Lock()
+        #: Calls that have their answer.
+        self.answered: set[int] = set()
+        self.thread = threading.Thread(target=self.work, daemon=True)
+        self.thread.start()
+
+    def work(self) -> None:
+        for control, payload in iter(self.inputs.get, None):
+            if control["call"] not in self.answered:
+                self.running = control
+                self.run(control, payload)
+        if self.runner is not None:
+            self.runner.stop()
+
+    def claim(self, number: int) -> bool:
+        """Whether the call is still to be answered, which is the claimant's to do now."""
+        with self.lock:
+            is_free = number not in self.answered
+            self.answered.add(number)
+            return is_free
+
+    def discard(self) -> None:
+        with self.lock:
+            runner, self.runner = self.runner, None
+            if runner is not None:
+                os.kill(runner.process, signal.SIGKILL)
+                runner.stop()
+
+    def run(self, control: dict, payload: bytes) -> None:
+        retries = (self.function["retries"] or {"max_retries": 0})["max_retries"]
+        for attempt in range(retries + 1):
+            try:
+                answer, result = self.attempt(control, payload)
+            except ConnectionClosed:
+                self.discard()
+                answer = {"type": "result", "call": control["call"], "status": "error", "error": "RemoteError"}
+                result = b""
+            if answer["status"] == "ok" or attempt == retries or control["call"] in self.answered:
+                break
+            self.engine.retried.append(attempt + 1)
+        self.running = None
+        if self.claim(control["call"]):
+            self.engine.send(answer, result)
+        else:
+            self.discard()
+
+    def attempt(self, control: dict, payload: bytes) -> tuple[dict, bytes]:
+        if self.runner is None:
+            self.runner = self.start()
+            answer, result = self.runner.receive()
+            if answer["type"] == "failed":
+                self.runner.stop()
+                self.runner = None
+                return {"type": "result", "call": control["call"], "status": "exception"}, result
+        if control["call"] in self.answered:
+            raise ConnectionClosed("given up while it started")
+        self.engine.ahead = 0
+        self.runner.send(control, payload)
+        while True:
+            answer, result = self.runner.receive()
+            if answer["type"] == "result":
+                return answer, result
+            self.engine.count_ahead(1)
+            self.engine.send(answer, result)
+
+    def start(self) -> Runner:
+        module = dict(self.function["module"])
+        source = self.function["source"]["entries"]
+        paths = {str(Path(entry["source"]).parent) for entry in [*source, *self.function["mounts"]["entries"]]}
+        if module["kind"] == "script" and source:
+            module["path"] = source[0]["source"]
+        variables = {name: value for secret in self.function["secrets"] for name, value in secret["values"].items()}
+        return Runner(module, self.function["name"], **{"PYTHONPATH": os.pathsep.join(paths), **variables})
+
+    def more(self, control: dict) -> None:
+        if self.running is not None and self.running["call"] == control["call"]:
+            self.engine.count_ahead(-control["count"])
+            try:
+                self.runner.send(control)
+            except ConnectionClosed:
+                pass  # It has ended.
+
+    def cancel(self, number: int, message: str = "the call was cancelled") -> None:
+        if not self.claim(number):
+            return
+        self.engine.send(
+            {"type": "result", "call": number, "status": "error", "error": "ExecutionError", "message": message}
+        )
+        with self.lock:
+            if self.running is not None and self.running["call"] == number and self.runner is not None:
+                os.kill(self.runner.process, signal.SIGKILL)
+
+    def stop(self) -> None:
+        for message in self.engine.of_type("call"):
+            if message["function"] == self.function["name"]:
+                self.cancel(message["call"], "the app was stopped")
+        self.inputs.put(None)
+        self.thread.join(10)
+
+
 class FakeEngine:
     """Answers one client. Functions run in the runner, or by `handler(payload) -> (control, payload)` where one is set."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.connection = Connection(sock)
+        self.lock = threading.Lock()
         self.messages: list[dict] = []
-        self.runners: dict[str, Runner] = {}
+        self.workers: dict[str, Worker] = {}
         self.functions: dict[str, dict] = {}
         self.handler = None
         self.start_error: dict | None = None
+        self.answers_start = True
         self.die_on_call = False
-        self.most_in_flight = 0
+        #: The attempts that failed and were repeated.
+        self.retried: list[int] = []
+        #: Items of generators that nobody has acknowledged.
+        self.ahead = 0
+        self.most_ahead = 0
 
     def serve_in_thread(self) -> threading.Thread:
         thread = threading.Thread(target=self.serve, daemon=True)
@@ -94,29 +221,44 @@ class FakeEngine:
         except ConnectionClosed:
             pass
         finally:
-            for runner in self.runners.values():
-                runner.stop()
+            self.stop_workers()
             self.connection.close()
 
     def of_type(self, kind: str) -> list[dict]:
         return [message for message in self.messages if message["type"] == kind]
 
+    def count_ahead(self, change: int) -> None:
+        with self.lock:
+            self.ahead += change
+            self.most_ahead = max(self.most_ahead, self.ahead)
+
     def send(self, control: dict, payload: bytes = b"") -> None:
-        self.connection.send(encode_json(control).encode(), payload)
+        try:
+            with self.lock:
+                self.connection.send(encode_json(control).encode(), payload)
+        except ConnectionClosed:
+            pass  # The serving thread notices as well.
 
     def answer(self, control: dict, payload) -> None:
         kind = control["type"]
         if kind == "hello":
             self.send({"type": "welcome", "protocol": 2, "engine": "test"})
         elif kind in ("app.start", "app.describe"):
-            self.start(kind, control)
+            if self.answers_start:
+                self.start(kind, control)
         elif kind == "app.stop":
+            self.stop_workers()
             self.send({"type": "app.stopped", "request": control["request"]})
         elif kind == "call" and control["function"] not in self.functions:
             answer = {"status": "error", "error": "NotFoundError", "message": "the app has no such function"}
             self.send({"type": "result", "call": control["call"], **answer})
         elif kind == "call":
             self.call(control, payload)
+        elif kind == "more":
+            for worker in self.workers.values():
+                worker.more(control)
+        elif kind == "cancel":
+            self.cancel(control["call"])
 
     def start(self, kind: str, control: dict) -> None:
         number = control["request"]
@@ -145,30 +287,20 @@ class FakeEngine:
             if answer is not None:
                 self.send({"type": "result", "call": control["call"], **answer}, result)
             return
-        runner = self.runner(control["function"])
-        if isinstance(runner, bytes):
-            self.send({"type": "result", "call": control["call"], "status": "exception"}, runner)
-            return
-        runner.send(control, whole(payload))
-        self.send(*runner.receive())
+        name = control["function"]
+        if name not in self.workers:
+            self.workers[name] = Worker(self, self.functions[name])
+        self.workers[name].inputs.put((control, whole(payload)))
 
-    def runner(self, name: str) -> Runner | bytes:
-        if name in self.runners:
-            return self.runners[name]
-        function = self.functions[name]
-        module = dict(function["module"])
-        environment = {
-            "PYTHONPATH": os.pathsep.join({str(Path(e["source"]).parent) for e in function["source"]["entries"]})
-        }
-        if module["kind"] == "script" and function["source"]["entries"]:
-            module["path"] = function["source"]["entries"][0]["source"]
-        runner = Runner(module, name, **environment)
-        control, payload = runner.receive()
-        if control["type"] == "failed":
-            runner.stop()
-            return payload
-        self.runners[name] = runner
-        return runner
+    def cancel(self, number: int) -> None:
+        for call in self.of_type("call"):
+            if call["call"] == number and call["function"] in self.workers:
+                self.workers[call["function"]].cancel(number)
+
+    def stop_workers(self) -> None:
+        for worker in self.workers.values():
+            worker.stop()
+        self.workers.clear()
 
 
 def main() -> None:

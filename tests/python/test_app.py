@@ -163,6 +163,8 @@ def test_the_graph():
                     {"name": "from_dict(C)", "values": {"C": "3"}},
                 ],
                 "timeout": 60,
+                "retries": None,
+                "max_containers": None,
                 "cpu": 0.5,
                 "memory": 512,
                 "is_generator": False,
@@ -241,3 +243,59 @@ def test_unknown_names_explain_themselves():
     with pytest.raises(AttributeError, match=r"use `modal.App`"):
         _ = modal.Stub
     assert {"App", "Image", "is_local"} <= set(dir(modal))
+
+
+@pytest.mark.parametrize(
+    ("keywords", "message", "hint"),
+    [
+        ({"gpu": "A10"}, "`@app.function` does not take `gpu`", "it takes `image`"),
+        ({"max_container": 1}, "`@app.function` does not take `max_container`", "did you mean `max_containers`?"),
+        ({"schedule": None}, "does not take `schedule`", None),
+    ],
+)
+def test_unknown_keywords_are_named(keywords, message, hint):
+    with pytest.raises(InvalidError) as caught:
+        modal.App("a").function(**keywords)
+    assert message in str(caught.value)
+    assert hint is None or hint in caught.value.hint
+
+
+def test_unknown_keywords_of_apps_and_entrypoints():
+    with pytest.raises(InvalidError, match=r"`modal.App` does not take `volumes`"):
+        modal.App("a", volumes={})
+    with pytest.raises(InvalidError, match=r"`@app.local_entrypoint` does not take `nam`") as caught:
+        modal.App("a").local_entrypoint(nam="x")
+    assert caught.value.hint == "did you mean `name`?"
+
+
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        ({"max_containers": 0}, "`max_containers` takes a positive whole number, not `0`"),
+        ({"max_containers": True}, "`max_containers`"),
+        ({"max_containers": 1.5}, "`max_containers`"),
+        ({"name": ""}, "`name`"),
+        ({"name": 3}, "`name`"),
+        ({"env": {"A": 1}}, "`A`"),
+        ({"env": ["A"]}, "`env` takes a dict"),
+        ({"timeout": None}, "`timeout`"),
+        ({"cpu": 0}, "`cpu`"),
+        ({"memory": 1.5}, "`memory`"),
+        ({"image": "debian"}, "`image`"),
+    ],
+)
+def test_values_that_are_refused_at_once(keywords, message):
+    with pytest.raises(InvalidError) as caught:
+        modal.App("a").function(**keywords)
+    assert message in str(caught.value)
+
+
+def test_settings_are_sent():
+    app = modal.App("a")
+    app.function(max_containers=3, cpu=(0.5, 2), memory=(64, 128), retries=1, name="other", include_source=False)(work)
+    function = app_graph(app)[1]["functions"][0]
+    assert function["max_containers"] == 3
+    assert function["cpu"] == (0.5, 2)
+    assert function["memory"] == (64, 128)
+    assert function["name"] == "other"
+    assert function["source"] == {"entries": []}

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from fake_engine import wait_until
 
 import modal
 from modal import _map
@@ -123,7 +124,7 @@ def test_values_travel(start):
         assert coroutine.remote(1) == 2
         assert app.app_id == "ap-1"
         assert app._image.object_id == "im-0"
-        assert fake.of_type("hello")[0]["protocol"] == 1
+        assert fake.of_type("hello")[0]["protocol"] == 2
         # A function as an argument travels by its name.
         assert echo.remote(double)[0][0] is double
     assert app.app_id is None
@@ -222,8 +223,8 @@ def test_failed_start_is_an_error_and_leaves_the_app_stopped(start, engine):
 
 
 def test_another_protocol_is_refused(start, engine):
-    engine.fake.send({"type": "welcome", "protocol": 2, "engine": "test"})
-    with pytest.raises(VersionError, match="speaks protocol `2`"), start(app):
+    engine.fake.send({"type": "welcome", "protocol": 3, "engine": "test"})
+    with pytest.raises(VersionError, match="speaks protocol `3`"), start(app):
         pass
 
 
@@ -410,10 +411,3 @@ def test_map_of_large_inputs_is_bounded_by_bytes(start, monkeypatch):
         assert len(held) == 3
         fake.connection.shut_down()
         thread.join(10)
-
-
-def wait_until(condition):
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)

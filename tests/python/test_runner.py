@@ -224,3 +224,49 @@ def preloaded() -> list[str]:
 
     code = "import importlib.util, sys; print(*sys.modules)"
     return subprocess.run([python_under_test(), "-c", code], capture_output=True, text=True, check=True).stdout.split()
+
+
+def test_forked_children_give_no_answer(run, capfd):
+    text = APP + (
+        "def f(how):\n    import os, sys\n    child = os.fork()\n"
+        "    if child == 0:\n"
+        "        if how == 'return': return 'child'\n"
+        "        if how == 'exit': sys.exit(7)\n"
+        "        raise ValueError('of the child')\n"
+        "    return os.WEXITSTATUS(os.waitpid(child, 0)[1])\n"
+    )
+    runner = run(text)
+    runner.receive()
+    assert [call(runner, how) for how in ("return", "exit", "raise")] == [("ok", 0), ("ok", 7), ("ok", 1)]
+    assert "ValueError: of the child" in capfd.readouterr().err
+    assert runner.stop() == 0
+
+
+def test_a_child_forked_by_the_import_gives_no_answer(run):
+    runner = run("import os\nif os.fork():\n    os.wait()\n" + APP + "def f(): return 1\n")
+    assert runner.receive()[0] == {"type": "ready"}
+    assert call(runner) == ("ok", 1)
+
+
+def test_generators(run):
+    runner = run(APP + "def f(count):\n    for x in range(count): yield x\n")
+    runner.receive()
+    runner.send({"type": "call", "call": 7, "function": "f"}, pickle.dumps(((40,), {}), 4))
+    values = []
+    while True:
+        control, payload = runner.receive()
+        if control["type"] == "result":
+            break
+        assert control == {"type": "item", "call": 7}
+        values.append(pickle.loads(payload))
+        runner.send({"type": "more", "call": 7, "count": 1})
+    assert (control["status"], payload) == ("ok", b"")
+    assert values == list(range(40))
+
+
+def test_a_generator_that_waits_ends_with_stop(run):
+    runner = run(APP + "def f():\n    while True: yield 1\n")
+    runner.receive()
+    runner.send({"type": "call", "call": 7, "function": "f"}, pickle.dumps(((), {}), 4))
+    assert runner.receive()[0]["type"] == "item"
+    assert runner.stop() == 0

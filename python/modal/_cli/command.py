@@ -95,7 +95,7 @@ def _finished(result: object) -> object:
     import asyncio
 
     async def finish() -> object:
-        return await result  # type: ignore[misc]
+        return await result
 
     return asyncio.run(finish())
 

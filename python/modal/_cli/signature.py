@@ -152,7 +152,7 @@ def _datetime_kind(annotation: Any) -> str | None:
 def _container_kind(annotation: Any) -> str | None:
     """Lists and dictionaries are given as JSON: what Modal refuses, so no program means anything else by it."""
     origin = getattr(annotation, "__origin__", annotation)
-    return {list: "list", dict: "dict"}.get(origin) if isinstance(origin, type) else None
+    return "list" if origin is list else "dict" if origin is dict else None
 
 
 def _literal_choices(annotation: Any) -> tuple[Any, ...]:

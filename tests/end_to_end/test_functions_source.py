@@ -1,0 +1,167 @@
+"""How a program's source reaches its containers, and what they run in."""
+
+from __future__ import annotations
+
+import json
+
+from conftest import Modal
+
+SCRIPT = """
+import json, os, sys
+import modal
+
+base = modal.Image.debian_slim(python_version="3.11")
+app = modal.App("source", image=base)
+moved = modal.App("moved", image=base.workdir("/srv"))
+
+def facts():
+    names = sorted(name for name in os.environ if name.startswith("MODAL_"))
+    return {
+        "cwd": os.getcwd(),
+        "path": "/root" in sys.path,
+        "pythonpath": os.environ.get("PYTHONPATH", "").split(":"),
+        "names": names,
+        "remote": os.environ.get("MODAL_IS_REMOTE"),
+        "image": os.environ.get("MODAL_IMAGE_ID"),
+        "task": os.environ.get("MODAL_TASK_ID", "")[:3],
+        "environment": os.environ.get("MODAL_ENVIRONMENT"),
+        "local": modal.is_local(),
+        "name": __name__,
+        "file": __file__,
+        "files": sorted(name for name in os.listdir("/root") if not name.startswith((".", "__pycache__"))),
+    }
+
+@app.function()
+def look():
+    return facts()
+
+@moved.function()
+def elsewhere():
+    return facts()
+
+@app.local_entrypoint()
+def main():
+    print(json.dumps({"image": base.object_id, **{"facts": look.remote()}}))
+
+@moved.local_entrypoint()
+def other():
+    print(json.dumps(elsewhere.remote()))
+"""
+
+
+def test_a_script_and_what_it_runs_in(modal: Modal) -> None:
+    modal.write("app.py", SCRIPT)
+    modal.write("beside.py", "")
+    told = json.loads(modal("run", "-q", "app.py::main").stdout)
+    facts = told["facts"]
+    assert facts["cwd"] == "/root"
+    assert facts["path"] and "/root" in facts["pythonpath"]
+    assert facts["remote"] == "1" and facts["local"] is False
+    assert facts["image"] == told["image"]
+    assert facts["task"] == "ta-"
+    assert facts["environment"] == "main"
+    assert {"MODAL_IS_REMOTE", "MODAL_IMAGE_ID", "MODAL_TASK_ID", "MODAL_ENVIRONMENT", "MODAL_REGION"} <= set(
+        facts["names"]
+    )
+    assert {"MODAL_CLOUD_PROVIDER", "MODAL_IDENTITY_TOKEN"} <= set(facts["names"])
+    assert (facts["name"], facts["file"]) == ("app", "/root/app.py")
+    assert facts["files"] == ["app.py"]
+
+
+def test_the_working_directory_of_the_image_counts(modal: Modal) -> None:
+    modal.write("app.py", SCRIPT)
+    facts = json.loads(modal("run", "-q", "app.py::other").stdout)
+    assert facts["cwd"] == "/srv"
+    assert facts["files"] == ["app.py"]
+
+
+PACKAGED = """
+import modal
+from . import helper
+from .data import text
+
+app = modal.App("packaged", image=modal.Image.debian_slim(python_version="3.11"))
+
+@app.function()
+def look():
+    import os
+    found = sorted(os.path.relpath(os.path.join(folder, name), "/root") for folder, _, names in os.walk("/root/house") for name in names if folder.rpartition("/")[2] != "__pycache__" or "stale" in name)
+    return helper.VALUE, text(), __name__, found
+
+@app.local_entrypoint()
+def main():
+    print(look.remote())
+"""
+
+
+def test_a_module_brings_its_whole_package(modal: Modal) -> None:
+    modal.write("house/__init__.py", "")
+    modal.write("house/helper.py", "VALUE = 7\n")
+    modal.write(
+        "house/data/__init__.py",
+        "import os\ndef text():\n    return open(os.path.join(os.path.dirname(__file__), 'a.txt')).read()\n",
+    )
+    modal.write("house/data/a.txt", "content")
+    for left_behind in (".hidden", "stale.pyc", "__pycache__/stale.txt"):
+        modal.write(f"house/{left_behind}", "")
+    modal.write("house/rooms/app.py", PACKAGED.replace("from .", "from .."))
+    modal.write("house/rooms/__init__.py", "")
+    result = modal("run", "-q", "-m", "house.rooms.app")
+    files = [
+        "house/__init__.py",
+        "house/data/__init__.py",
+        "house/data/a.txt",
+        "house/helper.py",
+        "house/rooms/__init__.py",
+        "house/rooms/app.py",
+    ]
+    assert result.stdout == f"{(7, 'content', 'house.rooms.app', files)}\n"
+
+
+def test_a_module_without_package_comes_alone(modal: Modal) -> None:
+    modal.write("app.py", SCRIPT)
+    told = json.loads(modal("run", "-q", "-m", "app::main").stdout)
+    assert told["facts"]["files"] == ["app.py"]
+
+
+EXCLUDED = """
+import modal
+
+image = modal.Image.debian_slim(python_version="3.11")
+app = modal.App("excluded", image=image, include_source=False)
+
+@app.function()
+def without():
+    return 1
+
+@app.function(include_source=True)
+def included():
+    return 2
+
+@app.function(image=image.add_local_python_source("app", "beside"))
+def added():
+    import beside
+    return beside.VALUE
+
+@app.local_entrypoint()
+def main():
+    print(included.remote(), added.remote())
+    try:
+        without.remote()
+    except ModuleNotFoundError as error:
+        print(error)
+"""
+
+
+def test_source_that_is_not_taken_along(modal: Modal) -> None:
+    modal.write("app.py", EXCLUDED)
+    modal.write("beside.py", "VALUE = 3\n")
+    assert modal("run", "-q", "app.py").stdout == "2 3\nNo module named 'app'\n"
+
+
+def test_changed_source_builds_nothing(modal: Modal) -> None:
+    modal.write("app.py", SCRIPT)
+    modal("run", "-q", "app.py::main")
+    modal.write("app.py", SCRIPT + "\n# changed\n")
+    result = modal.events("app.py::main")
+    assert result.of("step_started") == []

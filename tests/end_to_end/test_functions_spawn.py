@@ -1,0 +1,70 @@
+"""Calls that go on by themselves."""
+
+from __future__ import annotations
+
+from conftest import Modal
+
+APP = """
+import os, time
+import modal
+
+app = modal.App("spawn", image=modal.Image.debian_slim(python_version="3.11"))
+
+@app.function()
+def square(x):
+    return x * x
+
+@app.function()
+def sleep(seconds):
+    time.sleep(seconds)
+    return seconds
+
+@app.function()
+def fail(text):
+    raise ValueError(text)
+
+@app.function()
+def leave():
+    os._exit(4)
+
+def attempt(what):
+    try:
+        print(what())
+    except Exception as error:
+        print(type(error).__name__, str(error).splitlines()[0])
+
+@app.local_entrypoint()
+def main():
+    calls = [square.spawn(x) for x in range(20)]
+    print(modal.FunctionCall.gather(*calls) == [x * x for x in range(20)])
+    print(modal.FunctionCall.from_id(calls[3].object_id).get())
+    slow = sleep.spawn(60)
+    attempt(lambda: slow.get(timeout=0.2))
+    slow.cancel()
+    attempt(slow.get)
+    attempt(lambda: fail.spawn("no").get())
+    attempt(lambda: modal.FunctionCall.gather(sleep.spawn(60), fail.spawn("early")))
+    attempt(lambda: leave.spawn().get())
+    print(sleep.remote(0.01))
+    main.left = sleep.spawn(60)
+
+@app.local_entrypoint()
+def forgotten():
+    sleep.spawn(600)
+"""
+
+
+def test_spawn(modal: Modal) -> None:
+    modal.write("app.py", APP)
+    lines = modal("run", "-q", "app.py::main", timeout=50).stdout.splitlines()
+    assert lines[:2] == ["True", "9"]
+    assert lines[2] == "TimeoutError the call of `sleep` has no result after 0.2 s; it goes on"
+    assert lines[3] == "ExecutionError the call of `sleep` was cancelled"
+    assert lines[4:6] == ["ValueError no", "ValueError early"]
+    assert lines[6].startswith("RemoteError ") and "4" in lines[6]
+    assert lines[7] == "0.01"
+
+
+def test_a_call_that_nobody_waits_for_does_not_hold_up_the_end(modal: Modal) -> None:
+    modal.write("app.py", APP)
+    assert modal("run", "app.py::forgotten", timeout=60).code == 0

@@ -1,0 +1,91 @@
+"""Secrets: dictionaries, dotenv files, this process's environment."""
+
+from __future__ import annotations
+
+import pytest
+
+import modal
+from modal.exception import InvalidError, NotFoundError
+from modal.secret import wire_secrets
+
+
+def values(secret):
+    return wire_secrets([secret])[0]["values"]
+
+
+def test_dictionaries():
+    assert values(modal.Secret.from_dict({"A": "1", "B": None})) == {"A": "1"}
+    for wrong in ({"A": 1}, {1: "A"}, ["A"]):
+        with pytest.raises(InvalidError, match="from_dict"):
+            modal.Secret.from_dict(wrong)
+
+
+def test_dotenv_files_are_found_upwards_from_the_working_directory(tmp_path, monkeypatch):
+    deep = tmp_path / "a" / "b"
+    deep.mkdir(parents=True)
+    (tmp_path / ".env").write_text("# comment\nTOKEN=abc\nexport QUOTED='with space'\nEMPTY=\nBARE\n")
+    monkeypatch.chdir(deep)
+    secret = modal.Secret.from_dotenv()
+    assert values(secret) == {"TOKEN": "abc", "QUOTED": "with space", "EMPTY": ""}
+    (tmp_path / "a" / ".env").write_text("NEARER=1\n")
+    assert values(secret) == {"NEARER": "1"}
+    monkeypatch.chdir("/")
+    assert values(secret) == {"NEARER": "1"}
+
+
+def test_dotenv_files_beside_a_file_and_of_another_name(tmp_path):
+    script = tmp_path / "app.py"
+    script.touch()
+    (tmp_path / ".env").write_text("A=1\n")
+    (tmp_path / "other.env").write_text("B=2\n")
+    assert values(modal.Secret.from_dotenv(str(script))) == {"A": "1"}
+    assert values(modal.Secret.from_dotenv(tmp_path)) == {"A": "1"}
+    assert values(modal.Secret.from_dotenv(tmp_path, filename="other.env")) == {"B": "2"}
+
+
+def test_a_missing_dotenv_file_is_an_error_when_it_is_read(tmp_path):
+    secret = modal.Secret.from_dotenv(tmp_path, filename="nowhere.env")
+    with pytest.raises(NotFoundError, match=r"found no `nowhere.env` in `.*` or the directories above") as caught:
+        wire_secrets([secret])
+    assert "say where it is" in caught.value.hint
+
+
+def test_dotenv_files_are_not_needed_in_containers(tmp_path, monkeypatch):
+    monkeypatch.setenv("MODAL_IS_REMOTE", "1")
+    app = modal.App("a", secrets=[modal.Secret.from_dotenv(tmp_path, filename="nowhere.env")])
+    assert "from_dotenv(nowhere.env)" in repr(app._secrets[0])
+
+
+def test_variables_of_this_process(monkeypatch):
+    monkeypatch.setenv("FIRST", "1")
+    monkeypatch.setenv("SECOND", "2")
+    secret = modal.Secret.from_local_environ(["FIRST", "SECOND"])
+    monkeypatch.setenv("FIRST", "changed")
+    assert values(secret) == {"FIRST": "1", "SECOND": "2"}
+    assert "1" not in repr(secret)
+    assert values(modal.Secret.from_local_environ([])) == {}
+
+
+def test_missing_variables_are_named(monkeypatch):
+    monkeypatch.setenv("FIRST", "1")
+    with pytest.raises(InvalidError, match="did not find `GONE`, `LOST` in the environment") as caught:
+        modal.Secret.from_local_environ(["FIRST", "GONE", "LOST"])
+    assert "export GONE=" in caught.value.hint
+
+
+def test_containers_do_not_look_at_their_environment(monkeypatch):
+    monkeypatch.setenv("MODAL_IS_REMOTE", "1")
+    assert values(modal.Secret.from_local_environ(["GONE"])) == {}
+
+
+@pytest.mark.parametrize("wrong", ["FIRST", [1], None, 5])
+def test_names_are_a_list_of_strings(wrong):
+    with pytest.raises(InvalidError, match="takes a list of names"):
+        modal.Secret.from_local_environ(wrong)
+
+
+def test_secrets_are_made_by_factories():
+    with pytest.raises(InvalidError, match="factory"):
+        modal.Secret()
+    with pytest.raises(AttributeError, match="from_dict"):
+        modal.Secret.from_name("x")
