@@ -21,7 +21,7 @@ pub use error::EngineError;
 pub use images::ImageLog;
 pub use lamina_functions::FunctionSpec;
 pub use lamina_sandbox::doctor::{Finding, Status, probe};
-pub use lamina_sandbox::{Exit, ExitStatus, Sandbox, TerminalSize, inherited_socket};
+pub use lamina_sandbox::{Exit, ExitStatus, Sandbox, TerminalSize, inherited_socket, with_interrupts_blocked};
 pub use lamina_store::{ImageRecord, disk_hint};
 pub use protocol::PROTOCOL;
 pub use session::{Described, serve};
