@@ -9,7 +9,6 @@ from pathlib import Path
 from conftest import Modal
 
 
-
 def processes(store: Path) -> list[str]:
     """Processes that work on this store: by their environment, or by what they have mounted."""
     found = []

@@ -46,7 +46,7 @@ class PseudoTerminal:
             stdout=slave,
             stderr=slave,
             start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509 - there are no threads
         )
         os.close(slave)
 
@@ -99,7 +99,9 @@ class PseudoTerminal:
 
     def text(self) -> str:
         """Everything that was ever shown and not taken back, without trailing empty lines."""
-        above = ["".join(line[column].data for column in range(self.screen.columns)).rstrip() for line in self.history()]
+        above = [
+            "".join(line[column].data for column in range(self.screen.columns)).rstrip() for line in self.history()
+        ]
         return "\n".join([*above, *self.lines()]).rstrip("\n")
 
     def history(self) -> list:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 import snapshots
 from conftest import Modal
@@ -92,14 +90,16 @@ def work(value):
 def main():
     work.remote(threading.Lock())
 """,
-    "lambda-argument": """
+    "unpicklable-input-of-map": """
+import threading
+
 @app.function()
 def work(value):
     pass
 
 @app.local_entrypoint()
 def main():
-    list(work.map([1, lambda: 2]))
+    list(work.map([1, threading.Lock()]))
 """,
     "argument-class-of-the-host": """
 from helper_of_mine import Value
@@ -214,8 +214,8 @@ def program(modal: Modal) -> Modal:
     modal.write("helper_of_mine.py", "value = 1\nclass Value: pass\n")
     modal.write("package_of_mine/__init__.py", "")
     modal.write("package_of_mine/inner.py", "")
-    modal.write("broken.py", "def f(:\n")
-    modal.write("only_inside.py", "class Strange(Exception):\n    pass\n")
+    modal.write("files/broken.py", "def f(:\n")
+    modal.write("files/only_inside.py", "class Strange(Exception):\n    pass\n")
     return modal
 
 
@@ -224,14 +224,14 @@ def test_bad_functions(program: Modal, name: str) -> None:
     head = HEAD
     if name in ("syntax-error-in-a-file-of-the-image", "exception-module-of-the-container"):
         file = "broken.py" if name.startswith("syntax") else "only_inside.py"
-        head = head.replace('"3.11"))', f'"3.11").add_local_file("{file}", "/usr/lib/python3/dist-packages/{file}"))')
+        head = head.replace(
+            '"3.11"))', f'"3.11").add_local_file("files/{file}", "/usr/lib/python3/dist-packages/{file}"))'
+        )
     if name.startswith("package-in-imports"):
-        head = head.replace("app = modal.App(\"bad\", image=", "image = ").replace('"3.11"))', '"3.11")')
+        head = head.replace('app = modal.App("bad", image=', "image = ").replace('"3.11"))', '"3.11")')
         head += 'app = modal.App("bad", image=image)\n'
     program.write("app.py", head + PROGRAMS[name].replace("app.image", "image"))
-    if name == "exception-module-of-the-container":
-        os.unlink(program.directory / "only_inside.py") if False else None
-    result = program("run", "app.py", check=False)
+    result = program("run", "-q", "app.py", check=False)
     assert result.code == 1, result.stdout + result.stderr
     assert "/modal/" not in result.stderr and "panicked" not in result.stderr, result.stderr
     snapshots.check(program, f"function-{name}", result)

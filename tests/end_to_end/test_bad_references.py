@@ -51,7 +51,7 @@ OTHERS = {
     "empty.py": "",
     "text.py": "this is no Python\n",
     "binary.py": "\0\1\2",
-    "raises.py": "import os\nvalue = os.environ['NO_SUCH_VARIABLE']\n",
+    "raises.py": "raise ValueError('no `TOKEN` is set')\n",
     "needs_module.py": "import no_such_module_here\n",
     "no_app.py": "def main(): pass\n",
     "two_apps.py": "import modal\none = modal.App('one')\ntwo = modal.App('two')\n@one.function()\ndef f(): pass\n@two.function()\ndef g(): pass\n",

@@ -105,7 +105,9 @@ def with_step(step: str) -> str:
 
 
 def warm(modal: Modal) -> None:
-    modal.write("warm.py", HEAD + '\napp = modal.App("w", image=base)\n@app.function()\ndef main():\n    print("works")\n')
+    modal.write(
+        "warm.py", HEAD + '\napp = modal.App("w", image=base)\n@app.function()\ndef main():\n    print("works")\n'
+    )
     assert modal("run", "-q", "warm.py").stdout == "works\n"
 
 
@@ -203,7 +205,9 @@ def test_while_a_command_step_runs(modal: Modal, how: str) -> None:
 )
 def test_while_packages_are_installed(modal: Modal, step: str, shown: str) -> None:
     warm(modal)
-    modal.write("app.py", with_step(f'env({{"TAG": "{os.urandom(4).hex()}"}}).run_commands("echo $TAG > /opt/tag").{step}'))
+    modal.write(
+        "app.py", with_step(f'env({{"TAG": "{os.urandom(4).hex()}"}}).run_commands("echo $TAG > /opt/tag").{step}')
+    )
     for pause in (0, 0.3, 1):
         terminal = PseudoTerminal(modal, "run", "app.py")
         terminal.wait_for(lambda text: any(re.match(f"^. {shown}", line) for line in text.splitlines()))
@@ -219,7 +223,9 @@ def test_while_packages_are_installed(modal: Modal, step: str, shown: str) -> No
 def test_while_a_layer_is_committed(modal: Modal) -> None:
     warm(modal)
     tag = os.urandom(4).hex()
-    files = "mkdir /opt/many; cd /opt/many; seq 1 30000 | xargs touch; head -c 100M /dev/urandom > large; echo all-written"
+    files = (
+        "mkdir /opt/many; cd /opt/many; seq 1 30000 | xargs touch; head -c 100M /dev/urandom > large; echo all-written"
+    )
     modal.write("app.py", with_step(f'run_commands("echo {tag}; {files}")'))
     for pause in (0, 0.1, 0.4):
         terminal = PseudoTerminal(modal, "run", "app.py")

@@ -67,7 +67,7 @@ def ignore_signals():
         time.sleep(1)
 
 @app.function(memory=512)
-def fill_disk(megabytes):
+def fill_disk(megabytes: int):
     with open("/opt/filled", "wb") as file:
         for _ in range(megabytes):
             file.write(os.urandom(1 << 20))
@@ -82,7 +82,7 @@ def fill_memory_filesystem():
         return error.strerror
 
 @app.function(memory=512)
-def make_files(count):
+def make_files(count: int):
     os.mkdir("/opt/files")
     for number in range(count):
         os.close(os.open(f"/opt/files/{number}", os.O_CREAT))
@@ -223,7 +223,9 @@ def test_a_step_cannot_fill_the_disk(load: Modal) -> None:
 
 
 def test_files_in_memory_are_limited(load: Modal) -> None:
-    load.write("space.py", APP + "\n@app.local_entrypoint()\ndef space():\n    print(fill_memory_filesystem.remote())\n")
+    load.write(
+        "space.py", APP + "\n@app.local_entrypoint()\ndef space():\n    print(fill_memory_filesystem.remote())\n"
+    )
     assert load("run", "-q", "space.py::space").stdout == "No space left on device\n"
 
 
