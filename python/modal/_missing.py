@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 #: Parts of Modal's API that have a substitute here.
 SUBSTITUTES = {
+    "App.cls": "put `@app.function()` above functions of the module",
     "Function.from_name": "import the function from its module, and run its app",
     "Secret.from_name": "use `Secret.from_dict`",
     "pip_install_from_requirements": "use `uv_pip_install(requirements=[...])`",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from modal._async import with_aio
 from modal._errors import trim_traceback
-from modal._missing import refuse_keywords
+from modal._missing import explain_on_instance, refuse_keywords
 from modal.exception import InvalidError
 from modal.functions import Function, Settings, is_generator
 from modal.image import Image
@@ -84,6 +84,9 @@ class App:
         self._entrypoints: dict[str, LocalEntrypoint[Any, Any]] = {}
         self._app_id: str | None = None
         self._engine: Engine | None = None
+
+    if not TYPE_CHECKING:
+        __getattr__ = explain_on_instance
 
     @property
     def name(self) -> str | None:

@@ -7,58 +7,16 @@ import os
 import signal
 import subprocess
 import time
-from pathlib import Path
 
 import pytest
 from conftest import Modal
+from leftovers import clean
 
 HEAD = 'import modal\nbase = modal.Image.debian_slim(python_version="3.11")\n'
 
 
 def program(image: str, body: str = "pass") -> str:
     return f'{HEAD}image = {image}\napp = modal.App("i", image=image)\n@app.function()\ndef main():\n    {body}\n'
-
-
-def processes(store: Path) -> list[str]:
-    """Processes that work on this store: by their environment, or by what they have mounted."""
-    found = []
-    for directory in Path("/proc").iterdir():
-        if not directory.name.isdigit() or int(directory.name) == os.getpid():
-            continue
-        try:
-            traces = (directory / "environ").read_bytes() + (directory / "mountinfo").read_bytes()
-            line = (directory / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-        except OSError:
-            continue
-        if str(store).encode() in traces or "marker-sleep" in line:
-            found.append(line)
-    return found
-
-
-def control_groups() -> list[str]:
-    """Control groups of engines that are gone; a group's name begins with its engine's process id."""
-    groups = Path("/sys/fs/cgroup").glob("**/lamina-*-*")
-    return [str(group) for group in groups if not Path("/proc", group.name.split("-")[1]).exists()]
-
-
-def leftovers(modal: Modal) -> dict[str, list[str]]:
-    mounts = [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(modal.store) in line]
-    work = modal.store / "content/work"
-    return {
-        "processes": processes(modal.store),
-        "mounts": mounts,
-        "work": [path.name for path in work.iterdir()] if work.exists() else [],
-        "cgroups": control_groups(),
-    }
-
-
-def clean(modal: Modal) -> None:
-    """Everything ends within moments; what is left after that is left for good."""
-    for _ in range(50):
-        if not any(leftovers(modal).values()):
-            return
-        time.sleep(0.1)
-    assert not any(leftovers(modal).values()), leftovers(modal)
 
 
 def wait_for(process: subprocess.Popen, event: str) -> None:

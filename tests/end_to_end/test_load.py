@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
 import pytest
 from conftest import Modal, command
+from leftovers import clean
 
 APP = """
 import os, signal, sys, time
@@ -63,6 +65,40 @@ def ignore_signals():
         signal.signal(number, signal.SIG_IGN)
     while True:
         time.sleep(1)
+
+@app.function(memory=512)
+def fill_disk(megabytes: int):
+    with open("/opt/filled", "wb") as file:
+        for _ in range(megabytes):
+            file.write(os.urandom(1 << 20))
+    return "filled"
+
+@app.function()
+def fill_memory_filesystem():
+    try:
+        with open("/opt/filled", "wb") as file:
+            os.posix_fallocate(file.fileno(), 0, 1 << 50)
+    except OSError as error:
+        return error.strerror
+
+@app.function(memory=512)
+def make_files(count: int):
+    os.mkdir("/opt/files")
+    for number in range(count):
+        os.close(os.open(f"/opt/files/{number}", os.O_CREAT))
+    return count
+
+@app.function(memory=256)
+def fill_memory():
+    held = []
+    while True:
+        held.append(bytearray(os.urandom(1 << 20)))
+
+@app.function()
+def who_dies_first():
+    print("asked")
+    time.sleep(float(os.environ.get("PAUSE", "3")))
+    return open("/proc/self/oom_score_adj").read().strip()
 
 @app.local_entrypoint()
 def many(n: int):
@@ -152,15 +188,68 @@ def test_fifty_runs_at_once_on_one_store(load: Modal) -> None:
 def test_forking_without_end_meets_a_limit(load: Modal) -> None:
     first, second = load("run", "-q", "app.py::forks", timeout=200).stdout.splitlines()
     assert (first, second) == ("True Resource temporarily unavailable", "2")
-    assert not [path for path in Path("/proc").glob("[0-9]*/environ") if str(load.store).encode() in contents(path)]
-
-
-def contents(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError:
-        return b""  # The process has ended, or belongs to somebody else.
+    clean(load, patience=60)
 
 
 def test_ignored_signals_keep_no_container_alive(load: Modal) -> None:
     assert load("run", "-q", "app.py::stubborn").stdout == "timeout True\n2\n"
+
+
+def test_a_container_cannot_fill_the_disk(load: Modal) -> None:
+    disk = os.statvfs(load.store)
+    free = disk.f_bavail * disk.f_frsize >> 20
+    outcome = load("run", "app.py::fill_disk", "--megabytes", "3000", check=False, MODAL_STORE_RESERVE=str(free - 200))
+    assert outcome.code == 1
+    assert "`fill_disk`" in outcome.stderr and f"less than `{free - 200}` MiB" in outcome.stderr, outcome.stderr
+    assert "hint: free some space" in outcome.stderr and "Traceback" not in outcome.stderr
+    clean(load)
+    disk = os.statvfs(load.store)
+    assert disk.f_bavail * disk.f_frsize >> 20 > free - 200, "the space comes back"
+    assert load("run", "-q", "app.py::fill_disk", "--megabytes", "100").code == 0
+
+
+def test_a_step_cannot_fill_the_disk(load: Modal) -> None:
+    disk = os.statvfs(load.store)
+    free = disk.f_bavail * disk.f_frsize >> 20
+    step = "head -c 3000M /dev/urandom > /opt/filled"
+    load.write(
+        "step.py",
+        'import modal\nimage = modal.Image.debian_slim(python_version="3.11")'
+        f'.run_commands({step!r})\napp = modal.App("step", image=image)\n@app.function()\ndef f(): pass\n',
+    )
+    outcome = load("run", "step.py", check=False, MODAL_STORE_RESERVE=str(free - 200))
+    assert outcome.code == 1 and f"less than `{free - 200}` MiB" in outcome.stderr, outcome.stderr
+    clean(load)
+
+
+def test_files_in_memory_are_limited(load: Modal) -> None:
+    load.write(
+        "space.py", APP + "\n@app.local_entrypoint()\ndef space():\n    print(fill_memory_filesystem.remote())\n"
+    )
+    assert load("run", "-q", "space.py::space").stdout == "No space left on device\n"
+
+
+def test_many_files_are_no_trouble(load: Modal) -> None:
+    assert load("run", "-q", "app.py::make_files", "--count", "20000").code == 0
+    clean(load)
+
+
+def test_a_container_that_fills_its_memory_is_the_one_to_die(load: Modal) -> None:
+    outcome = load("run", "app.py::fill_memory", check=False)
+    assert outcome.code == 1
+    assert "`fill_memory` ran out of memory (limit: 256 MiB)" in outcome.stderr, outcome.stderr
+    assert "raise `memory=`" in outcome.stderr and "Traceback" not in outcome.stderr
+
+
+def test_a_container_without_a_limit_leaves_the_machine_some_memory(load: Modal) -> None:
+    load.write("first.py", APP + "\n@app.local_entrypoint()\ndef first():\n    print(who_dies_first.remote())\n")
+    running = load.start("run", "-q", "first.py::first")
+    assert running.stdout is not None
+    assert running.stdout.readline() == "asked\n"
+    groups = Path("/sys/fs/cgroup").glob(f"**/lamina-{running.pid}-*/*/memory.*")
+    limits = [int(path.read_text()) for path in groups if path.name in ("memory.max", "memory.limit_in_bytes")]
+    output, errors = running.communicate(timeout=60)
+    assert (output, errors) == ("1000\n", "")
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    # A machine without control groups that we may write has only the kernel's choice of whom to kill.
+    assert all(total // 3 < limit < total for limit in limits)

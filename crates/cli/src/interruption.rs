@@ -1,4 +1,4 @@
-//! Ctrl-C and its relatives: the first asks everything to stop, the second does not ask.
+//! Ctrl-C and its relatives: the first asks everything to stop, the second does not ask the program.
 
 use std::ffi::c_int;
 use std::io;
@@ -9,12 +9,20 @@ use std::time::Duration;
 use lamina_events::CancelToken;
 use rustix::process::Signal;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
+use signal_hook::iterator::SignalsInfo;
+use signal_hook::iterator::exfiltrator::WithOrigin;
+use signal_hook::low_level::siginfo::{Cause, Origin};
 
 use crate::python::Handle;
 
 /// How long a Python program that shares our process group may take to notice a Ctrl-C by itself.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long the engine may take to clear up after the second signal.
+const LAST_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Signals, and where each comes from.
+pub(crate) type Signals = SignalsInfo<WithOrigin>;
 
 /// Catches signals from now on, before there is anything that they could leave behind.
 pub(crate) fn catch() -> io::Result<Signals> {
@@ -28,8 +36,8 @@ pub(crate) struct Interruption {
 }
 
 impl Interruption {
-    /// Listens to what was caught since [`catch`]. The first signal cancels `cancel` and reaches the Python program; the
-    /// second runs `before_exit` and ends everything at once.
+    /// Listens to what was caught since [`catch`]. The first signal cancels `cancel` and reaches the Python program. The
+    /// second kills that, so that the command ends; if it does not, `before_exit` is run and everything ends at once.
     pub(crate) fn listen(
         mut signals: Signals,
         cancel: CancelToken,
@@ -39,17 +47,19 @@ impl Interruption {
         let interruption = Self::default();
         let recorded = interruption.clone();
         std::thread::spawn(move || {
-            for signal in signals.forever() {
+            for origin in signals.forever() {
+                let signal = origin.signal;
                 if recorded.signal.swap(signal, Ordering::SeqCst) != 0 {
                     if let Some(python) = &python {
                         python.signal(Signal::KILL);
                     }
+                    std::thread::sleep(LAST_PATIENCE);
                     before_exit();
                     std::process::exit(i32::from(exit_code(signal)));
                 }
                 let (cancel, python) = (cancel.clone(), python.clone());
                 // In a thread of its own: clean-up may take a while, and the second signal must not wait for it.
-                std::thread::spawn(move || stop(signal, &cancel, python.as_ref()));
+                std::thread::spawn(move || stop(&origin, &cancel, python.as_ref()));
             }
         });
         interruption
@@ -60,7 +70,7 @@ impl Interruption {
     pub(crate) fn listen_for_program(cancel: CancelToken) -> io::Result<()> {
         let mut signals = catch()?;
         std::thread::spawn(move || {
-            if signals.forever().any(|signal| signal != SIGINT) {
+            if signals.forever().any(|origin| origin.signal != SIGINT) {
                 cancel.cancel();
             }
         });
@@ -81,7 +91,8 @@ fn exit_code(signal: c_int) -> u8 {
 }
 
 /// Stops the engine's work and the Python program.
-fn stop(signal: c_int, cancel: &CancelToken, python: Option<&Handle>) {
+fn stop(origin: &Origin, cancel: &CancelToken, python: Option<&Handle>) {
+    let signal = origin.signal;
     if let Some(python) = python
         && signal != SIGINT
     {
@@ -90,18 +101,11 @@ fn stop(signal: c_int, cancel: &CancelToken, python: Option<&Handle>) {
     cancel.cancel();
     if let Some(python) = python
         && signal == SIGINT
-        && !reaches_whole_group()
+        && !matches!(origin.cause, Cause::Kernel)
     {
-        // Nobody can tell whether the signal was sent to us alone. A second one would cut its clean-up short.
+        // The kernel's comes from the terminal and reaches Python, too. Whether another process has sent this one to us
+        // alone nobody can tell, and a second one would cut Python's clean-up short.
         std::thread::sleep(PATIENCE);
         python.signal(Signal::INT);
     }
-}
-
-/// Whether a Ctrl-C comes from the terminal, and so reaches the Python program as well.
-fn reaches_whole_group() -> bool {
-    fs_err::File::open("/dev/tty")
-        .ok()
-        .and_then(|terminal| rustix::termios::tcgetpgrp(terminal.file()).ok())
-        .is_some_and(|foreground| foreground == rustix::process::getpgrp())
 }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::sync::Arc;
 
+use lamina_engine::with_interrupts_blocked;
 use rustix::io::FdFlags;
 use rustix::process::{Pid, PidfdFlags, Signal};
 
@@ -41,16 +42,17 @@ impl Python {
         let (ours, theirs) = UnixStream::pair()?;
         // Every other descriptor is closed on exec; nothing else is started before this one is closed here.
         rustix::io::fcntl_setfd(&theirs, FdFlags::empty()).map_err(std::io::Error::from)?;
-        let child = Command::new(&interpreter)
+        let mut command = Command::new(&interpreter);
+        command
             .args(["-m", "modal._cli"])
             .args(arguments)
             .env("MODAL_ENGINE_FD", theirs.as_fd().as_raw_fd().to_string())
-            .envs(environment.iter().copied())
-            .spawn()
-            .map_err(|error| {
-                Failure::new(format!("cannot start `{}`: {error}", interpreter.display()))
-                    .hint("MODAL_PYTHON names the interpreter that imports the program")
-            })?;
+            .envs(environment.iter().copied());
+        // Python would show an interrupt during its own start as a failure; `modal._cli` takes it when it can.
+        let child = with_interrupts_blocked(|| command.spawn()).map_err(|error| {
+            Failure::new(format!("cannot start `{}`: {error}", interpreter.display()))
+                .hint("MODAL_PYTHON names the interpreter that imports the program")
+        })?;
         let pid = Pid::from_child(&child);
         let handle = rustix::process::pidfd_open(pid, PidfdFlags::empty()).map_err(std::io::Error::from)?;
         Ok((Self { child, handle: Handle(Arc::new(handle)) }, ours))

@@ -22,7 +22,7 @@ pub use images::{ImageLayer, ImageLog};
 pub use lamina_functions::FunctionSpec;
 pub use lamina_image::Digest;
 pub use lamina_sandbox::doctor::{Finding, Status, probe};
-pub use lamina_sandbox::{Exit, ExitStatus, Sandbox, TerminalSize, inherited_socket};
+pub use lamina_sandbox::{Exit, ExitStatus, Sandbox, TerminalSize, inherited_socket, with_interrupts_blocked};
 pub use lamina_store::{Collected, ImageRecord, ImageUsage, Policy, Usage, disk_hint};
 pub use protocol::PROTOCOL;
 pub use session::{Described, serve};

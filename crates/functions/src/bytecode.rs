@@ -95,7 +95,7 @@ impl Bytecode<'_> {
             argv: argv.map(str::to_owned).to_vec(),
             env: vec![("PATH".to_owned(), crate::spec::DEFAULT_PATH.to_owned())],
             // The image's interpreter may be anything; compiling some thirty small modules needs little.
-            limits: Limits { memory_bytes: Some(1 << 30), cpus: None, pids: Some(256) },
+            limits: Limits { memory_bytes: Some(1 << 30), pids: Some(256), ..Limits::default() },
             network: Network::Isolated,
             ignore_sync: true,
             ..SandboxSpec::default()

@@ -15,6 +15,17 @@ pub enum CallError {
         /// The last lines of the container's standard error.
         tail: String,
     },
+    /// The container's files left too little room on the disk of the store.
+    #[error(
+        "the container of function `{function}` was stopped because the disk of the store has less than `{}` MiB left",
+        reserve >> 20
+    )]
+    OutOfDisk {
+        /// The function.
+        function: String,
+        /// How many bytes stay free.
+        reserve: u64,
+    },
     /// The container's process ended by itself.
     #[error("the container of function `{function}` exited with code `{code}` before it returned a result")]
     Exited {
@@ -101,7 +112,9 @@ impl CallError {
     pub fn class(&self) -> &'static str {
         match self {
             Self::TimedOut { .. } | Self::StartTimedOut { .. } => "FunctionTimeoutError",
-            Self::OutOfMemory { .. } | Self::Exited { .. } | Self::Signaled { .. } => "RemoteError",
+            Self::OutOfMemory { .. } | Self::OutOfDisk { .. } | Self::Exited { .. } | Self::Signaled { .. } => {
+                "RemoteError"
+            }
             Self::NotStarted { .. }
             | Self::Broken { .. }
             | Self::NotSent { .. }
@@ -114,6 +127,11 @@ impl CallError {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
+            Self::OutOfDisk { .. } => Some(
+                "free some space, have the function write less, or set MODAL_STORE to a directory on a larger disk; \
+                 MODAL_STORE_RESERVE says how many MiB stay free"
+                    .to_owned(),
+            ),
             Self::OutOfMemory { limit: Some(_), tail, .. } => {
                 Some(with_tail("raise `memory=` (in MiB) of the function", tail))
             }

@@ -21,6 +21,10 @@ const PROCESS_LIMIT: u64 = 16_384;
 /// With less free memory than this, changes of containers go to disk.
 const MEMORY_FOR_CHANGES: u64 = 2 << 30;
 
+/// The part of the machine's memory that no container without a limit gets, and the least such reserve.
+const RESERVED_PART: u64 = 20;
+const LEAST_RESERVE: u64 = 512 << 20;
+
 /// Starts containers of one function.
 #[derive(Debug)]
 pub struct SandboxStarter {
@@ -87,7 +91,12 @@ impl FunctionSpec {
             hosts: fs_err::read("/etc/hosts").ok(),
             env: self.environment(task).into_iter().collect(),
             cwd: self.directory(),
-            limits: Limits { memory_bytes: self.memory_bytes, cpus: self.cpus, pids: Some(PROCESS_LIMIT) },
+            limits: Limits {
+                memory_bytes: self.memory_bytes,
+                memory_guard_bytes: memory_guard(),
+                cpus: self.cpus,
+                pids: Some(PROCESS_LIMIT),
+            },
             network: Network::Host,
             ..SandboxSpec::default()
         }
@@ -145,8 +154,13 @@ impl ContainerProcess for Process {
 }
 
 fn end(exit: &Exit) -> ContainerEnd {
+    if exit.out_of_memory {
+        return ContainerEnd::OutOfMemory;
+    }
+    if let Some(reserve) = exit.out_of_disk {
+        return ContainerEnd::OutOfDisk { reserve };
+    }
     match exit.status {
-        _ if exit.out_of_memory => ContainerEnd::OutOfMemory,
         ExitStatus::Exited(code) => ContainerEnd::Exited(code),
         ExitStatus::Signaled(signal) => ContainerEnd::Signaled(signal),
     }
@@ -154,8 +168,21 @@ fn end(exit: &Exit) -> ContainerEnd {
 
 /// Memory that the machine could give without swapping, in bytes.
 fn available_memory() -> Option<u64> {
+    memory("MemAvailable:")
+}
+
+/// Most memory of a container whose function has no limit: what is free now but for a reserve, and never less than half
+/// of what the machine has, because a container may live longer than what uses the rest now.
+fn memory_guard() -> Option<u64> {
+    let (total, available) = (memory("MemTotal:")?, available_memory()?);
+    let reserve = (total / RESERVED_PART).max(LEAST_RESERVE);
+    Some(available.saturating_sub(reserve).max(total / 2))
+}
+
+/// An amount that the kernel reports, in bytes.
+fn memory(name: &str) -> Option<u64> {
     let text = fs_err::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kibibytes << 10)
 }
@@ -166,8 +193,13 @@ mod tests {
 
     #[test]
     fn want_of_memory_explains_every_end() {
-        let exit =
-            |status, out_of_memory| Exit { status, out_of_memory, max_rss_bytes: 0, created_mountpoints: Vec::new() };
+        let exit = |status, out_of_memory| Exit {
+            status,
+            out_of_memory,
+            out_of_disk: None,
+            max_rss_bytes: 0,
+            created_mountpoints: Vec::new(),
+        };
         assert_eq!(end(&exit(ExitStatus::Signaled(9), true)), ContainerEnd::OutOfMemory);
         assert_eq!(end(&exit(ExitStatus::Signaled(9), false)), ContainerEnd::Signaled(9));
         assert_eq!(end(&exit(ExitStatus::Exited(2), false)), ContainerEnd::Exited(2));
@@ -176,5 +208,6 @@ mod tests {
     #[test]
     fn the_machines_memory_is_known() {
         assert!(available_memory().is_some_and(|bytes| bytes > 1 << 20));
+        assert!(memory_guard() < memory("MemTotal:"));
     }
 }

@@ -43,6 +43,11 @@ pub enum ContainerEnd {
     Signaled(i32),
     /// Something in it was killed for want of memory.
     OutOfMemory,
+    /// It was killed because the disk of the store had less than `reserve` bytes left.
+    OutOfDisk {
+        /// How many bytes stay free.
+        reserve: u64,
+    },
     /// It is gone, but nobody can say how.
     Lost(String),
 }

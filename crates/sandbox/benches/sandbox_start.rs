@@ -26,7 +26,7 @@ fn main() {
         assert_eq!(exit.status, lamina_sandbox::ExitStatus::Exited(0));
     };
     let plain = spec(&["/bin/true"]);
-    let limits = Limits { memory_bytes: Some(512 << 20), cpus: Some(1.0), pids: Some(100) };
+    let limits = Limits { memory_bytes: Some(512 << 20), cpus: Some(1.0), pids: Some(100), ..Limits::default() };
     measure("memory upper", || run(&plain));
     measure("memory upper, isolated network", || {
         run(&SandboxSpec { network: Network::Isolated, ..plain.clone() });

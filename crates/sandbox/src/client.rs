@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -12,8 +13,9 @@ use rustix::io::Errno;
 use rustix::process::{Signal, pidfd_send_signal};
 
 use crate::cgroups::{Group, Groups, LimitsReport};
+use crate::disk::DiskGuard;
 use crate::protocol::{Go, Report, SpawnReply, SpawnRequest, receive, send};
-use crate::{SandboxError, SandboxSpec};
+use crate::{SandboxError, SandboxSpec, Upper};
 
 /// Asks for sandboxes. Clones share the one launcher process; it ends, with all its sandboxes, when the last is dropped
 /// and no [`Sandbox`] of it is left.
@@ -27,6 +29,8 @@ struct Inner {
     connection: Mutex<Connection>,
     groups: OnceLock<Arc<Groups>>,
     child: Mutex<Child>,
+    /// The store's content.
+    content: PathBuf,
 }
 
 /// One request at a time: the answer takes as long as one `clone3`.
@@ -37,10 +41,15 @@ struct Connection {
 }
 
 impl Launcher {
-    /// Speaks with the launcher process `child` over `socket`.
-    pub(crate) fn new(socket: UnixStream, child: Child) -> Result<Self, SandboxError> {
+    /// Speaks with the launcher process `child` of the store with this `content` over `socket`.
+    pub(crate) fn new(socket: UnixStream, child: Child, content: &Path) -> Result<Self, SandboxError> {
         let connection = Connection { sender: Sender::new(socket.try_clone()?), receiver: Receiver::new(socket) };
-        let inner = Inner { connection: Mutex::new(connection), groups: OnceLock::new(), child: Mutex::new(child) };
+        let inner = Inner {
+            connection: Mutex::new(connection),
+            groups: OnceLock::new(),
+            child: Mutex::new(child),
+            content: content.to_owned(),
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -65,12 +74,16 @@ impl Launcher {
             state: Mutex::new(State { receiver: Receiver::new(control.try_clone()?), exit: None }),
             terminal: Mutex::new(None),
             group: None,
+            disk: None,
             launcher: self.clone(),
         };
         // The group is made while pid 1 mounts.
         let (group, fallback) = sandbox.launcher.inner.groups().create(&spec.limits)?;
         group.attach(pid)?;
         sandbox.group = Some(group);
+        if matches!(spec.upper, Upper::Store { .. }) {
+            sandbox.disk = Some(DiskGuard::watch(&self.inner.content, sandbox.pidfd.try_clone()?)?);
+        }
         send(&Sender::new(control), &Go { fallback }, &[])?;
         let started = receive::<Report>(&mut sandbox.state().receiver)?;
         match started {
@@ -153,6 +166,8 @@ pub struct Exit {
     pub status: ExitStatus,
     /// Whether the kernel killed a process of the sandbox because of its memory limit.
     pub out_of_memory: bool,
+    /// How many bytes of the store's disk stay free, if the sandbox was killed because there were less.
+    pub out_of_disk: Option<u64>,
     /// The most memory that one process of the sandbox had resident.
     pub max_rss_bytes: u64,
     /// Files and directories made in the upper only to be mounted over, outer ones first.
@@ -167,6 +182,7 @@ pub struct Sandbox {
     state: Mutex<State>,
     terminal: Mutex<Option<OwnedFd>>,
     group: Option<Group>,
+    disk: Option<DiskGuard>,
     /// Keeps the launcher alive, with which the sandbox would die.
     launcher: Launcher,
 }
@@ -248,6 +264,7 @@ impl Sandbox {
         Exit {
             status,
             out_of_memory: self.group.as_ref().is_some_and(Group::out_of_memory),
+            out_of_disk: self.disk.as_ref().and_then(DiskGuard::reached),
             max_rss_bytes: max_rss_kib * 1024,
             created_mountpoints,
         }

@@ -54,7 +54,7 @@ impl Helpers {
         write_map(start_up.child.id(), map)?;
         send(&start_up.sender, &StartUp::Mapped, &[])?;
         start_up.expect(&StartUp::Ready)?;
-        Ok(Self { launcher: Launcher::new(launcher, start_up.child)?, worker })
+        Ok(Self { launcher: Launcher::new(launcher, start_up.child, Path::new(content))?, worker })
     }
 }
 

@@ -10,6 +10,7 @@
 mod capabilities;
 mod cgroups;
 mod client;
+mod disk;
 pub mod doctor;
 mod enter;
 mod error;
@@ -38,3 +39,9 @@ pub use helpers::Helpers;
 pub use idmap::{IdMap, IdRange, subordinate_ids_remedy};
 pub use inherited::inherited_socket;
 pub use spec::{InjectedFile, Limits, Mount, Network, SandboxSpec, TerminalSize, Upper};
+
+/// Runs `action`, which starts a process that begins with interrupts (SIGINT) blocked: it takes those that came meanwhile
+/// when it is ready for them.
+pub fn with_interrupts_blocked<T>(action: impl FnOnce() -> T) -> T {
+    sys::while_blocked(&[libc::SIGINT], action)
+}

@@ -81,6 +81,7 @@ fn become_command(payload: &Payload<'_>) -> Result<Failure, Failure> {
     }
     place_descriptors(payload)?;
     rlimits::apply(payload.fallback)?;
+    be_killed_first();
     drop_groups()?;
     // Before the capabilities go: without "no new privileges", these two need them.
     if spec.no_new_privileges {
@@ -112,6 +113,12 @@ fn enter_directory(path: &str) -> Result<(), Errno> {
         }
         outcome => outcome,
     }
+}
+
+/// When the machine runs out of memory, the sandbox shall end rather than anything else. Where the kernel does not let us
+/// say so, it chooses by size.
+fn be_killed_first() {
+    let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
 }
 
 /// Gives up supplementary groups.

@@ -144,6 +144,8 @@ impl std::fmt::Debug for InjectedFile {
 pub struct Limits {
     /// Most bytes of memory.
     pub memory_bytes: Option<u64>,
+    /// Most bytes of memory without such a limit, where a control group can see to it: what protects the machine.
+    pub memory_guard_bytes: Option<u64>,
     /// Most processors, fractions included.
     pub cpus: Option<f64>,
     /// Most processes and threads.

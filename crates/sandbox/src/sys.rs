@@ -229,6 +229,19 @@ pub(crate) fn block_signals(signals: &[c_int]) {
     unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const set, ptr::null_mut()) };
 }
 
+/// Runs `action` while the calling thread does not take `signals`: they wait, and processes that it starts begin with
+/// them blocked.
+pub(crate) fn while_blocked<T>(signals: &[c_int], action: impl FnOnce() -> T) -> T {
+    let set = signal_set(signals);
+    let mut before = signal_set(&[]);
+    // SAFETY: both sets are filled.
+    unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, &raw mut before) };
+    let outcome = action();
+    // SAFETY: the set is what the kernel has given.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, ptr::null_mut()) };
+    outcome
+}
+
 /// A descriptor that reads as `signals` arrive; they must be blocked.
 pub(crate) fn signal_descriptor(signals: &[c_int]) -> Result<OwnedFd, Errno> {
     let set = signal_set(signals);

@@ -9,7 +9,11 @@ EXIT_INTERRUPTED = 130
 
 def start() -> int:
     """Runs the command. An interrupt is no failure to report, at whatever moment it comes."""
+    from _signal import SIG_UNBLOCK, SIGINT, pthread_sigmask
+
     try:
+        # The `modal` command starts this process with interrupts blocked.
+        pthread_sigmask(SIG_UNBLOCK, (SIGINT,))
         from modal._cli.command import main
 
         return main(sys.argv[1:])

@@ -109,7 +109,8 @@ def _convert(parameter: Parameter, value: str) -> Any:
             "list": "a JSON array",
             "dict": "a JSON object",
         }[parameter.kind]
-        raise UsageError(f"`--{parameter.option}` takes {kind}, not `{value}`") from None
+        hint = "write for example `2031-05-01` or `2031-05-01T12:30:00`" if parameter.kind == "datetime" else None
+        raise UsageError(f"`--{parameter.option}` takes {kind}, not `{value}`", hint) from None
     if parameter.kind == "choice":
         for choice in parameter.choices:
             if str(choice) == value:

@@ -70,16 +70,17 @@ def _import(path: str, as_module: bool) -> ModuleType:
         _put_on_path(current)
         return _import_module(path)
     if not path.endswith(".py"):
+        is_module = all(part.isidentifier() for part in path.split("."))
         raise InvalidError(
-            f"`{path}` is not a Python file",
-            hint=f"write the path of a `.py` file, or `-m {path}` for an importable module",
+            f"`{path}` is a directory" if os.path.isdir(path) else f"`{path}` is not a Python file",
+            hint="write the path of a `.py` file" + (f", or `-m {path}` for an importable module" if is_module else ""),
         )
     file = os.path.abspath(path)
     if not os.path.isfile(file):
         raise SelectionError(f"the file `{path}` does not exist", f"the path is relative to `{current}`")
     _put_on_path(current)
     _put_on_path(os.path.dirname(file))
-    return _import_script(file)
+    return _import_script(file, path)
 
 
 def _put_on_path(directory: str) -> None:
@@ -101,17 +102,23 @@ def _import_module(name: str) -> ModuleType:
     return sys.modules[name]
 
 
-def _import_script(file: str) -> ModuleType:
+def _import_script(file: str, path: str) -> ModuleType:
     from importlib.util import module_from_spec, spec_from_file_location
 
     name = os.path.splitext(os.path.basename(file))[0]
     spec = spec_from_file_location(name, file)
     assert spec is not None
     assert spec.loader is not None
+    try:
+        code = spec.loader.get_code(name)  # type: ignore[attr-defined]
+    except (SyntaxError, ValueError) as error:
+        if getattr(error, "filename", None) is not None:
+            raise
+        raise SelectionError(f"`{path}` is not a Python program: {error}", "write the path of a program") from None
     module = module_from_spec(spec)
     # Containers import the script under this name, and so must pickled objects find it here.
     sys.modules[name] = module
-    spec.loader.exec_module(module)
+    exec(code, module.__dict__)
     return module
 
 
@@ -126,7 +133,10 @@ def _select(module: ModuleType, name: str | None, path: str) -> Any:
         app_functions = [value for _, app in _apps(module) for value in app._functions.values()]
         found = _only([entrypoints, functions, app_entrypoints, app_functions], module, path)
     if _is_function(found) and found._is_generator:
-        raise InvalidError(f"`{found._name}` is a generator, which cannot be run")
+        raise InvalidError(
+            f"`{found._name}` is a generator, which cannot be run",
+            hint=f"write a local entrypoint that loops over `{found._name}.remote_gen(...)`",
+        )
     return found
 
 
@@ -146,6 +156,11 @@ def _find(module: ModuleType, name: str, path: str) -> Any:
             found = next((value for value in registered if value is not None), None)
     if _is_function(found) or _is_entrypoint(found):
         return found
+    if second and isinstance(getattr(module, first, None), type):
+        raise SelectionError(
+            f"`{name}` in `{path}` is a method, and classes of functions are not part of this version",
+            f"put `@app.function()` above a function of the module, or name one of: {_listed(module)}",
+        )
     if found is not None:
         raise SelectionError(
             f"`{name}` in `{path}` is neither a function of an app nor a local entrypoint",

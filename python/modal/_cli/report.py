@@ -26,7 +26,7 @@ def report(error: BaseException) -> int:
         import traceback
 
         traceback.print_exception(type(error), error, error.__traceback__)
-    elif is_report(error) and not isinstance(error.__cause__, RemoteTraceback):
+    elif is_report(error) and not _has_remote_frames(error):
         _print_report(getattr(error, "message", None) or str(error), getattr(error, "hint", None), _place(error))
     else:
         sys.stderr.write(_traceback(error))
@@ -34,6 +34,12 @@ def report(error: BaseException) -> int:
         if hint is not None:
             sys.stderr.write(_paint("hint:", "36") + " " + hint + "\n")
     return EXIT_FAILURE
+
+
+def _has_remote_frames(error: BaseException) -> bool:
+    """Whether the user's code was running in a container when the failure came: its lines are worth seeing."""
+    cause = error.__cause__
+    return isinstance(cause, RemoteTraceback) and "Traceback (most recent call last):" in cause.text
 
 
 def _missing_module_hint(error: BaseException) -> str | None:

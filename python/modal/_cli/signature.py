@@ -59,7 +59,10 @@ def read_signature(function: Callable[..., Any]) -> list[Parameter]:
         _parameter(function, name, annotations, keyword_defaults.get(name, MISSING)) for name in keyword_only
     ]
     if code.co_flags & VARIADIC_KEYWORD:
-        raise InvalidError(f"`{function.__name__}` takes `**kwargs`, which the command line cannot give")
+        raise InvalidError(
+            f"`{function.__name__}` takes `**kwargs`, which the command line cannot give",
+            hint="name its parameters, or take `*args` alone, which gets the command line's words as they are",
+        )
     if code.co_flags & VARIADIC_POSITIONAL:
         if parameters:
             raise InvalidError(

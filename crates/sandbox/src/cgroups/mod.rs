@@ -91,14 +91,14 @@ impl Groups {
         let name = self.next.fetch_add(1, Ordering::Relaxed).to_string();
         let mut group = Group { groups: Arc::clone(self), directories: Vec::new(), memory: None };
         let mut fallback = Fallback::default();
-        if let Some(bytes) = limits.memory_bytes {
+        if let Some(bytes) = limits.memory_bytes.or(limits.memory_guard_bytes) {
             match self.parents.of(Controller::Memory) {
                 Some((version, parent)) => {
                     let directory = group.add(parent, &name)?;
                     limit_memory(version, &directory, bytes)?;
                     group.memory = Some((version, directory));
                 }
-                None => fallback.memory_bytes = Some(bytes),
+                None => fallback.memory_bytes = limits.memory_bytes,
             }
         }
         if let Some(pids) = limits.pids {

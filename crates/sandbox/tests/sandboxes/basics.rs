@@ -327,7 +327,12 @@ pub(crate) fn without_features() {
             work: "work/step/work".into(),
             target: "/cache".into(),
         }],
-        limits: lamina_sandbox::Limits { memory_bytes: Some(1 << 30), pids: Some(500), cpus: Some(1.0) },
+        limits: lamina_sandbox::Limits {
+            memory_bytes: Some(1 << 30),
+            pids: Some(500),
+            cpus: Some(1.0),
+            ..Default::default()
+        },
         ..script("cat /cache/wheel; echo new > /cache/added; (echo x > /proc/1/exe) 2>/dev/null || echo refused")
     };
     assert_eq!(run(&helpers, &spec).success(), "cachedrefused\n");

@@ -63,7 +63,7 @@ fn a_processor_limit_slows_down() {
 fn nothing_is_left_in_the_control_group_tree() {
     let store = Store::new();
     let helpers = store.start();
-    let limits = Limits { memory_bytes: Some(256 << 20), pids: Some(50), cpus: Some(1.0) };
+    let limits = Limits { memory_bytes: Some(256 << 20), pids: Some(50), cpus: Some(1.0), ..Limits::default() };
     for _ in 0..3 {
         run(&helpers, &SandboxSpec { limits, ..script("true") });
     }

@@ -1,0 +1,51 @@
+"""What commands may leave behind, and that they do not."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from conftest import Modal
+
+
+def processes(store: Path) -> list[str]:
+    """Processes that work on this store: by their environment, or by what they have mounted."""
+    found = []
+    for directory in Path("/proc").iterdir():
+        if not directory.name.isdigit() or int(directory.name) == os.getpid():
+            continue
+        try:
+            environment = (directory / "environ").read_bytes().split(b"\0")
+            mounts = (directory / "mountinfo").read_bytes()
+            line = (directory / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+        except OSError:
+            continue
+        if f"MODAL_STORE={store}".encode() in environment or str(store).encode() in mounts or "marker-sleep" in line:
+            found.append(line)
+    return found
+
+
+def control_groups() -> list[str]:
+    """Control groups of engines that are gone; a group's name begins with its engine's process id."""
+    groups = Path("/sys/fs/cgroup").glob("**/lamina-*-*")
+    return [str(group) for group in groups if not Path("/proc", group.name.split("-")[1]).exists()]
+
+
+def leftovers(modal: Modal) -> dict[str, list[str]]:
+    mounts = [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(modal.store) in line]
+    work = modal.store / "content/work"
+    return {
+        "processes": processes(modal.store),
+        "mounts": mounts,
+        "work": [path.name for path in work.iterdir()] if work.exists() else [],
+        "cgroups": control_groups(),
+    }
+
+
+def clean(modal: Modal, patience: float = 5) -> None:
+    """Everything ends within moments; what is left after that is left for good."""
+    until = time.monotonic() + patience
+    while any(leftovers(modal).values()) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert not any(leftovers(modal).values()), leftovers(modal)
