@@ -8,6 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use lamina_image::LayerKey;
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OptionalExtension, Params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -19,6 +20,9 @@ use crate::StoreError;
 pub(super) const SCHEMA_VERSION: u32 = 1;
 /// How long to wait for another process that writes.
 const BUSY: Duration = Duration::from_secs(20);
+
+/// Pages in the write-ahead log after which it is copied into the database.
+const LOG_PAGES: u32 = 100;
 
 const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS layers (
@@ -51,8 +55,11 @@ impl Index {
         if version > SCHEMA_VERSION {
             return Err(StoreError::NewerFormat { path: path.to_owned(), found: version, known: SCHEMA_VERSION });
         }
-        let pragmas = "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;";
-        connection.execute_batch(pragmas).map_err(failed)?;
+        // Closing would wait for the disk, at the end of every command; so the log stays, and is kept short instead.
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(failed)?;
+        let pragmas =
+            format!("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint = {LOG_PAGES};");
+        connection.execute_batch(&pragmas).map_err(failed)?;
         if version < SCHEMA_VERSION {
             let schema = format!("BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;");
             connection.execute_batch(&schema).map_err(failed)?;

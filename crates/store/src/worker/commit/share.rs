@@ -76,6 +76,12 @@ impl<'a> Sharing<'a> {
     /// True when the file was replaced by a link to its object.
     fn share_file(&mut self, found: &Found, path: &Path, file: Fresh<'a>) -> Result<bool> {
         let objects = &self.context.objects;
+        let object = disk::try_stat(&objects.path(&file.name))?;
+        if object.is_some_and(|object| object.st_ino == found.stat.st_ino) {
+            // It was linked from the object, and examined when it got its digest.
+            self.bytes_new += if objects.claim(&file.name) { file.size } else { 0 };
+            return Ok(false);
+        }
         let existing = objects.find(&file.name, file.meta, Some(file.size))?;
         match existing {
             None if is_copied(&found.path, file.size) => {
@@ -94,8 +100,7 @@ impl<'a> Sharing<'a> {
             }
             Some(object) => {
                 self.bytes_new += if objects.claim(&file.name) { file.size } else { 0 };
-                let stays = object.st_ino == found.stat.st_ino
-                    || is_copied(&found.path, file.size)
+                let stays = is_copied(&found.path, file.size)
                     || disk::links(&object) + disk::links(&found.stat) > MAXIMUM_LINKS;
                 if stays { Ok(false) } else { self.replace(&objects.path(&file.name), path) }
             }
