@@ -112,7 +112,7 @@ def app_graph(app: App) -> tuple[Graph, dict[str, Any]]:
     if not app._functions and app._image is not None:
         graph.add_image(app._image)
     return graph, {
-        "app": {"name": app.name},
+        "app": {"name": app.name, "environment": os.environ.get("MODAL_ENVIRONMENT") or "main"},
         "images": graph.images,
         "functions": graph.functions,
         "options": {

@@ -68,10 +68,11 @@ def test_a_script_and_what_it_runs_in(modal: Modal) -> None:
     assert facts["files"] == ["app.py"]
 
 
-def test_the_working_directory_of_the_image_counts(modal: Modal) -> None:
+def test_the_images_directory_and_the_named_environment_count(modal: Modal) -> None:
     modal.write("app.py", SCRIPT)
-    facts = json.loads(modal("run", "-q", "app.py::other").stdout)
+    facts = json.loads(modal("run", "-q", "-e", "staging", "app.py::other").stdout)
     assert facts["cwd"] == "/srv"
+    assert facts["environment"] == "staging"
     assert facts["files"] == ["app.py"]
 
 

@@ -124,7 +124,7 @@ def test_the_graph():
     )(work)
     _, body = app_graph(app)
     assert body == {
-        "app": {"name": "demo"},
+        "app": {"name": "demo", "environment": "main"},
         "images": [
             {
                 "id": "0",

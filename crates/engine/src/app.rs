@@ -61,7 +61,7 @@ impl Engine {
         });
         let (images, files) = (images?, files?);
         let bytecode = self.compile_package(&images, &files, cancel);
-        functions.iter().map(|function| self.spec(function, &images, &files, &bytecode)).collect()
+        functions.iter().map(|function| self.spec(app, function, &images, &files, &bytecode)).collect()
     }
 
     fn build(
@@ -133,6 +133,7 @@ impl Engine {
 
     fn spec(
         &self,
+        app: &AppRequest,
         function: &FunctionRequest,
         images: &HashMap<String, BuiltImage>,
         files: &Files,
@@ -163,6 +164,7 @@ impl Engine {
             memory_bytes: function.memory.map(|memory| mebibytes(memory.limit())),
             retries: retries(function)?,
             maximum_containers: maximum_containers(function)?,
+            environment_name: app.app.environment.clone(),
         })
     }
 }

@@ -75,6 +75,9 @@ pub(crate) struct Hello {
 pub(crate) struct AppRequest {
     /// The request's number.
     pub(crate) request: u64,
+    /// What it is called, and where it runs.
+    #[serde(default)]
+    pub(crate) app: AppName,
     /// The images of its functions.
     pub(crate) images: Definition,
     /// Its functions.
@@ -85,6 +88,23 @@ pub(crate) struct AppRequest {
     /// The function whose image is wanted; only in `app.describe`.
     #[serde(default)]
     pub(crate) select: Option<String>,
+}
+
+/// Name of the environment where none is given.
+pub(crate) const DEFAULT_ENVIRONMENT: &str = "main";
+
+/// What an app is called, and where it runs.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub(crate) struct AppName {
+    /// Name of the environment, which its functions see.
+    pub(crate) environment: String,
+}
+
+impl Default for AppName {
+    fn default() -> Self {
+        Self { environment: DEFAULT_ENVIRONMENT.to_owned() }
+    }
 }
 
 /// How to build.
@@ -302,7 +322,7 @@ mod tests {
 
     #[test]
     fn app_start_is_pinned() {
-        let text = r#"{"type":"app.start","request":1,"app":{"name":"demo"},
+        let text = r#"{"type":"app.start","request":1,"app":{"name":"demo","environment":"staging"},
             "images":[{"id":"0","parent":null,"step":{"kind":"debian_slim","python_version":"3.11","local_python":"3.12"},
                        "force_build":false,"title":"debian_slim(python_version=\"3.11\")","secrets":[]}],
             "functions":[{"name":"describe","image":"0","module":{"kind":"script","name":"app","path":"/root/app.py"},
@@ -315,6 +335,7 @@ mod tests {
             "options":{"force_build":true,"ignore_cache":false}}"#;
         let Request::Start(app) = read(text) else { panic!() };
         assert_eq!((app.request, app.images.nodes.len()), (1, 1));
+        assert_eq!(app.app.environment, "staging");
         assert_eq!(app.options, OptionsRequest { force_build: true, ignore_cache: false });
         let function = &app.functions[0];
         assert_eq!(function.module, Module::Script { name: "app".into(), path: "/root/app.py".into() });

@@ -6,6 +6,7 @@ use std::time::Duration;
 use lamina_functions::{FunctionSpec, Module, Retries, random_id};
 use lamina_sandbox::{Sandbox, SandboxSpec, Stdio, TerminalSize};
 
+use crate::protocol::DEFAULT_ENVIRONMENT;
 use crate::{Engine, EngineError};
 
 /// What a shell is opened in.
@@ -62,6 +63,7 @@ impl Engine {
             memory_bytes: None,
             retries: Retries::default(),
             maximum_containers: None,
+            environment_name: DEFAULT_ENVIRONMENT.to_owned(),
         })
     }
 }

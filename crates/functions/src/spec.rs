@@ -42,6 +42,8 @@ pub struct FunctionSpec {
     pub retries: Retries,
     /// Most containers at a time, where the function says so.
     pub maximum_containers: Option<usize>,
+    /// Name of the environment that the app runs in.
+    pub environment_name: String,
 }
 
 impl FunctionSpec {
@@ -74,7 +76,7 @@ impl FunctionSpec {
             ("MODAL_IS_REMOTE", "1"),
             ("MODAL_IMAGE_ID", &self.image_id),
             ("MODAL_TASK_ID", task),
-            ("MODAL_ENVIRONMENT", "main"),
+            ("MODAL_ENVIRONMENT", &self.environment_name),
             ("MODAL_REGION", "local"),
             ("MODAL_CLOUD_PROVIDER", "local"),
             ("MODAL_IDENTITY_TOKEN", ""),
@@ -112,6 +114,7 @@ mod tests {
             memory_bytes: None,
             retries: Retries::default(),
             maximum_containers: None,
+            environment_name: "main".into(),
         }
     }
 
@@ -134,6 +137,7 @@ mod tests {
             ("MODAL_IS_REMOTE", "1"),
             ("MODAL_IMAGE_ID", "im-1"),
             ("MODAL_TASK_ID", "ta-1"),
+            ("MODAL_ENVIRONMENT", "main"),
         ];
         for (name, value) in expected {
             assert_eq!(environment[name], value, "{name}");

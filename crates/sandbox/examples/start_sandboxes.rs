@@ -19,7 +19,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let [modal, content, layer, count, limits, command @ ..] = words.as_slice() else {
         return Err("usage: start_sandboxes MODAL CONTENT LAYER COUNT limits|free COMMAND...".into());
     };
-    let limited = Limits { memory_bytes: Some(512 << 20), cpus: None, pids: Some(100) };
+    let limited = Limits { memory_bytes: Some(512 << 20), pids: Some(100), ..Limits::default() };
     let spec = SandboxSpec {
         layers: vec![layer.clone()],
         argv: command.to_vec(),

@@ -144,6 +144,7 @@ impl Backend for Fake {
             memory_bytes: None,
             retries: Retries::default(),
             maximum_containers: None,
+            environment_name: "main".into(),
         };
         Ok(Described { function })
     }
