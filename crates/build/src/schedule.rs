@@ -69,6 +69,8 @@ pub struct Builder<'a> {
     sink: &'a Sink,
     cancel: &'a CancelToken,
     states: Mutex<HashMap<&'a str, Arc<OnceLock<Outcome>>>>,
+    /// Images that are not complete yet.
+    remaining: Mutex<usize>,
 }
 
 /// Layers that a step which is not cached is compared with, to say why it is not.
@@ -87,7 +89,7 @@ impl<'a> Builder<'a> {
         sink: &'a Sink,
         cancel: &'a CancelToken,
     ) -> Self {
-        Self { tools, definition, options, sink, cancel, states: Mutex::default() }
+        Self { tools, definition, options, sink, cancel, states: Mutex::default(), remaining: Mutex::default() }
     }
 
     /// Builds the images that end at `targets`, in parallel. Steps that they share are executed once.
@@ -98,6 +100,7 @@ impl<'a> Builder<'a> {
         let invalid =
             |error: lamina_image::DefinitionError| BuildError::Invalid { message: error.to_string(), hint: None };
         self.definition.validate().map_err(invalid)?;
+        *self.remaining.lock().unwrap_or_else(PoisonError::into_inner) = targets.len();
         let outcomes: Vec<_> = match targets {
             // The common case needs no thread.
             [target] => vec![(*target, self.build_one(target))],
@@ -122,7 +125,11 @@ impl<'a> Builder<'a> {
                 recorded?;
             }
             let (image, seconds) = (state.image_id(), begin.elapsed().as_secs_f64());
-            self.sink.emit(Event::ImageBuilt { image, seconds, cached: state.cached });
+            // Held, so that the last image to be reported is the one after which none remains.
+            let mut remaining = self.remaining.lock().unwrap_or_else(PoisonError::into_inner);
+            *remaining -= 1;
+            self.sink.emit(Event::ImageBuilt { image, seconds, cached: state.cached, remaining: *remaining });
+            drop(remaining);
             Ok(state.built())
         });
         if outcome.is_err() {

@@ -118,7 +118,7 @@ fn enter_directory(path: &str) -> Result<(), Errno> {
 /// When the machine runs out of memory, the sandbox shall end rather than anything else. Where the kernel does not let us
 /// say so, it chooses by size.
 fn be_killed_first() {
-    let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
+    let _ = fs_err::write("/proc/self/oom_score_adj", "1000");
 }
 
 /// Gives up supplementary groups.
