@@ -119,7 +119,10 @@ def _unpickle_exception(described: dict[str, Any]) -> BaseException:
 
     name, message = described["type"], described["message"]
     if described["exception"] is None:
-        return ExecutionError(f"the function raised `{name}`, which cannot be pickled: {message}")
+        return ExecutionError(
+            f"the function raised `{name}`, which cannot be pickled: {message}",
+            hint="define its class at the top level of a module, and keep only plain data in it",
+        )
     try:
         error = loads(described["exception"])
     except Exception as failure:

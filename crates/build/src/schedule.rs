@@ -71,6 +71,8 @@ pub struct Builder<'a> {
     /// For every node, the one that stands for all that do the same.
     equals: HashMap<&'a str, &'a str>,
     states: Mutex<HashMap<&'a str, Arc<OnceLock<Outcome>>>>,
+    /// Images that are not complete yet.
+    remaining: Mutex<usize>,
 }
 
 /// Layers that a step which is not cached is compared with, to say why it is not.
@@ -90,7 +92,8 @@ impl<'a> Builder<'a> {
         cancel: &'a CancelToken,
     ) -> Self {
         let equals = definition.first_equals();
-        Self { tools, definition, options, sink, cancel, equals, states: Mutex::default() }
+        let (states, remaining) = (Mutex::default(), Mutex::default());
+        Self { tools, definition, options, sink, cancel, equals, states, remaining }
     }
 
     /// Builds the images that end at `targets`, in parallel. Steps that they share are executed once.
@@ -104,6 +107,7 @@ impl<'a> Builder<'a> {
         let mut distinct: Vec<&'a str> = targets.iter().map(|target| self.representative(target)).collect();
         distinct.sort_unstable();
         distinct.dedup();
+        *self.remaining.lock().unwrap_or_else(PoisonError::into_inner) = distinct.len();
         let outcomes: Vec<_> = match &distinct[..] {
             // The common case needs no thread.
             [target] => vec![(*target, self.build_one(target))],
@@ -135,7 +139,11 @@ impl<'a> Builder<'a> {
                 recorded?;
             }
             let (image, seconds) = (state.image_id(), begin.elapsed().as_secs_f64());
-            self.sink.emit(Event::ImageBuilt { image, seconds, cached: state.cached });
+            // Held, so that the last image to be reported is the one after which none remains.
+            let mut remaining = self.remaining.lock().unwrap_or_else(PoisonError::into_inner);
+            *remaining -= 1;
+            self.sink.emit(Event::ImageBuilt { image, seconds, cached: state.cached, remaining: *remaining });
+            drop(remaining);
             Ok(state.built())
         });
         if outcome.is_err() {

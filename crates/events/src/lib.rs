@@ -130,6 +130,8 @@ pub enum Event {
         seconds: f64,
         /// Whether every step was cached.
         cached: bool,
+        /// How many images of the same build are not complete yet.
+        remaining: usize,
     },
     /// A container started.
     ContainerStarted {

@@ -67,6 +67,8 @@ pub(crate) struct Build {
     /// Whether a step was active: a build that takes everything from the cache is not worth a word.
     noteworthy: bool,
     images: Vec<String>,
+    /// Images that are not complete yet.
+    images_remaining: usize,
     seconds: f64,
 }
 
@@ -108,9 +110,12 @@ impl Build {
                 self.noteworthy = true;
                 self.settle(*step, Status::Failed { miss, seconds: now.saturating_sub(since).as_secs_f64() });
             }
-            Event::ImageBuilt { image, seconds, cached: false } => {
-                self.images.push(image.clone());
-                self.seconds = self.seconds.max(*seconds);
+            Event::ImageBuilt { image, seconds, cached, remaining } => {
+                if !cached {
+                    self.images.push(image.clone());
+                    self.seconds = self.seconds.max(*seconds);
+                }
+                self.images_remaining = *remaining;
             }
             _ => {}
         }
@@ -140,7 +145,8 @@ impl Build {
     pub(crate) fn take_closing(&mut self) -> Option<Closing> {
         let failed = self.has_failed();
         let is_open = |step: &Step| !(step.is_settled() || (failed && step.status == Status::Queued));
-        if self.images.is_empty() || self.steps.values().any(is_open) {
+        let awaited = self.images_remaining > 0 && !failed;
+        if self.images.is_empty() || awaited || self.steps.values().any(is_open) {
             return None;
         }
         let done = std::mem::take(self);

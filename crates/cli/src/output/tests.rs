@@ -81,7 +81,7 @@ fn build() -> Vec<Event> {
         Event::StepFinished { step: 3, seconds: 61.0, bytes_new: 900, bytes_shared: 0 },
         Event::StepWaiting { step: 4 },
         Event::StepCached { step: 4, bytes: 10 },
-        Event::ImageBuilt { image: "im-0123".to_owned(), seconds: 66.0, cached: false },
+        Event::ImageBuilt { image: "im-0123".to_owned(), seconds: 66.0, cached: false, remaining: 0 },
     ]
 }
 
@@ -209,7 +209,7 @@ fn a_build_from_the_cache_is_silent() {
     let events = [
         queued(1, "debian_slim()"),
         Event::StepCached { step: 1, bytes: 10 },
-        Event::ImageBuilt { image: "im-0123".to_owned(), seconds: 0.01, cached: true },
+        Event::ImageBuilt { image: "im-0123".to_owned(), seconds: 0.01, cached: true, remaining: 0 },
     ];
     let paper = Paper::default();
     feed(&mut Plain::new(paper.streams()), &events);
@@ -230,7 +230,7 @@ fn a_build_after_a_failed_one_closes_as_usual() {
             queued(3, "one()"),
             start(3),
             Event::StepFinished { step: 3, seconds: 1.0, bytes_new: 1, bytes_shared: 0 },
-            Event::ImageBuilt { image: "im-0123".to_owned(), seconds: 1.0, cached: false },
+            Event::ImageBuilt { image: "im-0123".to_owned(), seconds: 1.0, cached: false, remaining: 0 },
         ],
     );
     assert!(paper.take().ends_with("Built im-0123 in 1.0s: 1 of 1 steps ran, 1 B new in the store\n"));

@@ -117,7 +117,7 @@ impl Fake {
 impl Backend for Fake {
     fn start(&self, _: &Hello, app: &AppRequest, sink: &Sink, cancel: &CancelToken) -> Result<App, Failure> {
         self.build(app, cancel)?;
-        sink.emit(Event::ImageBuilt { image: "im-1".into(), seconds: 0.0, cached: true });
+        sink.emit(Event::ImageBuilt { image: "im-1".into(), seconds: 0.0, cached: true, remaining: 0 });
         sink.emit(Event::Warning { message: "careful".into() });
         let start = |function: &crate::protocol::FunctionRequest| {
             let options = PoolOptions::new(&function.name, function.module.clone(), Duration::from_secs(20));
