@@ -235,3 +235,19 @@ fn a_build_after_a_failed_one_closes_as_usual() {
     );
     assert!(paper.take().ends_with("Built im-0123 in 1.0s: 1 of 1 steps ran, 1 B new in the store\n"));
 }
+
+#[test]
+fn images_that_were_built_together_have_one_closing_line() {
+    let paper = Paper::default();
+    let mut renderer = Plain::new(paper.streams());
+    let built =
+        |image: &str, remaining| Event::ImageBuilt { image: image.to_owned(), seconds: 1.0, cached: false, remaining };
+    let start = |step| Event::StepStarted { step, miss: Miss::New };
+    let finish = |step| Event::StepFinished { step, seconds: 1.0, bytes_new: 1, bytes_shared: 0 };
+    feed(&mut renderer, &[queued(1, "one()"), queued(2, "two()"), start(1), start(2), finish(1), finish(2)]);
+    paper.take();
+    feed(&mut renderer, &[built("im-1", 1)]);
+    assert_eq!(paper.take(), "");
+    feed(&mut renderer, &[built("im-2", 0)]);
+    assert!(paper.take().ends_with("Built im-1, im-2 in 1.0s: 2 of 2 steps ran, 2 B new in the store\n"));
+}
