@@ -208,8 +208,9 @@ Examples:
   modal image prune --all                  everything that no running `modal` uses
   modal image prune im-0a1b2c              this image
 
-AGE is a number with a unit: 90m, 12h, 7d, 2w. SIZE likewise: 500MB, 20GiB. What a running `modal` uses always
-stays, and everything that is removed is built again when it is asked for.")]
+AGE is a number with a unit: 90m, 12h, 7d, 2w. SIZE likewise: 500MB, 20GiB.
+What a running `modal` uses always stays. Everything else is built again when
+it is asked for.")]
 pub(crate) struct Prune {
     /// Remove exactly these images: ids, or beginnings of them
     #[arg(value_name = "ID", conflicts_with_all = ["all", "unused_for", "older_than", "max_size"])]

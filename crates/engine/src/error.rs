@@ -18,6 +18,9 @@ pub enum EngineError {
     /// No image has this id.
     #[error("there is no image `{0}` in the store: `modal image list` shows what there is")]
     UnknownImage(String),
+    /// This cannot be an image's id.
+    #[error("`{0}` is no image id: give `im-` and at least four characters of what `modal image list` shows")]
+    NoImageId(String),
     /// An image is known, but its layers were removed.
     #[error("the layers of the image `{0}` are gone: run what it was built for again, which rebuilds it")]
     ImageGone(String),

@@ -26,6 +26,9 @@ impl ImageLog {
     }
 }
 
+/// Characters after `im-` that an abbreviated id has at least: no slip of the hand shall name an image.
+const LEAST_OF_ID: usize = 4;
+
 /// A layer of an image.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ImageLayer {
@@ -49,6 +52,9 @@ impl Engine {
     /// # Errors
     /// When there is none, or several.
     pub fn image(&self, id: &str) -> Result<ImageRecord, EngineError> {
+        if id.strip_prefix("im-").is_none_or(|rest| rest.len() < LEAST_OF_ID) {
+            return Err(EngineError::NoImageId(id.to_owned()));
+        }
         self.store.find_image(id)?.ok_or_else(|| EngineError::UnknownImage(id.to_owned()))
     }
 

@@ -151,8 +151,6 @@ pub(crate) enum Request {
 /// What a sweep removes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Sweep {
-    /// What came into being at this time or later stays, in seconds since 1970: a running process may be about to use it.
-    pub(crate) before: i64,
     /// Kept packages that were not used since this time go, in seconds since 1970.
     pub(crate) packages_unused_since: Option<i64>,
     /// Files of caches that no step brought since this time go, in seconds since 1970.

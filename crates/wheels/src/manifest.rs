@@ -187,7 +187,8 @@ pub(crate) fn packages(context: &WorkerContext) -> Result<Vec<Package>, JobError
         let path = entry?.path();
         let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
         let wheel = name.split(['-', '.']).next().unwrap_or_default().to_owned();
-        let (objects, last_used) = (objects_of(&path, name), fs::metadata(&path)?.mtime());
+        let Ok(metadata) = fs::metadata(&path) else { continue };
+        let (objects, last_used) = (objects_of(&path, name), metadata.mtime());
         let package =
             packages.entry(wheel).or_insert_with(|| Package { files: Vec::new(), last_used, objects: Vec::new() });
         package.last_used = package.last_used.max(last_used);

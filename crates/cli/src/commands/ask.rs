@@ -11,7 +11,9 @@ pub(crate) fn ask(question: &str) -> Result<Option<bool>, Failure> {
     }
     say(&format!("{question} [y/N] "));
     let mut answer = String::new();
-    io::stdin().lock().read_line(&mut answer)?;
+    if io::stdin().lock().read_line(&mut answer)? == 0 {
+        say("\n");
+    }
     Ok(Some(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes")))
 }
 

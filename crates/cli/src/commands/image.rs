@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use lamina_engine::{Engine, ImageLayer, ImageRecord, Options, Usage};
 use serde::Serialize;
 
+use super::ask::say;
 use super::{print, print_json, prune};
 use crate::arguments::Image;
 use crate::failure::Failure;
@@ -23,7 +24,13 @@ pub(crate) fn image(image: &Image) -> Result<u8, Failure> {
             let images = engine.images()?;
             print_json(&images.iter().map(Listed::from).collect::<Vec<_>>())?;
         }
-        Image::List { json: false } => print(table(&engine.images()?, now()).as_bytes())?,
+        Image::List { json: false } => {
+            let images = engine.images()?;
+            if images.is_empty() {
+                say("There are no images yet: `modal run` builds them.\n");
+            }
+            print(table(&images, now()).as_bytes())?;
+        }
         Image::Inspect { id, json } => {
             let image = engine.image(id)?;
             let layers = engine.image_layers(&image)?;

@@ -16,20 +16,18 @@ const UNUSED_FOR: Duration = Duration::from_hours(30 * 24);
 
 /// Removes what the user names, after asking.
 pub(crate) fn prune(engine: &Engine, wanted: &Prune) -> Result<u8, Failure> {
-    let policy = policy(wanted);
+    let mut policy = policy(wanted);
     let waiting = || say("Waiting for another `modal` that is storing something ...\n");
     let expected = engine.prune(&Policy { dry_run: true, ..policy.clone() }, &waiting)?;
     if wanted.dry_run {
         print(table(&expected.images, now()).as_bytes())?;
-        say(&format!(
-            "{}, about {} would come free.\n",
-            removal("Would remove", &expected),
-            text::bytes(expected.bytes)
-        ));
+        let (what, bytes) = (removal("Would remove", &expected), text::bytes(expected.bytes));
+        say(&format!("{what}, about {bytes} would come free; packages and caches that are no longer used, too.\n"));
         return Ok(0);
     }
     if !wanted.yes && !expected.images.is_empty() {
         say(&table(&expected.images, now()));
+        policy.among = Some(expected.images.iter().map(|image| image.id.clone()).collect());
         let question = format!("{}, about {}?", removal("Remove", &expected), text::bytes(expected.bytes));
         match ask(&question)? {
             Some(true) => {}
@@ -54,6 +52,15 @@ pub(crate) fn prune(engine: &Engine, wanted: &Prune) -> Result<u8, Failure> {
             count(collected.used.len() as u64, "image stays", "images stay")
         ));
     }
+    if let Some(maximum) = wanted.max_size {
+        let total = engine.usage()?.total();
+        if total > maximum {
+            say(&format!(
+                "The store still takes {}: what is left is in use, or keeps it together.\n",
+                text::bytes(total)
+            ));
+        }
+    }
     match used(&policy, &collected) {
         Some(failure) => Err(failure),
         None => Ok(0),
@@ -71,6 +78,7 @@ fn policy(wanted: &Prune) -> Policy {
         unused_for: wanted.unused_for.or(default),
         older_than: wanted.older_than,
         maximum_bytes: wanted.max_size,
+        among: None,
         dry_run: false,
     }
 }

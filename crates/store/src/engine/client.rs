@@ -91,7 +91,7 @@ impl Drop for Client {
 
 impl Pending {
     /// Waits for the answer until `cancel` says so.
-    fn wait_until<T: DeserializeOwned>(self, cancel: &CancelToken) -> Result<T, StoreError> {
+    pub(super) fn wait_until<T: DeserializeOwned>(self, cancel: &CancelToken) -> Result<T, StoreError> {
         loop {
             cancel.check()?;
             match self.answer.recv_timeout(CANCEL_INTERVAL) {

@@ -99,15 +99,18 @@ impl Index {
         self.get_all("SELECT record FROM layers ORDER BY created, key", [])
     }
 
-    /// Forgets images and layers, all at once.
-    pub(super) fn forget(&self, images: &[&str], layers: &[LayerKey]) -> Result<(), StoreError> {
+    /// Forgets images and layers, all at once; a layer that was made anew meanwhile is another one.
+    pub(super) fn forget(&self, images: &[&str], layers: &[LayerRecord]) -> Result<(), StoreError> {
         let mut connection = self.lock();
         let forgotten = connection.transaction().and_then(|transaction| {
             for id in images {
                 transaction.execute("DELETE FROM images WHERE id = ?1", [id])?;
             }
-            for key in layers {
-                transaction.execute("DELETE FROM layers WHERE key = ?1", [key.to_string()])?;
+            for layer in layers {
+                transaction.execute(
+                    "DELETE FROM layers WHERE key = ?1 AND json_extract(record, '$.digest') = ?2",
+                    (layer.key.to_string(), layer.digest.hex()),
+                )?;
             }
             transaction.commit()
         });

@@ -92,11 +92,20 @@ impl Session {
 
 impl Leases {
     fn read(&mut self, path: &Path) -> Result<(), StoreError> {
-        // A session that has not said yet since when it runs began just now.
+        let damaged = || StoreError::Damaged {
+            path: path.to_owned(),
+            reason: "nobody can tell what the running `modal` that it belongs to uses; end that first".to_owned(),
+        };
+        let text = String::from_utf8(fs_err::read(path)?).map_err(|_| damaged())?;
+        // A session that has not said yet since when it runs began just now. One from the future began before the clock
+        // was set back: everything may be younger than it.
         let mut begin = now();
-        for line in fs_err::read_to_string(path)?.lines() {
+        for line in text.lines() {
             match line.split_once(' ') {
-                Some(("begin", time)) => begin = time.parse().unwrap_or(0),
+                Some(("begin", time)) => {
+                    begin = time.parse().map_err(|_| damaged())?;
+                    begin = if begin > now() { 0 } else { begin };
+                }
                 Some(("layer", digest)) => self.layers.extend(digest.parse::<Digest>()),
                 Some(("cache", name)) => drop(self.caches.insert(name.to_owned())),
                 // Of a later version: nothing that this one knows how to take away.

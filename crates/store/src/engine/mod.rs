@@ -207,8 +207,10 @@ impl Store {
     /// As [`Store::commit`], and when cancelled.
     pub fn commit_until(&self, work: &Work, rules: CommitRules, cancel: &CancelToken) -> Result<Committed, StoreError> {
         let id = work.id().to_owned();
-        let _paused = self.hold_off_collection()?;
-        let committed: Committed = self.shared.client.call_until(Request::Commit { id, rules }, cancel)?;
+        let paused = self.hold_off_collection()?;
+        // The worker holds the lock as well: it finishes the commit even if this process dies.
+        let pending = self.shared.client.begin(Request::Commit { id, rules }, &[], &[paused.handle()])?;
+        let committed: Committed = pending.wait_until(cancel)?;
         self.shared.session.note(Use::Layer(committed.digest))?;
         Ok(committed)
     }

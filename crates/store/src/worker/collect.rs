@@ -2,9 +2,7 @@
 //!
 //! The engine decides which layers stay, and holds off other processes while [`retire`] renames the others away: from then
 //! on nobody can begin to use them. [`remove`] takes its time, and other processes go on meanwhile. They are held off
-//! once more for [`sweep`]: an object goes when no tree and no kept package names it, no other link to it exists, and it
-//! is older than every running process. A process that installs packages is not held off; should it have looked at such
-//! an object just before, linking it fails, and it unpacks the package anew.
+//! once more for [`sweep`]: an object goes when no tree and no kept package names it and no other link to it exists.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -62,9 +60,9 @@ pub(super) fn sweep(context: &WorkerContext, packages: &[Package], sweep: &Sweep
     }
     freed.packages = going.len() as u64;
     named.extend(staying.iter().flat_map(|package| &package.objects));
-    freed.bytes += sweep_objects(context, &named, sweep.before)?;
+    freed.bytes += sweep_objects(context, &named)?;
     if let Some(unused_since) = sweep.caches_unused_since {
-        freed.bytes += sweep_caches(context, unused_since.min(sweep.before), &sweep.mounted)?;
+        freed.bytes += sweep_caches(context, unused_since, &sweep.mounted)?;
     }
     Ok(freed)
 }
@@ -73,7 +71,7 @@ pub(super) fn sweep(context: &WorkerContext, packages: &[Package], sweep: &Sweep
 fn is_dispensable(package: &Package, installed: &HashSet<ObjectName>, sweep: &Sweep) -> bool {
     let is_old = sweep.packages_unused_since.is_some_and(|time| package.last_used < time);
     let is_installed = || package.objects.iter().all(|object| installed.contains(object));
-    package.last_used < sweep.before && (is_old || (sweep.only_installed && !is_installed()))
+    is_old || (sweep.only_installed && !is_installed())
 }
 
 /// The objects that the published trees name.
@@ -92,12 +90,12 @@ fn installed_objects(context: &WorkerContext) -> Result<HashSet<ObjectName>> {
     Ok(objects)
 }
 
-fn sweep_objects(context: &WorkerContext, named: &HashSet<ObjectName>, before: i64) -> Result<u64> {
+fn sweep_objects(context: &WorkerContext, named: &HashSet<ObjectName>) -> Result<u64> {
     let named: HashSet<_> = named.iter().map(ObjectName::path).collect();
     let mut freed = 0;
     for_each_object(context, |path, stat| {
         let relative = path.strip_prefix(context.content()).unwrap_or(path);
-        if disk::links(stat) == 1 && !named.contains(relative) && disk::birth(path, stat)? < before {
+        if disk::links(stat) == 1 && !named.contains(relative) {
             disk::unlink(path)?;
             freed += bytes(stat);
         }
@@ -150,7 +148,7 @@ pub(super) fn measure(context: &WorkerContext) -> Result<ContentUsage> {
     })?;
     for (name, _) in disk::list(content)? {
         let size = match &name[..] {
-            b"objects" => continue,
+            b"objects" => size_of_directories(&join(content, &name))?,
             _ => size_of_single_links(&join(content, &name))?,
         };
         match &name[..] {
@@ -160,6 +158,15 @@ pub(super) fn measure(context: &WorkerContext) -> Result<ContentUsage> {
         }
     }
     Ok(usage)
+}
+
+/// Bytes of a directory of directories itself, without their files.
+fn size_of_directories(path: &Path) -> Result<u64> {
+    let mut total = bytes(&disk::stat(path)?);
+    for (name, _) in disk::list(path)? {
+        total += bytes(&disk::stat(&join(path, &name))?);
+    }
+    Ok(total)
 }
 
 /// Bytes that removing `path` gives back: what has further links does not count.

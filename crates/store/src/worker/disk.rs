@@ -9,7 +9,7 @@ use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, RenameFlags, Stat, StatxFlags, Timespec, Timestamps, Uid};
+use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, RenameFlags, Stat, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
 
 use crate::{JobError, LAYER_MTIME, ObjectMeta};
@@ -30,16 +30,6 @@ pub(super) fn try_stat(path: &Path) -> Result<Option<Stat>> {
     match rustix::fs::lstat(path) {
         Ok(stat) => Ok(Some(stat)),
         Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
-        Err(errno) => Err(JobError::file("reading the status of", path)(errno)),
-    }
-}
-
-/// When the file was made, in seconds since 1970; where the filesystem does not tell, when it was changed last.
-pub(super) fn birth(path: &Path, stat: &Stat) -> Result<i64> {
-    let flags = (AtFlags::SYMLINK_NOFOLLOW, StatxFlags::BTIME);
-    match rustix::fs::statx(CWD, path, flags.0, flags.1) {
-        Ok(found) if found.stx_mask & StatxFlags::BTIME.bits() != 0 => Ok(found.stx_btime.tv_sec),
-        Ok(_) | Err(Errno::NOSYS) => Ok(stat.st_ctime),
         Err(errno) => Err(JobError::file("reading the status of", path)(errno)),
     }
 }

@@ -153,6 +153,9 @@ impl Objects {
         }
         for (name, inode) in &pending {
             let path = self.path(name);
+            if disk::try_stat(&path)?.is_none() {
+                continue; // It was of no use to any layer and has been collected.
+            }
             let file = disk::open_with(&path, OFlags::RDONLY)?;
             let stat = rustix::fs::fstat(&file).map_err(JobError::file("reading the status of", &path))?;
             // Another process may have put its own copy in the place; that one is not ours to vouch for.

@@ -67,8 +67,6 @@ fn two_images() -> (TestStore, [Committed; 3]) {
     record_image(&store, "im-one", &[("base", &layers[0]), ("one", &layers[1])], 1);
     record_image(&store, "im-two", &[("base", &layers[0]), ("two", &layers[2])], u64::MAX >> 2);
     store.reopen();
-    // Objects are only taken when they are older than everybody who runs, in whole seconds.
-    std::thread::sleep(Duration::from_millis(1100));
     (store, layers)
 }
 
@@ -164,6 +162,40 @@ fn whoever_stores_something_is_waited_for() {
     assert!(waited.get() && outcome.is_err());
     drop(busy);
     assert_eq!(collect(&store, &everything()).images.len(), 2);
+}
+
+#[test]
+fn a_process_that_nobody_can_tell_the_needs_of_stops_a_collection() {
+    let (store, [base, ..]) = two_images();
+    let other = TestStore::open(&store.root);
+    assert!(other.hold(&[base.digest]).unwrap());
+    let mine = store.root.join("locks");
+    for entry in std::fs::read_dir(mine).unwrap() {
+        let path = entry.unwrap().path();
+        if std::fs::read_to_string(&path).unwrap().contains("layer ") {
+            std::fs::write(path, [0xff, 0xfe, b'\n']).unwrap();
+        }
+    }
+    let error = store.collect(&everything(), &CancelToken::new(), &|| ()).unwrap_err().to_string();
+    assert!(error.contains("locks/session-") && error.contains("end that first"), "{error}");
+    assert!(store.has_view(&base.digest));
+    drop(other);
+    assert_eq!(collect(&store, &everything()).images.len(), 2);
+}
+
+#[test]
+fn a_store_that_is_too_large_gives_up_downloads_before_images() {
+    let (store, _) = two_images();
+    let download = store.layout().downloads().join("old");
+    write(&download, vec![1; 1 << 20]);
+    let limit = store.usage().unwrap().total() - (512 << 10);
+    std::thread::sleep(Duration::from_millis(1100));
+    let collected = collect(&store, &Policy { maximum_bytes: Some(limit), ..Policy::default() });
+    assert!(collected.images.is_empty() && !download.exists());
+    assert!(store.usage().unwrap().total() <= limit);
+    let one_less = store.usage().unwrap().total() - (16 << 10);
+    let collected = collect(&store, &Policy { maximum_bytes: Some(one_less), ..Policy::default() });
+    assert_eq!(collected.images.iter().map(|image| &*image.id).collect::<Vec<_>>(), ["im-one"]);
 }
 
 #[test]

@@ -93,7 +93,7 @@ impl Store {
     /// then is removed the next time.
     pub fn collect(&self, policy: &Policy, cancel: &CancelToken, waiting: &dyn Fn()) -> Result<Collected, StoreError> {
         let mut policy = policy.clone();
-        let (plan, leases, retired) = {
+        let (plan, retired) = {
             let _alone = self.stop_others(cancel, waiting)?;
             let leases = self.shared.session.others(self.layout())?;
             let plan = self.plan(&mut policy, &leases)?;
@@ -102,16 +102,15 @@ impl Store {
                 return Ok(collected(plan, &Freed { bytes, packages: 0 }));
             }
             let images: Vec<&str> = plan.images.iter().map(|image| &*image.id).collect();
-            let layers: Vec<_> = plan.layers.iter().map(|layer| layer.key).collect();
-            self.shared.index.forget(&images, &layers)?;
+            self.shared.index.forget(&images, &plan.layers)?;
             let retired: String = self.shared.client.call(Request::Retire { keep: plan.live.clone() })?;
-            (plan, leases, retired)
+            (plan, retired)
         };
         let mut bytes: u64 = self.shared.client.call_until(Request::RemoveRetired { retired }, cancel)?;
-        let freed = {
-            let _alone = self.stop_others(cancel, waiting)?;
-            self.sweep(&policy, &leases)?
-        };
+        let _alone = self.stop_others(cancel, waiting)?;
+        // Others may have begun meanwhile.
+        let leases = self.shared.session.others(self.layout())?;
+        let freed = self.sweep(&policy, &leases)?;
         bytes += freed.bytes + self.remove_files(&policy, &plan, &leases)?;
         Ok(collected(plan, &Freed { bytes, ..freed }))
     }
@@ -164,16 +163,17 @@ impl Store {
     /// The plan for a policy; the policy's limit is dropped if the store keeps it.
     fn plan(&self, policy: &mut Policy, leases: &Leases) -> Result<Plan, StoreError> {
         let (images, layers, now) = (self.list_images()?, self.shared.index.layers()?, lease::now());
-        let mut held = leases.layers.clone();
-        held.extend(self.bases(policy.cutoff(now))?);
-        let read = |digest: &Digest| self.tree(digest);
-        let facts = Facts { images: &images, layers: &layers, held: &held, now };
         let mut overhead = 0;
         if let Some(maximum) = policy.maximum_bytes {
             let usage = self.usage()?;
             overhead = usage.other + usage.logs;
             policy.maximum_bytes = Some(maximum).filter(|maximum| usage.total() > *maximum);
         }
+        let cutoff = cutoff(policy, now);
+        let mut held = leases.layers.clone();
+        held.extend(self.bases(cutoff)?);
+        let read = |digest: &Digest| self.tree(digest);
+        let facts = Facts { images: &images, layers: &layers, held: &held, cutoff, now };
         Ok(plan(&facts, policy, &mut Sizes::new(&read), overhead))
     }
 
@@ -201,9 +201,8 @@ impl Store {
     fn sweep(&self, policy: &Policy, leases: &Leases) -> Result<Freed, StoreError> {
         let now = lease::now();
         self.shared.client.call(Request::Sweep(Sweep {
-            before: leases.oldest.unwrap_or(now),
             packages_unused_since: policy.cutoff(now),
-            caches_unused_since: policy.cutoff(now).max(policy.maximum_bytes.map(|_| now)),
+            caches_unused_since: cutoff(policy, now),
             only_installed: policy.maximum_bytes.is_some(),
             mounted: leases.caches.clone(),
         }))
@@ -217,13 +216,14 @@ impl Store {
         let logs_of_images = plan.images.iter().flat_map(|image| &image.logs).map(|(_, log)| log);
         let logs_of_layers = plan.layers.iter().filter_map(|layer| layer.log.as_ref());
         let mut going: HashSet<PathBuf> = logs_of_images.chain(logs_of_layers).map(|log| logs.join(log)).collect();
-        if let Some(cutoff) = policy.cutoff(lease::now()).map(|cutoff| cutoff.min(leases.oldest.unwrap_or(cutoff))) {
+        let now = lease::now();
+        if let Some(cutoff) = cutoff(policy, now).map(|cutoff| cutoff.min(leases.oldest.unwrap_or(cutoff))) {
             for directory in [&logs, &layout.downloads(), &layout.contexts()] {
                 going.extend(files_in(directory)?.into_iter().filter(|path| modified(path) < cutoff));
             }
         }
         let mut bytes = 0;
-        if policy.cutoff(lease::now()).is_some_and(|cutoff| cutoff >= lease::now()) && leases.oldest.is_none() {
+        if cutoff(policy, now).is_some_and(|cutoff| cutoff >= now) && leases.oldest.is_none() {
             // The resolver looks after its cache itself; only with everything else, and nobody about, does it go.
             bytes += size_of(&layout.uv_cache());
             let _ = fs_err::remove_dir_all(layout.uv_cache());
@@ -252,6 +252,12 @@ impl Store {
         let files = files_in(&self.layout().content().join("trees"))?;
         Ok(files.iter().filter_map(|path| path.file_name()?.to_str()?.parse().ok()).collect())
     }
+}
+
+/// What no image needs and was not used since this time goes. A store that is too large gives all of that up before any
+/// image.
+fn cutoff(policy: &Policy, now: i64) -> Option<i64> {
+    policy.cutoff(now).max(policy.maximum_bytes.map(|_| now))
 }
 
 fn collected(plan: Plan, freed: &Freed) -> Collected {

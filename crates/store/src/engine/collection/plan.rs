@@ -19,6 +19,8 @@ pub struct Policy {
     pub older_than: Option<Duration>,
     /// The images that were not used for longest, until the store has at most so many bytes.
     pub maximum_bytes: Option<u64>,
+    /// Where it is given, nothing but these images goes, whatever else the rules say: what the user has agreed to.
+    pub among: Option<Vec<String>>,
     /// Collects nothing, only says what would be.
     pub dry_run: bool,
 }
@@ -26,11 +28,19 @@ pub struct Policy {
 impl Policy {
     /// What was last used or made before this time has served its time, in seconds since 1970.
     pub(super) fn cutoff(&self, now: i64) -> Option<i64> {
-        let age = if self.ids.is_empty() { self.unused_for.or(self.older_than) } else { None };
+        let age = if self.ids.is_empty() { self.unused_for.max(self.older_than) } else { None };
         age.map(|age| now.saturating_sub_unsigned(age.as_secs()))
     }
 
+    /// Whether the image is one of those that may go.
+    fn concerns(&self, image: &ImageRecord) -> bool {
+        self.among.as_ref().is_none_or(|among| among.contains(&image.id))
+    }
+
     fn has_expired(&self, image: &ImageRecord, now: i64) -> bool {
+        if !self.concerns(image) {
+            return false;
+        }
         if !self.ids.is_empty() {
             return self.ids.contains(&image.id);
         }
@@ -63,6 +73,8 @@ pub(super) struct Facts<'a> {
     pub(super) layers: &'a [LayerRecord],
     /// Layers that running processes use, and views that local files will be compared with.
     pub(super) held: &'a HashSet<Digest>,
+    /// What no image names and was made before this time goes, in seconds since 1970.
+    pub(super) cutoff: Option<i64>,
     /// Seconds since 1970.
     pub(super) now: i64,
 }
@@ -82,20 +94,27 @@ pub(super) fn plan(facts: &Facts<'_>, policy: &Policy, sizes: &mut Sizes<'_>, ov
         }
     }
     if let Some(maximum) = policy.maximum_bytes {
-        shrink(facts, &mut staying, &mut plan, sizes, maximum.saturating_sub(overhead));
+        shrink(facts, policy, &mut staying, &mut plan, sizes, maximum.saturating_sub(overhead));
     }
-    settle_layers(facts, policy, &staying, &mut plan);
+    settle_layers(facts, &staying, &mut plan);
     plan
 }
 
 /// Lets images go, the one that was not used for longest first, until the others fit.
-fn shrink(facts: &Facts<'_>, staying: &mut Vec<&ImageRecord>, plan: &mut Plan, sizes: &mut Sizes<'_>, maximum: u64) {
+fn shrink(
+    facts: &Facts<'_>,
+    policy: &Policy,
+    staying: &mut Vec<&ImageRecord>,
+    plan: &mut Plan,
+    sizes: &mut Sizes<'_>,
+    maximum: u64,
+) {
     for layer in facts.held.iter().chain(staying.iter().flat_map(|image| &image.layers)) {
         sizes.add(layer);
     }
     let mut kept = Vec::new();
     while let Some(image) = staying.pop() {
-        if sizes.total() <= maximum {
+        if sizes.total() <= maximum || !policy.concerns(image) {
             kept.push(image);
         } else if is_used(image, facts.held) {
             plan.used.push(image.clone());
@@ -117,7 +136,7 @@ fn is_used(image: &ImageRecord, held: &HashSet<Digest>) -> bool {
 }
 
 /// Decides which layers stay: those of images that stay, those in use, and those that no image has had a use for yet.
-fn settle_layers(facts: &Facts<'_>, policy: &Policy, staying: &[&ImageRecord], plan: &mut Plan) {
+fn settle_layers(facts: &Facts<'_>, staying: &[&ImageRecord], plan: &mut Plan) {
     let keys = |images: &mut dyn Iterator<Item = &ImageRecord>| -> HashSet<LayerKey> {
         images.flat_map(|image| image.keys.clone()).collect()
     };
@@ -126,12 +145,11 @@ fn settle_layers(facts: &Facts<'_>, policy: &Policy, staying: &[&ImageRecord], p
     let stacks: HashSet<&[Digest]> = staying.iter().map(|image| &image.layers[..]).collect();
     plan.live.clone_from(facts.held);
     plan.live.extend(staying.iter().flat_map(|image| &image.layers));
-    let cutoff = policy.cutoff(facts.now);
     for layer in facts.layers {
         let stays = match companion_of(layer) {
             Some(image) => stacks.contains(&image[..]),
             None if known_keys.contains(&layer.key) => kept_keys.contains(&layer.key),
-            None => cutoff.is_none_or(|cutoff| layer.created.cast_signed() >= cutoff),
+            None => facts.cutoff.is_none_or(|cutoff| layer.created.cast_signed() >= cutoff),
         };
         if stays || plan.live.contains(&layer.digest) {
             plan.live.insert(layer.digest);

@@ -58,7 +58,7 @@ fn outcome(plan: &Plan) -> (Vec<&str>, Vec<&str>) {
 
 fn decide(images: &[ImageRecord], layers: &[LayerRecord], held: &[&str], policy: &Policy) -> Plan {
     let held = held.iter().map(|name| digest(name)).collect();
-    let facts = Facts { images, layers, held: &held, now: NOW };
+    let facts = Facts { images, layers, held: &held, cutoff: policy.cutoff(NOW), now: NOW };
     plan(&facts, policy, &mut Sizes::new(&|_| None), 0)
 }
 
@@ -106,6 +106,18 @@ fn named_images_go_alone_whatever_their_age() {
 }
 
 #[test]
+fn nothing_goes_that_was_not_agreed_to() {
+    let images = [image("shown", &["a"], 90, 90), image("made-meanwhile", &["b"], 90, 90)];
+    for policy in [unused_for(0), Policy { maximum_bytes: Some(0), ..Policy::default() }] {
+        let policy = Policy { among: Some(vec!["shown".into()]), ..policy };
+        let held = HashSet::new();
+        let facts = Facts { images: &images, layers: &[], held: &held, cutoff: None, now: NOW };
+        let mut sizes = Sizes::new(&|_| Some(tree_of("1")));
+        assert_eq!(outcome(&plan(&facts, &policy, &mut sizes, 0)).0, ["shown"]);
+    }
+}
+
+#[test]
 fn layers_of_no_image_go_by_their_own_age_and_companions_with_their_image() {
     let images = [image("new", &["base"], 0, 0), image("old", &["base", "a"], 90, 90)];
     let companion = |name: &str, of: &[&str]| {
@@ -143,7 +155,7 @@ fn a_limit_lets_the_least_recently_used_go_until_the_rest_fits() {
     let read = |digest: &Digest| trees.get(digest).cloned();
     let images = [image("first", &["1", "2"], 0, 0), image("second", &["3"], 0, 1), image("third", &["12"], 0, 2)];
     let held = HashSet::new();
-    let facts = Facts { images: &images, layers: &[], held: &held, now: NOW };
+    let facts = Facts { images: &images, layers: &[], held: &held, cutoff: Some(NOW), now: NOW };
     let with_limit = |blocks: u64| {
         let policy = Policy { maximum_bytes: Some(blocks * 4096 + 100), ..Policy::default() };
         let plan = plan(&facts, &policy, &mut Sizes::new(&read), 100);
