@@ -79,7 +79,9 @@ fn an_interpreter_that_a_signal_kills_counts_as_in_a_shell() {
 #[test]
 fn an_interruption_reaches_the_interpreter_and_decides_the_exit_code() {
     for (number, code) in [(Signal::INT, 130), (Signal::TERM, 143), (Signal::HUP, 129)] {
-        let fixture = Fixture::new("echo ready; exec sleep 60");
+        // As `modal._cli` does: interrupts are blocked when it starts.
+        let sleep = "import signal, time; signal.pthread_sigmask(signal.SIG_UNBLOCK, [2]); time.sleep(60)";
+        let fixture = Fixture::new(&format!("echo ready; exec python3 -c '{sleep}'"));
         let (mut child, _output) = fixture.start();
         signal(&child, number);
         assert_eq!(child.wait().unwrap().code(), Some(code));
