@@ -96,7 +96,12 @@ impl Leases {
             path: path.to_owned(),
             reason: "nobody can tell what the running `modal` that it belongs to uses; end that first".to_owned(),
         };
-        let text = String::from_utf8(fs_err::read(path)?).map_err(|_| damaged())?;
+        let bytes = match fs_err::read(path) {
+            // The process has ended just now, and somebody has swept.
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            other => other?,
+        };
+        let text = String::from_utf8(bytes).map_err(|_| damaged())?;
         // A session that has not said yet since when it runs began just now. One from the future began before the clock
         // was set back: everything may be younger than it.
         let mut begin = now();
