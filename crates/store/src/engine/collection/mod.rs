@@ -224,9 +224,12 @@ impl Store {
         }
         let mut bytes = 0;
         if cutoff(policy, now).is_some_and(|cutoff| cutoff >= now) && leases.oldest.is_none() {
-            // The resolver looks after its cache itself; only with everything else, and nobody about, does it go.
-            bytes += size_of(&layout.uv_cache());
-            let _ = fs_err::remove_dir_all(layout.uv_cache());
+            // The resolver looks after its cache itself; only with everything else, and nobody about, does it go, at once
+            // for whoever comes meanwhile.
+            let retired = layout.uv_cache().with_extension("retired");
+            let _ = fs_err::rename(layout.uv_cache(), &retired);
+            bytes += size_of(&retired);
+            let _ = fs_err::remove_dir_all(&retired);
         }
         for path in going.difference(&referred) {
             let size = size_of(path);
