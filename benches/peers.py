@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import json
 import os
 import shutil
@@ -74,7 +75,7 @@ def remove_groups(name: str) -> None:
             os.rmdir(directory)
 
 
-class Builder(Peer):
+class Builder(Peer, abc.ABC):
     """What builds images from a Dockerfile."""
 
     def __init__(self, machine: Machine, lamina: Lamina) -> None:
@@ -128,17 +129,17 @@ class Builder(Peer):
         path.write_text("\n".join([first, *index, *rest]) + "\n")
         return path
 
+    @abc.abstractmethod
     def base(self, tag: str) -> str:
         """How a Dockerfile names an image of this builder."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def build(self, tag: str, recipe: Path, context: Path, *, cached: bool = True) -> float:
         """Builds an image: the wall time in seconds. Work that others left to the disk is done before."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def inside(self, tag: str, script: str) -> str:
         """What a shell script prints in a container of an image."""
-        raise NotImplementedError
 
 
 class BuildKit(Builder):
