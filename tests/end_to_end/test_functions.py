@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from conftest import Modal
 
@@ -143,6 +145,14 @@ def test_output_arrives_on_the_stream_it_was_written_to(calls: Modal) -> None:
     result = calls("run", "-q", "app.py::talk")
     assert result.stdout == "out\nno newline"
     assert "err\n" in result.stderr
+
+
+def test_every_line_may_have_its_time(calls: Modal) -> None:
+    result = calls("run", "-q", "--timestamps", "app.py::talk")
+    first, second = result.stdout.splitlines()
+    stamp = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z "
+    assert re.fullmatch(stamp + "out", first) and re.fullmatch(stamp + "no newline", second)
+    assert re.search(f"^{stamp}err$", result.stderr, re.MULTILINE)
 
 
 def test_containers_are_reused_and_gone_at_the_end(calls: Modal) -> None:

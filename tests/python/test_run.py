@@ -66,6 +66,12 @@ def test_results_can_be_written(project):
     assert "error: `--write-result` needs a result of type str or bytes; `f` returned `int`" in result.stderr
 
 
+def test_the_app_may_have_another_name(app):
+    result = app.run("--name", "other", "app.py", "--", "--n", "1")
+    assert result.returncode == 0
+    assert [message["app"]["name"] for message in result.messages if message["type"] == "app.start"] == ["other"]
+
+
 def test_help_and_usage_errors_start_nothing(app):
     result = app.run("app.py", "--", "--help")
     assert result.returncode == 0

@@ -88,6 +88,7 @@ Options of `modal run` come before REF; what follows REF goes to the function, o
   modal run app.py --n 5 --no-verbose
   modal run -q -w result.json app.py::report --month 2024-05"
 )]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub(crate) struct Run {
     /// REF names a module, not a file
     #[arg(short, long)]
@@ -101,9 +102,25 @@ pub(crate) struct Run {
     #[arg(short, long, value_name = "FILE")]
     pub(crate) write_result: Option<PathBuf>,
 
+    /// Name of the app, instead of its own
+    #[arg(short, long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
+
     /// Name of the environment that the program sees
     #[arg(short, long, value_name = "NAME")]
     pub(crate) env: Option<String>,
+
+    /// Put the time in front of what containers print
+    #[arg(long)]
+    pub(crate) timestamps: bool,
+
+    /// Refused with the reason
+    #[arg(short, long, hide = true)]
+    pub(crate) detach: bool,
+
+    /// Refused with the reason
+    #[arg(short, long, hide = true)]
+    pub(crate) interactive: bool,
 
     #[command(flatten)]
     pub(crate) output: Output,

@@ -4,6 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::thread;
+use std::time::SystemTime;
 
 use lamina_engine::{Described, Engine, EngineError, Options, serve};
 use lamina_events::CancelToken;
@@ -11,7 +12,7 @@ use rustix::process::Signal;
 
 use crate::failure::Failure;
 use crate::interruption::{self, Interruption};
-use crate::output::{Progress, Screen};
+use crate::output::{Progress, Screen, stamped};
 use crate::python::Python;
 
 /// The exit code of a command whose output nobody reads any more, as if SIGPIPE had ended it.
@@ -25,13 +26,14 @@ pub(crate) struct Ended {
     pub(crate) engine: Option<(Engine, Described)>,
 }
 
-/// Runs `modal._cli` with `arguments` and serves it.
+/// Runs `modal._cli` with `arguments` and serves it. `timestamps` puts the time in front of what containers print.
 ///
 /// The interpreter starts first and imports the program while the store is opened.
 pub(crate) fn run(
     arguments: &[OsString],
     environment: &[(&str, &OsStr)],
     progress: Progress,
+    timestamps: bool,
 ) -> Result<Ended, Failure> {
     let signals = interruption::catch()?;
     let (mut python, socket) = Python::start(arguments, environment)?;
@@ -39,7 +41,7 @@ pub(crate) fn run(
     let handle = python.handle();
     let interruption = Interruption::listen(signals, cancel.clone(), Some(handle.clone()), || ());
     let screen = Screen::start(progress, cancel.clone());
-    let sink = screen.sink();
+    let sink = if timestamps { stamped(screen.sink(), now) } else { screen.sink() };
     let (at_our_end, at_its_end) = (HangUp(socket.try_clone()?), HangUp(socket.try_clone()?));
     let engine = thread::spawn(move || -> Result<_, EngineError> {
         let _at_our_end = at_our_end;
@@ -60,6 +62,11 @@ pub(crate) fn run(
     let engine = served?;
     let code = if reader_is_gone { BROKEN_PIPE } else { code? };
     Ok(Ended { code, engine })
+}
+
+/// The time, as it stands in front of lines.
+fn now() -> String {
+    humantime::format_rfc3339_millis(SystemTime::now()).to_string()
 }
 
 /// Ends the connection when dropped: whatever became of the engine, the program must not wait for its answers.

@@ -77,6 +77,12 @@ fn pruning_an_empty_store_removes_nothing() {
 }
 
 #[test]
+fn options_that_need_a_daemon_or_a_terminal_say_so() {
+    insta::assert_snapshot!(run(&["run", "--detach", "app.py"]));
+    insta::assert_snapshot!(run(&["run", "-i", "app.py"]));
+}
+
+#[test]
 fn ages_and_sizes_need_units() {
     insta::assert_snapshot!(run(&["image", "prune", "--unused-for", "3"]));
     insta::assert_snapshot!(run(&["image", "prune", "--max-size", "3x"]));

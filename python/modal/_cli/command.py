@@ -35,7 +35,7 @@ def _dispatch(words: list[str]) -> int:
     if "--" in words:
         cut = words.index("--")
         options, rest = words[:cut], words[cut + 1 :]
-    command, as_module, result_file, text = _parse(options)
+    command, as_module, name, result_file, text = _parse(options)
     # Containers write to the same terminal or pipe; whole lines must leave this process at once.
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
@@ -43,19 +43,23 @@ def _dispatch(words: list[str]) -> int:
 
     if command == "describe":
         return _describe(*resolve_function(text, as_module))
-    return _run(resolve(text, as_module), rest, result_file)
+    return _run(resolve(text, as_module), rest, name, result_file)
 
 
-def _parse(options: list[str]) -> tuple[str, bool, str | None, str]:
-    """The command, `-m`, `--write-result` and the REF."""
+def _parse(options: list[str]) -> tuple[str, bool, str | None, str | None, str]:
+    """The command, `-m`, `--name`, `--write-result` and the REF."""
     words = iter(options)
     command = next(words, None)
     if command not in COMMANDS:
         raise UsageError(f"`{command}` is no command of `modal._cli`", "use the `modal` command")
-    as_module, result_file, text = False, None, None
+    as_module, name, result_file, text = False, None, None, None
     for word in words:
         if word == "-m":
             as_module = True
+        elif word in ("-n", "--name"):
+            name = next(words, None)
+            if name is None:
+                raise UsageError("`--name` needs a name")
         elif word in ("-w", "--write-result"):
             result_file = next(words, None)
             if result_file is None:
@@ -66,10 +70,10 @@ def _parse(options: list[str]) -> tuple[str, bool, str | None, str]:
             raise UsageError(f"`{word}` is not expected here", "options of your program come after the REF")
     if text is None:
         raise UsageError("which program to run is missing", "write for example `modal run app.py`")
-    return command, as_module, result_file, text
+    return command, as_module, name, result_file, text
 
 
-def _run(target: Target, words: list[str], result_file: str | None) -> int:
+def _run(target: Target, words: list[str], name: str | None, result_file: str | None) -> int:
     from modal._cli.arguments import bind, help_text, wants_help
     from modal._cli.signature import read_signature
 
@@ -81,6 +85,8 @@ def _run(target: Target, words: list[str], result_file: str | None) -> int:
 
     from modal.app import RunningApp
 
+    if name is not None:
+        target.app._name = name
     with RunningApp(target.app, output=True):
         result = _finished(target.call(*args, **kwargs))
     if result_file is not None:

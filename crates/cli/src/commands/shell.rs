@@ -24,7 +24,7 @@ pub(crate) fn shell(shell: &Shell) -> Result<u8, Failure> {
     if shell.module {
         words.push("-m".into());
     }
-    let ended = session::run(&words, &[], shell.output.progress)?;
+    let ended = session::run(&words, &[], shell.output.progress, false)?;
     match &ended.engine {
         Some((engine, described)) if ended.code == 0 => open(engine, ShellTarget::Function(&described.function), shell),
         // The program has said why.

@@ -11,6 +11,7 @@ mod terminal;
 #[cfg(test)]
 mod tests;
 pub(crate) mod text;
+mod timestamps;
 
 use std::io::{self, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -21,6 +22,8 @@ use clap::ValueEnum;
 use lamina_events::{CancelToken, Event, Sink, Stream};
 
 use style::Palette;
+
+pub(crate) use timestamps::stamped;
 
 /// How progress is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
