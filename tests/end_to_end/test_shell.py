@@ -51,6 +51,12 @@ def test_an_interactive_shell_has_a_terminal_and_hands_on_its_exit_code(modal: M
     assert code == 7
 
 
+def test_without_a_reference_it_is_the_default_image(modal: Modal) -> None:
+    result = modal("shell", "--no-pty", "-c", "pwd; ls /root; cat /etc/debian_version")
+    directory, version = result.stdout.split()
+    assert directory == "/root" and version[0].isdigit()
+
+
 def test_a_command_without_a_terminal(modal: Modal) -> None:
     modal.write("app.py", APP)
     result = modal("shell", "app.py::main", "--no-pty", "-c", "echo $COLOUR; exit 5", check=False)

@@ -134,15 +134,16 @@ pub(crate) struct Run {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
+  modal shell                              Debian with the Python version of this machine
   modal shell im-0a1b2c                    an image by its id, or a beginning of it (see `modal image list`)
   modal shell app.py::describe             the image of a function, built first if need be
   modal shell im-0a1b2c -c 'pip list'      one command instead of a shell; its exit code is passed on
 
 What is changed inside is gone when the shell ends.")]
 pub(crate) struct Shell {
-    /// An image id, or a Python file and function as in `modal run`
+    /// An image id, or a Python file and function as in `modal run` (default: the default image)
     #[arg(value_name = "REF", value_hint = ValueHint::FilePath)]
-    pub(crate) reference: String,
+    pub(crate) reference: Option<String>,
 
     /// REF names a module, not a file
     #[arg(short, long)]

@@ -13,15 +13,19 @@ use crate::interruption::{self, Interruption};
 use crate::session;
 use crate::user_terminal::{self, UserTerminal};
 
+/// The module with the app that stands for no REF.
+const DEFAULT_APP: &str = "modal._cli.default_app";
+
 /// Opens the shell; the exit code is its own.
 pub(crate) fn shell(shell: &Shell) -> Result<u8, Failure> {
-    if shell.reference.starts_with("im-") {
+    let reference = shell.reference.as_deref();
+    if let Some(image) = reference.filter(|reference| reference.starts_with("im-")) {
         let cancel = CancelToken::new();
         let engine = Engine::open(&Options { cancel: cancel.clone(), ..Options::default() })?;
-        return open(&engine, ShellTarget::Image(&shell.reference), shell);
+        return open(&engine, ShellTarget::Image(image), shell);
     }
-    let mut words: Vec<OsString> = vec!["describe".into(), shell.reference.clone().into()];
-    if shell.module {
+    let mut words: Vec<OsString> = vec!["describe".into(), reference.unwrap_or(DEFAULT_APP).into()];
+    if shell.module || reference.is_none() {
         words.push("-m".into());
     }
     let ended = session::run(&words, &[], shell.output.progress, false)?;
