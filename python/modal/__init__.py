@@ -28,6 +28,7 @@ from __future__ import annotations
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from modal import exception as exception
+    from modal._terminal import interact as interact
     from modal.app import App as App
     from modal.file_pattern_matcher import FilePatternMatcher as FilePatternMatcher
     from modal.function_call import FunctionCall as FunctionCall
@@ -49,6 +50,7 @@ __all__ = [
     "Secret",
     "enable_output",
     "exception",
+    "interact",
     "is_local",
 ]
 
@@ -61,6 +63,7 @@ _HOMES = {
     "Retries": "modal.retries",
     "Secret": "modal.secret",
     "enable_output": "modal.output",
+    "interact": "modal._terminal",
 }
 
 _REPLACEMENTS = {

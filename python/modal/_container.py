@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
     from modal._payload import Payload
+    from modal._terminal import Console
 
 ENGINE_FD = 3
 RESULT = b'{"type":"result","call":%d,"status":"%s"}'
@@ -83,13 +84,19 @@ def _start(connection: Connection) -> _Function | None:
     """Loads the function that the engine asks for; None if that fails, which the engine is told."""
     control, _ = connection.receive()
     module, name = control["module"], control["function"]
+    sys.breakpointhook = _break
+    if control.get("terminal"):
+        from modal import _terminal
+
+        _terminal.console = _terminal.Console(connection, _flush)
     try:
         function = _load_pickled(module, name) if module["kind"] == "serialized" else _Function(_load(module, name))
     except BaseException as error:
-        _flush()
-        connection.send(b'{"type":"failed"}', _pack(error, "importing `{}`".format(module["name"])))
+        failure = _pack(error, "importing `{}`".format(module["name"]))
+        _end_output()
+        connection.send(b'{"type":"failed"}', failure)
         return None
-    _flush()
+    _end_output()
     connection.send(b'{"type":"ready"}')
     return function
 
@@ -162,7 +169,7 @@ def _serve(connection: Connection, function: _Function) -> None:
         if control["type"] != "call":
             continue
         status, result = _execute(connection, function, control, payload)
-        _flush()
+        _end_output()
         connection.send(RESULT % (control["call"], status), result)
 
 
@@ -273,6 +280,10 @@ def _pack_result(function: _Function, result: Any, name: str) -> Payload:
 
 def _pack(error: BaseException, doing: str, dump: Callable[[Any], bytes] = dump) -> Payload:
     """The exception as it travels. What would end the caller's process arrives as an error instead."""
+    console = _console()
+    if isinstance(error, KeyboardInterrupt) and console is not None and console.is_open:
+        # The user has interrupted it, as they would have without a container.
+        return pack_exception(error, dump)
     if not isinstance(error, Exception):
         what = f"sys.exit({error.code!r})" if isinstance(error, SystemExit) else type_name(error)
         stopped = ExecutionError(f"{doing} ended with `{what}` instead of a result")
@@ -285,6 +296,26 @@ def _run_exit_handlers() -> None:
     import atexit
 
     atexit._run_exitfuncs()
+
+
+def _break(*args: Any, **kwargs: Any) -> Any:
+    from modal._terminal import debug
+
+    return debug(sys._getframe(1), *args, **kwargs)
+
+
+def _console() -> Console | None:
+    # Not imported: most containers have none, and a debugger that the user left while it stepped would show the import.
+    terminal = sys.modules.get("modal._terminal")
+    return terminal.console if terminal is not None else None
+
+
+def _end_output() -> None:
+    """Before a result: what was written is on its way, and the user's terminal, if it was here, is given back."""
+    _flush()
+    console = _console()
+    if console is not None:
+        console.close()
 
 
 def _flush() -> None:

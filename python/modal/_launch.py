@@ -15,10 +15,13 @@ ENGINE_FD = "MODAL_ENGINE_FD"
 COMMAND = "MODAL_COMMAND"
 
 
-def connect(output: bool) -> Engine:
-    """The engine that started this process (`modal run`), else one that is started now."""
+def connect(output: bool, interactive: bool = False) -> Engine:
+    """The engine that started this process (`modal run`), else one that is started now.
+
+    Containers of an `interactive` one may ask for the terminal of this process.
+    """
     inherited = os.environ.pop(ENGINE_FD, None)
-    engine = _adopt(inherited) if inherited is not None else _start()
+    engine = _adopt(inherited) if inherited is not None else _start(interactive)
     engine.greet(output)
     return engine
 
@@ -35,7 +38,7 @@ def _adopt(number: str) -> Engine:
         ) from None
 
 
-def _start() -> Engine:
+def _start(interactive: bool) -> Engine:
     program = os.environ.get(COMMAND) or find_program("modal")
     if program is None:
         raise ServiceError(
@@ -47,7 +50,7 @@ def _start() -> Engine:
     environment[ENGINE_FD] = str(theirs.fileno())
     os.set_inheritable(theirs.fileno(), True)
     try:
-        process = os.posix_spawn(program, [program, "engine"], environment)
+        process = os.posix_spawn(program, [program, "engine", *(["--interactive"] if interactive else [])], environment)
     except OSError as error:
         ours.close()
         raise ServiceError(

@@ -195,11 +195,11 @@ class App:
 
         return decorate
 
-    def _run_aio(self) -> RunningApp:
-        return RunningApp(self)
+    def _run_aio(self, *, interactive: bool = False) -> RunningApp:
+        return RunningApp(self, interactive=interactive)
 
     @with_aio(_run_aio)
-    def run(self) -> RunningApp:
+    def run(self, *, interactive: bool = False, **unsupported: NoReturn) -> RunningApp:
         """Builds the app's images and makes its functions callable inside a ``with`` block.
 
         ```python
@@ -208,9 +208,11 @@ class App:
                 print(describe.remote(rows))
         ```
 
-        In event loops: ``async with app.run():``.
+        In event loops: ``async with app.run():``. An app that is ``interactive`` has functions that may ask for this
+        process's terminal, with ``breakpoint()`` or ``modal.interact()``.
         """
-        return RunningApp(self)
+        refuse_keywords("app.run", unsupported, ("interactive",))
+        return RunningApp(self, interactive=interactive)
 
     def __repr__(self) -> str:
         return f"App({self._name!r})" if self._name else "App()"
@@ -224,9 +226,10 @@ class App:
 class RunningApp:
     """The context manager of `App.run`."""
 
-    def __init__(self, app: App, output: bool | None = None) -> None:
+    def __init__(self, app: App, output: bool | None = None, interactive: bool = False) -> None:
         self._app = app
         self._output = output
+        self._interactive = interactive
         self._engine: Engine | None = None
 
     def __enter__(self) -> App:
@@ -243,7 +246,8 @@ class RunningApp:
             )
         if app._engine is not None:
             raise InvalidError("the app is already running", hint="`modal run` starts it for you")
-        engine = self._engine = connect(is_output_enabled() if self._output is None else self._output)
+        output = is_output_enabled() if self._output is None else self._output
+        engine = self._engine = connect(output, self._interactive)
         try:
             self._start(engine)
         except BaseException as error:

@@ -40,7 +40,7 @@ def start(engine, monkeypatch):
     """Starts an app on the fake engine: `with start(app) as fake`."""
     from modal.app import RunningApp
 
-    monkeypatch.setattr("modal._launch.connect", lambda output: engine.greet(output) or engine)
+    monkeypatch.setattr("modal._launch.connect", lambda output, interactive=False: engine.greet(output) or engine)
 
     class Started:
         def __init__(self, app):

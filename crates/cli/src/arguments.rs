@@ -63,7 +63,18 @@ Examples:
     },
     /// Serve a Python program over an inherited socket (what `app.run()` starts)
     #[command(hide = true)]
-    Engine(Output),
+    Engine(EngineOptions),
+}
+
+/// `modal engine`.
+#[derive(Debug, Args)]
+pub(crate) struct EngineOptions {
+    /// Let functions ask for the terminal
+    #[arg(long)]
+    pub(crate) interactive: bool,
+
+    #[command(flatten)]
+    pub(crate) output: Output,
 }
 
 /// How progress is shown.
@@ -118,8 +129,8 @@ pub(crate) struct Run {
     #[arg(short, long, hide = true)]
     pub(crate) detach: bool,
 
-    /// Refused with the reason
-    #[arg(short, long, hide = true)]
+    /// Let functions ask for your terminal, with `breakpoint()` or `modal.interact()`
+    #[arg(short, long)]
     pub(crate) interactive: bool,
 
     #[command(flatten)]

@@ -14,6 +14,7 @@ use crate::failure::Failure;
 use crate::interruption::{self, Interruption};
 use crate::output::{Progress, Screen, stamped};
 use crate::python::Python;
+use crate::user_terminal::{SharedTerminal, UserTerminal};
 
 /// The exit code of a command whose output nobody reads any more, as if SIGPIPE had ended it.
 const BROKEN_PIPE: u8 = 141;
@@ -26,7 +27,8 @@ pub(crate) struct Ended {
     pub(crate) engine: Option<(Engine, Described)>,
 }
 
-/// Runs `modal._cli` with `arguments` and serves it. `timestamps` puts the time in front of what containers print.
+/// Runs `modal._cli` with `arguments` and serves it. `timestamps` puts the time in front of what containers print;
+/// if it is `interactive`, they may ask for the user's terminal.
 ///
 /// The interpreter starts first and imports the program while the store is opened.
 pub(crate) fn run(
@@ -34,20 +36,26 @@ pub(crate) fn run(
     environment: &[(&str, &OsStr)],
     progress: Progress,
     timestamps: bool,
+    interactive: bool,
 ) -> Result<Ended, Failure> {
     let signals = interruption::catch()?;
     let (mut python, socket) = Python::start(arguments, environment)?;
     let cancel = CancelToken::new();
     let handle = python.handle();
-    let interruption = Interruption::listen(signals, cancel.clone(), Some(handle.clone()), || ());
+    let terminal = UserTerminal::new();
+    let interruption = Interruption::listen(signals, cancel.clone(), Some(handle.clone()), {
+        let terminal = terminal.clone();
+        move || terminal.restore()
+    });
     let screen = Screen::start(progress, cancel.clone());
     let sink = if timestamps { stamped(screen.sink(), now) } else { screen.sink() };
+    let terminal = interactive.then(|| SharedTerminal::open(terminal, &screen));
     let (at_our_end, at_its_end) = (HangUp(socket.try_clone()?), HangUp(socket.try_clone()?));
     let engine = thread::spawn(move || -> Result<_, EngineError> {
         let _at_our_end = at_our_end;
         // Without an engine the program would only report that it has none.
-        let engine =
-            Engine::open(&Options { cancel, ..Options::default() }).inspect_err(|_| handle.signal(Signal::KILL))?;
+        let engine = Engine::open(&Options { cancel, terminal, ..Options::default() })
+            .inspect_err(|_| handle.signal(Signal::KILL))?;
         let described = serve(&engine, socket, &sink)?;
         Ok(described.map(|described| (engine, described)))
     });

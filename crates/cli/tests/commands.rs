@@ -77,9 +77,8 @@ fn pruning_an_empty_store_removes_nothing() {
 }
 
 #[test]
-fn options_that_need_a_daemon_or_a_terminal_say_so() {
+fn options_that_need_a_daemon_say_so() {
     insta::assert_snapshot!(run(&["run", "--detach", "app.py"]));
-    insta::assert_snapshot!(run(&["run", "-i", "app.py"]));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use lamina_build::{BuildOptions, Builder, BuiltImage, Tools};
 use lamina_events::{CancelToken, Event, Sink};
 use lamina_fetch::Client;
-use lamina_functions::{Bytecode, FunctionSpec, PACKAGE_TARGET, Pool, Retries, SandboxStarter, random_id};
+use lamina_functions::{Bytecode, FunctionSpec, PACKAGE_TARGET, Pool, PoolOptions, Retries, SandboxStarter, random_id};
 use lamina_image::{Digest, FileEntry, FileKind, FileSet, Ignore};
 use lamina_store::FileSetView;
 
@@ -23,8 +23,10 @@ impl Backend for Engine {
             functions.iter().zip(&specs).map(|(function, spec)| (function.image.clone(), spec.image_id.clone()));
         let images = images.collect();
         let start = |spec: FunctionSpec| {
-            let (name, options) = (spec.name.clone(), spec.pool_options());
-            let starter = SandboxStarter::new(self.launcher.clone(), self.store.clone(), spec);
+            let terminal = self.terminal.clone();
+            let (name, options) =
+                (spec.name.clone(), PoolOptions { terminal: terminal.clone(), ..spec.pool_options() });
+            let starter = SandboxStarter::new(self.launcher.clone(), self.store.clone(), spec, terminal);
             (name, Function { id: random_id("fu"), pool: Arc::new(Pool::new(options, starter, sink.clone())) })
         };
         Ok(App { images, functions: specs.into_iter().map(start).collect() })

@@ -2,8 +2,10 @@
 
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use lamina_events::CancelToken;
+use lamina_functions::Terminal;
 use lamina_sandbox::{Helpers, IdMap, Launcher};
 use lamina_store::{JobTable, Layout, Store, worker_main};
 
@@ -22,6 +24,8 @@ pub struct Options {
     pub helpers: Option<PathBuf>,
     /// Stops whatever the engine does.
     pub cancel: CancelToken,
+    /// The user's terminal, if containers may ask for it.
+    pub terminal: Option<Arc<dyn Terminal>>,
 }
 
 /// An open store with its helper processes. Everything ends with the last use of it.
@@ -31,6 +35,7 @@ pub struct Engine {
     pub(crate) launcher: Launcher,
     pub(crate) id_map: IdMap,
     pub(crate) cancel: CancelToken,
+    pub(crate) terminal: Option<Arc<dyn Terminal>>,
 }
 
 impl Engine {
@@ -54,7 +59,8 @@ impl Engine {
             None => Helpers::start(&layout.content(), &map)?,
         };
         let store = Store::open(layout, helpers.worker)?;
-        Ok(Self { store, launcher: helpers.launcher, id_map: map, cancel: options.cancel.clone() })
+        let Options { cancel, terminal, .. } = options.clone();
+        Ok(Self { store, launcher: helpers.launcher, id_map: map, cancel, terminal })
     }
 
     /// The store directory.

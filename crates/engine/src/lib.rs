@@ -19,7 +19,7 @@ mod store_directory;
 pub use engine::{Engine, Options, helpers_entry};
 pub use error::EngineError;
 pub use images::{ImageLayer, ImageLog};
-pub use lamina_functions::FunctionSpec;
+pub use lamina_functions::{FunctionSpec, Terminal};
 pub use lamina_image::Digest;
 pub use lamina_sandbox::doctor::{Finding, Status, probe};
 pub use lamina_sandbox::{Exit, ExitStatus, Sandbox, TerminalSize, inherited_socket, with_interrupts_blocked};

@@ -4,7 +4,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use lamina_functions::{FunctionSpec, Module, Retries, random_id};
-use lamina_sandbox::{Sandbox, SandboxSpec, Stdio, TerminalSize};
+use lamina_sandbox::{Sandbox, SandboxSpec, Stdio, TerminalSize, TerminalSpec};
 
 use crate::protocol::DEFAULT_ENVIRONMENT;
 use crate::{Engine, EngineError};
@@ -34,11 +34,9 @@ impl Engine {
             ShellTarget::Image(id) => &self.image_as_function(id)?,
             ShellTarget::Function(function) => function,
         };
-        let mut spec = beside.sandbox(&random_id("ta"));
-        if let (Some(_), Ok(name)) = (terminal, std::env::var("TERM")) {
-            spec.env.push(("TERM".to_owned(), name));
-        }
-        let spec = SandboxSpec { argv: argv.to_vec(), terminal, ..spec };
+        let terminal = terminal.map(|size| TerminalSpec { size, is_stdio: true });
+        let spec = beside.sandbox(&random_id("ta"), terminal);
+        let spec = SandboxSpec { argv: argv.to_vec(), ..spec };
         Ok(self.launcher.spawn(&spec, own_streams()?)?)
     }
 

@@ -13,10 +13,11 @@ use rustix::io::Errno;
 use crate::error::CallError;
 use crate::ids::random_id;
 use crate::output::Output;
-use crate::pool::{Outcome, Shared, is_disconnected};
+use crate::pool::{Outcome, PoolOptions, Shared, is_disconnected};
 use crate::runner::{FromRunner, ResultStatus, ToRunner};
 use crate::starter::{ContainerEnd, ContainerProcess, StartError, StartedContainer};
 use crate::state::{Due, Ending, Input, SlotId, Verdict};
+use crate::terminal::Interaction;
 
 /// How long a container that closed its socket may take to end before it is killed.
 const CLOSED_PATIENCE: Duration = Duration::from_secs(1);
@@ -52,6 +53,10 @@ struct Container<'a> {
     woken: bool,
     stdout: Output,
     stderr: Output,
+    /// Our end of its terminal, if it has one.
+    terminal: Option<Arc<OwnedFd>>,
+    /// While it has the user's terminal, or waits for it.
+    interaction: Option<Interaction>,
     /// When its time limits are looked at next.
     next_check: Instant,
 }
@@ -74,6 +79,8 @@ impl<'a> Container<'a> {
                 woken: false,
                 stdout: Output::new(started.stdout, Stream::Stdout, task, &shared.sink)?,
                 stderr: Output::new(started.stderr, Stream::Stderr, task, &shared.sink)?,
+                terminal: started.terminal.map(Arc::new),
+                interaction: None,
                 next_check: Instant::now(),
             })
         };
@@ -93,6 +100,7 @@ impl<'a> Container<'a> {
             self.kill(Ending::Broken(reason));
         }
         let end = self.wait();
+        self.interaction = None;
         self.stdout.finish();
         self.stderr.finish();
         self.conclude(end);
@@ -100,7 +108,8 @@ impl<'a> Container<'a> {
 
     /// Talks with the runner until it closes the connection; an error when it breaks the protocol.
     fn converse(&mut self) -> Result<(), String> {
-        let start = ToRunner::Start { module: &self.shared.options.module, function: &self.shared.options.function };
+        let PoolOptions { module, function, .. } = &self.shared.options;
+        let start = ToRunner::Start { module, function, terminal: self.terminal.is_some() };
         match self.sender.send(&start.encode(), &[], &[]) {
             Err(error) if !is_disconnected(&error) => return Err(error.to_string()),
             _ => {}
@@ -169,11 +178,16 @@ impl<'a> Container<'a> {
         }
     }
 
-    fn handle(&self, frame: Frame) -> Result<(), String> {
+    fn handle(&mut self, frame: Frame) -> Result<(), String> {
         let message = serde_json::from_slice(&frame.control)
             .map_err(|error| format!("it sent a message that the engine does not know: {error}"))?;
         check_payload(&frame.payload)?;
+        if matches!(message, FromRunner::Ready | FromRunner::Failed | FromRunner::Result { .. }) {
+            // What the user was shown belongs before what follows from it.
+            self.interaction = None;
+        }
         match message {
+            FromRunner::Interact => self.interact(),
             FromRunner::Ready => {
                 let next = self.shared.lock().ready(self.slot).map_err(|()| "it was ready twice".to_owned())?;
                 if let Some(next) = next {
@@ -219,6 +233,28 @@ impl<'a> Container<'a> {
                 Ok(())
             }
         }
+    }
+
+    /// Brings the user's terminal into the container.
+    fn interact(&mut self) -> Result<(), String> {
+        let (Some(terminal), Some(inner)) = (&self.shared.options.terminal, &self.terminal) else {
+            return Err("it asked for a terminal that it was not offered".to_owned());
+        };
+        if self.interaction.is_some() {
+            return Ok(());
+        }
+        // What was written to the streams belongs before what the user sees now.
+        self.stdout.flush();
+        self.stderr.flush();
+        self.shared.lock().interact(self.slot);
+        let (shared, slot, process) = (Arc::clone(self.shared), self.slot, Arc::clone(&self.process));
+        let failed = move |error| {
+            shared.lock().end(slot, Ending::Broken(format!("the user's terminal failed: {error}")));
+            process.kill();
+        };
+        let interaction = Interaction::start(Arc::clone(terminal), Arc::clone(inner), failed);
+        self.interaction = Some(interaction.map_err(|error| format!("it cannot be given a terminal: {error}"))?);
+        Ok(())
     }
 
     fn check_time(&mut self) {

@@ -18,6 +18,7 @@ mod sandbox;
 mod spec;
 mod starter;
 mod state;
+mod terminal;
 
 pub use bytecode::{Bytecode, BytecodeError};
 pub use error::{CallError, signal_name};
@@ -28,6 +29,7 @@ pub use runner::{FromRunner, Module, Pickle, ResultStatus, ToRunner};
 pub use sandbox::{PACKAGE_TARGET, SandboxStarter};
 pub use spec::FunctionSpec;
 pub use starter::{ContainerEnd, ContainerProcess, ContainerStarter, StartError, StartedContainer};
+pub use terminal::Terminal;
 
 #[cfg(test)]
 mod tests;

@@ -122,7 +122,8 @@ impl Output {
         }
     }
 
-    fn flush(&mut self) {
+    /// Passes on the beginning of a line that waits for its end.
+    pub(crate) fn flush(&mut self) {
         self.partial_since = None;
         if !self.buffer.is_empty() {
             let data = std::mem::take(&mut self.buffer);

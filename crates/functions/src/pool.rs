@@ -14,6 +14,7 @@ use crate::retries::Retries;
 use crate::runner::{Module, ToRunner};
 use crate::starter::{ContainerStarter, StartError};
 use crate::state::{Ending, Handover, Input, SlotId, State, TakenBack, Verdict};
+use crate::terminal::Terminal;
 
 /// Stack of a container's thread, which only forwards.
 pub(crate) const STACK_SIZE: usize = 256 << 10;
@@ -66,6 +67,8 @@ pub struct PoolOptions {
     pub idle: Duration,
     /// How long a container that was told to leave may take.
     pub grace: Duration,
+    /// The user's terminal, if containers may ask for it.
+    pub terminal: Option<Arc<dyn Terminal>>,
 }
 
 impl PoolOptions {
@@ -84,6 +87,7 @@ impl PoolOptions {
             maximum: (2 * cores).max(4),
             idle: Duration::from_mins(1),
             grace: Duration::from_secs(2),
+            terminal: None,
         }
     }
 }

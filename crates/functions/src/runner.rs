@@ -53,6 +53,9 @@ pub enum ToRunner<'a> {
         module: &'a Module,
         /// The function's name.
         function: &'a str,
+        /// Whether it may ask for the user's terminal.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        terminal: bool,
     },
     /// Run an input; the payload holds the pickled arguments.
     Call {
@@ -89,6 +92,8 @@ pub enum FromRunner {
     Ready,
     /// The module cannot be imported; the payload holds the exception.
     Failed,
+    /// The user's terminal is wanted, until the input that runs, or the import, has ended.
+    Interact,
     /// The next value of a generator; the payload holds it.
     Item {
         /// The input's number.
@@ -123,12 +128,12 @@ mod tests {
         let module = Module::Module { name: "pkg.mod".into() };
         let cases = [
             (
-                ToRunner::Start { module: &script, function: "f" },
+                ToRunner::Start { module: &script, function: "f", terminal: false },
                 r#"{"type":"start","module":{"kind":"script","name":"app","path":"/root/app.py"},"function":"f"}"#,
             ),
             (
-                ToRunner::Start { module: &module, function: "f" },
-                r#"{"type":"start","module":{"kind":"module","name":"pkg.mod"},"function":"f"}"#,
+                ToRunner::Start { module: &module, function: "f", terminal: true },
+                r#"{"type":"start","module":{"kind":"module","name":"pkg.mod"},"function":"f","terminal":true}"#,
             ),
             (ToRunner::Call { call: 7, function: "f" }, r#"{"type":"call","call":7,"function":"f"}"#),
             (ToRunner::More { call: 7, count: 8 }, r#"{"type":"more","call":7,"count":8}"#),
@@ -143,7 +148,7 @@ mod tests {
     fn a_serialized_function_is_passed_on_as_it_came_and_never_shown() {
         let text = r#"{"kind":"serialized","name":"app","python":"3.11","pickle":"gASVAAAA"}"#;
         let module: Module = serde_json::from_str(text).unwrap();
-        let start = ToRunner::Start { module: &module, function: "f" };
+        let start = ToRunner::Start { module: &module, function: "f", terminal: false };
         let expected = format!(r#"{{"type":"start","module":{text},"function":"f"}}"#);
         assert_eq!(String::from_utf8(start.encode()).unwrap(), expected);
         assert!(!format!("{module:?}").contains("gASV"));
@@ -154,6 +159,7 @@ mod tests {
         let cases = [
             (r#"{"type":"ready"}"#, FromRunner::Ready),
             (r#"{"type":"failed"}"#, FromRunner::Failed),
+            (r#"{"type":"interact"}"#, FromRunner::Interact),
             (r#"{"type":"item","call":7}"#, FromRunner::Item { call: 7 }),
             (r#"{"type":"result","call":7,"status":"ok"}"#, FromRunner::Result { call: 7, status: ResultStatus::Ok }),
             (

@@ -4,11 +4,14 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lamina_sandbox::{Exit, ExitStatus, Launcher, Limits, Network, Sandbox, SandboxError, SandboxSpec, Stdio, Upper};
+use lamina_sandbox::{
+    Exit, ExitStatus, Launcher, Limits, Network, Sandbox, SandboxError, SandboxSpec, Stdio, TerminalSpec, Upper,
+};
 use lamina_store::{Store, Work};
 
 use crate::spec::FunctionSpec;
 use crate::starter::{ContainerEnd, ContainerProcess, ContainerStarter, StartError, StartedContainer};
+use crate::terminal::Terminal;
 
 /// Where the `modal` package appears inside a container.
 pub const PACKAGE_TARGET: &str = "/__modal/python/modal";
@@ -31,13 +34,14 @@ pub struct SandboxStarter {
     launcher: Launcher,
     store: Store,
     spec: FunctionSpec,
+    terminal: Option<Arc<dyn Terminal>>,
 }
 
 impl SandboxStarter {
-    /// Containers of the function `spec`.
+    /// Containers of the function `spec`; each has a terminal if the user's can be asked for.
     #[must_use]
-    pub fn new(launcher: Launcher, store: Store, spec: FunctionSpec) -> Self {
-        Self { launcher, store, spec }
+    pub fn new(launcher: Launcher, store: Store, spec: FunctionSpec, terminal: Option<Arc<dyn Terminal>>) -> Self {
+        Self { launcher, store, spec, terminal }
     }
 
     /// Where the changes of a container go: into memory where there is enough, unless they would count against the
@@ -72,24 +76,31 @@ impl SandboxStarter {
 impl ContainerStarter for SandboxStarter {
     fn start(&self, task: &str) -> Result<StartedContainer, StartError> {
         let (upper, work) = self.upper()?;
-        let spec = SandboxSpec { upper, socket_as_fd3: true, ..self.spec.sandbox(task) };
+        let terminal = self.terminal.as_ref().map(|user| TerminalSpec { size: user.size(), is_stdio: false });
+        let spec = SandboxSpec { upper, socket_as_fd3: true, ..self.spec.sandbox(task, terminal) };
         let (sandbox, ends) = self.spawn(spec)?;
+        let terminal = sandbox.take_terminal();
         let process = Arc::new(Process { sandbox, _work: work });
-        Ok(StartedContainer { socket: ends.socket, stdout: ends.stdout, stderr: ends.stderr, process })
+        Ok(StartedContainer { socket: ends.socket, stdout: ends.stdout, stderr: ends.stderr, terminal, process })
     }
 }
 
 impl FunctionSpec {
-    /// A sandbox in which the function's containers, or a shell beside them, run; its changes go into memory.
+    /// A sandbox in which the function's containers, or a shell beside them, run, with a terminal if one is
+    /// given; its changes go into memory.
     #[must_use]
-    pub fn sandbox(&self, task: &str) -> SandboxSpec {
+    pub fn sandbox(&self, task: &str, terminal: Option<TerminalSpec>) -> SandboxSpec {
+        let mut env: Vec<(String, String)> = self.environment(task).into_iter().collect();
+        if let (Some(_), Ok(kind)) = (terminal, std::env::var("TERM")) {
+            env.push(("TERM".to_owned(), kind));
+        }
         SandboxSpec {
             hostname: "modal".to_owned(),
             layers: self.layers.clone(),
             upper: Upper::Memory { limit_bytes: available_memory().unwrap_or(MEMORY_FOR_CHANGES) / 2 },
             resolv_conf: fs_err::read("/etc/resolv.conf").ok(),
             hosts: fs_err::read("/etc/hosts").ok(),
-            env: self.environment(task).into_iter().collect(),
+            env,
             cwd: self.directory(),
             limits: Limits {
                 memory_bytes: self.memory_bytes,
@@ -98,6 +109,7 @@ impl FunctionSpec {
                 pids: Some(PROCESS_LIMIT),
             },
             network: Network::Host,
+            terminal,
             ..SandboxSpec::default()
         }
     }

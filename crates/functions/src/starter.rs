@@ -22,6 +22,8 @@ pub struct StartedContainer {
     pub stdout: OwnedFd,
     /// What the container writes to standard error.
     pub stderr: OwnedFd,
+    /// Our end of its terminal, if it has one.
+    pub terminal: Option<OwnedFd>,
     /// Its processes.
     pub process: Arc<dyn ContainerProcess>,
 }

@@ -100,6 +100,8 @@ struct Slot {
     /// Wakes the container's thread.
     wake: Option<Arc<OwnedFd>>,
     ending: Option<Ending>,
+    /// The user is in it, or about to be: their time does not count.
+    interacts: bool,
 }
 
 impl Slot {
@@ -216,6 +218,7 @@ impl State {
             process: None,
             wake: None,
             ending: None,
+            interacts: false,
         };
         self.slots.insert(self.next, slot);
         Some(self.next)
@@ -243,6 +246,7 @@ impl State {
     pub(crate) fn ready(&mut self, id: SlotId) -> Result<Option<Handover>, ()> {
         let slot = self.slots.get_mut(&id).filter(|slot| matches!(slot.phase, Phase::Starting)).ok_or(())?;
         self.starts_fail = false;
+        slot.interacts = false;
         slot.enter(Phase::Idle);
         Ok(self.next_input(id))
     }
@@ -258,6 +262,7 @@ impl State {
         match std::mem::replace(&mut slot.phase, Phase::Idle) {
             Phase::Running(running) if running.attempt.call == call => {
                 slot.since = Instant::now();
+                slot.interacts = false;
                 let verdict = if failed { self.fail(running.attempt) } else { Verdict::Answer(running.attempt.caller) };
                 Ok((Some(verdict), self.next_input(id)))
             }
@@ -339,6 +344,13 @@ impl State {
         Some(TakenBack { caller: running.attempt.caller, process: slot.process.clone() })
     }
 
+    /// The user comes into a container, until the input that it runs, or its start, has ended.
+    pub(crate) fn interact(&mut self, id: SlotId) {
+        if let Some(slot) = self.slots.get_mut(&id) {
+            slot.interacts = true;
+        }
+    }
+
     /// What a container's time demands now. Whatever it is given later is due later than the time named here, because
     /// no phase is shorter than `options` say.
     pub(crate) fn due(&mut self, id: SlotId, options: &PoolOptions) -> Due {
@@ -351,7 +363,8 @@ impl State {
             Phase::Idle => (options.idle, Ending::Unneeded),
             Phase::Leaving => (options.grace, Ending::Unneeded),
         };
-        let left = limit.saturating_sub(slot.since.elapsed());
+        let is_with_user = slot.interacts && matches!(slot.phase, Phase::Starting | Phase::Running(_));
+        let left = if is_with_user { limit } else { limit.saturating_sub(slot.since.elapsed()) };
         if !left.is_zero() {
             return Due::Later(left.min(options.timeout).min(options.idle));
         }

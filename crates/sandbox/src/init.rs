@@ -95,7 +95,7 @@ fn prepare(spec: &SandboxSpec) -> Result<Prepared, Failure> {
         sys::raise_loopback().during("raise the interface", "lo")?;
     }
     let mounted = mounts::build(spec)?;
-    let terminal = spec.terminal.map(|size| terminal::open(size, spec.user)).transpose()?;
+    let terminal = spec.terminal.map(|terminal| terminal::open(terminal.size, spec.user)).transpose()?;
     Ok(Prepared { mounted, terminal })
 }
 

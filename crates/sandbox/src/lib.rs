@@ -38,7 +38,7 @@ pub use error::SandboxError;
 pub use helpers::Helpers;
 pub use idmap::{IdMap, IdRange, subordinate_ids_remedy};
 pub use inherited::inherited_socket;
-pub use spec::{InjectedFile, Limits, Mount, Network, SandboxSpec, TerminalSize, Upper};
+pub use spec::{InjectedFile, Limits, Mount, Network, SandboxSpec, TerminalSize, TerminalSpec, Upper};
 
 /// Runs `action`, which starts a process that begins with interrupts (SIGINT) blocked: it takes those that came meanwhile
 /// when it is ready for them.

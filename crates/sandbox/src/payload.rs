@@ -142,8 +142,10 @@ fn scope_sockets() -> Result<(), Failure> {
 fn place_descriptors(payload: &Payload<'_>) -> Result<(), Failure> {
     let Stdio { stdin, stdout, stderr, socket } = &payload.stdio;
     let mut sources: Vec<BorrowedFd<'_>> = match &payload.terminal {
-        Some(terminal) => vec![terminal.slave.as_fd(); 3],
-        None => vec![stdin.as_fd(), stdout.as_fd(), stderr.as_fd()],
+        Some(terminal) if payload.spec.terminal.is_some_and(|terminal| terminal.is_stdio) => {
+            vec![terminal.slave.as_fd(); 3]
+        }
+        _ => vec![stdin.as_fd(), stdout.as_fd(), stderr.as_fd()],
     };
     if payload.spec.socket_as_fd3 {
         sources.push(socket.as_ref().ok_or(Errno::BADF).during("find", "the socket for descriptor 3")?.as_fd());

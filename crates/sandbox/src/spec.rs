@@ -38,8 +38,8 @@ pub struct SandboxSpec {
     pub no_new_privileges: bool,
     /// Whether the `fsync` family only pretends: for build steps, whose result is synchronised as a whole.
     pub ignore_sync: bool,
-    /// The size of the terminal that the command gets; without it, it has none.
-    pub terminal: Option<TerminalSize>,
+    /// The terminal that the command gets, if it gets one.
+    pub terminal: Option<TerminalSpec>,
     /// Whether descriptor 3 of the command is the socket of [`crate::Stdio`].
     pub socket_as_fd3: bool,
 }
@@ -161,6 +161,15 @@ pub enum Network {
     Host,
     /// None but a loopback interface of its own.
     Isolated,
+}
+
+/// A terminal of the command: its controlling one, and `/dev/console`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TerminalSpec {
+    /// Its size at first.
+    pub size: TerminalSize,
+    /// Whether it, instead of the streams of [`crate::Stdio`], is descriptors 0 to 2.
+    pub is_stdio: bool,
 }
 
 /// The size of a terminal in characters.

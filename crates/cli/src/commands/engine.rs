@@ -3,16 +3,17 @@
 use lamina_engine::{Engine, Options, inherited_socket, serve};
 use lamina_events::CancelToken;
 
-use crate::arguments::Output;
+use crate::arguments::EngineOptions;
 use crate::failure::Failure;
 use crate::interruption::Interruption;
 use crate::output::Screen;
+use crate::user_terminal::{SharedTerminal, UserTerminal};
 
 /// The environment variable that holds the number of the inherited socket.
 const SOCKET: &str = "MODAL_ENGINE_FD";
 
 /// Serves the program until it closes the connection.
-pub(crate) fn engine(output: &Output) -> Result<u8, Failure> {
+pub(crate) fn engine(options: &EngineOptions) -> Result<u8, Failure> {
     let socket = std::env::var(SOCKET)
         .ok()
         .and_then(|number| number.parse().ok())
@@ -23,8 +24,9 @@ pub(crate) fn engine(output: &Output) -> Result<u8, Failure> {
         })?;
     let cancel = CancelToken::new();
     Interruption::listen_for_program(cancel.clone())?;
-    let engine = Engine::open(&Options { cancel: cancel.clone(), ..Options::default() })?;
-    let screen = Screen::start(output.progress, cancel);
+    let screen = Screen::start(options.output.progress, cancel.clone());
+    let terminal = options.interactive.then(|| SharedTerminal::open(UserTerminal::new(), &screen));
+    let engine = Engine::open(&Options { cancel, terminal, ..Options::default() })?;
     let outcome = serve(&engine, socket, &screen.sink());
     screen.finish();
     outcome?;

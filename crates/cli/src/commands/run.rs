@@ -10,15 +10,11 @@ use crate::session;
 /// The exit code of a command that was not understood.
 const USAGE: u8 = 2;
 
-/// Options that Modal has and that mean nothing on one machine without a daemon.
+/// An option that Modal has and that means nothing on one machine without a daemon.
 fn refused(run: &Run) -> Option<Failure> {
-    if run.detach {
-        let message = "`--detach` is not possible: there is no daemon, so an app ends with its command";
-        return Some(Failure::new(message).hint("let the command go on by itself: `setsid modal run … &`, or tmux"));
-    }
-    run.interactive.then(|| {
-        Failure::new("`--interactive` is not possible: functions have no terminal")
-            .hint("open one in the container of a function: `modal shell app.py::function`")
+    run.detach.then(|| {
+        Failure::new("`--detach` is not possible: there is no daemon, so an app ends with its command")
+            .hint("let the command go on by itself: `setsid modal run … &`, or tmux")
     })
 }
 
@@ -46,5 +42,5 @@ pub(crate) fn run(run: &Run) -> Result<u8, Failure> {
     words.extend_from_slice(rest);
     let environment: Vec<(&str, &OsStr)> = run.env.iter().map(|name| ("MODAL_ENVIRONMENT", name.as_ref())).collect();
     let progress = if run.quiet { Progress::Quiet } else { run.output.progress };
-    Ok(session::run(&words, &environment, progress, run.timestamps)?.code)
+    Ok(session::run(&words, &environment, progress, run.timestamps, run.interactive)?.code)
 }

@@ -1,7 +1,7 @@
 //! `modal shell`: a command in an image, on a terminal of its own or on ours.
 
 use std::ffi::OsString;
-use std::io;
+use std::io::{self, Write};
 use std::sync::Arc;
 
 use lamina_engine::{Engine, ExitStatus, Options, Sandbox, ShellTarget};
@@ -28,7 +28,7 @@ pub(crate) fn shell(shell: &Shell) -> Result<u8, Failure> {
     if shell.module || reference.is_none() {
         words.push("-m".into());
     }
-    let ended = session::run(&words, &[], shell.output.progress, false)?;
+    let ended = session::run(&words, &[], shell.output.progress, false, false)?;
     match &ended.engine {
         Some((engine, described)) if ended.code == 0 => open(engine, ShellTarget::Function(&described.function), shell),
         // The program has said why.
@@ -59,12 +59,19 @@ fn open(engine: &Engine, target: ShellTarget<'_>, shell: &Shell) -> Result<u8, F
         move || terminal.restore()
     });
     if let Some(inner) = sandbox.take_terminal() {
-        terminal.connect(&inner)?;
+        terminal.connect(&inner, None, &mut show)?;
     }
     Ok(match interruption.exit_code() {
         Some(code) => code,
         None => exit_code(&sandbox)?,
     })
+}
+
+/// Shows what the command wrote to its terminal.
+fn show(data: &[u8]) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(data)?;
+    stdout.flush()
 }
 
 /// Waits for the end of the command and returns its exit code, 128 + the signal if one killed it.

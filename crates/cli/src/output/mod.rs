@@ -4,6 +4,7 @@
 
 mod failure;
 mod plain;
+mod raw;
 mod state;
 pub(crate) mod style;
 mod table;
@@ -13,7 +14,9 @@ mod tests;
 pub(crate) mod text;
 mod timestamps;
 
+use std::borrow::Cow;
 use std::io::{self, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -23,6 +26,7 @@ use lamina_events::{CancelToken, Event, Sink, Stream};
 
 use style::Palette;
 
+pub(crate) use raw::RawScreen;
 pub(crate) use timestamps::stamped;
 
 /// How progress is shown.
@@ -68,15 +72,18 @@ struct Streams {
     stderr: Box<dyn Write + Send>,
     stdout_is_terminal: bool,
     stderr_is_terminal: bool,
+    /// Whether the terminal is raw now, so that lines must end with a carriage return.
+    raw: Arc<AtomicBool>,
 }
 
 impl Streams {
-    fn standard() -> Self {
+    fn standard(raw: &Arc<AtomicBool>) -> Self {
         Self {
             stdout: Box::new(io::stdout()),
             stderr: Box::new(io::stderr()),
             stdout_is_terminal: rustix::termios::isatty(io::stdout()),
             stderr_is_terminal: rustix::termios::isatty(io::stderr()),
+            raw: Arc::clone(raw),
         }
     }
 
@@ -88,11 +95,16 @@ impl Streams {
     }
 
     fn write(&mut self, stream: Stream, data: &[u8]) -> io::Result<()> {
+        let data = if self.shares_terminal(stream) && self.raw.load(Ordering::Relaxed) {
+            Cow::Owned(raw::lines(data))
+        } else {
+            Cow::Borrowed(data)
+        };
         let target = match stream {
             Stream::Stdout => &mut self.stdout,
             Stream::Stderr => &mut self.stderr,
         };
-        target.write_all(data)?;
+        target.write_all(&data)?;
         target.flush()
     }
 }
@@ -108,6 +120,8 @@ struct Shared {
     changed: Condvar,
     started: Instant,
     cancel: CancelToken,
+    /// Shared with the renderer's [`Streams`].
+    raw: Arc<AtomicBool>,
 }
 
 struct State {
@@ -125,7 +139,8 @@ impl Screen {
             Progress::Auto => Progress::Plain,
             chosen => chosen,
         };
-        let streams = Streams::standard();
+        let raw = Arc::default();
+        let streams = Streams::standard(&raw);
         let palette = Palette::detect(io::stderr());
         let renderer: Box<dyn Renderer> = match progress {
             Progress::Tty => Box::new(terminal::Terminal::new(streams, palette, Box::new(terminal_size))),
@@ -138,6 +153,7 @@ impl Screen {
             changed: Condvar::new(),
             started: Instant::now(),
             cancel,
+            raw,
         });
         let ticker = (progress == Progress::Tty).then(|| {
             let shared = Arc::clone(&shared);
@@ -150,6 +166,11 @@ impl Screen {
     pub(crate) fn sink(&self) -> Sink {
         let shared = Arc::clone(&self.shared);
         Sink::new(move |event| shared.show(&event))
+    }
+
+    /// The screen for a container that has the user's terminal.
+    pub(crate) fn raw(&self) -> RawScreen {
+        RawScreen::new(&self.shared)
     }
 
     /// Takes live rows away and stops. Returns whether the reader of the output went away before.
@@ -186,15 +207,18 @@ impl Shared {
         let was_live = state.renderer.is_live();
         let outcome = state.renderer.event(event, now);
         let became_live = !was_live && state.renderer.is_live();
-        if outcome.is_err() {
-            state.closed = true;
+        self.note(state, &outcome);
+        if became_live {
+            self.changed.notify_all();
         }
+    }
+
+    /// Stops everything when the reader of our output went away.
+    fn note(&self, mut state: MutexGuard<'_, State>, outcome: &io::Result<()>) {
+        state.closed |= outcome.is_err();
         drop(state);
         if outcome.is_err() {
             self.cancel.cancel();
-        }
-        if became_live {
-            self.changed.notify_all();
         }
     }
 

@@ -76,7 +76,7 @@ impl ContainerStarter for Echo {
             }
             runner.kill();
         });
-        Ok(StartedContainer { socket: ours, stdout: stdout.into(), stderr: stderr.into(), process })
+        Ok(StartedContainer { socket: ours, stdout: stdout.into(), stderr: stderr.into(), terminal: None, process })
     }
 }
 

@@ -1,6 +1,6 @@
 //! Containers made of a thread and a socket pair. What the runner does with an input is written in its payload.
 
-use std::io::{PipeWriter, Write};
+use std::io::{PipeWriter, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -30,12 +30,14 @@ pub(crate) struct Fake {
     pub(crate) left: Arc<AtomicUsize>,
     /// How often an input of the verb `until` ran.
     pub(crate) attempts: Arc<AtomicUsize>,
+    /// Whether containers have a terminal; a socket stands for it.
+    pub(crate) has_terminal: bool,
 }
 
 impl Fake {
     pub(crate) fn new(start: Start) -> Self {
         let count = || Arc::new(AtomicUsize::new(0));
-        Self { start, started: count(), alive: count(), left: count(), attempts: count() }
+        Self { start, started: count(), alive: count(), left: count(), attempts: count(), has_terminal: false }
     }
 }
 
@@ -85,7 +87,9 @@ impl ContainerStarter for Fake {
             ended: Condvar::new(),
             alive: Arc::clone(&self.alive),
         });
+        let (terminal, console) = UnixStream::pair().unwrap();
         let runner = Runner {
+            console,
             sender: Sender::new(theirs.try_clone().unwrap()),
             receiver: Receiver::new(theirs),
             stdout: stdout_writer,
@@ -95,7 +99,13 @@ impl ContainerStarter for Fake {
         };
         let (start, left) = (self.start, Arc::clone(&self.left));
         std::thread::spawn(move || runner.run(start, &left));
-        Ok(StartedContainer { socket: ours, stdout: OwnedFd::from(stdout), stderr: OwnedFd::from(stderr), process })
+        Ok(StartedContainer {
+            socket: ours,
+            stdout: OwnedFd::from(stdout),
+            stderr: OwnedFd::from(stderr),
+            terminal: self.has_terminal.then(|| terminal.into()),
+            process,
+        })
     }
 }
 
@@ -104,6 +114,7 @@ struct Runner {
     receiver: Receiver,
     stdout: PipeWriter,
     stderr: PipeWriter,
+    console: UnixStream,
     process: Arc<Process>,
     attempts: Arc<AtomicUsize>,
 }
@@ -185,6 +196,13 @@ impl Runner {
                 let heard = self.receive().map_or_else(String::new, |(control, _)| control);
                 self.tell(&ok, heard.as_bytes());
             }
+            "interact" => {
+                self.tell(r#"{"type":"interact"}"#, b"");
+                self.console.write_all(rest.as_bytes()).unwrap();
+                let mut answer = [0; 2];
+                self.console.read_exact(&mut answer).unwrap();
+                self.tell(&ok, &answer);
+            }
             "foreign" => self.tell(r#"{"type":"item","call":4242}"#, b""),
             other => panic!("unknown input {other}"),
         }
@@ -213,12 +231,13 @@ impl Bench {
         let mut options = PoolOptions::new("f", module, Duration::from_secs(30));
         options.maximum = 2;
         adjust(&mut options);
+        let has_terminal = options.terminal.is_some();
         let events = Arc::new(Mutex::new(Vec::new()));
         let sink = Sink::new({
             let events = Arc::clone(&events);
             move |event| events.lock().unwrap().push(event)
         });
-        let fake = Fake::new(start);
+        let fake = Fake { has_terminal, ..Fake::new(start) };
         Self { pool: Pool::new(options, fake.clone(), sink), fake, events }
     }
 

@@ -3,6 +3,7 @@
 mod fake;
 mod generators;
 mod retries;
+mod terminal;
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};

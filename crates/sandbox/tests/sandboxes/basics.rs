@@ -5,7 +5,9 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use lamina_sandbox::{ExitStatus, InjectedFile, Mount, SandboxError, SandboxSpec, TerminalSize, Upper};
+use lamina_sandbox::{
+    ExitStatus, InjectedFile, Mount, SandboxError, SandboxSpec, Stdio, TerminalSize, TerminalSpec, Upper,
+};
 
 use crate::support::{Store, eventually, null_stdio, probe, run, script, spec, start, text, try_run};
 
@@ -24,6 +26,7 @@ crate::tests!(
     caches_are_not_written_through,
     binds_and_memory_are_mounted,
     terminals_work,
+    terminals_can_stand_beside_the_streams,
     many_sandboxes_at_once,
     older_kernels_ways_work,
 );
@@ -262,7 +265,7 @@ fn terminals_work() {
     let store = Store::new();
     let helpers = store.start();
     let spec = SandboxSpec {
-        terminal: Some(TerminalSize { rows: 33, columns: 101 }),
+        terminal: Some(TerminalSpec { size: TerminalSize { rows: 33, columns: 101 }, is_stdio: true }),
         ..script(
             "tty; tty < /dev/console; read line; echo \"got $line\"; trap 'echo interrupted; exit 3' INT; echo waiting; while :; do sleep 0.05; done",
         )
@@ -286,6 +289,26 @@ fn terminals_work() {
     terminal.write_all(b"\x03").unwrap();
     assert_eq!(sandbox.wait().unwrap().status, ExitStatus::Exited(3));
     assert!(rustix::fs::fstat(terminal.as_fd()).is_ok());
+}
+
+fn terminals_can_stand_beside_the_streams() {
+    let store = Store::new();
+    let helpers = store.start();
+    let spec = SandboxSpec {
+        terminal: Some(TerminalSpec { size: TerminalSize { rows: 33, columns: 101 }, is_stdio: false }),
+        ..script("tty; (read line; echo \"got $line\") < /dev/console > /dev/tty")
+    };
+    let (output, stdout) = std::io::pipe().unwrap();
+    let sandbox = helpers.launcher.spawn(&spec, Stdio { stdout: stdout.into(), ..null_stdio() }).unwrap();
+    let mut terminal = std::fs::File::from(sandbox.take_terminal().unwrap());
+    // Nobody has it open yet, which must not end it.
+    terminal.write_all(b"a line\n").unwrap();
+    assert_eq!(sandbox.wait().unwrap().status, ExitStatus::Exited(0));
+    let mut shown = vec![0; 4096];
+    let count = terminal.read(&mut shown).unwrap();
+    let shown = String::from_utf8_lossy(&shown[..count]);
+    assert!(shown.contains("got a line"), "{shown}");
+    assert_eq!(std::io::read_to_string(output).unwrap(), "not a tty\n");
 }
 
 fn many_sandboxes_at_once() {
