@@ -148,7 +148,9 @@ def _import(module: dict[str, str]) -> Any:
     name, path = module["name"], module.get("path")
     if module["kind"] == "script" and path is not None and os.path.exists(path):
         # By its path: a script may have the name of a module that Python has loaded or finds earlier.
-        from importlib.util import module_from_spec, spec_from_file_location
+        # What `importlib.util` has from there; its own import would cost more than that of many a module.
+        from _frozen_importlib import module_from_spec
+        from _frozen_importlib_external import spec_from_file_location
 
         spec = spec_from_file_location(name, path)
         assert spec is not None

@@ -18,6 +18,9 @@ use crate::failure::Failure;
 /// Names under which an interpreter is looked for.
 const NAMES: [&str; 2] = ["python3", "python"];
 
+/// What it executes: as `-m modal._cli` would, without the modules that Python imports for that.
+const PROGRAM: &str = "import sys; from modal._cli.__main__ import start; sys.exit(start())";
+
 /// A running interpreter that executes `modal._cli`.
 pub(crate) struct Python {
     child: Child,
@@ -36,7 +39,7 @@ impl Handle {
 }
 
 impl Python {
-    /// Starts `PYTHON -m modal._cli ARGUMENTS` and returns it with the engine's end of the connection.
+    /// Starts `modal._cli` with arguments and returns it with the engine's end of the connection.
     pub(crate) fn start(arguments: &[OsString], environment: &[(&str, &OsStr)]) -> Result<(Self, UnixStream), Failure> {
         let interpreter = find()?;
         let (ours, theirs) = UnixStream::pair()?;
@@ -44,7 +47,7 @@ impl Python {
         rustix::io::fcntl_setfd(&theirs, FdFlags::empty()).map_err(std::io::Error::from)?;
         let mut command = Command::new(&interpreter);
         command
-            .args(["-m", "modal._cli"])
+            .args(["-c", PROGRAM])
             .args(arguments)
             .env("MODAL_ENGINE_FD", theirs.as_fd().as_raw_fd().to_string())
             .envs(environment.iter().copied());

@@ -56,6 +56,7 @@ pub(crate) fn run(
         // Without an engine the program would only report that it has none.
         let engine = Engine::open(&Options { cancel, terminal, ..Options::default() })
             .inspect_err(|_| handle.signal(Signal::KILL))?;
+        engine.expect_sandbox();
         let described = serve(&engine, socket, &sink)?;
         Ok(described.map(|described| (engine, described)))
     });

@@ -65,7 +65,7 @@ fn the_interpreter_gets_everything_and_its_exit_code_is_passed_on() {
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
     assert_eq!(
         String::from_utf8_lossy(&output.stdout),
-        "-m modal._cli run package.app::main -m --write-result out -- --n 5 -m\nstaging\n"
+        "-c import sys; from modal._cli.__main__ import start; sys.exit(start()) run package.app::main -m --write-result out -- --n 5 -m\nstaging\n"
     );
     assert_eq!(output.status.code(), Some(3));
 }

@@ -63,6 +63,11 @@ impl Engine {
         Ok(Self { store, launcher: helpers.launcher, id_map: map, cancel, terminal })
     }
 
+    /// Says that a container or a shell will be wanted soon, so that it starts sooner.
+    pub fn expect_sandbox(&self) {
+        self.launcher.prepare();
+    }
+
     /// The store directory.
     #[must_use]
     pub fn root(&self) -> &Path {

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Child;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use lamina_wire::{Receiver, Sender};
@@ -12,9 +12,10 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Signal, pidfd_send_signal};
 
-use crate::cgroups::{Group, Groups, LimitsReport};
+use crate::cgroups::LimitsReport;
 use crate::disk::DiskGuard;
-use crate::protocol::{Go, Report, SpawnReply, SpawnRequest, receive, send};
+use crate::protocol::{Begin, Go, Report, receive, send};
+use crate::starter::{Blank, Process, Reserve, Starter};
 use crate::{SandboxError, SandboxSpec, Upper};
 
 /// Asks for sandboxes. Clones share the one launcher process; it ends, with all its sandboxes, when the last is dropped
@@ -26,37 +27,32 @@ pub struct Launcher {
 
 #[derive(Debug)]
 struct Inner {
-    connection: Mutex<Connection>,
-    groups: OnceLock<Arc<Groups>>,
+    /// First, so that it is gone before the launcher is.
+    reserve: Reserve,
+    starter: Arc<Starter>,
     child: Mutex<Child>,
     /// The store's content.
     content: PathBuf,
 }
 
-/// One request at a time: the answer takes as long as one `clone3`.
-#[derive(Debug)]
-struct Connection {
-    sender: Sender,
-    receiver: Receiver,
-}
-
 impl Launcher {
     /// Speaks with the launcher process `child` of the store with this `content` over `socket`.
     pub(crate) fn new(socket: UnixStream, child: Child, content: &Path) -> Result<Self, SandboxError> {
-        let connection = Connection { sender: Sender::new(socket.try_clone()?), receiver: Receiver::new(socket) };
-        let inner = Inner {
-            connection: Mutex::new(connection),
-            groups: OnceLock::new(),
-            child: Mutex::new(child),
-            content: content.to_owned(),
-        };
+        let starter = Arc::new(Starter::new(socket)?);
+        let reserve = Reserve::new(Arc::clone(&starter));
+        let inner = Inner { reserve, starter, child: Mutex::new(child), content: content.to_owned() };
         Ok(Self { inner: Arc::new(inner) })
     }
 
     /// How limits are enforced on this machine.
     #[must_use]
     pub fn limits(&self) -> LimitsReport {
-        self.inner.groups().report()
+        self.inner.starter.groups().report()
+    }
+
+    /// Says that a sandbox will be wanted soon: what can be done for it now is done in the background.
+    pub fn prepare(&self) {
+        self.inner.reserve.fill();
     }
 
     /// Starts a sandbox; returns when its command runs.
@@ -64,28 +60,28 @@ impl Launcher {
     /// # Errors
     /// When the sandbox cannot be set up or the command cannot be executed.
     pub fn spawn(&self, spec: &SandboxSpec, stdio: Stdio) -> Result<Sandbox, SandboxError> {
-        let (control, theirs) = UnixStream::pair()?;
-        let (pid, pidfd) = self.clone_init(spec, theirs.as_fd(), &stdio)?;
-        drop((theirs, stdio));
+        let Inner { reserve, starter, content, .. } = &*self.inner;
+        let Blank { process, control } = reserve.take().map_or_else(|| starter.make(), Ok)?;
         // From here on dropping the sandbox ends pid 1.
         let mut sandbox = Sandbox {
-            pid,
-            pidfd,
+            process,
             state: Mutex::new(State { receiver: Receiver::new(control.try_clone()?), exit: None }),
             terminal: Mutex::new(None),
-            group: None,
             disk: None,
-            launcher: self.clone(),
+            _launcher: self.clone(),
         };
-        // The group is made while pid 1 mounts.
-        let (group, fallback) = sandbox.launcher.inner.groups().create(&spec.limits)?;
-        group.attach(pid)?;
-        sandbox.group = Some(group);
+        let control = Sender::new(control);
+        begin(&control, spec, &stdio)?;
+        drop(stdio);
+        // The control group is put in order while pid 1 mounts.
+        let pid = sandbox.process.pid;
+        let fallback = sandbox.process.group.limit(&spec.limits, pid)?;
         if matches!(spec.upper, Upper::Store { .. }) {
-            sandbox.disk = Some(DiskGuard::watch(&self.inner.content, sandbox.pidfd.try_clone()?)?);
+            sandbox.disk = Some(DiskGuard::watch(content, sandbox.process.pidfd.try_clone()?)?);
         }
-        send(&Sender::new(control), &Go { fallback }, &[])?;
+        send(&control, &Go { fallback }, &[])?;
         let started = receive::<Report>(&mut sandbox.state().receiver)?;
+        reserve.refill();
         match started {
             Some((Report::Started, fds)) => {
                 *sandbox.terminal.lock().unwrap_or_else(PoisonError::into_inner) = fds.into_iter().next();
@@ -97,41 +93,19 @@ impl Launcher {
     }
 }
 
-impl Launcher {
-    /// Has pid 1 made; it waits for its permission to start the command.
-    fn clone_init(
-        &self,
-        spec: &SandboxSpec,
-        control: BorrowedFd<'_>,
-        stdio: &Stdio,
-    ) -> Result<(u32, OwnedFd), SandboxError> {
-        let (request, payload) = SpawnRequest::pack(spec);
-        let mut fds = vec![control, stdio.stdin.as_fd(), stdio.stdout.as_fd(), stdio.stderr.as_fd()];
-        fds.extend(stdio.socket.as_ref().map(AsFd::as_fd));
-        let control = serde_json::to_vec(&request)?;
-        let mut connection = self.inner.connection.lock().unwrap_or_else(PoisonError::into_inner);
-        connection.sender.send(&control, &payload, &fds)?;
-        match receive::<SpawnReply>(&mut connection.receiver)? {
-            Some((SpawnReply::Cloned { pid }, fds)) => {
-                let pidfd = fds.into_iter().next().ok_or(SandboxError::Lost)?;
-                Ok((pid, pidfd))
-            }
-            Some((SpawnReply::Failed(failure), _)) => Err(failure.into()),
-            None => Err(SandboxError::Lost),
-        }
-    }
-}
-
-impl Inner {
-    /// The control groups; looked for with the first sandbox, since that takes a while.
-    fn groups(&self) -> &Arc<Groups> {
-        self.groups.get_or_init(|| Arc::new(Groups::discover()))
-    }
+/// Tells pid 1 what to become.
+fn begin(control: &Sender, spec: &SandboxSpec, stdio: &Stdio) -> Result<(), SandboxError> {
+    let (message, payload) = Begin::pack(spec);
+    let mut fds = vec![stdio.stdin.as_fd(), stdio.stdout.as_fd(), stdio.stderr.as_fd()];
+    fds.extend(stdio.socket.as_ref().map(AsFd::as_fd));
+    control.send(&serde_json::to_vec(&message)?, &payload, &fds)?;
+    Ok(())
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        self.connection.get_mut().unwrap_or_else(PoisonError::into_inner).sender.shutdown();
+        drop(self.reserve.take());
+        self.starter.shut_down();
         // It ends at the end of its connection; nothing can be done about a failure here.
         let _ = self.child.get_mut().unwrap_or_else(PoisonError::into_inner).wait();
     }
@@ -177,14 +151,12 @@ pub struct Exit {
 /// A running sandbox. Dropping it kills everything inside.
 #[derive(Debug)]
 pub struct Sandbox {
-    pid: u32,
-    pidfd: OwnedFd,
+    process: Process,
     state: Mutex<State>,
     terminal: Mutex<Option<OwnedFd>>,
-    group: Option<Group>,
     disk: Option<DiskGuard>,
     /// Keeps the launcher alive, with which the sandbox would die.
-    launcher: Launcher,
+    _launcher: Launcher,
 }
 
 #[derive(Debug)]
@@ -197,7 +169,7 @@ impl Sandbox {
     /// The host's process id of pid 1.
     #[must_use]
     pub fn pid(&self) -> u32 {
-        self.pid
+        self.process.pid
     }
 
     /// Sends a signal to the process group of the command: one of HUP, INT, TERM, USR1, USR2 and WINCH, or KILL, which
@@ -205,13 +177,13 @@ impl Sandbox {
     pub fn signal(&self, signal: i32) {
         if let Some(signal) = Signal::from_named_raw(signal) {
             // It may have ended already, which is no failure.
-            let _ = pidfd_send_signal(&self.pidfd, signal);
+            let _ = pidfd_send_signal(&self.process.pidfd, signal);
         }
     }
 
     /// Kills everything inside.
     pub fn kill(&self) {
-        self.signal(libc::SIGKILL);
+        self.process.kill();
     }
 
     /// Waits for the end: no process is left and everything is unmounted when this returns.
@@ -236,7 +208,7 @@ impl Sandbox {
 
     fn wait_until(&self, deadline: Option<Instant>) -> Result<Option<Exit>, SandboxError> {
         // Without the lock, so that a thread that waits for long does not keep another one from waiting shortly.
-        if !wait_readable(self.pidfd.as_fd(), deadline)? {
+        if !wait_readable(self.process.pidfd.as_fd(), deadline)? {
             return Ok(None);
         }
         let mut state = self.state();
@@ -263,7 +235,7 @@ impl Sandbox {
         };
         Exit {
             status,
-            out_of_memory: self.group.as_ref().is_some_and(Group::out_of_memory),
+            out_of_memory: self.process.group.out_of_memory(),
             out_of_disk: self.disk.as_ref().and_then(DiskGuard::reached),
             max_rss_bytes: max_rss_kib * 1024,
             created_mountpoints,
@@ -281,19 +253,8 @@ impl Sandbox {
     }
 }
 
-impl Drop for Sandbox {
-    fn drop(&mut self) {
-        self.kill();
-        // The control group can only be removed when the last process is gone.
-        let _ = wait_readable(self.pidfd.as_fd(), Instant::now().checked_add(LONGEST_END));
-    }
-}
-
-/// Longest time that the kernel may take to end a killed sandbox before it is left to itself.
-const LONGEST_END: Duration = Duration::from_secs(5);
-
 /// Waits until `fd` can be read; false when the deadline comes first.
-fn wait_readable(fd: BorrowedFd<'_>, deadline: Option<Instant>) -> Result<bool, SandboxError> {
+pub(crate) fn wait_readable(fd: BorrowedFd<'_>, deadline: Option<Instant>) -> Result<bool, SandboxError> {
     loop {
         let timeout = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());

@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
-use lamina_wire::{Receiver, Sender};
+use lamina_wire::{Frame, Receiver, Sender};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{
@@ -14,7 +14,7 @@ use crate::failure::{During, Failure};
 use crate::filter::Filters;
 use crate::mounts::{self, Mounted};
 use crate::payload::{self, Payload};
-use crate::protocol::{Go, Report, receive, send};
+use crate::protocol::{Begin, Go, Report, receive, send};
 use crate::sys::{self, Disposition};
 use crate::{Network, SandboxError, SandboxSpec, Stdio, capabilities, terminal};
 
@@ -23,9 +23,8 @@ const FORWARDED: [i32; 6] = [libc::SIGHUP, libc::SIGINT, libc::SIGTERM, libc::SI
 
 /// What pid 1 starts with.
 pub(crate) struct Init<'launcher> {
-    pub(crate) spec: SandboxSpec,
+    /// The connection with the engine.
     pub(crate) control: UnixStream,
-    pub(crate) stdio: Stdio,
     /// Pidfd of the launcher.
     pub(crate) launcher: OwnedFd,
     pub(crate) filters: &'launcher Filters,
@@ -38,7 +37,7 @@ pub(crate) fn run(init: Init<'_>) -> ! {
 }
 
 fn supervise(init: Init<'_>) -> Result<(), SandboxError> {
-    let Init { spec, control, stdio, launcher, filters } = init;
+    let Init { control, launcher, filters } = init;
     set_parent_process_death_signal(Some(Signal::KILL))?;
     if is_readable(launcher.as_fd())? {
         // The launcher died before the line above took effect.
@@ -52,6 +51,11 @@ fn supervise(init: Init<'_>) -> Result<(), SandboxError> {
     let sender = Sender::new(control.try_clone()?);
     let mut receiver = Receiver::new(control);
 
+    // A pid 1 that was made ahead of time waits here, and may never be needed.
+    let Some(frame) = receiver.receive()? else {
+        return Err(SandboxError::Lost);
+    };
+    let (spec, stdio) = read_begin(frame)?;
     let prepared = prepare(&spec);
     let Some((go, _)) = receive::<Go>(&mut receiver)? else {
         return Err(SandboxError::Lost);
@@ -82,6 +86,18 @@ fn supervise(init: Init<'_>) -> Result<(), SandboxError> {
     send(&sender, &report, &[])
 }
 
+/// What to become, and the descriptors of the command.
+fn read_begin(frame: Frame) -> Result<(SandboxSpec, Stdio), SandboxError> {
+    let begin: Begin = serde_json::from_slice(&frame.control)?;
+    let payload = frame.payload.into_bytes()?;
+    let invalid = || SandboxError::Invalid("the request is incomplete".into());
+    let spec = begin.unpack(&payload).ok_or_else(invalid)?;
+    let mut fds = frame.fds.into_iter();
+    let mut next = || -> Result<OwnedFd, SandboxError> { fds.next().ok_or_else(invalid) };
+    let stdio = Stdio { stdin: next()?, stdout: next()?, stderr: next()?, socket: fds.next() };
+    Ok((spec, stdio))
+}
+
 /// A sandbox that is ready for its command.
 struct Prepared {
     mounted: Mounted,
@@ -92,6 +108,7 @@ struct Prepared {
 fn prepare(spec: &SandboxSpec) -> Result<Prepared, Failure> {
     rustix::system::sethostname(spec.hostname.as_bytes()).during("set the host name", &spec.hostname)?;
     if spec.network == Network::Isolated {
+        sys::unshare_network().during("make", "a network namespace")?;
         sys::raise_loopback().during("raise the interface", "lo")?;
     }
     let mounted = mounts::build(spec)?;

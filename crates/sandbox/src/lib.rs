@@ -27,6 +27,7 @@ mod payload;
 mod protocol;
 mod rlimits;
 mod spec;
+mod starter;
 mod sys;
 mod terminal;
 mod tiny_root;

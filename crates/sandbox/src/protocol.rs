@@ -30,17 +30,34 @@ pub(crate) enum StartUp {
     Failed(Failure),
 }
 
-/// Engine to launcher. Descriptors: pid 1's control socket, standard input, output, error, and the socket if there is
-/// one. The payload holds the injected files, one after the other.
+/// Engine to launcher: make a pid 1. Descriptor: its end of the connection with the engine.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct SpawnRequest {
+pub(crate) struct InitRequest {}
+
+/// Launcher to engine; on success with the pidfd of pid 1.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum InitReply {
+    /// Pid 1 exists.
+    Made {
+        /// Its id as the launcher sees it.
+        pid: u32,
+    },
+    /// It could not be made.
+    Failed(Failure),
+}
+
+/// Engine to pid 1, first: what to become. Descriptors: standard input, output, error, and the socket if there is one.
+/// The payload holds the injected files, one after the other.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Begin {
     /// The sandbox; its byte contents are emptied, they travel in the payload.
     pub(crate) spec: SandboxSpec,
     /// Lengths of the injected files, then of `resolv_conf` and `hosts` where there are such.
     pub(crate) lengths: Vec<usize>,
 }
 
-impl SpawnRequest {
+impl Begin {
     /// Takes the byte contents out of `spec`, so that they do not travel as JSON.
     pub(crate) fn pack(spec: &SandboxSpec) -> (Self, Vec<u8>) {
         let mut spec = spec.clone();
@@ -72,20 +89,7 @@ fn blobs(spec: &mut SandboxSpec) -> impl Iterator<Item = &mut Vec<u8>> {
     spec.files.iter_mut().map(|file| &mut file.contents).chain(&mut spec.resolv_conf).chain(&mut spec.hosts)
 }
 
-/// Launcher to engine; on success with the pidfd of pid 1.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum SpawnReply {
-    /// Pid 1 exists.
-    Cloned {
-        /// Its id as the launcher sees it.
-        pid: u32,
-    },
-    /// It could not be made.
-    Failed(Failure),
-}
-
-/// Engine to pid 1: the command may start, its process group is in place.
+/// Engine to pid 1, then: the command may start, its control group is in place.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Go {
     /// Limits that no control group enforces.

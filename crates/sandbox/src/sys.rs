@@ -272,6 +272,12 @@ pub(crate) fn children_max_rss_kib() -> u64 {
     u64::try_from(usage.ru_maxrss).unwrap_or(0)
 }
 
+/// Gives the process, and those that it starts from now on, a network namespace of its own.
+pub(crate) fn unshare_network() -> Result<(), Errno> {
+    // SAFETY: the flag leaves descriptors and memory shared as they are.
+    unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET) }
+}
+
 /// Brings the loopback interface of the network namespace up.
 pub(crate) fn raise_loopback() -> Result<(), Errno> {
     let socket = rustix::net::socket_with(

@@ -103,7 +103,9 @@ def _import_module(name: str) -> ModuleType:
 
 
 def _import_script(file: str, path: str) -> ModuleType:
-    from importlib.util import module_from_spec, spec_from_file_location
+    # What `importlib.util` has from there; its own import would cost more than that of many a module.
+    from _frozen_importlib import module_from_spec
+    from _frozen_importlib_external import spec_from_file_location
 
     name = os.path.splitext(os.path.basename(file))[0]
     spec = spec_from_file_location(name, file)

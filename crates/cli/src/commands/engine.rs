@@ -27,6 +27,7 @@ pub(crate) fn engine(options: &EngineOptions) -> Result<u8, Failure> {
     let screen = Screen::start(options.output.progress, cancel.clone());
     let terminal = options.interactive.then(|| SharedTerminal::open(UserTerminal::new(), &screen));
     let engine = Engine::open(&Options { cancel, terminal, ..Options::default() })?;
+    engine.expect_sandbox();
     let outcome = serve(&engine, socket, &screen.sink());
     screen.finish();
     outcome?;

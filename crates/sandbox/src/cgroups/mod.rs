@@ -60,7 +60,10 @@ pub(crate) struct Groups {
 #[derive(Debug)]
 pub(crate) struct Group {
     groups: Arc<Groups>,
+    name: String,
     directories: Vec<PathBuf>,
+    /// How many of the directories, counted from the first, have the sandbox's processes.
+    admitted: usize,
     memory: Option<(Version, PathBuf)>,
 }
 
@@ -85,37 +88,11 @@ impl Groups {
         }
     }
 
-    /// Makes a group with the given limits; the fallback holds those that it cannot enforce.
-    pub(crate) fn create(self: &Arc<Self>, limits: &Limits) -> io::Result<(Group, Fallback)> {
+    /// A group without directories yet.
+    pub(crate) fn create(self: &Arc<Self>) -> Group {
         self.retry_leftovers(1);
         let name = self.next.fetch_add(1, Ordering::Relaxed).to_string();
-        let mut group = Group { groups: Arc::clone(self), directories: Vec::new(), memory: None };
-        let mut fallback = Fallback::default();
-        if let Some(bytes) = limits.memory_bytes.or(limits.memory_guard_bytes) {
-            match self.parents.of(Controller::Memory) {
-                Some((version, parent)) => {
-                    let directory = group.add(parent, &name)?;
-                    limit_memory(version, &directory, bytes)?;
-                    group.memory = Some((version, directory));
-                }
-                None => fallback.memory_bytes = limits.memory_bytes,
-            }
-        }
-        if let Some(pids) = limits.pids {
-            match self.parents.of(Controller::Pids) {
-                Some((_, parent)) => {
-                    let limit = pids.saturating_add(OWN_PROCESSES).to_string();
-                    fs_err::write(group.add(parent, &name)?.join("pids.max"), limit)?;
-                }
-                None => fallback.pids = Some(pids),
-            }
-        }
-        if let Some(cpus) = limits.cpus
-            && let Some((version, parent)) = self.parents.of(Controller::Cpu)
-        {
-            limit_cpus(version, &group.add(parent, &name)?, cpus)?;
-        }
-        Ok((group, fallback))
+        Group { groups: Arc::clone(self), name, directories: Vec::new(), admitted: 0, memory: None }
     }
 
     fn leftovers(&self) -> std::sync::MutexGuard<'_, Vec<PathBuf>> {
@@ -148,9 +125,49 @@ impl Drop for Groups {
 }
 
 impl Group {
-    /// Makes the group's directory in one hierarchy, unless another controller of the same hierarchy has made it.
-    fn add(&mut self, parent: &Path, name: &str) -> io::Result<PathBuf> {
-        let directory = parent.join(name);
+    /// Moves a process into the group before its limits are known. Processor time is left to [`Group::limit`]: few
+    /// sandboxes limit it.
+    pub(crate) fn admit(&mut self, pid: u32) -> io::Result<()> {
+        for controller in [Controller::Memory, Controller::Pids] {
+            self.directory(controller)?;
+        }
+        self.attach(pid)
+    }
+
+    /// Limits the group, and moves the process into it as far as it is not there; the fallback holds the limits that no
+    /// controller enforces.
+    pub(crate) fn limit(&mut self, limits: &Limits, pid: u32) -> io::Result<Fallback> {
+        let mut fallback = Fallback::default();
+        if let Some(bytes) = limits.memory_bytes.or(limits.memory_guard_bytes) {
+            match self.directory(Controller::Memory)? {
+                Some((version, directory)) => limit_memory(version, &directory, bytes)?,
+                None => fallback.memory_bytes = limits.memory_bytes,
+            }
+        }
+        if let Some(pids) = limits.pids {
+            match self.directory(Controller::Pids)? {
+                Some((_, directory)) => {
+                    fs_err::write(directory.join("pids.max"), pids.saturating_add(OWN_PROCESSES).to_string())?;
+                }
+                None => fallback.pids = Some(pids),
+            }
+        }
+        if let Some(cpus) = limits.cpus
+            && let Some((version, directory)) = self.directory(Controller::Cpu)?
+        {
+            limit_cpus(version, &directory, cpus)?;
+        }
+        self.attach(pid)?;
+        Ok(fallback)
+    }
+
+    /// The group's directory in the hierarchy of a controller, made if need be; none where there is no such hierarchy.
+    fn directory(&mut self, controller: Controller) -> io::Result<Option<(Version, PathBuf)>> {
+        let Some((version, parent)) = self.groups.parents.of(controller) else {
+            return Ok(None);
+        };
+        let directory = parent.join(&self.name);
+        // Another controller of the same hierarchy may have made it.
         if !self.directories.contains(&directory) {
             match fs_err::create_dir(&directory) {
                 // The engine's own directory is made with its first group.
@@ -159,13 +176,19 @@ impl Group {
             }
             self.directories.push(directory.clone());
         }
-        Ok(directory)
+        if controller == Controller::Memory {
+            self.memory = Some((version, directory.clone()));
+        }
+        Ok(Some((version, directory)))
     }
 
-    /// Moves a process into the group.
-    pub(crate) fn attach(&self, pid: u32) -> io::Result<()> {
-        let pid = pid.to_string();
-        self.directories.iter().try_for_each(|directory| fs_err::write(directory.join("cgroup.procs"), &pid))
+    /// Moves a process into the directories that it is not in.
+    fn attach(&mut self, pid: u32) -> io::Result<()> {
+        for directory in &self.directories[self.admitted..] {
+            fs_err::write(directory.join("cgroup.procs"), pid.to_string())?;
+            self.admitted += 1;
+        }
+        Ok(())
     }
 
     /// Whether the kernel killed a process of the group for want of memory.

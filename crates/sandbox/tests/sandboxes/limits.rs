@@ -96,7 +96,7 @@ fn groups_of_dead_engines_are_swept() {
 }
 
 /// Directories of this process in the control group tree.
-fn groups() -> Vec<PathBuf> {
+pub(crate) fn groups() -> Vec<PathBuf> {
     let prefix = format!("lamina-{}-", std::process::id());
     let mut found = Vec::new();
     let mut pending = vec![PathBuf::from("/sys/fs/cgroup")];

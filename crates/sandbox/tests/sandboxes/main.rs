@@ -11,6 +11,7 @@ mod harness;
 mod hostile;
 mod limits;
 mod probe;
+mod reserve;
 mod support;
 mod users;
 
@@ -20,6 +21,9 @@ fn main() -> std::process::ExitCode {
         Some("__helpers") => lamina_sandbox::helpers_main(support::idle_worker),
         Some("__probe") => probe::main(&arguments[1..]),
         Some("__as_user") => users::main(&arguments[1..]),
-        _ => harness::main(&arguments, &[basics::TESTS, escapes::TESTS, hostile::TESTS, limits::TESTS, users::TESTS]),
+        _ => harness::main(
+            &arguments,
+            &[basics::TESTS, escapes::TESTS, hostile::TESTS, limits::TESTS, reserve::TESTS, users::TESTS],
+        ),
     }
 }

@@ -1,0 +1,164 @@
+//! Making pid 1 of sandboxes, at once or ahead of time.
+//!
+//! Moving a process into a control group waits until every processor has noticed, 10 ms on an idle machine and longer
+//! than everything else that a start needs. So a pid 1 can be made and moved before it is known what will run in it.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use lamina_wire::{Receiver, Sender};
+use rustix::process::{Signal, pidfd_send_signal};
+
+use crate::SandboxError;
+use crate::cgroups::{Group, Groups};
+use crate::client::wait_readable;
+use crate::protocol::{InitReply, InitRequest, receive, send};
+
+/// Longest time that the kernel may take to end a killed sandbox before it is left to itself.
+const LONGEST_END: Duration = Duration::from_secs(5);
+
+/// The processes of a sandbox, from its pid 1 on. Dropping it kills them all.
+#[derive(Debug)]
+pub(crate) struct Process {
+    /// The host's id of pid 1.
+    pub(crate) pid: u32,
+    pub(crate) pidfd: OwnedFd,
+    pub(crate) group: Group,
+}
+
+impl Process {
+    /// Kills everything inside.
+    pub(crate) fn kill(&self) {
+        // It may have ended already, which is no failure.
+        let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+        // The control group can only be removed when the last process is gone.
+        let _ = wait_readable(self.pidfd.as_fd(), Instant::now().checked_add(LONGEST_END));
+    }
+}
+
+/// A pid 1 that waits to be told what to become.
+#[derive(Debug)]
+pub(crate) struct Blank {
+    pub(crate) process: Process,
+    /// The connection with it.
+    pub(crate) control: UnixStream,
+}
+
+/// Has the launcher make pid 1s.
+#[derive(Debug)]
+pub(crate) struct Starter {
+    connection: Mutex<Connection>,
+    groups: OnceLock<Arc<Groups>>,
+}
+
+/// One request at a time: the answer takes as long as one `clone3`.
+#[derive(Debug)]
+struct Connection {
+    sender: Sender,
+    receiver: Receiver,
+}
+
+impl Starter {
+    /// Speaks with the launcher over `socket`.
+    pub(crate) fn new(socket: UnixStream) -> Result<Self, SandboxError> {
+        let connection = Connection { sender: Sender::new(socket.try_clone()?), receiver: Receiver::new(socket) };
+        Ok(Self { connection: Mutex::new(connection), groups: OnceLock::new() })
+    }
+
+    /// The control groups; looked for with the first sandbox, since that takes a while.
+    pub(crate) fn groups(&self) -> &Arc<Groups> {
+        self.groups.get_or_init(|| Arc::new(Groups::discover()))
+    }
+
+    /// Makes one, outside of any control group.
+    pub(crate) fn make(&self) -> Result<Blank, SandboxError> {
+        let (control, theirs) = UnixStream::pair()?;
+        let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        send(&connection.sender, &InitRequest {}, &[theirs.as_fd()])?;
+        let (pid, fds) = match receive::<InitReply>(&mut connection.receiver)? {
+            Some((InitReply::Made { pid }, fds)) => (pid, fds),
+            Some((InitReply::Failed(failure), _)) => return Err(failure.into()),
+            None => return Err(SandboxError::Lost),
+        };
+        drop(connection);
+        let pidfd = fds.into_iter().next().ok_or(SandboxError::Lost)?;
+        Ok(Blank { process: Process { pid, pidfd, group: self.groups().create() }, control })
+    }
+
+    /// Makes one in the control groups that most sandboxes need.
+    fn make_in_group(&self) -> Result<Blank, SandboxError> {
+        let mut blank = self.make()?;
+        blank.process.group.admit(blank.process.pid)?;
+        Ok(blank)
+    }
+
+    /// Ends the launcher.
+    pub(crate) fn shut_down(&self) {
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner).sender.shutdown();
+    }
+}
+
+/// A pid 1 made ahead of time.
+#[derive(Debug)]
+pub(crate) struct Reserve {
+    starter: Arc<Starter>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Makes it.
+    thread: Option<JoinHandle<Result<Blank, SandboxError>>>,
+    /// Whether one was missing before: then there may be more sandboxes to come, and each is followed by a new one.
+    was_missing: bool,
+}
+
+impl Reserve {
+    /// An empty one.
+    pub(crate) fn new(starter: Arc<Starter>) -> Self {
+        Self { starter, state: Mutex::default() }
+    }
+
+    /// Has one made in the background, unless there is one.
+    pub(crate) fn fill(&self) {
+        let mut state = self.state();
+        if state.thread.is_none() {
+            let starter = Arc::clone(&self.starter);
+            let builder = std::thread::Builder::new().name("reserve".to_owned());
+            // Without one, sandboxes start later, no more.
+            state.thread = builder.spawn(move || starter.make_in_group()).ok();
+        }
+    }
+
+    /// Has another one made, if one was missing before.
+    pub(crate) fn refill(&self) {
+        if self.state().was_missing {
+            self.fill();
+        }
+    }
+
+    /// Takes it.
+    pub(crate) fn take(&self) -> Option<Blank> {
+        let thread = {
+            let mut state = self.state();
+            state.was_missing |= state.thread.is_none();
+            state.thread.take()
+        };
+        let blank = thread?.join().ok()?.ok()?;
+        let has_ended = wait_readable(blank.process.pidfd.as_fd(), Some(Instant::now())).unwrap_or(true);
+        (!has_ended).then_some(blank)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
