@@ -111,6 +111,44 @@ fn a_change_in_a_large_set_is_a_delta_and_a_removal_is_not() {
 }
 
 #[test]
+fn a_lost_delta_is_made_again() {
+    let store = TestStore::new();
+    let local = tempfile::tempdir().unwrap();
+    for index in 0..600 {
+        write(local.path().join(format!("{index}.py")), format!("index = {index}"));
+    }
+    settle();
+    let set = directory_set(local.path(), "/root/src");
+    store.file_set(&set).unwrap();
+    write(local.path().join("3.py"), "changed");
+    settle();
+    let first = store.file_set(&set).unwrap();
+    assert_eq!(first.views.len(), 2);
+    std::fs::remove_dir_all(store.content("views").join(first.views[0].hex())).unwrap();
+    std::fs::remove_file(store.content("trees").join(first.views[0].hex())).unwrap();
+    let again = store.file_set(&set).unwrap();
+    assert_eq!((again.read, &again.views), (0, &first.views));
+    assert_eq!(read(&store, &again.views, "root/src/3.py").unwrap(), "changed");
+}
+
+#[test]
+fn a_file_that_is_gone_before_it_was_recorded_is_not_shown() {
+    let store = TestStore::new();
+    let local = tempfile::tempdir().unwrap();
+    write(local.path().join("a.py"), "a = 1");
+    settle();
+    let set = directory_set(local.path(), "/root");
+    let before = store.file_set(&set).unwrap();
+    // Too new for its status to be relied on, so the record is as it was.
+    write(local.path().join("b.py"), "b = 1");
+    let between = store.file_set(&set).unwrap();
+    assert_eq!((between.files, between.read), (2, 1));
+    std::fs::remove_file(local.path().join("b.py")).unwrap();
+    let after = store.file_set(&set).unwrap();
+    assert_eq!((after.files, after.digest, after.views), (1, before.digest, before.views));
+}
+
+#[test]
 fn links_are_followed_loops_and_odd_files_are_left_out() {
     let store = TestStore::new();
     let local = tempfile::tempdir().unwrap();

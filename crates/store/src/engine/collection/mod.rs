@@ -171,17 +171,18 @@ impl Store {
         }
         let cutoff = cutoff(policy, now);
         let mut held = leases.layers.clone();
-        held.extend(self.bases(cutoff)?);
+        held.extend(self.contexts(cutoff)?);
         let read = |digest: &Digest| self.tree(digest);
         let facts = Facts { images: &images, layers: &layers, held: &held, cutoff, now };
         Ok(plan(&facts, policy, &mut Sizes::new(&read), overhead))
     }
 
-    /// Full views of file sets that were used since `cutoff`: the next run compares the local files with them.
-    fn bases(&self, cutoff: Option<i64>) -> Result<Vec<Digest>, StoreError> {
+    /// Views of file sets that were used since `cutoff`: the next run shows them again, or compares the local files with
+    /// them.
+    fn contexts(&self, cutoff: Option<i64>) -> Result<Vec<Digest>, StoreError> {
         let is_recent = |path: &Path| cutoff.is_none_or(|cutoff| modified(path) >= cutoff);
         let contexts = files_in(&self.layout().contexts())?;
-        Ok(contexts.iter().filter(|path| is_recent(path)).filter_map(|path| record::base(path)).collect())
+        Ok(contexts.iter().filter(|path| is_recent(path)).flat_map(|path| record::views(path)).collect())
     }
 
     /// Bytes that the layers of a plan free.

@@ -63,7 +63,7 @@ pub(super) fn ingest(client: &Client, files: Vec<LocalFile>) -> Result<Vec<Read>
         }
         match changed.first() {
             None => break,
-            Some(file) if attempt == ATTEMPTS => return Err(StoreError::Changed(file.source.clone())),
+            Some(file) if attempt == ATTEMPTS => return Err(StoreError::Changed(file.source())),
             Some(_) => remaining = changed,
         }
     }
@@ -74,11 +74,12 @@ fn open(file: &LocalFile) -> Result<Opened, StoreError> {
     let time = SystemTime::now();
     // Without blocking: the file may have been replaced by a pipe.
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let handle = rustix::fs::openat(CWD, &file.source, flags, Mode::empty())
-        .map_err(StoreError::file("opening the local file", &file.source))?;
-    let stat = rustix::fs::fstat(&handle).map_err(StoreError::file("reading the status of", &file.source))?;
+    let source = file.source();
+    let handle = rustix::fs::openat(CWD, &source, flags, Mode::empty())
+        .map_err(StoreError::file("opening the local file", &source))?;
+    let stat = rustix::fs::fstat(&handle).map_err(StoreError::file("reading the status of", &source))?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-        return Err(StoreError::Changed(file.source.clone()));
+        return Err(StoreError::Changed(source));
     }
     Ok(Opened { file: LocalFile { status: Status::new(&stat), ..file.clone() }, handle: File::from(handle), time })
 }
@@ -98,7 +99,7 @@ fn finish(
 ) -> Result<(), StoreError> {
     let answers: Vec<Ingested> = pending.wait()?;
     for (Opened { file, handle, time }, answer) in opened.into_iter().zip(answers) {
-        let stat = rustix::fs::fstat(&handle).map_err(StoreError::file("reading the status of", &file.source))?;
+        let stat = rustix::fs::fstat(&handle).map_err(StoreError::file("reading the status of", &file.source()))?;
         let held_still = Status::new(&stat) == file.status && answer.size == file.status.size;
         if held_still {
             let is_settled = file.status.is_settled(time);

@@ -9,7 +9,10 @@ pub(super) mod record;
 mod walk;
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use lamina_image::{Digest, FileSet};
 
@@ -18,7 +21,7 @@ use crate::protocol::{Published, Request};
 use crate::tree::{Entry, Node, Tree, TreeError, parent};
 use crate::{Committed, ObjectMeta, StoreError};
 
-use record::{Record, Status};
+use record::{Record, Shown, Status};
 
 /// Sets with fewer files get a new full view whenever something changes: making it takes no time.
 const SMALL: usize = 500;
@@ -47,10 +50,22 @@ pub struct FileSetView {
 struct LocalFile {
     /// Path in the image, without leading slash.
     target: Vec<u8>,
-    /// Where it is.
-    source: PathBuf,
+    /// The directory that it was found in, or the file itself.
+    origin: Arc<Path>,
+    /// Where in `target` its path below the origin begins.
+    below: usize,
     /// What the walk saw.
     status: Status,
+}
+
+impl LocalFile {
+    /// Where it is.
+    fn source(&self) -> PathBuf {
+        match &self.target[self.below..] {
+            [] => self.origin.to_path_buf(),
+            path => self.origin.join(OsStr::from_bytes(path)),
+        }
+    }
 }
 
 /// A collected file set: every digest is known and every object is in the store.
@@ -59,6 +74,8 @@ pub(super) struct Collection {
     files: Vec<(LocalFile, Digest)>,
     record_path: PathBuf,
     record: Record,
+    /// Whether it is as it was when it was last shown.
+    is_unchanged: bool,
     read: u64,
     bytes_new: u64,
     warnings: Vec<String>,
@@ -74,25 +91,27 @@ impl Collection {
         let mut collection = Self {
             files: Vec::with_capacity(files.len()),
             record_path,
-            record: Record { base: former.base, files: Vec::with_capacity(files.len()) },
+            record: Record { base: former.base, shown: None, files: Vec::with_capacity(files.len()) },
+            is_unchanged: false,
             read: 0,
             bytes_new: 0,
             warnings,
         };
         let mut unknown = Vec::new();
+        // Both are in the order of their paths.
+        let mut recorded = former.files.iter().peekable();
         for file in files {
-            match former.digest(&file.target, &file.status) {
-                Some(digest) => collection.add(file, digest, true),
+            while recorded.next_if(|(path, _, _)| *path < file.target).is_some() {}
+            match recorded.next_if(|(path, status, _)| *path == file.target && *status == file.status) {
+                Some((_, _, digest)) => collection.add(file, *digest, true),
                 None => unknown.push(file),
             }
         }
-        let is_unchanged = unknown.is_empty() && collection.files.len() == former.files.len();
-        collection.read_files(store, unknown)?;
-        if is_unchanged {
-            record::touch(&collection.record_path)?;
-        } else {
-            collection.save()?;
+        collection.is_unchanged = unknown.is_empty() && collection.files.len() == former.files.len();
+        if collection.is_unchanged {
+            collection.record.shown = former.shown;
         }
+        collection.read_files(store, unknown)?;
         Ok(collection)
     }
 
@@ -117,40 +136,63 @@ impl Collection {
         Ok(())
     }
 
-    fn save(&self) -> Result<(), StoreError> {
+    /// Remembers the set, and that it is shown so.
+    fn save(&mut self, shown: Shown) -> Result<(), StoreError> {
+        let is_complete = self.record.files.len() == self.files.len();
+        self.record.shown = is_complete.then_some(shown);
         crate::layout::write_atomically(&self.record_path, &self.record.encode())
+    }
+
+    /// The whole set's digest and the views that show it, if it is as it was and they are still there.
+    fn known(&self, store: &Store) -> Result<Option<(Digest, Vec<Digest>)>, StoreError> {
+        let known = self.record.views().filter(|(_, views)| views.iter().all(|view| store.has_view(view)));
+        if known.is_some() {
+            record::touch(&self.record_path)?;
+        }
+        Ok(known)
     }
 
     /// The set as one or two views.
     pub(super) fn view(mut self, store: &Store) -> Result<FileSetView, StoreError> {
-        let mut result = FileSetView { files: self.files.len() as u64, bytes: self.bytes(), ..FileSetView::default() };
-        if !self.files.is_empty() {
-            let tree = self.tree()?;
-            let encoded = tree.encode();
-            let digest = Digest::of(&encoded);
-            result.digest = Some(digest);
-            result.views = match self.delta(store, &digest, &tree) {
-                _ if store.has_view(&digest) => vec![digest],
-                Some((base, delta)) => vec![self.publish(store, &delta.encode())?, base],
-                None => {
-                    let full = vec![self.publish(store, &encoded)?];
-                    self.record.base = Some(digest);
-                    self.save()?;
-                    full
-                }
-            };
+        let (files, bytes) = (self.files.len() as u64, self.bytes());
+        let (digest, views) = match self.known(store)? {
+            _ if self.files.is_empty() => (None, Vec::new()),
+            Some((whole, views)) => (Some(whole), views),
+            None => self.show(store).map(|(whole, views)| (Some(whole), views))?,
+        };
+        Ok(FileSetView { digest, views, files, bytes, read: self.read, warnings: self.warnings })
+    }
+
+    /// Makes the views that show the set.
+    fn show(&mut self, store: &Store) -> Result<(Digest, Vec<Digest>), StoreError> {
+        let tree = self.tree()?;
+        let encoded = tree.encode();
+        let whole = Digest::of(&encoded);
+        if !store.has_view(&whole)
+            && let Some((base, delta)) = self.delta(store, &whole, &tree)
+        {
+            let delta = self.publish(store, &delta.encode())?;
+            self.save(Shown { whole, delta: Some(delta) })?;
+            return Ok((whole, vec![delta, base]));
         }
-        Ok(FileSetView { read: self.read, warnings: self.warnings, ..result })
+        self.publish(store, &encoded)?;
+        self.record.base = Some(whole);
+        self.save(Shown { whole, delta: None })?;
+        Ok((whole, vec![whole]))
     }
 
     /// The set as one layer.
     pub(super) fn layer(mut self, store: &Store) -> Result<Committed, StoreError> {
-        let encoded = self.tree()?.encode();
-        let digest = Digest::of(&encoded);
-        if !store.has_view(&digest) {
-            self.publish(store, &encoded)?;
-        }
         let (files, bytes) = (self.files.len() as u64, self.bytes());
+        let digest = match self.known(store)? {
+            Some((whole, views)) if views == [whole] => whole,
+            _ => {
+                let encoded = self.tree()?.encode();
+                let digest = self.publish(store, &encoded)?;
+                self.save(Shown { whole: digest, delta: None })?;
+                digest
+            }
+        };
         Ok(Committed { digest, files, bytes, bytes_new: self.bytes_new })
     }
 
@@ -246,7 +288,7 @@ impl Collection {
     /// The local file with one of these contents.
     fn source_of(&self, digests: &[Digest]) -> PathBuf {
         let found = self.files.iter().find(|(_, digest)| digests.contains(digest));
-        found.map(|(file, _)| file.source.clone()).unwrap_or_default()
+        found.map(|(file, _)| file.source()).unwrap_or_default()
     }
 }
 

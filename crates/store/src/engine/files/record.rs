@@ -13,7 +13,7 @@ use rustix::io::Errno;
 
 use crate::{Layout, StoreError};
 
-const MAGIC: &[u8; 16] = b"LAMINA-CONTEXT\x00\x01";
+const MAGIC: &[u8; 16] = b"LAMINA-CONTEXT\x00\x02";
 /// Ticks of the kernel's clock are 10 ms at the longest.
 const FINE_TICK: Duration = Duration::from_millis(20);
 /// Filesystems without fractions of seconds have ticks of up to 2 s.
@@ -65,8 +65,19 @@ impl Status {
 pub(super) struct Record {
     /// The last full view that was made of it.
     pub(super) base: Option<Digest>,
+    /// The whole set and what shows it, if all its files are recorded.
+    pub(super) shown: Option<Shown>,
     /// Files in the order of their paths in the image.
     pub(super) files: Vec<(Vec<u8>, Status, Digest)>,
+}
+
+/// A file set as it was last shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Shown {
+    /// The digest of the whole set.
+    pub(super) whole: Digest,
+    /// The view that shows it over the base; without one, it has a view of its own.
+    pub(super) delta: Option<Digest>,
 }
 
 /// Where the record of a file set is. What is ignored does not matter: the digests are those of the files.
@@ -91,9 +102,10 @@ pub(super) fn touch(path: &Path) -> Result<(), StoreError> {
     }
 }
 
-/// The base of a record, for those who collect what nobody uses.
-pub(in crate::engine) fn base(path: &Path) -> Option<Digest> {
-    Record::load(path).base
+/// The views that a record names, for those who collect what nobody uses.
+pub(in crate::engine) fn views(path: &Path) -> impl Iterator<Item = Digest> {
+    let Record { base, shown, .. } = Record::load(path);
+    base.into_iter().chain(shown.map(|shown| shown.delta.unwrap_or(shown.whole)))
 }
 
 impl Record {
@@ -103,18 +115,23 @@ impl Record {
         Self::decode(&bytes).unwrap_or_default()
     }
 
-    /// The digest of a file whose status is the same as then.
-    pub(super) fn digest(&self, target: &[u8], status: &Status) -> Option<Digest> {
-        let index = self.files.binary_search_by(|(path, _, _)| path[..].cmp(target)).ok()?;
-        let (_, recorded, digest) = &self.files[index];
-        (recorded == status).then_some(*digest)
+    /// The views that show the set as it was, top-most first.
+    pub(super) fn views(&self) -> Option<(Digest, Vec<Digest>)> {
+        let Shown { whole, delta } = self.shown?;
+        let views = match delta {
+            Some(delta) => vec![delta, self.base?],
+            None => vec![whole],
+        };
+        Some((whole, views))
     }
 
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(64 + self.files.len() * 140);
         out.extend_from_slice(MAGIC);
-        out.push(u8::from(self.base.is_some()));
-        out.extend_from_slice(self.base.unwrap_or(Digest::from_bytes([0; 32])).as_bytes());
+        for digest in [self.base, self.shown.map(|shown| shown.whole), self.shown.and_then(|shown| shown.delta)] {
+            out.push(u8::from(digest.is_some()));
+            out.extend_from_slice(digest.unwrap_or(Digest::from_bytes([0; 32])).as_bytes());
+        }
         for (path, status, digest) in &self.files {
             out.extend_from_slice(&u32::try_from(path.len()).unwrap_or(u32::MAX).to_le_bytes());
             out.extend_from_slice(path);
@@ -139,13 +156,12 @@ impl Record {
             return None;
         }
         let mut reader = Reader(bytes.strip_prefix(MAGIC)?);
-        let [has_base] = reader.array()?;
-        let base = Digest::from_bytes(reader.array()?);
+        let [base, whole, delta] = reader.digests()?;
         let mut files = Vec::with_capacity(reader.0.len() / 140);
         while !reader.0.is_empty() {
             files.push(reader.file()?);
         }
-        Some(Self { base: (has_base != 0).then_some(base), files })
+        Some(Self { base, shown: whole.map(|whole| Shown { whole, delta }), files })
     }
 }
 
@@ -165,6 +181,17 @@ impl Reader<'_> {
             mode: self.number()?,
         };
         Some((path.to_vec(), status, Digest::from_bytes(self.array()?)))
+    }
+
+    /// Digests of which some may be missing.
+    fn digests<const N: usize>(&mut self) -> Option<[Option<Digest>; N]> {
+        let mut digests = [None; N];
+        for digest in &mut digests {
+            let [is_there] = self.array()?;
+            let bytes = self.array()?;
+            *digest = (is_there != 0).then_some(Digest::from_bytes(bytes));
+        }
+        Some(digests)
     }
 
     fn time(&mut self) -> Option<(i64, u32)> {

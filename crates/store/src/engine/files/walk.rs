@@ -5,9 +5,12 @@ use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use lamina_image::patterns::PatternMatcher;
 use lamina_image::{FileEntry, FileKind, FileSet, Ignore};
+use rayon::prelude::*;
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
@@ -17,25 +20,27 @@ use crate::StoreError;
 
 /// More files than this are a mistake, or links that lead to one another.
 const MAXIMUM_FILES: usize = 1_000_000;
+/// Entries of a directory that one thread takes at a time.
+const SHARE: usize = 32;
 
 /// Finds the files of a set, in the order of their paths in the image. Where several sources give the same path, the
 /// last one wins.
 pub(super) fn walk(set: &FileSet, warnings: &mut Vec<String>) -> Result<Vec<LocalFile>, StoreError> {
     let mut files: Vec<(usize, LocalFile)> = Vec::new();
     for (index, entry) in set.entries.iter().enumerate() {
-        let mut found = Vec::new();
-        walk_entry(entry, &mut found, warnings)?;
-        if files.len() + found.len() > MAXIMUM_FILES {
+        let found = walk_entry(entry)?;
+        if files.len() + found.files.len() > MAXIMUM_FILES {
             return Err(too_many(Path::new(&entry.source)));
         }
-        files.extend(found.into_iter().map(|file| (index, file)));
+        files.extend(found.files.into_iter().map(|file| (index, file)));
+        warnings.extend(found.warnings);
     }
     files.sort_unstable_by(|left, right| (&left.1.target, right.0).cmp(&(&right.1.target, left.0)));
     files.dedup_by(|later, first| later.1.target == first.1.target);
     Ok(files.into_iter().map(|(_, file)| file).collect())
 }
 
-fn walk_entry(entry: &FileEntry, found: &mut Vec<LocalFile>, warnings: &mut Vec<String>) -> Result<(), StoreError> {
+fn walk_entry(entry: &FileEntry) -> Result<Found, StoreError> {
     let source = Path::new(&entry.source);
     let target = image_path(&entry.target)?;
     let stat = rustix::fs::stat(source).map_err(|errno| match errno {
@@ -47,20 +52,34 @@ fn walk_entry(entry: &FileEntry, found: &mut Vec<LocalFile>, warnings: &mut Vec<
             Err(StoreError::InvalidFileSet("a file cannot take the place of `/` in the image".to_owned()))
         }
         (FileKind::File, FileType::RegularFile) => {
-            found.push(LocalFile { target, source: source.to_owned(), status: Status::new(&stat) });
-            Ok(())
+            let below = target.len();
+            let file = LocalFile { target, origin: source.into(), below, status: Status::new(&stat) };
+            Ok(Found { files: vec![file], warnings: Vec::new() })
         }
         (FileKind::File, _) => Err(StoreError::NotAFile(source.to_owned())),
         (FileKind::Directory, FileType::Directory) => {
-            let mut walk = Walk { source, target, filter: Filter::new(entry)?, ancestors: Vec::new(), found, warnings };
-            let before = walk.found.len();
-            walk.start()?;
-            if walk.found.len() == before {
-                walk.warnings.push(format!("nothing was added from `{}`: it has no files", display(source)));
+            let count = AtomicUsize::new(0);
+            let mut found = Walk { source: source.into(), target, filter: Filter::new(entry)?, count }.start()?;
+            if found.files.is_empty() {
+                found.warnings.push(format!("nothing was added from `{}`: it has no files", display(source)));
             }
-            Ok(())
+            Ok(found)
         }
         (FileKind::Directory, _) => Err(StoreError::NotADirectory(source.to_owned())),
+    }
+}
+
+/// What a walk, or a part of it, has found.
+#[derive(Default)]
+struct Found {
+    files: Vec<LocalFile>,
+    warnings: Vec<String>,
+}
+
+impl Found {
+    fn append(&mut self, mut other: Self) {
+        self.files.append(&mut other.files);
+        self.warnings.append(&mut other.warnings);
     }
 }
 
@@ -108,97 +127,149 @@ impl Filter {
 }
 
 /// A walk through one source directory.
-struct Walk<'a> {
-    source: &'a Path,
+struct Walk {
+    source: Arc<Path>,
     target: Vec<u8>,
     filter: Filter,
-    /// Device and inode of the directories that lead to the present one: a link to one of them is a loop.
-    ancestors: Vec<(u64, u64)>,
-    found: &'a mut Vec<LocalFile>,
-    warnings: &'a mut Vec<String>,
+    /// How many files were found so far.
+    count: AtomicUsize,
 }
 
-impl Walk<'_> {
-    fn start(&mut self) -> Result<(), StoreError> {
+/// A directory that leads to the present one: a link to one of them is a loop.
+struct Ancestor<'a> {
+    device: u64,
+    inode: u64,
+    parent: Option<&'a Self>,
+}
+
+impl Ancestor<'_> {
+    fn leads_through(&self, stat: &Stat) -> bool {
+        (self.device, self.inode) == (stat.st_dev, stat.st_ino)
+            || self.parent.is_some_and(|parent| parent.leads_through(stat))
+    }
+}
+
+/// A directory that is being walked.
+struct Place<'a> {
+    handle: OwnedFd,
+    path: &'a [u8],
+    ancestor: Ancestor<'a>,
+}
+
+impl Walk {
+    fn start(&self) -> Result<Found, StoreError> {
+        let mut found = Found::default();
         if let Filter::Only(paths) = &self.filter {
-            let mut paths: Vec<Vec<u8>> = paths.iter().cloned().collect();
+            let mut paths: Vec<&Vec<u8>> = paths.iter().collect();
             paths.sort_unstable();
-            return paths.into_iter().try_for_each(|path| self.take_listed(&path));
+            paths.into_iter().try_for_each(|path| self.take_listed(path, &mut found))?;
+            return Ok(found);
         }
-        let directory = self.open(CWD, self.source.as_os_str().as_bytes(), b"")?;
-        self.directory(&directory, b"")
+        let handle = self.open(CWD, self.source.as_os_str().as_bytes(), b"")?;
+        self.directory(handle, b"", None, &mut found)?;
+        Ok(found)
     }
 
     /// Takes a file that was asked for by name.
-    fn take_listed(&mut self, path: &[u8]) -> Result<(), StoreError> {
+    fn take_listed(&self, path: &[u8], found: &mut Found) -> Result<(), StoreError> {
         let full = self.full(path);
         match rustix::fs::stat(&full) {
-            Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => self.take(path, &stat),
+            Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => self.take(path, &stat, found),
             Ok(_) => Ok(()),
             Err(Errno::NOENT) => Err(StoreError::NotFound(full)),
             Err(errno) => Err(StoreError::file("reading the status of", &full)(errno)),
         }
     }
 
-    fn directory(&mut self, directory: &OwnedFd, path: &[u8]) -> Result<(), StoreError> {
-        let stat = rustix::fs::fstat(directory).map_err(|errno| self.failed("reading the status of", path, errno))?;
-        self.ancestors.push((stat.st_dev, stat.st_ino));
-        let entries = Dir::read_from(directory).map_err(|errno| self.failed("listing", path, errno))?;
-        for entry in entries {
+    fn directory(
+        &self,
+        handle: OwnedFd,
+        path: &[u8],
+        parent: Option<&Ancestor<'_>>,
+        found: &mut Found,
+    ) -> Result<(), StoreError> {
+        let stat = rustix::fs::fstat(&handle).map_err(|errno| self.failed("reading the status of", path, errno))?;
+        let mut entries = Vec::new();
+        for entry in Dir::read_from(&handle).map_err(|errno| self.failed("listing", path, errno))? {
             let entry = entry.map_err(|errno| self.failed("listing", path, errno))?;
             let name = entry.file_name().to_bytes();
             if name != b"." && name != b".." {
-                self.entry(directory, name, &beneath(path, name), entry.file_type())?;
+                entries.push((name.to_vec(), entry.file_type()));
             }
         }
-        self.ancestors.pop();
+        let ancestor = Ancestor { device: stat.st_dev, inode: stat.st_ino, parent };
+        let place = Place { handle, path, ancestor };
+        let walk = |entries: &[(Vec<u8>, FileType)], found: &mut Found| {
+            entries.iter().try_for_each(|(name, file_type)| self.entry(&place, name, *file_type, found))
+        };
+        if entries.len() < SHARE {
+            return walk(&entries, found);
+        }
+        // All processors: what counts is how long the kernel takes to find each file.
+        let parts: Vec<Found> = entries
+            .par_chunks(SHARE)
+            .map(|entries| {
+                let mut part = Found::default();
+                walk(entries, &mut part).map(|()| part)
+            })
+            .collect::<Result<_, _>>()?;
+        for part in parts {
+            found.append(part);
+        }
         Ok(())
     }
 
-    fn entry(&mut self, parent: &OwnedFd, name: &[u8], path: &[u8], file_type: FileType) -> Result<(), StoreError> {
+    fn entry(&self, place: &Place<'_>, name: &[u8], file_type: FileType, found: &mut Found) -> Result<(), StoreError> {
+        let path = &beneath(place.path, name);
         if file_type == FileType::Directory {
-            return self.enter(parent, name, path, false);
+            return self.enter(place, name, path, false, found);
         }
         if file_type == FileType::RegularFile && !self.filter.takes_file(path) {
             return Ok(());
         }
         let flags = if file_type == FileType::RegularFile { AtFlags::SYMLINK_NOFOLLOW } else { AtFlags::empty() };
-        let stat = match rustix::fs::statat(parent, name, flags) {
+        let stat = match rustix::fs::statat(&place.handle, name, flags) {
             Ok(stat) => stat,
             // Gone since the directory was read, or a link to nowhere.
             Err(Errno::NOENT | Errno::LOOP) => {
                 if file_type == FileType::Symlink && self.filter.takes_file(path) {
-                    self.warn(path, "is a symbolic link to nothing");
+                    self.warn(path, "is a symbolic link to nothing", found);
                 }
                 return Ok(());
             }
             Err(errno) => return Err(self.failed("reading the status of", path, errno)),
         };
         match FileType::from_raw_mode(stat.st_mode) {
-            FileType::Directory => self.enter(parent, name, path, file_type == FileType::Symlink),
+            FileType::Directory => self.enter(place, name, path, file_type == FileType::Symlink, found),
             _ if !self.filter.takes_file(path) => Ok(()),
-            FileType::RegularFile => self.take(path, &stat),
+            FileType::RegularFile => self.take(path, &stat, found),
             _ => {
-                self.warn(path, "is a pipe, socket or device");
+                self.warn(path, "is a pipe, socket or device", found);
                 Ok(())
             }
         }
     }
 
-    fn enter(&mut self, parent: &OwnedFd, name: &[u8], path: &[u8], is_link: bool) -> Result<(), StoreError> {
+    fn enter(
+        &self,
+        place: &Place<'_>,
+        name: &[u8],
+        path: &[u8],
+        is_link: bool,
+        found: &mut Found,
+    ) -> Result<(), StoreError> {
         if !self.filter.enters(path) {
             return Ok(());
         }
-        let directory = self.open(parent, name, path)?;
+        let handle = self.open(&place.handle, name, path)?;
         if is_link {
-            let stat =
-                rustix::fs::fstat(&directory).map_err(|errno| self.failed("reading the status of", path, errno))?;
-            if self.ancestors.contains(&(stat.st_dev, stat.st_ino)) {
-                self.warn(path, "is a symbolic link to a directory that it is in");
+            let stat = rustix::fs::fstat(&handle).map_err(|errno| self.failed("reading the status of", path, errno))?;
+            if place.ancestor.leads_through(&stat) {
+                self.warn(path, "is a symbolic link to a directory that it is in", found);
                 return Ok(());
             }
         }
-        self.directory(&directory, path)
+        self.directory(handle, path, Some(&place.ancestor), found)
     }
 
     fn open(&self, parent: impl AsFd, name: &[u8], path: &[u8]) -> Result<OwnedFd, StoreError> {
@@ -207,23 +278,23 @@ impl Walk<'_> {
             .map_err(|errno| self.failed("opening the directory", path, errno))
     }
 
-    fn take(&mut self, path: &[u8], stat: &Stat) -> Result<(), StoreError> {
-        if self.found.len() >= MAXIMUM_FILES {
-            return Err(too_many(self.source));
+    fn take(&self, path: &[u8], stat: &Stat, found: &mut Found) -> Result<(), StoreError> {
+        if self.count.fetch_add(1, Ordering::Relaxed) >= MAXIMUM_FILES {
+            return Err(too_many(&self.source));
         }
-        let file =
-            LocalFile { target: beneath(&self.target, path), source: self.full(path), status: Status::new(stat) };
-        self.found.push(file);
+        let target = beneath(&self.target, path);
+        let below = target.len() - path.len();
+        found.files.push(LocalFile { target, origin: Arc::clone(&self.source), below, status: Status::new(stat) });
         Ok(())
     }
 
-    fn warn(&mut self, path: &[u8], why: &str) {
+    fn warn(&self, path: &[u8], why: &str, found: &mut Found) {
         let full = display(&self.full(path));
-        self.warnings.push(format!("`{full}` was left out: it {why}"));
+        found.warnings.push(format!("`{full}` was left out: it {why}"));
     }
 
     fn full(&self, path: &[u8]) -> PathBuf {
-        if path.is_empty() { self.source.to_owned() } else { self.source.join(OsStr::from_bytes(path)) }
+        if path.is_empty() { self.source.to_path_buf() } else { self.source.join(OsStr::from_bytes(path)) }
     }
 
     fn failed(&self, what: &'static str, path: &[u8], errno: Errno) -> StoreError {
