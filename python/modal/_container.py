@@ -85,17 +85,21 @@ def _start(connection: Connection) -> _Function | None:
     control, _ = connection.receive()
     module, name = control["module"], control["function"]
     sys.breakpointhook = _break
-    if control.get("terminal"):
-        from modal import _terminal
-
-        _terminal.console = _terminal.Console(connection, _flush)
     try:
+        if control.get("terminal"):
+            from modal._terminal import offer
+
+            offer(connection, _flush)
+            _enter_user_code()
         function = _load_pickled(module, name) if module["kind"] == "serialized" else _Function(_load(module, name))
     except BaseException as error:
-        failure = _pack(error, "importing `{}`".format(module["name"]))
+        _leave_user_code()
+        doing = "importing `{}`".format(module["name"])
+        failure = pack_exception(error) if _is_of_the_user(error) else _pack(error, doing)
         _end_output()
         connection.send(b'{"type":"failed"}', failure)
         return None
+    _leave_user_code()
     _end_output()
     connection.send(b'{"type":"ready"}')
     return function
@@ -182,20 +186,26 @@ def _execute(
     name = control["function"]
     try:
         args, kwargs = _unpack(payload, name)
-        result = function.call(*args, **kwargs)
-        if function.is_generator:
-            _Items(connection, function, control).send_all(result)
-            return b"ok", b""
-        if hasattr(result, "cr_frame"):
-            import asyncio
+        _enter_user_code()
+        try:
+            result = function.call(*args, **kwargs)
+            if function.is_generator:
+                _Items(connection, function, control).send_all(result)
+                return b"ok", b""
+            if hasattr(result, "cr_frame"):
+                import asyncio
 
-            result = asyncio.run(result)
+                result = asyncio.run(result)
+        finally:
+            _leave_user_code()
         return b"ok", _pack_result(function, result, name)
     except (_Stopped, ConnectionClosed):
         raise
     except BaseException as error:
         if connection.fileno() < 0:
             _end_child(error)
+        if _is_of_the_user(error):
+            return b"interrupted", pack_exception(error, function.dump)
         return b"exception", _pack(error, f"the function `{name}`", function.dump)
 
 
@@ -224,12 +234,14 @@ class _Items:
     def send_all(self, generator: Any) -> None:
         """Runs a generator to its end."""
         for value in generator if hasattr(generator, "__next__") else _run_async(generator):
+            _leave_user_code(is_for_good=False)
             payload = _pack_result(self._function, value, self._name)
             _flush()
             self._connection.send(ITEM % self._call, payload)
             self._ahead.append(len(payload))
             while len(self._ahead) >= AHEAD or sum(self._ahead) >= AHEAD_BYTES:
                 self._wait()
+            _enter_user_code()
 
     def _wait(self) -> None:
         control, _ = self._connection.receive()
@@ -247,10 +259,16 @@ def _run_async(generator: Any) -> Iterator[Any]:
     try:
         asyncio.set_event_loop(loop)
         while True:
+            following = asyncio.ensure_future(generator.__anext__(), loop=loop)
             try:
-                value = loop.run_until_complete(generator.__anext__())
+                value = loop.run_until_complete(following)
             except StopAsyncIteration:
                 return
+            finally:
+                if not following.done():
+                    # An interrupt stops the loop, not what runs in it.
+                    following.cancel()
+                    loop.run_until_complete(asyncio.wait([following]))
             yield value
     finally:
         loop.run_until_complete(generator.aclose())
@@ -282,10 +300,6 @@ def _pack_result(function: _Function, result: Any, name: str) -> Payload:
 
 def _pack(error: BaseException, doing: str, dump: Callable[[Any], bytes] = dump) -> Payload:
     """The exception as it travels. What would end the caller's process arrives as an error instead."""
-    console = _console()
-    if isinstance(error, KeyboardInterrupt) and console is not None and console.is_open:
-        # The user has interrupted it, as they would have without a container.
-        return pack_exception(error, dump)
     if not isinstance(error, Exception):
         what = f"sys.exit({error.code!r})" if isinstance(error, SystemExit) else type_name(error)
         stopped = ExecutionError(f"{doing} ended with `{what}` instead of a result")
@@ -310,6 +324,31 @@ def _console() -> Console | None:
     # Not imported: most containers have none, and a debugger that the user left while it stepped would show the import.
     terminal = sys.modules.get("modal._terminal")
     return terminal.console if terminal is not None else None
+
+
+def _is_of_the_user(error: BaseException) -> bool:
+    """Whether the user, whose terminal is here, has pressed Ctrl-C: to them, that is as if there were no container."""
+    console = _console()
+    return isinstance(error, KeyboardInterrupt) and console is not None and console.is_open
+
+
+def _enter_user_code() -> None:
+    """With the user's terminal: from here on, Ctrl-C interrupts what runs."""
+    console = _console()
+    if console is not None:
+        console.enter()
+        if console.opens_always:
+            console.open()
+
+
+def _leave_user_code(is_for_good: bool = True) -> None:
+    """With the user's terminal: Ctrl-C waits until the user's code runs again."""
+    console = _console()
+    if console is not None:
+        console.leave()
+        if is_for_good and console.is_open and sys.gettrace() is not None:
+            # A debugger that was left while it stepped.
+            sys.settrace(None)
 
 
 def _end_output() -> None:

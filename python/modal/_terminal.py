@@ -18,10 +18,17 @@ if TYPE_CHECKING:
 CONSOLE = "/dev/console"
 #: Names the debugger that `breakpoint()` calls, as in plain Python.
 DEBUGGER = "PYTHONBREAKPOINT"
+#: Values for which that is Python's own.
+PLAIN_DEBUGGERS = (None, "", "pdb.set_trace")
+SIGINT = 2
+SIGTTOU = 22
 
 
 class Console:
-    """The container's terminal, which the engine connects with the user's while an input has it."""
+    """The container's terminal, which the engine connects with the user's while an input has it.
+
+    Ctrl-C interrupts the user's code alone: between `enter` and `leave`.
+    """
 
     def __init__(self, connection: Connection, flush: Callable[[], None]) -> None:
         from _thread import get_ident
@@ -32,6 +39,12 @@ class Console:
         self._process = os.getpid()
         #: Copies of the standard streams as they were.
         self._streams: list[int] = []
+        #: How the terminal is when an input gets it.
+        self._attributes: Any = None
+        #: Whether every input has it from its start.
+        self.opens_always = False
+        #: Whether Ctrl-C was pressed outside of the user's code.
+        self._was_interrupted = False
 
     @property
     def is_open(self) -> bool:
@@ -42,37 +55,109 @@ class Console:
         """Makes it the standard streams, until `close`."""
         from _thread import get_ident
 
+        if self._streams:
+            # Also for threads and children: what they write and read is the terminal already.
+            self._notify()
+            return
         if os.getpid() != self._process or get_ident() != self._thread:
             raise ExecutionError(
                 "the terminal can only be asked for by the function itself, not by a thread or process that it started",
                 hint="call `modal.interact()` in the function before it starts others",
             )
-        if self._streams:
-            return
-        terminal = os.open(CONSOLE, os.O_RDWR)
+        try:
+            terminal = os.open(CONSOLE, os.O_RDWR)
+        except OSError as error:
+            raise ExecutionError(
+                f"the terminal cannot be opened: {error.strerror}",
+                hint="call `modal.interact()` before the function gives up its rights",
+            ) from None
+        self._put_in_order(terminal)
         self._flush()
-        self._streams = [os.dup(number) for number in range(3)]
+        self._streams = [_copy(number) for number in range(3)]
         for number in range(3):
             os.dup2(terminal, number)
-        os.close(terminal)
-        self._connection.send(b'{"type":"interact"}')
+        if terminal > 2:
+            os.close(terminal)
+        if sys.stdin is None or sys.stdin.closed:
+            # `exit()` in a REPL closes it.
+            sys.stdin = open(0, closefd=False)  # noqa: SIM115 - it stays open
+        self._notify()
 
     def close(self) -> None:
         """Makes the standard streams what they were."""
         if not self._streams or os.getpid() != self._process:
             return
         self._flush()
-        if sys.gettrace() is not None:
-            # A debugger that was left while it stepped.
-            sys.settrace(None)
         for number, stream in enumerate(self._streams):
-            os.dup2(stream, number)
-            os.close(stream)
+            try:
+                os.dup2(stream, number)
+                os.close(stream)
+            except OSError:
+                pass  # The function has closed what it does not know.
         self._streams.clear()
+        self._was_interrupted = False
+
+    def enter(self) -> None:
+        """The user's code runs from here on."""
+        if os.getpid() == self._process:
+            from _signal import default_int_handler, signal
+
+            signal(SIGINT, default_int_handler)
+            if self._was_interrupted:
+                self._was_interrupted = False
+                raise KeyboardInterrupt
+
+    def leave(self) -> None:
+        """It does not any more: a Ctrl-C now must not tear what is said to the engine."""
+        if os.getpid() == self._process:
+            from _signal import signal
+
+            signal(SIGINT, self._note_interrupt)
+
+    def _note_interrupt(self, number: int, frame: object) -> None:
+        self._was_interrupted = True
+
+    def _notify(self) -> None:
+        if os.getpid() == self._process:
+            self._connection.send(b'{"type":"interact"}')
+
+    def _put_in_order(self, terminal: int) -> None:
+        """Whatever an earlier input has left: a raw terminal, or one that belongs to a job which is gone."""
+        import termios
+        from _signal import SIG_BLOCK, SIG_SETMASK, pthread_sigmask
+
+        if self._attributes is None:
+            self._attributes = termios.tcgetattr(terminal)
+        before = pthread_sigmask(SIG_BLOCK, (SIGTTOU,))
+        try:
+            os.tcsetpgrp(terminal, os.getpgrp())
+            termios.tcsetattr(terminal, termios.TCSANOW, self._attributes)
+        except OSError:
+            pass  # The function runs in a session of its own.
+        finally:
+            pthread_sigmask(SIG_SETMASK, before)
+
+
+def _copy(number: int) -> int:
+    try:
+        return os.dup(number)
+    except OSError:
+        # The function has closed it.
+        return os.open(os.devnull, os.O_RDWR)
 
 
 #: The console of this process, if it is a container that the user's terminal can come into.
 console: Console | None = None
+
+
+def offer(connection: Connection, flush: Callable[[], None]) -> None:
+    """Makes the terminal one that functions of this process can ask for."""
+    global console
+    console = Console(connection, flush)
+    if os.environ.get(DEBUGGER) not in (*PLAIN_DEBUGGERS, "0"):
+        # Such a debugger stops where it is called from, which must be the user's code and not ours.
+        sys.breakpointhook = sys.__breakpointhook__
+        console.opens_always = True
 
 
 def interact() -> None:
@@ -86,7 +171,8 @@ def interact() -> None:
             return input("Enter a number: ") == hidden
 
     The app must be run with ``modal run --interactive`` or ``app.run(interactive=True)``. One function at a time has
-    the terminal; others wait for it. Outside of containers, where the terminal is there already, nothing happens.
+    the terminal, a generator until its last value; others wait for it. Outside of containers, where the terminal is
+    there already, nothing happens.
     """
     from modal import is_local
 
@@ -105,7 +191,7 @@ def debug(frame: FrameType, *args: Any, **kwargs: Any) -> Any:
     debugger = os.environ.get(DEBUGGER)
     if debugger == "0":
         return None
-    if console is None and not debugger:
+    if console is None and debugger in PLAIN_DEBUGGERS:
         raise ExecutionError(
             "`breakpoint()` was reached, but the terminal is not to be had",
             hint="run the app with `modal run --interactive`, or switch breakpoints off: "
@@ -113,14 +199,17 @@ def debug(frame: FrameType, *args: Any, **kwargs: Any) -> Any:
         )
     if console is not None:
         console.open()
-    if debugger and debugger != "pdb.set_trace":
+    if debugger not in PLAIN_DEBUGGERS:
         return sys.__breakpointhook__(*args, **kwargs)
+    return _debug(frame, *args, **kwargs)
+
+
+def _debug(frame: FrameType, *, header: str | None = None, commands: list[str] | None = None) -> None:
+    """As `pdb.set_trace`, at another frame."""
     from pdb import Pdb
 
-    header = kwargs.get("header")
     # Our own frames around the function are of no interest to anybody who steps out of it.
     pdb = Pdb(skip=["modal.*"])
     if header is not None:
         pdb.message(header)
-    pdb.set_trace(frame)
-    return None
+    pdb.set_trace(frame, **({} if commands is None else {"commands": commands}))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import termios
+import time
 
 import pytest
-from conftest import Modal
+from conftest import Modal, command
 from leftovers import clean
 from pseudo_terminal import PseudoTerminal
 
@@ -70,6 +72,57 @@ def shared(name: str):
     return name + ":" + input(f"{name}? ")
 
 
+@app.function(retries=3)
+def retried():
+    modal.interact()
+    print("attempt")
+    return input("n: ")
+
+
+@app.function()
+def busy():
+    modal.interact()
+    print("it is busy")
+    while True:
+        time.sleep(0.01)
+
+
+@app.function()
+async def asleep():
+    import asyncio
+
+    modal.interact()
+    yield 1
+    print("it is asleep")
+    await asyncio.sleep(60)
+
+
+@app.function(timeout=3)
+def twice():
+    modal.interact()
+    for _ in range(2):
+        try:
+            input("n: ")
+        except EOFError:
+            print("the end")
+
+
+@app.function()
+def disorderly():
+    import tty
+
+    modal.interact()
+    tty.setraw(0)
+    sys.stdin.close()
+
+
+@app.function()
+def ends_while_it_waits():
+    modal.interact()
+    print("shown")
+    return "ended"
+
+
 @app.local_entrypoint()
 def main():
     print("guessed", guess.remote(5))
@@ -85,6 +138,27 @@ def sums():
 @app.local_entrypoint()
 def both():
     print(sorted(shared.map(["a", "b"])))
+
+
+@app.local_entrypoint()
+def iterate():
+    for value in asleep.remote_gen():
+        print("got", value)
+
+
+@app.local_entrypoint()
+def disorder():
+    disorderly.remote()
+    print("guessed", guess.remote(5))
+
+
+@app.local_entrypoint()
+def overtaken():
+    asked = guess.spawn(5)
+    while not os.path.exists("go"):
+        time.sleep(0.05)
+    print(ends_while_it_waits.remote())
+    print("guessed", asked.get())
 
 
 @app.local_entrypoint()
@@ -170,6 +244,56 @@ def test_ctrl_c_interrupts_the_function_and_the_command(interactive: Modal) -> N
     clean(interactive)
 
 
+def test_ctrl_c_is_final_and_neither_retried_nor_too_much(interactive: Modal) -> None:
+    terminal = PseudoTerminal(interactive, "run", "-i", "app.py::retried")
+    terminal.wait_for("n:")
+    terminal.type("\x03")
+    assert terminal.finish() == 130
+    assert terminal.text().count("attempt") == 1
+    for pause in (0, 0.001, 0.002, 0.005):
+        terminal = PseudoTerminal(interactive, "run", "-i", "app.py::busy")
+        terminal.wait_for("it is busy")
+        terminal.type("\x03")
+        time.sleep(pause)
+        terminal.type("\x03")
+        assert terminal.finish() == 130, terminal.text()
+    terminal = PseudoTerminal(interactive, "run", "-i", "app.py::iterate")
+    terminal.wait_for("it is asleep")
+    assert "got 1" in terminal.text().splitlines()
+    terminal.type("\x03")
+    assert terminal.finish() == 130, terminal.text()
+
+
+def test_the_next_input_finds_the_terminal_in_order(interactive: Modal) -> None:
+    terminal = PseudoTerminal(interactive, "run", "-i", "app.py::disorder")
+    terminal.wait_for("Enter a number:")
+    terminal.type("5\r")
+    terminal.wait_for("guessed True")
+    assert terminal.finish() == 0
+
+
+def test_one_that_ends_while_another_has_the_terminal_does_not_wait_for_it(interactive: Modal) -> None:
+    terminal = PseudoTerminal(interactive, "run", "-i", "app.py::overtaken")
+    terminal.wait_for("Enter a number:")
+    interactive.write("go", "")
+    terminal.wait_for("ended")
+    assert "shown" in terminal.text()
+    terminal.type("5\r")
+    terminal.wait_for("guessed True")
+    assert terminal.finish() == 0
+
+
+def test_a_terminal_that_takes_no_output_does_not_keep_the_command_alive(modal: Modal) -> None:
+    modal.write("app.py", APP + "\n\n@app.function()\ndef flood():\n    while True:\n        print('x' * 99)\n")
+    modal("run", "-q", "app.py::plain")
+    terminal = PseudoTerminal(modal, "run", "app.py::flood")
+    terminal.wait_for("xxx")
+    for _ in range(2):
+        time.sleep(1)
+        os.kill(terminal.process.pid, signal.SIGTERM)
+    assert terminal.process.wait(20) == 143
+
+
 def test_signals_and_the_quit_key_end_it_and_the_terminal_is_as_before(interactive: Modal) -> None:
     for number, code in ((signal.SIGTERM, 143), (signal.SIGHUP, 129), (None, 1)):
         terminal = PseudoTerminal(interactive, "run", "-i", "app.py::stuck")
@@ -224,8 +348,29 @@ def test_generators_converse_and_one_function_at_a_time_has_the_terminal(interac
 def test_input_may_come_from_a_pipe(interactive: Modal) -> None:
     result = interactive("run", "-i", "app.py::guess", input="5\n")
     assert "Enter a number: " in result.stdout and "inside: True True" in result.stdout
+    unterminated = interactive("run", "-i", "app.py::guess", input="5")
+    assert "Enter a number: 5" in unterminated.stdout
     ended = interactive("run", "-i", "app.py::guess", input="", check=False)
     assert ended.code == 1 and "EOFError" in ended.stderr
+    again = interactive("run", "-i", "app.py::twice", input="")
+    assert again.stdout.count("the end") == 2
+
+
+def test_a_pipe_on_which_nothing_comes_is_no_user(interactive: Modal) -> None:
+    read, write = os.pipe()
+    process = subprocess.run(
+        [command(), "run", "-i", "app.py::twice"],
+        stdin=read,
+        cwd=interactive.directory,
+        env=interactive.environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    os.close(read)
+    os.close(write)
+    assert process.returncode == 1 and "timeout" in process.stderr, process.stderr
 
 
 def test_without_the_option_there_is_an_error_that_names_it(interactive: Modal) -> None:
@@ -269,6 +414,7 @@ def together():
     while not os.path.exists("go"):
         time.sleep(0.05)
     chatty.remote()
+    print("local one\\nlocal two")
     print("guessed", asked.get())
 """,
     )
@@ -276,8 +422,8 @@ def together():
     terminal = PseudoTerminal(modal, "run", "-i", "app.py::together")
     terminal.wait_for("Enter a number:")
     modal.write("go", "")
-    terminal.wait_for("chatty 2")
-    assert "chatty 1" in terminal.text().splitlines()
+    terminal.wait_for("local two")
+    assert {"chatty 1", "chatty 2", "local one", "local two"} <= set(terminal.text().splitlines())
     terminal.type("5\r")
     terminal.wait_for("guessed True")
     assert terminal.finish() == 0

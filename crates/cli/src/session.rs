@@ -49,7 +49,7 @@ pub(crate) fn run(
     });
     let screen = Screen::start(progress, cancel.clone());
     let sink = if timestamps { stamped(screen.sink(), now) } else { screen.sink() };
-    let terminal = interactive.then(|| SharedTerminal::open(terminal, &screen));
+    let terminal = interactive.then(|| SharedTerminal::open(terminal, &screen)).transpose()?;
     let (at_our_end, at_its_end) = (HangUp(socket.try_clone()?), HangUp(socket.try_clone()?));
     let engine = thread::spawn(move || -> Result<_, EngineError> {
         let _at_our_end = at_our_end;

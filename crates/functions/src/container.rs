@@ -225,7 +225,7 @@ impl<'a> Container<'a> {
                 match verdict {
                     Some(Verdict::Answer(caller)) => caller.end(match status {
                         ResultStatus::Ok => Outcome::Value(frame.payload),
-                        ResultStatus::Exception => Outcome::Exception(frame.payload),
+                        ResultStatus::Exception | ResultStatus::Interrupted => Outcome::Exception(frame.payload),
                     }),
                     Some(Verdict::Retry(retry)) => self.shared.try_again(&retry, "raised an exception"),
                     None => {}
@@ -240,13 +240,15 @@ impl<'a> Container<'a> {
         let (Some(terminal), Some(inner)) = (&self.shared.options.terminal, &self.terminal) else {
             return Err("it asked for a terminal that it was not offered".to_owned());
         };
-        if self.interaction.is_some() {
+        if self.interaction.as_ref().is_some_and(|interaction| !interaction.is_over()) {
             return Ok(());
+        }
+        if !self.shared.lock().interact(self.slot, terminal.has_user()) {
+            return Err("it asked for a terminal although it had nothing to do".to_owned());
         }
         // What was written to the streams belongs before what the user sees now.
         self.stdout.flush();
         self.stderr.flush();
-        self.shared.lock().interact(self.slot);
         let (shared, slot, process) = (Arc::clone(self.shared), self.slot, Arc::clone(&self.process));
         let failed = move |error| {
             shared.lock().end(slot, Ending::Broken(format!("the user's terminal failed: {error}")));

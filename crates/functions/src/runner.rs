@@ -116,6 +116,8 @@ pub enum ResultStatus {
     Ok,
     /// With an exception.
     Exception,
+    /// With the exception for which the user pressed Ctrl-C in it: it is not run again.
+    Interrupted,
 }
 
 #[cfg(test)]
@@ -159,6 +161,10 @@ mod tests {
         let cases = [
             (r#"{"type":"ready"}"#, FromRunner::Ready),
             (r#"{"type":"failed"}"#, FromRunner::Failed),
+            (
+                r#"{"type":"result","call":7,"status":"interrupted"}"#,
+                FromRunner::Result { call: 7, status: ResultStatus::Interrupted },
+            ),
             (r#"{"type":"interact"}"#, FromRunner::Interact),
             (r#"{"type":"item","call":7}"#, FromRunner::Item { call: 7 }),
             (r#"{"type":"result","call":7,"status":"ok"}"#, FromRunner::Result { call: 7, status: ResultStatus::Ok }),

@@ -92,6 +92,7 @@ impl FunctionSpec {
     pub fn sandbox(&self, task: &str, terminal: Option<TerminalSpec>) -> SandboxSpec {
         let mut env: Vec<(String, String)> = self.environment(task).into_iter().collect();
         if let (Some(_), Ok(kind)) = (terminal, std::env::var("TERM")) {
+            env.retain(|(name, _)| name != "TERM");
             env.push(("TERM".to_owned(), kind));
         }
         SandboxSpec {

@@ -344,11 +344,13 @@ impl State {
         Some(TakenBack { caller: running.attempt.caller, process: slot.process.clone() })
     }
 
-    /// The user comes into a container, until the input that it runs, or its start, has ended.
-    pub(crate) fn interact(&mut self, id: SlotId) {
-        if let Some(slot) = self.slots.get_mut(&id) {
-            slot.interacts = true;
-        }
+    /// The terminal comes into a container, until the input that it runs, or its start, has ended; with somebody at it
+    /// if there `is_user`. False if there is neither an input nor a start.
+    pub(crate) fn interact(&mut self, id: SlotId, is_user: bool) -> bool {
+        let slot = self.slots.get_mut(&id).filter(|slot| matches!(slot.phase, Phase::Starting | Phase::Running(_)));
+        let Some(slot) = slot else { return false };
+        slot.interacts = is_user;
+        true
     }
 
     /// What a container's time demands now. Whatever it is given later is due later than the time named here, because
@@ -392,8 +394,8 @@ impl State {
         let failed = never_ready && matches!(slot.ending, None | Some(Ending::StartTimedOut | Ending::Broken(_)));
         let abandoned = if failed { self.abandon(id) } else { Vec::new() };
         let running = if let Phase::Running(running) = slot.phase { Some(running.attempt) } else { None };
-        // What cannot be made at all would not be made at the next attempt either.
-        let retried = slot.process.is_some() && is_retried(slot.ending.as_ref());
+        // What cannot be made at all would not be made at the next attempt either, and the user has seen how it ended.
+        let retried = slot.process.is_some() && !slot.interacts && is_retried(slot.ending.as_ref());
         let ended = running.into_iter().chain(abandoned.into_iter().map(Attempt::from));
         let judge = |attempt: Attempt| if retried { self.fail(attempt) } else { Verdict::Answer(attempt.caller) };
         Remains { ending: slot.ending, verdicts: ended.map(judge).collect() }

@@ -16,6 +16,9 @@ pub trait Terminal: Send + Sync + fmt::Debug {
     /// Its size now.
     fn size(&self) -> TerminalSize;
 
+    /// Whether somebody sits at it, for whom containers wait as long as it takes.
+    fn has_user(&self) -> bool;
+
     /// Connects it with a container's terminal, of which `inner` is our end. Waits for its turn first. Returns when
     /// the container has closed its end, or when `finished` can be read and all that was written before is shown.
     ///
@@ -46,6 +49,13 @@ impl Interaction {
         };
         let thread = std::thread::Builder::new().name("terminal".to_owned()).spawn(connect)?;
         Ok(Self { finished, thread: Some(thread) })
+    }
+}
+
+impl Interaction {
+    /// Whether it has ended by itself, because the container closed its end.
+    pub(crate) fn is_over(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
     }
 }
 

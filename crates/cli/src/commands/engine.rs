@@ -25,7 +25,7 @@ pub(crate) fn engine(options: &EngineOptions) -> Result<u8, Failure> {
     let cancel = CancelToken::new();
     Interruption::listen_for_program(cancel.clone())?;
     let screen = Screen::start(options.output.progress, cancel.clone());
-    let terminal = options.interactive.then(|| SharedTerminal::open(UserTerminal::new(), &screen));
+    let terminal = options.interactive.then(|| SharedTerminal::open(UserTerminal::new(), &screen)).transpose()?;
     let engine = Engine::open(&Options { cancel, terminal, ..Options::default() })?;
     engine.expect_sandbox();
     let outcome = serve(&engine, socket, &screen.sink());

@@ -4,19 +4,17 @@
 
 mod failure;
 mod plain;
-mod raw;
 mod state;
 pub(crate) mod style;
 mod table;
 mod terminal;
+mod terminal_output;
 #[cfg(test)]
 mod tests;
 pub(crate) mod text;
 mod timestamps;
 
-use std::borrow::Cow;
 use std::io::{self, Write};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -26,7 +24,7 @@ use lamina_events::{CancelToken, Event, Sink, Stream};
 
 use style::Palette;
 
-pub(crate) use raw::RawScreen;
+pub(crate) use terminal_output::TerminalOutput;
 pub(crate) use timestamps::stamped;
 
 /// How progress is shown.
@@ -72,18 +70,15 @@ struct Streams {
     stderr: Box<dyn Write + Send>,
     stdout_is_terminal: bool,
     stderr_is_terminal: bool,
-    /// Whether the terminal is raw now, so that lines must end with a carriage return.
-    raw: Arc<AtomicBool>,
 }
 
 impl Streams {
-    fn standard(raw: &Arc<AtomicBool>) -> Self {
+    fn standard() -> Self {
         Self {
             stdout: Box::new(io::stdout()),
             stderr: Box::new(io::stderr()),
             stdout_is_terminal: rustix::termios::isatty(io::stdout()),
             stderr_is_terminal: rustix::termios::isatty(io::stderr()),
-            raw: Arc::clone(raw),
         }
     }
 
@@ -95,16 +90,11 @@ impl Streams {
     }
 
     fn write(&mut self, stream: Stream, data: &[u8]) -> io::Result<()> {
-        let data = if self.shares_terminal(stream) && self.raw.load(Ordering::Relaxed) {
-            Cow::Owned(raw::lines(data))
-        } else {
-            Cow::Borrowed(data)
-        };
         let target = match stream {
             Stream::Stdout => &mut self.stdout,
             Stream::Stderr => &mut self.stderr,
         };
-        target.write_all(&data)?;
+        target.write_all(data)?;
         target.flush()
     }
 }
@@ -120,8 +110,6 @@ struct Shared {
     changed: Condvar,
     started: Instant,
     cancel: CancelToken,
-    /// Shared with the renderer's [`Streams`].
-    raw: Arc<AtomicBool>,
 }
 
 struct State {
@@ -139,8 +127,7 @@ impl Screen {
             Progress::Auto => Progress::Plain,
             chosen => chosen,
         };
-        let raw = Arc::default();
-        let streams = Streams::standard(&raw);
+        let streams = Streams::standard();
         let palette = Palette::detect(io::stderr());
         let renderer: Box<dyn Renderer> = match progress {
             Progress::Tty => Box::new(terminal::Terminal::new(streams, palette, Box::new(terminal_size))),
@@ -153,7 +140,6 @@ impl Screen {
             changed: Condvar::new(),
             started: Instant::now(),
             cancel,
-            raw,
         });
         let ticker = (progress == Progress::Tty).then(|| {
             let shared = Arc::clone(&shared);
@@ -169,8 +155,8 @@ impl Screen {
     }
 
     /// The screen for a container that has the user's terminal.
-    pub(crate) fn raw(&self) -> RawScreen {
-        RawScreen::new(&self.shared)
+    pub(crate) fn terminal_output(&self) -> TerminalOutput {
+        TerminalOutput::new(&self.shared)
     }
 
     /// Takes live rows away and stops. Returns whether the reader of the output went away before.

@@ -18,7 +18,6 @@ struct Paper(Arc<Mutex<Vec<u8>>>);
 impl Paper {
     fn streams(&self) -> Streams {
         Streams {
-            raw: Arc::default(),
             stdout: Box::new(self.clone()),
             stderr: Box::new(self.clone()),
             stdout_is_terminal: true,

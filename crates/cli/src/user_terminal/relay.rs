@@ -14,8 +14,9 @@ use signal_hook::consts::SIGWINCH;
 
 use super::size;
 
-/// What a terminal takes for the end of input.
-const END_OF_INPUT: [u8; 1] = [4];
+/// What a terminal takes for the end of input, at the beginning of a line. It is typed whenever there is room: input that
+/// has ended has ended for whoever reads it, and as often as they do.
+const END_OF_INPUT: [u8; 64] = [4; 64];
 /// How long the last words of a container take at most to come through the kernel, if somebody inside keeps its terminal
 /// open.
 const QUIET: Duration = Duration::from_millis(50);
@@ -34,20 +35,46 @@ pub(super) fn relay(
     let (resized, signal) = UnixStream::pair()?;
     resized.set_nonblocking(true)?;
     let registration = signal_hook::low_level::pipe::register(SIGWINCH, signal)?;
-    let relay = Relay { inner, finished, resized, typed: Vec::new(), input_is_open: true, finishing: None };
+    let relay = Relay {
+        inner,
+        finished,
+        resized: Some(resized),
+        typed: Vec::new(),
+        input_is_open: true,
+        is_within_line: false,
+        finishing: None,
+    };
     let outcome = resize(inner).and_then(|()| relay.run(show));
     signal_hook::low_level::unregister(registration);
     outcome
+}
+
+/// Shows what was written to the `inner` terminal before, for somebody who has ended without ever being connected.
+pub(super) fn show_rest(inner: &OwnedFd, show: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+    fcntl_setfl(inner, fcntl_getfl(inner)? | OFlags::NONBLOCK)?;
+    let finishing = Some(Instant::now());
+    Relay {
+        inner,
+        finished: None,
+        resized: None,
+        typed: Vec::new(),
+        input_is_open: false,
+        is_within_line: false,
+        finishing,
+    }
+    .run(show)
 }
 
 struct Relay<'a> {
     inner: &'a OwnedFd,
     finished: Option<&'a OwnedFd>,
     /// Readable when the user's terminal has another size.
-    resized: UnixStream,
+    resized: Option<UnixStream>,
     /// What the user has typed and the program has not taken yet.
     typed: Vec<u8>,
     input_is_open: bool,
+    /// Whether what was typed last is no whole line: at the end of input it counts as one, as in a pipe.
+    is_within_line: bool,
     /// Since when only last words are waited for.
     finishing: Option<Instant>,
 }
@@ -69,7 +96,7 @@ impl Relay<'_> {
         while let Some(ready) = self.wait()? {
             if ready.resized {
                 // However many changes there were, the size now is the one that counts.
-                let _ = self.resized.read(&mut buffer);
+                let _ = self.resized.as_ref().map(|mut resized| resized.read(&mut buffer));
                 resize(self.inner)?;
             }
             if ready.finished {
@@ -98,7 +125,8 @@ impl Relay<'_> {
     fn wait(&self) -> io::Result<Option<Ready>> {
         let stdin = io::stdin();
         let mut interest = PollFlags::IN;
-        interest.set(PollFlags::OUT, !self.typed.is_empty());
+        let has_input = !self.typed.is_empty() || !self.input_is_open;
+        interest.set(PollFlags::OUT, has_input && self.finishing.is_none());
         let mut polled = vec![PollFd::new(self.inner, interest)];
         let mut timeout = None;
         if let Some(since) = self.finishing {
@@ -108,7 +136,7 @@ impl Relay<'_> {
             }
             timeout = Timespec::try_from(left.min(QUIET)).ok();
         } else {
-            polled.push(PollFd::new(&self.resized, PollFlags::IN));
+            polled.extend(self.resized.as_ref().map(|resized| PollFd::new(resized, PollFlags::IN)));
             polled.extend(self.finished.map(|finished| PollFd::new(finished, PollFlags::IN)));
         }
         let user_at = polled.len();
@@ -131,21 +159,29 @@ impl Relay<'_> {
         }))
     }
 
-    /// Takes what the user has typed. The end of input is something that a terminal has typed, too.
+    /// Takes what the user has typed.
     fn take_typed(&mut self, buffer: &mut [u8]) {
-        let length = match rustix::io::read(io::stdin(), &mut *buffer) {
-            Err(Errno::INTR | Errno::AGAIN) => return,
+        match rustix::io::read(io::stdin(), &mut *buffer) {
+            Err(Errno::INTR | Errno::AGAIN) => {}
             // A terminal that was hung up has nothing more to say.
-            outcome => outcome.unwrap_or(0),
-        };
-        self.input_is_open = length > 0;
-        self.typed.extend_from_slice(if length > 0 { &buffer[..length] } else { &END_OF_INPUT });
+            Ok(0) | Err(_) => {
+                self.input_is_open = false;
+                if self.is_within_line {
+                    self.typed.push(b'\n');
+                }
+            }
+            Ok(length) => {
+                self.typed.extend_from_slice(&buffer[..length]);
+                self.is_within_line = self.typed.last() != Some(&b'\n');
+            }
+        }
     }
 
-    /// Gives the program as much of what was typed as it takes now.
+    /// Gives the program as much of what was typed as it takes now, and then the end of input, if that was reached.
     fn hand_over(&mut self) -> io::Result<()> {
-        match rustix::io::write(self.inner, &self.typed) {
-            Ok(written) => drop(self.typed.drain(..written)),
+        let data = if self.typed.is_empty() { &END_OF_INPUT[..] } else { &self.typed };
+        match rustix::io::write(self.inner, data) {
+            Ok(written) => drop(self.typed.drain(..written.min(self.typed.len()))),
             Err(Errno::INTR | Errno::AGAIN) => {}
             // The program is gone; the end of its output will say so.
             Err(Errno::IO) => self.typed.clear(),

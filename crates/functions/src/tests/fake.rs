@@ -203,6 +203,15 @@ impl Runner {
                 self.console.read_exact(&mut answer).unwrap();
                 self.tell(&ok, &answer);
             }
+            "interrupted" => {
+                self.attempts.fetch_add(1, Ordering::SeqCst);
+                let control = format!(r#"{{"type":"result","call":{call},"status":"interrupted"}}"#);
+                self.tell(&control, b"KeyboardInterrupt");
+            }
+            "late" => {
+                self.tell(&ok, b"");
+                self.tell(r#"{"type":"interact"}"#, b"");
+            }
             "foreign" => self.tell(r#"{"type":"item","call":4242}"#, b""),
             other => panic!("unknown input {other}"),
         }

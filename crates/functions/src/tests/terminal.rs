@@ -3,6 +3,7 @@
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
@@ -41,6 +42,10 @@ impl User {
 impl Terminal for User {
     fn size(&self) -> TerminalSize {
         TerminalSize { rows: 24, columns: 80 }
+    }
+
+    fn has_user(&self) -> bool {
+        true
     }
 
     fn connect(&self, inner: &OwnedFd, finished: &OwnedFd) -> io::Result<()> {
@@ -103,6 +108,27 @@ fn the_users_time_does_not_count() {
     user.allow();
     assert_eq!(value(outcome(&input)), "ok");
     assert!(matches!(error(bench.run(2, "hang")), CallError::TimedOut { .. }), "afterwards it counts again");
+}
+
+#[test]
+fn an_input_that_the_user_interrupts_is_not_run_again() {
+    let bench = Bench::new(Start::Ready, |options| {
+        options.retries = Retries { maximum: 3, ..Retries::default() };
+    });
+    match bench.run(1, "interrupted") {
+        Outcome::Exception(payload) => assert_eq!(payload.into_bytes().unwrap(), b"KeyboardInterrupt"),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(bench.fake.attempts.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn a_container_without_an_input_does_not_get_it() {
+    let user = User::answering();
+    let bench = Bench::new(Start::Ready, with(&user));
+    assert_eq!(value(bench.run(1, "late")), "");
+    eventually("it is killed", || bench.alive() == 0);
+    assert_eq!(user.shown(), "");
 }
 
 #[test]
