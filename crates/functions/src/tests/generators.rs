@@ -58,7 +58,7 @@ fn an_item_of_a_call_that_the_container_does_not_run_breaks_the_protocol() {
 #[test]
 fn a_generator_that_dies_ends_with_the_error_after_its_items() {
     let bench = Bench::new(Start::Ready, |options| options.timeout = Duration::from_millis(300));
-    let (items, end) = bench.generate(1, "count 1000");
+    let (items, end) = bench.generate(1, "count 100000");
     assert!(matches!(error(outcome(&end)), CallError::TimedOut { .. }), "nobody consumes");
     assert!(items.try_iter().count() >= 64);
 }
