@@ -35,7 +35,7 @@ def double(n: int) -> int:
 
 @app.function()
 def forever() -> None:
-    print("in a container", flush=True)
+    print("waiting", flush=True)
     while True:
         time.sleep(1)
 
@@ -281,8 +281,7 @@ def test_the_background_holds_nothing_of_its_starter(detached: Detached) -> None
 @pytest.mark.parametrize("entrypoint", ["wait", "remote"])
 def test_stop_is_a_ctrl_c(detached: Detached, entrypoint: str) -> None:
     modal = detached.modal
-    foreground = modal.start("run", "-q", "-d", f"app.py::{entrypoint}")
-    wait_for_line(foreground, "waiting" if entrypoint == "wait" else "in a container")
+    foreground = detached.start("-q", f"app.py::{entrypoint}")
     app = detached.app()
     stopped = modal("app", "stop", detached.name)
     assert stopped.stderr == f"Stopped {app['id']}.\n"
@@ -304,12 +303,14 @@ def test_one_that_does_not_listen_is_stopped_all_the_same(detached: Detached) ->
 
 
 def test_one_that_cannot_listen_is_killed(detached: Detached) -> None:
-    foreground = detached.start("-q", "app.py::wait")
+    foreground = detached.start("-q", "app.py::remote")
     os.kill(process_of(detached), signal.SIGSTOP)
     detached.modal("app", "stop", detached.name)
-    clean(detached.modal)
     foreground.communicate(timeout=PATIENCE)
     assert foreground.returncode == 137
+    # What was killed could not clear up; the next run does.
+    detached.run("-q", "-n", "sweeper", "app.py::main")
+    clean(detached.modal)
     assert (detached.app()["state"], detached.app()["exit_code"]) == ("ended", 137)
 
 
