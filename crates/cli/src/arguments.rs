@@ -19,6 +19,7 @@ use crate::output::Progress;
 Examples:
   modal run app.py --n 5          run the app's entrypoint with an argument
   modal run app.py::describe      run one function
+  modal run -d app.py             run the app; it goes on when this terminal is closed
   modal shell app.py::describe    open a shell in the image of a function
   modal image list                see what was built
   modal image prune               give disk space back
@@ -42,6 +43,9 @@ pub(crate) enum Command {
     Run(Run),
     /// Open a shell in an image
     Shell(Shell),
+    /// List, watch and stop apps that were run with `--detach`
+    #[command(subcommand, arg_required_else_help = true)]
+    App(App),
     /// List, examine and remove images
     #[command(subcommand, arg_required_else_help = true)]
     Image(Image),
@@ -97,7 +101,11 @@ REF names a Python file or, with -m, a module, and what to run in it:
 
 Options of `modal run` come before REF; what follows REF goes to the function, one --option per parameter:
   modal run app.py --n 5 --no-verbose
-  modal run -q -w result.json app.py::report --month 2024-05"
+  modal run -q -w result.json app.py::report --month 2024-05
+
+With -d the whole program goes on, its entrypoint included, when this command ends:
+Ctrl-C (exit code 130), a closed terminal or a lost connection do not reach it. It has
+no input. `modal app` lists, watches and stops such apps."
 )]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub(crate) struct Run {
@@ -125,8 +133,8 @@ pub(crate) struct Run {
     #[arg(long)]
     pub(crate) timestamps: bool,
 
-    /// Refused with the reason
-    #[arg(short, long, hide = true)]
+    /// Do not stop the app when this command ends: `modal app` lists, watches and stops it
+    #[arg(short, long, conflicts_with = "interactive")]
     pub(crate) detach: bool,
 
     /// Let functions ask for your terminal, with `breakpoint()` or `modal.interact()`
@@ -174,6 +182,38 @@ pub(crate) struct Shell {
 
     #[command(flatten)]
     pub(crate) output: Output,
+}
+
+/// `modal app`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum App {
+    /// List detached apps and whether they run, the one started last first
+    #[command(after_help = "The newest 100 that have ended are remembered.")]
+    List {
+        /// One JSON array for programs
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print what a detached app wrote to standard output and standard error
+    #[command(after_help = "\
+Examples:
+  modal app logs demo                      what the app `demo` has written so far
+  modal app logs -f ap-0a1b2c              that, and what follows until it ends")]
+    Logs {
+        /// An app id, a beginning of it, or the name of an app
+        #[arg(value_name = "APP")]
+        app: String,
+        /// Go on until the app ends
+        #[arg(short, long)]
+        follow: bool,
+    },
+    /// Stop a detached app, as Ctrl-C stops one that is not
+    #[command(after_help = "An app that has not ended after 10 seconds is told again, and after 5 more it is killed.")]
+    Stop {
+        /// An app id, a beginning of it, or the name of the only running app of that name
+        #[arg(value_name = "APP")]
+        app: String,
+    },
 }
 
 /// `modal image`.
@@ -337,6 +377,10 @@ mod tests {
             &[][..],
             &["run"],
             &["shell"],
+            &["app"],
+            &["app", "list"],
+            &["app", "logs"],
+            &["app", "stop"],
             &["image"],
             &["image", "list"],
             &["image", "inspect"],
@@ -372,6 +416,8 @@ mod tests {
             &["modal", "run", "--nope", "app.py"],
             &["modal", "run"],
             &["modal", "image", "logs"],
+            &["modal", "app", "stop"],
+            &["modal", "run", "--detach", "--interactive", "app.py"],
         ] {
             assert_eq!(Arguments::try_parse_from(words).unwrap_err().exit_code(), 2, "{words:?}");
         }

@@ -73,6 +73,12 @@ impl From<lamina_engine::EngineError> for Failure {
     }
 }
 
+impl From<lamina_engine::StoreError> for Failure {
+    fn from(error: lamina_engine::StoreError) -> Self {
+        lamina_engine::EngineError::from(error).into()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::fmt;

@@ -86,21 +86,25 @@ impl Interruption {
     }
 }
 
-fn exit_code(signal: c_int) -> u8 {
+/// The exit code of a command that a signal ended.
+pub(crate) fn exit_code(signal: c_int) -> u8 {
     u8::try_from(128 + signal).unwrap_or(1)
 }
 
 /// Stops the engine's work and the Python program.
 fn stop(origin: &Origin, cancel: &CancelToken, python: Option<&Handle>) {
     let signal = origin.signal;
-    if let Some(python) = python
-        && signal != SIGINT
-    {
-        python.signal(Signal::TERM);
+    if let Some(python) = python {
+        match signal {
+            SIGINT if python.is_bound() => python.signal(Signal::INT),
+            SIGINT => {}
+            _ => python.signal(Signal::TERM),
+        }
     }
     cancel.cancel();
     if let Some(python) = python
         && signal == SIGINT
+        && !python.is_bound()
         && !matches!(origin.cause, Cause::Kernel)
     {
         // The kernel's comes from the terminal and reaches Python, too. Whether another process has sent this one to us

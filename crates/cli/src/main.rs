@@ -9,6 +9,7 @@ mod failure;
 mod interruption;
 mod output;
 mod python;
+mod recording;
 mod session;
 mod user_terminal;
 
@@ -24,7 +25,13 @@ fn main() -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|word| word == "__helpers") {
         lamina_engine::helpers_entry();
     }
-    match execute(&Arguments::parse().command) {
+    let mut words = std::env::args_os().skip(1);
+    let outcome = if words.next().is_some_and(|word| word == commands::detach::BACKGROUND) {
+        commands::detach::background(words)
+    } else {
+        execute(&Arguments::parse().command)
+    };
+    match outcome {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
             failure.print();
@@ -37,6 +44,7 @@ fn execute(command: &Command) -> Result<u8, Failure> {
     match command {
         Command::Run(run) => commands::run::run(run),
         Command::Shell(shell) => commands::shell::shell(shell),
+        Command::App(app) => commands::app::app(app),
         Command::Image(image) => commands::image::image(image),
         Command::Doctor(doctor) => commands::doctor::doctor(doctor),
         Command::Store(store) => commands::store::store(store),

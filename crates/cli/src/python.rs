@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::sync::Arc;
 
-use lamina_engine::with_interrupts_blocked;
+use lamina_engine::{spawn_bound, with_interrupts_blocked};
 use rustix::io::FdFlags;
 use rustix::process::{Pid, PidfdFlags, Signal};
 
@@ -29,18 +29,30 @@ pub(crate) struct Python {
 
 /// A way to signal the interpreter from another thread that can never hit another process.
 #[derive(Clone)]
-pub(crate) struct Handle(Arc<OwnedFd>);
+pub(crate) struct Handle {
+    process: Arc<OwnedFd>,
+    is_bound: bool,
+}
 
 impl Handle {
     /// Sends a signal; an interpreter that is gone does not mind.
     pub(crate) fn signal(&self, signal: Signal) {
-        let _ = rustix::process::pidfd_send_signal(&*self.0, signal);
+        let _ = rustix::process::pidfd_send_signal(&*self.process, signal);
+    }
+
+    /// Whether the interpreter gets no signals but through this.
+    pub(crate) fn is_bound(&self) -> bool {
+        self.is_bound
     }
 }
 
 impl Python {
-    /// Starts `modal._cli` with arguments and returns it with the engine's end of the connection.
-    pub(crate) fn start(arguments: &[OsString], environment: &[(&str, &OsStr)]) -> Result<(Self, UnixStream), Failure> {
+    /// Starts `modal._cli` with arguments and returns it with the engine's end of the connection. One that is bound gets no signals but ours, and is killed when this process is.
+    pub(crate) fn start(
+        arguments: &[OsString],
+        environment: &[(&str, &OsStr)],
+        is_bound: bool,
+    ) -> Result<(Self, UnixStream), Failure> {
         let interpreter = find()?;
         let (ours, theirs) = UnixStream::pair()?;
         // Every other descriptor is closed on exec; nothing else is started before this one is closed here.
@@ -52,13 +64,14 @@ impl Python {
             .env("MODAL_ENGINE_FD", theirs.as_fd().as_raw_fd().to_string())
             .envs(environment.iter().copied());
         // Python would show an interrupt during its own start as a failure; `modal._cli` takes it when it can.
-        let child = with_interrupts_blocked(|| command.spawn()).map_err(|error| {
+        let child = if is_bound { spawn_bound(&mut command) } else { with_interrupts_blocked(|| command.spawn()) };
+        let child = child.map_err(|error| {
             Failure::new(format!("cannot start `{}`: {error}", interpreter.display()))
                 .hint("MODAL_PYTHON names the interpreter that imports the program")
         })?;
         let pid = Pid::from_child(&child);
         let handle = rustix::process::pidfd_open(pid, PidfdFlags::empty()).map_err(std::io::Error::from)?;
-        Ok((Self { child, handle: Handle(Arc::new(handle)) }, ours))
+        Ok((Self { child, handle: Handle { process: Arc::new(handle), is_bound } }, ours))
     }
 
     /// A way to signal it.

@@ -3,10 +3,11 @@
 use std::ffi::{OsStr, OsString};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::thread;
 use std::time::SystemTime;
 
-use lamina_engine::{Described, Engine, EngineError, Options, serve};
+use lamina_engine::{Described, Engine, EngineError, Options, RunningApp, serve};
 use lamina_events::CancelToken;
 use rustix::process::Signal;
 
@@ -17,7 +18,7 @@ use crate::python::Python;
 use crate::user_terminal::{SharedTerminal, UserTerminal};
 
 /// The exit code of a command whose output nobody reads any more, as if SIGPIPE had ended it.
-const BROKEN_PIPE: u8 = 141;
+pub(crate) const BROKEN_PIPE: u8 = 141;
 
 /// How the session ended.
 pub(crate) struct Ended {
@@ -28,7 +29,8 @@ pub(crate) struct Ended {
 }
 
 /// Runs `modal._cli` with `arguments` and serves it. `timestamps` puts the time in front of what containers print;
-/// if it is `interactive`, they may ask for the user's terminal.
+/// if it is `interactive`, they may ask for the user's terminal. `detached` is the record of the app, if it is one that
+/// goes on without its command.
 ///
 /// The interpreter starts first and imports the program while the store is opened.
 pub(crate) fn run(
@@ -37,9 +39,10 @@ pub(crate) fn run(
     progress: Progress,
     timestamps: bool,
     interactive: bool,
+    detached: Option<Arc<RunningApp>>,
 ) -> Result<Ended, Failure> {
     let signals = interruption::catch()?;
-    let (mut python, socket) = Python::start(arguments, environment)?;
+    let (mut python, socket) = Python::start(arguments, environment, detached.is_some())?;
     let cancel = CancelToken::new();
     let handle = python.handle();
     let terminal = UserTerminal::new();
@@ -54,7 +57,7 @@ pub(crate) fn run(
     let engine = thread::spawn(move || -> Result<_, EngineError> {
         let _at_our_end = at_our_end;
         // Without an engine the program would only report that it has none.
-        let engine = Engine::open(&Options { cancel, terminal, ..Options::default() })
+        let engine = Engine::open(&Options { cancel, terminal, detached, ..Options::default() })
             .inspect_err(|_| handle.signal(Signal::KILL))?;
         engine.expect_sandbox();
         let described = serve(&engine, socket, &sink)?;

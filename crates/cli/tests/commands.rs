@@ -77,8 +77,8 @@ fn pruning_an_empty_store_removes_nothing() {
 }
 
 #[test]
-fn options_that_need_a_daemon_say_so() {
-    insta::assert_snapshot!(run(&["run", "--detach", "app.py"]));
+fn a_detached_run_has_no_terminal() {
+    insta::assert_snapshot!(run(&["run", "--detach", "--interactive", "app.py"]));
 }
 
 #[test]

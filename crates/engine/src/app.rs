@@ -17,6 +17,7 @@ use crate::session::{App, Backend, Described, Function};
 
 impl Backend for Engine {
     fn start(&self, hello: &Hello, app: &AppRequest, sink: &Sink, cancel: &CancelToken) -> Result<App, Failure> {
+        let id = self.app_id(app.app.name.as_deref(), sink);
         let functions: Vec<&FunctionRequest> = app.functions.iter().collect();
         let specs = self.prepare(hello, app, &functions, sink, cancel)?;
         let images =
@@ -29,7 +30,7 @@ impl Backend for Engine {
             let starter = SandboxStarter::new(self.launcher.clone(), self.store.clone(), spec, terminal);
             (name, Function { id: random_id("fu"), pool: Arc::new(Pool::new(options, starter, sink.clone())) })
         };
-        Ok(App { images, functions: specs.into_iter().map(start).collect() })
+        Ok(App { id, images, functions: specs.into_iter().map(start).collect() })
     }
 
     fn describe(
@@ -46,6 +47,15 @@ impl Backend for Engine {
 }
 
 impl Engine {
+    /// The id of an app that starts: that of the detached app, which learns its name.
+    fn app_id(&self, name: Option<&str>, sink: &Sink) -> String {
+        let Some(detached) = &self.detached else { return random_id("ap") };
+        if let Some(Err(error)) = name.map(|name| detached.set_name(name)) {
+            sink.emit(Event::Warning { message: format!("`modal app list` will not show the app's name: {error}") });
+        }
+        detached.id().to_owned()
+    }
+
     /// Builds the images of `functions` and takes in their files, at the same time.
     fn prepare(
         &self,

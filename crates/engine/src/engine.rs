@@ -7,7 +7,7 @@ use std::sync::Arc;
 use lamina_events::CancelToken;
 use lamina_functions::Terminal;
 use lamina_sandbox::{Helpers, IdMap, Launcher};
-use lamina_store::{JobTable, Layout, Store, worker_main};
+use lamina_store::{JobTable, Layout, RunningApp, Store, worker_main};
 
 use crate::{EngineError, idmap, store_directory};
 
@@ -26,6 +26,8 @@ pub struct Options {
     pub cancel: CancelToken,
     /// The user's terminal, if containers may ask for it.
     pub terminal: Option<Arc<dyn Terminal>>,
+    /// The record of the app that is run, if it is detached: it gets the app's name and gives its id.
+    pub detached: Option<Arc<RunningApp>>,
 }
 
 /// An open store with its helper processes. Everything ends with the last use of it.
@@ -36,6 +38,7 @@ pub struct Engine {
     pub(crate) id_map: IdMap,
     pub(crate) cancel: CancelToken,
     pub(crate) terminal: Option<Arc<dyn Terminal>>,
+    pub(crate) detached: Option<Arc<RunningApp>>,
 }
 
 impl Engine {
@@ -59,8 +62,8 @@ impl Engine {
             None => Helpers::start(&layout.content(), &map)?,
         };
         let store = Store::open(layout, helpers.worker)?;
-        let Options { cancel, terminal, .. } = options.clone();
-        Ok(Self { store, launcher: helpers.launcher, id_map: map, cancel, terminal })
+        let Options { cancel, terminal, detached, .. } = options.clone();
+        Ok(Self { store, launcher: helpers.launcher, id_map: map, cancel, terminal, detached })
     }
 
     /// Says that a container or a shell will be wanted soon, so that it starts sooner.

@@ -6,6 +6,7 @@
 //! everything when the connection ends. The command line uses the same engine for images, logs and shells.
 
 mod app;
+mod detached;
 mod engine;
 mod error;
 mod failure;
@@ -16,14 +17,20 @@ mod session;
 mod shell;
 mod store_directory;
 
+pub use detached::{any_app, detached_apps, new_app_id, running_app};
 pub use engine::{Engine, Options, helpers_entry};
 pub use error::EngineError;
 pub use images::{ImageLayer, ImageLog};
 pub use lamina_functions::{FunctionSpec, Terminal};
 pub use lamina_image::Digest;
 pub use lamina_sandbox::doctor::{Finding, Status, probe};
-pub use lamina_sandbox::{Exit, ExitStatus, Sandbox, TerminalSize, inherited_socket, with_interrupts_blocked};
-pub use lamina_store::{Collected, ImageRecord, ImageUsage, Policy, Usage, disk_hint};
+pub use lamina_sandbox::{
+    Exit, ExitStatus, Sandbox, TerminalSize, inherited_socket, spawn_apart, spawn_bound, with_interrupts_blocked,
+};
+pub use lamina_store::{
+    AppRecord, AppState, Collected, DetachedApp, DetachedApps, ImageRecord, ImageUsage, OutputReader, OutputWriter,
+    Policy, RunningApp, StoreError, Usage, disk_hint,
+};
 pub use protocol::PROTOCOL;
 pub use session::{Described, serve};
 pub use shell::ShellTarget;

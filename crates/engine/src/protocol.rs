@@ -97,13 +97,15 @@ pub(crate) const DEFAULT_ENVIRONMENT: &str = "main";
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub(crate) struct AppName {
+    /// Its name, if it has one.
+    pub(crate) name: Option<String>,
     /// Name of the environment, which its functions see.
     pub(crate) environment: String,
 }
 
 impl Default for AppName {
     fn default() -> Self {
-        Self { environment: DEFAULT_ENVIRONMENT.to_owned() }
+        Self { name: None, environment: DEFAULT_ENVIRONMENT.to_owned() }
     }
 }
 

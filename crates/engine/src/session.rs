@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::Scope;
 
 use lamina_events::{CancelGuard, CancelToken, Event, Sink};
-use lamina_functions::{Caller, FunctionSpec, Outcome, Pool, random_id};
+use lamina_functions::{Caller, FunctionSpec, Outcome, Pool};
 use lamina_wire::{Payload, Receiver, Sender, WireError};
 
 use crate::failure;
@@ -31,6 +31,8 @@ pub(crate) trait Backend: Sync {
 
 /// A running app.
 pub(crate) struct App {
+    /// Its id, `ap-…`.
+    pub(crate) id: String,
     /// Image ids by node.
     pub(crate) images: BTreeMap<String, String>,
     /// Its functions by name.
@@ -265,7 +267,7 @@ impl Session<'_> {
         match started.and_then(|started| self.adopt(starting.number, started)) {
             Ok(started) => self.answer(&Answer::Started {
                 request: app.request,
-                app_id: &random_id("ap"),
+                app_id: &started.id,
                 images: &started.images,
                 functions: started.functions.iter().map(|(name, function)| (&**name, &*function.id)).collect(),
             }),

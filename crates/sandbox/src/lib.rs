@@ -26,6 +26,7 @@ mod mounts;
 mod payload;
 mod protocol;
 mod rlimits;
+mod spawn;
 mod spec;
 mod starter;
 mod sys;
@@ -39,6 +40,7 @@ pub use error::SandboxError;
 pub use helpers::Helpers;
 pub use idmap::{IdMap, IdRange, subordinate_ids_remedy};
 pub use inherited::inherited_socket;
+pub use spawn::{spawn_apart, spawn_bound};
 pub use spec::{InjectedFile, Limits, Mount, Network, SandboxSpec, TerminalSize, TerminalSpec, Upper};
 
 /// Runs `action`, which starts a process that begins with interrupts (SIGINT) blocked: it takes those that came meanwhile

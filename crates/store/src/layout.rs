@@ -79,6 +79,12 @@ impl Layout {
         self.root.join("contexts")
     }
 
+    /// Records of detached apps. Made with the first of them.
+    #[must_use]
+    pub fn apps(&self) -> PathBuf {
+        self.root.join("apps")
+    }
+
     /// The index database.
     #[must_use]
     pub fn index_file(&self) -> PathBuf {

@@ -14,7 +14,10 @@ mod protocol;
 pub mod tree;
 pub mod worker;
 
-pub use engine::{Collected, FileSetView, ImageRecord, ImageUsage, LayerRecord, Lock, Policy, Store, Usage, Work};
+pub use engine::{
+    AppRecord, AppState, Collected, DetachedApp, DetachedApps, FileSetView, ImageRecord, ImageUsage, LayerRecord, Lock,
+    OutputReader, OutputWriter, Policy, RunningApp, Show, Store, Usage, Work,
+};
 pub use error::{JobError, StoreError, disk_hint};
 pub use layout::{FORMAT_VERSION, Layout};
 pub use object::{ObjectMeta, ObjectName};

@@ -286,7 +286,7 @@ fn one_line(title: &str) -> String {
 }
 
 /// A time in the past: `just now`, `5 min ago`, `3 h ago`, `12 days ago`.
-fn age(seconds: u64) -> String {
+pub(super) fn age(seconds: u64) -> String {
     match seconds {
         0..60 => "just now".to_owned(),
         60..3_600 => format!("{} min ago", seconds / 60),

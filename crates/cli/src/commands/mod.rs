@@ -1,7 +1,9 @@
 //! The commands, one module each. Every command returns its exit code.
 
+pub(crate) mod app;
 mod ask;
 pub(crate) mod completion;
+pub(crate) mod detach;
 pub(crate) mod doctor;
 pub(crate) mod engine;
 pub(crate) mod image;
@@ -11,6 +13,9 @@ pub(crate) mod shell;
 pub(crate) mod store;
 
 use std::io::{self, Write};
+use std::ops::ControlFlow;
+
+use lamina_events::Stream;
 
 use crate::failure::Failure;
 
@@ -30,4 +35,16 @@ fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
     let mut text = serde_json::to_string_pretty(value).map_err(|error| Failure::from_error(&error))?;
     text.push('\n');
     print(text.as_bytes())
+}
+
+/// Writes what an app printed to the stream that it was written to, until nobody reads it any more.
+fn show(stream: Stream, data: &[u8]) -> ControlFlow<()> {
+    let mut target: Box<dyn Write> = match stream {
+        Stream::Stdout => Box::new(io::stdout()),
+        Stream::Stderr => Box::new(io::stderr()),
+    };
+    match target.write_all(data).and_then(|()| target.flush()) {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(_) => ControlFlow::Break(()),
+    }
 }

@@ -1,29 +1,23 @@
 //! `modal run`: a function or local entrypoint of an app.
 
 use std::ffi::{OsStr, OsString};
+use std::sync::Arc;
 
+use lamina_engine::RunningApp;
+
+use super::detach;
 use crate::arguments::Run;
 use crate::failure::Failure;
 use crate::output::Progress;
 use crate::session;
 
-/// The exit code of a command that was not understood.
-const USAGE: u8 = 2;
-
-/// An option that Modal has and that means nothing on one machine without a daemon.
-fn refused(run: &Run) -> Option<Failure> {
-    run.detach.then(|| {
-        Failure::new("`--detach` is not possible: there is no daemon, so an app ends with its command")
-            .hint("let the command go on by itself: `setsid modal run … &`, or tmux")
-    })
-}
-
 /// Runs it; the exit code is the program's.
 pub(crate) fn run(run: &Run) -> Result<u8, Failure> {
-    if let Some(failure) = refused(run) {
-        failure.print();
-        return Ok(USAGE);
-    }
+    if run.detach { detach::foreground(run) } else { attached(run, None) }
+}
+
+/// Runs it in this process, as the background of a detached app if there is one.
+pub(crate) fn attached(run: &Run, detached: Option<Arc<RunningApp>>) -> Result<u8, Failure> {
     let (reference, rest) =
         run.reference_and_arguments.split_first().ok_or_else(|| Failure::new("there is nothing to run"))?;
     let mut words: Vec<OsString> = vec!["run".into(), reference.clone()];
@@ -41,6 +35,11 @@ pub(crate) fn run(run: &Run) -> Result<u8, Failure> {
     words.push("--".into());
     words.extend_from_slice(rest);
     let environment: Vec<(&str, &OsStr)> = run.env.iter().map(|name| ("MODAL_ENVIRONMENT", name.as_ref())).collect();
-    let progress = if run.quiet { Progress::Quiet } else { run.output.progress };
-    Ok(session::run(&words, &environment, progress, run.timestamps, run.interactive)?.code)
+    let progress = match run.output.progress {
+        _ if run.quiet => Progress::Quiet,
+        // What is recorded is shown on many screens, or on none.
+        Progress::Auto | Progress::Tty if detached.is_some() => Progress::Plain,
+        chosen => chosen,
+    };
+    Ok(session::run(&words, &environment, progress, run.timestamps, run.interactive, detached)?.code)
 }

@@ -28,7 +28,7 @@ pub(crate) fn shell(shell: &Shell) -> Result<u8, Failure> {
     if shell.module || reference.is_none() {
         words.push("-m".into());
     }
-    let ended = session::run(&words, &[], shell.output.progress, false, false)?;
+    let ended = session::run(&words, &[], shell.output.progress, false, false, None)?;
     match &ended.engine {
         Some((engine, described)) if ended.code == 0 => open(engine, ShellTarget::Function(&described.function), shell),
         // The program has said why.

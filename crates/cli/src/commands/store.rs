@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use lamina_engine::{Engine, Options, store_directory};
+use lamina_engine::{Engine, Options, detached_apps, store_directory};
 
 use super::ask::{ask, say};
 use super::print;
@@ -30,6 +30,11 @@ fn remove(root: &Path, yes: bool) -> Result<u8, Failure> {
     if !root.exists() {
         say(&format!("There is no store at `{shown}`.\n"));
         return Ok(0);
+    }
+    if let Some(app) = detached_apps()?.list()?.iter().find(|app| app.state.is_running()) {
+        let id = &app.record.id;
+        return Err(Failure::new(format!("the store `{shown}` was not removed: the detached app `{id}` uses it"))
+            .hint(format!("wait for its end, or stop it: `modal app stop {id}`")));
     }
     let engine = Engine::open(&Options::default())?;
     let size = text::bytes(size_on_disk(root));

@@ -7,6 +7,7 @@ use std::time::Duration;
 use lamina_events::Stream;
 use lamina_functions::{
     ContainerEnd, ContainerProcess, ContainerStarter, Module, PoolOptions, Retries, StartError, StartedContainer,
+    random_id,
 };
 use serde_json::{Value, json};
 
@@ -125,7 +126,7 @@ impl Backend for Fake {
             (function.name.clone(), Function { id: format!("fu-{}", function.name), pool: Arc::new(pool) })
         };
         let images = app.functions.iter().map(|function| (function.image.clone(), "im-1".to_owned())).collect();
-        Ok(App { images, functions: app.functions.iter().map(start).collect() })
+        Ok(App { id: random_id("ap"), images, functions: app.functions.iter().map(start).collect() })
     }
 
     fn describe(&self, _: &Hello, app: &AppRequest, _: &Sink, cancel: &CancelToken) -> Result<Described, Failure> {

@@ -1,5 +1,6 @@
 //! The engine's side: index, locks, local files, and requests to the worker.
 
+mod apps;
 mod client;
 mod collection;
 mod files;
@@ -26,6 +27,7 @@ use client::Client;
 use index::Index;
 use lease::{Session, Use};
 
+pub use apps::{AppRecord, AppState, DetachedApp, DetachedApps, OutputReader, OutputWriter, RunningApp, Show};
 pub use collection::{Collected, ImageUsage, Policy, Usage};
 pub use files::FileSetView;
 pub use lock::Lock;

@@ -54,7 +54,7 @@ pub struct Usage {
     pub packages: u64,
     /// Caches of package managers, downloads, and pages of package indexes.
     pub caches: u64,
-    /// Logs of builds.
+    /// Logs of builds, and what detached apps printed.
     pub logs: u64,
     /// Directories, the index and everything else that keeps the store together.
     pub other: u64,
@@ -149,7 +149,7 @@ impl Store {
         usage.packages = content.objects.saturating_sub(sizes.total());
         let layout = self.layout();
         usage.caches = content.caches + size_of(&layout.downloads()) + size_of(&layout.uv_cache());
-        usage.logs = size_of(&layout.logs());
+        usage.logs = size_of(&layout.logs()) + size_of(&layout.apps());
         usage.other = content.views + content.other + size_of(&layout.contexts()) + size_of(&layout.locks());
         usage.other += ["index.db", "index.db-wal"].iter().map(|name| size_of(&layout.root().join(name))).sum::<u64>();
         Ok(usage)
@@ -286,7 +286,7 @@ fn modified(path: &Path) -> i64 {
 }
 
 /// Bytes on the disk of a file, or of everything below a directory; what cannot be read counts for nothing.
-fn size_of(path: &Path) -> u64 {
+pub(super) fn size_of(path: &Path) -> u64 {
     use std::os::unix::fs::MetadataExt;
     let Ok(metadata) = fs_err::symlink_metadata(path) else { return 0 };
     let below = match fs_err::read_dir(path) {

@@ -1,0 +1,306 @@
+//! Records of detached apps: who they are, whether they still run, how they ended, what they printed.
+//!
+//! There is no daemon that could be asked. An app runs as long as somebody holds the lock on its `state` file, which its
+//! background process inherits from the command that starts it: the lock is there before the record can be seen, and
+//! it ends with the process, in whatever way that ends.
+
+mod output;
+mod state;
+#[cfg(test)]
+mod tests;
+
+use std::io::{ErrorKind, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use fs_err::os::unix::fs::OpenOptionsExt;
+use lamina_events::CancelToken;
+use serde::{Deserialize, Serialize};
+
+use super::collection::size_of;
+use super::lock::Lock;
+use super::{check_name, unique_id};
+use crate::{Layout, StoreError};
+
+use state::StateFile;
+
+pub use output::{OutputReader, OutputWriter, Show};
+pub use state::AppState;
+
+/// Version of the records.
+const VERSION: u32 = 1;
+
+/// Apps that have ended and whose records are kept when another one starts.
+const KEPT_APPS: usize = 100;
+
+/// Bytes of records after which older ones go when another app starts.
+const KEPT_BYTES: u64 = 1 << 30;
+
+/// What is known of a detached app from its start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AppRecord {
+    /// Its id, `ap-…`.
+    pub id: String,
+    /// Its name, once the program has said it.
+    pub name: Option<String>,
+    /// What was run.
+    pub reference: String,
+    /// The arguments that followed.
+    pub arguments: Vec<String>,
+    /// The working directory.
+    pub directory: String,
+    /// When it started, in seconds since 1970.
+    pub started: u64,
+}
+
+/// A record as it is stored.
+#[derive(Serialize, Deserialize)]
+struct Stored<R> {
+    version: u32,
+    #[serde(flatten)]
+    record: R,
+}
+
+/// A detached app.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DetachedApp {
+    /// What is known of it.
+    pub record: AppRecord,
+    /// Whether it runs.
+    pub state: AppState,
+}
+
+/// The detached apps of a store.
+#[derive(Debug, Clone)]
+pub struct DetachedApps {
+    layout: Layout,
+}
+
+impl DetachedApps {
+    /// Those of the store with this layout.
+    #[must_use]
+    pub fn new(layout: Layout) -> Self {
+        Self { layout }
+    }
+
+    /// Records an app that is about to run, and removes old records. Whoever holds the answer counts as the running
+    /// app; it is for the background process, as its standard input, to [`DetachedApps::adopt`].
+    ///
+    /// # Errors
+    /// When the record cannot be written.
+    pub fn create(&self, record: &AppRecord) -> Result<OwnedFd, StoreError> {
+        check_name(&record.id)?;
+        make_private(&self.layout.apps())?;
+        // Nobody takes a record that is being made for one that was left behind.
+        let _alone = Lock::take(&self.layout.locks().join("apps"), &CancelToken::new(), || ())?.keep_file();
+        // The next app's start tries again. First, so that a command that is killed meanwhile leaves no record.
+        let _ = self.remove_old(KEPT_APPS, KEPT_BYTES);
+        let directory = self.directory(&record.id);
+        make_private(&directory)?;
+        let made = fill(&directory, record);
+        if made.is_err() {
+            // The error that matters is the first one.
+            let _ = fs_err::remove_dir_all(&directory);
+        }
+        made
+    }
+
+    /// All of them, the one started last first. Records that make no sense to this version are left out.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn list(&self) -> Result<Vec<DetachedApp>, StoreError> {
+        let mut apps = Vec::new();
+        for name in self.names()? {
+            apps.extend(self.get(&name)?);
+        }
+        apps.sort_by(|one, other| (other.record.started, &other.record.id).cmp(&(one.record.started, &one.record.id)));
+        Ok(apps)
+    }
+
+    /// The app with exactly this id.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn get(&self, id: &str) -> Result<Option<DetachedApp>, StoreError> {
+        let directory = self.directory(id);
+        let Some(record) = read_record(&directory)? else { return Ok(None) };
+        let state = StateFile::read(&state_file(&directory))?;
+        Ok(Some(DetachedApp { record, state }))
+    }
+
+    /// What an app printed.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn output(&self, id: &str) -> Result<OutputReader, StoreError> {
+        let directory = self.directory(id);
+        OutputReader::open(&output_file(&directory), state_file(&directory))
+    }
+
+    /// The running app, as its own process sees it; `held` is what [`DetachedApps::create`] answered.
+    ///
+    /// # Errors
+    /// When `held` is something else, or the record cannot be read.
+    pub fn adopt(&self, id: &str, held: OwnedFd) -> Result<RunningApp, StoreError> {
+        check_name(id)?;
+        let directory = self.directory(id);
+        let state = StateFile::adopt(&state_file(&directory), held)?;
+        let record = read_record(&directory)?.ok_or_else(|| StoreError::NotFound(directory.join(RECORD)))?;
+        Ok(RunningApp { id: record.id.clone(), directory, state, record: Mutex::new(record) })
+    }
+
+    /// Notes how an app ended that could not do so itself, because it was killed. One that runs, or has said how it
+    /// ended, is left alone.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn note_death(&self, id: &str, code: u8) -> Result<(), StoreError> {
+        StateFile::note_death(&state_file(&self.directory(id)), code)
+    }
+
+    /// Removes records of apps that have ended, but for the newest ones: so many, and until all records have so many
+    /// bytes.
+    fn remove_old(&self, kept_apps: usize, kept_bytes: u64) -> Result<(), StoreError> {
+        let (mut count, mut bytes) = (0, 0);
+        for app in self.list()? {
+            let directory = self.directory(&app.record.id);
+            if !app.state.is_running() {
+                if count >= kept_apps || bytes > kept_bytes {
+                    fs_err::remove_dir_all(&directory)?;
+                    continue;
+                }
+                count += 1;
+            }
+            bytes += size_of(&directory);
+        }
+        for name in self.names()? {
+            // Of a command that died while it made the record.
+            let directory = self.directory(&name);
+            if !directory.join(RECORD).exists() && !Lock::is_held(&state_file(&directory))? {
+                fs_err::remove_dir_all(&directory)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn names(&self) -> Result<Vec<String>, StoreError> {
+        let entries = match fs_err::read_dir(self.layout.apps()) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            other => other?,
+        };
+        entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+    }
+
+    fn directory(&self, id: &str) -> PathBuf {
+        self.layout.apps().join(id)
+    }
+}
+
+/// A detached app in its own process. It counts as running until this is dropped.
+#[derive(Debug)]
+pub struct RunningApp {
+    id: String,
+    directory: PathBuf,
+    state: StateFile,
+    record: Mutex<AppRecord>,
+}
+
+impl RunningApp {
+    /// Its id.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Records what the app is called.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn set_name(&self, name: &str) -> Result<(), StoreError> {
+        let mut record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
+        if record.name.as_deref() != Some(name) {
+            record.name = Some(name.to_owned());
+            write_record(&self.directory, &record)?;
+        }
+        Ok(())
+    }
+
+    /// Where what it prints is recorded.
+    ///
+    /// # Errors
+    /// When the file cannot be opened.
+    pub fn output(&self) -> Result<OutputWriter, StoreError> {
+        OutputWriter::append_to(&output_file(&self.directory))
+    }
+
+    /// Records that it has ended. It is running, for others, until its process is gone.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn end(&self, code: u8) -> Result<(), StoreError> {
+        self.state.end(code)
+    }
+}
+
+/// Name of the file with the record.
+const RECORD: &str = "record.json";
+
+fn state_file(directory: &Path) -> PathBuf {
+    directory.join("state")
+}
+
+fn output_file(directory: &Path) -> PathBuf {
+    directory.join("output")
+}
+
+/// Writes the files of an app that is about to run; the answer holds its lock.
+fn fill(directory: &Path, record: &AppRecord) -> Result<OwnedFd, StoreError> {
+    let state = StateFile::create(&state_file(directory))?;
+    OutputWriter::create(&output_file(directory))?;
+    write_record(directory, record)?;
+    Ok(state.into())
+}
+
+/// Makes a directory that only its owner may look into.
+fn make_private(path: &Path) -> Result<(), StoreError> {
+    match std::fs::DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(StoreError::file("creating", path)(error)),
+        _ => Ok(()),
+    }
+}
+
+/// The options of a new file that only its owner may read: arguments and output may hold secrets.
+fn private_file() -> fs_err::OpenOptions {
+    let mut options = fs_err::OpenOptions::new();
+    options.write(true).create_new(true).mode(0o600);
+    options
+}
+
+/// The record in a directory, if there is one that this version understands.
+fn read_record(directory: &Path) -> Result<Option<AppRecord>, StoreError> {
+    let bytes = match fs_err::read(directory.join(RECORD)) {
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(None),
+        other => other?,
+    };
+    let stored: Result<Stored<AppRecord>, _> = serde_json::from_slice(&bytes);
+    Ok(stored.ok().filter(|stored| stored.version == VERSION).map(|stored| stored.record))
+}
+
+/// Replaces the record as a whole.
+fn write_record(directory: &Path, record: &AppRecord) -> Result<(), StoreError> {
+    let mut text = serde_json::to_vec(&Stored { version: VERSION, record }).map_err(std::io::Error::from)?;
+    text.push(b'\n');
+    let temporary = directory.join(format!("{RECORD}-{}", unique_id()));
+    let written = private_file()
+        .open(&temporary)
+        .and_then(|mut file| file.write_all(&text))
+        .and_then(|()| fs_err::rename(&temporary, directory.join(RECORD)));
+    if written.is_err() {
+        // The error that matters is the first one.
+        let _ = fs_err::remove_file(&temporary);
+    }
+    Ok(written?)
+}

@@ -1,0 +1,155 @@
+//! The `state` file of a detached app: locked while it runs, it says which process it is and how it ended.
+
+use std::fs::File;
+use std::io::ErrorKind;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::FlockOperation;
+use rustix::io::Errno;
+
+use super::private_file;
+use crate::StoreError;
+use crate::engine::lease::now;
+use crate::engine::lock::Lock;
+
+/// Bytes of the file. It has them from the start, so that a full disk cannot keep an app from saying how it ended.
+const LENGTH: usize = 64;
+
+/// Whether a detached app runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AppState {
+    /// It runs.
+    Running {
+        /// Its process, once that has begun.
+        pid: Option<u32>,
+    },
+    /// It has ended.
+    Ended {
+        /// Its exit code.
+        code: u8,
+        /// When, in seconds since 1970.
+        time: u64,
+    },
+    /// It is gone and did not say how it ended: it was killed, or the machine went down.
+    Died,
+}
+
+impl AppState {
+    /// Whether it runs.
+    #[must_use]
+    pub fn is_running(self) -> bool {
+        matches!(self, Self::Running { .. })
+    }
+}
+
+/// The file, locked by whoever has it.
+#[derive(Debug)]
+pub(super) struct StateFile {
+    file: File,
+    path: PathBuf,
+}
+
+impl StateFile {
+    /// Makes it and locks it.
+    pub(super) fn create(path: &Path) -> Result<Self, StoreError> {
+        let file = private_file().open(path)?.into_file();
+        let state = Self { file, path: path.to_owned() };
+        state.write("starting")?;
+        // Those who ask whether it is locked hold it for a moment.
+        lock(&state.file, FlockOperation::LockExclusive).map_err(StoreError::file("locking", path))?;
+        Ok(state)
+    }
+
+    /// Takes it over from the process that made it.
+    pub(super) fn adopt(path: &Path, held: OwnedFd) -> Result<Self, StoreError> {
+        let file = File::from(held);
+        let status = |file: &File| file.metadata().map_err(StoreError::file("reading the status of", path));
+        let (mine, expected) = (status(&file)?, fs_err::metadata(path)?);
+        if (mine.dev(), mine.ino()) != (expected.dev(), expected.ino()) {
+            let reason = "only the command that has made it may start its process".to_owned();
+            return Err(StoreError::Damaged { path: path.to_owned(), reason });
+        }
+        let state = Self { file, path: path.to_owned() };
+        state.write(&format!("running {}", std::process::id()))?;
+        Ok(state)
+    }
+
+    /// Notes how the app ended.
+    pub(super) fn end(&self, code: u8) -> Result<(), StoreError> {
+        self.write(&format!("ended {code} {}", now()))
+    }
+
+    /// Notes how an app ended that was killed.
+    pub(super) fn note_death(path: &Path, code: u8) -> Result<(), StoreError> {
+        let file = fs_err::OpenOptions::new().read(true).write(true).open(path)?.into_file();
+        match lock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) => return Ok(()),
+            other => other.map_err(StoreError::file("locking", path))?,
+        }
+        if parse(&fs_err::read(path)?) == AppState::Died {
+            Self { file, path: path.to_owned() }.end(code)?;
+        }
+        Ok(())
+    }
+
+    /// What others see of it.
+    pub(super) fn read(path: &Path) -> Result<AppState, StoreError> {
+        let is_held = Lock::is_held(path)?;
+        let bytes = match fs_err::read(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(AppState::Died),
+            other => other?,
+        };
+        if !is_held {
+            return Ok(parse(&bytes));
+        }
+        let pid = words(&bytes).and_then(|words| match words[..] {
+            ["running", pid] => pid.parse().ok(),
+            _ => None,
+        });
+        Ok(AppState::Running { pid })
+    }
+
+    fn write(&self, text: &str) -> Result<(), StoreError> {
+        let line = format!("{text:<width$}\n", width = LENGTH - 1);
+        self.file.write_all_at(line.as_bytes(), 0).map_err(StoreError::file("writing", &self.path))
+    }
+}
+
+impl From<StateFile> for OwnedFd {
+    fn from(state: StateFile) -> Self {
+        state.file.into()
+    }
+}
+
+/// Waits until the app with this state file is gone.
+pub(super) fn wait_for_end(path: &Path) -> Result<(), StoreError> {
+    let file = match fs_err::File::open(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        other => other?,
+    };
+    lock(file.file(), FlockOperation::LockShared).map_err(StoreError::file("locking", path))
+}
+
+fn lock(file: &File, operation: FlockOperation) -> Result<(), Errno> {
+    loop {
+        match rustix::fs::flock(file, operation) {
+            Err(Errno::INTR) => {}
+            other => return other,
+        }
+    }
+}
+
+/// What the file of an app says that does not run.
+fn parse(bytes: &[u8]) -> AppState {
+    let ended = words(bytes).and_then(|words| match words[..] {
+        ["ended", code, time] => Some(AppState::Ended { code: code.parse().ok()?, time: time.parse().ok()? }),
+        _ => None,
+    });
+    ended.unwrap_or(AppState::Died)
+}
+
+fn words(bytes: &[u8]) -> Option<Vec<&str>> {
+    Some(std::str::from_utf8(bytes).ok()?.split_whitespace().collect())
+}

@@ -1,0 +1,283 @@
+use std::ops::ControlFlow;
+use std::os::unix::fs::PermissionsExt;
+use std::sync::mpsc;
+
+use lamina_events::Stream;
+use tempfile::TempDir;
+
+use super::*;
+
+struct Fixture {
+    directory: TempDir,
+    apps: DetachedApps,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let layout = Layout::prepare(&directory.path().join("store")).unwrap();
+        Self { directory, apps: DetachedApps::new(layout) }
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.directory.path().join("store/apps").join(name)
+    }
+
+    fn start(&self, id: &str, started: u64) -> OwnedFd {
+        self.apps.create(&record(id, started)).unwrap()
+    }
+
+    /// Runs an app that prints and ends.
+    fn run(&self, id: &str, started: u64, prints: &[u8]) {
+        let app = self.apps.adopt(id, self.start(id, started)).unwrap();
+        app.output().unwrap().write(Stream::Stdout, prints);
+        app.end(0).unwrap();
+    }
+
+    fn state(&self, id: &str) -> AppState {
+        self.apps.get(id).unwrap().unwrap().state
+    }
+
+    fn ids(&self) -> Vec<String> {
+        self.apps.list().unwrap().into_iter().map(|app| app.record.id).collect()
+    }
+}
+
+fn record(id: &str, started: u64) -> AppRecord {
+    AppRecord {
+        id: id.to_owned(),
+        name: None,
+        reference: "app.py::main".to_owned(),
+        arguments: vec!["--n".to_owned(), "5".to_owned()],
+        directory: "/home/ada".to_owned(),
+        started,
+    }
+}
+
+/// What a reading shows, pieces of one stream joined.
+fn shown(reading: impl FnOnce(&mut output::Show<'_>) -> ControlFlow<()>) -> Vec<(Stream, String)> {
+    let mut pieces: Vec<(Stream, String)> = Vec::new();
+    let outcome = reading(&mut |stream, data| {
+        let text = String::from_utf8_lossy(data);
+        match pieces.last_mut() {
+            Some((last, all)) if *last == stream => all.push_str(&text),
+            _ => pieces.push((stream, text.into_owned())),
+        }
+        ControlFlow::Continue(())
+    });
+    assert!(outcome.is_continue());
+    pieces
+}
+
+#[test]
+fn the_format_is_what_is_documented() {
+    let fixture = Fixture::new();
+    let app = fixture.apps.adopt("ap-1", fixture.start("ap-1", 1_000)).unwrap();
+    app.set_name("demo").unwrap();
+    let mut output = app.output().unwrap();
+    output.write(Stream::Stdout, b"out");
+    output.write(Stream::Stderr, b"err\n");
+    let line = |text: &str| format!("{text:<63}\n").into_bytes();
+    let state = || fs_err::read(fixture.file("ap-1/state")).unwrap();
+    assert_eq!(state(), line(&format!("running {}", std::process::id())));
+    app.end(3).unwrap();
+    let AppState::Ended { time, .. } = ({
+        drop(app);
+        fixture.state("ap-1")
+    }) else {
+        panic!("it has ended")
+    };
+    assert_eq!(state(), line(&format!("ended 3 {time}")));
+    assert_eq!(
+        fs_err::read_to_string(fixture.file("ap-1/record.json")).unwrap(),
+        "{\"version\":1,\"id\":\"ap-1\",\"name\":\"demo\",\"reference\":\"app.py::main\",\
+         \"arguments\":[\"--n\",\"5\"],\"directory\":\"/home/ada\",\"started\":1000}\n"
+    );
+    assert_eq!(
+        fs_err::read(fixture.file("ap-1/output")).unwrap(),
+        b"LAMINA-OUTPUT\x01\x01\x03\0\0\0out\x02\x04\0\0\0err\n"
+    );
+}
+
+#[test]
+fn only_the_owner_can_read_records() {
+    let fixture = Fixture::new();
+    fixture.run("ap-1", 1, b"secret");
+    for (name, mode) in [("", 0o700), ("ap-1", 0o700), ("ap-1/record.json", 0o600), ("ap-1/output", 0o600)] {
+        let found = fs_err::metadata(fixture.file(name)).unwrap().permissions().mode() & 0o777;
+        assert_eq!(found, mode, "{name}");
+    }
+}
+
+#[test]
+fn an_app_runs_while_its_lock_is_held() {
+    let fixture = Fixture::new();
+    let held = fixture.start("ap-1", 1);
+    assert_eq!(fixture.state("ap-1"), AppState::Running { pid: None });
+    let app = fixture.apps.adopt("ap-1", held).unwrap();
+    assert_eq!(fixture.state("ap-1"), AppState::Running { pid: Some(std::process::id()) });
+    app.end(7).unwrap();
+    assert!(fixture.state("ap-1").is_running(), "its process is still there");
+    drop(app);
+    assert!(matches!(fixture.state("ap-1"), AppState::Ended { code: 7, .. }));
+}
+
+#[test]
+fn one_that_was_killed_has_died_until_somebody_notes_how() {
+    let fixture = Fixture::new();
+    let app = fixture.apps.adopt("ap-1", fixture.start("ap-1", 1)).unwrap();
+    fixture.apps.note_death("ap-1", 137).unwrap();
+    assert!(fixture.state("ap-1").is_running());
+    drop(app);
+    assert_eq!(fixture.state("ap-1"), AppState::Died);
+    fixture.apps.note_death("ap-1", 137).unwrap();
+    assert!(matches!(fixture.state("ap-1"), AppState::Ended { code: 137, .. }));
+    fixture.apps.note_death("ap-1", 1).unwrap();
+    assert!(matches!(fixture.state("ap-1"), AppState::Ended { code: 137, .. }));
+}
+
+#[test]
+fn nobody_else_can_take_a_record_over() {
+    let fixture = Fixture::new();
+    let _held = fixture.start("ap-1", 1);
+    let other = fixture.start("ap-2", 1);
+    assert!(matches!(fixture.apps.adopt("ap-1", other), Err(StoreError::Damaged { .. })));
+    assert!(matches!(fixture.apps.create(&record("../ap", 1)), Err(StoreError::Name(_))));
+}
+
+#[test]
+fn apps_are_listed_newest_first_and_strange_records_left_out() {
+    let fixture = Fixture::new();
+    assert!(fixture.ids().is_empty());
+    for (id, started) in [("ap-1", 5), ("ap-2", 9), ("ap-3", 7)] {
+        fixture.run(id, started, b"");
+    }
+    fs_err::write(fixture.file("ap-1/record.json"), "{\"version\":2}").unwrap();
+    fs_err::write(fixture.file("stray"), "").unwrap();
+    assert_eq!(fixture.ids(), ["ap-2", "ap-3"]);
+}
+
+#[test]
+fn old_records_go_when_a_new_app_starts() {
+    let fixture = Fixture::new();
+    let _running = fixture.start("ap-running", 0);
+    fixture.run("ap-oldest", 1, b"");
+    for number in 0..KEPT_APPS {
+        fixture.run(&format!("ap-{number:03}"), 10 + number as u64, b"");
+    }
+    fs_err::create_dir(fixture.file("ap-torn")).unwrap();
+    let _new = fixture.start("ap-new", 1_000);
+    let ids = fixture.ids();
+    assert_eq!(ids.len(), KEPT_APPS + 2);
+    assert!(ids.contains(&"ap-running".to_owned()) && !ids.contains(&"ap-oldest".to_owned()));
+    assert!(!fixture.file("ap-torn").exists());
+}
+
+#[test]
+fn records_that_are_too_large_together_go_but_for_the_newest() {
+    let fixture = Fixture::new();
+    let _running = fixture.start("ap-running", 1);
+    for (id, started) in [("ap-1", 2), ("ap-2", 3), ("ap-3", 4)] {
+        fixture.run(id, started, &vec![b'x'; 100_000]);
+    }
+    fixture.apps.remove_old(KEPT_APPS, 150_000).unwrap();
+    assert_eq!(fixture.ids(), ["ap-3", "ap-2", "ap-running"]);
+    fixture.apps.remove_old(KEPT_APPS, 50_000).unwrap();
+    assert_eq!(fixture.ids(), ["ap-3", "ap-running"]);
+}
+
+#[test]
+fn output_is_read_as_it_was_written() {
+    let fixture = Fixture::new();
+    let app = fixture.apps.adopt("ap-1", fixture.start("ap-1", 1)).unwrap();
+    let mut output = app.output().unwrap();
+    let long = "x".repeat(300_000);
+    output.write(Stream::Stdout, long.as_bytes());
+    output.write(Stream::Stderr, b"two\n");
+    let mut reader = fixture.apps.output("ap-1").unwrap();
+    let all = shown(|show| reader.read(show).unwrap());
+    assert_eq!(all, [(Stream::Stdout, long), (Stream::Stderr, "two\n".to_owned())]);
+    output.write(Stream::Stdout, b"three");
+    let more = shown(|show| reader.read(show).unwrap());
+    assert_eq!(more, [(Stream::Stdout, "three".to_owned())]);
+    let mut again = fixture.apps.output("ap-1").unwrap();
+    assert!(again.read(&mut |_, _| ControlFlow::Break(())).unwrap().is_break());
+}
+
+#[test]
+fn a_piece_that_is_being_written_is_waited_for() {
+    let fixture = Fixture::new();
+    fixture.run("ap-1", 1, b"whole");
+    let file = fixture.file("ap-1/output");
+    let mut bytes = fs_err::read(&file).unwrap();
+    bytes.extend_from_slice(b"\x01\x05\0\0\0par");
+    fs_err::write(&file, &bytes).unwrap();
+    let mut reader = fixture.apps.output("ap-1").unwrap();
+    assert_eq!(shown(|show| reader.read(show).unwrap()), [(Stream::Stdout, "whole".to_owned())]);
+    bytes.extend_from_slice(b"ty");
+    fs_err::write(&file, &bytes).unwrap();
+    assert_eq!(shown(|show| reader.read(show).unwrap()), [(Stream::Stdout, "party".to_owned())]);
+    bytes.extend_from_slice(b"\x09\x05\0\0\0wrong");
+    fs_err::write(&file, &bytes).unwrap();
+    assert!(matches!(reader.read(&mut |_, _| ControlFlow::Continue(())), Err(StoreError::Damaged { .. })));
+}
+
+#[test]
+fn following_ends_with_the_app() {
+    let fixture = Fixture::new();
+    let app = fixture.apps.adopt("ap-1", fixture.start("ap-1", 1)).unwrap();
+    let mut output = app.output().unwrap();
+    let (sender, receiver) = mpsc::channel();
+    let mut reader = fixture.apps.output("ap-1").unwrap();
+    let follower = std::thread::spawn(move || {
+        let mut show = |_: Stream, data: &[u8]| {
+            sender.send(String::from_utf8_lossy(data).into_owned()).unwrap();
+            ControlFlow::Continue(())
+        };
+        reader.follow(&mut show).unwrap()
+    });
+    for text in ["one", "two"] {
+        output.write(Stream::Stdout, text.as_bytes());
+        assert_eq!(receiver.recv().unwrap(), text);
+    }
+    output.write(Stream::Stdout, b"last");
+    app.end(0).unwrap();
+    drop(app);
+    assert!(follower.join().unwrap().is_continue());
+    assert_eq!(receiver.iter().collect::<Vec<_>>(), ["last"]);
+}
+
+#[test]
+fn what_cannot_be_written_is_left_out_and_said() {
+    let fixture = Fixture::new();
+    let app = fixture.apps.adopt("ap-1", fixture.start("ap-1", 1)).unwrap();
+    let mut output = app.output().unwrap();
+    output.write(Stream::Stdout, b"one\n");
+    let full = fs_err::OpenOptions::new().write(true).open("/dev/full").unwrap().into_file();
+    let file = std::mem::replace(&mut output.file, full);
+    output.write(Stream::Stdout, b"two\n");
+    output.write(Stream::Stderr, b"three\n");
+    output.file = file;
+    output.write(Stream::Stdout, b"four\n");
+    let mut reader = fixture.apps.output("ap-1").unwrap();
+    let all = shown(|show| reader.read(show).unwrap());
+    assert_eq!(all.len(), 3);
+    assert_eq!((&*all[0].1, &*all[2].1), ("one\n", "four\n"));
+    assert!(all[1].1.starts_with("warning: 10 bytes of output were not recorded here: "), "{}", all[1].1);
+}
+
+#[test]
+fn what_is_missing_at_the_end_is_said() {
+    let fixture = Fixture::new();
+    let app = fixture.apps.adopt("ap-1", fixture.start("ap-1", 1)).unwrap();
+    let mut output = app.output().unwrap();
+    let full = fs_err::OpenOptions::new().write(true).open("/dev/full").unwrap().into_file();
+    let file = std::mem::replace(&mut output.file, full);
+    output.write(Stream::Stdout, b"lost");
+    output.file = file;
+    drop(output);
+    let mut reader = fixture.apps.output("ap-1").unwrap();
+    let all = shown(|show| reader.read(show).unwrap());
+    assert_eq!(all.len(), 1);
+    assert!(all[0].1.starts_with("warning: 4 bytes of output were not recorded here: "), "{}", all[0].1);
+}
