@@ -83,6 +83,27 @@ fn options_that_need_a_daemon_or_a_terminal_say_so() {
 }
 
 #[test]
+fn what_a_shell_cannot_have_is_named_with_what_to_do_instead() {
+    for option in ["--image", "--add-python", "--volume", "--secret", "--gpu", "--cloud", "--region"] {
+        let outcome = run(&["shell", option, "x"]);
+        assert!(outcome.starts_with("exit code: 2\n"), "{outcome}");
+        assert!(outcome.contains(&format!("error: `{option}` is not possible: ")), "{outcome}");
+        assert!(outcome.contains("\nhint: "), "{outcome}");
+    }
+    insta::assert_snapshot!(run(&["shell", "im-0a1b2c", "--image", "ubuntu:24.04"]));
+}
+
+#[test]
+fn a_function_fixes_the_container_of_its_shell() {
+    for option in [["--add-local", "."], ["--cpu", "2"], ["--memory", "512"]] {
+        let outcome = run(&[&["shell", "app.py::f"][..], &option].concat());
+        assert!(outcome.starts_with("exit code: 2\n"), "{outcome}");
+        assert!(outcome.contains(&format!("error: `{}` is not possible with `app.py::f`", option[0])), "{outcome}");
+    }
+    insta::assert_snapshot!(run(&["shell", "-m", "package.app", "--cpu", "2"]));
+}
+
+#[test]
 fn ages_and_sizes_need_units() {
     insta::assert_snapshot!(run(&["image", "prune", "--unused-for", "3"]));
     insta::assert_snapshot!(run(&["image", "prune", "--max-size", "3x"]));

@@ -63,6 +63,12 @@ impl Engine {
         self.store.layout().root()
     }
 
+    /// What stops whatever the engine does.
+    #[must_use]
+    pub fn cancel(&self) -> &CancelToken {
+        &self.cancel
+    }
+
     /// Deletes the whole store, also the files that belong to other ids.
     ///
     /// # Errors

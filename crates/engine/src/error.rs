@@ -24,6 +24,14 @@ pub enum EngineError {
     /// An image is known, but its layers were removed.
     #[error("the layers of the image `{0}` are gone: run what it was built for again, which rebuilds it")]
     ImageGone(String),
+    /// A local path cannot be taken along into a shell.
+    #[error("local path `{path}` cannot be taken along: {reason}")]
+    LocalPath {
+        /// The path as it was given.
+        path: PathBuf,
+        /// Why not, and what to do.
+        reason: &'static str,
+    },
     /// The recorded id map makes no sense.
     #[error("`{path}` is damaged: {reason}; remove the store with `modal store remove` to start afresh")]
     IdMap {

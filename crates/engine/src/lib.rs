@@ -26,5 +26,5 @@ pub use lamina_sandbox::{Exit, ExitStatus, Sandbox, TerminalSize, inherited_sock
 pub use lamina_store::{Collected, ImageRecord, ImageUsage, Policy, Usage, disk_hint};
 pub use protocol::PROTOCOL;
 pub use session::{Described, serve};
-pub use shell::ShellTarget;
+pub use shell::{ShellOptions, ShellTarget};
 pub use store_directory::store_directory;

@@ -8,7 +8,7 @@ use crate::output::Progress;
 use crate::session;
 
 /// The exit code of a command that was not understood.
-const USAGE: u8 = 2;
+pub(super) const USAGE: u8 = 2;
 
 /// Options that Modal has and that mean nothing on one machine without a daemon.
 fn refused(run: &Run) -> Option<Failure> {
