@@ -9,6 +9,7 @@ use lamina_events::{Event, Sink};
 use lamina_functions::{FunctionSpec, Module, Retries, random_id};
 use lamina_image::{FileEntry, FileKind, FileSet};
 use lamina_sandbox::{Sandbox, SandboxSpec, Stdio, TerminalSize};
+use lamina_store::Store;
 
 use crate::protocol::DEFAULT_ENVIRONMENT;
 use crate::{Engine, EngineError};
@@ -52,11 +53,12 @@ impl Engine {
         options: &ShellOptions,
         sink: &Sink,
     ) -> Result<Sandbox, EngineError> {
+        let store = self.store.on_behalf_of(&self.cancel, sink);
         let mut beside = match target {
-            ShellTarget::Image(id) => self.image_as_function(id)?,
+            ShellTarget::Image(id) => self.image_as_function(&store, id)?,
             ShellTarget::Function(function) => function.clone(),
         };
-        beside.layers.splice(0..0, self.take_along(&options.local_files, sink)?);
+        beside.layers.splice(0..0, take_along(&store, &options.local_files, sink)?);
         beside.cpus = options.cpus.or(beside.cpus);
         beside.memory_bytes = options.memory_bytes.or(beside.memory_bytes);
         if let Some(name) = &options.environment_name {
@@ -70,22 +72,10 @@ impl Engine {
         Ok(self.launcher.spawn(&spec, own_streams()?)?)
     }
 
-    /// Takes local files into the store; answers the views that show them, top-most first.
-    fn take_along(&self, paths: &[PathBuf], sink: &Sink) -> Result<Vec<String>, EngineError> {
-        if paths.is_empty() {
-            return Ok(Vec::new());
-        }
-        let view = self.store.file_set(&file_set(paths)?)?;
-        for message in view.warnings {
-            sink.emit(Event::Warning { message });
-        }
-        Ok(view.views.iter().map(|digest| self.store.view_path(digest)).collect())
-    }
-
     /// The surroundings of a build step that would follow the last one of an image.
-    fn image_as_function(&self, id: &str) -> Result<FunctionSpec, EngineError> {
+    fn image_as_function(&self, store: &Store, id: &str) -> Result<FunctionSpec, EngineError> {
         let image = self.image(id)?;
-        if !self.store.hold(&image.layers)? {
+        if !store.hold(&image.layers)? {
             return Err(EngineError::ImageGone(image.id));
         }
         let directory = image.config.working_directory.unwrap_or_else(|| "/".to_owned());
@@ -93,7 +83,7 @@ impl Engine {
             name: "shell".to_owned(),
             module: Module::Module { name: "shell".to_owned() },
             image_id: image.id,
-            layers: image.layers.iter().rev().map(|digest| self.store.view_path(digest)).collect(),
+            layers: image.layers.iter().rev().map(|digest| store.view_path(digest)).collect(),
             image_environment: image.config.environment,
             working_directory: Some(directory),
             python: None,
@@ -106,6 +96,18 @@ impl Engine {
             environment_name: DEFAULT_ENVIRONMENT.to_owned(),
         })
     }
+}
+
+/// Takes local files into the store; answers the views that show them, top-most first.
+fn take_along(store: &Store, paths: &[PathBuf], sink: &Sink) -> Result<Vec<String>, EngineError> {
+    if paths.is_empty() {
+        return Ok(Vec::new());
+    }
+    let view = store.file_set(&file_set(paths)?)?;
+    for message in view.warnings {
+        sink.emit(Event::Warning { message });
+    }
+    Ok(view.views.iter().map(|digest| store.view_path(digest)).collect())
 }
 
 /// Local files, each under its own name.

@@ -1,6 +1,7 @@
 //! What can go wrong.
 
 use lamina_events::Cancelled;
+use lamina_store::StoreError;
 
 /// Why packages could not be resolved or installed.
 #[derive(Debug, thiserror::Error)]
@@ -75,5 +76,14 @@ impl WheelError {
 
     pub(crate) fn needs_sandbox(reason: impl Into<String>) -> Self {
         Self::NeedsSandbox { reason: reason.into() }
+    }
+}
+
+impl From<StoreError> for WheelError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Cancelled(cancelled) => Self::Cancelled(cancelled),
+            other => Self::Job(other.into()),
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use lamina_engine::{Engine, ExitStatus, Options, Sandbox, ShellOptions, ShellTarget};
-use lamina_events::{CancelToken, Event, Sink};
+use lamina_events::{Event, Sink};
 
 use super::ask::say;
 use super::run::USAGE;
@@ -122,16 +122,17 @@ fn open(engine: &Engine, target: ShellTarget<'_>, shell: &Shell) -> Result<u8, F
             say(&format!("warning: {message}\n"));
         }
     });
-    let signals = interruption::catch()?;
-    let sandbox = Arc::new(engine.shell(target, &command(shell), size, &options, &warnings)?);
-    let cancel = CancelToken::new();
-    let _killed_on_cancel = cancel.on_cancel({
-        let sandbox = Arc::clone(&sandbox);
-        move || sandbox.kill()
-    });
-    let interruption = Interruption::listen(signals, cancel, None, {
+    let interruption = Interruption::listen(interruption::catch()?, engine.cancel().clone(), None, {
         let terminal = terminal.clone();
         move || terminal.restore()
+    });
+    let sandbox = match engine.shell(target, &command(shell), size, &options, &warnings) {
+        Ok(sandbox) => Arc::new(sandbox),
+        Err(error) => return interruption.exit_code().ok_or_else(|| error.into()),
+    };
+    let _killed_on_cancel = engine.cancel().on_cancel({
+        let sandbox = Arc::clone(&sandbox);
+        move || sandbox.kill()
     });
     if let Some(inner) = sandbox.take_terminal() {
         terminal.connect(&inner)?;
