@@ -130,6 +130,21 @@ fn removing_no_store_is_no_failure() {
 }
 
 #[test]
+fn a_damaged_store_is_explained_and_can_be_removed() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = directory.path().join("store");
+    let modal = |arguments: &[&str]| outcome(&modal(&store).args(arguments).output().unwrap(), &store);
+    modal(&["image", "list"]);
+    fs_err::remove_file(store.join("index.db-wal")).unwrap();
+    fs_err::write(store.join("index.db"), vec![7; 20_000]).unwrap();
+    insta::assert_snapshot!(modal(&["image", "list"]));
+    fs_err::write(store.join("idmap.json"), "{").unwrap();
+    let removed = modal(&["store", "remove", "-y"]);
+    assert!(removed.starts_with("exit code: 0\n--- stdout\n--- stderr\nRemoved `[STORE]`, "), "{removed}");
+    assert!(!store.exists());
+}
+
+#[test]
 fn a_foreign_directory_is_never_taken_for_a_store() {
     let directory = tempfile::tempdir().unwrap();
     let precious = directory.path().join("precious");

@@ -16,7 +16,7 @@ mod session;
 mod shell;
 mod store_directory;
 
-pub use engine::{Engine, Options, helpers_entry};
+pub use engine::{Engine, Options, Removal, helpers_entry};
 pub use error::EngineError;
 pub use images::{ImageLayer, ImageLog};
 pub use lamina_functions::FunctionSpec;

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use lamina_engine::{Engine, Options, store_directory};
+use lamina_engine::{Options, Removal, store_directory};
 
 use super::ask::{ask, say};
 use super::print;
@@ -31,7 +31,7 @@ fn remove(root: &Path, yes: bool) -> Result<u8, Failure> {
         say(&format!("There is no store at `{shown}`.\n"));
         return Ok(0);
     }
-    let engine = Engine::open(&Options::default())?;
+    let removal = Removal::prepare(&Options::default())?;
     let size = text::bytes(size_on_disk(root));
     if !yes {
         match ask(&format!("Remove the store `{shown}` with all images, {size}?"))? {
@@ -46,7 +46,7 @@ fn remove(root: &Path, yes: bool) -> Result<u8, Failure> {
             }
         }
     }
-    engine.remove_store()?;
+    removal.remove()?;
     say(&format!("Removed `{shown}`, {size}.\n"));
     Ok(0)
 }

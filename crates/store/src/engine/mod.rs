@@ -24,7 +24,7 @@ use crate::{CacheFilter, CommitRules, Committed, Harvest, Job, JobError, Layout,
 
 use client::Client;
 use index::Index;
-use lease::{Session, Use};
+use lease::{Leftovers, Session, Use};
 
 pub use collection::{Collected, ImageUsage, Policy, Usage};
 pub use files::FileSetView;
@@ -78,10 +78,8 @@ impl Store {
         };
         let session = Session::begin(&layout)?;
         let leftovers = lease::find_leftovers(&layout, MAXIMUM_LEFTOVERS)?;
-        let start = Request::Start { session: session.name.clone(), leftovers: leftovers.directories };
-        let fds: Vec<_> = std::iter::once(&session.lock).chain(&leftovers.locks).map(Lock::handle).collect();
-        client.begin(start, &[], &fds)?.wait::<()>()?;
-        drop(leftovers.locks);
+        start(&client, &session, &leftovers)?;
+        drop(leftovers);
         let shared = Shared { layout, client, index, session, works: AtomicU64::new(0) };
         let shared = Arc::new(shared);
         Ok(Self { shared, cancel: CancelToken::new(), sink: Sink::none(), has_waited: Arc::default() })
@@ -331,14 +329,24 @@ impl Store {
         if Digest::of(&encoded) == *digest { Tree::decode(&encoded).ok() } else { None }
     }
 
-    /// Deletes the whole store.
+    /// Deletes the whole store, whatever state its index is in.
     ///
     /// # Errors
     /// When something cannot be removed.
-    pub fn remove(self) -> Result<(), StoreError> {
-        self.shared.client.call::<()>(Request::Remove)?;
-        Ok(fs_err::remove_dir_all(self.layout().root())?)
+    pub fn remove(layout: &Layout, worker: UnixStream) -> Result<(), StoreError> {
+        let client = Client::new(worker)?;
+        let session = Session::begin(layout)?;
+        start(&client, &session, &Leftovers::default())?;
+        client.call::<()>(Request::Remove)?;
+        Ok(fs_err::remove_dir_all(layout.root())?)
     }
+}
+
+/// Begins the conversation with the worker, which holds the locks as well and removes what dead sessions left.
+fn start(client: &Client, session: &Session, leftovers: &Leftovers) -> Result<(), StoreError> {
+    let start = Request::Start { session: session.name.clone(), leftovers: leftovers.directories.clone() };
+    let fds: Vec<_> = std::iter::once(&session.lock).chain(&leftovers.locks).map(Lock::handle).collect();
+    client.begin(start, &[], &fds)?.wait()
 }
 
 /// A name that no other process or thread uses: 64 random bits.
