@@ -244,6 +244,10 @@ pub(crate) enum Image {
         json: bool,
     },
     /// Show what takes up the disk
+    #[command(after_help = "\
+  size       the length of an image's files, as in `modal image list`
+  on disk    the blocks that they take, equal files once
+  its own    those of them that no other image has: what comes free with it")]
     Du {
         /// One JSON object for programs
         #[arg(long)]
