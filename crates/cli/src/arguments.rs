@@ -245,6 +245,7 @@ pub(crate) enum Image {
     },
     /// Show what takes up the disk
     #[command(after_help = "\
+Columns:
   size       the length of an image's files, as in `modal image list`
   on disk    the blocks that they take, equal files once
   its own    those of them that no other image has: what comes free with it")]
