@@ -87,3 +87,15 @@ impl From<StoreError> for WheelError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cancelled_wait_for_the_store_is_no_failure_of_it() {
+        assert!(matches!(StoreError::Cancelled(Cancelled).into(), WheelError::Cancelled(_)));
+        let failure = WheelError::from(StoreError::WorkerGone("it closed the connection".to_owned()));
+        assert!(matches!(failure, WheelError::Job(error) if error.message.contains("it closed the connection")));
+    }
+}
