@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from modal.secret import Secret
 
     Amount = Union[float, tuple[float, float], None]
-    Inputs = Union[Iterable[Any], AsyncIterable[Any]]
+    Source = Union[Iterable[Any], AsyncIterable[Any]]
 
     P = ParamSpec("P")
     R = TypeVar("R")
@@ -174,15 +174,15 @@ class Function(Generic[P, R], metaclass=Explained):
     def _map_aio(
         self,
         /,
-        *input_iterators: Inputs,
+        *input_iterators: Source,
         kwargs: Mapping[str, Any] = {},
         order_outputs: bool = True,
         return_exceptions: bool = False,
     ) -> AsyncIterator[R]:
-        from modal._async_calls import run_map, zipped
+        from modal._async_calls import Inputs, run_map
 
         self._check_inputs("map.aio", input_iterators, ("__iter__", "__aiter__", "__getitem__"))
-        return run_map(self, zipped(input_iterators), dict(kwargs), order_outputs, return_exceptions)
+        return run_map(self, Inputs(input_iterators), dict(kwargs), order_outputs, return_exceptions)
 
     @with_aio(_map_aio)
     def map(
@@ -209,16 +209,16 @@ class Function(Generic[P, R], metaclass=Explained):
 
     def _starmap_aio(
         self,
-        input_iterator: Inputs,
+        input_iterator: Source,
         *,
         kwargs: Mapping[str, Any] = {},
         order_outputs: bool = True,
         return_exceptions: bool = False,
     ) -> AsyncIterator[R]:
-        from modal._async_calls import run_map, tuples
+        from modal._async_calls import Inputs, run_map
 
         self._check_inputs("starmap.aio", (input_iterator,), ("__iter__", "__aiter__", "__getitem__"))
-        return run_map(self, tuples(input_iterator), dict(kwargs), order_outputs, return_exceptions)
+        return run_map(self, Inputs((input_iterator,), starred=True), dict(kwargs), order_outputs, return_exceptions)
 
     @with_aio(_starmap_aio)
     def starmap(
@@ -234,7 +234,7 @@ class Function(Generic[P, R], metaclass=Explained):
         return self._map(map(tuple, input_iterator), (input_iterator,), kwargs, order_outputs, return_exceptions)
 
     async def _for_each_aio(
-        self, /, *input_iterators: Inputs, kwargs: Mapping[str, Any] = {}, ignore_exceptions: bool = False
+        self, /, *input_iterators: Source, kwargs: Mapping[str, Any] = {}, ignore_exceptions: bool = False
     ) -> None:
         results = self._map_aio(
             *input_iterators, kwargs=kwargs, order_outputs=False, return_exceptions=ignore_exceptions

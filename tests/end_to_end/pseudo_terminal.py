@@ -59,6 +59,10 @@ class PseudoTerminal:
         """Types; Ctrl-C is ``\\x03``."""
         os.write(self._master, text.encode())
 
+    def attributes(self) -> list:
+        """How the terminal treats what is typed: modes, speeds and control characters."""
+        return termios.tcgetattr(self._master)
+
     def hang_up(self) -> None:
         """Closes the terminal, which signals whoever is in its foreground."""
         os.close(self._master)

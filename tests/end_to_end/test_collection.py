@@ -47,6 +47,8 @@ def test_the_life_of_images(fresh_store: Modal) -> None:
     assert 'uv_pip_install("humanize==4.12.3")' in modal("image", "inspect", small[:9]).stdout
 
     usage = listed(modal, "du")
+    sizes = {image["id"]: image["bytes"] for image in listed(modal, "list")}
+    assert {image["id"]: image["bytes"] for image in usage["images"]} == sizes
     own = {image["id"]: image["unique"] for image in usage["images"]}
     assert own[large] > 5_000_000 > own[small] > 0
     on_disk = subprocess.run(["du", "-sB1", modal.store], capture_output=True, text=True, check=True).stdout.split()[0]

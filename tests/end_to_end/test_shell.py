@@ -109,3 +109,49 @@ def read_until(terminal: int, expected: bytes) -> None:
         assert time.monotonic() < end, output
         if select.select([terminal], [], [], 0.2)[0]:
             output += os.read(terminal, 65536)
+
+
+def test_local_files_and_limits_in_the_default_image(modal: Modal) -> None:
+    modal.write("data/one.txt", "one")
+    modal.write("data/below/two.txt", "two")
+    modal.write("note.txt", "three")
+    script = "cd /mnt && cat data/one.txt data/below/two.txt note.txt; echo; echo new > data/one.txt; echo $MODAL_ENVIRONMENT"
+    options = ["--add-local", "data", "--add-local", "note.txt", "--cpu", "0.5", "--memory", "512", "-e", "stage"]
+    result = modal("shell", "--no-pty", *options, "-c", script)
+    assert result.stdout == "onetwothree\nstage\n"
+    assert (modal.directory / "data/one.txt").read_text() == "one"
+
+
+def test_local_files_and_limits_in_an_image(modal: Modal) -> None:
+    modal.write("app.py", APP)
+    image = image_of(modal, "app.py")
+    modal.write("data/one.txt", "one")
+    options = ["--add-local", "data", "--memory", "64", "--env", "stage"]
+    script = "cat /mnt/data/one.txt; echo; echo $COLOUR $MODAL_ENVIRONMENT; pwd"
+    assert modal("shell", image, "--no-pty", *options, "-c", script).stdout == "one\ngreen stage\n/\n"
+    hungry = "python3 -c 'bytes(bytearray(1 << 29))' && echo fed"
+    assert modal("shell", image, "--no-pty", "-c", hungry).stdout == "fed\n"
+    starved = modal("shell", image, "--no-pty", *options, "-c", hungry, check=False)
+    assert starved.code != 0 and starved.stdout == ""
+
+
+def test_what_cannot_be_taken_along_is_named(modal: Modal) -> None:
+    modal.write("app.py", APP)
+    missing = modal("shell", "--no-pty", "--add-local", "nowhere", "-c", "true", check=False)
+    assert missing.code == 1
+    assert missing.stderr.endswith(f"error: local path `{modal.directory}/nowhere` does not exist\n")
+    modal.write("a/x", "")
+    modal.write("b/x", "")
+    twice = modal("shell", image_of(modal, "app.py"), "--add-local", "a/x", "--add-local", "b/x", check=False)
+    assert twice.code == 1 and "`b/x` cannot be taken along: another one has the same name" in twice.stderr
+
+
+def test_the_environment_has_a_name_beside_a_function_too(modal: Modal) -> None:
+    modal.write("app.py", APP)
+    assert modal("shell", "app.py", "--no-pty", "-e", "stage", "-c", "echo $MODAL_ENVIRONMENT").stdout == "stage\n"
+    assert modal("shell", "app.py", "--no-pty", "-c", "echo $MODAL_ENVIRONMENT").stdout == "main\n"
+
+
+def image_of(modal: Modal, path: str) -> str:
+    """The id of the image that the function of a program runs on."""
+    return modal("shell", path, "--no-pty", "-c", "echo $MODAL_IMAGE_ID").stdout.strip()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import os
 import threading
 import time
@@ -11,7 +12,7 @@ import pytest
 from fake_engine import wait_until
 
 import modal
-from modal import _map
+from modal import _async_calls, _map
 from modal.app import RunningApp
 from modal.exception import (
     ExecutionError,
@@ -201,11 +202,113 @@ def test_map_takes_a_limited_number_of_inputs_ahead(fake):
         assert taken == []
         assert [await results.__anext__() for _ in range(3)] == [0, 2, 4]
         await asyncio.sleep(0.05)
-        assert len(taken) <= _map.WINDOW + 5
+        assert len(taken) <= _map.WINDOW + _async_calls.AHEAD + 5
         await results.aclose()
         assert await double.remote.aio(1) == 2
 
     asyncio.run(main())
+
+
+def test_a_blocking_iterator_leaves_the_loop_alone(fake):
+    async def main():
+        # It waits for earlier results, which come only if the loop goes on.
+        results, wanted = [], [threading.Event() for _ in range(50)]
+
+        def inputs():
+            for index, event in enumerate(wanted):
+                assert index == 0 or event.wait(60)
+                yield index
+
+        async for result in double.map.aio(inputs()):
+            results.append(result)
+            if len(results) < len(wanted):
+                wanted[len(results)].set()
+        assert results == [2 * x for x in range(50)]
+
+    asyncio.run(main())
+
+
+def test_blocking_iterators_of_every_kind(fake):
+    setting = contextvars.ContextVar("setting", default=0)
+
+    def numbers_up_to(count, failure=None):
+        for index in range(count):
+            yield index + setting.get()
+        if failure is not None:
+            raise failure
+
+    class OldFashioned:
+        def __getitem__(self, index):
+            if index == 3:
+                raise IndexError
+            return index
+
+    async def main():
+        assert await collect(double.map.aio(numbers_up_to(1000))) == [2 * x for x in range(1000)]
+        assert await collect(double.map.aio(OldFashioned())) == [0, 2, 4]
+        assert await collect(double.map.aio(numbers_up_to(9), aiter_of([10, 20]))) == [10, 22]
+        assert await collect(double.map.aio([1, 2], numbers_up_to(1))) == [2]
+        assert await collect(double.starmap.aio((x, 1) for x in range(3))) == [1, 3, 5]
+        assert sorted(await collect(double.map.aio(numbers_up_to(30), order_outputs=False))) == [
+            2 * x for x in range(30)
+        ]
+        values = []
+        with pytest.raises(LookupError, match="no more"):
+            async for value in double.map.aio(numbers_up_to(2, failure=LookupError("no more"))):
+                values.append(value)
+        assert values == [0, 2][: len(values)]
+        with pytest.raises(TypeError, match="not iterable"):
+            await collect(double.map.aio(Broken()))
+        setting.set(100)
+        assert await collect(double.map.aio(numbers_up_to(2))) == [200, 202]
+
+    class Broken:
+        def __iter__(self):
+            return iter(1)
+
+    asyncio.run(main())
+    wait_until(lambda: not any(thread.name == "modal-map-inputs" for thread in threading.enumerate()))
+
+
+@pytest.mark.parametrize("started", [0, 1])
+def test_cancelling_a_map_leaves_a_blocked_iterator_behind(fake, started):
+    released, blocked = threading.Event(), threading.Event()
+
+    def inputs():
+        yield from range(started)
+        blocked.set()
+        released.wait(60)
+        yield from iter(int, 1)
+
+    async def main():
+        task = asyncio.ensure_future(collect(double.map.aio(inputs())))
+        await until(blocked.is_set)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert await double.remote.aio(1) == 2
+
+    asyncio.run(main())
+    released.set()
+    wait_until(lambda: not any(thread.name == "modal-map-inputs" for thread in threading.enumerate()))
+
+
+def test_a_map_that_nobody_consumes_to_its_end_takes_no_more(fake):
+    taken = []
+
+    def inputs():
+        for index in iter(int, 1):
+            taken.append(index)
+            yield index
+
+    async def main():
+        results = double.map.aio(inputs())
+        assert await results.__anext__() == 0
+        await results.aclose()
+
+    asyncio.run(main())
+    wait_until(lambda: not any(thread.name == "modal-map-inputs" for thread in threading.enumerate()))
+    assert len(taken) <= _map.WINDOW + _async_calls.AHEAD + 5
 
 
 def test_cancelling_a_map_gives_up_its_calls(fake, tmp_path):

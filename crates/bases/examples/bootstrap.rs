@@ -51,10 +51,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let id_map = IdMap::for_current_user()?;
     layout.claim_content(id_map.root_uid(), id_map.root_gid())?;
     let helpers = Helpers::start(&layout.content(), &id_map)?;
-    let store = Store::open(layout, helpers.worker)?;
     if python == "remove" {
-        return Ok(store.remove()?);
+        return Ok(Store::remove(&layout, helpers.worker)?);
     }
+    let store = Store::open(layout, helpers.worker)?;
     let plan = lamina_bases::debian_slim_plan(Some(python), python)?;
 
     let started = Instant::now();

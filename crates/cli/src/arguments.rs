@@ -157,8 +157,10 @@ Examples:
   modal shell im-0a1b2c                    an image by its id, or a beginning of it (see `modal image list`)
   modal shell app.py::describe             the image of a function, built first if need be
   modal shell im-0a1b2c -c 'pip list'      one command instead of a shell; its exit code is passed on
+  modal shell --add-local data             with the local directory `data` at /mnt/data
 
-What is changed inside is gone when the shell ends.")]
+What is changed inside is gone when the shell ends.
+A function has limits and files of its own: --add-local, --cpu and --memory are for the other shells.")]
 pub(crate) struct Shell {
     /// An image id, or a Python file and function as in `modal run` (default: the default image)
     #[arg(value_name = "REF", value_hint = ValueHint::FilePath)]
@@ -171,6 +173,25 @@ pub(crate) struct Shell {
     /// The command to run, read by the image's /bin/sh (default: /bin/bash, or /bin/sh where there is none)
     #[arg(short, long, value_name = "COMMAND")]
     pub(crate) cmd: Option<String>,
+
+    /// A local file or directory to take along, at /mnt/NAME (may be repeated)
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::AnyPath)]
+    pub(crate) add_local: Vec<PathBuf>,
+
+    /// Most processors, such as 0.5
+    #[arg(long, value_name = "N", value_parser = processors)]
+    pub(crate) cpu: Option<f64>,
+
+    /// Most memory, in MiB
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1 << 40))]
+    pub(crate) memory: Option<u64>,
+
+    /// Name of the environment that the shell sees
+    #[arg(short, long, value_name = "NAME")]
+    pub(crate) env: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) unavailable: Unavailable,
 
     /// Give the command a terminal of its own (default: if this is one)
     #[arg(long, overrides_with = "no_pty")]
@@ -216,6 +237,38 @@ Examples:
     },
 }
 
+/// Options of `modal shell` that Modal has and that are refused here with the reason.
+#[derive(Debug, Args)]
+pub(crate) struct Unavailable {
+    /// Refused with the reason
+    #[arg(long, value_name = "TAG", hide = true)]
+    pub(crate) image: Option<String>,
+
+    /// Refused with the reason
+    #[arg(long, value_name = "VERSION", hide = true)]
+    pub(crate) add_python: Option<String>,
+
+    /// Refused with the reason
+    #[arg(long, value_name = "NAME", hide = true)]
+    pub(crate) volume: Vec<String>,
+
+    /// Refused with the reason
+    #[arg(long, value_name = "NAME", hide = true)]
+    pub(crate) secret: Vec<String>,
+
+    /// Refused with the reason
+    #[arg(long, value_name = "TYPE", hide = true)]
+    pub(crate) gpu: Option<String>,
+
+    /// Refused with the reason
+    #[arg(long, value_name = "NAME", hide = true)]
+    pub(crate) cloud: Option<String>,
+
+    /// Refused with the reason
+    #[arg(long, value_name = "NAME", hide = true)]
+    pub(crate) region: Option<String>,
+}
+
 /// `modal image`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Image {
@@ -242,6 +295,11 @@ pub(crate) enum Image {
         json: bool,
     },
     /// Show what takes up the disk
+    #[command(after_help = "\
+Columns:
+  size       the length of an image's files, as in `modal image list`
+  on disk    the blocks that they take, equal files once
+  its own    those of them that no other image has: what comes free with it")]
     Du {
         /// One JSON object for programs
         #[arg(long)]
@@ -308,6 +366,11 @@ pub(crate) struct Prune {
     /// Do not ask
     #[arg(short, long)]
     pub(crate) yes: bool,
+}
+
+fn processors(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|number: &f64| number.is_finite() && *number > 0.0);
+    number.ok_or_else(|| "give a positive number, such as 2 or 0.5".to_owned())
 }
 
 fn age(text: &str) -> Result<Duration, String> {
@@ -418,6 +481,10 @@ mod tests {
             &["modal", "image", "logs"],
             &["modal", "app", "stop"],
             &["modal", "run", "--detach", "--interactive", "app.py"],
+            &["modal", "shell", "--cpu", "0"],
+            &["modal", "shell", "--cpu", "inf"],
+            &["modal", "shell", "--memory", "0"],
+            &["modal", "shell", "--memory", "1.5"],
         ] {
             assert_eq!(Arguments::try_parse_from(words).unwrap_err().exit_code(), 2, "{words:?}");
         }

@@ -66,7 +66,11 @@ impl From<io::Error> for Failure {
 impl From<lamina_engine::EngineError> for Failure {
     fn from(error: lamina_engine::EngineError) -> Self {
         let failure = Self::from_error(&error);
-        match lamina_engine::disk_hint(&failure.message) {
+        let hint = match &error {
+            lamina_engine::EngineError::Store(error) => error.remedy(),
+            _ => lamina_engine::disk_hint(&failure.message),
+        };
+        match hint {
             Some(hint) => failure.hint(hint),
             None => failure,
         }

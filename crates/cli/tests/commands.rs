@@ -82,6 +82,27 @@ fn a_detached_run_has_no_terminal() {
 }
 
 #[test]
+fn what_a_shell_cannot_have_is_named_with_what_to_do_instead() {
+    for option in ["--image", "--add-python", "--volume", "--secret", "--gpu", "--cloud", "--region"] {
+        let outcome = run(&["shell", option, "x"]);
+        assert!(outcome.starts_with("exit code: 2\n"), "{outcome}");
+        assert!(outcome.contains(&format!("error: `{option}` is not possible: ")), "{outcome}");
+        assert!(outcome.contains("\nhint: "), "{outcome}");
+    }
+    insta::assert_snapshot!(run(&["shell", "im-0a1b2c", "--image", "ubuntu:24.04"]));
+}
+
+#[test]
+fn a_function_fixes_the_container_of_its_shell() {
+    for option in [["--add-local", "."], ["--cpu", "2"], ["--memory", "512"]] {
+        let outcome = run(&[&["shell", "app.py::f"][..], &option].concat());
+        assert!(outcome.starts_with("exit code: 2\n"), "{outcome}");
+        assert!(outcome.contains(&format!("error: `{}` is not possible with `app.py::f`", option[0])), "{outcome}");
+    }
+    insta::assert_snapshot!(run(&["shell", "-m", "package.app", "--cpu", "2"]));
+}
+
+#[test]
 fn ages_and_sizes_need_units() {
     insta::assert_snapshot!(run(&["image", "prune", "--unused-for", "3"]));
     insta::assert_snapshot!(run(&["image", "prune", "--max-size", "3x"]));
@@ -105,6 +126,21 @@ fn removing_no_store_is_no_failure() {
     --- stderr
     There is no store at `[STORE]`.
     ");
+}
+
+#[test]
+fn a_damaged_store_is_explained_and_can_be_removed() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = directory.path().join("store");
+    let modal = |arguments: &[&str]| outcome(&modal(&store).args(arguments).output().unwrap(), &store);
+    modal(&["image", "list"]);
+    fs_err::remove_file(store.join("index.db-wal")).unwrap();
+    fs_err::write(store.join("index.db"), vec![7; 20_000]).unwrap();
+    insta::assert_snapshot!(modal(&["image", "list"]));
+    fs_err::write(store.join("idmap.json"), "{").unwrap();
+    let removed = modal(&["store", "remove", "-y"]);
+    assert!(removed.starts_with("exit code: 0\n--- stdout\n--- stderr\nRemoved `[STORE]`, "), "{removed}");
+    assert!(!store.exists());
 }
 
 #[test]

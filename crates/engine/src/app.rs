@@ -9,7 +9,7 @@ use lamina_events::{CancelToken, Event, Sink};
 use lamina_fetch::Client;
 use lamina_functions::{Bytecode, FunctionSpec, PACKAGE_TARGET, Pool, PoolOptions, Retries, SandboxStarter, random_id};
 use lamina_image::{Digest, FileEntry, FileKind, FileSet, Ignore};
-use lamina_store::FileSetView;
+use lamina_store::{FileSetView, Store};
 
 use crate::Engine;
 use crate::protocol::{Amount, AppRequest, Failure, FunctionRequest, Hello};
@@ -66,18 +66,20 @@ impl Engine {
         cancel: &CancelToken,
     ) -> Result<Vec<FunctionSpec>, Failure> {
         check(app)?;
+        let store = self.store.on_behalf_of(cancel, sink);
         let (images, files) = std::thread::scope(|scope| {
-            let files = scope.spawn(|| self.take_files(hello, functions, sink));
-            let images = self.build(hello, app, functions, sink, cancel);
+            let files = scope.spawn(|| take_files(&store, hello, functions, sink));
+            let images = self.build(&store, hello, app, functions, sink, cancel);
             (images, files.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
         });
         let (images, files) = (images?, files?);
-        let bytecode = self.compile_package(&images, &files, cancel);
+        let bytecode = self.compile_package(&store, &images, &files, cancel);
         functions.iter().map(|function| self.spec(app, function, &images, &files, &bytecode)).collect()
     }
 
     fn build(
         &self,
+        store: &Store,
         hello: &Hello,
         app: &AppRequest,
         functions: &[&FunctionRequest],
@@ -88,35 +90,17 @@ impl Engine {
         let targets: Vec<&str> =
             functions.iter().map(|function| &*function.image).filter(|image| seen.insert(*image)).collect();
         let fetch = Client::new(cancel.clone());
-        let (store, launcher) = (self.store.clone(), self.launcher.clone());
+        let (store, launcher) = (store.clone(), self.launcher.clone());
         let tools = Tools::new(store, launcher, fetch, hello.uv.clone(), self.id_map.clone());
         let options = BuildOptions { force_build: app.options.force_build, ignore_cache: app.options.ignore_cache };
         let builder = Builder::new(&tools, &app.images, options, sink, cancel);
         builder.build(&targets).map_err(|error| Failure::of_build(error, hello.output))
     }
 
-    /// Takes the package and the functions' files into the store, equal sets once.
-    fn take_files(&self, hello: &Hello, functions: &[&FunctionRequest], sink: &Sink) -> Result<Files, Failure> {
-        let take = |set: &FileSet| -> Result<FileSetView, Failure> {
-            let mut view = self.store.file_set(set).map_err(|error| Failure::of_store(&error))?;
-            for message in view.warnings.drain(..) {
-                sink.emit(Event::Warning { message });
-            }
-            Ok(view)
-        };
-        let mut files = Files { package: take(&package(&hello.package_directory))?, sets: Vec::new() };
-        for set in functions.iter().flat_map(|function| [&function.source, &function.mounts]) {
-            if !set.is_empty() && files.find(set).is_empty() {
-                let view = take(set)?;
-                files.sets.push((set.clone(), view));
-            }
-        }
-        Ok(files)
-    }
-
     /// Layers with the package's bytecode, by image id. Where there is none, containers start all the same.
     fn compile_package(
         &self,
+        store: &Store,
         images: &HashMap<String, BuiltImage>,
         files: &Files,
         cancel: &CancelToken,
@@ -130,7 +114,7 @@ impl Engine {
             let python = image.python.as_deref().unwrap_or("python3");
             let bytecode = Bytecode { package, package_layers: &package_layers, image: &image.layers, python };
             if !compiled.contains_key(&image.id)
-                && let Ok(layer) = bytecode.layer(&self.launcher, &self.store, cancel)
+                && let Ok(layer) = bytecode.layer(&self.launcher, store, cancel)
             {
                 compiled.insert(image.id.clone(), layer);
             }
@@ -192,6 +176,25 @@ impl Files {
     fn find(&self, set: &FileSet) -> &[Digest] {
         self.sets.iter().find(|(known, _)| known == set).map_or(&[], |(_, view)| &view.views)
     }
+}
+
+/// Takes the package and the functions' files into the store, equal sets once.
+fn take_files(store: &Store, hello: &Hello, functions: &[&FunctionRequest], sink: &Sink) -> Result<Files, Failure> {
+    let take = |set: &FileSet| -> Result<FileSetView, Failure> {
+        let mut view = store.file_set(set).map_err(|error| Failure::of_store(&error))?;
+        for message in view.warnings.drain(..) {
+            sink.emit(Event::Warning { message });
+        }
+        Ok(view)
+    };
+    let mut files = Files { package: take(&package(&hello.package_directory))?, sets: Vec::new() };
+    for set in functions.iter().flat_map(|function| [&function.source, &function.mounts]) {
+        if !set.is_empty() && files.find(set).is_empty() {
+            let view = take(set)?;
+            files.sets.push((set.clone(), view));
+        }
+    }
+    Ok(files)
 }
 
 /// The files of the `modal` package.

@@ -51,16 +51,9 @@ impl Engine {
     /// # Errors
     /// When the store cannot be used, or the machine does not allow sandboxes; messages name the remedy.
     pub fn open(options: &Options) -> Result<Self, EngineError> {
-        let root = options.store.clone().map_or_else(store_directory, Ok)?;
-        let layout = Layout::prepare(&root)?;
+        let layout = layout(options)?;
         let map = idmap::load_or_record(&layout.id_map_file())?;
-        if rustix::process::geteuid().is_root() {
-            layout.claim_content(map.root_uid(), map.root_gid())?;
-        }
-        let helpers = match &options.helpers {
-            Some(binary) => Helpers::start_with(binary, &layout.content(), &map)?,
-            None => Helpers::start(&layout.content(), &map)?,
-        };
+        let helpers = helpers(options, &layout, &map)?;
         let store = Store::open(layout, helpers.worker)?;
         let Options { cancel, terminal, detached, .. } = options.clone();
         Ok(Self { store, launcher: helpers.launcher, id_map: map, cancel, terminal, detached })
@@ -77,14 +70,60 @@ impl Engine {
         self.store.layout().root()
     }
 
-    /// Deletes the whole store, also the files that belong to other ids.
+    /// What stops whatever the engine does.
+    #[must_use]
+    pub fn cancel(&self) -> &CancelToken {
+        &self.cancel
+    }
+}
+
+/// A store that is about to be deleted as a whole, also the files that belong to other ids. What is damaged in it does
+/// not matter.
+#[derive(Debug)]
+pub struct Removal {
+    layout: Layout,
+    helpers: Helpers,
+}
+
+impl Removal {
+    /// Makes sure that the directory is a store, and gets ready to delete it.
+    ///
+    /// # Errors
+    /// When it is no store, or the machine does not allow what deleting it takes.
+    pub fn prepare(options: &Options) -> Result<Self, EngineError> {
+        let layout = layout(options)?;
+        let map = match idmap::load_or_record(&layout.id_map_file()) {
+            // It was this user's, and most likely is the same now.
+            Err(EngineError::IdMap { .. }) => IdMap::for_current_user()?,
+            other => other?,
+        };
+        let helpers = helpers(options, &layout, &map)?;
+        Ok(Self { layout, helpers })
+    }
+
+    /// Deletes it.
     ///
     /// # Errors
     /// When something cannot be removed.
-    pub fn remove_store(self) -> Result<(), EngineError> {
-        drop(self.launcher);
-        Ok(self.store.remove()?)
+    pub fn remove(self) -> Result<(), EngineError> {
+        drop(self.helpers.launcher);
+        Ok(Store::remove(&self.layout, self.helpers.worker)?)
     }
+}
+
+fn layout(options: &Options) -> Result<Layout, EngineError> {
+    let root = options.store.clone().map_or_else(store_directory, Ok)?;
+    Ok(Layout::prepare(&root)?)
+}
+
+fn helpers(options: &Options, layout: &Layout, map: &IdMap) -> Result<Helpers, EngineError> {
+    if rustix::process::geteuid().is_root() {
+        layout.claim_content(map.root_uid(), map.root_gid())?;
+    }
+    Ok(match &options.helpers {
+        Some(binary) => Helpers::start_with(binary, &layout.content(), map)?,
+        None => Helpers::start(&layout.content(), map)?,
+    })
 }
 
 /// The body of the helper processes: `main` calls it before anything else when the first argument is `__helpers`.

@@ -49,6 +49,14 @@ pub enum EngineError {
         /// Their ids.
         matches: String,
     },
+    /// A local path cannot be taken along into a shell.
+    #[error("local path `{path}` cannot be taken along: {reason}")]
+    LocalPath {
+        /// The path as it was given.
+        path: PathBuf,
+        /// Why not, and what to do.
+        reason: &'static str,
+    },
     /// The recorded id map makes no sense.
     #[error("`{path}` is damaged: {reason}; remove the store with `modal store remove` to start afresh")]
     IdMap {

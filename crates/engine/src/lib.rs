@@ -18,7 +18,7 @@ mod shell;
 mod store_directory;
 
 pub use detached::{any_app, detached_apps, new_app_id, running_app};
-pub use engine::{Engine, Options, helpers_entry};
+pub use engine::{Engine, Options, Removal, helpers_entry};
 pub use error::EngineError;
 pub use images::{ImageLayer, ImageLog};
 pub use lamina_functions::{FunctionSpec, Terminal};
@@ -33,5 +33,5 @@ pub use lamina_store::{
 };
 pub use protocol::PROTOCOL;
 pub use session::{Described, serve};
-pub use shell::ShellTarget;
+pub use shell::{ShellOptions, ShellTarget};
 pub use store_directory::store_directory;

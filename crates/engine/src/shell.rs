@@ -1,13 +1,21 @@
 //! Shells in images and beside functions.
 
+use std::collections::HashSet;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use lamina_events::{Event, Sink};
 use lamina_functions::{FunctionSpec, Module, Retries, random_id};
+use lamina_image::{FileEntry, FileKind, FileSet};
 use lamina_sandbox::{Sandbox, SandboxSpec, Stdio, TerminalSize, TerminalSpec};
+use lamina_store::Store;
 
 use crate::protocol::DEFAULT_ENVIRONMENT;
 use crate::{Engine, EngineError};
+
+/// Where local files are in a shell.
+const LOCAL_FILES: &str = "/mnt";
 
 /// What a shell is opened in.
 #[derive(Debug, Clone, Copy)]
@@ -18,22 +26,44 @@ pub enum ShellTarget<'a> {
     Function(&'a FunctionSpec),
 }
 
+/// What a shell's container has besides what its target says.
+#[derive(Debug, Clone, Default)]
+pub struct ShellOptions {
+    /// Local files and directories, which appear in `/mnt` under their own names.
+    pub local_files: Vec<PathBuf>,
+    /// Most processors.
+    pub cpus: Option<f64>,
+    /// Most bytes of memory.
+    pub memory_bytes: Option<u64>,
+    /// Name of the environment.
+    pub environment_name: Option<String>,
+}
+
 impl Engine {
     /// Starts a command in an image, on a terminal of the given size or on this process's own standard streams. What
-    /// it changes is gone with it.
+    /// it changes is gone with it. `sink` hears of what the user should know.
     ///
     /// # Errors
-    /// When there is no such image, or the command cannot be started in it.
+    /// When there is no such image or local file, or the command cannot be started in it.
     pub fn shell(
         &self,
         target: ShellTarget<'_>,
         argv: &[String],
         terminal: Option<TerminalSize>,
+        options: &ShellOptions,
+        sink: &Sink,
     ) -> Result<Sandbox, EngineError> {
-        let beside = match target {
-            ShellTarget::Image(id) => &self.image_as_function(id)?,
-            ShellTarget::Function(function) => function,
+        let store = self.store.on_behalf_of(&self.cancel, sink);
+        let mut beside = match target {
+            ShellTarget::Image(id) => self.image_as_function(&store, id)?,
+            ShellTarget::Function(function) => function.clone(),
         };
+        beside.layers.splice(0..0, take_along(&store, &options.local_files, sink)?);
+        beside.cpus = options.cpus.or(beside.cpus);
+        beside.memory_bytes = options.memory_bytes.or(beside.memory_bytes);
+        if let Some(name) = &options.environment_name {
+            beside.environment_name.clone_from(name);
+        }
         let terminal = terminal.map(|size| TerminalSpec { size, is_stdio: true });
         let spec = beside.sandbox(&random_id("ta"), terminal);
         let spec = SandboxSpec { argv: argv.to_vec(), ..spec };
@@ -41,9 +71,9 @@ impl Engine {
     }
 
     /// The surroundings of a build step that would follow the last one of an image.
-    fn image_as_function(&self, id: &str) -> Result<FunctionSpec, EngineError> {
+    fn image_as_function(&self, store: &Store, id: &str) -> Result<FunctionSpec, EngineError> {
         let image = self.image(id)?;
-        if !self.store.hold(&image.layers)? {
+        if !store.hold(&image.layers)? {
             return Err(EngineError::ImageGone(image.id));
         }
         let directory = image.config.working_directory.unwrap_or_else(|| "/".to_owned());
@@ -51,7 +81,7 @@ impl Engine {
             name: "shell".to_owned(),
             module: Module::Module { name: "shell".to_owned() },
             image_id: image.id,
-            layers: image.layers.iter().rev().map(|digest| self.store.view_path(digest)).collect(),
+            layers: image.layers.iter().rev().map(|digest| store.view_path(digest)).collect(),
             image_environment: image.config.environment,
             working_directory: Some(directory),
             python: None,
@@ -66,6 +96,46 @@ impl Engine {
     }
 }
 
+/// Takes local files into the store; answers the views that show them, top-most first.
+fn take_along(store: &Store, paths: &[PathBuf], sink: &Sink) -> Result<Vec<String>, EngineError> {
+    if paths.is_empty() {
+        return Ok(Vec::new());
+    }
+    let view = store.file_set(&file_set(paths)?)?;
+    for message in view.warnings {
+        sink.emit(Event::Warning { message });
+    }
+    Ok(view.views.iter().map(|digest| store.view_path(digest)).collect())
+}
+
+/// Local files, each under its own name.
+fn file_set(paths: &[PathBuf]) -> Result<FileSet, EngineError> {
+    let mut names = HashSet::new();
+    let mut entries = Vec::new();
+    for path in paths {
+        let entry = file_entry(path)?;
+        if !names.insert(entry.target.clone()) {
+            let reason = "another one has the same name; rename one of them, or give the directory that both are in";
+            return Err(EngineError::LocalPath { path: path.clone(), reason });
+        }
+        entries.push(entry);
+    }
+    Ok(FileSet { entries })
+}
+
+fn file_entry(path: &Path) -> Result<FileEntry, EngineError> {
+    let refused = |reason| EngineError::LocalPath { path: path.to_owned(), reason };
+    // `.` and `..` have the name of the directory that they mean.
+    let absolute = if path.file_name().is_some() { std::path::absolute(path)? } else { fs_err::canonicalize(path)? };
+    let name = absolute.file_name().ok_or_else(|| refused("it has no name of its own; give a directory in it"))?;
+    let text = |text: &std::ffi::OsStr| text.to_str().map(str::to_owned);
+    let (Some(source), Some(name)) = (text(absolute.as_os_str()), text(name)) else {
+        return Err(refused("its name is no UTF-8 text; rename it"));
+    };
+    let kind = if absolute.is_dir() { FileKind::Directory } else { FileKind::File };
+    Ok(FileEntry { source, target: format!("{LOCAL_FILES}/{name}"), kind, ignore: None })
+}
+
 /// This process's standard streams.
 fn own_streams() -> std::io::Result<Stdio> {
     let copy = |fd: BorrowedFd<'_>| -> std::io::Result<OwnedFd> { fd.try_clone_to_owned() };
@@ -75,4 +145,37 @@ fn own_streams() -> std::io::Result<Stdio> {
         stderr: copy(rustix::stdio::stderr())?,
         socket: None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn local_files_keep_their_names() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = fs_err::canonicalize(directory.path()).unwrap();
+        fs_err::create_dir_all(root.join("data/below")).unwrap();
+        fs_err::write(root.join("one.txt"), "1").unwrap();
+        let given = [root.join("data/"), root.join("one.txt"), root.join("data/below/../../data/below/.")];
+        let entries = file_set(&given).unwrap().entries;
+        let targets: Vec<_> = entries.iter().map(|entry| (&*entry.target, entry.kind)).collect();
+        assert_eq!(
+            targets,
+            [("/mnt/data", FileKind::Directory), ("/mnt/one.txt", FileKind::File), ("/mnt/below", FileKind::Directory)]
+        );
+        let parent = file_entry(&root.join("data/below/..")).unwrap();
+        assert_eq!((&*parent.target, Path::new(&parent.source)), ("/mnt/data", root.join("data").as_path()));
+    }
+
+    #[test]
+    fn local_files_without_a_name_of_their_own_are_refused() {
+        let message =
+            |paths: &[&str]| file_set(&paths.iter().map(PathBuf::from).collect::<Vec<_>>()).unwrap_err().to_string();
+        assert_eq!(
+            message(&["/"]),
+            "local path `/` cannot be taken along: it has no name of its own; give a directory in it"
+        );
+        assert!(message(&["a/x", "b/x"]).starts_with("local path `b/x` cannot be taken along: another one"));
+    }
 }

@@ -45,15 +45,22 @@ fn main() -> Outcome<()> {
         fill(&store.layout().content().join(work.upper()).join(what), count)?;
         timed(&format!("commit {count} files, all {what}"), || Ok(store.commit(&work, CommitRules::default())?))?;
     }
-    timed("remove the store", || Ok(store.remove()?))
+    let layout = store.layout().clone();
+    drop(store);
+    timed("remove the store", || Ok(Store::remove(&layout, worker(&layout)?)?))
 }
 
 fn open(root: &Path) -> Outcome<Store> {
     let layout = Layout::prepare(root)?;
+    let worker = worker(&layout)?;
+    Ok(Store::open(layout, worker)?)
+}
+
+fn worker(layout: &Layout) -> Outcome<UnixStream> {
     let content = layout.content();
     let (engine, worker) = UnixStream::pair()?;
     std::thread::spawn(move || worker_main(worker, &content, JobTable::new()));
-    Ok(Store::open(layout, engine)?)
+    Ok(engine)
 }
 
 fn fill(directory: &Path, count: usize) -> Outcome<()> {

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use lamina_events::Cancelled;
+use rusqlite::ErrorCode;
 use serde::{Deserialize, Serialize};
 
 /// An error of the store.
@@ -86,12 +87,20 @@ pub enum StoreError {
     #[error("the store worker ended unexpectedly: {0}")]
     WorkerGone(String),
     /// The index failed.
-    #[error("the index `{path}` failed: {source}")]
+    #[error("the index `{path}` failed: {reason}")]
     Index {
         /// The database file.
         path: PathBuf,
         /// What the database says.
-        source: rusqlite::Error,
+        reason: rusqlite::Error,
+    },
+    /// The index makes no sense.
+    #[error("the index `{path}` is damaged: {reason}")]
+    DamagedIndex {
+        /// The database file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
     },
     /// The work was cancelled.
     #[error("cancelled")]
@@ -120,7 +129,22 @@ impl StoreError {
             Self::File { what: "opening the local file" | "opening the directory" | "listing", .. } => {
                 Some("make it readable, or leave it out with `ignore`")
             }
+            Self::DamagedIndex { .. } => Some(
+                "delete that file: images are then built again when they are asked for; or remove all of the store with \
+                 `modal store remove`",
+            ),
             other => disk_hint(&other.to_string()),
+        }
+    }
+
+    /// An error of the database in the file `path`.
+    pub(crate) fn index(path: &Path, reason: rusqlite::Error) -> Self {
+        let path = path.to_owned();
+        match reason.sqlite_error_code() {
+            Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
+                Self::DamagedIndex { path, reason: reason.to_string() }
+            }
+            _ => Self::Index { path, reason },
         }
     }
 

@@ -1,6 +1,7 @@
 //! What can go wrong.
 
 use lamina_events::Cancelled;
+use lamina_store::StoreError;
 
 /// Why packages could not be resolved or installed.
 #[derive(Debug, thiserror::Error)]
@@ -75,5 +76,26 @@ impl WheelError {
 
     pub(crate) fn needs_sandbox(reason: impl Into<String>) -> Self {
         Self::NeedsSandbox { reason: reason.into() }
+    }
+}
+
+impl From<StoreError> for WheelError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Cancelled(cancelled) => Self::Cancelled(cancelled),
+            other => Self::Job(other.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cancelled_wait_for_the_store_is_no_failure_of_it() {
+        assert!(matches!(StoreError::Cancelled(Cancelled).into(), WheelError::Cancelled(_)));
+        let failure = WheelError::from(StoreError::WorkerGone("it closed the connection".to_owned()));
+        assert!(matches!(failure, WheelError::Job(error) if error.message.contains("it closed the connection")));
     }
 }

@@ -96,7 +96,7 @@ pub fn install(
     wheels.sort_by(|one, other| one.name.cmp(&other.name));
     let run = Run { wheels, target, installation, bytecode_key: bytecode_key(target, installation.python_layers) };
     // From the first object to the last link nothing names them.
-    let _uncollected = installation.store.hold_off_collection().map_err(JobError::from)?;
+    let _uncollected = installation.store.hold_off_collection()?;
     match run.install() {
         Err(WheelError::Job(error)) if error.kind == MISSING => {
             // Objects of an earlier unpacking are gone: unpack everything anew, once.

@@ -4,16 +4,23 @@ use std::fmt::Write;
 use std::io;
 
 use lamina_engine::{Finding, Status, probe};
+use lamina_events::CancelToken;
 use serde::Serialize;
 
 use super::{print, print_json};
 use crate::arguments::Doctor;
 use crate::failure::Failure;
+use crate::interruption::{self, Interruption};
 use crate::output::style::{Palette, Tone};
 
 /// Prints the findings; the exit code is 1 if one of them is a problem.
 pub(crate) fn doctor(doctor: &Doctor) -> Result<u8, Failure> {
+    // The trial is soon over, and leaves nothing when it is.
+    let interruption = Interruption::listen(interruption::catch()?, CancelToken::new(), None, || ());
     let findings = probe();
+    if let Some(code) = interruption.exit_code() {
+        return Ok(code);
+    }
     if doctor.json {
         print_json(&Report { version: 1, findings: findings.iter().map(Item::from).collect() })?;
     } else {

@@ -163,14 +163,23 @@ struct ListedUsage<'a> {
 #[derive(Serialize)]
 struct ListedImageUsage<'a> {
     id: &'a str,
+    /// The length of its files, as in the list.
     bytes: u64,
+    /// The blocks that they take.
+    on_disk: u64,
+    /// Those of them that are in no other image.
     unique: u64,
 }
 
 impl<'a> From<&'a Usage> for ListedUsage<'a> {
     fn from(usage: &'a Usage) -> Self {
         let images = usage.images.iter();
-        let images = images.map(|one| ListedImageUsage { id: &one.image.id, bytes: one.bytes, unique: one.unique });
+        let images = images.map(|one| ListedImageUsage {
+            id: &one.image.id,
+            bytes: one.image.bytes,
+            on_disk: one.bytes,
+            unique: one.unique,
+        });
         Self {
             images: images.collect(),
             layers: usage.layers,
@@ -257,11 +266,12 @@ fn disk_usage(usage: &Usage) -> String {
     let width = usage.images.iter().map(|one| one.image.id.len()).max().unwrap_or(0);
     if !usage.images.is_empty() {
         // Writing to a string does not fail.
-        let _ = writeln!(text, "{:width$}  {:>10}  {:>10}  last step", "image", "size", "its own");
+        let _ = writeln!(text, "{:width$}  {:>10}  {:>10}  {:>10}  last step", "image", "size", "on disk", "its own");
     }
     for one in &usage.images {
-        let (size, unique, title) = (text::bytes(one.bytes), text::bytes(one.unique), one_line(&one.image.title));
-        let _ = writeln!(text, "{:width$}  {size:>10}  {unique:>10}  {title}", one.image.id);
+        let [size, on_disk, unique] = [one.image.bytes, one.bytes, one.unique].map(text::bytes);
+        let title = one_line(&one.image.title);
+        let _ = writeln!(text, "{:width$}  {size:>10}  {on_disk:>10}  {unique:>10}  {title}", one.image.id);
     }
     if !usage.images.is_empty() {
         text.push('\n');
@@ -333,7 +343,7 @@ mod tests {
     fn disk_usage_is_a_table() {
         let image = |id, bytes, unique| ImageUsage { image: image(id), bytes, unique };
         let usage = Usage {
-            images: vec![image("im-0a1b2c", 145_000_000, 652), image("im-3d4e5f", 3 << 30, 1 << 30)],
+            images: vec![image("im-0a1b2c", 160_000_000, 652), image("im-3d4e5f", 3 << 30, 1 << 30)],
             layers: 4 << 30,
             packages: 1 << 20,
             ..Usage::default()

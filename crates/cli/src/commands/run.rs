@@ -11,6 +11,9 @@ use crate::failure::Failure;
 use crate::output::Progress;
 use crate::session;
 
+/// The exit code of a command that was not understood.
+pub(super) const USAGE: u8 = 2;
+
 /// Runs it; the exit code is the program's.
 pub(crate) fn run(run: &Run) -> Result<u8, Failure> {
     if run.detach { detach::foreground(run) } else { attached(run, None) }

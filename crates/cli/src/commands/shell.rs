@@ -1,13 +1,15 @@
 //! `modal shell`: a command in an image, on a terminal of its own or on ours.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::{self, Write};
 use std::sync::Arc;
 
-use lamina_engine::{Engine, ExitStatus, Options, Sandbox, ShellTarget};
-use lamina_events::CancelToken;
+use lamina_engine::{Engine, ExitStatus, Options, Sandbox, ShellOptions, ShellTarget};
+use lamina_events::{Event, Sink};
 
-use crate::arguments::Shell;
+use super::ask::say;
+use super::run::USAGE;
+use crate::arguments::{Shell, Unavailable};
 use crate::failure::Failure;
 use crate::interruption::{self, Interruption};
 use crate::session;
@@ -18,22 +20,84 @@ const DEFAULT_APP: &str = "modal._cli.default_app";
 
 /// Opens the shell; the exit code is its own.
 pub(crate) fn shell(shell: &Shell) -> Result<u8, Failure> {
+    if let Some(failure) = unavailable(&shell.unavailable).or_else(|| fixed(shell)) {
+        failure.print();
+        return Ok(USAGE);
+    }
     let reference = shell.reference.as_deref();
-    if let Some(image) = reference.filter(|reference| reference.starts_with("im-")) {
-        let cancel = CancelToken::new();
-        let engine = Engine::open(&Options { cancel: cancel.clone(), ..Options::default() })?;
+    if let Some(image) = reference.filter(|reference| is_image(reference)) {
+        let engine = Engine::open(&Options::default())?;
         return open(&engine, ShellTarget::Image(image), shell);
     }
     let mut words: Vec<OsString> = vec!["describe".into(), reference.unwrap_or(DEFAULT_APP).into()];
     if shell.module || reference.is_none() {
         words.push("-m".into());
     }
-    let ended = session::run(&words, &[], shell.output.progress, false, false, None)?;
+    let environment: Vec<(&str, &OsStr)> = shell.env.iter().map(|name| ("MODAL_ENVIRONMENT", name.as_ref())).collect();
+    let ended = session::run(&words, &environment, shell.output.progress, false, false, None)?;
     match &ended.engine {
         Some((engine, described)) if ended.code == 0 => open(engine, ShellTarget::Function(&described.function), shell),
         // The program has said why.
         _ => Ok(ended.code.max(1)),
     }
+}
+
+fn is_image(reference: &str) -> bool {
+    reference.starts_with("im-")
+}
+
+/// Options for things that there are none of here.
+fn unavailable(given: &Unavailable) -> Option<Failure> {
+    let Unavailable { image, add_python, volume, secret, gpu, cloud, region } = given;
+    let options = [
+        (
+            "--image",
+            image.is_some(),
+            "images of registries are not part of this version",
+            "declare one in a program: `modal shell app.py::function`; or take one of `modal image list`: `modal shell im-0a1b2c`",
+        ),
+        (
+            "--add-python",
+            add_python.is_some(),
+            "images of registries are not part of this version, and all others have Python",
+            "choose the version in a program: `modal.Image.debian_slim(python_version=\"3.12\")`",
+        ),
+        (
+            "--volume",
+            !volume.is_empty(),
+            "volumes are not part of this version",
+            "take local files along: `--add-local PATH`",
+        ),
+        (
+            "--secret",
+            !secret.is_empty(),
+            "secrets with names are not part of this version",
+            "give a function `secrets=[modal.Secret.from_dotenv()]` and open `modal shell app.py::function`",
+        ),
+        ("--gpu", gpu.is_some(), "containers have no GPU in this version", "leave it out"),
+        ("--cloud", cloud.is_some(), "containers run on this machine, in no cloud", "leave it out"),
+        ("--region", region.is_some(), "containers run on this machine, wherever it is", "leave it out"),
+    ];
+    let (option, _, reason, hint) = options.into_iter().find(|(_, is_given, ..)| *is_given)?;
+    Some(Failure::new(format!("`{option}` is not possible: {reason}")).hint(hint))
+}
+
+/// Options that say what REF says already.
+fn fixed(shell: &Shell) -> Option<Failure> {
+    let reference = shell.reference.as_deref().filter(|reference| !is_image(reference))?;
+    let options = [
+        (
+            "--add-local",
+            !shell.add_local.is_empty(),
+            "add the files to its image, with `.add_local_dir` or `.add_local_file`",
+        ),
+        ("--cpu", shell.cpu.is_some(), "set `cpu` in its `@app.function()`"),
+        ("--memory", shell.memory.is_some(), "set `memory` in its `@app.function()`"),
+    ];
+    let (option, _, hint) = options.into_iter().find(|(_, is_given, _)| *is_given)?;
+    let message =
+        format!("`{option}` is not possible with `{reference}`: the function says what its container is like");
+    Some(Failure::new(message).hint(format!("{hint}, or leave REF out for a shell in the default image")))
 }
 
 /// The words that start the command inside.
@@ -47,16 +111,28 @@ fn open(engine: &Engine, target: ShellTarget<'_>, shell: &Shell) -> Result<u8, F
         shell.pty || (!shell.no_pty && rustix::termios::isatty(io::stdin()) && rustix::termios::isatty(io::stdout()));
     let terminal = UserTerminal::new();
     let size = wanted.then(user_terminal::size);
-    let signals = interruption::catch()?;
-    let sandbox = Arc::new(engine.shell(target, &command(shell), size)?);
-    let cancel = CancelToken::new();
-    let _killed_on_cancel = cancel.on_cancel({
-        let sandbox = Arc::clone(&sandbox);
-        move || sandbox.kill()
+    let options = ShellOptions {
+        local_files: shell.add_local.clone(),
+        cpus: shell.cpu,
+        memory_bytes: shell.memory.map(|mebibytes| mebibytes << 20),
+        environment_name: shell.env.clone(),
+    };
+    let warnings = Sink::new(|event| {
+        if let Event::Warning { message } = event {
+            say(&format!("warning: {message}\n"));
+        }
     });
-    let interruption = Interruption::listen(signals, cancel, None, {
+    let interruption = Interruption::listen(interruption::catch()?, engine.cancel().clone(), None, {
         let terminal = terminal.clone();
         move || terminal.restore()
+    });
+    let sandbox = match engine.shell(target, &command(shell), size, &options, &warnings) {
+        Ok(sandbox) => Arc::new(sandbox),
+        Err(error) => return interruption.exit_code().ok_or_else(|| error.into()),
+    };
+    let _killed_on_cancel = engine.cancel().on_cancel({
+        let sandbox = Arc::clone(&sandbox);
+        move || sandbox.kill()
     });
     if let Some(inner) = sandbox.take_terminal() {
         terminal.connect(&inner, None, &mut show)?;

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use lamina_engine::{Engine, Options, detached_apps, store_directory};
+use lamina_engine::{Options, Removal, detached_apps, store_directory};
 
 use super::ask::{ask, say};
 use super::print;
@@ -36,7 +36,7 @@ fn remove(root: &Path, yes: bool) -> Result<u8, Failure> {
         return Err(Failure::new(format!("the store `{shown}` was not removed: the detached app `{id}` uses it"))
             .hint(format!("wait for its end, or stop it: `modal app stop {id}`")));
     }
-    let engine = Engine::open(&Options::default())?;
+    let removal = Removal::prepare(&Options::default())?;
     let size = text::bytes(size_on_disk(root));
     if !yes {
         match ask(&format!("Remove the store `{shown}` with all images, {size}?"))? {
@@ -51,7 +51,7 @@ fn remove(root: &Path, yes: bool) -> Result<u8, Failure> {
             }
         }
     }
-    engine.remove_store()?;
+    removal.remove()?;
     say(&format!("Removed `{shown}`, {size}.\n"));
     Ok(0)
 }

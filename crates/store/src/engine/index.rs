@@ -48,7 +48,7 @@ pub(super) struct Index {
 impl Index {
     /// Opens the index. The caller holds a lock, so that only one process makes the schema.
     pub(super) fn open(path: &Path) -> Result<Self, StoreError> {
-        let failed = |source| StoreError::Index { path: path.to_owned(), source };
+        let failed = |reason| StoreError::index(path, reason);
         let connection = Connection::open(path).map_err(failed)?;
         connection.busy_timeout(BUSY).map_err(failed)?;
         let version: u32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(failed)?;
@@ -114,7 +114,7 @@ impl Index {
             }
             transaction.commit()
         });
-        forgotten.map_err(|source| self.failed(source))
+        forgotten.map_err(|reason| self.failed(reason))
     }
 
     pub(super) fn images(&self) -> Result<Vec<ImageRecord>, StoreError> {
@@ -133,33 +133,33 @@ impl Index {
 
     fn get<T: DeserializeOwned>(&self, query: &str, parameters: impl Params) -> Result<Option<T>, StoreError> {
         let connection = self.lock();
-        let mut statement = connection.prepare_cached(query).map_err(|source| self.failed(source))?;
+        let mut statement = connection.prepare_cached(query).map_err(|reason| self.failed(reason))?;
         let text: Option<String> =
-            statement.query_row(parameters, |row| row.get(0)).optional().map_err(|source| self.failed(source))?;
+            statement.query_row(parameters, |row| row.get(0)).optional().map_err(|reason| self.failed(reason))?;
         text.map(|text| self.parse(&text)).transpose()
     }
 
     fn get_all<T: DeserializeOwned>(&self, query: &str, parameters: impl Params) -> Result<Vec<T>, StoreError> {
         let connection = self.lock();
-        let mut statement = connection.prepare_cached(query).map_err(|source| self.failed(source))?;
+        let mut statement = connection.prepare_cached(query).map_err(|reason| self.failed(reason))?;
         let texts: Vec<String> = statement
             .query_map(parameters, |row| row.get(0))
             .and_then(Iterator::collect)
-            .map_err(|source| self.failed(source))?;
+            .map_err(|reason| self.failed(reason))?;
         texts.iter().map(|text| self.parse(text)).collect()
     }
 
     fn put(&self, statement: &str, parameters: impl Params) -> Result<(), StoreError> {
-        self.lock().execute(statement, parameters).map(drop).map_err(|source| self.failed(source))
+        self.lock().execute(statement, parameters).map(drop).map_err(|reason| self.failed(reason))
     }
 
     fn parse<T: DeserializeOwned>(&self, text: &str) -> Result<T, StoreError> {
         serde_json::from_str(text)
-            .map_err(|error| StoreError::Damaged { path: self.path.clone(), reason: error.to_string() })
+            .map_err(|error| StoreError::DamagedIndex { path: self.path.clone(), reason: error.to_string() })
     }
 
-    fn failed(&self, source: rusqlite::Error) -> StoreError {
-        StoreError::Index { path: self.path.clone(), source }
+    fn failed(&self, reason: rusqlite::Error) -> StoreError {
+        StoreError::index(&self.path, reason)
     }
 
     fn lock(&self) -> MutexGuard<'_, Connection> {

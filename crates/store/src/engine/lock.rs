@@ -5,7 +5,7 @@ use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fs_err::os::unix::fs::OpenOptionsExt;
 use lamina_events::CancelToken;
@@ -16,6 +16,9 @@ use crate::StoreError;
 
 /// First and longest pause between two attempts to take a lock that somebody else holds.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(80));
+
+/// Waits that are shorter are nobody's concern.
+const UNREMARKABLE: Duration = Duration::from_millis(500);
 
 /// A lock between processes; released when dropped, or when the process ends in whatever way.
 #[derive(Debug)]
@@ -60,15 +63,27 @@ impl Lock {
         }
     }
 
-    /// Holds off whoever takes the lock, together with others who do the same. Its file stays.
-    pub(super) fn share(path: &Path) -> Result<Self, StoreError> {
+    /// Holds off whoever takes the lock, together with others who do the same. `waiting` is called once if that lasts a
+    /// while. The lock's file stays.
+    pub(super) fn share(path: &Path, cancel: &CancelToken, waiting: impl FnOnce()) -> Result<Self, StoreError> {
         let file = open(path)?;
+        let begun = Instant::now();
+        let mut waiting = Some(waiting);
+        let mut pause = PAUSES.0;
         loop {
-            match rustix::fs::flock(&file, FlockOperation::LockShared) {
+            cancel.check()?;
+            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
                 Ok(()) => return Ok(Self { file, path: path.to_owned(), keeps_file: true }),
-                Err(Errno::INTR) => {}
+                Err(Errno::WOULDBLOCK | Errno::INTR) => {}
                 Err(errno) => return Err(StoreError::file("locking", path)(errno)),
             }
+            if begun.elapsed() >= UNREMARKABLE
+                && let Some(waiting) = waiting.take()
+            {
+                waiting();
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(PAUSES.1);
         }
     }
 

@@ -13,9 +13,9 @@ mod work;
 use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use lamina_events::CancelToken;
+use lamina_events::{CancelToken, Event, Sink};
 use lamina_image::{Digest, FileSet, LayerKey};
 
 use crate::protocol::Request;
@@ -25,7 +25,7 @@ use crate::{CacheFilter, CommitRules, Committed, Harvest, Job, JobError, Layout,
 
 use client::Client;
 use index::Index;
-use lease::{Session, Use};
+use lease::{Leftovers, Session, Use};
 
 pub use apps::{AppRecord, AppState, DetachedApp, DetachedApps, OutputReader, OutputWriter, RunningApp, Show};
 pub use collection::{Collected, ImageUsage, Policy, Usage};
@@ -37,10 +37,18 @@ pub use work::Work;
 /// Dead sessions swept at one start: their locks travel as descriptors, of which a frame carries about 250.
 const MAXIMUM_LEFTOVERS: usize = 200;
 
+/// What is said of a wait for a collection.
+const WAITING: &str = "waiting for another `modal` that removes images";
+
 /// An opened store. Clones share the connection to the worker and the index.
 #[derive(Debug, Clone)]
 pub struct Store {
     shared: Arc<Shared>,
+    /// Ends waits for a collection.
+    cancel: CancelToken,
+    /// Hears of the first wait for a collection.
+    sink: Sink,
+    has_waited: Arc<AtomicBool>,
 }
 
 /// What clones and works share.
@@ -72,11 +80,19 @@ impl Store {
         };
         let session = Session::begin(&layout)?;
         let leftovers = lease::find_leftovers(&layout, MAXIMUM_LEFTOVERS)?;
-        let start = Request::Start { session: session.name.clone(), leftovers: leftovers.directories };
-        let fds: Vec<_> = std::iter::once(&session.lock).chain(&leftovers.locks).map(Lock::handle).collect();
-        client.begin(start, &[], &fds)?.wait::<()>()?;
-        drop(leftovers.locks);
-        Ok(Self { shared: Arc::new(Shared { layout, client, index, session, works: AtomicU64::new(0) }) })
+        start(&client, &session, &leftovers)?;
+        drop(leftovers);
+        let shared = Shared { layout, client, index, session, works: AtomicU64::new(0) };
+        let shared = Arc::new(shared);
+        Ok(Self { shared, cancel: CancelToken::new(), sink: Sink::none(), has_waited: Arc::default() })
+    }
+
+    /// The same store for a caller whose waits for a collection `cancel` ends, and who hears of the first one through
+    /// `sink`.
+    #[must_use]
+    pub fn on_behalf_of(&self, cancel: &CancelToken, sink: &Sink) -> Self {
+        let shared = Arc::clone(&self.shared);
+        Self { shared, cancel: cancel.clone(), sink: sink.clone(), has_waited: Arc::default() }
     }
 
     /// Where the store is.
@@ -117,12 +133,17 @@ impl Store {
     }
 
     /// Holds off collection until the lock is dropped: for as long as something is on its way into the store that nothing
-    /// refers to yet.
+    /// refers to yet. Waits for a collection that is at work.
     ///
     /// # Errors
-    /// When the lock file cannot be made.
+    /// When cancelled while waiting, or the lock file cannot be made.
     pub fn hold_off_collection(&self) -> Result<Lock, StoreError> {
-        Lock::share(&collection::lock_file(self.layout()))
+        let waiting = || {
+            if !self.has_waited.swap(true, Ordering::Relaxed) {
+                self.sink.emit(Event::Warning { message: WAITING.to_owned() });
+            }
+        };
+        Lock::share(&collection::lock_file(self.layout()), &self.cancel, waiting)
     }
 
     /// The newest layers whose key material has this `kind`: what a step that is not cached can be compared with.
@@ -310,14 +331,24 @@ impl Store {
         if Digest::of(&encoded) == *digest { Tree::decode(&encoded).ok() } else { None }
     }
 
-    /// Deletes the whole store.
+    /// Deletes the whole store, whatever state its index is in.
     ///
     /// # Errors
     /// When something cannot be removed.
-    pub fn remove(self) -> Result<(), StoreError> {
-        self.shared.client.call::<()>(Request::Remove)?;
-        Ok(fs_err::remove_dir_all(self.layout().root())?)
+    pub fn remove(layout: &Layout, worker: UnixStream) -> Result<(), StoreError> {
+        let client = Client::new(worker)?;
+        let session = Session::begin(layout)?;
+        start(&client, &session, &Leftovers::default())?;
+        client.call::<()>(Request::Remove)?;
+        Ok(fs_err::remove_dir_all(layout.root())?)
     }
+}
+
+/// Begins the conversation with the worker, which holds the locks as well and removes what dead sessions left.
+fn start(client: &Client, session: &Session, leftovers: &Leftovers) -> Result<(), StoreError> {
+    let start = Request::Start { session: session.name.clone(), leftovers: leftovers.directories.clone() };
+    let fds: Vec<_> = std::iter::once(&session.lock).chain(&leftovers.locks).map(Lock::handle).collect();
+    client.begin(start, &[], &fds)?.wait()
 }
 
 /// A name that no other process or thread uses: 64 random bits.

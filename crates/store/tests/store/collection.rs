@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use lamina_events::CancelToken;
+use lamina_events::{CancelToken, Event, Sink};
 use lamina_image::{Digest, LayerKey, RuntimeConfig};
-use lamina_store::{Collected, CommitRules, Committed, ImageRecord, LayerRecord, Policy, Store};
+use lamina_store::{Collected, CommitRules, Committed, ImageRecord, LayerRecord, Policy, Store, StoreError};
 
 use crate::support::{TestStore, directory_set, settle, write};
 
@@ -162,6 +162,25 @@ fn whoever_stores_something_is_waited_for() {
     assert!(waited.get() && outcome.is_err());
     drop(busy);
     assert_eq!(collect(&store, &everything()).images.len(), 2);
+}
+
+#[test]
+fn a_wait_for_a_collection_is_said_once_and_can_be_cancelled() {
+    let (store, _) = two_images();
+    let collecting = std::fs::File::options().write(true).open(store.root.join("locks/collection")).unwrap();
+    rustix::fs::flock(&collecting, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    let (said, heard) = std::sync::mpsc::channel();
+    let cancel = CancelToken::new();
+    let waiting = store.on_behalf_of(&cancel, &Sink::new(move |event| said.send(event).unwrap()));
+    let again = waiting.clone();
+    let thread = std::thread::spawn(move || waiting.hold_off_collection().map(drop));
+    assert!(matches!(heard.recv().unwrap(), Event::Warning { message } if message.contains("removes images")));
+    cancel.cancel();
+    assert!(matches!(thread.join().unwrap(), Err(StoreError::Cancelled(_))));
+    drop(collecting);
+    drop(again);
+    assert!(heard.recv().is_err());
+    assert!(store.hold_off_collection().is_ok());
 }
 
 #[test]

@@ -1,9 +1,10 @@
 //! Records, formats and the store directory itself.
 
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
 use lamina_image::{Digest, LayerKey, RuntimeConfig};
-use lamina_store::{CommitRules, ImageRecord, LayerRecord, Layout, StoreError};
+use lamina_store::{CommitRules, ImageRecord, JobTable, LayerRecord, Layout, Store, StoreError, worker_main};
 
 use crate::support::*;
 
@@ -81,7 +82,7 @@ fn newer_formats_are_refused() {
     let open = || {
         let (engine, socket) = std::os::unix::net::UnixStream::pair().unwrap();
         drop(socket);
-        lamina_store::Store::open(Layout::prepare(&root)?, engine)
+        Store::open(Layout::prepare(&root)?, engine)
     };
     let connection = rusqlite::Connection::open(root.join("index.db")).unwrap();
     connection.execute_batch("PRAGMA user_version = 2").unwrap();
@@ -112,8 +113,61 @@ fn stores_of_others_and_open_ones_are_refused() {
 
 #[test]
 fn a_removed_store_is_gone() {
-    let store = TestStore::new();
+    let mut store = TestStore::new();
     store.layer(CommitRules::default(), |upper| write(upper.join("file"), "x"));
-    lamina_store::Store::clone(&store).remove().unwrap();
+    store.close();
+    remove(&store.root);
     assert!(!store.root.exists());
+}
+
+fn remove(root: &Path) {
+    let layout = Layout::prepare(root).unwrap();
+    let content = layout.content();
+    let (engine, socket) = std::os::unix::net::UnixStream::pair().unwrap();
+    let worker = std::thread::spawn(move || worker_main(socket, &content, JobTable::new()));
+    Store::remove(&layout, engine).unwrap();
+    worker.join().unwrap();
+}
+
+#[test]
+fn a_damaged_index_is_named_once_and_can_be_deleted_or_removed_with_the_store() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().join("store");
+    let path = root.join("index.db");
+    let open = || {
+        let (engine, socket) = std::os::unix::net::UnixStream::pair().unwrap();
+        drop(socket);
+        Store::open(Layout::prepare(&root).unwrap(), engine).unwrap_err()
+    };
+    let mut store = TestStore::open(&root);
+    store.record_image(&image_record("im-aaa", 1)).unwrap();
+    let connection = rusqlite::Connection::open(&path).unwrap();
+    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+    drop(connection);
+    store.record_image(&image_record("im-bbb", 1)).unwrap();
+    store.close();
+    // The write-ahead log with the second image stays.
+    std::fs::write(&path, vec![7; 20_000]).unwrap();
+    let error = open();
+    assert_eq!(
+        error.to_string(),
+        format!("the index `{}` is damaged: file is not a database", path.canonicalize().unwrap().display())
+    );
+    assert!(std::error::Error::source(&error).is_none());
+    assert!(error.remedy().unwrap().starts_with("delete that file"));
+
+    std::fs::remove_file(&path).unwrap();
+    let mut store = TestStore::open(&root);
+    assert_eq!(store.list_images().unwrap(), []);
+    store.record_image(&image_record("im-ccc", 1)).unwrap();
+    store.close();
+    let mut store = TestStore::open(&root);
+    assert_eq!(store.list_images().unwrap().len(), 1);
+    store.close();
+
+    std::fs::write(&path, vec![7; 20_000]).unwrap();
+    std::fs::remove_file(root.join("index.db-wal")).unwrap();
+    assert!(matches!(open(), StoreError::DamagedIndex { .. }));
+    remove(&root);
+    assert!(!root.exists());
 }

@@ -65,7 +65,7 @@ pub struct Usage {
 pub struct ImageUsage {
     /// The image.
     pub image: ImageRecord,
-    /// Bytes of its files.
+    /// Bytes of the blocks that its files take, each once.
     pub bytes: u64,
     /// Bytes of those that no other image has.
     pub unique: u64,
