@@ -28,19 +28,28 @@ pub(crate) struct Ended {
     pub(crate) engine: Option<(Engine, Described)>,
 }
 
-/// Runs `modal._cli` with `arguments` and serves it. `timestamps` puts the time in front of what containers print;
-/// if it is `interactive`, they may ask for the user's terminal. `detached` is the record of the app, if it is one that
-/// goes on without its command.
+/// A Python program, and how it is run.
+#[derive(Default)]
+pub(crate) struct Program<'a> {
+    /// The arguments of `modal._cli`.
+    pub(crate) arguments: &'a [OsString],
+    /// Variables that it gets beside ours.
+    pub(crate) environment: &'a [(&'a str, &'a OsStr)],
+    /// How progress is shown.
+    pub(crate) progress: Progress,
+    /// Whether the time stands in front of what containers print.
+    pub(crate) timestamps: bool,
+    /// Whether containers may ask for the user's terminal.
+    pub(crate) interactive: bool,
+    /// The record of the app, if it is one that goes on without its command.
+    pub(crate) detached: Option<Arc<RunningApp>>,
+}
+
+/// Runs a program and serves it.
 ///
 /// The interpreter starts first and imports the program while the store is opened.
-pub(crate) fn run(
-    arguments: &[OsString],
-    environment: &[(&str, &OsStr)],
-    progress: Progress,
-    timestamps: bool,
-    interactive: bool,
-    detached: Option<Arc<RunningApp>>,
-) -> Result<Ended, Failure> {
+pub(crate) fn run(program: Program<'_>) -> Result<Ended, Failure> {
+    let Program { arguments, environment, progress, timestamps, interactive, detached } = program;
     let signals = interruption::catch()?;
     let (mut python, socket) = Python::start(arguments, environment, detached.is_some())?;
     let cancel = CancelToken::new();

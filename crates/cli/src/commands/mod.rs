@@ -19,6 +19,9 @@ use lamina_events::Stream;
 
 use crate::failure::Failure;
 
+/// The exit code of a command that was not understood.
+const USAGE: u8 = 2;
+
 /// Writes data to standard output; a reader that has seen enough is no failure.
 fn print(text: &[u8]) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();

@@ -9,10 +9,7 @@ use super::detach;
 use crate::arguments::Run;
 use crate::failure::Failure;
 use crate::output::Progress;
-use crate::session;
-
-/// The exit code of a command that was not understood.
-pub(super) const USAGE: u8 = 2;
+use crate::session::{self, Program};
 
 /// Runs it; the exit code is the program's.
 pub(crate) fn run(run: &Run) -> Result<u8, Failure> {
@@ -44,5 +41,13 @@ pub(crate) fn attached(run: &Run, detached: Option<Arc<RunningApp>>) -> Result<u
         Progress::Auto | Progress::Tty if detached.is_some() => Progress::Plain,
         chosen => chosen,
     };
-    Ok(session::run(&words, &environment, progress, run.timestamps, run.interactive, detached)?.code)
+    let program = Program {
+        arguments: &words,
+        environment: &environment,
+        progress,
+        timestamps: run.timestamps,
+        interactive: run.interactive,
+        detached,
+    };
+    Ok(session::run(program)?.code)
 }

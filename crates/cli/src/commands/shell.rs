@@ -7,12 +7,12 @@ use std::sync::Arc;
 use lamina_engine::{Engine, ExitStatus, Options, Sandbox, ShellOptions, ShellTarget};
 use lamina_events::{Event, Sink};
 
+use super::USAGE;
 use super::ask::say;
-use super::run::USAGE;
 use crate::arguments::{Shell, Unavailable};
 use crate::failure::Failure;
 use crate::interruption::{self, Interruption};
-use crate::session;
+use crate::session::{self, Program};
 use crate::user_terminal::{self, UserTerminal};
 
 /// The module with the app that stands for no REF.
@@ -34,7 +34,12 @@ pub(crate) fn shell(shell: &Shell) -> Result<u8, Failure> {
         words.push("-m".into());
     }
     let environment: Vec<(&str, &OsStr)> = shell.env.iter().map(|name| ("MODAL_ENVIRONMENT", name.as_ref())).collect();
-    let ended = session::run(&words, &environment, shell.output.progress, false, false, None)?;
+    let ended = session::run(Program {
+        arguments: &words,
+        environment: &environment,
+        progress: shell.output.progress,
+        ..Program::default()
+    })?;
     match &ended.engine {
         Some((engine, described)) if ended.code == 0 => open(engine, ShellTarget::Function(&described.function), shell),
         // The program has said why.
