@@ -3,6 +3,7 @@
 mod relay;
 mod shared;
 
+use std::borrow::Cow;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -46,54 +47,73 @@ impl UserTerminal {
         }
     }
 
-    /// Connects it with the `inner` terminal until that is closed by its last user, or, if `finished` becomes readable,
-    /// until what was written before is shown. `show` takes what is to be seen.
-    pub(crate) fn connect(
+    /// Connects it with the `inner` terminal until that is closed by its last user. `show` takes what is to be seen.
+    pub(crate) fn connect(&self, inner: &OwnedFd, show: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+        let _restored = Restored(self);
+        self.make_raw()?;
+        relay::relay(inner, None, show)
+    }
+
+    /// As [`UserTerminal::connect`], on a screen to which others write, too; and only until `finished` can be read and
+    /// what was written before is shown.
+    pub(crate) fn share(
         &self,
         inner: &OwnedFd,
-        finished: Option<&OwnedFd>,
+        finished: &OwnedFd,
         show: &mut dyn FnMut(&[u8]) -> io::Result<()>,
     ) -> io::Result<()> {
         let _restored = Restored(self);
-        let mut modes = self.make_raw()?;
-        relay::relay(inner, finished, &mut |data| {
-            if let Some(modes) = &mut modes {
-                modes.follow(inner)?;
-            }
-            show(data)
+        let mut shared = self.make_raw()?.map(|(original, raw)| SharedScreen { original, raw });
+        relay::relay(inner, Some(finished), &mut |data| match &mut shared {
+            Some(shared) => show(&shared.translate(inner, data)?),
+            None => show(data),
         })
     }
 
-    /// Makes it raw, if it is a terminal. What was typed ahead stays: it is meant for whoever asks.
-    fn make_raw(&self) -> io::Result<Option<Modes>> {
+    /// Makes it raw, if it is a terminal; answers how it was and how it is. What was typed ahead stays: it is meant for
+    /// whoever asks.
+    fn make_raw(&self) -> io::Result<Option<(Arc<Termios>, Termios)>> {
         let Some(original) = &self.original else { return Ok(None) };
         let mut raw = (**original).clone();
         raw.make_raw();
-        raw.output_modes = original.output_modes;
         self.is_raw.store(true, Ordering::SeqCst);
         tcsetattr(io::stdin(), OptionalActions::Now, &raw)?;
-        Ok(Some(Modes { original: original.output_modes, current: raw }))
+        Ok(Some((Arc::clone(original), raw)))
     }
 }
 
-/// How the raw terminal treats output. Programs that draw the whole screen take every byte as it is; as long as none does,
-/// lines of whoever else writes to the screen shall begin at the left margin.
-struct Modes {
-    original: OutputModes,
-    current: Termios,
+/// The screen of a raw terminal to which others write. Programs that draw the whole screen need every byte as it is; as
+/// long as none does, lines of all who write shall begin at the left margin.
+struct SharedScreen {
+    original: Arc<Termios>,
+    /// How the terminal is now.
+    raw: Termios,
 }
 
-impl Modes {
-    /// Treats output as the terminal inside does now.
-    fn follow(&mut self, inner: &OwnedFd) -> io::Result<()> {
-        let is_plain = !tcgetattr(inner)?.output_modes.contains(OutputModes::OPOST);
-        let wanted = if is_plain { self.original - OutputModes::OPOST } else { self.original };
-        if self.current.output_modes != wanted {
-            self.current.output_modes = wanted;
-            tcsetattr(io::stdin(), OptionalActions::Now, &self.current)?;
+impl SharedScreen {
+    /// Has the terminal treat output as the one inside does, and gives what is then to be written for `data`.
+    fn translate<'a>(&mut self, inner: &OwnedFd, data: &'a [u8]) -> io::Result<Cow<'a, [u8]>> {
+        let has_lines = tcgetattr(inner)?.output_modes.contains(OutputModes::OPOST | OutputModes::ONLCR);
+        let original = self.original.output_modes;
+        let wanted = if has_lines { original } else { original - OutputModes::OPOST };
+        if self.raw.output_modes != wanted {
+            self.raw.output_modes = wanted;
+            tcsetattr(io::stdin(), OptionalActions::Now, &self.raw)?;
         }
-        Ok(())
+        Ok(if has_lines { Cow::Owned(without_returns(data)) } else { Cow::Borrowed(data) })
     }
+}
+
+/// Leaves out the carriage returns before line feeds: the terminal adds its own.
+fn without_returns(data: &[u8]) -> Vec<u8> {
+    let mut lines = Vec::with_capacity(data.len());
+    for byte in data {
+        if *byte == b'\n' && lines.last() == Some(&b'\r') {
+            lines.pop();
+        }
+        lines.push(*byte);
+    }
+    lines
 }
 
 /// The size of the terminal, or a usual one.
@@ -110,5 +130,15 @@ struct Restored<'a>(&'a UserTerminal);
 impl Drop for Restored<'_> {
     fn drop(&mut self) {
         self.0.restore();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_returns_before_line_feeds_are_left_out() {
+        assert_eq!(without_returns(b"one\r\ntwo\rthree\n\r\n\r"), b"one\ntwo\rthree\n\n\r");
     }
 }

@@ -24,7 +24,7 @@ const QUIET: Duration = Duration::from_millis(50);
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Carries input and output between the user's terminal and the `inner` one, and the size of the outer to the inner.
-/// See [`super::UserTerminal::connect`].
+/// See [`super::UserTerminal::share`].
 pub(super) fn relay(
     inner: &OwnedFd,
     finished: Option<&OwnedFd>,

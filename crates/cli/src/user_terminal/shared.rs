@@ -38,7 +38,7 @@ impl Terminal for SharedTerminal {
     fn connect(&self, inner: &OwnedFd, finished: &OwnedFd) -> io::Result<()> {
         let mut show = |data: &[u8]| self.output.write(data);
         match self.turn.take(finished)? {
-            Some(_turn) => self.terminal.connect(inner, Some(finished), &mut show),
+            Some(_turn) => self.terminal.share(inner, finished, &mut show),
             // It has ended meanwhile.
             None => relay::show_rest(inner, &mut show),
         }
