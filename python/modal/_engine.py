@@ -75,6 +75,7 @@ class Engine:
             "protocol": PROTOCOL,
             "package": modal.__version__,
             "python": ".".join(map(str, sys.version_info[:3])),
+            "python_program": (sys.executable or None) if sys.implementation.name == "cpython" else None,
             "uv": find_uv(),
             "cwd": os.getcwd(),
             "output": output,

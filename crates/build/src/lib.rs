@@ -15,6 +15,6 @@ mod state;
 mod steps;
 
 pub use error::{BuildError, StepFailure};
-pub use schedule::{BuildOptions, Builder, Tools};
+pub use schedule::{BuildOptions, Builder, HostPrograms, Tools};
 pub use secrets::jobs;
 pub use state::BuiltImage;

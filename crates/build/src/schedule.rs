@@ -19,6 +19,15 @@ use crate::state::State;
 use crate::steps::{self, Made, Plan, StepContext, StepError};
 use crate::{BuildError, BuiltImage, StepFailure, secrets};
 
+/// Programs of the host, as far as there are such.
+#[derive(Debug, Clone, Default)]
+pub struct HostPrograms {
+    /// `uv`.
+    pub uv: Option<PathBuf>,
+    /// The interpreter that runs the user's program.
+    pub python: Option<PathBuf>,
+}
+
 /// What building works with.
 #[derive(Debug, Clone)]
 pub struct Tools {
@@ -28,8 +37,8 @@ pub struct Tools {
     pub launcher: Launcher,
     /// Downloads.
     pub fetch: Client,
-    /// The `uv` program of the host, if there is one.
-    pub uv: Option<PathBuf>,
+    /// Programs of the host.
+    pub programs: HostPrograms,
     /// The ids that the store maps.
     pub id_map: IdMap,
     /// Read on first use: a cached build has no need of them.
@@ -39,8 +48,8 @@ pub struct Tools {
 impl Tools {
     /// Puts the tools together.
     #[must_use]
-    pub fn new(store: Store, launcher: Launcher, fetch: Client, uv: Option<PathBuf>, id_map: IdMap) -> Self {
-        Self { store, launcher, fetch, uv, id_map, host: Arc::default() }
+    pub fn new(store: Store, launcher: Launcher, fetch: Client, programs: HostPrograms, id_map: IdMap) -> Self {
+        Self { store, launcher, fetch, programs, id_map, host: Arc::default() }
     }
 
     /// The host's network settings.

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use lamina_build::{BuildOptions, Builder, BuiltImage, Tools};
+use lamina_build::{BuildOptions, Builder, BuiltImage, HostPrograms, Tools};
 use lamina_events::{CancelToken, Event, Sink};
 use lamina_fetch::Client;
 use lamina_functions::{Bytecode, FunctionSpec, PACKAGE_TARGET, Pool, PoolOptions, Retries, SandboxStarter, random_id};
@@ -91,7 +91,8 @@ impl Engine {
             functions.iter().map(|function| &*function.image).filter(|image| seen.insert(*image)).collect();
         let fetch = Client::new(cancel.clone());
         let (store, launcher) = (store.clone(), self.launcher.clone());
-        let tools = Tools::new(store, launcher, fetch, hello.uv.clone(), self.id_map.clone());
+        let programs = HostPrograms { uv: hello.uv.clone(), python: hello.python_program.clone() };
+        let tools = Tools::new(store, launcher, fetch, programs, self.id_map.clone());
         let options = BuildOptions { force_build: app.options.force_build, ignore_cache: app.options.ignore_cache };
         let builder = Builder::new(&tools, &app.images, options, sink, cancel);
         builder.build(&targets).map_err(|error| Failure::of_build(error, hello.output))

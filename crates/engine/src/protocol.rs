@@ -63,6 +63,9 @@ pub(crate) struct Hello {
     /// The host's `uv` program.
     #[serde(default)]
     pub(crate) uv: Option<PathBuf>,
+    /// The interpreter that it runs in, if that is `CPython`.
+    #[serde(default)]
+    pub(crate) python_program: Option<PathBuf>,
     /// Whether the user wants to see builds.
     #[serde(default)]
     pub(crate) output: bool,
@@ -310,11 +313,12 @@ mod tests {
     #[test]
     fn hello_is_pinned() {
         let text = r#"{"type":"hello","protocol":2,"package":"0.1.0","python":"3.11.7","uv":"/bin/uv","cwd":"/home/me",
-                       "output":true,"package_directory":"/lib/modal"}"#;
+                       "python_program":"/usr/bin/python3","output":true,"package_directory":"/lib/modal"}"#;
         let Request::Hello(hello) = read(text) else { panic!() };
         let expected = Hello {
             protocol: 2,
             package: "0.1.0".into(),
+            python_program: Some("/usr/bin/python3".into()),
             uv: Some("/bin/uv".into()),
             output: true,
             package_directory: "/lib/modal".into(),

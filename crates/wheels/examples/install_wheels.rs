@@ -60,7 +60,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let installed = lamina_wheels::installed(&store, base, &sites)?;
     say(&format!("the image has {} distributions", installed.len()))?;
     let cache = store.layout().uv_cache();
-    let resolver = Resolver { uv: Path::new(uv), cache: &cache, refresh: false, cancel: &cancel };
+    let resolver = Resolver { uv: Path::new(uv), python: None, cache: &cache, refresh: false, cancel: &cancel };
     let resolution = lamina_wheels::resolve(&request, &target, &installed, &resolver)?;
     say(&format!("resolved {} wheels, {} kept", resolution.wheels.len(), resolution.kept.len()))?;
 

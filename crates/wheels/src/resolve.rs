@@ -19,6 +19,8 @@ use crate::uv::Uv;
 pub struct Resolver<'a> {
     /// The `uv` program.
     pub uv: &'a Path,
+    /// An interpreter that it need not look for. Any does: the image's is described to it.
+    pub python: Option<&'a Path>,
     /// A directory for its cache, which is the engine's own.
     pub cache: &'a Path,
     /// Whether to ask the index again for everything.

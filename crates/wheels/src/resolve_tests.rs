@@ -56,13 +56,33 @@ impl Stand {
     fn resolve(&self, request: &Request, installed: &[Installed]) -> Result<Resolution, WheelError> {
         let uv: PathBuf = self.directory.path().join("uv");
         let cache = self.directory.path().join("cache");
-        let resolver = Resolver { uv: &uv, cache: &cache, refresh: false, cancel: &CancelToken::new() };
+        let resolver = Resolver { uv: &uv, python: None, cache: &cache, refresh: false, cancel: &CancelToken::new() };
         resolve(request, &target(), installed, &resolver)
     }
 
     fn read(&self, name: &str) -> String {
         fs::read_to_string(self.directory.path().join(name)).unwrap()
     }
+}
+
+#[test]
+fn the_built_in_index_is_asked_for_once() {
+    let stand = Stand::new(
+        r#"case "$*" in *--emit-index-url*) echo asked >> "$here/asked"; echo "--index-url https://index.invalid/simple"; exit;; esac
+           cat uv.toml > "$here/configuration"
+           while [ "$1" != --output-file ]; do shift; done; cp "$here/lock" "$2""#,
+    );
+    for _ in 0..2 {
+        stand.resolve(&request(&["a"]), &[]).unwrap();
+        assert!(stand.read("configuration").contains("https://index.invalid/simple"));
+    }
+    assert_eq!(stand.read("asked").lines().count(), 1);
+    // Another program may have another one.
+    let uv = stand.directory.path().join("uv");
+    let changed = fs::read_to_string(&uv).unwrap().replace("index.invalid", "other.invalid");
+    fs::write(&uv, changed).unwrap();
+    stand.resolve(&request(&["a"]), &[]).unwrap();
+    assert!(stand.read("configuration").contains("https://other.invalid/simple"));
 }
 
 fn request(packages: &[&str]) -> Request {

@@ -1,9 +1,12 @@
 //! Running the host's `uv` with the index settings that apply.
 
+use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use fs_err as fs;
+use lamina_image::Digest;
 
 use crate::error::WheelError;
 use crate::lock::quoted;
@@ -71,6 +74,10 @@ impl<'a> Uv<'a> {
         let mut command = Command::new(self.resolver.uv);
         command.args(["pip", "compile", "--quiet", "--no-header", "--color", "never"]);
         command.arg("--cache-dir").arg(self.resolver.cache);
+        if let Some(python) = self.resolver.python {
+            // Without it, `uv` asks every interpreter that it finds, and some are slow scripts.
+            command.arg("--python").arg(python);
+        }
         command.args(&self.arguments).current_dir(self.directory);
         command.env("UV_PYTHON_DOWNLOADS", "never");
         if std::env::var_os("UV_SYSTEM_CERTS").is_none() {
@@ -101,9 +108,37 @@ impl<'a> Uv<'a> {
         Ok(Some(file))
     }
 
-    /// The index that `uv` uses when nobody says otherwise; `None` if it does not tell. An address with credentials is
-    /// shown without them and so is of no use.
+    /// The index that `uv` uses when nobody says otherwise; `None` if it does not tell. Kept in the cache, since asking
+    /// takes as long as a small resolution.
     fn built_in_index(&self) -> Option<String> {
+        let (file, key) = (self.resolver.cache.join("built-in-index"), self.identity()?);
+        let kept = fs::read_to_string(&file).unwrap_or_default();
+        if let Some((kept_key, index)) = kept.trim_end().split_once('\n')
+            && kept_key == key
+        {
+            return Some(index.to_owned());
+        }
+        let index = self.ask_for_index()?;
+        // Only for speed: without it, it is asked for again.
+        let _ = tempfile::NamedTempFile::new_in(self.resolver.cache).and_then(|mut temporary| {
+            writeln!(temporary, "{key}\n{index}")?;
+            Ok(temporary.persist(&file)?)
+        });
+        Some(index)
+    }
+
+    /// What the built-in index depends on: the program, and the variables that it listens to.
+    fn identity(&self) -> Option<String> {
+        let metadata = fs::metadata(self.resolver.uv).ok()?;
+        let mut variables: Vec<_> =
+            std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"UV_")).collect();
+        variables.sort_unstable();
+        let program = (self.resolver.uv, metadata.len(), metadata.mtime(), metadata.mtime_nsec());
+        Some(Digest::of(format!("{program:?} {variables:?} {:?}", self.arguments).as_bytes()).hex())
+    }
+
+    /// Asks `uv` for it. An address with credentials is shown without them and so is of no use.
+    fn ask_for_index(&self) -> Option<String> {
         let mut command = self.command();
         command.args(["--emit-index-url", "--offline", "-"]);
         // Only for speed: on failure the resolver itself has the better message.

@@ -38,7 +38,7 @@ impl BasePlan {
             launcher: &tools.launcher,
             fetch: &tools.fetch,
             id_map: &tools.id_map,
-            uv: tools.uv.as_deref(),
+            uv: tools.programs.uv.as_deref(),
             report: &report,
             cancel: context.cancel,
         };

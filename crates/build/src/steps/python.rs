@@ -94,7 +94,7 @@ impl PythonPlan {
         let tools = context.tools;
         let sandbox = |reason: &str| WheelError::NeedsSandbox { reason: reason.to_owned() };
         let target = target(context).ok_or_else(|| sandbox("the image's Python is not one that a base brought"))?;
-        let uv = tools.uv.as_deref().ok_or_else(|| sandbox("there is no `uv` beside the package"))?;
+        let uv = tools.programs.uv.as_deref().ok_or_else(|| sandbox("there is no `uv` beside the package"))?;
         if self.uv_version.is_some() {
             return Err(sandbox("a certain version of uv is asked for"));
         }
@@ -106,7 +106,9 @@ impl PythonPlan {
         let installed = lamina_wheels::installed(store, &layers, &sites(&target))?;
         context.progress("resolving", 0, 0);
         let cache = store.layout().uv_cache();
-        let resolver = Resolver { uv, cache: &cache, refresh: context.node.force_build, cancel: context.cancel };
+        let python = tools.programs.python.as_deref();
+        let (refresh, cancel) = (context.node.force_build, context.cancel);
+        let resolver = Resolver { uv, python, cache: &cache, refresh, cancel };
         let resolution = lamina_wheels::resolve(&self.request, &target, &installed, &resolver)?;
         let work = store.new_work().map_err(|error| WheelError::Job(error.into()))?;
         let installation = lamina_wheels::Installation {
@@ -207,7 +209,7 @@ fn flags(index: &IndexOptions, installer: Installer) -> String {
 
 /// A layer that holds the host's `uv`, to lie over the image while it is needed.
 fn uv_layer(context: &StepContext<'_>) -> Result<Digest, StepError> {
-    let uv = context.tools.uv.as_deref().ok_or_else(|| StepError::Failed {
+    let uv = context.tools.programs.uv.as_deref().ok_or_else(|| StepError::Failed {
         message: "`uv` was not found on this machine".to_owned(),
         hint: Some("install it beside the package with `pip install uv`, or use `pip_install`".to_owned()),
     })?;
