@@ -7,7 +7,7 @@ use std::path::Path;
 
 use fs_err as fs;
 use lamina_image::Digest;
-use lamina_store::{Job, JobError, ObjectMeta, WorkerContext};
+use lamina_store::{Job, JobError, ObjectMeta, UpperDirectory, WorkerContext};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -197,12 +197,14 @@ fn imitate(path: &Path, like: &Path) -> Result<(), JobError> {
 /// Puts the files of one directory in place; answers how many and how large.
 fn fill(context: &WorkerContext, work: &str, paths: &[&str], files: &Files<'_>) -> Result<(u64, u64), JobError> {
     let mut total = (0, 0);
+    let parent = paths.first().and_then(|path| path.rsplit_once('/')).map_or("/", |(parent, _)| parent);
+    let mut directory = context.upper_directory(work, Path::new(parent))?;
     for path in paths {
         let Some((_, content)) = files.get(*path) else { continue };
         total.0 += 1;
         match content {
             Owned::Placed(Content::Object { digest, mode, size }) => {
-                link(context, digest, *mode, work, path)?;
+                link(context, &mut directory, digest, *mode, path)?;
                 total.1 += size;
             }
             Owned::Placed(Content::Text { bytes, mode }) => {
@@ -211,15 +213,22 @@ fn fill(context: &WorkerContext, work: &str, paths: &[&str], files: &Files<'_>) 
                 fs::set_permissions(&place, std::fs::Permissions::from_mode(*mode))?;
                 total.1 += bytes.len() as u64;
             }
-            Owned::Bytecode(digest) => link(context, digest, 0o644, work, path)?,
+            Owned::Bytecode(digest) => link(context, &mut directory, digest, 0o644, path)?,
         }
     }
     Ok(total)
 }
 
-fn link(context: &WorkerContext, digest: &Digest, mode: u32, work: &str, path: &str) -> Result<(), JobError> {
+fn link(
+    context: &WorkerContext,
+    directory: &mut UpperDirectory<'_>,
+    digest: &Digest,
+    mode: u32,
+    path: &str,
+) -> Result<(), JobError> {
     let meta = ObjectMeta::root_owned(mode);
-    context.link_object(digest, &meta, work, Path::new(path)).map_err(|error| {
+    let name = path.rsplit_once('/').map_or(path, |(_, name)| name);
+    directory.link_object(digest, &meta, name).map_err(|error| {
         // Told apart only on failure: asking beforehand would cost as much as linking.
         if context.has_object(digest, &meta) { error } else { JobError::new(MISSING, error.message) }
     })

@@ -9,12 +9,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use lamina_image::Digest;
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
 use super::disk::{self, Result};
 use super::objects::{Objects, Stored, set_identity};
 use super::removal::remove_all;
+use super::upper::Linked;
 use crate::engine::check_name;
 use crate::tree::is_copied;
 use crate::{JobError, ObjectMeta, ObjectName};
@@ -42,15 +42,6 @@ pub(super) struct RunningCommit {
     pub(super) is_abandoned: AtomicBool,
     /// Held while the commit runs.
     pub(super) running: Mutex<()>,
-}
-
-/// A file in an upper whose digest is known.
-#[derive(Debug, Clone)]
-pub(super) struct Linked {
-    pub(super) digest: Digest,
-    pub(super) meta: ObjectMeta,
-    size: u64,
-    modified: (i64, u64),
 }
 
 impl WorkerContext {
@@ -170,34 +161,6 @@ impl WorkerContext {
         disk::open(&self.objects.path(&ObjectName::new(*digest, meta)))
     }
 
-    /// Puts an object into a step's upper at `path` (absolute in the image; missing parents are made with mode 0755)
-    /// and remembers its digest, so that the commit need not hash it again. An existing file is replaced. No process
-    /// may write to the upper afterwards: it would write to the object.
-    ///
-    /// # Errors
-    /// When the object is not in the store, or a parent is a symbolic link or no directory.
-    pub fn link_object(&self, digest: &Digest, meta: &ObjectMeta, work_id: &str, path: &Path) -> Result<()> {
-        let relative = path.strip_prefix("/").unwrap_or(path);
-        let name = relative.file_name().ok_or_else(|| no_file(path))?;
-        let parent = open_parent(&self.upper(work_id), relative.parent().unwrap_or(Path::new("")))?;
-        let object = ObjectName::new(*digest, meta);
-        let size = match self.objects.find(&object, meta, None)? {
-            _ if is_empty(digest) => 0,
-            Some(stat) => disk::size(&stat),
-            None => {
-                return Err(JobError::new(JobError::STORE, format!("the object `{object}` is not in the store")));
-            }
-        };
-        self.place(&object, meta, relative, size, &|from| link_into(&parent, from, Path::new(name)))?;
-        let stat = rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW)
-            .map_err(JobError::file("reading the status of", path))?;
-        let linked =
-            Linked { digest: *digest, meta: meta.clone(), size, modified: (stat.st_mtime, stat.st_mtime_nsec) };
-        let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
-        links.entry(work_id.to_owned()).or_default().insert(stat.st_ino, linked);
-        Ok(())
-    }
-
     /// Makes everything stored so far durable. Call it before publishing something that refers to objects.
     ///
     /// # Errors
@@ -231,6 +194,12 @@ impl WorkerContext {
         placed
     }
 
+    /// Notes files of a work, by inode.
+    pub(super) fn note_links(&self, work_id: &str, linked: impl Iterator<Item = (u64, Linked)>) {
+        let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        links.entry(work_id.to_owned()).or_default().extend(linked);
+    }
+
     /// What is known about the files of a work, by inode.
     pub(super) fn links(&self, work_id: &str) -> HashMap<u64, Linked> {
         self.links.lock().unwrap_or_else(PoisonError::into_inner).get(work_id).cloned().unwrap_or_default()
@@ -249,49 +218,6 @@ impl Drop for WorkerContext {
     }
 }
 
-impl Linked {
-    /// Whether the file still is the object it was linked from.
-    pub(super) fn is_untouched(&self, stat: &Stat, meta: &ObjectMeta) -> bool {
-        disk::size(stat) == self.size
-            && *meta == self.meta
-            && (disk::has_layer_time(stat) || (stat.st_mtime, stat.st_mtime_nsec) == self.modified)
-    }
-}
-
-/// Opens a directory below `upper` without following links, making what is missing.
-fn open_parent(upper: &Path, relative: &Path) -> Result<OwnedFd> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let top = rustix::fs::openat(CWD, upper, flags, Mode::empty()).map_err(JobError::file("opening", upper))?;
-    if relative.as_os_str().is_empty() {
-        return Ok(top);
-    }
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-    let full = upper.join(relative);
-    match rustix::fs::openat2(&top, relative, flags, Mode::empty(), resolve) {
-        Ok(directory) => return Ok(directory),
-        Err(Errno::NOENT) => {}
-        Err(errno) => return Err(JobError::file("opening", &full)(errno)),
-    }
-    let parent = open_parent(upper, relative.parent().unwrap_or(Path::new("")))?;
-    let name = relative.file_name().ok_or_else(|| no_file(relative))?;
-    match rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o755)) {
-        Ok(()) => rustix::fs::chmodat(&parent, name, Mode::from_raw_mode(0o755), AtFlags::empty())
-            .map_err(JobError::file("changing the mode of", &full))?,
-        Err(Errno::EXIST) => {}
-        Err(errno) => return Err(JobError::file("creating the directory", &full)(errno)),
-    }
-    rustix::fs::openat2(&top, relative, flags, Mode::empty(), resolve).map_err(JobError::file("opening", &full))
-}
-
-/// Links `from` into an open directory in the place of whatever file is there.
-fn link_into(directory: &OwnedFd, from: &Path, name: &Path) -> std::result::Result<(), Errno> {
-    let link = || rustix::fs::linkat(CWD, from, directory, name, AtFlags::empty());
-    match link() {
-        Err(Errno::EXIST) => rustix::fs::unlinkat(directory, name, AtFlags::empty()).and_then(|()| link()),
-        other => other,
-    }
-}
-
 /// Copies an object; there is none for empty files.
 fn copy(object: &Path, size: u64, to: &Path) -> Result<()> {
     let mut file = disk::create(to)?;
@@ -303,10 +229,6 @@ fn copy(object: &Path, size: u64, to: &Path) -> Result<()> {
 }
 
 /// Whether this is the digest of no bytes, for which no object is kept.
-fn is_empty(digest: &Digest) -> bool {
+pub(super) fn is_empty(digest: &Digest) -> bool {
     *digest == Digest::of(b"")
-}
-
-fn no_file(path: &Path) -> JobError {
-    JobError::new(JobError::STORE, format!("`{}` names no file", path.display()))
 }

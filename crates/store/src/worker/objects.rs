@@ -64,7 +64,7 @@ impl Objects {
             && disk::meta(&stat) == ObjectMeta { xattrs: std::collections::BTreeMap::new(), ..meta.clone() }
             && size.is_none_or(|size| disk::size(&stat) == size);
         // A name holds only 32 bits of the attributes; a planted file must not pass for one without capabilities.
-        if !plausible || xattrs::read(disk::open(&path)?, &path)?.inside != meta.xattrs {
+        if !plausible || xattrs::read_at(&path)?.inside != meta.xattrs {
             return Ok(None);
         }
         let believed = disk::has_layer_time(&stat) || self.is_unsynced(name, &stat) || vouch(name, &path)?;

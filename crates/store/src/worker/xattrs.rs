@@ -11,7 +11,7 @@ use std::path::Path;
 use rustix::fs::XattrFlags;
 use rustix::io::Errno;
 
-use super::disk::Result;
+use super::disk::{self, Result};
 use crate::JobError;
 
 /// Prefix of the overlay's own marks on disk.
@@ -53,6 +53,15 @@ pub(super) fn read(file: impl AsFd, path: &Path) -> Result<Attributes> {
         }
     }
     Ok(attributes)
+}
+
+/// Reads the attributes of a file by its path. Most have none, which one system call tells.
+pub(super) fn read_at(path: &Path) -> Result<Attributes> {
+    let mut first = [0_u8; 1];
+    match rustix::fs::llistxattr(path, &mut first) {
+        Ok(0) => Ok(Attributes::default()),
+        _ => read(disk::open(path)?, path),
+    }
 }
 
 /// Removes marks.

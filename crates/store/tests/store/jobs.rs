@@ -32,7 +32,8 @@ impl Job for Link {
         assert_eq!((digest, length), (context.put_bytes(&bytes, &meta)?, bytes.len() as u64));
         assert!(context.has_object(&digest, &meta));
         for path in &self.paths {
-            context.link_object(&digest, &meta, &self.work, path)?;
+            let mut directory = context.upper_directory(&self.work, path.parent().unwrap())?;
+            directory.link_object(&digest, &meta, path.file_name().unwrap().to_str().unwrap())?;
         }
         context.sync()?;
         Ok(digest)

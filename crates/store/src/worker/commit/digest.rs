@@ -11,8 +11,8 @@ use super::bytecode;
 use super::scan::Found;
 use crate::tree::Node;
 use crate::worker::WorkerContext;
-use crate::worker::context::Linked;
 use crate::worker::disk::{self, Result, join};
+use crate::worker::upper::Linked;
 use crate::worker::{objects, xattrs};
 use crate::{JobError, ObjectMeta, ObjectName};
 
@@ -85,16 +85,15 @@ fn file(
     linked: Option<&Linked>,
     abandoned: &AtomicBool,
 ) -> Result<Node> {
-    if linked.is_none() {
-        bytecode::normalise(&item.path, path, found)?;
-    }
-    let mut file = disk::open(path)?;
-    let attributes = xattrs::read(&file, path)?;
-    let meta = ObjectMeta { xattrs: attributes.inside, ..disk::meta(&item.stat) };
     if let Some(linked) = linked {
+        let meta = ObjectMeta { xattrs: xattrs::read_at(path)?.inside, ..disk::meta(&item.stat) };
         check_untouched(context, linked, &meta, item, path)?;
         return Ok(Node::File { meta, size: disk::size(&item.stat), digest: linked.digest });
     }
+    bytecode::normalise(&item.path, path, found)?;
+    let mut file = disk::open(path)?;
+    let attributes = xattrs::read(&file, path)?;
+    let meta = ObjectMeta { xattrs: attributes.inside, ..disk::meta(&item.stat) };
     xattrs::remove(&file, &attributes.stale_marks, path)?;
     let (digest, size) = objects::hash(&mut file, path, abandoned)?;
     disk::set_file_layer_time(&file, path)?;

@@ -3,11 +3,12 @@
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
+use rayon::prelude::*;
 use rustix::fs::FileType;
 use rustix::io::Errno;
 
 use super::scan::Found;
-use crate::tree::{Node, Tree, is_copied};
+use crate::tree::{Entry, Node, Tree, is_copied};
 use crate::worker::WorkerContext;
 use crate::worker::disk::{self, Result, join};
 use crate::worker::objects::MAXIMUM_LINKS;
@@ -49,12 +50,16 @@ impl<'a> Sharing<'a> {
     /// links and pipes, which nothing touches afterwards.
     pub(super) fn share(&mut self) -> Result<()> {
         let mut replaced: HashSet<&[u8]> = HashSet::new();
-        for (found, entry) in self.found.iter().zip(self.tree.entries()) {
+        let are_objects = self.are_objects()?;
+        for ((found, entry), is_object) in self.found.iter().zip(self.tree.entries()).zip(are_objects) {
             let path = join(self.upper, &entry.path);
             match &entry.node {
                 Node::File { meta, size, .. } => {
                     let Some(name) = entry.node.object() else { continue };
-                    if self.share_file(found, &path, Fresh { path: path.clone(), name, meta, size: *size })? {
+                    if is_object {
+                        // It was linked from the object, and examined when it got its digest.
+                        self.bytes_new += if self.context.objects.claim(&name) { *size } else { 0 };
+                    } else if self.share_file(found, &path, Fresh { path: path.clone(), name, meta, size: *size })? {
                         replaced.insert(&entry.path);
                     }
                 }
@@ -73,15 +78,20 @@ impl<'a> Sharing<'a> {
         Ok(())
     }
 
+    /// For every item, whether it is another name of its object already.
+    fn are_objects(&self) -> Result<Vec<bool>> {
+        let objects = &self.context.objects;
+        let is_object = |(found, entry): (&Found, &Entry)| {
+            let Some(name) = entry.node.object().filter(|_| found.stat.st_nlink > 1) else { return Ok(false) };
+            let object = disk::try_stat(&objects.path(&name))?;
+            Ok(object.is_some_and(|object| object.st_ino == found.stat.st_ino))
+        };
+        self.found.par_iter().zip(self.tree.entries()).map(is_object).collect()
+    }
+
     /// True when the file was replaced by a link to its object.
     fn share_file(&mut self, found: &Found, path: &Path, file: Fresh<'a>) -> Result<bool> {
         let objects = &self.context.objects;
-        let object = disk::try_stat(&objects.path(&file.name))?;
-        if object.is_some_and(|object| object.st_ino == found.stat.st_ino) {
-            // It was linked from the object, and examined when it got its digest.
-            self.bytes_new += if objects.claim(&file.name) { file.size } else { 0 };
-            return Ok(false);
-        }
         let existing = objects.find(&file.name, file.meta, Some(file.size))?;
         match existing {
             None if is_copied(&found.path, file.size) => {
