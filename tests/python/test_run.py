@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -391,3 +392,14 @@ def test_an_asynchronous_entrypoint_is_run_to_its_end(project):
     )
     result = project.run("app.py", "--", "--n", "2")
     assert (result.returncode, result.stdout) == (0, "done 2\n")
+
+
+def test_a_program_that_changed_a_moment_ago_runs_as_it_is_now(project):
+    for number in range(3):
+        path = project.write(
+            "app.py", f"import modal\napp = modal.App()\n@app.local_entrypoint()\ndef main(): print({number})\n"
+        )
+        # As if everything happened within one second of the clock that bytecode is compared by.
+        now = int(time.time())
+        os.utime(path, (now, now))
+        assert project.run("app.py").stdout == f"{number}\n"

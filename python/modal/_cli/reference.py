@@ -111,8 +111,9 @@ def _import_script(file: str, path: str) -> ModuleType:
     spec = spec_from_file_location(name, file)
     assert spec is not None
     assert spec.loader is not None
+    loader: Any = spec.loader
     try:
-        code = spec.loader.get_code(name)  # type: ignore[attr-defined]
+        code = loader.get_code(name) if _is_settled(file) else loader.source_to_code(loader.get_data(file), file)
     except (SyntaxError, ValueError) as error:
         if getattr(error, "filename", None) is not None:
             raise
@@ -122,6 +123,17 @@ def _import_script(file: str, path: str) -> ModuleType:
     sys.modules[name] = module
     exec(code, module.__dict__)
     return module
+
+
+def _is_settled(file: str) -> bool:
+    """Whether cached bytecode tells this source from the next one.
+
+    Python compares times in whole seconds, and sizes. What was changed just now may change again within the same
+    second, so its bytecode is neither believed nor kept.
+    """
+    from time import time
+
+    return time() - os.stat(file).st_mtime > 2
 
 
 def _select(module: ModuleType, name: str | None, path: str) -> Any:
