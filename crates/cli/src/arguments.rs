@@ -183,7 +183,7 @@ pub(crate) struct Shell {
     pub(crate) cpu: Option<f64>,
 
     /// Most memory, in MiB
-    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1 << 40))]
+    #[arg(long, value_name = "MIB", value_parser = mebibytes)]
     pub(crate) memory: Option<u64>,
 
     /// Name of the environment that the shell sees
@@ -371,6 +371,11 @@ pub(crate) struct Prune {
 fn processors(text: &str) -> Result<f64, String> {
     let number = text.parse().ok().filter(|number: &f64| number.is_finite() && *number > 0.0);
     number.ok_or_else(|| "give a positive number, such as 2 or 0.5".to_owned())
+}
+
+fn mebibytes(text: &str) -> Result<u64, String> {
+    let number = text.parse().ok().filter(|number| (1..=1 << 40).contains(number));
+    number.ok_or_else(|| "give a positive whole number of MiB, such as 512".to_owned())
 }
 
 fn age(text: &str) -> Result<Duration, String> {

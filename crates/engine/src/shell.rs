@@ -1,6 +1,5 @@
 //! Shells in images and beside functions.
 
-use std::collections::HashSet;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -110,11 +109,13 @@ fn take_along(store: &Store, paths: &[PathBuf], sink: &Sink) -> Result<Vec<Strin
 
 /// Local files, each under its own name.
 fn file_set(paths: &[PathBuf]) -> Result<FileSet, EngineError> {
-    let mut names = HashSet::new();
-    let mut entries = Vec::new();
+    let mut entries: Vec<FileEntry> = Vec::new();
     for path in paths {
         let entry = file_entry(path)?;
-        if !names.insert(entry.target.clone()) {
+        if entries.contains(&entry) {
+            continue;
+        }
+        if entries.iter().any(|other| other.target == entry.target) {
             let reason = "another one has the same name; rename one of them, or give the directory that both are in";
             return Err(EngineError::LocalPath { path: path.clone(), reason });
         }
@@ -127,12 +128,18 @@ fn file_entry(path: &Path) -> Result<FileEntry, EngineError> {
     let refused = |reason| EngineError::LocalPath { path: path.to_owned(), reason };
     // `.` and `..` have the name of the directory that they mean.
     let absolute = if path.file_name().is_some() { std::path::absolute(path)? } else { fs_err::canonicalize(path)? };
+    let absolute: PathBuf = absolute.components().collect();
     let name = absolute.file_name().ok_or_else(|| refused("it has no name of its own; give a directory in it"))?;
     let text = |text: &std::ffi::OsStr| text.to_str().map(str::to_owned);
     let (Some(source), Some(name)) = (text(absolute.as_os_str()), text(name)) else {
         return Err(refused("its name is no UTF-8 text; rename it"));
     };
-    let kind = if absolute.is_dir() { FileKind::Directory } else { FileKind::File };
+    let kind = match fs_err::metadata(&absolute) {
+        Ok(metadata) if metadata.is_dir() => FileKind::Directory,
+        Ok(metadata) if !metadata.is_file() => return Err(refused("it is neither a file nor a directory")),
+        // What is missing is said by whoever reads it.
+        _ => FileKind::File,
+    };
     Ok(FileEntry { source, target: format!("{LOCAL_FILES}/{name}"), kind, ignore: None })
 }
 
@@ -177,5 +184,8 @@ mod tests {
             "local path `/` cannot be taken along: it has no name of its own; give a directory in it"
         );
         assert!(message(&["a/x", "b/x"]).starts_with("local path `b/x` cannot be taken along: another one"));
+        assert!(message(&["/dev/null"]).ends_with("it is neither a file nor a directory"));
+        let twice = ["data", "./data/"].map(PathBuf::from);
+        assert_eq!(file_set(&twice).unwrap().entries.len(), 1, "the same path twice is no contradiction");
     }
 }
