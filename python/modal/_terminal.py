@@ -41,6 +41,8 @@ class Console:
         self._streams: list[int] = []
         #: How the terminal is when an input gets it.
         self._attributes: Any = None
+        #: What Ctrl-C does in the user's code.
+        self._handler: Any = None
         #: Whether every input has it from its start.
         self.opens_always = False
         #: Whether Ctrl-C was pressed outside of the user's code.
@@ -100,9 +102,10 @@ class Console:
     def enter(self) -> None:
         """The user's code runs from here on."""
         if os.getpid() == self._process:
-            from _signal import default_int_handler, signal
+            from _signal import signal
 
-            signal(SIGINT, default_int_handler)
+            if self._handler is not None:
+                signal(SIGINT, self._handler)
             if self._was_interrupted:
                 self._was_interrupted = False
                 raise KeyboardInterrupt
@@ -110,8 +113,11 @@ class Console:
     def leave(self) -> None:
         """It does not any more: a Ctrl-C now must not tear what is said to the engine."""
         if os.getpid() == self._process:
-            from _signal import signal
+            from _signal import getsignal, signal
 
+            handler = getsignal(SIGINT)
+            if handler != self._note_interrupt:
+                self._handler = handler
             signal(SIGINT, self._note_interrupt)
 
     def _note_interrupt(self, number: int, frame: object) -> None:

@@ -116,6 +116,22 @@ def disorderly():
     sys.stdin.close()
 
 
+def remark(number, frame):
+    print("a handler of the function's own")
+
+
+@app.function()
+def handles():
+    import signal
+
+    signal.signal(signal.SIGINT, remark)
+    modal.interact()
+    yield 1
+    print("it handles")
+    time.sleep(1)
+    yield 2
+
+
 @app.function()
 def ends_while_it_waits():
     modal.interact()
@@ -144,6 +160,11 @@ def both():
 def iterate():
     for value in asleep.remote_gen():
         print("got", value)
+
+
+@app.local_entrypoint()
+def handle():
+    print("values", *handles.remote_gen())
 
 
 @app.local_entrypoint()
@@ -262,6 +283,15 @@ def test_ctrl_c_is_final_and_neither_retried_nor_too_much(interactive: Modal) ->
     assert "got 1" in terminal.text().splitlines()
     terminal.type("\x03")
     assert terminal.finish() == 130, terminal.text()
+
+
+def test_a_function_may_handle_ctrl_c_itself(interactive: Modal) -> None:
+    terminal = PseudoTerminal(interactive, "run", "-i", "app.py::handle")
+    terminal.wait_for("it handles")
+    terminal.type("\x03")
+    terminal.wait_for("values 1 2")
+    assert terminal.finish() == 0
+    assert "a handler of the function's own" in terminal.text()
 
 
 def test_the_next_input_finds_the_terminal_in_order(interactive: Modal) -> None:

@@ -299,3 +299,8 @@ def test_settings_are_sent():
     assert function["memory"] == (64, 128)
     assert function["name"] == "other"
     assert function["source"] == {"entries": []}
+
+
+def test_run_names_a_keyword_that_it_does_not_take():
+    with pytest.raises(InvalidError, match=r"`app.run` does not take `detach` in this version"):
+        modal.App().run(detach=True)
