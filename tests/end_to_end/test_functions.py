@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import time
 
 import pytest
-from conftest import Modal
+from conftest import Modal, command
 
 APP = """
 import os, signal, sys, time
@@ -217,3 +220,27 @@ def test_what_cannot_cross_is_named_and_the_rest_goes_on(modal: Modal) -> None:
     assert lines[3].startswith("DeserializationError | the result of `give` cannot be read here")
     assert lines[4].startswith("ExecutionError | the module `app` has no function `only_here`")
     assert lines[5] == "still works"
+
+
+def test_output_is_whole_although_its_reader_is_slow_and_the_pipe_does_not_block(modal: Modal) -> None:
+    modal.write(
+        "app.py",
+        """
+        import modal
+        app = modal.App("slow", image=modal.Image.debian_slim(python_version="3.11"))
+        @app.function()
+        def main():
+            for _ in range(30):
+                print("x" * 99_999)
+        """,
+    )
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    process = subprocess.Popen(
+        [command(), "run", "-q", "app.py"], cwd=modal.directory, env=modal.environment, stdout=write
+    )
+    os.close(write)
+    time.sleep(1)
+    with open(read, "rb") as reader:
+        assert len(reader.read()) == 3_000_000
+    assert process.wait(60) == 0

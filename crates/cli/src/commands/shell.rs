@@ -12,6 +12,7 @@ use super::ask::say;
 use crate::arguments::{Shell, Unavailable};
 use crate::failure::Failure;
 use crate::interruption::{self, Interruption};
+use crate::output::patient;
 use crate::session::{self, Program};
 use crate::user_terminal::{self, UserTerminal};
 
@@ -150,7 +151,7 @@ fn open(engine: &Engine, target: ShellTarget<'_>, shell: &Shell) -> Result<u8, F
 
 /// Shows what the command wrote to its terminal.
 fn show(data: &[u8]) -> io::Result<()> {
-    let mut stdout = io::stdout().lock();
+    let mut stdout = patient::stdout();
     stdout.write_all(data)?;
     stdout.flush()
 }

@@ -3,6 +3,7 @@
 //! Program output goes to the stream it was written to; everything that Lamina itself says goes to standard error.
 
 mod failure;
+pub(crate) mod patient;
 mod plain;
 mod state;
 pub(crate) mod style;
@@ -75,8 +76,8 @@ struct Streams {
 impl Streams {
     fn standard() -> Self {
         Self {
-            stdout: Box::new(io::stdout()),
-            stderr: Box::new(io::stderr()),
+            stdout: Box::new(patient::stdout()),
+            stderr: Box::new(patient::stderr()),
             stdout_is_terminal: rustix::termios::isatty(io::stdout()),
             stderr_is_terminal: rustix::termios::isatty(io::stderr()),
         }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io::{self, Write};
 use std::sync::Arc;
 
-use super::Shared;
+use super::{Shared, patient};
 
 /// The screen, for whoever connects the user's terminal with a container.
 pub(crate) struct TerminalOutput {
@@ -19,9 +19,8 @@ impl TerminalOutput {
     /// Shows what a container wrote to its terminal.
     pub(crate) fn write(&self, data: &[u8]) -> io::Result<()> {
         let state = self.shared.lock();
-        let mut stdout = io::stdout().lock();
+        let mut stdout = patient::stdout();
         let outcome = stdout.write_all(data).and_then(|()| stdout.flush());
-        drop(stdout);
         self.shared.note(state, &outcome);
         outcome
     }
