@@ -120,11 +120,14 @@ impl DetachedApps {
         Ok(apps)
     }
 
-    /// The app with exactly this id.
+    /// The app with exactly this id, if its record makes sense.
     ///
     /// # Errors
     /// When the store cannot be read.
     pub fn get(&self, id: &str) -> Result<Option<DetachedApp>, StoreError> {
+        if check_name(id).is_err() {
+            return Ok(None);
+        }
         let directory = self.directory(id);
         let Some(record) = read_record(&directory)? else { return Ok(None) };
         let state = StateFile::read(&state_file(&directory))?;
@@ -149,7 +152,7 @@ impl DetachedApps {
         let directory = self.directory(id);
         let state = StateFile::adopt(&state_file(&directory), held)?;
         let record = read_record(&directory)?.ok_or_else(|| StoreError::NotFound(directory.join(RECORD)))?;
-        Ok(RunningApp { id: record.id.clone(), directory, state, record: Mutex::new(record) })
+        Ok(RunningApp { id: id.to_owned(), directory, state, record: Mutex::new(record) })
     }
 
     /// Notes how an app ended that could not do so itself, because it was killed. One that runs, or has said how it
@@ -179,7 +182,9 @@ impl DetachedApps {
         for name in self.names()? {
             // Of a command that died while it made the record.
             let directory = self.directory(&name);
-            if !directory.join(RECORD).exists() && !Lock::is_held(&state_file(&directory))? {
+            let is_record = fs_err::symlink_metadata(directory.join(RECORD)).is_ok();
+            let is_ours = check_name(&name).is_ok() && fs_err::symlink_metadata(&directory)?.is_dir();
+            if is_ours && !is_record && !StateFile::read(&state_file(&directory))?.is_running() {
                 fs_err::remove_dir_all(&directory)?;
             }
         }
@@ -189,6 +194,7 @@ impl DetachedApps {
     fn names(&self) -> Result<Vec<String>, StoreError> {
         let entries = match fs_err::read_dir(self.layout.apps()) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) if error.kind() == ErrorKind::NotADirectory => return Err(no_directory(&self.layout.apps())),
             other => other?,
         };
         entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
@@ -268,8 +274,14 @@ fn fill(directory: &Path, record: &AppRecord) -> Result<OwnedFd, StoreError> {
 fn make_private(path: &Path) -> Result<(), StoreError> {
     match std::fs::DirBuilder::new().mode(0o700).create(path) {
         Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(StoreError::file("creating", path)(error)),
+        Err(_) if !path.is_dir() => Err(no_directory(path)),
         _ => Ok(()),
     }
+}
+
+fn no_directory(path: &Path) -> StoreError {
+    let reason = "it is no directory; move it away: records of detached apps are kept in a directory of this name";
+    StoreError::Damaged { path: path.to_owned(), reason: reason.to_owned() }
 }
 
 /// The options of a new file that only its owner may read: arguments and output may hold secrets.
@@ -279,14 +291,31 @@ fn private_file() -> fs_err::OpenOptions {
     options
 }
 
-/// The record in a directory, if there is one that this version understands.
+/// The record in a directory, if there is one that this version understands. One that is called otherwise than its
+/// directory was copied there: what its id says is true of another.
 fn read_record(directory: &Path) -> Result<Option<AppRecord>, StoreError> {
-    let bytes = match fs_err::read(directory.join(RECORD)) {
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(None),
-        other => other?,
-    };
+    let Some(bytes) = read_file(&directory.join(RECORD))? else { return Ok(None) };
     let stored: Result<Stored<AppRecord>, _> = serde_json::from_slice(&bytes);
-    Ok(stored.ok().filter(|stored| stored.version == VERSION).map(|stored| stored.record))
+    let is_sound = |stored: &Stored<AppRecord>| {
+        stored.version == VERSION && directory.file_name().is_some_and(|name| *name == *stored.record.id)
+    };
+    Ok(stored.ok().filter(is_sound).map(|stored| stored.record))
+}
+
+/// The bytes of a file of a record; nothing where something else has its name, or nobody may look.
+fn read_file(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
+    if !is_file(path) {
+        return Ok(None);
+    }
+    match fs_err::read(path) {
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) => Ok(None),
+        other => Ok(Some(other?)),
+    }
+}
+
+/// Whether this is a regular file. Opening something else may wait for ever.
+fn is_file(path: &Path) -> bool {
+    fs_err::symlink_metadata(path).is_ok_and(|metadata| metadata.is_file())
 }
 
 /// Replaces the record as a whole.

@@ -12,7 +12,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify;
 use rustix::io::Errno;
 
-use super::{private_file, state};
+use super::{is_file, private_file, state};
 use crate::StoreError;
 
 /// First bytes of the file: a name and the version of the format.
@@ -128,6 +128,10 @@ pub struct OutputReader {
 impl OutputReader {
     /// Opens the file of the app with this state file.
     pub(super) fn open(path: &Path, state: PathBuf) -> Result<Self, StoreError> {
+        if !is_file(path) {
+            let reason = "it is missing, and with it what the app printed".to_owned();
+            return Err(StoreError::Damaged { path: path.to_owned(), reason });
+        }
         let file = fs_err::File::open(path)?.into_file();
         let mut magic = [0; MAGIC.len()];
         if file.read_exact_at(&mut magic, 0).is_err() || magic != MAGIC {

@@ -1,7 +1,6 @@
 //! The `state` file of a detached app: locked while it runs, it says which process it is and how it ended.
 
 use std::fs::File;
-use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -9,7 +8,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
-use super::private_file;
+use super::{is_file, private_file, read_file};
 use crate::StoreError;
 use crate::engine::lease::now;
 use crate::engine::lock::Lock;
@@ -96,16 +95,13 @@ impl StateFile {
 
     /// What others see of it.
     pub(super) fn read(path: &Path) -> Result<AppState, StoreError> {
-        let is_held = Lock::is_held(path)?;
-        let bytes = match fs_err::read(path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(AppState::Died),
-            other => other?,
-        };
+        let is_held = is_file(path) && Lock::is_held(path)?;
+        let Some(bytes) = read_file(path)? else { return Ok(AppState::Died) };
         if !is_held {
             return Ok(parse(&bytes));
         }
         let pid = words(&bytes).and_then(|words| match words[..] {
-            ["running", pid] => pid.parse().ok(),
+            ["running", pid] => pid.parse().ok().filter(|pid| (1..=i32::MAX.cast_unsigned()).contains(pid)),
             _ => None,
         });
         Ok(AppState::Running { pid })
@@ -125,10 +121,10 @@ impl From<StateFile> for OwnedFd {
 
 /// Waits until the app with this state file is gone.
 pub(super) fn wait_for_end(path: &Path) -> Result<(), StoreError> {
-    let file = match fs_err::File::open(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        other => other?,
-    };
+    if !is_file(path) {
+        return Ok(());
+    }
+    let file = fs_err::File::open(path)?;
     lock(file.file(), FlockOperation::LockShared).map_err(StoreError::file("locking", path))
 }
 

@@ -158,6 +158,68 @@ fn apps_are_listed_newest_first_and_strange_records_left_out() {
 }
 
 #[test]
+fn a_record_speaks_for_its_own_directory_only() {
+    let fixture = Fixture::new();
+    let outside = fixture.directory.path().join("outside");
+    fs_err::create_dir(&outside).unwrap();
+    let _running = fixture.start("ap-running", 5);
+    fixture.run("ap-1", 1, b"");
+    let copy = |from: &str, id: &str| {
+        let text = fs_err::read_to_string(fixture.file("ap-1/record.json")).unwrap().replace("ap-1", id);
+        fs_err::create_dir(fixture.file(from)).unwrap();
+        fs_err::write(fixture.file(from).join("record.json"), text).unwrap();
+    };
+    copy("absolute", outside.to_str().unwrap());
+    copy("parent", "..");
+    copy("backup", "ap-running");
+    assert_eq!(fixture.ids(), ["ap-running", "ap-1"]);
+    fixture.apps.remove_old(0, 0).unwrap();
+    assert_eq!(fixture.ids(), ["ap-running"]);
+    assert!(outside.exists() && fixture.file("absolute").exists() && fixture.file("backup").exists());
+    assert_eq!(fixture.apps.get("..").unwrap(), None);
+}
+
+#[test]
+fn what_makes_no_sense_stands_in_nobodys_way() {
+    let fixture = Fixture::new();
+    fixture.run("ap-1", 1, b"printed");
+    fixture.run("ap-2", 2, b"");
+    fs_err::create_dir_all(fixture.file("strange/record.json")).unwrap();
+    fs_err::write(fixture.file("file"), "").unwrap();
+    std::os::unix::fs::symlink("loop", fixture.file("loop")).unwrap();
+    fs_err::remove_file(fixture.file("ap-2/state")).unwrap();
+    fs_err::create_dir(fixture.file("ap-2/state")).unwrap();
+    assert_eq!(fixture.ids(), ["ap-2", "ap-1"]);
+    assert_eq!(fixture.state("ap-2"), AppState::Died);
+    fs_err::remove_file(fixture.file("ap-2/output")).unwrap();
+    let error = fixture.apps.output("ap-2").unwrap_err().to_string();
+    assert!(error.ends_with("is damaged: it is missing, and with it what the app printed"), "{error}");
+    fixture.apps.remove_old(1, KEPT_BYTES).unwrap();
+    assert_eq!(fixture.ids(), ["ap-2"]);
+    assert!(fixture.file("file").exists() && fixture.file("strange").exists());
+}
+
+#[test]
+fn a_file_in_place_of_all_records_is_explained() {
+    let fixture = Fixture::new();
+    fs_err::write(fixture.apps.layout.apps(), "").unwrap();
+    for outcome in [fixture.apps.list().map(drop), fixture.apps.create(&record("ap-1", 1)).map(drop)] {
+        let error = outcome.unwrap_err().to_string();
+        assert!(error.contains("it is no directory; move it away"), "{error}");
+    }
+}
+
+#[test]
+fn numbers_of_no_process_are_not_believed() {
+    let fixture = Fixture::new();
+    let _app = fixture.apps.adopt("ap-1", fixture.start("ap-1", 1)).unwrap();
+    for word in ["0", "-1", "4294967295", "many"] {
+        fs_err::write(fixture.file("ap-1/state"), format!("running {word}")).unwrap();
+        assert_eq!(fixture.state("ap-1"), AppState::Running { pid: None }, "{word}");
+    }
+}
+
+#[test]
 fn old_records_go_when_a_new_app_starts() {
     let fixture = Fixture::new();
     let _running = fixture.start("ap-running", 0);
