@@ -9,6 +9,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 
+use std::cmp::Reverse;
 use std::io::{ErrorKind, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
@@ -53,6 +54,9 @@ pub struct AppRecord {
     pub directory: String,
     /// When it started, in seconds since 1970.
     pub started: u64,
+    /// Its place in the order in which apps were started, whatever the clock said: [`DetachedApps::create`] gives it.
+    #[serde(default)]
+    pub number: u64,
 }
 
 /// A record as it is stored.
@@ -89,12 +93,20 @@ impl DetachedApps {
     /// app; it is for the background process, as its standard input, to [`DetachedApps::adopt`].
     ///
     /// # Errors
-    /// When the record cannot be written.
-    pub fn create(&self, record: &AppRecord) -> Result<OwnedFd, StoreError> {
+    /// When the record cannot be written, or `cancel` comes before it is this one's turn; as to `waiting` see
+    /// [`DetachedApps::forbid_starts`].
+    pub fn create(
+        &self,
+        record: &AppRecord,
+        cancel: &CancelToken,
+        waiting: impl FnOnce(),
+    ) -> Result<OwnedFd, StoreError> {
         check_name(&record.id)?;
         make_private(&self.layout.apps())?;
         // Nobody takes a record that is being made for one that was left behind.
-        let _alone = Lock::take(&self.layout.locks().join("apps"), &CancelToken::new(), || ())?.keep_file();
+        let _alone = self.forbid_starts(cancel, waiting)?;
+        let last = self.list()?.first().map_or(0, |app| app.record.number);
+        let record = &AppRecord { number: last.saturating_add(1), ..record.clone() };
         // The next app's start tries again. First, so that a command that is killed meanwhile leaves no record.
         let _ = self.remove_old(KEPT_APPS, KEPT_BYTES);
         let directory = self.directory(&record.id);
@@ -107,6 +119,15 @@ impl DetachedApps {
         made
     }
 
+    /// Keeps apps from being started until the answer is dropped. `waiting` is called once if somebody else does so for
+    /// a while.
+    ///
+    /// # Errors
+    /// When the lock cannot be taken, or `cancel` comes first.
+    pub fn forbid_starts(&self, cancel: &CancelToken, waiting: impl FnOnce()) -> Result<Lock, StoreError> {
+        Ok(Lock::take_soon(&self.layout.locks().join("apps"), cancel, waiting)?.keep_file())
+    }
+
     /// All of them, the one started last first. Records that make no sense to this version are left out.
     ///
     /// # Errors
@@ -116,7 +137,8 @@ impl DetachedApps {
         for name in self.names()? {
             apps.extend(self.get(&name)?);
         }
-        apps.sort_by(|one, other| (other.record.started, &other.record.id).cmp(&(one.record.started, &one.record.id)));
+        let place = |app: &DetachedApp| (app.record.number, app.record.started, app.record.id.clone());
+        apps.sort_by_cached_key(|app| Reverse(place(app)));
         Ok(apps)
     }
 

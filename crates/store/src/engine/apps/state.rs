@@ -82,11 +82,12 @@ impl StateFile {
 
     /// Notes how an app ended that was killed.
     pub(super) fn note_death(path: &Path, code: u8) -> Result<(), StoreError> {
-        let file = fs_err::OpenOptions::new().read(true).write(true).open(path)?.into_file();
-        match lock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Err(Errno::WOULDBLOCK) => return Ok(()),
-            other => other.map_err(StoreError::file("locking", path))?,
+        if !is_file(path) || Lock::is_held(path)? {
+            return Ok(());
         }
+        let file = fs_err::OpenOptions::new().read(true).write(true).open(path)?.into_file();
+        // Those who wait for its end hold it for a moment.
+        lock(&file, FlockOperation::LockExclusive).map_err(StoreError::file("locking", path))?;
         if parse(&fs_err::read(path)?) == AppState::Died {
             Self { file, path: path.to_owned() }.end(code)?;
         }
