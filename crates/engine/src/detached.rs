@@ -16,6 +16,15 @@ pub fn detached_apps() -> Result<DetachedApps, EngineError> {
     Ok(DetachedApps::new(Layout::prepare(&store_directory()?)?))
 }
 
+/// As [`detached_apps`], for whoever starts none: where there is no store, none is made.
+///
+/// # Errors
+/// As [`detached_apps`].
+pub fn known_apps() -> Result<DetachedApps, EngineError> {
+    let root = store_directory()?;
+    Ok(DetachedApps::new(if root.exists() { Layout::prepare(&root)? } else { Layout::of_no_store(root) }))
+}
+
 /// An id for a new app.
 #[must_use]
 pub fn new_app_id() -> String {
@@ -72,11 +81,9 @@ fn by_name<'a>(apps: &'a [DetachedApp], target: &str) -> Result<Option<&'a Detac
 /// Why nothing was found.
 fn unknown(apps: &[DetachedApp], target: &str) -> EngineError {
     let target = target.to_owned();
-    if target.starts_with("ap-") && !is_id(&target) {
-        return EngineError::NoAppId(target);
-    }
     match apps.iter().find(|app| app.record.name.as_deref() == Some(&target)) {
         Some(_) => EngineError::AppHasEnded(target),
+        None if target.starts_with("ap-") && !is_id(&target) => EngineError::NoAppId(target),
         None => EngineError::UnknownApp(target),
     }
 }
@@ -104,6 +111,7 @@ mod tests {
             arguments: Vec::new(),
             directory: "/".to_owned(),
             started: 1,
+            number: 0,
         };
         let state = if runs { AppState::Running { pid: Some(1) } } else { AppState::Ended { code: 0, time: 2 } };
         DetachedApp { record, state }
@@ -145,5 +153,7 @@ mod tests {
         assert!(matches!(unknown(&apps, "ap-1"), EngineError::NoAppId(_)));
         assert!(matches!(unknown(&apps, "ap-1234"), EngineError::UnknownApp(_)));
         assert!(matches!(unknown(&apps, "done"), EngineError::AppHasEnded(_)));
+        let apps = [app("ap-dddd1", Some("ap-1"), false)];
+        assert!(matches!(unknown(&apps, "ap-1"), EngineError::AppHasEnded(_)));
     }
 }

@@ -17,7 +17,7 @@ mod session;
 mod shell;
 mod store_directory;
 
-pub use detached::{any_app, detached_apps, new_app_id, running_app};
+pub use detached::{any_app, detached_apps, known_apps, new_app_id, running_app};
 pub use engine::{Engine, Options, Removal, helpers_entry};
 pub use error::EngineError;
 pub use images::{ImageLayer, ImageLog};

@@ -37,6 +37,12 @@ impl Layout {
         Ok(layout)
     }
 
+    /// Where a store would be that there is not.
+    #[must_use]
+    pub fn of_no_store(root: PathBuf) -> Self {
+        Self { root }
+    }
+
     /// The store directory.
     #[must_use]
     pub fn root(&self) -> &Path {

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use lamina_engine::{AppState, DetachedApp, DetachedApps, any_app, detached_apps, running_app};
+use lamina_engine::{AppState, DetachedApp, DetachedApps, any_app, known_apps, running_app};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -14,7 +14,7 @@ use unicode_width::UnicodeWidthStr;
 use super::ask::say;
 use super::detach::BACKGROUND;
 use super::image::{age, now};
-use super::{print, print_json, show};
+use super::{is_all_shown, print, print_json, show};
 use crate::arguments::App;
 use crate::failure::Failure;
 use crate::output::text;
@@ -34,7 +34,7 @@ const STEPS: [(Signal, Duration); 3] = [
 
 /// Answers or stops.
 pub(crate) fn app(app: &App) -> Result<u8, Failure> {
-    let apps = detached_apps()?;
+    let apps = known_apps()?;
     match app {
         App::List { json: true } => print_json(&apps.list()?.iter().map(Listed::from).collect::<Vec<_>>())?,
         App::List { json: false } => {
@@ -46,8 +46,7 @@ pub(crate) fn app(app: &App) -> Result<u8, Failure> {
         }
         App::Logs { app, follow } => {
             let mut output = apps.output(&any_app(&apps, app)?.record.id)?;
-            // A reader that has seen enough is no failure.
-            let _ = if *follow { output.follow(&mut show)? } else { output.read(&mut show)? };
+            is_all_shown(if *follow { output.follow(&mut show)? } else { output.read(&mut show)? })?;
         }
         App::Stop { app } => stop(&apps, &running_app(&apps, app)?)?,
     }
@@ -200,8 +199,11 @@ fn pid(apps: &DetachedApps, id: &str) -> Result<Option<Pid>, Failure> {
                 std::thread::sleep(Duration::from_millis(20));
             }
             Some(AppState::Running { pid: None }) => {
-                return Err(Failure::new(format!("the process of the app `{id}` does not begin"))
-                    .hint("the machine may be overloaded: try again"));
+                return Err(Failure::new(format!("the record of the app `{id}` does not say which process it is"))
+                    .hint(format!(
+                        "if the app was started just now, try again; if not, the record is damaged: `pgrep -f {id}` \
+                         finds the process, `kill -INT` ends it"
+                    )));
             }
             _ => return Ok(None),
         }
@@ -229,6 +231,7 @@ mod tests {
             arguments: vec!["--token".to_owned(), "secret".to_owned()],
             directory: "/home/ada".to_owned(),
             started: 1_000,
+            number: 0,
         };
         DetachedApp { record, state }
     }

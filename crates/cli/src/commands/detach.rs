@@ -7,18 +7,23 @@ use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::PathBuf;
 use std::process::{self, Child, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Parser;
-use lamina_engine::{AppRecord, AppState, detached_apps, new_app_id, spawn_apart};
+use lamina_engine::{
+    AppRecord, AppState, DetachedApp, DetachedApps, StoreError, detached_apps, new_app_id, spawn_apart,
+};
+use lamina_events::CancelToken;
+use rustix::process::Signal;
 
 use super::ask::say;
-use super::{run, show};
+use super::{is_all_shown, run, show};
 use crate::arguments::{Arguments, Command, Run};
 use crate::failure::Failure;
-use crate::interruption::{self, Signals};
+use crate::interruption::{self, Interruption, Signals};
 use crate::output::Progress;
 use crate::recording::Recording;
 use crate::session::BROKEN_PIPE;
@@ -31,20 +36,52 @@ pub(crate) fn foreground(run: &Run) -> Result<u8, Failure> {
     let apps = detached_apps()?;
     let record = record(run)?;
     let id = &*record.id;
+    let tell = |text: &str| {
+        if !run.quiet && !matches!(run.output.progress, Progress::Quiet | Progress::Json) {
+            say(text);
+        }
+    };
+    let cancel = CancelToken::new();
+    let interruption = Interruption::listen(interruption::catch()?, cancel.clone(), None, || ());
     let signals = interruption::catch()?;
-    let mut background = start(id, apps.create(&record)?)?;
-    if !run.quiet && !matches!(run.output.progress, Progress::Quiet | Progress::Json) {
-        say(&format!("Running detached as {id}: Ctrl-C leaves it running.\n"));
-    }
+    let waiting = || tell("Waiting for another `modal` that starts a detached app or removes the store...\n");
+    let held = match apps.create(&record, &cancel, waiting) {
+        Err(StoreError::Cancelled(_)) => return Ok(interruption.exit_code().unwrap_or(1)),
+        other => other?,
+    };
+    let mut background = start(id, held)?;
+    tell(&format!("Running detached as {id}: Ctrl-C leaves it running.\n"));
     leave_when_signalled(signals, id.to_owned());
-    if apps.output(id)?.follow(&mut show)?.is_break() {
-        say(&goes_on(id));
-        return Ok(BROKEN_PIPE);
+    match follow(&apps, id) {
+        Ok(true) => {}
+        Ok(false) => {
+            say(&goes_on(id));
+            return Ok(BROKEN_PIPE);
+        }
+        Err(failure) => {
+            say(&goes_on(id));
+            return Err(failure);
+        }
     }
     let status = background.wait()?;
-    match apps.get(id)?.map(|app| app.state) {
-        Some(AppState::Ended { code, .. }) => Ok(code),
-        _ => Ok(unrecorded(id, status)),
+    match apps.get(id) {
+        Ok(Some(DetachedApp { state: AppState::Ended { code, .. }, .. })) => Ok(code),
+        Ok(Some(_)) => Ok(unrecorded(id, status)),
+        // The record was removed, or cannot be read any more.
+        _ => Ok(exit_code(status)),
+    }
+}
+
+/// Shows what the app prints until it ends; false when nobody reads that any more. A record that cannot be read is no
+/// reason to leave the app.
+fn follow(apps: &DetachedApps, id: &str) -> Result<bool, Failure> {
+    match apps.output(id).and_then(|mut output| output.follow(&mut show)) {
+        Ok(outcome) => is_all_shown(outcome),
+        Err(error) => {
+            Failure::from(error).print();
+            say(&format!("The app `{id}` goes on: its output is not shown any more, its end is waited for.\n"));
+            Ok(true)
+        }
     }
 }
 
@@ -56,8 +93,17 @@ fn record(run: &Run) -> Result<AppRecord, Failure> {
         name: run.name.clone(),
         reference: reference.to_string_lossy().into_owned(),
         arguments: arguments.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
-        directory: std::env::current_dir()?.to_string_lossy().into_owned(),
+        directory: working_directory()?.to_string_lossy().into_owned(),
         started: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
+        number: 0,
+    })
+}
+
+fn working_directory() -> Result<PathBuf, Failure> {
+    std::env::current_dir().map_err(|error| {
+        let shown = std::env::var_os("PWD").map(|path| format!(" `{}`", path.display())).unwrap_or_default();
+        Failure::new(format!("the working directory{shown} cannot be found: {error}"))
+            .hint("it may have been deleted: change to one that exists")
     })
 }
 
@@ -89,17 +135,20 @@ fn goes_on(id: &str) -> String {
 
 /// The exit code of a background that did not record one.
 fn unrecorded(id: &str, status: ExitStatus) -> u8 {
+    let code = exit_code(status);
     if let Some(signal) = status.signal() {
         Failure::new(format!("the app `{id}` was killed by signal {signal}")).print();
-        return u8::try_from(128 + signal).unwrap_or(1);
-    }
-    let code = status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1);
-    if code < 128 {
+    } else if code < 128 {
         Failure::new(format!("the app `{id}` ended with exit code {code} before it could say why"))
             .hint("run it without `--detach` to see more")
             .print();
     }
     code
+}
+
+fn exit_code(status: ExitStatus) -> u8 {
+    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1);
+    u8::try_from(code).unwrap_or(1)
 }
 
 /// What standard input is; from then on there is none.
@@ -111,6 +160,9 @@ fn take_standard_input() -> io::Result<OwnedFd> {
 
 /// The background: `words` are the app's id and those of the foreground.
 pub(crate) fn background(mut words: impl Iterator<Item = OsString>) -> Result<u8, Failure> {
+    // A limit on the size of files costs output, not the app: what is not written is noted. Programs that are started from
+    // here have the signal as it was.
+    signal_hook::flag::register(Signal::XFSZ.as_raw(), Arc::default())?;
     let id = words.next().unwrap_or_default();
     let app = Arc::new(detached_apps()?.adopt(&id.to_string_lossy(), take_standard_input()?)?);
     let recording = Recording::start(app.output()?)?;
@@ -122,7 +174,8 @@ pub(crate) fn background(mut words: impl Iterator<Item = OsString>) -> Result<u8
         failure.print();
         1
     });
-    recording.finish()?;
-    app.end(code)?;
+    recording.finish();
+    // The foreground learns the code from the process, too.
+    let _ = app.end(code);
     Ok(code)
 }

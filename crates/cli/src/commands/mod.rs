@@ -40,14 +40,26 @@ fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
     print(text.as_bytes())
 }
 
-/// Writes what an app printed to the stream that it was written to, until nobody reads it any more.
-fn show(stream: Stream, data: &[u8]) -> ControlFlow<()> {
+/// Writes what an app printed to the stream that it was written to, until that cannot be done any more.
+fn show(stream: Stream, data: &[u8]) -> ControlFlow<io::Error> {
     let mut target: Box<dyn Write> = match stream {
         Stream::Stdout => Box::new(io::stdout()),
         Stream::Stderr => Box::new(io::stderr()),
     };
     match target.write_all(data).and_then(|()| target.flush()) {
         Ok(()) => ControlFlow::Continue(()),
-        Err(_) => ControlFlow::Break(()),
+        Err(error) => ControlFlow::Break(error),
+    }
+}
+
+/// Whether what an app printed was shown to the end; a reader that has seen enough is no failure.
+fn is_all_shown(outcome: ControlFlow<io::Error>) -> Result<bool, Failure> {
+    match outcome {
+        ControlFlow::Continue(()) => Ok(true),
+        ControlFlow::Break(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        ControlFlow::Break(error) => {
+            Err(Failure::new(format!("cannot write what the app printed: {error}"))
+                .hint("`modal app logs` shows it again"))
+        }
     }
 }

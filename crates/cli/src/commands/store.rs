@@ -4,7 +4,8 @@ use std::collections::HashSet;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use lamina_engine::{Options, Removal, detached_apps, store_directory};
+use lamina_engine::{DetachedApps, Options, Removal, detached_apps, store_directory};
+use lamina_events::CancelToken;
 
 use super::ask::{ask, say};
 use super::print;
@@ -31,11 +32,8 @@ fn remove(root: &Path, yes: bool) -> Result<u8, Failure> {
         say(&format!("There is no store at `{shown}`.\n"));
         return Ok(0);
     }
-    if let Some(app) = detached_apps()?.list()?.iter().find(|app| app.state.is_running()) {
-        let id = &app.record.id;
-        return Err(Failure::new(format!("the store `{shown}` was not removed: the detached app `{id}` uses it"))
-            .hint(format!("wait for its end, or stop it: `modal app stop {id}`")));
-    }
+    let apps = detached_apps()?;
+    refuse_while_used(&apps, root)?;
     let removal = Removal::prepare(&Options::default())?;
     let size = text::bytes(size_on_disk(root));
     if !yes {
@@ -51,9 +49,21 @@ fn remove(root: &Path, yes: bool) -> Result<u8, Failure> {
             }
         }
     }
+    // One may have been started while the question was being answered.
+    let waiting = || say("Waiting for a detached app that is just being started...\n");
+    let _none_starts = apps.forbid_starts(&CancelToken::new(), waiting)?;
+    refuse_while_used(&apps, root)?;
     removal.remove()?;
     say(&format!("Removed `{shown}`, {size}.\n"));
     Ok(0)
+}
+
+fn refuse_while_used(apps: &DetachedApps, root: &Path) -> Result<(), Failure> {
+    let apps = apps.list()?;
+    let Some(app) = apps.iter().find(|app| app.state.is_running()) else { return Ok(()) };
+    let (id, shown) = (&app.record.id, root.display());
+    Err(Failure::new(format!("the store `{shown}` was not removed: the detached app `{id}` uses it"))
+        .hint(format!("wait for its end, or stop it: `modal app stop {id}`")))
 }
 
 /// Bytes that removing `root` frees: every file once, however many names it has. What this user may not look into is

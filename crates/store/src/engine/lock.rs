@@ -48,6 +48,21 @@ impl Lock {
 
     /// Takes the lock, waiting for whoever holds it; `waiting` is called once before that.
     pub(super) fn take(path: &Path, cancel: &CancelToken, waiting: impl FnOnce()) -> Result<Self, StoreError> {
+        Self::take_within(Duration::ZERO, path, cancel, waiting)
+    }
+
+    /// As [`Lock::take`], but `waiting` is called only if that lasts a while.
+    pub(super) fn take_soon(path: &Path, cancel: &CancelToken, waiting: impl FnOnce()) -> Result<Self, StoreError> {
+        Self::take_within(UNREMARKABLE, path, cancel, waiting)
+    }
+
+    fn take_within(
+        unremarkable: Duration,
+        path: &Path,
+        cancel: &CancelToken,
+        waiting: impl FnOnce(),
+    ) -> Result<Self, StoreError> {
+        let begun = Instant::now();
         let mut waiting = Some(waiting);
         let mut pause = PAUSES.0;
         loop {
@@ -55,7 +70,9 @@ impl Lock {
             if let Some(lock) = Self::try_take(path)? {
                 return Ok(lock);
             }
-            if let Some(waiting) = waiting.take() {
+            if begun.elapsed() >= unremarkable
+                && let Some(waiting) = waiting.take()
+            {
                 waiting();
             }
             std::thread::sleep(pause);

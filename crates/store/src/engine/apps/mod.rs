@@ -9,6 +9,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 
+use std::cmp::Reverse;
 use std::io::{ErrorKind, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
@@ -53,6 +54,9 @@ pub struct AppRecord {
     pub directory: String,
     /// When it started, in seconds since 1970.
     pub started: u64,
+    /// Its place in the order in which apps were started, whatever the clock said: [`DetachedApps::create`] gives it.
+    #[serde(default)]
+    pub number: u64,
 }
 
 /// A record as it is stored.
@@ -89,12 +93,20 @@ impl DetachedApps {
     /// app; it is for the background process, as its standard input, to [`DetachedApps::adopt`].
     ///
     /// # Errors
-    /// When the record cannot be written.
-    pub fn create(&self, record: &AppRecord) -> Result<OwnedFd, StoreError> {
+    /// When the record cannot be written, or `cancel` comes before it is this one's turn; as to `waiting` see
+    /// [`DetachedApps::forbid_starts`].
+    pub fn create(
+        &self,
+        record: &AppRecord,
+        cancel: &CancelToken,
+        waiting: impl FnOnce(),
+    ) -> Result<OwnedFd, StoreError> {
         check_name(&record.id)?;
         make_private(&self.layout.apps())?;
         // Nobody takes a record that is being made for one that was left behind.
-        let _alone = Lock::take(&self.layout.locks().join("apps"), &CancelToken::new(), || ())?.keep_file();
+        let _alone = self.forbid_starts(cancel, waiting)?;
+        let last = self.list()?.first().map_or(0, |app| app.record.number);
+        let record = &AppRecord { number: last.saturating_add(1), ..record.clone() };
         // The next app's start tries again. First, so that a command that is killed meanwhile leaves no record.
         let _ = self.remove_old(KEPT_APPS, KEPT_BYTES);
         let directory = self.directory(&record.id);
@@ -107,6 +119,15 @@ impl DetachedApps {
         made
     }
 
+    /// Keeps apps from being started until the answer is dropped. `waiting` is called once if somebody else does so for
+    /// a while.
+    ///
+    /// # Errors
+    /// When the lock cannot be taken, or `cancel` comes first.
+    pub fn forbid_starts(&self, cancel: &CancelToken, waiting: impl FnOnce()) -> Result<Lock, StoreError> {
+        Ok(Lock::take_soon(&self.layout.locks().join("apps"), cancel, waiting)?.keep_file())
+    }
+
     /// All of them, the one started last first. Records that make no sense to this version are left out.
     ///
     /// # Errors
@@ -116,15 +137,19 @@ impl DetachedApps {
         for name in self.names()? {
             apps.extend(self.get(&name)?);
         }
-        apps.sort_by(|one, other| (other.record.started, &other.record.id).cmp(&(one.record.started, &one.record.id)));
+        let place = |app: &DetachedApp| (app.record.number, app.record.started, app.record.id.clone());
+        apps.sort_by_cached_key(|app| Reverse(place(app)));
         Ok(apps)
     }
 
-    /// The app with exactly this id.
+    /// The app with exactly this id, if its record makes sense.
     ///
     /// # Errors
     /// When the store cannot be read.
     pub fn get(&self, id: &str) -> Result<Option<DetachedApp>, StoreError> {
+        if check_name(id).is_err() {
+            return Ok(None);
+        }
         let directory = self.directory(id);
         let Some(record) = read_record(&directory)? else { return Ok(None) };
         let state = StateFile::read(&state_file(&directory))?;
@@ -149,7 +174,7 @@ impl DetachedApps {
         let directory = self.directory(id);
         let state = StateFile::adopt(&state_file(&directory), held)?;
         let record = read_record(&directory)?.ok_or_else(|| StoreError::NotFound(directory.join(RECORD)))?;
-        Ok(RunningApp { id: record.id.clone(), directory, state, record: Mutex::new(record) })
+        Ok(RunningApp { id: id.to_owned(), directory, state, record: Mutex::new(record) })
     }
 
     /// Notes how an app ended that could not do so itself, because it was killed. One that runs, or has said how it
@@ -179,7 +204,9 @@ impl DetachedApps {
         for name in self.names()? {
             // Of a command that died while it made the record.
             let directory = self.directory(&name);
-            if !directory.join(RECORD).exists() && !Lock::is_held(&state_file(&directory))? {
+            let is_record = fs_err::symlink_metadata(directory.join(RECORD)).is_ok();
+            let is_ours = check_name(&name).is_ok() && fs_err::symlink_metadata(&directory)?.is_dir();
+            if is_ours && !is_record && !StateFile::read(&state_file(&directory))?.is_running() {
                 fs_err::remove_dir_all(&directory)?;
             }
         }
@@ -189,6 +216,7 @@ impl DetachedApps {
     fn names(&self) -> Result<Vec<String>, StoreError> {
         let entries = match fs_err::read_dir(self.layout.apps()) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) if error.kind() == ErrorKind::NotADirectory => return Err(no_directory(&self.layout.apps())),
             other => other?,
         };
         entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
@@ -268,8 +296,14 @@ fn fill(directory: &Path, record: &AppRecord) -> Result<OwnedFd, StoreError> {
 fn make_private(path: &Path) -> Result<(), StoreError> {
     match std::fs::DirBuilder::new().mode(0o700).create(path) {
         Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(StoreError::file("creating", path)(error)),
+        Err(_) if !path.is_dir() => Err(no_directory(path)),
         _ => Ok(()),
     }
+}
+
+fn no_directory(path: &Path) -> StoreError {
+    let reason = "it is no directory; move it away: records of detached apps are kept in a directory of this name";
+    StoreError::Damaged { path: path.to_owned(), reason: reason.to_owned() }
 }
 
 /// The options of a new file that only its owner may read: arguments and output may hold secrets.
@@ -279,14 +313,31 @@ fn private_file() -> fs_err::OpenOptions {
     options
 }
 
-/// The record in a directory, if there is one that this version understands.
+/// The record in a directory, if there is one that this version understands. One that is called otherwise than its
+/// directory was copied there: what its id says is true of another.
 fn read_record(directory: &Path) -> Result<Option<AppRecord>, StoreError> {
-    let bytes = match fs_err::read(directory.join(RECORD)) {
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(None),
-        other => other?,
-    };
+    let Some(bytes) = read_file(&directory.join(RECORD))? else { return Ok(None) };
     let stored: Result<Stored<AppRecord>, _> = serde_json::from_slice(&bytes);
-    Ok(stored.ok().filter(|stored| stored.version == VERSION).map(|stored| stored.record))
+    let is_sound = |stored: &Stored<AppRecord>| {
+        stored.version == VERSION && directory.file_name().is_some_and(|name| *name == *stored.record.id)
+    };
+    Ok(stored.ok().filter(is_sound).map(|stored| stored.record))
+}
+
+/// The bytes of a file of a record; nothing where something else has its name, or nobody may look.
+fn read_file(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
+    if !is_file(path) {
+        return Ok(None);
+    }
+    match fs_err::read(path) {
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) => Ok(None),
+        other => Ok(Some(other?)),
+    }
+}
+
+/// Whether this is a regular file. Opening something else may wait for ever.
+fn is_file(path: &Path) -> bool {
+    fs_err::symlink_metadata(path).is_ok_and(|metadata| metadata.is_file())
 }
 
 /// Replaces the record as a whole.

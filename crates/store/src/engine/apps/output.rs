@@ -12,7 +12,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify;
 use rustix::io::Errno;
 
-use super::{private_file, state};
+use super::{is_file, private_file, state};
 use crate::StoreError;
 
 /// First bytes of the file: a name and the version of the format.
@@ -64,32 +64,31 @@ impl OutputWriter {
     /// recorded. Where something is missing, a line says so.
     pub fn write(&mut self, stream: Stream, data: &[u8]) {
         for piece in data.chunks(MAXIMUM_PIECE) {
-            let mut frames = self.note_of_missing();
-            add_frame(&mut frames, stream, piece);
-            match self.append(&frames) {
-                Ok(()) => self.missing = None,
-                Err(error) => {
-                    let before = self.missing.take().map_or(0, |missing| missing.bytes);
-                    self.missing = Some(Missing { bytes: before + piece.len(), reason: error.to_string() });
-                }
+            if let Err(error) = self.note_missing().and_then(|()| self.append(stream, piece)) {
+                let before = self.missing.take().map_or(0, |missing| missing.bytes);
+                self.missing = Some(Missing { bytes: before + piece.len(), reason: error.to_string() });
             }
         }
     }
 
-    /// What is to be said before the next piece.
-    fn note_of_missing(&self) -> Vec<u8> {
-        let mut frames = Vec::new();
-        if let Some(Missing { bytes, reason }) = &self.missing {
-            let line = format!("warning: {bytes} bytes of output were not recorded here: {reason}\n");
-            add_frame(&mut frames, Stream::Stderr, line.as_bytes());
-        }
-        frames
+    /// Says in the file what is missing.
+    fn note_missing(&mut self) -> std::io::Result<()> {
+        let Some(Missing { bytes, reason }) = &self.missing else { return Ok(()) };
+        let line = format!("warning: {bytes} bytes of output were not recorded here: {reason}\n");
+        self.append(Stream::Stderr, line.as_bytes())?;
+        self.missing = None;
+        Ok(())
     }
 
-    fn append(&mut self, frames: &[u8]) -> std::io::Result<()> {
-        let written = self.file.write_all_at(frames, self.length);
+    /// Adds one piece. A whole one is never taken back: somebody may have read it already.
+    fn append(&mut self, stream: Stream, piece: &[u8]) -> std::io::Result<()> {
+        let mut frame = vec![number(stream)];
+        // A piece has no more than `MAXIMUM_PIECE` bytes.
+        frame.extend_from_slice(&u32::try_from(piece.len()).unwrap_or(0).to_le_bytes());
+        frame.extend_from_slice(piece);
+        let written = self.file.write_all_at(&frame, self.length);
         if written.is_ok() {
-            self.length += frames.len() as u64;
+            self.length += frame.len() as u64;
         } else {
             // A part of a piece at the end of the file would stand for one that is still being written.
             let _ = self.file.set_len(self.length);
@@ -101,20 +100,12 @@ impl OutputWriter {
 impl Drop for OutputWriter {
     fn drop(&mut self) {
         // There may be room for the note where there was none for the output.
-        let _ = self.append(&self.note_of_missing());
+        let _ = self.note_missing();
     }
 }
 
-/// Adds a piece of output in the form of the file.
-fn add_frame(frames: &mut Vec<u8>, stream: Stream, piece: &[u8]) {
-    frames.push(number(stream));
-    // A piece has no more than `MAXIMUM_PIECE` bytes.
-    frames.extend_from_slice(&u32::try_from(piece.len()).unwrap_or(0).to_le_bytes());
-    frames.extend_from_slice(piece);
-}
-
-/// Takes what was printed; it can say that it has seen enough.
-pub type Show<'a> = dyn FnMut(Stream, &[u8]) -> ControlFlow<()> + 'a;
+/// Takes what was printed, until it cannot.
+pub type Show<'a> = dyn FnMut(Stream, &[u8]) -> ControlFlow<std::io::Error> + 'a;
 
 /// Reads the file, also while it grows.
 #[derive(Debug)]
@@ -128,6 +119,10 @@ pub struct OutputReader {
 impl OutputReader {
     /// Opens the file of the app with this state file.
     pub(super) fn open(path: &Path, state: PathBuf) -> Result<Self, StoreError> {
+        if !is_file(path) {
+            let reason = "it is missing, and with it what the app printed".to_owned();
+            return Err(StoreError::Damaged { path: path.to_owned(), reason });
+        }
         let file = fs_err::File::open(path)?.into_file();
         let mut magic = [0; MAGIC.len()];
         if file.read_exact_at(&mut magic, 0).is_err() || magic != MAGIC {
@@ -137,11 +132,11 @@ impl OutputReader {
         Ok(Self { file, path: path.to_owned(), state, position: MAGIC.len() as u64 })
     }
 
-    /// Shows what was printed so far, from where the last reading stopped, until `show` has seen enough.
+    /// Shows what was printed so far, from where the last reading stopped, until `show` cannot go on.
     ///
     /// # Errors
     /// When the file cannot be read or makes no sense.
-    pub fn read(&mut self, show: &mut Show<'_>) -> Result<ControlFlow<()>, StoreError> {
+    pub fn read(&mut self, show: &mut Show<'_>) -> Result<ControlFlow<std::io::Error>, StoreError> {
         let mut chunk = vec![0; CHUNK];
         loop {
             let count = match self.file.read_at(&mut chunk, self.position) {
@@ -153,8 +148,9 @@ impl OutputReader {
                 let length = HEADER + piece.len();
                 self.position += length as u64;
                 rest = &rest[length..];
-                if show(stream, piece).is_break() {
-                    return Ok(ControlFlow::Break(()));
+                let outcome = show(stream, piece);
+                if outcome.is_break() {
+                    return Ok(outcome);
                 }
             }
             // The rest is read again when it is whole.
@@ -168,7 +164,7 @@ impl OutputReader {
     ///
     /// # Errors
     /// As [`OutputReader::read`].
-    pub fn follow(&mut self, show: &mut Show<'_>) -> Result<ControlFlow<()>, StoreError> {
+    pub fn follow(&mut self, show: &mut Show<'_>) -> Result<ControlFlow<std::io::Error>, StoreError> {
         let (end, changes) = (self.end()?, self.changes());
         loop {
             // Asked before reading: what was printed before the end is shown before it.

@@ -1,7 +1,6 @@
 //! The `state` file of a detached app: locked while it runs, it says which process it is and how it ended.
 
 use std::fs::File;
-use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -9,7 +8,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
-use super::private_file;
+use super::{is_file, private_file, read_file};
 use crate::StoreError;
 use crate::engine::lease::now;
 use crate::engine::lock::Lock;
@@ -83,11 +82,12 @@ impl StateFile {
 
     /// Notes how an app ended that was killed.
     pub(super) fn note_death(path: &Path, code: u8) -> Result<(), StoreError> {
-        let file = fs_err::OpenOptions::new().read(true).write(true).open(path)?.into_file();
-        match lock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Err(Errno::WOULDBLOCK) => return Ok(()),
-            other => other.map_err(StoreError::file("locking", path))?,
+        if !is_file(path) || Lock::is_held(path)? {
+            return Ok(());
         }
+        let file = fs_err::OpenOptions::new().read(true).write(true).open(path)?.into_file();
+        // Those who wait for its end hold it for a moment.
+        lock(&file, FlockOperation::LockExclusive).map_err(StoreError::file("locking", path))?;
         if parse(&fs_err::read(path)?) == AppState::Died {
             Self { file, path: path.to_owned() }.end(code)?;
         }
@@ -96,16 +96,13 @@ impl StateFile {
 
     /// What others see of it.
     pub(super) fn read(path: &Path) -> Result<AppState, StoreError> {
-        let is_held = Lock::is_held(path)?;
-        let bytes = match fs_err::read(path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(AppState::Died),
-            other => other?,
-        };
+        let is_held = is_file(path) && Lock::is_held(path)?;
+        let Some(bytes) = read_file(path)? else { return Ok(AppState::Died) };
         if !is_held {
             return Ok(parse(&bytes));
         }
         let pid = words(&bytes).and_then(|words| match words[..] {
-            ["running", pid] => pid.parse().ok(),
+            ["running", pid] => pid.parse().ok().filter(|pid| (1..=i32::MAX.cast_unsigned()).contains(pid)),
             _ => None,
         });
         Ok(AppState::Running { pid })
@@ -125,10 +122,10 @@ impl From<StateFile> for OwnedFd {
 
 /// Waits until the app with this state file is gone.
 pub(super) fn wait_for_end(path: &Path) -> Result<(), StoreError> {
-    let file = match fs_err::File::open(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        other => other?,
-    };
+    if !is_file(path) {
+        return Ok(());
+    }
+    let file = fs_err::File::open(path)?;
     lock(file.file(), FlockOperation::LockShared).map_err(StoreError::file("locking", path))
 }
 

@@ -1,8 +1,9 @@
 use std::ops::ControlFlow;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::sync::mpsc;
 
 use lamina_events::Stream;
+use rustix::fs::{MemfdFlags, SealFlags};
 use tempfile::TempDir;
 
 use super::*;
@@ -24,7 +25,7 @@ impl Fixture {
     }
 
     fn start(&self, id: &str, started: u64) -> OwnedFd {
-        self.apps.create(&record(id, started)).unwrap()
+        self.apps.create(&record(id, started), &CancelToken::new(), || ()).unwrap()
     }
 
     /// Runs an app that prints and ends.
@@ -51,11 +52,12 @@ fn record(id: &str, started: u64) -> AppRecord {
         arguments: vec!["--n".to_owned(), "5".to_owned()],
         directory: "/home/ada".to_owned(),
         started,
+        number: 0,
     }
 }
 
 /// What a reading shows, pieces of one stream joined.
-fn shown(reading: impl FnOnce(&mut output::Show<'_>) -> ControlFlow<()>) -> Vec<(Stream, String)> {
+fn shown(reading: impl FnOnce(&mut output::Show<'_>) -> ControlFlow<std::io::Error>) -> Vec<(Stream, String)> {
     let mut pieces: Vec<(Stream, String)> = Vec::new();
     let outcome = reading(&mut |stream, data| {
         let text = String::from_utf8_lossy(data);
@@ -91,7 +93,7 @@ fn the_format_is_what_is_documented() {
     assert_eq!(
         fs_err::read_to_string(fixture.file("ap-1/record.json")).unwrap(),
         "{\"version\":1,\"id\":\"ap-1\",\"name\":\"demo\",\"reference\":\"app.py::main\",\
-         \"arguments\":[\"--n\",\"5\"],\"directory\":\"/home/ada\",\"started\":1000}\n"
+         \"arguments\":[\"--n\",\"5\"],\"directory\":\"/home/ada\",\"started\":1000,\"number\":1}\n"
     );
     assert_eq!(
         fs_err::read(fixture.file("ap-1/output")).unwrap(),
@@ -137,12 +139,55 @@ fn one_that_was_killed_has_died_until_somebody_notes_how() {
 }
 
 #[test]
+fn whoever_waits_for_the_end_does_not_keep_a_death_from_being_noted() {
+    let fixture = Fixture::new();
+    drop(fixture.start("ap-1", 1));
+    let waiting = fs_err::File::open(fixture.file("ap-1/state")).unwrap();
+    rustix::fs::flock(waiting.file(), rustix::fs::FlockOperation::LockShared).unwrap();
+    let (sender, receiver) = mpsc::channel();
+    let apps = fixture.apps.clone();
+    let noting = std::thread::spawn(move || {
+        sender.send(()).unwrap();
+        apps.note_death("ap-1", 137).unwrap();
+    });
+    receiver.recv().unwrap();
+    // Long enough for an attempt that fails; one that waits may begin later as well.
+    std::thread::sleep(std::time::Duration::from_millis(50));
+    drop(waiting);
+    noting.join().unwrap();
+    assert!(matches!(fixture.state("ap-1"), AppState::Ended { code: 137, .. }));
+}
+
+#[test]
+fn no_app_starts_while_somebody_forbids_it() {
+    let fixture = Fixture::new();
+    let forbidden = fixture.apps.forbid_starts(&CancelToken::new(), || ()).unwrap();
+    let cancel = CancelToken::new();
+    let create = || fixture.apps.create(&record("ap-1", 1), &cancel, || cancel.cancel());
+    assert!(matches!(create(), Err(StoreError::Cancelled(_))));
+    assert!(!fixture.file("ap-1").exists());
+    drop(forbidden);
+    fixture.run("ap-2", 1, b"");
+}
+
+#[test]
+fn the_order_of_apps_does_not_depend_on_the_clock() {
+    let fixture = Fixture::new();
+    for (id, started) in [("ap-9", 1_000), ("ap-8", 1_000), ("ap-7", 10)] {
+        fixture.run(id, started, b"");
+    }
+    assert_eq!(fixture.ids(), ["ap-7", "ap-8", "ap-9"]);
+    fixture.apps.remove_old(1, KEPT_BYTES).unwrap();
+    assert_eq!(fixture.ids(), ["ap-7"]);
+}
+
+#[test]
 fn nobody_else_can_take_a_record_over() {
     let fixture = Fixture::new();
     let _held = fixture.start("ap-1", 1);
     let other = fixture.start("ap-2", 1);
     assert!(matches!(fixture.apps.adopt("ap-1", other), Err(StoreError::Damaged { .. })));
-    assert!(matches!(fixture.apps.create(&record("../ap", 1)), Err(StoreError::Name(_))));
+    assert!(matches!(fixture.apps.create(&record("../ap", 1), &CancelToken::new(), || ()), Err(StoreError::Name(_))));
 }
 
 #[test]
@@ -154,7 +199,70 @@ fn apps_are_listed_newest_first_and_strange_records_left_out() {
     }
     fs_err::write(fixture.file("ap-1/record.json"), "{\"version\":2}").unwrap();
     fs_err::write(fixture.file("stray"), "").unwrap();
-    assert_eq!(fixture.ids(), ["ap-2", "ap-3"]);
+    assert_eq!(fixture.ids(), ["ap-3", "ap-2"]);
+}
+
+#[test]
+fn a_record_speaks_for_its_own_directory_only() {
+    let fixture = Fixture::new();
+    let outside = fixture.directory.path().join("outside");
+    fs_err::create_dir(&outside).unwrap();
+    let _running = fixture.start("ap-running", 5);
+    fixture.run("ap-1", 1, b"");
+    let copy = |from: &str, id: &str| {
+        let text = fs_err::read_to_string(fixture.file("ap-1/record.json")).unwrap().replace("ap-1", id);
+        fs_err::create_dir(fixture.file(from)).unwrap();
+        fs_err::write(fixture.file(from).join("record.json"), text).unwrap();
+    };
+    copy("absolute", outside.to_str().unwrap());
+    copy("parent", "..");
+    copy("backup", "ap-running");
+    assert_eq!(fixture.ids(), ["ap-1", "ap-running"]);
+    fixture.apps.remove_old(0, 0).unwrap();
+    assert_eq!(fixture.ids(), ["ap-running"]);
+    assert!(outside.exists() && fixture.file("absolute").exists() && fixture.file("backup").exists());
+    assert_eq!(fixture.apps.get("..").unwrap(), None);
+}
+
+#[test]
+fn what_makes_no_sense_stands_in_nobodys_way() {
+    let fixture = Fixture::new();
+    fixture.run("ap-1", 1, b"printed");
+    fixture.run("ap-2", 2, b"");
+    fs_err::create_dir_all(fixture.file("strange/record.json")).unwrap();
+    fs_err::write(fixture.file("file"), "").unwrap();
+    std::os::unix::fs::symlink("loop", fixture.file("loop")).unwrap();
+    fs_err::remove_file(fixture.file("ap-2/state")).unwrap();
+    fs_err::create_dir(fixture.file("ap-2/state")).unwrap();
+    assert_eq!(fixture.ids(), ["ap-2", "ap-1"]);
+    assert_eq!(fixture.state("ap-2"), AppState::Died);
+    fs_err::remove_file(fixture.file("ap-2/output")).unwrap();
+    let error = fixture.apps.output("ap-2").unwrap_err().to_string();
+    assert!(error.ends_with("is damaged: it is missing, and with it what the app printed"), "{error}");
+    fixture.apps.remove_old(1, KEPT_BYTES).unwrap();
+    assert_eq!(fixture.ids(), ["ap-2"]);
+    assert!(fixture.file("file").exists() && fixture.file("strange").exists());
+}
+
+#[test]
+fn a_file_in_place_of_all_records_is_explained() {
+    let fixture = Fixture::new();
+    fs_err::write(fixture.apps.layout.apps(), "").unwrap();
+    let created = fixture.apps.create(&record("ap-1", 1), &CancelToken::new(), || ());
+    for outcome in [fixture.apps.list().map(drop), created.map(drop)] {
+        let error = outcome.unwrap_err().to_string();
+        assert!(error.contains("it is no directory; move it away"), "{error}");
+    }
+}
+
+#[test]
+fn numbers_of_no_process_are_not_believed() {
+    let fixture = Fixture::new();
+    let _app = fixture.apps.adopt("ap-1", fixture.start("ap-1", 1)).unwrap();
+    for word in ["0", "-1", "4294967295", "many"] {
+        fs_err::write(fixture.file("ap-1/state"), format!("running {word}")).unwrap();
+        assert_eq!(fixture.state("ap-1"), AppState::Running { pid: None }, "{word}");
+    }
 }
 
 #[test]
@@ -201,7 +309,7 @@ fn output_is_read_as_it_was_written() {
     let more = shown(|show| reader.read(show).unwrap());
     assert_eq!(more, [(Stream::Stdout, "three".to_owned())]);
     let mut again = fixture.apps.output("ap-1").unwrap();
-    assert!(again.read(&mut |_, _| ControlFlow::Break(())).unwrap().is_break());
+    assert!(again.read(&mut |_, _| ControlFlow::Break(std::io::Error::other("enough"))).unwrap().is_break());
 }
 
 #[test]
@@ -264,6 +372,36 @@ fn what_cannot_be_written_is_left_out_and_said() {
     assert_eq!(all.len(), 3);
     assert_eq!((&*all[0].1, &*all[2].1), ("one\n", "four\n"));
     assert!(all[1].1.starts_with("warning: 10 bytes of output were not recorded here: "), "{}", all[1].1);
+}
+
+/// A file that cannot become longer than `length`, as on a full disk.
+fn bounded_file(contents: &[u8], length: usize) -> std::fs::File {
+    let file = std::fs::File::from(rustix::fs::memfd_create("output", MemfdFlags::ALLOW_SEALING).unwrap());
+    file.write_all_at(contents, 0).unwrap();
+    file.set_len(length as u64).unwrap();
+    rustix::fs::fcntl_add_seals(&file, SealFlags::GROW).unwrap();
+    file
+}
+
+#[test]
+fn a_note_that_was_written_is_not_taken_back() {
+    let fixture = Fixture::new();
+    let app = fixture.apps.adopt("ap-1", fixture.start("ap-1", 1)).unwrap();
+    let mut output = app.output().unwrap();
+    let full = fs_err::OpenOptions::new().write(true).open("/dev/full").unwrap().into_file();
+    let file = std::mem::replace(&mut output.file, full);
+    output.write(Stream::Stdout, b"lost");
+    let header = fs_err::read(fixture.file("ap-1/output")).unwrap();
+    let bounded = bounded_file(&header, 8 << 10);
+    let reading = bounded.try_clone().unwrap();
+    output.file = bounded;
+    output.write(Stream::Stdout, &[b'x'; 16 << 10]);
+    let mut bytes = vec![0; 16 << 10];
+    let length = reading.read_at(&mut bytes, 0).unwrap();
+    let text = String::from_utf8_lossy(&bytes[header.len()..length]).into_owned();
+    assert!(text.contains("warning: 4 bytes of output were not recorded here: "), "{text}");
+    assert!(text.ends_with('\n') && !text.contains('x'), "the torn piece is cut back: {text}");
+    output.file = file;
 }
 
 #[test]
