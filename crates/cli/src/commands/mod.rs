@@ -18,13 +18,14 @@ use std::ops::ControlFlow;
 use lamina_events::Stream;
 
 use crate::failure::Failure;
+use crate::output::patient;
 
 /// The exit code of a command that was not understood.
 const USAGE: u8 = 2;
 
 /// Writes data to standard output; a reader that has seen enough is no failure.
 fn print(text: &[u8]) -> Result<(), Failure> {
-    let mut stdout = io::stdout().lock();
+    let mut stdout = patient::stdout();
     match stdout.write_all(text).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err(Failure::new(format!("cannot write to standard output: {error}")))
@@ -43,8 +44,8 @@ fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
 /// Writes what an app printed to the stream that it was written to, until that cannot be done any more.
 fn show(stream: Stream, data: &[u8]) -> ControlFlow<io::Error> {
     let mut target: Box<dyn Write> = match stream {
-        Stream::Stdout => Box::new(io::stdout()),
-        Stream::Stderr => Box::new(io::stderr()),
+        Stream::Stdout => Box::new(patient::stdout()),
+        Stream::Stderr => Box::new(patient::stderr()),
     };
     match target.write_all(data).and_then(|()| target.flush()) {
         Ok(()) => ControlFlow::Continue(()),
