@@ -55,13 +55,11 @@ class Console:
 
     def open(self) -> None:
         """Makes it the standard streams, until `close`."""
-        from _thread import get_ident
-
         if self._streams:
             # Also for threads and children: what they write and read is the terminal already.
             self._notify()
             return
-        if os.getpid() != self._process or get_ident() != self._thread:
+        if not self._is_of_the_function():
             raise ExecutionError(
                 "the terminal can only be asked for by the function itself, not by a thread or process that it started",
                 hint="call `modal.interact()` in the function before it starts others",
@@ -106,8 +104,8 @@ class Console:
 
             if self._handler is not None:
                 signal(SIGINT, self._handler)
-            if self._was_interrupted:
-                self._was_interrupted = False
+            was_interrupted, self._was_interrupted = self._was_interrupted, False
+            if was_interrupted and self.is_open:
                 raise KeyboardInterrupt
 
     def leave(self) -> None:
@@ -123,8 +121,14 @@ class Console:
     def _note_interrupt(self, number: int, frame: object) -> None:
         self._was_interrupted = True
 
+    def _is_of_the_function(self) -> bool:
+        """Whether this is the process and the thread that speak with the engine."""
+        from _thread import get_ident
+
+        return os.getpid() == self._process and get_ident() == self._thread
+
     def _notify(self) -> None:
-        if os.getpid() == self._process:
+        if self._is_of_the_function():
             self._connection.send(b'{"type":"interact"}')
 
     def _put_in_order(self, terminal: int) -> None:

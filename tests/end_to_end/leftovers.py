@@ -27,15 +27,17 @@ def processes(store: Path) -> list[str]:
 
 
 def control_groups() -> list[str]:
-    """Control groups of engines that are gone; a group's name begins with its engine's process id."""
-    groups = Path("/sys/fs/cgroup").glob("**/lamina-*-*")
-    dead = [str(group) for group in groups if not Path("/proc", group.name.split("-")[1]).exists()]
-    return [group for group in dead if group not in FOREIGN]
+    """Control groups of engines that are gone; a group's name begins with its engine's process id.
 
-
-#: What was there before these tests: an engine only sweeps what is beside its own.
-FOREIGN: list[str] = []
-FOREIGN += control_groups()
+    Only where engines that the tests start make groups: beside or above our own. Another session's are its own concern.
+    """
+    found = []
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        own = Path(line.split(":", 2)[2].lstrip("/"))
+        for hierarchy in (Path("/sys/fs/cgroup"), *Path("/sys/fs/cgroup").glob("*/")):
+            for above in (own, *own.parents):
+                found += (hierarchy / above).glob("lamina-*-*")
+    return sorted({str(group) for group in found if not Path("/proc", group.name.split("-")[1]).exists()})
 
 
 def leftovers(modal: Modal) -> dict[str, list[str]]:
