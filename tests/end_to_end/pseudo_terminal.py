@@ -94,8 +94,19 @@ class PseudoTerminal:
             if not self.read(0.05):
                 break
         shown = self.text()
-        assert wanted(shown) if callable(wanted) else wanted in shown, f"{wanted} never appeared:\n{shown}"
-        return shown
+        if wanted(shown) if callable(wanted) else wanted in shown:
+            return shown
+        self.give_up()
+        raise AssertionError(f"{wanted} never appeared:\n{shown}")
+
+    def give_up(self) -> None:
+        """Ends the command, so that it is in no other test's way."""
+        self.process.terminate()
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
 
     def lines(self) -> list[str]:
         """The visible lines without trailing spaces."""

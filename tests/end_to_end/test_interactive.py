@@ -247,7 +247,12 @@ def test_the_terminal_follows_resizes(interactive: Modal) -> None:
     terminal = PseudoTerminal(interactive, "run", "-i", "app.py::debug", "--n", "1")
     terminal.wait_for("(Pdb)")
     terminal.resize(70, 20)
-    terminal.type("import os; os.get_terminal_size()\r")
+    for _ in range(50):
+        # What is typed may arrive before the news of the resize.
+        terminal.type("import os; os.get_terminal_size()\r")
+        terminal.read(0.2)
+        if "columns=70, lines=20" in terminal.text():
+            break
     terminal.wait_for("columns=70, lines=20")
     terminal.type("c\r")
     assert terminal.finish() == 0
