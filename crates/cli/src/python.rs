@@ -47,7 +47,8 @@ impl Handle {
 }
 
 impl Python {
-    /// Starts `modal._cli` with arguments and returns it with the engine's end of the connection. One that is bound gets no signals but ours, and is killed when this process is.
+    /// Starts `modal._cli` with arguments and returns it with the engine's end of the connection. One that is bound gets
+    /// no signals but ours, and is killed when this process is.
     pub(crate) fn start(
         arguments: &[OsString],
         environment: &[(&str, &OsStr)],
