@@ -80,7 +80,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut log = TimedLog { started, file: fs_err::File::create(Path::new(directory).join("bootstrap.log"))? };
     let (work, facts) = lamina_bases::bootstrap(&plan, &tools, &mut log).map_err(|error| error.to_string())?;
     eprintln!("{:6.2} s  committing", started.elapsed().as_secs_f64());
-    let rules = CommitRules { package_step: true, drop_empty: Vec::new() };
+    let rules = CommitRules { package_step: true, package_times: true, drop_empty: Vec::new() };
     let committed = store.commit(&work, rules)?;
     eprintln!("{:6.2} s  finished", started.elapsed().as_secs_f64());
     println!("{facts:#?}\n{committed:#?}");

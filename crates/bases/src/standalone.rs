@@ -19,7 +19,7 @@ pub(crate) const PREFIX: &str = "usr/local";
 
 /// Compiles the standard library. One process: several would share the work differently each time.
 pub(crate) const COMPILE: &str =
-    "python3 -I -m compileall -q --invalidation-mode unchecked-hash \"$(python3 -I -c 'import sysconfig; print(sysconfig.get_path(\"stdlib\"))')\" || true
+    "python3 -I -m compileall -q \"$(python3 -I -c 'import sysconfig; print(sysconfig.get_path(\"stdlib\"))')\" || true
 ";
 
 /// Where `uv` gets builds from.

@@ -225,6 +225,7 @@ impl<'a> Builder<'a> {
         };
         state.bytes += record.bytes;
         state.layers.push(record.digest);
+        state.contents.push(record.content);
         state.keys.push(record.key);
         state.logs.extend(record.log.map(|log| (node.title.clone(), log)));
         Ok(())
@@ -291,6 +292,7 @@ impl<'a> Builder<'a> {
         let record = LayerRecord {
             key: material.key(),
             digest: committed.digest,
+            content: committed.content,
             title: node.title.clone(),
             created,
             seconds,

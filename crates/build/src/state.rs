@@ -7,7 +7,7 @@ use lamina_image::{Digest, Hasher, LayerKey, RuntimeConfig, image_id};
 pub struct BuiltImage {
     /// The image id, `im-…`.
     pub id: String,
-    /// Content digests of the layers, bottom first.
+    /// The layers, bottom first.
     pub layers: Vec<Digest>,
     /// Views of attached local files, bottom first; they lie over the layers.
     pub attachments: Vec<Digest>,
@@ -20,8 +20,10 @@ pub struct BuiltImage {
 /// The state after a step: what the next one builds on.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct State {
-    /// Content digests, bottom first.
+    /// The layers, bottom first.
     pub(crate) layers: Vec<Digest>,
+    /// Digests of what they hold, in the same order.
+    pub(crate) contents: Vec<Digest>,
     /// Keys of the layers, in the same order.
     pub(crate) keys: Vec<LayerKey>,
     /// Titles of the steps that made the layers, and where their logs are.
@@ -47,7 +49,7 @@ impl State {
     /// Digest of the content of all layers together: what the next step's key depends on.
     pub(crate) fn content(&self) -> Digest {
         let mut hasher = Hasher::new();
-        for layer in &self.layers {
+        for layer in &self.contents {
             hasher.update(layer.as_bytes());
         }
         hasher.finish()
@@ -55,7 +57,7 @@ impl State {
 
     /// The image id of this state.
     pub(crate) fn image_id(&self) -> String {
-        image_id(&self.layers, &self.config)
+        image_id(&self.contents, &self.config)
     }
 
     /// The state as an image.

@@ -113,7 +113,7 @@ impl Bytecode<'_> {
             ExitStatus::Signaled(signal) => return Err(BytecodeError::Failed(crate::signal_name(signal))),
         }
         drop(sandbox);
-        let rules = CommitRules { package_step: false, drop_empty: exit.created_mountpoints };
+        let rules = CommitRules { drop_empty: exit.created_mountpoints, ..CommitRules::default() };
         Ok(store.commit(&work, rules)?)
     }
 }
@@ -131,6 +131,7 @@ fn record(key: LayerKey, material: &KeyMaterial, committed: &Committed, begun: S
     LayerRecord {
         key,
         digest: committed.digest,
+        content: committed.content,
         title: TITLE.to_owned(),
         created: begun.duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs()),
         seconds: begun.elapsed().map_or(0.0, |time| time.as_secs_f64()),

@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::{Digest, DigestError, RuntimeConfig};
 
 /// Version of the way steps are executed. A change that makes the same step give another result raises it.
-pub const BUILDER_VERSION: u32 = 1;
+pub const BUILDER_VERSION: u32 = 2;
 
 /// Digest of everything that can influence a step's result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

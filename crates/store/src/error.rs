@@ -46,6 +46,15 @@ pub enum StoreError {
         /// The newest format this program knows.
         known: u32,
     },
+    /// The store is of an earlier format, and a program of that time works with it.
+    #[error(
+        "the store `{path}` is of an earlier format and another `modal`, of an earlier version, uses it: wait until that has \
+         ended, or set `MODAL_STORE` to another directory"
+    )]
+    FormerInUse {
+        /// The store directory.
+        path: PathBuf,
+    },
     /// A file of the store makes no sense.
     #[error("`{path}` is damaged: {reason}")]
     Damaged {

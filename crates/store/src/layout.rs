@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::StoreError;
 
 /// Version of the on-disk format.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 
 /// Contents of `format.json`.
 #[derive(Serialize, Deserialize)]
@@ -130,23 +130,44 @@ impl Layout {
 
     /// Refuses formats of the future, records the present one in a new store.
     fn check_format(&self) -> Result<(), StoreError> {
-        let path = self.root.join("format.json");
-        match fs_err::read(&path) {
-            Ok(bytes) => {
-                let format: Format = serde_json::from_slice(&bytes)
-                    .map_err(|error| StoreError::Damaged { path: path.clone(), reason: error.to_string() })?;
-                if format.format > FORMAT_VERSION {
-                    return Err(StoreError::NewerFormat { path, found: format.format, known: FORMAT_VERSION });
-                }
-                Ok(())
+        match self.format()? {
+            Some(found) if found > FORMAT_VERSION => {
+                let path = self.format_file();
+                Err(StoreError::NewerFormat { path, found, known: FORMAT_VERSION })
             }
-            Err(error) if error.kind() == ErrorKind::NotFound => {
+            Some(_) => Ok(()),
+            None => {
                 self.check_empty()?;
-                let text = format!("{{\"format\":{FORMAT_VERSION}}}\n");
-                write_atomically(&path, text.as_bytes())
+                self.record_format()
             }
-            Err(error) => Err(error.into()),
         }
+    }
+
+    /// Whether the store is of the present format.
+    pub(crate) fn is_current(&self) -> Result<bool, StoreError> {
+        Ok(self.format()? == Some(FORMAT_VERSION))
+    }
+
+    /// Says that the store is of the present format.
+    pub(crate) fn record_format(&self) -> Result<(), StoreError> {
+        let text = format!("{{\"format\":{FORMAT_VERSION}}}\n");
+        write_atomically(&self.format_file(), text.as_bytes())
+    }
+
+    fn format_file(&self) -> PathBuf {
+        self.root.join("format.json")
+    }
+
+    /// The format that the store says it has; `None` for a new store.
+    fn format(&self) -> Result<Option<u32>, StoreError> {
+        let path = self.format_file();
+        let bytes = match fs_err::read(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            other => other?,
+        };
+        let format: Format =
+            serde_json::from_slice(&bytes).map_err(|error| StoreError::Damaged { path, reason: error.to_string() })?;
+        Ok(Some(format.format))
     }
 }
 

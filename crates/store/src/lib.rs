@@ -20,9 +20,6 @@ pub use engine::{
 };
 pub use error::{JobError, StoreError, disk_hint};
 pub use layout::{FORMAT_VERSION, Layout};
-pub use object::{ObjectMeta, ObjectName};
+pub use object::{Metadata, ObjectName, Timestamp};
 pub use protocol::{CacheFilter, CommitRules, Committed, Harvest};
 pub use worker::{Job, JobTable, Package, UpperDirectory, WorkerContext, worker_main};
-
-/// Seconds since 1970 of 2000-01-01 00:00:00 UTC, the modification time of everything in a committed layer.
-pub const LAYER_MTIME: i64 = 946_684_800;

@@ -15,6 +15,9 @@ use crate::JobError;
 pub struct CommitRules {
     /// Leave out what package managers leave behind: logs, lists, archives, backups, lock files.
     pub package_step: bool,
+    /// Give everything one constant time ([`crate::Timestamp::PACKAGE`]), so that equal packages make equal layers whenever
+    /// they are installed.
+    pub package_times: bool,
     /// Absolute paths in the image that the sandbox made as mount points: left out while empty.
     pub drop_empty: Vec<String>,
 }
@@ -24,6 +27,8 @@ pub struct CommitRules {
 pub struct Committed {
     /// Digest of the layer's diff tree; names its view.
     pub digest: Digest,
+    /// Digest of what the layer holds, whenever it was made: what keys are computed from.
+    pub content: Digest,
     /// Regular files in the layer.
     pub files: u64,
     /// Bytes of them.
@@ -65,7 +70,8 @@ pub(crate) struct Envelope<T> {
 #[serde(tag = "request", rename_all = "snake_case")]
 pub(crate) enum Request {
     /// Names the session and removes what dead ones left. The lock files of all of them come along as descriptors, the
-    /// session's own first: as long as this process lives, nobody takes its directories for leftovers.
+    /// session's own first: as long as this process lives, nobody takes its directories for leftovers. Answers how files get
+    /// into views.
     Start {
         /// Prefix of the session's directories in `work/`.
         session: String,
@@ -118,12 +124,14 @@ pub(crate) enum Request {
         filter: CacheFilter,
     },
     /// Stores the files behind the frame's descriptors. Answers a list of [`Ingested`] in their order.
-    Ingest {
-        /// The permission bits to store them with.
-        modes: Vec<u32>,
-    },
+    Ingest,
     /// Makes a view of the diff tree in the payload and publishes both. Answers [`Published`].
     Publish,
+    /// Makes the view of a published tree again. Answers whether that was possible.
+    MakeView {
+        /// The tree.
+        digest: Digest,
+    },
     /// Checks a view against its tree. Answers a list of sentences.
     Verify {
         /// The tree.
@@ -144,6 +152,8 @@ pub(crate) enum Request {
     },
     /// Removes what nothing refers to any more. Answers [`Freed`].
     Sweep(Sweep),
+    /// Removes what stores of earlier formats kept in another way.
+    RemoveFormer,
     /// Removes everything below the content directory.
     Remove,
 }

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::{BufReader, BufWriter, Read, Write};
 use std::os::fd::OwnedFd;
 
-use lamina_store::{Job, JobError, ObjectMeta, WorkerContext};
+use lamina_store::{Job, JobError, WorkerContext};
 use serde::{Deserialize, Serialize};
 
 use crate::manifest::{self, Bytecode, MISSING, Manifest, ManifestFile};
@@ -90,7 +90,7 @@ fn read(context: &WorkerContext, file: &ManifestFile) -> Result<Vec<u8>, JobErro
     let mut source = Vec::new();
     // The store keeps no object for an empty file.
     if file.size > 0 {
-        let object = context.open_object(&file.digest, &ObjectMeta::root_owned(file.mode))?;
+        let object = context.open_object(&file.digest)?;
         object.take(SOURCE_LIMIT).read_to_end(&mut source)?;
     }
     Ok(source)
@@ -115,7 +115,7 @@ fn receive(context: &WorkerContext, modules: &[&ManifestFile], answers: File) ->
         answer.resize(usize::try_from(length).unwrap_or(0), 0);
         answers.read_exact(&mut answer).map_err(lost)?;
         if !answer.is_empty() && outcome.is_ok() {
-            match context.put_bytes(&answer, &ObjectMeta::root_owned(0o644)) {
+            match context.put_bytes(&answer) {
                 Ok(digest) => drop(bytecode.files.insert(file.path.clone(), digest)),
                 Err(error) => outcome = Err(error),
             }

@@ -2,23 +2,24 @@
 
 Request: two little-endian 32-bit lengths, the path that tracebacks shall show, the source.
 Answer: a 32-bit length and the contents of the `.pyc`; the length 0 for a source that does not compile.
-The `.pyc` files are of the unchecked-hash kind: they stay valid whatever the modification times are.
+The `.pyc` files name the time that installed packages have, and the size of their source: Python uses them only while the
+source is the one that they were made from.
 """
 
 import gc
 import marshal
 import struct
 import sys
-from importlib.util import MAGIC_NUMBER, source_hash
+from importlib.util import MAGIC_NUMBER
 
-UNCHECKED_HASH = (1).to_bytes(4, "little")
+PACKAGE_TIME = 946_684_800
 
 
 def compiled(path, source):
     """The contents of the `.pyc`; nothing when the source does not compile."""
     try:
         code = compile(source, path, "exec", dont_inherit=True, optimize=0)
-        return MAGIC_NUMBER + UNCHECKED_HASH + source_hash(source) + marshal.dumps(code)
+        return MAGIC_NUMBER + struct.pack("<III", 0, PACKAGE_TIME, len(source)) + marshal.dumps(code)
     except Exception:
         return b""
 

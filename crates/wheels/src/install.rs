@@ -107,9 +107,13 @@ pub fn install(
     }
 }
 
+/// The kind of bytecode that `compile.py` makes: with the time and the size of its source.
+const BYTECODE_VERSION: u32 = 2;
+
 /// Names the conditions under which bytecode can be shared.
 fn bytecode_key(target: &Target, python_layers: &[String]) -> String {
-    let conditions = serde_json::json!([target.python, target.interpreter, target.site_packages, python_layers]);
+    let Target { python, interpreter, site_packages, .. } = target;
+    let conditions = serde_json::json!([BYTECODE_VERSION, python, interpreter, site_packages, python_layers]);
     Digest::of(conditions.to_string().as_bytes()).hex()[..16].to_owned()
 }
 

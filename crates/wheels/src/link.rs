@@ -7,7 +7,7 @@ use std::path::Path;
 
 use fs_err as fs;
 use lamina_image::Digest;
-use lamina_store::{Job, JobError, ObjectMeta, UpperDirectory, WorkerContext};
+use lamina_store::{Job, JobError, Metadata, UpperDirectory, WorkerContext};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -226,10 +226,10 @@ fn link(
     mode: u32,
     path: &str,
 ) -> Result<(), JobError> {
-    let meta = ObjectMeta::root_owned(mode);
+    let meta = Metadata::root_owned(mode);
     let name = path.rsplit_once('/').map_or(path, |(_, name)| name);
-    directory.link_object(digest, &meta, name).map_err(|error| {
+    directory.place_object(digest, &meta, name).map_err(|error| {
         // Told apart only on failure: asking beforehand would cost as much as linking.
-        if context.has_object(digest, &meta) { error } else { JobError::new(MISSING, error.message) }
+        if context.has_object(digest) { error } else { JobError::new(MISSING, error.message) }
     })
 }

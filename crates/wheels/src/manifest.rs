@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use fs_err as fs;
 use lamina_image::Digest;
-use lamina_store::{JobError, ObjectMeta, ObjectName, Package, WorkerContext};
+use lamina_store::{JobError, ObjectName, Package, WorkerContext};
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -200,14 +200,13 @@ pub(crate) fn packages(context: &WorkerContext) -> Result<Vec<Package>, JobError
 
 /// What a manifest names; a damaged one names nothing.
 fn objects_of(path: &Path, name: &str) -> Vec<ObjectName> {
-    let object = |digest: Digest, mode: u32| ObjectName::new(digest, &ObjectMeta::root_owned(mode));
     if name.contains('-') {
         let bytecode: Bytecode = read(path.to_owned()).unwrap_or_default();
-        return bytecode.files.into_values().map(|digest| object(digest, 0o644)).collect();
+        return bytecode.files.values().map(ObjectName::new).collect();
     }
     let manifest: Option<Manifest> = read(path.to_owned());
     let files = manifest.into_iter().flat_map(|manifest| manifest.files);
-    files.filter(|file| file.size > 0).map(|file| object(file.digest, file.mode)).collect()
+    files.filter(|file| file.size > 0).map(|file| ObjectName::new(&file.digest)).collect()
 }
 
 /// Removes manifests that turned out to be of no use.

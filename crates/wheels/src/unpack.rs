@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::Read;
 use std::os::fd::OwnedFd;
 
-use lamina_store::{Job, JobError, ObjectMeta, WorkerContext};
+use lamina_store::{Job, JobError, WorkerContext};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -125,17 +125,16 @@ fn store(
 ) -> Result<ManifestFile, JobError> {
     let is_script = matches!(manifest.place(&entry.path), Some((manifest::Place::Scripts, _)));
     let mode = if entry.executable || is_script { 0o755 } else { 0o644 };
-    let meta = ObjectMeta::root_owned(mode);
     let mut script = None;
     let (digest, record) = if entry.size <= MEMORY_LIMIT {
         let bytes = archive.read(entry).map_err(invalid)?;
         if is_script && bytes.len() <= SCRIPT_LIMIT && scripts::wants_interpreter(&bytes) {
             script = Some(bytes.clone());
         }
-        (context.put_bytes(&bytes, &meta)?, record::digest(&bytes))
+        (context.put_bytes(&bytes)?, record::digest(&bytes))
     } else {
         let mut reader = Hashing { reader: archive.reader(entry).map_err(invalid)?, hasher: Sha256::new() };
-        let (digest, length) = context.put_reader(&mut reader, &meta)?;
+        let (digest, length) = context.put_reader(&mut reader)?;
         if length != entry.size {
             return Err(invalid(format!("`{}` is not {} bytes long, as announced", entry.path, entry.size)));
         }

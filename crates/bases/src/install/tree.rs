@@ -12,7 +12,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use lamina_store::{JobError, LAYER_MTIME};
+use lamina_store::{JobError, Timestamp};
 use rustix::fs::{
     AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, chmodat, chownat, fchmod,
     fchown, futimens, linkat, mkdirat, openat, openat2, readlinkat, statat, symlinkat, unlinkat,
@@ -21,9 +21,9 @@ use rustix::io::Errno;
 
 use super::malformed;
 
-/// Everything has the time that layers give to everything, so that times written into bytecode stay right.
+/// Everything has the time that layers give to packages, so that times written into bytecode stay right.
 const TIMES: Timestamps = {
-    let time = Timespec { tv_sec: LAYER_MTIME, tv_nsec: 0 };
+    let time = Timespec { tv_sec: Timestamp::PACKAGE.seconds, tv_nsec: 0 };
     Timestamps { last_access: time, last_modification: time }
 };
 

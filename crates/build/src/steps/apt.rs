@@ -48,7 +48,7 @@ impl AptPlan {
                 store.harvest_cache(&work, cache, &CacheFilter { include: Vec::new(), exclude: scratch() })?;
             }
         }
-        let rules = CommitRules { package_step: true, drop_empty: exit.created_mountpoints };
+        let rules = CommitRules { package_step: true, package_times: true, drop_empty: exit.created_mountpoints };
         Ok(Made::Work { work, rules, facts: Value::Null })
     }
 }

@@ -47,7 +47,11 @@ impl BasePlan {
         // What goes wrong while writing a log line is no reason to lose the base.
         let _ = writeln!(log, "{} packages of {}, Python {}", facts.packages, facts.suite, facts.python_version);
         let facts = serde_json::to_value(&facts).unwrap_or_default();
-        Ok(Made::Work { work, rules: CommitRules { package_step: true, drop_empty: Vec::new() }, facts })
+        Ok(Made::Work {
+            work,
+            rules: CommitRules { package_step: true, package_times: true, drop_empty: Vec::new() },
+            facts,
+        })
     }
 }
 

@@ -58,7 +58,7 @@ impl CommandsPlan {
         let work = context.tools.store.new_work()?;
         let run = Run { commands: &self.commands, ..Run::default() };
         let exit = run.execute(context, &work, log)?;
-        let rules = CommitRules { package_step: false, drop_empty: exit.created_mountpoints };
+        let rules = CommitRules { drop_empty: exit.created_mountpoints, ..CommitRules::default() };
         Ok(Made::Work { work, rules, facts: Value::Null })
     }
 }

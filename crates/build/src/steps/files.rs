@@ -33,7 +33,7 @@ pub(crate) fn behind_links(files: &FileSet) -> FileSet {
 pub(crate) fn plan(tools: &Tools, files: &FileSet, material: &mut KeyMaterial) -> Result<FilesPlan, BuildError> {
     let layer = tools.store.file_set_layer(&behind_links(files))?;
     material.add("kind", "copy_files");
-    material.add("files", layer.digest.hex());
+    material.add("files", layer.content.hex());
     Ok(FilesPlan { layer })
 }
 

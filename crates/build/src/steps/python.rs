@@ -126,7 +126,8 @@ impl PythonPlan {
         for line in report.warnings.iter().chain(&resolution.kept).chain(&report.installed) {
             log.line(line);
         }
-        Ok(Made::Work { work, rules: CommitRules::default(), facts: Value::Null })
+        let rules = CommitRules { package_times: true, ..CommitRules::default() };
+        Ok(Made::Work { work, rules, facts: Value::Null })
     }
 
     /// Why the installer has to see the step's own environment, if it has to: the host's resolver must not look elsewhere
@@ -173,7 +174,6 @@ impl PythonPlan {
             ("PIP_NO_CACHE_DIR", "1"),
             ("UV_NO_CACHE", "1"),
             ("UV_LINK_MODE", "copy"),
-            ("PYC_INVALIDATION_MODE", "UNCHECKED_HASH"),
             ("PIP_ROOT_USER_ACTION", "ignore"),
             ("PIP_BREAK_SYSTEM_PACKAGES", "1"),
             ("PIP_DISABLE_PIP_VERSION_CHECK", "1"),
@@ -181,7 +181,7 @@ impl PythonPlan {
         let commands = [command];
         let run = Run { commands: &commands, environment: &variables, files: &files, tools, ..Run::default() };
         let exit = run.execute(context, &work, log)?;
-        let rules = CommitRules { package_step: false, drop_empty: exit.created_mountpoints };
+        let rules = CommitRules { package_times: true, drop_empty: exit.created_mountpoints, ..CommitRules::default() };
         Ok(Made::Work { work, rules, facts: Value::Null })
     }
 }

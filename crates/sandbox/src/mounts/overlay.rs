@@ -1,7 +1,10 @@
 //! Overlays: the image itself and package caches.
 //!
 //! Layers, upper and work directory are given relative to the store, which is the working directory meanwhile. With
-//! `userxattr` an overlay needs no privilege outside and never redirects, so that an upper is a diff on its own.
+//! `userxattr` an overlay needs no privilege outside and never redirects, so that an upper is a diff on its own. Files of
+//! layers below [`REDIRECTED`] have no bytes of their own but lead to objects, which an overlay gets as a data-only layer.
+//! Without privileges the kernel lets only the lowest layer lead there; so each of the others is shown by an overlay of its
+//! own, which is a lower directory of the image's.
 
 use std::collections::HashSet;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -19,10 +22,17 @@ use crate::failure::{During, Failure};
 use crate::features::Feature;
 use crate::tiny_root::{EMPTY, IMAGE, MEMORY, attach, memory_filesystem};
 
+/// Where the store has layers whose files lead to objects.
+const REDIRECTED: &str = "views/";
+/// Where it has the objects.
+const OBJECTS: &str = "objects";
+
 /// The parts of an overlay.
 struct Overlay<'spec> {
     /// Top-most first.
-    lowers: Vec<&'spec str>,
+    lowers: Vec<String>,
+    /// What the files of the lowest layer lead to.
+    data: Option<&'static str>,
     upper: &'spec str,
     work: &'spec str,
     /// Whether the filesystem of the upper is spared being synchronised.
@@ -34,16 +44,49 @@ pub(super) fn mount_image(layers: &[String], upper: &Upper) -> Result<(), Failur
     // Two steps with the same result are the same layer, and the kernel refuses to stack one directory twice. The upper
     // occurrence decides about everything that the lower one holds.
     let mut seen = HashSet::new();
-    let mut lowers: Vec<&str> = layers.iter().map(String::as_str).filter(|layer| seen.insert(*layer)).collect();
+    let mut lowers: Vec<String> = layers.iter().filter(|layer| seen.insert(*layer)).cloned().collect();
     if lowers.is_empty() {
-        lowers.push(EMPTY);
+        lowers.push(EMPTY.to_owned());
     }
+    let data = lowers.last().filter(|layer| layer.starts_with(REDIRECTED)).map(|_| OBJECTS);
+    // Open until the image is mounted, which then holds them.
+    let shown = show_redirected(&mut lowers)?;
     let (upper, work) = (upper_directory(upper)?, work_directory(upper));
-    let overlay = Overlay { lowers, upper: &upper, work: &work, volatile: true };
-    match overlay.mount_detached()? {
+    let overlay = Overlay { lowers, data, upper: &upper, work: &work, volatile: true };
+    let mounted = match overlay.mount_detached()? {
         Some(tree) => attach(&tree, IMAGE),
         None => overlay.mount_by_options(IMAGE),
+    };
+    drop(shown);
+    mounted
+}
+
+/// Has an overlay of its own show every layer but the lowest whose files lead to objects, and puts it in the layer's place.
+fn show_redirected(lowers: &mut [String]) -> Result<Vec<OwnedFd>, Failure> {
+    let Some((_, others)) = lowers.split_last_mut() else { return Ok(Vec::new()) };
+    let mut shown = Vec::new();
+    for layer in others.iter_mut().filter(|layer| layer.starts_with(REDIRECTED)) {
+        let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).during("make the filesystem", "overlay")?;
+        fsconfig_set_string(&context, "lowerdir+", &**layer).during("open the layer", layer)?;
+        fsconfig_set_string(&context, "datadir+", OBJECTS).during("open the layer", OBJECTS)?;
+        fsconfig_set_flag(&context, "userxattr").during("configure the overlay with", "userxattr")?;
+        create(&context, layer)?;
+        let tree = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_NODEV)
+            .during("mount the overlay", layer)?;
+        *layer = format!("/proc/self/fd/{}", tree.as_raw_fd());
+        shown.push(tree);
     }
+    Ok(shown)
+}
+
+/// Makes a configured overlay; the kernel's own words say why it cannot be made.
+fn create(context: &OwnedFd, what: &str) -> Result<(), Failure> {
+    fsconfig_create(context).map_err(|errno| {
+        let mut log = vec![0; 512];
+        let length = rustix::io::read(context, &mut log[..]).unwrap_or(0);
+        let message = String::from_utf8_lossy(&log[..length]);
+        Failure::setup("mount the overlay", &format!("{what} ({})", message.trim()), errno)
+    })
 }
 
 /// Mounts a cache over a directory of the image.
@@ -54,7 +97,7 @@ pub(super) fn mount_cache(
     place: &OwnedFd,
     target: &str,
 ) -> Result<(), Failure> {
-    let overlay = Overlay { lowers: layers.iter().map(String::as_str).collect(), upper, work, volatile: true };
+    let overlay = Overlay { lowers: layers.to_vec(), data: None, upper, work, volatile: true };
     match overlay.mount_detached()? {
         Some(tree) => attach_at(&tree, place, target),
         // A link of /proc to a descriptor leads to the very directory.
@@ -94,13 +137,18 @@ impl Overlay<'_> {
         self.forgive_volatile();
         let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).during("make the filesystem", "overlay")?;
         for (index, lower) in self.lowers.iter().enumerate() {
-            match fsconfig_set_string(&context, "lowerdir+", *lower) {
+            match fsconfig_set_string(&context, "lowerdir+", &**lower) {
                 Err(Errno::INVAL) if index == 0 && !is_directory(lower) => {
                     return Err(Failure::setup("open the layer", lower, Errno::NOENT));
                 }
                 Err(Errno::INVAL) if index == 0 => return Ok(None),
                 result => result.during("open the layer", lower)?,
             }
+        }
+        if let Some(data) = self.data {
+            fsconfig_set_string(&context, "datadir+", data).during("open the layer", data)?;
+            // Layers are on several file systems then; files are to have the image's device number all the same.
+            fsconfig_set_string(&context, "xino", "on").during("configure the overlay with", "xino")?;
         }
         fsconfig_set_string(&context, "upperdir", self.upper).during("open the upper directory", self.upper)?;
         fsconfig_set_string(&context, "workdir", self.work).during("open the work directory", self.work)?;
@@ -111,12 +159,7 @@ impl Overlay<'_> {
         for flag in flags {
             fsconfig_set_flag(&context, flag).during("configure the overlay with", flag)?;
         }
-        fsconfig_create(&context).map_err(|errno| {
-            let mut log = vec![0; 512];
-            let length = rustix::io::read(&context, &mut log[..]).unwrap_or(0);
-            let message = String::from_utf8_lossy(&log[..length]);
-            Failure::setup("mount the overlay", &format!("{} ({})", self.upper, message.trim()), errno)
-        })?;
+        create(&context, self.upper)?;
         fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_NODEV)
             .map(Some)
             .during("mount the overlay", self.upper)
@@ -125,8 +168,9 @@ impl Overlay<'_> {
     /// Mounts the overlay at `target` in the way of older kernels: all directories in one string.
     fn mount_by_options(&self, target: &str) -> Result<(), Failure> {
         self.forgive_volatile();
-        let mut options =
-            format!("userxattr,lowerdir={},upperdir={},workdir={}", self.lowers.join(":"), self.upper, self.work);
+        let data = self.data.map(|data| format!("::{data},xino=on")).unwrap_or_default();
+        let lowers = self.lowers.join(":");
+        let mut options = format!("userxattr,lowerdir={lowers}{data},upperdir={},workdir={}", self.upper, self.work);
         if self.volatile {
             options.push_str(",volatile");
         }

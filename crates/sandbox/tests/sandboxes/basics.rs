@@ -46,10 +46,10 @@ fn exit_codes_and_signals_are_told() {
 
 fn commands_that_cannot_start_are_errors() {
     let store = Store::new();
-    fs_err::write(store.path("views/base/data").join("notes"), "text").unwrap();
-    fs_err::write(store.path("views/base/bin").join("orphan"), "#!/no/interpreter\n").unwrap();
+    fs_err::write(store.path("copies/base/data").join("notes"), "text").unwrap();
+    fs_err::write(store.path("copies/base/bin").join("orphan"), "#!/no/interpreter\n").unwrap();
     fs_err::set_permissions(
-        store.content().join("views/base/bin/orphan"),
+        store.content().join("copies/base/bin/orphan"),
         std::os::unix::fs::PermissionsExt::from_mode(0o755),
     )
     .unwrap();
@@ -72,8 +72,8 @@ fn commands_that_cannot_start_are_errors() {
     let cwd = error(&within("/data/notes"));
     assert!(matches!(cwd, SandboxError::WorkingDirectory { path, .. } if path == "/data/notes"));
     assert_eq!(run(&helpers, &within("/no/such")).exit.status, ExitStatus::Exited(0));
-    let layer = SandboxSpec { layers: vec!["views/none".into()], ..spec(&["true"]) };
-    assert!(error(&layer).to_string().contains("views/none"));
+    let layer = SandboxSpec { layers: vec!["copies/none".into()], ..spec(&["true"]) };
+    assert!(error(&layer).to_string().contains("copies/none"));
     assert!(matches!(error(&spec(&[])), SandboxError::Setup { .. }));
     // The launcher survives all of this.
     assert_eq!(run(&helpers, &spec(&["true"])).exit.status, ExitStatus::Exited(0));
@@ -150,8 +150,8 @@ fn waiting_has_a_limit() {
 
 fn changes_go_to_the_upper_and_missing_mount_points_are_told() {
     let store = Store::new();
-    fs_err::remove_dir(store.content().join("views/base/proc")).unwrap();
-    fs_err::remove_dir(store.content().join("views/base/tmp")).unwrap();
+    fs_err::remove_dir(store.content().join("copies/base/proc")).unwrap();
+    fs_err::remove_dir(store.content().join("copies/base/tmp")).unwrap();
     let helpers = store.start();
     let spec = SandboxSpec {
         upper: store.upper("one"),
@@ -172,7 +172,7 @@ fn changes_go_to_the_upper_and_missing_mount_points_are_told() {
     assert!(fs_err::symlink_metadata(upper.join("etc/passwd")).is_ok(), "a whiteout stands for the removed file");
     assert_eq!(fs_err::read(upper.join("etc/resolv.conf")).unwrap(), b"");
     assert!(!upper.join("etc/hosts").exists(), "binding over a file does not copy it up");
-    assert!(store.content().join("views/base/etc/passwd").exists());
+    assert!(store.content().join("copies/base/etc/passwd").exists());
 }
 
 fn an_upper_can_be_used_again() {
@@ -192,7 +192,7 @@ fn an_image_without_layers_starts_empty() {
     // The bare upper is the whole image: this is how a base is made.
     let upper = store.upper("bare");
     fs_err::remove_dir(store.content().join("work/bare/upper")).unwrap();
-    fs_err::rename(store.content().join("views/base"), store.content().join("work/bare/upper")).unwrap();
+    fs_err::rename(store.content().join("copies/base"), store.content().join("work/bare/upper")).unwrap();
     let spec = SandboxSpec { layers: Vec::new(), upper, ..script("echo fine") };
     assert_eq!(run(&helpers, &spec).success(), "fine\n");
 }
@@ -235,7 +235,7 @@ fn caches_are_not_written_through() {
 
 fn binds_and_memory_are_mounted() {
     let store = Store::new();
-    fs_err::write(store.path("views/files").join("module"), "code\n").unwrap();
+    fs_err::write(store.path("copies/files").join("module"), "code\n").unwrap();
     store.path("caches/shared");
     store.own();
     let helpers = store.start();
@@ -243,8 +243,8 @@ fn binds_and_memory_are_mounted() {
         |source: &str, target: &str, read_only| Mount::Bind { source: source.into(), target: target.into(), read_only };
     let spec = SandboxSpec {
         mounts: vec![
-            bind("views/files", "/code", true),
-            bind("views/files/module", "/single", true),
+            bind("copies/files", "/code", true),
+            bind("copies/files/module", "/single", true),
             bind("caches/shared", "/shared", false),
             Mount::Tmpfs { target: "/memory".into(), mode: 0o1777, limit_bytes: 1 << 20 },
         ],
@@ -255,7 +255,7 @@ fn binds_and_memory_are_mounted() {
     let output = run(&helpers, &spec).success();
     assert!(output.starts_with("code\ncode\nrefused\n") && output.ends_with("1777\n"), "{output}");
     assert_eq!(fs_err::read_to_string(store.content().join("caches/shared/file")).unwrap(), "kept\n");
-    for escape in ["../secret", "/etc", "views/../../x"] {
+    for escape in ["../secret", "/etc", "copies/../../x"] {
         let spec = SandboxSpec { mounts: vec![bind(escape, "/code", true)], ..spec.clone() };
         assert!(try_run(&helpers, &spec).is_err(), "{escape}");
     }
@@ -337,12 +337,12 @@ pub(crate) fn without_features() {
     fs_err::write(store.path("caches/pip").join("wheel"), "cached").unwrap();
     store.path("work/step/upper");
     store.path("work/step/work");
-    store.path("views/top/root");
+    store.path("copies/top/root");
     store.own();
     let helpers = store.start();
     let upper = Upper::Memory { limit_bytes: 1 << 20 };
     let spec = SandboxSpec {
-        layers: vec!["views/top".into(), "views/base".into()],
+        layers: vec!["copies/top".into(), "copies/base".into()],
         upper,
         mounts: vec![Mount::Cache {
             lower: "caches/pip".into(),

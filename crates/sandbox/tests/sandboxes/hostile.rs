@@ -46,7 +46,7 @@ impl Canary {
 
 /// Puts a link in place of an entry of the image.
 fn plant(store: &Store, name: &str, target: &Path) {
-    let path = store.content().join("views/base").join(name);
+    let path = store.content().join("copies/base").join(name);
     if path.is_dir() && !path.is_symlink() {
         fs_err::remove_dir_all(&path).unwrap();
     } else if path.is_symlink() || path.exists() {

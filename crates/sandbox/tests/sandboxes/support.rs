@@ -19,7 +19,7 @@ pub(crate) fn idle_worker(mut socket: UnixStream) {
     let _ = socket.read(&mut [0]);
 }
 
-/// A store's content directory with the layer `views/base`.
+/// A store's content directory with the layer `copies/base`.
 pub(crate) struct Store {
     directory: tempfile::TempDir,
     pub(crate) map: IdMap,
@@ -49,7 +49,7 @@ impl Store {
     pub(crate) fn with_map(map: IdMap) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let store = Self { directory, map };
-        build_image(&store.path("views/base"));
+        build_image(&store.path("copies/base"));
         store.own();
         store
     }
@@ -94,7 +94,7 @@ impl Store {
 /// A sandbox on the image that runs `argv`.
 pub(crate) fn spec(argv: &[&str]) -> SandboxSpec {
     SandboxSpec {
-        layers: vec!["views/base".into()],
+        layers: vec!["copies/base".into()],
         argv: argv.iter().map(ToString::to_string).collect(),
         env: vec![("PATH".into(), "/bin".into())],
         ..SandboxSpec::default()

@@ -117,6 +117,12 @@ impl Index {
         forgotten.map_err(|reason| self.failed(reason))
     }
 
+    /// Forgets everything.
+    pub(super) fn clear(&self) -> Result<(), StoreError> {
+        let cleared = self.lock().execute_batch("BEGIN IMMEDIATE; DELETE FROM layers; DELETE FROM images; COMMIT;");
+        cleared.map_err(|reason| self.failed(reason))
+    }
+
     pub(super) fn images(&self) -> Result<Vec<ImageRecord>, StoreError> {
         self.get_all("SELECT record FROM images ORDER BY last_used DESC, id", [])
     }

@@ -8,6 +8,7 @@ mod index;
 mod lease;
 mod lock;
 mod records;
+mod upgrade;
 mod work;
 
 use std::os::fd::BorrowedFd;
@@ -20,7 +21,7 @@ use lamina_image::{Digest, FileSet, LayerKey};
 
 use crate::protocol::Request;
 use crate::tree::Tree;
-use crate::worker::cache_upper_paths;
+use crate::worker::{Placing, cache_upper_paths};
 use crate::{CacheFilter, CommitRules, Committed, Harvest, Job, JobError, Layout, StoreError};
 
 use client::Client;
@@ -59,6 +60,8 @@ struct Shared {
     index: Index,
     session: Session,
     works: AtomicU64,
+    /// How files get into views.
+    placing: Placing,
 }
 
 impl Shared {
@@ -80,9 +83,10 @@ impl Store {
         };
         let session = Session::begin(&layout)?;
         let leftovers = lease::find_leftovers(&layout, MAXIMUM_LEFTOVERS)?;
-        start(&client, &session, &leftovers)?;
+        let placing = start(&client, &session, &leftovers)?;
         drop(leftovers);
-        let shared = Shared { layout, client, index, session, works: AtomicU64::new(0) };
+        let shared = Shared { layout, client, index, session, works: AtomicU64::new(0), placing };
+        upgrade::upgrade(&shared)?;
         let shared = Arc::new(shared);
         Ok(Self { shared, cancel: CancelToken::new(), sink: Sink::none(), has_waited: Arc::default() })
     }
@@ -129,7 +133,18 @@ impl Store {
         for layer in layers {
             self.shared.session.note(Use::Layer(*layer))?;
         }
-        Ok(layers.iter().all(|layer| self.has_view(layer)))
+        for layer in layers {
+            if !self.has_view(layer) && !self.restore_view(layer)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Makes a view again that is not there in the way that this machine needs; false when that is impossible.
+    fn restore_view(&self, digest: &Digest) -> Result<bool, StoreError> {
+        let has_tree = self.layout().content().join(format!("trees/{digest}")).is_file();
+        Ok(has_tree && self.shared.client.call(Request::MakeView { digest: *digest })?)
     }
 
     /// Holds off collection until the lock is dropped: for as long as something is on its way into the store that nothing
@@ -241,7 +256,7 @@ impl Store {
     /// The view of a layer, relative to the content directory.
     #[must_use]
     pub fn view_path(&self, digest: &Digest) -> String {
-        format!("views/{digest}")
+        format!("{}/{digest}", self.shared.placing.directory())
     }
 
     /// Whether the view of a layer and its tree exist.
@@ -345,7 +360,7 @@ impl Store {
 }
 
 /// Begins the conversation with the worker, which holds the locks as well and removes what dead sessions left.
-fn start(client: &Client, session: &Session, leftovers: &Leftovers) -> Result<(), StoreError> {
+fn start(client: &Client, session: &Session, leftovers: &Leftovers) -> Result<Placing, StoreError> {
     let start = Request::Start { session: session.name.clone(), leftovers: leftovers.directories.clone() };
     let fds: Vec<_> = std::iter::once(&session.lock).chain(&leftovers.locks).map(Lock::handle).collect();
     client.begin(start, &[], &fds)?.wait()

@@ -10,6 +10,8 @@ pub struct LayerRecord {
     pub key: LayerKey,
     /// Digest of the layer's diff tree.
     pub digest: Digest,
+    /// Digest of what the layer holds, whenever it was made.
+    pub content: Digest,
     /// The method call as the user wrote it.
     pub title: String,
     /// When it was made, in seconds since 1970.

@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 use lamina_image::Digest;
 
 use super::{Entry, MAXIMUM_ATTRIBUTE, Node, TreeError, lossy};
-use crate::ObjectMeta;
+use crate::{Metadata, Timestamp};
 
 /// What every tree begins with; the last byte is the version.
-pub const MAGIC: &[u8; 12] = b"LAMINA-TREE\x01";
+pub const MAGIC: &[u8; 12] = b"LAMINA-TREE\x02";
+/// What the form without times begins with, of which the content digest is taken.
+const CONTENT_MAGIC: &[u8; 12] = b"LAMINA-TREE\x01";
 
 const DIRECTORY: u8 = b'd';
 const OPAQUE_DIRECTORY: u8 = b'o';
@@ -22,32 +24,51 @@ const WHITEOUT: u8 = b'w';
 
 /// The encoding of entries that are in order.
 pub(super) fn encode(entries: &[Entry]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(MAGIC.len() + entries.len() * 128);
+    let mut out = Vec::with_capacity(MAGIC.len() + entries.len() * 140);
     out.extend_from_slice(MAGIC);
+    put_entries(&mut out, entries, Times::Kept);
+    out
+}
+
+/// The encoding without times: what two layers have in common that differ only in when their files were made.
+pub(super) fn encode_content(entries: &[Entry]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(MAGIC.len() + entries.len() * 128);
+    out.extend_from_slice(CONTENT_MAGIC);
+    put_entries(&mut out, entries, Times::LeftOut);
+    out
+}
+
+/// Whether times are encoded.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Times {
+    Kept,
+    LeftOut,
+}
+
+fn put_entries(out: &mut Vec<u8>, entries: &[Entry], times: Times) {
     for entry in entries {
         out.push(kind(&entry.node));
-        put_bytes(&mut out, &entry.path);
+        put_bytes(out, &entry.path);
         match &entry.node {
-            Node::Directory { meta, .. } | Node::Fifo { meta } => put_meta(&mut out, meta),
+            Node::Directory { meta, .. } | Node::Fifo { meta } => put_meta(out, meta, times),
             Node::File { meta, size, digest } => {
-                put_meta(&mut out, meta);
+                put_meta(out, meta, times);
                 out.extend_from_slice(&size.to_le_bytes());
                 out.extend_from_slice(digest.as_bytes());
             }
-            Node::HardLink { target } => put_bytes(&mut out, target),
+            Node::HardLink { target } => put_bytes(out, target),
             Node::Symlink { meta, target } => {
-                put_meta(&mut out, meta);
-                put_bytes(&mut out, target);
+                put_meta(out, meta, times);
+                put_bytes(out, target);
             }
             Node::Device { meta, major, minor, .. } => {
-                put_meta(&mut out, meta);
+                put_meta(out, meta, times);
                 out.extend_from_slice(&major.to_le_bytes());
                 out.extend_from_slice(&minor.to_le_bytes());
             }
             Node::Whiteout => {}
         }
     }
-    out
 }
 
 fn kind(node: &Node) -> u8 {
@@ -64,9 +85,13 @@ fn kind(node: &Node) -> u8 {
     }
 }
 
-fn put_meta(out: &mut Vec<u8>, meta: &ObjectMeta) {
+fn put_meta(out: &mut Vec<u8>, meta: &Metadata, times: Times) {
     for number in [meta.mode, meta.uid, meta.gid] {
         out.extend_from_slice(&number.to_le_bytes());
+    }
+    if times == Times::Kept {
+        out.extend_from_slice(&meta.modified.seconds.to_le_bytes());
+        out.extend_from_slice(&meta.modified.nanoseconds.to_le_bytes());
     }
     put_length(out, meta.xattrs.len());
     for (name, value) in &meta.xattrs {
@@ -126,8 +151,9 @@ impl<'a> Reader<'a> {
         })
     }
 
-    fn meta(&mut self, path: &[u8]) -> Result<ObjectMeta, TreeError> {
+    fn meta(&mut self, path: &[u8]) -> Result<Metadata, TreeError> {
         let (mode, uid, gid) = (self.number()?, self.number()?, self.number()?);
+        let modified = Timestamp { seconds: i64::from_le_bytes(self.array()?), nanoseconds: self.number()? };
         let mut xattrs: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
         for _ in 0..self.number()? {
             let name = self.bytes()?;
@@ -138,7 +164,7 @@ impl<'a> Reader<'a> {
             }
             xattrs.insert(name.to_vec(), value.to_vec());
         }
-        Ok(ObjectMeta { mode, uid, gid, xattrs })
+        Ok(Metadata { mode, uid, gid, modified, xattrs })
     }
 
     fn byte(&mut self) -> Result<u8, TreeError> {

@@ -1,8 +1,10 @@
 //! What a layer changes over its parent: the diff tree.
 //!
 //! A tree is the canonical form of a layer. It holds whatever makes two layers differ (paths, types, modes, owners as
-//! seen inside, extended attributes, contents, link targets, device numbers, deletions) and nothing else; in particular
-//! no times. Its digest is the BLAKE3 digest of its encoding, so equal layers have equal digests.
+//! seen inside, modification times, extended attributes, contents, link targets, device numbers, deletions) and nothing
+//! else. It has two digests: that of its encoding names the layer, so equal layers have equal names; that of the encoding
+//! without times says what the layer holds, so a step that was run again and yields the same bytes at another time still
+//! has the same content.
 
 mod format;
 
@@ -10,7 +12,7 @@ use std::collections::HashSet;
 
 use lamina_image::Digest;
 
-use crate::{ObjectMeta, ObjectName};
+use crate::{Metadata, ObjectName};
 
 pub use format::MAGIC;
 
@@ -42,14 +44,14 @@ pub enum Node {
     /// A directory, merged with the parent's unless opaque.
     Directory {
         /// Mode, owner, attributes.
-        meta: ObjectMeta,
+        meta: Metadata,
         /// Whether the parent's directory of this path is hidden.
         opaque: bool,
     },
     /// A regular file.
     File {
         /// Mode, owner, attributes.
-        meta: ObjectMeta,
+        meta: Metadata,
         /// Length in bytes.
         size: u64,
         /// Digest of the contents.
@@ -63,19 +65,19 @@ pub enum Node {
     /// A symbolic link.
     Symlink {
         /// Owner; the mode is 0777.
-        meta: ObjectMeta,
+        meta: Metadata,
         /// Where it points.
         target: Vec<u8>,
     },
     /// A named pipe.
     Fifo {
         /// Mode, owner.
-        meta: ObjectMeta,
+        meta: Metadata,
     },
     /// A device node. It exists in the tree only; views have no devices.
     Device {
         /// Mode, owner.
-        meta: ObjectMeta,
+        meta: Metadata,
         /// Block device, else character device.
         block: bool,
         /// Major number.
@@ -141,6 +143,18 @@ impl Tree {
         format::encode(&self.entries)
     }
 
+    /// The digest that names the layer: of the canonical encoding.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        Digest::of(&self.encode())
+    }
+
+    /// The digest of what the layer holds, whenever it was made.
+    #[must_use]
+    pub fn content(&self) -> Digest {
+        Digest::of(&format::encode_content(&self.entries))
+    }
+
     /// Reads a canonical encoding.
     ///
     /// # Errors
@@ -173,17 +187,10 @@ impl Node {
     #[must_use]
     pub fn object(&self) -> Option<ObjectName> {
         match self {
-            Self::File { meta, size, digest } if *size > 0 => Some(ObjectName::new(*digest, meta)),
+            Self::File { size, digest, .. } if *size > 0 => Some(ObjectName::new(digest)),
             _ => None,
         }
     }
-}
-
-/// Whether a view has its own copy of the file at `path` instead of a link to the object: some daemons refuse
-/// configuration files with several links, and empty files would exhaust the link count.
-#[must_use]
-pub fn is_copied(path: &[u8], size: u64) -> bool {
-    size == 0 || path.starts_with(b"etc/")
 }
 
 /// A path for messages.
@@ -256,8 +263,9 @@ fn check_values(entry: &Entry) -> Result<(), TreeError> {
     if possible { Ok(()) } else { Err(TreeError::Value(lossy(&entry.path))) }
 }
 
-fn meta_is_possible(meta: &ObjectMeta) -> bool {
+fn meta_is_possible(meta: &Metadata) -> bool {
     meta.mode & !0o7777 == 0
+        && meta.modified.nanoseconds < 1_000_000_000
         && meta.xattrs.iter().all(|(name, value)| {
             (1..=MAXIMUM_NAME).contains(&name.len()) && !name.contains(&0) && value.len() <= MAXIMUM_ATTRIBUTE
         })

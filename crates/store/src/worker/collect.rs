@@ -17,15 +17,12 @@ use crate::protocol::{ContentUsage, Freed, Sweep};
 use crate::tree::Tree;
 use crate::{JobError, ObjectName};
 
-/// Bytes of the blocks that the status of a file counts.
-const BLOCK: u64 = 512;
-
 /// Renames trees and views away that are not to be kept; answers where to, relative to the content directory.
 pub(super) fn retire(context: &WorkerContext, keep: &HashSet<Digest>) -> Result<String> {
     let retired = context.temporary_path();
     disk::make_directory(&retired, 0o700)?;
     // A layer is there only while both are, so the small file goes first.
-    for directory in ["trees", "views"] {
+    for directory in ["trees", "views", "copies"] {
         let from = context.content().join(directory);
         let to = retired.join(directory);
         disk::make_directory(&to, 0o700)?;
@@ -97,7 +94,7 @@ fn sweep_objects(context: &WorkerContext, named: &HashSet<ObjectName>) -> Result
         let relative = path.strip_prefix(context.content()).unwrap_or(path);
         if disk::links(stat) == 1 && !named.contains(relative) {
             disk::unlink(path)?;
-            freed += bytes(stat);
+            freed += disk::allocated(stat);
         }
         Ok(())
     })?;
@@ -129,7 +126,7 @@ fn sweep_caches(context: &WorkerContext, unused_since: i64, mounted: &HashSet<St
                 // The time of the last change is that of the harvest; the other one came with the download.
                 if disk::file_type(stat) != FileType::Directory && stat.st_ctime < unused_since {
                     disk::unlink(path)?;
-                    freed += bytes(stat);
+                    freed += disk::allocated(stat);
                 }
                 Ok(())
             })?;
@@ -143,7 +140,7 @@ pub(super) fn measure(context: &WorkerContext) -> Result<ContentUsage> {
     let content = context.content();
     let mut usage = ContentUsage::default();
     for_each_object(context, |_, stat| {
-        usage.objects += bytes(stat);
+        usage.objects += disk::allocated(stat);
         Ok(())
     })?;
     for (name, _) in disk::list(content)? {
@@ -152,7 +149,7 @@ pub(super) fn measure(context: &WorkerContext) -> Result<ContentUsage> {
             _ => size_of_single_links(&join(content, &name))?,
         };
         match &name[..] {
-            b"views" => usage.views += size,
+            b"views" | b"copies" => usage.views += size,
             b"caches" => usage.caches += size,
             _ => usage.other += size,
         }
@@ -162,9 +159,9 @@ pub(super) fn measure(context: &WorkerContext) -> Result<ContentUsage> {
 
 /// Bytes of a directory of directories itself, without their files.
 fn size_of_directories(path: &Path) -> Result<u64> {
-    let mut total = bytes(&disk::stat(path)?);
+    let mut total = disk::allocated(&disk::stat(path)?);
     for (name, _) in disk::list(path)? {
-        total += bytes(&disk::stat(&join(path, &name))?);
+        total += disk::allocated(&disk::stat(&join(path, &name))?);
     }
     Ok(total)
 }
@@ -174,7 +171,7 @@ fn size_of_single_links(path: &Path) -> Result<u64> {
     let mut total = 0;
     walk(path, &mut |_, stat| {
         if disk::file_type(stat) == FileType::Directory || disk::links(stat) == 1 {
-            total += bytes(stat);
+            total += disk::allocated(stat);
         }
         Ok(())
     })?;
@@ -196,9 +193,4 @@ fn walk(top: &Path, visit: &mut dyn FnMut(&Path, &Stat) -> Result<()>) -> Result
         visit(&path, &stat)?;
     }
     Ok(())
-}
-
-/// Bytes that a file takes on the disk.
-fn bytes(stat: &Stat) -> u64 {
-    u64::try_from(stat.st_blocks).unwrap_or_default() * BLOCK
 }

@@ -3,21 +3,20 @@
 use std::collections::HashMap;
 use std::io::Read;
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use lamina_image::Digest;
-use rustix::io::Errno;
 
 use super::disk::{self, Result};
-use super::objects::{Objects, Stored, set_identity};
+use super::objects::{Objects, Stored};
+use super::place::Placing;
+use super::probe;
 use super::removal::remove_all;
-use super::upper::Linked;
+use super::upper::Placed;
+use crate::ObjectName;
 use crate::engine::check_name;
-use crate::tree::is_copied;
-use crate::{JobError, ObjectMeta, ObjectName};
 
 /// What jobs work with: the content directory, objects, and the uppers of steps.
 #[derive(Debug)]
@@ -27,8 +26,10 @@ pub struct WorkerContext {
     temporary: PathBuf,
     counter: AtomicU64,
     pub(super) objects: Objects,
-    /// For every work: the inodes that are known objects.
-    links: Mutex<HashMap<String, HashMap<u64, Linked>>>,
+    /// How files get into views.
+    pub(super) placing: Placing,
+    /// For every work: the files that were placed in its upper, by inode.
+    placed: Mutex<HashMap<String, HashMap<u64, Placed>>>,
     /// Commits that run, by work.
     commits: Mutex<HashMap<String, Arc<RunningCommit>>>,
     /// Held for their locks only.
@@ -47,20 +48,26 @@ pub(super) struct RunningCommit {
 impl WorkerContext {
     /// Prepares the content directory.
     pub(super) fn new(content: &Path, session: &str, leases: Vec<OwnedFd>) -> Result<Self> {
-        for directory in ["trees", "views", "work", "caches", "wheels"] {
-            disk::make_directory(&content.join(directory), 0o755)?;
-        }
+        make_directories(content)?;
         let temporary = content.join("work").join(format!("{session}-temporary"));
         disk::make_directory(&temporary, 0o700)?;
+        let placing = probe::placing(content, &temporary)?;
         Ok(Self {
             content: content.to_owned(),
             temporary,
+            placing,
             counter: AtomicU64::new(0),
             objects: Objects::open(content)?,
-            links: Mutex::default(),
+            placed: Mutex::default(),
             commits: Mutex::default(),
             _leases: leases,
         })
+    }
+
+    /// Makes the directories of a store in which nothing is.
+    pub(super) fn prepare(&self) -> Result<()> {
+        make_directories(&self.content)?;
+        Objects::open(&self.content).map(drop)
     }
 
     /// The content directory.
@@ -125,40 +132,40 @@ impl WorkerContext {
     ///
     /// # Errors
     /// When they cannot be written.
-    pub fn put_bytes(&self, bytes: &[u8], meta: &ObjectMeta) -> Result<Digest> {
-        let stored = self.objects.put_bytes(bytes, meta, &self.temporary_path())?;
-        Ok(self.noted(stored, meta))
+    pub fn put_bytes(&self, bytes: &[u8]) -> Result<Digest> {
+        let stored = self.objects.put_bytes(bytes, &self.temporary_path())?;
+        Ok(self.noted(stored))
     }
 
     /// Stores what a reader gives as an object; answers its digest and length.
     ///
     /// # Errors
     /// When it cannot be read or written.
-    pub fn put_reader(&self, reader: &mut dyn Read, meta: &ObjectMeta) -> Result<(Digest, u64)> {
-        let (stored, size) = self.objects.put(reader, meta, &self.temporary_path())?;
-        Ok((self.noted(stored, meta), size))
+    pub fn put_reader(&self, reader: &mut dyn Read) -> Result<(Digest, u64)> {
+        let (stored, size) = self.objects.put(reader, &self.temporary_path())?;
+        Ok((self.noted(stored), size))
     }
 
     /// Notes an object that was not there before.
-    fn noted(&self, stored: Stored, meta: &ObjectMeta) -> Digest {
+    fn noted(&self, stored: Stored) -> Digest {
         if stored.is_new {
-            self.objects.add_unclaimed(ObjectName::new(stored.digest, meta));
+            self.objects.add_unclaimed(ObjectName::new(&stored.digest));
         }
         stored.digest
     }
 
     /// Whether the object is in the store.
     #[must_use]
-    pub fn has_object(&self, digest: &Digest, meta: &ObjectMeta) -> bool {
-        is_empty(digest) || matches!(self.objects.find(&ObjectName::new(*digest, meta), meta, None), Ok(Some(_)))
+    pub fn has_object(&self, digest: &Digest) -> bool {
+        is_empty(digest) || matches!(self.objects.find(digest, None), Ok(Some(_)))
     }
 
     /// Opens an object for reading.
     ///
     /// # Errors
     /// When it is not in the store.
-    pub fn open_object(&self, digest: &Digest, meta: &ObjectMeta) -> Result<std::fs::File> {
-        disk::open(&self.objects.path(&ObjectName::new(*digest, meta)))
+    pub fn open_object(&self, digest: &Digest) -> Result<std::fs::File> {
+        disk::open(&self.objects.path(digest))
     }
 
     /// Makes everything stored so far durable. Call it before publishing something that refers to objects.
@@ -169,45 +176,20 @@ impl WorkerContext {
         self.objects.sync(false)
     }
 
-    /// Brings an object to its place by `link`, or a copy of it where links are not wanted or used up.
-    pub(super) fn place(
-        &self,
-        object: &ObjectName,
-        meta: &ObjectMeta,
-        relative: &Path,
-        size: u64,
-        link: &dyn Fn(&Path) -> std::result::Result<(), Errno>,
-    ) -> Result<()> {
-        let path = self.objects.path(object);
-        if !is_copied(relative.as_os_str().as_bytes(), size) {
-            match link(&path) {
-                Err(Errno::MLINK) => {}
-                other => return other.map_err(JobError::file("linking to", relative)),
-            }
-        }
-        let temporary = self.temporary_path();
-        let placed = copy(&path, size, &temporary)
-            .and_then(|()| set_identity(&temporary, meta))
-            .and_then(|()| disk::set_layer_time(&temporary))
-            .and_then(|()| link(&temporary).map_err(JobError::file("linking to", relative)));
-        disk::unlink(&temporary)?;
-        placed
+    /// Notes files that were placed in the upper of a work, by inode.
+    pub(super) fn note_placed(&self, work_id: &str, placed: impl Iterator<Item = (u64, Placed)>) {
+        let mut works = self.placed.lock().unwrap_or_else(PoisonError::into_inner);
+        works.entry(work_id.to_owned()).or_default().extend(placed);
     }
 
-    /// Notes files of a work, by inode.
-    pub(super) fn note_links(&self, work_id: &str, linked: impl Iterator<Item = (u64, Linked)>) {
-        let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
-        links.entry(work_id.to_owned()).or_default().extend(linked);
-    }
-
-    /// What is known about the files of a work, by inode.
-    pub(super) fn links(&self, work_id: &str) -> HashMap<u64, Linked> {
-        self.links.lock().unwrap_or_else(PoisonError::into_inner).get(work_id).cloned().unwrap_or_default()
+    /// The files that were placed in the upper of a work, by inode.
+    pub(super) fn placed(&self, work_id: &str) -> HashMap<u64, Placed> {
+        self.placed.lock().unwrap_or_else(PoisonError::into_inner).remove(work_id).unwrap_or_default()
     }
 
     /// Forgets a work.
     pub(super) fn forget(&self, work_id: &str) {
-        self.links.lock().unwrap_or_else(PoisonError::into_inner).remove(work_id);
+        self.placed.lock().unwrap_or_else(PoisonError::into_inner).remove(work_id);
     }
 }
 
@@ -218,12 +200,9 @@ impl Drop for WorkerContext {
     }
 }
 
-/// Copies an object; there is none for empty files.
-fn copy(object: &Path, size: u64, to: &Path) -> Result<()> {
-    let mut file = disk::create(to)?;
-    if size > 0 {
-        std::io::copy(&mut disk::open(object)?, &mut file).map_err(JobError::file("writing", to))?;
-        rustix::fs::fsync(&file).map_err(JobError::file("syncing", to))?;
+fn make_directories(content: &Path) -> Result<()> {
+    for directory in ["trees", "views", "copies", "work", "caches", "wheels"] {
+        disk::make_directory(&content.join(directory), 0o755)?;
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 //! Nothing here follows a symbolic link in the last part of a path. Callers walk: they have seen every earlier part to
 //! be a directory, in a tree that nobody else changes.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -12,13 +13,18 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, RenameFlags, Stat, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
 
-use crate::{JobError, LAYER_MTIME, ObjectMeta};
+use crate::{JobError, Metadata, Timestamp};
 
 pub(super) type Result<T> = std::result::Result<T, JobError>;
 
 /// `directory/path` for a path that is bytes.
 pub(super) fn join(directory: &Path, path: &[u8]) -> PathBuf {
     if path.is_empty() { directory.to_owned() } else { directory.join(OsStr::from_bytes(path)) }
+}
+
+/// A path that is bytes.
+pub(super) fn as_path(path: &[u8]) -> &Path {
+    Path::new(OsStr::from_bytes(path))
 }
 
 pub(super) fn stat(path: &Path) -> Result<Stat> {
@@ -38,14 +44,34 @@ pub(super) fn file_type(stat: &Stat) -> FileType {
     FileType::from_raw_mode(stat.st_mode)
 }
 
-/// Permission bits, owner and group; the attributes are read separately.
-pub(super) fn meta(stat: &Stat) -> ObjectMeta {
-    ObjectMeta { mode: stat.st_mode & 0o7777, uid: stat.st_uid, gid: stat.st_gid, ..ObjectMeta::default() }
+/// Permission bits, owner, group and time; the attributes are read separately.
+pub(super) fn meta(stat: &Stat) -> Metadata {
+    let modified = Timestamp {
+        seconds: stat.st_mtime,
+        // The kernel gives no others; the type differs between architectures.
+        nanoseconds: u32::try_from(stat.st_mtime_nsec).unwrap_or_default(),
+    };
+    Metadata { mode: stat.st_mode & 0o7777, uid: stat.st_uid, gid: stat.st_gid, modified, xattrs: BTreeMap::new() }
 }
 
 /// The size, which the kernel reports as a signed number.
 pub(super) fn size(stat: &Stat) -> u64 {
     u64::try_from(stat.st_size).unwrap_or_default()
+}
+
+/// Bytes that a file takes on the disk.
+pub(super) fn allocated(stat: &Stat) -> u64 {
+    u64::try_from(stat.st_blocks).unwrap_or_default() * 512
+}
+
+/// Bytes that a file holds: its size, without the holes of one that is mostly made of them.
+pub(super) fn held(stat: &Stat) -> u64 {
+    if is_sparse(stat) { allocated(stat) } else { size(stat) }
+}
+
+/// Whether a file has holes that are worth it: it saves a mebibyte by them.
+pub(super) fn is_sparse(stat: &Stat) -> bool {
+    size(stat).saturating_sub(allocated(stat)) >= 1 << 20
 }
 
 /// The number of names, whose type differs between architectures.
@@ -104,7 +130,7 @@ pub(super) fn change_mode(path: &Path, mode: u32) -> Result<()> {
 }
 
 /// Sets the owner if it is not the wanted one already.
-pub(super) fn change_owner(path: &Path, meta: &ObjectMeta) -> Result<()> {
+pub(super) fn change_owner(path: &Path, meta: &Metadata) -> Result<()> {
     let stat = stat(path)?;
     if (stat.st_uid, stat.st_gid) == (meta.uid, meta.gid) {
         return Ok(());
@@ -153,26 +179,21 @@ pub(super) fn unlink(path: &Path) -> Result<()> {
     }
 }
 
-/// The times of everything in a layer.
-fn layer_times() -> Timestamps {
-    let time = Timespec { tv_sec: LAYER_MTIME, tv_nsec: 0 };
+/// A modification time as the kernel takes it, with the time of the last access, which nobody keeps, set to the same.
+fn times(modified: Timestamp) -> Timestamps {
+    let time = Timespec { tv_sec: modified.seconds, tv_nsec: modified.nanoseconds.into() };
     Timestamps { last_access: time, last_modification: time }
 }
 
-/// Gives a path the layer time; symbolic links themselves, not what they point to.
-pub(super) fn set_layer_time(path: &Path) -> Result<()> {
-    rustix::fs::utimensat(CWD, path, &layer_times(), AtFlags::SYMLINK_NOFOLLOW)
+/// Sets the modification time of a path; of symbolic links themselves, not of what they point to.
+pub(super) fn set_time(path: &Path, modified: Timestamp) -> Result<()> {
+    rustix::fs::utimensat(CWD, path, &times(modified), AtFlags::SYMLINK_NOFOLLOW)
         .map_err(JobError::file("setting the time of", path))
 }
 
-/// Gives an open file the layer time.
-pub(super) fn set_file_layer_time(file: impl AsFd, path: &Path) -> Result<()> {
-    rustix::fs::futimens(file, &layer_times()).map_err(JobError::file("setting the time of", path))
-}
-
-/// Whether the modification time is the layer time, to the nanosecond.
-pub(super) fn has_layer_time(stat: &Stat) -> bool {
-    stat.st_mtime == LAYER_MTIME && stat.st_mtime_nsec == 0
+/// Sets the modification time of an open file.
+pub(super) fn set_file_time(file: impl AsFd, modified: Timestamp, path: &Path) -> Result<()> {
+    rustix::fs::futimens(file, &times(modified)).map_err(JobError::file("setting the time of", path))
 }
 
 /// Makes the entries of a directory durable.

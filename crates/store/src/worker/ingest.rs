@@ -1,24 +1,32 @@
 //! Taking in local files.
 
 use std::fs::File;
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
 
 use rayon::prelude::*;
 
-use super::WorkerContext;
-use super::disk::Result;
+use super::disk::{self, Result};
+use super::{WorkerContext, content};
+use crate::JobError;
 use crate::protocol::Ingested;
-use crate::{JobError, ObjectMeta};
 
-/// Stores open files as objects of container root.
-pub(super) fn ingest(context: &WorkerContext, files: Vec<File>, modes: &[u32]) -> Result<Vec<Ingested>> {
-    if files.len() != modes.len() {
-        return Err(JobError::new(JobError::STORE, "the number of files and modes differ"));
-    }
-    files.into_par_iter().zip(modes).map(|(file, mode)| ingest_file(context, file, *mode)).collect()
+/// Stores open files as objects.
+pub(super) fn ingest(context: &WorkerContext, files: Vec<File>) -> Result<Vec<Ingested>> {
+    files.into_par_iter().map(|file| ingest_file(context, file)).collect()
 }
 
-fn ingest_file(context: &WorkerContext, mut file: File, mode: u32) -> Result<Ingested> {
-    let meta = ObjectMeta::root_owned(mode & 0o777);
-    let (stored, size) = context.objects.put(&mut file, &meta, &context.temporary_path())?;
-    Ok(Ingested { digest: stored.digest, size, is_new: stored.is_new })
+fn ingest_file(context: &WorkerContext, mut file: File) -> Result<Ingested> {
+    let path = Path::new("a local file");
+    let stat = rustix::fs::fstat(&file).map_err(JobError::file("reading the status of", path))?;
+    if !disk::is_sparse(&stat) {
+        let (stored, size) = context.objects.put(&mut file, &context.temporary_path())?;
+        return Ok(Ingested { digest: stored.digest, size, is_new: stored.is_new });
+    }
+    let temporary = context.temporary_path();
+    let mut copy = disk::create(&temporary)?;
+    content::copy(&file, &mut copy, &temporary)?;
+    let (digest, size) = content::hash(&copy, &temporary, &AtomicBool::new(false))?;
+    let stored = context.objects.adopt(&digest, size, &temporary)?;
+    Ok(Ingested { digest, size, is_new: stored.is_new })
 }

@@ -1,38 +1,46 @@
-//! Objects: file contents, stored once per identity.
+//! Objects: file contents, stored once.
 //!
-//! An object gets its name as soon as it is written, so that it can be linked at once, but the layer time only when its
-//! bytes are known to be on the disk. An object without that time is believed by nobody but the process that wrote it;
-//! another process that needs it reads it and, if the bytes are what the name says, makes them durable itself. So two
-//! processes can store the same files at the same time, and a half-written object of a power cut is replaced.
+//! An object gets its name as soon as it is written, so that views can refer to it at once, but its *seal* only when its
+//! bytes are known to be on the disk. The seal is an attribute with the whole digest. An object without it is believed by
+//! nobody but the process that wrote it; another process that needs it reads it and, if the bytes are what the name says,
+//! makes them durable and seals it itself. So two processes can store the same files at the same time, and a half-written
+//! object of a power cut is replaced.
 
 use std::collections::{HashMap, HashSet};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use lamina_image::{Digest, Hasher};
-use rustix::fs::{FileType, Gid, OFlags, Stat, Uid};
+use lamina_image::Digest;
+use rustix::fs::{FileType, OFlags, Stat, XattrFlags};
+use rustix::io::Errno;
 
+use super::content::{self, CHUNK};
 use super::disk::{self, Result};
-use super::xattrs;
-use crate::{JobError, ObjectMeta, ObjectName};
+use crate::{JobError, ObjectName};
 
-/// Bytes read and hashed at once.
-pub(super) const CHUNK: usize = 64 << 10;
+/// The attribute that seals an object. Overlays show none of `user.overlay.` to processes inside.
+pub(super) const SEAL: &str = "user.overlay.lamina";
 /// Up to this many unsynced objects are synced one by one; beyond it syncing the filesystem is cheaper.
 const SYNC_SINGLY: usize = 32;
-/// Links that an object may have before views get copies: ext4 allows 65,000.
-pub(super) const MAXIMUM_LINKS: usize = 60_000;
 
 /// The objects of a store.
 #[derive(Debug)]
 pub(super) struct Objects {
     content: PathBuf,
-    /// Objects that this process wrote and that may not be on the disk yet, with their inodes.
-    unsynced: Mutex<HashMap<ObjectName, u64>>,
+    /// Objects that this process wrote and that may not be on the disk yet, with their inodes and digests.
+    unsynced: Mutex<HashMap<ObjectName, (u64, Digest)>>,
     /// Objects that jobs of this process added; they count as new bytes of the first layer that has them.
     unclaimed: Mutex<HashSet<ObjectName>>,
+}
+
+/// An object that was asked to be stored.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Stored {
+    /// Digest of its bytes.
+    pub(super) digest: Digest,
+    /// Whether the store did not have it.
+    pub(super) is_new: bool,
 }
 
 impl Objects {
@@ -41,118 +49,113 @@ impl Objects {
         let objects = content.join("objects");
         disk::make_directory(&objects, 0o755)?;
         // Made in order, so that the last one tells whether there is anything to do.
-        if disk::try_stat(&objects.join("ff"))?.is_none() {
-            for byte in 0..=u8::MAX {
-                disk::make_directory(&objects.join(format!("{byte:02x}")), 0o755)?;
+        let directory = |digit: u8| objects.join(char::from(digit).to_string());
+        if disk::try_stat(&directory(ObjectName::DIGITS[ObjectName::DIGITS.len() - 1]))?.is_none() {
+            for digit in ObjectName::DIGITS {
+                disk::make_directory(&directory(*digit), 0o755)?;
             }
         }
         Ok(Self { content: content.to_owned(), unsynced: Mutex::default(), unclaimed: Mutex::default() })
     }
 
-    /// Where an object is.
-    pub(super) fn path(&self, name: &ObjectName) -> PathBuf {
-        self.content.join(name.path())
+    /// Where the object with this digest is.
+    pub(super) fn path(&self, digest: &Digest) -> PathBuf {
+        self.content.join(ObjectName::new(digest).path())
     }
 
-    /// The status of an object that is in the store with everything its name promises short of its bytes.
-    pub(super) fn find(&self, name: &ObjectName, meta: &ObjectMeta, size: Option<u64>) -> Result<Option<Stat>> {
-        let path = self.path(name);
+    /// The status of an object that is in the store with everything its digest promises short of its bytes.
+    pub(super) fn find(&self, digest: &Digest, size: Option<u64>) -> Result<Option<Stat>> {
+        let path = self.path(digest);
         let Some(stat) = disk::try_stat(&path)? else {
             return Ok(None);
         };
-        let plausible = disk::file_type(&stat) == FileType::RegularFile
-            && disk::meta(&stat) == ObjectMeta { xattrs: std::collections::BTreeMap::new(), ..meta.clone() }
-            && size.is_none_or(|size| disk::size(&stat) == size);
-        // A name holds only 32 bits of the attributes; a planted file must not pass for one without capabilities.
-        if !plausible || xattrs::read_at(&path)?.inside != meta.xattrs {
+        if disk::file_type(&stat) != FileType::RegularFile || size.is_some_and(|size| disk::size(&stat) != size) {
             return Ok(None);
         }
-        let believed = disk::has_layer_time(&stat) || self.is_unsynced(name, &stat) || vouch(name, &path)?;
-        Ok(believed.then_some(stat))
+        let known = match read_seal(&path)? {
+            Some(sealed) => Some(sealed),
+            None => self.unsealed(digest, &stat),
+        };
+        match known {
+            Some(known) if known == *digest => Ok(Some(stat)),
+            Some(other) => Err(alike(digest, &other)),
+            None => Ok(vouch(digest, &path)?.then_some(stat)),
+        }
     }
 
     /// Stores what `reader` gives, by way of the unused path `temporary`.
-    pub(super) fn put(&self, reader: &mut dyn Read, meta: &ObjectMeta, temporary: &Path) -> Result<(Stored, u64)> {
+    pub(super) fn put(&self, reader: &mut dyn Read, temporary: &Path) -> Result<(Stored, u64)> {
         let mut chunk = vec![0; CHUNK];
-        let filled = fill(reader, &mut chunk)?;
+        let filled = content::fill(reader, &mut chunk)?;
         if filled < chunk.len() {
-            let stored = self.put_bytes(&chunk[..filled], meta, temporary)?;
+            let stored = self.put_bytes(&chunk[..filled], temporary)?;
             return Ok((stored, filled as u64));
         }
-        let written = write_stream(chunk, reader, temporary);
-        let stored = written.and_then(|(digest, size)| Ok((self.adopt(digest, size, meta, temporary)?, size)));
+        let written = content::write_stream(chunk, reader, temporary);
+        let stored = written.and_then(|(digest, size)| Ok((self.adopt(&digest, size, temporary)?, size)));
         clean_up(stored, temporary)
     }
 
     /// Stores bytes; the common case of a small file that the store already has writes nothing.
-    pub(super) fn put_bytes(&self, bytes: &[u8], meta: &ObjectMeta, temporary: &Path) -> Result<Stored> {
+    pub(super) fn put_bytes(&self, bytes: &[u8], temporary: &Path) -> Result<Stored> {
         let digest = Digest::of(bytes);
         let size = bytes.len() as u64;
-        if size == 0 || self.find(&ObjectName::new(digest, meta), meta, Some(size))?.is_some() {
+        if size == 0 || self.find(&digest, Some(size))?.is_some() {
             return Ok(Stored { digest, is_new: false });
         }
         let written = disk::create(temporary)
             .and_then(|mut file| file.write_all(bytes).map_err(JobError::file("writing", temporary)));
-        clean_up(written.and_then(|()| self.adopt(digest, size, meta, temporary)), temporary)
+        clean_up(written.and_then(|()| self.adopt(&digest, size, temporary)), temporary)
     }
 
-    /// Turns a finished file into an object.
-    fn adopt(&self, digest: Digest, size: u64, meta: &ObjectMeta, temporary: &Path) -> Result<Stored> {
-        let name = ObjectName::new(digest, meta);
-        set_identity(temporary, meta)?;
-        let inode = disk::stat(temporary)?.st_ino;
-        let path = self.path(&name);
+    /// Turns a finished file with these bytes into an object. It is gone from where it was.
+    pub(super) fn adopt(&self, digest: &Digest, size: u64, file: &Path) -> Result<Stored> {
+        let inode = disk::stat(file)?.st_ino;
+        let path = self.path(digest);
         let mut unsynced = self.lock();
-        if disk::rename_new(temporary, &path)? {
-            unsynced.insert(name, inode);
-            return Ok(Stored { digest, is_new: true });
+        if disk::rename_new(file, &path)? {
+            unsynced.insert(ObjectName::new(digest), (inode, *digest));
+            return Ok(Stored { digest: *digest, is_new: true });
         }
         drop(unsynced);
-        if self.find(&name, meta, Some(size))?.is_some() {
-            disk::unlink(temporary)?;
-            return Ok(Stored { digest, is_new: false });
+        if self.find(digest, Some(size))?.is_some() {
+            disk::unlink(file)?;
+            return Ok(Stored { digest: *digest, is_new: false });
         }
         let mut unsynced = self.lock();
-        disk::rename(temporary, &path)?;
-        unsynced.insert(name, inode);
-        Ok(Stored { digest, is_new: true })
+        disk::rename(file, &path)?;
+        unsynced.insert(ObjectName::new(digest), (inode, *digest));
+        Ok(Stored { digest: *digest, is_new: true })
     }
 
-    /// Publishes a file whose bytes, identity and time are final and on the disk as an object, by link. True when the
-    /// object is new.
-    pub(super) fn publish(
-        &self,
-        name: &ObjectName,
-        meta: &ObjectMeta,
-        size: u64,
-        file: &Path,
-        spare: &Path,
-    ) -> Result<bool> {
-        let path = self.path(name);
-        match disk::hard_link(file, &path) {
-            Ok(()) => return Ok(true),
-            Err(rustix::io::Errno::EXIST) => {}
-            Err(errno) => return Err(JobError::file("linking to", &path)(errno)),
-        }
-        if self.find(name, meta, Some(size))?.is_some() {
+    /// Gives a finished file with these bytes a second name, as an object; false where there is one already.
+    pub(super) fn add_name(&self, digest: &Digest, size: u64, file: &Path) -> Result<bool> {
+        if self.find(digest, Some(size))?.is_some() {
             return Ok(false);
         }
-        disk::hard_link(file, spare).map_err(JobError::file("linking to", spare))?;
-        disk::rename(spare, &path)?;
-        // Renaming one name of a file onto another one of it does nothing.
-        disk::unlink(spare)?;
+        let inode = disk::stat(file)?.st_ino;
+        let path = self.path(digest);
+        let mut unsynced = self.lock();
+        match disk::hard_link(file, &path) {
+            Ok(()) => {}
+            // Another process was faster, or what is there is damaged: then the next one that needs it replaces it.
+            Err(Errno::EXIST) => return Ok(false),
+            Err(errno) => return Err(JobError::file("linking to", &path)(errno)),
+        }
+        unsynced.insert(ObjectName::new(digest), (inode, *digest));
         Ok(true)
     }
 
-    /// Makes the objects written so far durable and gives them the layer time. `everything` is whether other files of
-    /// the store have to be on the disk as well.
+    /// Makes the objects written so far durable and seals them. `everything` is whether other files of the store have to be
+    /// on the disk as well.
     pub(super) fn sync(&self, everything: bool) -> Result<()> {
         let pending = self.lock().clone();
-        if everything || pending.len() > SYNC_SINGLY {
+        let singly = !everything && pending.len() <= SYNC_SINGLY;
+        if !singly {
             disk::sync_filesystem(&self.content)?;
         }
-        for (name, inode) in &pending {
-            let path = self.path(name);
+        for (inode, digest) in pending.values() {
+            let path = self.path(digest);
             if disk::try_stat(&path)?.is_none() {
                 continue; // It was of no use to any layer and has been collected.
             }
@@ -160,13 +163,13 @@ impl Objects {
             let stat = rustix::fs::fstat(&file).map_err(JobError::file("reading the status of", &path))?;
             // Another process may have put its own copy in the place; that one is not ours to vouch for.
             if stat.st_ino == *inode {
-                if !everything && pending.len() <= SYNC_SINGLY {
+                if singly {
                     rustix::fs::fsync(&file).map_err(JobError::file("syncing", &path))?;
                 }
-                disk::set_file_layer_time(&file, &path)?;
+                seal(&file, digest, &path)?;
             }
         }
-        self.lock().retain(|name, inode| pending.get(name) != Some(inode));
+        self.lock().retain(|name, written| pending.get(name) != Some(written));
         Ok(())
     }
 
@@ -180,98 +183,50 @@ impl Objects {
         self.unclaimed.lock().unwrap_or_else(PoisonError::into_inner).remove(name)
     }
 
-    fn is_unsynced(&self, name: &ObjectName, stat: &Stat) -> bool {
-        self.lock().get(name) == Some(&stat.st_ino)
+    /// The digest of an object that this process wrote and has not sealed yet.
+    fn unsealed(&self, digest: &Digest, stat: &Stat) -> Option<Digest> {
+        let written = self.lock().get(&ObjectName::new(digest)).copied();
+        written.filter(|(inode, _)| *inode == stat.st_ino).map(|(_, digest)| digest)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<ObjectName, u64>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<ObjectName, (u64, Digest)>> {
         self.unsynced.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// An object that was asked to be stored.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Stored {
-    /// Digest of its bytes.
-    pub(super) digest: Digest,
-    /// Whether the store did not have it.
-    pub(super) is_new: bool,
+/// Says of an object that its bytes are on the disk and what their digest is.
+fn seal(file: impl std::os::fd::AsFd, digest: &Digest, path: &Path) -> Result<()> {
+    rustix::fs::fsetxattr(file, SEAL, digest.as_bytes(), XattrFlags::empty())
+        .map_err(JobError::file("setting an attribute of", path))
 }
 
-/// Gives a file owner, mode and attributes. The order matters: a change of owner takes set-id bits and capabilities away.
-pub(super) fn set_identity(path: &Path, meta: &ObjectMeta) -> Result<()> {
-    let file = disk::open(path)?;
-    let stat = rustix::fs::fstat(&file).map_err(JobError::file("reading the status of", path))?;
-    if (stat.st_uid, stat.st_gid) != (meta.uid, meta.gid) {
-        rustix::fs::fchown(&file, Some(Uid::from_raw(meta.uid)), Some(Gid::from_raw(meta.gid)))
-            .map_err(JobError::file("changing the owner of", path))?;
+fn read_seal(path: &Path) -> Result<Option<Digest>> {
+    let mut digest = [0; 32];
+    match rustix::fs::lgetxattr(path, SEAL, &mut digest[..]) {
+        Ok(32) => Ok(Some(Digest::from_bytes(digest))),
+        Ok(_) | Err(Errno::NODATA | Errno::RANGE) => Ok(None),
+        Err(errno) => Err(JobError::file("reading an attribute of", path)(errno)),
     }
-    disk::change_mode(path, meta.mode)?;
-    xattrs::write(&file, &meta.xattrs, path)
 }
 
-/// Whether an object that another process may still be about to make durable holds what its name says; if so it is
-/// made durable here.
-fn vouch(name: &ObjectName, path: &Path) -> Result<bool> {
-    let mut file = disk::open(path)?;
-    if hash(&mut file, path, &AtomicBool::new(false))?.0 != name.content() {
+/// Whether an object that another process may still be about to make durable holds what its name says; if so it is made
+/// durable and sealed here.
+fn vouch(digest: &Digest, path: &Path) -> Result<bool> {
+    let file = disk::open(path)?;
+    if !content::matches(&file, digest, path)? {
         return Ok(false);
     }
     rustix::fs::fsync(&file).map_err(JobError::file("syncing", path))?;
-    disk::set_file_layer_time(&file, path)?;
+    seal(&file, digest, path)?;
     Ok(true)
 }
 
-/// Digest and length of a file.
-pub(super) fn hash(file: &mut impl Read, path: &Path, abandoned: &AtomicBool) -> Result<(Digest, u64)> {
-    let mut chunk = vec![0; CHUNK];
-    let mut hasher = Hasher::new();
-    let mut size = 0;
-    loop {
-        check_abandoned(abandoned)?;
-        let filled = file.read(&mut chunk).map_err(JobError::file("reading", path))?;
-        if filled == 0 {
-            return Ok((hasher.finish(), size));
-        }
-        hasher.update(&chunk[..filled]);
-        size += filled as u64;
-    }
-}
-
-/// An error once nobody wants the result any more.
-pub(super) fn check_abandoned(abandoned: &AtomicBool) -> Result<()> {
-    if abandoned.load(Ordering::Relaxed) {
-        return Err(JobError::new(JobError::STORE, "the work was abandoned"));
-    }
-    Ok(())
-}
-
-/// Writes what was read already and what is left to read; answers digest and length.
-fn write_stream(mut chunk: Vec<u8>, reader: &mut dyn Read, temporary: &Path) -> Result<(Digest, u64)> {
-    let mut file = disk::create(temporary)?;
-    let mut hasher = Hasher::new();
-    let (mut filled, mut size) = (chunk.len(), 0);
-    while filled > 0 {
-        hasher.update(&chunk[..filled]);
-        file.write_all(&chunk[..filled]).map_err(JobError::file("writing", temporary))?;
-        size += filled as u64;
-        filled = fill(reader, &mut chunk)?;
-    }
-    Ok((hasher.finish(), size))
-}
-
-/// Reads until the chunk is full or the reader ends.
-fn fill(reader: &mut dyn Read, chunk: &mut [u8]) -> Result<usize> {
-    let mut filled = 0;
-    while filled < chunk.len() {
-        match reader.read(&mut chunk[filled..]) {
-            Ok(0) => break,
-            Ok(count) => filled += count,
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(JobError::new(JobError::STORE, format!("reading failed: {error}"))),
-        }
-    }
-    Ok(filled)
+fn alike(one: &Digest, other: &Digest) -> JobError {
+    let text = format!(
+        "the store cannot hold two files whose digests begin alike, `{one}` and `{other}`: one of them was made to replace \
+         the other; find out where it comes from"
+    );
+    JobError::new(JobError::STORE, text)
 }
 
 /// Removes the temporary file after a failure.

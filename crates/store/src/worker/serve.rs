@@ -8,7 +8,6 @@ use std::path::Path;
 
 use lamina_wire::{Frame, Receiver, Sender};
 use serde::Serialize;
-use serde_json::Value;
 
 use super::disk::{self, Result};
 use super::removal::remove_all;
@@ -24,7 +23,7 @@ pub fn worker_main(socket: UnixStream, content: &Path, jobs: JobTable) {
     let Some((context, id)) = start(&mut receiver, &sender, content) else {
         return;
     };
-    answer(&sender, id, Ok(Value::Null));
+    answer(&sender, id, value(context.placing));
     let worker = Worker { context, sender, jobs };
     std::thread::scope(|scope| {
         // Whatever ends the connection, the engine is gone or confused; requests that run are finished either way.
@@ -88,13 +87,15 @@ impl Worker {
             Request::Commit { id, rules } => value(commit::commit(context, &id, &rules)?),
             Request::Cache { cache } => value(context.cache(&cache).map(drop)?),
             Request::Harvest { id, cache, filter } => value(caches::harvest(context, &id, &cache, &filter)?),
-            Request::Ingest { modes } => value(ingest::ingest(context, files(frame.fds), &modes)?),
+            Request::Ingest => value(ingest::ingest(context, files(frame.fds))?),
             Request::Publish => value(view::publish(context, &payload(frame)?)?),
+            Request::MakeView { digest } => value(view::restore(context, &digest)?),
             Request::Verify { digest } => value(verify::verify(context, &digest)?),
             Request::Measure => value(collect::measure(context)?),
             Request::Retire { keep } => value(collect::retire(context, &keep)?),
             Request::RemoveRetired { retired } => value(collect::remove(context, &retired)?),
             Request::Sweep(sweep) => value(collect::sweep(context, &self.jobs.packages(context)?, &sweep)?),
+            Request::RemoveFormer => value(remove_former(context)?),
             Request::Remove => value(remove_content(context.content())?),
         }
     }
@@ -131,6 +132,14 @@ fn remove_content(content: &Path) -> Result<()> {
         remove_all(&disk::join(content, &name))?;
     }
     Ok(())
+}
+
+/// Removes what earlier formats kept in another way: everything but caches.
+fn remove_former(context: &WorkerContext) -> Result<()> {
+    for directory in ["trees", "views", "copies", "objects", "wheels"] {
+        remove_all(&context.content().join(directory))?;
+    }
+    context.prepare()
 }
 
 /// A panic as an error: the engine must not wait for an answer that never comes.

@@ -4,30 +4,20 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use lamina_image::Digest;
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, Stat};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use super::WorkerContext;
 use super::context::is_empty;
 use super::disk::{self, Result};
-use crate::{JobError, ObjectMeta, ObjectName};
+use super::place::{Bytes, Place};
+use crate::{JobError, Metadata};
 
-/// A file in an upper whose digest is known.
+/// A file that was placed in an upper: what is known of it without reading it.
 #[derive(Debug, Clone)]
-pub(super) struct Linked {
-    pub(super) digest: Digest,
-    pub(super) meta: ObjectMeta,
-    size: u64,
-    modified: (i64, u64),
-}
-
-impl Linked {
-    /// Whether the file still is the object it was linked from.
-    pub(super) fn is_untouched(&self, stat: &Stat, meta: &ObjectMeta) -> bool {
-        disk::size(stat) == self.size
-            && *meta == self.meta
-            && (disk::has_layer_time(stat) || (stat.st_mtime, stat.st_mtime_nsec) == self.modified)
-    }
+pub(super) struct Placed {
+    pub(super) bytes: Bytes,
+    pub(super) meta: Metadata,
 }
 
 /// A directory of a step's upper, open for placing objects. The commit learns of them when it is dropped.
@@ -39,7 +29,7 @@ pub struct UpperDirectory<'context> {
     path: PathBuf,
     handle: OwnedFd,
     /// What was placed, by inode.
-    linked: Vec<(u64, Linked)>,
+    placed: Vec<(u64, Placed)>,
 }
 
 impl WorkerContext {
@@ -54,41 +44,39 @@ impl WorkerContext {
     ) -> Result<UpperDirectory<'context>> {
         let path = path.strip_prefix("/").unwrap_or(path).to_owned();
         let handle = open_directory(&self.upper(work_id), &path)?;
-        Ok(UpperDirectory { context: self, work_id, path, handle, linked: Vec::new() })
+        Ok(UpperDirectory { context: self, work_id, path, handle, placed: Vec::new() })
     }
 }
 
 impl UpperDirectory<'_> {
-    /// Puts an object into the directory and remembers its digest, so that the commit need not hash it again. An
-    /// existing file is replaced. No process may write to the upper afterwards: it would write to the object.
+    /// Puts a file with the bytes of an object into the directory and remembers its digest, so that the commit need not
+    /// read it. An existing file is replaced. No process may write to the upper afterwards.
     ///
     /// # Errors
     /// When the object is not in the store, or the name is none of a file.
-    pub fn link_object(&mut self, digest: &Digest, meta: &ObjectMeta, name: &str) -> Result<()> {
+    pub fn place_object(&mut self, digest: &Digest, meta: &Metadata, name: &str) -> Result<()> {
         let path = self.path.join(name);
         if name.contains('/') || path.file_name().is_none_or(|last| last != name) {
             return Err(no_file(&path));
         }
-        let object = ObjectName::new(*digest, meta);
-        let size = match self.context.objects.find(&object, meta, None)? {
+        let size = match self.context.objects.find(digest, None)? {
             _ if is_empty(digest) => 0,
             Some(stat) => disk::size(&stat),
             None => {
-                return Err(JobError::new(JobError::STORE, format!("the object `{object}` is not in the store")));
+                return Err(JobError::new(JobError::STORE, format!("the object `{digest}` is not in the store")));
             }
         };
-        self.context.place(&object, meta, &path, size, &|from| link_into(&self.handle, from, Path::new(name)))?;
-        let stat = rustix::fs::statat(&self.handle, name, AtFlags::SYMLINK_NOFOLLOW)
-            .map_err(JobError::file("reading the status of", &path))?;
-        let modified = (stat.st_mtime, stat.st_mtime_nsec);
-        self.linked.push((stat.st_ino, Linked { digest: *digest, meta: meta.clone(), size, modified }));
+        let bytes = Bytes { digest: *digest, size };
+        let place = Place { directory: &self.handle, name: Path::new(name), path: &path };
+        let inode = self.context.place(bytes, meta, place)?;
+        self.placed.push((inode, Placed { bytes, meta: meta.clone() }));
         Ok(())
     }
 }
 
 impl Drop for UpperDirectory<'_> {
     fn drop(&mut self) {
-        self.context.note_links(self.work_id, self.linked.drain(..));
+        self.context.note_placed(self.work_id, self.placed.drain(..));
     }
 }
 
@@ -115,15 +103,6 @@ fn open_directory(upper: &Path, relative: &Path) -> Result<OwnedFd> {
         Err(errno) => return Err(JobError::file("creating the directory", &full)(errno)),
     }
     rustix::fs::openat2(&top, relative, flags, Mode::empty(), resolve).map_err(JobError::file("opening", &full))
-}
-
-/// Links `from` into an open directory in the place of whatever file is there.
-fn link_into(directory: &OwnedFd, from: &Path, name: &Path) -> std::result::Result<(), Errno> {
-    let link = || rustix::fs::linkat(CWD, from, directory, name, AtFlags::empty());
-    match link() {
-        Err(Errno::EXIST) => rustix::fs::unlinkat(directory, name, AtFlags::empty()).and_then(|()| link()),
-        other => other,
-    }
 }
 
 fn no_file(path: &Path) -> JobError {

@@ -2,18 +2,16 @@
 
 use std::collections::HashSet;
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
 
 use lamina_image::Digest;
+use rayon::prelude::*;
 use rustix::fs::FileType;
 
 use super::disk::{self, Result, join};
-use super::{WorkerContext, objects, view, xattrs};
-use crate::tree::{Entry, Node, Tree, is_copied, lossy};
-use crate::{JobError, ObjectMeta};
-
-/// Checks are not abandoned.
-static NEVER: AtomicBool = AtomicBool::new(false);
+use super::xattrs::{self, Depth};
+use super::{WorkerContext, content, view};
+use crate::tree::{Entry, Node, Tree, lossy};
+use crate::{JobError, Metadata};
 
 /// Reads the layer's tree, its view and its objects whole; answers one sentence per problem.
 pub(super) fn verify(context: &WorkerContext, digest: &Digest) -> Result<Vec<String>> {
@@ -30,16 +28,18 @@ pub(super) fn verify(context: &WorkerContext, digest: &Digest) -> Result<Vec<Str
         Err(error) => return Ok(vec![format!("the tree `{digest}` cannot be read: {error}")]),
     };
     let root = view::view_path(context, digest);
-    let mut problems = Vec::new();
-    for entry in tree.entries() {
-        for found in [check(entry, &join(&root, &entry.path)), check_object(context, entry)] {
-            match found {
-                Ok(None) => {}
-                Ok(Some(problem)) => problems.push(format!("`{}` {problem}", lossy(&entry.path))),
-                Err(error) => problems.push(error.message),
-            }
+    let problem = |entry: &Entry| {
+        let found = match check(context, entry, &join(&root, &entry.path)) {
+            Ok(None) => check_object(context, entry),
+            other => other,
+        };
+        match found {
+            Ok(None) => None,
+            Ok(Some(problem)) => Some(format!("`{}` {problem}", lossy(&entry.path))),
+            Err(error) => Some(error.message),
         }
-    }
+    };
+    let mut problems: Vec<String> = tree.entries().par_iter().filter_map(problem).collect();
     problems.extend(unknown(&tree, &root)?);
     Ok(problems)
 }
@@ -51,10 +51,13 @@ fn read(path: &Path) -> Result<Vec<u8>> {
 }
 
 /// Compares what the view has at a path.
-fn check(entry: &Entry, path: &Path) -> Result<Option<&'static str>> {
+fn check(context: &WorkerContext, entry: &Entry, path: &Path) -> Result<Option<&'static str>> {
     let stat = disk::try_stat(path)?;
     if matches!(entry.node, Node::Device { .. }) {
         return Ok(stat.is_some().then_some("is a device, which views do not have"));
+    }
+    if matches!(entry.node, Node::Whiteout) && context.placing.depth() == Depth::Two {
+        return Ok(check_whiteout(path)?.then_some("is no deletion in the view"));
     }
     let Some(stat) = stat else {
         return Ok(Some("is missing from the view"));
@@ -62,27 +65,43 @@ fn check(entry: &Entry, path: &Path) -> Result<Option<&'static str>> {
     if disk::file_type(&stat) != expected_type(&entry.node) {
         return Ok(Some("is of another type in the view"));
     }
+    let depth = context.placing.depth();
     let differs = match &entry.node {
         Node::Directory { meta, opaque } => {
-            let found = xattrs::read(disk::open_directory(path)?, path)?;
-            found.opaque != *opaque || ObjectMeta { xattrs: found.inside, ..disk::meta(&stat) } != *meta
+            let found = xattrs::read(disk::open_directory(path)?, depth, path)?;
+            found.opaque != *opaque || Metadata { xattrs: found.inside, ..disk::meta(&stat) } != *meta
         }
-        Node::File { meta, digest, .. } => {
-            let mut file = disk::open(path)?;
-            if objects::hash(&mut file, path, &NEVER)?.0 != *digest {
+        Node::File { meta, size, digest } => {
+            let file = disk::open(path)?;
+            let found = xattrs::read(&file, depth, path)?;
+            let holds = if found.is_redirected() {
+                disk::size(&stat) == *size && context.leads_to(path, digest)?
+            } else {
+                content::matches(&file, digest, path)?
+            };
+            if !holds {
                 return Ok(Some("has other bytes in the view than its digest says"));
             }
-            ObjectMeta { xattrs: xattrs::read(&file, path)?.inside, ..disk::meta(&stat) } != *meta
+            Metadata { xattrs: found.inside, ..disk::meta(&stat) } != *meta
         }
         Node::Symlink { meta, target } => {
             let found = rustix::fs::readlink(path, Vec::new()).map_err(JobError::file("reading the link", path))?;
-            found.as_bytes() != target || (stat.st_uid, stat.st_gid) != (meta.uid, meta.gid)
+            found.as_bytes() != target || disk::meta(&stat) != *meta
         }
         Node::Fifo { meta } => disk::meta(&stat) != *meta,
         Node::Whiteout => stat.st_rdev != 0,
         Node::HardLink { .. } | Node::Device { .. } => false,
     };
-    Ok(differs.then_some("has another owner, mode, attribute or target in the view"))
+    Ok(differs.then_some("has another owner, mode, time, attribute or target in the view"))
+}
+
+/// Whether a deletion is not there as the mark that it should be. Where everything below is hidden, none is needed.
+fn check_whiteout(path: &Path) -> Result<bool> {
+    if disk::try_stat(path)?.is_some() {
+        return Ok(!xattrs::read(disk::open(path)?, Depth::Two, path)?.whiteout);
+    }
+    let parent = path.parent().unwrap_or(path);
+    Ok(!xattrs::read(disk::open_directory(parent)?, Depth::Two, parent)?.opaque)
 }
 
 fn expected_type(node: &Node) -> FileType {
@@ -96,16 +115,17 @@ fn expected_type(node: &Node) -> FileType {
     }
 }
 
-/// Checks the object of a file whose view has a copy of its own; otherwise the view's file is the object.
+/// Checks the object of a file.
 fn check_object(context: &WorkerContext, entry: &Entry) -> Result<Option<&'static str>> {
-    let (Node::File { meta, size, digest }, Some(name)) = (&entry.node, entry.node.object()) else {
+    let Node::File { size, digest, .. } = &entry.node else { return Ok(None) };
+    if *size == 0 {
         return Ok(None);
-    };
-    if context.objects.find(&name, meta, Some(*size))?.is_none() {
+    }
+    if context.objects.find(digest, Some(*size))?.is_none() {
         return Ok(Some("has no sound object"));
     }
-    let path = context.objects.path(&name);
-    let sound = !is_copied(&entry.path, *size) || objects::hash(&mut disk::open(&path)?, &path, &NEVER)?.0 == *digest;
+    let path = context.objects.path(digest);
+    let sound = content::matches(&disk::open(&path)?, digest, &path)?;
     Ok((!sound).then_some("has an object with other bytes than its name says"))
 }
 

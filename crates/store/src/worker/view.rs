@@ -1,4 +1,4 @@
-//! Views: hard-link forms of trees that an overlay mounts as lower directories.
+//! Views: trees as directories that an overlay mounts as lower ones.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -8,12 +8,14 @@ use lamina_image::Digest;
 use rayon::prelude::*;
 use rustix::fs::{CWD, FileType, Mode};
 
+use super::WorkerContext;
 use super::disk::{self, Result, join};
+use super::place::{Bytes, Place};
 use super::removal::remove_all;
-use super::{WorkerContext, objects, xattrs};
+use super::xattrs::{self, Depth};
 use crate::protocol::Published;
 use crate::tree::{Entry, Node, Tree};
-use crate::{JobError, ObjectMeta, ObjectName};
+use crate::{JobError, Metadata};
 
 /// Makes a view of an encoded tree and publishes both, unless objects are missing.
 pub(super) fn publish(context: &WorkerContext, encoded: &[u8]) -> Result<Published> {
@@ -36,9 +38,24 @@ pub(super) fn publish(context: &WorkerContext, encoded: &[u8]) -> Result<Publish
     built.map(|()| Published::Done(digest))
 }
 
+/// Makes the view of a published tree again: one that was damaged, or that another kernel made in another way. False when the
+/// tree or some object is gone or damaged.
+pub(super) fn restore(context: &WorkerContext, digest: &Digest) -> Result<bool> {
+    let path = tree_path(context, digest);
+    let mut encoded = Vec::new();
+    if disk::try_stat(&path)?.is_none() {
+        return Ok(false);
+    }
+    std::io::Read::read_to_end(&mut disk::open(&path)?, &mut encoded).map_err(JobError::file("reading", &path))?;
+    if Digest::of(&encoded) != *digest {
+        return Ok(false);
+    }
+    Ok(matches!(publish(context, &encoded)?, Published::Done(_)))
+}
+
 /// Where a view is.
 pub(super) fn view_path(context: &WorkerContext, digest: &Digest) -> std::path::PathBuf {
-    context.content().join("views").join(digest.hex())
+    context.content().join(context.placing.directory()).join(digest.hex())
 }
 
 /// Where a tree is.
@@ -61,15 +78,14 @@ pub(super) fn publish_both(context: &WorkerContext, digest: &Digest, tree: &Path
         remove_all(view)?;
     }
     disk::sync_directory(&context.content().join("trees"))?;
-    disk::sync_directory(&context.content().join("views"))
+    disk::sync_directory(&context.content().join(context.placing.directory()))
 }
 
 fn missing(context: &WorkerContext, tree: &Tree) -> Result<Vec<Digest>> {
     let absent = |entry: &Entry| match &entry.node {
-        Node::File { meta, size, digest } => {
-            let name = entry.node.object();
-            let found = name.map(|name| context.objects.find(&name, meta, Some(*size))).transpose();
-            found.map(|found| matches!(found, Some(None)).then_some(*digest)).transpose()
+        Node::File { size, digest, .. } if *size > 0 => {
+            let found = context.objects.find(digest, Some(*size));
+            found.map(|found| found.is_none().then_some(*digest)).transpose()
         }
         _ => None,
     };
@@ -78,49 +94,82 @@ fn missing(context: &WorkerContext, tree: &Tree) -> Result<Vec<Digest>> {
 
 /// Builds a view at `root`. The tree was checked: every parent is a directory of the tree, so no path leaves `root`.
 fn build(context: &WorkerContext, tree: &Tree, root: &Path) -> Result<()> {
-    for entry in tree.entries() {
-        place(context, entry, root, &join(root, &entry.path))?;
+    let (directories, others): (Vec<&Entry>, Vec<&Entry>) =
+        tree.entries().iter().partition(|entry| matches!(entry.node, Node::Directory { .. }));
+    for entry in directories {
+        make(context, entry, root)?;
     }
-    // Children first: making them changes their directories' times.
-    for entry in tree.entries().iter().rev() {
-        if matches!(entry.node, Node::Directory { .. } | Node::Symlink { .. } | Node::Fifo { .. }) {
-            disk::set_layer_time(&join(root, &entry.path))?;
-        }
-    }
-    Ok(())
+    // The entries of one directory are neighbours but for those of its subdirectories in between.
+    let (links, files): (Vec<&Entry>, Vec<&Entry>) =
+        others.into_iter().partition(|entry| matches!(entry.node, Node::HardLink { .. }));
+    files.par_iter().try_for_each(|entry| make(context, entry, root))?;
+    links.iter().try_for_each(|entry| make(context, entry, root))?;
+    set_times_of_directories(tree.entries(), root)
 }
 
-fn place(context: &WorkerContext, entry: &Entry, root: &Path, path: &Path) -> Result<()> {
+/// Gives directories their times, when nothing is added to them any more.
+pub(super) fn set_times_of_directories(entries: &[Entry], root: &Path) -> Result<()> {
+    entries.par_iter().try_for_each(|entry| match &entry.node {
+        Node::Directory { meta, .. } => disk::set_time(&join(root, &entry.path), meta.modified),
+        _ => Ok(()),
+    })
+}
+
+fn make(context: &WorkerContext, entry: &Entry, root: &Path) -> Result<()> {
+    let path = &join(root, &entry.path);
     match &entry.node {
         Node::Directory { meta, opaque } => {
             disk::make_directory(path, meta.mode)?;
-            objects::set_identity(path, meta)?;
-            if *opaque { xattrs::set_opaque(disk::open_directory(path)?, path) } else { Ok(()) }
+            let directory = disk::open_directory(path)?;
+            context.set_metadata(&directory, meta, path)?;
+            if *opaque { xattrs::set_opaque(directory, context.placing.depth(), path) } else { Ok(()) }
         }
         Node::File { meta, digest, size } => {
-            let object = ObjectName::new(*digest, meta);
-            let relative = Path::new(OsStr::from_bytes(&entry.path));
-            context.place(&object, meta, relative, *size, &|from| disk::hard_link(from, path))
+            let (parent, name) = (path.parent().unwrap_or(root), path.file_name().unwrap_or_default());
+            let place = Place {
+                directory: &disk::open_directory(parent)?.into(),
+                name: Path::new(name),
+                path: Path::new(OsStr::from_bytes(&entry.path)),
+            };
+            context.place(Bytes { digest: *digest, size: *size }, meta, place).map(drop)
         }
         Node::HardLink { target } => {
             disk::hard_link(&join(root, target), path).map_err(JobError::file("linking to", path))
         }
         Node::Symlink { meta, target } => {
             rustix::fs::symlink(&target[..], path).map_err(JobError::file("creating the link", path))?;
-            disk::change_owner(path, meta)
+            disk::change_owner(path, meta)?;
+            disk::set_time(path, meta.modified)
         }
         Node::Fifo { meta } => {
             make_node(path, FileType::Fifo, meta)?;
             disk::change_owner(path, meta)?;
-            disk::change_mode(path, meta.mode)
+            disk::change_mode(path, meta.mode)?;
+            disk::set_time(path, meta.modified)
         }
-        Node::Whiteout => make_node(path, FileType::CharacterDevice, &ObjectMeta::default()),
+        Node::Whiteout => make_whiteout(context, path),
         Node::Device { .. } => Ok(()),
     }
 }
 
+/// Makes what hides a path of the layers below. Overlays show none of their own whiteouts, so one that another overlay is to
+/// see is a file with a mark. Below a directory that hides everything there is nothing to hide.
+pub(super) fn make_whiteout(context: &WorkerContext, path: &Path) -> Result<()> {
+    let depth = context.placing.depth();
+    if depth == Depth::One {
+        return make_node(path, FileType::CharacterDevice, &Metadata::default());
+    }
+    let parent = path.parent().unwrap_or(path);
+    let directory = disk::open_directory(parent)?;
+    if !xattrs::read(&directory, depth, parent)?.opaque {
+        xattrs::set_whiteout(disk::create(path)?, depth, path)?;
+        xattrs::set_has_whiteouts(directory, depth, parent)?;
+    }
+    Ok(())
+}
+
 /// Makes a pipe, or the device 0/0 that is a whiteout and needs no privilege.
-fn make_node(path: &Path, file_type: FileType, meta: &ObjectMeta) -> Result<()> {
+fn make_node(path: &Path, file_type: FileType, meta: &Metadata) -> Result<()> {
     rustix::fs::mknodat(CWD, path, file_type, Mode::from_raw_mode(meta.mode), 0)
         .map_err(JobError::file("creating", path))
 }

@@ -2,7 +2,8 @@
 //!
 //! Overlay mounts keep their own marks in `user.overlay.*` and, since Linux 6.7, store an attribute of that name that a
 //! process sets *inside* as `user.overlay.overlay.*`, so that nobody can plant marks. Trees hold attributes as seen
-//! inside; views hold the escaped form, which the kernel shows unescaped again.
+//! inside; what is on disk holds the escaped form, which the kernel shows unescaped again. A view of redirects is shown by
+//! an overlay of its own below the one of the image, so that its marks and attributes are escaped once more.
 
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
@@ -11,40 +12,85 @@ use std::path::Path;
 use rustix::fs::XattrFlags;
 use rustix::io::Errno;
 
-use super::disk::{self, Result};
+use super::disk::Result;
 use crate::JobError;
 
 /// Prefix of the overlay's own marks on disk.
 const MARK: &[u8] = b"user.overlay.";
-/// Prefix on disk of attributes that look like marks to the processes inside.
-const ESCAPED: &[u8] = b"user.overlay.overlay.";
-/// The mark of a directory that hides its lower ones.
-const OPAQUE: &str = "user.overlay.opaque";
+/// The part that an overlay adds to the name of an attribute inside that looks like a mark.
+const ESCAPE: &[u8] = b"overlay.";
+/// The mark of a directory: `y` where it hides its lower ones, `x` where files in it may be marked as deletions.
+const OPAQUE: &[u8] = b"opaque";
+/// The mark of an empty file that stands for a deletion.
+const WHITEOUT: &[u8] = b"whiteout";
+/// The mark of a file that has no bytes of its own.
+pub(super) const METACOPY: &str = "user.overlay.metacopy";
+/// The mark that says where they are.
+pub(super) const REDIRECT: &str = "user.overlay.redirect";
 /// Attributes outside `user.` that belong to a file rather than to the host's policy.
 const KEPT: [&[u8]; 3] = [b"security.capability", b"system.posix_acl_access", b"system.posix_acl_default"];
 /// Largest list or value that Linux allows.
 const LIMIT: usize = 64 << 10;
+
+/// How many overlays stand between what is on disk and the processes inside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Depth {
+    /// Uppers, and views that the image's overlay has as lower directories.
+    One,
+    /// Views that an overlay of their own shows to that of the image.
+    Two,
+}
+
+impl Depth {
+    /// The name on disk of a mark that the image's overlay is to see.
+    fn mark(self, name: &[u8]) -> Vec<u8> {
+        let escapes = if self == Self::Two { ESCAPE } else { b"" };
+        [MARK, escapes, name].concat()
+    }
+
+    /// The name on disk of an attribute inside that looks like a mark without its prefix `user.overlay.`.
+    fn escaped(self, name: &[u8]) -> Vec<u8> {
+        self.mark(&[ESCAPE, name].concat())
+    }
+}
 
 /// What a file has.
 #[derive(Debug, Default)]
 pub(super) struct Attributes {
     /// Attributes as seen inside.
     pub(super) inside: BTreeMap<Vec<u8>, Vec<u8>>,
-    /// Whether the overlay marked the directory opaque.
+    /// Whether the directory hides its lower ones.
     pub(super) opaque: bool,
+    /// Whether the file stands for a deletion.
+    pub(super) whiteout: bool,
     /// Marks of the overlay that mean nothing in a view: where something was copied from, for example.
     pub(super) stale_marks: Vec<Vec<u8>>,
 }
 
+impl Attributes {
+    /// Whether the file says that its bytes are elsewhere.
+    pub(super) fn is_redirected(&self) -> bool {
+        self.stale_marks.iter().any(|name| name == METACOPY.as_bytes() || name == REDIRECT.as_bytes())
+    }
+
+    /// Whether something is on disk under another name at another depth.
+    pub(super) fn depends_on_depth(&self) -> bool {
+        self.opaque || self.inside.keys().any(|name| name.starts_with(MARK))
+    }
+}
+
 /// Reads the attributes of an open file or directory.
-pub(super) fn read(file: impl AsFd, path: &Path) -> Result<Attributes> {
+pub(super) fn read(file: impl AsFd, depth: Depth, path: &Path) -> Result<Attributes> {
     let mut attributes = Attributes::default();
     for name in list(&file, path)? {
-        if let Some(rest) = name.strip_prefix(ESCAPED) {
+        if let Some(rest) = name.strip_prefix(&depth.escaped(b"")[..]) {
             let value = get(&file, &name, path)?;
             attributes.inside.insert([MARK, rest].concat(), value);
-        } else if name == OPAQUE.as_bytes() && get(&file, &name, path)? == b"y" {
+        } else if name == depth.mark(OPAQUE) && get(&file, &name, path)? == b"y" {
             attributes.opaque = true;
+        } else if name == depth.mark(WHITEOUT) {
+            attributes.whiteout = true;
+            attributes.stale_marks.push(name);
         } else if name.starts_with(MARK) {
             attributes.stale_marks.push(name);
         } else if name.starts_with(b"user.") || KEPT.contains(&&name[..]) {
@@ -55,16 +101,7 @@ pub(super) fn read(file: impl AsFd, path: &Path) -> Result<Attributes> {
     Ok(attributes)
 }
 
-/// Reads the attributes of a file by its path. Most have none, which one system call tells.
-pub(super) fn read_at(path: &Path) -> Result<Attributes> {
-    let mut first = [0_u8; 1];
-    match rustix::fs::llistxattr(path, &mut first) {
-        Ok(0) => Ok(Attributes::default()),
-        _ => read(disk::open(path)?, path),
-    }
-}
-
-/// Removes marks.
+/// Removes attributes, named as on disk.
 pub(super) fn remove(file: impl AsFd, names: &[Vec<u8>], path: &Path) -> Result<()> {
     for name in names {
         rustix::fs::fremovexattr(&file, &name[..]).map_err(JobError::file("removing an attribute of", path))?;
@@ -73,19 +110,47 @@ pub(super) fn remove(file: impl AsFd, names: &[Vec<u8>], path: &Path) -> Result<
 }
 
 /// Sets attributes, given as seen inside.
-pub(super) fn write(file: impl AsFd, inside: &BTreeMap<Vec<u8>, Vec<u8>>, path: &Path) -> Result<()> {
+pub(super) fn write(file: impl AsFd, depth: Depth, inside: &BTreeMap<Vec<u8>, Vec<u8>>, path: &Path) -> Result<()> {
     for (name, value) in inside {
-        let escaped = name.strip_prefix(MARK).map(|rest| [ESCAPED, rest].concat());
-        let name = escaped.as_ref().unwrap_or(name);
-        rustix::fs::fsetxattr(&file, &name[..], value, XattrFlags::empty())
-            .map_err(JobError::file("setting an attribute of", path))?;
+        let escaped = name.strip_prefix(MARK).map(|rest| depth.escaped(rest));
+        set(&file, escaped.as_ref().unwrap_or(name), value, path)?;
     }
     Ok(())
 }
 
+/// Removes what a file has at one depth and sets the same for another one.
+pub(super) fn move_to_depth(file: impl AsFd, from: Depth, to: Depth, had: &Attributes, path: &Path) -> Result<()> {
+    let (moved, mut names): (BTreeMap<_, _>, Vec<_>) = (
+        had.inside.iter().filter(|(name, _)| name.starts_with(MARK)).map(|(a, b)| (a.clone(), b.clone())).collect(),
+        had.inside.keys().filter_map(|name| Some(from.escaped(name.strip_prefix(MARK)?))).collect(),
+    );
+    if had.opaque {
+        names.push(from.mark(OPAQUE));
+    }
+    remove(&file, &names, path)?;
+    if had.opaque {
+        set_opaque(&file, to, path)?;
+    }
+    write(file, to, &moved, path)
+}
+
 /// Marks a directory opaque.
-pub(super) fn set_opaque(directory: impl AsFd, path: &Path) -> Result<()> {
-    rustix::fs::fsetxattr(directory, OPAQUE, b"y", XattrFlags::empty())
+pub(super) fn set_opaque(directory: impl AsFd, depth: Depth, path: &Path) -> Result<()> {
+    set(directory, &depth.mark(OPAQUE), b"y", path)
+}
+
+/// Says of a directory that files in it may be marked as deletions.
+pub(super) fn set_has_whiteouts(directory: impl AsFd, depth: Depth, path: &Path) -> Result<()> {
+    set(directory, &depth.mark(OPAQUE), b"x", path)
+}
+
+/// Marks an empty file as a deletion.
+pub(super) fn set_whiteout(file: impl AsFd, depth: Depth, path: &Path) -> Result<()> {
+    set(file, &depth.mark(WHITEOUT), b"", path)
+}
+
+fn set(file: impl AsFd, name: &[u8], value: &[u8], path: &Path) -> Result<()> {
+    rustix::fs::fsetxattr(file, name, value, XattrFlags::empty())
         .map_err(JobError::file("setting an attribute of", path))
 }
 

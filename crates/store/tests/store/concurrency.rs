@@ -27,7 +27,8 @@ fn equal_layers_committed_at_once_are_one_layer() {
                 if index >= 4 {
                     write(store.upper(&work).join("own"), index.to_string());
                 }
-                store.commit(&work, CommitRules::default()).unwrap().digest
+                let rules = CommitRules { package_times: true, ..CommitRules::default() };
+                store.commit(&work, rules).unwrap().digest
             })
         };
         let threads: Vec<_> = (0..8).map(commit).collect();

@@ -48,10 +48,16 @@ fn a_full_disk_is_an_error_that_publishes_nothing() {
     let error = store.file_set(&directory_set(local.path(), "/root")).unwrap_err().to_string();
     assert!(error.contains("No space left on device") && error.contains('`'), "{error}");
     let work = store.new_work().unwrap();
-    write(store.upper(&work).join("etc/large"), vec![7; 2500 << 10]);
+    write(store.upper(&work).join("file"), "x");
+    // What a commit has to write are few small files: nothing is left for them.
+    let filler = store.content("work/filler");
+    let mut file = std::fs::File::create(&filler).unwrap();
+    while std::io::Write::write_all(&mut file, &[7; 4096]).is_ok() {}
     let error = store.commit(&work, CommitRules::default()).unwrap_err().to_string();
     assert!(error.contains("No space left on device") && error.contains('`'), "{error}");
     assert_eq!((store.names("views").len(), store.names("trees").len()), (0, 0));
+    drop(file);
+    std::fs::remove_file(filler).unwrap();
     store.discard(work).unwrap();
     store.layer(CommitRules::default(), |upper| write(upper.join("small"), "fits again"));
 }
@@ -65,7 +71,7 @@ fn a_read_only_disk_is_an_error_that_names_the_path() {
     disk.make_read_only(true);
     let error = store.commit(&work, CommitRules::default()).unwrap_err().to_string();
     disk.make_read_only(false);
-    assert!(error.contains("Read-only file system") && error.contains("file`"), "{error}");
+    assert!(error.contains("Read-only file system") && error.contains("/content/"), "{error}");
     assert_eq!(store.names("views").len(), 0);
     assert_eq!(store.commit(&work, CommitRules::default()).unwrap().files, 1);
 }

@@ -11,7 +11,7 @@ use crate::support::*;
 
 /// What a container would see at a path.
 fn read(store: &TestStore, views: &[lamina_image::Digest], path: &str) -> Option<String> {
-    views.iter().find_map(|view| std::fs::read_to_string(store.view(view, path)).ok())
+    views.iter().find_map(|view| std::fs::read_to_string(store.bytes(view, path)).ok())
 }
 
 fn paths(store: &TestStore, digest: &lamina_image::Digest) -> Vec<String> {
@@ -65,6 +65,8 @@ fn contents_decide_not_times() {
     settle();
     let touched = store.file_set(&set).unwrap();
     assert_eq!((touched.read, touched.digest), (1, second.digest));
+    let shown = std::fs::metadata(store.view(&touched.digest.unwrap(), "root/a.py")).unwrap();
+    assert_eq!(shown.modified().unwrap(), time, "files keep their times");
     assert_eq!(store.file_set(&set).unwrap().read, 0);
 }
 
@@ -124,7 +126,7 @@ fn a_lost_delta_is_made_again() {
     settle();
     let first = store.file_set(&set).unwrap();
     assert_eq!(first.views.len(), 2);
-    std::fs::remove_dir_all(store.content("views").join(first.views[0].hex())).unwrap();
+    std::fs::remove_dir_all(store.content(store.view_path(&first.views[0]))).unwrap();
     std::fs::remove_file(store.content("trees").join(first.views[0].hex())).unwrap();
     let again = store.file_set(&set).unwrap();
     assert_eq!((again.read, &again.views), (0, &first.views));
@@ -286,18 +288,11 @@ fn lost_objects_and_records_are_made_good() {
     settle();
     let set = directory_set(local.path(), "/root");
     let first = store.file_set(&set).unwrap();
-    for directory in ["views", "trees"] {
-        let name = &store.names(directory)[0];
-        let path = store.content(directory).join(name);
-        if path.is_dir() {
-            std::fs::remove_dir_all(path).unwrap();
-        } else {
-            std::fs::remove_file(path).unwrap();
-        }
-    }
+    std::fs::remove_dir_all(store.content(store.view_path(&first.views[0]))).unwrap();
+    std::fs::remove_file(store.content("trees").join(first.views[0].hex())).unwrap();
     let again = store.file_set(&set).unwrap();
     assert_eq!((again.read, &again.views), (0, &first.views));
-    std::fs::remove_dir_all(store.content("views").join(first.views[0].hex())).unwrap();
+    std::fs::remove_dir_all(store.content(store.view_path(&first.views[0]))).unwrap();
     for byte in store.names("objects") {
         for name in store.names(&format!("objects/{byte}")) {
             std::fs::remove_file(store.content("objects").join(&byte).join(name)).unwrap();

@@ -4,7 +4,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use lamina_image::{Digest, LayerKey, RuntimeConfig};
-use lamina_store::{CommitRules, ImageRecord, JobTable, LayerRecord, Layout, Store, StoreError, worker_main};
+use lamina_store::{
+    CommitRules, ImageRecord, JobTable, LayerRecord, Layout, ObjectName, Store, StoreError, worker_main,
+};
 
 use crate::support::*;
 
@@ -12,6 +14,7 @@ fn layer_record(key: &[u8], digest: Digest, created: u64) -> LayerRecord {
     LayerRecord {
         key: LayerKey(Digest::of(key)),
         digest,
+        content: digest,
         title: "apt_install(\"git\")".to_owned(),
         created,
         seconds: 1.5,
@@ -53,7 +56,12 @@ fn layers_are_found_while_their_views_exist() {
     assert_eq!(store.recent_layers("apt_install", 1).unwrap(), std::slice::from_ref(&record));
     assert_eq!(store.recent_layers("another", 1).unwrap(), []);
     assert_eq!(store.find_layer(&LayerKey(Digest::of(b"other"))).unwrap(), None);
+    // A view can be made again, as long as there are the tree and the objects.
     std::fs::remove_dir_all(store.content(store.view_path(&committed.digest))).unwrap();
+    assert_eq!(store.find_layer(&record.key).unwrap(), Some(record.clone()));
+    assert_eq!(store.read(&committed.digest, "file"), b"x");
+    std::fs::remove_dir_all(store.content(store.view_path(&committed.digest))).unwrap();
+    std::fs::remove_file(store.content(ObjectName::new(&Digest::of(b"x")).path())).unwrap();
     assert_eq!(store.find_layer(&record.key).unwrap(), None);
 }
 

@@ -11,32 +11,51 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 use crate::support::*;
 
-/// A mounted overlay.
-struct Overlay(tempfile::TempDir);
+/// A mounted overlay, and those that it lies over.
+struct Overlay(Vec<tempfile::TempDir>);
 
 impl Overlay {
     /// Mounts views, top-most first, with directories for writing on top unless that is `None`.
     fn mount(store: &TestStore, views: &[Digest], writable: Option<(String, String)>) -> Self {
-        let lower: Vec<_> = views.iter().map(|it| store.content(store.view_path(it)).display().to_string()).collect();
-        let mut options = format!("userxattr,lowerdir={}", lower.join(":"));
+        let mut lower: Vec<_> =
+            views.iter().map(|it| store.content(store.view_path(it)).display().to_string()).collect();
+        let mut mounted = Self(Vec::new());
+        let mut data = String::new();
+        if store.redirects() {
+            data = format!("::{}", store.content("objects").display());
+            let (_, others) = lower.split_last_mut().unwrap();
+            for view in others {
+                *view = mounted.add(&format!("userxattr,lowerdir={view}{data}"));
+            }
+            data.push_str(",xino=on");
+        }
+        let mut options = format!("userxattr,lowerdir={}{data}", lower.join(":"));
         if let Some((upper, work)) = writable {
             let (upper, work) = (store.content(upper), store.content(work));
             options = format!("{options},upperdir={},workdir={}", upper.display(), work.display());
         }
+        mounted.add(&options);
+        mounted
+    }
+
+    fn add(&mut self, options: &str) -> String {
         let directory = tempfile::tempdir().unwrap();
         let options = CString::new(options).unwrap();
         mount("overlay", directory.path(), "overlay", MountFlags::empty(), options.as_c_str()).unwrap();
-        Self(directory)
+        self.0.push(directory);
+        self.path("").display().to_string()
     }
 
     fn path(&self, path: impl AsRef<Path>) -> PathBuf {
-        self.0.path().join(path)
+        self.0.last().unwrap().path().join(path)
     }
 }
 
 impl Drop for Overlay {
     fn drop(&mut self) {
-        unmount(self.0.path(), UnmountFlags::empty()).unwrap();
+        for directory in self.0.iter().rev() {
+            unmount(directory.path(), UnmountFlags::empty()).unwrap();
+        }
     }
 }
 
@@ -71,7 +90,7 @@ fn a_step_over_a_layer_becomes_a_layer() {
         set_xattr(overlay.path("moved"), "user.overlay.opaque", b"y");
     };
     let first = step(&store, &base, run);
-    assert_eq!(first.digest, step(&store, &base, run).digest, "the same step gave another layer");
+    assert_eq!(first.content, step(&store, &base, run).content, "the same step gave another content");
 
     let overlay = Overlay::mount(&store, &[first.digest, base.digest], None);
     let read = |path: &str| std::fs::read_to_string(overlay.path(path)).ok();

@@ -51,6 +51,24 @@ impl TestStore {
         self.content(self.view_path(digest)).join(path)
     }
 
+    /// Where the bytes of a file of a view are.
+    pub(crate) fn bytes(&self, digest: &Digest, path: &str) -> PathBuf {
+        let view = self.view(digest, path);
+        match xattr(&view, "user.overlay.redirect") {
+            Some(object) => self.content(format!("objects{}", String::from_utf8(object).unwrap())),
+            None => view,
+        }
+    }
+
+    pub(crate) fn read(&self, digest: &Digest, path: &str) -> Vec<u8> {
+        std::fs::read(self.bytes(digest, path)).unwrap()
+    }
+
+    /// Whether files of views lead to objects.
+    pub(crate) fn redirects(&self) -> bool {
+        self.view_path(&Digest::of(b"")).starts_with("views/")
+    }
+
     pub(crate) fn upper(&self, work: &Work) -> PathBuf {
         self.content(work.upper())
     }
@@ -139,6 +157,10 @@ pub(crate) fn xattr(path: impl AsRef<Path>, name: &str) -> Option<Vec<u8>> {
     let length = rustix::fs::getxattr(path.as_ref(), name, &mut value).ok()?;
     value.truncate(length);
     Some(value)
+}
+
+pub(crate) fn inode(path: impl AsRef<Path>) -> u64 {
+    std::os::unix::fs::MetadataExt::ino(&std::fs::symlink_metadata(path).unwrap())
 }
 
 /// Sets the modification time.

@@ -114,7 +114,10 @@ fn a_proper_package() {
     let unpacked = unpack_into(&root, &deb(control, data)).unwrap();
     let path = |name: &str| root.path().join("root").join(name);
     let binary = fs_err::metadata(path("usr/bin/demo")).unwrap();
-    assert_eq!((binary.permissions().mode() & 0o7777, binary.mtime()), (0o4755, lamina_store::LAYER_MTIME));
+    assert_eq!(
+        (binary.permissions().mode() & 0o7777, binary.mtime()),
+        (0o4755, lamina_store::Timestamp::PACKAGE.seconds)
+    );
     assert!(path("bin").is_symlink());
     assert!(!path("usr/share/doc/demo/README").exists() && path("usr/share/doc/demo/copyright").exists());
     assert_eq!(fs_err::read_to_string(path("etc/demo.conf.dpkg-new")).unwrap(), "setting");

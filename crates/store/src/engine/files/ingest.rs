@@ -85,9 +85,8 @@ fn open(file: &LocalFile) -> Result<Opened, StoreError> {
 }
 
 fn begin(client: &Client, opened: &[Opened]) -> Result<Pending, StoreError> {
-    let modes = opened.iter().map(|opened| opened.file.status.permissions()).collect();
     let fds: Vec<_> = opened.iter().map(|opened| opened.handle.as_fd()).collect();
-    client.begin(Request::Ingest { modes }, &[], &fds)
+    client.begin(Request::Ingest, &[], &fds)
 }
 
 /// Waits for a batch and tells the files that held still from those that did not.

@@ -19,7 +19,7 @@ use lamina_image::{Digest, FileSet};
 use super::Store;
 use crate::protocol::{Published, Request};
 use crate::tree::{Entry, Node, Tree, TreeError, parent};
-use crate::{Committed, ObjectMeta, StoreError};
+use crate::{Committed, Metadata, StoreError};
 
 use record::{Record, Shown, Status};
 
@@ -184,16 +184,17 @@ impl Collection {
     /// The set as one layer.
     pub(super) fn layer(mut self, store: &Store) -> Result<Committed, StoreError> {
         let (files, bytes) = (self.files.len() as u64, self.bytes());
+        let tree = self.tree()?;
         let digest = match self.known(store)? {
             Some((whole, views)) if views == [whole] => whole,
             _ => {
-                let encoded = self.tree()?.encode();
+                let encoded = tree.encode();
                 let digest = self.publish(store, &encoded)?;
                 self.save(Shown { whole: digest, delta: None })?;
                 digest
             }
         };
-        Ok(Committed { digest, files, bytes, bytes_new: self.bytes_new })
+        Ok(Committed { digest, content: tree.content(), files, bytes, bytes_new: self.bytes_new })
     }
 
     fn bytes(&self) -> u64 {
@@ -211,11 +212,7 @@ impl Collection {
         }
         let file_entry = |(file, digest): &(LocalFile, Digest)| Entry {
             path: file.target.clone(),
-            node: Node::File {
-                meta: ObjectMeta::root_owned(file.status.permissions()),
-                size: file.status.size,
-                digest: *digest,
-            },
+            node: Node::File { meta: file.status.metadata(), size: file.status.size, digest: *digest },
         };
         let entries = directories.into_iter().map(directory_entry).chain(self.files.iter().map(file_entry));
         Tree::new(entries.collect()).map_err(|error| match error {
@@ -299,7 +296,7 @@ fn directory_entry(path: &[u8]) -> Entry {
         b"tmp" | b"var/tmp" => 0o1777,
         _ => 0o755,
     };
-    Entry { path: path.to_vec(), node: Node::Directory { meta: ObjectMeta::root_owned(mode), opaque: false } }
+    Entry { path: path.to_vec(), node: Node::Directory { meta: Metadata::root_owned(mode), opaque: false } }
 }
 
 /// The path in the image as bytes without leading slash.

@@ -11,9 +11,9 @@ use lamina_image::{Digest, FileSet, Hasher};
 use rustix::fs::{AtFlags, CWD, Stat, Timespec, Timestamps, UTIME_NOW};
 use rustix::io::Errno;
 
-use crate::{Layout, StoreError};
+use crate::{Layout, Metadata, StoreError, Timestamp};
 
-const MAGIC: &[u8; 16] = b"LAMINA-CONTEXT\x00\x02";
+const MAGIC: &[u8; 16] = b"LAMINA-CONTEXT\x00\x03";
 /// Ticks of the kernel's clock are 10 ms at the longest.
 const FINE_TICK: Duration = Duration::from_millis(20);
 /// Filesystems without fractions of seconds have ticks of up to 2 s.
@@ -44,8 +44,15 @@ impl Status {
     }
 
     /// Permission bits without set-id and sticky bits: local files bring no privileges along.
-    pub(super) fn permissions(&self) -> u32 {
+    fn permissions(&self) -> u32 {
         self.mode & 0o777
+    }
+
+    /// The file's metadata in an image, where it belongs to container root.
+    pub(super) fn metadata(&self) -> Metadata {
+        let (seconds, nanoseconds) = self.modified;
+        let modified = Timestamp { seconds, nanoseconds };
+        Metadata { modified, ..Metadata::root_owned(self.permissions()) }
     }
 
     /// Whether any later change gives another status, when the file was looked at at `now`.

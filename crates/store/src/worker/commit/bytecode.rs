@@ -1,7 +1,7 @@
 //! Python bytecode that names its source's modification time.
 //!
-//! Every file of a layer gets one constant modification time. Bytecode that was valid for its source stays so only if
-//! the time in its header becomes that constant as well; otherwise every import compiles again.
+//! Every file that package managers install gets one constant modification time. Bytecode that was valid for its source
+//! stays so only if the time in its header becomes that constant as well; otherwise every import compiles again.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -9,7 +9,7 @@ use std::path::Path;
 
 use super::scan::Found;
 use crate::worker::disk::{self, Result};
-use crate::{JobError, LAYER_MTIME};
+use crate::{JobError, Timestamp};
 
 /// Length of the header: magic number, flags, modification time and size of the source, 4 bytes each.
 const HEADER: usize = 16;
@@ -37,8 +37,7 @@ fn matches(header: &[u8; HEADER], modified: i64, size: u64) -> bool {
         && i64::from(u32::from_le_bytes([t0, t1, t2, t3])) == modified & 0xffff_ffff
 }
 
-/// Rewrites the time in the header of the bytecode at `path`, if it was valid for a source among `found`. A source in
-/// a lower layer has the layer time already, and so does the header of its bytecode.
+/// Rewrites the time in the header of the bytecode at `path`, if it was valid for a source among `found`.
 pub(super) fn normalise(path: &[u8], on_disk: &Path, found: &[Found]) -> Result<()> {
     let Some(source) = source(path) else { return Ok(()) };
     let Ok(index) = found.binary_search_by(|item| item.path.cmp(&source)) else {
@@ -50,7 +49,7 @@ pub(super) fn normalise(path: &[u8], on_disk: &Path, found: &[Found]) -> Result<
     if file.read_exact_at(&mut header, 0).is_err() || !matches(&header, source.st_mtime, disk::size(source)) {
         return Ok(());
     }
-    let time = u32::try_from(LAYER_MTIME).unwrap_or_default().to_le_bytes();
+    let time = u32::try_from(Timestamp::PACKAGE.seconds).unwrap_or_default().to_le_bytes();
     file.write_all_at(&time, 8).map_err(JobError::file("writing", on_disk))
 }
 

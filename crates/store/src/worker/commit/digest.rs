@@ -5,115 +5,113 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use rayon::prelude::*;
-use rustix::fs::FileType;
+use rustix::fs::{FileType, Stat};
 
 use super::bytecode;
 use super::scan::Found;
 use crate::tree::Node;
-use crate::worker::WorkerContext;
+use crate::worker::content;
 use crate::worker::disk::{self, Result, join};
-use crate::worker::upper::Linked;
-use crate::worker::{objects, xattrs};
-use crate::{JobError, ObjectMeta, ObjectName};
+use crate::worker::upper::Placed;
+use crate::worker::xattrs::{self, Depth};
+use crate::{CommitRules, JobError, Metadata, Timestamp};
 
-/// Files whose digests were known before, by inode.
-type Links = HashMap<u64, Linked>;
-
-/// The tree's node for every item. Files get their final bytes and time on the way, and lose the overlay's marks.
-pub(super) fn nodes(
-    context: &WorkerContext,
-    upper: &Path,
-    found: &[Found],
-    links: &Links,
-    abandoned: &AtomicBool,
-) -> Result<Vec<Node>> {
-    let first_names = first_names(found, links);
-    let node = |item: &Found| {
-        let path = join(upper, &item.path);
-        match item.file_type() {
-            FileType::Directory => directory(&path, item),
-            FileType::Symlink => symlink(&path, item),
-            FileType::Fifo => Ok(Node::Fifo { meta: disk::meta(&item.stat) }),
-            FileType::RegularFile => match first_names.get(&item.stat.st_ino) {
-                Some(first) if *first != item.path => Ok(Node::HardLink { target: first.to_vec() }),
-                _ => file(context, &path, item, found, links.get(&item.stat.st_ino), abandoned),
-            },
-            _ if item.is_whiteout() => Ok(Node::Whiteout),
-            file_type => Ok(Node::Device {
-                meta: disk::meta(&item.stat),
-                block: file_type == FileType::BlockDevice,
-                major: rustix::fs::major(item.stat.st_rdev),
-                minor: rustix::fs::minor(item.stat.st_rdev),
-            }),
-        }
-    };
-    found.par_iter().map(node).collect()
+/// Everything that the nodes of one upper are made from.
+pub(super) struct Upper<'a> {
+    pub(super) root: &'a Path,
+    pub(super) found: &'a [Found],
+    /// Files that were placed from objects, by inode: their digests are known.
+    pub(super) placed: &'a HashMap<u64, Placed>,
+    pub(super) rules: &'a CommitRules,
+    pub(super) abandoned: &'a AtomicBool,
 }
 
-/// For every file with several names in the upper, the first of them. Files that were linked from objects share their
-/// inodes by accident; those are files of their own.
-fn first_names<'a>(found: &'a [Found], links: &Links) -> HashMap<u64, &'a [u8]> {
-    let mut first = HashMap::new();
-    for item in found {
-        let stat = &item.stat;
-        if item.file_type() == FileType::RegularFile && stat.st_nlink > 1 && !links.contains_key(&stat.st_ino) {
-            first.entry(stat.st_ino).or_insert(&item.path[..]);
-        }
+impl Upper<'_> {
+    /// The tree's node for every item. Files lose the overlay's marks on the way.
+    pub(super) fn nodes(&self) -> Result<Vec<Node>> {
+        let first_names = self.first_names();
+        let node = |item: &Found| {
+            let path = join(self.root, &item.path);
+            match item.file_type() {
+                FileType::Directory => self.directory(&path, item),
+                FileType::Symlink => self.symlink(&path, item),
+                FileType::Fifo => Ok(Node::Fifo { meta: self.meta(&item.stat) }),
+                FileType::RegularFile => match first_names.get(&item.stat.st_ino) {
+                    Some(first) if *first != item.path => Ok(Node::HardLink { target: first.to_vec() }),
+                    _ => self.file(&path, item),
+                },
+                _ if item.is_whiteout() => Ok(Node::Whiteout),
+                file_type => Ok(Node::Device {
+                    meta: self.meta(&item.stat),
+                    block: file_type == FileType::BlockDevice,
+                    major: rustix::fs::major(item.stat.st_rdev),
+                    minor: rustix::fs::minor(item.stat.st_rdev),
+                }),
+            }
+        };
+        self.found.par_iter().map(node).collect()
     }
-    first
-}
 
-fn directory(path: &Path, item: &Found) -> Result<Node> {
-    let directory = disk::open_directory(path)?;
-    let attributes = xattrs::read(&directory, path)?;
-    xattrs::remove(&directory, &attributes.stale_marks, path)?;
-    let meta = ObjectMeta { xattrs: attributes.inside, ..disk::meta(&item.stat) };
-    Ok(Node::Directory { meta, opaque: attributes.opaque })
-}
-
-fn symlink(path: &Path, item: &Found) -> Result<Node> {
-    let target = rustix::fs::readlink(path, Vec::new()).map_err(JobError::file("reading the link", path))?;
-    let meta = ObjectMeta { mode: 0o777, ..disk::meta(&item.stat) };
-    Ok(Node::Symlink { meta, target: target.into_bytes() })
-}
-
-fn file(
-    context: &WorkerContext,
-    path: &Path,
-    item: &Found,
-    found: &[Found],
-    linked: Option<&Linked>,
-    abandoned: &AtomicBool,
-) -> Result<Node> {
-    if let Some(linked) = linked {
-        let meta = ObjectMeta { xattrs: xattrs::read_at(path)?.inside, ..disk::meta(&item.stat) };
-        check_untouched(context, linked, &meta, item, path)?;
-        return Ok(Node::File { meta, size: disk::size(&item.stat), digest: linked.digest });
+    /// For every file with several names in the upper, the first of them. A file that was placed has one name, whatever
+    /// the count says: the other one is its object's.
+    fn first_names(&self) -> HashMap<u64, &[u8]> {
+        let mut first = HashMap::new();
+        for item in self.found {
+            let stat = &item.stat;
+            if item.file_type() == FileType::RegularFile && stat.st_nlink > 1 && !self.placed.contains_key(&stat.st_ino)
+            {
+                first.entry(stat.st_ino).or_insert(&item.path[..]);
+            }
+        }
+        first
     }
-    bytecode::normalise(&item.path, path, found)?;
-    let mut file = disk::open(path)?;
-    let attributes = xattrs::read(&file, path)?;
-    let meta = ObjectMeta { xattrs: attributes.inside, ..disk::meta(&item.stat) };
-    xattrs::remove(&file, &attributes.stale_marks, path)?;
-    let (digest, size) = objects::hash(&mut file, path, abandoned)?;
-    disk::set_file_layer_time(&file, path)?;
-    Ok(Node::File { meta, size, digest })
+
+    /// Mode, owner and time. What package managers install has one time, so that equal packages make equal layers.
+    fn meta(&self, stat: &Stat) -> Metadata {
+        let meta = disk::meta(stat);
+        if self.rules.package_times { Metadata { modified: Timestamp::PACKAGE, ..meta } } else { meta }
+    }
+
+    fn directory(&self, path: &Path, item: &Found) -> Result<Node> {
+        let directory = disk::open_directory(path)?;
+        let attributes = xattrs::read(&directory, Depth::One, path)?;
+        xattrs::remove(&directory, &attributes.stale_marks, path)?;
+        let meta = Metadata { xattrs: attributes.inside, ..self.meta(&item.stat) };
+        Ok(Node::Directory { meta, opaque: attributes.opaque })
+    }
+
+    fn symlink(&self, path: &Path, item: &Found) -> Result<Node> {
+        let target = rustix::fs::readlink(path, Vec::new()).map_err(JobError::file("reading the link", path))?;
+        Ok(Node::Symlink { meta: Metadata { mode: 0o777, ..self.meta(&item.stat) }, target: target.into_bytes() })
+    }
+
+    fn file(&self, path: &Path, item: &Found) -> Result<Node> {
+        if let Some(Placed { bytes, meta }) = self.placed.get(&item.stat.st_ino) {
+            check_untouched(item, bytes.size, meta, path)?;
+            return Ok(Node::File { meta: meta.clone(), size: bytes.size, digest: bytes.digest });
+        }
+        if self.rules.package_times {
+            bytecode::normalise(&item.path, path, self.found)?;
+        }
+        let file = disk::open(path)?;
+        let attributes = xattrs::read(&file, Depth::One, path)?;
+        if attributes.is_redirected() {
+            let text = format!("`{}` leads to bytes elsewhere, which nothing in a step may do", path.display());
+            return Err(JobError::new(JobError::STORE, text));
+        }
+        let meta = Metadata { xattrs: attributes.inside, ..self.meta(&item.stat) };
+        xattrs::remove(&file, &attributes.stale_marks, path)?;
+        let (digest, size) = content::hash(&file, path, self.abandoned)?;
+        Ok(Node::File { meta, size, digest })
+    }
 }
 
-/// A process that wrote to an upper with linked objects has written to the objects: take them out of use.
-fn check_untouched(
-    context: &WorkerContext,
-    linked: &Linked,
-    meta: &ObjectMeta,
-    item: &Found,
-    path: &Path,
-) -> Result<()> {
-    if linked.is_untouched(&item.stat, meta) {
+/// A process that wrote to an upper with placed files may have written to objects.
+fn check_untouched(item: &Found, size: u64, meta: &Metadata, path: &Path) -> Result<()> {
+    let found = Metadata { xattrs: meta.xattrs.clone(), ..disk::meta(&item.stat) };
+    if disk::size(&item.stat) == size && found == *meta {
         return Ok(());
     }
-    let name = ObjectName::new(linked.digest, &linked.meta);
-    disk::unlink(&context.objects.path(&name))?;
-    let text =
-        format!("`{}` was written to although it is shared with other layers; build the step again", path.display());
+    let text = format!("`{}` was written to although it is an object of the store", path.display());
     Err(JobError::new(JobError::STORE, text))
 }

@@ -1,13 +1,13 @@
 //! Turning a step's upper directory into a layer.
 //!
-//! The upper itself becomes the view: nothing is copied. In order:
+//! The upper itself becomes the view: no bytes are copied. In order:
 //!
 //! 1. *scan*: what is there, without what the rules leave out;
-//! 2. *digest*: normalise and hash the files in parallel, strip the overlay's marks;
+//! 2. *digest*: hash the files in parallel, strip the overlay's marks;
 //! 3. encode the diff tree, whose digest names the layer;
-//! 4. *share*: replace files that the store already has by links to their objects;
-//! 5. one `syncfs`: from here on the bytes are on the disk;
-//! 6. link new files into the objects, rename tree and upper to their published names, sync these directories.
+//! 4. *share*: files become objects, and what is placed in their stead names them;
+//! 5. one `syncfs`: from here on the bytes are on the disk, and the objects are sealed;
+//! 6. rename tree and upper to their published names, sync these directories.
 //!
 //! Whatever happens before the last step leaves only the step's work directory, which is swept.
 
@@ -23,8 +23,8 @@ use lamina_image::Digest;
 
 use super::disk::{self, Result};
 use super::removal::remove_all;
-use super::{WorkerContext, objects, view};
-use crate::tree::{Entry, Tree};
+use super::{WorkerContext, content, view};
+use crate::tree::{Entry, Node, Tree};
 use crate::{CommitRules, Committed, JobError};
 
 /// Commits the upper of the work `id`.
@@ -32,12 +32,13 @@ pub(super) fn commit(context: &WorkerContext, id: &str, rules: &CommitRules) -> 
     let commit = context.running_commit(id);
     let _running = commit.running.lock().unwrap_or_else(PoisonError::into_inner);
     let upper = context.upper(id);
-    let links = context.links(id);
+    let placed = context.placed(id);
     if rules.package_step {
         rules::normalise_shadow(&upper)?;
     }
     let found = scan::scan(&upper, rules)?;
-    let nodes = digest::nodes(context, &upper, &found, &links, &commit.is_abandoned)?;
+    let abandoned = &commit.is_abandoned;
+    let nodes = digest::Upper { root: &upper, found: &found, placed: &placed, rules, abandoned }.nodes()?;
     let entries = found.iter().zip(nodes).map(|(found, node)| Entry { path: found.path.clone(), node });
     let tree = Tree::new(entries.collect()).map_err(|error| JobError::new(JobError::STORE, error.to_string()))?;
     let encoded = tree.encode();
@@ -47,19 +48,23 @@ pub(super) fn commit(context: &WorkerContext, id: &str, rules: &CommitRules) -> 
         remove_all(&upper)?;
         0
     } else {
-        let mut sharing = share::Sharing::new(context, &upper, &found, &tree);
-        sharing.share()?;
+        let sharing = share::Sharing { context, upper: &upper, found: &found, tree: &tree, placed: &placed };
+        let bytes_new = sharing.share()?;
         let tree_file = context.temporary_path();
         view::write_tree(&encoded, &tree_file)?;
         context.objects.sync(true)?;
-        objects::check_abandoned(&commit.is_abandoned)?;
-        sharing.publish_objects()?;
+        content::check_abandoned(abandoned)?;
         view::publish_both(context, &digest, &tree_file, &upper)?;
-        sharing.bytes_new()
+        bytes_new
     };
-    context.forget(id);
-    let (files, bytes) = tree.totals();
-    Ok(Committed { digest, files, bytes, bytes_new })
+    let files: Vec<_> =
+        found.iter().zip(tree.entries()).filter(|(_, entry)| matches!(entry.node, Node::File { .. })).collect();
+    let held = |found: &scan::Found| match placed.get(&found.stat.st_ino) {
+        Some(placed) => placed.bytes.size,
+        None => disk::held(&found.stat),
+    };
+    let bytes = files.iter().map(|(found, _)| held(found)).sum();
+    Ok(Committed { digest, content: tree.content(), files: files.len() as u64, bytes, bytes_new })
 }
 
 fn is_published(context: &WorkerContext, digest: &Digest) -> Result<bool> {

@@ -5,7 +5,7 @@ use std::path::Path;
 use rustix::fs::{FileType, OFlags};
 
 use crate::worker::disk::{self, Result};
-use crate::{JobError, LAYER_MTIME};
+use crate::{JobError, Timestamp};
 
 /// Files left out by their exact path.
 const SCRATCH: [&[u8]; 17] = [
@@ -48,7 +48,7 @@ pub(super) fn is_package_scratch(path: &[u8]) -> bool {
         || SCRATCH_ENDINGS.iter().any(ends)
 }
 
-/// Replaces the day of the last password change, which is the day of the build, by the layer time.
+/// Replaces the day of the last password change, which is the day of the build, by that of packages.
 pub(super) fn normalise_shadow(upper: &Path) -> Result<()> {
     let directory = upper.join("etc");
     let path = directory.join("shadow");
@@ -72,7 +72,7 @@ pub(super) fn normalise_shadow(upper: &Path) -> Result<()> {
 
 /// The lines with their third field, a day, made constant. No day at all and day 0 have meanings of their own.
 fn with_constant_day(text: &[u8]) -> Vec<u8> {
-    let day = (LAYER_MTIME / 86_400).to_string();
+    let day = (Timestamp::PACKAGE.seconds / 86_400).to_string();
     let line = |line: &[u8]| -> Vec<u8> {
         let mut fields: Vec<&[u8]> = line.split(|byte| *byte == b':').collect();
         if let Some(field) = fields.get_mut(2)

@@ -1,143 +1,149 @@
 //! Sharing bytes between an upper that becomes a view and the objects.
 
-use std::collections::{HashMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rayon::prelude::*;
 use rustix::fs::FileType;
-use rustix::io::Errno;
 
 use super::scan::Found;
-use crate::tree::{Entry, Node, Tree, is_copied};
-use crate::worker::WorkerContext;
+use crate::tree::{Entry, Node, Tree, parent};
 use crate::worker::disk::{self, Result, join};
-use crate::worker::objects::MAXIMUM_LINKS;
-use crate::{JobError, ObjectMeta, ObjectName};
+use crate::worker::place::{Bytes, Place, Placing, wants_own_inode};
+use crate::worker::upper::Placed;
+use crate::worker::xattrs::{self, Depth};
+use crate::worker::{WorkerContext, content, view};
+use crate::{JobError, Metadata, ObjectName};
 
 /// The files of one commit on their way into the objects.
 pub(super) struct Sharing<'a> {
-    context: &'a WorkerContext,
-    upper: &'a Path,
-    found: &'a [Found],
-    tree: &'a Tree,
-    /// Files that the store does not have.
-    fresh: Vec<Fresh<'a>>,
-    /// Where they are in the list.
-    fresh_names: HashMap<ObjectName, usize>,
-    bytes_new: u64,
+    pub(super) context: &'a WorkerContext,
+    pub(super) upper: &'a Path,
+    pub(super) found: &'a [Found],
+    /// Describes the same in the same order.
+    pub(super) tree: &'a Tree,
+    /// Files that were placed from objects, by inode.
+    pub(super) placed: &'a std::collections::HashMap<u64, Placed>,
 }
 
-/// A file that becomes an object.
-struct Fresh<'a> {
-    path: PathBuf,
-    name: ObjectName,
-    meta: &'a ObjectMeta,
-    size: u64,
-}
-
-impl<'a> Sharing<'a> {
-    /// The files of `found`, which `tree` describes in the same order.
-    pub(super) fn new(context: &'a WorkerContext, upper: &'a Path, found: &'a [Found], tree: &'a Tree) -> Self {
-        Self { context, upper, found, tree, fresh: Vec::new(), fresh_names: HashMap::new(), bytes_new: 0 }
-    }
-
-    /// Bytes that the store did not have.
-    pub(super) fn bytes_new(&self) -> u64 {
-        self.bytes_new
-    }
-
-    /// Replaces files that the store has by links to their objects and notes the others; sets the times of directories,
-    /// links and pipes, which nothing touches afterwards.
-    pub(super) fn share(&mut self) -> Result<()> {
-        let mut replaced: HashSet<&[u8]> = HashSet::new();
-        let are_objects = self.are_objects()?;
-        for ((found, entry), is_object) in self.found.iter().zip(self.tree.entries()).zip(are_objects) {
-            let path = join(self.upper, &entry.path);
-            match &entry.node {
-                Node::File { meta, size, .. } => {
-                    let Some(name) = entry.node.object() else { continue };
-                    if is_object {
-                        // It was linked from the object, and examined when it got its digest.
-                        self.bytes_new += if self.context.objects.claim(&name) { *size } else { 0 };
-                    } else if self.share_file(found, &path, Fresh { path: path.clone(), name, meta, size: *size })? {
-                        replaced.insert(&entry.path);
-                    }
+impl Sharing<'_> {
+    /// Makes objects of files whose bytes the store does not have, and has every file of the upper placed as files of views
+    /// are; sets the times of everything. Answers the bytes that the store did not have.
+    pub(super) fn share(&self) -> Result<u64> {
+        let bytes_new = AtomicU64::new(0);
+        let both = || self.found.par_iter().zip(self.tree.entries());
+        let is_replaced: Vec<bool> = both()
+            .map(|(found, entry)| match &entry.node {
+                Node::File { meta, size, digest } if *size > 0 => {
+                    let bytes = Bytes { digest: *digest, size: *size };
+                    let (new, is_replaced) = self.share_file(found, entry, bytes, meta)?;
+                    bytes_new.fetch_add(if new { disk::held(&found.stat) } else { 0 }, Ordering::Relaxed);
+                    Ok(is_replaced)
                 }
-                Node::HardLink { target } if replaced.contains(&target[..]) => {
-                    self.replace(&join(self.upper, target), &path)?;
-                }
-                _ => {}
-            }
+                _ => Ok(false),
+            })
+            .collect::<Result<_>>()?;
+        self.renew_links(&is_replaced)?;
+        if self.context.placing.depth() == Depth::Two {
+            self.tree.entries().iter().zip(&is_replaced).try_for_each(|(entry, done)| self.mark(entry, *done))?;
         }
-        // Children first: replacing them changes their directories' times.
-        for item in self.found.iter().rev() {
-            if matches!(item.file_type(), FileType::Directory | FileType::Symlink | FileType::Fifo) {
-                disk::set_layer_time(&join(self.upper, &item.path))?;
-            }
-        }
-        Ok(())
+        both().try_for_each(|(found, entry)| self.set_time(found, entry))?;
+        view::set_times_of_directories(self.tree.entries(), self.upper)?;
+        Ok(bytes_new.into_inner())
     }
 
-    /// For every item, whether it is another name of its object already.
-    fn are_objects(&self) -> Result<Vec<bool>> {
+    /// Whether the bytes are new to the store, and whether the file was replaced by another one.
+    fn share_file(&self, found: &Found, entry: &Entry, bytes: Bytes, meta: &Metadata) -> Result<(bool, bool)> {
         let objects = &self.context.objects;
-        let is_object = |(found, entry): (&Found, &Entry)| {
-            let Some(name) = entry.node.object().filter(|_| found.stat.st_nlink > 1) else { return Ok(false) };
-            let object = disk::try_stat(&objects.path(&name))?;
-            Ok(object.is_some_and(|object| object.st_ino == found.stat.st_ino))
-        };
-        self.found.par_iter().zip(self.tree.entries()).map(is_object).collect()
-    }
-
-    /// True when the file was replaced by a link to its object.
-    fn share_file(&mut self, found: &Found, path: &Path, file: Fresh<'a>) -> Result<bool> {
-        let objects = &self.context.objects;
-        let existing = objects.find(&file.name, file.meta, Some(file.size))?;
-        match existing {
-            None if is_copied(&found.path, file.size) => {
-                let temporary = self.context.temporary_path();
-                let (stored, size) = objects.put(&mut disk::open(path)?, file.meta, &temporary)?;
-                self.bytes_new += if stored.is_new { size } else { 0 };
-                Ok(false)
+        if self.placed.contains_key(&found.stat.st_ino) {
+            return Ok((objects.claim(&ObjectName::new(&bytes.digest)), false));
+        }
+        let path = join(self.upper, &entry.path);
+        let existing = objects.find(&bytes.digest, Some(bytes.size))?;
+        let is_claimed = existing.is_some() && objects.claim(&ObjectName::new(&bytes.digest));
+        match (self.context.placing, existing) {
+            (Placing::Redirects, None) => {
+                let stored = objects.adopt(&bytes.digest, bytes.size, &path)?;
+                self.place(entry, bytes, meta)?;
+                Ok((stored.is_new, true))
             }
-            None => {
-                if let Some(first) = self.fresh_names.get(&file.name) {
-                    return self.replace(&self.fresh[*first].path, path);
-                }
-                self.fresh_names.insert(file.name, self.fresh.len());
-                self.fresh.push(file);
-                Ok(false)
+            (Placing::Links, Some(object))
+                if disk::links(&object) > 1 || wants_own_inode(disk::as_path(&entry.path)) =>
+            {
+                Ok((is_claimed, false))
             }
-            Some(object) => {
-                self.bytes_new += if objects.claim(&file.name) { file.size } else { 0 };
-                let stays = is_copied(&found.path, file.size)
-                    || disk::links(&object) + disk::links(&found.stat) > MAXIMUM_LINKS;
-                if stays { Ok(false) } else { self.replace(&objects.path(&file.name), path) }
+            (_, Some(_)) => self.place(entry, bytes, meta).map(|()| (is_claimed, true)),
+            (Placing::Links, None) if found.stat.st_nlink == 1 && !wants_own_inode(disk::as_path(&entry.path)) => {
+                Ok((objects.add_name(&bytes.digest, bytes.size, &path)?, false))
             }
+            (Placing::Links | Placing::Clones, None) => Ok((self.store_copy(&path, bytes)?, false)),
         }
     }
 
-    /// Replaces `path` by another name of `target`. A target that has as many names as it can have leaves `path` as it
-    /// is, which costs space and nothing else.
-    fn replace(&self, target: &Path, path: &Path) -> Result<bool> {
+    /// Makes an object of a file that stays as it is.
+    fn store_copy(&self, path: &Path, bytes: Bytes) -> Result<bool> {
         let temporary = self.context.temporary_path();
-        match disk::hard_link(target, &temporary) {
-            Ok(()) => disk::rename(&temporary, path).map(|()| true),
-            Err(Errno::MLINK) => Ok(false),
-            Err(errno) => Err(JobError::file("linking to", &temporary)(errno)),
+        let (source, mut copy) = (disk::open(path)?, disk::create(&temporary)?);
+        if rustix::fs::ioctl_ficlone(&copy, &source).is_err() {
+            content::copy(&source, &mut copy, &temporary)?;
         }
+        Ok(self.context.objects.adopt(&bytes.digest, bytes.size, &temporary)?.is_new)
     }
 
-    /// Links the new files, whose bytes have to be on the disk by now, into the objects.
-    pub(super) fn publish_objects(&mut self) -> Result<()> {
-        for file in &self.fresh {
-            // A file that came from an object which has vanished since lacks the time that says that it is on the disk.
-            disk::set_layer_time(&file.path)?;
-            let spare = self.context.temporary_path();
-            if self.context.objects.publish(&file.name, file.meta, file.size, &file.path, &spare)? {
-                self.bytes_new += file.size;
+    fn place(&self, entry: &Entry, bytes: Bytes, meta: &Metadata) -> Result<()> {
+        let (directory, path) = (parent(&entry.path), disk::as_path(&entry.path));
+        let place = Place {
+            directory: &disk::open_directory(&join(self.upper, directory))?.into(),
+            name: Path::new(path.file_name().unwrap_or_default()),
+            path,
+        };
+        self.context.place(bytes, meta, place).map(drop)
+    }
+
+    /// Makes further names of replaced files names of what has replaced them.
+    fn renew_links(&self, is_replaced: &[bool]) -> Result<()> {
+        let entries = self.tree.entries();
+        for entry in entries {
+            let Node::HardLink { target } = &entry.node else { continue };
+            let first = entries.binary_search_by(|entry| entry.path.cmp(target));
+            if first.is_ok_and(|index| is_replaced[index]) {
+                let temporary = self.context.temporary_path();
+                disk::hard_link(&join(self.upper, target), &temporary)
+                    .map_err(JobError::file("linking to", &temporary))?;
+                disk::rename(&temporary, &join(self.upper, &entry.path))?;
             }
         }
         Ok(())
+    }
+
+    /// Turns the marks of the overlay that filled the upper into those that an overlay below another one has.
+    fn mark(&self, entry: &Entry, is_replaced: bool) -> Result<()> {
+        let path = join(self.upper, &entry.path);
+        let file = match &entry.node {
+            Node::Whiteout => {
+                disk::unlink(&path)?;
+                return view::make_whiteout(self.context, &path);
+            }
+            Node::Directory { meta, opaque } if *opaque || !meta.xattrs.is_empty() => disk::open_directory(&path)?,
+            Node::File { meta, .. } if !is_replaced && !meta.xattrs.is_empty() => disk::open(&path)?,
+            _ => return Ok(()),
+        };
+        let attributes = xattrs::read(&file, Depth::One, &path)?;
+        if attributes.depends_on_depth() && !attributes.is_redirected() {
+            xattrs::move_to_depth(file, Depth::One, Depth::Two, &attributes, &path)?;
+        }
+        Ok(())
+    }
+
+    /// Gives everything but directories the time that the tree says, where it has another one.
+    fn set_time(&self, found: &Found, entry: &Entry) -> Result<()> {
+        let (Node::File { meta, .. } | Node::Symlink { meta, .. } | Node::Fifo { meta }) = &entry.node else {
+            return Ok(());
+        };
+        let is_placed = found.file_type() == FileType::RegularFile && self.placed.contains_key(&found.stat.st_ino);
+        if is_placed || disk::meta(&found.stat).modified == meta.modified {
+            return Ok(());
+        }
+        disk::set_time(&join(self.upper, &entry.path), meta.modified)
     }
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use lamina_image::RuntimeConfig;
 
 use super::*;
-use crate::ObjectMeta;
+use crate::Metadata;
 use crate::tree::{Entry, Node, Tree};
 
 const DAY: u64 = 86_400;
@@ -34,6 +34,7 @@ fn layer(name: &str, made: u64, material: serde_json::Value) -> LayerRecord {
     LayerRecord {
         key: LayerKey(digest(name)),
         digest: digest(name),
+        content: digest(name),
         title: name.to_owned(),
         created: NOW.cast_unsigned() - made * DAY,
         seconds: 0.0,
@@ -138,9 +139,9 @@ fn layers_of_no_image_go_by_their_own_age_and_companions_with_their_image() {
 
 /// Reads trees with one file of so many blocks for each letter of the layer's name.
 fn tree_of(name: &str) -> Tree {
-    let directory = Node::Directory { meta: ObjectMeta::root_owned(0o755), opaque: false };
+    let directory = Node::Directory { meta: Metadata::root_owned(0o755), opaque: false };
     let file = |letter: char| Node::File {
-        meta: ObjectMeta::root_owned(0o644),
+        meta: Metadata::root_owned(0o644),
         size: 4096 * u64::from(letter.to_digit(36).unwrap_or_default()),
         digest: digest(&letter.to_string()),
     };

@@ -1,0 +1,214 @@
+//! Placing the files of layers into views: every path is a file of its own, while bytes are stored once.
+//!
+//! There are three ways, of which a store uses the best that its file system and kernel allow:
+//!
+//! - *redirects*: a view's file is empty but for its metadata, and two marks name the object that has the bytes. An overlay
+//!   shows them as one file, if the objects are given to it as a data-only layer (Linux 6.16 for `userxattr`). Without
+//!   privileges the kernel follows only marks of the lowest layer; so each further view has an overlay of its own, and the
+//!   image's lies over these.
+//! - *clones*: a view's file is a copy that shares its blocks with the object (`FICLONE`: btrfs, xfs, bcachefs).
+//! - *links*: an object is linked into the one view that asks first, and copied for all others, so that no two paths ever
+//!   are one inode. What is linked says that it has two names; files whose readers mind that are always copied.
+//!
+//! Views of redirects are in `views/`, of the other kinds in `copies/`. All are derived from trees and objects.
+
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use lamina_image::Digest;
+use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Uid, XattrFlags};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+use super::disk::{self, Result};
+use super::objects::SEAL;
+use super::xattrs::{self, Depth};
+use super::{WorkerContext, content};
+use crate::{JobError, Metadata, ObjectName};
+
+/// Which way files get into views.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Placing {
+    /// Metadata that names an object.
+    Redirects,
+    /// Copies that share their blocks with objects.
+    Clones,
+    /// A link for the first path that has an object's bytes, copies for all others.
+    Links,
+}
+
+impl Placing {
+    /// The directory of views, below the content directory.
+    pub(crate) fn directory(self) -> &'static str {
+        match self {
+            Self::Redirects => "views",
+            Self::Clones | Self::Links => "copies",
+        }
+    }
+
+    /// How many overlays show a view.
+    pub(super) fn depth(self) -> Depth {
+        match self {
+            Self::Redirects => Depth::Two,
+            Self::Clones | Self::Links => Depth::One,
+        }
+    }
+}
+
+/// Bytes of a file: what is in the store under a digest.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bytes {
+    pub(super) digest: Digest,
+    pub(super) size: u64,
+}
+
+/// A name in an open directory, for a file that is to be placed.
+#[derive(Clone, Copy)]
+pub(super) struct Place<'a> {
+    pub(super) directory: &'a OwnedFd,
+    pub(super) name: &'a Path,
+    /// Its path in the image, without leading slash.
+    pub(super) path: &'a Path,
+}
+
+impl WorkerContext {
+    /// Puts a file where `place` says, in the place of whatever file is there; answers its inode.
+    pub(super) fn place(&self, bytes: Bytes, meta: &Metadata, place: Place<'_>) -> Result<u64> {
+        let file = match self.placing {
+            _ if bytes.size == 0 => create(place)?,
+            Placing::Redirects => self.redirect(bytes, place)?,
+            Placing::Links if !wants_own_inode(place.path) => match self.link(&bytes.digest, place)? {
+                Some(file) => file,
+                None => self.copy(&bytes.digest, place)?,
+            },
+            Placing::Links | Placing::Clones => self.copy(&bytes.digest, place)?,
+        };
+        self.set_metadata(&file, meta, place.path)
+    }
+
+    /// Opens the bytes of a regular file of a view, wherever they are.
+    ///
+    /// # Errors
+    /// When it is no regular file, or cannot be read.
+    pub fn open_in_view(&self, path: &Path) -> Result<File> {
+        let mut redirect = [0; 64];
+        match rustix::fs::lgetxattr(path, xattrs::REDIRECT, &mut redirect[..]) {
+            Ok(length) => {
+                let object = String::from_utf8_lossy(&redirect[..length]).into_owned();
+                disk::open(&self.content().join("objects").join(object.trim_start_matches('/')))
+            }
+            Err(Errno::NODATA) => disk::open(path),
+            Err(errno) => Err(JobError::file("reading an attribute of", path)(errno)),
+        }
+    }
+
+    /// Gives a file owner, mode, attributes and time; answers its inode. The order matters: a change of owner takes set-id bits
+    /// and capabilities away, and every other change is younger than the time.
+    pub(super) fn set_metadata(&self, file: &File, meta: &Metadata, path: &Path) -> Result<u64> {
+        let stat = rustix::fs::fstat(file).map_err(JobError::file("reading the status of", path))?;
+        if (stat.st_uid, stat.st_gid) != (meta.uid, meta.gid) {
+            rustix::fs::fchown(file, Some(Uid::from_raw(meta.uid)), Some(Gid::from_raw(meta.gid)))
+                .map_err(JobError::file("changing the owner of", path))?;
+        }
+        rustix::fs::fchmod(file, Mode::from_raw_mode(meta.mode))
+            .map_err(JobError::file("changing the mode of", path))?;
+        xattrs::write(file, self.placing.depth(), &meta.xattrs, path)?;
+        disk::set_file_time(file, meta.modified, path)?;
+        Ok(stat.st_ino)
+    }
+
+    /// Whether a file of a view leads to the object with this digest.
+    pub(super) fn leads_to(&self, path: &Path, digest: &Digest) -> Result<bool> {
+        let mut redirect = [0; 64];
+        let length = rustix::fs::lgetxattr(path, xattrs::REDIRECT, &mut redirect[..])
+            .map_err(JobError::file("reading an attribute of", path))?;
+        Ok(redirect[..length] == *redirect_to(digest).as_bytes())
+    }
+
+    /// A file that leads to the object.
+    fn redirect(&self, bytes: Bytes, place: Place<'_>) -> Result<File> {
+        let file = create(place)?;
+        let failed = |what: &'static str| JobError::file::<Errno>(what, place.path);
+        rustix::fs::ftruncate(&file, bytes.size).map_err(failed("giving a size to"))?;
+        mark_redirected(&file, &bytes.digest, place.path)?;
+        Ok(file)
+    }
+
+    /// Links an object that no view has; `None` where one has.
+    fn link(&self, digest: &Digest, place: Place<'_>) -> Result<Option<File>> {
+        let object = self.objects.path(digest);
+        if disk::links(&disk::stat(&object)?) > 1 {
+            return Ok(None);
+        }
+        let link = || rustix::fs::linkat(CWD, &object, place.directory, place.name, AtFlags::empty());
+        let linked = match link() {
+            Err(Errno::EXIST) => unlink(place).and_then(|()| link()),
+            other => other,
+        };
+        linked.map_err(JobError::file("linking to", place.path))?;
+        let file = File::from(open(place)?);
+        let stat = rustix::fs::fstat(&file).map_err(JobError::file("reading the status of", place.path))?;
+        if disk::links(&stat) > 2 {
+            // Another process had the same idea; neither keeps it.
+            return Ok(None);
+        }
+        // What an earlier view had there is not what this one has.
+        let left = xattrs::read(&file, Depth::One, place.path)?;
+        let stale = left.stale_marks.into_iter().filter(|name| name != SEAL.as_bytes()).chain(left.inside.into_keys());
+        xattrs::remove(&file, &stale.collect::<Vec<_>>(), place.path)?;
+        Ok(Some(file))
+    }
+
+    /// A copy of the object, with shared blocks where the file system has them.
+    fn copy(&self, digest: &Digest, place: Place<'_>) -> Result<File> {
+        let object = disk::open(&self.objects.path(digest))?;
+        let mut file = create(place)?;
+        if rustix::fs::ioctl_ficlone(&file, &object).is_err() {
+            content::copy(&object, &mut file, place.path)?;
+        }
+        Ok(file)
+    }
+}
+
+/// The mark of a file that leads to an object: the object's path in the data-only layer. With 24 bytes both marks fit into
+/// an inode; longer ones would take a block for every file.
+fn redirect_to(digest: &Digest) -> String {
+    format!("/{}", ObjectName::new(digest).relative())
+}
+
+/// Gives an empty file the marks that lead to an object.
+pub(super) fn mark_redirected(file: &File, digest: &Digest, path: &Path) -> Result<()> {
+    let target = redirect_to(digest);
+    for (mark, value) in [(xattrs::METACOPY, &b""[..]), (xattrs::REDIRECT, target.as_bytes())] {
+        rustix::fs::fsetxattr(file, mark, value, XattrFlags::CREATE)
+            .map_err(JobError::file("setting an attribute of", path))?;
+    }
+    Ok(())
+}
+
+/// Whether a file below this path is never a link: `/etc` is read by daemons that refuse files with several names (cron,
+/// logrotate), and so are users' tables.
+pub(super) fn wants_own_inode(path: &Path) -> bool {
+    ["etc", "var/spool/cron"].iter().any(|directory| path.starts_with(directory))
+}
+
+fn create(place: Place<'_>) -> Result<File> {
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let create = || rustix::fs::openat(place.directory, place.name, flags, Mode::RUSR | Mode::WUSR);
+    let created = match create() {
+        Err(Errno::EXIST) => unlink(place).and_then(|()| create()),
+        other => other,
+    };
+    created.map(File::from).map_err(JobError::file("creating", place.path))
+}
+
+fn open(place: Place<'_>) -> Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    rustix::fs::openat(place.directory, place.name, flags, Mode::empty()).map_err(JobError::file("opening", place.path))
+}
+
+fn unlink(place: Place<'_>) -> std::result::Result<(), Errno> {
+    rustix::fs::unlinkat(place.directory.as_fd(), place.name, AtFlags::empty())
+}
