@@ -12,6 +12,7 @@ mod error;
 mod failure;
 mod idmap;
 mod images;
+mod local_files;
 mod protocol;
 mod session;
 mod shell;

@@ -4,6 +4,7 @@ mod apps;
 mod client;
 mod collection;
 mod files;
+mod image_tree;
 mod index;
 mod lease;
 mod lock;
@@ -29,7 +30,7 @@ use lease::{Leftovers, Session, Use};
 
 pub use apps::{AppRecord, AppState, DetachedApp, DetachedApps, OutputReader, OutputWriter, RunningApp, Show};
 pub use collection::{Collected, ImageUsage, Policy, Usage};
-pub use files::FileSetView;
+pub use files::{Collection as LocalFiles, FileSetView};
 pub use lock::Lock;
 pub use records::{ImageRecord, LayerRecord};
 pub use work::Work;
@@ -244,6 +245,12 @@ impl Store {
         format!("views/{digest}")
     }
 
+    /// The layer that a path is the view of.
+    #[must_use]
+    pub fn layer_of_view(&self, path: &str) -> Option<Digest> {
+        path.strip_prefix("views/")?.parse().ok()
+    }
+
     /// Whether the view of a layer and its tree exist.
     #[must_use]
     pub fn has_view(&self, digest: &Digest) -> bool {
@@ -251,25 +258,42 @@ impl Store {
         content.join(self.view_path(digest)).is_dir() && content.join(format!("trees/{digest}")).is_file()
     }
 
-    /// Collects local files and makes them mountable. Fast when little changed: the result may be a delta over an
-    /// older view.
+    /// Collects local files: looks for them, and reads what is not known.
     ///
     /// # Errors
     /// When a source is missing, is no directory or file as declared, cannot be read or does not hold still.
-    pub fn file_set(&self, set: &FileSet) -> Result<FileSetView, StoreError> {
+    pub fn collect_files(&self, set: &FileSet) -> Result<LocalFiles, StoreError> {
         let _paused = self.hold_off_collection()?;
-        let view = files::Collection::collect(self, set)?.view(self)?;
+        LocalFiles::collect(self, set)
+    }
+
+    /// Makes collected files mountable over an image with these layers, bottom first. Fast when little changed: the
+    /// result may be a delta over an older view.
+    ///
+    /// # Errors
+    /// When the files cannot be where they should in this image, or do not hold still.
+    pub fn show_files(&self, files: &mut LocalFiles, image: &[Digest]) -> Result<FileSetView, StoreError> {
+        let _paused = self.hold_off_collection()?;
+        let view = files.view(self, image)?;
         view.views.iter().try_for_each(|digest| self.shared.session.note(Use::Layer(*digest)))?;
         Ok(view)
+    }
+
+    /// Collects local files and makes them mountable over an image.
+    ///
+    /// # Errors
+    /// As [`Store::collect_files`] and [`Store::show_files`].
+    pub fn file_set(&self, set: &FileSet, image: &[Digest]) -> Result<FileSetView, StoreError> {
+        self.show_files(&mut self.collect_files(set)?, image)
     }
 
     /// As [`Store::file_set`], always as one layer with a diff tree of its own.
     ///
     /// # Errors
     /// As [`Store::file_set`].
-    pub fn file_set_layer(&self, set: &FileSet) -> Result<Committed, StoreError> {
+    pub fn file_set_layer(&self, set: &FileSet, image: &[Digest]) -> Result<Committed, StoreError> {
         let _paused = self.hold_off_collection()?;
-        let layer = files::Collection::collect(self, set)?.layer(self)?;
+        let layer = LocalFiles::collect(self, set)?.layer(self, image)?;
         self.shared.session.note(Use::Layer(layer.digest))?;
         Ok(layer)
     }

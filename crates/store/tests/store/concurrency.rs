@@ -97,7 +97,7 @@ fn the_same_local_files_are_taken_in_by_several_engines_at_once() {
         let digests: Vec<_> = std::thread::scope(|scope| {
             let threads: Vec<_> = stores
                 .iter()
-                .map(|store| scope.spawn(|| store.file_set(&directory_set(&sources, "/root/src")).unwrap().digest))
+                .map(|store| scope.spawn(|| store.file_set(&directory_set(&sources, "/root/src"), &[]).unwrap().digest))
                 .collect();
             threads.into_iter().map(|thread| thread.join().unwrap()).collect()
         });

@@ -30,7 +30,7 @@ fn a_directory_becomes_a_view_and_is_not_read_twice() {
     std::fs::set_permissions(local.path().join("run.sh"), PermissionsExt::from_mode(0o4755)).unwrap();
     settle();
     let set = directory_set(local.path(), "/root/src/");
-    let first = store.file_set(&set).unwrap();
+    let first = store.file_set(&set, &[]).unwrap();
     assert_eq!((first.files, first.bytes, first.read, first.views.len()), (3, 14, 3, 1));
     assert_eq!(first.warnings, Vec::<String>::new());
     let digest = first.digest.unwrap();
@@ -39,9 +39,9 @@ fn a_directory_becomes_a_view_and_is_not_read_twice() {
     assert_eq!(std::fs::metadata(store.view(&digest, "root/src/run.sh")).unwrap().mode() & 0o7777, 0o755);
     assert_eq!(std::fs::metadata(store.view(&digest, "root/src")).unwrap().mode() & 0o7777, 0o755);
     assert_eq!(std::fs::metadata(store.view(&digest, "root")).unwrap().mode() & 0o7777, 0o700);
-    let second = store.file_set(&set).unwrap();
+    let second = store.file_set(&set, &[]).unwrap();
     assert_eq!((second.read, second.views), (0, first.views));
-    let layer = store.file_set_layer(&set).unwrap();
+    let layer = store.file_set_layer(&set, &[]).unwrap();
     assert_eq!((layer.digest, layer.files, layer.bytes_new), (digest, 3, 0));
 }
 
@@ -52,20 +52,20 @@ fn contents_decide_not_times() {
     let file = local.path().join("a.py");
     write(&file, "a = 1");
     let set = directory_set(local.path(), "/root");
-    let first = store.file_set(&set).unwrap();
+    let first = store.file_set(&set, &[]).unwrap();
     // Same size, same modification time, and too soon after the first look for the clock to tell.
     let time = std::fs::metadata(&file).unwrap().modified().unwrap();
     write(&file, "a = 2");
     std::fs::File::options().write(true).open(&file).unwrap().set_modified(time).unwrap();
-    let second = store.file_set(&set).unwrap();
+    let second = store.file_set(&set, &[]).unwrap();
     assert_eq!(read(&store, &second.views, "root/a.py").unwrap(), "a = 2");
     assert_ne!(first.digest, second.digest);
     settle();
     std::fs::File::options().write(true).open(&file).unwrap().set_modified(time).unwrap();
     settle();
-    let touched = store.file_set(&set).unwrap();
+    let touched = store.file_set(&set, &[]).unwrap();
     assert_eq!((touched.read, touched.digest), (1, second.digest));
-    assert_eq!(store.file_set(&set).unwrap().read, 0);
+    assert_eq!(store.file_set(&set, &[]).unwrap().read, 0);
 }
 
 #[test]
@@ -75,7 +75,7 @@ fn a_file_read_too_soon_after_its_change_is_read_again() {
     let set = directory_set(local.path(), "/root");
     for round in 0..100 {
         write(local.path().join("a.py"), format!("{round:03}"));
-        let view = store.file_set(&set).unwrap();
+        let view = store.file_set(&set, &[]).unwrap();
         assert_eq!(read(&store, &view.views, "root/a.py").unwrap(), format!("{round:03}"));
     }
 }
@@ -89,23 +89,23 @@ fn a_change_in_a_large_set_is_a_delta_and_a_removal_is_not() {
     }
     settle();
     let set = directory_set(local.path(), "/root/src");
-    let first = store.file_set(&set).unwrap();
+    let first = store.file_set(&set, &[]).unwrap();
     assert_eq!((first.read, first.views.len()), (600, 1));
     write(local.path().join("d3/3.py"), "changed");
     write(local.path().join("new/file.py"), "new");
     settle();
-    let second = store.file_set(&set).unwrap();
+    let second = store.file_set(&set, &[]).unwrap();
     assert_eq!((second.read, second.views.len(), second.files), (2, 2, 601));
     assert_eq!(second.views[1], first.views[0]);
     assert_eq!(paths(&store, &second.views[0]), ["root/src/d3/3.py", "root/src/new/file.py"]);
     assert_eq!(read(&store, &second.views, "root/src/d3/3.py").unwrap(), "changed");
     assert_eq!(read(&store, &second.views, "root/src/d4/4.py").unwrap(), "index = 4");
-    assert_eq!(store.file_set(&set).unwrap(), lamina_store::FileSetView { read: 0, ..second.clone() });
-    let layer = store.file_set_layer(&set).unwrap();
+    assert_eq!(store.file_set(&set, &[]).unwrap(), lamina_store::FileSetView { read: 0, ..second.clone() });
+    let layer = store.file_set_layer(&set, &[]).unwrap();
     assert_eq!((Some(layer.digest), layer.files), (second.digest, 601));
-    assert_eq!(store.file_set(&set).unwrap().views, [layer.digest]);
+    assert_eq!(store.file_set(&set, &[]).unwrap().views, [layer.digest]);
     std::fs::remove_file(local.path().join("d3/3.py")).unwrap();
-    let third = store.file_set(&set).unwrap();
+    let third = store.file_set(&set, &[]).unwrap();
     assert_eq!((third.files, third.read, third.views.len()), (600, 0, 1));
     assert_eq!(read(&store, &third.views, "root/src/d3/3.py"), None);
 }
@@ -119,14 +119,14 @@ fn a_lost_delta_is_made_again() {
     }
     settle();
     let set = directory_set(local.path(), "/root/src");
-    store.file_set(&set).unwrap();
+    store.file_set(&set, &[]).unwrap();
     write(local.path().join("3.py"), "changed");
     settle();
-    let first = store.file_set(&set).unwrap();
+    let first = store.file_set(&set, &[]).unwrap();
     assert_eq!(first.views.len(), 2);
     std::fs::remove_dir_all(store.content("views").join(first.views[0].hex())).unwrap();
     std::fs::remove_file(store.content("trees").join(first.views[0].hex())).unwrap();
-    let again = store.file_set(&set).unwrap();
+    let again = store.file_set(&set, &[]).unwrap();
     assert_eq!((again.read, &again.views), (0, &first.views));
     assert_eq!(read(&store, &again.views, "root/src/3.py").unwrap(), "changed");
 }
@@ -138,13 +138,13 @@ fn a_file_that_is_gone_before_it_was_recorded_is_not_shown() {
     write(local.path().join("a.py"), "a = 1");
     settle();
     let set = directory_set(local.path(), "/root");
-    let before = store.file_set(&set).unwrap();
+    let before = store.file_set(&set, &[]).unwrap();
     // Too new for its status to be relied on, so the record is as it was.
     write(local.path().join("b.py"), "b = 1");
-    let between = store.file_set(&set).unwrap();
+    let between = store.file_set(&set, &[]).unwrap();
     assert_eq!((between.files, between.read), (2, 1));
     std::fs::remove_file(local.path().join("b.py")).unwrap();
-    let after = store.file_set(&set).unwrap();
+    let after = store.file_set(&set, &[]).unwrap();
     assert_eq!((after.files, after.digest, after.views), (1, before.digest, before.views));
 }
 
@@ -162,7 +162,7 @@ fn links_are_followed_loops_and_odd_files_are_left_out() {
     symlink("circle", local.path().join("circle")).unwrap();
     fifo(local.path().join("pipe"));
     drop(std::os::unix::net::UnixListener::bind(local.path().join("socket")).unwrap());
-    let view = store.file_set(&directory_set(local.path(), "/root")).unwrap();
+    let view = store.file_set(&directory_set(local.path(), "/root"), &[]).unwrap();
     let digest = view.digest.unwrap();
     assert_eq!(paths(&store, &digest), ["root/alias.py", "root/outside/shared.py", "root/pkg/mod.py"]);
     let warnings = view.warnings.join("\n");
@@ -178,7 +178,7 @@ fn names_are_bytes() {
     let store = TestStore::new();
     let local = tempfile::tempdir().unwrap();
     write(local.path().join(std::ffi::OsStr::from_bytes(b"caf\xe9.py")), "x");
-    let view = store.file_set(&directory_set(local.path(), "/root")).unwrap();
+    let view = store.file_set(&directory_set(local.path(), "/root"), &[]).unwrap();
     assert!(store.tree(&view.digest.unwrap()).entries().iter().any(|entry| entry.path == b"root/caf\xe9.py"));
 }
 
@@ -205,7 +205,7 @@ fn patterns_and_lists_decide_what_is_taken() {
         (patterns(&["*", "!pkg/*.json"], false), vec!["app/pkg/data.json"]),
         (Ignore::Only { only: vec!["pkg/b.py".to_owned()] }, vec!["app/pkg/b.py"]),
     ] {
-        let view = store.file_set(&ignoring(local.path(), ignore)).unwrap();
+        let view = store.file_set(&ignoring(local.path(), ignore), &[]).unwrap();
         assert_eq!(paths(&store, &view.digest.unwrap()), expected);
         assert!(view.warnings.iter().all(|it| it.contains("broken") && expected.len() == 1 || expected.len() == 3));
     }
@@ -224,7 +224,7 @@ fn later_sources_win_and_single_files_have_their_target() {
         ignore: None,
     };
     let set = FileSet { entries: vec![directory_entry(&local.path().join("dir"), "/root"), file] };
-    let view = store.file_set(&set).unwrap();
+    let view = store.file_set(&set, &[]).unwrap();
     assert_eq!(read(&store, &view.views, "root/app.py").unwrap(), "second");
     assert_eq!(view.files, 1);
 }
@@ -238,7 +238,7 @@ fn what_cannot_be_taken_is_named() {
     let entry = |source: &str, target: &str, kind| FileSet {
         entries: vec![FileEntry { kind, ..directory_entry(&local.path().join(source), target) }],
     };
-    let error = |set: &FileSet| store.file_set(set).unwrap_err();
+    let error = |set: &FileSet| store.file_set(set, &[]).unwrap_err();
     let missing = error(&entry("missing", "/root", FileKind::Directory));
     assert!(matches!(&missing, StoreError::NotFound(path) if path.ends_with("missing")), "{missing}");
     assert!(matches!(error(&entry("file", "/root", FileKind::Directory)), StoreError::NotADirectory(_)));
@@ -251,9 +251,9 @@ fn what_cannot_be_taken_is_named() {
     let conflict = error(&both).to_string();
     assert!(conflict.contains("`/root/file` would be a file and a directory at once"), "{conflict}");
     std::fs::create_dir(local.path().join("empty")).unwrap();
-    let empty = store.file_set(&entry("empty", "/root", FileKind::Directory)).unwrap();
+    let empty = store.file_set(&entry("empty", "/root", FileKind::Directory), &[]).unwrap();
     assert_eq!((empty.digest, empty.views.len(), empty.warnings.len()), (None, 0, 1));
-    store.file_set_layer(&entry("empty", "/root", FileKind::Directory)).unwrap();
+    store.file_set_layer(&entry("empty", "/root", FileKind::Directory), &[]).unwrap();
 }
 
 #[test]
@@ -270,7 +270,7 @@ fn files_that_do_not_hold_still_are_an_error() {
                 std::os::unix::fs::FileExt::write_at(&file, b"x", 0).unwrap();
             }
         });
-        let result = store.file_set(&directory_set(local.path(), "/root"));
+        let result = store.file_set(&directory_set(local.path(), "/root"), &[]);
         stop.store(true, std::sync::atomic::Ordering::Relaxed);
         result
     });
@@ -285,7 +285,7 @@ fn lost_objects_and_records_are_made_good() {
     write(local.path().join("a.py"), "a = 1");
     settle();
     let set = directory_set(local.path(), "/root");
-    let first = store.file_set(&set).unwrap();
+    let first = store.file_set(&set, &[]).unwrap();
     for directory in ["views", "trees"] {
         let name = &store.names(directory)[0];
         let path = store.content(directory).join(name);
@@ -295,7 +295,7 @@ fn lost_objects_and_records_are_made_good() {
             std::fs::remove_file(path).unwrap();
         }
     }
-    let again = store.file_set(&set).unwrap();
+    let again = store.file_set(&set, &[]).unwrap();
     assert_eq!((again.read, &again.views), (0, &first.views));
     std::fs::remove_dir_all(store.content("views").join(first.views[0].hex())).unwrap();
     for byte in store.names("objects") {
@@ -303,10 +303,10 @@ fn lost_objects_and_records_are_made_good() {
             std::fs::remove_file(store.content("objects").join(&byte).join(name)).unwrap();
         }
     }
-    let again = store.file_set(&set).unwrap();
+    let again = store.file_set(&set, &[]).unwrap();
     assert_eq!((again.read, &again.views), (1, &first.views));
     for record in std::fs::read_dir(store.root.join("contexts")).unwrap() {
         std::fs::write(record.unwrap().path(), "rubbish").unwrap();
     }
-    assert_eq!(store.file_set(&set).unwrap().read, 1);
+    assert_eq!(store.file_set(&set, &[]).unwrap().read, 1);
 }

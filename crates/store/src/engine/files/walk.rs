@@ -26,21 +26,21 @@ const SHARE: usize = 32;
 /// Finds the files of a set, in the order of their paths in the image. Where several sources give the same path, the
 /// last one wins.
 pub(super) fn walk(set: &FileSet, warnings: &mut Vec<String>) -> Result<Vec<LocalFile>, StoreError> {
-    let mut files: Vec<(usize, LocalFile)> = Vec::new();
+    let mut files: Vec<LocalFile> = Vec::new();
     for (index, entry) in set.entries.iter().enumerate() {
-        let found = walk_entry(entry)?;
+        let found = walk_entry(index, entry)?;
         if files.len() + found.files.len() > MAXIMUM_FILES {
             return Err(too_many(Path::new(&entry.source)));
         }
-        files.extend(found.files.into_iter().map(|file| (index, file)));
+        files.extend(found.files);
         warnings.extend(found.warnings);
     }
-    files.sort_unstable_by(|left, right| (&left.1.target, right.0).cmp(&(&right.1.target, left.0)));
-    files.dedup_by(|later, first| later.1.target == first.1.target);
-    Ok(files.into_iter().map(|(_, file)| file).collect())
+    files.sort_unstable_by(|left, right| (&left.target, right.entry).cmp(&(&right.target, left.entry)));
+    files.dedup_by(|later, first| later.target == first.target);
+    Ok(files)
 }
 
-fn walk_entry(entry: &FileEntry) -> Result<Found, StoreError> {
+fn walk_entry(index: usize, entry: &FileEntry) -> Result<Found, StoreError> {
     let source = Path::new(&entry.source);
     let target = image_path(&entry.target)?;
     let stat = rustix::fs::stat(source).map_err(|errno| match errno {
@@ -53,13 +53,15 @@ fn walk_entry(entry: &FileEntry) -> Result<Found, StoreError> {
         }
         (FileKind::File, FileType::RegularFile) => {
             let below = target.len();
-            let file = LocalFile { target, origin: source.into(), below, status: Status::new(&stat) };
+            let status = Status::new(&stat);
+            let file = LocalFile { target, origin: source.into(), below, entry: index, status };
             Ok(Found { files: vec![file], warnings: Vec::new() })
         }
         (FileKind::File, _) => Err(StoreError::NotAFile(source.to_owned())),
         (FileKind::Directory, FileType::Directory) => {
             let count = AtomicUsize::new(0);
-            let mut found = Walk { source: source.into(), target, filter: Filter::new(entry)?, count }.start()?;
+            let mut found =
+                Walk { index, source: source.into(), target, filter: Filter::new(entry)?, count }.start()?;
             if found.files.is_empty() {
                 found.warnings.push(format!("nothing was added from `{}`: it has no files", display(source)));
             }
@@ -128,6 +130,8 @@ impl Filter {
 
 /// A walk through one source directory.
 struct Walk {
+    /// Which source of the set it is.
+    index: usize,
     source: Arc<Path>,
     target: Vec<u8>,
     filter: Filter,
@@ -284,7 +288,8 @@ impl Walk {
         }
         let target = beneath(&self.target, path);
         let below = target.len() - path.len();
-        found.files.push(LocalFile { target, origin: Arc::clone(&self.source), below, status: Status::new(stat) });
+        let (origin, status) = (Arc::clone(&self.source), Status::new(stat));
+        found.files.push(LocalFile { target, origin, below, entry: self.index, status });
         Ok(())
     }
 
