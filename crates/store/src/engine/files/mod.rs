@@ -4,7 +4,9 @@
 //! worker as open descriptors. What is known about unchanged ones is kept in a [`Record`](record::Record) per file set,
 //! so that a second look costs one walk and no reading.
 
+mod filter;
 mod ingest;
+mod links;
 mod place;
 pub(super) mod record;
 mod walk;
@@ -23,7 +25,8 @@ use crate::protocol::{Published, Request};
 use crate::tree::{Entry, Node, Tree, TreeError, parent};
 use crate::{Committed, ObjectMeta, StoreError};
 
-use place::Placement;
+use links::LocalLink;
+use place::{Item, Placement};
 use record::{Record, Shown, Status};
 
 /// Sets with fewer files get a new full view whenever something changes: making it takes no time.
@@ -64,11 +67,6 @@ struct LocalFile {
 }
 
 impl LocalFile {
-    /// Whether it was given by its own name, not as a part of a directory.
-    fn is_single(&self) -> bool {
-        self.below == self.target.len()
-    }
-
     /// Where it is.
     fn source(&self) -> PathBuf {
         match &self.target[self.below..] {
@@ -82,6 +80,7 @@ impl LocalFile {
 #[derive(Debug)]
 pub struct Collection {
     files: Vec<(LocalFile, Digest)>,
+    links: Vec<LocalLink>,
     record_path: PathBuf,
     record: Record,
     /// How it was shown over images, most recently last.
@@ -97,11 +96,17 @@ impl Collection {
         let record_path = record::path(store.layout(), set);
         let former = Record::load(&record_path);
         let mut warnings = Vec::new();
-        let files = walk::walk(set, &mut warnings)?;
+        let (files, links) = walk::walk(set, &store.cancel, &mut warnings)?;
         let mut collection = Self {
             files: Vec::with_capacity(files.len()),
             record_path,
-            record: Record { base: former.base, shown: Vec::new(), files: Vec::with_capacity(files.len()) },
+            record: Record {
+                base: former.base,
+                links: Some(links::digest(&links)).filter(|_| !links.is_empty()),
+                shown: Vec::new(),
+                files: Vec::with_capacity(files.len()),
+            },
+            links,
             shown: Vec::new(),
             read: 0,
             bytes_new: 0,
@@ -117,7 +122,8 @@ impl Collection {
                 None => unknown.push(file),
             }
         }
-        if unknown.is_empty() && collection.files.len() == former.files.len() {
+        let same_links = collection.record.links == former.links;
+        if unknown.is_empty() && same_links && collection.files.len() == former.files.len() {
             collection.shown = former.shown;
         }
         collection.read_files(store, unknown)?;
@@ -135,7 +141,7 @@ impl Collection {
         if files.is_empty() {
             return Ok(());
         }
-        for read in ingest::ingest(&store.shared.client, files)? {
+        for read in ingest::ingest(&store.shared.client, files, &store.cancel)? {
             self.read += 1;
             self.bytes_new += if read.is_new { read.file.status.size } else { 0 };
             self.add(read.file, read.digest, read.is_settled);
@@ -224,14 +230,17 @@ impl Collection {
     /// The set as a tree of container root's, over an image.
     fn tree(&self, store: &Store, image: &[Digest]) -> Result<Tree, StoreError> {
         let mut image = ImageTree::open(store, image)?;
-        let placement = Placement::new(self.files.iter().map(|(file, _)| file), &mut image)?;
-        let file_entry = |(path, index): (Vec<u8>, usize)| {
-            let (file, digest) = &self.files[index];
-            let meta = ObjectMeta::root_owned(file.status.permissions());
-            Entry { path, node: Node::File { meta, size: file.status.size, digest: *digest } }
+        let placement = Placement::new(self.files.iter().map(|(file, _)| file), &self.links, &mut image)?;
+        let item_entry = |(path, item): (Vec<u8>, Item)| match item {
+            Item::File(index) => {
+                let (file, digest) = &self.files[index];
+                let meta = ObjectMeta::root_owned(file.status.permissions());
+                Entry { path, node: Node::File { meta, size: file.status.size, digest: *digest } }
+            }
+            Item::Link(target) => Entry { path, node: Node::Symlink { meta: ObjectMeta::root_owned(0o777), target } },
         };
         let directories = placement.directories.into_iter().map(directory_entry);
-        let entries = directories.chain(placement.files.into_iter().map(file_entry));
+        let entries = directories.chain(placement.items.into_iter().map(item_entry));
         Tree::new(entries.collect()).map_err(|error| match error {
             TreeError::Order(path) => {
                 StoreError::InvalidFileSet(format!("`{path}` would be a file and a directory at once"))
@@ -292,7 +301,7 @@ impl Collection {
         let again: Vec<LocalFile> =
             self.files.iter().filter(|(_, digest)| missing.contains(digest)).map(|(file, _)| file.clone()).collect();
         self.read += again.len() as u64;
-        ingest::ingest(client, again)?;
+        ingest::ingest(client, again, &store.cancel)?;
         match client.begin(Request::Publish, encoded, &[])?.wait()? {
             Published::Done(digest) => Ok(digest),
             Published::Missing(missing) => Err(StoreError::Changed(self.source_of(&missing))),

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use super::links::{self, LocalLink};
 use super::{LocalFile, beneath};
 use crate::engine::image_tree::{ImageTree, Place};
 use crate::tree::{lossy, parent};
@@ -13,30 +14,47 @@ use crate::{ObjectMeta, StoreError};
 /// The paths that a set takes in an image.
 #[derive(Debug, Default)]
 pub(super) struct Placement {
-    /// The files' numbers in the set, by their paths in the image.
-    pub(super) files: BTreeMap<Vec<u8>, usize>,
+    /// What is added, by its path in the image.
+    pub(super) items: BTreeMap<Vec<u8>, Item>,
     /// The directories above them.
     pub(super) directories: BTreeMap<Vec<u8>, ObjectMeta>,
 }
 
+/// Something that a set adds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Item {
+    /// A file, by its number in the set.
+    File(usize),
+    /// A link to a directory that the set adds as well, by its target.
+    Link(Vec<u8>),
+}
+
 impl Placement {
-    /// Places files, which come in the order of the paths that were asked for, in an image.
+    /// Places files and links, which come in the order of the paths that were asked for, in an image.
     pub(super) fn new<'a>(
         files: impl Iterator<Item = &'a LocalFile>,
+        links: &[LocalLink],
         image: &mut ImageTree,
     ) -> Result<Self, StoreError> {
         let mut placer = Placer { image, led: HashMap::new() };
-        let mut taken: BTreeMap<Vec<u8>, (usize, usize)> = BTreeMap::new();
+        let mut taken: BTreeMap<Vec<u8>, (usize, Item)> = BTreeMap::new();
+        // Where several paths lead to the same place, the last source wins, as it does for equal paths.
+        let mut take = |path: Vec<u8>, entry: usize, item: Item| match taken.get(&path) {
+            Some((former, _)) if *former > entry => {}
+            _ => drop(taken.insert(path, (entry, item))),
+        };
         for (index, file) in files.enumerate() {
-            let place = (file.entry, index);
-            let path = placer.file(file)?;
-            // Where several paths lead to the same place, the last source wins, as it does for equal paths.
-            taken.entry(path).and_modify(|former| *former = place.max(*former)).or_insert(place);
+            take(placer.path(file)?, file.entry, Item::File(index));
+        }
+        for link in links {
+            let path = placer.path(link)?;
+            let target = links::relative(&path, &placer.directory(&link.leads_to, link)?);
+            take(path, link.entry, Item::Link(target));
         }
         let mut placement = Self::default();
-        for (path, (_, index)) in taken {
+        for (path, (_, item)) in taken {
             placement.add_directories(parent(&path), placer.image);
-            placement.files.insert(path, index);
+            placement.items.insert(path, item);
         }
         placement.add_directories(b"", placer.image);
         Ok(placement)
@@ -65,6 +83,44 @@ fn new_directory(path: &[u8]) -> ObjectMeta {
     })
 }
 
+/// What is to be placed.
+trait Placed {
+    /// The path in the image that was asked for, without leading slash.
+    fn target(&self) -> &[u8];
+    /// Whether it was given by its own name, not as a part of a directory.
+    fn is_single(&self) -> bool;
+    /// What it is called in messages.
+    fn name(&self) -> String;
+}
+
+impl Placed for LocalFile {
+    fn target(&self) -> &[u8] {
+        &self.target
+    }
+
+    fn is_single(&self) -> bool {
+        self.below == self.target.len()
+    }
+
+    fn name(&self) -> String {
+        format!("`{}`", super::display(&self.source()))
+    }
+}
+
+impl Placed for LocalLink {
+    fn target(&self) -> &[u8] {
+        &self.target
+    }
+
+    fn is_single(&self) -> bool {
+        false
+    }
+
+    fn name(&self) -> String {
+        "a link to a directory".to_owned()
+    }
+}
+
 struct Placer<'a> {
     image: &'a mut ImageTree,
     /// Where directories that were asked for are in the image.
@@ -72,9 +128,10 @@ struct Placer<'a> {
 }
 
 impl Placer<'_> {
-    fn file(&mut self, file: &LocalFile) -> Result<Vec<u8>, StoreError> {
-        let name = file.target.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
-        let path = beneath(&self.directory(parent(&file.target), file)?, name);
+    /// Where a file or a link goes.
+    fn path(&mut self, file: &impl Placed) -> Result<Vec<u8>, StoreError> {
+        let name = file.target().rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+        let path = beneath(&self.directory(parent(file.target()), file)?, name);
         let there = match self.image.at(&path) {
             // A file given by name goes where the link leads. Of a directory's files, each replaces what has its name.
             Place::Link(_) => self.image.resolve(&path).map_err(|impasse| refused(file, &impasse.to_string())),
@@ -83,7 +140,7 @@ impl Placer<'_> {
         match there {
             Ok((_, Place::Directory(_))) if file.is_single() => Err(refused(
                 file,
-                &format!("the image has a directory there; write `{}/` to put the file into it", lossy(&file.target)),
+                &format!("the image has a directory there; write `{}/` to put the file into it", lossy(file.target())),
             )),
             Ok((_, Place::Directory(_))) => {
                 Err(refused(file, "the image has a directory there; rename the file, or leave it out with `ignore`"))
@@ -95,7 +152,7 @@ impl Placer<'_> {
     }
 
     /// Where the directory at `path` is.
-    fn directory(&mut self, path: &[u8], file: &LocalFile) -> Result<Vec<u8>, StoreError> {
+    fn directory(&mut self, path: &[u8], file: &impl Placed) -> Result<Vec<u8>, StoreError> {
         if let Some(led) = self.led.get(path) {
             return Ok(led.clone());
         }
@@ -110,7 +167,6 @@ impl Placer<'_> {
     }
 }
 
-fn refused(file: &LocalFile, why: &str) -> StoreError {
-    let source = super::display(&file.source());
-    StoreError::InvalidFileSet(format!("`{source}` cannot be added as `{}`: {why}", lossy(&file.target)))
+fn refused(file: &impl Placed, why: &str) -> StoreError {
+    StoreError::InvalidFileSet(format!("{} cannot be added as `{}`: {why}", file.name(), lossy(file.target())))
 }

@@ -67,6 +67,8 @@ impl Status {
 pub(super) struct Record {
     /// The last full view that was made of it.
     pub(super) base: Option<Digest>,
+    /// What stands for its links, if there are any.
+    pub(super) links: Option<Digest>,
     /// What shows the whole set over images, most recently last, if all its files are recorded.
     pub(super) shown: Vec<Shown>,
     /// Files in the order of their paths in the image.
@@ -130,6 +132,7 @@ impl Record {
         let mut out = Vec::with_capacity(64 + self.files.len() * 140);
         out.extend_from_slice(MAGIC);
         put_digests(&mut out, self.base.as_slice());
+        put_digests(&mut out, self.links.as_slice());
         out.extend_from_slice(&u32::try_from(self.shown.len()).unwrap_or(u32::MAX).to_le_bytes());
         for Shown { image, whole, delta } in &self.shown {
             put_digests(&mut out, &[*image, *whole]);
@@ -160,12 +163,13 @@ impl Record {
         }
         let mut reader = Reader(bytes.strip_prefix(MAGIC)?);
         let base = reader.digests()?.first().copied();
+        let links = reader.digests()?.first().copied();
         let shown = (0..reader.number()?).map(|_| reader.shown()).collect::<Option<_>>()?;
         let mut files = Vec::with_capacity(reader.0.len() / 140);
         while !reader.0.is_empty() {
             files.push(reader.file()?);
         }
-        Some(Self { base, shown, files })
+        Some(Self { base, links, shown, files })
     }
 }
 
