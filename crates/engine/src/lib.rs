@@ -24,7 +24,7 @@ pub use error::EngineError;
 pub use images::{ImageLayer, ImageLog};
 pub use lamina_functions::{FunctionSpec, Terminal};
 pub use lamina_image::Digest;
-pub use lamina_sandbox::doctor::{Finding, Status, probe};
+pub use lamina_sandbox::doctor::{Finding, Status};
 pub use lamina_sandbox::{
     Exit, ExitStatus, Sandbox, TerminalSize, inherited_socket, spawn_apart, spawn_bound, with_interrupts_blocked,
 };
@@ -35,4 +35,4 @@ pub use lamina_store::{
 pub use protocol::PROTOCOL;
 pub use session::{Described, serve};
 pub use shell::{ShellOptions, ShellTarget};
-pub use store_directory::store_directory;
+pub use store_directory::{probe_store, store_directory};

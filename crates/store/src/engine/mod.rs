@@ -198,7 +198,7 @@ impl Store {
     /// When cancelled, or the lock file cannot be made.
     pub fn lock(&self, name: &str, cancel: &CancelToken, waiting: impl FnOnce()) -> Result<Lock, StoreError> {
         check_name(name)?;
-        Lock::take(&self.layout().locks().join(format!("lock-{name}")), cancel, waiting)
+        Lock::take(&self.layout().locks().join(format!("{}{name}", lease::NAMED)), cancel, waiting)
     }
 
     /// Makes directories for a step to write into.

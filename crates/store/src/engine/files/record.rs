@@ -176,7 +176,9 @@ impl Record {
 /// Digests with their number before them.
 fn put_digests(out: &mut Vec<u8>, digests: &[Digest]) {
     out.push(u8::try_from(digests.len()).unwrap_or(u8::MAX));
-    digests.iter().for_each(|digest| out.extend_from_slice(digest.as_bytes()));
+    for digest in digests {
+        out.extend_from_slice(digest.as_bytes());
+    }
 }
 
 struct Reader<'a>(&'a [u8]);
