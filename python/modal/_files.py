@@ -53,7 +53,15 @@ def check_ignore(method: str, ignore: object) -> Ignore:
 
 def absolute(path: AnyPath) -> str:
     """The local path, absolute and with `~` expanded."""
-    return os.path.abspath(os.path.expanduser(os.fspath(path)))
+    text = os.path.abspath(os.path.expanduser(os.fspath(path)))
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InvalidError(
+            f"the local path {text!a} cannot be added: its name is no UTF-8 text",
+            hint="rename it, or add a directory that it is in",
+        ) from None
+    return text
 
 
 def file_entry(source: AnyPath, target: str) -> Entry:
