@@ -14,7 +14,7 @@ from _thread import allocate_lock
 from collections import deque
 from itertools import count
 
-from modal._errors import engine_error
+from modal._errors import engine_error, mark
 from modal._wire import Connection, ConnectionClosed, ProtocolError, encode_json
 from modal.exception import ServiceError, VersionError
 
@@ -25,6 +25,14 @@ if TYPE_CHECKING:
     from modal._payload import Payload
 
 PROTOCOL = 2
+
+
+def _working_directory() -> str:
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        text = "the working directory cannot be found: it may have been deleted; change to one that exists"
+        raise mark(FileNotFoundError(text)) from None
 
 
 class Receiver:
@@ -77,7 +85,7 @@ class Engine:
             "python": ".".join(map(str, sys.version_info[:3])),
             "python_program": (sys.executable or None) if sys.implementation.name == "cpython" else None,
             "uv": find_uv(),
-            "cwd": os.getcwd(),
+            "cwd": _working_directory(),
             "output": output,
             "package_directory": os.path.dirname(os.path.abspath(__file__)),
         }

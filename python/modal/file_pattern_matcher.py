@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     AnyPath = Union[str, "os.PathLike[str]"]
 
-SPECIAL = frozenset(".+()|{}$")
+SPECIAL = frozenset(".+()|{}$^")
 
 
 class FilePatternMatcher:
@@ -28,8 +28,9 @@ class FilePatternMatcher:
     ```
 
     Patterns are relative to the added directory and anchored there: ``node_modules`` covers only the top-level one,
-    ``**/node_modules`` all of them. ``*`` and ``?`` stop at ``/``, ``**`` does not. A pattern that covers a directory
-    covers everything in it. A pattern that starts with ``!`` takes files back in; the last pattern that applies wins.
+    ``**/node_modules`` all of them. ``*`` and ``?`` stop at ``/``, ``**`` does not, ``[a-z]`` is one character of a
+    class, a backslash takes the next character as it is. A pattern that covers a directory covers everything in it. A
+    pattern that starts with ``!`` takes files back in; the last pattern that applies wins.
     """
 
     def __init__(self, *pattern: str) -> None:
@@ -40,7 +41,10 @@ class FilePatternMatcher:
 
     @classmethod
     def from_file(cls, file_path: AnyPath) -> FilePatternMatcher:
-        """A matcher with the lines of a file, such as a `.dockerignore`, which is read when it is first needed."""
+        """A matcher with the lines of a file, such as a `.dockerignore`, which is read when it is first needed.
+
+        As upstream, lines that start with ``#`` are patterns like others, but one that is no pattern is a comment.
+        """
         matcher = cls()
         matcher._patterns = None
         matcher._file = file_path
@@ -67,8 +71,10 @@ class FilePatternMatcher:
 
     def _loaded(self) -> list[str]:
         if self._patterns is None:
-            with open(os.path.expanduser(self._file or ""), encoding="utf-8") as file:
-                self._patterns = file.read().splitlines()
+            # A byte order mark is no part of the first pattern, and names that are no UTF-8 are named byte by byte.
+            with open(os.path.expanduser(self._file or ""), encoding="utf-8-sig", errors="surrogateescape") as file:
+                lines = file.read().rstrip("\n").split("\n")
+            self._patterns = [_from_line(line) for line in lines if not _is_comment(line)]
         return self._patterns
 
     def _compiled(self) -> list[_Rule]:
@@ -76,94 +82,138 @@ class FilePatternMatcher:
             self._rules = [rule for rule in map(_parse, self._loaded()) if rule is not None]
         return self._rules
 
-    def _wire(self) -> dict[str, Any]:
-        """The patterns as the engine reads them; a lone `!` is refused here already."""
+    def _wire(self) -> dict[str, Any] | None:
+        """The patterns as the engine reads them; None where one is no text.
+
+        Those that cannot be understood are refused here already.
+        """
         patterns = self._loaded()
-        for pattern in patterns:
-            _parse(pattern)
+        self._compiled()
+        try:
+            "".join(patterns).encode()
+        except UnicodeEncodeError:
+            return None
         return {"patterns": patterns, "invert": True} if self._inverted else {"patterns": patterns}
 
 
 class _Rule:
-    """One pattern: its kind decides how it is compared."""
+    """One pattern, as a regular expression for exactly the paths that it names."""
 
-    __slots__ = ("_expression", "_kind", "_text", "includes")
+    __slots__ = ("_compiled", "_expression", "includes")
 
-    def __init__(self, text: str, includes: bool) -> None:
-        self._text = text
+    def __init__(self, text: str, body: str, includes: bool) -> None:
         self.includes = includes
-        self._kind, expression = _translate(text)
-        self._expression: re.Pattern[str] | str = expression
+        self._compiled: re.Pattern[str] | None = None
+        try:
+            self._expression = _translate(body)
+        except _Unfinished:
+            raise ValueError(f"`{text}` is no valid pattern: a `[` needs its `]`, a `\\` something after it") from None
 
     def matches(self, path: str) -> bool:
         """Whether the pattern names exactly this path."""
-        if self._kind == "exact":
-            return path == self._text
-        if self._kind == "prefix":
-            return path.startswith(self._text[:-2])
-        if self._kind == "suffix":
-            suffix = self._text[2:]
-            return path.endswith(suffix) or (suffix.startswith("/") and path == suffix[1:])
-        if isinstance(self._expression, str):
+        if self._compiled is None:
             import re
 
-            try:
-                self._expression = re.compile(self._expression)
-            except re.error as error:
-                raise ValueError(f"`{self._text}` is no valid pattern: {error}") from None
-        return self._expression.fullmatch(path) is not None
+            self._compiled = re.compile(self._expression, re.DOTALL)
+        return self._compiled.fullmatch(path) is not None
+
+
+class _Unfinished(Exception):
+    """A class or an escape is not finished."""
+
+
+def _is_comment(line: str) -> bool:
+    """Whether a line that begins like a comment makes no sense as a pattern."""
+    try:
+        return line.startswith("#") and _parse(line) is None
+    except ValueError:
+        return True
+
+
+def _from_line(line: str) -> str:
+    """The pattern of a line: what is taken back may have spaces after its ``!``."""
+    line = line.strip()
+    return "!" + line[1:].strip() if line.startswith("!") else line
 
 
 def _parse(pattern: str) -> _Rule | None:
     """Cleans a pattern up and compiles it; None for an empty one."""
-    cleaned = pattern.strip().strip("/")
-    if not cleaned:
-        return None
-    cleaned = os.path.normpath(cleaned)
+    cleaned = _clean(pattern.strip())
     includes = cleaned.startswith("!")
     if includes:
         cleaned = cleaned[1:].lstrip("/")
         if not cleaned:
             raise ValueError('the pattern "!" takes nothing back in: write `!` and a pattern')
-    return _Rule(cleaned, includes)
+    if cleaned in ("", "."):
+        return None
+    return _Rule(pattern, cleaned, includes)
 
 
-def _translate(pattern: str) -> tuple[str, str]:
-    """How to compare (exact, prefix, suffix or expression), and the regular expression."""
-    kind, out, position, length = "exact", "", 0, len(pattern)
-    while position < length:
+def _clean(path: str) -> str:
+    """Removes ``.``, resolvable ``..``, doubled, leading and trailing slashes."""
+    parts: list[str] = []
+    for part in path.split("/"):
+        if part == ".." and parts and parts[-1] != "..":
+            parts.pop()
+        elif part not in ("", ".") and not (part == ".." and path.startswith("/")):
+            parts.append(part)
+    return "/".join(parts)
+
+
+def _translate(pattern: str) -> str:
+    """The regular expression of a pattern."""
+    out, position = "", 0
+    while position < len(pattern):
         char = pattern[position]
-        at_start = position == 0
         position += 1
         if char == "*" and pattern[position : position + 1] == "*":
-            position += 1
-            if pattern[position : position + 1] == "/":
+            while pattern[position : position + 1] == "*":
                 position += 1
-            if position >= length:
-                if kind == "exact":
-                    kind = "prefix"
-                else:
-                    out, kind = out + ".*", "expression"
-            else:
-                out, kind = out + "(.*/)?", "expression"
-            if at_start:
-                kind = "suffix"
+            in_parts = pattern[position : position + 1] == "/"
+            position += in_parts
+            # In the middle, `**/` ends where a part of the path begins; at the end it takes everything.
+            out += "(?:.*/)?" if in_parts and position < len(pattern) else ".*"
         elif char == "*":
-            out, kind = out + "[^/]*", "expression"
+            out += "[^/]*"
         elif char == "?":
-            out, kind = out + "[^/]", "expression"
-        elif char in SPECIAL:
-            out += "\\" + char
-        elif char == "\\" and position < length:
-            out, kind = out + "\\" + pattern[position], "expression"
-            position += 1
+            out += "[^/]"
+        elif char == "[":
+            expression, position = _class(pattern, position)
+            out += expression
         elif char == "\\":
-            out += "\\\\"
+            character, position = _character(pattern, position - 1)
+            out += _literal(character)
         else:
-            out += char
-            if char in "[]":
-                kind = "expression"
-    return kind, out
+            out += _literal(char)
+    return out
+
+
+def _class(pattern: str, position: int) -> tuple[str, int]:
+    """The rest of a class, after its ``[``, as an expression, and where it ends."""
+    negated = pattern[position : position + 1] == "^"
+    position += negated
+    ranges = ""
+    while not (ranges and pattern[position : position + 1] == "]"):
+        low, position = _character(pattern, position)
+        high = low
+        if pattern[position : position + 1] == "-":
+            high, position = _character(pattern, position + 1)
+        # A range that ends before it begins has no characters.
+        ranges += f"\\U{ord(low):08x}-\\U{ord(high):08x}" if low <= high else "\\U0000002f"
+    # No class has the slash.
+    return f"(?!/)[{'^' if negated else ''}{ranges}]", position + 1
+
+
+def _character(pattern: str, position: int) -> tuple[str, int]:
+    """A character, escaped or not, and what follows it."""
+    position += pattern[position : position + 1] == "\\"
+    if position >= len(pattern):
+        raise _Unfinished
+    return pattern[position], position + 1
+
+
+def _literal(char: str) -> str:
+    return "\\" + char if char in SPECIAL or char in "[]*?\\" else char
 
 
 def _covers(rules: list[_Rule], path: str) -> bool:

@@ -337,6 +337,8 @@ class Image(metaclass=Explained):
     def add_local_file(self, local_path: AnyPath, remote_path: str | PurePosixPath, *, copy: bool = False) -> Image:
         """Adds a local file. If `remote_path` ends with ``/``, the file keeps its name there.
 
+        Links of the image on the way are followed inside it; a directory of the image is not replaced.
+
         Without `copy` nothing is built: the file is attached when a container starts, and editing it rebuilds nothing.
         With ``copy=True`` it becomes a layer, which later steps can use.
         """
@@ -367,6 +369,9 @@ class Image(metaclass=Explained):
 
         `ignore` is a list of patterns (see `FilePatternMatcher`), or a function that gets each file's path relative
         to the directory and returns True to leave it out. `copy` is explained at `Image.add_local_file`.
+
+        What the image has stays: directories are merged, and keep their owner and mode. Local links are followed, but
+        each directory is added once: a link to one that is added already is a link in the image, too.
         """
         _check_local_path("add_local_dir", local_path)
         target = check_remote_path("add_local_dir", remote_path)

@@ -329,3 +329,23 @@ def test_imports_pass_errors_over():
     assert [type(error) for error in image._import_errors] == [ModuleNotFoundError, ZeroDivisionError]
     with pytest.raises(KeyboardInterrupt), image.imports():
         raise KeyboardInterrupt
+
+
+def test_local_paths_that_are_no_text_are_refused():
+    image = BASE.add_local_dir(os.fsdecode(b"d\xff"), "/x")
+    with pytest.raises(modal.exception.InvalidError, match=r"d\\udcff' cannot be added"):
+        last(image)
+
+
+def test_a_callable_sees_every_place_once(tmp_path):
+    (tmp_path / "a/inner").mkdir(parents=True)
+    (tmp_path / "b").mkdir()
+    for name in ["a/x", "a/inner/y", os.fsdecode(b"b/\xff")]:
+        (tmp_path / name).touch()
+    for link, target in [("a/b", "../b"), ("b/a", "../a"), ("b/top", ".."), ("c", "a/inner")]:
+        (tmp_path / link).symlink_to(target)
+    seen = []
+    image = BASE.add_local_dir(tmp_path, "/x", ignore=lambda path: seen.append(str(path)) or path.name == "x")
+    only = last(image)["files"]["entries"][0]["ignore"]["only"]
+    assert sorted(seen) == ["a/b", "a/inner/y", "a/x", "b/a", "b/top", "b/\udcff", "c"]
+    assert sorted(only, key=str) == [[98, 47, 255], "a/b", "a/inner/y", "b/a", "b/top", "c"]

@@ -28,9 +28,12 @@ def test_lone_exclamation_mark_fails_when_used():
         matcher._wire()
 
 
-def test_unfinished_class_fails_when_used():
+@pytest.mark.parametrize("pattern", ["[a", "a\\", "[", "[]", "[a-", "x/[b/c"])
+def test_unfinished_patterns_fail_when_used(pattern):
     with pytest.raises(ValueError, match=r"no valid pattern"):
-        FilePatternMatcher("[a")(Path("a"))
+        FilePatternMatcher(pattern)(Path("a"))
+    with pytest.raises(ValueError, match=r"no valid pattern"):
+        FilePatternMatcher("a", pattern)._wire()
 
 
 def test_files_are_read_when_needed(tmp_path):
@@ -41,6 +44,26 @@ def test_files_are_read_when_needed(tmp_path):
     assert not matcher(Path("keep.log"))
     with pytest.raises(FileNotFoundError):
         FilePatternMatcher.from_file(tmp_path / "none")(Path("a"))
+
+
+def test_lines_of_files_are_what_editors_write(tmp_path):
+    file = tmp_path / "ignore"
+    file.write_bytes(b"\xef\xbb\xbf# [unfinished\r\n*.log\r\n ! keep.log \n#a\n  #b\na\x0cb\n\xff*\n")
+    matcher = FilePatternMatcher.from_file(file)
+    for path, ignored in [
+        ("a.log", True),
+        ("keep.log", False),
+        ("#a", True),
+        ("#b", True),
+        ("a\x0cb", True),
+        ("b", False),
+        ("\udcffx", True),
+        ("x", False),
+    ]:
+        assert matcher(path) is ignored, path
+    assert matcher._wire() is None  # The engine takes text only.
+    file.write_bytes(b"\xef\xbb\xbf*.log\n")
+    assert FilePatternMatcher.from_file(file)._wire() == {"patterns": ["*.log"]}
 
 
 def test_non_python_files():

@@ -81,6 +81,9 @@ impl From<StoreError> for BuildError {
             StoreError::Cancelled(_) => Self::Cancelled,
             StoreError::NotFound(_) => Self::FileNotFound(error.to_string()),
             StoreError::NotADirectory(_) => Self::NotADirectory(error.to_string()),
+            StoreError::NotAFile(_) | StoreError::InvalidFileSet(_) => {
+                Self::Invalid { message: error.to_string(), hint: None }
+            }
             error => Self::Failed { message: causes(&error), hint: error.remedy().map(str::to_owned) },
         }
     }

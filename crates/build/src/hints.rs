@@ -1,8 +1,8 @@
 //! What to do about failures that many people meet, recognised in the output of a step.
 
-/// A hint for a step that failed with these last lines.
-pub(crate) fn for_output(tail: &[String]) -> Option<String> {
-    tail.iter().rev().find_map(|line| for_line(line))
+/// A hint for a step that failed with these last lines, while the store's disk had space or not.
+pub(crate) fn for_output(tail: &[String], has_space: bool) -> Option<String> {
+    tail.iter().rev().find_map(|line| for_line(line, has_space))
 }
 
 /// Names under which compilers are called.
@@ -18,7 +18,7 @@ const COMPILERS: [&str; 9] = [
     "aarch64-linux-gnu-g++",
 ];
 
-fn for_line(line: &str) -> Option<String> {
+fn for_line(line: &str, has_space: bool) -> Option<String> {
     if let Some(package) = between(line, "Unable to locate package ", None) {
         return Some(format!("Debian has no package `{package}` in this release: check its spelling"));
     }
@@ -31,7 +31,14 @@ fn for_line(line: &str) -> Option<String> {
         return Some("a host name could not be resolved: check the network connection and try again".to_owned());
     }
     if line.contains("No space left on device") {
-        return Some("the disk of the store is full: free some space, or set MODAL_STORE to a larger disk".to_owned());
+        let hint = if has_space {
+            "the disk of the store has space: something else is full that was written to, for example `/dev/full`, or a \
+             file system in memory such as `/dev/shm`"
+        } else {
+            "the disk of the store is full, or has no room for more files (`df -h` and `df -i` tell): free some space, or \
+             set MODAL_STORE to a larger disk"
+        };
+        return Some(hint.to_owned());
     }
     if line.contains("pg_config") && line.contains("not found") {
         return Some(
@@ -102,9 +109,11 @@ mod tests {
             ("/bin/sh: 1: git: not found", "`git`"),
             ("cp: error writing 'x': No space left on device", "MODAL_STORE"),
         ] {
-            let hint = for_output(&[line.to_owned(), "other".to_owned()]);
+            let hint = for_output(&[line.to_owned(), "other".to_owned()], false);
             assert!(hint.as_deref().is_some_and(|hint| hint.contains(part)), "{line}: {hint:?}");
         }
-        assert_eq!(for_output(&["all went well".to_owned()]), None);
+        assert_eq!(for_output(&["all went well".to_owned()], true), None);
+        let elsewhere = for_output(&["cat: write error: No space left on device".to_owned()], true);
+        assert!(elsewhere.is_some_and(|hint| hint.contains("/dev/full")));
     }
 }

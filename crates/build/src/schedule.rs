@@ -196,7 +196,8 @@ impl<'a> Builder<'a> {
     }
 
     fn attach(&self, state: &mut State, files: &lamina_image::FileSet) -> Result<(), BuildError> {
-        let view = self.tools.store.file_set(&steps::behind_links(files))?;
+        let below: Vec<_> = state.layers.iter().chain(&state.attachments).copied().collect();
+        let view = self.tools.store.file_set(files, &below)?;
         for message in view.warnings {
             self.sink.emit(Event::Warning { message });
         }
@@ -212,7 +213,7 @@ impl<'a> Builder<'a> {
         material.add("parent", parent.content().hex());
         material.add("config", serde_json::to_value(&parent.config).unwrap_or_default());
         material.add("secrets", secrets::names(&node.secrets));
-        let plan = steps::plan(self.tools, node, &mut material)?;
+        let plan = steps::plan(self.tools, node, parent, &mut material)?;
         let (record, cached) = self.find_or_make(step, node, parent, plan, &material)?;
         state.cached &= cached;
         if node.step.is_base() {

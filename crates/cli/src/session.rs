@@ -3,6 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 use std::time::SystemTime;
@@ -50,6 +51,7 @@ pub(crate) struct Program<'a> {
 /// The interpreter starts first and imports the program while the store is opened.
 pub(crate) fn run(program: Program<'_>) -> Result<Ended, Failure> {
     let Program { arguments, environment, progress, timestamps, interactive, detached } = program;
+    working_directory()?;
     let signals = interruption::catch()?;
     let (mut python, socket) = Python::start(arguments, environment, detached.is_some())?;
     let cancel = CancelToken::new();
@@ -76,13 +78,25 @@ pub(crate) fn run(program: Program<'_>) -> Result<Ended, Failure> {
     // A process that the program left behind may hold its end of the connection open.
     drop(at_its_end);
     let served = engine.join().map_err(|_| Failure::new("the engine stopped unexpectedly"))?;
-    let reader_is_gone = screen.finish();
+    let unshown = screen.finish();
     if let Some(code) = interruption.exit_code() {
         return Ok(Ended { code, engine: None });
     }
+    if let Some(error) = unshown.as_ref().filter(|error| error.kind() != std::io::ErrorKind::BrokenPipe) {
+        return Err(Failure::new(format!("cannot write what is to be shown: {error}")));
+    }
     let engine = served?;
-    let code = if reader_is_gone { BROKEN_PIPE } else { code? };
+    let code = if unshown.is_some() { BROKEN_PIPE } else { code? };
     Ok(Ended { code, engine })
+}
+
+/// The working directory, which may have been deleted: no Python imports anything then.
+pub(crate) fn working_directory() -> Result<PathBuf, Failure> {
+    std::env::current_dir().map_err(|error| {
+        let shown = std::env::var_os("PWD").map(|path| format!(" `{}`", path.display())).unwrap_or_default();
+        Failure::new(format!("the working directory{shown} cannot be found: {error}"))
+            .hint("it may have been deleted: change to one that exists")
+    })
 }
 
 /// The time, as it stands in front of lines.

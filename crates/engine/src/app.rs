@@ -7,11 +7,12 @@ use std::time::Duration;
 use lamina_build::{BuildOptions, Builder, BuiltImage, HostPrograms, Tools};
 use lamina_events::{CancelToken, Event, Sink};
 use lamina_fetch::Client;
-use lamina_functions::{Bytecode, FunctionSpec, PACKAGE_TARGET, Pool, PoolOptions, Retries, SandboxStarter, random_id};
-use lamina_image::{Digest, FileEntry, FileKind, FileSet, Ignore};
-use lamina_store::{FileSetView, Store};
+use lamina_functions::{Bytecode, FunctionSpec, Pool, PoolOptions, Retries, SandboxStarter, random_id};
+use lamina_image::Digest;
+use lamina_store::Store;
 
 use crate::Engine;
+use crate::local_files::AppFiles;
 use crate::protocol::{Amount, AppRequest, Failure, FunctionRequest, Hello};
 use crate::session::{App, Backend, Described, Function};
 
@@ -68,13 +69,21 @@ impl Engine {
         check(app)?;
         let store = self.store.on_behalf_of(cancel, sink);
         let (images, files) = std::thread::scope(|scope| {
-            let files = scope.spawn(|| take_files(&store, hello, functions, sink));
+            let files = scope.spawn(|| AppFiles::collect(&store, hello, functions, sink));
             let images = self.build(&store, hello, app, functions, sink, cancel);
             (images, files.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
         });
-        let (images, files) = (images?, files?);
-        let bytecode = self.compile_package(&store, &images, &files, cancel);
-        functions.iter().map(|function| self.spec(app, function, &images, &files, &bytecode)).collect()
+        let (images, mut files) = (images?, files?);
+        let packages = self.show_package(&store, &images, &mut files, cancel)?;
+        let spec = |function: &&FunctionRequest| {
+            let image = images.get(&function.image).ok_or_else(|| unknown_image(function))?;
+            let files = files.show(&store, function, image)?;
+            let package = packages.get(&image.id).into_iter().flatten();
+            let top_most_first =
+                files.iter().chain(image.attachments.iter().rev()).chain(package).chain(image.layers.iter().rev());
+            spec(app, function, image, self.paths(top_most_first))
+        };
+        functions.iter().map(spec).collect()
     }
 
     fn build(
@@ -98,112 +107,62 @@ impl Engine {
         builder.build(&targets).map_err(|error| Failure::of_build(error, hello.output))
     }
 
-    /// Layers with the package's bytecode, by image id. Where there is none, containers start all the same.
-    fn compile_package(
+    /// The package's layers over each image, top-most first, by image id: its files, and above them their bytecode. Where
+    /// that cannot be had, containers start all the same.
+    fn show_package(
         &self,
         store: &Store,
         images: &HashMap<String, BuiltImage>,
-        files: &Files,
+        files: &mut AppFiles,
         cancel: &CancelToken,
-    ) -> HashMap<String, Digest> {
-        let Some(package) = files.package.digest else {
-            return HashMap::new();
-        };
-        let package_layers = self.paths(&files.package.views);
-        let mut compiled = HashMap::new();
+    ) -> Result<HashMap<String, Vec<Digest>>, Failure> {
+        let mut shown = HashMap::new();
         for image in images.values() {
-            let python = image.python.as_deref().unwrap_or("python3");
-            let bytecode = Bytecode { package, package_layers: &package_layers, image: &image.layers, python };
-            if !compiled.contains_key(&image.id)
-                && let Ok(layer) = bytecode.layer(&self.launcher, store, cancel)
-            {
-                compiled.insert(image.id.clone(), layer);
+            if shown.contains_key(&image.id) {
+                continue;
             }
+            let mut package = files.show_package(store, image)?;
+            let python = image.python.as_deref().unwrap_or("python3");
+            if let Some(digest) = package.digest {
+                let package_layers = self.paths(&package.views);
+                let bytecode =
+                    Bytecode { package: digest, package_layers: &package_layers, image: &image.layers, python };
+                package.views.splice(0..0, bytecode.layer(&self.launcher, store, cancel).ok());
+            }
+            shown.insert(image.id.clone(), package.views);
         }
-        compiled
+        Ok(shown)
     }
 
     /// Where views are, relative to the store's content.
     fn paths<'a>(&self, views: impl IntoIterator<Item = &'a Digest>) -> Vec<String> {
         views.into_iter().map(|digest| self.store.view_path(digest)).collect()
     }
-
-    fn spec(
-        &self,
-        app: &AppRequest,
-        function: &FunctionRequest,
-        images: &HashMap<String, BuiltImage>,
-        files: &Files,
-        bytecode: &HashMap<String, Digest>,
-    ) -> Result<FunctionSpec, Failure> {
-        let image = images.get(&function.image).ok_or_else(|| unknown_image(function))?;
-        let top_most_first = files
-            .find(&function.source)
-            .iter()
-            .chain(files.find(&function.mounts))
-            .chain(image.attachments.iter().rev())
-            .chain(bytecode.get(&image.id))
-            .chain(&files.package.views)
-            .chain(image.layers.iter().rev());
-        let layers = self.paths(top_most_first);
-        let secrets = function.secrets.iter().flat_map(|secret| &secret.values);
-        Ok(FunctionSpec {
-            name: function.name.clone(),
-            module: function.module.clone(),
-            image_id: image.id.clone(),
-            layers,
-            image_environment: image.config.environment.clone(),
-            working_directory: image.config.working_directory.clone(),
-            python: image.python.clone(),
-            environment: pairs(secrets.chain(&function.environment)),
-            timeout: timeout(function)?,
-            cpus: function.cpu.map(Amount::limit),
-            memory_bytes: function.memory.map(|memory| mebibytes(memory.limit())),
-            retries: retries(function)?,
-            maximum_containers: maximum_containers(function)?,
-            environment_name: app.app.environment.clone(),
-        })
-    }
 }
 
-/// Local files in the store.
-struct Files {
-    package: FileSetView,
-    sets: Vec<(FileSet, FileSetView)>,
-}
-
-impl Files {
-    /// The views of a set, top-most first.
-    fn find(&self, set: &FileSet) -> &[Digest] {
-        self.sets.iter().find(|(known, _)| known == set).map_or(&[], |(_, view)| &view.views)
-    }
-}
-
-/// Takes the package and the functions' files into the store, equal sets once.
-fn take_files(store: &Store, hello: &Hello, functions: &[&FunctionRequest], sink: &Sink) -> Result<Files, Failure> {
-    let take = |set: &FileSet| -> Result<FileSetView, Failure> {
-        let mut view = store.file_set(set).map_err(|error| Failure::of_store(&error))?;
-        for message in view.warnings.drain(..) {
-            sink.emit(Event::Warning { message });
-        }
-        Ok(view)
-    };
-    let mut files = Files { package: take(&package(&hello.package_directory))?, sets: Vec::new() };
-    for set in functions.iter().flat_map(|function| [&function.source, &function.mounts]) {
-        if !set.is_empty() && files.find(set).is_empty() {
-            let view = take(set)?;
-            files.sets.push((set.clone(), view));
-        }
-    }
-    Ok(files)
-}
-
-/// The files of the `modal` package.
-fn package(directory: &str) -> FileSet {
-    let patterns = ["**/__pycache__", "**/*.pyc"].map(str::to_owned).to_vec();
-    let ignore = Some(Ignore::Patterns { patterns, invert: false });
-    let target = PACKAGE_TARGET.to_owned();
-    FileSet { entries: vec![FileEntry { source: directory.to_owned(), target, kind: FileKind::Directory, ignore }] }
+fn spec(
+    app: &AppRequest,
+    function: &FunctionRequest,
+    image: &BuiltImage,
+    layers: Vec<String>,
+) -> Result<FunctionSpec, Failure> {
+    let secrets = function.secrets.iter().flat_map(|secret| &secret.values);
+    Ok(FunctionSpec {
+        name: function.name.clone(),
+        module: function.module.clone(),
+        image_id: image.id.clone(),
+        layers,
+        image_environment: image.config.environment.clone(),
+        working_directory: image.config.working_directory.clone(),
+        python: image.python.clone(),
+        environment: pairs(secrets.chain(&function.environment)),
+        timeout: timeout(function)?,
+        cpus: function.cpu.map(Amount::limit),
+        memory_bytes: function.memory.map(|memory| mebibytes(memory.limit())),
+        retries: retries(function)?,
+        maximum_containers: maximum_containers(function)?,
+        environment_name: app.app.environment.clone(),
+    })
 }
 
 /// Refuses an app that does not hold together.

@@ -52,8 +52,11 @@ impl Engine {
     /// When the store cannot be used, or the machine does not allow sandboxes; messages name the remedy.
     pub fn open(options: &Options) -> Result<Self, EngineError> {
         let layout = layout(options)?;
+        layout.check_filesystem()?;
         let map = idmap::load_or_record(&layout.id_map_file())?;
-        let helpers = helpers(options, &layout, &map)?;
+        idmap::check_owner(&layout, &map)?;
+        let helpers =
+            helpers(options, &layout, &map).map_err(|error| idmap::explain(error, &layout.id_map_file(), &map))?;
         let store = Store::open(layout, helpers.worker)?;
         let Options { cancel, terminal, detached, .. } = options.clone();
         Ok(Self { store, launcher: helpers.launcher, id_map: map, cancel, terminal, detached })
@@ -95,6 +98,7 @@ impl Removal {
         let map = match idmap::load_or_record(&layout.id_map_file()) {
             // It was this user's, and most likely is the same now.
             Err(EngineError::IdMap { .. }) => IdMap::for_current_user()?,
+            Ok(map) if idmap::check_owner(&layout, &map).is_err() => IdMap::for_current_user()?,
             other => other?,
         };
         let helpers = helpers(options, &layout, &map)?;

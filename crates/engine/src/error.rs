@@ -65,6 +65,32 @@ pub enum EngineError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The store's files have other owners than its id map says.
+    #[error(
+        "the files of the store belong to the user id `{found}`, and not to `{recorded}`, as `{path}` has it: put back the \
+         file that was there when they were made, or set `MODAL_STORE` to another directory"
+    )]
+    OtherOwner {
+        /// The id map.
+        path: PathBuf,
+        /// The host's id of container root in it.
+        recorded: u32,
+        /// Who owns the files.
+        found: u32,
+    },
+    /// The store was made with ids that the user does not have now.
+    #[error(
+        "the store was made with the user ids {recorded}, as `{path}` has it, and yours are {present} now: have the former \
+         given back in `/etc/subuid` and `/etc/subgid`, or set `MODAL_STORE` to another directory"
+    )]
+    OtherIds {
+        /// The id map.
+        path: PathBuf,
+        /// The ranges in it.
+        recorded: String,
+        /// The ranges that the user has.
+        present: String,
+    },
     /// The Python side ended the conversation in a way that it should not.
     #[error("the connection with Python failed: {0}")]
     Connection(#[from] WireError),

@@ -1,9 +1,11 @@
 //! The id map of a store: recorded once, because the owners of its files depend on it.
 
 use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use lamina_sandbox::IdMap;
+use lamina_sandbox::{IdMap, IdRange, SandboxError};
+use lamina_store::Layout;
 
 use crate::EngineError;
 
@@ -32,6 +34,36 @@ fn record(path: &Path) -> Result<IdMap, EngineError> {
     }
 }
 
+/// Refuses a map that the store's content was not made with: its files would be somebody else's.
+pub(crate) fn check_owner(layout: &Layout, map: &IdMap) -> Result<(), EngineError> {
+    let found = fs_err::metadata(layout.content())?.uid();
+    // In a new store it is still the caller's.
+    if found == map.root_uid() || found == rustix::process::geteuid().as_raw() {
+        return Ok(());
+    }
+    Err(EngineError::OtherOwner { path: layout.id_map_file(), recorded: map.root_uid(), found })
+}
+
+/// Why a recorded map cannot be used, if that is because the user has other ids now.
+pub(crate) fn explain(error: EngineError, path: &Path, map: &IdMap) -> EngineError {
+    match IdMap::for_current_user() {
+        Ok(present) if matches!(error, EngineError::Sandbox(SandboxError::IdMap { .. })) && present != *map => {
+            let (recorded, present) = (ranges(&map.uids), ranges(&present.uids));
+            EngineError::OtherIds { path: path.to_owned(), recorded, present }
+        }
+        _ => error,
+    }
+}
+
+/// The host's ids of a map.
+fn ranges(ids: &[IdRange]) -> String {
+    let range = |range: &IdRange| match range.count {
+        1 => format!("`{}`", range.outside),
+        count => format!("`{}-{}`", range.outside, u64::from(range.outside) + u64::from(count) - 1),
+    };
+    ids.iter().map(range).collect::<Vec<_>>().join(" and ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -48,5 +80,22 @@ mod tests {
         assert_eq!(fs_err::read_dir(directory.path()).unwrap().count(), 1);
         fs_err::write(&path, "{").unwrap();
         assert!(load_or_record(&path).unwrap_err().to_string().contains("damaged"));
+    }
+
+    #[test]
+    fn a_map_of_other_ids_is_told_from_the_store_s_own() {
+        let directory = tempfile::tempdir().unwrap();
+        let layout = Layout::prepare(&directory.path().join("store")).unwrap();
+        let own = IdMap::single();
+        check_owner(&layout, &own).unwrap();
+        let refusal = |map: &IdMap| {
+            let error = SandboxError::IdMap { reason: "r".into(), remedy: "Run x".into() };
+            explain(error.into(), Path::new("/s/idmap.json"), map).to_string()
+        };
+        let other = IdMap { uids: vec![IdRange { inside: 0, outside: 4_000_000_000, count: 65_536 }], ..own };
+        let message = refusal(&other);
+        assert!(message.contains("made with the user ids `4000000000-4000065535`, as `/s/idmap.json`"), "{message}");
+        let present = IdMap::for_current_user().unwrap();
+        assert!(refusal(&present).ends_with("Run x"), "{}", refusal(&present));
     }
 }

@@ -12,6 +12,7 @@ mod error;
 mod failure;
 mod idmap;
 mod images;
+mod local_files;
 mod protocol;
 mod session;
 mod shell;
@@ -23,7 +24,7 @@ pub use error::EngineError;
 pub use images::{ImageLayer, ImageLog};
 pub use lamina_functions::{FunctionSpec, Terminal};
 pub use lamina_image::Digest;
-pub use lamina_sandbox::doctor::{Finding, Status, probe};
+pub use lamina_sandbox::doctor::{Finding, Status};
 pub use lamina_sandbox::{
     Exit, ExitStatus, Sandbox, TerminalSize, inherited_socket, spawn_apart, spawn_bound, with_interrupts_blocked,
 };
@@ -34,4 +35,4 @@ pub use lamina_store::{
 pub use protocol::PROTOCOL;
 pub use session::{Described, serve};
 pub use shell::{ShellOptions, ShellTarget};
-pub use store_directory::store_directory;
+pub use store_directory::{probe_store, store_directory};

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use lamina_events::{Event, Sink};
 use lamina_functions::{FunctionSpec, Module, Retries, random_id};
-use lamina_image::{FileEntry, FileKind, FileSet};
+use lamina_image::{Digest, FileEntry, FileKind, FileSet};
 use lamina_sandbox::{Sandbox, SandboxSpec, Stdio, TerminalSize, TerminalSpec};
 use lamina_store::Store;
 
@@ -57,7 +57,8 @@ impl Engine {
             ShellTarget::Image(id) => self.image_as_function(&store, id)?,
             ShellTarget::Function(function) => function.clone(),
         };
-        beside.layers.splice(0..0, take_along(&store, &options.local_files, sink)?);
+        let local_files = take_along(&store, &options.local_files, &beside.layers, sink)?;
+        beside.layers.splice(0..0, local_files);
         beside.cpus = options.cpus.or(beside.cpus);
         beside.memory_bytes = options.memory_bytes.or(beside.memory_bytes);
         if let Some(name) = &options.environment_name {
@@ -95,12 +96,13 @@ impl Engine {
     }
 }
 
-/// Takes local files into the store; answers the views that show them, top-most first.
-fn take_along(store: &Store, paths: &[PathBuf], sink: &Sink) -> Result<Vec<String>, EngineError> {
+/// Takes local files into the store; answers the views that show them over these layers, all top-most first.
+fn take_along(store: &Store, paths: &[PathBuf], layers: &[String], sink: &Sink) -> Result<Vec<String>, EngineError> {
     if paths.is_empty() {
         return Ok(Vec::new());
     }
-    let view = store.file_set(&file_set(paths)?)?;
+    let image: Vec<Digest> = layers.iter().rev().filter_map(|view| store.layer_of_view(view)).collect();
+    let view = store.file_set(&file_set(paths)?, &image)?;
     for message in view.warnings {
         sink.emit(Event::Warning { message });
     }

@@ -2,7 +2,9 @@
 
 use std::env;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use lamina_sandbox::doctor::{Finding, probe, probe_in};
 
 use crate::EngineError;
 
@@ -12,6 +14,14 @@ use crate::EngineError;
 /// When neither `MODAL_STORE` nor `HOME` is set, or `MODAL_STORE` is not absolute.
 pub fn store_directory() -> Result<PathBuf, EngineError> {
     choose(env::var_os("MODAL_STORE"), env::var_os("XDG_DATA_HOME"), env::var_os("HOME"))
+}
+
+/// Looks at what this machine allows, with a trial where the store is or would be: its file system is what matters.
+#[must_use]
+pub fn probe_store() -> Vec<Finding> {
+    let store = store_directory().ok();
+    let nearest = store.as_deref().and_then(|store| store.ancestors().find(|path| path.is_dir()).map(Path::to_owned));
+    nearest.map_or_else(probe, |directory| probe_in(&directory))
 }
 
 fn choose(

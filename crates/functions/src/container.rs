@@ -331,7 +331,7 @@ impl<'a> Container<'a> {
             (_, ContainerEnd::OutOfMemory) => {
                 return CallError::OutOfMemory { function, limit: options.memory_limit, tail };
             }
-            (_, ContainerEnd::OutOfDisk { reserve }) => return CallError::OutOfDisk { function, reserve },
+            (_, ContainerEnd::OutOfDisk(shortage)) => return CallError::OutOfDisk { function, shortage },
             (_, ContainerEnd::Exited(code)) => return CallError::Exited { function, code, tail },
             (_, ContainerEnd::Signaled(signal)) => return CallError::Signaled { function, signal, tail },
         };

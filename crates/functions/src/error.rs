@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use lamina_sandbox::DiskShortage;
+
 /// Why a call ended without a value or an exception of its own.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum CallError {
@@ -16,15 +18,12 @@ pub enum CallError {
         tail: String,
     },
     /// The container's files left too little room on the disk of the store.
-    #[error(
-        "the container of function `{function}` was stopped because the disk of the store has less than `{}` MiB left",
-        reserve >> 20
-    )]
+    #[error("the container of function `{function}` was stopped because the disk of the store has {shortage}")]
     OutOfDisk {
         /// The function.
         function: String,
-        /// How many bytes stay free.
-        reserve: u64,
+        /// What there is too little of.
+        shortage: DiskShortage,
     },
     /// The container's process ended by itself.
     #[error("the container of function `{function}` exited with code `{code}` before it returned a result")]
@@ -128,8 +127,7 @@ impl CallError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::OutOfDisk { .. } => Some(
-                "free some space, have the function write less, or set MODAL_STORE to a directory on a larger disk; \
-                 MODAL_STORE_RESERVE says how many MiB stay free"
+                "free some space, have the function write less, or set MODAL_STORE to a directory on a larger disk"
                     .to_owned(),
             ),
             Self::OutOfMemory { limit: Some(_), tail, .. } => {

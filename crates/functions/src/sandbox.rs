@@ -170,8 +170,8 @@ fn end(exit: &Exit) -> ContainerEnd {
     if exit.out_of_memory {
         return ContainerEnd::OutOfMemory;
     }
-    if let Some(reserve) = exit.out_of_disk {
-        return ContainerEnd::OutOfDisk { reserve };
+    if let Some(shortage) = exit.out_of_disk {
+        return ContainerEnd::OutOfDisk(shortage);
     }
     match exit.status {
         ExitStatus::Exited(code) => ContainerEnd::Exited(code),

@@ -5,6 +5,8 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
 
+use lamina_sandbox::DiskShortage;
+
 /// Makes containers of one function. A trait, so that pools are tested without any.
 pub trait ContainerStarter: Send + Sync {
     /// Starts the container that will be known as `task`. Blocks until its process runs.
@@ -45,11 +47,8 @@ pub enum ContainerEnd {
     Signaled(i32),
     /// Something in it was killed for want of memory.
     OutOfMemory,
-    /// It was killed because the disk of the store had less than `reserve` bytes left.
-    OutOfDisk {
-        /// How many bytes stay free.
-        reserve: u64,
-    },
+    /// It was killed because the disk of the store had too little of this left.
+    OutOfDisk(DiskShortage),
     /// It is gone, but nobody can say how.
     Lost(String),
 }

@@ -48,7 +48,7 @@ pub enum Ignore {
     /// Everything except these paths, relative to the source: a Python callable has already decided.
     Only {
         /// The paths to take.
-        only: Vec<String>,
+        only: Vec<Name>,
     },
     /// What the patterns match; see [`crate::patterns`].
     Patterns {
@@ -58,4 +58,25 @@ pub enum Ignore {
         #[serde(default)]
         invert: bool,
     },
+}
+
+/// A path as Python has it: text, or bytes that are no UTF-8.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Name {
+    /// Text.
+    Text(String),
+    /// The bytes of what is no text.
+    Bytes(Vec<u8>),
+}
+
+impl Name {
+    /// The bytes of either.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Text(text) => text.as_bytes(),
+            Self::Bytes(bytes) => bytes,
+        }
+    }
 }

@@ -14,5 +14,5 @@ pub mod patterns;
 pub use config::RuntimeConfig;
 pub use definition::{Definition, DefinitionError, IndexOptions, Node, NodeId, SecretValues, Step};
 pub use digest::{Digest, DigestError, Hasher};
-pub use files::{FileEntry, FileKind, FileSet, Ignore};
+pub use files::{FileEntry, FileKind, FileSet, Ignore, Name};
 pub use key::{BUILDER_VERSION, KeyMaterial, LayerKey, image_id};

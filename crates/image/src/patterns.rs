@@ -61,13 +61,17 @@ impl PatternMatcher {
         !self.patterns.iter().any(|pattern| pattern.exclusion)
     }
 
-    /// Whether `path`, relative to the added directory and with `/` between its parts, is left out.
+    /// Whether `path`, relative to the added directory and with `/` between its parts, is left out. A byte that is no
+    /// UTF-8 is one character.
     #[must_use]
-    pub fn matches(&self, path: &str) -> bool {
-        if path.is_empty() || path == "." {
+    pub fn matches(&self, path: impl AsRef<[u8]>) -> bool {
+        let path = path.as_ref();
+        if path.is_empty() || path == b"." {
             return false;
         }
-        let characters: Vec<char> = path.chars().collect();
+        let invalid = |bytes: &[u8]| bytes.iter().map(|_| char::REPLACEMENT_CHARACTER).collect::<Vec<_>>();
+        let characters: Vec<char> =
+            path.utf8_chunks().flat_map(|chunk| chunk.valid().chars().chain(invalid(chunk.invalid()))).collect();
         let mut ignored = false;
         for pattern in &self.patterns {
             if pattern.exclusion == ignored && pattern.covers(&characters) {
@@ -216,7 +220,7 @@ mod tests {
     #[test]
     fn unfinished_patterns_are_errors() {
         assert_eq!(PatternMatcher::new(&["!"]).unwrap_err(), PatternError::LoneExclamation);
-        for bad in ["[a", "a\\", "[", "[]"] {
+        for bad in ["[a", "a\\", "[", "[]", "[a-", "x/[b/c"] {
             assert_eq!(PatternMatcher::new(&[bad]).unwrap_err(), PatternError::Unfinished(bad.to_owned()));
         }
     }

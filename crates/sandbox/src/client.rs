@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use rustix::process::{Signal, pidfd_send_signal};
 
 use crate::cgroups::LimitsReport;
-use crate::disk::DiskGuard;
+use crate::disk::{DiskGuard, DiskShortage};
 use crate::protocol::{Begin, Go, Report, receive, send};
 use crate::starter::{Blank, Process, Reserve, Starter};
 use crate::{SandboxError, SandboxSpec, Upper};
@@ -140,8 +140,8 @@ pub struct Exit {
     pub status: ExitStatus,
     /// Whether the kernel killed a process of the sandbox because of its memory limit.
     pub out_of_memory: bool,
-    /// How many bytes of the store's disk stay free, if the sandbox was killed because there were less.
-    pub out_of_disk: Option<u64>,
+    /// What the store's disk had too little of, if the sandbox was killed for it.
+    pub out_of_disk: Option<DiskShortage>,
     /// The most memory that one process of the sandbox had resident.
     pub max_rss_bytes: u64,
     /// Files and directories made in the upper only to be mounted over, outer ones first.

@@ -1,11 +1,11 @@
 //! Keeps sandboxes that change the store from filling its disk. No quota works without privileges, so what is left on
 //! the disk is watched, and a sandbox during which it became too little is killed.
 
+use std::fmt;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use rustix::fs::{StatVfs, statvfs};
@@ -23,11 +23,30 @@ const RESERVED_PART: u64 = 20;
 const FALL_BYTES: u64 = 64 << 20;
 const FALL_INODES: u64 = 1000;
 
+/// What the store's disk has too little of, as the end of a sentence about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DiskShortage {
+    /// Bytes, of which so many are to stay free.
+    Bytes(u64),
+    /// Inodes, of which so many are to stay free.
+    Inodes(u64),
+}
+
+impl fmt::Display for DiskShortage {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bytes(reserve) => {
+                write!(formatter, "less than `{}` MiB left, which {VARIABLE} keeps free", reserve >> 20)
+            }
+            Self::Inodes(reserve) => write!(formatter, "room for less than `{reserve}` more files (`df -i` shows it)"),
+        }
+    }
+}
+
 /// Watches the disk for one sandbox, until dropped.
 #[derive(Debug)]
 pub(crate) struct DiskGuard {
-    /// The reserve that was reached, or 0.
-    reached: Arc<AtomicU64>,
+    reached: Arc<OnceLock<DiskShortage>>,
     /// Ends the thread when dropped.
     _alive: Sender<()>,
 }
@@ -35,13 +54,13 @@ pub(crate) struct DiskGuard {
 impl DiskGuard {
     /// Kills the process `pidfd` as soon as the disk below `content` has too little left.
     pub(crate) fn watch(content: &Path, pidfd: OwnedFd) -> std::io::Result<Self> {
-        let reached = Arc::new(AtomicU64::new(0));
+        let reached = Arc::new(OnceLock::new());
         let (alive, ended) = channel();
         let (disk, report) = (Disk::new(content)?, Arc::clone(&reached));
         std::thread::Builder::new().name("disk".to_owned()).spawn(move || {
             while ended.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
-                if let Some(reserve) = disk.is_exhausted() {
-                    report.store(reserve, Ordering::SeqCst);
+                if let Some(shortage) = disk.shortage() {
+                    report.get_or_init(|| shortage);
                     // It may have ended already, which is no failure.
                     let _ = pidfd_send_signal(&pidfd, Signal::KILL);
                     return;
@@ -51,9 +70,9 @@ impl DiskGuard {
         Ok(Self { reached, _alive: alive })
     }
 
-    /// How many bytes of the disk stay free, if the sandbox was killed for them.
-    pub(crate) fn reached(&self) -> Option<u64> {
-        Some(self.reached.load(Ordering::SeqCst)).filter(|reserve| *reserve > 0)
+    /// What the sandbox was killed for, if it was.
+    pub(crate) fn reached(&self) -> Option<DiskShortage> {
+        self.reached.get().copied()
     }
 }
 
@@ -71,9 +90,10 @@ impl Disk {
         Ok(Self { content: content.to_owned(), at_start, reserve: chosen().unwrap_or(usual).max(1) })
     }
 
-    /// The reserve, if there is less than that now.
-    fn is_exhausted(&self) -> Option<u64> {
+    /// What there is too little of now.
+    fn shortage(&self) -> Option<DiskShortage> {
         let now = statvfs(&self.content).ok()?;
+        let inodes = now.f_files / RESERVED_PART;
         let lacks_bytes = is_lacking(
             bytes(&now, now.f_bavail),
             self.reserve,
@@ -81,9 +101,9 @@ impl Disk {
             FALL_BYTES,
         );
         // A filesystem without a number of inodes has as many as it needs.
-        let lacks_inodes = now.f_files > 0
-            && is_lacking(now.f_favail, now.f_files / RESERVED_PART, self.at_start.f_favail, FALL_INODES);
-        (lacks_bytes || lacks_inodes).then_some(self.reserve)
+        let lacks_inodes = now.f_files > 0 && is_lacking(now.f_favail, inodes, self.at_start.f_favail, FALL_INODES);
+        let bytes = lacks_bytes.then_some(DiskShortage::Bytes(self.reserve));
+        bytes.or_else(|| lacks_inodes.then_some(DiskShortage::Inodes(inodes)))
     }
 }
 
@@ -110,5 +130,12 @@ mod tests {
         assert!(is_lacking(50, 100, 500, 64));
         assert!(!is_lacking(150, 100, 500, 64), "there is enough");
         assert!(!is_lacking(50, 100, 60, 64), "it was full before");
+    }
+
+    #[test]
+    fn what_is_short_is_said() {
+        let said = |shortage: DiskShortage| shortage.to_string();
+        assert_eq!(said(DiskShortage::Bytes(5 << 20)), "less than `5` MiB left, which MODAL_STORE_RESERVE keeps free");
+        assert_eq!(said(DiskShortage::Inodes(7)), "room for less than `7` more files (`df -i` shows it)");
     }
 }

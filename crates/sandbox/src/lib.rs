@@ -35,6 +35,7 @@ mod tiny_root;
 
 pub use cgroups::{Enforcement, LimitsReport};
 pub use client::{Exit, ExitStatus, Launcher, Sandbox, Stdio};
+pub use disk::DiskShortage;
 pub use enter::helpers_main;
 pub use error::SandboxError;
 pub use helpers::Helpers;

@@ -30,15 +30,15 @@ fn main() -> Outcome<()> {
         ignore: None,
     };
     let set = FileSet { entries: vec![entry] };
-    timed(&format!("{count} new local files"), || Ok(store.file_set(&set)?))?;
+    timed(&format!("{count} new local files"), || Ok(store.file_set(&set, &[])?))?;
     for _ in 0..5 {
-        timed(&format!("{count} unchanged local files"), || Ok(store.file_set(&set)?))?;
+        timed(&format!("{count} unchanged local files"), || Ok(store.file_set(&set, &[])?))?;
     }
     for round in 0..5 {
         fs_err::write(local.join("d1/1.py"), format!("changed = {round}\n"))?;
-        timed("one of them changed", || Ok(store.file_set(&set)?))?;
+        timed("one of them changed", || Ok(store.file_set(&set, &[])?))?;
     }
-    let layer = timed("the same as one layer", || Ok(store.file_set_layer(&set)?))?;
+    let layer = timed("the same as one layer", || Ok(store.file_set_layer(&set, &[])?))?;
     timed("verify it", || Ok(store.verify(&layer.digest)?))?;
     for what in ["new", "known"] {
         let work = timed("new work", || Ok(store.new_work()?))?;

@@ -33,6 +33,12 @@ pub enum StoreError {
         /// One of the files in it.
         holds: String,
     },
+    /// The store cannot be where it is.
+    #[error(
+        "the store `{0}` is on an overlay, as everything in a container is that is no volume, and the kernel makes no overlays \
+         of those: set `MODAL_STORE` to a directory of a volume or of a disk"
+    )]
+    Overlay(PathBuf),
     /// The store was written by a newer program.
     #[error(
         "`{path}` has store format `{found}`, this program knows up to `{known}`: update the package, or set \
@@ -173,7 +179,8 @@ pub fn disk_hint(message: &str) -> Option<&'static str> {
     let contains = |words: &[&str]| words.iter().any(|word| message.contains(word));
     if contains(&FULL) {
         return Some(
-            "the disk of the store is full: free some space, or set MODAL_STORE to a directory on a larger disk",
+            "the disk of the store is full, or has no room for more files (`df -h` and `df -i` tell): free some space, or \
+             set MODAL_STORE to a directory on a larger disk",
         );
     }
     contains(&UNWRITABLE).then_some("set MODAL_STORE to a directory that you can write to")

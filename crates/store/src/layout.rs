@@ -11,6 +11,12 @@ use crate::StoreError;
 /// Version of the on-disk format.
 pub const FORMAT_VERSION: u32 = 2;
 
+/// What the kernel calls an overlay, in the type that it says so in.
+const OVERLAY: i64 = 0x794c_7630;
+/// With less, a disk is as good as full.
+const SPARE_BYTES: u64 = 64 << 20;
+const SPARE_FILES: u64 = 100;
+
 /// Contents of `format.json`.
 #[derive(Serialize, Deserialize)]
 struct Format {
@@ -101,6 +107,26 @@ impl Layout {
     #[must_use]
     pub fn id_map_file(&self) -> PathBuf {
         self.root.join("idmap.json")
+    }
+
+    /// Refuses a file system that no overlay can be written to: nothing can be built or run there.
+    ///
+    /// # Errors
+    /// When the store is on an overlay itself.
+    pub fn check_filesystem(&self) -> Result<(), StoreError> {
+        let found =
+            rustix::fs::statfs(&self.root).map_err(StoreError::file("looking at the file system of", &self.root))?;
+        if found.f_type == OVERLAY { Err(StoreError::Overlay(self.root.clone())) } else { Ok(()) }
+    }
+
+    /// Whether the store's disk has space, so that something else is full where a program says that there is none.
+    #[must_use]
+    pub fn has_space(&self) -> bool {
+        rustix::fs::statvfs(&self.root).is_ok_and(|disk| {
+            // Some file systems count no inodes.
+            disk.f_bavail.saturating_mul(disk.f_frsize) > SPARE_BYTES
+                && (disk.f_files == 0 || disk.f_favail > SPARE_FILES)
+        })
     }
 
     /// Gives the content directory to container root, when the caller is root and container root is somebody else.

@@ -86,7 +86,7 @@ impl Run<'_> {
         let exit = run_logged(context, &spec, log)?;
         match exit.status {
             ExitStatus::Exited(0) => Ok(exit),
-            status => Err(failure(status, &exit, log)),
+            status => Err(failure(status, &exit, log, context)),
         }
     }
 
@@ -158,18 +158,16 @@ fn pump(mut reader: std::io::PipeReader, log: &mut StepLog) -> std::io::Result<(
     }
 }
 
-fn failure(status: ExitStatus, exit: &Exit, log: &StepLog) -> StepError {
-    let message = match status {
+fn failure(status: ExitStatus, exit: &Exit, log: &StepLog, context: &StepContext<'_>) -> StepError {
+    let message = match (exit.out_of_disk, status) {
         _ if exit.out_of_memory => "it was ended because it used more memory than its limit".to_owned(),
-        _ if exit.out_of_disk.is_some() => format!(
-            "it was ended because the disk of the store has less than `{}` MiB left, which MODAL_STORE_RESERVE keeps free",
-            exit.out_of_disk.unwrap_or_default() >> 20
-        ),
-        ExitStatus::Exited(code) => format!("a command ended with exit code {code}"),
-        ExitStatus::Signaled(signal) => format!("it was ended by signal {signal}"),
+        (Some(shortage), _) => format!("it was ended because the disk of the store has {shortage}"),
+        (None, ExitStatus::Exited(code)) => format!("a command ended with exit code {code}"),
+        (None, ExitStatus::Signaled(signal)) => format!("it was ended by signal {signal}"),
     };
     // The output explains a failure of a program, not that something from outside ended it.
-    let hint = matches!(status, ExitStatus::Exited(_)).then(|| hints::for_output(&log.tail())).flatten();
+    let explained = || hints::for_output(&log.tail(), context.tools.store.layout().has_space());
+    let hint = matches!(status, ExitStatus::Exited(_)).then(explained).flatten();
     StepError::Failed { message, hint }
 }
 

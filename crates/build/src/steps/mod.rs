@@ -8,7 +8,6 @@ mod python;
 mod requirements;
 
 pub(crate) use apt::keeps_pristine;
-pub(crate) use files::behind_links;
 use lamina_events::{CancelToken, Event, Sink};
 use lamina_image::{KeyMaterial, Node, Step};
 use lamina_store::{CommitRules, Committed, Work};
@@ -89,7 +88,7 @@ impl From<lamina_store::StoreError> for StepError {
 }
 
 /// Reads what a step depends on and computes its key material, beside what every step shares.
-pub(crate) fn plan(tools: &Tools, node: &Node, material: &mut KeyMaterial) -> Result<Plan, BuildError> {
+pub(crate) fn plan(tools: &Tools, node: &Node, parent: &State, material: &mut KeyMaterial) -> Result<Plan, BuildError> {
     match &node.step {
         Step::DebianSlim { python_version, local_python } => {
             base::plan(python_version.as_deref(), local_python, material).map(Plan::Base)
@@ -99,7 +98,7 @@ pub(crate) fn plan(tools: &Tools, node: &Node, material: &mut KeyMaterial) -> Re
             python::plan(&node.step, material).map(|plan| Plan::Python(Box::new(plan)))
         }
         Step::RunCommands { commands } => Ok(Plan::Commands(commands::plan(commands, material))),
-        Step::CopyFiles { files } => files::plan(tools, files, material).map(Plan::Files),
+        Step::CopyFiles { files } => files::plan(tools, files, parent, material).map(Plan::Files),
         Step::Env { .. } | Step::Workdir { .. } | Step::AttachFiles { .. } => {
             Err(BuildError::Invalid { message: format!("`{}` makes no layer", node.title), hint: None })
         }

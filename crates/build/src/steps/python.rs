@@ -215,7 +215,8 @@ fn uv_layer(context: &StepContext<'_>) -> Result<Digest, StepError> {
     })?;
     let entry =
         FileEntry { source: uv.display().to_string(), target: UV.to_owned(), kind: FileKind::File, ignore: None };
-    Ok(context.tools.store.file_set_layer(&FileSet { entries: vec![entry] })?.digest)
+    let files = FileSet { entries: vec![entry] };
+    Ok(context.tools.store.file_set_layer(&files, &context.parent.layers)?.digest)
 }
 
 /// The interpreter that the base brought.

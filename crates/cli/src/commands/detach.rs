@@ -7,7 +7,6 @@ use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::PathBuf;
 use std::process::{self, Child, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -26,7 +25,7 @@ use crate::failure::Failure;
 use crate::interruption::{self, Interruption, Signals};
 use crate::output::Progress;
 use crate::recording::Recording;
-use crate::session::BROKEN_PIPE;
+use crate::session::{BROKEN_PIPE, working_directory};
 
 /// The first word of the background's command line; the app's id and the words of the foreground follow.
 pub(crate) const BACKGROUND: &str = "__detached";
@@ -96,14 +95,6 @@ fn record(run: &Run) -> Result<AppRecord, Failure> {
         directory: working_directory()?.to_string_lossy().into_owned(),
         started: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
         number: 0,
-    })
-}
-
-fn working_directory() -> Result<PathBuf, Failure> {
-    std::env::current_dir().map_err(|error| {
-        let shown = std::env::var_os("PWD").map(|path| format!(" `{}`", path.display())).unwrap_or_default();
-        Failure::new(format!("the working directory{shown} cannot be found: {error}"))
-            .hint("it may have been deleted: change to one that exists")
     })
 }
 

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::io;
 
-use lamina_engine::{Finding, Status, probe};
+use lamina_engine::{Finding, Status, probe_store};
 use lamina_events::CancelToken;
 use serde::Serialize;
 
@@ -17,7 +17,7 @@ use crate::output::style::{Palette, Tone};
 pub(crate) fn doctor(doctor: &Doctor) -> Result<u8, Failure> {
     // The trial is soon over, and leaves nothing when it is.
     let interruption = Interruption::listen(interruption::catch()?, CancelToken::new(), None, || ());
-    let findings = probe();
+    let findings = probe_store();
     if let Some(code) = interruption.exit_code() {
         return Ok(code);
     }

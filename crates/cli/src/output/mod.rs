@@ -116,8 +116,8 @@ struct Shared {
 struct State {
     renderer: Box<dyn Renderer>,
     finished: bool,
-    /// The reader of our output went away.
-    closed: bool,
+    /// Why nothing more is shown: for example, the reader of our output went away.
+    closed: Option<io::Error>,
 }
 
 impl Screen {
@@ -137,7 +137,7 @@ impl Screen {
             Progress::Quiet => Box::new(plain::Quiet::new(streams, palette)),
         };
         let shared = Arc::new(Shared {
-            state: Mutex::new(State { renderer, finished: false, closed: false }),
+            state: Mutex::new(State { renderer, finished: false, closed: None }),
             changed: Condvar::new(),
             started: Instant::now(),
             cancel,
@@ -160,14 +160,14 @@ impl Screen {
         TerminalOutput::new(&self.shared)
     }
 
-    /// Takes live rows away and stops. Returns whether the reader of the output went away before.
-    pub(crate) fn finish(mut self) -> bool {
+    /// Takes live rows away and stops. Returns why something could not be shown, if so; perhaps the reader went away.
+    pub(crate) fn finish(mut self) -> Option<io::Error> {
         let closed = {
             let mut state = self.shared.lock();
             state.finished = true;
             // Nobody is left to be told when the output is gone.
             let _ = state.renderer.finish();
-            state.closed
+            state.closed.take()
         };
         self.shared.changed.notify_all();
         if let Some(ticker) = self.ticker.take() {
@@ -188,7 +188,7 @@ impl Shared {
     fn show(&self, event: &Event) {
         let now = self.started.elapsed();
         let mut state = self.lock();
-        if state.finished || state.closed {
+        if state.finished || state.closed.is_some() {
             return;
         }
         let was_live = state.renderer.is_live();
@@ -200,21 +200,21 @@ impl Shared {
         }
     }
 
-    /// Stops everything when the reader of our output went away.
+    /// Stops everything when the reader of our output went away, or what is shown cannot be written.
     fn note(&self, mut state: MutexGuard<'_, State>, outcome: &io::Result<()>) {
-        state.closed |= outcome.is_err();
-        drop(state);
-        if outcome.is_err() {
+        if let Err(error) = outcome {
+            state.closed = Some(io::Error::new(error.kind(), error.to_string()));
+            drop(state);
             self.cancel.cancel();
         }
     }
 
     fn keep_live(&self) {
         let mut state = self.lock();
-        while !state.finished && !state.closed {
+        while !state.finished && state.closed.is_none() {
             state = if state.renderer.is_live() {
-                if state.renderer.tick(self.started.elapsed()).is_err() {
-                    state.closed = true;
+                if let Err(error) = state.renderer.tick(self.started.elapsed()) {
+                    state.closed = Some(error);
                 }
                 self.changed.wait_timeout(state, Self::FRAME).unwrap_or_else(PoisonError::into_inner).0
             } else {

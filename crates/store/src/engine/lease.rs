@@ -20,6 +20,8 @@ use crate::{Layout, StoreError};
 
 /// Prefix of the lock files of sessions.
 const PREFIX: &str = "session-";
+/// Prefix of the lock files that have a name of their caller's.
+pub(super) const NAMED: &str = "lock-";
 
 /// This process's lease.
 #[derive(Debug)]
@@ -140,7 +142,12 @@ pub(super) struct Leftovers {
 pub(super) fn find_leftovers(layout: &Layout, limit: usize) -> Result<Leftovers, StoreError> {
     let directories = names(&layout.content().join("work"))?;
     let session = |directory: &str| directory.rsplit_once('-').map(|(session, _)| session.to_owned());
-    let locked = names(&layout.locks())?.into_iter().filter_map(|name| Some(name.strip_prefix(PREFIX)?.to_owned()));
+    let locks = names(&layout.locks())?;
+    // Whoever was killed has left the files of other locks, too; those that nobody holds are removed.
+    for name in locks.iter().filter(|name| name.starts_with(NAMED)).take(limit) {
+        drop(Lock::try_take(&layout.locks().join(name))?);
+    }
+    let locked = locks.iter().filter_map(|name| Some(name.strip_prefix(PREFIX)?.to_owned()));
     let sessions: BTreeSet<String> = directories.iter().filter_map(|name| session(name)).chain(locked).collect();
     let mut leftovers = Leftovers::default();
     for name in sessions.into_iter().take(limit) {

@@ -4,6 +4,7 @@ mod apps;
 mod client;
 mod collection;
 mod files;
+mod image_tree;
 mod index;
 mod lease;
 mod lock;
@@ -30,7 +31,7 @@ use lease::{Leftovers, Session, Use};
 
 pub use apps::{AppRecord, AppState, DetachedApp, DetachedApps, OutputReader, OutputWriter, RunningApp, Show};
 pub use collection::{Collected, ImageUsage, Policy, Usage};
-pub use files::FileSetView;
+pub use files::{Collection as LocalFiles, FileSetView};
 pub use lock::Lock;
 pub use records::{ImageRecord, LayerRecord};
 pub use work::Work;
@@ -212,7 +213,7 @@ impl Store {
     /// When cancelled, or the lock file cannot be made.
     pub fn lock(&self, name: &str, cancel: &CancelToken, waiting: impl FnOnce()) -> Result<Lock, StoreError> {
         check_name(name)?;
-        Lock::take(&self.layout().locks().join(format!("lock-{name}")), cancel, waiting)
+        Lock::take(&self.layout().locks().join(format!("{}{name}", lease::NAMED)), cancel, waiting)
     }
 
     /// Makes directories for a step to write into.
@@ -259,6 +260,12 @@ impl Store {
         format!("{}/{digest}", self.shared.placing.directory())
     }
 
+    /// The layer that a path is the view of.
+    #[must_use]
+    pub fn layer_of_view(&self, path: &str) -> Option<Digest> {
+        path.strip_prefix("views/")?.parse().ok()
+    }
+
     /// Whether the view of a layer and its tree exist.
     #[must_use]
     pub fn has_view(&self, digest: &Digest) -> bool {
@@ -266,25 +273,42 @@ impl Store {
         content.join(self.view_path(digest)).is_dir() && content.join(format!("trees/{digest}")).is_file()
     }
 
-    /// Collects local files and makes them mountable. Fast when little changed: the result may be a delta over an
-    /// older view.
+    /// Collects local files: looks for them, and reads what is not known.
     ///
     /// # Errors
     /// When a source is missing, is no directory or file as declared, cannot be read or does not hold still.
-    pub fn file_set(&self, set: &FileSet) -> Result<FileSetView, StoreError> {
+    pub fn collect_files(&self, set: &FileSet) -> Result<LocalFiles, StoreError> {
         let _paused = self.hold_off_collection()?;
-        let view = files::Collection::collect(self, set)?.view(self)?;
+        LocalFiles::collect(self, set)
+    }
+
+    /// Makes collected files mountable over an image with these layers, bottom first. Fast when little changed: the
+    /// result may be a delta over an older view.
+    ///
+    /// # Errors
+    /// When the files cannot be where they should in this image, or do not hold still.
+    pub fn show_files(&self, files: &mut LocalFiles, image: &[Digest]) -> Result<FileSetView, StoreError> {
+        let _paused = self.hold_off_collection()?;
+        let view = files.view(self, image)?;
         view.views.iter().try_for_each(|digest| self.shared.session.note(Use::Layer(*digest)))?;
         Ok(view)
+    }
+
+    /// Collects local files and makes them mountable over an image.
+    ///
+    /// # Errors
+    /// As [`Store::collect_files`] and [`Store::show_files`].
+    pub fn file_set(&self, set: &FileSet, image: &[Digest]) -> Result<FileSetView, StoreError> {
+        self.show_files(&mut self.collect_files(set)?, image)
     }
 
     /// As [`Store::file_set`], always as one layer with a diff tree of its own.
     ///
     /// # Errors
     /// As [`Store::file_set`].
-    pub fn file_set_layer(&self, set: &FileSet) -> Result<Committed, StoreError> {
+    pub fn file_set_layer(&self, set: &FileSet, image: &[Digest]) -> Result<Committed, StoreError> {
         let _paused = self.hold_off_collection()?;
-        let layer = files::Collection::collect(self, set)?.layer(self)?;
+        let layer = LocalFiles::collect(self, set)?.layer(self, image)?;
         self.shared.session.note(Use::Layer(layer.digest))?;
         Ok(layer)
     }

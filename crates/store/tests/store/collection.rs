@@ -138,7 +138,7 @@ fn local_files_of_a_running_process_stay_and_others_are_shown_again() {
     settle();
     let set = directory_set(local.path(), "/root/src");
     let other = TestStore::open(&store.root);
-    let view = other.file_set(&set).unwrap();
+    let view = other.file_set(&set, &[]).unwrap();
     collect(&store, &everything());
     assert!(view.views.iter().all(|digest| store.has_view(digest)));
     drop(other);
@@ -147,7 +147,7 @@ fn local_files_of_a_running_process_stay_and_others_are_shown_again() {
     std::thread::sleep(Duration::from_millis(1100));
     collect(&store, &everything());
     assert!(!store.has_view(&view.views[0]));
-    assert_eq!(store.file_set(&set).unwrap().views, view.views);
+    assert_eq!(store.file_set(&set, &[]).unwrap().views, view.views);
     assert_eq!(store.verify(&view.views[0]).unwrap(), Vec::<String>::new());
 }
 

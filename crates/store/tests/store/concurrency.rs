@@ -62,6 +62,20 @@ fn locks_exclude_one_another_and_leave_no_files() {
 }
 
 #[test]
+fn lock_files_of_those_who_were_killed_go_with_the_next_start() {
+    let mut store = TestStore::new();
+    let locks = store.root.join("locks");
+    write(locks.join("lock-layer-dead"), "");
+    let held = store.lock("layer-held", &CancelToken::new(), || ()).unwrap();
+    let other = TestStore::open(&store.root);
+    assert!(!locks.join("lock-layer-dead").exists());
+    assert!(locks.join("lock-layer-held").exists());
+    drop((held, other));
+    assert!(!locks.join("lock-layer-held").exists());
+    store.close();
+}
+
+#[test]
 fn waiting_for_a_lock_is_reported_once_and_can_be_cancelled() {
     let store = TestStore::new();
     let held = store.lock("key", &CancelToken::new(), || panic!("nobody holds it")).unwrap();
@@ -98,7 +112,7 @@ fn the_same_local_files_are_taken_in_by_several_engines_at_once() {
         let digests: Vec<_> = std::thread::scope(|scope| {
             let threads: Vec<_> = stores
                 .iter()
-                .map(|store| scope.spawn(|| store.file_set(&directory_set(&sources, "/root/src")).unwrap().digest))
+                .map(|store| scope.spawn(|| store.file_set(&directory_set(&sources, "/root/src"), &[]).unwrap().digest))
                 .collect();
             threads.into_iter().map(|thread| thread.join().unwrap()).collect()
         });

@@ -14,4 +14,5 @@ mod files;
 mod index;
 mod jobs;
 mod overlay;
+mod placement;
 mod support;

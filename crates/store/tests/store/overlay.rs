@@ -136,9 +136,9 @@ fn a_file_set_in_two_views_shows_as_one() {
         write(local.path().join(format!("{index}.py")), index.to_string());
     }
     let set = directory_set(local.path(), "/root/src");
-    store.file_set(&set).unwrap();
+    store.file_set(&set, &[]).unwrap();
     write(local.path().join("7.py"), "changed");
-    let view = store.file_set(&set).unwrap();
+    let view = store.file_set(&set, &[]).unwrap();
     assert_eq!(view.views.len(), 2);
     let overlay = Overlay::mount(&store, &view.views, None);
     assert_eq!(std::fs::read_dir(overlay.path("root/src")).unwrap().count(), 600);

@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use std::sync::PoisonError;
 use std::time::SystemTime;
 
+use lamina_events::CancelToken;
 use lamina_image::Digest;
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 
@@ -41,7 +42,7 @@ struct Opened {
 }
 
 /// Has the worker store these files.
-pub(super) fn ingest(client: &Client, files: Vec<LocalFile>) -> Result<Vec<Read>, StoreError> {
+pub(super) fn ingest(client: &Client, files: Vec<LocalFile>, cancel: &CancelToken) -> Result<Vec<Read>, StoreError> {
     let _turn = client.ingesting.lock().unwrap_or_else(PoisonError::into_inner);
     let mut done = Vec::with_capacity(files.len());
     let mut remaining = files;
@@ -49,6 +50,7 @@ pub(super) fn ingest(client: &Client, files: Vec<LocalFile>) -> Result<Vec<Read>
         let mut changed = Vec::new();
         let mut batches: VecDeque<(Vec<Opened>, Pending)> = VecDeque::new();
         for batch in remaining.chunks(BATCH) {
+            cancel.check()?;
             if batches.len() == IN_FLIGHT
                 && let Some((opened, pending)) = batches.pop_front()
             {

@@ -4,7 +4,10 @@
 //! worker as open descriptors. What is known about unchanged ones is kept in a [`Record`](record::Record) per file set,
 //! so that a second look costs one walk and no reading.
 
+mod filter;
 mod ingest;
+mod links;
+mod place;
 pub(super) mod record;
 mod walk;
 
@@ -14,13 +17,16 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use lamina_image::{Digest, FileSet};
+use lamina_image::{Digest, FileSet, Hasher};
 
 use super::Store;
+use super::image_tree::ImageTree;
 use crate::protocol::{Published, Request};
 use crate::tree::{Entry, Node, Tree, TreeError, parent};
 use crate::{Committed, Metadata, StoreError};
 
+use links::LocalLink;
+use place::{Item, Placement};
 use record::{Record, Shown, Status};
 
 /// Sets with fewer files get a new full view whenever something changes: making it takes no time.
@@ -54,6 +60,8 @@ struct LocalFile {
     origin: Arc<Path>,
     /// Where in `target` its path below the origin begins.
     below: usize,
+    /// Which source of the set it comes from.
+    entry: usize,
     /// What the walk saw.
     status: Status,
 }
@@ -70,12 +78,13 @@ impl LocalFile {
 
 /// A collected file set: every digest is known and every object is in the store.
 #[derive(Debug)]
-pub(super) struct Collection {
+pub struct Collection {
     files: Vec<(LocalFile, Digest)>,
+    links: Vec<LocalLink>,
     record_path: PathBuf,
     record: Record,
-    /// Whether it is as it was when it was last shown.
-    is_unchanged: bool,
+    /// How it was shown over images, most recently last.
+    shown: Vec<Shown>,
     read: u64,
     bytes_new: u64,
     warnings: Vec<String>,
@@ -87,12 +96,18 @@ impl Collection {
         let record_path = record::path(store.layout(), set);
         let former = Record::load(&record_path);
         let mut warnings = Vec::new();
-        let files = walk::walk(set, &mut warnings)?;
+        let (files, links) = walk::walk(set, &store.cancel, &mut warnings)?;
         let mut collection = Self {
             files: Vec::with_capacity(files.len()),
             record_path,
-            record: Record { base: former.base, shown: None, files: Vec::with_capacity(files.len()) },
-            is_unchanged: false,
+            record: Record {
+                base: former.base,
+                links: Some(links::digest(&links)).filter(|_| !links.is_empty()),
+                shown: Vec::new(),
+                files: Vec::with_capacity(files.len()),
+            },
+            links,
+            shown: Vec::new(),
             read: 0,
             bytes_new: 0,
             warnings,
@@ -107,9 +122,9 @@ impl Collection {
                 None => unknown.push(file),
             }
         }
-        collection.is_unchanged = unknown.is_empty() && collection.files.len() == former.files.len();
-        if collection.is_unchanged {
-            collection.record.shown = former.shown;
+        let same_links = collection.record.links == former.links;
+        if unknown.is_empty() && same_links && collection.files.len() == former.files.len() {
+            collection.shown = former.shown;
         }
         collection.read_files(store, unknown)?;
         Ok(collection)
@@ -126,7 +141,7 @@ impl Collection {
         if files.is_empty() {
             return Ok(());
         }
-        for read in ingest::ingest(&store.shared.client, files)? {
+        for read in ingest::ingest(&store.shared.client, files, &store.cancel)? {
             self.read += 1;
             self.bytes_new += if read.is_new { read.file.status.size } else { 0 };
             self.add(read.file, read.digest, read.is_settled);
@@ -138,59 +153,71 @@ impl Collection {
 
     /// Remembers the set, and that it is shown so.
     fn save(&mut self, shown: Shown) -> Result<(), StoreError> {
+        self.shown.retain(|other| other.image != shown.image);
+        self.shown.push(shown);
         let is_complete = self.record.files.len() == self.files.len();
-        self.record.shown = is_complete.then_some(shown);
+        let latest = self.shown.len().saturating_sub(record::MAXIMUM_SHOWN);
+        self.record.shown = if is_complete { self.shown[latest..].to_vec() } else { Vec::new() };
         crate::layout::write_atomically(&self.record_path, &self.record.encode())
     }
 
-    /// The whole set's digest and the views that show it, if it is as it was and they are still there.
-    fn known(&self, store: &Store) -> Result<Option<(Digest, Vec<Digest>)>, StoreError> {
-        let known = self.record.views().filter(|(_, views)| views.iter().all(|view| store.has_view(view)));
+    /// The whole set's digest and the views that show it over an image, if both are as they were and the views are
+    /// still there.
+    fn known(&self, store: &Store, image: &Digest) -> Result<Option<(Digest, Vec<Digest>)>, StoreError> {
+        let shown = self.shown.iter().find(|shown| shown.image == *image);
+        let known = shown.filter(|shown| shown.views().iter().all(|view| store.has_view(view)));
+        let known = known.map(|shown| (shown.whole, shown.views()));
         if known.is_some() {
             record::touch(&self.record_path)?;
         }
         Ok(known)
     }
 
-    /// The set as one or two views.
-    pub(super) fn view(mut self, store: &Store) -> Result<FileSetView, StoreError> {
+    /// What was left out, in sentences.
+    pub fn take_warnings(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.warnings)
+    }
+
+    /// The set as one or two views over an image with these layers, bottom first.
+    pub(super) fn view(&mut self, store: &Store, image: &[Digest]) -> Result<FileSetView, StoreError> {
         let (files, bytes) = (self.files.len() as u64, self.bytes());
-        let (digest, views) = match self.known(store)? {
+        let (digest, views) = match self.known(store, &of_all(image))? {
             _ if self.files.is_empty() => (None, Vec::new()),
             Some((whole, views)) => (Some(whole), views),
-            None => self.show(store).map(|(whole, views)| (Some(whole), views))?,
+            None => self.show(store, image).map(|(whole, views)| (Some(whole), views))?,
         };
-        Ok(FileSetView { digest, views, files, bytes, read: self.read, warnings: self.warnings })
+        let (read, warnings) = (std::mem::take(&mut self.read), self.take_warnings());
+        Ok(FileSetView { digest, views, files, bytes, read, warnings })
     }
 
     /// Makes the views that show the set.
-    fn show(&mut self, store: &Store) -> Result<(Digest, Vec<Digest>), StoreError> {
-        let tree = self.tree()?;
+    fn show(&mut self, store: &Store, image: &[Digest]) -> Result<(Digest, Vec<Digest>), StoreError> {
+        let (tree, image) = (self.tree(store, image)?, of_all(image));
         let encoded = tree.encode();
         let whole = Digest::of(&encoded);
         if !store.has_view(&whole)
             && let Some((base, delta)) = self.delta(store, &whole, &tree)
         {
             let delta = self.publish(store, &delta.encode())?;
-            self.save(Shown { whole, delta: Some(delta) })?;
+            self.save(Shown { image, whole, delta: Some((delta, base)) })?;
             return Ok((whole, vec![delta, base]));
         }
         self.publish(store, &encoded)?;
         self.record.base = Some(whole);
-        self.save(Shown { whole, delta: None })?;
+        self.save(Shown { image, whole, delta: None })?;
         Ok((whole, vec![whole]))
     }
 
-    /// The set as one layer.
-    pub(super) fn layer(mut self, store: &Store) -> Result<Committed, StoreError> {
+    /// The set as one layer over these, bottom first.
+    pub(super) fn layer(mut self, store: &Store, image: &[Digest]) -> Result<Committed, StoreError> {
         let (files, bytes) = (self.files.len() as u64, self.bytes());
-        let tree = self.tree()?;
-        let digest = match self.known(store)? {
+        let tree = self.tree(store, image)?;
+        let digest = match self.known(store, &of_all(image))? {
             Some((whole, views)) if views == [whole] => whole,
             _ => {
                 let encoded = tree.encode();
                 let digest = self.publish(store, &encoded)?;
-                self.save(Shown { whole: digest, delta: None })?;
+                self.save(Shown { image: of_all(image), whole: digest, delta: None })?;
                 digest
             }
         };
@@ -201,20 +228,20 @@ impl Collection {
         self.files.iter().map(|(file, _)| file.status.size).sum()
     }
 
-    /// The set as a tree of container root's.
-    fn tree(&self) -> Result<Tree, StoreError> {
-        let mut directories: BTreeSet<&[u8]> = BTreeSet::from([&b""[..]]);
-        for (file, _) in &self.files {
-            let mut directory = parent(&file.target);
-            while directories.insert(directory) {
-                directory = parent(directory);
+    /// The set as a tree of container root's, over an image.
+    fn tree(&self, store: &Store, image: &[Digest]) -> Result<Tree, StoreError> {
+        let mut image = ImageTree::open(store, image)?;
+        let placement = Placement::new(self.files.iter().map(|(file, _)| file), &self.links, &mut image)?;
+        let item_entry = |(path, item): (Vec<u8>, Item)| match item {
+            Item::File(index) => {
+                let (file, digest) = &self.files[index];
+                let meta = file.status.metadata();
+                Entry { path, node: Node::File { meta, size: file.status.size, digest: *digest } }
             }
-        }
-        let file_entry = |(file, digest): &(LocalFile, Digest)| Entry {
-            path: file.target.clone(),
-            node: Node::File { meta: file.status.metadata(), size: file.status.size, digest: *digest },
+            Item::Link(target) => Entry { path, node: Node::Symlink { meta: Metadata::root_owned(0o777), target } },
         };
-        let entries = directories.into_iter().map(directory_entry).chain(self.files.iter().map(file_entry));
+        let directories = placement.directories.into_iter().map(directory_entry);
+        let entries = directories.chain(placement.items.into_iter().map(item_entry));
         Tree::new(entries.collect()).map_err(|error| match error {
             TreeError::Order(path) => {
                 StoreError::InvalidFileSet(format!("`{path}` would be a file and a directory at once"))
@@ -275,7 +302,7 @@ impl Collection {
         let again: Vec<LocalFile> =
             self.files.iter().filter(|(_, digest)| missing.contains(digest)).map(|(file, _)| file.clone()).collect();
         self.read += again.len() as u64;
-        ingest::ingest(client, again)?;
+        ingest::ingest(client, again, &store.cancel)?;
         match client.begin(Request::Publish, encoded, &[])?.wait()? {
             Published::Done(digest) => Ok(digest),
             Published::Missing(missing) => Err(StoreError::Changed(self.source_of(&missing))),
@@ -289,14 +316,17 @@ impl Collection {
     }
 }
 
-/// Directories take the mode that every Debian gives them; all others are open to every user.
-fn directory_entry(path: &[u8]) -> Entry {
-    let mode = match path {
-        b"root" => 0o700,
-        b"tmp" | b"var/tmp" => 0o1777,
-        _ => 0o755,
-    };
-    Entry { path: path.to_vec(), node: Node::Directory { meta: Metadata::root_owned(mode), opaque: false } }
+fn directory_entry((path, meta): (Vec<u8>, Metadata)) -> Entry {
+    Entry { path, node: Node::Directory { meta, opaque: false } }
+}
+
+/// What stands for an image with these layers.
+fn of_all(layers: &[Digest]) -> Digest {
+    let mut hasher = Hasher::new();
+    for layer in layers {
+        hasher.update(layer.as_bytes());
+    }
+    hasher.finish()
 }
 
 /// The path in the image as bytes without leading slash.
@@ -311,7 +341,7 @@ fn image_path(target: &str) -> Result<Vec<u8>, StoreError> {
 }
 
 /// A directory and a relative path as one path.
-fn beneath(directory: &[u8], path: &[u8]) -> Vec<u8> {
+pub(super) fn beneath(directory: &[u8], path: &[u8]) -> Vec<u8> {
     match (directory.is_empty(), path.is_empty()) {
         (true, _) => path.to_vec(),
         (_, true) => directory.to_vec(),

@@ -18,6 +18,8 @@ const MAGIC: &[u8; 16] = b"LAMINA-CONTEXT\x00\x03";
 const FINE_TICK: Duration = Duration::from_millis(20);
 /// Filesystems without fractions of seconds have ticks of up to 2 s.
 const COARSE_TICK: Duration = Duration::from_millis(2500);
+/// Images that a set is remembered over.
+pub(super) const MAXIMUM_SHOWN: usize = 64;
 
 /// What tells whether a file changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,19 +74,30 @@ impl Status {
 pub(super) struct Record {
     /// The last full view that was made of it.
     pub(super) base: Option<Digest>,
-    /// The whole set and what shows it, if all its files are recorded.
-    pub(super) shown: Option<Shown>,
+    /// What stands for its links, if there are any.
+    pub(super) links: Option<Digest>,
+    /// What shows the whole set over images, most recently last, if all its files are recorded.
+    pub(super) shown: Vec<Shown>,
     /// Files in the order of their paths in the image.
     pub(super) files: Vec<(Vec<u8>, Status, Digest)>,
 }
 
-/// A file set as it was last shown.
+/// A file set as it is shown over an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Shown {
+    /// What stands for the image: its directories and links decide where the files are.
+    pub(super) image: Digest,
     /// The digest of the whole set.
     pub(super) whole: Digest,
-    /// The view that shows it over the base; without one, it has a view of its own.
-    pub(super) delta: Option<Digest>,
+    /// The view that shows it over an older one, and that; otherwise it has a view of its own.
+    pub(super) delta: Option<(Digest, Digest)>,
+}
+
+impl Shown {
+    /// The views that show the set, top-most first.
+    pub(super) fn views(&self) -> Vec<Digest> {
+        self.delta.map_or_else(|| vec![self.whole], |(delta, base)| vec![delta, base])
+    }
 }
 
 /// Where the record of a file set is. What is ignored does not matter: the digests are those of the files.
@@ -112,7 +125,7 @@ pub(super) fn touch(path: &Path) -> Result<(), StoreError> {
 /// The views that a record names, for those who collect what nobody uses.
 pub(in crate::engine) fn views(path: &Path) -> impl Iterator<Item = Digest> {
     let Record { base, shown, .. } = Record::load(path);
-    base.into_iter().chain(shown.map(|shown| shown.delta.unwrap_or(shown.whole)))
+    base.into_iter().chain(shown.into_iter().flat_map(|shown| shown.views()))
 }
 
 impl Record {
@@ -122,22 +135,15 @@ impl Record {
         Self::decode(&bytes).unwrap_or_default()
     }
 
-    /// The views that show the set as it was, top-most first.
-    pub(super) fn views(&self) -> Option<(Digest, Vec<Digest>)> {
-        let Shown { whole, delta } = self.shown?;
-        let views = match delta {
-            Some(delta) => vec![delta, self.base?],
-            None => vec![whole],
-        };
-        Some((whole, views))
-    }
-
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(64 + self.files.len() * 140);
         out.extend_from_slice(MAGIC);
-        for digest in [self.base, self.shown.map(|shown| shown.whole), self.shown.and_then(|shown| shown.delta)] {
-            out.push(u8::from(digest.is_some()));
-            out.extend_from_slice(digest.unwrap_or(Digest::from_bytes([0; 32])).as_bytes());
+        put_digests(&mut out, self.base.as_slice());
+        put_digests(&mut out, self.links.as_slice());
+        out.extend_from_slice(&u32::try_from(self.shown.len()).unwrap_or(u32::MAX).to_le_bytes());
+        for Shown { image, whole, delta } in &self.shown {
+            put_digests(&mut out, &[*image, *whole]);
+            put_digests(&mut out, &delta.map_or_else(Vec::new, |(delta, base)| vec![delta, base]));
         }
         for (path, status, digest) in &self.files {
             out.extend_from_slice(&u32::try_from(path.len()).unwrap_or(u32::MAX).to_le_bytes());
@@ -163,12 +169,22 @@ impl Record {
             return None;
         }
         let mut reader = Reader(bytes.strip_prefix(MAGIC)?);
-        let [base, whole, delta] = reader.digests()?;
+        let base = reader.digests()?.first().copied();
+        let links = reader.digests()?.first().copied();
+        let shown = (0..reader.number()?).map(|_| reader.shown()).collect::<Option<_>>()?;
         let mut files = Vec::with_capacity(reader.0.len() / 140);
         while !reader.0.is_empty() {
             files.push(reader.file()?);
         }
-        Some(Self { base, shown: whole.map(|whole| Shown { whole, delta }), files })
+        Some(Self { base, links, shown, files })
+    }
+}
+
+/// Digests with their number before them.
+fn put_digests(out: &mut Vec<u8>, digests: &[Digest]) {
+    out.push(u8::try_from(digests.len()).unwrap_or(u8::MAX));
+    for digest in digests {
+        out.extend_from_slice(digest.as_bytes());
     }
 }
 
@@ -190,15 +206,15 @@ impl Reader<'_> {
         Some((path.to_vec(), status, Digest::from_bytes(self.array()?)))
     }
 
-    /// Digests of which some may be missing.
-    fn digests<const N: usize>(&mut self) -> Option<[Option<Digest>; N]> {
-        let mut digests = [None; N];
-        for digest in &mut digests {
-            let [is_there] = self.array()?;
-            let bytes = self.array()?;
-            *digest = (is_there != 0).then_some(Digest::from_bytes(bytes));
-        }
-        Some(digests)
+    fn shown(&mut self) -> Option<Shown> {
+        let (what, delta) = (self.digests()?, self.digests()?);
+        let [image, whole] = what[..] else { return None };
+        Some(Shown { image, whole, delta: delta.first().copied().zip(delta.get(1).copied()) })
+    }
+
+    fn digests(&mut self) -> Option<Vec<Digest>> {
+        let [count] = self.array()?;
+        (0..count).map(|_| Some(Digest::from_bytes(self.array()?))).collect()
     }
 
     fn time(&mut self) -> Option<(i64, u32)> {

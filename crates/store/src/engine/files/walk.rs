@@ -1,6 +1,6 @@
 //! Walking local directories.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -8,39 +8,49 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use lamina_image::patterns::PatternMatcher;
-use lamina_image::{FileEntry, FileKind, FileSet, Ignore};
+use lamina_events::CancelToken;
+use lamina_image::{FileEntry, FileKind, FileSet};
 use rayon::prelude::*;
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
+use super::filter::Filter;
+use super::links::{self, LocalLink};
 use super::record::Status;
 use super::{LocalFile, beneath, display, image_path};
 use crate::StoreError;
 
-/// More files than this are a mistake, or links that lead to one another.
+/// More files than this are a mistake.
 const MAXIMUM_FILES: usize = 1_000_000;
 /// Entries of a directory that one thread takes at a time.
 const SHARE: usize = 32;
 
-/// Finds the files of a set, in the order of their paths in the image. Where several sources give the same path, the
-/// last one wins.
-pub(super) fn walk(set: &FileSet, warnings: &mut Vec<String>) -> Result<Vec<LocalFile>, StoreError> {
-    let mut files: Vec<(usize, LocalFile)> = Vec::new();
+/// Finds the files of a set, and links in place of directories that it has already, in the order of their paths in the
+/// image. Where several sources give the same path, the last one wins.
+pub(super) fn walk(
+    set: &FileSet,
+    cancel: &CancelToken,
+    warnings: &mut Vec<String>,
+) -> Result<(Vec<LocalFile>, Vec<LocalLink>), StoreError> {
+    let mut files: Vec<LocalFile> = Vec::new();
+    let mut links: Vec<LocalLink> = Vec::new();
     for (index, entry) in set.entries.iter().enumerate() {
-        let found = walk_entry(entry)?;
+        let found = walk_entry(index, entry, cancel)?;
         if files.len() + found.files.len() > MAXIMUM_FILES {
             return Err(too_many(Path::new(&entry.source)));
         }
-        files.extend(found.files.into_iter().map(|file| (index, file)));
+        files.extend(found.files);
+        links.extend(found.links);
         warnings.extend(found.warnings);
     }
-    files.sort_unstable_by(|left, right| (&left.1.target, right.0).cmp(&(&right.1.target, left.0)));
-    files.dedup_by(|later, first| later.1.target == first.1.target);
-    Ok(files.into_iter().map(|(_, file)| file).collect())
+    files.sort_unstable_by(|left, right| (&left.target, right.entry).cmp(&(&right.target, left.entry)));
+    files.dedup_by(|later, first| later.target == first.target);
+    links.sort_unstable_by(|left, right| (&left.target, right.entry).cmp(&(&right.target, left.entry)));
+    links.dedup_by(|later, first| later.target == first.target);
+    Ok((files, links))
 }
 
-fn walk_entry(entry: &FileEntry) -> Result<Found, StoreError> {
+fn walk_entry(index: usize, entry: &FileEntry, cancel: &CancelToken) -> Result<Found, StoreError> {
     let source = Path::new(&entry.source);
     let target = image_path(&entry.target)?;
     let stat = rustix::fs::stat(source).map_err(|errno| match errno {
@@ -53,13 +63,15 @@ fn walk_entry(entry: &FileEntry) -> Result<Found, StoreError> {
         }
         (FileKind::File, FileType::RegularFile) => {
             let below = target.len();
-            let file = LocalFile { target, origin: source.into(), below, status: Status::new(&stat) };
-            Ok(Found { files: vec![file], warnings: Vec::new() })
+            let status = Status::new(&stat);
+            let file = LocalFile { target, origin: source.into(), below, entry: index, status };
+            Ok(Found { files: vec![file], ..Found::default() })
         }
         (FileKind::File, _) => Err(StoreError::NotAFile(source.to_owned())),
         (FileKind::Directory, FileType::Directory) => {
             let count = AtomicUsize::new(0);
-            let mut found = Walk { source: source.into(), target, filter: Filter::new(entry)?, count }.start()?;
+            let (filter, cancel) = (Filter::new(entry)?, cancel.clone());
+            let mut found = Walk { index, source: source.into(), target, filter, count, cancel }.start()?;
             if found.files.is_empty() {
                 found.warnings.push(format!("nothing was added from `{}`: it has no files", display(source)));
             }
@@ -73,122 +85,88 @@ fn walk_entry(entry: &FileEntry) -> Result<Found, StoreError> {
 #[derive(Default)]
 struct Found {
     files: Vec<LocalFile>,
+    /// Links to places that were visited.
+    links: Vec<LocalLink>,
+    /// Links to directories that nobody has followed yet.
+    pending: Vec<Vec<u8>>,
+    /// Directories that were visited, and their paths.
+    visited: Vec<(Identity, Vec<u8>)>,
     warnings: Vec<String>,
 }
 
 impl Found {
     fn append(&mut self, mut other: Self) {
         self.files.append(&mut other.files);
+        self.links.append(&mut other.links);
+        self.pending.append(&mut other.pending);
+        self.visited.append(&mut other.visited);
         self.warnings.append(&mut other.warnings);
-    }
-}
-
-/// Which files of a directory are taken.
-enum Filter {
-    All,
-    Patterns { matcher: PatternMatcher, inverted: bool },
-    Only(HashSet<Vec<u8>>),
-}
-
-impl Filter {
-    fn new(entry: &FileEntry) -> Result<Self, StoreError> {
-        Ok(match &entry.ignore {
-            None => Self::All,
-            Some(Ignore::Patterns { patterns, invert: false }) if patterns.is_empty() => Self::All,
-            Some(Ignore::Patterns { patterns, invert }) => Self::Patterns {
-                matcher: PatternMatcher::new(patterns)
-                    .map_err(|error| StoreError::InvalidFileSet(error.to_string()))?,
-                inverted: *invert,
-            },
-            Some(Ignore::Only { only }) => {
-                let clean = |path: &String| path.trim_start_matches("./").as_bytes().to_vec();
-                Self::Only(only.iter().map(clean).collect())
-            }
-        })
-    }
-
-    fn takes_file(&self, path: &[u8]) -> bool {
-        match self {
-            Self::All => true,
-            Self::Patterns { matcher, inverted } => matcher.matches(&String::from_utf8_lossy(path)) == *inverted,
-            Self::Only(paths) => paths.contains(path),
-        }
-    }
-
-    /// Whether something below a directory may be taken.
-    fn enters(&self, path: &[u8]) -> bool {
-        match self {
-            Self::Patterns { matcher, inverted: false } => {
-                !matcher.prunes() || !matcher.matches(&String::from_utf8_lossy(path))
-            }
-            _ => true,
-        }
     }
 }
 
 /// A walk through one source directory.
 struct Walk {
+    /// Which source of the set it is.
+    index: usize,
     source: Arc<Path>,
     target: Vec<u8>,
     filter: Filter,
     /// How many files were found so far.
     count: AtomicUsize,
+    cancel: CancelToken,
 }
 
-/// A directory that leads to the present one: a link to one of them is a loop.
-struct Ancestor<'a> {
-    device: u64,
-    inode: u64,
-    parent: Option<&'a Self>,
-}
+/// A real directory: its device and inode.
+type Identity = (u64, u64);
 
-impl Ancestor<'_> {
-    fn leads_through(&self, stat: &Stat) -> bool {
-        (self.device, self.inode) == (stat.st_dev, stat.st_ino)
-            || self.parent.is_some_and(|parent| parent.leads_through(stat))
-    }
-}
+/// Directories that were visited before, with their paths below the source.
+type Visited = HashMap<Identity, Vec<u8>>;
 
 /// A directory that is being walked.
 struct Place<'a> {
     handle: OwnedFd,
     path: &'a [u8],
-    ancestor: Ancestor<'a>,
+    visited: &'a Visited,
 }
 
 impl Walk {
+    /// Visits every real place once: first what is reached without links to directories, then where those lead, in the
+    /// order of their paths. A link to a place that was visited already stays a link to where that is in the image.
     fn start(&self) -> Result<Found, StoreError> {
         let mut found = Found::default();
-        if let Filter::Only(paths) = &self.filter {
-            let mut paths: Vec<&Vec<u8>> = paths.iter().collect();
-            paths.sort_unstable();
-            paths.into_iter().try_for_each(|path| self.take_listed(path, &mut found))?;
-            return Ok(found);
-        }
+        let mut visited = Visited::new();
         let handle = self.open(CWD, self.source.as_os_str().as_bytes(), b"")?;
-        self.directory(handle, b"", None, &mut found)?;
+        self.directory(handle, b"", &visited, &mut found)?;
+        while !found.pending.is_empty() {
+            let mut pending = std::mem::take(&mut found.pending);
+            pending.sort_unstable();
+            for path in pending {
+                visited.extend(found.visited.drain(..));
+                match self.open(CWD, self.full(&path).as_os_str().as_bytes(), &path) {
+                    Ok(handle) => self.directory(handle, &path, &visited, &mut found)?,
+                    // Gone since the directory was read.
+                    Err(StoreError::File { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        found.links = links::worthwhile(std::mem::take(&mut found.links), &found.files, &self.target, &self.filter);
         Ok(found)
     }
 
-    /// Takes a file that was asked for by name.
-    fn take_listed(&self, path: &[u8], found: &mut Found) -> Result<(), StoreError> {
-        let full = self.full(path);
-        match rustix::fs::stat(&full) {
-            Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => self.take(path, &stat, found),
-            Ok(_) => Ok(()),
-            Err(Errno::NOENT) => Err(StoreError::NotFound(full)),
-            Err(errno) => Err(StoreError::file("reading the status of", &full)(errno)),
-        }
-    }
-
-    fn directory(
-        &self,
-        handle: OwnedFd,
-        path: &[u8],
-        parent: Option<&Ancestor<'_>>,
-        found: &mut Found,
-    ) -> Result<(), StoreError> {
+    fn directory(&self, handle: OwnedFd, path: &[u8], visited: &Visited, found: &mut Found) -> Result<(), StoreError> {
+        self.cancel.check()?;
         let stat = rustix::fs::fstat(&handle).map_err(|errno| self.failed("reading the status of", path, errno))?;
+        let identity = (stat.st_dev, stat.st_ino);
+        if let Some(first) = visited.get(&identity) {
+            found.links.push(LocalLink {
+                target: beneath(&self.target, path),
+                leads_to: beneath(&self.target, first),
+                entry: self.index,
+            });
+            return Ok(());
+        }
+        found.visited.push((identity, path.to_vec()));
         let mut entries = Vec::new();
         for entry in Dir::read_from(&handle).map_err(|errno| self.failed("listing", path, errno))? {
             let entry = entry.map_err(|errno| self.failed("listing", path, errno))?;
@@ -197,8 +175,7 @@ impl Walk {
                 entries.push((name.to_vec(), entry.file_type()));
             }
         }
-        let ancestor = Ancestor { device: stat.st_dev, inode: stat.st_ino, parent };
-        let place = Place { handle, path, ancestor };
+        let place = Place { handle, path, visited };
         let walk = |entries: &[(Vec<u8>, FileType)], found: &mut Found| {
             entries.iter().try_for_each(|(name, file_type)| self.entry(&place, name, *file_type, found))
         };
@@ -222,7 +199,7 @@ impl Walk {
     fn entry(&self, place: &Place<'_>, name: &[u8], file_type: FileType, found: &mut Found) -> Result<(), StoreError> {
         let path = &beneath(place.path, name);
         if file_type == FileType::Directory {
-            return self.enter(place, name, path, false, found);
+            return self.enter(place, name, path, found);
         }
         if file_type == FileType::RegularFile && !self.filter.takes_file(path) {
             return Ok(());
@@ -240,7 +217,13 @@ impl Walk {
             Err(errno) => return Err(self.failed("reading the status of", path, errno)),
         };
         match FileType::from_raw_mode(stat.st_mode) {
-            FileType::Directory => self.enter(place, name, path, file_type == FileType::Symlink, found),
+            FileType::Directory if file_type == FileType::Symlink => {
+                if self.filter.enters(path) {
+                    found.pending.push(path.clone());
+                }
+                Ok(())
+            }
+            FileType::Directory => self.enter(place, name, path, found),
             _ if !self.filter.takes_file(path) => Ok(()),
             FileType::RegularFile => self.take(path, &stat, found),
             _ => {
@@ -250,26 +233,12 @@ impl Walk {
         }
     }
 
-    fn enter(
-        &self,
-        place: &Place<'_>,
-        name: &[u8],
-        path: &[u8],
-        is_link: bool,
-        found: &mut Found,
-    ) -> Result<(), StoreError> {
+    fn enter(&self, place: &Place<'_>, name: &[u8], path: &[u8], found: &mut Found) -> Result<(), StoreError> {
         if !self.filter.enters(path) {
             return Ok(());
         }
         let handle = self.open(&place.handle, name, path)?;
-        if is_link {
-            let stat = rustix::fs::fstat(&handle).map_err(|errno| self.failed("reading the status of", path, errno))?;
-            if place.ancestor.leads_through(&stat) {
-                self.warn(path, "is a symbolic link to a directory that it is in", found);
-                return Ok(());
-            }
-        }
-        self.directory(handle, path, Some(&place.ancestor), found)
+        self.directory(handle, path, place.visited, found)
     }
 
     fn open(&self, parent: impl AsFd, name: &[u8], path: &[u8]) -> Result<OwnedFd, StoreError> {
@@ -284,7 +253,8 @@ impl Walk {
         }
         let target = beneath(&self.target, path);
         let below = target.len() - path.len();
-        found.files.push(LocalFile { target, origin: Arc::clone(&self.source), below, status: Status::new(stat) });
+        let (origin, status) = (Arc::clone(&self.source), Status::new(stat));
+        found.files.push(LocalFile { target, origin, below, entry: self.index, status });
         Ok(())
     }
 

@@ -1,0 +1,172 @@
+//! Where the files of a set come to be in an image.
+//!
+//! As with `COPY`: links of the image on the way are followed inside it and stay, directories that are there already
+//! keep their owner, mode and attributes, and nothing takes the place of a directory, or a directory that of a file.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::links::{self, LocalLink};
+use super::{LocalFile, beneath};
+use crate::engine::image_tree::{ImageTree, Place};
+use crate::tree::{lossy, parent};
+use crate::{Metadata, StoreError};
+
+/// The paths that a set takes in an image.
+#[derive(Debug, Default)]
+pub(super) struct Placement {
+    /// What is added, by its path in the image.
+    pub(super) items: BTreeMap<Vec<u8>, Item>,
+    /// The directories above them.
+    pub(super) directories: BTreeMap<Vec<u8>, Metadata>,
+}
+
+/// Something that a set adds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Item {
+    /// A file, by its number in the set.
+    File(usize),
+    /// A link to a directory that the set adds as well, by its target.
+    Link(Vec<u8>),
+}
+
+impl Placement {
+    /// Places files and links, which come in the order of the paths that were asked for, in an image.
+    pub(super) fn new<'a>(
+        files: impl Iterator<Item = &'a LocalFile>,
+        links: &[LocalLink],
+        image: &mut ImageTree,
+    ) -> Result<Self, StoreError> {
+        let mut placer = Placer { image, led: HashMap::new() };
+        let mut taken: BTreeMap<Vec<u8>, (usize, Item)> = BTreeMap::new();
+        // Where several paths lead to the same place, the last source wins, as it does for equal paths.
+        let mut take = |path: Vec<u8>, entry: usize, item: Item| match taken.get(&path) {
+            Some((former, _)) if *former > entry => {}
+            _ => drop(taken.insert(path, (entry, item))),
+        };
+        for (index, file) in files.enumerate() {
+            take(placer.path(file)?, file.entry, Item::File(index));
+        }
+        for link in links {
+            let path = placer.path(link)?;
+            let target = links::relative(&path, &placer.directory(&link.leads_to, link)?);
+            take(path, link.entry, Item::Link(target));
+        }
+        let mut placement = Self::default();
+        for (path, (_, item)) in taken {
+            placement.add_directories(parent(&path), placer.image);
+            placement.items.insert(path, item);
+        }
+        placement.add_directories(b"", placer.image);
+        Ok(placement)
+    }
+
+    /// Adds a directory and those above it.
+    fn add_directories(&mut self, path: &[u8], image: &mut ImageTree) {
+        let mut path = path;
+        while !self.directories.contains_key(path) {
+            let meta = match image.at(path) {
+                Place::Directory(meta) => meta,
+                _ => new_directory(path),
+            };
+            self.directories.insert(path.to_vec(), meta);
+            path = parent(path);
+        }
+    }
+}
+
+/// Directories take the mode that every Debian gives them; all others are open to every user.
+fn new_directory(path: &[u8]) -> Metadata {
+    Metadata::root_owned(match path {
+        b"root" => 0o700,
+        b"tmp" | b"var/tmp" => 0o1777,
+        _ => 0o755,
+    })
+}
+
+/// What is to be placed.
+trait Placed {
+    /// The path in the image that was asked for, without leading slash.
+    fn target(&self) -> &[u8];
+    /// Whether it was given by its own name, not as a part of a directory.
+    fn is_single(&self) -> bool;
+    /// What it is called in messages.
+    fn name(&self) -> String;
+}
+
+impl Placed for LocalFile {
+    fn target(&self) -> &[u8] {
+        &self.target
+    }
+
+    fn is_single(&self) -> bool {
+        self.below == self.target.len()
+    }
+
+    fn name(&self) -> String {
+        format!("`{}`", super::display(&self.source()))
+    }
+}
+
+impl Placed for LocalLink {
+    fn target(&self) -> &[u8] {
+        &self.target
+    }
+
+    fn is_single(&self) -> bool {
+        false
+    }
+
+    fn name(&self) -> String {
+        "a link to a directory".to_owned()
+    }
+}
+
+struct Placer<'a> {
+    image: &'a mut ImageTree,
+    /// Where directories that were asked for are in the image.
+    led: HashMap<Vec<u8>, Vec<u8>>,
+}
+
+impl Placer<'_> {
+    /// Where a file or a link goes.
+    fn path(&mut self, file: &impl Placed) -> Result<Vec<u8>, StoreError> {
+        let name = file.target().rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+        let path = beneath(&self.directory(parent(file.target()), file)?, name);
+        let there = match self.image.at(&path) {
+            // A file given by name goes where the link leads. Of a directory's files, each replaces what has its name.
+            Place::Link(_) => self.image.resolve(&path).map_err(|impasse| refused(file, &impasse.to_string())),
+            place => Ok((path.clone(), place)),
+        };
+        match there {
+            Ok((_, Place::Directory(_))) if file.is_single() => Err(refused(
+                file,
+                &format!("the image has a directory there; write `{}/` to put the file into it", lossy(file.target())),
+            )),
+            Ok((_, Place::Directory(_))) => {
+                Err(refused(file, "the image has a directory there; rename the file, or leave it out with `ignore`"))
+            }
+            Ok((end, _)) if file.is_single() => Ok(end),
+            Err(error) if file.is_single() => Err(error),
+            _ => Ok(path),
+        }
+    }
+
+    /// Where the directory at `path` is.
+    fn directory(&mut self, path: &[u8], file: &impl Placed) -> Result<Vec<u8>, StoreError> {
+        if let Some(led) = self.led.get(path) {
+            return Ok(led.clone());
+        }
+        let end = match self.image.resolve(path) {
+            Ok((end, Place::File)) => Err(format!("`{}` is a file in the image, not a directory", lossy(&end))),
+            Ok((end, _)) => Ok(end),
+            Err(impasse) => Err(impasse.to_string()),
+        };
+        let end = end.map_err(|why| refused(file, &why))?;
+        self.led.insert(path.to_vec(), end.clone());
+        Ok(end)
+    }
+}
+
+fn refused(file: &impl Placed, why: &str) -> StoreError {
+    StoreError::InvalidFileSet(format!("{} cannot be added as `{}`: {why}", file.name(), lossy(file.target())))
+}
