@@ -102,14 +102,20 @@ class Machine:
         environment = {**os.environ, "TMPDIR": str(self.work / "temporary"), **(env or {})}
         # Nobody's every start compiles Python's sources anew, unless this is set.
         environment.pop("PYTHONDONTWRITEBYTECODE", None)
-        return subprocess.Popen(
-            [str(word) for word in command],
-            stdin=subprocess.DEVNULL,
-            env=environment,
-            preexec_fn=enter,  # noqa: PLW1509 - there are no threads.
-            start_new_session=True,
-            **options,
-        )
+        # Not /dev/null: crun gives its standard input to root of the container, for the whole machine and for good.
+        nothing, end_of_nothing = os.pipe()
+        os.close(end_of_nothing)
+        try:
+            return subprocess.Popen(
+                [str(word) for word in command],
+                stdin=nothing,
+                env=environment,
+                preexec_fn=enter,  # noqa: PLW1509 - there are no threads.
+                start_new_session=True,
+                **options,
+            )
+        finally:
+            os.close(nothing)
 
     def run(self, command: list, *, peer: bool, env: dict | None = None) -> tuple[float, str, str]:
         """Runs a program to its end and returns its wall time in seconds, its output and its standard error."""

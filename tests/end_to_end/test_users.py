@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pwd
 import shutil
@@ -106,3 +107,25 @@ def test_without_subordinate_ids_a_base_is_refused_with_the_command_that_adds_th
 def test_the_doctor_names_what_is_missing(user: UserModal) -> None:
     result = user("doctor", check=False)
     assert "modal store remove" in result.stdout + result.stderr
+
+
+def test_a_store_in_which_the_user_was_root_is_refused_with_the_way_out(user: UserModal, modal: Modal) -> None:
+    account = pwd.getpwnam(user.name)
+
+    def ranges(own: int) -> list[dict]:
+        return [
+            {"inside": 0, "outside": own, "count": 1},
+            {"inside": 1, "outside": 1879048192, "count": 65535},
+        ]
+
+    user.store.mkdir(mode=0o700)
+    shutil.copy(modal.store / "format.json", user.store)
+    (user.store / "idmap.json").write_text(
+        json.dumps({"uids": ranges(account.pw_uid), "gids": ranges(account.pw_gid)}),
+    )
+    subprocess.run(["chown", "-R", f"{account.pw_uid}:{account.pw_gid}", user.store], check=True)
+    result = user("run", "app.py", check=False)
+    assert result.code == 1
+    assert "modal store remove" in result.stderr and "idmap.json" in result.stderr
+    user("store", "remove", "--yes")
+    assert not user.store.exists()

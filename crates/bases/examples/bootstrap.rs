@@ -49,7 +49,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let layout = Layout::prepare(Path::new(directory))?;
     let id_map = IdMap::for_current_user()?;
-    layout.claim_content(id_map.root_uid(), id_map.root_gid())?;
     let helpers = Helpers::start(&layout.content(), &id_map)?;
     if python == "remove" {
         return Ok(Store::remove(&layout, helpers.worker)?);

@@ -18,6 +18,10 @@ const COMPILERS: [&str; 9] = [
     "aarch64-linux-gnu-g++",
 ];
 
+/// What programs say about that were refused an owner, or to become one.
+const OWNERS: [&str; 8] =
+    ["ownership", "chown", "changing group", "setresuid", "setuid", "set user id", "set groups", "setresgid"];
+
 fn for_line(line: &str, has_space: bool) -> Option<String> {
     if let Some(package) = between(line, "Unable to locate package ", None) {
         return Some(format!("Debian has no package `{package}` in this release: check its spelling"));
@@ -39,6 +43,14 @@ fn for_line(line: &str, has_space: bool) -> Option<String> {
              set MODAL_STORE to a larger disk"
         };
         return Some(hint.to_owned());
+    }
+    // What the kernel says to an owner that the user namespace does not have.
+    if line.contains("Invalid argument") && OWNERS.iter().any(|part| line.contains(part)) {
+        return Some(format!(
+            "the image has no such user or group id; containers have as many as you have subordinate ids. {}; it counts \
+             from the next run on",
+            lamina_sandbox::more_ids_remedy()
+        ));
     }
     if line.contains("pg_config") && line.contains("not found") {
         return Some(
@@ -108,6 +120,8 @@ mod tests {
             ("foo.c:1:10: fatal error: Python.h: No such file or directory", "`python3-dev`"),
             ("/bin/sh: 1: git: not found", "`git`"),
             ("cp: error writing 'x': No space left on device", "MODAL_STORE"),
+            ("chown: changing ownership of 'x': Invalid argument", "usermod --add-subuids"),
+            ("tar: x: Cannot change ownership to uid 197609, gid 197121: Invalid argument", "--add-subgids"),
         ] {
             let hint = for_output(&[line.to_owned(), "other".to_owned()], false);
             assert!(hint.as_deref().is_some_and(|hint| hint.contains(part)), "{line}: {hint:?}");

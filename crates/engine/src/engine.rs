@@ -53,7 +53,7 @@ impl Engine {
     pub fn open(options: &Options) -> Result<Self, EngineError> {
         let layout = layout(options)?;
         layout.check_filesystem()?;
-        let map = idmap::load_or_record(&layout.id_map_file())?;
+        let map = idmap::open(&layout.id_map_file())?;
         idmap::check_owner(&layout, &map)?;
         let helpers =
             helpers(options, &layout, &map).map_err(|error| idmap::explain(error, &layout.id_map_file(), &map))?;
@@ -77,6 +77,14 @@ impl Engine {
     #[must_use]
     pub fn cancel(&self) -> &CancelToken {
         &self.cancel
+    }
+}
+
+impl Drop for Engine {
+    /// Clears away everything now. Some thread may still hold a part of the engine, such as one that tells thousands of
+    /// calls that they were cancelled, and the process does not wait for it.
+    fn drop(&mut self) {
+        self.launcher.close();
     }
 }
 
@@ -121,9 +129,6 @@ fn layout(options: &Options) -> Result<Layout, EngineError> {
 }
 
 fn helpers(options: &Options, layout: &Layout, map: &IdMap) -> Result<Helpers, EngineError> {
-    if rustix::process::geteuid().is_root() {
-        layout.claim_content(map.root_uid(), map.root_gid())?;
-    }
     Ok(match &options.helpers {
         Some(binary) => Helpers::start_with(binary, &layout.content(), map)?,
         None => Helpers::start(&layout.content(), map)?,

@@ -91,6 +91,15 @@ pub enum EngineError {
         /// The ranges that the user has.
         present: String,
     },
+    /// The store of an ordinary user is of the time when the user was root in containers.
+    #[error(
+        "`{path}` is of a former version, with which containers ran under your own user id and could use up what the \
+         kernel allows your other programs: remove the store with `modal store remove`; it is built anew"
+    )]
+    UserAsRoot {
+        /// The file.
+        path: PathBuf,
+    },
     /// The Python side ended the conversation in a way that it should not.
     #[error("the connection with Python failed: {0}")]
     Connection(#[from] WireError),

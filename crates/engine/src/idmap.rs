@@ -2,12 +2,27 @@
 
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use lamina_sandbox::{IdMap, IdRange, SandboxError};
 use lamina_store::Layout;
 
 use crate::EngineError;
+
+/// The id map of a store that is opened: as recorded in `path`, with what the user has got since, or the present user's,
+/// recorded now.
+pub(crate) fn open(path: &Path) -> Result<IdMap, EngineError> {
+    let mut map = load_or_record(path)?;
+    if map.has_the_user_as_root() {
+        return Err(EngineError::UserAsRoot { path: path.to_owned() });
+    }
+    if map.extend() {
+        // Whoever does the same at the same time writes the same.
+        let own = write_own(path, &map)?;
+        fs_err::rename(own, path)?;
+    }
+    Ok(map)
+}
 
 /// The id map recorded in `path`, or the present user's, recorded now.
 pub(crate) fn load_or_record(path: &Path) -> Result<IdMap, EngineError> {
@@ -22,9 +37,7 @@ pub(crate) fn load_or_record(path: &Path) -> Result<IdMap, EngineError> {
 /// Records the present user's map. Processes that do so together agree on the one that is recorded first.
 fn record(path: &Path) -> Result<IdMap, EngineError> {
     let map = IdMap::for_current_user()?;
-    let bytes = serde_json::to_vec_pretty(&map).map_err(std::io::Error::from)?;
-    let own = path.with_extension(format!("json.{}", std::process::id()));
-    fs_err::write(&own, bytes)?;
+    let own = write_own(path, &map)?;
     let linked = fs_err::hard_link(&own, path);
     fs_err::remove_file(&own)?;
     match linked {
@@ -62,6 +75,14 @@ fn ranges(ids: &[IdRange]) -> String {
         count => format!("`{}-{}`", range.outside, u64::from(range.outside) + u64::from(count) - 1),
     };
     ids.iter().map(range).collect::<Vec<_>>().join(" and ")
+}
+
+/// Writes a map under a name that only this process uses.
+fn write_own(path: &Path, map: &IdMap) -> Result<PathBuf, EngineError> {
+    let bytes = serde_json::to_vec_pretty(map).map_err(std::io::Error::from)?;
+    let own = path.with_extension(format!("json.{}", std::process::id()));
+    fs_err::write(&own, bytes)?;
+    Ok(own)
 }
 
 #[cfg(test)]

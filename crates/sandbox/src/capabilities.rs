@@ -7,6 +7,7 @@ use rustix::thread::{
 use crate::failure::{During, Failure};
 
 /// What the processes of an image get: what package managers need, and nothing that reaches the kernel's configuration.
+/// `NET_RAW` means nothing on the host's network; without it programs that have it in their file could not be executed.
 const COMMAND: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::DAC_OVERRIDE)
     .union(CapabilitySet::FSETID)
@@ -16,6 +17,7 @@ const COMMAND: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::SETFCAP)
     .union(CapabilitySet::SETPCAP)
     .union(CapabilitySet::NET_BIND_SERVICE)
+    .union(CapabilitySet::NET_RAW)
     .union(CapabilitySet::SYS_CHROOT)
     .union(CapabilitySet::KILL)
     .union(CapabilitySet::AUDIT_WRITE);

@@ -55,6 +55,12 @@ impl Launcher {
         self.inner.reserve.fill();
     }
 
+    /// Ends the launcher with all its sandboxes and clears away what they leave, whoever still holds one of them. Nothing
+    /// is started any more.
+    pub fn close(&self) {
+        self.inner.close();
+    }
+
     /// Starts a sandbox; returns when its command runs.
     ///
     /// # Errors
@@ -71,6 +77,7 @@ impl Launcher {
             _launcher: self.clone(),
         };
         let control = Sender::new(control);
+        stdio.open_pipes_to_the_command();
         begin(&control, spec, &stdio)?;
         drop(stdio);
         // The control group is put in order while pid 1 mounts.
@@ -102,12 +109,20 @@ fn begin(control: &Sender, spec: &SandboxSpec, stdio: &Stdio) -> Result<(), Sand
     Ok(())
 }
 
-impl Drop for Inner {
-    fn drop(&mut self) {
+impl Inner {
+    fn close(&self) {
         drop(self.reserve.take());
         self.starter.shut_down();
-        // It ends at the end of its connection; nothing can be done about a failure here.
-        let _ = self.child.get_mut().unwrap_or_else(PoisonError::into_inner).wait();
+        // It ends at the end of its connection, and the kernel kills what it has started; nothing can be done about a
+        // failure here.
+        let _ = self.child.lock().unwrap_or_else(PoisonError::into_inner).wait();
+        self.starter.remove_groups();
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.close();
     }
 }
 
@@ -122,6 +137,20 @@ pub struct Stdio {
     pub stderr: OwnedFd,
     /// Descriptor 3, if the sandbox has one.
     pub socket: Option<OwnedFd>,
+}
+
+impl Stdio {
+    /// Lets the command open pipes by name, as in `> /dev/stdout`: they belong to whoever made them, which is another id
+    /// than the command's. Their permissions are for nobody else, since no path but that of the descriptor leads there.
+    fn open_pipes_to_the_command(&self) {
+        const PIPE_FILESYSTEM: i64 = 0x5049_5045;
+        for fd in [&self.stdin, &self.stdout, &self.stderr] {
+            if rustix::fs::fstatfs(fd).is_ok_and(|filesystem| filesystem.f_type == PIPE_FILESYSTEM) {
+                // Another owner's cannot be opened by name, and are none of our making.
+                let _ = rustix::fs::fchmod(fd, rustix::fs::Mode::from_raw_mode(0o666));
+            }
+        }
+    }
 }
 
 /// How a command ended.

@@ -6,10 +6,15 @@
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::FileType;
+
 use crate::cgroups::{Enforcement, Groups, LimitsReport};
 use crate::idmap::{add_range_command, subordinate_ids_remedy};
-use crate::{Helpers, IdMap, SandboxError, SandboxSpec, Stdio, Upper, sys};
+use crate::tiny_root::DEVICES;
+use crate::{Helpers, IdMap, SandboxError, SandboxSpec, Stdio, Upper, helpers, sys};
 
+/// Who owns in a user namespace what belongs to nobody in it.
+const OVERFLOW_ID: u32 = 65_534;
 /// Since when the kernel has what sandboxes need, and what they are faster or stricter with.
 const OVERLAY_FOR_USERS: (u32, u32) = (5, 11);
 const ATTRIBUTES_IN_MEMORY: (u32, u32) = (6, 6);
@@ -66,6 +71,7 @@ pub fn probe_in(directory: &Path) -> Vec<Finding> {
     let groups = Groups::discover();
     let mut findings = vec![kernel(&release()), user_namespaces(), subordinate_ids()];
     findings.extend(surrounding_container());
+    findings.push(devices(Path::new("/dev")));
     findings.extend([limits(groups.report()), seccomp(), landlock()]);
     findings.push(match try_sandbox(directory) {
         Ok(()) => Finding::ok("sandbox", format!("A sandbox was made and ended in `{}`.", directory.display())),
@@ -106,13 +112,10 @@ impl Trial {
         let content = directory.join(format!("modal-doctor-{}", std::process::id()));
         fs_err::create_dir(&content)?;
         let trial = Self { content, map };
-        for path in ["", "upper", "work"].map(|name| trial.content.join(name)) {
-            if path != trial.content {
-                fs_err::create_dir(&path)?;
-            }
-            if rustix::process::geteuid().is_root() {
-                std::os::unix::fs::chown(&path, Some(trial.map.root_uid()), Some(trial.map.root_gid()))?;
-            }
+        for name in ["upper", "work"] {
+            let path = trial.content.join(name);
+            fs_err::create_dir(&path)?;
+            helpers::claim(Path::new(helpers::OWN), &path.to_string_lossy(), &trial.map)?;
         }
         Ok(trial)
     }
@@ -125,7 +128,7 @@ impl Drop for Trial {
             let unlocked = std::os::unix::fs::PermissionsExt::from_mode(0o700);
             let _ = fs_err::set_permissions(self.content.join(scratch), unlocked);
         }
-        let _ = fs_err::remove_dir_all(&self.content);
+        let _ = helpers::remove(Path::new(helpers::OWN), &self.content.to_string_lossy(), &self.map);
     }
 }
 
@@ -237,6 +240,51 @@ fn masked_path(line: &str) -> Option<&str> {
     hides.then_some(point)
 }
 
+/// Whether the host's device nodes are as every system has them. Somebody who runs a container with them may have given
+/// them away: whoever owns a node can change its mode for everybody.
+fn devices(directory: &Path) -> Finding {
+    const NAME: &str = "device nodes";
+    let root = (0, 0);
+    for name in DEVICES {
+        let path = directory.join(name);
+        let number = number_of_device(name);
+        let Ok(status) = rustix::fs::stat(&path) else {
+            let remedy = format!("Run `sudo mknod -m 666 {} c {} {}`.", path.display(), number.0, number.1);
+            return Finding::problem(NAME, format!("`{}` is missing.", path.display()), remedy);
+        };
+        let is = (rustix::fs::major(status.st_rdev), rustix::fs::minor(status.st_rdev));
+        if !FileType::from_raw_mode(status.st_mode).is_char_device() || is != number {
+            let (path, detail) = (path.display(), format!("`{}` is not the device that it should be.", path.display()));
+            let remedy = format!("Run `sudo rm {path} && sudo mknod -m 666 {path} c {} {}`.", number.0, number.1);
+            return Finding::problem(NAME, detail, remedy);
+        }
+        // In a user namespace the host's root is nobody. A terminal may belong to a group of its own.
+        let owners = [root, (OVERFLOW_ID, OVERFLOW_ID)];
+        let is_owned =
+            owners.iter().any(|(uid, gid)| status.st_uid == *uid && (status.st_gid == *gid || name == "tty"));
+        let mode = status.st_mode & 0o7777;
+        if !is_owned || mode != 0o666 {
+            let (path, uid, gid) = (path.display(), status.st_uid, status.st_gid);
+            let detail = format!("`{path}` belongs to {uid}:{gid} and has mode {mode:04o}, not 0:0 and 0666.");
+            let remedy = format!("Run `sudo chown root:root {path} && sudo chmod 666 {path}`.");
+            return Finding::problem(NAME, detail, remedy);
+        }
+    }
+    Finding::ok(NAME, "The host's device nodes belong to root and have their usual modes.")
+}
+
+/// The number of a device node, the same on every Linux.
+fn number_of_device(name: &str) -> (u32, u32) {
+    match name {
+        "null" => (1, 3),
+        "zero" => (1, 5),
+        "full" => (1, 7),
+        "random" => (1, 8),
+        "urandom" => (1, 9),
+        _ => (5, 0),
+    }
+}
+
 fn limits(report: LimitsReport) -> Finding {
     const NAME: &str = "limits";
     let word = |enforcement| match enforcement {
@@ -296,6 +344,39 @@ mod tests {
         ] {
             assert_eq!(kernel(release).status, status, "{release}");
         }
+    }
+
+    #[test]
+    fn device_nodes_that_were_given_away_are_found() {
+        assert_eq!(devices(Path::new("/dev")).status, Status::Ok, "{:?}", devices(Path::new("/dev")));
+        let directory = tempfile::tempdir().unwrap();
+        let missing = devices(directory.path());
+        assert!(missing.detail.contains("is missing") && missing.remedy.unwrap().contains("mknod -m 666"));
+        fs_err::write(directory.path().join("full"), "").unwrap();
+        assert!(devices(directory.path()).detail.contains("not the device"));
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        fs_err::remove_file(directory.path().join("full")).unwrap();
+        let make = |name: &str, mode: u32| {
+            let (path, (major, minor)) = (directory.path().join(name), number_of_device(name));
+            let device = rustix::fs::makedev(major, minor);
+            rustix::fs::mknodat(rustix::fs::CWD, &path, FileType::CharacterDevice, 0o600.into(), device).unwrap();
+            fs_err::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+            path
+        };
+        for name in DEVICES {
+            make(name, 0o666);
+        }
+        assert_eq!(devices(directory.path()).status, Status::Ok);
+        let null = directory.path().join("null");
+        fs_err::set_permissions(&null, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+        assert!(devices(directory.path()).detail.contains("mode 0644"));
+        fs_err::set_permissions(&null, std::os::unix::fs::PermissionsExt::from_mode(0o666)).unwrap();
+        std::os::unix::fs::chown(&null, Some(100_000), None).unwrap();
+        let given_away = devices(directory.path());
+        assert!(given_away.detail.contains("belongs to 100000:0"), "{given_away:?}");
+        assert!(given_away.remedy.unwrap().contains("chown root:root"));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use lamina_wire::{Receiver, Sender};
-use rustix::fs::{AtFlags, CWD, MemfdFlags, Mode, OFlags, SealFlags};
+use rustix::fs::{AtFlags, CWD, MemfdFlags, Mode, OFlags, SealFlags, fchmod, fchown, open};
 use rustix::io::{Errno, FdFlags};
 use rustix::mount::{MountPropagationFlags, OpenTreeFlags, mount_change, open_tree};
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
@@ -18,9 +18,9 @@ use rustix::thread::{Gid, Uid, UnshareFlags, set_thread_groups, set_thread_res_g
 
 use crate::failure::{During, Failure, Kind};
 use crate::features::Feature;
-use crate::protocol::{Configuration, StartUp, receive, send};
+use crate::protocol::{Configuration, Errand, StartUp, receive, send};
 use crate::sys::{self, Disposition, attribute};
-use crate::{SandboxError, launcher, tiny_root};
+use crate::{SandboxError, launcher, rlimits, tiny_root};
 
 /// First argument of the helper processes.
 pub(crate) const ARGUMENT: &str = "__helpers";
@@ -46,7 +46,7 @@ fn run_outside() -> Result<(), SandboxError> {
         sys::set_disposition(signal, Disposition::Ignore);
     }
     let socket = sys::inherited(0)?;
-    let null = rustix::fs::open("/dev/null", OFlags::RDWR, Mode::empty())?;
+    let null = open("/dev/null", OFlags::RDWR, Mode::empty())?;
     let socket = UnixStream::from(rustix::io::fcntl_dupfd_cloexec(socket, 3)?);
     sys::place_descriptor(null.as_fd(), 0)?;
     let sender = Sender::new(socket.try_clone()?);
@@ -54,16 +54,42 @@ fn run_outside() -> Result<(), SandboxError> {
     let Some((configuration, fds)) = receive::<Configuration>(&mut receiver)? else {
         return Err(SandboxError::Lost);
     };
+    rlimits::reserve_for_the_user();
+    if let Some(errand) = configuration.errand {
+        let done = unshare()
+            .and_then(|()| await_map(&sender, &mut receiver))
+            .and_then(|()| run_errand(errand, &configuration.content));
+        report_failure(&sender, done)?;
+        return send(&sender, &StartUp::Ready, &[]);
+    }
     let result = isolate(&configuration).and_then(|(content, binary)| {
-        send(&sender, &StartUp::Unshared, &[]).map_err(|_| gone())?;
-        match receive::<StartUp>(&mut receiver) {
-            Ok(Some((StartUp::Mapped, _))) => become_root()?,
-            _ => return Err(gone()),
-        }
+        await_map(&sender, &mut receiver)?;
         let handed_over = [socket.as_fd(), content.as_fd()].into_iter().chain(fds.iter().map(AsFd::as_fd));
         Err(execute_again(&binary, handed_over))
     });
     report_failure(&sender, result)
+}
+
+/// Has the engine map ids, and becomes root inside.
+fn await_map(sender: &Sender, receiver: &mut Receiver) -> Result<(), Failure> {
+    send(sender, &StartUp::Unshared, &[]).map_err(|_| gone())?;
+    match receive::<StartUp>(receiver) {
+        Ok(Some((StartUp::Mapped, _))) => become_root(),
+        _ => Err(gone()),
+    }
+}
+
+fn run_errand(errand: Errand, content: &str) -> Result<(), Failure> {
+    match errand {
+        // The engine must be able to enter it; the directory above it keeps everybody else out.
+        Errand::Claim => {
+            let what = "give to container root";
+            let directory = open(content, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).during(what, content)?;
+            fchmod(&directory, Mode::from_raw_mode(0o755)).during(what, content)?;
+            fchown(&directory, Some(Uid::from_raw(1)), Some(Gid::from_raw(1))).during(what, content)
+        }
+        Errand::Remove => fs_err::remove_dir_all(content).during("remove", content),
+    }
 }
 
 /// Tells the engine why the start-up failed.
@@ -80,13 +106,18 @@ fn gone() -> Failure {
     Failure::setup("hear from", "the engine", Errno::PIPE)
 }
 
-/// Makes the namespaces, and takes hold of the store and of the binary.
-fn isolate(configuration: &Configuration) -> Result<(OwnedFd, OwnedFd), Failure> {
+/// Makes the namespaces.
+fn unshare() -> Result<(), Failure> {
     let flags = UnshareFlags::NEWUSER | UnshareFlags::NEWNS;
     // SAFETY: the process is single-threaded and shares nothing that it relies on.
     unsafe { rustix::thread::unshare_unsafe(flags) }
         .during("make a user namespace", "unshare")
-        .map_err(|failure| failure.of_kind(Kind::UserNamespace))?;
+        .map_err(|failure| failure.of_kind(Kind::UserNamespace))
+}
+
+/// Makes the namespaces, and takes hold of the store and of the binary.
+fn isolate(configuration: &Configuration) -> Result<(OwnedFd, OwnedFd), Failure> {
+    unshare()?;
     mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)
         .during("make mounts private", "/")
         .map_err(|failure| failure.of_kind(Kind::UserNamespace))?;
@@ -123,7 +154,7 @@ fn copy_binary(path: &str) -> Result<OwnedFd, Failure> {
     let mut source = fs_err::File::open(path).during("read", path)?;
     let copy = rustix::fs::memfd_create("modal", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)
         .during("copy the program", path)?;
-    rustix::fs::fchmod(&copy, Mode::from_raw_mode(0o755)).during("copy the program", path)?;
+    fchmod(&copy, Mode::from_raw_mode(0o755)).during("copy the program", path)?;
     let mut file = std::fs::File::from(copy);
     std::io::copy(&mut source, &mut file).during("copy the program", path)?;
     let seals = SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
@@ -169,6 +200,8 @@ fn run_inside(numbers: &[String], worker: fn(UnixStream)) -> Result<(), SandboxE
     };
     let sender = Sender::new(socket.into());
     rustix::process::umask(Mode::from_raw_mode(0o022));
+    rlimits::reserve_watches();
+    let files = rlimits::raise_files()?;
     report_failure(&sender, tiny_root::enter(&content))?;
     drop(content);
     if sys::fork()? {
@@ -180,5 +213,5 @@ fn run_inside(numbers: &[String], worker: fn(UnixStream)) -> Result<(), SandboxE
     drop(worker_socket);
     send(&sender, &StartUp::Ready, &[])?;
     drop(sender);
-    launcher::serve(launcher_socket.into())
+    launcher::serve(launcher_socket.into(), files)
 }

@@ -72,6 +72,17 @@ pub enum SandboxError {
     Io(#[from] io::Error),
 }
 
+impl SandboxError {
+    /// The kernel's answer behind a connection's failure.
+    pub(crate) fn errno(&self) -> rustix::io::Errno {
+        let error = match self {
+            Self::Io(error) | Self::Wire(WireError::Io(error)) => rustix::io::Errno::from_io_error(error),
+            _ => None,
+        };
+        error.unwrap_or(rustix::io::Errno::IO)
+    }
+}
+
 impl From<rustix::io::Errno> for SandboxError {
     fn from(errno: rustix::io::Errno) -> Self {
         Self::Io(errno.into())

@@ -105,12 +105,24 @@ const ARCHITECTURE: TargetArch = TargetArch::x86_64;
 #[cfg(target_arch = "aarch64")]
 const ARCHITECTURE: TargetArch = TargetArch::aarch64;
 
+/// Families of sockets that there are inside: the internet and local ones. Everything else reaches parts of the kernel
+/// that have no namespaces, such as sockets between virtual machine and host, or that few people have looked at.
+const SOCKET_FAMILIES: [libc::c_int; 4] = [libc::AF_INET, libc::AF_INET6, libc::AF_UNIX, libc::AF_NETLINK];
+/// The one protocol of netlink sockets, which shows addresses and routes.
+const NETLINK_PROTOCOL: libc::c_int = libc::NETLINK_ROUTE;
+/// An obsolete way to ask for packet sockets, which must not get past the family.
+const SOCK_PACKET: u64 = 10;
+/// The part of a socket's type that is no flag.
+const SOCKET_TYPE: u64 = 0xf;
+
 /// The compiled filters: made once, used for every sandbox.
 #[derive(Debug)]
 pub(crate) struct Filters {
     denied: BpfProgram,
     missing: BpfProgram,
     sync: BpfProgram,
+    families: BpfProgram,
+    protocols: BpfProgram,
 }
 
 impl Filters {
@@ -124,12 +136,17 @@ impl Filters {
             denied: compile(denied, Errno::PERM.raw_os_error())?,
             missing: compile(whole(MISSING), Errno::NOSYS.raw_os_error())?,
             sync: compile(whole(SYNC), 0)?,
+            // What a kernel without them would say: programs go on without.
+            families: compile(other_families().map_err(|_| invalid())?, Errno::AFNOSUPPORT.raw_os_error())?,
+            protocols: compile(other_protocols().map_err(|_| invalid())?, Errno::PROTONOSUPPORT.raw_os_error())?,
         })
     }
 
     /// Installs them on the calling process, for good.
     pub(crate) fn install(&self, ignore_sync: bool) -> Result<(), Failure> {
         sys::install_filter(&self.missing).during("install the system call filter", "missing")?;
+        sys::install_filter(&self.families).during("install the system call filter", "families")?;
+        sys::install_filter(&self.protocols).during("install the system call filter", "protocols")?;
         if ignore_sync {
             sys::install_filter(&self.sync).during("install the system call filter", "sync")?;
         }
@@ -151,11 +168,36 @@ fn conditional() -> Result<Rules, seccompiler::BackendError> {
     Ok(Rules::from([
         (libc::SYS_clone, namespaces.clone()),
         (libc::SYS_unshare, namespaces),
-        // Sockets between virtual machine and host have no namespaces.
-        (libc::SYS_socket, vec![equal(0, u64::from(libc::AF_VSOCK.cast_unsigned()))?]),
         // Typing into a terminal that is shared with somebody else.
         (libc::SYS_ioctl, vec![equal(1, libc::TIOCSTI)?, equal(1, libc::TIOCLINUX)?]),
     ]))
+}
+
+/// Sockets of other families than [`SOCKET_FAMILIES`].
+fn other_families() -> Result<Rules, seccompiler::BackendError> {
+    let different = |family: &libc::c_int| condition(0, SeccompCmpOp::Ne, *family);
+    let other = SeccompRule::new(SOCKET_FAMILIES.iter().map(different).collect::<Result<_, _>>()?)?;
+    let packet = SeccompCmpOp::MaskedEq(SOCKET_TYPE);
+    let disguised = SeccompRule::new(vec![
+        condition(0, SeccompCmpOp::Eq, libc::AF_INET)?,
+        SeccompCondition::new(1, SeccompCmpArgLen::Dword, packet, SOCK_PACKET)?,
+    ])?;
+    Ok(Rules::from([(libc::SYS_socket, vec![other.clone(), disguised]), (libc::SYS_socketpair, vec![other])]))
+}
+
+/// Netlink sockets of other protocols than [`NETLINK_PROTOCOL`].
+fn other_protocols() -> Result<Rules, seccompiler::BackendError> {
+    let netlink = condition(0, SeccompCmpOp::Eq, libc::AF_NETLINK)?;
+    let other = SeccompRule::new(vec![netlink, condition(2, SeccompCmpOp::Ne, NETLINK_PROTOCOL)?])?;
+    Ok(Rules::from([(libc::SYS_socket, vec![other])]))
+}
+
+fn condition(
+    argument: u8,
+    operator: SeccompCmpOp,
+    value: libc::c_int,
+) -> Result<SeccompCondition, seccompiler::BackendError> {
+    SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, u64::from(value.cast_unsigned()))
 }
 
 fn rule(
@@ -189,7 +231,7 @@ mod tests {
     #[test]
     fn filters_compile_and_fit() {
         let filters = Filters::compile().unwrap();
-        for program in [&filters.denied, &filters.missing, &filters.sync] {
+        for program in [&filters.denied, &filters.missing, &filters.sync, &filters.families, &filters.protocols] {
             assert!(program.len() < 4096, "the kernel takes at most 4096 instructions");
         }
     }

@@ -1,15 +1,20 @@
 //! Starting the two helper processes: the engine's side.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
+use fs_err::os::unix::fs::chown;
 use lamina_wire::{Receiver, Sender};
 
 use crate::idmap::{IdRange, add_range_command, find_program};
-use crate::protocol::{Configuration, StartUp, receive, send};
+use crate::protocol::{Configuration, Errand, StartUp, receive, send};
 use crate::{IdMap, Launcher, SandboxError, enter, sys};
+
+/// This program's own binary.
+pub(crate) const OWN: &str = "/proc/self/exe";
 
 /// Environment variables of the engine that the helpers keep. The rest may hold secrets, and they need none of it.
 const KEPT_ENVIRONMENT: [&str; 4] =
@@ -30,7 +35,7 @@ impl Helpers {
     /// # Errors
     /// When the user namespace cannot be made or entered; the message names the remedy.
     pub fn start(content: &Path, map: &IdMap) -> Result<Self, SandboxError> {
-        Self::start_with(Path::new("/proc/self/exe"), content, map)
+        Self::start_with(Path::new(OWN), content, map)
     }
 
     /// Starts both from another binary, whose `main` calls [`crate::helpers_main`] when its first argument is `__helpers`.
@@ -42,20 +47,72 @@ impl Helpers {
         let Some(content) = content.to_str() else {
             return Err(SandboxError::Invalid(format!("the store's path `{}` is not UTF-8", content.display())));
         };
-        let (ours, theirs) = UnixStream::pair()?;
+        claim(executable, content, map)?;
         let (launcher, launcher_theirs) = UnixStream::pair()?;
         let (worker, worker_theirs) = UnixStream::pair()?;
-        let child = start_child(executable, theirs.into())?;
-        let mut start_up = Starting { child, sender: Sender::new(ours.try_clone()?), receiver: Receiver::new(ours) };
-        let configuration = Configuration { content: content.into() };
-        send(&start_up.sender, &configuration, &[launcher_theirs.as_fd(), worker_theirs.as_fd()])?;
-        drop((launcher_theirs, worker_theirs));
-        start_up.expect(&StartUp::Unshared)?;
-        write_map(start_up.child.id(), map)?;
-        send(&start_up.sender, &StartUp::Mapped, &[])?;
-        start_up.expect(&StartUp::Ready)?;
-        Ok(Self { launcher: Launcher::new(launcher, start_up.child, Path::new(content))?, worker })
+        let configuration = Configuration { content: content.into(), errand: None };
+        let child = start_up(executable, &configuration, &[launcher_theirs.as_fd(), worker_theirs.as_fd()], map)?;
+        Ok(Self { launcher: Launcher::new(launcher, child, Path::new(content))?, worker })
     }
+}
+
+/// Starts a helper process with an id map, and waits until it is at work.
+fn start_up(
+    executable: &Path,
+    configuration: &Configuration,
+    fds: &[BorrowedFd<'_>],
+    map: &IdMap,
+) -> Result<Child, SandboxError> {
+    let (ours, theirs) = UnixStream::pair()?;
+    let child = start_child(executable, theirs.into())?;
+    let mut starting = Starting { child, sender: Sender::new(ours.try_clone()?), receiver: Receiver::new(ours) };
+    send(&starting.sender, configuration, fds)?;
+    starting.expect(&StartUp::Unshared)?;
+    write_map(starting.child.id(), map)?;
+    send(&starting.sender, &StartUp::Mapped, &[])?;
+    starting.expect(&StartUp::Ready)?;
+    Ok(starting.child)
+}
+
+/// Gives the content directory to root inside, if it belongs to somebody else: it was made by the calling user just now.
+pub(crate) fn claim(executable: &Path, content: &str, map: &IdMap) -> Result<(), SandboxError> {
+    let metadata = fs_err::metadata(content)?;
+    if (metadata.uid(), metadata.gid()) == (map.root_uid(), map.root_gid()) || map.is_users_own() {
+        return Ok(());
+    }
+    if rustix::process::geteuid().is_root() {
+        return Ok(chown(content, Some(map.root_uid()), Some(map.root_gid()))?);
+    }
+    let user = rustix::process::geteuid().as_raw();
+    if metadata.uid() != user {
+        return Err(SandboxError::IdMap {
+            reason: format!(
+                "`{content}` belongs to user id `{}`, and by the store's `idmap.json` it should be `{}`",
+                metadata.uid(),
+                map.root_uid()
+            ),
+            remedy: "Put the former `idmap.json` back, or set MODAL_STORE to another directory".into(),
+        });
+    }
+    // The group may be one of the surrounding directory, which the namespace would not have.
+    chown(content, None, Some(rustix::process::getegid().as_raw()))?;
+    run_errand(executable, content, map, Errand::Claim)
+}
+
+/// Removes a content directory.
+pub(crate) fn remove(executable: &Path, content: &str, map: &IdMap) -> Result<(), SandboxError> {
+    if rustix::process::geteuid().is_root() || map.is_users_own() {
+        return Ok(fs_err::remove_dir_all(content)?);
+    }
+    run_errand(executable, content, map, Errand::Remove)
+}
+
+/// Does what an ordinary user cannot do with files of a subordinate id, but root of a user namespace with both can.
+fn run_errand(executable: &Path, content: &str, map: &IdMap, errand: Errand) -> Result<(), SandboxError> {
+    let configuration = Configuration { content: content.into(), errand: Some(errand) };
+    let mut child = start_up(executable, &configuration, &[], &map.for_errands())?;
+    child.wait()?;
+    Ok(())
 }
 
 /// Executes the binary as a helper process, with `socket` as its standard input.

@@ -6,13 +6,19 @@ use serde::{Deserialize, Serialize};
 
 use crate::{SandboxError, sys};
 
-/// Ids inside a store: those of a conventional system, 0 to 65535.
+/// Ids that a range has where it is us who choose: those of a conventional system, 0 to 65535.
 const WANTED: u32 = 65_536;
+/// Most ranges of a map: far fewer than the kernel takes, and than `newuidmap` takes arguments.
+const MOST_RANGES: usize = 64;
 /// Fewest ids that make a useful map; with fewer, one alone is as good.
 const LEAST: u32 = 1000;
+/// Ids of a further range for those whom the usual ones do not suffice: those of directories of users, too.
+const MORE: u32 = 1 << 24;
 /// Where root's range is looked for first: above everything that systemd hands out (its containers end at 1878982656),
 /// below the ids that some programs take for negative.
 const FIRST_CANDIDATE: u32 = 0x7000_0000;
+/// Where ranges for other users are looked for, so that none of them is one that root has taken without an entry.
+const FIRST_FOR_OTHERS: u32 = 0x7800_0000;
 const LAST_CANDIDATE: u32 = 0x7fff_0000 - WANTED;
 
 /// A run of ids.
@@ -68,29 +74,39 @@ struct Host {
     gid_map: String,
 }
 
+fn read_or_nothing(path: &str) -> String {
+    fs_err::read_to_string(path).unwrap_or_default()
+}
+
 impl Host {
     fn read() -> Self {
-        let read = |path: &str| fs_err::read_to_string(path).unwrap_or_default();
         Self {
-            subuid: read("/etc/subuid"),
-            subgid: read("/etc/subgid"),
-            passwd: read("/etc/passwd"),
-            group: read("/etc/group"),
-            uid_map: read("/proc/self/uid_map"),
-            gid_map: read("/proc/self/gid_map"),
+            subuid: read_or_nothing("/etc/subuid"),
+            subgid: read_or_nothing("/etc/subgid"),
+            passwd: read_or_nothing("/etc/passwd"),
+            group: read_or_nothing("/etc/group"),
+            uid_map: read_or_nothing("/proc/self/uid_map"),
+            gid_map: read_or_nothing("/proc/self/gid_map"),
         }
     }
 
-    /// The map for root: its own entry, else a range that nobody else has.
+    /// The map for root: its own entries, else a range that nobody else has.
     fn map_for_root(&self) -> Option<IdMap> {
-        let own = subordinate(&self.subuid, "root", 0).zip(subordinate(&self.subgid, "root", 0));
-        let (uids, gids) = own.or_else(|| self.free_span().map(|span| (span, span)))?;
-        let whole = |span: Span| vec![IdRange { inside: 0, outside: span.start, count: span.count.min(WANTED) }];
-        Some(IdMap { uids: whole(uids), gids: whole(gids) })
+        self.map_of_entries("root", 0).or_else(|| {
+            let span = [self.free_span(FIRST_CANDIDATE, WANTED)?];
+            Some(IdMap { uids: consecutive(&span), gids: consecutive(&span) })
+        })
+    }
+
+    /// The map of all subordinate ranges of a user, the largest first.
+    fn map_of_entries(&self, name: &str, uid: u32) -> Option<IdMap> {
+        let (uids, gids) = (subordinate(&self.subuid, name, uid), subordinate(&self.subgid, name, uid));
+        let enough = |spans: &[Span]| spans.first().is_some_and(|span| span.count >= LEAST);
+        (enough(&uids) && enough(&gids)).then(|| IdMap { uids: consecutive(&uids), gids: consecutive(&gids) })
     }
 
     /// A range of ids that exists and overlaps no subordinate range and no user or group.
-    fn free_span(&self) -> Option<Span> {
+    fn free_span(&self, first: u32, count: u32) -> Option<Span> {
         let (uids, gids) = (mapped(&self.uid_map), mapped(&self.gid_map));
         let taken: Vec<Span> = subordinates(&self.subuid).chain(subordinates(&self.subgid)).collect();
         let ids: BTreeSet<u32> = account_ids(&self.passwd).chain(account_ids(&self.group)).collect();
@@ -98,44 +114,54 @@ impl Host {
         let is_free = |span: Span| {
             !taken.iter().any(|other| other.overlaps(span)) && ids.range(span.start..span.end()).next().is_none()
         };
-        let candidates = (FIRST_CANDIDATE..LAST_CANDIDATE).step_by(WANTED as usize);
-        candidates.map(|start| Span { start, count: WANTED }).find(|span| exists(*span) && is_free(*span)).or_else(
-            || {
-                // Root of a container that has few ids itself: what there is, but not the ids of its own accounts.
-                let start = ids.range(..60_000).next_back().map_or(1, |id| id + 1);
-                let end = uids
-                    .iter()
-                    .chain(&gids)
-                    .filter(|known| known.start <= start && start < known.end())
-                    .map(|known| known.end())
-                    .min()?;
-                let span = Span { start, count: end.checked_sub(start)?.min(WANTED) };
-                (span.count >= LEAST && exists(span) && !taken.iter().any(|other| other.overlaps(span))).then_some(span)
-            },
-        )
+        let candidates = (first..LAST_CANDIDATE).step_by(WANTED as usize);
+        candidates.map(|start| Span { start, count }).find(|span| exists(*span) && is_free(*span)).or_else(|| {
+            // Root of a container that has few ids itself: what there is, but not the ids of its own accounts.
+            let start = ids.range(..60_000).next_back().map_or(1, |id| id + 1);
+            let end = uids
+                .iter()
+                .chain(&gids)
+                .filter(|known| known.start <= start && start < known.end())
+                .map(|known| known.end())
+                .min()?;
+            let span = Span { start, count: end.checked_sub(start)?.min(count) };
+            (span.count >= LEAST && exists(span) && !taken.iter().any(|other| other.overlaps(span))).then_some(span)
+        })
     }
+}
 
-    /// The map for an ordinary user: itself as root, then its subordinate ids.
-    fn map_for_user(&self, name: &str, uid: u32, gid: u32) -> Option<IdMap> {
-        let uids = subordinate(&self.subuid, name, uid)?;
-        let gids = subordinate(&self.subgid, name, uid)?;
-        let with_self = |own: u32, span: Span| {
-            let count = span.count.min(WANTED - 1);
-            vec![IdRange { inside: 0, outside: own, count: 1 }, IdRange { inside: 1, outside: span.start, count }]
-        };
-        Some(IdMap { uids: with_self(uid, uids), gids: with_self(gid, gids) })
+/// Ranges behind each other, beginning with 0 inside.
+fn consecutive(spans: &[Span]) -> Vec<IdRange> {
+    let mut ranges = Vec::new();
+    append(&mut ranges, spans);
+    ranges
+}
+
+/// Puts ranges behind those that are there, as far as they overlap none of them.
+fn append(ranges: &mut Vec<IdRange>, spans: &[Span]) {
+    for span in spans {
+        let known = |range: &IdRange| Span { start: range.outside, count: range.count };
+        let inside = ranges.last().map_or(0, |last| last.inside.saturating_add(last.count));
+        // The highest number is no id.
+        let count = span.count.min(u32::MAX - inside);
+        if ranges.len() < MOST_RANGES && count > 0 && !ranges.iter().any(|range| known(range).overlaps(*span)) {
+            ranges.push(IdRange { inside, outside: span.start, count });
+        }
     }
 }
 
 impl IdMap {
-    /// Chooses the map for a new store of the calling user. Root takes its own subordinate range, else one that nobody
-    /// has; other users take themselves as root and their subordinate range behind it. Without a range, or without the
-    /// programs that map one, there is a single id; [`crate::doctor::probe`] says how to get more.
+    /// Chooses the map for a new store of the calling user: all its subordinate ranges. Root without any takes one that
+    /// nobody has. For other users without a range, or without the programs that map one, there is a single id;
+    /// [`crate::doctor::probe`] says how to get more.
+    ///
+    /// The user's own id is not among them where it can be helped: what the kernel counts for each user, such as
+    /// descriptors under way, containers could use up for everything else that the user runs.
     ///
     /// # Errors
     /// When root finds no free range.
     pub fn for_current_user() -> Result<Self, SandboxError> {
-        let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        let uid = rustix::process::geteuid().as_raw();
         let host = Host::read();
         if uid == 0 {
             return host.map_for_root().ok_or_else(|| SandboxError::IdMap {
@@ -144,7 +170,7 @@ impl IdMap {
             });
         }
         let name = sys::user_name(uid).unwrap_or_default();
-        let map = host.map_for_user(&name, uid, gid).filter(|_| find_program("newuidmap").is_some());
+        let map = host.map_of_entries(&name, uid).filter(|_| find_program("newuidmap").is_some());
         Ok(map.unwrap_or_else(Self::single))
     }
 
@@ -158,10 +184,61 @@ impl IdMap {
         }
     }
 
+    /// Takes in subordinate ranges that the calling user has got since the map was recorded, behind the others. Says
+    /// whether there were any.
+    pub fn extend(&mut self) -> bool {
+        if self.is_single() {
+            return false;
+        }
+        let uid = rustix::process::geteuid().as_raw();
+        let (subuid, subgid) = (read_or_nothing("/etc/subuid"), read_or_nothing("/etc/subgid"));
+        let is_new = |ranges: &[IdRange], file: &str| {
+            let known = |span: Span| ranges.iter().any(|range| range.outside == span.start);
+            subordinates(file).any(|span| !known(span))
+        };
+        // A look at all entries is enough on most machines; whose they are is a question to the user directory.
+        if !is_new(&self.uids, &subuid) && !is_new(&self.gids, &subgid) {
+            return false;
+        }
+        let name = sys::user_name(uid).unwrap_or_default();
+        let before = (self.uids.len(), self.gids.len());
+        append(&mut self.uids, &subordinate(&subuid, &name, uid));
+        append(&mut self.gids, &subordinate(&subgid, &name, uid));
+        before != (self.uids.len(), self.gids.len())
+    }
+
+    /// Whether root inside is the calling user although there are other ids: how stores of ordinary users began once.
+    #[must_use]
+    pub fn has_the_user_as_root(&self) -> bool {
+        self.is_users_own() && !self.is_single()
+    }
+
+    /// How many user ids there are inside, from 0 on.
+    #[must_use]
+    pub fn count(&self) -> u32 {
+        self.uids.iter().map(|range| range.count).sum()
+    }
+
+    /// Whether root inside is the calling user, and an ordinary one.
+    pub(crate) fn is_users_own(&self) -> bool {
+        let uid = rustix::process::geteuid();
+        !uid.is_root() && self.root_uid() == uid.as_raw()
+    }
+
+    /// The calling user as root, and root of this map as 1.
+    pub(crate) fn for_errands(&self) -> Self {
+        let one = |inside, outside| IdRange { inside, outside, count: 1 };
+        let Self { uids, gids } = Self::single();
+        Self {
+            uids: uids.into_iter().chain([one(1, self.root_uid())]).collect(),
+            gids: gids.into_iter().chain([one(1, self.root_gid())]).collect(),
+        }
+    }
+
     /// Whether there is only one id inside: files of other owners cannot be represented then.
     #[must_use]
     pub fn is_single(&self) -> bool {
-        self.uids.iter().map(|range| range.count).sum::<u32>() <= 1
+        self.count() <= 1
     }
 
     /// The host's user id of root inside.
@@ -194,16 +271,34 @@ pub fn subordinate_ids_remedy() -> String {
 
 /// The command that gives `user` a subordinate range.
 pub(crate) fn add_range_command(user: &str) -> String {
-    let first = Host::read().free_span().map_or(FIRST_CANDIDATE, |span| span.start);
-    let last = first + WANTED - 1;
+    range_command(user, WANTED)
+}
+
+/// The command that gives the calling user more ids than most programs need, as the beginning of a sentence.
+#[must_use]
+pub fn more_ids_remedy() -> String {
+    let user = sys::user_name(rustix::process::geteuid().as_raw()).unwrap_or_else(|| "$USER".into());
+    range_command(&user, MORE)
+}
+
+fn range_command(user: &str, count: u32) -> String {
+    let first = Host::read().free_span(FIRST_FOR_OTHERS, count).map_or(FIRST_FOR_OTHERS, |span| span.start);
+    let last = first + (count - 1);
     format!("Run `sudo usermod --add-subuids {first}-{last} --add-subgids {first}-{last} {user}`")
 }
 
-/// The largest subordinate range of a user, by name or by number.
-pub(crate) fn subordinate(file: &str, name: &str, uid: u32) -> Option<Span> {
+/// The subordinate ranges of a user, by name or by number, the largest first.
+pub(crate) fn subordinate(file: &str, name: &str, uid: u32) -> Vec<Span> {
     let number = uid.to_string();
     let own = |line: &&str| line.split(':').next().is_some_and(|owner| owner == name || owner == number);
-    file.lines().filter(own).filter_map(parse_subordinate).filter(|span| span.count >= LEAST).max_by_key(|s| s.count)
+    let mut spans: Vec<Span> = file.lines().filter(own).filter_map(parse_subordinate).collect();
+    spans.sort_by_key(|span| std::cmp::Reverse(span.count));
+    spans
+}
+
+/// Whether the process that asks is in a user namespace with a single id.
+pub(crate) fn is_single_here() -> bool {
+    mapped(&read_or_nothing("/proc/self/uid_map")).iter().map(|span| u64::from(span.count)).sum::<u64>() <= 1
 }
 
 /// All subordinate ranges of a file.
@@ -285,15 +380,35 @@ mod tests {
     #[test]
     fn users_are_found_by_name_and_by_number() {
         for entry in ["alice:100000:65536\n", "1000:100000:65536\n"] {
-            let map = host(entry).map_for_user("alice", 1000, 1000).unwrap();
-            assert_eq!(
-                map.uids,
-                [
-                    IdRange { inside: 0, outside: 1000, count: 1 },
-                    IdRange { inside: 1, outside: 100_000, count: 65_535 }
-                ]
-            );
+            let map = host(entry).map_of_entries("alice", 1000).unwrap();
+            assert_eq!(map.uids, [IdRange { inside: 0, outside: 100_000, count: 65_536 }]);
         }
-        assert_eq!(host("alicette:100000:65536\n").map_for_user("alice", 1000, 1000), None);
+        assert_eq!(host("alicette:100000:65536\n").map_of_entries("alice", 1000), None);
+        assert_eq!(host("alice:100000:10\n").map_of_entries("alice", 1000), None);
+    }
+
+    #[test]
+    fn all_ranges_of_a_user_count() {
+        let map =
+            host("alice:100000:65536\nbob:300000:9\nalice:400000:200000\n").map_of_entries("alice", 1000).unwrap();
+        let expected = [
+            IdRange { inside: 0, outside: 400_000, count: 200_000 },
+            IdRange { inside: 200_000, outside: 100_000, count: 65_536 },
+        ];
+        assert_eq!(map.uids, expected);
+        assert_eq!((map.count(), map.root_uid()), (265_536, 400_000));
+        let mut ranges = vec![IdRange { inside: 0, outside: 100_000, count: 65_536 }];
+        append(&mut ranges, &subordinate("alice:400000:200000\nalice:100000:65536\nalice:165530:9\n", "alice", 1));
+        assert_eq!(ranges[1..], [IdRange { inside: 65_536, outside: 400_000, count: 200_000 }]);
+        append(&mut ranges, &[Span { start: 1_000_000, count: u32::MAX - 1_000_000 }]);
+        assert!(ranges.iter().all(|range| range.inside.checked_add(range.count).is_some()));
+    }
+
+    #[test]
+    fn what_others_are_advised_to_take_is_not_what_root_takes() {
+        let host = host("");
+        let (for_root, for_others) =
+            (host.free_span(FIRST_CANDIDATE, WANTED).unwrap(), host.free_span(FIRST_FOR_OTHERS, MORE).unwrap());
+        assert!(!for_root.overlaps(for_others));
     }
 }

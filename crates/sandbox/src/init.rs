@@ -15,6 +15,7 @@ use crate::filter::Filters;
 use crate::mounts::{self, Mounted};
 use crate::payload::{self, Payload};
 use crate::protocol::{Begin, Go, Report, receive, send};
+use crate::rlimits::Files;
 use crate::sys::{self, Disposition};
 use crate::{Network, SandboxError, SandboxSpec, Stdio, capabilities, terminal};
 
@@ -28,6 +29,7 @@ pub(crate) struct Init<'launcher> {
     /// Pidfd of the launcher.
     pub(crate) launcher: OwnedFd,
     pub(crate) filters: &'launcher Filters,
+    pub(crate) files: Files,
 }
 
 /// Runs as pid 1.
@@ -37,7 +39,7 @@ pub(crate) fn run(init: Init<'_>) -> ! {
 }
 
 fn supervise(init: Init<'_>) -> Result<(), SandboxError> {
-    let Init { control, launcher, filters } = init;
+    let Init { control, launcher, filters, files } = init;
     set_parent_process_death_signal(Some(Signal::KILL))?;
     if is_readable(launcher.as_fd())? {
         // The launcher died before the line above took effect.
@@ -61,7 +63,8 @@ fn supervise(init: Init<'_>) -> Result<(), SandboxError> {
         return Err(SandboxError::Lost);
     };
     let started = prepared.and_then(|prepared| {
-        let payload = Payload { spec: &spec, fallback: go.fallback, filters, stdio, terminal: prepared.terminal };
+        let terminal = prepared.terminal;
+        let payload = Payload { spec: &spec, fallback: go.fallback, files, filters, stdio, terminal };
         let (command, master) = payload::start(payload)?;
         Ok((prepared.mounted, command, master))
     });
@@ -70,7 +73,10 @@ fn supervise(init: Init<'_>) -> Result<(), SandboxError> {
         Err(failure) => return send(&sender, &Report::Failed(failure), &[]),
     };
     let terminal: Vec<BorrowedFd<'_>> = master.iter().map(AsFd::as_fd).collect();
-    send(&sender, &Report::Started, &terminal)?;
+    if let Err(error) = send(&sender, &Report::Started, &terminal) {
+        // Without its terminal the command is of no use; it ends with this process.
+        return send(&sender, &Report::Failed(Failure::setup("hand over", "the terminal", error.errno())), &[]);
+    }
     drop(master);
     drop(spec);
     capabilities::limit_init().map_err(SandboxError::from)?;

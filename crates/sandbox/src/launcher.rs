@@ -1,17 +1,18 @@
 //! The launcher process: one `clone3` per request, nothing else. It has one thread, so a copy of it is always sound.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use lamina_wire::{Receiver, Sender};
 use rustix::io::Errno;
-use rustix::process::PidfdFlags;
+use rustix::process::{PidfdFlags, Signal, pidfd_send_signal};
 
 use crate::SandboxError;
 use crate::failure::Failure;
 use crate::filter::Filters;
 use crate::init::{self, Init};
 use crate::protocol::{InitReply, InitRequest, receive, send};
+use crate::rlimits::Files;
 use crate::sys::{self, Disposition, Side};
 
 /// The namespaces of a sandbox, beside the user namespace that all share. One that is to have its own network gets it
@@ -19,7 +20,7 @@ use crate::sys::{self, Disposition, Side};
 const NAMESPACES: libc::c_int = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
 
 /// Serves requests until the engine closes the connection. Every sandbox dies with this process.
-pub(crate) fn serve(socket: UnixStream) -> Result<(), SandboxError> {
+pub(crate) fn serve(socket: UnixStream, files: Files) -> Result<(), SandboxError> {
     // The kernel reaps pid 1 of a sandbox for us; the engine watches its pidfd.
     sys::set_disposition(libc::SIGCHLD, Disposition::Ignore);
     let launcher = rustix::process::pidfd_open(rustix::process::getpid(), PidfdFlags::empty())?;
@@ -36,17 +37,27 @@ pub(crate) fn serve(socket: UnixStream) -> Result<(), SandboxError> {
             continue;
         };
         match sys::split(NAMESPACES) {
-            Ok(Side::Parent { pid, pidfd }) => send(&sender, &InitReply::Made { pid }, &[pidfd.as_fd()])?,
+            Ok(Side::Parent { pid, pidfd }) => hand_over(&sender, pid, &pidfd)?,
             Ok(Side::Child) => {
                 // Descriptors of the launcher do not reach further: pid 1 must see the engine's end of its own
                 // connection close, and nothing of anybody else's.
                 drop((sender, receiver));
-                init::run(Init { control, launcher, filters })
+                init::run(Init { control, launcher, filters, files })
             }
             Err(errno) => reply_failure(&sender, Failure::setup("make the namespaces of", "the sandbox", errno))?,
         }
     }
     Ok(())
+}
+
+/// Gives a new pid 1 to the engine. The kernel may refuse to hand over a descriptor, for example when too many of the
+/// same user are under way; that ends this one sandbox.
+fn hand_over(sender: &Sender, pid: u32, pidfd: &OwnedFd) -> Result<(), SandboxError> {
+    let Err(error) = send(sender, &InitReply::Made { pid }, &[pidfd.as_fd()]) else {
+        return Ok(());
+    };
+    let _ = pidfd_send_signal(pidfd, Signal::KILL);
+    reply_failure(sender, Failure::setup("hand over", "the sandbox", error.errno()))
 }
 
 fn reply_failure(sender: &Sender, failure: Failure) -> Result<(), SandboxError> {

@@ -39,7 +39,7 @@ pub use disk::DiskShortage;
 pub use enter::helpers_main;
 pub use error::SandboxError;
 pub use helpers::Helpers;
-pub use idmap::{IdMap, IdRange, subordinate_ids_remedy};
+pub use idmap::{IdMap, IdRange, more_ids_remedy, subordinate_ids_remedy};
 pub use inherited::inherited_socket;
 pub use spawn::{spawn_apart, spawn_bound};
 pub use spec::{InjectedFile, Limits, Mount, Network, SandboxSpec, TerminalSize, TerminalSpec, Upper};

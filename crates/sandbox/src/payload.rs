@@ -3,18 +3,19 @@
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, CWD, FileType};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, fcntl_getfl, fstat, open, stat};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, chdir, ioctl_tiocsctty, setsid};
-use rustix::thread::{Gid, Uid, set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
+use rustix::thread::{Gid, Uid, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
 use crate::failure::{During, Failure, Kind};
 use crate::features::Feature;
 use crate::filter::Filters;
-use crate::rlimits::{self, Fallback};
+use crate::rlimits::{self, Fallback, Files};
 use crate::sys::{self, Disposition, Side};
 use crate::terminal::Terminal;
+use crate::tiny_root::DEVICES;
 use crate::{Network, SandboxSpec, Stdio, capabilities};
 
 /// Where commands are looked for without a `PATH`.
@@ -28,6 +29,7 @@ const LAST_SIGNAL: i32 = 64;
 pub(crate) struct Payload<'init> {
     pub(crate) spec: &'init SandboxSpec,
     pub(crate) fallback: Fallback,
+    pub(crate) files: Files,
     pub(crate) filters: &'init Filters,
     pub(crate) stdio: Stdio,
     pub(crate) terminal: Option<Terminal>,
@@ -80,13 +82,11 @@ fn become_command(payload: &Payload<'_>) -> Result<Failure, Failure> {
         ioctl_tiocsctty(&terminal.slave).during("take", "the terminal")?;
     }
     place_descriptors(payload)?;
-    rlimits::apply(payload.fallback)?;
+    rlimits::apply(payload.fallback, payload.files)?;
     be_killed_first();
     drop_groups()?;
-    // Before the capabilities go: without "no new privileges", these two need them.
-    if spec.no_new_privileges {
-        set_no_new_privs(true).during("set", "no new privileges")?;
-    }
+    // Before the capabilities go: without "no new privileges", which would take set-user-id programs such as `sudo` their
+    // effect, these two need them.
     if spec.network == Network::Host {
         scope_sockets()?;
     }
@@ -147,6 +147,10 @@ fn place_descriptors(payload: &Payload<'_>) -> Result<(), Failure> {
         }
         _ => vec![stdin.as_fd(), stdout.as_fd(), stderr.as_fd()],
     };
+    let own = sources.iter().map(|source| own_device(*source)).collect::<Result<Vec<_>, _>>()?;
+    for (source, own) in sources.iter_mut().zip(&own) {
+        *source = own.as_ref().map_or(*source, AsFd::as_fd);
+    }
     if payload.spec.socket_as_fd3 {
         sources.push(socket.as_ref().ok_or(Errno::BADF).during("find", "the socket for descriptor 3")?.as_fd());
     }
@@ -162,6 +166,25 @@ fn place_descriptors(payload: &Payload<'_>) -> Result<(), Failure> {
     }
     sys::close_on_exec_from(count);
     Ok(())
+}
+
+/// The sandbox's own node of a device that a descriptor leads to: that of the host could be changed through it, in its
+/// times for example. Nothing of the image runs yet, and `/dev` is not part of it.
+fn own_device(fd: BorrowedFd<'_>) -> Result<Option<OwnedFd>, Failure> {
+    let status = fstat(fd).during("look at", "the descriptors")?;
+    if FileType::from_raw_mode(status.st_mode) != FileType::CharacterDevice {
+        return Ok(None);
+    }
+    for name in DEVICES {
+        let path = format!("/dev/{name}");
+        if stat(&path).is_ok_and(|own| own.st_rdev == status.st_rdev) {
+            let flags = fcntl_getfl(fd).during("look at", "the descriptors")? & (OFlags::ACCMODE | OFlags::APPEND);
+            return open(&path, flags | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty())
+                .during("open", &path)
+                .map(Some);
+        }
+    }
+    Ok(None)
 }
 
 /// Gives the command the signal handling of a fresh program.

@@ -14,6 +14,18 @@ use crate::{SandboxError, SandboxSpec};
 pub(crate) struct Configuration {
     /// The store's content directory, an absolute path.
     pub(crate) content: String,
+    /// All there is to do, if it is not to serve.
+    pub(crate) errand: Option<Errand>,
+}
+
+/// What takes root of a user namespace with both the calling user, as root, and container root, as 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Errand {
+    /// Give the content directory to container root.
+    Claim,
+    /// Remove it with all that is in it.
+    Remove,
 }
 
 /// The steps of the start-up, said by the helper, and the engine's one answer.

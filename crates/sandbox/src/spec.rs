@@ -18,9 +18,9 @@ pub struct SandboxSpec {
     pub mounts: Vec<Mount>,
     /// Files that appear read-only under `/dev/lamina`.
     pub files: Vec<InjectedFile>,
-    /// Contents of `/etc/resolv.conf`, bound read-only over the image's.
+    /// What `/etc/resolv.conf` holds at first. It can be changed inside, which is gone with the sandbox.
     pub resolv_conf: Option<Vec<u8>>,
-    /// Contents of `/etc/hosts`, bound read-only over the image's.
+    /// What `/etc/hosts` holds at first, beside a line for the host name if need be. As changeable as the other.
     pub hosts: Option<Vec<u8>>,
     /// The command; a first word without a slash is looked for in the `PATH` of `env`, inside the image.
     pub argv: Vec<String>,
@@ -34,8 +34,6 @@ pub struct SandboxSpec {
     pub limits: Limits,
     /// Which network the sandbox sees.
     pub network: Network,
-    /// Whether programs inside can gain privileges through set-user-id bits.
-    pub no_new_privileges: bool,
     /// Whether the `fsync` family only pretends: for build steps, whose result is synchronised as a whole.
     pub ignore_sync: bool,
     /// The terminal that the command gets, if it gets one.
@@ -60,7 +58,6 @@ impl Default for SandboxSpec {
             user: (0, 0),
             limits: Limits::default(),
             network: Network::Host,
-            no_new_privileges: true,
             ignore_sync: false,
             terminal: None,
             socket_as_fd3: false,

@@ -101,6 +101,13 @@ impl Starter {
         Ok(blank)
     }
 
+    /// Removes the control groups of sandboxes that have been killed.
+    pub(crate) fn remove_groups(&self) {
+        if let Some(groups) = self.groups.get() {
+            groups.close();
+        }
+    }
+
     /// Ends the launcher.
     pub(crate) fn shut_down(&self) {
         self.connection.lock().unwrap_or_else(PoisonError::into_inner).sender.shutdown();

@@ -53,11 +53,13 @@ pub(crate) fn enter(content: &OwnedFd) -> Result<(), Failure> {
     sys::set_mount_attributes(&root, attribute::READ_ONLY, false).during("make read-only", "/")
 }
 
-/// Binds one of the host's device nodes, if it has it.
+/// Binds one of the host's device nodes, if it has it. Reading and writing the device has nothing to do with the mount;
+/// what is read-only is the node, which must keep its mode, owner and times.
 fn bind_device(name: &str) -> Result<(), Failure> {
     let Ok(device) = clone_tree(&format!("/dev/{name}"), false) else {
         return Ok(());
     };
+    sys::set_mount_attributes(&device, attribute::READ_ONLY, false).during("make read-only", name)?;
     let target = format!("dev/{name}");
     let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC;
     openat(CWD, &target, flags, Mode::from_raw_mode(0o644)).during("make", &target)?;

@@ -129,19 +129,6 @@ impl Layout {
         })
     }
 
-    /// Gives the content directory to container root, when the caller is root and container root is somebody else.
-    ///
-    /// # Errors
-    /// When the owner cannot be changed.
-    pub fn claim_content(&self, uid: u32, gid: u32) -> Result<(), StoreError> {
-        let content = self.content();
-        let metadata = fs_err::metadata(&content)?;
-        if (metadata.uid(), metadata.gid()) == (uid, gid) {
-            return Ok(());
-        }
-        Ok(fs_err::os::unix::fs::chown(&content, Some(uid), Some(gid))?)
-    }
-
     /// Refuses a directory that holds something else: `modal store remove` would delete it.
     fn check_empty(&self) -> Result<(), StoreError> {
         for entry in fs_err::read_dir(&self.root)? {

@@ -32,7 +32,6 @@ fn main() -> Result<(), Box<dyn Error>> {
         Err(_) => IdMap::for_current_user()?,
     };
     fs_err::write(layout.id_map_file(), serde_json::to_vec(&map)?)?;
-    layout.claim_content(map.root_uid(), map.root_gid())?;
     let helpers = Helpers::start(&layout.content(), &map)?;
     let store = Store::open(layout, helpers.worker)?;
     let target = Target {

@@ -42,17 +42,20 @@ pub(super) struct Parents {
 
 impl Parents {
     /// Looks at the hierarchies that this process is in.
+    ///
+    /// Version 1 lets only root move processes of other ids, which those of a sandbox are.
     pub(super) fn discover() -> Self {
         let read = |path: &str| fs_err::read_to_string(path).unwrap_or_default();
         let own = format!("{PREFIX}{}-{}", std::process::id(), start_time("self").unwrap_or(0));
-        Self::from_tables(&read("/proc/self/cgroup"), &read("/proc/self/mountinfo"), &own)
+        let version_one = rustix::process::geteuid().is_root();
+        Self::from_tables(&read("/proc/self/cgroup"), &read("/proc/self/mountinfo"), &own, version_one)
     }
 
-    /// The same, from the text of `/proc/self/cgroup` and `/proc/self/mountinfo`.
-    fn from_tables(memberships: &str, mounts: &str, own: &str) -> Self {
+    /// The same, from the text of `/proc/self/cgroup` and `/proc/self/mountinfo`, with version 1 or without.
+    fn from_tables(memberships: &str, mounts: &str, own: &str, version_one: bool) -> Self {
         let hierarchies: Vec<Hierarchy> = mounts.lines().filter_map(Hierarchy::parse).collect();
         let mut found = Vec::new();
-        for controller in Controller::ALL {
+        for controller in Controller::ALL.into_iter().filter(|_| version_one) {
             let first = hierarchies.iter().find(|hierarchy| hierarchy.has(controller));
             if let Some(directory) = first.and_then(|hierarchy| hierarchy.directory(memberships))
                 && is_writable(&directory)
@@ -80,8 +83,13 @@ impl Parents {
     }
 
     /// This engine's directories.
-    pub(super) fn own_directories(&self) -> impl Iterator<Item = &Path> {
+    fn own_directories(&self) -> impl Iterator<Item = &Path> {
         self.found.iter().map(|(_, _, path)| path.as_path())
+    }
+
+    /// Removes this engine's directories; false if something is left.
+    pub(super) fn remove_own(&self) -> bool {
+        self.own_directories().filter(|directory| !remove_tree(directory)).count() == 0
     }
 
     /// Removes the directories of engines that are gone. Only empty groups can be removed, so a mistake harms nobody.
@@ -201,14 +209,14 @@ fn start_time(pid: &str) -> Option<u64> {
     text.rsplit_once(')')?.1.split_ascii_whitespace().nth(19)?.parse().ok()
 }
 
-/// Removes a directory of groups, as far as they are empty.
-fn remove_tree(directory: &Path) {
+/// Removes a directory of groups, as far as they are empty; false if something is left.
+fn remove_tree(directory: &Path) -> bool {
     for entry in fs_err::read_dir(directory).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             let _ = fs_err::remove_dir(entry.path());
         }
     }
-    let _ = fs_err::remove_dir(directory);
+    super::remove(directory)
 }
 
 #[cfg(test)]
@@ -225,17 +233,19 @@ mod tests {
         let memory = root.path().join("memory");
         fs_err::create_dir_all(memory.join("user/session")).unwrap();
         let mounts = mount_line(&memory, "cgroup", "memory");
-        let parents = Parents::from_tables("4:memory:/user/session\n0::/\n", &mounts, "own");
+        let parents = Parents::from_tables("4:memory:/user/session\n0::/\n", &mounts, "own", true);
         let expected = memory.join("user/session/own");
         assert_eq!(parents.of(Controller::Memory), Some((Version::One, expected.as_path())));
         assert_eq!(parents.of(Controller::Pids), None);
+        let parents = Parents::from_tables("4:memory:/user/session\n0::/\n", &mounts, "own", false);
+        assert_eq!(parents.of(Controller::Memory), None);
     }
 
     #[test]
     fn a_path_that_only_the_host_knows_means_what_is_mounted() {
         let root = tempfile::tempdir().unwrap();
         let mounts = mount_line(root.path(), "cgroup", "cpu,cpuacct");
-        let parents = Parents::from_tables("2:cpu,cpuacct:/docker/0123\n", &mounts, "own");
+        let parents = Parents::from_tables("2:cpu,cpuacct:/docker/0123\n", &mounts, "own", true);
         assert_eq!(parents.of(Controller::Cpu), Some((Version::One, root.path().join("own").as_path())));
     }
 

@@ -21,8 +21,9 @@ use discovery::{Controller, Parents, Version};
 const PERIOD: u64 = 100_000;
 /// Pid 1 of the sandbox is not one of the user's processes.
 const OWN_PROCESSES: u64 = 1;
-/// How often, and with which pause, the removal of a group is tried again whose last process is not quite gone.
-const REMOVAL_ATTEMPTS: u32 = 50;
+/// How often, and after which pause, which grows, the removal of groups is tried again whose last processes are not quite
+/// gone: five seconds in all.
+const REMOVAL_ATTEMPTS: u32 = 71;
 const REMOVAL_PAUSE: Duration = Duration::from_millis(2);
 
 /// How a limit is enforced.
@@ -54,6 +55,8 @@ pub(crate) struct Groups {
     next: AtomicU64,
     /// Groups that could not be removed at once.
     leftovers: Mutex<Vec<PathBuf>>,
+    /// Whether no group is made any more.
+    closed: Mutex<bool>,
 }
 
 /// The group of one sandbox: one directory per hierarchy. Removed when dropped.
@@ -72,7 +75,7 @@ impl Groups {
     pub(crate) fn discover() -> Self {
         let parents = if Feature::ControlGroups.is_allowed() { Parents::discover() } else { Parents::default() };
         parents.sweep();
-        Self { parents, next: AtomicU64::new(0), leftovers: Mutex::default() }
+        Self { parents, next: AtomicU64::new(0), leftovers: Mutex::default(), closed: Mutex::default() }
     }
 
     /// How each limit is enforced.
@@ -90,7 +93,7 @@ impl Groups {
 
     /// A group without directories yet.
     pub(crate) fn create(self: &Arc<Self>) -> Group {
-        self.retry_leftovers(1);
+        self.retry_leftovers();
         let name = self.next.fetch_add(1, Ordering::Relaxed).to_string();
         Group { groups: Arc::clone(self), name, directories: Vec::new(), admitted: 0, memory: None }
     }
@@ -100,16 +103,25 @@ impl Groups {
     }
 
     /// Tries to remove the groups that could not be removed before.
-    fn retry_leftovers(&self, attempts: u32) {
-        for attempt in 0..attempts {
-            let mut leftovers = self.leftovers();
-            leftovers.retain(|directory| !remove(directory));
-            if leftovers.is_empty() {
-                return;
+    fn retry_leftovers(&self) {
+        self.leftovers().retain(|directory| !remove(directory));
+    }
+}
+
+impl Groups {
+    /// Removes every group, also those that some thread still holds, and makes no more. The processes in them must have
+    /// been killed.
+    pub(crate) fn close(&self) {
+        let mut closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
+        if std::mem::replace(&mut *closed, true) {
+            return;
+        }
+        for attempt in 0..REMOVAL_ATTEMPTS {
+            if attempt > 0 {
+                std::thread::sleep(REMOVAL_PAUSE * attempt);
             }
-            drop(leftovers);
-            if attempt + 1 < attempts {
-                std::thread::sleep(REMOVAL_PAUSE);
+            if self.parents.remove_own() {
+                return;
             }
         }
     }
@@ -117,10 +129,7 @@ impl Groups {
 
 impl Drop for Groups {
     fn drop(&mut self) {
-        self.retry_leftovers(REMOVAL_ATTEMPTS);
-        for directory in self.parents.own_directories() {
-            remove(directory);
-        }
+        self.close();
     }
 }
 
@@ -169,6 +178,10 @@ impl Group {
         let directory = parent.join(&self.name);
         // Another controller of the same hierarchy may have made it.
         if !self.directories.contains(&directory) {
+            let closed = self.groups.closed.lock().unwrap_or_else(PoisonError::into_inner);
+            if *closed {
+                return Err(io::Error::other("no sandbox is started any more"));
+            }
             match fs_err::create_dir(&directory) {
                 // The engine's own directory is made with its first group.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => fs_err::create_dir_all(&directory)?,

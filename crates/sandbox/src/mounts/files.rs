@@ -1,4 +1,4 @@
-//! Files that the engine gives a sandbox: in memory, read-only.
+//! Files that the engine gives a sandbox: in memory, gone with it.
 
 use std::os::fd::OwnedFd;
 
@@ -14,19 +14,27 @@ use crate::tiny_root::{FILES, attach, clone_tree, memory_filesystem};
 /// Where the files of a sandbox appear.
 const DIRECTORY: &str = "lamina";
 
+/// How much may be written to the files that can be changed, beside what they hold at first.
+const ROOM: usize = 1 << 20;
+/// The address of a host name that has none, as Debian has it.
+const OWN_ADDRESS: &str = "127.0.1.1";
+
 /// Puts all files of `spec` in place.
 pub(super) fn inject(image: &mut Image, spec: &SandboxSpec) -> Result<(), Failure> {
-    let settings = [("resolv.conf", &spec.resolv_conf), ("hosts", &spec.hosts)];
+    let hosts = spec.hosts.as_ref().map(|hosts| with_own_name(hosts, &spec.hostname));
+    let settings = [("resolv.conf", &spec.resolv_conf), ("hosts", &hosts)];
     if spec.files.is_empty() && settings.iter().all(|(_, contents)| contents.is_none()) {
         return Ok(());
     }
-    let memory = memory_filesystem(&[("mode", "755")])?;
+    let contents = settings.iter().filter_map(|(_, contents)| contents.as_ref());
+    let size: usize = contents.chain(spec.files.iter().map(|file| &file.contents)).map(|it| it.len() + 4096).sum();
+    let memory = memory_filesystem(&[("mode", "755"), ("size", &(size + ROOM).to_string())])?;
     attach(&memory, FILES)?;
     for (name, contents) in settings {
         if let Some(contents) = contents {
             write_file(&memory, name, contents, 0o644)?;
             let place = image.ensure_file(&format!("/etc/{name}"))?;
-            bind(name, &place)?;
+            bind(name, &place, 0)?;
         }
     }
     if !spec.files.is_empty() {
@@ -38,16 +46,30 @@ pub(super) fn inject(image: &mut Image, spec: &SandboxSpec) -> Result<(), Failur
             write_file(&memory, &format!("{DIRECTORY}/{}", file.name), &file.contents, file.mode)?;
         }
         let place = image.ensure_directory(&format!("/dev/{DIRECTORY}"), 0o755)?;
-        bind(DIRECTORY, &place)?;
+        bind(DIRECTORY, &place, attribute::READ_ONLY)?;
     }
     Ok(())
 }
 
-/// Binds one of the files, or the directory, read-only.
-fn bind(name: &str, place: &OwnedFd) -> Result<(), Failure> {
+/// The known hosts with a line for the sandbox's own name, unless they have one.
+fn with_own_name(hosts: &[u8], name: &str) -> Vec<u8> {
+    let text = String::from_utf8_lossy(hosts);
+    let names = text.lines().filter_map(|line| line.split('#').next()).flat_map(|line| line.split_whitespace().skip(1));
+    let mut with = hosts.to_vec();
+    if !names.into_iter().any(|known| known.eq_ignore_ascii_case(name)) {
+        if !with.is_empty() && !with.ends_with(b"\n") {
+            with.push(b'\n');
+        }
+        with.extend(format!("{OWN_ADDRESS}\t{name}\n").bytes());
+    }
+    with
+}
+
+/// Binds one of the files, or the directory.
+fn bind(name: &str, place: &OwnedFd, restrictions: u64) -> Result<(), Failure> {
     let tree = clone_tree(&format!("{FILES}/{name}"), false)?;
-    let attributes = attribute::READ_ONLY | attribute::NO_SUID | attribute::NO_DEVICES;
-    sys::set_mount_attributes(&tree, attributes, false).during("make read-only", name)?;
+    let attributes = restrictions | attribute::NO_SUID | attribute::NO_DEVICES;
+    sys::set_mount_attributes(&tree, attributes, false).during("restrict the mount", name)?;
     attach_at(&tree, place, name)
 }
 
@@ -60,4 +82,18 @@ fn write_file(directory: &OwnedFd, path: &str, contents: &[u8], mode: u32) -> Re
         rest = &rest[count..];
     }
     chmodat(directory, path, Mode::from_raw_mode(mode), AtFlags::empty()).during("set the mode of", path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_own_name_is_added_once() {
+        let with = |hosts: &str| String::from_utf8(with_own_name(hosts.as_bytes(), "modal")).unwrap();
+        assert_eq!(with("127.0.0.1 localhost"), "127.0.0.1 localhost\n127.0.1.1\tmodal\n");
+        assert_eq!(with(""), "127.0.1.1\tmodal\n");
+        assert_eq!(with("10.0.0.1 other modal # x\n"), "10.0.0.1 other modal # x\n");
+        assert!(with("10.0.0.1 other # modal\n").ends_with("127.0.1.1\tmodal\n"));
+    }
 }

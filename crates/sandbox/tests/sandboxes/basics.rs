@@ -23,6 +23,8 @@ crate::tests!(
     an_upper_can_be_used_again,
     an_image_without_layers_starts_empty,
     injected_files_are_read_only,
+    the_streams_can_be_opened_by_name,
+    set_user_id_programs_work,
     caches_are_not_written_through,
     binds_and_memory_are_mounted,
     terminals_work,
@@ -130,7 +132,7 @@ fn signals_are_not_inherited_as_ignored() {
     let field = |name: &str| output.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned();
     assert_eq!(field("SigIgn:"), "0000000000000000");
     assert_eq!(field("SigBlk:"), "0000000000000000");
-    assert_eq!(field("NoNewPrivs:"), "1");
+    assert_eq!(field("NoNewPrivs:"), "0");
     assert_eq!(field("Seccomp:"), "2");
     let capabilities = u64::from_str_radix(&field("CapBnd:"), 16).unwrap();
     let system_administrator = 1 << 21;
@@ -159,12 +161,15 @@ fn changes_go_to_the_upper_and_missing_mount_points_are_told() {
         hosts: Some(b"192.0.2.2 injected\n".to_vec()),
         mounts: vec![Mount::Tmpfs { target: "/var/cache/deep".into(), mode: 0o700, limit_bytes: 1 << 20 }],
         ..script(
-            "cat /etc/resolv.conf /etc/hosts; echo new > /root/file; rm /etc/passwd; stat -c %a /tmp; echo x >> /etc/hosts",
+            "cat /etc/resolv.conf /etc/hosts; echo new > /root/file; rm /etc/passwd; stat -c %a /tmp; \
+             echo 192.0.2.3 added >> /etc/hosts; echo nameserver 192.0.2.4 > /etc/resolv.conf; cat /etc/resolv.conf /etc/hosts; \
+             rm /etc/hosts 2> /dev/null || echo busy",
         )
     };
     let output = run(&helpers, &spec);
-    assert_eq!(output.stdout, "nameserver 192.0.2.1\n192.0.2.2 injected\n1777\n");
-    assert!(output.stderr.contains("/etc/hosts"), "bound read-only: {}", output.stderr);
+    let hosts = "192.0.2.2 injected\n127.0.1.1\tlamina\n";
+    let changed = format!("nameserver 192.0.2.4\n{hosts}192.0.2.3 added\nbusy\n");
+    assert_eq!(output.stdout, format!("nameserver 192.0.2.1\n{hosts}1777\n{changed}"));
     let expected = ["/proc", "/tmp", "/etc/resolv.conf", "/var", "/var/cache", "/var/cache/deep"];
     assert_eq!(output.exit.created_mountpoints, expected);
     let upper = store.content().join("work/one/upper");
@@ -208,6 +213,53 @@ fn injected_files_are_read_only() {
     assert_eq!(run(&helpers, &spec).success(), "secret\n400\nrefused\nrefused\n");
     spec.files[0].name = "../key".into();
     assert!(try_run(&helpers, &spec).is_err());
+}
+
+fn the_streams_can_be_opened_by_name() {
+    let store = Store::new();
+    let helpers = store.start();
+    let users = if store.map.is_single() { vec![(0, 0)] } else { vec![(0, 0), (1000, 1000)] };
+    for user in users {
+        let spec = SandboxSpec {
+            user,
+            ..script(
+                "echo one > /dev/stdout; echo two >> /dev/stderr; cat /dev/stdin; cat < /dev/null > /proc/self/fd/1",
+            )
+        };
+        let (stdout, stdout_writer) = std::io::pipe().unwrap();
+        let (stderr, stderr_writer) = std::io::pipe().unwrap();
+        let (stdin_reader, mut stdin) = std::io::pipe().unwrap();
+        stdin.write_all(b"three\n").unwrap();
+        drop(stdin);
+        let (stdin, stdout_writer, stderr_writer) = (stdin_reader.into(), stdout_writer.into(), stderr_writer.into());
+        let stdio = Stdio { stdin, stdout: stdout_writer, stderr: stderr_writer, socket: None };
+        let sandbox = helpers.launcher.spawn(&spec, stdio).unwrap();
+        assert_eq!(sandbox.wait().unwrap().status, ExitStatus::Exited(0), "{user:?}");
+        assert_eq!(std::io::read_to_string(stdout).unwrap(), "one\nthree\n");
+        assert_eq!(std::io::read_to_string(stderr).unwrap(), "two\n");
+    }
+}
+
+fn set_user_id_programs_work() {
+    let store = Store::new();
+    if store.map.is_single() {
+        return;
+    }
+    let upper = store.upper("privileges");
+    let helpers = store.start();
+    let install = "cat /bin/id > /bin/rootly; chmod 4755 /bin/rootly; mkdir -m 700 /root/own";
+    run(&helpers, &SandboxSpec { upper: upper.clone(), ..script(install) }).success();
+    let use_it = SandboxSpec {
+        upper,
+        user: (1000, 1000),
+        ..script("id -u; rootly -u; rootly -ru; ls /root/own || echo kept out")
+    };
+    let output = run(&helpers, &use_it);
+    assert_eq!(output.stdout, "1000\n0\n1000\nkept out\n");
+    // What a program gains is what root of the sandbox has.
+    let status = run(&helpers, &spec(&["cat", "/proc/self/status"])).success();
+    let bounding = status.lines().find_map(|line| line.strip_prefix("CapBnd:")).unwrap().trim();
+    assert_eq!(u64::from_str_radix(bounding, 16).unwrap() & (1 << 21 | 1 << 19 | 1 << 12), 0);
 }
 
 fn caches_are_not_written_through() {

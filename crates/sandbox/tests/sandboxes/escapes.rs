@@ -10,6 +10,8 @@ use crate::support::{Store, eventually, null_stdio, probe, run, script, spec, st
 
 crate::tests!(
     system_calls_are_denied,
+    sockets_are_of_few_families,
+    device_nodes_cannot_be_changed,
     the_helpers_binary_is_out_of_reach,
     root_inside_is_not_root_outside,
     mounts_do_not_leak,
@@ -26,16 +28,56 @@ crate::tests!(
 fn system_calls_are_denied() {
     let store = Store::new();
     let helpers = store.start();
-    for no_new_privileges in [true, false] {
-        let spec = SandboxSpec { no_new_privileges, ..probe("system-calls") };
-        let answers = run(&helpers, &spec).success();
-        assert_eq!(answers.lines().count(), 22);
-        for line in answers.lines() {
-            let (name, answer) = line.split_once(' ').unwrap();
-            let expected = if matches!(name, "clone3" | "io_uring_setup") { "ENOSYS" } else { "EPERM" };
-            assert_eq!(answer, expected, "{name}");
-        }
+    let answers = run(&helpers, &probe("system-calls")).success();
+    assert_eq!(answers.lines().count(), 21);
+    for line in answers.lines() {
+        let (name, answer) = line.split_once(' ').unwrap();
+        let expected = if matches!(name, "clone3" | "io_uring_setup") { "ENOSYS" } else { "EPERM" };
+        assert_eq!(answer, expected, "{name}");
     }
+}
+
+fn sockets_are_of_few_families() {
+    let store = Store::new();
+    let helpers = store.start();
+    let answers = run(&helpers, &probe("sockets")).success();
+    assert_eq!(answers.lines().count(), 14, "{answers}");
+    for line in answers.lines() {
+        let (name, answer) = line.split_once(' ').unwrap();
+        let expected = match name.split_once('-').unwrap().0 {
+            "good" => "ok".into(),
+            "family" => format!("errno {}", libc::EAFNOSUPPORT),
+            _ => format!("errno {}", libc::EPROTONOSUPPORT),
+        };
+        assert_eq!(answer, expected, "{name}");
+    }
+}
+
+/// Nodes of the host are the same inodes as the host's.
+fn device_nodes_cannot_be_changed() {
+    use std::os::linux::fs::MetadataExt;
+    let store = Store::new();
+    let helpers = store.start();
+    let state = || {
+        ["full", "null", "random", "urandom", "zero"].map(|name| {
+            let status = fs_err::metadata(format!("/dev/{name}")).unwrap();
+            (status.st_mode(), status.st_uid(), status.st_gid(), status.st_mtime(), status.st_mtime_nsec())
+        })
+    };
+    let before = state();
+    let attempts = script(
+        "for file in /dev/full /dev/null /dev/zero /dev/random /dev/stdin /proc/self/fd/0 /proc/kcore; do \
+           touch $file && echo touched $file; chmod 600 $file && echo changed $file; done; \
+         /bin/probe __probe touch-descriptors; \
+         echo x > /dev/null; read -r line < /dev/null || echo fine; head -c 3 /dev/zero > /dev/null && echo read",
+    );
+    // The streams lead to the host's own node, opened for writing.
+    let (sandbox, _, _) = start(&helpers, &attempts).unwrap();
+    sandbox.wait().unwrap();
+    assert_eq!(state(), before);
+    assert_eq!(run(&helpers, &attempts).success(), "fine\nread\n");
+    helpers.launcher.spawn(&probe("touch-descriptors"), null_stdio()).unwrap().wait().unwrap();
+    assert_eq!(state(), before);
 }
 
 fn the_helpers_binary_is_out_of_reach() {

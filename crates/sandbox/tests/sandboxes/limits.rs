@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use lamina_sandbox::{Enforcement, ExitStatus, Limits, SandboxSpec};
+use lamina_sandbox::{Enforcement, ExitStatus, Limits, SandboxSpec, TerminalSize, TerminalSpec};
 
-use crate::support::{Store, eventually, probe, run, script, spec, start};
+use crate::support::{Store, eventually, null_stdio, probe, run, script, spec, start, text};
 
 crate::tests!(
     a_memory_limit_kills_and_says_so,
@@ -13,6 +13,9 @@ crate::tests!(
     a_processor_limit_slows_down,
     nothing_is_left_in_the_control_group_tree,
     groups_of_dead_engines_are_swept,
+    closing_leaves_nothing_whoever_still_holds_a_sandbox,
+    descriptors_under_way_stop_nobody_else,
+    commands_get_less_than_the_user_has,
 );
 
 fn a_memory_limit_kills_and_says_so() {
@@ -93,6 +96,55 @@ fn groups_of_dead_engines_are_swept() {
     let helpers = store.start();
     run(&helpers, &SandboxSpec { limits, ..spec(&["true"]) });
     eventually("the dead engine's groups are gone", || !dead.exists());
+}
+
+fn closing_leaves_nothing_whoever_still_holds_a_sandbox() {
+    let store = Store::new();
+    let helpers = store.start();
+    let limits = Limits { memory_bytes: Some(256 << 20), pids: Some(50), ..Limits::default() };
+    let (held, _, _) = start(&helpers, &SandboxSpec { limits, ..spec(&["sleep", "60"]) }).unwrap();
+    helpers.launcher.close();
+    assert_eq!(groups(), Vec::<PathBuf>::new());
+    assert_eq!(held.wait().unwrap().status, ExitStatus::Signaled(9));
+    assert!(helpers.launcher.spawn(&spec(&["true"]), null_stdio()).is_err());
+    drop((held, helpers));
+    assert_eq!(groups(), Vec::<PathBuf>::new());
+}
+
+fn descriptors_under_way_stop_nobody_else() {
+    let store = Store::new();
+    let helpers = store.start();
+    let (sandbox, stdout, stderr) = start(&helpers, &probe("fill-sockets")).unwrap();
+    let said = |file: &std::fs::File| text(file.try_clone().unwrap());
+    eventually("the kernel refuses more", || said(&stdout).contains("full") || said(&stderr).contains("panicked"));
+    assert_eq!(said(&stdout), "full\n", "{}", said(&stderr));
+    // The launcher of this store, and that of another one with the same ids, which has begun with less.
+    let terminal = Some(TerminalSpec { size: TerminalSize { rows: 20, columns: 80 }, is_stdio: false });
+    for _ in 0..3 {
+        run(&helpers, &SandboxSpec { terminal, ..spec(&["true"]) }).success();
+    }
+    let other = Store::with_map(store.map.clone());
+    run(&other.start(), &spec(&["true"])).success();
+    assert_eq!(sandbox.wait_timeout(Duration::ZERO).unwrap(), None);
+}
+
+fn commands_get_less_than_the_user_has() {
+    let store = Store::new();
+    let helpers = store.start();
+    let inside = run(&helpers, &spec(&["cat", "/proc/self/limits"])).success();
+    let outside = fs_err::read_to_string("/proc/self/limits").unwrap();
+    let hard = |limits: &str, name: &str| {
+        let line = limits.lines().find(|line| line.starts_with(name)).unwrap().to_owned();
+        line.split_whitespace().rev().nth(1).unwrap().parse().unwrap_or(u64::MAX)
+    };
+    for name in ["Max open files", "Max pending signals", "Max msgqueue size", "Max locked memory"] {
+        let (inside, outside) = (hard(&inside, name), hard(&outside, name));
+        assert!(inside > 0 && inside <= outside / 2, "{name}: {inside} of {outside}");
+    }
+    let number = |text: String| text.trim().parse::<u64>().unwrap();
+    let users = number(fs_err::read_to_string("/proc/sys/fs/inotify/max_user_instances").unwrap());
+    let own = number(run(&helpers, &spec(&["cat", "/proc/sys/user/max_inotify_instances"])).success());
+    assert_eq!(own, users / 2);
 }
 
 /// Directories of this process in the control group tree.

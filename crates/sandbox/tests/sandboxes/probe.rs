@@ -12,6 +12,9 @@ use std::process::ExitCode;
 pub(crate) fn main(arguments: &[String]) -> ExitCode {
     match arguments.first().map(String::as_str) {
         Some("system-calls") => system_calls(),
+        Some("sockets") => sockets(),
+        Some("fill-sockets") => fill_sockets(),
+        Some("touch-descriptors") => touch_descriptors(),
         Some("descriptors") => descriptors(),
         Some("executables") => executables(),
         Some("memory") => memory(),
@@ -45,7 +48,7 @@ fn system_calls() {
     let target = CString::new("/tmp").unwrap();
     let (tmpfs, target) = (tmpfs.as_ptr() as u64, target.as_ptr() as u64);
     let new_user = libc::CLONE_NEWUSER as u64;
-    let calls: [(&str, i64, [u64; 4]); 22] = [
+    let calls: [(&str, i64, [u64; 4]); 21] = [
         ("mount", libc::SYS_mount, [tmpfs, target, tmpfs, 0]),
         ("umount2", libc::SYS_umount2, [target, 0, 0, 0]),
         ("fsopen", libc::SYS_fsopen, [tmpfs, 0, 0, 0]),
@@ -67,12 +70,79 @@ fn system_calls() {
         ("kexec_load", libc::SYS_kexec_load, [0, 0, 0, 0]),
         ("init_module", libc::SYS_init_module, [0, 0, 0, 0]),
         ("clock_settime", libc::SYS_clock_settime, [0, 0, 0, 0]),
-        ("vsock", libc::SYS_socket, [libc::AF_VSOCK as u64, libc::SOCK_STREAM as u64, 0, 0]),
     ];
     for (name, number, arguments) in calls {
         println!("{name} {}", answer(number, arguments));
         #[cfg(target_arch = "x86_64")]
         assert_ne!(answer(number | 0x4000_0000, arguments), "ok", "{name} by its x32 number");
+    }
+}
+
+/// Asks for sockets of all kinds.
+fn sockets() {
+    let number = |value: i32| u64::from(value.cast_unsigned());
+    let (stream, datagram, raw) = (libc::SOCK_STREAM, libc::SOCK_DGRAM, libc::SOCK_RAW);
+    let cloexec = libc::SOCK_CLOEXEC;
+    for (name, family, kind, protocol) in [
+        ("good-inet", libc::AF_INET, stream, 0),
+        ("good-inet6", libc::AF_INET6, datagram | cloexec, 0),
+        ("good-unix", libc::AF_UNIX, stream, 0),
+        ("good-route", libc::AF_NETLINK, raw | cloexec, libc::NETLINK_ROUTE),
+        ("family-vsock", libc::AF_VSOCK, stream, 0),
+        ("family-alg", libc::AF_ALG, libc::SOCK_SEQPACKET, 0),
+        ("family-packet", libc::AF_PACKET, raw, 0),
+        ("family-disguised", libc::AF_INET, 0xa | cloexec, 0),
+        ("family-tipc", libc::AF_TIPC, datagram, 0),
+        ("family-can", libc::AF_CAN, raw, 1),
+        ("protocol-audit", libc::AF_NETLINK, raw, libc::NETLINK_AUDIT),
+        ("protocol-netfilter", libc::AF_NETLINK, raw | cloexec, libc::NETLINK_NETFILTER),
+    ] {
+        println!("{name} {}", answer(libc::SYS_socket, [family, kind, protocol, 0].map(number)));
+    }
+    let mut pair = [0_i32; 2];
+    for (name, family) in [("good-pair", libc::AF_UNIX), ("family-pair", libc::AF_TIPC)] {
+        let arguments = [number(family), number(stream), 0, pair.as_mut_ptr() as u64];
+        println!("{name} {}", answer(libc::SYS_socketpair, arguments));
+    }
+}
+
+/// Sends descriptors that nobody receives until the kernel refuses, then waits.
+fn fill_sockets() {
+    use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+    use std::os::fd::AsFd;
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let all = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, all).unwrap();
+    let file = std::fs::File::open("/dev/null").unwrap();
+    let fds = [file.as_fd(); 253];
+    let mut pairs = Vec::new();
+    loop {
+        let pair = UnixStream::pair().unwrap();
+        pair.0.set_nonblocking(true).unwrap();
+        let refused = loop {
+            let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(253))];
+            let mut ancillary = SendAncillaryBuffer::new(&mut space);
+            ancillary.push(SendAncillaryMessage::ScmRights(&fds));
+            let slices = [std::io::IoSlice::new(b"x")];
+            if let Err(errno) = sendmsg(&pair.0, &slices, &mut ancillary, SendFlags::NOSIGNAL) {
+                break errno;
+            }
+        };
+        pairs.push(pair);
+        if refused == rustix::io::Errno::TOOMANYREFS {
+            break;
+        }
+        assert_eq!(refused, rustix::io::Errno::AGAIN);
+    }
+    println!("full");
+    std::thread::sleep(std::time::Duration::from_mins(1));
+}
+
+/// Sets the times of what the standard streams lead to.
+fn touch_descriptors() {
+    for number in 0..3 {
+        // SAFETY: the pointer is null, which means now.
+        unsafe { libc::futimens(number, std::ptr::null()) };
     }
 }
 

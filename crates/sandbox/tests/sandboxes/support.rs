@@ -11,8 +11,10 @@ use std::process::Command;
 use lamina_sandbox::{Exit, ExitStatus, Helpers, IdMap, Sandbox, SandboxError, SandboxSpec, Stdio, Upper};
 
 /// Programs of the host that the image has.
-const PROGRAMS: [&str; 14] =
-    ["sh", "cat", "chmod", "id", "ln", "ls", "mkdir", "mount", "readlink", "rm", "sleep", "stat", "true", "tty"];
+const PROGRAMS: [&str; 16] = [
+    "sh", "cat", "chmod", "head", "id", "ln", "ls", "mkdir", "mount", "readlink", "rm", "sleep", "stat", "touch",
+    "true", "tty",
+];
 
 /// A worker that does nothing until the engine is gone.
 pub(crate) fn idle_worker(mut socket: UnixStream) {
@@ -72,6 +74,12 @@ impl Store {
     }
 
     pub(crate) fn start(&self) -> Helpers {
+        if !rustix::process::geteuid().is_root() && !self.map.is_single() {
+            // What an ordinary user cannot do; nor can they add anything afterwards.
+            let arguments = ["--user", "--map-root-user", "--map-auto", "chown", "-R", "1:1"];
+            let status = Command::new("unshare").args(arguments).arg(self.content()).status().unwrap();
+            assert!(status.success());
+        }
         Helpers::start(&self.content(), &self.map).unwrap()
     }
 

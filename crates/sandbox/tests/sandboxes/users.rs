@@ -104,19 +104,36 @@ fn root_and_users_share_no_ids() {
 fn mapped() {
     let store = Store::new();
     assert!(!store.map.is_single(), "{:?}", store.map);
+    assert!(store.map.uids.iter().all(|range| range.outside > 65_535), "the user's own id is not among them");
+    let upper = store.upper("step");
     let helpers = store.start();
-    let spec =
-        SandboxSpec { upper: store.upper("step"), ..script("id -u; echo x > /tmp/file; chmod 600 /tmp/file; exit 6") };
+    let spec = SandboxSpec { upper, ..script("id -u; echo x > /tmp/file; chmod 600 /tmp/file; exit 6") };
     let output = run(&helpers, &spec);
     assert_eq!((output.stdout.as_str(), output.exit.status), ("0\n", ExitStatus::Exited(6)));
     let other = SandboxSpec { user: (1000, 1000), ..script("id -u; id -g; echo x > /tmp/file") };
     assert_eq!(run(&helpers, &other).success(), "1000\n1000\n");
     the_binary_is_safe(&helpers);
-    the_doctor_agrees(&store.content());
+    the_doctor_agrees(&std::env::temp_dir());
+    a_new_store_belongs_to_container_root();
     // Whatever enforces it here.
     let limits = Limits { pids: Some(20), ..Limits::default() };
     let started: u64 = run(&helpers, &SandboxSpec { limits, ..probe("processes") }).success().trim().parse().unwrap();
     assert!((10..20).contains(&started), "{started}");
+}
+
+/// The calling user makes the content directory, and cannot give it away without help.
+fn a_new_store_belongs_to_container_root() {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    let map = IdMap::for_current_user().unwrap();
+    let content = std::env::temp_dir().join("content");
+    fs_err::create_dir(&content).unwrap();
+    fs_err::set_permissions(&content, PermissionsExt::from_mode(0o700)).unwrap();
+    for _ in 0..2 {
+        drop(lamina_sandbox::Helpers::start(&content, &map).unwrap());
+        let status = fs_err::metadata(&content).unwrap();
+        assert_eq!((status.uid(), status.gid()), (map.root_uid(), map.root_gid()));
+        assert_eq!(status.mode() & 0o777, 0o755);
+    }
 }
 
 /// The whole of it with one id.
@@ -145,7 +162,7 @@ fn the_binary_is_safe(helpers: &lamina_sandbox::Helpers) {
 /// A recorded map that the machine does not allow any more.
 fn foreign_map() {
     let mut map = IdMap::for_current_user().unwrap();
-    map.uids[1].outside = 3_000_000_000;
+    map.uids[0].outside = 3_000_000_000;
     let store = Store::with_map(map);
     let error = lamina_sandbox::Helpers::start(&store.content(), &store.map).unwrap_err().to_string();
     assert!(error.contains("newuidmap") && error.contains("usermod --add-subuids"), "{error}");

@@ -211,14 +211,17 @@ impl Collection {
     /// The set as one layer over these, bottom first.
     pub(super) fn layer(mut self, store: &Store, image: &[Digest]) -> Result<Committed, StoreError> {
         let (files, bytes) = (self.files.len() as u64, self.bytes());
-        let tree = self.tree(store, image)?;
-        let digest = match self.known(store, &of_all(image))? {
-            Some((whole, views)) if views == [whole] => whole,
-            _ => {
-                let encoded = tree.encode();
-                let digest = self.publish(store, &encoded)?;
+        let known = match self.known(store, &of_all(image))? {
+            Some((whole, views)) if views == [whole] => store.tree(&whole).map(|tree| (whole, tree)),
+            _ => None,
+        };
+        let (digest, tree) = match known {
+            Some(known) => known,
+            None => {
+                let tree = self.tree(store, image)?;
+                let digest = self.publish(store, &tree.encode())?;
                 self.save(Shown { image: of_all(image), whole: digest, delta: None })?;
-                digest
+                (digest, tree)
             }
         };
         Ok(Committed { digest, content: tree.content(), files, bytes, bytes_new: self.bytes_new })
