@@ -9,17 +9,11 @@ from modal._payload import PICKLE_PROTOCOL, pack, unpack
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Any
 
     from modal._payload import Payload
 
 PACKAGE_DIRECTORY = os.path.dirname(os.path.abspath(__file__))
-
-
-def dump(value: Any) -> bytes:
-    """Pickles a value."""
-    return dumps(value, PICKLE_PROTOCOL)
 
 
 class RemoteTraceback(Exception):
@@ -85,11 +79,8 @@ def safe_message(error: BaseException) -> str:
         return f"<no message: `__str__` raised {type_name(failure)}>"
 
 
-def pack_exception(error: BaseException, pickle: Callable[[Any], Any] = dump) -> Payload:
-    """What a container sends for an exception: the exception if it can travel, and its description in any case.
-
-    `pickle` gives the bytes of a value.
-    """
+def pack_exception(error: BaseException) -> Payload:
+    """What a container sends for an exception: the exception if it can travel, and its description in any case."""
     try:
         text = format_trimmed(error)
     except Exception as failure:
@@ -98,7 +89,7 @@ def pack_exception(error: BaseException, pickle: Callable[[Any], Any] = dump) ->
         )
     return pack(
         {
-            "exception": _pickle_exception(error, pickle),
+            "exception": _travelling(error)[1],
             "type": type_name(error),
             "message": safe_message(error),
             "traceback": text,
@@ -108,23 +99,35 @@ def pack_exception(error: BaseException, pickle: Callable[[Any], Any] = dump) ->
 
 def unpack_exception(payload: Any) -> BaseException:
     """The exception that `pack_exception` described, with the remote traceback as its cause."""
-    described = unpack(payload)
-    error = _unpickle_exception(described)
-    error.__cause__ = RemoteTraceback(described["traceback"])
+    try:
+        described = unpack(payload)
+        parts = [described[key] for key in ("type", "message", "traceback")]
+    except Exception as failure:
+        return _not_described(f"{type(failure).__name__}: {safe_message(failure)}")
+    if not all(isinstance(part, str) for part in parts):
+        return _not_described("its type, message and traceback are no texts")
+    name, message, traceback = parts
+    error = _unpickle_exception(described.get("exception"), name, message)
+    error.__cause__ = RemoteTraceback(traceback)
     return error
 
 
-def _unpickle_exception(described: dict[str, Any]) -> BaseException:
+def _not_described(reason: str) -> BaseException:
+    from modal.exception import DeserializationError
+
+    return DeserializationError(
+        f"the function failed, and what its container says about the failure cannot be read: {reason}",
+        hint="code in the container has written to the runner's socket; see what the function prints",
+    )
+
+
+def _unpickle_exception(pickled: Any, name: str, message: str) -> BaseException:
     from modal.exception import ExecutionError
 
-    name, message = described["type"], described["message"]
-    if described["exception"] is None:
-        return ExecutionError(
-            f"the function raised `{name}`, which cannot be pickled: {message}",
-            hint="define its class at the top level of a module, and keep only plain data in it",
-        )
+    if pickled is None:
+        return _unpicklable(name, message)
     try:
-        error = loads(described["exception"])
+        error = loads(pickled)
     except Exception as failure:
         return ExecutionError(
             f"the function raised `{name}`: {message}",
@@ -136,20 +139,47 @@ def _unpickle_exception(described: dict[str, Any]) -> BaseException:
     return error
 
 
-def _pickle_exception(error: BaseException, pickle: Callable[[Any], Any]) -> bytes | None:
-    """Pickles an exception such that it also unpickles, or gives None."""
-    for candidate in (error, _ByParts(error)):
+def _unpicklable(name: str, message: str) -> BaseException:
+    from modal.exception import ExecutionError
+
+    return ExecutionError(
+        f"the function raised `{name}`, which cannot be pickled: {message}",
+        hint="define its class at the top level of a module, and keep only plain data in it",
+    )
+
+
+def _travelling(error: BaseException) -> tuple[Any, bytes | None]:
+    """What to pickle for an exception such that it also unpickles, and its pickle; None where nothing does."""
+    for make in (_itself, _ByParts, _by_value, _parts_by_value):
         try:
-            pickled = pickle(candidate)
+            candidate = make(error)
+            pickled = dumps(candidate, PICKLE_PROTOCOL)
             if type(loads(pickled)) is type(error):
-                return bytes(pickled)
+                return candidate, pickled
         except Exception:
             continue
-    return None
+    return None, None
+
+
+def _itself(error: BaseException) -> Any:
+    return error
+
+
+def _by_value(error: Any) -> Any:
+    from modal._serialized import ByValue
+
+    return ByValue(error)
+
+
+def _parts_by_value(error: BaseException) -> Any:
+    return _by_value(_ByParts(error))
 
 
 class _ByParts:
-    """Pickles an exception without its `__init__`, which many classes define with other parameters than `args`."""
+    """Pickles an exception without its `__init__`, which many classes define with other parameters than `args`.
+
+    The members of a group travel each as it can, the others as errors that describe them.
+    """
 
     def __init__(self, error: BaseException) -> None:
         self.error = error
@@ -158,11 +188,20 @@ class _ByParts:
         state = {}
         for name, value in self.error.__dict__.items():
             try:
-                dump(value)
+                dumps(value, PICKLE_PROTOCOL)
             except Exception:
                 continue
             state[name] = value
-        return rebuild_exception, (type(self.error), self.error.args, state)
+        args = self.error.args
+        members = getattr(self.error, "exceptions", None)
+        if isinstance(members, tuple) and len(args) == 2:
+            args = (args[0], [_member(member) for member in members])
+        return rebuild_exception, (type(self.error), args, state)
+
+
+def _member(error: BaseException) -> Any:
+    candidate, pickled = _travelling(error)
+    return _unpicklable(type_name(error), safe_message(error)) if pickled is None else candidate
 
 
 def rebuild_exception(kind: type[BaseException], args: tuple[Any, ...], state: dict[str, Any]) -> BaseException:

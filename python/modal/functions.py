@@ -8,7 +8,7 @@ from modal._async import with_aio
 from modal._engine import Receiver
 from modal._errors import engine_error, unpack_exception
 from modal._missing import Explained, explain_on_instance
-from modal._payload import pack, unpack
+from modal._payload import pack_any, unpack
 from modal.exception import DeserializationError, ExecutionError, InvalidError, SerializationError
 
 TYPE_CHECKING = False
@@ -96,7 +96,7 @@ class Function(Generic[P, R], metaclass=Explained):
         self._name = name
         self._settings = settings
         # A serialized function's arguments may be of classes that its container has no module for.
-        self._packer: Callable[[Any], Payload] = pack if not settings.serialized else _pack_by_value
+        self._packer: Callable[[Any], Payload] = pack_any if not settings.serialized else _pack_by_value
         self._engine: Engine | None = None
         #: The name as it stands in control messages, once the app runs.
         self._wire_name = b""
@@ -341,6 +341,8 @@ class Function(Generic[P, R], metaclass=Explained):
     def _unpack(self, payload: Any) -> Any:
         try:
             return unpack(payload)
+        except DeserializationError:
+            raise
         except Exception as error:
             raise DeserializationError(
                 f"the result of `{self._name}` cannot be read here: {type(error).__name__}: {error}",

@@ -7,7 +7,9 @@ use std::time::Duration;
 use lamina_build::{BuildOptions, Builder, BuiltImage, HostPrograms, Tools};
 use lamina_events::{CancelToken, Event, Sink};
 use lamina_fetch::Client;
-use lamina_functions::{Bytecode, FunctionSpec, PACKAGE_TARGET, Pool, PoolOptions, Retries, SandboxStarter, random_id};
+use lamina_functions::{
+    Bytecode, DEFAULT_PATH, FunctionSpec, PACKAGE_TARGET, Pool, PoolOptions, Retries, SandboxStarter, random_id,
+};
 use lamina_image::{Digest, FileEntry, FileKind, FileSet, Ignore};
 use lamina_store::{FileSetView, Store};
 
@@ -112,8 +114,8 @@ impl Engine {
         let package_layers = self.paths(&files.package.views);
         let mut compiled = HashMap::new();
         for image in images.values() {
-            let python = image.python.as_deref().unwrap_or("python3");
-            let bytecode = Bytecode { package, package_layers: &package_layers, image: &image.layers, python };
+            let search_path = image.config.environment.get("PATH").map_or(DEFAULT_PATH, String::as_str);
+            let bytecode = Bytecode { package, package_layers: &package_layers, image: &image.layers, search_path };
             if !compiled.contains_key(&image.id)
                 && let Ok(layer) = bytecode.layer(&self.launcher, store, cancel)
             {
@@ -188,7 +190,7 @@ fn take_files(store: &Store, hello: &Hello, functions: &[&FunctionRequest], sink
         }
         Ok(view)
     };
-    let mut files = Files { package: take(&package(&hello.package_directory))?, sets: Vec::new() };
+    let mut files = Files { package: take(&package(hello))?, sets: Vec::new() };
     for set in functions.iter().flat_map(|function| [&function.source, &function.mounts]) {
         if !set.is_empty() && files.find(set).is_empty() {
             let view = take(set)?;
@@ -198,12 +200,20 @@ fn take_files(store: &Store, hello: &Hello, functions: &[&FunctionRequest], sink
     Ok(files)
 }
 
-/// The files of the `modal` package.
-fn package(directory: &str) -> FileSet {
+/// The files of the `modal` package, with `cloudpickle` as a part of it: one that the image has is not in the way.
+fn package(hello: &Hello) -> FileSet {
     let patterns = ["**/__pycache__", "**/*.pyc"].map(str::to_owned).to_vec();
     let ignore = Some(Ignore::Patterns { patterns, invert: false });
-    let target = PACKAGE_TARGET.to_owned();
-    FileSet { entries: vec![FileEntry { source: directory.to_owned(), target, kind: FileKind::Directory, ignore }] }
+    let entry = |source: &String, target: String| FileEntry {
+        source: source.clone(),
+        target,
+        kind: FileKind::Directory,
+        ignore: ignore.clone(),
+    };
+    let package = entry(&hello.package_directory, PACKAGE_TARGET.to_owned());
+    let cloudpickle =
+        hello.cloudpickle_directory.iter().map(|source| entry(source, format!("{PACKAGE_TARGET}/_cloudpickle")));
+    FileSet { entries: std::iter::once(package).chain(cloudpickle).collect() }
 }
 
 /// Refuses an app that does not hold together.

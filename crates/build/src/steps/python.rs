@@ -103,6 +103,9 @@ impl PythonPlan {
         }
         let store = &tools.store;
         let layers: Vec<String> = context.parent.layers.iter().rev().map(|digest| store.view_path(digest)).collect();
+        if !lamina_wheels::is_of_base(store, &layers, search_path(context))? {
+            return Err(sandbox("the image's PATH names a Python of its own"));
+        }
         let installed = lamina_wheels::installed(store, &layers, &sites(&target))?;
         context.progress("resolving", 0, 0);
         let cache = store.layout().uv_cache();
@@ -155,7 +158,7 @@ impl PythonPlan {
         let flags = flags(&self.index, self.request.installer);
         let packages: Vec<String> = self.request.packages.iter().map(|package| quote(package)).collect();
         let arguments = format!("{flags}{} {}", requirements.join(" "), packages.join(" "));
-        let python = context.parent.base.as_ref().map_or("python3", |base| base.interpreter.as_str());
+        let python = "$python";
         let mut tools = Vec::new();
         let command = match (self.request.installer, &self.uv_version) {
             (Installer::Pip, _) => format!("{python} -m pip install {arguments}"),
@@ -178,12 +181,18 @@ impl PythonPlan {
             ("PIP_BREAK_SYSTEM_PACKAGES", "1"),
             ("PIP_DISABLE_PIP_VERSION_CHECK", "1"),
         ];
-        let commands = [command];
+        let commands = [format!("python=$(command -v python || command -v python3); {command}")];
         let run = Run { commands: &commands, environment: &variables, files: &files, tools, ..Run::default() };
         let exit = run.execute(context, &work, log)?;
         let rules = CommitRules { package_step: false, drop_empty: exit.created_mountpoints };
         Ok(Made::Work { work, rules, facts: Value::Null })
     }
+}
+
+/// The directories in which the step looks for programs.
+fn search_path<'a>(context: &'a StepContext<'_>) -> &'a str {
+    let own = context.node.secrets.iter().rev().find_map(|secret| secret.values.get("PATH"));
+    own.or_else(|| context.parent.config.environment.get("PATH")).map_or("", String::as_str)
 }
 
 /// Where the host's uv is inside.

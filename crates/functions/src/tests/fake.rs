@@ -236,7 +236,7 @@ pub(crate) struct Bench {
 
 impl Bench {
     pub(crate) fn new(start: Start, adjust: impl FnOnce(&mut PoolOptions)) -> Self {
-        let module = Module::Script { name: "app".into(), path: "/root/app.py".into() };
+        let module = Module::Script { name: "app".into(), path: "/root/app.py".into(), qualname: None };
         let mut options = PoolOptions::new("f", module, Duration::from_secs(30));
         options.maximum = 2;
         adjust(&mut options);
