@@ -19,7 +19,7 @@ from modal.exception import DeserializationError, ExecutionError, SerializationE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from typing import Any, NoReturn
 
     from modal._payload import Payload

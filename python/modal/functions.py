@@ -353,6 +353,14 @@ class Function(Generic[P, R], metaclass=Explained):
         return unpack_exception(payload) if control["status"] == "exception" else engine_error(control)
 
 
+def __getattr__(name: str) -> object:
+    if name == "FunctionCall":  # Modal's client has it in this module.
+        from modal.function_call import FunctionCall
+
+        return FunctionCall
+    raise AttributeError(f"module `{__name__}` has no attribute `{name}`")
+
+
 def _pack_by_value(value: Any) -> Payload:
     from modal._serialized import pack_by_value
 
