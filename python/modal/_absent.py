@@ -118,7 +118,7 @@ HINTS = {
 
 
 def missing_name(name: str, version: str, known: Iterable[str], frame: FrameType) -> Exception:
-    """The error for a name that `modal` has not. `from modal import Volume` would drop the text of an AttributeError."""
+    """The error for a name that `modal` has not. `from modal import …` would drop the text of an AttributeError."""
     text = f"`modal.{name}` is not part of this version ({version})"
     if name in NAMES:
         text += f": {NAMES[name]}"
