@@ -1,7 +1,8 @@
 //! Containers made of a thread and a socket pair. What the runner does with an input is written in its payload.
 
 use std::io::{PipeWriter, Read, Write};
-use std::os::fd::OwnedFd;
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, mpsc};
@@ -176,6 +177,17 @@ impl Runner {
                 self.sender.forward(ok.as_bytes(), &Payload::Memory(memory, 5)).unwrap();
             }
             "torn" => (&self.process.socket).write_all(&[1, 0, 0, 0, 9, 0, 0, 0]).unwrap(),
+            "dripping" => {
+                let mut socket = &self.process.socket;
+                socket.write_all(&[1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]).unwrap();
+                while socket.write_all(b" ").is_ok() {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+            }
+            "lingering" => {
+                let socket = lingering();
+                self.sender.send(ok.as_bytes(), b"", &[socket.as_fd()]).unwrap();
+            }
             "hang" => {}
             "until" => {
                 let (limit, input) = rest.split_once(' ').unwrap();
@@ -225,6 +237,18 @@ impl Runner {
     fn tell(&self, control: &str, payload: &[u8]) {
         let _ = self.sender.send(control.as_bytes(), payload, &[]);
     }
+}
+
+/// A socket whose closing waits: its peer reads nothing of what is on the way.
+fn lingering() -> TcpStream {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let mut socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    // Never accepted and never closed.
+    std::mem::forget(listener);
+    socket.set_nonblocking(true).unwrap();
+    while socket.write(&[0; 65536]).is_ok() {}
+    rustix::net::sockopt::set_socket_linger(&socket, Some(Duration::from_mins(10))).unwrap();
+    socket
 }
 
 /// A pool on fake containers, with what it reports.
