@@ -1,8 +1,9 @@
 //! Containers made of a thread and a socket pair. What the runner does with an input is written in its payload.
 
-use std::io::{PipeWriter, Read, Write};
+use std::io::{IoSlice, PipeWriter, Read, Write};
+use std::mem::MaybeUninit;
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, mpsc};
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 use lamina_events::{Event, Sink};
 use lamina_wire::{Payload, Receiver, Sender, WireError, socket_pair};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 
 use crate::*;
 
@@ -185,8 +187,10 @@ impl Runner {
                 }
             }
             "lingering" => {
-                let socket = lingering();
-                self.sender.send(ok.as_bytes(), b"", &[socket.as_fd()]).unwrap();
+                let mut frame = vec![1, 0, 1, 0, u8::try_from(ok.len()).unwrap(), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+                frame.extend_from_slice(ok.as_bytes());
+                self.hand_over(lingering(), frame[0]);
+                (&self.process.socket).write_all(&frame[1..]).unwrap();
             }
             "hang" => {}
             "until" => {
@@ -227,6 +231,16 @@ impl Runner {
             "foreign" => self.tell(r#"{"type":"item","call":4242}"#, b""),
             other => panic!("unknown input {other}"),
         }
+    }
+
+    /// Sends a byte with a descriptor, and keeps none of it: whoever receives it has the last one.
+    fn hand_over(&self, descriptor: impl AsFd, byte: u8) {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        let fds = [descriptor.as_fd()];
+        assert!(ancillary.push(SendAncillaryMessage::ScmRights(&fds)));
+        let bytes = [IoSlice::new(std::slice::from_ref(&byte))];
+        rustix::net::sendmsg(&self.process.socket, &bytes, &mut ancillary, SendFlags::empty()).unwrap();
     }
 
     fn receive(&mut self) -> Option<(String, Vec<u8>)> {
