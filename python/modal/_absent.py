@@ -99,6 +99,7 @@ KEYWORDS = {
 RENAMED = {
     "allow_concurrent_inputs": "a container runs one input at a time",
     "concurrency_limit": "it is called `max_containers`",
+    "max_inputs": "containers are used for further inputs",
     "container_idle_timeout": "containers without work end after a minute",
     "keep_warm": "containers start when inputs come",
     "mounts": NAMES["Mount"],
@@ -145,7 +146,7 @@ def missing_module(name: str) -> ModuleNotFoundError | None:
 
 def refuse(owner: str, given: dict[str, Any], known: Iterable[str] | None) -> None:
     """Raises an error for the first keyword that asks for something which `owner` cannot do."""
-    theirs = KEYWORDS.get(owner, ())
+    theirs = [*KEYWORDS.get(owner, ()), *(RENAMED if owner == "@app.function" else ())]
     name = next((name for name, value in given.items() if name not in theirs or not _asks_for_nothing(value)), None)
     if name is None:
         return

@@ -126,10 +126,11 @@ def _load(module: dict[str, str], name: str) -> Callable[..., Any]:
     sys.modules["__main__"] = imported
     from modal.functions import Function, declared
 
-    found = declared(module["name"], name) or _find(imported, module.get("qualname", name))
+    qualname = module.get("qualname", name)
+    found = declared(module["name"], name) or _find(imported, qualname)
     if found is None:
         raise ExecutionError(
-            "the module `{}` has no function `{}` in the container".format(module["name"], name),
+            "the module `{}` has no function `{}` in the container".format(module["name"], qualname),
             hint="the module is imported again there: define the function without conditions, and if "
             "`include_source=False` is set, see that the image holds the present source",
         )

@@ -158,17 +158,16 @@ impl PythonPlan {
         let flags = flags(&self.index, self.request.installer);
         let packages: Vec<String> = self.request.packages.iter().map(|package| quote(package)).collect();
         let arguments = format!("{flags}{} {}", requirements.join(" "), packages.join(" "));
-        let python = "$python";
         let mut tools = Vec::new();
         let command = match (self.request.installer, &self.uv_version) {
-            (Installer::Pip, _) => format!("{python} -m pip install {arguments}"),
+            (Installer::Pip, _) => format!("python -m pip install {arguments}"),
             (Installer::Uv, Some(version)) => format!(
-                "{python} -m pip install --quiet --target /dev/shm/uv {} && /dev/shm/uv/bin/uv pip install {UV_FLAGS} --python {python} {arguments}",
+                "python -m pip install --quiet --target /dev/shm/uv {} && /dev/shm/uv/bin/uv pip install {UV_FLAGS} {arguments}",
                 quote(&format!("uv=={version}"))
             ),
             (Installer::Uv, None) => {
                 tools.push(uv_layer(context)?);
-                format!("{UV} pip install {UV_FLAGS} --python {python} {arguments}")
+                format!("{UV} pip install {UV_FLAGS} {arguments}")
             }
         };
         // No cache is shared: code that is built from source runs beside it and could plant what others will install.
@@ -181,7 +180,7 @@ impl PythonPlan {
             ("PIP_BREAK_SYSTEM_PACKAGES", "1"),
             ("PIP_DISABLE_PIP_VERSION_CHECK", "1"),
         ];
-        let commands = [format!("python=$(command -v python || command -v python3); {command}")];
+        let commands = [command];
         let run = Run { commands: &commands, environment: &variables, files: &files, tools, ..Run::default() };
         let exit = run.execute(context, &work, log)?;
         let rules = CommitRules { package_step: false, drop_empty: exit.created_mountpoints };
@@ -197,8 +196,8 @@ fn search_path<'a>(context: &'a StepContext<'_>) -> &'a str {
 
 /// Where the host's uv is inside.
 const UV: &str = "/__modal/bin/uv";
-/// Flags of every `uv pip install`.
-const UV_FLAGS: &str = "--break-system-packages --compile-bytecode";
+/// Flags of every `uv pip install`, which installs for the Python that the PATH names first, as `pip` does.
+const UV_FLAGS: &str = "--break-system-packages --compile-bytecode --python \"$(command -v python)\"";
 
 /// Index flags in the order that is documented, then the user's own.
 fn flags(index: &IndexOptions, installer: Installer) -> String {
