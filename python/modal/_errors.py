@@ -89,7 +89,7 @@ def pack_exception(error: BaseException) -> Payload:
         )
     return pack(
         {
-            "exception": _travelling(error)[1],
+            "exception": _pickle_exception(error),
             "type": type_name(error),
             "message": safe_message(error),
             "traceback": text,
@@ -148,17 +148,26 @@ def _unpicklable(name: str, message: str) -> BaseException:
     )
 
 
-def _travelling(error: BaseException) -> tuple[Any, bytes | None]:
-    """What to pickle for an exception such that it also unpickles, and its pickle; None where nothing does."""
-    for make in (_itself, _ByParts, _by_value, _parts_by_value):
+def _pickle_exception(error: BaseException) -> bytes | None:
+    """Pickles an exception such that it also unpickles, or gives None."""
+    ways = [_itself, _ByParts, _by_value, _parts_by_value]
+    if _members(error):
+        # What the caller cannot read is then one member, and not the group.
+        ways.sort(key=lambda way: way in (_itself, _by_value))
+    for way in ways:
         try:
-            candidate = make(error)
-            pickled = dumps(candidate, PICKLE_PROTOCOL)
+            pickled = dumps(way(error), PICKLE_PROTOCOL)
             if type(loads(pickled)) is type(error):
-                return candidate, pickled
+                return pickled
         except Exception:
             continue
-    return None, None
+    return None
+
+
+def _members(error: BaseException) -> tuple[BaseException, ...]:
+    """The exceptions of a group."""
+    members = getattr(error, "exceptions", None)
+    return members if isinstance(members, tuple) and len(error.args) == 2 else ()
 
 
 def _itself(error: BaseException) -> Any:
@@ -193,15 +202,21 @@ class _ByParts:
                 continue
             state[name] = value
         args = self.error.args
-        members = getattr(self.error, "exceptions", None)
-        if isinstance(members, tuple) and len(args) == 2:
-            args = (args[0], [_member(member) for member in members])
+        members = _members(self.error)
+        if members:
+            args = (args[0], [_Member(member) for member in members])
         return rebuild_exception, (type(self.error), args, state)
 
 
-def _member(error: BaseException) -> Any:
-    candidate, pickled = _travelling(error)
-    return _unpicklable(type_name(error), safe_message(error)) if pickled is None else candidate
+class _Member:
+    """Pickles an exception of a group, which arrives as an error that describes it if it cannot be read there."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        pickled = _pickle_exception(self.error)
+        return _unpickle_exception, (pickled, type_name(self.error), safe_message(self.error))
 
 
 def rebuild_exception(kind: type[BaseException], args: tuple[Any, ...], state: dict[str, Any]) -> BaseException:

@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import time
+import types
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from fake_engine import wait_until
 
 import modal
 from modal import _map
-from modal._errors import RemoteTraceback, unpack_exception
+from modal._errors import RemoteTraceback, pack_exception, unpack_exception
 from modal.exception import (
     DeserializationError,
     ExecutionError,
@@ -219,6 +220,19 @@ def test_what_pickle_cannot_name_travels_by_value(start):
         assert (type(value), value.x) == (Local, 3)
         with pytest.raises(SerializationError, match=r"cannot pickle '_thread\.lock'"):
             echo.remote(lambda: 1, threading.Lock())
+
+
+@pytest.mark.skipif(Group is None, reason="this Python has no exception groups")
+def test_a_member_whose_class_is_missing_here_leaves_the_group_what_it_is(monkeypatch):
+    module = types.ModuleType("only_there")
+    exec("class Gone(Exception): pass", module.__dict__)
+    monkeypatch.setitem(sys.modules, "only_there", module)
+    payload = pack_exception(Group("some", [module.Gone("away"), KeyError("k")]))
+    monkeypatch.delitem(sys.modules, "only_there")
+    gone, key = unpack_exception(payload).exceptions
+    assert type(gone) is ExecutionError
+    assert str(gone).startswith("the function raised `only_there.Gone`: away")
+    assert type(key) is KeyError
 
 
 @pytest.mark.parametrize(
