@@ -260,7 +260,7 @@ fn lingering() -> TcpStream {
     // Never accepted and never closed.
     std::mem::forget(listener);
     socket.set_nonblocking(true).unwrap();
-    while socket.write(&[0; 65536]).is_ok() {}
+    while socket.write(&[0; 4096]).is_ok() {}
     rustix::net::sockopt::set_socket_linger(&socket, Some(Duration::from_mins(10))).unwrap();
     socket
 }
