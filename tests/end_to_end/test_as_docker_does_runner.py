@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+import snapshots
+
 I = 'modal.Image.debian_slim(python_version="3.11")'  # noqa: E741 - as in the table of examples
 
 
@@ -217,3 +220,22 @@ def test_rubbish_is_no_bare_error(modal):
     result = modal("run", "-q", "app.py", "--name", "rubbish", timeout=60)
     assert "Error" in result.stdout
     assert not result.stdout.startswith(("UnpicklingError", "TypeError", "KeyError", "EOFError"))
+
+
+@pytest.mark.parametrize(
+    ("name", "program"),
+    [
+        ("name", "from modal import Volume\n"),
+        ("module", "import modal.experimental\n"),
+        ("keyword", "import modal\napp = modal.App()\n\n\n@app.function(gpu='A10')\ndef f(): ...\n"),
+    ],
+)
+def test_what_is_not_here_yet_says_so(modal, name, program):
+    modal.write("app.py", program)
+    snapshots.check(modal, f"absent-{name}", modal("run", "app.py", check=False))
+
+
+@pytest.mark.parametrize("words", ["serve app.py", "deploy app.py", "secret list", "setup", "app history a"])
+def test_commands_that_are_not_here_yet_say_so(modal, words):
+    name = words.split()[0]
+    snapshots.check(modal, f"absent-command-{name}", modal(*words.split(), check=False))
