@@ -38,6 +38,32 @@ def test_functions_of_other_modules_and_programs_with_dots_in_their_names(modal)
     assert modal("run", "-q", "app.v2.py").stdout == "2 3\n"
 
 
+def test_classes_of_the_main_program_reach_functions_of_other_modules(modal):
+    modal.write("helpers.py", "def work(point):\n    point.x += 1\n    return point\n")
+    modal.write(
+        "app.py",
+        """
+        import helpers
+        import modal
+
+        app = modal.App(image=modal.Image.debian_slim())
+        work = app.function()(helpers.work)
+
+
+        class Point:
+            def __init__(self, x):
+                self.x = x
+
+
+        if __name__ == "__main__":
+            with app.run():
+                point = work.remote(Point(1))
+                print(type(point) is Point, point.x)
+        """,
+    )
+    assert modal.python("app.py").stdout == "True 2\n"
+
+
 def test_one_event_loop_and_values_without_names(modal):
     modal.write(
         "app.py",
