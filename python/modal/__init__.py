@@ -25,6 +25,8 @@ to nothing, here and in every container.
 
 from __future__ import annotations
 
+import sys
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from modal import exception as exception
@@ -66,11 +68,6 @@ _HOMES = {
     "interact": "modal._terminal",
 }
 
-_REPLACEMENTS = {
-    "Mount": "use `Image.add_local_dir`, `Image.add_local_file` or `Image.add_local_python_source`",
-    "Stub": "use `modal.App`",
-}
-
 
 def is_local() -> bool:
     """Whether this code runs in your own process (True) or in a container (False).
@@ -91,16 +88,28 @@ def __getattr__(name: str) -> object:
         return value
     if name == "exception":
         return __import__("modal.exception", None, None, ["Error"])
-    if name in _REPLACEMENTS:
-        raise AttributeError(f"`modal.{name}` does not exist any more: {_REPLACEMENTS[name]}")
-    if name.startswith("__"):
+    if name.startswith("_"):
         raise AttributeError(f"module `modal` has no attribute `{name}`")
-    raise AttributeError(
-        "`modal.{}` is not part of this version ({}); it has {}".format(
-            name, __version__, ", ".join(f"`{known}`" for known in __all__)
-        )
-    )
+    from modal._absent import missing_name
+
+    raise missing_name(name, __version__, __all__, sys._getframe(1))
 
 
 def __dir__() -> list[str]:
     return sorted([*globals(), *__all__])
+
+
+class _Absent:
+    """Asked last for modules that nobody finds: those of Modal's client that are not here say so."""
+
+    @staticmethod
+    def find_spec(name: str, path: object = None, target: object = None) -> None:
+        if name.startswith("modal.") and not name.startswith("modal._"):
+            from modal._absent import missing_module
+
+            error = missing_module(name)
+            if error is not None:
+                raise error
+
+
+sys.meta_path.append(_Absent)  # type: ignore[arg-type]

@@ -11,15 +11,15 @@ import sys
 from _pickle import loads
 from _socket import AF_UNIX, SOCK_STREAM, socket
 
-from modal._errors import dump, pack_exception, type_name
+from modal._errors import pack_exception, type_name
 from modal._files import SOURCE_ROOT
-from modal._payload import pack, unpack
+from modal._payload import pack_any, unpack
 from modal._wire import Connection, ConnectionClosed
 from modal.exception import DeserializationError, ExecutionError, SerializationError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from typing import Any, NoReturn
 
     from modal._payload import Payload
@@ -47,6 +47,7 @@ def main() -> None:
         function = _start(connection)
         if function is not None:
             _serve(connection, function)
+            _close_loop()
             _run_exit_handlers()
     except (ConnectionClosed, KeyboardInterrupt, _Stopped):
         pass
@@ -62,22 +63,15 @@ class _Stopped(BaseException):
 class _Function:
     """The function that this container executes."""
 
-    __slots__ = ("call", "dump", "is_generator", "pack")
+    __slots__ = ("call", "is_generator", "pack")
 
-    def __init__(
-        self,
-        call: Callable[..., Any],
-        pack: Callable[[Any], Payload] = pack,
-        dump: Callable[[Any], bytes] = dump,
-    ) -> None:
+    def __init__(self, call: Callable[..., Any], pack: Callable[[Any], Payload] = pack_any) -> None:
         from modal.functions import is_generator
 
         self.call = call
         self.is_generator = is_generator(call)
         #: Pickles its results.
         self.pack = pack
-        #: Pickles its exceptions.
-        self.dump = dump
 
 
 def _start(connection: Connection) -> _Function | None:
@@ -85,6 +79,7 @@ def _start(connection: Connection) -> _Function | None:
     control, _ = connection.receive()
     module, name = control["module"], control["function"]
     sys.breakpointhook = _break
+    _put_working_directory_first()
     try:
         if control.get("terminal"):
             from modal._terminal import offer
@@ -121,7 +116,7 @@ def _load_pickled(module: dict[str, str], name: str) -> _Function:
 
     from modal._serialized import pack_by_value
 
-    return _Function(loads(a2b_base64(module["pickle"])), pack_by_value, pack_by_value)
+    return _Function(loads(a2b_base64(module["pickle"])), pack_by_value)
 
 
 def _load(module: dict[str, str], name: str) -> Callable[..., Any]:
@@ -131,10 +126,11 @@ def _load(module: dict[str, str], name: str) -> Callable[..., Any]:
     sys.modules["__main__"] = imported
     from modal.functions import Function, declared
 
-    found = declared(module["name"], name) or getattr(imported, name, None)
+    qualname = module.get("qualname", name)
+    found = declared(module["name"], name) or _find(imported, qualname)
     if found is None:
         raise ExecutionError(
-            "the module `{}` has no function `{}` in the container".format(module["name"], name),
+            "the module `{}` has no function `{}` in the container".format(module["name"], qualname),
             hint="the module is imported again there: define the function without conditions, and if "
             "`include_source=False` is set, see that the image holds the present source",
         )
@@ -144,6 +140,14 @@ def _load(module: dict[str, str], name: str) -> Callable[..., Any]:
     if image is not None and image._import_errors:
         raise image._import_errors[0]
     return found.get_raw_f()
+
+
+def _find(module: Any, qualname: str) -> Any:
+    """What a module calls by a name, with dots for what lies in its classes; None if there is nothing."""
+    found = module
+    for name in qualname.split("."):
+        found = getattr(found, name, None)
+    return found if found is not module else None
 
 
 def _import(module: dict[str, str]) -> Any:
@@ -167,9 +171,22 @@ def _import(module: dict[str, str]) -> Any:
     return sys.modules[name]
 
 
+def _put_working_directory_first() -> None:
+    """Makes the working directory importable, before all else, as `python -m` does."""
+    if getattr(sys.flags, "safe_path", False):
+        return
+    try:
+        current = os.getcwd()
+    except OSError:
+        return  # It has been removed.
+    if current in sys.path[1:]:
+        sys.path.remove(current)
+    sys.path.insert(1, current)
+
+
 def _serve(connection: Connection, function: _Function) -> None:
     while True:
-        control, payload = connection.receive()
+        control, payload = _receive(connection)
         if control["type"] == "stop":
             return
         if control["type"] != "call":
@@ -193,9 +210,9 @@ def _execute(
                 _Items(connection, function, control).send_all(result)
                 return b"ok", b""
             if hasattr(result, "cr_frame"):
-                import asyncio
+                from modal._loop import run
 
-                result = asyncio.run(result)
+                result = run(result)
         finally:
             _leave_user_code()
         return b"ok", _pack_result(function, result, name)
@@ -205,8 +222,8 @@ def _execute(
         if connection.fileno() < 0:
             _end_child(error)
         if _is_of_the_user(error):
-            return b"interrupted", pack_exception(error, function.dump)
-        return b"exception", _pack(error, f"the function `{name}`", function.dump)
+            return b"interrupted", pack_exception(error)
+        return b"exception", _pack(error, f"the function `{name}`")
 
 
 def _end_child(error: BaseException) -> NoReturn:
@@ -233,7 +250,11 @@ class _Items:
 
     def send_all(self, generator: Any) -> None:
         """Runs a generator to its end."""
-        for value in generator if hasattr(generator, "__next__") else _run_async(generator):
+        if not hasattr(generator, "__next__"):
+            from modal._loop import iterate
+
+            generator = iterate(generator)
+        for value in generator:
             _leave_user_code(is_for_good=False)
             payload = _pack_result(self._function, value, self._name)
             _flush()
@@ -244,42 +265,18 @@ class _Items:
             _enter_user_code()
 
     def _wait(self) -> None:
-        control, _ = self._connection.receive()
+        control, _ = _receive(self._connection)
         if control["type"] == "stop":
             raise _Stopped
         if control["type"] == "more" and control["call"] == self._call:
             del self._ahead[: control["count"]]
 
 
-def _run_async(generator: Any) -> Iterator[Any]:
-    """The values of an asynchronous generator; its loop stands still while a value is on its way."""
-    import asyncio
-
-    loop = asyncio.new_event_loop()
-    try:
-        asyncio.set_event_loop(loop)
-        while True:
-            following = asyncio.ensure_future(generator.__anext__(), loop=loop)
-            try:
-                value = loop.run_until_complete(following)
-            except StopAsyncIteration:
-                return
-            finally:
-                if not following.done():
-                    # An interrupt stops the loop, not what runs in it.
-                    following.cancel()
-                    loop.run_until_complete(asyncio.wait([following]))
-            yield value
-    finally:
-        loop.run_until_complete(generator.aclose())
-        loop.run_until_complete(loop.shutdown_asyncgens())
-        asyncio.set_event_loop(None)
-        loop.close()
-
-
 def _unpack(payload: Any, name: str) -> Any:
     try:
         return unpack(payload)
+    except DeserializationError:
+        raise
     except Exception as error:
         raise DeserializationError(
             f"the arguments of `{name}` cannot be read in the container: {type(error).__name__}: {error}",
@@ -298,14 +295,28 @@ def _pack_result(function: _Function, result: Any, name: str) -> Payload:
         ) from None
 
 
-def _pack(error: BaseException, doing: str, dump: Callable[[Any], bytes] = dump) -> Payload:
+def _pack(error: BaseException, doing: str) -> Payload:
     """The exception as it travels. What would end the caller's process arrives as an error instead."""
     if not isinstance(error, Exception):
         what = f"sys.exit({error.code!r})" if isinstance(error, SystemExit) else type_name(error)
         stopped = ExecutionError(f"{doing} ended with `{what}` instead of a result")
         stopped.__traceback__ = error.__traceback__
         error = stopped
-    return pack_exception(error, dump)
+    return pack_exception(error)
+
+
+def _receive(connection: Connection) -> tuple[dict[str, Any], Any]:
+    """The engine's next message. If there is an event loop, what an input left behind in it goes on meanwhile."""
+    loop = sys.modules.get("modal._loop")
+    if loop is not None and not connection.has_frame():
+        loop.run_until_readable(ENGINE_FD)
+    return connection.receive()
+
+
+def _close_loop() -> None:
+    loop = sys.modules.get("modal._loop")
+    if loop is not None:
+        loop.close()
 
 
 def _run_exit_handlers() -> None:

@@ -76,7 +76,7 @@ class Engine:
     def greet(self, output: bool) -> None:
         """Introduces this process. The answer is read with the first request's, which saves a round trip."""
         import modal
-        from modal._launch import find_uv
+        from modal._launch import find_cloudpickle, find_uv
 
         hello = {
             "type": "hello",
@@ -88,6 +88,7 @@ class Engine:
             "cwd": _working_directory(),
             "output": output,
             "package_directory": os.path.dirname(os.path.abspath(__file__)),
+            "cloudpickle_directory": find_cloudpickle(),
         }
         self.send_frame(encode_json(hello).encode())
 

@@ -9,17 +9,11 @@ from modal._payload import PICKLE_PROTOCOL, pack, unpack
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Any
 
     from modal._payload import Payload
 
 PACKAGE_DIRECTORY = os.path.dirname(os.path.abspath(__file__))
-
-
-def dump(value: Any) -> bytes:
-    """Pickles a value."""
-    return dumps(value, PICKLE_PROTOCOL)
 
 
 class RemoteTraceback(Exception):
@@ -85,11 +79,8 @@ def safe_message(error: BaseException) -> str:
         return f"<no message: `__str__` raised {type_name(failure)}>"
 
 
-def pack_exception(error: BaseException, pickle: Callable[[Any], Any] = dump) -> Payload:
-    """What a container sends for an exception: the exception if it can travel, and its description in any case.
-
-    `pickle` gives the bytes of a value.
-    """
+def pack_exception(error: BaseException) -> Payload:
+    """What a container sends for an exception: the exception if it can travel, and its description in any case."""
     try:
         text = format_trimmed(error)
     except Exception as failure:
@@ -98,7 +89,7 @@ def pack_exception(error: BaseException, pickle: Callable[[Any], Any] = dump) ->
         )
     return pack(
         {
-            "exception": _pickle_exception(error, pickle),
+            "exception": _pickle_exception(error),
             "type": type_name(error),
             "message": safe_message(error),
             "traceback": text,
@@ -108,23 +99,35 @@ def pack_exception(error: BaseException, pickle: Callable[[Any], Any] = dump) ->
 
 def unpack_exception(payload: Any) -> BaseException:
     """The exception that `pack_exception` described, with the remote traceback as its cause."""
-    described = unpack(payload)
-    error = _unpickle_exception(described)
-    error.__cause__ = RemoteTraceback(described["traceback"])
+    try:
+        described = unpack(payload)
+        parts = [described[key] for key in ("type", "message", "traceback")]
+    except Exception as failure:
+        return _not_described(f"{type(failure).__name__}: {safe_message(failure)}")
+    if not all(isinstance(part, str) for part in parts):
+        return _not_described("its type, message and traceback are no texts")
+    name, message, traceback = parts
+    error = _unpickle_exception(described.get("exception"), name, message)
+    error.__cause__ = RemoteTraceback(traceback)
     return error
 
 
-def _unpickle_exception(described: dict[str, Any]) -> BaseException:
+def _not_described(reason: str) -> BaseException:
+    from modal.exception import DeserializationError
+
+    return DeserializationError(
+        f"the function failed, and what its container says about the failure cannot be read: {reason}",
+        hint="code in the container has written to the runner's socket; see what the function prints",
+    )
+
+
+def _unpickle_exception(pickled: Any, name: str, message: str) -> BaseException:
     from modal.exception import ExecutionError
 
-    name, message = described["type"], described["message"]
-    if described["exception"] is None:
-        return ExecutionError(
-            f"the function raised `{name}`, which cannot be pickled: {message}",
-            hint="define its class at the top level of a module, and keep only plain data in it",
-        )
+    if pickled is None:
+        return _unpicklable(name, message)
     try:
-        error = loads(described["exception"])
+        error = loads(pickled)
     except Exception as failure:
         return ExecutionError(
             f"the function raised `{name}`: {message}",
@@ -136,20 +139,56 @@ def _unpickle_exception(described: dict[str, Any]) -> BaseException:
     return error
 
 
-def _pickle_exception(error: BaseException, pickle: Callable[[Any], Any]) -> bytes | None:
+def _unpicklable(name: str, message: str) -> BaseException:
+    from modal.exception import ExecutionError
+
+    return ExecutionError(
+        f"the function raised `{name}`, which cannot be pickled: {message}",
+        hint="define its class at the top level of a module, and keep only plain data in it",
+    )
+
+
+def _pickle_exception(error: BaseException) -> bytes | None:
     """Pickles an exception such that it also unpickles, or gives None."""
-    for candidate in (error, _ByParts(error)):
+    ways = [_itself, _ByParts, _by_value, _parts_by_value]
+    if _members(error):
+        # What the caller cannot read is then one member, and not the group.
+        ways.sort(key=lambda way: way in (_itself, _by_value))
+    for way in ways:
         try:
-            pickled = pickle(candidate)
+            pickled = dumps(way(error), PICKLE_PROTOCOL)
             if type(loads(pickled)) is type(error):
-                return bytes(pickled)
+                return pickled
         except Exception:
             continue
     return None
 
 
+def _members(error: BaseException) -> tuple[BaseException, ...]:
+    """The exceptions of a group."""
+    members = getattr(error, "exceptions", None)
+    return members if isinstance(members, tuple) and len(error.args) == 2 else ()
+
+
+def _itself(error: BaseException) -> Any:
+    return error
+
+
+def _by_value(error: Any) -> Any:
+    from modal._serialized import ByValue
+
+    return ByValue(error)
+
+
+def _parts_by_value(error: BaseException) -> Any:
+    return _by_value(_ByParts(error))
+
+
 class _ByParts:
-    """Pickles an exception without its `__init__`, which many classes define with other parameters than `args`."""
+    """Pickles an exception without its `__init__`, which many classes define with other parameters than `args`.
+
+    The members of a group travel each as it can, the others as errors that describe them.
+    """
 
     def __init__(self, error: BaseException) -> None:
         self.error = error
@@ -158,11 +197,26 @@ class _ByParts:
         state = {}
         for name, value in self.error.__dict__.items():
             try:
-                dump(value)
+                dumps(value, PICKLE_PROTOCOL)
             except Exception:
                 continue
             state[name] = value
-        return rebuild_exception, (type(self.error), self.error.args, state)
+        args = self.error.args
+        members = _members(self.error)
+        if members:
+            args = (args[0], [_Member(member) for member in members])
+        return rebuild_exception, (type(self.error), args, state)
+
+
+class _Member:
+    """Pickles an exception of a group, which arrives as an error that describes it if it cannot be read there."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        pickled = _pickle_exception(self.error)
+        return _unpickle_exception, (pickled, type_name(self.error), safe_message(self.error))
 
 
 def rebuild_exception(kind: type[BaseException], args: tuple[Any, ...], state: dict[str, Any]) -> BaseException:

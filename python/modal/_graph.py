@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from modal._source import locate
+from modal._source import locate, with_qualname
 from modal.exception import InvalidError
 from modal.image import Image
 from modal.retries import wire_retries
@@ -62,14 +62,14 @@ class Graph:
         """Adds a function and the image it uses."""
         settings = function._settings
         secrets = check_secrets(settings.secrets, f"the function `{function._name}`")
-        module, source, mounts = self._source(app, function)
+        module, source = self._source(app, function)
         self.functions.append(
             {
                 "name": function._name,
                 "image": self.add_image(settings.image or app._default_image()),
                 "module": module,
                 "source": {"entries": source},
-                "mounts": {"entries": mounts},
+                "mounts": {"entries": []},
                 "environment": {},
                 "secrets": wire_secrets([*app._secrets, *with_environment(secrets, settings.env)]),
                 "timeout": settings.timeout,
@@ -81,22 +81,19 @@ class Graph:
             }
         )
 
-    def _source(
-        self, app: App, function: Function[Any, Any]
-    ) -> tuple[dict[str, str], list[dict[str, Any]], list[dict[str, Any]]]:
-        """How the container finds the function, the source to take along, and further files."""
+    def _source(self, app: App, function: Function[Any, Any]) -> tuple[dict[str, str], list[dict[str, Any]]]:
+        """How the container finds the function, and the source to take along."""
         settings = function._settings
         if settings.serialized:
             from modal._serialized import describe
 
-            module, mounts = describe(function)
-            return module, [], mounts
+            return describe(function), []
         name = function.__module__
         if name not in self._sources:
             self._sources[name] = locate(function.get_raw_f())
         module, entries = self._sources[name]
         include = app._include_source if settings.include_source is None else settings.include_source
-        return module, entries if include else [], []
+        return with_qualname(module, function), entries if include else []
 
     def record_ids(self, ids: dict[str, str]) -> None:
         """Notes the ids that the engine gave to the images."""

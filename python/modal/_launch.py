@@ -75,6 +75,16 @@ def find_uv() -> str | None:
     return found
 
 
+def find_cloudpickle() -> str | None:
+    """Where the package `cloudpickle` is, which containers get for values that travel by value."""
+    # Finding costs next to nothing, importing costs more than a container's start.
+    from _frozen_importlib import _find_spec
+
+    spec = _find_spec("cloudpickle", None)
+    origin = None if spec is None else spec.origin
+    return None if origin is None else os.path.dirname(os.path.abspath(origin))
+
+
 def find_program(name: str, on_path: bool = True) -> str | None:
     """A program beside the interpreter, in the scripts directory of the package's environment, or on PATH."""
     package = os.path.dirname(os.path.abspath(__file__))

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-from modal.exception import InvalidError
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any
 
-#: Parts of Modal's API that have a substitute here.
-SUBSTITUTES = {
-    "App.cls": "put `@app.function()` above functions of the module",
-    "Function.from_name": "import the function from its module, and run its app",
-    "Secret.from_name": "use `Secret.from_dict`",
-    "pip_install_from_requirements": "use `uv_pip_install(requirements=[...])`",
-    "spawn_map": "call `.spawn` for every input",
-}
-
 
 def explain(owner: type, name: str) -> AttributeError:
     """The error for an attribute that `owner` does not have."""
+    from modal._absent import SUBSTITUTES
+
     text = f"`{owner.__name__}.{name}` is not part of this version"
     substitute = SUBSTITUTES.get(f"{owner.__name__}.{name}") or SUBSTITUTES.get(name)
     if substitute is not None:
@@ -32,19 +23,12 @@ def explain(owner: type, name: str) -> AttributeError:
     return AttributeError(f"{text}: did you mean `{close[0]}`?" if close else f"{text}; it has {', '.join(known)}")
 
 
-def refuse_keywords(owner: str, given: dict[str, Any], known: Iterable[str]) -> None:
-    """Raises an error that names the first keyword which `owner` does not take."""
-    if not given:
-        return
-    import difflib
+def refuse_keywords(owner: str, given: dict[str, Any], known: Iterable[str] | None = None) -> None:
+    """Raises an error that names the first keyword which `owner` does not take; None: the keywords of the method."""
+    if given:
+        from modal._absent import refuse
 
-    name = next(iter(given))
-    known = list(known)
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
-    raise InvalidError(
-        f"`{owner}` does not take `{name}` in this version",
-        hint=f"did you mean `{close[0]}`?" if close else "it takes {}".format(", ".join(f"`{each}`" for each in known)),
-    )
+        refuse(owner, given, known)
 
 
 class Explained(type):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from _pickle import Pickler, Unpickler, loads
+from _pickle import Pickler, PicklingError, Unpickler, loads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 PICKLE_PROTOCOL = 4
 #: Payloads above this many bytes travel in a memfd, which the engine hands on without copying it.
 MEMORY_THRESHOLD = 1 << 20
+
+#: How `pickle` says that a value is not one for it.
+REFUSALS = (PicklingError, AttributeError, TypeError)
 
 F_ADD_SEALS = 1033
 MFD_CLOEXEC_ALLOW_SEALING = 0x1 | 0x2
@@ -56,6 +59,19 @@ def pack(value: Any) -> Payload:
         return parts[0]
     size = sum(map(len, parts))
     return Large(parts, size) if size > MEMORY_THRESHOLD else b"".join(parts)
+
+
+def pack_any(value: Any) -> Payload:
+    """Pickles a value; by value where `pickle`, which goes by names, cannot (lambdas, classes inside functions)."""
+    try:
+        return pack(value)
+    except REFUSALS as error:
+        refusal = error
+    try:
+        from modal._serialized import pack_by_value
+    except ImportError:
+        raise refusal from None
+    return pack_by_value(value)
 
 
 def unpack(payload: Any) -> Any:

@@ -6,8 +6,10 @@ The work is in `modal._container`, because Python caches the bytecode of modules
 import sys
 
 if __name__ == "__main__":
-    # Python put this file's own directory first, where `image.py` or `app.py` would shadow the user's modules.
-    sys.path[0] = __file__.rsplit("/", 2)[0] if "/" in __file__ else ".."
+    if not getattr(sys.flags, "safe_path", False):
+        # Python put this file's own directory first, where `image.py` or `app.py` would shadow the user's modules.
+        del sys.path[0]
+    sys.path.insert(0, __file__.rsplit("/", 2)[0] if "/" in __file__ else "..")
     from modal._container import main
 
     main()

@@ -1,31 +1,36 @@
-"""Functions that travel by value: for notebooks, functions inside functions, and whatever has no module to import.
+"""Values that travel by value: functions without a module to import, and what `pickle` finds by no name.
 
-cloudpickle does the work. It is mounted into the container beside this package, so that images need not have it.
+cloudpickle does the work. The engine mounts it into containers as part of this package, so that images need none and
+one that they have is not in the way; `_Unpickler` lets each side find its own.
 """
 
 from __future__ import annotations
 
 import io
-import os
 import sys
+from _pickle import Unpickler
 
-import cloudpickle  # type: ignore[import-untyped]
-
-from modal._files import directory_entry
-from modal._payload import PICKLE_PROTOCOL
-from modal._source import PACKAGE_IGNORE, module_name
-from modal.exception import SerializationError
+from modal._payload import PICKLE_PROTOCOL, pack
+from modal._source import module_name
+from modal.exception import DeserializationError, SerializationError
 from modal.functions import Function
+
+try:
+    import modal._cloudpickle as cloudpickle  # type: ignore[import-not-found]
+except ImportError:
+    import cloudpickle  # type: ignore[import-untyped,no-redef]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from modal._files import Entry
+    from modal._payload import Payload
 
-#: Where the container finds it: beside the package.
-TARGET = "/__modal/python/cloudpickle"
+#: The names that cloudpickle has here and there.
+HOMES = ("modal._cloudpickle", "cloudpickle")
+#: Bytecode travels, which only its own series of Python reads.
+SERIES = "{}.{}".format(*sys.version_info)
 #: The most bytes of a pickled function; they are kept for every container that starts.
 LIMIT = 16 << 20
 
@@ -39,6 +44,45 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         return super().reducer_override(value)
 
 
+class _Unpickler(Unpickler):
+    """Finds cloudpickle by the name that it has on this side."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        for home in HOMES:
+            if module == home or module.startswith(home + "."):
+                module = cloudpickle.__name__ + module[len(home) :]
+                break
+        return super().find_class(module, name)
+
+
+class ByValue:
+    """Pickles a value such that `pickle` alone reads it, if this package is there."""
+
+    __slots__ = ("_pickled",)
+
+    def __init__(self, value: Any) -> None:
+        file = io.BytesIO()
+        _Pickler(file, PICKLE_PROTOCOL).dump(value)
+        self._pickled = file.getvalue()
+
+    def __len__(self) -> int:
+        return len(self._pickled)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return read_by_value, (SERIES, self._pickled)
+
+
+def read_by_value(series: str, pickled: bytes) -> Any:
+    """The inverse of `ByValue`."""
+    if series != SERIES:
+        raise DeserializationError(
+            f"a value with code in it was made by Python `{series}`, and Python `{SERIES}` cannot read it",
+            hint="give the image your own series of Python, as in "
+            "`Image.debian_slim(python_version=...)`, or move the code to the top level of a module",
+        )
+    return _Unpickler(io.BytesIO(pickled)).load()
+
+
 def rebuild_function(name: str, raw: Callable[..., Any]) -> Function[Any, Any]:
     """A function of an app on the other side, where it can be called by `.local`."""
     from modal.app import App
@@ -46,15 +90,13 @@ def rebuild_function(name: str, raw: Callable[..., Any]) -> Function[Any, Any]:
     return App().function(name=name, serialized=True)(raw)
 
 
-def pack_by_value(value: Any) -> bytes:
+def pack_by_value(value: Any) -> Payload:
     """Pickles a value together with the classes and functions that only this process has."""
-    file = io.BytesIO()
-    _Pickler(file, PICKLE_PROTOCOL).dump(value)
-    return file.getvalue()
+    return pack(ByValue(value))
 
 
-def describe(function: Function[Any, Any]) -> tuple[dict[str, str], list[Entry]]:
-    """A function as the engine hands it to containers, and the files that they need to read it."""
+def describe(function: Function[Any, Any]) -> dict[str, str]:
+    """A function as the engine hands it to containers."""
     from binascii import b2a_base64
 
     raw = function.get_raw_f()
@@ -75,11 +117,10 @@ def describe(function: Function[Any, Any]) -> tuple[dict[str, str], list[Entry]]
             f"more than the {LIMIT >> 20} MiB that travel with a function",
             hint="pass large data as an argument",
         )
-    described = {
+    parts = [pickled] if isinstance(pickled, bytes) else pickled.parts
+    return {
         "kind": "serialized",
         "name": module_name(module) if module is not None else str(raw.__module__),
-        "python": "{}.{}".format(*sys.version_info),
-        "pickle": b2a_base64(pickled, newline=False).decode(),
+        "python": SERIES,
+        "pickle": b2a_base64(b"".join(parts), newline=False).decode(),
     }
-    package = os.path.dirname(os.path.abspath(cloudpickle.__file__))
-    return described, [directory_entry(package, TARGET, PACKAGE_IGNORE)]

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from modal._files import Entry
+    from modal.functions import Function
 
 #: What an automatically shipped package leaves behind.
 PACKAGE_IGNORE = ("**/*.pyc", "**/__pycache__", "**/.*")
@@ -37,8 +38,25 @@ def locate(function: Callable[..., Any]) -> tuple[dict[str, str], list[Entry]]:
             "which has no source file to take to the container",
             hint="put it into a file, or send it by value: `@app.function(serialized=True)`",
         )
-    target = f"{SOURCE_ROOT}/{name}.py"
+    target = f"{SOURCE_ROOT}/{_stem(file) if script_name(file) == name else name}.py"
     return {"kind": "script", "name": name, "path": target}, [file_entry(file, target)]
+
+
+def with_qualname(module: dict[str, str], function: Function[Any, Any]) -> dict[str, str]:
+    """The module of a function, with what it calls the function where that is not the function's name in the app."""
+    raw = function.get_raw_f()
+    qualname = _attribute(sys.modules.get(raw.__module__), raw)
+    return module if qualname == function._name else {**module, "qualname": qualname}
+
+
+def _attribute(module: Any, raw: Callable[..., Any]) -> str:
+    """The name by which a module knows a function, which another function may have in its `__qualname__`."""
+    qualname = raw.__qualname__
+    if getattr(module, qualname, None) is not raw:
+        for name, value in vars(module).items() if module is not None else ():
+            if value is raw:
+                return name  # type: ignore[no-any-return]
+    return qualname
 
 
 def module_name(module: Any) -> str:
@@ -51,7 +69,16 @@ def module_name(module: Any) -> str:
         # `python -m package` runs `package.__main__`.
         return str(spec.name)
     file = getattr(module, "__file__", None)
-    return os.path.splitext(os.path.basename(file))[0] if file else name
+    return script_name(file) if file else name
+
+
+def script_name(file: str) -> str:
+    """The name of a script as a module. One with a dot would lie in a package, and `pickle` would look for that."""
+    return _stem(file).replace(".", "_")
+
+
+def _stem(file: str) -> str:
+    return os.path.splitext(os.path.basename(file))[0]
 
 
 def alias_main() -> None:

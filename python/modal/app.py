@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from modal._async import with_aio
 from modal._errors import trim_traceback
-from modal._missing import explain_on_instance, refuse_keywords
+from modal._missing import Explained, explain_on_instance, refuse_keywords
 from modal.exception import InvalidError
-from modal.functions import Function, Settings, is_generator
+from modal.functions import Function, Settings
+from modal.functions import is_generator as yields_values
 from modal.image import Image
 from modal.retries import check_retries
 from modal.secret import Secret, check_secrets, with_environment
@@ -48,7 +49,7 @@ class LocalEntrypoint(Generic[P, R]):
         return f"<modal.LocalEntrypoint `{self._name}` of {self._app!r}>"
 
 
-class App:
+class App(metaclass=Explained):
     """Functions that run together, and what they share: an image, secrets.
 
     ```python
@@ -68,7 +69,7 @@ class App:
         name: str | None = None,
         *,
         image: Image | None = None,
-        secrets: Collection[Secret] = (),
+        secrets: Collection[Secret] | None = None,
         include_source: bool = True,
         **unsupported: NoReturn,
     ) -> None:
@@ -78,7 +79,7 @@ class App:
         _check_image(image, "`modal.App`")
         self._name = name
         self._image = image
-        self._secrets = check_secrets(secrets, "`modal.App`")
+        self._secrets = check_secrets(secrets or (), "`modal.App`")
         self._include_source = include_source
         self._functions: dict[str, Function[Any, Any]] = {}
         self._entrypoints: dict[str, LocalEntrypoint[Any, Any]] = {}
@@ -103,7 +104,7 @@ class App:
         *positional: Any,
         image: Image | None = None,
         env: dict[str, str | None] | None = None,
-        secrets: Collection[Secret] = (),
+        secrets: Collection[Secret] | None = None,
         timeout: int = DEFAULT_TIMEOUT,
         retries: int | Retries | None = None,
         cpu: Amount = None,
@@ -111,6 +112,7 @@ class App:
         max_containers: int | None = None,
         serialized: bool = False,
         name: str | None = None,
+        is_generator: bool | None = None,
         include_source: bool | None = None,
         **unsupported: NoReturn,
     ) -> Callable[[Callable[P, R]], Function[P, R]]:
@@ -136,7 +138,7 @@ class App:
         settings = Settings(
             image,
             env,
-            secrets,
+            secrets or (),
             timeout,
             check_retries(retries),
             cpu,
@@ -150,7 +152,13 @@ class App:
         def decorate(raw: Callable[P, R]) -> Function[P, R]:
             _check_target("function", raw, serialized)
             known = name or raw.__name__.strip("<>")
-            if settings.retries is not None and is_generator(raw):
+            yields = yields_values(raw)
+            if is_generator is not None and is_generator != yields:
+                raise InvalidError(
+                    f"`{known}` is {'a' if yields else 'no'} generator, unlike `is_generator={is_generator}` says",
+                    hint="leave `is_generator` away",
+                )
+            if settings.retries is not None and yields:
                 raise InvalidError(
                     f"`{known}` is a generator, which cannot be retried: some of its values are out already",
                     hint="leave `retries` away",

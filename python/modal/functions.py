@@ -8,7 +8,7 @@ from modal._async import with_aio
 from modal._engine import Receiver
 from modal._errors import engine_error, unpack_exception
 from modal._missing import Explained, explain_on_instance
-from modal._payload import pack, unpack
+from modal._payload import pack_any, unpack
 from modal.exception import DeserializationError, ExecutionError, InvalidError, SerializationError
 
 TYPE_CHECKING = False
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     R = TypeVar("R")
 else:
     from modal._typing import Generic, P, R
+
+#: `pickle` writes larger pieces than this only for single values.
+NAMES_LIMIT = 128 << 10
 
 #: Every function of this process by module and name; the runner looks its function up here.
 _declared: dict[tuple[str, str], Function[Any, Any]] = {}
@@ -95,8 +98,7 @@ class Function(Generic[P, R], metaclass=Explained):
         self._app = app
         self._name = name
         self._settings = settings
-        # A serialized function's arguments may be of classes that its container has no module for.
-        self._packer: Callable[[Any], Payload] = pack if not settings.serialized else _pack_by_value
+        self._packer = _packer(raw.__module__, settings.serialized)
         self._engine: Engine | None = None
         #: The name as it stands in control messages, once the app runs.
         self._wire_name = b""
@@ -341,6 +343,8 @@ class Function(Generic[P, R], metaclass=Explained):
     def _unpack(self, payload: Any) -> Any:
         try:
             return unpack(payload)
+        except DeserializationError:
+            raise
         except Exception as error:
             raise DeserializationError(
                 f"the result of `{self._name}` cannot be read here: {type(error).__name__}: {error}",
@@ -349,6 +353,29 @@ class Function(Generic[P, R], metaclass=Explained):
 
     def _failure(self, control: dict[str, Any], payload: Any) -> BaseException:
         return unpack_exception(payload) if control["status"] == "exception" else engine_error(control)
+
+
+def __getattr__(name: str) -> object:
+    if name == "FunctionCall":  # Modal's client has it in this module.
+        from modal.function_call import FunctionCall
+
+        return FunctionCall
+    raise AttributeError(f"module `{__name__}` has no attribute `{name}`")
+
+
+def _packer(module: str, serialized: bool) -> Callable[[Any], Payload]:
+    """What pickles the arguments of a function: by value what is of a module that its container has not."""
+    if serialized:
+        return _pack_by_value
+    return pack_any if module == "__main__" else _pack_without_main
+
+
+def _pack_without_main(value: Any) -> Payload:
+    """Pickles a value; by value if it may refer to this process's `__main__`, which is another module over there."""
+    payload = pack_any(value)
+    # The large parts of a large payload are data, and no names.
+    parts = [payload] if isinstance(payload, bytes) else [part for part in payload.parts if len(part) <= NAMES_LIMIT]
+    return _pack_by_value(value) if any(b"__main__" in part for part in parts) else payload
 
 
 def _pack_by_value(value: Any) -> Payload:

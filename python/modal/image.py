@@ -13,7 +13,7 @@ from modal._files import (
     file_entry,
     module_entries,
 )
-from modal._missing import Explained, explain_on_instance
+from modal._missing import Explained, explain_on_instance, refuse_keywords
 from modal._wire import encode_json
 from modal.exception import InvalidError
 from modal.file_pattern_matcher import NON_PYTHON_FILES
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
     from pathlib import Path, PurePosixPath
     from types import TracebackType
-    from typing import Any, Concatenate, ParamSpec, TypeVar, Union
+    from typing import Any, Concatenate, NoReturn, ParamSpec, TypeVar, Union
 
     from modal.file_pattern_matcher import FilePatternMatcher
     from modal.secret import Secret
@@ -168,6 +168,7 @@ class Image(metaclass=Explained):
         env: dict[str, str | None] | None = None,
         secrets: Collection[Secret] | None = None,
         force_build: bool = False,
+        **unsupported: NoReturn,
     ) -> Image:
         """Installs Python packages with pip's rules.
 
@@ -177,6 +178,7 @@ class Image(metaclass=Explained):
 
         The order of the packages does not matter. `Image.uv_pip_install` does the same faster.
         """
+        refuse_keywords("Image.pip_install", unsupported)
         names = _requirements("pip_install", packages)
         if not names:
             return self
@@ -211,6 +213,7 @@ class Image(metaclass=Explained):
         env: dict[str, str | None] | None = None,
         secrets: Collection[Secret] | None = None,
         force_build: bool = False,
+        **unsupported: NoReturn,
     ) -> Image:
         """Installs Python packages with uv.
 
@@ -220,6 +223,7 @@ class Image(metaclass=Explained):
 
         `requirements` names local requirements files, which are read when the image is built.
         """
+        refuse_keywords("Image.uv_pip_install", unsupported)
         names = _requirements("uv_pip_install", packages)
         if requirements is not None and not (
             isinstance(requirements, list) and all(isinstance(path, (str, os.PathLike)) for path in requirements)
@@ -258,6 +262,7 @@ class Image(metaclass=Explained):
         env: dict[str, str | None] | None = None,
         secrets: Collection[Secret] | None = None,
         force_build: bool = False,
+        **unsupported: NoReturn,
     ) -> Image:
         """Installs Debian packages.
 
@@ -265,6 +270,7 @@ class Image(metaclass=Explained):
         image.apt_install("git", "curl")
         ```
         """
+        refuse_keywords("Image.apt_install", unsupported)
         names = _flatten("apt_install", packages)
         if not names:
             return self
@@ -284,6 +290,7 @@ class Image(metaclass=Explained):
         env: dict[str, str | None] | None = None,
         secrets: Collection[Secret] | None = None,
         force_build: bool = False,
+        **unsupported: NoReturn,
     ) -> Image:
         """Runs shell commands, one after the other, as one step.
 
@@ -293,6 +300,7 @@ class Image(metaclass=Explained):
 
         `env` and `secrets` are environment variables of these commands only; use `Image.env` for lasting ones.
         """
+        refuse_keywords("Image.run_commands", unsupported)
         lines = _flatten("run_commands", commands)
         if not lines:
             return self

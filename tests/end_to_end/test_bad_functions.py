@@ -125,9 +125,12 @@ def entry():
     "exception-class-of-the-container": """
 @app.function()
 def work():
+    import threading
+
     class Strange(Exception):
-        pass
-    raise Strange("out of ideas")
+        def __str__(self):
+            return "out of ideas"
+    raise Strange(threading.Lock())
 
 @app.local_entrypoint()
 def main():

@@ -248,9 +248,9 @@ def test_unknown_names_explain_themselves():
 @pytest.mark.parametrize(
     ("keywords", "message", "hint"),
     [
-        ({"gpu": "A10"}, "`@app.function` does not take `gpu`", "it takes `image`"),
+        ({"gpu": "A10"}, "`@app.function` does not take `gpu`", "no GPUs yet"),
         ({"max_container": 1}, "`@app.function` does not take `max_container`", "did you mean `max_containers`?"),
-        ({"schedule": None}, "does not take `schedule`", None),
+        ({"schedule": 5}, "does not take `schedule`", "cron"),
     ],
 )
 def test_unknown_keywords_are_named(keywords, message, hint):
@@ -262,7 +262,7 @@ def test_unknown_keywords_are_named(keywords, message, hint):
 
 def test_unknown_keywords_of_apps_and_entrypoints():
     with pytest.raises(InvalidError, match=r"`modal.App` does not take `volumes`"):
-        modal.App("a", volumes={})
+        modal.App("a", volumes={"/data": None})
     with pytest.raises(InvalidError, match=r"`@app.local_entrypoint` does not take `nam`") as caught:
         modal.App("a").local_entrypoint(nam="x")
     assert caught.value.hint == "did you mean `name`?"

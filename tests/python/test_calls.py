@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import builtins
 import pickle
 import signal
 import sys
 import threading
 import time
+import types
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from fake_engine import wait_until
 
 import modal
 from modal import _map
-from modal._errors import RemoteTraceback
+from modal._errors import RemoteTraceback, pack_exception, unpack_exception
 from modal.exception import (
     DeserializationError,
     ExecutionError,
@@ -27,6 +29,9 @@ from modal.exception import (
 )
 
 app = modal.App("calls")
+
+#: Pythons before 3.11 have none.
+Group = getattr(builtins, "ExceptionGroup", None)
 
 
 class Point:
@@ -85,6 +90,15 @@ def fail(kind):
             pass
 
         raise Local("nobody knows")
+    if kind == "locked":
+        raise ValueError(threading.Lock())
+    if kind == "group":
+
+        class Member(Exception):
+            pass
+
+        members = [KeyError("a"), Awkward("a", "b"), Member("c"), ValueError(threading.Lock())]
+        raise Group("several", [*members, Group("inner", [Member("d")])])
     if kind == "exit":
         sys.exit(3)
     if kind == "interrupt":
@@ -163,8 +177,8 @@ def test_exceptions_come_back_as_themselves(start):
 
 def test_exceptions_that_cannot_travel_are_described(start):
     with start(app):
-        with pytest.raises(ExecutionError, match=r"Local`, which cannot be pickled: nobody knows"):
-            fail.remote("local")
+        with pytest.raises(ExecutionError, match=r"ValueError`, which cannot be pickled: <unlocked _thread.lock"):
+            fail.remote("locked")
         with pytest.raises(ExecutionError, match=r"`sys.exit\(3\)` instead of a result"):
             fail.remote("exit")
         with pytest.raises(ExecutionError, match=r"`builtins.KeyboardInterrupt` instead of a result"):
@@ -174,6 +188,67 @@ def test_exceptions_that_cannot_travel_are_described(start):
         with pytest.raises(SerializationError, match="arguments of `echo`"):
             echo.remote(threading.Lock())
         assert echo.remote(1) == ((1,), {})
+
+
+def test_exceptions_of_classes_inside_functions_travel_by_value(start):
+    with start(app), pytest.raises(Exception, match="nobody knows") as caught:
+        fail.remote("local")
+    assert type(caught.value).__name__ == "Local"
+
+
+@pytest.mark.skipif(Group is None, reason="this Python has no exception groups")
+def test_groups_arrive_as_themselves_whatever_their_members_are(start):
+    with start(app), pytest.raises(Group, match="several") as caught:
+        fail.remote("group")
+    key, awkward, member, locked, inner = caught.value.exceptions
+    assert (type(key), key.args) == (KeyError, ("a",))
+    assert (type(awkward), awkward.first) == (Awkward, "a")
+    assert (type(member).__name__, str(member)) == ("Member", "c")
+    assert type(locked) is ExecutionError
+    assert "`builtins.ValueError`, which cannot be pickled" in str(locked)
+    assert str(inner.exceptions[0]) == "d"
+
+
+def test_what_pickle_cannot_name_travels_by_value(start):
+    class Local:
+        def __init__(self, x):
+            self.x = x
+
+    with start(app):
+        (function, value), _ = echo.remote(lambda x: x + 1, Local(3))
+        assert function(1) == 2
+        assert (type(value), value.x) == (Local, 3)
+        with pytest.raises(SerializationError, match=r"cannot pickle '_thread\.lock'"):
+            echo.remote(lambda: 1, threading.Lock())
+
+
+@pytest.mark.skipif(Group is None, reason="this Python has no exception groups")
+def test_a_member_whose_class_is_missing_here_leaves_the_group_what_it_is(monkeypatch):
+    module = types.ModuleType("only_there")
+    exec("class Gone(Exception): pass", module.__dict__)
+    monkeypatch.setitem(sys.modules, "only_there", module)
+    payload = pack_exception(Group("some", [module.Gone("away"), KeyError("k")]))
+    monkeypatch.delitem(sys.modules, "only_there")
+    gone, key = unpack_exception(payload).exceptions
+    assert type(gone) is ExecutionError
+    assert str(gone).startswith("the function raised `only_there.Gone`: away")
+    assert type(key) is KeyError
+
+
+@pytest.mark.parametrize(
+    ("payload", "reason"),
+    [
+        (b"", "EOFError"),
+        (b"rubbish", "UnpicklingError"),
+        (pickle.dumps(7), "TypeError"),
+        (pickle.dumps({"type": "x"}), "KeyError"),
+        (pickle.dumps({"exception": None, "type": 1, "message": "m", "traceback": "t"}), "no texts"),
+    ],
+)
+def test_rubbish_for_an_exception_is_said_to_be_that(payload, reason):
+    error = unpack_exception(payload)
+    assert type(error) is DeserializationError
+    assert reason in str(error)
 
 
 def test_exceptions_whose_class_is_missing_here(start, engine):

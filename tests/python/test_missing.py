@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 import modal
+from modal import _absent
 
 
 @pytest.mark.parametrize(
@@ -25,3 +26,111 @@ def test_missing_attributes_name_what_there_is(read, words):
 def test_attributes_can_still_be_probed():
     assert not hasattr(modal.Image, "from_registry")
     assert not hasattr(modal.Image.debian_slim(), "__deepcopy__")
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["from modal import Volume", "from modal import App, Volume", "import modal; modal.Volume"],
+)
+def test_missing_names_say_so_however_they_are_asked_for(statement):
+    with pytest.raises((ImportError, AttributeError)) as caught:
+        exec(statement, {})
+    assert str(caught.value).startswith(
+        f"`modal.Volume` is not part of this version ({modal.__version__}): return data"
+    )
+    assert not hasattr(modal, "Volume")
+
+
+def test_unknown_names_say_what_there_is():
+    with pytest.raises(ImportError, match=r"`modal.Vollume` is not part .*; it has `App`"):
+        exec("from modal import Vollume", {})
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["import modal.experimental", "from modal.volume import Volume", "import modal.gpu", "import modal.cli.app"],
+)
+def test_missing_modules_say_so(statement):
+    with pytest.raises(ModuleNotFoundError, match="is not part of this version: "):
+        exec(statement, {})
+
+
+def test_modules_that_modal_has_not_either_are_simply_missing():
+    import importlib.util
+
+    with pytest.raises(ModuleNotFoundError, match=r"^No module named 'modal.nonsense'$"):
+        exec("import modal.nonsense", {})
+    assert importlib.util.find_spec("modal.nonsense") is None
+
+
+def test_names_are_also_where_modal_has_them():
+    from modal.functions import FunctionCall
+
+    assert FunctionCall is modal.FunctionCall
+
+
+@pytest.mark.parametrize(
+    ("read", "words"),
+    [
+        (lambda: modal.App.lookup("x"), "`App.lookup` is not part of this version: there are no deployed apps"),
+        (lambda: modal.App("a").lookup, "there are no deployed apps"),
+        (lambda: modal.App.deploy, "modal run --detach"),
+        (lambda: modal.Function.from_name("a", "f"), "import the function from its module"),
+    ],
+)
+def test_lookups_say_what_to_do(read, words):
+    with pytest.raises(AttributeError) as caught:
+        read()
+    assert words in str(caught.value)
+
+
+def test_values_that_ask_for_nothing_are_taken():
+    app = modal.App("a", volumes={}, tags=None, secrets=None)
+    nothing = dict.fromkeys(_absent.KEYWORDS["@app.function"])
+    nothing |= dict.fromkeys(_absent.RENAMED)
+    nothing |= {"min_containers": 0, "volumes": {}, "network_file_systems": {}, "enable_memory_snapshot": False}
+
+    @app.function(serialized=True, image=None, secrets=None, env=None, retries=None, is_generator=False, **nothing)
+    def f():
+        pass
+
+    @app.function(serialized=True, is_generator=True)
+    def values():
+        yield 1
+
+    app.run(detach=False, environment_name=None, client=None)
+    image = modal.Image.debian_slim()
+    image.pip_install("x", gpu=None, secrets=None, env=None).apt_install("y", gpu=None)
+    image.uv_pip_install("x", gpu=None, uv_version=None).run_commands("true", gpu=None, volumes={})
+
+
+@pytest.mark.parametrize(
+    ("use", "words"),
+    [
+        (lambda: modal.App("a").function(gpu="A10"), ("@app.function", "gpu", "no GPUs yet")),
+        (lambda: modal.App("a").function(min_containers=1), ("@app.function", "min_containers", "when inputs come")),
+        (lambda: modal.App("a").function(keep_warm=1), ("@app.function", "keep_warm", "when inputs come")),
+        (lambda: modal.App("a").function(kep_warm=None), ("@app.function", "kep_warm", "it takes `image`")),
+        (lambda: modal.App("a", volumes={"/v": 1}), ("modal.App", "volumes", "return data")),
+        (lambda: modal.Image.debian_slim().pip_install("x", gpu="T4"), ("Image.pip_install", "gpu", "no GPUs yet")),
+        (
+            lambda: modal.Image.debian_slim().run_commands("x", nv=1),
+            ("Image.run_commands", "nv", "did you mean `env`?"),
+        ),
+    ],
+)
+def test_values_that_ask_for_something_are_refused(use, words):
+    owner, name, hint = words
+    with pytest.raises(
+        modal.exception.InvalidError, match=f"^`{owner}` does not take `{name}` in this version"
+    ) as caught:
+        use()
+    assert hint in caught.value.hint
+
+
+def test_is_generator_is_believed_only_where_it_is_true():
+    with pytest.raises(modal.exception.InvalidError, match="`f` is no generator, unlike"):
+
+        @modal.App("a").function(serialized=True, is_generator=True)
+        def f():
+            pass

@@ -6,21 +6,26 @@ import os
 import pickle
 import signal
 import sys
+import time
 
 import pytest
 from fake_engine import Runner
 
 
 @pytest.fixture
-def run(tmp_path, capfd):
+def run(tmp_path, capfd, monkeypatch):
     """Starts the runner on a script with the given text."""
     runners = []
 
-    def start(text: str, function: str = "f", name: str = "script", **environment: str) -> Runner:
+    def start(text: str, function: str = "f", name: str = "script", qualname=None, directory=None) -> Runner:
         path = tmp_path / f"{name}.py"
         path.write_text(text)
         module = {"kind": "script", "name": name, "path": str(path)}
-        runner = Runner(module, function, python=python_under_test(), **environment)
+        if qualname is not None:
+            module["qualname"] = qualname
+        if directory is not None:
+            monkeypatch.chdir(directory)
+        runner = Runner(module, function, python=python_under_test())
         runners.append(runner)
         return runner
 
@@ -262,6 +267,89 @@ def test_generators(run):
         runner.send({"type": "more", "call": 7, "count": 1})
     assert (control["status"], payload) == ("ok", b"")
     assert values == list(range(40))
+
+
+def test_coroutines_share_one_event_loop_which_goes_on_between_them(run):
+    text = APP + (
+        "async def f(what):\n"
+        "    global queue, ticks, loop\n"
+        "    import asyncio\n"
+        "    async def tick(value):\n"
+        "        global ticks\n"
+        "        while True:\n"
+        "            await asyncio.sleep(0.001)\n"
+        "            ticks += 1\n"
+        "            await queue.put(value)\n"
+        "    if what == 'start':\n"
+        "        queue, ticks, loop = asyncio.Queue(), 0, asyncio.get_running_loop()\n"
+        "        loop.task = asyncio.ensure_future(tick(what))\n"
+        "        return ticks\n"
+        "    if what == 'fail':\n"
+        "        raise ValueError(what)\n"
+        "    assert asyncio.get_running_loop() is loop\n"
+        "    return await queue.get(), ticks\n"
+    )
+    runner = run(text)
+    runner.receive()
+    assert call(runner, "start") == ("ok", 0)
+    time.sleep(0.2)
+    status, (first, ticks) = call(runner, "look")
+    assert (status, first) == ("ok", "start")
+    assert ticks > 1
+    assert call(runner, "fail")[0] == "exception"
+    assert call(runner, "look")[0] == "ok"
+    assert runner.stop() == 0
+
+
+def test_tasks_are_cancelled_when_the_container_leaves(run, capfd):
+    text = APP + (
+        "async def f():\n"
+        "    import asyncio\n"
+        "    async def wait():\n"
+        "        try: await asyncio.sleep(1000)\n"
+        "        finally: print('cancelled')\n"
+        "    global task\n"
+        "    task = asyncio.ensure_future(wait())\n"
+        "    await asyncio.sleep(0)\n"
+    )
+    runner = run(text)
+    runner.receive()
+    assert call(runner) == ("ok", None)
+    assert runner.stop() == 0
+    assert capfd.readouterr().out == "cancelled\n"
+
+
+def test_a_loop_that_was_stopped_or_closed_is_no_end(run):
+    text = APP + (
+        "async def f(how):\n"
+        "    import asyncio\n"
+        "    loop = asyncio.get_running_loop()\n"
+        "    if how == 'later': loop.call_soon(loop.stop)\n"
+        "    if how == 'now': loop.stop(); await asyncio.sleep(1)\n"
+        "    return how\n"
+    )
+    runner = run(text)
+    runner.receive()
+    assert call(runner, "later") == ("ok", "later")
+    assert call(runner, "now")[0] == "exception"
+    assert call(runner, "well") == ("ok", "well")
+
+
+@pytest.mark.parametrize("qualname", ["work", "Tools.work"])
+def test_functions_of_other_modules_are_found_by_their_own_name(run, qualname):
+    text = "def work(): return 1\nclass Tools:\n    @staticmethod\n    def work(): return 1\n"
+    runner = run(text, function="one", name="helpers", qualname=qualname)
+    assert runner.receive()[0] == {"type": "ready"}
+    assert call(runner) == ("ok", 1)
+
+
+def test_the_working_directory_is_importable_before_all_else(run, tmp_path):
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "colorsys.py").write_text("mine = 1\n")
+    text = "import os\nos.chdir('/')\nimport colorsys\n" + APP + "def f(): return colorsys.mine\n"
+    runner = run(text, directory=tmp_path / "here")
+    assert runner.receive()[0] == {"type": "ready"}
+    assert call(runner) == ("ok", 1)
 
 
 def test_a_generator_that_waits_ends_with_stop(run):

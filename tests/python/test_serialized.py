@@ -172,8 +172,6 @@ def test_how_it_is_described():
     _, body = app_graph(app)
     (function,) = body["functions"]
     assert function["source"] == {"entries": []}
-    (mount,) = function["mounts"]["entries"]
-    assert mount["target"] == "/__modal/python/cloudpickle"
     module = function["module"]
     assert module["kind"] == "serialized"
     assert module["name"] == "test_serialized"

@@ -3,6 +3,7 @@
 #[cfg(not(target_os = "linux"))]
 compile_error!("Lamina runs on Linux; on Windows use it inside WSL2, on macOS inside a Linux virtual machine");
 
+mod absent;
 mod arguments;
 mod commands;
 mod failure;
@@ -29,7 +30,10 @@ fn main() -> ExitCode {
     let outcome = if words.next().is_some_and(|word| word == commands::detach::BACKGROUND) {
         commands::detach::background(words)
     } else {
-        execute(&Arguments::parse().command)
+        match Arguments::try_parse() {
+            Ok(arguments) => execute(&arguments.command),
+            Err(error) => return refuse(&error),
+        }
     };
     match outcome {
         Ok(code) => ExitCode::from(code),
@@ -38,6 +42,14 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Says what is wrong with the command line, or gives the help that it asks for.
+fn refuse(error: &clap::Error) -> ExitCode {
+    let words: Vec<String> = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
+    let Some(failure) = absent::explain(error, &words) else { error.exit() };
+    failure.print();
+    ExitCode::from(absent::USAGE)
 }
 
 fn execute(command: &Command) -> Result<u8, Failure> {

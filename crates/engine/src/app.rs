@@ -7,7 +7,7 @@ use std::time::Duration;
 use lamina_build::{BuildOptions, Builder, BuiltImage, HostPrograms, Tools};
 use lamina_events::{CancelToken, Event, Sink};
 use lamina_fetch::Client;
-use lamina_functions::{Bytecode, FunctionSpec, Pool, PoolOptions, Retries, SandboxStarter, random_id};
+use lamina_functions::{Bytecode, DEFAULT_PATH, FunctionSpec, Pool, PoolOptions, Retries, SandboxStarter, random_id};
 use lamina_image::Digest;
 use lamina_store::Store;
 
@@ -122,11 +122,11 @@ impl Engine {
                 continue;
             }
             let mut package = files.show_package(store, image)?;
-            let python = image.python.as_deref().unwrap_or("python3");
+            let search_path = image.config.environment.get("PATH").map_or(DEFAULT_PATH, String::as_str);
             if let Some(digest) = package.digest {
                 let package_layers = self.paths(&package.views);
                 let bytecode =
-                    Bytecode { package: digest, package_layers: &package_layers, image: &image.layers, python };
+                    Bytecode { package: digest, package_layers: &package_layers, image: &image.layers, search_path };
                 package.views.splice(0..0, bytecode.layer(&self.launcher, store, cancel).ok());
             }
             shown.insert(image.id.clone(), package.views);

@@ -29,7 +29,7 @@ impl AppFiles {
             }
             Ok(files)
         };
-        let mut files = Self { package: collect(&package(&hello.package_directory))?, sets: Vec::new() };
+        let mut files = Self { package: collect(&package(hello))?, sets: Vec::new() };
         for set in functions.iter().flat_map(|function| [&function.source, &function.mounts]) {
             if !set.is_empty() && files.sets.iter().all(|(known, _)| known != set) {
                 let collected = collect(set)?;
@@ -63,10 +63,18 @@ impl AppFiles {
     }
 }
 
-/// The files of the `modal` package.
-fn package(directory: &str) -> FileSet {
+/// The files of the `modal` package, with `cloudpickle` as a part of it: one that the image has is not in the way.
+fn package(hello: &Hello) -> FileSet {
     let patterns = ["**/__pycache__", "**/*.pyc"].map(str::to_owned).to_vec();
     let ignore = Some(Ignore::Patterns { patterns, invert: false });
-    let target = PACKAGE_TARGET.to_owned();
-    FileSet { entries: vec![FileEntry { source: directory.to_owned(), target, kind: FileKind::Directory, ignore }] }
+    let entry = |source: &String, target: String| FileEntry {
+        source: source.clone(),
+        target,
+        kind: FileKind::Directory,
+        ignore: ignore.clone(),
+    };
+    let package = entry(&hello.package_directory, PACKAGE_TARGET.to_owned());
+    let cloudpickle =
+        hello.cloudpickle_directory.iter().map(|source| entry(source, format!("{PACKAGE_TARGET}/_cloudpickle")));
+    FileSet { entries: std::iter::once(package).chain(cloudpickle).collect() }
 }

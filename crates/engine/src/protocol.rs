@@ -71,6 +71,9 @@ pub(crate) struct Hello {
     pub(crate) output: bool,
     /// Where the `modal` package is.
     pub(crate) package_directory: String,
+    /// Where `cloudpickle` is.
+    #[serde(default)]
+    pub(crate) cloudpickle_directory: Option<String>,
 }
 
 /// An app.
@@ -313,7 +316,8 @@ mod tests {
     #[test]
     fn hello_is_pinned() {
         let text = r#"{"type":"hello","protocol":2,"package":"0.1.0","python":"3.11.7","uv":"/bin/uv","cwd":"/home/me",
-                       "python_program":"/usr/bin/python3","output":true,"package_directory":"/lib/modal"}"#;
+                       "python_program":"/usr/bin/python3","output":true,"package_directory":"/lib/modal",
+                       "cloudpickle_directory":"/lib/cloudpickle"}"#;
         let Request::Hello(hello) = read(text) else { panic!() };
         let expected = Hello {
             protocol: 2,
@@ -322,6 +326,7 @@ mod tests {
             uv: Some("/bin/uv".into()),
             output: true,
             package_directory: "/lib/modal".into(),
+            cloudpickle_directory: Some("/lib/cloudpickle".into()),
         };
         assert_eq!(hello, expected);
     }
@@ -344,7 +349,7 @@ mod tests {
         assert_eq!(app.app.environment, "staging");
         assert_eq!(app.options, OptionsRequest { force_build: true, ignore_cache: false });
         let function = &app.functions[0];
-        assert_eq!(function.module, Module::Script { name: "app".into(), path: "/root/app.py".into() });
+        assert_eq!(function.module, Module::Script { name: "app".into(), path: "/root/app.py".into(), qualname: None });
         assert_eq!((function.source.entries.len(), function.mounts.entries.len()), (1, 1));
         assert_eq!(function.secrets[0].values["TOKEN"], "hunter2");
         assert_eq!((function.cpu.unwrap().limit(), function.memory.unwrap().limit()), (0.5, 256.0));

@@ -79,7 +79,7 @@ impl Engine {
         let directory = image.config.working_directory.unwrap_or_else(|| "/".to_owned());
         Ok(FunctionSpec {
             name: "shell".to_owned(),
-            module: Module::Module { name: "shell".to_owned() },
+            module: Module::Module { name: "shell".to_owned(), qualname: None },
             image_id: image.id,
             layers: image.layers.iter().rev().map(|digest| store.view_path(digest)).collect(),
             image_environment: image.config.environment,

@@ -12,7 +12,7 @@ use lamina_image::{Digest, KeyMaterial, LayerKey};
 use lamina_sandbox::{ExitStatus, Launcher, Limits, Network, SandboxError, SandboxSpec, Stdio, Upper};
 use lamina_store::{CommitRules, Committed, LayerRecord, Store, StoreError};
 
-use crate::sandbox::PACKAGE_TARGET;
+use crate::sandbox::{INTERPRETERS, PACKAGE_TARGET};
 
 /// How the layer is called in the index.
 const TITLE: &str = "bytecode of the modal package";
@@ -45,8 +45,8 @@ pub struct Bytecode<'a> {
     pub package_layers: &'a [String],
     /// Layers of the image, bottom first.
     pub image: &'a [Digest],
-    /// The interpreter.
-    pub python: &'a str,
+    /// Where the image looks for its interpreter.
+    pub search_path: &'a str,
 }
 
 impl Bytecode<'_> {
@@ -71,7 +71,7 @@ impl Bytecode<'_> {
         material.add("step", TITLE);
         material.add("package", self.package.hex());
         material.add("image", self.image.iter().map(Digest::hex).collect::<Vec<_>>());
-        material.add("python", self.python);
+        material.add("search_path", self.search_path);
         material
     }
 
@@ -79,7 +79,7 @@ impl Bytecode<'_> {
         let work = store.new_work()?;
         let image = self.image.iter().rev().map(|digest| store.view_path(digest));
         let argv = [
-            self.python,
+            INTERPRETERS[0],
             "-I",
             "-S",
             "-m",
@@ -93,7 +93,7 @@ impl Bytecode<'_> {
             layers: self.package_layers.iter().cloned().chain(image).collect(),
             upper: Upper::Store { upper: work.upper(), work: work.work_directory() },
             argv: argv.map(str::to_owned).to_vec(),
-            env: vec![("PATH".to_owned(), crate::spec::DEFAULT_PATH.to_owned())],
+            env: vec![("PATH".to_owned(), self.search_path.to_owned())],
             // The image's interpreter may be anything; compiling some thirty small modules needs little.
             limits: Limits { memory_bytes: Some(1 << 30), pids: Some(256), ..Limits::default() },
             network: Network::Isolated,
@@ -151,12 +151,12 @@ mod tests {
     #[test]
     fn bytecode_is_never_shared_between_images_or_packages() {
         let (one, other) = (Digest::of(b"1"), Digest::of(b"2"));
-        let key = |package, image: &[Digest], python: &str| {
-            Bytecode { package, package_layers: &[], image, python }.material().key()
+        let key = |package, image: &[Digest], search_path: &str| {
+            Bytecode { package, package_layers: &[], image, search_path }.material().key()
         };
-        let first = key(one, &[one], "python");
-        assert_eq!(first, key(one, &[one], "python"));
-        for different in [key(other, &[one], "python"), key(one, &[other], "python"), key(one, &[one], "python3")] {
+        let first = key(one, &[one], "/bin");
+        assert_eq!(first, key(one, &[one], "/bin"));
+        for different in [key(other, &[one], "/bin"), key(one, &[other], "/bin"), key(one, &[one], "/opt/bin:/bin")] {
             assert_ne!(first, different);
         }
     }

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lamina_events::{Event, Stream};
-use lamina_wire::{Frame, Payload, Receiver, Sender, WireError};
+use lamina_wire::{Frame, Payload, Received, Receiver, Sender, WireError};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::fs::SealFlags;
 use rustix::io::Errno;
 
+use crate::aside;
 use crate::error::CallError;
 use crate::ids::random_id;
 use crate::output::Output;
@@ -65,8 +66,6 @@ impl<'a> Container<'a> {
     fn new(shared: &'a Arc<Shared>, slot: SlotId, task: &str, started: StartedContainer) -> Result<Self, String> {
         let process = Arc::clone(&started.process);
         let build = || -> std::io::Result<Self> {
-            // A runner that stalls in the middle of a frame must not escape the time limits.
-            started.socket.set_read_timeout(Some(shared.options.timeout.max(Duration::from_secs(1))))?;
             started.socket.set_write_timeout(Some(SEND_PATIENCE))?;
             Ok(Self {
                 shared,
@@ -94,16 +93,22 @@ impl<'a> Container<'a> {
         let (task, options) = (self.task.clone(), &self.shared.options);
         self.shared.sink.emit(Event::ContainerStarted { container: task, function: options.function.clone() });
         let wanted = self.shared.lock().connect(self.slot, &self.sender, &self.process, &self.wake);
+        let mut is_read_up = wanted;
         if !wanted {
             self.kill(Ending::Unneeded);
         } else if let Err(reason) = self.converse() {
             self.kill(Ending::Broken(reason));
+            is_read_up = false;
         }
         let end = self.wait();
         self.interaction = None;
         self.stdout.finish();
         self.stderr.finish();
         self.conclude(end);
+        aside::close(self.receiver.take_unclaimed());
+        if !is_read_up {
+            aside::close_connection(self.receiver, self.sender);
+        }
     }
 
     /// Talks with the runner until it closes the connection; an error when it breaks the protocol.
@@ -121,13 +126,12 @@ impl<'a> Container<'a> {
             self.stdout.read_available();
             self.stderr.read_available();
             if readable {
-                match self.receiver.receive() {
-                    Ok(Some(frame)) => self.handle(frame)?,
+                // Whoever sends a frame byte by byte gets no more time than others: none of it is waited for here.
+                match self.receiver.receive_available() {
+                    Ok(Received::Frame(frame)) => self.handle(frame)?,
+                    Ok(Received::Incomplete) => {}
                     // A process that dies while it sends tears its last frame.
-                    Ok(None) | Err(WireError::Truncated) => return Ok(()),
-                    Err(WireError::Io(error)) if error.kind() == std::io::ErrorKind::WouldBlock => {
-                        return Err("it stopped in the middle of a message".to_owned());
-                    }
+                    Ok(Received::Closed) | Err(WireError::Truncated) => return Ok(()),
                     Err(error) => return Err(error.to_string()),
                 }
             }
@@ -179,9 +183,9 @@ impl<'a> Container<'a> {
     }
 
     fn handle(&mut self, frame: Frame) -> Result<(), String> {
-        let message = serde_json::from_slice(&frame.control)
-            .map_err(|error| format!("it sent a message that the engine does not know: {error}"))?;
-        check_payload(&frame.payload)?;
+        let message = serde_json::from_slice(&frame.control);
+        let frame = accept(frame)?;
+        let message = message.map_err(|error| format!("it sent a message that the engine does not know: {error}"))?;
         if matches!(message, FromRunner::Ready | FromRunner::Failed | FromRunner::Result { .. }) {
             // What the user was shown belongs before what follows from it.
             self.interaction = None;
@@ -354,7 +358,19 @@ fn answer_all(inputs: Vec<Input>, exception: &Payload) -> Result<(), String> {
     Ok(())
 }
 
-/// Refuses a descriptor that could change or block under whoever reads it: code in the container chose it.
+/// Refuses descriptors that could change or block under whoever reads or closes them: code in the container chose them.
+fn accept(mut frame: Frame) -> Result<Frame, String> {
+    let reason = if frame.fds.is_empty() {
+        let Err(reason) = check_payload(&frame.payload) else { return Ok(frame) };
+        reason
+    } else {
+        "it sent file descriptors".to_owned()
+    };
+    aside::close(std::mem::take(&mut frame.fds));
+    aside::close_payload(frame.payload);
+    Err(reason)
+}
+
 fn check_payload(payload: &Payload) -> Result<(), String> {
     let Payload::Memory(fd, length) = payload else {
         return Ok(());

@@ -6,6 +6,7 @@
 //! descriptors and are never copied here. An input goes from the caller's thread straight into the container's socket,
 //! a result from the container's thread straight to the caller: there is no queue or thread between them.
 
+mod aside;
 mod bytecode;
 mod container;
 mod error;
@@ -27,7 +28,7 @@ pub use pool::{Caller, Outcome, Pool, PoolOptions};
 pub use retries::Retries;
 pub use runner::{FromRunner, Module, Pickle, ResultStatus, ToRunner};
 pub use sandbox::{PACKAGE_TARGET, SandboxStarter};
-pub use spec::FunctionSpec;
+pub use spec::{DEFAULT_PATH, FunctionSpec};
 pub use starter::{ContainerEnd, ContainerProcess, ContainerStarter, StartError, StartedContainer};
 pub use terminal::Terminal;
 

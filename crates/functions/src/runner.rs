@@ -14,11 +14,17 @@ pub enum Module {
         name: String,
         /// The file's path inside the container.
         path: String,
+        /// What the module calls the function, where that is not the function's name in the app.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        qualname: Option<String>,
     },
     /// A module that the container's interpreter imports by name.
     Module {
         /// The dotted name.
         name: String,
+        /// What the module calls the function, where that is not the function's name in the app.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        qualname: Option<String>,
     },
     /// No module: the function itself, pickled.
     Serialized {
@@ -126,8 +132,8 @@ mod tests {
 
     #[test]
     fn messages_to_the_runner_are_pinned() {
-        let script = Module::Script { name: "app".into(), path: "/root/app.py".into() };
-        let module = Module::Module { name: "pkg.mod".into() };
+        let script = Module::Script { name: "app".into(), path: "/root/app.py".into(), qualname: None };
+        let module = Module::Module { name: "pkg.mod".into(), qualname: Some("work".into()) };
         let cases = [
             (
                 ToRunner::Start { module: &script, function: "f", terminal: false },
@@ -135,7 +141,7 @@ mod tests {
             ),
             (
                 ToRunner::Start { module: &module, function: "f", terminal: true },
-                r#"{"type":"start","module":{"kind":"module","name":"pkg.mod"},"function":"f","terminal":true}"#,
+                r#"{"type":"start","module":{"kind":"module","name":"pkg.mod","qualname":"work"},"function":"f","terminal":true}"#,
             ),
             (ToRunner::Call { call: 7, function: "f" }, r#"{"type":"call","call":7,"function":"f"}"#),
             (ToRunner::More { call: 7, count: 8 }, r#"{"type":"more","call":7,"count":8}"#),

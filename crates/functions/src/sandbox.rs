@@ -17,8 +17,8 @@ use crate::terminal::Terminal;
 pub const PACKAGE_TARGET: &str = "/__modal/python/modal";
 /// The program that executes inputs.
 const RUNNER: &str = "/__modal/python/modal/_runner.py";
-/// Names of an interpreter, in the order they are tried.
-const INTERPRETERS: [&str; 2] = ["python", "python3"];
+/// Names of an interpreter, in the order they are looked for on the PATH.
+pub(crate) const INTERPRETERS: [&str; 2] = ["python", "python3"];
 /// Most processes and threads of a container: far above any honest use, and short of what would stop the machine.
 const PROCESS_LIMIT: u64 = 16_384;
 /// With less free memory than this, changes of containers go to disk.
@@ -55,13 +55,11 @@ impl SandboxStarter {
         Ok((Upper::Store { upper: work.upper(), work: work.work_directory() }, Some(work)))
     }
 
-    /// Starts the runner with the image's own interpreter, or with the first one on its PATH.
+    /// Starts the runner with the interpreter that the PATH names, or else the one that the base brought.
     fn spawn(&self, mut sandbox: SandboxSpec) -> Result<(Sandbox, Ends), StartError> {
-        let known = self.spec.python.as_deref();
-        let candidates: &[&str] = if let Some(python) = &known { std::slice::from_ref(python) } else { &INTERPRETERS };
         let mut missing = None;
-        for python in candidates {
-            sandbox.argv = vec![(*python).to_owned(), RUNNER.to_owned()];
+        for python in INTERPRETERS.into_iter().chain(self.spec.python.as_deref()) {
+            sandbox.argv = vec![python.to_owned(), RUNNER.to_owned()];
             let (stdio, ends) = streams().map_err(|error| StartError { message: error.to_string(), hint: None })?;
             match self.launcher.spawn(&sandbox, stdio) {
                 Ok(started) => return Ok((started, ends)),

@@ -10,7 +10,7 @@ use crate::runner::Module;
 /// Where functions run and their source lies, unless the image says otherwise.
 const HOME: &str = "/root";
 /// The search path of an image that sets none.
-pub(crate) const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// A function and everything its containers need.
 #[derive(Clone)]
@@ -28,7 +28,7 @@ pub struct FunctionSpec {
     pub image_environment: BTreeMap<String, String>,
     /// Working directory of the image.
     pub working_directory: Option<String>,
-    /// The interpreter inside the image, where it is known.
+    /// The interpreter that the image's base brought, if it did.
     pub python: Option<String>,
     /// Environment of the function: secrets of the app, of the function, then its own variables. Later ones win.
     pub environment: Vec<(String, String)>,
@@ -102,7 +102,7 @@ mod tests {
     fn spec() -> FunctionSpec {
         FunctionSpec {
             name: "f".into(),
-            module: Module::Module { name: "app".into() },
+            module: Module::Module { name: "app".into(), qualname: None },
             image_id: "im-1".into(),
             layers: Vec::new(),
             image_environment: BTreeMap::new(),

@@ -20,6 +20,7 @@ use crate::bytecode::CompileWheel;
 use crate::compilers::{Compilers, Queue};
 use crate::error::WheelError;
 use crate::installed::ListInstalled;
+use crate::interpreter::FindInterpreter;
 use crate::link::{LinkWheels, LinkedWheel, NEEDS_SANDBOX};
 use crate::lock::{Resolution, Source, Wheel};
 use crate::manifest::{self, MISSING, Manifest};
@@ -77,6 +78,7 @@ pub fn jobs(table: JobTable) -> JobTable {
         .register::<CompileWheel>()
         .register::<LinkWheels>()
         .register::<ListInstalled>()
+        .register::<FindInterpreter>()
         .register::<QueryWheels>()
         .register::<PublishWheels>()
         .with_packages(manifest::packages)

@@ -13,7 +13,7 @@ mod sender;
 
 pub use frame::{Frame, HEADER_LENGTH, MAXIMUM_CONTROL_LENGTH, MAXIMUM_FDS, MEMORY_THRESHOLD, Payload, VERSION};
 pub use memory::{read_memory, write_memory};
-pub use receiver::Receiver;
+pub use receiver::{Received, Receiver};
 pub use sender::Sender;
 
 /// What can go wrong on a connection.

@@ -27,15 +27,36 @@ pub struct Receiver {
     buffer: Vec<u8>,
     start: usize,
     end: usize,
+    /// The frame that has begun to arrive.
+    partial: Option<Partial>,
     /// Descriptors in order of arrival; a header says how many of them are its frame's.
     fds: VecDeque<OwnedFd>,
+}
+
+/// A frame whose header is here.
+#[derive(Debug)]
+struct Partial {
+    header: Header,
+    control: Vec<u8>,
+    inline: Vec<u8>,
+}
+
+/// What a connection has brought so far.
+#[derive(Debug)]
+pub enum Received {
+    /// A frame.
+    Frame(Frame),
+    /// No frame, or not yet a whole one.
+    Incomplete,
+    /// The peer has closed the connection between frames.
+    Closed,
 }
 
 impl Receiver {
     /// Receives from `socket`.
     #[must_use]
     pub fn new(socket: UnixStream) -> Self {
-        Self { socket, buffer: vec![0; READ_SIZE], start: 0, end: 0, fds: VecDeque::new() }
+        Self { socket, buffer: vec![0; READ_SIZE], start: 0, end: 0, partial: None, fds: VecDeque::new() }
     }
 
     /// Waits for the next frame; `None` when the peer has closed the connection between frames.
@@ -43,15 +64,77 @@ impl Receiver {
     /// # Errors
     /// When the connection ends inside a frame, fails, or carries something that is no frame of this version.
     pub fn receive(&mut self) -> Result<Option<Frame>, WireError> {
-        if !self.fill(HEADER_LENGTH)? {
-            return Ok(None);
+        loop {
+            match self.advance(RecvFlags::empty())? {
+                Received::Frame(frame) => return Ok(Some(frame)),
+                Received::Closed => return Ok(None),
+                Received::Incomplete => {}
+            }
         }
-        let mut header = [0; HEADER_LENGTH];
-        header.copy_from_slice(&self.buffer[self.start..self.start + HEADER_LENGTH]);
-        self.start += HEADER_LENGTH;
-        let header = Header::decode(header)?;
-        let control = self.take(u64::from(header.control_length))?;
-        let inline = if header.memory { Vec::new() } else { self.take(header.payload_length)? };
+    }
+
+    /// The next frame if it is here, without waiting for any part of it: a peer that sends it byte by byte holds nobody
+    /// up.
+    ///
+    /// # Errors
+    /// As for [`Receiver::receive`].
+    pub fn receive_available(&mut self) -> Result<Received, WireError> {
+        self.advance(RecvFlags::DONTWAIT)
+    }
+
+    /// Whether a further frame, or its beginning, was read already; polling the socket does not show those.
+    #[must_use]
+    pub fn has_buffered(&self) -> bool {
+        self.end - self.start >= HEADER_LENGTH
+    }
+
+    /// Takes the descriptors that have arrived and that no frame has claimed.
+    pub fn take_unclaimed(&mut self) -> Vec<OwnedFd> {
+        self.fds.drain(..).collect()
+    }
+
+    /// Takes what is buffered, then what the socket has, until there is a whole frame.
+    fn advance(&mut self, flags: RecvFlags) -> Result<Received, WireError> {
+        loop {
+            self.take_buffered()?;
+            if self.partial.as_ref().is_some_and(Partial::is_whole) {
+                return self.finish();
+            }
+            // What is left is less than a header.
+            self.buffer.copy_within(self.start..self.end, 0);
+            self.end -= self.start;
+            self.start = 0;
+            match self.read(flags) {
+                Ok(0) if self.end == 0 && self.partial.is_none() => return Ok(Received::Closed),
+                Ok(0) => return Err(WireError::Truncated),
+                Ok(count) => self.end += count,
+                Err(WireError::Io(error)) if flags.contains(RecvFlags::DONTWAIT) && is_empty(&error) => {
+                    return Ok(Received::Incomplete);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Moves buffered bytes to the frame that they belong to.
+    fn take_buffered(&mut self) -> Result<(), WireError> {
+        if self.partial.is_none() && self.end - self.start >= HEADER_LENGTH {
+            let mut header = [0; HEADER_LENGTH];
+            header.copy_from_slice(&self.buffer[self.start..self.start + HEADER_LENGTH]);
+            self.start += HEADER_LENGTH;
+            self.partial = Some(Partial::new(Header::decode(header)?));
+        }
+        if let Some(partial) = &mut self.partial {
+            self.start += partial.take(&self.buffer[self.start..self.end]);
+        }
+        Ok(())
+    }
+
+    /// The frame that has arrived, with its descriptors.
+    fn finish(&mut self) -> Result<Received, WireError> {
+        let Some(Partial { header, control, inline }) = self.partial.take() else {
+            return Ok(Received::Incomplete);
+        };
         let expected = usize::from(header.fd_count);
         if self.fds.len() < expected {
             return Err(WireError::MissingDescriptors { expected, found: self.fds.len() });
@@ -62,55 +145,16 @@ impl Receiver {
             (true, None) => return Err(WireError::MissingDescriptors { expected: 1, found: 0 }),
             (false, _) => Payload::Inline(inline),
         };
-        Ok(Some(Frame { control, payload, fds }))
-    }
-
-    /// Whether bytes of a further frame were read already; polling the socket does not show those.
-    #[must_use]
-    pub fn has_buffered(&self) -> bool {
-        self.start < self.end
-    }
-
-    /// Takes `length` bytes off the stream.
-    fn take(&mut self, length: u64) -> Result<Vec<u8>, WireError> {
-        let length = usize::try_from(length).map_err(|_| WireError::TooLong(length))?;
-        let mut taken = Vec::with_capacity(length.min(GROWTH_STEP));
-        while taken.len() < length {
-            if self.start == self.end && !self.fill(1)? {
-                return Err(WireError::Truncated);
-            }
-            let count = (self.end - self.start).min(length - taken.len());
-            taken.extend_from_slice(&self.buffer[self.start..self.start + count]);
-            self.start += count;
-        }
-        Ok(taken)
-    }
-
-    /// Reads until `wanted` bytes are buffered; false when the peer closed before the first of them.
-    fn fill(&mut self, wanted: usize) -> Result<bool, WireError> {
-        if self.end - self.start >= wanted {
-            return Ok(true);
-        }
-        self.buffer.copy_within(self.start..self.end, 0);
-        self.end -= self.start;
-        self.start = 0;
-        while self.end < wanted {
-            match (self.read()?, self.end) {
-                (0, 0) => return Ok(false),
-                (0, _) => return Err(WireError::Truncated),
-                (count, _) => self.end += count,
-            }
-        }
-        Ok(true)
+        Ok(Received::Frame(Frame { control, payload, fds }))
     }
 
     /// Reads what the socket holds behind the unread bytes.
-    fn read(&mut self) -> Result<usize, WireError> {
+    fn read(&mut self, flags: RecvFlags) -> Result<usize, WireError> {
         loop {
             let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(253))];
             let mut ancillary = RecvAncillaryBuffer::new(&mut space);
             let mut slices = [IoSliceMut::new(&mut self.buffer[self.end..])];
-            match rustix::net::recvmsg(&self.socket, &mut slices, &mut ancillary, RecvFlags::CMSG_CLOEXEC) {
+            match rustix::net::recvmsg(&self.socket, &mut slices, &mut ancillary, RecvFlags::CMSG_CLOEXEC | flags) {
                 Ok(message) => {
                     for received in ancillary.drain() {
                         if let RecvAncillaryMessage::ScmRights(fds) = received {
@@ -129,6 +173,46 @@ impl Receiver {
             }
         }
     }
+}
+
+impl Partial {
+    fn new(header: Header) -> Self {
+        Self { header, control: Vec::new(), inline: Vec::new() }
+    }
+
+    /// Takes what belongs to the frame off the front of `bytes`; says how many those are.
+    fn take(&mut self, bytes: &[u8]) -> usize {
+        let (control, inline) = (self.control_length(), self.inline_length());
+        let first = append(&mut self.control, control, bytes);
+        first + append(&mut self.inline, inline, &bytes[first..])
+    }
+
+    fn is_whole(&self) -> bool {
+        self.control.len() == self.control_length() && self.inline.len() == self.inline_length()
+    }
+
+    fn control_length(&self) -> usize {
+        self.header.control_length as usize
+    }
+
+    /// The header is checked: what is longer than fits travels in a memfd.
+    fn inline_length(&self) -> usize {
+        if self.header.memory { 0 } else { usize::try_from(self.header.payload_length).unwrap_or(usize::MAX) }
+    }
+}
+
+/// Appends to `part` what it lacks; memory for a long one is taken as it arrives.
+fn append(part: &mut Vec<u8>, length: usize, bytes: &[u8]) -> usize {
+    if part.is_empty() {
+        part.reserve_exact(length.min(GROWTH_STEP));
+    }
+    let count = (length - part.len()).min(bytes.len());
+    part.extend_from_slice(&bytes[..count]);
+    count
+}
+
+fn is_empty(error: &std::io::Error) -> bool {
+    error.kind() == std::io::ErrorKind::WouldBlock
 }
 
 impl AsFd for Receiver {

@@ -1,4 +1,4 @@
-use std::io::Write;
+use std::io::{Read as _, Write};
 use std::os::fd::AsFd;
 
 use super::*;
@@ -28,6 +28,35 @@ fn frames_arrive_in_order_and_whole() {
     }
     drop(sender);
     assert!(receiver.receive().unwrap().is_none());
+}
+
+#[test]
+fn a_frame_that_comes_byte_by_byte_is_not_waited_for() {
+    let (sender, raw) = socket_pair().unwrap();
+    Sender::new(sender).send(b"{}", b"payload", &[]).unwrap();
+    let mut bytes = [0; HEADER_LENGTH + 9];
+    (&raw).read_exact(&mut bytes).unwrap();
+    let (mut writer, reader) = socket_pair().unwrap();
+    let mut receiver = Receiver::new(reader);
+    for _ in 0..2 {
+        let (last, others) = bytes.split_last().unwrap();
+        for byte in others {
+            writer.write_all(&[*byte]).unwrap();
+            assert!(matches!(receiver.receive_available().unwrap(), Received::Incomplete));
+            assert!(!receiver.has_buffered());
+        }
+        writer.write_all(&[*last]).unwrap();
+        let Received::Frame(frame) = receiver.receive_available().unwrap() else { panic!("the frame is here") };
+        assert_eq!((frame.control, frame.payload.into_bytes().unwrap()), (b"{}".to_vec(), b"payload".to_vec()));
+    }
+    writer.write_all(&[bytes, bytes].concat()).unwrap();
+    writer.write_all(&bytes[..3]).unwrap();
+    assert!(matches!(receiver.receive_available().unwrap(), Received::Frame(_)));
+    assert!(receiver.has_buffered());
+    assert!(matches!(receiver.receive_available().unwrap(), Received::Frame(_)));
+    assert!(matches!(receiver.receive_available().unwrap(), Received::Incomplete));
+    drop(writer);
+    assert!(matches!(receiver.receive_available(), Err(WireError::Truncated)));
 }
 
 #[test]

@@ -6,6 +6,7 @@ import os
 import sys
 
 from modal._cli.usage import SelectionError
+from modal._source import script_name
 from modal.exception import InvalidError
 
 TYPE_CHECKING = False
@@ -107,7 +108,7 @@ def _import_script(file: str, path: str) -> ModuleType:
     from _frozen_importlib import module_from_spec
     from _frozen_importlib_external import spec_from_file_location
 
-    name = os.path.splitext(os.path.basename(file))[0]
+    name = script_name(file)
     spec = spec_from_file_location(name, file)
     assert spec is not None
     assert spec.loader is not None

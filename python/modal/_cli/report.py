@@ -47,8 +47,8 @@ def _missing_module_hint(error: BaseException) -> str | None:
     if not isinstance(error, ModuleNotFoundError) or not isinstance(error.__cause__, RemoteTraceback):
         return None
     name = (error.name or "").split(".")[0]
-    if not name:
-        return None
+    if not name or name == "modal":
+        return None  # A part of this package that is not there says so itself.
     if any(os.path.exists(os.path.join(folder or ".", name + end)) for folder in sys.path[:2] for end in ("", ".py")):
         return f"`{name}` was not found in the container: add `.add_local_python_source({name!r})` to its image"
     return f"`{name}` was not found in the container: add its package to the image, as with `.uv_pip_install({name!r})`"

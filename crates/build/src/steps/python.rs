@@ -103,6 +103,9 @@ impl PythonPlan {
         }
         let store = &tools.store;
         let layers: Vec<String> = context.parent.layers.iter().rev().map(|digest| store.view_path(digest)).collect();
+        if !lamina_wheels::is_of_base(store, &layers, search_path(context))? {
+            return Err(sandbox("the image's PATH names a Python of its own"));
+        }
         let installed = lamina_wheels::installed(store, &layers, &sites(&target))?;
         context.progress("resolving", 0, 0);
         let cache = store.layout().uv_cache();
@@ -156,17 +159,16 @@ impl PythonPlan {
         let flags = flags(&self.index, self.request.installer);
         let packages: Vec<String> = self.request.packages.iter().map(|package| quote(package)).collect();
         let arguments = format!("{flags}{} {}", requirements.join(" "), packages.join(" "));
-        let python = context.parent.base.as_ref().map_or("python3", |base| base.interpreter.as_str());
         let mut tools = Vec::new();
         let command = match (self.request.installer, &self.uv_version) {
-            (Installer::Pip, _) => format!("{python} -m pip install {arguments}"),
+            (Installer::Pip, _) => format!("python -m pip install {arguments}"),
             (Installer::Uv, Some(version)) => format!(
-                "{python} -m pip install --quiet --target /dev/shm/uv {} && /dev/shm/uv/bin/uv pip install {UV_FLAGS} --python {python} {arguments}",
+                "python -m pip install --quiet --target /dev/shm/uv {} && /dev/shm/uv/bin/uv pip install {UV_FLAGS} {arguments}",
                 quote(&format!("uv=={version}"))
             ),
             (Installer::Uv, None) => {
                 tools.push(uv_layer(context)?);
-                format!("{UV} pip install {UV_FLAGS} --python {python} {arguments}")
+                format!("{UV} pip install {UV_FLAGS} {arguments}")
             }
         };
         // No cache is shared: code that is built from source runs beside it and could plant what others will install.
@@ -186,10 +188,16 @@ impl PythonPlan {
     }
 }
 
+/// The directories in which the step looks for programs.
+fn search_path<'a>(context: &'a StepContext<'_>) -> &'a str {
+    let own = context.node.secrets.iter().rev().find_map(|secret| secret.values.get("PATH"));
+    own.or_else(|| context.parent.config.environment.get("PATH")).map_or("", String::as_str)
+}
+
 /// Where the host's uv is inside.
 const UV: &str = "/__modal/bin/uv";
-/// Flags of every `uv pip install`.
-const UV_FLAGS: &str = "--break-system-packages --compile-bytecode";
+/// Flags of every `uv pip install`, which installs for the Python that the PATH names first, as `pip` does.
+const UV_FLAGS: &str = "--break-system-packages --compile-bytecode --python \"$(command -v python)\"";
 
 /// Index flags in the order that is documented, then the user's own.
 fn flags(index: &IndexOptions, installer: Installer) -> String {

@@ -133,7 +133,7 @@ impl Backend for Fake {
         self.build(app, cancel)?;
         let function = FunctionSpec {
             name: "f".into(),
-            module: Module::Module { name: "m".into() },
+            module: Module::Module { name: "m".into(), qualname: None },
             image_id: "im-1".into(),
             layers: Vec::new(),
             image_environment: BTreeMap::new(),

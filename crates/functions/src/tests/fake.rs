@@ -1,7 +1,9 @@
 //! Containers made of a thread and a socket pair. What the runner does with an input is written in its payload.
 
-use std::io::{PipeWriter, Read, Write};
-use std::os::fd::OwnedFd;
+use std::io::{IoSlice, PipeWriter, Read, Write};
+use std::mem::MaybeUninit;
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, mpsc};
@@ -9,6 +11,7 @@ use std::time::Duration;
 
 use lamina_events::{Event, Sink};
 use lamina_wire::{Payload, Receiver, Sender, WireError, socket_pair};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 
 use crate::*;
 
@@ -176,6 +179,19 @@ impl Runner {
                 self.sender.forward(ok.as_bytes(), &Payload::Memory(memory, 5)).unwrap();
             }
             "torn" => (&self.process.socket).write_all(&[1, 0, 0, 0, 9, 0, 0, 0]).unwrap(),
+            "dripping" => {
+                let mut socket = &self.process.socket;
+                socket.write_all(&[1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]).unwrap();
+                while socket.write_all(b" ").is_ok() {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+            }
+            "lingering" => {
+                let mut frame = vec![1, 0, 1, 0, u8::try_from(ok.len()).unwrap(), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+                frame.extend_from_slice(ok.as_bytes());
+                self.hand_over(lingering(), frame[0]);
+                (&self.process.socket).write_all(&frame[1..]).unwrap();
+            }
             "hang" => {}
             "until" => {
                 let (limit, input) = rest.split_once(' ').unwrap();
@@ -217,6 +233,16 @@ impl Runner {
         }
     }
 
+    /// Sends a byte with a descriptor, and keeps none of it: whoever receives it has the last one.
+    fn hand_over(&self, descriptor: impl AsFd, byte: u8) {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        let fds = [descriptor.as_fd()];
+        assert!(ancillary.push(SendAncillaryMessage::ScmRights(&fds)));
+        let bytes = [IoSlice::new(std::slice::from_ref(&byte))];
+        rustix::net::sendmsg(&self.process.socket, &bytes, &mut ancillary, SendFlags::empty()).unwrap();
+    }
+
     fn receive(&mut self) -> Option<(String, Vec<u8>)> {
         let frame = self.receiver.receive().ok().flatten()?;
         Some((String::from_utf8(frame.control).unwrap(), frame.payload.into_bytes().unwrap()))
@@ -225,6 +251,18 @@ impl Runner {
     fn tell(&self, control: &str, payload: &[u8]) {
         let _ = self.sender.send(control.as_bytes(), payload, &[]);
     }
+}
+
+/// A socket whose closing waits: its peer reads nothing of what is on the way.
+fn lingering() -> TcpStream {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let mut socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    // Never accepted and never closed.
+    std::mem::forget(listener);
+    socket.set_nonblocking(true).unwrap();
+    while socket.write(&[0; 4096]).is_ok() {}
+    rustix::net::sockopt::set_socket_linger(&socket, Some(Duration::from_mins(10))).unwrap();
+    socket
 }
 
 /// A pool on fake containers, with what it reports.
@@ -236,7 +274,7 @@ pub(crate) struct Bench {
 
 impl Bench {
     pub(crate) fn new(start: Start, adjust: impl FnOnce(&mut PoolOptions)) -> Self {
-        let module = Module::Script { name: "app".into(), path: "/root/app.py".into() };
+        let module = Module::Script { name: "app".into(), path: "/root/app.py".into(), qualname: None };
         let mut options = PoolOptions::new("f", module, Duration::from_secs(30));
         options.maximum = 2;
         adjust(&mut options);

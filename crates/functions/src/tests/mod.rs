@@ -101,6 +101,21 @@ fn a_runner_that_breaks_the_protocol_is_killed() {
 }
 
 #[test]
+fn a_message_that_comes_byte_by_byte_gets_no_more_time_than_others() {
+    let bench = Bench::new(Start::Ready, |options| options.timeout = Duration::from_millis(300));
+    assert_eq!(error(bench.run(1, "dripping")), CallError::TimedOut { function: "f".into(), seconds: 0.3 });
+    assert_eq!(value(bench.run(2, "echo fine")), "fine");
+}
+
+#[test]
+fn nobody_waits_until_a_descriptor_of_a_container_is_closed() {
+    let bench = Bench::new(Start::Ready, |_| ());
+    let broken = error(bench.run(1, "lingering"));
+    assert!(broken.to_string().contains("it sent file descriptors"), "{broken}");
+    assert_eq!(value(bench.run(2, "echo fine")), "fine");
+}
+
+#[test]
 fn an_input_that_takes_too_long_ends_with_a_timeout_and_a_new_container_serves() {
     let bench = Bench::new(Start::Ready, |options| options.timeout = Duration::from_millis(200));
     assert_eq!(value(bench.run(1, "echo warm")), "warm");

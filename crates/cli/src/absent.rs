@@ -1,0 +1,90 @@
+//! Commands of Modal's own client that are not here: each says why, instead of being unknown.
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+
+use crate::failure::Failure;
+
+/// Exit code of a command line that makes no sense, as clap has it.
+pub(crate) const USAGE: u8 = 2;
+
+const NO_ACCOUNT: &str = "there is no account and no service: images are built and functions run on this machine";
+const NO_STORAGE: &str = "return data from functions, or put files into the image with `Image.add_local_dir`";
+const NOT_DEPLOYED: &str = "`modal run` starts an app, and with `--detach` it goes on when the command ends";
+const SERVE: &str = "run the program again with `modal run` after a change: what did not change is cached";
+const SECRETS: &str = "use `modal.Secret.from_dict`, `from_dotenv` or `from_local_environ` in the program";
+const CONTAINERS: &str = "`modal app` lists, watches and stops apps; `modal shell` opens a shell in an image";
+const BUILD: &str = "images are declared in Python and built when an app runs";
+
+/// Why a command of Modal's client is not here, and what to do instead. `None` if Modal has no such command either.
+fn instead(group: Option<&str>, command: &str) -> Option<&'static str> {
+    Some(match (group, command) {
+        (None, "serve") => SERVE,
+        (None, "deploy" | "function" | "server" | "endpoint" | "launch" | "cluster" | "curl")
+        | (Some("app"), "history" | "rollback" | "rollover" | "dashboard") => NOT_DEPLOYED,
+        (None, "secret") => SECRETS,
+        (None, "volume" | "nfs" | "dict" | "queue") => NO_STORAGE,
+        (None, "container" | "sandbox") => CONTAINERS,
+        (
+            None,
+            "account" | "billing" | "bootstrap" | "changelog" | "config" | "dashboard" | "environment" | "profile"
+            | "setup" | "token" | "workspace",
+        ) => NO_ACCOUNT,
+        (Some("image"), "build" | "pull" | "names" | "publish") => BUILD,
+        _ => return None,
+    })
+}
+
+/// What to say of a command line that clap refused, if it names such a command.
+pub(crate) fn explain(error: &clap::Error, words: &[String]) -> Option<Failure> {
+    describe(error, words).map(|(message, hint)| Failure::new(message).hint(hint))
+}
+
+fn describe(error: &clap::Error, words: &[String]) -> Option<(String, &'static str)> {
+    let Some(ContextValue::String(command)) = error.get(ContextKind::InvalidSubcommand) else { return None };
+    if error.kind() != ErrorKind::InvalidSubcommand {
+        return None;
+    }
+    let group = words.iter().take_while(|word| *word != command).find(|word| !word.starts_with('-'));
+    let hint = instead(group.map(String::as_str), command)?;
+    let name = group.map_or_else(|| command.clone(), |group| format!("{group} {command}"));
+    Some((format!("`modal {name}` is not part of this version"), hint))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::arguments::Arguments;
+
+    fn said(words: &[&str]) -> Option<String> {
+        let error = Arguments::try_parse_from(std::iter::once("modal").chain(words.iter().copied())).unwrap_err();
+        let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+        describe(&error, &words).map(|(message, _)| message)
+    }
+
+    #[test]
+    fn commands_of_modal_say_why_they_are_not_here() {
+        for words in [
+            &["serve", "app.py"][..],
+            &["deploy", "--name", "x", "app.py"],
+            &["secret", "create", "s", "A=b"],
+            &["volume", "list"],
+            &["setup"],
+            &["token", "new"],
+            &["app", "history", "a"],
+            &["image", "build", "."],
+        ] {
+            let said = said(words).unwrap_or_else(|| panic!("{words:?}"));
+            assert!(said.contains("is not part of this version"), "{said}");
+        }
+        assert!(said(&["app", "rollback", "x"]).is_some_and(|said| said.contains("`modal app rollback`")));
+    }
+
+    #[test]
+    fn other_mistakes_are_left_to_clap() {
+        for words in [&["nonsense"][..], &["app", "serve"], &["run"], &["run", "--nonsense", "serve"]] {
+            assert_eq!(said(words), None, "{words:?}");
+        }
+    }
+}

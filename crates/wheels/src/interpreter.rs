@@ -1,0 +1,110 @@
+//! Which Python an image's search path names; runs in the store worker.
+
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use fs_err as fs;
+use lamina_store::{Job, JobError, Store, WorkerContext};
+use serde::{Deserialize, Serialize};
+
+use crate::error::WheelError;
+use crate::layers::{Directory, Layers, is_whiteout};
+
+/// The names under which an interpreter is looked for: the second only where the whole path lacks the first.
+const INTERPRETERS: [&str; 2] = ["python", "python3"];
+
+/// Whether the Python that `search_path` names is the one that the bottom layer brought.
+///
+/// `layers` are the image's, relative to the store's content directory, top-most first. False as well where that cannot
+/// be told without running anything.
+///
+/// # Errors
+/// When the layers cannot be read.
+pub fn is_of_base(store: &Store, layers: &[String], search_path: &str) -> Result<bool, WheelError> {
+    let directories = search_path.split(':').map(str::to_owned).collect();
+    Ok(store.job(&FindInterpreter { layers: layers.to_vec(), directories }, &[])?)
+}
+
+#[derive(Serialize, Deserialize)]
+pub(crate) struct FindInterpreter {
+    layers: Vec<String>,
+    directories: Vec<String>,
+}
+
+impl Job for FindInterpreter {
+    const NAME: &'static str = "wheels.interpreter";
+    type Output = bool;
+
+    fn run(self, context: &WorkerContext, _fds: Vec<OwnedFd>) -> Result<bool, JobError> {
+        let Some(found) = first(&mut Layers::new(context.content(), &self.layers), &self.directories)? else {
+            return Ok(false);
+        };
+        Ok(self.layers.last().is_some_and(|base| found.starts_with(context.content().join(base))))
+    }
+}
+
+/// The file that the search path names first; none as well where a link on the way may lead to another one.
+fn first(layers: &mut Layers, directories: &[String]) -> Result<Option<PathBuf>, JobError> {
+    for name in INTERPRETERS {
+        for directory in directories {
+            match layers.directory(directory)? {
+                Directory::Absent => {}
+                Directory::Other => return Ok(None),
+                Directory::Present(merged) => {
+                    if let found @ Some(_) = find(merged, name)? {
+                        return Ok(found);
+                    }
+                }
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// The top-most file `name` in a directory that these make together.
+fn find(directories: Vec<PathBuf>, name: &str) -> Result<Option<PathBuf>, JobError> {
+    for directory in directories {
+        let path = directory.join(name);
+        match fs::symlink_metadata(&path) {
+            Ok(metadata) => return Ok((!is_whiteout(&path, &metadata)).then_some(path)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_the_search_path_names_first_counts() {
+        let content = tempfile::tempdir().unwrap();
+        let file = |path: &str| {
+            let path = content.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "").unwrap();
+        };
+        for path in ["base/usr/local/bin/python", "base/usr/bin/python3", "top/opt/venv/bin/python", "top/opt/x/tool"] {
+            file(path);
+        }
+        fs::os::unix::fs::symlink("/opt/venv/bin", content.path().join("top/link")).unwrap();
+        let find = |search: &str| {
+            let mut layers = Layers::new(content.path(), &["top".to_owned(), "base".to_owned()]);
+            let directories: Vec<String> = search.split(':').map(str::to_owned).collect();
+            let found = first(&mut layers, &directories).unwrap()?;
+            Some(found.strip_prefix(content.path()).unwrap().display().to_string())
+        };
+        let (own, venv) = (Some("base/usr/local/bin/python".to_owned()), Some("top/opt/venv/bin/python".to_owned()));
+        assert_eq!(find("/usr/local/bin:/usr/bin"), own);
+        assert_eq!(find("/opt/x:/nowhere:/usr/local/bin:/opt/venv/bin"), own);
+        assert_eq!(find("/usr/bin"), Some("base/usr/bin/python3".to_owned()));
+        assert_eq!(find("/opt/venv/bin:/usr/local/bin"), venv);
+        assert_eq!(find("/usr/bin:/opt/venv/bin"), venv);
+        assert_eq!(find("/link:/usr/local/bin"), None);
+        assert_eq!(find("/nowhere"), None);
+        file("top/usr/local/bin/python");
+        assert_eq!(find("/usr/local/bin:/usr/bin"), Some("top/usr/local/bin/python".to_owned()));
+    }
+}

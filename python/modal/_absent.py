@@ -1,0 +1,176 @@
+"""What Modal's API has and this version has not: imported only to say so, so that the lists cost nobody anything."""
+
+from __future__ import annotations
+
+from modal.exception import InvalidError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from types import FrameType
+    from typing import Any
+
+_STORAGE = "return data from functions, or put files into the image with `Image.add_local_dir`"
+_CLASSES = "put `@app.function()` above functions, and keep in a global what a container shall load only once"
+_WEB = "functions have no URLs yet: call them with `.remote` from a script"
+_SCHEDULES = "start `modal run` from cron or a systemd timer"
+_SANDBOXES = "run programs with `subprocess` inside a function, or open a shell with `modal shell`"
+_PARALLEL = "a container runs one input at a time; `max_containers` says how many run at once"
+_DEPLOYED = "there are no deployed apps yet: import the function from its module, and run its app with `modal run`"
+_ACCOUNT = "there is no account and no service: all runs on this machine"
+_NETWORK = "containers use the network of this machine"
+_INPUTS = "give what identifies an input to the function as an argument"
+
+#: Names of `modal` itself, and what to do without them.
+NAMES = {
+    **dict.fromkeys(("CloudBucketMount", "NetworkFileSystem", "Volume"), _STORAGE),
+    **dict.fromkeys(("Dict", "Queue"), "pass data as arguments and results"),
+    **dict.fromkeys(("Cls", "Obj", "enter", "exit", "method", "parameter"), _CLASSES),
+    **dict.fromkeys(("Server", "asgi_app", "fastapi_endpoint", "web_endpoint", "web_server", "wsgi_app"), _WEB),
+    **dict.fromkeys(("Tunnel", "forward", "sessioned"), _WEB),
+    **dict.fromkeys(("Cron", "Period"), _SCHEDULES),
+    **dict.fromkeys(("ContainerProcess", "Probe", "Sandbox", "SandboxSnapshot"), _SANDBOXES),
+    **dict.fromkeys(("batched", "clustered", "concurrent"), _PARALLEL),
+    **dict.fromkeys(("Client", "Environment", "Workspace", "billing", "config"), _ACCOUNT),
+    **dict.fromkeys(("Proxy", "SchedulerPlacement"), _NETWORK),
+    **dict.fromkeys(("call_graph", "current_function_call_id", "current_input_id"), _INPUTS),
+    "experimental": "it holds what Modal itself is not sure of",
+    "gpu": 'Modal has removed it: `gpu="A10"` names a GPU there, which this version cannot give to containers',
+    "Mount": "Modal has removed it: use `Image.add_local_dir`, `add_local_file` or `add_local_python_source`",
+    "Stub": "Modal has renamed it: use `modal.App`",
+}
+
+#: Modules of Modal's client, and what to do without them.
+MODULES = {
+    **dict.fromkeys(("cloud_bucket_mount", "network_file_system", "volume"), _STORAGE),
+    **dict.fromkeys(("dict", "queue"), "pass data as arguments and results"),
+    **dict.fromkeys(("cls", "partial_function"), _CLASSES),
+    **dict.fromkeys(("server", "serving", "tunnel"), _WEB),
+    "schedule": _SCHEDULES,
+    **dict.fromkeys(("container_process", "file_io", "io_streams", "sandbox", "snapshot", "stream_type"), _SANDBOXES),
+    **dict.fromkeys(("billing", "client", "config", "environments", "token_flow", "workspace"), _ACCOUNT),
+    **dict.fromkeys(("proxy", "scheduler_placement"), _NETWORK),
+    "call_graph": _INPUTS,
+    "cli": "the `modal` command is a program of its own here",
+    "runner": "use `with app.run():`",
+    **{name: NAMES[name] for name in ("experimental", "gpu")},
+    "mount": NAMES["Mount"],
+    "stub": NAMES["Stub"],
+}
+
+#: Attributes, and what there is instead.
+SUBSTITUTES = {
+    "App.cls": "put `@app.function()` above functions of the module",
+    "App.deploy": "run it with `modal run`, or with `modal run --detach` to leave it running",
+    "App.include": "declare the functions with `@app.function()` of one app, also from several modules",
+    "App.logs": "use `modal app logs` for an app that was run with `--detach`",
+    "App.lookup": _DEPLOYED,
+    "App.server": _WEB,
+    "App.stop": "leave the block of `with app.run():`, or use `modal app stop`",
+    "Function.from_name": "import the function from its module, and run its app",
+    "Function.get_web_url": _WEB,
+    "Function.lookup": _DEPLOYED,
+    "Function.with_options": "give the options to `@app.function`",
+    "Secret.from_name": "use `Secret.from_dict`",
+    "pip_install_from_requirements": "use `uv_pip_install(requirements=[...])`",
+    "spawn_map": "call `.spawn` for every input",
+}
+
+_GPU = ("gpu",)
+_FUNCTION = (
+    *_GPU,
+    *("block_network", "buffer_containers", "cloud", "enable_memory_snapshot", "ephemeral_disk"),
+    *("experimental_options", "i6pn", "min_containers", "network_file_systems", "nonpreemptible", "proxy", "region"),
+    *("restrict_modal_access", "routing_region", "scaledown_window", "schedule", "single_use_containers"),
+    *("startup_timeout", "volumes"),
+)
+#: Keywords of Modal's that are not here, by who takes them there. What asks for nothing is taken all the same.
+KEYWORDS = {
+    "@app.function": _FUNCTION,
+    "modal.App": ("tags", "volumes"),
+    "app.run": ("client", "detach", "environment_name", "name", "show_progress", "stdout"),
+    "Image.pip_install": _GPU,
+    "Image.uv_pip_install": (*_GPU, "uv_version"),
+    "Image.apt_install": _GPU,
+    "Image.run_commands": (*_GPU, "volumes"),
+}
+
+#: Keywords that Modal has renamed.
+RENAMED = {
+    "allow_concurrent_inputs": "a container runs one input at a time",
+    "concurrency_limit": "it is called `max_containers`",
+    "max_inputs": "containers are used for further inputs",
+    "container_idle_timeout": "containers without work end after a minute",
+    "keep_warm": "containers start when inputs come",
+    "mounts": NAMES["Mount"],
+}
+
+HINTS = {
+    "buffer_containers": "leave it away: containers start when inputs come",
+    "detach": "use `modal run --detach`",
+    "gpu": "leave it away: containers have no GPUs yet",
+    "min_containers": "leave it away: containers start when inputs come",
+    "network_file_systems": _STORAGE,
+    "scaledown_window": "leave it away: containers without work end after a minute",
+    "schedule": _SCHEDULES,
+    "startup_timeout": "leave it away: importing may take as long as `timeout`, and at least five minutes",
+    "volumes": _STORAGE,
+}
+
+
+def missing_name(name: str, version: str, known: Iterable[str], frame: FrameType) -> Exception:
+    """The error for a name that `modal` has not. `from modal import …` would drop the text of an AttributeError."""
+    text = f"`modal.{name}` is not part of this version ({version})"
+    if name in NAMES:
+        text += f": {NAMES[name]}"
+    else:
+        text += "; it has {}".format(", ".join(f"`{each}`" for each in known))
+    return ImportError(text, name="modal") if _imports(frame) else AttributeError(text)
+
+
+def _imports(frame: FrameType) -> bool:
+    """Whether a frame is in the middle of `from … import …`."""
+    from opcode import opmap
+
+    code, position = frame.f_code.co_code, frame.f_lasti
+    return 0 <= position < len(code) and code[position] == opmap["IMPORT_FROM"]
+
+
+def missing_module(name: str) -> ModuleNotFoundError | None:
+    """The error for a module of Modal's client that is not here; None if Modal has no such module either."""
+    instead = MODULES.get(name.partition(".")[2].partition(".")[0])
+    if instead is None:
+        return None
+    return ModuleNotFoundError(f"the module `{name}` is not part of this version: {instead}", name=name)
+
+
+def refuse(owner: str, given: dict[str, Any], known: Iterable[str] | None) -> None:
+    """Raises an error for the first keyword that asks for something which `owner` cannot do."""
+    theirs = [*KEYWORDS.get(owner, ()), *(RENAMED if owner == "@app.function" else ())]
+    name = next((name for name, value in given.items() if name not in theirs or not _asks_for_nothing(value)), None)
+    if name is None:
+        return
+    known = _keywords(owner) if known is None else list(known)
+    raise InvalidError(f"`{owner}` does not take `{name}` in this version", hint=_hint(owner, name, known))
+
+
+def _hint(owner: str, name: str, known: list[str]) -> str:
+    import difflib
+
+    if name in KEYWORDS.get(owner, ()) or (owner == "@app.function" and name in RENAMED):
+        return HINTS.get(name) or RENAMED.get(name) or "leave it away"
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
+    return f"did you mean `{close[0]}`?" if close else "it takes {}".format(", ".join(f"`{each}`" for each in known))
+
+
+def _asks_for_nothing(value: object) -> bool:
+    plain = (bool, int, float, str, list, tuple, dict, set, frozenset)
+    return value is None or (isinstance(value, plain) and not value)
+
+
+def _keywords(owner: str) -> list[str]:
+    """The keywords of a method of `Image`."""
+    from modal.image import Image
+
+    method = getattr(Image, owner.partition(".")[2])
+    return list(method.__wrapped__.__kwdefaults__)

@@ -1,0 +1,96 @@
+"""The event loop of a container: one for all its inputs, which goes on while the container waits for the next one.
+
+A client that an input keeps in a global belongs to the loop that it was made in, and a task that an input leaves behind
+is to go on: neither would survive a loop for each input.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop, Future
+    from collections.abc import Iterator
+    from typing import Any
+
+#: How long tasks may take to end after they were cancelled, before the container leaves.
+FAREWELL_SECONDS = 1.0
+
+_loop: AbstractEventLoop | None = None
+
+
+def run(awaitable: Any) -> Any:
+    """Runs a coroutine to its end, beside whatever else is under way in the loop."""
+    loop = _usable_loop()
+    task = asyncio.ensure_future(awaitable, loop=loop)
+    try:
+        return loop.run_until_complete(task)
+    finally:
+        _settle(loop, task)
+
+
+def iterate(generator: Any) -> Iterator[Any]:
+    """The values of an asynchronous generator; its loop stands still while a value is on its way."""
+    try:
+        while True:
+            try:
+                value = run(generator.__anext__())
+            except StopAsyncIteration:
+                return
+            yield value
+    finally:
+        run(generator.aclose())
+
+
+def run_until_readable(fd: int) -> None:
+    """Lets the loop go on until there is something to read from a descriptor."""
+    if _loop is None or _loop.is_closed():
+        return
+    readable = _loop.create_future()
+    _loop.add_reader(fd, _resolve, readable)
+    try:
+        while not readable.done() and not _loop.is_closed():
+            try:
+                _loop.run_until_complete(readable)
+            except RuntimeError:
+                # A task has stopped the loop, which ends what waits for the loop and not the container.
+                continue
+    finally:
+        if not _loop.is_closed():
+            _loop.remove_reader(fd)
+
+
+def close() -> None:
+    """Cancels what is under way and closes the loop."""
+    if _loop is None or _loop.is_closed():
+        return
+    tasks = asyncio.all_tasks(_loop)
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        _loop.run_until_complete(asyncio.wait(tasks, timeout=FAREWELL_SECONDS))
+    _loop.run_until_complete(_loop.shutdown_asyncgens())
+    _loop.close()
+
+
+def _usable_loop() -> AbstractEventLoop:
+    global _loop
+    if _loop is None or _loop.is_closed():
+        _loop = asyncio.new_event_loop()
+        asyncio.set_event_loop(_loop)
+    return _loop
+
+
+def _settle(loop: AbstractEventLoop, task: Future[Any]) -> None:
+    if not task.done() and not loop.is_closed():
+        # An interrupt stops the loop, not what runs in it.
+        task.cancel()
+        loop.run_until_complete(asyncio.wait([task]))
+    if task.done() and not task.cancelled():
+        task.exception()  # The caller has it: it need not be reported as lost.
+
+
+def _resolve(future: Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
