@@ -26,10 +26,13 @@ fn memory_limit() -> u64 {
     total / 10 * 9
 }
 
-/// Runs each argument as a shell command until one fails. Where the image still has its default apt sources, apt uses
-/// the host's mirror.
+/// Runs each argument as a shell command until one fails. Where the mirror has no security archive and the image still has
+/// its default apt sources, apt uses a list without it.
 const RUN_ALL: &str = r#"
-if cmp -s /etc/apt/sources.list /dev/lamina/image.list; then export APT_CONFIG=/dev/lamina/apt-mirror.conf; fi
+if [ -e /dev/lamina/image.list ] && [ "$APT_CONFIG" = /dev/lamina/apt.conf ] &&
+    cmp -s /etc/apt/sources.list /dev/lamina/image.list; then
+    export APT_CONFIG=/dev/lamina/apt-mirror.conf
+fi
 newline='
 '
 for command do
