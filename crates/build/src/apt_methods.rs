@@ -5,7 +5,9 @@
 //! archive is. apt speaks with its methods in lines of text, and each program here is apt's own method with the addresses
 //! replaced on the way in and put back on the way out. Lists then have the archive's name, whatever the mirror.
 
-use lamina_bases::mirror::{DEFAULT_ARCHIVE, DEFAULT_SECURITY, IMAGE_KEYRING, Mirror};
+use std::fmt::Write as _;
+
+use lamina_bases::mirror::{DEFAULT_ARCHIVE, DEFAULT_SECURITY, Mirror};
 
 use crate::steps::quote;
 
@@ -61,9 +63,18 @@ fn fetching(name: &'static str, archives: &[(&str, &str)]) -> Method {
     Method { name, script: filtered(program, &there, &back) }
 }
 
-/// Verifies with the mirror's keys what Debian's are said to have signed.
+/// Verifies with the mirror's keys what comes from Debian's archives, whether the sources name keys or not.
 fn verifying(name: &'static str, keyring: &str) -> Method {
-    let program = format!("s|^Signed-By: {}$|Signed-By: {}|\n", pattern(IMAGE_KEYRING), replacement(keyring));
+    let mut program = String::new();
+    for archive in [DEFAULT_ARCHIVE, DEFAULT_SECURITY] {
+        // Lists are named by the addresses that they come from.
+        let list = archive.split_once("://").map_or(archive, |(_, rest)| rest).replace('/', "_");
+        let (list, keyring) = (pattern(&format!("/{list}_dists_")), replacement(keyring));
+        let _ = writeln!(
+            program,
+            "\\|^URI: gpgv:.*{list}|,/^$/{{\n/^Signed-By:/d\ns|^URI: .*|&\\nSigned-By: {keyring}|\n}}"
+        );
+    }
     Method { name, script: filtered(name, &program, "") }
 }
 
@@ -174,11 +185,18 @@ mod tests {
 
     #[test]
     fn the_mirrors_keys_take_the_place_of_debians() {
-        let methods = for_mirror(&Mirror::default(), Some("/dev/lamina/archive-keyring.asc"));
-        let lines = format!("Signed-By: {IMAGE_KEYRING}\nSigned-By: /etc/apt/keyrings/other.gpg\n");
-        assert_eq!(
-            answer(&methods[0], "cat", &lines),
-            "Signed-By: /dev/lamina/archive-keyring.asc\nSigned-By: /etc/apt/keyrings/other.gpg\n"
-        );
+        let methods = for_mirror(&Mirror::default(), Some("/keys.asc"));
+        let lists = "/var/lib/apt/lists/partial";
+        let name = |url: &str| url.trim_start_matches("http://").replace('/', "_");
+        let request = |url: &str, keys: &str| {
+            format!("600 URI Acquire\nURI: gpgv:{lists}/{}_dists_bookworm_InRelease\n{keys}Filename: x\n\n", name(url))
+        };
+        let lines = [
+            request(DEFAULT_ARCHIVE, ""),
+            request(DEFAULT_SECURITY, "Signed-By: /debian.gpg\n"),
+            request("http://example/debian", "Signed-By: /debian.gpg\n"),
+        ];
+        let answered = answer(&methods[0], "sed -n s/^Signed-By:/Key:/p", &lines.concat());
+        assert_eq!(answered, "Key: /keys.asc\nKey: /keys.asc\nKey: /debian.gpg\n");
     }
 }
