@@ -50,6 +50,12 @@ impl Client {
         Self { limits, ..self }
     }
 
+    /// What stops it.
+    #[must_use]
+    pub fn cancel(&self) -> &CancelToken {
+        &self.cancel
+    }
+
     /// Fetches a file of at most `limit` bytes into memory.
     ///
     /// # Errors
