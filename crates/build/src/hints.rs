@@ -1,5 +1,7 @@
 //! What to do about failures that many people meet, recognised in the output of a step.
 
+use crate::debian_names;
+
 /// A hint for a step that failed with these last lines.
 pub(crate) fn for_output(tail: &[String]) -> Option<String> {
     tail.iter().rev().find_map(|line| for_line(line))
@@ -19,13 +21,10 @@ const COMPILERS: [&str; 9] = [
 ];
 
 fn for_line(line: &str) -> Option<String> {
-    if let Some(package) = between(line, "Unable to locate package ", None) {
-        return Some(format!("Debian has no package `{package}` in this release: check its spelling"));
-    }
-    if let Some(package) = between(line, "Package '", Some("' has no installation candidate")) {
-        return Some(format!(
-            "Debian knows `{package}` but cannot install it from this release: look for its successor"
-        ));
+    let missing = between(line, "Unable to locate package ", None)
+        .or_else(|| between(line, "Package '", Some("' has no installation candidate")));
+    if let Some(package) = missing {
+        return Some(debian_names::hint(&package));
     }
     if line.contains("Temporary failure resolving") || line.contains("Temporary failure in name resolution") {
         return Some("a host name could not be resolved: check the network connection and try again".to_owned());
@@ -94,7 +93,7 @@ mod tests {
     fn common_failures_are_explained() {
         for (line, part) in [
             ("E: Unable to locate package gti", "`gti`"),
-            ("E: Package 'python2' has no installation candidate", "`python2`"),
+            ("E: Package 'libtiff5' has no installation candidate", "`libtiff6`"),
             ("error: command 'gcc' failed: No such file or directory", "build-essential"),
             ("error: [Errno 2] No such file or directory: 'x86_64-linux-gnu-g++'", "python3-dev"),
             ("Error: pg_config executable not found.", "libpq-dev"),

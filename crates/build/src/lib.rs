@@ -6,6 +6,7 @@
 //! without one, where files can simply be linked), committed to the store, and recorded under its key.
 
 mod apt_methods;
+mod debian_names;
 mod error;
 mod hints;
 mod host;
