@@ -23,33 +23,33 @@ def program(image: str, body: str = "pass") -> str:
     )
 
 
-# A repository of one package, `hello` in a version that Debian will not have, as commands of a step.
+# A repository of one package, `sl` in a version that Debian will not have, as commands of a step.
 REPOSITORY = """
-mkdir -p /repository/hello/DEBIAN && cd /repository
-printf 'Package: hello\\nVersion: 99\\nArchitecture: all\\nMaintainer: x\\nDescription: x\\n' > hello/DEBIAN/control
-dpkg-deb --build hello hello_99_all.deb
-(cat hello/DEBIAN/control; echo Filename: ./hello_99_all.deb; echo Size: $(stat -c %s hello_99_all.deb)
- echo SHA256: $(sha256sum hello_99_all.deb | cut -d' ' -f1)) > Packages
+mkdir -p /repository/sl/DEBIAN && cd /repository
+printf 'Package: sl\\nVersion: 99\\nArchitecture: all\\nMaintainer: x\\nDescription: x\\n' > sl/DEBIAN/control
+dpkg-deb --build sl sl_99_all.deb
+(cat sl/DEBIAN/control; echo Filename: ./sl_99_all.deb; echo Size: $(stat -c %s sl_99_all.deb)
+ echo SHA256: $(sha256sum sl_99_all.deb | cut -d' ' -f1)) > Packages
 echo 'deb [trusted=yes] file:/repository ./' > /etc/apt/sources.list.d/own.list
 """
-PIN = "printf 'Package: hello\\nPin: version 99\\nPin-Priority: -1\\n' > /etc/apt/preferences.d/own"
+PIN = "printf 'Package: sl\\nPin: version 99\\nPin-Priority: -1\\n' > /etc/apt/preferences.d/own"
 VERSION = (
-    "import subprocess; print(subprocess.check_output(['dpkg-query', '-W', '-f', '${Version}', 'hello'], text=True))"
+    "import subprocess; print(subprocess.check_output(['dpkg-query', '-W', '-f', '${Version}', 'sl'], text=True))"
 )
 
 
 def test_a_source_and_a_pin_of_a_step_count_for_the_next(modal: Modal) -> None:
     # Lists of the untouched sources are there, and young.
-    modal("run", "-q", str(modal.write("untouched.py", program(f"{BASE}.apt_install('hello')", VERSION))))
+    modal("run", "-q", str(modal.write("untouched.py", program(f"{BASE}.apt_install('sl')", VERSION))))
     source = f"{BASE}.run_commands({REPOSITORY!r})"
-    modal.write("source.py", program(f"{source}.apt_install('hello')", VERSION))
+    modal.write("source.py", program(f"{source}.apt_install('sl')", VERSION))
     assert modal("run", "-q", "source.py").stdout == "99\n"
-    modal.write("pin.py", program(f"{source}.run_commands({PIN!r}).apt_install('hello')", VERSION))
-    assert modal("run", "-q", "pin.py").stdout.startswith("2.")
+    modal.write("pin.py", program(f"{source}.run_commands({PIN!r}).apt_install('sl')", VERSION))
+    assert modal("run", "-q", "pin.py").stdout.startswith("5.")
     # And the others are as they were.
-    modal.write("again.py", program(f"{BASE}.run_commands('echo {os.urandom(8).hex()}').apt_install('hello')", VERSION))
+    modal.write("again.py", program(f"{BASE}.run_commands('echo {os.urandom(8).hex()}').apt_install('sl')", VERSION))
     result = modal("run", "--progress", "plain", "again.py")
-    assert result.stdout.startswith("2.")
+    assert result.stdout.startswith("5.")
     assert "InRelease" not in result.stderr, "the mirror was asked although nothing has changed"
 
 
