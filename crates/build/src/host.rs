@@ -119,7 +119,7 @@ impl HostSettings {
     }
 
     /// For mirrors without a security archive: a list that does not name it, in place of the image's own while that is as
-    /// the base has it. Only for apt itself: what edits the list has to find the image's.
+    /// the base has it. Programs that edit the list cannot do so then, since apt takes no two lists for one.
     fn add_list_without_security(
         &mut self,
         mirror: &Mirror,
@@ -130,9 +130,7 @@ impl HostSettings {
         self.add_file("image.list", mirror::image_sources(suite).into_bytes());
         let sources = mirror.sources_list(suite, keyring.unwrap_or(mirror::IMAGE_KEYRING));
         let sources = self.add_file("host.sources", sources.into_bytes());
-        for program in ["apt", "apt-get", "apt-cache"] {
-            let _ = writeln!(configuration, "Binary::{program}::Dir::Etc::SourceList \"{sources}\";");
-        }
+        let _ = writeln!(configuration, "Dir::Etc::SourceList \"{sources}\";");
         self.add_file("apt-mirror.conf", configuration.into_bytes());
     }
 
