@@ -33,9 +33,7 @@ dpkg-deb --build sl sl_99_all.deb
 echo 'deb [trusted=yes] file:/repository ./' > /etc/apt/sources.list.d/own.list
 """
 PIN = "printf 'Package: sl\\nPin: version 99\\nPin-Priority: -1\\n' > /etc/apt/preferences.d/own"
-VERSION = (
-    "import subprocess; print(subprocess.check_output(['dpkg-query', '-W', '-f', '${Version}', 'sl'], text=True))"
-)
+VERSION = "import subprocess; print(subprocess.check_output(['dpkg-query', '-W', '-f', '${Version}', 'sl'], text=True))"
 
 
 def test_a_source_and_a_pin_of_a_step_count_for_the_next(modal: Modal) -> None:
