@@ -161,7 +161,7 @@ def test_no_line_of_a_secret_is_shown(modal: Modal) -> None:
 
 
 def test_only_an_untouched_apt_adds_to_the_shared_cache(modal: Modal) -> None:
-    archives = modal.store / "content/caches/apt-archives-bookworm/archives"
+    archives = modal.store / "content/caches/apt-bookworm-archives/archives"
     app(modal, f'base.run_commands("echo {os.urandom(8).hex()}").apt_install("hello")', "pass")
     modal("run", "app.py")
     assert not list(archives.glob("hello_*"))

@@ -23,8 +23,9 @@ use crate::{BaseError, BaseFacts, DebianPlan, PythonSource, Suite, archive, mirr
 /// How many packages are downloaded at a time. More make small mirrors and home routers stumble.
 const CONNECTIONS: usize = 8;
 
-/// Installed besides the essential packages and those of priority `required`.
-const ALWAYS: [&str; 2] = ["apt", "ca-certificates"];
+/// Installed besides the essential packages and those of priority `required`: what brings further packages, and the
+/// runtime libraries of compilers, which binary Python packages leave to the system.
+const ALWAYS: [&str; 6] = ["apt", "ca-certificates", "libatomic1", "libgfortran5", "libgomp1", "libstdc++6"];
 /// Debian's own Python, able to install packages and to make virtual environments.
 const PYTHON: [&str; 3] = ["python3", "python3-pip", "python3-venv"];
 /// States that `/usr` is merged, where nothing else does; the alternative would do the merging, with much of Perl.
@@ -122,7 +123,7 @@ pub fn bootstrap(
     }
     tools.report("configuring", 0, 0);
     let python = configure(plan, &work, tools, log)?;
-    tools.store.job(&Tidy { work: work.id().into(), suite: plan.suite, python: plan.python.clone() }, &[])?;
+    tools.store.job(&Tidy::of(plan, work.id()), &[])?;
     let facts = BaseFacts {
         suite: plan.suite,
         python: plan.series.clone(),

@@ -32,6 +32,11 @@ impl Suite {
         }
     }
 
+    /// Whether its `apt` trusts Debian's own keys for sources that name none.
+    pub(crate) fn trusts_archive(self) -> bool {
+        matches!(self, Self::Bullseye | Self::Bookworm)
+    }
+
     /// The version of the C library at the release's start: what binary Python packages may rely on.
     #[must_use]
     pub fn glibc(self) -> (u32, u32) {

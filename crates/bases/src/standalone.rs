@@ -52,7 +52,10 @@ pub(crate) fn fetch(version: &str, uv: Option<&Path>, cancel: &CancelToken) -> R
     }
     let installed =
         installation(scratch.path())?.ok_or_else(|| failed("it reported success, but installed nothing".into()))?;
-    Ok(pack(&installed)?)
+    let packed = pack(&installed, cancel);
+    // However it looked to the packing.
+    cancel.check()?;
+    Ok(packed?)
 }
 
 /// Runs `uv`; answers its status and the end of what it said.
@@ -97,18 +100,24 @@ fn installation(directory: &Path) -> Result<Option<PathBuf>, std::io::Error> {
 }
 
 /// Packs an installation: owned by root, in a fixed order, with [`PREFIX`] wherever it names its own directory.
-fn pack(installed: &Path) -> std::io::Result<File> {
+fn pack(installed: &Path, cancel: &CancelToken) -> std::io::Result<File> {
     let mut archive = tar::Builder::new(tempfile::tempfile()?);
-    append(&mut archive, installed, installed)?;
+    append(&mut archive, installed, installed, cancel)?;
     let mut file = archive.into_inner()?;
     file.seek(SeekFrom::Start(0))?;
     Ok(file)
 }
 
-fn append(archive: &mut tar::Builder<File>, installed: &Path, directory: &Path) -> std::io::Result<()> {
+fn append(
+    archive: &mut tar::Builder<File>,
+    installed: &Path,
+    directory: &Path,
+    cancel: &CancelToken,
+) -> std::io::Result<()> {
     let mut entries = fs::read_dir(directory)?.collect::<Result<Vec<_>, _>>()?;
     entries.sort_by_key(fs::DirEntry::file_name);
     for entry in entries {
+        cancel.check().map_err(std::io::Error::other)?;
         if LEFT_OUT.iter().any(|name| entry.file_name() == *name) {
             continue;
         }
@@ -118,7 +127,7 @@ fn append(archive: &mut tar::Builder<File>, installed: &Path, directory: &Path) 
         let mut header = header(&metadata);
         if metadata.is_dir() {
             archive.append_data(&mut header, inside, std::io::empty())?;
-            append(archive, installed, &path)?;
+            append(archive, installed, &path, cancel)?;
         } else if metadata.is_symlink() {
             archive.append_link(&mut header, inside, fs::read_link(&path)?)?;
         } else if metadata.len() > SETTINGS_LIMIT {

@@ -1,5 +1,7 @@
 //! What to do about failures that many people meet, recognised in the output of a step.
 
+use crate::debian_names;
+
 /// A hint for a step that failed with these last lines, while the store's disk had space or not.
 pub(crate) fn for_output(tail: &[String], has_space: bool) -> Option<String> {
     tail.iter().rev().find_map(|line| for_line(line, has_space))
@@ -23,13 +25,10 @@ const OWNERS: [&str; 8] =
     ["ownership", "chown", "changing group", "setresuid", "setuid", "set user id", "set groups", "setresgid"];
 
 fn for_line(line: &str, has_space: bool) -> Option<String> {
-    if let Some(package) = between(line, "Unable to locate package ", None) {
-        return Some(format!("Debian has no package `{package}` in this release: check its spelling"));
-    }
-    if let Some(package) = between(line, "Package '", Some("' has no installation candidate")) {
-        return Some(format!(
-            "Debian knows `{package}` but cannot install it from this release: look for its successor"
-        ));
+    let missing = between(line, "Unable to locate package ", None)
+        .or_else(|| between(line, "Package '", Some("' has no installation candidate")));
+    if let Some(package) = missing {
+        return Some(debian_names::hint(&package));
     }
     if line.contains("Temporary failure resolving") || line.contains("Temporary failure in name resolution") {
         return Some("a host name could not be resolved: check the network connection and try again".to_owned());
@@ -113,7 +112,7 @@ mod tests {
     fn common_failures_are_explained() {
         for (line, part) in [
             ("E: Unable to locate package gti", "`gti`"),
-            ("E: Package 'python2' has no installation candidate", "`python2`"),
+            ("E: Package 'libtiff5' has no installation candidate", "`libtiff6`"),
             ("error: command 'gcc' failed: No such file or directory", "build-essential"),
             ("error: [Errno 2] No such file or directory: 'x86_64-linux-gnu-g++'", "python3-dev"),
             ("Error: pg_config executable not found.", "libpq-dev"),

@@ -6,11 +6,12 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use lamina_bases::{BaseError, Suite, mirror};
+use lamina_bases::mirror::{self, Mirror};
+use lamina_bases::{BaseError, Suite};
 use lamina_sandbox::InjectedFile;
 
-use crate::BuildError;
 use crate::error::causes;
+use crate::{BuildError, apt_methods};
 
 /// Where injected files appear.
 pub(crate) const DIRECTORY: &str = "/dev/lamina";
@@ -92,30 +93,56 @@ impl HostSettings {
         settings
     }
 
-    /// Makes apt use the host's mirror where the image still has its own default sources.
+    /// Makes apt ask the host's mirror for what the image's sources ask Debian's own archive for, however they were edited.
     pub(crate) fn add_mirror(&mut self, suite: Suite) -> Result<(), BuildError> {
         let unusable = |error: BaseError| BuildError::Invalid { message: causes(&error), hint: None };
         let mirror = mirror::find().map_err(unusable)?;
-        let keyring = match mirror.keyring_bytes().map_err(unusable)? {
-            Some(bytes) => self.add_file("archive-keyring.asc", bytes),
-            None => mirror::IMAGE_KEYRING.to_owned(),
-        };
-        self.add_file("image.list", mirror::image_sources(suite).into_bytes());
-        let sources = self.add_file("host.sources", mirror.sources_list(suite, &keyring).into_bytes());
+        let keyring =
+            mirror.keyring_bytes().map_err(unusable)?.map(|bytes| self.add_file("archive-keyring.asc", bytes));
         let mut configuration = APT_CONFIGURATION.to_owned();
         if self.files.iter().any(|file| file.name == CERTIFICATES) {
             let _ = writeln!(configuration, "Acquire::https::CAInfo \"{DIRECTORY}/{CERTIFICATES}\";");
         }
+        if !mirror.check_valid_until {
+            configuration.push_str("Acquire::Check-Valid-Until \"no\";\n");
+        }
+        for method in apt_methods::for_mirror(&mirror, keyring.as_deref()) {
+            let program = self.add_program(&format!("apt-{}", method.name), method.script.into_bytes());
+            let _ = writeln!(configuration, "Dir::Bin::Methods::{} \"{program}\";", method.name);
+        }
         let plain = self.add_file("apt.conf", configuration.clone().into_bytes());
         self.environment.insert("APT_CONFIG".to_owned(), plain);
+        if mirror.security.is_none() {
+            self.add_list_without_security(&mirror, suite, keyring.as_deref(), configuration);
+        }
+        Ok(())
+    }
+
+    /// For mirrors without a security archive: a list that does not name it, in place of the image's own while that is as
+    /// the base has it. Programs that edit the list cannot do so then, since apt takes no two lists for one.
+    fn add_list_without_security(
+        &mut self,
+        mirror: &Mirror,
+        suite: Suite,
+        keyring: Option<&str>,
+        mut configuration: String,
+    ) {
+        self.add_file("image.list", mirror::image_sources(suite).into_bytes());
+        let sources = mirror.sources_list(suite, keyring.unwrap_or(mirror::IMAGE_KEYRING));
+        let sources = self.add_file("host.sources", sources.into_bytes());
         let _ = writeln!(configuration, "Dir::Etc::SourceList \"{sources}\";");
         self.add_file("apt-mirror.conf", configuration.into_bytes());
-        Ok(())
     }
 
     /// Adds a world-readable file and returns its path inside.
     pub(crate) fn add_file(&mut self, name: &str, contents: Vec<u8>) -> String {
         self.files.push(InjectedFile { name: name.to_owned(), contents, mode: 0o444 });
+        format!("{DIRECTORY}/{name}")
+    }
+
+    /// Adds a program that everybody may run and returns its path inside.
+    fn add_program(&mut self, name: &str, contents: Vec<u8>) -> String {
+        self.files.push(InjectedFile { name: name.to_owned(), contents, mode: 0o555 });
         format!("{DIRECTORY}/{name}")
     }
 

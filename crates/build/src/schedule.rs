@@ -346,6 +346,10 @@ impl<'a> Builder<'a> {
 
     /// Reports a failed step, and records the state before it so that a shell can be opened there.
     fn failed(&self, step: u64, node: &Node, parent: &State, error: StepError, log: &StepLog) -> BuildError {
+        // Whatever was interrupted, and however that looked to it.
+        if self.cancel.is_cancelled() {
+            return BuildError::Cancelled;
+        }
         let (message, hint) = match error {
             StepError::Failed { message, hint } => (message, hint),
             StepError::Other(BuildError::Cancelled) => return BuildError::Cancelled,

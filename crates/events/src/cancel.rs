@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::io::{self, Read};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// The work was cancelled.
@@ -64,6 +65,11 @@ impl CancelToken {
         if self.is_cancelled() { Err(Cancelled) } else { Ok(()) }
     }
 
+    /// A reader that fails at the next read once cancelled.
+    pub fn watch<R: Read>(&self, reader: R) -> Watched<R> {
+        Watched { reader, token: self.clone() }
+    }
+
     /// Runs `action` when cancelled (at once if it already is), unless the guard was dropped before.
     #[must_use = "dropping the guard takes the action back"]
     pub fn on_cancel(&self, action: impl FnOnce() + Send + 'static) -> CancelGuard {
@@ -90,6 +96,21 @@ impl fmt::Debug for CancelToken {
     }
 }
 
+/// See [`CancelToken::watch`].
+#[derive(Debug)]
+pub struct Watched<R> {
+    reader: R,
+    token: CancelToken,
+}
+
+impl<R: Read> Read for Watched<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        // Not `Interrupted`, which readers take for a reason to try again.
+        self.token.check().map_err(io::Error::other)?;
+        self.reader.read(buffer)
+    }
+}
+
 /// Keeps an action of [`CancelToken::on_cancel`] registered.
 #[derive(Debug)]
 pub struct CancelGuard {
@@ -108,6 +129,15 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
+
+    #[test]
+    fn reading_ends_when_cancelled() {
+        let token = CancelToken::new();
+        let mut reader = token.watch(io::repeat(1));
+        assert_eq!(reader.read(&mut [0; 8]).unwrap(), 8);
+        token.cancel();
+        assert!(reader.read_to_end(&mut Vec::new()).is_err());
+    }
 
     #[test]
     fn actions_run_once_and_only_while_registered() {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-pub use cancel::{CancelGuard, CancelToken, Cancelled};
+pub use cancel::{CancelGuard, CancelToken, Cancelled, Watched};
 
 /// Version of the JSON form of [`Event`].
 pub const SCHEMA_VERSION: u32 = 1;

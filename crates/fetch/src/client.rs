@@ -1,14 +1,15 @@
 //! The HTTP client: one request, tried patiently.
 
 use std::io::Read;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::time::Duration;
 
-use lamina_events::CancelToken;
+use lamina_events::{CancelGuard, CancelToken};
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use ureq::unversioned::transport::DefaultConnector;
 
 use crate::FetchError;
+use crate::pace::{Limits, Paced};
 use crate::resolver::RememberingResolver;
 
 /// How often a request is tried.
@@ -19,22 +20,40 @@ const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 /// Longest time until the response's headers.
 const RESPONSE_TIMEOUT: Duration = Duration::from_mins(1);
-/// Longest time for one file's body.
-const BODY_TIMEOUT: Duration = Duration::from_mins(30);
 
 /// Fetches over HTTP and HTTPS. Clones share connections and the cancel token.
 #[derive(Debug, Clone)]
 pub struct Client {
     /// Made on first use: reading the host's certificates takes milliseconds that a cached build need not spend.
-    agent: Arc<OnceLock<ureq::Agent>>,
+    agent: Arc<OnceLock<Agent>>,
     pub(crate) cancel: CancelToken,
+    limits: Limits,
+}
+
+/// Connections, which a cancellation ends.
+#[derive(Debug)]
+struct Agent {
+    agent: ureq::Agent,
+    _guard: CancelGuard,
 }
 
 impl Client {
     /// A client that stops when `cancel` says so.
     #[must_use]
     pub fn new(cancel: CancelToken) -> Self {
-        Self { agent: Arc::default(), cancel }
+        Self { agent: Arc::default(), cancel, limits: Limits::default() }
+    }
+
+    /// The client with other limits.
+    #[cfg(test)]
+    pub(crate) fn with_limits(self, limits: Limits) -> Self {
+        Self { limits, ..self }
+    }
+
+    /// What stops it.
+    #[must_use]
+    pub fn cancel(&self) -> &CancelToken {
+        &self.cancel
     }
 
     /// Fetches a file of at most `limit` bytes into memory.
@@ -60,15 +79,18 @@ impl Client {
     ) -> Result<T, FetchError> {
         let mut pause = FIRST_PAUSE;
         let mut attempts = 0;
+        let deadline = self.limits.deadline();
         loop {
-            self.cancel.check()?;
             attempts += 1;
-            let failure = match self.agent().get(url).call() {
-                Ok(mut response) => match consume(&mut response.body_mut().as_reader()) {
-                    Ok(value) => return Ok(value),
-                    Err(Failure::Final(error)) => return Err(error),
-                    Err(Failure::Passing(error)) => error.to_string(),
-                },
+            let failure = match self.request(url)? {
+                Ok(mut response) => {
+                    let body = response.body_mut().as_reader();
+                    match consume(&mut Paced::new(body, &self.limits, deadline, &self.cancel)) {
+                        Ok(value) => return Ok(value),
+                        Err(Failure::Final(error)) => return Err(error),
+                        Err(Failure::Passing(error)) => error.to_string(),
+                    }
+                }
                 Err(ureq::Error::StatusCode(status)) if !is_passing(status) => {
                     return Err(FetchError::Status { url: url.to_owned(), status });
                 }
@@ -80,11 +102,41 @@ impl Client {
                 }
                 Err(error) => error.to_string(),
             };
+            // What fails because it was cancelled did not fail.
+            self.cancel.check()?;
+            if deadline.is_past() {
+                return Err(FetchError::TooLong {
+                    url: url.to_owned(),
+                    minutes: self.limits.minutes(),
+                    reason: failure,
+                });
+            }
             if attempts >= ATTEMPTS {
                 return Err(FetchError::Network { url: url.to_owned(), reason: failure, attempts });
             }
             self.pause(pause)?;
             pause *= 2;
+        }
+    }
+
+    /// One request, up to the answer's headers. It runs in a thread of its own, which is left to itself when cancelled:
+    /// nothing else ends the look-up of a name or the wait for a connection.
+    fn request(&self, url: &str) -> Result<Result<ureq::http::Response<ureq::Body>, ureq::Error>, FetchError> {
+        let (sender, answer) = mpsc::channel();
+        let cancelled = sender.clone();
+        let _guard = self.cancel.on_cancel(move || {
+            let _ = cancelled.send(None);
+        });
+        self.cancel.check()?;
+        let request = self.agent().get(url);
+        std::thread::Builder::new().name("request".to_owned()).spawn(move || {
+            // Nobody waits for it any longer once cancelled.
+            let _ = sender.send(Some(request.call()));
+        })?;
+        match answer.recv() {
+            Ok(Some(answer)) => Ok(answer),
+            Ok(None) => Err(lamina_events::Cancelled.into()),
+            Err(_) => Err(std::io::Error::other("a thread that makes requests ended").into()),
         }
     }
 
@@ -99,24 +151,31 @@ impl Client {
     }
 
     fn agent(&self) -> &ureq::Agent {
-        self.agent.get_or_init(|| {
-            let certificates: Vec<_> = rustls_native_certs::load_native_certs()
-                .certs
-                .into_iter()
-                .map(|certificate| Certificate::from_der(&certificate).to_owned())
-                .collect();
-            let roots = RootCerts::Specific(Arc::new(certificates));
-            let config = ureq::Agent::config_builder()
-                .tls_config(TlsConfig::builder().root_certs(roots).build())
-                .user_agent(concat!("lamina/", env!("CARGO_PKG_VERSION")))
-                .max_idle_connections_per_host(16)
-                .timeout_connect(Some(CONNECT_TIMEOUT))
-                .timeout_recv_response(Some(RESPONSE_TIMEOUT))
-                .timeout_recv_body(Some(BODY_TIMEOUT))
-                .build();
-            ureq::Agent::with_parts(config, DefaultConnector::default(), RememberingResolver::default())
-        })
+        let agent = self.agent.get_or_init(|| {
+            let agent = new_agent(&self.limits);
+            let ended = agent.clone();
+            Agent { agent, _guard: self.cancel.on_cancel(move || ended.shutdown()) }
+        });
+        &agent.agent
     }
+}
+
+fn new_agent(limits: &Limits) -> ureq::Agent {
+    let certificates: Vec<_> = rustls_native_certs::load_native_certs()
+        .certs
+        .into_iter()
+        .map(|certificate| Certificate::from_der(&certificate).to_owned())
+        .collect();
+    let roots = RootCerts::Specific(Arc::new(certificates));
+    let config = ureq::Agent::config_builder()
+        .tls_config(TlsConfig::builder().root_certs(roots).build())
+        .user_agent(concat!("lamina/", env!("CARGO_PKG_VERSION")))
+        .max_idle_connections_per_host(16)
+        .timeout_connect(Some(CONNECT_TIMEOUT))
+        .timeout_recv_response(Some(RESPONSE_TIMEOUT))
+        .timeout_per_read(Some(limits.window))
+        .build();
+    ureq::Agent::with_parts(config, DefaultConnector::default(), RememberingResolver::default())
 }
 
 /// Why a body could not be taken.

@@ -27,8 +27,8 @@ pub struct Download {
 /// How far a set of downloads is: bytes fetched so far, by all threads.
 pub type Progress<'a> = &'a (dyn Fn(u64) + Sync);
 
-/// Largest file accepted when its size is not announced.
-const MAXIMUM_UNANNOUNCED: u64 = 16 << 30;
+/// Largest file accepted, whatever size is announced.
+const LARGEST: u64 = 32 << 30;
 
 impl Client {
     /// Fetches a file into `directory`, named by its SHA-256, and returns its path. A file that is there already was
@@ -103,7 +103,7 @@ fn fetch_into(
 ) -> Result<tempfile::NamedTempFile, Failure> {
     let final_io = |error: std::io::Error| Failure::Final(FetchError::Io(error));
     let mut file = tempfile::Builder::new().prefix(".partial-").tempfile_in(directory).map_err(final_io)?;
-    let limit = download.size.unwrap_or(MAXIMUM_UNANNOUNCED);
+    let limit = download.size.map_or(LARGEST, |size| size.min(LARGEST));
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; BUFFER_LENGTH];
     let mut length = 0_u64;

@@ -2,10 +2,12 @@
 //!
 //! Package mirrors fail now and then, and name resolution stumbles when many connections open at once, so every
 //! request is tried several times with growing pauses; what a server refuses (404, 403) is final. Large files go to
-//! disk under their SHA-256, checked while they arrive, and a file that is there already is not fetched again.
+//! disk under their SHA-256, checked while they arrive, and a file that is there already is not fetched again. A download
+//! that gives less than a kibibyte a second, or takes two hours, has failed; one that is cancelled ends at once.
 
 mod client;
 mod download;
+mod pace;
 mod resolver;
 
 pub use client::Client;
@@ -34,6 +36,18 @@ pub enum FetchError {
         reason: String,
         /// How often it was tried.
         attempts: u32,
+    },
+    /// It was not complete in time.
+    #[error(
+        "`{url}` could not be fetched in {minutes} minutes: {reason}; a mirror or proxy that is nearer may be faster"
+    )]
+    TooLong {
+        /// The address.
+        url: String,
+        /// The time that a file may take.
+        minutes: u64,
+        /// What happened last.
+        reason: String,
     },
     /// The server sent something else than announced.
     #[error(

@@ -2,10 +2,12 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use lamina_events::CancelToken;
 
 use super::*;
+use crate::pace::Limits;
 
 /// `SHA-256("hello")`.
 const HELLO: &str = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
@@ -91,4 +93,80 @@ fn the_first_error_stops_a_set_of_downloads() {
     let outcome: Result<(), FetchError> =
         client().download_all(&downloads, directory.path(), 4, &|_| (), |_, _| Ok(()));
     assert!(outcome.unwrap_err().is_not_found());
+}
+
+/// A server on loopback that sends `pieces`, one each `pause`, to every request, and then keeps the connection open.
+fn serve_slowly(pieces: Vec<&'static str>, pause: Duration) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        let mut open = Vec::new();
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            for piece in &pieces {
+                if stream.write_all(piece.as_bytes()).is_err() {
+                    break;
+                }
+                std::thread::sleep(pause);
+            }
+            open.push(stream);
+        }
+    });
+    address
+}
+
+const HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n";
+
+/// Cancels when the server has been asked, and answers what came of the request.
+fn cancelled(address: &str) -> Result<Vec<u8>, FetchError> {
+    let cancel = CancelToken::new();
+    let client = Client::new(cancel.clone());
+    let thread = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(200));
+        cancel.cancel();
+    });
+    let outcome = client.get(address, 1000);
+    thread.join().unwrap();
+    outcome
+}
+
+#[test]
+fn cancelling_ends_every_wait_for_a_server() {
+    // Each of these would go on for a minute and more.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addresses = [
+        format!("http://{}", silent.local_addr().unwrap()),
+        format!("https://{}", silent.local_addr().unwrap()),
+        serve_slowly(vec![HEAD, "a"], Duration::ZERO),
+        serve_slowly(vec![HEAD].into_iter().chain(["a"; 1000]).collect(), Duration::from_millis(150)),
+        // An address that nobody has: packets to it are lost.
+        "http://192.0.2.1/".to_owned(),
+    ];
+    std::thread::scope(|scope| {
+        for address in &addresses {
+            scope.spawn(move || {
+                let outcome = cancelled(address);
+                assert!(matches!(outcome, Err(FetchError::Cancelled(_))), "{address}: {outcome:?}");
+            });
+        }
+    });
+}
+
+#[test]
+fn a_server_that_drips_or_stops_is_given_up() {
+    let limits = Limits { window: Duration::from_millis(100), least: 100, total: Duration::from_millis(600) };
+    let dripping = serve_slowly(vec![HEAD].into_iter().chain(["a"; 1000]).collect(), Duration::from_millis(30));
+    let stopping = serve_slowly(vec![HEAD, "a"], Duration::ZERO);
+    for address in [dripping, stopping] {
+        let error = client().with_limits(limits).get(&address, 1000).unwrap_err();
+        assert!(matches!(error, FetchError::TooLong { .. }), "{error}");
+    }
+}
+
+#[test]
+fn a_whole_download_has_an_end() {
+    let limits = Limits { window: Duration::from_mins(1), least: 1, total: Duration::from_millis(300) };
+    let address = serve_slowly(vec![HEAD].into_iter().chain(["a"; 1000]).collect(), Duration::from_millis(20));
+    let error = client().with_limits(limits).get(&address, 1000).unwrap_err();
+    assert!(error.to_string().contains("not complete in time"), "{error}");
 }

@@ -371,13 +371,40 @@ fn accept(mut frame: Frame) -> Result<Frame, String> {
     Err(reason)
 }
 
+/// Refuses a descriptor that could change or block under whoever reads it, or that claims more than it holds: code in the
+/// container chose it.
 fn check_payload(payload: &Payload) -> Result<(), String> {
     let Payload::Memory(fd, length) = payload else {
         return Ok(());
     };
     let wanted = SealFlags::WRITE | SealFlags::SHRINK;
     let sealed = rustix::fs::fcntl_get_seals(fd).is_ok_and(|seals| seals.contains(wanted));
-    let long_enough =
-        rustix::fs::fstat(fd).is_ok_and(|stat| u64::try_from(stat.st_size).is_ok_and(|size| size >= *length));
-    if sealed && long_enough { Ok(()) } else { Err("it sent a large value that is no sealed memory".to_owned()) }
+    let held = rustix::fs::fstat(fd).map_or(0, |stat| {
+        // Holes take no memory from the container, but from whoever reads them.
+        let blocks = u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512);
+        u64::try_from(stat.st_size).unwrap_or(0).min(blocks)
+    });
+    if sealed && held >= *length { Ok(()) } else { Err("it sent a large value that is no sealed memory".to_owned()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::fd::OwnedFd;
+
+    use lamina_wire::write_memory;
+    use rustix::fs::{MemfdFlags, fcntl_add_seals, memfd_create};
+
+    use super::*;
+
+    #[test]
+    fn no_size_is_believed_that_the_container_has_no_memory_for() {
+        let honest = Payload::Memory(write_memory(&vec![0; 3 << 20]).unwrap(), 3 << 20);
+        assert_eq!(check_payload(&honest), Ok(()));
+        let file = File::from(memfd_create("sparse", MemfdFlags::ALLOW_SEALING).unwrap());
+        file.set_len(1 << 40).unwrap();
+        let sparse = OwnedFd::from(file);
+        fcntl_add_seals(&sparse, SealFlags::WRITE | SealFlags::SHRINK).unwrap();
+        assert!(check_payload(&Payload::Memory(sparse, 1 << 40)).is_err());
+    }
 }

@@ -285,7 +285,7 @@ impl Run<'_> {
         let wheel = self.wheels[position];
         let mut file = self.open(wheel, path)?;
         if matches!(wheel.source, Source::Path(_)) {
-            check_local(wheel, &mut file)?;
+            check_local(wheel, &mut file, self.installation.cancel)?;
         }
         let job = UnpackWheel { filename: wheel.filename.clone(), sha256: wheel.sha256.clone() };
         let file = OwnedFd::from(file.into_parts().0);
@@ -349,9 +349,9 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 /// A wheel of this machine has to be the one that was resolved, too.
-fn check_local(wheel: &Wheel, file: &mut fs::File) -> Result<(), WheelError> {
+fn check_local(wheel: &Wheel, file: &mut fs::File, cancel: &CancelToken) -> Result<(), WheelError> {
     let mut hasher = Sha256::new();
-    std::io::copy(file, &mut hasher)?;
+    std::io::copy(&mut cancel.watch(file), &mut hasher)?;
     let found = hasher.finalize().iter().fold(String::new(), |mut text, byte| {
         // Writing into a string cannot fail.
         let _ = write!(text, "{byte:02x}");

@@ -6,6 +6,7 @@ mod release;
 use std::io::Read;
 use std::path::Path;
 
+use lamina_events::CancelToken;
 use lamina_fetch::{Client, Download, FetchError};
 
 use crate::mirror::Mirror;
@@ -66,7 +67,7 @@ pub(crate) fn read(suite: Suite, mirror: &Mirror, fetch: &Client, downloads: &Pa
         }
         Ok::<_, BaseError>(parts)
     })?;
-    offer(&parts)
+    offer(&parts, fetch.cancel())
 }
 
 impl<'a> Part<'a> {
@@ -150,16 +151,18 @@ fn fetch_index(part: &Part<'_>, release: &Release, fetch: &Client, downloads: &P
         get(url.clone())
     }?;
     let mut text = Vec::new();
-    liblzma::read::XzDecoder::new_multi_decoder(fs_err::File::open(path)?)
+    let packed = fetch.cancel().watch(fs_err::File::open(path)?);
+    liblzma::read::XzDecoder::new_multi_decoder(packed)
         .take(INDEX_LIMIT)
         .read_to_end(&mut text)
         .map_err(|error| BaseError::malformed(url, &error))?;
     Ok(text)
 }
 
-fn offer(parts: &[(Part<'_>, Release, Vec<u8>)]) -> Result<Offer, BaseError> {
+fn offer(parts: &[(Part<'_>, Release, Vec<u8>)], cancel: &CancelToken) -> Result<Offer, BaseError> {
     let mut index = Index::new();
     for (part, _, text) in parts {
+        cancel.check()?;
         let text = String::from_utf8_lossy(text);
         add_packages(&mut index, &text, part.archive, &part.address("Packages.xz"))?;
     }

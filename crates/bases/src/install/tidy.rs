@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::lay_out::HELPERS;
 use super::tree::{Attributes, Tree};
 use crate::mirror::image_sources;
-use crate::{PythonSource, Suite};
+use crate::{DebianPlan, PythonSource, Suite};
 
 /// Files that only tell when something happened, or how it was before.
 const SCRATCH: [&str; 18] = [
@@ -50,8 +50,16 @@ pub(crate) struct Tidy {
     pub(crate) work: String,
     /// The release, for `apt`'s sources.
     pub(crate) suite: Suite,
-    /// The Python, for the `python` link.
-    pub(crate) python: PythonSource,
+    /// The series of Debian's own Python, which gets links under the names that others have; none for another.
+    pub(crate) series: Option<String>,
+}
+
+impl Tidy {
+    /// What to tidy after bootstrapping `plan` into `work`.
+    pub(crate) fn of(plan: &DebianPlan, work: &str) -> Self {
+        let series = (plan.python == PythonSource::Debian).then(|| plan.series.clone());
+        Self { work: work.to_owned(), suite: plan.suite, series }
+    }
 }
 
 impl Job for Tidy {
@@ -75,9 +83,12 @@ impl Job for Tidy {
         }
         tree.edit(Path::new("etc/shadow"), same_password_day)?;
         tree.replace(Path::new("etc/apt/sources.list"), 0o644, image_sources(self.suite).as_bytes())?;
-        if self.python == PythonSource::Debian {
-            let link = Path::new("usr/local/bin/python");
-            tree.symlink(link, OsStr::new("/usr/bin/python3"), Attributes::root(0o777))?;
+        if let Some(series) = self.series {
+            let mut link =
+                |path: &str, target: &str| tree.symlink(Path::new(path), OsStr::new(target), Attributes::root(0o777));
+            link("usr/local/bin/python", "/usr/bin/python3")?;
+            // Where programs written for other Pythons look for packages; Debian's own looks at the target alone.
+            link(&format!("usr/local/lib/python{series}/site-packages"), "dist-packages")?;
         }
         Ok(())
     }

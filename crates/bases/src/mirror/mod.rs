@@ -154,7 +154,10 @@ fn checked(value: &str, origin: &str) -> Result<String, BaseError> {
 /// default wherever the image was made, so that equal images are equal.
 #[must_use]
 pub fn image_sources(suite: Suite) -> String {
-    let line = |url: &str, suite: &str| format!("deb [signed-by={IMAGE_KEYRING}] {url} {suite} main\n");
+    // Where Debian's keys are trusted for all sources, they stay unnamed: `apt-add-repository` passes over lines with options
+    // that it does not know.
+    let options = if suite.trusts_archive() { String::new() } else { format!("[signed-by={IMAGE_KEYRING}] ") };
+    let line = |url: &str, suite: &str| format!("deb {options}{url} {suite} main\n");
     [
         line(DEFAULT_ARCHIVE, suite.name()),
         line(DEFAULT_ARCHIVE, &format!("{suite}-updates")),

@@ -9,8 +9,12 @@ use super::commands::Run;
 use super::{Made, StepContext, StepError};
 use crate::log::StepLog;
 
-/// Lists younger than this many minutes are used without asking the mirror; a failing install asks it all the same.
+/// Lists younger than this many minutes are used without asking the mirror, if the image's sources are those that they were
+/// made from; a failing install asks it all the same.
 const LISTS_MINUTES: u32 = 60;
+
+/// Where archives go that no other image may use, below apt's cache.
+const OWN_ARCHIVES: &str = "own";
 
 pub(crate) struct AptPlan {
     packages: Vec<String>,
@@ -28,12 +32,13 @@ impl AptPlan {
         let store = &context.tools.store;
         let work = store.new_work()?;
         let suite = context.parent.base.as_ref().map_or("other", |base| base.suite.name());
-        let (lists, archives) = (format!("apt-lists-{suite}"), format!("apt-archives-{suite}"));
+        let (lists, archives) = (format!("apt-{suite}-lists"), format!("apt-{suite}-archives"));
         let mounts = vec![
             cache_mount(store, &work, &lists, "/var/lib/apt/lists")?,
             cache_mount(store, &work, &archives, "/var/cache/apt")?,
         ];
-        let commands = [install_command(&self.packages)];
+        let pristine = context.parent.pristine && keeps_pristine(context.node, &self.packages);
+        let commands = [install_command(&self.packages, pristine, context.node.force_build)];
         let run = Run {
             commands: &commands,
             environment: &[("DEBIAN_FRONTEND", "noninteractive")],
@@ -43,7 +48,7 @@ impl AptPlan {
         let exit = run.execute(context, &work, log)?;
         // Whoever can plant files in the caches decides what other images install. So only an apt that nobody but Debian
         // has touched may add to them; the others read.
-        if context.parent.pristine && keeps_pristine(context.node, &self.packages) {
+        if pristine {
             for cache in [&lists, &archives] {
                 store.harvest_cache(&work, cache, &CacheFilter { include: Vec::new(), exclude: scratch() })?;
             }
@@ -69,23 +74,39 @@ fn cache_mount(store: &Store, work: &Work, name: &str, target: &str) -> Result<M
     Ok(Mount::Cache { lower, upper, work, target: target.to_owned() })
 }
 
-/// Files of apt's that are only of use while it runs.
+/// Files of apt's that are only of use while it runs, or to one image: the cache of what is installed is believed by size
+/// and time of dpkg's database, which images may share.
 fn scratch() -> Vec<String> {
-    ["**/lock", "**/partial", "**/auxfiles"].map(str::to_owned).to_vec()
+    ["**/lock", "**/partial", "**/auxfiles", "pkgcache.bin"].map(str::to_owned).to_vec()
 }
 
-fn install_command(packages: &[String]) -> String {
+/// Installs with the lists that are there if they are young and were made from the very sources, keys, pins and settings
+/// that the image has now; otherwise apt asks for new ones, in the step alone. Archives are shared between such images only:
+/// apt knows them by name and size, and another source may have others.
+fn install_command(packages: &[String], pristine: bool, refresh: bool) -> String {
     let packages: Vec<String> = packages.iter().map(|package| quote(package)).collect();
     let packages = packages.join(" ");
+    let known = if refresh { "false" } else { "true" };
+    let own = if pristine { "false" } else { "[ ! -e \"$stamp\" ]" };
     format!(
-        "mkdir -p /var/lib/apt/lists/partial /var/cache/apt/archives/partial
-stamp=/var/lib/apt/lists/lamina-stamp
-update() {{ apt-get update && touch \"$stamp\"; }}
-if [ -n \"$(find \"$stamp\" -mmin -{LISTS_MINUTES} 2>/dev/null)\" ]; then
-    apt-get install -y {packages} && exit 0
+        r#"mkdir -p /var/lib/apt/lists/partial /var/cache/apt/archives/partial
+sources=$({{
+    cat "$APT_CONFIG" /dev/lamina/apt-*
+    find -L /etc/apt /usr/share/keyrings -type f -exec sha256sum {{}} + | LC_ALL=C sort
+}} 2>/dev/null | sha256sum | cut -c 1-32)
+stamp=/var/lib/apt/lists/lamina-$sources
+archives=
+if {own}; then
+    mkdir -p /var/cache/apt/{OWN_ARCHIVES}/partial
+    archives=-oDir::Cache::archives=/var/cache/apt/{OWN_ARCHIVES}
+fi
+update() {{ apt-get update && touch "$stamp"; }}
+install() {{ apt-get $archives install -y {packages}; }}
+if {known} && [ -n "$(find "$stamp" -mmin -{LISTS_MINUTES} 2>/dev/null)" ]; then
+    install && exit 0
     echo 'the package lists may be out of date: asking the mirror'
 fi
-update && apt-get install -y {packages}"
+update && install"#
     )
 }
 

@@ -4,7 +4,7 @@ use std::io::{Read, Write as _};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use lamina_image::{Digest, KeyMaterial};
+use lamina_image::{Digest, FileEntry, FileKind, FileSet, KeyMaterial};
 use lamina_sandbox::{Exit, ExitStatus, Limits, Mount, SandboxError, SandboxSpec, Stdio, Upper};
 use lamina_store::{CommitRules, Work};
 use serde_json::Value;
@@ -26,10 +26,13 @@ fn memory_limit() -> u64 {
     total / 10 * 9
 }
 
-/// Runs each argument as a shell command until one fails. Where the image still has its default apt sources, apt uses
-/// the host's mirror.
+/// Runs each argument as a shell command until one fails. Where the mirror has no security archive and the image still has
+/// its default apt sources, apt uses a list without it.
 const RUN_ALL: &str = r#"
-if cmp -s /etc/apt/sources.list /dev/lamina/image.list; then export APT_CONFIG=/dev/lamina/apt-mirror.conf; fi
+if [ -e /dev/lamina/image.list ] && [ "$APT_CONFIG" = /dev/lamina/apt.conf ] &&
+    cmp -s /etc/apt/sources.list /dev/lamina/image.list; then
+    export APT_CONFIG=/dev/lamina/apt-mirror.conf
+fi
 newline='
 '
 for command do
@@ -56,7 +59,7 @@ pub(crate) fn plan(commands: &[String], material: &mut KeyMaterial) -> CommandsP
 impl CommandsPlan {
     pub(crate) fn execute(self, context: &StepContext<'_>, log: &mut StepLog) -> Result<Made, StepError> {
         let work = context.tools.store.new_work()?;
-        let run = Run { commands: &self.commands, ..Run::default() };
+        let run = Run { commands: &self.commands, beneath: uv_layer(context)?, ..Run::default() };
         let exit = run.execute(context, &work, log)?;
         let rules = CommitRules { drop_empty: exit.created_mountpoints, ..CommitRules::default() };
         Ok(Made::Work { work, rules, facts: Value::Null })
@@ -76,6 +79,19 @@ pub(crate) struct Run<'a> {
     pub(crate) files: &'a [(String, Vec<u8>)],
     /// Layers with tools that lie over the image while the commands run.
     pub(crate) tools: Vec<Digest>,
+    /// A layer that lies beneath the image meanwhile: what the image has itself hides it.
+    pub(crate) beneath: Option<Digest>,
+}
+
+/// Where users' commands find the host's `uv`, unless the image has one of its own.
+const UV: &str = "/usr/local/bin/uv";
+
+/// A layer with the host's `uv`. It is there while commands run, as in images that have it, and makes no image larger.
+fn uv_layer(context: &StepContext<'_>) -> Result<Option<Digest>, StepError> {
+    let Some(uv) = context.tools.programs.uv.as_deref() else { return Ok(None) };
+    let entry =
+        FileEntry { source: uv.display().to_string(), target: UV.to_owned(), kind: FileKind::File, ignore: None };
+    Ok(Some(context.tools.store.file_set_layer(&FileSet { entries: vec![entry] }, &[])?.digest))
 }
 
 impl Run<'_> {
@@ -107,10 +123,11 @@ impl Run<'_> {
         environment.extend(parent.config.environment.clone());
         environment.extend(secrets::environment(&context.node.secrets));
         let store = &context.tools.store;
+        let layers = self.tools.iter().chain(parent.layers.iter().rev()).chain(&self.beneath);
         let script = ["/bin/sh", "-c", RUN_ALL, "sh"].map(str::to_owned);
         Ok(SandboxSpec {
             hostname: "build".to_owned(),
-            layers: self.tools.iter().chain(parent.layers.iter().rev()).map(|digest| store.view_path(digest)).collect(),
+            layers: layers.map(|digest| store.view_path(digest)).collect(),
             upper: Upper::Store { upper: work.upper(), work: work.work_directory() },
             mounts: self.mounts,
             files: host.files,

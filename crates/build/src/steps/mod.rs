@@ -7,7 +7,7 @@ mod files;
 mod python;
 mod requirements;
 
-pub(crate) use apt::keeps_pristine;
+pub(crate) use apt::{keeps_pristine, quote};
 use lamina_events::{CancelToken, Event, Sink};
 use lamina_image::{KeyMaterial, Node, Step};
 use lamina_store::{CommitRules, Committed, Work};

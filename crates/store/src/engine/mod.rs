@@ -340,19 +340,19 @@ impl Store {
     /// When a file cannot be moved.
     pub fn harvest_cache(&self, work: &Work, name: &str, filter: &CacheFilter) -> Result<Harvest, StoreError> {
         let (id, cache) = (work.id().to_owned(), name.to_owned());
-        self.shared.client.call(Request::Harvest { id, cache, filter: filter.clone() })
+        self.shared.client.call_until(Request::Harvest { id, cache, filter: filter.clone() }, &self.cancel)
     }
 
-    /// Runs a job in the worker.
+    /// Runs a job in the worker. When cancelled nobody waits for it any longer; the worker finishes what it has begun.
     ///
     /// # Errors
-    /// What the job answers, or kind `store` when the worker is gone.
+    /// What the job answers, or kind `store` when the worker is gone or the wait was cancelled.
     pub fn job<J: Job>(&self, job: &J, fds: &[BorrowedFd<'_>]) -> Result<J::Output, JobError> {
         let job = serde_json::to_value(job).map_err(|error| {
             JobError::new(JobError::STORE, format!("the job `{}` could not be encoded: {error}", J::NAME))
         })?;
         let request = Request::Job { name: J::NAME.to_owned(), job };
-        Ok(self.shared.client.begin(request, &[], fds)?.wait()?)
+        Ok(self.shared.client.begin(request, &[], fds)?.wait_until(&self.cancel)?)
     }
 
     /// Checks a layer's files against its tree; answers one sentence per problem.

@@ -1,10 +1,12 @@
 //! Receiving requests and answering them.
 
 use std::any::Any;
+use std::convert::Infallible;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::{Arc, mpsc};
 
 use lamina_wire::{Frame, Receiver, Sender};
 use serde::Serialize;
@@ -15,7 +17,8 @@ use super::{JobTable, WorkerContext, caches, collect, commit, ingest, verify, vi
 use crate::JobError;
 use crate::protocol::{Answer, Envelope, Request};
 
-/// Serves requests until the engine closes its end and the last request is finished.
+/// Serves requests until the engine closes its end, and finishes what would leave the store untidy. Jobs are not finished:
+/// nobody will use what they make, and unpacking a large package takes a while.
 pub fn worker_main(socket: UnixStream, content: &Path, jobs: JobTable) {
     let Ok(sending) = socket.try_clone() else { return };
     let sender = Sender::new(sending);
@@ -24,13 +27,20 @@ pub fn worker_main(socket: UnixStream, content: &Path, jobs: JobTable) {
         return;
     };
     answer(&sender, id, value(context.placing));
-    let worker = Worker { context, sender, jobs };
-    std::thread::scope(|scope| {
-        // Whatever ends the connection, the engine is gone or confused; requests that run are finished either way.
-        while let Ok(Some(frame)) = receiver.receive() {
-            scope.spawn(|| worker.serve(frame));
-        }
-    });
+    let worker = Arc::new(Worker { context, sender, jobs });
+    let (unfinished, finished) = mpsc::channel::<Infallible>();
+    // Whatever ends the connection, the engine is gone or confused.
+    while let Ok(Some(frame)) = receiver.receive() {
+        let (worker, unfinished) = (Arc::clone(&worker), unfinished.clone());
+        std::thread::spawn(move || worker.serve(frame, unfinished));
+    }
+    drop(unfinished);
+    // Ends when the last request has let go of its sender.
+    let _ = finished.recv();
+    if let Some(temporary) = worker.context.temporary_path().parent() {
+        // Jobs may still write there; the next process that opens the store sweeps.
+        let _ = remove_all(temporary);
+    }
 }
 
 /// The first request.
@@ -63,14 +73,17 @@ struct Worker {
 }
 
 impl Worker {
-    fn serve(&self, frame: Frame) {
+    /// Serves a request; `unfinished` is let go of when the worker need not wait for it any longer.
+    fn serve(&self, frame: Frame, unfinished: mpsc::Sender<Infallible>) {
         let Ok(Envelope { id, body }) = serde_json::from_slice::<Envelope<Request>>(&frame.control) else {
             // An engine of another version; without a number there is nobody to tell.
             self.sender.shutdown();
             return;
         };
+        let unfinished = Some(unfinished).filter(|_| !matches!(body, Request::Job { .. }));
         let handled = catch_unwind(AssertUnwindSafe(|| self.handle(body, frame)));
         answer(&self.sender, id, handled.unwrap_or_else(|panic| Err(panicked(panic.as_ref()))));
+        drop(unfinished);
     }
 
     fn handle(&self, request: Request, frame: Frame) -> Answer {
