@@ -158,6 +158,8 @@ fn relocated(contents: Vec<u8>, installed: &Path) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read as _;
+
     use super::*;
 
     /// A program that stands for `uv`.

@@ -33,6 +33,13 @@ fn for_line(line: &str) -> Option<String> {
     if line.contains("No space left on device") {
         return Some("the disk of the store is full: free some space, or set MODAL_STORE to a larger disk".to_owned());
     }
+    if line.contains("Hash mismatch for") || line.contains("DO NOT MATCH THE HASHES") {
+        return Some(
+            "the index has another file than the one whose digest was given: find out which is meant before you change the \
+             digest"
+                .to_owned(),
+        );
+    }
     if line.contains("pg_config") && line.contains("not found") {
         return Some(
             "the client library of PostgreSQL is needed: add `.apt_install(\"libpq-dev\")` before this step".to_owned(),
@@ -101,6 +108,7 @@ mod tests {
             ("foo.c:1:10: fatal error: Python.h: No such file or directory", "`python3-dev`"),
             ("/bin/sh: 1: git: not found", "`git`"),
             ("cp: error writing 'x': No space left on device", "MODAL_STORE"),
+            ("  cause: Hash mismatch for `six==1.16.0`", "digest was given"),
         ] {
             let hint = for_output(&[line.to_owned(), "other".to_owned()]);
             assert!(hint.as_deref().is_some_and(|hint| hint.contains(part)), "{line}: {hint:?}");

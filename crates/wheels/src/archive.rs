@@ -20,13 +20,28 @@ const PATH_LIMIT: usize = 4095;
 const NAME_LIMIT: usize = 255;
 const FILE_TYPE: u32 = 0o170_000;
 const REGULAR: u32 = 0o100_000;
-const DIRECTORY: u32 = 0o040_000;
 const LOCAL_SIGNATURE: u32 = 0x0403_4b50;
 const LOCAL_LENGTH: usize = 30;
 const CENTRAL_SIGNATURE: u32 = 0x0201_4b50;
 const CENTRAL_LENGTH: usize = 46;
 /// Flag bit: sizes follow the data, the local header does not have them.
 const SIZES_FOLLOW: u16 = 1 << 3;
+
+/// Why a wheel is not unpacked here, in a sentence that names the offending entry.
+#[derive(Debug)]
+pub(crate) enum Refusal {
+    /// It would harm whoever unpacks it.
+    Dangerous(String),
+    /// It is not as wheels should be. Installers are less strict in one place or another, and do different things then:
+    /// the one that the user asked for has to say, in the sandbox.
+    Unusual(String),
+}
+
+impl From<String> for Refusal {
+    fn from(detail: String) -> Self {
+        Self::Unusual(detail)
+    }
+}
 
 /// A file that clones can read at positions of their own.
 #[derive(Clone)]
@@ -76,17 +91,17 @@ pub(crate) struct Archive {
 }
 
 impl Archive {
-    /// Opens and checks a wheel; the error is a sentence that names the offending entry.
-    pub(crate) fn open(file: File) -> Result<Self, String> {
+    /// Opens and checks a wheel.
+    pub(crate) fn open(file: File) -> Result<Self, Refusal> {
         let length = file.metadata().map_err(|error| error.to_string())?.len();
         let source = Positioned { file: Arc::new(file), position: 0, length };
         let mut zip =
             ZipArchive::new(source.clone()).map_err(|error| format!("it is not a readable zip archive: {error}"))?;
         if zip.offset() != 0 {
-            return Err("something precedes the zip archive".to_owned());
+            return Err("something precedes the zip archive".to_owned().into());
         }
         if zip.len() > ENTRY_LIMIT {
-            return Err(format!("it has {} entries, more than {ENTRY_LIMIT}", zip.len()));
+            return Err(Refusal::Dangerous(format!("it has {} entries, more than {ENTRY_LIMIT}", zip.len())));
         }
         check_duplicates(&source, zip.central_directory_start(), zip.len())?;
         let limit = length.saturating_mul(EXPANSION_LIMIT).saturating_add(SMALL_WHEEL_ALLOWANCE);
@@ -99,7 +114,7 @@ impl Archive {
             extents.push((header.start, header.end, header.path.clone()));
             total = total.saturating_add(header.size);
             if total > limit {
-                return Err(format!("it unpacks to more than {limit} bytes"));
+                return Err(Refusal::Dangerous(format!("it unpacks to more than {limit} bytes")));
             }
             if let Some(entry) = header.into_entry(index)? {
                 entries.push(entry);
@@ -201,26 +216,28 @@ impl Header {
         Ok(())
     }
 
-    /// The file to unpack; `None` for a directory.
-    fn into_entry(self, index: usize) -> Result<Option<Entry>, String> {
+    /// The file to unpack; `None` for a directory, which its name says, whatever its mode does.
+    fn into_entry(self, index: usize) -> Result<Option<Entry>, Refusal> {
         let path = self.path.strip_suffix('/').unwrap_or(&self.path);
         check_path(path)?;
-        match self.mode & FILE_TYPE {
-            0 | REGULAR if !self.directory => {}
-            0 | DIRECTORY if self.directory => return Ok(None),
-            _ => return Err(format!("`{path}` is neither a regular file nor a directory")),
+        if self.directory {
+            return Ok(None);
+        }
+        if !matches!(self.mode & FILE_TYPE, 0 | REGULAR) {
+            return Err(format!("`{path}` is neither a regular file nor a directory").into());
         }
         Ok(Some(Entry { index, path: path.to_owned(), size: self.size, executable: self.mode & 0o111 != 0 }))
     }
 }
 
 /// A relative path that cannot lead elsewhere.
-pub(crate) fn check_path(path: &str) -> Result<(), String> {
-    let unsafe_part = |part: &str| matches!(part, "" | "." | "..") || part.len() > NAME_LIMIT;
-    if path.len() > PATH_LIMIT || path.contains('\0') || path.split('/').any(unsafe_part) {
-        return Err(format!("the path `{}` is not a plain relative path", path.escape_debug()));
+pub(crate) fn check_path(path: &str) -> Result<(), Refusal> {
+    let detail = || format!("the path `{}` is not a plain relative path", path.escape_debug());
+    if path.starts_with('/') || path.contains('\0') || path.split('/').any(|part| part == "..") {
+        return Err(Refusal::Dangerous(detail()));
     }
-    Ok(())
+    let unusual = |part: &str| matches!(part, "" | ".") || part.len() > NAME_LIMIT;
+    if path.len() > PATH_LIMIT || path.split('/').any(unusual) { Err(detail().into()) } else { Ok(()) }
 }
 
 /// The reader keeps one of several entries with the same name; so the directory itself is walked.
@@ -244,11 +261,11 @@ fn check_duplicates(source: &Positioned, start: u64, count: usize) -> Result<(),
 }
 
 /// Entries that share bytes are how a small archive unpacks to petabytes.
-fn check_overlaps(mut extents: Vec<(u64, u64, String)>, directory: u64) -> Result<(), String> {
+fn check_overlaps(mut extents: Vec<(u64, u64, String)>, directory: u64) -> Result<(), Refusal> {
     extents.sort();
     let ends = extents.iter().skip(1).map(|next| next.0).chain([directory]);
     match extents.iter().zip(ends).find(|(extent, next)| extent.1 > *next) {
-        Some((extent, _)) => Err(format!("`{}` overlaps what follows it", extent.2)),
+        Some((extent, _)) => Err(Refusal::Dangerous(format!("`{}` overlaps what follows it", extent.2))),
         None => Ok(()),
     }
 }

@@ -55,6 +55,47 @@ impl Layers {
     }
 }
 
+/// What an image has at a path where a file is looked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Entry {
+    /// Nothing.
+    Absent,
+    /// Something of the lowest layer, at this place of the store.
+    OfBase(PathBuf),
+    /// Something of a layer above it.
+    Above(PathBuf),
+    /// What only following a link would tell.
+    Elsewhere,
+}
+
+impl Layers {
+    /// Finds what is at an absolute path. Symbolic links are not followed.
+    pub(crate) fn entry(&mut self, path: &str) -> Result<Entry, JobError> {
+        let (parent, name) = path.trim_end_matches('/').rsplit_once('/').unwrap_or(("", path));
+        let directories = match self.directory(parent)? {
+            Directory::Absent => return Ok(Entry::Absent),
+            Directory::Other => return Ok(Entry::Elsewhere),
+            Directory::Present(directories) => directories,
+        };
+        for directory in directories {
+            let path = directory.join(name);
+            match fs::symlink_metadata(&path) {
+                Ok(metadata) if is_whiteout(&path, &metadata) => return Ok(Entry::Absent),
+                Ok(_) if self.is_of_base(&path) => return Ok(Entry::OfBase(path)),
+                Ok(_) => return Ok(Entry::Above(path)),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(Entry::Absent)
+    }
+
+    /// Whether a place of the store is of the lowest layer.
+    pub(crate) fn is_of_base(&self, path: &Path) -> bool {
+        self.roots.last().is_some_and(|base| path.starts_with(base))
+    }
+}
+
 /// The directory `name` in the directory that `parents` make together.
 fn merge(parents: &[PathBuf], name: &str) -> Result<Directory, JobError> {
     let mut found = Vec::new();
@@ -117,5 +158,31 @@ mod tests {
         assert_eq!(count(layers.directory("/etc")), 1);
         assert_eq!(count(layers.directory("/opt/x")), -1);
         assert_eq!(count(layers.directory("/nowhere/x")), 0);
+    }
+
+    #[test]
+    fn entries_are_told_from_those_of_the_base() {
+        let content = tempfile::tempdir().unwrap();
+        for directory in ["low/etc", "top/etc"] {
+            fs::create_dir_all(content.path().join(directory)).unwrap();
+        }
+        for file in ["low/etc/a", "low/etc/b", "top/etc/b", "low/etc/gone", "top/etc/gone"] {
+            fs::write(content.path().join(file), "").unwrap();
+        }
+        fs::os::unix::fs::symlink("/etc", content.path().join("top/link")).unwrap();
+        let gone = content.path().join("top/etc/gone");
+        rustix::fs::setxattr(&gone, WHITEOUT, b"y", rustix::fs::XattrFlags::empty()).unwrap();
+        let mut layers = Layers::new(content.path(), &["top".to_owned(), "low".to_owned()]);
+        for (path, expected) in [
+            ("/etc/a", Entry::OfBase(content.path().join("low/etc/a"))),
+            ("/etc/b", Entry::Above(content.path().join("top/etc/b"))),
+            ("/etc/gone", Entry::Absent),
+            ("/etc/none", Entry::Absent),
+            ("/none/x", Entry::Absent),
+            ("/link/a", Entry::Elsewhere),
+            ("/link", Entry::Above(content.path().join("top/link"))),
+        ] {
+            assert_eq!(layers.entry(path).unwrap(), expected, "{path}");
+        }
     }
 }
