@@ -137,7 +137,8 @@ def test_constraints_of_requirements_files(modal: Modal, index: Index) -> None:
     assert install(modal, index, install_file).stdout == "2.0\n"
     # The installer itself gets them, too.
     modal.write("more/versions.txt", "lamina-demo<2\n")
-    result = install(modal, index, f'.env({{"UV_PRERELEASE": "allow"}}){install_file}')
+    forced = install_file.replace("])", "], force_build=True)")
+    result = install(modal, index, f'.env({{"UV_PRERELEASE": "allow"}}){forced}')
     assert result.stdout == "1.0\n" and "inside the sandbox" in result.stderr
 
 

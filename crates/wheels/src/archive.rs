@@ -83,11 +83,18 @@ pub(crate) struct Entry {
     pub(crate) executable: bool,
 }
 
+/// What an entry stands for.
+enum Content {
+    File(Entry),
+    Directory(String),
+}
+
 /// A wheel whose every entry has a safe path, one place and an honest size. Clones read independently.
 #[derive(Clone)]
 pub(crate) struct Archive {
     zip: ZipArchive<Positioned>,
     entries: Arc<Vec<Entry>>,
+    empty: Vec<String>,
 }
 
 impl Archive {
@@ -106,6 +113,7 @@ impl Archive {
         check_duplicates(&source, zip.central_directory_start(), zip.len())?;
         let limit = length.saturating_mul(EXPANSION_LIMIT).saturating_add(SMALL_WHEEL_ALLOWANCE);
         let mut entries = Vec::with_capacity(zip.len());
+        let mut directories = Vec::new();
         let mut extents = Vec::with_capacity(zip.len());
         let mut total = 0_u64;
         for index in 0..zip.len() {
@@ -116,13 +124,19 @@ impl Archive {
             if total > limit {
                 return Err(Refusal::Dangerous(format!("it unpacks to more than {limit} bytes")));
             }
-            if let Some(entry) = header.into_entry(index)? {
-                entries.push(entry);
+            match header.into_entry(index)? {
+                Content::File(entry) => entries.push(entry),
+                Content::Directory(path) => directories.push(path),
             }
         }
         check_overlaps(extents, zip.central_directory_start())?;
-        check_nesting(&entries)?;
-        Ok(Self { zip, entries: Arc::new(entries) })
+        let empty = check_nesting(&entries, &directories)?;
+        Ok(Self { zip, entries: Arc::new(entries), empty })
+    }
+
+    /// The directories that no file lies in.
+    pub(crate) fn empty_directories(&self) -> &[String] {
+        &self.empty
     }
 
     /// The files, in the archive's order.
@@ -216,17 +230,18 @@ impl Header {
         Ok(())
     }
 
-    /// The file to unpack; `None` for a directory, which its name says, whatever its mode does.
-    fn into_entry(self, index: usize) -> Result<Option<Entry>, Refusal> {
+    /// What to unpack: a directory is one by its name, whatever its mode says.
+    fn into_entry(self, index: usize) -> Result<Content, Refusal> {
         let path = self.path.strip_suffix('/').unwrap_or(&self.path);
         check_path(path)?;
         if self.directory {
-            return Ok(None);
+            return Ok(Content::Directory(path.to_owned()));
         }
         if !matches!(self.mode & FILE_TYPE, 0 | REGULAR) {
             return Err(format!("`{path}` is neither a regular file nor a directory").into());
         }
-        Ok(Some(Entry { index, path: path.to_owned(), size: self.size, executable: self.mode & 0o111 != 0 }))
+        let executable = self.mode & 0o111 != 0;
+        Ok(Content::File(Entry { index, path: path.to_owned(), size: self.size, executable }))
     }
 }
 
@@ -270,22 +285,26 @@ fn check_overlaps(mut extents: Vec<(u64, u64, String)>, directory: u64) -> Resul
     }
 }
 
-/// No file may also be a directory.
-fn check_nesting(entries: &[Entry]) -> Result<(), String> {
+/// No file may also be a directory. Answers which directories are empty.
+fn check_nesting(entries: &[Entry], directories: &[String]) -> Result<Vec<String>, String> {
     let files: HashSet<&str> = entries.iter().map(|entry| entry.path.as_str()).collect();
     if files.len() != entries.len() {
         return Err("two entries have the same path".to_owned());
     }
-    for entry in entries {
-        let mut path = entry.path.as_str();
+    let mut parents = HashSet::new();
+    for path in entries.iter().map(|entry| &entry.path).chain(directories) {
+        let mut path = path.as_str();
         while let Some((parent, _)) = path.rsplit_once('/') {
-            if files.contains(parent) {
-                return Err(format!("`{parent}` is both a file and a directory"));
-            }
+            parents.insert(parent);
             path = parent;
         }
     }
-    Ok(())
+    let is_file = |directory: &&str| files.contains(directory);
+    if let Some(path) = parents.iter().copied().chain(directories.iter().map(String::as_str)).find(is_file) {
+        return Err(format!("`{path}` is both a file and a directory"));
+    }
+    let empty = directories.iter().filter(|directory| !parents.contains(directory.as_str())).cloned();
+    Ok(empty.collect())
 }
 
 fn short(bytes: &[u8], at: usize) -> u16 {

@@ -99,6 +99,17 @@ fn a_directory_is_one_by_its_name() {
 }
 
 #[test]
+fn empty_directories_are_known() {
+    let mut writer = ZipWriter::new(io::Cursor::new(Vec::new()));
+    for directory in ["pkg/", "pkg/empty/", "pkg/full/"] {
+        writer.add_directory(directory, SimpleFileOptions::default()).unwrap();
+    }
+    writer.start_file("pkg/full/a", SimpleFileOptions::default()).unwrap();
+    let archive = open(&writer.finish().unwrap().into_inner()).unwrap();
+    assert_eq!(archive.empty_directories(), ["pkg/empty"]);
+}
+
+#[test]
 fn duplicates_are_refused() {
     let bytes = rename(zip(&[("pkg/a", b"1"), ("pkg/b", b"2")]), "pkg/b", "pkg/a", 2);
     assert!(refusal(&bytes).contains("`pkg/a` is in it twice"));

@@ -38,7 +38,7 @@ const VARIABLES: [&str; 22] = [
 ];
 
 /// Variables of the installers that say how they look and how they wait, not what they install; without their prefixes.
-const HARMLESS: [&str; 14] = [
+const HARMLESS: [&str; 16] = [
     "BREAK_SYSTEM_PACKAGES",
     "COMPILE_BYTECODE",
     "CONCURRENT_BUILDS",
@@ -47,12 +47,14 @@ const HARMLESS: [&str; 14] = [
     "DEFAULT_TIMEOUT",
     "DISABLE_PIP_VERSION_CHECK",
     "HTTP_TIMEOUT",
+    "NO_CACHE",
     "NO_CACHE_DIR",
     "NO_COLOR",
     "NO_PROGRESS",
     "PROGRESS_BAR",
     "RETRIES",
     "ROOT_USER_ACTION",
+    "SYSTEM_PYTHON",
 ];
 
 /// The circumstances of a step that installs.
@@ -97,6 +99,8 @@ impl Inside<'_> {
             let own = [".pip/pip.conf", ".config/pip/pip.conf", ".pydistutils.cfg"];
             settings.extend(own.map(|file| format!("{home}/{file}")));
             settings.push(format!("{prefix}/pip.conf"));
+            // It asks this program for credentials, wherever it finds it.
+            settings.extend([&self.target.scripts, "/usr/local/bin", "/usr/bin"].map(|bin| format!("{bin}/keyring")));
             let path = self.environment.get("PYTHONPATH").map_or("", String::as_str);
             let absolute = |path: &str| Path::new(self.working_directory).join(path).to_string_lossy().into_owned();
             sites.extend(path.split(':').filter(|path| !path.is_empty()).map(absolute));
@@ -243,6 +247,7 @@ mod tests {
             ("etc/pip.conf", true, false),
             ("root/.config/pip/pip.conf", true, false),
             ("usr/pip.conf", true, false),
+            ("usr/local/bin/keyring", true, false),
             ("etc/uv/uv.toml", false, true),
             ("root/.config/uv/uv.toml", false, true),
             ("srv/uv.toml", false, true),

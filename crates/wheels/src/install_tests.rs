@@ -317,3 +317,16 @@ fn path_files_count_as_they_do_for_python() {
     fs::write(stand.content("views/top/site/owner-1.0.dist-info/RECORD"), "a,,\ncode.pth,sha256=x,1\n").unwrap();
     assert_eq!(survey(&stand, Installer::Uv, &layers).obeyed, None);
 }
+
+#[test]
+fn empty_directories_are_made_for_uv() {
+    let stand = Stand::new();
+    let mut demo = wheel("demo", &[("demo/__init__.py", "")]);
+    let mut writer = ZipWriter::new_append(std::io::Cursor::new(demo.zip)).unwrap();
+    writer.add_directory("demo/empty/", SimpleFileOptions::default()).unwrap();
+    demo.zip = writer.finish().unwrap().into_inner();
+    let wheels = vec![stand.unpack(&demo).unwrap()];
+    let work = stand.store.new_work().unwrap();
+    stand.link(&work, wheels).unwrap();
+    assert!(stand.content(&work.upper()).join(SITE).join("demo/empty").is_dir());
+}

@@ -103,7 +103,7 @@ impl Found {
                 let Ok(file_name) = entry.file_name().into_string() else {
                     continue;
                 };
-                let is_path_file = file_name.ends_with(".pth");
+                let is_path_file = file_name.strip_suffix(".pth").is_some();
                 let distribution = parse(&file_name);
                 if (!is_path_file && distribution.is_none())
                     || !seen.insert(file_name.clone())

@@ -67,7 +67,9 @@ pub(crate) fn allowed(line: &str) -> Allowed {
     if in_address {
         return Allowed::Unclear;
     }
-    let Some((requirement, options)) = line.split_once(" --") else { return Allowed::Any };
+    let Some((requirement, options)) = line.split_once(" --") else {
+        return if line.contains("--") { Allowed::Unclear } else { Allowed::Any };
+    };
     let mut digests = Vec::new();
     for option in options.split(" --") {
         let digest = option.trim().strip_prefix("hash").and_then(|rest| rest.strip_prefix(['=', ' ', '\t']));
@@ -84,7 +86,7 @@ fn is_pinned(requirement: &str) -> bool {
     let requirement = requirement.split(';').next().unwrap_or_default();
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '+' | '!' | '-' | '_');
     requirement.split_once("==").is_some_and(|(name, version)| {
-        let version = version.trim();
+        let (name, version) = (name.split('[').next().unwrap_or_default(), version.trim());
         !name.contains(['<', '>', '~', '!', ',', '@']) && !version.is_empty() && version.chars().all(plain)
     })
 }
@@ -110,6 +112,7 @@ pub(crate) fn lines(contents: &str) -> Vec<String> {
         }
         if let Some(start) = line.strip_suffix('\\') {
             joined += start;
+            joined.push(' ');
             continue;
         }
         joined += line;
@@ -161,6 +164,9 @@ mod tests {
             ("a==1", Allowed::Any),
             ("a>=1 ; python_version > '3'", Allowed::Any),
             ("a==1 --hash=sha256:AB", only(&["ab"])),
+            ("a[b,c]==1 --hash=sha256:ab", only(&["ab"])),
+            ("a==1--hash=sha256:ab", Allowed::Unclear),
+            ("a==1\t--hash=sha256:ab", Allowed::Unclear),
             ("a[b] == 1.0+x ; sys_platform == 'linux' --hash=sha256:ab   --hash sha256:cd", only(&["ab", "cd"])),
             ("a --hash=sha256:ab", Allowed::Unclear),
             ("a>=1 --hash=sha256:ab", Allowed::Unclear),
@@ -197,6 +203,6 @@ mod tests {
 
     #[test]
     fn lines_are_joined() {
-        assert_eq!(lines("# c\na==1 \\\n  --hash=sha256:00\n\nb # why\n"), ["a==1 --hash=sha256:00", "b"]);
+        assert_eq!(lines("# c\na==1\\\n  --hash=sha256:00\n\nb # why\n"), ["a==1 --hash=sha256:00", "b"]);
     }
 }

@@ -63,8 +63,8 @@ impl PipSettings {
             ("cert", certificates.into_iter().collect()),
         ];
         let lines = values.iter().filter(|(_, list)| !list.is_empty());
-        let lines: String = lines.map(|(key, list)| format!("{key} = {}\n", list.join("\n    "))).collect();
-        (!lines.is_empty()).then(|| format!("[global]\n{lines}"))
+        let lines: Vec<String> = lines.map(|(key, list)| format!("{key} = {}\n", list.join("\n    "))).collect();
+        (!lines.is_empty()).then(|| format!("[global]\n{}", lines.concat()))
     }
 
     /// The same settings as a configuration file of `uv`. Variables that the host has set for `uv` win; `variable` gives

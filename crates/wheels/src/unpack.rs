@@ -108,7 +108,9 @@ fn describe(archive: &mut Archive, filename: &str) -> Result<Manifest, Refusal> 
         Some(_) => scripts::parse_entry_points(&text(archive, &entry_points_path)?)?,
         None => Vec::new(),
     };
-    Ok(Manifest { dist_info: dist_info.to_owned(), files: Vec::new(), entry_points })
+    let is_data = |path: &String| path.strip_suffix(".data").is_some_and(|stem| dist_info.starts_with(stem));
+    let empty_directories = archive.empty_directories().iter().filter(|path| !is_data(path)).cloned().collect();
+    Ok(Manifest { dist_info: dist_info.to_owned(), files: Vec::new(), empty_directories, entry_points })
 }
 
 /// A text file of the metadata.
