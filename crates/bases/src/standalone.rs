@@ -1,15 +1,15 @@
 //! Versions of Python that Debian does not have: standalone builds, installed by the host's `uv`.
 
 use std::fs::{File, Metadata};
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{Seek, SeekFrom};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus};
 
 use fs_err as fs;
 use lamina_events::CancelToken;
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use lamina_sandbox::{Bounds, run_bounded};
 
 use crate::BaseError;
 use crate::plan::native_series;
@@ -60,30 +60,21 @@ pub(crate) fn fetch(version: &str, uv: Option<&Path>, cancel: &CancelToken) -> R
 
 /// Runs `uv`; answers its status and the end of what it said.
 fn run(uv: &Path, request: &str, scratch: &Path, cancel: &CancelToken) -> Result<(ExitStatus, String), BaseError> {
-    let mut child = Command::new(uv)
+    let mut command = Command::new(uv);
+    command
         .args(["python", "install", "--no-progress", request])
         .env("UV_PYTHON_INSTALL_DIR", scratch)
         .env("UV_PYTHON_BIN_DIR", scratch.join(".bin"))
         .env("UV_NO_COLOR", "1")
         .env("NO_COLOR", "1")
         // Settings of a project around the caller are not meant.
-        .current_dir(scratch)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()?;
-    let handle = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).map_err(std::io::Error::from)?;
-    let _guard = cancel.on_cancel(move || {
-        // It may have ended by itself.
-        let _ = pidfd_send_signal(&handle, Signal::KILL);
-    });
-    let mut said = Vec::new();
-    if let Some(mut errors) = child.stderr.take() {
-        errors.read_to_end(&mut said)?;
-    }
-    let status = child.wait()?;
+        .current_dir(scratch);
+    let outcome = run_bounded(&mut command, &Bounds::PACKAGE_TOOL, |killer| cancel.on_cancel(move || killer.kill()))?;
     cancel.check()?;
-    let said = String::from_utf8_lossy(&said);
+    if let Some(what) = outcome.exceeded {
+        return Ok((outcome.status, format!("it was ended because it wanted {what}")));
+    }
+    let (status, said) = (outcome.status, String::from_utf8_lossy(&outcome.stderr).into_owned());
     let lines: Vec<_> = said.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     Ok((status, lines[lines.len().saturating_sub(TAIL_LINES)..].join("; ")))
 }
@@ -176,6 +167,8 @@ fn relocated(contents: Vec<u8>, installed: &Path) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read as _;
+
     use super::*;
 
     /// A program that stands for `uv`.

@@ -51,6 +51,13 @@ fn for_line(line: &str, has_space: bool) -> Option<String> {
             lamina_sandbox::more_ids_remedy()
         ));
     }
+    if line.contains("Hash mismatch for") || line.contains("DO NOT MATCH THE HASHES") {
+        return Some(
+            "the index has another file than the one whose digest was given: find out which is meant before you change the \
+             digest"
+                .to_owned(),
+        );
+    }
     if line.contains("pg_config") && line.contains("not found") {
         return Some(
             "the client library of PostgreSQL is needed: add `.apt_install(\"libpq-dev\")` before this step".to_owned(),
@@ -121,6 +128,7 @@ mod tests {
             ("cp: error writing 'x': No space left on device", "MODAL_STORE"),
             ("chown: changing ownership of 'x': Invalid argument", "usermod --add-subuids"),
             ("tar: x: Cannot change ownership to uid 197609, gid 197121: Invalid argument", "--add-subgids"),
+            ("  cause: Hash mismatch for `six==1.16.0`", "digest was given"),
         ] {
             let hint = for_output(&[line.to_owned(), "other".to_owned()], false);
             assert!(hint.as_deref().is_some_and(|hint| hint.contains(part)), "{line}: {hint:?}");

@@ -9,6 +9,7 @@ use std::fmt::Write as _;
 use lamina_bases::mirror::{self, Mirror};
 use lamina_bases::{BaseError, Suite};
 use lamina_sandbox::InjectedFile;
+use lamina_wheels::PipSettings;
 
 use crate::error::causes;
 use crate::{BuildError, apt_methods};
@@ -17,11 +18,10 @@ use crate::{BuildError, apt_methods};
 pub(crate) const DIRECTORY: &str = "/dev/lamina";
 
 /// Variables that name a certificate bundle, one for each family of programs.
-const CERTIFICATE_VARIABLES: [&str; 9] = [
+const CERTIFICATE_VARIABLES: [&str; 8] = [
     "SSL_CERT_FILE",
     "REQUESTS_CA_BUNDLE",
     "CURL_CA_BUNDLE",
-    "PIP_CERT",
     "GIT_SSL_CAINFO",
     "NODE_EXTRA_CA_CERTS",
     "AWS_CA_BUNDLE",
@@ -29,8 +29,13 @@ const CERTIFICATE_VARIABLES: [&str; 9] = [
     "NPM_CONFIG_CAFILE",
 ];
 
-/// Variables passed on as they are: proxies, and indexes in uv's terms. pip's settings are read as pip would.
-const PASSED_VARIABLES: [&str; 15] = [
+/// Where pip and `uv` find the host's settings: as those of a system, below all that the image says. As variables they
+/// would stand above it.
+const PIP_CONFIGURATION: &str = "xdg-pip/pip/pip.conf";
+const UV_CONFIGURATION: &str = "xdg-uv/uv/uv.toml";
+
+/// Variables passed on as they are: proxies. Settings of package indexes are read as pip and `uv` would.
+const PASSED_VARIABLES: [&str; 10] = [
     "http_proxy",
     "https_proxy",
     "ftp_proxy",
@@ -41,11 +46,6 @@ const PASSED_VARIABLES: [&str; 15] = [
     "FTP_PROXY",
     "ALL_PROXY",
     "NO_PROXY",
-    "UV_INDEX",
-    "UV_DEFAULT_INDEX",
-    "UV_INDEX_URL",
-    "UV_EXTRA_INDEX_URL",
-    "UV_INDEX_STRATEGY",
 ];
 
 /// Settings of apt that hold in every build sandbox: patience, and no synchronising of what is committed as a whole.
@@ -84,13 +84,23 @@ impl HostSettings {
                 settings.environment.insert(name.to_owned(), value);
             }
         }
-        for (name, value) in lamina_wheels::PipSettings::of_host().environment() {
-            settings.environment.insert(name, value);
-        }
         if let Some(bundle) = lamina_fetch::host_certificates() {
             settings.add_certificates(bundle);
         }
+        settings.add_indexes(&PipSettings::of_host(), |name| std::env::var(name).ok());
         settings
+    }
+
+    /// Gives pip and `uv` the host's indexes.
+    fn add_indexes(&mut self, pip: &PipSettings, variable: impl Fn(&str) -> Option<String>) {
+        let certificates = format!("{DIRECTORY}/{CERTIFICATES}");
+        let certificates = self.environment.values().any(|value| *value == certificates).then_some(&*certificates);
+        if let Some(text) = pip.pip_configuration(certificates) {
+            self.add_file(PIP_CONFIGURATION, text.into_bytes());
+        }
+        if let Some(text) = pip.uv_configuration(variable) {
+            self.add_file(UV_CONFIGURATION, text.into_bytes());
+        }
     }
 
     /// Makes apt ask the host's mirror for what the image's sources ask Debian's own archive for, however they were edited.
@@ -167,5 +177,11 @@ mod tests {
         assert_eq!(settings.environment["GIT_SSL_CAINFO"], "/dev/lamina/ca.pem");
         assert_eq!(settings.environment["WGETRC"], "/dev/lamina/wgetrc");
         assert_eq!(settings.files.len(), 2);
+        settings
+            .add_indexes(&PipSettings::default(), |name| (name == "UV_INDEX").then(|| "https://x.invalid".to_owned()));
+        let files: Vec<_> = settings.files[2..].iter().map(|file| file.name.as_str()).collect();
+        assert_eq!(files, [PIP_CONFIGURATION, UV_CONFIGURATION]);
+        let contents = String::from_utf8_lossy(&settings.files[2].contents);
+        assert_eq!(contents, "[global]\ncert = /dev/lamina/ca.pem\n");
     }
 }

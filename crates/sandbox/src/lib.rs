@@ -7,6 +7,7 @@
 
 #![expect(unsafe_code, reason = "clone3, fork, exec and a few system calls have no safe form")]
 
+mod bounded;
 mod capabilities;
 mod cgroups;
 mod client;
@@ -33,6 +34,7 @@ mod sys;
 mod terminal;
 mod tiny_root;
 
+pub use bounded::{Bounds, Killer, Outcome, run_bounded};
 pub use cgroups::{Enforcement, LimitsReport};
 pub use client::{Exit, ExitStatus, Launcher, Sandbox, Stdio};
 pub use disk::DiskShortage;

@@ -83,7 +83,7 @@ pub(crate) fn apply(fallback: Fallback, files: Files) -> Result<(), Failure> {
 }
 
 /// Lowers both the soft and the hard limit to at most `value`.
-fn lower(resource: Resource, value: u64) -> rustix::io::Result<()> {
+pub(crate) fn lower(resource: Resource, value: u64) -> rustix::io::Result<()> {
     let old = getrlimit(resource);
     let at_most = |limit: Option<u64>| Some(limit.map_or(value, |limit| limit.min(value)));
     setrlimit(resource, Rlimit { current: at_most(old.current), maximum: at_most(old.maximum) })

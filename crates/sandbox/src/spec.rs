@@ -121,7 +121,7 @@ pub enum Mount {
 /// A read-only file under `/dev/lamina`, in memory only.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InjectedFile {
-    /// The file's name, without a slash.
+    /// The file's name, or its path below that directory.
     pub name: String,
     /// What it holds.
     pub contents: Vec<u8>,

@@ -22,4 +22,7 @@ pub use error::{JobError, StoreError, disk_hint};
 pub use layout::{FORMAT_VERSION, Layout};
 pub use object::{Metadata, ObjectName, Timestamp};
 pub use protocol::{CacheFilter, CommitRules, Committed, Harvest};
-pub use worker::{Job, JobTable, Package, UpperDirectory, WorkerContext, worker_main};
+pub use worker::{
+    Job, JobTable, Package, UpperDirectory, WorkerContext, is_opaque_in_view, is_whiteout_in_view, open_in_view,
+    worker_main,
+};

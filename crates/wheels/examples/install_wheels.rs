@@ -3,6 +3,7 @@
 //! `install_wheels STORE UV REQUIREMENTS [BASE]`: `BASE` is a directory below the store's `content` that holds an image
 //! with a Debian 12 Python, for example `views/<digest>`; without it nothing is compiled.
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::io::Write as _;
 use std::os::unix::net::UnixStream;
@@ -12,7 +13,7 @@ use std::time::Instant;
 use lamina_events::CancelToken;
 use lamina_sandbox::{Helpers, IdMap};
 use lamina_store::{CommitRules, JobTable, Layout, Store};
-use lamina_wheels::{Installation, Installer, Request, RequirementsFile, Resolver, Target};
+use lamina_wheels::{Inside, Installation, Installer, Request, RequirementsFile, Resolver, Target};
 
 fn worker(socket: UnixStream) {
     lamina_store::worker_main(socket, Path::new("/store"), lamina_wheels::jobs(JobTable::new()));
@@ -56,7 +57,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     let file = RequirementsFile { name: requirements.clone(), contents };
     let request = Request { requirements: vec![file], installer: Installer::Uv, ..Request::default() };
     let sites = [target.site_packages.clone(), "/usr/lib/python3/dist-packages".to_owned()];
-    let installed = lamina_wheels::installed(&store, base, &sites)?;
+    let inside = Inside {
+        installer: request.installer,
+        target: &target,
+        environment: &BTreeMap::new(),
+        working_directory: "/",
+        sites: &sites,
+    };
+    let installed = lamina_wheels::survey(&store, base, &inside)?.installed;
     say(&format!("the image has {} distributions", installed.len()))?;
     let cache = store.layout().uv_cache();
     let resolver = Resolver { uv: Path::new(uv), python: None, cache: &cache, refresh: false, cancel: &cancel };

@@ -20,13 +20,28 @@ const PATH_LIMIT: usize = 4095;
 const NAME_LIMIT: usize = 255;
 const FILE_TYPE: u32 = 0o170_000;
 const REGULAR: u32 = 0o100_000;
-const DIRECTORY: u32 = 0o040_000;
 const LOCAL_SIGNATURE: u32 = 0x0403_4b50;
 const LOCAL_LENGTH: usize = 30;
 const CENTRAL_SIGNATURE: u32 = 0x0201_4b50;
 const CENTRAL_LENGTH: usize = 46;
 /// Flag bit: sizes follow the data, the local header does not have them.
 const SIZES_FOLLOW: u16 = 1 << 3;
+
+/// Why a wheel is not unpacked here, in a sentence that names the offending entry.
+#[derive(Debug)]
+pub(crate) enum Refusal {
+    /// It would harm whoever unpacks it.
+    Dangerous(String),
+    /// It is not as wheels should be. Installers are less strict in one place or another, and do different things then:
+    /// the one that the user asked for has to say, in the sandbox.
+    Unusual(String),
+}
+
+impl From<String> for Refusal {
+    fn from(detail: String) -> Self {
+        Self::Unusual(detail)
+    }
+}
 
 /// A file that clones can read at positions of their own.
 #[derive(Clone)]
@@ -68,29 +83,37 @@ pub(crate) struct Entry {
     pub(crate) executable: bool,
 }
 
+/// What an entry stands for.
+enum Content {
+    File(Entry),
+    Directory(String),
+}
+
 /// A wheel whose every entry has a safe path, one place and an honest size. Clones read independently.
 #[derive(Clone)]
 pub(crate) struct Archive {
     zip: ZipArchive<Positioned>,
     entries: Arc<Vec<Entry>>,
+    empty: Vec<String>,
 }
 
 impl Archive {
-    /// Opens and checks a wheel; the error is a sentence that names the offending entry.
-    pub(crate) fn open(file: File) -> Result<Self, String> {
+    /// Opens and checks a wheel.
+    pub(crate) fn open(file: File) -> Result<Self, Refusal> {
         let length = file.metadata().map_err(|error| error.to_string())?.len();
         let source = Positioned { file: Arc::new(file), position: 0, length };
         let mut zip =
             ZipArchive::new(source.clone()).map_err(|error| format!("it is not a readable zip archive: {error}"))?;
         if zip.offset() != 0 {
-            return Err("something precedes the zip archive".to_owned());
+            return Err("something precedes the zip archive".to_owned().into());
         }
         if zip.len() > ENTRY_LIMIT {
-            return Err(format!("it has {} entries, more than {ENTRY_LIMIT}", zip.len()));
+            return Err(Refusal::Dangerous(format!("it has {} entries, more than {ENTRY_LIMIT}", zip.len())));
         }
         check_duplicates(&source, zip.central_directory_start(), zip.len())?;
         let limit = length.saturating_mul(EXPANSION_LIMIT).saturating_add(SMALL_WHEEL_ALLOWANCE);
         let mut entries = Vec::with_capacity(zip.len());
+        let mut directories = Vec::new();
         let mut extents = Vec::with_capacity(zip.len());
         let mut total = 0_u64;
         for index in 0..zip.len() {
@@ -99,15 +122,21 @@ impl Archive {
             extents.push((header.start, header.end, header.path.clone()));
             total = total.saturating_add(header.size);
             if total > limit {
-                return Err(format!("it unpacks to more than {limit} bytes"));
+                return Err(Refusal::Dangerous(format!("it unpacks to more than {limit} bytes")));
             }
-            if let Some(entry) = header.into_entry(index)? {
-                entries.push(entry);
+            match header.into_entry(index)? {
+                Content::File(entry) => entries.push(entry),
+                Content::Directory(path) => directories.push(path),
             }
         }
         check_overlaps(extents, zip.central_directory_start())?;
-        check_nesting(&entries)?;
-        Ok(Self { zip, entries: Arc::new(entries) })
+        let empty = check_nesting(&entries, &directories)?;
+        Ok(Self { zip, entries: Arc::new(entries), empty })
+    }
+
+    /// The directories that no file lies in.
+    pub(crate) fn empty_directories(&self) -> &[String] {
+        &self.empty
     }
 
     /// The files, in the archive's order.
@@ -201,26 +230,29 @@ impl Header {
         Ok(())
     }
 
-    /// The file to unpack; `None` for a directory.
-    fn into_entry(self, index: usize) -> Result<Option<Entry>, String> {
+    /// What to unpack: a directory is one by its name, whatever its mode says.
+    fn into_entry(self, index: usize) -> Result<Content, Refusal> {
         let path = self.path.strip_suffix('/').unwrap_or(&self.path);
         check_path(path)?;
-        match self.mode & FILE_TYPE {
-            0 | REGULAR if !self.directory => {}
-            0 | DIRECTORY if self.directory => return Ok(None),
-            _ => return Err(format!("`{path}` is neither a regular file nor a directory")),
+        if self.directory {
+            return Ok(Content::Directory(path.to_owned()));
         }
-        Ok(Some(Entry { index, path: path.to_owned(), size: self.size, executable: self.mode & 0o111 != 0 }))
+        if !matches!(self.mode & FILE_TYPE, 0 | REGULAR) {
+            return Err(format!("`{path}` is neither a regular file nor a directory").into());
+        }
+        let executable = self.mode & 0o111 != 0;
+        Ok(Content::File(Entry { index, path: path.to_owned(), size: self.size, executable }))
     }
 }
 
 /// A relative path that cannot lead elsewhere.
-pub(crate) fn check_path(path: &str) -> Result<(), String> {
-    let unsafe_part = |part: &str| matches!(part, "" | "." | "..") || part.len() > NAME_LIMIT;
-    if path.len() > PATH_LIMIT || path.contains('\0') || path.split('/').any(unsafe_part) {
-        return Err(format!("the path `{}` is not a plain relative path", path.escape_debug()));
+pub(crate) fn check_path(path: &str) -> Result<(), Refusal> {
+    let detail = || format!("the path `{}` is not a plain relative path", path.escape_debug());
+    if path.starts_with('/') || path.contains('\0') || path.split('/').any(|part| part == "..") {
+        return Err(Refusal::Dangerous(detail()));
     }
-    Ok(())
+    let unusual = |part: &str| matches!(part, "" | ".") || part.len() > NAME_LIMIT;
+    if path.len() > PATH_LIMIT || path.split('/').any(unusual) { Err(detail().into()) } else { Ok(()) }
 }
 
 /// The reader keeps one of several entries with the same name; so the directory itself is walked.
@@ -244,31 +276,35 @@ fn check_duplicates(source: &Positioned, start: u64, count: usize) -> Result<(),
 }
 
 /// Entries that share bytes are how a small archive unpacks to petabytes.
-fn check_overlaps(mut extents: Vec<(u64, u64, String)>, directory: u64) -> Result<(), String> {
+fn check_overlaps(mut extents: Vec<(u64, u64, String)>, directory: u64) -> Result<(), Refusal> {
     extents.sort();
     let ends = extents.iter().skip(1).map(|next| next.0).chain([directory]);
     match extents.iter().zip(ends).find(|(extent, next)| extent.1 > *next) {
-        Some((extent, _)) => Err(format!("`{}` overlaps what follows it", extent.2)),
+        Some((extent, _)) => Err(Refusal::Dangerous(format!("`{}` overlaps what follows it", extent.2))),
         None => Ok(()),
     }
 }
 
-/// No file may also be a directory.
-fn check_nesting(entries: &[Entry]) -> Result<(), String> {
+/// No file may also be a directory. Answers which directories are empty.
+fn check_nesting(entries: &[Entry], directories: &[String]) -> Result<Vec<String>, String> {
     let files: HashSet<&str> = entries.iter().map(|entry| entry.path.as_str()).collect();
     if files.len() != entries.len() {
         return Err("two entries have the same path".to_owned());
     }
-    for entry in entries {
-        let mut path = entry.path.as_str();
+    let mut parents = HashSet::new();
+    for path in entries.iter().map(|entry| &entry.path).chain(directories) {
+        let mut path = path.as_str();
         while let Some((parent, _)) = path.rsplit_once('/') {
-            if files.contains(parent) {
-                return Err(format!("`{parent}` is both a file and a directory"));
-            }
+            parents.insert(parent);
             path = parent;
         }
     }
-    Ok(())
+    let is_file = |directory: &&str| files.contains(directory);
+    if let Some(path) = parents.iter().copied().chain(directories.iter().map(String::as_str)).find(is_file) {
+        return Err(format!("`{path}` is both a file and a directory"));
+    }
+    let empty = directories.iter().filter(|directory| !parents.contains(directory.as_str())).cloned();
+    Ok(empty.collect())
 }
 
 fn short(bytes: &[u8], at: usize) -> u16 {

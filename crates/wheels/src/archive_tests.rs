@@ -18,14 +18,26 @@ fn zip(files: Files<'_>) -> Vec<u8> {
     writer.finish().unwrap().into_inner()
 }
 
-fn open(bytes: &[u8]) -> Result<Archive, String> {
+fn open(bytes: &[u8]) -> Result<Archive, Refusal> {
     let mut file = tempfile::tempfile().unwrap();
     file.write_all(bytes).unwrap();
     Archive::open(file)
 }
 
+/// What is unusual about an archive.
 fn refusal(bytes: &[u8]) -> String {
-    open(bytes).err().expect("a hostile archive was accepted")
+    match open(bytes).err().expect("an unusual archive was accepted") {
+        Refusal::Unusual(detail) => detail,
+        Refusal::Dangerous(detail) => panic!("dangerous: {detail}"),
+    }
+}
+
+/// What is dangerous about an archive.
+fn danger(bytes: &[u8]) -> String {
+    match open(bytes).err().expect("a hostile archive was accepted") {
+        Refusal::Dangerous(detail) => detail,
+        Refusal::Unusual(detail) => panic!("unusual: {detail}"),
+    }
 }
 
 /// Replaces all occurrences of a name by another of the same length.
@@ -49,9 +61,18 @@ fn an_honest_archive_is_read() {
 
 #[test]
 fn paths_out_of_the_tree_are_refused() {
-    for name in ["../x", "/etc/x", "a/../../x", "a/./x", "a//x", "..", "a\0b"] {
+    for (name, is_dangerous) in [
+        ("../x", true),
+        ("/etc/x", true),
+        ("a/../../x", true),
+        ("..", true),
+        ("a\0b", true),
+        ("a/./x", false),
+        ("./x", false),
+        ("a//x", false),
+    ] {
         let bytes = rename(zip(&[(&"n".repeat(name.len()), b"x")]), &"n".repeat(name.len()), name, 2);
-        let message = refusal(&bytes);
+        let message = if is_dangerous { danger(&bytes) } else { refusal(&bytes) };
         assert!(message.contains("plain relative path"), "{name}: {message}");
     }
     assert!(check_path(&"a".repeat(256)).is_err());
@@ -64,6 +85,28 @@ fn symbolic_links_are_refused() {
     writer.add_symlink("pkg/link", "/etc/passwd", SimpleFileOptions::default()).unwrap();
     let bytes = writer.finish().unwrap().into_inner();
     assert!(refusal(&bytes).contains("`pkg/link` is neither"));
+}
+
+#[test]
+fn a_directory_is_one_by_its_name() {
+    let mut writer = ZipWriter::new(io::Cursor::new(Vec::new()));
+    writer.add_directory("pkg/", SimpleFileOptions::default()).unwrap();
+    writer.start_file("pkg/a", SimpleFileOptions::default()).unwrap();
+    let mut bytes = writer.finish().unwrap().into_inner();
+    let record = bytes.windows(4).position(|window| window == [0x50, 0x4b, 1, 2]).unwrap();
+    bytes[record + 38..record + 42].copy_from_slice(&(0o100_644_u32 << 16).to_le_bytes());
+    assert_eq!(open(&bytes).unwrap().entries().len(), 1);
+}
+
+#[test]
+fn empty_directories_are_known() {
+    let mut writer = ZipWriter::new(io::Cursor::new(Vec::new()));
+    for directory in ["pkg/", "pkg/empty/", "pkg/full/"] {
+        writer.add_directory(directory, SimpleFileOptions::default()).unwrap();
+    }
+    writer.start_file("pkg/full/a", SimpleFileOptions::default()).unwrap();
+    let archive = open(&writer.finish().unwrap().into_inner()).unwrap();
+    assert_eq!(archive.empty_directories(), ["pkg/empty"]);
 }
 
 #[test]
@@ -97,7 +140,7 @@ fn overlapping_entries_are_refused() {
 #[test]
 fn bombs_are_refused() {
     let size = usize::try_from(SMALL_WHEEL_ALLOWANCE).unwrap() * 3 / 2;
-    let message = refusal(&zip(&[("zeros", &vec![0; size])]));
+    let message = danger(&zip(&[("zeros", &vec![0; size])]));
     assert!(message.contains("unpacks to more than"), "{message}");
 }
 

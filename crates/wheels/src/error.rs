@@ -28,6 +28,14 @@ pub enum WheelError {
         /// Why.
         error: std::io::Error,
     },
+    /// The resolver took more than it may.
+    #[error("the package resolver `{path}` was ended because it wanted {what}; look at what the package index answers")]
+    Bounds {
+        /// The program.
+        path: String,
+        /// What it wanted.
+        what: String,
+    },
     /// What the resolver wrote is not understood.
     #[error("could not read the resolver's answer: {detail}; install a newer uv with `pip install -U uv`")]
     Lock {

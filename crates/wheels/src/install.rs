@@ -19,13 +19,13 @@ use sha2::{Digest as _, Sha256};
 use crate::bytecode::CompileWheel;
 use crate::compilers::{Compilers, Queue};
 use crate::error::WheelError;
-use crate::installed::ListInstalled;
+use crate::installed::SurveyImage;
 use crate::interpreter::FindInterpreter;
 use crate::link::{LinkWheels, LinkedWheel, NEEDS_SANDBOX};
 use crate::lock::{Resolution, Source, Wheel};
 use crate::manifest::{self, MISSING, Manifest};
 use crate::request::{Installer, Target};
-use crate::unpack::{INVALID, UnpackWheel, Unpacked};
+use crate::unpack::{DANGEROUS, UNUSUAL, UnpackWheel, Unpacked};
 
 /// Downloads at a time.
 const CONNECTIONS: usize = 8;
@@ -77,7 +77,7 @@ pub fn jobs(table: JobTable) -> JobTable {
         .register::<UnpackWheel>()
         .register::<CompileWheel>()
         .register::<LinkWheels>()
-        .register::<ListInstalled>()
+        .register::<SurveyImage>()
         .register::<FindInterpreter>()
         .register::<QueryWheels>()
         .register::<PublishWheels>()
@@ -290,13 +290,16 @@ impl Run<'_> {
         let job = UnpackWheel { filename: wheel.filename.clone(), sha256: wheel.sha256.clone() };
         let file = OwnedFd::from(file.into_parts().0);
         let unpacked = self.installation.store.job(&job, &[file.as_fd()]);
-        let is_invalid = unpacked.as_ref().is_err_and(|error| error.kind == INVALID);
+        let is_invalid = unpacked.as_ref().is_err_and(|error| matches!(error.kind.as_str(), DANGEROUS | UNUSUAL));
         if matches!(wheel.source, Source::Url(_)) && (unpacked.is_ok() || is_invalid) {
             // Another process may have removed it already; what stays is found and used by the next download.
             let _ = fs::remove_file(path);
         }
         unpacked.map_err(|error| match error.kind.as_str() {
-            INVALID => WheelError::Wheel { wheel: wheel.filename.clone(), detail: error.message },
+            DANGEROUS => WheelError::Wheel { wheel: wheel.filename.clone(), detail: error.message },
+            UNUSUAL => {
+                WheelError::needs_sandbox(format!("the wheel `{}` is unusual: {}", wheel.filename, error.message))
+            }
             _ => error.into(),
         })
     }

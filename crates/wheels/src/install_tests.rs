@@ -171,7 +171,7 @@ fn of_two_wheels_with_the_same_path_the_last_wins() {
 }
 
 #[test]
-fn a_wheel_that_lies_is_refused() {
+fn a_wheel_that_lies_is_for_the_installer() {
     let stand = Stand::new();
     let module = [("demo/__init__.py", "a = 1\n")];
     let spoiled = wheel_with("demo", &module, |record| record.replacen("sha256=", "sha256=x", 1));
@@ -186,8 +186,17 @@ fn a_wheel_that_lies_is_refused() {
         (renamed, "it holds the distribution `demo`"),
     ] {
         let error = stand.unpack(&wheel).err().unwrap();
-        assert_eq!(error.kind, INVALID);
+        assert_eq!(error.kind, UNUSUAL);
         assert!(error.message.contains(reason), "{}", error.message);
+    }
+}
+
+#[test]
+fn a_wheel_that_leads_elsewhere_is_refused() {
+    let stand = Stand::new();
+    let points = [("demo-1.0.dist-info/entry_points.txt", "[console_scripts]\n../x = demo:main\n")];
+    for wheel in [wheel("demo", &points), wheel("demo", &[("../../x", "")])] {
+        assert_eq!(stand.unpack(&wheel).err().unwrap().kind, DANGEROUS);
     }
 }
 
@@ -275,7 +284,49 @@ fn installed_distributions_are_found_through_layers() {
         fs::create_dir_all(stand.content(path)).unwrap();
     }
     let layers = ["views/top".to_owned(), "views/low".to_owned()];
-    let found = crate::installed(&stand.store, &layers, &["/site".to_owned(), "/nowhere".to_owned()]).unwrap();
+    let found = survey(&stand, Installer::Uv, &layers).installed;
     let found: Vec<_> = found.iter().map(|one| format!("{}=={}", one.name, one.version)).collect();
     assert_eq!(found, ["alpha==1.1", "beta==2.0"]);
+}
+
+/// Looks into `/site` of an image.
+fn survey(stand: &Stand, installer: Installer, layers: &[String]) -> crate::Survey {
+    let (environment, sites) = (BTreeMap::new(), ["/site".to_owned(), "/nowhere".to_owned()]);
+    let target = target();
+    let inside =
+        crate::Inside { installer, target: &target, environment: &environment, working_directory: "/", sites: &sites };
+    crate::survey(&stand.store, layers, &inside).unwrap()
+}
+
+#[test]
+fn path_files_count_as_they_do_for_python() {
+    let stand = Stand::new();
+    fs::create_dir_all(stand.content("views/base/site")).unwrap();
+    fs::create_dir_all(stand.content("views/top/site/owner-1.0.dist-info")).unwrap();
+    fs::create_dir_all(stand.content("views/top/elsewhere/alpha-1.0.dist-info")).unwrap();
+    let layers = ["views/top".to_owned(), "views/base".to_owned()];
+    fs::write(stand.content("views/base/site/base.pth"), "import base\n").unwrap();
+    fs::write(stand.content("views/top/site/more.pth"), "# why\n/elsewhere\n").unwrap();
+    let names = |installer| survey(&stand, installer, &layers).installed.into_iter().map(|one| one.name);
+    assert_eq!(names(Installer::Pip).collect::<Vec<_>>(), ["alpha", "owner"]);
+    assert_eq!(names(Installer::Uv).collect::<Vec<_>>(), ["owner"]);
+
+    fs::write(stand.content("views/top/site/code.pth"), "import os; os.x = 1\n").unwrap();
+    let obeyed = survey(&stand, Installer::Uv, &layers).obeyed;
+    assert_eq!(obeyed.as_deref(), Some("`/site/code.pth` of the image changes its interpreter"));
+    fs::write(stand.content("views/top/site/owner-1.0.dist-info/RECORD"), "a,,\ncode.pth,sha256=x,1\n").unwrap();
+    assert_eq!(survey(&stand, Installer::Uv, &layers).obeyed, None);
+}
+
+#[test]
+fn empty_directories_are_made_for_uv() {
+    let stand = Stand::new();
+    let mut demo = wheel("demo", &[("demo/__init__.py", "")]);
+    let mut writer = ZipWriter::new_append(std::io::Cursor::new(demo.zip)).unwrap();
+    writer.add_directory("demo/empty/", SimpleFileOptions::default()).unwrap();
+    demo.zip = writer.finish().unwrap().into_inner();
+    let wheels = vec![stand.unpack(&demo).unwrap()];
+    let work = stand.store.new_work().unwrap();
+    stand.link(&work, wheels).unwrap();
+    assert!(stand.content(&work.upper()).join(SITE).join("demo/empty").is_dir());
 }

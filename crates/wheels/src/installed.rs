@@ -1,62 +1,158 @@
-//! Which distributions an image already has; runs in the store worker.
+//! Which distributions an image already has, and what its installers would obey; runs in the store worker.
 
 use std::collections::{BTreeMap, HashSet};
 use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 
 use fs_err as fs;
-use lamina_store::{Job, JobError, Store, WorkerContext};
+use lamina_store::{Job, JobError, Store, WorkerContext, is_whiteout_in_view};
 use serde::{Deserialize, Serialize};
 
 use crate::error::WheelError;
-use crate::layers::{Directory, Layers, is_whiteout};
-use crate::request::{Installed, normalize_name};
+use crate::inside::{Inside, PathLine, Places, path_line};
+use crate::layers::{Directory, Layers, read_text};
+use crate::request::{Installed, Installer, normalize_name};
 
-/// Lists the distributions in `sites` (absolute directories of the image, in the order of `sys.path`).
+/// What an image has that matters to an installer.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Survey {
+    /// The distributions.
+    pub installed: Vec<Installed>,
+    /// Why only the installer itself does: what it would obey, in words.
+    pub obeyed: Option<String>,
+}
+
+/// Looks for distributions, and for what an installer inside would obey.
 ///
 /// `layers` are the image's, relative to the store's content directory, top-most first.
 ///
 /// # Errors
 /// When the layers cannot be read.
-pub fn installed(store: &Store, layers: &[String], sites: &[String]) -> Result<Vec<Installed>, WheelError> {
-    Ok(store.job(&ListInstalled { layers: layers.to_vec(), sites: sites.to_vec() }, &[])?)
+pub fn survey(store: &Store, layers: &[String], inside: &Inside<'_>) -> Result<Survey, WheelError> {
+    let follow_paths = inside.installer == Installer::Pip;
+    Ok(store.job(&SurveyImage { layers: layers.to_vec(), places: inside.places(), follow_paths }, &[])?)
 }
 
 #[derive(Serialize, Deserialize)]
-pub(crate) struct ListInstalled {
+pub(crate) struct SurveyImage {
     layers: Vec<String>,
-    sites: Vec<String>,
+    places: Places,
+    /// Whether distributions also count in directories that `.pth` files name: to pip, not to `uv`.
+    follow_paths: bool,
 }
 
-impl Job for ListInstalled {
-    const NAME: &'static str = "wheels.installed";
-    type Output = Vec<Installed>;
+impl Job for SurveyImage {
+    const NAME: &'static str = "wheels.survey";
+    type Output = Survey;
 
-    fn run(self, context: &WorkerContext, _fds: Vec<OwnedFd>) -> Result<Vec<Installed>, JobError> {
+    fn run(self, context: &WorkerContext, _fds: Vec<OwnedFd>) -> Result<Survey, JobError> {
         let mut layers = Layers::new(context.content(), &self.layers);
-        let mut distributions = BTreeMap::new();
-        for site in &self.sites {
-            let Directory::Present(directories) = layers.directory(site)? else {
-                continue;
-            };
-            let mut seen = HashSet::new();
-            for directory in directories {
-                for entry in fs::read_dir(directory)? {
-                    let entry = entry?;
-                    let Ok(file_name) = entry.file_name().into_string() else {
-                        continue;
-                    };
-                    let Some((name, version)) = parse(&file_name) else {
-                        continue;
-                    };
-                    let fresh = seen.insert(file_name.clone());
-                    if fresh && !is_whiteout(&entry.path(), &entry.metadata()?) {
-                        let distribution = Installed { name: name.clone(), version, site: site.clone() };
-                        distributions.entry(name).or_insert(distribution);
-                    }
+        if let Some(obeyed) = self.places.find(&mut layers)? {
+            return Ok(Survey { obeyed: Some(obeyed), ..Survey::default() });
+        }
+        let mut found = Found::default();
+        for site in &self.places.sites {
+            found.look_into(site, &mut layers)?;
+        }
+        let mut named = Vec::new();
+        for file in std::mem::take(&mut found.path_files) {
+            match found.read_path_file(&file)? {
+                PathFile::Obeyed(obeyed) => return Ok(Survey { obeyed: Some(obeyed), ..Survey::default() }),
+                PathFile::Names(directories) => named.extend(directories),
+            }
+        }
+        if self.follow_paths {
+            for site in &named {
+                found.look_into(site, &mut layers)?;
+            }
+        }
+        Ok(Survey { installed: found.distributions.into_values().collect(), obeyed: None })
+    }
+}
+
+/// What site directories hold.
+#[derive(Default)]
+struct Found {
+    distributions: BTreeMap<String, Installed>,
+    /// Their metadata directories, as places of the store.
+    metadata: Vec<PathBuf>,
+    /// The `.pth` files that are not the base's: the site, and the place of the store.
+    path_files: Vec<(String, PathBuf)>,
+}
+
+/// What a `.pth` file comes to.
+enum PathFile {
+    /// Something that the installer has to see itself.
+    Obeyed(String),
+    /// Directories.
+    Names(Vec<String>),
+}
+
+/// Longest `.pth` file that is read.
+const PATH_FILE_LIMIT: u64 = 1 << 16;
+
+impl Found {
+    fn look_into(&mut self, site: &str, layers: &mut Layers) -> Result<(), JobError> {
+        let Directory::Present(directories) = layers.directory(site)? else {
+            return Ok(());
+        };
+        let mut seen = HashSet::new();
+        for directory in directories {
+            for entry in fs::read_dir(directory)? {
+                let entry = entry?;
+                let Ok(file_name) = entry.file_name().into_string() else {
+                    continue;
+                };
+                let is_path_file = file_name.strip_suffix(".pth").is_some();
+                let distribution = parse(&file_name);
+                if (!is_path_file && distribution.is_none())
+                    || !seen.insert(file_name.clone())
+                    || is_whiteout_in_view(&entry.path(), &entry.metadata()?)?
+                {
+                    continue;
+                }
+                if let Some((name, version)) = distribution {
+                    self.metadata.push(entry.path());
+                    let distribution = Installed { name: name.clone(), version, site: site.to_owned() };
+                    self.distributions.entry(name).or_insert(distribution);
+                } else if !layers.is_of_base(&entry.path()) {
+                    self.path_files.push((site.to_owned(), entry.path()));
                 }
             }
         }
-        Ok(distributions.into_values().collect())
+        Ok(())
+    }
+
+    /// Code that runs in every interpreter is an installed distribution's, or else it is there for a reason.
+    fn read_path_file(&self, (site, path): &(String, PathBuf)) -> Result<PathFile, JobError> {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let obeyed = || PathFile::Obeyed(format!("`{site}/{name}` of the image changes its interpreter"));
+        let metadata = fs::symlink_metadata(path)?;
+        if !metadata.is_file() || metadata.len() > PATH_FILE_LIMIT {
+            return Ok(obeyed());
+        }
+        let text = read_text(path)?;
+        let mut directories = Vec::new();
+        for line in text.lines() {
+            match path_line(line) {
+                PathLine::Nothing => {}
+                PathLine::Code if self.is_recorded(&name) => {}
+                PathLine::Code => return Ok(obeyed()),
+                PathLine::Directory(directory) => {
+                    directories.push(Path::new(site).join(directory).to_string_lossy().into_owned());
+                }
+            }
+        }
+        Ok(PathFile::Names(directories))
+    }
+
+    /// Whether a distribution lists a file of its site directory.
+    fn is_recorded(&self, name: &str) -> bool {
+        let row = format!("\n{name},");
+        self.metadata.iter().any(|directory| {
+            read_text(&directory.join("RECORD"))
+                .is_ok_and(|record| record.contains(&row) || record.starts_with(&row[1..]))
+        })
     }
 }
 

@@ -4,11 +4,11 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use fs_err as fs;
-use lamina_store::{Job, JobError, Store, WorkerContext};
+use lamina_store::{Job, JobError, Store, WorkerContext, is_whiteout_in_view};
 use serde::{Deserialize, Serialize};
 
 use crate::error::WheelError;
-use crate::layers::{Directory, Layers, is_whiteout};
+use crate::layers::{Directory, Layers};
 
 /// The names under which an interpreter is looked for: the second only where the whole path lacks the first.
 const INTERPRETERS: [&str; 2] = ["python", "python3"];
@@ -66,7 +66,7 @@ fn find(directories: Vec<PathBuf>, name: &str) -> Result<Option<PathBuf>, JobErr
     for directory in directories {
         let path = directory.join(name);
         match fs::symlink_metadata(&path) {
-            Ok(metadata) => return Ok((!is_whiteout(&path, &metadata)).then_some(path)),
+            Ok(metadata) => return Ok((!is_whiteout_in_view(&path, &metadata)?).then_some(path)),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => return Err(error.into()),
         }

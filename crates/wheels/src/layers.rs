@@ -1,17 +1,11 @@
 //! Looking at an image's layers without mounting them; runs in the store worker.
 
 use std::collections::HashMap;
-use std::fs::Metadata;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
-use lamina_store::JobError;
-
-/// Where overlayfs marks a directory that hides those below it.
-const OPAQUE: &str = "user.overlay.opaque";
-/// Where overlayfs marks a regular file that stands for a removed one.
-const WHITEOUT: &str = "user.overlay.whiteout";
+use lamina_store::{JobError, is_opaque_in_view, is_whiteout_in_view, open_in_view};
 
 /// The directories of an image's layers, top-most first.
 pub(crate) struct Layers {
@@ -55,6 +49,47 @@ impl Layers {
     }
 }
 
+/// What an image has at a path where a file is looked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Entry {
+    /// Nothing.
+    Absent,
+    /// Something of the lowest layer, at this place of the store.
+    OfBase(PathBuf),
+    /// Something of a layer above it.
+    Above(PathBuf),
+    /// What only following a link would tell.
+    Elsewhere,
+}
+
+impl Layers {
+    /// Finds what is at an absolute path. Symbolic links are not followed.
+    pub(crate) fn entry(&mut self, path: &str) -> Result<Entry, JobError> {
+        let (parent, name) = path.trim_end_matches('/').rsplit_once('/').unwrap_or(("", path));
+        let directories = match self.directory(parent)? {
+            Directory::Absent => return Ok(Entry::Absent),
+            Directory::Other => return Ok(Entry::Elsewhere),
+            Directory::Present(directories) => directories,
+        };
+        for directory in directories {
+            let path = directory.join(name);
+            match fs::symlink_metadata(&path) {
+                Ok(metadata) if is_whiteout_in_view(&path, &metadata)? => return Ok(Entry::Absent),
+                Ok(_) if self.is_of_base(&path) => return Ok(Entry::OfBase(path)),
+                Ok(_) => return Ok(Entry::Above(path)),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(Entry::Absent)
+    }
+
+    /// Whether a place of the store is of the lowest layer.
+    pub(crate) fn is_of_base(&self, path: &Path) -> bool {
+        self.roots.last().is_some_and(|base| path.starts_with(base))
+    }
+}
+
 /// The directory `name` in the directory that `parents` make together.
 fn merge(parents: &[PathBuf], name: &str) -> Result<Directory, JobError> {
     let mut found = Vec::new();
@@ -65,7 +100,7 @@ fn merge(parents: &[PathBuf], name: &str) -> Result<Directory, JobError> {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
             Err(error) => return Err(error.into()),
         };
-        if is_whiteout(&path, &metadata) {
+        if is_whiteout_in_view(&path, &metadata)? {
             break;
         }
         if !metadata.is_dir() {
@@ -74,7 +109,7 @@ fn merge(parents: &[PathBuf], name: &str) -> Result<Directory, JobError> {
             }
             break;
         }
-        let opaque = attribute(&path, OPAQUE).is_some_and(|value| value == b"y");
+        let opaque = is_opaque_in_view(&path)?;
         found.push(path);
         if opaque {
             break;
@@ -83,16 +118,11 @@ fn merge(parents: &[PathBuf], name: &str) -> Result<Directory, JobError> {
     Ok(if found.is_empty() { Directory::Absent } else { Directory::Present(found) })
 }
 
-/// Whether an entry says that the layers below have nothing of this name.
-pub(crate) fn is_whiteout(path: &Path, metadata: &Metadata) -> bool {
-    (metadata.file_type().is_char_device() && metadata.rdev() == 0)
-        || (metadata.is_file() && metadata.len() == 0 && attribute(path, WHITEOUT).is_some())
-}
-
-fn attribute(path: &Path, name: &str) -> Option<Vec<u8>> {
-    let mut value = [0_u8; 16];
-    let length = rustix::fs::lgetxattr(path, name, &mut value[..]).ok()?;
-    Some(value[..length].to_vec())
+/// The text of a file of a layer; bytes that are no UTF-8 are replaced.
+pub(crate) fn read_text(path: &Path) -> Result<String, JobError> {
+    let mut bytes = Vec::new();
+    open_in_view(path)?.read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 #[cfg(test)]
@@ -106,7 +136,7 @@ mod tests {
         ["low/usr/lib", "low/etc", "low/opt", "top/usr/lib", "top/etc"].into_iter().for_each(make);
         fs::os::unix::fs::symlink("/etc", content.path().join("top/opt")).unwrap();
         let etc = content.path().join("top/etc");
-        rustix::fs::setxattr(&etc, OPAQUE, b"y", rustix::fs::XattrFlags::empty()).unwrap();
+        rustix::fs::setxattr(&etc, "user.overlay.opaque", b"y", rustix::fs::XattrFlags::empty()).unwrap();
         let mut layers = Layers::new(content.path(), &["top".to_owned(), "low".to_owned()]);
         let count = |found: Result<Directory, JobError>| match found.unwrap() {
             Directory::Present(found) => i32::try_from(found.len()).unwrap(),
@@ -117,5 +147,31 @@ mod tests {
         assert_eq!(count(layers.directory("/etc")), 1);
         assert_eq!(count(layers.directory("/opt/x")), -1);
         assert_eq!(count(layers.directory("/nowhere/x")), 0);
+    }
+
+    #[test]
+    fn entries_are_told_from_those_of_the_base() {
+        let content = tempfile::tempdir().unwrap();
+        for directory in ["low/etc", "top/etc"] {
+            fs::create_dir_all(content.path().join(directory)).unwrap();
+        }
+        for file in ["low/etc/a", "low/etc/b", "top/etc/b", "low/etc/gone", "top/etc/gone"] {
+            fs::write(content.path().join(file), "").unwrap();
+        }
+        fs::os::unix::fs::symlink("/etc", content.path().join("top/link")).unwrap();
+        let gone = content.path().join("top/etc/gone");
+        rustix::fs::setxattr(&gone, "user.overlay.whiteout", b"y", rustix::fs::XattrFlags::empty()).unwrap();
+        let mut layers = Layers::new(content.path(), &["top".to_owned(), "low".to_owned()]);
+        for (path, expected) in [
+            ("/etc/a", Entry::OfBase(content.path().join("low/etc/a"))),
+            ("/etc/b", Entry::Above(content.path().join("top/etc/b"))),
+            ("/etc/gone", Entry::Absent),
+            ("/etc/none", Entry::Absent),
+            ("/none/x", Entry::Absent),
+            ("/link/a", Entry::Elsewhere),
+            ("/link", Entry::Above(content.path().join("top/link"))),
+        ] {
+            assert_eq!(layers.entry(path).unwrap(), expected, "{path}");
+        }
     }
 }

@@ -6,6 +6,7 @@ mod archive;
 mod bytecode;
 mod compilers;
 mod error;
+mod inside;
 mod install;
 mod installed;
 mod interpreter;
@@ -27,8 +28,9 @@ mod unpack;
 mod uv;
 
 pub use error::WheelError;
+pub use inside::Inside;
 pub use install::{Installation, Report, install, jobs};
-pub use installed::installed;
+pub use installed::{Survey, survey};
 pub use interpreter::is_of_base;
 pub use lock::{Resolution, Source, Wheel};
 pub use request::{Installed, Installer, Request, RequirementsFile, Target, normalize_name};

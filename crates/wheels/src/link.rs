@@ -64,7 +64,8 @@ impl Job for LinkWheels {
         let mut files = self.merge(&placed, &mut linked.warnings)?;
         let bytecode = self.bytecode(&loaded, &files);
         files.extend(bytecode);
-        let directories = make_directories(context, &self.work, &self.layers, &files)?;
+        let empty = self.empty_directories(&loaded);
+        let directories = make_directories(context, &self.work, &self.layers, &files, &empty)?;
         let counts: Vec<(u64, u64)> =
             directories.par_iter().map(|paths| fill(context, &self.work, paths, &files)).collect::<Result<_, _>>()?;
         for (count, bytes) in counts {
@@ -113,6 +114,19 @@ impl LinkWheels {
         }
     }
 
+    /// Directories to make although no file goes there.
+    fn empty_directories(&self, loaded: &[(Manifest, Bytecode)]) -> Vec<String> {
+        let wheels = loaded.iter().zip(&self.wheels).filter(|_| self.installer == Installer::Uv);
+        let directories = wheels.flat_map(|((manifest, _), wheel)| {
+            let placed = |path: &String| {
+                let (place, rest) = manifest.place(path)?;
+                Some(format!("{}/{rest}", place.directory(&self.target, &wheel.name)))
+            };
+            manifest.empty_directories.iter().filter_map(placed).collect::<Vec<_>>()
+        });
+        directories.collect()
+    }
+
     /// The bytecode of those sources that stay.
     fn bytecode<'a>(&self, loaded: &[(Manifest, Bytecode)], files: &Files<'_>) -> Vec<(String, (usize, Owned<'a>))> {
         let Some((major, minor)) = self.target.python_minor() else {
@@ -157,12 +171,16 @@ fn make_directories<'a>(
     work: &str,
     layers: &[String],
     files: &'a Files<'_>,
+    empty: &[String],
 ) -> Result<Vec<Vec<&'a str>>, JobError> {
     let mut groups: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for path in files.keys() {
         groups.entry(path.rsplit_once('/').map_or("", |(parent, _)| parent)).or_default().push(path);
     }
-    let directories: BTreeSet<&str> = files.keys().flat_map(|path| ancestors(path)).collect();
+    let mut directories: BTreeSet<&str> = files.keys().flat_map(|path| ancestors(path)).collect();
+    for path in empty.iter().filter(|path| !files.contains_key(*path)) {
+        directories.extend(ancestors(path).chain([path.as_str()]));
+    }
     let upper = context.upper(work);
     let mut layers = Layers::new(context.content(), layers);
     for directory in directories {

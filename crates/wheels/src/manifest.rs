@@ -27,6 +27,9 @@ pub(crate) struct Manifest {
     pub(crate) dist_info: String,
     /// The files, in the order of their paths.
     pub(crate) files: Vec<ManifestFile>,
+    /// Directories without files, which `uv` makes and pip does not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) empty_directories: Vec<String>,
     /// The programs to make.
     pub(crate) entry_points: Vec<EntryPoint>,
 }
@@ -225,7 +228,12 @@ mod tests {
 
     #[test]
     fn files_go_where_the_standard_says() {
-        let manifest = Manifest { dist_info: "a_b-1.0.dist-info".into(), files: Vec::new(), entry_points: Vec::new() };
+        let manifest = Manifest {
+            dist_info: "a_b-1.0.dist-info".into(),
+            files: Vec::new(),
+            empty_directories: Vec::new(),
+            entry_points: Vec::new(),
+        };
         let place = |path: &str| {
             manifest.place(path).map(|(place, rest)| format!("{}/{rest}", place.directory(&target(), "a-b")))
         };

@@ -121,6 +121,7 @@ mod tests {
                 file("demo-1.0.data/scripts/tool", Some("#!python\npass\n")),
                 file("demo-1.0.data/data/share/demo.txt", None),
             ],
+            empty_directories: Vec::new(),
             entry_points: vec![EntryPoint { name: "demo".into(), module: "demo".into(), function: "main".into() }],
         };
         let wheel = LinkedWheel {

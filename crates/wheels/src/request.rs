@@ -9,6 +9,8 @@ pub struct Request {
     pub packages: Vec<String>,
     /// Requirements files.
     pub requirements: Vec<RequirementsFile>,
+    /// What the requirements files constrain (`-c`): text in their own form, which asks for nothing by itself.
+    pub constraints: String,
     /// A page or directory with further distributions.
     pub find_links: Option<String>,
     /// The package index instead of the configured one.

@@ -12,6 +12,12 @@ pub(crate) fn needs_source(line: &str) -> Option<String> {
     if matches!(first, "--no-binary" | "--no-build-isolation" | "--config-settings") {
         return Some(format!("`{line}` asks for a build from source"));
     }
+    if first == "--require-hashes" {
+        return Some(format!("`{line}` is for the installer to enforce"));
+    }
+    if line.starts_with("-r") || line.starts_with("-c") || matches!(first, "--requirement" | "--constraint") {
+        return Some(format!("`{line}` names a file that only the installer reads"));
+    }
     if line.is_empty() || line.starts_with(['-', '#']) {
         return None;
     }
@@ -28,6 +34,61 @@ pub(crate) fn needs_source(line: &str) -> Option<String> {
         return Some(format!("`{line}` is a local path"));
     }
     None
+}
+
+/// Why a package named on its own is more than a requirement; `None` if it is one.
+pub(crate) fn is_no_requirement(package: &str) -> Option<String> {
+    let has_option = package.trim_start().starts_with('-') || package.contains(" -");
+    (has_option || package.contains(['\n', '\r']))
+        .then(|| format!("`{}` is for the installer to understand", package.escape_debug()))
+}
+
+/// Why a constraint is more than a range of versions; `None` if it is one.
+pub(crate) fn is_no_plain_constraint(line: &str) -> Option<String> {
+    let has_option = line.trim_start().starts_with('-') || line.contains(" -") || line.contains("://");
+    has_option.then(|| format!("the constraint `{}` is for the installer to understand", line.trim()))
+}
+
+/// The digests of files that a requirement line allows.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Allowed {
+    /// Any file.
+    Any,
+    /// Files with one of these SHA-256 digests, in lower-case hexadecimal digits.
+    Only(Vec<String>),
+    /// Only the installer can say.
+    Unclear,
+}
+
+/// Which files a requirement line allows by its `--hash` options. Only pinned versions are told apart here: what a digest
+/// means beside a range of versions differs between installers.
+pub(crate) fn allowed(line: &str) -> Allowed {
+    let in_address = line.split_once('#').is_some_and(|(_, fragment)| fragment.contains('='));
+    if in_address {
+        return Allowed::Unclear;
+    }
+    let Some((requirement, options)) = line.split_once(" --") else {
+        return if line.contains("--") { Allowed::Unclear } else { Allowed::Any };
+    };
+    let mut digests = Vec::new();
+    for option in options.split(" --") {
+        let digest = option.trim().strip_prefix("hash").and_then(|rest| rest.strip_prefix(['=', ' ', '\t']));
+        match digest.and_then(|digest| digest.trim().split_once(':')) {
+            Some(("sha256", digest)) => digests.push(digest.to_ascii_lowercase()),
+            _ => return Allowed::Unclear,
+        }
+    }
+    if is_pinned(requirement) { Allowed::Only(digests) } else { Allowed::Unclear }
+}
+
+/// Whether a requirement is a name and exactly one version, markers aside.
+fn is_pinned(requirement: &str) -> bool {
+    let requirement = requirement.split(';').next().unwrap_or_default();
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '+' | '!' | '-' | '_');
+    requirement.split_once("==").is_some_and(|(name, version)| {
+        let (name, version) = (name.split('[').next().unwrap_or_default(), version.trim());
+        !name.contains(['<', '>', '~', '!', ',', '@']) && !version.is_empty() && version.chars().all(plain)
+    })
 }
 
 /// The normalised name that a requirement line begins with, if it begins with one.
@@ -51,6 +112,7 @@ pub(crate) fn lines(contents: &str) -> Vec<String> {
         }
         if let Some(start) = line.strip_suffix('\\') {
             joined += start;
+            joined.push(' ');
             continue;
         }
         joined += line;
@@ -71,7 +133,6 @@ mod tests {
             "pandas",
             "pandas>=2 ; python_version > '3'",
             "a[b]==1",
-            "-r other.txt",
             "# x",
             "a @ https://x.invalid/a-1.whl",
             "https://x.invalid/a-1.whl",
@@ -88,8 +149,47 @@ mod tests {
             "a@file:///x",
             "x/y",
             "--no-binary :all:",
+            "--require-hashes",
+            "-r https://x.invalid/all.txt",
+            "--constraint=https://x.invalid/all.txt",
         ] {
             assert!(needs_source(line).is_some(), "{line}");
+        }
+    }
+
+    #[test]
+    fn digests_belong_to_pinned_versions() {
+        let only = |digests: &[&str]| Allowed::Only(digests.iter().map(|digest| (*digest).to_owned()).collect());
+        for (line, expected) in [
+            ("a==1", Allowed::Any),
+            ("a>=1 ; python_version > '3'", Allowed::Any),
+            ("a==1 --hash=sha256:AB", only(&["ab"])),
+            ("a[b,c]==1 --hash=sha256:ab", only(&["ab"])),
+            ("a==1--hash=sha256:ab", Allowed::Unclear),
+            ("a==1\t--hash=sha256:ab", Allowed::Unclear),
+            ("a[b] == 1.0+x ; sys_platform == 'linux' --hash=sha256:ab   --hash sha256:cd", only(&["ab", "cd"])),
+            ("a --hash=sha256:ab", Allowed::Unclear),
+            ("a>=1 --hash=sha256:ab", Allowed::Unclear),
+            ("a==1.* --hash=sha256:ab", Allowed::Unclear),
+            ("a==1,<2 --hash=sha256:ab", Allowed::Unclear),
+            ("a==1 --hash=sha512:ab", Allowed::Unclear),
+            ("a==1 --hash=sha256:ab --config-settings=x", Allowed::Unclear),
+            ("a @ https://x.invalid/a-1.whl#sha256=ab", Allowed::Unclear),
+            ("a @ https://x.invalid/a-1.whl --hash=sha256:ab", Allowed::Unclear),
+        ] {
+            assert_eq!(allowed(line), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn options_are_for_the_installer() {
+        assert_eq!(is_no_requirement("a[b]>=1 ; python_version > '3'"), None);
+        for package in ["--pre", "-e .", "a==1 --hash=sha256:ab", "a\nb"] {
+            assert!(is_no_requirement(package).is_some(), "{package}");
+        }
+        assert_eq!(is_no_plain_constraint("a<2 ; python_version > '3'"), None);
+        for line in ["-c x.txt", "a==1 --hash=sha256:ab", "a @ https://x.invalid/a-1.whl"] {
+            assert!(is_no_plain_constraint(line).is_some(), "{line}");
         }
     }
 
@@ -103,6 +203,6 @@ mod tests {
 
     #[test]
     fn lines_are_joined() {
-        assert_eq!(lines("# c\na==1 \\\n  --hash=sha256:00\n\nb # why\n"), ["a==1 --hash=sha256:00", "b"]);
+        assert_eq!(lines("# c\na==1\\\n  --hash=sha256:00\n\nb # why\n"), ["a==1 --hash=sha256:00", "b"]);
     }
 }

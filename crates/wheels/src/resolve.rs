@@ -10,9 +10,12 @@ use lamina_events::CancelToken;
 use crate::error::WheelError;
 use crate::lock::{self, Resolution};
 use crate::request::{Installed, Request, Target};
-use crate::requirement;
+use crate::requirement::{self, Allowed};
 use crate::tags::{Tags, uv_platform};
 use crate::uv::Uv;
+
+/// Longest answer of the resolver: some hundred times that of a large environment.
+const ANSWER_LIMIT: u64 = 128 << 20;
 
 /// What resolving needs beside the question itself.
 #[derive(Debug, Clone, Copy)]
@@ -43,6 +46,7 @@ pub fn resolve(
     resolver: &Resolver<'_>,
 ) -> Result<Resolution, WheelError> {
     check_request(request)?;
+    let digests = Digests::of(request)?;
     let platform = uv_platform(target).ok_or_else(|| {
         WheelError::needs_sandbox(format!(
             "no wheel platform is known for `{}` with glibc {:?}",
@@ -73,9 +77,13 @@ pub fn resolve(
     write_sources(request, scratch.path(), &mut command)?;
     uv.run(&mut command).map_err(|message| explain(&message))??;
 
+    if fs::metadata(&output)?.len() > ANSWER_LIMIT {
+        return Err(WheelError::Lock { detail: format!("it is longer than {} MiB", ANSWER_LIMIT >> 20) });
+    }
     let wheels = lock::parse(&fs::read_to_string(&output)?, scratch.path(), &Tags::of(target))?;
     let requested = requested_names(request);
     let mut resolution = keep_installed(wheels, target, installed)?;
+    digests.check(&resolution)?;
     for wheel in &mut resolution.wheels {
         wheel.requested = wheel.direct || requested.contains(&wheel.name);
     }
@@ -92,9 +100,48 @@ fn check_request(request: &Request) -> Result<(), WheelError> {
         return Err(WheelError::needs_sandbox(format!("find_links `{links}` is a path of the image")));
     }
     let files = request.requirements.iter().flat_map(|file| requirement::lines(&file.contents));
-    match request.packages.iter().cloned().chain(files).find_map(|line| requirement::needs_source(&line)) {
-        Some(reason) => Err(WheelError::needs_sandbox(reason)),
-        None => Ok(()),
+    let constraints = requirement::lines(&request.constraints);
+    let reason = request
+        .packages
+        .iter()
+        .find_map(|package| requirement::is_no_requirement(package))
+        .or_else(|| constraints.iter().find_map(|line| requirement::is_no_plain_constraint(line)))
+        .or_else(|| request.packages.iter().cloned().chain(files).find_map(|line| requirement::needs_source(&line)));
+    reason.map_or(Ok(()), |reason| Err(WheelError::needs_sandbox(reason)))
+}
+
+/// The SHA-256 digests that the user allows, by normalised name. The resolver passes over them, as it makes a lock.
+struct Digests(HashMap<String, HashSet<String>>);
+
+impl Digests {
+    fn of(request: &Request) -> Result<Self, WheelError> {
+        let mut digests: HashMap<String, HashSet<String>> = HashMap::new();
+        let files = request.requirements.iter().flat_map(|file| requirement::lines(&file.contents));
+        for line in request.packages.iter().cloned().chain(files) {
+            match (requirement::allowed(&line), requirement::name(&line)) {
+                (Allowed::Any, _) => {}
+                // Of several lines with one name, each for its environment, the installer takes what all of them allow.
+                (Allowed::Only(more), Some(name)) => digests.entry(name).or_default().extend(more),
+                _ => {
+                    let reason = format!("the digests of `{line}` are for the installer to compare");
+                    return Err(WheelError::needs_sandbox(reason));
+                }
+            }
+        }
+        Ok(Self(digests))
+    }
+
+    /// Leaves to the installer what has another digest: it has the right message, or another file of the same version.
+    fn check(&self, resolution: &Resolution) -> Result<(), WheelError> {
+        let differs =
+            |wheel: &&lock::Wheel| self.0.get(&wheel.name).is_some_and(|allowed| !allowed.contains(&wheel.sha256));
+        match resolution.wheels.iter().find(differs) {
+            Some(wheel) => Err(WheelError::needs_sandbox(format!(
+                "`{}` has none of the digests that are given for `{}`",
+                wheel.filename, wheel.name
+            ))),
+            None => Ok(()),
+        }
     }
 }
 
@@ -104,6 +151,10 @@ fn write_sources(request: &Request, directory: &Path, command: &mut Command) -> 
         let file = directory.join("packages.txt");
         fs::write(&file, request.packages.join("\n") + "\n")?;
         command.arg("packages.txt");
+    }
+    if !request.constraints.is_empty() {
+        fs::write(directory.join("constraints.txt"), &request.constraints)?;
+        command.args(["--constraint", "constraints.txt"]);
     }
     for (number, requirements) in request.requirements.iter().enumerate() {
         let name = Path::new(&requirements.name).file_name().unwrap_or_default().to_string_lossy().into_owned();

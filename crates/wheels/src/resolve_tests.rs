@@ -174,3 +174,37 @@ fn a_missing_resolver_is_named() {
     let error = stand.resolve(&request(&["demo"]), &[]).unwrap_err();
     assert!(error.to_string().contains("pip install uv"), "{error}");
 }
+
+#[test]
+fn files_with_other_digests_than_the_users_are_for_the_installer() {
+    let (demo, helper) = ("b4ec55f4195e3eb5d7abd1bf7e061763e864dd4954231fb8539a0ef8bb8260e5", "a4".repeat(32));
+    for (contents, is_fast) in [
+        (format!("demo==1.0 \\\n    --hash=sha256:{demo}\n"), true),
+        (format!("demo==1.0 --hash=sha256:{helper} --hash=sha256:{demo}\n"), true),
+        (format!("demo==1.0 --hash=sha256:{helper}\n"), false),
+        (format!("demo==1.0 --hash=sha256:{demo}\nhelper==2.0 --hash=sha256:{helper}\n"), false),
+        ("--require-hashes\ndemo==1.0\n".to_owned(), false),
+    ] {
+        let file = RequirementsFile { name: "all.txt".to_owned(), contents: contents.clone() };
+        let request = Request { requirements: vec![file], ..Request::default() };
+        let result = Stand::answering().resolve(&request, &[]);
+        assert_eq!(result.is_ok(), is_fast, "{contents}: {result:?}");
+        assert!(is_fast || matches!(result, Err(WheelError::NeedsSandbox { .. })), "{contents}");
+    }
+}
+
+#[test]
+fn constraints_are_handed_over() {
+    let stand = Stand::answering();
+    let constrained = Request { constraints: "helper<3\n".to_owned(), ..request(&["demo"]) };
+    stand.resolve(&constrained, &[]).unwrap();
+    assert!(stand.read("arguments").contains("--constraint constraints.txt"));
+    let with_digest = Request { constraints: "demo==1.0 --hash=sha256:00\n".to_owned(), ..request(&["demo"]) };
+    assert!(matches!(stand.resolve(&with_digest, &[]), Err(WheelError::NeedsSandbox { .. })));
+}
+
+#[test]
+fn a_resolver_that_takes_too_much_is_ended() {
+    let error = Stand::new("kill -ABRT $$").resolve(&request(&["demo"]), &[]).unwrap_err();
+    assert!(error.to_string().contains("more than 3072 MiB of memory"), "{error}");
+}

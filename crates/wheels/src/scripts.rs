@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::archive::{Refusal, check_path};
 use crate::request::Installer;
 
 /// Longest interpreter path that the kernel takes after `#!`.
@@ -19,7 +20,7 @@ pub(crate) struct EntryPoint {
 }
 
 /// Reads the `console_scripts` and `gui_scripts` of an `entry_points.txt`.
-pub(crate) fn parse_entry_points(text: &str) -> Result<Vec<EntryPoint>, String> {
+pub(crate) fn parse_entry_points(text: &str) -> Result<Vec<EntryPoint>, Refusal> {
     let mut points = Vec::new();
     let mut relevant = false;
     for line in text.lines().map(str::trim) {
@@ -36,7 +37,7 @@ pub(crate) fn parse_entry_points(text: &str) -> Result<Vec<EntryPoint>, String> 
     Ok(points)
 }
 
-fn parse_entry_point(line: &str) -> Result<EntryPoint, String> {
+fn parse_entry_point(line: &str) -> Result<EntryPoint, Refusal> {
     let invalid = || format!("the entry point `{}` is not of the form `name = module:function`", line.escape_debug());
     let (name, object) = line.split_once('=').ok_or_else(invalid)?;
     // Extras in brackets are history: they may be there and mean nothing.
@@ -55,10 +56,11 @@ fn parse_entry_point(line: &str) -> Result<EntryPoint, String> {
                 && !part.starts_with(|c: char| c.is_ascii_digit())
         })
     };
-    if point.name.contains('/') || crate::archive::check_path(&point.name).is_err() {
-        return Err(format!("the entry point name `{}` is not a file name", point.name.escape_debug()));
+    if point.name.contains('/') || check_path(&point.name).is_err() {
+        let detail = format!("the entry point name `{}` is not a file name", point.name.escape_debug());
+        return Err(Refusal::Dangerous(detail));
     }
-    if identifiers(&point.module) && identifiers(&point.function) { Ok(point) } else { Err(invalid()) }
+    if identifiers(&point.module) && identifiers(&point.function) { Ok(point) } else { Err(invalid().into()) }
 }
 
 /// The program text that `installer` would write.

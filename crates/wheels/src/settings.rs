@@ -5,6 +5,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use crate::lock::quoted;
+
 /// What pip would use.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct PipSettings {
@@ -48,32 +50,58 @@ impl PipSettings {
         }
     }
 
-    /// The same settings as environment variables of pip and `uv`, for use where the host's files are not: directories
-    /// and certificates are left out. Variables that the host has set for `uv` win.
+    /// The same settings as a configuration file of pip, for use where the host's files are not: directories are left
+    /// out, and `certificates` is the bundle there. `None` if there is nothing to say.
     #[must_use]
-    pub fn environment(&self) -> Vec<(String, String)> {
-        let remote = |link: &&String| link.contains("://") && !link.starts_with("file:");
-        let find_links: Vec<String> = self.find_links.iter().filter(remote).cloned().collect();
-        let values: [(_, _, Vec<String>, _); 4] = [
-            ("PIP_INDEX_URL", "UV_DEFAULT_INDEX", self.index_url.iter().cloned().collect(), " "),
-            ("PIP_EXTRA_INDEX_URL", "UV_INDEX", self.extra_index_urls.clone(), " "),
-            ("PIP_FIND_LINKS", "UV_FIND_LINKS", find_links, ","),
-            ("PIP_TRUSTED_HOST", "UV_INSECURE_HOST", self.trusted_hosts.clone(), " "),
+    pub fn pip_configuration(&self, certificates: Option<&str>) -> Option<String> {
+        let values: [(_, Vec<&str>); 6] = [
+            ("index-url", self.index_url.iter().map(String::as_str).collect()),
+            ("extra-index-url", self.extra_index_urls.iter().map(String::as_str).collect()),
+            ("find-links", self.remote_find_links().collect()),
+            ("no-index", self.no_index.then_some("true").into_iter().collect()),
+            ("trusted-host", self.trusted_hosts.iter().map(String::as_str).collect()),
+            ("cert", certificates.into_iter().collect()),
         ];
-        let mut variables = Vec::new();
-        for (pip, uv, list, separator) in values {
-            if list.is_empty() {
-                continue;
-            }
-            variables.push((pip.to_owned(), list.join(" ")));
-            if std::env::var_os(uv).is_none() {
-                variables.push((uv.to_owned(), list.join(separator)));
-            }
-        }
-        if self.no_index {
-            variables.push(("PIP_NO_INDEX".to_owned(), "1".to_owned()));
-        }
-        variables
+        let lines = values.iter().filter(|(_, list)| !list.is_empty());
+        let lines: Vec<String> = lines.map(|(key, list)| format!("{key} = {}\n", list.join("\n    "))).collect();
+        (!lines.is_empty()).then(|| format!("[global]\n{}", lines.concat()))
+    }
+
+    /// The same settings as a configuration file of `uv`. Variables that the host has set for `uv` win; `variable` gives
+    /// their values.
+    #[must_use]
+    pub fn uv_configuration(&self, variable: impl Fn(&str) -> Option<String>) -> Option<String> {
+        // An index may have a name (`name=address`), which is of no use to others.
+        let address = |index: &str| match index.split_once('=') {
+            Some((name, address)) if !name.contains("://") => address.to_owned(),
+            _ => index.to_owned(),
+        };
+        let given = |names: &[&str]| {
+            let value = names.iter().find_map(|name| variable(name)).filter(|value| !value.trim().is_empty())?;
+            Some(value.split([' ', '\t', '\n', ',']).filter(|one| !one.is_empty()).map(address).collect::<Vec<_>>())
+        };
+        let or = |names: &[&str], pip: Vec<String>| given(names).unwrap_or(pip);
+        let lists = [
+            ("extra-index-url", or(&["UV_INDEX", "UV_EXTRA_INDEX_URL"], self.extra_index_urls.clone())),
+            ("find-links", or(&["UV_FIND_LINKS"], self.remote_find_links().map(str::to_owned).collect())),
+            ("allow-insecure-host", or(&["UV_INSECURE_HOST"], self.trusted_hosts.clone())),
+        ];
+        let one = |index: Option<String>| index.map(|value| quoted(&value).to_string());
+        let index = or(&["UV_DEFAULT_INDEX", "UV_INDEX_URL"], self.index_url.iter().cloned().collect());
+        let values =
+            [("index-url", one(index.into_iter().next())), ("index-strategy", one(variable("UV_INDEX_STRATEGY")))];
+        let lists = lists.into_iter().map(|(key, list)| {
+            let list: Vec<String> = list.iter().map(|value| quoted(value).to_string()).collect();
+            (key, (!list.is_empty()).then(|| format!("[{}]", list.join(", "))))
+        });
+        let lines = values.into_iter().chain(lists).filter_map(|(key, value)| Some(format!("{key} = {}\n", value?)));
+        Some(lines.collect::<String>()).filter(|text| !text.is_empty())
+    }
+
+    /// Find-links that are the same everywhere.
+    fn remote_find_links(&self) -> impl Iterator<Item = &str> {
+        let links = self.find_links.iter().map(String::as_str);
+        links.filter(|link| link.contains("://") && !link.starts_with("file:"))
     }
 
     /// Find-links that exist: pip passes over a missing directory, `uv` does not.
@@ -162,18 +190,34 @@ mod tests {
     }
 
     #[test]
-    fn settings_travel_as_variables() {
+    fn settings_travel_as_files() {
         let settings = PipSettings {
             index_url: Some("https://index.invalid/simple".to_owned()),
+            extra_index_urls: vec!["https://one.invalid/".to_owned(), "https://two.invalid/".to_owned()],
             find_links: vec!["/wheels".to_owned(), "https://links.invalid/".to_owned()],
             certificates: Some("/etc/ca.pem".to_owned()),
             ..PipSettings::default()
         };
-        let variables = settings.environment();
-        let pip: Vec<_> = variables.iter().filter(|(name, _)| name.starts_with("PIP_")).cloned().collect();
-        let expected =
-            [("PIP_INDEX_URL", "https://index.invalid/simple"), ("PIP_FIND_LINKS", "https://links.invalid/")];
-        assert_eq!(pip, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        let pip = settings.pip_configuration(Some("/inside/ca.pem")).unwrap();
+        insta::assert_snapshot!(pip, @r"
+        [global]
+        index-url = https://index.invalid/simple
+        extra-index-url = https://one.invalid/
+            https://two.invalid/
+        find-links = https://links.invalid/
+        cert = /inside/ca.pem
+        ");
+        let read_back = PipSettings::from_values(&parse(&pip));
+        assert_eq!(read_back.extra_index_urls, settings.extra_index_urls);
+        let uv =
+            settings.uv_configuration(|name| (name == "UV_INDEX").then(|| "own=https://uv.invalid/?a=b".to_owned()));
+        insta::assert_snapshot!(uv.unwrap(), @r#"
+        index-url = "https://index.invalid/simple"
+        extra-index-url = ["https://uv.invalid/?a=b"]
+        find-links = ["https://links.invalid/"]
+        "#);
+        assert_eq!(PipSettings::default().pip_configuration(None), None);
+        assert_eq!(PipSettings::default().uv_configuration(|_| None), None);
     }
 
     #[test]

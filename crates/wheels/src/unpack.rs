@@ -10,14 +10,16 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::archive::{Archive, Entry};
+use crate::archive::{Archive, Entry, Refusal};
 use crate::manifest::{self, Manifest, ManifestFile};
 use crate::record;
 use crate::request::normalize_name;
 use crate::scripts;
 
-/// Kind of a [`JobError`]: the wheel is not what it should be.
-pub(crate) const INVALID: &str = "wheel-invalid";
+/// Kind of a [`JobError`]: the wheel is dangerous.
+pub(crate) const DANGEROUS: &str = "wheel-dangerous";
+/// Kind of a [`JobError`]: the wheel is not what it should be, but an installer may take it.
+pub(crate) const UNUSUAL: &str = "wheel-unusual";
 /// Larger files are streamed instead of held in memory.
 const MEMORY_LIMIT: u64 = 16 << 20;
 /// Longest `#!python` script that is adapted.
@@ -50,8 +52,11 @@ impl Job for UnpackWheel {
     }
 }
 
-fn invalid(detail: String) -> JobError {
-    JobError::new(INVALID, detail)
+fn invalid(refusal: impl Into<Refusal>) -> JobError {
+    match refusal.into() {
+        Refusal::Dangerous(detail) => JobError::new(DANGEROUS, detail),
+        Refusal::Unusual(detail) => JobError::new(UNUSUAL, detail),
+    }
 }
 
 fn unpack(mut archive: Archive, filename: &str, context: &WorkerContext) -> Result<Manifest, JobError> {
@@ -78,7 +83,7 @@ fn is_made_anew(path: &str, manifest: &Manifest) -> bool {
 }
 
 /// Checks the metadata and reads the entry points.
-fn describe(archive: &mut Archive, filename: &str) -> Result<Manifest, String> {
+fn describe(archive: &mut Archive, filename: &str) -> Result<Manifest, Refusal> {
     let mut parts = filename.split('-');
     let (name, version) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
     let entries = archive.entries();
@@ -87,23 +92,25 @@ fn describe(archive: &mut Archive, filename: &str) -> Result<Manifest, String> {
         .filter_map(|entry| entry.path.strip_suffix("/WHEEL"))
         .filter(|directory| directory.ends_with(".dist-info") && !directory.contains('/'));
     let (Some(dist_info), None) = (found.next(), found.next()) else {
-        return Err("it does not have exactly one `.dist-info` directory".to_owned());
+        return Err("it does not have exactly one `.dist-info` directory".to_owned().into());
     };
     let own_name = dist_info.split('-').next().unwrap_or_default();
     if normalize_name(own_name) != normalize_name(name) {
-        return Err(format!("it holds the distribution `{own_name}` {version}, not what its file name says"));
+        return Err(format!("it holds the distribution `{own_name}` {version}, not what its file name says").into());
     }
     let wheel = text(archive, &format!("{dist_info}/WHEEL"))?;
     let wheel_version = wheel.lines().find_map(|line| line.strip_prefix("Wheel-Version:")).unwrap_or_default().trim();
     if wheel_version.split('.').next() != Some("1") {
-        return Err(format!("its format version `{wheel_version}` is not known"));
+        return Err(format!("its format version `{wheel_version}` is not known").into());
     }
     let entry_points_path = format!("{dist_info}/entry_points.txt");
     let entry_points = match archive.find(&entry_points_path) {
         Some(_) => scripts::parse_entry_points(&text(archive, &entry_points_path)?)?,
         None => Vec::new(),
     };
-    Ok(Manifest { dist_info: dist_info.to_owned(), files: Vec::new(), entry_points })
+    let is_data = |path: &String| path.strip_suffix(".data").is_some_and(|stem| dist_info.starts_with(stem));
+    let empty_directories = archive.empty_directories().iter().filter(|path| !is_data(path)).cloned().collect();
+    Ok(Manifest { dist_info: dist_info.to_owned(), files: Vec::new(), empty_directories, entry_points })
 }
 
 /// A text file of the metadata.
@@ -115,7 +122,7 @@ fn text(archive: &mut Archive, path: &str) -> Result<String, String> {
     String::from_utf8(archive.read(&entry)?).map_err(|_| format!("`{path}` is not UTF-8"))
 }
 
-/// Makes an object of one entry, if it is what `RECORD` says.
+/// Makes an object of one entry, if it is what `RECORD` says. Where it is not, installers keep what `RECORD` says.
 fn store(
     archive: &mut Archive,
     entry: &Entry,

@@ -1,12 +1,14 @@
 //! Running the host's `uv` with the index settings that apply.
 
+use std::ffi::OsStr;
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use fs_err as fs;
 use lamina_image::Digest;
+use lamina_sandbox::{Bounds, Outcome, run_bounded};
 
 use crate::error::WheelError;
 use crate::lock::quoted;
@@ -17,6 +19,34 @@ use crate::settings::{PipSettings, has_uv_configuration};
 /// How long the answers of an index are used again: pages for ten minutes, files for ever, whatever headers it or a
 /// mirror sends. It is what large indexes say themselves; without it every resolution fetches every page.
 const CACHE_CONTROL: &str = r#"{ api = "max-age=600", files = "max-age=31536000, immutable" }"#;
+
+/// Variables of `uv` by which this machine's user says what their own environments consist of. An image does not depend on
+/// them, however it is built; where indexes are and how to reach them is this machine's business.
+const DECISIVE: [&str; 19] = [
+    "UV_BUILD_CONSTRAINT",
+    "UV_CONSTRAINT",
+    "UV_EXCLUDE",
+    "UV_EXCLUDE_NEWER",
+    "UV_FORK_STRATEGY",
+    "UV_NO_BINARY",
+    "UV_NO_BINARY_PACKAGE",
+    "UV_NO_BUILD",
+    "UV_NO_BUILD_PACKAGE",
+    "UV_NO_DEPS",
+    "UV_NO_HASHES",
+    "UV_NO_SOURCES",
+    "UV_NO_VERIFY_HASHES",
+    "UV_ONLY_BINARY",
+    "UV_OVERRIDE",
+    "UV_PRERELEASE",
+    "UV_REQUIRE_HASHES",
+    "UV_RESOLUTION",
+    "UV_TORCH_BACKEND",
+];
+
+fn decides_what_is_installed(name: &OsStr) -> bool {
+    name.to_str().is_some_and(|name| DECISIVE.contains(&name))
+}
 
 /// The resolver program, set up for one request.
 pub(crate) struct Uv<'a> {
@@ -79,6 +109,9 @@ impl<'a> Uv<'a> {
             command.arg("--python").arg(python);
         }
         command.args(&self.arguments).current_dir(self.directory);
+        for (name, _) in std::env::vars_os().filter(|(name, _)| decides_what_is_installed(name)) {
+            command.env_remove(name);
+        }
         command.env("UV_PYTHON_DOWNLOADS", "never");
         if std::env::var_os("UV_SYSTEM_CERTS").is_none() {
             command.env("UV_SYSTEM_CERTS", "1");
@@ -150,23 +183,18 @@ impl<'a> Uv<'a> {
     /// Runs the resolver to its end. The outer error is its message, the inner one that it could not be run.
     pub(crate) fn run(&self, command: &mut Command) -> Result<Result<String, WheelError>, String> {
         let unstarted = |error| Ok(Err(WheelError::Resolver { path: self.resolver.uv.display().to_string(), error }));
-        let child = match command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn() {
-            Ok(child) => child,
-            Err(error) => return unstarted(error),
-        };
-        let pid = rustix::process::Pid::from_child(&child);
-        let guard = self.resolver.cancel.on_cancel(move || {
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-        });
-        let output = child.wait_with_output();
-        drop(guard);
+        let outcome =
+            run_bounded(command, &Bounds::PACKAGE_TOOL, |killer| self.resolver.cancel.on_cancel(move || killer.kill()));
         if let Err(cancelled) = self.resolver.cancel.check() {
             return Ok(Err(cancelled.into()));
         }
-        match output {
+        match outcome {
             Err(error) => unstarted(error),
-            Ok(output) if output.status.success() => Ok(Ok(String::from_utf8_lossy(&output.stdout).into_owned())),
-            Ok(output) => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
+            Ok(Outcome { exceeded: Some(what), .. }) => {
+                Ok(Err(WheelError::Bounds { path: self.resolver.uv.display().to_string(), what }))
+            }
+            Ok(outcome) if outcome.status.success() => Ok(Ok(String::from_utf8_lossy(&outcome.stdout).into_owned())),
+            Ok(outcome) => Err(String::from_utf8_lossy(&outcome.stderr).trim().to_owned()),
         }
     }
 }

@@ -27,7 +27,8 @@ fn memory_limit() -> u64 {
 }
 
 /// Runs each argument as a shell command until one fails. Where the mirror has no security archive and the image still has
-/// its default apt sources, apt uses a list without it.
+/// its default apt sources, apt uses a list without it. pip and `uv` read the host's settings like a system's: pip reads all
+/// such files, the last one wins; `uv` reads the first one only, so that it gets the host's where the image has none.
 const RUN_ALL: &str = r#"
 if [ -e /dev/lamina/image.list ] && [ "$APT_CONFIG" = /dev/lamina/apt.conf ] &&
     cmp -s /etc/apt/sources.list /dev/lamina/image.list; then
@@ -35,7 +36,23 @@ if [ -e /dev/lamina/image.list ] && [ "$APT_CONFIG" = /dev/lamina/apt.conf ] &&
 fi
 newline='
 '
+lamina_given=${XDG_CONFIG_DIRS:-/etc/xdg}
+choose_settings() {
+    XDG_CONFIG_DIRS=$lamina_given
+    if [ -e /dev/lamina/xdg-uv ]; then
+        IFS=:
+        for lamina_directory in $lamina_given /etc; do
+            if [ -e "$lamina_directory/uv/uv.toml" ]; then break; fi
+            lamina_directory=
+        done
+        unset IFS
+        if [ -z "$lamina_directory" ]; then XDG_CONFIG_DIRS=/dev/lamina/xdg-uv:$XDG_CONFIG_DIRS; fi
+    fi
+    if [ -e /dev/lamina/xdg-pip ]; then XDG_CONFIG_DIRS=/dev/lamina/xdg-pip:$XDG_CONFIG_DIRS; fi
+    if [ "$XDG_CONFIG_DIRS" = /etc/xdg ]; then unset XDG_CONFIG_DIRS; else export XDG_CONFIG_DIRS; fi
+}
 for command do
+    choose_settings
     /bin/sh -c "$command" && continue
     status=$?
     case $command in

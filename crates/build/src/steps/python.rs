@@ -4,18 +4,20 @@
 //! more (a source distribution, a conflict with what the image has, options only the installer knows) is done by the
 //! real installer, inside the sandbox.
 
+use std::collections::BTreeMap;
+
 use lamina_image::{Digest, FileEntry, FileKind, FileSet, IndexOptions, KeyMaterial, Step};
 use lamina_store::CommitRules;
-use lamina_wheels::{Installer, Request, Resolver, Target, WheelError};
+use lamina_wheels::{Inside, Installer, Request, Resolver, Target, WheelError};
 use serde_json::{Value, json};
 
 use super::apt::quote;
 use super::commands::Run;
 use super::{Made, StepContext, StepError, requirements};
-use crate::BuildError;
 use crate::error::causes;
 use crate::host::DIRECTORY;
 use crate::log::StepLog;
+use crate::{BuildError, secrets};
 
 pub(crate) struct PythonPlan {
     request: Request,
@@ -34,15 +36,19 @@ pub(crate) fn plan(step: &Step, material: &mut KeyMaterial) -> Result<PythonPlan
             return Err(BuildError::Invalid { message: "the step installs no Python packages".to_owned(), hint: None });
         }
     };
-    let requirements = files.iter().map(|path| requirements::read(path)).collect::<Result<Vec<_>, _>>()?;
+    let requirements::Requirements { files: requirements, constraints } = requirements::read(files)?;
     material.add("kind", if installer == Installer::Uv { "uv_pip_install" } else { "pip_install" });
     material.add("packages", packages.clone());
     material.add("requirements", requirements.iter().map(|file| file.contents.clone()).collect::<Vec<_>>());
+    if !constraints.is_empty() {
+        material.add("constraints", constraints.clone());
+    }
     material.add("index", describe(index));
     material.add("uv_version", uv_version.clone());
     let request = Request {
         packages: packages.clone(),
         requirements,
+        constraints,
         find_links: index.find_links.clone(),
         index_url: index.index_url.clone(),
         extra_index_url: index.extra_index_url.clone(),
@@ -98,21 +104,32 @@ impl PythonPlan {
         if self.uv_version.is_some() {
             return Err(sandbox("a certain version of uv is asked for"));
         }
-        if let Some(reason) = self.needs_environment(context) {
-            return Err(sandbox(&reason));
-        }
         let store = &tools.store;
         let layers: Vec<String> = context.parent.layers.iter().rev().map(|digest| store.view_path(digest)).collect();
         if !lamina_wheels::is_of_base(store, &layers, search_path(context))? {
             return Err(sandbox("the image's PATH names a Python of its own"));
         }
-        let installed = lamina_wheels::installed(store, &layers, &sites(&target))?;
+        let environment = Self::environment(context);
+        let inside = Inside {
+            installer: self.request.installer,
+            target: &target,
+            environment: &environment,
+            working_directory: context.parent.config.working_directory.as_deref().unwrap_or("/"),
+            sites: &sites(&target),
+        };
+        if let Some(reason) = inside.decisive_variable().or_else(|| self.names_variable()) {
+            return Err(sandbox(&reason));
+        }
+        let survey = lamina_wheels::survey(store, &layers, &inside)?;
+        if let Some(reason) = survey.obeyed {
+            return Err(sandbox(&reason));
+        }
         context.progress("resolving", 0, 0);
         let cache = store.layout().uv_cache();
         let python = tools.programs.python.as_deref();
         let (refresh, cancel) = (context.node.force_build, context.cancel);
         let resolver = Resolver { uv, python, cache: &cache, refresh, cancel };
-        let resolution = lamina_wheels::resolve(&self.request, &target, &installed, &resolver)?;
+        let resolution = lamina_wheels::resolve(&self.request, &target, &survey.installed, &resolver)?;
         let work = store.new_work().map_err(|error| WheelError::Job(error.into()))?;
         let installation = lamina_wheels::Installation {
             store,
@@ -133,16 +150,16 @@ impl PythonPlan {
         Ok(Made::Work { work, rules, facts: Value::Null })
     }
 
-    /// Why the installer has to see the step's own environment, if it has to: the host's resolver must not look elsewhere
-    /// than the user said.
-    fn needs_environment(&self, context: &StepContext<'_>) -> Option<String> {
-        let secrets = context.node.secrets.iter().flat_map(|secret| secret.values.keys());
-        let mut names = secrets.chain(context.parent.config.environment.keys());
-        if let Some(name) = names.find(|name| name.starts_with("PIP_") || name.starts_with("UV_")) {
-            return Some(format!("`{name}` is set for it"));
-        }
+    /// The variables that the installer would see beside those of this machine.
+    fn environment(context: &StepContext<'_>) -> BTreeMap<String, String> {
+        let image = context.parent.config.environment.clone();
+        image.into_iter().chain(secrets::environment(&context.node.secrets)).collect()
+    }
+
+    /// Why the installer has to read the requirements itself, if it has to: they name variables.
+    fn names_variable(&self) -> Option<String> {
         let files = self.request.requirements.iter().map(|file| &file.contents);
-        let mut texts = self.request.packages.iter().chain(files);
+        let mut texts = self.request.packages.iter().chain(files).chain([&self.request.constraints]);
         texts.any(|text| text.contains("${")).then(|| "a requirement names a variable of the environment".to_owned())
     }
 
@@ -151,11 +168,15 @@ impl PythonPlan {
         let store = &context.tools.store;
         let work = store.new_work()?;
         let names = (0..).map(|index| format!("requirements-{index}.txt"));
-        let files: Vec<(String, Vec<u8>)> = names
+        let mut files: Vec<(String, Vec<u8>)> = names
             .zip(&self.request.requirements)
             .map(|(name, file)| (name, file.contents.clone().into_bytes()))
             .collect();
-        let requirements: Vec<String> = files.iter().map(|(name, _)| format!("-r {DIRECTORY}/{name}")).collect();
+        let mut requirements: Vec<String> = files.iter().map(|(name, _)| format!("-r {DIRECTORY}/{name}")).collect();
+        if !self.request.constraints.is_empty() {
+            files.push(("constraints.txt".to_owned(), self.request.constraints.clone().into_bytes()));
+            requirements.push(format!("-c {DIRECTORY}/constraints.txt"));
+        }
         let flags = flags(&self.index, self.request.installer);
         let packages: Vec<String> = self.request.packages.iter().map(|package| quote(package)).collect();
         let arguments = format!("{flags}{} {}", requirements.join(" "), packages.join(" "));

@@ -7,16 +7,29 @@ use lamina_wheels::RequirementsFile;
 use crate::BuildError;
 use crate::error::causes;
 
-/// Reads a requirements file. Files that it includes (`-r other.txt`, relative to it) take the place of the line that
-/// includes them, so that the text stands for itself: in the key of the step and inside the sandbox.
-pub(super) fn read(path: &str) -> Result<RequirementsFile, BuildError> {
-    let path = Path::new(path);
-    let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
-    Ok(RequirementsFile { name, contents: flatten(path, &mut Vec::new())? })
+/// Requirements files that stand for themselves: in the key of the step and inside the sandbox.
+#[derive(Debug, Default)]
+pub(super) struct Requirements {
+    /// The files, with those that they include (`-r other.txt`, relative to them) in the place of the lines that do.
+    pub(super) files: Vec<RequirementsFile>,
+    /// The files that they name as constraints (`-c versions.txt`), in one text.
+    pub(super) constraints: String,
 }
 
-/// The text of a file; `including` are the files on the way to it.
-fn flatten(path: &Path, including: &mut Vec<PathBuf>) -> Result<String, BuildError> {
+/// Reads requirements files, with all that they name. Addresses are left for the installer to read.
+pub(super) fn read(paths: &[String]) -> Result<Requirements, BuildError> {
+    let mut read = Requirements::default();
+    for path in paths.iter().map(Path::new) {
+        let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+        let contents = flatten(path, &mut Vec::new(), &mut read.constraints)?;
+        read.files.push(RequirementsFile { name, contents });
+    }
+    Ok(read)
+}
+
+/// The text of a file; `including` are the files on the way to it. Files that it names as constraints are added to
+/// `constraints`.
+fn flatten(path: &Path, including: &mut Vec<PathBuf>, constraints: &mut String) -> Result<String, BuildError> {
     let contents = read_file(path, including.last())?;
     if including.iter().any(|file| file == path) {
         return Err(invalid(format!("requirements file `{}` includes itself", path.display())));
@@ -26,14 +39,14 @@ fn flatten(path: &Path, including: &mut Vec<PathBuf>) -> Result<String, BuildErr
     let mut text = String::with_capacity(contents.len());
     for line in contents.lines() {
         match option(line) {
-            Some(("-r" | "--requirement", file)) => text += &flatten(&directory.join(file), including)?,
-            Some(("-c" | "--constraint", _)) => {
-                return Err(BuildError::Invalid {
-                    message: format!("requirements file `{}` has the line `{}`", path.display(), line.trim()),
-                    hint: Some(
-                        "constraints are not read from there: list the versions you want as requirements".to_owned(),
-                    ),
-                });
+            Some(("-r" | "--requirement", file)) if !file.contains("://") => {
+                text += &flatten(&directory.join(file), including, constraints)?;
+            }
+            Some(("-c" | "--constraint", file)) if !file.contains("://") => {
+                let mut nested = String::new();
+                let contents = flatten(&directory.join(file), including, &mut nested)?;
+                *constraints += &contents;
+                *constraints += &nested;
             }
             _ => {
                 text += line;
@@ -80,7 +93,9 @@ mod tests {
     use super::*;
 
     fn read_in(directory: &Path, name: &str) -> Result<String, String> {
-        read(directory.join(name).to_str().unwrap()).map(|file| file.contents).map_err(|error| error.to_string())
+        let read = read(&[directory.join(name).to_str().unwrap().to_owned()]).map_err(|error| error.to_string())?;
+        assert_eq!(read.constraints, "");
+        Ok(read.files[0].contents.clone())
     }
 
     #[test]
@@ -96,6 +111,20 @@ mod tests {
     }
 
     #[test]
+    fn constraints_are_kept_apart() {
+        let directory = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| fs_err::write(directory.path().join(name), text).unwrap();
+        fs_err::create_dir(directory.path().join("more")).unwrap();
+        write("all.txt", "first\n-c more/versions.txt\n-c https://x.invalid/versions.txt\nsecond\n");
+        write("more/versions.txt", "first<2 # why\n-r others.txt\n--constraint last.txt\n");
+        write("more/others.txt", "second<2");
+        write("more/last.txt", "third<2\n");
+        let read = read(&[directory.path().join("all.txt").to_str().unwrap().to_owned()]).unwrap();
+        assert_eq!(read.files[0].contents, "first\n-c https://x.invalid/versions.txt\nsecond\n");
+        assert_eq!(read.constraints, "first<2 # why\nsecond<2\nthird<2\n");
+    }
+
+    #[test]
     fn what_cannot_be_included_is_named() {
         let directory = tempfile::tempdir().unwrap();
         let write = |name: &str, text: &str| fs_err::write(directory.path().join(name), text).unwrap();
@@ -108,7 +137,7 @@ mod tests {
         };
         insta::assert_snapshot!(message("missing.txt"), @"requirements file `nowhere.txt`, which `missing.txt` includes, does not exist");
         insta::assert_snapshot!(message("loop.txt"), @"requirements file `loop.txt` includes itself");
-        insta::assert_snapshot!(message("constrained.txt"), @"requirements file `constrained.txt` has the line `-c versions.txt`");
+        insta::assert_snapshot!(message("constrained.txt"), @"requirements file `versions.txt`, which `constrained.txt` includes, does not exist");
         insta::assert_snapshot!(message("none.txt"), @"requirements file `none.txt` does not exist");
     }
 }

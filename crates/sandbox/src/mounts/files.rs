@@ -40,10 +40,12 @@ pub(super) fn inject(image: &mut Image, spec: &SandboxSpec) -> Result<(), Failur
     if !spec.files.is_empty() {
         mkdirat(&memory, DIRECTORY, Mode::from_raw_mode(0o755)).during("make in memory", DIRECTORY)?;
         for file in &spec.files {
-            if file.name.contains('/') || matches!(&*file.name, "" | "." | "..") {
+            if file.name.split('/').any(|part| matches!(part, "" | "." | "..")) {
                 return Err(Failure::setup("name a file", &file.name, Errno::INVAL));
             }
-            write_file(&memory, &format!("{DIRECTORY}/{}", file.name), &file.contents, file.mode)?;
+            let path = format!("{DIRECTORY}/{}", file.name);
+            make_parents(&memory, &path)?;
+            write_file(&memory, &path, &file.contents, file.mode)?;
         }
         let place = image.ensure_directory(&format!("/dev/{DIRECTORY}"), 0o755)?;
         bind(DIRECTORY, &place, attribute::READ_ONLY)?;
@@ -63,6 +65,18 @@ fn with_own_name(hosts: &[u8], name: &str) -> Vec<u8> {
         with.extend(format!("{OWN_ADDRESS}\t{name}\n").bytes());
     }
     with
+}
+
+/// Makes the directories above a file, below the first one.
+fn make_parents(memory: &OwnedFd, path: &str) -> Result<(), Failure> {
+    for (end, _) in path.match_indices('/').skip(1) {
+        let directory = &path[..end];
+        match mkdirat(memory, directory, Mode::from_raw_mode(0o755)) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(error).during("make in memory", directory),
+        }
+    }
+    Ok(())
 }
 
 /// Binds one of the files, or the directory.

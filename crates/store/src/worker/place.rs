@@ -88,22 +88,6 @@ impl WorkerContext {
         self.set_metadata(&file, meta, place.path)
     }
 
-    /// Opens the bytes of a regular file of a view, wherever they are.
-    ///
-    /// # Errors
-    /// When it is no regular file, or cannot be read.
-    pub fn open_in_view(&self, path: &Path) -> Result<File> {
-        let mut redirect = [0; 64];
-        match rustix::fs::lgetxattr(path, xattrs::REDIRECT, &mut redirect[..]) {
-            Ok(length) => {
-                let object = String::from_utf8_lossy(&redirect[..length]).into_owned();
-                disk::open(&self.content().join("objects").join(object.trim_start_matches('/')))
-            }
-            Err(Errno::NODATA) => disk::open(path),
-            Err(errno) => Err(JobError::file("reading an attribute of", path)(errno)),
-        }
-    }
-
     /// Gives a file owner, mode, attributes and time; answers its inode. The order matters: a change of owner takes set-id bits
     /// and capabilities away, and every other change is younger than the time.
     pub(super) fn set_metadata(&self, file: &File, meta: &Metadata, path: &Path) -> Result<u64> {
@@ -121,10 +105,7 @@ impl WorkerContext {
 
     /// Whether a file of a view leads to the object with this digest.
     pub(super) fn leads_to(&self, path: &Path, digest: &Digest) -> Result<bool> {
-        let mut redirect = [0; 64];
-        let length = rustix::fs::lgetxattr(path, xattrs::REDIRECT, &mut redirect[..])
-            .map_err(JobError::file("reading an attribute of", path))?;
-        Ok(redirect[..length] == *redirect_to(digest).as_bytes())
+        Ok(xattrs::redirect(path)?.is_some_and(|object| object == redirect_to(digest)))
     }
 
     /// A file that leads to the object.

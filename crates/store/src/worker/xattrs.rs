@@ -101,6 +101,16 @@ pub(super) fn read(file: impl AsFd, depth: Depth, path: &Path) -> Result<Attribu
     Ok(attributes)
 }
 
+/// Where a file says that its bytes are, if it does: a path in the data-only layer.
+pub(super) fn redirect(path: &Path) -> Result<Option<String>> {
+    let mut value = [0; 64];
+    match rustix::fs::lgetxattr(path, REDIRECT, &mut value[..]) {
+        Ok(length) => Ok(Some(String::from_utf8_lossy(&value[..length]).into_owned())),
+        Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(None),
+        Err(errno) => Err(JobError::file("reading an attribute of", path)(errno)),
+    }
+}
+
 /// Removes attributes, named as on disk.
 pub(super) fn remove(file: impl AsFd, names: &[Vec<u8>], path: &Path) -> Result<()> {
     for name in names {

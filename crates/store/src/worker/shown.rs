@@ -1,0 +1,75 @@
+//! What an overlay would show of a path of a view, without one.
+
+use std::fs::{File, Metadata};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use lamina_image::Digest;
+
+use super::disk::{self, Result};
+use super::place::Placing;
+use super::xattrs::{self, Depth};
+
+/// Opens the bytes of a regular file of a view, wherever they are.
+///
+/// # Errors
+/// When it is no regular file, or cannot be read.
+pub fn open_in_view(path: &Path) -> Result<File> {
+    let Some(content) = content_of(path) else { return disk::open(path) };
+    match xattrs::redirect(path)? {
+        Some(object) => disk::open(&content.join("objects").join(object.trim_start_matches('/'))),
+        None => disk::open(path),
+    }
+}
+
+/// Whether a directory of a view hides what layers below have.
+///
+/// # Errors
+/// When its attributes cannot be read.
+pub fn is_opaque_in_view(path: &Path) -> Result<bool> {
+    Ok(xattrs::read(disk::open_directory(path)?, depth(path), path)?.opaque)
+}
+
+/// Whether an entry of a view says that layers below have nothing of its name.
+///
+/// # Errors
+/// When its attributes cannot be read.
+pub fn is_whiteout_in_view(path: &Path, metadata: &Metadata) -> Result<bool> {
+    if metadata.file_type().is_char_device() {
+        return Ok(metadata.rdev() == 0);
+    }
+    if !metadata.is_file() || metadata.len() > 0 {
+        return Ok(false);
+    }
+    Ok(xattrs::read(disk::open(path)?, depth(path), path)?.whiteout)
+}
+
+fn depth(path: &Path) -> Depth {
+    if content_of(path).is_some() { Depth::Two } else { Depth::One }
+}
+
+/// The content directory above a path in a view whose files lead to objects.
+fn content_of(path: &Path) -> Option<PathBuf> {
+    let is_view = |directory: &&Path| {
+        let name = directory.file_name().and_then(|name| name.to_str());
+        name.is_some_and(|name| name.parse::<Digest>().is_ok())
+            && directory.parent().is_some_and(|parent| parent.ends_with(Placing::Redirects.directory()))
+    };
+    Some(path.ancestors().find(is_view)?.parent()?.parent()?.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_views_lead_to_objects() {
+        let digest = Digest::of(b"");
+        let content = content_of(Path::new(&format!("/store/views/{digest}/usr/lib")));
+        assert_eq!(content, Some(PathBuf::from("/store")));
+        for path in [format!("/store/copies/{digest}/usr"), "/home/views/x".to_owned(), format!("/x/{digest}/views/y")]
+        {
+            assert_eq!(content_of(Path::new(&path)), None, "{path}");
+        }
+    }
+}
