@@ -9,7 +9,7 @@ from modal.exception import InvalidError
 from modal.functions import Function, Settings, is_generator
 from modal.image import Image
 from modal.retries import check_retries
-from modal.secret import Secret, check_secrets, with_environment
+from modal.secret import Secret, check_environment, check_secrets
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ class App:
         refuse_keywords("@app.function", unsupported, _keywords(App.function))
         _check_image(image, "`@app.function`")
         _check_name("@app.function", name)
-        with_environment((), env)
+        check_environment(env, "`@app.function`")
         settings = Settings(
             image,
             env,

@@ -210,8 +210,11 @@ impl<'a> Builder<'a> {
         self.sink.emit(Event::StepQueued { step, title: node.title.clone() });
         let mut material = KeyMaterial::new(std::env::consts::ARCH);
         material.add("parent", parent.content().hex());
-        material.add("config", serde_json::to_value(&parent.config).unwrap_or_default());
+        material.add_exact("config", serde_json::to_value(&parent.config).unwrap_or_default());
         material.add("secrets", secrets::names(&node.secrets));
+        if !node.environment.is_empty() {
+            material.add_exact("environment", serde_json::to_value(&node.environment).unwrap_or_default());
+        }
         let plan = steps::plan(self.tools, node, &mut material)?;
         let (record, cached) = self.find_or_make(step, node, parent, plan, &material)?;
         state.cached &= cached;

@@ -53,26 +53,15 @@ pub(crate) fn plan(step: &Step, material: &mut KeyMaterial) -> Result<PythonPlan
     Ok(PythonPlan { request, index: index.clone(), uv_version })
 }
 
-/// The index options for the key, without credentials.
+/// The index options for the key.
 fn describe(index: &IndexOptions) -> Value {
-    let clean = |url: &Option<String>| url.as_deref().map(without_credentials);
     json!({
-        "find_links": clean(&index.find_links),
-        "index_url": clean(&index.index_url),
-        "extra_index_url": clean(&index.extra_index_url),
+        "find_links": index.find_links,
+        "index_url": index.index_url,
+        "extra_index_url": index.extra_index_url,
         "pre": index.pre,
         "extra_options": index.extra_options,
     })
-}
-
-fn without_credentials(url: &str) -> String {
-    match url.split_once("://") {
-        Some((scheme, rest)) => {
-            let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-            format!("{scheme}://{}{path}", authority.rsplit('@').next().unwrap_or(authority))
-        }
-        None => url.to_owned(),
-    }
 }
 
 impl PythonPlan {
@@ -132,8 +121,8 @@ impl PythonPlan {
     /// Why the installer has to see the step's own environment, if it has to: the host's resolver must not look elsewhere
     /// than the user said.
     fn needs_environment(&self, context: &StepContext<'_>) -> Option<String> {
-        let secrets = context.node.secrets.iter().flat_map(|secret| secret.values.keys());
-        let mut names = secrets.chain(context.parent.config.environment.keys());
+        let own = context.node.variables().map(|(name, _)| name);
+        let mut names = own.chain(context.parent.config.environment.keys().map(String::as_str));
         if let Some(name) = names.find(|name| name.starts_with("PIP_") || name.starts_with("UV_")) {
             return Some(format!("`{name}` is set for it"));
         }
@@ -255,17 +244,6 @@ fn wheel_error(error: &WheelError) -> StepError {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn credentials_do_not_enter_keys() {
-        for (url, clean) in [
-            ("https://user:secret@index.example/simple", "https://index.example/simple"),
-            ("https://index.example/a@b", "https://index.example/a@b"),
-            ("/wheels", "/wheels"),
-        ] {
-            assert_eq!(without_credentials(url), clean);
-        }
-    }
 
     #[test]
     fn flags_come_in_the_documented_order() {
