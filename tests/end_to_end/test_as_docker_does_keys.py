@@ -62,3 +62,79 @@ def test_settings_may_be_printed_and_stay(modal: Modal) -> None:
     )
     result = modal("run", "--progress", "plain", "app.py")
     assert "at /usr/local\n" in result.stderr
+
+
+def secret(values: str, more: str = "") -> str:
+    return f"modal.Secret.from_dict({values}){more}"
+
+
+def test_settings_beside_secrets_do_not_refuse_a_step(modal: Modal) -> None:
+    values = '{"TOKEN": "correct-horse-battery", "AWS_REGION": "us-east-1", "BUCKET": "public-data", "PACKAGE": "humanize"}'
+    app(
+        modal,
+        f"base.uv_pip_install('humanize==4.12.3', secrets=[{secret(values)}], force_build=True)"
+        f".run_commands('echo $AWS_REGION $BUCKET > /etc/settings; cat /etc/settings', secrets=[{secret(values)}], force_build=True)",
+    )
+    result = modal("run", "--progress", "plain", "app.py")
+    assert "us-east-1 public-data" in result.stderr
+    assert "installed" not in result.stdout
+
+
+def test_words_in_the_data_of_debian_packages_are_no_leak(modal: Modal) -> None:
+    app(
+        modal,
+        f"base.apt_install('hello', secrets=[{secret(repr({'DB_PASSWORD': 'GNU General Public License'}))}], force_build=True)",
+    )
+    modal("run", "app.py")
+
+
+def test_a_word_that_the_step_wrote_is_refused_and_can_be_allowed(modal: Modal) -> None:
+    step = "base.run_commands('echo $DATABASE > /etc/app.conf', secrets=[{}], force_build=True)"
+    app(modal, step.format(secret('{"DATABASE": "inventory"}')))
+    result = modal("run", "app.py", check=False)
+    assert result.code == 1
+    assert "`DATABASE`" in result.stderr and "`/etc/app.conf`" in result.stderr
+    assert 'secret.allow("DATABASE")' in result.stderr
+    app(modal, step.format(secret('{"DATABASE": "inventory"}', '.allow("DATABASE")')))
+    modal("run", "app.py")
+
+
+def test_an_attribute_of_the_root_directory_is_searched(modal: Modal) -> None:
+    python = "import os; os.setxattr('/', 'user.note', os.environ['TOKEN'].encode())"
+    app(
+        modal,
+        f"base.run_commands({('python3 -c ' + chr(34) + python + chr(34))!r}, secrets=[{secret(repr({'TOKEN': 'correct-horse-battery'}))}])",
+    )
+    result = modal("run", "app.py", check=False)
+    assert result.code == 1
+    assert "`TOKEN`, in `/`" in result.stderr.replace("`TOKEN` , in", "`TOKEN`, in")
+
+
+def test_no_form_of_a_long_secret_is_shown(modal: Modal) -> None:
+    value = "".join(f"{index * 37 % 251:02x}" for index in range(60))
+    script = (
+        "import base64, os, urllib.parse as u; v = os.environ['TOKEN']; b = v.encode(); print(v, b.hex(), b.hex().upper());"
+        "print(base64.encodebytes(b'x' + b).decode()); print(base64.b64encode(b'xy' + b).decode()); print('end', b.hex()[:90]);"
+        "print(b.hex()[90:], 'rest')"
+    )
+    app(
+        modal,
+        f"base.run_commands({('python3 -c ' + chr(34) + script + chr(34))!r}, secrets=[{secret(repr({'TOKEN': value}))}], force_build=True)",
+    )
+    result = modal("run", "--progress", "plain", "app.py")
+    assert "end ***" in result.stderr and "*** rest" in result.stderr
+    log = modal("image", "logs", last_image(modal)).stdout
+    import base64
+
+    forms = [value, value.encode().hex(), value.encode().hex().upper()]
+    forms += [base64.b64encode(b"x" * index + value.encode()).decode()[4:-4] for index in range(3)]
+    for text in (result.stderr, log):
+        joined = text.replace("\n", "")
+        for form in forms:
+            assert not any(form[at : at + 12] in joined for at in range(len(form) - 12))
+
+
+def last_image(modal: Modal) -> str:
+    import json
+
+    return json.loads(modal("image", "list", "--json").stdout)[0]["id"]

@@ -1,6 +1,6 @@
 //! The schedule: every step once, independent images in parallel, cached layers without any work.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -283,11 +283,13 @@ impl<'a> Builder<'a> {
         let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_secs());
         let name = format!("{created}-{}-{step}", material.key().0.short());
         let directory = self.tools.store.layout().logs();
-        let mut log = StepLog::create(&directory, &name, step, self.sink.clone(), secrets::masks(&node.secrets))
+        let kept = secrets::kept(&node.secrets);
+        let masks = secrets::Masks::new(kept.values().map(String::as_str));
+        let mut log = StepLog::create(&directory, &name, step, self.sink.clone(), masks)
             .map_err(|error| BuildError::failed(&error))?;
         let context =
             StepContext { tools: self.tools, node, parent, number: step, sink: self.sink, cancel: self.cancel };
-        let outcome = plan.execute(&context, &mut log).and_then(|made| self.publish(node, made));
+        let outcome = plan.execute(&context, &mut log).and_then(|made| self.publish(kept, made));
         log.finish();
         let (committed, facts) = outcome.map_err(|error| self.failed(step, node, parent, error, &log))?;
         let seconds = begin.elapsed().as_secs_f64();
@@ -313,20 +315,26 @@ impl<'a> Builder<'a> {
     }
 
     /// Commits what a step made, unless a secret stayed in it.
-    fn publish(&self, node: &Node, made: Made) -> Result<(lamina_store::Committed, serde_json::Value), StepError> {
+    fn publish(
+        &self,
+        secrets: BTreeMap<String, String>,
+        made: Made,
+    ) -> Result<(lamina_store::Committed, serde_json::Value), StepError> {
         let (work, rules, facts) = match made {
             Made::Layer(committed) => return Ok((committed, serde_json::Value::Null)),
             Made::Work { work, rules, facts } => (work, rules, facts),
         };
         self.cancel.check().map_err(BuildError::from)?;
-        let environment = secrets::environment(&node.secrets);
-        if !environment.is_empty() {
-            let search = secrets::FindSecrets { work: work.id().to_owned(), secrets: environment };
+        if !secrets.is_empty() {
+            let search = secrets::FindSecrets { work: work.id().to_owned(), secrets };
             let finding = self.tools.store.job(&search, &[]).map_err(StoreError::from)?;
             if let Some(secrets::Finding { variable, path }) = finding {
                 return Err(StepError::Failed {
                     message: format!("its result contains the value of the secret `{variable}`, in `{path}`"),
-                    hint: Some("delete the file in the same step, or do not write the secret to disk".to_owned()),
+                    hint: Some(format!(
+                        "delete the file in the same step, or do not write the secret to disk; if `{variable}` is none, \
+                         say so with `secret.allow(\"{variable}\")`"
+                    )),
                 });
             }
         }
