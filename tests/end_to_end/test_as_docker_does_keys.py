@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 
+import pytest
 from conftest import Modal
+from private_index import PASSWORD, private_index
 
 HEAD = """
 import modal
@@ -138,3 +140,32 @@ def last_image(modal: Modal) -> str:
     import json
 
     return json.loads(modal("image", "list", "--json").stdout)[0]["id"]
+
+
+CALLS = (
+    ("uv_pip_install('demo-wheel', index_url={url!r})", "demo_wheel"),
+    ("uv_pip_install('demo-source', index_url={url!r})", "demo_source"),
+    ("pip_install('demo-source', index_url={url!r})", "demo_source"),
+    ("pip_install('demo-source', extra_options='--index-url ' + {url!r})", "demo_source"),
+    ("pip_install('demo_source @ {files}/demo_source-1.0.tar.gz')", "demo_source"),
+)
+
+
+@pytest.mark.parametrize(("call", "module"), CALLS)
+def test_credentials_of_an_index_are_in_no_argument_list_and_are_not_kept(modal: Modal, call: str, module: str) -> None:
+    with private_index() as index:
+        call = call.format(url=index.url, files=index.files_url)[:-1] + ", force_build=True)"
+        app(modal, f"base.{call}", f"import {module}; print({module}.value)")
+        result = modal("run", "--progress", "plain", "app.py")
+        assert result.stdout in ("1\n", "2\n")
+        assert any(path.startswith("/files/") for path in index.granted)
+        assert not index.leaks
+    shown = [
+        result.stdout + result.stderr,
+        modal("image", "list", "--json").stdout,
+        modal("image", "logs", last_image(modal)).stdout,
+        modal("image", "history", "--json", last_image(modal), check=False).stdout,
+    ]
+    assert not [text for text in shown if PASSWORD in text]
+    kept = [*modal.store.glob("index*"), *modal.store.glob("logs/*")]
+    assert kept and not [file for file in kept if file.is_file() and PASSWORD.encode() in file.read_bytes()]

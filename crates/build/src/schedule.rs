@@ -112,7 +112,7 @@ impl<'a> Builder<'a> {
     pub fn build(&self, targets: &[&'a str]) -> Result<HashMap<String, BuiltImage>, BuildError> {
         let invalid =
             |error: lamina_image::DefinitionError| BuildError::Invalid { message: error.to_string(), hint: None };
-        self.definition.validate().map_err(invalid)?;
+        self.definition.validate().map_err(invalid).map_err(BuildError::redacted)?;
         let mut distinct: Vec<&'a str> = targets.iter().map(|target| self.representative(target)).collect();
         distinct.sort_unstable();
         distinct.dedup();
@@ -129,7 +129,7 @@ impl<'a> Builder<'a> {
                 running.into_iter().map(|(target, handle)| (target, join(handle))).collect()
             }),
         };
-        let images = first_failure(outcomes)?;
+        let images = first_failure(outcomes).map_err(BuildError::redacted)?;
         let image = |target: &&'a str| Some(((*target).to_owned(), images.get(self.representative(target))?.clone()));
         Ok(targets.iter().filter_map(image).collect())
     }
@@ -360,6 +360,7 @@ impl<'a> Builder<'a> {
             StepError::Other(error) => (error.to_string(), error.hint().map(str::to_owned)),
         };
         let message = log.masked(&message);
+        let hint = hint.map(|hint| log.masked(&hint));
         let recorded = !parent.layers.is_empty() && self.record_image(parent).is_ok();
         let parent = recorded.then(|| parent.image_id());
         self.sink.emit(Event::StepFailed {

@@ -3,6 +3,7 @@
 mod apt;
 mod base;
 mod commands;
+mod credentials;
 mod files;
 mod python;
 mod requirements;

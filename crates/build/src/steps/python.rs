@@ -4,13 +4,14 @@
 //! more (a source distribution, a conflict with what the image has, options only the installer knows) is done by the
 //! real installer, inside the sandbox.
 
-use lamina_image::{Digest, FileEntry, FileKind, FileSet, IndexOptions, KeyMaterial, Step};
+use lamina_image::{Digest, FileEntry, FileKind, FileSet, IndexOptions, KeyMaterial, Step, redact};
 use lamina_store::CommitRules;
 use lamina_wheels::{Installer, Request, Resolver, Target, WheelError};
 use serde_json::{Value, json};
 
 use super::apt::quote;
 use super::commands::Run;
+use super::credentials::Credentials;
 use super::{Made, StepContext, StepError, requirements};
 use crate::BuildError;
 use crate::error::causes;
@@ -136,13 +137,20 @@ impl PythonPlan {
         let store = &context.tools.store;
         let work = store.new_work()?;
         let names = (0..).map(|index| format!("requirements-{index}.txt"));
-        let files: Vec<(String, Vec<u8>)> = names
-            .zip(&self.request.requirements)
-            .map(|(name, file)| (name, file.contents.clone().into_bytes()))
+        let mut credentials = Credentials::default();
+        let (shown, hidden): (Vec<&String>, Vec<_>) =
+            self.request.packages.iter().partition(|package| redact(package) == package.as_str());
+        let hidden = hidden.into_iter().map(|package| format!("{package}\n")).collect::<String>();
+        let contents = self.request.requirements.iter().map(|file| file.contents.as_str());
+        let mut files: Vec<(String, Vec<u8>)> = names
+            .zip(contents.chain((!hidden.is_empty()).then_some(hidden.as_str())))
+            .map(|(name, contents)| (name, credentials.take(contents).into_bytes()))
             .collect();
         let requirements: Vec<String> = files.iter().map(|(name, _)| format!("-r {DIRECTORY}/{name}")).collect();
-        let flags = flags(&self.index, self.request.installer);
-        let packages: Vec<String> = self.request.packages.iter().map(|package| quote(package)).collect();
+        let flags = flags(&self.index, self.request.installer, &mut credentials);
+        let (private, prepare) = credentials.hand_over();
+        files.extend(private);
+        let packages: Vec<String> = shown.into_iter().map(|package| quote(package)).collect();
         let arguments = format!("{flags}{} {}", requirements.join(" "), packages.join(" "));
         let python = context.parent.base.as_ref().map_or("python3", |base| base.interpreter.as_str());
         let mut tools = Vec::new();
@@ -167,7 +175,7 @@ impl PythonPlan {
             ("PIP_BREAK_SYSTEM_PACKAGES", "1"),
             ("PIP_DISABLE_PIP_VERSION_CHECK", "1"),
         ];
-        let commands = [command];
+        let commands = [prepare + &command];
         let run = Run { commands: &commands, environment: &variables, files: &files, tools, ..Run::default() };
         let exit = run.execute(context, &work, log)?;
         let rules = CommitRules { package_step: false, drop_empty: exit.created_mountpoints };
@@ -181,18 +189,20 @@ const UV: &str = "/__modal/bin/uv";
 const UV_FLAGS: &str = "--break-system-packages --compile-bytecode";
 
 /// Index flags in the order that is documented, then the user's own.
-fn flags(index: &IndexOptions, installer: Installer) -> String {
+fn flags(index: &IndexOptions, installer: Installer, credentials: &mut Credentials) -> String {
     let options = [
         ("--find-links", &index.find_links),
         ("--index-url", &index.index_url),
         ("--extra-index-url", &index.extra_index_url),
     ];
-    let given = options.into_iter().filter_map(|(flag, value)| Some(format!("{flag} {} ", quote(value.as_ref()?))));
-    let mut flags: String = given.collect();
+    let mut option = |(flag, value): (&str, &Option<String>)| {
+        Some(format!("{flag} {} ", quote(&credentials.option(flag, value.as_ref()?, installer)?)))
+    };
+    let mut flags: String = options.into_iter().filter_map(&mut option).collect();
     if index.pre {
         flags.push_str(if installer == Installer::Uv { "--prerelease allow " } else { "--pre " });
     }
-    flags.push_str(&index.extra_options);
+    flags.push_str(&credentials.take(&index.extra_options));
     flags
 }
 
@@ -254,7 +264,8 @@ mod tests {
             pre: true,
             extra_options: "--no-deps".into(),
         };
-        assert_eq!(flags(&index, Installer::Pip), "--find-links /w --index-url https://i.example --pre --no-deps");
-        assert!(flags(&index, Installer::Uv).contains("--prerelease allow"));
+        let flags = |installer| flags(&index, installer, &mut Credentials::default());
+        assert_eq!(flags(Installer::Pip), "--find-links /w --index-url https://i.example --pre --no-deps");
+        assert!(flags(Installer::Uv).contains("--prerelease allow"));
     }
 }
