@@ -147,6 +147,7 @@ CALLS = (
     ("uv_pip_install('demo-source', index_url={url!r})", "demo_source"),
     ("pip_install('demo-source', index_url={url!r})", "demo_source"),
     ("pip_install('demo-source', extra_options='--index-url ' + {url!r})", "demo_source"),
+    ("uv_pip_install('demo-wheel @ {files}/demo_wheel-1.0-py3-none-any.whl')", "demo_wheel"),
     ("pip_install('demo_source @ {files}/demo_source-1.0.tar.gz')", "demo_source"),
 )
 
@@ -169,3 +170,43 @@ def test_credentials_of_an_index_are_in_no_argument_list_and_are_not_kept(modal:
     assert not [text for text in shown if PASSWORD in text]
     kept = [*modal.store.glob("index*"), *modal.store.glob("logs/*")]
     assert kept and not [file for file in kept if file.is_file() and PASSWORD.encode() in file.read_bytes()]
+
+
+def test_a_build_failure_is_shown_once(modal: Modal) -> None:
+    app(modal, "base.run_commands('echo so it ends; gcc --version')")
+    for progress in ("plain", "quiet", "json"):
+        result = modal("run", "--progress", progress, "app.py", check=False)
+        assert (result.code, result.stdout) == (1, "")
+        assert result.stderr.count("so it ends\n") == (0 if progress == "json" else 1), result.stderr
+        assert result.stderr.count("exit code 127\n") == (0 if progress == "json" else 1), result.stderr
+        assert result.stderr.count("build-essential") == 1
+        assert "error:" not in result.stderr
+    modal.write("app.py", (modal.directory / "app.py").read_text() + "\nwith app.run():\n    pass\n")
+    result = modal.python("app.py", check=False)
+    assert result.stderr.count("\n  so it ends\n") == 1
+
+
+def test_all_missing_local_files_are_reported_before_anything_is_built(modal: Modal) -> None:
+    modal.write(
+        "app.py",
+        HEAD
+        + """
+app = modal.App("t")
+
+@app.function(image=base.run_commands("sleep 100").add_local_file("gone.txt", "/x", copy=True))
+def one():
+    pass
+
+@app.function(image=base.run_commands("sleep 200").uv_pip_install(requirements=["none.txt"]).add_local_dir("no", "/y"))
+def two():
+    pass
+
+@app.local_entrypoint()
+def main():
+    one.remote()
+""",
+    )
+    result = modal.events("app.py", check=False)
+    assert result.code == 1 and not result.of("step_queued")
+    for name in ("gone.txt", "none.txt", "no"):
+        assert f"{modal.directory}/{name}` does not exist" in result.stderr

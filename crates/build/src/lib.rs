@@ -8,6 +8,7 @@
 mod error;
 mod hints;
 mod host;
+mod local;
 mod log;
 mod schedule;
 mod secrets;
@@ -15,6 +16,7 @@ mod state;
 mod steps;
 
 pub use error::{BuildError, StepFailure};
+pub use local::check_local;
 pub use schedule::{BuildOptions, Builder, HostPrograms, Tools};
 pub use secrets::jobs;
 pub use state::BuiltImage;

@@ -35,7 +35,16 @@ impl StepLog {
         fs::create_dir_all(directory)?;
         let path = directory.join(format!("{name}.log"));
         let file = fs::File::create(&path)?;
-        Ok(Self { step, sink, path, file, written: 0, tail: VecDeque::new(), partial: Vec::new(), masker: Masker::new(masks) })
+        Ok(Self {
+            step,
+            sink,
+            path,
+            file,
+            written: 0,
+            tail: VecDeque::new(),
+            partial: Vec::new(),
+            masker: Masker::new(masks),
+        })
     }
 
     /// Where the file is.

@@ -369,6 +369,7 @@ impl<'a> Builder<'a> {
             tail: log.tail(),
             log: Some(log.path()),
             shell: parent.as_ref().map(|image| format!("modal shell {image}")),
+            hint: hint.clone(),
         });
         BuildError::Step(Box::new(StepFailure {
             title: node.title.clone(),

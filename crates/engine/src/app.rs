@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use lamina_build::{BuildOptions, Builder, BuiltImage, HostPrograms, Tools};
+use lamina_build::{BuildError, BuildOptions, Builder, BuiltImage, HostPrograms, Tools, check_local};
 use lamina_events::{CancelToken, Event, Sink};
 use lamina_fetch::Client;
 use lamina_functions::{Bytecode, FunctionSpec, PACKAGE_TARGET, Pool, PoolOptions, Retries, SandboxStarter, random_id};
@@ -66,6 +66,7 @@ impl Engine {
         cancel: &CancelToken,
     ) -> Result<Vec<FunctionSpec>, Failure> {
         check(app)?;
+        check_files(app, functions).map_err(|error| Failure::of_build(error, hello.output))?;
         let store = self.store.on_behalf_of(cancel, sink);
         let (images, files) = std::thread::scope(|scope| {
             let files = scope.spawn(|| take_files(&store, hello, functions, sink));
@@ -204,6 +205,13 @@ fn package(directory: &str) -> FileSet {
     let ignore = Some(Ignore::Patterns { patterns, invert: false });
     let target = PACKAGE_TARGET.to_owned();
     FileSet { entries: vec![FileEntry { source: directory.to_owned(), target, kind: FileKind::Directory, ignore }] }
+}
+
+/// Looks for all local files of the functions and their images, before minutes pass with building.
+fn check_files(app: &AppRequest, functions: &[&FunctionRequest]) -> Result<(), BuildError> {
+    let targets: Vec<&str> = functions.iter().map(|function| &*function.image).collect();
+    let files: Vec<&FileSet> = functions.iter().flat_map(|function| [&function.source, &function.mounts]).collect();
+    check_local(&app.images, &targets, &files)
 }
 
 /// Refuses an app that does not hold together.

@@ -139,7 +139,9 @@ impl<'a> Uv<'a> {
             std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"UV_")).collect();
         variables.sort_unstable();
         let program = (self.resolver.uv, metadata.len(), metadata.mtime(), metadata.mtime_nsec());
-        Some(Digest::of(format!("{program:?} {variables:?} {:?} {:?}", self.arguments, self.addresses).as_bytes()).hex())
+        Some(
+            Digest::of(format!("{program:?} {variables:?} {:?} {:?}", self.arguments, self.addresses).as_bytes()).hex(),
+        )
     }
 
     /// Asks `uv` for it. An address with credentials is shown without them and so is of no use.

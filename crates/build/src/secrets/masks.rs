@@ -179,7 +179,8 @@ mod tests {
     #[test]
     fn what_comes_before_a_secret_stays_readable() {
         let mut masker = masker("hunter2hunter2");
-        let lines = ["a hunter2", "hunter2 b", "", "hunter3", "ends with hunter2h", "hunter2hunter2hunter2hunter2", "z"];
+        let lines =
+            ["a hunter2", "hunter2 b", "", "hunter3", "ends with hunter2h", "hunter2hunter2hunter2hunter2", "z"];
         let shown = lines.map(|line| masker.line(line.as_bytes()));
         assert_eq!(shown, ["a hunter2", "*** b", "", "hunter3", "ends with ***", "***", "z"]);
     }

@@ -38,7 +38,11 @@ pub(crate) fn kept(secrets: &[SecretValues]) -> BTreeMap<String, String> {
     for secret in secrets {
         for (variable, value) in &secret.values {
             let is_open = secret.allowed.contains(variable) || nature(variable, value) == Nature::Setting;
-            if is_open { kept.remove(variable) } else { kept.insert(variable.clone(), value.clone()) };
+            if is_open {
+                kept.remove(variable)
+            } else {
+                kept.insert(variable.clone(), value.clone())
+            };
         }
     }
     kept
@@ -73,7 +77,8 @@ impl Job for FindSecrets {
     type Output = Option<Finding>;
 
     fn run(self, context: &WorkerContext, _fds: Vec<OwnedFd>) -> Result<Self::Output, JobError> {
-        let mut needles: Vec<Needle> = self.secrets.iter().filter_map(|(variable, value)| needle(variable, value)).collect();
+        let mut needles: Vec<Needle> =
+            self.secrets.iter().filter_map(|(variable, value)| needle(variable, value)).collect();
         if needles.is_empty() {
             return Ok(None);
         }
@@ -194,6 +199,9 @@ mod tests {
             secret(&[("TOKEN", "one-two-three"), ("AWS_REGION", "eu-central-1"), ("A", "four-five-six")], &["A"]),
             secret(&[("TOKEN", "seven-eight-nine")], &[]),
         ];
-        assert_eq!(kept(&secrets).into_iter().collect::<Vec<_>>(), [("TOKEN".to_owned(), "seven-eight-nine".to_owned())]);
+        assert_eq!(
+            kept(&secrets).into_iter().collect::<Vec<_>>(),
+            [("TOKEN".to_owned(), "seven-eight-nine".to_owned())]
+        );
     }
 }

@@ -116,7 +116,9 @@ fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
 /// The `RECORD`s of the wheels that are installed in a directory.
 fn records(site: &Path) -> impl Iterator<Item = PathBuf> + use<> {
     let entries = fs::read_dir(site).into_iter().flatten().flatten();
-    entries.filter(|entry| entry.file_name().as_bytes().ends_with(b".dist-info")).map(|entry| entry.path().join("RECORD"))
+    entries
+        .filter(|entry| entry.file_name().as_bytes().ends_with(b".dist-info"))
+        .map(|entry| entry.path().join("RECORD"))
 }
 
 /// Whether a `RECORD` names the file with its digest: `name,sha256=digest,size`.
@@ -130,7 +132,10 @@ fn is_recorded(record: &[u8], name: &[u8], file: &Path) -> bool {
 fn source_of(inside: &Path) -> Option<PathBuf> {
     let name = inside.file_name()?.to_str()?.strip_suffix(".pyc")?;
     let directory = inside.parent()?.parent()?;
-    inside.parent()?.ends_with("__pycache__").then(|| directory.join(format!("{}.py", name.split('.').next().unwrap_or(name))))
+    inside
+        .parent()?
+        .ends_with("__pycache__")
+        .then(|| directory.join(format!("{}.py", name.split('.').next().unwrap_or(name))))
 }
 
 fn digest_of<D: sha2::Digest>(file: &Path) -> Option<Vec<u8>> {
@@ -166,7 +171,9 @@ mod tests {
         write("var/lib/dpkg/info/x.md5sums", "5d41402abc4b2a76b9719d911017c592  usr/share/x/data\n");
         write("var/lib/dpkg/info/x.list", "/.\n/usr/share/x\n/usr/share/x/data\n/usr/share/empty\n");
         write("var/lib/dpkg/status", "Package: x\nConffiles:\n /etc/x.conf 5d41402abc4b2a76b9719d911017c592\n");
-        for file in ["usr/share/x/data", "etc/x.conf", "usr/share/x/new", "site/p/a.py", "site/p/__pycache__/a.cpython-311.pyc"] {
+        for file in
+            ["usr/share/x/data", "etc/x.conf", "usr/share/x/new", "site/p/a.py", "site/p/__pycache__/a.cpython-311.pyc"]
+        {
             write(file, "hello");
         }
         let record = "p/a.py,sha256=LPJNul-wow4m6DsqxbninhsWHlwfp0JecwQzYpOLmCQ,5\np-1.dist-info/RECORD,,\n";

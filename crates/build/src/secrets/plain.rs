@@ -14,21 +14,79 @@ pub(super) enum Nature {
 
 /// Parts of variables' names that say that the value is a secret.
 const SECRET_NAMES: [&str; 18] = [
-    "KEY", "KEYS", "APIKEY", "TOKEN", "SECRET", "SECRETS", "PASSWORD", "PASSWD", "PASSPHRASE", "PASS", "PWD", "PW",
-    "CREDENTIAL", "CREDENTIALS", "AUTH", "PRIVATE", "DSN", "WEBHOOK",
+    "KEY",
+    "KEYS",
+    "APIKEY",
+    "TOKEN",
+    "SECRET",
+    "SECRETS",
+    "PASSWORD",
+    "PASSWD",
+    "PASSPHRASE",
+    "PASS",
+    "PWD",
+    "PW",
+    "CREDENTIAL",
+    "CREDENTIALS",
+    "AUTH",
+    "PRIVATE",
+    "DSN",
+    "WEBHOOK",
 ];
 
 /// Parts of variables' names that say that the value is a setting.
 const SETTING_NAMES: [&str; 29] = [
-    "REGION", "ZONE", "LOCATION", "BUCKET", "HOST", "HOSTNAME", "PORT", "USER", "USERNAME", "NAME", "PROJECT", "ENV",
-    "ENVIRONMENT", "STAGE", "MODE", "LEVEL", "LOCALE", "LANG", "TZ", "TIMEZONE", "PREFIX", "DIR", "DIRECTORY", "PATH",
-    "FOLDER", "DEBUG", "VERSION", "FRONTEND", "ENDPOINT",
+    "REGION",
+    "ZONE",
+    "LOCATION",
+    "BUCKET",
+    "HOST",
+    "HOSTNAME",
+    "PORT",
+    "USER",
+    "USERNAME",
+    "NAME",
+    "PROJECT",
+    "ENV",
+    "ENVIRONMENT",
+    "STAGE",
+    "MODE",
+    "LEVEL",
+    "LOCALE",
+    "LANG",
+    "TZ",
+    "TIMEZONE",
+    "PREFIX",
+    "DIR",
+    "DIRECTORY",
+    "PATH",
+    "FOLDER",
+    "DEBUG",
+    "VERSION",
+    "FRONTEND",
+    "ENDPOINT",
 ];
 
 /// Words that regions of clouds begin with.
 const CONTINENTS: [&str; 18] = [
-    "us", "eu", "ap", "ca", "sa", "me", "af", "il", "mx", "cn", "europe", "asia", "northamerica", "southamerica",
-    "australia", "africa", "east", "west",
+    "us",
+    "eu",
+    "ap",
+    "ca",
+    "sa",
+    "me",
+    "af",
+    "il",
+    "mx",
+    "cn",
+    "europe",
+    "asia",
+    "northamerica",
+    "southamerica",
+    "australia",
+    "africa",
+    "east",
+    "west",
 ];
 
 /// Words that answer a question.
@@ -78,7 +136,8 @@ fn is_region(value: &str) -> bool {
     parts.next().is_some_and(|first| CONTINENTS.contains(&first))
         && value.len() <= 24
         && value.rsplit('-').next().is_some_and(|last| last.contains(|one: char| one.is_ascii_digit()))
-        && parts.all(|part| part.len() <= 12 && part.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit()))
+        && parts
+            .all(|part| part.len() <= 12 && part.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit()))
 }
 
 /// A directory, or an address without credentials and without a query.

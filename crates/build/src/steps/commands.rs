@@ -10,11 +10,11 @@ use lamina_store::{CommitRules, Work};
 use serde_json::Value;
 
 use super::{Made, StepContext, StepError};
+use crate::BuildError;
 use crate::error::causes;
 use crate::hints;
 use crate::host::HostSettings;
 use crate::log::StepLog;
-use crate::BuildError;
 
 /// Most processes and threads of one step: far above what compilers use, far below what hurts the host.
 const PROCESS_LIMIT: u64 = 16_384;

@@ -71,12 +71,12 @@ impl Credentials {
         }
         for (variable, value) in self.variables {
             // Options that may be repeated add to what variables say.
-            let former =
-                if variable.ends_with("INDEX_URL") && !variable.contains("EXTRA") || variable.starts_with("UV") {
-                    String::new()
-                } else {
-                    format!("${{{variable}:+${variable} }}")
-                };
+            let former = if variable.ends_with("INDEX_URL") && !variable.contains("EXTRA") || variable.starts_with("UV")
+            {
+                String::new()
+            } else {
+                format!("${{{variable}:+${variable} }}")
+            };
             script += &format!("export {variable}=\"{former}$(cat {DIRECTORY}/{variable})\"; ");
             files.push((variable, value.into_bytes()));
         }

@@ -13,6 +13,7 @@ pub(crate) use files::behind_links;
 use lamina_events::{CancelToken, Event, Sink};
 use lamina_image::{KeyMaterial, Node, Step};
 use lamina_store::{CommitRules, Committed, Work};
+pub(crate) use requirements::read as read_requirements;
 use serde_json::Value;
 
 use crate::BuildError;

@@ -9,7 +9,7 @@ use crate::error::causes;
 
 /// Reads a requirements file. Files that it includes (`-r other.txt`, relative to it) take the place of the line that
 /// includes them, so that the text stands for itself: in the key of the step and inside the sandbox.
-pub(super) fn read(path: &str) -> Result<RequirementsFile, BuildError> {
+pub(crate) fn read(path: &str) -> Result<RequirementsFile, BuildError> {
     let path = Path::new(path);
     let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
     Ok(RequirementsFile { name, contents: flatten(path, &mut Vec::new())? })
