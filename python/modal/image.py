@@ -301,8 +301,9 @@ class Image(metaclass=Explained):
         image.run_commands("git clone https://example.com/project /opt/project", "make -C /opt/project install")
         ```
 
-        `env` and `secrets` are environment variables of these commands only; use `Image.env` for lasting ones. A changed
-        value in `env` rebuilds the step, one in `secrets` does not; values of secrets are neither shown nor stored.
+        `env` and `secrets` are environment variables of these commands only; use `Image.env` for lasting ones.
+        A changed value in `env` rebuilds the step, one in `secrets` does not; values of secrets are neither shown nor
+        stored.
         """
         lines = _flatten("run_commands", commands)
         if not lines:

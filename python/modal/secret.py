@@ -91,7 +91,7 @@ class Secret(metaclass=Explained):
         return cls._make("from_local_environ({})".format(", ".join(sorted(values))), lambda: values)
 
     def allow(self, *names: str) -> Secret:
-        """This secret, with variables named whose values are none: they may be shown, and stay in layers.
+        """The same secret, with variables named whose values are none: they may be shown, and stay in layers.
 
         ```python
         modal.Secret.from_dotenv().allow("AWS_REGION", "BUCKET")
@@ -133,7 +133,7 @@ def check_secrets(secrets: object, owner: str) -> list[Secret]:
 
 
 def check_environment(env: object, owner: str) -> dict[str, str]:
-    """The variables of `env`, without those whose value is None, or an `InvalidError` that names who got something else."""
+    """The variables of `env` but those whose value is None, or an `InvalidError` that names who got something else."""
     if env is None:
         return {}
     if not isinstance(env, dict):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 USER, PASSWORD = "reader", "open-sesame-4711"
 
-BACKEND = '''
+BACKEND = """
 import zipfile
 
 def build_wheel(directory, config_settings=None, metadata_directory=None):
@@ -25,7 +25,7 @@ def build_wheel(directory, config_settings=None, metadata_directory=None):
         wheel.writestr("demo_source-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
         wheel.writestr("demo_source-1.0.dist-info/RECORD", "demo_source.py,,\\n")
     return name
-'''
+"""
 
 
 def _wheel() -> bytes:
@@ -107,7 +107,8 @@ def private_index() -> Iterator[PrivateIndex]:
             self.end_headers()
             self.wfile.write(body)
 
-        do_HEAD = do_GET
+        def do_HEAD(self) -> None:
+            self.do_GET()
 
         def log_message(self, *_arguments: object) -> None:
             pass

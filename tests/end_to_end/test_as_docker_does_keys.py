@@ -71,7 +71,9 @@ def secret(values: str, more: str = "") -> str:
 
 
 def test_settings_beside_secrets_do_not_refuse_a_step(modal: Modal) -> None:
-    values = '{"TOKEN": "correct-horse-battery", "AWS_REGION": "us-east-1", "BUCKET": "public-data", "PACKAGE": "humanize"}'
+    values = (
+        '{"TOKEN": "correct-horse-battery", "AWS_REGION": "us-east-1", "BUCKET": "public-data", "PACKAGE": "humanize"}'
+    )
     app(
         modal,
         f"base.uv_pip_install('humanize==4.12.3', secrets=[{secret(values)}], force_build=True)"
@@ -170,6 +172,19 @@ def test_credentials_of_an_index_are_in_no_argument_list_and_are_not_kept(modal:
     assert not [text for text in shown if PASSWORD in text]
     kept = [*modal.store.glob("index*"), *modal.store.glob("logs/*")]
     assert kept and not [file for file in kept if file.is_file() and PASSWORD.encode() in file.read_bytes()]
+
+
+def test_credentials_that_an_index_refuses_are_not_in_the_message(modal: Modal) -> None:
+    with private_index() as index:
+        wrong = index.url.replace(PASSWORD, "close-sesame-0815")
+        for call in (
+            f"uv_pip_install('demo-wheel', index_url={wrong!r})",
+            f"pip_install('demo-source', index_url={wrong!r})",
+        ):
+            app(modal, f"base.{call}")
+            result = modal("run", "--progress", "plain", "app.py", check=False)
+            assert result.code == 1 and not index.granted
+            assert "close-sesame-0815" not in result.stdout + result.stderr
 
 
 def test_a_build_failure_is_shown_once(modal: Modal) -> None:

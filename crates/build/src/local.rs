@@ -32,7 +32,9 @@ pub fn check_local(definition: &Definition, targets: &[&str], others: &[&FileSet
             _ => {}
         }
     }
-    others.iter().for_each(|files| check_set(files, &mut paths, &mut errors));
+    for files in others {
+        check_set(files, &mut paths, &mut errors);
+    }
     combined(errors).map_or(Ok(()), |error| Err(error.redacted()))
 }
 
@@ -50,7 +52,7 @@ fn check_set(files: &FileSet, paths: &mut HashSet<PathBuf>, errors: &mut Vec<Bui
 /// That a path is what an entry says. What cannot be looked at is reported when it is read.
 fn check(path: &Path, kind: FileKind) -> Result<(), BuildError> {
     let owned = || path.to_owned();
-    match (std::fs::metadata(path), kind) {
+    match (fs_err::metadata(path), kind) {
         (Err(error), _) => match error.kind() {
             std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory => {
                 Err(StoreError::NotFound(owned()).into())

@@ -93,7 +93,12 @@ impl std::fmt::Debug for SecretValues {
     /// Names only: values must not reach a log.
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let names: Vec<_> = self.values.keys().collect();
-        formatter.debug_struct("SecretValues").field("name", &self.name).field("variables", &names).finish()
+        formatter
+            .debug_struct("SecretValues")
+            .field("name", &self.name)
+            .field("variables", &names)
+            .field("allowed", &self.allowed)
+            .finish()
     }
 }
 

@@ -131,7 +131,7 @@ mod tests {
 
     /// A value of 100 characters without a repetition that could hide a mistake.
     fn long() -> String {
-        (0..50_u32).map(|index| format!("{:02x}", index * 37 % 251)).collect()
+        (0..50_u32).map(|index| format!("{:02x}", index * 37 % 251)).collect::<Vec<_>>().concat()
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! lists of sandboxes can be read by every user of the host.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 use lamina_wheels::Installer;
 
@@ -64,9 +65,11 @@ impl Credentials {
                 format!("machine {host} login {user} password {password}\n")
             };
             files.push(("netrc".to_owned(), self.hosts.into_iter().map(line).collect::<String>().into_bytes()));
-            // The image's own comes first: the last entry for a host counts.
-            script += &format!(
-                "(umask 077 && cat \"${{NETRC:-$HOME/.netrc}}\" {DIRECTORY}/netrc > /dev/shm/netrc 2>/dev/null); export NETRC=/dev/shm/netrc; "
+            // The image's own comes first: the last entry for a host counts. Writing into a string cannot fail.
+            let _ = write!(
+                script,
+                "(umask 077 && cat \"${{NETRC:-$HOME/.netrc}}\" {DIRECTORY}/netrc > /dev/shm/netrc 2>/dev/null); \
+                 export NETRC=/dev/shm/netrc; "
             );
         }
         for (variable, value) in self.variables {
@@ -77,7 +80,7 @@ impl Credentials {
             } else {
                 format!("${{{variable}:+${variable} }}")
             };
-            script += &format!("export {variable}=\"{former}$(cat {DIRECTORY}/{variable})\"; ");
+            let _ = write!(script, "export {variable}=\"{former}$(cat {DIRECTORY}/{variable})\"; ");
             files.push((variable, value.into_bytes()));
         }
         (files, script)

@@ -140,7 +140,7 @@ impl PythonPlan {
         let mut credentials = Credentials::default();
         let (shown, hidden): (Vec<&String>, Vec<_>) =
             self.request.packages.iter().partition(|package| redact(package) == package.as_str());
-        let hidden = hidden.into_iter().map(|package| format!("{package}\n")).collect::<String>();
+        let hidden = hidden.into_iter().map(String::as_str).collect::<Vec<_>>().join("\n");
         let contents = self.request.requirements.iter().map(|file| file.contents.as_str());
         let mut files: Vec<(String, Vec<u8>)> = names
             .zip(contents.chain((!hidden.is_empty()).then_some(hidden.as_str())))
