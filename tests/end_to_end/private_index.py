@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 import tarfile
 import threading
 import zipfile
@@ -12,7 +13,8 @@ from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-USER, PASSWORD = "reader", "open-sesame-4711"
+#: Another one each time: stores are kept between runs.
+USER, PASSWORD = "reader", f"open-sesame-{os.urandom(4).hex()}"
 
 BACKEND = """
 import zipfile
