@@ -8,7 +8,7 @@ from modal._source import locate, with_qualname
 from modal.exception import InvalidError
 from modal.image import Image
 from modal.retries import wire_retries
-from modal.secret import check_secrets, wire_secrets, with_environment
+from modal.secret import check_environment, check_secrets, wire_secrets
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ class Graph:
                     "step": member._step(),
                     "force_build": member._force_build,
                     "title": member._title,
+                    "environment": member._environment,
                     "secrets": wire_secrets(member._secrets),
                 }
             )
@@ -61,7 +62,7 @@ class Graph:
     def add_function(self, app: App, function: Function[Any, Any]) -> None:
         """Adds a function and the image it uses."""
         settings = function._settings
-        secrets = check_secrets(settings.secrets, f"the function `{function._name}`")
+        owner = f"the function `{function._name}`"
         module, source = self._source(app, function)
         self.functions.append(
             {
@@ -70,8 +71,8 @@ class Graph:
                 "module": module,
                 "source": {"entries": source},
                 "mounts": {"entries": []},
-                "environment": {},
-                "secrets": wire_secrets([*app._secrets, *with_environment(secrets, settings.env)]),
+                "environment": check_environment(settings.env, owner),
+                "secrets": wire_secrets([*app._secrets, *check_secrets(settings.secrets, owner)]),
                 "timeout": settings.timeout,
                 "retries": wire_retries(settings.retries),
                 "max_containers": settings.max_containers,

@@ -10,7 +10,7 @@ from modal.functions import Function, Settings
 from modal.functions import is_generator as yields_values
 from modal.image import Image
 from modal.retries import check_retries
-from modal.secret import Secret, check_secrets, with_environment
+from modal.secret import Secret, check_environment, check_secrets
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ class App(metaclass=Explained):
         refuse_keywords("@app.function", unsupported, _keywords(App.function))
         _check_image(image, "`@app.function`")
         _check_name("@app.function", name)
-        with_environment((), env)
+        check_environment(env, "`@app.function`")
         settings = Settings(
             image,
             env,

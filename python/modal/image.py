@@ -14,14 +14,15 @@ from modal._files import (
     module_entries,
 )
 from modal._missing import Explained, explain_on_instance, refuse_keywords
+from modal._redact import redact
 from modal._wire import encode_json
 from modal.exception import InvalidError
 from modal.file_pattern_matcher import NON_PYTHON_FILES
-from modal.secret import check_secrets, with_environment
+from modal.secret import check_environment, check_secrets
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
     from pathlib import Path, PurePosixPath
     from types import TracebackType
     from typing import Any, Concatenate, NoReturn, ParamSpec, TypeVar, Union
@@ -86,6 +87,7 @@ class Image(metaclass=Explained):
     _step: Step
     _kind: str
     _title: str
+    _environment: dict[str, str]
     _secrets: list[Secret]
     _force_build: bool
     _object_id: str | None
@@ -106,6 +108,7 @@ class Image(metaclass=Explained):
         kind: str,
         title: str,
         step: Step,
+        environment: dict[str, str] | None = None,
         secrets: list[Secret] | None = None,
         force_build: bool = False,
     ) -> Image:
@@ -114,6 +117,7 @@ class Image(metaclass=Explained):
         image._kind = kind
         image._title = title
         image._step = step
+        image._environment = environment or {}
         image._secrets = secrets or []
         image._force_build = bool(force_build)
         image._object_id = None
@@ -123,14 +127,20 @@ class Image(metaclass=Explained):
     def _add(
         self,
         kind: str,
-        title: str,
+        arguments: Iterable[str],
         step: Step,
         secrets: Collection[Secret] = (),
         env: dict[str, str | None] | None = None,
         force_build: bool = False,
+        *,
+        method: str | None = None,
     ) -> Image:
-        checked = check_secrets(secrets or (), f"`Image.{kind}`")
-        return Image._make(self, kind, title, step, with_environment(checked, env), force_build)
+        """The image with one more step, the call of `method` (default: named as its kind) with these `arguments`."""
+        owner = f"`Image.{kind}`"
+        environment = check_environment(env, owner)
+        shown = [*arguments, *(["env=" + encode_json(environment)] if environment else [])]
+        checked = check_secrets(secrets or (), owner)
+        return Image._make(self, kind, _title(method or kind, shown), step, environment, checked, force_build)
 
     @classmethod
     def debian_slim(cls, python_version: str | None = None, force_build: bool = False) -> Image:
@@ -184,7 +194,7 @@ class Image(metaclass=Explained):
             return self
         return self._add(
             "pip_install",
-            _title("pip_install", [*map(_quote, names), *(["pre=True"] if pre else [])]),
+            [*map(_quote, names), *(["pre=True"] if pre else [])],
             lambda: {
                 "kind": "pip_install",
                 "packages": sorted(names),
@@ -238,7 +248,7 @@ class Image(metaclass=Explained):
         shown = [*map(_quote, names), *(["requirements=" + encode_json(files)] if files else [])]
         return self._add(
             "uv_pip_install",
-            _title("uv_pip_install", [*shown, *(["pre=True"] if pre else [])]),
+            [*shown, *(["pre=True"] if pre else [])],
             lambda: {
                 "kind": "uv_pip_install",
                 "packages": sorted(names),
@@ -276,7 +286,7 @@ class Image(metaclass=Explained):
             return self
         return self._add(
             "apt_install",
-            _title("apt_install", map(_quote, names)),
+            map(_quote, names),
             lambda: {"kind": "apt_install", "packages": names},
             secrets or (),
             env,
@@ -299,6 +309,8 @@ class Image(metaclass=Explained):
         ```
 
         `env` and `secrets` are environment variables of these commands only; use `Image.env` for lasting ones.
+        A changed value in `env` rebuilds the step, one in `secrets` does not; values of secrets are neither shown nor
+        stored.
         """
         refuse_keywords("Image.run_commands", unsupported)
         lines = _flatten("run_commands", commands)
@@ -306,7 +318,7 @@ class Image(metaclass=Explained):
             return self
         return self._add(
             "run_commands",
-            _title("run_commands", map(_quote, lines)),
+            map(_quote, lines),
             lambda: {"kind": "run_commands", "commands": lines},
             secrets or (),
             env,
@@ -329,7 +341,7 @@ class Image(metaclass=Explained):
         variables = dict(vars)
         return self._add(
             "env",
-            _title("env", [encode_json(variables)]),
+            [encode_json(variables)],
             lambda: {"kind": "env", "variables": variables},
         )
 
@@ -339,7 +351,7 @@ class Image(metaclass=Explained):
         if not isinstance(path, (str, os.PathLike)):
             raise InvalidError(f"`Image.workdir` takes a path, not `{type(path).__name__}`")
         text = os.fspath(path)
-        return self._add("workdir", _title("workdir", [_quote(text)]), lambda: {"kind": "workdir", "path": text})
+        return self._add("workdir", [_quote(text)], lambda: {"kind": "workdir", "path": text})
 
     @instance_method
     def add_local_file(self, local_path: AnyPath, remote_path: str | PurePosixPath, *, copy: bool = False) -> Image:
@@ -356,7 +368,8 @@ class Image(metaclass=Explained):
             target += os.path.basename(os.fspath(local_path))
         return self._add_files(
             copy,
-            _title("add_local_file", [_quote(os.fspath(local_path)), _quote(target)]),
+            "add_local_file",
+            [_quote(os.fspath(local_path)), _quote(target)],
             lambda: [file_entry(local_path, target)],
         )
 
@@ -386,7 +399,8 @@ class Image(metaclass=Explained):
         rule = check_ignore("add_local_dir", ignore)
         return self._add_files(
             copy,
-            _title("add_local_dir", [_quote(os.fspath(local_path)), _quote(target)]),
+            "add_local_dir",
+            [_quote(os.fspath(local_path)), _quote(target)],
             lambda: [directory_entry(local_path, target, rule)],
         )
 
@@ -413,13 +427,16 @@ class Image(metaclass=Explained):
         rule = check_ignore("add_local_python_source", ignore)
         return self._add_files(
             copy,
-            _title("add_local_python_source", map(_quote, modules)),
+            "add_local_python_source",
+            map(_quote, modules),
             lambda: [entry for module in modules for entry in module_entries(module, rule)],
         )
 
-    def _add_files(self, copy: bool, title: str, entries: Callable[[], list[dict[str, Any]]]) -> Image:
+    def _add_files(
+        self, copy: bool, method: str, arguments: Iterable[str], entries: Callable[[], list[dict[str, Any]]]
+    ) -> Image:
         kind = "copy_files" if copy else "attach_files"
-        return self._add(kind, title, lambda: {"kind": kind, "files": {"entries": entries()}})
+        return self._add(kind, arguments, lambda: {"kind": kind, "files": {"entries": entries()}}, method=method)
 
     @instance_method
     def pipe(self, func: Callable[Concatenate[Image, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -514,5 +531,5 @@ def _quote(text: str) -> str:
 
 def _title(method: str, arguments: Any) -> str:
     """The step as it was written, cut to one line for progress display."""
-    title = "{}({})".format(method, ", ".join(arguments))
+    title = redact("{}({})".format(method, ", ".join(arguments)))
     return title if len(title) <= TITLE_LENGTH else title[: TITLE_LENGTH - 2] + "…)"

@@ -20,6 +20,8 @@ class Secret(metaclass=Explained):
     """
 
     _name: str
+    #: Variables whose values are no secrets.
+    _allowed: tuple[str, ...]
     #: Gives the variables, when an app starts.
     _read: Callable[[], dict[str, str]]
 
@@ -88,10 +90,27 @@ class Secret(metaclass=Explained):
         values = {key: os.environ[key] for key in env_keys}
         return cls._make("from_local_environ({})".format(", ".join(sorted(values))), lambda: values)
 
+    def allow(self, *names: str) -> Secret:
+        """The same secret, with variables named whose values are none: they may be shown, and stay in layers.
+
+        ```python
+        modal.Secret.from_dotenv().allow("AWS_REGION", "BUCKET")
+        ```
+
+        A build step whose result contains the value of a secret is refused; this is how to say that it may.
+        """
+        for name in names:
+            if not isinstance(name, str):
+                raise InvalidError(f"`Secret.allow` takes names of variables, not `{type(name).__name__}`")
+        secret = Secret._make(self._name, self._read)
+        secret._allowed = (*self._allowed, *names)
+        return secret
+
     @classmethod
     def _make(cls, name: str, read: Callable[[], dict[str, str]]) -> Secret:
         secret = object.__new__(cls)
         secret._name = name
+        secret._allowed = ()
         secret._read = read
         return secret
 
@@ -113,16 +132,32 @@ def check_secrets(secrets: object, owner: str) -> list[Secret]:
     return checked
 
 
-def with_environment(secrets: Collection[Secret], env: dict[str, str | None] | None) -> list[Secret]:
-    """The secrets of a build step; `env` is one more, after the others, so that it wins."""
-    if env is not None and not isinstance(env, dict):
-        raise InvalidError(f"`env` takes a dict of strings, not `{type(env).__name__}`")
-    return [*secrets, Secret.from_dict(env)] if env else list(secrets)
+def check_environment(env: object, owner: str) -> dict[str, str]:
+    """The variables of `env` but those whose value is None, or an `InvalidError` that names who got something else."""
+    if env is None:
+        return {}
+    if not isinstance(env, dict):
+        raise InvalidError(f"`env` of {owner} takes a dict of strings, not `{type(env).__name__}`")
+    for name, value in env.items():
+        if not isinstance(name, str) or not (value is None or isinstance(value, str)):
+            raise InvalidError(
+                f"`env` of {owner} takes strings; the value of `{name}` is of type `{type(value).__name__}`"
+            )
+    return {name: value for name, value in env.items() if value is not None}
 
 
 def wire_secrets(secrets: Collection[Secret]) -> list[dict[str, Any]]:
     """The secrets as the engine reads them."""
-    return [{"name": secret._name, "values": secret._read()} for secret in secrets]
+    return [_wire(secret) for secret in secrets]
+
+
+def _wire(secret: Secret) -> dict[str, Any]:
+    values = secret._read()
+    missing = [name for name in secret._allowed if name not in values]
+    if missing:
+        raise InvalidError(f"`Secret.allow` names `{missing[0]}`, which `{secret!r}` has no variable of")
+    allowed = {"allowed": list(secret._allowed)} if secret._allowed else {}
+    return {"name": secret._name, "values": values, **allowed}
 
 
 def _read_dotenv(start: str, filename: str) -> dict[str, str]:

@@ -136,6 +136,7 @@ def test_the_graph():
                 },
                 "force_build": False,
                 "title": 'debian_slim(python_version="3.11")',
+                "environment": {},
                 "secrets": [],
             },
             {
@@ -144,6 +145,7 @@ def test_the_graph():
                 "step": {"kind": "env", "variables": {"L": "1"}},
                 "force_build": False,
                 "title": 'env({"L":"1"})',
+                "environment": {},
                 "secrets": [],
             },
         ],
@@ -156,11 +158,10 @@ def test_the_graph():
                     "entries": [{"source": __file__, "target": "/root/test_app.py", "kind": "file", "ignore": None}]
                 },
                 "mounts": {"entries": []},
-                "environment": {},
+                "environment": {"C": "3"},
                 "secrets": [
                     {"name": "from_dict(A)", "values": {"A": "1"}},
                     {"name": "from_dict(B)", "values": {"B": "2"}},
-                    {"name": "from_dict(C)", "values": {"C": "3"}},
                 ],
                 "timeout": 60,
                 "retries": None,
@@ -277,7 +278,7 @@ def test_unknown_keywords_of_apps_and_entrypoints():
         ({"name": ""}, "`name`"),
         ({"name": 3}, "`name`"),
         ({"env": {"A": 1}}, "`A`"),
-        ({"env": ["A"]}, "`env` takes a dict"),
+        ({"env": ["A"]}, "`env` of `@app.function` takes a dict"),
         ({"timeout": None}, "`timeout`"),
         ({"cpu": 0}, "`cpu`"),
         ({"memory": 1.5}, "`memory`"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path, PurePosixPath
 
@@ -9,6 +10,7 @@ import pytest
 
 import modal
 from modal._graph import Graph
+from modal._redact import redact
 from modal.exception import InvalidError
 
 BASE = modal.Image.debian_slim("3.11")
@@ -114,15 +116,31 @@ def test_env_takes_strings(variables):
         BASE.env(variables)
 
 
-def test_env_of_a_step_is_a_secret_after_the_others():
-    first = modal.Secret.from_dict({"A": "1"})
+def test_env_of_a_step_is_a_setting_and_no_secret():
+    first = modal.Secret.from_dict({"A": "1", "REGION": "r"}).allow("REGION")
     image = BASE.run_commands("true", secrets=[first], env={"B": "2", "C": None})
     graph = Graph()
     graph.add_image(image)
-    assert graph.images[1]["secrets"] == [
-        {"name": "from_dict(A)", "values": {"A": "1"}},
-        {"name": "from_dict(B)", "values": {"B": "2"}},
+    step = graph.images[1]
+    assert step["environment"] == {"B": "2"}
+    assert step["secrets"] == [
+        {"name": "from_dict(A, REGION)", "values": {"A": "1", "REGION": "r"}, "allowed": ["REGION"]}
     ]
+    assert step["title"] == 'run_commands("true", env={"B":"2"})'
+
+
+@pytest.mark.parametrize("env", [["A"], {"A": 1}, {1: "a"}])
+def test_env_of_a_step_takes_strings(env):
+    with pytest.raises(InvalidError, match=r"`env` of `Image.apt_install` takes"):
+        BASE.apt_install("git", env=env)
+
+
+def test_credentials_of_addresses_are_not_shown():
+    image = BASE.pip_install("a @ https://user:secret@host.invalid/" + "x" * 80, env={"I": "https://token@h.invalid"})
+    assert "secret" not in repr(image) and "https://***@host.invalid/x" in repr(image)
+    cases = json.loads((Path(__file__).parents[1] / "data" / "redactions.json").read_text())
+    for case in cases:
+        assert redact(case["text"]) == case["shown"]
 
 
 @pytest.mark.parametrize("secrets", [["x"], [{"A": "1"}], "x", modal.Secret.from_dict({})])
@@ -134,7 +152,7 @@ def test_secrets_are_secrets(secrets):
 def test_secrets_do_not_show_values():
     secret = modal.Secret.from_dict({"TOKEN": "hunter2", "UNSET": None})
     assert repr(secret) == "Secret.from_dict(TOKEN)"
-    assert "hunter2" not in repr(BASE.run_commands("true", secrets=[secret], env={"X": "hunter2"}))
+    assert "hunter2" not in repr(BASE.run_commands("true", secrets=[secret]))
     for bad in ({"A": 1}, {1: "a"}, "A=1"):
         with pytest.raises(InvalidError):
             modal.Secret.from_dict(bad)

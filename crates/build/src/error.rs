@@ -1,6 +1,7 @@
 //! Errors of building.
 
 use lamina_events::Cancelled;
+use lamina_image::redact;
 use lamina_store::{StoreError, disk_hint};
 
 /// A step that failed, with everything that helps to find out why.
@@ -61,6 +62,17 @@ impl BuildError {
             let message = causes(error);
             let hint = disk_hint(&message).map(str::to_owned);
             Self::Failed { message, hint }
+        }
+    }
+
+    /// The error without credentials of addresses.
+    pub(crate) fn redacted(self) -> Self {
+        let clean = |text: String| redact(&text).into_owned();
+        match self {
+            Self::Invalid { message, hint } => Self::Invalid { message: clean(message), hint: hint.map(clean) },
+            Self::Failed { message, hint } => Self::Failed { message: clean(message), hint: hint.map(clean) },
+            // The step's log has taken them off.
+            other => other,
         }
     }
 

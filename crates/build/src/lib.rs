@@ -10,6 +10,7 @@ mod debian_names;
 mod error;
 mod hints;
 mod host;
+mod local;
 mod log;
 mod schedule;
 mod secrets;
@@ -17,6 +18,7 @@ mod state;
 mod steps;
 
 pub use error::{BuildError, StepFailure};
+pub use local::check_local;
 pub use schedule::{BuildOptions, Builder, HostPrograms, Tools};
 pub use secrets::jobs;
 pub use state::BuiltImage;

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use fs_err as fs;
 use lamina_events::{Event, Sink};
 
+use crate::secrets::{Masker, Masks};
+
 /// Lines kept for the message of a failure.
 const TAIL_LINES: usize = 40;
 /// Longest line kept in one piece, in bytes; longer ones are broken.
@@ -24,16 +26,25 @@ pub(crate) struct StepLog {
     written: u64,
     tail: VecDeque<String>,
     partial: Vec<u8>,
-    masks: Vec<String>,
+    masker: Masker,
 }
 
 impl StepLog {
     /// A log in `directory` for the step with this number; `name` makes up the file's name, `masks` are not shown.
-    pub(crate) fn create(directory: &Path, name: &str, step: u64, sink: Sink, masks: Vec<String>) -> io::Result<Self> {
+    pub(crate) fn create(directory: &Path, name: &str, step: u64, sink: Sink, masks: Masks) -> io::Result<Self> {
         fs::create_dir_all(directory)?;
         let path = directory.join(format!("{name}.log"));
         let file = fs::File::create(&path)?;
-        Ok(Self { step, sink, path, file, written: 0, tail: VecDeque::new(), partial: Vec::new(), masks })
+        Ok(Self {
+            step,
+            sink,
+            path,
+            file,
+            written: 0,
+            tail: VecDeque::new(),
+            partial: Vec::new(),
+            masker: Masker::new(masks),
+        })
     }
 
     /// Where the file is.
@@ -43,7 +54,7 @@ impl StepLog {
 
     /// A text without secrets.
     pub(crate) fn masked(&self, text: &str) -> String {
-        self.masks.iter().fold(text.to_owned(), |text, mask| text.replace(mask, "***"))
+        self.masker.masks().text(text)
     }
 
     /// The last lines.
@@ -69,7 +80,7 @@ impl StepLog {
         if self.partial.is_empty() {
             return;
         }
-        let line = self.masked(&String::from_utf8_lossy(&self.partial));
+        let line = self.masker.line(&self.partial);
         self.partial.clear();
         self.store(&line);
         if self.tail.len() == TAIL_LINES {
@@ -126,7 +137,7 @@ mod tests {
                 seen.lock().unwrap().push(line);
             }
         });
-        let mut log = StepLog::create(directory.path(), "step", 7, sink, vec!["hunter2".to_owned()]).unwrap();
+        let mut log = StepLog::create(directory.path(), "step", 7, sink, Masks::new(["hunter2"].into_iter())).unwrap();
         log.write_all(b"one\ntoken=hun").unwrap();
         log.write_all(b"ter2 x\r10%\r\n").unwrap();
         log.write_all(b"unfinished").unwrap();
@@ -134,11 +145,12 @@ mod tests {
         for index in 0..50 {
             log.line(&index.to_string());
         }
+        log.line("from https://me:word@host/");
         log.finish();
         let expected = ["one", "token=*** x", "10%", "unfinished", "ours"];
         assert_eq!(lines.lock().unwrap()[..5], expected);
         assert_eq!(log.tail().len(), TAIL_LINES);
-        assert_eq!(log.tail().last().unwrap(), "49");
+        assert_eq!(log.tail()[TAIL_LINES - 2..], ["49", "from https://***@host/"]);
         assert!(fs::read_to_string(log.path()).unwrap().starts_with("one\ntoken=*** x\n"));
     }
 }

@@ -1,6 +1,6 @@
 //! The schedule: every step once, independent images in parallel, cached layers without any work.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -112,7 +112,7 @@ impl<'a> Builder<'a> {
     pub fn build(&self, targets: &[&'a str]) -> Result<HashMap<String, BuiltImage>, BuildError> {
         let invalid =
             |error: lamina_image::DefinitionError| BuildError::Invalid { message: error.to_string(), hint: None };
-        self.definition.validate().map_err(invalid)?;
+        self.definition.validate().map_err(invalid).map_err(BuildError::redacted)?;
         let mut distinct: Vec<&'a str> = targets.iter().map(|target| self.representative(target)).collect();
         distinct.sort_unstable();
         distinct.dedup();
@@ -129,7 +129,7 @@ impl<'a> Builder<'a> {
                 running.into_iter().map(|(target, handle)| (target, join(handle))).collect()
             }),
         };
-        let images = first_failure(outcomes)?;
+        let images = first_failure(outcomes).map_err(BuildError::redacted)?;
         let image = |target: &&'a str| Some(((*target).to_owned(), images.get(self.representative(target))?.clone()));
         Ok(targets.iter().filter_map(image).collect())
     }
@@ -211,8 +211,11 @@ impl<'a> Builder<'a> {
         self.sink.emit(Event::StepQueued { step, title: node.title.clone() });
         let mut material = KeyMaterial::new(std::env::consts::ARCH);
         material.add("parent", parent.content().hex());
-        material.add("config", serde_json::to_value(&parent.config).unwrap_or_default());
+        material.add_exact("config", serde_json::to_value(&parent.config).unwrap_or_default());
         material.add("secrets", secrets::names(&node.secrets));
+        if !node.environment.is_empty() {
+            material.add_exact("environment", serde_json::to_value(&node.environment).unwrap_or_default());
+        }
         let plan = steps::plan(self.tools, node, parent, &mut material)?;
         let (record, cached) = self.find_or_make(step, node, parent, plan, &material)?;
         state.cached &= cached;
@@ -282,11 +285,13 @@ impl<'a> Builder<'a> {
         let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_secs());
         let name = format!("{created}-{}-{step}", material.key().0.short());
         let directory = self.tools.store.layout().logs();
-        let mut log = StepLog::create(&directory, &name, step, self.sink.clone(), secrets::masks(&node.secrets))
+        let kept = secrets::kept(&node.secrets);
+        let masks = secrets::Masks::new(kept.values().map(String::as_str));
+        let mut log = StepLog::create(&directory, &name, step, self.sink.clone(), masks)
             .map_err(|error| BuildError::failed(&error))?;
         let context =
             StepContext { tools: self.tools, node, parent, number: step, sink: self.sink, cancel: self.cancel };
-        let outcome = plan.execute(&context, &mut log).and_then(|made| self.publish(node, made));
+        let outcome = plan.execute(&context, &mut log).and_then(|made| self.publish(kept, made));
         log.finish();
         let (committed, facts) = outcome.map_err(|error| self.failed(step, node, parent, error, &log))?;
         let seconds = begin.elapsed().as_secs_f64();
@@ -313,20 +318,26 @@ impl<'a> Builder<'a> {
     }
 
     /// Commits what a step made, unless a secret stayed in it.
-    fn publish(&self, node: &Node, made: Made) -> Result<(lamina_store::Committed, serde_json::Value), StepError> {
+    fn publish(
+        &self,
+        secrets: BTreeMap<String, String>,
+        made: Made,
+    ) -> Result<(lamina_store::Committed, serde_json::Value), StepError> {
         let (work, rules, facts) = match made {
             Made::Layer(committed) => return Ok((committed, serde_json::Value::Null)),
             Made::Work { work, rules, facts } => (work, rules, facts),
         };
         self.cancel.check().map_err(BuildError::from)?;
-        let environment = secrets::environment(&node.secrets);
-        if !environment.is_empty() {
-            let search = secrets::FindSecrets { work: work.id().to_owned(), secrets: environment };
+        if !secrets.is_empty() {
+            let search = secrets::FindSecrets { work: work.id().to_owned(), secrets };
             let finding = self.tools.store.job(&search, &[]).map_err(StoreError::from)?;
             if let Some(secrets::Finding { variable, path }) = finding {
                 return Err(StepError::Failed {
                     message: format!("its result contains the value of the secret `{variable}`, in `{path}`"),
-                    hint: Some("delete the file in the same step, or do not write the secret to disk".to_owned()),
+                    hint: Some(format!(
+                        "delete the file in the same step, or do not write the secret to disk; if `{variable}` is none, \
+                         say so with `secret.allow(\"{variable}\")`"
+                    )),
                 });
             }
         }
@@ -356,6 +367,7 @@ impl<'a> Builder<'a> {
             StepError::Other(error) => (error.to_string(), error.hint().map(str::to_owned)),
         };
         let message = log.masked(&message);
+        let hint = hint.map(|hint| log.masked(&hint));
         let recorded = !parent.layers.is_empty() && self.record_image(parent).is_ok();
         let parent = recorded.then(|| parent.image_id());
         self.sink.emit(Event::StepFailed {
@@ -364,6 +376,7 @@ impl<'a> Builder<'a> {
             tail: log.tail(),
             log: Some(log.path()),
             shell: parent.as_ref().map(|image| format!("modal shell {image}")),
+            hint: hint.clone(),
         });
         BuildError::Step(Box::new(StepFailure {
             title: node.title.clone(),

@@ -4,11 +4,11 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use lamina_build::{BuildOptions, Builder, BuiltImage, HostPrograms, Tools};
+use lamina_build::{BuildError, BuildOptions, Builder, BuiltImage, HostPrograms, Tools, check_local};
 use lamina_events::{CancelToken, Event, Sink};
 use lamina_fetch::Client;
 use lamina_functions::{Bytecode, DEFAULT_PATH, FunctionSpec, Pool, PoolOptions, Retries, SandboxStarter, random_id};
-use lamina_image::Digest;
+use lamina_image::{Digest, FileSet};
 use lamina_store::Store;
 
 use crate::Engine;
@@ -67,6 +67,7 @@ impl Engine {
         cancel: &CancelToken,
     ) -> Result<Vec<FunctionSpec>, Failure> {
         check(app)?;
+        check_files(app, functions).map_err(|error| Failure::of_build(error, hello.output))?;
         let store = self.store.on_behalf_of(cancel, sink);
         let (images, files) = std::thread::scope(|scope| {
             let files = scope.spawn(|| AppFiles::collect(&store, hello, functions, sink));
@@ -163,6 +164,13 @@ fn spec(
         maximum_containers: maximum_containers(function)?,
         environment_name: app.app.environment.clone(),
     })
+}
+
+/// Looks for all local files of the functions and their images, before minutes pass with building.
+fn check_files(app: &AppRequest, functions: &[&FunctionRequest]) -> Result<(), BuildError> {
+    let targets: Vec<&str> = functions.iter().map(|function| &*function.image).collect();
+    let files: Vec<&FileSet> = functions.iter().flat_map(|function| [&function.source, &function.mounts]).collect();
+    check_local(&app.images, &targets, &files)
 }
 
 /// Refuses an app that does not hold together.

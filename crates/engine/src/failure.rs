@@ -9,13 +9,14 @@ use crate::protocol::{Failure, ResultStatus};
 impl Failure {
     /// A failure without advice.
     pub(crate) fn new(error: &'static str, message: impl Into<String>) -> Self {
-        Self { error, message: message.into(), hint: None, image_id: None }
+        Self { error, message: message.into(), hint: None, image_id: None, shown: false }
     }
 
     /// A failure of the build. Where the user does not see the build, the message holds what he would have seen.
     pub(crate) fn of_build(error: BuildError, output: bool) -> Self {
         let hint = error.hint().map(str::to_owned);
         let mut message = error.to_string();
+        let shown = output && matches!(error, BuildError::Step(_));
         let (class, image_id) = match error {
             BuildError::Step(failure) => {
                 if !output {
@@ -29,7 +30,7 @@ impl Failure {
             BuildError::Failed { .. } => ("ExecutionError", None),
             BuildError::Cancelled => ("KeyboardInterrupt", None),
         };
-        Self { error: class, message, hint, image_id }
+        Self { error: class, message, hint, image_id, shown }
     }
 
     /// A failure to take in local files.
@@ -83,6 +84,7 @@ mod tests {
         assert_eq!((seen.error, seen.image_id.as_deref()), ("ImageBuildError", Some("im-1")));
         assert_eq!(seen.hint.as_deref(), Some("do something"));
         let unseen = Failure::of_build(error, false);
+        assert!(seen.shown && !unseen.shown);
         assert!(unseen.message.ends_with("exit code 1\n  one\n  two\nthe full log is in /logs/1.log"));
     }
 

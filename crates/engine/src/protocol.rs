@@ -295,6 +295,9 @@ pub(crate) struct Failure {
     pub(crate) hint: Option<String>,
     /// The image that could not be built.
     pub(crate) image_id: Option<String>,
+    /// Whether events have told the user all of this.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) shown: bool,
 }
 
 impl Answer<'_> {
@@ -378,8 +381,13 @@ mod tests {
 
     #[test]
     fn answers_are_pinned() {
-        let failure =
-            Failure { error: "ImageBuildError", message: "no".into(), hint: None, image_id: Some("im-1".into()) };
+        let failure = Failure {
+            error: "ImageBuildError",
+            message: "no".into(),
+            hint: None,
+            image_id: Some("im-1".into()),
+            shown: false,
+        };
         let images = BTreeMap::from([("3".to_owned(), "im-1".to_owned())]);
         let functions = BTreeMap::from([("f", "fu-1")]);
         let timed_out = ResultStatus::Error { error: "FunctionTimeoutError", message: "late".into(), hint: None };

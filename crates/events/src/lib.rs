@@ -121,6 +121,8 @@ pub enum Event {
         log: Option<String>,
         /// The command that opens a shell in the state before the step.
         shell: Option<String>,
+        /// What the user can do, when it is known.
+        hint: Option<String>,
     },
     /// An image is complete.
     ImageBuilt {

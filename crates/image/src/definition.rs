@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::FileSet;
+use crate::{FileSet, redact};
 
 /// Name of a node within one definition, chosen by the sender.
 pub type NodeId = String;
@@ -60,8 +60,12 @@ pub struct Node {
     /// Rebuild this step even if its layer is in the store.
     #[serde(default)]
     pub force_build: bool,
-    /// The method call as the user wrote it, for people.
+    /// The method call as the user wrote it, for people; without credentials.
+    #[serde(deserialize_with = "redacted")]
     pub title: String,
+    /// Variables in the step's environment while it runs: settings, which enter its key; they win over its secrets.
+    #[serde(default)]
+    pub environment: BTreeMap<String, String>,
     /// Secrets present in the step's environment while it runs; later ones win.
     #[serde(default)]
     pub secrets: Vec<SecretValues>,
@@ -75,13 +79,26 @@ pub struct SecretValues {
     pub name: String,
     /// Environment variables.
     pub values: BTreeMap<String, String>,
+    /// Names of those whose values may be shown and stay in layers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allowed: Vec<String>,
+}
+
+/// Reads a text and takes credentials off.
+fn redacted<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    String::deserialize(deserializer).map(|text| redact(&text).into_owned())
 }
 
 impl std::fmt::Debug for SecretValues {
     /// Names only: values must not reach a log.
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let names: Vec<_> = self.values.keys().collect();
-        formatter.debug_struct("SecretValues").field("name", &self.name).field("variables", &names).finish()
+        formatter
+            .debug_struct("SecretValues")
+            .field("name", &self.name)
+            .field("variables", &names)
+            .field("allowed", &self.allowed)
+            .finish()
     }
 }
 
@@ -187,7 +204,14 @@ impl Step {
 impl Node {
     /// Whether two nodes do the same, whatever follows.
     fn does_the_same(&self, other: &Self) -> bool {
-        (&self.step, self.force_build, &self.secrets) == (&other.step, other.force_build, &other.secrets)
+        (&self.step, self.force_build, &self.environment, &self.secrets)
+            == (&other.step, other.force_build, &other.environment, &other.secrets)
+    }
+
+    /// Names and values of the variables that the step's process sees beside the image's; later ones win.
+    pub fn variables(&self) -> impl Iterator<Item = (&str, &str)> {
+        let secrets = self.secrets.iter().flat_map(|secret| &secret.values);
+        secrets.chain(&self.environment).map(|(name, value)| (name.as_str(), value.as_str()))
     }
 }
 
@@ -277,6 +301,7 @@ mod tests {
             step,
             force_build: false,
             title: format!("step {id}"),
+            environment: BTreeMap::new(),
             secrets: Vec::new(),
         }
     }
@@ -297,13 +322,17 @@ mod tests {
     fn the_wire_form_is_read() {
         let text = r#"[{"id":"0","step":{"kind":"debian_slim","python_version":"3.11","local_python":"3.12"},"title":"debian_slim()"},
             {"id":"1","parent":"0","step":{"kind":"uv_pip_install","packages":["pandas"],"pre":true,"uv_version":null},"force_build":true,
-             "title":"uv_pip_install(\"pandas\")","secrets":[{"name":"s","values":{"TOKEN":"hunter2"}}]}]"#;
+             "title":"uv_pip_install(\"https://me:hunter3@x\")","environment":{"A":"1","TOKEN":"public"},
+             "secrets":[{"name":"s","values":{"TOKEN":"hunter2"},"allowed":["A"]}]}]"#;
         let definition: Definition = serde_json::from_str(text).unwrap();
         definition.validate().unwrap();
         assert_eq!(definition.chain("1").len(), 2);
         let Step::UvPipInstall { index, .. } = &definition.nodes[1].step else { panic!() };
         assert!(index.pre);
-        assert!(!format!("{definition:?}").contains("hunter2"));
+        assert!(!format!("{definition:?}").contains("hunter"));
+        let variables: BTreeMap<_, _> = definition.nodes[1].variables().collect();
+        assert_eq!(variables["TOKEN"], "public");
+        assert_eq!(definition.nodes[1].title, "uv_pip_install(\"https://***@x\")");
     }
 
     #[test]
@@ -326,6 +355,10 @@ mod tests {
     #[test]
     fn chains_that_do_the_same_are_known_by_their_first_node() {
         let forced = Node { force_build: true, ..node("5", Some("1"), run()) };
+        let set = |id: &str, value: &str| Node {
+            environment: [("V".to_owned(), value.to_owned())].into(),
+            ..node(id, Some("0"), run())
+        };
         let nodes = vec![
             node("0", None, base()),
             node("1", None, base()),
@@ -333,10 +366,13 @@ mod tests {
             node("3", Some("1"), run()),
             node("4", Some("3"), run()),
             forced,
+            set("6", "one"),
+            set("7", "two"),
         ];
         let definition = Definition { nodes };
         let firsts = definition.first_equals();
-        assert_eq!(["0", "1", "2", "3", "4", "5"].map(|id| firsts[id]), ["0", "0", "2", "2", "4", "5"]);
+        let ids = ["0", "1", "2", "3", "4", "5", "6", "7"];
+        assert_eq!(ids.map(|id| firsts[id]), ["0", "0", "2", "2", "4", "5", "6", "7"]);
     }
 
     #[test]

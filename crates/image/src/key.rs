@@ -7,7 +7,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{Digest, DigestError, RuntimeConfig};
+use crate::{Digest, DigestError, RuntimeConfig, redact_value};
 
 /// Version of the way steps are executed. A change that makes the same step give another result raises it.
 pub const BUILDER_VERSION: u32 = 2;
@@ -33,7 +33,8 @@ impl FromStr for LayerKey {
 
 /// Everything that can influence a step's result, by name.
 ///
-/// It is kept beside the layer, so that "why was this rebuilt" is a comparison of two records.
+/// It is kept beside the layer, so that "why was this rebuilt" is a comparison of two records. Credentials in addresses
+/// are not kept.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct KeyMaterial {
@@ -50,9 +51,20 @@ impl KeyMaterial {
         material
     }
 
-    /// Adds a named part.
+    /// Adds a named part, of which credentials in addresses do not matter: whoever fetches something gets the same.
     pub fn add(&mut self, name: &str, value: impl Into<Value>) {
-        self.parts.insert(name.to_owned(), value.into());
+        self.parts.insert(name.to_owned(), redact_value(&value.into()));
+    }
+
+    /// Adds a named part of which every byte matters: the step's result may contain it. Of credentials in addresses, the
+    /// key depends on their digest.
+    pub fn add_exact(&mut self, name: &str, value: impl Into<Value>) {
+        let value = value.into();
+        let shown = redact_value(&value);
+        if shown != value {
+            self.parts.insert(format!("{name}_digest"), Digest::of(value.to_string().as_bytes()).hex().into());
+        }
+        self.parts.insert(name.to_owned(), shown);
     }
 
     /// A named part.
@@ -132,6 +144,22 @@ mod tests {
             "8f8f189eb23ee60179d10090dfba7d83db67a109a7a74a326406a1f56f3e3dc9",
             "a changed key rebuilds every layer of every user: raise BUILDER_VERSION if that is meant"
         );
+    }
+
+    #[test]
+    fn credentials_are_not_kept_and_count_only_where_they_may_be_seen() {
+        let with = |add: fn(&mut KeyMaterial, &str, Value), credentials: &str| {
+            let mut material = KeyMaterial::new("x86_64");
+            add(&mut material, "part", format!("a @ https://{credentials}@host/x").into());
+            assert!(!material.canonical().to_string().contains(credentials), "{:?}", material.canonical());
+            material.key()
+        };
+        assert_eq!(with(KeyMaterial::add, "me:one"), with(KeyMaterial::add, "me:two"));
+        assert_ne!(with(KeyMaterial::add_exact, "me:one"), with(KeyMaterial::add_exact, "me:two"));
+        let (mut one, mut other) = (material(&["git"]), material(&["git"]));
+        one.add("plain", "x");
+        other.add_exact("plain", "x");
+        assert_eq!(one, other);
     }
 
     #[test]

@@ -10,9 +10,11 @@ mod digest;
 mod files;
 mod key;
 pub mod patterns;
+mod redact;
 
 pub use config::RuntimeConfig;
 pub use definition::{Definition, DefinitionError, IndexOptions, Node, NodeId, SecretValues, Step};
 pub use digest::{Digest, DigestError, Hasher};
 pub use files::{FileEntry, FileKind, FileSet, Ignore, Name};
 pub use key::{BUILDER_VERSION, KeyMaterial, LayerKey, image_id};
+pub use redact::{MASK, redact, redact_value};

@@ -2,8 +2,8 @@
 
 Request: two little-endian 32-bit lengths, the path that tracebacks shall show, the source.
 Answer: a 32-bit length and the contents of the `.pyc`; the length 0 for a source that does not compile.
-The `.pyc` files name the time that installed packages have, and the size of their source: Python uses them only while the
-source is the one that they were made from.
+The `.pyc` files name the time that installed packages have, and the size of their source: Python uses them only while
+the source is the one that they were made from.
 """
 
 import gc

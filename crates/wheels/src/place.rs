@@ -58,7 +58,7 @@ pub(crate) fn place(wheel: &LinkedWheel, manifest: &Manifest, target: &Target, i
 fn direct_url(url: &str, sha256: &str) -> Vec<u8> {
     let information = serde_json::json!({
         "archive_info": { "hash": format!("sha256={sha256}"), "hashes": { "sha256": sha256 } },
-        "url": url,
+        "url": lamina_image::redact(url),
     });
     information.to_string().into_bytes()
 }

@@ -1,6 +1,7 @@
 //! Finding the wheels: the host's `uv`, told about the image instead of the host, never running anybody's build code.
 
 use std::collections::{HashMap, HashSet};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -54,7 +55,8 @@ pub fn resolve(
         ))
     })?;
     fs::create_dir_all(resolver.cache)?;
-    let scratch = tempfile::tempdir()?;
+    // Requirements may have credentials in them.
+    let scratch = tempfile::Builder::new().permissions(std::fs::Permissions::from_mode(0o700)).tempdir()?;
     let output = scratch.path().join("pylock.toml");
     if !installed.is_empty() {
         let versions = installed.iter().map(|one| (one.name.as_str(), one.version.as_str()));

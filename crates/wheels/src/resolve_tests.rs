@@ -47,6 +47,8 @@ impl Stand {
         Self::new(
             r#"case "$*" in *--emit-index-url*) echo "--index-url https://index.invalid/simple"; exit;; esac
                echo "$@" > "$here/arguments"
+               echo "$UV_INDEX_URL" "$UV_EXTRA_INDEX_URL" "$UV_FIND_LINKS" > "$here/addresses"
+               stat -c %a . > "$here/mode"
                cp pylock.toml "$here/preferences" 2>/dev/null
                cp -r requirements-0 packages.txt "$here" 2>/dev/null
                while [ "$1" != --output-file ]; do shift; done; cp "$here/lock" "$2""#,
@@ -97,7 +99,9 @@ fn has(name: &str, version: &str, site: &str) -> Installed {
 fn the_resolver_is_asked_about_the_image() {
     let stand = Stand::answering();
     let mut request = request(&["demo>=1"]);
-    request.index_url = Some("https://own.invalid/simple".to_owned());
+    request.index_url = Some("https://me:word@own.invalid/simple".to_owned());
+    request.extra_index_url = Some("https://me:word@more.invalid/simple".to_owned());
+    request.find_links = Some("https://me:word@links.invalid/".to_owned());
     request.pre = true;
     request.requirements =
         vec![RequirementsFile { name: "deps/requirements.txt".to_owned(), contents: "helper\n".to_owned() }];
@@ -109,12 +113,16 @@ fn the_resolver_is_asked_about_the_image() {
         "pip compile",
         "--only-binary :all:",
         "--python-version 3.11 --python-platform x86_64-manylinux_2_36",
-        "--index-url https://own.invalid/simple",
         "--prerelease allow",
         "packages.txt requirements-0/requirements.txt",
     ] {
         assert!(arguments.contains(expected), "{expected} is not in {arguments}");
     }
+    assert!(!arguments.contains("word"), "every user can read {arguments}");
+    assert_eq!(stand.read("mode"), "700\n");
+    let addresses =
+        "https://me:word@own.invalid/simple https://me:word@more.invalid/simple https://me:word@links.invalid/";
+    assert!(stand.read("addresses").starts_with(addresses));
     assert_eq!(stand.read("requirements-0/requirements.txt"), "helper\n");
 }
 

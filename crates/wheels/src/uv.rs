@@ -54,6 +54,8 @@ pub(crate) struct Uv<'a> {
     directory: &'a Path,
     /// Options from the request, and such of the host that have no other form.
     arguments: Vec<String>,
+    /// Addresses, which may have credentials in them: every user can read the arguments of a program.
+    addresses: Vec<(&'static str, String)>,
     /// The default index, if the request or pip's settings name one.
     default_index: Option<String>,
     /// Further indexes of pip's settings.
@@ -69,16 +71,17 @@ impl<'a> Uv<'a> {
         let unset = |names: [&str; 2]| !configured && names.iter().all(|name| std::env::var_os(name).is_none());
         let mut arguments = Vec::new();
         let mut add = |flag: &str, value: &str| arguments.extend([flag.to_owned(), value.to_owned()]);
+        let mut addresses = Vec::new();
         if let Some(url) = &request.index_url {
-            add("--index-url", url);
+            addresses.push(("UV_INDEX_URL", url.clone()));
         }
         if let Some(url) = &request.extra_index_url {
-            add("--extra-index-url", url);
+            addresses.push(("UV_EXTRA_INDEX_URL", url.clone()));
         }
-        if let Some(links) = &request.find_links {
-            add("--find-links", links);
+        let links: Vec<&str> = request.find_links.as_deref().into_iter().chain(pip.usable_find_links()).collect();
+        if !links.is_empty() {
+            addresses.push(("UV_FIND_LINKS", links.join(",")));
         }
-        pip.usable_find_links().for_each(|links| add("--find-links", links));
         pip.trusted_hosts.iter().for_each(|host| add("--allow-insecure-host", host));
         if request.installer == Installer::Pip {
             // pip takes the best version of all indexes; `uv` would stop at the first index that knows the name.
@@ -93,6 +96,7 @@ impl<'a> Uv<'a> {
             resolver,
             directory,
             arguments,
+            addresses,
             default_index: request.index_url.clone().or(pip_index),
             extra_indexes: pip_extra,
             certificates: pip.certificates,
@@ -112,6 +116,7 @@ impl<'a> Uv<'a> {
         for (name, _) in std::env::vars_os().filter(|(name, _)| decides_what_is_installed(name)) {
             command.env_remove(name);
         }
+        command.envs(self.addresses.iter().map(|(name, value)| (name, value)));
         command.env("UV_PYTHON_DOWNLOADS", "never");
         if std::env::var_os("UV_SYSTEM_CERTS").is_none() {
             command.env("UV_SYSTEM_CERTS", "1");
@@ -167,7 +172,9 @@ impl<'a> Uv<'a> {
             std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"UV_")).collect();
         variables.sort_unstable();
         let program = (self.resolver.uv, metadata.len(), metadata.mtime(), metadata.mtime_nsec());
-        Some(Digest::of(format!("{program:?} {variables:?} {:?}", self.arguments).as_bytes()).hex())
+        Some(
+            Digest::of(format!("{program:?} {variables:?} {:?} {:?}", self.arguments, self.addresses).as_bytes()).hex(),
+        )
     }
 
     /// Asks `uv` for it. An address with credentials is shown without them and so is of no use.

@@ -26,6 +26,9 @@ def report(error: BaseException) -> int:
         import traceback
 
         traceback.print_exception(type(error), error, error.__traceback__)
+    elif getattr(error, "modal_shown", False):
+        # The engine has reported the failed step, with all that is known.
+        pass
     elif is_report(error) and not _has_remote_frames(error):
         _print_report(getattr(error, "message", None) or str(error), getattr(error, "hint", None), _place(error))
     else:

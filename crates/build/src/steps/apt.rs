@@ -58,13 +58,17 @@ impl AptPlan {
     }
 }
 
-/// Whether a step runs nothing but Debian's own packages: it names packages, not options or files, and sets no variables.
+/// Variables that only answer questions of packages: they bring no code of anybody's.
+const ANSWERS: [&str; 2] = ["DEBIAN_FRONTEND", "DEBCONF_NONINTERACTIVE_SEEN"];
+
+/// Whether a step runs nothing but Debian's own packages: it names packages, not options or files, and sets no variables
+/// that could change what apt does.
 pub(crate) fn keeps_pristine(node: &Node, packages: &[String]) -> bool {
     let is_name = |package: &String| {
         package.starts_with(|first: char| first.is_ascii_alphanumeric())
             && package.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.:=~".contains(&byte))
     };
-    node.secrets.is_empty() && packages.iter().all(is_name)
+    node.variables().all(|(name, _)| ANSWERS.contains(&name)) && packages.iter().all(is_name)
 }
 
 /// A cache of the store as an overlay: the step's own changes stay beside it until they are harvested.

@@ -10,11 +10,11 @@ use lamina_store::{CommitRules, Work};
 use serde_json::Value;
 
 use super::{Made, StepContext, StepError};
+use crate::BuildError;
 use crate::error::causes;
 use crate::hints;
 use crate::host::HostSettings;
 use crate::log::StepLog;
-use crate::{BuildError, secrets};
 
 /// Most processes and threads of one step: far above what compilers use, far below what hurts the host.
 const PROCESS_LIMIT: u64 = 16_384;
@@ -69,7 +69,7 @@ pub(crate) struct CommandsPlan {
 
 pub(crate) fn plan(commands: &[String], material: &mut KeyMaterial) -> CommandsPlan {
     material.add("kind", "run_commands");
-    material.add("commands", commands.to_vec());
+    material.add_exact("commands", commands.to_vec());
     CommandsPlan { commands: commands.to_vec() }
 }
 
@@ -138,7 +138,8 @@ impl Run<'_> {
             .insert("PATH".to_owned(), "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned());
         environment.extend(self.environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
         environment.extend(parent.config.environment.clone());
-        environment.extend(secrets::environment(&context.node.secrets));
+        let own = context.node.variables();
+        environment.extend(own.map(|(name, value)| (name.to_owned(), value.to_owned())));
         let store = &context.tools.store;
         let layers = self.tools.iter().chain(parent.layers.iter().rev()).chain(&self.beneath);
         let script = ["/bin/sh", "-c", RUN_ALL, "sh"].map(str::to_owned);

@@ -3,6 +3,7 @@
 mod apt;
 mod base;
 mod commands;
+mod credentials;
 mod files;
 mod python;
 mod requirements;
@@ -11,6 +12,7 @@ pub(crate) use apt::{keeps_pristine, quote};
 use lamina_events::{CancelToken, Event, Sink};
 use lamina_image::{KeyMaterial, Node, Step};
 use lamina_store::{CommitRules, Committed, Work};
+pub(crate) use requirements::read as read_requirements;
 use serde_json::Value;
 
 use crate::BuildError;

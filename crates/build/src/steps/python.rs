@@ -6,18 +6,19 @@
 
 use std::collections::BTreeMap;
 
-use lamina_image::{Digest, FileEntry, FileKind, FileSet, IndexOptions, KeyMaterial, Step};
+use lamina_image::{Digest, FileEntry, FileKind, FileSet, IndexOptions, KeyMaterial, Step, redact};
 use lamina_store::CommitRules;
 use lamina_wheels::{Inside, Installer, Request, Resolver, Target, WheelError};
 use serde_json::{Value, json};
 
 use super::apt::quote;
 use super::commands::Run;
+use super::credentials::Credentials;
 use super::{Made, StepContext, StepError, requirements};
+use crate::BuildError;
 use crate::error::causes;
 use crate::host::DIRECTORY;
 use crate::log::StepLog;
-use crate::{BuildError, secrets};
 
 pub(crate) struct PythonPlan {
     request: Request,
@@ -59,26 +60,15 @@ pub(crate) fn plan(step: &Step, material: &mut KeyMaterial) -> Result<PythonPlan
     Ok(PythonPlan { request, index: index.clone(), uv_version })
 }
 
-/// The index options for the key, without credentials.
+/// The index options for the key.
 fn describe(index: &IndexOptions) -> Value {
-    let clean = |url: &Option<String>| url.as_deref().map(without_credentials);
     json!({
-        "find_links": clean(&index.find_links),
-        "index_url": clean(&index.index_url),
-        "extra_index_url": clean(&index.extra_index_url),
+        "find_links": index.find_links,
+        "index_url": index.index_url,
+        "extra_index_url": index.extra_index_url,
         "pre": index.pre,
         "extra_options": index.extra_options,
     })
-}
-
-fn without_credentials(url: &str) -> String {
-    match url.split_once("://") {
-        Some((scheme, rest)) => {
-            let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-            format!("{scheme}://{}{path}", authority.rsplit('@').next().unwrap_or(authority))
-        }
-        None => url.to_owned(),
-    }
 }
 
 impl PythonPlan {
@@ -152,8 +142,9 @@ impl PythonPlan {
 
     /// The variables that the installer would see beside those of this machine.
     fn environment(context: &StepContext<'_>) -> BTreeMap<String, String> {
-        let image = context.parent.config.environment.clone();
-        image.into_iter().chain(secrets::environment(&context.node.secrets)).collect()
+        let mut variables: BTreeMap<String, String> = context.parent.config.environment.clone().into_iter().collect();
+        variables.extend(context.node.variables().map(|(name, value)| (name.to_owned(), value.to_owned())));
+        variables
     }
 
     /// Why the installer has to read the requirements itself, if it has to: they name variables.
@@ -168,17 +159,25 @@ impl PythonPlan {
         let store = &context.tools.store;
         let work = store.new_work()?;
         let names = (0..).map(|index| format!("requirements-{index}.txt"));
+        let mut credentials = Credentials::default();
+        let (shown, hidden): (Vec<&String>, Vec<_>) =
+            self.request.packages.iter().partition(|package| redact(package) == package.as_str());
+        let hidden = hidden.into_iter().map(String::as_str).collect::<Vec<_>>().join("\n");
+        let contents = self.request.requirements.iter().map(|file| file.contents.as_str());
         let mut files: Vec<(String, Vec<u8>)> = names
-            .zip(&self.request.requirements)
-            .map(|(name, file)| (name, file.contents.clone().into_bytes()))
+            .zip(contents.chain((!hidden.is_empty()).then_some(hidden.as_str())))
+            .map(|(name, contents)| (name, credentials.take(contents).into_bytes()))
             .collect();
         let mut requirements: Vec<String> = files.iter().map(|(name, _)| format!("-r {DIRECTORY}/{name}")).collect();
         if !self.request.constraints.is_empty() {
-            files.push(("constraints.txt".to_owned(), self.request.constraints.clone().into_bytes()));
+            let constraints = credentials.take(&self.request.constraints);
+            files.push(("constraints.txt".to_owned(), constraints.into_bytes()));
             requirements.push(format!("-c {DIRECTORY}/constraints.txt"));
         }
-        let flags = flags(&self.index, self.request.installer);
-        let packages: Vec<String> = self.request.packages.iter().map(|package| quote(package)).collect();
+        let flags = flags(&self.index, self.request.installer, &mut credentials);
+        let (private, prepare) = credentials.hand_over();
+        files.extend(private);
+        let packages: Vec<String> = shown.into_iter().map(|package| quote(package)).collect();
         let arguments = format!("{flags}{} {}", requirements.join(" "), packages.join(" "));
         let mut tools = Vec::new();
         let command = match (self.request.installer, &self.uv_version) {
@@ -201,7 +200,7 @@ impl PythonPlan {
             ("PIP_BREAK_SYSTEM_PACKAGES", "1"),
             ("PIP_DISABLE_PIP_VERSION_CHECK", "1"),
         ];
-        let commands = [command];
+        let commands = [prepare + &command];
         let run = Run { commands: &commands, environment: &variables, files: &files, tools, ..Run::default() };
         let exit = run.execute(context, &work, log)?;
         let rules = CommitRules { package_times: true, drop_empty: exit.created_mountpoints, ..CommitRules::default() };
@@ -211,8 +210,8 @@ impl PythonPlan {
 
 /// The directories in which the step looks for programs.
 fn search_path<'a>(context: &'a StepContext<'_>) -> &'a str {
-    let own = context.node.secrets.iter().rev().find_map(|secret| secret.values.get("PATH"));
-    own.or_else(|| context.parent.config.environment.get("PATH")).map_or("", String::as_str)
+    let own = context.node.variables().filter(|(name, _)| *name == "PATH").last().map(|(_, value)| value);
+    own.or_else(|| context.parent.config.environment.get("PATH").map(String::as_str)).unwrap_or_default()
 }
 
 /// Where the host's uv is inside.
@@ -221,18 +220,20 @@ const UV: &str = "/__modal/bin/uv";
 const UV_FLAGS: &str = "--break-system-packages --compile-bytecode --python \"$(command -v python)\"";
 
 /// Index flags in the order that is documented, then the user's own.
-fn flags(index: &IndexOptions, installer: Installer) -> String {
+fn flags(index: &IndexOptions, installer: Installer, credentials: &mut Credentials) -> String {
     let options = [
         ("--find-links", &index.find_links),
         ("--index-url", &index.index_url),
         ("--extra-index-url", &index.extra_index_url),
     ];
-    let given = options.into_iter().filter_map(|(flag, value)| Some(format!("{flag} {} ", quote(value.as_ref()?))));
-    let mut flags: String = given.collect();
+    let mut option = |(flag, value): (&str, &Option<String>)| {
+        Some(format!("{flag} {} ", quote(&credentials.option(flag, value.as_ref()?, installer)?)))
+    };
+    let mut flags: String = options.into_iter().filter_map(&mut option).collect();
     if index.pre {
         flags.push_str(if installer == Installer::Uv { "--prerelease allow " } else { "--pre " });
     }
-    flags.push_str(&index.extra_options);
+    flags.push_str(&credentials.take(&index.extra_options));
     flags
 }
 
@@ -287,17 +288,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn credentials_do_not_enter_keys() {
-        for (url, clean) in [
-            ("https://user:secret@index.example/simple", "https://index.example/simple"),
-            ("https://index.example/a@b", "https://index.example/a@b"),
-            ("/wheels", "/wheels"),
-        ] {
-            assert_eq!(without_credentials(url), clean);
-        }
-    }
-
-    #[test]
     fn flags_come_in_the_documented_order() {
         let index = IndexOptions {
             find_links: Some("/w".into()),
@@ -306,7 +296,8 @@ mod tests {
             pre: true,
             extra_options: "--no-deps".into(),
         };
-        assert_eq!(flags(&index, Installer::Pip), "--find-links /w --index-url https://i.example --pre --no-deps");
-        assert!(flags(&index, Installer::Uv).contains("--prerelease allow"));
+        let flags = |installer| flags(&index, installer, &mut Credentials::default());
+        assert_eq!(flags(Installer::Pip), "--find-links /w --index-url https://i.example --pre --no-deps");
+        assert!(flags(Installer::Uv).contains("--prerelease allow"));
     }
 }

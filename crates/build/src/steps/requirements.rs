@@ -9,15 +9,15 @@ use crate::error::causes;
 
 /// Requirements files that stand for themselves: in the key of the step and inside the sandbox.
 #[derive(Debug, Default)]
-pub(super) struct Requirements {
+pub(crate) struct Requirements {
     /// The files, with those that they include (`-r other.txt`, relative to them) in the place of the lines that do.
-    pub(super) files: Vec<RequirementsFile>,
+    pub(crate) files: Vec<RequirementsFile>,
     /// The files that they name as constraints (`-c versions.txt`), in one text.
-    pub(super) constraints: String,
+    pub(crate) constraints: String,
 }
 
 /// Reads requirements files, with all that they name. Addresses are left for the installer to read.
-pub(super) fn read(paths: &[String]) -> Result<Requirements, BuildError> {
+pub(crate) fn read(paths: &[String]) -> Result<Requirements, BuildError> {
     let mut read = Requirements::default();
     for path in paths.iter().map(Path::new) {
         let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();

@@ -8,13 +8,14 @@ use super::text;
 /// Lines of the step's log that are repeated.
 const TAIL: usize = 40;
 
-/// The lines that report a failed step: what went wrong, its last lines, where the whole log is and how to look inside.
-pub(crate) fn report(title: &str, event: &Event, palette: Palette) -> Vec<String> {
-    let Event::StepFailed { message, tail, log, shell, .. } = event else {
+/// The lines that report a failed step: what went wrong, its last lines unless they were shown already, where the whole
+/// log is, how to look inside and what to do. Nothing is said about it afterwards.
+pub(crate) fn report(title: &str, event: &Event, palette: Palette, has_tail: bool) -> Vec<String> {
+    let Event::StepFailed { message, tail, log, shell, hint, .. } = event else {
         return Vec::new();
     };
     let mut lines = vec![format!("{} {title}: {message}", palette.paint(Tone::Red, "failed:"))];
-    for line in &tail[tail.len().saturating_sub(TAIL)..] {
+    for line in tail[tail.len().saturating_sub(TAIL)..].iter().filter(|_| has_tail) {
         lines.push(format!("  {} {}", palette.paint(Tone::Dim, "│"), text::clean(line)).trim_end().to_owned());
     }
     if let Some(log) = log {
@@ -22,6 +23,9 @@ pub(crate) fn report(title: &str, event: &Event, palette: Palette) -> Vec<String
     }
     if let Some(shell) = shell {
         lines.push(format!("  a shell in the state before this step: {}", palette.paint(Tone::Green, shell)));
+    }
+    if let Some(hint) = hint {
+        lines.push(format!("{} {hint}", palette.paint(Tone::Cyan, "hint:")));
     }
     lines
 }

@@ -37,7 +37,7 @@ impl Plain {
             {
                 vec![self.line(*step, what, now)]
             }
-            Event::StepFailed { step, .. } => failure::report(&title(step), event, Palette::PLAIN),
+            Event::StepFailed { step, .. } => failure::report(&title(step), event, Palette::PLAIN, false),
             Event::CallRetried { .. } => failure::retry(event, Palette::PLAIN),
             Event::Warning { message } => vec![format!("warning: {message}")],
             _ => Vec::new(),
@@ -138,7 +138,7 @@ impl Renderer for Quiet {
             Event::ContainerOutput { stream, data, .. } => self.streams.write(*stream, data),
             Event::StepFailed { step, .. } => {
                 let title = self.build.step(*step).map_or_else(String::new, |step| step.title.clone());
-                write_lines(&mut self.streams, &failure::report(&title, event, self.palette))
+                write_lines(&mut self.streams, &failure::report(&title, event, self.palette, true))
             }
             _ => {
                 self.build.apply(event, now);

@@ -144,7 +144,7 @@ impl Renderer for Terminal {
         let mut lines = match event {
             Event::StepFailed { step, .. } => {
                 let title = self.build.step(*step).map_or_else(|| "a step".to_owned(), |step| step.title.clone());
-                failure::report(&title, event, self.palette)
+                failure::report(&title, event, self.palette, true)
             }
             Event::CallRetried { .. } => failure::retry(event, self.palette),
             Event::Warning { message } => vec![format!("{} {message}", self.palette.paint(Tone::Yellow, "warning:"))],

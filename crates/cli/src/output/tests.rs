@@ -62,6 +62,7 @@ fn failed(step: u64) -> Event {
         tail: (1..=60).map(|line| format!("line {line}")).collect(),
         log: Some("/store/logs/7.log".to_owned()),
         shell: Some("modal shell im-0123".to_owned()),
+        hint: Some("install `gcc`".to_owned()),
     }
 }
 

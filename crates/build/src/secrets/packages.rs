@@ -1,0 +1,200 @@
+//! What packages brought: files that the lists of their packages name, with the digests that are written there.
+
+use std::cell::OnceCell;
+use std::collections::{HashMap, HashSet};
+use std::ffi::OsStr;
+use std::io::Read as _;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use fs_err as fs;
+use md5::Md5;
+use sha2::Sha256;
+
+use super::forms::{base64, hexadecimal, url_safe};
+
+/// Files and directories of package managers that repeat what packages say.
+const RECORDS: [&str; 8] = [
+    "/var/lib/dpkg",
+    "/var/lib/apt",
+    "/var/cache/apt",
+    "/var/cache/ldconfig",
+    "/var/cache/debconf/templates.dat",
+    "/var/log/apt",
+    "/var/log/dpkg.log",
+    "/etc/ld.so.cache",
+];
+
+/// The lists of packages that a step installed.
+#[derive(Debug)]
+pub(super) struct Packages<'a> {
+    root: &'a Path,
+    debian: OnceCell<Debian>,
+}
+
+/// What dpkg knows of the step's packages.
+#[derive(Debug, Default)]
+struct Debian {
+    /// MD5 of files, by path in the image.
+    digests: HashMap<Vec<u8>, String>,
+    /// Paths of everything, directories and links as well.
+    paths: HashSet<Vec<u8>>,
+}
+
+impl<'a> Packages<'a> {
+    /// The packages of the changes below `root`.
+    pub(super) fn new(root: &'a Path) -> Self {
+        Self { root, debian: OnceCell::new() }
+    }
+
+    /// Whether what is at this path of the image is as a package brought it.
+    pub(super) fn brought(&self, inside: &Path) -> bool {
+        if RECORDS.iter().any(|record| inside.starts_with(record)) {
+            return true;
+        }
+        let debian = self.debian.get_or_init(|| Debian::read(self.root));
+        let file = self.at(inside);
+        if !fs::symlink_metadata(&file).is_ok_and(|metadata| metadata.is_file()) {
+            return debian.paths.contains(inside.as_os_str().as_bytes());
+        }
+        match debian.digests.get(inside.as_os_str().as_bytes()) {
+            Some(digest) => digest_of::<Md5>(&file).is_some_and(|found| hexadecimal(&found) == *digest),
+            None => self.is_of_wheel(inside) || source_of(inside).is_some_and(|source| self.brought(&source)),
+        }
+    }
+
+    fn at(&self, inside: &Path) -> PathBuf {
+        self.root.join(inside.strip_prefix("/").unwrap_or(inside))
+    }
+
+    /// Whether the `RECORD` of a wheel in a directory above names the file with the digest that it has.
+    fn is_of_wheel(&self, inside: &Path) -> bool {
+        inside.ancestors().skip(1).any(|site| {
+            let name = inside.strip_prefix(site).unwrap_or(inside).as_os_str().as_bytes();
+            records(&self.at(site)).any(|record| {
+                self.at(inside) == record || is_recorded(&fs::read(&record).unwrap_or_default(), name, &self.at(inside))
+            })
+        })
+    }
+}
+
+impl Debian {
+    fn read(root: &Path) -> Self {
+        let mut debian = Self::default();
+        let information = root.join("var/lib/dpkg/info");
+        for file in fs::read_dir(&information).into_iter().flatten().flatten().map(|entry| entry.path()) {
+            match file.extension().and_then(OsStr::to_str) {
+                Some("md5sums") => {
+                    for line in lines(&fs::read(&file).unwrap_or_default()) {
+                        debian.add_digest(line.get(..32), line.get(34..));
+                    }
+                }
+                Some("list") => debian.paths.extend(lines(&fs::read(&file).unwrap_or_default()).map(<[u8]>::to_vec)),
+                _ => {}
+            }
+        }
+        // Configuration files have their digests elsewhere: ` /etc/file digest`.
+        for line in lines(&fs::read(root.join("var/lib/dpkg/status")).unwrap_or_default()) {
+            let mut words = line.strip_prefix(b" /").unwrap_or_default().split(|byte| *byte == b' ');
+            let (path, digest) = (words.next(), words.next());
+            debian.add_digest(digest, path);
+        }
+        debian
+    }
+
+    fn add_digest(&mut self, digest: Option<&[u8]>, path: Option<&[u8]>) {
+        if let (Some(digest), Some(path)) = (digest.and_then(|digest| std::str::from_utf8(digest).ok()), path) {
+            self.digests.insert([b"/", path].concat(), digest.to_owned());
+        }
+    }
+}
+
+fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty())
+}
+
+/// The `RECORD`s of the wheels that are installed in a directory.
+fn records(site: &Path) -> impl Iterator<Item = PathBuf> + use<> {
+    let entries = fs::read_dir(site).into_iter().flatten().flatten();
+    entries
+        .filter(|entry| entry.file_name().as_bytes().ends_with(b".dist-info"))
+        .map(|entry| entry.path().join("RECORD"))
+}
+
+/// Whether a `RECORD` names the file with its digest: `name,sha256=digest,size`.
+fn is_recorded(record: &[u8], name: &[u8], file: &Path) -> bool {
+    let digest = lines(record).find_map(|line| line.strip_prefix(name)?.strip_prefix(b",sha256="));
+    let digest = digest.and_then(|digest| digest.split(|byte| matches!(byte, b',' | b'=' | b'\r')).next());
+    digest.is_some_and(|digest| digest_of::<Sha256>(file).is_some_and(|found| url_safe_base64(&found) == digest))
+}
+
+/// The source of a file of bytecode.
+fn source_of(inside: &Path) -> Option<PathBuf> {
+    let name = inside.file_name()?.to_str()?.strip_suffix(".pyc")?;
+    let directory = inside.parent()?.parent()?;
+    inside
+        .parent()?
+        .ends_with("__pycache__")
+        .then(|| directory.join(format!("{}.py", name.split('.').next().unwrap_or(name))))
+}
+
+fn digest_of<D: sha2::Digest>(file: &Path) -> Option<Vec<u8>> {
+    let mut file = fs::File::open(file).ok()?;
+    let (mut hasher, mut buffer) = (D::new(), vec![0; 64 << 10]);
+    loop {
+        match file.read(&mut buffer).ok()? {
+            0 => return Some(hasher.finalize().to_vec()),
+            count => hasher.update(&buffer[..count]),
+        }
+    }
+}
+
+/// base64 in the alphabet for addresses, without `=` at the end.
+fn url_safe_base64(digest: &[u8]) -> Vec<u8> {
+    let padded = [digest, &[0; 2]].concat();
+    let length = (digest.len() * 4).div_ceil(3);
+    base64(&padded, 0).text.into_iter().take(length).map(url_safe).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_packages_brought_is_known_by_its_digest() {
+        let directory = tempfile::tempdir().unwrap();
+        let write = |path: &str, text: &str| {
+            let path = directory.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        write("var/lib/dpkg/info/x.md5sums", "5d41402abc4b2a76b9719d911017c592  usr/share/x/data\n");
+        write("var/lib/dpkg/info/x.list", "/.\n/usr/share/x\n/usr/share/x/data\n/usr/share/empty\n");
+        write("var/lib/dpkg/status", "Package: x\nConffiles:\n /etc/x.conf 5d41402abc4b2a76b9719d911017c592\n");
+        for file in
+            ["usr/share/x/data", "etc/x.conf", "usr/share/x/new", "site/p/a.py", "site/p/__pycache__/a.cpython-311.pyc"]
+        {
+            write(file, "hello");
+        }
+        let record = "p/a.py,sha256=LPJNul-wow4m6DsqxbninhsWHlwfp0JecwQzYpOLmCQ,5\np-1.dist-info/RECORD,,\n";
+        write("site/p-1.dist-info/RECORD", record);
+        fs::create_dir_all(directory.path().join("usr/share/empty")).unwrap();
+        let brought = |path: &str| Packages::new(directory.path()).brought(Path::new(path));
+        for path in [
+            "/usr/share/x/data",
+            "/etc/x.conf",
+            "/usr/share/empty",
+            "/site/p/a.py",
+            "/site/p/__pycache__/a.cpython-311.pyc",
+            "/site/p-1.dist-info/RECORD",
+            "/var/lib/dpkg/status",
+        ] {
+            assert!(brought(path), "{path}");
+        }
+        assert!(!brought("/usr/share/x/new"));
+        for path in ["usr/share/x/data", "etc/x.conf", "site/p/a.py"] {
+            write(path, "changed");
+            assert!(!brought(&format!("/{path}")), "{path}");
+        }
+    }
+}

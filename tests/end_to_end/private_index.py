@@ -1,0 +1,132 @@
+"""A package index on the loopback interface that asks for a password, and looks for it where it must not be."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+import tarfile
+import threading
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+#: Another one each time: stores are kept between runs.
+USER, PASSWORD = "reader", f"open-sesame-{os.urandom(4).hex()}"
+
+BACKEND = """
+import zipfile
+
+def build_wheel(directory, config_settings=None, metadata_directory=None):
+    name = "demo_source-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(f"{directory}/{name}", "w") as wheel:
+        wheel.writestr("demo_source.py", "value = 2\\n")
+        wheel.writestr("demo_source-1.0.dist-info/METADATA", "Metadata-Version: 2.1\\nName: demo-source\\nVersion: 1.0\\n")
+        wheel.writestr("demo_source-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
+        wheel.writestr("demo_source-1.0.dist-info/RECORD", "demo_source.py,,\\n")
+    return name
+"""
+
+
+def _wheel() -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as wheel:
+        wheel.writestr("demo_wheel.py", "value = 1\n")
+        metadata = "Metadata-Version: 2.1\nName: demo-wheel\nVersion: 1.0\n"
+        wheel.writestr("demo_wheel-1.0.dist-info/METADATA", metadata)
+        wheel.writestr(
+            "demo_wheel-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        wheel.writestr(
+            "demo_wheel-1.0.dist-info/RECORD",
+            "demo_wheel.py,,\ndemo_wheel-1.0.dist-info/METADATA,,\ndemo_wheel-1.0.dist-info/WHEEL,,\n"
+            "demo_wheel-1.0.dist-info/RECORD,,\n",
+        )
+    return buffer.getvalue()
+
+
+def _source() -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        for name, text in (
+            ("PKG-INFO", "Metadata-Version: 2.1\nName: demo-source\nVersion: 1.0\n"),
+            ("pyproject.toml", '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'),
+            ("backend.py", BACKEND),
+        ):
+            information = tarfile.TarInfo(f"demo_source-1.0/{name}")
+            information.size = len(text)
+            archive.addfile(information, io.BytesIO(text.encode()))
+    return buffer.getvalue()
+
+
+class PrivateIndex:
+    """What the server offers and what it has seen."""
+
+    def __init__(self, port: int) -> None:
+        self.url = f"http://{USER}:{PASSWORD}@127.0.0.1:{port}/simple"
+        self.files_url = self.url.replace("/simple", "/files")
+        self.granted: list[str] = []
+        self.leaks: set[str] = set()
+
+
+def _arguments_with_password() -> Iterator[str]:
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            text = file.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            if PASSWORD in text:
+                yield text
+
+
+@contextmanager
+def private_index() -> Iterator[PrivateIndex]:
+    """A running index with the wheel `demo-wheel` and the source distribution `demo-source`."""
+    files = {"demo_wheel-1.0-py3-none-any.whl": _wheel(), "demo_source-1.0.tar.gz": _source()}
+    expected = "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            index.leaks.update(_arguments_with_password())
+            if self.headers.get("Authorization") != expected:
+                self.send_response(401)
+                self.send_header("WWW-Authenticate", 'Basic realm="packages"')
+                self.end_headers()
+                return
+            index.granted.append(self.path)
+            name = self.path.rstrip("/").rsplit("/", 1)[-1]
+            body, kind = files.get(name), "application/octet-stream"
+            if body is None:
+                links = [file for file in files if file.startswith(name.replace("-", "_") + "-")]
+                body = "".join(f'<a href="/files/{file}#{_digest(files[file])}">{file}</a>' for file in links).encode()
+                kind = "text/html"
+                if not links:
+                    self.send_error(404)
+                    return
+            self.send_response(200)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def do_HEAD(self) -> None:
+            self.do_GET()
+
+        def log_message(self, *_arguments: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    index = PrivateIndex(server.server_port)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield index
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def _digest(content: bytes) -> str:
+    import hashlib
+
+    return "sha256=" + hashlib.sha256(content).hexdigest()
