@@ -74,10 +74,19 @@ impl Stand {
                 }
                 let mode = fs::metadata(&path).unwrap().permissions().mode() & 0o7777;
                 let name = path.strip_prefix(&root).unwrap().to_str().unwrap().to_owned();
-                files.insert(name, (mode, fs::read(&path).unwrap()));
+                files.insert(name, (mode, fs::read(self.bytes(path)).unwrap()));
             }
         }
         files
+    }
+
+    /// Where the bytes of a file are: in an object, where the file says so.
+    fn bytes(&self, path: PathBuf) -> PathBuf {
+        let mut object = [0; 64];
+        match rustix::fs::getxattr(&path, "user.overlay.redirect", &mut object[..]) {
+            Ok(length) => self.content(&format!("objects{}", String::from_utf8_lossy(&object[..length]))),
+            Err(_) => path,
+        }
     }
 }
 
@@ -268,7 +277,10 @@ fn modules_are_compiled_once_with_their_final_path() {
     let files = stand.files(&work);
     let (mode, bytecode) = &files[&format!("{SITE}/demo/__pycache__/good.{tag}.pyc")];
     let path = format!("/{SITE}/demo/good.py");
-    assert_eq!((*mode, &bytecode[4..8]), (0o644, &[1, 0, 0, 0][..]), "not of the unchecked-hash kind");
+    let source = u32::try_from(files[&path[1..]].1.len()).unwrap();
+    let time = u32::try_from(lamina_store::Timestamp::PACKAGE.seconds).unwrap();
+    let expected = [0, time, source].map(u32::to_le_bytes).concat();
+    assert_eq!((*mode, &bytecode[4..16]), (0o644, &expected[..]), "it names the time and the size of its source");
     assert!(bytecode.windows(path.len()).any(|window| window == path.as_bytes()));
     assert_eq!(files.keys().filter(|path| path.contains("__pycache__")).count(), 2);
 }

@@ -314,8 +314,8 @@ mod tests {
     fn layer(title: Option<&str>) -> ImageLayer {
         let record = title.map(|title| {
             let record = serde_json::json!({
-                "key": Digest::of(b"key").hex(), "digest": Digest::of(b"layer").hex(), "title": title, "created": 1_000,
-                "seconds": 75.2, "files": 6_535, "bytes": 145_000_000_u64, "bytes_new": 1, "material": null,
+                "key": Digest::of(b"key").hex(), "digest": Digest::of(b"layer").hex(), "content": Digest::of(b"").hex(), "title": title,
+                "created": 1_000, "seconds": 75.2, "files": 6_535, "bytes": 145_000_000_u64, "bytes_new": 1, "material": null,
                 "log": "1.log", "facts": null,
             });
             serde_json::from_value(record).unwrap()

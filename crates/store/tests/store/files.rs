@@ -212,7 +212,10 @@ fn directories_that_link_to_each_other_are_visited_once() {
     let has = |link: &str, target: &str| links.contains(&(link.to_owned(), target.to_owned()));
     assert_eq!(links.len(), 14 * 13 + 2);
     assert!(has("app/p0/modules/p13", "../../p13") && has("app/b/inner", "../a") && has("app/c", "b"), "{links:?}");
-    assert_eq!(std::fs::read_to_string(store.view(&digest, "app/c/inner/x")).unwrap(), "x");
+    let through = std::fs::canonicalize(store.view(&digest, "app/c/inner/x")).unwrap();
+    let root = std::fs::canonicalize(store.view(&digest, "")).unwrap();
+    let path = through.strip_prefix(root).unwrap().to_str().unwrap();
+    assert_eq!(store.read(&digest, path), b"x");
     assert_eq!(store.verify(&digest).unwrap(), Vec::<String>::new());
 }
 
