@@ -189,7 +189,7 @@ mod tests {
         let stat = rustix::fs::fstat(&copied).unwrap();
         assert!(disk::allocated(&stat) < 1 << 20, "the holes are holes");
         // Zeros that were written are as good as a hole.
-        copied.write_all_at(&[0; 200_000], 30 << 20).unwrap();
+        copied.write_all_at(&vec![0; 200_000], 30 << 20).unwrap();
         assert_eq!(digest(&copied).0, first);
         copied.write_all_at(b"x", 50 << 30).unwrap();
         assert_ne!(digest(&copied).0, first);

@@ -78,7 +78,7 @@ impl WorkerContext {
     pub(super) fn place(&self, bytes: Bytes, meta: &Metadata, place: Place<'_>) -> Result<u64> {
         let file = match self.placing {
             _ if bytes.size == 0 => create(place)?,
-            Placing::Redirects => self.redirect(bytes, place)?,
+            Placing::Redirects => redirected(bytes, place)?,
             Placing::Links if !wants_own_inode(place.path) => match self.link(&bytes.digest, place)? {
                 Some(file) => file,
                 None => self.copy(&bytes.digest, place)?,
@@ -101,20 +101,6 @@ impl WorkerContext {
         xattrs::write(file, self.placing.depth(), &meta.xattrs, path)?;
         disk::set_file_time(file, meta.modified, path)?;
         Ok(stat.st_ino)
-    }
-
-    /// Whether a file of a view leads to the object with this digest.
-    pub(super) fn leads_to(&self, path: &Path, digest: &Digest) -> Result<bool> {
-        Ok(xattrs::redirect(path)?.is_some_and(|object| object == redirect_to(digest)))
-    }
-
-    /// A file that leads to the object.
-    fn redirect(&self, bytes: Bytes, place: Place<'_>) -> Result<File> {
-        let file = create(place)?;
-        let failed = |what: &'static str| JobError::file::<Errno>(what, place.path);
-        rustix::fs::ftruncate(&file, bytes.size).map_err(failed("giving a size to"))?;
-        mark_redirected(&file, &bytes.digest, place.path)?;
-        Ok(file)
     }
 
     /// Links an object that no view has; `None` where one has.
@@ -151,6 +137,19 @@ impl WorkerContext {
         }
         Ok(file)
     }
+}
+
+/// Whether a file of a view leads to the object with this digest.
+pub(super) fn leads_to(path: &Path, digest: &Digest) -> Result<bool> {
+    Ok(xattrs::redirect(path)?.is_some_and(|object| object == redirect_to(digest)))
+}
+
+/// A file that leads to the object.
+fn redirected(bytes: Bytes, place: Place<'_>) -> Result<File> {
+    let file = create(place)?;
+    rustix::fs::ftruncate(&file, bytes.size).map_err(JobError::file("giving a size to", place.path))?;
+    mark_redirected(&file, &bytes.digest, place.path)?;
+    Ok(file)
 }
 
 /// The mark of a file that leads to an object: the object's path in the data-only layer. With 24 bytes both marks fit into

@@ -215,14 +215,13 @@ impl Collection {
             Some((whole, views)) if views == [whole] => store.tree(&whole).map(|tree| (whole, tree)),
             _ => None,
         };
-        let (digest, tree) = match known {
-            Some(known) => known,
-            None => {
-                let tree = self.tree(store, image)?;
-                let digest = self.publish(store, &tree.encode())?;
-                self.save(Shown { image: of_all(image), whole: digest, delta: None })?;
-                (digest, tree)
-            }
+        let (digest, tree) = if let Some(known) = known {
+            known
+        } else {
+            let tree = self.tree(store, image)?;
+            let digest = self.publish(store, &tree.encode())?;
+            self.save(Shown { image: of_all(image), whole: digest, delta: None })?;
+            (digest, tree)
         };
         Ok(Committed { digest, content: tree.content(), files, bytes, bytes_new: self.bytes_new })
     }
