@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -137,6 +138,8 @@ def test_a_prune_interrupted_in_the_middle_leaves_a_store_that_works(
 ) -> None:
     modal = fresh_store
     image = warm(modal)
+    # What was used within this second stays; with it, the trees would never be empty.
+    time.sleep(1.1)
     trees = modal.store / "content/trees"
     with open(modal.store / "locks/collection", "a") as lock:
         fcntl.flock(lock, fcntl.LOCK_SH)
@@ -263,20 +266,21 @@ def test_a_listing_that_nobody_reads_to_its_end_can_be_interrupted(modal: Modal,
 
 
 def test_an_interrupted_doctor_leaves_no_trial(modal: Modal) -> None:
-    temporary = modal.directory / "temporary"
-    temporary.mkdir()
+    # There is no store yet: the trial is where it would be.
+    place = modal.directory / "place"
+    place.mkdir()
     codes = []
     # Now and then the trial is over before the signal has come.
     while 130 not in codes and len(codes) < 20:
-        process = modal_with(modal, TMPDIR=str(temporary)).start("doctor")
+        process = modal_with(modal, MODAL_STORE=str(place / "store")).start("doctor")
         while process.poll() is None:
-            if any(temporary.iterdir()):
+            if any(place.iterdir()):
                 os.killpg(process.pid, signal.SIGINT)
                 break
         output, errors = process.communicate(timeout=30)
         codes.append(code_of(process))
         assert errors == "" and (output == "") == (codes[-1] == 130)
-        assert list(temporary.iterdir()) == []
+        assert list(place.iterdir()) == []
     assert 130 in codes
     clean(modal)
 

@@ -23,6 +23,6 @@ pub use layout::{FORMAT_VERSION, Layout};
 pub use object::{Metadata, ObjectName, Timestamp};
 pub use protocol::{CacheFilter, CommitRules, Committed, Harvest};
 pub use worker::{
-    Job, JobTable, Package, UpperDirectory, WorkerContext, is_opaque_in_view, is_whiteout_in_view, open_in_view,
+    Job, JobTable, Package, UpperDirectory, WorkerContext, is_opaque_in_view, is_whiteout_in_view, open_in_layer,
     worker_main,
 };

@@ -5,7 +5,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
-use lamina_store::{JobError, is_opaque_in_view, is_whiteout_in_view, open_in_view};
+use lamina_store::{JobError, is_opaque_in_view, is_whiteout_in_view, open_in_layer};
 
 /// The directories of an image's layers, top-most first.
 pub(crate) struct Layers {
@@ -121,7 +121,7 @@ fn merge(parents: &[PathBuf], name: &str) -> Result<Directory, JobError> {
 /// The text of a file of a layer; bytes that are no UTF-8 are replaced.
 pub(crate) fn read_text(path: &Path) -> Result<String, JobError> {
     let mut bytes = Vec::new();
-    open_in_view(path)?.read_to_end(&mut bytes)?;
+    open_in_layer(path)?.read_to_end(&mut bytes)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 

@@ -139,7 +139,7 @@ fn source_of(inside: &Path) -> Option<PathBuf> {
 }
 
 fn digest_of<D: sha2::Digest>(file: &Path) -> Option<Vec<u8>> {
-    let mut file = fs::File::open(file).ok()?;
+    let mut file = lamina_store::open_in_layer(file).ok()?;
     let (mut hasher, mut buffer) = (D::new(), vec![0; 64 << 10]);
     loop {
         match file.read(&mut buffer).ok()? {

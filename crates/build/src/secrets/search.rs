@@ -108,7 +108,7 @@ fn in_entry<'a>(
 fn in_file<'a>(needles: &'a [Needle], path: &Path) -> io::Result<Option<&'a str>> {
     let longest = needles.iter().flat_map(|needle| &needle.texts).map(Vec::len).max();
     let Some(overlap) = longest.map(|longest| longest - 1) else { return Ok(None) };
-    let mut file = fs::File::open(path)?;
+    let mut file = lamina_store::open_in_layer(path).map_err(io::Error::other)?;
     let mut buffer = vec![0; CHUNK + overlap];
     let mut kept = 0;
     loop {

@@ -27,5 +27,5 @@ pub use context::WorkerContext;
 pub use job::{Job, JobTable, Package};
 pub(crate) use place::Placing;
 pub use serve::worker_main;
-pub use shown::{is_opaque_in_view, is_whiteout_in_view, open_in_view};
+pub use shown::{is_opaque_in_view, is_whiteout_in_view, open_in_layer};
 pub use upper::UpperDirectory;

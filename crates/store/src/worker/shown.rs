@@ -1,4 +1,4 @@
-//! What an overlay would show of a path of a view, without one.
+//! What an overlay would show of a path of a layer, without one.
 
 use std::fs::{File, Metadata};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -10,12 +10,12 @@ use super::disk::{self, Result};
 use super::place::Placing;
 use super::xattrs::{self, Depth};
 
-/// Opens the bytes of a regular file of a view, wherever they are.
+/// Opens the bytes of a regular file of a view, or of an upper, wherever they are.
 ///
 /// # Errors
 /// When it is no regular file, or cannot be read.
-pub fn open_in_view(path: &Path) -> Result<File> {
-    let Some(content) = content_of(path) else { return disk::open(path) };
+pub fn open_in_layer(path: &Path) -> Result<File> {
+    let Some(content) = content_of(path).or_else(|| content_of_upper(path)) else { return disk::open(path) };
     match xattrs::redirect(path)? {
         Some(object) => disk::open(&content.join("objects").join(object.trim_start_matches('/'))),
         None => disk::open(path),
@@ -58,12 +58,20 @@ fn content_of(path: &Path) -> Option<PathBuf> {
     Some(path.ancestors().find(is_view)?.parent()?.parent()?.to_owned())
 }
 
+/// The content directory above a path in an upper. Marks there are the store's own: overlays escape those of processes inside.
+fn content_of_upper(path: &Path) -> Option<PathBuf> {
+    let is_upper = |directory: &&Path| {
+        directory.ends_with("upper") && directory.ancestors().nth(2).is_some_and(|works| works.ends_with("work"))
+    };
+    Some(path.ancestors().filter(is_upper).last()?.ancestors().nth(3)?.to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn only_views_lead_to_objects() {
+    fn layers_know_where_the_objects_are() {
         let digest = Digest::of(b"");
         let content = content_of(Path::new(&format!("/store/views/{digest}/usr/lib")));
         assert_eq!(content, Some(PathBuf::from("/store")));
@@ -71,5 +79,8 @@ mod tests {
         {
             assert_eq!(content_of(Path::new(&path)), None, "{path}");
         }
+        let upper = content_of_upper(Path::new("/store/work/1-2/upper/etc/work/x/upper/y"));
+        assert_eq!(upper, Some(PathBuf::from("/store")));
+        assert_eq!(content_of_upper(Path::new("/store/caches/apt/upper")), None);
     }
 }

@@ -302,6 +302,19 @@ fn bytecode_stays_valid_for_its_source() {
 }
 
 #[test]
+fn the_second_of_a_source_with_bytecode_is_over_when_its_layer_is_there() {
+    let store = TestStore::new();
+    let seconds = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+    let mut written = 0;
+    store.layer(CommitRules::default(), |upper| {
+        write(upper.join("m/a.py"), "x = 1\n");
+        write(upper.join("m/__pycache__/a.cpython-311.pyc"), "bytecode");
+        written = seconds(std::fs::metadata(upper.join("m/a.py")).unwrap().modified().unwrap());
+    });
+    assert!(seconds(SystemTime::now()) > written);
+}
+
+#[test]
 fn damage_is_found() {
     let store = TestStore::new();
     let committed = store.layer(CommitRules::default(), |upper| {

@@ -180,3 +180,16 @@ fn a_set_is_remembered_over_every_image() {
     let error = store.file_set(&set, &image).unwrap_err().to_string();
     assert!(error.contains("a layer's tree is missing"), "{error}");
 }
+
+#[test]
+fn what_mounts_would_hide_is_refused() {
+    let store = TestStore::new();
+    let local = tempfile::tempdir().unwrap();
+    write(local.path().join("file"), "x");
+    for target in ["/proc/x", "/sys/x", "/dev/shm/x"] {
+        let set = file_set(&local.path().join("file"), target);
+        let error = store.file_set(&set, &[]).unwrap_err().to_string();
+        assert!(error.contains(target) && error.contains("choose another path"), "{error}");
+    }
+    store.file_set(&file_set(&local.path().join("file"), "/devices/x"), &[]).unwrap();
+}

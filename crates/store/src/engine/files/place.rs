@@ -53,6 +53,12 @@ impl Placement {
         }
         let mut placement = Self::default();
         for (path, (_, item)) in taken {
+            if let Some(hidden) = HIDDEN.iter().find(|directory| is_below(&path, directory)) {
+                let (path, hidden) = (lossy(&path), lossy(hidden));
+                return Err(StoreError::InvalidFileSet(format!(
+                    "`{path}` could never be seen: every container has a `{hidden}` of its own; choose another path"
+                )));
+            }
             placement.add_directories(parent(&path), placer.image);
             placement.items.insert(path, item);
         }
@@ -72,6 +78,13 @@ impl Placement {
             path = parent(path);
         }
     }
+}
+
+/// What the kernel's file systems are mounted over.
+const HIDDEN: [&[u8]; 3] = [b"dev", b"proc", b"sys"];
+
+fn is_below(path: &[u8], directory: &[u8]) -> bool {
+    path.strip_prefix(directory).is_some_and(|rest| rest.starts_with(b"/"))
 }
 
 /// Directories take the mode that every Debian gives them; all others are open to every user.

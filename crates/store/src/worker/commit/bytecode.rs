@@ -53,6 +53,19 @@ pub(super) fn normalise(path: &[u8], on_disk: &Path, found: &[Found]) -> Result<
     file.write_all_at(&time, 8).map_err(JobError::file("writing", on_disk))
 }
 
+/// When the last source among `found` was changed that has bytecode there, too: in seconds since 1970.
+///
+/// Python compares whole seconds. An edit in a later step that falls into the same second and keeps the size would run the
+/// old bytecode; whoever commits waits until that second is over, as it is by itself where steps take longer.
+pub(super) fn youngest_source(found: &[Found]) -> Option<i64> {
+    let source_time = |item: &Found| {
+        let source = source(&item.path)?;
+        let index = found.binary_search_by(|item| item.path.cmp(&source)).ok()?;
+        Some(found[index].stat.st_mtime)
+    };
+    found.iter().filter_map(source_time).max()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -18,6 +18,8 @@ mod scan;
 mod share;
 
 use std::sync::PoisonError;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use lamina_image::Digest;
 
@@ -57,6 +59,9 @@ pub(super) fn commit(context: &WorkerContext, id: &str, rules: &CommitRules) -> 
         view::publish_both(context, &digest, &tree_file, &upper)?;
         bytes_new
     };
+    if !rules.package_times {
+        wait_for_the_next_second(bytecode::youngest_source(&found), abandoned)?;
+    }
     let files: Vec<_> =
         found.iter().zip(tree.entries()).filter(|(_, entry)| matches!(entry.node, Node::File { .. })).collect();
     let held = |found: &scan::Found| match placed.get(&found.stat.st_ino) {
@@ -65,6 +70,19 @@ pub(super) fn commit(context: &WorkerContext, id: &str, rules: &CommitRules) -> 
     };
     let bytes = files.iter().map(|(found, _)| held(found)).sum();
     Ok(Committed { digest, content: tree.content(), files: files.len() as u64, bytes, bytes_new })
+}
+
+/// Waits until the clock shows a later second than this one, unless that is far in the future.
+fn wait_for_the_next_second(second: Option<i64>, abandoned: &AtomicBool) -> Result<()> {
+    let Some(second) = second else { return Ok(()) };
+    loop {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        if now.as_secs().cast_signed() != second {
+            return Ok(());
+        }
+        content::check_abandoned(abandoned)?;
+        std::thread::sleep(Duration::from_nanos(u64::from(1_000_000_000 - now.subsec_nanos())));
+    }
 }
 
 fn is_published(context: &WorkerContext, digest: &Digest) -> Result<bool> {
