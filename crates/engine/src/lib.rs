@@ -29,7 +29,7 @@ pub use lamina_sandbox::{
     Exit, ExitStatus, Sandbox, TerminalSize, inherited_socket, spawn_apart, spawn_bound, with_interrupts_blocked,
 };
 pub use lamina_store::{
-    AppRecord, AppState, Collected, DetachedApp, DetachedApps, ImageRecord, ImageUsage, OutputReader, OutputWriter,
+    AppRecord, AppState, Checked, Collected, Damage, DetachedApp, DetachedApps, ImageRecord, ImageUsage, Outcome, OutputReader, OutputWriter,
     Policy, RunningApp, StoreError, Usage, disk_hint,
 };
 pub use protocol::PROTOCOL;

@@ -209,6 +209,15 @@ fn read_seal(path: &Path) -> Result<Option<Digest>> {
     }
 }
 
+/// Whether an object holds what its seal says, and that is what its name says; one without a seal, what its name says.
+pub(super) fn holds(name: &ObjectName, path: &Path) -> Result<bool> {
+    let file = disk::open(path)?;
+    match read_seal(path)? {
+        Some(sealed) => Ok(ObjectName::new(&sealed) == *name && content::matches(&file, &sealed, path)?),
+        None => Ok(content::digests(&file, path)?.iter().any(|digest| ObjectName::new(digest) == *name)),
+    }
+}
+
 /// Whether an object that another process may still be about to make durable holds what its name says; if so it is made
 /// durable and sealed here.
 fn vouch(digest: &Digest, path: &Path) -> Result<bool> {

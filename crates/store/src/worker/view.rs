@@ -19,6 +19,14 @@ use crate::{JobError, Metadata};
 
 /// Makes a view of an encoded tree and publishes both, unless objects are missing.
 pub(super) fn publish(context: &WorkerContext, encoded: &[u8]) -> Result<Published> {
+    make_and_publish(context, encoded, publish_both)
+}
+
+fn make_and_publish(
+    context: &WorkerContext,
+    encoded: &[u8],
+    publish: impl FnOnce(&WorkerContext, &Digest, &Path, &Path) -> Result<()>,
+) -> Result<Published> {
     let tree = Tree::decode(encoded).map_err(|error| JobError::new(JobError::STORE, error.to_string()))?;
     let digest = Digest::of(encoded);
     let missing = missing(context, &tree)?;
@@ -30,7 +38,7 @@ pub(super) fn publish(context: &WorkerContext, encoded: &[u8]) -> Result<Publish
     let tree_file = context.temporary_path();
     let built = build(context, &tree, &root)
         .and_then(|()| write_tree(encoded, &tree_file))
-        .and_then(|()| publish_both(context, &digest, &tree_file, &root));
+        .and_then(|()| publish(context, &digest, &tree_file, &root));
     if built.is_err() {
         // The first error is the one to report; what stays is swept with the session.
         let _ = remove_all(&root);
@@ -38,19 +46,18 @@ pub(super) fn publish(context: &WorkerContext, encoded: &[u8]) -> Result<Publish
     built.map(|()| Published::Done(digest))
 }
 
-/// Makes the view of a published tree again: one that was damaged, or that another kernel made in another way. False when the
-/// tree or some object is gone or damaged.
+/// Makes the view of a published tree again, in the place of whatever is there: one that was damaged, or that another kernel
+/// made in another way. False when the tree or some object is gone or damaged.
 pub(super) fn restore(context: &WorkerContext, digest: &Digest) -> Result<bool> {
     let path = tree_path(context, digest);
-    let mut encoded = Vec::new();
     if disk::try_stat(&path)?.is_none() {
         return Ok(false);
     }
-    std::io::Read::read_to_end(&mut disk::open(&path)?, &mut encoded).map_err(JobError::file("reading", &path))?;
+    let encoded = disk::read(&path)?;
     if Digest::of(&encoded) != *digest {
         return Ok(false);
     }
-    Ok(matches!(publish(context, &encoded)?, Published::Done(_)))
+    Ok(matches!(make_and_publish(context, &encoded, replace_both)?, Published::Done(_)))
 }
 
 /// Where a view is.
@@ -79,6 +86,16 @@ pub(super) fn publish_both(context: &WorkerContext, digest: &Digest, tree: &Path
     }
     disk::sync_directory(&context.content().join("trees"))?;
     disk::sync_directory(&context.content().join(context.placing.directory()))
+}
+
+/// As [`publish_both`], but what is there is damaged: it is moved out of the way. A process that dies in between leaves a tree
+/// without a view, which whoever needs it makes again.
+pub(super) fn replace_both(context: &WorkerContext, digest: &Digest, tree: &Path, view: &Path) -> Result<()> {
+    let path = view_path(context, digest);
+    if disk::try_stat(&path)?.is_some() {
+        disk::rename(&path, &context.temporary_path())?;
+    }
+    publish_both(context, digest, tree, view)
 }
 
 fn missing(context: &WorkerContext, tree: &Tree) -> Result<Vec<Digest>> {
