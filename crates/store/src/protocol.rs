@@ -133,6 +133,11 @@ pub(crate) enum Request {
         /// The tree.
         digest: Digest,
     },
+    /// Looks at a view's directories. Answers whether they are as they were.
+    Look {
+        /// The tree.
+        digest: Digest,
+    },
     /// Checks a view against its tree. Answers a list of sentences.
     Verify {
         /// The tree.

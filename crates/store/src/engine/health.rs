@@ -104,12 +104,7 @@ impl Store {
     ///
     /// # Errors
     /// When cancelled while waiting, or something cannot be read or written.
-    pub fn repair(
-        &self,
-        checked: &mut Checked,
-        cancel: &CancelToken,
-        waiting: &dyn Fn(),
-    ) -> Result<(), StoreError> {
+    pub fn repair(&self, checked: &mut Checked, cancel: &CancelToken, waiting: &dyn Fn()) -> Result<(), StoreError> {
         let _alone = self.stop_others(cancel, waiting)?;
         let used = self.shared.session.others(self.layout())?.layers;
         let mut idle = Vec::new();

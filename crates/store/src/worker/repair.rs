@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use lamina_image::Digest;
+use rayon::prelude::*;
 
 use super::disk::{self, Result, join};
 use super::{WorkerContext, content, verify, view};
@@ -14,7 +15,7 @@ use crate::tree::{Entry, Node, Tree};
 /// Copies the bytes of damaged objects from files of the layer's view that still hold them.
 pub(super) fn salvage(context: &WorkerContext, digest: &Digest) -> Result<()> {
     let Ok(tree) = verify::load(context, digest)? else { return Ok(()) };
-    for (entry, bytes, size) in damaged(context, &tree)? {
+    for (entry, bytes, size) in damaged(context, &tree) {
         let path = join(&context.content().join("copies").join(digest.hex()), &entry.path);
         let holds = || content::matches(&disk::open(&path)?, &bytes, &path);
         if disk::try_stat(&path)?.is_none() || !holds().unwrap_or(false) {
@@ -30,11 +31,8 @@ pub(super) fn salvage(context: &WorkerContext, digest: &Digest) -> Result<()> {
 
 /// Makes the view of a layer again if its objects are sound; otherwise puts the layer aside.
 pub(super) fn repair(context: &WorkerContext, digest: &Digest) -> Result<Repaired> {
-    let tree = match verify::load(context, digest)? {
-        Ok(tree) => tree,
-        Err(_) => return set_layer_aside(context, digest),
-    };
-    let damaged = damaged(context, &tree)?;
+    let Ok(tree) = verify::load(context, digest)? else { return set_layer_aside(context, digest) };
+    let damaged = damaged(context, &tree);
     for (_, bytes, _) in &damaged {
         set_object_aside(context, &context.objects.path(bytes))?;
     }
@@ -57,7 +55,7 @@ pub(super) fn set_objects_aside(context: &WorkerContext, digit: u8) -> Result<()
 
 /// Puts the objects of a tree aside whose bytes are wrong, so that new ones can take their places; answers their names.
 pub(super) fn set_damaged_aside(context: &WorkerContext, tree: &Tree) -> Result<Vec<ObjectName>> {
-    let damaged = damaged(context, tree)?;
+    let damaged = damaged(context, tree);
     for (_, bytes, _) in &damaged {
         set_object_aside(context, &context.objects.path(bytes))?;
     }
@@ -65,16 +63,15 @@ pub(super) fn set_damaged_aside(context: &WorkerContext, tree: &Tree) -> Result<
 }
 
 /// The entries of a tree whose objects are missing or damaged.
-fn damaged<'tree>(context: &WorkerContext, tree: &'tree Tree) -> Result<Vec<(&'tree Entry, Digest, u64)>> {
-    let mut damaged = Vec::new();
-    for entry in tree.entries() {
-        let Node::File { size, digest, .. } = entry.node else { continue };
+fn damaged<'tree>(context: &WorkerContext, tree: &'tree Tree) -> Vec<(&'tree Entry, Digest, u64)> {
+    let damaged = |entry: &'tree Entry| match entry.node {
         // An object that cannot be read is as good as a damaged one.
-        if !matches!(verify::check_object(context, entry, None), Ok(None)) {
-            damaged.push((entry, digest, size));
+        Node::File { size, digest, .. } if !matches!(verify::check_object(context, entry, None), Ok(None)) => {
+            Some((entry, digest, size))
         }
-    }
-    Ok(damaged)
+        _ => None,
+    };
+    tree.entries().par_iter().filter_map(damaged).collect()
 }
 
 fn set_object_aside(context: &WorkerContext, path: &Path) -> Result<()> {

@@ -104,6 +104,7 @@ impl Worker {
             Request::Ingest => value(ingest::ingest(context, files(frame.fds))?),
             Request::Publish => value(view::publish(context, &payload(frame)?)?),
             Request::MakeView { digest } => value(view::restore(context, &digest)?),
+            Request::Look { digest } => value(view::looks_right(context, &digest)?),
             Request::Verify { digest } => value(verify::verify(context, &digest)?),
             Request::Check { digest } => value(verify::check(context, &digest)?),
             Request::CheckObjects { digit } => value(verify::check_objects(context, digit)?),

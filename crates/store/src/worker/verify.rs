@@ -32,9 +32,10 @@ pub(super) fn verify(context: &WorkerContext, digest: &Digest) -> Result<Vec<Str
 pub(super) fn check(context: &WorkerContext, digest: &Digest) -> Result<Vec<String>> {
     match load(context, digest)? {
         Ok(tree) if disk::try_stat(&view::view_path(context, digest))?.is_none() => {
-            let problems = tree.entries().par_iter().filter_map(|entry| {
-                sentence(entry, check_object(context, entry, Some(&context.verdicts)))
-            });
+            let problems = tree
+                .entries()
+                .par_iter()
+                .filter_map(|entry| sentence(entry, check_object(context, entry, Some(&context.verdicts))));
             Ok(problems.collect())
         }
         Ok(tree) => problems(context, digest, &tree, Some(&context.verdicts)),
@@ -58,12 +59,7 @@ pub(super) fn load(context: &WorkerContext, digest: &Digest) -> Result<std::resu
     Ok(Tree::decode(&encoded).map_err(|error| format!("the tree `{digest}` cannot be read: {error}")))
 }
 
-fn problems(
-    context: &WorkerContext,
-    digest: &Digest,
-    tree: &Tree,
-    verdicts: Option<&Verdicts>,
-) -> Result<Vec<String>> {
+fn problems(context: &WorkerContext, digest: &Digest, tree: &Tree, verdicts: Option<&Verdicts>) -> Result<Vec<String>> {
     let root = view::view_path(context, digest);
     let problem = |entry: &Entry| {
         let found = match check_entry(context, entry, &join(&root, &entry.path)) {
@@ -193,12 +189,7 @@ pub(super) fn is_sound(context: &WorkerContext, name: ObjectName, path: &Path) -
     remembered(&context.verdicts, name, &stat, || objects::holds(&name, path))
 }
 
-fn remembered(
-    verdicts: &Verdicts,
-    name: ObjectName,
-    stat: &Stat,
-    read: impl FnOnce() -> Result<bool>,
-) -> Result<bool> {
+fn remembered(verdicts: &Verdicts, name: ObjectName, stat: &Stat, read: impl FnOnce() -> Result<bool>) -> Result<bool> {
     let known = verdicts.lock().unwrap_or_else(PoisonError::into_inner).get(&name).copied();
     let status = (stat.st_ino, stat.st_ctime, i64::try_from(stat.st_ctime_nsec).unwrap_or_default());
     if let Some((inode, seconds, nanoseconds, sound)) = known

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use lamina_image::Digest;
 use rayon::prelude::*;
-use rustix::fs::{CWD, FileType, Mode};
+use rustix::fs::{CWD, FileType, Mode, Stat};
 
 use super::WorkerContext;
 use super::disk::{self, Result, join};
@@ -15,11 +15,18 @@ use super::removal::remove_all;
 use super::xattrs::{self, Depth};
 use crate::protocol::Published;
 use crate::tree::{Entry, Node, Tree};
-use crate::{JobError, Metadata};
+use crate::{JobError, Metadata, Timestamp};
+
+/// Directories that one thread looks at before another one takes part.
+const LOOKED_AT_ONCE: usize = 256;
 
 /// Makes a view of an encoded tree and publishes both, unless objects are missing.
 pub(super) fn publish(context: &WorkerContext, encoded: &[u8]) -> Result<Published> {
-    make_and_publish(context, encoded, publish_both)
+    make_and_publish(context, encoded, |context, digest, tree, view| {
+        let is_damaged = disk::try_stat(&view_path(context, digest))?.is_some()
+            && !(disk::try_stat(&tree_path(context, digest))?.is_some() && looks_right(context, digest)?);
+        if is_damaged { replace_both(context, digest, tree, view) } else { publish_both(context, digest, tree, view) }
+    })
 }
 
 fn make_and_publish(
@@ -58,6 +65,25 @@ pub(super) fn restore(context: &WorkerContext, digest: &Digest) -> Result<bool> 
         return Ok(false);
     }
     Ok(matches!(make_and_publish(context, &encoded, replace_both)?, Published::Done(_)))
+}
+
+/// A look at a view, cheap enough for every start: whether its directories have the times that the tree says, which change with
+/// every name that comes or goes.
+pub(super) fn looks_right(context: &WorkerContext, digest: &Digest) -> Result<bool> {
+    let Ok(directories) = Tree::directories(&disk::read(&tree_path(context, digest))?) else { return Ok(false) };
+    let root = view_path(context, digest);
+    let differs = |(path, modified): &(Vec<u8>, Timestamp)| -> Result<bool> {
+        let stat = disk::try_stat(&join(&root, path))?;
+        let is_right =
+            |stat: &Stat| disk::file_type(stat) == FileType::Directory && disk::meta(stat).modified == *modified;
+        Ok(!stat.as_ref().is_some_and(is_right))
+    };
+    directories
+        .par_iter()
+        .with_min_len(LOOKED_AT_ONCE)
+        .try_fold(|| false, |found, directory| Ok(found || differs(directory)?))
+        .try_reduce(|| false, |one, other| Ok(one || other))
+        .map(|differs| !differs)
 }
 
 /// Where a view is.

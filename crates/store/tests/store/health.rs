@@ -198,3 +198,68 @@ fn a_step_that_is_run_again_replaces_its_damaged_view() {
         assert!(!check(&store).is_damaged());
     }
 }
+
+#[test]
+fn a_new_layer_takes_no_bytes_over_that_were_changed() {
+    let store = TestStore::new();
+    layer(&store, "one");
+    settle();
+    write(object(&store, "another"), "anOther");
+    let fresh = store.layer(CommitRules::default(), |upper| write(upper.join("fresh"), "another"));
+    assert_eq!(store.read(&fresh.digest, "fresh"), b"another");
+    assert_eq!(std::fs::read(object(&store, "another")).unwrap(), b"another");
+    let local = tempfile::tempdir().unwrap();
+    write(local.path().join("file"), "the tool");
+    settle();
+    write(object(&store, "the tool"), "the toOl");
+    let shown = store.file_set(&directory_set(local.path(), "/local"), &[]).unwrap();
+    assert_eq!(store.read(&shown.digest.unwrap(), "local/file"), b"the tool");
+}
+
+#[test]
+fn a_look_at_first_use_notices_names_that_came_or_went() {
+    for damage in [
+        (|view: &Path| std::fs::remove_file(view.join("usr/tool")).unwrap()) as fn(&Path),
+        |view| std::fs::remove_dir_all(view.join("etc")).unwrap(),
+        |view| write(view.join("usr/more"), "more"),
+        |view| std::fs::rename(view.join("usr/link"), view.join("usr/renamed")).unwrap(),
+    ] {
+        let mut store = TestStore::new();
+        let committed = layer(&store, "one");
+        let record = record(&store, &committed);
+        store.reopen();
+        damage(&store.view(&committed.digest, ""));
+        assert_eq!(store.find_layer(&record.key).unwrap(), Some(record));
+        assert_eq!(store.verify(&committed.digest).unwrap(), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn a_view_that_cannot_be_made_again_is_made_by_the_next_build() {
+    let mut store = TestStore::new();
+    let rules = || CommitRules { package_times: true, ..CommitRules::default() };
+    let fill = |upper: &Path| write(upper.join("usr/tool"), "the tool");
+    let committed = store.layer(rules(), fill);
+    let record = record(&store, &committed);
+    store.reopen();
+    std::fs::remove_file(store.view(&committed.digest, "usr/tool")).unwrap();
+    std::fs::remove_file(object(&store, "the tool")).unwrap();
+    assert_eq!(store.find_layer(&record.key).unwrap(), None);
+    assert_eq!(store.layer(rules(), fill).digest, committed.digest);
+    assert_eq!(store.find_layer(&record.key).unwrap(), Some(record));
+}
+
+#[test]
+fn local_files_whose_view_is_damaged_are_shown_anew() {
+    let mut store = TestStore::new();
+    let local = tempfile::tempdir().unwrap();
+    write(local.path().join("file"), "local");
+    settle();
+    let set = directory_set(local.path(), "/local");
+    let shown = store.file_set(&set, &[]).unwrap().digest.unwrap();
+    store.reopen();
+    std::fs::remove_file(store.view(&shown, "local/file")).unwrap();
+    std::fs::remove_file(object(&store, "local")).unwrap();
+    assert_eq!(store.file_set(&set, &[]).unwrap().digest, Some(shown));
+    assert_eq!(store.read(&shown, "local/file"), b"local");
+}
