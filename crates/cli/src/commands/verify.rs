@@ -145,22 +145,58 @@ mod tests {
     #[test]
     fn what_is_damaged_is_said_with_what_became_of_it() {
         let sound = Checked { layers: 3, objects: 1, ..Checked::default() };
-        insta::assert_snapshot!(report(&sound, false), @"");
+        insta::assert_snapshot!(report(&sound, false), @"Checked 3 layers and 1 file: everything is as it was stored.");
         let found = Checked {
             layers: 1,
             damages: vec![damage(Outcome::Stays, 12)],
             damaged_objects: vec!["objects/A/bcd".into()],
             ..Checked::default()
         };
-        insta::assert_snapshot!(report(&found, false), @"");
+        insta::assert_snapshot!(report(&found, false), @r#"
+        The layer `8f2d6d0f1719` of `run_commands("make")` is damaged:
+          `/usr/bin/0` is missing from the view
+          `/usr/bin/1` is missing from the view
+          `/usr/bin/2` is missing from the view
+          `/usr/bin/3` is missing from the view
+          `/usr/bin/4` is missing from the view
+          `/usr/bin/5` is missing from the view
+          `/usr/bin/6` is missing from the view
+          `/usr/bin/7` is missing from the view
+          `/usr/bin/8` is missing from the view
+          `/usr/bin/9` is missing from the view
+          and 2 more
+        The file `objects/A/bcd` holds other bytes than its name says.
+        Checked 1 layer: 1 layer is damaged.
+        `modal store verify --repair` makes again what it can, and the next build the rest.
+        "#);
         let outcomes = [Outcome::Restored, Outcome::Forgotten, Outcome::InUse];
         let damages = outcomes.map(|outcome| damage(outcome, 1)).to_vec();
         let repaired = Checked { layers: 4, objects: 20, damages, ..found };
-        insta::assert_snapshot!(report(&repaired, true), @"");
+        insta::assert_snapshot!(report(&repaired, true), @r#"
+        The layer `8f2d6d0f1719` of `run_commands("make")` is damaged:
+          `/usr/bin/0` is missing from the view
+          → made again
+        The layer `8f2d6d0f1719` of `run_commands("make")` is damaged:
+          `/usr/bin/0` is missing from the view
+          → forgotten: the next build makes it again
+        The layer `8f2d6d0f1719` of `run_commands("make")` is damaged:
+          `/usr/bin/0` is missing from the view
+          → stays, as a running `modal` uses it: try again when that has ended
+        The file `objects/A/bcd` holds other bytes than its name says.
+          → stays, as a running `modal` may use it: try again when that has ended
+        Checked 4 layers and 20 files: 3 layers are damaged.
+        "#);
         assert!(repaired.is_damaged());
         let damages = vec![damage(Outcome::Restored, 1)];
         let mended = Checked { damages, objects_are_aside: true, ..repaired };
-        insta::assert_snapshot!(report(&mended, true), @"");
+        insta::assert_snapshot!(report(&mended, true), @r#"
+        The layer `8f2d6d0f1719` of `run_commands("make")` is damaged:
+          `/usr/bin/0` is missing from the view
+          → made again
+        The file `objects/A/bcd` holds other bytes than its name says.
+          → put aside
+        Checked 4 layers and 20 files: 1 layer is damaged.
+        "#);
         assert!(!mended.is_damaged());
     }
 }

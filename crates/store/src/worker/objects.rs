@@ -135,20 +135,24 @@ impl Objects {
     }
 
     /// Gives a finished file with these bytes a second name, as an object; false where there is one already.
-    pub(super) fn add_name(&self, digest: &Digest, size: u64, file: &Path) -> Result<bool> {
+    pub(super) fn add_name(&self, digest: &Digest, size: u64, file: &Path, temporary: &Path) -> Result<bool> {
         if self.find(digest, Some(size))?.is_some() {
             return Ok(false);
         }
         let inode = disk::stat(file)?.st_ino;
         let path = self.path(digest);
-        let mut unsynced = self.lock();
         match disk::hard_link(file, &path) {
             Ok(()) => {}
-            // Another process was faster, or what is there is damaged: then the next one that needs it replaces it.
-            Err(Errno::EXIST) => return Ok(false),
+            // Another process was faster.
+            Err(Errno::EXIST) if self.find(digest, Some(size))?.is_some() => return Ok(false),
+            // What is there is damaged.
+            Err(Errno::EXIST) => {
+                disk::hard_link(file, temporary).map_err(JobError::file("linking to", temporary))?;
+                disk::rename(temporary, &path)?;
+            }
             Err(errno) => return Err(JobError::file("linking to", &path)(errno)),
         }
-        unsynced.insert(ObjectName::new(digest), (inode, *digest));
+        self.lock().insert(ObjectName::new(digest), (inode, *digest));
         Ok(true)
     }
 

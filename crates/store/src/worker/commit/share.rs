@@ -74,7 +74,7 @@ impl Sharing<'_> {
             }
             (_, Some(_)) => self.place(entry, bytes, meta).map(|()| (is_claimed, true)),
             (Placing::Links, None) if found.stat.st_nlink == 1 && !wants_own_inode(disk::as_path(&entry.path)) => {
-                Ok((objects.add_name(&bytes.digest, bytes.size, &path)?, false))
+                Ok((objects.add_name(&bytes.digest, bytes.size, &path, &self.context.temporary_path())?, false))
             }
             (Placing::Links | Placing::Clones, None) => Ok((self.store_copy(&path, bytes)?, false)),
         }
