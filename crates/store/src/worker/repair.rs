@@ -74,7 +74,8 @@ fn damaged<'tree>(context: &WorkerContext, tree: &'tree Tree) -> Vec<(&'tree Ent
     tree.entries().par_iter().filter_map(damaged).collect()
 }
 
-fn set_object_aside(context: &WorkerContext, path: &Path) -> Result<()> {
+/// Moves an object out of the way.
+pub(super) fn set_object_aside(context: &WorkerContext, path: &Path) -> Result<()> {
     if disk::try_stat(path)?.is_some() { disk::rename(path, &context.temporary_path()) } else { Ok(()) }
 }
 

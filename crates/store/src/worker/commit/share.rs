@@ -12,7 +12,7 @@ use crate::worker::disk::{self, Result, join};
 use crate::worker::place::{Bytes, Place, Placing, wants_own_inode};
 use crate::worker::upper::Placed;
 use crate::worker::xattrs::{self, Depth};
-use crate::worker::{WorkerContext, content, view};
+use crate::worker::{WorkerContext, content, repair, verify, view};
 use crate::{JobError, Metadata, ObjectName};
 
 /// The files of one commit on their way into the objects.
@@ -59,7 +59,13 @@ impl Sharing<'_> {
             return Ok((objects.claim(&ObjectName::new(&bytes.digest)), false));
         }
         let path = join(self.upper, &entry.path);
-        let existing = objects.find(&bytes.digest, Some(bytes.size))?;
+        let mut existing = objects.find(&bytes.digest, Some(bytes.size))?;
+        let (name, object) = (ObjectName::new(&bytes.digest), objects.path(&bytes.digest));
+        if existing.is_some() && !verify::is_sound(self.context, name, &object)? {
+            // The step has just made the right bytes: they take the place of the wrong ones.
+            repair::set_object_aside(self.context, &object)?;
+            existing = None;
+        }
         let is_claimed = existing.is_some() && objects.claim(&ObjectName::new(&bytes.digest));
         match (self.context.placing, existing) {
             (Placing::Redirects, None) => {
