@@ -473,6 +473,7 @@ mod tests {
             &["store"],
             &["store", "path"],
             &["store", "remove"],
+            &["store", "verify"],
         ] {
             let name = format!("help_{}", path.join("_"));
             insta::assert_snapshot!(name.trim_end_matches('_'), help(path));
