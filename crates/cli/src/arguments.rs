@@ -401,6 +401,18 @@ pub(crate) struct Doctor {
 pub(crate) enum Store {
     /// Print where the store is
     Path,
+    /// Check that everything in the store is as it was stored
+    #[command(after_help = "\
+Reads every byte. The exit code is 1 if something is damaged and still there. With --repair, what other files of the store
+suffice for is made again; the rest is forgotten, so that the next build makes it again.")]
+    Verify {
+        /// Make again what is damaged, or forget it
+        #[arg(long)]
+        repair: bool,
+        /// Check only what this image uses
+        #[arg(value_name = "IMAGE")]
+        image: Option<String>,
+    },
     /// Remove the store with all images, layers, caches and logs
     #[command(after_help = "\
 Files of the store belong to user ids of containers, which `rm -rf` may not remove; this command does.")]
@@ -461,6 +473,7 @@ mod tests {
             &["store"],
             &["store", "path"],
             &["store", "remove"],
+            &["store", "verify"],
         ] {
             let name = format!("help_{}", path.join("_"));
             insta::assert_snapshot!(name.trim_end_matches('_'), help(path));

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use lamina_image::{Digest, LayerKey};
-use lamina_store::{Collected, ImageRecord, LayerRecord, Policy, Usage};
+use lamina_store::{Checked, Collected, ImageRecord, LayerRecord, Policy, Usage};
 
 use crate::{Engine, EngineError};
 
@@ -97,5 +97,23 @@ impl Engine {
         let ids = policy.ids.iter().map(|id| Ok(self.image(id)?.id)).collect::<Result<_, EngineError>>()?;
         let policy = Policy { ids, ..policy.clone() };
         Ok(self.store.collect(&policy, &self.cancel, waiting)?)
+    }
+
+    /// Reads every byte of an image's layers, or of everything that the store has. `progress` hears how many parts of all
+    /// are done.
+    ///
+    /// # Errors
+    /// When there is no such image, the store cannot be read, or on cancellation.
+    pub fn check(&self, id: Option<&str>, progress: &dyn Fn(usize, usize)) -> Result<Checked, EngineError> {
+        let image = id.map(|id| self.image(id)).transpose()?;
+        Ok(self.store.check(image.as_ref().map(|image| &image.layers[..]), &self.cancel, progress)?)
+    }
+
+    /// Mends what a check found. `waiting` is called when it has to wait for other processes.
+    ///
+    /// # Errors
+    /// When something cannot be read or written, or on cancellation.
+    pub fn repair(&self, checked: &mut Checked, waiting: &dyn Fn()) -> Result<(), EngineError> {
+        Ok(self.store.repair(checked, &self.cancel, waiting)?)
     }
 }

@@ -29,8 +29,8 @@ pub use lamina_sandbox::{
     Exit, ExitStatus, Sandbox, TerminalSize, inherited_socket, spawn_apart, spawn_bound, with_interrupts_blocked,
 };
 pub use lamina_store::{
-    AppRecord, AppState, Collected, DetachedApp, DetachedApps, ImageRecord, ImageUsage, OutputReader, OutputWriter,
-    Policy, RunningApp, StoreError, Usage, disk_hint,
+    AppRecord, AppState, Checked, Collected, Damage, DetachedApp, DetachedApps, ImageRecord, ImageUsage, Outcome,
+    OutputReader, OutputWriter, Policy, RunningApp, StoreError, Usage, disk_hint,
 };
 pub use protocol::PROTOCOL;
 pub use session::{Described, serve};

@@ -15,8 +15,8 @@ pub mod tree;
 pub mod worker;
 
 pub use engine::{
-    AppRecord, AppState, Collected, DetachedApp, DetachedApps, FileSetView, ImageRecord, ImageUsage, LayerRecord,
-    LocalFiles, Lock, OutputReader, OutputWriter, Policy, RunningApp, Show, Store, Usage, Work,
+    AppRecord, AppState, Checked, Collected, Damage, DetachedApp, DetachedApps, FileSetView, ImageRecord, ImageUsage,
+    LayerRecord, LocalFiles, Lock, Outcome, OutputReader, OutputWriter, Policy, RunningApp, Show, Store, Usage, Work,
 };
 pub use error::{JobError, StoreError, disk_hint};
 pub use layout::{FORMAT_VERSION, Layout};

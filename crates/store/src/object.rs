@@ -72,6 +72,12 @@ impl ObjectName {
         Self(name)
     }
 
+    /// The name that a file has in the directory of a digit.
+    pub(crate) fn parse(digit: u8, rest: &[u8]) -> Option<Self> {
+        let name: [u8; Self::LENGTH] = [&[digit], rest].concat().try_into().ok()?;
+        name.iter().all(|digit| Self::DIGITS.contains(digit)).then_some(Self(name))
+    }
+
     /// Path relative to the directory of objects.
     #[must_use]
     pub fn relative(&self) -> String {
@@ -119,5 +125,8 @@ mod tests {
         // Compared with Python: base64.urlsafe_b64encode(bytes(i * 37 % 256 for i in range(32)))[:22].
         assert_eq!(ObjectName::new(&digest).to_string(), "ACVKb5S53gMoTXKXvOEGK1");
         assert_eq!(ObjectName::new(&digest).path(), PathBuf::from("objects/A/CVKb5S53gMoTXKXvOEGK1"));
+        assert_eq!(ObjectName::parse(b'A', b"CVKb5S53gMoTXKXvOEGK1"), Some(ObjectName::new(&digest)));
+        assert_eq!(ObjectName::parse(b'A', b"CVKb5S53gMoTXKXvOEGK"), None);
+        assert_eq!(ObjectName::parse(b'A', b"CVKb5S53gMoTXKXvOEGK."), None);
     }
 }

@@ -4,6 +4,7 @@
 //! Many requests can be in flight. The first one of a connection is [`Request::Start`].
 
 use std::collections::HashSet;
+use std::path::PathBuf;
 
 use lamina_image::Digest;
 use serde::{Deserialize, Serialize};
@@ -132,10 +133,40 @@ pub(crate) enum Request {
         /// The tree.
         digest: Digest,
     },
+    /// Looks at a view's directories. Answers whether they are as they were.
+    Look {
+        /// The tree.
+        digest: Digest,
+    },
     /// Checks a view against its tree. Answers a list of sentences.
     Verify {
         /// The tree.
         digest: Digest,
+    },
+    /// Checks a layer as one of many. Answers a list of sentences.
+    Check {
+        /// The tree.
+        digest: Digest,
+    },
+    /// Reads all objects whose names begin with a digit. Answers [`CheckedObjects`].
+    CheckObjects {
+        /// The digit.
+        digit: u8,
+    },
+    /// Copies the bytes of damaged objects from the layer's view, where that still has them.
+    Salvage {
+        /// The tree.
+        digest: Digest,
+    },
+    /// Makes a damaged layer's view again, or puts the layer aside. Answers [`Repaired`].
+    Repair {
+        /// The tree.
+        digest: Digest,
+    },
+    /// Puts damaged objects aside whose names begin with a digit.
+    SetAside {
+        /// The digit.
+        digit: u8,
     },
     /// Measures the content directory. Answers [`ContentUsage`].
     Measure,
@@ -191,6 +222,25 @@ pub(crate) struct ContentUsage {
     pub(crate) caches: u64,
     /// Everything else: trees, descriptions of packages, unfinished work.
     pub(crate) other: u64,
+}
+
+/// What reading objects found.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct CheckedObjects {
+    /// How many were read.
+    pub(crate) count: u64,
+    /// Where damaged ones are, relative to the content directory.
+    pub(crate) damaged: Vec<PathBuf>,
+}
+
+/// What became of a damaged layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Repaired {
+    /// It is whole again.
+    Restored,
+    /// It cannot be made from what is there, and was put aside.
+    Lost,
 }
 
 /// A local file that was stored.

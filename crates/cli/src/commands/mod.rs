@@ -11,6 +11,7 @@ mod prune;
 pub(crate) mod run;
 pub(crate) mod shell;
 pub(crate) mod store;
+mod verify;
 
 use std::io::{self, Write};
 use std::ops::ControlFlow;

@@ -8,7 +8,7 @@ use lamina_engine::{DetachedApps, Options, Removal, detached_apps, store_directo
 use lamina_events::CancelToken;
 
 use super::ask::{ask, say};
-use super::print;
+use super::{print, verify};
 use crate::arguments::Store;
 use crate::failure::Failure;
 use crate::output::text;
@@ -22,6 +22,7 @@ pub(crate) fn store(store: &Store) -> Result<u8, Failure> {
             print(&[root.as_os_str().as_bytes(), b"\n"].concat())?;
             Ok(0)
         }
+        Store::Verify { repair, image } => verify::verify(image.as_deref(), *repair),
         Store::Remove { yes } => remove(&root, *yes),
     }
 }

@@ -4,6 +4,7 @@ mod apps;
 mod client;
 mod collection;
 mod files;
+mod health;
 mod image_tree;
 mod index;
 mod lease;
@@ -12,10 +13,11 @@ mod records;
 mod upgrade;
 mod work;
 
+use std::collections::HashSet;
 use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use lamina_events::{CancelToken, Event, Sink};
 use lamina_image::{Digest, FileSet, LayerKey};
@@ -32,6 +34,7 @@ use lease::{Leftovers, Session, Use};
 pub use apps::{AppRecord, AppState, DetachedApp, DetachedApps, OutputReader, OutputWriter, RunningApp, Show};
 pub use collection::{Collected, ImageUsage, Policy, Usage};
 pub use files::{Collection as LocalFiles, FileSetView};
+pub use health::{Checked, Damage, Outcome};
 pub use lock::Lock;
 pub use records::{ImageRecord, LayerRecord};
 pub use work::Work;
@@ -63,6 +66,8 @@ struct Shared {
     works: AtomicU64,
     /// How files get into views.
     placing: Placing,
+    /// Layers whose views were looked at.
+    looked_at: Mutex<HashSet<Digest>>,
 }
 
 impl Shared {
@@ -86,7 +91,8 @@ impl Store {
         let leftovers = lease::find_leftovers(&layout, MAXIMUM_LEFTOVERS)?;
         let placing = start(&client, &session, &leftovers)?;
         drop(leftovers);
-        let shared = Shared { layout, client, index, session, works: AtomicU64::new(0), placing };
+        let shared =
+            Shared { layout, client, index, session, works: AtomicU64::new(0), placing, looked_at: Mutex::default() };
         upgrade::upgrade(&shared)?;
         let shared = Arc::new(shared);
         Ok(Self { shared, cancel: CancelToken::new(), sink: Sink::none(), has_waited: Arc::default() })
@@ -135,11 +141,32 @@ impl Store {
             self.shared.session.note(Use::Layer(*layer))?;
         }
         for layer in layers {
-            if !self.has_view(layer) && !self.restore_view(layer)? {
+            if !self.is_usable(layer)? {
                 return Ok(false);
             }
         }
         Ok(true)
+    }
+
+    /// Whether a layer can be used, after its view was made again if need be. The first use in a process looks at the view.
+    fn is_usable(&self, layer: &Digest) -> Result<bool, StoreError> {
+        if !self.has_view(layer) {
+            return self.restore_view(layer);
+        }
+        if self.shared.looked_at.lock().unwrap_or_else(PoisonError::into_inner).contains(layer) {
+            return Ok(true);
+        }
+        let look = || self.shared.client.call::<bool>(Request::Look { digest: *layer });
+        let mut is_right = look()?;
+        if !is_right {
+            // Only one process makes it again: another one may use the new view at once.
+            let _alone = self.lock(&format!("view-{layer}"), &self.cancel, || ())?;
+            is_right = look()? || self.restore_view(layer)?;
+        }
+        if is_right {
+            self.shared.looked_at.lock().unwrap_or_else(PoisonError::into_inner).insert(*layer);
+        }
+        Ok(is_right)
     }
 
     /// Makes a view again that is not there in the way that this machine needs; false when that is impossible.

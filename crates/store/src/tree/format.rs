@@ -123,6 +123,20 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Vec<Entry>, TreeError> {
     Ok(entries)
 }
 
+/// The directories of an encoding and their times, for who only wants a look.
+pub(super) fn directories(bytes: &[u8]) -> Result<Vec<(Vec<u8>, Timestamp)>, TreeError> {
+    let mut reader = Reader(bytes.strip_prefix(MAGIC).ok_or(TreeError::Format)?);
+    let mut directories = Vec::new();
+    while !reader.0.is_empty() {
+        let kind = reader.byte()?;
+        let path = reader.bytes()?;
+        if let Node::Directory { meta, .. } = reader.node(kind, path)? {
+            directories.push((path.to_vec(), meta.modified));
+        }
+    }
+    Ok(directories)
+}
+
 /// What is left to read.
 struct Reader<'a>(&'a [u8]);
 

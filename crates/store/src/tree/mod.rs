@@ -12,7 +12,7 @@ use std::collections::HashSet;
 
 use lamina_image::Digest;
 
-use crate::{Metadata, ObjectName};
+use crate::{Metadata, ObjectName, Timestamp};
 
 pub use format::MAGIC;
 
@@ -161,6 +161,14 @@ impl Tree {
     /// When the bytes are not exactly what [`Tree::encode`] makes of some tree.
     pub fn decode(bytes: &[u8]) -> Result<Self, TreeError> {
         Self::from_sorted(format::decode(bytes)?)
+    }
+
+    /// The directories of a canonical encoding, and when something in each was changed last.
+    ///
+    /// # Errors
+    /// When the bytes end in the middle of something.
+    pub(crate) fn directories(bytes: &[u8]) -> Result<Vec<(Vec<u8>, Timestamp)>, TreeError> {
+        format::directories(bytes)
     }
 
     /// The regular files' number and bytes.

@@ -116,6 +116,16 @@ fn for_each_object(context: &WorkerContext, mut visit: impl FnMut(&Path, &Stat) 
     Ok(())
 }
 
+/// The objects whose names begin with a digit, by name; what has no name of an object is none.
+pub(super) fn objects_of(context: &WorkerContext, digit: u8) -> Result<Vec<(ObjectName, std::path::PathBuf)>> {
+    let directory = context.content().join("objects").join(char::from(digit).to_string());
+    let named = |(name, _): &(Vec<u8>, FileType)| {
+        let object = ObjectName::parse(digit, name)?;
+        Some((object, join(&directory, name)))
+    };
+    Ok(disk::list(&directory)?.iter().filter_map(named).collect())
+}
+
 /// Removes files of caches that no step brought since.
 fn sweep_caches(context: &WorkerContext, unused_since: i64, mounted: &HashSet<String>) -> Result<u64> {
     let caches = context.content().join("caches");

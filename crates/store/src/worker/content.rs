@@ -45,6 +45,13 @@ pub(super) fn matches(file: &File, digest: &Digest, path: &Path) -> Result<bool>
     Ok(whole == *digest || (size > 0 && hash_sparse(file, size, path, &never)?.0 == *digest))
 }
 
+/// Both digests that a file with these bytes may have.
+pub(super) fn digests(file: &File, path: &Path) -> Result<[Digest; 2]> {
+    let never = AtomicBool::new(false);
+    let (whole, size) = hash_whole(file, path, &never)?;
+    Ok([whole, hash_sparse(file, size, path, &never)?.0])
+}
+
 /// Copies what a file holds, holes as holes.
 pub(super) fn copy(from: &File, to: &mut File, path: &Path) -> Result<()> {
     let size = disk::size(&rustix::fs::fstat(from).map_err(JobError::file("reading the status of", path))?);

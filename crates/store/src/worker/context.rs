@@ -26,6 +26,8 @@ pub struct WorkerContext {
     temporary: PathBuf,
     counter: AtomicU64,
     pub(super) objects: Objects,
+    /// Objects that were checked.
+    pub(super) verdicts: super::verify::Verdicts,
     /// How files get into views.
     pub(super) placing: Placing,
     /// For every work: the files that were placed in its upper, by inode.
@@ -58,6 +60,7 @@ impl WorkerContext {
             placing,
             counter: AtomicU64::new(0),
             objects: Objects::open(content)?,
+            verdicts: Mutex::default(),
             placed: Mutex::default(),
             commits: Mutex::default(),
             _leases: leases,

@@ -84,6 +84,13 @@ pub(super) fn open(path: &Path) -> Result<File> {
     open_with(path, OFlags::RDONLY)
 }
 
+/// What a file holds.
+pub(super) fn read(path: &Path) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    std::io::Read::read_to_end(&mut open(path)?, &mut bytes).map_err(JobError::file("reading", path))?;
+    Ok(bytes)
+}
+
 pub(super) fn open_directory(path: &Path) -> Result<File> {
     open_with(path, OFlags::RDONLY | OFlags::DIRECTORY)
 }

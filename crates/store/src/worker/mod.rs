@@ -15,6 +15,7 @@ mod objects;
 mod place;
 mod probe;
 mod removal;
+mod repair;
 mod serve;
 mod shown;
 mod upper;

@@ -1,13 +1,16 @@
 //! Objects: file contents, stored once.
 //!
 //! An object gets its name as soon as it is written, so that views can refer to it at once, but its *seal* only when its
-//! bytes are known to be on the disk. The seal is an attribute with the whole digest. An object without it is believed by
+//! bytes are known to be on the disk. The seal is an attribute with the whole digest, and the time that the object then had:
+//! one that was written to since has another time, and its seal does not count. An object without a seal is believed by
 //! nobody but the process that wrote it; another process that needs it reads it and, if the bytes are what the name says,
 //! makes them durable and seals it itself. So two processes can store the same files at the same time, and a half-written
 //! object of a power cut is replaced.
 
 use std::collections::{HashMap, HashSet};
+use std::fs::File;
 use std::io::{Read, Write};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -17,10 +20,12 @@ use rustix::io::Errno;
 
 use super::content::{self, CHUNK};
 use super::disk::{self, Result};
-use crate::{JobError, ObjectName};
+use crate::{JobError, ObjectName, Timestamp};
 
 /// The attribute that seals an object. Overlays show none of `user.overlay.` to processes inside.
 pub(super) const SEAL: &str = "user.overlay.lamina";
+/// Bytes of a seal: a digest, seconds, nanoseconds.
+const SEAL_LENGTH: usize = 32 + 8 + 4;
 /// Up to this many unsynced objects are synced one by one; beyond it syncing the filesystem is cheaper.
 const SYNC_SINGLY: usize = 32;
 
@@ -72,12 +77,13 @@ impl Objects {
         if disk::file_type(&stat) != FileType::RegularFile || size.is_some_and(|size| disk::size(&stat) != size) {
             return Ok(None);
         }
-        let known = match read_seal(&path)? {
-            Some(sealed) => Some(sealed),
-            None => self.unsealed(digest, &stat),
+        let sealed = match read_seal(&path)? {
+            Some(seal) if seal.digest != *digest => return Err(alike(digest, &seal.digest)),
+            seal => seal.is_some_and(|seal| seal.modified == disk::meta(&stat).modified),
         };
-        match known {
-            Some(known) if known == *digest => Ok(Some(stat)),
+        match self.unsealed(digest, &stat) {
+            _ if sealed => Ok(Some(stat)),
+            Some(written) if written == *digest => Ok(Some(stat)),
             Some(other) => Err(alike(digest, &other)),
             None => Ok(vouch(digest, &path)?.then_some(stat)),
         }
@@ -129,20 +135,24 @@ impl Objects {
     }
 
     /// Gives a finished file with these bytes a second name, as an object; false where there is one already.
-    pub(super) fn add_name(&self, digest: &Digest, size: u64, file: &Path) -> Result<bool> {
+    pub(super) fn add_name(&self, digest: &Digest, size: u64, file: &Path, temporary: &Path) -> Result<bool> {
         if self.find(digest, Some(size))?.is_some() {
             return Ok(false);
         }
         let inode = disk::stat(file)?.st_ino;
         let path = self.path(digest);
-        let mut unsynced = self.lock();
         match disk::hard_link(file, &path) {
             Ok(()) => {}
-            // Another process was faster, or what is there is damaged: then the next one that needs it replaces it.
-            Err(Errno::EXIST) => return Ok(false),
+            // Another process was faster.
+            Err(Errno::EXIST) if self.find(digest, Some(size))?.is_some() => return Ok(false),
+            // What is there is damaged.
+            Err(Errno::EXIST) => {
+                disk::hard_link(file, temporary).map_err(JobError::file("linking to", temporary))?;
+                disk::rename(temporary, &path)?;
+            }
             Err(errno) => return Err(JobError::file("linking to", &path)(errno)),
         }
-        unsynced.insert(ObjectName::new(digest), (inode, *digest));
+        self.lock().insert(ObjectName::new(digest), (inode, *digest));
         Ok(true)
     }
 
@@ -194,18 +204,63 @@ impl Objects {
     }
 }
 
+/// What an attribute of an object says.
+struct Seal {
+    digest: Digest,
+    /// When the object was last changed before it was sealed.
+    modified: Timestamp,
+}
+
 /// Says of an object that its bytes are on the disk and what their digest is.
-fn seal(file: impl std::os::fd::AsFd, digest: &Digest, path: &Path) -> Result<()> {
-    rustix::fs::fsetxattr(file, SEAL, digest.as_bytes(), XattrFlags::empty())
+fn seal(file: impl AsFd + Copy, digest: &Digest, path: &Path) -> Result<()> {
+    let stat = rustix::fs::fstat(file).map_err(JobError::file("reading the status of", path))?;
+    let Timestamp { seconds, nanoseconds } = disk::meta(&stat).modified;
+    let value = [&digest.as_bytes()[..], &seconds.to_le_bytes(), &nanoseconds.to_le_bytes()].concat();
+    rustix::fs::fsetxattr(file, SEAL, &value, XattrFlags::empty())
         .map_err(JobError::file("setting an attribute of", path))
 }
 
-fn read_seal(path: &Path) -> Result<Option<Digest>> {
-    let mut digest = [0; 32];
-    match rustix::fs::lgetxattr(path, SEAL, &mut digest[..]) {
-        Ok(32) => Ok(Some(Digest::from_bytes(digest))),
+/// Seals an object again if it was: its time has been changed on purpose.
+pub(super) fn renew_seal(file: &File, digest: &Digest, path: &Path) -> Result<()> {
+    match rustix::fs::fgetxattr(file, SEAL, &mut [0; SEAL_LENGTH][..]) {
+        Ok(_) => seal(file, digest, path),
+        Err(Errno::NODATA | Errno::RANGE) => Ok(()),
+        Err(errno) => Err(JobError::file("reading an attribute of", path)(errno)),
+    }
+}
+
+fn read_seal(path: &Path) -> Result<Option<Seal>> {
+    let mut value = [0; SEAL_LENGTH];
+    match rustix::fs::lgetxattr(path, SEAL, &mut value[..]) {
+        Ok(SEAL_LENGTH) => {
+            let (digest, time) = value.split_at(32);
+            let (seconds, nanoseconds) = time.split_at(8);
+            Ok(Some(Seal {
+                digest: Digest::from_bytes(array(digest)),
+                modified: Timestamp {
+                    seconds: i64::from_le_bytes(array(seconds)),
+                    nanoseconds: u32::from_le_bytes(array(nanoseconds)),
+                },
+            }))
+        }
         Ok(_) | Err(Errno::NODATA | Errno::RANGE) => Ok(None),
         Err(errno) => Err(JobError::file("reading an attribute of", path)(errno)),
+    }
+}
+
+/// The bytes of a part whose length is known.
+fn array<const LENGTH: usize>(bytes: &[u8]) -> [u8; LENGTH] {
+    let mut array = [0; LENGTH];
+    array.copy_from_slice(bytes);
+    array
+}
+
+/// Whether an object holds what its seal says, and that is what its name says; one without a seal, what its name says.
+pub(super) fn holds(name: &ObjectName, path: &Path) -> Result<bool> {
+    let file = disk::open(path)?;
+    match read_seal(path)? {
+        Some(seal) => Ok(ObjectName::new(&seal.digest) == *name && content::matches(&file, &seal.digest, path)?),
+        None => Ok(content::digests(&file, path)?.iter().any(|digest| ObjectName::new(digest) == *name)),
     }
 }
 

@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use super::disk::{self, Result};
 use super::objects::SEAL;
 use super::xattrs::{self, Depth};
-use super::{WorkerContext, content};
+use super::{WorkerContext, content, objects};
 use crate::{JobError, Metadata, ObjectName};
 
 /// Which way files get into views.
@@ -76,16 +76,24 @@ pub(super) struct Place<'a> {
 impl WorkerContext {
     /// Puts a file where `place` says, in the place of whatever file is there; answers its inode.
     pub(super) fn place(&self, bytes: Bytes, meta: &Metadata, place: Place<'_>) -> Result<u64> {
+        let mut is_object = false;
         let file = match self.placing {
             _ if bytes.size == 0 => create(place)?,
             Placing::Redirects => redirected(bytes, place)?,
             Placing::Links if !wants_own_inode(place.path) => match self.link(&bytes.digest, place)? {
-                Some(file) => file,
+                Some(file) => {
+                    is_object = true;
+                    file
+                }
                 None => self.copy(&bytes.digest, place)?,
             },
             Placing::Links | Placing::Clones => self.copy(&bytes.digest, place)?,
         };
-        self.set_metadata(&file, meta, place.path)
+        let inode = self.set_metadata(&file, meta, place.path)?;
+        if is_object {
+            objects::renew_seal(&file, &bytes.digest, place.path)?;
+        }
+        Ok(inode)
     }
 
     /// Gives a file owner, mode, attributes and time; answers its inode. The order matters: a change of owner takes set-id bits

@@ -13,12 +13,12 @@ use serde::Serialize;
 
 use super::disk::{self, Result};
 use super::removal::remove_all;
-use super::{JobTable, WorkerContext, caches, collect, commit, ingest, verify, view};
+use super::{JobTable, WorkerContext, caches, collect, commit, ingest, repair, verify, view};
 use crate::JobError;
 use crate::protocol::{Answer, Envelope, Request};
 
-/// Serves requests until the engine closes its end, and finishes what would leave the store untidy. Jobs are not finished:
-/// nobody will use what they make, and unpacking a large package takes a while.
+/// Serves requests until the engine closes its end, and finishes what would leave the store untidy. Jobs and checks are not
+/// finished: nobody will use what they make, and unpacking a large package takes a while.
 pub fn worker_main(socket: UnixStream, content: &Path, jobs: JobTable) {
     let Ok(sending) = socket.try_clone() else { return };
     let sender = Sender::new(sending);
@@ -80,7 +80,8 @@ impl Worker {
             self.sender.shutdown();
             return;
         };
-        let unfinished = Some(unfinished).filter(|_| !matches!(body, Request::Job { .. }));
+        let is_finished = !matches!(body, Request::Job { .. } | Request::Check { .. } | Request::CheckObjects { .. });
+        let unfinished = Some(unfinished).filter(|_| is_finished);
         let handled = catch_unwind(AssertUnwindSafe(|| self.handle(body, frame)));
         answer(&self.sender, id, handled.unwrap_or_else(|panic| Err(panicked(panic.as_ref()))));
         drop(unfinished);
@@ -103,7 +104,13 @@ impl Worker {
             Request::Ingest => value(ingest::ingest(context, files(frame.fds))?),
             Request::Publish => value(view::publish(context, &payload(frame)?)?),
             Request::MakeView { digest } => value(view::restore(context, &digest)?),
+            Request::Look { digest } => value(view::looks_right(context, &digest)?),
             Request::Verify { digest } => value(verify::verify(context, &digest)?),
+            Request::Check { digest } => value(verify::check(context, &digest)?),
+            Request::CheckObjects { digit } => value(verify::check_objects(context, digit)?),
+            Request::Salvage { digest } => value(repair::salvage(context, &digest)?),
+            Request::Repair { digest } => value(repair::repair(context, &digest)?),
+            Request::SetAside { digit } => value(repair::set_objects_aside(context, digit)?),
             Request::Measure => value(collect::measure(context)?),
             Request::Retire { keep } => value(collect::retire(context, &keep)?),
             Request::RemoveRetired { retired } => value(collect::remove(context, &retired)?),

@@ -1,58 +1,88 @@
-//! Checking a layer against its tree.
+//! Checking layers against their trees, and objects against their names.
 
-use std::collections::HashSet;
-use std::path::Path;
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use lamina_image::Digest;
 use rayon::prelude::*;
-use rustix::fs::FileType;
+use rustix::fs::{FileType, Stat};
 
 use super::disk::{self, Result, join};
 use super::place::leads_to;
 use super::xattrs::{self, Depth};
-use super::{WorkerContext, content, view};
+use super::{WorkerContext, collect, content, objects, view};
+use crate::protocol::CheckedObjects;
 use crate::tree::{Entry, Node, Tree, lossy};
-use crate::{JobError, Metadata};
+use crate::{JobError, Metadata, ObjectName};
+
+/// What is known of objects that were read whole: whether they hold what their names say, as long as their status is this.
+pub(super) type Verdicts = Mutex<HashMap<ObjectName, (u64, i64, i64, bool)>>;
 
 /// Reads the layer's tree, its view and its objects whole; answers one sentence per problem.
 pub(super) fn verify(context: &WorkerContext, digest: &Digest) -> Result<Vec<String>> {
-    let tree_path = view::tree_path(context, digest);
-    let encoded = match read(&tree_path) {
+    match load(context, digest)? {
+        Ok(tree) => problems(context, digest, &tree, None),
+        Err(problem) => Ok(vec![problem]),
+    }
+}
+
+/// As [`verify`], for many layers: no object is read twice, and a view that is missing altogether is no problem, as whoever
+/// needs it makes it again.
+pub(super) fn check(context: &WorkerContext, digest: &Digest) -> Result<Vec<String>> {
+    match load(context, digest)? {
+        Ok(tree) if disk::try_stat(&view::view_path(context, digest))?.is_none() => {
+            let problems = tree
+                .entries()
+                .par_iter()
+                .filter_map(|entry| sentence(entry, check_object(context, entry, Some(&context.verdicts))));
+            Ok(problems.collect())
+        }
+        Ok(tree) => problems(context, digest, &tree, Some(&context.verdicts)),
+        Err(problem) => Ok(vec![problem]),
+    }
+}
+
+/// The tree with this digest, or what is wrong with it.
+pub(super) fn load(context: &WorkerContext, digest: &Digest) -> Result<std::result::Result<Tree, String>> {
+    let path = view::tree_path(context, digest);
+    if disk::try_stat(&path)?.is_none() {
+        return Ok(Err("its tree is missing".to_owned()));
+    }
+    let encoded = match disk::read(&path) {
         Ok(encoded) => encoded,
-        Err(error) => return Ok(vec![error.message]),
+        Err(error) => return Ok(Err(error.message)),
     };
     if Digest::of(&encoded) != *digest {
-        return Ok(vec![format!("the tree `{digest}` has other contents than its name says")]);
+        return Ok(Err(format!("the tree `{digest}` has other contents than its name says")));
     }
-    let tree = match Tree::decode(&encoded) {
-        Ok(tree) => tree,
-        Err(error) => return Ok(vec![format!("the tree `{digest}` cannot be read: {error}")]),
-    };
+    Ok(Tree::decode(&encoded).map_err(|error| format!("the tree `{digest}` cannot be read: {error}")))
+}
+
+fn problems(context: &WorkerContext, digest: &Digest, tree: &Tree, verdicts: Option<&Verdicts>) -> Result<Vec<String>> {
     let root = view::view_path(context, digest);
     let problem = |entry: &Entry| {
-        let found = match check(context, entry, &join(&root, &entry.path)) {
-            Ok(None) => check_object(context, entry),
+        let found = match check_entry(context, entry, &join(&root, &entry.path)) {
+            Ok(None) => check_object(context, entry, verdicts),
             other => other,
         };
-        match found {
-            Ok(None) => None,
-            Ok(Some(problem)) => Some(format!("`{}` {problem}", lossy(&entry.path))),
-            Err(error) => Some(error.message),
-        }
+        sentence(entry, found)
     };
     let mut problems: Vec<String> = tree.entries().par_iter().filter_map(problem).collect();
-    problems.extend(unknown(&tree, &root)?);
+    problems.extend(unknown(tree, &root)?);
     Ok(problems)
 }
 
-fn read(path: &Path) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    std::io::Read::read_to_end(&mut disk::open(path)?, &mut bytes).map_err(JobError::file("reading", path))?;
-    Ok(bytes)
+fn sentence(entry: &Entry, found: Result<Option<&'static str>>) -> Option<String> {
+    match found {
+        Ok(None) => None,
+        Ok(Some(problem)) => Some(format!("`{}` {problem}", lossy(&entry.path))),
+        Err(error) => Some(error.message),
+    }
 }
 
 /// Compares what the view has at a path.
-fn check(context: &WorkerContext, entry: &Entry, path: &Path) -> Result<Option<&'static str>> {
+fn check_entry(context: &WorkerContext, entry: &Entry, path: &Path) -> Result<Option<&'static str>> {
     let stat = disk::try_stat(path)?;
     if matches!(entry.node, Node::Device { .. }) {
         return Ok(stat.is_some().then_some("is a device, which views do not have"));
@@ -117,17 +147,60 @@ fn expected_type(node: &Node) -> FileType {
 }
 
 /// Checks the object of a file.
-fn check_object(context: &WorkerContext, entry: &Entry) -> Result<Option<&'static str>> {
+pub(super) fn check_object(
+    context: &WorkerContext,
+    entry: &Entry,
+    verdicts: Option<&Verdicts>,
+) -> Result<Option<&'static str>> {
     let Node::File { size, digest, .. } = &entry.node else { return Ok(None) };
     if *size == 0 {
         return Ok(None);
     }
-    if context.objects.find(digest, Some(*size))?.is_none() {
+    let Some(stat) = context.objects.find(digest, Some(*size))? else {
         return Ok(Some("has no sound object"));
-    }
-    let path = context.objects.path(digest);
-    let sound = content::matches(&disk::open(&path)?, digest, &path)?;
+    };
+    let read = || {
+        let path = context.objects.path(digest);
+        content::matches(&disk::open(&path)?, digest, &path)
+    };
+    let sound = match verdicts {
+        Some(verdicts) => remembered(verdicts, ObjectName::new(digest), &stat, read)?,
+        None => read()?,
+    };
     Ok((!sound).then_some("has an object with other bytes than its name says"))
+}
+
+/// Reads the objects whose names begin with a digit; answers how many there are, and the paths of damaged ones.
+pub(super) fn check_objects(context: &WorkerContext, digit: u8) -> Result<CheckedObjects> {
+    let objects = collect::objects_of(context, digit)?;
+    let damaged = |(name, path): &(ObjectName, PathBuf)| match is_sound(context, *name, path) {
+        Ok(true) => None,
+        Ok(false) | Err(_) => Some(path.strip_prefix(context.content()).unwrap_or(path).to_owned()),
+    };
+    Ok(CheckedObjects { count: objects.len() as u64, damaged: objects.par_iter().filter_map(damaged).collect() })
+}
+
+/// Whether an object holds what its name and its seal say.
+pub(super) fn is_sound(context: &WorkerContext, name: ObjectName, path: &Path) -> Result<bool> {
+    let Some(stat) = disk::try_stat(path)? else { return Ok(true) };
+    if disk::file_type(&stat) != FileType::RegularFile {
+        return Ok(false);
+    }
+    remembered(&context.verdicts, name, &stat, || objects::holds(&name, path))
+}
+
+fn remembered(verdicts: &Verdicts, name: ObjectName, stat: &Stat, read: impl FnOnce() -> Result<bool>) -> Result<bool> {
+    let known = verdicts.lock().unwrap_or_else(PoisonError::into_inner).get(&name).copied();
+    let status = (stat.st_ino, stat.st_ctime, i64::try_from(stat.st_ctime_nsec).unwrap_or_default());
+    if let Some((inode, seconds, nanoseconds, sound)) = known
+        && (inode, seconds, nanoseconds) == status
+    {
+        return Ok(sound);
+    }
+    let sound = read()?;
+    let verdict = (status.0, status.1, status.2, sound);
+    verdicts.lock().unwrap_or_else(PoisonError::into_inner).insert(name, verdict);
+    Ok(sound)
 }
 
 /// What the view has and the tree does not.

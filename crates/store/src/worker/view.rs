@@ -6,7 +6,7 @@ use std::path::Path;
 
 use lamina_image::Digest;
 use rayon::prelude::*;
-use rustix::fs::{CWD, FileType, Mode};
+use rustix::fs::{CWD, FileType, Mode, Stat};
 
 use super::WorkerContext;
 use super::disk::{self, Result, join};
@@ -15,10 +15,25 @@ use super::removal::remove_all;
 use super::xattrs::{self, Depth};
 use crate::protocol::Published;
 use crate::tree::{Entry, Node, Tree};
-use crate::{JobError, Metadata};
+use crate::{JobError, Metadata, Timestamp};
+
+/// Directories that one thread looks at before another one takes part.
+const LOOKED_AT_ONCE: usize = 256;
 
 /// Makes a view of an encoded tree and publishes both, unless objects are missing.
 pub(super) fn publish(context: &WorkerContext, encoded: &[u8]) -> Result<Published> {
+    make_and_publish(context, encoded, |context, digest, tree, view| {
+        let is_damaged = disk::try_stat(&view_path(context, digest))?.is_some()
+            && !(disk::try_stat(&tree_path(context, digest))?.is_some() && looks_right(context, digest)?);
+        if is_damaged { replace_both(context, digest, tree, view) } else { publish_both(context, digest, tree, view) }
+    })
+}
+
+fn make_and_publish(
+    context: &WorkerContext,
+    encoded: &[u8],
+    publish: impl FnOnce(&WorkerContext, &Digest, &Path, &Path) -> Result<()>,
+) -> Result<Published> {
     let tree = Tree::decode(encoded).map_err(|error| JobError::new(JobError::STORE, error.to_string()))?;
     let digest = Digest::of(encoded);
     let missing = missing(context, &tree)?;
@@ -30,7 +45,7 @@ pub(super) fn publish(context: &WorkerContext, encoded: &[u8]) -> Result<Publish
     let tree_file = context.temporary_path();
     let built = build(context, &tree, &root)
         .and_then(|()| write_tree(encoded, &tree_file))
-        .and_then(|()| publish_both(context, &digest, &tree_file, &root));
+        .and_then(|()| publish(context, &digest, &tree_file, &root));
     if built.is_err() {
         // The first error is the one to report; what stays is swept with the session.
         let _ = remove_all(&root);
@@ -38,19 +53,37 @@ pub(super) fn publish(context: &WorkerContext, encoded: &[u8]) -> Result<Publish
     built.map(|()| Published::Done(digest))
 }
 
-/// Makes the view of a published tree again: one that was damaged, or that another kernel made in another way. False when the
-/// tree or some object is gone or damaged.
+/// Makes the view of a published tree again, in the place of whatever is there: one that was damaged, or that another kernel
+/// made in another way. False when the tree or some object is gone or damaged.
 pub(super) fn restore(context: &WorkerContext, digest: &Digest) -> Result<bool> {
     let path = tree_path(context, digest);
-    let mut encoded = Vec::new();
     if disk::try_stat(&path)?.is_none() {
         return Ok(false);
     }
-    std::io::Read::read_to_end(&mut disk::open(&path)?, &mut encoded).map_err(JobError::file("reading", &path))?;
+    let encoded = disk::read(&path)?;
     if Digest::of(&encoded) != *digest {
         return Ok(false);
     }
-    Ok(matches!(publish(context, &encoded)?, Published::Done(_)))
+    Ok(matches!(make_and_publish(context, &encoded, replace_both)?, Published::Done(_)))
+}
+
+/// A look at a view, cheap enough for every start: whether its directories have the times that the tree says, which change with
+/// every name that comes or goes.
+pub(super) fn looks_right(context: &WorkerContext, digest: &Digest) -> Result<bool> {
+    let Ok(directories) = Tree::directories(&disk::read(&tree_path(context, digest))?) else { return Ok(false) };
+    let root = view_path(context, digest);
+    let differs = |(path, modified): &(Vec<u8>, Timestamp)| -> Result<bool> {
+        let stat = disk::try_stat(&join(&root, path))?;
+        let is_right =
+            |stat: &Stat| disk::file_type(stat) == FileType::Directory && disk::meta(stat).modified == *modified;
+        Ok(!stat.as_ref().is_some_and(is_right))
+    };
+    directories
+        .par_iter()
+        .with_min_len(LOOKED_AT_ONCE)
+        .try_fold(|| false, |found, directory| Ok(found || differs(directory)?))
+        .try_reduce(|| false, |one, other| Ok(one || other))
+        .map(|differs| !differs)
 }
 
 /// Where a view is.
@@ -79,6 +112,16 @@ pub(super) fn publish_both(context: &WorkerContext, digest: &Digest, tree: &Path
     }
     disk::sync_directory(&context.content().join("trees"))?;
     disk::sync_directory(&context.content().join(context.placing.directory()))
+}
+
+/// As [`publish_both`], but what is there is damaged: it is moved out of the way. A process that dies in between leaves a tree
+/// without a view, which whoever needs it makes again.
+pub(super) fn replace_both(context: &WorkerContext, digest: &Digest, tree: &Path, view: &Path) -> Result<()> {
+    let path = view_path(context, digest);
+    if disk::try_stat(&path)?.is_some() {
+        disk::rename(&path, &context.temporary_path())?;
+    }
+    publish_both(context, digest, tree, view)
 }
 
 fn missing(context: &WorkerContext, tree: &Tree) -> Result<Vec<Digest>> {

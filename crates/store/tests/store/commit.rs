@@ -325,8 +325,7 @@ fn damage_is_found() {
     write(store.view(&committed.digest, "stray"), "x");
     std::fs::remove_file(store.view(&committed.digest, "etc/conf")).unwrap();
     let problems = store.verify(&committed.digest).unwrap().join("\n");
-    let tool =
-        if store.redirects() { "`/bin/tool` has an object with other bytes" } else { "`/bin/tool` has other bytes" };
+    let tool = if store.redirects() { "`/bin/tool` has no sound object" } else { "`/bin/tool` has other bytes" };
     for expected in [tool, "`/stray`", "`/etc/conf` is missing"] {
         assert!(problems.contains(expected), "{expected} not in {problems}");
     }
@@ -352,7 +351,8 @@ fn digests_that_begin_alike_are_refused() {
     let store = TestStore::new();
     store.layer(CommitRules::default(), |upper| write(upper.join("file"), "contents"));
     let object = store.content(ObjectName::new(&Digest::of(b"contents")).path());
-    set_xattr(&object, "user.overlay.lamina", Digest::of(b"another").as_bytes());
+    let seal = [&Digest::of(b"another").as_bytes()[..], &[0; 12]].concat();
+    set_xattr(&object, "user.overlay.lamina", &seal);
     let work = store.new_work().unwrap();
     write(store.upper(&work).join("file"), "contents");
     let error = store.commit(&work, CommitRules::default()).unwrap_err().to_string();

@@ -10,7 +10,7 @@ use lamina_store::{
 
 use crate::support::*;
 
-fn layer_record(key: &[u8], digest: Digest, created: u64) -> LayerRecord {
+pub(crate) fn layer_record(key: &[u8], digest: Digest, created: u64) -> LayerRecord {
     LayerRecord {
         key: LayerKey(Digest::of(key)),
         digest,
@@ -27,7 +27,7 @@ fn layer_record(key: &[u8], digest: Digest, created: u64) -> LayerRecord {
     }
 }
 
-fn image_record(id: &str, last_used: u64) -> ImageRecord {
+pub(crate) fn image_record(id: &str, last_used: u64) -> ImageRecord {
     ImageRecord {
         id: id.to_owned(),
         layers: vec![Digest::of(b"layer")],

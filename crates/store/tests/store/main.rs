@@ -11,6 +11,7 @@ mod concurrency;
 mod crash;
 mod failures;
 mod files;
+mod health;
 mod index;
 mod jobs;
 mod overlay;

@@ -156,7 +156,7 @@ impl Store {
     }
 
     /// Waits until nobody is on the way to a layer, and holds everybody off who wants to be.
-    fn stop_others(&self, cancel: &CancelToken, waiting: &dyn Fn()) -> Result<Lock, StoreError> {
+    pub(super) fn stop_others(&self, cancel: &CancelToken, waiting: &dyn Fn()) -> Result<Lock, StoreError> {
         Ok(Lock::take(&lock_file(self.layout()), cancel, waiting)?.keep_file())
     }
 
@@ -252,7 +252,7 @@ impl Store {
     }
 
     /// Names of all trees.
-    fn published_trees(&self) -> Result<Vec<Digest>, StoreError> {
+    pub(super) fn published_trees(&self) -> Result<Vec<Digest>, StoreError> {
         let files = files_in(&self.layout().content().join("trees"))?;
         Ok(files.iter().filter_map(|path| path.file_name()?.to_str()?.parse().ok()).collect())
     }

@@ -165,12 +165,14 @@ impl Collection {
     /// still there.
     fn known(&self, store: &Store, image: &Digest) -> Result<Option<(Digest, Vec<Digest>)>, StoreError> {
         let shown = self.shown.iter().find(|shown| shown.image == *image);
-        let known = shown.filter(|shown| shown.views().iter().all(|view| store.has_view(view)));
-        let known = known.map(|shown| (shown.whole, shown.views()));
-        if known.is_some() {
-            record::touch(&self.record_path)?;
+        let Some((whole, views)) = shown.map(|shown| (shown.whole, shown.views())) else { return Ok(None) };
+        for view in &views {
+            if !store.is_usable(view)? {
+                return Ok(None);
+            }
         }
-        Ok(known)
+        record::touch(&self.record_path)?;
+        Ok(Some((whole, views)))
     }
 
     /// What was left out, in sentences.
@@ -195,7 +197,7 @@ impl Collection {
         let (tree, image) = (self.tree(store, image)?, of_all(image));
         let encoded = tree.encode();
         let whole = Digest::of(&encoded);
-        if !store.has_view(&whole)
+        if !store.is_usable(&whole)?
             && let Some((base, delta)) = self.delta(store, &whole, &tree)
         {
             let delta = self.publish(store, &delta.encode())?;
@@ -256,7 +258,7 @@ impl Collection {
     ///
     /// Removals take a new full view: a whiteout over the old one would also hide what the image has below.
     fn delta(&self, store: &Store, digest: &Digest, tree: &Tree) -> Option<(Digest, Tree)> {
-        let base = self.record.base.filter(|base| base != digest && store.has_view(base))?;
+        let base = self.record.base.filter(|base| base != digest && store.is_usable(base).unwrap_or(false))?;
         if self.files.len() < SMALL {
             return None;
         }
@@ -294,7 +296,7 @@ impl Collection {
     fn publish(&mut self, store: &Store, encoded: &[u8]) -> Result<Digest, StoreError> {
         let client = &store.shared.client;
         let digest = Digest::of(encoded);
-        if store.has_view(&digest) {
+        if store.is_usable(&digest)? {
             return Ok(digest);
         }
         let missing = match client.begin(Request::Publish, encoded, &[])?.wait()? {

@@ -9,6 +9,8 @@
 //! 5. one `syncfs`: from here on the bytes are on the disk, and the objects are sealed;
 //! 6. rename tree and upper to their published names, sync these directories.
 //!
+//! A layer that is published already is read whole: where it is damaged, what was made now takes its place.
+//!
 //! Whatever happens before the last step leaves only the step's work directory, which is swept.
 
 mod bytecode;
@@ -17,6 +19,7 @@ mod rules;
 mod scan;
 mod share;
 
+use std::collections::HashMap;
 use std::sync::PoisonError;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -25,9 +28,10 @@ use lamina_image::Digest;
 
 use super::disk::{self, Result};
 use super::removal::remove_all;
-use super::{WorkerContext, content, view};
+use super::upper::Placed;
+use super::{WorkerContext, content, repair, verify, view};
 use crate::tree::{Entry, Node, Tree};
-use crate::{CommitRules, Committed, JobError};
+use crate::{CommitRules, Committed, JobError, ObjectName};
 
 /// Commits the upper of the work `id`.
 pub(super) fn commit(context: &WorkerContext, id: &str, rules: &CommitRules) -> Result<Committed> {
@@ -45,18 +49,24 @@ pub(super) fn commit(context: &WorkerContext, id: &str, rules: &CommitRules) -> 
     let tree = Tree::new(entries.collect()).map_err(|error| JobError::new(JobError::STORE, error.to_string()))?;
     let encoded = tree.encode();
     let digest = Digest::of(&encoded);
-    let bytes_new = if is_published(context, &digest)? {
+    let has_view = disk::try_stat(&view::view_path(context, &digest))?.is_some();
+    let has_tree = disk::try_stat(&view::tree_path(context, &digest))?.is_some();
+    let bytes_new = if has_view && has_tree && verify::verify(context, &digest)?.is_empty() {
         // Another run of the same step, or another step with the same result.
         remove_all(&upper)?;
         0
     } else {
+        if has_view {
+            make_way(context, &tree, &placed)?;
+        }
         let sharing = share::Sharing { context, upper: &upper, found: &found, tree: &tree, placed: &placed };
         let bytes_new = sharing.share()?;
         let tree_file = context.temporary_path();
         view::write_tree(&encoded, &tree_file)?;
         context.objects.sync(true)?;
         content::check_abandoned(abandoned)?;
-        view::publish_both(context, &digest, &tree_file, &upper)?;
+        let publish = if has_view { view::replace_both } else { view::publish_both };
+        publish(context, &digest, &tree_file, &upper)?;
         bytes_new
     };
     if !rules.package_times {
@@ -85,7 +95,19 @@ fn wait_for_the_next_second(second: Option<i64>, abandoned: &AtomicBool) -> Resu
     }
 }
 
-fn is_published(context: &WorkerContext, digest: &Digest) -> Result<bool> {
-    let view = disk::try_stat(&view::view_path(context, digest))?;
-    Ok(view.is_some() && disk::try_stat(&view::tree_path(context, digest))?.is_some())
+/// Puts damaged objects of a layer aside that is about to be replaced. Files that were placed have no bytes but those.
+fn make_way(context: &WorkerContext, tree: &Tree, placed: &HashMap<u64, Placed>) -> Result<()> {
+    let damaged = repair::set_damaged_aside(context, tree)?;
+    let is_damaged = |placed: &&Placed| damaged.contains(&ObjectName::new(&placed.bytes.digest));
+    match placed.values().find(is_damaged) {
+        None => Ok(()),
+        Some(placed) => {
+            let text = format!(
+                "the object `{}` of an unpacked package was damaged and has been put aside: build again, and the package \
+                 is fetched anew",
+                placed.bytes.digest
+            );
+            Err(JobError::new(JobError::STORE, text))
+        }
+    }
 }

@@ -12,7 +12,7 @@ use crate::worker::disk::{self, Result, join};
 use crate::worker::place::{Bytes, Place, Placing, wants_own_inode};
 use crate::worker::upper::Placed;
 use crate::worker::xattrs::{self, Depth};
-use crate::worker::{WorkerContext, content, view};
+use crate::worker::{WorkerContext, content, repair, verify, view};
 use crate::{JobError, Metadata, ObjectName};
 
 /// The files of one commit on their way into the objects.
@@ -59,7 +59,13 @@ impl Sharing<'_> {
             return Ok((objects.claim(&ObjectName::new(&bytes.digest)), false));
         }
         let path = join(self.upper, &entry.path);
-        let existing = objects.find(&bytes.digest, Some(bytes.size))?;
+        let mut existing = objects.find(&bytes.digest, Some(bytes.size))?;
+        let (name, object) = (ObjectName::new(&bytes.digest), objects.path(&bytes.digest));
+        if existing.is_some() && !verify::is_sound(self.context, name, &object)? {
+            // The step has just made the right bytes: they take the place of the wrong ones.
+            repair::set_object_aside(self.context, &object)?;
+            existing = None;
+        }
         let is_claimed = existing.is_some() && objects.claim(&ObjectName::new(&bytes.digest));
         match (self.context.placing, existing) {
             (Placing::Redirects, None) => {
@@ -68,13 +74,15 @@ impl Sharing<'_> {
                 Ok((stored.is_new, true))
             }
             (Placing::Links, Some(object))
-                if disk::links(&object) > 1 || wants_own_inode(disk::as_path(&entry.path)) =>
+                if found.stat.st_nlink > 1
+                    || disk::links(&object) > 1
+                    || wants_own_inode(disk::as_path(&entry.path)) =>
             {
                 Ok((is_claimed, false))
             }
             (_, Some(_)) => self.place(entry, bytes, meta).map(|()| (is_claimed, true)),
             (Placing::Links, None) if found.stat.st_nlink == 1 && !wants_own_inode(disk::as_path(&entry.path)) => {
-                Ok((objects.add_name(&bytes.digest, bytes.size, &path)?, false))
+                Ok((objects.add_name(&bytes.digest, bytes.size, &path, &self.context.temporary_path())?, false))
             }
             (Placing::Links | Placing::Clones, None) => Ok((self.store_copy(&path, bytes)?, false)),
         }

@@ -1,0 +1,61 @@
+"""Damage of the store is noticed, and mended."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+from conftest import Modal
+
+DEFINITION = """
+import modal
+
+image = modal.Image.debian_slim(python_version="3.11").run_commands("echo what-is-right > /bytes")
+app = modal.App("verify", image=image)
+
+
+@app.function()
+def read():
+    return open("/bytes").read()
+
+
+@app.local_entrypoint()
+def main():
+    print("read", read.remote())
+"""
+
+
+def flip(store: Path) -> None:
+    """Changes a byte of the file wherever the store has it, and not its times."""
+    found = subprocess.run(
+        ["grep", "-rlx", "what-is-right", store / "content" / "objects", store / "content" / "copies"],
+        capture_output=True,
+        text=True,
+    )
+    paths = found.stdout.split()
+    assert paths
+    for path in paths:
+        status = Path(path).stat()
+        with open(path, "r+b") as file:
+            file.write(b"W")
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def test_a_flipped_byte_is_found_and_made_again(fresh_store: Modal) -> None:
+    modal = fresh_store
+    modal.write("app.py", DEFINITION)
+    assert "read what-is-right" in modal("run", "-q", "app.py").stdout
+    sound = modal("store", "verify")
+    assert (sound.code, "everything is as it was stored" in sound.stdout) == (0, True)
+    flip(modal.store)
+    found = modal("store", "verify", check=False)
+    assert (found.code, "/bytes" in found.stdout) == (1, True)
+    assert modal("store", "verify", "--repair").code == 0
+    assert modal("store", "verify").code == 0
+    assert "read what-is-right" in modal("run", "-q", "app.py").stdout
+    # A step that is run again replaces what is damaged.
+    flip(modal.store)
+    modal.write("app.py", DEFINITION.replace('/bytes")\n', '/bytes", force_build=True)\n', 1))
+    assert "read what-is-right" in modal("run", "-q", "app.py").stdout
+    assert modal("store", "verify").code == 0
