@@ -323,9 +323,9 @@ impl<'a> Builder<'a> {
         secrets: BTreeMap<String, String>,
         made: Made,
     ) -> Result<(lamina_store::Committed, serde_json::Value), StepError> {
-        let (work, rules, facts) = match made {
+        let (work, rules, facts, _held) = match made {
             Made::Layer(committed) => return Ok((committed, serde_json::Value::Null)),
-            Made::Work { work, rules, facts } => (work, rules, facts),
+            Made::Work { work, rules, facts, held } => (work, rules, facts, held),
         };
         self.cancel.check().map_err(BuildError::from)?;
         if !secrets.is_empty() {

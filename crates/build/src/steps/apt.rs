@@ -54,7 +54,7 @@ impl AptPlan {
             }
         }
         let rules = CommitRules { package_step: true, package_times: true, drop_empty: exit.created_mountpoints };
-        Ok(Made::Work { work, rules, facts: Value::Null })
+        Ok(Made::Work { work, rules, facts: Value::Null, held: None })
     }
 }
 

@@ -51,6 +51,7 @@ impl BasePlan {
             work,
             rules: CommitRules { package_step: true, package_times: true, drop_empty: Vec::new() },
             facts,
+            held: None,
         })
     }
 }

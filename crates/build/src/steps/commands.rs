@@ -79,7 +79,7 @@ impl CommandsPlan {
         let run = Run { commands: &self.commands, beneath: uv_layer(context)?, ..Run::default() };
         let exit = run.execute(context, &work, log)?;
         let rules = CommitRules { drop_empty: exit.created_mountpoints, ..CommitRules::default() };
-        Ok(Made::Work { work, rules, facts: Value::Null })
+        Ok(Made::Work { work, rules, facts: Value::Null, held: None })
     }
 }
 

@@ -11,7 +11,7 @@ mod requirements;
 pub(crate) use apt::{keeps_pristine, quote};
 use lamina_events::{CancelToken, Event, Sink};
 use lamina_image::{KeyMaterial, Node, Step};
-use lamina_store::{CommitRules, Committed, Work};
+use lamina_store::{CommitRules, Committed, Lock, Work};
 pub(crate) use requirements::read as read_requirements;
 use serde_json::Value;
 
@@ -39,6 +39,8 @@ pub(crate) enum Made {
         rules: CommitRules,
         /// What later steps want to know.
         facts: Value,
+        /// Held until the commit, where objects lie in the work that nothing else names.
+        held: Option<Lock>,
     },
     /// A layer that the store has already.
     Layer(Committed),

@@ -132,12 +132,13 @@ impl PythonPlan {
             progress: &|what, done, total| context.progress(what, done, total),
             cancel: context.cancel,
         };
+        let held = Some(store.hold_off_collection().map_err(|error| WheelError::Job(error.into()))?);
         let report = lamina_wheels::install(&resolution, &target, &installation)?;
         for line in report.warnings.iter().chain(&resolution.kept).chain(&report.installed) {
             log.line(line);
         }
         let rules = CommitRules { package_times: true, ..CommitRules::default() };
-        Ok(Made::Work { work, rules, facts: Value::Null })
+        Ok(Made::Work { work, rules, facts: Value::Null, held })
     }
 
     /// The variables that the installer would see beside those of this machine.
@@ -204,7 +205,7 @@ impl PythonPlan {
         let run = Run { commands: &commands, environment: &variables, files: &files, tools, ..Run::default() };
         let exit = run.execute(context, &work, log)?;
         let rules = CommitRules { package_times: true, drop_empty: exit.created_mountpoints, ..CommitRules::default() };
-        Ok(Made::Work { work, rules, facts: Value::Null })
+        Ok(Made::Work { work, rules, facts: Value::Null, held: None })
     }
 }
 

@@ -97,10 +97,67 @@ fn newer_formats_are_refused() {
     let error = open().unwrap_err();
     assert!(matches!(error, StoreError::NewerFormat { found: 2, known: 1, .. }), "{error}");
     assert!(error.to_string().contains("update the package"));
-    std::fs::write(root.join("format.json"), "{\"format\":2}").unwrap();
-    assert!(matches!(open().unwrap_err(), StoreError::NewerFormat { found: 2, known: 1, .. }));
+    std::fs::write(root.join("format.json"), "{\"format\":3}").unwrap();
+    assert!(matches!(open().unwrap_err(), StoreError::NewerFormat { found: 3, known: 2, .. }));
     std::fs::write(root.join("format.json"), "rubbish").unwrap();
     assert!(matches!(open().unwrap_err(), StoreError::Damaged { .. }));
+}
+
+/// A store as format 1 had it: objects with their metadata in their names, and a layer record without the content's digest.
+fn store_of_format_1(root: &Path) {
+    drop(TestStore::open(root));
+    for (path, contents) in [
+        ("content/objects/ab/cdef-01234567", "object"),
+        ("content/trees/00", "tree"),
+        ("content/views/00/usr/bin/tool", "object"),
+        ("content/wheels/x.json", "{}"),
+        ("content/caches/apt/archives/x.deb", "package"),
+        ("contexts/0123", "context"),
+        ("downloads/x", "download"),
+        ("apps/ap-1/output", "output"),
+        ("format.json", "{\"format\":1}\n"),
+    ] {
+        write(root.join(path), contents);
+    }
+    let connection = rusqlite::Connection::open(root.join("index.db")).unwrap();
+    let record = "{\"key\":\"00\",\"digest\":\"00\"}";
+    connection.execute("INSERT INTO layers VALUES ('00', 'title', 1, ?1)", [record]).unwrap();
+    connection.execute("INSERT INTO images VALUES ('im-old', 1, '{}')", []).unwrap();
+}
+
+#[test]
+fn a_store_of_an_earlier_format_is_taken_over() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().join("store");
+    store_of_format_1(&root);
+    let store = TestStore::open(&root);
+    assert_eq!((store.list_images().unwrap(), store.find_layer(&LayerKey(Digest::of(b"x"))).unwrap()), (vec![], None));
+    for gone in ["content/objects/ab", "content/trees/00", "content/views/00", "content/wheels/x.json", "contexts/0123"] {
+        assert!(!root.join(gone).exists(), "{gone}");
+    }
+    for kept in ["content/caches/apt/archives/x.deb", "downloads/x", "apps/ap-1/output"] {
+        assert!(root.join(kept).exists(), "{kept}");
+    }
+    assert_eq!(std::fs::read_to_string(root.join("format.json")).unwrap(), "{\"format\":2}\n");
+    store.layer(CommitRules::default(), |upper| write(upper.join("file"), "x"));
+}
+
+#[test]
+fn a_store_that_an_earlier_version_uses_is_left_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().join("store");
+    store_of_format_1(&root);
+    let session = std::fs::File::create(root.join("locks/session-0123456789abcdef")).unwrap();
+    std::fs::write(root.join("locks/session-0123456789abcdef"), "begin 1\n").unwrap();
+    rustix::fs::flock(&session, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    let layout = Layout::prepare(&root).unwrap();
+    let content = layout.content();
+    let (engine, socket) = std::os::unix::net::UnixStream::pair().unwrap();
+    let worker = std::thread::spawn(move || worker_main(socket, &content, JobTable::new()));
+    let error = Store::open(layout, engine).unwrap_err();
+    assert!(matches!(error, StoreError::FormerInUse { .. }), "{error}");
+    worker.join().unwrap();
+    assert!(root.join("content/views/00/usr/bin/tool").exists());
 }
 
 #[test]
