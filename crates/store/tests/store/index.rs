@@ -132,7 +132,8 @@ fn a_store_of_an_earlier_format_is_taken_over() {
     store_of_format_1(&root);
     let store = TestStore::open(&root);
     assert_eq!((store.list_images().unwrap(), store.find_layer(&LayerKey(Digest::of(b"x"))).unwrap()), (vec![], None));
-    for gone in ["content/objects/ab", "content/trees/00", "content/views/00", "content/wheels/x.json", "contexts/0123"] {
+    for gone in ["content/objects/ab", "content/trees/00", "content/views/00", "content/wheels/x.json", "contexts/0123"]
+    {
         assert!(!root.join(gone).exists(), "{gone}");
     }
     for kept in ["content/caches/apt/archives/x.deb", "downloads/x", "apps/ap-1/output"] {

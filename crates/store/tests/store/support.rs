@@ -69,6 +69,11 @@ impl TestStore {
         self.view_path(&Digest::of(b"")).starts_with("views/")
     }
 
+    /// Whether files of views are objects themselves, where they can be.
+    pub(crate) fn links_objects(&self) -> bool {
+        std::fs::read_to_string(self.content("placing.json")).unwrap().contains("\"links\"")
+    }
+
     pub(crate) fn upper(&self, work: &Work) -> PathBuf {
         self.content(work.upper())
     }

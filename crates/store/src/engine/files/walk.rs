@@ -23,7 +23,7 @@ use crate::StoreError;
 /// More files than this are a mistake.
 const MAXIMUM_FILES: usize = 1_000_000;
 /// Entries of a directory that one thread takes at a time.
-const SHARE: usize = 32;
+const SHARE: usize = 128;
 
 /// Finds the files of a set, and links in place of directories that it has already, in the order of their paths in the
 /// image. Where several sources give the same path, the last one wins.
