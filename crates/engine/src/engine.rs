@@ -7,7 +7,7 @@ use std::sync::Arc;
 use lamina_events::CancelToken;
 use lamina_functions::Terminal;
 use lamina_sandbox::{Helpers, IdMap, Launcher};
-use lamina_store::{JobTable, Layout, RunningApp, Store, worker_main};
+use lamina_store::{JobTable, Layout, RunningApp, SpentReserve, Store, worker_main};
 
 use crate::{EngineError, idmap, store_directory};
 
@@ -28,6 +28,8 @@ pub struct Options {
     pub terminal: Option<Arc<dyn Terminal>>,
     /// The record of the app that is run, if it is detached: it gets the app's name and gives its id.
     pub detached: Option<Arc<RunningApp>>,
+    /// Whether this is for clearing away, or for looking what there is: it works on a full disk, too.
+    pub works_on_full_disk: bool,
 }
 
 /// An open store with its helper processes. Everything ends with the last use of it.
@@ -39,6 +41,8 @@ pub struct Engine {
     pub(crate) cancel: CancelToken,
     pub(crate) terminal: Option<Arc<dyn Terminal>>,
     pub(crate) detached: Option<Arc<RunningApp>>,
+    /// Dropped last.
+    _reserve: Option<SpentReserve>,
 }
 
 impl Engine {
@@ -53,13 +57,15 @@ impl Engine {
     pub fn open(options: &Options) -> Result<Self, EngineError> {
         let layout = layout(options)?;
         layout.check_filesystem()?;
+        let reserve = if options.works_on_full_disk { layout.spend_reserve() } else { None };
+        layout.keep_reserve();
         let map = idmap::open(&layout.id_map_file())?;
         idmap::check_owner(&layout, &map)?;
         let helpers =
             helpers(options, &layout, &map).map_err(|error| idmap::explain(error, &layout.id_map_file(), &map))?;
         let store = Store::open(layout, helpers.worker)?;
         let Options { cancel, terminal, detached, .. } = options.clone();
-        Ok(Self { store, launcher: helpers.launcher, id_map: map, cancel, terminal, detached })
+        Ok(Self { store, launcher: helpers.launcher, id_map: map, cancel, terminal, detached, _reserve: reserve })
     }
 
     /// Says that a container or a shell will be wanted soon, so that it starts sooner.
@@ -94,6 +100,8 @@ impl Drop for Engine {
 pub struct Removal {
     layout: Layout,
     helpers: Helpers,
+    /// Dropped last.
+    _reserve: Option<SpentReserve>,
 }
 
 impl Removal {
@@ -103,6 +111,7 @@ impl Removal {
     /// When it is no store, or the machine does not allow what deleting it takes.
     pub fn prepare(options: &Options) -> Result<Self, EngineError> {
         let layout = layout(options)?;
+        let reserve = layout.spend_reserve();
         let map = match idmap::load_or_record(&layout.id_map_file()) {
             // It was this user's, and most likely is the same now.
             Err(EngineError::IdMap { .. }) => IdMap::for_current_user()?,
@@ -110,7 +119,7 @@ impl Removal {
             other => other?,
         };
         let helpers = helpers(options, &layout, &map)?;
-        Ok(Self { layout, helpers })
+        Ok(Self { layout, helpers, _reserve: reserve })
     }
 
     /// Deletes it.

@@ -4,7 +4,8 @@ use std::env;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use lamina_sandbox::doctor::{Finding, probe, probe_in};
+use lamina_sandbox::doctor::{Finding, Status, probe, probe_in};
+use lamina_store::Layout;
 
 use crate::EngineError;
 
@@ -21,7 +22,22 @@ pub fn store_directory() -> Result<PathBuf, EngineError> {
 pub fn probe_store() -> Vec<Finding> {
     let store = store_directory().ok();
     let nearest = store.as_deref().and_then(|store| store.ancestors().find(|path| path.is_dir()).map(Path::to_owned));
-    nearest.map_or_else(probe, |directory| probe_in(&directory))
+    let Some(nearest) = nearest else { return probe() };
+    let layout = Layout::of_no_store(store.unwrap_or_else(|| nearest.clone()));
+    let reserve = layout.spend_reserve();
+    let mut findings = probe_in(&nearest);
+    if reserve.is_some() {
+        findings.push(Finding {
+            name: "disk",
+            status: Status::Warning,
+            detail: format!("The disk of the store `{}` is as good as full.", layout.root().display()),
+            remedy: Some(
+                "Remove what you do not need: `modal image du` says what there is, `modal image prune` removes."
+                    .to_owned(),
+            ),
+        });
+    }
+    findings
 }
 
 fn choose(

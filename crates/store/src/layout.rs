@@ -172,7 +172,7 @@ impl Layout {
     }
 
     /// The format that the store says it has; `None` for a new store.
-    fn format(&self) -> Result<Option<u32>, StoreError> {
+    pub(crate) fn format(&self) -> Result<Option<u32>, StoreError> {
         let path = self.format_file();
         let bytes = match fs_err::read(&path) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),

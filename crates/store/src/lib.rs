@@ -11,6 +11,7 @@ mod error;
 mod layout;
 mod object;
 mod protocol;
+mod reserve;
 pub mod tree;
 pub mod worker;
 
@@ -22,6 +23,7 @@ pub use error::{JobError, StoreError, disk_hint};
 pub use layout::{FORMAT_VERSION, Layout};
 pub use object::{Metadata, ObjectName, Timestamp};
 pub use protocol::{CacheFilter, CommitRules, Committed, Harvest};
+pub use reserve::SpentReserve;
 pub use worker::{
     Job, JobTable, Package, UpperDirectory, WorkerContext, is_opaque_in_view, is_whiteout_in_view, open_in_layer,
     worker_main,

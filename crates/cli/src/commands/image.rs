@@ -18,7 +18,7 @@ const TITLE: usize = 60;
 
 /// Answers the question.
 pub(crate) fn image(image: &Image) -> Result<u8, Failure> {
-    let engine = Engine::open(&Options::default())?;
+    let engine = Engine::open(&Options { works_on_full_disk: true, ..Options::default() })?;
     match image {
         Image::List { json: true } => {
             let images = engine.images()?;

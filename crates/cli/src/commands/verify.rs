@@ -23,7 +23,7 @@ const INTERVAL: Duration = Duration::from_millis(100);
 pub(crate) fn verify(image: Option<&str>, repair: bool) -> Result<u8, Failure> {
     let cancel = CancelToken::new();
     let interruption = Interruption::listen(interruption::catch()?, cancel.clone(), None, || ());
-    let engine = Engine::open(&Options { cancel, ..Options::default() })?;
+    let engine = Engine::open(&Options { cancel, works_on_full_disk: true, ..Options::default() })?;
     let progress = Progress::new();
     let checked = engine.check(image, &|done, total| progress.show(done, total));
     progress.clear();

@@ -2,8 +2,10 @@
 
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use lamina_store::{CommitRules, Layout, Store, StoreError};
+use lamina_events::CancelToken;
+use lamina_store::{CommitRules, Layout, Policy, Store, StoreError};
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_remount, unmount};
 
 use crate::support::*;
@@ -60,6 +62,76 @@ fn a_full_disk_is_an_error_that_publishes_nothing() {
     std::fs::remove_file(filler).unwrap();
     store.discard(work).unwrap();
     store.layer(CommitRules::default(), |upper| write(upper.join("small"), "fits again"));
+}
+
+/// A file system for a whole store, hardly larger than a full one.
+struct FullDisk(tempfile::TempDir);
+
+impl FullDisk {
+    fn new() -> Self {
+        let disk = Self(tempfile::tempdir().unwrap());
+        mount("tmpfs", disk.0.path(), "tmpfs", MountFlags::empty(), c"size=80m,nr_inodes=1000").unwrap();
+        disk
+    }
+
+    fn root(&self) -> PathBuf {
+        self.0.path().join("store")
+    }
+
+    /// Takes every inode, or every byte.
+    fn fill(&self, with_bytes: bool) {
+        let filler = self.0.path().join("filler");
+        std::fs::create_dir(&filler).unwrap();
+        if with_bytes {
+            let mut file = std::fs::File::create(filler.join("file")).unwrap();
+            while std::io::Write::write(&mut file, &[7; 1 << 20]).is_ok() {}
+        } else {
+            for number in 0.. {
+                if std::fs::File::create(filler.join(number.to_string())).is_err() {
+                    break;
+                }
+            }
+        }
+    }
+}
+
+impl Drop for FullDisk {
+    fn drop(&mut self) {
+        let _ = unmount(self.0.path(), UnmountFlags::DETACH);
+    }
+}
+
+#[test]
+fn on_a_full_disk_the_reserve_lets_one_clear_away() {
+    for with_bytes in [true, false] {
+        let disk = FullDisk::new();
+        let layout = Layout::prepare(&disk.root()).unwrap();
+        layout.keep_reserve();
+        assert!(layout.spend_reserve().is_none(), "there is space");
+        let store = TestStore::open(&disk.root());
+        store.layer(CommitRules::default(), |upper| write(upper.join("file"), "x".repeat(5000)));
+        drop(store);
+        disk.fill(with_bytes);
+        let probe = disk.root().join("probe");
+        assert!(std::fs::write(&probe, [7; 4096]).is_err());
+        {
+            let _reserve = layout.spend_reserve().unwrap();
+            let store = TestStore::open(&disk.root());
+            let everything = Policy { unused_for: Some(Duration::ZERO), ..Policy::default() };
+            store.collect(&everything, &CancelToken::new(), &|| ()).unwrap();
+            assert_eq!(store.names("trees").len(), 0);
+        }
+        assert!(disk.root().join("reserve").is_dir(), "kept again");
+    }
+}
+
+#[test]
+fn what_is_no_store_has_no_reserve_to_spend() {
+    let disk = FullDisk::new();
+    write(disk.root().join("reserve/thesis.txt"), "years of work");
+    disk.fill(false);
+    assert!(Layout::of_no_store(disk.root()).spend_reserve().is_none());
+    assert!(disk.root().join("reserve/thesis.txt").is_file());
 }
 
 #[test]
