@@ -208,7 +208,7 @@ fn make_private(root: &Path) -> Result<PathBuf, StoreError> {
     Ok(root)
 }
 
-fn make_directory(path: &Path) -> Result<(), StoreError> {
+pub(crate) fn make_directory(path: &Path) -> Result<(), StoreError> {
     match fs_err::create_dir(path) {
         Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error.into()),
         _ => Ok(()),

@@ -6,11 +6,15 @@ use std::path::{Path, PathBuf};
 
 use fs_err::os::unix::fs::OpenOptionsExt;
 use rustix::fs::FallocateFlags;
+use rustix::io::Errno;
 
-use crate::Layout;
+use crate::StoreError;
+use crate::layout::{Layout, make_directory};
 
 /// The files of the reserve: each is an inode as well.
 const FILES: usize = 32;
+/// The one that is made last.
+const LAST: &str = "31";
 /// Bytes of each.
 const BYTES: u64 = 128 << 10;
 
@@ -20,55 +24,61 @@ pub struct SpentReserve(Layout);
 
 impl Drop for SpentReserve {
     fn drop(&mut self) {
-        if self.0.root().exists() {
-            fill(&directory(&self.0));
+        // Nothing is put where a store was.
+        if is_store(&self.0) {
+            // As much of it as there is space for is kept.
+            let _ = fill(&self.0.reserve());
         }
     }
 }
 
 impl Layout {
-    /// Keeps a reserve, if the disk has space and there is none yet.
+    /// Where the reserve is.
+    pub(crate) fn reserve(&self) -> PathBuf {
+        self.root().join("reserve")
+    }
+
+    /// Keeps a reserve, if the disk has space and there is none yet, or a part of one.
     pub fn keep_reserve(&self) {
-        let directory = directory(self);
-        if !directory.exists() && self.has_space() {
-            fill(&directory);
+        let directory = self.reserve();
+        if !directory.join(LAST).exists() && self.has_space() {
+            // Without it everything works until the disk is full.
+            let _ = fill(&directory);
         }
     }
 
     /// Gives the reserve up if the disk is as good as full: for those who clear away, and those who look what there is.
     #[must_use]
     pub fn spend_reserve(&self) -> Option<SpentReserve> {
-        let is_store = self.format().is_ok_and(|format| format.is_some());
-        if !is_store || self.has_space() {
+        if !is_store(self) || self.has_space() {
             return None;
         }
         // One that is not there any more has been spent by another process.
-        let _ = fs_err::remove_dir_all(directory(self));
+        let _ = fs_err::remove_dir_all(self.reserve());
         Some(SpentReserve(self.clone()))
     }
 }
 
-fn directory(layout: &Layout) -> PathBuf {
-    layout.root().join("reserve")
+fn is_store(layout: &Layout) -> bool {
+    layout.format().is_ok_and(|format| format.is_some())
 }
 
 /// Makes as much of the reserve as there is space for: less of it is better than nothing.
-fn fill(directory: &Path) {
-    let made = fs_err::create_dir(directory).and_then(|()| {
-        (0..FILES).try_for_each(|number| {
-            let path = directory.join(number.to_string());
-            let file = fs_err::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?.into_file();
-            take_space(&file)
-        })
-    });
-    // Without a reserve everything works until the disk is full.
-    drop(made);
+fn fill(directory: &Path) -> Result<(), StoreError> {
+    make_directory(directory)?;
+    for number in 0..FILES {
+        let path = directory.join(number.to_string());
+        let mut options = fs_err::OpenOptions::new();
+        options.write(true).create(true).truncate(false).mode(0o600);
+        take_space(&options.open(&path)?.into_file()).map_err(StoreError::file("taking space for", &path))?;
+    }
+    Ok(())
 }
 
 /// Takes the file's blocks. A file system that cannot promise any gives none.
-fn take_space(file: &File) -> std::io::Result<()> {
+fn take_space(file: &File) -> Result<(), Errno> {
     match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, BYTES) {
-        Err(rustix::io::Errno::OPNOTSUPP) => Ok(()),
-        other => Ok(other?),
+        Err(Errno::OPNOTSUPP) => Ok(()),
+        other => other,
     }
 }

@@ -84,7 +84,7 @@ impl FullDisk {
         std::fs::create_dir(&filler).unwrap();
         if with_bytes {
             let mut file = std::fs::File::create(filler.join("file")).unwrap();
-            while std::io::Write::write(&mut file, &[7; 1 << 20]).is_ok() {}
+            while std::io::Write::write(&mut file, &[7; 4096]).is_ok() {}
         } else {
             for number in 0.. {
                 if std::fs::File::create(filler.join(number.to_string())).is_err() {
@@ -107,6 +107,10 @@ fn on_a_full_disk_the_reserve_lets_one_clear_away() {
         let disk = FullDisk::new();
         let layout = Layout::prepare(&disk.root()).unwrap();
         layout.keep_reserve();
+        let last = disk.root().join("reserve/31");
+        std::fs::remove_file(&last).unwrap();
+        layout.keep_reserve();
+        assert!(last.is_file(), "a part of it is completed");
         assert!(layout.spend_reserve().is_none(), "there is space");
         let store = TestStore::open(&disk.root());
         store.layer(CommitRules::default(), |upper| write(upper.join("file"), "x".repeat(5000)));
@@ -121,7 +125,7 @@ fn on_a_full_disk_the_reserve_lets_one_clear_away() {
             store.collect(&everything, &CancelToken::new(), &|| ()).unwrap();
             assert_eq!(store.names("trees").len(), 0);
         }
-        assert!(disk.root().join("reserve").is_dir(), "kept again");
+        assert!(disk.root().join("reserve/0").is_file(), "kept again");
     }
 }
 

@@ -151,6 +151,7 @@ impl Store {
         usage.caches = content.caches + size_of(&layout.downloads()) + size_of(&layout.uv_cache());
         usage.logs = size_of(&layout.logs()) + size_of(&layout.apps());
         usage.other = content.views + content.other + size_of(&layout.contexts()) + size_of(&layout.locks());
+        usage.other += size_of(&layout.reserve());
         usage.other += ["index.db", "index.db-wal"].iter().map(|name| size_of(&layout.root().join(name))).sum::<u64>();
         Ok(usage)
     }
