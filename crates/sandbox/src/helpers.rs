@@ -17,8 +17,8 @@ use crate::{IdMap, Launcher, SandboxError, enter, sys};
 pub(crate) const OWN: &str = "/proc/self/exe";
 
 /// Environment variables of the engine that the helpers keep. The rest may hold secrets, and they need none of it.
-const KEPT_ENVIRONMENT: [&str; 4] =
-    ["LD_LIBRARY_PATH", "RAYON_NUM_THREADS", "RUST_BACKTRACE", crate::features::VARIABLE];
+const KEPT_ENVIRONMENT: [&str; 5] =
+    ["LD_LIBRARY_PATH", "MODAL_STORE_WITHOUT", "RAYON_NUM_THREADS", "RUST_BACKTRACE", crate::features::VARIABLE];
 
 /// The two processes inside the store's user namespace, as the engine sees them.
 #[derive(Debug)]

@@ -25,6 +25,6 @@ pub use object::{Metadata, ObjectName, Timestamp};
 pub use protocol::{CacheFilter, CommitRules, Committed, Harvest};
 pub use reserve::SpentReserve;
 pub use worker::{
-    Job, JobTable, Package, UpperDirectory, WorkerContext, is_opaque_in_view, is_whiteout_in_view, open_in_layer,
+    Job, JobTable, Package, UpperDirectory, WorkerContext, deleted_in, is_deleted, is_opaque_in_view, open_in_layer,
     worker_main,
 };

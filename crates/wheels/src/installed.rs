@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
-use lamina_store::{Job, JobError, Store, WorkerContext, is_whiteout_in_view};
+use lamina_store::{Job, JobError, Store, WorkerContext, deleted_in};
 use serde::{Deserialize, Serialize};
 
 use crate::error::WheelError;
@@ -98,6 +98,7 @@ impl Found {
         };
         let mut seen = HashSet::new();
         for directory in directories {
+            seen.extend(deleted_in(&directory)?.into_iter().filter_map(|name| name.into_string().ok()));
             for entry in fs::read_dir(directory)? {
                 let entry = entry?;
                 let Ok(file_name) = entry.file_name().into_string() else {
@@ -105,10 +106,7 @@ impl Found {
                 };
                 let is_path_file = file_name.strip_suffix(".pth").is_some();
                 let distribution = parse(&file_name);
-                if (!is_path_file && distribution.is_none())
-                    || !seen.insert(file_name.clone())
-                    || is_whiteout_in_view(&entry.path(), &entry.metadata()?)?
-                {
+                if (!is_path_file && distribution.is_none()) || !seen.insert(file_name.clone()) {
                     continue;
                 }
                 if let Some((name, version)) = distribution {

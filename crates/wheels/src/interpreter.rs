@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use fs_err as fs;
-use lamina_store::{Job, JobError, Store, WorkerContext, is_whiteout_in_view};
+use lamina_store::{Job, JobError, Store, WorkerContext, is_deleted};
 use serde::{Deserialize, Serialize};
 
 use crate::error::WheelError;
@@ -65,8 +65,11 @@ fn first(layers: &mut Layers, directories: &[String]) -> Result<Option<PathBuf>,
 fn find(directories: Vec<PathBuf>, name: &str) -> Result<Option<PathBuf>, JobError> {
     for directory in directories {
         let path = directory.join(name);
+        if is_deleted(&path)? {
+            return Ok(None);
+        }
         match fs::symlink_metadata(&path) {
-            Ok(metadata) => return Ok((!is_whiteout_in_view(&path, &metadata)?).then_some(path)),
+            Ok(_) => return Ok(Some(path)),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => return Err(error.into()),
         }

@@ -5,7 +5,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
-use lamina_store::{JobError, is_opaque_in_view, is_whiteout_in_view, open_in_layer};
+use lamina_store::{JobError, is_deleted, is_opaque_in_view, open_in_layer};
 
 /// The directories of an image's layers, top-most first.
 pub(crate) struct Layers {
@@ -73,8 +73,10 @@ impl Layers {
         };
         for directory in directories {
             let path = directory.join(name);
+            if is_deleted(&path)? {
+                return Ok(Entry::Absent);
+            }
             match fs::symlink_metadata(&path) {
-                Ok(metadata) if is_whiteout_in_view(&path, &metadata)? => return Ok(Entry::Absent),
                 Ok(_) if self.is_of_base(&path) => return Ok(Entry::OfBase(path)),
                 Ok(_) => return Ok(Entry::Above(path)),
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
@@ -95,14 +97,14 @@ fn merge(parents: &[PathBuf], name: &str) -> Result<Directory, JobError> {
     let mut found = Vec::new();
     for parent in parents {
         let path = parent.join(name);
+        if is_deleted(&path)? {
+            break;
+        }
         let metadata = match fs::symlink_metadata(&path) {
             Ok(metadata) => metadata,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
             Err(error) => return Err(error.into()),
         };
-        if is_whiteout_in_view(&path, &metadata)? {
-            break;
-        }
         if !metadata.is_dir() {
             if found.is_empty() {
                 return Ok(Directory::Other);
@@ -155,12 +157,13 @@ mod tests {
         for directory in ["low/etc", "top/etc"] {
             fs::create_dir_all(content.path().join(directory)).unwrap();
         }
-        for file in ["low/etc/a", "low/etc/b", "top/etc/b", "low/etc/gone", "top/etc/gone"] {
+        for file in ["low/etc/a", "low/etc/b", "top/etc/b", "low/etc/gone"] {
             fs::write(content.path().join(file), "").unwrap();
         }
         fs::os::unix::fs::symlink("/etc", content.path().join("top/link")).unwrap();
         let gone = content.path().join("top/etc/gone");
-        rustix::fs::setxattr(&gone, "user.overlay.whiteout", b"y", rustix::fs::XattrFlags::empty()).unwrap();
+        let device = rustix::fs::FileType::CharacterDevice;
+        rustix::fs::mknodat(rustix::fs::CWD, &gone, device, rustix::fs::Mode::RUSR, 0).unwrap();
         let mut layers = Layers::new(content.path(), &["top".to_owned(), "low".to_owned()]);
         for (path, expected) in [
             ("/etc/a", Entry::OfBase(content.path().join("low/etc/a"))),

@@ -24,6 +24,8 @@ use crate::tiny_root::{EMPTY, IMAGE, MEMORY, attach, memory_filesystem};
 
 /// Where the store has layers whose files lead to objects.
 const REDIRECTED: &str = "views/";
+/// Where it has the deletions of such layers.
+const WHITEOUTS: &str = "whiteouts/";
 /// Where it has the objects.
 const OBJECTS: &str = "objects";
 
@@ -62,21 +64,37 @@ pub(super) fn mount_image(layers: &[String], upper: &Upper) -> Result<(), Failur
 }
 
 /// Has an overlay of its own show every layer but the lowest whose files lead to objects, and puts it in the layer's place.
-fn show_redirected(lowers: &mut [String]) -> Result<Vec<OwnedFd>, Failure> {
-    let Some((_, others)) = lowers.split_last_mut() else { return Ok(Vec::new()) };
+/// Deletions of a layer are for those below it, but an overlay shows none of its own to another one: where a layer has some,
+/// a directory of them comes next.
+fn show_redirected(lowers: &mut Vec<String>) -> Result<Vec<OwnedFd>, Failure> {
+    let Some(lowest) = lowers.pop() else { return Ok(Vec::new()) };
     let mut shown = Vec::new();
-    for layer in others.iter_mut().filter(|layer| layer.starts_with(REDIRECTED)) {
+    for layer in std::mem::take(lowers) {
+        if !layer.starts_with(REDIRECTED) {
+            lowers.push(layer);
+            continue;
+        }
         let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).during("make the filesystem", "overlay")?;
-        fsconfig_set_string(&context, "lowerdir+", &**layer).during("open the layer", layer)?;
+        fsconfig_set_string(&context, "lowerdir+", &*layer).during("open the layer", &layer)?;
         fsconfig_set_string(&context, "datadir+", OBJECTS).during("open the layer", OBJECTS)?;
         fsconfig_set_flag(&context, "userxattr").during("configure the overlay with", "userxattr")?;
-        create(&context, layer)?;
+        create(&context, &layer)?;
         let tree = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_NODEV)
-            .during("mount the overlay", layer)?;
-        *layer = format!("/proc/self/fd/{}", tree.as_raw_fd());
+            .during("mount the overlay", &layer)?;
+        lowers.push(format!("/proc/self/fd/{}", tree.as_raw_fd()));
         shown.push(tree);
+        if has_whiteouts(&layer) {
+            lowers.push(layer.replacen(REDIRECTED, WHITEOUTS, 1));
+        }
     }
+    lowers.push(lowest);
     Ok(shown)
+}
+
+/// Whether the root of a layer says that there are deletions in it.
+fn has_whiteouts(layer: &str) -> bool {
+    let mut nothing = [0; 1];
+    rustix::fs::getxattr(layer, "user.overlay.lamina.whiteouts", &mut nothing).is_ok()
 }
 
 /// Makes a configured overlay; the kernel's own words say why it cannot be made.

@@ -22,7 +22,7 @@ pub(super) fn retire(context: &WorkerContext, keep: &HashSet<Digest>) -> Result<
     let retired = context.temporary_path();
     disk::make_directory(&retired, 0o700)?;
     // A layer is there only while both are, so the small file goes first.
-    for directory in ["trees", "views", "copies"] {
+    for directory in ["trees", "views", "whiteouts", "copies"] {
         let from = context.content().join(directory);
         let to = retired.join(directory);
         disk::make_directory(&to, 0o700)?;
@@ -159,7 +159,7 @@ pub(super) fn measure(context: &WorkerContext) -> Result<ContentUsage> {
             _ => size_of_single_links(&join(content, &name))?,
         };
         match &name[..] {
-            b"views" | b"copies" => usage.views += size,
+            b"views" | b"whiteouts" | b"copies" => usage.views += size,
             b"caches" => usage.caches += size,
             _ => usage.other += size,
         }

@@ -21,6 +21,7 @@ mod shown;
 mod upper;
 mod verify;
 mod view;
+mod whiteouts;
 mod xattrs;
 
 pub(crate) use caches::upper_paths as cache_upper_paths;
@@ -28,5 +29,5 @@ pub use context::WorkerContext;
 pub use job::{Job, JobTable, Package};
 pub(crate) use place::Placing;
 pub use serve::worker_main;
-pub use shown::{is_opaque_in_view, is_whiteout_in_view, open_in_layer};
+pub use shown::{deleted_in, is_deleted, is_opaque_in_view, open_in_layer};
 pub use upper::UpperDirectory;

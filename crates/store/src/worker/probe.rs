@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use super::disk::{self, Result, join};
 use super::place::{Placing, mark_redirected};
 use super::removal::remove_all;
-use super::xattrs::{self, Depth};
+use super::whiteouts;
 use crate::{JobError, ObjectName};
 
 /// The environment variable that lists ways to do without, separated by commas, so that the others are tested, too.
@@ -69,8 +69,9 @@ pub(super) fn placing(content: &Path, scratch: &Path) -> Result<Placing> {
 /// layer at once, others by overlays of their own.
 fn shows_redirected(directory: &Path) -> Result<bool> {
     const BYTES: &[u8] = b"the bytes of the object";
-    let [low, high, data, upper, work] = ["low", "high", "data", "upper", "work"].map(|name| directory.join(name));
-    for path in [&low, &high, &data, &upper, &work] {
+    let names = ["low", "high", "deletions", "data", "upper", "work"];
+    let [low, high, deletions, data, upper, work] = names.map(|name| directory.join(name));
+    for path in [&low, &high, &deletions, &data, &upper, &work] {
         disk::make_directory(path, 0o700)?;
     }
     let digest = Digest::of(BYTES);
@@ -82,10 +83,8 @@ fn shows_redirected(directory: &Path) -> Result<bool> {
         rustix::fs::ftruncate(&file, BYTES.len() as u64).map_err(JobError::file("writing", &path))?;
         mark_redirected(&file, &digest, &path)?;
     }
-    let whiteout = high.join("gone");
-    xattrs::set_whiteout(disk::create(&whiteout)?, Depth::Two, &whiteout)?;
-    xattrs::set_has_whiteouts(disk::open_directory(&high)?, Depth::Two, &high)?;
-    let Ok(mount) = mount(&low, &high, &data, &upper, &work) else { return Ok(false) };
+    whiteouts::make_deletion(&deletions.join("gone"))?;
+    let Ok(mount) = mount([&low, &deletions, &high], &data, &upper, &work) else { return Ok(false) };
     let holds = |name: &str| {
         let file = openat(&mount, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
         let mut shown = Vec::new();
@@ -97,10 +96,16 @@ fn shows_redirected(directory: &Path) -> Result<bool> {
 }
 
 /// Two overlays, one over the other, not attached anywhere; they go with the descriptor.
-fn mount(low: &Path, high: &Path, data: &Path, upper: &Path, work: &Path) -> std::result::Result<OwnedFd, Errno> {
+fn mount(
+    [low, deletions, high]: [&PathBuf; 3],
+    data: &Path,
+    upper: &Path,
+    work: &Path,
+) -> std::result::Result<OwnedFd, Errno> {
     let inner = overlay(&[("lowerdir+", high), ("datadir+", data)])?;
-    let high = PathBuf::from(format!("/proc/self/fd/{}", inner.as_raw_fd()));
-    overlay(&[("lowerdir+", &high), ("lowerdir+", low), ("datadir+", data), ("upperdir", upper), ("workdir", work)])
+    let shown = PathBuf::from(format!("/proc/self/fd/{}", inner.as_raw_fd()));
+    let lowers = [&shown, deletions, low].map(|lower| ("lowerdir+", lower.as_path()));
+    overlay(&[&lowers[..], &[("datadir+", data), ("upperdir", upper), ("workdir", work)]].concat())
 }
 
 fn overlay(options: &[(&str, &Path)]) -> std::result::Result<OwnedFd, Errno> {

@@ -1,13 +1,16 @@
 //! What an overlay would show of a path of a layer, without one.
 
-use std::fs::{File, Metadata};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::ffi::OsString;
+use std::fs::File;
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use lamina_image::Digest;
+use rustix::fs::FileType;
 
 use super::disk::{self, Result};
 use super::place::Placing;
+use super::whiteouts;
 use super::xattrs::{self, Depth};
 
 /// Opens the bytes of a regular file of a view, or of an upper, wherever they are.
@@ -30,18 +33,39 @@ pub fn is_opaque_in_view(path: &Path) -> Result<bool> {
     Ok(xattrs::read(disk::open_directory(path)?, depth(path), path)?.opaque)
 }
 
-/// Whether an entry of a view says that layers below have nothing of its name.
+/// Whether a layer says that those below it have nothing at this path of it.
 ///
 /// # Errors
-/// When its attributes cannot be read.
-pub fn is_whiteout_in_view(path: &Path, metadata: &Metadata) -> Result<bool> {
-    if metadata.file_type().is_char_device() {
-        return Ok(metadata.rdev() == 0);
+/// When that cannot be read.
+pub fn is_deleted(path: &Path) -> Result<bool> {
+    whiteouts::is_deletion(&deletion_of(path))
+}
+
+/// The names of which a directory of a layer says that those below it do not have them.
+///
+/// # Errors
+/// When that cannot be read.
+pub fn deleted_in(directory: &Path) -> Result<Vec<OsString>> {
+    let directory = deletion_of(directory);
+    if disk::try_stat(&directory)?.is_none_or(|stat| disk::file_type(&stat) != FileType::Directory) {
+        return Ok(Vec::new());
     }
-    if !metadata.is_file() || metadata.len() > 0 {
-        return Ok(false);
+    let mut deleted = Vec::new();
+    for (name, kind) in disk::list(&directory)? {
+        if kind == FileType::CharacterDevice && whiteouts::is_deletion(&disk::join(&directory, &name))? {
+            deleted.push(OsString::from_vec(name));
+        }
     }
-    Ok(xattrs::read(disk::open(path)?, depth(path), path)?.whiteout)
+    Ok(deleted)
+}
+
+/// Where a path of a layer is, if it is a deletion.
+fn deletion_of(path: &Path) -> PathBuf {
+    let relative = content_of(path).and_then(|content| {
+        let below = path.strip_prefix(content.join(Placing::Redirects.directory())).ok()?.to_owned();
+        Some(content.join(whiteouts::DIRECTORY).join(below))
+    });
+    relative.unwrap_or_else(|| path.to_owned())
 }
 
 fn depth(path: &Path) -> Depth {

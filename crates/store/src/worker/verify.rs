@@ -10,6 +10,7 @@ use rustix::fs::{FileType, Stat};
 
 use super::disk::{self, Result, join};
 use super::place::leads_to;
+use super::shown::is_deleted;
 use super::xattrs::{self, Depth};
 use super::{WorkerContext, collect, content, objects, view};
 use crate::protocol::CheckedObjects;
@@ -70,6 +71,7 @@ fn problems(context: &WorkerContext, digest: &Digest, tree: &Tree, verdicts: Opt
     };
     let mut problems: Vec<String> = tree.entries().par_iter().filter_map(problem).collect();
     problems.extend(unknown(tree, &root)?);
+    problems.extend(unmarked(context, tree, &root)?);
     Ok(problems)
 }
 
@@ -87,8 +89,8 @@ fn check_entry(context: &WorkerContext, entry: &Entry, path: &Path) -> Result<Op
     if matches!(entry.node, Node::Device { .. }) {
         return Ok(stat.is_some().then_some("is a device, which views do not have"));
     }
-    if matches!(entry.node, Node::Whiteout) && context.placing.depth() == Depth::Two {
-        return Ok(check_whiteout(path)?.then_some("is no deletion in the view"));
+    if matches!(entry.node, Node::Whiteout) {
+        return Ok((!is_deleted(path)?).then_some("is no deletion in the view"));
     }
     let Some(stat) = stat else {
         return Ok(Some("is missing from the view"));
@@ -120,19 +122,9 @@ fn check_entry(context: &WorkerContext, entry: &Entry, path: &Path) -> Result<Op
             found.as_bytes() != target || disk::meta(&stat) != *meta
         }
         Node::Fifo { meta } => disk::meta(&stat) != *meta,
-        Node::Whiteout => stat.st_rdev != 0,
-        Node::HardLink { .. } | Node::Device { .. } => false,
+        Node::HardLink { .. } | Node::Whiteout | Node::Device { .. } => false,
     };
     Ok(differs.then_some("has another owner, mode, time, attribute or target in the view"))
-}
-
-/// Whether a deletion is not there as the mark that it should be. Where everything below is hidden, none is needed.
-fn check_whiteout(path: &Path) -> Result<bool> {
-    if disk::try_stat(path)?.is_some() {
-        return Ok(!xattrs::read(disk::open(path)?, Depth::Two, path)?.whiteout);
-    }
-    let parent = path.parent().unwrap_or(path);
-    Ok(!xattrs::read(disk::open_directory(parent)?, Depth::Two, parent)?.opaque)
 }
 
 fn expected_type(node: &Node) -> FileType {
@@ -201,6 +193,16 @@ fn remembered(verdicts: &Verdicts, name: ObjectName, stat: &Stat, read: impl FnO
     let verdict = (status.0, status.1, status.2, sound);
     verdicts.lock().unwrap_or_else(PoisonError::into_inner).insert(name, verdict);
     Ok(sound)
+}
+
+/// What is wrong where a view does not say that there are deletions in it.
+fn unmarked(context: &WorkerContext, tree: &Tree, root: &Path) -> Result<Option<String>> {
+    let has_whiteouts = tree.entries().iter().any(|entry| matches!(entry.node, Node::Whiteout));
+    if !has_whiteouts || context.placing.depth() == Depth::One || disk::try_stat(root)?.is_none() {
+        return Ok(None);
+    }
+    let found = xattrs::read(disk::open_directory(root)?, Depth::Two, root)?;
+    Ok((!xattrs::has_whiteouts(&found)).then(|| "the view does not say that there are deletions in it".to_owned()))
 }
 
 /// What the view has and the tree does not.

@@ -8,11 +8,11 @@ use lamina_image::Digest;
 use rayon::prelude::*;
 use rustix::fs::{CWD, FileType, Mode, Stat};
 
-use super::WorkerContext;
 use super::disk::{self, Result, join};
 use super::place::{Bytes, Place};
 use super::removal::remove_all;
 use super::xattrs::{self, Depth};
+use super::{WorkerContext, whiteouts};
 use crate::protocol::Published;
 use crate::tree::{Entry, Node, Tree};
 use crate::{JobError, Metadata, Timestamp};
@@ -45,6 +45,7 @@ fn make_and_publish(
     let tree_file = context.temporary_path();
     let built = build(context, &tree, &root)
         .and_then(|()| write_tree(encoded, &tree_file))
+        .and_then(|()| whiteouts::publish(context, &digest, &tree, &root))
         .and_then(|()| publish(context, &digest, &tree_file, &root));
     if built.is_err() {
         // The first error is the one to report; what stays is swept with the session.
@@ -190,25 +191,9 @@ fn make(context: &WorkerContext, entry: &Entry, root: &Path) -> Result<()> {
             disk::change_mode(path, meta.mode)?;
             disk::set_time(path, meta.modified)
         }
-        Node::Whiteout => make_whiteout(context, path),
-        Node::Device { .. } => Ok(()),
+        Node::Whiteout if context.placing.depth() == Depth::One => whiteouts::make_deletion(path),
+        Node::Whiteout | Node::Device { .. } => Ok(()),
     }
-}
-
-/// Makes what hides a path of the layers below. Overlays show none of their own whiteouts, so one that another overlay is to
-/// see is a file with a mark. Below a directory that hides everything there is nothing to hide.
-pub(super) fn make_whiteout(context: &WorkerContext, path: &Path) -> Result<()> {
-    let depth = context.placing.depth();
-    if depth == Depth::One {
-        return make_node(path, FileType::CharacterDevice, &Metadata::default());
-    }
-    let parent = path.parent().unwrap_or(path);
-    let directory = disk::open_directory(parent)?;
-    if !xattrs::read(&directory, depth, parent)?.opaque {
-        xattrs::set_whiteout(disk::create(path)?, depth, path)?;
-        xattrs::set_has_whiteouts(directory, depth, parent)?;
-    }
-    Ok(())
 }
 
 /// Makes a pipe, or the device 0/0 that is a whiteout and needs no privilege.

@@ -19,10 +19,10 @@ use crate::JobError;
 const MARK: &[u8] = b"user.overlay.";
 /// The part that an overlay adds to the name of an attribute inside that looks like a mark.
 const ESCAPE: &[u8] = b"overlay.";
-/// The mark of a directory: `y` where it hides its lower ones, `x` where files in it may be marked as deletions.
+/// The mark of a directory that hides its lower ones.
 const OPAQUE: &[u8] = b"opaque";
-/// The mark of an empty file that stands for a deletion.
-const WHITEOUT: &[u8] = b"whiteout";
+/// The mark of a view's root that there are deletions in the view. Overlays pass over it; who mounts the view looks at it.
+const HAS_WHITEOUTS: &[u8] = b"user.overlay.lamina.whiteouts";
 /// The mark of a file that has no bytes of its own.
 pub(super) const METACOPY: &str = "user.overlay.metacopy";
 /// The mark that says where they are.
@@ -61,8 +61,6 @@ pub(super) struct Attributes {
     pub(super) inside: BTreeMap<Vec<u8>, Vec<u8>>,
     /// Whether the directory hides its lower ones.
     pub(super) opaque: bool,
-    /// Whether the file stands for a deletion.
-    pub(super) whiteout: bool,
     /// Marks of the overlay that mean nothing in a view: where something was copied from, for example.
     pub(super) stale_marks: Vec<Vec<u8>>,
 }
@@ -88,9 +86,6 @@ pub(super) fn read(file: impl AsFd, depth: Depth, path: &Path) -> Result<Attribu
             attributes.inside.insert([MARK, rest].concat(), value);
         } else if name == depth.mark(OPAQUE) && get(&file, &name, path)? == b"y" {
             attributes.opaque = true;
-        } else if name == depth.mark(WHITEOUT) {
-            attributes.whiteout = true;
-            attributes.stale_marks.push(name);
         } else if name.starts_with(MARK) {
             attributes.stale_marks.push(name);
         } else if name.starts_with(b"user.") || KEPT.contains(&&name[..]) {
@@ -149,14 +144,14 @@ pub(super) fn set_opaque(directory: impl AsFd, depth: Depth, path: &Path) -> Res
     set(directory, &depth.mark(OPAQUE), b"y", path)
 }
 
-/// Says of a directory that files in it may be marked as deletions.
-pub(super) fn set_has_whiteouts(directory: impl AsFd, depth: Depth, path: &Path) -> Result<()> {
-    set(directory, &depth.mark(OPAQUE), b"x", path)
+/// Says of a view, by its root, that there are deletions in it.
+pub(super) fn set_has_whiteouts(root: impl AsFd, path: &Path) -> Result<()> {
+    set(root, HAS_WHITEOUTS, b"", path)
 }
 
-/// Marks an empty file as a deletion.
-pub(super) fn set_whiteout(file: impl AsFd, depth: Depth, path: &Path) -> Result<()> {
-    set(file, &depth.mark(WHITEOUT), b"", path)
+/// Whether the root of a view says that there are deletions in it.
+pub(super) fn has_whiteouts(attributes: &Attributes) -> bool {
+    attributes.stale_marks.iter().any(|name| name == HAS_WHITEOUTS)
 }
 
 fn set(file: impl AsFd, name: &[u8], value: &[u8], path: &Path) -> Result<()> {

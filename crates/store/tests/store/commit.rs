@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use lamina_image::Digest;
 use lamina_store::tree::Node;
-use lamina_store::{CommitRules, Metadata, ObjectName, Timestamp};
+use lamina_store::{CommitRules, Committed, Metadata, ObjectName, Timestamp};
 
 use crate::support::*;
 
@@ -47,12 +47,11 @@ fn an_upper_becomes_a_view_with_objects_and_its_times() {
     let of_tool = if store.links_objects() { 2 } else { 1 };
     assert_eq!((links("usr/bin/tool"), links("usr/empty"), links("etc/tool.conf")), (of_tool, 1, 1));
     let gone = store.view(&committed.digest, "gone");
-    if store.redirects() {
-        assert_eq!(xattr(gone, "user.overlay.overlay.whiteout").unwrap(), b"");
-        assert_eq!(xattr(store.view(&committed.digest, ""), "user.overlay.overlay.opaque").unwrap(), b"x");
-    } else {
-        assert!(std::fs::symlink_metadata(gone).unwrap().file_type().is_char_device());
-    }
+    let gone = if store.redirects() { store.content(format!("whiteouts/{}/gone", committed.digest)) } else { gone };
+    assert!(std::fs::symlink_metadata(gone).unwrap().file_type().is_char_device());
+    let marked = |layer: &Committed| xattr(store.view(&layer.digest, ""), "user.overlay.lamina.whiteouts").is_some();
+    assert_eq!(marked(&committed), store.redirects());
+    assert!(!marked(&store.layer(CommitRules::default(), |upper| write(upper.join("only/this"), "x"))));
     let Some(Node::File { meta, .. }) = store.entry(&committed.digest, "usr/bin/tool").map(|entry| entry.node) else {
         panic!("not a file");
     };

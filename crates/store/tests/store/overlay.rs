@@ -23,10 +23,14 @@ impl Overlay {
         let mut data = String::new();
         if store.redirects() {
             data = format!("::{}", store.content("objects").display());
-            let (_, others) = lower.split_last_mut().unwrap();
-            for view in others {
-                *view = mounted.add(&format!("userxattr,lowerdir={view}{data}"));
+            let lowest = lower.pop().unwrap();
+            for view in std::mem::take(&mut lower) {
+                lower.push(mounted.add(&format!("userxattr,lowerdir={view}{data}")));
+                if xattr(&view, "user.overlay.lamina.whiteouts").is_some() {
+                    lower.push(view.replace("/views/", "/whiteouts/"));
+                }
             }
+            lower.push(lowest);
             data.push_str(",xino=on");
         }
         let mut options = format!("userxattr,lowerdir={}{data}", lower.join(":"));
@@ -59,10 +63,11 @@ impl Drop for Overlay {
     }
 }
 
-/// Runs a step over `parent` and commits it.
-fn step(store: &TestStore, parent: &Committed, run: impl FnOnce(&Overlay)) -> Committed {
+/// Runs a step over layers, top-most first, and commits it.
+fn step(store: &TestStore, parents: &[&Committed], run: impl FnOnce(&Overlay)) -> Committed {
     let work = store.new_work().unwrap();
-    let overlay = Overlay::mount(store, &[parent.digest], Some((work.upper(), work.work_directory())));
+    let views: Vec<_> = parents.iter().map(|layer| layer.digest).collect();
+    let overlay = Overlay::mount(store, &views, Some((work.upper(), work.work_directory())));
     run(&overlay);
     drop(overlay);
     let committed = store.commit(&work, CommitRules::default()).unwrap();
@@ -89,8 +94,8 @@ fn a_step_over_a_layer_becomes_a_layer() {
         // A mark planted from inside must not hide anything.
         set_xattr(overlay.path("moved"), "user.overlay.opaque", b"y");
     };
-    let first = step(&store, &base, run);
-    assert_eq!(first.content, step(&store, &base, run).content, "the same step gave another content");
+    let first = step(&store, &[&base], run);
+    assert_eq!(first.content, step(&store, &[&base], run).content, "the same step gave another content");
 
     let overlay = Overlay::mount(&store, &[first.digest, base.digest], None);
     let read = |path: &str| std::fs::read_to_string(overlay.path(path)).ok();
@@ -119,10 +124,42 @@ fn a_step_over_a_layer_becomes_a_layer() {
 }
 
 #[test]
+fn directories_with_deletions_can_be_removed_and_made_again() {
+    let store = TestStore::new();
+    let base = store.layer(CommitRules::default(), |upper| {
+        for path in ["dir/a", "dir/b", "dir/sub/c", "dir/sub/d", "other/e"] {
+            write(upper.join(path), path);
+        }
+    });
+    let second = step(&store, &[&base], |overlay| {
+        std::fs::remove_file(overlay.path("dir/a")).unwrap();
+        std::fs::remove_file(overlay.path("dir/sub/c")).unwrap();
+        std::fs::remove_dir_all(overlay.path("other")).unwrap();
+        write(overlay.path("dir/sub/new"), "new");
+    });
+    let names = |overlay: &Overlay, path: &str| {
+        let entries = std::fs::read_dir(overlay.path(path)).unwrap();
+        let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    };
+    let third = step(&store, &[&second, &base], |overlay| {
+        assert_eq!(names(overlay, ""), ["dir"]);
+        assert_eq!(names(overlay, "dir/sub"), ["d", "new"]);
+        std::fs::remove_dir_all(overlay.path("dir/sub")).unwrap();
+        std::fs::remove_file(overlay.path("dir/b")).unwrap();
+        std::fs::remove_dir(overlay.path("dir")).unwrap();
+        write(overlay.path("dir/again"), "again");
+    });
+    let overlay = Overlay::mount(&store, &[third.digest, second.digest, base.digest], None);
+    assert_eq!(names(&overlay, "dir"), ["again"]);
+}
+
+#[test]
 fn a_step_that_changes_nothing_is_the_empty_layer() {
     let store = TestStore::new();
     let base = store.layer(CommitRules::default(), |upper| write(upper.join("file"), "x"));
-    let nothing = step(&store, &base, |overlay| {
+    let nothing = step(&store, &[&base], |overlay| {
         drop(std::fs::read(overlay.path("file")).unwrap());
     });
     assert_eq!(store.tree(&nothing.digest).entries().len(), 1);

@@ -29,7 +29,7 @@ use lamina_image::Digest;
 use super::disk::{self, Result};
 use super::removal::remove_all;
 use super::upper::Placed;
-use super::{WorkerContext, content, repair, verify, view};
+use super::{WorkerContext, content, repair, verify, view, whiteouts};
 use crate::tree::{Entry, Node, Tree};
 use crate::{CommitRules, Committed, JobError, ObjectName};
 
@@ -63,6 +63,7 @@ pub(super) fn commit(context: &WorkerContext, id: &str, rules: &CommitRules) -> 
         let bytes_new = sharing.share()?;
         let tree_file = context.temporary_path();
         view::write_tree(&encoded, &tree_file)?;
+        whiteouts::publish(context, &digest, &tree, &upper)?;
         context.objects.sync(true)?;
         content::check_abandoned(abandoned)?;
         let publish = if has_view { view::replace_both } else { view::publish_both };

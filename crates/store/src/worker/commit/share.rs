@@ -128,10 +128,8 @@ impl Sharing<'_> {
     fn mark(&self, entry: &Entry, is_replaced: bool) -> Result<()> {
         let path = join(self.upper, &entry.path);
         let file = match &entry.node {
-            Node::Whiteout => {
-                disk::unlink(&path)?;
-                return view::make_whiteout(self.context, &path);
-            }
+            // Deletions are beside the view then.
+            Node::Whiteout => return disk::unlink(&path),
             Node::Directory { meta, opaque } if *opaque || !meta.xattrs.is_empty() => disk::open_directory(&path)?,
             Node::File { meta, .. } if !is_replaced && !meta.xattrs.is_empty() => disk::open(&path)?,
             _ => return Ok(()),
