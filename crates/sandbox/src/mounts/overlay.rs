@@ -165,9 +165,9 @@ impl Overlay<'_> {
         }
         if let Some(data) = self.data {
             fsconfig_set_string(&context, "datadir+", data).during("open the layer", data)?;
-            // Layers are on several file systems then; files are to have the image's device number all the same.
-            fsconfig_set_string(&context, "xino", "on").during("configure the overlay with", "xino")?;
         }
+        // Layers and upper may be on several file systems; files are to have the image's device number all the same.
+        fsconfig_set_string(&context, "xino", "on").during("configure the overlay with", "xino")?;
         fsconfig_set_string(&context, "upperdir", self.upper).during("open the upper directory", self.upper)?;
         fsconfig_set_string(&context, "workdir", self.work).during("open the work directory", self.work)?;
         let mut flags = vec!["userxattr"];
@@ -186,9 +186,10 @@ impl Overlay<'_> {
     /// Mounts the overlay at `target` in the way of older kernels: all directories in one string.
     fn mount_by_options(&self, target: &str) -> Result<(), Failure> {
         self.forgive_volatile();
-        let data = self.data.map(|data| format!("::{data},xino=on")).unwrap_or_default();
+        let data = self.data.map(|data| format!("::{data}")).unwrap_or_default();
         let lowers = self.lowers.join(":");
-        let mut options = format!("userxattr,lowerdir={lowers}{data},upperdir={},workdir={}", self.upper, self.work);
+        let mut options =
+            format!("userxattr,xino=on,lowerdir={lowers}{data},upperdir={},workdir={}", self.upper, self.work);
         if self.volatile {
             options.push_str(",volatile");
         }

@@ -290,7 +290,7 @@ impl Store {
     /// The layer that a path is the view of.
     #[must_use]
     pub fn layer_of_view(&self, path: &str) -> Option<Digest> {
-        path.strip_prefix("views/")?.parse().ok()
+        path.strip_prefix(self.shared.placing.directory())?.strip_prefix('/')?.parse().ok()
     }
 
     /// Whether the view of a layer and its tree exist.

@@ -131,7 +131,11 @@ impl WorkerContext {
         }
         // What an earlier view had there is not what this one has.
         let left = xattrs::read(&file, Depth::One, place.path)?;
-        let stale = left.stale_marks.into_iter().filter(|name| name != SEAL.as_bytes()).chain(left.inside.into_keys());
+        let stale = left
+            .stale_marks
+            .into_iter()
+            .filter(|name| name != SEAL.as_bytes())
+            .chain(left.inside.into_keys().map(|name| Depth::One.name(name)));
         xattrs::remove(&file, &stale.collect::<Vec<_>>(), place.path)?;
         Ok(Some(file))
     }

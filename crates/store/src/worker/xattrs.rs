@@ -48,6 +48,11 @@ impl Depth {
         [MARK, escapes, name].concat()
     }
 
+    /// The name on disk of an attribute inside.
+    pub(super) fn name(self, inside: Vec<u8>) -> Vec<u8> {
+        inside.strip_prefix(MARK).map(|rest| self.escaped(rest)).unwrap_or(inside)
+    }
+
     /// The name on disk of an attribute inside that looks like a mark without its prefix `user.overlay.`.
     fn escaped(self, name: &[u8]) -> Vec<u8> {
         self.mark(&[ESCAPE, name].concat())
@@ -117,8 +122,7 @@ pub(super) fn remove(file: impl AsFd, names: &[Vec<u8>], path: &Path) -> Result<
 /// Sets attributes, given as seen inside.
 pub(super) fn write(file: impl AsFd, depth: Depth, inside: &BTreeMap<Vec<u8>, Vec<u8>>, path: &Path) -> Result<()> {
     for (name, value) in inside {
-        let escaped = name.strip_prefix(MARK).map(|rest| depth.escaped(rest));
-        set(&file, escaped.as_ref().unwrap_or(name), value, path)?;
+        set(&file, &depth.name(name.clone()), value, path)?;
     }
     Ok(())
 }

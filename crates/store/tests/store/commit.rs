@@ -126,6 +126,7 @@ fn what_a_view_gave_up_has_nothing_of_it_left() {
     let capable = store.layer(CommitRules::default(), |upper| {
         write(upper.join("tool"), "bytes of the tool");
         std::fs::set_permissions(upper.join("tool"), PermissionsExt::from_mode(0o4755)).unwrap();
+        set_xattr(upper.join("tool"), "user.overlay.overlay.opaque", b"y");
         set_xattr(upper.join("tool"), "user.origin", b"here");
     });
     std::fs::remove_dir_all(store.content(store.view_path(&capable.digest))).unwrap();
