@@ -143,7 +143,7 @@ fn build(context: &WorkerContext, tree: &Tree, root: &Path) -> Result<()> {
     for entry in directories {
         make(context, entry, root)?;
     }
-    // The entries of one directory are neighbours but for those of its subdirectories in between.
+    // A link needs the file that it names.
     let (links, files): (Vec<&Entry>, Vec<&Entry>) =
         others.into_iter().partition(|entry| matches!(entry.node, Node::HardLink { .. }));
     files.par_iter().try_for_each(|entry| make(context, entry, root))?;
