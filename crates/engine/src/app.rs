@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use lamina_build::{BuildError, BuildOptions, Builder, BuiltImage, HostPrograms, Tools, check_local};
+use lamina_builder::{BuildError, BuildOptions, Builder, BuiltImage, HostPrograms, Tools, check_local};
 use lamina_events::{CancelToken, Event, Sink};
 use lamina_fetch::Client;
 use lamina_functions::{Bytecode, DEFAULT_PATH, FunctionSpec, Pool, PoolOptions, Retries, SandboxStarter, random_id};

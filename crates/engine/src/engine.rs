@@ -151,6 +151,6 @@ pub fn helpers_entry() -> ! {
 
 /// The store worker, with the jobs of all crates.
 fn serve_store(socket: UnixStream) {
-    let jobs = lamina_build::jobs(lamina_wheels::jobs(lamina_bases::jobs(JobTable::new())));
+    let jobs = lamina_builder::jobs(lamina_wheels::jobs(lamina_bases::jobs(JobTable::new())));
     worker_main(socket, Path::new(CONTENT), jobs);
 }

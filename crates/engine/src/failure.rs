@@ -1,6 +1,6 @@
 //! Errors in the form that Python raises them in.
 
-use lamina_build::BuildError;
+use lamina_builder::BuildError;
 use lamina_functions::CallError;
 use lamina_store::StoreError;
 
@@ -65,7 +65,7 @@ pub(crate) fn of_call(error: &CallError) -> ResultStatus<'static> {
 
 #[cfg(test)]
 mod tests {
-    use lamina_build::StepFailure;
+    use lamina_builder::StepFailure;
 
     use super::*;
 

@@ -1,6 +1,6 @@
 //! The local files that an app's containers see.
 
-use lamina_build::BuiltImage;
+use lamina_builder::BuiltImage;
 use lamina_events::{Event, Sink};
 use lamina_functions::PACKAGE_TARGET;
 use lamina_image::{Digest, FileEntry, FileKind, FileSet, Ignore};
