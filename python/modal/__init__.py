@@ -30,7 +30,7 @@ import sys
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from modal import exception as exception
-    from modal._terminal import interact as interact
+    from modal._runner.terminal import interact as interact
     from modal.app import App as App
     from modal.file_pattern_matcher import FilePatternMatcher as FilePatternMatcher
     from modal.function_call import FunctionCall as FunctionCall
@@ -65,7 +65,7 @@ _HOMES = {
     "Retries": "modal.retries",
     "Secret": "modal.secret",
     "enable_output": "modal.output",
-    "interact": "modal._terminal",
+    "interact": "modal._runner.terminal",
 }
 
 
@@ -90,7 +90,7 @@ def __getattr__(name: str) -> object:
         return __import__("modal.exception", None, None, ["Error"])
     if name.startswith("_"):
         raise AttributeError(f"module `modal` has no attribute `{name}`")
-    from modal._absent import missing_name
+    from modal._shared.absent import missing_name
 
     raise missing_name(name, __version__, __all__, sys._getframe(1))
 
@@ -105,7 +105,7 @@ class _Absent:
     @staticmethod
     def find_spec(name: str, path: object = None, target: object = None) -> None:
         if name.startswith("modal.") and not name.startswith("modal._"):
-            from modal._absent import missing_module
+            from modal._shared.absent import missing_module
 
             error = missing_module(name)
             if error is not None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from modal._async import with_aio
-from modal._errors import trim_traceback
-from modal._missing import Explained, explain_on_instance, refuse_keywords
+from modal._shared.api import Explained, explain_on_instance, refuse_keywords, with_aio
+from modal._shared.errors import trim_traceback
 from modal.exception import InvalidError
 from modal.functions import Function, Settings
 from modal.functions import is_generator as yields_values
@@ -18,14 +17,14 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, Generic, NoReturn, ParamSpec, TypeVar
 
-    from modal._engine import Engine
+    from modal._calls.engine import Engine
     from modal.functions import Amount
     from modal.retries import Retries
 
     P = ParamSpec("P")
     R = TypeVar("R")
 else:
-    from modal._typing import Generic, P, R
+    from modal._shared.api import Generic, P, R
 
 DEFAULT_TIMEOUT = 300
 
@@ -242,8 +241,8 @@ class RunningApp:
 
     def __enter__(self) -> App:
         from modal import is_local
-        from modal._launch import connect
-        from modal._source import alias_main
+        from modal._client.launch import connect
+        from modal._client.source import alias_main
         from modal.output import is_output_enabled
 
         app = self._app
@@ -289,8 +288,8 @@ class RunningApp:
         await asyncio.get_running_loop().run_in_executor(None, self.__exit__, kind, error, traceback)
 
     def _start(self, engine: Engine) -> None:
-        from modal._graph import app_graph
-        from modal._wire import encode_json
+        from modal._client.graph import app_graph
+        from modal._shared.wire import encode_json
 
         app = self._app
         graph, body = app_graph(app)

@@ -125,3 +125,14 @@ class ModuleNotMountable(Exception):
 
 class DeprecationError(UserWarning):
     """Warns of a feature that will go away."""
+
+
+class RemoteTraceback(Exception):
+    """The text of a traceback from a container: the `__cause__` of an exception that was raised there."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+    def __str__(self) -> str:
+        return f'\n"""\n{self.text}"""'

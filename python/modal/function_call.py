@@ -6,9 +6,8 @@ import os
 from threading import Event, Lock
 from weakref import WeakValueDictionary
 
-from modal._async import AsyncReceiver, Bound, with_aio
-from modal._engine import Receiver
-from modal._missing import Explained, explain_on_instance
+from modal._calls.engine import AsyncReceiver, Receiver
+from modal._shared.api import Bound, Explained, explain_on_instance, with_aio
 from modal.exception import ExecutionError, InvalidError, NotFoundError, TimeoutError
 
 TYPE_CHECKING = False
@@ -16,13 +15,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, Generic, TypeVar
 
-    from modal._engine import Engine
-    from modal._payload import Payload
+    from modal._calls.engine import Engine
+    from modal._shared.payload import Payload
     from modal.functions import Function
 
     R = TypeVar("R")
 else:
-    from modal._typing import Generic, R
+    from modal._shared.api import Generic, R
 
 #: Calls of this process by id, as long as somebody holds them.
 _calls: WeakValueDictionary[str, FunctionCall[Any]] = WeakValueDictionary()

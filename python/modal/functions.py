@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import sys
 
-from modal._async import with_aio
-from modal._engine import Receiver
-from modal._errors import engine_error, unpack_exception
-from modal._missing import Explained, explain_on_instance
-from modal._payload import pack_any, unpack
+from modal._calls.engine import Receiver
+from modal._shared.api import Explained, explain_on_instance, with_aio
+from modal._shared.errors import engine_error, unpack_exception
+from modal._shared.payload import pack_any, unpack
 from modal.exception import DeserializationError, ExecutionError, InvalidError, SerializationError
 
 TYPE_CHECKING = False
@@ -16,8 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
     from typing import Any, Generic, ParamSpec, TypeVar, Union
 
-    from modal._engine import Engine
-    from modal._payload import Payload
+    from modal._calls.engine import Engine
+    from modal._shared.payload import Payload
     from modal.app import App
     from modal.function_call import FunctionCall
     from modal.image import Image
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     P = ParamSpec("P")
     R = TypeVar("R")
 else:
-    from modal._typing import Generic, P, R
+    from modal._shared.api import Generic, P, R
 
 #: `pickle` writes larger pieces than this only for single values.
 NAMES_LIMIT = 128 << 10
@@ -111,7 +110,7 @@ class Function(Generic[P, R], metaclass=Explained):
         _declared[raw.__module__, name] = self
 
     async def _remote_aio(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        from modal._async_calls import call
+        from modal._calls.asynchronous import call
 
         engine, payload = self._running(), self._pack(args, kwargs)
         sys.stdout.flush()
@@ -138,7 +137,7 @@ class Function(Generic[P, R], metaclass=Explained):
         raise self._failure(control, payload)
 
     def _remote_gen_aio(self, /, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[Any]:
-        from modal._generators import stream_async
+        from modal._calls.generators import stream_async
 
         engine, payload = self._running(generator=True), self._pack(args, kwargs)
         sys.stdout.flush()
@@ -155,7 +154,7 @@ class Function(Generic[P, R], metaclass=Explained):
 
         The generator is at most a few values ahead of the loop; leaving the loop ends it.
         """
-        from modal._generators import stream
+        from modal._calls.generators import stream
 
         engine, payload = self._running(generator=True), self._pack(args, kwargs)
         sys.stdout.flush()
@@ -181,7 +180,7 @@ class Function(Generic[P, R], metaclass=Explained):
         order_outputs: bool = True,
         return_exceptions: bool = False,
     ) -> AsyncIterator[R]:
-        from modal._async_calls import Inputs, run_map
+        from modal._calls.asynchronous import Inputs, run_map
 
         self._check_inputs("map.aio", input_iterators, ("__iter__", "__aiter__", "__getitem__"))
         return run_map(self, Inputs(input_iterators), dict(kwargs), order_outputs, return_exceptions)
@@ -217,7 +216,7 @@ class Function(Generic[P, R], metaclass=Explained):
         order_outputs: bool = True,
         return_exceptions: bool = False,
     ) -> AsyncIterator[R]:
-        from modal._async_calls import Inputs, run_map
+        from modal._calls.asynchronous import Inputs, run_map
 
         self._check_inputs("starmap.aio", (input_iterator,), ("__iter__", "__aiter__", "__getitem__"))
         return run_map(self, Inputs((input_iterator,), starred=True), dict(kwargs), order_outputs, return_exceptions)
@@ -281,7 +280,7 @@ class Function(Generic[P, R], metaclass=Explained):
         order_outputs: bool,
         return_exceptions: bool,
     ) -> Iterator[R]:
-        from modal._map import run_map
+        from modal._calls.map import run_map
 
         # Inputs that are at hand need no thread of their own to wait for them.
         at_hand = all(hasattr(source, "__len__") for source in sources)
@@ -379,7 +378,7 @@ def _pack_without_main(value: Any) -> Payload:
 
 
 def _pack_by_value(value: Any) -> Payload:
-    from modal._serialized import pack_by_value
+    from modal._shared.serialized import pack_by_value
 
     return pack_by_value(value)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from modal._files import (
+from modal._client.files import (
     absolute,
     check_ignore,
     check_remote_path,
@@ -13,9 +13,9 @@ from modal._files import (
     file_entry,
     module_entries,
 )
-from modal._missing import Explained, explain_on_instance, refuse_keywords
-from modal._redact import redact
-from modal._wire import encode_json
+from modal._shared.api import Explained, explain_on_instance, refuse_keywords
+from modal._shared.redact import redact
+from modal._shared.wire import encode_json
 from modal.exception import InvalidError
 from modal.file_pattern_matcher import NON_PYTHON_FILES
 from modal.secret import check_environment, check_secrets

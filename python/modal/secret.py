@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from modal._missing import Explained
+from modal._shared.api import Explained
 from modal.exception import InvalidError, NotFoundError
 
 TYPE_CHECKING = False

@@ -236,7 +236,7 @@ def test_a_breakpoint_is_a_debugger_at_its_line(interactive: Modal) -> None:
     for _ in range(5):
         terminal.type("n\r")
     assert terminal.finish() == 0
-    assert "_container.py" not in terminal.text()
+    assert "modal/_runner" not in terminal.text()
 
 
 def line_of(text: str) -> int:

@@ -18,8 +18,8 @@ sys.path[:0] = [str(PACKAGE), str(HERE)]
 
 from fake_engine import FakeEngine  # noqa: E402
 
-from modal._engine import Engine  # noqa: E402
-from modal._wire import Connection  # noqa: E402
+from modal._calls.engine import Engine  # noqa: E402
+from modal._shared.wire import Connection  # noqa: E402
 
 
 @pytest.fixture
@@ -40,7 +40,9 @@ def start(engine, monkeypatch):
     """Starts an app on the fake engine: `with start(app) as fake`."""
     from modal.app import RunningApp
 
-    monkeypatch.setattr("modal._launch.connect", lambda output, interactive=False: engine.greet(output) or engine)
+    monkeypatch.setattr(
+        "modal._client.launch.connect", lambda output, interactive=False: engine.greet(output) or engine
+    )
 
     class Started:
         def __init__(self, app):

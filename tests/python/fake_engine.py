@@ -16,11 +16,11 @@ import time
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[2] / "python"
-RUNNER = PACKAGE / "modal" / "_runner.py"
+RUNNER = PACKAGE / "modal" / "_runner" / "__main__.py"
 
 sys.path.insert(0, str(PACKAGE))
 
-from modal._wire import Connection, ConnectionClosed, encode_json  # noqa: E402
+from modal._shared.wire import Connection, ConnectionClosed, encode_json  # noqa: E402
 
 
 def wait_until(condition):

@@ -8,7 +8,7 @@ import types
 import pytest
 
 import modal
-from modal._graph import app_graph
+from modal._client.graph import app_graph
 from modal.exception import ExecutionError, InvalidError
 
 

@@ -12,7 +12,8 @@ import pytest
 from fake_engine import wait_until
 
 import modal
-from modal import _async_calls, _map
+from modal._calls import asynchronous
+from modal._calls import map as calls_map
 from modal.app import RunningApp
 from modal.exception import (
     ExecutionError,
@@ -202,7 +203,7 @@ def test_map_takes_a_limited_number_of_inputs_ahead(fake):
         assert taken == []
         assert [await results.__anext__() for _ in range(3)] == [0, 2, 4]
         await asyncio.sleep(0.05)
-        assert len(taken) <= _map.WINDOW + _async_calls.AHEAD + 5
+        assert len(taken) <= calls_map.WINDOW + asynchronous.AHEAD + 5
         await results.aclose()
         assert await double.remote.aio(1) == 2
 
@@ -308,7 +309,7 @@ def test_a_map_that_nobody_consumes_to_its_end_takes_no_more(fake):
 
     asyncio.run(main())
     wait_until(lambda: not any(thread.name == "modal-map-inputs" for thread in threading.enumerate()))
-    assert len(taken) <= _map.WINDOW + _async_calls.AHEAD + 5
+    assert len(taken) <= calls_map.WINDOW + asynchronous.AHEAD + 5
 
 
 def test_cancelling_a_map_gives_up_its_calls(fake, tmp_path):
@@ -428,7 +429,9 @@ def test_a_lost_engine_wakes_every_task(fake):
 
 
 def test_app_run(engine, monkeypatch):
-    monkeypatch.setattr("modal._launch.connect", lambda output, interactive=False: engine.greet(output) or engine)
+    monkeypatch.setattr(
+        "modal._client.launch.connect", lambda output, interactive=False: engine.greet(output) or engine
+    )
 
     async def main():
         async with app.run() as running:
@@ -444,7 +447,9 @@ def test_app_run(engine, monkeypatch):
 
 
 def test_app_run_by_its_own_twin_and_with_a_failure_inside(engine, monkeypatch):
-    monkeypatch.setattr("modal._launch.connect", lambda output, interactive=False: engine.greet(output) or engine)
+    monkeypatch.setattr(
+        "modal._client.launch.connect", lambda output, interactive=False: engine.greet(output) or engine
+    )
 
     async def main():
         async with app.run.aio():
@@ -456,7 +461,9 @@ def test_app_run_by_its_own_twin_and_with_a_failure_inside(engine, monkeypatch):
 
 
 def test_cancelling_the_start_of_an_app_ends_its_build(engine, monkeypatch):
-    monkeypatch.setattr("modal._launch.connect", lambda output, interactive=False: engine.greet(output) or engine)
+    monkeypatch.setattr(
+        "modal._client.launch.connect", lambda output, interactive=False: engine.greet(output) or engine
+    )
     engine.fake.answers_start = False
 
     async def main():

@@ -15,8 +15,8 @@ import pytest
 from fake_engine import wait_until
 
 import modal
-from modal import _map
-from modal._errors import RemoteTraceback, pack_exception, unpack_exception
+from modal._calls import map as calls_map
+from modal._shared.errors import RemoteTraceback, pack_exception, unpack_exception
 from modal.exception import (
     DeserializationError,
     ExecutionError,
@@ -373,7 +373,7 @@ def test_map_is_lazy(start):
         assert taken == []
         assert [next(results) for _ in range(3)] == [0, 2, 4]
         time.sleep(0.1)
-        assert len(taken) <= _map.WINDOW + 4
+        assert len(taken) <= calls_map.WINDOW + 4
         results.close()
         count = len(taken)
         assert next(iter(double.map([1]))) == 2
@@ -464,7 +464,7 @@ def test_map_reports_an_input_that_cannot_be_sent(start, monkeypatch):
 
 
 def test_map_of_large_inputs_is_bounded_by_bytes(start, monkeypatch):
-    monkeypatch.setattr(_map, "WINDOW_BYTES", 10_000)
+    monkeypatch.setattr(calls_map, "WINDOW_BYTES", 10_000)
     with start(app) as fake:
         held = []
 

@@ -12,7 +12,7 @@ import pytest
 from fake_engine import wait_until
 
 import modal
-from modal import _container
+from modal._runner import runner
 from modal.exception import ExecutionError, InvalidError, SerializationError, ServiceError
 
 app = modal.App("generators")
@@ -89,7 +89,7 @@ def test_values_arrive_in_order(start, count):
     with start(app) as fake:
         assert list(numbers.remote_gen(count)) == list(range(count))
         assert list(ticks.remote_gen(count)) == list(range(count))
-        assert fake.most_ahead <= _container.AHEAD
+        assert fake.most_ahead <= runner.AHEAD
         assert sum(message["count"] for message in fake.of_type("more")) <= 2 * count
         assert fake.of_type("cancel") == []
 
@@ -129,9 +129,9 @@ def test_a_generator_is_never_far_ahead(start, tmp_path):
         values = numbers.remote_gen(10_000, log=str(log))
         for _ in range(3):
             next(values)
-        wait_until(lambda: len(log.read_text().split()) >= _container.AHEAD)
+        wait_until(lambda: len(log.read_text().split()) >= runner.AHEAD)
         time.sleep(0.1)
-        assert len(log.read_text().split()) <= _container.AHEAD + 3
+        assert len(log.read_text().split()) <= runner.AHEAD + 3
         values.close()
 
 

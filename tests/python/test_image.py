@@ -9,8 +9,8 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 import modal
-from modal._graph import Graph
-from modal._redact import redact
+from modal._client.graph import Graph
+from modal._shared.redact import redact
 from modal.exception import InvalidError
 
 BASE = modal.Image.debian_slim("3.11")

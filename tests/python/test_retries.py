@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import modal
-from modal._graph import app_graph
+from modal._client.graph import app_graph
 from modal.exception import InvalidError
 
 app = modal.App("retries")

@@ -92,7 +92,7 @@ def test_failing_imports_are_told(run):
     assert described["type"] == "builtins.ModuleNotFoundError"
     assert "line 1, in <module>" in described["traceback"]
     assert "importlib" not in described["traceback"]
-    assert "_container" not in described["traceback"]
+    assert "modal/_" not in described["traceback"]
     assert isinstance(pickle.loads(described["exception"]), ModuleNotFoundError)
 
 

@@ -11,8 +11,7 @@ import pytest
 from fake_engine import Runner
 
 import modal
-from modal import _serialized
-from modal._graph import app_graph
+from modal._client.graph import app_graph
 from modal.exception import ExecutionError, InvalidError, SerializationError
 
 OFFSET = 100
@@ -157,7 +156,7 @@ def test_arguments_and_results_that_cannot_be_pickled(start):
 
 
 def test_too_much_data_is_refused(monkeypatch):
-    monkeypatch.setattr(_serialized, "LIMIT", 2 << 20)
+    monkeypatch.setattr("modal._shared.serialized.LIMIT", 2 << 20)
     app = modal.App("a")
     data = bytes(3 << 20)
     serialized(app, name="large")(lambda: data)

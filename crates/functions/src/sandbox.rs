@@ -16,7 +16,7 @@ use crate::terminal::Terminal;
 /// Where the `modal` package appears inside a container.
 pub const PACKAGE_TARGET: &str = "/__modal/python/modal";
 /// The program that executes inputs.
-const RUNNER: &str = "/__modal/python/modal/_runner.py";
+const RUNNER: &str = "/__modal/python/modal/_runner/__main__.py";
 /// Names of an interpreter, in the order they are looked for on the PATH.
 pub(crate) const INTERPRETERS: [&str; 2] = ["python", "python3"];
 /// Most processes and threads of a container: far above any honest use, and short of what would stop the machine.

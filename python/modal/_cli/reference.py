@@ -6,7 +6,7 @@ import os
 import sys
 
 from modal._cli.usage import SelectionError
-from modal._source import script_name
+from modal._client.source import script_name
 from modal.exception import InvalidError
 
 TYPE_CHECKING = False

@@ -6,8 +6,8 @@ import os
 import sys
 
 from modal._cli.usage import SelectionError, UsageError
-from modal._errors import RemoteTraceback, format_trimmed, is_report, is_user_frame
-from modal._graph import is_set
+from modal._client.graph import is_set
+from modal._shared.errors import RemoteTraceback, format_trimmed, is_report, is_user_frame
 
 EXIT_FAILURE = 1
 EXIT_USAGE = 2

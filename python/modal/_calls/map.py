@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import sys
 
-from modal._engine import Receiver
-from modal._wire import JOIN_LIMIT, frame
+from modal._calls.engine import Receiver
+from modal._shared.wire import JOIN_LIMIT, frame
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-    from modal._engine import Engine
-    from modal._payload import Payload
+    from modal._calls.engine import Engine
+    from modal._shared.payload import Payload
     from modal.functions import Function
 
 #: The most inputs between the oldest result not yet yielded and the newest input sent.

@@ -10,7 +10,7 @@ import os
 import select
 from _struct import Struct
 
-from modal._payload import MEMORY_THRESHOLD, Large, open_memory, write_memory
+from modal._shared.payload import MEMORY_THRESHOLD, Large, open_memory, write_memory
 
 try:
     from _json import encode_basestring, make_encoder, make_scanner
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any, Union
 
-    from modal._payload import Payload
+    from modal._shared.payload import Payload
 
     Buffer = Union[bytes, bytearray, memoryview]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from modal._source import locate, with_qualname
+from modal._client.source import locate, with_qualname
 from modal.exception import InvalidError
 from modal.image import Image
 from modal.retries import wire_retries
@@ -86,7 +86,7 @@ class Graph:
         """How the container finds the function, and the source to take along."""
         settings = function._settings
         if settings.serialized:
-            from modal._serialized import describe
+            from modal._shared.serialized import describe
 
             return describe(function), []
         name = function.__module__

@@ -8,16 +8,16 @@ import sys
 import threading
 from collections import deque
 
-from modal._async import AsyncReceiver
-from modal._map import Flight
+from modal._calls.engine import AsyncReceiver
+from modal._calls.map import Flight
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
     from typing import Any, Union
 
-    from modal._engine import Engine
-    from modal._payload import Payload
+    from modal._calls.engine import Engine
+    from modal._shared.payload import Payload
     from modal.functions import Function
 
     Source = Union[Iterable[Any], AsyncIterable[Any]]

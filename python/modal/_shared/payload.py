@@ -68,7 +68,7 @@ def pack_any(value: Any) -> Payload:
     except REFUSALS as error:
         refusal = error
     try:
-        from modal._serialized import pack_by_value
+        from modal._shared.serialized import pack_by_value
     except ImportError:
         raise refusal from None
     return pack_by_value(value)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import Any
 
-    from modal._wire import Connection
+    from modal._shared.wire import Connection
 
 CONSOLE = "/dev/console"
 #: Names the debugger that `breakpoint()` calls, as in plain Python.

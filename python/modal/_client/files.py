@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 
-from modal._errors import mark
+from modal._shared import SOURCE_ROOT
+from modal._shared.errors import mark
 from modal.exception import InvalidError, ModuleNotMountable
 from modal.file_pattern_matcher import FilePatternMatcher
 
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     Ignore = Union[Sequence[str], Callable[[Path], bool], FilePatternMatcher]
     Entry = dict[str, Any]
 
-#: Where importable code of the user lives in a container.
-SOURCE_ROOT = "/root"
 COMPILED_SUFFIXES = (".so", ".pyd", ".dylib", ".asm", ".s")
 
 

@@ -11,10 +11,10 @@ import sys
 from _pickle import loads
 from _socket import AF_UNIX, SOCK_STREAM, socket
 
-from modal._errors import pack_exception, type_name
-from modal._files import SOURCE_ROOT
-from modal._payload import pack_any, unpack
-from modal._wire import Connection, ConnectionClosed
+from modal._shared import SOURCE_ROOT
+from modal._shared.errors import pack_exception, type_name
+from modal._shared.payload import pack_any, unpack
+from modal._shared.wire import Connection, ConnectionClosed
 from modal.exception import DeserializationError, ExecutionError, SerializationError
 
 TYPE_CHECKING = False
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, NoReturn
 
-    from modal._payload import Payload
-    from modal._terminal import Console
+    from modal._runner.terminal import Console
+    from modal._shared.payload import Payload
 
 ENGINE_FD = 3
 RESULT = b'{"type":"result","call":%d,"status":"%s"}'
@@ -82,7 +82,7 @@ def _start(connection: Connection) -> _Function | None:
     _put_working_directory_first()
     try:
         if control.get("terminal"):
-            from modal._terminal import offer
+            from modal._runner.terminal import offer
 
             offer(connection, _flush)
             _enter_user_code()
@@ -114,7 +114,7 @@ def _load_pickled(module: dict[str, str], name: str) -> _Function:
         )
     from binascii import a2b_base64
 
-    from modal._serialized import pack_by_value
+    from modal._shared.serialized import pack_by_value
 
     return _Function(loads(a2b_base64(module["pickle"])), pack_by_value)
 
@@ -210,7 +210,7 @@ def _execute(
                 _Items(connection, function, control).send_all(result)
                 return b"ok", b""
             if hasattr(result, "cr_frame"):
-                from modal._loop import run
+                from modal._runner.loop import run
 
                 result = run(result)
         finally:
@@ -251,7 +251,7 @@ class _Items:
     def send_all(self, generator: Any) -> None:
         """Runs a generator to its end."""
         if not hasattr(generator, "__next__"):
-            from modal._loop import iterate
+            from modal._runner.loop import iterate
 
             generator = iterate(generator)
         for value in generator:
@@ -307,14 +307,14 @@ def _pack(error: BaseException, doing: str) -> Payload:
 
 def _receive(connection: Connection) -> tuple[dict[str, Any], Any]:
     """The engine's next message. If there is an event loop, what an input left behind in it goes on meanwhile."""
-    loop = sys.modules.get("modal._loop")
+    loop = sys.modules.get("modal._runner.loop")
     if loop is not None and not connection.has_frame():
         loop.run_until_readable(ENGINE_FD)
     return connection.receive()
 
 
 def _close_loop() -> None:
-    loop = sys.modules.get("modal._loop")
+    loop = sys.modules.get("modal._runner.loop")
     if loop is not None:
         loop.close()
 
@@ -326,14 +326,14 @@ def _run_exit_handlers() -> None:
 
 
 def _break(*args: Any, **kwargs: Any) -> Any:
-    from modal._terminal import debug
+    from modal._runner.terminal import debug
 
     return debug(sys._getframe(1), *args, **kwargs)
 
 
 def _console() -> Console | None:
     # Not imported: most containers have none, and a debugger that the user left while it stepped would show the import.
-    terminal = sys.modules.get("modal._terminal")
+    terminal = sys.modules.get("modal._runner.terminal")
     return terminal.console if terminal is not None else None
 
 

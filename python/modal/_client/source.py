@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
-from modal._files import SOURCE_ROOT, directory_entry, file_entry
+from modal._client.files import directory_entry, file_entry
+from modal._shared import SOURCE_ROOT
 from modal.exception import InvalidError
 
 TYPE_CHECKING = False
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from modal._files import Entry
+    from modal._client.files import Entry
     from modal.functions import Function
 
 #: What an automatically shipped package leaves behind.

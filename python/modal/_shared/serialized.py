@@ -10,8 +10,7 @@ import io
 import sys
 from _pickle import Unpickler
 
-from modal._payload import PICKLE_PROTOCOL, pack
-from modal._source import module_name
+from modal._shared.payload import PICKLE_PROTOCOL, pack
 from modal.exception import DeserializationError, SerializationError
 from modal.functions import Function
 
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from modal._payload import Payload
+    from modal._shared.payload import Payload
 
 #: The names that cloudpickle has here and there.
 HOMES = ("modal._cloudpickle", "cloudpickle")
@@ -98,6 +97,8 @@ def pack_by_value(value: Any) -> Payload:
 def describe(function: Function[Any, Any]) -> dict[str, str]:
     """A function as the engine hands it to containers."""
     from binascii import b2a_base64
+
+    from modal._client.source import module_name
 
     raw = function.get_raw_f()
     module = sys.modules.get(raw.__module__)

@@ -6,8 +6,8 @@ import os
 import sys
 from _socket import AF_UNIX, SOCK_STREAM, socket, socketpair
 
-from modal._engine import Engine
-from modal._wire import Connection
+from modal._calls.engine import Engine
+from modal._shared.wire import Connection
 from modal.exception import ServiceError
 
 ENGINE_FD = "MODAL_ENGINE_FD"
@@ -87,7 +87,7 @@ def find_cloudpickle() -> str | None:
 
 def find_program(name: str, on_path: bool = True) -> str | None:
     """A program beside the interpreter, in the scripts directory of the package's environment, or on PATH."""
-    package = os.path.dirname(os.path.abspath(__file__))
+    package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     site = os.path.dirname(package)
     directories = [
         os.path.dirname(os.path.abspath(sys.executable)) if sys.executable else "",

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from modal._async import AsyncReceiver
-from modal._engine import Receiver
+from modal._calls.engine import AsyncReceiver, Receiver
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from typing import Any
 
-    from modal._engine import Engine
-    from modal._payload import Payload
+    from modal._calls.engine import Engine
+    from modal._shared.payload import Payload
     from modal.functions import Function
 
 #: So many consumed values are acknowledged together, while more wait to be consumed.

@@ -14,15 +14,16 @@ from _thread import allocate_lock
 from collections import deque
 from itertools import count
 
-from modal._errors import engine_error, mark
-from modal._wire import Connection, ConnectionClosed, ProtocolError, encode_json
+from modal._shared.errors import engine_error, mark
+from modal._shared.wire import Connection, ConnectionClosed, ProtocolError, encode_json
 from modal.exception import ServiceError, VersionError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
     from typing import Any
 
-    from modal._payload import Payload
+    from modal._shared.payload import Payload
 
 PROTOCOL = 2
 
@@ -55,6 +56,46 @@ class Receiver:
                 pass  # Somebody else was faster.
 
 
+class AsyncReceiver(Receiver):
+    """Where answers arrive for a coroutine. The engine's background thread reads them and wakes the event loop."""
+
+    __slots__ = ("_engine", "_event", "_loop")
+
+    def __init__(self, engine: Engine) -> None:
+        import asyncio
+
+        super().__init__()
+        self._engine = engine
+        self._loop: AbstractEventLoop = asyncio.get_running_loop()
+        self._event = asyncio.Event()
+        engine.read_in_background()
+
+    def wake(self) -> None:
+        """Wakes the coroutine; called by whichever thread reads."""
+        if self._event.is_set():
+            return  # It looks for what has arrived after it has cleared the event.
+        try:
+            self._loop.call_soon_threadsafe(self._event.set)
+        except RuntimeError:
+            pass  # The loop is closed, and with it whoever waited.
+
+    def notify(self) -> None:
+        """Wakes the coroutine from within its own loop."""
+        self._event.set()
+
+    async def sleep(self) -> None:
+        """Waits until somebody wakes or notifies; returns at once if that has happened since the last time."""
+        await self._event.wait()
+        self._event.clear()
+
+    async def changed(self) -> None:
+        """Waits until something has arrived, or somebody notified."""
+        if not self.arrived:
+            await self.sleep()
+            if not self.arrived:
+                self._engine.check()
+
+
 class Engine:
     """A running engine and the conversation with it."""
 
@@ -76,7 +117,7 @@ class Engine:
     def greet(self, output: bool) -> None:
         """Introduces this process. The answer is read with the first request's, which saves a round trip."""
         import modal
-        from modal._launch import find_cloudpickle, find_uv
+        from modal._client.launch import find_cloudpickle, find_uv
 
         hello = {
             "type": "hello",
@@ -87,7 +128,7 @@ class Engine:
             "uv": find_uv(),
             "cwd": _working_directory(),
             "output": output,
-            "package_directory": os.path.dirname(os.path.abspath(__file__)),
+            "package_directory": os.path.dirname(os.path.abspath(modal.__file__)),
             "cloudpickle_directory": find_cloudpickle(),
         }
         self.send_frame(encode_json(hello).encode())
@@ -117,7 +158,7 @@ class Engine:
         return number, b'{"type":"call","call":%d,"function":%s}' % (number, function)
 
     def send_frames(self, frames: bytes) -> None:
-        """Sends whole frames made by `modal._wire.frame`."""
+        """Sends whole frames made by `modal._shared.wire.frame`."""
         self.check()
         try:
             with self._send_lock:

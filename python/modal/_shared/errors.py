@@ -5,26 +5,16 @@ from __future__ import annotations
 import os
 from _pickle import dumps, loads
 
-from modal._payload import PICKLE_PROTOCOL, pack, unpack
+from modal._shared.payload import PICKLE_PROTOCOL, pack, unpack
+from modal.exception import RemoteTraceback
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from modal._payload import Payload
+    from modal._shared.payload import Payload
 
-PACKAGE_DIRECTORY = os.path.dirname(os.path.abspath(__file__))
-
-
-class RemoteTraceback(Exception):
-    """The text of a traceback from a container: the `__cause__` of an exception that was raised there."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(text)
-        self.text = text
-
-    def __str__(self) -> str:
-        return f'\n"""\n{self.text}"""'
+PACKAGE_DIRECTORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 def is_user_frame(filename: str) -> bool:
@@ -175,7 +165,7 @@ def _itself(error: BaseException) -> Any:
 
 
 def _by_value(error: Any) -> Any:
-    from modal._serialized import ByValue
+    from modal._shared.serialized import ByValue
 
     return ByValue(error)
 

@@ -1,0 +1,15 @@
+"""Starts the runner: `python …/modal/_runner/__main__.py`, with the engine's socket as descriptor 3.
+
+The work is in `modal._runner.runner`: Python caches the bytecode of modules, not of the file it is started with.
+"""
+
+import sys
+
+if __name__ == "__main__":
+    if not getattr(sys.flags, "safe_path", False):
+        # Python put this file's own directory first, where `image.py` or `app.py` would shadow the user's modules.
+        del sys.path[0]
+    sys.path.insert(0, __file__.rsplit("/", 3)[0])
+    from modal._runner.runner import main
+
+    main()

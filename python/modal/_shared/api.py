@@ -1,0 +1,118 @@
+"""What public classes are made with: generics without `typing`, asynchronous twins, words for what does not exist."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
+
+    P = ParamSpec("P")
+    R = TypeVar("R")
+    Q = ParamSpec("Q")
+    T = TypeVar("T")
+    QA = ParamSpec("QA")
+    A = TypeVar("A")
+else:
+
+    class Generic:
+        """A base class that accepts subscription and ignores it. Importing `typing` takes longer than this package."""
+
+        __slots__ = ()
+
+        def __class_getitem__(cls, _parameters: object) -> type:
+            return cls
+
+    P = R = Q = T = QA = A = None
+
+
+class Bound(Generic[Q, T, QA, A]):
+    """A function with its twin at `aio`."""
+
+    __slots__ = ("_blocking", "aio")
+
+    def __init__(self, blocking: Callable[Q, T], asynchronous: Callable[QA, A]) -> None:
+        self._blocking = blocking
+        #: The same for event loops.
+        self.aio = asynchronous
+
+    def __call__(self, *args: Q.args, **kwargs: Q.kwargs) -> T:
+        """Waits for the result."""
+        return self._blocking(*args, **kwargs)
+
+    @property
+    def __doc__(self) -> str | None:  # type: ignore[override]
+        """What the function says of itself."""
+        return self._blocking.__doc__
+
+
+class Twins(Generic[Q, T, QA, A]):
+    """The two forms of a method, as a class attribute."""
+
+    __slots__ = ("_asynchronous", "_blocking")
+
+    def __init__(
+        self, blocking: Callable[Concatenate[Any, Q], T], asynchronous: Callable[Concatenate[Any, QA], A]
+    ) -> None:
+        self._blocking = blocking
+        self._asynchronous = asynchronous
+
+    def __get__(self, instance: object, owner: type | None = None) -> Bound[Q, T, QA, A]:
+        """The method of an object; of the class, functions that take the object first."""
+        if instance is None:
+            return Bound(self._blocking, self._asynchronous)  # type: ignore[arg-type]
+        return Bound(self._blocking.__get__(instance), self._asynchronous.__get__(instance))
+
+
+def with_aio(
+    asynchronous: Callable[Concatenate[Any, QA], A],
+) -> Callable[[Callable[Concatenate[Any, Q], T]], Twins[Q, T, QA, A]]:
+    """Gives the method below a twin."""
+
+    def pair(blocking: Callable[Concatenate[Any, Q], T]) -> Twins[Q, T, QA, A]:
+        return Twins(blocking, asynchronous)
+
+    return pair
+
+
+def explain(owner: type, name: str) -> AttributeError:
+    """The error for an attribute that `owner` does not have."""
+    from modal._shared.absent import SUBSTITUTES
+
+    text = f"`{owner.__name__}.{name}` is not part of this version"
+    substitute = SUBSTITUTES.get(f"{owner.__name__}.{name}") or SUBSTITUTES.get(name)
+    if substitute is not None:
+        return AttributeError(f"{text}: {substitute}")
+    import difflib
+
+    known = [attribute for attribute in dir(owner) if not attribute.startswith("_")]
+    close = difflib.get_close_matches(name, known, n=1)
+    return AttributeError(f"{text}: did you mean `{close[0]}`?" if close else f"{text}; it has {', '.join(known)}")
+
+
+def refuse_keywords(owner: str, given: dict[str, Any], known: Iterable[str] | None = None) -> None:
+    """Raises an error that names the first keyword which `owner` does not take; None: the keywords of the method."""
+    if given:
+        from modal._shared.absent import refuse
+
+        refuse(owner, given, known)
+
+
+class Explained(type):
+    """A class that explains attributes which neither it nor its instances have."""
+
+    def __getattr__(cls, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(f"type object `{cls.__name__}` has no attribute `{name}`")
+        raise explain(cls, name)
+
+
+def explain_on_instance(self: object, name: str) -> Any:
+    """`__getattr__` of such classes."""
+    for base in type(self).__mro__:
+        if name in base.__dict__:
+            # A property that raised AttributeError itself: its own words are the better ones.
+            return base.__dict__[name].__get__(self, type(self))
+    if name.startswith("_"):
+        raise AttributeError(f"`{type(self).__name__}` has no attribute `{name}`")
+    raise explain(type(self), name)
