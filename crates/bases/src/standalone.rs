@@ -9,7 +9,7 @@ use std::process::{Command, ExitStatus};
 
 use fs_err as fs;
 use lamina_events::CancelToken;
-use lamina_sandbox::{Bounds, run_bounded};
+use lamina_system::{Bounds, run_bounded};
 
 use crate::BaseError;
 use crate::plan::native_series;

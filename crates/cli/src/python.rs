@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::sync::Arc;
 
-use lamina_engine::{spawn_bound, with_interrupts_blocked};
+use lamina_system::{spawn_bound, with_interrupts_blocked};
 use rustix::io::FdFlags;
 use rustix::process::{Pid, PidfdFlags, Signal};
 

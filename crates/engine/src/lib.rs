@@ -25,9 +25,7 @@ pub use images::{ImageLayer, ImageLog};
 pub use lamina_functions::{FunctionSpec, Terminal};
 pub use lamina_image::Digest;
 pub use lamina_sandbox::doctor::{Finding, Status};
-pub use lamina_sandbox::{
-    Exit, ExitStatus, Sandbox, TerminalSize, inherited_socket, spawn_apart, spawn_bound, with_interrupts_blocked,
-};
+pub use lamina_sandbox::{Exit, ExitStatus, Sandbox, TerminalSize};
 pub use lamina_store::{
     AppRecord, AppState, Checked, Collected, Damage, DetachedApp, DetachedApps, ImageRecord, ImageUsage, Outcome,
     OutputReader, OutputWriter, Policy, RunningApp, StoreError, Usage, disk_hint,

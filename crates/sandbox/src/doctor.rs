@@ -11,7 +11,7 @@ use rustix::fs::FileType;
 use crate::cgroups::{Enforcement, Groups, LimitsReport};
 use crate::idmap::{add_range_command, subordinate_ids_remedy};
 use crate::tiny_root::DEVICES;
-use crate::{Helpers, IdMap, SandboxError, SandboxSpec, Stdio, Upper, helpers, sys};
+use crate::{Helpers, IdMap, SandboxError, SandboxSpec, Stdio, Upper, helpers};
 
 /// Who owns in a user namespace what belongs to nobody in it.
 const OVERFLOW_ID: u32 = 65_534;
@@ -317,7 +317,7 @@ fn seccomp() -> Finding {
 
 fn landlock() -> Finding {
     const NAME: &str = "abstract sockets";
-    match sys::landlock_version() {
+    match lamina_system::landlock_version() {
         Ok(version) if version >= SOCKET_SCOPES => {
             Finding::ok(NAME, "Abstract unix sockets of the host are out of reach of containers.")
         }

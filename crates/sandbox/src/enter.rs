@@ -9,6 +9,7 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
+use lamina_system::{self as system, Disposition, attribute};
 use lamina_wire::{Receiver, Sender};
 use rustix::fs::{AtFlags, CWD, MemfdFlags, Mode, OFlags, SealFlags, fchmod, fchown, open};
 use rustix::io::{Errno, FdFlags};
@@ -19,7 +20,6 @@ use rustix::thread::{Gid, Uid, UnshareFlags, set_thread_groups, set_thread_res_g
 use crate::failure::{During, Failure, Kind};
 use crate::features::Feature;
 use crate::protocol::{Configuration, Errand, StartUp, receive, send};
-use crate::sys::{self, Disposition, attribute};
 use crate::{SandboxError, launcher, rlimits, tiny_root};
 
 /// First argument of the helper processes.
@@ -36,19 +36,19 @@ pub fn helpers_main(worker: fn(UnixStream)) -> ! {
         _ => run_outside(),
     };
     // Whoever started this process has been told; the status is for a curious user who ran it by hand.
-    sys::exit_now(i32::from(result.is_err()))
+    system::exit_now(i32::from(result.is_err()))
 }
 
 /// The first run.
 fn run_outside() -> Result<(), SandboxError> {
     let _ = rustix::process::setsid();
     for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGPIPE] {
-        sys::set_disposition(signal, Disposition::Ignore);
+        system::set_disposition(signal, Disposition::Ignore);
     }
-    let socket = sys::inherited(0)?;
+    let socket = system::inherited(0)?;
     let null = open("/dev/null", OFlags::RDWR, Mode::empty())?;
     let socket = UnixStream::from(rustix::io::fcntl_dupfd_cloexec(socket, 3)?);
-    sys::place_descriptor(null.as_fd(), 0)?;
+    system::place_descriptor(null.as_fd(), 0)?;
     let sender = Sender::new(socket.try_clone()?);
     let mut receiver = Receiver::new(socket.try_clone()?);
     let Some((configuration, fds)) = receive::<Configuration>(&mut receiver)? else {
@@ -109,8 +109,7 @@ fn gone() -> Failure {
 /// Makes the namespaces.
 fn unshare() -> Result<(), Failure> {
     let flags = UnshareFlags::NEWUSER | UnshareFlags::NEWNS;
-    // SAFETY: the process is single-threaded and shares nothing that it relies on.
-    unsafe { rustix::thread::unshare_unsafe(flags) }
+    system::unshare(flags)
         .during("make a user namespace", "unshare")
         .map_err(|failure| failure.of_kind(Kind::UserNamespace))
 }
@@ -144,7 +143,7 @@ fn hold_binary() -> Result<OwnedFd, Failure> {
         && mounted.st_mode & 0o001 != 0
     {
         let attributes = attribute::READ_ONLY | attribute::NO_SUID | attribute::NO_DEVICES;
-        sys::set_mount_attributes(&mount, attributes, false).during("make read-only", path)?;
+        system::set_mount_attributes(&mount, attributes, false).during("make read-only", path)?;
         return Ok(mount);
     }
     copy_binary(SELF)
@@ -184,7 +183,7 @@ fn execute_again<'fd>(binary: &OwnedFd, fds: impl Iterator<Item = BorrowedFd<'fd
     }
     let environment = std::env::vars().map(|(name, value)| format!("{name}={value}"));
     let strings = |list: Vec<String>| -> Vec<CString> { list.into_iter().flat_map(CString::new).collect() };
-    let errno = sys::execute_file(binary.as_fd(), &strings(arguments), &strings(environment.collect()));
+    let errno = system::execute_file(binary.as_fd(), &strings(arguments), &strings(environment.collect()));
     Failure::setup("execute", "the program again", errno)
 }
 
@@ -193,7 +192,7 @@ fn run_inside(numbers: &[String], worker: fn(UnixStream)) -> Result<(), SandboxE
     set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     let fds: Vec<OwnedFd> = numbers
         .iter()
-        .map(|number| number.parse().map_err(|_| Errno::BADF).and_then(sys::inherited))
+        .map(|number| number.parse().map_err(|_| Errno::BADF).and_then(system::inherited))
         .collect::<Result<_, _>>()?;
     let Ok([socket, content, launcher_socket, worker_socket]) = <[OwnedFd; 4]>::try_from(fds) else {
         return Err(SandboxError::Invalid("wrong number of descriptors".into()));
@@ -204,9 +203,9 @@ fn run_inside(numbers: &[String], worker: fn(UnixStream)) -> Result<(), SandboxE
     let files = rlimits::raise_files()?;
     report_failure(&sender, tiny_root::enter(&content))?;
     drop(content);
-    if sys::fork()? {
+    if system::fork()? {
         drop((sender, launcher_socket));
-        sys::set_disposition(libc::SIGCHLD, Disposition::Default);
+        system::set_disposition(libc::SIGCHLD, Disposition::Default);
         worker(worker_socket.into());
         return Ok(());
     }

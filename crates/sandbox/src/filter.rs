@@ -11,7 +11,6 @@ use seccompiler::{
 };
 
 use crate::failure::{During, Failure};
-use crate::sys;
 
 /// Refused with "operation not permitted".
 const DENIED: &[i64] = &[
@@ -144,14 +143,14 @@ impl Filters {
 
     /// Installs them on the calling process, for good.
     pub(crate) fn install(&self, ignore_sync: bool) -> Result<(), Failure> {
-        sys::install_filter(&self.missing).during("install the system call filter", "missing")?;
-        sys::install_filter(&self.families).during("install the system call filter", "families")?;
-        sys::install_filter(&self.protocols).during("install the system call filter", "protocols")?;
+        install(&self.missing).during("install the system call filter", "missing")?;
+        install(&self.families).during("install the system call filter", "families")?;
+        install(&self.protocols).during("install the system call filter", "protocols")?;
         if ignore_sync {
-            sys::install_filter(&self.sync).during("install the system call filter", "sync")?;
+            install(&self.sync).during("install the system call filter", "sync")?;
         }
         // The last: it refuses nothing that the others need, but nothing more is to be installed before the command.
-        sys::install_filter(&self.denied).during("install the system call filter", "denied")
+        install(&self.denied).during("install the system call filter", "denied")
     }
 }
 
@@ -218,6 +217,17 @@ fn compile(rules: Rules, errno: i32) -> Result<BpfProgram, Failure> {
     let action = SeccompAction::Errno(errno.cast_unsigned());
     let filter = SeccompFilter::new(rules, SeccompAction::Allow, action, ARCHITECTURE).map_err(|_| invalid())?;
     filter.try_into().map_err(|_| invalid())
+}
+
+fn install(program: &BpfProgram) -> Result<(), Errno> {
+    let instructions: Vec<_> = program
+        .iter()
+        .map(|instruction| {
+            let seccompiler::sock_filter { code, jt, jf, k } = *instruction;
+            libc::sock_filter { code, jt, jf, k }
+        })
+        .collect();
+    lamina_system::install_filter(&instructions)
 }
 
 fn invalid() -> Failure {

@@ -11,7 +11,7 @@ use lamina_wire::{Receiver, Sender};
 
 use crate::idmap::{IdRange, add_range_command, find_program};
 use crate::protocol::{Configuration, Errand, StartUp, receive, send};
-use crate::{IdMap, Launcher, SandboxError, enter, sys};
+use crate::{IdMap, Launcher, SandboxError, enter};
 
 /// This program's own binary.
 pub(crate) const OWN: &str = "/proc/self/exe";
@@ -167,7 +167,7 @@ fn write_map(pid: u32, map: &IdMap) -> Result<(), SandboxError> {
     for (name, program) in programs {
         let output = program.wait_with_output()?;
         if !output.status.success() {
-            let user = sys::user_name(rustix::process::geteuid().as_raw()).unwrap_or_else(|| "$USER".into());
+            let user = lamina_system::user_name(rustix::process::geteuid().as_raw()).unwrap_or_else(|| "$USER".into());
             return Err(SandboxError::IdMap {
                 reason: format!("`{name}` failed: {}", String::from_utf8_lossy(&output.stderr).trim()),
                 remedy: format!("If the recorded range is no longer yours: {}", add_range_command(&user)),

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{SandboxError, sys};
+use crate::SandboxError;
 
 /// Ids that a range has where it is us who choose: those of a conventional system, 0 to 65535.
 const WANTED: u32 = 65_536;
@@ -169,7 +169,7 @@ impl IdMap {
                 remedy: add_range_command("root"),
             });
         }
-        let name = sys::user_name(uid).unwrap_or_default();
+        let name = lamina_system::user_name(uid).unwrap_or_default();
         let map = host.map_of_entries(&name, uid).filter(|_| find_program("newuidmap").is_some());
         Ok(map.unwrap_or_else(Self::single))
     }
@@ -200,7 +200,7 @@ impl IdMap {
         if !is_new(&self.uids, &subuid) && !is_new(&self.gids, &subgid) {
             return false;
         }
-        let name = sys::user_name(uid).unwrap_or_default();
+        let name = lamina_system::user_name(uid).unwrap_or_default();
         let before = (self.uids.len(), self.gids.len());
         append(&mut self.uids, &subordinate(&subuid, &name, uid));
         append(&mut self.gids, &subordinate(&subgid, &name, uid));
@@ -265,7 +265,7 @@ pub fn subordinate_ids_remedy() -> String {
     if find_program("newuidmap").is_none() {
         return "Install the `uidmap` package (`shadow-utils` on Fedora), which has `newuidmap`".into();
     }
-    let user = sys::user_name(rustix::process::geteuid().as_raw()).unwrap_or_else(|| "$USER".into());
+    let user = lamina_system::user_name(rustix::process::geteuid().as_raw()).unwrap_or_else(|| "$USER".into());
     add_range_command(&user)
 }
 
@@ -277,7 +277,7 @@ pub(crate) fn add_range_command(user: &str) -> String {
 /// The command that gives the calling user more ids than most programs need, as the beginning of a sentence.
 #[must_use]
 pub fn more_ids_remedy() -> String {
-    let user = sys::user_name(rustix::process::geteuid().as_raw()).unwrap_or_else(|| "$USER".into());
+    let user = lamina_system::user_name(rustix::process::geteuid().as_raw()).unwrap_or_else(|| "$USER".into());
     range_command(&user, MORE)
 }
 

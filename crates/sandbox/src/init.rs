@@ -3,12 +3,14 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
+use lamina_system::{self as system, Disposition};
 use lamina_wire::{Frame, Receiver, Sender};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{
     Pid, Signal, WaitOptions, WaitStatus, kill_process_group, set_parent_process_death_signal, wait,
 };
+use rustix::thread::UnshareFlags;
 
 use crate::failure::{During, Failure};
 use crate::filter::Filters;
@@ -16,7 +18,6 @@ use crate::mounts::{self, Mounted};
 use crate::payload::{self, Payload};
 use crate::protocol::{Begin, Go, Report, receive, send};
 use crate::rlimits::Files;
-use crate::sys::{self, Disposition};
 use crate::{Network, SandboxError, SandboxSpec, Stdio, capabilities, terminal};
 
 /// Signals that the command's process group gets when pid 1 gets them.
@@ -35,7 +36,7 @@ pub(crate) struct Init<'launcher> {
 /// Runs as pid 1.
 pub(crate) fn run(init: Init<'_>) -> ! {
     // The engine sees the connection close in any case; the status is for nobody.
-    sys::exit_now(i32::from(supervise(init).is_err()))
+    system::exit_now(i32::from(supervise(init).is_err()))
 }
 
 fn supervise(init: Init<'_>) -> Result<(), SandboxError> {
@@ -47,9 +48,9 @@ fn supervise(init: Init<'_>) -> Result<(), SandboxError> {
     }
     drop(launcher);
     let watched: Vec<i32> = FORWARDED.into_iter().chain([libc::SIGCHLD]).collect();
-    sys::block_signals(&watched);
-    sys::set_disposition(libc::SIGCHLD, Disposition::Default);
-    let signals = sys::signal_descriptor(&watched)?;
+    system::block_signals(&watched);
+    system::set_disposition(libc::SIGCHLD, Disposition::Default);
+    let signals = system::signal_descriptor(&watched)?;
     let sender = Sender::new(control.try_clone()?);
     let mut receiver = Receiver::new(control);
 
@@ -86,7 +87,7 @@ fn supervise(init: Init<'_>) -> Result<(), SandboxError> {
     let report = Report::Exited {
         code: status.exit_status(),
         signal: status.terminating_signal(),
-        max_rss_kib: sys::children_max_rss_kib(),
+        max_rss_kib: system::children_max_rss_kib(),
         created_mountpoints: mounted.created,
     };
     send(&sender, &report, &[])
@@ -114,8 +115,8 @@ struct Prepared {
 fn prepare(spec: &SandboxSpec) -> Result<Prepared, Failure> {
     rustix::system::sethostname(spec.hostname.as_bytes()).during("set the host name", &spec.hostname)?;
     if spec.network == Network::Isolated {
-        sys::unshare_network().during("make", "a network namespace")?;
-        sys::raise_loopback().during("raise the interface", "lo")?;
+        system::unshare(UnshareFlags::NEWNET).during("make", "a network namespace")?;
+        system::raise_loopback().during("raise the interface", "lo")?;
     }
     let mounted = mounts::build(spec)?;
     let terminal = spec.terminal.map(|terminal| terminal::open(terminal.size, spec.user)).transpose()?;
@@ -134,7 +135,7 @@ fn watch(command: Pid, signals: &OwnedFd, engine: BorrowedFd<'_>) -> Result<Wait
         if !events[1].revents().is_empty() {
             return Err(SandboxError::Lost);
         }
-        while let Some(number) = sys::next_signal(signals) {
+        while let Some(number) = system::next_signal(signals) {
             if number != libc::SIGCHLD {
                 forward(command, number);
             }
@@ -157,7 +158,7 @@ fn forward(command: Pid, number: i32) {
 /// Kills every process of the sandbox but this one, and reaps them all.
 fn end_all() {
     // As pid 1, "all processes" are those of the sandbox. There may be none.
-    let _ = sys::kill_all();
+    let _ = system::kill_all();
     while wait(WaitOptions::empty()).is_ok() {}
 }
 

@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
+use lamina_system::{self as system, Disposition, Side};
 use lamina_wire::{Receiver, Sender};
 use rustix::io::Errno;
 use rustix::process::{PidfdFlags, Signal, pidfd_send_signal};
@@ -13,7 +14,6 @@ use crate::filter::Filters;
 use crate::init::{self, Init};
 use crate::protocol::{InitReply, InitRequest, receive, send};
 use crate::rlimits::Files;
-use crate::sys::{self, Disposition, Side};
 
 /// The namespaces of a sandbox, beside the user namespace that all share. One that is to have its own network gets it
 /// when that is known.
@@ -22,7 +22,7 @@ const NAMESPACES: libc::c_int = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::C
 /// Serves requests until the engine closes the connection. Every sandbox dies with this process.
 pub(crate) fn serve(socket: UnixStream, files: Files) -> Result<(), SandboxError> {
     // The kernel reaps pid 1 of a sandbox for us; the engine watches its pidfd.
-    sys::set_disposition(libc::SIGCHLD, Disposition::Ignore);
+    system::set_disposition(libc::SIGCHLD, Disposition::Ignore);
     let launcher = rustix::process::pidfd_open(rustix::process::getpid(), PidfdFlags::empty())?;
     let sender = Sender::new(socket.try_clone()?);
     let mut receiver = Receiver::new(socket);
@@ -36,7 +36,7 @@ pub(crate) fn serve(socket: UnixStream, files: Files) -> Result<(), SandboxError
             reply_failure(&sender, Failure::setup("find", "the connection with the engine", Errno::BADF))?;
             continue;
         };
-        match sys::split(NAMESPACES) {
+        match system::split(NAMESPACES) {
             Ok(Side::Parent { pid, pidfd }) => hand_over(&sender, pid, &pidfd)?,
             Ok(Side::Child) => {
                 // Descriptors of the launcher do not reach further: pid 1 must see the engine's end of its own

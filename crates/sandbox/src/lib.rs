@@ -3,11 +3,8 @@
 //! [`Helpers::start`] enters the store's user namespace once and leaves two processes in it: the *launcher*, which makes
 //! a sandbox with one `clone3`, and the *store worker*, which does the file work on layer content. The engine asks
 //! through [`Launcher::spawn`] and holds a [`Sandbox`]. Inside, pid 1 is this crate's own init; it is never replaced by
-//! code of the image. Container root is never root of the host. This is the only crate of the project with unsafe code.
+//! code of the image. Container root is never root of the host.
 
-#![expect(unsafe_code, reason = "clone3, fork, exec and a few system calls have no safe form")]
-
-mod bounded;
 mod capabilities;
 mod cgroups;
 mod client;
@@ -20,21 +17,17 @@ mod features;
 mod filter;
 mod helpers;
 mod idmap;
-mod inherited;
 mod init;
 mod launcher;
 mod mounts;
 mod payload;
 mod protocol;
 mod rlimits;
-mod spawn;
 mod spec;
 mod starter;
-mod sys;
 mod terminal;
 mod tiny_root;
 
-pub use bounded::{Bounds, Killer, Outcome, run_bounded};
 pub use cgroups::{Enforcement, LimitsReport};
 pub use client::{Exit, ExitStatus, Launcher, Sandbox, Stdio};
 pub use disk::DiskShortage;
@@ -42,12 +35,4 @@ pub use enter::helpers_main;
 pub use error::SandboxError;
 pub use helpers::Helpers;
 pub use idmap::{IdMap, IdRange, more_ids_remedy, subordinate_ids_remedy};
-pub use inherited::inherited_socket;
-pub use spawn::{spawn_apart, spawn_bound};
 pub use spec::{InjectedFile, Limits, Mount, Network, SandboxSpec, TerminalSize, TerminalSpec, Upper};
-
-/// Runs `action`, which starts a process that begins with interrupts (SIGINT) blocked: it takes those that came meanwhile
-/// when it is ready for them.
-pub fn with_interrupts_blocked<T>(action: impl FnOnce() -> T) -> T {
-    sys::while_blocked(&[libc::SIGINT], action)
-}

@@ -3,6 +3,7 @@
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use lamina_system::{self as system, Disposition, Side};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, fcntl_getfl, fstat, open, stat};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -13,7 +14,6 @@ use crate::failure::{During, Failure, Kind};
 use crate::features::Feature;
 use crate::filter::Filters;
 use crate::rlimits::{self, Fallback, Files};
-use crate::sys::{self, Disposition, Side};
 use crate::terminal::Terminal;
 use crate::tiny_root::DEVICES;
 use crate::{Network, SandboxSpec, Stdio, capabilities};
@@ -41,7 +41,7 @@ pub(crate) fn start(payload: Payload<'_>) -> Result<(Pid, Option<OwnedFd>), Fail
     // Above the descriptors that the command gets, which would replace it.
     let write = rustix::io::fcntl_dupfd_cloexec(&low, 4).during("make", "a pipe")?;
     drop(low);
-    match sys::split(0).during("fork", "pid 1")? {
+    match system::split(0).during("fork", "pid 1")? {
         Side::Child => {
             drop(read);
             let failure = match become_command(&payload) {
@@ -51,7 +51,7 @@ pub(crate) fn start(payload: Payload<'_>) -> Result<(Pid, Option<OwnedFd>), Fail
             // Pid 1 reads until the pipe closes; a broken message is reported there.
             let message = serde_json::to_vec(&failure).unwrap_or_default();
             let _ = rustix::io::write(&write, &message);
-            sys::exit_now(127)
+            system::exit_now(127)
         }
         Side::Parent { pid, .. } => {
             drop(write);
@@ -132,8 +132,8 @@ fn drop_groups() -> Result<(), Failure> {
 
 /// Keeps abstract unix sockets of the host and of other sandboxes out of reach, where the kernel can.
 fn scope_sockets() -> Result<(), Failure> {
-    if Feature::SocketScope.is_allowed() && sys::landlock_version().is_ok_and(|version| version >= LANDLOCK_SCOPES) {
-        sys::landlock_scope_abstract_sockets().during("restrict", "abstract unix sockets")?;
+    if Feature::SocketScope.is_allowed() && system::landlock_version().is_ok_and(|version| version >= LANDLOCK_SCOPES) {
+        system::landlock_scope_abstract_sockets().during("restrict", "abstract unix sockets")?;
     }
     Ok(())
 }
@@ -162,9 +162,9 @@ fn place_descriptors(payload: &Payload<'_>) -> Result<(), Failure> {
         .collect::<Result<_, _>>()
         .during("copy", "the descriptors")?;
     for (number, copy) in (0..).zip(&copies) {
-        sys::place_descriptor(copy.as_fd(), number).during("place", "the descriptors")?;
+        system::place_descriptor(copy.as_fd(), number).during("place", "the descriptors")?;
     }
-    sys::close_on_exec_from(count);
+    system::close_on_exec_from(count);
     Ok(())
 }
 
@@ -190,9 +190,9 @@ fn own_device(fd: BorrowedFd<'_>) -> Result<Option<OwnedFd>, Failure> {
 /// Gives the command the signal handling of a fresh program.
 fn reset_signals() {
     for signal in 1..=LAST_SIGNAL {
-        sys::set_disposition(signal, Disposition::Default);
+        system::set_disposition(signal, Disposition::Default);
     }
-    sys::block_signals(&[]);
+    system::block_signals(&[]);
 }
 
 /// Executes the command; returns only the failure.
@@ -219,7 +219,7 @@ fn execute(spec: &SandboxSpec) -> Failure {
         let Ok(program) = CString::new(candidate.as_str()) else {
             continue;
         };
-        match sys::execute(&program, &arguments, &environment) {
+        match system::execute(&program, &arguments, &environment) {
             // Looking in the next directory is what a shell does.
             Errno::NOENT | Errno::NOTDIR if !is_file(&candidate) => {}
             errno => {

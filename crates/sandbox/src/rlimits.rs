@@ -1,5 +1,6 @@
 //! Resource limits of the command: lowered where needed, never raised.
 
+use lamina_system::lower;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 
@@ -80,11 +81,4 @@ pub(crate) fn apply(fallback: Fallback, files: Files) -> Result<(), Failure> {
         lower(Resource::Nproc, pids).during("limit processes", "RLIMIT_NPROC")?;
     }
     Ok(())
-}
-
-/// Lowers both the soft and the hard limit to at most `value`.
-pub(crate) fn lower(resource: Resource, value: u64) -> rustix::io::Result<()> {
-    let old = getrlimit(resource);
-    let at_most = |limit: Option<u64>| Some(limit.map_or(value, |limit| limit.min(value)));
-    setrlimit(resource, Rlimit { current: at_most(old.current), maximum: at_most(old.maximum) })
 }

@@ -2,6 +2,7 @@
 
 use std::os::fd::OwnedFd;
 
+use lamina_system::{self as system, attribute};
 use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat};
 use rustix::io::Errno;
 use rustix::mount::{
@@ -11,7 +12,6 @@ use rustix::mount::{
 use rustix::process::{chdir, fchdir, pivot_root};
 
 use crate::failure::{During, Failure};
-use crate::sys::{self, attribute};
 
 /// The store's content directory.
 pub(crate) const STORE: &str = "/store";
@@ -50,7 +50,7 @@ pub(crate) fn enter(content: &OwnedFd) -> Result<(), Failure> {
     pivot_root(".", ".").during("change the root to", "the new root")?;
     unmount(".", UnmountFlags::DETACH).during("let go of", "the host's root")?;
     chdir("/").during("enter", "/")?;
-    sys::set_mount_attributes(&root, attribute::READ_ONLY, false).during("make read-only", "/")
+    system::set_mount_attributes(&root, attribute::READ_ONLY, false).during("make read-only", "/")
 }
 
 /// Binds one of the host's device nodes, if it has it. Reading and writing the device has nothing to do with the mount;
@@ -59,7 +59,7 @@ fn bind_device(name: &str) -> Result<(), Failure> {
     let Ok(device) = clone_tree(&format!("/dev/{name}"), false) else {
         return Ok(());
     };
-    sys::set_mount_attributes(&device, attribute::READ_ONLY, false).during("make read-only", name)?;
+    system::set_mount_attributes(&device, attribute::READ_ONLY, false).during("make read-only", name)?;
     let target = format!("dev/{name}");
     let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC;
     openat(CWD, &target, flags, Mode::from_raw_mode(0o644)).during("make", &target)?;
@@ -77,7 +77,7 @@ fn attach_sys() -> Result<(), Failure> {
         }
     }
     let attributes = attribute::READ_ONLY | attribute::NO_SUID | attribute::NO_DEVICES | attribute::NO_EXEC;
-    sys::set_mount_attributes(&tree, attributes, true).during("make read-only", SYS)
+    system::set_mount_attributes(&tree, attributes, true).during("make read-only", SYS)
 }
 
 /// A path of this module relative to the root.

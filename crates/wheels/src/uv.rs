@@ -8,7 +8,7 @@ use std::process::Command;
 
 use fs_err as fs;
 use lamina_image::Digest;
-use lamina_sandbox::{Bounds, Outcome, run_bounded};
+use lamina_system::{Bounds, Outcome, run_bounded};
 
 use crate::error::WheelError;
 use crate::lock::quoted;

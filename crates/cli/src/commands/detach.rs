@@ -12,10 +12,9 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Parser;
-use lamina_engine::{
-    AppRecord, AppState, DetachedApp, DetachedApps, StoreError, detached_apps, new_app_id, spawn_apart,
-};
+use lamina_engine::{AppRecord, AppState, DetachedApp, DetachedApps, StoreError, detached_apps, new_app_id};
 use lamina_events::CancelToken;
+use lamina_system::spawn_apart;
 use rustix::process::Signal;
 
 use super::ask::say;

@@ -1,7 +1,8 @@
 //! `modal engine`: serving a Python program that started this process.
 
-use lamina_engine::{Engine, Options, inherited_socket, serve};
+use lamina_engine::{Engine, Options, serve};
 use lamina_events::CancelToken;
+use lamina_system::inherited_socket;
 
 use crate::arguments::EngineOptions;
 use crate::failure::Failure;

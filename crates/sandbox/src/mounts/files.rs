@@ -2,13 +2,13 @@
 
 use std::os::fd::OwnedFd;
 
+use lamina_system::{self as system, attribute};
 use rustix::fs::{AtFlags, Mode, OFlags, chmodat, mkdirat, openat};
 use rustix::io::Errno;
 
 use super::image::{Image, attach_at};
 use crate::SandboxSpec;
 use crate::failure::{During, Failure};
-use crate::sys::{self, attribute};
 use crate::tiny_root::{FILES, attach, clone_tree, memory_filesystem};
 
 /// Where the files of a sandbox appear.
@@ -83,7 +83,7 @@ fn make_parents(memory: &OwnedFd, path: &str) -> Result<(), Failure> {
 fn bind(name: &str, place: &OwnedFd, restrictions: u64) -> Result<(), Failure> {
     let tree = clone_tree(&format!("{FILES}/{name}"), false)?;
     let attributes = restrictions | attribute::NO_SUID | attribute::NO_DEVICES;
-    sys::set_mount_attributes(&tree, attributes, false).during("restrict the mount", name)?;
+    system::set_mount_attributes(&tree, attributes, false).during("restrict the mount", name)?;
     attach_at(&tree, place, name)
 }
 

@@ -10,12 +10,12 @@ mod pseudo;
 
 use std::os::fd::OwnedFd;
 
+use lamina_system::{self as system, attribute};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, openat2};
 use rustix::mount::{UnmountFlags, unmount};
 use rustix::process::{chdir, fchdir, pivot_root};
 
 use crate::failure::{During, Failure};
-use crate::sys::{self, attribute};
 use crate::tiny_root::{STORE, clone_tree_at, memory_filesystem};
 use crate::{Mount, SandboxSpec};
 use image::Image;
@@ -63,7 +63,7 @@ fn mount_extra(image: &mut Image, mount: &Mount) -> Result<(), Failure> {
             if *read_only {
                 attributes |= attribute::READ_ONLY;
             }
-            sys::set_mount_attributes(&tree, attributes, false).during("restrict the mount", target)?;
+            system::set_mount_attributes(&tree, attributes, false).during("restrict the mount", target)?;
             let place =
                 if is_directory { image.ensure_directory(target, 0o755)? } else { image.ensure_file(target)? };
             image::attach_at(&tree, &place, target)

@@ -2,12 +2,12 @@
 
 use std::os::fd::OwnedFd;
 
+use lamina_system::{self as system, attribute};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, mkdirat, openat, statat, symlinkat};
 use rustix::mount::MountAttrFlags;
 
 use super::image::{Image, attach_at, attach_below};
 use crate::failure::{During, Failure};
-use crate::sys::{self, attribute};
 use crate::tiny_root::{DEVICES, EMPTY, SYS, clone_tree, clone_tree_at, memory_filesystem, new_filesystem};
 
 /// Parts of `/proc` that show what is the host's business.
@@ -54,7 +54,7 @@ pub(super) fn mount_proc(image: &mut Image) -> Result<(), Failure> {
     }
     for name in READ_ONLY {
         if let Ok(tree) = clone_tree_at(&proc, name, true) {
-            sys::set_mount_attributes(&tree, attribute::READ_ONLY, true).during("make read-only", name)?;
+            system::set_mount_attributes(&tree, attribute::READ_ONLY, true).during("make read-only", name)?;
             attach_below(&tree, &proc, name)?;
         }
     }

@@ -4,7 +4,7 @@ use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
 
-use crate::sys;
+use crate::{block_signals, close_on_exec_from, while_blocked};
 
 /// Signals that a terminal sends to everybody in its foreground, and SIGTERM.
 const SIGNALS: [libc::c_int; 4] = [libc::SIGINT, libc::SIGQUIT, libc::SIGHUP, libc::SIGTERM];
@@ -17,18 +17,18 @@ const SIGNALS: [libc::c_int; 4] = [libc::SIGINT, libc::SIGQUIT, libc::SIGHUP, li
 pub fn spawn_apart(command: &mut Command) -> io::Result<Child> {
     let leave = || {
         rustix::process::setsid()?;
-        sys::close_on_exec_from(3);
-        sys::block_signals(&[]);
+        close_on_exec_from(3);
+        block_signals(&[]);
         Ok(())
     };
     // SAFETY: between fork and exec it makes system calls only, allocates nothing and takes no lock.
     unsafe { command.pre_exec(leave) };
     // A signal for the foreground does not meet the new process on its way out.
-    sys::while_blocked(&SIGNALS, || command.spawn())
+    while_blocked(&SIGNALS, || command.spawn())
 }
 
 /// Starts a process that is killed when the calling thread ends, in whatever way: call it in the main thread. It begins as
-/// with [`crate::with_interrupts_blocked`].
+/// with [`with_interrupts_blocked`].
 ///
 /// # Errors
 /// When it cannot be started.
@@ -41,5 +41,11 @@ pub fn spawn_bound(command: &mut Command) -> io::Result<Child> {
     };
     // SAFETY: between fork and exec it makes system calls only, allocates nothing and takes no lock.
     unsafe { command.pre_exec(bind) };
-    crate::with_interrupts_blocked(|| command.spawn())
+    with_interrupts_blocked(|| command.spawn())
+}
+
+/// Runs `action`, which starts a process that begins with interrupts (SIGINT) blocked: it takes those that came meanwhile
+/// when it is ready for them.
+pub fn with_interrupts_blocked<T>(action: impl FnOnce() -> T) -> T {
+    while_blocked(&[libc::SIGINT], action)
 }

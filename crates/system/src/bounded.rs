@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Resource, Signal, pidfd_open, pidfd_send_signal};
 
-use crate::rlimits::lower;
+use crate::lower;
 
 /// What a helper may take.
 #[derive(Debug, Clone, Copy)]
