@@ -55,7 +55,8 @@ class Runner:
         theirs.close()
         self.lock = threading.Lock()
         self.connection = Connection(ours)
-        self.send({"type": "start", "module": module, "function": function})
+        service = {"kind": "function", "name": function}
+        self.send({"type": "start", "module": module, "service": service, "capacity": 1})
 
     def send(self, control: dict, payload: bytes = b"") -> None:
         with self.lock:

@@ -7,7 +7,10 @@ use std::time::Duration;
 use lamina_builder::{BuildError, BuildOptions, Builder, BuiltImage, HostPrograms, Tools, check_local};
 use lamina_events::{CancelToken, Event, Sink};
 use lamina_fetch::Client;
-use lamina_functions::{Bytecode, DEFAULT_PATH, FunctionSpec, Pool, PoolOptions, Retries, SandboxStarter, random_id};
+use lamina_functions::{
+    Bytecode, ContainerSpec, DEFAULT_PATH, Pool, PoolOptions, Retries, SandboxStarter, ServiceKind, ServiceSpec,
+    random_id,
+};
 use lamina_image::{Digest, FileSet};
 use lamina_store::Store;
 
@@ -21,14 +24,16 @@ impl Backend for Engine {
         let id = self.app_id(app.app.name.as_deref(), sink);
         let functions: Vec<&FunctionRequest> = app.functions.iter().collect();
         let specs = self.prepare(hello, app, &functions, sink, cancel)?;
-        let images =
-            functions.iter().zip(&specs).map(|(function, spec)| (function.image.clone(), spec.image_id.clone()));
+        let images = functions
+            .iter()
+            .zip(&specs)
+            .map(|(function, spec)| (function.image.clone(), spec.container.image_id.clone()));
         let images = images.collect();
-        let start = |spec: FunctionSpec| {
+        let start = |spec: ServiceSpec| {
             let terminal = self.terminal.clone();
             let (name, options) =
-                (spec.name.clone(), PoolOptions { terminal: terminal.clone(), ..spec.pool_options() });
-            let starter = SandboxStarter::new(self.launcher.clone(), self.store.clone(), spec, terminal);
+                (spec.kind.name().to_owned(), PoolOptions { terminal: terminal.clone(), ..spec.pool_options() });
+            let starter = SandboxStarter::new(self.launcher.clone(), self.store.clone(), spec.container, terminal);
             (name, Function { id: random_id("fu"), pool: Arc::new(Pool::new(options, starter, sink.clone())) })
         };
         Ok(App { id, images, functions: specs.into_iter().map(start).collect() })
@@ -43,7 +48,10 @@ impl Backend for Engine {
     ) -> Result<Described, Failure> {
         let function = select(app)?;
         let mut specs = self.prepare(hello, app, &[function], sink, cancel)?;
-        specs.pop().map(|function| Described { function }).ok_or_else(|| no_function(app))
+        specs
+            .pop()
+            .map(|ServiceSpec { kind, container, .. }| Described { function: kind.name().to_owned(), container })
+            .ok_or_else(|| no_function(app))
     }
 }
 
@@ -65,7 +73,7 @@ impl Engine {
         functions: &[&FunctionRequest],
         sink: &Sink,
         cancel: &CancelToken,
-    ) -> Result<Vec<FunctionSpec>, Failure> {
+    ) -> Result<Vec<ServiceSpec>, Failure> {
         check(app)?;
         check_files(app, functions).map_err(|error| Failure::of_build(error, hello.output))?;
         let store = self.store.on_behalf_of(cancel, sink);
@@ -146,23 +154,27 @@ fn spec(
     function: &FunctionRequest,
     image: &BuiltImage,
     layers: Vec<String>,
-) -> Result<FunctionSpec, Failure> {
+) -> Result<ServiceSpec, Failure> {
     let secrets = function.secrets.iter().flat_map(|secret| &secret.values);
-    Ok(FunctionSpec {
-        name: function.name.clone(),
-        module: function.module.clone(),
+    let container = ContainerSpec {
         image_id: image.id.clone(),
         layers,
         image_environment: image.config.environment.clone(),
         working_directory: image.config.working_directory.clone(),
         python: image.python.clone(),
         environment: pairs(secrets.chain(&function.environment)),
-        timeout: timeout(function)?,
         cpus: function.cpu.map(Amount::limit),
         memory_bytes: function.memory.map(|memory| mebibytes(memory.limit())),
+        environment_name: app.app.environment.clone(),
+    };
+    Ok(ServiceSpec {
+        kind: ServiceKind::Function { name: function.name.clone() },
+        module: function.module.clone(),
+        container,
+        capacity: 1,
+        timeout: timeout(function)?,
         retries: retries(function)?,
         maximum_containers: maximum_containers(function)?,
-        environment_name: app.app.environment.clone(),
     })
 }
 

@@ -22,7 +22,7 @@ pub use detached::{any_app, detached_apps, known_apps, new_app_id, running_app};
 pub use engine::{Engine, Options, Removal, helpers_entry};
 pub use error::EngineError;
 pub use images::{ImageLayer, ImageLog};
-pub use lamina_functions::{FunctionSpec, Terminal};
+pub use lamina_functions::Terminal;
 pub use lamina_image::Digest;
 pub use lamina_sandbox::doctor::{Finding, Status};
 pub use lamina_sandbox::{Exit, ExitStatus, Sandbox, TerminalSize};

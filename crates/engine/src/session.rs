@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::Scope;
 
 use lamina_events::{CancelGuard, CancelToken, Event, Sink};
-use lamina_functions::{Caller, FunctionSpec, Outcome, Pool};
+use lamina_functions::{Caller, ContainerSpec, Outcome, Pool};
 use lamina_wire::{Payload, Receiver, Sender, WireError};
 
 use crate::failure;
@@ -50,8 +50,10 @@ pub(crate) struct Function {
 /// A function whose image was built for a shell.
 #[derive(Debug, Clone)]
 pub struct Described {
-    /// What its containers are made of.
-    pub function: FunctionSpec,
+    /// The function's name.
+    pub function: String,
+    /// Its containers.
+    pub container: ContainerSpec,
 }
 
 /// Serves one Python process until it closes the connection or the connection fails; then nothing of its app is left.
@@ -306,7 +308,7 @@ impl Session<'_> {
         let building = self.child_token();
         match self.backend.describe(&self.hello, app, &self.sink, &building.0) {
             Ok(described) => {
-                let (function, image_id) = (described.function.name.clone(), described.function.image_id.clone());
+                let (function, image_id) = (described.function.clone(), described.container.image_id.clone());
                 *self.described.lock().unwrap_or_else(PoisonError::into_inner) = Some(described);
                 self.answer(&Answer::Described { request: app.request, function: &function, image_id: &image_id });
             }

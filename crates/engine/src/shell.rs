@@ -2,10 +2,9 @@
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use lamina_events::{Event, Sink};
-use lamina_functions::{FunctionSpec, Module, Retries, random_id};
+use lamina_functions::{ContainerSpec, random_id};
 use lamina_image::{Digest, FileEntry, FileKind, FileSet};
 use lamina_sandbox::{Sandbox, SandboxSpec, Stdio, TerminalSize, TerminalSpec};
 use lamina_store::Store;
@@ -22,7 +21,7 @@ pub enum ShellTarget<'a> {
     /// An image, by its id or the beginning of it; also the state before a failed step.
     Image(&'a str),
     /// What a function's containers see: its image with its files, environment and secrets.
-    Function(&'a FunctionSpec),
+    Container(&'a ContainerSpec),
 }
 
 /// What a shell's container has besides what its target says.
@@ -54,8 +53,8 @@ impl Engine {
     ) -> Result<Sandbox, EngineError> {
         let store = self.store.on_behalf_of(&self.cancel, sink);
         let mut beside = match target {
-            ShellTarget::Image(id) => self.image_as_function(&store, id)?,
-            ShellTarget::Function(function) => function.clone(),
+            ShellTarget::Image(id) => self.image_container(&store, id)?,
+            ShellTarget::Container(container) => container.clone(),
         };
         let local_files = take_along(&store, &options.local_files, &beside.layers, sink)?;
         beside.layers.splice(0..0, local_files);
@@ -71,26 +70,21 @@ impl Engine {
     }
 
     /// The surroundings of a build step that would follow the last one of an image.
-    fn image_as_function(&self, store: &Store, id: &str) -> Result<FunctionSpec, EngineError> {
+    fn image_container(&self, store: &Store, id: &str) -> Result<ContainerSpec, EngineError> {
         let image = self.image(id)?;
         if !store.hold(&image.layers)? {
             return Err(EngineError::ImageGone(image.id));
         }
         let directory = image.config.working_directory.unwrap_or_else(|| "/".to_owned());
-        Ok(FunctionSpec {
-            name: "shell".to_owned(),
-            module: Module::Module { name: "shell".to_owned(), qualname: None },
+        Ok(ContainerSpec {
             image_id: image.id,
             layers: image.layers.iter().rev().map(|digest| store.view_path(digest)).collect(),
             image_environment: image.config.environment,
             working_directory: Some(directory),
             python: None,
             environment: Vec::new(),
-            timeout: Duration::MAX,
             cpus: None,
             memory_bytes: None,
-            retries: Retries::default(),
-            maximum_containers: None,
             environment_name: DEFAULT_ENVIRONMENT.to_owned(),
         })
     }

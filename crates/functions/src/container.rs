@@ -91,7 +91,7 @@ impl<'a> Container<'a> {
 
     fn live(mut self) {
         let (task, options) = (self.task.clone(), &self.shared.options);
-        self.shared.sink.emit(Event::ContainerStarted { container: task, function: options.function.clone() });
+        self.shared.sink.emit(Event::ContainerStarted { container: task, function: options.name() });
         let wanted = self.shared.lock().connect(self.slot, &self.sender, &self.process, &self.wake);
         let mut is_read_up = wanted;
         if !wanted {
@@ -113,8 +113,8 @@ impl<'a> Container<'a> {
 
     /// Talks with the runner until it closes the connection; an error when it breaks the protocol.
     fn converse(&mut self) -> Result<(), String> {
-        let PoolOptions { module, function, .. } = &self.shared.options;
-        let start = ToRunner::Start { module, function, terminal: self.terminal.is_some() };
+        let PoolOptions { module, kind, capacity, .. } = &self.shared.options;
+        let start = ToRunner::Start { module, service: kind, capacity: *capacity, terminal: self.terminal.is_some() };
         match self.sender.send(&start.encode(), &[], &[]) {
             Err(error) if !is_disconnected(&error) => return Err(error.to_string()),
             _ => {}
@@ -320,7 +320,7 @@ impl<'a> Container<'a> {
     /// What its end means to an input that ran in it.
     fn cause(&self, ending: Option<Ending>, end: ContainerEnd) -> CallError {
         let options = &self.shared.options;
-        let (function, tail) = (options.function.clone(), self.stderr.tail());
+        let (function, tail) = (options.name(), self.stderr.tail());
         let reason = match (ending, end) {
             (Some(Ending::TimedOut), _) => {
                 return CallError::TimedOut { function, seconds: options.timeout.as_secs_f64() };

@@ -28,7 +28,7 @@ pub use pool::{Caller, Outcome, Pool, PoolOptions};
 pub use retries::Retries;
 pub use runner::{FromRunner, Module, Pickle, ResultStatus, ToRunner};
 pub use sandbox::{PACKAGE_TARGET, SandboxStarter};
-pub use spec::{DEFAULT_PATH, FunctionSpec};
+pub use spec::{ContainerSpec, DEFAULT_PATH, ServiceKind, ServiceSpec};
 pub use starter::{ContainerEnd, ContainerProcess, ContainerStarter, StartError, StartedContainer};
 pub use terminal::Terminal;
 

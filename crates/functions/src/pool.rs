@@ -12,6 +12,7 @@ use crate::container;
 use crate::error::CallError;
 use crate::retries::Retries;
 use crate::runner::{Module, ToRunner};
+use crate::spec::ServiceKind;
 use crate::starter::{ContainerStarter, StartError};
 use crate::state::{Ending, Handover, Input, SlotId, State, TakenBack, Verdict};
 use crate::terminal::Terminal;
@@ -49,10 +50,12 @@ pub trait Caller: Send + Sync {
 /// How a pool treats its function.
 #[derive(Debug, Clone)]
 pub struct PoolOptions {
-    /// The function's name.
-    pub function: String,
+    /// The function or class.
+    pub kind: ServiceKind,
     /// Where the runner finds it.
     pub module: Module,
+    /// How many inputs a container runs at a time.
+    pub capacity: u32,
     /// How long an input may take.
     pub timeout: Duration,
     /// How long a container may take to import the function's module.
@@ -75,11 +78,12 @@ impl PoolOptions {
     /// The options of a function with the usual limits: as many containers as keep all processors busy, which go after
     /// a minute without work.
     #[must_use]
-    pub fn new(function: &str, module: Module, timeout: Duration) -> Self {
+    pub fn new(kind: ServiceKind, module: Module, timeout: Duration) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
-            function: function.to_owned(),
+            kind,
             module,
+            capacity: 1,
             timeout,
             startup: timeout.max(SHORTEST_STARTUP),
             memory_limit: None,
@@ -89,6 +93,11 @@ impl PoolOptions {
             grace: Duration::from_secs(2),
             terminal: None,
         }
+    }
+
+    /// The service's name, for messages.
+    pub(crate) fn name(&self) -> String {
+        self.kind.name().to_owned()
     }
 }
 
@@ -136,7 +145,7 @@ impl Pool {
         if let Some(process) = process {
             process.kill();
         }
-        caller.end(Outcome::Error(CallError::Cancelled { function: self.shared.options.function.clone() }));
+        caller.end(Outcome::Error(CallError::Cancelled { function: self.shared.options.name() }));
         true
     }
 
@@ -230,7 +239,7 @@ impl Shared {
 
     /// Sends an input to its container.
     pub(crate) fn hand_over(&self, handover: &Handover) {
-        let control = ToRunner::Call { call: handover.call, function: &self.options.function }.encode();
+        let control = ToRunner::Call { call: handover.call, function: self.options.kind.name() }.encode();
         let Err(error) = handover.sender.forward(&control, &handover.payload) else {
             return;
         };
@@ -266,7 +275,7 @@ impl Shared {
     pub(crate) fn not_started(self: &Arc<Self>, slot: SlotId, error: &StartError) {
         let remains = self.lock().remove(slot);
         let error = CallError::NotStarted {
-            function: self.options.function.clone(),
+            function: self.options.name(),
             reason: error.message.clone(),
             hint: error.hint.clone(),
         };
@@ -293,7 +302,7 @@ impl Shared {
     }
 
     pub(crate) fn stopped(&self) -> CallError {
-        CallError::Stopped { function: self.options.function.clone() }
+        CallError::Stopped { function: self.options.name() }
     }
 
     fn wait_until_empty(&self, patience: Duration) -> bool {

@@ -35,7 +35,7 @@ impl Shared {
     /// Reports that an input was put aside, and sees to it that it runs again.
     pub(crate) fn try_again(self: &Arc<Self>, retry: &Retry, cause: &str) {
         self.sink.emit(Event::CallRetried {
-            function: self.options.function.clone(),
+            function: self.options.name(),
             attempt: retry.attempt,
             of: self.options.retries.maximum.saturating_add(1),
             seconds: retry.delay.as_secs_f64(),
@@ -80,7 +80,7 @@ impl Shared {
             state.take_delayed()
         };
         for input in inputs {
-            let (function, reason) = (self.options.function.clone(), format!("a thread cannot be started: {error}"));
+            let (function, reason) = (self.options.name(), format!("a thread cannot be started: {error}"));
             input.caller.end(Outcome::Error(CallError::NotStarted { function, reason, hint: None }));
         }
     }

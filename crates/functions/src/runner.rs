@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::spec::ServiceKind;
+
 /// How the runner finds a function's module.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
@@ -53,12 +55,14 @@ impl fmt::Debug for Pickle {
 #[derive(Debug, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum ToRunner<'a> {
-    /// The first message: import the module that holds the function.
+    /// The first message: import the module that holds the service.
     Start {
-        /// Where the function is.
+        /// Where it is.
         module: &'a Module,
-        /// The function's name.
-        function: &'a str,
+        /// What it is.
+        service: &'a ServiceKind,
+        /// How many inputs come at a time.
+        capacity: u32,
         /// Whether it may ask for the user's terminal.
         #[serde(skip_serializing_if = "std::ops::Not::not")]
         terminal: bool,
@@ -67,7 +71,7 @@ pub enum ToRunner<'a> {
     Call {
         /// The input's number, given back with the result.
         call: u64,
-        /// The function's name.
+        /// The name of the function or method.
         function: &'a str,
     },
     /// The caller has consumed items of a generator: as many further ones may come.
@@ -132,16 +136,18 @@ mod tests {
 
     #[test]
     fn messages_to_the_runner_are_pinned() {
+        let f = ServiceKind::Function { name: "f".into() };
+        let class = ServiceKind::Class { name: "C".into(), methods: vec!["m".into()] };
         let script = Module::Script { name: "app".into(), path: "/root/app.py".into(), qualname: None };
         let module = Module::Module { name: "pkg.mod".into(), qualname: Some("work".into()) };
         let cases = [
             (
-                ToRunner::Start { module: &script, function: "f", terminal: false },
-                r#"{"type":"start","module":{"kind":"script","name":"app","path":"/root/app.py"},"function":"f"}"#,
+                ToRunner::Start { module: &script, service: &f, capacity: 1, terminal: false },
+                r#"{"type":"start","module":{"kind":"script","name":"app","path":"/root/app.py"},"service":{"kind":"function","name":"f"},"capacity":1}"#,
             ),
             (
-                ToRunner::Start { module: &module, function: "f", terminal: true },
-                r#"{"type":"start","module":{"kind":"module","name":"pkg.mod","qualname":"work"},"function":"f","terminal":true}"#,
+                ToRunner::Start { module: &module, service: &class, capacity: 8, terminal: true },
+                r#"{"type":"start","module":{"kind":"module","name":"pkg.mod","qualname":"work"},"service":{"kind":"class","name":"C","methods":["m"]},"capacity":8,"terminal":true}"#,
             ),
             (ToRunner::Call { call: 7, function: "f" }, r#"{"type":"call","call":7,"function":"f"}"#),
             (ToRunner::More { call: 7, count: 8 }, r#"{"type":"more","call":7,"count":8}"#),
@@ -156,8 +162,10 @@ mod tests {
     fn a_serialized_function_is_passed_on_as_it_came_and_never_shown() {
         let text = r#"{"kind":"serialized","name":"app","python":"3.11","pickle":"gASVAAAA"}"#;
         let module: Module = serde_json::from_str(text).unwrap();
-        let start = ToRunner::Start { module: &module, function: "f", terminal: false };
-        let expected = format!(r#"{{"type":"start","module":{text},"function":"f"}}"#);
+        let f = ServiceKind::Function { name: "f".into() };
+        let start = ToRunner::Start { module: &module, service: &f, capacity: 1, terminal: false };
+        let expected =
+            format!(r#"{{"type":"start","module":{text},"service":{{"kind":"function","name":"f"}},"capacity":1}}"#);
         assert_eq!(String::from_utf8(start.encode()).unwrap(), expected);
         assert!(!format!("{module:?}").contains("gASV"));
     }

@@ -9,7 +9,7 @@ use lamina_sandbox::{
 };
 use lamina_store::{Store, Work};
 
-use crate::spec::FunctionSpec;
+use crate::spec::ContainerSpec;
 use crate::starter::{ContainerEnd, ContainerProcess, ContainerStarter, StartError, StartedContainer};
 use crate::terminal::Terminal;
 
@@ -28,19 +28,19 @@ const MEMORY_FOR_CHANGES: u64 = 2 << 30;
 const RESERVED_PART: u64 = 20;
 const LEAST_RESERVE: u64 = 512 << 20;
 
-/// Starts containers of one function.
+/// Starts containers of one service.
 #[derive(Debug)]
 pub struct SandboxStarter {
     launcher: Launcher,
     store: Store,
-    spec: FunctionSpec,
+    spec: ContainerSpec,
     terminal: Option<Arc<dyn Terminal>>,
 }
 
 impl SandboxStarter {
-    /// Containers of the function `spec`; each has a terminal if the user's can be asked for.
+    /// Containers as `spec` says; each has a terminal if the user's can be asked for.
     #[must_use]
-    pub fn new(launcher: Launcher, store: Store, spec: FunctionSpec, terminal: Option<Arc<dyn Terminal>>) -> Self {
+    pub fn new(launcher: Launcher, store: Store, spec: ContainerSpec, terminal: Option<Arc<dyn Terminal>>) -> Self {
         Self { launcher, store, spec, terminal }
     }
 
@@ -83,8 +83,8 @@ impl ContainerStarter for SandboxStarter {
     }
 }
 
-impl FunctionSpec {
-    /// A sandbox in which the function's containers, or a shell beside them, run, with a terminal if one is
+impl ContainerSpec {
+    /// A sandbox in which such containers, or a shell beside them, run, with a terminal if one is
     /// given; its changes go into memory.
     #[must_use]
     pub fn sandbox(&self, task: &str, terminal: Option<TerminalSpec>) -> SandboxSpec {

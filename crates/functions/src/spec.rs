@@ -1,7 +1,9 @@
-//! What a function's containers are made of.
+//! What services are made of: containers, and what runs in them.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
+
+use serde::Serialize;
 
 use crate::pool::PoolOptions;
 use crate::retries::Retries;
@@ -12,17 +14,13 @@ const HOME: &str = "/root";
 /// The search path of an image that sets none.
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// A function and everything its containers need.
+/// What a container is, whatever runs in it.
 #[derive(Clone)]
-pub struct FunctionSpec {
-    /// The function's name.
-    pub name: String,
-    /// Where the runner finds it.
-    pub module: Module,
+pub struct ContainerSpec {
     /// Id of the image it runs on.
     pub image_id: String,
-    /// Directories that make up the container's files, relative to the store's content, top-most first: the function's
-    /// source, files attached to the image, the `modal` package, the image's layers.
+    /// Directories that make up the container's files, relative to the store's content, top-most first: the source,
+    /// files attached to the image, the `modal` package, the image's layers.
     pub layers: Vec<String>,
     /// Environment variables of the image.
     pub image_environment: BTreeMap<String, String>,
@@ -30,31 +28,79 @@ pub struct FunctionSpec {
     pub working_directory: Option<String>,
     /// The interpreter that the image's base brought, if it did.
     pub python: Option<String>,
-    /// Environment of the function: secrets of the app, of the function, then its own variables. Later ones win.
+    /// Its own environment: secrets of the app, of the function, then its own variables. Later ones win.
     pub environment: Vec<(String, String)>,
-    /// How long an input may take.
-    pub timeout: Duration,
     /// Most processors.
     pub cpus: Option<f64>,
     /// Most bytes of memory.
     pub memory_bytes: Option<u64>,
-    /// How often a failed input runs again.
-    pub retries: Retries,
-    /// Most containers at a time, where the function says so.
-    pub maximum_containers: Option<usize>,
     /// Name of the environment that the app runs in.
     pub environment_name: String,
 }
 
-impl FunctionSpec {
-    /// The options of the function's pool.
+/// What a service runs, by the names that the runner finds it under.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum ServiceKind {
+    /// One function.
+    Function {
+        /// Its name.
+        name: String,
+    },
+    /// A class, whose instance answers the calls of all its methods.
+    Class {
+        /// Its name.
+        name: String,
+        /// Its methods.
+        methods: Vec<String>,
+    },
+}
+
+impl ServiceKind {
+    /// The name of the function or class.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Function { name } | Self::Class { name, .. } => name,
+        }
+    }
+}
+
+/// What a pool serves: a function or a class, and the containers that it runs in.
+#[derive(Debug, Clone)]
+pub struct ServiceSpec {
+    /// The function or class.
+    pub kind: ServiceKind,
+    /// Where the runner finds it.
+    pub module: Module,
+    /// Its containers.
+    pub container: ContainerSpec,
+    /// How many inputs a container runs at a time.
+    pub capacity: u32,
+    /// How long an input may take.
+    pub timeout: Duration,
+    /// How often a failed input runs again.
+    pub retries: Retries,
+    /// Most containers at a time, where the service says so.
+    pub maximum_containers: Option<usize>,
+}
+
+impl ServiceSpec {
+    /// The options of its pool.
     #[must_use]
     pub fn pool_options(&self) -> PoolOptions {
-        let options = PoolOptions::new(&self.name, self.module.clone(), self.timeout);
-        let maximum = self.maximum_containers.unwrap_or(options.maximum);
-        PoolOptions { memory_limit: self.memory_bytes, retries: self.retries, maximum, ..options }
+        let options = PoolOptions::new(self.kind.clone(), self.module.clone(), self.timeout);
+        PoolOptions {
+            capacity: self.capacity,
+            memory_limit: self.container.memory_bytes,
+            retries: self.retries,
+            maximum: self.maximum_containers.unwrap_or(options.maximum),
+            ..options
+        }
     }
+}
 
+impl ContainerSpec {
     /// The working directory of its containers.
     pub(crate) fn directory(&self) -> String {
         self.working_directory.clone().unwrap_or_else(|| HOME.to_owned())
@@ -86,11 +132,11 @@ impl FunctionSpec {
     }
 }
 
-impl std::fmt::Debug for FunctionSpec {
+impl std::fmt::Debug for ContainerSpec {
     /// Leaves the environment out: it holds secrets.
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let mut debug = formatter.debug_struct("FunctionSpec");
-        debug.field("name", &self.name).field("image_id", &self.image_id).field("layers", &self.layers);
+        let mut debug = formatter.debug_struct("ContainerSpec");
+        debug.field("image_id", &self.image_id).field("layers", &self.layers);
         debug.finish_non_exhaustive()
     }
 }
@@ -99,21 +145,16 @@ impl std::fmt::Debug for FunctionSpec {
 mod tests {
     use super::*;
 
-    fn spec() -> FunctionSpec {
-        FunctionSpec {
-            name: "f".into(),
-            module: Module::Module { name: "app".into(), qualname: None },
+    fn spec() -> ContainerSpec {
+        ContainerSpec {
             image_id: "im-1".into(),
             layers: Vec::new(),
             image_environment: BTreeMap::new(),
             working_directory: None,
             python: None,
             environment: Vec::new(),
-            timeout: Duration::from_mins(5),
             cpus: None,
             memory_bytes: None,
-            retries: Retries::default(),
-            maximum_containers: None,
             environment_name: "main".into(),
         }
     }

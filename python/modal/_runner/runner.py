@@ -77,7 +77,7 @@ class _Function:
 def _start(connection: Connection) -> _Function | None:
     """Loads the function that the engine asks for; None if that fails, which the engine is told."""
     control, _ = connection.receive()
-    module, name = control["module"], control["function"]
+    module, name = control["module"], control["service"]["name"]
     sys.breakpointhook = _break
     _put_working_directory_first()
     try:

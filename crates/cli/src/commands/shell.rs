@@ -42,7 +42,9 @@ pub(crate) fn shell(shell: &Shell) -> Result<u8, Failure> {
         ..Program::default()
     })?;
     match &ended.engine {
-        Some((engine, described)) if ended.code == 0 => open(engine, ShellTarget::Function(&described.function), shell),
+        Some((engine, described)) if ended.code == 0 => {
+            open(engine, ShellTarget::Container(&described.container), shell)
+        }
         // The program has said why.
         _ => Ok(ended.code.max(1)),
     }

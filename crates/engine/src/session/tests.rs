@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use lamina_events::Stream;
 use lamina_functions::{
-    ContainerEnd, ContainerProcess, ContainerStarter, Module, PoolOptions, Retries, StartError, StartedContainer,
-    random_id,
+    ContainerEnd, ContainerProcess, ContainerStarter, PoolOptions, ServiceKind, StartError, StartedContainer, random_id,
 };
 use serde_json::{Value, json};
 
@@ -121,7 +120,8 @@ impl Backend for Fake {
         sink.emit(Event::ImageBuilt { image: "im-1".into(), seconds: 0.0, cached: true, remaining: 0 });
         sink.emit(Event::Warning { message: "careful".into() });
         let start = |function: &crate::protocol::FunctionRequest| {
-            let options = PoolOptions::new(&function.name, function.module.clone(), Duration::from_secs(20));
+            let kind = ServiceKind::Function { name: function.name.clone() };
+            let options = PoolOptions::new(kind, function.module.clone(), Duration::from_secs(20));
             let pool = Pool::new(options, Echo { alive: Arc::clone(&self.alive) }, sink.clone());
             (function.name.clone(), Function { id: format!("fu-{}", function.name), pool: Arc::new(pool) })
         };
@@ -131,23 +131,18 @@ impl Backend for Fake {
 
     fn describe(&self, _: &Hello, app: &AppRequest, _: &Sink, cancel: &CancelToken) -> Result<Described, Failure> {
         self.build(app, cancel)?;
-        let function = FunctionSpec {
-            name: "f".into(),
-            module: Module::Module { name: "m".into(), qualname: None },
+        let container = ContainerSpec {
             image_id: "im-1".into(),
             layers: Vec::new(),
             image_environment: BTreeMap::new(),
             working_directory: None,
             python: None,
             environment: Vec::new(),
-            timeout: Duration::from_secs(1),
             cpus: None,
             memory_bytes: None,
-            retries: Retries::default(),
-            maximum_containers: None,
             environment_name: "main".into(),
         };
-        Ok(Described { function })
+        Ok(Described { function: "f".into(), container })
     }
 }
 
@@ -385,7 +380,7 @@ fn a_described_function_is_answered_and_handed_to_the_command_line() {
         let answer = json!({"type": "app.described", "request": 1, "function": "f", "image_id": "im-1"});
         assert_eq!(python.hear().0, answer);
     });
-    assert_eq!(outcome.unwrap().unwrap().function.name, "f");
+    assert_eq!(outcome.unwrap().unwrap().function, "f");
 }
 
 #[test]

@@ -275,7 +275,7 @@ pub(crate) struct Bench {
 impl Bench {
     pub(crate) fn new(start: Start, adjust: impl FnOnce(&mut PoolOptions)) -> Self {
         let module = Module::Script { name: "app".into(), path: "/root/app.py".into(), qualname: None };
-        let mut options = PoolOptions::new("f", module, Duration::from_secs(30));
+        let mut options = PoolOptions::new(ServiceKind::Function { name: "f".into() }, module, Duration::from_secs(30));
         options.maximum = 2;
         adjust(&mut options);
         let has_terminal = options.terminal.is_some();
