@@ -9,11 +9,12 @@ EXIT_INTERRUPTED = 130
 
 def start() -> int:
     """Runs the command. An interrupt is no failure to report, at whatever moment it comes."""
-    from _signal import SIG_UNBLOCK, SIGINT, pthread_sigmask
+    from modal._shared.interpreter import signals
 
+    signal = signals()
     try:
         # The `modal` command starts this process with interrupts blocked.
-        pthread_sigmask(SIG_UNBLOCK, (SIGINT,))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT,))
         from modal._cli.command import main
 
         return main(sys.argv[1:])

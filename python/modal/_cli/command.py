@@ -9,6 +9,8 @@ from modal._cli.usage import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from modal._cli.reference import Target
 
 COMMANDS = ("run", "describe")
@@ -94,7 +96,7 @@ def _run(target: Target, words: list[str], name: str | None, result_file: str | 
     return 0
 
 
-def _finished(result: object) -> object:
+def _finished(result: Any) -> object:
     """What a call returned; an asynchronous entrypoint is run to its end."""
     if not hasattr(result, "__await__"):
         return result

@@ -104,14 +104,10 @@ def _import_module(name: str) -> ModuleType:
 
 
 def _import_script(file: str, path: str) -> ModuleType:
-    # What `importlib.util` has from there; its own import would cost more than that of many a module.
-    from _frozen_importlib import module_from_spec
-    from _frozen_importlib_external import spec_from_file_location
+    from modal._shared.interpreter import module_from_spec, script_spec
 
     name = script_name(file)
-    spec = spec_from_file_location(name, file)
-    assert spec is not None
-    assert spec.loader is not None
+    spec = script_spec(name, file)
     loader: Any = spec.loader
     try:
         code = loader.get_code(name) if _is_settled(file) else loader.source_to_code(loader.get_data(file), file)

@@ -7,7 +7,8 @@ import sys
 
 from modal._cli.usage import SelectionError, UsageError
 from modal._client.graph import is_set
-from modal._shared.errors import RemoteTraceback, format_trimmed, is_report, is_user_frame
+from modal._shared.errors import format_trimmed, is_report, is_user_frame
+from modal.exception import RemoteTraceback
 
 EXIT_FAILURE = 1
 EXIT_USAGE = 2

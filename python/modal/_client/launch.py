@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from _socket import AF_UNIX, SOCK_STREAM, socket, socketpair
 
 from modal._calls.engine import Engine
+from modal._shared.interpreter import AF_UNIX, SOCK_STREAM, find_spec, socket, socketpair
 from modal._shared.wire import Connection
 from modal.exception import ServiceError
 
@@ -78,9 +78,7 @@ def find_uv() -> str | None:
 def find_cloudpickle() -> str | None:
     """Where the package `cloudpickle` is, which containers get for values that travel by value."""
     # Finding costs next to nothing, importing costs more than a container's start.
-    from _frozen_importlib import _find_spec
-
-    spec = _find_spec("cloudpickle", None)
+    spec = find_spec("cloudpickle")
     origin = None if spec is None else spec.origin
     return None if origin is None else os.path.dirname(os.path.abspath(origin))
 

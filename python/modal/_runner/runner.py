@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import os
 import sys
-from _pickle import loads
-from _socket import AF_UNIX, SOCK_STREAM, socket
 
 from modal._shared import SOURCE_ROOT
 from modal._shared.errors import pack_exception, type_name
+from modal._shared.interpreter import AF_UNIX, SOCK_STREAM, loads, module_from_spec, script_spec, socket
 from modal._shared.payload import pack_any, unpack
 from modal._shared.wire import Connection, ConnectionClosed
 from modal.exception import DeserializationError, ExecutionError, SerializationError
@@ -156,16 +155,10 @@ def _import(module: dict[str, str]) -> Any:
     name, path = module["name"], module.get("path")
     if module["kind"] == "script" and path is not None and os.path.exists(path):
         # By its path: a script may have the name of a module that Python has loaded or finds earlier.
-        # What `importlib.util` has from there; its own import would cost more than that of many a module.
-        from _frozen_importlib import module_from_spec
-        from _frozen_importlib_external import spec_from_file_location
-
-        spec = spec_from_file_location(name, path)
-        assert spec is not None
-        assert spec.loader is not None
+        spec = script_spec(name, path)
         loaded = module_from_spec(spec)
         sys.modules[name] = loaded
-        spec.loader.exec_module(loaded)
+        spec.loader.exec_module(loaded)  # type: ignore[union-attr]
         return loaded
     __import__(name)
     return sys.modules[name]

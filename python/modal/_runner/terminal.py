@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
+from modal._shared.interpreter import signals
 from modal.exception import ExecutionError
 
 TYPE_CHECKING = False
@@ -100,10 +101,8 @@ class Console:
     def enter(self) -> None:
         """The user's code runs from here on."""
         if os.getpid() == self._process:
-            from _signal import signal
-
             if self._handler is not None:
-                signal(SIGINT, self._handler)
+                signals().signal(SIGINT, self._handler)
             was_interrupted, self._was_interrupted = self._was_interrupted, False
             if was_interrupted and self.is_open:
                 raise KeyboardInterrupt
@@ -111,12 +110,11 @@ class Console:
     def leave(self) -> None:
         """It does not any more: a Ctrl-C now must not tear what is said to the engine."""
         if os.getpid() == self._process:
-            from _signal import getsignal, signal
-
-            handler = getsignal(SIGINT)
+            signal = signals()
+            handler = signal.getsignal(SIGINT)
             if handler != self._note_interrupt:
                 self._handler = handler
-            signal(SIGINT, self._note_interrupt)
+            signal.signal(SIGINT, self._note_interrupt)
 
     def _note_interrupt(self, number: int, frame: object) -> None:
         self._was_interrupted = True
@@ -134,18 +132,18 @@ class Console:
     def _put_in_order(self, terminal: int) -> None:
         """Whatever an earlier input has left: a raw terminal, or one that belongs to a job which is gone."""
         import termios
-        from _signal import SIG_BLOCK, SIG_SETMASK, pthread_sigmask
 
+        signal = signals()
         if self._attributes is None:
             self._attributes = termios.tcgetattr(terminal)
-        before = pthread_sigmask(SIG_BLOCK, (SIGTTOU,))
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, (SIGTTOU,))
         try:
             os.tcsetpgrp(terminal, os.getpgrp())
             termios.tcsetattr(terminal, termios.TCSANOW, self._attributes)
         except OSError:
             pass  # The function runs in a session of its own.
         finally:
-            pthread_sigmask(SIG_SETMASK, before)
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _copy(number: int) -> int:

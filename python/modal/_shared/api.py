@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 
     P = ParamSpec("P")
     R = TypeVar("R")
+    L = TypeVar("L")
     Q = ParamSpec("Q")
     T = TypeVar("T")
     QA = ParamSpec("QA")
@@ -23,7 +24,7 @@ else:
         def __class_getitem__(cls, _parameters: object) -> type:
             return cls
 
-    P = R = Q = T = QA = A = None
+    P = R = L = Q = T = QA = A = None
 
 
 class Bound(Generic[Q, T, QA, A]):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from _pickle import dumps, loads
 
+from modal._shared.interpreter import dumps, loads
 from modal._shared.payload import PICKLE_PROTOCOL, pack, unpack
 from modal.exception import RemoteTraceback
 

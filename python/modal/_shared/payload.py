@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from _pickle import Pickler, PicklingError, Unpickler, loads
+
+from modal._shared.interpreter import Pickler, PicklingError, Unpickler, loads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,7 +55,8 @@ class _Collector:
 def pack(value: Any) -> Payload:
     """Pickles a value."""
     parts: list[bytes] = []
-    Pickler(_Collector(parts.append), PICKLE_PROTOCOL).dump(value)
+    collector: Any = _Collector(parts.append)
+    Pickler(collector, PICKLE_PROTOCOL).dump(value)
     if len(parts) == 1:
         return parts[0]
     size = sum(map(len, parts))

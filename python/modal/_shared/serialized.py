@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import io
 import sys
-from _pickle import Unpickler
 
+from modal._shared.interpreter import Unpickler
 from modal._shared.payload import PICKLE_PROTOCOL, pack
 from modal.exception import DeserializationError, SerializationError
 from modal.functions import Function
@@ -17,7 +17,7 @@ from modal.functions import Function
 try:
     import modal._cloudpickle as cloudpickle  # type: ignore[import-not-found]
 except ImportError:
-    import cloudpickle  # type: ignore[import-untyped,no-redef]
+    import cloudpickle  # type: ignore[import-untyped]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def read_by_value(series: str, pickled: bytes) -> Any:
     return _Unpickler(io.BytesIO(pickled)).load()
 
 
-def rebuild_function(name: str, raw: Callable[..., Any]) -> Function[Any, Any]:
+def rebuild_function(name: str, raw: Callable[..., Any]) -> Function[Any, Any, Any]:
     """A function of an app on the other side, where it can be called by `.local`."""
     from modal.app import App
 
@@ -94,7 +94,7 @@ def pack_by_value(value: Any) -> Payload:
     return pack(ByValue(value))
 
 
-def describe(function: Function[Any, Any]) -> dict[str, str]:
+def describe(function: Function[Any, Any, Any]) -> dict[str, str]:
     """A function as the engine hands it to containers."""
     from binascii import b2a_base64
 

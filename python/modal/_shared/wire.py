@@ -1,31 +1,27 @@
 """Frames over a unix stream socket: the Python side of `docs/protocol.md`.
 
-Both the package in the user's process and the runner in the container speak through this module. It avoids `json`,
-`socket`, `struct`'s and `pickle`'s Python halves on purpose: importing those takes longer than starting a container.
+Both the package in the user's process and the runner in the container speak through this module.
 """
 
 from __future__ import annotations
 
 import os
 import select
-from _struct import Struct
 
+from modal._shared.interpreter import Struct, decode_json, encode_json
 from modal._shared.payload import MEMORY_THRESHOLD, Large, open_memory, write_memory
-
-try:
-    from _json import encode_basestring, make_encoder, make_scanner
-except ImportError:  # Not CPython: the portable modules do the same.
-    make_scanner = None  # type: ignore[misc,assignment]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from _socket import socket
     from collections.abc import Callable, Sequence
+    from socket import socket
     from typing import Any, Union
 
     from modal._shared.payload import Payload
 
     Buffer = Union[bytes, bytearray, memoryview]
+
+__all__ = ["Connection", "ConnectionClosed", "ProtocolError", "decode_json", "encode_json", "frame"]
 
 VERSION = 1
 HEADER = Struct("<BBBBIQ")
@@ -51,42 +47,6 @@ class ConnectionClosed(Exception):
 
 class ProtocolError(Exception):
     """The peer sent something that is no frame."""
-
-
-if make_scanner is not None:
-
-    class _ScannerOptions:
-        """What the C scanner asks of a `json.JSONDecoder`."""
-
-        strict = True
-        object_hook = None
-        object_pairs_hook = None
-        parse_float = float
-        parse_int = int
-        parse_constant = float
-
-    def _refuse(value: object) -> Any:
-        raise TypeError(f"`{type(value).__name__}` cannot be part of a control message")
-
-    _scan = make_scanner(_ScannerOptions)  # type: ignore[arg-type]
-    _encode = make_encoder(None, _refuse, encode_basestring, None, ":", ",", False, False, False)
-
-    def decode_json(text: str) -> Any:
-        """Reads one JSON value."""
-        return _scan(text, 0)[0]
-
-    def encode_json(value: Any) -> str:
-        """Writes one JSON value, without spaces."""
-        return "".join(_encode(value, 0))
-
-else:
-    import json
-
-    decode_json = json.loads  # type: ignore[assignment]
-
-    def encode_json(value: Any) -> str:
-        """Writes one JSON value, without spaces."""
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def frame(control: bytes, payload: Any = b"") -> bytes:
@@ -149,8 +109,7 @@ class Connection:
         """Sends whole frames; `fds` ride on the first byte."""
         if self._broken:
             raise ConnectionClosed("a message was cut off by an interrupt")
-        total = sent = 0
-        total = len(data)
+        sent, total = 0, len(data)
         try:
             while sent < total:
                 rest = data if sent == 0 else memoryview(data)[sent:]
