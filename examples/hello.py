@@ -32,6 +32,6 @@ def greet(name: str) -> str:
 
 
 @app.local_entrypoint()
-def main(name: str = "Lamina"):
+def main(name: str = "Lamina") -> None:
     """Prints a greeting that the image's programs made."""
     print(greet.remote(name))

@@ -112,4 +112,4 @@ class _Absent:
                 raise error
 
 
-sys.meta_path.append(_Absent)  # type: ignore[arg-type]
+sys.meta_path.append(_Absent)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from typing import Any, Generic, NoReturn, ParamSpec, TypeVar
 
     from modal._calls.engine import Engine
-    from modal.functions import Amount
+    from modal.functions import Amount, Decorator
     from modal.retries import Retries
 
     P = ParamSpec("P")
@@ -80,7 +80,7 @@ class App(metaclass=Explained):
         self._image = image
         self._secrets = check_secrets(secrets or (), "`modal.App`")
         self._include_source = include_source
-        self._functions: dict[str, Function[Any, Any]] = {}
+        self._functions: dict[str, Function[Any, Any, Any]] = {}
         self._entrypoints: dict[str, LocalEntrypoint[Any, Any]] = {}
         self._app_id: str | None = None
         self._engine: Engine | None = None
@@ -114,7 +114,7 @@ class App(metaclass=Explained):
         is_generator: bool | None = None,
         include_source: bool | None = None,
         **unsupported: NoReturn,
-    ) -> Callable[[Callable[P, R]], Function[P, R]]:
+    ) -> Decorator:
         """Makes a function of the app out of the function below.
 
         ```python
@@ -148,7 +148,7 @@ class App(metaclass=Explained):
         )
         _check_limits(settings)
 
-        def decorate(raw: Callable[P, R]) -> Function[P, R]:
+        def decorate(raw: Callable[P, R]) -> Function[P, Any, R]:
             _check_target("function", raw, serialized)
             known = name or raw.__name__.strip("<>")
             yields = yields_values(raw)
@@ -166,7 +166,7 @@ class App(metaclass=Explained):
                 import warnings
 
                 warnings.warn(f"the app has two functions of the name `{known}`; the later one counts", stacklevel=2)
-            function: Function[P, R] = Function(raw, self, known, settings)
+            function: Function[P, Any, R] = Function(raw, self, known, settings)
             self._functions[known] = function
             return function
 
@@ -202,11 +202,11 @@ class App(metaclass=Explained):
 
         return decorate
 
-    def _run_aio(self, *, interactive: bool = False) -> RunningApp:
+    def _run_aio(self, /, *, interactive: bool = False) -> RunningApp:
         return RunningApp(self, interactive=interactive)
 
     @with_aio(_run_aio)
-    def run(self, *, interactive: bool = False, **unsupported: NoReturn) -> RunningApp:
+    def run(self, /, *, interactive: bool = False, **unsupported: NoReturn) -> RunningApp:
         """Builds the app's images and makes its functions callable inside a ``with`` block.
 
         ```python

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from modal._shared.payload import Payload
     from modal.functions import Function
 
-    R = TypeVar("R")
+    R = TypeVar("R", covariant=True)  # noqa: PLC0105
 else:
     from modal._shared.api import Generic, R
 
@@ -102,7 +102,7 @@ class FunctionCall(Generic[R], metaclass=Explained):
         raise InvalidError("`FunctionCall()` makes no call", hint="use the `.spawn(...)` method of a function")
 
     @classmethod
-    def _start(cls, function: Function[Any, R], engine: Engine, payload: Payload) -> FunctionCall[R]:
+    def _start(cls, function: Function[Any, R, Any], engine: Engine, payload: Payload) -> FunctionCall[R]:
         call: FunctionCall[R] = object.__new__(cls)
         call._function = function
         call._engine = engine
@@ -117,7 +117,7 @@ class FunctionCall(Generic[R], metaclass=Explained):
         _calls[call._object_id] = call
         return call
 
-    _function: Function[Any, R]
+    _function: Function[Any, R, Any]
     _engine: Engine
     _inbox: _Inbox
     _number: int

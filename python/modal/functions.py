@@ -12,10 +12,11 @@ from modal.exception import DeserializationError, ExecutionError, InvalidError, 
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
-    from typing import Any, Generic, ParamSpec, TypeVar, Union
+    from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
+    from typing import Any, Generic, ParamSpec, Protocol, TypeVar, Union, overload
 
     from modal._calls.engine import Engine
+    from modal._shared.api import Bound
     from modal._shared.payload import Payload
     from modal.app import App
     from modal.function_call import FunctionCall
@@ -27,15 +28,41 @@ if TYPE_CHECKING:
     Source = Union[Iterable[Any], AsyncIterable[Any]]
 
     P = ParamSpec("P")
-    R = TypeVar("R")
+    #: What a call gives: of a coroutine function, what is awaited.
+    R = TypeVar("R", covariant=True)  # noqa: PLC0105
+    #: What the undecorated function gives.
+    L = TypeVar("L")
+    Y = TypeVar("Y")
+
+    class Decorator(Protocol):
+        """Makes a function of the app out of the function below."""
+
+        @overload
+        def __call__(self, raw: Callable[P, Coroutine[Any, Any, R]], /) -> Function[P, R, Coroutine[Any, Any, R]]: ...
+        @overload
+        def __call__(self, raw: Callable[P, R], /) -> Function[P, R, R]: ...
+
+    class Yielding(Protocol):
+        """`Function.remote_gen`, whose values are those of the generator."""
+
+        @overload
+        def __get__(
+            self, instance: Function[P, AsyncIterable[Y], Any], owner: object
+        ) -> Bound[P, Iterator[Y], P, AsyncIterator[Y]]: ...
+        @overload
+        def __get__(
+            self, instance: Function[P, Iterable[Y], Any], owner: object
+        ) -> Bound[P, Iterator[Y], P, AsyncIterator[Y]]: ...
+        @overload
+        def __get__(self, instance: Any, owner: object) -> Bound[..., Iterator[Any], ..., AsyncIterator[Any]]: ...
 else:
-    from modal._shared.api import Generic, P, R
+    from modal._shared.api import Generic, L, P, R
 
 #: `pickle` writes larger pieces than this only for single values.
 NAMES_LIMIT = 128 << 10
 
 #: Every function of this process by module and name; the runner looks its function up here.
-_declared: dict[tuple[str, str], Function[Any, Any]] = {}
+_declared: dict[tuple[str, str], Function[Any, Any, Any]] = {}
 
 
 class Settings:
@@ -79,7 +106,12 @@ class Settings:
         self.include_source = include_source
 
 
-class Function(Generic[P, R], metaclass=Explained):
+def _yielding(method: Any) -> Yielding:
+    """Tells type checkers what kind of method this is."""
+    return method  # type: ignore[no-any-return]
+
+
+class Function(Generic[P, R, L], metaclass=Explained):
     """A function that runs in a container of its image.
 
     ```python
@@ -92,7 +124,7 @@ class Function(Generic[P, R], metaclass=Explained):
     In event loops: ``await describe.remote.aio(rows)``, ``async for result in describe.map.aio(batches)``.
     """
 
-    def __init__(self, raw: Callable[P, R], app: App, name: str, settings: Settings) -> None:
+    def __init__(self, raw: Callable[P, L], app: App, name: str, settings: Settings) -> None:
         self._raw = raw
         self._app = app
         self._name = name
@@ -143,6 +175,7 @@ class Function(Generic[P, R], metaclass=Explained):
         sys.stdout.flush()
         return stream_async(self, engine, payload)
 
+    @_yielding
     @with_aio(_remote_gen_aio)
     def remote_gen(self, /, *args: P.args, **kwargs: P.kwargs) -> Iterator[Any]:
         """Runs a generator in a container and yields its values as they come.
@@ -168,7 +201,7 @@ class Function(Generic[P, R], metaclass=Explained):
         """Starts the function in a container and returns at once; `.get()` of what it returns has the result."""
         return self._spawn(args, kwargs)
 
-    def local(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
+    def local(self, /, *args: P.args, **kwargs: P.kwargs) -> L:
         """Calls the function here, as if it were not decorated."""
         return self._raw(*args, **kwargs)
 
@@ -251,7 +284,7 @@ class Function(Generic[P, R], metaclass=Explained):
         for _ in self.map(*input_iterators, kwargs=kwargs, order_outputs=False, return_exceptions=ignore_exceptions):
             pass
 
-    def get_raw_f(self) -> Callable[P, R]:
+    def get_raw_f(self) -> Callable[P, L]:
         """The function as it was before it was decorated."""
         return self._raw
 
@@ -389,6 +422,6 @@ def is_generator(function: Callable[..., Any]) -> bool:
     return bool(code is not None and code.co_flags & (0x20 | 0x200))
 
 
-def declared(module: str, name: str) -> Function[Any, Any] | None:
+def declared(module: str, name: str) -> Function[Any, Any, Any] | None:
     """The function that a module of this process declared under a name."""
     return _declared.get((module, name))

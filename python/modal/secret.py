@@ -118,7 +118,7 @@ class Secret(metaclass=Explained):
         return f"Secret.{self._name}"
 
 
-def check_secrets(secrets: object, owner: str) -> list[Secret]:
+def check_secrets(secrets: Any, owner: str) -> list[Secret]:
     """The secrets as a list, or an `InvalidError` that names who got something else."""
     if isinstance(secrets, (str, Secret, dict)) or not hasattr(secrets, "__iter__"):
         raise InvalidError(f"`secrets` of {owner} takes a list of `modal.Secret`, not `{type(secrets).__name__}`")

@@ -28,7 +28,7 @@ AHEAD = 16
 _NOTHING = object()
 
 
-async def call(function: Function[Any, Any], engine: Engine, payload: Payload) -> Any:
+async def call(function: Function[Any, Any, Any], engine: Engine, payload: Payload) -> Any:
     """Runs one input; cancelling the task cancels the call."""
     receiver = AsyncReceiver(engine)
     number = engine.start_call(receiver, function._wire_name, payload)
@@ -45,7 +45,7 @@ async def call(function: Function[Any, Any], engine: Engine, payload: Payload) -
 
 
 async def run_map(
-    function: Function[Any, Any],
+    function: Function[Any, Any, Any],
     inputs: Inputs,
     kwargs: dict[str, Any],
     order_outputs: bool,
@@ -136,9 +136,10 @@ class Inputs:
         args = [await following() for following in self._nexts]
         return tuple(args[0] if self._starred else args)
 
-    def _open(self, source: Source) -> Callable[[], Awaitable[Any]]:
+    def _open(self, source: Any) -> Callable[[], Awaitable[Any]]:
         if hasattr(source, "__aiter__"):
-            return source.__aiter__().__anext__  # type: ignore[no-any-return]
+            following: Callable[[], Awaitable[Any]] = source.__aiter__().__anext__
+            return following
         if hasattr(source, "__len__"):
             return _at_hand(source)
         puller = _Puller(source)

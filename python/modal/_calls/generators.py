@@ -20,7 +20,7 @@ PORTION = 8
 class _Stream:
     """One call of a generator."""
 
-    def __init__(self, function: Function[Any, Any], engine: Engine, payload: Payload, receiver: Receiver) -> None:
+    def __init__(self, function: Function[Any, Any, Any], engine: Engine, payload: Payload, receiver: Receiver) -> None:
         self.receiver = receiver
         self._function = function
         self._engine = engine
@@ -51,7 +51,7 @@ class _Stream:
             self._engine.cancel([self._number])
 
 
-def stream(function: Function[Any, Any], engine: Engine, payload: Payload) -> Iterator[Any]:
+def stream(function: Function[Any, Any, Any], engine: Engine, payload: Payload) -> Iterator[Any]:
     """Yields the values of a generator that runs in a container."""
     call = _Stream(function, engine, payload, Receiver())
     try:
@@ -66,7 +66,7 @@ def stream(function: Function[Any, Any], engine: Engine, payload: Payload) -> It
         call.close()
 
 
-async def stream_async(function: Function[Any, Any], engine: Engine, payload: Payload) -> AsyncIterator[Any]:
+async def stream_async(function: Function[Any, Any, Any], engine: Engine, payload: Payload) -> AsyncIterator[Any]:
     """As `stream`, in an event loop."""
     receiver = AsyncReceiver(engine)
     call = _Stream(function, engine, payload, receiver)

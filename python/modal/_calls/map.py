@@ -23,7 +23,7 @@ WINDOW_BYTES = 256 << 20
 
 
 def run_map(
-    function: Function[Any, Any],
+    function: Function[Any, Any, Any],
     inputs: Iterator[tuple[Any, ...]],
     kwargs: dict[str, Any],
     at_hand: bool,
@@ -72,7 +72,7 @@ class Flight:
     """The inputs that were sent and not yet answered, and the room for more."""
 
     def __init__(
-        self, engine: Engine, function: Function[Any, Any], kwargs: dict[str, Any], receiver: Receiver
+        self, engine: Engine, function: Function[Any, Any, Any], kwargs: dict[str, Any], receiver: Receiver
     ) -> None:
         self.receiver = receiver
         #: Call number -> position among the inputs, size of the arguments.

@@ -38,12 +38,13 @@ def check_remote_path(method: str, remote_path: object) -> str:
     return text
 
 
-def check_ignore(method: str, ignore: object) -> Ignore:
+def check_ignore(method: str, ignore: Any) -> Ignore:
     """The ignore rule, or an `InvalidError` if it is none."""
+    accepted: Ignore = ignore
     if callable(ignore):
-        return ignore
+        return accepted
     if isinstance(ignore, (list, tuple)) and all(isinstance(pattern, str) for pattern in ignore):
-        return ignore
+        return accepted
     raise InvalidError(
         f"`ignore` of `Image.{method}` takes a list of patterns, a function or a `FilePatternMatcher`, "
         f"not `{type(ignore).__name__}`"

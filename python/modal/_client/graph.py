@@ -59,7 +59,7 @@ class Graph:
             self._ids[id(member)] = identity
         return self._ids[id(image)]
 
-    def add_function(self, app: App, function: Function[Any, Any]) -> None:
+    def add_function(self, app: App, function: Function[Any, Any, Any]) -> None:
         """Adds a function and the image it uses."""
         settings = function._settings
         owner = f"the function `{function._name}`"
@@ -82,7 +82,7 @@ class Graph:
             }
         )
 
-    def _source(self, app: App, function: Function[Any, Any]) -> tuple[dict[str, str], list[dict[str, Any]]]:
+    def _source(self, app: App, function: Function[Any, Any, Any]) -> tuple[dict[str, str], list[dict[str, Any]]]:
         """How the container finds the function, and the source to take along."""
         settings = function._settings
         if settings.serialized:

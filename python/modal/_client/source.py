@@ -43,7 +43,7 @@ def locate(function: Callable[..., Any]) -> tuple[dict[str, str], list[Entry]]:
     return {"kind": "script", "name": name, "path": target}, [file_entry(file, target)]
 
 
-def with_qualname(module: dict[str, str], function: Function[Any, Any]) -> dict[str, str]:
+def with_qualname(module: dict[str, str], function: Function[Any, Any, Any]) -> dict[str, str]:
     """The module of a function, with what it calls the function where that is not the function's name in the app."""
     raw = function.get_raw_f()
     qualname = _attribute(sys.modules.get(raw.__module__), raw)
