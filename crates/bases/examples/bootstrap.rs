@@ -11,8 +11,9 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::time::Instant;
 
-use lamina_bases::{BaseFacts, BaseProgress, Tools};
+use lamina_bases::{BaseProgress, Tools};
 use lamina_events::CancelToken;
+use lamina_image::Facts;
 use lamina_sandbox::{ExitStatus, Helpers, IdMap, Launcher, SandboxSpec, Stdio, Upper};
 use lamina_store::{CommitRules, JobTable, Layout, Store};
 
@@ -90,14 +91,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 /// Runs a shell command in the base, with a network.
-fn run(launcher: &Launcher, view: String, facts: &BaseFacts, command: &str) -> Result<(), Box<dyn std::error::Error>> {
+fn run(launcher: &Launcher, view: String, facts: &Facts, command: &str) -> Result<(), Box<dyn std::error::Error>> {
     let spec = SandboxSpec {
         layers: vec![view],
         upper: Upper::Memory { limit_bytes: 1 << 30 },
         resolv_conf: fs_err::read("/etc/resolv.conf").ok(),
         hosts: fs_err::read("/etc/hosts").ok(),
         argv: vec!["/bin/sh".into(), "-c".into(), command.into()],
-        env: facts.environment.clone(),
+        env: facts.config.environment.clone().into_iter().collect(),
         ..SandboxSpec::default()
     };
     let stdio = Stdio {

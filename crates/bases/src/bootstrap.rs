@@ -1,6 +1,5 @@
 //! Making a base, from the mirror to the finished directory.
 
-use std::fmt::Write as _;
 use std::io::Write;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -8,17 +7,18 @@ use std::sync::{Mutex, PoisonError};
 
 use lamina_events::CancelToken;
 use lamina_fetch::{Client, Download};
+use lamina_image::{Facts, PackageKind, Python, RuntimeConfig, System, redact};
 use lamina_sandbox::{IdMap, Launcher};
 use lamina_store::{JobTable, Store, Work};
-use sha2::{Digest as _, Sha256};
 
 use crate::closure::close;
-use crate::configure::configure;
+use crate::configure::{Described, configure};
 use crate::install::lay_out::{LayOut, Register};
 use crate::install::tidy::Tidy;
 use crate::install::unpack::{UnpackArchive, UnpackPackage, Unpacked};
 use crate::packages::Package;
-use crate::{BaseError, BaseFacts, DebianPlan, PythonSource, Suite, archive, mirror, standalone};
+use crate::plan::FAMILY;
+use crate::{BaseError, DebianPlan, PythonSource, Suite, archive, mirror, standalone};
 
 /// How many packages are downloaded at a time. More make small mirrors and home routers stumble.
 const CONNECTIONS: usize = 8;
@@ -90,7 +90,7 @@ pub fn bootstrap(
     plan: &DebianPlan,
     tools: &Tools<'_>,
     log: &mut (dyn Write + Send),
-) -> Result<(Work, BaseFacts), BaseError> {
+) -> Result<(Work, Facts), BaseError> {
     if tools.id_map.is_single() {
         return Err(BaseError::SingleId { remedy: lamina_sandbox::subordinate_ids_remedy() });
     }
@@ -104,8 +104,8 @@ pub fn bootstrap(
     };
     tools.report("reading indexes", 0, 0);
     let downloads = tools.store.layout().downloads();
-    let offer = archive::read(plan.suite, &mirror, tools.fetch, &downloads)?;
-    let packages = close(&offer.index, &wanted(plan))
+    let index = archive::read(plan.suite, &mirror, tools.fetch, &downloads)?;
+    let packages = close(&index, &wanted(plan))
         .map_err(|reason| BaseError::Dependency { suite: plan.suite.name().into(), reason })?;
     // What cannot be logged is no reason to fail.
     let _ = writeln!(log, "{} packages of {} from {} ({})", packages.len(), plan.suite, mirror.archive, mirror.origin);
@@ -124,20 +124,8 @@ pub fn bootstrap(
     tools.report("configuring", 0, 0);
     let python = configure(plan, &work, tools, log)?;
     tools.store.job(&Tidy::of(plan, work.id()), &[])?;
-    let facts = BaseFacts {
-        suite: plan.suite,
-        python: plan.series.clone(),
-        python_version: python.version,
-        interpreter: python.interpreter,
-        site_packages: python.site_packages,
-        scripts: "/usr/local/bin".into(),
-        environment: vec![("PATH".into(), SEARCH_PATH.into()), ("LANG".into(), "C.UTF-8".into())],
-        architecture: architecture.into(),
-        packages_digest: digest(&packages),
-        packages: packages.len() as u64,
-        released: offer.released,
-    };
-    Ok((work, facts))
+    let _ = writeln!(log, "{} packages of {}, Python {}", packages.len(), plan.suite, python.version);
+    Ok((work, facts(plan, python, &packages)))
 }
 
 fn wanted(plan: &DebianPlan) -> Vec<&'static str> {
@@ -189,15 +177,34 @@ fn unpack_all(
     Ok(unpacked)
 }
 
-/// SHA-256 over what the packages are.
-fn digest(packages: &[&Package]) -> String {
-    let mut hasher = Sha256::new();
-    for package in packages {
-        hasher.update(format!("{} {} {}\n", package.name, package.version, package.sha256));
+/// What later steps need to know about the base.
+fn facts(plan: &DebianPlan, python: Described, packages: &[&Package]) -> Facts {
+    let environment = [("PATH", SEARCH_PATH), ("LANG", "C.UTF-8")];
+    let package = |package: &&Package| lamina_image::Package {
+        kind: PackageKind::Deb,
+        name: package.name.clone(),
+        version: package.version.clone(),
+        source: Some(redact(&format!("{}/{}", package.archive, package.filename)).into_owned()),
+        sha256: Some(package.sha256.clone()),
+    };
+    Facts {
+        system: Some(System { family: FAMILY.into(), release: plan.suite.name().into(), libc: plan.suite.libc() }),
+        python: Some(Python {
+            search: vec![
+                python.site_packages.clone(),
+                "/usr/lib/python3/dist-packages".into(),
+                format!("/usr/lib/python{}/dist-packages", plan.series),
+            ],
+            version: python.version,
+            interpreter: python.interpreter,
+            prefix: "/usr/local".into(),
+            site_packages: python.site_packages,
+            scripts: "/usr/local/bin".into(),
+        }),
+        config: RuntimeConfig {
+            environment: environment.map(|(name, value)| (name.into(), value.into())).into(),
+            ..RuntimeConfig::default()
+        },
+        packages: packages.iter().map(package).collect(),
     }
-    hasher.finalize().iter().fold(String::new(), |mut text, byte| {
-        // Writing into a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }

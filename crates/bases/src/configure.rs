@@ -16,7 +16,7 @@ use crate::{BaseError, DebianPlan, PythonSource, standalone};
 
 /// What the interpreter says about itself.
 #[derive(Debug, Deserialize)]
-pub(crate) struct Python {
+pub(crate) struct Described {
     pub(crate) version: String,
     pub(crate) interpreter: String,
     pub(crate) site_packages: String,
@@ -54,7 +54,7 @@ pub(crate) fn configure(
     work: &Work,
     tools: &Tools<'_>,
     log: &mut (dyn Write + Send),
-) -> Result<Python, BaseError> {
+) -> Result<Described, BaseError> {
     let (output, output_end) = pipe_with(PipeFlags::CLOEXEC).map_err(std::io::Error::from)?;
     let (errors, errors_end) = pipe_with(PipeFlags::CLOEXEC).map_err(std::io::Error::from)?;
     let stdio = Stdio {

@@ -13,7 +13,6 @@ mod configure;
 mod control;
 mod date;
 mod error;
-mod facts;
 mod install;
 pub mod mirror;
 mod packages;
@@ -23,5 +22,4 @@ mod version;
 
 pub use bootstrap::{BaseProgress, Tools, bootstrap, jobs};
 pub use error::{BaseError, SignatureProblem};
-pub use facts::BaseFacts;
 pub use plan::{DebianPlan, PythonSource, Suite, debian_slim_plan};

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use lamina_image::{Facts, Libc};
 use serde::{Deserialize, Serialize};
 
 use crate::BaseError;
@@ -20,7 +21,12 @@ pub enum Suite {
     Forky,
 }
 
+/// Debian, as the `ID` of its `/etc/os-release`.
+pub(crate) const FAMILY: &str = "debian";
+
 impl Suite {
+    const ALL: [Self; 4] = [Self::Bullseye, Self::Bookworm, Self::Trixie, Self::Forky];
+
     /// The codename, as in the archive.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -37,14 +43,20 @@ impl Suite {
         matches!(self, Self::Bullseye | Self::Bookworm)
     }
 
-    /// The version of the C library at the release's start: what binary Python packages may rely on.
-    #[must_use]
-    pub fn glibc(self) -> (u32, u32) {
+    /// The C library of the release's start: what binary packages may rely on.
+    pub(crate) fn libc(self) -> Libc {
         match self {
-            Self::Bullseye => (2, 31),
-            Self::Bookworm => (2, 36),
-            Self::Trixie | Self::Forky => (2, 41),
+            Self::Bullseye => Libc::Glibc(2, 31),
+            Self::Bookworm => Libc::Glibc(2, 36),
+            Self::Trixie | Self::Forky => Libc::Glibc(2, 41),
         }
+    }
+
+    /// The release that an image is of, if it is one of these.
+    #[must_use]
+    pub fn of(facts: &Facts) -> Option<Self> {
+        let system = facts.system.as_ref().filter(|system| system.family == FAMILY)?;
+        Self::ALL.into_iter().find(|suite| suite.name() == system.release)
     }
 }
 

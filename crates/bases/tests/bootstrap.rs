@@ -41,7 +41,10 @@ fn bookworm_twice_is_the_same() {
     let first = example(&[store, "3.11", CHECKS]);
     let said = text(&first.stdout) + &text(&first.stderr);
     assert!(first.status.success(), "{said}");
-    assert!(said.contains("suite: Bookworm") && said.contains("/usr/local/lib/python3.11/dist-packages"), "{said}");
+    assert!(
+        said.contains("release: \"bookworm\"") && said.contains("/usr/local/lib/python3.11/dist-packages"),
+        "{said}"
+    );
     assert!(said.contains("imports work"), "{said}");
 
     let second = example(&[store, "3.11"]);

@@ -8,7 +8,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use lamina_events::{CancelToken, Event, Miss, Sink};
 use lamina_fetch::Client;
-use lamina_image::{Definition, KeyMaterial, LayerKey, Node, Step};
+use lamina_image::{Definition, Facts, KeyMaterial, LayerKey, Node, RecordedFacts, Step};
 use lamina_sandbox::{IdMap, Launcher};
 use lamina_store::{ImageRecord, LayerRecord, Store, StoreError};
 use serde_json::Value;
@@ -217,11 +217,9 @@ impl<'a> Builder<'a> {
             material.add_exact("environment", serde_json::to_value(&node.environment).unwrap_or_default());
         }
         let plan = steps::plan(self.tools, node, parent, &mut material)?;
-        let (record, cached) = self.find_or_make(step, node, parent, plan, &material)?;
+        let (record, facts, cached) = self.find_or_make(step, node, parent, plan, &material)?;
         state.cached &= cached;
-        if node.step.is_base() {
-            apply_base(state, &record);
-        }
+        state.learn(facts);
         state.pristine = match &node.step {
             Step::DebianSlim { .. } => true,
             Step::AptInstall { packages } => parent.pristine && steps::keeps_pristine(node, packages),
@@ -235,7 +233,7 @@ impl<'a> Builder<'a> {
         Ok(())
     }
 
-    /// The layer, and whether it was in the store.
+    /// The layer, what it says about the image, and whether it was in the store.
     fn find_or_make(
         &self,
         step: u64,
@@ -243,30 +241,33 @@ impl<'a> Builder<'a> {
         parent: &State,
         plan: Plan,
         material: &KeyMaterial,
-    ) -> Result<(LayerRecord, bool), BuildError> {
+    ) -> Result<(LayerRecord, Facts, bool), BuildError> {
         let key = material.key();
         let forced = self.options.force_build || self.options.ignore_cache || node.force_build;
-        if let Some(record) = self.find(step, &key, forced)? {
-            return Ok((record, true));
+        if let Some((record, facts)) = self.find(step, &key, forced)? {
+            return Ok((record, facts, true));
         }
         let waiting = || self.sink.emit(Event::StepWaiting { step });
         let _lock = self.tools.store.lock(&format!("layer-{key}"), self.cancel, waiting)?;
         // Whoever held the lock may have made the layer meanwhile.
-        if let Some(record) = self.find(step, &key, forced)? {
-            return Ok((record, true));
+        if let Some((record, facts)) = self.find(step, &key, forced)? {
+            return Ok((record, facts, true));
         }
-        Ok((self.make(step, node, parent, plan, material, forced)?, false))
+        let (record, facts) = self.make(step, node, parent, plan, material, forced)?;
+        Ok((record, facts, false))
     }
 
-    fn find(&self, step: u64, key: &LayerKey, forced: bool) -> Result<Option<LayerRecord>, StoreError> {
+    /// The recorded layer, unless what it says about the image cannot be read: then it is made anew.
+    fn find(&self, step: u64, key: &LayerKey, forced: bool) -> Result<Option<(LayerRecord, Facts)>, StoreError> {
         if forced {
             return Ok(None);
         }
         let found = self.tools.store.find_layer(key)?;
-        if let Some(record) = &found {
-            self.sink.emit(Event::StepCached { step, bytes: record.bytes });
-        }
-        Ok(found)
+        let Some((facts, record)) = found.and_then(|record| Some((record.facts.read()?, record))) else {
+            return Ok(None);
+        };
+        self.sink.emit(Event::StepCached { step, bytes: record.bytes });
+        Ok(Some((record, facts)))
     }
 
     /// Executes a step and commits what it made.
@@ -278,7 +279,7 @@ impl<'a> Builder<'a> {
         plan: Plan,
         material: &KeyMaterial,
         forced: bool,
-    ) -> Result<LayerRecord, BuildError> {
+    ) -> Result<(LayerRecord, Facts), BuildError> {
         let begin = Instant::now();
         let miss = self.miss(node, material, forced)?;
         self.sink.emit(Event::StepStarted { step, miss });
@@ -307,14 +308,14 @@ impl<'a> Builder<'a> {
             bytes_new: committed.bytes_new,
             material: material.canonical(),
             log: Some(format!("{name}.log")),
-            facts,
+            facts: RecordedFacts::try_from(&facts).map_err(|error| BuildError::failed(&error))?,
         };
         if !self.options.ignore_cache {
             self.tools.store.record_layer(&record)?;
         }
         let bytes_shared = committed.bytes.saturating_sub(committed.bytes_new);
         self.sink.emit(Event::StepFinished { step, seconds, bytes_new: committed.bytes_new, bytes_shared });
-        Ok(record)
+        Ok((record, facts))
     }
 
     /// Commits what a step made, unless a secret stayed in it.
@@ -322,9 +323,9 @@ impl<'a> Builder<'a> {
         &self,
         secrets: BTreeMap<String, String>,
         made: Made,
-    ) -> Result<(lamina_store::Committed, serde_json::Value), StepError> {
+    ) -> Result<(lamina_store::Committed, Facts), StepError> {
         let (work, rules, facts, _held) = match made {
-            Made::Layer(committed) => return Ok((committed, serde_json::Value::Null)),
+            Made::Layer(committed) => return Ok((committed, Facts::default())),
             Made::Work { work, rules, facts, held } => (work, rules, facts, held),
         };
         self.cancel.check().map_err(BuildError::from)?;
@@ -351,8 +352,12 @@ impl<'a> Builder<'a> {
         }
         let kind = material.part("kind").and_then(Value::as_str).unwrap_or_default();
         let recent = self.tools.store.recent_layers(kind, COMPARED_LAYERS)?;
-        Ok(former(&recent, &node.title, material)
-            .map_or(Miss::New, |former| Miss::Changed { parts: material.differences(&former.material) }))
+        Ok(former(&recent, &node.title, material).map_or(Miss::New, |former| {
+            match material.differences(&former.material) {
+                parts if parts.is_empty() => Miss::Lost,
+                parts => Miss::Changed { parts },
+            }
+        }))
     }
 
     /// Reports a failed step, and records the state before it so that a shell can be opened there.
@@ -415,14 +420,6 @@ fn former<'a>(recent: &'a [LayerRecord], title: &str, material: &KeyMaterial) ->
         record.material.get("parent") == material.part("parent") && (shares("packages") || shares("commands"))
     };
     recent.iter().find(|record| record.title == title).or_else(|| recent.iter().find(related))
-}
-
-/// What a base says about itself: its Python, and the environment that everything on it starts with.
-fn apply_base(state: &mut State, record: &LayerRecord) {
-    state.base = serde_json::from_value(record.facts.clone()).ok();
-    if let Some(base) = &state.base {
-        state.config.environment.extend(base.environment.iter().cloned());
-    }
 }
 
 /// All images, or the failure that made the others stop.

@@ -1,6 +1,8 @@
 //! What a chain of steps has come to.
 
-use lamina_image::{Digest, Hasher, LayerKey, RuntimeConfig, image_id};
+use std::sync::Arc;
+
+use lamina_image::{Digest, Facts, Hasher, LayerKey, RuntimeConfig, image_id};
 
 /// A built image, ready to run things in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,8 +34,8 @@ pub(crate) struct State {
     pub(crate) attachments: Vec<Digest>,
     /// Environment and working directory.
     pub(crate) config: RuntimeConfig,
-    /// What the base says about its Python, as recorded with its layer.
-    pub(crate) base: Option<lamina_bases::BaseFacts>,
+    /// What the steps say about the image.
+    pub(crate) facts: Arc<Facts>,
     /// Whether everything in it came signed from Debian's archive: no step has run the user's commands or packages of
     /// anybody else. Only then are files that a step leaves in a shared cache what the archive sent.
     pub(crate) pristine: bool,
@@ -46,6 +48,14 @@ pub(crate) struct State {
 }
 
 impl State {
+    /// Adds what a step says about the image.
+    pub(crate) fn learn(&mut self, facts: Facts) {
+        if facts != Facts::default() {
+            self.config.extend(facts.config.clone());
+            Arc::make_mut(&mut self.facts).extend(facts);
+        }
+    }
+
     /// Digest of the content of all layers together: what the next step's key depends on.
     pub(crate) fn content(&self) -> Digest {
         let mut hasher = Hasher::new();
@@ -67,7 +77,7 @@ impl State {
             layers: self.layers.clone(),
             attachments: self.attachments.clone(),
             config: self.config.clone(),
-            python: self.base.as_ref().map(|base| base.interpreter.clone()),
+            python: self.facts.python.as_ref().map(|python| python.interpreter.clone()),
         }
     }
 }

@@ -26,6 +26,8 @@ pub enum Miss {
         /// Names of the parts of the key material that differ, for example `packages` or `parent`.
         parts: Vec<String>,
     },
+    /// The layer of a former build cannot be used: it is gone, or was recorded by another version of Lamina.
+    Lost,
     /// The step, or the run, asks to be rebuilt.
     Forced,
 }
@@ -35,6 +37,7 @@ impl fmt::Display for Miss {
         match self {
             Self::New => formatter.write_str("new"),
             Self::Changed { parts } => write!(formatter, "{} changed", parts.join(", ")),
+            Self::Lost => formatter.write_str("no longer usable"),
             Self::Forced => formatter.write_str("forced"),
         }
     }

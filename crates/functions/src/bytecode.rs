@@ -140,7 +140,7 @@ fn record(key: LayerKey, material: &KeyMaterial, committed: &Committed, begun: S
         bytes_new: committed.bytes_new,
         material: material.canonical(),
         log: None,
-        facts: serde_json::Value::Null,
+        facts: lamina_image::RecordedFacts::default(),
     }
 }
 

@@ -7,6 +7,7 @@
 mod config;
 mod definition;
 mod digest;
+mod facts;
 mod files;
 mod key;
 pub mod patterns;
@@ -15,6 +16,7 @@ mod redact;
 pub use config::RuntimeConfig;
 pub use definition::{Definition, DefinitionError, IndexOptions, Node, NodeId, SecretValues, Step};
 pub use digest::{Digest, DigestError, Hasher};
+pub use facts::{Facts, Libc, Package, PackageKind, Python, RecordedFacts, System};
 pub use files::{FileEntry, FileKind, FileSet, Ignore, Name};
 pub use key::{BUILDER_VERSION, KeyMaterial, LayerKey, image_id};
 pub use redact::{MASK, redact, redact_value};

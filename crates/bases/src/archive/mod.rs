@@ -31,14 +31,6 @@ pub(crate) fn architecture() -> Result<&'static str, BaseError> {
     }
 }
 
-/// What a suite has to offer.
-pub(crate) struct Offer {
-    /// All packages, in their newest versions.
-    pub(crate) index: Index,
-    /// When the newest release file was made, in seconds since 1970.
-    pub(crate) released: u64,
-}
-
 /// One of a suite's parts: the release itself, its updates, its security updates.
 struct Part<'a> {
     archive: &'a str,
@@ -46,8 +38,8 @@ struct Part<'a> {
     optional: bool,
 }
 
-/// Fetches and verifies a suite's release files and package indexes.
-pub(crate) fn read(suite: Suite, mirror: &Mirror, fetch: &Client, downloads: &Path) -> Result<Offer, BaseError> {
+/// Fetches and verifies a suite's release files and package indexes; answers all packages, in their newest versions.
+pub(crate) fn read(suite: Suite, mirror: &Mirror, fetch: &Client, downloads: &Path) -> Result<Index, BaseError> {
     let keys = Keys::load(&mirror.keyring)?;
     let main = fetch_release(&Part::release(&mirror.archive, suite), mirror, &keys, fetch)?;
     let mut further = vec![Part { archive: &mirror.archive, suite: format!("{suite}-updates"), optional: true }];
@@ -67,7 +59,7 @@ pub(crate) fn read(suite: Suite, mirror: &Mirror, fetch: &Client, downloads: &Pa
         }
         Ok::<_, BaseError>(parts)
     })?;
-    offer(&parts, fetch.cancel())
+    merge(&parts, fetch.cancel())
 }
 
 impl<'a> Part<'a> {
@@ -159,14 +151,14 @@ fn fetch_index(part: &Part<'_>, release: &Release, fetch: &Client, downloads: &P
     Ok(text)
 }
 
-fn offer(parts: &[(Part<'_>, Release, Vec<u8>)], cancel: &CancelToken) -> Result<Offer, BaseError> {
+fn merge(parts: &[(Part<'_>, Release, Vec<u8>)], cancel: &CancelToken) -> Result<Index, BaseError> {
     let mut index = Index::new();
     for (part, _, text) in parts {
         cancel.check()?;
         let text = String::from_utf8_lossy(text);
         add_packages(&mut index, &text, part.archive, &part.address("Packages.xz"))?;
     }
-    Ok(Offer { index, released: parts.iter().map(|(_, release, _)| release.date).max().unwrap_or_default() })
+    Ok(index)
 }
 
 #[cfg(test)]

@@ -83,14 +83,14 @@ impl Fixture {
         format!("http://{address}")
     }
 
-    fn read(&self) -> Result<Offer, BaseError> {
+    fn read(&self) -> Result<Index, BaseError> {
         let keyring: PathBuf = self.directory.path().join("keyring.asc");
         let key = self.key.to_public_key().to_armored_bytes(ArmorOptions::default()).unwrap();
         fs_err::write(&keyring, key).unwrap();
         self.read_with(Keyring::File { path: keyring, origin: "the test".into(), debian: false })
     }
 
-    fn read_with(&self, keyring: Keyring) -> Result<Offer, BaseError> {
+    fn read_with(&self, keyring: Keyring) -> Result<Index, BaseError> {
         let server = self.serve();
         let mirror = Mirror {
             archive: format!("{server}/debian"),
@@ -120,10 +120,9 @@ fn answer(mut stream: TcpStream, files: &HashMap<String, Vec<u8>>) {
 
 #[test]
 fn the_newest_version_of_all_parts_is_offered() {
-    let offer = Fixture::complete().read().unwrap();
-    assert_eq!(offer.index["demo"].version, "2");
-    assert!(offer.index["demo"].archive.ends_with("/debian-security"));
-    assert_eq!(offer.released, date::parse("Wed, 01 Jan 2025 00:00:00 UTC").unwrap());
+    let index = Fixture::complete().read().unwrap();
+    assert_eq!(index["demo"].version, "2");
+    assert!(index["demo"].archive.ends_with("/debian-security"));
 }
 
 #[test]

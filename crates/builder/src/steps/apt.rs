@@ -1,9 +1,9 @@
 //! `apt_install`: the real apt, inside the sandbox, with lists and archives shared between builds.
 
-use lamina_image::{KeyMaterial, Node};
+use lamina_bases::Suite;
+use lamina_image::{Facts, KeyMaterial, Node};
 use lamina_sandbox::Mount;
 use lamina_store::{CacheFilter, CommitRules, Store, StoreError, Work};
-use serde_json::Value;
 
 use super::commands::Run;
 use super::{Made, StepContext, StepError};
@@ -31,7 +31,7 @@ impl AptPlan {
     pub(crate) fn execute(self, context: &StepContext<'_>, log: &mut StepLog) -> Result<Made, StepError> {
         let store = &context.tools.store;
         let work = store.new_work()?;
-        let suite = context.parent.base.as_ref().map_or("other", |base| base.suite.name());
+        let suite = Suite::of(&context.parent.facts).map_or("other", Suite::name);
         let (lists, archives) = (format!("apt-{suite}-lists"), format!("apt-{suite}-archives"));
         let mounts = vec![
             cache_mount(store, &work, &lists, "/var/lib/apt/lists")?,
@@ -54,7 +54,7 @@ impl AptPlan {
             }
         }
         let rules = CommitRules { package_step: true, package_times: true, drop_empty: exit.created_mountpoints };
-        Ok(Made::Work { work, rules, facts: Value::Null, held: None })
+        Ok(Made::Work { work, rules, facts: Facts::default(), held: None })
     }
 }
 

@@ -1,7 +1,5 @@
 //! `debian_slim`.
 
-use std::io::Write as _;
-
 use lamina_bases::{BaseError, DebianPlan, debian_slim_plan};
 use lamina_image::KeyMaterial;
 use lamina_store::CommitRules;
@@ -44,9 +42,6 @@ impl BasePlan {
         };
         let outcome = lamina_bases::bootstrap(&self.debian, &bases, log);
         let (work, facts) = outcome.map_err(base_error)?;
-        // What goes wrong while writing a log line is no reason to lose the base.
-        let _ = writeln!(log, "{} packages of {}, Python {}", facts.packages, facts.suite, facts.python_version);
-        let facts = serde_json::to_value(&facts).unwrap_or_default();
         Ok(Made::Work {
             work,
             rules: CommitRules { package_step: true, package_times: true, drop_empty: Vec::new() },

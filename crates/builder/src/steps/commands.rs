@@ -4,11 +4,12 @@ use std::io::{Read, Write as _};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use lamina_image::{Digest, FileEntry, FileKind, FileSet, KeyMaterial};
+use lamina_bases::Suite;
+use lamina_image::{Digest, Facts, FileEntry, FileKind, FileSet, KeyMaterial};
 use lamina_sandbox::{Exit, ExitStatus, Limits, Mount, SandboxError, SandboxSpec, Stdio, Upper};
 use lamina_store::{CommitRules, Work};
-use serde_json::Value;
 
+use super::apt::quote;
 use super::{Made, StepContext, StepError};
 use crate::BuildError;
 use crate::error::causes;
@@ -26,7 +27,7 @@ fn memory_limit() -> u64 {
     total / 10 * 9
 }
 
-/// Runs each argument as a shell command until one fails. Where the mirror has no security archive and the image still has
+/// Runs each argument as a command of the image's shell, which stands for `SHELL`, until one fails. Where the mirror has no security archive and the image still has
 /// its default apt sources, apt uses a list without it. pip and `uv` read the host's settings like a system's: pip reads all
 /// such files, the last one wins; `uv` reads the first one only, so that it gets the host's where the image has none.
 const RUN_ALL: &str = r#"
@@ -53,7 +54,7 @@ choose_settings() {
 }
 for command do
     choose_settings
-    /bin/sh -c "$command" && continue
+    SHELL "$command" && continue
     status=$?
     case $command in
         *"$newline"*) ;;
@@ -62,6 +63,12 @@ for command do
     exit $status
 done
 "#;
+
+/// The script that runs commands, for an image with this shell.
+fn run_all(shell: Option<&[String]>) -> String {
+    let words = |shell: &[String]| shell.iter().map(|word| quote(word)).collect::<Vec<_>>().join(" ");
+    RUN_ALL.replace("SHELL", &shell.map_or_else(|| "/bin/sh -c".to_owned(), words))
+}
 
 pub(crate) struct CommandsPlan {
     commands: Vec<String>,
@@ -79,7 +86,7 @@ impl CommandsPlan {
         let run = Run { commands: &self.commands, beneath: uv_layer(context)?, ..Run::default() };
         let exit = run.execute(context, &work, log)?;
         let rules = CommitRules { drop_empty: exit.created_mountpoints, ..CommitRules::default() };
-        Ok(Made::Work { work, rules, facts: Value::Null, held: None })
+        Ok(Made::Work { work, rules, facts: Facts::default(), held: None })
     }
 }
 
@@ -126,8 +133,8 @@ impl Run<'_> {
     fn spec(self, context: &StepContext<'_>, work: &Work) -> Result<SandboxSpec, BuildError> {
         let parent = context.parent;
         let mut host = HostSettings::clone(context.tools.host());
-        if let Some(base) = &parent.base {
-            host.add_mirror(base.suite)?;
+        if let Some(suite) = Suite::of(&parent.facts) {
+            host.add_mirror(suite)?;
         }
         for (name, contents) in self.files {
             host.add_file(name, contents.clone());
@@ -142,7 +149,7 @@ impl Run<'_> {
         environment.extend(own.map(|(name, value)| (name.to_owned(), value.to_owned())));
         let store = &context.tools.store;
         let layers = self.tools.iter().chain(parent.layers.iter().rev()).chain(&self.beneath);
-        let script = ["/bin/sh", "-c", RUN_ALL, "sh"].map(str::to_owned);
+        let script = ["/bin/sh", "-c", &run_all(parent.config.shell.as_deref()), "sh"].map(str::to_owned);
         Ok(SandboxSpec {
             hostname: "build".to_owned(),
             layers: layers.map(|digest| store.view_path(digest)).collect(),
@@ -153,6 +160,7 @@ impl Run<'_> {
             hosts: host.hosts,
             argv: script.into_iter().chain(self.commands.iter().cloned()).collect(),
             env: environment.into_iter().collect(),
+            user: parent.config.user.unwrap_or_default(),
             cwd: parent.config.working_directory.clone().unwrap_or_else(|| "/".to_owned()),
             limits: Limits { pids: Some(PROCESS_LIMIT), memory_bytes: Some(memory_limit()), ..Limits::default() },
             ignore_sync: true,

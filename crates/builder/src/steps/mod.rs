@@ -10,10 +10,9 @@ mod requirements;
 
 pub(crate) use apt::{keeps_pristine, quote};
 use lamina_events::{CancelToken, Event, Sink};
-use lamina_image::{KeyMaterial, Node, Step};
+use lamina_image::{Facts, KeyMaterial, Node, Step};
 use lamina_store::{CommitRules, Committed, Lock, Work};
 pub(crate) use requirements::read as read_requirements;
-use serde_json::Value;
 
 use crate::BuildError;
 use crate::log::StepLog;
@@ -37,8 +36,8 @@ pub(crate) enum Made {
         work: Work,
         /// How to commit them.
         rules: CommitRules,
-        /// What later steps want to know.
-        facts: Value,
+        /// What the step says about the image.
+        facts: Facts,
         /// Held until the commit, where objects lie in the work that nothing else names.
         held: Option<Lock>,
     },

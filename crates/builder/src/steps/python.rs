@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use lamina_image::{Digest, FileEntry, FileKind, FileSet, IndexOptions, KeyMaterial, Step, redact};
+use lamina_image::{Digest, Facts, FileEntry, FileKind, FileSet, IndexOptions, KeyMaterial, Libc, Step, redact};
 use lamina_store::CommitRules;
 use lamina_wheels::{Inside, Installer, Request, Resolver, Target, WheelError};
 use serde_json::{Value, json};
@@ -89,7 +89,8 @@ impl PythonPlan {
     fn install_wheels(&self, context: &StepContext<'_>, log: &mut StepLog) -> Result<Made, WheelError> {
         let tools = context.tools;
         let sandbox = |reason: &str| WheelError::NeedsSandbox { reason: reason.to_owned() };
-        let target = target(context).ok_or_else(|| sandbox("the image's Python is not one that a base brought"))?;
+        let facts = &context.parent.facts;
+        let target = target(facts)?;
         let uv = tools.programs.uv.as_deref().ok_or_else(|| sandbox("there is no `uv` beside the package"))?;
         if self.uv_version.is_some() {
             return Err(sandbox("a certain version of uv is asked for"));
@@ -105,7 +106,7 @@ impl PythonPlan {
             target: &target,
             environment: &environment,
             working_directory: context.parent.config.working_directory.as_deref().unwrap_or("/"),
-            sites: &sites(&target),
+            sites: facts.python.as_ref().map_or(&[][..], |python| &python.search),
         };
         if let Some(reason) = inside.decisive_variable().or_else(|| self.names_variable()) {
             return Err(sandbox(&reason));
@@ -138,7 +139,7 @@ impl PythonPlan {
             log.line(line);
         }
         let rules = CommitRules { package_times: true, ..CommitRules::default() };
-        Ok(Made::Work { work, rules, facts: Value::Null, held })
+        Ok(Made::Work { work, rules, facts: Facts::default(), held })
     }
 
     /// The variables that the installer would see beside those of this machine.
@@ -205,7 +206,7 @@ impl PythonPlan {
         let run = Run { commands: &commands, environment: &variables, files: &files, tools, ..Run::default() };
         let exit = run.execute(context, &work, log)?;
         let rules = CommitRules { package_times: true, drop_empty: exit.created_mountpoints, ..CommitRules::default() };
-        Ok(Made::Work { work, rules, facts: Value::Null, held: None })
+        Ok(Made::Work { work, rules, facts: Facts::default(), held: None })
     }
 }
 
@@ -251,27 +252,21 @@ fn uv_layer(context: &StepContext<'_>) -> Result<Digest, StepError> {
 }
 
 /// The interpreter that the base brought.
-fn target(context: &StepContext<'_>) -> Option<Target> {
-    let base = context.parent.base.as_ref()?;
-    Some(Target {
-        python: base.python_version.clone(),
-        interpreter: base.interpreter.clone(),
-        site_packages: base.site_packages.clone(),
-        scripts: base.scripts.clone(),
-        prefix: "/usr/local".to_owned(),
-        glibc: base.suite.glibc(),
+fn target(facts: &Facts) -> Result<Target, WheelError> {
+    let sandbox = |reason: &str| WheelError::NeedsSandbox { reason: reason.to_owned() };
+    let python = facts.python.clone().ok_or_else(|| sandbox("the image's Python is not one that a base brought"))?;
+    let Some(Libc::Glibc(major, minor)) = facts.system.as_ref().map(|system| system.libc) else {
+        return Err(sandbox("the image's C library is not glibc"));
+    };
+    Ok(Target {
+        python: python.version,
+        interpreter: python.interpreter,
+        site_packages: python.site_packages,
+        scripts: python.scripts,
+        prefix: python.prefix,
+        glibc: (major, minor),
         machine: std::env::consts::ARCH.to_owned(),
     })
-}
-
-/// Directories of installed distributions, in the order in which Python looks at them.
-fn sites(target: &Target) -> Vec<String> {
-    let series = target.python.splitn(3, '.').take(2).collect::<Vec<_>>().join(".");
-    vec![
-        target.site_packages.clone(),
-        "/usr/lib/python3/dist-packages".to_owned(),
-        format!("/usr/lib/python{series}/dist-packages"),
-    ]
 }
 
 fn wheel_error(error: &WheelError) -> StepError {

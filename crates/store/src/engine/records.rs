@@ -1,6 +1,6 @@
 //! What the index keeps.
 
-use lamina_image::{Digest, LayerKey, RuntimeConfig};
+use lamina_image::{Digest, LayerKey, RecordedFacts, RuntimeConfig};
 use serde::{Deserialize, Serialize};
 
 /// A layer in the index.
@@ -28,8 +28,8 @@ pub struct LayerRecord {
     pub material: serde_json::Value,
     /// The full log, relative to the store's `logs` directory.
     pub log: Option<String>,
-    /// What later steps want to know, for example the Python version of a base.
-    pub facts: serde_json::Value,
+    /// What the step says about the image.
+    pub facts: RecordedFacts,
 }
 
 /// An image in the index.

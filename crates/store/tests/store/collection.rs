@@ -36,7 +36,7 @@ fn record_layer(store: &TestStore, name: &str) -> Committed {
         bytes_new: committed.bytes_new,
         material: serde_json::Value::Null,
         log: None,
-        facts: serde_json::Value::Null,
+        facts: lamina_image::RecordedFacts::default(),
     };
     store.record_layer(&record).unwrap();
     committed

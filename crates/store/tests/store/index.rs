@@ -23,7 +23,7 @@ pub(crate) fn layer_record(key: &[u8], digest: Digest, created: u64) -> LayerRec
         bytes_new: 3,
         material: serde_json::json!({ "kind": "apt_install", "packages": ["git"] }),
         log: Some("apt.log".to_owned()),
-        facts: serde_json::Value::Null,
+        facts: lamina_image::RecordedFacts::default(),
     }
 }
 

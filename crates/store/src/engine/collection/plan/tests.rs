@@ -43,7 +43,7 @@ fn layer(name: &str, made: u64, material: serde_json::Value) -> LayerRecord {
         bytes_new: 0,
         material,
         log: None,
-        facts: serde_json::Value::Null,
+        facts: lamina_image::RecordedFacts::default(),
     }
 }
 
