@@ -30,7 +30,7 @@ pub(crate) fn serve(socket: UnixStream, files: Files) -> Result<(), SandboxError
     while let Some((InitRequest {}, fds)) = receive(&mut receiver)? {
         let filters = match &mut filters {
             Some(filters) => filters,
-            slot => slot.insert(Filters::compile().map_err(SandboxError::from)?),
+            slot => slot.insert(Filters::assemble().map_err(SandboxError::from)?),
         };
         let Some(control) = fds.into_iter().next().map(UnixStream::from) else {
             reply_failure(&sender, Failure::setup("find", "the connection with the engine", Errno::BADF))?;

@@ -48,7 +48,7 @@ fn system_calls() {
     let target = CString::new("/tmp").unwrap();
     let (tmpfs, target) = (tmpfs.as_ptr() as u64, target.as_ptr() as u64);
     let new_user = libc::CLONE_NEWUSER as u64;
-    let calls: [(&str, i64, [u64; 4]); 21] = [
+    let calls: [(&str, i64, [u64; 4]); 24] = [
         ("mount", libc::SYS_mount, [tmpfs, target, tmpfs, 0]),
         ("umount2", libc::SYS_umount2, [target, 0, 0, 0]),
         ("fsopen", libc::SYS_fsopen, [tmpfs, 0, 0, 0]),
@@ -70,6 +70,9 @@ fn system_calls() {
         ("kexec_load", libc::SYS_kexec_load, [0, 0, 0, 0]),
         ("init_module", libc::SYS_init_module, [0, 0, 0, 0]),
         ("clock_settime", libc::SYS_clock_settime, [0, 0, 0, 0]),
+        ("personality", libc::SYS_personality, [6, 0, 0, 0]),
+        ("unknown-soon", 480, [0, 0, 0, 0]),
+        ("unknown-later", 5000, [0, 0, 0, 0]),
     ];
     for (name, number, arguments) in calls {
         println!("{name} {}", answer(number, arguments));
