@@ -1,0 +1,90 @@
+//! Classes of errors in Python.
+
+use serde::{Deserialize, Serialize};
+
+/// The Python class that an error is raised as: one of `modal.exception`, or a built-in one. Serialised as its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum ErrorClass {
+    /// The request contradicts the present state of an object.
+    ConflictError,
+    /// Something went wrong while an app was running.
+    ExecutionError,
+    /// A local file does not exist; built in.
+    FileNotFoundError,
+    /// A function ran longer than its timeout.
+    FunctionTimeoutError,
+    /// A step of an image failed.
+    ImageBuildError,
+    /// A method got a value that it does not accept.
+    InvalidError,
+    /// The user interrupted; built in.
+    KeyboardInterrupt,
+    /// A local file is where a directory has to be; built in.
+    NotADirectoryError,
+    /// Something that was named does not exist.
+    NotFoundError,
+    /// Something failed outside of the caller's process.
+    RemoteError,
+    /// Two parts that speak with each other are of versions that do not fit.
+    VersionError,
+}
+
+impl ErrorClass {
+    /// Every class.
+    pub const ALL: [Self; 11] = [
+        Self::ConflictError,
+        Self::ExecutionError,
+        Self::FileNotFoundError,
+        Self::FunctionTimeoutError,
+        Self::ImageBuildError,
+        Self::InvalidError,
+        Self::KeyboardInterrupt,
+        Self::NotADirectoryError,
+        Self::NotFoundError,
+        Self::RemoteError,
+        Self::VersionError,
+    ];
+
+    /// Whether Python has the class without the package.
+    #[must_use]
+    pub fn is_builtin(self) -> bool {
+        matches!(self, Self::FileNotFoundError | Self::KeyboardInterrupt | Self::NotADirectoryError)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_package_has_every_class() {
+        let package = concat!(env!("CARGO_MANIFEST_DIR"), "/../../python/modal/exception.py");
+        let text = fs_err::read_to_string(package).unwrap();
+        for class in ErrorClass::ALL {
+            let name = serde_json::to_value(class).unwrap();
+            let is_defined = text.contains(&format!("\nclass {}(", name.as_str().unwrap()));
+            assert_ne!(is_defined, class.is_builtin(), "{name}");
+        }
+    }
+
+    #[test]
+    fn every_class_is_in_the_list() {
+        // Whoever adds a class has to add it here, and then above.
+        for (index, class) in ErrorClass::ALL.into_iter().enumerate() {
+            let place = match class {
+                ErrorClass::ConflictError => 0,
+                ErrorClass::ExecutionError => 1,
+                ErrorClass::FileNotFoundError => 2,
+                ErrorClass::FunctionTimeoutError => 3,
+                ErrorClass::ImageBuildError => 4,
+                ErrorClass::InvalidError => 5,
+                ErrorClass::KeyboardInterrupt => 6,
+                ErrorClass::NotADirectoryError => 7,
+                ErrorClass::NotFoundError => 8,
+                ErrorClass::RemoteError => 9,
+                ErrorClass::VersionError => 10,
+            };
+            assert_eq!(place, index);
+        }
+    }
+}

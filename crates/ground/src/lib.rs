@@ -1,0 +1,19 @@
+//! What every crate stands on: advice for errors, the classes that Python knows them by, identifiers, times and paths.
+//!
+//! Errors keep their kind on the way to the user: each enum of errors says by [`Hint`] what to do about it, and
+//! [`Refusal`] is the operating system's answer as data, which can cross a socket. Nobody looks for words in a text.
+
+mod class;
+mod hint;
+mod id;
+mod refusal;
+mod time;
+
+pub use class::ErrorClass;
+pub use hint::{Hint, causes};
+pub use id::{ALPHABET, random_id, random_name};
+pub use refusal::{Refusal, Resource};
+pub use time::seconds_since_1970;
+
+/// Where programs are looked for when nobody says otherwise.
+pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";

@@ -1,0 +1,129 @@
+//! The operating system's refusals, and what to do about them.
+
+use std::io::{self, ErrorKind};
+
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+/// What an operation was done to, which decides what to do about its failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Resource {
+    /// Files of the store.
+    Store,
+    /// Local files of the user.
+    Local,
+    /// Files of an image, as its processes see them: what the image holds decides, but its disk is the store's.
+    Image,
+    /// Anything else of this machine.
+    Machine,
+}
+
+/// An operation that the operating system refused: data, so that it can cross a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Refusal {
+    /// What it was done to.
+    pub resource: Resource,
+    /// The number of the kernel's answer.
+    pub errno: i32,
+}
+
+const FULL: &str = "the disk of the store is full, or has no room for more files (`df -h` and `df -i` tell): free some \
+                    space, or set MODAL_STORE to a directory on a larger disk";
+const UNWRITABLE: &str = "set MODAL_STORE to a directory that you can write to";
+const UNREADABLE: &str = "make it readable, or leave it out with `ignore`";
+const BROKEN: &str =
+    "the disk does not work (`dmesg` tells more): check it, or set MODAL_STORE to a directory on another one";
+const MEMORY: &str = "the machine has too little memory: end other programs, or give it more";
+const DESCRIPTORS: &str = "too many files are open: allow more with `ulimit -n`, or do less at once";
+const PROCESSES: &str = "too many processes run: allow more with `ulimit -u`, or do less at once";
+
+impl Refusal {
+    /// The kernel's answer to an operation on `resource`.
+    #[must_use]
+    pub fn new(resource: Resource, errno: Errno) -> Self {
+        Self { resource, errno: errno.raw_os_error() }
+    }
+
+    /// The kernel's answer in `error`, also where that only wraps it; `None` where the kernel was not asked.
+    #[must_use]
+    pub fn of(resource: Resource, error: &io::Error) -> Option<Self> {
+        Some(Self::new(resource, errno(error)?))
+    }
+
+    /// What to do about it, where that is known.
+    #[must_use]
+    pub fn hint(self) -> Option<&'static str> {
+        let errno = Errno::from_raw_os_error(self.errno);
+        let is_on_the_stores_disk = matches!(self.resource, Resource::Store | Resource::Image);
+        match (errno, self.resource) {
+            (Errno::NOMEM, _) => Some(MEMORY),
+            (Errno::MFILE | Errno::NFILE, _) => Some(DESCRIPTORS),
+            (Errno::AGAIN, Resource::Machine) => Some(PROCESSES),
+            (Errno::NOSPC | Errno::DQUOT | Errno::FBIG, _) if is_on_the_stores_disk => Some(FULL),
+            (Errno::IO, _) if is_on_the_stores_disk => Some(BROKEN),
+            (Errno::ROFS | Errno::ACCESS | Errno::PERM | Errno::NOTDIR, Resource::Store) => Some(UNWRITABLE),
+            (Errno::ACCESS | Errno::PERM, Resource::Local) => Some(UNREADABLE),
+            _ => None,
+        }
+    }
+}
+
+/// The kernel's answer in an error, in one that it wraps, or as what is left of it there: errors of `fs_err` keep its kind.
+fn errno(error: &io::Error) -> Option<Errno> {
+    let wrapped = || errno(error.get_ref()?.downcast_ref::<io::Error>()?);
+    Errno::from_io_error(error).or_else(wrapped).or_else(|| {
+        Some(match error.kind() {
+            ErrorKind::StorageFull => Errno::NOSPC,
+            ErrorKind::QuotaExceeded => Errno::DQUOT,
+            ErrorKind::FileTooLarge => Errno::FBIG,
+            ErrorKind::ReadOnlyFilesystem => Errno::ROFS,
+            ErrorKind::PermissionDenied => Errno::ACCESS,
+            ErrorKind::NotADirectory => Errno::NOTDIR,
+            ErrorKind::NotFound => Errno::NOENT,
+            ErrorKind::OutOfMemory => Errno::NOMEM,
+            ErrorKind::WouldBlock => Errno::AGAIN,
+            _ => return None,
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn advice_follows_the_kind_and_what_was_refused() {
+        let hint = |resource, errno| Refusal::new(resource, errno).hint().unwrap_or_default();
+        for errno in [Errno::NOSPC, Errno::DQUOT, Errno::FBIG] {
+            assert!(hint(Resource::Store, errno).contains("full"), "{errno:?}");
+            assert!(hint(Resource::Image, errno).contains("full"), "{errno:?}");
+            assert_eq!(hint(Resource::Local, errno), "");
+        }
+        for errno in [Errno::ROFS, Errno::ACCESS, Errno::PERM, Errno::NOTDIR] {
+            assert!(hint(Resource::Store, errno).contains("MODAL_STORE"), "{errno:?}");
+            assert_eq!(hint(Resource::Image, errno), "", "what an image holds is not the store's fault");
+            assert_eq!(hint(Resource::Machine, errno), "");
+        }
+        for resource in [Resource::Store, Resource::Local, Resource::Image, Resource::Machine] {
+            assert!(hint(resource, Errno::NOMEM).contains("memory"));
+            assert!(hint(resource, Errno::MFILE).contains("ulimit -n"));
+            assert_eq!(hint(resource, Errno::NOENT), "");
+        }
+        assert!(hint(Resource::Local, Errno::ACCESS).contains("`ignore`"));
+    }
+
+    #[test]
+    fn the_kernels_answer_is_found_below_others() {
+        let plain = io::Error::from_raw_os_error(28);
+        assert_eq!(Refusal::of(Resource::Store, &plain), Some(Refusal::new(Resource::Store, Errno::NOSPC)));
+        let with_path = fs_err::read("/nonexistent/file").unwrap_err();
+        assert_eq!(with_path.raw_os_error(), None);
+        assert_eq!(Refusal::of(Resource::Local, &with_path), Some(Refusal::new(Resource::Local, Errno::NOENT)));
+        let wrapped = io::Error::other(with_path);
+        assert_eq!(Refusal::of(Resource::Local, &wrapped), Some(Refusal::new(Resource::Local, Errno::NOENT)));
+        let again = io::Error::other(io::Error::from_raw_os_error(12));
+        assert_eq!(Refusal::of(Resource::Store, &again), Some(Refusal::new(Resource::Store, Errno::NOMEM)));
+        assert_eq!(Refusal::of(Resource::Store, &io::Error::other("no answer of the kernel")), None);
+    }
+}
