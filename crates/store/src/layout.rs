@@ -1,4 +1,4 @@
-//! The directory layout of a store, as the engine sees it.
+//! The directory layout of a store.
 
 use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
@@ -184,6 +184,12 @@ impl Layout {
     }
 }
 
+/// Where a step's writes to a cache go, relative to the content directory: the upper and the work directory of an overlay.
+pub(crate) fn cache_upper_paths(work_id: &str, cache: &str) -> (String, String) {
+    let directory = format!("work/{work_id}/cache-{cache}");
+    (format!("{directory}/upper"), format!("{directory}/work"))
+}
+
 /// Makes the root with mode 0700, or checks it.
 fn make_private(root: &Path) -> Result<PathBuf, StoreError> {
     match fs_err::symlink_metadata(root) {
@@ -217,7 +223,7 @@ pub(crate) fn make_directory(path: &Path) -> Result<(), StoreError> {
 
 /// Replaces a file as a whole: readers see the former or the new contents.
 pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
-    let temporary = path.with_extension(format!("tmp-{}", crate::engine::unique_id()));
+    let temporary = path.with_extension(format!("tmp-{}", lamina_ground::random_name()));
     let written = fs_err::write(&temporary, bytes).and_then(|()| fs_err::rename(&temporary, path));
     if written.is_err() {
         // Nothing refers to it; the error that matters is the first one.

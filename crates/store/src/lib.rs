@@ -1,19 +1,21 @@
 //! Where layers live: objects, diff trees, views, package caches and the index, under one directory.
 //!
-//! The crate has two sides. The [`engine`] side runs in the `modal` process with the caller's rights: it keeps the
-//! index, takes locks, walks the caller's local files and sends requests. The [`worker`] side runs inside the store's
+//! The crate has two sides, of which neither knows the other. The `engine` side runs in the `modal` process with the caller's rights: it keeps the
+//! index, takes locks, walks the caller's local files and sends requests. The `worker` side runs inside the store's
 //! user namespace and does all file work on layer content, because only there the files' owners mean what they say.
-//! Both sides share the formats: [`tree`] (what a layer changes), object names and the directory layout. The on-disk
+//! Both stand on the formats: [`tree`] (what a layer changes), object names, the directory layout and the protocol between them. The on-disk
 //! format is documented in `docs/store-format.md`.
 
-pub mod engine;
+mod engine;
 mod error;
 mod layout;
+mod names;
 mod object;
+mod placing;
 mod protocol;
 mod reserve;
 pub mod tree;
-pub mod worker;
+mod worker;
 
 pub use engine::{
     AppRecord, AppState, Checked, Collected, Damage, DetachedApp, DetachedApps, FileSetView, ImageRecord, ImageUsage,

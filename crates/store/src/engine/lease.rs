@@ -8,14 +8,12 @@
 use std::collections::{BTreeSet, HashSet};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-
 use std::sync::{Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
 
+use lamina_ground::{random_name, seconds_since_1970};
 use lamina_image::Digest;
 
 use super::lock::Lock;
-use super::unique_id;
 use crate::{Layout, StoreError};
 
 /// Prefix of the lock files of sessions.
@@ -57,7 +55,7 @@ pub(super) struct Leases {
 impl Session {
     pub(super) fn begin(layout: &Layout) -> Result<Self, StoreError> {
         loop {
-            let name = unique_id();
+            let name = random_name();
             if let Some(lock) = Lock::try_take(&lock_file(layout, &name))? {
                 let lock = lock.keep_file();
                 lock.write_line(&format!("begin {}", now()))?;
@@ -113,7 +111,9 @@ impl Leases {
                     begin = time.parse().map_err(|_| damaged())?;
                     begin = if begin > now() { 0 } else { begin };
                 }
-                Some(("layer", digest)) => self.layers.extend(digest.parse::<Digest>()),
+                Some(("layer", digest)) => {
+                    self.layers.insert(digest.parse().map_err(|_| damaged())?);
+                }
                 Some(("cache", name)) => drop(self.caches.insert(name.to_owned())),
                 // Of a later version: nothing that this one knows how to take away.
                 _ => {}
@@ -126,7 +126,7 @@ impl Leases {
 
 /// Seconds since 1970.
 pub(super) fn now() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs().cast_signed())
+    seconds_since_1970().cast_signed()
 }
 
 /// What dead processes left.

@@ -22,10 +22,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use lamina_events::{CancelToken, Event, Sink};
 use lamina_image::{Digest, FileSet, LayerKey};
 
+use crate::names::check_name;
+use crate::placing::Placing;
 use crate::protocol::Request;
 use crate::tree::Tree;
-use crate::worker::{Placing, cache_upper_paths};
-use crate::{CacheFilter, CommitRules, Committed, Harvest, Job, JobError, Layout, StoreError};
+use crate::{CacheFilter, CommitRules, Committed, Harvest, Job, JobError, Layout, StoreError, layout};
 
 use client::Client;
 use index::Index;
@@ -358,7 +359,7 @@ impl Store {
     pub fn new_cache_upper(&self, work: &Work, name: &str) -> Result<(String, String), StoreError> {
         let request = Request::NewCacheUpper { id: work.id().to_owned(), cache: name.to_owned() };
         self.shared.client.call::<()>(request)?;
-        Ok(cache_upper_paths(work.id(), name))
+        Ok(layout::cache_upper_paths(work.id(), name))
     }
 
     /// Moves new files of a step's cache upper into the shared cache. Call it when the step's sandbox is gone.
@@ -415,22 +416,4 @@ fn start(client: &Client, session: &Session, leftovers: &Leftovers) -> Result<Pl
     let start = Request::Start { session: session.name.clone(), leftovers: leftovers.directories.clone() };
     let fds: Vec<_> = std::iter::once(&session.lock).chain(&leftovers.locks).map(Lock::handle).collect();
     client.begin(start, &[], &fds)?.wait()
-}
-
-/// A name that no other process or thread uses: 64 random bits.
-pub(crate) fn unique_id() -> String {
-    static COUNTER: AtomicU64 = AtomicU64::new(0);
-    let mut random = [0; 8];
-    if rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty()).is_err() {
-        // Never seen on a running system; process and count are unique on one machine as well.
-        random = (u64::from(std::process::id()) << 32 | COUNTER.fetch_add(1, Ordering::Relaxed)).to_le_bytes();
-    }
-    format!("{:016x}", u64::from_le_bytes(random))
-}
-
-/// Refuses names that are no plain file names.
-pub(crate) fn check_name(name: &str) -> Result<(), StoreError> {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
-    let usable = (1..=200).contains(&name.len()) && !name.starts_with('.') && name.bytes().all(plain);
-    if usable { Ok(()) } else { Err(StoreError::Name(name.to_owned())) }
 }

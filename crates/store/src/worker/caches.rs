@@ -10,19 +10,14 @@ use rustix::fs::FileType;
 
 use super::WorkerContext;
 use super::disk::{self, Result, join};
-use crate::engine::check_name;
+use crate::layout::cache_upper_paths;
+use crate::names::check_name;
 use crate::{CacheFilter, Harvest, JobError};
 
-/// Where a step's writes to a cache go, relative to the content directory.
-pub(crate) fn upper_paths(work_id: &str, cache: &str) -> (String, String) {
-    let directory = format!("work/{work_id}/cache-{cache}");
-    (format!("{directory}/upper"), format!("{directory}/work"))
-}
-
-/// Makes the directories of [`upper_paths`]. The upper takes the cache's own mode and owner, as it hides them.
+/// Makes the directories of [`cache_upper_paths`]. The upper takes the cache's own mode and owner, as it hides them.
 pub(super) fn new_upper(context: &WorkerContext, work_id: &str, cache: &str) -> Result<()> {
     let shared = disk::stat(&context.cache(cache)?)?;
-    let (upper, work) = upper_paths(work_id, cache);
+    let (upper, work) = cache_upper_paths(work_id, cache);
     let upper = context.content().join(upper);
     disk::make_directory(upper.parent().unwrap_or(context.content()), 0o755)?;
     disk::make_directory(&upper, shared.st_mode & 0o7777)?;
@@ -34,7 +29,7 @@ pub(super) fn new_upper(context: &WorkerContext, work_id: &str, cache: &str) -> 
 pub(super) fn harvest(context: &WorkerContext, work_id: &str, cache: &str, filter: &CacheFilter) -> Result<Harvest> {
     check_name(cache)?;
     let filter = Filter::new(filter)?;
-    let upper = context.content().join(upper_paths(work_id, cache).0);
+    let upper = context.content().join(cache_upper_paths(work_id, cache).0);
     let mut harvest = Harvest::default();
     harvest_directory(&upper, &context.cache(cache)?, "", &filter, &mut harvest)?;
     Ok(harvest)

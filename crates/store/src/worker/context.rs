@@ -11,12 +11,12 @@ use lamina_image::Digest;
 
 use super::disk::{self, Result};
 use super::objects::{Objects, Stored};
-use super::place::Placing;
 use super::probe;
 use super::removal::remove_all;
 use super::upper::Placed;
 use crate::ObjectName;
-use crate::engine::check_name;
+use crate::names::check_name;
+use crate::placing::Placing;
 
 /// What jobs work with: the content directory, objects, and the uppers of steps.
 #[derive(Debug)]

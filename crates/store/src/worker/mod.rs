@@ -24,10 +24,8 @@ mod view;
 mod whiteouts;
 mod xattrs;
 
-pub(crate) use caches::upper_paths as cache_upper_paths;
 pub use context::WorkerContext;
 pub use job::{Job, JobTable, Package};
-pub(crate) use place::Placing;
 pub use serve::worker_main;
 pub use shown::{deleted_in, is_deleted, is_opaque_in_view, open_in_layer};
 pub use upper::UpperDirectory;

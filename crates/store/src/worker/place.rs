@@ -19,35 +19,15 @@ use std::path::Path;
 use lamina_image::Digest;
 use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Uid, XattrFlags};
 use rustix::io::Errno;
-use serde::{Deserialize, Serialize};
 
 use super::disk::{self, Result};
 use super::objects::SEAL;
 use super::xattrs::{self, Depth};
 use super::{WorkerContext, content, objects};
+use crate::placing::Placing;
 use crate::{JobError, Metadata, ObjectName};
 
-/// Which way files get into views.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Placing {
-    /// Metadata that names an object.
-    Redirects,
-    /// Copies that share their blocks with objects.
-    Clones,
-    /// A link for the first path that has an object's bytes, copies for all others.
-    Links,
-}
-
 impl Placing {
-    /// The directory of views, below the content directory.
-    pub(crate) fn directory(self) -> &'static str {
-        match self {
-            Self::Redirects => "views",
-            Self::Clones | Self::Links => "copies",
-        }
-    }
-
     /// How many overlays show a view.
     pub(super) fn depth(self) -> Depth {
         match self {

@@ -16,9 +16,10 @@ use rustix::mount::{
 use serde::{Deserialize, Serialize};
 
 use super::disk::{self, Result, join};
-use super::place::{Placing, mark_redirected};
+use super::place::mark_redirected;
 use super::removal::remove_all;
 use super::whiteouts;
+use crate::placing::Placing;
 use crate::{JobError, ObjectName};
 
 /// The environment variable that lists ways to do without, separated by commas, so that the others are tested, too.

@@ -45,7 +45,7 @@ fn empty(top: &Path, directory: &Path, moved: &mut usize) -> Result<()> {
             Ok(()) | Err(Errno::NOENT) => {}
             Err(Errno::ISDIR) if path.as_os_str().len() > DEEP => {
                 *moved += 1;
-                let name = format!(".deep-{}", crate::engine::unique_id());
+                let name = format!(".deep-{}", lamina_ground::random_name());
                 disk::rename(&path, &top.join(name))?;
             }
             Err(Errno::ISDIR) => {

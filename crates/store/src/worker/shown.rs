@@ -9,9 +9,9 @@ use lamina_image::Digest;
 use rustix::fs::FileType;
 
 use super::disk::{self, Result};
-use super::place::Placing;
 use super::whiteouts;
 use super::xattrs::{self, Depth};
+use crate::placing::Placing;
 
 /// Opens the bytes of a regular file of a view, or of an upper, wherever they are.
 ///

@@ -190,16 +190,24 @@ fn a_process_that_nobody_can_tell_the_needs_of_stops_a_collection() {
     let (store, [base, ..]) = two_images();
     let other = TestStore::open(&store.root);
     assert!(other.hold(&[base.digest]).unwrap());
-    let mine = store.root.join("locks");
-    for entry in std::fs::read_dir(mine).unwrap() {
-        let path = entry.unwrap().path();
-        if std::fs::read_to_string(&path).unwrap().contains("layer ") {
-            std::fs::write(path, [0xff, 0xfe, b'\n']).unwrap();
-        }
+    let is_others = |path: &std::path::PathBuf| std::fs::read_to_string(path).unwrap().contains("layer ");
+    let locks = std::fs::read_dir(store.root.join("locks")).unwrap().map(|entry| entry.unwrap().path());
+    let lease = locks.filter(|path| path.is_file()).find(is_others).unwrap();
+    // No text; a digest and a time in the form of another version; a digest that was cut off.
+    for text in [
+        &b"\xff\xfe\n"[..],
+        b"begin 1\nlayer sha9-00\n",
+        b"begin long ago\n",
+        b"begin 1\nlayer 00\n",
+        b"begin 1\nlayer \n",
+    ] {
+        std::fs::write(&lease, text).unwrap();
+        let error = store.collect(&everything(), &CancelToken::new(), &|| ()).unwrap_err().to_string();
+        assert!(error.contains("locks/session-") && error.contains("end that first"), "{error}");
+        assert!(store.has_view(&base.digest));
     }
-    let error = store.collect(&everything(), &CancelToken::new(), &|| ()).unwrap_err().to_string();
-    assert!(error.contains("locks/session-") && error.contains("end that first"), "{error}");
-    assert!(store.has_view(&base.digest));
+    std::fs::write(&lease, "begin 1\nword of a later version\n").unwrap();
+    assert!(store.collect(&Policy::default(), &CancelToken::new(), &|| ()).is_ok());
     drop(other);
     assert_eq!(collect(&store, &everything()).images.len(), 2);
 }

@@ -18,11 +18,12 @@ use std::sync::{Mutex, PoisonError};
 
 use fs_err::os::unix::fs::OpenOptionsExt;
 use lamina_events::CancelToken;
+use lamina_ground::random_name;
 use serde::{Deserialize, Serialize};
 
 use super::collection::size_of;
 use super::lock::Lock;
-use super::{check_name, unique_id};
+use crate::names::check_name;
 use crate::{Layout, StoreError};
 
 use state::StateFile;
@@ -344,7 +345,7 @@ fn is_file(path: &Path) -> bool {
 fn write_record(directory: &Path, record: &AppRecord) -> Result<(), StoreError> {
     let mut text = serde_json::to_vec(&Stored { version: VERSION, record }).map_err(std::io::Error::from)?;
     text.push(b'\n');
-    let temporary = directory.join(format!("{RECORD}-{}", unique_id()));
+    let temporary = directory.join(format!("{RECORD}-{}", random_name()));
     let written = private_file()
         .open(&temporary)
         .and_then(|mut file| file.write_all(&text))

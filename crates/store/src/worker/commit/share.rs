@@ -7,9 +7,10 @@ use rayon::prelude::*;
 use rustix::fs::FileType;
 
 use super::scan::Found;
+use crate::placing::Placing;
 use crate::tree::{Entry, Node, Tree, parent};
 use crate::worker::disk::{self, Result, join};
-use crate::worker::place::{Bytes, Place, Placing, wants_own_inode};
+use crate::worker::place::{Bytes, Place, wants_own_inode};
 use crate::worker::upper::Placed;
 use crate::worker::xattrs::{self, Depth};
 use crate::worker::{WorkerContext, content, repair, verify, view};
