@@ -8,8 +8,6 @@ from modal.exception import InvalidError
 from modal.functions import Function, Settings
 from modal.functions import is_generator as yields_values
 from modal.image import Image
-from modal.retries import check_retries
-from modal.secret import Secret, check_environment, check_secrets
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,6 +18,7 @@ if TYPE_CHECKING:
     from modal._calls.engine import Engine
     from modal.functions import Amount, Decorator
     from modal.retries import Retries
+    from modal.secret import Secret
 
     P = ParamSpec("P")
     R = TypeVar("R")
@@ -78,7 +77,7 @@ class App(metaclass=Explained):
         _check_image(image, "`modal.App`")
         self._name = name
         self._image = image
-        self._secrets = check_secrets(secrets or (), "`modal.App`")
+        self._secrets = _secrets(secrets, "`modal.App`")
         self._include_source = include_source
         self._functions: dict[str, Function[Any, Any, Any]] = {}
         self._entrypoints: dict[str, LocalEntrypoint[Any, Any]] = {}
@@ -133,13 +132,12 @@ class App(metaclass=Explained):
         refuse_keywords("@app.function", unsupported, _keywords(App.function))
         _check_image(image, "`@app.function`")
         _check_name("@app.function", name)
-        check_environment(env, "`@app.function`")
         settings = Settings(
             image,
-            env,
+            _environment(env, "`@app.function`"),
             secrets or (),
             timeout,
-            check_retries(retries),
+            _retries(retries),
             cpu,
             memory,
             max_containers,
@@ -316,6 +314,33 @@ class RunningApp:
             engine.close()
         if error is not None:
             trim_traceback(error)
+
+
+# What most functions have none of costs no import.
+
+
+def _environment(env: object, owner: str) -> dict[str, str]:
+    if env is None:
+        return {}
+    from modal.secret import check_environment
+
+    return check_environment(env, owner)
+
+
+def _secrets(secrets: object, owner: str) -> list[Secret]:
+    if not secrets:
+        return []
+    from modal.secret import check_secrets
+
+    return check_secrets(secrets, owner)
+
+
+def _retries(retries: object) -> Retries | None:
+    if retries is None:
+        return None
+    from modal.retries import check_retries
+
+    return check_retries(retries)
 
 
 def _keywords(method: Callable[..., Any]) -> Iterable[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 
-from modal._calls.engine import Receiver
 from modal._shared.api import Explained, explain_on_instance, with_aio
 from modal._shared.errors import engine_error, unpack_exception
 from modal._shared.payload import pack_any, unpack
@@ -84,7 +83,7 @@ class Settings:
     def __init__(
         self,
         image: Image | None,
-        env: dict[str, str | None] | None,
+        env: dict[str, str],
         secrets: Iterable[Secret],
         timeout: int,
         retries: Retries | None,
@@ -156,7 +155,7 @@ class Function(Generic[P, R, L], metaclass=Explained):
         """
         engine = self._running()
         sys.stdout.flush()  # What was printed before the call shall stand before what the function prints.
-        receiver = Receiver()
+        receiver = engine.receiver()
         number = engine.start_call(receiver, self._wire_name, self._pack(args, kwargs))
         try:
             engine.wait(receiver)

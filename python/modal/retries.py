@@ -44,6 +44,10 @@ class Retries:
         self.initial_delay = initial_delay
         self.max_delay = max_delay
 
+    def _wire(self) -> dict[str, Any] | None:
+        """As the engine reads them."""
+        return {name: getattr(self, name) for name in self.__slots__} if self.max_retries else None
+
     def __repr__(self) -> str:
         return "Retries({})".format(", ".join(f"{name}={getattr(self, name)!r}" for name in reversed(self.__slots__)))
 
@@ -58,13 +62,6 @@ def check_retries(retries: object) -> Retries | None:
             hint="write `retries=3`, or `retries=modal.Retries(max_retries=3)`",
         )
     return Retries(max_retries=retries, backoff_coefficient=1.0, initial_delay=FIXED_DELAY)
-
-
-def wire_retries(retries: Retries | None) -> dict[str, Any] | None:
-    """The retries as the engine reads them."""
-    if retries is None or retries.max_retries == 0:
-        return None
-    return {name: getattr(retries, name) for name in Retries.__slots__}
 
 
 def _check_number(name: str, value: object, least: float, most: float) -> None:

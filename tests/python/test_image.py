@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 from pathlib import Path, PurePosixPath
@@ -9,7 +10,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 import modal
-from modal._client.graph import Graph
+from modal._client.graph import Graph, app_graph
 from modal._shared.redact import redact
 from modal.exception import InvalidError
 
@@ -19,6 +20,7 @@ BASE = modal.Image.debian_slim("3.11")
 def steps(image: modal.Image) -> list[dict]:
     graph = Graph()
     graph.add_image(image)
+    graph.check()
     return [node["step"] for node in graph.images]
 
 
@@ -367,3 +369,67 @@ def test_a_callable_sees_every_place_once(tmp_path):
     only = last(image)["files"]["entries"][0]["ignore"]["only"]
     assert sorted(seen) == ["a/b", "a/inner/y", "a/x", "b/a", "b/top", "b/\udcff", "c"]
     assert sorted(only, key=str) == [[98, 47, 255], "a/b", "a/inner/y", "b/a", "b/top", "c"]
+
+
+@pytest.mark.parametrize(
+    ("call", "owner", "name", "hint"),
+    [
+        (lambda: modal.Image.debian_slim(python="3.11"), "debian_slim", "python", "it takes `python_version`"),
+        (lambda: modal.Image.debian_slim(python_verson="3.11"), "debian_slim", "python_verson", "`python_version`?"),
+        (lambda: BASE.env(variables={"A": "1"}), "env", "variables", "it takes `vars`"),
+        (lambda: BASE.workdir(paht="/x"), "workdir", "paht", "did you mean `path`?"),
+        (lambda: BASE.add_local_file("a", remote_pth="/a"), "add_local_file", "remote_pth", "`remote_path`?"),
+        (lambda: BASE.add_local_dir("a", "/a", ignored=[]), "add_local_dir", "ignored", "did you mean `ignore`?"),
+        (lambda: BASE.add_local_dir("a", "/a", remote="/a"), "add_local_dir", "remote", "it takes `local_path`"),
+        (lambda: BASE.add_local_python_source("m", cpy=True), "add_local_python_source", "cpy", "`copy`?"),
+        (lambda: BASE.pip_install("a", index="https://x.invalid"), "pip_install", "index", "it takes `find_links`"),
+        (lambda: BASE.uv_pip_install("a", requirement=["r"]), "uv_pip_install", "requirement", "`requirements`?"),
+        (lambda: BASE.apt_install("a", secret=1), "apt_install", "secret", "did you mean `secrets`?"),
+        (lambda: BASE.run_commands("a", force_built=True), "run_commands", "force_built", "`force_build`?"),
+        (lambda: BASE.imports(name="a"), "imports", "name", "it takes no keywords"),
+    ],
+)
+def test_unknown_keywords_are_explained(call, owner, name, hint):
+    with pytest.raises(InvalidError, match=f"^`Image.{owner}` does not take `{name}`") as caught:
+        call()
+    assert isinstance(caught.value, TypeError)
+    assert hint in caught.value.hint
+
+
+def test_methods_show_what_they_take():
+    assert list(inspect.signature(BASE.add_local_dir).parameters) == ["local_path", "remote_path", "copy", "ignore"]
+    assert list(inspect.signature(modal.Image.debian_slim).parameters) == ["python_version", "force_build"]
+    assert "Debian packages" in BASE.apt_install.__doc__
+    with pytest.raises(TypeError, match="remote_path"):
+        BASE.add_local_dir("a")
+
+
+def test_all_that_this_machine_lacks_is_said_at_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here.txt").write_text("")
+    image = (
+        BASE.add_local_python_source("no_such_e", "colorsys", "no_other_e", copy=True)
+        .uv_pip_install(requirements=["none.txt", "here.txt"])
+        .run_commands("true", secrets=[modal.Secret.from_dotenv(filename="none.env")])
+        .add_local_dir("none", "/x", ignore=lambda path: False)
+        .add_local_file("here.txt", "/h")
+        .add_local_file("gone.txt", "/g")
+    )
+    app = modal.App("a", image=image)
+    app.function(serialized=True, secrets=[modal.Secret.from_dotenv(filename="other.env")])(lambda: 1)
+    with pytest.raises(modal.exception.ModuleNotMountable) as caught:
+        app_graph(app)
+    here = f"{tmp_path}/"
+    found = str(caught.value).replace(here, "").replace(f"`{tmp_path}`", "`.`").split("\n  ")
+    assert found[0] == "7 things on this machine cannot be used:"
+    words = ["`no_such_e`", "`no_other_e`", "`none.env`", "`none` does not exist", "`other.env`"]
+    assert all(word in line for word, line in zip(words, found[1:]))
+    assert found[6:] == ["local path `gone.txt` does not exist", "requirements file `none.txt` does not exist"]
+
+
+def test_one_problem_is_itself(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    image = BASE.run_commands("true", secrets=[modal.Secret.from_dotenv(filename="none.env")])
+    with pytest.raises(modal.exception.NotFoundError, match=r"^`Secret.from_dotenv` found no `none.env`") as caught:
+        app_graph(modal.App("a", image=image))
+    assert "make the file" in caught.value.hint

@@ -204,7 +204,7 @@ def test_lamina_errors_are_short(project):
     )
     result = project.run("app.py", MODAL_TRACEBACK="1")
     assert "Traceback" in result.stderr
-    assert "image.py" in result.stderr
+    assert "modal/image/" in result.stderr
 
 
 def test_exit_codes_of_the_users_code_stand(project):

@@ -114,6 +114,11 @@ class Engine:
         self._reads_in_background = False
         os.register_at_fork(after_in_child=self._forget)
 
+    @staticmethod
+    def receiver() -> Receiver:
+        """Where answers to a thread's call arrive."""
+        return Receiver()
+
     def greet(self, output: bool) -> None:
         """Introduces this process. The answer is read with the first request's, which saves a round trip."""
         import modal

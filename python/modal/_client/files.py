@@ -4,51 +4,23 @@ from __future__ import annotations
 
 import os
 
+from modal._client.problems import combined
 from modal._shared import SOURCE_ROOT
 from modal._shared.errors import mark
 from modal.exception import InvalidError, ModuleNotMountable
-from modal.file_pattern_matcher import FilePatternMatcher
+from modal.file_pattern_matcher import NON_PYTHON_FILES, FilePatternMatcher
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
-    from typing import Any, Union
+    from typing import Any
 
-    AnyPath = Union[str, "os.PathLike[str]"]
-    Ignore = Union[Sequence[str], Callable[[Path], bool], FilePatternMatcher]
+    from modal.image.local import AnyPath, Ignore
+
     Entry = dict[str, Any]
 
 COMPILED_SUFFIXES = (".so", ".pyd", ".dylib", ".asm", ".s")
-
-
-def check_remote_path(method: str, remote_path: object) -> str:
-    """The path as text, or an `InvalidError` if it is not absolute."""
-    try:
-        text = os.fspath(remote_path)  # type: ignore[call-overload]
-    except TypeError:
-        text = None
-    if not isinstance(text, str):
-        raise InvalidError(f"`remote_path` of `Image.{method}` takes a path, not `{type(remote_path).__name__}`")
-    if not text.startswith("/"):
-        raise InvalidError(
-            f"`remote_path` of `Image.{method}` must be absolute, not `{text}`",
-            hint='write for example `remote_path="/root/{}"`'.format(text.lstrip("./")),
-        )
-    return text
-
-
-def check_ignore(method: str, ignore: Any) -> Ignore:
-    """The ignore rule, or an `InvalidError` if it is none."""
-    accepted: Ignore = ignore
-    if callable(ignore):
-        return accepted
-    if isinstance(ignore, (list, tuple)) and all(isinstance(pattern, str) for pattern in ignore):
-        return accepted
-    raise InvalidError(
-        f"`ignore` of `Image.{method}` takes a list of patterns, a function or a `FilePatternMatcher`, "
-        f"not `{type(ignore).__name__}`"
-    )
 
 
 def absolute(path: AnyPath) -> str:
@@ -143,8 +115,21 @@ def _walk(directory: str, prefix: str, visited: set[tuple[int, int]], links: lis
                     yield prefix + entry.name
 
 
-def module_entries(name: str, ignore: Ignore) -> list[Entry]:
-    """The source of an importable module or package, placed where containers import it from."""
+def module_entries(names: Sequence[str], ignore: Ignore | None) -> list[Entry]:
+    """The source of importable modules and packages, placed where containers import it from."""
+    entries: list[Entry] = []
+    problems: list[BaseException] = []
+    for name in names:
+        try:
+            entries += _module_entries(name, NON_PYTHON_FILES if ignore is None else ignore)
+        except ModuleNotMountable as error:
+            problems.append(error)
+    if problems:
+        raise combined(problems)
+    return entries
+
+
+def _module_entries(name: str, ignore: Ignore) -> list[Entry]:
     spec = _find_module(name)
     target = "{}/{}".format(SOURCE_ROOT, name.replace(".", "/"))
     locations = list(spec.submodule_search_locations or ())

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 
+from modal._client.problems import Problems
 from modal._client.source import locate, with_qualname
 from modal.exception import InvalidError
 from modal.image import Image
-from modal.retries import wire_retries
-from modal.secret import check_environment, check_secrets, wire_secrets
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
     from modal.app import App
     from modal.functions import Function
+    from modal.secret import Secret
 
 
 class Graph:
@@ -25,6 +27,7 @@ class Graph:
         self.images: list[dict[str, Any]] = []
         self.functions: list[dict[str, Any]] = []
         self._objects: list[Image] = []
+        self._problems = Problems()
         self._ids: dict[int, str] = {}
         self._sources: dict[str, tuple[dict[str, str], list[dict[str, Any]]]] = {}
 
@@ -37,7 +40,7 @@ class Graph:
             current = current._parent
         for member in reversed(chain):
             parent = member._parent
-            if parent is not None and parent._kind == "attach_files" and member._kind != "attach_files":
+            if parent is not None and parent._step["kind"] == "attach_files" != member._step["kind"]:
                 raise InvalidError(
                     f"the step `{member._title}` follows `{parent._title}`, "
                     "which attaches files only when a container starts",
@@ -48,21 +51,48 @@ class Graph:
                 {
                     "id": identity,
                     "parent": None if parent is None else self._ids[id(parent)],
-                    "step": member._step(),
+                    "step": self._step(member),
                     "force_build": member._force_build,
                     "title": member._title,
                     "environment": member._environment,
-                    "secrets": wire_secrets(member._secrets),
+                    "secrets": self._wire_secrets(member._secrets),
                 }
             )
             self._objects.append(member)
             self._ids[id(member)] = identity
         return self._ids[id(image)]
 
+    def _step(self, image: Image) -> dict[str, Any]:
+        local = image._local
+        return image._step if local is None else {**image._step, **self._problems.attempt(local, {})}
+
+    def _wire_secrets(self, secrets: Sequence[Secret]) -> list[dict[str, Any]]:
+        if not secrets:
+            return []
+        from modal.secret import wire_secrets
+
+        wired: list[dict[str, Any]] = []
+        for secret in secrets:
+            wired += self._problems.attempt(partial(wire_secrets, [secret]), [])
+        return wired
+
+    @staticmethod
+    def _secrets_of(function: Function[Any, Any, Any]) -> list[Secret]:
+        secrets = function._settings.secrets
+        if not secrets:
+            return []
+        from modal.secret import check_secrets
+
+        return check_secrets(secrets, f"the function `{function._name}`")
+
+    def check(self) -> None:
+        """Raises what this machine lacks of what was added."""
+        sources = [entry for function in self.functions for entry in function["source"]["entries"]]
+        self._problems.check([image["step"] for image in self.images], sources)
+
     def add_function(self, app: App, function: Function[Any, Any, Any]) -> None:
         """Adds a function and the image it uses."""
         settings = function._settings
-        owner = f"the function `{function._name}`"
         module, source = self._source(app, function)
         self.functions.append(
             {
@@ -71,10 +101,10 @@ class Graph:
                 "module": module,
                 "source": {"entries": source},
                 "mounts": {"entries": []},
-                "environment": check_environment(settings.env, owner),
-                "secrets": wire_secrets([*app._secrets, *check_secrets(settings.secrets, owner)]),
+                "environment": settings.env,
+                "secrets": self._wire_secrets([*app._secrets, *self._secrets_of(function)]),
                 "timeout": settings.timeout,
-                "retries": wire_retries(settings.retries),
+                "retries": None if settings.retries is None else settings.retries._wire(),
                 "max_containers": settings.max_containers,
                 "cpu": settings.cpu,
                 "memory": settings.memory,
@@ -109,6 +139,7 @@ def app_graph(app: App) -> tuple[Graph, dict[str, Any]]:
         graph.add_function(app, function)
     if not app._functions and app._image is not None:
         graph.add_image(app._image)
+    graph.check()
     return graph, {
         "app": {"name": app.name, "environment": os.environ.get("MODAL_ENVIRONMENT") or "main"},
         "images": graph.images,

@@ -144,14 +144,17 @@ def missing_module(name: str) -> ModuleNotFoundError | None:
     return ModuleNotFoundError(f"the module `{name}` is not part of this version: {instead}", name=name)
 
 
-def refuse(owner: str, given: dict[str, Any], known: Iterable[str] | None) -> None:
+class UnknownKeyword(InvalidError, TypeError):
+    """A keyword that a method does not take: to Python, too, that is an error of this kind."""
+
+
+def refuse(owner: str, given: dict[str, Any], known: Iterable[str]) -> None:
     """Raises an error for the first keyword that asks for something which `owner` cannot do."""
     theirs = [*KEYWORDS.get(owner, ()), *(RENAMED if owner == "@app.function" else ())]
     name = next((name for name, value in given.items() if name not in theirs or not _asks_for_nothing(value)), None)
     if name is None:
         return
-    known = _keywords(owner) if known is None else list(known)
-    raise InvalidError(f"`{owner}` does not take `{name}` in this version", hint=_hint(owner, name, known))
+    raise UnknownKeyword(f"`{owner}` does not take `{name}` in this version", hint=_hint(owner, name, list(known)))
 
 
 def _hint(owner: str, name: str, known: list[str]) -> str:
@@ -160,17 +163,11 @@ def _hint(owner: str, name: str, known: list[str]) -> str:
     if name in KEYWORDS.get(owner, ()) or (owner == "@app.function" and name in RENAMED):
         return HINTS.get(name) or RENAMED.get(name) or "leave it away"
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
-    return f"did you mean `{close[0]}`?" if close else "it takes {}".format(", ".join(f"`{each}`" for each in known))
+    if close:
+        return f"did you mean `{close[0]}`?"
+    return "it takes {}".format(", ".join(f"`{each}`" for each in known) or "no keywords")
 
 
 def _asks_for_nothing(value: object) -> bool:
     plain = (bool, int, float, str, list, tuple, dict, set, frozenset)
     return value is None or (isinstance(value, plain) and not value)
-
-
-def _keywords(owner: str) -> list[str]:
-    """The keywords of a method of `Image`."""
-    from modal.image import Image
-
-    method = getattr(Image, owner.partition(".")[2])
-    return list(method.__wrapped__.__kwdefaults__)

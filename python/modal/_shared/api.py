@@ -91,8 +91,8 @@ def explain(owner: type, name: str) -> AttributeError:
     return AttributeError(f"{text}: did you mean `{close[0]}`?" if close else f"{text}; it has {', '.join(known)}")
 
 
-def refuse_keywords(owner: str, given: dict[str, Any], known: Iterable[str] | None = None) -> None:
-    """Raises an error that names the first keyword which `owner` does not take; None: the keywords of the method."""
+def refuse_keywords(owner: str, given: dict[str, Any], known: Iterable[str]) -> None:
+    """Raises an error that names the first keyword which `owner` does not take."""
     if given:
         from modal._shared.absent import refuse
 

@@ -1,0 +1,125 @@
+"""Images: immutable, lazy declarations of what a container starts from.
+
+A module of this package has the methods of one family; what becomes of them is the engine's business.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from modal._shared.api import Explained, explain_on_instance
+from modal.exception import InvalidError
+from modal.image._step import factory_method, instance_method, make, quote, title
+from modal.image.commands import CommandSteps
+from modal.image.local import LocalSteps
+from modal.image.packages import PackageSteps
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+    from typing import Concatenate, ParamSpec, TypeVar
+
+    P = ParamSpec("P")
+    T = TypeVar("T")
+
+
+class Image(PackageSteps, CommandSteps, LocalSteps, metaclass=Explained):
+    """A base and a chain of steps; every method returns a new image and leaves its own unchanged.
+
+    ```python
+    image = (
+        modal.Image.debian_slim(python_version="3.11")
+        .apt_install("git")
+        .uv_pip_install("pandas==2.2.3", "pydantic>=2")
+        .env({"LOG_LEVEL": "INFO"})
+        .add_local_dir("src", remote_path="/root/src")
+    )
+    ```
+
+    Declaring an image touches neither disk nor network. It is built when an app that uses it runs, step by step, and
+    every step that was built before is reused. Put what changes often last.
+    """
+
+    if not TYPE_CHECKING:
+        __getattr__ = explain_on_instance
+
+    def __init__(self) -> None:
+        raise InvalidError(
+            "`Image()` makes no image", hint="start from a factory method such as `modal.Image.debian_slim()`"
+        )
+
+    @factory_method
+    @classmethod
+    def debian_slim(cls, python_version: str | None = None, force_build: bool = False) -> Image:
+        """A minimal Debian with Python and pip.
+
+        `python_version` is a series such as ``"3.11"`` (or an exact version); None takes the series of the Python that
+        runs this script, so that the image then differs between machines.
+        """
+        if python_version is not None and not isinstance(python_version, str):
+            raise TypeError(
+                f'`python_version` takes a string such as "3.11", not `{python_version!r}`: as a number, 3.10 is 3.1'
+            )
+        shown = [] if python_version is None else ["python_version=" + quote(python_version)]
+        step = {
+            "kind": "debian_slim",
+            "python_version": python_version,
+            "local_python": ".".join(map(str, sys.version_info[:2])),
+        }
+        return make(cls, None, step, title("debian_slim", shown), force_build=force_build)
+
+    @instance_method
+    def pipe(self, func: Callable[Concatenate[Image, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Returns ``func(image, *args, **kwargs)``: keeps a chain of methods readable when a function extends it."""
+        return func(self, *args, **kwargs)
+
+    @instance_method
+    def imports(self) -> _Imports:
+        """A block for imports that only work in this image.
+
+        ```python
+        with image.imports():
+            import pandas
+        ```
+
+        Here, where the package may be missing, an error is passed over; in a container of this image it is raised.
+        """
+        return _Imports(self)
+
+    @property
+    def object_id(self) -> str:
+        """The image's id (`im-…`), once it was built."""
+        if self._object_id is None:
+            raise AttributeError("this image has no id yet: it gets one when an app that uses it runs")
+        return self._object_id
+
+    def __repr__(self) -> str:
+        chain: list[str] = []
+        image: Image | None = self
+        while image is not None:
+            chain.append(image._title)
+            image = image._parent
+        return "Image.{}".format(".".join(reversed(chain)))
+
+
+class _Imports:
+    """The context manager of `Image.imports`."""
+
+    def __init__(self, image: Image) -> None:
+        self._image = image
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        if not isinstance(error, Exception):
+            return False
+        self._image._import_errors.append(error)
+        if not isinstance(error, ImportError):
+            import warnings
+
+            warnings.warn(f"an import for an image failed: {type(error).__name__}: {error}", stacklevel=2)
+        return True

@@ -1,0 +1,188 @@
+"""What every method of `Image` is made of: an image is its parent and one step, and a step is data."""
+
+from __future__ import annotations
+
+from modal._shared.interpreter import encode_json
+from modal.exception import InvalidError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable
+    from typing import Any, ParamSpec, TypeVar, Union
+
+    from modal.image import Image
+    from modal.secret import Secret
+
+    P = ParamSpec("P")
+    T = TypeVar("T")
+    Strings = Union[str, list[str]]
+    Environment = Union[dict[str, "str | None"], None]
+    Secrets = Union[Collection[Secret], None]
+
+    def instance_method(function: Callable[P, T]) -> Callable[P, T]:
+        """See below; for type checkers nothing changes."""
+        return function
+
+    def factory_method(method: T) -> T:
+        """See below; for type checkers nothing changes."""
+        return method
+
+else:
+
+    class instance_method:  # noqa: N801 - used as a decorator
+        """A method that explains keywords which it does not know, and what to do when it is called on the class."""
+
+        def __init__(self, function):
+            self._function = function
+
+        def __get__(self, instance, owner):
+            if instance is not None:
+                return _explained(self._function, self._function.__get__(instance, owner))
+
+            def refuse(*_args, **_kwargs):
+                raise InvalidError(
+                    f"`Image.{self._function.__name__}` was called on the class, which is no image to add to",
+                    hint=f"start from a factory method: `modal.Image.debian_slim().{self._function.__name__}(...)`",
+                )
+
+            return _named_as(self._function, refuse)
+
+    class factory_method:  # noqa: N801 - used as a decorator
+        """A class method that explains keywords which it does not know."""
+
+        def __init__(self, method):
+            self._method = method
+
+        def __get__(self, instance, owner):
+            return _explained(self._method.__func__, self._method.__get__(instance, owner))
+
+
+def _explained(function: Callable[..., Any], bound: Callable[..., Any]) -> Callable[..., Any]:
+    """A bound method that names the keyword it does not know, instead of what Python says then."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        known = keywords(function)
+        if known is not None and not kwargs.keys() <= set(known):
+            from modal._shared.absent import refuse
+
+            unknown = {name: kwargs.pop(name) for name in list(kwargs) if name not in known}
+            refuse(f"Image.{function.__name__}", unknown, known)
+        return bound(*args, **kwargs)
+
+    return _named_as(bound, call)
+
+
+def _named_as(function: Any, wrapper: Any) -> Callable[..., Any]:
+    wrapper.__name__ = function.__name__
+    wrapper.__doc__ = function.__doc__
+    wrapper.__wrapped__ = function
+    return wrapper  # type: ignore[no-any-return]
+
+
+def keywords(function: Any) -> tuple[str, ...] | None:
+    """What a method can be given by name; None: anything."""
+    code = function.__code__
+    takes_any = code.co_flags & 0x08
+    count = code.co_argcount + code.co_kwonlyargcount
+    return None if takes_any else code.co_varnames[1:count]
+
+
+class Steps:
+    """An image as a chain of steps. Methods of its subclasses add one each."""
+
+    _parent: Image | None
+    #: What the method was called with, in the form that the engine reads.
+    _step: dict[str, Any]
+    #: Gives the part of the step that depends on local files, when an app starts.
+    _local: Callable[[], dict[str, Any]] | None
+    _title: str
+    _environment: dict[str, str]
+    _secrets: list[Secret]
+    _force_build: bool
+    _object_id: str | None
+    _import_errors: list[BaseException]
+
+    def _add(
+        self,
+        step: dict[str, Any],
+        arguments: Iterable[str],
+        env: Environment = None,
+        secrets: Secrets = None,
+        force_build: bool = False,
+        *,
+        method: str | None = None,
+        local: Callable[[], dict[str, Any]] | None = None,
+    ) -> Image:
+        """The image with one more step, the call of `method` (default: named as its kind) with these `arguments`."""
+        named: str = method or step["kind"]
+        environment: dict[str, str] = {}
+        checked: list[Secret] = []
+        if env is not None or secrets is not None:
+            from modal.secret import check_environment, check_secrets
+
+            owner = f"`Image.{named}`"
+            environment = check_environment(env, owner)
+            checked = check_secrets(secrets or (), owner)
+        shown = [*arguments, *(["env=" + encode_json(environment)] if environment else [])]
+        return make(type(self), self, step, title(named, shown), environment, checked, force_build, local)
+
+    def _unchanged(self) -> Image:
+        """The image itself: nothing was asked for."""
+        return self  # type: ignore[return-value] # Only `Image` is a whole subclass.
+
+
+def make(
+    kind: Any,
+    parent: Any,
+    step: dict[str, Any],
+    title: str,
+    environment: dict[str, str] | None = None,
+    secrets: list[Secret] | None = None,
+    force_build: bool = False,
+    local: Callable[[], dict[str, Any]] | None = None,
+) -> Image:
+    """An image of the class `kind`."""
+    image: Image = object.__new__(kind)
+    image._parent = parent
+    image._step = step
+    image._local = local
+    image._title = title
+    image._environment = environment or {}
+    image._secrets = secrets or []
+    image._force_build = bool(force_build)
+    image._object_id = None
+    image._import_errors = []
+    return image
+
+
+#: The most characters of a title.
+TITLE_LENGTH = 80
+
+
+def title(method: str, arguments: Iterable[str]) -> str:
+    """The step as it was written, cut to one line for progress display."""
+    text = "{}({})".format(method, ", ".join(arguments))
+    if "://" in text:
+        from modal._shared.redact import redact
+
+        text = redact(text)
+    return text if len(text) <= TITLE_LENGTH else text[: TITLE_LENGTH - 2] + "…)"
+
+
+def quote(text: str) -> str:
+    """A string as it is written in a program."""
+    return encode_json(text)
+
+
+def flatten(method: str, values: tuple[object, ...]) -> list[str]:
+    """The strings among `values` and in its lists, or an `InvalidError`."""
+    flat: list[Any] = []
+    for value in values:
+        flat += value if isinstance(value, list) else [value]
+    for value in flat:
+        if not isinstance(value, str):
+            raise InvalidError(
+                f"`Image.{method}` takes strings and flat lists of strings; "
+                f"`{value!r}` is of type `{type(value).__name__}`"
+            )
+    return flat

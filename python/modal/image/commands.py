@@ -1,0 +1,67 @@
+"""Steps that run something, and settings of everything that runs."""
+
+from __future__ import annotations
+
+import os
+
+from modal._shared.interpreter import encode_json
+from modal.exception import InvalidError
+from modal.image._step import Steps, flatten, instance_method, quote
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pathlib import PurePosixPath
+
+    from modal.image import Image
+    from modal.image._step import Environment, Secrets, Strings
+
+
+class CommandSteps(Steps):
+    """Commands, variables, the working directory."""
+
+    @instance_method
+    def run_commands(
+        self,
+        *commands: Strings,
+        env: Environment = None,
+        secrets: Secrets = None,
+        force_build: bool = False,
+    ) -> Image:
+        """Runs shell commands, one after the other, as one step.
+
+        ```python
+        image.run_commands("git clone https://example.com/project /opt/project", "make -C /opt/project install")
+        ```
+
+        `env` and `secrets` are environment variables of these commands only; use `Image.env` for lasting ones.
+        A changed value in `env` rebuilds the step, one in `secrets` does not; values of secrets are neither shown nor
+        stored.
+        """
+        lines = flatten("run_commands", commands)
+        if not lines:
+            return self._unchanged()
+        return self._add({"kind": "run_commands", "commands": lines}, map(quote, lines), env, secrets, force_build)
+
+    @instance_method
+    def env(self, vars: dict[str, str]) -> Image:
+        """Sets environment variables for later steps and for containers.
+
+        Values are taken as they are; `$NAME` in them is not replaced.
+        """
+        if not isinstance(vars, dict):
+            raise InvalidError(f"`Image.env` takes a dict, not `{type(vars).__name__}`")
+        for name, value in vars.items():
+            if not isinstance(name, str) or not isinstance(value, str):
+                raise InvalidError(
+                    f"`Image.env` takes strings; the value of `{name}` is of type `{type(value).__name__}`"
+                )
+        variables = dict(vars)
+        return self._add({"kind": "env", "variables": variables}, [encode_json(variables)])
+
+    @instance_method
+    def workdir(self, path: str | PurePosixPath) -> Image:
+        """Sets the working directory of later steps and of containers."""
+        if not isinstance(path, (str, os.PathLike)):
+            raise InvalidError(f"`Image.workdir` takes a path, not `{type(path).__name__}`")
+        text = os.fspath(path)
+        return self._add({"kind": "workdir", "path": text}, [quote(text)])
