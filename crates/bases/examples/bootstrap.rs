@@ -50,7 +50,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let layout = Layout::prepare(Path::new(directory))?;
     let id_map = IdMap::for_current_user()?;
-    let helpers = Helpers::start(&layout.content(), &id_map)?;
+    let helpers = Helpers::start(&layout.content(), &id_map, &[])?;
     if python == "remove" {
         return Ok(Store::remove(&layout, helpers.worker)?);
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use lamina_events::CancelToken;
 use lamina_functions::Terminal;
-use lamina_sandbox::{Helpers, IdMap, Launcher};
+use lamina_sandbox::{Helpers, IdMap, Launcher, Resource};
 use lamina_store::{JobTable, Layout, RunningApp, SpentReserve, Store, worker_main};
 
 use crate::{EngineError, idmap, store_directory};
@@ -28,6 +28,8 @@ pub struct Options {
     pub terminal: Option<Arc<dyn Terminal>>,
     /// The record of the app that is run, if it is detached: it gets the app's name and gives its id.
     pub detached: Option<Arc<RunningApp>>,
+    /// Parts of the host that sandboxes may be given: volumes, sockets, devices, driver files.
+    pub resources: Vec<Resource>,
     /// Whether this is for clearing away, or for looking what there is: it works on a full disk, too.
     pub works_on_full_disk: bool,
 }
@@ -139,8 +141,8 @@ fn layout(options: &Options) -> Result<Layout, EngineError> {
 
 fn helpers(options: &Options, layout: &Layout, map: &IdMap) -> Result<Helpers, EngineError> {
     Ok(match &options.helpers {
-        Some(binary) => Helpers::start_with(binary, &layout.content(), map)?,
-        None => Helpers::start(&layout.content(), map)?,
+        Some(binary) => Helpers::start_with(binary, &layout.content(), map, &options.resources)?,
+        None => Helpers::start(&layout.content(), map, &options.resources)?,
     })
 }
 

@@ -25,7 +25,7 @@ pub use images::{ImageLayer, ImageLog};
 pub use lamina_functions::Terminal;
 pub use lamina_image::Digest;
 pub use lamina_sandbox::doctor::{Finding, Status};
-pub use lamina_sandbox::{Exit, ExitStatus, Sandbox, TerminalSize};
+pub use lamina_sandbox::{Exit, ExitStatus, Resource, Sandbox, TerminalSize};
 pub use lamina_store::{
     AppRecord, AppState, Checked, Collected, Damage, DetachedApp, DetachedApps, ImageRecord, ImageUsage, Outcome,
     OutputReader, OutputWriter, Policy, RunningApp, StoreError, Usage, disk_hint,

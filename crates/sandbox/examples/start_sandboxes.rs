@@ -27,7 +27,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         limits: if limits == "limits" { limited } else { Limits::default() },
         ..SandboxSpec::default()
     };
-    let helpers = Helpers::start_with(Path::new(modal), Path::new(content), &IdMap::for_current_user()?)?;
+    let helpers = Helpers::start_with(Path::new(modal), Path::new(content), &IdMap::for_current_user()?, &[])?;
     for round in 0..WARM_UP + count.parse::<usize>()? {
         let start = Instant::now();
         let exit = helpers.launcher.spawn(&spec, nowhere()?)?.wait()?;

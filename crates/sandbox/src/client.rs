@@ -16,7 +16,7 @@ use crate::cgroups::LimitsReport;
 use crate::disk::{DiskGuard, DiskShortage};
 use crate::protocol::{Begin, Go, Report, receive, send};
 use crate::starter::{Blank, Process, Reserve, Starter};
-use crate::{SandboxError, SandboxSpec, Upper};
+use crate::{Mount, SandboxError, SandboxSpec, Upper};
 
 /// Asks for sandboxes. Clones share the one launcher process; it ends, with all its sandboxes, when the last is dropped
 /// and no [`Sandbox`] of it is left.
@@ -33,14 +33,21 @@ struct Inner {
     child: Mutex<Child>,
     /// The store's content.
     content: PathBuf,
+    /// Names of the host's resources that the helpers have taken hold of.
+    resources: Vec<String>,
 }
 
 impl Launcher {
-    /// Speaks with the launcher process `child` of the store with this `content` over `socket`.
-    pub(crate) fn new(socket: UnixStream, child: Child, content: &Path) -> Result<Self, SandboxError> {
+    /// Speaks with the launcher process `child` of the store with this `content` over `socket`; it has these `resources`.
+    pub(crate) fn new(
+        socket: UnixStream,
+        child: Child,
+        content: &Path,
+        resources: Vec<String>,
+    ) -> Result<Self, SandboxError> {
         let starter = Arc::new(Starter::new(socket)?);
         let reserve = Reserve::new(Arc::clone(&starter));
-        let inner = Inner { reserve, starter, child: Mutex::new(child), content: content.to_owned() };
+        let inner = Inner { reserve, starter, child: Mutex::new(child), content: content.to_owned(), resources };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -66,7 +73,14 @@ impl Launcher {
     /// # Errors
     /// When the sandbox cannot be set up or the command cannot be executed.
     pub fn spawn(&self, spec: &SandboxSpec, stdio: Stdio) -> Result<Sandbox, SandboxError> {
-        let Inner { reserve, starter, content, .. } = &*self.inner;
+        let Inner { reserve, starter, content, resources, .. } = &*self.inner;
+        for mount in &spec.mounts {
+            if let Mount::Host { resource, .. } = mount
+                && !resources.contains(resource)
+            {
+                return Err(SandboxError::UnknownResource { name: resource.clone() });
+            }
+        }
         let Blank { process, control } = reserve.take().map_or_else(|| starter.make(), Ok)?;
         // From here on dropping the sandbox ends pid 1.
         let mut sandbox = Sandbox {

@@ -85,7 +85,7 @@ pub fn probe_in(directory: &Path) -> Vec<Finding> {
 /// Makes a sandbox of an empty image. That its command is not found is what shows that everything else worked.
 fn try_sandbox(directory: &Path) -> Result<(), SandboxError> {
     let trial = Trial::new(directory)?;
-    let helpers = Helpers::start(&trial.content, &trial.map)?;
+    let helpers = Helpers::start(&trial.content, &trial.map, &[])?;
     for upper in [Upper::Store { upper: "upper".into(), work: "work".into() }, Upper::Memory { limit_bytes: 1 << 20 }] {
         let spec = SandboxSpec { upper, argv: vec!["/trial".into()], ..SandboxSpec::default() };
         let null = || -> std::io::Result<OwnedFd> {

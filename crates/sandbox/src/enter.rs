@@ -1,7 +1,7 @@
 //! Starting the two helper processes: their own side, up to where the launcher and the store worker part.
 //!
 //! The first run of the binary makes the namespaces. While it still has the caller's host identity it takes hold of the
-//! store and of the binary, since root inside may not be able to reach either. Then it becomes root inside and executes
+//! store, of the binary and of the host's resources, since root inside may not be able to reach either. Then it becomes root inside and executes
 //! the binary again from a read-only mount, so that `/proc/<pid>/exe` of every process of ours leads to a file that
 //! nobody can write (CVE-2019-5736). The second run builds the tiny root and forks.
 
@@ -20,7 +20,7 @@ use rustix::thread::{Gid, Uid, UnshareFlags, set_thread_groups, set_thread_res_g
 use crate::failure::{During, Failure, Kind};
 use crate::features::Feature;
 use crate::protocol::{Configuration, Errand, StartUp, receive, send};
-use crate::{SandboxError, launcher, rlimits, tiny_root};
+use crate::{Resource, SandboxError, launcher, resources, rlimits, tiny_root};
 
 /// First argument of the helper processes.
 pub(crate) const ARGUMENT: &str = "__helpers";
@@ -32,7 +32,7 @@ const INSIDE: &str = "inside";
 pub fn helpers_main(worker: fn(UnixStream)) -> ! {
     let arguments: Vec<String> = std::env::args().skip(2).collect();
     let result = match arguments.split_first() {
-        Some((word, numbers)) if word == INSIDE => run_inside(numbers, worker),
+        Some((word, arguments)) if word == INSIDE => run_inside(arguments, worker),
         _ => run_outside(),
     };
     // Whoever started this process has been told; the status is for a curious user who ran it by hand.
@@ -62,10 +62,12 @@ fn run_outside() -> Result<(), SandboxError> {
         report_failure(&sender, done)?;
         return send(&sender, &StartUp::Ready, &[]);
     }
-    let result = isolate(&configuration).and_then(|(content, binary)| {
+    let result = isolate(&configuration).and_then(|Held { content, binary, resources }| {
         await_map(&sender, &mut receiver)?;
-        let handed_over = [socket.as_fd(), content.as_fd()].into_iter().chain(fds.iter().map(AsFd::as_fd));
-        Err(execute_again(&binary, handed_over))
+        let parts = [socket.as_fd(), content.as_fd()].into_iter().chain(fds.iter().map(AsFd::as_fd));
+        let parts = parts.map(|fd| (None, fd));
+        let resources = resources.iter().map(|(name, tree)| (Some(name.as_str()), tree.as_fd()));
+        Err(execute_again(&binary, parts.chain(resources)))
     });
     report_failure(&sender, result)
 }
@@ -114,14 +116,23 @@ fn unshare() -> Result<(), Failure> {
         .map_err(|failure| failure.of_kind(Kind::UserNamespace))
 }
 
-/// Makes the namespaces, and takes hold of the store and of the binary.
-fn isolate(configuration: &Configuration) -> Result<(OwnedFd, OwnedFd), Failure> {
+/// What the helpers take hold of while they have the caller's identity.
+struct Held {
+    content: OwnedFd,
+    binary: OwnedFd,
+    resources: Vec<(String, OwnedFd)>,
+}
+
+/// Makes the namespaces, and takes hold of the store, of the binary and of the host's resources.
+fn isolate(configuration: &Configuration) -> Result<Held, Failure> {
     unshare()?;
     mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)
         .during("make mounts private", "/")
         .map_err(|failure| failure.of_kind(Kind::UserNamespace))?;
     let content = clone_mount(&configuration.content, "reach the store")?;
-    Ok((content, hold_binary()?))
+    let hold = |resource: &Resource| Ok((resource.name.clone(), resources::hold(resource)?));
+    let resources = configuration.resources.iter().map(hold).collect::<Result<_, _>>()?;
+    Ok(Held { content, binary: hold_binary()?, resources })
 }
 
 /// A detached copy of the mount at `path`.
@@ -172,14 +183,19 @@ fn become_root() -> Result<(), Failure> {
     set_thread_res_uid(Uid::ROOT, Uid::ROOT, Uid::ROOT).during("become root of", "the namespace")
 }
 
-/// Executes the binary a second time; the descriptors stay open and their numbers become arguments.
-fn execute_again<'fd>(binary: &OwnedFd, fds: impl Iterator<Item = BorrowedFd<'fd>>) -> Failure {
+/// Executes the binary a second time; the descriptors stay open and their numbers become arguments, behind the names of those
+/// that have one.
+fn execute_again<'held>(
+    binary: &OwnedFd,
+    fds: impl Iterator<Item = (Option<&'held str>, BorrowedFd<'held>)>,
+) -> Failure {
     let mut arguments = vec!["modal".to_owned(), ARGUMENT.to_owned(), INSIDE.to_owned()];
-    for fd in fds {
+    for (name, fd) in fds {
         if let Err(errno) = rustix::io::fcntl_setfd(fd, FdFlags::empty()) {
             return Failure::setup("hand over", "a descriptor", errno);
         }
-        arguments.push(fd.as_raw_fd().to_string());
+        let number = fd.as_raw_fd();
+        arguments.push(name.map_or_else(|| number.to_string(), |name| format!("{name}={number}")));
     }
     let environment = std::env::vars().map(|(name, value)| format!("{name}={value}"));
     let strings = |list: Vec<String>| -> Vec<CString> { list.into_iter().flat_map(CString::new).collect() };
@@ -188,12 +204,16 @@ fn execute_again<'fd>(binary: &OwnedFd, fds: impl Iterator<Item = BorrowedFd<'fd
 }
 
 /// The second run.
-fn run_inside(numbers: &[String], worker: fn(UnixStream)) -> Result<(), SandboxError> {
+fn run_inside(arguments: &[String], worker: fn(UnixStream)) -> Result<(), SandboxError> {
     set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
-    let fds: Vec<OwnedFd> = numbers
-        .iter()
-        .map(|number| number.parse().map_err(|_| Errno::BADF).and_then(system::inherited))
-        .collect::<Result<_, _>>()?;
+    let take = |number: &str| number.parse().map_err(|_| Errno::BADF).and_then(system::inherited);
+    let (mut fds, mut resources) = (Vec::new(), Vec::new());
+    for argument in arguments {
+        match argument.split_once('=') {
+            Some((name, number)) => resources.push((name.to_owned(), take(number)?)),
+            None => fds.push(take(argument)?),
+        }
+    }
     let Ok([socket, content, launcher_socket, worker_socket]) = <[OwnedFd; 4]>::try_from(fds) else {
         return Err(SandboxError::Invalid("wrong number of descriptors".into()));
     };
@@ -201,8 +221,8 @@ fn run_inside(numbers: &[String], worker: fn(UnixStream)) -> Result<(), SandboxE
     rustix::process::umask(Mode::from_raw_mode(0o022));
     rlimits::reserve_watches();
     let files = rlimits::raise_files()?;
-    report_failure(&sender, tiny_root::enter(&content))?;
-    drop(content);
+    report_failure(&sender, tiny_root::enter(&content, &resources))?;
+    drop((content, resources));
     if system::fork()? {
         drop((sender, launcher_socket));
         system::set_disposition(libc::SIGCHLD, Disposition::Default);

@@ -47,6 +47,22 @@ pub enum SandboxError {
         /// What the kernel says.
         source: io::Error,
     },
+    /// A part of the host that sandboxes were to be given cannot be reached.
+    #[error("the host resource `{name}` cannot be reached at `{path}`: {source}. Make it, or correct the path")]
+    Resource {
+        /// Its name.
+        name: String,
+        /// Where it was looked for.
+        path: String,
+        /// What the kernel says.
+        source: io::Error,
+    },
+    /// A sandbox asks for a part of the host that was not handed over.
+    #[error("there is no host resource `{name}` for the sandbox: name it when the engine is opened")]
+    UnknownResource {
+        /// The name.
+        name: String,
+    },
     /// The id map could not be written.
     #[error("the user ids of the store cannot be mapped: {reason}. {remedy}")]
     IdMap {

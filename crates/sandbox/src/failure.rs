@@ -13,6 +13,8 @@ use crate::SandboxError;
 pub(crate) enum Kind {
     Setup,
     UserNamespace,
+    /// What was being done is the resource's name.
+    Resource,
     CommandNotFound,
     NotExecutable,
     WorkingDirectory,
@@ -47,6 +49,7 @@ impl From<Failure> for SandboxError {
         match failure.kind {
             Kind::Setup => Self::Setup { what: failure.what, path: failure.path, source },
             Kind::UserNamespace => Self::UserNamespace { source },
+            Kind::Resource => Self::Resource { name: failure.what, path: failure.path, source },
             Kind::CommandNotFound => Self::CommandNotFound { command: failure.what, path: failure.path },
             // The file is there: what the kernel did not find is what its first line names.
             Kind::NotExecutable if source.kind() == io::ErrorKind::NotFound => Self::NotExecutable {

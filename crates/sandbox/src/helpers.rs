@@ -11,7 +11,7 @@ use lamina_wire::{Receiver, Sender};
 
 use crate::idmap::{IdRange, add_range_command, find_program};
 use crate::protocol::{Configuration, Errand, StartUp, receive, send};
-use crate::{IdMap, Launcher, SandboxError, enter};
+use crate::{IdMap, Launcher, Resource, SandboxError, enter, resources};
 
 /// This program's own binary.
 pub(crate) const OWN: &str = "/proc/self/exe";
@@ -30,19 +30,25 @@ pub struct Helpers {
 }
 
 impl Helpers {
-    /// Starts both from this program's own binary.
+    /// Starts both from this program's own binary. Beside the store's content, sandboxes can be given these resources.
     ///
     /// # Errors
-    /// When the user namespace cannot be made or entered; the message names the remedy.
-    pub fn start(content: &Path, map: &IdMap) -> Result<Self, SandboxError> {
-        Self::start_with(Path::new(OWN), content, map)
+    /// When the user namespace cannot be made or entered, or a resource cannot be reached; the message names the remedy.
+    pub fn start(content: &Path, map: &IdMap, resources: &[Resource]) -> Result<Self, SandboxError> {
+        Self::start_with(Path::new(OWN), content, map, resources)
     }
 
     /// Starts both from another binary, whose `main` calls [`crate::helpers_main`] when its first argument is `__helpers`.
     ///
     /// # Errors
     /// As [`Helpers::start`].
-    pub fn start_with(executable: &Path, content: &Path, map: &IdMap) -> Result<Self, SandboxError> {
+    pub fn start_with(
+        executable: &Path,
+        content: &Path,
+        map: &IdMap,
+        resources: &[Resource],
+    ) -> Result<Self, SandboxError> {
+        resources::check(resources)?;
         let content = fs_err::canonicalize(content)?;
         let Some(content) = content.to_str() else {
             return Err(SandboxError::Invalid(format!("the store's path `{}` is not UTF-8", content.display())));
@@ -50,9 +56,10 @@ impl Helpers {
         claim(executable, content, map)?;
         let (launcher, launcher_theirs) = UnixStream::pair()?;
         let (worker, worker_theirs) = UnixStream::pair()?;
-        let configuration = Configuration { content: content.into(), errand: None };
+        let configuration = Configuration { content: content.into(), resources: resources.to_vec(), errand: None };
         let child = start_up(executable, &configuration, &[launcher_theirs.as_fd(), worker_theirs.as_fd()], map)?;
-        Ok(Self { launcher: Launcher::new(launcher, child, Path::new(content))?, worker })
+        let names = resources.iter().map(|resource| resource.name.clone()).collect();
+        Ok(Self { launcher: Launcher::new(launcher, child, Path::new(content), names)?, worker })
     }
 }
 
@@ -109,7 +116,7 @@ pub(crate) fn remove(executable: &Path, content: &str, map: &IdMap) -> Result<()
 
 /// Does what an ordinary user cannot do with files of a subordinate id, but root of a user namespace with both can.
 fn run_errand(executable: &Path, content: &str, map: &IdMap, errand: Errand) -> Result<(), SandboxError> {
-    let configuration = Configuration { content: content.into(), errand: Some(errand) };
+    let configuration = Configuration { content: content.into(), resources: Vec::new(), errand: Some(errand) };
     let mut child = start_up(executable, &configuration, &[], &map.for_errands())?;
     child.wait()?;
     Ok(())

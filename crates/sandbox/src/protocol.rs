@@ -7,13 +7,15 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 
 use crate::failure::Failure;
 use crate::rlimits::Fallback;
-use crate::{SandboxError, SandboxSpec};
+use crate::{Resource, SandboxError, SandboxSpec};
 
 /// Engine to the helper process that is being started, with the launcher's and the worker's socket.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Configuration {
     /// The store's content directory, an absolute path.
     pub(crate) content: String,
+    /// Parts of the host that sandboxes may be given.
+    pub(crate) resources: Vec<Resource>,
     /// All there is to do, if it is not to serve.
     pub(crate) errand: Option<Errand>,
 }

@@ -107,6 +107,17 @@ pub enum Mount {
         /// Whether writing is refused.
         read_only: bool,
     },
+    /// A part of the host outside the store.
+    Host {
+        /// The name of the [`crate::Resource`].
+        resource: String,
+        /// The part of it: a relative path without symbolic links.
+        path: Option<String>,
+        /// Where it appears inside.
+        target: String,
+        /// Whether writing is refused. Nodes of devices are always read-only; the devices are not.
+        read_only: bool,
+    },
     /// An empty directory in memory.
     Tmpfs {
         /// Where it appears inside.

@@ -12,6 +12,7 @@ use rustix::mount::{
 use rustix::process::{chdir, fchdir, pivot_root};
 
 use crate::failure::{During, Failure};
+use crate::resources;
 
 /// The store's content directory.
 pub(crate) const STORE: &str = "/store";
@@ -23,6 +24,8 @@ pub(crate) const IMAGE: &str = "/image";
 pub(crate) const MEMORY: &str = "/memory";
 /// Where a sandbox mounts the files that the engine gives it.
 pub(crate) const FILES: &str = "/files";
+/// Where the host's resources are, if there are any.
+pub(crate) const RESOURCES: &str = "/resources";
 /// The host's `/sys`, read-only.
 pub(crate) const SYS: &str = "/sys";
 /// The host's `/proc`: the kernel allows a new one only where a whole one is visible.
@@ -34,7 +37,7 @@ pub(crate) const DEVICES: [&str; 6] = ["full", "null", "random", "tty", "urandom
 const MASKED_SYS: [&str; 4] = ["sys/firmware", "sys/fs/cgroup", "sys/devices/virtual/powercap", "sys/kernel/security"];
 
 /// Builds the root, moves into it and lets go of the host's.
-pub(crate) fn enter(content: &OwnedFd) -> Result<(), Failure> {
+pub(crate) fn enter(content: &OwnedFd, resources: &[(String, OwnedFd)]) -> Result<(), Failure> {
     let root = memory_filesystem(&[("mode", "755"), ("size", "1m")])?;
     attach(&root, "/")?;
     fchdir(&root).during("enter", "the new root")?;
@@ -42,6 +45,7 @@ pub(crate) fn enter(content: &OwnedFd) -> Result<(), Failure> {
         mkdirat(CWD, relative(path), Mode::from_raw_mode(0o755)).during("make", path)?;
     }
     attach(content, relative(STORE))?;
+    resources::attach_all(resources)?;
     attach(&clone_tree(PROC, true)?, relative(PROC))?;
     for name in DEVICES {
         bind_device(name)?;
@@ -81,7 +85,7 @@ fn attach_sys() -> Result<(), Failure> {
 }
 
 /// A path of this module relative to the root.
-fn relative(path: &str) -> &str {
+pub(crate) fn relative(path: &str) -> &str {
     path.trim_start_matches('/')
 }
 

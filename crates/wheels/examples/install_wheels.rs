@@ -33,7 +33,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         Err(_) => IdMap::for_current_user()?,
     };
     fs_err::write(layout.id_map_file(), serde_json::to_vec(&map)?)?;
-    let helpers = Helpers::start(&layout.content(), &map)?;
+    let helpers = Helpers::start(&layout.content(), &map, &[])?;
     let store = Store::open(layout, helpers.worker)?;
     let target = Target {
         python: "3.11".to_owned(),

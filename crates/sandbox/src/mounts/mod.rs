@@ -16,7 +16,7 @@ use rustix::mount::{UnmountFlags, unmount};
 use rustix::process::{chdir, fchdir, pivot_root};
 
 use crate::failure::{During, Failure};
-use crate::tiny_root::{STORE, clone_tree_at, memory_filesystem};
+use crate::tiny_root::{RESOURCES, STORE, clone_tree, clone_tree_at, memory_filesystem};
 use crate::{Mount, SandboxSpec};
 use image::Image;
 
@@ -56,17 +56,16 @@ fn mount_extra(image: &mut Image, mount: &Mount) -> Result<(), Failure> {
             overlay::mount_cache(&layers, upper, work, &directory, target)
         }
         Mount::Bind { source, target, read_only } => {
-            let tree = store_tree(source)?;
-            let is_directory = rustix::fs::statat(&tree, "", AtFlags::EMPTY_PATH)
-                .is_ok_and(|status| FileType::from_raw_mode(status.st_mode).is_dir());
-            let mut attributes = attribute::NO_SUID | attribute::NO_DEVICES;
-            if *read_only {
-                attributes |= attribute::READ_ONLY;
-            }
-            system::set_mount_attributes(&tree, attributes, false).during("restrict the mount", target)?;
-            let place =
-                if is_directory { image.ensure_directory(target, 0o755)? } else { image.ensure_file(target)? };
-            image::attach_at(&tree, &place, target)
+            let tree = part_of(STORE, source, false)?;
+            attach_tree(image, &tree, target, *read_only)
+        }
+        Mount::Host { resource, path, target, read_only } => {
+            let resource = format!("{RESOURCES}/{resource}");
+            let tree = match path {
+                Some(path) => part_of(&resource, path, true)?,
+                None => clone_tree(&resource, true)?,
+            };
+            attach_tree(image, &tree, target, *read_only)
         }
         Mount::Tmpfs { target, mode, limit_bytes } => {
             let options = [("mode", &*format!("{mode:o}")), ("size", &*limit_bytes.to_string())];
@@ -77,11 +76,27 @@ fn mount_extra(image: &mut Image, mount: &Mount) -> Result<(), Failure> {
     }
 }
 
-/// A detached copy of a part of the store. Symbolic links in the store are content, never followed.
-fn store_tree(source: &str) -> Result<OwnedFd, Failure> {
-    let store = rustix::fs::openat(CWD, STORE, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).during("open", STORE)?;
+/// Mounts a detached tree at a place of the image, which is made if it is missing.
+fn attach_tree(image: &mut Image, tree: &OwnedFd, target: &str, read_only: bool) -> Result<(), Failure> {
+    let status = rustix::fs::statat(tree, "", AtFlags::EMPTY_PATH).during("look at the mount", target)?;
+    let attributes = match FileType::from_raw_mode(status.st_mode) {
+        // The node must keep its mode, owner and times; reading and writing the device has nothing to do with the mount.
+        FileType::CharacterDevice | FileType::BlockDevice => attribute::NO_SUID | attribute::READ_ONLY,
+        _ if read_only => attribute::NO_SUID | attribute::NO_DEVICES | attribute::READ_ONLY,
+        _ => attribute::NO_SUID | attribute::NO_DEVICES,
+    };
+    system::set_mount_attributes(tree, attributes, true).during("restrict the mount", target)?;
+    let is_directory = FileType::from_raw_mode(status.st_mode).is_dir();
+    let place = if is_directory { image.ensure_directory(target, 0o755)? } else { image.ensure_file(target)? };
+    image::attach_at(tree, &place, target)
+}
+
+/// A detached copy of a part of the store or of a resource. Symbolic links there are content, never followed.
+fn part_of(whole: &str, part: &str, recursive: bool) -> Result<OwnedFd, Failure> {
+    let directory =
+        rustix::fs::openat(CWD, whole, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).during("open", whole)?;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-    let part = openat2(&store, source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve)
-        .during("find in the store", source)?;
-    clone_tree_at(&part, "", false).during("copy the mount of", source)
+    let found = openat2(&directory, part, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve)
+        .during(&format!("find in `{}`", whole.trim_start_matches('/')), part)?;
+    clone_tree_at(&found, "", recursive).during("copy the mount of", part)
 }

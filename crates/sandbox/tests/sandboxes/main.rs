@@ -12,6 +12,7 @@ mod hostile;
 mod limits;
 mod probe;
 mod reserve;
+mod resources;
 mod support;
 mod users;
 
@@ -23,7 +24,15 @@ fn main() -> std::process::ExitCode {
         Some("__as_user") => users::main(&arguments[1..]),
         _ => harness::main(
             &arguments,
-            &[basics::TESTS, escapes::TESTS, hostile::TESTS, limits::TESTS, reserve::TESTS, users::TESTS],
+            &[
+                basics::TESTS,
+                escapes::TESTS,
+                hostile::TESTS,
+                limits::TESTS,
+                reserve::TESTS,
+                resources::TESTS,
+                users::TESTS,
+            ],
         ),
     }
 }

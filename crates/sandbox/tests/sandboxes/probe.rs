@@ -21,6 +21,7 @@ pub(crate) fn main(arguments: &[String]) -> ExitCode {
         Some("processes") => processes(),
         Some("sync") => sync(),
         Some("abstract-connect") => abstract_connect(&arguments[1]),
+        Some("ask") => ask(&arguments[1]),
         Some("abstract-own") => abstract_own(),
         _ => return ExitCode::FAILURE,
     }
@@ -214,6 +215,15 @@ fn abstract_connect(name: &str) {
         "{}",
         UnixStream::connect_addr(&address).map_or_else(|error| error.kind().to_string(), |_| "connected".into())
     );
+}
+
+/// Has a socket repeat a word.
+fn ask(path: &str) {
+    let mut stream = UnixStream::connect(path).unwrap();
+    stream.write_all(b"ping").unwrap();
+    let mut answer = [0; 4];
+    stream.read_exact(&mut answer).unwrap();
+    println!("{}", String::from_utf8_lossy(&answer));
 }
 
 /// Connects to an abstract socket of its own.

@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use lamina_sandbox::{Exit, ExitStatus, Helpers, IdMap, Sandbox, SandboxError, SandboxSpec, Stdio, Upper};
+use lamina_sandbox::{Exit, ExitStatus, Helpers, IdMap, Resource, Sandbox, SandboxError, SandboxSpec, Stdio, Upper};
 
 /// Programs of the host that the image has.
 const PROGRAMS: [&str; 16] = [
@@ -74,13 +74,18 @@ impl Store {
     }
 
     pub(crate) fn start(&self) -> Helpers {
+        self.start_with(&[]).unwrap()
+    }
+
+    /// Starts helpers that take hold of parts of the host.
+    pub(crate) fn start_with(&self, resources: &[Resource]) -> Result<Helpers, SandboxError> {
         if !rustix::process::geteuid().is_root() && !self.map.is_single() {
             // What an ordinary user cannot do; nor can they add anything afterwards.
             let arguments = ["--user", "--map-root-user", "--map-auto", "chown", "-R", "1:1"];
             let status = Command::new("unshare").args(arguments).arg(self.content()).status().unwrap();
             assert!(status.success());
         }
-        Helpers::start(&self.content(), &self.map).unwrap()
+        Helpers::start(&self.content(), &self.map, resources)
     }
 
     /// A fresh upper in the store.

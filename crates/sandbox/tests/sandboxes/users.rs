@@ -129,7 +129,7 @@ fn a_new_store_belongs_to_container_root() {
     fs_err::create_dir(&content).unwrap();
     fs_err::set_permissions(&content, PermissionsExt::from_mode(0o700)).unwrap();
     for _ in 0..2 {
-        drop(lamina_sandbox::Helpers::start(&content, &map).unwrap());
+        drop(lamina_sandbox::Helpers::start(&content, &map, &[]).unwrap());
         let status = fs_err::metadata(&content).unwrap();
         assert_eq!((status.uid(), status.gid()), (map.root_uid(), map.root_gid()));
         assert_eq!(status.mode() & 0o777, 0o755);
@@ -164,7 +164,7 @@ fn foreign_map() {
     let mut map = IdMap::for_current_user().unwrap();
     map.uids[0].outside = 3_000_000_000;
     let store = Store::with_map(map);
-    let error = lamina_sandbox::Helpers::start(&store.content(), &store.map).unwrap_err().to_string();
+    let error = lamina_sandbox::Helpers::start(&store.content(), &store.map, &[]).unwrap_err().to_string();
     assert!(error.contains("newuidmap") && error.contains("usermod --add-subuids"), "{error}");
 }
 
