@@ -50,6 +50,9 @@ pub enum BuildError {
         /// What the user can do, when it is known.
         hint: Option<String>,
     },
+    /// A layer that was found turned out to be damaged. The next attempt does not find it, and makes it again.
+    #[error("a layer is damaged: build the image again")]
+    Damaged,
     /// The build was cancelled.
     #[error("the build was cancelled")]
     Cancelled,
@@ -82,7 +85,7 @@ impl BuildError {
         match self {
             Self::Step(failure) => failure.hint.as_deref(),
             Self::Invalid { hint, .. } | Self::Failed { hint, .. } => hint.as_deref(),
-            Self::FileNotFound(_) | Self::NotADirectory(_) | Self::Cancelled => None,
+            Self::FileNotFound(_) | Self::NotADirectory(_) | Self::Damaged | Self::Cancelled => None,
         }
     }
 }

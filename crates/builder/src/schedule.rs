@@ -105,7 +105,8 @@ impl<'a> Builder<'a> {
         Self { tools, definition, options, sink, cancel, equals, states, remaining }
     }
 
-    /// Builds the images that end at `targets`, in parallel. Steps that they share are executed once.
+    /// Builds the images that end at `targets`, in parallel. Steps that they share are executed once. Layers that were in the
+    /// store are usable once [`Store::confirm`] says so.
     ///
     /// # Errors
     /// The first failure. The other images' builds are stopped then; layers that were finished stay in the store.
@@ -155,7 +156,7 @@ impl<'a> Builder<'a> {
             drop(remaining);
             Ok(state.built())
         });
-        if outcome.is_err() {
+        if !matches!(outcome, Ok(_) | Err(BuildError::Damaged)) {
             self.cancel.cancel();
         }
         outcome
@@ -262,7 +263,7 @@ impl<'a> Builder<'a> {
         if forced {
             return Ok(None);
         }
-        let found = self.tools.store.find_layer(key)?;
+        let found = self.tools.store.expect_layer(key)?;
         let Some((facts, record)) = found.and_then(|record| Some((record.facts.read()?, record))) else {
             return Ok(None);
         };
@@ -280,6 +281,9 @@ impl<'a> Builder<'a> {
         material: &KeyMaterial,
         forced: bool,
     ) -> Result<(LayerRecord, Facts), BuildError> {
+        if !self.tools.store.confirm()? {
+            return Err(BuildError::Damaged);
+        }
         let begin = Instant::now();
         let miss = self.miss(node, material, forced)?;
         self.sink.emit(Event::StepStarted { step, miss });
@@ -435,6 +439,6 @@ fn first_failure(
         }
     }
     // The others were cancelled because of one that says more.
-    failures.sort_by_key(|error| matches!(error, BuildError::Cancelled));
+    failures.sort_by_key(|error| matches!(error, BuildError::Cancelled | BuildError::Damaged));
     failures.into_iter().next().map_or(Ok(images), Err)
 }

@@ -77,22 +77,47 @@ impl Engine {
         check(app)?;
         check_files(app, functions).map_err(|error| Failure::of_build(error, hello.output))?;
         let store = self.store.on_behalf_of(cancel, sink);
+        loop {
+            let known_damage = store.found_damaged();
+            let specs = self.prepare_with(&store, hello, app, functions, sink, cancel)?;
+            store.confirm().map_err(|error| Failure::of_store(&error))?;
+            // What was found damaged is not found again, but made.
+            if let Some(specs) = specs.filter(|_| store.found_damaged() == known_damage) {
+                return Ok(specs);
+            }
+        }
+    }
+
+    /// As [`Self::prepare`], trusting the views that are there; `None` when one turned out to be damaged.
+    fn prepare_with(
+        &self,
+        store: &Store,
+        hello: &Hello,
+        app: &AppRequest,
+        functions: &[&FunctionRequest],
+        sink: &Sink,
+        cancel: &CancelToken,
+    ) -> Result<Option<Vec<ServiceSpec>>, Failure> {
         let (images, files) = std::thread::scope(|scope| {
-            let files = scope.spawn(|| AppFiles::collect(&store, hello, functions, sink));
-            let images = self.build(&store, hello, app, functions, sink, cancel);
+            let files = scope.spawn(|| AppFiles::collect(store, hello, functions, sink));
+            let images = self.build(store, hello, app, functions, sink, cancel);
             (images, files.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
         });
-        let (images, mut files) = (images?, files?);
-        let packages = self.show_package(&store, &images, &mut files, cancel)?;
+        let images = match images {
+            Err(BuildError::Damaged) => return Ok(None),
+            images => images.map_err(|error| Failure::of_build(error, hello.output))?,
+        };
+        let mut files = files?;
+        let packages = self.show_package(store, &images, &mut files, cancel)?;
         let spec = |function: &&FunctionRequest| {
             let image = images.get(&function.image).ok_or_else(|| unknown_image(function))?;
-            let files = files.show(&store, function, image)?;
+            let files = files.show(store, function, image)?;
             let package = packages.get(&image.id).into_iter().flatten();
             let top_most_first =
                 files.iter().chain(image.attachments.iter().rev()).chain(package).chain(image.layers.iter().rev());
             spec(app, function, image, self.paths(top_most_first))
         };
-        functions.iter().map(spec).collect()
+        functions.iter().map(spec).collect::<Result<_, _>>().map(Some)
     }
 
     fn build(
@@ -103,7 +128,7 @@ impl Engine {
         functions: &[&FunctionRequest],
         sink: &Sink,
         cancel: &CancelToken,
-    ) -> Result<HashMap<String, BuiltImage>, Failure> {
+    ) -> Result<HashMap<String, BuiltImage>, BuildError> {
         let mut seen = HashSet::new();
         let targets: Vec<&str> =
             functions.iter().map(|function| &*function.image).filter(|image| seen.insert(*image)).collect();
@@ -113,7 +138,7 @@ impl Engine {
         let tools = Tools::new(store, launcher, fetch, programs, self.id_map.clone());
         let options = BuildOptions { force_build: app.options.force_build, ignore_cache: app.options.ignore_cache };
         let builder = Builder::new(&tools, &app.images, options, sink, cancel);
-        builder.build(&targets).map_err(|error| Failure::of_build(error, hello.output))
+        builder.build(&targets)
     }
 
     /// The package's layers over each image, top-most first, by image id: its files, and above them their bytecode. Where

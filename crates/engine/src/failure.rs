@@ -27,7 +27,7 @@ impl Failure {
             BuildError::Invalid { .. } => ("InvalidError", None),
             BuildError::FileNotFound(_) => ("FileNotFoundError", None),
             BuildError::NotADirectory(_) => ("NotADirectoryError", None),
-            BuildError::Failed { .. } => ("ExecutionError", None),
+            BuildError::Failed { .. } | BuildError::Damaged => ("ExecutionError", None),
             BuildError::Cancelled => ("KeyboardInterrupt", None),
         };
         Self { error: class, message, hint, image_id, shown }

@@ -31,6 +31,9 @@ pub enum BytecodeError {
     /// A descriptor could not be had.
     #[error(transparent)]
     Io(#[from] std::io::Error),
+    /// A layer of the image turned out to be damaged.
+    #[error("a layer of the image is damaged")]
+    Damaged,
     /// The interpreter did not do what it was told.
     #[error("the image's interpreter could not compile the `modal` package: {0}")]
     Failed(String),
@@ -50,15 +53,18 @@ pub struct Bytecode<'a> {
 }
 
 impl Bytecode<'_> {
-    /// The layer with the bytecode, compiled now if it was not before.
+    /// The layer with the bytecode, compiled now if it was not before; [`Store::confirm`] must be called before it is used.
     ///
     /// # Errors
     /// When the image's interpreter cannot do it, or the store fails.
     pub fn layer(&self, launcher: &Launcher, store: &Store, cancel: &CancelToken) -> Result<Digest, BytecodeError> {
         let material = self.material();
         let key = material.key();
-        if let Some(record) = store.find_layer(&key)? {
+        if let Some(record) = store.expect_layer(&key)? {
             return Ok(record.digest);
+        }
+        if !store.confirm()? {
+            return Err(BytecodeError::Damaged);
         }
         let begun = SystemTime::now();
         let committed = self.compile(launcher, store, cancel)?;

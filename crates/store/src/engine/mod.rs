@@ -9,15 +9,15 @@ mod image_tree;
 mod index;
 mod lease;
 mod lock;
+mod looks;
 mod records;
 mod upgrade;
 mod work;
 
-use std::collections::HashSet;
 use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use lamina_events::{CancelToken, Event, Sink};
 use lamina_image::{Digest, FileSet, LayerKey};
@@ -31,6 +31,7 @@ use crate::{CacheFilter, CommitRules, Committed, Harvest, Job, JobError, Layout,
 use client::Client;
 use index::Index;
 use lease::{Leftovers, Session, Use};
+use looks::Looks;
 
 pub use apps::{AppRecord, AppState, DetachedApp, DetachedApps, OutputReader, OutputWriter, RunningApp, Show};
 pub use collection::{Collected, ImageUsage, Policy, Usage};
@@ -67,8 +68,7 @@ struct Shared {
     works: AtomicU64,
     /// How files get into views.
     placing: Placing,
-    /// Layers whose views were looked at.
-    looked_at: Mutex<HashSet<Digest>>,
+    looks: Looks,
 }
 
 impl Shared {
@@ -93,7 +93,7 @@ impl Store {
         let placing = start(&client, &session, &leftovers)?;
         drop(leftovers);
         let shared =
-            Shared { layout, client, index, session, works: AtomicU64::new(0), placing, looked_at: Mutex::default() };
+            Shared { layout, client, index, session, works: AtomicU64::new(0), placing, looks: Looks::default() };
         upgrade::upgrade(&shared)?;
         let shared = Arc::new(shared);
         Ok(Self { shared, cancel: CancelToken::new(), sink: Sink::none(), has_waited: Arc::default() })
@@ -124,6 +124,18 @@ impl Store {
         }
     }
 
+    /// As [`Store::find_layer`], without waiting for the look at its view: [`Store::confirm`] must be called before anything
+    /// uses that.
+    ///
+    /// # Errors
+    /// As [`Store::find_layer`].
+    pub fn expect_layer(&self, key: &LayerKey) -> Result<Option<LayerRecord>, StoreError> {
+        match self.shared.index.layer(key)? {
+            Some(record) if self.begin_hold(&[record.digest])? => Ok(Some(record)),
+            _ => Ok(None),
+        }
+    }
+
     /// What is known of the layer with this key, whether it is still there or not.
     ///
     /// # Errors
@@ -137,6 +149,10 @@ impl Store {
     /// # Errors
     /// When it cannot be noted down.
     pub fn hold(&self, layers: &[Digest]) -> Result<bool, StoreError> {
+        Ok(self.begin_hold(layers)? && (self.confirm()? || !self.any_damaged(layers)))
+    }
+
+    fn begin_hold(&self, layers: &[Digest]) -> Result<bool, StoreError> {
         let _paused = self.hold_off_collection()?;
         for layer in layers {
             self.shared.session.note(Use::Layer(*layer))?;
@@ -147,27 +163,6 @@ impl Store {
             }
         }
         Ok(true)
-    }
-
-    /// Whether a layer can be used, after its view was made again if need be. The first use in a process looks at the view.
-    fn is_usable(&self, layer: &Digest) -> Result<bool, StoreError> {
-        if !self.has_view(layer) {
-            return self.restore_view(layer);
-        }
-        if self.shared.looked_at.lock().unwrap_or_else(PoisonError::into_inner).contains(layer) {
-            return Ok(true);
-        }
-        let look = || self.shared.client.call::<bool>(Request::Look { digest: *layer });
-        let mut is_right = look()?;
-        if !is_right {
-            // Only one process makes it again: another one may use the new view at once.
-            let _alone = self.lock(&format!("view-{layer}"), &self.cancel, || ())?;
-            is_right = look()? || self.restore_view(layer)?;
-        }
-        if is_right {
-            self.shared.looked_at.lock().unwrap_or_else(PoisonError::into_inner).insert(*layer);
-        }
-        Ok(is_right)
     }
 
     /// Makes a view again that is not there in the way that this machine needs; false when that is impossible.

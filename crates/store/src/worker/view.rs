@@ -18,7 +18,7 @@ use crate::tree::{Entry, Node, Tree};
 use crate::{JobError, Metadata, Timestamp};
 
 /// Directories that one thread looks at before another one takes part.
-const LOOKED_AT_ONCE: usize = 256;
+const LOOKED_AT_ONCE: usize = 4096;
 
 /// Makes a view of an encoded tree and publishes both, unless objects are missing.
 pub(super) fn publish(context: &WorkerContext, encoded: &[u8]) -> Result<Published> {

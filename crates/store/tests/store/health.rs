@@ -250,6 +250,21 @@ fn a_view_that_cannot_be_made_again_is_made_by_the_next_build() {
 }
 
 #[test]
+fn a_layer_that_is_expected_is_found_damaged_before_it_is_used() {
+    let mut store = TestStore::new();
+    let committed = store.layer(CommitRules::default(), |upper| write(upper.join("expected"), "expected"));
+    let record = record(&store, &committed);
+    store.reopen();
+    std::fs::remove_file(store.view(&record.digest, "expected")).unwrap();
+    std::fs::remove_file(object(&store, "expected")).unwrap();
+    assert_eq!(store.expect_layer(&record.key).unwrap().as_ref(), Some(&record));
+    assert!(!store.confirm().unwrap());
+    assert_eq!(store.expect_layer(&record.key).unwrap(), None);
+    assert_eq!(store.find_layer(&record.key).unwrap(), None);
+    assert!(store.confirm().unwrap(), "what is known to be damaged is told once");
+}
+
+#[test]
 fn local_files_whose_view_is_damaged_are_shown_anew() {
     let mut store = TestStore::new();
     let local = tempfile::tempdir().unwrap();
@@ -261,5 +276,10 @@ fn local_files_whose_view_is_damaged_are_shown_anew() {
     std::fs::remove_file(store.view(&shown, "local/file")).unwrap();
     std::fs::remove_file(object(&store, "local")).unwrap();
     assert_eq!(store.file_set(&set, &[]).unwrap().digest, Some(shown));
+    assert!(!store.confirm().unwrap());
+    assert_eq!(store.found_damaged(), 1);
+    assert_eq!(store.file_set(&set, &[]).unwrap().digest, Some(shown));
+    assert!(store.confirm().unwrap());
+    assert_eq!(store.found_damaged(), 1);
     assert_eq!(store.read(&shown, "local/file"), b"local");
 }
