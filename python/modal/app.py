@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, Generic, NoReturn, ParamSpec, TypeVar
 
-    from modal._calls.engine import Engine
+    from modal._client.engine import Engine
     from modal.functions import Amount, Decorator
     from modal.retries import Retries
     from modal.secret import Secret
@@ -239,7 +239,7 @@ class RunningApp:
 
     def __enter__(self) -> App:
         from modal import is_local
-        from modal._client.launch import connect
+        from modal._client.engine import connect
         from modal._client.source import alias_main
         from modal.output import is_output_enabled
 

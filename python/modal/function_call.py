@@ -6,7 +6,7 @@ import os
 from threading import Event, Lock
 from weakref import WeakValueDictionary
 
-from modal._calls.engine import AsyncReceiver, Receiver
+from modal._calls.conversation import AsyncReceiver, Receiver
 from modal._shared.api import Bound, Explained, explain_on_instance, with_aio
 from modal.exception import ExecutionError, InvalidError, NotFoundError, TimeoutError
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, Generic, TypeVar
 
-    from modal._calls.engine import Engine
+    from modal._calls.conversation import Conversation
     from modal._shared.payload import Payload
     from modal.functions import Function
 
@@ -102,7 +102,7 @@ class FunctionCall(Generic[R], metaclass=Explained):
         raise InvalidError("`FunctionCall()` makes no call", hint="use the `.spawn(...)` method of a function")
 
     @classmethod
-    def _start(cls, function: Function[Any, R, Any], engine: Engine, payload: Payload) -> FunctionCall[R]:
+    def _start(cls, function: Function[Any, R, Any], engine: Conversation, payload: Payload) -> FunctionCall[R]:
         call: FunctionCall[R] = object.__new__(cls)
         call._function = function
         call._engine = engine
@@ -118,7 +118,7 @@ class FunctionCall(Generic[R], metaclass=Explained):
         return call
 
     _function: Function[Any, R, Any]
-    _engine: Engine
+    _engine: Conversation
     _inbox: _Inbox
     _number: int
     _object_id: str

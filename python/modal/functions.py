@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
     from typing import Any, Generic, ParamSpec, Protocol, TypeVar, Union, overload
 
-    from modal._calls.engine import Engine
+    from modal._calls.conversation import Conversation
     from modal._shared.api import Bound
     from modal._shared.payload import Payload
     from modal.app import App
@@ -129,7 +129,7 @@ class Function(Generic[P, R, L], metaclass=Explained):
         self._name = name
         self._settings = settings
         self._packer = _packer(raw.__module__, settings.serialized)
-        self._engine: Engine | None = None
+        self._engine: Conversation | None = None
         #: The name as it stands in control messages, once the app runs.
         self._wire_name = b""
         self._is_generator = is_generator(raw)
@@ -336,7 +336,7 @@ class Function(Generic[P, R, L], metaclass=Explained):
                     else "put a single input into a list",
                 )
 
-    def _running(self, generator: bool = False) -> Engine:
+    def _running(self, generator: bool = False) -> Conversation:
         """The engine to call, or an error that says why the function cannot be called like this."""
         if self._is_generator and not generator:
             raise InvalidError(

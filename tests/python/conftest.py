@@ -18,7 +18,7 @@ sys.path[:0] = [str(PACKAGE), str(HERE)]
 
 from fake_engine import FakeEngine  # noqa: E402
 
-from modal._calls.engine import Engine  # noqa: E402
+from modal._client.engine import Engine  # noqa: E402
 from modal._shared.wire import Connection  # noqa: E402
 
 
@@ -41,7 +41,7 @@ def start(engine, monkeypatch):
     from modal.app import RunningApp
 
     monkeypatch.setattr(
-        "modal._client.launch.connect", lambda output, interactive=False: engine.greet(output) or engine
+        "modal._client.engine.connect", lambda output, interactive=False: engine.greet(output) or engine
     )
 
     class Started:

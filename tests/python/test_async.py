@@ -430,7 +430,7 @@ def test_a_lost_engine_wakes_every_task(fake):
 
 def test_app_run(engine, monkeypatch):
     monkeypatch.setattr(
-        "modal._client.launch.connect", lambda output, interactive=False: engine.greet(output) or engine
+        "modal._client.engine.connect", lambda output, interactive=False: engine.greet(output) or engine
     )
 
     async def main():
@@ -448,7 +448,7 @@ def test_app_run(engine, monkeypatch):
 
 def test_app_run_by_its_own_twin_and_with_a_failure_inside(engine, monkeypatch):
     monkeypatch.setattr(
-        "modal._client.launch.connect", lambda output, interactive=False: engine.greet(output) or engine
+        "modal._client.engine.connect", lambda output, interactive=False: engine.greet(output) or engine
     )
 
     async def main():
@@ -462,7 +462,7 @@ def test_app_run_by_its_own_twin_and_with_a_failure_inside(engine, monkeypatch):
 
 def test_cancelling_the_start_of_an_app_ends_its_build(engine, monkeypatch):
     monkeypatch.setattr(
-        "modal._client.launch.connect", lambda output, interactive=False: engine.greet(output) or engine
+        "modal._client.engine.connect", lambda output, interactive=False: engine.greet(output) or engine
     )
     engine.fake.answers_start = False
 

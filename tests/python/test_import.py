@@ -52,7 +52,7 @@ def test_import_alone(project):
         "import modal\napp = modal.App('a', image=modal.Image.debian_slim().pip_install('x').add_local_dir('a', '/a'))\n"
         "@app.function()\ndef f(): pass\n",
         "import modal._runner.runner",
-        "import modal._client.launch",
+        "import modal._client.engine",
         "import modal._cli.command, modal._cli.arguments, modal._cli.reference, modal._cli.signature",
     ],
 )

@@ -40,7 +40,7 @@ assert interpreter.find_spec("sqlite3").origin.endswith("__init__.py")
 signal = interpreter.signals()
 signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGUSR1,))
 assert signal.getsignal(signal.SIGINT) is not None
-import modal._client.launch, modal._runner.runner, modal._cli.reference
+import modal._client.engine, modal._runner.runner, modal._cli.reference
 print(interpreter.decode_json.__module__, interpreter.Pickler.__module__, interpreter.signals().__name__)
 """
 

@@ -8,7 +8,7 @@ import sys
 import threading
 from collections import deque
 
-from modal._calls.engine import AsyncReceiver
+from modal._calls.conversation import AsyncReceiver
 from modal._calls.map import Flight
 
 TYPE_CHECKING = False
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
     from typing import Any, Union
 
-    from modal._calls.engine import Engine
+    from modal._calls.conversation import Conversation
     from modal._shared.payload import Payload
     from modal.functions import Function
 
@@ -28,7 +28,7 @@ AHEAD = 16
 _NOTHING = object()
 
 
-async def call(function: Function[Any, Any, Any], engine: Engine, payload: Payload) -> Any:
+async def call(function: Function[Any, Any, Any], engine: Conversation, payload: Payload) -> Any:
     """Runs one input; cancelling the task cancels the call."""
     receiver = AsyncReceiver(engine)
     number = engine.start_call(receiver, function._wire_name, payload)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from modal._calls.engine import AsyncReceiver, Receiver
+from modal._calls.conversation import AsyncReceiver, Receiver
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from typing import Any
 
-    from modal._calls.engine import Engine
+    from modal._calls.conversation import Conversation
     from modal._shared.payload import Payload
     from modal.functions import Function
 
@@ -20,7 +20,9 @@ PORTION = 8
 class _Stream:
     """One call of a generator."""
 
-    def __init__(self, function: Function[Any, Any, Any], engine: Engine, payload: Payload, receiver: Receiver) -> None:
+    def __init__(
+        self, function: Function[Any, Any, Any], engine: Conversation, payload: Payload, receiver: Receiver
+    ) -> None:
         self.receiver = receiver
         self._function = function
         self._engine = engine
@@ -51,7 +53,7 @@ class _Stream:
             self._engine.cancel([self._number])
 
 
-def stream(function: Function[Any, Any, Any], engine: Engine, payload: Payload) -> Iterator[Any]:
+def stream(function: Function[Any, Any, Any], engine: Conversation, payload: Payload) -> Iterator[Any]:
     """Yields the values of a generator that runs in a container."""
     call = _Stream(function, engine, payload, Receiver())
     try:
@@ -66,7 +68,7 @@ def stream(function: Function[Any, Any, Any], engine: Engine, payload: Payload) 
         call.close()
 
 
-async def stream_async(function: Function[Any, Any, Any], engine: Engine, payload: Payload) -> AsyncIterator[Any]:
+async def stream_async(function: Function[Any, Any, Any], engine: Conversation, payload: Payload) -> AsyncIterator[Any]:
     """As `stream`, in an event loop."""
     receiver = AsyncReceiver(engine)
     call = _Stream(function, engine, payload, receiver)

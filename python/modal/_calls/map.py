@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from modal._calls.engine import Receiver
+from modal._calls.conversation import Receiver
 from modal._shared.wire import JOIN_LIMIT, frame
 
 TYPE_CHECKING = False
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-    from modal._calls.engine import Engine
+    from modal._calls.conversation import Conversation
     from modal._shared.payload import Payload
     from modal.functions import Function
 
@@ -72,7 +72,7 @@ class Flight:
     """The inputs that were sent and not yet answered, and the room for more."""
 
     def __init__(
-        self, engine: Engine, function: Function[Any, Any, Any], kwargs: dict[str, Any], receiver: Receiver
+        self, engine: Conversation, function: Function[Any, Any, Any], kwargs: dict[str, Any], receiver: Receiver
     ) -> None:
         self.receiver = receiver
         #: Call number -> position among the inputs, size of the arguments.

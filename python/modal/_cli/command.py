@@ -120,8 +120,8 @@ def _write_result(path: str, name: str, result: object) -> None:
 
 
 def _describe(app: object, function: str | None) -> int:
+    from modal._client.engine import connect
     from modal._client.graph import app_graph
-    from modal._client.launch import connect
 
     _, body = app_graph(app)  # type: ignore[arg-type]
     engine = connect(output=True)

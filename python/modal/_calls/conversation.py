@@ -1,4 +1,4 @@
-"""The connection with the engine: requests, calls, and who reads the socket.
+"""Calls over the connection with the engine, and who reads it; of the user's process, and of a container.
 
 Whoever waits for an answer reads the socket itself and hands what belongs to others to them; only one does so at a
 time, and passes the turn on when it has what it waited for. A single caller therefore pays no thread switch, which
@@ -9,14 +9,12 @@ a thread is started that reads whenever nobody else does.
 from __future__ import annotations
 
 import os
-import sys
 from _thread import allocate_lock
 from collections import deque
 from itertools import count
 
-from modal._shared.errors import engine_error, mark
-from modal._shared.wire import Connection, ConnectionClosed, ProtocolError, encode_json
-from modal.exception import ServiceError, VersionError
+from modal._shared.wire import Connection, ConnectionClosed, ProtocolError
+from modal.exception import ServiceError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,15 +23,8 @@ if TYPE_CHECKING:
 
     from modal._shared.payload import Payload
 
-PROTOCOL = 2
-
-
-def _working_directory() -> str:
-    try:
-        return os.getcwd()
-    except FileNotFoundError:
-        text = "the working directory cannot be found: it may have been deleted; change to one that exists"
-        raise mark(FileNotFoundError(text)) from None
+#: Messages that belong to a call of this process.
+ANSWERS = ("result", "item")
 
 
 class Receiver:
@@ -61,7 +52,7 @@ class AsyncReceiver(Receiver):
 
     __slots__ = ("_engine", "_event", "_loop")
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Conversation) -> None:
         import asyncio
 
         super().__init__()
@@ -96,20 +87,18 @@ class AsyncReceiver(Receiver):
                 self._engine.check()
 
 
-class Engine:
-    """A running engine and the conversation with it."""
+class Conversation:
+    """Calls that a process makes over its connection with the engine."""
 
-    def __init__(self, connection: Connection, process: int | None = None) -> None:
+    def __init__(self, connection: Connection, read_lock: Any = None, send_lock: Any = None) -> None:
         self._connection = connection
-        #: The engine's process id where this process started it.
-        self._process = process
         self._numbers = count(1)
         self._pending: dict[Any, Receiver] = {}
         self._sleepers: list[Receiver] = []
-        self._send_lock = allocate_lock()
+        self._send_lock = send_lock or allocate_lock()
         #: Calls given up, which the engine is yet to be told.
         self._cancelled: deque[int] = deque()
-        self._read_lock = allocate_lock()
+        self._read_lock = read_lock or allocate_lock()
         self._failure: Exception | None = None
         self._reads_in_background = False
         os.register_at_fork(after_in_child=self._forget)
@@ -118,37 +107,6 @@ class Engine:
     def receiver() -> Receiver:
         """Where answers to a thread's call arrive."""
         return Receiver()
-
-    def greet(self, output: bool) -> None:
-        """Introduces this process. The answer is read with the first request's, which saves a round trip."""
-        import modal
-        from modal._client.launch import find_cloudpickle, find_uv
-
-        hello = {
-            "type": "hello",
-            "protocol": PROTOCOL,
-            "package": modal.__version__,
-            "python": ".".join(map(str, sys.version_info[:3])),
-            "python_program": (sys.executable or None) if sys.implementation.name == "cpython" else None,
-            "uv": find_uv(),
-            "cwd": _working_directory(),
-            "output": output,
-            "package_directory": os.path.dirname(os.path.abspath(modal.__file__)),
-            "cloudpickle_directory": find_cloudpickle(),
-        }
-        self.send_frame(encode_json(hello).encode())
-
-    def request(self, kind: str, body: dict[str, Any]) -> dict[str, Any]:
-        """Asks the engine for something other than a call and waits for the answer."""
-        number = next(self._numbers)
-        receiver = Receiver()
-        self._pending["request", number] = receiver
-        self.send_frame(encode_json({"type": kind, "request": number, **body}).encode())
-        self.wait(receiver)
-        _, control, _ = receiver.arrived.popleft()
-        if control["type"] == "error":
-            raise engine_error(control)
-        return control
 
     def start_call(self, receiver: Receiver, function: bytes, payload: Payload) -> int:
         """Sends one input; its result will arrive at `receiver` under the number that is returned."""
@@ -230,26 +188,12 @@ class Engine:
                 self._read_lock.release()
                 self._offer_turn()
 
-    def stop(self) -> None:
-        """Stops the app and its containers. With the engine lost there is nothing left to stop."""
-        if self._failure is None:
-            try:
-                self.request("app.stop", {})
-            except ServiceError:
-                pass
-
     def give_up(self) -> None:
         """Ends the conversation for whoever waits for something, in any thread."""
         if self._failure is None:
             self._failure = ServiceError("the app has stopped")
             self._connection.shut_down()
             self._wake_all()
-
-    def close(self) -> None:
-        """Ends the conversation; waits for an engine that this process started."""
-        self.give_up()
-        self._connection.close()
-        self._reap()
 
     def send_frame(self, control: bytes, payload: Payload = b"") -> None:
         """Sends one frame."""
@@ -309,37 +253,27 @@ class Engine:
             raise self._fail() from None
         except (ProtocolError, ValueError) as error:
             raise self._fail(f"the engine sent something unreadable: {error}") from None
-        number = control.get("call")
-        if number is None:
-            number = control.get("request")
-            if number is None:
-                self._read_greeting(control)
-                return
-            receiver = self._pending.pop(("request", number), None)
-        elif control["type"] == "item":
-            receiver = self._pending.get(number)
-        else:
-            receiver = self._pending.pop(number, None)
+        self._dispatch(control, payload)
+
+    def _dispatch(self, control: dict[str, Any], payload: Any) -> None:
+        """Hands what was read to whom it belongs."""
+        number, kind = control.get("call"), control["type"]
+        if number is None or kind not in ANSWERS:
+            self._take(control, payload)
+            return
+        receiver = self._pending.get(number) if kind == "item" else self._pending.pop(number, None)
         if receiver is not None:
             receiver.arrived.append((number, control, payload))
             receiver.wake()
 
-    def _read_greeting(self, control: dict[str, Any]) -> None:
-        if control["type"] == "error":
-            self._failure = engine_error(control)  # type: ignore[assignment]
-            raise self._fail()
-        if control["type"] == "welcome" and control.get("protocol") != PROTOCOL:
-            self._failure = VersionError(
-                f"the engine speaks protocol `{control.get('protocol')}`, this package speaks `{PROTOCOL}`",
-                hint="install the `modal` command and the `modal` package from the same release",
-            )
-            raise self._fail()
+    def _take(self, control: dict[str, Any], payload: Any) -> None:
+        """Takes a message that answers no call."""
 
     def _fail(self, message: str | None = None) -> Exception:
         """Notes that the engine is lost and wakes everybody to hear it."""
         if self._failure is None:
             self._failure = ServiceError(
-                message or f"the engine ended while it was needed{self._exit_text()}",
+                message or f"the engine ended while it was needed{self._how_it_ended()}",
                 hint="run `modal doctor` to check this machine; the build's messages above may say more",
             )
         self._wake_all()
@@ -349,27 +283,12 @@ class Engine:
         for receiver in [*self._sleepers, *list(self._pending.values())]:
             receiver.wake()
 
-    def _exit_text(self) -> str:
-        status = self._reap()
-        if status is None:
-            return ""
-        if os.WIFSIGNALED(status):
-            return f" (killed by signal {os.WTERMSIG(status)})"
-        return f" (exit code {os.WEXITSTATUS(status)})"
-
-    def _reap(self) -> int | None:
-        process, self._process = self._process, None
-        if process is None:
-            return None
-        try:
-            return os.waitpid(process, 0)[1]
-        except ChildProcessError:
-            return None
+    def _how_it_ended(self) -> str:
+        return ""
 
     def _forget(self) -> None:
         """In a forked child: leaves the conversation to the parent."""
         if self._failure is None:
-            self._process = None
             self._failure = ServiceError(
                 "a forked process cannot call functions of its parent's app",
                 hint="use threads, or call `.map` in the parent",

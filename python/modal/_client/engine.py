@@ -1,0 +1,213 @@
+"""The engine as the user's process knows it: finding it, starting it, asking it for what is no call."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from modal._calls.conversation import Conversation, Receiver
+from modal._shared.errors import engine_error, mark
+from modal._shared.interpreter import AF_UNIX, SOCK_STREAM, find_spec, socket, socketpair
+from modal._shared.wire import Connection, encode_json
+from modal.exception import ServiceError, VersionError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+PROTOCOL = 2
+
+ENGINE_FD = "MODAL_ENGINE_FD"
+#: Names the program that is started as the engine, instead of the one that came with this package.
+COMMAND = "MODAL_COMMAND"
+
+
+class Engine(Conversation):
+    """A running engine and the conversation with it."""
+
+    def __init__(self, connection: Connection, process: int | None = None) -> None:
+        super().__init__(connection)
+        #: The engine's process id where this process started it.
+        self._process = process
+
+    def greet(self, output: bool) -> None:
+        """Introduces this process. The answer is read with the first request's, which saves a round trip."""
+        import modal
+
+        hello = {
+            "type": "hello",
+            "protocol": PROTOCOL,
+            "package": modal.__version__,
+            "python": ".".join(map(str, sys.version_info[:3])),
+            "python_program": (sys.executable or None) if sys.implementation.name == "cpython" else None,
+            "uv": find_uv(),
+            "cwd": _working_directory(),
+            "output": output,
+            "package_directory": os.path.dirname(os.path.abspath(modal.__file__)),
+            "cloudpickle_directory": find_cloudpickle(),
+        }
+        self.send_frame(encode_json(hello).encode())
+
+    def request(self, kind: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Asks the engine for something other than a call and waits for the answer."""
+        number = next(self._numbers)
+        receiver = Receiver()
+        self._pending["request", number] = receiver
+        self.send_frame(encode_json({"type": kind, "request": number, **body}).encode())
+        self.wait(receiver)
+        _, control, _ = receiver.arrived.popleft()
+        if control["type"] == "error":
+            raise engine_error(control)
+        return control
+
+    def stop(self) -> None:
+        """Stops the app and its containers. With the engine lost there is nothing left to stop."""
+        if self._failure is None:
+            try:
+                self.request("app.stop", {})
+            except ServiceError:
+                pass
+
+    def close(self) -> None:
+        """Ends the conversation; waits for an engine that this process started."""
+        self.give_up()
+        self._connection.close()
+        self._reap()
+
+    def _take(self, control: dict[str, Any], payload: Any) -> None:
+        number = control.get("request")
+        if number is None:
+            self._read_greeting(control)
+            return
+        receiver = self._pending.pop(("request", number), None)
+        if receiver is not None:
+            receiver.arrived.append((number, control, payload))
+            receiver.wake()
+
+    def _read_greeting(self, control: dict[str, Any]) -> None:
+        if control["type"] == "error":
+            self._failure = engine_error(control)  # type: ignore[assignment]
+            raise self._fail()
+        if control["type"] == "welcome" and control.get("protocol") != PROTOCOL:
+            self._failure = VersionError(
+                f"the engine speaks protocol `{control.get('protocol')}`, this package speaks `{PROTOCOL}`",
+                hint="install the `modal` command and the `modal` package from the same release",
+            )
+            raise self._fail()
+
+    def _how_it_ended(self) -> str:
+        status = self._reap()
+        if status is None:
+            return ""
+        if os.WIFSIGNALED(status):
+            return f" (killed by signal {os.WTERMSIG(status)})"
+        return f" (exit code {os.WEXITSTATUS(status)})"
+
+    def _reap(self) -> int | None:
+        process, self._process = self._process, None
+        if process is None:
+            return None
+        try:
+            return os.waitpid(process, 0)[1]
+        except ChildProcessError:
+            return None
+
+    def _forget(self) -> None:
+        self._process = None
+        super()._forget()
+
+
+def _working_directory() -> str:
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        text = "the working directory cannot be found: it may have been deleted; change to one that exists"
+        raise mark(FileNotFoundError(text)) from None
+
+
+def connect(output: bool, interactive: bool = False) -> Engine:
+    """The engine that started this process (`modal run`), else one that is started now.
+
+    Containers of an `interactive` one may ask for the terminal of this process.
+    """
+    inherited = os.environ.pop(ENGINE_FD, None)
+    engine = _adopt(inherited) if inherited is not None else _start(interactive)
+    engine.greet(output)
+    return engine
+
+
+def _adopt(number: str) -> Engine:
+    try:
+        fd = int(number)
+        os.set_inheritable(fd, False)
+        return Engine(Connection(socket(AF_UNIX, SOCK_STREAM, 0, fd)))
+    except (ValueError, OSError) as error:
+        raise ServiceError(
+            f"`{ENGINE_FD}={number}` names no connection with an engine: {error}",
+            hint=f"unset {ENGINE_FD}; `modal run` sets it for the processes that it starts",
+        ) from None
+
+
+def _start(interactive: bool) -> Engine:
+    program = os.environ.get(COMMAND) or find_program("modal")
+    if program is None:
+        raise ServiceError(
+            f"the `modal` program was not found beside `{sys.executable}`, beside this package, or on PATH",
+            hint="install the package again: the program is part of it",
+        )
+    ours, theirs = socketpair(AF_UNIX, SOCK_STREAM)
+    environment = dict(os.environ)
+    environment[ENGINE_FD] = str(theirs.fileno())
+    os.set_inheritable(theirs.fileno(), True)
+    try:
+        process = os.posix_spawn(program, [program, "engine", *(["--interactive"] if interactive else [])], environment)
+    except OSError as error:
+        ours.close()
+        raise ServiceError(
+            f"`{program} engine` could not be started: {error.strerror}",
+            hint=f"unset {COMMAND}, or set it to the path of the `modal` program" if COMMAND in os.environ else None,
+        ) from None
+    finally:
+        theirs.close()
+    return Engine(Connection(ours), process)
+
+
+def find_uv() -> str | None:
+    """The `uv` program that came with this package's dependency of that name."""
+    found = find_program("uv", on_path=False)
+    if found is None:
+        try:
+            from uv import find_uv_bin
+
+            found = find_uv_bin()
+        except (ImportError, FileNotFoundError):
+            found = find_program("uv")
+    return found
+
+
+def find_cloudpickle() -> str | None:
+    """Where the package `cloudpickle` is, which containers get for values that travel by value."""
+    # Finding costs next to nothing, importing costs more than a container's start.
+    spec = find_spec("cloudpickle")
+    origin = None if spec is None else spec.origin
+    return None if origin is None else os.path.dirname(os.path.abspath(origin))
+
+
+def find_program(name: str, on_path: bool = True) -> str | None:
+    """A program beside the interpreter, in the scripts directory of the package's environment, or on PATH."""
+    package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    site = os.path.dirname(package)
+    directories = [
+        os.path.dirname(os.path.abspath(sys.executable)) if sys.executable else "",
+        os.path.join(sys.prefix, "bin"),
+        # <environment>/lib/pythonX.Y/site-packages, and `pip install --target`.
+        os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(site))), "bin"),
+        os.path.join(site, "bin"),
+    ]
+    if on_path:
+        directories += os.environ.get("PATH", "").split(os.pathsep)
+    for directory in directories:
+        candidate = os.path.join(directory, name)
+        if directory and os.path.isfile(candidate) and os.access(candidate, os.X_OK):
+            return candidate
+    return None
