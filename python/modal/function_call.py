@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from threading import Event, Lock
-from weakref import WeakValueDictionary
+from weakref import ReferenceType, WeakValueDictionary, ref
 
 from modal._calls.conversation import AsyncReceiver, Receiver
 from modal._shared.api import Bound, Explained, explain_on_instance, with_aio
@@ -30,15 +30,37 @@ _calls: WeakValueDictionary[str, FunctionCall[Any]] = WeakValueDictionary()
 class _Inbox(Receiver):
     """Where a spawned call's answer arrives, and whom it wakes."""
 
-    __slots__ = ("answered", "listeners")
+    __slots__ = ("_identified", "answered", "call", "call_id", "listeners")
 
     def __init__(self) -> None:
         super().__init__()
         self.answered = Event()
         self.listeners: list[Callable[[], None]] = []
+        #: The call, as long as somebody holds it, and its id once the engine has said it.
+        self.call: ReferenceType[FunctionCall[Any]] | None = None
+        self.call_id: str | None = None
+        #: Made when somebody waits for the id.
+        self._identified: Event | None = None
+
+    def identify(self, call_id: str) -> None:
+        self.call_id = call_id
+        call = self.call() if self.call is not None else None
+        if call is not None:
+            _calls[call_id] = call
+        if self._identified is not None:
+            self._identified.set()
+
+    def wait_for_id(self) -> str | None:
+        """The id; None if there is an answer without one."""
+        identified = self._identified = self._identified or Event()
+        while self.call_id is None and not self.answered.is_set():
+            identified.wait()
+        return self.call_id
 
     def wake(self) -> None:
         self.answered.set()
+        if self._identified is not None:
+            self._identified.set()
         for listener in list(self.listeners):
             listener()
 
@@ -110,18 +132,18 @@ class FunctionCall(Generic[R], metaclass=Explained):
         call._value = call._error = None
         call._is_done = False
         call._lock = Lock()
-        call._object_id = f"fc-{os.urandom(12).hex()}"
+        call._inbox.call = ref(call)
+        if not engine.names_calls:
+            call._inbox.identify(f"fc-{os.urandom(12).hex()}")
         # Nobody may be reading while results come in, and a full socket would keep the containers waiting.
         engine.read_in_background()
-        call._number = engine.start_call(call._inbox, function._wire_name, payload)
-        _calls[call._object_id] = call
+        call._number = engine.start_call(call._inbox, function._wire_name, payload, spawned=True)
         return call
 
     _function: Function[Any, R, Any]
     _engine: Conversation
     _inbox: _Inbox
     _number: int
-    _object_id: str
     _is_done: bool
     _lock: Lock
     _value: Any
@@ -130,7 +152,11 @@ class FunctionCall(Generic[R], metaclass=Explained):
     @property
     def object_id(self) -> str:
         """The call's id, `fc-…`."""
-        return self._object_id
+        known = self._inbox.call_id or self._inbox.wait_for_id()
+        if known is None:
+            self._outcome()  # Raises why the call was refused.
+            raise ExecutionError(f"the call of `{self._function._name}` got no id")
+        return known
 
     async def _get_aio(self, timeout: float | None = None) -> R:
         import asyncio
@@ -182,14 +208,14 @@ class FunctionCall(Generic[R], metaclass=Explained):
     gather = Bound(_gather, _gather_aio)
 
     def __repr__(self) -> str:
-        return f"<modal.FunctionCall `{self._object_id}` of `{self._function._name}`>"
+        return f"<modal.FunctionCall `{self._inbox.call_id or 'fc-…'}` of `{self._function._name}`>"
 
     if not TYPE_CHECKING:
         __getattr__ = explain_on_instance
 
     def __reduce__(self) -> str:
         raise InvalidError(
-            f"the call `{self._object_id}` cannot leave its process", hint="pass its result, `.get()`, instead"
+            f"the call of `{self._function._name}` cannot leave its process", hint="pass its result, `.get()`, instead"
         )
 
     def _cancel(self) -> None:

@@ -156,11 +156,12 @@ class Function(Generic[P, R, L], metaclass=Explained):
         engine = self._running()
         sys.stdout.flush()  # What was printed before the call shall stand before what the function prints.
         receiver = engine.receiver()
-        number = engine.start_call(receiver, self._wire_name, self._pack(args, kwargs))
+        payload = self._pack(args, kwargs)
         try:
+            engine.start_call(receiver, self._wire_name, payload)
             engine.wait(receiver)
         except KeyboardInterrupt:
-            engine.cancel([number])
+            engine.cancel_calls_of(receiver)
             raise
         _, control, payload = receiver.arrived.popleft()
         if control["status"] == "ok":
@@ -352,10 +353,9 @@ class Function(Generic[P, R, L], metaclass=Explained):
             from modal import is_local
 
             if not is_local():
-                raise ExecutionError(
-                    f"`{self._name}` was called inside a container, which cannot call functions",
-                    hint=f"use `{self._name}.local(...)` there",
-                )
+                from modal._runner.client import reach
+
+                return reach(self)
             raise ExecutionError(
                 f"`{self._name}` cannot be called in a container: its app is not running",
                 hint="start this script with `modal run`, or call inside `with app.run():`",

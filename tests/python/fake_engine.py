@@ -83,8 +83,11 @@ class Runner:
 class Worker:
     """What runs one function: a runner at a time, one input at a time."""
 
-    def __init__(self, engine: FakeEngine, function: dict) -> None:
+    def __init__(self, engine: FakeEngine, function: dict, send=None) -> None:
         self.engine = engine
+        self.send = send or engine.send
+        #: Calls of the runner, by its own numbers.
+        self.calls: dict[int, Worker] = {}
         self.function = function
         self.inputs: queue.Queue = queue.Queue()
         self.runner: Runner | None = None
@@ -131,7 +134,7 @@ class Worker:
             self.engine.retried.append(attempt + 1)
         self.running = None
         if self.claim(control["call"]):
-            self.engine.send(answer, result)
+            self.send(answer, result)
         else:
             self.discard()
 
@@ -151,8 +154,25 @@ class Worker:
             answer, result = self.runner.receive()
             if answer["type"] == "result":
                 return answer, result
-            self.engine.count_ahead(1)
-            self.engine.send(answer, result)
+            if answer["type"] == "item":
+                self.engine.count_ahead(1)
+                self.send(answer, result)
+            else:
+                self.nested(answer, result)
+
+    def nested(self, control: dict, payload: bytes) -> None:
+        """A call that the function makes itself, or what it says about one."""
+        number = control["call"]
+        if control["type"] == "call":
+            runner = self.runner
+            worker = Worker(self.engine, self.engine.functions[control["function"]], send=runner.send)
+            self.calls[number] = worker
+            worker.inputs.put((control, payload))
+            worker.inputs.put(None)
+        elif control["type"] == "more":
+            self.calls[number].more(control)
+        elif control["type"] == "cancel":
+            self.calls[number].cancel(number)
 
     def start(self) -> Runner:
         module = dict(self.function["module"])
@@ -174,9 +194,7 @@ class Worker:
     def cancel(self, number: int, message: str = "the call was cancelled") -> None:
         if not self.claim(number):
             return
-        self.engine.send(
-            {"type": "result", "call": number, "status": "error", "error": "ExecutionError", "message": message}
-        )
+        self.send({"type": "result", "call": number, "status": "error", "error": "ExecutionError", "message": message})
         with self.lock:
             if self.running is not None and self.running["call"] == number and self.runner is not None:
                 os.kill(self.runner.process, signal.SIGKILL)
@@ -207,6 +225,7 @@ class FakeEngine:
         #: Items of generators that nobody has acknowledged.
         self.ahead = 0
         self.most_ahead = 0
+        self.identified = 0
 
     def serve_in_thread(self) -> threading.Thread:
         thread = threading.Thread(target=self.serve, daemon=True)
@@ -254,6 +273,9 @@ class FakeEngine:
             answer = {"status": "error", "error": "NotFoundError", "message": "the app has no such function"}
             self.send({"type": "result", "call": control["call"], **answer})
         elif kind == "call":
+            if control.get("identify"):
+                self.identified += 1
+                self.send({"type": "call.accepted", "call": control["call"], "id": f"fc-{self.identified}"})
             self.call(control, payload)
         elif kind == "more":
             for worker in self.workers.values():

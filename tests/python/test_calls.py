@@ -298,8 +298,8 @@ def test_failed_start_is_an_error_and_leaves_the_app_stopped(start, engine):
 
 
 def test_another_protocol_is_refused(start, engine):
-    engine.fake.send({"type": "welcome", "protocol": 3, "engine": "test"})
-    with pytest.raises(VersionError, match="speaks protocol `3`"), start(app):
+    engine.fake.send({"type": "welcome", "protocol": 4, "engine": "test"})
+    with pytest.raises(VersionError, match="speaks protocol `4`"), start(app):
         pass
 
 

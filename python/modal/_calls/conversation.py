@@ -23,8 +23,10 @@ if TYPE_CHECKING:
 
     from modal._shared.payload import Payload
 
+CALL = b'{"type":"call","call":%d,"function":%s}'
+SPAWNED_CALL = b'{"type":"call","call":%d,"function":%s,"identify":true,"spawned":true}'
 #: Messages that belong to a call of this process.
-ANSWERS = ("result", "item")
+ANSWERS = ("result", "item", "call.accepted")
 
 
 class Receiver:
@@ -36,6 +38,9 @@ class Receiver:
         self.arrived: deque[tuple[int, dict[str, Any], Any]] = deque()
         #: Held while nobody has woken the caller; made when the caller first sleeps.
         self.lock: Any = None
+
+    def identify(self, call_id: str) -> None:
+        """Learns under which id the engine knows the call, where it was asked for that."""
 
     def wake(self) -> None:
         """Wakes the caller if it sleeps, or keeps it from falling asleep."""
@@ -90,6 +95,9 @@ class AsyncReceiver(Receiver):
 class Conversation:
     """Calls that a process makes over its connection with the engine."""
 
+    #: Whether the engine says under which ids it knows calls.
+    names_calls = True
+
     def __init__(self, connection: Connection, read_lock: Any = None, send_lock: Any = None) -> None:
         self._connection = connection
         self._numbers = count(1)
@@ -108,17 +116,20 @@ class Conversation:
         """Where answers to a thread's call arrive."""
         return Receiver()
 
-    def start_call(self, receiver: Receiver, function: bytes, payload: Payload) -> int:
-        """Sends one input; its result will arrive at `receiver` under the number that is returned."""
-        number, control = self.prepare_call(receiver, function)
+    def start_call(self, receiver: Receiver, function: bytes, payload: Payload, spawned: bool = False) -> int:
+        """Sends one input; its result will arrive at `receiver` under the number that is returned.
+
+        A call that is `spawned` gets an id, and goes on without whoever made it.
+        """
+        number, control = self.prepare_call(receiver, function, spawned)
         self.send_frame(control, payload)
         return number
 
-    def prepare_call(self, receiver: Receiver, function: bytes) -> tuple[int, bytes]:
+    def prepare_call(self, receiver: Receiver, function: bytes, spawned: bool = False) -> tuple[int, bytes]:
         """A call's number and control part, for those who send several frames at once with `send_frames`."""
         number = next(self._numbers)
         self._pending[number] = receiver
-        return number, b'{"type":"call","call":%d,"function":%s}' % (number, function)
+        return number, (SPAWNED_CALL if spawned else CALL) % (number, function)
 
     def send_frames(self, frames: bytes) -> None:
         """Sends whole frames made by `modal._shared.wire.frame`."""
@@ -135,6 +146,10 @@ class Conversation:
         """Gives up calls; results that arrive nevertheless are dropped."""
         self._cancelled.extend(number for number in numbers if self._pending.pop(number, None) is not None)
         self._send_cancelled()
+
+    def cancel_calls_of(self, receiver: Receiver) -> None:
+        """Gives up whatever was to be answered to a caller, who may have been interrupted before it knew the number."""
+        self.cancel([number for number, known in list(self._pending.items()) if known is receiver])
 
     def _send_cancelled(self) -> None:
         """Tells the engine of calls given up, unless somebody is sending, who will do so afterwards.
@@ -261,10 +276,14 @@ class Conversation:
         if number is None or kind not in ANSWERS:
             self._take(control, payload)
             return
-        receiver = self._pending.get(number) if kind == "item" else self._pending.pop(number, None)
-        if receiver is not None:
-            receiver.arrived.append((number, control, payload))
-            receiver.wake()
+        receiver = self._pending.pop(number, None) if kind == "result" else self._pending.get(number)
+        if receiver is None:
+            return  # Given up.
+        if kind == "call.accepted":
+            receiver.identify(control["id"])
+            return
+        receiver.arrived.append((number, control, payload))
+        receiver.wake()
 
     def _take(self, control: dict[str, Any], payload: Any) -> None:
         """Takes a message that answers no call."""

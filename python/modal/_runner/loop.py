@@ -11,13 +11,15 @@ import asyncio
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Future
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import Any
 
 #: How long tasks may take to end after they were cancelled, before the container leaves.
 FAREWELL_SECONDS = 1.0
 
 _loop: AbstractEventLoop | None = None
+#: What the runner waits for in the loop, between inputs.
+_woken: Future[None] | None = None
 
 
 def run(awaitable: Any) -> Any:
@@ -43,22 +45,54 @@ def iterate(generator: Any) -> Iterator[Any]:
         run(generator.aclose())
 
 
+def is_usable() -> bool:
+    """Whether there is a loop in which something may go on."""
+    return _loop is not None and not _loop.is_closed()
+
+
 def run_until_readable(fd: int) -> None:
-    """Lets the loop go on until there is something to read from a descriptor."""
+    """Lets the loop go on until there is something to read from a descriptor, or somebody wakes it."""
     if _loop is None or _loop.is_closed():
         return
-    readable = _loop.create_future()
-    _loop.add_reader(fd, _resolve, readable)
+    woken = _loop.create_future()
+    _loop.add_reader(fd, _resolve, woken)
     try:
-        while not readable.done() and not _loop.is_closed():
+        _run_until(_loop, woken)
+    finally:
+        if not _loop.is_closed():
+            _loop.remove_reader(fd)
+
+
+def run_until(condition: Callable[[], object]) -> None:
+    """Lets the loop go on until a condition holds; whoever changes that wakes it."""
+    while _loop is not None and not _loop.is_closed() and not condition():
+        woken = _loop.create_future()
+        _run_until(_loop, woken, condition)
+
+
+def wake() -> None:
+    """Ends what waits in the loop, from any thread."""
+    loop, woken = _loop, _woken
+    if loop is not None and woken is not None:
+        try:
+            loop.call_soon_threadsafe(_resolve, woken)
+        except RuntimeError:
+            pass  # The loop is closed.
+
+
+def _run_until(loop: AbstractEventLoop, woken: Future[None], condition: Callable[[], object] | None = None) -> None:
+    global _woken
+    _woken = woken
+    try:
+        # Looked at again: it may have come to hold before there was anything to wake.
+        while not woken.done() and not loop.is_closed() and not (condition is not None and condition()):
             try:
-                _loop.run_until_complete(readable)
+                loop.run_until_complete(woken)
             except RuntimeError:
                 # A task has stopped the loop, which ends what waits for the loop and not the container.
                 continue
     finally:
-        if not _loop.is_closed():
-            _loop.remove_reader(fd)
+        _woken = None
 
 
 def close() -> None:

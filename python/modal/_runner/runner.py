@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from _thread import allocate_lock
 
 from modal._shared import SOURCE_ROOT
 from modal._shared.errors import pack_exception, type_name
@@ -21,8 +22,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, NoReturn
 
+    from modal._runner.client import Client
     from modal._runner.terminal import Console
     from modal._shared.payload import Payload
+    from modal.app import App
 
 ENGINE_FD = 3
 RESULT = b'{"type":"result","call":%d,"status":"%s"}'
@@ -35,17 +38,18 @@ AHEAD_BYTES = 64 << 20
 def main() -> None:
     """Serves the engine until it says stop or is gone."""
     os.set_inheritable(ENGINE_FD, False)
-    connection = Connection(socket(AF_UNIX, SOCK_STREAM, 0, ENGINE_FD))
+    global port
+    port = Port(Connection(socket(AF_UNIX, SOCK_STREAM, 0, ENGINE_FD)))
     # A child that the function forks, and that comes back here, has nothing to say: the answer is its parent's to give.
-    os.register_at_fork(after_in_child=connection.close)
+    os.register_at_fork(after_in_child=port.connection.close)
     for stream in (sys.stdout, sys.stderr):
         # A pipe would hold lines back until its buffer is full; output shall be seen as it is made.
         if stream is not None:
             stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     try:
-        function = _start(connection)
+        function = _start(port)
         if function is not None:
-            _serve(connection, function)
+            _serve(port, function)
             _close_loop()
             _run_exit_handlers()
     except (ConnectionClosed, KeyboardInterrupt, _Stopped):
@@ -53,6 +57,54 @@ def main() -> None:
     _flush()
     # The user's threads must not keep a container alive that nobody uses any more.
     os._exit(0)
+
+
+class Port:
+    """The runner's end of the socket. Once its function calls others, it shares it with the client that does so."""
+
+    __slots__ = ("app", "client", "connection", "is_ready", "read_lock", "running", "send_lock")
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        #: Held by whoever reads or sends: another thread may make the client while the runner does.
+        self.read_lock = allocate_lock()
+        self.send_lock = allocate_lock()
+        self.client: Client | None = None
+        #: The number of the input that is executed now.
+        self.running: int | None = None
+        #: Whether the function's module is imported.
+        self.is_ready = False
+        #: The app of the function, where it is known here.
+        self.app: App | None = None
+
+    def send(self, control: bytes, payload: Payload = b"") -> None:
+        """Sends a message of the runner."""
+        if self.client is not None:
+            self.client.send(control, payload)
+            return
+        with self.send_lock:
+            self.connection.send(control, payload)
+
+    def receive(self) -> tuple[dict[str, Any], Any]:
+        """The engine's next message to the runner. What an input left behind in an event loop goes on meanwhile."""
+        while self.client is None:
+            loop = sys.modules.get("modal._runner.loop")
+            if loop is not None and not self.connection.has_frame():
+                loop.run_until_readable(ENGINE_FD)
+            if self.client is not None or not self.read_lock.acquire(False):
+                continue
+            try:
+                control, payload = self.connection.receive()
+            finally:
+                self.read_lock.release()
+            if self.client is None:
+                return control, payload
+            self.client.take_read(control, payload)
+        return self.client.receive()
+
+
+#: That of this process, once it is a container.
+port: Port | None = None
 
 
 class _Stopped(BaseException):
@@ -73,9 +125,9 @@ class _Function:
         self.pack = pack
 
 
-def _start(connection: Connection) -> _Function | None:
+def _start(port: Port) -> _Function | None:
     """Loads the function that the engine asks for; None if that fails, which the engine is told."""
-    control, _ = connection.receive()
+    control, _ = port.receive()
     module, name = control["module"], control["service"]["name"]
     sys.breakpointhook = _break
     _put_working_directory_first()
@@ -83,19 +135,23 @@ def _start(connection: Connection) -> _Function | None:
         if control.get("terminal"):
             from modal._runner.terminal import offer
 
-            offer(connection, _flush)
+            offer(port, _flush)
             _enter_user_code()
-        function = _load_pickled(module, name) if module["kind"] == "serialized" else _Function(_load(module, name))
+        if module["kind"] == "serialized":
+            function = _load_pickled(module, name)
+        else:
+            function = _Function(_load(port, module, name))
     except BaseException as error:
         _leave_user_code()
         doing = "importing `{}`".format(module["name"])
         failure = pack_exception(error) if _is_of_the_user(error) else _pack(error, doing)
         _end_output()
-        connection.send(b'{"type":"failed"}', failure)
+        port.send(b'{"type":"failed"}', failure)
         return None
     _leave_user_code()
     _end_output()
-    connection.send(b'{"type":"ready"}')
+    port.is_ready = True
+    port.send(b'{"type":"ready"}')
     return function
 
 
@@ -118,7 +174,7 @@ def _load_pickled(module: dict[str, str], name: str) -> _Function:
     return _Function(loads(a2b_base64(module["pickle"])), pack_by_value)
 
 
-def _load(module: dict[str, str], name: str) -> Callable[..., Any]:
+def _load(port: Port, module: dict[str, str], name: str) -> Callable[..., Any]:
     """The user's plain function."""
     imported = _import(module)
     # Classes of the caller's `__main__` are found in the module that it was there.
@@ -135,6 +191,7 @@ def _load(module: dict[str, str], name: str) -> Callable[..., Any]:
         )
     if not isinstance(found, Function):
         return found  # type: ignore[no-any-return]
+    port.app = found._app
     image = found._settings.image or found._app._image
     if image is not None and image._import_errors:
         raise image._import_errors[0]
@@ -177,21 +234,23 @@ def _put_working_directory_first() -> None:
     sys.path.insert(1, current)
 
 
-def _serve(connection: Connection, function: _Function) -> None:
+def _serve(port: Port, function: _Function) -> None:
     while True:
-        control, payload = _receive(connection)
+        control, payload = port.receive()
         if control["type"] == "stop":
             return
         if control["type"] != "call":
             continue
-        status, result = _execute(connection, function, control, payload)
+        port.running = control["call"]
+        if port.client is not None:
+            port.client.enter_input(control["call"])
+        status, result = _execute(port, function, control, payload)
+        port.running = None
         _end_output()
-        connection.send(RESULT % (control["call"], status), result)
+        port.send(RESULT % (control["call"], status), result)
 
 
-def _execute(
-    connection: Connection, function: _Function, control: dict[str, Any], payload: Any
-) -> tuple[bytes, Payload]:
+def _execute(port: Port, function: _Function, control: dict[str, Any], payload: Any) -> tuple[bytes, Payload]:
     """Runs one input; gives the status and the pickled result or exception."""
     name = control["function"]
     try:
@@ -200,7 +259,7 @@ def _execute(
         try:
             result = function.call(*args, **kwargs)
             if function.is_generator:
-                _Items(connection, function, control).send_all(result)
+                _Items(port, function, control).send_all(result)
                 return b"ok", b""
             if hasattr(result, "cr_frame"):
                 from modal._runner.loop import run
@@ -212,7 +271,7 @@ def _execute(
     except (_Stopped, ConnectionClosed):
         raise
     except BaseException as error:
-        if connection.fileno() < 0:
+        if port.connection.fileno() < 0:
             _end_child(error)
         if _is_of_the_user(error):
             return b"interrupted", pack_exception(error)
@@ -233,8 +292,8 @@ def _end_child(error: BaseException) -> NoReturn:
 class _Items:
     """The values of one call of a generator, sent as they come and never far ahead of who consumes them."""
 
-    def __init__(self, connection: Connection, function: _Function, control: dict[str, Any]) -> None:
-        self._connection = connection
+    def __init__(self, port: Port, function: _Function, control: dict[str, Any]) -> None:
+        self._port = port
         self._function = function
         self._call = control["call"]
         self._name = control["function"]
@@ -251,14 +310,14 @@ class _Items:
             _leave_user_code(is_for_good=False)
             payload = _pack_result(self._function, value, self._name)
             _flush()
-            self._connection.send(ITEM % self._call, payload)
+            self._port.send(ITEM % self._call, payload)
             self._ahead.append(len(payload))
             while len(self._ahead) >= AHEAD or sum(self._ahead) >= AHEAD_BYTES:
                 self._wait()
             _enter_user_code()
 
     def _wait(self) -> None:
-        control, _ = _receive(self._connection)
+        control, _ = self._port.receive()
         if control["type"] == "stop":
             raise _Stopped
         if control["type"] == "more" and control["call"] == self._call:
@@ -296,14 +355,6 @@ def _pack(error: BaseException, doing: str) -> Payload:
         stopped.__traceback__ = error.__traceback__
         error = stopped
     return pack_exception(error)
-
-
-def _receive(connection: Connection) -> tuple[dict[str, Any], Any]:
-    """The engine's next message. If there is an event loop, what an input left behind in it goes on meanwhile."""
-    loop = sys.modules.get("modal._runner.loop")
-    if loop is not None and not connection.has_frame():
-        loop.run_until_readable(ENGINE_FD)
-    return connection.receive()
 
 
 def _close_loop() -> None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import Any
 
-    from modal._shared.wire import Connection
+    from modal._runner.runner import Port
 
 CONSOLE = "/dev/console"
 #: Names the debugger that `breakpoint()` calls, as in plain Python.
@@ -31,10 +31,10 @@ class Console:
     Ctrl-C interrupts the user's code alone: between `enter` and `leave`.
     """
 
-    def __init__(self, connection: Connection, flush: Callable[[], None]) -> None:
+    def __init__(self, port: Port, flush: Callable[[], None]) -> None:
         from _thread import get_ident
 
-        self._connection = connection
+        self._port = port
         self._flush = flush
         self._thread = get_ident()
         self._process = os.getpid()
@@ -127,7 +127,7 @@ class Console:
 
     def _notify(self) -> None:
         if self._is_of_the_function():
-            self._connection.send(b'{"type":"interact"}')
+            self._port.send(b'{"type":"interact"}')
 
     def _put_in_order(self, terminal: int) -> None:
         """Whatever an earlier input has left: a raw terminal, or one that belongs to a job which is gone."""
@@ -158,10 +158,10 @@ def _copy(number: int) -> int:
 console: Console | None = None
 
 
-def offer(connection: Connection, flush: Callable[[], None]) -> None:
+def offer(port: Port, flush: Callable[[], None]) -> None:
     """Makes the terminal one that functions of this process can ask for."""
     global console
-    console = Console(connection, flush)
+    console = Console(port, flush)
     if os.environ.get(DEBUGGER) not in (*PLAIN_DEBUGGERS, "0"):
         # Such a debugger stops where it is called from, which must be the user's code and not ours.
         sys.breakpointhook = sys.__breakpointhook__

@@ -57,7 +57,7 @@ def frame(control: bytes, payload: Any = b"") -> bytes:
 class Connection:
     """One end of a stream socket. At most one thread sends and one receives at a time; the caller sees to that."""
 
-    __slots__ = ("_broken", "_buffer", "_end", "_fds", "_socket", "_start", "_view")
+    __slots__ = ("_broken", "_buffer", "_end", "_fds", "_socket", "_start", "_view", "passed")
 
     def __init__(self, socket: socket) -> None:
         self._socket = socket
@@ -67,6 +67,8 @@ class Connection:
         self._end = 0
         self._fds: list[int] = []
         self._broken = False
+        #: Descriptors that came beside payloads, where somebody expects them; else they are closed.
+        self.passed: list[int] | None = None
 
     def fileno(self) -> int:
         """The socket's descriptor."""
@@ -219,13 +221,16 @@ class Connection:
         return taken
 
     def _claim(self, count: int, memory: bool, length: int, payload: Any) -> Any:
-        """Takes a frame's descriptors; only the one of a payload means something here."""
+        """Takes a frame's descriptors."""
         if len(self._fds) < count:
             raise ProtocolError(f"a frame announces `{count}` descriptors, `{len(self._fds)}` arrived")
         fds, self._fds[:] = self._fds[:count], self._fds[count:]
         try:
             return self._open_payload(fds[-1], length) if memory else payload
         finally:
+            if self.passed is not None:
+                self.passed += fds[:-1] if memory else fds
+                fds = fds[-1:] if memory else []
             for fd in fds:
                 os.close(fd)
 

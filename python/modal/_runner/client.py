@@ -1,0 +1,144 @@
+"""Calls that a function makes from inside its container, over the runner's own socket.
+
+Loaded when a function first calls another one. From then on whoever waits, for a result or for the runner's next input,
+reads the socket and hands on what belongs to others.
+"""
+
+from __future__ import annotations
+
+import sys
+from _thread import allocate_lock
+from contextvars import ContextVar
+
+from modal._calls.conversation import Conversation, Receiver
+from modal._shared.interpreter import encode_json
+from modal._shared.wire import ConnectionClosed
+from modal.exception import ExecutionError, ServiceError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from modal._runner.runner import Port
+    from modal._shared.payload import Payload
+    from modal.functions import Function
+
+_creating = allocate_lock()
+#: The input that the present thread or task belongs to, where it is known.
+_input: ContextVar[int] = ContextVar("input")
+
+
+def _calling_input(running: int | None) -> int | None:
+    """The input that makes a call; None for what an earlier input has left behind."""
+    number = _input.get(running)
+    return number if number == running else None
+
+
+class _Inbox(Receiver):
+    """Where the runner's own messages arrive."""
+
+    __slots__ = ()
+
+    def wake(self) -> None:
+        super().wake()
+        _wake_loop()
+
+
+class Client(Conversation):
+    """The container's calls, beside the messages of its runner."""
+
+    def __init__(self, port: Port) -> None:
+        super().__init__(port.connection, port.read_lock, port.send_lock)
+        self._port = port
+        self._inbox = _Inbox()
+        # Woken with all who wait when the engine is lost.
+        self._pending["runner"] = self._inbox
+
+    def prepare_call(self, receiver: Receiver, function: bytes, spawned: bool = False) -> tuple[int, bytes]:
+        number, control = super().prepare_call(receiver, function, spawned)
+        caller = _calling_input(self._port.running)
+        # The engine ends what an input has called with the input itself.
+        return number, control if caller is None else control[:-1] + b',"input":%d}' % caller
+
+    def _take(self, control: dict[str, Any], payload: Any) -> None:
+        self._inbox.arrived.append((0, control, payload))
+        self._inbox.wake()
+
+    def take_read(self, control: dict[str, Any], payload: Any) -> None:
+        """Hands on what the runner read while it did not know of this yet."""
+        self._dispatch(control, payload)
+        self._offer_turn()
+
+    @staticmethod
+    def enter_input(number: int) -> None:
+        """What is called from here on, and from tasks that are made here, is called by this input."""
+        _input.set(number)
+
+    def receive(self) -> tuple[dict[str, Any], Any]:
+        """The runner's next message."""
+        inbox = self._inbox
+        try:
+            while not inbox.arrived:
+                loop = sys.modules.get("modal._runner.loop")
+                if loop is None or not loop.is_usable():
+                    self.wait(inbox)
+                    continue
+                # What an input left behind in the loop goes on meanwhile, and may call functions itself.
+                self.read_in_background()
+                loop.run_until(lambda: inbox.arrived or self._failure is not None)
+                self.check()
+        except ServiceError as error:
+            raise ConnectionClosed(str(error)) from None
+        _, control, payload = inbox.arrived.popleft()
+        return control, payload
+
+    def send(self, control: bytes, payload: Payload) -> None:
+        """Sends a message of the runner."""
+        try:
+            self.send_frame(control, payload)
+        except ServiceError as error:
+            raise ConnectionClosed(str(error)) from None
+
+
+def reach(function: Function[Any, Any, Any]) -> Client:
+    """What calls a function from here, or an error that says why nothing can."""
+    runner = sys.modules.get("modal._runner.runner")
+    port: Port | None = runner.port if runner is not None else None
+    if port is None:
+        raise ExecutionError(
+            f"`{function._name}` was called inside a container, in a process other than that of the function",
+            hint="call it in the function itself, and give the process what it returns",
+        )
+    if port.connection.fileno() < 0:
+        raise ServiceError(
+            "a forked process cannot call functions of its parent's app",
+            hint="use threads, or call `.map` in the parent",
+        )
+    if not port.is_ready:
+        raise ExecutionError(
+            f"`{function._name}` was called inside a container while the module of its function was imported",
+            hint='module-level code runs there, too: put it into a function, or below `if __name__ == "__main__":`',
+        )
+    if port.app is not None and function._app is not port.app:
+        raise ExecutionError(
+            f"`{function._name}` belongs to {function._app!r}, and this container to {port.app!r}",
+            hint="a container can call the functions of its own app: declare them with the same `modal.App`",
+        )
+    function._wire_name = encode_json(function._name).encode()
+    function._engine = _client(port)
+    return function._engine
+
+
+def _client(port: Port) -> Client:
+    with _creating:
+        if port.client is None:
+            port.client = Client(port)
+            # The runner may be waiting in the loop for its socket, which others read from now on.
+            _wake_loop()
+        return port.client
+
+
+def _wake_loop() -> None:
+    loop = sys.modules.get("modal._runner.loop")
+    if loop is not None:
+        loop.wake()
