@@ -3,6 +3,8 @@
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 
+use lamina_ground::Hint as _;
+
 use crate::output::style::{Palette, Tone};
 
 /// Why a command could not do what it was asked to.
@@ -80,6 +82,16 @@ impl From<lamina_engine::EngineError> for Failure {
 impl From<lamina_engine::StoreError> for Failure {
     fn from(error: lamina_engine::StoreError) -> Self {
         lamina_engine::EngineError::from(error).into()
+    }
+}
+
+impl From<lamina_apps::AppsError> for Failure {
+    fn from(error: lamina_apps::AppsError) -> Self {
+        let failure = Self::from_error(&error);
+        match error.hint() {
+            Some(hint) => failure.hint(hint.into_owned()),
+            None => failure,
+        }
     }
 }
 

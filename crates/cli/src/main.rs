@@ -10,7 +10,6 @@ mod failure;
 mod interruption;
 mod output;
 mod python;
-mod recording;
 mod session;
 mod user_terminal;
 
@@ -27,7 +26,7 @@ fn main() -> ExitCode {
         lamina_engine::helpers_entry();
     }
     let mut words = std::env::args_os().skip(1);
-    let outcome = if words.next().is_some_and(|word| word == commands::detach::BACKGROUND) {
+    let outcome = if words.next().is_some_and(|word| word == lamina_apps::BACKGROUND) {
         commands::detach::background(words)
     } else {
         match Arguments::try_parse() {

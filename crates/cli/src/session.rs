@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::thread;
 use std::time::SystemTime;
 
-use lamina_engine::{Described, Engine, EngineError, Options, RunningApp, serve};
+use lamina_apps::RunningApp;
+use lamina_engine::{Described, Engine, EngineError, Options, serve};
 use lamina_events::CancelToken;
 use rustix::process::Signal;
 

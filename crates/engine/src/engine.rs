@@ -4,10 +4,11 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use lamina_apps::RunningApp;
 use lamina_events::CancelToken;
 use lamina_functions::Terminal;
 use lamina_sandbox::{Helpers, IdMap, Launcher, Resource};
-use lamina_store::{JobTable, Layout, RunningApp, SpentReserve, Store, worker_main};
+use lamina_store::{JobTable, Layout, SpentReserve, Store, worker_main};
 
 use crate::{EngineError, idmap, store_directory};
 

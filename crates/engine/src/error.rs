@@ -24,31 +24,6 @@ pub enum EngineError {
     /// An image is known, but its layers were removed.
     #[error("the layers of the image `{0}` are gone: run what it was built for again, which rebuilds it")]
     ImageGone(String),
-    /// No detached app has this id or name.
-    #[error("there is no detached app `{0}`: `modal app list` shows what there is")]
-    UnknownApp(String),
-    /// No app of this name runs any longer.
-    #[error("no running app is called `{0}`, they have ended: `modal app list` shows their ids")]
-    AppHasEnded(String),
-    /// This cannot be an app's id.
-    #[error("`{0}` is no app id: give `ap-` and at least four characters of what `modal app list` shows")]
-    NoAppId(String),
-    /// Several apps match an abbreviated id.
-    #[error("`{prefix}` is ambiguous: it matches {matches}; type more of the id")]
-    AmbiguousAppId {
-        /// What was asked for.
-        prefix: String,
-        /// The matching ids.
-        matches: String,
-    },
-    /// Several running apps have this name.
-    #[error("several running apps are called `{name}`: {matches}; give the id of one of them")]
-    AmbiguousAppName {
-        /// What was asked for.
-        name: String,
-        /// Their ids.
-        matches: String,
-    },
     /// A local path cannot be taken along into a shell.
     #[error("local path `{path}` cannot be taken along: {reason}")]
     LocalPath {

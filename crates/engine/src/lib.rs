@@ -6,7 +6,6 @@
 //! everything when the connection ends. The command line uses the same engine for images, logs and shells.
 
 mod app;
-mod detached;
 mod engine;
 mod error;
 mod failure;
@@ -18,7 +17,6 @@ mod session;
 mod shell;
 mod store_directory;
 
-pub use detached::{any_app, detached_apps, known_apps, new_app_id, running_app};
 pub use engine::{Engine, Options, Removal, helpers_entry};
 pub use error::EngineError;
 pub use images::{ImageLayer, ImageLog};
@@ -27,10 +25,9 @@ pub use lamina_image::Digest;
 pub use lamina_sandbox::doctor::{Finding, Status};
 pub use lamina_sandbox::{Exit, ExitStatus, Resource, Sandbox, TerminalSize};
 pub use lamina_store::{
-    AppRecord, AppState, Checked, Collected, Damage, DetachedApp, DetachedApps, ImageRecord, ImageUsage, Outcome,
-    OutputReader, OutputWriter, Policy, RunningApp, StoreError, Usage, disk_hint,
+    Checked, Collected, Damage, ImageRecord, ImageUsage, Outcome, Policy, StoreError, Usage, disk_hint,
 };
 pub use protocol::PROTOCOL;
 pub use session::{Described, serve};
 pub use shell::{ShellOptions, ShellTarget};
-pub use store_directory::{probe_store, store_directory};
+pub use store_directory::{detached_apps, known_apps, probe_store, store_directory};

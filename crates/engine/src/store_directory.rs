@@ -4,6 +4,7 @@ use std::env;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use lamina_apps::DetachedApps;
 use lamina_sandbox::doctor::{Finding, Status, probe, probe_in};
 use lamina_store::Layout;
 
@@ -15,6 +16,23 @@ use crate::EngineError;
 /// When neither `MODAL_STORE` nor `HOME` is set, or `MODAL_STORE` is not absolute.
 pub fn store_directory() -> Result<PathBuf, EngineError> {
     choose(env::var_os("MODAL_STORE"), env::var_os("XDG_DATA_HOME"), env::var_os("HOME"))
+}
+
+/// The detached apps of this user's store. No helper process is needed for them.
+///
+/// # Errors
+/// When the store cannot be used.
+pub fn detached_apps() -> Result<DetachedApps, EngineError> {
+    Ok(DetachedApps::new(Layout::prepare(&store_directory()?)?))
+}
+
+/// As [`detached_apps`], for whoever starts none: where there is no store, none is made.
+///
+/// # Errors
+/// As [`detached_apps`].
+pub fn known_apps() -> Result<DetachedApps, EngineError> {
+    let root = store_directory()?;
+    Ok(DetachedApps::new(if root.exists() { Layout::prepare(&root)? } else { Layout::of_no_store(root) }))
 }
 
 /// Looks at what this machine allows, with a trial where the store is or would be: its file system is what matters.

@@ -18,8 +18,8 @@ pub mod tree;
 mod worker;
 
 pub use engine::{
-    AppRecord, AppState, Checked, Collected, Damage, DetachedApp, DetachedApps, FileSetView, ImageRecord, ImageUsage,
-    LayerRecord, LocalFiles, Lock, Outcome, OutputReader, OutputWriter, Policy, RunningApp, Show, Store, Usage, Work,
+    Checked, Collected, Damage, FileSetView, ImageRecord, ImageUsage, LayerRecord, LocalFiles, Lock, Outcome, Policy,
+    Store, Usage, Work,
 };
 pub use error::{JobError, StoreError, disk_hint};
 pub use layout::{FORMAT_VERSION, Layout};

@@ -1,18 +1,13 @@
 //! `modal app`: apps that were run with `--detach`.
 
 use std::fmt::Write;
-use std::os::fd::OwnedFd;
-use std::time::{Duration, Instant};
 
-use lamina_engine::{AppState, DetachedApp, DetachedApps, any_app, known_apps, running_app};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use lamina_apps::{AppState, DetachedApp};
+use lamina_engine::known_apps;
 use serde::Serialize;
 use unicode_width::UnicodeWidthStr;
 
 use super::ask::say;
-use super::detach::BACKGROUND;
 use super::image::{age, now};
 use super::{is_all_shown, print, print_json, show};
 use crate::arguments::App;
@@ -21,16 +16,6 @@ use crate::output::text;
 
 /// Columns of a name, and of what was run, in the list.
 const COLUMNS: usize = 40;
-
-/// How long a process that has just been started may take to say which one it is.
-const START: Duration = Duration::from_secs(10);
-
-/// How an app is ended: asked, told, killed; and how long each may take.
-const STEPS: [(Signal, Duration); 3] = [
-    (Signal::INT, Duration::from_secs(10)),
-    (Signal::INT, Duration::from_secs(5)),
-    (Signal::KILL, Duration::from_secs(10)),
-];
 
 /// Answers or stops.
 pub(crate) fn app(app: &App) -> Result<u8, Failure> {
@@ -45,10 +30,13 @@ pub(crate) fn app(app: &App) -> Result<u8, Failure> {
             print(table(&list, now()).as_bytes())?;
         }
         App::Logs { app, follow } => {
-            let mut output = apps.output(&any_app(&apps, app)?.record.id)?;
+            let mut output = apps.output(&apps.find(app)?.record.id)?;
             is_all_shown(if *follow { output.follow(&mut show)? } else { output.read(&mut show)? })?;
         }
-        App::Stop { app } => stop(&apps, &running_app(&apps, app)?)?,
+        App::Stop { app } => {
+            let id = apps.find_running(app)?.record.id;
+            say(&if apps.stop(&id)? { format!("Stopped {id}.\n") } else { format!("{id} has ended already.\n") });
+        }
     }
     Ok(0)
 }
@@ -118,108 +106,9 @@ fn state(state: AppState) -> String {
     }
 }
 
-/// Ends an app as Ctrl-C would; one that does not listen is told again, and then killed.
-fn stop(apps: &DetachedApps, app: &DetachedApp) -> Result<(), Failure> {
-    let id = &*app.record.id;
-    let Some(process) = Process::of(apps, id)? else {
-        say(&format!("{id} has ended already.\n"));
-        return Ok(());
-    };
-    for (signal, patience) in STEPS {
-        process.signal(signal)?;
-        if process.is_gone_within(patience)? {
-            // One that was killed could not say so.
-            apps.note_death(id, u8::try_from(128 + signal.as_raw()).unwrap_or(1))?;
-            say(&format!("Stopped {id}.\n"));
-            return Ok(());
-        }
-    }
-    Err(Failure::new(format!("the app `{id}` was killed, but its process `{}` has not ended", process.pid))
-        .hint("it waits for the kernel, perhaps for a disk that does not answer"))
-}
-
-/// The process of a running app.
-struct Process {
-    pid: Pid,
-    descriptor: OwnedFd,
-}
-
-impl Process {
-    /// Finds it; nothing when the app has ended.
-    fn of(apps: &DetachedApps, id: &str) -> Result<Option<Self>, Failure> {
-        let Some(pid) = pid(apps, id)? else { return Ok(None) };
-        let descriptor = pidfd_open(pid, PidfdFlags::empty());
-        let is_background = is_background(pid, id);
-        // As its lock is still held, the number was not given to another process before it was looked at.
-        if !is_running(apps, id)? {
-            return Ok(None);
-        }
-        match descriptor {
-            Ok(descriptor) if is_background => Ok(Some(Self { pid, descriptor })),
-            Ok(_) | Err(Errno::SRCH) => {
-                Err(Failure::new(format!("the app `{id}` runs, but its process `{pid}` cannot be seen from here"))
-                    .hint("stop it where it was started, perhaps in a container"))
-            }
-            Err(errno) => Err(std::io::Error::from(errno).into()),
-        }
-    }
-
-    fn signal(&self, signal: Signal) -> Result<(), Failure> {
-        match pidfd_send_signal(&self.descriptor, signal) {
-            // It is gone already.
-            Err(Errno::SRCH) => Ok(()),
-            other => Ok(other.map_err(std::io::Error::from)?),
-        }
-    }
-
-    fn is_gone_within(&self, patience: Duration) -> Result<bool, Failure> {
-        let until = Instant::now() + patience;
-        loop {
-            let left = until.saturating_duration_since(Instant::now());
-            let timeout = Timespec::try_from(left).map_err(|_| Failure::new("the time is out of range"))?;
-            match poll(&mut [PollFd::new(&self.descriptor, PollFlags::IN)], Some(&timeout)) {
-                Err(Errno::INTR) => {}
-                other => return Ok(other.map_err(std::io::Error::from)? > 0),
-            }
-        }
-    }
-}
-
-fn is_running(apps: &DetachedApps, id: &str) -> Result<bool, Failure> {
-    Ok(apps.get(id)?.is_some_and(|app| app.state.is_running()))
-}
-
-/// The number of an app's process; nothing when the app has ended.
-fn pid(apps: &DetachedApps, id: &str) -> Result<Option<Pid>, Failure> {
-    let asked = Instant::now();
-    loop {
-        match apps.get(id)?.map(|app| app.state) {
-            Some(AppState::Running { pid: Some(pid) }) => return Ok(Pid::from_raw(pid.cast_signed())),
-            Some(AppState::Running { pid: None }) if asked.elapsed() < START => {
-                std::thread::sleep(Duration::from_millis(20));
-            }
-            Some(AppState::Running { pid: None }) => {
-                return Err(Failure::new(format!("the record of the app `{id}` does not say which process it is"))
-                    .hint(format!(
-                        "if the app was started just now, try again; if not, the record is damaged: `pgrep -f {id}` \
-                         finds the process, `kill -INT` ends it"
-                    )));
-            }
-            _ => return Ok(None),
-        }
-    }
-}
-
-/// Whether a process is the background of an app. Where processes have other numbers, it may be anything.
-fn is_background(pid: Pid, id: &str) -> bool {
-    let words = fs_err::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    let mut words = words.split(|byte| *byte == 0).skip(1);
-    words.next() == Some(BACKGROUND.as_bytes()) && words.next() == Some(id.as_bytes())
-}
-
 #[cfg(test)]
 mod tests {
-    use lamina_engine::AppRecord;
+    use lamina_apps::AppRecord;
 
     use super::*;
 
@@ -277,10 +166,5 @@ mod tests {
         "#);
         let states: Vec<_> = listed.iter().map(|app| (app.state, app.exit_code, app.ended)).collect();
         assert_eq!(states, [("running", None, None), ("ended", Some(130), Some(1_060)), ("died", None, None)]);
-    }
-
-    #[test]
-    fn another_process_is_no_background() {
-        assert!(!is_background(rustix::process::getpid(), "ap-0a1b2c"));
     }
 }

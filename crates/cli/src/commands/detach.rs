@@ -5,16 +5,17 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{self, Child, ExitStatus, Stdio};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{self, ExitStatus};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Parser;
-use lamina_engine::{AppRecord, AppState, DetachedApp, DetachedApps, StoreError, detached_apps, new_app_id};
+use lamina_apps::{
+    AppRecord, AppState, AppsError, DetachedApp, DetachedApps, Recording, start_background, take_standard_input,
+};
+use lamina_engine::detached_apps;
 use lamina_events::CancelToken;
-use lamina_system::spawn_apart;
+use lamina_ground::{random_id, seconds_since_1970};
 use rustix::process::Signal;
 
 use super::ask::say;
@@ -23,11 +24,7 @@ use crate::arguments::{Arguments, Command, Run};
 use crate::failure::Failure;
 use crate::interruption::{self, Interruption, Signals};
 use crate::output::Progress;
-use crate::recording::Recording;
 use crate::session::{BROKEN_PIPE, working_directory};
-
-/// The first word of the background's command line; the app's id and the words of the foreground follow.
-pub(crate) const BACKGROUND: &str = "__detached";
 
 /// Starts a run in the background and follows its output; the exit code is that of the run.
 pub(crate) fn foreground(run: &Run) -> Result<u8, Failure> {
@@ -44,10 +41,10 @@ pub(crate) fn foreground(run: &Run) -> Result<u8, Failure> {
     let signals = interruption::catch()?;
     let waiting = || tell("Waiting for another `modal` that starts a detached app or removes the store...\n");
     let held = match apps.create(&record, &cancel, waiting) {
-        Err(StoreError::Cancelled(_)) => return Ok(interruption.exit_code().unwrap_or(1)),
+        Err(AppsError::Cancelled(_)) => return Ok(interruption.exit_code().unwrap_or(1)),
         other => other?,
     };
-    let mut background = start(id, held)?;
+    let mut background = start_background(id, held, std::env::args_os())?;
     tell(&format!("Running detached as {id}: Ctrl-C leaves it running.\n"));
     leave_when_signalled(signals, id.to_owned());
     match follow(&apps, id) {
@@ -87,24 +84,14 @@ fn record(run: &Run) -> Result<AppRecord, Failure> {
     let (reference, arguments) =
         run.reference_and_arguments.split_first().ok_or_else(|| Failure::new("there is nothing to run"))?;
     Ok(AppRecord {
-        id: new_app_id(),
+        id: random_id("ap"),
         name: run.name.clone(),
         reference: reference.to_string_lossy().into_owned(),
         arguments: arguments.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
         directory: working_directory()?.to_string_lossy().into_owned(),
-        started: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
+        started: seconds_since_1970(),
         number: 0,
     })
-}
-
-/// Starts the background; what makes it the running app becomes its standard input.
-fn start(id: &str, held: OwnedFd) -> io::Result<Child> {
-    let mut words = std::env::args_os();
-    let mut command = process::Command::new("/proc/self/exe");
-    command.arg0(words.next().unwrap_or_else(|| "modal".into()));
-    command.arg(BACKGROUND).arg(id).args(words);
-    command.stdin(Stdio::from(held)).stdout(Stdio::null()).stderr(Stdio::null());
-    spawn_apart(&mut command)
 }
 
 /// Ends this process with the first signal; the app goes on.
@@ -139,13 +126,6 @@ fn unrecorded(id: &str, status: ExitStatus) -> u8 {
 fn exit_code(status: ExitStatus) -> u8 {
     let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1);
     u8::try_from(code).unwrap_or(1)
-}
-
-/// What standard input is; from then on there is none.
-fn take_standard_input() -> io::Result<OwnedFd> {
-    let taken = io::stdin().as_fd().try_clone_to_owned()?;
-    rustix::stdio::dup2_stdin(fs_err::File::open("/dev/null")?)?;
-    Ok(taken)
 }
 
 /// The background: `words` are the app's id and those of the foreground.

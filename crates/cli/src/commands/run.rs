@@ -3,7 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::sync::Arc;
 
-use lamina_engine::RunningApp;
+use lamina_apps::RunningApp;
 
 use super::detach;
 use crate::arguments::Run;

@@ -4,7 +4,8 @@ use std::collections::HashSet;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use lamina_engine::{DetachedApps, Options, Removal, detached_apps, store_directory};
+use lamina_apps::DetachedApps;
+use lamina_engine::{Options, Removal, detached_apps, store_directory};
 use lamina_events::CancelToken;
 
 use super::ask::{ask, say};

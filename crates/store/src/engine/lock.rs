@@ -51,8 +51,11 @@ impl Lock {
         Self::take_within(Duration::ZERO, path, cancel, waiting)
     }
 
-    /// As [`Lock::take`], but `waiting` is called only if that lasts a while.
-    pub(super) fn take_soon(path: &Path, cancel: &CancelToken, waiting: impl FnOnce()) -> Result<Self, StoreError> {
+    /// Takes the lock, waiting for whoever holds it; `waiting` is called once if that lasts a while.
+    ///
+    /// # Errors
+    /// When the file cannot be made or locked, or `cancel` comes first.
+    pub fn take_soon(path: &Path, cancel: &CancelToken, waiting: impl FnOnce()) -> Result<Self, StoreError> {
         Self::take_within(UNREMARKABLE, path, cancel, waiting)
     }
 
@@ -105,7 +108,10 @@ impl Lock {
     }
 
     /// Whether somebody holds the lock.
-    pub(super) fn is_held(path: &Path) -> Result<bool, StoreError> {
+    ///
+    /// # Errors
+    /// When the file cannot be opened.
+    pub fn is_held(path: &Path) -> Result<bool, StoreError> {
         let file = match fs_err::File::open(path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
             other => other?,
@@ -124,7 +130,8 @@ impl Lock {
     }
 
     /// The lock, whose file stays when it is released: for locks that other processes hold as well.
-    pub(super) fn keep_file(self) -> Self {
+    #[must_use]
+    pub fn keep_file(self) -> Self {
         let mut lock = self;
         lock.keeps_file = true;
         lock

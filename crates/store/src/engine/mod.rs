@@ -1,6 +1,5 @@
 //! The engine's side: index, locks, local files, and requests to the worker.
 
-mod apps;
 mod client;
 mod collection;
 mod files;
@@ -33,7 +32,6 @@ use index::Index;
 use lease::{Leftovers, Session, Use};
 use looks::Looks;
 
-pub use apps::{AppRecord, AppState, DetachedApp, DetachedApps, OutputReader, OutputWriter, RunningApp, Show};
 pub use collection::{Collected, ImageUsage, Policy, Usage};
 pub use files::{Collection as LocalFiles, FileSetView};
 pub use health::{Checked, Damage, Outcome};

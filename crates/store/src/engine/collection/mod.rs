@@ -287,7 +287,7 @@ fn modified(path: &Path) -> i64 {
 }
 
 /// Bytes on the disk of a file, or of everything below a directory; what cannot be read counts for nothing.
-pub(super) fn size_of(path: &Path) -> u64 {
+fn size_of(path: &Path) -> u64 {
     use std::os::unix::fs::MetadataExt;
     let Ok(metadata) = fs_err::symlink_metadata(path) else { return 0 };
     let below = match fs_err::read_dir(path) {

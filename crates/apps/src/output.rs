@@ -12,8 +12,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify;
 use rustix::io::Errno;
 
-use super::{is_file, private_file, state};
-use crate::StoreError;
+use crate::records::{is_file, private_file};
+use crate::{AppsError, state};
 
 /// First bytes of the file: a name and the version of the format.
 const MAGIC: &[u8] = b"LAMINA-OUTPUT\x01";
@@ -33,7 +33,7 @@ const PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 /// Adds to the file.
 #[derive(Debug)]
 pub struct OutputWriter {
-    pub(super) file: File,
+    pub(crate) file: File,
     /// The length up to which the file is sound.
     length: u64,
     missing: Option<Missing>,
@@ -48,13 +48,13 @@ struct Missing {
 
 impl OutputWriter {
     /// Makes the file.
-    pub(super) fn create(path: &Path) -> Result<(), StoreError> {
+    pub(crate) fn create(path: &Path) -> Result<(), AppsError> {
         let file = private_file().open(path)?.into_file();
-        file.write_all_at(MAGIC, 0).map_err(StoreError::file("writing", path))
+        file.write_all_at(MAGIC, 0).map_err(AppsError::file("writing", path))
     }
 
     /// Opens the file.
-    pub(super) fn append_to(path: &Path) -> Result<Self, StoreError> {
+    pub(crate) fn append_to(path: &Path) -> Result<Self, AppsError> {
         let file = fs_err::OpenOptions::new().write(true).open(path)?;
         let length = file.metadata()?.len();
         Ok(Self { file: file.into_file(), length, missing: None })
@@ -118,16 +118,16 @@ pub struct OutputReader {
 
 impl OutputReader {
     /// Opens the file of the app with this state file.
-    pub(super) fn open(path: &Path, state: PathBuf) -> Result<Self, StoreError> {
+    pub(crate) fn open(path: &Path, state: PathBuf) -> Result<Self, AppsError> {
         if !is_file(path) {
             let reason = "it is missing, and with it what the app printed".to_owned();
-            return Err(StoreError::Damaged { path: path.to_owned(), reason });
+            return Err(AppsError::Damaged { path: path.to_owned(), reason });
         }
         let file = fs_err::File::open(path)?.into_file();
         let mut magic = [0; MAGIC.len()];
         if file.read_exact_at(&mut magic, 0).is_err() || magic != MAGIC {
             let reason = "it is no output of an app that this version can read".to_owned();
-            return Err(StoreError::Damaged { path: path.to_owned(), reason });
+            return Err(AppsError::Damaged { path: path.to_owned(), reason });
         }
         Ok(Self { file, path: path.to_owned(), state, position: MAGIC.len() as u64 })
     }
@@ -136,12 +136,12 @@ impl OutputReader {
     ///
     /// # Errors
     /// When the file cannot be read or makes no sense.
-    pub fn read(&mut self, show: &mut Show<'_>) -> Result<ControlFlow<std::io::Error>, StoreError> {
+    pub fn read(&mut self, show: &mut Show<'_>) -> Result<ControlFlow<std::io::Error>, AppsError> {
         let mut chunk = vec![0; CHUNK];
         loop {
             let count = match self.file.read_at(&mut chunk, self.position) {
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-                other => other.map_err(StoreError::file("reading", &self.path))?,
+                other => other.map_err(AppsError::file("reading", &self.path))?,
             };
             let mut rest = &chunk[..count];
             while let Some((stream, piece)) = self.first_piece(rest)? {
@@ -164,7 +164,7 @@ impl OutputReader {
     ///
     /// # Errors
     /// As [`OutputReader::read`].
-    pub fn follow(&mut self, show: &mut Show<'_>) -> Result<ControlFlow<std::io::Error>, StoreError> {
+    pub fn follow(&mut self, show: &mut Show<'_>) -> Result<ControlFlow<std::io::Error>, AppsError> {
         let (end, changes) = (self.end()?, self.changes());
         loop {
             // Asked before reading: what was printed before the end is shown before it.
@@ -184,19 +184,19 @@ impl OutputReader {
     }
 
     /// The first piece of `data`, if it is whole.
-    fn first_piece<'a>(&self, data: &'a [u8]) -> Result<Option<(Stream, &'a [u8])>, StoreError> {
+    fn first_piece<'a>(&self, data: &'a [u8]) -> Result<Option<(Stream, &'a [u8])>, AppsError> {
         let Some((header, rest)) = data.split_first_chunk::<HEADER>() else { return Ok(None) };
         let [first, length @ ..] = header;
         let length = u32::from_le_bytes(*length) as usize;
         let stream = stream(*first).filter(|_| length <= MAXIMUM_PIECE).ok_or_else(|| {
             let reason = format!("byte {} begins no piece of output", self.position);
-            StoreError::Damaged { path: self.path.clone(), reason }
+            AppsError::Damaged { path: self.path.clone(), reason }
         })?;
         Ok(rest.get(..length).map(|piece| (stream, piece)))
     }
 
     /// A pipe that is hung up when the app has ended.
-    fn end(&self) -> Result<PipeReader, StoreError> {
+    fn end(&self) -> Result<PipeReader, AppsError> {
         let (end, held) = std::io::pipe()?;
         let state = self.state.clone();
         std::thread::spawn(move || {
@@ -216,7 +216,7 @@ impl OutputReader {
 }
 
 /// Waits until one of the descriptors has something to say; false if none has.
-fn wait(descriptors: &[&dyn AsFd], timeout: Option<&Timespec>) -> Result<bool, StoreError> {
+fn wait(descriptors: &[&dyn AsFd], timeout: Option<&Timespec>) -> Result<bool, AppsError> {
     let mut polled: Vec<_> = descriptors.iter().map(|descriptor| PollFd::new(descriptor, PollFlags::IN)).collect();
     match poll(&mut polled, timeout) {
         Err(Errno::INTR) => Ok(false),

@@ -4,19 +4,24 @@ use std::io::{self, PipeReader, PipeWriter, Read};
 use std::os::fd::AsFd;
 use std::thread::JoinHandle;
 
-use lamina_engine::OutputWriter;
 use lamina_events::Stream;
 use rustix::event::{PollFd, PollFlags, poll};
 
+use crate::OutputWriter;
+
 /// The record in the making.
-pub(crate) struct Recording {
+#[derive(Debug)]
+pub struct Recording {
     stop: PipeWriter,
     thread: JoinHandle<()>,
 }
 
 impl Recording {
     /// Records everything from now on.
-    pub(crate) fn start(mut output: OutputWriter) -> io::Result<Self> {
+    ///
+    /// # Errors
+    /// When there are no further descriptors or threads.
+    pub fn start(mut output: OutputWriter) -> io::Result<Self> {
         let (from_stdout, stdout) = io::pipe()?;
         let (from_stderr, stderr) = io::pipe()?;
         let (stopped, stop) = io::pipe()?;
@@ -28,7 +33,7 @@ impl Recording {
     }
 
     /// Records what was printed so far, and no more. A process that was left behind may hold the streams open, and write.
-    pub(crate) fn finish(self) {
+    pub fn finish(self) {
         // Where they stay what they are, what is printed from here on is lost in the same way.
         if let Ok(nothing) = fs_err::OpenOptions::new().write(true).open("/dev/null") {
             let _ = rustix::stdio::dup2_stdout(&nothing);

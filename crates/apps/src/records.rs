@@ -1,44 +1,29 @@
-//! Records of detached apps: who they are, whether they still run, how they ended, what they printed.
-//!
-//! There is no daemon that could be asked. An app runs as long as somebody holds the lock on its `state` file, which its
-//! background process inherits from the command that starts it: the lock is there before the record can be seen, and
-//! it ends with the process, in whatever way that ends.
-
-mod output;
-mod state;
-#[cfg(test)]
-mod tests;
+//! The records of detached apps in the store.
 
 use std::cmp::Reverse;
 use std::io::{ErrorKind, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use fs_err::os::unix::fs::OpenOptionsExt;
 use lamina_events::CancelToken;
 use lamina_ground::random_name;
+use lamina_store::{Layout, Lock};
 use serde::{Deserialize, Serialize};
 
-use super::collection::size_of;
-use super::lock::Lock;
-use crate::names::check_name;
-use crate::{Layout, StoreError};
-
-use state::StateFile;
-
-pub use output::{OutputReader, OutputWriter, Show};
-pub use state::AppState;
+use crate::state::StateFile;
+use crate::{AppState, AppsError, OutputReader, OutputWriter};
 
 /// Version of the records.
 const VERSION: u32 = 1;
 
 /// Apps that have ended and whose records are kept when another one starts.
-const KEPT_APPS: usize = 100;
+pub(crate) const KEPT_APPS: usize = 100;
 
 /// Bytes of records after which older ones go when another app starts.
-const KEPT_BYTES: u64 = 1 << 30;
+pub(crate) const KEPT_BYTES: u64 = 1 << 30;
 
 /// What is known of a detached app from its start.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,7 +65,7 @@ pub struct DetachedApp {
 /// The detached apps of a store.
 #[derive(Debug, Clone)]
 pub struct DetachedApps {
-    layout: Layout,
+    pub(crate) layout: Layout,
 }
 
 impl DetachedApps {
@@ -101,8 +86,8 @@ impl DetachedApps {
         record: &AppRecord,
         cancel: &CancelToken,
         waiting: impl FnOnce(),
-    ) -> Result<OwnedFd, StoreError> {
-        check_name(&record.id)?;
+    ) -> Result<OwnedFd, AppsError> {
+        check_id(&record.id)?;
         make_private(&self.layout.apps())?;
         // Nobody takes a record that is being made for one that was left behind.
         let _alone = self.forbid_starts(cancel, waiting)?;
@@ -125,7 +110,7 @@ impl DetachedApps {
     ///
     /// # Errors
     /// When the lock cannot be taken, or `cancel` comes first.
-    pub fn forbid_starts(&self, cancel: &CancelToken, waiting: impl FnOnce()) -> Result<Lock, StoreError> {
+    pub fn forbid_starts(&self, cancel: &CancelToken, waiting: impl FnOnce()) -> Result<Lock, AppsError> {
         Ok(Lock::take_soon(&self.layout.locks().join("apps"), cancel, waiting)?.keep_file())
     }
 
@@ -133,7 +118,7 @@ impl DetachedApps {
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn list(&self) -> Result<Vec<DetachedApp>, StoreError> {
+    pub fn list(&self) -> Result<Vec<DetachedApp>, AppsError> {
         let mut apps = Vec::new();
         for name in self.names()? {
             apps.extend(self.get(&name)?);
@@ -147,8 +132,8 @@ impl DetachedApps {
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn get(&self, id: &str) -> Result<Option<DetachedApp>, StoreError> {
-        if check_name(id).is_err() {
+    pub fn get(&self, id: &str) -> Result<Option<DetachedApp>, AppsError> {
+        if check_id(id).is_err() {
             return Ok(None);
         }
         let directory = self.directory(id);
@@ -161,7 +146,7 @@ impl DetachedApps {
     ///
     /// # Errors
     /// When it cannot be read.
-    pub fn output(&self, id: &str) -> Result<OutputReader, StoreError> {
+    pub fn output(&self, id: &str) -> Result<OutputReader, AppsError> {
         let directory = self.directory(id);
         OutputReader::open(&output_file(&directory), state_file(&directory))
     }
@@ -170,11 +155,11 @@ impl DetachedApps {
     ///
     /// # Errors
     /// When `held` is something else, or the record cannot be read.
-    pub fn adopt(&self, id: &str, held: OwnedFd) -> Result<RunningApp, StoreError> {
-        check_name(id)?;
+    pub fn adopt(&self, id: &str, held: OwnedFd) -> Result<RunningApp, AppsError> {
+        check_id(id)?;
         let directory = self.directory(id);
         let state = StateFile::adopt(&state_file(&directory), held)?;
-        let record = read_record(&directory)?.ok_or_else(|| StoreError::NotFound(directory.join(RECORD)))?;
+        let record = read_record(&directory)?.ok_or_else(|| AppsError::Unknown(id.to_owned()))?;
         Ok(RunningApp { id: id.to_owned(), directory, state, record: Mutex::new(record) })
     }
 
@@ -183,13 +168,13 @@ impl DetachedApps {
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn note_death(&self, id: &str, code: u8) -> Result<(), StoreError> {
+    pub fn note_death(&self, id: &str, code: u8) -> Result<(), AppsError> {
         StateFile::note_death(&state_file(&self.directory(id)), code)
     }
 
     /// Removes records of apps that have ended, but for the newest ones: so many, and until all records have so many
     /// bytes.
-    fn remove_old(&self, kept_apps: usize, kept_bytes: u64) -> Result<(), StoreError> {
+    pub(crate) fn remove_old(&self, kept_apps: usize, kept_bytes: u64) -> Result<(), AppsError> {
         let (mut count, mut bytes) = (0, 0);
         for app in self.list()? {
             let directory = self.directory(&app.record.id);
@@ -206,7 +191,7 @@ impl DetachedApps {
             // Of a command that died while it made the record.
             let directory = self.directory(&name);
             let is_record = fs_err::symlink_metadata(directory.join(RECORD)).is_ok();
-            let is_ours = check_name(&name).is_ok() && fs_err::symlink_metadata(&directory)?.is_dir();
+            let is_ours = check_id(&name).is_ok() && fs_err::symlink_metadata(&directory)?.is_dir();
             if is_ours && !is_record && !StateFile::read(&state_file(&directory))?.is_running() {
                 fs_err::remove_dir_all(&directory)?;
             }
@@ -214,7 +199,7 @@ impl DetachedApps {
         Ok(())
     }
 
-    fn names(&self) -> Result<Vec<String>, StoreError> {
+    fn names(&self) -> Result<Vec<String>, AppsError> {
         let entries = match fs_err::read_dir(self.layout.apps()) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
             Err(error) if error.kind() == ErrorKind::NotADirectory => return Err(no_directory(&self.layout.apps())),
@@ -248,7 +233,7 @@ impl RunningApp {
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn set_name(&self, name: &str) -> Result<(), StoreError> {
+    pub fn set_name(&self, name: &str) -> Result<(), AppsError> {
         let mut record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
         if record.name.as_deref() != Some(name) {
             record.name = Some(name.to_owned());
@@ -261,7 +246,7 @@ impl RunningApp {
     ///
     /// # Errors
     /// When the file cannot be opened.
-    pub fn output(&self) -> Result<OutputWriter, StoreError> {
+    pub fn output(&self) -> Result<OutputWriter, AppsError> {
         OutputWriter::append_to(&output_file(&self.directory))
     }
 
@@ -269,7 +254,7 @@ impl RunningApp {
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn end(&self, code: u8) -> Result<(), StoreError> {
+    pub fn end(&self, code: u8) -> Result<(), AppsError> {
         self.state.end(code)
     }
 }
@@ -286,7 +271,7 @@ fn output_file(directory: &Path) -> PathBuf {
 }
 
 /// Writes the files of an app that is about to run; the answer holds its lock.
-fn fill(directory: &Path, record: &AppRecord) -> Result<OwnedFd, StoreError> {
+fn fill(directory: &Path, record: &AppRecord) -> Result<OwnedFd, AppsError> {
     let state = StateFile::create(&state_file(directory))?;
     OutputWriter::create(&output_file(directory))?;
     write_record(directory, record)?;
@@ -294,21 +279,21 @@ fn fill(directory: &Path, record: &AppRecord) -> Result<OwnedFd, StoreError> {
 }
 
 /// Makes a directory that only its owner may look into.
-fn make_private(path: &Path) -> Result<(), StoreError> {
+fn make_private(path: &Path) -> Result<(), AppsError> {
     match std::fs::DirBuilder::new().mode(0o700).create(path) {
-        Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(StoreError::file("creating", path)(error)),
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(AppsError::file("creating", path)(error)),
         Err(_) if !path.is_dir() => Err(no_directory(path)),
         _ => Ok(()),
     }
 }
 
-fn no_directory(path: &Path) -> StoreError {
+fn no_directory(path: &Path) -> AppsError {
     let reason = "it is no directory; move it away: records of detached apps are kept in a directory of this name";
-    StoreError::Damaged { path: path.to_owned(), reason: reason.to_owned() }
+    AppsError::Damaged { path: path.to_owned(), reason: reason.to_owned() }
 }
 
 /// The options of a new file that only its owner may read: arguments and output may hold secrets.
-fn private_file() -> fs_err::OpenOptions {
+pub(crate) fn private_file() -> fs_err::OpenOptions {
     let mut options = fs_err::OpenOptions::new();
     options.write(true).create_new(true).mode(0o600);
     options
@@ -316,7 +301,7 @@ fn private_file() -> fs_err::OpenOptions {
 
 /// The record in a directory, if there is one that this version understands. One that is called otherwise than its
 /// directory was copied there: what its id says is true of another.
-fn read_record(directory: &Path) -> Result<Option<AppRecord>, StoreError> {
+fn read_record(directory: &Path) -> Result<Option<AppRecord>, AppsError> {
     let Some(bytes) = read_file(&directory.join(RECORD))? else { return Ok(None) };
     let stored: Result<Stored<AppRecord>, _> = serde_json::from_slice(&bytes);
     let is_sound = |stored: &Stored<AppRecord>| {
@@ -326,7 +311,7 @@ fn read_record(directory: &Path) -> Result<Option<AppRecord>, StoreError> {
 }
 
 /// The bytes of a file of a record; nothing where something else has its name, or nobody may look.
-fn read_file(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
+pub(crate) fn read_file(path: &Path) -> Result<Option<Vec<u8>>, AppsError> {
     if !is_file(path) {
         return Ok(None);
     }
@@ -337,12 +322,12 @@ fn read_file(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
 }
 
 /// Whether this is a regular file. Opening something else may wait for ever.
-fn is_file(path: &Path) -> bool {
+pub(crate) fn is_file(path: &Path) -> bool {
     fs_err::symlink_metadata(path).is_ok_and(|metadata| metadata.is_file())
 }
 
 /// Replaces the record as a whole.
-fn write_record(directory: &Path, record: &AppRecord) -> Result<(), StoreError> {
+fn write_record(directory: &Path, record: &AppRecord) -> Result<(), AppsError> {
     let mut text = serde_json::to_vec(&Stored { version: VERSION, record }).map_err(std::io::Error::from)?;
     text.push(b'\n');
     let temporary = directory.join(format!("{RECORD}-{}", random_name()));
@@ -355,4 +340,17 @@ fn write_record(directory: &Path, record: &AppRecord) -> Result<(), StoreError> 
         let _ = fs_err::remove_file(&temporary);
     }
     Ok(written?)
+}
+
+/// Bytes on the disk of a record's directory; what cannot be read counts for nothing.
+fn size_of(directory: &Path) -> u64 {
+    let Ok(entries) = fs_err::read_dir(directory) else { return 0 };
+    entries.flatten().filter_map(|entry| entry.metadata().ok()).map(|metadata| metadata.blocks() * 512).sum()
+}
+
+/// Refuses ids that are no plain file names.
+fn check_id(id: &str) -> Result<(), AppsError> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    let usable = (1..=200).contains(&id.len()) && !id.starts_with('.') && id.bytes().all(plain);
+    if usable { Ok(()) } else { Err(AppsError::Name(id.to_owned())) }
 }

@@ -5,13 +5,13 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use lamina_ground::seconds_since_1970;
+use lamina_store::Lock;
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
-use super::{is_file, private_file, read_file};
-use crate::StoreError;
-use crate::engine::lease::now;
-use crate::engine::lock::Lock;
+use crate::AppsError;
+use crate::records::{is_file, private_file, read_file};
 
 /// Bytes of the file. It has them from the start, so that a full disk cannot keep an app from saying how it ended.
 const LENGTH: usize = 64;
@@ -45,30 +45,30 @@ impl AppState {
 
 /// The file, locked by whoever has it.
 #[derive(Debug)]
-pub(super) struct StateFile {
+pub(crate) struct StateFile {
     file: File,
     path: PathBuf,
 }
 
 impl StateFile {
     /// Makes it and locks it.
-    pub(super) fn create(path: &Path) -> Result<Self, StoreError> {
+    pub(crate) fn create(path: &Path) -> Result<Self, AppsError> {
         let file = private_file().open(path)?.into_file();
         let state = Self { file, path: path.to_owned() };
         state.write("starting")?;
         // Those who ask whether it is locked hold it for a moment.
-        lock(&state.file, FlockOperation::LockExclusive).map_err(StoreError::file("locking", path))?;
+        lock(&state.file, FlockOperation::LockExclusive).map_err(AppsError::file("locking", path))?;
         Ok(state)
     }
 
     /// Takes it over from the process that made it.
-    pub(super) fn adopt(path: &Path, held: OwnedFd) -> Result<Self, StoreError> {
+    pub(crate) fn adopt(path: &Path, held: OwnedFd) -> Result<Self, AppsError> {
         let file = File::from(held);
-        let status = |file: &File| file.metadata().map_err(StoreError::file("reading the status of", path));
+        let status = |file: &File| file.metadata().map_err(AppsError::file("reading the status of", path));
         let (mine, expected) = (status(&file)?, fs_err::metadata(path)?);
         if (mine.dev(), mine.ino()) != (expected.dev(), expected.ino()) {
             let reason = "only the command that has made it may start its process".to_owned();
-            return Err(StoreError::Damaged { path: path.to_owned(), reason });
+            return Err(AppsError::Damaged { path: path.to_owned(), reason });
         }
         let state = Self { file, path: path.to_owned() };
         state.write(&format!("running {}", std::process::id()))?;
@@ -76,18 +76,18 @@ impl StateFile {
     }
 
     /// Notes how the app ended.
-    pub(super) fn end(&self, code: u8) -> Result<(), StoreError> {
-        self.write(&format!("ended {code} {}", now()))
+    pub(crate) fn end(&self, code: u8) -> Result<(), AppsError> {
+        self.write(&format!("ended {code} {}", seconds_since_1970()))
     }
 
     /// Notes how an app ended that was killed.
-    pub(super) fn note_death(path: &Path, code: u8) -> Result<(), StoreError> {
+    pub(crate) fn note_death(path: &Path, code: u8) -> Result<(), AppsError> {
         if !is_file(path) || Lock::is_held(path)? {
             return Ok(());
         }
         let file = fs_err::OpenOptions::new().read(true).write(true).open(path)?.into_file();
         // Those who wait for its end hold it for a moment.
-        lock(&file, FlockOperation::LockExclusive).map_err(StoreError::file("locking", path))?;
+        lock(&file, FlockOperation::LockExclusive).map_err(AppsError::file("locking", path))?;
         if parse(&fs_err::read(path)?) == AppState::Died {
             Self { file, path: path.to_owned() }.end(code)?;
         }
@@ -95,7 +95,7 @@ impl StateFile {
     }
 
     /// What others see of it.
-    pub(super) fn read(path: &Path) -> Result<AppState, StoreError> {
+    pub(crate) fn read(path: &Path) -> Result<AppState, AppsError> {
         let is_held = is_file(path) && Lock::is_held(path)?;
         let Some(bytes) = read_file(path)? else { return Ok(AppState::Died) };
         if !is_held {
@@ -108,9 +108,9 @@ impl StateFile {
         Ok(AppState::Running { pid })
     }
 
-    fn write(&self, text: &str) -> Result<(), StoreError> {
+    fn write(&self, text: &str) -> Result<(), AppsError> {
         let line = format!("{text:<width$}\n", width = LENGTH - 1);
-        self.file.write_all_at(line.as_bytes(), 0).map_err(StoreError::file("writing", &self.path))
+        self.file.write_all_at(line.as_bytes(), 0).map_err(AppsError::file("writing", &self.path))
     }
 }
 
@@ -121,12 +121,12 @@ impl From<StateFile> for OwnedFd {
 }
 
 /// Waits until the app with this state file is gone.
-pub(super) fn wait_for_end(path: &Path) -> Result<(), StoreError> {
+pub(crate) fn wait_for_end(path: &Path) -> Result<(), AppsError> {
     if !is_file(path) {
         return Ok(());
     }
     let file = fs_err::File::open(path)?;
-    lock(file.file(), FlockOperation::LockShared).map_err(StoreError::file("locking", path))
+    lock(file.file(), FlockOperation::LockShared).map_err(AppsError::file("locking", path))
 }
 
 fn lock(file: &File, operation: FlockOperation) -> Result<(), Errno> {

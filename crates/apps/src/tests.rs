@@ -1,12 +1,18 @@
 use std::ops::ControlFlow;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::path::PathBuf;
 use std::sync::mpsc;
 
 use lamina_events::Stream;
 use rustix::fs::{MemfdFlags, SealFlags};
 use tempfile::TempDir;
 
-use super::*;
+use lamina_events::CancelToken;
+use lamina_store::Layout;
+
+use crate::records::{KEPT_APPS, KEPT_BYTES};
+use crate::*;
 
 struct Fixture {
     directory: TempDir,
@@ -57,7 +63,7 @@ fn record(id: &str, started: u64) -> AppRecord {
 }
 
 /// What a reading shows, pieces of one stream joined.
-fn shown(reading: impl FnOnce(&mut output::Show<'_>) -> ControlFlow<std::io::Error>) -> Vec<(Stream, String)> {
+fn shown(reading: impl FnOnce(&mut Show<'_>) -> ControlFlow<std::io::Error>) -> Vec<(Stream, String)> {
     let mut pieces: Vec<(Stream, String)> = Vec::new();
     let outcome = reading(&mut |stream, data| {
         let text = String::from_utf8_lossy(data);
@@ -164,7 +170,7 @@ fn no_app_starts_while_somebody_forbids_it() {
     let forbidden = fixture.apps.forbid_starts(&CancelToken::new(), || ()).unwrap();
     let cancel = CancelToken::new();
     let create = || fixture.apps.create(&record("ap-1", 1), &cancel, || cancel.cancel());
-    assert!(matches!(create(), Err(StoreError::Cancelled(_))));
+    assert!(matches!(create(), Err(AppsError::Cancelled(_))));
     assert!(!fixture.file("ap-1").exists());
     drop(forbidden);
     fixture.run("ap-2", 1, b"");
@@ -186,8 +192,8 @@ fn nobody_else_can_take_a_record_over() {
     let fixture = Fixture::new();
     let _held = fixture.start("ap-1", 1);
     let other = fixture.start("ap-2", 1);
-    assert!(matches!(fixture.apps.adopt("ap-1", other), Err(StoreError::Damaged { .. })));
-    assert!(matches!(fixture.apps.create(&record("../ap", 1), &CancelToken::new(), || ()), Err(StoreError::Name(_))));
+    assert!(matches!(fixture.apps.adopt("ap-1", other), Err(AppsError::Damaged { .. })));
+    assert!(matches!(fixture.apps.create(&record("../ap", 1), &CancelToken::new(), || ()), Err(AppsError::Name(_))));
 }
 
 #[test]
@@ -327,7 +333,7 @@ fn a_piece_that_is_being_written_is_waited_for() {
     assert_eq!(shown(|show| reader.read(show).unwrap()), [(Stream::Stdout, "party".to_owned())]);
     bytes.extend_from_slice(b"\x09\x05\0\0\0wrong");
     fs_err::write(&file, &bytes).unwrap();
-    assert!(matches!(reader.read(&mut |_, _| ControlFlow::Continue(())), Err(StoreError::Damaged { .. })));
+    assert!(matches!(reader.read(&mut |_, _| ControlFlow::Continue(())), Err(AppsError::Damaged { .. })));
 }
 
 #[test]

@@ -1,0 +1,25 @@
+//! Detached apps: apps that go on without the command that started them.
+//!
+//! Everything of them is here: the record of each in `apps/<id>/` of the store (who it is, whether it runs, how it ended,
+//! what it printed), the start of its process, and how it is found and stopped. There is no daemon that could be asked: an
+//! app runs as long as somebody holds the lock on its `state` file, which its process (the *background*) inherits from the
+//! command that starts it (the *foreground*). The lock is there before the record can be seen, and it ends with the
+//! process, in whatever way that ends.
+
+mod background;
+mod error;
+mod find;
+mod output;
+mod recording;
+mod records;
+mod state;
+mod stop;
+#[cfg(test)]
+mod tests;
+
+pub use background::{BACKGROUND, start_background, take_standard_input};
+pub use error::AppsError;
+pub use output::{OutputReader, OutputWriter, Show};
+pub use recording::Recording;
+pub use records::{AppRecord, DetachedApp, DetachedApps, RunningApp};
+pub use state::AppState;
