@@ -226,6 +226,24 @@ mod tests {
     use super::*;
     use crate::tests::target;
 
+    /// What a program of format 2 kept is in the fixture of the store's tests.
+    #[test]
+    fn manifests_of_earlier_programs_are_read() {
+        let listing = include_str!("../../store/tests/data/format-2/files.jsonl");
+        let texts: Vec<String> = listing
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .filter(|file: &serde_json::Value| file["path"].as_str().unwrap().starts_with("content/wheels/"))
+            .filter_map(|file| file["text"].as_str().map(str::to_owned))
+            .collect();
+        let [bytecode, manifest] = texts.try_into().unwrap();
+        let bytecode: Bytecode = serde_json::from_str(&bytecode).unwrap();
+        let manifest: Manifest = serde_json::from_str(&manifest).unwrap();
+        assert_eq!(manifest.dist_info, "demo-1.0.dist-info");
+        assert_eq!((manifest.files.len(), manifest.entry_points[0].function.as_str()), (2, "main"));
+        assert_eq!(bytecode.files["demo.py"], manifest.files[1].digest);
+    }
+
     #[test]
     fn files_go_where_the_standard_says() {
         let manifest = Manifest {

@@ -142,7 +142,7 @@ impl Index {
         let mut statement = connection.prepare_cached(query).map_err(|reason| self.failed(reason))?;
         let text: Option<String> =
             statement.query_row(parameters, |row| row.get(0)).optional().map_err(|reason| self.failed(reason))?;
-        text.map(|text| self.parse(&text)).transpose()
+        text.map_or(Ok(None), |text| self.parse(&text))
     }
 
     fn get_all<T: DeserializeOwned>(&self, query: &str, parameters: impl Params) -> Result<Vec<T>, StoreError> {
@@ -152,16 +152,21 @@ impl Index {
             .query_map(parameters, |row| row.get(0))
             .and_then(Iterator::collect)
             .map_err(|reason| self.failed(reason))?;
-        texts.iter().map(|text| self.parse(text)).collect()
+        texts.iter().filter_map(|text| self.parse(text).transpose()).collect()
     }
 
     fn put(&self, statement: &str, parameters: impl Params) -> Result<(), StoreError> {
         self.lock().execute(statement, parameters).map(drop).map_err(|reason| self.failed(reason))
     }
 
-    fn parse<T: DeserializeOwned>(&self, text: &str) -> Result<T, StoreError> {
-        serde_json::from_str(text)
-            .map_err(|error| StoreError::DamagedIndex { path: self.path.clone(), reason: error.to_string() })
+    /// Reads a record. One that another version wrote, and that means nothing to this one, is as good as none: what it
+    /// stands for is built again.
+    fn parse<T: DeserializeOwned>(&self, text: &str) -> Result<Option<T>, StoreError> {
+        match serde_json::from_str(text) {
+            Ok(record) => Ok(Some(record)),
+            Err(error) if error.is_data() => Ok(None),
+            Err(error) => Err(StoreError::DamagedIndex { path: self.path.clone(), reason: error.to_string() }),
+        }
     }
 
     fn failed(&self, reason: rusqlite::Error) -> StoreError {

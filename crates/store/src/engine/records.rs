@@ -1,4 +1,7 @@
 //! What the index keeps.
+//!
+//! Programs of other versions read and write the same rows, so a field that is added has `#[serde(default)]`; see "How
+//! records grow" in `docs/store-format.md`.
 
 use lamina_image::{Digest, LayerKey, RecordedFacts, RuntimeConfig};
 use serde::{Deserialize, Serialize};

@@ -11,6 +11,7 @@ mod concurrency;
 mod crash;
 mod failures;
 mod files;
+mod formats;
 mod health;
 mod index;
 mod jobs;
