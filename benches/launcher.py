@@ -10,15 +10,16 @@ from pathlib import Path
 from lamina import Lamina
 from machine import Failure, Machine
 
-REPOSITORY = Path(__file__).resolve().parent.parent
 EXAMPLE = "start_sandboxes"
 
 
 class Launcher:
     """The example, compiled once, on a copy of the base's files."""
 
-    def __init__(self, machine: Machine, lamina: Lamina) -> None:
+    def __init__(self, machine: Machine, lamina: Lamina, source: Path | None, env: dict) -> None:
         self.machine = machine
+        self.source = source
+        self.env = env
         self.lamina = lamina
         self._program: str | None = None
 
@@ -26,14 +27,17 @@ class Launcher:
         """Compiles it, and lays out a content directory whose only layer is the base."""
         if self._program is not None:
             return
+        if self.source is None:
+            raise Failure("the sources of this `modal` are not known")
         if shutil.which("cargo") is None:
             raise Failure("`cargo` is not installed: `scripts/quickstart` installs Rust")
         _, output, _ = self.machine.run(
             [
                 *("cargo", "build", "--release", "--quiet", "--locked", "--message-format=json"),
-                *("--package", "lamina-sandbox", "--example", EXAMPLE, "--manifest-path", REPOSITORY / "Cargo.toml"),
+                *("--package", "lamina-sandbox", "--example", EXAMPLE, "--manifest-path", self.source / "Cargo.toml"),
             ],
             peer=False,
+            env=self.env,
         )
         messages = [json.loads(line) for line in output.splitlines()]
         program = next((message["executable"] for message in messages if message.get("executable")), None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import ctypes
 import os
 import re
@@ -15,6 +16,9 @@ from pathlib import Path
 CLONE_NEWNS = 0x20000
 HYBRID = Path("/sys/fs/cgroup/unified")
 HOST_CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
+
+#: How long a single command may take.
+PATIENCE = 1800
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -57,6 +61,13 @@ class Machine:
     def at_end(self, ending) -> None:
         """Registers what is to be undone; the last comes first."""
         self._endings.append(ending)
+
+    def part(self, name: str) -> Machine:
+        """The same machine with a work directory of its own, below this one's."""
+        part = copy.copy(self)
+        part.work = self.directory(name)
+        part.directory("temporary")
+        return part
 
     def directory(self, name: str) -> Path:
         """A directory of this name in the work directory, made if it is missing."""
@@ -123,7 +134,11 @@ class Machine:
             started = time.perf_counter()
             process = self.start(command, peer=peer, env=env, stdout=output, stderr=errors)
             try:
-                status = process.wait()
+                status = process.wait(PATIENCE)
+            except subprocess.TimeoutExpired:
+                end(process, group=True)
+                name = os.path.basename(str(command[0]))
+                raise Failure(f"`{name}` did not end within {PATIENCE // 60} minutes") from None
             except BaseException:
                 end(process, group=True)
                 raise

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 
+import against
 import report
+import revisions
 from lamina import Lamina
 from machine import Failure, Machine, describe, load
 from measuring import measure, say
@@ -22,6 +24,7 @@ rows:
   B4  one of 10,000 local files changed            S5  warm .remote()
   B5  10,000 local files unchanged                 S6  .map
   B7  Debian 12 and Python from nothing            S7  import modal
+  D1  crew on the disk
 
 All rows take some 15 minutes, B1, B3 and B7 most of it. On Debian the peers come with
   apt-get install docker.io buildah crun mmdebstrap"""
@@ -36,6 +39,13 @@ def arguments() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("rows", nargs="*", metavar="ROW", help="what to measure (default: everything)")
+    parser.add_argument("--only", metavar="ROWS", default="", help="the same, with commas: --only B1,S3")
+    parser.add_argument(
+        "--against",
+        metavar="REV",
+        help="build this revision and the working tree, and measure both in turn instead of the peers: exit code 3 "
+        "if a row is more than 5 %% slower; instead of REV the path of a `modal`, and with --modal nothing is built",
+    )
     parser.add_argument("--rounds", type=int, metavar="N", help="rounds of each row (default: from 1 to 50, by row)")
     parser.add_argument("--modal", metavar="PATH", help="the `modal` to measure (default: .venv/bin/modal, or on PATH)")
     parser.add_argument("--work", metavar="DIR", help="where to make the work directory (default: the system's)")
@@ -44,37 +54,71 @@ def arguments() -> argparse.Namespace:
     parsed = parser.parse_args()
     if parsed.rounds is not None and parsed.rounds < 1:
         parser.error("--rounds takes a positive number")
+    parsed.rows = [name.upper() for name in [*parsed.rows, *parsed.only.split(",")] if name]
     return parsed
 
 
 def main() -> int:
     """Measures and reports; the exit code is 1 if Lamina itself could not be measured."""
     wanted = arguments()
-    rows: list = []
     try:
-        with Machine(wanted.work) as machine:
-            free_space(machine)
-            workloads = Workloads(machine, Lamina(machine, wanted.modal))
-            known = workloads.rows()
-            names = [name.upper() for name in wanted.rows] or list(known)
-            for name in names:
-                if name not in known:
-                    raise Failure(f"there is no row `{name}`; there are {', '.join(known)}")
-            if load() > 1:
-                say(f"warning: the machine is busy (load {load():.1f}); figures will be worse than they are")
-            for name in names:
-                for row in known[name]():
-                    measure(row, wanted.rounds)
-                    rows.append(row)
+        return compare(wanted) if wanted.against else beside_peers(wanted)
     except Failure as failure:
         print(f"error: {failure}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+
+
+def beside_peers(wanted: argparse.Namespace) -> int:
+    """Measures Lamina and its peers."""
+    rows: list = []
+    with Machine(wanted.work) as machine:
+        free_space(machine)
+        known = Workloads(machine, Lamina(machine, wanted.modal), revisions.REPOSITORY).rows()
+        for name in names(wanted, known):
+            for row in known[name]():
+                measure(row, wanted.rounds)
+                rows.append(row)
     print(report.terminal(rows, describe()))
     if wanted.markdown:
         report.write(wanted.markdown, report.markdown(rows, describe()))
     if wanted.json:
         report.write(wanted.json, report.raw(rows, describe()))
     return 1 if any(row.ours.failure for row in rows) else 0
+
+
+def compare(wanted: argparse.Namespace) -> int:
+    """Measures two builds of Lamina in turn."""
+    that = revisions.revision(wanted.against)
+    this = revisions.Build("this", wanted.modal, None) if wanted.modal else revisions.working_tree()
+    figures: list = []
+    with Machine(wanted.work) as machine:
+        free_space(machine)
+        both = []
+        for place, build in (("this", this), ("that", that)):
+            part = machine.part(place)
+            both.append(Workloads(part, Lamina(part, build.modal), build.source, revisions.cargo_environment()).rows())
+        for name in names(wanted, both[0]):
+            for pair in zip(*(known[name]() for known in both)):
+                figures += against.compare(*pair, wanted.rounds)
+    table = against.markdown(figures, describe(), that.name)
+    print(table)
+    if wanted.markdown:
+        report.write(wanted.markdown, table)
+    if wanted.json:
+        report.write(wanted.json, against.raw(figures, describe(), that.name))
+    if any(not figure.measured for figure in figures):
+        return 1
+    return 3 if any(figure.slower for figure in figures) else 0
+
+
+def names(wanted: argparse.Namespace, known: dict) -> list:
+    """The rows to measure."""
+    for name in wanted.rows:
+        if name not in known:
+            raise Failure(f"there is no row `{name}`; there are {', '.join(known)}")
+    if load() > 1:
+        say(f"warning: the machine is busy (load {load():.1f}); figures will be worse than they are")
+    return wanted.rows or list(known)

@@ -29,6 +29,8 @@ class Contestant:
     reference: bool = False
     failure: str | None = None
     values: list = field(default_factory=list)
+    #: Those of the present round.
+    latest: list = field(default_factory=list)
 
     @property
     def measured(self) -> bool:
@@ -88,24 +90,27 @@ def measure(row: Row, rounds: int | None) -> None:
     rounds = rounds or row.rounds
     say(f"{row.id}: {row.title}")
     for one in row.contestants:
-        _guarded(one, one.prepare)
+        guarded(one, one.prepare)
     for round_number in range(-row.warm_up, rounds):
         for one in row.contestants:
             if one.failure is None:
                 say(f"{row.id}: round {round_number + 1} of {rounds}, {one.name}", transient=True)
-                _guarded(one, partial(_take, one, round_number))
+                guarded(one, partial(take, one, round_number))
     for one in row.contestants:
         if one.failure is None:
-            _guarded(one, one.verify)
+            guarded(one, one.verify)
 
 
-def _take(one: Contestant, round_number: int) -> None:
+def take(one: Contestant, round_number: int) -> None:
+    """One round of a contestant; those below 0 are for warming up."""
     values = one.once(round_number) if one.once else []
     if round_number >= 0:
-        one.values += values if isinstance(values, list) else [values]
+        one.latest = values if isinstance(values, list) else [values]
+        one.values += one.latest
 
 
-def _guarded(one: Contestant, action: Callable[[], object]) -> None:
+def guarded(one: Contestant, action: Callable[[], object]) -> None:
+    """Does it, unless the contestant has failed already; keeps the reason if it fails now."""
     if one.failure is not None:
         return
     try:
