@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # What the scripts of this folder share. Sourced, not run; the working directory is the repository's root.
 
 export CARGO_NET_RETRY=10 PIP_RETRIES=10 PIP_DISABLE_PIP_VERSION_CHECK=1
@@ -26,6 +27,8 @@ need_rust() {
     local wanted found
     wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
     command -v cargo >/dev/null || fail "cargo was not found" "install Rust $wanted or later, see rustup.rs"
+    # Where rustup has another toolchain and cannot get that of rust-toolchain.toml, the other one may do.
+    cargo --version >/dev/null 2>&1 || export RUSTUP_TOOLCHAIN=stable
     found=$(cargo --version | cut -d' ' -f2)
     [ "$(printf '%s\n' "$wanted" "$found" | sort -V | head -n 1)" = "$wanted" ] ||
         fail "this is Rust $found, but $wanted or later is needed" "rustup update"
