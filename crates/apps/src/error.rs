@@ -16,6 +16,12 @@ pub enum AppsError {
     /// No app of this name runs any longer.
     #[error("no running app is called `{0}`, they have ended: `modal app list` shows their ids")]
     HasEnded(String),
+    /// The app with this id has ended.
+    #[error("the app `{0}` has ended: `modal app list` shows which run")]
+    NotRunning(String),
+    /// The app runs, but nobody can connect with it.
+    #[error("the app `{0}` takes no connections: it has only just started, or is about to end")]
+    NotListening(String),
     /// This cannot be an app's id.
     #[error("`{0}` is no app id: give `ap-` and at least four characters of what `modal app list` shows")]
     NoId(String),

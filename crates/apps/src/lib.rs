@@ -12,6 +12,7 @@ mod find;
 mod output;
 mod recording;
 mod records;
+mod socket;
 mod state;
 mod stop;
 #[cfg(test)]
@@ -22,4 +23,5 @@ pub use error::AppsError;
 pub use output::{OutputReader, OutputWriter, Show};
 pub use recording::Recording;
 pub use records::{AppRecord, DetachedApp, DetachedApps, RunningApp};
+pub use socket::AppListener;
 pub use state::AppState;

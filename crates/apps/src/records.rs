@@ -208,7 +208,7 @@ impl DetachedApps {
         entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
     }
 
-    fn directory(&self, id: &str) -> PathBuf {
+    pub(crate) fn directory(&self, id: &str) -> PathBuf {
         self.layout.apps().join(id)
     }
 }
@@ -217,7 +217,7 @@ impl DetachedApps {
 #[derive(Debug)]
 pub struct RunningApp {
     id: String,
-    directory: PathBuf,
+    pub(crate) directory: PathBuf,
     state: StateFile,
     record: Mutex<AppRecord>,
 }

@@ -50,7 +50,7 @@ impl Fixture {
     }
 }
 
-fn record(id: &str, started: u64) -> AppRecord {
+pub(crate) fn record(id: &str, started: u64) -> AppRecord {
     AppRecord {
         id: id.to_owned(),
         name: None,
@@ -105,6 +105,25 @@ fn the_format_is_what_is_documented() {
         fs_err::read(fixture.file("ap-1/output")).unwrap(),
         b"LAMINA-OUTPUT\x01\x01\x03\0\0\0out\x02\x04\0\0\0err\n"
     );
+}
+
+#[test]
+fn records_of_earlier_versions_are_read() {
+    let fixture = Fixture::new();
+    let listing = concat!(env!("CARGO_MANIFEST_DIR"), "/../store/tests/data/format-2/files.jsonl");
+    for line in fs_err::read_to_string(listing).unwrap().lines() {
+        let file: serde_json::Value = serde_json::from_str(line).unwrap();
+        let Some(path) = file["path"].as_str().unwrap().strip_prefix("apps/") else { continue };
+        match file["text"].as_str() {
+            Some(text) => fs_err::write(fixture.file(path), text).unwrap(),
+            None => fs_err::create_dir_all(fixture.file(path)).unwrap(),
+        }
+    }
+    let app = fixture.apps.find("demo").unwrap();
+    assert_eq!((&*app.record.id, app.record.number), ("ap-0123456789abcdefghijkl", 1));
+    assert_eq!(app.state, AppState::Ended { code: 0, time: 1_795_889_440 });
+    let mut reader = fixture.apps.output(&app.record.id).unwrap();
+    assert_eq!(shown(|show| reader.read(show).unwrap()), [(Stream::Stdout, "ok\n".to_owned())]);
 }
 
 #[test]

@@ -1,0 +1,286 @@
+//! The socket of a running app, at which its host takes the connections of further clients.
+
+use std::io::{self, ErrorKind};
+use std::net::Shutdown;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::net::sockopt::socket_peercred;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+
+use crate::{AppsError, DetachedApps, RunningApp};
+
+/// Name of the socket in the directory of an app.
+const SOCKET: &str = "socket";
+
+/// Connections that may wait until they are taken.
+const BACKLOG: i32 = 64;
+
+impl RunningApp {
+    /// Makes the socket of the app, which only its user can reach.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn listen(&self) -> Result<AppListener, AppsError> {
+        let path = self.directory.join(SOCKET);
+        let made = AppListener::bind(&path);
+        made.map_err(AppsError::file("listening at", &path))
+    }
+}
+
+impl DetachedApps {
+    /// Connects with the running app that a user means, see [`DetachedApps::find_running`]; gives its id as well.
+    ///
+    /// # Errors
+    /// When there is none, or several, or it takes no connections.
+    pub fn connect(&self, target: &str) -> Result<(String, UnixStream), AppsError> {
+        let app = self.find_running(target)?;
+        let id = app.record.id;
+        if !app.state.is_running() {
+            return Err(AppsError::NotRunning(id));
+        }
+        let path = self.directory(&id).join(SOCKET);
+        match with_short_path(&path, |path| UnixStream::connect(path)) {
+            Ok(socket) => Ok((id, socket)),
+            // It has not begun to listen, or has stopped.
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
+                Err(AppsError::NotListening(id))
+            }
+            Err(error) => Err(AppsError::file("connecting with", &path)(error)),
+        }
+    }
+}
+
+/// The socket of an app in its own process. Its file goes when this is dropped.
+#[derive(Debug)]
+pub struct AppListener {
+    listener: UnixListener,
+    path: PathBuf,
+    open: Mutex<Open>,
+}
+
+/// The connections that were taken and have not ended.
+#[derive(Debug, Default)]
+struct Open {
+    is_closed: bool,
+    last: u64,
+    connections: Vec<(u64, UnixStream)>,
+}
+
+impl AppListener {
+    fn bind(path: &Path) -> io::Result<Self> {
+        // An id is used once, so that nobody listens at what is there.
+        match fs_err::remove_file(path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+        // The file gets the mode of the socket, from the start.
+        rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
+        with_short_path(path, |path| Ok(rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?))?;
+        rustix::net::listen(&socket, BACKLOG)?;
+        Ok(Self { listener: socket.into(), path: path.to_owned(), open: Mutex::default() })
+    }
+
+    /// Takes connections until [`AppListener::close`], and has each served by `serve` in a thread of its own; returns when
+    /// all have ended.
+    ///
+    /// # Errors
+    /// When no connection can be taken any more.
+    pub fn serve(&self, serve: impl Fn(UnixStream) + Sync) -> io::Result<()> {
+        std::thread::scope(|scope| {
+            loop {
+                let socket = match self.listener.accept() {
+                    Ok((socket, _)) => socket,
+                    Err(_) if self.lock().is_closed => return Ok(()),
+                    // The client is gone already, or there are too many files for the moment.
+                    Err(error) if is_passing(&error) => {
+                        std::thread::sleep(std::time::Duration::from_millis(10));
+                        continue;
+                    }
+                    Err(error) => return Err(error),
+                };
+                if !is_allowed(&socket) {
+                    continue;
+                }
+                let Some(number) = self.note(&socket) else { continue };
+                let serve = &serve;
+                // Without a thread for it the client sees the connection end.
+                let _ = std::thread::Builder::new().spawn_scoped(scope, move || {
+                    serve(socket);
+                    self.lock().connections.retain(|(other, _)| *other != number);
+                });
+            }
+        })
+    }
+
+    /// Takes no further connections, and ends those that there are: what they were sent can still be read.
+    pub fn close(&self) {
+        let mut open = self.lock();
+        open.is_closed = true;
+        // What has ended already is as it should be.
+        let _ = rustix::net::shutdown(&self.listener, rustix::net::Shutdown::Both);
+        for (_, connection) in &open.connections {
+            let _ = connection.shutdown(Shutdown::Read);
+        }
+    }
+
+    /// Notes a connection, to be ended with the others; nothing where that has happened or cannot be done.
+    fn note(&self, socket: &UnixStream) -> Option<u64> {
+        let mut open = self.lock();
+        if open.is_closed {
+            return None;
+        }
+        open.last += 1;
+        let number = open.last;
+        open.connections.push((number, socket.try_clone().ok()?));
+        Some(number)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for AppListener {
+    fn drop(&mut self) {
+        self.close();
+        // A file that stays belongs to nobody, and goes with the record.
+        let _ = fs_err::remove_file(&self.path);
+    }
+}
+
+/// Whether the other end is this user or root. Others cannot reach the file: this is for a descriptor that was handed on.
+fn is_allowed(socket: &UnixStream) -> bool {
+    socket_peercred(socket).is_ok_and(|peer| peer.uid.is_root() || peer.uid == rustix::process::geteuid())
+}
+
+/// Whether taking the next connection may work.
+fn is_passing(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let passing = [Errno::INTR, Errno::CONNABORTED, Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
+    Errno::from_io_error(error).is_some_and(|errno| passing.contains(&errno))
+}
+
+/// Gives `action` a path of the file that fits into the address of a socket, which has 108 bytes.
+fn with_short_path<T>(path: &Path, action: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
+    const LONGEST: usize = 107;
+    let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
+        return action(path);
+    };
+    if path.as_os_str().len() <= LONGEST {
+        return action(path);
+    }
+    let directory: OwnedFd =
+        rustix::fs::open(directory, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    action(&Path::new("/proc/self/fd").join(directory.as_fd().as_raw_fd().to_string()).join(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::os::unix::fs::PermissionsExt;
+    use std::sync::mpsc;
+
+    use lamina_events::CancelToken;
+    use lamina_store::Layout;
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::tests::record;
+
+    /// A store whose directory has a name of so many characters.
+    fn apps(length: usize) -> (TempDir, DetachedApps) {
+        let directory = tempfile::tempdir().unwrap();
+        let layout = Layout::prepare(&directory.path().join("s".repeat(length))).unwrap();
+        (directory, DetachedApps::new(layout))
+    }
+
+    fn run(apps: &DetachedApps, id: &str) -> RunningApp {
+        let held = apps.create(&record(id, 1), &CancelToken::new(), || ()).unwrap();
+        apps.adopt(id, held).unwrap()
+    }
+
+    /// Sends back what it gets, until the end.
+    fn echo(mut socket: UnixStream) {
+        let mut byte = [0];
+        while let Ok(1) = socket.read(&mut byte) {
+            let _ = socket.write_all(&byte);
+        }
+        let _ = socket.write_all(b".");
+    }
+
+    fn ask(socket: &mut UnixStream, byte: u8) -> u8 {
+        let mut answer = [byte];
+        socket.write_all(&answer).unwrap();
+        socket.read_exact(&mut answer).unwrap();
+        answer[0]
+    }
+
+    #[test]
+    fn clients_come_and_go_and_the_end_is_told_to_all() {
+        // The second store has a path that no address of a socket can hold.
+        for length in [5, 150] {
+            let (_directory, apps) = apps(length);
+            let app = run(&apps, "ap-1234");
+            assert!(matches!(apps.connect("ap-1234"), Err(AppsError::NotListening(_))));
+            let listener = app.listen().unwrap();
+            let file = apps.directory("ap-1234").join(SOCKET);
+            assert_eq!(fs_err::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+            std::thread::scope(|scope| {
+                let serving = scope.spawn(|| listener.serve(echo));
+                let (id, mut one) = apps.connect("ap-1234").unwrap();
+                let (_, mut other) = apps.connect("ap-1234").unwrap();
+                assert_eq!(id, "ap-1234");
+                assert_eq!((ask(&mut one, 1), ask(&mut other, 2)), (1, 2));
+                drop(one);
+                assert_eq!(ask(&mut other, 3), 3);
+                listener.close();
+                let mut rest = Vec::new();
+                other.read_to_end(&mut rest).unwrap();
+                assert_eq!(rest, b".", "its session could end in order");
+                serving.join().unwrap().unwrap();
+            });
+            assert!(matches!(apps.connect("ap-1234"), Err(AppsError::NotListening(_))));
+            drop(listener);
+            assert!(!file.exists());
+        }
+    }
+
+    #[test]
+    fn a_socket_that_was_left_behind_leads_nowhere() {
+        let (_directory, apps) = apps(5);
+        let app = run(&apps, "ap-1234");
+        // As after SIGKILL: the file is there, and the lock is not held.
+        let listener = app.listen().unwrap();
+        let file = listener.path.clone();
+        fs_err::hard_link(&file, file.with_file_name("kept")).unwrap();
+        drop(listener);
+        fs_err::rename(file.with_file_name("kept"), &file).unwrap();
+        assert!(matches!(apps.connect("ap-1234"), Err(AppsError::NotListening(_))));
+        drop(app);
+        assert!(matches!(apps.connect("ap-1234"), Err(AppsError::NotRunning(_))));
+        assert!(matches!(apps.connect("ap-5678"), Err(AppsError::Unknown(_))));
+    }
+
+    #[test]
+    fn one_client_that_does_nothing_keeps_nobody_waiting() {
+        let (_directory, apps) = apps(5);
+        let app = run(&apps, "ap-1234");
+        let listener = app.listen().unwrap();
+        let (sender, receiver) = mpsc::channel();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let _idle = apps.connect("ap-1234").unwrap();
+                let (_, mut busy) = apps.connect("ap-1234").unwrap();
+                sender.send(ask(&mut busy, 7)).unwrap();
+                listener.close();
+            });
+            listener.serve(echo).unwrap();
+        });
+        assert_eq!(receiver.recv().unwrap(), 7);
+    }
+}
