@@ -210,3 +210,19 @@ def test_chains_that_are_written_twice_are_built_once(modal: Modal) -> None:
     assert result.stdout == "1 2\n"
     assert [event["title"].split("(")[0] for event in result.of("step_queued")] == ["debian_slim", "run_commands"]
     assert len(result.of("image_built")) == 2
+
+
+@pytest.mark.parametrize(
+    ("image", "words"),
+    [
+        ('base.workdir("/etc/passwd").run_commands("true")', "`/etc/passwd` cannot be entered"),
+        ('base.run_commands("chmod -x $(realpath /bin/sh)").run_commands("true")', "cannot be executed"),
+        ('base.run_commands("echo Permission denied on a Read-only file system; exit 1")', "exit code 1"),
+    ],
+)
+def test_what_an_image_holds_is_not_blamed_on_the_store(modal: Modal, image: str, words: str) -> None:
+    app(modal, image, "pass")
+    result = modal("run", "app.py", check=False)
+    assert result.code == 1
+    assert words in result.stderr
+    assert "hint:" not in result.stderr

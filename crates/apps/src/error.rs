@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use lamina_events::Cancelled;
-use lamina_ground::{Hint, Refusal, Resource};
+use lamina_ground::{Hint, Refusal, Subject};
 use lamina_store::StoreError;
 
 /// An error of detached apps.
@@ -103,9 +103,9 @@ impl Hint for AppsError {
             Self::NotEnded { .. } => {
                 Some("it waits for the kernel, perhaps for a disk that does not answer".into())
             }
-            Self::Store(error) => error.remedy().map(Cow::Borrowed),
+            Self::Store(error) => error.hint(),
             Self::File { source, .. } | Self::Io(source) => {
-                Refusal::of(Resource::Store, source)?.hint().map(Cow::Borrowed)
+                Refusal::of(Subject::Store, source)?.hint().map(Cow::Borrowed)
             }
             _ => None,
         }

@@ -1,9 +1,11 @@
 //! What can go wrong with bases.
 
+use std::borrow::Cow;
 use std::fmt::Display;
 use std::path::Path;
 
 use lamina_fetch::FetchError;
+use lamina_ground::Hint;
 
 /// An error of this crate.
 #[derive(Debug, thiserror::Error)]
@@ -241,6 +243,19 @@ pub enum SignatureProblem {
         /// When it was made.
         date: String,
     },
+}
+
+impl Hint for BaseError {
+    fn hint(&self) -> Option<Cow<'_, str>> {
+        match self {
+            Self::Unreachable { source, .. } | Self::Fetch(source) => source.hint(),
+            Self::Store(error) => error.hint(),
+            Self::Job(error) => error.hint(),
+            Self::Sandbox(error) => error.hint(),
+            Self::Io(error) => error.hint(),
+            _ => None,
+        }
+    }
 }
 
 impl From<FetchError> for BaseError {

@@ -1,8 +1,12 @@
 //! Errors of building.
 
+use std::borrow::Cow;
+use std::sync::Arc;
+
 use lamina_events::Cancelled;
+use lamina_ground::{Hint, causes};
 use lamina_image::redact;
-use lamina_store::{StoreError, disk_hint};
+use lamina_store::StoreError;
 
 /// A step that failed, with everything that helps to find out why.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -43,13 +47,8 @@ pub enum BuildError {
     #[error("{0}")]
     NotADirectory(String),
     /// The store, the sandbox or the network failed.
-    #[error("{message}")]
-    Failed {
-        /// The sentence, with its causes.
-        message: String,
-        /// What the user can do, when it is known.
-        hint: Option<String>,
-    },
+    #[error("{}", redact(&causes(&**_0)))]
+    Failed(Arc<dyn Hint + Send + Sync>),
     /// A layer that was found turned out to be damaged. The next attempt does not find it, and makes it again.
     #[error("a layer is damaged: build the image again")]
     Damaged,
@@ -59,13 +58,9 @@ pub enum BuildError {
 }
 
 impl BuildError {
-    /// A failure of the machinery, with all causes of `error` in one sentence.
-    pub(crate) fn failed(error: &(dyn std::error::Error + 'static)) -> Self {
-        {
-            let message = causes(error);
-            let hint = disk_hint(&message).map(str::to_owned);
-            Self::Failed { message, hint }
-        }
+    /// A failure of the machinery.
+    pub(crate) fn failed(error: impl Hint + Send + Sync + 'static) -> Self {
+        Self::Failed(Arc::new(error))
     }
 
     /// The error without credentials of addresses.
@@ -73,18 +68,18 @@ impl BuildError {
         let clean = |text: String| redact(&text).into_owned();
         match self {
             Self::Invalid { message, hint } => Self::Invalid { message: clean(message), hint: hint.map(clean) },
-            Self::Failed { message, hint } => Self::Failed { message: clean(message), hint: hint.map(clean) },
-            // The step's log has taken them off.
+            // The step's log has taken them off, and failures of the machinery show none.
             other => other,
         }
     }
+}
 
-    /// What the user can do, when it is known.
-    #[must_use]
-    pub fn hint(&self) -> Option<&str> {
+impl Hint for BuildError {
+    fn hint(&self) -> Option<Cow<'_, str>> {
         match self {
-            Self::Step(failure) => failure.hint.as_deref(),
-            Self::Invalid { hint, .. } | Self::Failed { hint, .. } => hint.as_deref(),
+            Self::Step(failure) => failure.hint.as_deref().map(Cow::Borrowed),
+            Self::Invalid { hint, .. } => hint.as_deref().map(Cow::Borrowed),
+            Self::Failed(error) => error.hint(),
             Self::FileNotFound(_) | Self::NotADirectory(_) | Self::Damaged | Self::Cancelled => None,
         }
     }
@@ -99,7 +94,7 @@ impl From<StoreError> for BuildError {
             StoreError::NotAFile(_) | StoreError::InvalidFileSet(_) => {
                 Self::Invalid { message: error.to_string(), hint: None }
             }
-            error => Self::Failed { message: causes(&error), hint: error.remedy().map(str::to_owned) },
+            error => Self::failed(error),
         }
     }
 }
@@ -108,18 +103,4 @@ impl From<Cancelled> for BuildError {
     fn from(_: Cancelled) -> Self {
         Self::Cancelled
     }
-}
-
-/// An error and its causes, without repeating what a message already contains.
-pub(crate) fn causes(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        next = cause.source();
-    }
-    text
 }

@@ -8,10 +8,10 @@ use std::fmt::Write as _;
 
 use lamina_bases::mirror::{self, Mirror};
 use lamina_bases::{BaseError, Suite};
+use lamina_ground::causes;
 use lamina_sandbox::InjectedFile;
 use lamina_wheels::PipSettings;
 
-use crate::error::causes;
 use crate::{BuildError, apt_methods};
 
 /// Where injected files appear.

@@ -1,5 +1,6 @@
 //! The schedule: every step once, independent images in parallel, cached layers without any work.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,6 +9,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use lamina_events::{CancelToken, Event, Miss, Sink};
 use lamina_fetch::Client;
+use lamina_ground::Hint;
 use lamina_image::{Definition, Facts, KeyMaterial, LayerKey, Node, RecordedFacts, Step};
 use lamina_sandbox::{IdMap, Launcher};
 use lamina_store::{ImageRecord, LayerRecord, Store, StoreError};
@@ -292,8 +294,7 @@ impl<'a> Builder<'a> {
         let directory = self.tools.store.layout().logs();
         let kept = secrets::kept(&node.secrets);
         let masks = secrets::Masks::new(kept.values().map(String::as_str));
-        let mut log = StepLog::create(&directory, &name, step, self.sink.clone(), masks)
-            .map_err(|error| BuildError::failed(&error))?;
+        let mut log = StepLog::create(&directory, &name, step, self.sink.clone(), masks).map_err(StoreError::from)?;
         let context =
             StepContext { tools: self.tools, node, parent, number: step, sink: self.sink, cancel: self.cancel };
         let outcome = plan.execute(&context, &mut log).and_then(|made| self.publish(kept, made));
@@ -312,7 +313,7 @@ impl<'a> Builder<'a> {
             bytes_new: committed.bytes_new,
             material: material.canonical(),
             log: Some(format!("{name}.log")),
-            facts: RecordedFacts::try_from(&facts).map_err(|error| BuildError::failed(&error))?,
+            facts: RecordedFacts::try_from(&facts).map_err(|error| BuildError::failed(std::io::Error::from(error)))?,
         };
         if !self.options.ignore_cache {
             self.tools.store.record_layer(&record)?;
@@ -373,7 +374,7 @@ impl<'a> Builder<'a> {
         let (message, hint) = match error {
             StepError::Failed { message, hint } => (message, hint),
             StepError::Other(BuildError::Cancelled) => return BuildError::Cancelled,
-            StepError::Other(error) => (error.to_string(), error.hint().map(str::to_owned)),
+            StepError::Other(error) => (error.to_string(), error.hint().map(Cow::into_owned)),
         };
         let message = log.masked(&message);
         let hint = hint.map(|hint| log.masked(&hint));

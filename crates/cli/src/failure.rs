@@ -1,9 +1,10 @@
 //! How a command fails: one `error:` line, perhaps a `hint:` line, an exit code.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 
-use lamina_ground::Hint as _;
+use lamina_ground::{Hint, causes};
 
 use crate::output::style::{Palette, Tone};
 
@@ -20,20 +21,9 @@ impl Failure {
         Self { message: message.into(), hint: None }
     }
 
-    /// A failure from an error and its causes.
-    pub(crate) fn from_error(error: &dyn std::error::Error) -> Self {
-        let mut message = error.to_string();
-        let mut cause = error.source();
-        while let Some(error) = cause {
-            let text = error.to_string();
-            // Many errors already name their cause.
-            if !message.contains(&text) {
-                message.push_str(": ");
-                message.push_str(&text);
-            }
-            cause = error.source();
-        }
-        Self::new(message)
+    /// A failure from an error and its causes, with its advice.
+    pub(crate) fn from_error(error: &(impl Hint + 'static)) -> Self {
+        Self { message: causes(error), hint: error.hint().map(Cow::into_owned) }
     }
 
     /// Adds what to do about it.
@@ -67,31 +57,19 @@ impl From<io::Error> for Failure {
 
 impl From<lamina_engine::EngineError> for Failure {
     fn from(error: lamina_engine::EngineError) -> Self {
-        let failure = Self::from_error(&error);
-        let hint = match &error {
-            lamina_engine::EngineError::Store(error) => error.remedy(),
-            _ => lamina_engine::disk_hint(&failure.message),
-        };
-        match hint {
-            Some(hint) => failure.hint(hint),
-            None => failure,
-        }
+        Self::from_error(&error)
     }
 }
 
 impl From<lamina_engine::StoreError> for Failure {
     fn from(error: lamina_engine::StoreError) -> Self {
-        lamina_engine::EngineError::from(error).into()
+        Self::from_error(&error)
     }
 }
 
 impl From<lamina_apps::AppsError> for Failure {
     fn from(error: lamina_apps::AppsError) -> Self {
-        let failure = Self::from_error(&error);
-        match error.hint() {
-            Some(hint) => failure.hint(hint.into_owned()),
-            None => failure,
-        }
+        Self::from_error(&error)
     }
 }
 
@@ -116,9 +94,15 @@ mod tests {
         }
     }
 
+    impl Hint for Outer {
+        fn hint(&self) -> Option<Cow<'_, str>> {
+            Some(Cow::Borrowed("call somebody"))
+        }
+    }
+
     #[test]
     fn causes_and_hints_are_shown() {
-        let failure = Failure::from_error(&Outer(io::Error::other("disk on fire"))).hint("call somebody");
+        let failure = Failure::from_error(&Outer(io::Error::other("disk on fire")));
         insta::assert_snapshot!(failure.render(Palette::PLAIN), @r"
         error: cannot open `index.db`: disk on fire
         hint: call somebody

@@ -1,7 +1,9 @@
 //! Errors of the engine.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 
+use lamina_ground::{Hint, Refusal, Subject};
 use lamina_sandbox::SandboxError;
 use lamina_store::StoreError;
 use lamina_wire::WireError;
@@ -90,4 +92,15 @@ pub enum EngineError {
     /// A file cannot be read or written; the message names it.
     #[error(transparent)]
     Io(#[from] std::io::Error),
+}
+
+impl Hint for EngineError {
+    fn hint(&self) -> Option<Cow<'_, str>> {
+        match self {
+            Self::Sandbox(error) => error.hint(),
+            Self::Store(error) => error.hint(),
+            Self::Io(error) => Refusal::of(Subject::Store, error)?.hint().map(Cow::Borrowed),
+            _ => None,
+        }
+    }
 }

@@ -1,7 +1,10 @@
 //! Errors in the form that Python raises them in.
 
+use std::borrow::Cow;
+
 use lamina_builder::BuildError;
 use lamina_functions::CallError;
+use lamina_ground::Hint;
 use lamina_store::StoreError;
 
 use crate::protocol::{Failure, ResultStatus};
@@ -14,7 +17,7 @@ impl Failure {
 
     /// A failure of the build. Where the user does not see the build, the message holds what he would have seen.
     pub(crate) fn of_build(error: BuildError, output: bool) -> Self {
-        let hint = error.hint().map(str::to_owned);
+        let hint = error.hint().map(Cow::into_owned);
         let mut message = error.to_string();
         let shown = output && matches!(error, BuildError::Step(_));
         let (class, image_id) = match error {
@@ -27,7 +30,7 @@ impl Failure {
             BuildError::Invalid { .. } => ("InvalidError", None),
             BuildError::FileNotFound(_) => ("FileNotFoundError", None),
             BuildError::NotADirectory(_) => ("NotADirectoryError", None),
-            BuildError::Failed { .. } | BuildError::Damaged => ("ExecutionError", None),
+            BuildError::Failed(_) | BuildError::Damaged => ("ExecutionError", None),
             BuildError::Cancelled => ("KeyboardInterrupt", None),
         };
         Self { error: class, message, hint, image_id, shown }
@@ -42,7 +45,7 @@ impl Failure {
             StoreError::Cancelled(_) => "KeyboardInterrupt",
             _ => "ExecutionError",
         };
-        Self { hint: error.remedy().map(str::to_owned), ..Self::new(class, error.to_string()) }
+        Self { hint: error.hint().map(Cow::into_owned), ..Self::new(class, error.to_string()) }
     }
 }
 
@@ -65,6 +68,8 @@ pub(crate) fn of_call(error: &CallError) -> ResultStatus<'static> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use lamina_builder::StepFailure;
 
     use super::*;
@@ -94,7 +99,7 @@ mod tests {
             (BuildError::FileNotFound("x".into()), "FileNotFoundError"),
             (BuildError::NotADirectory("x".into()), "NotADirectoryError"),
             (BuildError::Invalid { message: "x".into(), hint: None }, "InvalidError"),
-            (BuildError::Failed { message: "x".into(), hint: None }, "ExecutionError"),
+            (BuildError::Failed(Arc::new(std::io::Error::other("x"))), "ExecutionError"),
             (BuildError::Cancelled, "KeyboardInterrupt"),
         ];
         for (error, class) in cases {

@@ -10,6 +10,10 @@ mod download;
 mod pace;
 mod resolver;
 
+use std::borrow::Cow;
+
+use lamina_ground::{Hint, Refusal, Subject};
+
 pub use client::Client;
 pub use download::{Download, Progress};
 
@@ -75,6 +79,15 @@ pub enum FetchError {
     /// A local file could not be written.
     #[error("a download could not be stored: {0}")]
     Io(#[from] std::io::Error),
+}
+
+impl Hint for FetchError {
+    fn hint(&self) -> Option<Cow<'_, str>> {
+        match self {
+            Self::Io(error) => Refusal::of(Subject::Store, error)?.hint().map(Cow::Borrowed),
+            _ => None,
+        }
+    }
 }
 
 impl FetchError {

@@ -51,7 +51,7 @@ impl SandboxStarter {
         if self.spec.memory_bytes.is_none() && available >= MEMORY_FOR_CHANGES {
             return Ok((Upper::Memory { limit_bytes: available / 2 }, None));
         }
-        let work = self.store.new_work().map_err(|error| StartError { message: error.to_string(), hint: None })?;
+        let work = self.store.new_work().map_err(|error| StartError::of(&error))?;
         Ok((Upper::Store { upper: work.upper(), work: work.work_directory() }, Some(work)))
     }
 
@@ -60,7 +60,7 @@ impl SandboxStarter {
         let mut missing = None;
         for python in INTERPRETERS.into_iter().chain(self.spec.python.as_deref()) {
             sandbox.argv = vec![python.to_owned(), RUNNER.to_owned()];
-            let (stdio, ends) = streams().map_err(|error| StartError { message: error.to_string(), hint: None })?;
+            let (stdio, ends) = streams().map_err(|error| StartError::of(&error))?;
             match self.launcher.spawn(&sandbox, stdio) {
                 Ok(started) => return Ok((started, ends)),
                 Err(error @ SandboxError::CommandNotFound { .. }) => missing = missing.or(Some(error)),
@@ -140,7 +140,7 @@ fn start_error(error: &SandboxError) -> StartError {
     let hint = match error {
         SandboxError::CommandNotFound { .. } => Some("functions need a Python interpreter in their image".to_owned()),
         SandboxError::WorkingDirectory { .. } => Some("make the directory in a step of the image".to_owned()),
-        _ => None,
+        _ => return StartError::of(error),
     };
     StartError { message: error.to_string(), hint }
 }

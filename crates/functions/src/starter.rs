@@ -1,10 +1,12 @@
 //! What a pool needs from whatever makes containers.
 
+use std::borrow::Cow;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
 
+use lamina_ground::{Hint, causes};
 use lamina_sandbox::DiskShortage;
 
 /// Makes containers of one function. A trait, so that pools are tested without any.
@@ -61,4 +63,11 @@ pub struct StartError {
     pub message: String,
     /// What to do about it.
     pub hint: Option<String>,
+}
+
+impl StartError {
+    /// That a container did not start because of `error`.
+    pub(crate) fn of(error: &(impl Hint + 'static)) -> Self {
+        Self { message: causes(error), hint: error.hint().map(Cow::into_owned) }
+    }
 }

@@ -3,10 +3,19 @@
 use std::borrow::Cow;
 use std::error::Error;
 
+use crate::{Refusal, Subject};
+
 /// An error that may know what to do about it.
 pub trait Hint: Error {
     /// What the user can do, where the message does not say so already.
     fn hint(&self) -> Option<Cow<'_, str>>;
+}
+
+/// An error of the system alone, which tells of no file of the store.
+impl Hint for std::io::Error {
+    fn hint(&self) -> Option<Cow<'_, str>> {
+        Refusal::of(Subject::Machine, self)?.hint().map(Cow::Borrowed)
+    }
 }
 
 /// An error and its causes as one sentence, without repeating what a message already contains.

@@ -12,7 +12,7 @@ mod time;
 pub use class::ErrorClass;
 pub use hint::{Hint, causes};
 pub use id::{ALPHABET, random_id, random_name};
-pub use refusal::{Refusal, Resource};
+pub use refusal::{Refusal, Subject};
 pub use time::seconds_since_1970;
 
 /// Where programs are looked for when nobody says otherwise.

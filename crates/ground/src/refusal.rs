@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 /// What an operation was done to, which decides what to do about its failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Resource {
+pub enum Subject {
     /// Files of the store.
     Store,
     /// Local files of the user.
@@ -23,7 +23,7 @@ pub enum Resource {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Refusal {
     /// What it was done to.
-    pub resource: Resource,
+    pub subject: Subject,
     /// The number of the kernel's answer.
     pub errno: i32,
 }
@@ -39,31 +39,31 @@ const DESCRIPTORS: &str = "too many files are open: allow more with `ulimit -n`,
 const PROCESSES: &str = "too many processes run: allow more with `ulimit -u`, or do less at once";
 
 impl Refusal {
-    /// The kernel's answer to an operation on `resource`.
+    /// The kernel's answer to an operation on `subject`.
     #[must_use]
-    pub fn new(resource: Resource, errno: Errno) -> Self {
-        Self { resource, errno: errno.raw_os_error() }
+    pub fn new(subject: Subject, errno: Errno) -> Self {
+        Self { subject, errno: errno.raw_os_error() }
     }
 
     /// The kernel's answer in `error`, also where that only wraps it; `None` where the kernel was not asked.
     #[must_use]
-    pub fn of(resource: Resource, error: &io::Error) -> Option<Self> {
-        Some(Self::new(resource, errno(error)?))
+    pub fn of(subject: Subject, error: &io::Error) -> Option<Self> {
+        Some(Self::new(subject, errno(error)?))
     }
 
     /// What to do about it, where that is known.
     #[must_use]
     pub fn hint(self) -> Option<&'static str> {
         let errno = Errno::from_raw_os_error(self.errno);
-        let is_on_the_stores_disk = matches!(self.resource, Resource::Store | Resource::Image);
-        match (errno, self.resource) {
+        let is_on_the_stores_disk = matches!(self.subject, Subject::Store | Subject::Image);
+        match (errno, self.subject) {
             (Errno::NOMEM, _) => Some(MEMORY),
             (Errno::MFILE | Errno::NFILE, _) => Some(DESCRIPTORS),
-            (Errno::AGAIN, Resource::Machine) => Some(PROCESSES),
+            (Errno::AGAIN, Subject::Machine) => Some(PROCESSES),
             (Errno::NOSPC | Errno::DQUOT | Errno::FBIG, _) if is_on_the_stores_disk => Some(FULL),
             (Errno::IO, _) if is_on_the_stores_disk => Some(BROKEN),
-            (Errno::ROFS | Errno::ACCESS | Errno::PERM | Errno::NOTDIR, Resource::Store) => Some(UNWRITABLE),
-            (Errno::ACCESS | Errno::PERM, Resource::Local) => Some(UNREADABLE),
+            (Errno::ROFS | Errno::ACCESS | Errno::PERM | Errno::NOTDIR, Subject::Store) => Some(UNWRITABLE),
+            (Errno::ACCESS | Errno::PERM, Subject::Local) => Some(UNREADABLE),
             _ => None,
         }
     }
@@ -94,36 +94,36 @@ mod tests {
 
     #[test]
     fn advice_follows_the_kind_and_what_was_refused() {
-        let hint = |resource, errno| Refusal::new(resource, errno).hint().unwrap_or_default();
+        let hint = |subject, errno| Refusal::new(subject, errno).hint().unwrap_or_default();
         for errno in [Errno::NOSPC, Errno::DQUOT, Errno::FBIG] {
-            assert!(hint(Resource::Store, errno).contains("full"), "{errno:?}");
-            assert!(hint(Resource::Image, errno).contains("full"), "{errno:?}");
-            assert_eq!(hint(Resource::Local, errno), "");
+            assert!(hint(Subject::Store, errno).contains("full"), "{errno:?}");
+            assert!(hint(Subject::Image, errno).contains("full"), "{errno:?}");
+            assert_eq!(hint(Subject::Local, errno), "");
         }
         for errno in [Errno::ROFS, Errno::ACCESS, Errno::PERM, Errno::NOTDIR] {
-            assert!(hint(Resource::Store, errno).contains("MODAL_STORE"), "{errno:?}");
-            assert_eq!(hint(Resource::Image, errno), "", "what an image holds is not the store's fault");
-            assert_eq!(hint(Resource::Machine, errno), "");
+            assert!(hint(Subject::Store, errno).contains("MODAL_STORE"), "{errno:?}");
+            assert_eq!(hint(Subject::Image, errno), "", "what an image holds is not the store's fault");
+            assert_eq!(hint(Subject::Machine, errno), "");
         }
-        for resource in [Resource::Store, Resource::Local, Resource::Image, Resource::Machine] {
-            assert!(hint(resource, Errno::NOMEM).contains("memory"));
-            assert!(hint(resource, Errno::MFILE).contains("ulimit -n"));
-            assert_eq!(hint(resource, Errno::NOENT), "");
+        for subject in [Subject::Store, Subject::Local, Subject::Image, Subject::Machine] {
+            assert!(hint(subject, Errno::NOMEM).contains("memory"));
+            assert!(hint(subject, Errno::MFILE).contains("ulimit -n"));
+            assert_eq!(hint(subject, Errno::NOENT), "");
         }
-        assert!(hint(Resource::Local, Errno::ACCESS).contains("`ignore`"));
+        assert!(hint(Subject::Local, Errno::ACCESS).contains("`ignore`"));
     }
 
     #[test]
     fn the_kernels_answer_is_found_below_others() {
         let plain = io::Error::from_raw_os_error(28);
-        assert_eq!(Refusal::of(Resource::Store, &plain), Some(Refusal::new(Resource::Store, Errno::NOSPC)));
+        assert_eq!(Refusal::of(Subject::Store, &plain), Some(Refusal::new(Subject::Store, Errno::NOSPC)));
         let with_path = fs_err::read("/nonexistent/file").unwrap_err();
         assert_eq!(with_path.raw_os_error(), None);
-        assert_eq!(Refusal::of(Resource::Local, &with_path), Some(Refusal::new(Resource::Local, Errno::NOENT)));
+        assert_eq!(Refusal::of(Subject::Local, &with_path), Some(Refusal::new(Subject::Local, Errno::NOENT)));
         let wrapped = io::Error::other(with_path);
-        assert_eq!(Refusal::of(Resource::Local, &wrapped), Some(Refusal::new(Resource::Local, Errno::NOENT)));
+        assert_eq!(Refusal::of(Subject::Local, &wrapped), Some(Refusal::new(Subject::Local, Errno::NOENT)));
         let again = io::Error::other(io::Error::from_raw_os_error(12));
-        assert_eq!(Refusal::of(Resource::Store, &again), Some(Refusal::new(Resource::Store, Errno::NOMEM)));
-        assert_eq!(Refusal::of(Resource::Store, &io::Error::other("no answer of the kernel")), None);
+        assert_eq!(Refusal::of(Subject::Store, &again), Some(Refusal::new(Subject::Store, Errno::NOMEM)));
+        assert_eq!(Refusal::of(Subject::Store, &io::Error::other("no answer of the kernel")), None);
     }
 }

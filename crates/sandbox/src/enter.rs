@@ -9,6 +9,7 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
+use lamina_ground::Subject;
 use lamina_system::{self as system, Disposition, attribute};
 use lamina_wire::{Receiver, Sender};
 use rustix::fs::{AtFlags, CWD, MemfdFlags, Mode, OFlags, SealFlags, fchmod, fchown, open};
@@ -82,7 +83,7 @@ fn await_map(sender: &Sender, receiver: &mut Receiver) -> Result<(), Failure> {
 }
 
 fn run_errand(errand: Errand, content: &str) -> Result<(), Failure> {
-    match errand {
+    let done = match errand {
         // The engine must be able to enter it; the directory above it keeps everybody else out.
         Errand::Claim => {
             let what = "give to container root";
@@ -91,7 +92,8 @@ fn run_errand(errand: Errand, content: &str) -> Result<(), Failure> {
             fchown(&directory, Some(Uid::from_raw(1)), Some(Gid::from_raw(1))).during(what, content)
         }
         Errand::Remove => fs_err::remove_dir_all(content).during("remove", content),
-    }
+    };
+    done.map_err(|failure| failure.on(Subject::Store))
 }
 
 /// Tells the engine why the start-up failed.

@@ -1,7 +1,9 @@
 //! What can go wrong with sandboxes.
 
+use std::borrow::Cow;
 use std::io;
 
+use lamina_ground::{Hint, Refusal, Subject};
 use lamina_wire::WireError;
 
 /// An error of this crate.
@@ -38,6 +40,8 @@ pub enum SandboxError {
         what: String,
         /// The path or name it was done to.
         path: String,
+        /// What that belongs to.
+        subject: Subject,
         /// What the kernel says.
         source: io::Error,
     },
@@ -96,6 +100,20 @@ impl SandboxError {
             _ => None,
         };
         error.unwrap_or(rustix::io::Errno::IO)
+    }
+}
+
+impl Hint for SandboxError {
+    fn hint(&self) -> Option<Cow<'_, str>> {
+        let refusal = match self {
+            Self::Setup { subject, source, .. } => Refusal::of(*subject, source),
+            Self::NotExecutable { source, .. } | Self::WorkingDirectory { source, .. } => {
+                Refusal::of(Subject::Image, source)
+            }
+            Self::Io(error) | Self::Wire(WireError::Io(error)) => Refusal::of(Subject::Machine, error),
+            _ => None,
+        };
+        refusal?.hint().map(Cow::Borrowed)
     }
 }
 

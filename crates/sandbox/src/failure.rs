@@ -2,6 +2,7 @@
 
 use std::io;
 
+use lamina_ground::{Refusal, Subject};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
@@ -28,26 +29,34 @@ pub(crate) struct Failure {
     pub(crate) what: String,
     /// The path or name it was done to.
     pub(crate) path: String,
-    pub(crate) errno: i32,
+    pub(crate) refusal: Refusal,
 }
 
 impl Failure {
     /// A failure of the set-up.
     pub(crate) fn setup(what: &str, path: &str, errno: Errno) -> Self {
-        Self { kind: Kind::Setup, what: what.into(), path: path.into(), errno: errno.raw_os_error() }
+        Self { kind: Kind::Setup, what: what.into(), path: path.into(), refusal: Refusal::new(Subject::Machine, errno) }
     }
 
     /// The same failure as one of another kind.
     pub(crate) fn of_kind(self, kind: Kind) -> Self {
         Self { kind, ..self }
     }
+
+    /// The same failure as one of an operation on `subject`.
+    pub(crate) fn on(mut self, subject: Subject) -> Self {
+        self.refusal.subject = subject;
+        self
+    }
 }
 
 impl From<Failure> for SandboxError {
     fn from(failure: Failure) -> Self {
-        let source = io::Error::from_raw_os_error(failure.errno);
+        let source = io::Error::from_raw_os_error(failure.refusal.errno);
         match failure.kind {
-            Kind::Setup => Self::Setup { what: failure.what, path: failure.path, source },
+            Kind::Setup => {
+                Self::Setup { what: failure.what, path: failure.path, subject: failure.refusal.subject, source }
+            }
             Kind::UserNamespace => Self::UserNamespace { source },
             Kind::Resource => Self::Resource { name: failure.what, path: failure.path, source },
             Kind::CommandNotFound => Self::CommandNotFound { command: failure.what, path: failure.path },
@@ -77,5 +86,47 @@ impl<T> During<T> for Result<T, Errno> {
 impl<T> During<T> for io::Result<T> {
     fn during(self, what: &str, path: &str) -> Result<T, Failure> {
         self.map_err(|error| Failure::setup(what, path, Errno::from_io_error(&error).unwrap_or(Errno::IO)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lamina_ground::Hint;
+
+    use super::*;
+
+    /// What the engine makes of a failure that came over the socket.
+    fn received(failure: &Failure) -> SandboxError {
+        serde_json::from_str::<Failure>(&serde_json::to_string(failure).unwrap()).unwrap().into()
+    }
+
+    #[test]
+    fn what_an_image_holds_is_not_the_stores_fault() {
+        for errno in [Errno::NOTDIR, Errno::ACCESS, Errno::PERM, Errno::ROFS, Errno::NOENT] {
+            for kind in [Kind::WorkingDirectory, Kind::NotExecutable] {
+                let error = received(&Failure::setup("enter", "/etc/passwd", errno).of_kind(kind));
+                assert_eq!(error.hint(), None, "{error}");
+            }
+            let error = received(&Failure::setup("find", "/etc/passwd/x", errno).on(Subject::Image));
+            assert_eq!(error.hint(), None, "{error}");
+        }
+    }
+
+    #[test]
+    fn what_the_machine_lacks_is_said_wherever_it_is_missed() {
+        for subject in [Subject::Store, Subject::Image, Subject::Machine] {
+            for (errno, word) in [(Errno::NOMEM, "memory"), (Errno::MFILE, "ulimit -n"), (Errno::NFILE, "ulimit -n")] {
+                let error = received(&Failure::setup("open", "x", errno).on(subject));
+                assert!(error.hint().is_some_and(|hint| hint.contains(word)), "{error}");
+            }
+        }
+        for subject in [Subject::Store, Subject::Image] {
+            let error = received(&Failure::setup("make", "x", Errno::NOSPC).on(subject));
+            assert!(error.hint().is_some_and(|hint| hint.contains("full")), "{error}");
+        }
+        let error = received(&Failure::setup("mount the overlay", "work", Errno::ROFS).on(Subject::Store));
+        assert!(error.hint().is_some_and(|hint| hint.contains("MODAL_STORE")), "{error}");
+        let error = received(&Failure::setup("fork", "pid 1", Errno::AGAIN));
+        assert!(error.hint().is_some_and(|hint| hint.contains("ulimit -u")), "{error}");
     }
 }

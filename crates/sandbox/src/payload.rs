@@ -227,12 +227,7 @@ fn execute(spec: &SandboxSpec) -> Failure {
             }
         }
     }
-    refused.unwrap_or(Failure {
-        kind: Kind::CommandNotFound,
-        what: command.clone(),
-        path: path.into(),
-        errno: Errno::NOENT.raw_os_error(),
-    })
+    refused.unwrap_or_else(|| Failure::setup(command, path, Errno::NOENT).of_kind(Kind::CommandNotFound))
 }
 
 /// Whether there is a file although it was "not found" when executed: its interpreter is missing.

@@ -1,9 +1,12 @@
 //! What can go wrong with the store.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use lamina_events::Cancelled;
+use lamina_ground::{Hint, Refusal, Subject};
 use rusqlite::ErrorCode;
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 /// An error of the store.
@@ -120,7 +123,17 @@ pub enum StoreError {
     /// The work was cancelled.
     #[error("cancelled")]
     Cancelled(#[from] Cancelled),
-    /// A file operation failed.
+    /// A local file of the user could not be read.
+    #[error("{what} `{path}` failed: {source}")]
+    Local {
+        /// What was being done, for example `opening`.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why it failed.
+        source: std::io::Error,
+    },
+    /// An operation on a file of the store failed.
     #[error("{what} `{path}` failed: {source}")]
     File {
         /// What was being done, for example `opening`.
@@ -130,25 +143,21 @@ pub enum StoreError {
         /// Why it failed.
         source: std::io::Error,
     },
-    /// A file operation failed; the message names the path.
+    /// An operation on a file of the store failed; the message names the path.
     #[error(transparent)]
     Io(#[from] std::io::Error),
 }
 
 impl StoreError {
-    /// What the user can do about it, where the message does not say so. What cannot be read of his own files is not the
-    /// store's fault.
+    /// The operating system's answer behind it.
     #[must_use]
-    pub fn remedy(&self) -> Option<&'static str> {
+    pub fn refusal(&self) -> Option<Refusal> {
         match self {
-            Self::File { what: "opening the local file" | "opening the directory" | "listing", .. } => {
-                Some("make it readable, or leave it out with `ignore`")
-            }
-            Self::DamagedIndex { .. } => Some(
-                "delete that file: images are then built again when they are asked for; or remove all of the store with \
-                 `modal store remove`",
-            ),
-            other => disk_hint(&other.to_string()),
+            Self::Local { source, .. } => Refusal::of(Subject::Local, source),
+            Self::File { source, .. } | Self::Io(source) => Refusal::of(Subject::Store, source),
+            Self::Worker(error) => error.refusal,
+            Self::Index { reason, .. } => refusal_of_index(reason),
+            _ => None,
         }
     }
 
@@ -163,27 +172,39 @@ impl StoreError {
         }
     }
 
+    /// An adapter for `map_err` that adds what was done to which local file.
+    pub(crate) fn local<E: Into<std::io::Error>>(what: &'static str, path: &Path) -> impl FnOnce(E) -> Self {
+        move |source| Self::Local { what, path: path.to_owned(), source: source.into() }
+    }
+
     /// An adapter for `map_err` that adds what was done to which file.
     pub(crate) fn file<E: Into<std::io::Error>>(what: &'static str, path: &Path) -> impl FnOnce(E) -> Self {
         move |source| Self::File { what, path: path.to_owned(), source: source.into() }
     }
 }
 
-/// What to do about an error of the disk, recognised by the words of the operating system: errors of the worker arrive
-/// as text.
-#[must_use]
-pub fn disk_hint(message: &str) -> Option<&'static str> {
-    const FULL: [&str; 4] = ["No space left on device", "Disk quota exceeded", "disk is full", "File too large"];
-    const UNWRITABLE: [&str; 4] =
-        ["Read-only file system", "Permission denied", "readonly database", "Not a directory"];
-    let contains = |words: &[&str]| words.iter().any(|word| message.contains(word));
-    if contains(&FULL) {
-        return Some(
-            "the disk of the store is full, or has no room for more files (`df -h` and `df -i` tell): free some space, or \
-             set MODAL_STORE to a directory on a larger disk",
-        );
+impl Hint for StoreError {
+    fn hint(&self) -> Option<Cow<'_, str>> {
+        match self {
+            Self::DamagedIndex { .. } => Some(Cow::Borrowed(
+                "delete that file: images are then built again when they are asked for; or remove all of the store with \
+                 `modal store remove`",
+            )),
+            _ => self.refusal()?.hint().map(Cow::Borrowed),
+        }
     }
-    contains(&UNWRITABLE).then_some("set MODAL_STORE to a directory that you can write to")
+}
+
+/// The answer of the operating system that made the database give up; it says no more than this.
+fn refusal_of_index(error: &rusqlite::Error) -> Option<Refusal> {
+    let errno = match error.sqlite_error_code()? {
+        ErrorCode::DiskFull => Errno::NOSPC,
+        ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied => Errno::ACCESS,
+        ErrorCode::OutOfMemory => Errno::NOMEM,
+        ErrorCode::SystemIoFailure => Errno::IO,
+        _ => return None,
+    };
+    Some(Refusal::new(Subject::Store, errno))
 }
 
 /// An error of a job in the store worker: data, so that it can cross the socket.
@@ -194,6 +215,8 @@ pub struct JobError {
     pub kind: String,
     /// A sentence for people.
     pub message: String,
+    /// The operating system's answer, where it is the reason.
+    pub refusal: Option<Refusal>,
 }
 
 impl JobError {
@@ -203,15 +226,36 @@ impl JobError {
     /// An error of the given kind.
     #[must_use]
     pub fn new(kind: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { kind: kind.into(), message: message.into() }
+        Self { kind: kind.into(), message: message.into(), refusal: None }
+    }
+
+    /// An error because an operation on `subject` was refused.
+    #[must_use]
+    pub fn refused(subject: Subject, message: impl Into<String>, error: &std::io::Error) -> Self {
+        Self { refusal: Refusal::of(subject, error), ..Self::new(Self::STORE, message) }
     }
 
     /// An adapter for `map_err` in the worker that adds what was done to which file.
     pub fn file<E: Into<std::io::Error>>(what: &str, path: &Path) -> impl FnOnce(E) -> Self {
+        Self::failed(Subject::Store, what, path)
+    }
+
+    /// The same for a file of an image: what the image holds may be the reason.
+    pub fn image_file<E: Into<std::io::Error>>(what: &str, path: &Path) -> impl FnOnce(E) -> Self {
+        Self::failed(Subject::Image, what, path)
+    }
+
+    fn failed<E: Into<std::io::Error>>(subject: Subject, what: &str, path: &Path) -> impl FnOnce(E) -> Self {
         move |source| {
             let source: std::io::Error = source.into();
-            Self::new(Self::STORE, format!("{what} `{}` failed: {source}", path.display()))
+            Self::refused(subject, format!("{what} `{}` failed: {source}", path.display()), &source)
         }
+    }
+}
+
+impl Hint for JobError {
+    fn hint(&self) -> Option<Cow<'_, str>> {
+        self.refusal?.hint().map(Cow::Borrowed)
     }
 }
 
@@ -219,13 +263,76 @@ impl From<StoreError> for JobError {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Worker(error) => error,
-            other => Self::new(Self::STORE, other.to_string()),
+            other => Self { refusal: other.refusal(), ..Self::new(Self::STORE, other.to_string()) },
         }
     }
 }
 
 impl From<std::io::Error> for JobError {
     fn from(error: std::io::Error) -> Self {
-        Self::new(Self::STORE, error.to_string())
+        Self::refused(Subject::Store, error.to_string(), &error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every reason why work on the store's files may stop, with a word of the advice.
+    const REASONS: [(Errno, &str); 9] = [
+        (Errno::NOSPC, "full"),
+        (Errno::DQUOT, "full"),
+        (Errno::FBIG, "full"),
+        (Errno::ROFS, "can write to"),
+        (Errno::ACCESS, "can write to"),
+        (Errno::NOTDIR, "can write to"),
+        (Errno::NOMEM, "memory"),
+        (Errno::MFILE, "ulimit -n"),
+        (Errno::IO, "dmesg"),
+    ];
+
+    #[test]
+    fn advice_crosses_the_workers_socket() {
+        for (errno, word) in REASONS {
+            let error = JobError::file("writing", Path::new("/store/objects/00"))(errno);
+            let sent = serde_json::to_string(&error).unwrap();
+            let received = StoreError::from(serde_json::from_str::<JobError>(&sent).unwrap());
+            assert!(received.hint().is_some_and(|hint| hint.contains(word)), "{errno:?}: {received}");
+            let again = JobError::from(received);
+            assert_eq!(again, error);
+        }
+    }
+
+    #[test]
+    fn words_of_a_text_give_no_advice() {
+        let text = "`No space left on device`: Permission denied, Not a directory, Read-only file system";
+        assert_eq!(JobError::new("wheels.lost", text).hint(), None);
+        assert_eq!(StoreError::WorkerGone(text.to_owned()).hint(), None);
+        assert_eq!(StoreError::InvalidFileSet(text.to_owned()).hint(), None);
+    }
+
+    #[test]
+    fn local_files_are_not_the_stores() {
+        let error = StoreError::local("opening the local file", Path::new("/home/me/x"))(Errno::ACCESS);
+        assert!(error.hint().is_some_and(|hint| hint.contains("`ignore`") && !hint.contains("MODAL_STORE")));
+        let error = StoreError::file("writing", Path::new("/store/index.db"))(Errno::ACCESS);
+        assert!(error.hint().is_some_and(|hint| hint.contains("MODAL_STORE")));
+    }
+
+    #[test]
+    fn the_databases_answers_are_the_systems() {
+        let error = |code| {
+            let reason = rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None);
+            StoreError::index(Path::new("/store/index.db"), reason)
+        };
+        for (code, word) in [
+            (rusqlite::ffi::SQLITE_FULL, "full"),
+            (rusqlite::ffi::SQLITE_READONLY, "can write to"),
+            (rusqlite::ffi::SQLITE_CANTOPEN, "can write to"),
+            (rusqlite::ffi::SQLITE_CORRUPT, "delete that file"),
+        ] {
+            assert!(error(code).hint().is_some_and(|hint| hint.contains(word)), "{code}");
+        }
+        assert_eq!(error(rusqlite::ffi::SQLITE_BUSY).hint(), None);
     }
 }

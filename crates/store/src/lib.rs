@@ -21,7 +21,7 @@ pub use engine::{
     Checked, Collected, Damage, FileSetView, ImageRecord, ImageUsage, LayerRecord, LocalFiles, Lock, Outcome, Policy,
     Store, Usage, Work,
 };
-pub use error::{JobError, StoreError, disk_hint};
+pub use error::{JobError, StoreError};
 pub use layout::{FORMAT_VERSION, Layout};
 pub use object::{Metadata, ObjectName, Timestamp};
 pub use protocol::{CacheFilter, CommitRules, Committed, Harvest};

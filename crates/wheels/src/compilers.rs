@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use lamina_events::{CancelGuard, CancelToken};
-use lamina_sandbox::{InjectedFile, Launcher, Limits, Network, Sandbox, SandboxError, SandboxSpec, Stdio, Upper};
+use lamina_sandbox::{InjectedFile, Launcher, Limits, Network, Sandbox, SandboxSpec, Stdio, Upper};
 use lamina_store::{JobError, Store};
 use rustix::pipe::{PipeFlags, pipe_with};
 
@@ -130,10 +130,10 @@ impl Compilers<'_> {
         let (answers, stdout) = pipe_with(PipeFlags::CLOEXEC).map_err(std::io::Error::from)?;
         let stderr = OwnedFd::from(fs_err::OpenOptions::new().write(true).open("/dev/null")?.into_parts().0);
         let stdio = Stdio { stdin, stdout, stderr, socket: None };
-        let sandbox = self.launcher.spawn(&self.spec(), stdio).map_err(|error: SandboxError| WheelError::Compiler {
-            interpreter: self.target.interpreter.clone(),
-            reason: error.to_string(),
-        })?;
+        let sandbox = self
+            .launcher
+            .spawn(&self.spec(), stdio)
+            .map_err(|source| WheelError::Compiler { interpreter: self.target.interpreter.clone(), source })?;
         let sandbox = Arc::new(sandbox);
         let cancelled = Arc::clone(&sandbox);
         Ok(Interpreter {

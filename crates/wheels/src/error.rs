@@ -1,6 +1,10 @@
 //! What can go wrong.
 
+use std::borrow::Cow;
+
 use lamina_events::Cancelled;
+use lamina_ground::Hint;
+use lamina_sandbox::SandboxError;
 use lamina_store::StoreError;
 
 /// Why packages could not be resolved or installed.
@@ -18,7 +22,7 @@ pub enum WheelError {
         /// The resolver's own explanation.
         message: String,
         /// What to do about it.
-        remedy: Option<String>,
+        hint: Option<String>,
     },
     /// The resolver could not be started.
     #[error("could not run the package resolver `{path}`: {error}; install it with `pip install uv`")]
@@ -51,12 +55,12 @@ pub enum WheelError {
         detail: String,
     },
     /// The image's interpreter could not be started to compile.
-    #[error("`{interpreter}` of the image could not be started: {reason}")]
+    #[error("`{interpreter}` of the image could not be started: {source}")]
     Compiler {
         /// The interpreter.
         interpreter: String,
         /// Why.
-        reason: String,
+        source: SandboxError,
     },
     /// A download failed.
     #[error(transparent)]
@@ -73,17 +77,21 @@ pub enum WheelError {
 }
 
 impl WheelError {
-    /// What to do about it, if there is more to say than the message does.
-    #[must_use]
-    pub fn remedy(&self) -> Option<&str> {
-        match self {
-            Self::Resolution { remedy, .. } => remedy.as_deref(),
-            _ => None,
-        }
-    }
-
     pub(crate) fn needs_sandbox(reason: impl Into<String>) -> Self {
         Self::NeedsSandbox { reason: reason.into() }
+    }
+}
+
+impl Hint for WheelError {
+    fn hint(&self) -> Option<Cow<'_, str>> {
+        match self {
+            Self::Resolution { hint, .. } => hint.as_deref().map(Cow::Borrowed),
+            Self::Resolver { error, .. } | Self::Io(error) => error.hint(),
+            Self::Compiler { source, .. } => source.hint(),
+            Self::Fetch(error) => error.hint(),
+            Self::Job(error) => error.hint(),
+            _ => None,
+        }
     }
 }
 

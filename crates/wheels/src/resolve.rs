@@ -179,7 +179,7 @@ const SOURCE_ONLY: [&str; 4] = [
 ];
 
 /// Words of the resolver's messages and what to do then; the first that match count.
-const REMEDIES: [(&[&str], &str); 6] = [
+const HINTS: [(&[&str], &str); 6] = [
     (
         &["was not found in the package registry", "was not found in the provided"],
         "check the spelling, or name the index that has the package with `index_url` or `extra_index_url`",
@@ -212,8 +212,8 @@ fn explain(message: &str) -> WheelError {
     if has(&SOURCE_ONLY) {
         return WheelError::NeedsSandbox { reason: message };
     }
-    let remedy = REMEDIES.iter().find(|(words, _)| has(words)).map(|(_, remedy)| (*remedy).to_owned());
-    WheelError::Resolution { message, remedy }
+    let hint = HINTS.iter().find(|(words, _)| has(words)).map(|(_, hint)| (*hint).to_owned());
+    WheelError::Resolution { message, hint }
 }
 
 fn requested_names(request: &Request) -> HashSet<String> {

@@ -4,6 +4,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use lamina_ground::Hint;
+
 use super::*;
 use crate::request::RequirementsFile;
 use crate::tests::target;
@@ -159,8 +161,8 @@ fn sources_do_not_reach_the_resolver() {
 }
 
 #[test]
-fn failures_keep_the_explanation_and_have_a_remedy() {
-    for (message, remedy) in [
+fn failures_keep_the_explanation_and_have_a_hint() {
+    for (message, hint) in [
         ("Because demo was not found in the package registry and you require demo, …", "spelling"),
         ("Because there is no version of demo==9 and you require demo==9, …", "versions that exist"),
         ("Couldn't parse requirement in `packages.txt` at position 0", "write requirements as"),
@@ -169,7 +171,7 @@ fn failures_keep_the_explanation_and_have_a_remedy() {
         let stand = Stand::new(&format!("cat >&2 <<'END'\nerror: {message}\nEND\nexit 1"));
         let error = stand.resolve(&request(&["demo"]), &[]).unwrap_err();
         assert_eq!(error.to_string(), message);
-        assert!(error.remedy().is_some_and(|text| text.contains(remedy)), "{message}: {:?}", error.remedy());
+        assert!(error.hint().is_some_and(|text| text.contains(hint)), "{message}: {:?}", error.hint());
     }
     let stand = Stand::new("echo 'error: Because demo==1 has no usable wheels' >&2; exit 1");
     assert!(matches!(stand.resolve(&request(&["demo"]), &[]), Err(WheelError::NeedsSandbox { .. })));

@@ -222,8 +222,8 @@ impl Tree {
     }
 
     fn failed<E: Into<std::io::Error>>(&self, what: &str, path: &Path) -> impl FnOnce(E) -> JobError + use<E> {
-        let message = format!("{what} `{}`", self.path.join(path).display());
-        move |error| JobError::new(JobError::STORE, format!("{message} failed: {}", error.into()))
+        let (what, path) = (what.to_owned(), self.path.join(path));
+        move |error| JobError::image_file(&what, &path)(error)
     }
 }
 

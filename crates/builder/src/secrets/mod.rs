@@ -83,7 +83,7 @@ impl Job for FindSecrets {
             return Ok(None);
         }
         let upper = context.upper(&self.work);
-        Search::new(&upper, &mut needles).run().map_err(|error| JobError::new(JobError::STORE, error.to_string()))
+        Search::new(&upper, &mut needles).run().map_err(JobError::from)
     }
 }
 

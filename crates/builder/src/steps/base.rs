@@ -1,12 +1,12 @@
 //! `debian_slim`.
 
 use lamina_bases::{BaseError, DebianPlan, debian_slim_plan};
+use lamina_ground::causes;
 use lamina_image::KeyMaterial;
 use lamina_store::CommitRules;
 
 use super::{Made, StepContext, StepError};
 use crate::BuildError;
-use crate::error::causes;
 use crate::log::StepLog;
 
 pub(crate) struct BasePlan {
@@ -55,6 +55,6 @@ fn base_error(error: BaseError) -> StepError {
     match error {
         BaseError::Cancelled(_) => StepError::Other(BuildError::Cancelled),
         BaseError::Store(error) => StepError::from(error),
-        error => StepError::failed(causes(&error)),
+        error => StepError::of(&error),
     }
 }

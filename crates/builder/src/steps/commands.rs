@@ -7,12 +7,11 @@ use std::sync::Arc;
 use lamina_bases::Suite;
 use lamina_image::{Digest, Facts, FileEntry, FileKind, FileSet, KeyMaterial};
 use lamina_sandbox::{Exit, ExitStatus, Limits, Mount, SandboxError, SandboxSpec, Stdio, Upper};
-use lamina_store::{CommitRules, Work};
+use lamina_store::{CommitRules, StoreError, Work};
 
 use super::apt::quote;
 use super::{Made, StepContext, StepError};
 use crate::BuildError;
-use crate::error::causes;
 use crate::hints;
 use crate::host::HostSettings;
 use crate::log::StepLog;
@@ -171,11 +170,11 @@ impl Run<'_> {
 
 /// Starts a sandbox with its output in the log and waits for its end.
 fn run_logged(context: &StepContext<'_>, spec: &SandboxSpec, log: &mut StepLog) -> Result<Exit, StepError> {
-    let (reader, stdio) = output_pipe().map_err(|error| BuildError::failed(&error))?;
+    let (reader, stdio) = output_pipe().map_err(BuildError::failed)?;
     let sandbox = Arc::new(context.tools.launcher.spawn(spec, stdio).map_err(sandbox_error)?);
     let killed = Arc::clone(&sandbox);
     let guard = context.cancel.on_cancel(move || killed.kill());
-    pump(reader, log).map_err(|error| BuildError::failed(&error))?;
+    pump(reader, log).map_err(StoreError::from)?;
     let exit = sandbox.wait().map_err(sandbox_error)?;
     drop(guard);
     log.finish();
@@ -218,7 +217,7 @@ fn sandbox_error(error: SandboxError) -> StepError {
     match error {
         SandboxError::CommandNotFound { .. }
         | SandboxError::NotExecutable { .. }
-        | SandboxError::WorkingDirectory { .. } => StepError::failed(causes(&error)),
-        error => StepError::Other(BuildError::failed(&error)),
+        | SandboxError::WorkingDirectory { .. } => StepError::of(&error),
+        error => StepError::Other(BuildError::failed(error)),
     }
 }

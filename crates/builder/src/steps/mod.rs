@@ -8,8 +8,11 @@ mod files;
 mod python;
 mod requirements;
 
+use std::borrow::Cow;
+
 pub(crate) use apt::{keeps_pristine, quote};
 use lamina_events::{CancelToken, Event, Sink};
+use lamina_ground::{Hint, causes};
 use lamina_image::{Facts, KeyMaterial, Node, Step};
 use lamina_store::{CommitRules, Committed, Lock, Work};
 pub(crate) use requirements::read as read_requirements;
@@ -71,10 +74,9 @@ pub(crate) enum StepError {
 }
 
 impl StepError {
-    pub(crate) fn failed(message: impl Into<String>) -> Self {
-        let message = message.into();
-        let hint = lamina_store::disk_hint(&message).map(str::to_owned);
-        Self::Failed { message, hint }
+    /// That the step failed because of `error`.
+    pub(crate) fn of(error: &(impl Hint + 'static)) -> Self {
+        Self::Failed { message: causes(error), hint: error.hint().map(Cow::into_owned) }
     }
 }
 

@@ -16,7 +16,6 @@ use super::commands::Run;
 use super::credentials::Credentials;
 use super::{Made, StepContext, StepError, requirements};
 use crate::BuildError;
-use crate::error::causes;
 use crate::host::DIRECTORY;
 use crate::log::StepLog;
 
@@ -272,10 +271,7 @@ fn target(facts: &Facts) -> Result<Target, WheelError> {
 fn wheel_error(error: &WheelError) -> StepError {
     match error {
         WheelError::Cancelled(_) => StepError::Other(BuildError::Cancelled),
-        WheelError::Resolution { .. } => {
-            StepError::Failed { message: error.to_string(), hint: error.remedy().map(str::to_owned) }
-        }
-        error => StepError::Failed { message: causes(error), hint: None },
+        error => StepError::of(error),
     }
 }
 

@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use lamina_ground::causes;
 use lamina_wheels::RequirementsFile;
 
 use crate::BuildError;
-use crate::error::causes;
 
 /// Requirements files that stand for themselves: in the key of the step and inside the sandbox.
 #[derive(Debug, Default)]

@@ -37,7 +37,7 @@ fn print(text: &[u8]) -> Result<(), Failure> {
 
 /// Writes data for programs to standard output, as one JSON document.
 fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
-    let mut text = serde_json::to_string_pretty(value).map_err(|error| Failure::from_error(&error))?;
+    let mut text = serde_json::to_string_pretty(value).map_err(io::Error::from)?;
     text.push('\n');
     print(text.as_bytes())
 }

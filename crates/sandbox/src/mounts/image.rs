@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use lamina_ground::Subject;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, chmodat, fstat, mkdirat, open, openat, openat2, readlinkat};
 use rustix::io::Errno;
 use rustix::mount::{MoveMountFlags, move_mount};
@@ -59,12 +60,12 @@ impl Image {
 
     /// A directory, made with `mode` if it is missing.
     pub(super) fn ensure_directory(&mut self, path: &str, mode: u32) -> Result<OwnedFd, Failure> {
-        self.ensure(path, Leaf::Directory(mode), 0).during("find or make the mount point", path)
+        self.ensure(path, Leaf::Directory(mode), 0).map_err(|errno| mount_point(path, errno))
     }
 
     /// A file, made empty if it is missing.
     pub(super) fn ensure_file(&mut self, path: &str) -> Result<OwnedFd, Failure> {
-        self.ensure(path, Leaf::File, 0).during("find or make the mount point", path)
+        self.ensure(path, Leaf::File, 0).map_err(|errno| mount_point(path, errno))
     }
 
     fn ensure(&mut self, path: &str, leaf: Leaf, links: u32) -> Result<OwnedFd, Errno> {
@@ -136,6 +137,11 @@ fn location(directory: &OwnedFd) -> Result<String, Errno> {
     let path = readlinkat(CWD, link, Vec::new())?;
     let path = path.to_str().map_err(|_| Errno::ILSEQ)?;
     Ok(path.strip_prefix(IMAGE).unwrap_or(path).trim_end_matches('/').to_owned())
+}
+
+/// That a mount point cannot be made: the image decides, or the disk that its changes are on.
+fn mount_point(path: &str, errno: Errno) -> Failure {
+    Failure::setup("find or make the mount point", path, errno).on(Subject::Image)
 }
 
 /// Mounts a detached mount over a directory or file that was resolved before; `path` is for the message.

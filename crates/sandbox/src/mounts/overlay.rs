@@ -9,6 +9,7 @@
 use std::collections::HashSet;
 use std::os::fd::{AsRawFd, OwnedFd};
 
+use lamina_ground::Subject;
 use rustix::fs::{AtFlags, CWD, Mode, mkdirat, unlinkat};
 use rustix::io::Errno;
 use rustix::mount::{
@@ -103,7 +104,7 @@ fn create(context: &OwnedFd, what: &str) -> Result<(), Failure> {
         let mut log = vec![0; 512];
         let length = rustix::io::read(context, &mut log[..]).unwrap_or(0);
         let message = String::from_utf8_lossy(&log[..length]);
-        Failure::setup("mount the overlay", &format!("{what} ({})", message.trim()), errno)
+        Failure::setup("mount the overlay", &format!("{what} ({})", message.trim()), errno).on(Subject::Store)
     })
 }
 
@@ -195,7 +196,9 @@ impl Overlay<'_> {
         }
         let options = std::ffi::CString::new(options)
             .map_err(|_| Failure::setup("mount the overlay", self.upper, Errno::INVAL))?;
-        mount("overlay", target, "overlay", MountFlags::NODEV, &*options).during("mount the overlay", self.upper)
+        mount("overlay", target, "overlay", MountFlags::NODEV, &*options)
+            .during("mount the overlay", self.upper)
+            .map_err(|failure| failure.on(Subject::Store))
     }
 
     /// Removes the mark of an earlier mount of the same upper that it may be incomplete after a crash: a crash loses the

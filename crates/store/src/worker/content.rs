@@ -16,6 +16,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use lamina_ground::Subject;
 use lamina_image::{Digest, Hasher};
 use rustix::fs::SeekFrom;
 use rustix::io::Errno;
@@ -167,7 +168,7 @@ pub(super) fn fill(reader: &mut dyn Read, chunk: &mut [u8]) -> Result<usize> {
             Ok(0) => break,
             Ok(count) => filled += count,
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(JobError::new(JobError::STORE, format!("reading failed: {error}"))),
+            Err(error) => return Err(JobError::refused(Subject::Store, format!("reading failed: {error}"), &error)),
         }
     }
     Ok(filled)

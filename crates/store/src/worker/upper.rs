@@ -83,7 +83,7 @@ impl Drop for UpperDirectory<'_> {
 /// Opens a directory below `upper` without following links, making what is missing.
 fn open_directory(upper: &Path, relative: &Path) -> Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let top = rustix::fs::openat(CWD, upper, flags, Mode::empty()).map_err(JobError::file("opening", upper))?;
+    let top = rustix::fs::openat(CWD, upper, flags, Mode::empty()).map_err(JobError::image_file("opening", upper))?;
     if relative.as_os_str().is_empty() {
         return Ok(top);
     }
@@ -92,17 +92,17 @@ fn open_directory(upper: &Path, relative: &Path) -> Result<OwnedFd> {
     match rustix::fs::openat2(&top, relative, flags, Mode::empty(), resolve) {
         Ok(directory) => return Ok(directory),
         Err(Errno::NOENT) => {}
-        Err(errno) => return Err(JobError::file("opening", &full)(errno)),
+        Err(errno) => return Err(JobError::image_file("opening", &full)(errno)),
     }
     let parent = open_directory(upper, relative.parent().unwrap_or(Path::new("")))?;
     let name = relative.file_name().ok_or_else(|| no_file(relative))?;
     match rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o755)) {
         Ok(()) => rustix::fs::chmodat(&parent, name, Mode::from_raw_mode(0o755), AtFlags::empty())
-            .map_err(JobError::file("changing the mode of", &full))?,
+            .map_err(JobError::image_file("changing the mode of", &full))?,
         Err(Errno::EXIST) => {}
-        Err(errno) => return Err(JobError::file("creating the directory", &full)(errno)),
+        Err(errno) => return Err(JobError::image_file("creating the directory", &full)(errno)),
     }
-    rustix::fs::openat2(&top, relative, flags, Mode::empty(), resolve).map_err(JobError::file("opening", &full))
+    rustix::fs::openat2(&top, relative, flags, Mode::empty(), resolve).map_err(JobError::image_file("opening", &full))
 }
 
 fn no_file(path: &Path) -> JobError {

@@ -3,6 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use lamina_ground::Hint;
 use lamina_image::{Digest, LayerKey, RuntimeConfig};
 use lamina_store::{
     CommitRules, ImageRecord, JobTable, LayerRecord, Layout, ObjectName, Store, StoreError, worker_main,
@@ -218,7 +219,7 @@ fn a_damaged_index_is_named_once_and_can_be_deleted_or_removed_with_the_store() 
         format!("the index `{}` is damaged: file is not a database", path.canonicalize().unwrap().display())
     );
     assert!(std::error::Error::source(&error).is_none());
-    assert!(error.remedy().unwrap().starts_with("delete that file"));
+    assert!(error.hint().unwrap().starts_with("delete that file"));
 
     std::fs::remove_file(&path).unwrap();
     let mut store = TestStore::open(&root);

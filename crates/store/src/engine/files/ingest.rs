@@ -78,8 +78,8 @@ fn open(file: &LocalFile) -> Result<Opened, StoreError> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     let source = file.source();
     let handle = rustix::fs::openat(CWD, &source, flags, Mode::empty())
-        .map_err(StoreError::file("opening the local file", &source))?;
-    let stat = rustix::fs::fstat(&handle).map_err(StoreError::file("reading the status of", &source))?;
+        .map_err(StoreError::local("opening the local file", &source))?;
+    let stat = rustix::fs::fstat(&handle).map_err(StoreError::local("reading the status of", &source))?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
         return Err(StoreError::Changed(source));
     }
@@ -100,7 +100,7 @@ fn finish(
 ) -> Result<(), StoreError> {
     let answers: Vec<Ingested> = pending.wait()?;
     for (Opened { file, handle, time }, answer) in opened.into_iter().zip(answers) {
-        let stat = rustix::fs::fstat(&handle).map_err(StoreError::file("reading the status of", &file.source()))?;
+        let stat = rustix::fs::fstat(&handle).map_err(StoreError::local("reading the status of", &file.source()))?;
         let held_still = Status::new(&stat) == file.status && answer.size == file.status.size;
         if held_still {
             let is_settled = file.status.is_settled(time);

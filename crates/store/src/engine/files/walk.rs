@@ -55,7 +55,7 @@ fn walk_entry(index: usize, entry: &FileEntry, cancel: &CancelToken) -> Result<F
     let target = image_path(&entry.target)?;
     let stat = rustix::fs::stat(source).map_err(|errno| match errno {
         Errno::NOENT | Errno::NOTDIR => StoreError::NotFound(source.to_owned()),
-        errno => StoreError::file("reading the status of", source)(errno),
+        errno => StoreError::local("reading the status of", source)(errno),
     })?;
     match (entry.kind, FileType::from_raw_mode(stat.st_mode)) {
         (FileKind::File, FileType::RegularFile) if target.is_empty() => {
@@ -145,7 +145,7 @@ impl Walk {
                 match self.open(CWD, self.full(&path).as_os_str().as_bytes(), &path) {
                     Ok(handle) => self.directory(handle, &path, &visited, &mut found)?,
                     // Gone since the directory was read.
-                    Err(StoreError::File { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {}
+                    Err(StoreError::Local { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {}
                     Err(error) => return Err(error),
                 }
             }
@@ -268,7 +268,7 @@ impl Walk {
     }
 
     fn failed(&self, what: &'static str, path: &[u8], errno: Errno) -> StoreError {
-        StoreError::file(what, &self.full(path))(errno)
+        StoreError::local(what, &self.full(path))(errno)
     }
 }
 
