@@ -444,3 +444,23 @@ fn what_is_missing_at_the_end_is_said() {
     assert_eq!(all.len(), 1);
     assert!(all[0].1.starts_with("warning: 4 bytes of output were not recorded here: "), "{}", all[0].1);
 }
+
+/// What a program of format 2 recorded is in the fixture of the store's tests.
+#[test]
+fn records_of_earlier_programs_are_read() {
+    let fixture = Fixture::new();
+    let listing = include_str!("../../store/tests/data/format-2/files.jsonl");
+    for line in listing.lines() {
+        let file: serde_json::Value = serde_json::from_str(line).unwrap();
+        let path = fixture.directory.path().join("store").join(file["path"].as_str().unwrap());
+        if let (true, Some(text)) = (path.starts_with(fixture.file("")), file["text"].as_str()) {
+            fs_err::create_dir_all(path.parent().unwrap()).unwrap();
+            fs_err::write(path, text).unwrap();
+        }
+    }
+    let app = fixture.apps.list().unwrap().pop().unwrap();
+    assert_eq!((app.record.name.as_deref(), app.record.number), (Some("demo"), 1));
+    assert_eq!(app.state, AppState::Ended { code: 0, time: 1_795_889_440 });
+    let mut output = fixture.apps.output(&app.record.id).unwrap();
+    assert_eq!(shown(|show| output.read(show).unwrap()), [(Stream::Stdout, "ok\n".to_owned())]);
+}
