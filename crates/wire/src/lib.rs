@@ -8,11 +8,13 @@
 
 mod frame;
 mod memory;
+mod queued;
 mod receiver;
 mod sender;
 
 pub use frame::{Frame, HEADER_LENGTH, MAXIMUM_CONTROL_LENGTH, MAXIMUM_FDS, MEMORY_THRESHOLD, Payload, VERSION};
 pub use memory::{read_memory, write_memory};
+pub use queued::{QueuedSender, weight};
 pub use receiver::{Received, Receiver};
 pub use sender::Sender;
 

@@ -107,7 +107,7 @@ fn send_all(socket: &UnixStream, mut parts: [&[u8]; 3], mut fds: &[BorrowedFd<'_
 }
 
 /// Drops the first `count` bytes of `parts`.
-fn advance(parts: &mut [&[u8]], mut count: usize) {
+pub(crate) fn advance(parts: &mut [&[u8]], mut count: usize) {
     for part in parts {
         let taken = count.min(part.len());
         *part = &part[taken..];
