@@ -262,7 +262,7 @@ class FakeEngine:
     def answer(self, control: dict, payload) -> None:
         kind = control["type"]
         if kind == "hello":
-            self.send({"type": "welcome", "protocol": 2, "engine": "test"})
+            self.send({"type": "welcome", "protocol": 3, "engine": "test"})
         elif kind in ("app.start", "app.describe"):
             if self.answers_start:
                 self.start(kind, control)

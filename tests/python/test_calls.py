@@ -138,7 +138,7 @@ def test_values_travel(start):
         assert coroutine.remote(1) == 2
         assert app.app_id == "ap-1"
         assert app._image.object_id == "im-0"
-        assert fake.of_type("hello")[0]["protocol"] == 2
+        assert fake.of_type("hello")[0]["protocol"] == 3
         # A function as an argument travels by its name.
         assert echo.remote(double)[0][0] is double
     assert app.app_id is None

@@ -1,42 +1,46 @@
 //! Getting an app ready: images, files, pools.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use lamina_apps::{AppsError, DetachedApps};
 use lamina_builder::{BuildError, BuildOptions, Builder, BuiltImage, HostPrograms, Tools, check_local};
 use lamina_events::{CancelToken, Event, Sink};
 use lamina_fetch::Client;
 use lamina_functions::{
-    Bytecode, ContainerSpec, DEFAULT_PATH, Pool, PoolOptions, Retries, SandboxStarter, ServiceKind, ServiceSpec,
-    random_id,
+    Bytecode, ContainerSpec, ContainerStarter, DEFAULT_PATH, PoolOptions, Retries, SandboxStarter, ServiceKind,
+    ServiceSpec, random_id,
 };
+use lamina_ground::Hint;
 use lamina_image::{Digest, FileSet};
 use lamina_store::Store;
 
 use crate::Engine;
+use crate::host::{Host, Hosts};
 use crate::local_files::AppFiles;
 use crate::protocol::{Amount, AppRequest, Failure, FunctionRequest, Hello};
-use crate::session::{App, Backend, Described, Function};
+use crate::session::{Backend, Described, Started};
 
 impl Backend for Engine {
-    fn start(&self, hello: &Hello, app: &AppRequest, sink: &Sink, cancel: &CancelToken) -> Result<App, Failure> {
+    fn start(&self, hello: &Hello, app: &AppRequest, sink: &Sink, cancel: &CancelToken) -> Result<Started, Failure> {
         let id = self.app_id(app.app.name.as_deref(), sink);
         let functions: Vec<&FunctionRequest> = app.functions.iter().collect();
         let specs = self.prepare(hello, app, &functions, sink, cancel)?;
         let images = functions
             .iter()
             .zip(&specs)
-            .map(|(function, spec)| (function.image.clone(), spec.container.image_id.clone()));
-        let images = images.collect();
-        let start = |spec: ServiceSpec| {
+            .map(|(function, spec)| (function.image.clone(), spec.container.image_id.clone()))
+            .collect();
+        let service = |spec: ServiceSpec| {
             let terminal = self.terminal.clone();
-            let (name, options) =
-                (spec.kind.name().to_owned(), PoolOptions { terminal: terminal.clone(), ..spec.pool_options() });
+            let options = PoolOptions { terminal: terminal.clone(), ..spec.pool_options() };
             let starter = SandboxStarter::new(self.launcher.clone(), self.store.clone(), spec.container, terminal);
-            (name, Function { id: random_id("fu"), pool: Arc::new(Pool::new(options, starter, sink.clone())) })
+            (options, Box::new(starter) as Box<dyn ContainerStarter>)
         };
-        Ok(App { id, images, functions: specs.into_iter().map(start).collect() })
+        let services = specs.into_iter().map(service).collect();
+        Ok(Started { host: Host::new(id, app.app.name.clone(), services, sink), images })
     }
 
     fn describe(
@@ -52,6 +56,21 @@ impl Backend for Engine {
             .pop()
             .map(|ServiceSpec { kind, container, .. }| Described { function: kind.name().to_owned(), container })
             .ok_or_else(|| no_function(app))
+    }
+
+    fn hosts(&self) -> &Hosts {
+        &self.hosts
+    }
+
+    fn connect(&self, app: &str) -> Result<(String, UnixStream), Failure> {
+        let apps = DetachedApps::new(self.store.layout().clone());
+        apps.connect(app).map_err(|error| {
+            let class = match &error {
+                AppsError::File { .. } | AppsError::Io(_) | AppsError::Store(_) => "ExecutionError",
+                _ => "NotFoundError",
+            };
+            Failure { hint: error.hint().map(Cow::into_owned), ..Failure::new(class, error.to_string()) }
+        })
     }
 }
 

@@ -10,6 +10,7 @@ use lamina_functions::Terminal;
 use lamina_sandbox::{Helpers, IdMap, Launcher, Resource};
 use lamina_store::{JobTable, Layout, SpentReserve, Store, worker_main};
 
+use crate::host::Hosts;
 use crate::{EngineError, idmap, store_directory};
 
 /// Where the store's content is in the helper processes.
@@ -44,6 +45,8 @@ pub struct Engine {
     pub(crate) cancel: CancelToken,
     pub(crate) terminal: Option<Arc<dyn Terminal>>,
     pub(crate) detached: Option<Arc<RunningApp>>,
+    /// The apps that run in this process.
+    pub(crate) hosts: Hosts,
     /// Dropped last.
     _reserve: Option<SpentReserve>,
 }
@@ -68,7 +71,16 @@ impl Engine {
             helpers(options, &layout, &map).map_err(|error| idmap::explain(error, &layout.id_map_file(), &map))?;
         let store = Store::open(layout, helpers.worker)?;
         let Options { cancel, terminal, detached, .. } = options.clone();
-        Ok(Self { store, launcher: helpers.launcher, id_map: map, cancel, terminal, detached, _reserve: reserve })
+        Ok(Self {
+            store,
+            launcher: helpers.launcher,
+            id_map: map,
+            cancel,
+            terminal,
+            detached,
+            hosts: Hosts::default(),
+            _reserve: reserve,
+        })
     }
 
     /// Says that a container or a shell will be wanted soon, so that it starts sooner.

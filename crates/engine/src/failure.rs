@@ -3,11 +3,10 @@
 use std::borrow::Cow;
 
 use lamina_builder::BuildError;
-use lamina_functions::CallError;
 use lamina_ground::Hint;
 use lamina_store::StoreError;
 
-use crate::protocol::{Failure, ResultStatus};
+use crate::protocol::Failure;
 
 impl Failure {
     /// A failure without advice.
@@ -59,11 +58,6 @@ fn append(message: &mut String, tail: &[String], log: Option<&str>) {
         message.push_str("\nthe full log is in ");
         message.push_str(log);
     }
-}
-
-/// A call's error as a result.
-pub(crate) fn of_call(error: &CallError) -> ResultStatus<'static> {
-    ResultStatus::Error { error: error.class(), message: error.to_string(), hint: error.hint() }
 }
 
 #[cfg(test)]

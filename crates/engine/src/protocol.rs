@@ -8,7 +8,7 @@ use lamina_image::{Definition, FileSet, SecretValues};
 use serde::{Deserialize, Serialize};
 
 /// Version of the protocol.
-pub const PROTOCOL: u32 = 2;
+pub const PROTOCOL: u32 = 3;
 
 /// What Python tells the engine.
 #[derive(Debug, Deserialize)]
@@ -25,12 +25,7 @@ pub(crate) enum Request {
     Describe(AppRequest),
     /// Run an input; the payload holds the arguments.
     #[serde(rename = "call")]
-    Call {
-        /// The call's number, given back with the result.
-        call: u64,
-        /// The function's name.
-        function: String,
-    },
+    Call(CallRequest),
     /// Give up a call.
     #[serde(rename = "cancel")]
     Cancel {
@@ -50,7 +45,39 @@ pub(crate) enum Request {
     Stop {
         /// The request's number.
         request: u64,
+        /// The app's id, for whoever has not started it.
+        #[serde(default)]
+        app: Option<String>,
     },
+    /// Attach to an app that runs.
+    #[serde(rename = "app.attach")]
+    Attach {
+        /// The request's number.
+        request: u64,
+        /// The app's id or name.
+        app: String,
+    },
+    /// Leave the app that the connection is attached to.
+    #[serde(rename = "app.leave")]
+    Leave {
+        /// The request's number.
+        request: u64,
+    },
+}
+
+/// A call.
+#[derive(Debug, PartialEq, Eq, Deserialize)]
+pub(crate) struct CallRequest {
+    /// The client's number for it, given back with the result.
+    pub(crate) call: u64,
+    /// The function's name.
+    pub(crate) function: String,
+    /// Whether the call's id is wanted.
+    #[serde(default)]
+    pub(crate) identify: bool,
+    /// Whether it goes on when the client has left the app.
+    #[serde(default)]
+    pub(crate) spawned: bool,
 }
 
 /// Who Python is.
@@ -220,7 +247,7 @@ pub(crate) enum Answer<'a> {
         /// Image ids by node.
         images: &'a BTreeMap<String, String>,
         /// Function ids by name.
-        functions: BTreeMap<&'a str, &'a str>,
+        functions: &'a BTreeMap<String, String>,
     },
     /// To `app.describe`.
     #[serde(rename = "app.described")]
@@ -248,40 +275,38 @@ pub(crate) enum Answer<'a> {
         #[serde(flatten)]
         failure: &'a Failure,
     },
-    /// To `call` of a generator, before the result; the payload holds a value.
-    #[serde(rename = "item")]
-    Item {
-        /// The call's number.
-        call: u64,
+    /// To `app.attach`; if the app runs elsewhere, with a connection to it.
+    #[serde(rename = "app.attached")]
+    Attached {
+        /// The request's number.
+        request: u64,
+        /// The app's id.
+        app_id: &'a str,
+        /// Its functions by name.
+        functions: BTreeMap<&'a str, AttachedFunction<'a>>,
+        /// Whether another process is its host.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        elsewhere: bool,
     },
-    /// To `call`; the payload holds the value or the exception.
-    #[serde(rename = "result")]
-    Result {
-        /// The call's number.
-        call: u64,
-        /// How it ended.
-        #[serde(flatten)]
-        status: ResultStatus<'a>,
+    /// To `app.leave`.
+    #[serde(rename = "app.left")]
+    Left {
+        /// The request's number.
+        request: u64,
+    },
+    /// The app that the connection is attached to has ended.
+    #[serde(rename = "app.ended")]
+    Ended {
+        /// The app's id.
+        app_id: &'a str,
     },
 }
 
-/// How a call ended.
+/// A function of an app, for who attaches to it.
 #[derive(Debug, Serialize)]
-#[serde(tag = "status", rename_all = "lowercase")]
-pub(crate) enum ResultStatus<'a> {
-    /// With a value.
-    Ok,
-    /// With an exception of the function.
-    Exception,
-    /// Without either.
-    Error {
-        /// The exception's class, by name.
-        error: &'a str,
-        /// A sentence.
-        message: String,
-        /// What to do about it.
-        hint: Option<String>,
-    },
+pub(crate) struct AttachedFunction<'a> {
+    /// Its id, `fu-…`.
+    pub(crate) id: &'a str,
 }
 
 /// An error as Python will raise it.
@@ -318,12 +343,12 @@ mod tests {
 
     #[test]
     fn hello_is_pinned() {
-        let text = r#"{"type":"hello","protocol":2,"package":"0.1.0","python":"3.11.7","uv":"/bin/uv","cwd":"/home/me",
+        let text = r#"{"type":"hello","protocol":3,"package":"0.1.0","python":"3.11.7","uv":"/bin/uv","cwd":"/home/me",
                        "python_program":"/usr/bin/python3","output":true,"package_directory":"/lib/modal",
                        "cloudpickle_directory":"/lib/cloudpickle"}"#;
         let Request::Hello(hello) = read(text) else { panic!() };
         let expected = Hello {
-            protocol: 2,
+            protocol: 3,
             package: "0.1.0".into(),
             python_program: Some("/usr/bin/python3".into()),
             uv: Some("/bin/uv".into()),
@@ -370,10 +395,19 @@ mod tests {
         };
         assert_eq!(app.select.as_deref(), Some("f"));
         let call = read(r#"{"type":"call","call":7,"function":"f"}"#);
-        assert!(matches!(call, Request::Call { call: 7, function } if function == "f"));
+        let plain = CallRequest { call: 7, function: "f".into(), identify: false, spawned: false };
+        assert!(matches!(call, Request::Call(call) if call == plain));
+        let call = read(r#"{"type":"call","call":7,"function":"f","identify":true,"spawned":true}"#);
+        let spawned = CallRequest { identify: true, spawned: true, ..plain };
+        assert!(matches!(call, Request::Call(call) if call == spawned));
+        let attach = read(r#"{"type":"app.attach","request":1,"app":"web"}"#);
+        assert!(matches!(attach, Request::Attach { request: 1, app } if app == "web"));
+        assert!(matches!(read(r#"{"type":"app.leave","request":2}"#), Request::Leave { request: 2 }));
+        let stop = read(r#"{"type":"app.stop","request":2,"app":"ap-1"}"#);
+        assert!(matches!(stop, Request::Stop { request: 2, app: Some(app) } if app == "ap-1"));
         assert!(matches!(read(r#"{"type":"cancel","call":7}"#), Request::Cancel { call: 7 }));
         assert!(matches!(read(r#"{"type":"more","call":7,"count":8}"#), Request::More { call: 7, count: 8 }));
-        assert!(matches!(read(r#"{"type":"app.stop","request":2}"#), Request::Stop { request: 2 }));
+        assert!(matches!(read(r#"{"type":"app.stop","request":2}"#), Request::Stop { request: 2, app: None }));
         for rubbish in ["", "[]", "{}", r#"{"type":"exec"}"#, r#"{"type":"call","call":"7","function":"f"}"#] {
             assert!(serde_json::from_str::<Request>(rubbish).is_err(), "{rubbish}");
         }
@@ -389,12 +423,12 @@ mod tests {
             shown: false,
         };
         let images = BTreeMap::from([("3".to_owned(), "im-1".to_owned())]);
-        let functions = BTreeMap::from([("f", "fu-1")]);
-        let timed_out = ResultStatus::Error { error: "FunctionTimeoutError", message: "late".into(), hint: None };
+        let functions = BTreeMap::from([("f".to_owned(), "fu-1".to_owned())]);
+        let attached = || BTreeMap::from([("f", AttachedFunction { id: "fu-1" })]);
         let cases = [
-            (Answer::Welcome { protocol: 2, engine: "0.1.0" }, r#"{"type":"welcome","protocol":2,"engine":"0.1.0"}"#),
+            (Answer::Welcome { protocol: 3, engine: "0.1.0" }, r#"{"type":"welcome","protocol":3,"engine":"0.1.0"}"#),
             (
-                Answer::Started { request: 1, app_id: "ap-1", images: &images, functions },
+                Answer::Started { request: 1, app_id: "ap-1", images: &images, functions: &functions },
                 r#"{"type":"app.started","request":1,"app_id":"ap-1","images":{"3":"im-1"},"functions":{"f":"fu-1"}}"#,
             ),
             (
@@ -410,16 +444,16 @@ mod tests {
                 Answer::Error { request: None, failure: &failure },
                 r#"{"type":"error","error":"ImageBuildError","message":"no","hint":null,"image_id":"im-1"}"#,
             ),
-            (Answer::Item { call: 7 }, r#"{"type":"item","call":7}"#),
-            (Answer::Result { call: 7, status: ResultStatus::Ok }, r#"{"type":"result","call":7,"status":"ok"}"#),
             (
-                Answer::Result { call: 7, status: ResultStatus::Exception },
-                r#"{"type":"result","call":7,"status":"exception"}"#,
+                Answer::Attached { request: 1, app_id: "ap-1", functions: attached(), elsewhere: false },
+                r#"{"type":"app.attached","request":1,"app_id":"ap-1","functions":{"f":{"id":"fu-1"}}}"#,
             ),
             (
-                Answer::Result { call: 7, status: timed_out },
-                r#"{"type":"result","call":7,"status":"error","error":"FunctionTimeoutError","message":"late","hint":null}"#,
+                Answer::Attached { request: 1, app_id: "ap-1", functions: BTreeMap::new(), elsewhere: true },
+                r#"{"type":"app.attached","request":1,"app_id":"ap-1","functions":{},"elsewhere":true}"#,
             ),
+            (Answer::Left { request: 2 }, r#"{"type":"app.left","request":2}"#),
+            (Answer::Ended { app_id: "ap-1" }, r#"{"type":"app.ended","app_id":"ap-1"}"#),
         ];
         for (answer, text) in cases {
             assert_eq!(String::from_utf8(answer.encode()).unwrap(), text);

@@ -1,23 +1,25 @@
 //! The conversation with one Python process.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::Scope;
+use std::time::Duration;
 
 use lamina_events::{CancelGuard, CancelToken, Event, Sink};
-use lamina_functions::{Caller, ContainerSpec, Outcome, Pool};
+use lamina_functions::{CallAnswer, CallId, CallStatus, Caller, Calls, ContainerSpec, OpenCall, Outcome};
 use lamina_wire::{Payload, Receiver, Sender, WireError};
 
-use crate::failure;
-use crate::protocol::{Answer, AppRequest, Failure, Hello, PROTOCOL, Request, ResultStatus};
+use crate::host::{Host, Hosts};
+use crate::protocol::{Answer, AppRequest, AttachedFunction, CallRequest, Failure, Hello, PROTOCOL, Request};
 use crate::{Engine, EngineError};
 
 /// What the conversation needs done. A trait, so that the protocol is tested without a store.
 pub(crate) trait Backend: Sync {
     /// Builds an app's images and makes its functions' pools.
-    fn start(&self, hello: &Hello, app: &AppRequest, sink: &Sink, cancel: &CancelToken) -> Result<App, Failure>;
+    fn start(&self, hello: &Hello, app: &AppRequest, sink: &Sink, cancel: &CancelToken) -> Result<Started, Failure>;
 
     /// Builds the image of one function.
     fn describe(
@@ -27,24 +29,20 @@ pub(crate) trait Backend: Sync {
         sink: &Sink,
         cancel: &CancelToken,
     ) -> Result<Described, Failure>;
+
+    /// The apps that run in this process.
+    fn hosts(&self) -> &Hosts;
+
+    /// Connects with the process in which another app runs; gives that app's id.
+    fn connect(&self, app: &str) -> Result<(String, UnixStream), Failure>;
 }
 
-/// A running app.
-pub(crate) struct App {
-    /// Its id, `ap-…`.
-    pub(crate) id: String,
+/// An app that was started.
+pub(crate) struct Started {
+    /// The app.
+    pub(crate) host: Arc<Host>,
     /// Image ids by node.
     pub(crate) images: BTreeMap<String, String>,
-    /// Its functions by name.
-    pub(crate) functions: HashMap<String, Function>,
-}
-
-/// A function of a running app.
-pub(crate) struct Function {
-    /// Its id, `fu-…`.
-    pub(crate) id: String,
-    /// Its containers.
-    pub(crate) pool: Arc<Pool>,
 }
 
 /// A function whose image was built for a shell.
@@ -56,6 +54,9 @@ pub struct Described {
     pub container: ContainerSpec,
 }
 
+/// How long a client that is attached may leave an answer unread before it is given up: a container waits meanwhile.
+const GUEST_PATIENCE: Duration = Duration::from_secs(10);
+
 /// Serves one Python process until it closes the connection or the connection fails; then nothing of its app is left.
 /// Answers the function that it asked to have described, if it did.
 ///
@@ -64,15 +65,35 @@ pub struct Described {
 /// # Errors
 /// When Python breaks the protocol.
 pub fn serve(engine: &Engine, socket: UnixStream, sink: &Sink) -> Result<Option<Described>, EngineError> {
-    converse(engine, socket, sink, &engine.cancel)
+    converse(engine, socket, sink, &engine.cancel, Role::Owner)
 }
 
-/// As [`serve`], with any backend.
+/// Serves a client that has come to the socket of an app that runs in this process, until it closes the connection or the
+/// connection fails. It attaches to apps and starts none.
+///
+/// # Errors
+/// When the client breaks the protocol.
+pub fn serve_attached(engine: &Engine, socket: UnixStream, sink: &Sink) -> Result<(), EngineError> {
+    socket.set_write_timeout(Some(GUEST_PATIENCE))?;
+    converse(engine, socket, sink, &engine.cancel, Role::Guest).map(|_| ())
+}
+
+/// What a client may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// Anything.
+    Owner,
+    /// Attach to apps.
+    Guest,
+}
+
+/// As [`serve`] and [`serve_attached`], with any backend.
 pub(crate) fn converse(
     backend: &dyn Backend,
     socket: UnixStream,
     sink: &Sink,
     cancel: &CancelToken,
+    role: Role,
 ) -> Result<Option<Described>, EngineError> {
     let sender = Sender::new(socket.try_clone()?);
     let mut receiver = Receiver::new(socket);
@@ -87,11 +108,13 @@ pub(crate) fn converse(
     });
     let session = Session {
         backend,
+        role,
         hello,
         sender,
         sink,
         ending,
         app: Mutex::default(),
+        calls: Arc::default(),
         starts: AtomicU64::new(0),
         described: Mutex::default(),
     };
@@ -100,7 +123,7 @@ pub(crate) fn converse(
         session.ending.cancel();
         outcome
     });
-    session.stop();
+    session.leave();
     drop(guard);
     outcome?;
     let described = session.described.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -151,16 +174,27 @@ fn receive(receiver: &mut Receiver, sender: &Sender) -> Result<Option<lamina_wir
     }
 }
 
-/// What becomes of the one app of a conversation.
+/// What a session has to do with an app.
 #[derive(Default)]
-enum AppState {
-    /// There is none.
+enum Attachment {
+    /// Nothing.
     #[default]
-    Absent,
-    /// Its images are being built by the start with this number, until the token is cancelled.
+    None,
+    /// It starts one: the images are being built by the start with this number, until the token is cancelled.
     Starting(u64, CancelToken),
-    /// It runs. The guard stops its calls when the user cancels.
-    Running(Arc<App>, #[expect(dead_code, reason = "kept for its effect")] CancelGuard),
+    /// It has started the app, which ends with it. The guard stops calls when the user cancels.
+    Owner(Arc<Host>, #[expect(dead_code, reason = "kept for its effect")] CancelGuard),
+    /// It is attached to an app that goes on without it. The guard tells the client of its end.
+    Guest(Arc<Host>, #[expect(dead_code, reason = "kept for its effect")] CancelGuard),
+}
+
+impl Attachment {
+    fn host(&self) -> Option<&Arc<Host>> {
+        match self {
+            Self::Owner(host, _) | Self::Guest(host, _) => Some(host),
+            Self::None | Self::Starting(..) => None,
+        }
+    }
 }
 
 /// A start of an app. One that was stopped may still be ending when the next one runs, so they have numbers.
@@ -172,12 +206,15 @@ struct Starting {
 
 struct Session<'a> {
     backend: &'a dyn Backend,
+    role: Role,
     hello: Hello,
     sender: Sender,
     sink: Sink,
     /// Cancelled by the user, and at the end of the connection.
     ending: CancelToken,
-    app: Mutex<AppState>,
+    app: Mutex<Attachment>,
+    /// The calls that the client has made.
+    calls: Arc<Calls>,
     /// How many starts there were.
     starts: AtomicU64,
     described: Mutex<Option<Described>>,
@@ -193,22 +230,34 @@ impl Session<'_> {
     ) -> Result<(), EngineError> {
         while let Some(frame) = receive(receiver, &self.sender)? {
             match serde_json::from_slice(&frame.control) {
-                Ok(Request::Call { call, function }) => self.call(call, &function, frame.payload),
-                Ok(Request::Cancel { call }) => self.cancel(call),
-                Ok(Request::More { call, count }) => self.more(call, count),
+                Ok(Request::Call(call)) => self.call(&call, frame.payload),
+                Ok(Request::Cancel { call }) => self.calls.cancel(call),
+                Ok(Request::More { call, count }) => self.calls.more(call, count),
                 Ok(Request::Start(app)) => match self.begin() {
                     Ok(starting) => {
                         scope.spawn(move || self.start(&app, &starting));
                     }
                     Err(failure) => self.fail(Some(app.request), &failure),
                 },
-                Ok(Request::Describe(app)) => {
-                    scope.spawn(move || self.describe(&app));
+                Ok(Request::Describe(app)) => match self.may_build() {
+                    Ok(()) => {
+                        scope.spawn(move || self.describe(&app));
+                    }
+                    Err(failure) => self.fail(Some(app.request), &failure),
+                },
+                Ok(Request::Attach { request, app }) => {
+                    if let Err(failure) = self.attach(request, &app) {
+                        self.fail(Some(request), &failure);
+                    }
                 }
-                Ok(Request::Stop { request }) => {
-                    self.stop();
-                    self.answer(&Answer::Stopped { request });
-                }
+                Ok(Request::Leave { request }) => match self.detach() {
+                    Ok(()) => self.answer(&Answer::Left { request }),
+                    Err(failure) => self.fail(Some(request), &failure),
+                },
+                Ok(Request::Stop { request, app }) => match self.stop(app.as_deref()) {
+                    Ok(()) => self.answer(&Answer::Stopped { request }),
+                    Err(failure) => self.fail(Some(request), &failure),
+                },
                 Ok(Request::Hello(_)) => self.fail(None, &Failure::new("ExecutionError", "`hello` was sent twice")),
                 Err(error) => self.reject(&frame.control, &error),
             }
@@ -216,62 +265,65 @@ impl Session<'_> {
         Ok(())
     }
 
-    fn call(&self, call: u64, function: &str, payload: Payload) {
-        let app = match &*self.lock() {
-            AppState::Running(app, _) => Some(Arc::clone(app)),
-            AppState::Absent | AppState::Starting(..) => None,
+    fn call(&self, request: &CallRequest, payload: Payload) {
+        let CallRequest { call, function, identify, spawned } = request;
+        let Some(host) = self.lock().host().map(Arc::clone) else {
+            return self.refuse(*call, "NotFoundError", format!("function `{function}` was called, but no app runs"));
         };
-        let Some(app) = app else {
-            return self.refuse(call, format!("function `{function}` was called, but no app runs"));
+        let Some(pool) = host.services().get(function) else {
+            return self.refuse(*call, "NotFoundError", format!("the app has no function `{function}`"));
         };
-        let Some(function) = app.functions.get(function) else {
-            return self.refuse(call, format!("the app has no function `{function}`"));
-        };
-        function.pool.submit(call, payload, Arc::new(PythonCall { sender: self.sender.clone(), call }));
-    }
-
-    fn refuse(&self, call: u64, message: String) {
-        let status = ResultStatus::Error { error: "NotFoundError", message, hint: None };
-        self.answer(&Answer::Result { call, status });
-    }
-
-    /// Gives up a call. One that has ended meanwhile was answered already.
-    fn cancel(&self, call: u64) {
-        if let AppState::Running(app, _) = &*self.lock() {
-            let app = Arc::clone(app);
-            // The first pool that knows the call takes it.
-            let _ = app.functions.values().any(|function| function.pool.cancel(call));
+        let id = CallId::new();
+        let open = OpenCall { id, pool: Arc::downgrade(pool), input: None, is_spawned: *spawned };
+        if !self.calls.open(*call, open) {
+            return self.refuse(*call, "ExecutionError", format!("two calls have the number `{call}`"));
         }
+        if *identify {
+            let accepted = CallAnswer::Accepted { call: *call, id };
+            // As in `answer`.
+            let _ = self.sender.send(&accepted.encode(), &[], &[]);
+        }
+        let (sender, calls) = (self.sender.clone(), Arc::clone(&self.calls));
+        pool.submit(id, payload, Arc::new(PythonCall { sender, calls, call: *call }));
     }
 
-    /// Passes on that items were consumed; those of a call that has ended matter to nobody.
-    fn more(&self, call: u64, count: u64) {
-        if let AppState::Running(app, _) = &*self.lock() {
-            let _ = app.functions.values().any(|function| function.pool.more(call, count));
+    fn refuse(&self, call: u64, error: &'static str, message: String) {
+        let answer = CallAnswer::Result { call, status: CallStatus::error(error, message) };
+        // As in `answer`.
+        let _ = self.sender.send(&answer.encode(), &[], &[]);
+    }
+
+    /// Makes sure that the client may have images built.
+    fn may_build(&self) -> Result<(), Failure> {
+        if self.role == Role::Owner {
+            return Ok(());
         }
+        let message = "this connection is for those who attach to an app that runs: start apps on one of your own";
+        Err(Failure::new("ConflictError", message))
     }
 
     /// Notes that an app starts, in the order of the messages: a stop that follows finds it.
     fn begin(&self) -> Result<Starting, Failure> {
+        self.may_build()?;
         let mut state = self.lock();
-        if !matches!(*state, AppState::Absent) {
+        if !matches!(*state, Attachment::None) {
             let message = "this connection has an app already: stop it first";
             return Err(Failure::new("ConflictError", message));
         }
         let number = self.starts.fetch_add(1, Ordering::Relaxed);
         let (cancel, guard) = self.child_token();
-        *state = AppState::Starting(number, cancel.clone());
+        *state = Attachment::Starting(number, cancel.clone());
         Ok(Starting { number, cancel, _guard: guard })
     }
 
     fn start(&self, app: &AppRequest, starting: &Starting) {
         let started = self.backend.start(&self.hello, app, &self.sink, &starting.cancel);
         match started.and_then(|started| self.adopt(starting.number, started)) {
-            Ok(started) => self.answer(&Answer::Started {
+            Ok(Started { host, images }) => self.answer(&Answer::Started {
                 request: app.request,
-                app_id: &started.id,
-                images: &started.images,
-                functions: started.functions.iter().map(|(name, function)| (&**name, &*function.id)).collect(),
+                app_id: host.id(),
+                images: &images,
+                functions: host.functions(),
             }),
             Err(failure) => {
                 self.abandon(starting.number);
@@ -283,25 +335,62 @@ impl Session<'_> {
     /// Forgets a start that failed, unless it was stopped before.
     fn abandon(&self, number: u64) {
         let mut state = self.lock();
-        if matches!(&*state, AppState::Starting(current, _) if *current == number) {
-            *state = AppState::Absent;
+        if matches!(&*state, Attachment::Starting(current, _) if *current == number) {
+            *state = Attachment::None;
         }
     }
 
-    /// Makes an app the running one, unless it was stopped meanwhile.
-    fn adopt(&self, number: u64, app: App) -> Result<Arc<App>, Failure> {
+    /// Makes an app the session's own, unless it was stopped meanwhile.
+    fn adopt(&self, number: u64, started: Started) -> Result<Started, Failure> {
         let mut state = self.lock();
         match &*state {
-            AppState::Starting(current, building) if *current == number && !building.is_cancelled() => {}
+            Attachment::Starting(current, building) if *current == number && !building.is_cancelled() => {}
             _ => {
                 return Err(Failure::new("KeyboardInterrupt", "the app was stopped while it started"));
             }
         }
-        let app = Arc::new(app);
-        let pools: Vec<_> = app.functions.values().map(|function| Arc::clone(&function.pool)).collect();
-        let guard = self.ending.on_cancel(move || pools.iter().for_each(|pool| pool.begin_stop()));
-        *state = AppState::Running(Arc::clone(&app), guard);
-        Ok(app)
+        let host = &started.host;
+        let services = Arc::clone(host.services());
+        let guard = self.ending.on_cancel(move || services.begin_stop());
+        *state = Attachment::Owner(Arc::clone(host), guard);
+        self.backend.hosts().add(host);
+        Ok(started)
+    }
+
+    /// Attaches to an app that runs; for one of another process, the client gets a connection with that.
+    fn attach(&self, request: u64, app: &str) -> Result<(), Failure> {
+        if !matches!(*self.lock(), Attachment::None) {
+            return Err(Failure::new("ConflictError", "this connection has an app already: stop or leave it first"));
+        }
+        let Some(host) = self.backend.hosts().find(app)? else {
+            let (app_id, socket) = self.backend.connect(app)?;
+            let answer = Answer::Attached { request, app_id: &app_id, functions: BTreeMap::new(), elsewhere: true };
+            // As in `answer`.
+            let _ = self.sender.send(&answer.encode(), &[], &[socket.as_fd()]);
+            return Ok(());
+        };
+        let functions = host.functions().iter().map(|(name, id)| (&**name, AttachedFunction { id })).collect();
+        self.answer(&Answer::Attached { request, app_id: host.id(), functions, elsewhere: false });
+        let (sender, id) = (self.sender.clone(), host.id().to_owned());
+        let guard = host.on_end(move || {
+            // As in `answer`.
+            let _ = sender.send(&Answer::Ended { app_id: &id }.encode(), &[], &[]);
+        });
+        *self.lock() = Attachment::Guest(host, guard);
+        Ok(())
+    }
+
+    /// Ends the attachment to an app, which goes on.
+    fn detach(&self) -> Result<(), Failure> {
+        match &*self.lock() {
+            Attachment::Guest(..) => {}
+            Attachment::Owner(..) | Attachment::Starting(..) => {
+                return Err(Failure::new("ConflictError", "this connection has started the app: stop it instead"));
+            }
+            Attachment::None => return Err(Failure::new("NotFoundError", "this connection is attached to no app")),
+        }
+        self.leave();
+        Ok(())
     }
 
     fn describe(&self, app: &AppRequest) {
@@ -316,16 +405,35 @@ impl Session<'_> {
         }
     }
 
-    /// Stops the app; returns when no container is left.
-    fn stop(&self) {
-        let state = std::mem::take(&mut *self.lock());
-        match state {
-            AppState::Absent => {}
-            AppState::Starting(_, building) => building.cancel(),
-            AppState::Running(app, _) => {
-                app.functions.values().for_each(|function| function.pool.begin_stop());
-                app.functions.values().for_each(|function| function.pool.stop());
-            }
+    /// Stops the app, one that is only attached if the client names it; returns when no container is left.
+    fn stop(&self, app: Option<&str>) -> Result<(), Failure> {
+        let attached = match &*self.lock() {
+            Attachment::Guest(host, _) => Some(Arc::clone(host)),
+            _ => None,
+        };
+        if let Some(host) = &attached
+            && app != Some(host.id())
+        {
+            let message =
+                format!("the app is not this connection's own: name it, `{}`, to stop it all the same", host.id());
+            return Err(Failure::new("ConflictError", message));
+        }
+        self.leave();
+        if let Some(host) = attached {
+            host.stop();
+        }
+        Ok(())
+    }
+
+    /// Ends what the session has to do with an app: its own one is stopped, and no container is left then; one that it is
+    /// attached to loses the calls that the client waits for.
+    fn leave(&self) {
+        let attachment = std::mem::take(&mut *self.lock());
+        match attachment {
+            Attachment::None => {}
+            Attachment::Starting(_, building) => building.cancel(),
+            Attachment::Owner(host, _) => host.stop(),
+            Attachment::Guest(..) => self.calls.cancel_awaited(),
         }
     }
 
@@ -349,8 +457,7 @@ impl Session<'_> {
         let numbers: Numbers = serde_json::from_slice(control).unwrap_or_default();
         let message = format!("a message of the `modal` package is not understood: {error}");
         if let Some(call) = numbers.call {
-            let status = ResultStatus::Error { error: "ExecutionError", message, hint: None };
-            return self.answer(&Answer::Result { call, status });
+            return self.refuse(call, "ExecutionError", message);
         }
         self.fail(numbers.request, &Failure::new("ExecutionError", message));
     }
@@ -364,7 +471,7 @@ impl Session<'_> {
         send_error(&self.sender, request, failure);
     }
 
-    fn lock(&self) -> MutexGuard<'_, AppState> {
+    fn lock(&self) -> MutexGuard<'_, Attachment> {
         self.app.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -377,28 +484,41 @@ fn send_error(sender: &Sender, request: Option<u64>, failure: &Failure) {
 /// A call that Python waits for.
 struct PythonCall {
     sender: Sender,
+    calls: Arc<Calls>,
     call: u64,
+}
+
+impl PythonCall {
+    /// Hands an answer on. A client that is attached and does not read is given up: the container has others to serve.
+    fn forward(&self, answer: &CallAnswer<'_>, payload: &Payload) -> Result<(), WireError> {
+        let sent = self.sender.forward(&answer.encode(), payload);
+        if matches!(&sent, Err(WireError::Io(error)) if error.kind() == std::io::ErrorKind::WouldBlock) {
+            self.sender.shutdown();
+            return Ok(());
+        }
+        sent
+    }
 }
 
 impl Caller for PythonCall {
     fn item(&self, payload: Payload) -> Result<(), WireError> {
-        self.sender.forward(&Answer::Item { call: self.call }.encode(), &payload)
+        self.forward(&CallAnswer::Item { call: self.call }, &payload)
     }
 
     fn end(&self, outcome: Outcome) {
-        let Self { sender, call } = self;
+        self.calls.close(self.call);
         let (status, payload) = match outcome {
-            Outcome::Value(payload) => (ResultStatus::Ok, payload),
-            Outcome::Exception(payload) => (ResultStatus::Exception, payload),
-            Outcome::Error(error) => (failure::of_call(&error), Payload::default()),
+            Outcome::Value(payload) => (CallStatus::Ok, payload),
+            Outcome::Exception(payload) => (CallStatus::Exception, payload),
+            Outcome::Error(error) => ((&error).into(), Payload::default()),
         };
-        let Err(error) = sender.forward(&Answer::Result { call: *call, status }.encode(), &payload) else {
+        let Err(error) = self.forward(&CallAnswer::Result { call: self.call, status }, &payload) else {
             return;
         };
         // If only the payload was the trouble, the caller still learns of it; if Python is gone, this fails too.
         let message = format!("the result could not be handed over: {error}");
-        let status = ResultStatus::Error { error: "ExecutionError", message, hint: None };
-        let _ = sender.send(&Answer::Result { call: *call, status }.encode(), &[], &[]);
+        let status = CallStatus::error("ExecutionError", message);
+        let _ = self.forward(&CallAnswer::Result { call: self.call, status }, &Payload::default());
     }
 }
 

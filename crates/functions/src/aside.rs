@@ -3,8 +3,9 @@
 //! Closing one may wait: a socket with `SO_LINGER` for as long as its maker wished. So nobody who is waited for does it.
 
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 
-use lamina_wire::{Payload, Receiver, Sender};
+use lamina_wire::{Payload, Receiver};
 
 /// Drops `what` in a thread that nobody waits for.
 fn drop_aside<T: Send + 'static>(what: T) {
@@ -28,6 +29,6 @@ pub(crate) fn close_payload(payload: Payload) {
 }
 
 /// Closes a connection that was given up with unread messages in it: their descriptors are closed with it.
-pub(crate) fn close_connection(receiver: Receiver, sender: Sender) {
-    drop_aside((receiver, sender));
+pub(crate) fn close_connection(receiver: Receiver, socket: Option<UnixStream>) {
+    drop_aside((receiver, socket));
 }

@@ -5,19 +5,24 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lamina_events::{Event, Stream};
-use lamina_wire::{Frame, Payload, Received, Receiver, Sender, WireError};
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use lamina_wire::{Frame, Payload, Received, Receiver, WireError};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::SealFlags;
 use rustix::io::Errno;
 
+use crate::answer::{CallAnswer, CallStatus};
 use crate::aside;
+use crate::call::Outcome;
+use crate::calls::OpenCall;
 use crate::error::CallError;
-use crate::ids::random_id;
+use crate::ids::{CallId, random_id};
+use crate::link::{Link, RunnerCall};
+use crate::options::PoolOptions;
 use crate::output::Output;
-use crate::pool::{Outcome, PoolOptions, Shared, is_disconnected};
-use crate::runner::{FromRunner, ResultStatus, ToRunner};
+use crate::pool::{Shared, is_disconnected};
+use crate::runner::{FromRunner, ResultStatus, RunnerRequest, ToRunner};
 use crate::starter::{ContainerEnd, ContainerProcess, StartError, StartedContainer};
-use crate::state::{Due, Ending, Input, SlotId, Verdict};
+use crate::state::{Deadline, Disposition, EndReason, Input, SlotId};
 use crate::terminal::Interaction;
 
 /// How long a container that closed its socket may take to end before it is killed.
@@ -26,8 +31,6 @@ const CLOSED_PATIENCE: Duration = Duration::from_secs(1);
 const KILLED_PATIENCE: Duration = Duration::from_secs(10);
 /// How often output is read while waiting for the end, so that a full pipe does not delay it.
 const WAIT_STEP: Duration = Duration::from_millis(20);
-/// How long a container may leave a message unread before it counts as broken: whoever sends it waits meanwhile.
-const SEND_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Runs a container from start to end.
 pub(crate) fn run(shared: &Arc<Shared>, slot: SlotId) {
@@ -45,12 +48,10 @@ struct Container<'a> {
     shared: &'a Arc<Shared>,
     slot: SlotId,
     task: String,
-    sender: Sender,
+    link: Arc<Link>,
     receiver: Receiver,
     process: Arc<dyn ContainerProcess>,
-    /// Readable when the state holds something for the container.
-    wake: Arc<OwnedFd>,
-    /// Whether it does.
+    /// Whether the state may hold something for the container.
     woken: bool,
     stdout: Output,
     stderr: Output,
@@ -66,15 +67,13 @@ impl<'a> Container<'a> {
     fn new(shared: &'a Arc<Shared>, slot: SlotId, task: &str, started: StartedContainer) -> Result<Self, String> {
         let process = Arc::clone(&started.process);
         let build = || -> std::io::Result<Self> {
-            started.socket.set_write_timeout(Some(SEND_PATIENCE))?;
             Ok(Self {
                 shared,
                 slot,
                 task: task.to_owned(),
-                sender: Sender::new(started.socket.try_clone()?),
+                link: Arc::new(Link::new(started.socket.try_clone()?)?),
                 receiver: Receiver::new(started.socket),
                 process: started.process,
-                wake: Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?),
                 woken: false,
                 stdout: Output::new(started.stdout, Stream::Stdout, task, &shared.sink)?,
                 stderr: Output::new(started.stderr, Stream::Stderr, task, &shared.sink)?,
@@ -92,12 +91,12 @@ impl<'a> Container<'a> {
     fn live(mut self) {
         let (task, options) = (self.task.clone(), &self.shared.options);
         self.shared.sink.emit(Event::ContainerStarted { container: task, function: options.name() });
-        let wanted = self.shared.lock().connect(self.slot, &self.sender, &self.process, &self.wake);
+        let wanted = self.shared.lock().connect(self.slot, &self.link, &self.process);
         let mut is_read_up = wanted;
         if !wanted {
-            self.kill(Ending::Unneeded);
+            self.kill(EndReason::Unneeded);
         } else if let Err(reason) = self.converse() {
-            self.kill(Ending::Broken(reason));
+            self.kill(EndReason::Broken(reason));
             is_read_up = false;
         }
         let end = self.wait();
@@ -106,8 +105,9 @@ impl<'a> Container<'a> {
         self.stderr.finish();
         self.conclude(end);
         aside::close(self.receiver.take_unclaimed());
+        let socket = self.link.close();
         if !is_read_up {
-            aside::close_connection(self.receiver, self.sender);
+            aside::close_connection(self.receiver, socket);
         }
     }
 
@@ -115,12 +115,15 @@ impl<'a> Container<'a> {
     fn converse(&mut self) -> Result<(), String> {
         let PoolOptions { module, kind, capacity, .. } = &self.shared.options;
         let start = ToRunner::Start { module, service: kind, capacity: *capacity, terminal: self.terminal.is_some() };
-        match self.sender.send(&start.encode(), &[], &[]) {
+        match self.link.tell(&start.encode()) {
             Err(error) if !is_disconnected(&error) => return Err(error.to_string()),
             _ => {}
         }
         loop {
-            let held = self.shared.lock().is_far_ahead(self.slot);
+            if self.link.is_flooded() {
+                return Err("it does not read the answers to its calls".to_owned());
+            }
+            let held = self.link.is_overloaded() || self.shared.lock().is_far_ahead(self.slot);
             let readable = (!held && self.receiver.has_buffered()) || self.poll(held)?;
             // The runner flushes before it sends a result, so what belongs before the result is in the pipes now.
             self.stdout.read_available();
@@ -148,10 +151,10 @@ impl<'a> Container<'a> {
         let left = due.into_iter().flatten().min().map(|at| at.saturating_duration_since(Instant::now()));
         let timeout = left.and_then(|left| Timespec::try_from(left).ok());
         let mut interest = if held { PollFlags::empty() } else { PollFlags::IN };
-        interest.set(PollFlags::OUT, self.woken);
+        interest.set(PollFlags::OUT, self.woken || self.link.has_kept());
         let mut fds = Vec::with_capacity(4);
         fds.push(PollFd::new(&self.receiver, interest));
-        fds.push(PollFd::new(&self.wake, PollFlags::IN));
+        fds.push(PollFd::from_borrowed_fd(self.link.wake(), PollFlags::IN));
         let outputs = [self.stdout.fd(), self.stderr.fd()];
         fds.extend(outputs.into_iter().flatten().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
         match poll(&mut fds, timeout.as_ref()) {
@@ -160,12 +163,12 @@ impl<'a> Container<'a> {
             Err(errno) => return Err(format!("its streams cannot be polled: {errno}")),
         }
         let (socket, woken) = (fds[0].revents(), !fds[1].revents().is_empty());
-        if socket.contains(PollFlags::OUT) {
+        if socket.contains(PollFlags::OUT) && self.link.flush() {
             self.tell_consumed();
         }
         if woken {
             // Whether there is something is seen in the state; the number does not matter.
-            let _ = rustix::io::read(&self.wake, &mut [0; 8]);
+            let _ = rustix::io::read(self.link.wake(), &mut [0; 8]);
             self.woken = true;
         }
         Ok(!(socket - PollFlags::OUT).is_empty())
@@ -178,7 +181,9 @@ impl<'a> Container<'a> {
         let consumed = self.shared.lock().take_consumed(self.slot);
         if let Some((call, count)) = consumed {
             // One that is gone is noticed by the reading side.
-            let _ = self.sender.send(&ToRunner::More { call, count }.encode(), &[], &[]);
+            let _ = self.link.tell(&ToRunner::More { call: call.number(), count }.encode());
+            // There may be more of them.
+            self.woken = true;
         }
     }
 
@@ -194,49 +199,91 @@ impl<'a> Container<'a> {
             FromRunner::Interact => self.interact(),
             FromRunner::Ready => {
                 let next = self.shared.lock().ready(self.slot).map_err(|()| "it was ready twice".to_owned())?;
-                if let Some(next) = next {
-                    self.shared.hand_over(&next);
-                }
+                next.iter().for_each(|next| self.shared.dispatch(next));
                 Ok(())
             }
             FromRunner::Failed => {
                 let abandoned = {
                     let mut state = self.shared.lock();
-                    state.end(self.slot, Ending::ImportFailed);
+                    state.end(self.slot, EndReason::ImportFailed);
                     state.abandon(self.slot)
                 };
                 self.process.kill();
                 answer_all(abandoned, &frame.payload)
             }
             FromRunner::Item { call } => {
-                let caller = self.shared.lock().item(self.slot, call);
+                let caller = self.shared.lock().item(self.slot, CallId::from_number(call));
                 let caller =
                     caller.map_err(|()| format!("it sent an item of call `{call}`, which it was not given"))?;
                 let passed_on = caller.map_or(Ok(()), |caller| caller.item(frame.payload));
                 passed_on.map_err(|error| format!("its item could not be handed over: {error}"))
             }
-            FromRunner::Result { call, status } => {
-                let failed = status == ResultStatus::Exception;
-                let (verdict, next) = self
-                    .shared
-                    .lock()
-                    .finish(self.slot, call, failed)
-                    .map_err(|()| format!("it sent a result of call `{call}`, which it was not given"))?;
-                // First the container, so that it works while the caller reads.
-                if let Some(next) = next {
-                    self.shared.hand_over(&next);
-                }
-                match verdict {
-                    Some(Verdict::Answer(caller)) => caller.end(match status {
-                        ResultStatus::Ok => Outcome::Value(frame.payload),
-                        ResultStatus::Exception | ResultStatus::Interrupted => Outcome::Exception(frame.payload),
-                    }),
-                    Some(Verdict::Retry(retry)) => self.shared.try_again(&retry, "raised an exception"),
-                    None => {}
-                }
+            FromRunner::Result { call, status } => self.finish(call, status, frame.payload),
+            FromRunner::Call(request) => self.call(&request, frame.payload),
+            FromRunner::More { call, count } => {
+                self.link.calls.more(call, count);
+                Ok(())
+            }
+            FromRunner::Cancel { call } => {
+                self.link.calls.cancel(call);
                 Ok(())
             }
         }
+    }
+
+    /// An input has ended.
+    fn finish(&self, number: u64, status: ResultStatus, payload: Payload) -> Result<(), String> {
+        let (call, failed) = (CallId::from_number(number), status == ResultStatus::Exception);
+        let (disposition, next) = self
+            .shared
+            .lock()
+            .finish(self.slot, call, failed)
+            .map_err(|()| format!("it sent a result of call `{number}`, which it was not given"))?;
+        // First the container, so that it works while the caller reads.
+        if let Some(next) = next {
+            self.shared.dispatch(&next);
+        }
+        if status != ResultStatus::Ok {
+            self.link.calls.cancel_awaited_by(call);
+        }
+        match disposition {
+            Some(Disposition::Answer(caller)) => caller.end(match status {
+                ResultStatus::Ok => Outcome::Value(payload),
+                ResultStatus::Exception | ResultStatus::Interrupted => Outcome::Exception(payload),
+            }),
+            Some(Disposition::Retry(retry)) => self.shared.try_again(&retry, "raised an exception"),
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// The runner calls a service of its app.
+    fn call(&self, request: &RunnerRequest, payload: Payload) -> Result<(), String> {
+        let services = self.shared.services.upgrade();
+        let Some((services, pool)) = services.as_ref().and_then(|all| Some((all, all.get(&request.function)?))) else {
+            let message = format!("the app has no function `{}`", request.function);
+            let status = CallStatus::error("NotFoundError", message);
+            self.link.answer(&CallAnswer::Result { call: request.call, status }, Payload::default());
+            return Ok(());
+        };
+        let id = CallId::new();
+        let open = OpenCall {
+            id,
+            pool: Arc::downgrade(pool),
+            input: request.input.map(CallId::from_number),
+            is_spawned: request.spawned,
+        };
+        if !self.link.calls.open(request.call, open) {
+            return Err(format!("it gave two calls the number `{}`", request.call));
+        }
+        if request.identify {
+            self.link.answer(&CallAnswer::Accepted { call: request.call, id }, Payload::default());
+        }
+        let caller = RunnerCall::new(&self.link, request.call, &payload);
+        if !pool.submit(id, payload, Arc::new(caller)) && !request.spawned {
+            services.report_deadlock(pool, id);
+        }
+        Ok(())
     }
 
     /// Brings the user's terminal into the container.
@@ -255,7 +302,7 @@ impl<'a> Container<'a> {
         self.stderr.flush();
         let (shared, slot, process) = (Arc::clone(self.shared), self.slot, Arc::clone(&self.process));
         let failed = move |error| {
-            shared.lock().end(slot, Ending::Broken(format!("the user's terminal failed: {error}")));
+            shared.lock().end(slot, EndReason::Broken(format!("the user's terminal failed: {error}")));
             process.kill();
         };
         let interaction = Interaction::start(Arc::clone(terminal), Arc::clone(inner), failed);
@@ -266,12 +313,12 @@ impl<'a> Container<'a> {
     fn check_time(&mut self) {
         let due = self.shared.lock().due(self.slot, &self.shared.options);
         let wait = match due {
-            Due::Later(wait) => wait,
-            Due::Leave => {
-                let _ = self.sender.send(&ToRunner::Stop.encode(), &[], &[]);
+            Deadline::Later(wait) => wait,
+            Deadline::Leave => {
+                let _ = self.link.tell(&ToRunner::Stop.encode());
                 self.shared.options.grace
             }
-            Due::Kill => {
+            Deadline::Kill => {
                 self.process.kill();
                 KILLED_PATIENCE
             }
@@ -279,8 +326,8 @@ impl<'a> Container<'a> {
         self.next_check = Instant::now() + wait;
     }
 
-    fn kill(&self, ending: Ending) {
-        self.shared.lock().end(self.slot, ending);
+    fn kill(&self, reason: EndReason) {
+        self.shared.lock().end(self.slot, reason);
         self.process.kill();
     }
 
@@ -289,7 +336,7 @@ impl<'a> Container<'a> {
         if let Some(end) = self.wait_reading(CLOSED_PATIENCE) {
             return end;
         }
-        self.kill(Ending::Broken("it closed its connection to the engine".to_owned()));
+        self.kill(EndReason::Broken("it closed its connection to the engine".to_owned()));
         let lost = || ContainerEnd::Lost("its processes do not end although they were killed".to_owned());
         self.wait_reading(KILLED_PATIENCE).unwrap_or_else(lost)
     }
@@ -308,30 +355,31 @@ impl<'a> Container<'a> {
 
     /// Answers those who waited for this container.
     fn conclude(&self, end: ContainerEnd) {
-        let remains = self.shared.lock().remove(self.slot);
-        let unexpected = remains.ending.is_none() || !remains.verdicts.is_empty();
-        let error = self.cause(remains.ending, end);
+        self.link.calls.cancel_awaited();
+        let removed = self.shared.lock().remove(self.slot);
+        let unexpected = removed.end.is_none() || !removed.dispositions.is_empty();
+        let error = self.cause(removed.end, end);
         let cause = if unexpected { error.to_string() } else { String::new() };
         self.shared.sink.emit(Event::ContainerFinished { container: self.task.clone(), cause });
-        self.shared.conclude(remains.verdicts, &error);
+        self.shared.conclude(removed.dispositions, &error);
         self.shared.settle();
     }
 
     /// What its end means to an input that ran in it.
-    fn cause(&self, ending: Option<Ending>, end: ContainerEnd) -> CallError {
+    fn cause(&self, why: Option<EndReason>, end: ContainerEnd) -> CallError {
         let options = &self.shared.options;
         let (function, tail) = (options.name(), self.stderr.tail());
-        let reason = match (ending, end) {
-            (Some(Ending::TimedOut), _) => {
+        let reason = match (why, end) {
+            (Some(EndReason::TimedOut), _) => {
                 return CallError::TimedOut { function, seconds: options.timeout.as_secs_f64() };
             }
-            (Some(Ending::StartTimedOut), _) => {
+            (Some(EndReason::StartTimedOut), _) => {
                 return CallError::StartTimedOut { function, seconds: options.startup.as_secs_f64(), tail };
             }
-            (Some(Ending::Unneeded), _) => return CallError::Stopped { function },
-            (Some(Ending::Cancelled), _) => return CallError::Cancelled { function },
-            (Some(Ending::NotSent(reason)), _) => return CallError::NotSent { function, reason },
-            (Some(Ending::Broken(reason)), _) | (_, ContainerEnd::Lost(reason)) => reason,
+            (Some(EndReason::Unneeded), _) => return CallError::Stopped { function },
+            (Some(EndReason::Cancelled), _) => return CallError::Cancelled { function },
+            (Some(EndReason::NotSent(reason)), _) => return CallError::NotSent { function, reason },
+            (Some(EndReason::Broken(reason)), _) | (_, ContainerEnd::Lost(reason)) => reason,
             (_, ContainerEnd::OutOfMemory) => {
                 return CallError::OutOfMemory { function, limit: options.memory_limit, tail };
             }
@@ -341,12 +389,6 @@ impl<'a> Container<'a> {
         };
         CallError::Broken { function, reason, tail }
     }
-}
-
-/// Has a container's thread look at the state.
-pub(crate) fn wake_up(wake: &OwnedFd) {
-    // A counter that is full has woken it already.
-    let _ = rustix::io::write(wake, &1_u64.to_ne_bytes());
 }
 
 /// Gives the exception of a failed import to the inputs that waited for the container.

@@ -1,33 +1,47 @@
 //! How functions get called: containers, the pool that reuses them, inputs and results.
 //!
-//! A [`Pool`] serves one function of a running app. It starts containers when inputs wait, hands each container one
-//! input at a time, keeps idle ones, and turns whatever ends a container (an exit, a signal, want of memory, a timeout)
+//! [`Services`] are what a running app offers; a [`Pool`] serves one of them. It starts containers when inputs wait, hands
+//! each container as many inputs as it takes at a time, keeps idle ones, and turns whatever ends a container (an exit, a signal, want of memory, a timeout)
 //! into an error of the input that ran in it. Arguments and results pass through as opaque payloads; large ones travel as
 //! descriptors and are never copied here. An input goes from the caller's thread straight into the container's socket,
-//! a result from the container's thread straight to the caller: there is no queue or thread between them.
+//! a result from the container's thread straight to the caller: there is no queue or thread between them, unless a
+//! container does not read. A caller is a session of the engine or the runner in a container, which may call what is in
+//! its own app.
 
+mod answer;
 mod aside;
 mod bytecode;
+mod call;
+mod calls;
 mod container;
+mod deadlock;
 mod error;
 mod ids;
+mod link;
+mod options;
 mod output;
 mod pool;
 mod retries;
 mod runner;
 mod sandbox;
+mod services;
 mod spec;
 mod starter;
 mod state;
 mod terminal;
 
+pub use answer::{CallAnswer, CallStatus};
 pub use bytecode::{Bytecode, BytecodeError};
+pub use call::{Caller, Outcome};
+pub use calls::{Calls, OpenCall};
 pub use error::{CallError, signal_name};
-pub use ids::random_id;
-pub use pool::{Caller, Outcome, Pool, PoolOptions};
+pub use ids::{CallId, random_id};
+pub use options::PoolOptions;
+pub use pool::Pool;
 pub use retries::Retries;
-pub use runner::{FromRunner, Module, Pickle, ResultStatus, ToRunner};
+pub use runner::{FromRunner, Module, Pickle, ResultStatus, RunnerRequest, ToRunner};
 pub use sandbox::{PACKAGE_TARGET, SandboxStarter};
+pub use services::Services;
 pub use spec::{ContainerSpec, DEFAULT_PATH, ServiceKind, ServiceSpec};
 pub use starter::{ContainerEnd, ContainerProcess, ContainerStarter, StartError, StartedContainer};
 pub use terminal::Terminal;

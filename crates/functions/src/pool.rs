@@ -1,119 +1,48 @@
-//! The pool of one function's containers.
+//! The pool of one service's containers.
 
 use std::fmt;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use lamina_events::Sink;
 use lamina_wire::{Payload, WireError};
 
+use crate::call::{Caller, Outcome};
 use crate::container;
+use crate::deadlock::PoolView;
 use crate::error::CallError;
-use crate::retries::Retries;
-use crate::runner::{Module, ToRunner};
-use crate::spec::ServiceKind;
+use crate::ids::CallId;
+use crate::options::PoolOptions;
+use crate::runner::ToRunner;
+use crate::services::Services;
 use crate::starter::{ContainerStarter, StartError};
-use crate::state::{Ending, Handover, Input, SlotId, State, TakenBack, Verdict};
-use crate::terminal::Terminal;
+use crate::state::{Cancelled, Dispatch, Disposition, EndReason, Input, SlotId, State};
 
 /// Stack of a container's thread, which only forwards.
 pub(crate) const STACK_SIZE: usize = 256 << 10;
-/// Time to import a module, however short the function's own timeout is.
-const SHORTEST_STARTUP: Duration = Duration::from_mins(5);
 /// How long a stop waits for containers that were killed.
 const KILL_PATIENCE: Duration = Duration::from_secs(10);
 
-/// How a call ended.
-#[derive(Debug)]
-pub enum Outcome {
-    /// With a value: the payload holds it, pickled.
-    Value(Payload),
-    /// With an exception of the function: the payload describes it.
-    Exception(Payload),
-    /// Without either.
-    Error(CallError),
-}
-
-/// Whoever waits for a call. Told in whichever thread has something to tell.
-pub trait Caller: Send + Sync {
-    /// Takes the next value of a generator: in order, and before the outcome.
-    ///
-    /// # Errors
-    /// When it cannot be handed on; the call then fails.
-    fn item(&self, payload: Payload) -> Result<(), WireError>;
-
-    /// Takes the outcome. Called exactly once.
-    fn end(&self, outcome: Outcome);
-}
-
-/// How a pool treats its function.
-#[derive(Debug, Clone)]
-pub struct PoolOptions {
-    /// The function or class.
-    pub kind: ServiceKind,
-    /// Where the runner finds it.
-    pub module: Module,
-    /// How many inputs a container runs at a time.
-    pub capacity: u32,
-    /// How long an input may take.
-    pub timeout: Duration,
-    /// How long a container may take to import the function's module.
-    pub startup: Duration,
-    /// The memory limit in bytes, for messages.
-    pub memory_limit: Option<u64>,
-    /// How often a failed input runs again.
-    pub retries: Retries,
-    /// Most containers at a time.
-    pub maximum: usize,
-    /// How long a container waits for its next input before it goes.
-    pub idle: Duration,
-    /// How long a container that was told to leave may take.
-    pub grace: Duration,
-    /// The user's terminal, if containers may ask for it.
-    pub terminal: Option<Arc<dyn Terminal>>,
-}
-
-impl PoolOptions {
-    /// The options of a function with the usual limits: as many containers as keep all processors busy, which go after
-    /// a minute without work.
-    #[must_use]
-    pub fn new(kind: ServiceKind, module: Module, timeout: Duration) -> Self {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        Self {
-            kind,
-            module,
-            capacity: 1,
-            timeout,
-            startup: timeout.max(SHORTEST_STARTUP),
-            memory_limit: None,
-            retries: Retries::default(),
-            maximum: (2 * cores).max(4),
-            idle: Duration::from_mins(1),
-            grace: Duration::from_secs(2),
-            terminal: None,
-        }
-    }
-
-    /// The service's name, for messages.
-    pub(crate) fn name(&self) -> String {
-        self.kind.name().to_owned()
-    }
-}
-
-/// Runs the inputs of one function. Clones are not needed: share it in an `Arc`.
+/// Runs the inputs of one service. Clones are not needed: share it in an `Arc`.
 pub struct Pool {
     shared: Arc<Shared>,
 }
 
 impl Pool {
-    /// A pool without containers; the first input starts one.
-    pub fn new(options: PoolOptions, starter: impl ContainerStarter + 'static, sink: Sink) -> Self {
+    /// A pool without containers; the first input starts one. Its containers may call all of `services`.
+    pub(crate) fn new(
+        options: PoolOptions,
+        starter: Box<dyn ContainerStarter>,
+        sink: Sink,
+        services: Weak<Services>,
+    ) -> Self {
         let shared = Shared {
-            state: Mutex::new(State::new(options.retries)),
+            state: Mutex::new(State::new(&options)),
             options,
-            starter: Box::new(starter),
+            starter,
             sink,
+            services,
             emptied: Condvar::new(),
             delayed: Condvar::new(),
             threads: Mutex::default(),
@@ -121,27 +50,45 @@ impl Pool {
         Self { shared: Arc::new(shared) }
     }
 
-    /// Runs an input: hands it to an idle container at once, else lets it wait for one. `caller` hears how it ends.
-    pub fn submit(&self, call: u64, payload: Payload, caller: Arc<dyn Caller>) {
+    /// Runs an input: hands it to a container that has room at once, else lets it wait for one. `caller` hears how it
+    /// ends. Says whether it was handed over, or refused.
+    pub fn submit(&self, call: CallId, payload: Payload, caller: Arc<dyn Caller>) -> bool {
         let mut state = self.shared.lock();
         if state.is_stopping() {
             drop(state);
-            return caller.end(Outcome::Error(self.shared.stopped()));
+            caller.end(Outcome::Error(self.shared.stopped()));
+            return true;
         }
-        let handover = state.place(Input { call, payload: Arc::new(payload), caller, failed: 0 });
+        let dispatch = state.place(Input { call, payload: Arc::new(payload), caller, failed: 0 });
         drop(state);
-        match handover {
-            Some(handover) => self.shared.hand_over(&handover),
+        match &dispatch {
+            Some(dispatch) => self.shared.dispatch(dispatch),
             None => self.shared.replenish(),
         }
+        dispatch.is_some()
+    }
+
+    /// The service's name.
+    pub(crate) fn name(&self) -> &str {
+        self.shared.options.kind.name()
+    }
+
+    /// Most containers at a time.
+    pub(crate) fn maximum(&self) -> usize {
+        self.shared.options.maximum
+    }
+
+    /// Who waits for what.
+    pub(crate) fn view(&self) -> PoolView {
+        self.shared.lock().view(self.name())
     }
 
     /// Cancels a call: its caller gets [`CallError::Cancelled`], a container that runs it is killed and replaced. False
     /// when there is no such call (any more).
     #[must_use]
-    pub fn cancel(&self, call: u64) -> bool {
-        let taken = self.shared.lock().cancel(call);
-        let Some(TakenBack { caller, process }) = taken else { return false };
+    pub fn cancel(&self, call: CallId) -> bool {
+        let cancelled = self.shared.lock().cancel(call);
+        let Some(Cancelled { caller, process }) = cancelled else { return false };
         if let Some(process) = process {
             process.kill();
         }
@@ -152,9 +99,9 @@ impl Pool {
     /// The caller has consumed `count` items of a generator's call: lets its container send as many more. False when no
     /// container runs the call (any more).
     #[must_use]
-    pub fn more(&self, call: u64, count: u64) -> bool {
-        let Some(wake) = self.shared.lock().more(call, count) else { return false };
-        container::wake_up(&wake);
+    pub fn more(&self, call: CallId, count: u64) -> bool {
+        let Some(link) = self.shared.lock().more(call, count) else { return false };
+        link.wake_up();
         true
     }
 
@@ -166,9 +113,9 @@ impl Pool {
             process.kill();
         }
         self.shared.delayed.notify_all();
-        for sender in leave {
+        for link in leave {
             // One that is already gone need not be told.
-            let _ = sender.send(&ToRunner::Stop.encode(), &[], &[]);
+            let _ = link.tell(&ToRunner::Stop.encode());
         }
         for input in waiting {
             input.caller.end(Outcome::Error(self.shared.stopped()));
@@ -212,6 +159,8 @@ pub(crate) struct Shared {
     pub(crate) options: PoolOptions,
     pub(crate) starter: Box<dyn ContainerStarter>,
     pub(crate) sink: Sink,
+    /// What its containers may call.
+    pub(crate) services: Weak<Services>,
     state: Mutex<State>,
     /// Signalled when the last container is gone.
     emptied: Condvar,
@@ -238,16 +187,16 @@ impl Shared {
     }
 
     /// Sends an input to its container.
-    pub(crate) fn hand_over(&self, handover: &Handover) {
-        let control = ToRunner::Call { call: handover.call, function: self.options.kind.name() }.encode();
-        let Err(error) = handover.sender.forward(&control, &handover.payload) else {
+    pub(crate) fn dispatch(&self, dispatch: &Dispatch) {
+        let control = ToRunner::Call { call: dispatch.call.number(), function: self.options.kind.name() }.encode();
+        let Err(error) = dispatch.link.send(&control, &dispatch.payload) else {
             return;
         };
         if is_disconnected(&error) {
             // The container's thread sees the same, and knows how it ended.
             return;
         }
-        let process = self.lock().end(handover.slot, Ending::NotSent(error.to_string()));
+        let process = self.lock().end(dispatch.slot, EndReason::NotSent(error.to_string()));
         if let Some(process) = process {
             process.kill();
         }
@@ -256,7 +205,7 @@ impl Shared {
     /// Starts containers for inputs that wait.
     pub(crate) fn replenish(self: &Arc<Self>) {
         loop {
-            let Some(slot) = self.lock().reserve(self.options.maximum) else {
+            let Some(slot) = self.lock().reserve() else {
                 return;
             };
             let shared = Arc::clone(self);
@@ -273,22 +222,22 @@ impl Shared {
 
     /// A container was never made.
     pub(crate) fn not_started(self: &Arc<Self>, slot: SlotId, error: &StartError) {
-        let remains = self.lock().remove(slot);
+        let removed = self.lock().remove(slot);
         let error = CallError::NotStarted {
             function: self.options.name(),
             reason: error.message.clone(),
             hint: error.hint.clone(),
         };
-        self.conclude(remains.verdicts, &error);
+        self.conclude(removed.dispositions, &error);
         self.settle();
     }
 
     /// Answers inputs that failed, or has them run again.
-    pub(crate) fn conclude(self: &Arc<Self>, verdicts: Vec<Verdict>, error: &CallError) {
-        for verdict in verdicts {
-            match verdict {
-                Verdict::Answer(caller) => caller.end(Outcome::Error(error.clone())),
-                Verdict::Retry(retry) => self.try_again(&retry, &error.to_string()),
+    pub(crate) fn conclude(self: &Arc<Self>, dispositions: Vec<Disposition>, error: &CallError) {
+        for disposition in dispositions {
+            match disposition {
+                Disposition::Answer(caller) => caller.end(Outcome::Error(error.clone())),
+                Disposition::Retry(retry) => self.try_again(&retry, &error.to_string()),
             }
         }
     }

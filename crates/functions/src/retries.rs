@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use lamina_events::Event;
 
+use crate::call::Outcome;
 use crate::error::CallError;
-use crate::pool::{Outcome, STACK_SIZE, Shared};
+use crate::pool::{STACK_SIZE, Shared};
 use crate::state::Retry;
 
 /// How often, and after which pauses, a failed input runs again.
@@ -61,10 +62,10 @@ impl Shared {
                 state = self.delayed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
                 continue;
             }
-            let handover = state.place_delayed();
+            let dispatch = state.place_delayed();
             drop(state);
-            match handover {
-                Some(handover) => self.hand_over(&handover),
+            match dispatch {
+                Some(dispatch) => self.dispatch(&dispatch),
                 None => self.replenish(),
             }
             state = self.lock();

@@ -62,7 +62,7 @@ pub enum ToRunner<'a> {
         /// What it is.
         service: &'a ServiceKind,
         /// How many inputs come at a time.
-        capacity: u32,
+        capacity: usize,
         /// Whether it may ask for the user's terminal.
         #[serde(skip_serializing_if = "std::ops::Not::not")]
         terminal: bool,
@@ -109,6 +109,20 @@ pub enum FromRunner {
         /// The input's number.
         call: u64,
     },
+    /// Call a service of the app; the payload holds the pickled arguments.
+    Call(RunnerRequest),
+    /// Items of a generator that the runner has called were consumed.
+    More {
+        /// The runner's label of the call.
+        call: u64,
+        /// How many.
+        count: u64,
+    },
+    /// Give up a call of the runner.
+    Cancel {
+        /// The runner's label of the call.
+        call: u64,
+    },
     /// An input's result; the payload holds the value or the exception.
     Result {
         /// The input's number.
@@ -116,6 +130,24 @@ pub enum FromRunner {
         /// Which of the two.
         status: ResultStatus,
     },
+}
+
+/// A call that a runner makes.
+#[derive(Debug, PartialEq, Eq, Deserialize)]
+pub struct RunnerRequest {
+    /// The runner's label for it, given back with the answers.
+    pub call: u64,
+    /// The name of the function.
+    pub function: String,
+    /// The number of the input that makes it.
+    #[serde(default)]
+    pub input: Option<u64>,
+    /// Whether the call's id is wanted.
+    #[serde(default)]
+    pub identify: bool,
+    /// Whether it goes on when whoever made it has ended.
+    #[serde(default)]
+    pub spawned: bool,
 }
 
 /// How an input ended inside the container.
@@ -187,7 +219,18 @@ mod tests {
                 FromRunner::Result { call: 7, status: ResultStatus::Exception },
             ),
         ];
-        for (text, message) in cases {
+        let request = RunnerRequest { call: 1, function: "g".into(), input: None, identify: false, spawned: false };
+        let spawned = RunnerRequest { call: 1, function: "g".into(), input: Some(7), identify: true, spawned: true };
+        let calls = [
+            (r#"{"type":"call","call":1,"function":"g"}"#, FromRunner::Call(request)),
+            (
+                r#"{"type":"call","call":1,"function":"g","input":7,"identify":true,"spawned":true}"#,
+                FromRunner::Call(spawned),
+            ),
+            (r#"{"type":"more","call":1,"count":8}"#, FromRunner::More { call: 1, count: 8 }),
+            (r#"{"type":"cancel","call":1}"#, FromRunner::Cancel { call: 1 }),
+        ];
+        for (text, message) in cases.into_iter().chain(calls) {
             assert_eq!(serde_json::from_str::<FromRunner>(text).unwrap(), message);
         }
         for rubbish in ["", "{}", r#"{"type":"exec"}"#, r#"{"type":"result","call":-1,"status":"ok"}"#] {

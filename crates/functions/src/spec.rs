@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::pool::PoolOptions;
+use crate::options::PoolOptions;
 use crate::retries::Retries;
 use crate::runner::Module;
 
@@ -76,7 +76,7 @@ pub struct ServiceSpec {
     /// Its containers.
     pub container: ContainerSpec,
     /// How many inputs a container runs at a time.
-    pub capacity: u32,
+    pub capacity: usize,
     /// How long an input may take.
     pub timeout: Duration,
     /// How often a failed input runs again.

@@ -2,13 +2,16 @@
 //! lock.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lamina_wire::{Payload, Sender};
+use lamina_wire::Payload;
 
-use crate::pool::{Caller, PoolOptions};
+use crate::call::Caller;
+use crate::deadlock::PoolView;
+use crate::ids::CallId;
+use crate::link::Link;
+use crate::options::PoolOptions;
 use crate::retries::Retries;
 use crate::starter::ContainerProcess;
 
@@ -21,7 +24,7 @@ pub(crate) type SlotId = u64;
 
 /// An input that no container has yet.
 pub(crate) struct Input {
-    pub(crate) call: u64,
+    pub(crate) call: CallId,
     pub(crate) payload: Arc<Payload>,
     pub(crate) caller: Arc<dyn Caller>,
     /// How many attempts failed.
@@ -29,28 +32,27 @@ pub(crate) struct Input {
 }
 
 /// An input on its way into a container.
-pub(crate) struct Handover {
+pub(crate) struct Dispatch {
     pub(crate) slot: SlotId,
-    pub(crate) sender: Sender,
-    pub(crate) call: u64,
+    pub(crate) link: Arc<Link>,
+    pub(crate) call: CallId,
     pub(crate) payload: Arc<Payload>,
 }
 
 /// What a container does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// It starts and imports the function's module.
+    /// It starts, imports the service's module and enters what is to be entered before the first input.
     Starting,
-    /// It waits for an input.
-    Idle,
-    /// It runs an input.
-    Running(Running),
+    /// It runs inputs, or waits for some.
+    Serving,
     /// It was told to leave, or is being killed.
     Leaving,
 }
 
 /// What remains of an input that a container was given.
 struct Attempt {
-    call: u64,
+    call: CallId,
     caller: Arc<dyn Caller>,
     /// How many attempts failed before this one.
     failed: u32,
@@ -67,6 +69,9 @@ impl From<Input> for Attempt {
 /// An input that a container runs.
 struct Running {
     attempt: Attempt,
+    since: Instant,
+    /// Its time is up, so its container ends.
+    timed_out: bool,
     /// Items of a generator that the caller has not consumed.
     ahead: u64,
     /// Items that were consumed, which its container was not told yet.
@@ -75,14 +80,14 @@ struct Running {
 
 /// Why the engine ended a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Ending {
+pub(crate) enum EndReason {
     /// Its module cannot be imported.
     ImportFailed,
     /// It took too long to get ready.
     StartTimedOut,
-    /// Its input took too long.
+    /// An input of it took too long.
     TimedOut,
-    /// Its input was cancelled.
+    /// An input of it was cancelled.
     Cancelled,
     /// The app stops, or there was nothing to do for a while.
     Unneeded,
@@ -94,12 +99,12 @@ pub(crate) enum Ending {
 
 struct Slot {
     phase: Phase,
+    /// When it began what it does; of one that serves, when it had an input last.
     since: Instant,
-    sender: Option<Sender>,
+    link: Option<Arc<Link>>,
     process: Option<Arc<dyn ContainerProcess>>,
-    /// Wakes the container's thread.
-    wake: Option<Arc<OwnedFd>>,
-    ending: Option<Ending>,
+    running: Vec<Running>,
+    end: Option<EndReason>,
     /// The user is in it, or about to be: their time does not count.
     interacts: bool,
 }
@@ -110,21 +115,34 @@ impl Slot {
         self.since = Instant::now();
     }
 
-    fn is_working(&self) -> bool {
-        self.ending.is_none() && matches!(self.phase, Phase::Idle | Phase::Running(_))
-    }
-
-    fn runs(&self, call: u64) -> bool {
-        matches!(&self.phase, Phase::Running(running) if running.attempt.call == call)
+    fn is_serving(&self) -> bool {
+        self.end.is_none() && self.phase == Phase::Serving
     }
 
     fn is_starting(&self) -> bool {
-        self.ending.is_none() && matches!(self.phase, Phase::Starting)
+        self.end.is_none() && self.phase == Phase::Starting
+    }
+
+    fn has_room(&self, capacity: usize) -> bool {
+        self.is_serving() && self.running.len() < capacity
+    }
+
+    fn runs(&self, call: CallId) -> bool {
+        self.running.iter().any(|running| running.attempt.call == call)
+    }
+
+    fn running(&mut self, call: CallId) -> Option<&mut Running> {
+        self.running.iter_mut().find(|running| running.attempt.call == call)
+    }
+
+    fn take(&mut self, call: CallId) -> Option<Running> {
+        let index = self.running.iter().position(|running| running.attempt.call == call)?;
+        Some(self.running.swap_remove(index))
     }
 }
 
-/// What to do about a container whose time is up.
-pub(crate) enum Due {
+/// What a container's time limits demand.
+pub(crate) enum Deadline {
     /// Nothing until this much later.
     Later(Duration),
     /// Tell it to leave.
@@ -134,7 +152,7 @@ pub(crate) enum Due {
 }
 
 /// What becomes of an input that ended.
-pub(crate) enum Verdict {
+pub(crate) enum Disposition {
     /// Its caller is told.
     Answer(Arc<dyn Caller>),
     /// It failed and was put aside for another attempt.
@@ -149,26 +167,29 @@ pub(crate) struct Retry {
     pub(crate) delay: Duration,
 }
 
-/// A call that was taken back.
-pub(crate) struct TakenBack {
+/// A call that was cancelled.
+pub(crate) struct Cancelled {
     pub(crate) caller: Arc<dyn Caller>,
     /// What kills the container that runs it.
     pub(crate) process: Option<Arc<dyn ContainerProcess>>,
 }
 
 /// What was left when a container ended.
-pub(crate) struct Remains {
+pub(crate) struct Removed {
     /// Why the engine ended it, if it did.
-    pub(crate) ending: Option<Ending>,
-    /// What becomes of the input that it ran, and of those that no container will take, because this one never got ready
-    /// and no other one works.
-    pub(crate) verdicts: Vec<Verdict>,
+    pub(crate) end: Option<EndReason>,
+    /// What becomes of the inputs that it ran, and of those that no container will take, because this one never got
+    /// ready and no other one works.
+    pub(crate) dispositions: Vec<Disposition>,
 }
 
 /// The state of a pool.
-#[derive(Default)]
 pub(crate) struct State {
     retries: Retries,
+    /// Inputs that a container runs at a time.
+    capacity: usize,
+    /// Most containers at a time.
+    maximum: usize,
     waiting: VecDeque<Input>,
     /// Inputs that wait for another attempt, by its time and a number that tells equal times apart.
     delayed: BTreeMap<(Instant, u64), Input>,
@@ -185,39 +206,50 @@ pub(crate) struct State {
 
 impl State {
     /// An empty pool.
-    pub(crate) fn new(retries: Retries) -> Self {
-        Self { retries, ..Self::default() }
+    pub(crate) fn new(options: &PoolOptions) -> Self {
+        Self {
+            retries: options.retries,
+            capacity: options.capacity.max(1),
+            maximum: options.maximum,
+            waiting: VecDeque::new(),
+            delayed: BTreeMap::new(),
+            delays: 0,
+            timer_runs: false,
+            slots: BTreeMap::new(),
+            next: 0,
+            stopping: false,
+            starts_fail: false,
+        }
     }
 
-    /// Gives an input to the container that became idle last (its caches are the warmest), or lets it wait.
-    pub(crate) fn place(&mut self, input: Input) -> Option<Handover> {
-        let idle = self.slots.iter_mut().filter(|(_, slot)| slot.is_working() && matches!(slot.phase, Phase::Idle));
-        let Some((id, slot)) = idle.max_by_key(|(_, slot)| slot.since) else {
-            self.waiting.push_back(input);
-            return None;
-        };
-        let Some(sender) = slot.sender.clone() else {
-            self.waiting.push_back(input);
-            return None;
-        };
-        Some(slot.give(*id, sender, input, self.retries.maximum))
+    /// Gives an input to the container that had one last (its caches are the warmest), or lets it wait.
+    pub(crate) fn place(&mut self, input: Input) -> Option<Dispatch> {
+        let with_room = self.slots.iter().filter(|(_, slot)| slot.has_room(self.capacity) && slot.link.is_some());
+        match with_room.max_by_key(|(_, slot)| slot.since).map(|(id, _)| *id) {
+            Some(id) => self.give(id, input),
+            None => {
+                self.waiting.push_back(input);
+                None
+            }
+        }
     }
 
     /// Makes room for a further container if inputs wait that no starting one will take.
-    pub(crate) fn reserve(&mut self, maximum: usize) -> Option<SlotId> {
+    pub(crate) fn reserve(&mut self) -> Option<SlotId> {
         let starting = self.slots.values().filter(|slot| slot.is_starting()).count();
-        let hopeless = self.starts_fail && self.slots.values().any(|slot| slot.is_working() || slot.is_starting());
-        if self.stopping || hopeless || self.waiting.len() <= starting || self.slots.len() >= maximum {
+        let hopeless = self.starts_fail && self.slots.values().any(|slot| slot.is_serving() || slot.is_starting());
+        let expected = starting.saturating_mul(self.capacity);
+        if self.stopping || hopeless || self.waiting.len() <= expected || self.slots.len() >= self.maximum {
             return None;
         }
         self.next += 1;
         let slot = Slot {
             phase: Phase::Starting,
             since: Instant::now(),
-            sender: None,
+            link: None,
             process: None,
-            wake: None,
-            ending: None,
+            running: Vec::new(),
+            end: None,
             interacts: false,
         };
         self.slots.insert(self.next, slot);
@@ -225,193 +257,228 @@ impl State {
     }
 
     /// Notes a container's connection; false when it is not wanted any more.
-    pub(crate) fn connect(
-        &mut self,
-        id: SlotId,
-        sender: &Sender,
-        process: &Arc<dyn ContainerProcess>,
-        wake: &Arc<OwnedFd>,
-    ) -> bool {
+    pub(crate) fn connect(&mut self, id: SlotId, link: &Arc<Link>, process: &Arc<dyn ContainerProcess>) -> bool {
         let Some(slot) = self.slots.get_mut(&id) else {
             return false;
         };
-        slot.sender = Some(sender.clone());
+        slot.link = Some(Arc::clone(link));
         slot.process = Some(Arc::clone(process));
-        slot.wake = Some(Arc::clone(wake));
         slot.since = Instant::now();
-        slot.ending.is_none()
+        slot.end.is_none()
     }
 
-    /// A container is ready for inputs; false when that makes no sense.
-    pub(crate) fn ready(&mut self, id: SlotId) -> Result<Option<Handover>, ()> {
-        let slot = self.slots.get_mut(&id).filter(|slot| matches!(slot.phase, Phase::Starting)).ok_or(())?;
+    /// A container is ready for inputs: gives those that it takes. Fails when that makes no sense.
+    pub(crate) fn ready(&mut self, id: SlotId) -> Result<Vec<Dispatch>, ()> {
+        let slot = self.slots.get_mut(&id).filter(|slot| slot.phase == Phase::Starting).ok_or(())?;
         self.starts_fail = false;
         slot.interacts = false;
-        slot.enter(Phase::Idle);
-        Ok(self.next_input(id))
+        slot.enter(Phase::Serving);
+        Ok((0..self.capacity).map_while(|_| self.next_input(id)).collect())
     }
 
-    /// A container finished input `call`, with an exception if it `failed`. An error when it was not running that.
+    /// A container finished input `call`, with an exception if it `failed`. Fails when it was not running that.
     pub(crate) fn finish(
         &mut self,
         id: SlotId,
-        call: u64,
+        call: CallId,
         failed: bool,
-    ) -> Result<(Option<Verdict>, Option<Handover>), ()> {
+    ) -> Result<(Option<Disposition>, Option<Dispatch>), ()> {
         let slot = self.slots.get_mut(&id).ok_or(())?;
-        match std::mem::replace(&mut slot.phase, Phase::Idle) {
-            Phase::Running(running) if running.attempt.call == call => {
-                slot.since = Instant::now();
-                slot.interacts = false;
-                let verdict = if failed { self.fail(running.attempt) } else { Verdict::Answer(running.attempt.caller) };
-                Ok((Some(verdict), self.next_input(id)))
-            }
+        let Some(running) = slot.take(call) else {
             // Its result crossed the cancellation.
-            Phase::Leaving if slot.ending == Some(Ending::Cancelled) => {
-                slot.phase = Phase::Leaving;
-                Ok((None, None))
-            }
-            other => {
-                slot.phase = other;
-                Err(())
-            }
-        }
+            return if slot.end == Some(EndReason::Cancelled) { Ok((None, None)) } else { Err(()) };
+        };
+        slot.since = Instant::now();
+        slot.interacts = false;
+        let attempt = running.attempt;
+        let disposition = if failed { self.fail(attempt) } else { Disposition::Answer(attempt.caller) };
+        Ok((Some(disposition), self.next_input(id)))
     }
 
     /// A container made an item of call `call`: gives who takes it. Fails when it was not running that.
-    pub(crate) fn item(&mut self, id: SlotId, call: u64) -> Result<Option<Arc<dyn Caller>>, ()> {
+    pub(crate) fn item(&mut self, id: SlotId, call: CallId) -> Result<Option<Arc<dyn Caller>>, ()> {
         let slot = self.slots.get_mut(&id).ok_or(())?;
-        match &mut slot.phase {
-            Phase::Running(running) if running.attempt.call == call => {
-                running.ahead += 1;
-                Ok(Some(Arc::clone(&running.attempt.caller)))
-            }
-            // It crossed the cancellation.
-            Phase::Leaving if slot.ending == Some(Ending::Cancelled) => Ok(None),
-            _ => Err(()),
+        if let Some(running) = slot.running(call) {
+            running.ahead += 1;
+            return Ok(Some(Arc::clone(&running.attempt.caller)));
         }
+        // It crossed the cancellation.
+        if slot.end == Some(EndReason::Cancelled) { Ok(None) } else { Err(()) }
     }
 
-    /// The caller of call `call` has consumed items: gives what wakes the thread of the container that runs it.
-    pub(crate) fn more(&mut self, call: u64, count: u64) -> Option<Arc<OwnedFd>> {
+    /// The caller of call `call` has consumed items: gives the link of the container that runs it, whose thread is to be
+    /// woken.
+    pub(crate) fn more(&mut self, call: CallId, count: u64) -> Option<Arc<Link>> {
         let slot = self.slots.values_mut().find(|slot| slot.runs(call))?;
-        let Phase::Running(running) = &mut slot.phase else { return None };
+        let running = slot.running(call)?;
         running.ahead = running.ahead.saturating_sub(count);
         running.consumed = running.consumed.saturating_add(count);
-        slot.wake.clone()
+        slot.link.clone()
     }
 
-    /// Whether a container is so far ahead of its caller that nothing more is read from it.
+    /// Whether a container is so far ahead of a caller that nothing more is read from it.
     pub(crate) fn is_far_ahead(&self, id: SlotId) -> bool {
-        let phase = self.slots.get(&id).map(|slot| &slot.phase);
-        matches!(phase, Some(Phase::Running(running)) if running.ahead >= MOST_ITEMS_AHEAD)
+        let slot = self.slots.get(&id);
+        slot.is_some_and(|slot| slot.running.iter().any(|running| running.ahead >= MOST_ITEMS_AHEAD))
     }
 
-    /// What a container is to be told of: the call it runs, and how many of its items were consumed.
-    pub(crate) fn take_consumed(&mut self, id: SlotId) -> Option<(u64, u64)> {
-        let Phase::Running(running) = &mut self.slots.get_mut(&id)?.phase else { return None };
-        let count = std::mem::take(&mut running.consumed);
-        (count > 0).then_some((running.attempt.call, count))
+    /// What a container is to be told of: a call that it runs, and how many of its items were consumed.
+    pub(crate) fn take_consumed(&mut self, id: SlotId) -> Option<(CallId, u64)> {
+        let running = self.slots.get_mut(&id)?.running.iter_mut().find(|running| running.consumed > 0)?;
+        Some((running.attempt.call, std::mem::take(&mut running.consumed)))
     }
 
-    fn next_input(&mut self, id: SlotId) -> Option<Handover> {
-        let slot = self.slots.get_mut(&id).filter(|slot| slot.ending.is_none())?;
-        let sender = slot.sender.clone()?;
-        Some(slot.give(id, sender, self.waiting.pop_front()?, self.retries.maximum))
+    fn next_input(&mut self, id: SlotId) -> Option<Dispatch> {
+        let slot = self.slots.get(&id)?;
+        if !slot.has_room(self.capacity) || slot.link.is_none() {
+            return None;
+        }
+        let input = self.waiting.pop_front()?;
+        self.give(id, input)
+    }
+
+    /// Gives an input to a container.
+    fn give(&mut self, id: SlotId, input: Input) -> Option<Dispatch> {
+        let slot = self.slots.get_mut(&id)?;
+        let link = slot.link.clone()?;
+        let Input { call, payload, caller, failed } = input;
+        // One that runs beside others may have to run again through no fault of its own.
+        let is_kept = failed < self.retries.maximum || self.capacity > 1;
+        let attempt = Attempt { call, caller, failed, payload: is_kept.then(|| Arc::clone(&payload)) };
+        let since = Instant::now();
+        slot.since = since;
+        slot.running.push(Running { attempt, since, timed_out: false, ahead: 0, consumed: 0 });
+        Some(Dispatch { slot: id, link, call, payload })
     }
 
     /// Notes why a container is being ended, if nothing ended it before, and gives what kills it.
-    pub(crate) fn end(&mut self, id: SlotId, ending: Ending) -> Option<Arc<dyn ContainerProcess>> {
+    pub(crate) fn end(&mut self, id: SlotId, reason: EndReason) -> Option<Arc<dyn ContainerProcess>> {
         let slot = self.slots.get_mut(&id)?;
-        slot.ending.get_or_insert(ending);
+        slot.end.get_or_insert(reason);
         slot.process.clone()
     }
 
     /// Takes back an input that waits or runs.
-    pub(crate) fn cancel(&mut self, call: u64) -> Option<TakenBack> {
+    pub(crate) fn cancel(&mut self, call: CallId) -> Option<Cancelled> {
         if let Some(index) = self.waiting.iter().position(|input| input.call == call) {
-            return self.waiting.remove(index).map(|input| TakenBack { caller: input.caller, process: None });
+            return self.waiting.remove(index).map(|input| Cancelled { caller: input.caller, process: None });
         }
         let delayed = self.delayed.iter().find(|(_, input)| input.call == call).map(|(key, _)| *key);
         if let Some(input) = delayed.and_then(|key| self.delayed.remove(&key)) {
-            return Some(TakenBack { caller: input.caller, process: None });
+            return Some(Cancelled { caller: input.caller, process: None });
         }
         let slot = self.slots.values_mut().find(|slot| slot.runs(call))?;
-        let Phase::Running(running) = std::mem::replace(&mut slot.phase, Phase::Leaving) else {
-            return None;
-        };
-        slot.ending.get_or_insert(Ending::Cancelled);
-        Some(TakenBack { caller: running.attempt.caller, process: slot.process.clone() })
+        let running = slot.take(call)?;
+        slot.enter(Phase::Leaving);
+        slot.end.get_or_insert(EndReason::Cancelled);
+        Some(Cancelled { caller: running.attempt.caller, process: slot.process.clone() })
     }
 
     /// The terminal comes into a container, until the input that it runs, or its start, has ended; with somebody at it
     /// if there `is_user`. False if there is neither an input nor a start.
     pub(crate) fn interact(&mut self, id: SlotId, is_user: bool) -> bool {
-        let slot = self.slots.get_mut(&id).filter(|slot| matches!(slot.phase, Phase::Starting | Phase::Running(_)));
-        let Some(slot) = slot else { return false };
+        let slot = self.slots.get_mut(&id);
+        let Some(slot) = slot.filter(|slot| slot.phase == Phase::Starting || !slot.running.is_empty()) else {
+            return false;
+        };
         slot.interacts = is_user;
         true
     }
 
     /// What a container's time demands now. Whatever it is given later is due later than the time named here, because
     /// no phase is shorter than `options` say.
-    pub(crate) fn due(&mut self, id: SlotId, options: &PoolOptions) -> Due {
+    pub(crate) fn due(&mut self, id: SlotId, options: &PoolOptions) -> Deadline {
         let Some(slot) = self.slots.get_mut(&id) else {
-            return Due::Later(options.idle);
+            return Deadline::Later(options.idle);
         };
-        let (limit, ending) = match slot.phase {
-            Phase::Starting => (options.startup, Ending::StartTimedOut),
-            Phase::Running(_) => (options.timeout, Ending::TimedOut),
-            Phase::Idle => (options.idle, Ending::Unneeded),
-            Phase::Leaving => (options.grace, Ending::Unneeded),
+        let is_idle = slot.phase == Phase::Serving && slot.running.is_empty();
+        let (limit, begun, reason) = match slot.phase {
+            Phase::Starting => (options.startup, slot.since, EndReason::StartTimedOut),
+            Phase::Leaving => (options.grace, slot.since, EndReason::Unneeded),
+            Phase::Serving if is_idle => (options.idle, slot.since, EndReason::Unneeded),
+            Phase::Serving => {
+                let oldest = slot.running.iter().map(|running| running.since).min();
+                (options.timeout, oldest.unwrap_or(slot.since), EndReason::TimedOut)
+            }
         };
-        let is_with_user = slot.interacts && matches!(slot.phase, Phase::Starting | Phase::Running(_));
-        let left = if is_with_user { limit } else { limit.saturating_sub(slot.since.elapsed()) };
+        let is_with_user = slot.interacts && !is_idle && slot.phase != Phase::Leaving;
+        let left = if is_with_user { limit } else { limit.saturating_sub(begun.elapsed()) };
         if !left.is_zero() {
-            return Due::Later(left.min(options.timeout).min(options.idle));
+            return Deadline::Later(left.min(options.timeout).min(options.idle));
         }
-        slot.ending.get_or_insert(ending);
-        if matches!(slot.phase, Phase::Idle) {
+        if reason == EndReason::TimedOut {
+            for running in slot.running.iter_mut().filter(|running| running.since.elapsed() >= limit) {
+                running.timed_out = true;
+            }
+        }
+        slot.end.get_or_insert(reason);
+        if is_idle {
             slot.enter(Phase::Leaving);
-            return Due::Leave;
+            return Deadline::Leave;
         }
-        Due::Kill
+        Deadline::Kill
     }
 
     /// Takes a failed start's waiting inputs, unless other containers may still run them.
     pub(crate) fn abandon(&mut self, failed: SlotId) -> Vec<Input> {
         self.starts_fail = true;
-        let others = self.slots.iter().any(|(id, slot)| *id != failed && (slot.is_working() || slot.is_starting()));
+        let others = self.slots.iter().any(|(id, slot)| *id != failed && (slot.is_serving() || slot.is_starting()));
         if others { Vec::new() } else { self.waiting.drain(..).collect() }
     }
 
     /// A container is gone.
-    pub(crate) fn remove(&mut self, id: SlotId) -> Remains {
+    pub(crate) fn remove(&mut self, id: SlotId) -> Removed {
         let Some(slot) = self.slots.remove(&id) else {
-            return Remains { ending: None, verdicts: Vec::new() };
+            return Removed { end: None, dispositions: Vec::new() };
         };
-        let never_ready = matches!(slot.phase, Phase::Starting);
-        let failed = never_ready && matches!(slot.ending, None | Some(Ending::StartTimedOut | Ending::Broken(_)));
+        let Slot { phase, process, running, end, interacts, .. } = slot;
+        let failed =
+            phase == Phase::Starting && matches!(end, None | Some(EndReason::StartTimedOut | EndReason::Broken(_)));
         let abandoned = if failed { self.abandon(id) } else { Vec::new() };
-        let running = if let Phase::Running(running) = slot.phase { Some(running.attempt) } else { None };
         // What cannot be made at all would not be made at the next attempt either, and the user has seen how it ended.
-        let retried = slot.process.is_some() && !slot.interacts && is_retried(slot.ending.as_ref());
-        let ended = running.into_iter().chain(abandoned.into_iter().map(Attempt::from));
-        let judge = |attempt: Attempt| if retried { self.fail(attempt) } else { Verdict::Answer(attempt.caller) };
-        Remains { ending: slot.ending, verdicts: ended.map(judge).collect() }
+        let retried = process.is_some() && !interacts && is_retried(end.as_ref());
+        let (bystanders, concerned): (Vec<_>, Vec<_>) =
+            running.into_iter().partition(|running| self.is_bystander(running, end.as_ref()));
+        self.put_back(bystanders);
+        let concerned = concerned.into_iter().map(|running| running.attempt);
+        let ended = concerned.chain(abandoned.into_iter().map(Attempt::from));
+        let judge = |attempt| if retried { self.fail(attempt) } else { Disposition::Answer(attempt.caller) };
+        let dispositions = ended.map(judge).collect();
+        Removed { end, dispositions }
     }
 
-    /// Puts an input that failed aside for another attempt, if it has one left.
-    fn fail(&mut self, attempt: Attempt) -> Verdict {
+    /// Whether an input only ran beside the one for which its container was ended: it runs again elsewhere.
+    fn is_bystander(&self, running: &Running, end: Option<&EndReason>) -> bool {
+        let ended_for_another = match end {
+            Some(EndReason::TimedOut) => !running.timed_out,
+            Some(EndReason::Cancelled) => true,
+            _ => false,
+        };
+        ended_for_another && !self.stopping && running.attempt.payload.is_some()
+    }
+
+    /// Inputs wait again, before all others and in the order in which they came.
+    fn put_back(&mut self, mut inputs: Vec<Running>) {
+        inputs.sort_by_key(|running| running.attempt.call);
+        for Running { attempt: Attempt { call, caller, failed, payload }, .. } in inputs.into_iter().rev() {
+            if let Some(payload) = payload {
+                self.waiting.push_front(Input { call, payload, caller, failed });
+            }
+        }
+    }
+
+    /// An attempt has failed: puts the input aside for another one, if there is one to come.
+    fn fail(&mut self, attempt: Attempt) -> Disposition {
         let failed = attempt.failed + 1;
-        let Some(payload) = attempt.payload.filter(|_| failed <= self.retries.maximum && !self.stopping) else {
-            return Verdict::Answer(attempt.caller);
+        let again = attempt.payload.filter(|_| failed <= self.retries.maximum && !self.stopping);
+        let Some(payload) = again else {
+            return Disposition::Answer(attempt.caller);
         };
         let delay = self.retries.delay(failed);
         self.delays += 1;
         let input = Input { call: attempt.call, payload, caller: attempt.caller, failed };
         self.delayed.insert((Instant::now() + delay, self.delays), input);
-        Verdict::Retry(Retry { attempt: failed, delay })
+        Disposition::Retry(Retry { attempt: failed, delay })
     }
 
     /// When the next input that was put aside is due.
@@ -420,7 +487,7 @@ impl State {
     }
 
     /// Places the input that was put aside and is due first, as [`State::place`].
-    pub(crate) fn place_delayed(&mut self) -> Option<Handover> {
+    pub(crate) fn place_delayed(&mut self) -> Option<Dispatch> {
         let (_, input) = self.delayed.pop_first()?;
         self.place(input)
     }
@@ -441,15 +508,15 @@ impl State {
     }
 
     /// Ends the pool: gives the inputs that wait, the containers to tell, and those to kill.
-    pub(crate) fn stop(&mut self) -> (Vec<Input>, Vec<Sender>, Vec<Arc<dyn ContainerProcess>>) {
+    pub(crate) fn stop(&mut self) -> (Vec<Input>, Vec<Arc<Link>>, Vec<Arc<dyn ContainerProcess>>) {
         self.stopping = true;
         let (mut leave, mut kill) = (Vec::new(), Vec::new());
         for slot in self.slots.values_mut() {
-            slot.ending.get_or_insert(Ending::Unneeded);
-            if matches!(slot.phase, Phase::Idle) {
+            slot.end.get_or_insert(EndReason::Unneeded);
+            if slot.phase == Phase::Serving && slot.running.is_empty() {
                 slot.enter(Phase::Leaving);
-                leave.extend(slot.sender.clone());
-            } else if !matches!(slot.phase, Phase::Leaving) {
+                leave.extend(slot.link.clone());
+            } else if slot.phase != Phase::Leaving {
                 kill.extend(slot.process.clone());
             }
         }
@@ -472,21 +539,29 @@ impl State {
     pub(crate) fn is_stopping(&self) -> bool {
         self.stopping
     }
-}
 
-impl Slot {
-    /// Gives an input to this container.
-    fn give(&mut self, id: SlotId, sender: Sender, input: Input, retries: u32) -> Handover {
-        let Input { call, payload, caller, failed } = input;
-        let kept = (failed < retries).then(|| Arc::clone(&payload));
-        let attempt = Attempt { call, caller, failed, payload: kept };
-        self.enter(Phase::Running(Running { attempt, ahead: 0, consumed: 0 }));
-        Handover { slot: id, sender, call, payload }
+    /// Who waits for what.
+    pub(crate) fn view(&self, service: &str) -> PoolView {
+        let is_busy = |slot: &Slot| slot.is_serving() && slot.running.len() >= self.capacity;
+        let awaited = |slot: &Slot, call| slot.link.as_ref().map_or_else(Vec::new, |link| link.calls.awaited_by(call));
+        let running = |slot| {
+            let calls = |running: &Running| (running.attempt.call, awaited(slot, running.attempt.call));
+            slot.running.iter().map(calls).collect::<Vec<_>>()
+        };
+        PoolView {
+            service: service.to_owned(),
+            is_full: self.slots.len() >= self.maximum && self.slots.values().all(is_busy),
+            running: self.slots.values().flat_map(running).collect(),
+            waiting: self.waiting.iter().map(|input| input.call).collect(),
+        }
     }
 }
 
 /// Whether inputs are tried again after such an end of their container: not if somebody wanted it, or if the next attempt
 /// would end in the same way.
-fn is_retried(ending: Option<&Ending>) -> bool {
-    matches!(ending, None | Some(Ending::TimedOut | Ending::StartTimedOut | Ending::Broken(_)))
+fn is_retried(end: Option<&EndReason>) -> bool {
+    matches!(end, None | Some(EndReason::TimedOut | EndReason::StartTimedOut | EndReason::Broken(_)))
 }
+
+#[cfg(test)]
+mod tests;

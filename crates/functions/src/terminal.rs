@@ -9,8 +9,6 @@ use std::thread::JoinHandle;
 use lamina_sandbox::TerminalSize;
 use rustix::event::{EventfdFlags, eventfd};
 
-use crate::container::wake_up;
-
 /// The terminal of whoever runs the app. One container at a time has it.
 pub trait Terminal: Send + Sync + fmt::Debug {
     /// Its size now.
@@ -62,7 +60,8 @@ impl Interaction {
 impl Drop for Interaction {
     /// Gives the terminal back; returns when everything is shown.
     fn drop(&mut self) {
-        wake_up(&self.finished);
+        // One that cannot be told has ended.
+        let _ = rustix::io::write(&self.finished, &1_u64.to_ne_bytes());
         if let Some(thread) = self.thread.take() {
             // One that panicked has printed why.
             let _ = thread.join();

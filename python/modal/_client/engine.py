@@ -15,7 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-PROTOCOL = 2
+PROTOCOL = 3
 
 ENGINE_FD = "MODAL_ENGINE_FD"
 #: Names the program that is started as the engine, instead of the one that came with this package.

@@ -87,6 +87,7 @@ struct Fake {
     alive: Arc<AtomicUsize>,
     cancelled: AtomicUsize,
     begun: AtomicUsize,
+    hosts: Hosts,
 }
 
 impl Fake {
@@ -115,18 +116,33 @@ impl Fake {
 }
 
 impl Backend for Fake {
-    fn start(&self, _: &Hello, app: &AppRequest, sink: &Sink, cancel: &CancelToken) -> Result<App, Failure> {
+    fn start(&self, _: &Hello, app: &AppRequest, sink: &Sink, cancel: &CancelToken) -> Result<Started, Failure> {
         self.build(app, cancel)?;
         sink.emit(Event::ImageBuilt { image: "im-1".into(), seconds: 0.0, cached: true, remaining: 0 });
         sink.emit(Event::Warning { message: "careful".into() });
-        let start = |function: &crate::protocol::FunctionRequest| {
+        let service = |function: &crate::protocol::FunctionRequest| {
             let kind = ServiceKind::Function { name: function.name.clone() };
             let options = PoolOptions::new(kind, function.module.clone(), Duration::from_secs(20));
-            let pool = Pool::new(options, Echo { alive: Arc::clone(&self.alive) }, sink.clone());
-            (function.name.clone(), Function { id: format!("fu-{}", function.name), pool: Arc::new(pool) })
+            let starter = Box::new(Echo { alive: Arc::clone(&self.alive) }) as Box<dyn ContainerStarter>;
+            (options, starter)
         };
         let images = app.functions.iter().map(|function| (function.image.clone(), "im-1".to_owned())).collect();
-        Ok(App { id: random_id("ap"), images, functions: app.functions.iter().map(start).collect() })
+        let services = app.functions.iter().map(service).collect();
+        Ok(Started { host: Host::new(random_id("ap"), app.app.name.clone(), services, sink), images })
+    }
+
+    fn hosts(&self) -> &Hosts {
+        &self.hosts
+    }
+
+    fn connect(&self, app: &str) -> Result<(String, UnixStream), Failure> {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        std::io::Write::write_all(&mut theirs, app.as_bytes()).unwrap();
+        if app == "ap-elsewhere" {
+            Ok((app.to_owned(), ours))
+        } else {
+            Err(Failure::new("NotFoundError", "no such app"))
+        }
     }
 
     fn describe(&self, _: &Hello, app: &AppRequest, _: &Sink, cancel: &CancelToken) -> Result<Described, Failure> {
@@ -153,7 +169,27 @@ struct Python {
     socket: UnixStream,
 }
 
+type Serving<'scope> = std::thread::ScopedJoinHandle<'scope, Result<Option<Described>, EngineError>>;
+
 impl Python {
+    fn connect<'scope>(
+        scope: &'scope Scope<'scope, '_>,
+        backend: &'scope Fake,
+        sink: &'scope Sink,
+        cancel: &'scope CancelToken,
+        role: Role,
+    ) -> (Self, Serving<'scope>) {
+        let (ours, theirs) = lamina_wire::socket_pair().unwrap();
+        let serving = scope.spawn(move || converse(backend, theirs, sink, cancel, role));
+        let socket = ours.try_clone().unwrap();
+        (Self { sender: Sender::new(ours.try_clone().unwrap()), receiver: Receiver::new(ours), socket }, serving)
+    }
+
+    /// Closes the connection, as the end of its process does.
+    fn die(self) {
+        let _ = self.socket.shutdown(std::net::Shutdown::Both);
+    }
+
     fn tell(&self, message: &Value, payload: &[u8]) {
         self.sender.send(message.to_string().as_bytes(), payload, &[]).unwrap();
     }
@@ -165,7 +201,7 @@ impl Python {
 
     fn greet(&mut self, output: bool) {
         self.tell(&hello(PROTOCOL, output), b"");
-        assert_eq!(self.hear().0, json!({"type": "welcome", "protocol": 2, "engine": env!("CARGO_PKG_VERSION")}));
+        assert_eq!(self.hear().0, json!({"type": "welcome", "protocol": 3, "engine": env!("CARGO_PKG_VERSION")}));
     }
 
     fn call(&mut self, call: u64, payload: &[u8]) -> (Value, Vec<u8>) {
@@ -204,11 +240,8 @@ fn session(
         let events = Arc::clone(&events);
         move |event| events.lock().unwrap().push(event)
     });
-    let (ours, theirs) = lamina_wire::socket_pair().unwrap();
     let outcome = std::thread::scope(|scope| {
-        let serving = scope.spawn(|| converse(&backend, theirs, &sink, cancel));
-        let socket = ours.try_clone().unwrap();
-        let mut side = Python { sender: Sender::new(ours.try_clone().unwrap()), receiver: Receiver::new(ours), socket };
+        let (mut side, serving) = Python::connect(scope, &backend, &sink, cancel, Role::Owner);
         python(&mut side);
         let _ = side.socket.shutdown(std::net::Shutdown::Both);
         serving.join().unwrap()
@@ -224,9 +257,11 @@ fn an_app_is_started_called_and_stopped() {
         python.greet(true);
         python.tell(&start(1, "3"), b"");
         let (started, _) = python.hear();
+        let function = &started["functions"]["f"];
+        assert!(function.as_str().unwrap().starts_with("fu-"), "{function}");
         let id = started["app_id"].as_str().unwrap();
         assert!(id.starts_with("ap-") && id.len() == 25, "{id}");
-        let rest = json!({"type": "app.started", "request": 1, "app_id": id, "images": {"3": "im-1"}, "functions": {"f": "fu-f"}});
+        let rest = json!({"type": "app.started", "request": 1, "app_id": id, "images": {"3": "im-1"}, "functions": {"f": function}});
         assert_eq!(started, rest);
         let result = json!({"type": "result", "call": 7, "status": "ok"});
         assert_eq!(python.call(7, b"payload"), (result, b"payload".to_vec()));
@@ -448,4 +483,124 @@ fn scripts_that_do_not_ask_for_output_get_no_build_events() {
     });
     without_builds(&sink).emit(output.clone());
     assert_eq!(*kept.lock().unwrap(), [output]);
+}
+
+/// Runs `clients` with the connection that has started an app, one that is attached to it, and the app's id. The first
+/// ends last.
+fn attached(clients: impl FnOnce(&mut Python, Python, &str)) {
+    let (backend, sink, cancel) = (Fake::default(), Sink::none(), CancelToken::new());
+    std::thread::scope(|scope| {
+        let (mut owner, serving) = Python::connect(scope, &backend, &sink, &cancel, Role::Owner);
+        owner.greet(true);
+        owner.tell(&start(1, "3"), b"");
+        let started = owner.hear().0;
+        let id = started["app_id"].as_str().unwrap().to_owned();
+        let (mut guest, guest_serving) = Python::connect(scope, &backend, &sink, &cancel, Role::Guest);
+        guest.greet(true);
+        guest.tell(&json!({"type": "app.attach", "request": 1, "app": "demo"}), b"");
+        let functions = json!({"f": {"id": started["functions"]["f"]}});
+        let answer = json!({"type": "app.attached", "request": 1, "app_id": id, "functions": functions});
+        assert_eq!(guest.hear().0, answer);
+        clients(&mut owner, guest, &id);
+        guest_serving.join().unwrap().unwrap();
+        owner.die();
+        serving.join().unwrap().unwrap();
+    });
+    assert_eq!(backend.alive.load(Ordering::SeqCst), 0, "no container may be left");
+}
+
+fn call(number: u64) -> Value {
+    json!({"type": "call", "call": number, "function": "f"})
+}
+
+#[test]
+fn two_clients_call_one_app_with_equal_numbers() {
+    attached(|owner, mut guest, _| {
+        owner.tell(&call(7), b"hang");
+        guest.tell(&call(7), b"hang");
+        guest.tell(&json!({"type": "cancel", "call": 7}), b"");
+        assert_eq!(guest.hear().0["message"], "the call of function `f` was cancelled");
+        for round in 8..20 {
+            let (mine, yours) = (format!("owner {round}"), format!("guest {round}"));
+            owner.tell(&call(round), mine.as_bytes());
+            guest.tell(&call(round), yours.as_bytes());
+            let result = json!({"type": "result", "call": round, "status": "ok"});
+            assert_eq!(owner.hear(), (result.clone(), mine.into_bytes()), "its own call 7 still hangs");
+            assert_eq!(guest.hear(), (result, yours.into_bytes()));
+        }
+        guest.die();
+    });
+}
+
+#[test]
+fn the_end_of_a_client_that_is_attached_cancels_what_it_waits_for_and_leaves_the_app_alone() {
+    attached(|owner, mut guest, _| {
+        guest.tell(&call(1), b"hang");
+        let mut spawned = call(2);
+        spawned["identify"] = true.into();
+        spawned["spawned"] = true.into();
+        guest.tell(&spawned, b"hang");
+        let accepted = guest.hear().0;
+        assert_eq!((&accepted["type"], &accepted["call"]), (&json!("call.accepted"), &json!(2)));
+        assert!(accepted["id"].as_str().unwrap().starts_with("fc-"), "{accepted}");
+        guest.tell(&json!({"type": "app.leave", "request": 3}), b"");
+        let cancelled = guest.hear().0;
+        assert_eq!((&cancelled["call"], &cancelled["error"]), (&json!(1), &json!("ExecutionError")));
+        assert_eq!(guest.hear().0, json!({"type": "app.left", "request": 3}), "2 goes on");
+        guest.tell(&json!({"type": "app.attach", "request": 4, "app": "demo"}), b"");
+        assert_eq!(guest.hear().0["request"], 4);
+        guest.tell(&call(5), b"hang");
+        guest.die();
+        assert_eq!(owner.call(1, b"still there").1, b"still there");
+    });
+}
+
+#[test]
+fn the_end_of_an_app_is_told_to_those_who_are_attached() {
+    attached(|owner, mut guest, id| {
+        guest.tell(&call(1), b"hang");
+        guest.tell(&json!({"type": "app.stop", "request": 2}), b"");
+        let refused = guest.hear().0;
+        assert_eq!((&refused["request"], &refused["error"]), (&json!(2), &json!("ConflictError")));
+        owner.tell(&json!({"type": "app.stop", "request": 2}), b"");
+        assert_eq!(guest.hear().0["message"], "the app was stopped before function `f` returned a result");
+        assert_eq!(guest.hear().0, json!({"type": "app.ended", "app_id": id}));
+        assert_eq!(owner.hear().0, json!({"type": "app.stopped", "request": 2}));
+        guest.die();
+    });
+}
+
+#[test]
+fn a_client_that_is_attached_stops_the_app_if_it_names_it_and_starts_none() {
+    attached(|owner, mut guest, id| {
+        guest.tell(&start(1, "3"), b"");
+        assert_eq!(guest.hear().0["error"], "ConflictError");
+        owner.tell(&call(1), b"hang");
+        guest.tell(&json!({"type": "app.stop", "request": 2, "app": id}), b"");
+        assert_eq!(guest.hear().0, json!({"type": "app.stopped", "request": 2}));
+        assert_eq!(owner.hear().0["message"], "the app was stopped before function `f` returned a result");
+        guest.tell(&json!({"type": "app.attach", "request": 3, "app": id}), b"");
+        assert_eq!(guest.hear().0["error"], "NotFoundError", "it has ended");
+        guest.die();
+    });
+}
+
+#[test]
+fn an_app_of_another_process_is_answered_with_a_connection_to_it() {
+    let (outcome, ..) = session(&CancelToken::new(), |python| {
+        python.greet(true);
+        python.tell(&json!({"type": "app.attach", "request": 1, "app": "ap-elsewhere"}), b"");
+        let mut frame = python.receiver.receive().unwrap().unwrap();
+        let answer: Value = serde_json::from_slice(&frame.control).unwrap();
+        let expected = json!({
+            "type": "app.attached", "request": 1, "app_id": "ap-elsewhere", "functions": {}, "elsewhere": true,
+        });
+        assert_eq!(answer, expected);
+        let mut text = String::new();
+        std::io::Read::read_to_string(&mut UnixStream::from(frame.fds.pop().unwrap()), &mut text).unwrap();
+        assert_eq!(text, "ap-elsewhere");
+        python.tell(&json!({"type": "app.attach", "request": 2, "app": "ap-nowhere"}), b"");
+        assert_eq!(python.hear().0["error"], "NotFoundError");
+    });
+    outcome.unwrap();
 }

@@ -21,6 +21,8 @@ pub(crate) enum Start {
     Ready,
     FailingImport,
     NeverReady,
+    /// Ready, but it reads no input.
+    Deaf,
     Impossible,
     Dying,
 }
@@ -133,6 +135,11 @@ impl Runner {
                 self.stderr.write_all(b"Fatal Python error\n").unwrap();
                 self.process.end(ContainerEnd::Exited(1));
             }
+            Start::Deaf => {
+                self.tell(r#"{"type":"ready"}"#, b"");
+                let ended = self.process.end.lock().unwrap();
+                drop(self.process.ended.wait_while(ended, |end| end.is_none()).unwrap());
+            }
             Start::NeverReady | Start::Impossible => {}
         }
         while let Some((control, payload)) = self.receive() {
@@ -141,7 +148,11 @@ impl Runner {
                 self.process.end(ContainerEnd::Exited(0));
                 return;
             }
-            let call = control.strip_prefix(r#"{"type":"call","call":"#).unwrap().split(',').next().unwrap().to_owned();
+            let Some(rest) = control.strip_prefix(r#"{"type":"call","call":"#) else {
+                // An answer to a call that its input has not waited for.
+                continue;
+            };
+            let call = rest.split(',').next().unwrap().to_owned();
             self.perform(&call, &String::from_utf8(payload).unwrap());
         }
     }
@@ -228,8 +239,63 @@ impl Runner {
                 self.tell(&ok, b"");
                 self.tell(r#"{"type":"interact"}"#, b"");
             }
+            "call" => {
+                let (function, input) = rest.split_once(' ').unwrap();
+                self.make_call(1, call, function, input, "");
+                self.relay(call, 1);
+            }
+            "twice" => {
+                self.make_call(1, call, "g", "hang", "");
+                self.make_call(1, call, "g", "hang", "");
+            }
+            "leave" => {
+                let (function, input) = rest.split_once(' ').unwrap();
+                self.make_call(1, call, function, input, "");
+                let control = format!(r#"{{"type":"result","call":{call},"status":"exception"}}"#);
+                self.tell(&control, b"left");
+            }
+            "spawn" => {
+                let (function, input) = rest.split_once(' ').unwrap();
+                self.make_call(1, call, function, input, r#","identify":true,"spawned":true"#);
+                let accepted = self.receive().map_or_else(String::new, |(control, _)| control);
+                self.tell(&ok, accepted.as_bytes());
+            }
+            "deaf" => {
+                let (function, input) = rest.split_once(' ').unwrap();
+                for label in 0..100 {
+                    self.make_call(label, call, function, input, "");
+                }
+                let ended = self.process.end.lock().unwrap();
+                drop(self.process.ended.wait_while(ended, |end| end.is_none()).unwrap());
+            }
             "foreign" => self.tell(r#"{"type":"item","call":4242}"#, b""),
             other => panic!("unknown input {other}"),
+        }
+    }
+
+    /// Calls another function, for the input `input_of`.
+    fn make_call(&self, label: u64, input_of: &str, function: &str, input: &str, more: &str) {
+        let control = format!(r#"{{"type":"call","call":{label},"function":"{function}","input":{input_of}{more}}}"#);
+        self.tell(&control, input.as_bytes());
+    }
+
+    /// Passes the answers to a call of its own on, as those of the input `call`.
+    fn relay(&mut self, call: &str, label: u64) {
+        while let Some((control, payload)) = self.receive() {
+            if control == format!(r#"{{"type":"item","call":{label}}}"#) {
+                self.tell(&format!(r#"{{"type":"more","call":{label},"count":1}}"#), b"");
+                self.tell(&format!(r#"{{"type":"item","call":{call}}}"#), &payload);
+                continue;
+            }
+            let Some(status) = control.strip_prefix(&format!(r#"{{"type":"result","call":{label},"status":""#)) else {
+                continue;
+            };
+            let (status, payload) = match status {
+                r#"ok"}"# => ("ok", payload),
+                r#"exception"}"# => ("exception", payload),
+                error => ("exception", error.as_bytes().to_vec()),
+            };
+            return self.tell(&format!(r#"{{"type":"result","call":{call},"status":"{status}"}}"#), &payload);
         }
     }
 
@@ -265,27 +331,48 @@ fn lingering() -> TcpStream {
     socket
 }
 
-/// A pool on fake containers, with what it reports.
+/// The services of an app on fake containers, with what they report.
 pub(crate) struct Bench {
     pub(crate) fake: Fake,
-    pub(crate) pool: Pool,
+    pub(crate) services: Arc<Services>,
+    /// The pool of the function `f`.
+    pub(crate) pool: Arc<Pool>,
     pub(crate) events: Arc<Mutex<Vec<Event>>>,
 }
 
 impl Bench {
+    /// An app with the function `f`.
     pub(crate) fn new(start: Start, adjust: impl FnOnce(&mut PoolOptions)) -> Self {
-        let module = Module::Script { name: "app".into(), path: "/root/app.py".into(), qualname: None };
-        let mut options = PoolOptions::new(ServiceKind::Function { name: "f".into() }, module, Duration::from_secs(30));
-        options.maximum = 2;
+        let mut options = options("f", 2);
         adjust(&mut options);
-        let has_terminal = options.terminal.is_some();
+        Self::with(start, vec![options])
+    }
+
+    /// An app with these functions, each with a maximum of containers.
+    pub(crate) fn several(functions: &[(&str, usize)]) -> Self {
+        Self::with(Start::Ready, functions.iter().map(|(name, maximum)| options(name, *maximum)).collect())
+    }
+
+    fn with(start: Start, all: Vec<PoolOptions>) -> Self {
+        let has_terminal = all.iter().any(|options| options.terminal.is_some());
         let events = Arc::new(Mutex::new(Vec::new()));
         let sink = Sink::new({
             let events = Arc::clone(&events);
             move |event| events.lock().unwrap().push(event)
         });
         let fake = Fake { has_terminal, ..Fake::new(start) };
-        Self { pool: Pool::new(options, fake.clone(), sink), fake, events }
+        let starter = || Box::new(fake.clone()) as Box<dyn ContainerStarter>;
+        let services = Services::new(all.into_iter().map(|options| (options, starter())), &sink);
+        let pool = Arc::clone(services.get("f").unwrap());
+        Self { fake, services, pool, events }
+    }
+
+    pub(crate) fn cancel(&self, call: u64) -> bool {
+        self.pool.cancel(CallId::from_number(call))
+    }
+
+    pub(crate) fn more(&self, call: u64, count: u64) -> bool {
+        self.pool.more(CallId::from_number(call), count)
     }
 
     /// Submits an input; its outcome arrives in the channel.
@@ -296,8 +383,29 @@ impl Bench {
     /// Submits an input; its items and its outcome arrive in the channels.
     pub(crate) fn generate(&self, call: u64, input: &str) -> (mpsc::Receiver<String>, mpsc::Receiver<Outcome>) {
         let ((items, received), (outcomes, ended)) = (mpsc::channel(), mpsc::channel());
-        self.pool.submit(call, Payload::Inline(input.as_bytes().to_vec()), Arc::new(Listener { items, outcomes }));
+        self.submit_to("f", call, input, Listener { items, outcomes });
         (received, ended)
+    }
+
+    /// Submits an input of any function; its outcome arrives in the channel.
+    pub(crate) fn submit_another(&self, function: &str, call: u64, input: &str) -> mpsc::Receiver<Outcome> {
+        let ((items, _), (outcomes, ended)) = (mpsc::channel(), mpsc::channel());
+        self.submit_to(function, call, input, Listener { items, outcomes });
+        ended
+    }
+
+    fn submit_to(&self, function: &str, call: u64, input: &str, listener: Listener) {
+        let payload = Payload::Inline(input.as_bytes().to_vec());
+        self.services.get(function).unwrap().submit(CallId::from_number(call), payload, Arc::new(listener));
+    }
+
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        let events = self.events.lock().unwrap();
+        let message = |event: &Event| match event {
+            Event::Warning { message } => Some(message.clone()),
+            _ => None,
+        };
+        events.iter().filter_map(message).collect()
     }
 
     /// Runs an input to its end.
@@ -321,6 +429,12 @@ impl Bench {
         };
         events.iter().filter_map(data).collect()
     }
+}
+
+fn options(function: &str, maximum: usize) -> PoolOptions {
+    let module = Module::Script { name: "app".into(), path: "/root/app.py".into(), qualname: None };
+    let kind = ServiceKind::Function { name: function.into() };
+    PoolOptions { maximum, ..PoolOptions::new(kind, module, Duration::from_secs(30)) }
 }
 
 /// A caller that passes on what it is told.

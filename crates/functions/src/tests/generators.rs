@@ -28,12 +28,12 @@ fn a_runner_that_does_not_wait_for_its_caller_is_not_read_any_further() {
     }
     assert_eq!(items.recv_timeout(Duration::from_millis(50)), Err(RecvTimeoutError::Timeout));
     for number in 64..200 {
-        assert!(bench.pool.more(1, 1));
+        assert!(bench.more(1, 1));
         assert_eq!(items.recv_timeout(PATIENCE).unwrap(), number.to_string());
     }
-    assert!(bench.pool.cancel(1), "one that is not read can be cancelled");
+    assert!(bench.cancel(1), "one that is not read can be cancelled");
     assert!(matches!(error(outcome(&end)), CallError::Cancelled { .. }));
-    assert!(!bench.pool.more(1, 1));
+    assert!(!bench.more(1, 1));
 }
 
 #[test]
@@ -41,10 +41,10 @@ fn the_runner_learns_what_was_consumed() {
     let bench = Bench::new(Start::Ready, |_| ());
     let (items, end) = bench.generate(1, "listen");
     assert_eq!(items.recv_timeout(PATIENCE).unwrap(), "only");
-    assert!(!bench.pool.more(2, 1), "another call");
-    assert!(bench.pool.more(1, 8));
+    assert!(!bench.more(2, 1), "another call");
+    assert!(bench.more(1, 8));
     assert_eq!(value(outcome(&end)), r#"{"type":"more","call":1,"count":8}"#);
-    assert!(!bench.pool.more(1, 8), "it has ended");
+    assert!(!bench.more(1, 8), "it has ended");
     assert_eq!(value(bench.run(2, "echo next")), "next", "nothing is left over for the next call");
 }
 

@@ -2,6 +2,7 @@
 
 mod fake;
 mod generators;
+mod nested;
 mod retries;
 mod terminal;
 
@@ -135,13 +136,13 @@ fn cancelling_takes_a_waiting_input_back_and_kills_a_running_one() {
     eventually("it starts", || bench.alive() == 1);
     let waiting = bench.submit(2, "echo never");
     let next = bench.submit(3, "echo next");
-    assert!(bench.pool.cancel(2));
+    assert!(bench.cancel(2));
     assert!(matches!(error(outcome(&waiting)), CallError::Cancelled { .. }));
-    assert!(bench.pool.cancel(1));
+    assert!(bench.cancel(1));
     assert!(matches!(error(outcome(&running)), CallError::Cancelled { .. }));
     assert_eq!(value(outcome(&next)), "next");
-    assert!(!bench.pool.cancel(1));
-    assert!(!bench.pool.cancel(77));
+    assert!(!bench.cancel(1));
+    assert!(!bench.cancel(77));
 }
 
 #[test]

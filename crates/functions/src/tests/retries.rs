@@ -97,7 +97,7 @@ fn an_input_that_waits_for_its_attempt_can_be_cancelled_and_is_answered_at_the_s
     let bench = bench(Start::Ready, Duration::from_hours(1), |_| ());
     let inputs = [bench.submit(1, "raise boom"), bench.submit(2, "raise boom")];
     eventually("both wait", || reported(&bench).len() == 2);
-    assert!(bench.pool.cancel(1));
+    assert!(bench.cancel(1));
     assert!(matches!(error(outcome(&inputs[0])), CallError::Cancelled { .. }));
     bench.pool.stop();
     assert!(matches!(error(outcome(&inputs[1])), CallError::Stopped { .. }));
@@ -108,7 +108,7 @@ fn cancelled_and_stopped_inputs_do_not_run_again() {
     let bench = bench(Start::Ready, Duration::ZERO, |_| ());
     let running = bench.submit(1, "until 9 hang");
     eventually("it runs", || attempts(&bench) == 1);
-    assert!(bench.pool.cancel(1));
+    assert!(bench.cancel(1));
     assert!(matches!(error(outcome(&running)), CallError::Cancelled { .. }));
     let running = bench.submit(2, "until 9 hang");
     eventually("it runs", || attempts(&bench) == 2);

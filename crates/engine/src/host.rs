@@ -1,0 +1,133 @@
+//! A running app, apart from who has started it and who attends to it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use lamina_events::{CancelGuard, CancelToken, Sink};
+use lamina_functions::{ContainerStarter, PoolOptions, Services, random_id};
+
+use crate::protocol::Failure;
+
+/// A running app: the pools of its services. It ends when it is stopped, which is up to whoever has started it.
+pub(crate) struct Host {
+    id: String,
+    name: Option<String>,
+    services: Arc<Services>,
+    /// Function ids by name.
+    functions: BTreeMap<String, String>,
+    /// Cancelled when it has ended.
+    ended: CancelToken,
+}
+
+impl Host {
+    /// An app with these services, without containers.
+    pub(crate) fn new(
+        id: String,
+        name: Option<String>,
+        services: Vec<(PoolOptions, Box<dyn ContainerStarter>)>,
+        sink: &Sink,
+    ) -> Arc<Self> {
+        let services = Services::new(services, sink);
+        let functions = services.names().map(|name| (name.to_owned(), random_id("fu"))).collect();
+        Arc::new(Self { id, name, services, functions, ended: CancelToken::new() })
+    }
+
+    /// Its id, `ap-…`.
+    pub(crate) fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Its pools.
+    pub(crate) fn services(&self) -> &Arc<Services> {
+        &self.services
+    }
+
+    /// Function ids by name.
+    pub(crate) fn functions(&self) -> &BTreeMap<String, String> {
+        &self.functions
+    }
+
+    /// Stops it; returns when no container is left and those who are attached were told.
+    pub(crate) fn stop(&self) {
+        self.services.stop();
+        self.ended.cancel();
+    }
+
+    /// Has `action` run when it has ended, as long as the guard is there.
+    pub(crate) fn on_end(&self, action: impl FnOnce() + Send + 'static) -> CancelGuard {
+        self.ended.on_cancel(action)
+    }
+}
+
+impl fmt::Debug for Host {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Host").field("id", &self.id).field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// The apps that an engine hosts.
+#[derive(Debug, Default)]
+pub(crate) struct Hosts {
+    running: Mutex<Vec<Weak<Host>>>,
+}
+
+impl Hosts {
+    /// Notes an app; it is forgotten when it has ended.
+    pub(crate) fn add(&self, host: &Arc<Host>) {
+        let mut running = self.lock();
+        running.retain(|host| host.strong_count() > 0);
+        running.push(Arc::downgrade(host));
+    }
+
+    /// The app that a client means: by its id, or by its name if only one has that.
+    pub(crate) fn find(&self, app: &str) -> Result<Option<Arc<Host>>, Failure> {
+        let running: Vec<_> = self.lock().iter().filter_map(Weak::upgrade).collect();
+        let running = || running.iter().filter(|host| !host.ended.is_cancelled());
+        if let Some(host) = running().find(|host| host.id == app) {
+            return Ok(Some(Arc::clone(host)));
+        }
+        let named: Vec<_> = running().filter(|host| host.name.as_deref() == Some(app)).collect();
+        match named[..] {
+            [] => Ok(None),
+            [host] => Ok(Some(Arc::clone(host))),
+            _ => {
+                let ids: Vec<_> = named.iter().map(|host| format!("`{}`", host.id)).collect();
+                let message = format!("several apps named `{app}` run: give the id of one, {}", ids.join(" or "));
+                Err(Failure::new("InvalidError", message))
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Weak<Host>>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host(id: &str, name: Option<&str>) -> Arc<Host> {
+        Host::new(id.to_owned(), name.map(str::to_owned), Vec::new(), &Sink::none())
+    }
+
+    #[test]
+    fn an_app_is_found_by_its_id_or_its_name_until_it_has_ended() {
+        let hosts = Hosts::default();
+        let (one, two, three) = (host("ap-1", Some("web")), host("ap-2", Some("twin")), host("ap-3", Some("twin")));
+        for host in [&one, &two, &three] {
+            hosts.add(host);
+        }
+        let id = |app: &str| hosts.find(app).unwrap().map(|host| host.id().to_owned());
+        assert_eq!(id("ap-1").as_deref(), Some("ap-1"));
+        assert_eq!(id("web").as_deref(), Some("ap-1"));
+        assert_eq!(id("ap-9"), None);
+        let ambiguous = hosts.find("twin").unwrap_err().message;
+        assert_eq!(ambiguous, "several apps named `twin` run: give the id of one, `ap-2` or `ap-3`");
+        two.stop();
+        assert_eq!(id("twin").as_deref(), Some("ap-3"));
+        drop(one);
+        assert_eq!(id("web"), None);
+    }
+}

@@ -1,0 +1,105 @@
+//! Answers to calls, in the form in which the Python package and runners get them. `docs/protocol.md` describes them.
+
+use serde::Serialize;
+
+use crate::error::CallError;
+use crate::ids::CallId;
+
+/// An answer to a call.
+#[derive(Debug, Serialize)]
+#[serde(tag = "type")]
+pub enum CallAnswer<'a> {
+    /// The call's id, for whoever asked for it; before everything else.
+    #[serde(rename = "call.accepted")]
+    Accepted {
+        /// The caller's label.
+        call: u64,
+        /// The id.
+        id: CallId,
+    },
+    /// A value of a generator, before the result; the payload holds it.
+    #[serde(rename = "item")]
+    Item {
+        /// The caller's label.
+        call: u64,
+    },
+    /// The end; the payload holds the value or the exception.
+    #[serde(rename = "result")]
+    Result {
+        /// The caller's label.
+        call: u64,
+        /// How the call ended.
+        #[serde(flatten)]
+        status: CallStatus<'a>,
+    },
+}
+
+/// How a call ended.
+#[derive(Debug, Serialize)]
+#[serde(tag = "status", rename_all = "lowercase")]
+pub enum CallStatus<'a> {
+    /// With a value.
+    Ok,
+    /// With an exception of the function.
+    Exception,
+    /// Without either.
+    Error {
+        /// The exception's class, by name.
+        error: &'a str,
+        /// A sentence.
+        message: String,
+        /// What to do about it.
+        hint: Option<String>,
+    },
+}
+
+impl CallStatus<'_> {
+    /// An error without advice.
+    #[must_use]
+    pub fn error(class: &'static str, message: String) -> CallStatus<'static> {
+        CallStatus::Error { error: class, message, hint: None }
+    }
+}
+
+impl From<&CallError> for CallStatus<'static> {
+    fn from(error: &CallError) -> Self {
+        Self::Error { error: error.class(), message: error.to_string(), hint: error.hint() }
+    }
+}
+
+impl CallAnswer<'_> {
+    /// The control part of the message's frame.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        // Strings and numbers always serialise.
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_pinned() {
+        let late = CallStatus::error("FunctionTimeoutError", "late".into());
+        let cases = [
+            (CallAnswer::Item { call: 7 }, r#"{"type":"item","call":7}"#),
+            (CallAnswer::Result { call: 7, status: CallStatus::Ok }, r#"{"type":"result","call":7,"status":"ok"}"#),
+            (
+                CallAnswer::Result { call: 7, status: CallStatus::Exception },
+                r#"{"type":"result","call":7,"status":"exception"}"#,
+            ),
+            (
+                CallAnswer::Result { call: 7, status: late },
+                r#"{"type":"result","call":7,"status":"error","error":"FunctionTimeoutError","message":"late","hint":null}"#,
+            ),
+        ];
+        for (answer, text) in cases {
+            assert_eq!(String::from_utf8(answer.encode()).unwrap(), text);
+        }
+        let id = CallId::new();
+        let accepted = format!(r#"{{"type":"call.accepted","call":7,"id":"{id}"}}"#);
+        assert_eq!(String::from_utf8(CallAnswer::Accepted { call: 7, id }.encode()).unwrap(), accepted);
+    }
+}

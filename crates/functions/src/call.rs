@@ -1,0 +1,28 @@
+//! What a call is to those who make it.
+
+use lamina_wire::{Payload, WireError};
+
+use crate::error::CallError;
+
+/// How a call ended.
+#[derive(Debug)]
+pub enum Outcome {
+    /// With a value: the payload holds it, pickled.
+    Value(Payload),
+    /// With an exception of the function: the payload describes it.
+    Exception(Payload),
+    /// Without either.
+    Error(CallError),
+}
+
+/// Whoever waits for a call. Told in whichever thread has something to tell.
+pub trait Caller: Send + Sync {
+    /// Takes the next value of a generator: in order, and before the outcome.
+    ///
+    /// # Errors
+    /// When it cannot be handed on; the call then fails.
+    fn item(&self, payload: Payload) -> Result<(), WireError>;
+
+    /// Takes the outcome. Called exactly once.
+    fn end(&self, outcome: Outcome);
+}

@@ -1,0 +1,97 @@
+//! The calls that somebody has made and that have not ended.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
+
+use crate::ids::CallId;
+use crate::pool::Pool;
+
+/// The open calls of one connection, by its own labels: those of a session, or of the runner in a container. It knows
+/// which service has each of them, so that nobody has to ask all.
+#[derive(Debug, Default)]
+pub struct Calls {
+    open: Mutex<HashMap<u64, OpenCall>>,
+}
+
+/// A call that has not ended.
+#[derive(Debug, Clone)]
+pub struct OpenCall {
+    /// Its id.
+    pub id: CallId,
+    /// The pool that has it.
+    pub pool: Weak<Pool>,
+    /// The input that made it, if it was one.
+    pub input: Option<CallId>,
+    /// Whether it goes on when whoever made it has ended.
+    pub is_spawned: bool,
+}
+
+impl OpenCall {
+    fn cancel(&self) {
+        if let Some(pool) = self.pool.upgrade() {
+            // One that has ended meanwhile was answered.
+            let _ = pool.cancel(self.id);
+        }
+    }
+}
+
+impl Calls {
+    /// Notes a call before it is submitted; false when another one has its label.
+    #[must_use]
+    pub fn open(&self, label: u64, call: OpenCall) -> bool {
+        let mut open = self.lock();
+        let is_new = !open.contains_key(&label);
+        if is_new {
+            open.insert(label, call);
+        }
+        is_new
+    }
+
+    /// Forgets a call that has ended.
+    pub fn close(&self, label: u64) {
+        self.lock().remove(&label);
+    }
+
+    /// Cancels a call. One that has ended was answered already.
+    pub fn cancel(&self, label: u64) {
+        let call = self.lock().get(&label).cloned();
+        if let Some(call) = call {
+            call.cancel();
+        }
+    }
+
+    /// Items of a generator's call were consumed; those of a call that has ended matter to nobody.
+    pub fn more(&self, label: u64, count: u64) {
+        let call = self.lock().get(&label).cloned();
+        if let Some((id, pool)) = call.and_then(|call| Some((call.id, call.pool.upgrade()?))) {
+            let _ = pool.more(id, count);
+        }
+    }
+
+    /// Whoever made the calls is gone: cancels those that were not spawned.
+    pub fn cancel_awaited(&self) {
+        self.cancel_all(|call| !call.is_spawned);
+    }
+
+    /// An input has failed: cancels what it has called, but for what it has spawned.
+    pub(crate) fn cancel_awaited_by(&self, input: CallId) {
+        self.cancel_all(|call| !call.is_spawned && call.input == Some(input));
+    }
+
+    /// The calls whose results an input waits for, or will.
+    pub(crate) fn awaited_by(&self, input: CallId) -> Vec<CallId> {
+        let open = self.lock();
+        let awaited = open.values().filter(|call| !call.is_spawned && call.input == Some(input));
+        awaited.map(|call| call.id).collect()
+    }
+
+    fn cancel_all(&self, is_concerned: impl Fn(&OpenCall) -> bool) {
+        let concerned: Vec<OpenCall> = self.lock().values().filter(|call| is_concerned(call)).cloned().collect();
+        // Not under the lock: their ends come back here.
+        concerned.iter().for_each(OpenCall::cancel);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, OpenCall>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

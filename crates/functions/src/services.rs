@@ -1,0 +1,79 @@
+//! The services of an app, which may call each other.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use lamina_events::{Event, Sink};
+
+use crate::deadlock;
+use crate::ids::CallId;
+use crate::options::PoolOptions;
+use crate::pool::Pool;
+use crate::starter::ContainerStarter;
+
+/// The pools of an app's services, by their names.
+#[derive(Debug)]
+pub struct Services {
+    pools: HashMap<String, Arc<Pool>>,
+    sink: Sink,
+    /// Services whose deadlock was reported.
+    reported: Mutex<BTreeSet<String>>,
+}
+
+impl Services {
+    /// Pools without containers, one for each service; what is called first starts one.
+    pub fn new(services: impl IntoIterator<Item = (PoolOptions, Box<dyn ContainerStarter>)>, sink: &Sink) -> Arc<Self> {
+        Arc::new_cyclic(|all| {
+            let pool = |(options, starter): (PoolOptions, _)| {
+                (options.name(), Arc::new(Pool::new(options, starter, sink.clone(), all.clone())))
+            };
+            let pools = services.into_iter().map(pool).collect();
+            Self { pools, sink: sink.clone(), reported: Mutex::default() }
+        })
+    }
+
+    /// The pool of a service.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&Arc<Pool>> {
+        self.pools.get(name)
+    }
+
+    /// The names of all services.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.pools.keys().map(String::as_str)
+    }
+
+    /// Begins to stop all of them, as [`Pool::begin_stop`].
+    pub fn begin_stop(&self) {
+        self.pools.values().for_each(|pool| pool.begin_stop());
+    }
+
+    /// Stops all of them, and returns when no container is left.
+    pub fn stop(&self) {
+        self.begin_stop();
+        self.pools.values().for_each(|pool| pool.stop());
+    }
+
+    /// A call from a container waits for one of `service`: says so, once for each service, if it waits for itself.
+    pub(crate) fn report_deadlock(&self, service: &Pool, call: CallId) {
+        // In most cases this is all that is looked at.
+        if !service.view().may_be_stuck() {
+            return;
+        }
+        let views: Vec<_> = self.pools.values().map(|pool| pool.view()).collect();
+        let Some(path) = deadlock::find(&views, call) else { return };
+        let name = service.name();
+        if !self.reported.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned()) {
+            return;
+        }
+        let path: Vec<_> = path.iter().map(|name| format!("`{name}`")).collect();
+        let message = format!(
+            "a call of function `{name}` waits for itself ({}): all containers that `{name}` may have (max_containers={}) \
+             run inputs that wait for it, so it can only time out; raise `max_containers` of `{name}`, or do not wait \
+             for the result in the container",
+            path.join(" → "),
+            service.maximum(),
+        );
+        self.sink.emit(Event::Warning { message });
+    }
+}
