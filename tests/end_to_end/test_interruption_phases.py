@@ -205,6 +205,7 @@ def test_while_a_command_step_runs(modal: Modal, how: str) -> None:
 )
 def test_while_packages_are_installed(modal: Modal, step: str, shown: str) -> None:
     warm(modal)
+    interrupted = 0
     for pause in (0, 0.3, 1):
         # A layer of its own each time: what is in the package cache may be installed before it is interrupted.
         tag = os.urandom(4).hex()
@@ -214,8 +215,10 @@ def test_while_packages_are_installed(modal: Modal, step: str, shown: str) -> No
         terminal.read(pause)
         if terminal.process.poll() is None and "Built" not in terminal.text():
             interrupt(modal, terminal, "ctrl-c")
+            interrupted += 1
         else:
             terminal.finish()
+    assert interrupted, "every step was faster than the first pause"
     assert modal("run", "-q", "app.py").code == 0
     clean(modal)
 
@@ -227,15 +230,18 @@ def test_while_a_layer_is_committed(modal: Modal) -> None:
         "mkdir /opt/many; cd /opt/many; seq 1 30000 | xargs touch; head -c 100M /dev/urandom > large; echo all-written"
     )
     modal.write("app.py", with_step(f'run_commands("echo {tag}; {files}")'))
+    interrupted = 0
     for pause in (0, 0.1, 0.4):
         terminal = PseudoTerminal(modal, "run", "app.py")
         terminal.wait_for(lambda text: "all-written" in text or "Built" in text)
         terminal.read(pause)
         if terminal.process.poll() is None and "Built" not in terminal.text():
             interrupt(modal, terminal, "ctrl-c")
+            interrupted += 1
         else:
             terminal.finish()
-    modal("run", "-q", "app.py")
+    assert interrupted, "every commit was faster than the first pause"
+    assert modal("run", "-q", "app.py").code == 0
     clean(modal)
 
 

@@ -4,6 +4,8 @@
 //! their JSON form is versioned ([`SCHEMA_VERSION`]) and documented in `docs/protocol.md`.
 
 mod cancel;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::sync::Arc;

@@ -219,6 +219,7 @@ mod tests {
     #[test]
     fn the_machines_memory_is_known() {
         assert!(available_memory().is_some_and(|bytes| bytes > 1 << 20));
-        assert!(memory_guard() < memory("MemTotal:"));
+        let (guard, total) = (memory_guard().unwrap(), memory("MemTotal:").unwrap());
+        assert!((total / 2..total).contains(&guard), "{guard} of {total}");
     }
 }

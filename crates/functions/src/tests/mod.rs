@@ -94,8 +94,9 @@ fn a_runner_that_breaks_the_protocol_is_killed() {
     let bench = Bench::new(Start::Ready, |options| options.timeout = Duration::from_secs(2));
     for (call, input) in ["rubbish", "wrong", "unsealed", "close", "torn"].into_iter().enumerate() {
         let broken = error(bench.run(call as u64, input));
-        let named = matches!(broken, CallError::Broken { .. } | CallError::TimedOut { .. });
-        assert!(named, "{input}: {broken:?}");
+        // The rest of a torn message may still come.
+        let expected = if input == "torn" { "TimedOut" } else { "Broken" };
+        assert!(format!("{broken:?}").starts_with(expected), "{input}: {broken:?}");
         eventually("it is killed", || bench.alive() == 0);
     }
     assert_eq!(value(bench.run(9, "echo fine")), "fine");

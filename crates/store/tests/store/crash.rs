@@ -1,6 +1,8 @@
 //! Processes that die in the middle of a commit.
 //!
-//! The test runs itself as a child that commits without end, kills it at some point, and looks at what is left.
+//! A test runs itself as a child that commits without end, kills it at some point, and looks at what is left.
+
+#![expect(clippy::print_stdout, reason = "children say how far they are")]
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
@@ -13,24 +15,30 @@ use lamina_store::{CommitRules, Policy};
 
 use crate::support::*;
 
-/// Names the store of a child; without it, the tests below that are bodies of children do nothing.
+/// Names the store of a child.
 const STORE: &str = "LAMINA_TEST_STORE";
 
-/// Runs one test of this program as a child process with its own store.
+/// Does, in a child that a test has started, what the child is for, until it is killed; returns at once in the test itself.
+fn in_child(body: fn(&Path)) {
+    if let Some(root) = std::env::var_os(STORE) {
+        body(Path::new(&root));
+    }
+}
+
+/// Runs a test of this program as a child process, on the store at `root`.
 fn child(test: &str, root: &Path) -> Child {
     Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", test, "--nocapture"])
+        .args(["--exact", &format!("crash::{test}"), "--nocapture"])
         .env(STORE, root)
+        .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
         .unwrap()
 }
 
-#[test]
-fn body_commit_without_end() {
-    let Some(root) = std::env::var_os(STORE) else { return };
-    let store = TestStore::open(Path::new(&root));
+fn commit_without_end(root: &Path) {
+    let store = TestStore::open(root);
     for round in 0_u64.. {
         let work = store.new_work().unwrap();
         for file in 0..40 {
@@ -43,10 +51,11 @@ fn body_commit_without_end() {
 
 #[test]
 fn a_killed_commit_leaves_nothing_wrong() {
+    in_child(commit_without_end);
     let directory = tempfile::tempdir().unwrap();
     let root = directory.path().join("store");
     for round in 0..12 {
-        let mut child = child("crash::body_commit_without_end", &root);
+        let mut child = child("a_killed_commit_leaves_nothing_wrong", &root);
         let mut output = BufReader::new(child.stdout.take().unwrap()).lines();
         let committed = output.find(|line| line.as_ref().unwrap().contains("committed")).unwrap().unwrap();
         std::thread::sleep(Duration::from_millis(7 * round));
@@ -65,14 +74,12 @@ fn a_killed_commit_leaves_nothing_wrong() {
     }
 }
 
-#[test]
-fn body_commit_and_collect_without_end() {
-    let Some(root) = std::env::var_os(STORE) else { return };
-    let store = TestStore::open(Path::new(&root));
+fn commit_and_collect_without_end(root: &Path) {
+    let store = TestStore::open(root);
     let everything = Policy { unused_for: Some(Duration::ZERO), ..Policy::default() };
     for round in 0_u64.. {
         // The layer of a session stays as long as it runs, so another one collects.
-        let builder = TestStore::open(Path::new(&root));
+        let builder = TestStore::open(root);
         let work = builder.new_work().unwrap();
         for file in 0..200 {
             write(builder.upper(&work).join(format!("d{}/{file}", file % 4)), format!("{file} of {}", round % 3));
@@ -86,10 +93,11 @@ fn body_commit_and_collect_without_end() {
 
 #[test]
 fn a_killed_collection_leaves_nothing_wrong() {
+    in_child(commit_and_collect_without_end);
     let directory = tempfile::tempdir().unwrap();
     let root = directory.path().join("store");
     for round in 0..12 {
-        let mut child = child("crash::body_commit_and_collect_without_end", &root);
+        let mut child = child("a_killed_collection_leaves_nothing_wrong", &root);
         let mut output = BufReader::new(child.stdout.take().unwrap()).lines();
         output.find(|line| line.as_ref().unwrap().contains("collecting")).unwrap().unwrap();
         std::thread::sleep(Duration::from_millis(round));
@@ -109,26 +117,22 @@ fn a_killed_collection_leaves_nothing_wrong() {
     }
 }
 
-#[test]
-fn body_hold_a_lock_and_a_work() {
-    let Some(root) = std::env::var_os(STORE) else { return };
-    let store = TestStore::open(Path::new(&root));
+fn hold_a_lock_and_a_work(root: &Path) {
+    let store = TestStore::open(root);
     let work = store.new_work().unwrap();
     let _lock = store.lock("key", &CancelToken::new(), || ()).unwrap();
     println!("holding {}", work.id());
-    // Until killed: nobody writes to this.
+    // Nobody writes to this.
     let _ = std::io::stdin().read(&mut [0]);
+    panic!("the test that was to kill this process is gone");
 }
 
 #[test]
 fn locks_and_works_of_living_processes_are_respected_and_those_of_dead_ones_are_not() {
+    in_child(hold_a_lock_and_a_work);
     let directory = tempfile::tempdir().unwrap();
     let root = directory.path().join("store");
-    let mut child = {
-        let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["--exact", "crash::body_hold_a_lock_and_a_work", "--nocapture"]).env(STORE, &root);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap()
-    };
+    let mut child = child("locks_and_works_of_living_processes_are_respected_and_those_of_dead_ones_are_not", &root);
     let mut output = BufReader::new(child.stdout.take().unwrap()).lines();
     let holding = output.find(|line| line.as_ref().unwrap().contains("holding")).unwrap().unwrap();
     let work = holding.split("holding ").nth(1).unwrap().trim().to_owned();
