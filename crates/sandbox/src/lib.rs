@@ -1,4 +1,5 @@
-//! Where processes run: sandboxes of Linux namespaces, mounts, limits and filters, used for build steps and for functions alike.
+//! Where processes run: sandboxes of Linux namespaces, mounts, limits and filters, used for build steps and for
+//! functions alike.
 //!
 //! [`Helpers::start`] enters the store's user namespace once and leaves two processes in it: the *launcher*, which makes
 //! a sandbox with one `clone3`, and the *store worker*, which does the file work on layer content. The engine asks

@@ -1,10 +1,10 @@
 //! Where layers live: objects, diff trees, views, package caches and the index, under one directory.
 //!
-//! The crate has two sides, of which neither knows the other. The `engine` side runs in the `modal` process with the caller's rights: it keeps the
-//! index, takes locks, walks the caller's local files and sends requests. The `worker` side runs inside the store's
-//! user namespace and does all file work on layer content, because only there the files' owners mean what they say.
-//! Both stand on the formats: [`tree`] (what a layer changes), object names, the directory layout and the protocol between them. The on-disk
-//! format is documented in `docs/store-format.md`.
+//! The crate has two sides, of which neither knows the other. The `engine` side runs in the `modal` process with the
+//! caller's rights: it keeps the index, takes locks, walks the caller's local files and sends requests. The `worker` side
+//! runs inside the store's user namespace and does all file work on layer content, because only there the files' owners
+//! mean what they say. Both stand on the formats: [`tree`] (what a layer changes), object names, the directory layout and
+//! the protocol between them. The on-disk format is documented in `docs/store-format.md`.
 
 mod engine;
 mod error;
