@@ -15,7 +15,7 @@ use lamina_bases::{BaseProgress, Tools};
 use lamina_events::CancelToken;
 use lamina_image::Facts;
 use lamina_sandbox::{ExitStatus, Helpers, IdMap, Launcher, SandboxSpec, Stdio, Upper};
-use lamina_store::{CommitRules, JobTable, Layout, Store};
+use lamina_store::{JobTable, Layout, Store};
 
 /// The store worker: serves the jobs of this crate.
 fn worker(socket: UnixStream) {
@@ -80,8 +80,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut log = TimedLog { started, file: fs_err::File::create(Path::new(directory).join("bootstrap.log"))? };
     let (work, facts) = lamina_bases::bootstrap(&plan, &tools, &mut log).map_err(|error| error.to_string())?;
     eprintln!("{:6.2} s  committing", started.elapsed().as_secs_f64());
-    let rules = CommitRules { package_step: true, package_times: true, drop_empty: Vec::new() };
-    let committed = store.commit(&work, rules)?;
+    let committed = store.commit(&work, lamina_bases::dpkg::commit_rules(Vec::new()))?;
     eprintln!("{:6.2} s  finished", started.elapsed().as_secs_f64());
     println!("{facts:#?}\n{committed:#?}");
     match command.first() {

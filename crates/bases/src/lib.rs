@@ -6,20 +6,24 @@
 //! host or the mirror, only on the packages, so equal packages give an equal layer. [`mirror`] says where packages come
 //! from.
 
+pub mod apt;
 mod archive;
 mod bootstrap;
 mod closure;
 mod configure;
 mod control;
 mod date;
+pub mod dpkg;
 mod error;
 mod install;
 pub mod mirror;
 mod packages;
 mod plan;
+mod shell;
 mod standalone;
 mod version;
 
 pub use bootstrap::{BaseProgress, Tools, bootstrap, jobs};
 pub use error::{BaseError, SignatureProblem};
 pub use plan::{DebianPlan, PythonSource, Suite, debian_slim_plan};
+pub use shell::quote;

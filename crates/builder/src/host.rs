@@ -4,15 +4,14 @@
 //! as environment and as files under `/dev/lamina`, which is never part of a layer, and they enter no key.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 
-use lamina_bases::mirror::{self, Mirror};
-use lamina_bases::{BaseError, Suite};
+use lamina_bases::{BaseError, apt};
 use lamina_ground::causes;
+use lamina_image::Facts;
 use lamina_sandbox::InjectedFile;
 use lamina_wheels::PipSettings;
 
-use crate::{BuildError, apt_methods};
+use crate::BuildError;
 
 /// Where injected files appear.
 pub(crate) const DIRECTORY: &str = "/dev/lamina";
@@ -48,13 +47,6 @@ const PASSED_VARIABLES: [&str; 10] = [
     "NO_PROXY",
 ];
 
-/// Settings of apt that hold in every build sandbox: patience, and no synchronising of what is committed as a whole.
-const APT_CONFIGURATION: &str = r#"Acquire::Retries "5";
-Acquire::Languages "none";
-Dpkg::Use-Pty "0";
-DPkg::Options { "--force-unsafe-io"; };
-"#;
-
 /// Name of the injected certificate bundle.
 const CERTIFICATES: &str = "ca.pem";
 
@@ -69,6 +61,8 @@ pub(crate) struct HostSettings {
     pub(crate) resolv_conf: Option<Vec<u8>>,
     /// Known hosts.
     pub(crate) hosts: Option<Vec<u8>>,
+    /// What the shell does before a step's commands.
+    pub(crate) prepare: String,
 }
 
 impl HostSettings {
@@ -103,56 +97,21 @@ impl HostSettings {
         }
     }
 
-    /// Makes apt ask the host's mirror for what the image's sources ask Debian's own archive for, however they were edited.
-    pub(crate) fn add_mirror(&mut self, suite: Suite) -> Result<(), BuildError> {
+    /// Adds what commands in an image with these facts need to reach the host's mirror of its packages.
+    pub(crate) fn add_packages(&mut self, facts: &Facts) -> Result<(), BuildError> {
+        let certificates = format!("{DIRECTORY}/{CERTIFICATES}");
+        let certificates = self.files.iter().any(|file| file.name == CERTIFICATES).then_some(&*certificates);
         let unusable = |error: BaseError| BuildError::Invalid { message: causes(&error), hint: None };
-        let mirror = mirror::find().map_err(unusable)?;
-        let keyring =
-            mirror.keyring_bytes().map_err(unusable)?.map(|bytes| self.add_file("archive-keyring.asc", bytes));
-        let mut configuration = APT_CONFIGURATION.to_owned();
-        if self.files.iter().any(|file| file.name == CERTIFICATES) {
-            let _ = writeln!(configuration, "Acquire::https::CAInfo \"{DIRECTORY}/{CERTIFICATES}\";");
-        }
-        if !mirror.check_valid_until {
-            configuration.push_str("Acquire::Check-Valid-Until \"no\";\n");
-        }
-        for method in apt_methods::for_mirror(&mirror, keyring.as_deref()) {
-            let program = self.add_program(&format!("apt-{}", method.name), method.script.into_bytes());
-            let _ = writeln!(configuration, "Dir::Bin::Methods::{} \"{program}\";", method.name);
-        }
-        let plain = self.add_file("apt.conf", configuration.clone().into_bytes());
-        self.environment.insert("APT_CONFIG".to_owned(), plain);
-        if mirror.security.is_none() {
-            self.add_list_without_security(&mirror, suite, keyring.as_deref(), configuration);
-        }
+        let access = apt::access(facts, DIRECTORY, certificates).map_err(unusable)?;
+        self.files.extend(access.files);
+        self.environment.extend(access.environment);
+        self.prepare = access.prepare;
         Ok(())
-    }
-
-    /// For mirrors without a security archive: a list that does not name it, in place of the image's own while that is as
-    /// the base has it. Programs that edit the list cannot do so then, since apt takes no two lists for one.
-    fn add_list_without_security(
-        &mut self,
-        mirror: &Mirror,
-        suite: Suite,
-        keyring: Option<&str>,
-        mut configuration: String,
-    ) {
-        self.add_file("image.list", mirror::image_sources(suite).into_bytes());
-        let sources = mirror.sources_list(suite, keyring.unwrap_or(mirror::IMAGE_KEYRING));
-        let sources = self.add_file("host.sources", sources.into_bytes());
-        let _ = writeln!(configuration, "Dir::Etc::SourceList \"{sources}\";");
-        self.add_file("apt-mirror.conf", configuration.into_bytes());
     }
 
     /// Adds a world-readable file and returns its path inside.
     pub(crate) fn add_file(&mut self, name: &str, contents: Vec<u8>) -> String {
         self.files.push(InjectedFile { name: name.to_owned(), contents, mode: 0o444 });
-        format!("{DIRECTORY}/{name}")
-    }
-
-    /// Adds a program that everybody may run and returns its path inside.
-    fn add_program(&mut self, name: &str, contents: Vec<u8>) -> String {
-        self.files.push(InjectedFile { name: name.to_owned(), contents, mode: 0o555 });
         format!("{DIRECTORY}/{name}")
     }
 

@@ -5,8 +5,6 @@
 //! that was rebuilt with the same result leaves everything after it cached. What is missing is made in a sandbox (or
 //! without one, where files can simply be linked), committed to the store, and recorded under its key.
 
-mod apt_methods;
-mod debian_names;
 mod error;
 mod hints;
 mod host;

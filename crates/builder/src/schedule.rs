@@ -331,7 +331,7 @@ impl<'a> Builder<'a> {
     ) -> Result<(lamina_store::Committed, Facts), StepError> {
         let (work, rules, facts, _held) = match made {
             Made::Layer(committed) => return Ok((committed, Facts::default())),
-            Made::Work { work, rules, facts, held } => (work, rules, facts, held),
+            Made::Work { work, rules, facts, held } => (work, rules, *facts, held),
         };
         self.cancel.check().map_err(BuildError::from)?;
         if !secrets.is_empty() {

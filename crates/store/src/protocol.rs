@@ -14,13 +14,39 @@ use crate::JobError;
 /// How an upper is turned into a layer.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CommitRules {
-    /// Leave out what package managers leave behind: logs, lists, archives, backups, lock files.
-    pub package_step: bool,
+    /// What to leave out.
+    pub exclude: Exclude,
+    /// Replace the day of the last password change in `/etc/shadow`, which is the day of the build, by that of packages.
+    pub constant_password_days: bool,
     /// Give everything one constant time ([`crate::Timestamp::PACKAGE`]), so that equal packages make equal layers whenever
     /// they are installed.
     pub package_times: bool,
     /// Absolute paths in the image that the sandbox made as mount points: left out while empty.
     pub drop_empty: Vec<String>,
+}
+
+/// Things that a commit leaves out of the layer and of the view, by exact paths without leading slash; directories stay.
+/// That goes for deletions as well: a layer that deletes scratch would differ from one that never saw any.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exclude {
+    /// Paths of files.
+    pub files: Vec<String>,
+    /// Directories of which everything is left out, at any depth.
+    pub below: Vec<String>,
+    /// Directories of which what has a certain ending is left out, at their top.
+    pub endings: Vec<(String, String)>,
+}
+
+impl Exclude {
+    /// Whether what is at this path, and is no directory, is left out.
+    pub(crate) fn covers(&self, path: &[u8]) -> bool {
+        let inside = |directory: &String| path.strip_prefix(directory.as_bytes())?.strip_prefix(b"/");
+        self.files.iter().any(|file| file.as_bytes() == path)
+            || self.below.iter().any(|directory| inside(directory).is_some())
+            || self.endings.iter().any(|(directory, ending)| {
+                inside(directory).is_some_and(|name| !name.contains(&b'/') && name.ends_with(ending.as_bytes()))
+            })
+    }
 }
 
 /// What a commit made.
@@ -266,3 +292,32 @@ pub(crate) enum Published {
 
 /// What the worker answers.
 pub(crate) type Answer = Result<serde_json::Value, JobError>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_out_is_an_exact_list() {
+        let exclude = Exclude {
+            files: vec!["etc/shadow-".to_owned()],
+            below: vec!["var/lib/apt/lists".to_owned()],
+            endings: vec![("var/cache/apt".to_owned(), ".bin".to_owned())],
+        };
+        for path in ["etc/shadow-", "var/lib/apt/lists/x", "var/lib/apt/lists/auxfiles/x", "var/cache/apt/pkgcache.bin"]
+        {
+            assert!(exclude.covers(path.as_bytes()), "{path}");
+        }
+        for path in [
+            "etc/shadow",
+            "tmp/etc/shadow-",
+            "etc/shadow-/x",
+            "var/lib/apt/listsx",
+            "var/lib/apt/lists",
+            "var/cache/apt/sub/x.bin",
+            "var/cache/aptx.bin",
+        ] {
+            assert!(!exclude.covers(path.as_bytes()), "{path}");
+        }
+    }
+}

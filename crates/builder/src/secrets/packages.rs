@@ -1,63 +1,41 @@
 //! What packages brought: files that the lists of their packages name, with the digests that are written there.
 
 use std::cell::OnceCell;
-use std::collections::{HashMap, HashSet};
-use std::ffi::OsStr;
 use std::io::Read as _;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
+use lamina_bases::dpkg;
 use md5::Md5;
 use sha2::Sha256;
 
 use super::forms::{base64, hexadecimal, url_safe};
 
-/// Files and directories of package managers that repeat what packages say.
-const RECORDS: [&str; 8] = [
-    "/var/lib/dpkg",
-    "/var/lib/apt",
-    "/var/cache/apt",
-    "/var/cache/ldconfig",
-    "/var/cache/debconf/templates.dat",
-    "/var/log/apt",
-    "/var/log/dpkg.log",
-    "/etc/ld.so.cache",
-];
-
 /// The lists of packages that a step installed.
 #[derive(Debug)]
 pub(super) struct Packages<'a> {
     root: &'a Path,
-    debian: OnceCell<Debian>,
-}
-
-/// What dpkg knows of the step's packages.
-#[derive(Debug, Default)]
-struct Debian {
-    /// MD5 of files, by path in the image.
-    digests: HashMap<Vec<u8>, String>,
-    /// Paths of everything, directories and links as well.
-    paths: HashSet<Vec<u8>>,
+    of_system: OnceCell<dpkg::Installed>,
 }
 
 impl<'a> Packages<'a> {
     /// The packages of the changes below `root`.
     pub(super) fn new(root: &'a Path) -> Self {
-        Self { root, debian: OnceCell::new() }
+        Self { root, of_system: OnceCell::new() }
     }
 
     /// Whether what is at this path of the image is as a package brought it.
     pub(super) fn brought(&self, inside: &Path) -> bool {
-        if RECORDS.iter().any(|record| inside.starts_with(record)) {
+        if dpkg::RECORDS.iter().any(|record| inside.starts_with(record)) {
             return true;
         }
-        let debian = self.debian.get_or_init(|| Debian::read(self.root));
+        let of_system = self.of_system.get_or_init(|| dpkg::Installed::read(self.root));
         let file = self.at(inside);
         if !fs::symlink_metadata(&file).is_ok_and(|metadata| metadata.is_file()) {
-            return debian.paths.contains(inside.as_os_str().as_bytes());
+            return of_system.paths.contains(inside.as_os_str().as_bytes());
         }
-        match debian.digests.get(inside.as_os_str().as_bytes()) {
+        match of_system.digests.get(inside.as_os_str().as_bytes()) {
             Some(digest) => digest_of::<Md5>(&file).is_some_and(|found| hexadecimal(&found) == *digest),
             None => self.is_of_wheel(inside) || source_of(inside).is_some_and(|source| self.brought(&source)),
         }
@@ -75,37 +53,6 @@ impl<'a> Packages<'a> {
                 self.at(inside) == record || is_recorded(&fs::read(&record).unwrap_or_default(), name, &self.at(inside))
             })
         })
-    }
-}
-
-impl Debian {
-    fn read(root: &Path) -> Self {
-        let mut debian = Self::default();
-        let information = root.join("var/lib/dpkg/info");
-        for file in fs::read_dir(&information).into_iter().flatten().flatten().map(|entry| entry.path()) {
-            match file.extension().and_then(OsStr::to_str) {
-                Some("md5sums") => {
-                    for line in lines(&fs::read(&file).unwrap_or_default()) {
-                        debian.add_digest(line.get(..32), line.get(34..));
-                    }
-                }
-                Some("list") => debian.paths.extend(lines(&fs::read(&file).unwrap_or_default()).map(<[u8]>::to_vec)),
-                _ => {}
-            }
-        }
-        // Configuration files have their digests elsewhere: ` /etc/file digest`.
-        for line in lines(&fs::read(root.join("var/lib/dpkg/status")).unwrap_or_default()) {
-            let mut words = line.strip_prefix(b" /").unwrap_or_default().split(|byte| *byte == b' ');
-            let (path, digest) = (words.next(), words.next());
-            debian.add_digest(digest, path);
-        }
-        debian
-    }
-
-    fn add_digest(&mut self, digest: Option<&[u8]>, path: Option<&[u8]>) {
-        if let (Some(digest), Some(path)) = (digest.and_then(|digest| std::str::from_utf8(digest).ok()), path) {
-            self.digests.insert([b"/", path].concat(), digest.to_owned());
-        }
     }
 }
 

@@ -1,9 +1,8 @@
 //! `debian_slim`.
 
-use lamina_bases::{BaseError, DebianPlan, debian_slim_plan};
+use lamina_bases::{BaseError, DebianPlan, debian_slim_plan, dpkg};
 use lamina_ground::causes;
 use lamina_image::KeyMaterial;
-use lamina_store::CommitRules;
 
 use super::{Made, StepContext, StepError};
 use crate::BuildError;
@@ -42,12 +41,7 @@ impl BasePlan {
         };
         let outcome = lamina_bases::bootstrap(&self.debian, &bases, log);
         let (work, facts) = outcome.map_err(base_error)?;
-        Ok(Made::Work {
-            work,
-            rules: CommitRules { package_step: true, package_times: true, drop_empty: Vec::new() },
-            facts,
-            held: None,
-        })
+        Ok(Made::Work { work, rules: dpkg::commit_rules(Vec::new()), facts: Box::new(facts), held: None })
     }
 }
 

@@ -4,12 +4,11 @@ use std::io::{Read, Write as _};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use lamina_bases::Suite;
-use lamina_image::{Digest, Facts, FileEntry, FileKind, FileSet, KeyMaterial};
+use lamina_bases::quote;
+use lamina_image::{Digest, FileEntry, FileKind, FileSet, KeyMaterial};
 use lamina_sandbox::{Exit, ExitStatus, Limits, Mount, SandboxError, SandboxSpec, Stdio, Upper};
 use lamina_store::{CommitRules, StoreError, Work};
 
-use super::apt::quote;
 use super::{Made, StepContext, StepError};
 use crate::BuildError;
 use crate::hints;
@@ -26,14 +25,9 @@ fn memory_limit() -> u64 {
     total / 10 * 9
 }
 
-/// Runs each argument as a command of the image's shell, which stands for `SHELL`, until one fails. Where the mirror has no security archive and the image still has
-/// its default apt sources, apt uses a list without it. pip and `uv` read the host's settings like a system's: pip reads all
+/// Runs each argument as a command of the image's shell, which stands for `SHELL`, until one fails. pip and `uv` read the host's settings like a system's: pip reads all
 /// such files, the last one wins; `uv` reads the first one only, so that it gets the host's where the image has none.
 const RUN_ALL: &str = r#"
-if [ -e /dev/lamina/image.list ] && [ "$APT_CONFIG" = /dev/lamina/apt.conf ] &&
-    cmp -s /etc/apt/sources.list /dev/lamina/image.list; then
-    export APT_CONFIG=/dev/lamina/apt-mirror.conf
-fi
 newline='
 '
 lamina_given=${XDG_CONFIG_DIRS:-/etc/xdg}
@@ -63,10 +57,10 @@ for command do
 done
 "#;
 
-/// The script that runs commands, for an image with this shell.
-fn run_all(shell: Option<&[String]>) -> String {
+/// The script that prepares for commands and runs them, for an image with this shell.
+fn run_all(prepare: &str, shell: Option<&[String]>) -> String {
     let words = |shell: &[String]| shell.iter().map(|word| quote(word)).collect::<Vec<_>>().join(" ");
-    RUN_ALL.replace("SHELL", &shell.map_or_else(|| "/bin/sh -c".to_owned(), words))
+    prepare.to_owned() + &RUN_ALL.replace("SHELL", &shell.map_or_else(|| "/bin/sh -c".to_owned(), words))
 }
 
 pub(crate) struct CommandsPlan {
@@ -85,7 +79,7 @@ impl CommandsPlan {
         let run = Run { commands: &self.commands, beneath: uv_layer(context)?, ..Run::default() };
         let exit = run.execute(context, &work, log)?;
         let rules = CommitRules { drop_empty: exit.created_mountpoints, ..CommitRules::default() };
-        Ok(Made::Work { work, rules, facts: Facts::default(), held: None })
+        Ok(Made::Work { work, rules, facts: Box::default(), held: None })
     }
 }
 
@@ -132,9 +126,7 @@ impl Run<'_> {
     fn spec(self, context: &StepContext<'_>, work: &Work) -> Result<SandboxSpec, BuildError> {
         let parent = context.parent;
         let mut host = HostSettings::clone(context.tools.host());
-        if let Some(suite) = Suite::of(&parent.facts) {
-            host.add_mirror(suite)?;
-        }
+        host.add_packages(&parent.facts)?;
         for (name, contents) in self.files {
             host.add_file(name, contents.clone());
         }
@@ -148,7 +140,8 @@ impl Run<'_> {
         environment.extend(own.map(|(name, value)| (name.to_owned(), value.to_owned())));
         let store = &context.tools.store;
         let layers = self.tools.iter().chain(parent.layers.iter().rev()).chain(&self.beneath);
-        let script = ["/bin/sh", "-c", &run_all(parent.config.shell.as_deref()), "sh"].map(str::to_owned);
+        let script =
+            ["/bin/sh", "-c", &run_all(&host.prepare, parent.config.shell.as_deref()), "sh"].map(str::to_owned);
         Ok(SandboxSpec {
             hostname: "build".to_owned(),
             layers: layers.map(|digest| store.view_path(digest)).collect(),
@@ -208,7 +201,7 @@ fn failure(status: ExitStatus, exit: &Exit, log: &StepLog, context: &StepContext
         (None, ExitStatus::Signaled(signal)) => format!("it was ended by signal {signal}"),
     };
     // The output explains a failure of a program, not that something from outside ended it.
-    let explained = || hints::for_output(&log.tail(), context.tools.store.layout().has_space());
+    let explained = || hints::for_output(&log.tail(), &context.parent.facts, context.tools.store.layout().has_space());
     let hint = matches!(status, ExitStatus::Exited(_)).then(explained).flatten();
     StepError::Failed { message, hint }
 }
@@ -219,5 +212,24 @@ fn sandbox_error(error: SandboxError) -> StepError {
         | SandboxError::NotExecutable { .. }
         | SandboxError::WorkingDirectory { .. } => StepError::of(&error),
         error => StepError::Other(BuildError::failed(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_are_run_by_the_images_shell() {
+        let run = |shell: Option<&[String]>, command: &str| {
+            let script = run_all("prepared=yes; export prepared\n", shell);
+            let output = std::process::Command::new("sh").args(["-c", &script, "sh", command, "echo next"]).output();
+            let output = output.unwrap();
+            (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+        };
+        assert_eq!(run(None, "echo $prepared $0"), (Some(0), "yes /bin/sh\nnext\n".to_owned()));
+        assert_eq!(run(None, "exit 3"), (Some(3), String::new()));
+        let shell = ["/bin/sh", "-e", "-c"].map(str::to_owned);
+        assert_eq!(run(Some(&shell), "false; echo on").0, Some(1));
     }
 }

@@ -10,7 +10,7 @@ mod requirements;
 
 use std::borrow::Cow;
 
-pub(crate) use apt::{keeps_pristine, quote};
+pub(crate) use apt::keeps_pristine;
 use lamina_events::{CancelToken, Event, Sink};
 use lamina_ground::{Hint, causes};
 use lamina_image::{Facts, KeyMaterial, Node, Step};
@@ -40,7 +40,7 @@ pub(crate) enum Made {
         /// How to commit them.
         rules: CommitRules,
         /// What the step says about the image.
-        facts: Facts,
+        facts: Box<Facts>,
         /// Held until the commit, where objects lie in the work that nothing else names.
         held: Option<Lock>,
     },

@@ -6,12 +6,14 @@
 
 use std::collections::BTreeMap;
 
-use lamina_image::{Digest, Facts, FileEntry, FileKind, FileSet, IndexOptions, KeyMaterial, Libc, Step, redact};
+use lamina_bases::quote;
+use lamina_image::{
+    Digest, Facts, FileEntry, FileKind, FileSet, IndexOptions, KeyMaterial, Libc, Package, PackageKind, Step, redact,
+};
 use lamina_store::CommitRules;
-use lamina_wheels::{Inside, Installer, Request, Resolver, Target, WheelError};
+use lamina_wheels::{Inside, Installer, Request, Resolution, Resolver, Source, Target, Wheel, WheelError};
 use serde_json::{Value, json};
 
-use super::apt::quote;
 use super::commands::Run;
 use super::credentials::Credentials;
 use super::{Made, StepContext, StepError, requirements};
@@ -138,7 +140,7 @@ impl PythonPlan {
             log.line(line);
         }
         let rules = CommitRules { package_times: true, ..CommitRules::default() };
-        Ok(Made::Work { work, rules, facts: Facts::default(), held })
+        Ok(Made::Work { work, rules, facts: Box::new(resolved(&resolution)), held })
     }
 
     /// The variables that the installer would see beside those of this machine.
@@ -178,7 +180,7 @@ impl PythonPlan {
         let flags = flags(&self.index, self.request.installer, &mut credentials);
         let (private, prepare) = credentials.hand_over();
         files.extend(private);
-        let packages: Vec<String> = shown.into_iter().map(|package| quote(package)).collect();
+        let packages: Vec<_> = shown.into_iter().map(|package| quote(package)).collect();
         let arguments = format!("{flags}{} {}", requirements.join(" "), packages.join(" "));
         let mut tools = Vec::new();
         let command = match (self.request.installer, &self.uv_version) {
@@ -205,7 +207,7 @@ impl PythonPlan {
         let run = Run { commands: &commands, environment: &variables, files: &files, tools, ..Run::default() };
         let exit = run.execute(context, &work, log)?;
         let rules = CommitRules { package_times: true, drop_empty: exit.created_mountpoints, ..CommitRules::default() };
-        Ok(Made::Work { work, rules, facts: Facts::default(), held: None })
+        Ok(Made::Work { work, rules, facts: Box::default(), held: None })
     }
 }
 
@@ -266,6 +268,21 @@ fn target(facts: &Facts) -> Result<Target, WheelError> {
         glibc: (major, minor),
         machine: std::env::consts::ARCH.to_owned(),
     })
+}
+
+/// What the step came to: the wheels that it installed, and where they are from.
+fn resolved(resolution: &Resolution) -> Facts {
+    let package = |wheel: &Wheel| Package {
+        kind: PackageKind::Pypi,
+        name: wheel.name.clone(),
+        version: wheel.version.clone(),
+        source: Some(match &wheel.source {
+            Source::Url(url) => redact(url).into_owned(),
+            Source::Path(path) => path.display().to_string(),
+        }),
+        sha256: Some(wheel.sha256.clone()),
+    };
+    Facts { packages: resolution.wheels.iter().map(package).collect(), ..Facts::default() }
 }
 
 fn wheel_error(error: &WheelError) -> StepError {

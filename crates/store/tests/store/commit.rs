@@ -5,12 +5,17 @@ use std::time::{Duration, SystemTime};
 
 use lamina_image::Digest;
 use lamina_store::tree::Node;
-use lamina_store::{CommitRules, Committed, Metadata, ObjectName, Timestamp};
+use lamina_store::{CommitRules, Committed, Exclude, Metadata, ObjectName, Timestamp};
 
 use crate::support::*;
 
 fn package_step() -> CommitRules {
-    CommitRules { package_step: true, package_times: true, ..CommitRules::default() }
+    let exclude = Exclude {
+        files: ["etc/passwd-", "var/cache/ldconfig/aux-cache", "var/log/dpkg.log"].map(str::to_owned).into(),
+        below: ["var/lib/apt/lists", "var/log/apt"].map(str::to_owned).into(),
+        endings: vec![("var/cache/apt".to_owned(), ".bin".to_owned())],
+    };
+    CommitRules { exclude, constant_password_days: true, package_times: true, drop_empty: Vec::new() }
 }
 
 #[test]

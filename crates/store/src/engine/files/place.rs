@@ -87,7 +87,7 @@ fn is_below(path: &[u8], directory: &[u8]) -> bool {
     path.strip_prefix(directory).is_some_and(|rest| rest.starts_with(b"/"))
 }
 
-/// Directories take the mode that every Debian gives them; all others are open to every user.
+/// Directories take the mode that every distribution gives them; all others are open to every user.
 fn new_directory(path: &[u8]) -> Metadata {
     Metadata::root_owned(match path {
         b"root" => 0o700,

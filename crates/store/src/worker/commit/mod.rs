@@ -15,8 +15,8 @@
 
 mod bytecode;
 mod digest;
-mod rules;
 mod scan;
+mod shadow;
 mod share;
 
 use std::collections::HashMap;
@@ -39,8 +39,8 @@ pub(super) fn commit(context: &WorkerContext, id: &str, rules: &CommitRules) -> 
     let _running = commit.running.lock().unwrap_or_else(PoisonError::into_inner);
     let upper = context.upper(id);
     let placed = context.placed(id);
-    if rules.package_step {
-        rules::normalise_shadow(&upper)?;
+    if rules.constant_password_days {
+        shadow::normalise(&upper)?;
     }
     let found = scan::scan(&upper, rules)?;
     let abandoned = &commit.is_abandoned;

@@ -4,7 +4,6 @@ use std::path::Path;
 
 use rustix::fs::{FileType, Stat};
 
-use super::rules;
 use crate::CommitRules;
 use crate::worker::disk::{self, Result, join};
 
@@ -50,7 +49,7 @@ pub(super) fn scan(upper: &Path, rules: &CommitRules) -> Result<Vec<Found>> {
 
 /// Whether something belongs into the tree; removes from the disk what does not belong into the view.
 fn keep(item: &Found, rules: &CommitRules, on_disk: &Path) -> Result<bool> {
-    let is_scratch = || rules.package_step && rules::is_package_scratch(&item.path);
+    let is_scratch = || rules.exclude.covers(&item.path);
     match item.file_type() {
         FileType::Directory => Ok(true),
         // A socket means something only to the process that listened on it.

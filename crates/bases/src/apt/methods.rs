@@ -7,24 +7,23 @@
 
 use std::fmt::Write as _;
 
-use lamina_bases::mirror::{DEFAULT_ARCHIVE, DEFAULT_SECURITY, Mirror};
-
-use crate::steps::quote;
+use crate::mirror::{DEFAULT_ARCHIVE, DEFAULT_SECURITY, Mirror};
+use crate::shell::quote;
 
 /// Where apt has its methods.
 const METHODS: &str = "/usr/lib/apt/methods";
 
 /// A program for apt to use as a method.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Method {
+pub(super) struct Method {
     /// Whose place it takes.
-    pub(crate) name: &'static str,
+    pub(super) name: &'static str,
     /// The program.
-    pub(crate) script: String,
+    pub(super) script: String,
 }
 
 /// The methods that lead to `mirror`, and to its keys inside where Debian's own are not those that sign it.
-pub(crate) fn for_mirror(mirror: &Mirror, keyring: Option<&str>) -> Vec<Method> {
+pub(super) fn for_mirror(mirror: &Mirror, keyring: Option<&str>) -> Vec<Method> {
     let archives = [
         Some((DEFAULT_ARCHIVE, mirror.archive.as_str())),
         mirror.security.as_deref().map(|security| (DEFAULT_SECURITY, security)),

@@ -88,7 +88,7 @@ const BULLSEYE: Release = ("11", "3.9");
 const BOOKWORM: Release = ("12", "3.11");
 
 /// What to do about a package that the image's release of Debian does not have.
-pub(crate) fn hint(package: &str) -> String {
+pub(super) fn hint(package: &str) -> String {
     if let Some((_, component)) = NOT_FREE.iter().find(|(name, _)| *name == package) {
         return format!(
             "`{package}` is in Debian's `{component}`, which images do not ask for: add `.run_commands(\"sed -i 's/ main$/ main \

@@ -1,0 +1,94 @@
+//! What to do about failures of apt, and about what the base lacks, recognised in the output of a step.
+
+use super::names;
+
+/// Names under which compilers are called.
+const COMPILERS: [&str; 9] = [
+    "gcc",
+    "cc",
+    "g++",
+    "c++",
+    "gfortran",
+    "x86_64-linux-gnu-gcc",
+    "x86_64-linux-gnu-g++",
+    "aarch64-linux-gnu-gcc",
+    "aarch64-linux-gnu-g++",
+];
+
+/// A hint for a step on a Debian base that failed with this line.
+#[must_use]
+pub fn hint(line: &str) -> Option<String> {
+    let missing = between(line, "Unable to locate package ", None)
+        .or_else(|| between(line, "Package '", Some("' has no installation candidate")));
+    if let Some(package) = missing {
+        return Some(names::hint(&package));
+    }
+    if line.contains("pg_config") && line.contains("not found") {
+        return Some(
+            "the client library of PostgreSQL is needed: add `.apt_install(\"libpq-dev\")` before this step".to_owned(),
+        );
+    }
+    for compiler in COMPILERS {
+        let missing = [
+            format!("command '{compiler}' failed: No such file or directory"),
+            format!("error: [Errno 2] No such file or directory: '{compiler}'"),
+            format!("{compiler}: not found"),
+            format!("{compiler}: command not found"),
+        ];
+        if missing.iter().any(|text| line.contains(text.as_str())) {
+            return Some(
+                "a compiler is needed and the base has none: add `.apt_install(\"build-essential\", \"python3-dev\")` before \
+                 this step"
+                    .to_owned(),
+            );
+        }
+    }
+    if let Some(header) = between(line, "fatal error: ", Some(": No such file or directory")) {
+        let package =
+            if header == "Python.h" { "`python3-dev`" } else { "the Debian package that holds it (`…-dev`)" };
+        return Some(format!(
+            "the header `{header}` is missing: add {package} with `.apt_install(...)` before this step"
+        ));
+    }
+    if let Some(command) = between(line, "sh: 1: ", Some(": not found")).or_else(|| missing_command(line)) {
+        return Some(format!(
+            "the program `{command}` is not in the image: add its package with `.apt_install(...)` before this step"
+        ));
+    }
+    None
+}
+
+/// `git` in `/bin/sh: 1: git: not found` and in `sh: line 1: git: command not found`.
+fn missing_command(line: &str) -> Option<String> {
+    let rest = line.strip_suffix(": not found").or_else(|| line.strip_suffix(": command not found"))?;
+    let command = rest.rsplit(": ").next()?;
+    (!command.contains(' ')).then(|| command.to_owned())
+}
+
+fn between(line: &str, before: &str, after: Option<&str>) -> Option<String> {
+    let rest = &line[line.find(before)? + before.len()..];
+    let end = after.map_or(Some(rest.len()), |after| rest.find(after))?;
+    Some(rest[..end].trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_is_named_with_its_package() {
+        for (line, part) in [
+            ("E: Unable to locate package gti", "`gti`"),
+            ("E: Package 'libtiff5' has no installation candidate", "`libtiff6`"),
+            ("error: command 'gcc' failed: No such file or directory", "build-essential"),
+            ("error: [Errno 2] No such file or directory: 'x86_64-linux-gnu-g++'", "python3-dev"),
+            ("Error: pg_config executable not found.", "libpq-dev"),
+            ("foo.c:1:10: fatal error: Python.h: No such file or directory", "`python3-dev`"),
+            ("/bin/sh: 1: git: not found", "`git`"),
+        ] {
+            let hint = hint(line);
+            assert!(hint.as_deref().is_some_and(|hint| hint.contains(part)), "{line}: {hint:?}");
+        }
+        assert_eq!(hint("all went well"), None);
+    }
+}
