@@ -1,22 +1,21 @@
 //! The engine's side: asking the launcher for sandboxes and waiting for them.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Child;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use lamina_wire::{Receiver, Sender};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
-use rustix::process::{Signal, pidfd_send_signal};
+use rustix::process::pidfd_send_signal;
 
 use crate::cgroups::LimitsReport;
-use crate::disk::{DiskGuard, DiskShortage};
+use crate::disk::{DiskGuard, DiskShortage, DiskWatch};
 use crate::protocol::{Begin, Go, Report, receive, send};
-use crate::starter::{Blank, Process, Reserve, Starter};
-use crate::{Mount, SandboxError, SandboxSpec, Upper};
+use crate::wait::wait_readable;
+use crate::warm::{Process, Starter, WarmPool, WarmProcess};
+use crate::{Mount, SandboxError, SandboxSpec, Signal, Upper};
 
 /// Asks for sandboxes. Clones share the one launcher process; it ends, with all its sandboxes, when the last is dropped
 /// and no [`Sandbox`] of it is left.
@@ -28,11 +27,10 @@ pub struct Launcher {
 #[derive(Debug)]
 struct Inner {
     /// First, so that it is gone before the launcher is.
-    reserve: Reserve,
+    pool: WarmPool,
     starter: Arc<Starter>,
     child: Mutex<Child>,
-    /// The store's content.
-    content: PathBuf,
+    disk: DiskGuard,
     /// Names of the host's resources that the helpers have taken hold of.
     resources: Vec<String>,
 }
@@ -46,8 +44,8 @@ impl Launcher {
         resources: Vec<String>,
     ) -> Result<Self, SandboxError> {
         let starter = Arc::new(Starter::new(socket)?);
-        let reserve = Reserve::new(Arc::clone(&starter));
-        let inner = Inner { reserve, starter, child: Mutex::new(child), content: content.to_owned(), resources };
+        let pool = WarmPool::new(Arc::clone(&starter));
+        let inner = Inner { pool, starter, child: Mutex::new(child), disk: DiskGuard::new(content), resources };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -59,7 +57,7 @@ impl Launcher {
 
     /// Says that a sandbox will be wanted soon: what can be done for it now is done in the background.
     pub fn prepare(&self) {
-        self.inner.reserve.fill();
+        self.inner.pool.fill();
     }
 
     /// Ends the launcher with all its sandboxes and clears away what they leave, whoever still holds one of them. Nothing
@@ -73,7 +71,7 @@ impl Launcher {
     /// # Errors
     /// When the sandbox cannot be set up or the command cannot be executed.
     pub fn spawn(&self, spec: &SandboxSpec, stdio: Stdio) -> Result<Sandbox, SandboxError> {
-        let Inner { reserve, starter, content, resources, .. } = &*self.inner;
+        let Inner { pool, starter, disk, resources, .. } = &*self.inner;
         for mount in &spec.mounts {
             if let Mount::Host { resource, .. } = mount
                 && !resources.contains(resource)
@@ -81,7 +79,7 @@ impl Launcher {
                 return Err(SandboxError::UnknownResource { name: resource.clone() });
             }
         }
-        let Blank { process, control } = reserve.take().map_or_else(|| starter.make(), Ok)?;
+        let WarmProcess { process, control } = pool.take().map_or_else(|| starter.make(), Ok)?;
         // From here on dropping the sandbox ends pid 1.
         let mut sandbox = Sandbox {
             process,
@@ -98,11 +96,11 @@ impl Launcher {
         let pid = sandbox.process.pid;
         let fallback = sandbox.process.group.limit(&spec.limits, pid)?;
         if matches!(spec.upper, Upper::Store { .. }) {
-            sandbox.disk = Some(DiskGuard::watch(content, sandbox.process.pidfd.try_clone()?)?);
+            sandbox.disk = Some(disk.watch(sandbox.process.pidfd.try_clone()?)?);
         }
         send(&control, &Go { fallback }, &[])?;
         let started = receive::<Report>(&mut sandbox.state().receiver)?;
-        reserve.refill();
+        pool.refill();
         match started {
             Some((Report::Started, fds)) => {
                 *sandbox.terminal.lock().unwrap_or_else(PoisonError::into_inner) = fds.into_iter().next();
@@ -125,7 +123,7 @@ fn begin(control: &Sender, spec: &SandboxSpec, stdio: &Stdio) -> Result<(), Sand
 
 impl Inner {
     fn close(&self) {
-        drop(self.reserve.take());
+        drop(self.pool.take());
         self.starter.shut_down();
         // It ends at the end of its connection, and the kernel kills what it has started; nothing can be done about a
         // failure here.
@@ -197,7 +195,7 @@ pub struct Sandbox {
     process: Process,
     state: Mutex<State>,
     terminal: Mutex<Option<OwnedFd>>,
-    disk: Option<DiskGuard>,
+    disk: Option<DiskWatch>,
     /// Keeps the launcher alive, with which the sandbox would die.
     _launcher: Launcher,
 }
@@ -215,13 +213,10 @@ impl Sandbox {
         self.process.pid
     }
 
-    /// Sends a signal to the process group of the command: one of HUP, INT, TERM, USR1, USR2 and WINCH, or KILL, which
-    /// ends everything inside.
-    pub fn signal(&self, signal: i32) {
-        if let Some(signal) = Signal::from_named_raw(signal) {
-            // It may have ended already, which is no failure.
-            let _ = pidfd_send_signal(&self.process.pidfd, signal);
-        }
+    /// Sends a signal to the process group of the command.
+    pub fn signal(&self, signal: Signal) {
+        // It may have ended already, which is no failure.
+        let _ = pidfd_send_signal(&self.process.pidfd, signal.kernel());
     }
 
     /// Kills everything inside.
@@ -279,7 +274,7 @@ impl Sandbox {
         Exit {
             status,
             out_of_memory: self.process.group.out_of_memory(),
-            out_of_disk: self.disk.as_ref().and_then(DiskGuard::reached),
+            out_of_disk: self.disk.as_ref().and_then(DiskWatch::reached),
             max_rss_bytes: max_rss_kib * 1024,
             created_mountpoints,
         }
@@ -293,18 +288,5 @@ impl Sandbox {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Waits until `fd` can be read; false when the deadline comes first.
-pub(crate) fn wait_readable(fd: BorrowedFd<'_>, deadline: Option<Instant>) -> Result<bool, SandboxError> {
-    loop {
-        let timeout = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
-        match poll(&mut [PollFd::from_borrowed_fd(fd, PollFlags::IN)], timeout.as_ref()) {
-            Ok(count) => return Ok(count > 0),
-            Err(Errno::INTR) => {}
-            Err(errno) => return Err(errno.into()),
-        }
     }
 }

@@ -4,8 +4,7 @@
 use std::fmt;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use rustix::fs::{StatVfs, statvfs};
@@ -43,68 +42,147 @@ impl fmt::Display for DiskShortage {
     }
 }
 
-/// Watches the disk for one sandbox, until dropped.
+/// Watches the disk for all sandboxes of an engine, in one thread that is started with the first.
 #[derive(Debug)]
 pub(crate) struct DiskGuard {
+    shared: Arc<Shared>,
+    thread: OnceLock<()>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    content: PathBuf,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    watched: Vec<Watched>,
+    /// Whether the engine has ended.
+    has_ended: bool,
+}
+
+/// A sandbox that is killed when the disk has too little left.
+#[derive(Debug)]
+struct Watched {
+    pidfd: OwnedFd,
+    at_start: Free,
     reached: Arc<OnceLock<DiskShortage>>,
-    /// Ends the thread when dropped.
-    _alive: Sender<()>,
+}
+
+/// What a disk has left for ordinary users.
+#[derive(Debug, Clone, Copy)]
+struct Free {
+    bytes: u64,
+    inodes: u64,
+}
+
+/// Has the disk watched for one sandbox, until dropped.
+#[derive(Debug)]
+pub(crate) struct DiskWatch {
+    shared: Arc<Shared>,
+    reached: Arc<OnceLock<DiskShortage>>,
 }
 
 impl DiskGuard {
-    /// Kills the process `pidfd` as soon as the disk below `content` has too little left.
-    pub(crate) fn watch(content: &Path, pidfd: OwnedFd) -> std::io::Result<Self> {
-        let reached = Arc::new(OnceLock::new());
-        let (alive, ended) = channel();
-        let (disk, report) = (Disk::new(content)?, Arc::clone(&reached));
-        std::thread::Builder::new().name("disk".to_owned()).spawn(move || {
-            while ended.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
-                if let Some(shortage) = disk.shortage() {
-                    report.get_or_init(|| shortage);
-                    // It may have ended already, which is no failure.
-                    let _ = pidfd_send_signal(&pidfd, Signal::KILL);
-                    return;
-                }
-            }
-        })?;
-        Ok(Self { reached, _alive: alive })
+    /// For the disk below `content`; nothing is done yet.
+    pub(crate) fn new(content: &Path) -> Self {
+        let shared = Shared { content: content.to_owned(), state: Mutex::default(), changed: Condvar::new() };
+        Self { shared: Arc::new(shared), thread: OnceLock::new() }
     }
 
+    /// Kills the process `pidfd` as soon as there is too little left.
+    pub(crate) fn watch(&self, pidfd: OwnedFd) -> std::io::Result<DiskWatch> {
+        let at_start = Free::of(&statvfs(&self.shared.content)?);
+        let reached = Arc::<OnceLock<DiskShortage>>::default();
+        let mut state = self.shared.state();
+        if self.thread.get().is_none() {
+            let shared = Arc::clone(&self.shared);
+            std::thread::Builder::new().name("disk".to_owned()).spawn(move || shared.keep_watch())?;
+            self.thread.get_or_init(|| ());
+        }
+        state.watched.push(Watched { pidfd, at_start, reached: Arc::clone(&reached) });
+        drop(state);
+        self.shared.changed.notify_one();
+        Ok(DiskWatch { shared: Arc::clone(&self.shared), reached })
+    }
+}
+
+impl Drop for DiskGuard {
+    fn drop(&mut self) {
+        self.shared.state().has_ended = true;
+        self.shared.changed.notify_one();
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks at the disk every now and then while there are sandboxes, until the engine ends.
+    fn keep_watch(&self) {
+        loop {
+            let idle = |state: &mut State| state.watched.is_empty() && !state.has_ended;
+            let state = self.changed.wait_while(self.state(), idle).unwrap_or_else(PoisonError::into_inner);
+            // Further sandboxes are no reason to look sooner.
+            let (state, _) = self
+                .changed
+                .wait_timeout_while(state, INTERVAL, |state| !state.has_ended)
+                .unwrap_or_else(PoisonError::into_inner);
+            if state.has_ended {
+                return;
+            }
+            // Without the lock: a disk may take its time to answer.
+            drop(state);
+            if let Ok(now) = statvfs(&self.content) {
+                self.state().watched.iter().for_each(|watched| watched.look(&now));
+            }
+        }
+    }
+}
+
+impl Free {
+    fn of(disk: &StatVfs) -> Self {
+        Self { bytes: bytes(disk, disk.f_bavail), inodes: disk.f_favail }
+    }
+}
+
+impl Watched {
+    fn look(&self, now: &StatVfs) {
+        if let Some(shortage) = shortage(self.at_start, now) {
+            self.reached.get_or_init(|| shortage);
+            // It may have ended already, which is no failure.
+            let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
+        }
+    }
+}
+
+impl DiskWatch {
     /// What the sandbox was killed for, if it was.
     pub(crate) fn reached(&self) -> Option<DiskShortage> {
         self.reached.get().copied()
     }
 }
 
-/// The disk and what it had at the start.
-struct Disk {
-    content: PathBuf,
-    at_start: StatVfs,
-    reserve: u64,
+impl Drop for DiskWatch {
+    fn drop(&mut self) {
+        self.shared.state().watched.retain(|watched| !Arc::ptr_eq(&watched.reached, &self.reached));
+    }
 }
 
-impl Disk {
-    fn new(content: &Path) -> std::io::Result<Self> {
-        let at_start = statvfs(content)?;
-        let usual = LARGEST_RESERVE.min(bytes(&at_start, at_start.f_blocks) / RESERVED_PART);
-        Ok(Self { content: content.to_owned(), at_start, reserve: chosen().unwrap_or(usual).max(1) })
-    }
-
-    /// What there is too little of now.
-    fn shortage(&self) -> Option<DiskShortage> {
-        let now = statvfs(&self.content).ok()?;
-        let inodes = now.f_files / RESERVED_PART;
-        let lacks_bytes = is_lacking(
-            bytes(&now, now.f_bavail),
-            self.reserve,
-            bytes(&self.at_start, self.at_start.f_bavail),
-            FALL_BYTES,
-        );
-        // A filesystem without a number of inodes has as many as it needs.
-        let lacks_inodes = now.f_files > 0 && is_lacking(now.f_favail, inodes, self.at_start.f_favail, FALL_INODES);
-        let bytes = lacks_bytes.then_some(DiskShortage::Bytes(self.reserve));
-        bytes.or_else(|| lacks_inodes.then_some(DiskShortage::Inodes(inodes)))
-    }
+/// What there is too little of now, and was not when the sandbox started.
+fn shortage(at_start: Free, now: &StatVfs) -> Option<DiskShortage> {
+    let usual = LARGEST_RESERVE.min(bytes(now, now.f_blocks) / RESERVED_PART);
+    let reserve = chosen().unwrap_or(usual).max(1);
+    let free = Free::of(now);
+    let lacks_bytes = is_lacking(free.bytes, reserve, at_start.bytes, FALL_BYTES);
+    // A filesystem without a number of inodes has as many as it needs.
+    let inodes = now.f_files / RESERVED_PART;
+    let lacks_inodes = now.f_files > 0 && is_lacking(free.inodes, inodes, at_start.inodes, FALL_INODES);
+    let bytes = lacks_bytes.then_some(DiskShortage::Bytes(reserve));
+    bytes.or_else(|| lacks_inodes.then_some(DiskShortage::Inodes(inodes)))
 }
 
 fn is_lacking(now: u64, reserve: u64, at_start: u64, fall: u64) -> bool {
@@ -130,6 +208,23 @@ mod tests {
         assert!(is_lacking(50, 100, 500, 64));
         assert!(!is_lacking(150, 100, 500, 64), "there is enough");
         assert!(!is_lacking(50, 100, 60, 64), "it was full before");
+    }
+
+    #[test]
+    fn one_thread_watches_for_all() {
+        let directory = tempfile::tempdir().unwrap();
+        let guard = DiskGuard::new(directory.path());
+        let pidfd = || {
+            let own = rustix::process::getpid();
+            rustix::process::pidfd_open(own, rustix::process::PidfdFlags::empty()).unwrap()
+        };
+        let watches: Vec<DiskWatch> = (0..3).map(|_| guard.watch(pidfd()).unwrap()).collect();
+        assert_eq!(guard.shared.state().watched.len(), 3);
+        // The guard, its thread, and the watches.
+        assert_eq!(Arc::strong_count(&guard.shared), 5);
+        assert!(watches.iter().all(|watch| watch.reached().is_none()));
+        drop(watches);
+        assert!(guard.shared.state().watched.is_empty());
     }
 
     #[test]

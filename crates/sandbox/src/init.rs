@@ -20,9 +20,6 @@ use crate::protocol::{Begin, Go, Report, receive, send};
 use crate::rlimits::Files;
 use crate::{Network, SandboxError, SandboxSpec, Stdio, capabilities, terminal};
 
-/// Signals that the command's process group gets when pid 1 gets them.
-const FORWARDED: [i32; 6] = [libc::SIGHUP, libc::SIGINT, libc::SIGTERM, libc::SIGUSR1, libc::SIGUSR2, libc::SIGWINCH];
-
 /// What pid 1 starts with.
 pub(crate) struct Init<'launcher> {
     /// The connection with the engine.
@@ -47,7 +44,8 @@ fn supervise(init: Init<'_>) -> Result<(), SandboxError> {
         return Err(SandboxError::Lost);
     }
     drop(launcher);
-    let watched: Vec<i32> = FORWARDED.into_iter().chain([libc::SIGCHLD]).collect();
+    let watched: Vec<i32> =
+        crate::Signal::ALL.iter().map(|signal| signal.kernel().as_raw()).chain([libc::SIGCHLD]).collect();
     system::block_signals(&watched);
     system::set_disposition(libc::SIGCHLD, Disposition::Default);
     let signals = system::signal_descriptor(&watched)?;

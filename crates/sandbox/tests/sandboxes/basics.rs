@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use lamina_sandbox::{
-    ExitStatus, InjectedFile, Mount, SandboxError, SandboxSpec, Stdio, TerminalSize, TerminalSpec, Upper,
+    ExitStatus, InjectedFile, Mount, SandboxError, SandboxSpec, Signal, Stdio, TerminalSize, TerminalSpec, Upper,
 };
 
 use crate::support::{Store, eventually, null_stdio, probe, run, script, spec, start, text, try_run};
@@ -120,7 +120,7 @@ fn signals_reach_the_process_group() {
     let spec = script("trap 'echo caught; exit 5' TERM; echo ready; while :; do sleep 0.05; done");
     let (sandbox, stdout, _) = start(&helpers, &spec).unwrap();
     eventually("the trap is set", || text(stdout.try_clone().unwrap()).contains("ready"));
-    sandbox.signal(libc::SIGTERM);
+    sandbox.signal(Signal::Terminate);
     assert_eq!(sandbox.wait().unwrap().status, ExitStatus::Exited(5));
     assert_eq!(text(stdout), "ready\ncaught\n");
 }

@@ -11,10 +11,10 @@ mod harness;
 mod hostile;
 mod limits;
 mod probe;
-mod reserve;
 mod resources;
 mod support;
 mod users;
+mod warm;
 
 fn main() -> std::process::ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -29,9 +29,9 @@ fn main() -> std::process::ExitCode {
                 escapes::TESTS,
                 hostile::TESTS,
                 limits::TESTS,
-                reserve::TESTS,
                 resources::TESTS,
                 users::TESTS,
+                warm::TESTS,
             ],
         ),
     }

@@ -14,8 +14,8 @@ use rustix::process::{Signal, pidfd_send_signal};
 
 use crate::SandboxError;
 use crate::cgroups::{Group, Groups};
-use crate::client::wait_readable;
 use crate::protocol::{InitReply, InitRequest, receive, send};
+use crate::wait::wait_readable;
 
 /// Longest time that the kernel may take to end a killed sandbox before it is left to itself.
 const LONGEST_END: Duration = Duration::from_secs(5);
@@ -47,7 +47,7 @@ impl Drop for Process {
 
 /// A pid 1 that waits to be told what to become.
 #[derive(Debug)]
-pub(crate) struct Blank {
+pub(crate) struct WarmProcess {
     pub(crate) process: Process,
     /// The connection with it.
     pub(crate) control: UnixStream,
@@ -80,7 +80,7 @@ impl Starter {
     }
 
     /// Makes one, outside of any control group.
-    pub(crate) fn make(&self) -> Result<Blank, SandboxError> {
+    pub(crate) fn make(&self) -> Result<WarmProcess, SandboxError> {
         let (control, theirs) = UnixStream::pair()?;
         let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
         send(&connection.sender, &InitRequest {}, &[theirs.as_fd()])?;
@@ -91,14 +91,14 @@ impl Starter {
         };
         drop(connection);
         let pidfd = fds.into_iter().next().ok_or(SandboxError::Lost)?;
-        Ok(Blank { process: Process { pid, pidfd, group: self.groups().create() }, control })
+        Ok(WarmProcess { process: Process { pid, pidfd, group: self.groups().create() }, control })
     }
 
     /// Makes one in the control groups that most sandboxes need.
-    fn make_in_group(&self) -> Result<Blank, SandboxError> {
-        let mut blank = self.make()?;
-        blank.process.group.admit(blank.process.pid)?;
-        Ok(blank)
+    fn make_in_group(&self) -> Result<WarmProcess, SandboxError> {
+        let mut warm = self.make()?;
+        warm.process.group.admit(warm.process.pid)?;
+        Ok(warm)
     }
 
     /// Removes the control groups of sandboxes that have been killed.
@@ -114,9 +114,9 @@ impl Starter {
     }
 }
 
-/// A pid 1 made ahead of time.
+/// The pid 1 that is made ahead of time: one at most.
 #[derive(Debug)]
-pub(crate) struct Reserve {
+pub(crate) struct WarmPool {
     starter: Arc<Starter>,
     state: Mutex<State>,
 }
@@ -124,12 +124,12 @@ pub(crate) struct Reserve {
 #[derive(Debug, Default)]
 struct State {
     /// Makes it.
-    thread: Option<JoinHandle<Result<Blank, SandboxError>>>,
+    thread: Option<JoinHandle<Result<WarmProcess, SandboxError>>>,
     /// Whether one was missing before: then there may be more sandboxes to come, and each is followed by a new one.
     was_missing: bool,
 }
 
-impl Reserve {
+impl WarmPool {
     /// An empty one.
     pub(crate) fn new(starter: Arc<Starter>) -> Self {
         Self { starter, state: Mutex::default() }
@@ -140,7 +140,7 @@ impl Reserve {
         let mut state = self.state();
         if state.thread.is_none() {
             let starter = Arc::clone(&self.starter);
-            let builder = std::thread::Builder::new().name("reserve".to_owned());
+            let builder = std::thread::Builder::new().name("warm pool".to_owned());
             // Without one, sandboxes start later, no more.
             state.thread = builder.spawn(move || starter.make_in_group()).ok();
         }
@@ -154,15 +154,15 @@ impl Reserve {
     }
 
     /// Takes it.
-    pub(crate) fn take(&self) -> Option<Blank> {
+    pub(crate) fn take(&self) -> Option<WarmProcess> {
         let thread = {
             let mut state = self.state();
             state.was_missing |= state.thread.is_none();
             state.thread.take()
         };
-        let blank = thread?.join().ok()?.ok()?;
-        let has_ended = wait_readable(blank.process.pidfd.as_fd(), Some(Instant::now())).unwrap_or(true);
-        (!has_ended).then_some(blank)
+        let warm = thread?.join().ok()?.ok()?;
+        let has_ended = wait_readable(warm.process.pidfd.as_fd(), Some(Instant::now())).unwrap_or(true);
+        (!has_ended).then_some(warm)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
