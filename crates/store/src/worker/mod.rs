@@ -1,6 +1,7 @@
 //! The worker's side: file work on layer content, inside the store's user namespace.
 //!
-//! The worker serves one engine over one socket until that closes, each request in a thread of its own. In production
+//! The worker serves one engine over one socket until that closes, each request in a thread of its own, of
+//! which there is a largest number. In production
 //! it is a process of its own, changed root, with the content directory at `/store`; tests run it in a thread.
 
 mod caches;

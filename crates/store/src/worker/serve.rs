@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, mpsc};
 
 use lamina_wire::{Frame, Receiver, Sender};
 use serde::Serialize;
@@ -30,9 +30,17 @@ pub fn worker_main(socket: UnixStream, content: &Path, jobs: JobTable) {
     let worker = Arc::new(Worker { context, sender, jobs });
     let (unfinished, finished) = mpsc::channel::<Infallible>();
     // Whatever ends the connection, the engine is gone or confused.
+    let slots = Slots::default();
     while let Ok(Some(frame)) = receiver.receive() {
-        let (worker, unfinished) = (Arc::clone(&worker), unfinished.clone());
-        std::thread::spawn(move || worker.serve(frame, unfinished));
+        let (serving, unfinished, slot) = (Arc::clone(&worker), unfinished.clone(), slots.take());
+        let thread = std::thread::Builder::new().spawn(move || {
+            serving.serve(frame, unfinished);
+            drop(slot);
+        });
+        if thread.is_err() {
+            // The request is lost, so nobody may go on waiting for its answer.
+            worker.sender.shutdown();
+        }
     }
     drop(unfinished);
     // Ends when the last request has let go of its sender.
@@ -40,6 +48,37 @@ pub fn worker_main(socket: UnixStream, content: &Path, jobs: JobTable) {
     if let Some(temporary) = worker.context.temporary_path().parent() {
         // Jobs may still write there; the next process that opens the store sweeps.
         let _ = remove_all(temporary);
+    }
+}
+
+/// How many requests are served at once, each in a thread: those beyond wait in the socket. No request waits for one that
+/// is sent after it.
+const MOST_REQUESTS: usize = 128;
+
+/// The requests that are being served.
+#[derive(Debug, Default, Clone)]
+struct Slots(Arc<(Mutex<usize>, Condvar)>);
+
+/// One of them, until dropped.
+struct Slot(Slots);
+
+impl Slots {
+    /// Waits until there is one.
+    fn take(&self) -> Slot {
+        let (taken, freed) = &*self.0;
+        let taken = taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken =
+            freed.wait_while(taken, |taken| *taken >= MOST_REQUESTS).unwrap_or_else(PoisonError::into_inner);
+        *taken += 1;
+        Slot(self.clone())
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let (taken, freed) = &*self.0.0;
+        *taken.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        freed.notify_one();
     }
 }
 
@@ -170,4 +209,45 @@ fn panicked(panic: &(dyn Any + Send)) -> JobError {
         .or_else(|| panic.downcast_ref::<&str>().copied())
         .unwrap_or("no message");
     JobError::new(JobError::STORE, format!("the store worker hit a fault in itself: {message}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn no_more_requests_are_served_at_once() {
+        let (slots, serving, most) = (Slots::default(), AtomicUsize::new(0), AtomicUsize::new(0));
+        std::thread::scope(|scope| {
+            for _ in 0..3 * MOST_REQUESTS {
+                let slot = slots.take();
+                let (serving, most) = (&serving, &most);
+                scope.spawn(move || {
+                    most.fetch_max(serving.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                    std::thread::yield_now();
+                    serving.fetch_sub(1, Ordering::SeqCst);
+                    drop(slot);
+                });
+            }
+        });
+        assert!((1..=MOST_REQUESTS).contains(&most.into_inner()));
+    }
+
+    #[test]
+    fn the_last_slot_is_waited_for() {
+        let slots = Slots::default();
+        let mut taken: Vec<Slot> = (0..MOST_REQUESTS).map(|_| slots.take()).collect();
+        let (sender, receiver) = mpsc::channel();
+        let waiting = std::thread::spawn(move || {
+            let slot = slots.take();
+            sender.send(()).unwrap();
+            drop(slot);
+        });
+        assert_eq!(receiver.try_recv(), Err(mpsc::TryRecvError::Empty));
+        drop(taken.pop());
+        receiver.recv().unwrap();
+        waiting.join().unwrap();
+    }
 }
