@@ -7,11 +7,12 @@
 
 mod bounded;
 mod descriptor;
+mod landlock;
 mod limit;
 mod mount;
 mod network;
 mod process;
-mod restrict;
+mod seccomp;
 mod signal;
 mod spawn;
 mod user;
@@ -22,11 +23,12 @@ use rustix::io::Errno;
 
 pub use bounded::{Bounds, Killer, Outcome, run_bounded};
 pub use descriptor::{close_on_exec_from, inherited, inherited_socket, place_descriptor};
+pub use landlock::{landlock_scope_abstract_sockets, landlock_version, limit_writing};
 pub use limit::lower;
 pub use mount::{attribute, set_mount_attributes};
 pub use network::raise_loopback;
 pub use process::{Side, children_max_rss_kib, execute, execute_file, exit_now, fork, kill_all, split, unshare};
-pub use restrict::{install_filter, landlock_scope_abstract_sockets, landlock_version};
+pub use seccomp::install_filter;
 pub use signal::{Disposition, block_signals, next_signal, set_disposition, signal_descriptor, while_blocked};
 pub use spawn::{spawn_apart, spawn_bound, with_interrupts_blocked};
 pub use user::user_name;

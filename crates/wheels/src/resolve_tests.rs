@@ -59,7 +59,8 @@ impl Stand {
 
     fn resolve(&self, request: &Request, installed: &[Installed]) -> Result<Resolution, WheelError> {
         let uv: PathBuf = self.directory.path().join("uv");
-        let cache = self.directory.path().join("cache");
+        // The only place where the script may write.
+        let cache = self.directory.path().to_owned();
         let resolver = Resolver { uv: &uv, python: None, cache: &cache, refresh: false, cancel: &CancelToken::new() };
         resolve(request, &target(), installed, &resolver)
     }
@@ -87,6 +88,23 @@ fn the_built_in_index_is_asked_for_once() {
     fs::write(&uv, changed).unwrap();
     stand.resolve(&request(&["a"]), &[]).unwrap();
     assert!(stand.read("configuration").contains("https://other.invalid/simple"));
+}
+
+#[test]
+fn the_resolver_changes_nothing_of_the_user() {
+    let outside = tempfile::tempdir().unwrap();
+    let file = outside.path().join("file");
+    let stand = Stand::new(&format!(
+        r#"echo x > '{}' || echo refused > "$here/outcome"
+           echo x > "$TMPDIR/temporary" || exit 1
+           while [ "$1" != --output-file ]; do shift; done; cp "$here/lock" "$2""#,
+        file.display()
+    ));
+    stand.resolve(&request(&["a"]), &[]).unwrap();
+    if lamina_system::landlock_version().is_ok_and(|version| version >= 2) {
+        assert_eq!(stand.read("outcome"), "refused\n");
+        assert!(!file.exists());
+    }
 }
 
 fn request(packages: &[&str]) -> Request {

@@ -8,7 +8,7 @@ use std::process::Command;
 
 use fs_err as fs;
 use lamina_image::Digest;
-use lamina_system::{Bounds, Outcome, run_bounded};
+use lamina_system::{Bounds, Outcome, limit_writing, run_bounded};
 
 use crate::error::WheelError;
 use crate::lock::quoted;
@@ -187,8 +187,28 @@ impl<'a> Uv<'a> {
         (!url.contains('@')).then(|| url.trim().to_owned())
     }
 
+    /// Lets `uv`, which reads what strangers' indexes answer, change its cache and its directory, and nothing else of the
+    /// user's but the lock beside its own credentials. Without effect where the kernel cannot do that.
+    fn limit_writing(&self, command: &mut Command) {
+        // A program that starts `uv` in its own way, as snap does, may need its privileges.
+        let is_itself = self.resolver.uv.canonicalize().is_ok_and(|path| path.file_name() == Some(OsStr::new("uv")));
+        if !is_itself {
+            return;
+        }
+        // What programs of version managers make in passing.
+        command.env("TMPDIR", self.directory);
+        let credentials = credentials_directory().filter(|path| path.is_dir());
+        let terminal = Path::new("/dev/tty");
+        let terminal = rustix::fs::access(terminal, rustix::fs::Access::WRITE_OK).is_ok().then_some(terminal);
+        let places = [self.directory, self.resolver.cache, Path::new("/dev/null")];
+        let places: Vec<&Path> = places.into_iter().chain(credentials.as_deref()).chain(terminal).collect();
+        // What cannot be opened is missed by `uv` as well, which has the better message.
+        let _ = limit_writing(command, &places);
+    }
+
     /// Runs the resolver to its end. The outer error is its message, the inner one that it could not be run.
     pub(crate) fn run(&self, command: &mut Command) -> Result<Result<String, WheelError>, String> {
+        self.limit_writing(command);
         let unstarted = |error| Ok(Err(WheelError::Resolver { path: self.resolver.uv.display().to_string(), error }));
         let outcome =
             run_bounded(command, &Bounds::PACKAGE_TOOL, |killer| self.resolver.cancel.on_cancel(move || killer.kill()));
@@ -204,4 +224,11 @@ impl<'a> Uv<'a> {
             Ok(outcome) => Err(String::from_utf8_lossy(&outcome.stderr).trim().to_owned()),
         }
     }
+}
+
+/// Where `uv` keeps what `uv auth` was told.
+fn credentials_directory() -> Option<PathBuf> {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let data = || set("XDG_DATA_HOME").or_else(|| set("HOME").map(|home| home.join(".local/share")));
+    set("UV_CREDENTIALS_DIR").or_else(|| data().map(|data| data.join("uv/credentials")))
 }
