@@ -8,9 +8,9 @@ from typing import Literal, Optional, Union
 
 import pytest
 
+from modal._cli import UsageError
 from modal._cli.arguments import bind, help_text, wants_help
 from modal._cli.signature import read_signature
-from modal._cli.usage import UsageError
 from modal.exception import InvalidError
 
 

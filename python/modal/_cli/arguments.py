@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from modal._cli import UsageError
 from modal._cli.signature import MISSING
-from modal._cli.usage import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

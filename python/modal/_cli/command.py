@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from modal._cli.report import report
-from modal._cli.usage import UsageError
+from modal._cli import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,6 +28,8 @@ def main(words: list[str]) -> int:
     except KeyboardInterrupt:
         raise
     except BaseException as error:
+        from modal._cli.report import report
+
         return report(error)
 
 

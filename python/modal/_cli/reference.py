@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from modal._cli.usage import SelectionError
+from modal._cli import SelectionError
 from modal._client.source import script_name
 from modal.exception import InvalidError
 

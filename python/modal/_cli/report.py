@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from modal._cli.usage import SelectionError, UsageError
+from modal._cli import SelectionError, UsageError
 from modal._client.graph import is_set
 from modal._shared.errors import format_trimmed, is_report, is_user_frame
 from modal.exception import RemoteTraceback

@@ -5,19 +5,21 @@ from __future__ import annotations
 import os
 from functools import partial
 
-from modal._client.problems import Problems
 from modal._client.source import locate, with_qualname
+from modal._shared.errors import is_report
 from modal.exception import InvalidError
 from modal.image import Image
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from typing import Any
+    from collections.abc import Callable, Sequence
+    from typing import Any, TypeVar
 
     from modal.app import App
     from modal.functions import Function
     from modal.secret import Secret
+
+    T = TypeVar("T")
 
 
 class Graph:
@@ -27,7 +29,8 @@ class Graph:
         self.images: list[dict[str, Any]] = []
         self.functions: list[dict[str, Any]] = []
         self._objects: list[Image] = []
-        self._problems = Problems()
+        #: What this machine has not.
+        self._problems: list[BaseException] = []
         self._ids: dict[int, str] = {}
         self._sources: dict[str, tuple[dict[str, str], list[dict[str, Any]]]] = {}
 
@@ -64,7 +67,7 @@ class Graph:
 
     def _step(self, image: Image) -> dict[str, Any]:
         local = image._local
-        return image._step if local is None else {**image._step, **self._problems.attempt(local, {})}
+        return image._step if local is None else {**image._step, **self._attempt(local, {})}
 
     def _wire_secrets(self, secrets: Sequence[Secret]) -> list[dict[str, Any]]:
         if not secrets:
@@ -73,7 +76,7 @@ class Graph:
 
         wired: list[dict[str, Any]] = []
         for secret in secrets:
-            wired += self._problems.attempt(partial(wire_secrets, [secret]), [])
+            wired += self._attempt(partial(wire_secrets, [secret]), [])
         return wired
 
     @staticmethod
@@ -87,8 +90,23 @@ class Graph:
 
     def check(self) -> None:
         """Raises what this machine lacks of what was added."""
-        sources = [entry for function in self.functions for entry in function["source"]["entries"]]
-        self._problems.check([image["step"] for image in self.images], sources)
+        if self._problems:
+            from modal._client.problems import raise_all
+
+            sources = [entry for function in self.functions for entry in function["source"]["entries"]]
+            raise_all(self._problems, [image["step"] for image in self.images], sources)
+
+    def _attempt(self, look: Callable[[], T], otherwise: T) -> T:
+        """What `look` gives; what it does not find is noted, to be reported with all the rest."""
+        try:
+            return look()
+        except InvalidError:
+            raise  # The program is wrong, whatever else is missing.
+        except Exception as error:
+            if not is_report(error):
+                raise
+            self._problems.append(error)
+            return otherwise
 
     def add_function(self, app: App, function: Function[Any, Any, Any]) -> None:
         """Adds a function and the image it uses."""

@@ -4,49 +4,26 @@ from __future__ import annotations
 
 import os
 
-from modal._shared.errors import is_report, mark
-from modal.exception import Error, InvalidError
+from modal._shared.errors import mark
+from modal.exception import Error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-    from typing import Any, TypeVar
-
-    T = TypeVar("T")
+    from typing import Any, NoReturn
 
 
-class Problems:
-    """Collects them while an app is described."""
+def raise_all(problems: list[BaseException], steps: list[dict[str, Any]], sources: list[dict[str, Any]]) -> NoReturn:
+    """Raises what was not found, together with the local files of steps and functions that are missing.
 
-    def __init__(self) -> None:
-        self._found: list[BaseException] = []
-
-    def attempt(self, look: Callable[[], T], otherwise: T) -> T:
-        """What `look` gives; what it does not find is noted."""
-        try:
-            return look()
-        except InvalidError:
-            raise  # The program is wrong, whatever else is missing.
-        except Exception as error:
-            if not is_report(error):
-                raise
-            self._found.append(error)
-            return otherwise
-
-    def check(self, steps: Iterable[dict[str, Any]], sources: Iterable[dict[str, Any]]) -> None:
-        """Raises what was noted, together with the local files of steps and functions that are missing.
-
-        Where nothing was noted, the engine looks for those.
-        """
-        if not self._found:
-            return
-        found = list(self._found)
-        entries = [entry for step in steps for entry in step.get("files", {}).get("entries", ())]
-        missing = [f"local path `{entry['source']}`" for entry in [*entries, *sources] if _is_missing(entry["source"])]
-        files = [path for step in steps for path in step.get("requirements") or ()]
-        missing += [f"requirements file `{path}`" for path in files if _is_missing(path)]
-        found += [FileNotFoundError(f"{what} does not exist") for what in dict.fromkeys(missing)]
-        raise combined(found)
+    Where all was found, the engine looks for those.
+    """
+    found = list(problems)
+    entries = [entry for step in steps for entry in step.get("files", {}).get("entries", ())]
+    missing = [f"local path `{entry['source']}`" for entry in [*entries, *sources] if _is_missing(entry["source"])]
+    files = [path for step in steps for path in step.get("requirements") or ()]
+    missing += [f"requirements file `{path}`" for path in files if _is_missing(path)]
+    found += [FileNotFoundError(f"{what} does not exist") for what in dict.fromkeys(missing)]
+    raise combined(found)
 
 
 def _is_missing(path: str) -> bool:

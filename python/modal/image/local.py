@@ -115,7 +115,7 @@ def _directory(path: AnyPath, target: str, ignore: Ignore) -> list[Entry]:
 
 
 def _modules(names: tuple[str, ...], ignore: Ignore | None) -> list[Entry]:
-    from modal._client.files import module_entries
+    from modal._client.modules import module_entries
 
     return module_entries(names, ignore)
 
