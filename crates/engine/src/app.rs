@@ -10,11 +10,12 @@ use lamina_builder::{BuildError, BuildOptions, Builder, BuiltImage, HostPrograms
 use lamina_events::{CancelToken, Event, Sink};
 use lamina_fetch::Client;
 use lamina_functions::{
-    Bytecode, ContainerSpec, ContainerStarter, DEFAULT_PATH, PoolOptions, Retries, SandboxStarter, ServiceKind,
-    ServiceSpec, random_id,
+    Bytecode, BytecodeError, ContainerSpec, ContainerStarter, DEFAULT_PATH, PoolOptions, Retries, SandboxStarter,
+    ServiceKind, ServiceSpec, random_id,
 };
 use lamina_ground::Hint;
 use lamina_image::{Digest, FileSet};
+use lamina_sandbox::SandboxError;
 use lamina_store::Store;
 
 use crate::Engine;
@@ -127,7 +128,7 @@ impl Engine {
             images => images.map_err(|error| Failure::of_build(error, hello.output))?,
         };
         let mut files = files?;
-        let packages = self.show_package(store, &images, &mut files, cancel)?;
+        let packages = self.show_package(store, &images, &mut files, sink, cancel)?;
         let spec = |function: &&FunctionRequest| {
             let image = images.get(&function.image).ok_or_else(|| unknown_image(function))?;
             let files = files.show(store, function, image)?;
@@ -167,6 +168,7 @@ impl Engine {
         store: &Store,
         images: &HashMap<String, BuiltImage>,
         files: &mut AppFiles,
+        sink: &Sink,
         cancel: &CancelToken,
     ) -> Result<HashMap<String, Vec<Digest>>, Failure> {
         let mut shown = HashMap::new();
@@ -180,11 +182,32 @@ impl Engine {
                 let package_layers = self.paths(&package.views);
                 let bytecode =
                     Bytecode { package: digest, package_layers: &package_layers, image: &image.layers, search_path };
-                package.views.splice(0..0, bytecode.layer(&self.launcher, store, cancel).ok());
+                package.views.splice(0..0, self.bytecode(&bytecode, store, sink, cancel)?);
             }
             shown.insert(image.id.clone(), package.views);
         }
         Ok(shown)
+    }
+
+    /// The layer with the package's bytecode; without one, containers start more slowly.
+    fn bytecode(
+        &self,
+        bytecode: &Bytecode<'_>,
+        store: &Store,
+        sink: &Sink,
+        cancel: &CancelToken,
+    ) -> Result<Option<Digest>, Failure> {
+        match bytecode.layer(&self.launcher, store, cancel) {
+            Ok(layer) => Ok(Some(layer)),
+            Err(_) if cancel.is_cancelled() => Err(Failure::of_build(BuildError::Cancelled, true)),
+            // The image's interpreter has another name.
+            Err(BytecodeError::Sandbox(SandboxError::CommandNotFound { .. })) => Ok(None),
+            Err(error) => {
+                let message = format!("each container compiles the `modal` package anew, which takes time: {error}");
+                sink.emit(Event::Warning { message });
+                Ok(None)
+            }
+        }
     }
 
     /// Where views are, relative to the store's content.

@@ -199,7 +199,9 @@ impl<'a> Container<'a> {
             FromRunner::Interact => self.interact(),
             FromRunner::Ready => {
                 let next = self.shared.lock().ready(self.slot).map_err(|()| "it was ready twice".to_owned())?;
-                next.iter().for_each(|next| self.shared.dispatch(next));
+                for next in &next {
+                    self.shared.dispatch(next);
+                }
                 Ok(())
             }
             FromRunner::Failed => {

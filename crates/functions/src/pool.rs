@@ -17,7 +17,7 @@ use crate::options::PoolOptions;
 use crate::runner::ToRunner;
 use crate::services::Services;
 use crate::starter::{ContainerStarter, StartError};
-use crate::state::{Cancelled, Dispatch, Disposition, EndReason, Input, SlotId, State};
+use crate::state::{Cancelled, Dispatch, Disposition, EndReason, Input, SlotId, State, Stopped};
 
 /// Stack of a container's thread, which only forwards.
 pub(crate) const STACK_SIZE: usize = 256 << 10;
@@ -108,7 +108,7 @@ impl Pool {
     /// Begins to stop: inputs that wait or run end with [`CallError::Stopped`], idle containers are told to leave. Does
     /// not wait for anything, so that several pools can stop together.
     pub fn begin_stop(&self) {
-        let (waiting, leave, kill) = self.shared.lock().stop();
+        let Stopped { waiting, leave, kill } = self.shared.lock().stop();
         for process in kill {
             process.kill();
         }

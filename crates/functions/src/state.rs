@@ -183,6 +183,16 @@ pub(crate) struct Removed {
     pub(crate) dispositions: Vec<Disposition>,
 }
 
+/// What is to be done when a pool ends.
+pub(crate) struct Stopped {
+    /// The inputs that no container has.
+    pub(crate) waiting: Vec<Input>,
+    /// The containers to tell that they leave.
+    pub(crate) leave: Vec<Arc<Link>>,
+    /// The containers to kill.
+    pub(crate) kill: Vec<Arc<dyn ContainerProcess>>,
+}
+
 /// The state of a pool.
 pub(crate) struct State {
     retries: Retries,
@@ -225,13 +235,11 @@ impl State {
     /// Gives an input to the container that had one last (its caches are the warmest), or lets it wait.
     pub(crate) fn place(&mut self, input: Input) -> Option<Dispatch> {
         let with_room = self.slots.iter().filter(|(_, slot)| slot.has_room(self.capacity) && slot.link.is_some());
-        match with_room.max_by_key(|(_, slot)| slot.since).map(|(id, _)| *id) {
-            Some(id) => self.give(id, input),
-            None => {
-                self.waiting.push_back(input);
-                None
-            }
-        }
+        let Some(id) = with_room.max_by_key(|(_, slot)| slot.since).map(|(id, _)| *id) else {
+            self.waiting.push_back(input);
+            return None;
+        };
+        self.give(id, input)
     }
 
     /// Makes room for a further container if inputs wait that no starting one will take.
@@ -507,8 +515,8 @@ impl State {
         self.timer_runs = false;
     }
 
-    /// Ends the pool: gives the inputs that wait, the containers to tell, and those to kill.
-    pub(crate) fn stop(&mut self) -> (Vec<Input>, Vec<Arc<Link>>, Vec<Arc<dyn ContainerProcess>>) {
+    /// Ends the pool.
+    pub(crate) fn stop(&mut self) -> Stopped {
         self.stopping = true;
         let (mut leave, mut kill) = (Vec::new(), Vec::new());
         for slot in self.slots.values_mut() {
@@ -522,7 +530,7 @@ impl State {
         }
         let mut waiting = self.take_delayed();
         waiting.extend(self.waiting.drain(..));
-        (waiting, leave, kill)
+        Stopped { waiting, leave, kill }
     }
 
     /// The containers that are still there.

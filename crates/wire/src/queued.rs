@@ -164,3 +164,45 @@ fn transmit(socket: &UnixStream, head: [&[u8]; 2], payload: &Payload, sent: usiz
     }
     Ok(written)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Receiver;
+
+    #[test]
+    fn what_there_is_no_room_for_is_kept_in_order_and_arrives_whole() {
+        let (ours, theirs) = crate::socket_pair().unwrap();
+        let (sender, mut receiver) = (QueuedSender::new(ours), Receiver::new(theirs));
+        let sent: Vec<Vec<u8>> = (0..40_u8).map(|number| vec![number; 10_000 + 60_000 * usize::from(number)]).collect();
+        let mut is_kept = false;
+        for (number, payload) in sent.iter().enumerate() {
+            is_kept = sender.send(number.to_string().as_bytes(), &Arc::new(Payload::Inline(payload.clone()))).unwrap();
+        }
+        assert!(is_kept && sender.kept() > 0, "a socket does not hold so much");
+        for (number, payload) in sent.iter().enumerate() {
+            let frame = loop {
+                match receiver.receive_available().unwrap() {
+                    crate::Received::Frame(frame) => break frame,
+                    crate::Received::Incomplete => assert!(sender.flush().is_ok()),
+                    crate::Received::Closed => panic!("nobody closed it"),
+                }
+            };
+            assert_eq!(frame.control, number.to_string().as_bytes());
+            assert!(matches!(&frame.payload, Payload::Memory(..)) == (payload.len() > MEMORY_THRESHOLD));
+            assert!(frame.payload.into_bytes().unwrap() == *payload, "{number}");
+        }
+        assert!(!sender.flush().unwrap() && sender.kept() == 0);
+    }
+
+    #[test]
+    fn a_closed_sender_keeps_nothing() {
+        let (ours, _theirs) = crate::socket_pair().unwrap();
+        let sender = QueuedSender::new(ours);
+        let large = Arc::new(Payload::Inline(vec![0; 1 << 20]));
+        assert!(sender.send(b"{}", &large).unwrap());
+        assert!(sender.close().is_some() && sender.close().is_none());
+        assert!(!sender.send(b"{}", &large).unwrap());
+        assert_eq!(sender.kept(), 0);
+    }
+}

@@ -39,7 +39,7 @@ fn input(call: u64) -> Input {
 fn options(capacity: usize, maximum: usize) -> PoolOptions {
     let module = Module::Module { name: "m".into(), qualname: None };
     let kind = ServiceKind::Class { name: "C".into(), methods: vec!["run".into()] };
-    let options = PoolOptions::new(kind, module, Duration::from_secs(60));
+    let options = PoolOptions::new(kind, module, Duration::from_mins(1));
     PoolOptions { capacity, maximum, ..options }
 }
 

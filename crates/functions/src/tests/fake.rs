@@ -239,6 +239,15 @@ impl Runner {
                 self.tell(&ok, b"");
                 self.tell(r#"{"type":"interact"}"#, b"");
             }
+            "foreign" => self.tell(r#"{"type":"item","call":4242}"#, b""),
+            _ => self.perform_call(call, verb, rest),
+        }
+    }
+
+    /// Runs an input that calls another function.
+    fn perform_call(&mut self, call: &str, verb: &str, rest: &str) {
+        let ok = format!(r#"{{"type":"result","call":{call},"status":"ok"}}"#);
+        match verb {
             "call" => {
                 let (function, input) = rest.split_once(' ').unwrap();
                 self.make_call(1, call, function, input, "");
@@ -268,7 +277,6 @@ impl Runner {
                 let ended = self.process.end.lock().unwrap();
                 drop(self.process.ended.wait_while(ended, |end| end.is_none()).unwrap());
             }
-            "foreign" => self.tell(r#"{"type":"item","call":4242}"#, b""),
             other => panic!("unknown input {other}"),
         }
     }
