@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::net::sockopt::socket_peercred;
@@ -18,6 +19,9 @@ const SOCKET: &str = "socket";
 
 /// Connections that may wait until they are taken.
 const BACKLOG: i32 = 64;
+
+/// How long after a connection that could not be taken the next one is tried.
+const RETRY: Duration = Duration::from_millis(10);
 
 impl RunningApp {
     /// Makes the socket of the app, which only its user can reach.
@@ -85,29 +89,33 @@ impl AppListener {
         Ok(Self { listener: socket.into(), path: path.to_owned(), open: Mutex::default() })
     }
 
-    /// Takes connections until [`AppListener::close`], and has each served by `serve` in a thread of its own; returns when
-    /// all have ended.
-    ///
-    /// # Errors
-    /// When no connection can be taken any more.
-    pub fn serve(&self, serve: impl Fn(UnixStream) + Sync) -> io::Result<()> {
+    /// Does `work`, and takes connections meanwhile, each of which `serve` serves in a thread of its own. They are told the
+    /// end when the work has been done, and are waited for.
+    pub fn serve_during<T>(&self, serve: impl Fn(UnixStream) + Sync, work: impl FnOnce() -> T) -> T {
+        std::thread::scope(|scope| {
+            let _closed_then = Closed(self);
+            scope.spawn(|| self.take(&serve));
+            work()
+        })
+    }
+
+    /// Takes connections until [`AppListener::close`].
+    fn take(&self, serve: &(impl Fn(UnixStream) + Sync)) {
         std::thread::scope(|scope| {
             loop {
                 let socket = match self.listener.accept() {
                     Ok((socket, _)) => socket,
-                    Err(_) if self.lock().is_closed => return Ok(()),
+                    Err(_) if self.lock().is_closed => return,
                     // The client is gone already, or there are too many files for the moment.
-                    Err(error) if is_passing(&error) => {
-                        std::thread::sleep(std::time::Duration::from_millis(10));
+                    Err(_) => {
+                        std::thread::sleep(RETRY);
                         continue;
                     }
-                    Err(error) => return Err(error),
                 };
                 if !is_allowed(&socket) {
                     continue;
                 }
                 let Some(number) = self.note(&socket) else { continue };
-                let serve = &serve;
                 // Without a thread for it the client sees the connection end.
                 let _ = std::thread::Builder::new().spawn_scoped(scope, move || {
                     serve(socket);
@@ -118,7 +126,7 @@ impl AppListener {
     }
 
     /// Takes no further connections, and ends those that there are: what they were sent can still be read.
-    pub fn close(&self) {
+    fn close(&self) {
         let mut open = self.lock();
         open.is_closed = true;
         // What has ended already is as it should be.
@@ -145,6 +153,15 @@ impl AppListener {
     }
 }
 
+/// Closes the socket when it is dropped.
+struct Closed<'a>(&'a AppListener);
+
+impl Drop for Closed<'_> {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
 impl Drop for AppListener {
     fn drop(&mut self) {
         self.close();
@@ -156,13 +173,6 @@ impl Drop for AppListener {
 /// Whether the other end is this user or root. Others cannot reach the file: this is for a descriptor that was handed on.
 fn is_allowed(socket: &UnixStream) -> bool {
     socket_peercred(socket).is_ok_and(|peer| peer.uid.is_root() || peer.uid == rustix::process::geteuid())
-}
-
-/// Whether taking the next connection may work.
-fn is_passing(error: &io::Error) -> bool {
-    use rustix::io::Errno;
-    let passing = [Errno::INTR, Errno::CONNABORTED, Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
-    Errno::from_io_error(error).is_some_and(|errno| passing.contains(&errno))
 }
 
 /// Gives `action` a path of the file that fits into the address of a socket, which has 108 bytes.
@@ -183,7 +193,6 @@ fn with_short_path<T>(path: &Path, action: impl FnOnce(&Path) -> io::Result<T>) 
 mod tests {
     use std::io::{Read, Write};
     use std::os::unix::fs::PermissionsExt;
-    use std::sync::mpsc;
 
     use lamina_events::CancelToken;
     use lamina_store::Layout;
@@ -230,20 +239,18 @@ mod tests {
             let listener = app.listen().unwrap();
             let file = apps.directory("ap-1234").join(SOCKET);
             assert_eq!(fs_err::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
-            std::thread::scope(|scope| {
-                let serving = scope.spawn(|| listener.serve(echo));
+            let mut other = listener.serve_during(echo, || {
                 let (id, mut one) = apps.connect("ap-1234").unwrap();
                 let (_, mut other) = apps.connect("ap-1234").unwrap();
                 assert_eq!(id, "ap-1234");
                 assert_eq!((ask(&mut one, 1), ask(&mut other, 2)), (1, 2));
                 drop(one);
                 assert_eq!(ask(&mut other, 3), 3);
-                listener.close();
-                let mut rest = Vec::new();
-                other.read_to_end(&mut rest).unwrap();
-                assert_eq!(rest, b".", "its session could end in order");
-                serving.join().unwrap().unwrap();
+                other
             });
+            let mut rest = Vec::new();
+            other.read_to_end(&mut rest).unwrap();
+            assert_eq!(rest, b".", "its session could end in order");
             assert!(matches!(apps.connect("ap-1234"), Err(AppsError::NotListening(_))));
             drop(listener);
             assert!(!file.exists());
@@ -271,16 +278,11 @@ mod tests {
         let (_directory, apps) = apps(5);
         let app = run(&apps, "ap-1234");
         let listener = app.listen().unwrap();
-        let (sender, receiver) = mpsc::channel();
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                let _idle = apps.connect("ap-1234").unwrap();
-                let (_, mut busy) = apps.connect("ap-1234").unwrap();
-                sender.send(ask(&mut busy, 7)).unwrap();
-                listener.close();
-            });
-            listener.serve(echo).unwrap();
+        let answer = listener.serve_during(echo, || {
+            let _idle = apps.connect("ap-1234").unwrap();
+            let (_, mut busy) = apps.connect("ap-1234").unwrap();
+            ask(&mut busy, 7)
         });
-        assert_eq!(receiver.recv().unwrap(), 7);
+        assert_eq!(answer, 7);
     }
 }

@@ -9,9 +9,9 @@ use std::thread;
 use std::time::SystemTime;
 
 use lamina_apps::RunningApp;
-use lamina_engine::{Described, Engine, EngineError, Options, serve};
-use lamina_events::CancelToken;
-use rustix::process::Signal;
+use lamina_engine::{Described, Engine, EngineError, Options, serve, serve_attached};
+use lamina_events::{CancelToken, Event, Sink};
+use rustix::process::{Signal, getpid, kill_process};
 
 use crate::failure::Failure;
 use crate::interruption::{self, Interruption};
@@ -66,13 +66,17 @@ pub(crate) fn run(program: Program<'_>) -> Result<Ended, Failure> {
     let sink = if timestamps { stamped(screen.sink(), now) } else { screen.sink() };
     let terminal = interactive.then(|| SharedTerminal::open(terminal, &screen)).transpose()?;
     let (at_our_end, at_its_end) = (HangUp(socket.try_clone()?), HangUp(socket.try_clone()?));
+    let app = detached.clone();
     let engine = thread::spawn(move || -> Result<_, EngineError> {
         let _at_our_end = at_our_end;
         // Without an engine the program would only report that it has none.
         let engine = Engine::open(&Options { cancel, terminal, detached, ..Options::default() })
             .inspect_err(|_| handle.signal(Signal::KILL))?;
         engine.expect_sandbox();
-        let described = serve(&engine, socket, &sink)?;
+        let described = match &app {
+            Some(app) => serve_detached(&engine, app, socket, &sink)?,
+            None => serve(&engine, socket, &sink)?,
+        };
         Ok(described.map(|described| (engine, described)))
     });
     let code = python.wait();
@@ -89,6 +93,32 @@ pub(crate) fn run(program: Program<'_>) -> Result<Ended, Failure> {
     let engine = served?;
     let code = if unshown.is_some() { BROKEN_PIPE } else { code? };
     Ok(Ended { code, engine })
+}
+
+/// Serves the program of a detached app, and whoever connects with the app meanwhile.
+fn serve_detached(
+    engine: &Engine,
+    app: &RunningApp,
+    socket: UnixStream,
+    sink: &Sink,
+) -> Result<Option<Described>, EngineError> {
+    let listener = match app.listen() {
+        Ok(listener) => listener,
+        Err(error) => {
+            sink.emit(Event::Warning { message: format!("nobody can connect with the app: {error}") });
+            return serve(engine, socket, sink);
+        }
+    };
+    // What stops the app from outside is for its program as Ctrl-C is.
+    let interrupt = || {
+        // There is no way in which this fails for the own process.
+        let _ = kill_process(getpid(), Signal::INT);
+    };
+    let serve_guest = |guest| {
+        // A client that breaks the protocol was told.
+        let _ = serve_attached(engine, guest, sink, &interrupt);
+    };
+    listener.serve_during(serve_guest, || serve(engine, socket, sink))
 }
 
 /// The working directory, which may have been deleted: no Python imports anything then.

@@ -69,22 +69,27 @@ pub fn serve(engine: &Engine, socket: UnixStream, sink: &Sink) -> Result<Option<
 }
 
 /// Serves a client that has come to the socket of an app that runs in this process, until it closes the connection or the
-/// connection fails. It attaches to apps and starts none.
+/// connection fails. It attaches to apps and starts none. `stopped` is called when it has stopped the app.
 ///
 /// # Errors
 /// When the client breaks the protocol.
-pub fn serve_attached(engine: &Engine, socket: UnixStream, sink: &Sink) -> Result<(), EngineError> {
+pub fn serve_attached(
+    engine: &Engine,
+    socket: UnixStream,
+    sink: &Sink,
+    stopped: &(dyn Fn() + Sync),
+) -> Result<(), EngineError> {
     socket.set_write_timeout(Some(GUEST_PATIENCE))?;
-    converse(engine, socket, sink, &engine.cancel, Role::Guest).map(|_| ())
+    converse(engine, socket, sink, &engine.cancel, Role::Guest(stopped)).map(|_| ())
 }
 
 /// What a client may do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Role {
+#[derive(Clone, Copy)]
+pub(crate) enum Role<'a> {
     /// Anything.
     Owner,
-    /// Attach to apps.
-    Guest,
+    /// Attach to apps. If it stops one, this is called, for the process ends then.
+    Guest(&'a (dyn Fn() + Sync)),
 }
 
 /// As [`serve`] and [`serve_attached`], with any backend.
@@ -93,7 +98,7 @@ pub(crate) fn converse(
     socket: UnixStream,
     sink: &Sink,
     cancel: &CancelToken,
-    role: Role,
+    role: Role<'_>,
 ) -> Result<Option<Described>, EngineError> {
     let sender = Sender::new(socket.try_clone()?);
     let mut receiver = Receiver::new(socket);
@@ -206,7 +211,7 @@ struct Starting {
 
 struct Session<'a> {
     backend: &'a dyn Backend,
-    role: Role,
+    role: Role<'a>,
     hello: Hello,
     sender: Sender,
     sink: Sink,
@@ -255,7 +260,12 @@ impl Session<'_> {
                     Err(failure) => self.fail(Some(request), &failure),
                 },
                 Ok(Request::Stop { request, app }) => match self.stop(app.as_deref()) {
-                    Ok(()) => self.answer(&Answer::Stopped { request }),
+                    Ok(()) => {
+                        self.answer(&Answer::Stopped { request });
+                        if let (Role::Guest(stopped), Some(_)) = (self.role, app) {
+                            stopped();
+                        }
+                    }
                     Err(failure) => self.fail(Some(request), &failure),
                 },
                 Ok(Request::Hello(_)) => self.fail(None, &Failure::new("ExecutionError", "`hello` was sent twice")),
@@ -295,7 +305,7 @@ impl Session<'_> {
 
     /// Makes sure that the client may have images built.
     fn may_build(&self) -> Result<(), Failure> {
-        if self.role == Role::Owner {
+        if matches!(self.role, Role::Owner) {
             return Ok(());
         }
         let message = "this connection is for those who attach to an app that runs: start apps on one of your own";

@@ -177,7 +177,7 @@ impl Python {
         backend: &'scope Fake,
         sink: &'scope Sink,
         cancel: &'scope CancelToken,
-        role: Role,
+        role: Role<'scope>,
     ) -> (Self, Serving<'scope>) {
         let (ours, theirs) = lamina_wire::socket_pair().unwrap();
         let serving = scope.spawn(move || converse(backend, theirs, sink, cancel, role));
@@ -495,7 +495,7 @@ fn attached(clients: impl FnOnce(&mut Python, Python, &str)) {
         owner.tell(&start(1, "3"), b"");
         let started = owner.hear().0;
         let id = started["app_id"].as_str().unwrap().to_owned();
-        let (mut guest, guest_serving) = Python::connect(scope, &backend, &sink, &cancel, Role::Guest);
+        let (mut guest, guest_serving) = Python::connect(scope, &backend, &sink, &cancel, Role::Guest(&|| ()));
         guest.greet(true);
         guest.tell(&json!({"type": "app.attach", "request": 1, "app": "demo"}), b"");
         let functions = json!({"f": {"id": started["functions"]["f"]}});
