@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from threading import Event, Lock
 from weakref import ReferenceType, WeakValueDictionary, ref
 
@@ -133,8 +132,6 @@ class FunctionCall(Generic[R], metaclass=Explained):
         call._is_done = False
         call._lock = Lock()
         call._inbox.call = ref(call)
-        if not engine.names_calls:
-            call._inbox.identify(f"fc-{os.urandom(12).hex()}")
         # Nobody may be reading while results come in, and a full socket would keep the containers waiting.
         engine.read_in_background()
         call._number = engine.start_call(call._inbox, function._wire_name, payload, spawned=True)

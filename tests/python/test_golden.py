@@ -14,7 +14,7 @@ from fake_engine import Runner, whole
 
 import modal
 from modal._client import attach as attaching
-from modal._client.engine import PROTOCOL, Engine
+from modal._client.engine import Engine
 from modal._shared.wire import Connection, encode_json
 from modal.app import RunningApp
 from modal.exception import ExecutionError, FunctionTimeoutError
@@ -22,8 +22,6 @@ from modal.exception import ExecutionError, FunctionTimeoutError
 DATA = Path(__file__).parents[1] / "data" / "protocol"
 #: What is of the machine: the test looks at their kind.
 LOCAL = ("package", "python", "python_program", "uv", "cwd", "package_directory", "cloudpickle_directory")
-
-pytestmark = pytest.mark.skipif(PROTOCOL < 3, reason="the conversations are those of protocol 3")
 
 
 def conversation(name: str) -> list[dict]:

@@ -95,9 +95,6 @@ class AsyncReceiver(Receiver):
 class Conversation:
     """Calls that a process makes over its connection with the engine."""
 
-    #: Whether the engine says under which ids it knows calls.
-    names_calls = True
-
     def __init__(self, connection: Connection, read_lock: Any = None, send_lock: Any = None) -> None:
         self._connection = connection
         self._numbers = count(1)

@@ -25,8 +25,6 @@ COMMAND = "MODAL_COMMAND"
 class Engine(Conversation):
     """A running engine and the conversation with it."""
 
-    names_calls = PROTOCOL > 2
-
     def __init__(self, connection: Connection, process: int | None = None) -> None:
         super().__init__(connection)
         #: The engine's process id where this process started it.
