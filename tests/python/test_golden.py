@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import socket
 import sys
@@ -15,7 +16,7 @@ from fake_engine import Runner, whole
 import modal
 from modal._client import attach as attaching
 from modal._client.engine import Engine
-from modal._shared.wire import Connection, encode_json
+from modal._shared.wire import HEADER, VERSION, Connection, ConnectionClosed, encode_json
 from modal.app import RunningApp
 from modal.exception import ExecutionError, FunctionTimeoutError
 
@@ -167,3 +168,32 @@ def test_the_runner_and_the_engine(tmp_path, capfd):
                 assert plain(pickle.loads(payload)) == message["value"]
     assert messages[-1]["control"] == {"type": "stop"}
     assert runner.stop() == 0
+
+
+def test_an_app_of_another_process(monkeypatch):
+    """The engine that was asked hands over a connection with the app's host, which speaks from there on."""
+    host = Script([{"from": "package", "control": conversation("package")[0]["control"]}, *conversation("attached")])
+    ours, theirs = socket.socketpair()
+    here = Engine(Connection(theirs))
+    monkeypatch.setattr(attaching, "connect", lambda output: here)
+
+    def answer() -> None:
+        connection = Connection(ours)
+        assert connection.receive()[0] == {"type": "app.attach", "request": 1, "app": "demo"}
+        attached = {"type": "app.attached", "request": 1, "app_id": "demo", "functions": {}, "elsewhere": True}
+        control = encode_json(attached).encode()
+        handed = host.engine._connection.fileno()
+        connection.send_bytes(HEADER.pack(VERSION, 0, 1, 0, len(control), 0) + control, None, (handed,))
+        with pytest.raises(ConnectionClosed):
+            connection.receive()
+
+    thread = threading.Thread(target=answer, daemon=True)
+    thread.start()
+    before = len(os.listdir("/proc/self/fd"))
+    host.messages[0]["control"]["output"] = False
+    with attaching.attach("demo") as app:
+        assert app.remote("double", 21) == 42
+    thread.join(10)
+    host.finish()
+    # The connection that answered is closed, and of what it passed nothing is left over.
+    assert len(os.listdir("/proc/self/fd")) == before - 1
