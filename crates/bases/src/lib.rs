@@ -1,6 +1,6 @@
 //! What images start from: a minimal Debian with Python, bootstrapped natively.
 //!
-//! [`debian_slim_plan`] chooses the release of Debian for a Python version, and [`bootstrap`] makes it: the signed
+//! [`debian_slim_plan`] chooses the release of Debian for a Python version, and [`bootstrap()`] makes it: the signed
 //! release files are verified, the package indexes resolved, the packages downloaded, unpacked in parallel by the store
 //! worker ([`jobs`]), and configured by their own maintainer scripts in one sandbox. The result does not depend on the
 //! host or the mirror, only on the packages, so equal packages give an equal layer. [`mirror`] says where packages come

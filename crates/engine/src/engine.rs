@@ -19,7 +19,7 @@ const CONTENT: &str = "/store";
 /// How an engine is opened.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// The store directory; `None` is the user's own, see [`store_directory`].
+    /// The store directory; `None` is the user's own, see [`store_directory()`].
     pub store: Option<PathBuf>,
     /// The binary that the helper processes run; `None` is the running one. Its `main` must call [`helpers_entry`] when
     /// its first argument is `__helpers`.

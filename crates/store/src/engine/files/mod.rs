@@ -1,7 +1,7 @@
 //! Local files that an image takes in.
 //!
 //! The engine walks them, because the worker, which has other ids, may not read them; it hands changed files to the
-//! worker as open descriptors. What is known about unchanged ones is kept in a [`Record`](record::Record) per file set,
+//! worker as open descriptors. What is known about unchanged ones is kept in a [`record::Record`] per file set,
 //! so that a second look costs one walk and no reading.
 
 mod filter;
