@@ -226,3 +226,22 @@ def test_what_an_image_holds_is_not_blamed_on_the_store(modal: Modal, image: str
     assert result.code == 1
     assert words in result.stderr
     assert "hint:" not in result.stderr
+
+
+def test_what_is_done_is_said_when_asked_for(modal: Modal) -> None:
+    app(modal, 'base.run_commands("true")', 'print("hi")')
+    usual = modal("run", "app.py")
+    assert "lamina_" not in usual.stderr
+    said = modal("-v", "run", "app.py")
+    assert "INFO lamina_store::engine: store path=" in said.stderr
+    assert "INFO lamina_sandbox::client: sandbox pid=" in said.stderr
+    assert "DEBUG" not in said.stderr
+    # The store worker is another process, and so is the launcher.
+    assert "DEBUG lamina_store::worker" in modal("run", "-vv", "app.py").stderr
+    chosen = modal("run", "app.py", MODAL_LOG="lamina_store::worker=debug")
+    assert "lamina_store::worker" in chosen.stderr
+    assert "lamina_sandbox" not in chosen.stderr
+    refused = modal("run", "app.py", check=False, MODAL_LOG="lamina_store=loud")
+    assert refused.code == 1
+    assert "`MODAL_LOG` is `lamina_store=loud`" in refused.stderr
+    assert "hint: " in refused.stderr

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueHint};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueHint};
 
 use crate::output::Progress;
 
@@ -29,9 +29,14 @@ Environment:
   MODAL_STORE      where images are kept (default: $XDG_DATA_HOME/modal or ~/.local/share/modal)
   MODAL_PYTHON     the Python interpreter that imports apps
   MODAL_PROGRESS   auto, tty, plain, json or quiet
+  MODAL_LOG        what `-v` says, by part: a level, or for example info,lamina_store=debug
   NO_COLOR         no colours"
 )]
 pub(crate) struct Arguments {
+    /// Say on standard error what is done and why; twice: in detail
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub(crate) verbose: u8,
+
     #[command(subcommand)]
     pub(crate) command: Command,
 }

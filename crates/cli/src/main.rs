@@ -6,6 +6,7 @@ compile_error!("Lamina runs on Linux; on Windows use it inside WSL2, on macOS in
 mod absent;
 mod arguments;
 mod commands;
+mod diagnostics;
 mod failure;
 mod interruption;
 mod output;
@@ -23,6 +24,7 @@ use failure::Failure;
 fn main() -> ExitCode {
     // Before anything else: the helper processes of the engine are this binary, too.
     if std::env::args_os().nth(1).is_some_and(|word| word == "__helpers") {
+        diagnostics::start_in_helper();
         lamina_engine::helpers_entry();
     }
     let mut words = std::env::args_os().skip(1);
@@ -30,7 +32,7 @@ fn main() -> ExitCode {
         commands::detach::background(words)
     } else {
         match Arguments::try_parse() {
-            Ok(arguments) => execute(&arguments.command),
+            Ok(arguments) => diagnostics::start(arguments.verbose).and_then(|()| execute(&arguments.command)),
             Err(error) => return refuse(&error),
         }
     };

@@ -80,6 +80,17 @@ impl Launcher {
             }
         }
         let WarmProcess { process, control } = pool.take().map_or_else(|| starter.make(), Ok)?;
+        tracing::info!(
+            pid = process.pid,
+            program = spec.argv.first(),
+            layers = ?spec.layers,
+            upper = ?spec.upper,
+            mounts = ?spec.mounts,
+            user = ?spec.user,
+            limits = ?spec.limits,
+            network = ?spec.network,
+            "sandbox"
+        );
         // From here on dropping the sandbox ends pid 1.
         let mut sandbox = Sandbox {
             process,
@@ -98,6 +109,7 @@ impl Launcher {
         if matches!(spec.upper, Upper::Store { .. }) {
             sandbox.disk = Some(disk.watch(sandbox.process.pidfd.try_clone()?)?);
         }
+        tracing::debug!(pid, fallback = ?fallback, "limits that no control group enforces");
         send(&control, &Go { fallback }, &[])?;
         let started = receive::<Report>(&mut sandbox.state().receiver)?;
         pool.refill();

@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 
 use fs_err::os::unix::fs::chown;
 use lamina_wire::{Receiver, Sender};
+use tracing::level_filters::LevelFilter;
 
 use crate::idmap::{IdRange, add_range_command, find_program};
 use crate::protocol::{Configuration, Errand, StartUp, receive, send};
@@ -19,6 +20,9 @@ pub(crate) const OWN: &str = "/proc/self/exe";
 /// Environment variables of the engine that the helpers keep. The rest may hold secrets, and they need none of it.
 const KEPT_ENVIRONMENT: [&str; 5] =
     ["LD_LIBRARY_PATH", "MODAL_STORE_WITHOUT", "RAYON_NUM_THREADS", "RUST_BACKTRACE", crate::features::VARIABLE];
+
+/// The variable that says what the helpers record.
+const LOG: &str = "MODAL_LOG";
 
 /// The two processes inside the store's user namespace, as the engine sees them.
 #[derive(Debug)]
@@ -75,6 +79,7 @@ fn start_up(
     let mut starting = Starting { child, sender: Sender::new(ours.try_clone()?), receiver: Receiver::new(ours) };
     send(&starting.sender, configuration, fds)?;
     starting.expect(&StartUp::Unshared)?;
+    tracing::debug!(pid = starting.child.id(), map = ?map, content = configuration.content, "helper process");
     write_map(starting.child.id(), map)?;
     send(&starting.sender, &StartUp::Mapped, &[])?;
     starting.expect(&StartUp::Ready)?;
@@ -125,10 +130,16 @@ fn run_errand(executable: &Path, content: &str, map: &IdMap, errand: Errand) -> 
 /// Executes the binary as a helper process, with `socket` as its standard input.
 fn start_child(executable: &Path, socket: OwnedFd) -> Result<Child, SandboxError> {
     let environment = KEPT_ENVIRONMENT.iter().filter_map(|name| Some((name, std::env::var_os(name)?)));
+    let log = std::env::var_os(LOG).filter(|text| !text.is_empty()).or_else(|| {
+        // What `-v` asked for.
+        let level = LevelFilter::current();
+        (level != LevelFilter::OFF).then(|| level.to_string().into())
+    });
     let child = Command::new(executable)
         .arg(enter::ARGUMENT)
         .env_clear()
         .envs(environment)
+        .envs(log.map(|log| (LOG, log)))
         .current_dir("/")
         .stdin(socket)
         .stdout(Stdio::null())

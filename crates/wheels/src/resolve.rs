@@ -7,6 +7,7 @@ use std::process::Command;
 
 use fs_err as fs;
 use lamina_events::CancelToken;
+use lamina_image::redact;
 
 use crate::error::WheelError;
 use crate::lock::{self, Resolution};
@@ -77,6 +78,7 @@ pub fn resolve(
         command.arg("--config-file").arg(file);
     }
     write_sources(request, scratch.path(), &mut command)?;
+    tracing::info!(command = redacted(&command), "resolver");
     uv.run(&mut command).map_err(|message| explain(&message))??;
 
     if fs::metadata(&output)?.len() > ANSWER_LIMIT {
@@ -90,6 +92,14 @@ pub fn resolve(
         wheel.requested = wheel.direct || requested.contains(&wheel.name);
     }
     Ok(resolution)
+}
+
+/// A command with the variables that were set for it, without credentials of addresses.
+fn redacted(command: &Command) -> String {
+    let variables =
+        command.get_envs().filter_map(|(name, value)| Some(format!("{}={}", name.display(), value?.display())));
+    let words = std::iter::once(command.get_program()).chain(command.get_args()).map(|word| word.display().to_string());
+    redact(&variables.chain(words).collect::<Vec<_>>().join(" ")).into_owned()
 }
 
 /// Sends to the sandbox what is visibly not a matter of wheels.

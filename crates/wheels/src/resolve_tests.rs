@@ -236,3 +236,15 @@ fn a_resolver_that_takes_too_much_is_ended() {
     let error = Stand::new("kill -ABRT $$").resolve(&request(&["demo"]), &[]).unwrap_err();
     assert!(error.to_string().contains("more than 3072 MiB of memory"), "{error}");
 }
+
+#[test]
+fn what_is_recorded_of_the_resolver_has_no_credentials() {
+    let mut command = Command::new("uv");
+    command.args(["pip", "compile"]).env("UV_INDEX_URL", "https://me:hunter2@index.example/simple").env_remove("HOME");
+    let text = redacted(&command);
+    assert!(
+        text.starts_with("UV_INDEX_URL=https://") && text.ends_with("@index.example/simple uv pip compile"),
+        "{text}"
+    );
+    assert!(!text.contains("hunter2"), "{text}");
+}

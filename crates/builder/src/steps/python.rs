@@ -77,6 +77,7 @@ impl PythonPlan {
         match self.install_wheels(context, log) {
             Ok(made) => Ok(made),
             Err(WheelError::NeedsSandbox { reason }) => {
+                tracing::info!(step = context.number, reason, "wheels are not linked");
                 log.line(&format!("installing inside the sandbox: {reason}"));
                 self.install_in_sandbox(context, log)
             }

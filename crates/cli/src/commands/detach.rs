@@ -21,6 +21,7 @@ use rustix::process::Signal;
 use super::ask::say;
 use super::{is_all_shown, run, show};
 use crate::arguments::{Arguments, Command, Run};
+use crate::diagnostics;
 use crate::failure::Failure;
 use crate::interruption::{self, Interruption, Signals};
 use crate::output::Progress;
@@ -136,10 +137,11 @@ pub(crate) fn background(mut words: impl Iterator<Item = OsString>) -> Result<u8
     let id = words.next().unwrap_or_default();
     let app = Arc::new(detached_apps()?.adopt(&id.to_string_lossy(), take_standard_input()?)?);
     let recording = Recording::start(app.output()?)?;
-    let code = match Arguments::parse_from(std::iter::once("modal".into()).chain(words)).command {
+    let arguments = Arguments::parse_from(std::iter::once("modal".into()).chain(words));
+    let code = diagnostics::start(arguments.verbose).and_then(|()| match arguments.command {
         Command::Run(run) => run::attached(&run, Some(Arc::clone(&app))),
         _ => Err(Failure::new("only `modal run` can be detached")),
-    };
+    });
     let code = code.unwrap_or_else(|failure| {
         failure.print();
         1

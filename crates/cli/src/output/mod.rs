@@ -25,6 +25,8 @@ use lamina_events::{CancelToken, Event, Sink, Stream};
 
 use style::Palette;
 
+use crate::diagnostics;
+
 pub(crate) use terminal_output::TerminalOutput;
 pub(crate) use timestamps::stamped;
 
@@ -124,7 +126,8 @@ impl Screen {
     /// Shows events as `progress` says. If the reader of the output goes away, `cancel` is cancelled.
     pub(crate) fn start(progress: Progress, cancel: CancelToken) -> Self {
         let progress = match progress {
-            Progress::Auto if style::is_capable_terminal(io::stderr()) => Progress::Tty,
+            // Rows that are drawn again and again have no place for the lines of a record.
+            Progress::Auto if style::is_capable_terminal(io::stderr()) && !diagnostics::is_on() => Progress::Tty,
             Progress::Auto => Progress::Plain,
             chosen => chosen,
         };

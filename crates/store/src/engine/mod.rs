@@ -92,6 +92,7 @@ impl Store {
         drop(leftovers);
         let shared =
             Shared { layout, client, index, session, works: AtomicU64::new(0), placing, looks: Looks::default() };
+        tracing::info!(path = %shared.layout.root().display(), placing = ?shared.placing, session = shared.session.name, "store");
         upgrade::upgrade(&shared)?;
         let shared = Arc::new(shared);
         Ok(Self { shared, cancel: CancelToken::new(), sink: Sink::none(), has_waited: Arc::default() })

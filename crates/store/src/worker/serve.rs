@@ -7,6 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, PoisonError, mpsc};
+use std::time::Instant;
 
 use lamina_wire::{Frame, Receiver, Sender};
 use serde::Serialize;
@@ -121,7 +122,10 @@ impl Worker {
         };
         let is_finished = !matches!(body, Request::Job { .. } | Request::Check { .. } | Request::CheckObjects { .. });
         let unfinished = Some(unfinished).filter(|_| is_finished);
+        let begun = Instant::now();
+        let name = tracing::enabled!(tracing::Level::DEBUG).then(|| name(&body));
         let handled = catch_unwind(AssertUnwindSafe(|| self.handle(body, frame)));
+        tracing::debug!(request = name, milliseconds = begun.elapsed().as_secs_f64() * 1e3, "request");
         answer(&self.sender, id, handled.unwrap_or_else(|panic| Err(panicked(panic.as_ref()))));
         drop(unfinished);
     }
@@ -156,6 +160,17 @@ impl Worker {
             Request::Sweep(sweep) => value(collect::sweep(context, &self.jobs.packages(context)?, &sweep)?),
             Request::RemoveFormer => value(remove_former(context)?),
             Request::Remove => value(remove_content(context.content())?),
+        }
+    }
+}
+
+/// What a request is called in records; what it holds may be secret.
+fn name(request: &Request) -> String {
+    match request {
+        Request::Job { name, .. } => name.clone(),
+        other => {
+            let text = format!("{other:?}");
+            text.split(|letter: char| !letter.is_alphanumeric()).next().unwrap_or_default().to_owned()
         }
     }
 }
