@@ -35,6 +35,26 @@ def main():
     print(ordinary("sudo mount -t tmpfs none /mnt; sudo unshare --mount true; sudo chmod 600 /dev/null; echo").count("\\n"))
 """
 
+SYSTEM_CALLS = """
+import modal
+image = modal.Image.debian_slim(python_version="3.11").apt_install("strace")
+app = modal.App("system-calls", image=image)
+
+@app.function()
+def main():
+    import ctypes, errno, multiprocessing, os, subprocess
+    def succeeds(command):
+        return subprocess.run(["sh", "-c", command], capture_output=True).returncode == 0
+    print("traced" if succeeds("strace -f -o /tmp/trace sh -c true && grep -q exited /tmp/trace") else "not traced")
+    print("not randomised" if succeeds("setarch -R true") else "refused")
+    with multiprocessing.Pool(2) as pool:
+        print(pool.map(abs, [-1, -2]))
+    libc = ctypes.CDLL(None, use_errno=True)
+    for number, arguments in [(5000, ()), (272, (0x80,)), (272, (0x200,)), (135, (6,))]:
+        result = libc.syscall(number, *(ctypes.c_long(argument) for argument in arguments))
+        print(number, "done" if result >= 0 else errno.errorcode[ctypes.get_errno()])
+"""
+
 FILES = """
 import modal
 image = modal.Image.debian_slim(python_version="3.11").run_commands(
@@ -69,6 +89,15 @@ def main():
     import os
     print(os.stat("/opt/x").st_uid)
 """
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="numbers of system calls are those of x86-64")
+def test_system_calls_are_those_of_a_container(modal: Modal) -> None:
+    modal.write("app.py", SYSTEM_CALLS)
+    lines = modal("run", "app.py").stdout.splitlines()
+    assert lines[:3] == ["traced", "not randomised", "[1, 2]"]
+    # An unknown call, a time namespace, something that is no namespace, and the personality of another system.
+    assert lines[3:] == ["5000 ENOSYS", "272 EPERM", "272 done", "135 EPERM"]
 
 
 def test_privileged_programs_work_for_other_users(modal: Modal) -> None:
