@@ -18,6 +18,8 @@ from pathlib import Path
 
 import pytest
 
+import modal as package
+
 TIMEOUT = 600
 
 
@@ -115,6 +117,42 @@ class Modal:
         )
 
 
+class UserModal(Modal):
+    """``modal`` as another user. Everything it needs is copied to where that user can read it."""
+
+    def __init__(self, name: str, home: Path) -> None:
+        super().__init__(home / "store", home)
+        self.name = name
+        tools = home / "tools"
+        tools.mkdir()
+        shutil.copy(command(), tools / "modal")
+        shutil.copy(shutil.which("uv", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}"), tools / "uv")
+        shutil.copytree(
+            Path(package.__file__).parent, tools / "python/modal", ignore=shutil.ignore_patterns("__pycache__")
+        )
+        self.binary = str(tools / "modal")
+        keep = {key: value for key, value in os.environ.items() if key.lower().endswith("_proxy") or "SSL" in key}
+        self.environment = {
+            **keep,
+            "HOME": str(home),
+            "PATH": f"{tools}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            "PYTHONPATH": str(tools / "python"),
+            "MODAL_PYTHON": "/usr/bin/python3",
+            "MODAL_STORE": str(self.store),
+            "NO_COLOR": "1",
+        }
+
+    def use_store(self, store: Path) -> None:
+        """Takes another store than the one in the home directory."""
+        self.store = store
+        self.environment["MODAL_STORE"] = str(store)
+
+    def __call__(self, *arguments: str, **options) -> Result:
+        return self.run(
+            ["setpriv", "--reuid", self.name, "--regid", self.name, "--init-groups", self.binary, *arguments], **options
+        )
+
+
 def remove(store: Path) -> None:
     """Removes a store the way users do."""
     if store.exists():
@@ -130,6 +168,28 @@ def shared_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     yield store
     if not kept:
         remove(store)
+
+
+@pytest.fixture
+def user(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[UserModal]:
+    """A user made for one test; the parameter decides whether it gets subordinate ids."""
+    name = f"lamina-{os.getpid()}"
+    home = Path(f"/var/tmp/{name}")
+    subprocess.run(["useradd", "--create-home", "--home-dir", home, name], check=True)
+    subordinate = getattr(request, "param", True)
+    for kind in ("uids", "gids"):
+        flag = "--add-sub" if subordinate else "--del-sub"
+        bounds = "1879048192-1879113727" if subordinate else "0-4294967294"
+        subprocess.run(["usermod", f"{flag}{kind}", bounds, name], check=True)
+    try:
+        modal = UserModal(name, home)
+        subprocess.run(["chown", "-R", name, home], check=True)
+        yield modal
+        if modal.store.exists():
+            modal("store", "remove", "--yes")
+    finally:
+        subprocess.run(["userdel", "--remove", "--force", name], check=False, capture_output=True)
+        shutil.rmtree(home, ignore_errors=True)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import Modal
+from conftest import Modal, UserModal
 
 APP = """
     import modal
@@ -60,9 +60,33 @@ def ext4(directory: Path) -> Iterator[Path]:
         picture.unlink()
 
 
-@pytest.mark.skipif(
+pytestmark = pytest.mark.skipif(
     os.geteuid() != 0 or not shutil.which("mkfs.ext4"), reason="root alone mounts file systems, which mkfs.ext4 makes"
 )
+
+
+def clear(modal: Modal, disk: Path, fill: Callable[[Path], None]) -> None:
+    """Fills the disk that the store is on, and looks at everything that looks or clears away."""
+    assert modal("run", "full.py").stdout == "hello\n"
+    filler = disk / "filler"
+    filler.mkdir()
+    fill(filler)
+    with pytest.raises(OSError, match="No space left"):
+        (disk / "one-more").write_bytes(b"x" * 8192)
+    doctor = modal("doctor")
+    assert "as good as full" in doctor.stdout, doctor
+    assert "everything is as it was stored" in modal("store", "verify").stdout
+    assert "everything is as it was stored" in modal("store", "verify", "--repair").stdout
+    assert modal("image", "list").stdout.strip()
+    modal("image", "prune", "--all", "--yes")
+    assert not list((disk / "store/content/views").iterdir())
+    # What came free is taken as well.
+    (filler / "more").mkdir(parents=True)
+    fill(filler / "more")
+    modal("store", "remove", "--yes")
+    assert not (disk / "store").exists()
+
+
 @pytest.mark.parametrize("fill", [fill_bytes, fill_inodes])
 def test_a_full_disk_is_cleared(tmp_path: Path, fill: Callable[[Path], None]) -> None:
     with ext4(tmp_path) as disk:
@@ -70,21 +94,13 @@ def test_a_full_disk_is_cleared(tmp_path: Path, fill: Callable[[Path], None]) ->
         program.mkdir()
         modal = Modal(disk / "store", program)
         modal.write("full.py", APP)
-        assert modal("run", "full.py").stdout == "hello\n"
-        filler = disk / "filler"
-        filler.mkdir()
-        fill(filler)
-        with pytest.raises(OSError, match="No space left"):
-            (disk / "one-more").write_bytes(b"x" * 8192)
-        doctor = modal("doctor")
-        assert "as good as full" in doctor.stdout, doctor
-        assert "everything is as it was stored" in modal("store", "verify").stdout
-        assert "everything is as it was stored" in modal("store", "verify", "--repair").stdout
-        assert modal("image", "list").stdout.strip()
-        modal("image", "prune", "--all", "--yes")
-        assert not list((disk / "store/content/views").iterdir())
-        # What came free is taken as well.
-        (filler / "more").mkdir(parents=True)
-        fill(filler / "more")
-        modal("store", "remove", "--yes")
-        assert not (disk / "store").exists()
+        clear(modal, disk, fill)
+
+
+@pytest.mark.parametrize("fill", [fill_bytes, fill_inodes])
+def test_a_full_disk_is_cleared_by_an_ordinary_user(user: UserModal, fill: Callable[[Path], None]) -> None:
+    with ext4(user.directory) as disk:
+        shutil.chown(disk, user.name, user.name)
+        user.use_store(disk / "store")
+        user.write("full.py", APP)
+        clear(user, disk, fill)

@@ -7,14 +7,9 @@ import os
 import pwd
 import shutil
 import subprocess
-import sys
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from conftest import Modal, Result, command
-
-import modal as package
+from conftest import Modal, UserModal
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can create users")
 
@@ -34,58 +29,9 @@ def main():
 """
 
 
-class UserModal(Modal):
-    """``modal`` as another user. Everything it needs is copied to where that user can read it."""
-
-    def __init__(self, name: str, home: Path) -> None:
-        super().__init__(home / "store", home)
-        self.name = name
-        tools = home / "tools"
-        tools.mkdir()
-        shutil.copy(command(), tools / "modal")
-        shutil.copy(shutil.which("uv", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}"), tools / "uv")
-        shutil.copytree(
-            Path(package.__file__).parent, tools / "python/modal", ignore=shutil.ignore_patterns("__pycache__")
-        )
-        self.binary = str(tools / "modal")
-        keep = {key: value for key, value in os.environ.items() if key.lower().endswith("_proxy") or "SSL" in key}
-        self.environment = {
-            **keep,
-            "HOME": str(home),
-            "PATH": f"{tools}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-            "PYTHONPATH": str(tools / "python"),
-            "MODAL_PYTHON": "/usr/bin/python3",
-            "MODAL_STORE": str(self.store),
-            "NO_COLOR": "1",
-        }
-
-    def __call__(self, *arguments: str, **options) -> Result:
-        return self.run(
-            ["setpriv", "--reuid", self.name, "--regid", self.name, "--init-groups", self.binary, *arguments], **options
-        )
-
-
-@pytest.fixture
-def user(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[UserModal]:
-    """A user made for one test; the parameter decides whether it gets subordinate ids."""
-    name = f"lamina-{os.getpid()}"
-    home = Path(f"/var/tmp/{name}")
-    subprocess.run(["useradd", "--create-home", "--home-dir", home, name], check=True)
-    subordinate = getattr(request, "param", True)
-    for kind in ("uids", "gids"):
-        flag = "--add-sub" if subordinate else "--del-sub"
-        bounds = "1879048192-1879113727" if subordinate else "0-4294967294"
-        subprocess.run(["usermod", f"{flag}{kind}", bounds, name], check=True)
-    try:
-        modal = UserModal(name, home)
-        (home / "app.py").write_text(APP)
-        subprocess.run(["chown", "-R", name, home], check=True)
-        yield modal
-        if modal.store.exists():
-            modal("store", "remove", "--yes")
-    finally:
-        subprocess.run(["userdel", "--remove", "--force", name], check=False, capture_output=True)
-        shutil.rmtree(home, ignore_errors=True)
+@pytest.fixture(autouse=True)
+def app(user: UserModal) -> None:
+    user.write("app.py", APP)
 
 
 def test_layers_of_root_and_of_a_user_have_the_same_digests(user: UserModal, modal: Modal) -> None:
