@@ -94,7 +94,8 @@ class Lamina:
                 raise Failure("the base's files, which belong to ids of containers, can be copied as root only")
             # A store whose views have the files' bytes in them.
             self.run("hello", "build", store="plain", env={"MODAL_STORE_WITHOUT": "redirects,clones"})
-            views = (self.machine.work / "stores/plain/content").glob("[cv][oi][pe][iw]*s/*")
+            content = self.machine.work / "stores/plain/content"
+            views = [*content.glob("views/*"), *content.glob("copies/*")]
             base = next((view for view in views if (view / "etc/debian_version").exists()), None)
             if base is None:
                 raise Failure("the store has no view of the base")
