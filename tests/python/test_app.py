@@ -128,7 +128,7 @@ def test_the_graph():
         "images": [
             {
                 "id": "0",
-                "parent": None,
+                "inputs": [],
                 "step": {
                     "kind": "debian_slim",
                     "python_version": "3.11",
@@ -141,7 +141,7 @@ def test_the_graph():
             },
             {
                 "id": "1",
-                "parent": "0",
+                "inputs": ["0"],
                 "step": {"kind": "env", "variables": {"L": "1"}},
                 "force_build": False,
                 "title": 'env({"L":"1"})',

@@ -5,18 +5,22 @@
 //! that was rebuilt with the same result leaves everything after it cached. What is missing is made in a sandbox (or
 //! without one, where files can simply be linked), committed to the store, and recorded under its key.
 
+mod backend;
 mod error;
 mod hints;
 mod host;
 mod local;
 mod log;
+mod plan;
 mod schedule;
 mod secrets;
+mod slots;
 mod state;
 mod steps;
 
 pub use error::{BuildError, StepFailure};
 pub use local::check_local;
+pub use plan::{Outlook, PlannedStep};
 pub use schedule::{BuildOptions, Builder, HostPrograms, Tools};
 pub use secrets::jobs;
 pub use state::BuiltImage;

@@ -3,34 +3,28 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use lamina_image::{Definition, FileKind, FileSet, Step};
+use lamina_image::{Definition, FileKind, FileSet};
 use lamina_store::StoreError;
 
 use crate::BuildError;
-use crate::steps::read_requirements;
+use crate::steps::{self, Declared, read_requirements};
 
 /// Looks for everything local that the images ending at `targets` need, and for the `others`.
 ///
 /// # Errors
 /// What is missing, all of it at once.
 pub fn check_local(definition: &Definition, targets: &[&str], others: &[&FileSet]) -> Result<(), BuildError> {
-    if definition.validate().is_err() {
-        // The build says why.
-        return Ok(());
-    }
+    // What does not hold together is said by the build.
+    let Ok(graph) = steps::lower(definition) else { return Ok(()) };
     let (mut seen, mut paths, mut errors) = (HashSet::new(), HashSet::new(), Vec::new());
-    for node in targets.iter().flat_map(|target| definition.chain(target)) {
-        if !seen.insert(&node.id) {
-            continue;
+    let places = targets.iter().filter_map(|target| graph.place(target)).flat_map(|place| graph.with_inputs(place));
+    for place in places.filter(|place| seen.insert(*place)) {
+        let local = Declared::of(&graph.step(place).0.step).kind().local();
+        if let Some(files) = local.files {
+            check_set(files, &mut paths, &mut errors);
         }
-        match &node.step {
-            Step::CopyFiles { files } | Step::AttachFiles { files } => check_set(files, &mut paths, &mut errors),
-            Step::UvPipInstall { requirements, .. } => {
-                let unseen = requirements.iter().filter(|path| paths.insert(PathBuf::from(path)));
-                errors.extend(unseen.filter_map(|path| read_requirements(std::slice::from_ref(path)).err()));
-            }
-            _ => {}
-        }
+        let unseen = local.requirements.iter().filter(|path| paths.insert(PathBuf::from(path)));
+        errors.extend(unseen.filter_map(|path| read_requirements(std::slice::from_ref(path)).err()));
     }
     for files in others {
         check_set(files, &mut paths, &mut errors);
@@ -96,7 +90,7 @@ mod tests {
                 |(source, kind): &(&str, &str)| serde_json::json!({"source": at(source), "target": "/x", "kind": kind});
             serde_json::json!({"entries": entries.iter().map(entry).collect::<Vec<_>>()})
         };
-        let node = |id: &str, parent: Option<&str>, step: serde_json::Value| serde_json::json!({"id": id, "parent": parent, "step": step, "title": id});
+        let node = |id: &str, parent: Option<&str>, step: serde_json::Value| serde_json::json!({"id": id, "inputs": parent.into_iter().collect::<Vec<_>>(), "step": step, "title": id});
         let definition: Definition = serde_json::from_value(serde_json::json!([
             node("0", None, serde_json::json!({"kind": "debian_slim", "python_version": null, "local_python": "3.11"})),
             node("1", Some("0"), serde_json::json!({"kind": "uv_pip_install", "packages": [], "requirements": [at("requirements.txt"), at("none.txt")]})),

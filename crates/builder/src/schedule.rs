@@ -1,7 +1,7 @@
 //! The schedule: every step once, independent images in parallel, cached layers without any work.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -10,15 +10,17 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use lamina_events::{CancelToken, Event, Miss, Sink};
 use lamina_fetch::Client;
 use lamina_ground::Hint;
-use lamina_image::{Definition, Facts, KeyMaterial, LayerKey, Node, RecordedFacts, Step};
+use lamina_image::{Definition, Digest, Facts, Graph, KeyMaterial, LayerKey, Node, RecordedFacts};
 use lamina_sandbox::{IdMap, Launcher};
-use lamina_store::{ImageRecord, LayerRecord, Store, StoreError};
-use serde_json::Value;
+use lamina_store::{Committed, ImageRecord, LayerPart, LayerRecord, Store, StoreError};
 
+use crate::backend::{Backend, Product, StoreBackend, Task};
 use crate::host::HostSettings;
 use crate::log::StepLog;
+use crate::plan::{self, Found, Outlook, Planned, PlannedStep};
+use crate::slots::Slots;
 use crate::state::State;
-use crate::steps::{self, Made, Plan, StepContext, StepError};
+use crate::steps::{self, Declared, Recipe, StepError};
 use crate::{BuildError, BuiltImage, StepFailure, secrets};
 
 /// Programs of the host, as far as there are such.
@@ -71,40 +73,105 @@ pub struct BuildOptions {
 
 type Outcome = Result<Arc<State>, BuildError>;
 
+/// The state after a step that is planned; if it is not known, the place of the step that it depends on.
+type Known = Result<Arc<State>, usize>;
+
 /// Builds images.
 #[derive(Debug)]
 pub struct Builder<'a> {
-    tools: &'a Tools,
-    definition: &'a Definition,
+    backend: Box<dyn Backend + 'a>,
+    graph: Graph,
     options: BuildOptions,
     sink: &'a Sink,
     cancel: &'a CancelToken,
-    /// For every node, the one that stands for all that do the same.
-    equals: HashMap<&'a str, &'a str>,
-    states: Mutex<HashMap<&'a str, Arc<OnceLock<Outcome>>>>,
+    /// The outcome of every step of the graph.
+    states: Vec<OnceLock<Outcome>>,
     /// Images that are not complete yet.
     remaining: Mutex<usize>,
 }
-
-/// Layers that a step which is not cached is compared with, to say why it is not.
-const COMPARED_LAYERS: u32 = 20;
 
 /// Numbers of steps, unique within the process.
 static NEXT_STEP: AtomicU64 = AtomicU64::new(1);
 
 impl<'a> Builder<'a> {
     /// Prepares to build images of `definition`.
-    #[must_use]
+    ///
+    /// # Errors
+    /// When the definition does not hold together.
     pub fn new(
         tools: &'a Tools,
-        definition: &'a Definition,
+        definition: &Definition,
         options: BuildOptions,
         sink: &'a Sink,
         cancel: &'a CancelToken,
-    ) -> Self {
-        let equals = definition.first_equals();
-        let (states, remaining) = (Mutex::default(), Mutex::default());
-        Self { tools, definition, options, sink, cancel, equals, states, remaining }
+    ) -> Result<Self, BuildError> {
+        Self::on(Box::new(StoreBackend { tools }), definition, options, sink, cancel)
+    }
+
+    fn on(
+        backend: Box<dyn Backend + 'a>,
+        definition: &Definition,
+        options: BuildOptions,
+        sink: &'a Sink,
+        cancel: &'a CancelToken,
+    ) -> Result<Self, BuildError> {
+        let graph = steps::lower(definition).map_err(BuildError::redacted)?;
+        let states = (0..graph.len()).map(|_| OnceLock::new()).collect();
+        Ok(Self { backend, graph, options, sink, cancel, states, remaining: Mutex::default() })
+    }
+
+    /// What a build of the images that end at `targets` would do, inputs before what builds on them. Nothing is executed,
+    /// recorded or reported.
+    ///
+    /// # Errors
+    /// When a step cannot be planned: something that it reads is missing, or the index cannot be read.
+    pub fn plan(&self, targets: &[&str]) -> Result<Vec<PlannedStep>, BuildError> {
+        let mut places = Vec::new();
+        for place in self.places(targets)? {
+            places.extend(self.graph.with_inputs(place));
+        }
+        places.sort_unstable();
+        places.dedup();
+        let mut states: HashMap<usize, Known> = HashMap::new();
+        let mut planned = Vec::with_capacity(places.len());
+        for place in places {
+            let (node, inputs) = self.graph.step(place);
+            let known: Result<Vec<_>, usize> = inputs.iter().map(|input| states[input].clone()).collect();
+            let (state, key, outlook) = match known {
+                Ok(inputs) => self.look(place, node, &inputs)?,
+                Err(unknown) => (Err(unknown), None, Outlook::Unknown(self.graph.step(unknown).0.id.clone())),
+            };
+            states.insert(place, state);
+            planned.push(PlannedStep { node: node.id.clone(), title: node.title.clone(), key, outlook });
+        }
+        Ok(planned)
+    }
+
+    /// The state after a step if it is known, and what a build would do.
+    fn look(
+        &self,
+        place: usize,
+        node: &Node,
+        inputs: &[Arc<State>],
+    ) -> Result<(Known, Option<LayerKey>, Outlook), BuildError> {
+        let mut state = State::on(inputs);
+        let kind = match Declared::of(&node.step) {
+            Declared::Metadata(kind) => {
+                kind.apply(node, &mut state);
+                return Ok((Ok(Arc::new(state)), None, Outlook::Metadata));
+            }
+            Declared::Layers(kind) => kind,
+        };
+        let planned = plan::plan(kind, node, inputs, self.is_forced(node), &*self.backend)?;
+        let key = Some(planned.material.key());
+        Ok(match planned.found {
+            Found::Hit(hit) => {
+                let (record, facts) = *hit;
+                state.add(node, &record, facts, planned.pristine);
+                (Ok(Arc::new(state)), key, Outlook::Hit)
+            }
+            Found::Miss(miss) => (Err(place), key, Outlook::Miss(miss)),
+        })
     }
 
     /// Builds the images that end at `targets`, in parallel. Steps that they share are executed once. Layers that were in the
@@ -112,20 +179,22 @@ impl<'a> Builder<'a> {
     ///
     /// # Errors
     /// The first failure. The other images' builds are stopped then; layers that were finished stay in the store.
-    pub fn build(&self, targets: &[&'a str]) -> Result<HashMap<String, BuiltImage>, BuildError> {
-        let invalid =
-            |error: lamina_image::DefinitionError| BuildError::Invalid { message: error.to_string(), hint: None };
-        self.definition.validate().map_err(invalid).map_err(BuildError::redacted)?;
-        let mut distinct: Vec<&'a str> = targets.iter().map(|target| self.representative(target)).collect();
+    pub fn build(&self, targets: &[&str]) -> Result<HashMap<String, BuiltImage>, BuildError> {
+        let places = self.places(targets).map_err(BuildError::redacted)?;
+        let mut distinct = places.clone();
         distinct.sort_unstable();
         distinct.dedup();
         *self.remaining.lock().unwrap_or_else(PoisonError::into_inner) = distinct.len();
+        let slots = Slots::of_machine(distinct.len());
         let outcomes: Vec<_> = match &distinct[..] {
             // The common case needs no thread.
-            [target] => vec![(*target, self.build_one(target))],
+            [target] => vec![(*target, self.build_one(*target, &slots))],
             _ => std::thread::scope(|scope| {
-                let running: Vec<_> =
-                    distinct.iter().map(|target| (*target, scope.spawn(|| self.build_one(target)))).collect();
+                let start = |target: &usize| {
+                    let (target, slots) = (*target, &slots);
+                    (target, scope.spawn(move || self.build_one(target, slots)))
+                };
+                let running: Vec<_> = distinct.iter().map(start).collect();
                 let join = |handle: std::thread::ScopedJoinHandle<'_, Result<BuiltImage, BuildError>>| {
                     handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
                 };
@@ -133,18 +202,21 @@ impl<'a> Builder<'a> {
             }),
         };
         let images = first_failure(outcomes).map_err(BuildError::redacted)?;
-        let image = |target: &&'a str| Some(((*target).to_owned(), images.get(self.representative(target))?.clone()));
-        Ok(targets.iter().filter_map(image).collect())
+        let image = |(target, place): (&&str, &usize)| Some(((*target).to_owned(), images.get(place)?.clone()));
+        Ok(targets.iter().zip(&places).filter_map(image).collect())
     }
 
-    /// The node that stands for all that do the same as `id`.
-    fn representative(&self, id: &'a str) -> &'a str {
-        self.equals.get(id).copied().unwrap_or(id)
+    /// The places of nodes in the graph.
+    fn places(&self, targets: &[&str]) -> Result<Vec<usize>, BuildError> {
+        let unknown =
+            |id: &str| BuildError::Invalid { message: format!("the definition has no image `{id}`"), hint: None };
+        targets.iter().map(|id| self.graph.place(id).ok_or_else(|| unknown(id))).collect()
     }
 
-    fn build_one(&self, target: &'a str) -> Result<BuiltImage, BuildError> {
+    fn build_one(&self, target: usize, slots: &Slots) -> Result<BuiltImage, BuildError> {
         let begin = Instant::now();
-        let outcome = self.state(target).and_then(|state| {
+        let outcome = self.state(target, slots).and_then(|state| {
+            let attachments = self.attach(&state)?;
             let recorded = self.record_image(&state);
             // A cached image is of use even where nothing can be written.
             if !state.cached {
@@ -156,7 +228,7 @@ impl<'a> Builder<'a> {
             *remaining -= 1;
             self.sink.emit(Event::ImageBuilt { image, seconds, cached: state.cached, remaining: *remaining });
             drop(remaining);
-            Ok(state.built())
+            Ok(state.built(attachments))
         });
         if !matches!(outcome, Ok(_) | Err(BuildError::Damaged)) {
             self.cancel.cancel();
@@ -164,209 +236,152 @@ impl<'a> Builder<'a> {
         outcome
     }
 
-    /// The state after a node; computed once, by whoever comes first.
-    fn state(&self, id: &'a str) -> Outcome {
-        let id = self.representative(id);
-        let cell = Arc::clone(self.states.lock().unwrap_or_else(PoisonError::into_inner).entry(id).or_default());
-        cell.get_or_init(|| self.compute(id).map(Arc::new)).clone()
+    /// The views of the files that are attached to an image, bottom first.
+    fn attach(&self, state: &State) -> Result<Vec<Digest>, BuildError> {
+        let mut below = state.layers.clone();
+        for files in &state.attached {
+            let views = self.backend.attach(files, &below, self.sink)?;
+            below.extend(views);
+        }
+        Ok(below.split_off(state.layers.len()))
     }
 
-    fn compute(&self, id: &'a str) -> Result<State, BuildError> {
-        let node = self.definition.node(id).ok_or_else(|| BuildError::Invalid {
-            message: format!("the definition has no image `{id}`"),
-            hint: None,
-        })?;
-        let parent = match &node.parent {
-            Some(parent) => self.state(parent)?,
-            None => Arc::new(State { cached: true, ..State::default() }),
-        };
+    /// The state after a step; computed once, by whoever comes first.
+    fn state(&self, place: usize, slots: &Slots) -> Outcome {
+        self.states[place].get_or_init(|| self.compute(place, slots).map(Arc::new)).clone()
+    }
+
+    fn compute(&self, place: usize, slots: &Slots) -> Result<State, BuildError> {
+        let (node, inputs) = self.graph.step(place);
+        let inputs: Vec<Arc<State>> = inputs.iter().map(|input| self.state(*input, slots)).collect::<Result<_, _>>()?;
         self.cancel.check()?;
-        let mut state = State::clone(&parent);
-        // Attached files are no part of the image.
-        if !matches!(node.step, Step::AttachFiles { .. }) {
-            state.title.clone_from(&node.title);
-        }
-        match &node.step {
-            Step::Env { variables } => {
-                state.config.extend_environment(variables);
-                state.pristine = false;
+        let mut state = State::on(&inputs);
+        match Declared::of(&node.step) {
+            Declared::Metadata(kind) => kind.apply(node, &mut state),
+            Declared::Layers(kind) => {
+                let planned = plan::plan(kind, node, &inputs, self.is_forced(node), &*self.backend)?;
+                self.add_layers(&mut state, node, &inputs, planned, slots)?;
             }
-            Step::Workdir { path } => state.config.enter_directory(path),
-            Step::AttachFiles { files } => self.attach(&mut state, files)?,
-            _ => self.add_layer(&mut state, node, &parent)?,
         }
         Ok(state)
     }
 
-    fn attach(&self, state: &mut State, files: &lamina_image::FileSet) -> Result<(), BuildError> {
-        let below: Vec<_> = state.layers.iter().chain(&state.attachments).copied().collect();
-        let view = self.tools.store.file_set(files, &below)?;
-        for message in view.warnings {
-            self.sink.emit(Event::Warning { message });
-        }
-        state.attachments.extend(view.views.into_iter().rev());
-        Ok(())
+    fn is_forced(&self, node: &Node) -> bool {
+        self.options.force_build || self.options.ignore_cache || node.force_build
     }
 
-    /// Finds or makes the layer of a step and puts it on top of the state.
-    fn add_layer(&self, state: &mut State, node: &Node, parent: &State) -> Result<(), BuildError> {
-        let step = NEXT_STEP.fetch_add(1, Ordering::Relaxed);
-        self.sink.emit(Event::StepQueued { step, title: node.title.clone() });
-        let mut material = KeyMaterial::new(std::env::consts::ARCH);
-        material.add("parent", parent.content().hex());
-        material.add_exact("config", serde_json::to_value(&parent.config).unwrap_or_default());
-        material.add("secrets", secrets::names(&node.secrets));
-        if !node.environment.is_empty() {
-            material.add_exact("environment", serde_json::to_value(&node.environment).unwrap_or_default());
-        }
-        let plan = steps::plan(self.tools, node, parent, &mut material)?;
-        let (record, facts, cached) = self.find_or_make(step, node, parent, plan, &material)?;
-        state.cached &= cached;
-        state.learn(facts);
-        state.pristine = match &node.step {
-            Step::DebianSlim { .. } => true,
-            Step::AptInstall { packages } => parent.pristine && steps::keeps_pristine(node, packages),
-            _ => false,
-        };
-        state.bytes += record.bytes;
-        state.layers.push(record.digest);
-        state.contents.push(record.content);
-        state.keys.push(record.key);
-        state.logs.extend(record.log.map(|log| (node.title.clone(), log)));
-        Ok(())
-    }
-
-    /// The layer, what it says about the image, and whether it was in the store.
-    fn find_or_make(
+    /// Makes the layers of a step unless they are there, and puts them on top of the state.
+    fn add_layers(
         &self,
-        step: u64,
+        state: &mut State,
         node: &Node,
-        parent: &State,
-        plan: Plan,
-        material: &KeyMaterial,
+        inputs: &[Arc<State>],
+        planned: Planned,
+        slots: &Slots,
+    ) -> Result<(), BuildError> {
+        let number = NEXT_STEP.fetch_add(1, Ordering::Relaxed);
+        self.sink.emit(Event::StepQueued { step: number, title: node.title.clone() });
+        let pristine = planned.pristine;
+        let (record, facts) = match planned.found {
+            Found::Hit(hit) => {
+                self.sink.emit(Event::StepCached { step: number, bytes: hit.0.bytes });
+                *hit
+            }
+            Found::Miss(miss) => {
+                let task = Task { node, inputs, number, memory: slots.memory(), sink: self.sink, cancel: self.cancel };
+                let missing = Missing { recipe: planned.recipe, material: planned.material, miss };
+                let (record, facts, is_new) =
+                    self.make_alone(&task, missing, slots).inspect_err(|error| self.report(number, error))?;
+                state.cached &= !is_new;
+                (record, facts)
+            }
+        };
+        state.add(node, &record, facts, pristine);
+        Ok(())
+    }
+
+    /// Makes the layers of a step while nobody else makes them, and says whether they are new: whoever was at it may have
+    /// made them meanwhile.
+    fn make_alone(
+        &self,
+        task: &Task<'_>,
+        missing: Missing,
+        slots: &Slots,
     ) -> Result<(LayerRecord, Facts, bool), BuildError> {
-        let key = material.key();
-        let forced = self.options.force_build || self.options.ignore_cache || node.force_build;
-        if let Some((record, facts)) = self.find(step, &key, forced)? {
-            return Ok((record, facts, true));
+        let key = missing.material.key();
+        let waiting = || self.sink.emit(Event::StepWaiting { step: task.number });
+        let _lock = self.backend.lock(&key, self.cancel, &waiting)?;
+        if let Some((record, facts)) = plan::find(&key, self.is_forced(task.node), &*self.backend)? {
+            self.sink.emit(Event::StepCached { step: task.number, bytes: record.bytes });
+            return Ok((record, facts, false));
         }
-        let waiting = || self.sink.emit(Event::StepWaiting { step });
-        let _lock = self.tools.store.lock(&format!("layer-{key}"), self.cancel, waiting)?;
-        // Whoever held the lock may have made the layer meanwhile.
-        if let Some((record, facts)) = self.find(step, &key, forced)? {
-            return Ok((record, facts, true));
-        }
-        let (record, facts) = self.make(step, node, parent, plan, material, forced)?;
-        Ok((record, facts, false))
+        let _slot = slots.take(self.cancel)?;
+        let (record, facts) = self.make(task, missing)?;
+        Ok((record, facts, true))
     }
 
-    /// The recorded layer, unless what it says about the image cannot be read: then it is made anew.
-    fn find(&self, step: u64, key: &LayerKey, forced: bool) -> Result<Option<(LayerRecord, Facts)>, StoreError> {
-        if forced {
-            return Ok(None);
-        }
-        let found = self.tools.store.expect_layer(key)?;
-        let Some((facts, record)) = found.and_then(|record| Some((record.facts.read()?, record))) else {
-            return Ok(None);
-        };
-        self.sink.emit(Event::StepCached { step, bytes: record.bytes });
-        Ok(Some((record, facts)))
-    }
-
-    /// Executes a step and commits what it made.
-    fn make(
-        &self,
-        step: u64,
-        node: &Node,
-        parent: &State,
-        plan: Plan,
-        material: &KeyMaterial,
-        forced: bool,
-    ) -> Result<(LayerRecord, Facts), BuildError> {
-        if !self.tools.store.confirm()? {
+    /// Executes a step and records what it made.
+    fn make(&self, task: &Task<'_>, missing: Missing) -> Result<(LayerRecord, Facts), BuildError> {
+        // What was found so far lies beneath the step.
+        if !self.backend.confirm()? {
             return Err(BuildError::Damaged);
         }
-        let begin = Instant::now();
-        let miss = self.miss(node, material, forced)?;
+        let Missing { recipe, material, miss } = missing;
+        let (step, node, begin) = (task.number, task.node, Instant::now());
         self.sink.emit(Event::StepStarted { step, miss });
-        let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_secs());
+        let created = now();
         let name = format!("{created}-{}-{step}", material.key().0.short());
-        let directory = self.tools.store.layout().logs();
         let kept = secrets::kept(&node.secrets);
         let masks = secrets::Masks::new(kept.values().map(String::as_str));
-        let mut log = StepLog::create(&directory, &name, step, self.sink.clone(), masks).map_err(StoreError::from)?;
-        let context =
-            StepContext { tools: self.tools, node, parent, number: step, sink: self.sink, cancel: self.cancel };
-        let outcome = plan.execute(&context, &mut log).and_then(|made| self.publish(kept, made));
+        let mut log =
+            StepLog::create(&self.backend.logs(), &name, step, self.sink.clone(), masks).map_err(StoreError::from)?;
+        let outcome = self.backend.make(recipe, task, &mut log);
         log.finish();
-        let (committed, facts) = outcome.map_err(|error| self.failed(step, node, parent, error, &log))?;
+        let Product { below, top, facts } = outcome.map_err(|error| self.failed(task, error, &log))?;
         let seconds = begin.elapsed().as_secs_f64();
+        let sum = |value: fn(&Committed) -> u64| below.iter().map(value).sum::<u64>() + value(&top);
+        let (bytes, bytes_new) = (sum(|layer| layer.bytes), sum(|layer| layer.bytes_new));
         let record = LayerRecord {
             key: material.key(),
-            digest: committed.digest,
-            content: committed.content,
+            digest: top.digest,
+            content: top.content,
+            below: below.iter().map(|layer| LayerPart { digest: layer.digest, content: layer.content }).collect(),
+            companion_of: None,
             title: node.title.clone(),
             created,
             seconds,
-            files: committed.files,
-            bytes: committed.bytes,
-            bytes_new: committed.bytes_new,
+            files: sum(|layer| layer.files),
+            bytes,
+            bytes_new,
             material: material.canonical(),
             log: Some(format!("{name}.log")),
             facts: RecordedFacts::try_from(&facts).map_err(|error| BuildError::failed(std::io::Error::from(error)))?,
         };
         if !self.options.ignore_cache {
-            self.tools.store.record_layer(&record)?;
+            self.backend.record(&record)?;
         }
-        let bytes_shared = committed.bytes.saturating_sub(committed.bytes_new);
-        self.sink.emit(Event::StepFinished { step, seconds, bytes_new: committed.bytes_new, bytes_shared });
+        self.sink.emit(Event::StepFinished { step, seconds, bytes_new, bytes_shared: bytes.saturating_sub(bytes_new) });
         Ok((record, facts))
     }
 
-    /// Commits what a step made, unless a secret stayed in it.
-    fn publish(
-        &self,
-        secrets: BTreeMap<String, String>,
-        made: Made,
-    ) -> Result<(lamina_store::Committed, Facts), StepError> {
-        let (work, rules, facts, _held) = match made {
-            Made::Layer(committed) => return Ok((committed, Facts::default())),
-            Made::Work { work, rules, facts, held } => (work, rules, *facts, held),
-        };
-        self.cancel.check().map_err(BuildError::from)?;
-        if !secrets.is_empty() {
-            let search = secrets::FindSecrets { work: work.id().to_owned(), secrets };
-            let finding = self.tools.store.job(&search, &[]).map_err(StoreError::from)?;
-            if let Some(secrets::Finding { variable, path }) = finding {
-                return Err(StepError::Failed {
-                    message: format!("its result contains the value of the secret `{variable}`, in `{path}`"),
-                    hint: Some(format!(
-                        "delete the file in the same step, or do not write the secret to disk; if `{variable}` is none, \
-                         say so with `secret.allow(\"{variable}\")`"
-                    )),
-                });
-            }
+    /// Reports a failure outside of the step's own execution, so that every queued step comes to an end.
+    fn report(&self, step: u64, error: &BuildError) {
+        if matches!(error, BuildError::Step(_) | BuildError::Damaged | BuildError::Cancelled) {
+            return;
         }
-        Ok((self.tools.store.commit_until(&work, rules, self.cancel)?, facts))
-    }
-
-    /// Why the cache did not have a step.
-    fn miss(&self, node: &Node, material: &KeyMaterial, forced: bool) -> Result<Miss, StoreError> {
-        if forced {
-            return Ok(Miss::Forced);
-        }
-        let kind = material.part("kind").and_then(Value::as_str).unwrap_or_default();
-        let recent = self.tools.store.recent_layers(kind, COMPARED_LAYERS)?;
-        Ok(former(&recent, &node.title, material).map_or(Miss::New, |former| {
-            match material.differences(&former.material) {
-                parts if parts.is_empty() => Miss::Lost,
-                parts => Miss::Changed { parts },
-            }
-        }))
+        let error = error.clone().redacted();
+        self.sink.emit(Event::StepFailed {
+            step,
+            message: error.to_string(),
+            tail: Vec::new(),
+            log: None,
+            shell: None,
+            hint: error.hint().map(Cow::into_owned),
+        });
     }
 
     /// Reports a failed step, and records the state before it so that a shell can be opened there.
-    fn failed(&self, step: u64, node: &Node, parent: &State, error: StepError, log: &StepLog) -> BuildError {
+    fn failed(&self, task: &Task<'_>, error: StepError, log: &StepLog) -> BuildError {
         // Whatever was interrupted, and however that looked to it.
         if self.cancel.is_cancelled() {
             return BuildError::Cancelled;
@@ -378,10 +393,10 @@ impl<'a> Builder<'a> {
         };
         let message = log.masked(&message);
         let hint = hint.map(|hint| log.masked(&hint));
-        let recorded = !parent.layers.is_empty() && self.record_image(parent).is_ok();
-        let parent = recorded.then(|| parent.image_id());
+        let parent = task.inputs.first().filter(|parent| !parent.layers.is_empty());
+        let parent = parent.filter(|parent| self.record_image(parent).is_ok()).map(|parent| parent.image_id());
         self.sink.emit(Event::StepFailed {
-            step,
+            step: task.number,
             message: message.clone(),
             tail: log.tail(),
             log: Some(log.path()),
@@ -389,7 +404,7 @@ impl<'a> Builder<'a> {
             hint: hint.clone(),
         });
         BuildError::Step(Box::new(StepFailure {
-            title: node.title.clone(),
+            title: task.node.title.clone(),
             message,
             tail: log.tail(),
             log: Some(log.path()),
@@ -398,9 +413,9 @@ impl<'a> Builder<'a> {
         }))
     }
 
-    fn record_image(&self, state: &State) -> Result<(), StoreError> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_secs());
-        self.tools.store.record_image(&ImageRecord {
+    fn record_image(&self, state: &State) -> Result<(), BuildError> {
+        let now = now();
+        self.backend.record_image(&ImageRecord {
             id: state.image_id(),
             layers: state.layers.clone(),
             keys: state.keys.clone(),
@@ -414,28 +429,27 @@ impl<'a> Builder<'a> {
     }
 }
 
-/// The layer that a step most likely is a new version of: the same call, or a call on the same parent that has
-/// something in common with it.
-fn former<'a>(recent: &'a [LayerRecord], title: &str, material: &KeyMaterial) -> Option<&'a LayerRecord> {
-    let related = |record: &&LayerRecord| {
-        let shares = |name: &str| match (record.material.get(name), material.part(name)) {
-            (Some(Value::Array(theirs)), Some(Value::Array(ours))) => theirs.iter().any(|one| ours.contains(one)),
-            _ => false,
-        };
-        record.material.get("parent") == material.part("parent") && (shares("packages") || shares("commands"))
-    };
-    recent.iter().find(|record| record.title == title).or_else(|| recent.iter().find(related))
+/// A step whose layers are not there.
+struct Missing {
+    recipe: Box<dyn Recipe>,
+    material: KeyMaterial,
+    miss: Miss,
+}
+
+/// Seconds since 1970.
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_secs())
 }
 
 /// All images, or the failure that made the others stop.
 fn first_failure(
-    outcomes: Vec<(&str, Result<BuiltImage, BuildError>)>,
-) -> Result<HashMap<String, BuiltImage>, BuildError> {
+    outcomes: Vec<(usize, Result<BuiltImage, BuildError>)>,
+) -> Result<HashMap<usize, BuiltImage>, BuildError> {
     let mut images = HashMap::new();
     let mut failures = Vec::new();
     for (target, outcome) in outcomes {
         match outcome {
-            Ok(image) => drop(images.insert(target.to_owned(), image)),
+            Ok(image) => drop(images.insert(target, image)),
             Err(error) => failures.push(error),
         }
     }
@@ -443,3 +457,6 @@ fn first_failure(
     failures.sort_by_key(|error| matches!(error, BuildError::Cancelled | BuildError::Damaged));
     failures.into_iter().next().map_or(Ok(images), Err)
 }
+
+#[cfg(test)]
+mod tests;

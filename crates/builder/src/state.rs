@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use lamina_image::{Digest, Facts, Hasher, LayerKey, RuntimeConfig, image_id};
+use lamina_image::{Digest, Facts, FileSet, Hasher, LayerKey, Node, RuntimeConfig, image_id};
+use lamina_store::LayerRecord;
 
 /// A built image, ready to run things in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,12 +27,12 @@ pub(crate) struct State {
     pub(crate) layers: Vec<Digest>,
     /// Digests of what they hold, in the same order.
     pub(crate) contents: Vec<Digest>,
-    /// Keys of the layers, in the same order.
+    /// Keys of the steps that made them, in the same order.
     pub(crate) keys: Vec<LayerKey>,
     /// Titles of the steps that made the layers, and where their logs are.
     pub(crate) logs: Vec<(String, String)>,
-    /// Views of attached files, bottom first.
-    pub(crate) attachments: Vec<Digest>,
+    /// Local files that containers get over the layers, bottom first.
+    pub(crate) attached: Vec<FileSet>,
     /// Environment and working directory.
     pub(crate) config: RuntimeConfig,
     /// What the steps say about the image.
@@ -49,10 +50,32 @@ pub(crate) struct State {
 
 impl State {
     /// Adds what a step says about the image.
-    pub(crate) fn learn(&mut self, facts: Facts) {
+    fn learn(&mut self, facts: Facts) {
         if facts != Facts::default() {
             self.config.extend(facts.config.clone());
             Arc::make_mut(&mut self.facts).extend(facts);
+        }
+    }
+
+    /// What a step with these inputs starts from: the first of them, or nothing.
+    pub(crate) fn on(inputs: &[Arc<Self>]) -> Self {
+        let state = inputs.first().map_or_else(Self::default, |parent| Self::clone(parent));
+        // Nothing at all is complete.
+        let cached = inputs.iter().all(|input| input.cached);
+        Self { cached, ..state }
+    }
+
+    /// Adds the layers of a step, and what it says about the image.
+    pub(crate) fn add(&mut self, node: &Node, record: &LayerRecord, facts: Facts, pristine: bool) {
+        self.learn(facts);
+        self.title.clone_from(&node.title);
+        self.logs.extend(record.log.clone().map(|log| (node.title.clone(), log)));
+        self.pristine = pristine;
+        self.bytes += record.bytes;
+        for (digest, content) in record.layers() {
+            self.layers.push(digest);
+            self.contents.push(content);
+            self.keys.push(record.key);
         }
     }
 
@@ -70,12 +93,12 @@ impl State {
         image_id(&self.contents, &self.config)
     }
 
-    /// The state as an image.
-    pub(crate) fn built(&self) -> BuiltImage {
+    /// The state as an image, with the views of its attached files.
+    pub(crate) fn built(&self, attachments: Vec<Digest>) -> BuiltImage {
         BuiltImage {
             id: self.image_id(),
             layers: self.layers.clone(),
-            attachments: self.attachments.clone(),
+            attachments,
             config: self.config.clone(),
             python: self.facts.python.as_ref().map(|python| python.interpreter.clone()),
         }

@@ -157,8 +157,7 @@ impl Engine {
         let programs = HostPrograms { uv: hello.uv.clone(), python: hello.python_program.clone() };
         let tools = Tools::new(store, launcher, fetch, programs, self.id_map.clone());
         let options = BuildOptions { force_build: app.options.force_build, ignore_cache: app.options.ignore_cache };
-        let builder = Builder::new(&tools, &app.images, options, sink, cancel);
-        builder.build(&targets)
+        Builder::new(&tools, &app.images, options, sink, cancel)?.build(&targets)
     }
 
     /// The package's layers over each image, top-most first, by image id: its files, and above them their bytecode. Where
@@ -260,7 +259,7 @@ fn check(app: &AppRequest) -> Result<(), Failure> {
             let message = format!("the app has two functions named `{}`: rename one of them", function.name);
             return Err(Failure::new("InvalidError", message));
         }
-        if app.images.node(&function.image).is_none() {
+        if !app.images.nodes.iter().any(|node| node.id == function.image) {
             return Err(unknown_image(function));
         }
         timeout(function)?;

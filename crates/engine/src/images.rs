@@ -74,7 +74,7 @@ impl Engine {
     /// When the index cannot be read.
     pub fn image_layers(&self, image: &ImageRecord) -> Result<Vec<ImageLayer>, EngineError> {
         let layer = |(digest, key): (&Digest, &LayerKey)| -> Result<ImageLayer, EngineError> {
-            let record = self.store.layer_record(key)?.filter(|record| record.digest == *digest);
+            let record = self.store.layer_record(key)?.filter(|record| record.digests().any(|layer| layer == *digest));
             Ok(ImageLayer { digest: *digest, record })
         };
         image.layers.iter().zip(&image.keys).map(layer).collect()

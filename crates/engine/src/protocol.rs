@@ -362,7 +362,7 @@ mod tests {
     #[test]
     fn app_start_is_pinned() {
         let text = r#"{"type":"app.start","request":1,"app":{"name":"demo","environment":"staging"},
-            "images":[{"id":"0","parent":null,"step":{"kind":"debian_slim","python_version":"3.11","local_python":"3.12"},
+            "images":[{"id":"0","inputs":[],"step":{"kind":"debian_slim","python_version":"3.11","local_python":"3.12"},
                        "force_build":false,"title":"debian_slim(python_version=\"3.11\")","secrets":[]}],
             "functions":[{"name":"describe","image":"0","module":{"kind":"script","name":"app","path":"/root/app.py"},
                 "source":{"entries":[{"source":"/w/app.py","target":"/root/app.py","kind":"file","ignore":null}]},

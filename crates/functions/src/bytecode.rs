@@ -68,7 +68,7 @@ impl Bytecode<'_> {
         }
         let begun = SystemTime::now();
         let committed = self.compile(launcher, store, cancel)?;
-        store.record_layer(&record(key, &material, &committed, begun))?;
+        store.record_layer(&record(key, self.image, &material, &committed, begun))?;
         Ok(committed.digest)
     }
 
@@ -133,11 +133,19 @@ fn nowhere() -> std::io::Result<Stdio> {
     Ok(Stdio { stdin: null()?, stdout: null()?, stderr: null()?, socket: None })
 }
 
-fn record(key: LayerKey, material: &KeyMaterial, committed: &Committed, begun: SystemTime) -> LayerRecord {
+fn record(
+    key: LayerKey,
+    image: &[Digest],
+    material: &KeyMaterial,
+    committed: &Committed,
+    begun: SystemTime,
+) -> LayerRecord {
     LayerRecord {
         key,
         digest: committed.digest,
         content: committed.content,
+        below: Vec::new(),
+        companion_of: Some(image.to_vec()),
         title: TITLE.to_owned(),
         created: begun.duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs()),
         seconds: begun.elapsed().map_or(0.0, |time| time.as_secs_f64()),

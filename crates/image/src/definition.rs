@@ -1,10 +1,11 @@
 //! Image definitions as the Python package sends them.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{DefaultHasher, Hash, Hasher as _};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{FileSet, redact};
+use crate::{Place, Step, redact};
 
 /// Name of a node within one definition, chosen by the sender.
 pub type NodeId = String;
@@ -15,17 +16,25 @@ pub enum DefinitionError {
     /// Two nodes have the same id.
     #[error("the definition names node `{0}` twice")]
     Duplicate(NodeId),
-    /// A node's parent is missing or comes after it.
-    #[error("node `{node}` names the parent `{parent}`, which does not stand before it")]
-    UnknownParent {
+    /// A node's input is missing or comes after it.
+    #[error("node `{node}` names the input `{input}`, which does not stand before it")]
+    UnknownInput {
         /// The node.
         node: NodeId,
-        /// The missing parent.
-        parent: NodeId,
+        /// The missing input.
+        input: NodeId,
     },
-    /// A node without a parent is not a base, or a base has a parent.
+    /// A step that is no base has no input, or a base has one.
     #[error("step `{0}` stands in the wrong place: a base starts a chain, every other step follows one")]
     Misplaced(String),
+    /// A step has more inputs than it takes.
+    #[error("step `{step}` builds on one image; {given} were given")]
+    TooManyInputs {
+        /// The step.
+        step: String,
+        /// How many inputs it has.
+        given: usize,
+    },
     /// A build step follows `add_local_*` without `copy=True`.
     #[error(
         "`{step}` follows `{attached}`, whose files are attached only when a container starts; \
@@ -39,11 +48,11 @@ pub enum DefinitionError {
     },
 }
 
-/// Images of one app: a forest of steps, parents first.
+/// Images of one app: a graph of steps, each after those that it builds on.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Definition {
-    /// The nodes, parents before children.
+    /// The nodes, inputs before what builds on them.
     pub nodes: Vec<Node>,
 }
 
@@ -52,10 +61,10 @@ pub struct Definition {
 pub struct Node {
     /// The node's name.
     pub id: NodeId,
-    /// The step it follows; `None` for a base.
+    /// What the step uses: first the image that it builds on. None for a base.
     #[serde(default)]
-    pub parent: Option<NodeId>,
-    /// What is done.
+    pub inputs: Vec<NodeId>,
+    /// The step.
     pub step: Step,
     /// Rebuild this step even if its layer is in the store.
     #[serde(default)]
@@ -72,7 +81,7 @@ pub struct Node {
 }
 
 /// A secret with its values. Only names enter keys; values never leave the process that needs them.
-#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct SecretValues {
     /// The secret's name, or a description for an anonymous one.
     #[serde(default)]
@@ -102,110 +111,10 @@ impl std::fmt::Debug for SecretValues {
     }
 }
 
-/// Options of the package index.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct IndexOptions {
-    /// `--find-links`.
-    #[serde(default)]
-    pub find_links: Option<String>,
-    /// `--index-url`.
-    #[serde(default)]
-    pub index_url: Option<String>,
-    /// `--extra-index-url`.
-    #[serde(default)]
-    pub extra_index_url: Option<String>,
-    /// Whether pre-releases are allowed.
-    #[serde(default)]
-    pub pre: bool,
-    /// Further options, handed to the installer as they are.
-    #[serde(default)]
-    pub extra_options: String,
-}
-
-/// What one method call of the chain does.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
-pub enum Step {
-    /// Debian with Python.
-    DebianSlim {
-        /// The wanted version; `None` is the caller's own series.
-        python_version: Option<String>,
-        /// The caller's own series, for example `3.11`.
-        local_python: String,
-    },
-    /// Debian packages.
-    AptInstall {
-        /// Package names, in the user's order.
-        packages: Vec<String>,
-    },
-    /// Python packages with pip's semantics.
-    PipInstall {
-        /// Requirements, sorted.
-        packages: Vec<String>,
-        /// Index options.
-        #[serde(flatten)]
-        index: IndexOptions,
-    },
-    /// Python packages with uv's semantics.
-    UvPipInstall {
-        /// Requirements, sorted.
-        packages: Vec<String>,
-        /// Absolute local paths of requirements files.
-        #[serde(default)]
-        requirements: Vec<String>,
-        /// Index options.
-        #[serde(flatten)]
-        index: IndexOptions,
-        /// The wanted uv version; `None` is the one that came with Lamina.
-        #[serde(default)]
-        uv_version: Option<String>,
-    },
-    /// Shell commands, one after the other.
-    RunCommands {
-        /// The commands.
-        commands: Vec<String>,
-    },
-    /// Environment variables of the image.
-    Env {
-        /// The variables.
-        variables: BTreeMap<String, String>,
-    },
-    /// Working directory of later steps and of containers.
-    Workdir {
-        /// The path.
-        path: String,
-    },
-    /// Local files as a layer (`copy=True`).
-    CopyFiles {
-        /// The files.
-        files: FileSet,
-    },
-    /// Local files attached to each container at its start.
-    AttachFiles {
-        /// The files.
-        files: FileSet,
-    },
-}
-
-impl Step {
-    /// Whether this step starts a chain.
-    #[must_use]
-    pub fn is_base(&self) -> bool {
-        matches!(self, Self::DebianSlim { .. })
-    }
-
-    /// Whether this step only changes how things are run and makes no layer.
-    #[must_use]
-    pub fn is_metadata(&self) -> bool {
-        matches!(self, Self::Env { .. } | Self::Workdir { .. } | Self::AttachFiles { .. })
-    }
-}
-
 impl Node {
-    /// Whether two nodes do the same, whatever follows.
-    fn does_the_same(&self, other: &Self) -> bool {
+    /// Everything that decides what a node does, beside its inputs.
+    fn identity(&self) -> impl PartialEq + Hash + '_ {
         (&self.step, self.force_build, &self.environment, &self.secrets)
-            == (&other.step, other.force_build, &other.environment, &other.secrets)
     }
 
     /// Names and values of the variables that the step's process sees beside the image's; later ones win.
@@ -216,88 +125,136 @@ impl Node {
 }
 
 impl Definition {
-    /// For every node, the first one whose chain does the same: equal chains are one image, however often they were
-    /// written down.
-    #[must_use]
-    pub fn first_equals(&self) -> HashMap<&str, &str> {
-        let mut firsts: HashMap<&str, &str> = HashMap::new();
-        let mut distinct: Vec<(Option<&str>, &Node)> = Vec::new();
+    /// The definition with the plain nodes that each declared one stands for, as `expand` gives them: the last of them has
+    /// the declared one's id, and the others come before it.
+    ///
+    /// # Errors
+    /// What `expand` returns.
+    pub fn lowered<E>(&self, mut expand: impl FnMut(&Node) -> Result<Vec<Node>, E>) -> Result<Self, E> {
+        let mut nodes = Vec::with_capacity(self.nodes.len());
         for node in &self.nodes {
-            let parent = node.parent.as_deref().map(|parent| firsts.get(parent).copied().unwrap_or(parent));
-            let known = distinct.iter().find(|(above, other)| *above == parent && node.does_the_same(other));
-            let first = known.map_or(node.id.as_str(), |(_, known)| known.id.as_str());
-            if first == node.id {
-                distinct.push((parent, node));
-            }
-            firsts.insert(&node.id, first);
+            nodes.append(&mut expand(node)?);
         }
-        firsts
+        Ok(Self { nodes })
     }
+}
 
-    /// Checks that parents stand before children, bases start chains and nothing is built on attached files.
+/// The distinct steps of a definition, in canonical form: steps that do the same to the same inputs are one, however often
+/// they were written down. Steps are known by their place in the list, and inputs stand before what builds on them.
+#[derive(Debug)]
+pub struct Graph {
+    steps: Vec<(Node, Vec<usize>)>,
+    places: HashMap<NodeId, usize>,
+}
+
+impl Graph {
+    /// Checks that a definition holds together, and finds its distinct steps.
     ///
     /// # Errors
     /// What does not hold, naming the step as the user wrote it.
-    pub fn validate(&self) -> Result<(), DefinitionError> {
-        let mut known: HashSet<&str> = HashSet::new();
-        let mut attached: BTreeMap<&str, &str> = BTreeMap::new();
-        for node in &self.nodes {
-            if node.step.is_base() != node.parent.is_none() {
-                return Err(DefinitionError::Misplaced(node.title.clone()));
+    pub fn new(definition: Definition) -> Result<Self, DefinitionError> {
+        let mut graph = Self { steps: Vec::new(), places: HashMap::new() };
+        let mut alike: HashMap<u64, Vec<usize>> = HashMap::new();
+        for mut node in definition.nodes {
+            node.step = node.step.canonical();
+            let inputs = graph.inputs_of(&node)?;
+            if graph.places.contains_key(&node.id) {
+                return Err(DefinitionError::Duplicate(node.id));
             }
-            if let Some(parent) = &node.parent
-                && !known.contains(parent.as_str())
-            {
-                return Err(DefinitionError::UnknownParent { node: node.id.clone(), parent: parent.clone() });
-            }
-            let inherited = node.parent.as_deref().and_then(|parent| attached.get(parent).copied());
-            match (&node.step, inherited) {
-                (Step::AttachFiles { .. }, _) => {
-                    attached.insert(&node.id, &node.title);
-                }
-                (_, Some(title)) => {
-                    return Err(DefinitionError::StepAfterAttachment {
-                        step: node.title.clone(),
-                        attached: title.to_owned(),
-                    });
-                }
-                _ => {}
-            }
-            if !known.insert(&node.id) {
-                return Err(DefinitionError::Duplicate(node.id.clone()));
+            let mut hasher = DefaultHasher::new();
+            (&inputs, node.identity()).hash(&mut hasher);
+            let candidates = alike.entry(hasher.finish()).or_default();
+            let is_same = |place: &&usize| {
+                let (other, other_inputs) = &graph.steps[**place];
+                *other_inputs == inputs && other.identity() == node.identity()
+            };
+            let place = if let Some(place) = candidates.iter().find(is_same) {
+                *place
+            } else {
+                candidates.push(graph.steps.len());
+                graph.steps.len()
+            };
+            graph.places.insert(node.id.clone(), place);
+            if place == graph.steps.len() {
+                graph.steps.push((node, inputs));
             }
         }
-        Ok(())
+        Ok(graph)
     }
 
-    /// The node with this id.
-    #[must_use]
-    pub fn node(&self, id: &str) -> Option<&Node> {
-        self.nodes.iter().find(|node| node.id == id)
-    }
-
-    /// The chain that ends at `id`, base first; empty when there is no such node.
-    #[must_use]
-    pub fn chain(&self, id: &str) -> Vec<&Node> {
-        let mut chain = Vec::new();
-        let mut next = self.node(id);
-        while let Some(node) = next {
-            chain.push(node);
-            next = node.parent.as_deref().and_then(|parent| self.node(parent));
+    /// The places of a node's inputs, if it may stand on them.
+    fn inputs_of(&self, node: &Node) -> Result<Vec<usize>, DefinitionError> {
+        let is_base = node.step.place() == Place::Base;
+        if is_base != node.inputs.is_empty() {
+            return Err(DefinitionError::Misplaced(node.title.clone()));
         }
-        chain.reverse();
-        chain
+        if node.inputs.len() > 1 {
+            return Err(DefinitionError::TooManyInputs { step: node.title.clone(), given: node.inputs.len() });
+        }
+        let place = |input: &NodeId| {
+            let unknown = || DefinitionError::UnknownInput { node: node.id.clone(), input: input.clone() };
+            let place = self.places.get(input).copied().ok_or_else(unknown)?;
+            let below = &self.steps[place].0;
+            if below.step.place() == Place::End && node.step.place() != Place::End {
+                let (step, attached) = (node.title.clone(), below.title.clone());
+                return Err(DefinitionError::StepAfterAttachment { step, attached });
+            }
+            Ok(place)
+        };
+        node.inputs.iter().map(place).collect()
+    }
+
+    /// How many distinct steps there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.steps.len()
+    }
+
+    /// Whether there are no steps.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.steps.is_empty()
+    }
+
+    /// The place of the step that a node of the definition stands for.
+    #[must_use]
+    pub fn place(&self, id: &str) -> Option<usize> {
+        self.places.get(id).copied()
+    }
+
+    /// The first node of those that are the step at `place`, and the places of its inputs.
+    ///
+    /// # Panics
+    /// When `place` is not one of this graph.
+    #[must_use]
+    pub fn step(&self, place: usize) -> (&Node, &[usize]) {
+        let (node, inputs) = &self.steps[place];
+        (node, inputs)
+    }
+
+    /// The step at `place` and all that it builds on, inputs first.
+    #[must_use]
+    pub fn with_inputs(&self, place: usize) -> Vec<usize> {
+        let mut needed = vec![false; place + 1];
+        needed[place] = true;
+        for below in (0..=place).rev().filter(|below| *below < self.steps.len()) {
+            if needed[below] {
+                self.steps[below].1.iter().for_each(|input| needed[*input] = true);
+            }
+        }
+        (0..=place).filter(|below| needed[*below]).collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{AttachFiles, DebianSlim, FileSet, RunCommands, UvPipInstall};
 
     fn node(id: &str, parent: Option<&str>, step: Step) -> Node {
         Node {
             id: id.to_owned(),
-            parent: parent.map(str::to_owned),
+            inputs: parent.map(str::to_owned).into_iter().collect(),
             step,
             force_build: false,
             title: format!("step {id}"),
@@ -307,53 +264,53 @@ mod tests {
     }
 
     fn base() -> Step {
-        Step::DebianSlim { python_version: None, local_python: "3.11".to_owned() }
+        Step::DebianSlim(DebianSlim { python_version: None, local_python: "3.11".to_owned() })
     }
 
     fn attach() -> Step {
-        Step::AttachFiles { files: FileSet::default() }
+        Step::AttachFiles(AttachFiles { files: FileSet::default() })
     }
 
     fn run() -> Step {
-        Step::RunCommands { commands: vec!["true".to_owned()] }
+        Step::RunCommands(RunCommands { commands: vec!["true".to_owned()] })
+    }
+
+    fn graph(nodes: Vec<Node>) -> Result<Graph, DefinitionError> {
+        Graph::new(Definition { nodes })
     }
 
     #[test]
     fn the_wire_form_is_read() {
         let text = r#"[{"id":"0","step":{"kind":"debian_slim","python_version":"3.11","local_python":"3.12"},"title":"debian_slim()"},
-            {"id":"1","parent":"0","step":{"kind":"uv_pip_install","packages":["pandas"],"pre":true,"uv_version":null},"force_build":true,
+            {"id":"1","inputs":["0"],"step":{"kind":"uv_pip_install","packages":["pandas"],"pre":true,"uv_version":null},"force_build":true,
              "title":"uv_pip_install(\"https://me:hunter3@x\")","environment":{"A":"1","TOKEN":"public"},
              "secrets":[{"name":"s","values":{"TOKEN":"hunter2"},"allowed":["A"]}]}]"#;
         let definition: Definition = serde_json::from_str(text).unwrap();
-        definition.validate().unwrap();
-        assert_eq!(definition.chain("1").len(), 2);
-        let Step::UvPipInstall { index, .. } = &definition.nodes[1].step else { panic!() };
+        let Step::UvPipInstall(UvPipInstall { index, .. }) = &definition.nodes[1].step else { panic!() };
         assert!(index.pre);
         assert!(!format!("{definition:?}").contains("hunter"));
         let variables: BTreeMap<_, _> = definition.nodes[1].variables().collect();
         assert_eq!(variables["TOKEN"], "public");
         assert_eq!(definition.nodes[1].title, "uv_pip_install(\"https://***@x\")");
+        let graph = Graph::new(definition).unwrap();
+        assert_eq!(graph.with_inputs(graph.place("1").unwrap()), [0, 1]);
     }
 
     #[test]
     fn broken_definitions_are_refused() {
-        let definition = |nodes| Definition { nodes };
-        assert_eq!(
-            definition(vec![node("1", Some("0"), run())]).validate(),
-            Err(DefinitionError::UnknownParent { node: "1".into(), parent: "0".into() })
-        );
-        assert_eq!(
-            definition(vec![node("0", None, run())]).validate(),
-            Err(DefinitionError::Misplaced("step 0".into()))
-        );
-        assert_eq!(
-            definition(vec![node("0", None, base()), node("0", None, base())]).validate(),
-            Err(DefinitionError::Duplicate("0".into()))
-        );
+        let unknown = DefinitionError::UnknownInput { node: "1".into(), input: "0".into() };
+        assert_eq!(graph(vec![node("1", Some("0"), run())]).unwrap_err(), unknown);
+        assert_eq!(graph(vec![node("0", None, run())]).unwrap_err(), DefinitionError::Misplaced("step 0".into()));
+        let twice = graph(vec![node("0", None, base()), node("0", None, base())]);
+        assert_eq!(twice.unwrap_err(), DefinitionError::Duplicate("0".into()));
+        let mut two = node("1", Some("0"), run());
+        two.inputs.push("0".to_owned());
+        let error = graph(vec![node("0", None, base()), two]).unwrap_err();
+        assert_eq!(error, DefinitionError::TooManyInputs { step: "step 1".into(), given: 2 });
     }
 
     #[test]
-    fn chains_that_do_the_same_are_known_by_their_first_node() {
+    fn steps_that_do_the_same_to_the_same_are_one() {
         let forced = Node { force_build: true, ..node("5", Some("1"), run()) };
         let set = |id: &str, value: &str| Node {
             environment: [("V".to_owned(), value.to_owned())].into(),
@@ -369,18 +326,46 @@ mod tests {
             set("6", "one"),
             set("7", "two"),
         ];
-        let definition = Definition { nodes };
-        let firsts = definition.first_equals();
+        let graph = graph(nodes).unwrap();
         let ids = ["0", "1", "2", "3", "4", "5", "6", "7"];
-        assert_eq!(ids.map(|id| firsts[id]), ["0", "0", "2", "2", "4", "5", "6", "7"]);
+        assert_eq!(ids.map(|id| graph.place(id).unwrap()), [0, 0, 1, 1, 2, 3, 4, 5]);
+        assert_eq!(graph.step(1).0.id, "2");
+        assert_eq!(graph.with_inputs(3), [0, 3]);
+        assert_eq!(graph.place("8"), None);
     }
 
     #[test]
     fn nothing_is_built_on_attached_files_but_they_may_be_chained() {
         let mut nodes = vec![node("0", None, base()), node("1", Some("0"), attach()), node("2", Some("1"), attach())];
-        assert_eq!(Definition { nodes: nodes.clone() }.validate(), Ok(()));
+        assert!(graph(nodes.clone()).is_ok());
         nodes.push(node("3", Some("2"), run()));
-        let error = Definition { nodes }.validate().unwrap_err();
-        assert!(error.to_string().contains("`step 3` follows `step 2`") && error.to_string().contains("copy=True"));
+        let error = graph(nodes).unwrap_err();
+        assert!(error.to_string().contains("`step 3` follows `step") && error.to_string().contains("copy=True"));
+    }
+
+    #[test]
+    fn a_declared_step_may_stand_for_several() {
+        let two = |node: &Node| -> Result<Vec<Node>, DefinitionError> {
+            let Step::RunCommands(RunCommands { commands }) = &node.step else { return Ok(vec![node.clone()]) };
+            let mut nodes: Vec<Node> = Vec::new();
+            for (index, command) in commands.iter().enumerate() {
+                let id = if index + 1 == commands.len() { node.id.clone() } else { format!("{}/{index}", node.id) };
+                let inputs = nodes.last().map_or_else(|| node.inputs.clone(), |before| vec![before.id.clone()]);
+                let step = Step::RunCommands(RunCommands { commands: vec![command.clone()] });
+                nodes.push(Node { id, inputs, step, ..node.clone() });
+            }
+            Ok(nodes)
+        };
+        let commands = ["one", "two"].map(str::to_owned).to_vec();
+        let nodes = vec![
+            node("0", None, base()),
+            node("1", Some("0"), Step::RunCommands(RunCommands { commands })),
+            node("2", Some("1"), run()),
+        ];
+        let graph = Graph::new(Definition { nodes }.lowered(two).unwrap()).unwrap();
+        assert_eq!(graph.with_inputs(graph.place("2").unwrap()).len(), 4);
+        let (last, inputs) = graph.step(graph.place("1").unwrap());
+        assert_eq!(last.step, Step::RunCommands(RunCommands { commands: vec!["two".to_owned()] }));
+        assert_eq!(graph.step(inputs[0]).0.id, "1/0");
     }
 }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// What to collect from the local machine, and where it goes in the image.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct FileSet {
     /// The sources, in order; a later one wins where two write the same path.
     pub entries: Vec<FileEntry>,
@@ -18,7 +18,7 @@ impl FileSet {
 }
 
 /// One local file or directory.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct FileEntry {
     /// Absolute local path.
     pub source: String,
@@ -32,7 +32,7 @@ pub struct FileEntry {
 }
 
 /// What a source has to be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FileKind {
     /// A regular file, or a link to one.
@@ -42,7 +42,7 @@ pub enum FileKind {
 }
 
 /// What to leave out of a directory.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Ignore {
     /// Everything except these paths, relative to the source: a Python callable has already decided.
@@ -61,7 +61,7 @@ pub enum Ignore {
 }
 
 /// A path as Python has it: text, or bytes that are no UTF-8.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Name {
     /// Text.

@@ -12,11 +12,16 @@ mod files;
 mod key;
 pub mod patterns;
 mod redact;
+mod step;
 
 pub use config::RuntimeConfig;
-pub use definition::{Definition, DefinitionError, IndexOptions, Node, NodeId, SecretValues, Step};
+pub use definition::{Definition, DefinitionError, Graph, Node, NodeId, SecretValues};
 pub use digest::{Digest, DigestError, Hasher};
 pub use facts::{Facts, Libc, Package, PackageKind, Python, RecordedFacts, System};
 pub use files::{FileEntry, FileKind, FileSet, Ignore, Name};
 pub use key::{BUILDER_VERSION, KeyMaterial, LayerKey, image_id};
 pub use redact::{MASK, redact, redact_value};
+pub use step::{
+    AptInstall, AttachFiles, CopyFiles, DebianSlim, Env, IndexOptions, PipInstall, Place, RunCommands, Step,
+    UvPipInstall, Workdir,
+};

@@ -53,7 +53,7 @@ class Graph:
             self.images.append(
                 {
                     "id": identity,
-                    "parent": None if parent is None else self._ids[id(parent)],
+                    "inputs": [] if parent is None else [self._ids[id(parent)]],
                     "step": self._step(member),
                     "force_build": member._force_build,
                     "title": member._title,

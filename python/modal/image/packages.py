@@ -112,7 +112,7 @@ class PackageSteps(Steps):
         if not names and not files:
             return self._unchanged()
         shown = [*map(quote, names), *(["requirements=" + encode_json(list(files))] if files else [])]
-        step["packages"] = sorted(names)
+        step["packages"] = names
         return self._add(
             step,
             [*shown, *(["pre=True"] if step["pre"] else [])],

@@ -2,28 +2,37 @@
 //! builds.
 
 use lamina_bases::{apt, dpkg};
-use lamina_image::{KeyMaterial, Node};
+use lamina_image::{AptInstall, KeyMaterial, Node};
 use lamina_sandbox::Mount;
 use lamina_store::{Store, StoreError, Work};
 
 use super::commands::Run;
-use super::{Made, StepContext, StepError};
+use super::{Kind, LayerKind, Made, Planning, Recipe, StepContext, StepError};
+use crate::BuildError;
 use crate::host::DIRECTORY;
 use crate::log::StepLog;
 
-pub(crate) struct AptPlan {
+struct AptPlan {
     packages: Vec<String>,
 }
 
-/// The order of the packages is the user's and enters the key: apt sees it.
-pub(crate) fn plan(packages: &[String], material: &mut KeyMaterial) -> AptPlan {
-    material.add("kind", "apt_install");
-    material.add("packages", packages.to_vec());
-    AptPlan { packages: packages.to_vec() }
+impl Kind for AptInstall {}
+
+impl LayerKind for AptInstall {
+    /// The order of the packages is the user's and enters the key: apt sees it.
+    fn plan(&self, _planning: &Planning<'_>, material: &mut KeyMaterial) -> Result<Box<dyn Recipe>, BuildError> {
+        material.add("kind", "apt_install");
+        material.add("packages", self.packages.clone());
+        Ok(Box::new(AptPlan { packages: self.packages.clone() }))
+    }
 }
 
-impl AptPlan {
-    pub(crate) fn execute(self, context: &StepContext<'_>, log: &mut StepLog) -> Result<Made, StepError> {
+impl Recipe for AptPlan {
+    fn stays_pristine(&self, node: &Node, before: bool) -> bool {
+        before && keeps_pristine(node, &self.packages)
+    }
+
+    fn execute(self: Box<Self>, context: &StepContext<'_>, log: &mut StepLog) -> Result<Made, StepError> {
         let store = &context.tools.store;
         let work = store.new_work()?;
         let install = apt::Install {
@@ -50,7 +59,7 @@ impl AptPlan {
 }
 
 /// Whether a step runs nothing but packages that the base's archive has signed.
-pub(crate) fn keeps_pristine(node: &Node, packages: &[String]) -> bool {
+fn keeps_pristine(node: &Node, packages: &[String]) -> bool {
     apt::brings_only_packages(packages, node.variables().map(|(name, _)| name))
 }
 

@@ -2,30 +2,40 @@
 
 use lamina_bases::{BaseError, DebianPlan, debian_slim_plan, dpkg};
 use lamina_ground::causes;
-use lamina_image::KeyMaterial;
+use lamina_image::{DebianSlim, KeyMaterial, Node};
 
-use super::{Made, StepContext, StepError};
+use super::{Kind, LayerKind, Made, Planning, Recipe, StepContext, StepError};
 use crate::BuildError;
 use crate::log::StepLog;
 
-pub(crate) struct BasePlan {
+struct BasePlan {
     debian: DebianPlan,
 }
 
-/// The base is chosen by Python version alone. Which packages the mirror has today is no part of the key: a base is
-/// used until it is forced.
-pub(crate) fn plan(python: Option<&str>, local: &str, material: &mut KeyMaterial) -> Result<BasePlan, BuildError> {
-    let debian =
-        debian_slim_plan(python, local).map_err(|error| BuildError::Invalid { message: causes(&error), hint: None })?;
-    material.add("kind", "debian_slim");
-    material.add("suite", debian.suite.name());
-    material.add("python", serde_json::to_value(&debian.python).unwrap_or_default());
-    material.add("series", debian.series.as_str());
-    Ok(BasePlan { debian })
+impl Kind for DebianSlim {}
+
+impl LayerKind for DebianSlim {
+    /// The base is chosen by Python version alone. Which packages the mirror has today is no part of the key: a base is
+    /// used until it is forced.
+    fn plan(&self, _planning: &Planning<'_>, material: &mut KeyMaterial) -> Result<Box<dyn Recipe>, BuildError> {
+        let debian = debian_slim_plan(self.python_version.as_deref(), &self.local_python)
+            .map_err(|error| BuildError::Invalid { message: causes(&error), hint: None })?;
+        material.add("kind", "debian_slim");
+        material.add("suite", debian.suite.name());
+        let python =
+            serde_json::to_value(&debian.python).map_err(|error| BuildError::failed(std::io::Error::from(error)))?;
+        material.add("python", python);
+        material.add("series", debian.series.as_str());
+        Ok(Box::new(BasePlan { debian }))
+    }
 }
 
-impl BasePlan {
-    pub(crate) fn execute(self, context: &StepContext<'_>, log: &mut StepLog) -> Result<Made, StepError> {
+impl Recipe for BasePlan {
+    fn stays_pristine(&self, _node: &Node, _before: bool) -> bool {
+        true
+    }
+
+    fn execute(self: Box<Self>, context: &StepContext<'_>, log: &mut StepLog) -> Result<Made, StepError> {
         let tools = context.tools;
         let report = |progress: lamina_bases::BaseProgress| {
             context.progress(progress.what, progress.done, progress.total);

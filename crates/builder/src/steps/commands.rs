@@ -5,11 +5,11 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use lamina_bases::quote;
-use lamina_image::{Digest, FileEntry, FileKind, FileSet, KeyMaterial};
+use lamina_image::{Digest, FileEntry, FileKind, FileSet, KeyMaterial, RunCommands};
 use lamina_sandbox::{Exit, ExitStatus, Limits, Mount, SandboxError, SandboxSpec, Stdio, Upper};
 use lamina_store::{CommitRules, StoreError, Work};
 
-use super::{Made, StepContext, StepError};
+use super::{Kind, LayerKind, Made, Planning, Recipe, StepContext, StepError};
 use crate::BuildError;
 use crate::hints;
 use crate::host::HostSettings;
@@ -17,13 +17,6 @@ use crate::log::StepLog;
 
 /// Most processes and threads of one step: far above what compilers use, far below what hurts the host.
 const PROCESS_LIMIT: u64 = 16_384;
-
-/// Most memory of one step: what leaves the host alive when a step takes all it can get.
-fn memory_limit() -> u64 {
-    let memory = rustix::system::sysinfo();
-    let total = memory.totalram as u64 * u64::from(memory.mem_unit);
-    total / 10 * 9
-}
 
 /// Runs each argument as a command of the image's shell, which stands for `SHELL`, until one fails. pip and `uv` read the host's settings like a system's: pip reads all
 /// such files, the last one wins; `uv` reads the first one only, so that it gets the host's where the image has none.
@@ -63,18 +56,22 @@ fn run_all(prepare: &str, shell: Option<&[String]>) -> String {
     prepare.to_owned() + &RUN_ALL.replace("SHELL", &shell.map_or_else(|| "/bin/sh -c".to_owned(), words))
 }
 
-pub(crate) struct CommandsPlan {
+struct CommandsPlan {
     commands: Vec<String>,
 }
 
-pub(crate) fn plan(commands: &[String], material: &mut KeyMaterial) -> CommandsPlan {
-    material.add("kind", "run_commands");
-    material.add_exact("commands", commands.to_vec());
-    CommandsPlan { commands: commands.to_vec() }
+impl Kind for RunCommands {}
+
+impl LayerKind for RunCommands {
+    fn plan(&self, _planning: &Planning<'_>, material: &mut KeyMaterial) -> Result<Box<dyn Recipe>, BuildError> {
+        material.add("kind", "run_commands");
+        material.add_exact("commands", self.commands.clone());
+        Ok(Box::new(CommandsPlan { commands: self.commands.clone() }))
+    }
 }
 
-impl CommandsPlan {
-    pub(crate) fn execute(self, context: &StepContext<'_>, log: &mut StepLog) -> Result<Made, StepError> {
+impl Recipe for CommandsPlan {
+    fn execute(self: Box<Self>, context: &StepContext<'_>, log: &mut StepLog) -> Result<Made, StepError> {
         let work = context.tools.store.new_work()?;
         let run = Run { commands: &self.commands, beneath: uv_layer(context)?, ..Run::default() };
         let exit = run.execute(context, &work, log)?;
@@ -154,7 +151,7 @@ impl Run<'_> {
             env: environment.into_iter().collect(),
             user: parent.config.user.unwrap_or_default(),
             cwd: parent.config.working_directory.clone().unwrap_or_else(|| "/".to_owned()),
-            limits: Limits { pids: Some(PROCESS_LIMIT), memory_bytes: Some(memory_limit()), ..Limits::default() },
+            limits: Limits { pids: Some(PROCESS_LIMIT), memory_bytes: Some(context.memory), ..Limits::default() },
             ignore_sync: true,
             ..SandboxSpec::default()
         })

@@ -1,33 +1,34 @@
 //! `add_local_*(copy=True)`: local files as a layer.
 
-use lamina_image::{FileSet, KeyMaterial};
+use lamina_image::{CopyFiles, KeyMaterial};
 use lamina_store::Committed;
 
-use super::Made;
+use super::{Kind, LayerKind, Local, Made, Planning, Recipe, StepContext, StepError};
 use crate::BuildError;
-use crate::schedule::Tools;
-use crate::state::State;
+use crate::log::StepLog;
 
-pub(crate) struct FilesPlan {
+struct FilesPlan {
     layer: Committed,
 }
 
-/// Takes the files into the store, as they are to be over the layers so far: their content is the key, and the layer is
-/// ready with it.
-pub(crate) fn plan(
-    tools: &Tools,
-    files: &FileSet,
-    parent: &State,
-    material: &mut KeyMaterial,
-) -> Result<FilesPlan, BuildError> {
-    let layer = tools.store.file_set_layer(files, &parent.layers)?;
-    material.add("kind", "copy_files");
-    material.add("files", layer.content.hex());
-    Ok(FilesPlan { layer })
+impl Kind for CopyFiles {
+    fn local(&self) -> Local<'_> {
+        Local { files: Some(&self.files), ..Local::default() }
+    }
 }
 
-impl FilesPlan {
-    pub(crate) fn into_made(self) -> Made {
-        Made::Layer(self.layer)
+impl LayerKind for CopyFiles {
+    /// The content of the files, as they are to be over the layers so far, is the key; the layer is ready with it.
+    fn plan(&self, planning: &Planning<'_>, material: &mut KeyMaterial) -> Result<Box<dyn Recipe>, BuildError> {
+        let layer = planning.local.layer(&self.files, &planning.parent.layers)?;
+        material.add("kind", "copy_files");
+        material.add("files", layer.content.hex());
+        Ok(Box::new(FilesPlan { layer }))
+    }
+}
+
+impl Recipe for FilesPlan {
+    fn execute(self: Box<Self>, _context: &StepContext<'_>, _log: &mut StepLog) -> Result<Made, StepError> {
+        Ok(Made::Layers { below: Vec::new(), top: self.layer, facts: Box::default() })
     }
 }

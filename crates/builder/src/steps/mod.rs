@@ -1,34 +1,116 @@
-//! One module per kind of step. Each says what enters the step's key, and how its layer is made.
+//! One module per kind of step. Each says what enters the step's key, and how its layers are made.
 
 mod apt;
 mod base;
 mod commands;
 mod credentials;
 mod files;
+mod metadata;
 mod python;
 mod requirements;
 
 use std::borrow::Cow;
 
-pub(crate) use apt::keeps_pristine;
 use lamina_events::{CancelToken, Event, Sink};
 use lamina_ground::{Hint, causes};
-use lamina_image::{Facts, KeyMaterial, Node, Step};
+use lamina_image::{Definition, Facts, FileSet, Graph, KeyMaterial, Node, Step};
 use lamina_store::{CommitRules, Committed, Lock, Work};
 pub(crate) use requirements::read as read_requirements;
 
 use crate::BuildError;
+use crate::backend::LocalFiles;
 use crate::log::StepLog;
 use crate::schedule::Tools;
 use crate::state::State;
 
-/// A step whose inputs have been read: its key is known, and it can be executed.
-pub(crate) enum Plan {
-    Base(base::BasePlan),
-    Apt(apt::AptPlan),
-    Python(Box<python::PythonPlan>),
-    Commands(commands::CommandsPlan),
-    Files(files::FilesPlan),
+/// What every kind of step says about itself.
+pub(crate) trait Kind {
+    /// The local files that the step reads.
+    fn local(&self) -> Local<'_> {
+        Local::default()
+    }
+
+    /// The plain steps that the step stands for, before anything is planned: the last has the id of `node`.
+    fn lower(&self, node: &Node) -> Result<Vec<Node>, BuildError> {
+        Ok(vec![node.clone()])
+    }
+}
+
+/// A kind of step that makes layers.
+pub(crate) trait LayerKind: Kind {
+    /// Reads what the step depends on beside its inputs, its environment and its secrets, and adds it to the material of
+    /// its key. Nothing is executed.
+    fn plan(&self, planning: &Planning<'_>, material: &mut KeyMaterial) -> Result<Box<dyn Recipe>, BuildError>;
+}
+
+/// A kind of step that only changes how things are run, or what is attached.
+pub(crate) trait MetadataKind: Kind {
+    /// Changes what later steps and containers start from.
+    fn apply(&self, node: &Node, state: &mut State);
+}
+
+/// How a step's layers are made, once everything is read that its key depends on.
+pub(crate) trait Recipe: Send {
+    /// Makes them.
+    fn execute(self: Box<Self>, context: &StepContext<'_>, log: &mut StepLog) -> Result<Made, StepError>;
+
+    /// Whether the image holds only signed packages of its base's archive afterwards, if it did so before.
+    fn stays_pristine(&self, _node: &Node, _before: bool) -> bool {
+        false
+    }
+}
+
+/// A step by what it makes.
+pub(crate) enum Declared<'a> {
+    Layers(&'a dyn LayerKind),
+    Metadata(&'a dyn MetadataKind),
+}
+
+impl<'a> Declared<'a> {
+    /// The kind of a step: the one place that knows all of them.
+    pub(crate) fn of(step: &'a Step) -> Self {
+        match step {
+            Step::DebianSlim(kind) => Self::Layers(kind),
+            Step::AptInstall(kind) => Self::Layers(kind),
+            Step::PipInstall(kind) => Self::Layers(kind),
+            Step::UvPipInstall(kind) => Self::Layers(kind),
+            Step::RunCommands(kind) => Self::Layers(kind),
+            Step::CopyFiles(kind) => Self::Layers(kind),
+            Step::Env(kind) => Self::Metadata(kind),
+            Step::Workdir(kind) => Self::Metadata(kind),
+            Step::AttachFiles(kind) => Self::Metadata(kind),
+        }
+    }
+
+    /// What every kind says about itself.
+    pub(crate) fn kind(&self) -> &'a dyn Kind {
+        match *self {
+            Self::Layers(kind) => kind,
+            Self::Metadata(kind) => kind,
+        }
+    }
+}
+
+/// The plain steps of a definition, of which the distinct ones are planned.
+pub(crate) fn lower(definition: &Definition) -> Result<Graph, BuildError> {
+    let lowered = definition.lowered(|node| Declared::of(&node.step).kind().lower(node))?;
+    Graph::new(lowered).map_err(|error| BuildError::Invalid { message: error.to_string(), hint: None })
+}
+
+/// Local files that a step reads.
+#[derive(Default)]
+pub(crate) struct Local<'a> {
+    /// Files and directories.
+    pub(crate) files: Option<&'a FileSet>,
+    /// Requirements files, which may name others.
+    pub(crate) requirements: &'a [String],
+}
+
+/// What planning a step has at hand.
+pub(crate) struct Planning<'a> {
+    /// The state that it builds on.
+    pub(crate) parent: &'a State,
+    pub(crate) local: &'a dyn LocalFiles,
 }
 
 /// What a step made.
@@ -44,8 +126,15 @@ pub(crate) enum Made {
         /// Held until the commit, where objects lie in the work that nothing else names.
         held: Option<Lock>,
     },
-    /// A layer that the store has already.
-    Layer(Committed),
+    /// Layers that the store has already.
+    Layers {
+        /// Those beneath the top-most one, bottom first.
+        below: Vec<Committed>,
+        /// The top-most one.
+        top: Committed,
+        /// What the step says about the image.
+        facts: Box<Facts>,
+    },
 }
 
 /// What executing a step has at hand.
@@ -54,6 +143,8 @@ pub(crate) struct StepContext<'a> {
     pub(crate) node: &'a Node,
     pub(crate) parent: &'a State,
     pub(crate) number: u64,
+    /// Most memory that the step may use, in bytes.
+    pub(crate) memory: u64,
     pub(crate) sink: &'a Sink,
     pub(crate) cancel: &'a CancelToken,
 }
@@ -89,36 +180,5 @@ impl From<BuildError> for StepError {
 impl From<lamina_store::StoreError> for StepError {
     fn from(error: lamina_store::StoreError) -> Self {
         Self::Other(error.into())
-    }
-}
-
-/// Reads what a step depends on and computes its key material, beside what every step shares.
-pub(crate) fn plan(tools: &Tools, node: &Node, parent: &State, material: &mut KeyMaterial) -> Result<Plan, BuildError> {
-    match &node.step {
-        Step::DebianSlim { python_version, local_python } => {
-            base::plan(python_version.as_deref(), local_python, material).map(Plan::Base)
-        }
-        Step::AptInstall { packages } => Ok(Plan::Apt(apt::plan(packages, material))),
-        Step::PipInstall { .. } | Step::UvPipInstall { .. } => {
-            python::plan(&node.step, material).map(|plan| Plan::Python(Box::new(plan)))
-        }
-        Step::RunCommands { commands } => Ok(Plan::Commands(commands::plan(commands, material))),
-        Step::CopyFiles { files } => files::plan(tools, files, parent, material).map(Plan::Files),
-        Step::Env { .. } | Step::Workdir { .. } | Step::AttachFiles { .. } => {
-            Err(BuildError::Invalid { message: format!("`{}` makes no layer", node.title), hint: None })
-        }
-    }
-}
-
-impl Plan {
-    /// Executes the step.
-    pub(crate) fn execute(self, context: &StepContext<'_>, log: &mut StepLog) -> Result<Made, StepError> {
-        match self {
-            Self::Base(plan) => plan.execute(context, log),
-            Self::Apt(plan) => plan.execute(context, log),
-            Self::Python(plan) => plan.execute(context, log),
-            Self::Commands(plan) => plan.execute(context, log),
-            Self::Files(plan) => Ok(plan.into_made()),
-        }
     }
 }

@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 
 use lamina_bases::quote;
 use lamina_image::{
-    Digest, Facts, FileEntry, FileKind, FileSet, IndexOptions, KeyMaterial, Libc, Package, PackageKind, Step, redact,
+    Digest, Facts, FileEntry, FileKind, FileSet, IndexOptions, KeyMaterial, Libc, Package, PackageKind, PipInstall,
+    UvPipInstall, redact,
 };
 use lamina_store::CommitRules;
 use lamina_wheels::{Inside, Installer, Request, Resolution, Resolver, Source, Target, Wheel, WheelError};
@@ -16,31 +17,51 @@ use serde_json::{Value, json};
 
 use super::commands::Run;
 use super::credentials::Credentials;
-use super::{Made, StepContext, StepError, requirements};
+use super::requirements::{self, Requirements};
+use super::{Kind, LayerKind, Local, Made, Planning, Recipe, StepContext, StepError};
 use crate::BuildError;
 use crate::host::DIRECTORY;
 use crate::log::StepLog;
 
-pub(crate) struct PythonPlan {
+struct PythonPlan {
     request: Request,
     index: IndexOptions,
     uv_version: Option<String>,
 }
 
-/// Requirements files are read here: their contents are part of the key.
-pub(crate) fn plan(step: &Step, material: &mut KeyMaterial) -> Result<PythonPlan, BuildError> {
-    let (installer, packages, files, index, uv_version) = match step {
-        Step::UvPipInstall { packages, requirements, index, uv_version } => {
-            (Installer::Uv, packages, requirements.as_slice(), index, uv_version.clone())
-        }
-        Step::PipInstall { packages, index } => (Installer::Pip, packages, [].as_slice(), index, None),
-        _ => {
-            return Err(BuildError::Invalid { message: "the step installs no Python packages".to_owned(), hint: None });
-        }
-    };
-    let requirements::Requirements { files: requirements, constraints } = requirements::read(files)?;
+impl Kind for PipInstall {}
+
+impl LayerKind for PipInstall {
+    fn plan(&self, _planning: &Planning<'_>, material: &mut KeyMaterial) -> Result<Box<dyn Recipe>, BuildError> {
+        Ok(plan(Installer::Pip, &self.packages, Requirements::default(), &self.index, None, material))
+    }
+}
+
+impl Kind for UvPipInstall {
+    fn local(&self) -> Local<'_> {
+        Local { requirements: &self.requirements, ..Local::default() }
+    }
+}
+
+impl LayerKind for UvPipInstall {
+    /// Requirements files are read here: their contents are part of the key.
+    fn plan(&self, _planning: &Planning<'_>, material: &mut KeyMaterial) -> Result<Box<dyn Recipe>, BuildError> {
+        let requirements = requirements::read(&self.requirements)?;
+        Ok(plan(Installer::Uv, &self.packages, requirements, &self.index, self.uv_version.clone(), material))
+    }
+}
+
+fn plan(
+    installer: Installer,
+    packages: &[String],
+    requirements: Requirements,
+    index: &IndexOptions,
+    uv_version: Option<String>,
+    material: &mut KeyMaterial,
+) -> Box<dyn Recipe> {
+    let Requirements { files: requirements, constraints } = requirements;
     material.add("kind", if installer == Installer::Uv { "uv_pip_install" } else { "pip_install" });
-    material.add("packages", packages.clone());
+    material.add("packages", packages.to_vec());
     material.add("requirements", requirements.iter().map(|file| file.contents.clone()).collect::<Vec<_>>());
     if !constraints.is_empty() {
         material.add("constraints", constraints.clone());
@@ -48,7 +69,7 @@ pub(crate) fn plan(step: &Step, material: &mut KeyMaterial) -> Result<PythonPlan
     material.add("index", describe(index));
     material.add("uv_version", uv_version.clone());
     let request = Request {
-        packages: packages.clone(),
+        packages: packages.to_vec(),
         requirements,
         constraints,
         find_links: index.find_links.clone(),
@@ -58,7 +79,7 @@ pub(crate) fn plan(step: &Step, material: &mut KeyMaterial) -> Result<PythonPlan
         extra_options: index.extra_options.clone(),
         installer,
     };
-    Ok(PythonPlan { request, index: index.clone(), uv_version })
+    Box::new(PythonPlan { request, index: index.clone(), uv_version })
 }
 
 /// The index options for the key.
@@ -72,8 +93,8 @@ fn describe(index: &IndexOptions) -> Value {
     })
 }
 
-impl PythonPlan {
-    pub(crate) fn execute(self, context: &StepContext<'_>, log: &mut StepLog) -> Result<Made, StepError> {
+impl Recipe for PythonPlan {
+    fn execute(self: Box<Self>, context: &StepContext<'_>, log: &mut StepLog) -> Result<Made, StepError> {
         match self.install_wheels(context, log) {
             Ok(made) => Ok(made),
             Err(WheelError::NeedsSandbox { reason }) => {

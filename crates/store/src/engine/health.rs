@@ -91,7 +91,7 @@ impl Store {
             progress(digits.len() + done, total);
             let problems: Vec<String> = self.shared.client.call_until(Request::Check { digest }, cancel)?;
             if !problems.is_empty() {
-                let record = records.iter().find(|record| record.digest == digest);
+                let record = records.iter().find(|record| record.digests().any(|layer| layer == digest));
                 let title = record.map(|record| record.title.clone());
                 checked.damages.push(Damage { digest, title, problems, outcome: Outcome::Stays });
             }
@@ -151,7 +151,7 @@ impl Store {
         let images = self.list_images()?;
         let images = images.iter().filter(|image| image.layers.iter().any(|layer| lost.contains(layer)));
         let ids: Vec<&str> = images.map(|image| &*image.id).collect();
-        let is_lost = |layer: &LayerRecord| lost.contains(&layer.digest);
+        let is_lost = |record: &LayerRecord| record.digests().any(|layer| lost.contains(&layer));
         let layers: Vec<LayerRecord> = self.shared.index.layers()?.into_iter().filter(is_lost).collect();
         self.shared.index.forget(&ids, &layers)
     }

@@ -36,7 +36,7 @@ pub use collection::{Collected, ImageUsage, Policy, Usage};
 pub use files::{Collection as LocalFiles, FileSetView};
 pub use health::{Checked, Damage, Outcome};
 pub use lock::Lock;
-pub use records::{ImageRecord, LayerRecord};
+pub use records::{ImageRecord, LayerPart, LayerRecord};
 pub use work::Work;
 
 /// Dead sessions swept at one start: their locks travel as descriptors, of which a frame carries about 250.
@@ -112,13 +112,13 @@ impl Store {
         &self.shared.layout
     }
 
-    /// The layer with this key, if its view is still there; it stays as long as this process lives.
+    /// The record with this key, if the views of its layers are still there; they stay as long as this process lives.
     ///
     /// # Errors
     /// When the index cannot be read.
     pub fn find_layer(&self, key: &LayerKey) -> Result<Option<LayerRecord>, StoreError> {
         match self.shared.index.layer(key)? {
-            Some(record) if self.hold(&[record.digest])? => Ok(Some(record)),
+            Some(record) if self.hold(&record.digests().collect::<Vec<_>>())? => Ok(Some(record)),
             _ => Ok(None),
         }
     }
@@ -130,7 +130,7 @@ impl Store {
     /// As [`Store::find_layer`].
     pub fn expect_layer(&self, key: &LayerKey) -> Result<Option<LayerRecord>, StoreError> {
         match self.shared.index.layer(key)? {
-            Some(record) if self.begin_hold(&[record.digest])? => Ok(Some(record)),
+            Some(record) if self.begin_hold(&record.digests().collect::<Vec<_>>())? => Ok(Some(record)),
             _ => Ok(None),
         }
     }

@@ -6,7 +6,7 @@
 use lamina_image::{Digest, LayerKey, RecordedFacts, RuntimeConfig};
 use serde::{Deserialize, Serialize};
 
-/// A layer in the index.
+/// What a step made, in the index: a layer, and the `below` ones if there are several.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LayerRecord {
     /// Digest of everything that can influence the step's result.
@@ -15,13 +15,20 @@ pub struct LayerRecord {
     pub digest: Digest,
     /// Digest of what the layer holds, whenever it was made.
     pub content: Digest,
+    /// The step's layers beneath that one, bottom first; most steps make only one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub below: Vec<LayerPart>,
+    /// The layers, bottom first, of the image that this layer was made for without being one of them: it stays as long as
+    /// an image with these layers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub companion_of: Option<Vec<Digest>>,
     /// The method call as the user wrote it.
     pub title: String,
     /// When it was made, in seconds since 1970.
     pub created: u64,
     /// How long making it took.
     pub seconds: f64,
-    /// Regular files in the layer.
+    /// Regular files in the layers.
     pub files: u64,
     /// Bytes of them.
     pub bytes: u64,
@@ -33,6 +40,28 @@ pub struct LayerRecord {
     pub log: Option<String>,
     /// What the step says about the image.
     pub facts: RecordedFacts,
+}
+
+/// One of several layers that a step made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LayerPart {
+    /// Digest of the layer's diff tree.
+    pub digest: Digest,
+    /// Digest of what the layer holds, whenever it was made.
+    pub content: Digest,
+}
+
+impl LayerRecord {
+    /// Digests of the layers' diff trees and of what they hold, bottom first.
+    pub fn layers(&self) -> impl Iterator<Item = (Digest, Digest)> {
+        let below = self.below.iter().map(|part| (part.digest, part.content));
+        below.chain(std::iter::once((self.digest, self.content)))
+    }
+
+    /// Digests of the layers' diff trees, bottom first.
+    pub fn digests(&self) -> impl Iterator<Item = Digest> {
+        self.layers().map(|(digest, _)| digest)
+    }
 }
 
 /// An image in the index.

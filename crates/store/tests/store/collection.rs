@@ -28,6 +28,8 @@ fn record_layer(store: &TestStore, name: &str) -> Committed {
         key: key(name),
         digest: committed.digest,
         content: committed.digest,
+        below: Vec::new(),
+        companion_of: None,
         title: name.to_owned(),
         created: 1,
         seconds: 0.0,

@@ -16,6 +16,8 @@ pub(crate) fn layer_record(key: &[u8], digest: Digest, created: u64) -> LayerRec
         key: LayerKey(Digest::of(key)),
         digest,
         content: digest,
+        below: Vec::new(),
+        companion_of: None,
         title: "apt_install(\"git\")".to_owned(),
         created,
         seconds: 1.5,

@@ -124,7 +124,7 @@ impl Store {
         let images = self.list_images()?;
         let read = |digest: &Digest| self.tree(digest);
         let mut sizes = Sizes::new(&read);
-        let companions = self.shared.index.layers()?.into_iter().map(|layer| layer.digest);
+        let companions = self.shared.index.layers()?.into_iter().flat_map(|layer| layer.digests().collect::<Vec<_>>());
         let layers: HashSet<Digest> = companions.chain(images.iter().flat_map(|image| image.layers.clone())).collect();
         let mut usage = Usage::default();
         for layer in images.iter().flat_map(|image| &image.layers) {

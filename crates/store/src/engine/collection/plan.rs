@@ -151,16 +151,20 @@ fn settle_layers(facts: &Facts<'_>, staying: &[&ImageRecord], plan: &mut Plan) {
             None if known_keys.contains(&layer.key) => kept_keys.contains(&layer.key),
             None => facts.cutoff.is_none_or(|cutoff| layer.created.cast_signed() >= cutoff),
         };
-        if stays || plan.live.contains(&layer.digest) {
-            plan.live.insert(layer.digest);
+        if stays || layer.digests().all(|digest| plan.live.contains(&digest)) {
+            plan.live.extend(layer.digests());
         } else {
             plan.layers.push(layer.clone());
         }
     }
 }
 
-/// The layers of the image that a layer was made for without being one of them: its key material names them as `image`.
+/// The layers of the image that a layer was made for without being one of them. Records that have no field for that are
+/// of no kind of step then, and name the layers in their key material.
 fn companion_of(layer: &LayerRecord) -> Option<Vec<Digest>> {
+    if layer.companion_of.is_some() || layer.material.get("kind").is_some() {
+        return layer.companion_of.clone();
+    }
     let image = layer.material.get("image")?.as_array()?;
     image.iter().map(|digest| digest.as_str()?.parse().ok()).collect()
 }

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use lamina_image::RuntimeConfig;
 
 use super::*;
-use crate::Metadata;
 use crate::tree::{Entry, Node, Tree};
+use crate::{LayerPart, Metadata};
 
 const DAY: u64 = 86_400;
 const NOW: i64 = 1_000 * 86_400;
@@ -35,6 +35,8 @@ fn layer(name: &str, made: u64, material: serde_json::Value) -> LayerRecord {
         key: LayerKey(digest(name)),
         digest: digest(name),
         content: digest(name),
+        below: Vec::new(),
+        companion_of: None,
         title: name.to_owned(),
         created: NOW.cast_unsigned() - made * DAY,
         seconds: 0.0,
@@ -122,19 +124,43 @@ fn nothing_goes_that_was_not_agreed_to() {
 fn layers_of_no_image_go_by_their_own_age_and_companions_with_their_image() {
     let images = [image("new", &["base"], 0, 0), image("old", &["base", "a"], 90, 90)];
     let companion = |name: &str, of: &[&str]| {
-        let image: Vec<_> = of.iter().map(|name| digest(name).hex()).collect();
-        layer(name, 100, serde_json::json!({ "image": image }))
+        let image = of.iter().map(|name| digest(name)).collect();
+        LayerRecord { companion_of: Some(image), ..plain(name) }
     };
+    let former_companion = |name: &str, of: &[&str]| {
+        let image: Vec<_> = of.iter().map(|name| digest(name).hex()).collect();
+        layer(name, 100, serde_json::json!({ "step": "bytecode", "image": image }))
+    };
+    let step_with_image = serde_json::json!({ "kind": "pull", "image": [digest("base").hex()] });
     let layers = [
         plain("base"),
         plain("a"),
         companion("bytecode of new", &["base"]),
         companion("bytecode of old", &["base", "a"]),
+        former_companion("former of new", &["base"]),
+        former_companion("former of old", &["base", "a"]),
+        layer("a step that names an image", 100, step_with_image),
         layer("failed today", 0, serde_json::Value::Null),
         layer("failed long ago", 100, serde_json::Value::Null),
     ];
     let plan = decide(&images, &layers, &[], &unused_for(30));
-    assert_eq!(outcome(&plan), (vec!["old"], vec!["a", "bytecode of old", "failed long ago"]));
+    assert_eq!(
+        outcome(&plan),
+        (vec!["old"], vec!["a", "bytecode of old", "former of old", "a step that names an image", "failed long ago"])
+    );
+}
+
+#[test]
+fn all_layers_of_a_step_stay_or_go_together() {
+    let several = |name: &str, below: &[&str]| {
+        let below = below.iter().map(|name| LayerPart { digest: digest(name), content: digest(name) });
+        LayerRecord { below: below.collect(), ..plain(name) }
+    };
+    let image = ImageRecord { keys: vec![LayerKey(digest("top")); 3], ..image("new", &["a", "b", "top"], 0, 0) };
+    let layers = [several("top", &["a", "b"]), several("gone", &["a", "c"])];
+    let plan = decide(&[image], &layers, &[], &unused_for(30));
+    assert_eq!(outcome(&plan), (vec![], vec!["gone"]));
+    assert_eq!(plan.live, ["a", "b", "top"].map(digest).into());
 }
 
 /// Reads trees with one file of so many blocks for each letter of the layer's name.

@@ -1,0 +1,161 @@
+//! What the schedule needs of the store and the sandboxes, so that tests can stand in for them.
+
+use std::any::Any;
+use std::fmt::Debug;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use lamina_events::{CancelToken, Event, Sink};
+use lamina_image::{Digest, Facts, FileSet, LayerKey, Node};
+use lamina_store::{Committed, ImageRecord, LayerRecord, StoreError};
+
+use crate::log::StepLog;
+use crate::schedule::Tools;
+use crate::state::State;
+use crate::steps::{Made, Recipe, StepContext, StepError};
+use crate::{BuildError, secrets};
+
+/// Where layers are looked for, made and recorded.
+pub(crate) trait Backend: LocalFiles + Debug {
+    /// The record with this key, if its layers are there; they stay as long as this process lives. They are usable once
+    /// `confirm` says so.
+    fn find(&self, key: &LayerKey) -> Result<Option<LayerRecord>, BuildError>;
+    /// Whether all layers that were found are what they should be.
+    fn confirm(&self) -> Result<bool, BuildError>;
+    /// The newest records whose key material has this `kind`.
+    fn recent(&self, kind: &str, count: u32) -> Result<Vec<LayerRecord>, BuildError>;
+    /// Keeps others from making the same layers until what is returned is dropped; calls `waiting` if somebody does.
+    fn lock(&self, key: &LayerKey, cancel: &CancelToken, waiting: &dyn Fn()) -> Result<Box<dyn Any>, BuildError>;
+    /// Executes a step and commits its layers.
+    fn make(&self, recipe: Box<dyn Recipe>, task: &Task<'_>, log: &mut StepLog) -> Result<Product, StepError>;
+    /// Records the layers of a step.
+    fn record(&self, record: &LayerRecord) -> Result<(), BuildError>;
+    /// Records an image.
+    fn record_image(&self, record: &ImageRecord) -> Result<(), BuildError>;
+    /// Prepares files for being attached over `below`, bottom first: the views to lie there, bottom first.
+    fn attach(&self, files: &FileSet, below: &[Digest], sink: &Sink) -> Result<Vec<Digest>, BuildError>;
+    /// The directory of the steps' logs.
+    fn logs(&self) -> PathBuf;
+}
+
+/// Where planning finds what local files hold.
+pub(crate) trait LocalFiles: Sync {
+    /// The layer that local files are over `below`, bottom first. What was hashed is in the store then, so that a file that
+    /// changes meanwhile cannot come to stand under the key of what it was.
+    fn layer(&self, files: &FileSet, below: &[Digest]) -> Result<Committed, BuildError>;
+}
+
+/// The execution of one step.
+pub(crate) struct Task<'a> {
+    pub(crate) node: &'a Node,
+    /// What the step uses; the first one is what it builds on.
+    pub(crate) inputs: &'a [Arc<State>],
+    /// Its number among all steps of the process.
+    pub(crate) number: u64,
+    /// Most memory that it may use, in bytes.
+    pub(crate) memory: u64,
+    pub(crate) sink: &'a Sink,
+    pub(crate) cancel: &'a CancelToken,
+}
+
+/// The layers that a step made: at least one.
+pub(crate) struct Product {
+    /// Those beneath the top-most one, bottom first.
+    pub(crate) below: Vec<Committed>,
+    /// The top-most one.
+    pub(crate) top: Committed,
+    /// What the step says about the image.
+    pub(crate) facts: Facts,
+}
+
+/// The store of this machine.
+#[derive(Debug)]
+pub(crate) struct StoreBackend<'a> {
+    pub(crate) tools: &'a Tools,
+}
+
+impl LocalFiles for StoreBackend<'_> {
+    fn layer(&self, files: &FileSet, below: &[Digest]) -> Result<Committed, BuildError> {
+        Ok(self.tools.store.file_set_layer(files, below)?)
+    }
+}
+
+impl Backend for StoreBackend<'_> {
+    fn find(&self, key: &LayerKey) -> Result<Option<LayerRecord>, BuildError> {
+        Ok(self.tools.store.expect_layer(key)?)
+    }
+
+    fn confirm(&self) -> Result<bool, BuildError> {
+        Ok(self.tools.store.confirm()?)
+    }
+
+    fn recent(&self, kind: &str, count: u32) -> Result<Vec<LayerRecord>, BuildError> {
+        Ok(self.tools.store.recent_layers(kind, count)?)
+    }
+
+    fn lock(&self, key: &LayerKey, cancel: &CancelToken, waiting: &dyn Fn()) -> Result<Box<dyn Any>, BuildError> {
+        Ok(Box::new(self.tools.store.lock(&format!("layer-{key}"), cancel, waiting)?))
+    }
+
+    fn make(&self, recipe: Box<dyn Recipe>, task: &Task<'_>, log: &mut StepLog) -> Result<Product, StepError> {
+        let nothing = State::default();
+        let context = StepContext {
+            tools: self.tools,
+            node: task.node,
+            parent: task.inputs.first().map_or(&nothing, Arc::as_ref),
+            number: task.number,
+            memory: task.memory,
+            sink: task.sink,
+            cancel: task.cancel,
+        };
+        let made = recipe.execute(&context, log)?;
+        self.publish(task, made)
+    }
+
+    fn record(&self, record: &LayerRecord) -> Result<(), BuildError> {
+        Ok(self.tools.store.record_layer(record)?)
+    }
+
+    fn record_image(&self, record: &ImageRecord) -> Result<(), BuildError> {
+        Ok(self.tools.store.record_image(record)?)
+    }
+
+    fn attach(&self, files: &FileSet, below: &[Digest], sink: &Sink) -> Result<Vec<Digest>, BuildError> {
+        let view = self.tools.store.file_set(files, below)?;
+        for message in view.warnings {
+            sink.emit(Event::Warning { message });
+        }
+        Ok(view.views.into_iter().rev().collect())
+    }
+
+    fn logs(&self) -> PathBuf {
+        self.tools.store.layout().logs()
+    }
+}
+
+impl StoreBackend<'_> {
+    /// Commits what a step made, unless a secret stayed in it.
+    fn publish(&self, task: &Task<'_>, made: Made) -> Result<Product, StepError> {
+        let (work, rules, facts, _held) = match made {
+            Made::Layers { below, top, facts } => return Ok(Product { below, top, facts: *facts }),
+            Made::Work { work, rules, facts, held } => (work, rules, *facts, held),
+        };
+        task.cancel.check().map_err(BuildError::from)?;
+        let secrets = secrets::kept(&task.node.secrets);
+        if !secrets.is_empty() {
+            let search = secrets::FindSecrets { work: work.id().to_owned(), secrets };
+            let finding = self.tools.store.job(&search, &[]).map_err(StoreError::from)?;
+            if let Some(secrets::Finding { variable, path }) = finding {
+                return Err(StepError::Failed {
+                    message: format!("its result contains the value of the secret `{variable}`, in `{path}`"),
+                    hint: Some(format!(
+                        "delete the file in the same step, or do not write the secret to disk; if `{variable}` is none, \
+                         say so with `secret.allow(\"{variable}\")`"
+                    )),
+                });
+            }
+        }
+        let top = self.tools.store.commit_until(&work, rules, task.cancel)?;
+        Ok(Product { below: Vec::new(), top, facts })
+    }
+}

@@ -1,0 +1,97 @@
+//! The key material of every kind of step, as text: whoever changes it rebuilds layers of every user.
+
+use std::fmt::Write as _;
+
+use lamina_image::{Definition, Digest, FileSet};
+use lamina_store::Committed;
+use serde_json::json;
+
+use super::*;
+use crate::steps::{Declared, lower};
+
+/// Local files whose layer is always the same.
+struct OneLayer;
+
+impl LocalFiles for OneLayer {
+    fn layer(&self, _files: &FileSet, _below: &[Digest]) -> Result<Committed, BuildError> {
+        let digest = Digest::of(b"layer");
+        Ok(Committed { digest, content: Digest::of(b"files"), files: 1, bytes: 1, bytes_new: 1 })
+    }
+}
+
+/// The state that the steps build on.
+fn parent() -> Arc<State> {
+    let mut state = State { contents: vec![Digest::of(b"base")], ..State::default() };
+    state.config.environment = [("PATH", "/usr/bin"), ("TOKEN_URL", "https://me:word@host/")]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into();
+    state.config.working_directory = Some("/srv".to_owned());
+    Arc::new(state)
+}
+
+/// The material of a node's step over `inputs`, one part a line; without what depends on the machine.
+fn material(node: &Node, inputs: &[Arc<State>]) -> String {
+    let Declared::Layers(kind) = Declared::of(&node.step) else { return "no layer\n".to_owned() };
+    let (material, _) = describe(kind, node, inputs, &OneLayer).unwrap();
+    let parts = material.canonical();
+    let parts = parts.as_object().unwrap().iter().filter(|(name, _)| *name != "architecture");
+    parts.fold(String::new(), |mut text, (name, value)| {
+        let _ = writeln!(text, "  {name}: {value}");
+        text
+    })
+}
+
+#[test]
+fn key_material_is_pinned() {
+    let directory = tempfile::tempdir().unwrap();
+    let requirements = directory.path().join("requirements.txt");
+    fs_err::write(directory.path().join("versions.txt"), "numpy<2\n").unwrap();
+    fs_err::write(&requirements, "numpy\n-c versions.txt\n").unwrap();
+    let files = json!({ "entries": [{ "source": "/local", "target": "/root", "kind": "directory" }] });
+    let base = json!({ "kind": "debian_slim", "python_version": "3.11", "local_python": "3.12" });
+    let steps = [
+        json!({ "kind": "apt_install", "packages": ["git", "curl", "git"] }),
+        json!({ "kind": "pip_install", "packages": ["b", "a", "b"] }),
+        json!({
+            "kind": "uv_pip_install", "packages": ["x @ https://me:word@host/x.whl"], "requirements": [requirements],
+            "find_links": "/wheels", "index_url": "https://me:word@host/simple", "extra_index_url": "https://other/",
+            "pre": true, "extra_options": "--no-deps", "uv_version": "0.5.0",
+        }),
+        json!({ "kind": "run_commands", "commands": ["echo one", "curl https://me:word@host/"] }),
+        json!({ "kind": "copy_files", "files": files }),
+        json!({ "kind": "attach_files", "files": files }),
+        json!({ "kind": "env", "variables": { "A": "1" } }),
+        json!({ "kind": "workdir", "path": "sub" }),
+    ];
+    let mut nodes = vec![json!({ "id": "base", "step": base, "title": "" })];
+    for (index, step) in steps.iter().enumerate() {
+        nodes.push(json!({ "id": index.to_string(), "inputs": ["base"], "step": step, "title": "" }));
+    }
+    nodes.push(json!({
+        "id": "settings", "inputs": ["base"], "step": steps[0], "title": "not in the key", "force_build": true,
+        "environment": { "A": "1", "URL": "https://me:word@host/" },
+        "secrets": [{ "name": "not in the key", "values": { "TOKEN": "hunter2" } }],
+    }));
+    let definition: Definition = serde_json::from_value(json!(nodes)).unwrap();
+    let graph = lower(&definition).unwrap();
+    let mut table = String::new();
+    for place in 0..graph.len() {
+        let (node, inputs) = graph.step(place);
+        let inputs: Vec<_> = inputs.iter().map(|_| parent()).collect();
+        let kind = serde_json::to_value(&node.step).unwrap()["kind"].clone();
+        let _ = write!(table, "{kind}\n{}", material(node, &inputs));
+    }
+    insta::assert_snapshot!(table);
+}
+
+#[test]
+fn further_inputs_enter_the_key() {
+    let text = r#"[{"id":"0","step":{"kind":"debian_slim","python_version":"3.11","local_python":"3.12"},"title":""},
+        {"id":"1","inputs":["0"],"step":{"kind":"run_commands","commands":["true"]},"title":""}]"#;
+    let graph = lower(&serde_json::from_str(text).unwrap()).unwrap();
+    let (node, _) = graph.step(1);
+    let one = material(node, &[parent()]);
+    let two = material(node, &[parent(), parent()]);
+    assert_eq!(two.lines().filter(|line| !one.contains(line)).count(), 1);
+    assert!(two.contains("  inputs: ["));
+}

@@ -1,0 +1,208 @@
+//! The kinds of steps, in the form in which they are declared.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::FileSet;
+
+/// What one method call of the chain does.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Step {
+    /// Debian with Python.
+    DebianSlim(DebianSlim),
+    /// Debian packages.
+    AptInstall(AptInstall),
+    /// Python packages with pip's semantics.
+    PipInstall(PipInstall),
+    /// Python packages with uv's semantics.
+    UvPipInstall(UvPipInstall),
+    /// Shell commands.
+    RunCommands(RunCommands),
+    /// Environment variables of the image.
+    Env(Env),
+    /// Working directory of later steps and of containers.
+    Workdir(Workdir),
+    /// Local files as a layer (`copy=True`).
+    CopyFiles(CopyFiles),
+    /// Local files attached to each container at its start.
+    AttachFiles(AttachFiles),
+}
+
+/// `debian_slim`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct DebianSlim {
+    /// The wanted version; `None` is the caller's own series.
+    pub python_version: Option<String>,
+    /// The caller's own series, for example `3.11`.
+    pub local_python: String,
+}
+
+/// `apt_install`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct AptInstall {
+    /// Package names, in the user's order: apt sees it.
+    pub packages: Vec<String>,
+}
+
+/// `pip_install`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct PipInstall {
+    /// Requirements.
+    pub packages: Vec<String>,
+    /// Index options.
+    #[serde(flatten)]
+    pub index: IndexOptions,
+}
+
+/// `uv_pip_install`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct UvPipInstall {
+    /// Requirements.
+    pub packages: Vec<String>,
+    /// Absolute local paths of requirements files.
+    #[serde(default)]
+    pub requirements: Vec<String>,
+    /// Index options.
+    #[serde(flatten)]
+    pub index: IndexOptions,
+    /// The wanted uv version; `None` is the one that came with Lamina.
+    #[serde(default)]
+    pub uv_version: Option<String>,
+}
+
+/// Options of the package index.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct IndexOptions {
+    /// `--find-links`.
+    #[serde(default)]
+    pub find_links: Option<String>,
+    /// `--index-url`.
+    #[serde(default)]
+    pub index_url: Option<String>,
+    /// `--extra-index-url`.
+    #[serde(default)]
+    pub extra_index_url: Option<String>,
+    /// Whether pre-releases are allowed.
+    #[serde(default)]
+    pub pre: bool,
+    /// Further options, handed to the installer as they are.
+    #[serde(default)]
+    pub extra_options: String,
+}
+
+/// `run_commands`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct RunCommands {
+    /// The commands, one after the other.
+    pub commands: Vec<String>,
+}
+
+/// `env`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Env {
+    /// The variables.
+    pub variables: BTreeMap<String, String>,
+}
+
+/// `workdir`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Workdir {
+    /// The path; a relative one is below the present directory.
+    pub path: String,
+}
+
+/// `add_local_*(copy=True)`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct CopyFiles {
+    /// The files.
+    pub files: FileSet,
+}
+
+/// `add_local_*`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct AttachFiles {
+    /// The files.
+    pub files: FileSet,
+}
+
+/// Where a step may stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// At the beginning: it has no inputs.
+    Base,
+    /// On one image.
+    Middle,
+    /// On one image; only steps of the same place may follow.
+    End,
+}
+
+impl Step {
+    /// Where the step may stand.
+    #[must_use]
+    pub fn place(&self) -> Place {
+        match self {
+            Self::DebianSlim(_) => Place::Base,
+            Self::AttachFiles(_) => Place::End,
+            Self::AptInstall(_)
+            | Self::PipInstall(_)
+            | Self::UvPipInstall(_)
+            | Self::RunCommands(_)
+            | Self::Env(_)
+            | Self::Workdir(_)
+            | Self::CopyFiles(_) => Place::Middle,
+        }
+    }
+
+    /// The canonical form: equal for steps that do the same, however they were written. Whoever declares a step may give
+    /// what has no order in any order, and more than once.
+    #[must_use]
+    pub fn canonical(mut self) -> Self {
+        match &mut self {
+            Self::PipInstall(PipInstall { packages, .. }) | Self::UvPipInstall(UvPipInstall { packages, .. }) => {
+                packages.sort_unstable();
+                packages.dedup();
+            }
+            // The order of these counts, or their types leave one form only.
+            Self::DebianSlim(_)
+            | Self::AptInstall(_)
+            | Self::RunCommands(_)
+            | Self::Env(_)
+            | Self::Workdir(_)
+            | Self::CopyFiles(_)
+            | Self::AttachFiles(_) => {}
+        }
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn canonical(text: &str) -> String {
+        let step: Step = serde_json::from_str(text).unwrap();
+        serde_json::to_string(&step.canonical()).unwrap()
+    }
+
+    #[test]
+    fn requirements_have_no_order_and_count_once() {
+        for kind in ["pip_install", "uv_pip_install"] {
+            let one = canonical(&format!(r#"{{"kind":"{kind}","packages":["b","a>=1","b","Ä"],"pre":true}}"#));
+            assert_eq!(one, canonical(&format!(r#"{{"kind":"{kind}","packages":["Ä","b","a>=1"],"pre":true}}"#)));
+            assert!(one.contains(r#""packages":["a>=1","b","Ä"]"#), "{one}");
+            assert_ne!(one, canonical(&format!(r#"{{"kind":"{kind}","packages":["b","a>=1"],"pre":true}}"#)));
+        }
+    }
+
+    #[test]
+    fn what_has_an_order_keeps_it() {
+        for step in [
+            r#"{"kind":"apt_install","packages":["git","curl","git"]}"#,
+            r#"{"kind":"run_commands","commands":["b","a","b"]}"#,
+        ] {
+            assert_eq!(canonical(step), step);
+        }
+    }
+}
