@@ -2,6 +2,7 @@
 
 mod fake;
 mod generators;
+mod golden;
 mod nested;
 mod retries;
 mod terminal;

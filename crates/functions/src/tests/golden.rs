@@ -1,0 +1,55 @@
+//! The conversation with a runner that the tests of the package hold as well.
+
+use serde_json::Value;
+
+use crate::*;
+
+const CONVERSATION: &str = include_str!("../../../../tests/data/protocol/runner.json");
+
+/// What the engine would send in the place of this message.
+fn ours(message: &Value) -> Vec<u8> {
+    let text = |key: &str| message[key].as_str().unwrap().to_owned();
+    let number = |key: &str| message[key].as_u64().unwrap();
+    match message["type"].as_str().unwrap() {
+        "start" => {
+            let module: Module = serde_json::from_value(message["module"].clone()).unwrap();
+            let name = message["service"]["name"].as_str().unwrap().to_owned();
+            let (service, capacity) = (ServiceKind::Function { name }, usize::try_from(number("capacity")).unwrap());
+            ToRunner::Start { module: &module, service: &service, capacity, terminal: false }.encode()
+        }
+        "call" => ToRunner::Call { call: number("call"), function: &text("function") }.encode(),
+        "more" => ToRunner::More { call: number("call"), count: number("count") }.encode(),
+        "stop" => ToRunner::Stop.encode(),
+        "item" => CallAnswer::Item { call: number("call") }.encode(),
+        "call.accepted" => CallAnswer::Accepted { call: number("call"), id: CallId::new() }.encode(),
+        "result" => {
+            let error = message.get("error").and_then(Value::as_str);
+            let status = match text("status").as_str() {
+                "ok" => CallStatus::Ok,
+                "exception" => CallStatus::Exception,
+                _ => CallStatus::Error { error: error.unwrap(), message: text("message"), hint: None },
+            };
+            CallAnswer::Result { call: number("call"), status }.encode()
+        }
+        other => panic!("the engine sends no `{other}`"),
+    }
+}
+
+#[test]
+fn the_conversation_is_the_one_that_the_package_knows() {
+    let frames: Vec<Value> = serde_json::from_str(CONVERSATION).unwrap();
+    for frame in &frames {
+        let control = &frame["control"];
+        if frame["from"] == "runner" {
+            let understood = serde_json::from_value::<FromRunner>(control.clone());
+            assert!(understood.is_ok(), "{control}: {understood:?}");
+            continue;
+        }
+        let mut sent: Value = serde_json::from_slice(&ours(control)).unwrap();
+        if control["type"] == "call.accepted" {
+            assert!(sent["id"].as_str().unwrap().starts_with("fc-"), "{sent}");
+            sent["id"] = control["id"].clone();
+        }
+        assert_eq!(&sent, control);
+    }
+}
