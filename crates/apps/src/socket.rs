@@ -122,7 +122,7 @@ impl AppListener {
                     self.lock().connections.retain(|(other, _)| *other != number);
                 });
             }
-        })
+        });
     }
 
     /// Takes no further connections, and ends those that there are: what they were sent can still be read.

@@ -10,8 +10,8 @@ mod diagnostics;
 mod failure;
 mod interruption;
 mod output;
+mod program;
 mod python;
-mod session;
 mod user_terminal;
 
 use std::process::ExitCode;
@@ -62,6 +62,6 @@ fn execute(command: &Command) -> Result<u8, Failure> {
         Command::Doctor(doctor) => commands::doctor::doctor(doctor),
         Command::Store(store) => commands::store::store(store),
         Command::Completion { shell } => commands::completion::completion(*shell),
-        Command::Engine(output) => commands::engine::engine(output),
+        Command::Engine(output) => commands::serve::serve(output),
     }
 }

@@ -4,11 +4,11 @@ use std::fmt::Write;
 
 use lamina_apps::{AppState, DetachedApp};
 use lamina_engine::known_apps;
+use lamina_ground::seconds_since_1970;
 use serde::Serialize;
 use unicode_width::UnicodeWidthStr;
 
 use super::ask::say;
-use super::image::{age, now};
 use super::{is_all_shown, print, print_json, show};
 use crate::arguments::App;
 use crate::failure::Failure;
@@ -27,7 +27,7 @@ pub(crate) fn app(app: &App) -> Result<u8, Failure> {
             if list.is_empty() {
                 say("There are no detached apps: `modal run --detach` starts them.\n");
             }
-            print(table(&list, now()).as_bytes())?;
+            print(table(&list, seconds_since_1970()).as_bytes())?;
         }
         App::Logs { app, follow } => {
             let mut output = apps.output(&apps.find(app)?.record.id)?;
@@ -91,7 +91,7 @@ fn table(apps: &[DetachedApp], now: u64) -> String {
     let _ = writeln!(table, "{:id_width$}  {:name_width$}  {:13}  {:12}  REF", "id", "name", "state", "started");
     for app in apps {
         let (name, state) = (text::fit(&name(app), name_width), state(app.state));
-        let started = age(now.saturating_sub(app.record.started));
+        let started = text::age(now.saturating_sub(app.record.started));
         let reference = short(&app.record.reference);
         let _ = writeln!(table, "{:id_width$}  {name}  {state:13}  {started:12}  {reference}", app.record.id);
     }

@@ -25,7 +25,7 @@ use crate::diagnostics;
 use crate::failure::Failure;
 use crate::interruption::{self, Interruption, Signals};
 use crate::output::Progress;
-use crate::session::{BROKEN_PIPE, working_directory};
+use crate::program::{BROKEN_PIPE, working_directory};
 
 /// Starts a run in the background and follows its output; the exit code is that of the run.
 pub(crate) fn foreground(run: &Run) -> Result<u8, Failure> {

@@ -2,19 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use lamina_engine::{Engine, ImageLayer, ImageRecord, Options, Usage};
+use lamina_ground::seconds_since_1970;
 use serde::Serialize;
 
 use super::ask::say;
+use super::image_table::{one_line, table};
 use super::{print, print_json, prune};
 use crate::arguments::Image;
 use crate::failure::Failure;
 use crate::output::text;
-
-/// Columns of the last step's title in the list.
-const TITLE: usize = 60;
 
 /// Answers the question.
 pub(crate) fn image(image: &Image) -> Result<u8, Failure> {
@@ -29,7 +27,7 @@ pub(crate) fn image(image: &Image) -> Result<u8, Failure> {
             if images.is_empty() {
                 say("There are no images yet: `modal run` builds them.\n");
             }
-            print(table(&images, now()).as_bytes())?;
+            print(table(&images, seconds_since_1970()).as_bytes())?;
         }
         Image::Inspect { id, json } => {
             let image = engine.image(id)?;
@@ -37,7 +35,7 @@ pub(crate) fn image(image: &Image) -> Result<u8, Failure> {
             if *json {
                 print_json(&Inspected::new(&image, &layers))?;
             } else {
-                print(inspection(&image, &layers, now()).as_bytes())?;
+                print(inspection(&image, &layers, seconds_since_1970()).as_bytes())?;
             }
         }
         Image::History { id, json } => {
@@ -45,7 +43,7 @@ pub(crate) fn image(image: &Image) -> Result<u8, Failure> {
             if *json {
                 print_json(&layers.iter().map(ListedLayer::from).collect::<Vec<_>>())?;
             } else {
-                print(history(&layers, now()).as_bytes())?;
+                print(history(&layers, seconds_since_1970()).as_bytes())?;
             }
         }
         Image::Du { json } => {
@@ -193,29 +191,9 @@ impl<'a> From<&'a Usage> for ListedUsage<'a> {
     }
 }
 
-pub(super) fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
-}
-
-pub(super) fn table(images: &[ImageRecord], now: u64) -> String {
-    let width = images.iter().map(|image| image.id.len()).max().unwrap_or(0).max(2);
-    let mut table = String::new();
-    if images.is_empty() {
-        return table;
-    }
-    // Writing to a string does not fail.
-    let _ = writeln!(table, "{:width$}  {:>6}  {:>10}  {:12}  last step", "id", "layers", "size", "used");
-    for image in images {
-        let title = one_line(&image.title);
-        let (size, used) = (text::bytes(image.bytes), age(now.saturating_sub(image.last_used)));
-        let _ = writeln!(table, "{:width$}  {:>6}  {size:>10}  {used:12}  {title}", image.id, image.layers.len());
-    }
-    table
-}
-
 /// An image in full.
 fn inspection(image: &ImageRecord, layers: &[ImageLayer], now: u64) -> String {
-    let ago = |time: u64| age(now.saturating_sub(time));
+    let ago = |time: u64| text::age(now.saturating_sub(time));
     let count = match layers.len() {
         1 => "1 layer".to_owned(),
         count => format!("{count} layers"),
@@ -248,7 +226,7 @@ fn history(layers: &[ImageLayer], now: u64) -> String {
             Some(record) => writeln!(
                 text,
                 "{digest:12}  {:12}  {:>7}  {:>7}  {:>10}  {}",
-                age(now.saturating_sub(record.created)),
+                text::age(now.saturating_sub(record.created)),
                 text::seconds(record.seconds),
                 record.files,
                 text::bytes(record.bytes),
@@ -288,21 +266,6 @@ fn disk_usage(usage: &Usage) -> String {
         let _ = writeln!(text, "{what:26}  {:>10}", text::bytes(bytes));
     }
     text
-}
-
-/// A step's title on one line of a table.
-fn one_line(title: &str) -> String {
-    text::clip(&text::clean(&title.replace('\n', " ")), TITLE)
-}
-
-/// A time in the past: `just now`, `5 min ago`, `3 h ago`, `12 days ago`.
-pub(super) fn age(seconds: u64) -> String {
-    match seconds {
-        0..60 => "just now".to_owned(),
-        60..3_600 => format!("{} min ago", seconds / 60),
-        3_600..172_800 => format!("{} h ago", seconds / 3_600),
-        _ => format!("{} days ago", seconds / 86_400),
-    }
 }
 
 #[cfg(test)]
@@ -349,14 +312,5 @@ mod tests {
             ..Usage::default()
         };
         insta::assert_snapshot!(disk_usage(&usage));
-    }
-
-    #[test]
-    fn ages_are_readable() {
-        for (seconds, shown) in
-            [(0, "just now"), (59, "just now"), (60, "1 min ago"), (7_199, "1 h ago"), (172_800, "2 days ago")]
-        {
-            assert_eq!(age(seconds), shown);
-        }
     }
 }

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use lamina_engine::{Collected, Engine, Policy};
+use lamina_ground::seconds_since_1970;
 
 use super::ask::{ask, say};
-use super::image::{now, table};
+use super::image_table::table;
 use super::print;
 use crate::arguments::Prune;
 use crate::failure::Failure;
@@ -20,13 +21,13 @@ pub(crate) fn prune(engine: &Engine, wanted: &Prune) -> Result<u8, Failure> {
     let waiting = || say("Waiting for another `modal` that is storing something ...\n");
     let expected = engine.prune(&Policy { dry_run: true, ..policy.clone() }, &waiting)?;
     if wanted.dry_run {
-        print(table(&expected.images, now()).as_bytes())?;
+        print(table(&expected.images, seconds_since_1970()).as_bytes())?;
         let (what, bytes) = (removal("Would remove", &expected), text::bytes(expected.bytes));
         say(&format!("{what}, about {bytes} would come free; packages and caches that are no longer used, too.\n"));
         return Ok(0);
     }
     if !wanted.yes && !expected.images.is_empty() {
-        say(&table(&expected.images, now()));
+        say(&table(&expected.images, seconds_since_1970()));
         policy.among = Some(expected.images.iter().map(|image| image.id.clone()).collect());
         let question = format!("{}, about {}?", removal("Remove", &expected), text::bytes(expected.bytes));
         match ask(&question)? {

@@ -9,7 +9,7 @@ use super::detach;
 use crate::arguments::Run;
 use crate::failure::Failure;
 use crate::output::Progress;
-use crate::session::{self, Program};
+use crate::program::{self, Program};
 
 /// Runs it; the exit code is the program's.
 pub(crate) fn run(run: &Run) -> Result<u8, Failure> {
@@ -49,5 +49,5 @@ pub(crate) fn attached(run: &Run, detached: Option<Arc<RunningApp>>) -> Result<u
         interactive: run.interactive,
         detached,
     };
-    Ok(session::run(program)?.code)
+    Ok(program::run(program)?.code)
 }

@@ -13,7 +13,7 @@ use crate::arguments::{Shell, Unavailable};
 use crate::failure::Failure;
 use crate::interruption::{self, Interruption};
 use crate::output::patient;
-use crate::session::{self, Program};
+use crate::program::{self, Program};
 use crate::user_terminal::{self, UserTerminal};
 
 /// The module with the app that stands for no REF.
@@ -35,7 +35,7 @@ pub(crate) fn shell(shell: &Shell) -> Result<u8, Failure> {
         words.push("-m".into());
     }
     let environment: Vec<(&str, &OsStr)> = shell.env.iter().map(|name| ("MODAL_ENVIRONMENT", name.as_ref())).collect();
-    let ended = session::run(Program {
+    let ended = program::run(Program {
         arguments: &words,
         environment: &environment,
         progress: shell.output.progress,

@@ -1,6 +1,9 @@
 //! Terminal output: renderers that turn the engine's events into live rows, plain lines or JSON.
 //!
 //! Program output goes to the stream it was written to; everything that Lamina itself says goes to standard error.
+//!
+//! Rows and tables are our own, and no library's: what programs print comes between live rows at any moment, byte for byte
+//! and without a torn line; either stream may be a terminal, a pipe or closed; and the same events are rows, lines or JSON.
 
 mod failure;
 pub(crate) mod patient;

@@ -90,6 +90,16 @@ pub(crate) fn bytes(bytes: u64) -> String {
     format!("{size:.1} {}", UNITS[unit])
 }
 
+/// A time in the past: `just now`, `5 min ago`, `3 h ago`, `12 days ago`.
+pub(crate) fn age(seconds: u64) -> String {
+    match seconds {
+        0..60 => "just now".to_owned(),
+        60..3_600 => format!("{} min ago", seconds / 60),
+        3_600..172_800 => format!("{} h ago", seconds / 3_600),
+        _ => format!("{} days ago", seconds / 86_400),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -128,6 +138,15 @@ mod tests {
             [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (1_048_575, "1.0 MiB"), (1 << 30, "1.0 GiB")]
         {
             assert_eq!(bytes(amount), shown);
+        }
+    }
+
+    #[test]
+    fn ages_are_readable() {
+        for (seconds, shown) in
+            [(0, "just now"), (59, "just now"), (60, "1 min ago"), (7_199, "1 h ago"), (172_800, "2 days ago")]
+        {
+            assert_eq!(age(seconds), shown);
         }
     }
 }

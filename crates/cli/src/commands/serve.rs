@@ -1,6 +1,6 @@
 //! `modal engine`: serving a Python program that started this process.
 
-use lamina_engine::{Engine, Options, serve};
+use lamina_engine::{Engine, Options};
 use lamina_events::CancelToken;
 use lamina_system::inherited_socket;
 
@@ -14,7 +14,7 @@ use crate::user_terminal::{SharedTerminal, UserTerminal};
 const SOCKET: &str = "MODAL_ENGINE_FD";
 
 /// Serves the program until it closes the connection.
-pub(crate) fn engine(options: &EngineOptions) -> Result<u8, Failure> {
+pub(crate) fn serve(options: &EngineOptions) -> Result<u8, Failure> {
     let socket = std::env::var(SOCKET)
         .ok()
         .and_then(|number| number.parse().ok())
@@ -29,7 +29,7 @@ pub(crate) fn engine(options: &EngineOptions) -> Result<u8, Failure> {
     let terminal = options.interactive.then(|| SharedTerminal::open(UserTerminal::new(), &screen)).transpose()?;
     let engine = Engine::open(&Options { cancel, terminal, ..Options::default() })?;
     engine.expect_sandbox();
-    let outcome = serve(&engine, socket, &screen.sink());
+    let outcome = lamina_engine::serve(&engine, socket, &screen.sink());
     screen.finish();
     outcome?;
     Ok(0)
