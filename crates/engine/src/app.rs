@@ -13,7 +13,7 @@ use lamina_functions::{
     Bytecode, BytecodeError, ContainerSpec, ContainerStarter, DEFAULT_PATH, PoolOptions, Retries, SandboxStarter,
     ServiceKind, ServiceSpec, random_id,
 };
-use lamina_ground::Hint;
+use lamina_ground::{ErrorClass, Hint};
 use lamina_image::{Digest, FileSet};
 use lamina_sandbox::SandboxError;
 use lamina_store::Store;
@@ -67,8 +67,8 @@ impl Backend for Engine {
         let apps = DetachedApps::new(self.store.layout().clone());
         apps.connect(app).map_err(|error| {
             let class = match &error {
-                AppsError::File { .. } | AppsError::Io(_) | AppsError::Store(_) => "ExecutionError",
-                _ => "NotFoundError",
+                AppsError::File { .. } | AppsError::Io(_) | AppsError::Store(_) => ErrorClass::ExecutionError,
+                _ => ErrorClass::NotFoundError,
             };
             Failure { hint: error.hint().map(Cow::into_owned), ..Failure::new(class, error.to_string()) }
         })
@@ -257,7 +257,7 @@ fn check(app: &AppRequest) -> Result<(), Failure> {
     for function in &app.functions {
         if !names.insert(&function.name) {
             let message = format!("the app has two functions named `{}`: rename one of them", function.name);
-            return Err(Failure::new("InvalidError", message));
+            return Err(Failure::new(ErrorClass::InvalidError, message));
         }
         if !app.images.nodes.iter().any(|node| node.id == function.image) {
             return Err(unknown_image(function));
@@ -272,7 +272,7 @@ fn check(app: &AppRequest) -> Result<(), Failure> {
                     amount.limit(),
                     function.name
                 );
-                return Err(Failure::new("InvalidError", message));
+                return Err(Failure::new(ErrorClass::InvalidError, message));
             }
         }
     }
@@ -281,7 +281,7 @@ fn check(app: &AppRequest) -> Result<(), Failure> {
 
 fn unknown_image(function: &FunctionRequest) -> Failure {
     let message = format!("function `{}` names the image `{}`, which is not defined", function.name, function.image);
-    Failure::new("ExecutionError", message)
+    Failure::new(ErrorClass::ExecutionError, message)
 }
 
 fn timeout(function: &FunctionRequest) -> Result<Duration, Failure> {
@@ -290,7 +290,7 @@ fn timeout(function: &FunctionRequest) -> Result<Duration, Failure> {
         let (name, timeout) = (&function.name, function.timeout);
         let message =
             format!("`timeout={timeout}` of function `{name}` is no duration: give a positive number of seconds");
-        Failure::new("InvalidError", message)
+        Failure::new(ErrorClass::InvalidError, message)
     })
 }
 
@@ -301,14 +301,14 @@ fn retries(function: &FunctionRequest) -> Result<Retries, Failure> {
     let name = &function.name;
     if function.is_generator {
         let message = format!("function `{name}` is a generator, which cannot run again: leave its `retries` out");
-        return Err(Failure::new("InvalidError", message));
+        return Err(Failure::new(ErrorClass::InvalidError, message));
     }
     let delay = |what: &str, seconds: f64| {
         Duration::try_from_secs_f64(seconds).map_err(|_| {
             let message = format!(
                 "`{what}={seconds}` in the retries of function `{name}` is no duration: give a number of seconds"
             );
-            Failure::new("InvalidError", message)
+            Failure::new(ErrorClass::InvalidError, message)
         })
     };
     let backoff = wanted.backoff_coefficient;
@@ -316,7 +316,7 @@ fn retries(function: &FunctionRequest) -> Result<Retries, Failure> {
         let message = format!(
             "`backoff_coefficient={backoff}` in the retries of function `{name}` is no factor: give a number from 1"
         );
-        return Err(Failure::new("InvalidError", message));
+        return Err(Failure::new(ErrorClass::InvalidError, message));
     }
     Ok(Retries {
         maximum: wanted.max_retries,
@@ -331,7 +331,7 @@ fn maximum_containers(function: &FunctionRequest) -> Result<Option<usize>, Failu
         Some(0) => {
             let message =
                 format!("`max_containers=0` of function `{}` lets nothing run: give a positive number", function.name);
-            Err(Failure::new("InvalidError", message))
+            Err(Failure::new(ErrorClass::InvalidError, message))
         }
         maximum => Ok(maximum.and_then(|maximum| usize::try_from(maximum).ok())),
     }
@@ -355,7 +355,7 @@ fn no_function(app: &AppRequest) -> Failure {
         (Some(name), false) => format!("the app has no function `{name}`: it has {}", names.join(", ")),
         (None, false) => format!("the app has several functions: name one of {}", names.join(", ")),
     };
-    Failure::new("NotFoundError", message)
+    Failure::new(ErrorClass::NotFoundError, message)
 }
 
 fn pairs<'a>(variables: impl Iterator<Item = (&'a String, &'a String)>) -> Vec<(String, String)> {

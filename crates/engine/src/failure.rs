@@ -3,14 +3,14 @@
 use std::borrow::Cow;
 
 use lamina_builder::BuildError;
-use lamina_ground::Hint;
+use lamina_ground::{ErrorClass, Hint};
 use lamina_store::StoreError;
 
 use crate::protocol::Failure;
 
 impl Failure {
     /// A failure without advice.
-    pub(crate) fn new(error: &'static str, message: impl Into<String>) -> Self {
+    pub(crate) fn new(error: ErrorClass, message: impl Into<String>) -> Self {
         Self { error, message: message.into(), hint: None, image_id: None, shown: false }
     }
 
@@ -24,13 +24,13 @@ impl Failure {
                 if !output {
                     append(&mut message, &failure.tail, failure.log.as_deref());
                 }
-                ("ImageBuildError", failure.parent)
+                (ErrorClass::ImageBuildError, failure.parent)
             }
-            BuildError::Invalid { .. } => ("InvalidError", None),
-            BuildError::FileNotFound(_) => ("FileNotFoundError", None),
-            BuildError::NotADirectory(_) => ("NotADirectoryError", None),
-            BuildError::Failed(_) | BuildError::Damaged => ("ExecutionError", None),
-            BuildError::Cancelled => ("KeyboardInterrupt", None),
+            BuildError::Invalid { .. } => (ErrorClass::InvalidError, None),
+            BuildError::FileNotFound(_) => (ErrorClass::FileNotFoundError, None),
+            BuildError::NotADirectory(_) => (ErrorClass::NotADirectoryError, None),
+            BuildError::Failed(_) | BuildError::Damaged => (ErrorClass::ExecutionError, None),
+            BuildError::Cancelled => (ErrorClass::KeyboardInterrupt, None),
         };
         Self { error: class, message, hint, image_id, shown }
     }
@@ -38,11 +38,11 @@ impl Failure {
     /// A failure to take in local files.
     pub(crate) fn of_store(error: &StoreError) -> Self {
         let class = match error {
-            StoreError::NotFound(_) => "FileNotFoundError",
-            StoreError::NotADirectory(_) => "NotADirectoryError",
-            StoreError::NotAFile(_) | StoreError::InvalidFileSet(_) => "InvalidError",
-            StoreError::Cancelled(_) => "KeyboardInterrupt",
-            _ => "ExecutionError",
+            StoreError::NotFound(_) => ErrorClass::FileNotFoundError,
+            StoreError::NotADirectory(_) => ErrorClass::NotADirectoryError,
+            StoreError::NotAFile(_) | StoreError::InvalidFileSet(_) => ErrorClass::InvalidError,
+            StoreError::Cancelled(_) => ErrorClass::KeyboardInterrupt,
+            _ => ErrorClass::ExecutionError,
         };
         Self { hint: error.hint().map(Cow::into_owned), ..Self::new(class, error.to_string()) }
     }
@@ -80,7 +80,7 @@ mod tests {
         }));
         let seen = Failure::of_build(error.clone(), true);
         assert_eq!(seen.message, "`run_commands(\"false\")` failed: exit code 1");
-        assert_eq!((seen.error, seen.image_id.as_deref()), ("ImageBuildError", Some("im-1")));
+        assert_eq!((seen.error, seen.image_id.as_deref()), (ErrorClass::ImageBuildError, Some("im-1")));
         assert_eq!(seen.hint.as_deref(), Some("do something"));
         let unseen = Failure::of_build(error, false);
         assert!(seen.shown && !unseen.shown);
@@ -90,16 +90,16 @@ mod tests {
     #[test]
     fn errors_become_the_classes_of_the_reference() {
         let cases = [
-            (BuildError::FileNotFound("x".into()), "FileNotFoundError"),
-            (BuildError::NotADirectory("x".into()), "NotADirectoryError"),
-            (BuildError::Invalid { message: "x".into(), hint: None }, "InvalidError"),
-            (BuildError::Failed(Arc::new(std::io::Error::other("x"))), "ExecutionError"),
-            (BuildError::Cancelled, "KeyboardInterrupt"),
+            (BuildError::FileNotFound("x".into()), ErrorClass::FileNotFoundError),
+            (BuildError::NotADirectory("x".into()), ErrorClass::NotADirectoryError),
+            (BuildError::Invalid { message: "x".into(), hint: None }, ErrorClass::InvalidError),
+            (BuildError::Failed(Arc::new(std::io::Error::other("x"))), ErrorClass::ExecutionError),
+            (BuildError::Cancelled, ErrorClass::KeyboardInterrupt),
         ];
         for (error, class) in cases {
             assert_eq!(Failure::of_build(error, true).error, class);
         }
-        assert_eq!(Failure::of_store(&StoreError::NotFound("/x".into())).error, "FileNotFoundError");
-        assert_eq!(Failure::of_store(&StoreError::NotADirectory("/x".into())).error, "NotADirectoryError");
+        assert_eq!(Failure::of_store(&StoreError::NotFound("/x".into())).error, ErrorClass::FileNotFoundError);
+        assert_eq!(Failure::of_store(&StoreError::NotADirectory("/x".into())).error, ErrorClass::NotADirectoryError);
     }
 }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use lamina_events::{CancelGuard, CancelToken, Sink};
 use lamina_functions::{ContainerStarter, PoolOptions, Services, random_id};
+use lamina_ground::ErrorClass;
 
 use crate::protocol::Failure;
 
@@ -94,7 +95,7 @@ impl Hosts {
             _ => {
                 let ids: Vec<_> = named.iter().map(|host| format!("`{}`", host.id)).collect();
                 let message = format!("several apps named `{app}` run: give the id of one, {}", ids.join(" or "));
-                Err(Failure::new("InvalidError", message))
+                Err(Failure::new(ErrorClass::InvalidError, message))
             }
         }
     }

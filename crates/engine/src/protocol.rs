@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use lamina_functions::Module;
+use lamina_ground::ErrorClass;
 use lamina_image::{Definition, FileSet, SecretValues};
 use serde::{Deserialize, Serialize};
 
@@ -313,7 +314,7 @@ pub(crate) struct AttachedFunction<'a> {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Failure {
     /// The class: of `modal.exception`, or a built-in one.
-    pub(crate) error: &'static str,
+    pub(crate) error: ErrorClass,
     /// A sentence.
     pub(crate) message: String,
     /// What to do about it.
@@ -416,7 +417,7 @@ mod tests {
     #[test]
     fn answers_are_pinned() {
         let failure = Failure {
-            error: "ImageBuildError",
+            error: ErrorClass::ImageBuildError,
             message: "no".into(),
             hint: None,
             image_id: Some("im-1".into()),

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use lamina_events::{CancelGuard, CancelToken, Event, Sink};
 use lamina_functions::{CallAnswer, CallId, CallStatus, Caller, Calls, ContainerSpec, OpenCall, Outcome};
+use lamina_ground::ErrorClass;
 use lamina_wire::{Payload, Receiver, Sender, WireError};
 
 use crate::host::{Host, Hosts};
@@ -152,7 +153,7 @@ fn greet(receiver: &mut Receiver, sender: &Sender) -> Result<Option<Hello>, Engi
             Ok(Some(hello))
         }
         Ok(Request::Hello(hello)) => refuse(
-            "VersionError",
+            ErrorClass::VersionError,
             format!(
                 "the `modal` package {} speaks protocol `{}`, the engine {} speaks `{PROTOCOL}`: install both from \
                  the same release",
@@ -161,8 +162,8 @@ fn greet(receiver: &mut Receiver, sender: &Sender) -> Result<Option<Hello>, Engi
                 env!("CARGO_PKG_VERSION"),
             ),
         ),
-        Ok(_) => refuse("ExecutionError", "the first message must be `hello`".to_owned()),
-        Err(error) => refuse("ExecutionError", format!("the first message is not understood: {error}")),
+        Ok(_) => refuse(ErrorClass::ExecutionError, "the first message must be `hello`".to_owned()),
+        Err(error) => refuse(ErrorClass::ExecutionError, format!("the first message is not understood: {error}")),
     }
 }
 
@@ -172,7 +173,7 @@ fn receive(receiver: &mut Receiver, sender: &Sender) -> Result<Option<lamina_wir
         // A process that dies while it sends tears its last frame.
         Err(WireError::Truncated) => Ok(None),
         Err(error) => {
-            send_error(sender, None, &Failure::new("ExecutionError", error.to_string()));
+            send_error(sender, None, &Failure::new(ErrorClass::ExecutionError, error.to_string()));
             Err(error.into())
         }
         Ok(frame) => Ok(frame),
@@ -268,7 +269,9 @@ impl Session<'_> {
                     }
                     Err(failure) => self.fail(Some(request), &failure),
                 },
-                Ok(Request::Hello(_)) => self.fail(None, &Failure::new("ExecutionError", "`hello` was sent twice")),
+                Ok(Request::Hello(_)) => {
+                    self.fail(None, &Failure::new(ErrorClass::ExecutionError, "`hello` was sent twice"))
+                }
                 Err(error) => self.reject(&frame.control, &error),
             }
         }
@@ -278,15 +281,19 @@ impl Session<'_> {
     fn call(&self, request: &CallRequest, payload: Payload) {
         let CallRequest { call, function, identify, spawned } = request;
         let Some(host) = self.lock().host().map(Arc::clone) else {
-            return self.refuse(*call, "NotFoundError", format!("function `{function}` was called, but no app runs"));
+            return self.refuse(
+                *call,
+                ErrorClass::NotFoundError,
+                format!("function `{function}` was called, but no app runs"),
+            );
         };
         let Some(pool) = host.services().get(function) else {
-            return self.refuse(*call, "NotFoundError", format!("the app has no function `{function}`"));
+            return self.refuse(*call, ErrorClass::NotFoundError, format!("the app has no function `{function}`"));
         };
         let id = CallId::new();
         let open = OpenCall { id, pool: Arc::downgrade(pool), input: None, is_spawned: *spawned };
         if !self.calls.open(*call, open) {
-            return self.refuse(*call, "ExecutionError", format!("two calls have the number `{call}`"));
+            return self.refuse(*call, ErrorClass::ExecutionError, format!("two calls have the number `{call}`"));
         }
         if *identify {
             let accepted = CallAnswer::Accepted { call: *call, id };
@@ -297,7 +304,7 @@ impl Session<'_> {
         pool.submit(id, payload, Arc::new(PythonCall { sender, calls, call: *call }));
     }
 
-    fn refuse(&self, call: u64, error: &'static str, message: String) {
+    fn refuse(&self, call: u64, error: ErrorClass, message: String) {
         let answer = CallAnswer::Result { call, status: CallStatus::error(error, message) };
         // As in `answer`.
         let _ = self.sender.send(&answer.encode(), &[], &[]);
@@ -309,7 +316,7 @@ impl Session<'_> {
             return Ok(());
         }
         let message = "this connection is for those who attach to an app that runs: start apps on one of your own";
-        Err(Failure::new("ConflictError", message))
+        Err(Failure::new(ErrorClass::ConflictError, message))
     }
 
     /// Notes that an app starts, in the order of the messages: a stop that follows finds it.
@@ -318,7 +325,7 @@ impl Session<'_> {
         let mut state = self.lock();
         if !matches!(*state, Attachment::None) {
             let message = "this connection has an app already: stop it first";
-            return Err(Failure::new("ConflictError", message));
+            return Err(Failure::new(ErrorClass::ConflictError, message));
         }
         let number = self.starts.fetch_add(1, Ordering::Relaxed);
         let (cancel, guard) = self.child_token();
@@ -356,7 +363,7 @@ impl Session<'_> {
         match &*state {
             Attachment::Starting(current, building) if *current == number && !building.is_cancelled() => {}
             _ => {
-                return Err(Failure::new("KeyboardInterrupt", "the app was stopped while it started"));
+                return Err(Failure::new(ErrorClass::KeyboardInterrupt, "the app was stopped while it started"));
             }
         }
         let host = &started.host;
@@ -370,7 +377,10 @@ impl Session<'_> {
     /// Attaches to an app that runs; for one of another process, the client gets a connection with that.
     fn attach(&self, request: u64, app: &str) -> Result<(), Failure> {
         if !matches!(*self.lock(), Attachment::None) {
-            return Err(Failure::new("ConflictError", "this connection has an app already: stop or leave it first"));
+            return Err(Failure::new(
+                ErrorClass::ConflictError,
+                "this connection has an app already: stop or leave it first",
+            ));
         }
         let Some(host) = self.backend.hosts().find(app)? else {
             let (app_id, socket) = self.backend.connect(app)?;
@@ -395,9 +405,14 @@ impl Session<'_> {
         match &*self.lock() {
             Attachment::Guest(..) => {}
             Attachment::Owner(..) | Attachment::Starting(..) => {
-                return Err(Failure::new("ConflictError", "this connection has started the app: stop it instead"));
+                return Err(Failure::new(
+                    ErrorClass::ConflictError,
+                    "this connection has started the app: stop it instead",
+                ));
             }
-            Attachment::None => return Err(Failure::new("NotFoundError", "this connection is attached to no app")),
+            Attachment::None => {
+                return Err(Failure::new(ErrorClass::NotFoundError, "this connection is attached to no app"));
+            }
         }
         self.leave();
         Ok(())
@@ -426,7 +441,7 @@ impl Session<'_> {
         {
             let message =
                 format!("the app is not this connection's own: name it, `{}`, to stop it all the same", host.id());
-            return Err(Failure::new("ConflictError", message));
+            return Err(Failure::new(ErrorClass::ConflictError, message));
         }
         self.leave();
         if let Some(host) = attached {
@@ -467,9 +482,9 @@ impl Session<'_> {
         let numbers: Numbers = serde_json::from_slice(control).unwrap_or_default();
         let message = format!("a message of the `modal` package is not understood: {error}");
         if let Some(call) = numbers.call {
-            return self.refuse(call, "ExecutionError", message);
+            return self.refuse(call, ErrorClass::ExecutionError, message);
         }
-        self.fail(numbers.request, &Failure::new("ExecutionError", message));
+        self.fail(numbers.request, &Failure::new(ErrorClass::ExecutionError, message));
     }
 
     fn answer(&self, answer: &Answer<'_>) {
@@ -500,7 +515,7 @@ struct PythonCall {
 
 impl PythonCall {
     /// Hands an answer on. A client that is attached and does not read is given up: the container has others to serve.
-    fn forward(&self, answer: &CallAnswer<'_>, payload: &Payload) -> Result<(), WireError> {
+    fn forward(&self, answer: &CallAnswer, payload: &Payload) -> Result<(), WireError> {
         let sent = self.sender.forward(&answer.encode(), payload);
         if matches!(&sent, Err(WireError::Io(error)) if error.kind() == std::io::ErrorKind::WouldBlock) {
             self.sender.shutdown();
@@ -527,7 +542,7 @@ impl Caller for PythonCall {
         };
         // If only the payload was the trouble, the caller still learns of it; if Python is gone, this fails too.
         let message = format!("the result could not be handed over: {error}");
-        let status = CallStatus::error("ExecutionError", message);
+        let status = CallStatus::error(ErrorClass::ExecutionError, message);
         let _ = self.forward(&CallAnswer::Result { call: self.call, status }, &Payload::default());
     }
 }

@@ -1,5 +1,6 @@
 //! Answers to calls, in the form in which the Python package and runners get them. `docs/protocol.md` describes them.
 
+use lamina_ground::ErrorClass;
 use serde::Serialize;
 
 use crate::error::CallError;
@@ -8,7 +9,7 @@ use crate::ids::CallId;
 /// An answer to a call.
 #[derive(Debug, Serialize)]
 #[serde(tag = "type")]
-pub enum CallAnswer<'a> {
+pub enum CallAnswer {
     /// The call's id, for whoever asked for it; before everything else.
     #[serde(rename = "call.accepted")]
     Accepted {
@@ -30,14 +31,14 @@ pub enum CallAnswer<'a> {
         call: u64,
         /// How the call ended.
         #[serde(flatten)]
-        status: CallStatus<'a>,
+        status: CallStatus,
     },
 }
 
 /// How a call ended.
 #[derive(Debug, Serialize)]
 #[serde(tag = "status", rename_all = "lowercase")]
-pub enum CallStatus<'a> {
+pub enum CallStatus {
     /// With a value.
     Ok,
     /// With an exception of the function.
@@ -45,7 +46,7 @@ pub enum CallStatus<'a> {
     /// Without either.
     Error {
         /// The exception's class, by name.
-        error: &'a str,
+        error: ErrorClass,
         /// A sentence.
         message: String,
         /// What to do about it.
@@ -53,21 +54,21 @@ pub enum CallStatus<'a> {
     },
 }
 
-impl CallStatus<'_> {
+impl CallStatus {
     /// An error without advice.
     #[must_use]
-    pub fn error(class: &'static str, message: String) -> CallStatus<'static> {
+    pub fn error(class: ErrorClass, message: String) -> CallStatus {
         CallStatus::Error { error: class, message, hint: None }
     }
 }
 
-impl From<&CallError> for CallStatus<'static> {
+impl From<&CallError> for CallStatus {
     fn from(error: &CallError) -> Self {
         Self::Error { error: error.class(), message: error.to_string(), hint: error.hint() }
     }
 }
 
-impl CallAnswer<'_> {
+impl CallAnswer {
     /// The control part of the message's frame.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
@@ -82,7 +83,7 @@ mod tests {
 
     #[test]
     fn answers_are_pinned() {
-        let late = CallStatus::error("FunctionTimeoutError", "late".into());
+        let late = CallStatus::error(ErrorClass::FunctionTimeoutError, "late".into());
         let cases = [
             (CallAnswer::Item { call: 7 }, r#"{"type":"item","call":7}"#),
             (CallAnswer::Result { call: 7, status: CallStatus::Ok }, r#"{"type":"result","call":7,"status":"ok"}"#),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lamina_events::{Event, Stream};
+use lamina_ground::ErrorClass;
 use lamina_wire::{Frame, Payload, Received, Receiver, WireError};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::SealFlags;
@@ -264,7 +265,7 @@ impl<'a> Container<'a> {
         let services = self.shared.services.upgrade();
         let Some((services, pool)) = services.as_ref().and_then(|all| Some((all, all.get(&request.function)?))) else {
             let message = format!("the app has no function `{}`", request.function);
-            let status = CallStatus::error("NotFoundError", message);
+            let status = CallStatus::error(ErrorClass::NotFoundError, message);
             self.link.answer(&CallAnswer::Result { call: request.call, status }, Payload::default());
             return Ok(());
         };

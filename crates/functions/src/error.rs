@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use lamina_ground::ErrorClass;
 use lamina_sandbox::DiskShortage;
 
 /// Why a call ended without a value or an exception of its own.
@@ -108,17 +109,17 @@ pub enum CallError {
 impl CallError {
     /// The class of `modal.exception` that this becomes.
     #[must_use]
-    pub fn class(&self) -> &'static str {
+    pub fn class(&self) -> ErrorClass {
         match self {
-            Self::TimedOut { .. } | Self::StartTimedOut { .. } => "FunctionTimeoutError",
+            Self::TimedOut { .. } | Self::StartTimedOut { .. } => ErrorClass::FunctionTimeoutError,
             Self::OutOfMemory { .. } | Self::OutOfDisk { .. } | Self::Exited { .. } | Self::Signaled { .. } => {
-                "RemoteError"
+                ErrorClass::RemoteError
             }
             Self::NotStarted { .. }
             | Self::Broken { .. }
             | Self::NotSent { .. }
             | Self::Cancelled { .. }
-            | Self::Stopped { .. } => "ExecutionError",
+            | Self::Stopped { .. } => ErrorClass::ExecutionError,
         }
     }
 
@@ -200,6 +201,6 @@ mod tests {
         assert_eq!(error.to_string(), "the container of function `f` ran out of memory (limit: 512 MiB)");
         let hint = "raise `memory=` (in MiB) of the function; its last output was:\nboom";
         assert_eq!(error.hint().as_deref(), Some(hint));
-        assert_eq!(error.class(), "RemoteError");
+        assert_eq!(error.class(), ErrorClass::RemoteError);
     }
 }

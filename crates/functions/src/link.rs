@@ -5,6 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use lamina_ground::ErrorClass;
 use lamina_wire::{Payload, QueuedSender, WireError};
 use rustix::event::{EventfdFlags, eventfd};
 
@@ -54,12 +55,12 @@ impl Link {
     }
 
     /// Answers one of the runner's calls. One that is gone needs no answer; its end is noticed by the reading side.
-    pub(crate) fn answer(&self, answer: &CallAnswer<'_>, payload: Payload) {
+    pub(crate) fn answer(&self, answer: &CallAnswer, payload: Payload) {
         let Err(error) = self.send(&answer.encode(), &Arc::new(payload)) else { return };
         if let CallAnswer::Result { call, .. } = answer {
             // If only the payload was the trouble, the runner still learns of it; if it is gone, this fails too.
             let message = format!("the result could not be handed over: {error}");
-            let status = CallStatus::error("ExecutionError", message);
+            let status = CallStatus::error(ErrorClass::ExecutionError, message);
             let _ = self.tell(&CallAnswer::Result { call: *call, status }.encode());
         }
     }

@@ -1,5 +1,6 @@
 //! The protocol as Python speaks it, against a backend without store or sandboxes.
 
+use lamina_ground::ErrorClass;
 use std::sync::Condvar;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -99,17 +100,17 @@ impl Fake {
                 std::thread::sleep(Duration::from_millis(1));
             }
             self.cancelled.fetch_add(1, Ordering::SeqCst);
-            return Err(Failure::new("KeyboardInterrupt", "the build was cancelled"));
+            return Err(Failure::new(ErrorClass::KeyboardInterrupt, "the build was cancelled"));
         }
         if named("stubborn") {
             while self.begun.load(Ordering::SeqCst) < 2 {
                 std::thread::sleep(Duration::from_millis(1));
             }
-            return Err(Failure::new("KeyboardInterrupt", "the build was cancelled"));
+            return Err(Failure::new(ErrorClass::KeyboardInterrupt, "the build was cancelled"));
         }
         if named("broken") {
             let (hint, image_id) = (Some("fix it".to_owned()), Some("im-0".to_owned()));
-            return Err(Failure { hint, image_id, ..Failure::new("ImageBuildError", "no") });
+            return Err(Failure { hint, image_id, ..Failure::new(ErrorClass::ImageBuildError, "no") });
         }
         Ok(())
     }
@@ -141,7 +142,7 @@ impl Backend for Fake {
         if app == "ap-elsewhere" {
             Ok((app.to_owned(), ours))
         } else {
-            Err(Failure::new("NotFoundError", "no such app"))
+            Err(Failure::new(ErrorClass::NotFoundError, "no such app"))
         }
     }
 

@@ -23,11 +23,11 @@ fn ours(message: &Value) -> Vec<u8> {
         "item" => CallAnswer::Item { call: number("call") }.encode(),
         "call.accepted" => CallAnswer::Accepted { call: number("call"), id: CallId::new() }.encode(),
         "result" => {
-            let error = message.get("error").and_then(Value::as_str);
+            let error = || serde_json::from_value(message["error"].clone()).unwrap();
             let status = match text("status").as_str() {
                 "ok" => CallStatus::Ok,
                 "exception" => CallStatus::Exception,
-                _ => CallStatus::Error { error: error.unwrap(), message: text("message"), hint: None },
+                _ => CallStatus::Error { error: error(), message: text("message"), hint: None },
             };
             CallAnswer::Result { call: number("call"), status }.encode()
         }

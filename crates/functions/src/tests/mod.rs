@@ -7,6 +7,7 @@ mod nested;
 mod retries;
 mod terminal;
 
+use lamina_ground::ErrorClass;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -125,7 +126,7 @@ fn an_input_that_takes_too_long_ends_with_a_timeout_and_a_new_container_serves()
     let begun = Instant::now();
     let late = error(bench.run(2, "hang"));
     assert_eq!(late, CallError::TimedOut { function: "f".into(), seconds: 0.2 });
-    assert_eq!(late.class(), "FunctionTimeoutError");
+    assert_eq!(late.class(), ErrorClass::FunctionTimeoutError);
     assert!(begun.elapsed() >= Duration::from_millis(200));
     assert_eq!(value(bench.run(3, "echo again")), "again");
     assert_eq!(bench.started(), 2);
