@@ -335,6 +335,9 @@ impl Answer<'_> {
 }
 
 #[cfg(test)]
+mod golden;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
