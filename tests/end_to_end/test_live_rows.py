@@ -131,9 +131,10 @@ def test_a_terminal_may_change_its_size(modal: Modal) -> None:
 
 def test_a_step_per_line_is_more_than_the_terminal_has_lines_for(modal: Modal) -> None:
     slow(modal, *(f"step{number}" for number in range(8)))
-    terminal = PseudoTerminal(modal, "run", "app.py", rows=6)
+    # At least four steps run at once on two processors, and two rows stay free.
+    terminal = PseudoTerminal(modal, "run", "app.py", rows=4)
     terminal.wait_for("more steps")
-    assert len(live(terminal.lines())) <= 4
+    assert len(live(terminal.lines())) <= 2
     assert terminal.finish(60) == 0
     assert not live(terminal.text().splitlines()) and "more steps" not in terminal.text()
 
