@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import sqlite3
+
 import pytest
 from conftest import Modal
 
@@ -75,3 +78,29 @@ def test_the_guides_example_imports_everything(modal: Modal) -> None:
         """,
     )
     assert modal("run", "app.py").stdout == "9 True\n"
+
+
+def test_a_base_that_another_version_recorded_is_made_again(modal: Modal) -> None:
+    modal.write(
+        "app.py",
+        """
+        import modal
+        app = modal.App("facts", image=modal.Image.debian_slim(python_version="3.11").uv_pip_install("attrs==24.2.0"))
+
+        @app.function()
+        def main():
+            import attr, os, sys
+            print(attr.__version__, os.environ["LANG"], sys.executable)
+        """,
+    )
+    expected = modal.events("app.py").stdout
+    former = {"suite": "bookworm", "python_version": "3.11.2", "interpreter": "/usr/bin/python3"}
+    update = "UPDATE layers SET record = json_set(record, '$.facts', json(?)) WHERE json_extract(record, '$.material.kind') = ?"
+    for facts in (former, {"version": 99}):
+        index = sqlite3.connect(modal.store / "index.db")
+        with index:
+            assert index.execute(update, [json.dumps(facts), "debian_slim"]).rowcount > 0
+        index.close()
+        again = modal.events("app.py")
+        assert again.stdout == expected
+        assert [event["miss"] for event in again.of("step_started")] == [{"reason": "lost"}]
