@@ -40,6 +40,15 @@ pub(super) fn try_stat(path: &Path) -> Result<Option<Stat>> {
     }
 }
 
+/// As [`try_stat`], of what is at `path` below an opened directory; an empty path is that directory itself.
+pub(super) fn try_stat_below(directory: &File, path: &[u8], root: &Path) -> Result<Option<Stat>> {
+    match rustix::fs::statat(directory, path, AtFlags::SYMLINK_NOFOLLOW | AtFlags::EMPTY_PATH) {
+        Ok(stat) => Ok(Some(stat)),
+        Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+        Err(errno) => Err(JobError::file("reading the status of", &join(root, path))(errno)),
+    }
+}
+
 pub(super) fn file_type(stat: &Stat) -> FileType {
     FileType::from_raw_mode(stat.st_mode)
 }

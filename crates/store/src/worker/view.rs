@@ -6,7 +6,7 @@ use std::path::Path;
 
 use lamina_image::Digest;
 use rayon::prelude::*;
-use rustix::fs::{CWD, FileType, Mode, Stat};
+use rustix::fs::{CWD, FileType, Mode};
 
 use super::disk::{self, Result, join};
 use super::place::{Bytes, Place};
@@ -15,10 +15,7 @@ use super::xattrs::{self, Depth};
 use super::{WorkerContext, whiteouts};
 use crate::protocol::Published;
 use crate::tree::{Entry, Node, Tree};
-use crate::{JobError, Metadata, Timestamp};
-
-/// Directories that one thread looks at before another one takes part.
-const LOOKED_AT_ONCE: usize = 4096;
+use crate::{JobError, Metadata};
 
 /// Makes a view of an encoded tree and publishes both, unless objects are missing.
 pub(super) fn publish(context: &WorkerContext, encoded: &[u8]) -> Result<Published> {
@@ -69,22 +66,22 @@ pub(super) fn restore(context: &WorkerContext, digest: &Digest) -> Result<bool> 
 }
 
 /// A look at a view, cheap enough for every start: whether its directories have the times that the tree says, which change with
-/// every name that comes or goes.
+/// every name that comes or goes. In one thread: others have to be started first, which takes as long as a usual view.
 pub(super) fn looks_right(context: &WorkerContext, digest: &Digest) -> Result<bool> {
     let Ok(directories) = Tree::directories(&disk::read(&tree_path(context, digest))?) else { return Ok(false) };
     let root = view_path(context, digest);
-    let differs = |(path, modified): &(Vec<u8>, Timestamp)| -> Result<bool> {
-        let stat = disk::try_stat(&join(&root, path))?;
-        let is_right =
-            |stat: &Stat| disk::file_type(stat) == FileType::Directory && disk::meta(stat).modified == *modified;
-        Ok(!stat.as_ref().is_some_and(is_right))
-    };
-    directories
-        .par_iter()
-        .with_min_len(LOOKED_AT_ONCE)
-        .try_fold(|| false, |found, directory| Ok(found || differs(directory)?))
-        .try_reduce(|| false, |one, other| Ok(one || other))
-        .map(|differs| !differs)
+    if !disk::try_stat(&root)?.is_some_and(|stat| disk::file_type(&stat) == FileType::Directory) {
+        return Ok(false);
+    }
+    // Paths are looked up from here, which spares the store's own part of each.
+    let opened = disk::open_directory(&root)?;
+    for (path, modified) in directories {
+        let Some(stat) = disk::try_stat_below(&opened, &path, &root)? else { return Ok(false) };
+        if disk::file_type(&stat) != FileType::Directory || disk::meta(&stat).modified != modified {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Where a view is.
