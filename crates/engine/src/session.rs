@@ -270,7 +270,7 @@ impl Session<'_> {
                     Err(failure) => self.fail(Some(request), &failure),
                 },
                 Ok(Request::Hello(_)) => {
-                    self.fail(None, &Failure::new(ErrorClass::ExecutionError, "`hello` was sent twice"))
+                    self.fail(None, &Failure::new(ErrorClass::ExecutionError, "`hello` was sent twice"));
                 }
                 Err(error) => self.reject(&frame.control, &error),
             }
