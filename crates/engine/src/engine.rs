@@ -86,6 +86,8 @@ impl Engine {
     /// Says that a container or a shell will be wanted soon, so that it starts sooner.
     pub fn expect_sandbox(&self) {
         self.launcher.prepare();
+        // Where that fails, whoever uses the layers is told.
+        let _ = self.store.look_ahead();
     }
 
     /// The store directory.

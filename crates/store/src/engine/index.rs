@@ -127,6 +127,11 @@ impl Index {
         self.get_all("SELECT record FROM images ORDER BY last_used DESC, id", [])
     }
 
+    /// The image that was used last.
+    pub(super) fn newest_image(&self) -> Result<Option<ImageRecord>, StoreError> {
+        self.get("SELECT record FROM images ORDER BY last_used DESC LIMIT 1", [])
+    }
+
     /// Images whose ids start with `prefix`; only the one with exactly this id, if there is one.
     pub(super) fn images_starting_with(&self, prefix: &str) -> Result<Vec<ImageRecord>, StoreError> {
         let mut images: Vec<ImageRecord> =

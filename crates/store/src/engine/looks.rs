@@ -21,6 +21,8 @@ pub(super) struct Looks {
 
 #[derive(Debug, Default)]
 struct State {
+    /// Begun before anybody wanted the view. What becomes of them matters only for views that are used.
+    ahead: HashMap<Digest, Pending>,
     /// Whose answers are on the way.
     begun: HashMap<Digest, Pending>,
     right: HashSet<Digest>,
@@ -42,7 +44,10 @@ impl Store {
             return Ok(true);
         }
         if !looks.damaged.contains(layer) {
-            let look = self.shared.client.begin(Request::Look { digest: *layer }, &[], &[])?;
+            let look = match looks.ahead.remove(layer) {
+                Some(look) => look,
+                None => self.begin_look(layer)?,
+            };
             looks.begun.insert(*layer, look);
             return Ok(true);
         }
@@ -50,6 +55,20 @@ impl Store {
         let is_right = self.look(layer)?;
         self.settle(*layer, is_right);
         Ok(is_right)
+    }
+
+    /// Begins to look at the views of the image that was used last, which most likely is used again: while the user's
+    /// program is read there is nothing else to do.
+    ///
+    /// # Errors
+    /// When the index cannot be read or the store worker is gone.
+    pub fn look_ahead(&self) -> Result<(), StoreError> {
+        let layers = self.shared.index.newest_image()?.map(|image| image.layers).unwrap_or_default();
+        for layer in layers.into_iter().filter(|layer| self.has_view(layer)) {
+            let look = self.begin_look(&layer)?;
+            self.looks().ahead.insert(layer, look);
+        }
+        Ok(())
     }
 
     /// Waits for the looks at the views that this process has found so far, and makes damaged ones again. False when one of
@@ -84,6 +103,10 @@ impl Store {
     pub(super) fn any_damaged(&self, layers: &[Digest]) -> bool {
         let looks = self.looks();
         layers.iter().any(|layer| looks.damaged.contains(layer))
+    }
+
+    fn begin_look(&self, layer: &Digest) -> Result<Pending, StoreError> {
+        self.shared.client.begin(Request::Look { digest: *layer }, &[], &[])
     }
 
     fn look(&self, layer: &Digest) -> Result<bool, StoreError> {

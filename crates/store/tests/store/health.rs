@@ -265,6 +265,22 @@ fn a_layer_that_is_expected_is_found_damaged_before_it_is_used() {
 }
 
 #[test]
+fn what_is_looked_at_ahead_counts_only_when_it_is_used() {
+    let mut store = TestStore::new();
+    let committed = store.layer(CommitRules::default(), |upper| write(upper.join("ahead"), "ahead"));
+    let record = record(&store, &committed);
+    store.record_image(&ImageRecord { layers: vec![record.digest], ..image_record("im-ahead", 1) }).unwrap();
+    store.reopen();
+    std::fs::remove_file(store.view(&record.digest, "ahead")).unwrap();
+    std::fs::remove_file(object(&store, "ahead")).unwrap();
+    store.look_ahead().unwrap();
+    assert!(store.confirm().unwrap());
+    assert_eq!(store.expect_layer(&record.key).unwrap().as_ref(), Some(&record));
+    assert!(!store.confirm().unwrap());
+    assert_eq!(store.expect_layer(&record.key).unwrap(), None);
+}
+
+#[test]
 fn local_files_whose_view_is_damaged_are_shown_anew() {
     let mut store = TestStore::new();
     let local = tempfile::tempdir().unwrap();
