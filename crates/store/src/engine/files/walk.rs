@@ -22,8 +22,10 @@ use crate::StoreError;
 
 /// More files than this are a mistake.
 const MAXIMUM_FILES: usize = 1_000_000;
-/// Entries of a directory that one thread takes at a time.
+/// Files that one thread looks at, at a time: below that, starting threads takes longer.
 const SHARE: usize = 128;
+/// Files that a directory is taken to hold before it was looked into.
+const EXPECTED_FILES: usize = 8;
 
 /// Finds the files of a set, and links in place of directories that it has already, in the order of their paths in the
 /// image. Where several sources give the same path, the last one wins.
@@ -179,12 +181,14 @@ impl Walk {
         let walk = |entries: &[(Vec<u8>, FileType)], found: &mut Found| {
             entries.iter().try_for_each(|(name, file_type)| self.entry(&place, name, *file_type, found))
         };
-        if entries.len() < SHARE {
+        let directories = entries.iter().filter(|(_, file_type)| *file_type == FileType::Directory).count();
+        let expected = entries.len() + directories * EXPECTED_FILES;
+        if expected < SHARE {
             return walk(&entries, found);
         }
         // All processors: what counts is how long the kernel takes to find each file.
         let parts: Vec<Found> = entries
-            .par_chunks(SHARE)
+            .par_chunks((entries.len() * SHARE / expected).max(1))
             .map(|entries| {
                 let mut part = Found::default();
                 walk(entries, &mut part).map(|()| part)
