@@ -11,9 +11,9 @@ use lamina_events::{CancelToken, Event, Sink};
 use lamina_fetch::Client;
 use lamina_functions::{
     Bytecode, BytecodeError, ContainerSpec, ContainerStarter, DEFAULT_PATH, PoolOptions, Retries, SandboxStarter,
-    ServiceKind, ServiceSpec, random_id,
+    ServiceKind, ServiceSpec,
 };
-use lamina_ground::{ErrorClass, Hint};
+use lamina_ground::{ErrorClass, Hint, random_id};
 use lamina_image::{Digest, FileSet};
 use lamina_sandbox::SandboxError;
 use lamina_store::Store;

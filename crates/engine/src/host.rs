@@ -5,8 +5,8 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use lamina_events::{CancelGuard, CancelToken, Sink};
-use lamina_functions::{ContainerStarter, PoolOptions, Services, random_id};
-use lamina_ground::ErrorClass;
+use lamina_functions::{ContainerStarter, PoolOptions, Services};
+use lamina_ground::{ErrorClass, random_id};
 
 use crate::protocol::Failure;
 

@@ -4,7 +4,8 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use lamina_events::{Event, Sink};
-use lamina_functions::{ContainerSpec, random_id};
+use lamina_functions::ContainerSpec;
+use lamina_ground::random_id;
 use lamina_image::{Digest, FileEntry, FileKind, FileSet};
 use lamina_sandbox::{Sandbox, SandboxSpec, Stdio, TerminalSize, TerminalSpec};
 use lamina_store::{Store, StoreError};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lamina_events::{Event, Stream};
-use lamina_ground::ErrorClass;
+use lamina_ground::{ErrorClass, random_id};
 use lamina_wire::{Frame, Payload, Received, Receiver, WireError};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::SealFlags;
@@ -16,7 +16,7 @@ use crate::aside;
 use crate::call::Outcome;
 use crate::calls::OpenCall;
 use crate::error::CallError;
-use crate::ids::{CallId, random_id};
+use crate::ids::CallId;
 use crate::link::{Link, RunnerCall};
 use crate::options::PoolOptions;
 use crate::output::Output;

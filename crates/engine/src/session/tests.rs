@@ -1,13 +1,13 @@
 //! The protocol as Python speaks it, against a backend without store or sandboxes.
 
-use lamina_ground::ErrorClass;
+use lamina_ground::{ErrorClass, random_id};
 use std::sync::Condvar;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use lamina_events::Stream;
 use lamina_functions::{
-    ContainerEnd, ContainerProcess, ContainerStarter, PoolOptions, ServiceKind, StartError, StartedContainer, random_id,
+    ContainerEnd, ContainerProcess, ContainerStarter, PoolOptions, ServiceKind, StartError, StartedContainer,
 };
 use serde_json::{Value, json};
 
