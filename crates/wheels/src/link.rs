@@ -51,6 +51,10 @@ impl Job for LinkWheels {
     const NAME: &'static str = "wheels.link";
     type Output = Linked;
 
+    fn work(&self) -> Option<&str> {
+        Some(&self.work)
+    }
+
     fn run(self, context: &WorkerContext, _fds: Vec<OwnedFd>) -> Result<Linked, JobError> {
         let loaded: Vec<(Manifest, Bytecode)> =
             self.wheels.par_iter().map(|wheel| load(context, wheel, &self.bytecode_key)).collect::<Result<_, _>>()?;

@@ -65,6 +65,10 @@ impl Job for LayOut {
     const NAME: &'static str = "bases.lay-out";
     type Output = ();
 
+    fn work(&self) -> Option<&str> {
+        Some(&self.work)
+    }
+
     fn run(self, context: &WorkerContext, _: Vec<OwnedFd>) -> Result<(), JobError> {
         let mut tree = Tree::open(&context.upper(&self.work))?;
         tree.set_directory(Path::new(""), Attributes::root(0o755))?;
@@ -95,6 +99,10 @@ pub(crate) struct Register {
 impl Job for Register {
     const NAME: &'static str = "bases.register";
     type Output = ();
+
+    fn work(&self) -> Option<&str> {
+        Some(&self.work)
+    }
 
     fn run(self, context: &WorkerContext, _: Vec<OwnedFd>) -> Result<(), JobError> {
         let mut tree = Tree::open(&context.upper(&self.work))?;

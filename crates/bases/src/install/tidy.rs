@@ -66,6 +66,10 @@ impl Job for Tidy {
     const NAME: &'static str = "bases.tidy";
     type Output = ();
 
+    fn work(&self) -> Option<&str> {
+        Some(&self.work)
+    }
+
     fn run(self, context: &WorkerContext, _: Vec<OwnedFd>) -> Result<(), JobError> {
         let mut tree = Tree::open(&context.upper(&self.work))?;
         for path in HELPERS.iter().map(|(path, _)| path).chain(&SCRATCH) {

@@ -55,10 +55,14 @@ impl Job for UnpackPackage {
     const NAME: &'static str = "bases.unpack";
     type Output = Unpacked;
 
+    fn work(&self) -> Option<&str> {
+        Some(&self.work)
+    }
+
     fn run(self, context: &WorkerContext, fds: Vec<OwnedFd>) -> Result<Unpacked, JobError> {
         let file = fds.into_iter().next().ok_or_else(|| malformed(&self.name, "it came without its file"))?;
         let tree = Tree::open(&context.upper(&self.work))?;
-        unpack(&self.name, &self.version, File::from(file), tree)
+        unpack(&self.name, &self.version, File::from(file), tree, &|| context.ensure_wanted(&self.work))
     }
 }
 
@@ -76,22 +80,30 @@ impl Job for UnpackArchive {
     const NAME: &'static str = "bases.unpack-archive";
     type Output = ();
 
+    fn work(&self) -> Option<&str> {
+        Some(&self.work)
+    }
+
     fn run(self, context: &WorkerContext, fds: Vec<OwnedFd>) -> Result<(), JobError> {
         let file = fds.into_iter().next().ok_or_else(|| malformed(&self.target, "it came without its file"))?;
         let mut tree = Tree::open(&context.upper(&self.work).join(&self.target))?;
-        unpack_data(&self.target, &HashSet::new(), Box::new(File::from(file)), &mut tree).map(drop)
+        let wanted = || context.ensure_wanted(&self.work);
+        unpack_data(&self.target, &HashSet::new(), Box::new(File::from(file)), &mut tree, &wanted).map(drop)
     }
 }
 
+/// Fails once nobody wants what is unpacked.
+type Wanted<'a> = &'a dyn Fn() -> Result<(), JobError>;
+
 /// Unpacks a package below the root of `tree`.
-fn unpack(name: &str, version: &str, file: File, mut tree: Tree) -> Result<Unpacked, JobError> {
+fn unpack(name: &str, version: &str, file: File, mut tree: Tree, wanted: Wanted<'_>) -> Result<Unpacked, JobError> {
     let mut deb = Deb::open(name, file)?;
     let control = Control::read(name, version, deb.tar("control")?)?;
     for (file, mode, contents) in &control.files {
         let path = Path::new(INFO).join(format!("{}.{file}", control.key));
         tree.write(&path, Attributes::root(*mode), &mut &contents[..])?;
     }
-    let data = unpack_data(name, &control.conffiles, deb.tar("data")?, &mut tree)?;
+    let data = unpack_data(name, &control.conffiles, deb.tar("data")?, &mut tree, wanted)?;
     let list = Path::new(INFO).join(format!("{}.list", control.key));
     tree.write(&list, Attributes::root(0o644), &mut &data.list[..])?;
     Ok(Unpacked {
@@ -220,9 +232,11 @@ fn unpack_data(
     conffiles: &HashSet<Vec<u8>>,
     archive: Box<dyn Read + '_>,
     tree: &mut Tree,
+    wanted: Wanted<'_>,
 ) -> Result<Data, JobError> {
     let mut data = Data::default();
     for entry in tar::Archive::new(archive).entries()? {
+        wanted()?;
         let mut entry = entry.map_err(|error| malformed(name, error))?;
         let path = relative(&entry.path_bytes(), name)?;
         let bytes = path.as_os_str().as_bytes();

@@ -76,6 +76,10 @@ impl Job for FindSecrets {
     const NAME: &'static str = "build.find_secrets";
     type Output = Option<Finding>;
 
+    fn work(&self) -> Option<&str> {
+        Some(&self.work)
+    }
+
     fn run(self, context: &WorkerContext, _fds: Vec<OwnedFd>) -> Result<Self::Output, JobError> {
         let mut needles: Vec<Needle> =
             self.secrets.iter().filter_map(|(variable, value)| needle(variable, value)).collect();

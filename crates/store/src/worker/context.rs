@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use lamina_image::Digest;
@@ -14,6 +14,7 @@ use super::objects::{Objects, Stored};
 use super::probe;
 use super::removal::remove_all;
 use super::upper::Placed;
+use super::works::{WorkUse, Works};
 use crate::ObjectName;
 use crate::names::check_name;
 use crate::placing::Placing;
@@ -32,19 +33,10 @@ pub struct WorkerContext {
     pub(super) placing: Placing,
     /// For every work: the files that were placed in its upper, by inode.
     placed: Mutex<HashMap<String, HashMap<u64, Placed>>>,
-    /// Commits that run, by work.
-    commits: Mutex<HashMap<String, Arc<RunningCommit>>>,
+    /// Who writes into works.
+    works: Arc<Works>,
     /// Held for their locks only.
     _leases: Vec<OwnedFd>,
-}
-
-/// A commit that runs: how it is told to stop, and how its end is awaited.
-#[derive(Debug, Default)]
-pub(super) struct RunningCommit {
-    /// Whether nobody wants the result any more.
-    pub(super) is_abandoned: AtomicBool,
-    /// Held while the commit runs.
-    pub(super) running: Mutex<()>,
 }
 
 impl WorkerContext {
@@ -62,7 +54,7 @@ impl WorkerContext {
             objects: Objects::open(content)?,
             verdicts: Mutex::default(),
             placed: Mutex::default(),
-            commits: Mutex::default(),
+            works: Arc::default(),
             _leases: leases,
         })
     }
@@ -108,19 +100,26 @@ impl WorkerContext {
         self.temporary.join(self.counter.fetch_add(1, Ordering::Relaxed).to_string())
     }
 
-    /// Where the commit of a work is watched from.
-    pub(super) fn running_commit(&self, work_id: &str) -> Arc<RunningCommit> {
-        let mut commits = self.commits.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(commits.entry(work_id.to_owned()).or_default())
+    /// Begins to write into a work: until the use ends, the work is not removed.
+    pub(super) fn enter(&self, work_id: &str) -> Result<WorkUse> {
+        self.works.enter(work_id)
     }
 
-    /// Stops a commit of this work and waits for its end; then forgets what was known about the work.
-    pub(super) fn abandon(&self, work_id: &str) {
-        let commit = self.running_commit(work_id);
-        commit.is_abandoned.store(true, Ordering::Relaxed);
-        drop(commit.running.lock().unwrap_or_else(PoisonError::into_inner));
-        self.commits.lock().unwrap_or_else(PoisonError::into_inner).remove(work_id);
-        self.forget(work_id);
+    /// Fails when nobody wants the work any more; long jobs ask now and then.
+    ///
+    /// # Errors
+    /// When the work was abandoned.
+    pub fn ensure_wanted(&self, work_id: &str) -> Result<()> {
+        self.works.ensure_wanted(work_id)
+    }
+
+    /// Removes a work, once all who write into it have stopped, which they are told to.
+    pub(super) fn discard(&self, work_id: &str) -> Result<()> {
+        self.works.abandon(work_id);
+        let removed = remove_all(&self.work(work_id));
+        self.placed.lock().unwrap_or_else(PoisonError::into_inner).remove(work_id);
+        self.works.forget(work_id);
+        removed
     }
 
     /// Removes a file or a directory with all that it holds, however deep; that nothing is there is fine.
@@ -188,11 +187,6 @@ impl WorkerContext {
     /// The files that were placed in the upper of a work, by inode.
     pub(super) fn placed(&self, work_id: &str) -> HashMap<u64, Placed> {
         self.placed.lock().unwrap_or_else(PoisonError::into_inner).remove(work_id).unwrap_or_default()
-    }
-
-    /// Forgets a work.
-    pub(super) fn forget(&self, work_id: &str) {
-        self.placed.lock().unwrap_or_else(PoisonError::into_inner).remove(work_id);
     }
 }
 

@@ -19,6 +19,11 @@ pub trait Job: Serialize + DeserializeOwned {
     /// What it answers.
     type Output: Serialize + DeserializeOwned;
 
+    /// The work of a step that the job writes into: it stays until the job has ended.
+    fn work(&self) -> Option<&str> {
+        None
+    }
+
     /// Does the work.
     ///
     /// # Errors
@@ -61,6 +66,7 @@ impl JobTable {
     pub fn register<J: Job>(mut self) -> Self {
         let run = |job: Value, context: &WorkerContext, fds: Vec<OwnedFd>| {
             let job: J = serde_json::from_value(job).map_err(|error| malformed(J::NAME, &error))?;
+            let _writing = job.work().map(|work| context.enter(work)).transpose()?;
             let output = job.run(context, fds)?;
             serde_json::to_value(output).map_err(|error| malformed(J::NAME, &error))
         };

@@ -23,6 +23,7 @@ mod upper;
 mod verify;
 mod view;
 mod whiteouts;
+mod works;
 mod xattrs;
 
 pub use context::WorkerContext;

@@ -47,10 +47,14 @@ pub fn worker_main(socket: UnixStream, content: &Path, jobs: JobTable) {
     // Ends when the last request has let go of its sender.
     let _ = finished.recv();
     if let Some(temporary) = worker.context.temporary_path().parent() {
-        // Jobs may still write there; the next process that opens the store sweeps.
-        let _ = remove_all(temporary);
+        // Jobs may still write there, and do so in vain once it is gone. If it never is, the next process that opens the
+        // store sweeps.
+        let _ = (0..MOST_REMOVALS).find(|_| remove_all(temporary).is_ok());
     }
 }
+
+/// How often a directory is removed that is written to meanwhile.
+const MOST_REMOVALS: usize = 32;
 
 /// How many requests are served at once, each in a thread: those beyond wait in the socket. No request waits for one that
 /// is sent after it.
@@ -137,10 +141,7 @@ impl Worker {
             Request::Job { name, job } => self.jobs.run(&name, job, context, frame.fds),
             Request::NewWork { id } => value(new_work(context, &id)?),
             Request::NewCacheUpper { id, cache } => value(caches::new_upper(context, &id, &cache)?),
-            Request::Discard { id } => {
-                context.abandon(&id);
-                value(remove_all(&context.work(&id))?)
-            }
+            Request::Discard { id } => value(context.discard(&id)?),
             Request::Commit { id, rules } => value(commit::commit(context, &id, &rules)?),
             Request::Cache { cache } => value(context.cache(&cache).map(drop)?),
             Request::Harvest { id, cache, filter } => value(caches::harvest(context, &id, &cache, &filter)?),

@@ -22,6 +22,10 @@ impl Job for Link {
     const NAME: &'static str = "test.link";
     type Output = Digest;
 
+    fn work(&self) -> Option<&str> {
+        Some(&self.work)
+    }
+
     fn run(self, context: &WorkerContext, fds: Vec<OwnedFd>) -> Result<Digest, JobError> {
         let meta = Metadata::root_owned(0o644);
         let mut bytes = Vec::new();
@@ -135,4 +139,48 @@ fn failures_and_panics_come_back_as_errors() {
     assert!(error.message.contains("out of luck"), "{error}");
     let unknown = TestStore::new().job(&Fail { panics: false }, &[]).unwrap_err();
     assert!(unknown.message.contains("`test.fail`"), "{unknown}");
+}
+
+/// Makes directories in the upper of a work for as long as somebody wants it.
+#[derive(Serialize, Deserialize)]
+struct Fill {
+    work: String,
+}
+
+impl Job for Fill {
+    const NAME: &'static str = "test.fill";
+    type Output = ();
+
+    fn work(&self) -> Option<&str> {
+        Some(&self.work)
+    }
+
+    fn run(self, context: &WorkerContext, _fds: Vec<OwnedFd>) -> Result<(), JobError> {
+        for count in 0.. {
+            std::fs::create_dir_all(context.upper(&self.work).join(format!("{}/{count}", count % 10)))?;
+            context.ensure_wanted(&self.work)?;
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn a_work_that_jobs_write_into_is_removed_whole() {
+    let root = tempfile::tempdir().unwrap();
+    let store = TestStore::open_with(&root.path().join("store"), JobTable::new().register::<Fill>());
+    let work = store.new_work().unwrap();
+    let fill = Fill { work: work.id().into() };
+    let upper = store.upper(&work);
+    std::thread::scope(|scope| {
+        let filling: Vec<_> = (0..4).map(|_| scope.spawn(|| store.job(&fill, &[]))).collect();
+        while !upper.join("9").exists() {
+            std::thread::yield_now();
+        }
+        store.discard(work).unwrap();
+        assert!(store.names("work").iter().all(|name| name.ends_with("-temporary")));
+        for job in filling {
+            let error = job.join().unwrap().unwrap_err().to_string();
+            assert!(error.contains("abandoned"), "{error}");
+        }
+    });
 }

@@ -83,7 +83,7 @@ fn root() -> tempfile::TempDir {
 fn unpack_into(root: &tempfile::TempDir, deb: &[u8]) -> Result<Unpacked, JobError> {
     let mut file = tempfile::tempfile().unwrap();
     file.write_all(deb).unwrap();
-    unpack("demo", "1", file, Tree::open(&root.path().join("root")).unwrap())
+    unpack("demo", "1", file, Tree::open(&root.path().join("root")).unwrap(), &|| Ok(()))
 }
 
 fn canary_is_untouched(root: &tempfile::TempDir) {

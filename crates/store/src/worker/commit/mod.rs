@@ -20,7 +20,6 @@ mod shadow;
 mod share;
 
 use std::collections::HashMap;
-use std::sync::PoisonError;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -35,15 +34,14 @@ use crate::{CommitRules, Committed, JobError, ObjectName};
 
 /// Commits the upper of the work `id`.
 pub(super) fn commit(context: &WorkerContext, id: &str, rules: &CommitRules) -> Result<Committed> {
-    let commit = context.running_commit(id);
-    let _running = commit.running.lock().unwrap_or_else(PoisonError::into_inner);
+    let work = context.enter(id)?;
     let upper = context.upper(id);
     let placed = context.placed(id);
     if rules.constant_password_days {
         shadow::normalise(&upper)?;
     }
     let found = scan::scan(&upper, rules)?;
-    let abandoned = &commit.is_abandoned;
+    let abandoned = work.is_abandoned();
     let nodes = digest::Upper { root: &upper, found: &found, placed: &placed, rules, abandoned }.nodes()?;
     let entries = found.iter().zip(nodes).map(|(found, node)| Entry { path: found.path.clone(), node });
     let tree = Tree::new(entries.collect()).map_err(|error| JobError::new(JobError::STORE, error.to_string()))?;
