@@ -39,11 +39,21 @@ pub(super) fn hash(file: &File, path: &Path, abandoned: &AtomicBool) -> Result<(
     }
 }
 
-/// Whether a file holds what the digest says, whether it has kept its holes or not.
+/// Whether a file holds what the digest says, whether it has kept its holes or not. What it would have as it is now is tried
+/// first: holes cost nothing then.
 pub(super) fn matches(file: &File, digest: &Digest, path: &Path) -> Result<bool> {
     let never = AtomicBool::new(false);
-    let (whole, size) = hash_whole(file, path, &never)?;
-    Ok(whole == *digest || (size > 0 && hash_sparse(file, size, path, &never)?.0 == *digest))
+    let (as_it_is, size) = hash(file, path, &never)?;
+    if as_it_is == *digest || size == 0 {
+        return Ok(as_it_is == *digest);
+    }
+    let stat = rustix::fs::fstat(file).map_err(JobError::file("reading the status of", path))?;
+    let other = if disk::is_sparse(&stat) {
+        hash_whole(file, path, &never)?.0
+    } else {
+        hash_sparse(file, size, path, &never)?.0
+    };
+    Ok(other == *digest)
 }
 
 /// Both digests that a file with these bytes may have.
