@@ -13,6 +13,7 @@ use std::time::Instant;
 
 use lamina_bases::{BaseProgress, Tools};
 use lamina_events::CancelToken;
+use lamina_ground::{Stack, StorePath};
 use lamina_image::Facts;
 use lamina_sandbox::{ExitStatus, Helpers, IdMap, Launcher, SandboxSpec, Stdio, Upper};
 use lamina_store::{JobTable, Layout, Store};
@@ -90,9 +91,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 /// Runs a shell command in the base, with a network.
-fn run(launcher: &Launcher, view: String, facts: &Facts, command: &str) -> Result<(), Box<dyn std::error::Error>> {
+fn run(launcher: &Launcher, view: StorePath, facts: &Facts, command: &str) -> Result<(), Box<dyn std::error::Error>> {
     let spec = SandboxSpec {
-        layers: vec![view],
+        layers: Stack::from_bottom_up([view]),
         upper: Upper::Memory { limit_bytes: 1 << 30 },
         resolv_conf: fs_err::read("/etc/resolv.conf").ok(),
         hosts: fs_err::read("/etc/hosts").ok(),

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use lamina_events::{CancelToken, Event, Sink};
+use lamina_ground::Stack;
 use lamina_image::{Digest, Facts, FileSet, LayerKey, Node};
 use lamina_store::{Committed, ImageRecord, LayerRecord, StoreError};
 
@@ -32,17 +33,17 @@ pub(crate) trait Backend: LocalFiles + Debug {
     fn record(&self, record: &LayerRecord) -> Result<(), BuildError>;
     /// Records an image.
     fn record_image(&self, record: &ImageRecord) -> Result<(), BuildError>;
-    /// Prepares files for being attached over `below`, bottom first: the views to lie there, bottom first.
-    fn attach(&self, files: &FileSet, below: &[Digest], sink: &Sink) -> Result<Vec<Digest>, BuildError>;
+    /// Prepares files for being attached over `below`: the views to lie there.
+    fn attach(&self, files: &FileSet, below: &Stack<Digest>, sink: &Sink) -> Result<Stack<Digest>, BuildError>;
     /// The directory of the steps' logs.
     fn logs(&self) -> PathBuf;
 }
 
 /// Where planning finds what local files hold.
 pub(crate) trait LocalFiles: Sync {
-    /// The layer that local files are over `below`, bottom first. What was hashed is in the store then, so that a file that
+    /// The layer that local files are over `below`. What was hashed is in the store then, so that a file that
     /// changes meanwhile cannot come to stand under the key of what it was.
-    fn layer(&self, files: &FileSet, below: &[Digest]) -> Result<Committed, BuildError>;
+    fn layer(&self, files: &FileSet, below: &Stack<Digest>) -> Result<Committed, BuildError>;
 }
 
 /// The execution of one step.
@@ -60,9 +61,9 @@ pub(crate) struct Task<'a> {
 
 /// The layers that a step made: at least one.
 pub(crate) struct Product {
-    /// Those beneath the top-most one, bottom first.
-    pub(crate) below: Vec<Committed>,
-    /// The top-most one.
+    /// Those beneath the uppermost one.
+    pub(crate) below: Stack<Committed>,
+    /// The uppermost one.
     pub(crate) top: Committed,
     /// What the step says about the image.
     pub(crate) facts: Facts,
@@ -75,7 +76,7 @@ pub(crate) struct StoreBackend<'a> {
 }
 
 impl LocalFiles for StoreBackend<'_> {
-    fn layer(&self, files: &FileSet, below: &[Digest]) -> Result<Committed, BuildError> {
+    fn layer(&self, files: &FileSet, below: &Stack<Digest>) -> Result<Committed, BuildError> {
         Ok(self.tools.store.file_set_layer(files, below)?)
     }
 }
@@ -120,12 +121,12 @@ impl Backend for StoreBackend<'_> {
         Ok(self.tools.store.record_image(record)?)
     }
 
-    fn attach(&self, files: &FileSet, below: &[Digest], sink: &Sink) -> Result<Vec<Digest>, BuildError> {
+    fn attach(&self, files: &FileSet, below: &Stack<Digest>, sink: &Sink) -> Result<Stack<Digest>, BuildError> {
         let view = self.tools.store.file_set(files, below)?;
         for message in view.warnings {
             sink.emit(Event::Warning { message });
         }
-        Ok(view.views.into_iter().rev().collect())
+        Ok(view.views)
     }
 
     fn logs(&self) -> PathBuf {
@@ -156,6 +157,6 @@ impl StoreBackend<'_> {
             }
         }
         let top = self.tools.store.commit_until(&work, rules, task.cancel)?;
-        Ok(Product { below: Vec::new(), top, facts })
+        Ok(Product { below: Stack::new(), top, facts })
     }
 }

@@ -9,7 +9,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use lamina_events::{CancelToken, Event, Miss, Sink};
 use lamina_fetch::Client;
-use lamina_ground::Hint;
+use lamina_ground::{Hint, Stack};
 use lamina_image::{Definition, Digest, Facts, Graph, KeyMaterial, LayerKey, Node, RecordedFacts};
 use lamina_sandbox::{IdMap, Launcher};
 use lamina_store::{Committed, ImageRecord, LayerPart, LayerRecord, Store, StoreError};
@@ -236,14 +236,13 @@ impl<'a> Builder<'a> {
         outcome
     }
 
-    /// The views of the files that are attached to an image, bottom first.
-    fn attach(&self, state: &State) -> Result<Vec<Digest>, BuildError> {
-        let mut below = state.layers.clone();
-        for files in &state.attached {
-            let views = self.backend.attach(files, &below, self.sink)?;
-            below.extend(views);
+    /// The views of the files that are attached to an image.
+    fn attach(&self, state: &State) -> Result<Stack<Digest>, BuildError> {
+        let mut views = Stack::new();
+        for files in state.attached.bottom_up() {
+            views.put_all(&self.backend.attach(files, &state.layers.under(&views), self.sink)?);
         }
-        Ok(below.split_off(state.layers.len()))
+        Ok(views)
     }
 
     /// The state after a step; computed once, by whoever comes first.
@@ -339,13 +338,13 @@ impl<'a> Builder<'a> {
         log.finish();
         let Product { below, top, facts } = outcome.map_err(|error| self.failed(task, error, &log))?;
         let seconds = begin.elapsed().as_secs_f64();
-        let sum = |value: fn(&Committed) -> u64| below.iter().map(value).sum::<u64>() + value(&top);
+        let sum = |value: fn(&Committed) -> u64| below.bottom_up().iter().map(value).sum::<u64>() + value(&top);
         let (bytes, bytes_new) = (sum(|layer| layer.bytes), sum(|layer| layer.bytes_new));
         let record = LayerRecord {
             key: material.key(),
             digest: top.digest,
             content: top.content,
-            below: below.iter().map(|layer| LayerPart { digest: layer.digest, content: layer.content }).collect(),
+            below: below.map(|layer| LayerPart { digest: layer.digest, content: layer.content }),
             companion_of: None,
             title: node.title.clone(),
             created,

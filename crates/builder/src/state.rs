@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use lamina_ground::Stack;
 use lamina_image::{Digest, Facts, FileSet, Hasher, LayerKey, Node, RuntimeConfig, image_id};
 use lamina_store::LayerRecord;
 
@@ -10,10 +11,10 @@ use lamina_store::LayerRecord;
 pub struct BuiltImage {
     /// The image id, `im-…`.
     pub id: String,
-    /// The layers, bottom first.
-    pub layers: Vec<Digest>,
-    /// Views of attached local files, bottom first; they lie over the layers.
-    pub attachments: Vec<Digest>,
+    /// The layers.
+    pub layers: Stack<Digest>,
+    /// Views of attached local files, which lie over the layers.
+    pub attachments: Stack<Digest>,
     /// Environment and working directory.
     pub config: RuntimeConfig,
     /// The interpreter, an absolute path inside the image; `None` to look it up on the PATH.
@@ -23,16 +24,16 @@ pub struct BuiltImage {
 /// The state after a step: what the next one builds on.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct State {
-    /// The layers, bottom first.
-    pub(crate) layers: Vec<Digest>,
-    /// Digests of what they hold, in the same order.
-    pub(crate) contents: Vec<Digest>,
-    /// Keys of the steps that made them, in the same order.
+    /// The layers.
+    pub(crate) layers: Stack<Digest>,
+    /// Digests of what they hold.
+    pub(crate) contents: Stack<Digest>,
+    /// Keys of the steps that made them, the lowest one's first.
     pub(crate) keys: Vec<LayerKey>,
     /// Titles of the steps that made the layers, and where their logs are.
     pub(crate) logs: Vec<(String, String)>,
-    /// Local files that containers get over the layers, bottom first.
-    pub(crate) attached: Vec<FileSet>,
+    /// Local files that containers get over the layers, one set over the other.
+    pub(crate) attached: Stack<FileSet>,
     /// Environment and working directory.
     pub(crate) config: RuntimeConfig,
     /// What the steps say about the image.
@@ -72,9 +73,9 @@ impl State {
         self.logs.extend(record.log.clone().map(|log| (node.title.clone(), log)));
         self.pristine = pristine;
         self.bytes += record.bytes;
-        for (digest, content) in record.layers() {
-            self.layers.push(digest);
-            self.contents.push(content);
+        for layer in record.layers().bottom_up() {
+            self.layers.put(layer.digest);
+            self.contents.put(layer.content);
             self.keys.push(record.key);
         }
     }
@@ -82,7 +83,7 @@ impl State {
     /// Digest of the content of all layers together: what the next step's key depends on.
     pub(crate) fn content(&self) -> Digest {
         let mut hasher = Hasher::new();
-        for layer in &self.contents {
+        for layer in self.contents.bottom_up() {
             hasher.update(layer.as_bytes());
         }
         hasher.finish()
@@ -94,7 +95,7 @@ impl State {
     }
 
     /// The state as an image, with the views of its attached files.
-    pub(crate) fn built(&self, attachments: Vec<Digest>) -> BuiltImage {
+    pub(crate) fn built(&self, attachments: Stack<Digest>) -> BuiltImage {
         BuiltImage {
             id: self.image_id(),
             layers: self.layers.clone(),

@@ -13,7 +13,7 @@ use lamina_functions::{
     Bytecode, BytecodeError, ContainerSpec, ContainerStarter, DEFAULT_PATH, PoolOptions, Retries, SandboxStarter,
     ServiceKind, ServiceSpec,
 };
-use lamina_ground::{ErrorClass, Hint, random_id};
+use lamina_ground::{ErrorClass, Hint, Stack, random_id};
 use lamina_image::{Digest, FileSet};
 use lamina_sandbox::SandboxError;
 use lamina_store::Store;
@@ -132,10 +132,9 @@ impl Engine {
         let spec = |function: &&FunctionRequest| {
             let image = images.get(&function.image).ok_or_else(|| unknown_image(function))?;
             let files = files.show(store, function, image)?;
-            let package = packages.get(&image.id).into_iter().flatten();
-            let top_most_first =
-                files.iter().chain(image.attachments.iter().rev()).chain(package).chain(image.layers.iter().rev());
-            spec(app, function, image, self.paths(top_most_first))
+            let with_package =
+                packages.get(&image.id).map_or(image.layers.clone(), |package| image.layers.under(package));
+            spec(app, function, image, with_package.under(&image.attachments).under(&files))
         };
         functions.iter().map(spec).collect::<Result<_, _>>().map(Some)
     }
@@ -160,7 +159,7 @@ impl Engine {
         Builder::new(&tools, &app.images, options, sink, cancel)?.build(&targets)
     }
 
-    /// The package's layers over each image, top-most first, by image id: its files, and above them their bytecode. Where
+    /// The package's layers over each image, by image id: its files, and above them their bytecode. Where
     /// that cannot be had, containers start all the same.
     fn show_package(
         &self,
@@ -169,7 +168,7 @@ impl Engine {
         files: &mut AppFiles,
         sink: &Sink,
         cancel: &CancelToken,
-    ) -> Result<HashMap<String, Vec<Digest>>, Failure> {
+    ) -> Result<HashMap<String, Stack<Digest>>, Failure> {
         let mut shown = HashMap::new();
         for image in images.values() {
             if shown.contains_key(&image.id) {
@@ -178,10 +177,11 @@ impl Engine {
             let mut package = files.show_package(store, image)?;
             let search_path = image.config.environment.get("PATH").map_or(DEFAULT_PATH, String::as_str);
             if let Some(digest) = package.digest {
-                let package_layers = self.paths(&package.views);
                 let bytecode =
-                    Bytecode { package: digest, package_layers: &package_layers, image: &image.layers, search_path };
-                package.views.splice(0..0, self.bytecode(&bytecode, store, sink, cancel)?);
+                    Bytecode { package: digest, package_layers: &package.views, image: &image.layers, search_path };
+                if let Some(layer) = self.bytecode(&bytecode, store, sink, cancel)? {
+                    package.views.put(layer);
+                }
             }
             shown.insert(image.id.clone(), package.views);
         }
@@ -208,18 +208,13 @@ impl Engine {
             }
         }
     }
-
-    /// Where views are, relative to the store's content.
-    fn paths<'a>(&self, views: impl IntoIterator<Item = &'a Digest>) -> Vec<String> {
-        views.into_iter().map(|digest| self.store.view_path(digest)).collect()
-    }
 }
 
 fn spec(
     app: &AppRequest,
     function: &FunctionRequest,
     image: &BuiltImage,
-    layers: Vec<String>,
+    layers: Stack<Digest>,
 ) -> Result<ServiceSpec, Failure> {
     let secrets = function.secrets.iter().flat_map(|secret| &secret.values);
     let container = ContainerSpec {

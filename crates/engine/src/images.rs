@@ -74,10 +74,10 @@ impl Engine {
     /// When the index cannot be read.
     pub fn image_layers(&self, image: &ImageRecord) -> Result<Vec<ImageLayer>, EngineError> {
         let layer = |(digest, key): (&Digest, &LayerKey)| -> Result<ImageLayer, EngineError> {
-            let record = self.store.layer_record(key)?.filter(|record| record.digests().any(|layer| layer == *digest));
+            let record = self.store.layer_record(key)?.filter(|record| record.digests().bottom_up().contains(digest));
             Ok(ImageLayer { digest: *digest, record })
         };
-        image.layers.iter().zip(&image.keys).map(layer).collect()
+        image.layers.bottom_up().iter().zip(&image.keys).map(layer).collect()
     }
 
     /// What takes up the disk.
@@ -106,7 +106,7 @@ impl Engine {
     /// When there is no such image, the store cannot be read, or on cancellation.
     pub fn check(&self, id: Option<&str>, progress: &dyn Fn(usize, usize)) -> Result<Checked, EngineError> {
         let image = id.map(|id| self.image(id)).transpose()?;
-        Ok(self.store.check(image.as_ref().map(|image| &image.layers[..]), &self.cancel, progress)?)
+        Ok(self.store.check(image.as_ref().map(|image| image.layers.bottom_up()), &self.cancel, progress)?)
     }
 
     /// Mends what a check found. `waiting` is called when it has to wait for other processes.

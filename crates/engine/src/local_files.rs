@@ -3,6 +3,7 @@
 use lamina_builder::BuiltImage;
 use lamina_events::{Event, Sink};
 use lamina_functions::PACKAGE_TARGET;
+use lamina_ground::Stack;
 use lamina_image::{Digest, FileEntry, FileKind, FileSet, Ignore};
 use lamina_store::{FileSetView, LocalFiles, Store};
 
@@ -44,22 +45,22 @@ impl AppFiles {
         store.show_files(&mut self.package, &image.layers).map_err(|error| Failure::of_store(&error))
     }
 
-    /// A function's mounts and source over its image and the files that are attached to that; views, top-most first.
+    /// A function's mounts and source over its image and the files that are attached to that.
     pub(crate) fn show(
         &mut self,
         store: &Store,
         function: &FunctionRequest,
         image: &BuiltImage,
-    ) -> Result<Vec<Digest>, Failure> {
-        let mut shown: Vec<Digest> = image.layers.iter().chain(&image.attachments).copied().collect();
-        let below = shown.len();
+    ) -> Result<Stack<Digest>, Failure> {
+        let below = image.layers.under(&image.attachments);
+        let mut shown = Stack::new();
         for set in [&function.mounts, &function.source] {
             if let Some((_, files)) = self.sets.iter_mut().find(|(known, _)| known == set) {
-                let view = store.show_files(files, &shown).map_err(|error| Failure::of_store(&error))?;
-                shown.extend(view.views.into_iter().rev());
+                let view = store.show_files(files, &below.under(&shown)).map_err(|error| Failure::of_store(&error))?;
+                shown.put_all(&view.views);
             }
         }
-        Ok(shown.split_off(below).into_iter().rev().collect())
+        Ok(shown)
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use lamina_events::{Event, Sink};
 use lamina_functions::ContainerSpec;
-use lamina_ground::random_id;
+use lamina_ground::{Stack, random_id};
 use lamina_image::{Digest, FileEntry, FileKind, FileSet};
 use lamina_sandbox::{Sandbox, SandboxSpec, Stdio, TerminalSize, TerminalSpec};
 use lamina_store::{Store, StoreError};
@@ -58,14 +58,14 @@ impl Engine {
             ShellTarget::Container(container) => container.clone(),
         };
         let local_files = take_along(&store, &options.local_files, &beside.layers, sink)?;
-        beside.layers.splice(0..0, local_files);
+        beside.layers.put_all(&local_files);
         beside.cpus = options.cpus.or(beside.cpus);
         beside.memory_bytes = options.memory_bytes.or(beside.memory_bytes);
         if let Some(name) = &options.environment_name {
             beside.environment_name.clone_from(name);
         }
         let terminal = terminal.map(|size| TerminalSpec { size, is_stdio: true });
-        let spec = beside.sandbox(&random_id("ta"), terminal);
+        let spec = beside.sandbox(&store, &random_id("ta"), terminal);
         let spec = SandboxSpec { argv: argv.to_vec(), ..spec };
         Ok(self.launcher.spawn(&spec, own_streams()?)?)
     }
@@ -73,13 +73,13 @@ impl Engine {
     /// The surroundings of a build step that would follow the last one of an image.
     fn image_container(&self, store: &Store, id: &str) -> Result<ContainerSpec, EngineError> {
         let image = self.image(id)?;
-        if !store.hold(&image.layers)? {
+        if !store.hold(image.layers.bottom_up())? {
             return Err(EngineError::ImageGone(image.id));
         }
         let directory = image.config.working_directory.unwrap_or_else(|| "/".to_owned());
         Ok(ContainerSpec {
             image_id: image.id,
-            layers: image.layers.iter().rev().map(|digest| store.view_path(digest)).collect(),
+            layers: image.layers,
             image_environment: image.config.environment,
             working_directory: Some(directory),
             python: None,
@@ -91,17 +91,21 @@ impl Engine {
     }
 }
 
-/// Takes local files into the store; answers the views that show them over these layers, all top-most first.
-fn take_along(store: &Store, paths: &[PathBuf], layers: &[String], sink: &Sink) -> Result<Vec<String>, EngineError> {
+/// Takes local files into the store; answers the views that show them over these layers.
+fn take_along(
+    store: &Store,
+    paths: &[PathBuf],
+    layers: &Stack<Digest>,
+    sink: &Sink,
+) -> Result<Stack<Digest>, EngineError> {
     if paths.is_empty() {
-        return Ok(Vec::new());
+        return Ok(Stack::new());
     }
-    let image: Vec<Digest> = layers.iter().rev().filter_map(|view| store.layer_of_view(view)).collect();
-    let view = store.file_set(&file_set(paths)?, &image)?;
+    let view = store.file_set(&file_set(paths)?, layers)?;
     for message in view.warnings {
         sink.emit(Event::Warning { message });
     }
-    Ok(view.views.iter().map(|digest| store.view_path(digest)).collect())
+    Ok(view.views)
 }
 
 /// Local files, each under its own name.

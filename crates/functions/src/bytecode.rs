@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use lamina_events::CancelToken;
+use lamina_ground::Stack;
 use lamina_image::{Digest, KeyMaterial, LayerKey};
 use lamina_sandbox::{ExitStatus, Launcher, Limits, Network, SandboxError, SandboxSpec, Stdio, Upper};
 use lamina_store::{CommitRules, Committed, LayerRecord, Store, StoreError};
@@ -44,10 +45,10 @@ pub enum BytecodeError {
 pub struct Bytecode<'a> {
     /// Digest of the package's files.
     pub package: Digest,
-    /// Views of the package, relative to the store's content, top-most first.
-    pub package_layers: &'a [String],
-    /// Layers of the image, bottom first.
-    pub image: &'a [Digest],
+    /// Layers of the package.
+    pub package_layers: &'a Stack<Digest>,
+    /// Layers of the image.
+    pub image: &'a Stack<Digest>,
     /// Where the image looks for its interpreter.
     pub search_path: &'a str,
 }
@@ -76,14 +77,13 @@ impl Bytecode<'_> {
         let mut material = KeyMaterial::new(std::env::consts::ARCH);
         material.add("step", TITLE);
         material.add("package", self.package.hex());
-        material.add("image", self.image.iter().map(Digest::hex).collect::<Vec<_>>());
+        material.add("image", self.image.map(Digest::hex).bottom_up());
         material.add("search_path", self.search_path);
         material
     }
 
     fn compile(&self, launcher: &Launcher, store: &Store, cancel: &CancelToken) -> Result<Committed, BytecodeError> {
         let work = store.new_work()?;
-        let image = self.image.iter().rev().map(|digest| store.view_path(digest));
         let argv = [
             INTERPRETERS[0],
             "-I",
@@ -96,7 +96,7 @@ impl Bytecode<'_> {
             PACKAGE_TARGET,
         ];
         let spec = SandboxSpec {
-            layers: self.package_layers.iter().cloned().chain(image).collect(),
+            layers: store.view_paths(&self.image.under(self.package_layers)),
             upper: Upper::Store { upper: work.upper(), work: work.work_directory() },
             argv: argv.map(str::to_owned).to_vec(),
             env: vec![("PATH".to_owned(), self.search_path.to_owned())],
@@ -135,7 +135,7 @@ fn nowhere() -> std::io::Result<Stdio> {
 
 fn record(
     key: LayerKey,
-    image: &[Digest],
+    image: &Stack<Digest>,
     material: &KeyMaterial,
     committed: &Committed,
     begun: SystemTime,
@@ -144,8 +144,8 @@ fn record(
         key,
         digest: committed.digest,
         content: committed.content,
-        below: Vec::new(),
-        companion_of: Some(image.to_vec()),
+        below: Stack::new(),
+        companion_of: Some(image.clone()),
         title: TITLE.to_owned(),
         created: begun.duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs()),
         seconds: begun.elapsed().map_or(0.0, |time| time.as_secs_f64()),
@@ -165,12 +165,13 @@ mod tests {
     #[test]
     fn bytecode_is_never_shared_between_images_or_packages() {
         let (one, other) = (Digest::of(b"1"), Digest::of(b"2"));
-        let key = |package, image: &[Digest], search_path: &str| {
-            Bytecode { package, package_layers: &[], image, search_path }.material().key()
+        let key = |package, layer, search_path: &str| {
+            let image = &Stack::from_bottom_up([layer]);
+            Bytecode { package, package_layers: &Stack::new(), image, search_path }.material().key()
         };
-        let first = key(one, &[one], "/bin");
-        assert_eq!(first, key(one, &[one], "/bin"));
-        for different in [key(other, &[one], "/bin"), key(one, &[other], "/bin"), key(one, &[one], "/opt/bin:/bin")] {
+        let first = key(one, one, "/bin");
+        assert_eq!(first, key(one, one, "/bin"));
+        for different in [key(other, one, "/bin"), key(one, other, "/bin"), key(one, one, "/opt/bin:/bin")] {
             assert_ne!(first, different);
         }
     }

@@ -75,7 +75,7 @@ impl ContainerStarter for SandboxStarter {
     fn start(&self, task: &str) -> Result<StartedContainer, StartError> {
         let (upper, work) = self.upper()?;
         let terminal = self.terminal.as_ref().map(|user| TerminalSpec { size: user.size(), is_stdio: false });
-        let spec = SandboxSpec { upper, socket_as_fd3: true, ..self.spec.sandbox(task, terminal) };
+        let spec = SandboxSpec { upper, socket_as_fd3: true, ..self.spec.sandbox(&self.store, task, terminal) };
         let (sandbox, ends) = self.spawn(spec)?;
         let terminal = sandbox.take_terminal();
         let process = Arc::new(Process { sandbox, _work: work });
@@ -87,7 +87,7 @@ impl ContainerSpec {
     /// A sandbox in which such containers, or a shell beside them, run, with a terminal if one is
     /// given; its changes go into memory.
     #[must_use]
-    pub fn sandbox(&self, task: &str, terminal: Option<TerminalSpec>) -> SandboxSpec {
+    pub fn sandbox(&self, store: &Store, task: &str, terminal: Option<TerminalSpec>) -> SandboxSpec {
         let mut env: Vec<(String, String)> = self.environment(task).into_iter().collect();
         if let (Some(_), Ok(kind)) = (terminal, std::env::var("TERM")) {
             env.retain(|(name, _)| name != "TERM");
@@ -95,7 +95,7 @@ impl ContainerSpec {
         }
         SandboxSpec {
             hostname: "modal".to_owned(),
-            layers: self.layers.clone(),
+            layers: store.view_paths(&self.layers),
             upper: Upper::Memory { limit_bytes: available_memory().unwrap_or(MEMORY_FOR_CHANGES) / 2 },
             resolv_conf: fs_err::read("/etc/resolv.conf").ok(),
             hosts: fs_err::read("/etc/hosts").ok(),

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use lamina_ground::Stack;
+use lamina_image::Digest;
 use serde::Serialize;
 
 use crate::options::PoolOptions;
@@ -19,9 +21,9 @@ pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bi
 pub struct ContainerSpec {
     /// Id of the image it runs on.
     pub image_id: String,
-    /// Directories that make up the container's files, relative to the store's content, top-most first: the source,
-    /// files attached to the image, the `modal` package, the image's layers.
-    pub layers: Vec<String>,
+    /// What makes up the container's files: the image's layers, and over them the `modal` package, files attached to the
+    /// image, the source.
+    pub layers: Stack<Digest>,
     /// Environment variables of the image.
     pub image_environment: BTreeMap<String, String>,
     /// Working directory of the image.
@@ -148,7 +150,7 @@ mod tests {
     fn spec() -> ContainerSpec {
         ContainerSpec {
             image_id: "im-1".into(),
-            layers: Vec::new(),
+            layers: Stack::new(),
             image_environment: BTreeMap::new(),
             working_directory: None,
             python: None,

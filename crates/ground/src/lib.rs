@@ -1,4 +1,5 @@
-//! What every crate stands on: advice for errors, the classes that Python knows them by, identifiers, times and paths.
+//! What every crate stands on: advice for errors, the classes that Python knows them by, identifiers, times,
+//! and what lies on what in the store.
 //!
 //! Errors keep their kind on the way to the user: each enum of errors says by [`Hint`] what to do about it, and
 //! [`Refusal`] is the operating system's answer as data, which can cross a socket. Nobody looks for words in a text.
@@ -7,12 +8,16 @@ mod class;
 mod hint;
 mod id;
 mod refusal;
+mod stack;
+mod store_path;
 mod time;
 
 pub use class::ErrorClass;
 pub use hint::{Hint, causes};
 pub use id::{ALPHABET, random_id, random_name};
 pub use refusal::{Refusal, Subject};
+pub use stack::Stack;
+pub use store_path::StorePath;
 pub use time::seconds_since_1970;
 
 /// Where programs are looked for when nobody says otherwise.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
+use lamina_ground::Stack;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -103,9 +104,9 @@ impl KeyMaterial {
     }
 }
 
-/// The id of an image: its layers, bottom first, and how things are run in it. Equal images have equal ids.
+/// The id of an image: what its layers hold, and how things are run in it. Equal images have equal ids.
 #[must_use]
-pub fn image_id(layers: &[Digest], config: &RuntimeConfig) -> String {
+pub fn image_id(layers: &Stack<Digest>, config: &RuntimeConfig) -> String {
     let description = serde_json::json!({ "layers": layers, "config": config });
     format!("im-{}", base62(Digest::of(description.to_string().as_bytes())))
 }
@@ -177,12 +178,8 @@ mod tests {
         let plain = RuntimeConfig::default();
         let mut configured = plain.clone();
         configured.environment.insert("A".into(), "1".into());
-        let ids = [
-            image_id(&[one, two], &plain),
-            image_id(&[two, one], &plain),
-            image_id(&[one], &plain),
-            image_id(&[one], &configured),
-        ];
+        let id = |layers: &[Digest], config| image_id(&Stack::from_bottom_up(layers.iter().copied()), config);
+        let ids = [id(&[one, two], &plain), id(&[two, one], &plain), id(&[one], &plain), id(&[one], &configured)];
         for (index, id) in ids.iter().enumerate() {
             assert_eq!(id.len(), 25);
             assert!(!ids[..index].contains(id));

@@ -10,6 +10,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Instant;
 
+use lamina_ground::Stack;
 use lamina_sandbox::{ExitStatus, Helpers, IdMap, Limits, SandboxSpec, Stdio};
 
 const WARM_UP: usize = 10;
@@ -21,7 +22,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let limited = Limits { memory_bytes: Some(512 << 20), pids: Some(100), ..Limits::default() };
     let spec = SandboxSpec {
-        layers: vec![layer.clone()],
+        layers: Stack::from_bottom_up([layer.as_str().into()]),
         argv: command.to_vec(),
         env: vec![("PATH".into(), "/usr/local/bin:/usr/bin:/bin".into())],
         limits: if limits == "limits" { limited } else { Limits::default() },

@@ -1,17 +1,17 @@
 //! What a sandbox is made of.
 
+use lamina_ground::{Stack, StorePath};
 use serde::{Deserialize, Serialize};
 
 /// Everything about a sandbox except its standard streams.
 ///
-/// Paths of layers, uppers and mount sources are relative to the store's `content` directory. Paths inside the image are
-/// absolute and are resolved with the image as root: no symbolic link leads out of it.
+/// Paths inside the image are absolute and are resolved with the image as root: no symbolic link leads out of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SandboxSpec {
     /// The host name inside.
     pub hostname: String,
-    /// Directories of the image's layers, top-most first. None is a valid image: it starts empty.
-    pub layers: Vec<String>,
+    /// Views of the image's layers. None is a valid image: it starts empty.
+    pub layers: Stack<StorePath>,
     /// Where changes go.
     pub upper: Upper,
     /// Further mounts, made in this order.
@@ -46,7 +46,7 @@ impl Default for SandboxSpec {
     fn default() -> Self {
         Self {
             hostname: "lamina".into(),
-            layers: Vec::new(),
+            layers: Stack::new(),
             upper: Upper::Memory { limit_bytes: 64 << 20 },
             mounts: Vec::new(),
             files: Vec::new(),
@@ -72,9 +72,9 @@ pub enum Upper {
     /// Into directories of the store; what is there after the exit is the layer.
     Store {
         /// The directory of the changes.
-        upper: String,
+        upper: StorePath,
         /// The directory that overlayfs needs beside it, on the same filesystem.
-        work: String,
+        work: StorePath,
     },
     /// Into memory; gone with the sandbox.
     Memory {
@@ -90,18 +90,18 @@ pub enum Mount {
     /// A shared cache seen through an overlay, so that a step never writes the shared directory.
     Cache {
         /// The shared directory.
-        lower: String,
+        lower: StorePath,
         /// The directory of the step's own changes.
-        upper: String,
+        upper: StorePath,
         /// The directory that overlayfs needs beside it.
-        work: String,
+        work: StorePath,
         /// Where it appears inside.
         target: String,
     },
     /// A directory or file of the store.
     Bind {
         /// The directory or file.
-        source: String,
+        source: StorePath,
         /// Where it appears inside.
         target: String,
         /// Whether writing is refused.

@@ -7,6 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use lamina_ground::Stack;
 use lamina_image::{FileEntry, FileKind, FileSet};
 use lamina_store::{CommitRules, JobTable, Layout, Store, worker_main};
 
@@ -30,15 +31,15 @@ fn main() -> Outcome<()> {
         ignore: None,
     };
     let set = FileSet { entries: vec![entry] };
-    timed(&format!("{count} new local files"), || Ok(store.file_set(&set, &[])?))?;
+    timed(&format!("{count} new local files"), || Ok(store.file_set(&set, &Stack::new())?))?;
     for _ in 0..5 {
-        timed(&format!("{count} unchanged local files"), || Ok(store.file_set(&set, &[])?))?;
+        timed(&format!("{count} unchanged local files"), || Ok(store.file_set(&set, &Stack::new())?))?;
     }
     for round in 0..5 {
         fs_err::write(local.join("d1/1.py"), format!("changed = {round}\n"))?;
-        timed("one of them changed", || Ok(store.file_set(&set, &[])?))?;
+        timed("one of them changed", || Ok(store.file_set(&set, &Stack::new())?))?;
     }
-    let layer = timed("the same as one layer", || Ok(store.file_set_layer(&set, &[])?))?;
+    let layer = timed("the same as one layer", || Ok(store.file_set_layer(&set, &Stack::new())?))?;
     timed("verify it", || Ok(store.verify(&layer.digest)?))?;
     for what in ["new", "known"] {
         let work = timed("new work", || Ok(store.new_work()?))?;

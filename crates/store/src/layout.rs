@@ -4,6 +4,7 @@ use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use lamina_ground::StorePath;
 use serde::{Deserialize, Serialize};
 
 use crate::StoreError;
@@ -184,10 +185,10 @@ impl Layout {
     }
 }
 
-/// Where a step's writes to a cache go, relative to the content directory: the upper and the work directory of an overlay.
-pub(crate) fn cache_upper_paths(work_id: &str, cache: &str) -> (String, String) {
+/// Where a step's writes to a cache go: the upper and the work directory of an overlay.
+pub(crate) fn cache_upper_paths(work_id: &str, cache: &str) -> (StorePath, StorePath) {
     let directory = format!("work/{work_id}/cache-{cache}");
-    (format!("{directory}/upper"), format!("{directory}/work"))
+    (format!("{directory}/upper").into(), format!("{directory}/work").into())
 }
 
 /// Makes the root with mode 0700, or checks it.

@@ -11,6 +11,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use lamina_events::CancelToken;
+use lamina_ground::Stack;
 use lamina_sandbox::{Helpers, IdMap};
 use lamina_store::{CommitRules, JobTable, Layout, Store};
 use lamina_wheels::{Inside, Installation, Installer, Request, RequirementsFile, Resolver, Target};
@@ -27,6 +28,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let [_, root, uv, requirements, base @ ..] = arguments.as_slice() else {
         return Err("usage: install_wheels STORE UV REQUIREMENTS [BASE]".into());
     };
+    let base = &Stack::from_top_down(base.iter().map(|view| view.as_str().into()));
     let layout = Layout::prepare(Path::new(root))?;
     let map = match fs_err::read(layout.id_map_file()) {
         Ok(bytes) => serde_json::from_slice(&bytes)?,

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use lamina_events::{CancelGuard, CancelToken};
+use lamina_ground::{Stack, StorePath};
 use lamina_sandbox::{InjectedFile, Launcher, Limits, Network, Sandbox, SandboxSpec, Stdio, Upper};
 use lamina_store::{JobError, Store};
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -68,7 +69,7 @@ impl Queue {
 pub(crate) struct Compilers<'a> {
     pub(crate) store: &'a Store,
     pub(crate) launcher: &'a Launcher,
-    pub(crate) layers: &'a [String],
+    pub(crate) layers: &'a Stack<StorePath>,
     pub(crate) target: &'a Target,
     pub(crate) bytecode_key: &'a str,
     pub(crate) cancel: &'a CancelToken,
@@ -157,7 +158,7 @@ impl Compilers<'_> {
         .map(str::to_owned)
         .to_vec();
         SandboxSpec {
-            layers: self.layers.to_vec(),
+            layers: self.layers.clone(),
             upper: Upper::Memory { limit_bytes: 16 << 20 },
             files: vec![InjectedFile {
                 name: "compile.py".to_owned(),

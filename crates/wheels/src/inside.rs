@@ -204,6 +204,8 @@ pub(crate) fn path_line(line: &str) -> PathLine<'_> {
 
 #[cfg(test)]
 mod tests {
+    use lamina_ground::Stack;
+
     use super::*;
     use crate::tests::target;
 
@@ -237,7 +239,7 @@ mod tests {
         fs::create_dir_all(content.path().join("base")).unwrap();
         fs::write(&path, text).unwrap();
         let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        let mut layers = Layers::new(content.path(), &["top".to_owned(), "base".to_owned()]);
+        let mut layers = Layers::new(content.path(), &Stack::from_top_down(["top".into(), "base".into()]));
         inside(installer, &target(), &environment).places().find(&mut layers).unwrap()
     }
 

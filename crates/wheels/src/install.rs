@@ -10,6 +10,7 @@ use std::sync::{Mutex, PoisonError, mpsc};
 use fs_err as fs;
 use lamina_events::CancelToken;
 use lamina_fetch::{Client, Download, FetchError};
+use lamina_ground::{Stack, StorePath};
 use lamina_image::Digest;
 use lamina_sandbox::Launcher;
 use lamina_store::{Job, JobError, JobTable, Store, Work, WorkerContext};
@@ -40,11 +41,11 @@ pub struct Installation<'a> {
     pub launcher: &'a Launcher,
     /// Downloads wheels.
     pub fetch: &'a Client,
-    /// The image's layers, relative to the store's content directory, top-most first.
-    pub layers: &'a [String],
+    /// Views of the image's layers.
+    pub layers: &'a Stack<StorePath>,
     /// Those of them that the interpreter comes from: the base's. Compiled bytecode is shared between all images with
     /// the same ones, so nothing that a user's step wrote may be among them.
-    pub python_layers: &'a [String],
+    pub python_layers: &'a Stack<StorePath>,
     /// The installer that the user asked for.
     pub installer: Installer,
     /// Told what is being done, how many units are done, and how many there are.
@@ -113,7 +114,7 @@ pub fn install(
 const BYTECODE_VERSION: u32 = 2;
 
 /// Names the conditions under which bytecode can be shared.
-fn bytecode_key(target: &Target, python_layers: &[String]) -> String {
+fn bytecode_key(target: &Target, python_layers: &Stack<StorePath>) -> String {
     let Target { python, interpreter, site_packages, .. } = target;
     let conditions = serde_json::json!([BYTECODE_VERSION, python, interpreter, site_packages, python_layers]);
     Digest::of(conditions.to_string().as_bytes()).hex()[..16].to_owned()
@@ -330,7 +331,7 @@ impl Run<'_> {
         });
         LinkWheels {
             work: self.installation.work.id().to_owned(),
-            layers: self.installation.layers.to_vec(),
+            layers: self.installation.layers.clone(),
             target: self.target.clone(),
             installer: self.installation.installer,
             bytecode_key: self.bytecode_key.clone(),

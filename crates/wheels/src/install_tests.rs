@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 
+use lamina_ground::{Stack, StorePath};
 use lamina_store::Layout;
 use zip::ZipWriter;
 use zip::write::SimpleFileOptions;
@@ -51,7 +52,7 @@ impl Stand {
     fn link(&self, work: &Work, wheels: Vec<LinkedWheel>) -> Result<crate::link::Linked, JobError> {
         let job = LinkWheels {
             work: work.id().to_owned(),
-            layers: vec!["views/base".to_owned()],
+            layers: Stack::from_bottom_up(["views/base".into()]),
             target: target(),
             installer: Installer::Uv,
             bytecode_key: KEY.to_owned(),
@@ -62,7 +63,7 @@ impl Stand {
 
     /// Paths, modes and contents of an upper's files.
     fn files(&self, work: &Work) -> BTreeMap<String, (u32, Vec<u8>)> {
-        let root = self.content(&work.upper());
+        let root = self.content(work.upper().as_str());
         let mut files = BTreeMap::new();
         let mut waiting = vec![root.clone()];
         while let Some(directory) = waiting.pop() {
@@ -152,7 +153,7 @@ fn a_wheel_is_installed_with_scripts_and_metadata() {
     assert_eq!(files["usr/local/share/demo/readme"].1, b"hello\n");
     assert_eq!(files[&format!("{SITE}/demo-1.0.dist-info/REQUESTED")].1, b"");
     let mode = |path: &str| {
-        let path = stand.content(&work.upper()).join(path);
+        let path = stand.content(work.upper().as_str()).join(path);
         fs::metadata(path).unwrap().permissions().mode() & 0o7777
     };
     assert_eq!((mode("usr/local/lib"), mode(SITE)), (0o2775, 0o755));
@@ -267,7 +268,7 @@ fn modules_are_compiled_once_with_their_final_path() {
     let work = stand.store.new_work().unwrap();
     let link = LinkWheels {
         work: work.id().to_owned(),
-        layers: Vec::new(),
+        layers: Stack::new(),
         target,
         installer: Installer::Pip,
         bytecode_key: KEY.to_owned(),
@@ -295,14 +296,14 @@ fn installed_distributions_are_found_through_layers() {
     ] {
         fs::create_dir_all(stand.content(path)).unwrap();
     }
-    let layers = ["views/top".to_owned(), "views/low".to_owned()];
+    let layers = Stack::from_top_down(["views/top".into(), "views/low".into()]);
     let found = survey(&stand, Installer::Uv, &layers).installed;
     let found: Vec<_> = found.iter().map(|one| format!("{}=={}", one.name, one.version)).collect();
     assert_eq!(found, ["alpha==1.1", "beta==2.0"]);
 }
 
 /// Looks into `/site` of an image.
-fn survey(stand: &Stand, installer: Installer, layers: &[String]) -> crate::Survey {
+fn survey(stand: &Stand, installer: Installer, layers: &Stack<StorePath>) -> crate::Survey {
     let (environment, sites) = (BTreeMap::new(), ["/site".to_owned(), "/nowhere".to_owned()]);
     let target = target();
     let inside =
@@ -316,7 +317,7 @@ fn path_files_count_as_they_do_for_python() {
     fs::create_dir_all(stand.content("views/base/site")).unwrap();
     fs::create_dir_all(stand.content("views/top/site/owner-1.0.dist-info")).unwrap();
     fs::create_dir_all(stand.content("views/top/elsewhere/alpha-1.0.dist-info")).unwrap();
-    let layers = ["views/top".to_owned(), "views/base".to_owned()];
+    let layers = Stack::from_top_down(["views/top".into(), "views/base".into()]);
     fs::write(stand.content("views/base/site/base.pth"), "import base\n").unwrap();
     fs::write(stand.content("views/top/site/more.pth"), "# why\n/elsewhere\n").unwrap();
     let names = |installer| survey(&stand, installer, &layers).installed.into_iter().map(|one| one.name);
@@ -340,5 +341,5 @@ fn empty_directories_are_made_for_uv() {
     let wheels = vec![stand.unpack(&demo).unwrap()];
     let work = stand.store.new_work().unwrap();
     stand.link(&work, wheels).unwrap();
-    assert!(stand.content(&work.upper()).join(SITE).join("demo/empty").is_dir());
+    assert!(stand.content(work.upper().as_str()).join(SITE).join("demo/empty").is_dir());
 }

@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
+use lamina_ground::{Stack, StorePath};
 use lamina_store::{Job, JobError, Store, WorkerContext, deleted_in};
 use serde::{Deserialize, Serialize};
 
@@ -22,20 +23,18 @@ pub struct Survey {
     pub obeyed: Option<String>,
 }
 
-/// Looks for distributions, and for what an installer inside would obey.
-///
-/// `layers` are the image's, relative to the store's content directory, top-most first.
+/// Looks for distributions in the views of an image's layers, and for what an installer inside would obey.
 ///
 /// # Errors
 /// When the layers cannot be read.
-pub fn survey(store: &Store, layers: &[String], inside: &Inside<'_>) -> Result<Survey, WheelError> {
+pub fn survey(store: &Store, views: &Stack<StorePath>, inside: &Inside<'_>) -> Result<Survey, WheelError> {
     let follow_paths = inside.installer == Installer::Pip;
-    Ok(store.job(&SurveyImage { layers: layers.to_vec(), places: inside.places(), follow_paths }, &[])?)
+    Ok(store.job(&SurveyImage { views: views.clone(), places: inside.places(), follow_paths }, &[])?)
 }
 
 #[derive(Serialize, Deserialize)]
 pub(crate) struct SurveyImage {
-    layers: Vec<String>,
+    views: Stack<StorePath>,
     places: Places,
     /// Whether distributions also count in directories that `.pth` files name: to pip, not to `uv`.
     follow_paths: bool,
@@ -46,7 +45,7 @@ impl Job for SurveyImage {
     type Output = Survey;
 
     fn run(self, context: &WorkerContext, _fds: Vec<OwnedFd>) -> Result<Survey, JobError> {
-        let mut layers = Layers::new(context.content(), &self.layers);
+        let mut layers = Layers::new(context.content(), &self.views);
         if let Some(obeyed) = self.places.find(&mut layers)? {
             return Ok(Survey { obeyed: Some(obeyed), ..Survey::default() });
         }
@@ -97,8 +96,8 @@ impl Found {
             return Ok(());
         };
         let mut seen = HashSet::new();
-        for directory in directories {
-            seen.extend(deleted_in(&directory)?.into_iter().filter_map(|name| name.into_string().ok()));
+        for directory in directories.top_down() {
+            seen.extend(deleted_in(directory)?.into_iter().filter_map(|name| name.into_string().ok()));
             for entry in fs::read_dir(directory)? {
                 let entry = entry?;
                 let Ok(file_name) = entry.file_name().into_string() else {

@@ -4,6 +4,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use fs_err as fs;
+use lamina_ground::{Stack, StorePath};
 use lamina_store::{Job, JobError, Store, WorkerContext, is_deleted};
 use serde::{Deserialize, Serialize};
 
@@ -13,21 +14,19 @@ use crate::layers::{Directory, Layers};
 /// The names under which an interpreter is looked for: the second only where the whole path lacks the first.
 const INTERPRETERS: [&str; 2] = ["python", "python3"];
 
-/// Whether the Python that `search_path` names is the one that the bottom layer brought.
-///
-/// `layers` are the image's, relative to the store's content directory, top-most first. False as well where that cannot
-/// be told without running anything.
+/// Whether the Python that `search_path` names in an image with these views is the one that the lowest layer brought. False
+/// as well where that cannot be told without running anything.
 ///
 /// # Errors
 /// When the layers cannot be read.
-pub fn is_of_base(store: &Store, layers: &[String], search_path: &str) -> Result<bool, WheelError> {
+pub fn is_of_base(store: &Store, views: &Stack<StorePath>, search_path: &str) -> Result<bool, WheelError> {
     let directories = search_path.split(':').map(str::to_owned).collect();
-    Ok(store.job(&FindInterpreter { layers: layers.to_vec(), directories }, &[])?)
+    Ok(store.job(&FindInterpreter { views: views.clone(), directories }, &[])?)
 }
 
 #[derive(Serialize, Deserialize)]
 pub(crate) struct FindInterpreter {
-    layers: Vec<String>,
+    views: Stack<StorePath>,
     directories: Vec<String>,
 }
 
@@ -36,10 +35,8 @@ impl Job for FindInterpreter {
     type Output = bool;
 
     fn run(self, context: &WorkerContext, _fds: Vec<OwnedFd>) -> Result<bool, JobError> {
-        let Some(found) = first(&mut Layers::new(context.content(), &self.layers), &self.directories)? else {
-            return Ok(false);
-        };
-        Ok(self.layers.last().is_some_and(|base| found.starts_with(context.content().join(base))))
+        let mut layers = Layers::new(context.content(), &self.views);
+        Ok(first(&mut layers, &self.directories)?.is_some_and(|found| layers.is_of_base(&found)))
     }
 }
 
@@ -51,7 +48,7 @@ fn first(layers: &mut Layers, directories: &[String]) -> Result<Option<PathBuf>,
                 Directory::Absent => {}
                 Directory::Other => return Ok(None),
                 Directory::Present(merged) => {
-                    if let found @ Some(_) = find(merged, name)? {
+                    if let found @ Some(_) = find(&merged, name)? {
                         return Ok(found);
                     }
                 }
@@ -61,9 +58,9 @@ fn first(layers: &mut Layers, directories: &[String]) -> Result<Option<PathBuf>,
     Ok(None)
 }
 
-/// The top-most file `name` in a directory that these make together.
-fn find(directories: Vec<PathBuf>, name: &str) -> Result<Option<PathBuf>, JobError> {
-    for directory in directories {
+/// The uppermost file `name` in a directory that these make together.
+fn find(directories: &Stack<PathBuf>, name: &str) -> Result<Option<PathBuf>, JobError> {
+    for directory in directories.top_down() {
         let path = directory.join(name);
         if is_deleted(&path)? {
             return Ok(None);
@@ -94,7 +91,7 @@ mod tests {
         }
         fs::os::unix::fs::symlink("/opt/venv/bin", content.path().join("top/link")).unwrap();
         let find = |search: &str| {
-            let mut layers = Layers::new(content.path(), &["top".to_owned(), "base".to_owned()]);
+            let mut layers = Layers::new(content.path(), &Stack::from_top_down(["top".into(), "base".into()]));
             let directories: Vec<String> = search.split(':').map(str::to_owned).collect();
             let found = first(&mut layers, &directories).unwrap()?;
             Some(found.strip_prefix(content.path()).unwrap().display().to_string())

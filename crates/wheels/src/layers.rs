@@ -5,11 +5,12 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
+use lamina_ground::{Stack, StorePath};
 use lamina_store::{JobError, is_deleted, is_opaque_in_view, open_in_layer};
 
-/// The directories of an image's layers, top-most first.
+/// The views of an image's layers.
 pub(crate) struct Layers {
-    roots: Vec<PathBuf>,
+    roots: Stack<PathBuf>,
     known: HashMap<String, Directory>,
 }
 
@@ -20,14 +21,14 @@ pub(crate) enum Directory {
     Absent,
     /// Something else than a directory.
     Other,
-    /// A directory, merged from these, top-most first.
-    Present(Vec<PathBuf>),
+    /// A directory, merged from these.
+    Present(Stack<PathBuf>),
 }
 
 impl Layers {
-    /// The layers with these paths, relative to `content`.
-    pub(crate) fn new(content: &Path, layers: &[String]) -> Self {
-        Self { roots: layers.iter().map(|layer| content.join(layer)).collect(), known: HashMap::new() }
+    /// The layers with these views.
+    pub(crate) fn new(content: &Path, views: &Stack<StorePath>) -> Self {
+        Self { roots: views.map(|view| content.join(view)), known: HashMap::new() }
     }
 
     /// Finds the directory at an absolute path. Symbolic links are not followed: they count as something else.
@@ -71,7 +72,7 @@ impl Layers {
             Directory::Other => return Ok(Entry::Elsewhere),
             Directory::Present(directories) => directories,
         };
-        for directory in directories {
+        for directory in directories.top_down() {
             let path = directory.join(name);
             if is_deleted(&path)? {
                 return Ok(Entry::Absent);
@@ -88,14 +89,14 @@ impl Layers {
 
     /// Whether a place of the store is of the lowest layer.
     pub(crate) fn is_of_base(&self, path: &Path) -> bool {
-        self.roots.last().is_some_and(|base| path.starts_with(base))
+        self.roots.bottom().is_some_and(|base| path.starts_with(base))
     }
 }
 
 /// The directory `name` in the directory that `parents` make together.
-fn merge(parents: &[PathBuf], name: &str) -> Result<Directory, JobError> {
+fn merge(parents: &Stack<PathBuf>, name: &str) -> Result<Directory, JobError> {
     let mut found = Vec::new();
-    for parent in parents {
+    for parent in parents.top_down() {
         let path = parent.join(name);
         if is_deleted(&path)? {
             break;
@@ -117,7 +118,7 @@ fn merge(parents: &[PathBuf], name: &str) -> Result<Directory, JobError> {
             break;
         }
     }
-    Ok(if found.is_empty() { Directory::Absent } else { Directory::Present(found) })
+    Ok(if found.is_empty() { Directory::Absent } else { Directory::Present(Stack::from_top_down(found)) })
 }
 
 /// The text of a file of a layer; bytes that are no UTF-8 are replaced.
@@ -139,7 +140,7 @@ mod tests {
         fs::os::unix::fs::symlink("/etc", content.path().join("top/opt")).unwrap();
         let etc = content.path().join("top/etc");
         rustix::fs::setxattr(&etc, "user.overlay.opaque", b"y", rustix::fs::XattrFlags::empty()).unwrap();
-        let mut layers = Layers::new(content.path(), &["top".to_owned(), "low".to_owned()]);
+        let mut layers = Layers::new(content.path(), &Stack::from_top_down(["top".into(), "low".into()]));
         let count = |found: Result<Directory, JobError>| match found.unwrap() {
             Directory::Present(found) => i32::try_from(found.len()).unwrap(),
             Directory::Absent => 0,
@@ -164,7 +165,7 @@ mod tests {
         let gone = content.path().join("top/etc/gone");
         let device = rustix::fs::FileType::CharacterDevice;
         rustix::fs::mknodat(rustix::fs::CWD, &gone, device, rustix::fs::Mode::RUSR, 0).unwrap();
-        let mut layers = Layers::new(content.path(), &["top".to_owned(), "low".to_owned()]);
+        let mut layers = Layers::new(content.path(), &Stack::from_top_down(["top".into(), "low".into()]));
         for (path, expected) in [
             ("/etc/a", Entry::OfBase(content.path().join("low/etc/a"))),
             ("/etc/b", Entry::Above(content.path().join("top/etc/b"))),

@@ -6,6 +6,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use fs_err as fs;
+use lamina_ground::{Stack, StorePath};
 use lamina_image::Digest;
 use lamina_store::{Job, JobError, Metadata, UpperDirectory, WorkerContext};
 use rayon::prelude::*;
@@ -23,7 +24,7 @@ pub(crate) const NEEDS_SANDBOX: &str = "wheel-needs-sandbox";
 #[derive(Serialize, Deserialize)]
 pub(crate) struct LinkWheels {
     pub(crate) work: String,
-    pub(crate) layers: Vec<String>,
+    pub(crate) layers: Stack<StorePath>,
     pub(crate) target: Target,
     pub(crate) installer: Installer,
     pub(crate) bytecode_key: String,
@@ -173,7 +174,7 @@ fn ancestors(path: &str) -> impl Iterator<Item = &str> {
 fn make_directories<'a>(
     context: &WorkerContext,
     work: &str,
-    layers: &[String],
+    layers: &Stack<StorePath>,
     files: &'a Files<'_>,
     empty: &[String],
 ) -> Result<Vec<Vec<&'a str>>, JobError> {
@@ -195,7 +196,7 @@ fn make_directories<'a>(
         }
         match layers.directory(directory)? {
             Directory::Absent => fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))?,
-            Directory::Present(like) => imitate(&path, like.first().map_or(&upper, |like| like))?,
+            Directory::Present(like) => imitate(&path, like.top().unwrap_or(&upper))?,
             Directory::Other => {
                 return Err(JobError::new(
                     NEEDS_SANDBOX,

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use lamina_ground::Stack;
 use lamina_image::{Definition, Digest, FileSet};
 use lamina_store::Committed;
 use serde_json::json;
@@ -13,7 +14,7 @@ use crate::steps::{Declared, lower};
 struct OneLayer;
 
 impl LocalFiles for OneLayer {
-    fn layer(&self, _files: &FileSet, _below: &[Digest]) -> Result<Committed, BuildError> {
+    fn layer(&self, _files: &FileSet, _below: &Stack<Digest>) -> Result<Committed, BuildError> {
         let digest = Digest::of(b"layer");
         Ok(Committed { digest, content: Digest::of(b"files"), files: 1, bytes: 1, bytes_new: 1 })
     }
@@ -21,7 +22,7 @@ impl LocalFiles for OneLayer {
 
 /// The state that the steps build on.
 fn parent() -> Arc<State> {
-    let mut state = State { contents: vec![Digest::of(b"base")], ..State::default() };
+    let mut state = State { contents: Stack::from_bottom_up([Digest::of(b"base")]), ..State::default() };
     state.config.environment = [("PATH", "/usr/bin"), ("TOKEN_URL", "https://me:word@host/")]
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .into();

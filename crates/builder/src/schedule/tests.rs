@@ -21,12 +21,12 @@ struct Memory {
     executed: Mutex<Vec<String>>,
     /// Steps that execute now, and the most that did so together.
     at_once: Mutex<(usize, usize)>,
-    attached: Mutex<Vec<Vec<Digest>>>,
+    attached: Mutex<Vec<Stack<Digest>>>,
     is_damaged: AtomicBool,
 }
 
 impl LocalFiles for &Memory {
-    fn layer(&self, files: &FileSet, _below: &[Digest]) -> Result<Committed, BuildError> {
+    fn layer(&self, files: &FileSet, _below: &Stack<Digest>) -> Result<Committed, BuildError> {
         Ok(committed(&files.entries[0].source, &files.entries[0].source))
     }
 }
@@ -78,9 +78,9 @@ impl Backend for &Memory {
         Ok(())
     }
 
-    fn attach(&self, _files: &FileSet, below: &[Digest], _sink: &Sink) -> Result<Vec<Digest>, BuildError> {
-        self.attached.lock().unwrap().push(below.to_vec());
-        Ok(vec![Digest::of(format!("view {}", below.len()).as_bytes())])
+    fn attach(&self, _files: &FileSet, below: &Stack<Digest>, _sink: &Sink) -> Result<Stack<Digest>, BuildError> {
+        self.attached.lock().unwrap().push(below.clone());
+        Ok(Stack::from_bottom_up([Digest::of(format!("view {}", below.len()).as_bytes())]))
     }
 
     fn logs(&self) -> PathBuf {
@@ -91,12 +91,12 @@ impl Backend for &Memory {
 impl Memory {
     fn run(command: &str, task: &Task<'_>) -> Result<Product, StepError> {
         let failed = |message: &str| StepError::Failed { message: message.to_owned(), hint: None };
-        let mut product = Product { below: Vec::new(), top: committed(command, command), facts: Facts::default() };
+        let mut product = Product { below: Stack::new(), top: committed(command, command), facts: Facts::default() };
         match command.split(' ').next().unwrap_or_default() {
             "fail" => return Err(failed("it does not work")),
             // What it is called by is not what is in it.
             "same" => product.top = committed("same", "same"),
-            "two" => product.below = vec![committed("beneath", "beneath")],
+            "two" => product.below = Stack::from_bottom_up([committed("beneath", "beneath")]),
             "hang" => {
                 let ended = Arc::new((Mutex::new(false), Condvar::new()));
                 let waker = Arc::clone(&ended);
@@ -310,7 +310,7 @@ fn a_step_with_several_layers_is_one_hit() {
     let first = build(&memory, &nodes, &["2"]).outcome.unwrap();
     assert_eq!(first["2"].layers.len(), 4);
     let layers = ["base", "beneath", "two layers", "second"].map(|name| Digest::of(name.as_bytes()));
-    assert_eq!(first["2"].layers, layers);
+    assert_eq!(first["2"].layers, Stack::from_bottom_up(layers));
     memory.executed();
     assert_eq!(build(&memory, &nodes, &["2"]).outcome.unwrap(), first);
     assert_eq!(memory.executed(), [""; 0]);
@@ -327,7 +327,7 @@ fn attached_files_lie_over_the_layers_and_are_no_part_of_the_image() {
     assert_eq!(images["1"].id, images["3"].id);
     assert_eq!((images["1"].attachments.len(), images["3"].attachments.len()), (0, 2));
     assert!(memory.images.lock().unwrap().iter().all(|image| image.title == "first"));
-    assert_eq!(memory.attached.lock().unwrap().iter().map(Vec::len).collect::<Vec<_>>(), [2, 3]);
+    assert_eq!(memory.attached.lock().unwrap().iter().map(Stack::len).collect::<Vec<_>>(), [2, 3]);
 }
 
 #[test]

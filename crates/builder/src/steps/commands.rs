@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use lamina_bases::quote;
+use lamina_ground::Stack;
 use lamina_image::{Digest, FileEntry, FileKind, FileSet, KeyMaterial, RunCommands};
 use lamina_sandbox::{Exit, ExitStatus, Limits, Mount, SandboxError, SandboxSpec, Stdio, Upper};
 use lamina_store::{CommitRules, StoreError, Work};
@@ -92,7 +93,7 @@ pub(crate) struct Run<'a> {
     /// Further files for `/dev/lamina`: name and contents.
     pub(crate) files: &'a [(String, Vec<u8>)],
     /// Layers with tools that lie over the image while the commands run.
-    pub(crate) tools: Vec<Digest>,
+    pub(crate) tools: Stack<Digest>,
     /// A layer that lies beneath the image meanwhile: what the image has itself hides it.
     pub(crate) beneath: Option<Digest>,
 }
@@ -105,7 +106,7 @@ fn uv_layer(context: &StepContext<'_>) -> Result<Option<Digest>, StepError> {
     let Some(uv) = context.tools.programs.uv.as_deref() else { return Ok(None) };
     let entry =
         FileEntry { source: uv.display().to_string(), target: UV.to_owned(), kind: FileKind::File, ignore: None };
-    Ok(Some(context.tools.store.file_set_layer(&FileSet { entries: vec![entry] }, &[])?.digest))
+    Ok(Some(context.tools.store.file_set_layer(&FileSet { entries: vec![entry] }, &Stack::new())?.digest))
 }
 
 impl Run<'_> {
@@ -136,12 +137,13 @@ impl Run<'_> {
         let own = context.node.variables();
         environment.extend(own.map(|(name, value)| (name.to_owned(), value.to_owned())));
         let store = &context.tools.store;
-        let layers = self.tools.iter().chain(parent.layers.iter().rev()).chain(&self.beneath);
+        let beneath = Stack::from_bottom_up(self.beneath);
+        let layers = beneath.under(&parent.layers).under(&self.tools);
         let script =
             ["/bin/sh", "-c", &run_all(&host.prepare, parent.config.shell.as_deref()), "sh"].map(str::to_owned);
         Ok(SandboxSpec {
             hostname: "build".to_owned(),
-            layers: layers.map(|digest| store.view_path(digest)).collect(),
+            layers: store.view_paths(&layers),
             upper: Upper::Store { upper: work.upper(), work: work.work_directory() },
             mounts: self.mounts,
             files: host.files,

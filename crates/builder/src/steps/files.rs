@@ -1,5 +1,6 @@
 //! `add_local_*(copy=True)`: local files as a layer.
 
+use lamina_ground::Stack;
 use lamina_image::{CopyFiles, KeyMaterial};
 use lamina_store::Committed;
 
@@ -29,6 +30,6 @@ impl LayerKind for CopyFiles {
 
 impl Recipe for FilesPlan {
     fn execute(self: Box<Self>, _context: &StepContext<'_>, _log: &mut StepLog) -> Result<Made, StepError> {
-        Ok(Made::Layers { below: Vec::new(), top: self.layer, facts: Box::default() })
+        Ok(Made::Layers { below: Stack::new(), top: self.layer, facts: Box::default() })
     }
 }

@@ -34,6 +34,6 @@ impl Kind for AttachFiles {
 impl MetadataKind for AttachFiles {
     /// Attached files are no part of the image.
     fn apply(&self, _node: &Node, state: &mut State) {
-        state.attached.push(self.files.clone());
+        state.attached.put(self.files.clone());
     }
 }

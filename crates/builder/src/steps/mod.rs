@@ -12,7 +12,7 @@ mod requirements;
 use std::borrow::Cow;
 
 use lamina_events::{CancelToken, Event, Sink};
-use lamina_ground::{Hint, causes};
+use lamina_ground::{Hint, Stack, causes};
 use lamina_image::{Definition, Facts, FileSet, Graph, KeyMaterial, Node, Step};
 use lamina_store::{CommitRules, Committed, Lock, Work};
 pub(crate) use requirements::read as read_requirements;
@@ -128,9 +128,9 @@ pub(crate) enum Made {
     },
     /// Layers that the store has already.
     Layers {
-        /// Those beneath the top-most one, bottom first.
-        below: Vec<Committed>,
-        /// The top-most one.
+        /// Those beneath the uppermost one.
+        below: Stack<Committed>,
+        /// The uppermost one.
         top: Committed,
         /// What the step says about the image.
         facts: Box<Facts>,

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use lamina_bases::quote;
+use lamina_ground::Stack;
 use lamina_image::{
     Digest, Facts, FileEntry, FileKind, FileSet, IndexOptions, KeyMaterial, Libc, Package, PackageKind, PipInstall,
     UvPipInstall, redact,
@@ -119,7 +120,7 @@ impl PythonPlan {
             return Err(sandbox("a certain version of uv is asked for"));
         }
         let store = &tools.store;
-        let layers: Vec<String> = context.parent.layers.iter().rev().map(|digest| store.view_path(digest)).collect();
+        let layers = store.view_paths(&context.parent.layers);
         if !lamina_wheels::is_of_base(store, &layers, search_path(context))? {
             return Err(sandbox("the image's PATH names a Python of its own"));
         }
@@ -151,7 +152,7 @@ impl PythonPlan {
             launcher: &tools.launcher,
             fetch: &tools.fetch,
             layers: &layers,
-            python_layers: layers.last().map(std::slice::from_ref).unwrap_or_default(),
+            python_layers: &Stack::from_bottom_up(layers.bottom().cloned()),
             installer: self.request.installer,
             progress: &|what, done, total| context.progress(what, done, total),
             cancel: context.cancel,
@@ -204,7 +205,7 @@ impl PythonPlan {
         files.extend(private);
         let packages: Vec<_> = shown.into_iter().map(|package| quote(package)).collect();
         let arguments = format!("{flags}{} {}", requirements.join(" "), packages.join(" "));
-        let mut tools = Vec::new();
+        let mut tools = Stack::new();
         let command = match (self.request.installer, &self.uv_version) {
             (Installer::Pip, _) => format!("python -m pip install {arguments}"),
             (Installer::Uv, Some(version)) => format!(
@@ -212,7 +213,7 @@ impl PythonPlan {
                 quote(&format!("uv=={version}"))
             ),
             (Installer::Uv, None) => {
-                tools.push(uv_layer(context)?);
+                tools.put(uv_layer(context)?);
                 format!("{UV} pip install {UV_FLAGS} {arguments}")
             }
         };

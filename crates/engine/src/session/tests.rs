@@ -1,6 +1,6 @@
 //! The protocol as Python speaks it, against a backend without store or sandboxes.
 
-use lamina_ground::{ErrorClass, random_id};
+use lamina_ground::{ErrorClass, Stack, random_id};
 use std::sync::Condvar;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -150,7 +150,7 @@ impl Backend for Fake {
         self.build(app, cancel)?;
         let container = ContainerSpec {
             image_id: "im-1".into(),
-            layers: Vec::new(),
+            layers: Stack::new(),
             image_environment: BTreeMap::new(),
             working_directory: None,
             python: None,

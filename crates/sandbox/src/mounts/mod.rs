@@ -51,12 +51,11 @@ pub(crate) fn build(spec: &SandboxSpec) -> Result<Mounted, Failure> {
 fn mount_extra(image: &mut Image, mount: &Mount) -> Result<(), Failure> {
     match mount {
         Mount::Cache { lower, upper, work, target } => {
-            let layers = [lower.clone()];
             let directory = image.ensure_directory(target, 0o755)?;
-            overlay::mount_cache(&layers, upper, work, &directory, target)
+            overlay::mount_cache(lower, upper, work, &directory, target)
         }
         Mount::Bind { source, target, read_only } => {
-            let tree = part_of(STORE, source, false)?;
+            let tree = part_of(STORE, source.as_str(), false)?;
             attach_tree(image, &tree, target, *read_only)
         }
         Mount::Host { resource, path, target, read_only } => {

@@ -9,7 +9,7 @@
 use std::collections::HashSet;
 use std::os::fd::{AsRawFd, OwnedFd};
 
-use lamina_ground::Subject;
+use lamina_ground::{Stack, StorePath, Subject};
 use rustix::fs::{AtFlags, CWD, Mode, mkdirat, unlinkat};
 use rustix::io::Errno;
 use rustix::mount::{
@@ -32,7 +32,7 @@ const OBJECTS: &str = "objects";
 
 /// The parts of an overlay.
 struct Overlay<'spec> {
-    /// Top-most first.
+    /// As the kernel lists them: the upper ones first.
     lowers: Vec<String>,
     /// What the files of the lowest layer lead to.
     data: Option<&'static str>,
@@ -43,11 +43,12 @@ struct Overlay<'spec> {
 }
 
 /// Mounts the image at its place in the tiny root.
-pub(super) fn mount_image(layers: &[String], upper: &Upper) -> Result<(), Failure> {
+pub(super) fn mount_image(layers: &Stack<StorePath>, upper: &Upper) -> Result<(), Failure> {
     // Two steps with the same result are the same layer, and the kernel refuses to stack one directory twice. The upper
     // occurrence decides about everything that the lower one holds.
     let mut seen = HashSet::new();
-    let mut lowers: Vec<String> = layers.iter().filter(|layer| seen.insert(*layer)).cloned().collect();
+    let mut lowers: Vec<String> =
+        layers.top_down().filter(|layer| seen.insert(*layer)).map(ToString::to_string).collect();
     if lowers.is_empty() {
         lowers.push(EMPTY.to_owned());
     }
@@ -110,13 +111,14 @@ fn create(context: &OwnedFd, what: &str) -> Result<(), Failure> {
 
 /// Mounts a cache over a directory of the image.
 pub(super) fn mount_cache(
-    layers: &[String],
-    upper: &str,
-    work: &str,
+    lower: &StorePath,
+    upper: &StorePath,
+    work: &StorePath,
     place: &OwnedFd,
     target: &str,
 ) -> Result<(), Failure> {
-    let overlay = Overlay { lowers: layers.to_vec(), data: None, upper, work, volatile: true };
+    let lowers = vec![lower.to_string()];
+    let overlay = Overlay { lowers, data: None, upper: upper.as_str(), work: work.as_str(), volatile: true };
     match overlay.mount_detached()? {
         Some(tree) => attach_at(&tree, place, target),
         // A link of /proc to a descriptor leads to the very directory.
@@ -127,7 +129,7 @@ pub(super) fn mount_cache(
 /// The upper directory; memory is mounted first where it is to be there.
 fn upper_directory(upper: &Upper) -> Result<String, Failure> {
     match upper {
-        Upper::Store { upper, .. } => Ok(upper.clone()),
+        Upper::Store { upper, .. } => Ok(upper.to_string()),
         Upper::Memory { limit_bytes } => {
             let tree = memory_filesystem(&[("mode", "755"), ("size", &limit_bytes.to_string())])?;
             for name in ["upper", "work"] {
@@ -142,7 +144,7 @@ fn upper_directory(upper: &Upper) -> Result<String, Failure> {
 /// The work directory that belongs to it.
 fn work_directory(upper: &Upper) -> String {
     match upper {
-        Upper::Store { work, .. } => work.clone(),
+        Upper::Store { work, .. } => work.to_string(),
         Upper::Memory { .. } => format!("{MEMORY}/work"),
     }
 }

@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use lamina_ground::Stack;
 use lamina_sandbox::{
     ExitStatus, InjectedFile, Mount, SandboxError, SandboxSpec, Signal, Stdio, TerminalSize, TerminalSpec, Upper,
 };
@@ -74,7 +75,7 @@ fn commands_that_cannot_start_are_errors() {
     let cwd = error(&within("/data/notes"));
     assert!(matches!(cwd, SandboxError::WorkingDirectory { path, .. } if path == "/data/notes"));
     assert_eq!(run(&helpers, &within("/no/such")).exit.status, ExitStatus::Exited(0));
-    let layer = SandboxSpec { layers: vec!["copies/none".into()], ..spec(&["true"]) };
+    let layer = SandboxSpec { layers: Stack::from_bottom_up(["copies/none".into()]), ..spec(&["true"]) };
     assert!(error(&layer).to_string().contains("copies/none"));
     assert!(matches!(error(&spec(&[])), SandboxError::Setup { .. }));
     // The launcher survives all of this.
@@ -192,13 +193,13 @@ fn an_upper_can_be_used_again() {
 fn an_image_without_layers_starts_empty() {
     let store = Store::new();
     let helpers = store.start();
-    let error = try_run(&helpers, &SandboxSpec { layers: Vec::new(), ..spec(&["/bin/sh"]) }).unwrap_err();
+    let error = try_run(&helpers, &SandboxSpec { layers: Stack::new(), ..spec(&["/bin/sh"]) }).unwrap_err();
     assert!(matches!(error, SandboxError::CommandNotFound { .. }), "{error}");
     // The bare upper is the whole image: this is how a base is made.
     let upper = store.upper("bare");
     fs_err::remove_dir(store.content().join("work/bare/upper")).unwrap();
     fs_err::rename(store.content().join("copies/base"), store.content().join("work/bare/upper")).unwrap();
-    let spec = SandboxSpec { layers: Vec::new(), upper, ..script("echo fine") };
+    let spec = SandboxSpec { layers: Stack::new(), upper, ..script("echo fine") };
     assert_eq!(run(&helpers, &spec).success(), "fine\n");
 }
 
@@ -394,7 +395,7 @@ pub(crate) fn without_features() {
     let helpers = store.start();
     let upper = Upper::Memory { limit_bytes: 1 << 20 };
     let spec = SandboxSpec {
-        layers: vec!["copies/top".into(), "copies/base".into()],
+        layers: Stack::from_top_down(["copies/top".into(), "copies/base".into()]),
         upper,
         mounts: vec![Mount::Cache {
             lower: "caches/pip".into(),

@@ -8,6 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use lamina_ground::Stack;
 use lamina_sandbox::{Exit, ExitStatus, Helpers, IdMap, Resource, Sandbox, SandboxError, SandboxSpec, Stdio, Upper};
 
 /// Programs of the host that the image has.
@@ -100,14 +101,14 @@ impl Store {
         let (upper, work) = (format!("work/{name}/upper"), format!("work/{name}/work"));
         self.path(&upper);
         self.path(&work);
-        Upper::Store { upper, work }
+        Upper::Store { upper: upper.into(), work: work.into() }
     }
 }
 
 /// A sandbox on the image that runs `argv`.
 pub(crate) fn spec(argv: &[&str]) -> SandboxSpec {
     SandboxSpec {
-        layers: vec!["copies/base".into()],
+        layers: Stack::from_bottom_up(["copies/base".into()]),
         argv: argv.iter().map(ToString::to_string).collect(),
         env: vec![("PATH".into(), "/bin".into())],
         ..SandboxSpec::default()

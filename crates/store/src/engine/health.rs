@@ -91,7 +91,7 @@ impl Store {
             progress(digits.len() + done, total);
             let problems: Vec<String> = self.shared.client.call_until(Request::Check { digest }, cancel)?;
             if !problems.is_empty() {
-                let record = records.iter().find(|record| record.digests().any(|layer| layer == digest));
+                let record = records.iter().find(|record| record.digests().bottom_up().contains(&digest));
                 let title = record.map(|record| record.title.clone());
                 checked.damages.push(Damage { digest, title, problems, outcome: Outcome::Stays });
             }
@@ -140,7 +140,8 @@ impl Store {
 
     /// Layers that are published, and those of images.
     fn named_layers(&self) -> Result<Vec<Digest>, StoreError> {
-        let mut digests: Vec<Digest> = self.list_images()?.into_iter().flat_map(|image| image.layers).collect();
+        let mut digests: Vec<Digest> =
+            self.list_images()?.into_iter().flat_map(|image| image.layers.bottom_up().to_vec()).collect();
         digests.extend(self.published_trees()?);
         digests.sort_unstable_by_key(Digest::hex);
         digests.dedup();
@@ -149,9 +150,9 @@ impl Store {
 
     fn forget_layers(&self, lost: &HashSet<Digest>) -> Result<(), StoreError> {
         let images = self.list_images()?;
-        let images = images.iter().filter(|image| image.layers.iter().any(|layer| lost.contains(layer)));
+        let images = images.iter().filter(|image| image.layers.bottom_up().iter().any(|layer| lost.contains(layer)));
         let ids: Vec<&str> = images.map(|image| &*image.id).collect();
-        let is_lost = |record: &LayerRecord| record.digests().any(|layer| lost.contains(&layer));
+        let is_lost = |record: &LayerRecord| record.digests().bottom_up().iter().any(|layer| lost.contains(layer));
         let layers: Vec<LayerRecord> = self.shared.index.layers()?.into_iter().filter(is_lost).collect();
         self.shared.index.forget(&ids, &layers)
     }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use lamina_ground::Stack;
 use lamina_image::Digest;
 use rayon::prelude::*;
 
@@ -15,8 +16,7 @@ const MAXIMUM_LINKS: usize = 40;
 /// The layers of an image, as one tree.
 #[derive(Debug)]
 pub(super) struct ImageTree {
-    /// Top-most first.
-    layers: Vec<Tree>,
+    layers: Stack<Tree>,
     /// Directories that were looked for.
     known: HashMap<Vec<u8>, Option<Directory>>,
 }
@@ -24,9 +24,9 @@ pub(super) struct ImageTree {
 /// A directory of the image.
 #[derive(Debug, Clone)]
 struct Directory {
-    /// The layers that it is merged from, top-most first.
-    layers: Vec<usize>,
-    /// That of the top-most layer, as an overlay shows it.
+    /// The layers that it is merged from, by their places in the image.
+    layers: Stack<usize>,
+    /// That of the uppermost layer, as an overlay shows it.
     meta: Metadata,
 }
 
@@ -55,15 +55,16 @@ pub(super) enum Impasse {
 }
 
 impl ImageTree {
-    /// The image with these layers, bottom first.
-    pub(super) fn open(store: &Store, layers: &[Digest]) -> Result<Self, StoreError> {
+    /// The image with these layers.
+    pub(super) fn open(store: &Store, layers: &Stack<Digest>) -> Result<Self, StoreError> {
         let read = |digest: &Digest| {
             store.tree(digest).ok_or_else(|| StoreError::Damaged {
                 path: store.layout().content().join("trees").join(digest.hex()),
                 reason: "a layer's tree is missing or not what it was; build the image again".to_owned(),
             })
         };
-        Ok(Self { layers: layers.par_iter().rev().map(read).collect::<Result<_, _>>()?, known: HashMap::new() })
+        let trees: Vec<Tree> = layers.bottom_up().par_iter().map(read).collect::<Result<_, _>>()?;
+        Ok(Self { layers: Stack::from_bottom_up(trees), known: HashMap::new() })
     }
 
     /// What is at a path, without leading slash, of which no directory may be a link.
@@ -74,7 +75,7 @@ impl ImageTree {
         let Some(Directory { layers, .. }) = self.directory(parent(path)).cloned() else {
             return Place::Absent;
         };
-        match layers.into_iter().find_map(|layer| node(&self.layers[layer], path)) {
+        match layers.top_down().find_map(|place| self.node(*place, path)) {
             None | Some(Node::Whiteout) => Place::Absent,
             Some(Node::Directory { meta, .. }) => Place::Directory(meta.clone()),
             Some(Node::Symlink { target, .. }) => Place::Link(target.clone()),
@@ -127,17 +128,17 @@ impl ImageTree {
     /// The directory that those of the layers make together.
     fn merge(&mut self, path: &[u8]) -> Option<Directory> {
         let candidates = if path.is_empty() {
-            (0..self.layers.len()).collect()
+            Stack::from_bottom_up(0..self.layers.len())
         } else {
             self.directory(parent(path))?.layers.clone()
         };
-        let mut merged: Option<Directory> = None;
-        for layer in candidates {
-            match node(&self.layers[layer], path) {
+        let (mut uppermost, mut places) = (None, Vec::new());
+        for place in candidates.top_down() {
+            match self.node(*place, path) {
                 None => {}
                 Some(Node::Directory { meta, opaque }) => {
-                    let merged = merged.get_or_insert_with(|| Directory { layers: Vec::new(), meta: meta.clone() });
-                    merged.layers.push(layer);
+                    uppermost.get_or_insert(meta);
+                    places.push(*place);
                     if *opaque {
                         break;
                     }
@@ -145,15 +146,15 @@ impl ImageTree {
                 Some(_) => break,
             }
         }
-        merged
+        uppermost.map(|meta| Directory { layers: Stack::from_top_down(places), meta: meta.clone() })
     }
-}
 
-/// What a layer has at a path. Devices are not in views, so nobody sees them.
-fn node<'a>(tree: &'a Tree, path: &[u8]) -> Option<&'a Node> {
-    let entries = tree.entries();
-    let index = entries.binary_search_by(|entry| entry.path[..].cmp(path)).ok()?;
-    Some(&entries[index].node).filter(|node| !matches!(node, Node::Device { .. }))
+    /// What the layer at a place has at a path. Devices are not in views, so nobody sees them.
+    fn node(&self, place: usize, path: &[u8]) -> Option<&Node> {
+        let entries = self.layers.bottom_up().get(place)?.entries();
+        let index = entries.binary_search_by(|entry| entry.path[..].cmp(path)).ok()?;
+        Some(&entries[index].node).filter(|node| !matches!(node, Node::Device { .. }))
+    }
 }
 
 #[cfg(test)]
@@ -183,8 +184,7 @@ mod tests {
         Node::Symlink { meta: Metadata::root_owned(0o777), target: target.as_bytes().to_vec() }
     }
 
-    /// Layers top-most first.
-    fn image(layers: Vec<Tree>) -> ImageTree {
+    fn image(layers: Stack<Tree>) -> ImageTree {
         ImageTree { layers, known: HashMap::new() }
     }
 
@@ -210,7 +210,7 @@ mod tests {
             ("usr", directory(0o1777)),
             ("usr/a", Node::Whiteout),
         ]);
-        let mut image = image(vec![top, middle, low]);
+        let mut image = image(Stack::from_bottom_up([low, middle, top]));
         let directory = |mode| Place::Directory(Metadata::root_owned(mode));
         for (path, place) in [
             ("", directory(0o755)),
@@ -233,7 +233,7 @@ mod tests {
 
     #[test]
     fn links_are_followed_inside_the_image() {
-        let mut image = image(vec![layer(&[
+        let mut image = image(Stack::from_bottom_up([layer(&[
             ("a", directory(0o755)),
             ("a/absolute", link("/b/")),
             ("a/above", link("../../../b")),
@@ -244,7 +244,7 @@ mod tests {
             ("a/two", link("one")),
             ("b", directory(0o700)),
             ("b/file", file()),
-        ])]);
+        ])]));
         for (path, end, place) in [
             ("a/absolute", "b", Place::Directory(Metadata::root_owned(0o700))),
             ("a/above/file", "b/file", Place::File),

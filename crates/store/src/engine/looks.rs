@@ -64,9 +64,9 @@ impl Store {
     /// When the index cannot be read or the store worker is gone.
     pub fn look_ahead(&self) -> Result<(), StoreError> {
         let layers = self.shared.index.newest_image()?.map(|image| image.layers).unwrap_or_default();
-        for layer in layers.into_iter().filter(|layer| self.has_view(layer)) {
-            let look = self.begin_look(&layer)?;
-            self.looks().ahead.insert(layer, look);
+        for layer in layers.bottom_up().iter().filter(|layer| self.has_view(layer)) {
+            let look = self.begin_look(layer)?;
+            self.looks().ahead.insert(*layer, look);
         }
         Ok(())
     }

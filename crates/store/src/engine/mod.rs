@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use lamina_events::{CancelToken, Event, Sink};
+use lamina_ground::{Stack, StorePath};
 use lamina_image::{Digest, FileSet, LayerKey};
 
 use crate::names::check_name;
@@ -118,7 +119,7 @@ impl Store {
     /// When the index cannot be read.
     pub fn find_layer(&self, key: &LayerKey) -> Result<Option<LayerRecord>, StoreError> {
         match self.shared.index.layer(key)? {
-            Some(record) if self.hold(&record.digests().collect::<Vec<_>>())? => Ok(Some(record)),
+            Some(record) if self.hold(record.digests().bottom_up())? => Ok(Some(record)),
             _ => Ok(None),
         }
     }
@@ -130,7 +131,7 @@ impl Store {
     /// As [`Store::find_layer`].
     pub fn expect_layer(&self, key: &LayerKey) -> Result<Option<LayerRecord>, StoreError> {
         match self.shared.index.layer(key)? {
-            Some(record) if self.begin_hold(&record.digests().collect::<Vec<_>>())? => Ok(Some(record)),
+            Some(record) if self.begin_hold(record.digests().bottom_up())? => Ok(Some(record)),
             _ => Ok(None),
         }
     }
@@ -276,16 +277,16 @@ impl Store {
         Ok(committed)
     }
 
-    /// The view of a layer, relative to the content directory.
+    /// The view of a layer.
     #[must_use]
-    pub fn view_path(&self, digest: &Digest) -> String {
-        format!("{}/{digest}", self.shared.placing.directory())
+    pub fn view_path(&self, layer: &Digest) -> StorePath {
+        format!("{}/{layer}", self.shared.placing.directory()).into()
     }
 
-    /// The layer that a path is the view of.
+    /// The views of layers.
     #[must_use]
-    pub fn layer_of_view(&self, path: &str) -> Option<Digest> {
-        path.strip_prefix(self.shared.placing.directory())?.strip_prefix('/')?.parse().ok()
+    pub fn view_paths(&self, layers: &Stack<Digest>) -> Stack<StorePath> {
+        layers.map(|layer| self.view_path(layer))
     }
 
     /// Whether the view of a layer and its tree exist.
@@ -304,15 +305,15 @@ impl Store {
         LocalFiles::collect(self, set)
     }
 
-    /// Makes collected files mountable over an image with these layers, bottom first. Fast when little changed: the
+    /// Makes collected files mountable over an image with these layers. Fast when little changed: the
     /// result may be a delta over an older view.
     ///
     /// # Errors
     /// When the files cannot be where they should in this image, or do not hold still.
-    pub fn show_files(&self, files: &mut LocalFiles, image: &[Digest]) -> Result<FileSetView, StoreError> {
+    pub fn show_files(&self, files: &mut LocalFiles, image: &Stack<Digest>) -> Result<FileSetView, StoreError> {
         let _paused = self.hold_off_collection()?;
         let view = files.view(self, image)?;
-        view.views.iter().try_for_each(|digest| self.shared.session.note(Use::Layer(*digest)))?;
+        view.views.bottom_up().iter().try_for_each(|digest| self.shared.session.note(Use::Layer(*digest)))?;
         Ok(view)
     }
 
@@ -320,7 +321,7 @@ impl Store {
     ///
     /// # Errors
     /// As [`Store::collect_files`] and [`Store::show_files`].
-    pub fn file_set(&self, set: &FileSet, image: &[Digest]) -> Result<FileSetView, StoreError> {
+    pub fn file_set(&self, set: &FileSet, image: &Stack<Digest>) -> Result<FileSetView, StoreError> {
         self.show_files(&mut self.collect_files(set)?, image)
     }
 
@@ -328,29 +329,29 @@ impl Store {
     ///
     /// # Errors
     /// As [`Store::file_set`].
-    pub fn file_set_layer(&self, set: &FileSet, image: &[Digest]) -> Result<Committed, StoreError> {
+    pub fn file_set_layer(&self, set: &FileSet, image: &Stack<Digest>) -> Result<Committed, StoreError> {
         let _paused = self.hold_off_collection()?;
         let layer = LocalFiles::collect(self, set)?.layer(self, image)?;
         self.shared.session.note(Use::Layer(layer.digest))?;
         Ok(layer)
     }
 
-    /// The package cache `name`, relative to the content directory; made if missing.
+    /// The package cache `name`; made if missing.
     ///
     /// # Errors
     /// When it cannot be made.
-    pub fn cache_directory(&self, name: &str) -> Result<String, StoreError> {
+    pub fn cache_directory(&self, name: &str) -> Result<StorePath, StoreError> {
         let _paused = self.hold_off_collection()?;
         self.shared.session.note(Use::Cache(name.to_owned()))?;
         self.shared.client.call::<()>(Request::Cache { cache: name.to_owned() })?;
-        Ok(format!("caches/{name}"))
+        Ok(format!("caches/{name}").into())
     }
 
-    /// Makes an upper and a work directory over a cache for one step, both relative to the content directory.
+    /// Makes an upper and a work directory over a cache for one step.
     ///
     /// # Errors
     /// When they cannot be made.
-    pub fn new_cache_upper(&self, work: &Work, name: &str) -> Result<(String, String), StoreError> {
+    pub fn new_cache_upper(&self, work: &Work, name: &str) -> Result<(StorePath, StorePath), StoreError> {
         let request = Request::NewCacheUpper { id: work.id().to_owned(), cache: name.to_owned() };
         self.shared.client.call::<()>(request)?;
         Ok(layout::cache_upper_paths(work.id(), name))

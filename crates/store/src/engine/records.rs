@@ -3,6 +3,7 @@
 //! Programs of other versions read and write the same rows, so a field that is added has `#[serde(default)]`; see "How
 //! records grow" in `docs/store-format.md`.
 
+use lamina_ground::Stack;
 use lamina_image::{Digest, LayerKey, RecordedFacts, RuntimeConfig};
 use serde::{Deserialize, Serialize};
 
@@ -15,13 +16,13 @@ pub struct LayerRecord {
     pub digest: Digest,
     /// Digest of what the layer holds, whenever it was made.
     pub content: Digest,
-    /// The step's layers beneath that one, bottom first; most steps make only one.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub below: Vec<LayerPart>,
-    /// The layers, bottom first, of the image that this layer was made for without being one of them: it stays as long as
+    /// The step's layers beneath that one; most steps make only one.
+    #[serde(default, skip_serializing_if = "Stack::is_empty")]
+    pub below: Stack<LayerPart>,
+    /// The layers of the image that this layer was made for without being one of them: it stays as long as
     /// an image with these layers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub companion_of: Option<Vec<Digest>>,
+    pub companion_of: Option<Stack<Digest>>,
     /// The method call as the user wrote it.
     pub title: String,
     /// When it was made, in seconds since 1970.
@@ -52,15 +53,18 @@ pub struct LayerPart {
 }
 
 impl LayerRecord {
-    /// Digests of the layers' diff trees and of what they hold, bottom first.
-    pub fn layers(&self) -> impl Iterator<Item = (Digest, Digest)> {
-        let below = self.below.iter().map(|part| (part.digest, part.content));
-        below.chain(std::iter::once((self.digest, self.content)))
+    /// The layers.
+    #[must_use]
+    pub fn layers(&self) -> Stack<LayerPart> {
+        let mut layers = self.below.clone();
+        layers.put(LayerPart { digest: self.digest, content: self.content });
+        layers
     }
 
-    /// Digests of the layers' diff trees, bottom first.
-    pub fn digests(&self) -> impl Iterator<Item = Digest> {
-        self.layers().map(|(digest, _)| digest)
+    /// Digests of the layers' diff trees.
+    #[must_use]
+    pub fn digests(&self) -> Stack<Digest> {
+        self.layers().map(|layer| layer.digest)
     }
 }
 
@@ -69,8 +73,8 @@ impl LayerRecord {
 pub struct ImageRecord {
     /// The image id, `im-…`.
     pub id: String,
-    /// Its layers, bottom first.
-    pub layers: Vec<Digest>,
+    /// Its layers.
+    pub layers: Stack<Digest>,
     /// Keys of the steps that made them.
     pub keys: Vec<LayerKey>,
     /// How things are run in it.

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use lamina_ground::StorePath;
+
 use super::Shared;
 use crate::StoreError;
 use crate::protocol::Request;
@@ -27,16 +29,16 @@ impl Work {
         &self.id
     }
 
-    /// The upper directory, relative to the content directory.
+    /// The upper directory.
     #[must_use]
-    pub fn upper(&self) -> String {
-        format!("work/{}/upper", self.id)
+    pub fn upper(&self) -> StorePath {
+        format!("work/{}/upper", self.id).into()
     }
 
-    /// The overlay's work directory, relative to the content directory.
+    /// The overlay's work directory.
     #[must_use]
-    pub fn work_directory(&self) -> String {
-        format!("work/{}/work", self.id)
+    pub fn work_directory(&self) -> StorePath {
+        format!("work/{}/work", self.id).into()
     }
 
     pub(super) fn discard(mut self) -> Result<(), StoreError> {

@@ -12,7 +12,7 @@ fn filter(include: &[&str], exclude: &[&str]) -> CacheFilter {
 #[test]
 fn a_harvest_moves_what_the_filter_takes() {
     let store = TestStore::new();
-    assert_eq!(store.cache_directory("apt").unwrap(), "caches/apt");
+    assert_eq!(store.cache_directory("apt").unwrap().as_str(), "caches/apt");
     write(store.content("caches/apt/old.deb"), "old");
     let work = store.new_work().unwrap();
     let (upper, work_directory) = store.new_cache_upper(&work, "apt").unwrap();

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use lamina_events::{CancelToken, Event, Sink};
+use lamina_ground::Stack;
 use lamina_image::{Digest, LayerKey, RuntimeConfig};
 use lamina_store::{Collected, CommitRules, Committed, ImageRecord, LayerRecord, Policy, Store, StoreError};
 
@@ -28,7 +29,7 @@ fn record_layer(store: &TestStore, name: &str) -> Committed {
         key: key(name),
         digest: committed.digest,
         content: committed.digest,
-        below: Vec::new(),
+        below: Stack::new(),
         companion_of: None,
         title: name.to_owned(),
         created: 1,
@@ -51,7 +52,7 @@ fn key(name: &str) -> LayerKey {
 fn record_image(store: &Store, id: &str, layers: &[(&str, &Committed)], last_used: u64) {
     let record = ImageRecord {
         id: id.to_owned(),
-        layers: layers.iter().map(|(_, layer)| layer.digest).collect(),
+        layers: Stack::from_bottom_up(layers.iter().map(|(_, layer)| layer.digest)),
         keys: layers.iter().map(|(name, _)| key(name)).collect(),
         config: RuntimeConfig::default(),
         title: id.to_owned(),
@@ -140,17 +141,20 @@ fn local_files_of_a_running_process_stay_and_others_are_shown_again() {
     settle();
     let set = directory_set(local.path(), "/root/src");
     let other = TestStore::open(&store.root);
-    let view = other.file_set(&set, &[]).unwrap();
+    let view = other.file_set(&set, &Stack::new()).unwrap();
     collect(&store, &everything());
-    assert!(view.views.iter().all(|digest| store.has_view(digest)));
+    assert!(view.views.bottom_up().iter().all(|digest| store.has_view(digest)));
     drop(other);
     collect(&store, &Policy { unused_for: Some(Duration::from_hours(1)), ..Policy::default() });
-    assert!(store.has_view(&view.views[0]), "a file set that was used within the hour is still compared with");
+    assert!(
+        store.has_view(view.views.top().unwrap()),
+        "a file set that was used within the hour is still compared with"
+    );
     std::thread::sleep(Duration::from_millis(1100));
     collect(&store, &everything());
-    assert!(!store.has_view(&view.views[0]));
-    assert_eq!(store.file_set(&set, &[]).unwrap().views, view.views);
-    assert_eq!(store.verify(&view.views[0]).unwrap(), Vec::<String>::new());
+    assert!(!store.has_view(view.views.top().unwrap()));
+    assert_eq!(store.file_set(&set, &Stack::new()).unwrap().views, view.views);
+    assert_eq!(store.verify(view.views.top().unwrap()).unwrap(), Vec::<String>::new());
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use lamina_events::CancelToken;
+use lamina_ground::Stack;
 use lamina_store::{CommitRules, StoreError};
 
 use crate::support::*;
@@ -112,7 +113,9 @@ fn the_same_local_files_are_taken_in_by_several_engines_at_once() {
         let digests: Vec<_> = std::thread::scope(|scope| {
             let threads: Vec<_> = stores
                 .iter()
-                .map(|store| scope.spawn(|| store.file_set(&directory_set(&sources, "/root/src"), &[]).unwrap().digest))
+                .map(|store| {
+                    scope.spawn(|| store.file_set(&directory_set(&sources, "/root/src"), &Stack::new()).unwrap().digest)
+                })
                 .collect();
             threads.into_iter().map(|thread| thread.join().unwrap()).collect()
         });

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use lamina_events::CancelToken;
+use lamina_ground::Stack;
 use lamina_store::{CommitRules, Layout, Policy, Store, StoreError};
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_remount, unmount};
 
@@ -47,7 +48,7 @@ fn a_full_disk_is_an_error_that_publishes_nothing() {
     let store = TestStore::open(&disk.root());
     let local = tempfile::tempdir().unwrap();
     std::fs::write(local.path().join("large"), vec![7; 8 << 20]).unwrap();
-    let error = store.file_set(&directory_set(local.path(), "/root"), &[]).unwrap_err().to_string();
+    let error = store.file_set(&directory_set(local.path(), "/root"), &Stack::new()).unwrap_err().to_string();
     assert!(error.contains("No space left on device") && error.contains('`'), "{error}");
     let work = store.new_work().unwrap();
     write(store.upper(&work).join("file"), "x");

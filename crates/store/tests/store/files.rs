@@ -3,6 +3,7 @@
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
+use lamina_ground::Stack;
 use lamina_image::{FileEntry, FileKind, FileSet, Ignore, Name};
 use lamina_store::StoreError;
 use lamina_store::tree::Node;
@@ -10,8 +11,8 @@ use lamina_store::tree::Node;
 use crate::support::*;
 
 /// What a container would see at a path.
-fn read(store: &TestStore, views: &[lamina_image::Digest], path: &str) -> Option<String> {
-    views.iter().find_map(|view| std::fs::read_to_string(store.bytes(view, path)).ok())
+fn read(store: &TestStore, views: &Stack<lamina_image::Digest>, path: &str) -> Option<String> {
+    views.top_down().find_map(|view| std::fs::read_to_string(store.bytes(view, path)).ok())
 }
 
 fn paths(store: &TestStore, digest: &lamina_image::Digest) -> Vec<String> {
@@ -30,7 +31,7 @@ fn a_directory_becomes_a_view_and_is_not_read_twice() {
     std::fs::set_permissions(local.path().join("run.sh"), PermissionsExt::from_mode(0o4755)).unwrap();
     settle();
     let set = directory_set(local.path(), "/root/src/");
-    let first = store.file_set(&set, &[]).unwrap();
+    let first = store.file_set(&set, &Stack::new()).unwrap();
     assert_eq!((first.files, first.bytes, first.read, first.views.len()), (3, 14, 3, 1));
     assert_eq!(first.warnings, Vec::<String>::new());
     let digest = first.digest.unwrap();
@@ -39,9 +40,9 @@ fn a_directory_becomes_a_view_and_is_not_read_twice() {
     assert_eq!(std::fs::metadata(store.view(&digest, "root/src/run.sh")).unwrap().mode() & 0o7777, 0o755);
     assert_eq!(std::fs::metadata(store.view(&digest, "root/src")).unwrap().mode() & 0o7777, 0o755);
     assert_eq!(std::fs::metadata(store.view(&digest, "root")).unwrap().mode() & 0o7777, 0o700);
-    let second = store.file_set(&set, &[]).unwrap();
+    let second = store.file_set(&set, &Stack::new()).unwrap();
     assert_eq!((second.read, second.views), (0, first.views));
-    let layer = store.file_set_layer(&set, &[]).unwrap();
+    let layer = store.file_set_layer(&set, &Stack::new()).unwrap();
     assert_eq!((layer.digest, layer.files, layer.bytes_new), (digest, 3, 0));
 }
 
@@ -52,22 +53,22 @@ fn contents_decide_not_times() {
     let file = local.path().join("a.py");
     write(&file, "a = 1");
     let set = directory_set(local.path(), "/root");
-    let first = store.file_set(&set, &[]).unwrap();
+    let first = store.file_set(&set, &Stack::new()).unwrap();
     // Same size, same modification time, and too soon after the first look for the clock to tell.
     let time = std::fs::metadata(&file).unwrap().modified().unwrap();
     write(&file, "a = 2");
     std::fs::File::options().write(true).open(&file).unwrap().set_modified(time).unwrap();
-    let second = store.file_set(&set, &[]).unwrap();
+    let second = store.file_set(&set, &Stack::new()).unwrap();
     assert_eq!(read(&store, &second.views, "root/a.py").unwrap(), "a = 2");
     assert_ne!(first.digest, second.digest);
     settle();
     std::fs::File::options().write(true).open(&file).unwrap().set_modified(time).unwrap();
     settle();
-    let touched = store.file_set(&set, &[]).unwrap();
+    let touched = store.file_set(&set, &Stack::new()).unwrap();
     assert_eq!((touched.read, touched.digest), (1, second.digest));
     let shown = std::fs::metadata(store.view(&touched.digest.unwrap(), "root/a.py")).unwrap();
     assert_eq!(shown.modified().unwrap(), time, "files keep their times");
-    assert_eq!(store.file_set(&set, &[]).unwrap().read, 0);
+    assert_eq!(store.file_set(&set, &Stack::new()).unwrap().read, 0);
 }
 
 #[test]
@@ -77,7 +78,7 @@ fn a_file_read_too_soon_after_its_change_is_read_again() {
     let set = directory_set(local.path(), "/root");
     for round in 0..100 {
         write(local.path().join("a.py"), format!("{round:03}"));
-        let view = store.file_set(&set, &[]).unwrap();
+        let view = store.file_set(&set, &Stack::new()).unwrap();
         assert_eq!(read(&store, &view.views, "root/a.py").unwrap(), format!("{round:03}"));
     }
 }
@@ -91,23 +92,23 @@ fn a_change_in_a_large_set_is_a_delta_and_a_removal_is_not() {
     }
     settle();
     let set = directory_set(local.path(), "/root/src");
-    let first = store.file_set(&set, &[]).unwrap();
+    let first = store.file_set(&set, &Stack::new()).unwrap();
     assert_eq!((first.read, first.views.len()), (600, 1));
     write(local.path().join("d3/3.py"), "changed");
     write(local.path().join("new/file.py"), "new");
     settle();
-    let second = store.file_set(&set, &[]).unwrap();
+    let second = store.file_set(&set, &Stack::new()).unwrap();
     assert_eq!((second.read, second.views.len(), second.files), (2, 2, 601));
-    assert_eq!(second.views[1], first.views[0]);
-    assert_eq!(paths(&store, &second.views[0]), ["root/src/d3/3.py", "root/src/new/file.py"]);
+    assert_eq!(second.views.bottom(), first.views.top());
+    assert_eq!(paths(&store, second.views.top().unwrap()), ["root/src/d3/3.py", "root/src/new/file.py"]);
     assert_eq!(read(&store, &second.views, "root/src/d3/3.py").unwrap(), "changed");
     assert_eq!(read(&store, &second.views, "root/src/d4/4.py").unwrap(), "index = 4");
-    assert_eq!(store.file_set(&set, &[]).unwrap(), lamina_store::FileSetView { read: 0, ..second.clone() });
-    let layer = store.file_set_layer(&set, &[]).unwrap();
+    assert_eq!(store.file_set(&set, &Stack::new()).unwrap(), lamina_store::FileSetView { read: 0, ..second.clone() });
+    let layer = store.file_set_layer(&set, &Stack::new()).unwrap();
     assert_eq!((Some(layer.digest), layer.files), (second.digest, 601));
-    assert_eq!(store.file_set(&set, &[]).unwrap().views, [layer.digest]);
+    assert_eq!(store.file_set(&set, &Stack::new()).unwrap().views, Stack::from_bottom_up([layer.digest]));
     std::fs::remove_file(local.path().join("d3/3.py")).unwrap();
-    let third = store.file_set(&set, &[]).unwrap();
+    let third = store.file_set(&set, &Stack::new()).unwrap();
     assert_eq!((third.files, third.read, third.views.len()), (600, 0, 1));
     assert_eq!(read(&store, &third.views, "root/src/d3/3.py"), None);
 }
@@ -121,14 +122,14 @@ fn a_lost_delta_is_made_again() {
     }
     settle();
     let set = directory_set(local.path(), "/root/src");
-    store.file_set(&set, &[]).unwrap();
+    store.file_set(&set, &Stack::new()).unwrap();
     write(local.path().join("3.py"), "changed");
     settle();
-    let first = store.file_set(&set, &[]).unwrap();
+    let first = store.file_set(&set, &Stack::new()).unwrap();
     assert_eq!(first.views.len(), 2);
-    std::fs::remove_dir_all(store.content(store.view_path(&first.views[0]))).unwrap();
-    std::fs::remove_file(store.content("trees").join(first.views[0].hex())).unwrap();
-    let again = store.file_set(&set, &[]).unwrap();
+    std::fs::remove_dir_all(store.content(store.view_path(first.views.top().unwrap()))).unwrap();
+    std::fs::remove_file(store.content("trees").join(first.views.top().unwrap().hex())).unwrap();
+    let again = store.file_set(&set, &Stack::new()).unwrap();
     assert_eq!((again.read, &again.views), (0, &first.views));
     assert_eq!(read(&store, &again.views, "root/src/3.py").unwrap(), "changed");
 }
@@ -140,13 +141,13 @@ fn a_file_that_is_gone_before_it_was_recorded_is_not_shown() {
     write(local.path().join("a.py"), "a = 1");
     settle();
     let set = directory_set(local.path(), "/root");
-    let before = store.file_set(&set, &[]).unwrap();
+    let before = store.file_set(&set, &Stack::new()).unwrap();
     // Too new for its status to be relied on, so the record is as it was.
     write(local.path().join("b.py"), "b = 1");
-    let between = store.file_set(&set, &[]).unwrap();
+    let between = store.file_set(&set, &Stack::new()).unwrap();
     assert_eq!((between.files, between.read), (2, 1));
     std::fs::remove_file(local.path().join("b.py")).unwrap();
-    let after = store.file_set(&set, &[]).unwrap();
+    let after = store.file_set(&set, &Stack::new()).unwrap();
     assert_eq!((after.files, after.digest, after.views), (1, before.digest, before.views));
 }
 
@@ -164,7 +165,7 @@ fn links_are_followed_loops_and_odd_files_are_left_out() {
     symlink("circle", local.path().join("circle")).unwrap();
     fifo(local.path().join("pipe"));
     drop(std::os::unix::net::UnixListener::bind(local.path().join("socket")).unwrap());
-    let view = store.file_set(&directory_set(local.path(), "/root"), &[]).unwrap();
+    let view = store.file_set(&directory_set(local.path(), "/root"), &Stack::new()).unwrap();
     let digest = view.digest.unwrap();
     assert_eq!(paths(&store, &digest), ["root/alias.py", "root/outside/shared.py", "root/pkg/mod.py"]);
     let warnings = view.warnings.join("\n");
@@ -205,7 +206,7 @@ fn directories_that_link_to_each_other_are_visited_once() {
     symlink(outside.path().join("inner"), local.path().join("a")).unwrap();
     symlink(outside.path(), local.path().join("b")).unwrap();
     symlink(outside.path(), local.path().join("c")).unwrap();
-    let view = store.file_set(&directory_set(local.path(), "/app"), &[]).unwrap();
+    let view = store.file_set(&directory_set(local.path(), "/app"), &Stack::new()).unwrap();
     let digest = view.digest.unwrap();
     assert_eq!((view.files, view.warnings), (14 * 3 + 2, Vec::new()));
     let links = links(&store, &digest);
@@ -234,7 +235,7 @@ fn links_to_nothing_that_is_taken_are_left_out_and_changed_links_are_seen() {
     let python = Ignore::Patterns { patterns: vec!["**/*.py".to_owned()], invert: true };
     let set = ignoring(local.path(), python);
     let shown = |expected: &[(&str, &str)]| {
-        let view = store.file_set(&set, &[]).unwrap();
+        let view = store.file_set(&set, &Stack::new()).unwrap();
         let expected: Vec<_> = expected.iter().map(|(link, to)| ((*link).to_owned(), (*to).to_owned())).collect();
         assert_eq!(links(&store, &view.digest.unwrap()), expected);
     };
@@ -242,7 +243,7 @@ fn links_to_nothing_that_is_taken_are_left_out_and_changed_links_are_seen() {
     std::fs::remove_file(local.path().join("current")).unwrap();
     symlink("v2", local.path().join("current")).unwrap();
     shown(&[("app/current", "v2"), ("app/modules/v2", "../v2")]);
-    let all = store.file_set(&directory_set(local.path(), "/app"), &[]).unwrap();
+    let all = store.file_set(&directory_set(local.path(), "/app"), &Stack::new()).unwrap();
     assert_eq!(links(&store, &all.digest.unwrap()).len(), 4);
 }
 
@@ -253,7 +254,7 @@ fn cancelling_ends_the_walk() {
     write(local.path().join("a.py"), "a");
     let cancel = lamina_events::CancelToken::new();
     let cancelled = store.on_behalf_of(&cancel, &lamina_events::Sink::none());
-    cancelled.file_set(&directory_set(local.path(), "/root"), &[]).unwrap();
+    cancelled.file_set(&directory_set(local.path(), "/root"), &Stack::new()).unwrap();
     cancel.cancel();
     let error = cancelled.collect_files(&directory_set(local.path(), "/root")).unwrap_err();
     assert!(matches!(error, StoreError::Cancelled(_)), "{error}");
@@ -265,13 +266,13 @@ fn names_are_bytes() {
     let store = TestStore::new();
     let local = tempfile::tempdir().unwrap();
     write(local.path().join(std::ffi::OsStr::from_bytes(b"caf\xe9.py")), "x");
-    let view = store.file_set(&directory_set(local.path(), "/root"), &[]).unwrap();
+    let view = store.file_set(&directory_set(local.path(), "/root"), &Stack::new()).unwrap();
     assert!(store.tree(&view.digest.unwrap()).entries().iter().any(|entry| entry.path == b"root/caf\xe9.py"));
     write(local.path().join("other.py"), "x");
     let one_character = Ignore::Patterns { patterns: vec!["caf?.py".to_owned()], invert: false };
     let listed = Ignore::Only { only: vec![Name::Bytes(b"caf\xe9.py".to_vec())] };
     for (ignore, files) in [(one_character, "app/other.py"), (listed, "app/caf\u{fffd}.py")] {
-        let view = store.file_set(&ignoring(local.path(), ignore), &[]).unwrap();
+        let view = store.file_set(&ignoring(local.path(), ignore), &Stack::new()).unwrap();
         assert_eq!(paths(&store, &view.digest.unwrap()), [files]);
     }
 }
@@ -299,7 +300,7 @@ fn patterns_and_lists_decide_what_is_taken() {
         (patterns(&["*", "!pkg/*.json"], false), vec!["app/pkg/data.json"]),
         (Ignore::Only { only: vec![Name::Text("pkg/b.py".to_owned())] }, vec!["app/pkg/b.py"]),
     ] {
-        let view = store.file_set(&ignoring(local.path(), ignore), &[]).unwrap();
+        let view = store.file_set(&ignoring(local.path(), ignore), &Stack::new()).unwrap();
         assert_eq!(paths(&store, &view.digest.unwrap()), expected);
         assert!(view.warnings.iter().all(|it| it.contains("broken") && expected.len() == 1 || expected.len() == 3));
     }
@@ -318,7 +319,7 @@ fn later_sources_win_and_single_files_have_their_target() {
         ignore: None,
     };
     let set = FileSet { entries: vec![directory_entry(&local.path().join("dir"), "/root"), file] };
-    let view = store.file_set(&set, &[]).unwrap();
+    let view = store.file_set(&set, &Stack::new()).unwrap();
     assert_eq!(read(&store, &view.views, "root/app.py").unwrap(), "second");
     assert_eq!(view.files, 1);
 }
@@ -332,7 +333,7 @@ fn what_cannot_be_taken_is_named() {
     let entry = |source: &str, target: &str, kind| FileSet {
         entries: vec![FileEntry { kind, ..directory_entry(&local.path().join(source), target) }],
     };
-    let error = |set: &FileSet| store.file_set(set, &[]).unwrap_err();
+    let error = |set: &FileSet| store.file_set(set, &Stack::new()).unwrap_err();
     let missing = error(&entry("missing", "/root", FileKind::Directory));
     assert!(matches!(&missing, StoreError::NotFound(path) if path.ends_with("missing")), "{missing}");
     assert!(matches!(error(&entry("file", "/root", FileKind::Directory)), StoreError::NotADirectory(_)));
@@ -345,9 +346,9 @@ fn what_cannot_be_taken_is_named() {
     let conflict = error(&both).to_string();
     assert!(conflict.contains("`/root/file` would be a file and a directory at once"), "{conflict}");
     std::fs::create_dir(local.path().join("empty")).unwrap();
-    let empty = store.file_set(&entry("empty", "/root", FileKind::Directory), &[]).unwrap();
+    let empty = store.file_set(&entry("empty", "/root", FileKind::Directory), &Stack::new()).unwrap();
     assert_eq!((empty.digest, empty.views.len(), empty.warnings.len()), (None, 0, 1));
-    store.file_set_layer(&entry("empty", "/root", FileKind::Directory), &[]).unwrap();
+    store.file_set_layer(&entry("empty", "/root", FileKind::Directory), &Stack::new()).unwrap();
 }
 
 #[test]
@@ -364,7 +365,7 @@ fn files_that_do_not_hold_still_are_an_error() {
                 std::os::unix::fs::FileExt::write_at(&file, b"x", 0).unwrap();
             }
         });
-        let result = store.file_set(&directory_set(local.path(), "/root"), &[]);
+        let result = store.file_set(&directory_set(local.path(), "/root"), &Stack::new());
         stop.store(true, std::sync::atomic::Ordering::Relaxed);
         result
     });
@@ -379,21 +380,21 @@ fn lost_objects_and_records_are_made_good() {
     write(local.path().join("a.py"), "a = 1");
     settle();
     let set = directory_set(local.path(), "/root");
-    let first = store.file_set(&set, &[]).unwrap();
-    std::fs::remove_dir_all(store.content(store.view_path(&first.views[0]))).unwrap();
-    std::fs::remove_file(store.content("trees").join(first.views[0].hex())).unwrap();
-    let again = store.file_set(&set, &[]).unwrap();
+    let first = store.file_set(&set, &Stack::new()).unwrap();
+    std::fs::remove_dir_all(store.content(store.view_path(first.views.top().unwrap()))).unwrap();
+    std::fs::remove_file(store.content("trees").join(first.views.top().unwrap().hex())).unwrap();
+    let again = store.file_set(&set, &Stack::new()).unwrap();
     assert_eq!((again.read, &again.views), (0, &first.views));
-    std::fs::remove_dir_all(store.content(store.view_path(&first.views[0]))).unwrap();
+    std::fs::remove_dir_all(store.content(store.view_path(first.views.top().unwrap()))).unwrap();
     for byte in store.names("objects") {
         for name in store.names(&format!("objects/{byte}")) {
             std::fs::remove_file(store.content("objects").join(&byte).join(name)).unwrap();
         }
     }
-    let again = store.file_set(&set, &[]).unwrap();
+    let again = store.file_set(&set, &Stack::new()).unwrap();
     assert_eq!((again.read, &again.views), (1, &first.views));
     for record in std::fs::read_dir(store.root.join("contexts")).unwrap() {
         std::fs::write(record.unwrap().path(), "rubbish").unwrap();
     }
-    assert_eq!(store.file_set(&set, &[]).unwrap().read, 1);
+    assert_eq!(store.file_set(&set, &Stack::new()).unwrap().read, 1);
 }

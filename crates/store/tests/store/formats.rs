@@ -169,7 +169,7 @@ fn a_store_of_format_2_is_read() {
     let image = &images[0];
     assert_eq!(image.config.environment["LANG"], "C.UTF-8");
     assert_eq!((image.layers.len(), image.logs.len(), image.created), (4, 1, 1_795_889_426));
-    for ((key, digest), (fill, row)) in image.keys.iter().zip(&image.layers).zip(layers()) {
+    for ((key, digest), (fill, row)) in image.keys.iter().zip(image.layers.bottom_up()).zip(layers()) {
         let record = store.find_layer(key).unwrap().unwrap();
         assert_eq!(record.digest, *digest);
         assert_eq!(serde_json::to_value(&record).unwrap()["title"], row["title"]);
@@ -178,7 +178,7 @@ fn a_store_of_format_2_is_read() {
         let again = store.layer(CommitRules::default(), fill);
         assert_eq!((again.content, again.bytes_new), (record.content, 0));
     }
-    assert_eq!(store.read(&image.layers[0], "usr/bin/tool"), b"#!/bin/sh\necho tool\n");
+    assert_eq!(store.read(image.layers.bottom().unwrap(), "usr/bin/tool"), b"#!/bin/sh\necho tool\n");
     let checked = store.check(None, &CancelToken::new(), &|_, _| ()).unwrap();
     assert!(!checked.is_damaged(), "{:?}", checked.damages);
     // The work and the lock of the session that died are gone.

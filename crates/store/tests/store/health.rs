@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use lamina_events::CancelToken;
+use lamina_ground::Stack;
 use lamina_image::Digest;
 use lamina_store::{Checked, CommitRules, Committed, ImageRecord, LayerRecord, Outcome, Store};
 
@@ -96,8 +97,12 @@ fn bytes_that_nobody_has_any_more_are_forgotten_and_made_by_the_next_build() {
     let committed = layer(&store, "one");
     let other = store.layer(CommitRules::default(), |upper| write(upper.join("sound"), "sound"));
     let (record, kept) = (record(&store, &committed), record(&store, &other));
-    store.record_image(&ImageRecord { layers: vec![committed.digest], ..image_record("im-lost", 1) }).unwrap();
-    store.record_image(&ImageRecord { layers: vec![other.digest], ..image_record("im-kept", 1) }).unwrap();
+    store
+        .record_image(&ImageRecord { layers: Stack::from_bottom_up([committed.digest]), ..image_record("im-lost", 1) })
+        .unwrap();
+    store
+        .record_image(&ImageRecord { layers: Stack::from_bottom_up([other.digest]), ..image_record("im-kept", 1) })
+        .unwrap();
     flip(&store.bytes(&committed.digest, "one"));
     if !store.redirects() && object(&store, "extra").exists() {
         let damaged = std::fs::read(object(&store, "extra")).unwrap();
@@ -212,7 +217,7 @@ fn a_new_layer_takes_no_bytes_over_that_were_changed() {
     write(local.path().join("file"), "the tool");
     settle();
     write(object(&store, "the tool"), "the toOl");
-    let shown = store.file_set(&directory_set(local.path(), "/local"), &[]).unwrap();
+    let shown = store.file_set(&directory_set(local.path(), "/local"), &Stack::new()).unwrap();
     assert_eq!(store.read(&shown.digest.unwrap(), "local/file"), b"the tool");
 }
 
@@ -269,7 +274,9 @@ fn what_is_looked_at_ahead_counts_only_when_it_is_used() {
     let mut store = TestStore::new();
     let committed = store.layer(CommitRules::default(), |upper| write(upper.join("ahead"), "ahead"));
     let record = record(&store, &committed);
-    store.record_image(&ImageRecord { layers: vec![record.digest], ..image_record("im-ahead", 1) }).unwrap();
+    store
+        .record_image(&ImageRecord { layers: Stack::from_bottom_up([record.digest]), ..image_record("im-ahead", 1) })
+        .unwrap();
     store.reopen();
     std::fs::remove_file(store.view(&record.digest, "ahead")).unwrap();
     std::fs::remove_file(object(&store, "ahead")).unwrap();
@@ -287,14 +294,14 @@ fn local_files_whose_view_is_damaged_are_shown_anew() {
     write(local.path().join("file"), "local");
     settle();
     let set = directory_set(local.path(), "/local");
-    let shown = store.file_set(&set, &[]).unwrap().digest.unwrap();
+    let shown = store.file_set(&set, &Stack::new()).unwrap().digest.unwrap();
     store.reopen();
     std::fs::remove_file(store.view(&shown, "local/file")).unwrap();
     std::fs::remove_file(object(&store, "local")).unwrap();
-    assert_eq!(store.file_set(&set, &[]).unwrap().digest, Some(shown));
+    assert_eq!(store.file_set(&set, &Stack::new()).unwrap().digest, Some(shown));
     assert!(!store.confirm().unwrap());
     assert_eq!(store.found_damaged(), 1);
-    assert_eq!(store.file_set(&set, &[]).unwrap().digest, Some(shown));
+    assert_eq!(store.file_set(&set, &Stack::new()).unwrap().digest, Some(shown));
     assert!(store.confirm().unwrap());
     assert_eq!(store.found_damaged(), 1);
     assert_eq!(store.read(&shown, "local/file"), b"local");

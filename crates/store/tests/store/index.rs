@@ -4,6 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use lamina_ground::Hint;
+use lamina_ground::Stack;
 use lamina_image::{Digest, LayerKey, RuntimeConfig};
 use lamina_store::{
     CommitRules, ImageRecord, JobTable, LayerRecord, Layout, ObjectName, Store, StoreError, worker_main,
@@ -16,7 +17,7 @@ pub(crate) fn layer_record(key: &[u8], digest: Digest, created: u64) -> LayerRec
         key: LayerKey(Digest::of(key)),
         digest,
         content: digest,
-        below: Vec::new(),
+        below: Stack::new(),
         companion_of: None,
         title: "apt_install(\"git\")".to_owned(),
         created,
@@ -33,7 +34,7 @@ pub(crate) fn layer_record(key: &[u8], digest: Digest, created: u64) -> LayerRec
 pub(crate) fn image_record(id: &str, last_used: u64) -> ImageRecord {
     ImageRecord {
         id: id.to_owned(),
-        layers: vec![Digest::of(b"layer")],
+        layers: Stack::from_bottom_up([Digest::of(b"layer")]),
         keys: vec![LayerKey(Digest::of(b"key"))],
         config: RuntimeConfig::default(),
         title: "base".to_owned(),

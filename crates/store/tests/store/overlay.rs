@@ -4,6 +4,7 @@ use std::ffi::CString;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use lamina_ground::{Stack, StorePath};
 use lamina_image::Digest;
 use lamina_store::tree::Node;
 use lamina_store::{CommitRules, Committed};
@@ -15,10 +16,10 @@ use crate::support::*;
 struct Overlay(Vec<tempfile::TempDir>);
 
 impl Overlay {
-    /// Mounts views, top-most first, with directories for writing on top unless that is `None`.
-    fn mount(store: &TestStore, views: &[Digest], writable: Option<(String, String)>) -> Self {
+    /// Mounts views with directories for writing on top unless that is `None`.
+    fn mount(store: &TestStore, views: &Stack<Digest>, writable: Option<(StorePath, StorePath)>) -> Self {
         let mut lower: Vec<_> =
-            views.iter().map(|it| store.content(store.view_path(it)).display().to_string()).collect();
+            views.top_down().map(|it| store.content(store.view_path(it)).display().to_string()).collect();
         let mut mounted = Self(Vec::new());
         let mut data = String::new();
         if store.redirects() {
@@ -63,10 +64,10 @@ impl Drop for Overlay {
     }
 }
 
-/// Runs a step over layers, top-most first, and commits it.
+/// Runs a step over layers, the upper ones first, and commits it.
 fn step(store: &TestStore, parents: &[&Committed], run: impl FnOnce(&Overlay)) -> Committed {
     let work = store.new_work().unwrap();
-    let views: Vec<_> = parents.iter().map(|layer| layer.digest).collect();
+    let views = Stack::from_top_down(parents.iter().map(|layer| layer.digest));
     let overlay = Overlay::mount(store, &views, Some((work.upper(), work.work_directory())));
     run(&overlay);
     drop(overlay);
@@ -97,7 +98,7 @@ fn a_step_over_a_layer_becomes_a_layer() {
     let first = step(&store, &[&base], run);
     assert_eq!(first.content, step(&store, &[&base], run).content, "the same step gave another content");
 
-    let overlay = Overlay::mount(&store, &[first.digest, base.digest], None);
+    let overlay = Overlay::mount(&store, &Stack::from_top_down([first.digest, base.digest]), None);
     let read = |path: &str| std::fs::read_to_string(overlay.path(path)).ok();
     for (path, expected) in [
         ("kept", Some("kept")),
@@ -151,7 +152,7 @@ fn directories_with_deletions_can_be_removed_and_made_again() {
         std::fs::remove_dir(overlay.path("dir")).unwrap();
         write(overlay.path("dir/again"), "again");
     });
-    let overlay = Overlay::mount(&store, &[third.digest, second.digest, base.digest], None);
+    let overlay = Overlay::mount(&store, &Stack::from_top_down([third.digest, second.digest, base.digest]), None);
     assert_eq!(names(&overlay, "dir"), ["again"]);
 }
 
@@ -173,9 +174,9 @@ fn a_file_set_in_two_views_shows_as_one() {
         write(local.path().join(format!("{index}.py")), index.to_string());
     }
     let set = directory_set(local.path(), "/root/src");
-    store.file_set(&set, &[]).unwrap();
+    store.file_set(&set, &Stack::new()).unwrap();
     write(local.path().join("7.py"), "changed");
-    let view = store.file_set(&set, &[]).unwrap();
+    let view = store.file_set(&set, &Stack::new()).unwrap();
     assert_eq!(view.views.len(), 2);
     let overlay = Overlay::mount(&store, &view.views, None);
     assert_eq!(std::fs::read_dir(overlay.path("root/src")).unwrap().count(), 600);

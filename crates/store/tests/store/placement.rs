@@ -3,6 +3,7 @@
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::Path;
 
+use lamina_ground::Stack;
 use lamina_image::{Digest, FileEntry, FileKind, FileSet};
 use lamina_store::CommitRules;
 use lamina_store::tree::Node;
@@ -14,7 +15,7 @@ fn file_set(source: &Path, target: &str) -> FileSet {
 }
 
 /// An image with a merged `/usr`, a directory of its own, and links.
-fn image(store: &TestStore) -> Vec<Digest> {
+fn image(store: &TestStore) -> Stack<Digest> {
     let base = store.layer(CommitRules::default(), |upper| {
         write(upper.join("usr/bin/sh"), "sh");
         write(upper.join("etc/settings/x"), "x");
@@ -42,7 +43,7 @@ fn image(store: &TestStore) -> Vec<Digest> {
         std::fs::set_permissions(upper.join("usr"), PermissionsExt::from_mode(0o775)).unwrap();
         whiteout(upper.join("v1"));
     });
-    vec![base.digest, above.digest]
+    Stack::from_bottom_up([base.digest, above.digest])
 }
 
 /// Files and directories of a tree, files with a slash before their paths.
@@ -168,14 +169,14 @@ fn a_set_is_remembered_over_every_image() {
     settle();
     let set = directory_set(local.path(), "/secret");
     let first = store.file_set(&set, &image).unwrap();
-    let other = store.file_set(&set, &[]).unwrap();
+    let other = store.file_set(&set, &Stack::new()).unwrap();
     assert_ne!(first.digest, other.digest);
     // What is remembered needs no trees of the image.
-    for layer in &image {
+    for layer in image.bottom_up() {
         std::fs::remove_file(store.content("trees").join(layer.hex())).unwrap();
     }
     assert_eq!(store.file_set(&set, &image).unwrap(), lamina_store::FileSetView { read: 0, ..first });
-    assert_eq!(store.file_set(&set, &[]).unwrap(), lamina_store::FileSetView { read: 0, ..other });
+    assert_eq!(store.file_set(&set, &Stack::new()).unwrap(), lamina_store::FileSetView { read: 0, ..other });
     write(local.path().join("p/b.txt"), "b");
     let error = store.file_set(&set, &image).unwrap_err().to_string();
     assert!(error.contains("a layer's tree is missing"), "{error}");
@@ -188,8 +189,8 @@ fn what_mounts_would_hide_is_refused() {
     write(local.path().join("file"), "x");
     for target in ["/proc/x", "/sys/x", "/dev/shm/x"] {
         let set = file_set(&local.path().join("file"), target);
-        let error = store.file_set(&set, &[]).unwrap_err().to_string();
+        let error = store.file_set(&set, &Stack::new()).unwrap_err().to_string();
         assert!(error.contains(target) && error.contains("choose another path"), "{error}");
     }
-    store.file_set(&file_set(&local.path().join("file"), "/devices/x"), &[]).unwrap();
+    store.file_set(&file_set(&local.path().join("file"), "/devices/x"), &Stack::new()).unwrap();
 }

@@ -124,18 +124,19 @@ impl Store {
         let images = self.list_images()?;
         let read = |digest: &Digest| self.tree(digest);
         let mut sizes = Sizes::new(&read);
-        let companions = self.shared.index.layers()?.into_iter().flat_map(|layer| layer.digests().collect::<Vec<_>>());
-        let layers: HashSet<Digest> = companions.chain(images.iter().flat_map(|image| image.layers.clone())).collect();
+        let companions = self.shared.index.layers()?.into_iter().flat_map(|layer| layer.digests().bottom_up().to_vec());
+        let layers: HashSet<Digest> =
+            companions.chain(images.iter().flat_map(|image| image.layers.bottom_up().to_vec())).collect();
         let mut usage = Usage::default();
-        for layer in images.iter().flat_map(|image| &image.layers) {
+        for layer in images.iter().flat_map(|image| image.layers.bottom_up()) {
             sizes.add(layer);
         }
         for image in images {
             let mut alone = Sizes::new(&read);
-            for layer in &image.layers {
+            for layer in image.layers.bottom_up() {
                 alone.add(layer);
             }
-            let unique = sizes.unique(&image.layers);
+            let unique = sizes.unique(image.layers.bottom_up());
             usage.images.push(ImageUsage { image, bytes: alone.total(), unique });
         }
         for layer in &layers {

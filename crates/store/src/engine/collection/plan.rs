@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use lamina_ground::Stack;
 use lamina_image::{Digest, LayerKey};
 
 use super::sizes::Sizes;
@@ -109,7 +110,7 @@ fn shrink(
     sizes: &mut Sizes<'_>,
     maximum: u64,
 ) {
-    for layer in facts.held.iter().chain(staying.iter().flat_map(|image| &image.layers)) {
+    for layer in facts.held.iter().chain(staying.iter().flat_map(|image| image.layers.bottom_up())) {
         sizes.add(layer);
     }
     let mut kept = Vec::new();
@@ -120,7 +121,7 @@ fn shrink(
             plan.used.push(image.clone());
             kept.push(image);
         } else {
-            for layer in &image.layers {
+            for layer in image.layers.bottom_up() {
                 sizes.remove(layer);
             }
             plan.images.push(image.clone());
@@ -132,7 +133,7 @@ fn shrink(
 
 /// An image is used when all of its layers are: processes hold every layer of the images that they run.
 fn is_used(image: &ImageRecord, held: &HashSet<Digest>) -> bool {
-    !image.layers.is_empty() && image.layers.iter().all(|layer| held.contains(layer))
+    !image.layers.is_empty() && image.layers.bottom_up().iter().all(|layer| held.contains(layer))
 }
 
 /// Decides which layers stay: those of images that stay, those in use, and those that no image has had a use for yet.
@@ -142,17 +143,18 @@ fn settle_layers(facts: &Facts<'_>, staying: &[&ImageRecord], plan: &mut Plan) {
     };
     let kept_keys = keys(&mut staying.iter().copied());
     let known_keys = keys(&mut facts.images.iter());
-    let stacks: HashSet<&[Digest]> = staying.iter().map(|image| &image.layers[..]).collect();
+    let stacks: HashSet<&Stack<Digest>> = staying.iter().map(|image| &image.layers).collect();
     plan.live.clone_from(facts.held);
-    plan.live.extend(staying.iter().flat_map(|image| &image.layers));
+    plan.live.extend(staying.iter().flat_map(|image| image.layers.bottom_up()));
     for layer in facts.layers {
         let stays = match companion_of(layer) {
-            Some(image) => stacks.contains(&image[..]),
+            Some(image) => stacks.contains(&image),
             None if known_keys.contains(&layer.key) => kept_keys.contains(&layer.key),
             None => facts.cutoff.is_none_or(|cutoff| layer.created.cast_signed() >= cutoff),
         };
-        if stays || layer.digests().all(|digest| plan.live.contains(&digest)) {
-            plan.live.extend(layer.digests());
+        let digests = layer.digests();
+        if stays || digests.bottom_up().iter().all(|digest| plan.live.contains(digest)) {
+            plan.live.extend(digests.bottom_up());
         } else {
             plan.layers.push(layer.clone());
         }
@@ -161,12 +163,13 @@ fn settle_layers(facts: &Facts<'_>, staying: &[&ImageRecord], plan: &mut Plan) {
 
 /// The layers of the image that a layer was made for without being one of them. Records that have no field for that are
 /// of no kind of step then, and name the layers in their key material.
-fn companion_of(layer: &LayerRecord) -> Option<Vec<Digest>> {
+fn companion_of(layer: &LayerRecord) -> Option<Stack<Digest>> {
     if layer.companion_of.is_some() || layer.material.get("kind").is_some() {
         return layer.companion_of.clone();
     }
     let image = layer.material.get("image")?.as_array()?;
-    image.iter().map(|digest| digest.as_str()?.parse().ok()).collect()
+    let digests: Option<Vec<Digest>> = image.iter().map(|digest| digest.as_str()?.parse().ok()).collect();
+    digests.map(Stack::from_bottom_up)
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use lamina_ground::Stack;
 use lamina_image::{Digest, FileSet, Hasher};
 
 use super::Store;
@@ -39,8 +40,8 @@ const DELTA_SHARE: usize = 5;
 pub struct FileSetView {
     /// Digest of the whole set; `None` when the set is empty.
     pub digest: Option<Digest>,
-    /// Views that together show the set, top-most first: one, or a delta over an older one; none when the set is empty.
-    pub views: Vec<Digest>,
+    /// Views that together show the set: one, or a delta over an older one; none when the set is empty.
+    pub views: Stack<Digest>,
     /// Files in the set.
     pub files: u64,
     /// Bytes of them.
@@ -163,10 +164,10 @@ impl Collection {
 
     /// The whole set's digest and the views that show it over an image, if both are as they were and the views are
     /// still there.
-    fn known(&self, store: &Store, image: &Digest) -> Result<Option<(Digest, Vec<Digest>)>, StoreError> {
+    fn known(&self, store: &Store, image: &Digest) -> Result<Option<(Digest, Stack<Digest>)>, StoreError> {
         let shown = self.shown.iter().find(|shown| shown.image == *image);
         let Some((whole, views)) = shown.map(|shown| (shown.whole, shown.views())) else { return Ok(None) };
-        for view in &views {
+        for view in views.bottom_up() {
             if !store.is_usable(view)? {
                 return Ok(None);
             }
@@ -180,11 +181,11 @@ impl Collection {
         std::mem::take(&mut self.warnings)
     }
 
-    /// The set as one or two views over an image with these layers, bottom first.
-    pub(super) fn view(&mut self, store: &Store, image: &[Digest]) -> Result<FileSetView, StoreError> {
+    /// The set as one or two views over an image with these layers.
+    pub(super) fn view(&mut self, store: &Store, image: &Stack<Digest>) -> Result<FileSetView, StoreError> {
         let (files, bytes) = (self.files.len() as u64, self.bytes());
         let (digest, views) = match self.known(store, &of_all(image))? {
-            _ if self.files.is_empty() => (None, Vec::new()),
+            _ if self.files.is_empty() => (None, Stack::new()),
             Some((whole, views)) => (Some(whole), views),
             None => self.show(store, image).map(|(whole, views)| (Some(whole), views))?,
         };
@@ -193,7 +194,7 @@ impl Collection {
     }
 
     /// Makes the views that show the set.
-    fn show(&mut self, store: &Store, image: &[Digest]) -> Result<(Digest, Vec<Digest>), StoreError> {
+    fn show(&mut self, store: &Store, image: &Stack<Digest>) -> Result<(Digest, Stack<Digest>), StoreError> {
         let (tree, image) = (self.tree(store, image)?, of_all(image));
         let encoded = tree.encode();
         let whole = Digest::of(&encoded);
@@ -201,20 +202,22 @@ impl Collection {
             && let Some((base, delta)) = self.delta(store, &whole, &tree)
         {
             let delta = self.publish(store, &delta.encode())?;
-            self.save(Shown { image, whole, delta: Some((delta, base)) })?;
-            return Ok((whole, vec![delta, base]));
+            let shown = Shown { image, whole, delta: Some((delta, base)) };
+            self.save(shown)?;
+            return Ok((whole, shown.views()));
         }
         self.publish(store, &encoded)?;
         self.record.base = Some(whole);
-        self.save(Shown { image, whole, delta: None })?;
-        Ok((whole, vec![whole]))
+        let shown = Shown { image, whole, delta: None };
+        self.save(shown)?;
+        Ok((whole, shown.views()))
     }
 
-    /// The set as one layer over these, bottom first.
-    pub(super) fn layer(mut self, store: &Store, image: &[Digest]) -> Result<Committed, StoreError> {
+    /// The set as one layer over these.
+    pub(super) fn layer(mut self, store: &Store, image: &Stack<Digest>) -> Result<Committed, StoreError> {
         let (files, bytes) = (self.files.len() as u64, self.bytes());
         let known = match self.known(store, &of_all(image))? {
-            Some((whole, views)) if views == [whole] => store.tree(&whole).map(|tree| (whole, tree)),
+            Some((whole, views)) if views.bottom_up() == [whole] => store.tree(&whole).map(|tree| (whole, tree)),
             _ => None,
         };
         let (digest, tree) = if let Some(known) = known {
@@ -233,7 +236,7 @@ impl Collection {
     }
 
     /// The set as a tree of container root's, over an image.
-    fn tree(&self, store: &Store, image: &[Digest]) -> Result<Tree, StoreError> {
+    fn tree(&self, store: &Store, image: &Stack<Digest>) -> Result<Tree, StoreError> {
         let mut image = ImageTree::open(store, image)?;
         let placement = Placement::new(self.files.iter().map(|(file, _)| file), &self.links, &mut image)?;
         let item_entry = |(path, item): (Vec<u8>, Item)| match item {
@@ -325,9 +328,9 @@ fn directory_entry((path, meta): (Vec<u8>, Metadata)) -> Entry {
 }
 
 /// What stands for an image with these layers.
-fn of_all(layers: &[Digest]) -> Digest {
+fn of_all(layers: &Stack<Digest>) -> Digest {
     let mut hasher = Hasher::new();
-    for layer in layers {
+    for layer in layers.bottom_up() {
         hasher.update(layer.as_bytes());
     }
     hasher.finish()

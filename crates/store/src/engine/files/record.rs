@@ -7,6 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use lamina_ground::Stack;
 use lamina_image::{Digest, FileSet, Hasher};
 use rustix::fs::{AtFlags, CWD, Stat, Timespec, Timestamps, UTIME_NOW};
 use rustix::io::Errno;
@@ -94,9 +95,12 @@ pub(super) struct Shown {
 }
 
 impl Shown {
-    /// The views that show the set, top-most first.
-    pub(super) fn views(&self) -> Vec<Digest> {
-        self.delta.map_or_else(|| vec![self.whole], |(delta, base)| vec![delta, base])
+    /// The views that show the set.
+    pub(super) fn views(&self) -> Stack<Digest> {
+        match self.delta {
+            Some((delta, base)) => Stack::from_bottom_up([base, delta]),
+            None => Stack::from_bottom_up([self.whole]),
+        }
     }
 }
 
@@ -125,7 +129,7 @@ pub(super) fn touch(path: &Path) -> Result<(), StoreError> {
 /// The views that a record names, for those who collect what nobody uses.
 pub(in crate::engine) fn views(path: &Path) -> impl Iterator<Item = Digest> {
     let Record { base, shown, .. } = Record::load(path);
-    base.into_iter().chain(shown.into_iter().flat_map(|shown| shown.views()))
+    base.into_iter().chain(shown.into_iter().flat_map(|shown| shown.views().bottom_up().to_vec()))
 }
 
 impl Record {

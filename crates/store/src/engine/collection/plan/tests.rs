@@ -19,7 +19,7 @@ fn digest(name: &str) -> Digest {
 fn image(id: &str, layers: &[&str], made: u64, used: u64) -> ImageRecord {
     ImageRecord {
         id: id.to_owned(),
-        layers: layers.iter().map(|name| digest(name)).collect(),
+        layers: Stack::from_bottom_up(layers.iter().map(|name| digest(name))),
         keys: layers.iter().map(|name| LayerKey(digest(name))).collect(),
         config: RuntimeConfig::default(),
         title: id.to_owned(),
@@ -35,7 +35,7 @@ fn layer(name: &str, made: u64, material: serde_json::Value) -> LayerRecord {
         key: LayerKey(digest(name)),
         digest: digest(name),
         content: digest(name),
-        below: Vec::new(),
+        below: Stack::new(),
         companion_of: None,
         title: name.to_owned(),
         created: NOW.cast_unsigned() - made * DAY,
@@ -124,7 +124,7 @@ fn nothing_goes_that_was_not_agreed_to() {
 fn layers_of_no_image_go_by_their_own_age_and_companions_with_their_image() {
     let images = [image("new", &["base"], 0, 0), image("old", &["base", "a"], 90, 90)];
     let companion = |name: &str, of: &[&str]| {
-        let image = of.iter().map(|name| digest(name)).collect();
+        let image = Stack::from_bottom_up(of.iter().map(|name| digest(name)));
         LayerRecord { companion_of: Some(image), ..plain(name) }
     };
     let former_companion = |name: &str, of: &[&str]| {
@@ -154,7 +154,7 @@ fn layers_of_no_image_go_by_their_own_age_and_companions_with_their_image() {
 fn all_layers_of_a_step_stay_or_go_together() {
     let several = |name: &str, below: &[&str]| {
         let below = below.iter().map(|name| LayerPart { digest: digest(name), content: digest(name) });
-        LayerRecord { below: below.collect(), ..plain(name) }
+        LayerRecord { below: Stack::from_bottom_up(below), ..plain(name) }
     };
     let image = ImageRecord { keys: vec![LayerKey(digest("top")); 3], ..image("new", &["a", "b", "top"], 0, 0) };
     let layers = [several("top", &["a", "b"]), several("gone", &["a", "c"])];
