@@ -13,17 +13,16 @@ use rustix::io::Errno;
 
 use crate::answer::{CallAnswer, CallStatus};
 use crate::aside;
-use crate::call::Outcome;
 use crate::calls::OpenCall;
 use crate::error::CallError;
 use crate::ids::CallId;
 use crate::link::{Link, RunnerCall};
 use crate::options::PoolOptions;
 use crate::output::Output;
-use crate::pool::{Shared, is_disconnected};
+use crate::pool::{Seat, is_disconnected};
 use crate::runner::{FromRunner, ResultStatus, RunnerRequest, ToRunner};
 use crate::starter::{ContainerEnd, ContainerProcess, StartError, StartedContainer};
-use crate::state::{Deadline, Disposition, EndReason, Input, SlotId};
+use crate::state::{Deadline, EndReason};
 use crate::terminal::Interaction;
 
 /// How long a container that closed its socket may take to end before it is killed.
@@ -34,20 +33,19 @@ const KILLED_PATIENCE: Duration = Duration::from_secs(10);
 const WAIT_STEP: Duration = Duration::from_millis(20);
 
 /// Runs a container from start to end.
-pub(crate) fn run(shared: &Arc<Shared>, slot: SlotId) {
+pub(crate) fn run(seat: &Seat) {
     let task = random_id("ta");
-    let started = shared.starter.start(&task).and_then(|started| {
-        Container::new(shared, slot, &task, started).map_err(|error| StartError { message: error, hint: None })
+    let started = seat.starter().start(&task).and_then(|started| {
+        Container::new(seat, &task, started).map_err(|error| StartError { message: error, hint: None })
     });
     match started {
         Ok(container) => container.live(),
-        Err(error) => shared.not_started(slot, &error),
+        Err(error) => seat.not_started(&error),
     }
 }
 
-struct Container<'a> {
-    shared: &'a Arc<Shared>,
-    slot: SlotId,
+struct Container {
+    seat: Seat,
     task: String,
     link: Arc<Link>,
     receiver: Receiver,
@@ -64,20 +62,19 @@ struct Container<'a> {
     next_check: Instant,
 }
 
-impl<'a> Container<'a> {
-    fn new(shared: &'a Arc<Shared>, slot: SlotId, task: &str, started: StartedContainer) -> Result<Self, String> {
+impl Container {
+    fn new(seat: &Seat, task: &str, started: StartedContainer) -> Result<Self, String> {
         let process = Arc::clone(&started.process);
         let build = || -> std::io::Result<Self> {
             Ok(Self {
-                shared,
-                slot,
+                seat: seat.clone(),
                 task: task.to_owned(),
                 link: Arc::new(Link::new(started.socket.try_clone()?)?),
                 receiver: Receiver::new(started.socket),
                 process: started.process,
                 woken: false,
-                stdout: Output::new(started.stdout, Stream::Stdout, task, &shared.sink)?,
-                stderr: Output::new(started.stderr, Stream::Stderr, task, &shared.sink)?,
+                stdout: Output::new(started.stdout, Stream::Stdout, task, seat.sink())?,
+                stderr: Output::new(started.stderr, Stream::Stderr, task, seat.sink())?,
                 terminal: started.terminal.map(Arc::new),
                 interaction: None,
                 next_check: Instant::now(),
@@ -90,9 +87,9 @@ impl<'a> Container<'a> {
     }
 
     fn live(mut self) {
-        let (task, options) = (self.task.clone(), &self.shared.options);
-        self.shared.sink.emit(Event::ContainerStarted { container: task, function: options.name() });
-        let wanted = self.shared.lock().connect(self.slot, &self.link, &self.process);
+        let (container, function) = (self.task.clone(), self.seat.options().name());
+        self.seat.sink().emit(Event::ContainerStarted { container, function });
+        let wanted = self.seat.connect(&self.link, &self.process);
         let mut is_read_up = wanted;
         if !wanted {
             self.kill(EndReason::Unneeded);
@@ -114,7 +111,7 @@ impl<'a> Container<'a> {
 
     /// Talks with the runner until it closes the connection; an error when it breaks the protocol.
     fn converse(&mut self) -> Result<(), String> {
-        let PoolOptions { module, kind, capacity, .. } = &self.shared.options;
+        let PoolOptions { module, kind, capacity, .. } = self.seat.options();
         let start = ToRunner::Start { module, service: kind, capacity: *capacity, terminal: self.terminal.is_some() };
         match self.link.tell(&start.encode()) {
             Err(error) if !is_disconnected(&error) => return Err(error.to_string()),
@@ -124,7 +121,7 @@ impl<'a> Container<'a> {
             if self.link.is_flooded() {
                 return Err("it does not read the answers to its calls".to_owned());
             }
-            let held = self.link.is_overloaded() || self.shared.lock().is_far_ahead(self.slot);
+            let held = self.link.is_overloaded() || self.seat.is_far_ahead();
             let readable = (!held && self.receiver.has_buffered()) || self.poll(held)?;
             // The runner flushes before it sends a result, so what belongs before the result is in the pipes now.
             self.stdout.read_available();
@@ -179,8 +176,7 @@ impl<'a> Container<'a> {
     /// does not read now must not keep its items from being read.
     fn tell_consumed(&mut self) {
         self.woken = false;
-        let consumed = self.shared.lock().take_consumed(self.slot);
-        if let Some((call, count)) = consumed {
+        if let Some((call, count)) = self.seat.take_consumed() {
             // One that is gone is noticed by the reading side.
             let _ = self.link.tell(&ToRunner::More { call: call.number(), count }.encode());
             // There may be more of them.
@@ -198,27 +194,13 @@ impl<'a> Container<'a> {
         }
         match message {
             FromRunner::Interact => self.interact(),
-            FromRunner::Ready => {
-                let next = self.shared.lock().ready(self.slot).map_err(|()| "it was ready twice".to_owned())?;
-                for next in &next {
-                    self.shared.dispatch(next);
-                }
-                Ok(())
-            }
-            FromRunner::Failed => {
-                let abandoned = {
-                    let mut state = self.shared.lock();
-                    state.end(self.slot, EndReason::ImportFailed);
-                    state.abandon(self.slot)
-                };
-                self.process.kill();
-                answer_all(abandoned, &frame.payload)
-            }
+            FromRunner::Ready if self.seat.ready() => Ok(()),
+            FromRunner::Ready => Err("it was ready twice".to_owned()),
+            FromRunner::Failed => self.seat.import_failed(&frame.payload).map_err(|error| error.to_string()),
             FromRunner::Item { call } => {
-                let caller = self.shared.lock().item(self.slot, CallId::from_number(call));
-                let caller =
-                    caller.map_err(|()| format!("it sent an item of call `{call}`, which it was not given"))?;
-                let passed_on = caller.map_or(Ok(()), |caller| caller.item(frame.payload));
+                let passed_on = self.seat.item(CallId::from_number(call), frame.payload);
+                let passed_on =
+                    passed_on.map_err(|_| format!("it sent an item of call `{call}`, which it was not given"))?;
                 passed_on.map_err(|error| format!("its item could not be handed over: {error}"))
             }
             FromRunner::Result { call, status } => self.finish(call, status, frame.payload),
@@ -236,33 +218,17 @@ impl<'a> Container<'a> {
 
     /// An input has ended.
     fn finish(&self, number: u64, status: ResultStatus, payload: Payload) -> Result<(), String> {
-        let (call, failed) = (CallId::from_number(number), status == ResultStatus::Exception);
-        let (disposition, next) = self
-            .shared
-            .lock()
-            .finish(self.slot, call, failed)
-            .map_err(|()| format!("it sent a result of call `{number}`, which it was not given"))?;
-        // First the container, so that it works while the caller reads.
-        if let Some(next) = next {
-            self.shared.dispatch(&next);
-        }
+        let call = CallId::from_number(number);
         if status != ResultStatus::Ok {
             self.link.calls.cancel_awaited_by(call);
         }
-        match disposition {
-            Some(Disposition::Answer(caller)) => caller.end(match status {
-                ResultStatus::Ok => Outcome::Value(payload),
-                ResultStatus::Exception | ResultStatus::Interrupted => Outcome::Exception(payload),
-            }),
-            Some(Disposition::Retry(retry)) => self.shared.try_again(&retry, "raised an exception"),
-            None => {}
-        }
-        Ok(())
+        let finished = self.seat.finish(call, status, payload);
+        finished.map_err(|_| format!("it sent a result of call `{number}`, which it was not given"))
     }
 
     /// The runner calls a service of its app.
     fn call(&self, request: &RunnerRequest, payload: Payload) -> Result<(), String> {
-        let services = self.shared.services.upgrade();
+        let services = self.seat.services();
         let Some((services, pool)) = services.as_ref().and_then(|all| Some((all, all.get(&request.function)?))) else {
             let message = format!("the app has no function `{}`", request.function);
             let status = CallStatus::error(ErrorClass::NotFoundError, message);
@@ -291,21 +257,21 @@ impl<'a> Container<'a> {
 
     /// Brings the user's terminal into the container.
     fn interact(&mut self) -> Result<(), String> {
-        let (Some(terminal), Some(inner)) = (&self.shared.options.terminal, &self.terminal) else {
+        let (Some(terminal), Some(inner)) = (&self.seat.options().terminal, &self.terminal) else {
             return Err("it asked for a terminal that it was not offered".to_owned());
         };
         if self.interaction.as_ref().is_some_and(|interaction| !interaction.is_over()) {
             return Ok(());
         }
-        if !self.shared.lock().interact(self.slot, terminal.has_user()) {
+        if !self.seat.interact(terminal.has_user()) {
             return Err("it asked for a terminal although it had nothing to do".to_owned());
         }
         // What was written to the streams belongs before what the user sees now.
         self.stdout.flush();
         self.stderr.flush();
-        let (shared, slot, process) = (Arc::clone(self.shared), self.slot, Arc::clone(&self.process));
+        let (seat, process) = (self.seat.clone(), Arc::clone(&self.process));
         let failed = move |error| {
-            shared.lock().end(slot, EndReason::Broken(format!("the user's terminal failed: {error}")));
+            seat.end(EndReason::Broken(format!("the user's terminal failed: {error}")));
             process.kill();
         };
         let interaction = Interaction::start(Arc::clone(terminal), Arc::clone(inner), failed);
@@ -314,12 +280,11 @@ impl<'a> Container<'a> {
     }
 
     fn check_time(&mut self) {
-        let due = self.shared.lock().due(self.slot, &self.shared.options);
-        let wait = match due {
+        let wait = match self.seat.due() {
             Deadline::Later(wait) => wait,
             Deadline::Leave => {
                 let _ = self.link.tell(&ToRunner::Stop.encode());
-                self.shared.options.grace
+                self.seat.options().grace
             }
             Deadline::Kill => {
                 self.process.kill();
@@ -330,7 +295,7 @@ impl<'a> Container<'a> {
     }
 
     fn kill(&self, reason: EndReason) {
-        self.shared.lock().end(self.slot, reason);
+        self.seat.end(reason);
         self.process.kill();
     }
 
@@ -359,18 +324,17 @@ impl<'a> Container<'a> {
     /// Answers those who waited for this container.
     fn conclude(&self, end: ContainerEnd) {
         self.link.calls.cancel_awaited();
-        let removed = self.shared.lock().remove(self.slot);
-        let unexpected = removed.end.is_none() || !removed.dispositions.is_empty();
-        let error = self.cause(removed.end, end);
+        let left = self.seat.leave();
+        let unexpected = left.end.is_none() || !left.dispositions.is_empty();
+        let error = self.cause(left.end.as_ref(), end);
         let cause = if unexpected { error.to_string() } else { String::new() };
-        self.shared.sink.emit(Event::ContainerFinished { container: self.task.clone(), cause });
-        self.shared.conclude(removed.dispositions, &error);
-        self.shared.settle();
+        self.seat.sink().emit(Event::ContainerFinished { container: self.task.clone(), cause });
+        self.seat.conclude(left, &error);
     }
 
     /// What its end means to an input that ran in it.
-    fn cause(&self, why: Option<EndReason>, end: ContainerEnd) -> CallError {
-        let options = &self.shared.options;
+    fn cause(&self, why: Option<&EndReason>, end: ContainerEnd) -> CallError {
+        let options = self.seat.options();
         let (function, tail) = (options.name(), self.stderr.tail());
         let reason = match (why, end) {
             (Some(EndReason::TimedOut), _) => {
@@ -381,8 +345,11 @@ impl<'a> Container<'a> {
             }
             (Some(EndReason::Unneeded), _) => return CallError::Stopped { function },
             (Some(EndReason::Cancelled), _) => return CallError::Cancelled { function },
-            (Some(EndReason::NotSent(reason)), _) => return CallError::NotSent { function, reason },
-            (Some(EndReason::Broken(reason)), _) | (_, ContainerEnd::Lost(reason)) => reason,
+            (Some(EndReason::NotSent(reason)), _) => {
+                return CallError::NotSent { function, reason: reason.clone() };
+            }
+            (Some(EndReason::Broken(reason)), _) => reason.clone(),
+            (_, ContainerEnd::Lost(reason)) => reason,
             (_, ContainerEnd::OutOfMemory) => {
                 return CallError::OutOfMemory { function, limit: options.memory_limit, tail };
             }
@@ -392,15 +359,6 @@ impl<'a> Container<'a> {
         };
         CallError::Broken { function, reason, tail }
     }
-}
-
-/// Gives the exception of a failed import to the inputs that waited for the container.
-fn answer_all(inputs: Vec<Input>, exception: &Payload) -> Result<(), String> {
-    for input in inputs {
-        let payload = exception.try_clone().map_err(|error| error.to_string())?;
-        input.caller.end(Outcome::Exception(payload));
-    }
-    Ok(())
 }
 
 /// Refuses descriptors that could change or block under whoever reads or closes them: code in the container chose them.

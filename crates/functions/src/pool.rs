@@ -1,4 +1,7 @@
-//! The pool of one service's containers.
+//! The pool of one service's containers. It owns their state: a container reaches it by its [`Seat`] only.
+
+mod attempts;
+mod seat;
 
 use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
@@ -18,6 +21,8 @@ use crate::runner::ToRunner;
 use crate::services::Services;
 use crate::starter::{ContainerStarter, StartError};
 use crate::state::{Cancelled, Dispatch, Disposition, EndReason, Input, SlotId, State, Stopped};
+
+pub(crate) use seat::Seat;
 
 /// Stack of a container's thread, which only forwards.
 pub(crate) const STACK_SIZE: usize = 256 << 10;
@@ -155,23 +160,23 @@ impl fmt::Debug for Pool {
 }
 
 /// What the pool and its containers' threads share.
-pub(crate) struct Shared {
-    pub(crate) options: PoolOptions,
-    pub(crate) starter: Box<dyn ContainerStarter>,
-    pub(crate) sink: Sink,
+struct Shared {
+    options: PoolOptions,
+    starter: Box<dyn ContainerStarter>,
+    sink: Sink,
     /// What its containers may call.
-    pub(crate) services: Weak<Services>,
+    services: Weak<Services>,
     state: Mutex<State>,
     /// Signalled when the last container is gone.
     emptied: Condvar,
     /// Signalled when the inputs that wait for another attempt have changed.
-    pub(crate) delayed: Condvar,
+    delayed: Condvar,
     /// The containers' threads, and the one that keeps time for inputs that wait for another attempt.
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Shared {
-    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -180,14 +185,14 @@ impl Shared {
     }
 
     /// Keeps a thread to be waited for.
-    pub(crate) fn keep(&self, thread: JoinHandle<()>) {
+    fn keep(&self, thread: JoinHandle<()>) {
         let mut threads = self.threads();
         threads.retain(|thread| !thread.is_finished());
         threads.push(thread);
     }
 
     /// Sends an input to its container.
-    pub(crate) fn dispatch(&self, dispatch: &Dispatch) {
+    fn dispatch(&self, dispatch: &Dispatch) {
         let control = ToRunner::Call { call: dispatch.call.number(), function: self.options.kind.name() }.encode();
         let Err(error) = dispatch.link.send(&control, &dispatch.payload) else {
             return;
@@ -203,14 +208,14 @@ impl Shared {
     }
 
     /// Starts containers for inputs that wait.
-    pub(crate) fn replenish(self: &Arc<Self>) {
+    fn replenish(self: &Arc<Self>) {
         loop {
             let Some(slot) = self.lock().reserve() else {
                 return;
             };
-            let shared = Arc::clone(self);
+            let seat = Seat::new(self, slot);
             let builder = std::thread::Builder::new().name("container".to_owned()).stack_size(STACK_SIZE);
-            match builder.spawn(move || container::run(&shared, slot)) {
+            match builder.spawn(move || container::run(&seat)) {
                 Ok(thread) => self.keep(thread),
                 Err(error) => {
                     let reason = format!("a thread for it cannot be started: {error}");
@@ -221,7 +226,7 @@ impl Shared {
     }
 
     /// A container was never made.
-    pub(crate) fn not_started(self: &Arc<Self>, slot: SlotId, error: &StartError) {
+    fn not_started(self: &Arc<Self>, slot: SlotId, error: &StartError) {
         let removed = self.lock().remove(slot);
         let error = CallError::NotStarted {
             function: self.options.name(),
@@ -233,7 +238,7 @@ impl Shared {
     }
 
     /// Answers inputs that failed, or has them run again.
-    pub(crate) fn conclude(self: &Arc<Self>, dispositions: Vec<Disposition>, error: &CallError) {
+    fn conclude(self: &Arc<Self>, dispositions: Vec<Disposition>, error: &CallError) {
         for disposition in dispositions {
             match disposition {
                 Disposition::Answer(caller) => caller.end(Outcome::Error(error.clone())),
@@ -243,14 +248,14 @@ impl Shared {
     }
 
     /// After a container's end: starts another one if inputs wait, tells a stop that waits.
-    pub(crate) fn settle(self: &Arc<Self>) {
+    fn settle(self: &Arc<Self>) {
         self.replenish();
         if self.lock().is_empty() {
             self.emptied.notify_all();
         }
     }
 
-    pub(crate) fn stopped(&self) -> CallError {
+    fn stopped(&self) -> CallError {
         CallError::Stopped { function: self.options.name() }
     }
 

@@ -1,14 +1,6 @@
-//! Running failed inputs again.
+//! How often failed inputs run again.
 
-use std::sync::{Arc, PoisonError};
-use std::time::{Duration, Instant};
-
-use lamina_events::Event;
-
-use crate::call::Outcome;
-use crate::error::CallError;
-use crate::pool::{STACK_SIZE, Shared};
-use crate::state::Retry;
+use std::time::Duration;
 
 /// How often, and after which pauses, a failed input runs again.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -29,61 +21,6 @@ impl Retries {
         let factor = self.backoff.powf(f64::from(failed.saturating_sub(1)));
         let seconds = (self.initial_delay.as_secs_f64() * factor).min(self.maximum_delay.as_secs_f64());
         Duration::try_from_secs_f64(seconds).unwrap_or(self.maximum_delay)
-    }
-}
-
-impl Shared {
-    /// Reports that an input was put aside, and sees to it that it runs again.
-    pub(crate) fn try_again(self: &Arc<Self>, retry: &Retry, cause: &str) {
-        self.sink.emit(Event::CallRetried {
-            function: self.options.name(),
-            attempt: retry.attempt,
-            of: self.options.retries.maximum.saturating_add(1),
-            seconds: retry.delay.as_secs_f64(),
-            cause: cause.to_owned(),
-        });
-        if !self.lock().start_timer() {
-            return self.delayed.notify_one();
-        }
-        let shared = Arc::clone(self);
-        let builder = std::thread::Builder::new().name("retries".to_owned()).stack_size(STACK_SIZE);
-        match builder.spawn(move || shared.keep_time()) {
-            Ok(thread) => self.keep(thread),
-            Err(error) => self.give_up(&error),
-        }
-    }
-
-    /// Places the inputs that were put aside when their time has come; returns when there are none.
-    fn keep_time(self: Arc<Self>) {
-        let mut state = self.lock();
-        while let Some(next) = state.next_attempt() {
-            let left = next.saturating_duration_since(Instant::now());
-            if !left.is_zero() {
-                state = self.delayed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
-                continue;
-            }
-            let dispatch = state.place_delayed();
-            drop(state);
-            match dispatch {
-                Some(dispatch) => self.dispatch(&dispatch),
-                None => self.replenish(),
-            }
-            state = self.lock();
-        }
-        state.stop_timer();
-    }
-
-    /// Nobody can keep time: ends the calls that wait for it.
-    fn give_up(&self, error: &std::io::Error) {
-        let inputs = {
-            let mut state = self.lock();
-            state.stop_timer();
-            state.take_delayed()
-        };
-        for input in inputs {
-            let (function, reason) = (self.options.name(), format!("a thread cannot be started: {error}"));
-            input.caller.end(Outcome::Error(CallError::NotStarted { function, reason, hint: None }));
-        }
     }
 }
 

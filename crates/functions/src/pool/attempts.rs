@@ -1,0 +1,66 @@
+//! Further attempts of inputs that failed, made when their time has come.
+
+use std::sync::{Arc, PoisonError};
+use std::time::Instant;
+
+use lamina_events::Event;
+
+use super::{STACK_SIZE, Shared};
+use crate::call::Outcome;
+use crate::error::CallError;
+use crate::state::Retry;
+
+impl Shared {
+    /// Reports that an input was put aside, and sees to it that it runs again.
+    pub(super) fn try_again(self: &Arc<Self>, retry: &Retry, cause: &str) {
+        self.sink.emit(Event::CallRetried {
+            function: self.options.name(),
+            attempt: retry.attempt,
+            of: self.options.retries.maximum.saturating_add(1),
+            seconds: retry.delay.as_secs_f64(),
+            cause: cause.to_owned(),
+        });
+        if !self.lock().start_timer() {
+            return self.delayed.notify_one();
+        }
+        let shared = Arc::clone(self);
+        let builder = std::thread::Builder::new().name("retries".to_owned()).stack_size(STACK_SIZE);
+        match builder.spawn(move || shared.keep_time()) {
+            Ok(thread) => self.keep(thread),
+            Err(error) => self.give_up(&error),
+        }
+    }
+
+    /// Places the inputs that were put aside when their time has come; returns when there are none.
+    fn keep_time(self: Arc<Self>) {
+        let mut state = self.lock();
+        while let Some(next) = state.next_attempt() {
+            let left = next.saturating_duration_since(Instant::now());
+            if !left.is_zero() {
+                state = self.delayed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+                continue;
+            }
+            let dispatch = state.place_delayed();
+            drop(state);
+            match dispatch {
+                Some(dispatch) => self.dispatch(&dispatch),
+                None => self.replenish(),
+            }
+            state = self.lock();
+        }
+        state.stop_timer();
+    }
+
+    /// Nobody can keep time: ends the calls that wait for it.
+    fn give_up(&self, error: &std::io::Error) {
+        let inputs = {
+            let mut state = self.lock();
+            state.stop_timer();
+            state.take_delayed()
+        };
+        for input in inputs {
+            let (function, reason) = (self.options.name(), format!("a thread cannot be started: {error}"));
+            input.caller.end(Outcome::Error(CallError::NotStarted { function, reason, hint: None }));
+        }
+    }
+}
