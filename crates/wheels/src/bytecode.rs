@@ -7,10 +7,11 @@ use std::fs::File;
 use std::io::{BufReader, BufWriter, Read, Write};
 use std::os::fd::OwnedFd;
 
+use lamina_packages::{MISSING, file_name};
 use lamina_store::{Job, JobError, WorkerContext};
 use serde::{Deserialize, Serialize};
 
-use crate::manifest::{self, Bytecode, MISSING, Manifest, ManifestFile};
+use crate::manifest::{Bytecode, Manifest, ManifestFile, descriptions};
 use crate::request::Target;
 
 /// The program that the image's interpreter runs; the other end of the pipes.
@@ -40,7 +41,9 @@ impl Job for CompileWheel {
         let (Some(requests), Some(answers)) = (fds.next(), fds.next()) else {
             return Err(JobError::new(LOST, "the interpreter's pipes were not handed over"));
         };
-        let manifest: Manifest = manifest::load(context, &manifest::file_name(&self.sha256, None))
+        let descriptions = descriptions(context);
+        let manifest: Manifest = descriptions
+            .load(&file_name(&self.sha256, None))
             .ok_or_else(|| JobError::new(MISSING, format!("`{}` is not unpacked", self.name)))?;
         let modules: Vec<&ManifestFile> =
             manifest.files.iter().filter(|file| manifest.is_module(&file.path) && file.size <= SOURCE_LIMIT).collect();
@@ -50,7 +53,7 @@ impl Job for CompileWheel {
             let sent = sender.join().unwrap_or_else(|_| Err(JobError::new(LOST, "sending sources failed")));
             received.and_then(|bytecode| sent.map(|()| bytecode))
         })?;
-        manifest::save(context, &manifest::file_name(&self.sha256, Some(&self.bytecode_key)), &bytecode)
+        descriptions.save(&file_name(&self.sha256, Some(&self.bytecode_key)), &bytecode)
     }
 }
 
@@ -67,9 +70,7 @@ impl CompileWheel {
         let mut requests = BufWriter::with_capacity(1 << 16, requests);
         let mut outcome = Ok(());
         for file in modules {
-            let path = manifest.place(&file.path).map_or_else(String::new, |(place, rest)| {
-                format!("{}/{rest}", place.directory(&self.target, &self.name))
-            });
+            let path = manifest.path_on(&file.path, &self.target, &self.name).unwrap_or_default();
             let source = read(context, file).unwrap_or_else(|error| {
                 outcome = Err(error);
                 Vec::new()

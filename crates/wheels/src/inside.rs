@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use fs_err as fs;
+use lamina_packages::{Entry, Layers, read_text};
 use lamina_store::JobError;
 use serde::{Deserialize, Serialize};
 
-use crate::layers::{Entry, Layers, read_text};
 use crate::request::{Installer, Target};
 
 /// Variables that lead either installer to other servers, credentials or settings.

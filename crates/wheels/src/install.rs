@@ -12,6 +12,7 @@ use lamina_events::CancelToken;
 use lamina_fetch::{Client, Download, FetchError};
 use lamina_ground::{Stack, StorePath};
 use lamina_image::Digest;
+use lamina_packages::{MISSING, NOT_LINKABLE, file_name};
 use lamina_sandbox::Launcher;
 use lamina_store::{Job, JobError, JobTable, Store, Work, WorkerContext};
 use serde::{Deserialize, Serialize};
@@ -22,9 +23,10 @@ use crate::compilers::{Compilers, Queue};
 use crate::error::WheelError;
 use crate::installed::SurveyImage;
 use crate::interpreter::FindInterpreter;
-use crate::link::{LinkWheels, LinkedWheel, NEEDS_SANDBOX};
+use crate::link::LinkWheels;
 use crate::lock::{Resolution, Source, Wheel};
-use crate::manifest::{self, MISSING, Manifest};
+use crate::manifest::{self, Manifest, descriptions};
+use crate::place::LinkedWheel;
 use crate::request::{Installer, Target};
 use crate::unpack::{DANGEROUS, UNUSUAL, UnpackWheel, Unpacked};
 
@@ -150,7 +152,7 @@ impl Run<'_> {
             published.join().unwrap_or_else(gone).and(linked)
         });
         let linked = linked.map_err(|error| match error.kind.as_str() {
-            NEEDS_SANDBOX => WheelError::NeedsSandbox { reason: error.message },
+            NOT_LINKABLE => WheelError::NeedsSandbox { reason: error.message },
             _ => error.into(),
         })?;
         let mut report = report.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -341,10 +343,7 @@ impl Run<'_> {
 
     fn manifest_names(&self) -> Vec<String> {
         let key = Some(self.bytecode_key.as_str());
-        self.wheels
-            .iter()
-            .flat_map(|wheel| [manifest::file_name(&wheel.sha256, None), manifest::file_name(&wheel.sha256, key)])
-            .collect()
+        self.wheels.iter().flat_map(|wheel| [file_name(&wheel.sha256, None), file_name(&wheel.sha256, key)]).collect()
     }
 }
 
@@ -393,14 +392,14 @@ impl Job for QueryWheels {
     type Output = Vec<State>;
 
     fn run(self, context: &WorkerContext, _fds: Vec<OwnedFd>) -> Result<Vec<State>, JobError> {
+        let descriptions = descriptions(context);
         let state = |sha256: &String| {
-            let name = manifest::file_name(sha256, Some(&self.bytecode_key));
-            let plain = manifest::file_name(sha256, None);
-            manifest::touch(context, &plain);
-            if manifest::is_published(context, &name) && manifest::is_published(context, &plain) {
+            let (manifest, bytecode) = (file_name(sha256, None), file_name(sha256, Some(&self.bytecode_key)));
+            descriptions.touch(&manifest);
+            if descriptions.is_published(&bytecode) && descriptions.is_published(&manifest) {
                 return State::Ready;
             }
-            match manifest::load_published::<Manifest>(context, &plain) {
+            match descriptions.load_published::<Manifest>(&manifest) {
                 None => State::Missing,
                 Some(manifest) => match manifest.source_bytes() {
                     0 => State::Ready,
@@ -425,10 +424,10 @@ impl Job for PublishWheels {
 
     fn run(self, context: &WorkerContext, _fds: Vec<OwnedFd>) -> Result<(), JobError> {
         if self.forget {
-            manifest::forget(context, &self.names);
+            descriptions(context).forget(&self.names);
             return Ok(());
         }
-        manifest::publish(context, &self.names)
+        descriptions(context).publish(&self.names)
     }
 }
 

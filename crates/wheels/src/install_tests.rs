@@ -45,11 +45,11 @@ impl Stand {
         let sha256 = Digest::of(&wheel.zip).hex();
         let job = UnpackWheel { filename: format!("{}-1.0-py3-none-any.whl", wheel.name), sha256: sha256.clone() };
         self.store.job(&job, &[file.as_fd()])?;
-        self.store.job(&PublishWheels { names: vec![manifest::file_name(&sha256, None)], forget: false }, &[])?;
+        self.store.job(&PublishWheels { names: vec![file_name(&sha256, None)], forget: false }, &[])?;
         Ok(LinkedWheel { name: wheel.name.clone(), sha256, requested: true, direct_url: None })
     }
 
-    fn link(&self, work: &Work, wheels: Vec<LinkedWheel>) -> Result<crate::link::Linked, JobError> {
+    fn link(&self, work: &Work, wheels: Vec<LinkedWheel>) -> Result<lamina_packages::Linked, JobError> {
         let job = LinkWheels {
             work: work.id().to_owned(),
             layers: Stack::from_bottom_up(["views/base".into()]),
@@ -217,7 +217,7 @@ fn an_image_that_redirects_a_directory_needs_the_installer() {
     fs::os::unix::fs::symlink("/tmp", stand.content("views/base/usr/local")).unwrap();
     let wheels = vec![stand.unpack(&wheel("demo", &[("demo.py", "")])).unwrap()];
     let work = stand.store.new_work().unwrap();
-    assert_eq!(stand.link(&work, wheels).unwrap_err().kind, NEEDS_SANDBOX);
+    assert_eq!(stand.link(&work, wheels).unwrap_err().kind, NOT_LINKABLE);
 }
 
 #[test]
@@ -231,7 +231,7 @@ fn what_the_store_has_lost_is_noticed() {
     let query = || QueryWheels { wheels: vec![sha256.clone()], bytecode_key: KEY.to_owned() };
     let unpacked = State::Unpacked { source_bytes: 9 };
     assert_eq!(stand.store.job(&query(), &[]).unwrap(), [unpacked]);
-    stand.store.job(&PublishWheels { names: vec![manifest::file_name(&sha256, None)], forget: true }, &[]).unwrap();
+    stand.store.job(&PublishWheels { names: vec![file_name(&sha256, None)], forget: true }, &[]).unwrap();
     assert_eq!(stand.store.job(&query(), &[]).unwrap(), [State::Missing]);
 }
 

@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 
 use fs_err as fs;
 use lamina_ground::{Stack, StorePath};
+use lamina_packages::{Directory, Layers, read_text};
 use lamina_store::{Job, JobError, Store, WorkerContext, deleted_in};
 use serde::{Deserialize, Serialize};
 
 use crate::error::WheelError;
 use crate::inside::{Inside, PathLine, Places, path_line};
-use crate::layers::{Directory, Layers, read_text};
 use crate::request::{Installed, Installer, normalize_name};
 
 /// What an image has that matters to an installer.

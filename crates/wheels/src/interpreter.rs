@@ -5,11 +5,11 @@ use std::path::PathBuf;
 
 use fs_err as fs;
 use lamina_ground::{Stack, StorePath};
+use lamina_packages::{Directory, Layers};
 use lamina_store::{Job, JobError, Store, WorkerContext, is_deleted};
 use serde::{Deserialize, Serialize};
 
 use crate::error::WheelError;
-use crate::layers::{Directory, Layers};
 
 /// The names under which an interpreter is looked for: the second only where the whole path lacks the first.
 const INTERPRETERS: [&str; 2] = ["python", "python3"];

@@ -1,24 +1,14 @@
-//! What the store remembers of an unpacked wheel: its files as objects, by path. Kept as JSON in `content/wheels`.
-//!
-//! A manifest is first written *pending*; it is published, after one synchronisation of the disk, when all wheels of a
-//! step are unpacked. So a published manifest never names an object that a power cut could take away.
+//! What the store remembers of an unpacked wheel: its files as objects, by path. Kept in `content/wheels`.
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
 
-use fs_err as fs;
 use lamina_image::Digest;
-use lamina_store::{JobError, ObjectName, Package, WorkerContext};
-use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW};
-use serde::de::DeserializeOwned;
+use lamina_packages::Descriptions;
+use lamina_store::{JobError, Package, WorkerContext};
 use serde::{Deserialize, Serialize};
 
 use crate::request::Target;
 use crate::scripts::EntryPoint;
-
-/// Kind of a [`JobError`]: a manifest names an object, or the caller a wheel, that is not in the store.
-pub(crate) const MISSING: &str = "wheel-missing";
 
 /// An unpacked wheel.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,6 +78,12 @@ impl Manifest {
         };
         Some((place, rest))
     }
+
+    /// The absolute path of a file on `target`.
+    pub(crate) fn path_on(&self, path: &str, target: &Target, distribution: &str) -> Option<String> {
+        let (place, rest) = self.place(path)?;
+        Some(format!("{}/{rest}", place.directory(target, distribution)))
+    }
 }
 
 /// One of the directories that a wheel's files go to.
@@ -114,111 +110,21 @@ impl Place {
     }
 }
 
-/// Name of a manifest: of a wheel, or of its bytecode under a key.
-pub(crate) fn file_name(sha256: &str, bytecode_key: Option<&str>) -> String {
-    match bytecode_key {
-        Some(key) => format!("{sha256}-{key}.json"),
-        None => format!("{sha256}.json"),
-    }
-}
-
-fn directory(context: &WorkerContext) -> PathBuf {
-    context.content().join("wheels")
-}
-
-fn pending(context: &WorkerContext, name: &str) -> PathBuf {
-    directory(context).join(format!("{name}.new"))
-}
-
-/// Reads a published manifest, or else a pending one; `None` if there is neither, or it is damaged.
-pub(crate) fn load<T: DeserializeOwned>(context: &WorkerContext, name: &str) -> Option<T> {
-    load_published(context, name).or_else(|| read(pending(context, name)))
-}
-
-/// Reads a published manifest.
-pub(crate) fn load_published<T: DeserializeOwned>(context: &WorkerContext, name: &str) -> Option<T> {
-    read(directory(context).join(name))
-}
-
-/// Whether a manifest is published.
-pub(crate) fn is_published(context: &WorkerContext, name: &str) -> bool {
-    directory(context).join(name).exists()
-}
-
-fn read<T: DeserializeOwned>(path: PathBuf) -> Option<T> {
-    serde_json::from_slice(&fs::read(path).ok()?).ok()
-}
-
-/// Writes a pending manifest.
-pub(crate) fn save<T: Serialize>(context: &WorkerContext, name: &str, manifest: &T) -> Result<(), JobError> {
-    fs::create_dir_all(directory(context))?;
-    let bytes = serde_json::to_vec(manifest).map_err(|error| JobError::new(JobError::STORE, error.to_string()))?;
-    let temporary = context.temporary_path();
-    fs::write(&temporary, bytes)?;
-    Ok(fs::rename(temporary, pending(context, name))?)
-}
-
-/// Publishes pending manifests: everything they refer to is on the disk first.
-pub(crate) fn publish(context: &WorkerContext, names: &[String]) -> Result<(), JobError> {
-    let waiting: Vec<_> = names.iter().filter(|name| pending(context, name).exists()).collect();
-    if waiting.is_empty() {
-        return Ok(());
-    }
-    context.sync()?;
-    for name in waiting {
-        match fs::rename(pending(context, name), directory(context).join(name)) {
-            // Another process published the same manifest in the meantime.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            other => other?,
-        }
-    }
-    Ok(())
-}
-
-/// Notes that a wheel was asked for: the time of its manifest is how long nobody has.
-pub(crate) fn touch(context: &WorkerContext, name: &str) {
-    let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
-    let times = Timestamps { last_access: now, last_modification: now };
-    // At worst the wheel is unpacked again some day.
-    let _ = rustix::fs::utimensat(CWD, directory(context).join(name), &times, AtFlags::empty());
+/// The manifests, and what was made of wheels later.
+pub(crate) fn descriptions(context: &WorkerContext) -> Descriptions<'_> {
+    Descriptions::new(context, "wheels")
 }
 
 /// All unpacked wheels, for those who collect what nobody uses.
 pub(crate) fn packages(context: &WorkerContext) -> Result<Vec<Package>, JobError> {
-    let mut packages: BTreeMap<String, Package> = BTreeMap::new();
-    for entry in fs::read_dir(directory(context))? {
-        let path = entry?.path();
-        let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
-        let wheel = name.split(['-', '.']).next().unwrap_or_default().to_owned();
-        let Ok(metadata) = fs::metadata(&path) else { continue };
-        let (objects, last_used) = (objects_of(&path, name), metadata.mtime());
-        let package =
-            packages.entry(wheel).or_insert_with(|| Package { files: Vec::new(), last_used, objects: Vec::new() });
-        package.last_used = package.last_used.max(last_used);
-        package.objects.extend(objects);
-        package.files.push(path);
-    }
-    Ok(packages.into_values().collect())
-}
-
-/// What a manifest names; a damaged one names nothing.
-fn objects_of(path: &Path, name: &str) -> Vec<ObjectName> {
-    if name.contains('-') {
-        let bytecode: Bytecode = read(path.to_owned()).unwrap_or_default();
-        return bytecode.files.values().map(ObjectName::new).collect();
-    }
-    let manifest: Option<Manifest> = read(path.to_owned());
-    let files = manifest.into_iter().flat_map(|manifest| manifest.files);
-    files.filter(|file| file.size > 0).map(|file| ObjectName::new(&file.digest)).collect()
-}
-
-/// Removes manifests that turned out to be of no use.
-pub(crate) fn forget(context: &WorkerContext, names: &[String]) {
-    for name in names {
-        // Whatever cannot be removed is overwritten by the next manifest.
-        let _ = fs::remove_file(directory(context).join(name));
-        let _ = fs::remove_file(pending(context, name));
-    }
+    descriptions(context).packages(|is_part, bytes| {
+        if is_part {
+            let bytecode: Bytecode = serde_json::from_slice(bytes)?;
+            return Ok(bytecode.files.into_values().collect());
+        }
+        let manifest: Manifest = serde_json::from_slice(bytes)?;
+        Ok(manifest.files.iter().filter(|file| file.size > 0).map(|file| file.digest).collect())
+    })
 }
 
 #[cfg(test)]
@@ -252,9 +158,7 @@ mod tests {
             empty_directories: Vec::new(),
             entry_points: Vec::new(),
         };
-        let place = |path: &str| {
-            manifest.place(path).map(|(place, rest)| format!("{}/{rest}", place.directory(&target(), "a-b")))
-        };
+        let place = |path: &str| manifest.path_on(path, &target(), "a-b");
         assert_eq!(place("a_b/x.py").unwrap(), "/usr/local/lib/python3.11/dist-packages/a_b/x.py");
         assert_eq!(place("a_b-1.0.data/platlib/x.so").unwrap(), "/usr/local/lib/python3.11/dist-packages/x.so");
         assert_eq!(place("a_b-1.0.data/scripts/x").unwrap(), "/usr/local/bin/x");

@@ -1,38 +1,30 @@
 //! Which files an installed wheel consists of, metadata included.
 
-use lamina_image::Digest;
+use lamina_packages::{Content, File, Package};
+use serde::{Deserialize, Serialize};
 
-use crate::link::LinkedWheel;
-use crate::manifest::{Manifest, ManifestFile, Place};
+use crate::manifest::{Bytecode, Manifest, ManifestFile, Place};
 use crate::record::{self, Record};
 use crate::request::{Installer, Target};
 use crate::scripts;
 
-/// A file at its final place.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Placed {
-    /// Its absolute path in the image.
-    pub(crate) path: String,
-    /// What it holds.
-    pub(crate) content: Content,
+/// A wheel to install.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct LinkedWheel {
+    pub(crate) name: String,
+    pub(crate) sha256: String,
+    pub(crate) requested: bool,
+    pub(crate) direct_url: Option<String>,
 }
 
-/// What a file holds.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Content {
-    /// The bytes of an object.
-    Object { digest: Digest, mode: u32, size: u64 },
-    /// Bytes made for this target.
-    Text { bytes: Vec<u8>, mode: u32 },
-}
-
-/// All files that installing `wheel` leaves on `target`, bytecode aside.
-pub(crate) fn place(wheel: &LinkedWheel, manifest: &Manifest, target: &Target, installer: Installer) -> Vec<Placed> {
+/// All that installing `wheel` leaves on `target`, bytecode aside.
+pub(crate) fn place(wheel: &LinkedWheel, manifest: &Manifest, target: &Target, installer: Installer) -> Package {
     let mut placing =
         Placing { target, files: Vec::with_capacity(manifest.files.len() + 8), record: Record::default() };
+    let path_on = |path: &str| manifest.path_on(path, target, &wheel.name);
     for file in &manifest.files {
-        if let Some((place, rest)) = manifest.place(&file.path) {
-            placing.add_file(format!("{}/{rest}", place.directory(target, &wheel.name)), file);
+        if let Some(path) = path_on(&file.path) {
+            placing.add_file(path, file);
         }
     }
     for point in &manifest.entry_points {
@@ -50,8 +42,32 @@ pub(crate) fn place(wheel: &LinkedWheel, manifest: &Manifest, target: &Target, i
     }
     let record = placing.record.finish(format!("{}/RECORD", manifest.dist_info));
     let content = Content::Text { bytes: record.into_bytes(), mode: 0o644 };
-    placing.files.push(Placed { path: format!("{metadata}/RECORD"), content });
-    placing.files
+    placing.files.push(File { path: format!("{metadata}/RECORD"), content });
+    let empty = manifest.empty_directories.iter().filter(|_| installer == Installer::Uv);
+    let empty_directories = empty.filter_map(|path| path_on(path)).collect();
+    Package { name: wheel.name.clone(), files: placing.files, empty_directories }
+}
+
+/// The bytecode of a wheel's modules, each with the path of its source.
+pub(crate) fn place_bytecode(
+    wheel: &LinkedWheel,
+    manifest: &Manifest,
+    bytecode: &Bytecode,
+    target: &Target,
+) -> Vec<(String, File)> {
+    let Some((major, minor)) = target.python_minor() else {
+        return Vec::new();
+    };
+    let files = bytecode.files.iter().filter_map(|(path, digest)| {
+        let source = manifest.path_on(path, target, &wheel.name)?;
+        let (directory, name) = source.rsplit_once('/')?;
+        let stem = name.strip_suffix(".py").unwrap_or(name);
+        let path = format!("{directory}/__pycache__/{stem}.cpython-{major}{minor}.pyc");
+        // Nobody asked for it, so it does not count in what is reported.
+        let content = Content::Object { digest: *digest, mode: 0o644, size: 0 };
+        Some((source, File { path, content }))
+    });
+    files.collect()
 }
 
 /// Where a distribution that was asked for by address came from (PEP 610).
@@ -65,7 +81,7 @@ fn direct_url(url: &str, sha256: &str) -> Vec<u8> {
 
 struct Placing<'a> {
     target: &'a Target,
-    files: Vec<Placed>,
+    files: Vec<File>,
     record: Record,
 }
 
@@ -76,12 +92,12 @@ impl Placing<'_> {
         }
         self.record.add(relative(&path, &self.target.site_packages), &file.record, file.size);
         let content = Content::Object { digest: file.digest, mode: file.mode, size: file.size };
-        self.files.push(Placed { path, content });
+        self.files.push(File { path, content });
     }
 
     fn add_text(&mut self, path: String, bytes: Vec<u8>, mode: u32) {
         self.record.add(relative(&path, &self.target.site_packages), &record::digest(&bytes), bytes.len() as u64);
-        self.files.push(Placed { path, content: Content::Text { bytes, mode } });
+        self.files.push(File { path, content: Content::Text { bytes, mode } });
     }
 }
 
@@ -97,6 +113,8 @@ fn relative(path: &str, directory: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use lamina_image::Digest;
+
     use super::*;
     use crate::scripts::EntryPoint;
     use crate::tests::target;
@@ -130,8 +148,8 @@ mod tests {
             requested: true,
             direct_url: Some("https://files.invalid/demo-1.0-py3-none-any.whl".to_owned()),
         };
-        let placed = place(&wheel, &manifest, &target(), Installer::Uv);
-        assert_eq!(placed, place(&wheel, &manifest, &target(), Installer::Uv));
+        let placed = place(&wheel, &manifest, &target(), Installer::Uv).files;
+        assert_eq!(placed, place(&wheel, &manifest, &target(), Installer::Uv).files);
         let text = |path: &str| match &placed.iter().find(|file| file.path.ends_with(path)).unwrap().content {
             Content::Text { bytes, mode } => (String::from_utf8(bytes.clone()).unwrap(), *mode),
             Content::Object { .. } => panic!("`{path}` is an object"),

@@ -6,7 +6,6 @@ use std::path::Path;
 use std::process::Command;
 
 use fs_err as fs;
-use lamina_events::CancelToken;
 use lamina_image::redact;
 
 use crate::error::WheelError;
@@ -14,25 +13,10 @@ use crate::lock::{self, Resolution};
 use crate::request::{Installed, Request, Target};
 use crate::requirement::{self, Allowed};
 use crate::tags::{Tags, uv_platform};
-use crate::uv::Uv;
+use crate::uv::{Resolver, Uv};
 
 /// Longest answer of the resolver: some hundred times that of a large environment.
 const ANSWER_LIMIT: u64 = 128 << 20;
-
-/// What resolving needs beside the question itself.
-#[derive(Debug, Clone, Copy)]
-pub struct Resolver<'a> {
-    /// The `uv` program.
-    pub uv: &'a Path,
-    /// An interpreter that it need not look for. Any does: the image's is described to it.
-    pub python: Option<&'a Path>,
-    /// A directory for its cache, which is the engine's own.
-    pub cache: &'a Path,
-    /// Whether to ask the index again for everything.
-    pub refresh: bool,
-    /// Stops the resolver.
-    pub cancel: &'a CancelToken,
-}
 
 /// Finds wheels that meet `request` on `target`, given what the image has.
 ///

@@ -4,6 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use lamina_events::CancelToken;
 use lamina_ground::Hint;
 
 use super::*;

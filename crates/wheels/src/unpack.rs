@@ -5,13 +5,14 @@ use std::fs::File;
 use std::io::Read;
 use std::os::fd::OwnedFd;
 
+use lamina_packages::file_name;
 use lamina_store::{Job, JobError, WorkerContext};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::archive::{Archive, Entry, Refusal};
-use crate::manifest::{self, Manifest, ManifestFile};
+use crate::manifest::{Manifest, ManifestFile, Place, descriptions};
 use crate::record;
 use crate::request::normalize_name;
 use crate::scripts;
@@ -47,7 +48,7 @@ impl Job for UnpackWheel {
         let file = fds.into_iter().next().ok_or_else(|| invalid("its file was not handed over".to_owned()))?;
         let archive = Archive::open(File::from(file)).map_err(invalid)?;
         let manifest = unpack(archive, &self.filename, context)?;
-        manifest::save(context, &manifest::file_name(&self.sha256, None), &manifest)?;
+        descriptions(context).save(&file_name(&self.sha256, None), &manifest)?;
         Ok(Unpacked { source_bytes: manifest.source_bytes() })
     }
 }
@@ -130,7 +131,7 @@ fn store(
     manifest: &Manifest,
     context: &WorkerContext,
 ) -> Result<ManifestFile, JobError> {
-    let is_script = matches!(manifest.place(&entry.path), Some((manifest::Place::Scripts, _)));
+    let is_script = matches!(manifest.place(&entry.path), Some((Place::Scripts, _)));
     let mode = if entry.executable || is_script { 0o755 } else { 0o644 };
     let mut script = None;
     let (digest, record) = if entry.size <= MEMORY_LIMIT {

@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use fs_err as fs;
+use lamina_events::CancelToken;
 use lamina_image::Digest;
 use lamina_system::{Bounds, Outcome, limit_writing, run_bounded};
 
 use crate::error::WheelError;
 use crate::lock::quoted;
 use crate::request::{Installer, Request};
-use crate::resolve::Resolver;
 use crate::settings::{PipSettings, has_uv_configuration};
 
 /// How long the answers of an index are used again: pages for ten minutes, files for ever, whatever headers it or a
@@ -46,6 +46,21 @@ const DECISIVE: [&str; 19] = [
 
 fn decides_what_is_installed(name: &OsStr) -> bool {
     name.to_str().is_some_and(|name| DECISIVE.contains(&name))
+}
+
+/// What resolving needs beside the question itself.
+#[derive(Debug, Clone, Copy)]
+pub struct Resolver<'a> {
+    /// The `uv` program.
+    pub uv: &'a Path,
+    /// An interpreter that it need not look for. Any does: the image's is described to it.
+    pub python: Option<&'a Path>,
+    /// A directory for its cache, which is the engine's own.
+    pub cache: &'a Path,
+    /// Whether to ask the index again for everything.
+    pub refresh: bool,
+    /// Stops the resolver.
+    pub cancel: &'a CancelToken,
 }
 
 /// The resolver program, set up for one request.

@@ -9,14 +9,14 @@ use lamina_ground::{Stack, StorePath};
 use lamina_store::{JobError, is_deleted, is_opaque_in_view, open_in_layer};
 
 /// The views of an image's layers.
-pub(crate) struct Layers {
+pub struct Layers {
     roots: Stack<PathBuf>,
     known: HashMap<String, Directory>,
 }
 
 /// What an image has at a path where a directory is looked for.
 #[derive(Debug, Clone)]
-pub(crate) enum Directory {
+pub enum Directory {
     /// Nothing.
     Absent,
     /// Something else than a directory.
@@ -27,12 +27,16 @@ pub(crate) enum Directory {
 
 impl Layers {
     /// The layers with these views.
-    pub(crate) fn new(content: &Path, views: &Stack<StorePath>) -> Self {
+    #[must_use]
+    pub fn new(content: &Path, views: &Stack<StorePath>) -> Self {
         Self { roots: views.map(|view| content.join(view)), known: HashMap::new() }
     }
 
     /// Finds the directory at an absolute path. Symbolic links are not followed: they count as something else.
-    pub(crate) fn directory(&mut self, path: &str) -> Result<Directory, JobError> {
+    ///
+    /// # Errors
+    /// When a layer cannot be read.
+    pub fn directory(&mut self, path: &str) -> Result<Directory, JobError> {
         let path = path.trim_matches('/');
         if path.is_empty() {
             return Ok(Directory::Present(self.roots.clone()));
@@ -52,7 +56,7 @@ impl Layers {
 
 /// What an image has at a path where a file is looked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Entry {
+pub enum Entry {
     /// Nothing.
     Absent,
     /// Something of the lowest layer, at this place of the store.
@@ -65,7 +69,10 @@ pub(crate) enum Entry {
 
 impl Layers {
     /// Finds what is at an absolute path. Symbolic links are not followed.
-    pub(crate) fn entry(&mut self, path: &str) -> Result<Entry, JobError> {
+    ///
+    /// # Errors
+    /// When a layer cannot be read.
+    pub fn entry(&mut self, path: &str) -> Result<Entry, JobError> {
         let (parent, name) = path.trim_end_matches('/').rsplit_once('/').unwrap_or(("", path));
         let directories = match self.directory(parent)? {
             Directory::Absent => return Ok(Entry::Absent),
@@ -88,7 +95,8 @@ impl Layers {
     }
 
     /// Whether a place of the store is of the lowest layer.
-    pub(crate) fn is_of_base(&self, path: &Path) -> bool {
+    #[must_use]
+    pub fn is_of_base(&self, path: &Path) -> bool {
         self.roots.bottom().is_some_and(|base| path.starts_with(base))
     }
 }
@@ -122,7 +130,10 @@ fn merge(parents: &Stack<PathBuf>, name: &str) -> Result<Directory, JobError> {
 }
 
 /// The text of a file of a layer; bytes that are no UTF-8 are replaced.
-pub(crate) fn read_text(path: &Path) -> Result<String, JobError> {
+///
+/// # Errors
+/// When it cannot be read.
+pub fn read_text(path: &Path) -> Result<String, JobError> {
     let mut bytes = Vec::new();
     open_in_layer(path)?.read_to_end(&mut bytes)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())

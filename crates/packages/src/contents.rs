@@ -1,0 +1,254 @@
+//! What several packages put into an image together, and placing it into a step's upper.
+
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+
+use fs_err as fs;
+use lamina_image::Digest;
+use lamina_store::{JobError, Metadata, UpperDirectory, WorkerContext};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::MISSING;
+use crate::layers::{Directory, Layers};
+
+/// Kind of a [`JobError`]: packages or image are laid out in a way that only a real installer copes with.
+pub const NOT_LINKABLE: &str = "package-not-linkable";
+
+/// A package to install.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Package {
+    /// Its name.
+    pub name: String,
+    /// Its files.
+    pub files: Vec<File>,
+    /// Absolute paths of directories to make although no file goes there.
+    pub empty_directories: Vec<String>,
+}
+
+/// A file at its final place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct File {
+    /// Its absolute path in the image.
+    pub path: String,
+    /// What it holds.
+    pub content: Content,
+}
+
+/// What a file holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Content {
+    /// The bytes of an object.
+    Object {
+        /// Its digest.
+        digest: Digest,
+        /// The permission bits.
+        mode: u32,
+        /// How many bytes of it count as installed.
+        size: u64,
+    },
+    /// Bytes made for this image.
+    Text {
+        /// The bytes.
+        bytes: Vec<u8>,
+        /// The permission bits.
+        mode: u32,
+    },
+}
+
+/// What was installed.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Linked {
+    /// Files put in place.
+    pub files: u64,
+    /// Bytes of them.
+    pub bytes: u64,
+    /// What the user should know, in sentences.
+    pub warnings: Vec<String>,
+}
+
+/// Everything that goes into the upper, each path once.
+#[derive(Debug)]
+pub struct Contents {
+    /// By path: the position of the package that it is from, and what is there.
+    files: HashMap<String, (usize, Content)>,
+    empty_directories: Vec<String>,
+    warnings: Vec<String>,
+}
+
+impl Contents {
+    /// Decides who owns each path: of several packages, the last.
+    ///
+    /// # Errors
+    /// [`NOT_LINKABLE`] when a file of one package is where another one has a directory.
+    pub fn new(packages: Vec<Package>) -> Result<Self, JobError> {
+        let mut files = HashMap::with_capacity(packages.iter().map(|package| package.files.len()).sum::<usize>() * 2);
+        let mut conflicts: BTreeMap<(usize, usize), (u64, String)> = BTreeMap::new();
+        let mut names = Vec::with_capacity(packages.len());
+        let mut empty_directories = Vec::new();
+        for (position, package) in packages.into_iter().enumerate() {
+            names.push(package.name);
+            empty_directories.extend(package.empty_directories);
+            for file in package.files {
+                match files.entry(file.path) {
+                    Entry::Vacant(free) => drop(free.insert((position, file.content))),
+                    Entry::Occupied(mut taken) => {
+                        let (other, content) = taken.insert((position, file.content));
+                        if other != position && content != taken.get().1 {
+                            conflicts.entry((other, position)).or_insert_with(|| (0, taken.key().clone())).0 += 1;
+                        }
+                    }
+                }
+            }
+        }
+        if let Some(path) = files.keys().filter(|path| ancestors(path).any(|parent| files.contains_key(parent))).min() {
+            return Err(JobError::new(NOT_LINKABLE, format!("`{path}` lies below a file of another package")));
+        }
+        let warning = |((loser, winner), (count, path)): ((usize, usize), (u64, String))| {
+            let (loser, winner) = (&names[loser], &names[winner]);
+            let others = if count > 1 { format!(" and {} more files", count - 1) } else { String::new() };
+            format!("`{loser}` and `{winner}` both install `{path}`{others}; the files of `{winner}` stay")
+        };
+        Ok(Self { files, empty_directories, warnings: conflicts.into_iter().map(warning).collect() })
+    }
+
+    /// Whether the file at a path is that of the package at this position.
+    #[must_use]
+    pub fn is_of(&self, position: usize, path: &str) -> bool {
+        self.files.get(path).is_some_and(|(owner, _)| *owner == position)
+    }
+
+    /// Adds a file that was made for one of the package at this position.
+    pub fn add(&mut self, position: usize, file: File) {
+        self.files.insert(file.path, (position, file.content));
+    }
+
+    /// Places everything into the bare upper of a step over these layers.
+    ///
+    /// # Errors
+    /// [`MISSING`] when the store lacks an object; [`NOT_LINKABLE`] when the image has something else than a directory where
+    /// one is needed.
+    pub fn link(self, context: &WorkerContext, work: &str, layers: &mut Layers) -> Result<Linked, JobError> {
+        let upper = context.upper(work);
+        self.make_directories(&upper, layers)?;
+        let mut groups: BTreeMap<&str, Vec<(&str, &Content)>> = BTreeMap::new();
+        for (path, (_, content)) in &self.files {
+            let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
+            groups.entry(parent).or_default().push((name, content));
+        }
+        let groups: Vec<_> = groups.into_iter().collect();
+        let filled = groups.par_iter().map(|(directory, files)| fill(context, work, directory, files));
+        let bytes = filled.try_reduce(|| 0, |one, other| Ok(one + other))?;
+        Ok(Linked { files: self.files.len() as u64, bytes, warnings: self.warnings })
+    }
+
+    /// Makes all directories, like the image's own where it has them.
+    fn make_directories(&self, upper: &Path, layers: &mut Layers) -> Result<(), JobError> {
+        let mut directories: BTreeSet<&str> = self.files.keys().flat_map(|path| ancestors(path)).collect();
+        for path in self.empty_directories.iter().filter(|path| !self.files.contains_key(*path)) {
+            directories.extend(ancestors(path).chain([path.as_str()]));
+        }
+        for directory in directories {
+            let path = upper.join(directory.trim_start_matches('/'));
+            match fs::create_dir(&path) {
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => continue,
+                other => other?,
+            }
+            match layers.directory(directory)? {
+                Directory::Absent => set_mode(&path, 0o755)?,
+                Directory::Present(like) => copy_owner_and_mode(like.top().map_or(upper, |like| like), &path)?,
+                Directory::Other => {
+                    let detail = format!("`{directory}` of the image is not a plain directory");
+                    return Err(JobError::new(NOT_LINKABLE, detail));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The directories above a path, nearest first.
+fn ancestors(path: &str) -> impl Iterator<Item = &str> {
+    std::iter::successors(path.rsplit_once('/'), |(parent, _)| parent.rsplit_once('/'))
+        .map(|(parent, _)| parent)
+        .filter(|parent| !parent.is_empty())
+}
+
+/// Gives a directory of the upper the owner and mode that the image's directory has.
+fn copy_owner_and_mode(from: &Path, to: &Path) -> Result<(), JobError> {
+    let metadata = fs::symlink_metadata(from)?;
+    if (metadata.uid(), metadata.gid()) != (0, 0) {
+        fs::os::unix::fs::chown(to, Some(metadata.uid()), Some(metadata.gid()))?;
+    }
+    set_mode(to, metadata.mode() & 0o7777)
+}
+
+fn set_mode(path: &Path, mode: u32) -> Result<(), JobError> {
+    Ok(fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?)
+}
+
+/// Puts the files of one directory in place; answers how many bytes they have.
+fn fill(context: &WorkerContext, work: &str, directory: &str, files: &[(&str, &Content)]) -> Result<u64, JobError> {
+    let mut bytes_placed = 0;
+    let mut upper = context.upper_directory(work, Path::new(if directory.is_empty() { "/" } else { directory }))?;
+    for (name, content) in files {
+        match content {
+            Content::Object { digest, mode, size } => {
+                place(context, &mut upper, digest, *mode, name)?;
+                bytes_placed += size;
+            }
+            Content::Text { bytes, mode } => {
+                let path = context.upper(work).join(directory.trim_start_matches('/')).join(name);
+                fs::write(&path, bytes)?;
+                set_mode(&path, *mode)?;
+                bytes_placed += bytes.len() as u64;
+            }
+        }
+    }
+    Ok(bytes_placed)
+}
+
+fn place(
+    context: &WorkerContext,
+    directory: &mut UpperDirectory<'_>,
+    digest: &Digest,
+    mode: u32,
+    name: &str,
+) -> Result<(), JobError> {
+    directory.place_object(digest, &Metadata::root_owned(mode), name).map_err(|error| {
+        // Told apart only on failure: asking beforehand would cost as much as placing.
+        if context.has_object(digest) { error } else { JobError::new(MISSING, error.message) }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn package(name: &str, files: &[(&str, &str)]) -> Package {
+        let file = |(path, text): &(&str, &str)| File {
+            path: (*path).to_owned(),
+            content: Content::Text { bytes: text.as_bytes().to_vec(), mode: 0o644 },
+        };
+        Package { name: name.to_owned(), files: files.iter().map(file).collect(), empty_directories: Vec::new() }
+    }
+
+    #[test]
+    fn of_several_packages_the_last_one_owns_a_path() {
+        let contents = Contents::new(vec![
+            package("one", &[("/a", "1"), ("/b", "1"), ("/same", ""), ("/own", "x"), ("/own", "y")]),
+            package("two", &[("/a", "2"), ("/b", "2"), ("/same", "")]),
+        ])
+        .unwrap();
+        assert!(contents.is_of(1, "/a") && contents.is_of(1, "/same") && contents.is_of(0, "/own"));
+        assert_eq!(contents.warnings, ["`one` and `two` both install `/a` and 1 more files; the files of `two` stay"]);
+    }
+
+    #[test]
+    fn a_path_below_a_file_is_for_the_installer() {
+        let error = Contents::new(vec![package("one", &[("/a", "")]), package("two", &[("/a/x/y", "")])]).unwrap_err();
+        assert_eq!((error.kind.as_str(), error.message.contains("`/a/x/y`")), (NOT_LINKABLE, true));
+    }
+}
