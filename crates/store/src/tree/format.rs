@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use lamina_image::Digest;
 
-use super::{Entry, MAXIMUM_ATTRIBUTE, Node, TreeError, lossy};
+use super::{Entry, MAXIMUM_ATTRIBUTE, Node, Outline, TreeError, lossy};
 use crate::{Metadata, Timestamp};
 
 /// What every tree begins with; the last byte is the version.
@@ -123,18 +123,20 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Vec<Entry>, TreeError> {
     Ok(entries)
 }
 
-/// The directories of an encoding and their times, for who only wants a look.
-pub(super) fn directories(bytes: &[u8]) -> Result<Vec<(Vec<u8>, Timestamp)>, TreeError> {
+/// The outline of an encoding.
+pub(super) fn outline(bytes: &[u8]) -> Result<Outline, TreeError> {
     let mut reader = Reader(bytes.strip_prefix(MAGIC).ok_or(TreeError::Format)?);
-    let mut directories = Vec::new();
+    let mut outline = Outline::default();
     while !reader.0.is_empty() {
         let kind = reader.byte()?;
         let path = reader.bytes()?;
-        if let Node::Directory { meta, .. } = reader.node(kind, path)? {
-            directories.push((path.to_vec(), meta.modified));
+        match reader.node(kind, path)? {
+            Node::Directory { meta, .. } => outline.directories.push((path.to_vec(), meta.modified)),
+            Node::Whiteout => outline.deletions.push(path.to_vec()),
+            _ => {}
         }
     }
-    Ok(directories)
+    Ok(outline)
 }
 
 /// What is left to read.

@@ -29,6 +29,15 @@ pub struct Tree {
     entries: Vec<Entry>,
 }
 
+/// What of a tree a look at its view is compared with.
+#[derive(Debug, Default)]
+pub(crate) struct Outline {
+    /// The directories, and when something in each was changed last.
+    pub(crate) directories: Vec<(Vec<u8>, Timestamp)>,
+    /// What is deleted.
+    pub(crate) deletions: Vec<Vec<u8>>,
+}
+
 /// One path of a tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
@@ -163,12 +172,17 @@ impl Tree {
         Self::from_sorted(format::decode(bytes)?)
     }
 
-    /// The directories of a canonical encoding, and when something in each was changed last.
+    /// The outline of a canonical encoding.
     ///
     /// # Errors
     /// When the bytes end in the middle of something.
-    pub(crate) fn directories(bytes: &[u8]) -> Result<Vec<(Vec<u8>, Timestamp)>, TreeError> {
-        format::directories(bytes)
+    pub(crate) fn outline(bytes: &[u8]) -> Result<Outline, TreeError> {
+        format::outline(bytes)
+    }
+
+    /// What the layer deletes.
+    pub(crate) fn deletions(&self) -> impl Iterator<Item = &[u8]> {
+        self.entries.iter().filter(|entry| matches!(entry.node, Node::Whiteout)).map(|entry| &entry.path[..])
     }
 
     /// The regular files' number and bytes.

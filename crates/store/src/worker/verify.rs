@@ -12,7 +12,7 @@ use super::disk::{self, Result, join};
 use super::place::leads_to;
 use super::shown::is_deleted;
 use super::xattrs::{self, Depth};
-use super::{WorkerContext, collect, content, objects, view};
+use super::{WorkerContext, collect, content, objects, view, whiteouts};
 use crate::protocol::CheckedObjects;
 use crate::tree::{Entry, Node, Tree, lossy};
 use crate::{JobError, Metadata, ObjectName};
@@ -71,7 +71,7 @@ fn problems(context: &WorkerContext, digest: &Digest, tree: &Tree, verdicts: Opt
     };
     let mut problems: Vec<String> = tree.entries().par_iter().filter_map(problem).collect();
     problems.extend(unknown(tree, &root)?);
-    problems.extend(unmarked(context, tree, &root)?);
+    problems.extend(deletions(context, digest, tree, &root)?);
     Ok(problems)
 }
 
@@ -195,14 +195,16 @@ fn remembered(verdicts: &Verdicts, name: ObjectName, stat: &Stat, read: impl FnO
     Ok(sound)
 }
 
-/// What is wrong where a view does not say that there are deletions in it.
-fn unmarked(context: &WorkerContext, tree: &Tree, root: &Path) -> Result<Option<String>> {
-    let has_whiteouts = tree.entries().iter().any(|entry| matches!(entry.node, Node::Whiteout));
-    if !has_whiteouts || context.placing.depth() == Depth::One || disk::try_stat(root)?.is_none() {
+/// What is wrong with the deletions beside a view.
+fn deletions(context: &WorkerContext, digest: &Digest, tree: &Tree, root: &Path) -> Result<Option<String>> {
+    if tree.deletions().next().is_none() || context.placing.depth() == Depth::One || disk::try_stat(root)?.is_none() {
         return Ok(None);
     }
-    let found = xattrs::read(disk::open_directory(root)?, Depth::Two, root)?;
-    Ok((!xattrs::has_whiteouts(&found)).then(|| "the view does not say that there are deletions in it".to_owned()))
+    if !xattrs::has_whiteouts(disk::open_directory(root)?) {
+        return Ok(Some("the view does not say that there are deletions in it".to_owned()));
+    }
+    let has_exactly = whiteouts::has_exactly(&whiteouts::path(context, digest), tree.deletions())?;
+    Ok((!has_exactly).then(|| "the deletions of the view are not those of the tree".to_owned()))
 }
 
 /// What the view has and the tree does not.

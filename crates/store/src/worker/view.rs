@@ -66,22 +66,22 @@ pub(super) fn restore(context: &WorkerContext, digest: &Digest) -> Result<bool> 
 }
 
 /// A look at a view, cheap enough for every start: whether its directories have the times that the tree says, which change with
-/// every name that comes or goes. In one thread: others have to be started first, which takes as long as a usual view.
+/// every name that comes or goes, and whether the deletions beside it are there. In one thread: others have to be started first, which takes as long as a usual view.
 pub(super) fn looks_right(context: &WorkerContext, digest: &Digest) -> Result<bool> {
-    let Ok(directories) = Tree::directories(&disk::read(&tree_path(context, digest))?) else { return Ok(false) };
+    let Ok(outline) = Tree::outline(&disk::read(&tree_path(context, digest))?) else { return Ok(false) };
     let root = view_path(context, digest);
     if !disk::try_stat(&root)?.is_some_and(|stat| disk::file_type(&stat) == FileType::Directory) {
         return Ok(false);
     }
     // Paths are looked up from here, which spares the store's own part of each.
     let opened = disk::open_directory(&root)?;
-    for (path, modified) in directories {
+    for (path, modified) in outline.directories {
         let Some(stat) = disk::try_stat_below(&opened, &path, &root)? else { return Ok(false) };
         if disk::file_type(&stat) != FileType::Directory || disk::meta(&stat).modified != modified {
             return Ok(false);
         }
     }
-    Ok(true)
+    whiteouts::look_right(context, digest, &outline.deletions, &opened)
 }
 
 /// Where a view is.

@@ -5,6 +5,8 @@
 //! they are in a directory of their own, with nothing but the directories on the way, and the image's overlay has that as the
 //! layer just below.
 
+use std::collections::BTreeMap;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use lamina_image::Digest;
@@ -15,7 +17,7 @@ use super::disk::{self, Result, join};
 use super::removal::remove_all;
 use super::xattrs::{self, Depth};
 use crate::JobError;
-use crate::tree::{Node, Tree, parent};
+use crate::tree::{Tree, parent};
 
 /// Where these directories are, below the content directory.
 pub(super) const DIRECTORY: &str = "whiteouts";
@@ -27,17 +29,17 @@ pub(super) fn path(context: &WorkerContext, digest: &Digest) -> PathBuf {
 
 /// Makes the directory of a view's deletions where it is needed, and marks the view at `root` so that it is mounted.
 pub(super) fn publish(context: &WorkerContext, digest: &Digest, tree: &Tree, root: &Path) -> Result<()> {
-    if context.placing.depth() == Depth::One || deletions(tree).next().is_none() {
+    if context.placing.depth() == Depth::One || tree.deletions().next().is_none() {
         return Ok(());
     }
     xattrs::set_has_whiteouts(disk::open_directory(root)?, root)?;
     let path = path(context, digest);
-    if is_whole(&path, tree)? {
+    if has_exactly(&path, tree.deletions())? {
         return Ok(());
     }
     let made = context.temporary_path();
     disk::make_directory(&made, 0o755)?;
-    deletions(tree).try_for_each(|deletion| make(&made, deletion))?;
+    tree.deletions().try_for_each(|deletion| make(&made, deletion))?;
     disk::sync_filesystem(&made)?;
     if disk::try_stat(&path)?.is_some() {
         disk::rename(&path, &context.temporary_path())?;
@@ -48,10 +50,42 @@ pub(super) fn publish(context: &WorkerContext, digest: &Digest, tree: &Tree, roo
     disk::sync_directory(&context.content().join(DIRECTORY))
 }
 
-/// Whether the directory has every deletion of the tree.
-pub(super) fn is_whole(path: &Path, tree: &Tree) -> Result<bool> {
-    for deletion in deletions(tree) {
-        if !is_deletion(&join(path, deletion))? {
+/// Whether a view, open at its root, says that it has these deletions, and they are where it shows them. It costs nothing where
+/// there are none.
+pub(super) fn look_right(
+    context: &WorkerContext,
+    digest: &Digest,
+    deletions: &[Vec<u8>],
+    root: impl AsFd,
+) -> Result<bool> {
+    if context.placing.depth() == Depth::One || deletions.is_empty() {
+        return Ok(true);
+    }
+    Ok(xattrs::has_whiteouts(root) && has_exactly(&path(context, digest), deletions.iter().map(|path| &path[..]))?)
+}
+
+/// Whether a directory holds these deletions and the directories on the way, and nothing else.
+pub(super) fn has_exactly<'a>(path: &Path, deletions: impl Iterator<Item = &'a [u8]>) -> Result<bool> {
+    let mut expected: BTreeMap<&[u8], BTreeMap<&[u8], FileType>> = BTreeMap::new();
+    for deletion in deletions {
+        let (mut inside, mut kind) = (deletion, FileType::CharacterDevice);
+        while !inside.is_empty() {
+            let directory = parent(inside);
+            let name = inside[directory.len()..].strip_prefix(b"/").unwrap_or(inside);
+            expected.entry(directory).or_default().insert(name, kind);
+            (inside, kind) = (directory, FileType::Directory);
+        }
+    }
+    for (directory, names) in expected {
+        let directory = join(path, directory);
+        if disk::try_stat(&directory)?.is_none() {
+            return Ok(false);
+        }
+        let found = disk::list(&directory)?;
+        let is_expected = |(name, kind): &(Vec<u8>, FileType)| {
+            names.get(&name[..]).is_some_and(|expected| kind == expected || *kind == FileType::Unknown)
+        };
+        if found.len() != names.len() || !found.iter().all(is_expected) {
             return Ok(false);
         }
     }
@@ -67,10 +101,6 @@ pub(super) fn is_deletion(path: &Path) -> Result<bool> {
 /// Makes the device 0/0, which needs no privilege.
 pub(super) fn make_deletion(path: &Path) -> Result<()> {
     mknodat(CWD, path, FileType::CharacterDevice, Mode::empty(), 0).map_err(JobError::file("creating", path))
-}
-
-fn deletions(tree: &Tree) -> impl Iterator<Item = &[u8]> {
-    tree.entries().iter().filter(|entry| matches!(entry.node, Node::Whiteout)).map(|entry| &entry.path[..])
 }
 
 fn make(root: &Path, deletion: &[u8]) -> Result<()> {

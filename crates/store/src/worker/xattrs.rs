@@ -154,8 +154,8 @@ pub(super) fn set_has_whiteouts(root: impl AsFd, path: &Path) -> Result<()> {
 }
 
 /// Whether the root of a view says that there are deletions in it.
-pub(super) fn has_whiteouts(attributes: &Attributes) -> bool {
-    attributes.stale_marks.iter().any(|name| name == HAS_WHITEOUTS)
+pub(super) fn has_whiteouts(root: impl AsFd) -> bool {
+    rustix::fs::fgetxattr(root, HAS_WHITEOUTS, &mut [0_u8; 1]).is_ok()
 }
 
 fn set(file: impl AsFd, name: &[u8], value: &[u8], path: &Path) -> Result<()> {

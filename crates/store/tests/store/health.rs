@@ -240,6 +240,34 @@ fn a_look_at_first_use_notices_names_that_came_or_went() {
 }
 
 #[test]
+fn a_look_at_first_use_notices_deletions_that_came_or_went() {
+    type Damage = fn(&Path, &Path);
+    let damages: [Damage; 4] = [
+        |_, deletions| std::fs::remove_dir_all(deletions).unwrap(),
+        |_, deletions| std::fs::remove_file(deletions.join("usr/lib/gone")).unwrap(),
+        |_, deletions| whiteout(deletions.join("usr/lib/more")),
+        |view, _| rustix::fs::removexattr(view, "user.overlay.lamina.whiteouts").unwrap(),
+    ];
+    for damage in damages {
+        let mut store = TestStore::new();
+        if !store.redirects() {
+            return;
+        }
+        let committed = store.layer(CommitRules::default(), |upper| {
+            write(upper.join("usr/lib/file"), "file");
+            whiteout(upper.join("usr/lib/gone"));
+            whiteout(upper.join("gone"));
+        });
+        let record = record(&store, &committed);
+        store.reopen();
+        damage(&store.view(&committed.digest, ""), &store.content(format!("whiteouts/{}", committed.digest)));
+        assert_ne!(store.verify(&committed.digest).unwrap(), Vec::<String>::new());
+        assert_eq!(store.find_layer(&record.key).unwrap(), Some(record));
+        assert_eq!(store.verify(&committed.digest).unwrap(), Vec::<String>::new());
+    }
+}
+
+#[test]
 fn a_view_that_cannot_be_made_again_is_made_by_the_next_build() {
     let mut store = TestStore::new();
     let rules = || CommitRules { package_times: true, ..CommitRules::default() };
