@@ -9,6 +9,7 @@ use std::process::{Command, ExitStatus};
 
 use fs_err as fs;
 use lamina_events::CancelToken;
+use lamina_ground::EnvVars;
 use lamina_system::{Bounds, run_bounded};
 
 use crate::BaseError;
@@ -66,7 +67,7 @@ fn run(uv: &Path, request: &str, scratch: &Path, cancel: &CancelToken) -> Result
         .env("UV_PYTHON_INSTALL_DIR", scratch)
         .env("UV_PYTHON_BIN_DIR", scratch.join(".bin"))
         .env("UV_NO_COLOR", "1")
-        .env("NO_COLOR", "1")
+        .env(EnvVars::NO_COLOR, "1")
         // Settings of a project around the caller are not meant.
         .current_dir(scratch);
     let outcome = run_bounded(&mut command, &Bounds::PACKAGE_TOOL, |killer| cancel.on_cancel(move || killer.kill()))?;

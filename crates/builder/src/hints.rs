@@ -52,12 +52,14 @@ fn for_line(line: &str, has_space: bool) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use lamina_ground::EnvVars;
+
     use super::*;
 
     #[test]
     fn common_failures_are_explained() {
         for (line, part) in [
-            ("cp: error writing 'x': No space left on device", "MODAL_STORE"),
+            ("cp: error writing 'x': No space left on device", EnvVars::MODAL_STORE),
             ("chown: changing ownership of 'x': Invalid argument", "usermod --add-subuids"),
             ("tar: x: Cannot change ownership to uid 197609, gid 197121: Invalid argument", "--add-subgids"),
             ("  cause: Hash mismatch for `six==1.16.0`", "digest was given"),

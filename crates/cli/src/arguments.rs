@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueHint};
+use lamina_ground::EnvVars;
 
 use crate::output::Progress;
 
@@ -30,7 +31,8 @@ Environment:
   MODAL_PYTHON     the Python interpreter that imports apps
   MODAL_PROGRESS   auto, tty, plain, json or quiet
   MODAL_LOG        what `-v` says, by part: a level, or for example info,lamina_store=debug
-  NO_COLOR         no colours"
+  NO_COLOR         no colours
+  docs/environment.md has all of them, such as MODAL_STORE_RESERVE and MODAL_DEBIAN_MIRROR"
 )]
 pub(crate) struct Arguments {
     /// Say on standard error what is done and why; twice: in detail
@@ -90,7 +92,7 @@ pub(crate) struct EngineOptions {
 #[derive(Debug, Args)]
 pub(crate) struct Output {
     /// How progress is shown
-    #[arg(long, value_name = "HOW", value_enum, default_value_t, env = "MODAL_PROGRESS", hide_env = true)]
+    #[arg(long, value_name = "HOW", value_enum, default_value_t, env = EnvVars::MODAL_PROGRESS, hide_env = true)]
     pub(crate) progress: Progress,
 }
 

@@ -5,18 +5,16 @@
 
 use std::io;
 
+use lamina_ground::EnvVars;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::failure::Failure;
 
-/// The variable that says what is to be recorded: a level, or a level for each part, such as `info,lamina_store=debug`.
-const VARIABLE: &str = "MODAL_LOG";
-
 /// Begins to record what the variable says, or else as much as `-v` was given.
 pub(crate) fn start(verbosity: u8) -> Result<(), Failure> {
-    match std::env::var(VARIABLE) {
+    match std::env::var(EnvVars::MODAL_LOG) {
         Ok(text) if !text.is_empty() => record(parse(&text)?),
         _ => match verbosity {
             0 => {}
@@ -29,7 +27,7 @@ pub(crate) fn start(verbosity: u8) -> Result<(), Failure> {
 
 /// The same in a helper process; the command that started it has complained about a value that is not understood.
 pub(crate) fn start_in_helper() {
-    if let Ok(Ok(targets)) = std::env::var(VARIABLE).map(|text| parse(&text)) {
+    if let Ok(Ok(targets)) = std::env::var(EnvVars::MODAL_LOG).map(|text| parse(&text)) {
         record(targets);
     }
 }

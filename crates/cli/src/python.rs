@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::sync::Arc;
 
+use lamina_ground::EnvVars;
 use lamina_system::{spawn_bound, with_interrupts_blocked};
 use rustix::io::FdFlags;
 use rustix::process::{Pid, PidfdFlags, Signal};
@@ -62,7 +63,7 @@ impl Python {
         command
             .args(["-c", PROGRAM])
             .args(arguments)
-            .env("MODAL_ENGINE_FD", theirs.as_fd().as_raw_fd().to_string())
+            .env(EnvVars::MODAL_ENGINE_FD, theirs.as_fd().as_raw_fd().to_string())
             .envs(environment.iter().copied());
         // Python would show an interrupt during its own start as a failure; `modal._cli` takes it when it can.
         let child = if is_bound { spawn_bound(&mut command) } else { with_interrupts_blocked(|| command.spawn()) };
@@ -90,12 +91,12 @@ impl Python {
 
 /// The interpreter that imports the user's program.
 fn find() -> Result<PathBuf, Failure> {
-    if let Some(chosen) = std::env::var_os("MODAL_PYTHON").filter(|value| !value.is_empty()) {
+    if let Some(chosen) = std::env::var_os(EnvVars::MODAL_PYTHON).filter(|value| !value.is_empty()) {
         return Ok(chosen.into());
     }
     let own = std::env::current_exe().ok().and_then(|path| path.parent().map(Path::to_owned));
-    let active = std::env::var_os("VIRTUAL_ENV").map(|directory| Path::new(&directory).join("bin"));
-    let path = std::env::var_os("PATH").unwrap_or_default();
+    let active = std::env::var_os(EnvVars::VIRTUAL_ENV).map(|directory| Path::new(&directory).join("bin"));
+    let path = std::env::var_os(EnvVars::PATH).unwrap_or_default();
     own.into_iter()
         .chain(active)
         .find_map(|directory| interpreter_in(&directory))
@@ -141,7 +142,7 @@ struct Pyenv {
 
 impl Pyenv {
     fn of_this_process() -> Self {
-        Self { version: std::env::var_os("PYENV_VERSION"), directory: std::env::current_dir().ok() }
+        Self { version: std::env::var_os(EnvVars::PYENV_VERSION), directory: std::env::current_dir().ok() }
     }
 
     /// The interpreter of the version that pyenv would choose, below its root.

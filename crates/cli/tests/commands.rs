@@ -5,11 +5,13 @@
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+use lamina_ground::EnvVars;
+
 /// The binary with a store of its own, free of the settings of whoever runs the tests.
 fn modal(store: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_modal"));
-    command.env("MODAL_STORE", store).stdin(Stdio::null());
-    for name in ["MODAL_PROGRESS", "MODAL_PYTHON", "MODAL_ENGINE_FD", "VIRTUAL_ENV"] {
+    command.env(EnvVars::MODAL_STORE, store).stdin(Stdio::null());
+    for name in [EnvVars::MODAL_PROGRESS, EnvVars::MODAL_PYTHON, EnvVars::MODAL_ENGINE_FD, "VIRTUAL_ENV"] {
         command.env_remove(name);
     }
     command
@@ -192,7 +194,7 @@ fn an_engine_without_a_socket_says_so() {
 fn an_interpreter_that_is_not_there_is_named() {
     let directory = tempfile::tempdir().unwrap();
     let output =
-        modal(directory.path()).env("MODAL_PYTHON", "/nowhere/python").args(["run", "app.py"]).output().unwrap();
+        modal(directory.path()).env(EnvVars::MODAL_PYTHON, "/nowhere/python").args(["run", "app.py"]).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stderr).starts_with("error: cannot start `/nowhere/python`: "));
 }

@@ -7,6 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use lamina_ground::EnvVars;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
@@ -27,9 +28,9 @@ impl Fixture {
 
     fn modal(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_modal"));
-        command.env("MODAL_STORE", self.directory.path().join("store"));
-        command.env("MODAL_PYTHON", self.directory.path().join("python"));
-        command.env_remove("MODAL_PROGRESS").env_remove("MODAL_ENVIRONMENT");
+        command.env(EnvVars::MODAL_STORE, self.directory.path().join("store"));
+        command.env(EnvVars::MODAL_PYTHON, self.directory.path().join("python"));
+        command.env_remove(EnvVars::MODAL_PROGRESS).env_remove(EnvVars::MODAL_ENVIRONMENT);
         command.args(arguments).stdin(Stdio::null());
         command
     }

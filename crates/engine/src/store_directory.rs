@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use lamina_apps::DetachedApps;
+use lamina_ground::EnvVars;
 use lamina_sandbox::doctor::{Finding, Status, probe, probe_in};
 use lamina_store::Layout;
 
@@ -15,7 +16,7 @@ use crate::EngineError;
 /// # Errors
 /// When neither `MODAL_STORE` nor `HOME` is set, or `MODAL_STORE` is not absolute.
 pub fn store_directory() -> Result<PathBuf, EngineError> {
-    choose(env::var_os("MODAL_STORE"), env::var_os("XDG_DATA_HOME"), env::var_os("HOME"))
+    choose(env::var_os(EnvVars::MODAL_STORE), env::var_os(EnvVars::XDG_DATA_HOME), env::var_os(EnvVars::HOME))
 }
 
 /// The detached apps of this user's store. No helper process is needed for them.

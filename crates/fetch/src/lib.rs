@@ -12,7 +12,7 @@ mod resolver;
 
 use std::borrow::Cow;
 
-use lamina_ground::{Hint, Refusal, Subject};
+use lamina_ground::{EnvVars, Hint, Refusal, Subject};
 
 pub use client::Client;
 pub use download::{Download, Progress};
@@ -108,7 +108,9 @@ pub fn host_certificates() -> Option<Vec<u8>> {
         "/etc/pki/tls/cacert.pem",
         "/etc/ssl/cert.pem",
     ];
-    let configured = ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"].into_iter().filter_map(std::env::var_os);
+    let configured = [EnvVars::SSL_CERT_FILE, EnvVars::REQUESTS_CA_BUNDLE, EnvVars::CURL_CA_BUNDLE]
+        .into_iter()
+        .filter_map(std::env::var_os);
     configured.map(std::path::PathBuf::from).chain(BUNDLES.map(Into::into)).find_map(|path| fs_err::read(path).ok())
 }
 

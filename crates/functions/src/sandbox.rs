@@ -4,6 +4,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use lamina_ground::EnvVars;
 use lamina_sandbox::{
     Exit, ExitStatus, Launcher, Limits, Network, Sandbox, SandboxError, SandboxSpec, Stdio, TerminalSpec, Upper,
 };
@@ -89,7 +90,7 @@ impl ContainerSpec {
     #[must_use]
     pub fn sandbox(&self, store: &Store, task: &str, terminal: Option<TerminalSpec>) -> SandboxSpec {
         let mut env: Vec<(String, String)> = self.environment(task).into_iter().collect();
-        if let (Some(_), Ok(kind)) = (terminal, std::env::var("TERM")) {
+        if let (Some(_), Ok(kind)) = (terminal, std::env::var(EnvVars::TERM)) {
             env.retain(|(name, _)| name != "TERM");
             env.push(("TERM".to_owned(), kind));
         }

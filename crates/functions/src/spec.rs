@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use lamina_ground::Stack;
+use lamina_ground::{EnvVars, Stack};
 use lamina_image::Digest;
 use serde::Serialize;
 
@@ -121,13 +121,13 @@ impl ContainerSpec {
         };
         let fixed = [
             ("PYTHONPATH", search.as_str()),
-            ("MODAL_IS_REMOTE", "1"),
-            ("MODAL_IMAGE_ID", &self.image_id),
-            ("MODAL_TASK_ID", task),
-            ("MODAL_ENVIRONMENT", &self.environment_name),
-            ("MODAL_REGION", "local"),
-            ("MODAL_CLOUD_PROVIDER", "local"),
-            ("MODAL_IDENTITY_TOKEN", ""),
+            (EnvVars::MODAL_IS_REMOTE, "1"),
+            (EnvVars::MODAL_IMAGE_ID, &self.image_id),
+            (EnvVars::MODAL_TASK_ID, task),
+            (EnvVars::MODAL_ENVIRONMENT, &self.environment_name),
+            (EnvVars::MODAL_REGION, "local"),
+            (EnvVars::MODAL_CLOUD_PROVIDER, "local"),
+            (EnvVars::MODAL_IDENTITY_TOKEN, ""),
         ];
         all.extend(fixed.map(|(name, value)| (name.to_owned(), value.to_owned())));
         all
@@ -168,7 +168,7 @@ mod tests {
             pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
         };
         spec.image_environment = pairs(&[("PATH", "/opt/bin"), ("A", "image"), ("B", "image")]).into_iter().collect();
-        spec.environment = pairs(&[("B", "secret"), ("C", "secret"), ("C", "own"), ("MODAL_IS_REMOTE", "0")]);
+        spec.environment = pairs(&[("B", "secret"), ("C", "secret"), ("C", "own"), (EnvVars::MODAL_IS_REMOTE, "0")]);
         let environment = spec.environment("ta-1");
         let expected = [
             ("A", "image"),
@@ -177,10 +177,10 @@ mod tests {
             ("PATH", "/opt/bin"),
             ("HOME", "/root"),
             ("PYTHONPATH", "/root"),
-            ("MODAL_IS_REMOTE", "1"),
-            ("MODAL_IMAGE_ID", "im-1"),
-            ("MODAL_TASK_ID", "ta-1"),
-            ("MODAL_ENVIRONMENT", "main"),
+            (EnvVars::MODAL_IS_REMOTE, "1"),
+            (EnvVars::MODAL_IMAGE_ID, "im-1"),
+            (EnvVars::MODAL_TASK_ID, "ta-1"),
+            (EnvVars::MODAL_ENVIRONMENT, "main"),
         ];
         for (name, value) in expected {
             assert_eq!(environment[name], value, "{name}");

@@ -1,5 +1,5 @@
 //! What every crate stands on: advice for errors, the classes that Python knows them by, identifiers, times,
-//! and what lies on what in the store.
+//! environment variables, and what lies on what in the store.
 //!
 //! Errors keep their kind on the way to the user: each enum of errors says by [`Hint`] what to do about it, and
 //! [`Refusal`] is the operating system's answer as data, which can cross a socket. Nobody looks for words in a text.
@@ -11,6 +11,7 @@ mod refusal;
 mod stack;
 mod store_path;
 mod time;
+mod variables;
 
 pub use class::ErrorClass;
 pub use hint::{Hint, causes};
@@ -19,6 +20,7 @@ pub use refusal::{Refusal, Subject};
 pub use stack::Stack;
 pub use store_path::StorePath;
 pub use time::seconds_since_1970;
+pub use variables::EnvVars;
 
 /// Where programs are looked for when nobody says otherwise.
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";

@@ -7,13 +7,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use lamina_ground::EnvVars;
 use rustix::fs::{StatVfs, statvfs};
 use rustix::process::{Signal, pidfd_send_signal};
 
 /// How often the disk is looked at: what is written meanwhile is less than the reserve on most disks.
 const INTERVAL: Duration = Duration::from_millis(200);
-/// The variable that says how many MiB of the store's disk stay free.
-const VARIABLE: &str = "MODAL_STORE_RESERVE";
 /// Most bytes that stay free unless the variable says more.
 const LARGEST_RESERVE: u64 = 1 << 30;
 /// The part of a small disk that stays free instead, and of every disk's inodes.
@@ -35,7 +34,12 @@ impl fmt::Display for DiskShortage {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Bytes(reserve) => {
-                write!(formatter, "less than `{}` MiB left, which {VARIABLE} keeps free", reserve >> 20)
+                write!(
+                    formatter,
+                    "less than `{}` MiB left, which {} keeps free",
+                    reserve >> 20,
+                    EnvVars::MODAL_STORE_RESERVE
+                )
             }
             Self::Inodes(reserve) => write!(formatter, "room for less than `{reserve}` more files (`df -i` shows it)"),
         }
@@ -195,7 +199,7 @@ fn bytes(disk: &StatVfs, blocks: u64) -> u64 {
 
 /// The reserve that the user has chosen, in bytes.
 fn chosen() -> Option<u64> {
-    let mebibytes: u64 = std::env::var(VARIABLE).ok()?.trim().parse().ok()?;
+    let mebibytes: u64 = std::env::var(EnvVars::MODAL_STORE_RESERVE).ok()?.trim().parse().ok()?;
     mebibytes.checked_mul(1 << 20)
 }
 

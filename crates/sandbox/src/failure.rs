@@ -91,7 +91,7 @@ impl<T> During<T> for io::Result<T> {
 
 #[cfg(test)]
 mod tests {
-    use lamina_ground::Hint;
+    use lamina_ground::{EnvVars, Hint};
 
     use super::*;
 
@@ -125,7 +125,7 @@ mod tests {
             assert!(error.hint().is_some_and(|hint| hint.contains("full")), "{error}");
         }
         let error = received(&Failure::setup("mount the overlay", "work", Errno::ROFS).on(Subject::Store));
-        assert!(error.hint().is_some_and(|hint| hint.contains("MODAL_STORE")), "{error}");
+        assert!(error.hint().is_some_and(|hint| hint.contains(EnvVars::MODAL_STORE)), "{error}");
         let error = received(&Failure::setup("fork", "pid 1", Errno::AGAIN));
         assert!(error.hint().is_some_and(|hint| hint.contains("ulimit -u")), "{error}");
     }

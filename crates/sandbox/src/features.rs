@@ -1,7 +1,6 @@
 //! Features of the kernel that are used where they exist and can be switched off, so that the other way is tested too.
 
-/// The environment variable that lists features to do without, separated by commas.
-pub(crate) const VARIABLE: &str = "MODAL_SANDBOX_WITHOUT";
+use lamina_ground::EnvVars;
 
 /// A feature with another way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +24,6 @@ impl Feature {
             Self::ControlGroups => "cgroups",
             Self::BinaryMount => "binary-mount",
         };
-        std::env::var(VARIABLE).map_or(true, |list| !list.split(',').any(|entry| entry == name))
+        std::env::var(EnvVars::MODAL_SANDBOX_WITHOUT).map_or(true, |list| !list.split(',').any(|entry| entry == name))
     }
 }

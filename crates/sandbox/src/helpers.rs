@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use fs_err::os::unix::fs::chown;
+use lamina_ground::EnvVars;
 use lamina_wire::{Receiver, Sender};
 use tracing::level_filters::LevelFilter;
 
@@ -18,11 +19,13 @@ use crate::{IdMap, Launcher, Resource, SandboxError, enter, resources};
 pub(crate) const OWN: &str = "/proc/self/exe";
 
 /// Environment variables of the engine that the helpers keep. The rest may hold secrets, and they need none of it.
-const KEPT_ENVIRONMENT: [&str; 5] =
-    ["LD_LIBRARY_PATH", "MODAL_STORE_WITHOUT", "RAYON_NUM_THREADS", "RUST_BACKTRACE", crate::features::VARIABLE];
-
-/// The variable that says what the helpers record.
-const LOG: &str = "MODAL_LOG";
+const KEPT_ENVIRONMENT: [&str; 5] = [
+    "LD_LIBRARY_PATH",
+    EnvVars::MODAL_STORE_WITHOUT,
+    "RAYON_NUM_THREADS",
+    "RUST_BACKTRACE",
+    EnvVars::MODAL_SANDBOX_WITHOUT,
+];
 
 /// The two processes inside the store's user namespace, as the engine sees them.
 #[derive(Debug)]
@@ -130,7 +133,7 @@ fn run_errand(executable: &Path, content: &str, map: &IdMap, errand: Errand) -> 
 /// Executes the binary as a helper process, with `socket` as its standard input.
 fn start_child(executable: &Path, socket: OwnedFd) -> Result<Child, SandboxError> {
     let environment = KEPT_ENVIRONMENT.iter().filter_map(|name| Some((name, std::env::var_os(name)?)));
-    let log = std::env::var_os(LOG).filter(|text| !text.is_empty()).or_else(|| {
+    let log = std::env::var_os(EnvVars::MODAL_LOG).filter(|text| !text.is_empty()).or_else(|| {
         // What `-v` asked for.
         let level = LevelFilter::current();
         (level != LevelFilter::OFF).then(|| level.to_string().into())
@@ -139,7 +142,7 @@ fn start_child(executable: &Path, socket: OwnedFd) -> Result<Child, SandboxError
         .arg(enter::ARGUMENT)
         .env_clear()
         .envs(environment)
-        .envs(log.map(|log| (LOG, log)))
+        .envs(log.map(|log| (EnvVars::MODAL_LOG, log)))
         .current_dir("/")
         .stdin(socket)
         .stdout(Stdio::null())

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use lamina_ground::EnvVars;
 use serde::{Deserialize, Serialize};
 
 use crate::SandboxError;
@@ -329,7 +330,7 @@ fn mapped(map: &str) -> Vec<Span> {
 
 /// Where a helper program of the `uidmap` package is.
 pub(crate) fn find_program(name: &str) -> Option<std::path::PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
+    let path = std::env::var_os(EnvVars::PATH).unwrap_or_default();
     let usual = ["/usr/bin", "/bin", "/usr/sbin", "/usr/local/bin", "/run/wrappers/bin"].map(Into::into);
     std::env::split_paths(&path).chain(usual).map(|directory| directory.join(name)).find(|path| path.is_file())
 }

@@ -276,6 +276,8 @@ impl From<std::io::Error> for JobError {
 
 #[cfg(test)]
 mod tests {
+    use lamina_ground::EnvVars;
+
     use super::*;
 
     /// Every reason why work on the store's files may stop, with a word of the advice.
@@ -314,9 +316,9 @@ mod tests {
     #[test]
     fn local_files_are_not_the_stores() {
         let error = StoreError::local("opening the local file", Path::new("/home/me/x"))(Errno::ACCESS);
-        assert!(error.hint().is_some_and(|hint| hint.contains("`ignore`") && !hint.contains("MODAL_STORE")));
+        assert!(error.hint().is_some_and(|hint| hint.contains("`ignore`") && !hint.contains(EnvVars::MODAL_STORE)));
         let error = StoreError::file("writing", Path::new("/store/index.db"))(Errno::ACCESS);
-        assert!(error.hint().is_some_and(|hint| hint.contains("MODAL_STORE")));
+        assert!(error.hint().is_some_and(|hint| hint.contains(EnvVars::MODAL_STORE)));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use crate::{BaseError, Suite};
+use lamina_ground::EnvVars;
 use sources::Entry;
 
 /// The built-in default, and what the sources inside an image name.
@@ -15,11 +16,6 @@ pub const DEFAULT_ARCHIVE: &str = "http://ftp.debian.org/debian";
 pub const DEFAULT_SECURITY: &str = "http://ftp.debian.org/debian-security";
 /// The keyring inside an image that `apt` has from its own dependencies.
 pub const IMAGE_KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
-
-const MIRROR: &str = "MODAL_DEBIAN_MIRROR";
-const SECURITY_MIRROR: &str = "MODAL_DEBIAN_SECURITY_MIRROR";
-const KEYRING: &str = "MODAL_DEBIAN_KEYRING";
-const CHECK_VALID_UNTIL: &str = "MODAL_DEBIAN_CHECK_VALID_UNTIL";
 
 /// Which keys may sign the archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,13 +81,13 @@ fn find_with(environment: &dyn Fn(&str) -> Option<OsString>, root: &Path) -> Res
     let setting = |name: &str| {
         environment(name).map(|value| value.to_string_lossy().trim().to_owned()).filter(|value| !value.is_empty())
     };
-    let mut mirror = match setting(MIRROR) {
+    let mut mirror = match setting(EnvVars::MODAL_DEBIAN_MIRROR) {
         Some(value) => {
-            let archive = checked(&value, MIRROR)?;
+            let archive = checked(&value, EnvVars::MODAL_DEBIAN_MIRROR)?;
             Mirror {
                 security: Some(format!("{archive}-security")),
                 archive,
-                origin: MIRROR.into(),
+                origin: EnvVars::MODAL_DEBIAN_MIRROR.into(),
                 ..Mirror::default()
             }
         }
@@ -99,15 +95,16 @@ fn find_with(environment: &dyn Fn(&str) -> Option<OsString>, root: &Path) -> Res
     };
     // Whoever keeps an old mirror on purpose has told the host's apt so.
     mirror.check_valid_until &= sources::apt_checks_valid_until(root);
-    match setting(SECURITY_MIRROR) {
+    match setting(EnvVars::MODAL_DEBIAN_SECURITY_MIRROR) {
         Some(value) if value == "none" => mirror.security = None,
-        Some(value) => mirror.security = Some(checked(&value, SECURITY_MIRROR)?),
+        Some(value) => mirror.security = Some(checked(&value, EnvVars::MODAL_DEBIAN_SECURITY_MIRROR)?),
         None => {}
     }
-    if let Some(path) = setting(KEYRING) {
-        mirror.keyring = Keyring::File { path: path.into(), origin: KEYRING.into(), debian: false };
+    if let Some(path) = setting(EnvVars::MODAL_DEBIAN_KEYRING) {
+        mirror.keyring =
+            Keyring::File { path: path.into(), origin: EnvVars::MODAL_DEBIAN_KEYRING.into(), debian: false };
     }
-    if let Some(value) = setting(CHECK_VALID_UNTIL) {
+    if let Some(value) = setting(EnvVars::MODAL_DEBIAN_CHECK_VALID_UNTIL) {
         mirror.check_valid_until = crate::control::is_yes(&value);
     }
     Ok(mirror)

@@ -68,17 +68,21 @@ fn settings_win() {
     let text = "deb http://mirror.example.org/debian bookworm main\n";
     let mirror = host(
         &[("sources.list", text)],
-        &[(MIRROR, "http://other.example.org/debian/"), (KEYRING, "/keys.gpg"), (CHECK_VALID_UNTIL, "no")],
+        &[
+            (EnvVars::MODAL_DEBIAN_MIRROR, "http://other.example.org/debian/"),
+            (EnvVars::MODAL_DEBIAN_KEYRING, "/keys.gpg"),
+            (EnvVars::MODAL_DEBIAN_CHECK_VALID_UNTIL, "no"),
+        ],
     )
     .unwrap();
     assert_eq!(mirror.archive, "http://other.example.org/debian");
     assert_eq!(mirror.security.as_deref(), Some("http://other.example.org/debian-security"));
     assert!(matches!(&mirror.keyring, Keyring::File { debian: false, .. }));
     assert!(!mirror.check_valid_until);
-    assert_eq!(host(&[], &[(SECURITY_MIRROR, "none")]).unwrap().security, None);
+    assert_eq!(host(&[], &[(EnvVars::MODAL_DEBIAN_SECURITY_MIRROR, "none")]).unwrap().security, None);
     for value in ["ftp.debian.org/debian", "file:///srv", "http://", "http:///debian", "http://a http://b"] {
-        let message = host(&[], &[(MIRROR, value)]).unwrap_err().to_string();
-        assert!(message.contains(&format!("`{value}`")) && message.contains(MIRROR), "{message}");
+        let message = host(&[], &[(EnvVars::MODAL_DEBIAN_MIRROR, value)]).unwrap_err().to_string();
+        assert!(message.contains(&format!("`{value}`")) && message.contains(EnvVars::MODAL_DEBIAN_MIRROR), "{message}");
     }
 }
 

@@ -4,6 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::sync::Arc;
 
 use lamina_apps::RunningApp;
+use lamina_ground::EnvVars;
 
 use super::detach;
 use crate::arguments::Run;
@@ -34,7 +35,8 @@ pub(crate) fn attached(run: &Run, detached: Option<Arc<RunningApp>>) -> Result<u
     }
     words.push("--".into());
     words.extend_from_slice(rest);
-    let environment: Vec<(&str, &OsStr)> = run.env.iter().map(|name| ("MODAL_ENVIRONMENT", name.as_ref())).collect();
+    let environment: Vec<(&str, &OsStr)> =
+        run.env.iter().map(|name| (EnvVars::MODAL_ENVIRONMENT, name.as_ref())).collect();
     let progress = match run.output.progress {
         _ if run.quiet => Progress::Quiet,
         // What is recorded is shown on many screens, or on none.

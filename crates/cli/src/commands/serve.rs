@@ -2,6 +2,7 @@
 
 use lamina_engine::{Engine, Options};
 use lamina_events::CancelToken;
+use lamina_ground::EnvVars;
 use lamina_system::inherited_socket;
 
 use crate::arguments::EngineOptions;
@@ -10,17 +11,14 @@ use crate::interruption::Interruption;
 use crate::output::Screen;
 use crate::user_terminal::{SharedTerminal, UserTerminal};
 
-/// The environment variable that holds the number of the inherited socket.
-const SOCKET: &str = "MODAL_ENGINE_FD";
-
 /// Serves the program until it closes the connection.
 pub(crate) fn serve(options: &EngineOptions) -> Result<u8, Failure> {
-    let socket = std::env::var(SOCKET)
+    let socket = std::env::var(EnvVars::MODAL_ENGINE_FD)
         .ok()
         .and_then(|number| number.parse().ok())
         .and_then(|number| inherited_socket(number).ok())
         .ok_or_else(|| {
-            Failure::new(format!("`{SOCKET}` names no socket that this process inherited"))
+            Failure::new(format!("`{}` names no socket that this process inherited", EnvVars::MODAL_ENGINE_FD))
                 .hint("`app.run()` starts this command; use `modal run` yourself")
         })?;
     let cancel = CancelToken::new();

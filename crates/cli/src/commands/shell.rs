@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use lamina_engine::{Engine, ExitStatus, Options, Sandbox, ShellOptions, ShellTarget};
 use lamina_events::{Event, Sink};
+use lamina_ground::EnvVars;
 
 use super::USAGE;
 use super::ask::say;
@@ -34,7 +35,8 @@ pub(crate) fn shell(shell: &Shell) -> Result<u8, Failure> {
     if shell.module || reference.is_none() {
         words.push("-m".into());
     }
-    let environment: Vec<(&str, &OsStr)> = shell.env.iter().map(|name| ("MODAL_ENVIRONMENT", name.as_ref())).collect();
+    let environment: Vec<(&str, &OsStr)> =
+        shell.env.iter().map(|name| (EnvVars::MODAL_ENVIRONMENT, name.as_ref())).collect();
     let ended = program::run(Program {
         arguments: &words,
         environment: &environment,

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use lamina_ground::EnvVars;
 use rustix::fd::AsFd;
 
 /// The colours in use.
@@ -40,7 +41,7 @@ impl Palette {
 
     /// Colours if `stream` is a terminal that knows them and `NO_COLOR` is unset or empty.
     pub(crate) fn detect(stream: impl AsFd) -> Self {
-        let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let refused = std::env::var_os(EnvVars::NO_COLOR).is_some_and(|value| !value.is_empty());
         Self { coloured: !refused && is_capable_terminal(stream) }
     }
 
@@ -52,7 +53,7 @@ impl Palette {
 
 /// Whether `stream` is a terminal that can be drawn on.
 pub(crate) fn is_capable_terminal(stream: impl AsFd) -> bool {
-    rustix::termios::isatty(stream) && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+    rustix::termios::isatty(stream) && std::env::var_os(EnvVars::TERM).is_none_or(|term| term != "dumb")
 }
 
 /// Text in its tone.

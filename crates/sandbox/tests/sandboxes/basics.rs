@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use lamina_ground::Stack;
+use lamina_ground::{EnvVars, Stack};
 use lamina_sandbox::{
     ExitStatus, InjectedFile, Mount, SandboxError, SandboxSpec, Signal, Stdio, TerminalSize, TerminalSpec, Upper,
 };
@@ -381,7 +381,11 @@ fn many_sandboxes_at_once() {
 }
 
 fn older_kernels_ways_work() {
-    crate::users::with_variable("MODAL_SANDBOX_WITHOUT", "lowerdir,landlock,binary-mount,cgroups", "older_kernels");
+    crate::users::with_variable(
+        EnvVars::MODAL_SANDBOX_WITHOUT,
+        "lowerdir,landlock,binary-mount,cgroups",
+        "older_kernels",
+    );
 }
 
 /// Run by [`older_kernels_ways_work`] in a process with the features switched off.

@@ -7,6 +7,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use lamina_ground::EnvVars;
 use lamina_image::Digest;
 use rustix::fs::{AtFlags, Mode, OFlags, openat, statat};
 use rustix::io::Errno;
@@ -22,8 +23,6 @@ use super::whiteouts;
 use crate::placing::Placing;
 use crate::{JobError, ObjectName};
 
-/// The environment variable that lists ways to do without, separated by commas, so that the others are tested, too.
-const WITHOUT: &str = "MODAL_STORE_WITHOUT";
 /// Where the answer is kept, below the content directory.
 const FILE: &str = "placing.json";
 
@@ -40,7 +39,7 @@ pub(super) fn placing(content: &Path, scratch: &Path) -> Result<Placing> {
     let file = content.join(FILE);
     let kernel = rustix::system::uname();
     let kernel = format!("{} {}", kernel.release().to_string_lossy(), kernel.version().to_string_lossy());
-    let without = std::env::var(WITHOUT).unwrap_or_default();
+    let without = std::env::var(EnvVars::MODAL_STORE_WITHOUT).unwrap_or_default();
     if let Ok(bytes) = fs_err::read(&file)
         && let Ok(answer) = serde_json::from_slice::<Answer>(&bytes)
         && (&answer.kernel, &answer.without) == (&kernel, &without)

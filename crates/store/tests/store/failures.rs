@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use lamina_events::CancelToken;
-use lamina_ground::Stack;
+use lamina_ground::{EnvVars, Stack};
 use lamina_store::{CommitRules, Layout, Policy, Store, StoreError};
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_remount, unmount};
 
@@ -187,6 +187,6 @@ fn a_directory_with_other_files_is_no_store() {
     write(directory.path().join("thesis.txt"), "years of work");
     std::fs::set_permissions(directory.path(), std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
     let error = Layout::prepare(directory.path()).unwrap_err().to_string();
-    assert!(error.contains("`thesis.txt`") && error.contains("MODAL_STORE"), "{error}");
+    assert!(error.contains("`thesis.txt`") && error.contains(EnvVars::MODAL_STORE), "{error}");
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
 }

@@ -1,5 +1,6 @@
 //! Tests of signatures, with keys made here.
 
+use lamina_ground::EnvVars;
 use pgp::composed::{KeyType, SecretKeyParamsBuilder, SignedSecretKey, SubkeyParamsBuilder};
 use pgp::packet::{RevocationCode, SignatureConfig, Subpacket, SubpacketData};
 use pgp::types::{Password, Timestamp};
@@ -92,7 +93,7 @@ fn altered_text_and_foreign_keys_are_refused() {
     assert!(matches!(problem, SignatureProblem::Altered { .. }), "{problem}");
     let other = make_key(false, true);
     let problem = verify(&message, &keys(other.to_public_key()), date::now()).unwrap_err();
-    assert!(problem.to_string().contains("MODAL_DEBIAN_KEYRING"), "{problem}");
+    assert!(problem.to_string().contains(EnvVars::MODAL_DEBIAN_KEYRING), "{problem}");
     let problem = verify(TEXT, &keys(other.to_public_key()), date::now()).unwrap_err();
     assert!(matches!(problem, SignatureProblem::Missing(_)), "{problem}");
     // Text before or after the signed part is not signed.
@@ -154,9 +155,12 @@ fn keyrings_without_keys_are_named() {
     let file = tempfile::NamedTempFile::new().unwrap();
     fs_err::write(file.path(), "nonsense").unwrap();
     for path in [file.path(), std::path::Path::new("/nonexistent/ring.gpg")] {
-        let keyring = Keyring::File { path: path.into(), origin: "MODAL_DEBIAN_KEYRING".into(), debian: false };
+        let keyring = Keyring::File { path: path.into(), origin: EnvVars::MODAL_DEBIAN_KEYRING.into(), debian: false };
         let message = Keys::load(&keyring).unwrap_err().to_string();
-        assert!(message.contains("MODAL_DEBIAN_KEYRING") && message.contains(&*path.to_string_lossy()), "{message}");
+        assert!(
+            message.contains(EnvVars::MODAL_DEBIAN_KEYRING) && message.contains(&*path.to_string_lossy()),
+            "{message}"
+        );
     }
 }
 
