@@ -5,7 +5,6 @@ use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
-use std::time::Duration;
 
 use lamina_events::CancelToken;
 use lamina_wire::{Receiver, Sender};
@@ -13,9 +12,6 @@ use serde::de::DeserializeOwned;
 
 use crate::StoreError;
 use crate::protocol::{Answer, Envelope, Request};
-
-/// How often a request that can be cancelled looks whether it was.
-const CANCEL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// A connection to the worker. Any number of requests can be in flight.
 #[derive(Debug)]
@@ -38,6 +34,7 @@ struct Waiting {
 /// A request on its way.
 #[derive(Debug)]
 pub(super) struct Pending {
+    id: u64,
     answer: mpsc::Receiver<Answer>,
     waiting: Arc<Mutex<Waiting>>,
 }
@@ -68,7 +65,7 @@ impl Client {
             lock(&self.waiting).answers.remove(&id);
             return Err(StoreError::WorkerGone(error.to_string()));
         }
-        Ok(Pending { answer, waiting: Arc::clone(&self.waiting) })
+        Ok(Pending { id, answer, waiting: Arc::clone(&self.waiting) })
     }
 
     /// Sends a request and waits for its answer, but no longer than until `cancel` says so.
@@ -92,13 +89,16 @@ impl Drop for Client {
 impl Pending {
     /// Waits for the answer until `cancel` says so.
     pub(super) fn wait_until<T: DeserializeOwned>(self, cancel: &CancelToken) -> Result<T, StoreError> {
-        loop {
+        cancel.check()?;
+        let (waiting, id) = (Arc::clone(&self.waiting), self.id);
+        // Once nobody can send the answer any more, waiting for it ends.
+        let guard = cancel.on_cancel(move || drop(lock(&waiting).answers.remove(&id)));
+        let answer = self.answer.recv().ok();
+        drop(guard);
+        if answer.is_none() {
             cancel.check()?;
-            match self.answer.recv_timeout(CANCEL_INTERVAL) {
-                Err(mpsc::RecvTimeoutError::Timeout) => {}
-                outcome => return self.read(outcome.ok()),
-            }
         }
+        self.read(answer)
     }
 
     /// Waits for the answer.
@@ -142,4 +142,34 @@ fn distribute(mut receiver: Receiver, waiting: &Mutex<Waiting>) {
 
 fn lock(waiting: &Mutex<Waiting>) -> MutexGuard<'_, Waiting> {
     waiting.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What comes of a request to a worker that never answers, when `end` happens meanwhile.
+    fn unanswered(end: impl FnOnce(UnixStream, &CancelToken) + Send) -> StoreError {
+        let (socket, worker) = UnixStream::pair().unwrap();
+        let (client, cancel) = (Client::new(socket).unwrap(), CancelToken::new());
+        std::thread::scope(|scope| {
+            let request = scope.spawn(|| client.call_until::<()>(Request::Measure, &cancel));
+            let mut receiver = Receiver::new(worker.try_clone().unwrap());
+            assert!(receiver.receive().unwrap().is_some());
+            end(worker, &cancel);
+            request.join().unwrap().unwrap_err()
+        })
+    }
+
+    #[test]
+    fn a_wait_ends_when_it_is_cancelled_and_when_the_worker_is_gone() {
+        let mut kept = None;
+        let cancelled = unanswered(|worker, cancel| {
+            kept = Some(worker);
+            cancel.cancel();
+        });
+        assert!(matches!(cancelled, StoreError::Cancelled(_)), "{cancelled}");
+        let gone = unanswered(|worker, _| worker.shutdown(std::net::Shutdown::Both).unwrap());
+        assert!(matches!(gone, StoreError::WorkerGone(_)), "{gone}");
+    }
 }

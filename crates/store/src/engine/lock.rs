@@ -14,7 +14,8 @@ use rustix::io::Errno;
 
 use crate::StoreError;
 
-/// First and longest pause between two attempts to take a lock that somebody else holds.
+/// First and longest pause between two attempts to take a lock that somebody else holds. Nobody says when a lock between
+/// processes comes free but to a thread that takes it, whether it is still wanted or not.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(80));
 
 /// Waits that are shorter are nobody's concern.
@@ -48,7 +49,7 @@ impl Lock {
 
     /// Takes the lock, waiting for whoever holds it; `waiting` is called once before that.
     pub(super) fn take(path: &Path, cancel: &CancelToken, waiting: impl FnOnce()) -> Result<Self, StoreError> {
-        Self::take_within(Duration::ZERO, path, cancel, waiting)
+        wait_for(|| Self::try_take(path), Duration::ZERO, cancel, waiting)
     }
 
     /// Takes the lock, waiting for whoever holds it; `waiting` is called once if that lasts a while.
@@ -56,55 +57,20 @@ impl Lock {
     /// # Errors
     /// When the file cannot be made or locked, or `cancel` comes first.
     pub fn take_soon(path: &Path, cancel: &CancelToken, waiting: impl FnOnce()) -> Result<Self, StoreError> {
-        Self::take_within(UNREMARKABLE, path, cancel, waiting)
-    }
-
-    fn take_within(
-        unremarkable: Duration,
-        path: &Path,
-        cancel: &CancelToken,
-        waiting: impl FnOnce(),
-    ) -> Result<Self, StoreError> {
-        let begun = Instant::now();
-        let mut waiting = Some(waiting);
-        let mut pause = PAUSES.0;
-        loop {
-            cancel.check()?;
-            if let Some(lock) = Self::try_take(path)? {
-                return Ok(lock);
-            }
-            if begun.elapsed() >= unremarkable
-                && let Some(waiting) = waiting.take()
-            {
-                waiting();
-            }
-            std::thread::sleep(pause);
-            pause = (pause * 2).min(PAUSES.1);
-        }
+        wait_for(|| Self::try_take(path), UNREMARKABLE, cancel, waiting)
     }
 
     /// Holds off whoever takes the lock, together with others who do the same. `waiting` is called once if that lasts a
     /// while. The lock's file stays.
     pub(super) fn share(path: &Path, cancel: &CancelToken, waiting: impl FnOnce()) -> Result<Self, StoreError> {
         let file = open(path)?;
-        let begun = Instant::now();
-        let mut waiting = Some(waiting);
-        let mut pause = PAUSES.0;
-        loop {
-            cancel.check()?;
-            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
-                Ok(()) => return Ok(Self { file, path: path.to_owned(), keeps_file: true }),
-                Err(Errno::WOULDBLOCK | Errno::INTR) => {}
-                Err(errno) => return Err(StoreError::file("locking", path)(errno)),
-            }
-            if begun.elapsed() >= UNREMARKABLE
-                && let Some(waiting) = waiting.take()
-            {
-                waiting();
-            }
-            std::thread::sleep(pause);
-            pause = (pause * 2).min(PAUSES.1);
-        }
+        let attempt = || match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
+            Ok(()) => Ok(Some(())),
+            Err(Errno::WOULDBLOCK | Errno::INTR) => Ok(None),
+            Err(errno) => Err(StoreError::file("locking", path)(errno)),
+        };
+        wait_for(attempt, UNREMARKABLE, cancel, waiting)?;
+        Ok(Self { file, path: path.to_owned(), keeps_file: true })
     }
 
     /// Whether somebody holds the lock.
@@ -140,6 +106,38 @@ impl Lock {
     /// Another handle on the same lock, which is released when the last of them is closed.
     pub(super) fn handle(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
+    }
+}
+
+/// Tries to get something until it is there or `cancel` comes; `waiting` is called once if that lasts longer than what is
+/// unremarkable.
+fn wait_for<T>(
+    mut attempt: impl FnMut() -> Result<Option<T>, StoreError>,
+    unremarkable: Duration,
+    cancel: &CancelToken,
+    waiting: impl FnOnce(),
+) -> Result<T, StoreError> {
+    cancel.check()?;
+    if let Some(taken) = attempt()? {
+        return Ok(taken);
+    }
+    let begun = Instant::now();
+    let mut waiting = Some(waiting);
+    let mut pause = PAUSES.0;
+    let waiter = std::thread::current();
+    let _woken = cancel.on_cancel(move || waiter.unpark());
+    loop {
+        if begun.elapsed() >= unremarkable
+            && let Some(waiting) = waiting.take()
+        {
+            waiting();
+        }
+        std::thread::park_timeout(pause);
+        pause = (pause * 2).min(PAUSES.1);
+        cancel.check()?;
+        if let Some(taken) = attempt()? {
+            return Ok(taken);
+        }
     }
 }
 
