@@ -5,16 +5,20 @@ from __future__ import annotations
 import base64
 import io
 import os
+import subprocess
 import tarfile
+import tempfile
 import threading
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import quote
 
 #: Another one each time: stores are kept between runs.
 USER, PASSWORD = "reader", f"open-sesame-{os.urandom(4).hex()}"
+ODD_USER, ODD_PASSWORD = "me@home", f"a b'c\"#$ {PASSWORD}"
 
 BACKEND = """
 import zipfile
@@ -47,18 +51,34 @@ def _wheel() -> bytes:
     return buffer.getvalue()
 
 
+#: It is built in an environment of its own, for which `pip` starts another one.
+SOURCE = {
+    "PKG-INFO": "Metadata-Version: 2.1\nName: demo-source\nVersion: 1.0\n",
+    "pyproject.toml": '[build-system]\nrequires = ["demo-wheel"]\nbuild-backend = "backend"\nbackend-path = ["."]\n',
+    "backend.py": BACKEND,
+}
+
+
 def _source() -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
-        for name, text in (
-            ("PKG-INFO", "Metadata-Version: 2.1\nName: demo-source\nVersion: 1.0\n"),
-            ("pyproject.toml", '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'),
-            ("backend.py", BACKEND),
-        ):
+        for name, text in SOURCE.items():
             information = tarfile.TarInfo(f"demo_source-1.0/{name}")
             information.size = len(text)
             archive.addfile(information, io.BytesIO(text.encode()))
     return buffer.getvalue()
+
+
+def _make_repository(directory: Path) -> None:
+    """Makes `source.git`, whose package is `demo-source` without anything that it is built with."""
+    work = directory / "work"
+    work.mkdir()
+    for name, text in SOURCE.items():
+        (work / name).write_text(text.replace('["demo-wheel"]', "[]"))
+    identity = ["-c", "user.name=t", "-c", "user.email=t@t.invalid", "-c", "commit.gpgsign=false"]
+    for arguments in (["init", "-q"], ["add", "."], [*identity, "commit", "-qm", "all"]):
+        subprocess.run(["git", *arguments], cwd=work, check=True)
+    subprocess.run(["git", "clone", "-q", "--bare", "work", "source.git"], cwd=directory, check=True)
 
 
 class PrivateIndex:
@@ -66,7 +86,11 @@ class PrivateIndex:
 
     def __init__(self, port: int) -> None:
         self.url = f"http://{USER}:{PASSWORD}@127.0.0.1:{port}/simple"
+        self.token_url = f"http://{PASSWORD}@127.0.0.1:{port}/simple"
+        self.odd_url = f"http://{quote(ODD_USER)}:{quote(ODD_PASSWORD)}@127.0.0.1:{port}/simple"
         self.files_url = self.url.replace("/simple", "/files")
+        self.git_url = "git+" + self.url.replace("/simple", "/git/source.git")
+        self.git_token_url = "git+" + self.token_url.replace("/simple", "/git/source.git")
         self.granted: list[str] = []
         self.leaks: set[str] = set()
 
@@ -81,19 +105,26 @@ def _arguments_with_password() -> Iterator[str]:
 
 @contextmanager
 def private_index() -> Iterator[PrivateIndex]:
-    """A running index with the wheel `demo-wheel` and the source distribution `demo-source`."""
+    """A running index with the wheel `demo-wheel` and the source distribution `demo-source`, which is built with it, and
+    the same as a repository of git."""
     files = {"demo_wheel-1.0-py3-none-any.whl": _wheel(), "demo_source-1.0.tar.gz": _source()}
-    expected = "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+    directory = tempfile.TemporaryDirectory()
+    _make_repository(Path(directory.name))
+    logins = {f"{USER}:{PASSWORD}", f"{PASSWORD}:", f"{ODD_USER}:{ODD_PASSWORD}"}
+    expected = {"Basic " + base64.b64encode(login.encode()).decode() for login in logins}
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             index.leaks.update(_arguments_with_password())
-            if self.headers.get("Authorization") != expected:
+            if self.headers.get("Authorization") not in expected:
                 self.send_response(401)
                 self.send_header("WWW-Authenticate", 'Basic realm="packages"')
                 self.end_headers()
                 return
             index.granted.append(self.path)
+            if self.path.startswith("/git/"):
+                self.answer_git()
+                return
             name = self.path.rstrip("/").rsplit("/", 1)[-1]
             body, kind = files.get(name), "application/octet-stream"
             if body is None:
@@ -112,6 +143,35 @@ def private_index() -> Iterator[PrivateIndex]:
         def do_HEAD(self) -> None:
             self.do_GET()
 
+        def do_POST(self) -> None:
+            self.do_GET()
+
+        def answer_git(self) -> None:
+            path, _, query = self.path.removeprefix("/git").partition("?")
+            body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+            variables = {
+                **os.environ,
+                "GIT_PROJECT_ROOT": directory.name,
+                "GIT_HTTP_EXPORT_ALL": "1",
+                "PATH_INFO": path,
+                "QUERY_STRING": query,
+                "REQUEST_METHOD": self.command,
+                "CONTENT_TYPE": self.headers.get("Content-Type", ""),
+                "HTTP_CONTENT_ENCODING": self.headers.get("Content-Encoding", ""),
+                "GIT_PROTOCOL": self.headers.get("Git-Protocol", ""),
+            }
+            answer = subprocess.run(
+                ["git", "http-backend"], input=body, stdout=subprocess.PIPE, env=variables, check=True
+            ).stdout
+            head, _, body = answer.partition(b"\r\n\r\n")
+            fields = dict(line.split(": ", 1) for line in head.decode().split("\r\n"))
+            self.send_response(int(fields.pop("Status", "200").split()[0]))
+            for name, value in fields.items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
         def log_message(self, *_arguments: object) -> None:
             pass
 
@@ -124,6 +184,7 @@ def private_index() -> Iterator[PrivateIndex]:
     finally:
         server.shutdown()
         server.server_close()
+        directory.cleanup()
 
 
 def _digest(content: bytes) -> str:

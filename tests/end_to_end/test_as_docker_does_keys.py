@@ -6,7 +6,7 @@ import os
 
 import pytest
 from conftest import Modal
-from private_index import PASSWORD, private_index
+from private_index import PASSWORD, USER, private_index
 
 HEAD = """
 import modal
@@ -144,24 +144,80 @@ def last_image(modal: Modal) -> str:
     return json.loads(modal("image", "list", "--json").stdout)[0]["id"]
 
 
-CALLS = (
-    ("uv_pip_install('demo-wheel', index_url={url!r})", "demo_wheel"),
-    ("uv_pip_install('demo-source', index_url={url!r})", "demo_source"),
-    ("pip_install('demo-source', index_url={url!r})", "demo_source"),
-    ("pip_install('demo-source', extra_options='--index-url ' + {url!r})", "demo_source"),
-    ("uv_pip_install('demo-wheel @ {files}/demo_wheel-1.0-py3-none-any.whl')", "demo_wheel"),
-    ("pip_install('demo_source @ {files}/demo_source-1.0.tar.gz')", "demo_source"),
-)
+CALLS = {
+    "uv-wheel": ("uv_pip_install('demo-wheel', index_url={url!r})", "demo_wheel"),
+    "uv-source": ("uv_pip_install('demo-source', index_url={url!r})", "demo_source"),
+    "uv-token": ("uv_pip_install('demo-source', index_url={token!r})", "demo_source"),
+    "uv-extra": ("uv_pip_install('demo-source', extra_index_url={odd!r})", "demo_source"),
+    "uv-options": ("uv_pip_install('demo-source', extra_options='--default-index ' + {token!r})", "demo_source"),
+    "uv-options-of-two-kinds": (
+        "uv_pip_install('demo-source', extra_options='--no-deps --find-links ' + {token!r} + '/demo-wheel'"
+        " + ' --extra-index-url=' + {url!r})",
+        "demo_source",
+    ),
+    "uv-address": ("uv_pip_install('demo-wheel @ {files}/demo_wheel-1.0-py3-none-any.whl')", "demo_wheel"),
+    "uv-address-of-source": (
+        "uv_pip_install('demo-source @ {files}/demo_source-1.0.tar.gz', index_url={url!r})",
+        "demo_source",
+    ),
+    "uv-secret": (
+        "uv_pip_install('demo-source', extra_options='--index-url http://$TOKEN@{place}/simple', secrets=[{secret}])",
+        "demo_source",
+    ),
+    "uv-git": ("uv_pip_install('demo-source @ {git}')", "demo_source"),
+    "uv-git-secret": ("uv_pip_install(requirements=['private.txt'], secrets=[{secret}])", "demo_source"),
+    "uv-version": ("uv_pip_install('demo-source', index_url={url!r}, uv_version='0.9.0')", "demo_source"),
+    "pip-source": ("pip_install('demo-source', index_url={url!r})", "demo_source"),
+    "pip-token": ("pip_install('demo-source', index_url={token!r})", "demo_source"),
+    "pip-extra": ("pip_install('demo-source', extra_index_url={odd!r})", "demo_source"),
+    "pip-options": ("pip_install('demo-source', extra_options='--index-url=' + {token!r})", "demo_source"),
+    "pip-two-logins": (
+        "pip_install('demo-source', index_url={token!r}, extra_options='--extra-index-url ' + {url!r})",
+        "demo_source",
+    ),
+    "pip-address": (
+        "pip_install('demo_source @ {files}/demo_source-1.0.tar.gz', index_url={url!r})",
+        "demo_source",
+    ),
+    "pip-git": ("pip_install({git!r})", "demo_source"),
+    "pip-git-token": ("pip_install('demo-source @ {git_token}')", "demo_source"),
+    "pip-secret": (
+        "pip_install('demo-source', extra_options='-i http://$TOKEN@{place}/simple', secrets=[{secret}])",
+        "demo_source",
+    ),
+    "pip-configuration": (
+        "run_commands('pip config set global.index-url {token}').pip_install('demo-source')",
+        "demo_source",
+    ),
+}
 
 
-@pytest.mark.parametrize(("call", "module"), CALLS)
-def test_credentials_of_an_index_are_in_no_argument_list_and_are_not_kept(modal: Modal, call: str, module: str) -> None:
+@pytest.mark.parametrize("way", CALLS)
+def test_credentials_of_an_index_are_in_no_argument_list_and_are_not_kept(modal: Modal, way: str) -> None:
+    call, module = CALLS[way]
     with private_index() as index:
-        call = call.format(url=index.url, files=index.files_url)[:-1] + ", force_build=True)"
-        app(modal, f"base.{call}", f"import {module}; print({module}.value)")
+        call = call.format(
+            url=index.url,
+            token=index.token_url,
+            odd=index.odd_url,
+            files=index.files_url,
+            git=index.git_url,
+            git_token=index.git_token_url,
+            place=index.url.split("@")[1].removesuffix("/simple"),
+            secret=secret(repr({"TOKEN": PASSWORD})),
+        )
+        modal.write("private.txt", index.git_url.replace(f"{USER}:{PASSWORD}", "${TOKEN}") + "\n")
+        if "git" in way:
+            call = f"apt_install('git').{call}"
+        body = (
+            "from pathlib import Path; places = Path('/usr/local/lib').glob('python3*/*-packages/*.dist-info/*'); "
+            f"assert not [file for file in places if {PASSWORD!r} in file.read_text()]; "
+            f"import {module}; print({module}.value)"
+        )
+        app(modal, f"base.{call[:-1]}, force_build=True)", body)
         result = modal("run", "--progress", "plain", "app.py")
         assert result.stdout in ("1\n", "2\n")
-        assert any(path.startswith("/files/") for path in index.granted)
+        assert any(path.startswith(("/files/", "/git/")) for path in index.granted)
         assert not index.leaks
     shown = [
         result.stdout + result.stderr,

@@ -3,7 +3,6 @@
 mod apt;
 mod base;
 mod commands;
-mod credentials;
 mod files;
 mod metadata;
 mod python;

@@ -17,7 +17,6 @@ use lamina_wheels::{Inside, Installer, Request, Resolution, Resolver, Source, Ta
 use serde_json::{Value, json};
 
 use super::commands::Run;
-use super::credentials::Credentials;
 use super::requirements::{self, Requirements};
 use super::{Kind, LayerKind, Local, Made, Planning, Recipe, StepContext, StepError};
 use crate::BuildError;
@@ -99,7 +98,7 @@ impl Recipe for PythonPlan {
         match self.install_wheels(context, log) {
             Ok(made) => Ok(made),
             Err(WheelError::NeedsSandbox { reason }) => {
-                tracing::info!(step = context.number, reason, "wheels are not linked");
+                tracing::info!(step = context.number, reason = &*redact(&reason), "wheels are not linked");
                 log.line(&format!("installing inside the sandbox: {reason}"));
                 self.install_in_sandbox(context, log)
             }
@@ -184,39 +183,32 @@ impl PythonPlan {
     fn install_in_sandbox(&self, context: &StepContext<'_>, log: &mut StepLog) -> Result<Made, StepError> {
         let store = &context.tools.store;
         let work = store.new_work()?;
+        let contents = self.request.requirements.iter().map(|file| file.contents.as_bytes().to_vec());
         let names = (0..).map(|index| format!("requirements-{index}.txt"));
-        let mut credentials = Credentials::default();
-        let (shown, hidden): (Vec<&String>, Vec<_>) =
-            self.request.packages.iter().partition(|package| redact(package) == package.as_str());
-        let hidden = hidden.into_iter().map(String::as_str).collect::<Vec<_>>().join("\n");
-        let contents = self.request.requirements.iter().map(|file| file.contents.as_str());
-        let mut files: Vec<(String, Vec<u8>)> = names
-            .zip(contents.chain((!hidden.is_empty()).then_some(hidden.as_str())))
-            .map(|(name, contents)| (name, credentials.take(contents).into_bytes()))
-            .collect();
+        let mut files: Vec<(String, Vec<u8>)> = names.zip(contents).collect();
         let mut requirements: Vec<String> = files.iter().map(|(name, _)| format!("-r {DIRECTORY}/{name}")).collect();
         if !self.request.constraints.is_empty() {
-            let constraints = credentials.take(&self.request.constraints);
-            files.push(("constraints.txt".to_owned(), constraints.into_bytes()));
+            files.push(("constraints.txt".to_owned(), self.request.constraints.clone().into_bytes()));
             requirements.push(format!("-c {DIRECTORY}/constraints.txt"));
         }
-        let flags = flags(&self.index, self.request.installer, &mut credentials);
-        let (private, prepare) = credentials.hand_over();
-        files.extend(private);
-        let packages: Vec<_> = shown.into_iter().map(|package| quote(package)).collect();
+        let packages: Vec<_> = self.request.packages.iter().map(|package| quote(package)).collect();
+        let flags = flags(&self.index, self.request.installer);
         let arguments = format!("{flags}{} {}", requirements.join(" "), packages.join(" "));
         let mut tools = Stack::new();
-        let command = match (self.request.installer, &self.uv_version) {
-            (Installer::Pip, _) => format!("python -m pip install {arguments}"),
-            (Installer::Uv, Some(version)) => format!(
-                "python -m pip install --quiet --target /dev/shm/uv {} && /dev/shm/uv/bin/uv pip install {UV_FLAGS} {arguments}",
-                quote(&format!("uv=={version}"))
-            ),
+        let install = match (self.request.installer, &self.uv_version) {
+            (Installer::Pip, _) => started("pip", &format!("install {arguments}")),
+            (Installer::Uv, Some(version)) => {
+                let uv = format!("uv=={version}");
+                let install = started("/dev/shm/uv/bin/uv", &format!("pip install {UV_FLAGS} {arguments}"));
+                format!("python -m pip install --quiet --target /dev/shm/uv {} && {install}", quote(&uv))
+            }
             (Installer::Uv, None) => {
                 tools.put(uv_layer(context)?);
-                format!("{UV} pip install {UV_FLAGS} {arguments}")
+                started(UV, &format!("pip install {UV_FLAGS} {arguments}"))
             }
         };
+        files.push((STARTER.to_owned(), include_bytes!("start_installer.py").to_vec()));
+        files.push(("install.sh".to_owned(), install.into_bytes()));
         // No cache is shared: code that is built from source runs beside it and could plant what others will install.
         let variables = [
             ("PIP_NO_CACHE_DIR", "1"),
@@ -226,7 +218,8 @@ impl PythonPlan {
             ("PIP_BREAK_SYSTEM_PACKAGES", "1"),
             ("PIP_DISABLE_PIP_VERSION_CHECK", "1"),
         ];
-        let commands = [prepare + &command];
+        // In a file, as arguments may have credentials in them, and the shell is given its commands as arguments.
+        let commands = [format!(". {DIRECTORY}/install.sh\n")];
         let run = Run { commands: &commands, environment: &variables, files: &files, tools, ..Run::default() };
         let exit = run.execute(context, &work, log)?;
         let rules = CommitRules { package_times: true, drop_empty: exit.created_mountpoints, ..CommitRules::default() };
@@ -245,21 +238,29 @@ const UV: &str = "/__modal/bin/uv";
 /// Flags of every `uv pip install`, which installs for the Python that the PATH names first, as `pip` does.
 const UV_FLAGS: &str = "--break-system-packages --compile-bytecode --python \"$(command -v python)\"";
 
+/// The program that starts an installer without showing what it is given.
+const STARTER: &str = "start_installer.py";
+
+/// The command that starts an installer with arguments in the form of the shell.
+fn started(installer: &str, arguments: &str) -> String {
+    format!("printf '%s\\0' {arguments} | python {DIRECTORY}/{STARTER} {installer}")
+}
+
 /// Index flags in the order that is documented, then the user's own.
-fn flags(index: &IndexOptions, installer: Installer, credentials: &mut Credentials) -> String {
+fn flags(index: &IndexOptions, installer: Installer) -> String {
     let options = [
         ("--find-links", &index.find_links),
         ("--index-url", &index.index_url),
         ("--extra-index-url", &index.extra_index_url),
     ];
-    let mut option = |(flag, value): (&str, &Option<String>)| {
-        Some(format!("{flag} {} ", quote(&credentials.option(flag, value.as_ref()?, installer)?)))
-    };
-    let mut flags: String = options.into_iter().filter_map(&mut option).collect();
+    let option = |(flag, value): (&str, &Option<String>)| Some(format!("{flag} {} ", quote(value.as_ref()?)));
+    let mut flags: String = options.into_iter().filter_map(option).collect();
     if index.pre {
         flags.push_str(if installer == Installer::Uv { "--prerelease allow " } else { "--pre " });
     }
-    flags.push_str(&credentials.take(&index.extra_options));
+    flags.push_str(&index.extra_options);
+    // What follows is no part of the last of them.
+    flags.push(' ');
     flags
 }
 
@@ -328,8 +329,8 @@ mod tests {
             pre: true,
             extra_options: "--no-deps".into(),
         };
-        let flags = |installer| flags(&index, installer, &mut Credentials::default());
-        assert_eq!(flags(Installer::Pip), "--find-links /w --index-url https://i.example --pre --no-deps");
+        let flags = |installer| flags(&index, installer);
+        assert_eq!(flags(Installer::Pip), "--find-links /w --index-url https://i.example --pre --no-deps ");
         assert!(flags(Installer::Uv).contains("--prerelease allow"));
     }
 }
