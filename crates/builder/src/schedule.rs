@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use lamina_events::{CancelToken, Event, Miss, Sink};
+use lamina_events::{CancelToken, Event, Miss, Sink, Stop};
 use lamina_fetch::Client;
 use lamina_ground::{Hint, Stack};
 use lamina_image::{Definition, Digest, Facts, Graph, KeyMaterial, LayerKey, Node, RecordedFacts};
@@ -363,10 +363,16 @@ impl<'a> Builder<'a> {
         Ok((record, facts))
     }
 
-    /// Reports a failure outside of the step's own execution, so that every queued step comes to an end.
+    /// Reports why a step has no layers, unless its own execution did, so that every queued step comes to an end.
     fn report(&self, step: u64, error: &BuildError) {
-        if matches!(error, BuildError::Step(_) | BuildError::Damaged | BuildError::Cancelled) {
-            return;
+        let cause = match error {
+            BuildError::Step(_) => return,
+            BuildError::Cancelled => Some(Stop::Cancelled),
+            BuildError::Damaged => Some(Stop::Damaged),
+            _ => None,
+        };
+        if let Some(cause) = cause {
+            return self.sink.emit(Event::StepStopped { step, cause });
         }
         let error = error.clone().redacted();
         self.sink.emit(Event::StepFailed {

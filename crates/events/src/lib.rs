@@ -129,6 +129,13 @@ pub enum Event {
         /// What the user can do, when it is known.
         hint: Option<String>,
     },
+    /// A step was ended before it had a result; nothing of it is published.
+    StepStopped {
+        /// The step's number.
+        step: u64,
+        /// Why.
+        cause: Stop,
+    },
     /// An image is complete.
     ImageBuilt {
         /// The image id, `im-…`.
@@ -182,6 +189,25 @@ pub enum Event {
         /// The sentence.
         message: String,
     },
+}
+
+/// Why a step was ended that is not at fault itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stop {
+    /// The build was cancelled, or another step of it has failed.
+    Cancelled,
+    /// A layer beneath it turned out to be damaged. The build begins anew and makes that layer again.
+    Damaged,
+}
+
+impl fmt::Display for Stop {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(match self {
+            Self::Cancelled => "stopped",
+            Self::Damaged => "a layer below is damaged",
+        })
+    }
 }
 
 /// Output of programs as JSON text; bytes that are no UTF-8 are replaced.

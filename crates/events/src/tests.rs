@@ -25,6 +25,8 @@ fn events() -> Vec<Event> {
             shell: None,
             hint: None,
         },
+        Event::StepStopped { step, cause: Stop::Cancelled },
+        Event::StepStopped { step, cause: Stop::Damaged },
         Event::ImageBuilt { image: "im-1".into(), seconds: 2.0, cached: false, remaining: 0 },
         Event::ContainerStarted { container: container.clone(), function: "f".into() },
         Event::ContainerOutput { container: container.clone(), stream: Stream::Stdout, data: b"out\n".to_vec() },
@@ -46,6 +48,7 @@ fn is_listed(event: &Event) -> bool {
         | Event::StepProgress { .. }
         | Event::StepFinished { .. }
         | Event::StepFailed { .. }
+        | Event::StepStopped { .. }
         | Event::ImageBuilt { .. }
         | Event::ContainerStarted { .. }
         | Event::ContainerOutput { .. }
@@ -73,6 +76,8 @@ fn the_json_form_is_pinned() {
     {"event":"step_progress","step":1,"what":"downloading","done":1,"total":0}
     {"event":"step_finished","step":1,"seconds":1.5,"bytes_new":2,"bytes_shared":3}
     {"event":"step_failed","step":1,"message":"it failed","tail":["last"],"log":"/logs/1","shell":null,"hint":null}
+    {"event":"step_stopped","step":1,"cause":"cancelled"}
+    {"event":"step_stopped","step":1,"cause":"damaged"}
     {"event":"image_built","image":"im-1","seconds":2.0,"cached":false,"remaining":0}
     {"event":"container_started","container":"ta-1","function":"f"}
     {"event":"container_output","container":"ta-1","stream":"stdout","data":"out\n"}

@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use lamina_events::{Event, SCHEMA_VERSION, Stream};
+use lamina_events::{Event, SCHEMA_VERSION, Stop, Stream};
 use serde::Serialize;
 
 use super::state::{Build, Status, Step};
@@ -59,6 +59,10 @@ impl Plain {
                 Status::Cached { .. } => lines.push(format!("#{number} {} CACHED", step.title)),
                 Status::Finished { seconds, .. } => lines.push(format!("#{number} DONE {}", text::seconds(seconds))),
                 Status::Failed { seconds, .. } => lines.push(format!("#{number} FAILED {}", text::seconds(seconds))),
+                Status::Stopped { cause: Stop::Cancelled } => lines.push(format!("#{number} STOPPED")),
+                Status::Stopped { cause: Stop::Damaged } => {
+                    lines.push(format!("#{number} STOPPED: a layer beneath it is damaged, and is made again"));
+                }
                 _ => {}
             }
         }

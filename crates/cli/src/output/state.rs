@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use lamina_events::{Event, Miss};
+use lamina_events::{Event, Miss, Stop};
 
 use super::text;
 
@@ -22,6 +22,8 @@ pub(crate) enum Status {
     Finished { miss: Miss, seconds: f64, bytes_new: u64, bytes_shared: u64 },
     /// It failed.
     Failed { miss: Miss, seconds: f64 },
+    /// It was ended without a result.
+    Stopped { cause: Stop },
 }
 
 /// A step and what it said last.
@@ -45,7 +47,7 @@ impl Step {
 
     /// Whether nothing more will happen to the step.
     pub(crate) fn is_settled(&self) -> bool {
-        matches!(self.status, Status::Cached { .. } | Status::Finished { .. } | Status::Failed { .. })
+        !matches!(self.status, Status::Queued | Status::Waiting { .. } | Status::Running { .. })
     }
 
     fn miss(&self) -> Miss {
@@ -110,6 +112,7 @@ impl Build {
                 self.noteworthy = true;
                 self.settle(*step, Status::Failed { miss, seconds: now.saturating_sub(since).as_secs_f64() });
             }
+            Event::StepStopped { step, cause } => self.settle(*step, Status::Stopped { cause: *cause }),
             Event::ImageBuilt { image, seconds, cached, remaining } => {
                 if !cached {
                     self.images.push(image.clone());

@@ -67,6 +67,10 @@ impl Table {
                 let rest = cells(&miss.to_string(), text::seconds(*seconds), "failed".to_owned(), String::new());
                 format!("{} {title}  {}", self.palette.paint(Tone::Red, "✗"), rest.trim_end())
             }
+            Status::Stopped { cause } => {
+                let mark = self.palette.paint(Tone::Yellow, "–");
+                format!("{mark} {title}  {}", self.palette.paint(Tone::Dim, cause))
+            }
             Status::Cached { bytes } => {
                 let rest = cells("cached", String::new(), String::new(), text::bytes(*bytes));
                 format!("{} {title}  {}", self.palette.paint(Tone::Green, "✓"), self.palette.paint(Tone::Dim, rest))

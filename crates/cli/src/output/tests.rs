@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use lamina_events::{Event, Miss, Stream};
+use lamina_events::{Event, Miss, Stop, Stream};
 
 use super::plain::{Json, Plain, Quiet};
 use super::style::Palette;
@@ -251,4 +251,26 @@ fn images_that_were_built_together_have_one_closing_line() {
     assert_eq!(paper.take(), "");
     feed(&mut renderer, &[built("im-2", 0)]);
     assert!(paper.take().ends_with("Built im-1, im-2 in 1.0s: 2 of 2 steps ran, 2 B new in the store\n"));
+}
+
+#[test]
+fn a_step_that_is_stopped_leaves_no_live_row() {
+    let start = |step| Event::StepStarted { step, miss: Miss::New };
+    let stop = |step, cause| Event::StepStopped { step, cause };
+    let events = [
+        queued(1, "debian_slim()"),
+        Event::StepCached { step: 1, bytes: 10 },
+        queued(2, "run_commands(\"make\")"),
+        stop(2, Stop::Damaged),
+        queued(3, "debian_slim()"),
+        start(3),
+        stop(3, Stop::Cancelled),
+    ];
+    let paper = Paper::default();
+    feed(&mut Plain::new(paper.streams()), &events);
+    let plain = paper.take();
+    let mut renderer = terminal(&paper);
+    feed(&mut renderer, &events);
+    assert!(!renderer.is_live());
+    insta::assert_snapshot!(format!("{plain}---\n{}", paper.take()));
 }
