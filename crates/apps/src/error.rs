@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use lamina_events::Cancelled;
-use lamina_ground::{Hint, Refusal, Subject};
+use lamina_ground::{FileError, Hint, Refusal, Subject};
 use lamina_store::StoreError;
 
 /// An error of detached apps.
@@ -75,15 +75,8 @@ pub enum AppsError {
     #[error("cancelled")]
     Cancelled(#[from] Cancelled),
     /// A file operation failed.
-    #[error("{what} `{path}` failed: {source}")]
-    File {
-        /// What was being done, for example `opening`.
-        what: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// Why it failed.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    File(FileError),
     /// A file operation failed; the message names the path.
     #[error(transparent)]
     Io(#[from] std::io::Error),
@@ -104,9 +97,8 @@ impl Hint for AppsError {
                 Some("it waits for the kernel, perhaps for a disk that does not answer".into())
             }
             Self::Store(error) => error.hint(),
-            Self::File { source, .. } | Self::Io(source) => {
-                Refusal::of(Subject::Store, source)?.hint().map(Cow::Borrowed)
-            }
+            Self::File(error) => error.refusal(Subject::Store)?.hint().map(Cow::Borrowed),
+            Self::Io(error) => Refusal::of(Subject::Store, error)?.hint().map(Cow::Borrowed),
             _ => None,
         }
     }
@@ -115,7 +107,7 @@ impl Hint for AppsError {
 impl AppsError {
     /// An adapter for `map_err` that adds what was done to which file.
     pub(crate) fn file<E: Into<std::io::Error>>(what: &'static str, path: &Path) -> impl FnOnce(E) -> Self {
-        move |source| Self::File { what, path: path.to_owned(), source: source.into() }
+        move |source| Self::File(FileError::at(what, path)(source))
     }
 }
 

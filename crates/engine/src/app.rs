@@ -67,7 +67,7 @@ impl Backend for Engine {
         let apps = DetachedApps::new(self.store.layout().clone());
         apps.connect(app).map_err(|error| {
             let class = match &error {
-                AppsError::File { .. } | AppsError::Io(_) | AppsError::Store(_) => ErrorClass::ExecutionError,
+                AppsError::File(_) | AppsError::Io(_) | AppsError::Store(_) => ErrorClass::ExecutionError,
                 _ => ErrorClass::NotFoundError,
             };
             Failure { hint: error.hint().map(Cow::into_owned), ..Failure::new(class, error.to_string()) }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use lamina_events::{Event, Sink};
 use lamina_functions::ContainerSpec;
-use lamina_ground::{Stack, random_id};
+use lamina_ground::{FileError, Stack, random_id};
 use lamina_image::{Digest, FileEntry, FileKind, FileSet};
 use lamina_sandbox::{Sandbox, SandboxSpec, Stdio, TerminalSize, TerminalSpec};
 use lamina_store::{Store, StoreError};
@@ -127,12 +127,13 @@ fn file_set(paths: &[PathBuf]) -> Result<FileSet, EngineError> {
 
 fn file_entry(path: &Path) -> Result<FileEntry, EngineError> {
     let refused = |reason| EngineError::LocalPath { path: path.to_owned(), reason };
-    let unreadable = |source| StoreError::Local { what: "looking up the local path", path: path.to_owned(), source };
     // `.` and `..` have the name of the directory that they mean.
     let absolute = if path.file_name().is_some() {
         std::path::absolute(path)?
     } else {
-        fs_err::canonicalize(path).map_err(unreadable)?
+        fs_err::canonicalize(path)
+            .map_err(FileError::at("looking up the local path", path))
+            .map_err(StoreError::Local)?
     };
     let absolute: PathBuf = absolute.components().collect();
     let name = absolute.file_name().ok_or_else(|| refused("it has no name of its own; give a directory in it"))?;

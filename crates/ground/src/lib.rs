@@ -5,6 +5,7 @@
 //! [`Refusal`] is the operating system's answer as data, which can cross a socket. Nobody looks for words in a text.
 
 mod class;
+mod file_error;
 mod hint;
 mod id;
 mod refusal;
@@ -14,6 +15,7 @@ mod time;
 mod variables;
 
 pub use class::ErrorClass;
+pub use file_error::FileError;
 pub use hint::{Hint, causes};
 pub use id::{ALPHABET, random_id, random_name};
 pub use refusal::{Refusal, Subject};

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use lamina_events::Cancelled;
-use lamina_ground::{Hint, Refusal, Subject};
+use lamina_ground::{FileError, Hint, Refusal, Subject};
 use rusqlite::ErrorCode;
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -124,25 +124,11 @@ pub enum StoreError {
     #[error("cancelled")]
     Cancelled(#[from] Cancelled),
     /// A local file of the user could not be read.
-    #[error("{what} `{path}` failed: {source}")]
-    Local {
-        /// What was being done, for example `opening`.
-        what: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// Why it failed.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    Local(FileError),
     /// An operation on a file of the store failed.
-    #[error("{what} `{path}` failed: {source}")]
-    File {
-        /// What was being done, for example `opening`.
-        what: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// Why it failed.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    File(FileError),
     /// An operation on a file of the store failed; the message names the path.
     #[error(transparent)]
     Io(#[from] std::io::Error),
@@ -153,8 +139,9 @@ impl StoreError {
     #[must_use]
     pub fn refusal(&self) -> Option<Refusal> {
         match self {
-            Self::Local { source, .. } => Refusal::of(Subject::Local, source),
-            Self::File { source, .. } | Self::Io(source) => Refusal::of(Subject::Store, source),
+            Self::Local(error) => error.refusal(Subject::Local),
+            Self::File(error) => error.refusal(Subject::Store),
+            Self::Io(error) => Refusal::of(Subject::Store, error),
             Self::Worker(error) => error.refusal,
             Self::Index { reason, .. } => refusal_of_index(reason),
             _ => None,
@@ -174,12 +161,12 @@ impl StoreError {
 
     /// An adapter for `map_err` that adds what was done to which local file.
     pub(crate) fn local<E: Into<std::io::Error>>(what: &'static str, path: &Path) -> impl FnOnce(E) -> Self {
-        move |source| Self::Local { what, path: path.to_owned(), source: source.into() }
+        move |source| Self::Local(FileError::at(what, path)(source))
     }
 
     /// An adapter for `map_err` that adds what was done to which file.
     pub(crate) fn file<E: Into<std::io::Error>>(what: &'static str, path: &Path) -> impl FnOnce(E) -> Self {
-        move |source| Self::File { what, path: path.to_owned(), source: source.into() }
+        move |source| Self::File(FileError::at(what, path)(source))
     }
 }
 

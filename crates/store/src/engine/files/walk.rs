@@ -147,7 +147,7 @@ impl Walk {
                 match self.open(CWD, self.full(&path).as_os_str().as_bytes(), &path) {
                     Ok(handle) => self.directory(handle, &path, &visited, &mut found)?,
                     // Gone since the directory was read.
-                    Err(StoreError::Local { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {}
+                    Err(StoreError::Local(error)) if error.source.kind() == std::io::ErrorKind::NotFound => {}
                     Err(error) => return Err(error),
                 }
             }
