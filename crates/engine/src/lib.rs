@@ -25,7 +25,9 @@ pub use lamina_functions::Terminal;
 pub use lamina_image::Digest;
 pub use lamina_sandbox::doctor::{Finding, Status};
 pub use lamina_sandbox::{Exit, ExitStatus, Resource, Sandbox, TerminalSize};
-pub use lamina_store::{Checked, Collected, Damage, ImageRecord, ImageUsage, Outcome, Policy, StoreError, Usage};
+pub use lamina_store::{
+    Checked, Collected, Damage, DamagedDescription, ImageRecord, ImageUsage, Outcome, Policy, StoreError, Usage,
+};
 pub use protocol::PROTOCOL;
 pub use session::{Described, serve, serve_attached};
 pub use shell::{ShellOptions, ShellTarget};

@@ -1,18 +1,23 @@
 //! What the store remembers of unpacked packages: JSON files in a directory of each kind of package below `content`.
 //!
+//! The first field is a digest of all that follows it, so that damage is noticed: a description that is damaged is as good
+//! as not there.
+//!
 //! A description is first written *pending*; it is published, after one synchronisation of the disk, when all packages of
 //! a step are unpacked. So a published description never names an object that a power cut could take away.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use fs_err as fs;
 use lamina_image::Digest;
-use lamina_store::{JobError, ObjectName, Package, WorkerContext};
+use lamina_store::{Description, JobError, KeptPackage, ObjectName, WorkerContext};
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+
+use crate::MISSING;
 
 /// The descriptions of one kind of package.
 #[derive(Debug)]
@@ -42,19 +47,32 @@ impl<'a> Descriptions<'a> {
     }
 
     fn pending(&self, name: &str) -> PathBuf {
-        self.directory.join(format!("{name}.new"))
+        self.directory.join(format!("{name}{PENDING}"))
     }
 
-    /// Reads a published description, or else a pending one; `None` if there is neither, or it is damaged.
-    #[must_use]
-    pub fn load<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
-        self.load_published(name).or_else(|| read(self.pending(name)))
+    /// Reads a published description, or else a pending one; `None` if there is neither.
+    ///
+    /// # Errors
+    /// [`MISSING`] when there is none but a damaged one.
+    pub fn load<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, JobError> {
+        let published = self.load_published(name);
+        if matches!(published, Ok(Some(_))) {
+            return published;
+        }
+        match read(&self.pending(name)) {
+            Ok(Some(pending)) => Ok(Some(pending)),
+            // It may have been published between the two looks.
+            _ => self.load_published(name),
+        }
     }
 
-    /// Reads a published description.
-    #[must_use]
-    pub fn load_published<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
-        read(self.published(name))
+    /// Reads a published description; `None` if there is none.
+    ///
+    /// # Errors
+    /// [`MISSING`] when it is damaged.
+    pub fn load_published<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, JobError> {
+        let damaged = |problem| JobError::new(MISSING, format!("the description `{name}` {problem}"));
+        read(&self.published(name)).map_err(damaged)
     }
 
     /// Whether a description is published.
@@ -63,16 +81,16 @@ impl<'a> Descriptions<'a> {
         self.published(name).exists()
     }
 
-    /// Writes a pending description.
+    /// Writes a pending description, which has to be a structure.
     ///
     /// # Errors
     /// When it cannot be written.
     pub fn save<T: Serialize>(&self, name: &str, description: &T) -> Result<(), JobError> {
         fs::create_dir_all(&self.directory)?;
-        let bytes = serde_json::to_vec(description);
-        let bytes = bytes.map_err(|error| JobError::new(JobError::STORE, error.to_string()))?;
+        let json = serde_json::to_vec(description);
+        let json = json.map_err(|error| JobError::new(JobError::STORE, error.to_string()))?;
         let temporary = self.context.temporary_path();
-        fs::write(&temporary, bytes)?;
+        fs::write(&temporary, with_checksum(json))?;
         Ok(fs::rename(temporary, self.pending(name))?)
     }
 
@@ -113,34 +131,108 @@ impl<'a> Descriptions<'a> {
         }
     }
 
-    /// All packages, for those who collect what nobody uses. `objects` reads what a description names: that of a package,
-    /// or of a part of it.
+    /// All packages, for those who check them or collect what nobody uses. `objects` reads what a description names: that
+    /// of a package, or of a part of it.
     ///
     /// # Errors
     /// When the directory cannot be read.
     pub fn packages(
         &self,
         objects: impl Fn(bool, &[u8]) -> serde_json::Result<Vec<Digest>>,
-    ) -> Result<Vec<Package>, JobError> {
-        let mut packages: BTreeMap<String, Package> = BTreeMap::new();
+    ) -> Result<Vec<KeptPackage>, JobError> {
+        let mut packages: BTreeMap<String, KeptPackage> = BTreeMap::new();
         for entry in fs::read_dir(&self.directory)? {
             let path = entry?.path();
             let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
             let digest = name.split(['-', '.']).next().unwrap_or_default().to_owned();
-            let Ok(metadata) = fs::metadata(&path) else { continue };
-            // A damaged description names nothing.
-            let named = fs::read(&path).ok().and_then(|bytes| objects(name.contains('-'), &bytes).ok());
-            let last_used = metadata.mtime();
-            let package =
-                packages.entry(digest).or_insert_with(|| Package { files: Vec::new(), last_used, objects: Vec::new() });
+            let read = fs::metadata(&path).and_then(|metadata| Ok((metadata.mtime(), fs::read(&path)?)));
+            let (last_used, objects) = match read {
+                Ok((last_used, bytes)) => (last_used, parse(&bytes, |bytes| objects(name.contains('-'), bytes))),
+                // It was published or forgotten just now.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+                Err(error) => (0, Err(unreadable(&error))),
+            };
+            let objects = objects.map(|digests| digests.iter().map(ObjectName::new).collect());
+            let is_published = !name.ends_with(PENDING);
+            let package = packages.entry(digest).or_insert_with(|| KeptPackage { descriptions: Vec::new(), last_used });
             package.last_used = package.last_used.max(last_used);
-            package.objects.extend(named.iter().flatten().map(ObjectName::new));
-            package.files.push(path);
+            package.descriptions.push(Description { path, is_published, objects });
         }
         Ok(packages.into_values().collect())
     }
 }
 
-fn read<T: DeserializeOwned>(path: PathBuf) -> Option<T> {
-    serde_json::from_slice(&fs::read(path).ok()?).ok()
+/// Ending of the names of pending descriptions.
+const PENDING: &str = ".new";
+/// What a description begins with, before the checksum and before all that it covers.
+const CHECKSUM: (&[u8], &[u8]) = (b"{\"checksum\":\"", b"\",");
+
+fn with_checksum(json: Vec<u8>) -> Vec<u8> {
+    match json.strip_prefix(b"{") {
+        Some(fields) if fields != b"}" => {
+            [CHECKSUM.0, Digest::of(fields).hex().as_bytes(), CHECKSUM.1, fields].concat()
+        }
+        _ => json,
+    }
+}
+
+/// The checksum of a description, and what it covers; `None` if an earlier program wrote it.
+fn split_checksum(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (checksum, rest) = bytes.strip_prefix(CHECKSUM.0)?.split_at_checked(Digest::of(b"").hex().len())?;
+    Some((checksum, rest.strip_prefix(CHECKSUM.1)?))
+}
+
+/// Reads a description, or says what is wrong with it.
+fn parse<T>(bytes: &[u8], read: impl Fn(&[u8]) -> serde_json::Result<T>) -> Result<T, String> {
+    match split_checksum(bytes) {
+        Some((checksum, fields)) if Digest::of(fields).hex().as_bytes() != checksum => {
+            Err("holds other bytes than were written".to_owned())
+        }
+        _ => read(bytes).map_err(|error| format!("cannot be understood: {error}")),
+    }
+}
+
+fn unreadable(error: &std::io::Error) -> String {
+    format!("cannot be read: {error}")
+}
+
+fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, String> {
+    match fs::read(path) {
+        Ok(bytes) => parse(&bytes, |bytes| serde_json::from_slice(bytes)).map(Some),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(unreadable(&error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, PartialEq, Serialize, serde::Deserialize)]
+    struct Demo {
+        name: String,
+    }
+
+    fn read_demo(bytes: &[u8]) -> Result<Demo, String> {
+        parse(bytes, |bytes| serde_json::from_slice(bytes))
+    }
+
+    #[test]
+    fn every_flipped_byte_of_a_description_is_noticed() {
+        let demo = Demo { name: "demo".to_owned() };
+        let json = serde_json::to_vec(&demo).unwrap();
+        let written = with_checksum(json.clone());
+        let checksum = Digest::of(br#""name":"demo"}"#);
+        assert_eq!(String::from_utf8_lossy(&written), format!(r#"{{"checksum":"{checksum}","name":"demo"}}"#));
+        assert_eq!(read_demo(&written), Ok(Demo { name: "demo".to_owned() }));
+        for position in 0..written.len() {
+            let mut damaged = written.clone();
+            damaged[position] ^= 1;
+            // In the name of the field it leaves the rest as it was.
+            assert!(read_demo(&damaged).map_or(true, |read| read == demo), "{position}");
+            assert!(read_demo(&damaged).is_err() || position < CHECKSUM.0.len(), "{position}");
+        }
+        assert!(read_demo(&written[..written.len() - 1]).is_err());
+        assert_eq!(read_demo(&json), Ok(demo), "earlier programs wrote no checksum");
+    }
 }

@@ -24,9 +24,9 @@ pub use engine::{
 pub use error::{JobError, StoreError};
 pub use layout::{FORMAT_VERSION, Layout};
 pub use object::{Metadata, ObjectName, Timestamp};
-pub use protocol::{CacheFilter, CommitRules, Committed, Exclude, Harvest};
+pub use protocol::{CacheFilter, CommitRules, Committed, DamagedDescription, Exclude, Harvest};
 pub use reserve::SpentReserve;
 pub use worker::{
-    Job, JobTable, Package, UpperDirectory, WorkerContext, deleted_in, is_deleted, is_opaque_in_view, open_in_layer,
-    worker_main,
+    Description, Job, JobTable, KeptPackage, UpperDirectory, WorkerContext, deleted_in, is_deleted, is_opaque_in_view,
+    open_in_layer, worker_main,
 };

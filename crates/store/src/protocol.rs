@@ -194,6 +194,10 @@ pub(crate) enum Request {
         /// The digit.
         digit: u8,
     },
+    /// Reads what describes kept packages. Answers [`CheckedPackages`].
+    CheckPackages,
+    /// Puts descriptions of kept packages aside that are damaged, or name objects that are not there.
+    SetPackagesAside,
     /// Measures the content directory. Answers [`ContentUsage`].
     Measure,
     /// Takes away trees and views, so that nobody finds them any more. Answers where they are, for
@@ -257,6 +261,24 @@ pub(crate) struct CheckedObjects {
     pub(crate) count: u64,
     /// Where damaged ones are, relative to the content directory.
     pub(crate) damaged: Vec<PathBuf>,
+}
+
+/// What reading descriptions of kept packages found.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct CheckedPackages {
+    /// How many packages there are.
+    pub(crate) count: u64,
+    /// The damaged ones.
+    pub(crate) damaged: Vec<DamagedDescription>,
+}
+
+/// A description of a kept package that is of no use.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DamagedDescription {
+    /// Where it is, relative to the content directory.
+    pub path: PathBuf,
+    /// What is wrong with it, to be said after its path.
+    pub problem: String,
 }
 
 /// What became of a damaged layer.

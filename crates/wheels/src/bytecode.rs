@@ -43,7 +43,7 @@ impl Job for CompileWheel {
         };
         let descriptions = descriptions(context);
         let manifest: Manifest = descriptions
-            .load(&file_name(&self.sha256, None))
+            .load(&file_name(&self.sha256, None))?
             .ok_or_else(|| JobError::new(MISSING, format!("`{}` is not unpacked", self.name)))?;
         let modules: Vec<&ManifestFile> =
             manifest.files.iter().filter(|file| manifest.is_module(&file.path) && file.size <= SOURCE_LIMIT).collect();

@@ -400,8 +400,8 @@ impl Job for QueryWheels {
                 return State::Ready;
             }
             match descriptions.load_published::<Manifest>(&manifest) {
-                None => State::Missing,
-                Some(manifest) => match manifest.source_bytes() {
+                Err(_) | Ok(None) => State::Missing,
+                Ok(Some(manifest)) => match manifest.source_bytes() {
                     0 => State::Ready,
                     source_bytes => State::Unpacked { source_bytes },
                 },

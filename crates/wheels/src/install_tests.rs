@@ -236,6 +236,63 @@ fn what_the_store_has_lost_is_noticed() {
 }
 
 #[test]
+fn damaged_descriptions_are_found_and_their_wheels_unpacked_again() {
+    let stand = Stand::new();
+    let names = ["flipped", "cut", "sound"];
+    let wheels = names.map(|name| wheel(name, &[("demo.py", &format!("# {name}\n"))]));
+    let linked: Vec<LinkedWheel> = wheels.iter().map(|wheel| stand.unpack(wheel).unwrap()).collect();
+    let description = |wheel: &LinkedWheel| format!("wheels/{}.json", wheel.sha256);
+    let check = || stand.store.check(None, &CancelToken::new(), &|_, _| ()).unwrap();
+    let checked = check();
+    assert_eq!((checked.packages, checked.is_damaged()), (3, false));
+
+    let flipped = stand.content(&description(&linked[0]));
+    let text = fs::read_to_string(&flipped).unwrap();
+    fs::write(&flipped, text.replacen("demo.py", "dema.py", 1)).unwrap();
+    fs::File::options().write(true).open(stand.content(&description(&linked[1]))).unwrap().set_len(100).unwrap();
+    // What a dead process left is no damage.
+    fs::write(stand.content("wheels/00.json.new"), "{").unwrap();
+    let mut checked = check();
+    let mut found: Vec<String> =
+        checked.damaged_descriptions.iter().map(|damaged| damaged.path.display().to_string()).collect();
+    found.sort();
+    let mut expected = [description(&linked[0]), description(&linked[1])];
+    expected.sort();
+    assert_eq!(found, expected);
+    assert!(checked.is_damaged());
+    let hashes = linked.iter().map(|wheel| wheel.sha256.clone()).collect::<Vec<_>>();
+    let query = QueryWheels { wheels: hashes, bytecode_key: KEY.to_owned() };
+    let unpacked = State::Unpacked { source_bytes: 8 };
+    assert_eq!(
+        stand.store.job(&query, &[]).unwrap(),
+        [State::Missing, State::Missing, unpacked],
+        "nobody believes them"
+    );
+
+    stand.store.repair(&mut checked, &CancelToken::new(), &|| ()).unwrap();
+    assert!(!checked.is_damaged());
+    assert!(!flipped.exists() && stand.content(&description(&linked[2])).exists());
+    assert!(!check().is_damaged());
+    let again = stand.unpack(&wheels[0]).unwrap();
+    assert_eq!(fs::read_to_string(&flipped).unwrap(), text);
+    let work = stand.store.new_work().unwrap();
+    stand.link(&work, vec![again]).unwrap();
+}
+
+#[test]
+fn a_description_that_names_what_is_gone_is_damaged() {
+    let stand = Stand::new();
+    let linked = stand.unpack(&wheel("demo", &[("demo.py", "lost = 1\n")])).unwrap();
+    let object = lamina_store::ObjectName::new(&Digest::of(b"lost = 1\n")).path();
+    fs::remove_file(stand.store.layout().content().join(&object)).unwrap();
+    let mut checked = stand.store.check(None, &CancelToken::new(), &|_, _| ()).unwrap();
+    let problem = &checked.damaged_descriptions[0].problem;
+    assert_eq!(*problem, format!("names the object `{}`, which is not there", object.display()));
+    stand.store.repair(&mut checked, &CancelToken::new(), &|| ()).unwrap();
+    assert!(!stand.content(&format!("wheels/{}.json", linked.sha256)).exists());
+}
+
+#[test]
 fn modules_are_compiled_once_with_their_final_path() {
     let stand = Stand::new();
     let demo = wheel(

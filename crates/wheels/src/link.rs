@@ -56,8 +56,8 @@ fn load<'a>(
     wheel: &'a LinkedWheel,
     key: &str,
 ) -> Result<(&'a LinkedWheel, Manifest, Bytecode), JobError> {
-    let manifest = descriptions(context).load(&file_name(&wheel.sha256, None));
+    let manifest = descriptions(context).load(&file_name(&wheel.sha256, None))?;
     let manifest = manifest.ok_or_else(|| JobError::new(MISSING, format!("`{}` is not unpacked", wheel.name)))?;
-    let bytecode = descriptions(context).load(&file_name(&wheel.sha256, Some(key))).unwrap_or_default();
+    let bytecode = descriptions(context).load(&file_name(&wheel.sha256, Some(key)))?.unwrap_or_default();
     Ok((wheel, manifest, bytecode))
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use lamina_image::Digest;
 use lamina_packages::Descriptions;
-use lamina_store::{JobError, Package, WorkerContext};
+use lamina_store::{JobError, KeptPackage, WorkerContext};
 use serde::{Deserialize, Serialize};
 
 use crate::request::Target;
@@ -116,7 +116,7 @@ pub(crate) fn descriptions(context: &WorkerContext) -> Descriptions<'_> {
 }
 
 /// All unpacked wheels, for those who collect what nobody uses.
-pub(crate) fn packages(context: &WorkerContext) -> Result<Vec<Package>, JobError> {
+pub(crate) fn packages(context: &WorkerContext) -> Result<Vec<KeptPackage>, JobError> {
     descriptions(context).packages(|is_part, bytes| {
         if is_part {
             let bytecode: Bytecode = serde_json::from_slice(bytes)?;

@@ -82,16 +82,27 @@ fn report(checked: &Checked, repair: bool) -> String {
     } else if !objects.is_empty() && repair {
         report.push_str("  → stays, as a running `modal` may use it: try again when that has ended\n");
     }
-    let damaged = checked.damages.len();
+    for description in &checked.damaged_descriptions {
+        let (path, problem) = (description.path.display(), text::clean(&description.problem));
+        let _ = writeln!(report, "The description `{path}` of a kept package {problem}.");
+    }
+    let descriptions = &checked.damaged_descriptions;
+    if !descriptions.is_empty() && checked.descriptions_are_aside {
+        report.push_str("  → put aside: whoever needs the package unpacks it again\n");
+    }
     let layers = count(checked.layers, "layer", "layers");
     let what = match checked.objects {
         0 => layers,
-        objects => format!("{layers} and {}", count(objects, "file", "files")),
+        objects => {
+            let packages = count(checked.packages, "package", "packages");
+            format!("{layers}, {} and {packages}", count(objects, "file", "files"))
+        }
     };
-    let verdict = match (damaged, objects.len()) {
-        (0, 0) => "everything is as it was stored".to_owned(),
-        (0, objects) => format!("{} damaged", counted(objects, "file is", "files are")),
-        (layers, _) => format!("{} damaged", counted(layers, "layer is", "layers are")),
+    let verdict = match (checked.damages.len(), objects.len(), descriptions.len()) {
+        (0, 0, 0) => "everything is as it was stored".to_owned(),
+        (0, 0, packages) => format!("{} damaged", counted(packages, "description is", "descriptions are")),
+        (0, objects, _) => format!("{} damaged", counted(objects, "file is", "files are")),
+        (layers, ..) => format!("{} damaged", counted(layers, "layer is", "layers are")),
     };
     let _ = writeln!(report, "Checked {what}: {verdict}.");
     if checked.is_damaged() && !repair {
@@ -128,7 +139,7 @@ fn counted(number: usize, one: &str, several: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use lamina_engine::Digest;
+    use lamina_engine::{DamagedDescription, Digest};
 
     use super::*;
 
@@ -144,8 +155,8 @@ mod tests {
 
     #[test]
     fn what_is_damaged_is_said_with_what_became_of_it() {
-        let sound = Checked { layers: 3, objects: 1, ..Checked::default() };
-        insta::assert_snapshot!(report(&sound, false), @"Checked 3 layers and 1 file: everything is as it was stored.");
+        let sound = Checked { layers: 3, objects: 1, packages: 2, ..Checked::default() };
+        insta::assert_snapshot!(report(&sound, false), @"Checked 3 layers, 1 file and 2 packages: everything is as it was stored.");
         let found = Checked {
             layers: 1,
             damages: vec![damage(Outcome::Stays, 12)],
@@ -184,7 +195,7 @@ mod tests {
           → stays, as a running `modal` uses it: try again when that has ended
         The file `objects/A/bcd` holds other bytes than its name says.
           → stays, as a running `modal` may use it: try again when that has ended
-        Checked 4 layers and 20 files: 3 layers are damaged.
+        Checked 4 layers, 20 files and 0 packages: 3 layers are damaged.
         "#);
         assert!(repaired.is_damaged());
         let damages = vec![damage(Outcome::Restored, 1)];
@@ -195,8 +206,23 @@ mod tests {
           → made again
         The file `objects/A/bcd` holds other bytes than its name says.
           → put aside
-        Checked 4 layers and 20 files: 1 layer is damaged.
+        Checked 4 layers, 20 files and 0 packages: 1 layer is damaged.
         "#);
         assert!(!mended.is_damaged());
+    }
+
+    #[test]
+    fn damaged_descriptions_are_named() {
+        let problem = "holds other bytes than were written".to_owned();
+        let damaged_descriptions = vec![DamagedDescription { path: "wheels/ab.json".into(), problem }];
+        let found = Checked { layers: 1, objects: 1, packages: 1, damaged_descriptions, ..Checked::default() };
+        insta::assert_snapshot!(report(&found, false), @r"
+        The description `wheels/ab.json` of a kept package holds other bytes than were written.
+        Checked 1 layer, 1 file and 1 package: 1 description is damaged.
+        `modal store verify --repair` makes again what it can, and the next build the rest.
+        ");
+        let mended = Checked { descriptions_are_aside: true, ..found.clone() };
+        assert!(report(&mended, true).contains("→ put aside: whoever needs the package unpacks it again"));
+        assert_eq!((found.is_damaged(), mended.is_damaged()), (true, false));
     }
 }

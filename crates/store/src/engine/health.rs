@@ -7,7 +7,7 @@ use lamina_events::CancelToken;
 use lamina_image::Digest;
 
 use super::Store;
-use crate::protocol::{CheckedObjects, Repaired, Request};
+use crate::protocol::{CheckedObjects, CheckedPackages, DamagedDescription, Repaired, Request};
 use crate::{LayerRecord, ObjectName, StoreError};
 
 /// What a check found.
@@ -17,12 +17,18 @@ pub struct Checked {
     pub layers: u64,
     /// Objects that were read; none where only an image was asked for.
     pub objects: u64,
+    /// Kept packages whose descriptions were read; none where only an image was asked for.
+    pub packages: u64,
     /// Layers that are damaged.
     pub damages: Vec<Damage>,
     /// Damaged objects, relative to the content directory.
     pub damaged_objects: Vec<PathBuf>,
     /// Whether damaged objects were put aside.
     pub objects_are_aside: bool,
+    /// Damaged descriptions of kept packages.
+    pub damaged_descriptions: Vec<DamagedDescription>,
+    /// Whether damaged descriptions were put aside.
+    pub descriptions_are_aside: bool,
 }
 
 /// A damaged layer.
@@ -56,7 +62,9 @@ impl Checked {
     #[must_use]
     pub fn is_damaged(&self) -> bool {
         let stays = |damage: &Damage| matches!(damage.outcome, Outcome::Stays | Outcome::InUse);
-        self.damages.iter().any(stays) || !(self.damaged_objects.is_empty() || self.objects_are_aside)
+        self.damages.iter().any(stays)
+            || !(self.damaged_objects.is_empty() || self.objects_are_aside)
+            || !(self.damaged_descriptions.is_empty() || self.descriptions_are_aside)
     }
 }
 
@@ -85,6 +93,10 @@ impl Store {
             let objects: CheckedObjects = self.shared.client.call_until(request, cancel)?;
             checked.objects += objects.count;
             checked.damaged_objects.extend(objects.damaged);
+        }
+        if layers.is_none() {
+            let packages: CheckedPackages = self.shared.client.call_until(Request::CheckPackages, cancel)?;
+            (checked.packages, checked.damaged_descriptions) = (packages.count, packages.damaged);
         }
         let records = self.shared.index.layers()?;
         for (done, digest) in digests.into_iter().enumerate() {
@@ -135,6 +147,9 @@ impl Store {
             }
             checked.objects_are_aside = true;
         }
+        // Nobody installs now. What names an object that went is of no use any more either.
+        self.shared.client.call::<()>(Request::SetPackagesAside)?;
+        checked.descriptions_are_aside = true;
         Ok(())
     }
 

@@ -12,7 +12,7 @@ use rustix::fs::{FileType, Stat};
 
 use super::disk::{self, Result, join};
 use super::removal::remove_all;
-use super::{Package, WorkerContext};
+use super::{KeptPackage, WorkerContext};
 use crate::protocol::{ContentUsage, Freed, Sweep};
 use crate::tree::Tree;
 use crate::{JobError, ObjectName};
@@ -47,16 +47,16 @@ pub(super) fn remove(context: &WorkerContext, retired: &str) -> Result<u64> {
 }
 
 /// Removes what nothing refers to.
-pub(super) fn sweep(context: &WorkerContext, packages: &[Package], sweep: &Sweep) -> Result<Freed> {
+pub(super) fn sweep(context: &WorkerContext, packages: &[KeptPackage], sweep: &Sweep) -> Result<Freed> {
     let mut freed = Freed::default();
     let mut named = installed_objects(context)?;
     let (going, staying): (Vec<_>, Vec<_>) =
         packages.iter().partition(|package| is_dispensable(package, &named, sweep));
-    for file in going.iter().flat_map(|package| &package.files) {
-        disk::unlink(file)?;
+    for description in going.iter().flat_map(|package| &package.descriptions) {
+        disk::unlink(&description.path)?;
     }
     freed.packages = going.len() as u64;
-    named.extend(staying.iter().flat_map(|package| &package.objects));
+    named.extend(staying.iter().flat_map(|package| package.objects()));
     freed.bytes += sweep_objects(context, &named)?;
     if let Some(unused_since) = sweep.caches_unused_since {
         freed.bytes += sweep_caches(context, unused_since, &sweep.mounted)?;
@@ -65,10 +65,11 @@ pub(super) fn sweep(context: &WorkerContext, packages: &[Package], sweep: &Sweep
 }
 
 /// Whether a kept package is to be forgotten.
-fn is_dispensable(package: &Package, installed: &HashSet<ObjectName>, sweep: &Sweep) -> bool {
+fn is_dispensable(package: &KeptPackage, installed: &HashSet<ObjectName>, sweep: &Sweep) -> bool {
     let is_old = sweep.packages_unused_since.is_some_and(|time| package.last_used < time);
-    let is_installed = || package.objects.iter().all(|object| installed.contains(object));
-    is_old || (sweep.only_installed && !is_installed())
+    let is_damaged = package.descriptions.iter().any(|description| description.objects.is_err());
+    let is_installed = || package.objects().all(|object| installed.contains(object));
+    is_old || is_damaged || (sweep.only_installed && !is_installed())
 }
 
 /// The objects that the published trees name.

@@ -33,19 +33,35 @@ pub trait Job: Serialize + DeserializeOwned {
 
 type Runner = Box<dyn Fn(Value, &WorkerContext, Vec<OwnedFd>) -> Result<Value, JobError> + Send + Sync>;
 
-/// A package that the store keeps to save downloading and unpacking it again. Collection asks for them, because only
-/// the crate that keeps them knows which objects they are made of.
+/// A package that the store keeps to save downloading and unpacking it again. Collection and checks ask for them, because
+/// only the crate that keeps them knows which objects they are made of.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Package {
+pub struct KeptPackage {
     /// What describes it; removing these files forgets it.
-    pub files: Vec<PathBuf>,
+    pub descriptions: Vec<Description>,
     /// When a step last asked for it, in seconds since 1970.
     pub last_used: i64,
-    /// What it consists of.
-    pub objects: Vec<ObjectName>,
 }
 
-type ListPackages = fn(&WorkerContext) -> Result<Vec<Package>, JobError>;
+/// A file that says what a kept package, or a part of it, consists of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Description {
+    /// The file.
+    pub path: PathBuf,
+    /// Whether all that it names has to be there, which is not so before it is published.
+    pub is_published: bool,
+    /// The objects that it names, or what is wrong with it, to be said after its path.
+    pub objects: Result<Vec<ObjectName>, String>,
+}
+
+impl KeptPackage {
+    /// The objects that it consists of, as far as its descriptions can be believed.
+    pub(super) fn objects(&self) -> impl Iterator<Item = &ObjectName> {
+        self.descriptions.iter().filter_map(|description| description.objects.as_ref().ok()).flatten()
+    }
+}
+
+type ListPackages = fn(&WorkerContext) -> Result<Vec<KeptPackage>, JobError>;
 
 /// The registered jobs.
 #[derive(Default)]
@@ -82,7 +98,7 @@ impl JobTable {
     }
 
     /// All packages that are kept.
-    pub(super) fn packages(&self, context: &WorkerContext) -> Result<Vec<Package>, JobError> {
+    pub(super) fn packages(&self, context: &WorkerContext) -> Result<Vec<KeptPackage>, JobError> {
         let mut packages = Vec::new();
         for list in &self.packages {
             packages.extend(list(context)?);

@@ -13,6 +13,7 @@ mod disk;
 mod ingest;
 mod job;
 mod objects;
+mod packages;
 mod place;
 mod probe;
 mod removal;
@@ -27,7 +28,7 @@ mod works;
 mod xattrs;
 
 pub use context::WorkerContext;
-pub use job::{Job, JobTable, Package};
+pub use job::{Description, Job, JobTable, KeptPackage};
 pub use serve::worker_main;
 pub use shown::{deleted_in, is_deleted, is_opaque_in_view, open_in_layer};
 pub use upper::UpperDirectory;

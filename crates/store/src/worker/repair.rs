@@ -23,7 +23,7 @@ pub(super) fn salvage(context: &WorkerContext, digest: &Digest) -> Result<()> {
         }
         let temporary = context.temporary_path();
         content::copy(&disk::open(&path)?, &mut disk::create(&temporary)?, &temporary)?;
-        set_object_aside(context, &context.objects.path(&bytes))?;
+        set_aside(context, &context.objects.path(&bytes))?;
         context.objects.adopt(&bytes, size, &temporary)?;
     }
     context.objects.sync(false)
@@ -34,7 +34,7 @@ pub(super) fn repair(context: &WorkerContext, digest: &Digest) -> Result<Repaire
     let Ok(tree) = verify::load(context, digest)? else { return set_layer_aside(context, digest) };
     let damaged = damaged(context, &tree);
     for (_, bytes, _) in &damaged {
-        set_object_aside(context, &context.objects.path(bytes))?;
+        set_aside(context, &context.objects.path(bytes))?;
     }
     if !damaged.is_empty() {
         return set_layer_aside(context, digest);
@@ -48,7 +48,7 @@ pub(super) fn repair(context: &WorkerContext, digest: &Digest) -> Result<Repaire
 /// Puts objects aside that hold something else than their names say; paths are relative to the content directory.
 pub(super) fn set_objects_aside(context: &WorkerContext, digit: u8) -> Result<()> {
     for path in verify::check_objects(context, digit)?.damaged {
-        set_object_aside(context, &context.content().join(path))?;
+        set_aside(context, &context.content().join(path))?;
     }
     Ok(())
 }
@@ -57,7 +57,7 @@ pub(super) fn set_objects_aside(context: &WorkerContext, digit: u8) -> Result<()
 pub(super) fn set_damaged_aside(context: &WorkerContext, tree: &Tree) -> Result<Vec<ObjectName>> {
     let damaged = damaged(context, tree);
     for (_, bytes, _) in &damaged {
-        set_object_aside(context, &context.objects.path(bytes))?;
+        set_aside(context, &context.objects.path(bytes))?;
     }
     Ok(damaged.iter().map(|(_, bytes, _)| ObjectName::new(bytes)).collect())
 }
@@ -74,8 +74,8 @@ fn damaged<'tree>(context: &WorkerContext, tree: &'tree Tree) -> Vec<(&'tree Ent
     tree.entries().par_iter().filter_map(damaged).collect()
 }
 
-/// Moves an object out of the way.
-pub(super) fn set_object_aside(context: &WorkerContext, path: &Path) -> Result<()> {
+/// Moves a file out of the way.
+pub(super) fn set_aside(context: &WorkerContext, path: &Path) -> Result<()> {
     if disk::try_stat(path)?.is_some() { disk::rename(path, &context.temporary_path()) } else { Ok(()) }
 }
 

@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use super::disk::{self, Result};
 use super::removal::remove_all;
-use super::{JobTable, WorkerContext, caches, collect, commit, ingest, repair, verify, view};
+use super::{JobTable, WorkerContext, caches, collect, commit, ingest, packages, repair, verify, view};
 use crate::JobError;
 use crate::protocol::{Answer, Envelope, Request};
 
@@ -124,7 +124,10 @@ impl Worker {
             self.sender.shutdown();
             return;
         };
-        let is_finished = !matches!(body, Request::Job { .. } | Request::Check { .. } | Request::CheckObjects { .. });
+        let is_finished = !matches!(
+            body,
+            Request::Job { .. } | Request::Check { .. } | Request::CheckObjects { .. } | Request::CheckPackages
+        );
         let unfinished = Some(unfinished).filter(|_| is_finished);
         let begun = Instant::now();
         let name = tracing::enabled!(tracing::Level::DEBUG).then(|| name(&body));
@@ -155,6 +158,8 @@ impl Worker {
             Request::Salvage { digest } => value(repair::salvage(context, &digest)?),
             Request::Repair { digest } => value(repair::repair(context, &digest)?),
             Request::SetAside { digit } => value(repair::set_objects_aside(context, digit)?),
+            Request::CheckPackages => value(packages::check(context, &self.jobs.packages(context)?)?),
+            Request::SetPackagesAside => value(packages::set_damaged_aside(context, &self.jobs.packages(context)?)?),
             Request::Measure => value(collect::measure(context)?),
             Request::Retire { keep } => value(collect::retire(context, &keep)?),
             Request::RemoveRetired { retired } => value(collect::remove(context, &retired)?),

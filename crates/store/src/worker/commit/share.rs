@@ -64,7 +64,7 @@ impl Sharing<'_> {
         let (name, object) = (ObjectName::new(&bytes.digest), objects.path(&bytes.digest));
         if existing.is_some() && !verify::is_sound(self.context, name, &object)? {
             // The step has just made the right bytes: they take the place of the wrong ones.
-            repair::set_object_aside(self.context, &object)?;
+            repair::set_aside(self.context, &object)?;
             existing = None;
         }
         let is_claimed = existing.is_some() && objects.claim(&ObjectName::new(&bytes.digest));
