@@ -165,6 +165,101 @@ def test_the_interpreter_that_the_path_names(modal):
     assert second == "('/usr/local/bin/python', '/usr')"
 
 
+PROJECT = """
+[project]
+name = "demo"
+version = "0"
+requires-python = ">=3.9"
+dependencies = ["humanize==4.12.3"]
+"""
+
+#: A Python of its own in a prefix, as conda makes it. Nothing but the variable leads it to its first library.
+PREFIX = """
+mkdir -p /opt/conda/bin /opt/conda/lib/libraries
+cp -a /usr/lib/python3 /usr/lib/python3.11 /opt/conda/lib/
+cp /usr/bin/python3.11 /opt/conda/bin/
+ln -s python3.11 /opt/conda/bin/python
+expat=$(ldd /usr/bin/python3.11 | grep -o '/[^ ]*libexpat[^ ]*')
+cp -L $expat /opt/conda/lib/libraries/ && rm $expat
+"""
+
+
+def test_interpreters_of_projects_and_prefixes(modal):
+    modal.write("pyproject.toml", PROJECT)
+    modal.write(
+        "app.py",
+        f"""
+        import modal
+
+        base = {I}
+        path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+        project = (
+            base.add_local_file("pyproject.toml", "/app/pyproject.toml", copy=True)
+            .workdir("/app")
+            .run_commands("uv sync")
+            .env({{"PATH": f"/app/.venv/bin:{{path}}", "VIRTUAL_ENV": "/app/.venv"}})
+            .uv_pip_install("six==1.16.0")
+        )
+        prefix = base.env(
+            {{"PATH": f"/opt/conda/bin:{{path}}", "CONDA_PREFIX": "/opt/conda", "LD_LIBRARY_PATH": "/opt/conda/lib/libraries"}}
+        ).run_commands({PREFIX!r})
+        installed = prefix.uv_pip_install("humanize==4.12.3").pip_install("six==1.16.0")
+        app = modal.App()
+
+
+        def described():
+            import sys
+
+            import humanize
+            import six
+
+            return sys.prefix, humanize.__file__.startswith(sys.prefix), six.__file__.startswith(sys.prefix)
+
+
+        @app.function(image=project)
+        def of_project():
+            return described()
+
+
+        @app.function(image=installed)
+        def of_prefix():
+            return described()
+
+
+        @app.local_entrypoint()
+        def main():
+            print(of_project.remote())
+            print(of_prefix.remote())
+        """,
+    )
+    result = modal("run", "-q", "app.py")
+    assert result.stdout.splitlines() == ["('/app/.venv', True, True)", "('/opt/conda', True, True)"]
+    assert "compile" not in result.stderr
+
+
+def test_an_environment_without_pip(modal):
+    modal.write(
+        "app.py",
+        f"""
+        import modal
+
+        image = {I}.run_commands("uv venv /opt/venv").env({{"PATH": "/opt/venv/bin:/usr/bin:/bin"}}).pip_install("six")
+        app = modal.App(image=image)
+
+
+        @app.function()
+        def main():
+            pass
+        """,
+    )
+    result = modal("run", "--progress", "plain", "app.py", check=False)
+    assert result.code == 1 and "/opt/venv/bin/python: No module named pip" in result.stderr
+    assert (
+        "Traceback" not in result.stderr
+        and "hint: the Python that the image's PATH names first has no pip" in result.stderr
+    )
+
+
 ATTACKS = f"""
 import array
 import os

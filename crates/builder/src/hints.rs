@@ -42,6 +42,13 @@ fn for_line(line: &str, has_space: bool) -> Option<String> {
                 .to_owned(),
         );
     }
+    if line.ends_with("No module named pip") {
+        return Some(
+            "the Python that the image's PATH names first has no pip, as `uv venv` and `uv sync` make them: use \
+             `uv_pip_install`, or `uv venv --seed`"
+                .to_owned(),
+        );
+    }
     if line.contains("Invalid cross-device link") {
         return Some(
             "a directory of an earlier layer cannot be renamed in one go: copy it and delete the original".to_owned(),
@@ -63,6 +70,7 @@ mod tests {
             ("chown: changing ownership of 'x': Invalid argument", "usermod --add-subuids"),
             ("tar: x: Cannot change ownership to uid 197609, gid 197121: Invalid argument", "--add-subgids"),
             ("  cause: Hash mismatch for `six==1.16.0`", "digest was given"),
+            ("/opt/venv/bin/python: No module named pip", "uv_pip_install"),
         ] {
             let hint = for_output(&[line.to_owned(), "other".to_owned()], &Facts::default(), false);
             assert!(hint.as_deref().is_some_and(|hint| hint.contains(part)), "{line}: {hint:?}");

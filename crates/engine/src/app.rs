@@ -177,8 +177,13 @@ impl Engine {
             let mut package = files.show_package(store, image)?;
             let search_path = image.config.environment.get("PATH").map_or(DEFAULT_PATH, String::as_str);
             if let Some(digest) = package.digest {
-                let bytecode =
-                    Bytecode { package: digest, package_layers: &package.views, image: &image.layers, search_path };
+                let bytecode = Bytecode {
+                    package: digest,
+                    package_layers: &package.views,
+                    image: &image.layers,
+                    search_path,
+                    library_path: image.config.environment.get("LD_LIBRARY_PATH").map(String::as_str),
+                };
                 if let Some(layer) = self.bytecode(&bytecode, store, sink, cancel)? {
                     package.views.put(layer);
                 }

@@ -51,6 +51,8 @@ pub struct Bytecode<'a> {
     pub image: &'a Stack<Digest>,
     /// Where the image looks for its interpreter.
     pub search_path: &'a str,
+    /// Where the interpreter finds its shared libraries beside the usual places: `LD_LIBRARY_PATH`.
+    pub library_path: Option<&'a str>,
 }
 
 impl Bytecode<'_> {
@@ -79,6 +81,9 @@ impl Bytecode<'_> {
         material.add("package", self.package.hex());
         material.add("image", self.image.map(Digest::hex).bottom_up());
         material.add("search_path", self.search_path);
+        if let Some(path) = self.library_path {
+            material.add("library_path", path);
+        }
         material
     }
 
@@ -95,11 +100,13 @@ impl Bytecode<'_> {
             "unchecked-hash",
             PACKAGE_TARGET,
         ];
+        let libraries = self.library_path.map(|path| ("LD_LIBRARY_PATH", path));
+        let variables = [("PATH", self.search_path)].into_iter().chain(libraries);
         let spec = SandboxSpec {
             layers: store.view_paths(&self.image.under(self.package_layers)),
             upper: Upper::Store { upper: work.upper(), work: work.work_directory() },
             argv: argv.map(str::to_owned).to_vec(),
-            env: vec![("PATH".to_owned(), self.search_path.to_owned())],
+            env: variables.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
             // The image's interpreter may be anything; compiling some thirty small modules needs little.
             limits: Limits { memory_bytes: Some(1 << 30), pids: Some(256), ..Limits::default() },
             network: Network::Isolated,
@@ -165,13 +172,18 @@ mod tests {
     #[test]
     fn bytecode_is_never_shared_between_images_or_packages() {
         let (one, other) = (Digest::of(b"1"), Digest::of(b"2"));
-        let key = |package, layer, search_path: &str| {
+        let key = |package, layer, search_path: &str, library_path| {
             let image = &Stack::from_bottom_up([layer]);
-            Bytecode { package, package_layers: &Stack::new(), image, search_path }.material().key()
+            Bytecode { package, package_layers: &Stack::new(), image, search_path, library_path }.material().key()
         };
-        let first = key(one, one, "/bin");
-        assert_eq!(first, key(one, one, "/bin"));
-        for different in [key(other, one, "/bin"), key(one, other, "/bin"), key(one, one, "/opt/bin:/bin")] {
+        let first = key(one, one, "/bin", None);
+        assert_eq!(first, key(one, one, "/bin", None));
+        for different in [
+            key(other, one, "/bin", None),
+            key(one, other, "/bin", None),
+            key(one, one, "/opt/bin:/bin", None),
+            key(one, one, "/bin", Some("/opt/lib")),
+        ] {
             assert_ne!(first, different);
         }
     }

@@ -5,6 +5,7 @@ runs in this very process, and what it starts gets indexes with logins as variab
 addresses of packages in a file. Both get addresses of git without their logins, for which git then asks its store.
 """
 
+import importlib.util
 import os
 import re
 import runpy
@@ -163,6 +164,8 @@ def main():
         subprocess.Popen = Popen
         sys.path[:] = [path for path in sys.path if path != own]
         sys.argv[1:] = words
+        if importlib.util.find_spec("pip") is None:
+            sys.exit(f"{sys.executable}: No module named pip")
         runpy.run_module("pip", run_name="__main__", alter_sys=True)
     else:
         words, variables = without_indexes(without_addresses(words, directory), "UV")
