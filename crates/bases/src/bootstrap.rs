@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 
 use lamina_events::CancelToken;
 use lamina_fetch::{Client, Download};
+use lamina_ground::DEFAULT_PATH;
 use lamina_image::{Facts, PackageKind, Python, RuntimeConfig, System, redact};
 use lamina_sandbox::{IdMap, Launcher};
 use lamina_store::{JobTable, Store, Work};
@@ -17,7 +18,7 @@ use crate::install::lay_out::{LayOut, Register};
 use crate::install::tidy::Tidy;
 use crate::install::unpack::{UnpackArchive, UnpackPackage, Unpacked};
 use crate::packages::Package;
-use crate::plan::FAMILY;
+use crate::plan::{FAMILY, architecture};
 use crate::{BaseError, DebianPlan, PythonSource, Suite, archive, mirror, standalone};
 
 /// How many packages are downloaded at a time. More make small mirrors and home routers stumble.
@@ -30,9 +31,6 @@ const ALWAYS: [&str; 6] = ["apt", "ca-certificates", "libatomic1", "libgfortran5
 const PYTHON: [&str; 3] = ["python3", "python3-pip", "python3-venv"];
 /// States that `/usr` is merged, where nothing else does; the alternative would do the merging, with much of Perl.
 const MERGED_USR: &str = "usr-is-merged";
-
-/// The search path of everything that runs on the base.
-pub(crate) const SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// How far a bootstrap is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,7 +110,7 @@ pub fn bootstrap(
     tools.cancel.check()?;
 
     let work = tools.store.new_work()?;
-    let architecture = archive::architecture()?;
+    let architecture = architecture()?;
     tools.store.job(&LayOut { work: work.id().into(), architecture: architecture.into() }, &[])?;
     let unpacked = unpack_all(&packages, &work, &downloads, tools)?;
     tools.store.job(&Register { work: work.id().into(), packages: unpacked }, &[])?;
@@ -179,7 +177,7 @@ fn unpack_all(
 
 /// What later steps need to know about the base.
 fn facts(plan: &DebianPlan, python: Described, packages: &[&Package]) -> Facts {
-    let environment = [("PATH", SEARCH_PATH), ("LANG", "C.UTF-8")];
+    let environment = [("PATH", DEFAULT_PATH), ("LANG", "C.UTF-8")];
     let package = |package: &&Package| lamina_image::Package {
         kind: PackageKind::Deb,
         name: package.name.clone(),

@@ -6,12 +6,13 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use lamina_ground::DEFAULT_PATH;
 use lamina_sandbox::{ExitStatus, Network, SandboxSpec, Stdio, Upper};
 use lamina_store::Work;
 use rustix::pipe::{PipeFlags, pipe_with};
 use serde::Deserialize;
 
-use crate::bootstrap::{SEARCH_PATH, Tools};
+use crate::bootstrap::Tools;
 use crate::{BaseError, DebianPlan, PythonSource, standalone};
 
 /// What the interpreter says about itself.
@@ -97,7 +98,7 @@ fn spec(plan: &DebianPlan, work: &Work) -> SandboxSpec {
         PythonSource::Standalone(_) => [BEGIN, CONFIGURE, standalone::COMPILE, FACTS].concat(),
     };
     let variables = [
-        ("PATH", SEARCH_PATH),
+        ("PATH", DEFAULT_PATH),
         ("HOME", "/root"),
         ("LC_ALL", "C"),
         ("DEBIAN_FRONTEND", "noninteractive"),

@@ -1,7 +1,5 @@
 //! Dates of release files, as in `Sat, 21 Nov 2026 09:15:44 UTC`.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 const DAY: u64 = 24 * 60 * 60;
 
@@ -48,11 +46,6 @@ pub(crate) fn show(seconds: u64) -> String {
     }
     let clock = seconds % DAY;
     format!("{year}-{:02}-{:02} {:02}:{:02} UTC", month + 1, days + 1, clock / 3600, clock / 60 % 60)
-}
-
-/// Seconds since 1970; 0 for a clock before that.
-pub(crate) fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |duration| duration.as_secs())
 }
 
 fn is_leap(year: u64) -> bool {

@@ -17,6 +17,7 @@ pub mod dpkg;
 mod error;
 mod install;
 pub mod mirror;
+mod openpgp;
 mod packages;
 mod plan;
 mod shell;

@@ -3,7 +3,8 @@
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
-use crate::archive::is_sha256;
+use lamina_fetch::is_sha256;
+
 use crate::control::{Stanza, stanzas};
 use crate::{BaseError, version};
 

@@ -147,6 +147,15 @@ fn is_number(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) && (text == "0" || !text.starts_with('0'))
 }
 
+/// Debian's name of this machine's architecture.
+pub(crate) fn architecture() -> Result<&'static str, BaseError> {
+    match std::env::consts::ARCH {
+        "x86_64" => Ok("amd64"),
+        "aarch64" => Ok("arm64"),
+        other => Err(BaseError::Architecture(other.into())),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

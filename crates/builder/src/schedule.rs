@@ -5,11 +5,11 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use lamina_events::{CancelToken, Event, Miss, Sink, Stop};
 use lamina_fetch::Client;
-use lamina_ground::{Hint, Stack};
+use lamina_ground::{Hint, Stack, seconds_since_1970};
 use lamina_image::{Definition, Digest, Facts, Graph, KeyMaterial, LayerKey, Node, RecordedFacts};
 use lamina_sandbox::{IdMap, Launcher};
 use lamina_store::{Committed, ImageRecord, LayerPart, LayerRecord, Store, StoreError};
@@ -328,7 +328,7 @@ impl<'a> Builder<'a> {
         let Missing { recipe, material, miss } = missing;
         let (step, node, begin) = (task.number, task.node, Instant::now());
         self.sink.emit(Event::StepStarted { step, miss });
-        let created = now();
+        let created = seconds_since_1970();
         let name = format!("{created}-{}-{step}", material.key().0.short());
         let kept = secrets::kept(&node.secrets);
         let masks = secrets::Masks::new(kept.values().map(String::as_str));
@@ -419,7 +419,7 @@ impl<'a> Builder<'a> {
     }
 
     fn record_image(&self, state: &State) -> Result<(), BuildError> {
-        let now = now();
+        let now = seconds_since_1970();
         self.backend.record_image(&ImageRecord {
             id: state.image_id(),
             layers: state.layers.clone(),
@@ -439,11 +439,6 @@ struct Missing {
     recipe: Box<dyn Recipe>,
     material: KeyMaterial,
     miss: Miss,
-}
-
-/// Seconds since 1970.
-fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_secs())
 }
 
 /// All images, or the failure that made the others stop.

@@ -10,10 +10,10 @@ use lamina_builder::{BuildError, BuildOptions, Builder, BuiltImage, HostPrograms
 use lamina_events::{CancelToken, Event, Sink};
 use lamina_fetch::Client;
 use lamina_functions::{
-    Bytecode, BytecodeError, ContainerSpec, ContainerStarter, DEFAULT_PATH, PoolOptions, Retries, SandboxStarter,
-    ServiceKind, ServiceSpec,
+    Bytecode, BytecodeError, ContainerSpec, ContainerStarter, PoolOptions, Retries, SandboxStarter, ServiceKind,
+    ServiceSpec,
 };
-use lamina_ground::{ErrorClass, Hint, Stack, random_id};
+use lamina_ground::{DEFAULT_PATH, ErrorClass, Hint, Stack, random_id};
 use lamina_image::{Digest, FileSet};
 use lamina_sandbox::SandboxError;
 use lamina_store::Store;

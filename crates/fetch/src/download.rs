@@ -131,6 +131,12 @@ fn fetch_into(
     Err(Failure::Final(FetchError::Digest { url: download.url.clone(), expected: download.sha256.clone(), found }))
 }
 
+/// Whether a text is a SHA-256 in lower-case hexadecimal. Such a text is also safe as a file name.
+#[must_use]
+pub fn is_sha256(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
 fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
     bytes.iter().fold(String::with_capacity(64), |mut text, byte| {

@@ -15,7 +15,7 @@ use std::borrow::Cow;
 use lamina_ground::{EnvVars, Hint, Refusal, Subject};
 
 pub use client::Client;
-pub use download::{Download, Progress};
+pub use download::{Download, Progress, is_sha256};
 
 /// What can go wrong while fetching.
 #[derive(Debug, thiserror::Error)]

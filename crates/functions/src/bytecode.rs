@@ -5,10 +5,10 @@
 //! so it is made in a sandbox on the image, kept as a layer of its own, and never used with another image.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use lamina_events::CancelToken;
-use lamina_ground::Stack;
+use lamina_ground::{Stack, seconds_since_1970};
 use lamina_image::{Digest, KeyMaterial, LayerKey};
 use lamina_sandbox::{ExitStatus, Launcher, Limits, Network, SandboxError, SandboxSpec, Stdio, Upper};
 use lamina_store::{CommitRules, Committed, LayerRecord, Store, StoreError};
@@ -69,9 +69,9 @@ impl Bytecode<'_> {
         if !store.confirm()? {
             return Err(BytecodeError::Damaged);
         }
-        let begun = SystemTime::now();
+        let (created, begun) = (seconds_since_1970(), Instant::now());
         let committed = self.compile(launcher, store, cancel)?;
-        store.record_layer(&record(key, self.image, &material, &committed, begun))?;
+        store.record_layer(&record(key, self.image, &material, &committed, created, begun))?;
         Ok(committed.digest)
     }
 
@@ -145,7 +145,8 @@ fn record(
     image: &Stack<Digest>,
     material: &KeyMaterial,
     committed: &Committed,
-    begun: SystemTime,
+    created: u64,
+    begun: Instant,
 ) -> LayerRecord {
     LayerRecord {
         key,
@@ -154,8 +155,8 @@ fn record(
         below: Stack::new(),
         companion_of: Some(image.clone()),
         title: TITLE.to_owned(),
-        created: begun.duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs()),
-        seconds: begun.elapsed().map_or(0.0, |time| time.as_secs_f64()),
+        created,
+        seconds: begun.elapsed().as_secs_f64(),
         files: committed.files,
         bytes: committed.bytes,
         bytes_new: committed.bytes_new,

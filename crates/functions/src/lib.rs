@@ -42,7 +42,7 @@ pub use retries::Retries;
 pub use runner::{FromRunner, Module, Pickle, ResultStatus, RunnerRequest, ToRunner};
 pub use sandbox::{PACKAGE_TARGET, SandboxStarter};
 pub use services::Services;
-pub use spec::{ContainerSpec, DEFAULT_PATH, ServiceKind, ServiceSpec};
+pub use spec::{ContainerSpec, ServiceKind, ServiceSpec};
 pub use starter::{ContainerEnd, ContainerProcess, ContainerStarter, StartError, StartedContainer};
 pub use terminal::Terminal;
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use lamina_ground::{EnvVars, Stack};
+use lamina_ground::{DEFAULT_PATH, EnvVars, Stack};
 use lamina_image::Digest;
 use serde::Serialize;
 
@@ -13,8 +13,6 @@ use crate::runner::Module;
 
 /// Where functions run and their source lies, unless the image says otherwise.
 const HOME: &str = "/root";
-/// The search path of an image that sets none.
-pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// What a container is, whatever runs in it.
 #[derive(Clone)]

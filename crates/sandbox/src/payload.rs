@@ -3,6 +3,7 @@
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use lamina_ground::DEFAULT_PATH;
 use lamina_system::{self as system, Disposition, Side};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, fcntl_getfl, fstat, open, stat};
 use rustix::io::Errno;
@@ -18,8 +19,6 @@ use crate::terminal::Terminal;
 use crate::tiny_root::DEVICES;
 use crate::{Network, SandboxSpec, Stdio, capabilities};
 
-/// Where commands are looked for without a `PATH`.
-const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Landlock knows scopes from this version on.
 const LANDLOCK_SCOPES: i64 = 6;
 /// Highest signal number.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
+use lamina_fetch::is_sha256;
 use serde::{Deserialize, Serialize};
 
 use crate::error::WheelError;
@@ -130,10 +131,6 @@ fn choose(package: Package, directory: &Path, tags: &Tags) -> Result<Wheel, Whee
         None => filename.split('-').nth(1).unwrap_or_default().to_owned(),
     };
     Ok(Wheel { name, version, filename, source, sha256, size: file.size, requested: false, direct })
-}
-
-fn is_sha256(hash: &str) -> bool {
-    hash.len() == 64 && hash.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// The file name of an entry: its own, or the last part of its address.

@@ -1,6 +1,5 @@
 //! Debian's archive: release files, their signatures, and package indexes.
 
-mod openpgp;
 mod release;
 
 use std::io::Read;
@@ -8,28 +7,19 @@ use std::path::Path;
 
 use lamina_events::CancelToken;
 use lamina_fetch::{Client, Download, FetchError};
+use lamina_ground::seconds_since_1970;
 
 use crate::mirror::Mirror;
+use crate::openpgp::{self, Keys};
 use crate::packages::{Index, add_packages};
-use crate::{BaseError, Suite, date};
-use openpgp::Keys;
-pub(crate) use openpgp::armored;
+use crate::plan::architecture;
+use crate::{BaseError, Suite};
 use release::Release;
-pub(crate) use release::is_sha256;
 
 /// Largest release file accepted; real ones have about 150 kB.
 const RELEASE_LIMIT: u64 = 16 << 20;
 /// Largest unpacked index accepted; real ones have about 50 MB.
 const INDEX_LIMIT: u64 = 1 << 30;
-
-/// Debian's name of this machine's architecture.
-pub(crate) fn architecture() -> Result<&'static str, BaseError> {
-    match std::env::consts::ARCH {
-        "x86_64" => Ok("amd64"),
-        "aarch64" => Ok("arm64"),
-        other => Err(BaseError::Architecture(other.into())),
-    }
-}
 
 /// One of a suite's parts: the release itself, its updates, its security updates.
 struct Part<'a> {
@@ -116,7 +106,7 @@ fn fetch_release(part: &Part<'_>, mirror: &Mirror, keys: &Keys, fetch: &Client) 
         }
     })?;
     let text = String::from_utf8(bytes).map_err(|_| BaseError::malformed(&url, &"it is no text"))?;
-    let now = date::now();
+    let now = seconds_since_1970();
     let text = openpgp::verify(&text, keys, now).map_err(|reason| BaseError::Signature { url: url.clone(), reason })?;
     let release = Release::parse(&text, &url)?;
     release.check_suite(&part.suite, &url)?;

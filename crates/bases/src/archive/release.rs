@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use lamina_fetch::is_sha256;
+
 use crate::control::stanzas;
 use crate::{BaseError, date};
 
@@ -90,11 +92,6 @@ impl Release {
     pub(crate) fn file(&self, name: &str) -> Option<&Listed> {
         self.files.get(name)
     }
-}
-
-/// Whether a text is a SHA-256 in lower-case hexadecimal. Such a text is also safe as a file name.
-pub(crate) fn is_sha256(text: &str) -> bool {
-    text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 #[cfg(test)]

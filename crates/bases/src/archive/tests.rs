@@ -13,7 +13,7 @@ use pgp::types::Password;
 use sha2::{Digest, Sha256};
 
 use super::*;
-use crate::mirror::Keyring;
+use crate::openpgp::Keyring;
 
 /// An archive: paths and what is there.
 struct Fixture {

@@ -4,10 +4,12 @@ mod sources;
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use crate::{BaseError, Suite};
 use lamina_ground::EnvVars;
+
+pub use crate::openpgp::Keyring;
+use crate::{BaseError, Suite, openpgp};
 use sources::Entry;
 
 /// The built-in default, and what the sources inside an image name.
@@ -16,29 +18,6 @@ pub const DEFAULT_ARCHIVE: &str = "http://ftp.debian.org/debian";
 pub const DEFAULT_SECURITY: &str = "http://ftp.debian.org/debian-security";
 /// The keyring inside an image that `apt` has from its own dependencies.
 pub const IMAGE_KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
-
-/// Which keys may sign the archive.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Keyring {
-    /// Those compiled into the program.
-    BuiltIn,
-    /// Those of a file.
-    File {
-        /// The file.
-        path: PathBuf,
-        /// Which setting names it.
-        origin: String,
-        /// Whether it is Debian's own, possibly older than the compiled-in keys, which then count too.
-        debian: bool,
-    },
-    /// Those written into the host's sources.
-    Inline {
-        /// ASCII-armoured keys.
-        armored: String,
-        /// The sources file.
-        origin: String,
-    },
-}
 
 /// The archives to use.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -195,7 +174,7 @@ impl Mirror {
             Keyring::Inline { armored, .. } => Ok(Some(armored.clone().into_bytes())),
             Keyring::File { path, origin, .. } => {
                 let bytes = fs_err::read(path).map_err(|error| BaseError::keyring(path, origin, &error))?;
-                let armored = crate::archive::armored(bytes);
+                let armored = openpgp::armored(bytes);
                 armored.map(Some).map_err(|error| BaseError::keyring(path, origin, &error))
             }
         }

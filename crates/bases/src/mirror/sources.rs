@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 
 use fs_err as fs;
 
-use super::Keyring;
 use crate::control::{is_yes, stanzas, value_lines};
+use crate::openpgp::Keyring;
+use crate::plan::architecture;
 
 /// Debian's suites, by codename and by role.
 const SUITES: [&str; 15] = [
@@ -174,7 +175,7 @@ pub(super) fn one_line(text: &str, file: &str) -> Vec<Entry> {
 
 /// Whether a list of architectures, separated by white space or `separator`, has this machine's.
 fn is_for_us(list: &str, separator: char) -> bool {
-    let ours = crate::archive::architecture().unwrap_or_default();
+    let ours = architecture().unwrap_or_default();
     list.split(|character: char| character == separator || character.is_whitespace())
         .any(|architecture| architecture == ours)
 }

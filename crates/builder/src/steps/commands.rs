@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use lamina_bases::quote;
-use lamina_ground::Stack;
+use lamina_ground::{DEFAULT_PATH, Stack};
 use lamina_image::{Digest, FileEntry, FileKind, FileSet, KeyMaterial, RunCommands};
 use lamina_sandbox::{Exit, ExitStatus, Limits, Mount, SandboxError, SandboxSpec, Stdio, Upper};
 use lamina_store::{CommitRules, StoreError, Work};
@@ -130,8 +130,7 @@ impl Run<'_> {
         }
         let mut environment = host.environment;
         environment.insert("HOME".to_owned(), "/root".to_owned());
-        environment
-            .insert("PATH".to_owned(), "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned());
+        environment.insert("PATH".to_owned(), DEFAULT_PATH.to_owned());
         environment.extend(self.environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
         environment.extend(parent.config.environment.clone());
         let own = context.node.variables();

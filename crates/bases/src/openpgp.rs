@@ -1,5 +1,7 @@
 //! Is a release file signed by a key that may sign it, today?
 
+use std::path::PathBuf;
+
 use pgp::armor::BlockType;
 use pgp::composed::{CleartextSignedMessage, Deserializable, SignedPublicKey, SignedPublicSubKey};
 use pgp::crypto::hash::HashAlgorithm;
@@ -7,24 +9,46 @@ use pgp::packet::{Signature, SignatureType};
 use pgp::ser::Serialize;
 use pgp::types::{KeyDetails, Tag, VerifyingKey};
 
-use crate::mirror::Keyring;
 use crate::{BaseError, SignatureProblem, date};
 
 /// Debian's archive keys, see `keys/README.md`.
 const BUILT_IN: [&[u8]; 9] = [
-    include_bytes!("../../keys/debian-archive-bullseye-automatic.gpg"),
-    include_bytes!("../../keys/debian-archive-bullseye-security-automatic.gpg"),
-    include_bytes!("../../keys/debian-archive-bullseye-stable.gpg"),
-    include_bytes!("../../keys/debian-archive-bookworm-automatic.gpg"),
-    include_bytes!("../../keys/debian-archive-bookworm-security-automatic.gpg"),
-    include_bytes!("../../keys/debian-archive-bookworm-stable.gpg"),
-    include_bytes!("../../keys/debian-archive-trixie-automatic.gpg"),
-    include_bytes!("../../keys/debian-archive-trixie-security-automatic.gpg"),
-    include_bytes!("../../keys/debian-archive-trixie-stable.gpg"),
+    include_bytes!("../keys/debian-archive-bullseye-automatic.gpg"),
+    include_bytes!("../keys/debian-archive-bullseye-security-automatic.gpg"),
+    include_bytes!("../keys/debian-archive-bullseye-stable.gpg"),
+    include_bytes!("../keys/debian-archive-bookworm-automatic.gpg"),
+    include_bytes!("../keys/debian-archive-bookworm-security-automatic.gpg"),
+    include_bytes!("../keys/debian-archive-bookworm-stable.gpg"),
+    include_bytes!("../keys/debian-archive-trixie-automatic.gpg"),
+    include_bytes!("../keys/debian-archive-trixie-security-automatic.gpg"),
+    include_bytes!("../keys/debian-archive-trixie-stable.gpg"),
 ];
 
 /// Clocks of mirrors and machines differ a little.
 const CLOCK_TOLERANCE: u64 = 60 * 60;
+
+/// Which keys may sign the archive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Keyring {
+    /// Those compiled into the program.
+    BuiltIn,
+    /// Those of a file.
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Which setting names it.
+        origin: String,
+        /// Whether it is Debian's own, possibly older than the compiled-in keys, which then count too.
+        debian: bool,
+    },
+    /// Those written into the host's sources.
+    Inline {
+        /// ASCII-armoured keys.
+        armored: String,
+        /// The sources file.
+        origin: String,
+    },
+}
 
 /// The keys that may sign an archive.
 #[derive(Debug)]

@@ -1,6 +1,6 @@
 //! Tests of signatures, with keys made here.
 
-use lamina_ground::EnvVars;
+use lamina_ground::{EnvVars, seconds_since_1970};
 use pgp::composed::{KeyType, SecretKeyParamsBuilder, SignedSecretKey, SubkeyParamsBuilder};
 use pgp::packet::{RevocationCode, SignatureConfig, Subpacket, SubpacketData};
 use pgp::types::{Password, Timestamp};
@@ -69,19 +69,19 @@ fn expire(key: &SignedSecretKey, lifetime: u64) -> SignedPublicKey {
 #[test]
 fn a_signing_subkey_and_a_signing_primary_key_are_accepted() {
     let key = make_key(false, true);
-    let text = verify(&sign_with_subkey(&key), &keys(key.to_public_key()), date::now()).unwrap();
+    let text = verify(&sign_with_subkey(&key), &keys(key.to_public_key()), seconds_since_1970()).unwrap();
     assert_eq!(text.replace("\r\n", "\n"), TEXT);
     let key = make_key(true, true);
-    verify(&sign_with_primary(&key), &keys(key.to_public_key()), date::now()).unwrap();
+    verify(&sign_with_primary(&key), &keys(key.to_public_key()), seconds_since_1970()).unwrap();
 }
 
 #[test]
 fn keys_not_meant_for_signing_are_refused() {
     let key = make_key(false, true);
-    let problem = verify(&sign_with_primary(&key), &keys(key.to_public_key()), date::now()).unwrap_err();
+    let problem = verify(&sign_with_primary(&key), &keys(key.to_public_key()), seconds_since_1970()).unwrap_err();
     assert!(matches!(problem, SignatureProblem::NotForSigning { .. }), "{problem}");
     let key = make_key(true, false);
-    let problem = verify(&sign_with_subkey(&key), &keys(key.to_public_key()), date::now()).unwrap_err();
+    let problem = verify(&sign_with_subkey(&key), &keys(key.to_public_key()), seconds_since_1970()).unwrap_err();
     assert!(matches!(problem, SignatureProblem::NotForSigning { .. }), "{problem}");
 }
 
@@ -89,16 +89,17 @@ fn keys_not_meant_for_signing_are_refused() {
 fn altered_text_and_foreign_keys_are_refused() {
     let key = make_key(false, true);
     let message = sign_with_subkey(&key);
-    let problem = verify(&message.replace("Test", "Best"), &keys(key.to_public_key()), date::now()).unwrap_err();
+    let problem =
+        verify(&message.replace("Test", "Best"), &keys(key.to_public_key()), seconds_since_1970()).unwrap_err();
     assert!(matches!(problem, SignatureProblem::Altered { .. }), "{problem}");
     let other = make_key(false, true);
-    let problem = verify(&message, &keys(other.to_public_key()), date::now()).unwrap_err();
+    let problem = verify(&message, &keys(other.to_public_key()), seconds_since_1970()).unwrap_err();
     assert!(problem.to_string().contains(EnvVars::MODAL_DEBIAN_KEYRING), "{problem}");
-    let problem = verify(TEXT, &keys(other.to_public_key()), date::now()).unwrap_err();
+    let problem = verify(TEXT, &keys(other.to_public_key()), seconds_since_1970()).unwrap_err();
     assert!(matches!(problem, SignatureProblem::Missing(_)), "{problem}");
     // Text before or after the signed part is not signed.
-    assert!(verify(&format!("{message}\nExtra: 1\n"), &keys(key.to_public_key()), date::now()).is_err());
-    assert!(verify(&format!("Extra: 1\n\n{message}"), &keys(key.to_public_key()), date::now()).is_err());
+    assert!(verify(&format!("{message}\nExtra: 1\n"), &keys(key.to_public_key()), seconds_since_1970()).is_err());
+    assert!(verify(&format!("Extra: 1\n\n{message}"), &keys(key.to_public_key()), seconds_since_1970()).is_err());
 }
 
 #[test]
@@ -106,10 +107,10 @@ fn expired_keys_and_wrong_clocks_have_their_own_messages() {
     let key = make_key(false, true);
     let message = sign_with_subkey(&key);
     let certificate = expire(&key, 10 * DAY);
-    verify(&message, &keys(certificate.clone()), date::now()).unwrap();
-    let problem = verify(&message, &keys(certificate.clone()), date::now() + 11 * DAY).unwrap_err();
+    verify(&message, &keys(certificate.clone()), seconds_since_1970()).unwrap();
+    let problem = verify(&message, &keys(certificate.clone()), seconds_since_1970() + 11 * DAY).unwrap_err();
     assert!(problem.to_string().contains("expired on"), "{problem}");
-    let problem = verify(&message, &keys(certificate), date::now() - 2 * DAY).unwrap_err();
+    let problem = verify(&message, &keys(certificate), seconds_since_1970() - 2 * DAY).unwrap_err();
     assert!(problem.to_string().contains("clock"), "{problem}");
 }
 
@@ -126,7 +127,7 @@ fn revoked_keys_are_refused() {
     ];
     let revocation = config.sign_key(&key.primary_key, &Password::empty(), &certificate.primary_key).unwrap();
     certificate.details.revocation_signatures.push(revocation);
-    let problem = verify(&message, &keys(certificate), date::now()).unwrap_err();
+    let problem = verify(&message, &keys(certificate), seconds_since_1970()).unwrap_err();
     assert!(matches!(problem, SignatureProblem::Revoked { .. }), "{problem}");
 }
 
@@ -136,7 +137,7 @@ fn a_subkey_that_was_merely_claimed_is_refused() {
     // The thief shows somebody else's subkey as its own: that subkey never agreed to it.
     let mut certificate = thief.to_public_key();
     certificate.public_subkeys = key.to_public_key().public_subkeys;
-    let problem = verify(&sign_with_subkey(&key), &keys(certificate), date::now()).unwrap_err();
+    let problem = verify(&sign_with_subkey(&key), &keys(certificate), seconds_since_1970()).unwrap_err();
     assert!(matches!(problem, SignatureProblem::NotForSigning { .. }), "{problem}");
 }
 
