@@ -7,7 +7,7 @@ use std::path::Path;
 
 use fs_err as fs;
 use lamina_image::Digest;
-use lamina_store::{JobError, Metadata, UpperDirectory, WorkerContext};
+use lamina_store::{JobError, LayerPath, Metadata, UpperDirectory, WorkerContext};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -158,7 +158,7 @@ impl Contents {
             }
             match layers.directory(directory)? {
                 Directory::Absent => set_mode(&path, 0o755)?,
-                Directory::Present(like) => copy_owner_and_mode(like.top().map_or(upper, |like| like), &path)?,
+                Directory::Present(like) => copy_owner_and_mode(like.top().map_or(upper, LayerPath::on_disk), &path)?,
                 Directory::Other => {
                     let detail = format!("`{directory}` of the image is not a plain directory");
                     return Err(JobError::new(NOT_LINKABLE, detail));

@@ -2,15 +2,15 @@
 
 use std::collections::HashMap;
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use fs_err as fs;
 use lamina_ground::{Stack, StorePath};
-use lamina_store::{JobError, is_deleted, is_opaque_in_view, open_in_layer};
+use lamina_store::{JobError, LayerPath};
 
 /// The views of an image's layers.
 pub struct Layers {
-    roots: Stack<PathBuf>,
+    roots: Stack<LayerPath>,
     known: HashMap<String, Directory>,
 }
 
@@ -22,14 +22,14 @@ pub enum Directory {
     /// Something else than a directory.
     Other,
     /// A directory, merged from these.
-    Present(Stack<PathBuf>),
+    Present(Stack<LayerPath>),
 }
 
 impl Layers {
     /// The layers with these views.
     #[must_use]
     pub fn new(content: &Path, views: &Stack<StorePath>) -> Self {
-        Self { roots: views.map(|view| content.join(view)), known: HashMap::new() }
+        Self { roots: views.map(|view| LayerPath::view(content, view)), known: HashMap::new() }
     }
 
     /// Finds the directory at an absolute path. Symbolic links are not followed: they count as something else.
@@ -59,10 +59,10 @@ impl Layers {
 pub enum Entry {
     /// Nothing.
     Absent,
-    /// Something of the lowest layer, at this place of the store.
-    OfBase(PathBuf),
+    /// Something of the lowest layer, which is there.
+    OfBase(LayerPath),
     /// Something of a layer above it.
-    Above(PathBuf),
+    Above(LayerPath),
     /// What only following a link would tell.
     Elsewhere,
 }
@@ -81,10 +81,10 @@ impl Layers {
         };
         for directory in directories.top_down() {
             let path = directory.join(name);
-            if is_deleted(&path)? {
+            if path.is_deleted()? {
                 return Ok(Entry::Absent);
             }
-            match fs::symlink_metadata(&path) {
+            match fs::symlink_metadata(path.on_disk()) {
                 Ok(_) if self.is_of_base(&path) => return Ok(Entry::OfBase(path)),
                 Ok(_) => return Ok(Entry::Above(path)),
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
@@ -94,22 +94,22 @@ impl Layers {
         Ok(Entry::Absent)
     }
 
-    /// Whether a place of the store is of the lowest layer.
+    /// Whether something is of the lowest layer.
     #[must_use]
-    pub fn is_of_base(&self, path: &Path) -> bool {
-        self.roots.bottom().is_some_and(|base| path.starts_with(base))
+    pub fn is_of_base(&self, path: &LayerPath) -> bool {
+        self.roots.bottom().is_some_and(|base| path.is_of_layer(base))
     }
 }
 
 /// The directory `name` in the directory that `parents` make together.
-fn merge(parents: &Stack<PathBuf>, name: &str) -> Result<Directory, JobError> {
+fn merge(parents: &Stack<LayerPath>, name: &str) -> Result<Directory, JobError> {
     let mut found = Vec::new();
     for parent in parents.top_down() {
         let path = parent.join(name);
-        if is_deleted(&path)? {
+        if path.is_deleted()? {
             break;
         }
-        let metadata = match fs::symlink_metadata(&path) {
+        let metadata = match fs::symlink_metadata(path.on_disk()) {
             Ok(metadata) => metadata,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
             Err(error) => return Err(error.into()),
@@ -120,7 +120,7 @@ fn merge(parents: &Stack<PathBuf>, name: &str) -> Result<Directory, JobError> {
             }
             break;
         }
-        let opaque = is_opaque_in_view(&path)?;
+        let opaque = path.is_opaque()?;
         found.push(path);
         if opaque {
             break;
@@ -133,9 +133,9 @@ fn merge(parents: &Stack<PathBuf>, name: &str) -> Result<Directory, JobError> {
 ///
 /// # Errors
 /// When it cannot be read.
-pub fn read_text(path: &Path) -> Result<String, JobError> {
+pub fn read_text(path: &LayerPath) -> Result<String, JobError> {
     let mut bytes = Vec::new();
-    open_in_layer(path)?.read_to_end(&mut bytes)?;
+    path.open()?.read_to_end(&mut bytes)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
@@ -177,14 +177,15 @@ mod tests {
         let device = rustix::fs::FileType::CharacterDevice;
         rustix::fs::mknodat(rustix::fs::CWD, &gone, device, rustix::fs::Mode::RUSR, 0).unwrap();
         let mut layers = Layers::new(content.path(), &Stack::from_top_down(["top".into(), "low".into()]));
+        let at = |layer: &str, path: &str| LayerPath::view(content.path(), &layer.into()).join(path);
         for (path, expected) in [
-            ("/etc/a", Entry::OfBase(content.path().join("low/etc/a"))),
-            ("/etc/b", Entry::Above(content.path().join("top/etc/b"))),
+            ("/etc/a", Entry::OfBase(at("low", "etc/a"))),
+            ("/etc/b", Entry::Above(at("top", "etc/b"))),
             ("/etc/gone", Entry::Absent),
             ("/etc/none", Entry::Absent),
             ("/none/x", Entry::Absent),
             ("/link/a", Entry::Elsewhere),
-            ("/link", Entry::Above(content.path().join("top/link"))),
+            ("/link", Entry::Above(at("top", "link"))),
         ] {
             assert_eq!(layers.entry(path).unwrap(), expected, "{path}");
         }

@@ -26,7 +26,4 @@ pub use layout::{FORMAT_VERSION, Layout};
 pub use object::{Metadata, ObjectName, Timestamp};
 pub use protocol::{CacheFilter, CommitRules, Committed, DamagedDescription, Exclude, Harvest};
 pub use reserve::SpentReserve;
-pub use worker::{
-    Description, Job, JobTable, KeptPackage, UpperDirectory, WorkerContext, deleted_in, is_deleted, is_opaque_in_view,
-    open_in_layer, worker_main,
-};
+pub use worker::{Description, Job, JobTable, KeptPackage, LayerPath, UpperDirectory, WorkerContext, worker_main};

@@ -7,6 +7,7 @@ use std::path::Path;
 use fs_err as fs;
 use lamina_packages::{Entry, Layers, read_text};
 use lamina_store::JobError;
+use lamina_store::LayerPath;
 use serde::{Deserialize, Serialize};
 
 use crate::request::{Installer, Target};
@@ -171,8 +172,8 @@ impl Places {
 const PROJECT_LIMIT: u64 = 1 << 20;
 
 /// Whether a `pyproject.toml` has settings of `uv`; one that cannot be read is for `uv` to complain about.
-fn configures_uv(path: &Path) -> bool {
-    let Ok(metadata) = fs::symlink_metadata(path) else { return true };
+fn configures_uv(path: &LayerPath) -> bool {
+    let Ok(metadata) = fs::symlink_metadata(path.on_disk()) else { return true };
     if !metadata.is_file() || metadata.len() > PROJECT_LIMIT {
         return true;
     }

@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use fs_err as fs;
 use lamina_ground::{Stack, StorePath};
 use lamina_packages::{Directory, Layers, read_text};
-use lamina_store::{Job, JobError, Store, WorkerContext, deleted_in};
+use lamina_store::{Job, JobError, LayerPath, Store, WorkerContext};
 use serde::{Deserialize, Serialize};
 
 use crate::error::WheelError;
@@ -73,10 +73,10 @@ impl Job for SurveyImage {
 #[derive(Default)]
 struct Found {
     distributions: BTreeMap<String, Installed>,
-    /// Their metadata directories, as places of the store.
-    metadata: Vec<PathBuf>,
-    /// The `.pth` files that are not the base's: the site, and the place of the store.
-    path_files: Vec<(String, PathBuf)>,
+    /// Their metadata directories.
+    metadata: Vec<LayerPath>,
+    /// The `.pth` files that are not the base's, with their sites.
+    path_files: Vec<(String, LayerPath)>,
 }
 
 /// What a `.pth` file comes to.
@@ -97,8 +97,8 @@ impl Found {
         };
         let mut seen = HashSet::new();
         for directory in directories.top_down() {
-            seen.extend(deleted_in(directory)?.into_iter().filter_map(|name| name.into_string().ok()));
-            for entry in fs::read_dir(directory)? {
+            seen.extend(directory.deleted_names()?.into_iter().filter_map(|name| name.into_string().ok()));
+            for entry in fs::read_dir(directory.on_disk())? {
                 let entry = entry?;
                 let Ok(file_name) = entry.file_name().into_string() else {
                     continue;
@@ -108,12 +108,13 @@ impl Found {
                 if (!is_path_file && distribution.is_none()) || !seen.insert(file_name.clone()) {
                     continue;
                 }
+                let path = directory.join(&file_name);
                 if let Some((name, version)) = distribution {
-                    self.metadata.push(entry.path());
+                    self.metadata.push(path);
                     let distribution = Installed { name: name.clone(), version, site: site.to_owned() };
                     self.distributions.entry(name).or_insert(distribution);
-                } else if !layers.is_of_base(&entry.path()) {
-                    self.path_files.push((site.to_owned(), entry.path()));
+                } else if !layers.is_of_base(&path) {
+                    self.path_files.push((site.to_owned(), path));
                 }
             }
         }
@@ -121,10 +122,10 @@ impl Found {
     }
 
     /// Code that runs in every interpreter is an installed distribution's, or else it is there for a reason.
-    fn read_path_file(&self, (site, path): &(String, PathBuf)) -> Result<PathFile, JobError> {
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    fn read_path_file(&self, (site, path): &(String, LayerPath)) -> Result<PathFile, JobError> {
+        let name = path.on_disk().file_name().unwrap_or_default().to_string_lossy().into_owned();
         let obeyed = || PathFile::Obeyed(format!("`{site}/{name}` of the image changes its interpreter"));
-        let metadata = fs::symlink_metadata(path)?;
+        let metadata = fs::symlink_metadata(path.on_disk())?;
         if !metadata.is_file() || metadata.len() > PATH_FILE_LIMIT {
             return Ok(obeyed());
         }

@@ -1,12 +1,11 @@
 //! Which Python an image's search path names; runs in the store worker.
 
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
 
 use fs_err as fs;
 use lamina_ground::{Stack, StorePath};
 use lamina_packages::{Directory, Layers};
-use lamina_store::{Job, JobError, Store, WorkerContext, is_deleted};
+use lamina_store::{Job, JobError, LayerPath, Store, WorkerContext};
 use serde::{Deserialize, Serialize};
 
 use crate::error::WheelError;
@@ -41,7 +40,7 @@ impl Job for FindInterpreter {
 }
 
 /// The file that the search path names first; none as well where a link on the way may lead to another one.
-fn first(layers: &mut Layers, directories: &[String]) -> Result<Option<PathBuf>, JobError> {
+fn first(layers: &mut Layers, directories: &[String]) -> Result<Option<LayerPath>, JobError> {
     for name in INTERPRETERS {
         for directory in directories {
             match layers.directory(directory)? {
@@ -59,13 +58,13 @@ fn first(layers: &mut Layers, directories: &[String]) -> Result<Option<PathBuf>,
 }
 
 /// The uppermost file `name` in a directory that these make together.
-fn find(directories: &Stack<PathBuf>, name: &str) -> Result<Option<PathBuf>, JobError> {
+fn find(directories: &Stack<LayerPath>, name: &str) -> Result<Option<LayerPath>, JobError> {
     for directory in directories.top_down() {
         let path = directory.join(name);
-        if is_deleted(&path)? {
+        if path.is_deleted()? {
             return Ok(None);
         }
-        match fs::symlink_metadata(&path) {
+        match fs::symlink_metadata(path.on_disk()) {
             Ok(_) => return Ok(Some(path)),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => return Err(error.into()),
@@ -94,7 +93,7 @@ mod tests {
             let mut layers = Layers::new(content.path(), &Stack::from_top_down(["top".into(), "base".into()]));
             let directories: Vec<String> = search.split(':').map(str::to_owned).collect();
             let found = first(&mut layers, &directories).unwrap()?;
-            Some(found.strip_prefix(content.path()).unwrap().display().to_string())
+            Some(found.on_disk().strip_prefix(content.path()).unwrap().display().to_string())
         };
         let (own, venv) = (Some("base/usr/local/bin/python".to_owned()), Some("top/opt/venv/bin/python".to_owned()));
         assert_eq!(find("/usr/local/bin:/usr/bin"), own);

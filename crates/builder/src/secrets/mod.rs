@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 
 use lamina_image::SecretValues;
-use lamina_store::{Job, JobError, JobTable, WorkerContext};
+use lamina_store::{Job, JobError, JobTable, LayerPath, WorkerContext};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use masks::{Masker, Masks};
@@ -86,8 +86,7 @@ impl Job for FindSecrets {
         if needles.is_empty() {
             return Ok(None);
         }
-        let upper = context.upper(&self.work);
-        Search::new(&upper, &mut needles).run().map_err(JobError::from)
+        Search::new(LayerPath::upper(context, &self.work), &mut needles).run().map_err(JobError::from)
     }
 }
 
@@ -111,7 +110,10 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let find = |variable: &str, value: &str| {
             let mut needles = vec![needle(variable, value).unwrap()];
-            Search::new(directory.path(), &mut needles).run().unwrap().map(|finding| finding.path)
+            Search::new(LayerPath::view(directory.path(), &".".into()), &mut needles)
+                .run()
+                .unwrap()
+                .map(|finding| finding.path)
         };
         let search = || find("TOKEN", "s3cr3t/value+1");
         let forms = [
@@ -174,7 +176,10 @@ mod tests {
             let values = [("PASSWORD", "postgres"), ("API_TOKEN", "a1b2c3d4e5f6a7b8")];
             let mut needles: Vec<Needle> =
                 values.iter().filter_map(|(variable, value)| needle(variable, value)).collect();
-            Search::new(directory.path(), &mut needles).run().unwrap().map(|finding| (finding.variable, finding.path))
+            Search::new(LayerPath::view(directory.path(), &".".into()), &mut needles)
+                .run()
+                .unwrap()
+                .map(|finding| (finding.variable, finding.path))
         };
         write("site/postgres/data", "postgres is a word");
         let digest = "CblU8af_VFYVgJ57O2aW12O-0JUrKGw3cBMcS2nm7ok";

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use fs_err as fs;
 use lamina_bases::dpkg;
+use lamina_store::LayerPath;
 use md5::Md5;
 use sha2::Sha256;
 
@@ -14,15 +15,15 @@ use super::forms::{base64, hexadecimal, url_safe};
 
 /// The lists of packages that a step installed.
 #[derive(Debug)]
-pub(super) struct Packages<'a> {
-    root: &'a Path,
+pub(super) struct Packages {
+    upper: LayerPath,
     of_system: OnceCell<dpkg::Installed>,
 }
 
-impl<'a> Packages<'a> {
-    /// The packages of the changes below `root`.
-    pub(super) fn new(root: &'a Path) -> Self {
-        Self { root, of_system: OnceCell::new() }
+impl Packages {
+    /// The packages of the changes in an upper.
+    pub(super) fn new(upper: LayerPath) -> Self {
+        Self { upper, of_system: OnceCell::new() }
     }
 
     /// Whether what is at this path of the image is as a package brought it.
@@ -30,9 +31,9 @@ impl<'a> Packages<'a> {
         if dpkg::RECORDS.iter().any(|record| inside.starts_with(record)) {
             return true;
         }
-        let of_system = self.of_system.get_or_init(|| dpkg::Installed::read(self.root));
+        let of_system = self.of_system.get_or_init(|| dpkg::Installed::read(self.upper.on_disk()));
         let file = self.at(inside);
-        if !fs::symlink_metadata(&file).is_ok_and(|metadata| metadata.is_file()) {
+        if !fs::symlink_metadata(file.on_disk()).is_ok_and(|metadata| metadata.is_file()) {
             return of_system.paths.contains(inside.as_os_str().as_bytes());
         }
         match of_system.digests.get(inside.as_os_str().as_bytes()) {
@@ -41,8 +42,8 @@ impl<'a> Packages<'a> {
         }
     }
 
-    fn at(&self, inside: &Path) -> PathBuf {
-        self.root.join(inside.strip_prefix("/").unwrap_or(inside))
+    fn at(&self, inside: &Path) -> LayerPath {
+        self.upper.join(inside.strip_prefix("/").unwrap_or(inside))
     }
 
     /// Whether the `RECORD` of a wheel in a directory above names the file with the digest that it has.
@@ -50,7 +51,7 @@ impl<'a> Packages<'a> {
         inside.ancestors().skip(1).any(|site| {
             let name = inside.strip_prefix(site).unwrap_or(inside).as_os_str().as_bytes();
             records(&self.at(site)).any(|record| {
-                self.at(inside) == record || is_recorded(&fs::read(&record).unwrap_or_default(), name, &self.at(inside))
+                self.at(inside) == record || is_recorded(&read(&record).unwrap_or_default(), name, &self.at(inside))
             })
         })
     }
@@ -61,15 +62,20 @@ fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 /// The `RECORD`s of the wheels that are installed in a directory.
-fn records(site: &Path) -> impl Iterator<Item = PathBuf> + use<> {
-    let entries = fs::read_dir(site).into_iter().flatten().flatten();
-    entries
-        .filter(|entry| entry.file_name().as_bytes().ends_with(b".dist-info"))
-        .map(|entry| entry.path().join("RECORD"))
+fn records(site: &LayerPath) -> impl Iterator<Item = LayerPath> {
+    let entries = fs::read_dir(site.on_disk()).into_iter().flatten().flatten();
+    let names = entries.map(|entry| entry.file_name()).filter(|name| name.as_bytes().ends_with(b".dist-info"));
+    names.map(|name| site.join(name).join("RECORD"))
+}
+
+fn read(file: &LayerPath) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    file.open().ok()?.read_to_end(&mut bytes).ok()?;
+    Some(bytes)
 }
 
 /// Whether a `RECORD` names the file with its digest: `name,sha256=digest,size`.
-fn is_recorded(record: &[u8], name: &[u8], file: &Path) -> bool {
+fn is_recorded(record: &[u8], name: &[u8], file: &LayerPath) -> bool {
     let digest = lines(record).find_map(|line| line.strip_prefix(name)?.strip_prefix(b",sha256="));
     let digest = digest.and_then(|digest| digest.split(|byte| matches!(byte, b',' | b'=' | b'\r')).next());
     digest.is_some_and(|digest| digest_of::<Sha256>(file).is_some_and(|found| url_safe_base64(&found) == digest))
@@ -85,8 +91,8 @@ fn source_of(inside: &Path) -> Option<PathBuf> {
         .then(|| directory.join(format!("{}.py", name.split('.').next().unwrap_or(name))))
 }
 
-fn digest_of<D: sha2::Digest>(file: &Path) -> Option<Vec<u8>> {
-    let mut file = lamina_store::open_in_layer(file).ok()?;
+fn digest_of<D: sha2::Digest>(file: &LayerPath) -> Option<Vec<u8>> {
+    let mut file = file.open().ok()?;
     let (mut hasher, mut buffer) = (D::new(), vec![0; 64 << 10]);
     loop {
         match file.read(&mut buffer).ok()? {
@@ -126,7 +132,8 @@ mod tests {
         let record = "p/a.py,sha256=LPJNul-wow4m6DsqxbninhsWHlwfp0JecwQzYpOLmCQ,5\np-1.dist-info/RECORD,,\n";
         write("site/p-1.dist-info/RECORD", record);
         fs::create_dir_all(directory.path().join("usr/share/empty")).unwrap();
-        let brought = |path: &str| Packages::new(directory.path()).brought(Path::new(path));
+        let brought =
+            |path: &str| Packages::new(LayerPath::view(directory.path(), &".".into())).brought(Path::new(path));
         for path in [
             "/usr/share/x/data",
             "/etc/x.conf",

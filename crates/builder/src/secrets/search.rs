@@ -5,6 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use fs_err as fs;
+use lamina_store::LayerPath;
 use memchr::memmem;
 use rustix::io::Errno;
 
@@ -29,32 +30,33 @@ pub(super) struct Needle {
 
 /// A walk through everything that a step changed: paths, link targets, contents, extended attributes.
 pub(super) struct Search<'a> {
-    root: &'a Path,
+    upper: LayerPath,
     /// Those that nothing contains by accident come first.
     needles: &'a [Needle],
-    packages: Packages<'a>,
+    packages: Packages,
 }
 
 impl<'a> Search<'a> {
-    /// A search of the changes below `root`. Sorts the needles.
-    pub(super) fn new(root: &'a Path, needles: &'a mut [Needle]) -> Self {
+    /// A search of the changes in an upper. Sorts the needles.
+    pub(super) fn new(upper: LayerPath, needles: &'a mut [Needle]) -> Self {
         needles.sort_by_key(|needle| needle.is_word);
-        Self { root, needles, packages: Packages::new(root) }
+        Self { packages: Packages::new(upper.clone()), upper, needles }
     }
 
     /// The first place where something is found.
     pub(super) fn run(&self) -> io::Result<Option<Finding>> {
-        if let Some(variable) = in_attributes(self.needles, self.root)? {
+        if let Some(variable) = in_attributes(self.needles, self.upper.on_disk())? {
             return Ok(Some(Finding { variable: variable.to_owned(), path: "/".to_owned() }));
         }
-        self.directory(self.root)
+        self.directory(&self.upper)
     }
 
-    fn directory(&self, directory: &Path) -> io::Result<Option<Finding>> {
-        for entry in fs::read_dir(directory)? {
+    fn directory(&self, directory: &LayerPath) -> io::Result<Option<Finding>> {
+        for entry in fs::read_dir(directory.on_disk())? {
             let entry = entry?;
-            let (path, kind) = (entry.path(), entry.file_type()?);
-            let inside = Path::new("/").join(path.strip_prefix(self.root).unwrap_or(&path));
+            let (path, kind) = (directory.join(entry.file_name()), entry.file_type()?);
+            let below = path.on_disk().strip_prefix(self.upper.on_disk()).unwrap_or(path.on_disk());
+            let inside = Path::new("/").join(below);
             if let Some(variable) = self.entry(&path, &inside, kind)? {
                 return Ok(Some(Finding { variable: variable.to_owned(), path: inside.display().to_string() }));
             }
@@ -68,7 +70,7 @@ impl<'a> Search<'a> {
     }
 
     /// The variable whose value is at one place. Words do not count in what packages brought.
-    fn entry(&self, path: &Path, inside: &Path, kind: std::fs::FileType) -> io::Result<Option<&str>> {
+    fn entry(&self, path: &LayerPath, inside: &Path, kind: std::fs::FileType) -> io::Result<Option<&str>> {
         let found = in_entry(self.needles, path, inside, kind)?;
         match found.and_then(|variable| self.needles.iter().find(|needle| needle.variable == variable)) {
             Some(needle) if needle.is_word && self.is_packaged(path, inside, kind) => {
@@ -80,35 +82,35 @@ impl<'a> Search<'a> {
     }
 
     /// Whether packages brought an entry; of a directory that is not empty, its contents say so.
-    fn is_packaged(&self, path: &Path, inside: &Path, kind: std::fs::FileType) -> bool {
-        let is_full = kind.is_dir() && fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some());
+    fn is_packaged(&self, path: &LayerPath, inside: &Path, kind: std::fs::FileType) -> bool {
+        let is_full = kind.is_dir() && fs::read_dir(path.on_disk()).is_ok_and(|mut entries| entries.next().is_some());
         is_full && in_bytes(self.needles, inside.as_os_str().as_bytes()).is_some() || self.packages.brought(inside)
     }
 }
 
 fn in_entry<'a>(
     needles: &'a [Needle],
-    path: &Path,
+    path: &LayerPath,
     inside: &Path,
     kind: std::fs::FileType,
 ) -> io::Result<Option<&'a str>> {
     let mut found = in_bytes(needles, inside.as_os_str().as_bytes());
     if found.is_none() && kind.is_symlink() {
-        found = in_bytes(needles, fs::read_link(path)?.as_os_str().as_bytes());
+        found = in_bytes(needles, fs::read_link(path.on_disk())?.as_os_str().as_bytes());
     } else if found.is_none() && kind.is_file() {
         found = in_file(needles, path)?;
     }
     if found.is_none() {
-        found = in_attributes(needles, path)?;
+        found = in_attributes(needles, path.on_disk())?;
     }
     Ok(found)
 }
 
 /// Searches a file piece by piece; the pieces overlap by the longest needle.
-fn in_file<'a>(needles: &'a [Needle], path: &Path) -> io::Result<Option<&'a str>> {
+fn in_file<'a>(needles: &'a [Needle], path: &LayerPath) -> io::Result<Option<&'a str>> {
     let longest = needles.iter().flat_map(|needle| &needle.texts).map(Vec::len).max();
     let Some(overlap) = longest.map(|longest| longest - 1) else { return Ok(None) };
-    let mut file = lamina_store::open_in_layer(path).map_err(io::Error::other)?;
+    let mut file = path.open().map_err(io::Error::other)?;
     let mut buffer = vec![0; CHUNK + overlap];
     let mut kept = 0;
     loop {

@@ -30,5 +30,5 @@ mod xattrs;
 pub use context::WorkerContext;
 pub use job::{Description, Job, JobTable, KeptPackage};
 pub use serve::worker_main;
-pub use shown::{deleted_in, is_deleted, is_opaque_in_view, open_in_layer};
+pub use shown::LayerPath;
 pub use upper::UpperDirectory;

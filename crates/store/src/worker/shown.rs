@@ -4,90 +4,130 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use lamina_image::Digest;
+use lamina_ground::StorePath;
 use rustix::fs::FileType;
 
 use super::disk::{self, Result};
-use super::whiteouts;
 use super::xattrs::{self, Depth};
+use super::{WorkerContext, whiteouts};
 use crate::placing::Placing;
 
-/// Opens the bytes of a regular file of a view, or of an upper, wherever they are.
-///
-/// # Errors
-/// When it is no regular file, or cannot be read.
-pub fn open_in_layer(path: &Path) -> Result<File> {
-    let Some(content) = content_of(path).or_else(|| content_of_upper(path)) else { return disk::open(path) };
-    match xattrs::redirect(path)? {
-        Some(object) => disk::open(&content.join("objects").join(object.trim_start_matches('/'))),
-        None => disk::open(path),
+/// A path of a view or an upper. It knows where the bytes, the marks and the deletions of what is there are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LayerPath {
+    layer: Arc<Layer>,
+    path: PathBuf,
+}
+
+/// A view or an upper.
+#[derive(Debug, PartialEq, Eq)]
+struct Layer {
+    content: PathBuf,
+    root: PathBuf,
+    kind: Kind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// A view whose files lead to objects, and whose deletions are beside it.
+    Redirects,
+    /// An upper. Marks that lead to objects are the store's own there: overlays escape those of processes inside.
+    Upper,
+    /// A view that has everything itself.
+    Whole,
+}
+
+impl LayerPath {
+    /// The root of a view of the store with this content directory.
+    #[must_use]
+    pub fn view(content: &Path, view: &StorePath) -> Self {
+        let leads_to_objects = view.below(Placing::Redirects.directory()).is_some();
+        let kind = if leads_to_objects { Kind::Redirects } else { Kind::Whole };
+        let root = content.join(view);
+        Self { path: root.clone(), layer: Arc::new(Layer { content: content.to_owned(), root, kind }) }
     }
-}
 
-/// Whether a directory of a view hides what layers below have.
-///
-/// # Errors
-/// When its attributes cannot be read.
-pub fn is_opaque_in_view(path: &Path) -> Result<bool> {
-    Ok(xattrs::read(disk::open_directory(path)?, depth(path), path)?.opaque)
-}
-
-/// Whether a layer says that those below it have nothing at this path of it.
-///
-/// # Errors
-/// When that cannot be read.
-pub fn is_deleted(path: &Path) -> Result<bool> {
-    whiteouts::is_deletion(&deletion_of(path))
-}
-
-/// The names of which a directory of a layer says that those below it do not have them.
-///
-/// # Errors
-/// When that cannot be read.
-pub fn deleted_in(directory: &Path) -> Result<Vec<OsString>> {
-    let directory = deletion_of(directory);
-    if disk::try_stat(&directory)?.is_none_or(|stat| disk::file_type(&stat) != FileType::Directory) {
-        return Ok(Vec::new());
+    /// The upper of a step.
+    #[must_use]
+    pub fn upper(context: &WorkerContext, work_id: &str) -> Self {
+        let (content, root) = (context.content().to_owned(), context.upper(work_id));
+        Self { path: root.clone(), layer: Arc::new(Layer { content, root, kind: Kind::Upper }) }
     }
-    let mut deleted = Vec::new();
-    for (name, kind) in disk::list(&directory)? {
-        if kind == FileType::CharacterDevice && whiteouts::is_deletion(&disk::join(&directory, &name))? {
-            deleted.push(OsString::from_vec(name));
+
+    /// Where it is on the disk: what is there has its name, type, owner and mode, but perhaps not its bytes.
+    #[must_use]
+    pub fn on_disk(&self) -> &Path {
+        &self.path
+    }
+
+    /// A path below this one.
+    #[must_use]
+    pub fn join(&self, path: impl AsRef<Path>) -> Self {
+        Self { layer: Arc::clone(&self.layer), path: self.path.join(path) }
+    }
+
+    /// Whether both are of the same layer.
+    #[must_use]
+    pub fn is_of_layer(&self, other: &Self) -> bool {
+        self.layer.root == other.layer.root
+    }
+
+    /// Opens the bytes of a regular file, wherever they are.
+    ///
+    /// # Errors
+    /// When it is no regular file, or cannot be read.
+    pub fn open(&self) -> Result<File> {
+        let redirect = if self.layer.kind == Kind::Whole { None } else { xattrs::redirect(&self.path)? };
+        match redirect {
+            Some(object) => disk::open(&self.layer.content.join("objects").join(object.trim_start_matches('/'))),
+            None => disk::open(&self.path),
         }
     }
-    Ok(deleted)
+
+    /// Whether a directory hides what layers below have.
+    ///
+    /// # Errors
+    /// When its attributes cannot be read.
+    pub fn is_opaque(&self) -> Result<bool> {
+        let depth = if self.layer.kind == Kind::Redirects { Depth::Two } else { Depth::One };
+        Ok(xattrs::read(disk::open_directory(&self.path)?, depth, &self.path)?.opaque)
+    }
+
+    /// Whether the layer says that those below it have nothing here.
+    ///
+    /// # Errors
+    /// When that cannot be read.
+    pub fn is_deleted(&self) -> Result<bool> {
+        whiteouts::is_deletion(&deletion_of(&self.layer.content, &self.path))
+    }
+
+    /// The names in a directory of which the layer says that those below it do not have them.
+    ///
+    /// # Errors
+    /// When that cannot be read.
+    pub fn deleted_names(&self) -> Result<Vec<OsString>> {
+        let directory = deletion_of(&self.layer.content, &self.path);
+        if disk::try_stat(&directory)?.is_none_or(|stat| disk::file_type(&stat) != FileType::Directory) {
+            return Ok(Vec::new());
+        }
+        let mut deleted = Vec::new();
+        for (name, kind) in disk::list(&directory)? {
+            if kind == FileType::CharacterDevice && whiteouts::is_deletion(&disk::join(&directory, &name))? {
+                deleted.push(OsString::from_vec(name));
+            }
+        }
+        Ok(deleted)
+    }
 }
 
 /// Where a path of a layer is, if it is a deletion.
-fn deletion_of(path: &Path) -> PathBuf {
-    let relative = content_of(path).and_then(|content| {
-        let below = path.strip_prefix(content.join(Placing::Redirects.directory())).ok()?.to_owned();
-        Some(content.join(whiteouts::DIRECTORY).join(below))
-    });
-    relative.unwrap_or_else(|| path.to_owned())
-}
-
-fn depth(path: &Path) -> Depth {
-    if content_of(path).is_some() { Depth::Two } else { Depth::One }
-}
-
-/// The content directory above a path in a view whose files lead to objects.
-fn content_of(path: &Path) -> Option<PathBuf> {
-    let is_view = |directory: &&Path| {
-        let name = directory.file_name().and_then(|name| name.to_str());
-        name.is_some_and(|name| name.parse::<Digest>().is_ok())
-            && directory.parent().is_some_and(|parent| parent.ends_with(Placing::Redirects.directory()))
-    };
-    Some(path.ancestors().find(is_view)?.parent()?.parent()?.to_owned())
-}
-
-/// The content directory above a path in an upper. Marks there are the store's own: overlays escape those of processes inside.
-fn content_of_upper(path: &Path) -> Option<PathBuf> {
-    let is_upper = |directory: &&Path| {
-        directory.ends_with("upper") && directory.ancestors().nth(2).is_some_and(|works| works.ends_with("work"))
-    };
-    Some(path.ancestors().filter(is_upper).last()?.ancestors().nth(3)?.to_owned())
+pub(super) fn deletion_of(content: &Path, path: &Path) -> PathBuf {
+    match path.strip_prefix(content.join(Placing::Redirects.directory())) {
+        Ok(below) => content.join(whiteouts::DIRECTORY).join(below),
+        Err(_) => path.to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -95,17 +135,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn layers_know_where_the_objects_are() {
-        let digest = Digest::of(b"");
-        let content = content_of(Path::new(&format!("/store/views/{digest}/usr/lib")));
-        assert_eq!(content, Some(PathBuf::from("/store")));
-        for path in [format!("/store/copies/{digest}/usr"), "/home/views/x".to_owned(), format!("/x/{digest}/views/y")]
-        {
-            assert_eq!(content_of(Path::new(&path)), None, "{path}");
+    fn a_view_is_what_its_path_in_the_store_says() {
+        let content = Path::new("/home/views/store");
+        for (layer, kind) in [("views/0a", Kind::Redirects), ("copies/0a", Kind::Whole)] {
+            assert_eq!(LayerPath::view(content, &layer.into()).layer.kind, kind, "{layer}");
         }
-        let content = Path::new("/store");
-        let upper = content_of_upper(&content.join("work/1-2/upper/etc/work/x/upper/y"));
-        assert_eq!(upper.as_deref(), Some(content));
-        assert_eq!(content_of_upper(Path::new("/store/caches/apt/upper")), None);
+        let deletion = |layer: &str| deletion_of(content, LayerPath::view(content, &layer.into()).join("x").on_disk());
+        assert_eq!(deletion("views/0a"), content.join("whiteouts/0a/x"));
+        assert_eq!(deletion("copies/0a"), content.join("copies/0a/x"));
     }
 }

@@ -10,7 +10,7 @@ use rustix::fs::{FileType, Stat};
 
 use super::disk::{self, Result, join};
 use super::place::leads_to;
-use super::shown::is_deleted;
+use super::shown::deletion_of;
 use super::xattrs::{self, Depth};
 use super::{WorkerContext, collect, content, objects, view, whiteouts};
 use crate::protocol::CheckedObjects;
@@ -90,7 +90,8 @@ fn check_entry(context: &WorkerContext, entry: &Entry, path: &Path) -> Result<Op
         return Ok(stat.is_some().then_some("is a device, which views do not have"));
     }
     if matches!(entry.node, Node::Whiteout) {
-        return Ok((!is_deleted(path)?).then_some("is no deletion in the view"));
+        let deletion = deletion_of(context.content(), path);
+        return Ok((!whiteouts::is_deletion(&deletion)?).then_some("is no deletion in the view"));
     }
     let Some(stat) = stat else {
         return Ok(Some("is missing from the view"));

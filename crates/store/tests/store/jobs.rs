@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use lamina_image::Digest;
 use lamina_store::tree::Node;
-use lamina_store::{CommitRules, Job, JobError, JobTable, Metadata, WorkerContext};
+use lamina_store::{CommitRules, Job, JobError, JobTable, LayerPath, Metadata, WorkerContext};
 use serde::{Deserialize, Serialize};
 
 use crate::support::*;
@@ -183,4 +183,22 @@ fn a_work_that_jobs_write_into_is_removed_whole() {
             assert!(error.contains("abandoned"), "{error}");
         }
     });
+}
+
+#[test]
+fn what_is_at_a_path_of_a_layer_is_told_as_an_overlay_shows_it() {
+    let store = TestStore::new();
+    let committed = store.layer(CommitRules::default(), |upper| {
+        write(upper.join("usr/file"), "the bytes");
+        set_xattr(upper.join("usr"), "user.overlay.opaque", b"y");
+        whiteout(upper.join("gone"));
+    });
+    let view = LayerPath::view(&store.content(""), &store.view_path(&committed.digest));
+    let mut text = String::new();
+    view.join("usr/file").open().unwrap().read_to_string(&mut text).unwrap();
+    assert_eq!(text, "the bytes");
+    assert_eq!((view.is_opaque().unwrap(), view.join("usr").is_opaque().unwrap()), (false, true));
+    assert_eq!((view.join("gone").is_deleted().unwrap(), view.join("usr").is_deleted().unwrap()), (true, false));
+    assert_eq!(view.deleted_names().unwrap(), ["gone"]);
+    assert_eq!(view.join("usr").deleted_names().unwrap(), [""; 0]);
 }
