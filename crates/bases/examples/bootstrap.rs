@@ -11,12 +11,12 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::time::Instant;
 
-use lamina_bases::{BaseProgress, Tools};
 use lamina_events::CancelToken;
 use lamina_ground::{Stack, StorePath};
 use lamina_image::Facts;
 use lamina_sandbox::{ExitStatus, Helpers, IdMap, Launcher, SandboxSpec, Stdio, Upper};
 use lamina_store::{JobTable, Layout, Store};
+use lamina_workshop::{HostPrograms, Workshop};
 
 /// The store worker: serves the jobs of this crate.
 fn worker(socket: UnixStream) {
@@ -59,27 +59,27 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let plan = lamina_bases::debian_slim_plan(Some(python), python)?;
 
     let started = Instant::now();
-    let last = Mutex::new("");
-    let report = |progress: BaseProgress| {
+    let last = Mutex::new(String::new());
+    let progress = |what: &str, _, _| {
         let mut last = last.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if *last != progress.what {
-            *last = progress.what;
-            eprintln!("{:6.2} s  {}", started.elapsed().as_secs_f64(), progress.what);
+        if *last != what {
+            what.clone_into(&mut last);
+            eprintln!("{:6.2} s  {what}", started.elapsed().as_secs_f64());
         }
     };
     let cancel = CancelToken::new();
     let uv = std::env::var_os("UV").map(std::path::PathBuf::from);
-    let tools = Tools {
+    let workshop = Workshop {
         store: &store,
         launcher: &helpers.launcher,
         fetch: &lamina_fetch::Client::new(cancel.clone()),
         id_map: &id_map,
-        uv: uv.as_deref(),
-        report: &report,
+        programs: &HostPrograms { uv, python: None },
+        progress: &progress,
         cancel: &cancel,
     };
     let mut log = TimedLog { started, file: fs_err::File::create(Path::new(directory).join("bootstrap.log"))? };
-    let (work, facts) = lamina_bases::bootstrap(&plan, &tools, &mut log).map_err(|error| error.to_string())?;
+    let (work, facts) = lamina_bases::bootstrap(&plan, &workshop, &mut log).map_err(|error| error.to_string())?;
     eprintln!("{:6.2} s  committing", started.elapsed().as_secs_f64());
     let committed = store.commit(&work, lamina_bases::dpkg::commit_rules(Vec::new()))?;
     eprintln!("{:6.2} s  finished", started.elapsed().as_secs_f64());

@@ -5,12 +5,11 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use lamina_events::CancelToken;
-use lamina_fetch::{Client, Download};
+use lamina_fetch::Download;
 use lamina_ground::DEFAULT_PATH;
 use lamina_image::{Facts, PackageKind, Python, RuntimeConfig, System, redact};
-use lamina_sandbox::{IdMap, Launcher};
-use lamina_store::{JobTable, Store, Work};
+use lamina_store::{JobTable, Work};
+use lamina_workshop::Workshop;
 
 use crate::closure::close;
 use crate::configure::{Described, configure};
@@ -32,42 +31,6 @@ const PYTHON: [&str; 3] = ["python3", "python3-pip", "python3-venv"];
 /// States that `/usr` is merged, where nothing else does; the alternative would do the merging, with much of Perl.
 const MERGED_USR: &str = "usr-is-merged";
 
-/// How far a bootstrap is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BaseProgress {
-    /// What is being done, for example `downloading`.
-    pub what: &'static str,
-    /// Units done.
-    pub done: u64,
-    /// Units in all, 0 when unknown.
-    pub total: u64,
-}
-
-/// What a bootstrap works with.
-#[derive(Clone, Copy)]
-pub struct Tools<'a> {
-    /// Where the base goes.
-    pub store: &'a Store,
-    /// Runs the maintainer scripts.
-    pub launcher: &'a Launcher,
-    /// Gets the packages.
-    pub fetch: &'a Client,
-    /// The store's id map.
-    pub id_map: &'a IdMap,
-    /// The host's `uv`, for standalone builds of Python.
-    pub uv: Option<&'a Path>,
-    /// Told how far it is; called from several threads.
-    pub report: &'a (dyn Fn(BaseProgress) + Sync),
-    /// Stops it.
-    pub cancel: &'a CancelToken,
-}
-
-impl Tools<'_> {
-    fn report(&self, what: &'static str, done: u64, total: u64) {
-        (self.report)(BaseProgress { what, done, total });
-    }
-}
-
 /// Registers what the store worker does for bootstraps.
 #[must_use]
 pub fn jobs(table: JobTable) -> JobTable {
@@ -86,42 +49,42 @@ pub fn jobs(table: JobTable) -> JobTable {
 /// When the mirror cannot be reached or trusted, its packages do not fit together, or a maintainer script fails.
 pub fn bootstrap(
     plan: &DebianPlan,
-    tools: &Tools<'_>,
+    workshop: &Workshop<'_>,
     log: &mut (dyn Write + Send),
 ) -> Result<(Work, Facts), BaseError> {
-    if tools.id_map.is_single() {
+    if workshop.id_map.is_single() {
         return Err(BaseError::SingleId { remedy: lamina_sandbox::subordinate_ids_remedy() });
     }
     let mirror = mirror::find()?;
     let python = match &plan.python {
         PythonSource::Debian => None,
         PythonSource::Standalone(version) => {
-            tools.report("downloading Python", 0, 0);
-            Some(standalone::fetch(version, tools.uv, tools.cancel)?)
+            (workshop.progress)("downloading Python", 0, 0);
+            Some(standalone::fetch(version, workshop.programs.uv.as_deref(), workshop.cancel)?)
         }
     };
-    tools.report("reading indexes", 0, 0);
-    let downloads = tools.store.layout().downloads();
-    let index = archive::read(plan.suite, &mirror, tools.fetch, &downloads)?;
+    (workshop.progress)("reading indexes", 0, 0);
+    let downloads = workshop.store.layout().downloads();
+    let index = archive::read(plan.suite, &mirror, workshop.fetch, &downloads)?;
     let packages = close(&index, &wanted(plan))
         .map_err(|reason| BaseError::Dependency { suite: plan.suite.name().into(), reason })?;
     // What cannot be logged is no reason to fail.
     let _ = writeln!(log, "{} packages of {} from {} ({})", packages.len(), plan.suite, mirror.archive, mirror.origin);
-    tools.cancel.check()?;
+    workshop.cancel.check()?;
 
-    let work = tools.store.new_work()?;
+    let work = workshop.store.new_work()?;
     let architecture = architecture()?;
-    tools.store.job(&LayOut { work: work.id().into(), architecture: architecture.into() }, &[])?;
-    let unpacked = unpack_all(&packages, &work, &downloads, tools)?;
-    tools.store.job(&Register { work: work.id().into(), packages: unpacked }, &[])?;
+    workshop.store.job(&LayOut { work: work.id().into(), architecture: architecture.into() }, &[])?;
+    let unpacked = unpack_all(&packages, &work, &downloads, workshop)?;
+    workshop.store.job(&Register { work: work.id().into(), packages: unpacked }, &[])?;
     if let Some(archive) = python {
-        tools
+        workshop
             .store
             .job(&UnpackArchive { work: work.id().into(), target: standalone::PREFIX.into() }, &[archive.as_fd()])?;
     }
-    tools.report("configuring", 0, 0);
-    let python = configure(plan, &work, tools, log)?;
-    tools.store.job(&Tidy::of(plan, work.id()), &[])?;
+    (workshop.progress)("configuring", 0, 0);
+    let python = configure(plan, &work, workshop, log)?;
+    workshop.store.job(&Tidy::of(plan, work.id()), &[])?;
     let _ = writeln!(log, "{} packages of {}, Python {}", packages.len(), plan.suite, python.version);
     Ok((work, facts(plan, python, &packages)))
 }
@@ -142,7 +105,7 @@ fn unpack_all(
     packages: &[&Package],
     work: &Work,
     downloads: &Path,
-    tools: &Tools<'_>,
+    workshop: &Workshop<'_>,
 ) -> Result<Vec<Unpacked>, BaseError> {
     // The largest first: a large one that comes last would be unpacked while everything else waits.
     let mut packages = packages.to_vec();
@@ -158,18 +121,18 @@ fn unpack_all(
     let missing = files.iter().filter(|file| !downloads.join(&file.sha256).exists());
     let total: u64 = missing.filter_map(|file| file.size).sum();
     let unpacked = Mutex::new(Vec::with_capacity(packages.len()));
-    tools.report(if total == 0 { "unpacking" } else { "downloading" }, 0, total);
-    let progress = |done| tools.report("downloading", done, total);
+    (workshop.progress)(if total == 0 { "unpacking" } else { "downloading" }, 0, total);
+    let progress = |done| (workshop.progress)("downloading", done, total);
     let arrived = |index: usize, path: PathBuf| {
         let package = packages[index];
         let file = fs_err::File::open(path)?;
         let job =
             UnpackPackage { work: work.id().into(), name: package.name.clone(), version: package.version.clone() };
-        let outcome = tools.store.job(&job, &[file.as_fd()])?;
+        let outcome = workshop.store.job(&job, &[file.as_fd()])?;
         unpacked.lock().unwrap_or_else(PoisonError::into_inner).push(outcome);
         Ok::<_, BaseError>(())
     };
-    tools.fetch.download_all(&files, downloads, CONNECTIONS, &progress, arrived)?;
+    workshop.fetch.download_all(&files, downloads, CONNECTIONS, &progress, arrived)?;
     let mut unpacked = unpacked.into_inner().unwrap_or_else(PoisonError::into_inner);
     unpacked.sort_by(|left: &Unpacked, right| left.name.cmp(&right.name));
     Ok(unpacked)

@@ -9,10 +9,10 @@ use std::sync::Arc;
 use lamina_ground::DEFAULT_PATH;
 use lamina_sandbox::{ExitStatus, Network, SandboxSpec, Stdio, Upper};
 use lamina_store::Work;
+use lamina_workshop::Workshop;
 use rustix::pipe::{PipeFlags, pipe_with};
 use serde::Deserialize;
 
-use crate::bootstrap::Tools;
 use crate::{BaseError, DebianPlan, PythonSource, standalone};
 
 /// What the interpreter says about itself.
@@ -53,7 +53,7 @@ const FACTS_LIMIT: u64 = 64 << 10;
 pub(crate) fn configure(
     plan: &DebianPlan,
     work: &Work,
-    tools: &Tools<'_>,
+    workshop: &Workshop<'_>,
     log: &mut (dyn Write + Send),
 ) -> Result<Described, BaseError> {
     let (output, output_end) = pipe_with(PipeFlags::CLOEXEC).map_err(std::io::Error::from)?;
@@ -64,9 +64,9 @@ pub(crate) fn configure(
         stderr: errors_end,
         socket: None,
     };
-    let sandbox = Arc::new(tools.launcher.spawn(&spec(plan, work), stdio)?);
+    let sandbox = Arc::new(workshop.launcher.spawn(&spec(plan, work), stdio)?);
     let killed = Arc::clone(&sandbox);
-    let _guard = tools.cancel.on_cancel(move || killed.kill());
+    let _guard = workshop.cancel.on_cancel(move || killed.kill());
     let (facts, tail) = std::thread::scope(|scope| {
         let facts = scope.spawn(|| {
             let mut text = String::new();
@@ -77,7 +77,7 @@ pub(crate) fn configure(
         (facts, tail)
     });
     let exit = sandbox.wait()?;
-    tools.cancel.check()?;
+    workshop.cancel.check()?;
     let failed = |status: String| BaseError::Configure {
         suite: plan.suite.name().into(),
         status,

@@ -24,7 +24,7 @@ mod shell;
 mod standalone;
 mod version;
 
-pub use bootstrap::{BaseProgress, Tools, bootstrap, jobs};
+pub use bootstrap::{bootstrap, jobs};
 pub use error::{BaseError, SignatureProblem};
 pub use plan::{DebianPlan, PythonSource, Suite, debian_slim_plan};
 pub use shell::quote;

@@ -3,15 +3,16 @@
 use std::any::Any;
 use std::fmt::Debug;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use lamina_events::{CancelToken, Event, Sink};
 use lamina_ground::Stack;
 use lamina_image::{Digest, Facts, FileSet, LayerKey, Node};
 use lamina_store::{Committed, ImageRecord, LayerRecord, StoreError};
+use lamina_workshop::Workshop;
 
+use crate::host::HostSettings;
 use crate::log::StepLog;
-use crate::schedule::Tools;
 use crate::state::State;
 use crate::steps::{Made, Recipe, StepContext, StepError};
 use crate::{BuildError, secrets};
@@ -72,57 +73,61 @@ pub(crate) struct Product {
 /// The store of this machine.
 #[derive(Debug)]
 pub(crate) struct StoreBackend<'a> {
-    pub(crate) tools: &'a Tools,
+    workshop: Workshop<'a>,
+    /// Read on first use: a cached build has no need of them.
+    host: OnceLock<HostSettings>,
 }
 
 impl LocalFiles for StoreBackend<'_> {
     fn layer(&self, files: &FileSet, below: &Stack<Digest>) -> Result<Committed, BuildError> {
-        Ok(self.tools.store.file_set_layer(files, below)?)
+        Ok(self.workshop.store.file_set_layer(files, below)?)
     }
 }
 
 impl Backend for StoreBackend<'_> {
     fn find(&self, key: &LayerKey) -> Result<Option<LayerRecord>, BuildError> {
-        Ok(self.tools.store.expect_layer(key)?)
+        Ok(self.workshop.store.expect_layer(key)?)
     }
 
     fn confirm(&self) -> Result<bool, BuildError> {
-        Ok(self.tools.store.confirm()?)
+        Ok(self.workshop.store.confirm()?)
     }
 
     fn recent(&self, kind: &str, count: u32) -> Result<Vec<LayerRecord>, BuildError> {
-        Ok(self.tools.store.recent_layers(kind, count)?)
+        Ok(self.workshop.store.recent_layers(kind, count)?)
     }
 
     fn lock(&self, key: &LayerKey, cancel: &CancelToken, waiting: &dyn Fn()) -> Result<Box<dyn Any>, BuildError> {
-        Ok(Box::new(self.tools.store.lock(&format!("layer-{key}"), cancel, waiting)?))
+        Ok(Box::new(self.workshop.store.lock(&format!("layer-{key}"), cancel, waiting)?))
     }
 
     fn make(&self, recipe: Box<dyn Recipe>, task: &Task<'_>, log: &mut StepLog) -> Result<Product, StepError> {
         let nothing = State::default();
+        let progress = |what: &str, done, total| {
+            task.sink.emit(Event::StepProgress { step: task.number, what: what.to_owned(), done, total });
+        };
         let context = StepContext {
-            tools: self.tools,
+            workshop: Workshop { progress: &progress, cancel: task.cancel, ..self.workshop },
+            host: &self.host,
             node: task.node,
             parent: task.inputs.first().map_or(&nothing, Arc::as_ref),
             number: task.number,
             memory: task.memory,
-            sink: task.sink,
-            cancel: task.cancel,
         };
         let made = recipe.execute(&context, log)?;
         self.publish(task, made)
     }
 
     fn record(&self, record: &LayerRecord) -> Result<(), BuildError> {
-        Ok(self.tools.store.record_layer(record)?)
+        Ok(self.workshop.store.record_layer(record)?)
     }
 
     fn record_image(&self, record: &ImageRecord) -> Result<(), BuildError> {
-        Ok(self.tools.store.record_image(record)?)
+        Ok(self.workshop.store.record_image(record)?)
     }
 
     fn attach(&self, files: &FileSet, below: &Stack<Digest>, sink: &Sink) -> Result<Stack<Digest>, BuildError> {
-        let view = self.tools.store.file_set(files, below)?;
+        let view = self.workshop.store.file_set(files, below)?;
         for message in view.warnings {
             sink.emit(Event::Warning { message });
         }
@@ -130,11 +135,15 @@ impl Backend for StoreBackend<'_> {
     }
 
     fn logs(&self) -> PathBuf {
-        self.tools.store.layout().logs()
+        self.workshop.store.layout().logs()
     }
 }
 
-impl StoreBackend<'_> {
+impl<'a> StoreBackend<'a> {
+    pub(crate) fn new(workshop: Workshop<'a>) -> Self {
+        Self { workshop, host: OnceLock::new() }
+    }
+
     /// Commits what a step made, unless a secret stayed in it.
     fn publish(&self, task: &Task<'_>, made: Made) -> Result<Product, StepError> {
         let (work, rules, facts, _held) = match made {
@@ -145,7 +154,7 @@ impl StoreBackend<'_> {
         let secrets = secrets::kept(&task.node.secrets);
         if !secrets.is_empty() {
             let search = secrets::FindSecrets { work: work.id().to_owned(), secrets };
-            let finding = self.tools.store.job(&search, &[]).map_err(StoreError::from)?;
+            let finding = self.workshop.store.job(&search, &[]).map_err(StoreError::from)?;
             if let Some(secrets::Finding { variable, path }) = finding {
                 return Err(StepError::Failed {
                     message: format!("its result contains the value of the secret `{variable}`, in `{path}`"),
@@ -156,7 +165,7 @@ impl StoreBackend<'_> {
                 });
             }
         }
-        let top = self.tools.store.commit_until(&work, rules, task.cancel)?;
+        let top = self.workshop.store.commit_until(&work, rules, task.cancel)?;
         Ok(Product { below: Stack::new(), top, facts })
     }
 }

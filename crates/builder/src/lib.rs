@@ -21,6 +21,6 @@ mod steps;
 pub use error::{BuildError, StepFailure};
 pub use local::check_local;
 pub use plan::{Outlook, PlannedStep};
-pub use schedule::{BuildOptions, Builder, HostPrograms, Tools};
+pub use schedule::{BuildOptions, Builder};
 pub use secrets::jobs;
 pub use state::BuiltImage;

@@ -2,65 +2,23 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
 use lamina_events::{CancelToken, Event, Miss, Sink, Stop};
-use lamina_fetch::Client;
 use lamina_ground::{Hint, Stack, seconds_since_1970};
 use lamina_image::{Definition, Digest, Facts, Graph, KeyMaterial, LayerKey, Node, RecordedFacts};
-use lamina_sandbox::{IdMap, Launcher};
-use lamina_store::{Committed, ImageRecord, LayerPart, LayerRecord, Store, StoreError};
+use lamina_store::{Committed, ImageRecord, LayerPart, LayerRecord, StoreError};
+use lamina_workshop::Workshop;
 
 use crate::backend::{Backend, Product, StoreBackend, Task};
-use crate::host::HostSettings;
 use crate::log::StepLog;
 use crate::plan::{self, Found, Outlook, Planned, PlannedStep};
 use crate::slots::Slots;
 use crate::state::State;
 use crate::steps::{self, Declared, Recipe, StepError};
 use crate::{BuildError, BuiltImage, StepFailure, secrets};
-
-/// Programs of the host, as far as there are such.
-#[derive(Debug, Clone, Default)]
-pub struct HostPrograms {
-    /// `uv`.
-    pub uv: Option<PathBuf>,
-    /// The interpreter that runs the user's program.
-    pub python: Option<PathBuf>,
-}
-
-/// What building works with.
-#[derive(Debug, Clone)]
-pub struct Tools {
-    /// The layer store.
-    pub store: Store,
-    /// Starts sandboxes.
-    pub launcher: Launcher,
-    /// Downloads.
-    pub fetch: Client,
-    /// Programs of the host.
-    pub programs: HostPrograms,
-    /// The ids that the store maps.
-    pub id_map: IdMap,
-    /// Read on first use: a cached build has no need of them.
-    host: Arc<OnceLock<HostSettings>>,
-}
-
-impl Tools {
-    /// Puts the tools together.
-    #[must_use]
-    pub fn new(store: Store, launcher: Launcher, fetch: Client, programs: HostPrograms, id_map: IdMap) -> Self {
-        Self { store, launcher, fetch, programs, id_map, host: Arc::default() }
-    }
-
-    /// The host's network settings.
-    pub(crate) fn host(&self) -> &HostSettings {
-        self.host.get_or_init(HostSettings::read)
-    }
-}
 
 /// How to build.
 #[derive(Debug, Clone, Copy, Default)]
@@ -99,13 +57,12 @@ impl<'a> Builder<'a> {
     /// # Errors
     /// When the definition does not hold together.
     pub fn new(
-        tools: &'a Tools,
+        workshop: Workshop<'a>,
         definition: &Definition,
         options: BuildOptions,
         sink: &'a Sink,
-        cancel: &'a CancelToken,
     ) -> Result<Self, BuildError> {
-        Self::on(Box::new(StoreBackend { tools }), definition, options, sink, cancel)
+        Self::on(Box::new(StoreBackend::new(workshop)), definition, options, sink, workshop.cancel)
     }
 
     fn on(
@@ -175,7 +132,7 @@ impl<'a> Builder<'a> {
     }
 
     /// Builds the images that end at `targets`, in parallel. Steps that they share are executed once. Layers that were in the
-    /// store are usable once [`Store::confirm`] says so.
+    /// store are usable once [`lamina_store::Store::confirm`] says so.
     ///
     /// # Errors
     /// The first failure. The other images' builds are stopped then; layers that were finished stay in the store.

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use lamina_apps::{AppsError, DetachedApps};
-use lamina_builder::{BuildError, BuildOptions, Builder, BuiltImage, HostPrograms, Tools, check_local};
+use lamina_builder::{BuildError, BuildOptions, Builder, BuiltImage, check_local};
 use lamina_events::{CancelToken, Event, Sink};
 use lamina_fetch::Client;
 use lamina_functions::{
@@ -17,6 +17,7 @@ use lamina_ground::{DEFAULT_PATH, ErrorClass, Hint, Stack, random_id};
 use lamina_image::{Digest, FileSet};
 use lamina_sandbox::SandboxError;
 use lamina_store::Store;
+use lamina_workshop::{HostPrograms, Workshop};
 
 use crate::Engine;
 use crate::host::{Host, Hosts};
@@ -151,12 +152,18 @@ impl Engine {
         let mut seen = HashSet::new();
         let targets: Vec<&str> =
             functions.iter().map(|function| &*function.image).filter(|image| seen.insert(*image)).collect();
-        let fetch = Client::new(cancel.clone());
-        let (store, launcher) = (store.clone(), self.launcher.clone());
-        let programs = HostPrograms { uv: hello.uv.clone(), python: hello.python_program.clone() };
-        let tools = Tools::new(store, launcher, fetch, programs, self.id_map.clone());
+        let workshop = Workshop {
+            store,
+            launcher: &self.launcher,
+            fetch: &Client::new(cancel.clone()),
+            id_map: &self.id_map,
+            programs: &HostPrograms { uv: hello.uv.clone(), python: hello.python_program.clone() },
+            // Each step has its own.
+            progress: &|_, _, _| (),
+            cancel,
+        };
         let options = BuildOptions { force_build: app.options.force_build, ignore_cache: app.options.ignore_cache };
-        Builder::new(&tools, &app.images, options, sink, cancel)?.build(&targets)
+        Builder::new(workshop, &app.images, options, sink)?.build(&targets)
     }
 
     /// The package's layers over each image, by image id: its files, and above them their bytecode. Where

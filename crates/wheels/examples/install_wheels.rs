@@ -14,7 +14,8 @@ use lamina_events::CancelToken;
 use lamina_ground::Stack;
 use lamina_sandbox::{Helpers, IdMap};
 use lamina_store::{CommitRules, JobTable, Layout, Store};
-use lamina_wheels::{Inside, Installation, Installer, Request, RequirementsFile, Resolver, Target};
+use lamina_wheels::{Inside, Installation, Installer, Request, RequirementsFile, Target};
+use lamina_workshop::{HostPrograms, Workshop};
 
 fn worker(socket: UnixStream) {
     lamina_store::worker_main(socket, Path::new("/store"), lamina_wheels::jobs(JobTable::new()));
@@ -68,24 +69,21 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let installed = lamina_wheels::survey(&store, base, &inside)?.installed;
     say(&format!("the image has {} distributions", installed.len()))?;
-    let cache = store.layout().uv_cache();
-    let resolver = Resolver { uv: Path::new(uv), python: None, cache: &cache, refresh: false, cancel: &cancel };
-    let resolution = lamina_wheels::resolve(&request, &target, &installed, &resolver)?;
-    say(&format!("resolved {} wheels, {} kept", resolution.wheels.len(), resolution.kept.len()))?;
-
-    let work = store.new_work()?;
-    let installation = Installation {
+    let workshop = Workshop {
         store: &store,
-        work: &work,
         launcher: &helpers.launcher,
         fetch: &lamina_fetch::Client::new(cancel.clone()),
-        layers: base,
-        python_layers: base,
-        installer: request.installer,
+        id_map: &map,
+        programs: &HostPrograms { uv: Some(uv.into()), python: None },
         progress: &|_, _, _| (),
         cancel: &cancel,
     };
-    let report = lamina_wheels::install(&resolution, &target, &installation)?;
+    let resolution = lamina_wheels::resolve(&request, &target, &installed, false, &workshop)?;
+    say(&format!("resolved {} wheels, {} kept", resolution.wheels.len(), resolution.kept.len()))?;
+
+    let work = store.new_work()?;
+    let installation = Installation { work: &work, layers: base, python_layers: base, installer: request.installer };
+    let report = lamina_wheels::install(&resolution, &target, &installation, &workshop)?;
     let (files, downloaded) = (report.files, report.downloaded);
     say(&format!("installed {files} files, {downloaded} wheels downloaded ({} bytes)", report.downloaded_bytes))?;
     for warning in &report.warnings {

@@ -4,10 +4,11 @@ use std::collections::BinaryHeap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use lamina_events::{CancelGuard, CancelToken};
+use lamina_events::CancelGuard;
 use lamina_ground::{Stack, StorePath};
-use lamina_sandbox::{InjectedFile, Launcher, Limits, Network, Sandbox, SandboxSpec, Stdio, Upper};
-use lamina_store::{JobError, Store};
+use lamina_sandbox::{InjectedFile, Limits, Network, Sandbox, SandboxSpec, Stdio, Upper};
+use lamina_store::JobError;
+use lamina_workshop::Workshop;
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use crate::bytecode::{CompileWheel, DRIVER};
@@ -67,12 +68,10 @@ impl Queue {
 
 /// What compiling needs.
 pub(crate) struct Compilers<'a> {
-    pub(crate) store: &'a Store,
-    pub(crate) launcher: &'a Launcher,
+    pub(crate) workshop: &'a Workshop<'a>,
     pub(crate) layers: &'a Stack<StorePath>,
     pub(crate) target: &'a Target,
     pub(crate) bytecode_key: &'a str,
-    pub(crate) cancel: &'a CancelToken,
 }
 
 /// A running interpreter and its pipes. Dropping it ends it.
@@ -91,7 +90,7 @@ impl Compilers<'_> {
         let mut warnings = Vec::new();
         let mut interpreter = None;
         while let Some(position) = queue.take() {
-            if self.cancel.is_cancelled() || warnings.len() >= FAILURE_LIMIT {
+            if self.workshop.cancel.is_cancelled() || warnings.len() >= FAILURE_LIMIT {
                 continue;
             }
             let wheel = wheels[position];
@@ -122,7 +121,8 @@ impl Compilers<'_> {
             bytecode_key: self.bytecode_key.to_owned(),
             target: self.target.clone(),
         };
-        let compiled: Result<(), JobError> = self.store.job(&job, &[running.requests.as_fd(), running.answers.as_fd()]);
+        let compiled: Result<(), JobError> =
+            self.workshop.store.job(&job, &[running.requests.as_fd(), running.answers.as_fd()]);
         Ok(compiled?)
     }
 
@@ -132,13 +132,14 @@ impl Compilers<'_> {
         let stderr = OwnedFd::from(fs_err::OpenOptions::new().write(true).open("/dev/null")?.into_parts().0);
         let stdio = Stdio { stdin, stdout, stderr, socket: None };
         let sandbox = self
+            .workshop
             .launcher
             .spawn(&self.spec(), stdio)
             .map_err(|source| WheelError::Compiler { interpreter: self.target.interpreter.clone(), source })?;
         let sandbox = Arc::new(sandbox);
         let cancelled = Arc::clone(&sandbox);
         Ok(Interpreter {
-            _guard: self.cancel.on_cancel(move || cancelled.kill()),
+            _guard: self.workshop.cancel.on_cancel(move || cancelled.kill()),
             _sandbox: sandbox,
             requests,
             answers,

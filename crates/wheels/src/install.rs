@@ -9,12 +9,12 @@ use std::sync::{Mutex, PoisonError, mpsc};
 
 use fs_err as fs;
 use lamina_events::CancelToken;
-use lamina_fetch::{Client, Download, FetchError};
+use lamina_fetch::{Download, FetchError};
 use lamina_ground::{Stack, StorePath};
 use lamina_image::Digest;
 use lamina_packages::{MISSING, NOT_LINKABLE, file_name};
-use lamina_sandbox::Launcher;
-use lamina_store::{Job, JobError, JobTable, Store, Work, WorkerContext};
+use lamina_store::{Job, JobError, JobTable, Work, WorkerContext};
+use lamina_workshop::Workshop;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -33,16 +33,10 @@ use crate::unpack::{DANGEROUS, UNUSUAL, UnpackWheel, Unpacked};
 /// Downloads at a time.
 const CONNECTIONS: usize = 8;
 
-/// What installing needs beside the wheels.
+/// Where wheels are installed.
 pub struct Installation<'a> {
-    /// The store.
-    pub store: &'a Store,
     /// The step's directories; its upper is still bare and not mounted.
     pub work: &'a Work,
-    /// Starts the interpreters that compile.
-    pub launcher: &'a Launcher,
-    /// Downloads wheels.
-    pub fetch: &'a Client,
     /// Views of the image's layers.
     pub layers: &'a Stack<StorePath>,
     /// Those of them that the interpreter comes from: the base's. Compiled bytecode is shared between all images with
@@ -50,10 +44,6 @@ pub struct Installation<'a> {
     pub python_layers: &'a Stack<StorePath>,
     /// The installer that the user asked for.
     pub installer: Installer,
-    /// Told what is being done, how many units are done, and how many there are.
-    pub progress: &'a (dyn Fn(&str, u64, u64) + Sync),
-    /// Stops the work.
-    pub cancel: &'a CancelToken,
 }
 
 /// What was installed.
@@ -96,16 +86,18 @@ pub fn install(
     resolution: &Resolution,
     target: &Target,
     installation: &Installation<'_>,
+    workshop: &Workshop<'_>,
 ) -> Result<Report, WheelError> {
     let mut wheels: Vec<&Wheel> = resolution.wheels.iter().collect();
     wheels.sort_by(|one, other| one.name.cmp(&other.name));
-    let run = Run { wheels, target, installation, bytecode_key: bytecode_key(target, installation.python_layers) };
+    let run =
+        Run { wheels, target, installation, workshop, bytecode_key: bytecode_key(target, installation.python_layers) };
     // From the first object to the last link nothing names them.
-    let _uncollected = installation.store.hold_off_collection()?;
+    let _uncollected = workshop.store.hold_off_collection()?;
     match run.install() {
         Err(WheelError::Job(error)) if error.kind == MISSING => {
             // Objects of an earlier unpacking are gone: unpack everything anew, once.
-            installation.store.job(&PublishWheels { names: run.manifest_names(), forget: true }, &[])?;
+            workshop.store.job(&PublishWheels { names: run.manifest_names(), forget: true }, &[])?;
             run.install()
         }
         outcome => outcome,
@@ -127,12 +119,13 @@ struct Run<'a> {
     wheels: Vec<&'a Wheel>,
     target: &'a Target,
     installation: &'a Installation<'a>,
+    workshop: &'a Workshop<'a>,
     bytecode_key: String,
 }
 
 impl Run<'_> {
     fn install(&self) -> Result<Report, WheelError> {
-        let store = self.installation.store;
+        let store = self.workshop.store;
         let query = QueryWheels {
             wheels: self.wheels.iter().map(|wheel| wheel.sha256.clone()).collect(),
             bytecode_key: self.bytecode_key.clone(),
@@ -142,8 +135,8 @@ impl Run<'_> {
         if states.iter().any(|state| !matches!(state, State::Ready)) {
             self.prepare(&states, &report)?;
         }
-        self.installation.cancel.check()?;
-        (self.installation.progress)("installing", 0, self.wheels.len() as u64);
+        self.workshop.cancel.check()?;
+        (self.workshop.progress)("installing", 0, self.wheels.len() as u64);
         let linked = std::thread::scope(|scope| {
             let publish = PublishWheels { names: self.manifest_names(), forget: false };
             let published = scope.spawn(move || store.job(&publish, &[]));
@@ -176,12 +169,10 @@ impl Run<'_> {
         }
         let lanes = std::thread::available_parallelism().map_or(1, usize::from);
         let compilers = Compilers {
-            store: self.installation.store,
-            launcher: self.installation.launcher,
+            workshop: self.workshop,
             layers: self.installation.python_layers,
             target: self.target,
             bytecode_key: &self.bytecode_key,
-            cancel: self.installation.cancel,
         };
         std::thread::scope(|scope| {
             let working: Vec<_> = (0..lanes).map(|_| scope.spawn(|| compilers.work(&queue, &self.wheels))).collect();
@@ -255,10 +246,10 @@ impl Run<'_> {
         let done = AtomicU64::new(0);
         let progress = |bytes: u64| {
             done.fetch_max(bytes, Ordering::Relaxed);
-            (self.installation.progress)("downloading", bytes, total);
+            (self.workshop.progress)("downloading", bytes, total);
         };
-        let directory = self.installation.store.layout().downloads();
-        self.installation
+        let directory = self.workshop.store.layout().downloads();
+        self.workshop
             .fetch
             .download_all(&downloads, &directory, CONNECTIONS, &progress, |index, path| {
                 if lock(failure).is_some() {
@@ -284,15 +275,15 @@ impl Run<'_> {
 
     /// Unpacks a wheel that is here, and removes the download.
     fn unpack(&self, position: usize, path: &Path) -> Result<Unpacked, WheelError> {
-        self.installation.cancel.check()?;
+        self.workshop.cancel.check()?;
         let wheel = self.wheels[position];
         let mut file = self.open(wheel, path)?;
         if matches!(wheel.source, Source::Path(_)) {
-            check_local(wheel, &mut file, self.installation.cancel)?;
+            check_local(wheel, &mut file, self.workshop.cancel)?;
         }
         let job = UnpackWheel { filename: wheel.filename.clone(), sha256: wheel.sha256.clone() };
         let file = OwnedFd::from(file.into_parts().0);
-        let unpacked = self.installation.store.job(&job, &[file.as_fd()]);
+        let unpacked = self.workshop.store.job(&job, &[file.as_fd()]);
         let is_invalid = unpacked.as_ref().is_err_and(|error| matches!(error.kind.as_str(), DANGEROUS | UNUSUAL));
         if matches!(wheel.source, Source::Url(_)) && (unpacked.is_ok() || is_invalid) {
             // Another process may have removed it already; what stays is found and used by the next download.
@@ -313,8 +304,8 @@ impl Run<'_> {
             match (fs::File::open(path), &wheel.source) {
                 (Err(error), Source::Url(url)) if error.kind() == std::io::ErrorKind::NotFound => {
                     let again = Download { url: url.clone(), sha256: wheel.sha256.clone(), size: wheel.size };
-                    let directory = self.installation.store.layout().downloads();
-                    self.installation.fetch.download(&again, &directory, &|_| ())?;
+                    let directory = self.workshop.store.layout().downloads();
+                    self.workshop.fetch.download(&again, &directory, &|_| ())?;
                 }
                 (file, _) => return Ok(file?),
             }

@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 
 use lamina_ground::{Stack, StorePath};
-use lamina_store::Layout;
+use lamina_store::{Layout, Store};
 use zip::ZipWriter;
 use zip::write::SimpleFileOptions;
 

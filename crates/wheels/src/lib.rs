@@ -35,4 +35,3 @@ pub use lock::{Resolution, Source, Wheel};
 pub use request::{Installed, Installer, Request, RequirementsFile, Target, normalize_name};
 pub use resolve::resolve;
 pub use settings::PipSettings;
-pub use uv::Resolver;

@@ -7,6 +7,7 @@ use std::process::Command;
 
 use fs_err as fs;
 use lamina_image::redact;
+use lamina_workshop::Workshop;
 
 use crate::error::WheelError;
 use crate::lock::{self, Resolution};
@@ -18,7 +19,8 @@ use crate::uv::{Resolver, Uv};
 /// Longest answer of the resolver: some hundred times that of a large environment.
 const ANSWER_LIMIT: u64 = 128 << 20;
 
-/// Finds wheels that meet `request` on `target`, given what the image has.
+/// Finds wheels that meet `request` on `target`, given what the image has; `refresh` asks the index
+/// again for everything.
 ///
 /// The result equals what installing inside the image would choose; what the image has stays when it satisfies the
 /// request. Index settings of the host apply: `uv`'s own, and pip's where `uv` is not told otherwise.
@@ -26,6 +28,20 @@ const ANSWER_LIMIT: u64 = 128 << 20;
 /// # Errors
 /// [`WheelError::NeedsSandbox`] when ready-made wheels do not do; [`WheelError::Resolution`] when there is no solution.
 pub fn resolve(
+    request: &Request,
+    target: &Target,
+    installed: &[Installed],
+    refresh: bool,
+    workshop: &Workshop<'_>,
+) -> Result<Resolution, WheelError> {
+    let uv = workshop.programs.uv.as_deref();
+    let uv = uv.ok_or_else(|| WheelError::needs_sandbox("there is no `uv` beside the package"))?;
+    let python = workshop.programs.python.as_deref();
+    let cache = workshop.store.layout().uv_cache();
+    ask(request, target, installed, &Resolver { uv, python, cache: &cache, refresh, cancel: workshop.cancel })
+}
+
+fn ask(
     request: &Request,
     target: &Target,
     installed: &[Installed],

@@ -63,7 +63,7 @@ impl Stand {
         // The only place where the script may write.
         let cache = self.directory.path().to_owned();
         let resolver = Resolver { uv: &uv, python: None, cache: &cache, refresh: false, cancel: &CancelToken::new() };
-        resolve(request, &target(), installed, &resolver)
+        ask(request, &target(), installed, &resolver)
     }
 
     fn read(&self, name: &str) -> String {

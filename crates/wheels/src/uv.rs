@@ -48,19 +48,19 @@ fn decides_what_is_installed(name: &OsStr) -> bool {
     name.to_str().is_some_and(|name| DECISIVE.contains(&name))
 }
 
-/// What resolving needs beside the question itself.
+/// How the host's `uv` is called.
 #[derive(Debug, Clone, Copy)]
-pub struct Resolver<'a> {
+pub(crate) struct Resolver<'a> {
     /// The `uv` program.
-    pub uv: &'a Path,
+    pub(crate) uv: &'a Path,
     /// An interpreter that it need not look for. Any does: the image's is described to it.
-    pub python: Option<&'a Path>,
+    pub(crate) python: Option<&'a Path>,
     /// A directory for its cache, which is the engine's own.
-    pub cache: &'a Path,
+    pub(crate) cache: &'a Path,
     /// Whether to ask the index again for everything.
-    pub refresh: bool,
+    pub(crate) refresh: bool,
     /// Stops the resolver.
-    pub cancel: &'a CancelToken,
+    pub(crate) cancel: &'a CancelToken,
 }
 
 /// The resolver program, set up for one request.

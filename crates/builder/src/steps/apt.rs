@@ -33,7 +33,7 @@ impl Recipe for AptPlan {
     }
 
     fn execute(self: Box<Self>, context: &StepContext<'_>, log: &mut StepLog) -> Result<Made, StepError> {
-        let store = &context.tools.store;
+        let store = context.workshop.store;
         let work = store.new_work()?;
         let install = apt::Install {
             facts: &context.parent.facts,

@@ -36,20 +36,7 @@ impl Recipe for BasePlan {
     }
 
     fn execute(self: Box<Self>, context: &StepContext<'_>, log: &mut StepLog) -> Result<Made, StepError> {
-        let tools = context.tools;
-        let report = |progress: lamina_bases::BaseProgress| {
-            context.progress(progress.what, progress.done, progress.total);
-        };
-        let bases = lamina_bases::Tools {
-            store: &tools.store,
-            launcher: &tools.launcher,
-            fetch: &tools.fetch,
-            id_map: &tools.id_map,
-            uv: tools.programs.uv.as_deref(),
-            report: &report,
-            cancel: context.cancel,
-        };
-        let outcome = lamina_bases::bootstrap(&self.debian, &bases, log);
+        let outcome = lamina_bases::bootstrap(&self.debian, &context.workshop, log);
         let (work, facts) = outcome.map_err(base_error)?;
         Ok(Made::Work { work, rules: dpkg::commit_rules(Vec::new()), facts: Box::new(facts), held: None })
     }

@@ -73,7 +73,7 @@ impl LayerKind for RunCommands {
 
 impl Recipe for CommandsPlan {
     fn execute(self: Box<Self>, context: &StepContext<'_>, log: &mut StepLog) -> Result<Made, StepError> {
-        let work = context.tools.store.new_work()?;
+        let work = context.workshop.store.new_work()?;
         let run = Run { commands: &self.commands, beneath: uv_layer(context)?, ..Run::default() };
         let exit = run.execute(context, &work, log)?;
         let rules = CommitRules { drop_empty: exit.created_mountpoints, ..CommitRules::default() };
@@ -103,16 +103,16 @@ const UV: &str = "/usr/local/bin/uv";
 
 /// A layer with the host's `uv`. It is there while commands run, as in images that have it, and makes no image larger.
 fn uv_layer(context: &StepContext<'_>) -> Result<Option<Digest>, StepError> {
-    let Some(uv) = context.tools.programs.uv.as_deref() else { return Ok(None) };
+    let Some(uv) = context.workshop.programs.uv.as_deref() else { return Ok(None) };
     let entry =
         FileEntry { source: uv.display().to_string(), target: UV.to_owned(), kind: FileKind::File, ignore: None };
-    Ok(Some(context.tools.store.file_set_layer(&FileSet { entries: vec![entry] }, &Stack::new())?.digest))
+    Ok(Some(context.workshop.store.file_set_layer(&FileSet { entries: vec![entry] }, &Stack::new())?.digest))
 }
 
 impl Run<'_> {
     /// Runs the commands; output goes to the log.
     pub(crate) fn execute(self, context: &StepContext<'_>, work: &Work, log: &mut StepLog) -> Result<Exit, StepError> {
-        context.cancel.check().map_err(BuildError::from)?;
+        context.workshop.cancel.check().map_err(BuildError::from)?;
         let spec = self.spec(context, work)?;
         let exit = run_logged(context, &spec, log)?;
         match exit.status {
@@ -123,7 +123,7 @@ impl Run<'_> {
 
     fn spec(self, context: &StepContext<'_>, work: &Work) -> Result<SandboxSpec, BuildError> {
         let parent = context.parent;
-        let mut host = HostSettings::clone(context.tools.host());
+        let mut host = HostSettings::clone(context.host());
         host.add_packages(&parent.facts)?;
         for (name, contents) in self.files {
             host.add_file(name, contents.clone());
@@ -135,7 +135,7 @@ impl Run<'_> {
         environment.extend(parent.config.environment.clone());
         let own = context.node.variables();
         environment.extend(own.map(|(name, value)| (name.to_owned(), value.to_owned())));
-        let store = &context.tools.store;
+        let store = context.workshop.store;
         let beneath = Stack::from_bottom_up(self.beneath);
         let layers = beneath.under(&parent.layers).under(&self.tools);
         let script =
@@ -162,14 +162,14 @@ impl Run<'_> {
 /// Starts a sandbox with its output in the log and waits for its end.
 fn run_logged(context: &StepContext<'_>, spec: &SandboxSpec, log: &mut StepLog) -> Result<Exit, StepError> {
     let (reader, stdio) = output_pipe().map_err(BuildError::failed)?;
-    let sandbox = Arc::new(context.tools.launcher.spawn(spec, stdio).map_err(sandbox_error)?);
+    let sandbox = Arc::new(context.workshop.launcher.spawn(spec, stdio).map_err(sandbox_error)?);
     let killed = Arc::clone(&sandbox);
-    let guard = context.cancel.on_cancel(move || killed.kill());
+    let guard = context.workshop.cancel.on_cancel(move || killed.kill());
     pump(reader, log).map_err(StoreError::from)?;
     let exit = sandbox.wait().map_err(sandbox_error)?;
     drop(guard);
     log.finish();
-    context.cancel.check().map_err(BuildError::from)?;
+    context.workshop.cancel.check().map_err(BuildError::from)?;
     Ok(exit)
 }
 
@@ -199,7 +199,8 @@ fn failure(status: ExitStatus, exit: &Exit, log: &StepLog, context: &StepContext
         (None, ExitStatus::Signaled(signal)) => format!("it was ended by signal {signal}"),
     };
     // The output explains a failure of a program, not that something from outside ended it.
-    let explained = || hints::for_output(&log.tail(), &context.parent.facts, context.tools.store.layout().has_space());
+    let explained =
+        || hints::for_output(&log.tail(), &context.parent.facts, context.workshop.store.layout().has_space());
     let hint = matches!(status, ExitStatus::Exited(_)).then(explained).flatten();
     StepError::Failed { message, hint }
 }

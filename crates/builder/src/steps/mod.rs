@@ -9,17 +9,18 @@ mod python;
 mod requirements;
 
 use std::borrow::Cow;
+use std::sync::OnceLock;
 
-use lamina_events::{CancelToken, Event, Sink};
 use lamina_ground::{Hint, Stack, causes};
 use lamina_image::{Definition, Facts, FileSet, Graph, KeyMaterial, Node, Step};
 use lamina_store::{CommitRules, Committed, Lock, Work};
+use lamina_workshop::Workshop;
 pub(crate) use requirements::read as read_requirements;
 
 use crate::BuildError;
 use crate::backend::LocalFiles;
+use crate::host::HostSettings;
 use crate::log::StepLog;
-use crate::schedule::Tools;
 use crate::state::State;
 
 /// What every kind of step says about itself.
@@ -138,20 +139,19 @@ pub(crate) enum Made {
 
 /// What executing a step has at hand.
 pub(crate) struct StepContext<'a> {
-    pub(crate) tools: &'a Tools,
+    pub(crate) workshop: Workshop<'a>,
+    pub(crate) host: &'a OnceLock<HostSettings>,
     pub(crate) node: &'a Node,
     pub(crate) parent: &'a State,
     pub(crate) number: u64,
     /// Most memory that the step may use, in bytes.
     pub(crate) memory: u64,
-    pub(crate) sink: &'a Sink,
-    pub(crate) cancel: &'a CancelToken,
 }
 
 impl StepContext<'_> {
-    /// Reports how far the step is.
-    pub(crate) fn progress(&self, what: &str, done: u64, total: u64) {
-        self.sink.emit(Event::StepProgress { step: self.number, what: what.to_owned(), done, total });
+    /// The host's network settings.
+    pub(crate) fn host(&self) -> &HostSettings {
+        self.host.get_or_init(HostSettings::read)
     }
 }
 

@@ -13,7 +13,7 @@ use lamina_image::{
     UvPipInstall, redact,
 };
 use lamina_store::CommitRules;
-use lamina_wheels::{Inside, Installer, Request, Resolution, Resolver, Source, Target, Wheel, WheelError};
+use lamina_wheels::{Inside, Installer, Request, Resolution, Source, Target, Wheel, WheelError};
 use serde_json::{Value, json};
 
 use super::commands::Run;
@@ -110,15 +110,14 @@ impl Recipe for PythonPlan {
 impl PythonPlan {
     /// The fast way: wheels, linked into the upper.
     fn install_wheels(&self, context: &StepContext<'_>, log: &mut StepLog) -> Result<Made, WheelError> {
-        let tools = context.tools;
+        let workshop = &context.workshop;
         let sandbox = |reason: &str| WheelError::NeedsSandbox { reason: reason.to_owned() };
         let facts = &context.parent.facts;
         let target = target(facts)?;
-        let uv = tools.programs.uv.as_deref().ok_or_else(|| sandbox("there is no `uv` beside the package"))?;
         if self.uv_version.is_some() {
             return Err(sandbox("a certain version of uv is asked for"));
         }
-        let store = &tools.store;
+        let store = workshop.store;
         let layers = store.view_paths(&context.parent.layers);
         if !lamina_wheels::is_of_base(store, &layers, search_path(context))? {
             return Err(sandbox("the image's PATH names a Python of its own"));
@@ -138,26 +137,18 @@ impl PythonPlan {
         if let Some(reason) = survey.obeyed {
             return Err(sandbox(&reason));
         }
-        context.progress("resolving", 0, 0);
-        let cache = store.layout().uv_cache();
-        let python = tools.programs.python.as_deref();
-        let (refresh, cancel) = (context.node.force_build, context.cancel);
-        let resolver = Resolver { uv, python, cache: &cache, refresh, cancel };
-        let resolution = lamina_wheels::resolve(&self.request, &target, &survey.installed, &resolver)?;
+        (workshop.progress)("resolving", 0, 0);
+        let refresh = context.node.force_build;
+        let resolution = lamina_wheels::resolve(&self.request, &target, &survey.installed, refresh, workshop)?;
         let work = store.new_work().map_err(|error| WheelError::Job(error.into()))?;
         let installation = lamina_wheels::Installation {
-            store,
             work: &work,
-            launcher: &tools.launcher,
-            fetch: &tools.fetch,
             layers: &layers,
             python_layers: &Stack::from_bottom_up(layers.bottom().cloned()),
             installer: self.request.installer,
-            progress: &|what, done, total| context.progress(what, done, total),
-            cancel: context.cancel,
         };
         let held = Some(store.hold_off_collection().map_err(|error| WheelError::Job(error.into()))?);
-        let report = lamina_wheels::install(&resolution, &target, &installation)?;
+        let report = lamina_wheels::install(&resolution, &target, &installation, workshop)?;
         for line in report.warnings.iter().chain(&resolution.kept).chain(&report.installed) {
             log.line(line);
         }
@@ -181,7 +172,7 @@ impl PythonPlan {
 
     /// The thorough way: the real installer, inside the sandbox.
     fn install_in_sandbox(&self, context: &StepContext<'_>, log: &mut StepLog) -> Result<Made, StepError> {
-        let store = &context.tools.store;
+        let store = context.workshop.store;
         let work = store.new_work()?;
         let contents = self.request.requirements.iter().map(|file| file.contents.as_bytes().to_vec());
         let names = (0..).map(|index| format!("requirements-{index}.txt"));
@@ -266,14 +257,14 @@ fn flags(index: &IndexOptions, installer: Installer) -> String {
 
 /// A layer that holds the host's `uv`, to lie over the image while it is needed.
 fn uv_layer(context: &StepContext<'_>) -> Result<Digest, StepError> {
-    let uv = context.tools.programs.uv.as_deref().ok_or_else(|| StepError::Failed {
+    let uv = context.workshop.programs.uv.as_deref().ok_or_else(|| StepError::Failed {
         message: "`uv` was not found on this machine".to_owned(),
         hint: Some("install it beside the package with `pip install uv`, or use `pip_install`".to_owned()),
     })?;
     let entry =
         FileEntry { source: uv.display().to_string(), target: UV.to_owned(), kind: FileKind::File, ignore: None };
     let files = FileSet { entries: vec![entry] };
-    Ok(context.tools.store.file_set_layer(&files, &context.parent.layers)?.digest)
+    Ok(context.workshop.store.file_set_layer(&files, &context.parent.layers)?.digest)
 }
 
 /// The interpreter that the base brought.
