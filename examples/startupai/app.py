@@ -32,7 +32,7 @@ app = modal.App(
 
 
 @app.function(timeout=600)
-def versions() -> dict:
+def versions() -> dict[str, str]:
     """Imports every requirement inside the container and returns what is installed there."""
     from src.inventory import installed_versions
 
@@ -40,7 +40,7 @@ def versions() -> dict:
 
 
 @app.local_entrypoint()
-def main():
+def main() -> None:
     """Prints what is installed in the image, one package a line."""
     for name, version in versions.remote().items():
         print(f"{name:18} {version}")

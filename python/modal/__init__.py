@@ -79,20 +79,22 @@ def is_local() -> bool:
     return os.environ.get("MODAL_IS_REMOTE") != "1"
 
 
-def __getattr__(name: str) -> object:
-    # `import_module` would cost the import of `importlib`.
-    home = _HOMES.get(name)
-    if home is not None:
-        value = getattr(__import__(home, None, None, [name]), name)
-        globals()[name] = value
-        return value
-    if name == "exception":
-        return __import__("modal.exception", None, None, ["Error"])
-    if name.startswith("_"):
-        raise AttributeError(f"module `modal` has no attribute `{name}`")
-    from modal._shared.absent import missing_name
+if not TYPE_CHECKING:
 
-    raise missing_name(name, __version__, __all__, sys._getframe(1))
+    def __getattr__(name: str) -> object:
+        # `import_module` would cost the import of `importlib`.
+        home = _HOMES.get(name)
+        if home is not None:
+            value = getattr(__import__(home, None, None, [name]), name)
+            globals()[name] = value
+            return value
+        if name == "exception":
+            return __import__("modal.exception", None, None, ["Error"])
+        if name.startswith("_"):
+            raise AttributeError(f"module `modal` has no attribute `{name}`")
+        from modal._shared.absent import missing_name
+
+        raise missing_name(name, __version__, __all__, sys._getframe(1))
 
 
 def __dir__() -> list[str]:

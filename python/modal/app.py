@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
     from types import TracebackType
-    from typing import Any, Generic, NoReturn, ParamSpec, TypeVar
+    from typing import Any, Generic, Literal, NoReturn, ParamSpec, TypeAlias, TypeVar, Union
 
     from modal._client.engine import Engine
     from modal.functions import Amount, Decorator
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     P = ParamSpec("P")
     R = TypeVar("R")
+    #: What a keyword that is not here yet may ask for.
+    Nothing: TypeAlias = Union[Literal[0, False, ""], dict[NoReturn, NoReturn], tuple[()], None]
 else:
     from modal._shared.api import Generic, P, R
 
@@ -69,7 +71,7 @@ class App(metaclass=Explained):
         image: Image | None = None,
         secrets: Collection[Secret] | None = None,
         include_source: bool = True,
-        **unsupported: NoReturn,
+        **unsupported: Nothing,
     ) -> None:
         refuse_keywords("modal.App", unsupported, _keywords(App.__init__))
         if name is not None and not isinstance(name, str):
@@ -112,7 +114,7 @@ class App(metaclass=Explained):
         name: str | None = None,
         is_generator: bool | None = None,
         include_source: bool | None = None,
-        **unsupported: NoReturn,
+        **unsupported: Nothing,
     ) -> Decorator:
         """Makes a function of the app out of the function below.
 
@@ -171,7 +173,7 @@ class App(metaclass=Explained):
         return decorate
 
     def local_entrypoint(
-        self, *positional: Any, name: str | None = None, **unsupported: NoReturn
+        self, *positional: Any, name: str | None = None, **unsupported: Nothing
     ) -> Callable[[Callable[P, R]], LocalEntrypoint[P, R]]:
         """Makes the function below what `modal run` starts, in your own process.
 
@@ -204,7 +206,7 @@ class App(metaclass=Explained):
         return RunningApp(self, interactive=interactive)
 
     @with_aio(_run_aio)
-    def run(self, /, *, interactive: bool = False, **unsupported: NoReturn) -> RunningApp:
+    def run(self, /, *, interactive: bool = False, **unsupported: Nothing) -> RunningApp:
         """Builds the app's images and makes its functions callable inside a ``with`` block.
 
         ```python

@@ -17,7 +17,7 @@ REQUIREMENTS = {
 }
 
 
-def installed_versions() -> dict:
+def installed_versions() -> dict[str, str]:
     """Imports every requirement and returns its version by distribution name."""
     for module in REQUIREMENTS.values():
         importlib.import_module(module)

@@ -100,12 +100,14 @@ def refuse_keywords(owner: str, given: dict[str, Any], known: Iterable[str]) -> 
 
 
 class Explained(type):
-    """A class that explains attributes which neither it nor its instances have."""
+    """A class that explains attributes which neither it nor its instances have; for type checkers there are none."""
 
-    def __getattr__(cls, name: str) -> Any:
-        if name.startswith("_"):
-            raise AttributeError(f"type object `{cls.__name__}` has no attribute `{name}`")
-        raise explain(cls, name)
+    if not TYPE_CHECKING:
+
+        def __getattr__(cls, name: str) -> Any:
+            if name.startswith("_"):
+                raise AttributeError(f"type object `{cls.__name__}` has no attribute `{name}`")
+            raise explain(cls, name)
 
 
 def explain_on_instance(self: object, name: str) -> Any:

@@ -1,0 +1,97 @@
+"""A program with everything that Modal's guide of images shows and that exists here, as type checkers see it.
+
+What does not exist yet is an error for them too: each such line says so, and mypy reports a comment that is needless.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+from typing import assert_type
+
+import modal
+from modal import Volume  # type: ignore[attr-defined]
+
+fixed = modal.Image.debian_slim(python_version="3.11")
+local_version = modal.Image.debian_slim()
+latest = modal.Image.debian_slim("3.13", force_build=True)
+
+quick = modal.Image.debian_slim().uv_pip_install("attrs>=24.1.0", "rich>=13.0.0", "httpx[http2]>=0.27.0")
+thorough = modal.Image.debian_slim().pip_install("attrs>=24.1.0", ["rich>=13.0.0"], extra_index_url=None)
+private = quick.uv_pip_install(
+    "attrs",
+    requirements=["requirements.txt"],
+    find_links="https://links.invalid",
+    index_url="https://index.invalid/simple",
+    extra_options="--no-deps",
+    uv_version="0.9.0",
+    secrets=[modal.Secret.from_dict({"TOKEN": "t"}), modal.Secret.from_dotenv()],
+)
+system = modal.Image.debian_slim().apt_install("git", "curl", "build-essential")
+
+files = (
+    modal.Image.debian_slim()
+    .add_local_dir("src", remote_path="/root/src")
+    .add_local_dir(Path("more"), remote_path=PurePosixPath("/root/more"), ignore=lambda path: path.suffix == ".tmp")
+    .add_local_python_source("one_module", "another_module")
+    .add_local_file("settings.yaml", remote_path="/root/settings.yaml", copy=True)
+)
+variables = modal.Image.debian_slim().env({"PYTHONPATH": "/root/src", "LOG_LEVEL": "INFO"}).workdir("/root")
+commands = (
+    modal.Image.debian_slim()
+    .apt_install("git")
+    .run_commands("git clone https://git.invalid/project /root/project", "chmod +x /root/project/setup.sh")
+    .run_commands(["make", "make install"], env={"PREFIX": "/usr/local"}, force_build=True)
+)
+forced = modal.Image.debian_slim().pip_install("attrs", force_build=True)
+chained = (
+    modal.Image.debian_slim(python_version="3.11")
+    .apt_install("git", "curl")
+    .pip_install("attrs>=24.1.0", "rich>=13.0.0", pre=True)
+    .add_local_dir("src", remote_path="/root/src")
+)
+assert_type(chained, modal.Image)
+assert_type(modal.Secret.from_local_environ(["HOME"]), modal.Secret)
+
+app = modal.App(
+    name="guide",
+    image=chained,
+    secrets=[modal.Secret.from_dict({"LEVEL": "INFO", "NOTHING": None})],
+    volumes={},
+)
+
+with quick.imports():
+    # Checked where packages of the image are not: these are everywhere.
+    import json
+
+    import tomllib
+
+
+@app.function(image=quick, gpu=None, schedule=None, min_containers=0)
+def analyze(data: list[float]) -> dict[str, float]:
+    print(json.dumps(data), tomllib.loads("a = 1"))
+    return {"mean": sum(data) / len(data)}
+
+
+@app.function(image=system, timeout=600, retries=2, env={"A": "1", "B": None}, max_containers=1)
+def imports_inside(path: str) -> str:
+    import urllib.request
+
+    return str(urllib.request.urlopen(path))
+
+
+@app.function(gpu="A10G")  # type: ignore[arg-type]
+def trained() -> None: ...
+
+
+modal.Image.from_registry("python:3.11")  # type: ignore[attr-defined]
+modal.Image.micromamba()  # type: ignore[attr-defined]
+modal.Secret.from_name("own")  # type: ignore[attr-defined]
+fixed.run_function(trained)  # type: ignore[attr-defined]
+fixed.pip_install("attrs", gpu="A10G")  # type: ignore[call-arg]
+Volume.from_name("data")
+
+
+@app.local_entrypoint()
+def main(count: int = 3, name: str = "x") -> None:
+    assert_type(analyze.remote([1.0] * count), dict[str, float])
+    assert_type(imports_inside.remote(name), str)
