@@ -1,12 +1,12 @@
 //! Installing a resolution: download, unpack and compile what the store lacks, all at once, then link.
 
 use std::collections::BTreeSet;
-use std::fmt::Write as _;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError, mpsc};
 
+use data_encoding::HEXLOWER;
 use fs_err as fs;
 use lamina_events::CancelToken;
 use lamina_fetch::{Download, FetchError};
@@ -346,11 +346,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 fn check_local(wheel: &Wheel, file: &mut fs::File, cancel: &CancelToken) -> Result<(), WheelError> {
     let mut hasher = Sha256::new();
     std::io::copy(&mut cancel.watch(file), &mut hasher)?;
-    let found = hasher.finalize().iter().fold(String::new(), |mut text, byte| {
-        // Writing into a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    });
+    let found = HEXLOWER.encode(&hasher.finalize());
     if found == wheel.sha256 {
         return Ok(());
     }

@@ -1,10 +1,13 @@
 //! The resolver's answer: which wheels make up an environment, read from a `pylock.toml` (PEP 751).
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fmt::Write as _;
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use lamina_fetch::is_sha256;
+use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Serialize};
 
 use crate::error::WheelError;
@@ -118,7 +121,7 @@ fn choose(package: Package, directory: &Path, tags: &Tags) -> Result<Wheel, Whee
     };
     let source = match (file.url, file.path) {
         (Some(url), _) => match url.strip_prefix("file://") {
-            Some(path) => Source::Path(percent_decode(path).into()),
+            Some(path) => Source::Path(OsString::from_vec(percent_decode_str(path).collect()).into()),
             None => Source::Url(url),
         },
         (None, Some(path)) => Source::Path(directory.join(path)),
@@ -140,22 +143,7 @@ fn filename(file: &File) -> String {
     }
     let address = file.url.as_deref().or(file.path.as_deref()).unwrap_or_default();
     let address = address.split(['?', '#']).next().unwrap_or_default();
-    percent_decode(address.rsplit('/').next().unwrap_or_default())
-}
-
-fn percent_decode(text: &str) -> String {
-    let bytes = text.as_bytes();
-    let mut decoded = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while at < bytes.len() {
-        let hex = (bytes[at] == b'%')
-            .then(|| bytes.get(at + 1..at + 3).and_then(|hex| std::str::from_utf8(hex).ok()))
-            .flatten()
-            .and_then(|hex| u8::from_str_radix(hex, 16).ok());
-        decoded.push(hex.unwrap_or(bytes[at]));
-        at += if hex.is_some() { 3 } else { 1 };
-    }
-    String::from_utf8_lossy(&decoded).into_owned()
+    percent_decode_str(address.rsplit('/').next().unwrap_or_default()).decode_utf8_lossy().into_owned()
 }
 
 /// A lock that only names versions: given to the resolver as the environment's present state, it prefers them.

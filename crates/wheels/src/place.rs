@@ -41,7 +41,7 @@ pub(crate) fn place(wheel: &LinkedWheel, manifest: &Manifest, target: &Target, i
         placing.add_text(format!("{metadata}/direct_url.json"), direct_url(url, &wheel.sha256), 0o644);
     }
     let record = placing.record.finish(format!("{}/RECORD", manifest.dist_info));
-    let content = Content::Text { bytes: record.into_bytes(), mode: 0o644 };
+    let content = Content::Text { bytes: record, mode: 0o644 };
     placing.files.push(File { path: format!("{metadata}/RECORD"), content });
     let empty = manifest.empty_directories.iter().filter(|_| installer == Installer::Uv);
     let empty_directories = empty.filter_map(|path| path_on(path)).collect();

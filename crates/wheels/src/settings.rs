@@ -5,6 +5,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use configparser::ini::Ini;
+
 use crate::lock::quoted;
 
 /// What pip would use.
@@ -133,32 +135,19 @@ fn configuration_files() -> Vec<PathBuf> {
     files
 }
 
-/// Reads pip's ini dialect: `[install]` wins over `[global]`, indented lines continue a value.
+/// Reads pip's configuration as Python's own parser does: `[install]` wins over `[global]`, and only whole lines are
+/// comments. A file that makes no sense says nothing.
 fn parse(text: &str) -> BTreeMap<String, String> {
-    let mut sections: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
-    let mut section = String::new();
-    let mut key: Option<String> = None;
-    for line in text.lines() {
-        let trimmed = line.trim();
-        if trimmed.is_empty() || trimmed.starts_with(['#', ';']) {
-            continue;
-        }
-        if let Some(name) = trimmed.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-            name.clone_into(&mut section);
-            key = None;
-        } else if line.starts_with(char::is_whitespace)
-            && let Some(value) = key.as_ref().and_then(|key| sections.get_mut(&section)?.get_mut(key))
-        {
-            value.push('\n');
-            value.push_str(trimmed);
-        } else if let Some((name, value)) = trimmed.split_once(['=', ':']) {
-            let name = name.trim().to_lowercase().replace('_', "-");
-            sections.entry(section.clone()).or_default().insert(name.clone(), value.trim().to_owned());
-            key = Some(name);
-        }
+    let mut ini = Ini::new_cs();
+    ini.set_multiline(true);
+    ini.set_inline_comment_symbols(Some(&[]));
+    let mut sections = ini.read(text.to_owned()).unwrap_or_default();
+    let mut values = BTreeMap::new();
+    for section in ["global", "install"] {
+        let section = sections.remove(section).unwrap_or_default();
+        let given = section.into_iter().filter_map(|(name, value)| Some((name, value?)));
+        values.extend(given.map(|(name, value)| (name.to_lowercase().replace('_', "-"), value)));
     }
-    let mut values = sections.remove("global").unwrap_or_default();
-    values.extend(sections.remove("install").unwrap_or_default());
     values
 }
 
@@ -187,6 +176,14 @@ mod tests {
         assert_eq!(settings.extra_index_urls, ["https://one.invalid/simple", "https://two.invalid/simple"]);
         assert_eq!(settings.certificates.as_deref(), Some("/etc/ca.pem"));
         assert!(settings.no_index);
+    }
+
+    #[test]
+    fn only_whole_lines_are_comments() {
+        let values =
+            parse("[global]\nindex-url = https://me:a;b@index.invalid/#x ; y\n   # no\n   https://two.invalid/\n");
+        assert_eq!(values["index-url"], "https://me:a;b@index.invalid/#x ; y\nhttps://two.invalid/");
+        assert_eq!(parse("[global\nindex-url = https://index.invalid/\n"), BTreeMap::new());
     }
 
     #[test]
