@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use lamina_ground::causes;
 use pgp::armor::BlockType;
 use pgp::composed::{CleartextSignedMessage, Deserializable, SignedPublicKey, SignedPublicSubKey};
 use pgp::crypto::hash::HashAlgorithm;
@@ -70,7 +71,7 @@ impl Keys {
                 Ok(Self { certificates, origin: origin.clone() })
             }
             Keyring::File { path, origin, debian } => {
-                let read = fs_err::read(path).map_err(|error| error.to_string());
+                let read = fs_err::read(path).map_err(|error| causes(&error));
                 let read = read.and_then(|bytes| parse(&bytes));
                 let origin_of_keys = format!("`{}`", path.display());
                 let mut keys = match read {

@@ -11,6 +11,7 @@ use std::time::SystemTime;
 use lamina_apps::RunningApp;
 use lamina_engine::{Described, Engine, EngineError, Options, serve, serve_attached};
 use lamina_events::{CancelToken, Event, Sink};
+use lamina_ground::causes;
 use rustix::process::{Signal, getpid, kill_process};
 
 use crate::failure::Failure;
@@ -105,7 +106,7 @@ fn serve_detached(
     let listener = match app.listen() {
         Ok(listener) => listener,
         Err(error) => {
-            sink.emit(Event::Warning { message: format!("nobody can connect with the app: {error}") });
+            sink.emit(Event::Warning { message: format!("nobody can connect with the app: {}", causes(&error)) });
             return serve(engine, socket, sink);
         }
     };

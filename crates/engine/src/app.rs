@@ -13,7 +13,7 @@ use lamina_functions::{
     Bytecode, BytecodeError, ContainerSpec, ContainerStarter, PoolOptions, Retries, SandboxStarter, ServiceKind,
     ServiceSpec,
 };
-use lamina_ground::{DEFAULT_PATH, ErrorClass, Hint, Stack, random_id};
+use lamina_ground::{DEFAULT_PATH, ErrorClass, Hint, Stack, causes, random_id};
 use lamina_image::{Digest, FileSet};
 use lamina_sandbox::SandboxError;
 use lamina_store::Store;
@@ -71,7 +71,7 @@ impl Backend for Engine {
                 AppsError::File(_) | AppsError::Io(_) | AppsError::Store(_) => ErrorClass::ExecutionError,
                 _ => ErrorClass::NotFoundError,
             };
-            Failure { hint: error.hint().map(Cow::into_owned), ..Failure::new(class, error.to_string()) }
+            Failure { hint: error.hint().map(Cow::into_owned), ..Failure::new(class, causes(&error)) }
         })
     }
 }
@@ -81,7 +81,9 @@ impl Engine {
     fn app_id(&self, name: Option<&str>, sink: &Sink) -> String {
         let Some(detached) = &self.detached else { return random_id("ap") };
         if let Some(Err(error)) = name.map(|name| detached.set_name(name)) {
-            sink.emit(Event::Warning { message: format!("`modal app list` will not show the app's name: {error}") });
+            sink.emit(Event::Warning {
+                message: format!("`modal app list` will not show the app's name: {}", causes(&error)),
+            });
         }
         detached.id().to_owned()
     }
@@ -214,7 +216,8 @@ impl Engine {
             // The image's interpreter has another name.
             Err(BytecodeError::Sandbox(SandboxError::CommandNotFound { .. })) => Ok(None),
             Err(error) => {
-                let message = format!("each container compiles the `modal` package anew, which takes time: {error}");
+                let message =
+                    format!("each container compiles the `modal` package anew, which takes time: {}", causes(&error));
                 sink.emit(Event::Warning { message });
                 Ok(None)
             }

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use lamina_builder::BuildError;
-use lamina_ground::{ErrorClass, Hint};
+use lamina_ground::{ErrorClass, Hint, causes};
 use lamina_store::StoreError;
 
 use crate::protocol::Failure;
@@ -44,7 +44,7 @@ impl Failure {
             StoreError::Cancelled(_) => ErrorClass::KeyboardInterrupt,
             _ => ErrorClass::ExecutionError,
         };
-        Self { hint: error.hint().map(Cow::into_owned), ..Self::new(class, error.to_string()) }
+        Self { hint: error.hint().map(Cow::into_owned), ..Self::new(class, causes(error)) }
     }
 }
 

@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lamina_ground::EnvVars;
+use lamina_ground::{EnvVars, causes};
 use lamina_sandbox::{
     Exit, ExitStatus, Launcher, Limits, Network, Sandbox, SandboxError, SandboxSpec, Stdio, TerminalSpec, Upper,
 };
@@ -160,7 +160,7 @@ impl ContainerProcess for Process {
     fn wait(&self, patience: Duration) -> Option<ContainerEnd> {
         match self.sandbox.wait_timeout(patience) {
             Ok(exit) => exit.map(|exit| end(&exit)),
-            Err(error) => Some(ContainerEnd::Lost(error.to_string())),
+            Err(error) => Some(ContainerEnd::Lost(causes(&error))),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The operating system's refusals, and what to do about them.
 
+use std::error::Error;
 use std::io::{self, ErrorKind};
 
 use rustix::io::Errno;
@@ -69,10 +70,19 @@ impl Refusal {
     }
 }
 
-/// The kernel's answer in an error, in one that it wraps, or as what is left of it there: errors of `fs_err` keep its kind.
+/// The kernel's answer in an error or in one behind it, or else what the error's kind says of it.
 fn errno(error: &io::Error) -> Option<Errno> {
-    let wrapped = || errno(error.get_ref()?.downcast_ref::<io::Error>()?);
-    Errno::from_io_error(error).or_else(wrapped).or_else(|| {
+    let behind = || {
+        let mut next: Option<&(dyn Error + 'static)> = Some(error.get_ref()?);
+        while let Some(cause) = next {
+            if let Some(error) = cause.downcast_ref::<io::Error>() {
+                return errno(error);
+            }
+            next = cause.source();
+        }
+        None
+    };
+    Errno::from_io_error(error).or_else(behind).or_else(|| {
         Some(match error.kind() {
             ErrorKind::StorageFull => Errno::NOSPC,
             ErrorKind::QuotaExceeded => Errno::DQUOT,
@@ -113,12 +123,41 @@ mod tests {
         assert!(hint(Subject::Local, Errno::ACCESS).contains("`ignore`"));
     }
 
+    #[derive(Debug)]
+    struct Behind(io::Error);
+
+    impl std::fmt::Display for Behind {
+        fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            formatter.write_str("it did not work")
+        }
+    }
+
+    impl Error for Behind {
+        fn source(&self) -> Option<&(dyn Error + 'static)> {
+            Some(&self.0)
+        }
+    }
+
+    #[test]
+    fn answers_that_are_no_kind_are_found_behind_others() {
+        for errno in [Errno::MFILE, Errno::NFILE, Errno::IO, Errno::NOSPC, Errno::DQUOT, Errno::ROFS] {
+            let error = io::Error::other(Behind(io::Error::other(Behind(errno.into()))));
+            assert_eq!(Refusal::of(Subject::Store, &error), Some(Refusal::new(Subject::Store, errno)));
+            assert!(Refusal::of(Subject::Store, &error).unwrap().hint().is_some(), "{errno:?}");
+        }
+        // Nothing is mapped at the address 0 of a process.
+        let unreadable = fs_err::read("/proc/self/mem").unwrap_err();
+        assert_eq!(Refusal::of(Subject::Store, &unreadable), Some(Refusal::new(Subject::Store, Errno::IO)));
+        let full = fs_err::write("/dev/full", "x").unwrap_err();
+        assert_eq!(Refusal::of(Subject::Store, &full), Some(Refusal::new(Subject::Store, Errno::NOSPC)));
+    }
+
     #[test]
     fn the_kernels_answer_is_found_below_others() {
         let plain = io::Error::from_raw_os_error(28);
         assert_eq!(Refusal::of(Subject::Store, &plain), Some(Refusal::new(Subject::Store, Errno::NOSPC)));
         let with_path = fs_err::read("/nonexistent/file").unwrap_err();
-        assert_eq!(with_path.raw_os_error(), None);
+        assert_eq!(with_path.raw_os_error(), None, "the error of the system is only behind it");
         assert_eq!(Refusal::of(Subject::Local, &with_path), Some(Refusal::new(Subject::Local, Errno::NOENT)));
         let wrapped = io::Error::other(with_path);
         assert_eq!(Refusal::of(Subject::Local, &wrapped), Some(Refusal::new(Subject::Local, Errno::NOENT)));

@@ -11,6 +11,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
+use lamina_ground::causes;
 use lamina_image::Digest;
 use lamina_store::{Description, JobError, KeptPackage, ObjectName, WorkerContext};
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW};
@@ -193,7 +194,7 @@ fn parse<T>(bytes: &[u8], read: impl Fn(&[u8]) -> serde_json::Result<T>) -> Resu
 }
 
 fn unreadable(error: &std::io::Error) -> String {
-    format!("cannot be read: {error}")
+    format!("cannot be read: {}", causes(error))
 }
 
 fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, String> {

@@ -6,6 +6,7 @@
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
+use lamina_ground::causes;
 use rustix::fs::FileType;
 
 use crate::cgroups::{Enforcement, Groups, LimitsReport};
@@ -75,9 +76,11 @@ pub fn probe_in(directory: &Path) -> Vec<Finding> {
     findings.extend([limits(groups.report()), seccomp(), landlock()]);
     findings.push(match try_sandbox(directory) {
         Ok(()) => Finding::ok("sandbox", format!("A sandbox was made and ended in `{}`.", directory.display())),
-        Err(error) => {
-            Finding::problem("sandbox", format!("A sandbox could not be made: {error}."), trial_remedy(&error))
-        }
+        Err(error) => Finding::problem(
+            "sandbox",
+            format!("A sandbox could not be made: {}.", causes(&error)),
+            trial_remedy(&error),
+        ),
     });
     findings
 }

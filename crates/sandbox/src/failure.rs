@@ -85,7 +85,10 @@ impl<T> During<T> for Result<T, Errno> {
 
 impl<T> During<T> for io::Result<T> {
     fn during(self, what: &str, path: &str) -> Result<T, Failure> {
-        self.map_err(|error| Failure::setup(what, path, Errno::from_io_error(&error).unwrap_or(Errno::IO)))
+        self.map_err(|error| {
+            let setup = Failure::setup(what, path, Errno::IO);
+            Failure { refusal: Refusal::of(Subject::Machine, &error).unwrap_or(setup.refusal), ..setup }
+        })
     }
 }
 

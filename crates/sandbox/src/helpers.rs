@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use fs_err::os::unix::fs::chown;
-use lamina_ground::EnvVars;
+use lamina_ground::{EnvVars, causes};
 use lamina_wire::{Receiver, Sender};
 use tracing::level_filters::LevelFilter;
 
@@ -202,7 +202,7 @@ fn write_file(pid: u32, name: &str, ranges: &[IdRange]) -> Result<(), SandboxErr
     let lines: Vec<String> =
         ranges.iter().map(|range| format!("{} {} {}", range.inside, range.outside, range.count)).collect();
     fs_err::write(format!("/proc/{pid}/{name}"), lines.join("\n")).map_err(|error| SandboxError::IdMap {
-        reason: error.to_string(),
+        reason: causes(&error),
         remedy: "`modal doctor` says what this machine allows".into(),
     })
 }

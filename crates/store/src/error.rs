@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use lamina_events::Cancelled;
-use lamina_ground::{FileError, Hint, Refusal, Subject};
+use lamina_ground::{FileError, Hint, Refusal, Subject, causes};
 use rusqlite::ErrorCode;
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -235,7 +235,7 @@ impl JobError {
     fn failed<E: Into<std::io::Error>>(subject: Subject, what: &str, path: &Path) -> impl FnOnce(E) -> Self {
         move |source| {
             let source: std::io::Error = source.into();
-            Self::refused(subject, format!("{what} `{}` failed: {source}", path.display()), &source)
+            Self::refused(subject, format!("{what} `{}` failed: {}", path.display(), causes(&source)), &source)
         }
     }
 }
@@ -250,14 +250,14 @@ impl From<StoreError> for JobError {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Worker(error) => error,
-            other => Self { refusal: other.refusal(), ..Self::new(Self::STORE, other.to_string()) },
+            other => Self { refusal: other.refusal(), ..Self::new(Self::STORE, causes(&other)) },
         }
     }
 }
 
 impl From<std::io::Error> for JobError {
     fn from(error: std::io::Error) -> Self {
-        Self::refused(Subject::Store, error.to_string(), &error)
+        Self::refused(Subject::Store, causes(&error), &error)
     }
 }
 

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use lamina_events::CancelGuard;
-use lamina_ground::{Stack, StorePath};
+use lamina_ground::{Stack, StorePath, causes};
 use lamina_sandbox::{InjectedFile, Limits, Network, Sandbox, SandboxSpec, Stdio, Upper};
 use lamina_store::JobError;
 use lamina_workshop::Workshop;
@@ -97,12 +97,13 @@ impl Compilers<'_> {
             match self.compile(&mut interpreter, wheel) {
                 Ok(()) => {}
                 Err(error @ WheelError::Compiler { .. }) => {
-                    warnings = vec![format!("packages are installed without bytecode: {error}"); FAILURE_LIMIT];
+                    warnings =
+                        vec![format!("packages are installed without bytecode: {}", causes(&error)); FAILURE_LIMIT];
                 }
                 Err(error) => {
                     // The next wheel gets a fresh interpreter: this one's pipes hold half a conversation.
                     interpreter = None;
-                    warnings.push(format!("`{}` is installed without bytecode: {error}", wheel.name));
+                    warnings.push(format!("`{}` is installed without bytecode: {}", wheel.name, causes(&error)));
                 }
             }
         }

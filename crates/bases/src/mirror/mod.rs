@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::path::Path;
 
-use lamina_ground::EnvVars;
+use lamina_ground::{EnvVars, causes};
 
 pub use crate::openpgp::Keyring;
 use crate::{BaseError, Suite, openpgp};
@@ -173,7 +173,7 @@ impl Mirror {
             Keyring::BuiltIn | Keyring::File { debian: true, .. } => Ok(None),
             Keyring::Inline { armored, .. } => Ok(Some(armored.clone().into_bytes())),
             Keyring::File { path, origin, .. } => {
-                let bytes = fs_err::read(path).map_err(|error| BaseError::keyring(path, origin, &error))?;
+                let bytes = fs_err::read(path).map_err(|error| BaseError::keyring(path, origin, &causes(&error)))?;
                 let armored = openpgp::armored(bytes);
                 armored.map(Some).map_err(|error| BaseError::keyring(path, origin, &error))
             }
