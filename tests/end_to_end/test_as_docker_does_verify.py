@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 from conftest import Modal
+from packages import serve
 
 DEFINITION = """
 import modal
@@ -59,3 +60,47 @@ def test_a_flipped_byte_is_found_and_made_again(fresh_store: Modal) -> None:
     modal.write("app.py", DEFINITION.replace('/bytes")\n', '/bytes", force_build=True)\n', 1))
     assert "read what-is-right" in modal("run", "-q", "app.py").stdout
     assert modal("store", "verify").code == 0
+
+
+INSTALLS = """
+import modal
+
+image = modal.Image.debian_slim(python_version="3.11").env({"TRY": "NUMBER"}).uv_pip_install("lamina-demo")
+app = modal.App("packages", image=image)
+
+
+@app.function()
+def version():
+    import lamina_demo
+
+    return lamina_demo.VERSION
+
+
+@app.local_entrypoint()
+def main():
+    print("version", version.remote())
+"""
+
+
+def test_a_damaged_package_is_found_and_unpacked_again(fresh_store: Modal) -> None:
+    modal = fresh_store
+    with serve() as index:
+        index.add("host", "lamina_demo", "1.0")
+
+        def install(number: int) -> str:
+            modal.write("app.py", INSTALLS.replace("NUMBER", str(number)))
+            return modal("run", "-q", "app.py", PIP_INDEX_URL=index.url("host")).stdout
+
+        assert install(1) == "version 1.0\n"
+        (description,) = (modal.store / "content" / "wheels").glob("?" * 64 + ".json")
+        text = description.read_text()
+        description.write_text(text.replace("lamina_demo", "lamina_dema", 1))
+        found = modal("store", "verify", check=False)
+        assert (found.code, description.name in found.stdout) == (1, True)
+        repaired = modal("store", "verify", "--repair")
+        assert (repaired.code, "unpacks it again" in repaired.stdout) == (0, True)
+        assert modal("store", "verify").code == 0
+        assert (install(2), description.read_text()) == ("version 1.0\n", text)
+        # Without a check, too, what is damaged is not installed.
+        description.write_text(text.replace("lamina_demo", "lamina_dema", 1))
+        assert (install(3), description.read_text()) == ("version 1.0\n", text)
