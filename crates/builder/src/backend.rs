@@ -28,8 +28,14 @@ pub(crate) trait Backend: LocalFiles + Debug {
     fn recent(&self, kind: &str, count: u32) -> Result<Vec<LayerRecord>, BuildError>;
     /// Keeps others from making the same layers until what is returned is dropped; calls `waiting` if somebody does.
     fn lock(&self, key: &LayerKey, cancel: &CancelToken, waiting: &dyn Fn()) -> Result<Box<dyn Any>, BuildError>;
-    /// Executes a step and commits its layers.
-    fn make(&self, recipe: Box<dyn Recipe>, task: &Task<'_>, log: &mut StepLog) -> Result<Product, StepError>;
+    /// Executes a step with at most `memory` bytes, and commits its layers.
+    fn make(
+        &self,
+        recipe: Box<dyn Recipe>,
+        task: &Task<'_>,
+        memory: u64,
+        log: &mut StepLog,
+    ) -> Result<Product, StepError>;
     /// Records the layers of a step.
     fn record(&self, record: &LayerRecord) -> Result<(), BuildError>;
     /// Records an image.
@@ -54,8 +60,6 @@ pub(crate) struct Task<'a> {
     pub(crate) inputs: &'a [Arc<State>],
     /// Its number among all steps of the process.
     pub(crate) number: u64,
-    /// Most memory that it may use, in bytes.
-    pub(crate) memory: u64,
     pub(crate) sink: &'a Sink,
     pub(crate) cancel: &'a CancelToken,
 }
@@ -101,7 +105,13 @@ impl Backend for StoreBackend<'_> {
         Ok(Box::new(self.workshop.store.lock(&format!("layer-{key}"), cancel, waiting)?))
     }
 
-    fn make(&self, recipe: Box<dyn Recipe>, task: &Task<'_>, log: &mut StepLog) -> Result<Product, StepError> {
+    fn make(
+        &self,
+        recipe: Box<dyn Recipe>,
+        task: &Task<'_>,
+        memory: u64,
+        log: &mut StepLog,
+    ) -> Result<Product, StepError> {
         let nothing = State::default();
         let progress = |what: &str, done, total| {
             task.sink.emit(Event::StepProgress { step: task.number, what: what.to_owned(), done, total });
@@ -112,7 +122,7 @@ impl Backend for StoreBackend<'_> {
             node: task.node,
             parent: task.inputs.first().map_or(&nothing, Arc::as_ref),
             number: task.number,
-            memory: task.memory,
+            memory,
         };
         let made = recipe.execute(&context, log)?;
         self.publish(task, made)

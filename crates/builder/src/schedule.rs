@@ -15,7 +15,7 @@ use lamina_workshop::Workshop;
 use crate::backend::{Backend, Product, StoreBackend, Task};
 use crate::log::StepLog;
 use crate::plan::{self, Found, Outlook, Planned, PlannedStep};
-use crate::slots::Slots;
+use crate::slots::{Share, Slots};
 use crate::state::State;
 use crate::steps::{self, Declared, Recipe, StepError};
 use crate::{BuildError, BuiltImage, StepFailure, secrets};
@@ -46,6 +46,8 @@ pub struct Builder<'a> {
     states: Vec<OnceLock<Outcome>>,
     /// Images that are not complete yet.
     remaining: Mutex<usize>,
+    /// Where steps execute.
+    slots: Arc<Slots>,
 }
 
 /// Numbers of steps, unique within the process.
@@ -74,7 +76,16 @@ impl<'a> Builder<'a> {
     ) -> Result<Self, BuildError> {
         let graph = steps::lower(definition).map_err(BuildError::redacted)?;
         let states = (0..graph.len()).map(|_| OnceLock::new()).collect();
-        Ok(Self { backend, graph, options, sink, cancel, states, remaining: Mutex::default() })
+        Ok(Self {
+            backend,
+            graph,
+            options,
+            sink,
+            cancel,
+            states,
+            remaining: Mutex::default(),
+            slots: Slots::of_process(),
+        })
     }
 
     /// What a build of the images that end at `targets` would do, inputs before what builds on them. Nothing is executed,
@@ -142,14 +153,14 @@ impl<'a> Builder<'a> {
         distinct.sort_unstable();
         distinct.dedup();
         *self.remaining.lock().unwrap_or_else(PoisonError::into_inner) = distinct.len();
-        let slots = Slots::of_machine(distinct.len());
+        let share = self.slots.share(distinct.len());
         let outcomes: Vec<_> = match &distinct[..] {
             // The common case needs no thread.
-            [target] => vec![(*target, self.build_one(*target, &slots))],
+            [target] => vec![(*target, self.build_one(*target, &share))],
             _ => std::thread::scope(|scope| {
                 let start = |target: &usize| {
-                    let (target, slots) = (*target, &slots);
-                    (target, scope.spawn(move || self.build_one(target, slots)))
+                    let (target, share) = (*target, &share);
+                    (target, scope.spawn(move || self.build_one(target, share)))
                 };
                 let running: Vec<_> = distinct.iter().map(start).collect();
                 let join = |handle: std::thread::ScopedJoinHandle<'_, Result<BuiltImage, BuildError>>| {
@@ -170,9 +181,9 @@ impl<'a> Builder<'a> {
         targets.iter().map(|id| self.graph.place(id).ok_or_else(|| unknown(id))).collect()
     }
 
-    fn build_one(&self, target: usize, slots: &Slots) -> Result<BuiltImage, BuildError> {
+    fn build_one(&self, target: usize, share: &Share) -> Result<BuiltImage, BuildError> {
         let begin = Instant::now();
-        let outcome = self.state(target, slots).and_then(|state| {
+        let outcome = self.state(target, share).and_then(|state| {
             let attachments = self.attach(&state)?;
             let recorded = self.record_image(&state);
             // A cached image is of use even where nothing can be written.
@@ -203,20 +214,20 @@ impl<'a> Builder<'a> {
     }
 
     /// The state after a step; computed once, by whoever comes first.
-    fn state(&self, place: usize, slots: &Slots) -> Outcome {
-        self.states[place].get_or_init(|| self.compute(place, slots).map(Arc::new)).clone()
+    fn state(&self, place: usize, share: &Share) -> Outcome {
+        self.states[place].get_or_init(|| self.compute(place, share).map(Arc::new)).clone()
     }
 
-    fn compute(&self, place: usize, slots: &Slots) -> Result<State, BuildError> {
+    fn compute(&self, place: usize, share: &Share) -> Result<State, BuildError> {
         let (node, inputs) = self.graph.step(place);
-        let inputs: Vec<Arc<State>> = inputs.iter().map(|input| self.state(*input, slots)).collect::<Result<_, _>>()?;
+        let inputs: Vec<Arc<State>> = inputs.iter().map(|input| self.state(*input, share)).collect::<Result<_, _>>()?;
         self.cancel.check()?;
         let mut state = State::on(&inputs);
         match Declared::of(&node.step) {
             Declared::Metadata(kind) => kind.apply(node, &mut state),
             Declared::Layers(kind) => {
                 let planned = plan::plan(kind, node, &inputs, self.is_forced(node), &*self.backend)?;
-                self.add_layers(&mut state, node, &inputs, planned, slots)?;
+                self.add_layers(&mut state, node, &inputs, planned, share)?;
             }
         }
         Ok(state)
@@ -233,7 +244,7 @@ impl<'a> Builder<'a> {
         node: &Node,
         inputs: &[Arc<State>],
         planned: Planned,
-        slots: &Slots,
+        share: &Share,
     ) -> Result<(), BuildError> {
         let number = NEXT_STEP.fetch_add(1, Ordering::Relaxed);
         self.sink.emit(Event::StepQueued { step: number, title: node.title.clone() });
@@ -244,10 +255,10 @@ impl<'a> Builder<'a> {
                 *hit
             }
             Found::Miss(miss) => {
-                let task = Task { node, inputs, number, memory: slots.memory(), sink: self.sink, cancel: self.cancel };
+                let task = Task { node, inputs, number, sink: self.sink, cancel: self.cancel };
                 let missing = Missing { recipe: planned.recipe, material: planned.material, miss };
                 let (record, facts, is_new) =
-                    self.make_alone(&task, missing, slots).inspect_err(|error| self.report(number, error))?;
+                    self.make_alone(&task, missing, share).inspect_err(|error| self.report(number, error))?;
                 state.cached &= !is_new;
                 (record, facts)
             }
@@ -262,7 +273,7 @@ impl<'a> Builder<'a> {
         &self,
         task: &Task<'_>,
         missing: Missing,
-        slots: &Slots,
+        share: &Share,
     ) -> Result<(LayerRecord, Facts, bool), BuildError> {
         let key = missing.material.key();
         let waiting = || self.sink.emit(Event::StepWaiting { step: task.number });
@@ -271,13 +282,13 @@ impl<'a> Builder<'a> {
             self.sink.emit(Event::StepCached { step: task.number, bytes: record.bytes });
             return Ok((record, facts, false));
         }
-        let _slot = slots.take(self.cancel)?;
-        let (record, facts) = self.make(task, missing)?;
+        let slot = share.take(self.cancel)?;
+        let (record, facts) = self.make(task, missing, slot.memory())?;
         Ok((record, facts, true))
     }
 
-    /// Executes a step and records what it made.
-    fn make(&self, task: &Task<'_>, missing: Missing) -> Result<(LayerRecord, Facts), BuildError> {
+    /// Executes a step with at most `memory` bytes, and records what it made.
+    fn make(&self, task: &Task<'_>, missing: Missing, memory: u64) -> Result<(LayerRecord, Facts), BuildError> {
         // What was found so far lies beneath the step.
         if !self.backend.confirm()? {
             return Err(BuildError::Damaged);
@@ -291,7 +302,7 @@ impl<'a> Builder<'a> {
         let masks = secrets::Masks::new(kept.values().map(String::as_str));
         let mut log =
             StepLog::create(&self.backend.logs(), &name, step, self.sink.clone(), masks).map_err(StoreError::from)?;
-        let outcome = self.backend.make(recipe, task, &mut log);
+        let outcome = self.backend.make(recipe, task, memory, &mut log);
         log.finish();
         let Product { below, top, facts } = outcome.map_err(|error| self.failed(task, error, &log))?;
         let seconds = begin.elapsed().as_secs_f64();

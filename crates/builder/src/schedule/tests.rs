@@ -55,7 +55,13 @@ impl Backend for &Memory {
         Ok(Box::new(()))
     }
 
-    fn make(&self, _recipe: Box<dyn Recipe>, task: &Task<'_>, _log: &mut StepLog) -> Result<Product, StepError> {
+    fn make(
+        &self,
+        _recipe: Box<dyn Recipe>,
+        task: &Task<'_>,
+        _memory: u64,
+        _log: &mut StepLog,
+    ) -> Result<Product, StepError> {
         let step = serde_json::to_value(&task.node.step).unwrap();
         let command = step["commands"][0].as_str().unwrap_or("base").to_owned();
         self.executed.lock().unwrap().push(command.clone());
@@ -97,6 +103,8 @@ impl Memory {
             "fail" => return Err(failed("it does not work")),
             // What it is called by is not what is in it.
             "same" => product.top = committed("same", "same"),
+            // Long enough for others to begin meanwhile, if they may.
+            "slow" => std::thread::sleep(std::time::Duration::from_millis(5)),
             "two" => product.below = Stack::from_bottom_up([committed("beneath", "beneath")]),
             "hang" => {
                 let ended = Arc::new((Mutex::new(false), Condvar::new()));
@@ -295,17 +303,26 @@ fn nothing_is_executed_on_damaged_layers() {
 }
 
 #[test]
-fn steps_at_once_have_a_bound() {
-    let memory = Memory::default();
-    let ids: Vec<String> = (1..=40).map(|index| index.to_string()).collect();
-    let commands: Vec<String> = ids.iter().map(|id| format!("echo {id}")).collect();
-    let mut nodes = vec![CHAIN[0]];
-    nodes.extend(ids.iter().zip(&commands).map(|(id, command)| (&**id, "0", &**command)));
-    let targets: Vec<&str> = ids.iter().map(|id| &**id).collect();
-    build(&memory, &nodes, &targets).outcome.unwrap();
-    let (now, most) = *memory.at_once.lock().unwrap();
-    assert_eq!(now, 0);
-    assert!((1..=Slots::of_machine(40).count()).contains(&most), "{most}");
+fn steps_at_once_have_a_bound_for_all_builds() {
+    let (memory, slots) = (Memory::default(), Slots::of(1, 1 << 40));
+    let ids: Vec<String> = (1..=20).map(|index| index.to_string()).collect();
+    let (sink, cancel) = (Sink::new(|_| ()), CancelToken::new());
+    std::thread::scope(|scope| {
+        for build in ["one", "other"] {
+            let commands: Vec<String> = ids.iter().map(|id| format!("slow {build} {id}")).collect();
+            let mut nodes = vec![CHAIN[0]];
+            nodes.extend(ids.iter().zip(&commands).map(|(id, command)| (&**id, "0", &**command)));
+            let definition = definition(&nodes);
+            let (ids, slots, memory, sink, cancel) = (&ids, &slots, &memory, &sink, &cancel);
+            scope.spawn(move || {
+                let mut builder =
+                    Builder::on(Box::new(memory), &definition, BuildOptions::default(), sink, cancel).unwrap();
+                builder.slots = Arc::clone(slots);
+                builder.build(&ids.iter().map(|id| &**id).collect::<Vec<_>>()).unwrap();
+            });
+        }
+    });
+    assert_eq!(*memory.at_once.lock().unwrap(), (0, 2));
 }
 
 #[test]
