@@ -20,7 +20,7 @@ pub const RECORDS: [&str; 8] = [
 ];
 
 /// Files left out by their exact path.
-const SCRATCH: [&str; 17] = [
+const SCRATCH: [&str; 18] = [
     "etc/.pwd.lock",
     "etc/group-",
     "etc/gshadow-",
@@ -34,6 +34,7 @@ const SCRATCH: [&str; 17] = [
     "var/lib/dpkg/lock",
     "var/lib/dpkg/lock-frontend",
     "var/lib/dpkg/triggers/Lock",
+    "var/lib/systemd/random-seed",
     "var/log/alternatives.log",
     "var/log/bootstrap.log",
     "var/log/dpkg.log",
@@ -49,7 +50,7 @@ const SCRATCH_ENDINGS: [(&str, &str); 4] = [
     ("var/lib/dpkg", "-old"),
 ];
 
-/// How a step is committed that installs packages: without logs, lists, archives, backups and lock files, and with nothing
+/// How a base is committed, and a step that installs packages: without logs, lists, archives, backups and lock files, and with nothing
 /// in it that depends on the day. `drop_empty` are mount points that the sandbox made.
 #[must_use]
 pub fn commit_rules(drop_empty: Vec<String>) -> CommitRules {
@@ -115,7 +116,7 @@ mod tests {
     fn rules_name_paths_as_layers_have_them() {
         let rules = commit_rules(vec!["/mnt".to_owned()]);
         let Exclude { files, below, endings } = &rules.exclude;
-        assert_eq!((files.len(), below.len(), endings.len(), rules.drop_empty.len()), (17, 3, 4, 1));
+        assert_eq!((files.len(), below.len(), endings.len(), rules.drop_empty.len()), (18, 3, 4, 1));
         let directories = endings.iter().map(|(directory, _)| directory);
         for path in files.iter().chain(below).chain(directories) {
             assert!(!path.starts_with('/') && !path.ends_with('/'), "{path}");

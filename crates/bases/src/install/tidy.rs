@@ -1,4 +1,5 @@
-//! The root after its packages are configured: what must not differ from one bootstrap to the next.
+//! The root after its packages are configured: without what was there for that, and with what images have of their own. What
+//! package managers leave behind goes when the base is committed, as after any step that installs packages.
 
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
@@ -12,38 +13,10 @@ use super::tree::{Attributes, Tree};
 use crate::mirror::image_sources;
 use crate::{DebianPlan, PythonSource, Suite};
 
-/// Files that only tell when something happened, or how it was before.
-const SCRATCH: [&str; 18] = [
-    "etc/.pwd.lock",
-    "etc/group-",
-    "etc/gshadow-",
-    "etc/passwd-",
-    "etc/shadow-",
-    "etc/subgid-",
-    "etc/subuid-",
-    "var/cache/debconf/config.dat-old",
-    "var/cache/debconf/templates.dat-old",
-    "var/cache/ldconfig/aux-cache",
-    "var/lib/dpkg/available-old",
-    "var/lib/dpkg/diversions-old",
-    "var/lib/dpkg/lock",
-    "var/lib/dpkg/lock-frontend",
-    "var/lib/dpkg/statoverride-old",
-    "var/lib/dpkg/status-old",
-    "var/lib/dpkg/triggers/Lock",
-    "var/lib/systemd/random-seed",
-];
-
-/// Logs, by directory and ending.
-const LOGS: [&str; 2] = ["var/log", "var/log/apt"];
-
 /// Files that are mounted over when something runs, or filled in by a booting machine.
 const MOUNT_POINTS: [&str; 4] = ["etc/hostname", "etc/hosts", "etc/machine-id", "etc/resolv.conf"];
 
-/// 2000-01-01 in days since 1970, as the day of the last change of every password.
-const PASSWORD_DAY: &str = "10957";
-
-/// Makes the root independent of the time and place it was made at.
+/// Makes the root what later steps expect.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Tidy {
     /// The work whose upper is the root.
@@ -72,20 +45,12 @@ impl Job for Tidy {
 
     fn run(self, context: &WorkerContext, _: Vec<OwnedFd>) -> Result<(), JobError> {
         let mut tree = Tree::open(&context.upper(&self.work))?;
-        for path in HELPERS.iter().map(|(path, _)| path).chain(&SCRATCH) {
+        for (path, _) in HELPERS {
             tree.remove(Path::new(path))?;
-        }
-        for directory in LOGS {
-            for name in tree.names(Path::new(directory))? {
-                if Path::new(&name).extension() == Some(OsStr::new("log")) {
-                    tree.remove(&Path::new(directory).join(name))?;
-                }
-            }
         }
         for path in MOUNT_POINTS {
             tree.replace(Path::new(path), 0o644, b"")?;
         }
-        tree.edit(Path::new("etc/shadow"), same_password_day)?;
         tree.replace(Path::new("etc/apt/sources.list"), 0o644, image_sources(self.suite).as_bytes())?;
         if let Some(series) = self.series {
             let mut link =
@@ -95,28 +60,5 @@ impl Job for Tidy {
             link(&format!("usr/local/lib/python{series}/site-packages"), "dist-packages")?;
         }
         Ok(())
-    }
-}
-
-/// `/etc/shadow` with the same day everywhere.
-fn same_password_day(shadow: &str) -> String {
-    let lines = shadow.lines().map(|line| {
-        let mut fields: Vec<_> = line.split(':').collect();
-        if let Some(day) = fields.get_mut(2).filter(|day| !day.is_empty()) {
-            *day = PASSWORD_DAY;
-        }
-        fields.join(":") + "\n"
-    });
-    lines.collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn passwords_changed_on_the_same_day() {
-        let shadow = "root:*:20000:0:99999:7:::\ndaemon:*::0:99999:7:::\n";
-        assert_eq!(same_password_day(shadow), "root:*:10957:0:99999:7:::\ndaemon:*::0:99999:7:::\n");
     }
 }

@@ -4,11 +4,11 @@
 //! leads back inside; last components are never followed. Several threads may write into one root.
 
 use std::collections::HashMap;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -142,21 +142,6 @@ impl Tree {
         }
     }
 
-    /// Rewrites a file in place if it is there, keeping owner and mode.
-    pub(crate) fn edit(&mut self, path: &Path, change: impl FnOnce(&str) -> String) -> Result<(), JobError> {
-        let Some(contents) = self.read(path)? else {
-            return Ok(());
-        };
-        let changed = change(&String::from_utf8_lossy(&contents));
-        if changed.as_bytes() == contents {
-            return Ok(());
-        }
-        let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        let flags = OFlags::WRONLY | OFlags::TRUNC | OFlags::CLOEXEC;
-        let file = openat2(&*self.root, path, flags, Mode::empty(), how).map_err(self.failed("opening", path))?;
-        File::from(file).write_all(changed.as_bytes()).map_err(self.failed("writing", path))
-    }
-
     /// Removes a file or link; none being there is fine.
     pub(crate) fn remove(&mut self, path: &Path) -> Result<(), JobError> {
         let (parent, name) = self.parent(path)?;
@@ -164,26 +149,6 @@ impl Tree {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(error) => Err(self.failed("removing", path)(error)),
         }
-    }
-
-    /// Names in a directory; none if it is missing.
-    pub(crate) fn names(&mut self, path: &Path) -> Result<Vec<OsString>, JobError> {
-        let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let directory = match openat2(&*self.root, path, flags, Mode::empty(), how) {
-            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(Vec::new()),
-            other => other.map_err(self.failed("opening", path))?,
-        };
-        let mut names = Vec::new();
-        for entry in rustix::fs::Dir::read_from(&directory).map_err(self.failed("listing", path))? {
-            let entry = entry.map_err(self.failed("listing", path))?;
-            let name = entry.file_name().to_bytes();
-            if name != b"." && name != b".." {
-                names.push(OsString::from_vec(name.to_vec()));
-            }
-        }
-        names.sort();
-        Ok(names)
     }
 
     /// The directory that something is in, and its name there.
