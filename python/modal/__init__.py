@@ -30,6 +30,8 @@ import sys
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from modal import exception as exception
+    from modal._runner.inputs import current_function_call_id as current_function_call_id
+    from modal._runner.inputs import current_input_id as current_input_id
     from modal._runner.terminal import interact as interact
     from modal.app import App as App
     from modal.file_pattern_matcher import FilePatternMatcher as FilePatternMatcher
@@ -50,6 +52,8 @@ __all__ = [
     "Image",
     "Retries",
     "Secret",
+    "current_function_call_id",
+    "current_input_id",
     "enable_output",
     "exception",
     "interact",
@@ -64,6 +68,8 @@ _HOMES = {
     "Image": "modal.image",
     "Retries": "modal.retries",
     "Secret": "modal.secret",
+    "current_function_call_id": "modal._runner.inputs",
+    "current_input_id": "modal._runner.inputs",
     "enable_output": "modal.output",
     "interact": "modal._runner.terminal",
 }

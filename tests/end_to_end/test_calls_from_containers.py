@@ -104,6 +104,41 @@ def main():
     ]
 
 
+def test_inputs_know_their_ids(modal: Modal) -> None:
+    program = """
+@app.function()
+def ids(x=None):
+    return modal.current_function_call_id(), modal.current_input_id()
+
+@app.function()
+async def nested(n):
+    inner = await ids.remote.aio()
+    mapped = [pair async for pair in ids.map.aio(range(n))]
+    return ids.local(), inner, mapped
+
+@app.local_entrypoint()
+def main():
+    assert ids.local() == (None, None)
+    pairs = [ids.remote(), ids.remote()]
+    for mapped in (list(ids.map(range(40))), list(ids.map(iter(range(3))))):
+        assert len({call for call, _ in mapped}) == 1
+        pairs += mapped
+    spawned = ids.spawn()
+    assert spawned.get()[0] == spawned.object_id
+    own, inner, mapped = nested.remote(3)
+    assert len({call for call, _ in mapped}) == 1
+    pairs += [spawned.get(), own, inner, *mapped]
+    assert len({call for call, _ in pairs}) == 8
+    assert len({one for _, one in pairs}) == len(pairs)
+    assert all(call.startswith("fc-") and one.startswith("in-") and len(call) == len(one) == 25 for call, one in pairs)
+    print("each its own")
+"""
+    modal.write("app.py", APP + program)
+    result = modal("run", "app.py")
+    assert result.code == 0, result.stderr
+    assert result.stdout.splitlines()[-1] == "each its own"
+
+
 def test_exceptions_are_themselves_at_every_level(modal: Modal) -> None:
     program = """
 @app.function()

@@ -148,7 +148,8 @@ def double(x):
     call = add.spawn(1, 2)
     known = call.object_id
     call.cancel()
-    return total, known, list(numbers.remote_gen(1))
+    ids = modal.current_input_id(), modal.current_function_call_id()
+    return (total, known, list(numbers.remote_gen(1)), *ids)
 """
 
 

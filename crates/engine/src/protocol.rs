@@ -73,7 +73,10 @@ pub(crate) struct CallRequest {
     pub(crate) call: u64,
     /// The function's name.
     pub(crate) function: String,
-    /// Whether the call's id is wanted.
+    /// The number of the first call of a `.map` that it is a part of.
+    #[serde(default)]
+    pub(crate) map: Option<u64>,
+    /// Whether the function call's id is wanted.
     #[serde(default)]
     pub(crate) identify: bool,
     /// Whether it goes on when the client has left the app.
@@ -399,7 +402,7 @@ mod tests {
         };
         assert_eq!(app.select.as_deref(), Some("f"));
         let call = read(r#"{"type":"call","call":7,"function":"f"}"#);
-        let plain = CallRequest { call: 7, function: "f".into(), identify: false, spawned: false };
+        let plain = CallRequest { call: 7, function: "f".into(), map: None, identify: false, spawned: false };
         assert!(matches!(call, Request::Call(call) if call == plain));
         let call = read(r#"{"type":"call","call":7,"function":"f","identify":true,"spawned":true}"#);
         let spawned = CallRequest { identify: true, spawned: true, ..plain };

@@ -279,7 +279,7 @@ impl Session<'_> {
     }
 
     fn call(&self, request: &CallRequest, payload: Payload) {
-        let CallRequest { call, function, identify, spawned } = request;
+        let CallRequest { call, function, map, identify, spawned } = request;
         let Some(host) = self.lock().host().map(Arc::clone) else {
             return self.refuse(
                 *call,
@@ -295,13 +295,14 @@ impl Session<'_> {
         if !self.calls.open(*call, open) {
             return self.refuse(*call, ErrorClass::ExecutionError, format!("two calls have the number `{call}`"));
         }
+        let part_of = self.calls.function_call(*call, *map);
         if *identify {
-            let accepted = CallAnswer::Accepted { call: *call, id };
+            let accepted = CallAnswer::Accepted { call: *call, id: part_of };
             // As in `answer`.
             let _ = self.sender.send(&accepted.encode(), &[], &[]);
         }
         let (sender, calls) = (self.sender.clone(), Arc::clone(&self.calls));
-        pool.submit(id, payload, Arc::new(PythonCall { sender, calls, call: *call }));
+        pool.submit(id, part_of, payload, Arc::new(PythonCall { sender, calls, call: *call }));
     }
 
     fn refuse(&self, call: u64, error: ErrorClass, message: String) {

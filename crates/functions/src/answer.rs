@@ -4,19 +4,19 @@ use lamina_ground::ErrorClass;
 use serde::Serialize;
 
 use crate::error::CallError;
-use crate::ids::CallId;
+use crate::ids::FunctionCallId;
 
 /// An answer to a call.
 #[derive(Debug, Serialize)]
 #[serde(tag = "type")]
 pub enum CallAnswer {
-    /// The call's id, for whoever asked for it; before everything else.
+    /// The function call's id, for whoever asked for it; before everything else.
     #[serde(rename = "call.accepted")]
     Accepted {
         /// The caller's label.
         call: u64,
         /// The id.
-        id: CallId,
+        id: FunctionCallId,
     },
     /// A value of a generator, before the result; the payload holds it.
     #[serde(rename = "item")]
@@ -80,6 +80,7 @@ impl CallAnswer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::ConnectionId;
 
     #[test]
     fn answers_are_pinned() {
@@ -99,7 +100,7 @@ mod tests {
         for (answer, text) in cases {
             assert_eq!(String::from_utf8(answer.encode()).unwrap(), text);
         }
-        let id = CallId::new();
+        let id = ConnectionId::new().function_call(7);
         let accepted = format!(r#"{{"type":"call.accepted","call":7,"id":"{id}"}}"#);
         assert_eq!(String::from_utf8(CallAnswer::Accepted { call: 7, id }.encode()).unwrap(), accepted);
     }

@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
 
-use crate::ids::CallId;
+use crate::ids::{CallId, ConnectionId, FunctionCallId};
 use crate::pool::Pool;
 
 /// The open calls of one connection, by its own labels: those of a session, or of the runner in a container. It knows
 /// which service has each of them, so that nobody has to ask all.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Calls {
+    connection: ConnectionId,
     open: Mutex<HashMap<u64, OpenCall>>,
 }
 
@@ -35,7 +36,20 @@ impl OpenCall {
     }
 }
 
+impl Default for Calls {
+    /// Those of a new connection.
+    fn default() -> Self {
+        Self { connection: ConnectionId::new(), open: Mutex::default() }
+    }
+}
+
 impl Calls {
+    /// The function call that a call belongs to: that of the first call of a `.map`, else its own.
+    #[must_use]
+    pub fn function_call(&self, label: u64, first: Option<u64>) -> FunctionCallId {
+        self.connection.function_call(first.unwrap_or(label))
+    }
+
     /// Notes a call before it is submitted; false when another one has its label.
     #[must_use]
     pub fn open(&self, label: u64, call: OpenCall) -> bool {

@@ -245,11 +245,12 @@ impl Container {
         if !self.link.calls.open(request.call, open) {
             return Err(format!("it gave two calls the number `{}`", request.call));
         }
+        let part_of = self.link.calls.function_call(request.call, request.map);
         if request.identify {
-            self.link.answer(&CallAnswer::Accepted { call: request.call, id }, Payload::default());
+            self.link.answer(&CallAnswer::Accepted { call: request.call, id: part_of }, Payload::default());
         }
         let caller = RunnerCall::new(&self.link, request.call, &payload);
-        if !pool.submit(id, payload, Arc::new(caller)) && !request.spawned {
+        if !pool.submit(id, part_of, payload, Arc::new(caller)) && !request.spawned {
             services.report_deadlock(pool, id);
         }
         Ok(())

@@ -35,7 +35,7 @@ pub use bytecode::{Bytecode, BytecodeError};
 pub use call::{Caller, Outcome};
 pub use calls::{Calls, OpenCall};
 pub use error::{CallError, signal_name};
-pub use ids::CallId;
+pub use ids::{CallId, FunctionCallId};
 pub use options::PoolOptions;
 pub use pool::Pool;
 pub use retries::Retries;

@@ -15,7 +15,7 @@ use crate::call::{Caller, Outcome};
 use crate::container;
 use crate::deadlock::PoolView;
 use crate::error::CallError;
-use crate::ids::CallId;
+use crate::ids::{CallId, FunctionCallId};
 use crate::options::PoolOptions;
 use crate::runner::ToRunner;
 use crate::services::Services;
@@ -57,14 +57,14 @@ impl Pool {
 
     /// Runs an input: hands it to a container that has room at once, else lets it wait for one. `caller` hears how it
     /// ends. Says whether it was handed over, or refused.
-    pub fn submit(&self, call: CallId, payload: Payload, caller: Arc<dyn Caller>) -> bool {
+    pub fn submit(&self, call: CallId, part_of: FunctionCallId, payload: Payload, caller: Arc<dyn Caller>) -> bool {
         let mut state = self.shared.lock();
         if state.is_stopping() {
             drop(state);
             caller.end(Outcome::Error(self.shared.stopped()));
             return true;
         }
-        let dispatch = state.place(Input { call, payload: Arc::new(payload), caller, failed: 0 });
+        let dispatch = state.place(Input { call, part_of, payload: Arc::new(payload), caller, failed: 0 });
         drop(state);
         match &dispatch {
             Some(dispatch) => self.shared.dispatch(dispatch),
@@ -193,7 +193,13 @@ impl Shared {
 
     /// Sends an input to its container.
     fn dispatch(&self, dispatch: &Dispatch) {
-        let control = ToRunner::Call { call: dispatch.call.number(), function: self.options.kind.name() }.encode();
+        let control = ToRunner::Call {
+            call: dispatch.call.number(),
+            function: self.options.kind.name(),
+            input_id: dispatch.call,
+            function_call_id: dispatch.part_of,
+        };
+        let control = control.encode();
         let Err(error) = dispatch.link.send(&control, &dispatch.payload) else {
             return;
         };

@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::ids::{CallId, FunctionCallId};
 use crate::spec::ServiceKind;
 
 /// How the runner finds a function's module.
@@ -73,6 +74,10 @@ pub enum ToRunner<'a> {
         call: u64,
         /// The name of the function or method.
         function: &'a str,
+        /// The input's id.
+        input_id: CallId,
+        /// The id of the function call that it is a part of.
+        function_call_id: FunctionCallId,
     },
     /// The caller has consumed items of a generator: as many further ones may come.
     More {
@@ -142,7 +147,10 @@ pub struct RunnerRequest {
     /// The number of the input that makes it.
     #[serde(default)]
     pub input: Option<u64>,
-    /// Whether the call's id is wanted.
+    /// The label of the first call of a `.map` that it is a part of.
+    #[serde(default)]
+    pub map: Option<u64>,
+    /// Whether the function call's id is wanted.
     #[serde(default)]
     pub identify: bool,
     /// Whether it goes on when whoever made it has ended.
@@ -165,6 +173,7 @@ pub enum ResultStatus {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::ConnectionId;
 
     #[test]
     fn messages_to_the_runner_are_pinned() {
@@ -181,13 +190,18 @@ mod tests {
                 ToRunner::Start { module: &module, service: &class, capacity: 8, terminal: true },
                 r#"{"type":"start","module":{"kind":"module","name":"pkg.mod","qualname":"work"},"service":{"kind":"class","name":"C","methods":["m"]},"capacity":8,"terminal":true}"#,
             ),
-            (ToRunner::Call { call: 7, function: "f" }, r#"{"type":"call","call":7,"function":"f"}"#),
             (ToRunner::More { call: 7, count: 8 }, r#"{"type":"more","call":7,"count":8}"#),
             (ToRunner::Stop, r#"{"type":"stop"}"#),
         ];
         for (message, text) in cases {
             assert_eq!(String::from_utf8(message.encode()).unwrap(), text);
         }
+        let (input_id, function_call_id) = (CallId::new(), ConnectionId::new().function_call(1));
+        let text = format!(
+            r#"{{"type":"call","call":7,"function":"f","input_id":"{input_id}","function_call_id":"{function_call_id}"}}"#
+        );
+        let call = ToRunner::Call { call: 7, function: "f", input_id, function_call_id };
+        assert_eq!(String::from_utf8(call.encode()).unwrap(), text);
     }
 
     #[test]
@@ -219,12 +233,20 @@ mod tests {
                 FromRunner::Result { call: 7, status: ResultStatus::Exception },
             ),
         ];
-        let request = RunnerRequest { call: 1, function: "g".into(), input: None, identify: false, spawned: false };
-        let spawned = RunnerRequest { call: 1, function: "g".into(), input: Some(7), identify: true, spawned: true };
+        let request =
+            RunnerRequest { call: 1, function: "g".into(), input: None, map: None, identify: false, spawned: false };
+        let spawned = RunnerRequest {
+            call: 2,
+            function: "g".into(),
+            input: Some(7),
+            map: Some(1),
+            identify: true,
+            spawned: true,
+        };
         let calls = [
             (r#"{"type":"call","call":1,"function":"g"}"#, FromRunner::Call(request)),
             (
-                r#"{"type":"call","call":1,"function":"g","input":7,"identify":true,"spawned":true}"#,
+                r#"{"type":"call","call":2,"function":"g","map":1,"input":7,"identify":true,"spawned":true}"#,
                 FromRunner::Call(spawned),
             ),
             (r#"{"type":"more","call":1,"count":8}"#, FromRunner::More { call: 1, count: 8 }),

@@ -9,7 +9,7 @@ use lamina_wire::Payload;
 
 use crate::call::Caller;
 use crate::deadlock::PoolView;
-use crate::ids::CallId;
+use crate::ids::{CallId, FunctionCallId};
 use crate::link::Link;
 use crate::options::PoolOptions;
 use crate::retries::Retries;
@@ -25,6 +25,8 @@ pub(crate) type SlotId = u64;
 /// An input that no container has yet.
 pub(crate) struct Input {
     pub(crate) call: CallId,
+    /// What the call is a part of.
+    pub(crate) part_of: FunctionCallId,
     pub(crate) payload: Arc<Payload>,
     pub(crate) caller: Arc<dyn Caller>,
     /// How many attempts failed.
@@ -36,6 +38,7 @@ pub(crate) struct Dispatch {
     pub(crate) slot: SlotId,
     pub(crate) link: Arc<Link>,
     pub(crate) call: CallId,
+    pub(crate) part_of: FunctionCallId,
     pub(crate) payload: Arc<Payload>,
 }
 
@@ -53,6 +56,7 @@ enum Phase {
 /// What remains of an input that a container was given.
 struct Attempt {
     call: CallId,
+    part_of: FunctionCallId,
     caller: Arc<dyn Caller>,
     /// How many attempts failed before this one.
     failed: u32,
@@ -61,8 +65,8 @@ struct Attempt {
 }
 
 impl From<Input> for Attempt {
-    fn from(Input { call, payload, caller, failed }: Input) -> Self {
-        Self { call, caller, failed, payload: Some(payload) }
+    fn from(Input { call, part_of, payload, caller, failed }: Input) -> Self {
+        Self { call, part_of, caller, failed, payload: Some(payload) }
     }
 }
 
@@ -349,14 +353,14 @@ impl State {
     fn give(&mut self, id: SlotId, input: Input) -> Option<Dispatch> {
         let slot = self.slots.get_mut(&id)?;
         let link = slot.link.clone()?;
-        let Input { call, payload, caller, failed } = input;
+        let Input { call, part_of, payload, caller, failed } = input;
         // One that runs beside others may have to run again through no fault of its own.
         let is_kept = failed < self.retries.maximum || self.capacity > 1;
-        let attempt = Attempt { call, caller, failed, payload: is_kept.then(|| Arc::clone(&payload)) };
+        let attempt = Attempt { call, part_of, caller, failed, payload: is_kept.then(|| Arc::clone(&payload)) };
         let since = Instant::now();
         slot.since = since;
         slot.running.push(Running { attempt, since, timed_out: false, ahead: 0, consumed: 0 });
-        Some(Dispatch { slot: id, link, call, payload })
+        Some(Dispatch { slot: id, link, call, part_of, payload })
     }
 
     /// Notes why a container is being ended, if nothing ended it before, and gives what kills it.
@@ -468,9 +472,9 @@ impl State {
     /// Inputs wait again, before all others and in the order in which they came.
     fn put_back(&mut self, mut inputs: Vec<Running>) {
         inputs.sort_by_key(|running| running.attempt.call);
-        for Running { attempt: Attempt { call, caller, failed, payload }, .. } in inputs.into_iter().rev() {
+        for Running { attempt: Attempt { call, part_of, caller, failed, payload }, .. } in inputs.into_iter().rev() {
             if let Some(payload) = payload {
-                self.waiting.push_front(Input { call, payload, caller, failed });
+                self.waiting.push_front(Input { call, part_of, payload, caller, failed });
             }
         }
     }
@@ -484,7 +488,7 @@ impl State {
         };
         let delay = self.retries.delay(failed);
         self.delays += 1;
-        let input = Input { call: attempt.call, payload, caller: attempt.caller, failed };
+        let input = Input { call: attempt.call, part_of: attempt.part_of, payload, caller: attempt.caller, failed };
         self.delayed.insert((Instant::now() + delay, self.delays), input);
         Disposition::Retry(Retry { attempt: failed, delay })
     }

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from modal._shared.payload import Payload
 
 CALL = b'{"type":"call","call":%d,"function":%s}'
+MAPPED_CALL = b'{"type":"call","call":%d,"function":%s,"map":%d}'
 SPAWNED_CALL = b'{"type":"call","call":%d,"function":%s,"identify":true,"spawned":true}'
 #: Messages that belong to a call of this process.
 ANSWERS = ("result", "item", "call.accepted")
@@ -122,10 +123,17 @@ class Conversation:
         self.send_frame(control, payload)
         return number
 
-    def prepare_call(self, receiver: Receiver, function: bytes, spawned: bool = False) -> tuple[int, bytes]:
-        """A call's number and control part, for those who send several frames at once with `send_frames`."""
+    def prepare_call(
+        self, receiver: Receiver, function: bytes, spawned: bool = False, first: int | None = None
+    ) -> tuple[int, bytes]:
+        """A call's number and control part, for those who send several frames at once with `send_frames`.
+
+        `first` is the number of the first call of the `.map` that it is a part of.
+        """
         number = next(self._numbers)
         self._pending[number] = receiver
+        if first is not None:
+            return number, MAPPED_CALL % (number, function, first)
         return number, (SPAWNED_CALL if spawned else CALL) % (number, function)
 
     def send_frames(self, frames: bytes) -> None:

@@ -77,6 +77,8 @@ class Flight:
         self.receiver = receiver
         #: Call number -> position among the inputs, size of the arguments.
         self.indexes: dict[int, tuple[int, int]] = {}
+        #: The number of the first call.
+        self._first: int | None = None
         # Each counter is written by one thread only: the first two by the feeding one, the others by the consumer.
         self._sent = 0
         self._sent_bytes = 0
@@ -97,7 +99,9 @@ class Flight:
     def prepare(self, args: tuple[Any, ...]) -> tuple[bytes, Payload]:
         """Counts an input in; returns its control part and payload."""
         payload = self._function._pack(args, self._kwargs)
-        number, control = self._engine.prepare_call(self.receiver, self._function._wire_name)
+        number, control = self._engine.prepare_call(self.receiver, self._function._wire_name, first=self._first)
+        if self._first is None:
+            self._first = number
         self.indexes[number] = self._sent, len(payload)
         self._sent += 1
         self._sent_bytes += len(payload)

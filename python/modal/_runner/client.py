@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import sys
 from _thread import allocate_lock
-from contextvars import ContextVar
 
 from modal._calls.conversation import Conversation, Receiver
+from modal._runner.inputs import calling_input
 from modal._shared.interpreter import encode_json
 from modal._shared.wire import ConnectionClosed
 from modal.exception import ExecutionError, ServiceError
@@ -24,14 +24,6 @@ if TYPE_CHECKING:
     from modal.functions import Function
 
 _creating = allocate_lock()
-#: The input that the present thread or task belongs to, where it is known.
-_input: ContextVar[int] = ContextVar("input")
-
-
-def _calling_input(running: int | None) -> int | None:
-    """The input that makes a call; None for what an earlier input has left behind."""
-    number = _input.get(running)
-    return number if number == running else None
 
 
 class _Inbox(Receiver):
@@ -54,9 +46,11 @@ class Client(Conversation):
         # Woken with all who wait when the engine is lost.
         self._pending["runner"] = self._inbox
 
-    def prepare_call(self, receiver: Receiver, function: bytes, spawned: bool = False) -> tuple[int, bytes]:
-        number, control = super().prepare_call(receiver, function, spawned)
-        caller = _calling_input(self._port.running)
+    def prepare_call(
+        self, receiver: Receiver, function: bytes, spawned: bool = False, first: int | None = None
+    ) -> tuple[int, bytes]:
+        number, control = super().prepare_call(receiver, function, spawned, first)
+        caller = calling_input(self._port)
         # The engine ends what an input has called with the input itself.
         return number, control if caller is None else control[:-1] + b',"input":%d}' % caller
 
@@ -68,11 +62,6 @@ class Client(Conversation):
         """Hands on what the runner read while it did not know of this yet."""
         self._dispatch(control, payload)
         self._offer_turn()
-
-    @staticmethod
-    def enter_input(number: int) -> None:
-        """What is called from here on, and from tasks that are made here, is called by this input."""
-        _input.set(number)
 
     def receive(self) -> tuple[dict[str, Any], Any]:
         """The runner's next message."""

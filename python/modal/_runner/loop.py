@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 
+from modal._runner.inputs import enter_running
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Future
@@ -20,6 +22,9 @@ FAREWELL_SECONDS = 1.0
 _loop: AbstractEventLoop | None = None
 #: What the runner waits for in the loop, between inputs.
 _woken: Future[None] | None = None
+
+# A task is to know its input, also if it was made before anything asked.
+enter_running()
 
 
 def run(awaitable: Any) -> Any:

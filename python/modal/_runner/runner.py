@@ -62,7 +62,7 @@ def main() -> None:
 class Port:
     """The runner's end of the socket. Once its function calls others, it shares it with the client that does so."""
 
-    __slots__ = ("app", "client", "connection", "is_ready", "read_lock", "running", "send_lock")
+    __slots__ = ("app", "client", "connection", "enter_input", "is_ready", "read_lock", "running", "send_lock")
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
@@ -70,8 +70,10 @@ class Port:
         self.read_lock = allocate_lock()
         self.send_lock = allocate_lock()
         self.client: Client | None = None
-        #: The number of the input that is executed now.
-        self.running: int | None = None
+        #: The input that is executed now: the message that brought it.
+        self.running: dict[str, Any] | None = None
+        #: Hears of each input before it is executed, and of None after it, if anything asks which one runs.
+        self.enter_input: Callable[[dict[str, Any] | None], object] | None = None
         #: Whether the function's module is imported.
         self.is_ready = False
         #: The app of the function, where it is known here.
@@ -241,11 +243,13 @@ def _serve(port: Port, function: _Function) -> None:
             return
         if control["type"] != "call":
             continue
-        port.running = control["call"]
-        if port.client is not None:
-            port.client.enter_input(control["call"])
+        port.running = control
+        if port.enter_input is not None:
+            port.enter_input(control)
         status, result = _execute(port, function, control, payload)
         port.running = None
+        if port.enter_input is not None:
+            port.enter_input(None)
         _end_output()
         port.send(RESULT % (control["call"], status), result)
 

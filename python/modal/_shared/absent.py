@@ -33,7 +33,7 @@ NAMES = {
     **dict.fromkeys(("batched", "clustered", "concurrent"), _PARALLEL),
     **dict.fromkeys(("Client", "Environment", "Workspace", "billing", "config"), _ACCOUNT),
     **dict.fromkeys(("Proxy", "SchedulerPlacement"), _NETWORK),
-    **dict.fromkeys(("call_graph", "current_function_call_id", "current_input_id"), _INPUTS),
+    "call_graph": _INPUTS,
     "experimental": "it holds what Modal itself is not sure of",
     "gpu": 'Modal has removed it: `gpu="A10"` names a GPU there, which this version cannot give to containers',
     "Mount": "Modal has removed it: use `Image.add_local_dir`, `add_local_file` or `add_local_python_source`",

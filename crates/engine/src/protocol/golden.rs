@@ -1,6 +1,6 @@
 //! The conversations with the package that its own tests hold as well.
 
-use lamina_functions::{CallAnswer, CallId, CallStatus};
+use lamina_functions::{CallAnswer, CallStatus, Calls};
 use serde_json::Value;
 
 use super::*;
@@ -31,7 +31,7 @@ fn ours(message: &Value) -> Vec<u8> {
         }
         "app.left" => Answer::Left { request }.encode(),
         "item" => CallAnswer::Item { call }.encode(),
-        "call.accepted" => CallAnswer::Accepted { call, id: CallId::new() }.encode(),
+        "call.accepted" => CallAnswer::Accepted { call, id: Calls::default().function_call(call, None) }.encode(),
         "result" => {
             let hint = message.get("hint").and_then(Value::as_str).map(str::to_owned);
             let status = match text("status") {

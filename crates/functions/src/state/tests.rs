@@ -4,6 +4,7 @@ use std::os::unix::net::UnixStream;
 
 use super::*;
 use crate::call::Outcome;
+use crate::ids::ConnectionId;
 use crate::runner::Module;
 use crate::spec::ServiceKind;
 use crate::starter::ContainerEnd;
@@ -33,7 +34,8 @@ fn id(number: u64) -> CallId {
 }
 
 fn input(call: u64) -> Input {
-    Input { call: id(call), payload: Arc::default(), caller: Arc::new(Nobody), failed: 0 }
+    let part_of = ConnectionId::new().function_call(call);
+    Input { call: id(call), part_of, payload: Arc::default(), caller: Arc::new(Nobody), failed: 0 }
 }
 
 fn options(capacity: usize, maximum: usize) -> PoolOptions {

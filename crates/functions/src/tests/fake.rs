@@ -404,7 +404,8 @@ impl Bench {
 
     fn submit_to(&self, function: &str, call: u64, input: &str, listener: Listener) {
         let payload = Payload::Inline(input.as_bytes().to_vec());
-        self.services.get(function).unwrap().submit(CallId::from_number(call), payload, Arc::new(listener));
+        let part_of = Calls::default().function_call(call, None);
+        self.services.get(function).unwrap().submit(CallId::from_number(call), part_of, payload, Arc::new(listener));
     }
 
     pub(crate) fn warnings(&self) -> Vec<String> {

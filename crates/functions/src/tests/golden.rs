@@ -17,11 +17,17 @@ fn ours(message: &Value) -> Vec<u8> {
             let (service, capacity) = (ServiceKind::Function { name }, usize::try_from(number("capacity")).unwrap());
             ToRunner::Start { module: &module, service: &service, capacity, terminal: false }.encode()
         }
-        "call" => ToRunner::Call { call: number("call"), function: &text("function") }.encode(),
+        "call" => {
+            let function_call_id = Calls::default().function_call(1, None);
+            let (call, input_id) = (number("call"), CallId::new());
+            ToRunner::Call { call, function: &text("function"), input_id, function_call_id }.encode()
+        }
         "more" => ToRunner::More { call: number("call"), count: number("count") }.encode(),
         "stop" => ToRunner::Stop.encode(),
         "item" => CallAnswer::Item { call: number("call") }.encode(),
-        "call.accepted" => CallAnswer::Accepted { call: number("call"), id: CallId::new() }.encode(),
+        "call.accepted" => {
+            CallAnswer::Accepted { call: number("call"), id: Calls::default().function_call(1, None) }.encode()
+        }
         "result" => {
             let error = || serde_json::from_value(message["error"].clone()).unwrap();
             let status = match text("status").as_str() {
@@ -46,9 +52,11 @@ fn the_conversation_is_the_one_that_the_package_knows() {
             continue;
         }
         let mut sent: Value = serde_json::from_slice(&ours(control)).unwrap();
-        if control["type"] == "call.accepted" {
-            assert!(sent["id"].as_str().unwrap().starts_with("fc-"), "{sent}");
-            sent["id"] = control["id"].clone();
+        for (key, prefix) in [("id", "fc-"), ("function_call_id", "fc-"), ("input_id", "in-")] {
+            if let Some(id) = sent.get_mut(key) {
+                assert!(id.as_str().unwrap().starts_with(prefix), "{control}");
+                *id = control[key].clone();
+            }
         }
         assert_eq!(&sent, control);
     }
