@@ -20,7 +20,8 @@ pub struct Facts {
     /// How things are run in the image from here on.
     #[serde(default, skip_serializing_if = "RuntimeConfig::is_empty")]
     pub config: RuntimeConfig,
-    /// Packages that were installed: what resolving came to.
+    /// Packages that the step itself installed, if it resolved them: where its files are from. What an image has in the end is
+    /// no fact of a step, because any later command may change it without saying so.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub packages: Vec<Package>,
 }
@@ -65,7 +66,7 @@ pub struct Python {
     pub search: Vec<String>,
 }
 
-/// A package that a step installed.
+/// A package that a step resolved and installed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Package {
@@ -96,13 +97,12 @@ pub enum PackageKind {
 impl Facts {
     /// Adds what a later step says; it knows better.
     pub fn extend(&mut self, later: Self) {
-        let Self { system, python, config, packages } = later;
+        // What either installed, the other or a command between them may have replaced.
+        let Self { system, python, config, packages: _ } = later;
         self.system = system.or_else(|| self.system.take());
         self.python = python.or_else(|| self.python.take());
         self.config.extend(config);
-        let is_same = |one: &Package, other: &Package| one.kind == other.kind && one.name == other.name;
-        self.packages.retain(|earlier| !packages.iter().any(|package| is_same(earlier, package)));
-        self.packages.extend(packages);
+        self.packages.clear();
     }
 }
 
@@ -260,6 +260,6 @@ mod tests {
         assert_eq!((&facts.system, &facts.python), (&base().system, &base().python));
         assert_eq!(facts.config.environment["LANG"], "C");
         assert_eq!(facts.config.working_directory.as_deref(), Some("/srv"));
-        assert_eq!(facts.packages, [package("git", "2"), package("apt", "3")]);
+        assert_eq!(facts.packages, [], "nobody knows what is installed now");
     }
 }
