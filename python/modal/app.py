@@ -85,6 +85,8 @@ class App(metaclass=Explained):
         self._entrypoints: dict[str, LocalEntrypoint[Any, Any]] = {}
         self._app_id: str | None = None
         self._engine: Engine | None = None
+        #: What tells it from all others where its functions were rebuilt; made when one travels.
+        self._origin: str | None = None
 
     if not TYPE_CHECKING:
         __getattr__ = explain_on_instance

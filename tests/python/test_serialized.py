@@ -12,7 +12,7 @@ from fake_engine import Runner
 
 import modal
 from modal._client.graph import app_graph
-from modal.exception import InvalidError, SerializationError
+from modal.exception import ExecutionError, InvalidError, SerializationError
 
 OFFSET = 100
 
@@ -164,6 +164,35 @@ def test_too_much_data_is_refused(monkeypatch):
     assert "argument" in caught.value.hint
 
 
+def test_apps_are_told_apart_where_names_are_the_same(start):
+    one, other = modal.App("a"), modal.App("a")
+
+    def g(x):
+        return x
+
+    ours = serialized(one, name="g")(g)
+    theirs = serialized(other, name="g")(g)
+
+    @serialized(one)
+    def call(x):
+        return ours.remote(x)
+
+    @serialized(one)
+    def cross(x):
+        return theirs.remote(x)
+
+    @serialized(one)
+    def apply(function, x):
+        return function.remote(x)
+
+    with start(one):
+        assert call.remote(1) == 1
+        assert apply.remote(ours, 2) == 2
+        for wrong in (lambda: cross.remote(1), lambda: apply.remote(theirs, 1)):
+            with pytest.raises(ExecutionError, match="`g` belongs to another app"):
+                wrong()
+
+
 def test_how_it_is_described():
     app = modal.App("a")
     serialized(app, name="f")(lambda: 1)
@@ -174,7 +203,8 @@ def test_how_it_is_described():
     assert module["kind"] == "serialized"
     assert module["name"] == "test_serialized"
     assert module["python"] == f"{sys.version_info[0]}.{sys.version_info[1]}"
-    assert pickle.loads(base64.b64decode(module["pickle"]))() == 1
+    function, origin = pickle.loads(base64.b64decode(module["pickle"]))
+    assert (function(), origin) == (1, app._origin)
 
 
 def test_another_python_is_refused():

@@ -113,6 +113,12 @@ def reach(function: Function[Any, Any, Any]) -> Client:
             f"`{function._name}` belongs to {function._app!r}, and this container to {port.app!r}",
             hint="a container can call the functions of its own app: declare them with the same `modal.App`",
         )
+    origin = function._app._origin
+    if port.origin is not None and origin is not None and origin != port.origin:
+        raise ExecutionError(
+            f"`{function._name}` belongs to another app than the function that this container runs",
+            hint="a container can call the functions of its own app: declare them with the same `modal.App`",
+        )
     function._wire_name = encode_json(function._name).encode()
     function._engine = _client(port)
     return function._engine

@@ -62,7 +62,17 @@ def main() -> None:
 class Port:
     """The runner's end of the socket. Once its function calls others, it shares it with the client that does so."""
 
-    __slots__ = ("app", "client", "connection", "enter_input", "is_ready", "read_lock", "running", "send_lock")
+    __slots__ = (
+        "app",
+        "client",
+        "connection",
+        "enter_input",
+        "is_ready",
+        "origin",
+        "read_lock",
+        "running",
+        "send_lock",
+    )
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
@@ -78,6 +88,8 @@ class Port:
         self.is_ready = False
         #: The app of the function, where it is known here.
         self.app: App | None = None
+        #: What tells the app from others, if the function travelled by value.
+        self.origin: str | None = None
 
     def send(self, control: bytes, payload: Payload = b"") -> None:
         """Sends a message of the runner."""
@@ -140,7 +152,7 @@ def _start(port: Port) -> _Function | None:
             offer(port, _flush)
             _enter_user_code()
         if module["kind"] == "serialized":
-            function = _load_pickled(module, name)
+            function = _load_pickled(port, module, name)
         else:
             function = _Function(_load(port, module, name))
     except BaseException as error:
@@ -157,7 +169,7 @@ def _start(port: Port) -> _Function | None:
     return function
 
 
-def _load_pickled(module: dict[str, str], name: str) -> _Function:
+def _load_pickled(port: Port, module: dict[str, str], name: str) -> _Function:
     """A function that travelled by value."""
     version = "{}.{}".format(*sys.version_info)
     if version != module["python"]:
@@ -173,7 +185,8 @@ def _load_pickled(module: dict[str, str], name: str) -> _Function:
 
     from modal._shared.serialized import pack_by_value
 
-    return _Function(loads(a2b_base64(module["pickle"])), pack_by_value)
+    raw, port.origin = loads(a2b_base64(module["pickle"]))
+    return _Function(raw, pack_by_value)
 
 
 def _load(port: Port, module: dict[str, str], name: str) -> Callable[..., Any]:

@@ -7,6 +7,7 @@ one that they have is not in the way; `_Unpickler` lets each side find its own.
 from __future__ import annotations
 
 import io
+import os
 import sys
 
 from modal._shared.interpreter import Unpickler
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from modal._shared.payload import Payload
+    from modal.app import App
 
 #: The names that cloudpickle has here and there.
 HOMES = ("modal._cloudpickle", "cloudpickle")
@@ -39,7 +41,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
 
     def reducer_override(self, value: Any) -> Any:
         if isinstance(value, Function):
-            return rebuild_function, (value._name, value.get_raw_f())
+            return rebuild_function, (value._name, value.get_raw_f(), origin(value._app))
         return super().reducer_override(value)
 
 
@@ -82,11 +84,20 @@ def read_by_value(series: str, pickled: bytes) -> Any:
     return _Unpickler(io.BytesIO(pickled)).load()
 
 
-def rebuild_function(name: str, raw: Callable[..., Any]) -> Function[Any, Any, Any]:
-    """A function of an app on the other side, where it can be called by `.local`."""
+def rebuild_function(name: str, raw: Callable[..., Any], origin: str) -> Function[Any, Any, Any]:
+    """A function of an app on the other side."""
     from modal.app import App
 
-    return App().function(name=name, serialized=True)(raw)
+    app = App()
+    app._origin = origin
+    return app.function(name=name, serialized=True)(raw)
+
+
+def origin(app: App) -> str:
+    """What tells an app from all others, wherever its functions are rebuilt: names may be the same."""
+    if app._origin is None:
+        app._origin = os.urandom(8).hex()
+    return app._origin
 
 
 def pack_by_value(value: Any) -> Payload:
@@ -106,7 +117,7 @@ def describe(function: Function[Any, Any, Any]) -> dict[str, str]:
         # The module is not in the containers: what it defines travels by value, too, and comes back so.
         cloudpickle.register_pickle_by_value(module)
     try:
-        pickled = pack_by_value(raw)
+        pickled = pack_by_value((raw, origin(function._app)))
     except Exception as error:
         raise SerializationError(
             f"the function `{function._name}` cannot be serialized: {type(error).__name__}: {error}",
