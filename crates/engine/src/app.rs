@@ -237,6 +237,7 @@ fn spec(
         layers,
         image_environment: image.config.environment.clone(),
         working_directory: image.config.working_directory.clone(),
+        user: image.config.user.unwrap_or_default(),
         python: image.python.clone(),
         environment: pairs(secrets.chain(&function.environment)),
         cpus: function.cpu.map(Amount::limit),

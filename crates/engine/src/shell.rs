@@ -82,6 +82,7 @@ impl Engine {
             layers: image.layers,
             image_environment: image.config.environment,
             working_directory: Some(directory),
+            user: image.config.user.unwrap_or_default(),
             python: None,
             environment: Vec::new(),
             cpus: None,

@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lamina_ground::{EnvVars, causes};
+use lamina_ground::{EnvVars, Stack, StorePath, causes};
 use lamina_sandbox::{
     Exit, ExitStatus, Launcher, Limits, Network, Sandbox, SandboxError, SandboxSpec, Stdio, TerminalSpec, Upper,
 };
@@ -89,6 +89,16 @@ impl ContainerSpec {
     /// given; its changes go into memory.
     #[must_use]
     pub fn sandbox(&self, store: &Store, task: &str, terminal: Option<TerminalSpec>) -> SandboxSpec {
+        self.sandbox_on(store.view_paths(&self.layers), task, terminal)
+    }
+
+    /// As [`Self::sandbox`], with directories for its layers.
+    pub(crate) fn sandbox_on(
+        &self,
+        layers: Stack<StorePath>,
+        task: &str,
+        terminal: Option<TerminalSpec>,
+    ) -> SandboxSpec {
         let mut env: Vec<(String, String)> = self.environment(task).into_iter().collect();
         if let (Some(_), Ok(kind)) = (terminal, std::env::var(EnvVars::TERM)) {
             env.retain(|(name, _)| name != "TERM");
@@ -96,12 +106,13 @@ impl ContainerSpec {
         }
         SandboxSpec {
             hostname: "modal".to_owned(),
-            layers: store.view_paths(&self.layers),
+            layers,
             upper: Upper::Memory { limit_bytes: available_memory().unwrap_or(MEMORY_FOR_CHANGES) / 2 },
             resolv_conf: fs_err::read("/etc/resolv.conf").ok(),
             hosts: fs_err::read("/etc/hosts").ok(),
             env,
             cwd: self.directory(),
+            user: self.user,
             limits: Limits {
                 memory_bytes: self.memory_bytes,
                 memory_guard_bytes: memory_guard(),

@@ -26,6 +26,8 @@ pub struct ContainerSpec {
     pub image_environment: BTreeMap<String, String>,
     /// Working directory of the image.
     pub working_directory: Option<String>,
+    /// User and group id of what runs in it, as seen inside.
+    pub user: (u32, u32),
     /// The interpreter that the image's base brought, if it did.
     pub python: Option<String>,
     /// Its own environment: secrets of the app, of the function, then its own variables. Later ones win.
@@ -151,6 +153,7 @@ mod tests {
             layers: Stack::new(),
             image_environment: BTreeMap::new(),
             working_directory: None,
+            user: (1000, 100),
             python: None,
             environment: Vec::new(),
             cpus: None,
@@ -192,6 +195,11 @@ mod tests {
             spec.environment = vec![("PYTHONPATH".to_owned(), given.to_owned())];
             assert_eq!(spec.environment("ta-1")["PYTHONPATH"], expected);
         }
+    }
+
+    #[test]
+    fn functions_and_shells_run_as_the_images_user() {
+        assert_eq!(spec().sandbox_on(Stack::new(), "ta-1", None).user, (1000, 100));
     }
 
     #[test]

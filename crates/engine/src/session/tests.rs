@@ -153,6 +153,7 @@ impl Backend for Fake {
             layers: Stack::new(),
             image_environment: BTreeMap::new(),
             working_directory: None,
+            user: (0, 0),
             python: None,
             environment: Vec::new(),
             cpus: None,
