@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
 use lamina_events::{CancelToken, Event, Miss, Sink, Stop};
-use lamina_ground::{Hint, Stack, seconds_since_1970};
+use lamina_ground::{Hint, Stack, causes, seconds_since_1970};
 use lamina_image::{Definition, Digest, Facts, Graph, KeyMaterial, LayerKey, Node, RecordedFacts};
 use lamina_store::{Committed, ImageRecord, LayerPart, LayerRecord, StoreError};
 use lamina_workshop::Workshop;
@@ -361,6 +361,7 @@ impl<'a> Builder<'a> {
         }
         let (message, hint) = match error {
             StepError::Failed { message, hint } => (message, hint),
+            StepError::Because(error) => (causes(&*error), error.hint().map(Cow::into_owned)),
             StepError::Other(BuildError::Cancelled) => return BuildError::Cancelled,
             StepError::Other(error) => (error.to_string(), error.hint().map(Cow::into_owned)),
         };

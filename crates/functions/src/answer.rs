@@ -1,6 +1,8 @@
 //! Answers to calls, in the form in which the Python package and runners get them. `docs/protocol.md` describes them.
 
-use lamina_ground::ErrorClass;
+use std::borrow::Cow;
+
+use lamina_ground::{ErrorClass, Hint};
 use serde::Serialize;
 
 use crate::error::CallError;
@@ -64,7 +66,7 @@ impl CallStatus {
 
 impl From<&CallError> for CallStatus {
     fn from(error: &CallError) -> Self {
-        Self::Error { error: error.class(), message: error.to_string(), hint: error.hint() }
+        Self::Error { error: error.class(), message: error.to_string(), hint: error.hint().map(Cow::into_owned) }
     }
 }
 

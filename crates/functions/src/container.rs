@@ -35,12 +35,10 @@ const WAIT_STEP: Duration = Duration::from_millis(20);
 /// Runs a container from start to end.
 pub(crate) fn run(seat: &Seat) {
     let task = random_id("ta");
-    let started = seat.starter().start(&task).and_then(|started| {
-        Container::new(seat, &task, started).map_err(|error| StartError { message: error, hint: None })
-    });
+    let started = seat.starter().start(&task).and_then(|started| Container::new(seat, &task, started));
     match started {
         Ok(container) => container.live(),
-        Err(error) => seat.not_started(&error),
+        Err(error) => seat.not_started(error),
     }
 }
 
@@ -63,7 +61,7 @@ struct Container {
 }
 
 impl Container {
-    fn new(seat: &Seat, task: &str, started: StartedContainer) -> Result<Self, String> {
+    fn new(seat: &Seat, task: &str, started: StartedContainer) -> Result<Self, StartError> {
         let process = Arc::clone(&started.process);
         let build = || -> std::io::Result<Self> {
             Ok(Self {
@@ -82,7 +80,7 @@ impl Container {
         };
         build().map_err(|error| {
             process.kill();
-            format!("its connection cannot be set up: {error}")
+            StartError::engine("its connection cannot be set up")(error)
         })
     }
 

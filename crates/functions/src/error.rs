@@ -1,12 +1,15 @@
 //! Why a call has no result.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
-use lamina_ground::ErrorClass;
+use lamina_ground::{ErrorClass, Hint};
 use lamina_sandbox::DiskShortage;
 
+use crate::starter::StartError;
+
 /// Why a call ended without a value or an exception of its own.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum CallError {
     /// The container's processes needed more memory than the function may use, or than the machine has.
     #[error("the container of function `{function}` ran out of memory{}", limit_text(*limit))]
@@ -65,14 +68,12 @@ pub enum CallError {
         tail: String,
     },
     /// The container could not be started.
-    #[error("the container of function `{function}` did not start: {reason}")]
+    #[error("the container of function `{function}` did not start: {source}")]
     NotStarted {
         /// The function.
         function: String,
         /// What went wrong.
-        reason: String,
-        /// What to do about it.
-        hint: Option<String>,
+        source: StartError,
     },
     /// The container sent something that is not part of the protocol.
     #[error("the container of function `{function}` broke the connection to the engine: {reason}")]
@@ -122,15 +123,15 @@ impl CallError {
             | Self::Stopped { .. } => ErrorClass::ExecutionError,
         }
     }
+}
 
-    /// What to do about it, with the container's last words where it left any.
-    #[must_use]
-    pub fn hint(&self) -> Option<String> {
+/// The advice comes with the container's last words where it left any.
+impl Hint for CallError {
+    fn hint(&self) -> Option<Cow<'_, str>> {
         match self {
-            Self::OutOfDisk { .. } => Some(
-                "free some space, have the function write less, or set MODAL_STORE to a directory on a larger disk"
-                    .to_owned(),
-            ),
+            Self::OutOfDisk { .. } => Some(Cow::Borrowed(
+                "free some space, have the function write less, or set MODAL_STORE to a directory on a larger disk",
+            )),
             Self::OutOfMemory { limit: Some(_), tail, .. } => {
                 Some(with_tail("raise `memory=` (in MiB) of the function", tail))
             }
@@ -144,8 +145,8 @@ impl CallError {
                 (!tail.is_empty()).then(|| with_tail("", tail))
             }
             Self::StartTimedOut { tail, .. } => Some(with_tail("importing the module takes too long", tail)),
-            Self::TimedOut { .. } => Some("raise `timeout=` (in seconds) of the function".to_owned()),
-            Self::NotStarted { hint, .. } => hint.clone(),
+            Self::TimedOut { .. } => Some(Cow::Borrowed("raise `timeout=` (in seconds) of the function")),
+            Self::NotStarted { source, .. } => source.hint(),
             Self::NotSent { .. } | Self::Cancelled { .. } | Self::Stopped { .. } => None,
         }
     }
@@ -158,7 +159,7 @@ fn limit_text(limit: Option<u64>) -> String {
     limit.map_or_else(String::new, |bytes| format!(" (limit: {} MiB)", bytes >> 20))
 }
 
-fn with_tail(advice: &str, tail: &str) -> String {
+fn with_tail(advice: &str, tail: &str) -> Cow<'static, str> {
     let mut text = advice.to_owned();
     if !tail.is_empty() {
         if !text.is_empty() {
@@ -166,7 +167,7 @@ fn with_tail(advice: &str, tail: &str) -> String {
         }
         let _ = write!(text, "its last output was:\n{tail}");
     }
-    text
+    Cow::Owned(text)
 }
 
 /// The name of a signal, `SIG…`, or its number where it has none.

@@ -223,22 +223,15 @@ impl Shared {
             let builder = std::thread::Builder::new().name("container".to_owned()).stack_size(STACK_SIZE);
             match builder.spawn(move || container::run(&seat)) {
                 Ok(thread) => self.keep(thread),
-                Err(error) => {
-                    let reason = format!("a thread for it cannot be started: {error}");
-                    self.not_started(slot, &StartError { message: reason, hint: None });
-                }
+                Err(error) => self.not_started(slot, StartError::engine("a thread for it cannot be started")(error)),
             }
         }
     }
 
     /// A container was never made.
-    fn not_started(self: &Arc<Self>, slot: SlotId, error: &StartError) {
+    fn not_started(self: &Arc<Self>, slot: SlotId, source: StartError) {
         let removed = self.lock().remove(slot);
-        let error = CallError::NotStarted {
-            function: self.options.name(),
-            reason: error.message.clone(),
-            hint: error.hint.clone(),
-        };
+        let error = CallError::NotStarted { function: self.options.name(), source };
         self.conclude(removed.dispositions, &error);
         self.settle();
     }

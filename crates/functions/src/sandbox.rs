@@ -52,7 +52,7 @@ impl SandboxStarter {
         if self.spec.memory_bytes.is_none() && available >= MEMORY_FOR_CHANGES {
             return Ok((Upper::Memory { limit_bytes: available / 2 }, None));
         }
-        let work = self.store.new_work().map_err(|error| StartError::of(&error))?;
+        let work = self.store.new_work()?;
         Ok((Upper::Store { upper: work.upper(), work: work.work_directory() }, Some(work)))
     }
 
@@ -61,14 +61,14 @@ impl SandboxStarter {
         let mut missing = None;
         for python in INTERPRETERS.into_iter().chain(self.spec.python.as_deref()) {
             sandbox.argv = vec![python.to_owned(), RUNNER.to_owned()];
-            let (stdio, ends) = streams().map_err(|error| StartError::of(&error))?;
+            let (stdio, ends) = streams().map_err(StartError::engine("its streams cannot be made"))?;
             match self.launcher.spawn(&sandbox, stdio) {
                 Ok(started) => return Ok((started, ends)),
                 Err(error @ SandboxError::CommandNotFound { .. }) => missing = missing.or(Some(error)),
-                Err(error) => return Err(start_error(&error)),
+                Err(error) => return Err(error.into()),
             }
         }
-        Err(missing.as_ref().map_or_else(|| start_error(&SandboxError::Lost), start_error))
+        Err(missing.unwrap_or(SandboxError::Lost).into())
     }
 }
 
@@ -146,15 +146,6 @@ fn streams() -> std::io::Result<(Stdio, Ends)> {
         socket: Some(inner.into()),
     };
     Ok((stdio, Ends { socket, stdout: stdout.into(), stderr: stderr.into() }))
-}
-
-fn start_error(error: &SandboxError) -> StartError {
-    let hint = match error {
-        SandboxError::CommandNotFound { .. } => Some("functions need a Python interpreter in their image".to_owned()),
-        SandboxError::WorkingDirectory { .. } => Some("make the directory in a step of the image".to_owned()),
-        _ => return StartError::of(error),
-    };
-    StartError { message: error.to_string(), hint }
 }
 
 struct Process {

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lamina_ground::{Hint, causes};
-use lamina_sandbox::DiskShortage;
+use lamina_sandbox::{DiskShortage, SandboxError};
+use lamina_store::StoreError;
 
 /// Makes containers of one function. A trait, so that pools are tested without any.
 pub trait ContainerStarter: Send + Sync {
@@ -56,18 +57,57 @@ pub enum ContainerEnd {
 }
 
 /// Why a container did not start.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{message}")]
-pub struct StartError {
-    /// What went wrong.
-    pub message: String,
-    /// What to do about it.
-    pub hint: Option<String>,
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum StartError {
+    /// Its sandbox was not made.
+    #[error("{}", causes(&**_0))]
+    Sandbox(Arc<SandboxError>),
+    /// The store gave it no place for its changes.
+    #[error("{}", causes(&**_0))]
+    Store(Arc<StoreError>),
+    /// The engine's own end of it was not made.
+    #[error("{what}: {}", causes(&**error))]
+    Engine {
+        /// What was not made.
+        what: &'static str,
+        /// Why.
+        error: Arc<std::io::Error>,
+    },
 }
 
 impl StartError {
-    /// That a container did not start because of `error`.
-    pub(crate) fn of(error: &(impl Hint + 'static)) -> Self {
-        Self { message: causes(error), hint: error.hint().map(Cow::into_owned) }
+    /// An adapter for `map_err` that says what the engine could not make for it.
+    pub(crate) fn engine(what: &'static str) -> impl Fn(std::io::Error) -> Self {
+        move |error| Self::Engine { what, error: Arc::new(error) }
+    }
+}
+
+impl Hint for StartError {
+    fn hint(&self) -> Option<Cow<'_, str>> {
+        match self {
+            Self::Sandbox(error) => match **error {
+                SandboxError::CommandNotFound { .. } => {
+                    Some(Cow::Borrowed("functions need a Python interpreter in their image"))
+                }
+                SandboxError::WorkingDirectory { .. } => {
+                    Some(Cow::Borrowed("make the directory in a step of the image"))
+                }
+                _ => error.hint(),
+            },
+            Self::Store(error) => error.hint(),
+            Self::Engine { error, .. } => error.hint(),
+        }
+    }
+}
+
+impl From<SandboxError> for StartError {
+    fn from(error: SandboxError) -> Self {
+        Self::Sandbox(Arc::new(error))
+    }
+}
+
+impl From<StoreError> for StartError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(Arc::new(error))
     }
 }

@@ -46,6 +46,6 @@ fn base_error(error: BaseError) -> StepError {
     match error {
         BaseError::Cancelled(_) => StepError::Other(BuildError::Cancelled),
         BaseError::Store(error) => StepError::from(error),
-        error => StepError::of(&error),
+        error => StepError::of(error),
     }
 }

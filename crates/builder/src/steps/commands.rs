@@ -209,7 +209,7 @@ fn sandbox_error(error: SandboxError) -> StepError {
     match error {
         SandboxError::CommandNotFound { .. }
         | SandboxError::NotExecutable { .. }
-        | SandboxError::WorkingDirectory { .. } => StepError::of(&error),
+        | SandboxError::WorkingDirectory { .. } => StepError::of(error),
         error => StepError::Other(BuildError::failed(error)),
     }
 }

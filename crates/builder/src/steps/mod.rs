@@ -8,10 +8,9 @@ mod metadata;
 mod python;
 mod requirements;
 
-use std::borrow::Cow;
 use std::sync::OnceLock;
 
-use lamina_ground::{Hint, Stack, causes};
+use lamina_ground::{Hint, Stack};
 use lamina_image::{Definition, Facts, FileSet, Graph, KeyMaterial, Node, Step};
 use lamina_store::{CommitRules, Committed, Lock, Work};
 use lamina_workshop::Workshop;
@@ -157,16 +156,18 @@ impl StepContext<'_> {
 
 /// Why a step's command did not work; the schedule adds log and title.
 pub(crate) enum StepError {
-    /// The user's command, package or file is at fault: the step failed.
+    /// The step failed, for a reason that only it knows.
     Failed { message: String, hint: Option<String> },
+    /// The step failed because of this error.
+    Because(Box<dyn Hint + Send + Sync>),
     /// The machinery failed or the build was cancelled.
     Other(BuildError),
 }
 
 impl StepError {
     /// That the step failed because of `error`.
-    pub(crate) fn of(error: &(impl Hint + 'static)) -> Self {
-        Self::Failed { message: causes(error), hint: error.hint().map(Cow::into_owned) }
+    pub(crate) fn of(error: impl Hint + Send + Sync + 'static) -> Self {
+        Self::Because(Box::new(error))
     }
 }
 

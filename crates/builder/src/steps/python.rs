@@ -102,7 +102,7 @@ impl Recipe for PythonPlan {
                 log.line(&format!("installing inside the sandbox: {reason}"));
                 self.install_in_sandbox(context, log)
             }
-            Err(error) => Err(wheel_error(&error)),
+            Err(error) => Err(wheel_error(error)),
         }
     }
 }
@@ -300,7 +300,7 @@ fn resolved(resolution: &Resolution) -> Facts {
     Facts { packages: resolution.wheels.iter().map(package).collect(), ..Facts::default() }
 }
 
-fn wheel_error(error: &WheelError) -> StepError {
+fn wheel_error(error: WheelError) -> StepError {
     match error {
         WheelError::Cancelled(_) => StepError::Other(BuildError::Cancelled),
         error => StepError::of(error),

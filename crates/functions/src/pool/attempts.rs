@@ -8,6 +8,7 @@ use lamina_events::Event;
 use super::{STACK_SIZE, Shared};
 use crate::call::Outcome;
 use crate::error::CallError;
+use crate::starter::StartError;
 use crate::state::Retry;
 
 impl Shared {
@@ -27,7 +28,7 @@ impl Shared {
         let builder = std::thread::Builder::new().name("retries".to_owned()).stack_size(STACK_SIZE);
         match builder.spawn(move || shared.keep_time()) {
             Ok(thread) => self.keep(thread),
-            Err(error) => self.give_up(&error),
+            Err(error) => self.give_up(error),
         }
     }
 
@@ -52,15 +53,16 @@ impl Shared {
     }
 
     /// Nobody can keep time: ends the calls that wait for it.
-    fn give_up(&self, error: &std::io::Error) {
+    fn give_up(&self, error: std::io::Error) {
+        let error = StartError::engine("a thread cannot be started")(error);
         let inputs = {
             let mut state = self.lock();
             state.stop_timer();
             state.take_delayed()
         };
         for input in inputs {
-            let (function, reason) = (self.options.name(), format!("a thread cannot be started: {error}"));
-            input.caller.end(Outcome::Error(CallError::NotStarted { function, reason, hint: None }));
+            let (function, source) = (self.options.name(), error.clone());
+            input.caller.end(Outcome::Error(CallError::NotStarted { function, source }));
         }
     }
 }

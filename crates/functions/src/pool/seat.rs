@@ -49,7 +49,7 @@ impl Seat {
     }
 
     /// The container was never made.
-    pub(crate) fn not_started(&self, error: &StartError) {
+    pub(crate) fn not_started(&self, error: StartError) {
         self.shared.not_started(self.slot, error);
     }
 

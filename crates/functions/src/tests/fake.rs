@@ -10,6 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, mpsc};
 use std::time::Duration;
 
 use lamina_events::{Event, Sink};
+use lamina_sandbox::SandboxError;
 use lamina_wire::{Payload, Receiver, Sender, WireError, socket_pair};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 
@@ -80,7 +81,7 @@ impl ContainerStarter for Fake {
     fn start(&self, _task: &str) -> Result<StartedContainer, StartError> {
         self.started.fetch_add(1, Ordering::SeqCst);
         if self.start == Start::Impossible {
-            return Err(StartError { message: "no `python` in the image".into(), hint: Some("add one".into()) });
+            return Err(SandboxError::CommandNotFound { command: "python".into(), path: "/bin".into() }.into());
         }
         let (ours, theirs) = socket_pair().unwrap();
         let (stdout, stdout_writer) = std::io::pipe().unwrap();

@@ -63,10 +63,8 @@ fn the_last_failure_is_the_outcome() {
         other => panic!("{other:?}"),
     }
     assert_eq!(attempts(&bench), 3);
-    assert_eq!(
-        error(bench.run(2, "exit 4")),
-        CallError::Exited { function: "f".into(), code: 4, tail: "last words".into() }
-    );
+    let exited = error(bench.run(2, "exit 4"));
+    assert!(matches!(&exited, CallError::Exited { code: 4, tail, .. } if tail == "last words"), "{exited}");
 }
 
 #[test]
