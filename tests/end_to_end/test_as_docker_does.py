@@ -1,7 +1,7 @@
 """Files are files: each path has an inode, a link count, times and bytecode of its own, as under a plain overlay.
 
-Every situation is a chain of steps with the output that Docker's would have; all are built twice, in the way of making
-views that this machine allows, and in the one that every machine does.
+Every situation is a chain of steps with the output that Docker's would have; all are built three times: with the
+views that this machine makes by itself, with small ones made as large ones are, and in the way that every machine allows.
 """
 
 from __future__ import annotations
@@ -13,7 +13,11 @@ from pathlib import Path
 import pytest
 from conftest import Modal, remove
 
-WAYS = {"best": {}, "links": {"MODAL_STORE_WITHOUT": "redirects,clones"}}
+WAYS = {
+    "best": {},
+    "redirects": {"MODAL_STORE_WITHOUT": "copies"},
+    "links": {"MODAL_STORE_WITHOUT": "redirects,clones"},
+}
 
 #: What is to be built, the command whose output is compared, and the output.
 SITUATIONS: dict[str, tuple[list[str], str, str]] = {

@@ -122,27 +122,31 @@ STEPS = [
 ]
 
 WAYS = {
-    "redirects": {},
+    "best": {},
+    "redirects": {"MODAL_STORE_WITHOUT": "copies"},
     "links": {"MODAL_STORE_WITHOUT": "redirects,clones"},
     "options": {"MODAL_SANDBOX_WITHOUT": "lowerdir"},
 }
 
 
 @pytest.fixture(scope="module")
-def links_store(shared_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A store of its own for the way of older kernels, in which every file is linked or copied."""
+def other_stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
+    """Stores of their own for ways of making views that the shared one does not use."""
     kept = os.environ.get("MODAL_TEST_STORE")
-    store = Path(f"{kept}-links") if kept else tmp_path_factory.mktemp("links") / "store"
-    yield store
+    names = [name for name, variables in WAYS.items() if "MODAL_STORE_WITHOUT" in variables]
+    stores = {name: Path(f"{kept}-{name}") if kept else tmp_path_factory.mktemp(name) / "store" for name in names}
+    yield stores
     if not kept:
-        remove(store)
+        for store in stores.values():
+            remove(store)
 
 
 @pytest.fixture(params=list(WAYS))
-def way(request: pytest.FixtureRequest, shared_store: Path, tmp_path: Path) -> Modal:
+def way(
+    request: pytest.FixtureRequest, shared_store: Path, other_stores: dict[str, Path], tmp_path: Path
+) -> Modal:
     """``modal`` with one way of making and mounting views forced."""
-    links = request.param == "links"
-    modal = Modal(request.getfixturevalue("links_store") if links else shared_store, tmp_path)
+    modal = Modal(other_stores.get(request.param, shared_store), tmp_path)
     modal.environment.update(WAYS[request.param])
     modal.name = request.param
     return modal

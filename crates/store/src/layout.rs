@@ -10,7 +10,9 @@ use serde::{Deserialize, Serialize};
 use crate::StoreError;
 
 /// Version of the on-disk format.
-pub const FORMAT_VERSION: u32 = 2;
+pub const FORMAT_VERSION: u32 = 3;
+/// The first format of which everything that was built is kept.
+const FIRST_KEPT: u32 = 2;
 
 /// What the kernel calls an overlay, in the type that it says so in.
 const OVERLAY: i64 = 0x794c_7630;
@@ -160,6 +162,11 @@ impl Layout {
     /// Whether the store is of the present format.
     pub(crate) fn is_current(&self) -> Result<bool, StoreError> {
         Ok(self.format()? == Some(FORMAT_VERSION))
+    }
+
+    /// Whether what was built is of use to this program, once the store says that it is of the present format.
+    pub(crate) fn keeps_what_was_built(&self) -> Result<bool, StoreError> {
+        Ok(self.format()?.is_some_and(|found| found >= FIRST_KEPT))
     }
 
     /// Says that the store is of the present format.

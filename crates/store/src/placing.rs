@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 pub(crate) enum Placing {
     /// Metadata that names an object.
     Redirects,
+    /// Copies, in small views of a store whose others have redirects: they need no overlay of their own.
+    Copies,
     /// Copies that share their blocks with objects.
     Clones,
     /// A link for the first path that has an object's bytes, copies for all others.
@@ -18,7 +20,7 @@ impl Placing {
     /// The directory of views, below the content directory.
     pub(crate) fn directory(self) -> &'static str {
         match self {
-            Self::Redirects => "views",
+            Self::Redirects | Self::Copies => "views",
             Self::Clones | Self::Links => "copies",
         }
     }

@@ -25,6 +25,10 @@ use crate::tiny_root::{EMPTY, IMAGE, MEMORY, attach, memory_filesystem};
 
 /// Where the store has layers whose files lead to objects.
 const REDIRECTED: &str = "views/";
+/// What the root of such a layer says if its files have their bytes themselves after all.
+const HAS_COPIES: &str = "user.overlay.lamina.copies";
+/// What it says if there are deletions in the layer.
+const HAS_WHITEOUTS: &str = "user.overlay.lamina.whiteouts";
 /// Where it has the deletions of such layers.
 const WHITEOUTS: &str = "whiteouts/";
 /// Where it has the objects.
@@ -72,7 +76,7 @@ fn show_redirected(lowers: &mut Vec<String>) -> Result<Vec<OwnedFd>, Failure> {
     let Some(lowest) = lowers.pop() else { return Ok(Vec::new()) };
     let mut shown = Vec::new();
     for layer in std::mem::take(lowers) {
-        if !layer.starts_with(REDIRECTED) {
+        if !layer.starts_with(REDIRECTED) || says(&layer, HAS_COPIES) {
             lowers.push(layer);
             continue;
         }
@@ -85,7 +89,7 @@ fn show_redirected(lowers: &mut Vec<String>) -> Result<Vec<OwnedFd>, Failure> {
             .during("mount the overlay", &layer)?;
         lowers.push(format!("/proc/self/fd/{}", tree.as_raw_fd()));
         shown.push(tree);
-        if has_whiteouts(&layer) {
+        if says(&layer, HAS_WHITEOUTS) {
             lowers.push(layer.replacen(REDIRECTED, WHITEOUTS, 1));
         }
     }
@@ -93,10 +97,10 @@ fn show_redirected(lowers: &mut Vec<String>) -> Result<Vec<OwnedFd>, Failure> {
     Ok(shown)
 }
 
-/// Whether the root of a layer says that there are deletions in it.
-fn has_whiteouts(layer: &str) -> bool {
+/// Whether the root of a layer has one of the store's marks, which overlays pass over.
+fn says(layer: &str, mark: &str) -> bool {
     let mut nothing = [0; 1];
-    rustix::fs::getxattr(layer, "user.overlay.lamina.whiteouts", &mut nothing).is_ok()
+    rustix::fs::getxattr(layer, mark, &mut nothing).is_ok()
 }
 
 /// Makes a configured overlay; the kernel's own words say why it cannot be made.

@@ -6,8 +6,8 @@ use crate::StoreError;
 use crate::protocol::Request;
 use lamina_events::CancelToken;
 
-/// Brings a store of an earlier format into the present one. What is built is forgotten and removed, because it is built
-/// anew anyway; downloads and caches of packages stay, so that little has to be fetched again.
+/// Brings a store of an earlier format into the present one. What older formats built is forgotten and removed, because it is
+/// built anew anyway; downloads and caches of packages stay, so that little has to be fetched again.
 pub(super) fn upgrade(shared: &Shared) -> Result<(), StoreError> {
     let layout = &shared.layout;
     if layout.is_current()? {
@@ -20,9 +20,11 @@ pub(super) fn upgrade(shared: &Shared) -> Result<(), StoreError> {
     if shared.session.others(layout)?.oldest.is_some() {
         return Err(StoreError::FormerInUse { path: layout.root().to_owned() });
     }
-    shared.index.clear()?;
-    fs_err::remove_dir_all(layout.contexts())?;
-    fs_err::create_dir(layout.contexts())?;
-    shared.client.call::<()>(Request::RemoveFormer)?;
+    if !layout.keeps_what_was_built()? {
+        shared.index.clear()?;
+        fs_err::remove_dir_all(layout.contexts())?;
+        fs_err::create_dir(layout.contexts())?;
+        shared.client.call::<()>(Request::RemoveFormer)?;
+    }
     layout.record_format()
 }

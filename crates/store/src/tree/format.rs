@@ -124,17 +124,27 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Vec<Entry>, TreeError> {
 }
 
 /// The outline of an encoding.
-pub(super) fn outline(bytes: &[u8]) -> Result<Outline, TreeError> {
+pub(super) fn outline(bytes: &[u8], most_bytes: u64) -> Result<Outline, TreeError> {
     let mut reader = Reader(bytes.strip_prefix(MAGIC).ok_or(TreeError::Format)?);
     let mut outline = Outline::default();
+    let mut total = 0u64;
     while !reader.0.is_empty() {
         let kind = reader.byte()?;
         let path = reader.bytes()?;
         match reader.node(kind, path)? {
             Node::Directory { meta, .. } => outline.directories.push((path.to_vec(), meta.modified)),
             Node::Whiteout => outline.deletions.push(path.to_vec()),
+            Node::File { size, .. } => {
+                total = total.saturating_add(size);
+                if total <= most_bytes {
+                    outline.files.push((path.to_vec(), size));
+                }
+            }
             _ => {}
         }
+    }
+    if total > most_bytes {
+        outline.files.clear();
     }
     Ok(outline)
 }

@@ -34,6 +34,8 @@ pub struct Tree {
 pub(crate) struct Outline {
     /// The directories, and when something in each was changed last.
     pub(crate) directories: Vec<(Vec<u8>, Timestamp)>,
+    /// The regular files and their sizes in bytes, unless these are many.
+    pub(crate) files: Vec<(Vec<u8>, u64)>,
     /// What is deleted.
     pub(crate) deletions: Vec<Vec<u8>>,
 }
@@ -172,12 +174,12 @@ impl Tree {
         Self::from_sorted(format::decode(bytes)?)
     }
 
-    /// The outline of a canonical encoding.
+    /// The outline of a canonical encoding; files are a part of it if all of them together have at most so many bytes.
     ///
     /// # Errors
     /// When the bytes end in the middle of something.
-    pub(crate) fn outline(bytes: &[u8]) -> Result<Outline, TreeError> {
-        format::outline(bytes)
+    pub(crate) fn outline(bytes: &[u8], most_bytes: u64) -> Result<Outline, TreeError> {
+        format::outline(bytes, most_bytes)
     }
 
     /// What the layer deletes.

@@ -31,6 +31,8 @@ pub struct WorkerContext {
     pub(super) verdicts: super::verify::Verdicts,
     /// How files get into views.
     pub(super) placing: Placing,
+    /// Whether small views may have copies.
+    pub(super) may_copy: bool,
     /// For every work: the files that were placed in its upper, by inode.
     placed: Mutex<HashMap<String, HashMap<u64, Placed>>>,
     /// Who writes into works.
@@ -50,6 +52,7 @@ impl WorkerContext {
             content: content.to_owned(),
             temporary,
             placing,
+            may_copy: probe::may("copies"),
             counter: AtomicU64::new(0),
             objects: Objects::open(content)?,
             verdicts: Mutex::default(),

@@ -5,7 +5,8 @@
 //! - *redirects*: a view's file is empty but for its metadata, and two marks name the object that has the bytes. An overlay
 //!   shows them as one file, if the objects are given to it as a data-only layer (Linux 6.16 for `userxattr`). Without
 //!   privileges the kernel follows only marks of the lowest layer; so each further view has an overlay of its own, and the
-//!   image's lies over these.
+//!   image's lies over these. That costs every start of a container some time; so *small* views hold copies, which
+//!   they say at their roots.
 //! - *clones*: a view's file is a copy that shares its blocks with the object (`FICLONE`: btrfs, xfs, bcachefs).
 //! - *links*: an object is linked into the one view that asks first, and copied for all others, so that no two paths ever
 //!   are one inode. What is linked says that it has two names; files whose readers mind that are always copied.
@@ -25,6 +26,7 @@ use super::objects::SEAL;
 use super::xattrs::{self, Depth};
 use super::{WorkerContext, content, objects};
 use crate::placing::Placing;
+use crate::tree::{Node, Tree};
 use crate::{JobError, Metadata, ObjectName};
 
 impl Placing {
@@ -32,10 +34,24 @@ impl Placing {
     pub(super) fn depth(self) -> Depth {
         match self {
             Self::Redirects => Depth::Two,
-            Self::Clones | Self::Links => Depth::One,
+            Self::Copies | Self::Clones | Self::Links => Depth::One,
         }
     }
 }
+
+/// Whether copies of a view's files take little space, in whole blocks of a usual file system.
+fn is_small(tree: &Tree) -> bool {
+    let sizes = tree.entries().iter().map(|entry| match &entry.node {
+        Node::File { size, .. } => size.next_multiple_of(BLOCK),
+        _ => 0,
+    });
+    sizes.fold(0, u64::saturating_add) <= MOST_COPIED
+}
+
+/// What the files of a view may take up as copies, in bytes.
+pub(super) const MOST_COPIED: u64 = 1 << 20;
+/// The block of a usual file system, in bytes.
+const BLOCK: u64 = 4096;
 
 /// Bytes of a file: what is in the store under a digest.
 #[derive(Debug, Clone, Copy)]
@@ -54,10 +70,26 @@ pub(super) struct Place<'a> {
 }
 
 impl WorkerContext {
+    /// The way to make the view of a tree.
+    pub(super) fn placing_of(&self, tree: &Tree) -> Placing {
+        match self.placing {
+            Placing::Redirects if self.may_copy && is_small(tree) => Placing::Copies,
+            other => other,
+        }
+    }
+
+    /// The way in which the view at `root` was made.
+    pub(super) fn placing_at(&self, root: &Path) -> Placing {
+        match self.placing {
+            Placing::Redirects if xattrs::has_copies(root) => Placing::Copies,
+            other => other,
+        }
+    }
+
     /// Puts a file where `place` says, in the place of whatever file is there; answers its inode.
-    pub(super) fn place(&self, bytes: Bytes, meta: &Metadata, place: Place<'_>) -> Result<u64> {
+    pub(super) fn place(&self, placing: Placing, bytes: Bytes, meta: &Metadata, place: Place<'_>) -> Result<u64> {
         let mut is_object = false;
-        let file = match self.placing {
+        let file = match placing {
             _ if bytes.size == 0 => create(place)?,
             Placing::Redirects => redirected(bytes, place)?,
             Placing::Links if !wants_own_inode(place.path) => match self.link(&bytes.digest, place)? {
@@ -67,28 +99,13 @@ impl WorkerContext {
                 }
                 None => self.copy(&bytes.digest, place)?,
             },
-            Placing::Links | Placing::Clones => self.copy(&bytes.digest, place)?,
+            Placing::Links | Placing::Clones | Placing::Copies => self.copy(&bytes.digest, place)?,
         };
-        let inode = self.set_metadata(&file, meta, place.path)?;
+        let inode = set_metadata(&file, placing.depth(), meta, place.path)?;
         if is_object {
             objects::renew_seal(&file, &bytes.digest, place.path)?;
         }
         Ok(inode)
-    }
-
-    /// Gives a file owner, mode, attributes and time; answers its inode. The order matters: a change of owner takes set-id bits
-    /// and capabilities away, and every other change is younger than the time.
-    pub(super) fn set_metadata(&self, file: &File, meta: &Metadata, path: &Path) -> Result<u64> {
-        let stat = rustix::fs::fstat(file).map_err(JobError::file("reading the status of", path))?;
-        if (stat.st_uid, stat.st_gid) != (meta.uid, meta.gid) {
-            rustix::fs::fchown(file, Some(Uid::from_raw(meta.uid)), Some(Gid::from_raw(meta.gid)))
-                .map_err(JobError::file("changing the owner of", path))?;
-        }
-        rustix::fs::fchmod(file, Mode::from_raw_mode(meta.mode))
-            .map_err(JobError::file("changing the mode of", path))?;
-        xattrs::write(file, self.placing.depth(), &meta.xattrs, path)?;
-        disk::set_file_time(file, meta.modified, path)?;
-        Ok(stat.st_ino)
     }
 
     /// Links an object that no view has; `None` where one has.
@@ -129,6 +146,20 @@ impl WorkerContext {
         }
         Ok(file)
     }
+}
+
+/// Gives a file owner, mode, attributes and time; answers its inode. The order matters: a change of owner takes set-id bits
+/// and capabilities away, and every other change is younger than the time.
+pub(super) fn set_metadata(file: &File, depth: Depth, meta: &Metadata, path: &Path) -> Result<u64> {
+    let stat = rustix::fs::fstat(file).map_err(JobError::file("reading the status of", path))?;
+    if (stat.st_uid, stat.st_gid) != (meta.uid, meta.gid) {
+        rustix::fs::fchown(file, Some(Uid::from_raw(meta.uid)), Some(Gid::from_raw(meta.gid)))
+            .map_err(JobError::file("changing the owner of", path))?;
+    }
+    rustix::fs::fchmod(file, Mode::from_raw_mode(meta.mode)).map_err(JobError::file("changing the mode of", path))?;
+    xattrs::write(file, depth, &meta.xattrs, path)?;
+    disk::set_file_time(file, meta.modified, path)?;
+    Ok(stat.st_ino)
 }
 
 /// Whether a file of a view leads to the object with this digest.

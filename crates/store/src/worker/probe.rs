@@ -46,7 +46,6 @@ pub(super) fn placing(content: &Path, scratch: &Path) -> Result<Placing> {
     {
         return Ok(answer.placing);
     }
-    let may = |way: &str| without.split(',').all(|entry| entry != way);
     let directory = scratch.join("probe");
     disk::make_directory(&directory, 0o700)?;
     let placing = if may("redirects") && shows_redirected(&directory).unwrap_or(false) {
@@ -63,6 +62,11 @@ pub(super) fn placing(content: &Path, scratch: &Path) -> Result<Placing> {
     std::io::Write::write_all(&mut disk::create(&temporary)?, &bytes).map_err(JobError::file("writing", &temporary))?;
     disk::rename(&temporary, &file)?;
     Ok(placing)
+}
+
+/// Whether a way is to be tried at all.
+pub(super) fn may(way: &str) -> bool {
+    std::env::var(EnvVars::MODAL_STORE_WITHOUT).unwrap_or_default().split(',').all(|entry| entry != way)
 }
 
 /// Whether overlays without privileges show files with the bytes of others, in the way that images are shown: the lowest

@@ -16,7 +16,7 @@ use crate::tree::{Entry, Node, Tree};
 pub(super) fn salvage(context: &WorkerContext, digest: &Digest) -> Result<()> {
     let Ok(tree) = verify::load(context, digest)? else { return Ok(()) };
     for (entry, bytes, size) in damaged(context, &tree) {
-        let path = join(&context.content().join("copies").join(digest.hex()), &entry.path);
+        let path = join(&view::view_path(context, digest), &entry.path);
         let holds = || content::matches(&disk::open(&path)?, &bytes, &path);
         if disk::try_stat(&path)?.is_none() || !holds().unwrap_or(false) {
             continue;

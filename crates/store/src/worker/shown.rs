@@ -43,9 +43,9 @@ impl LayerPath {
     /// The root of a view of the store with this content directory.
     #[must_use]
     pub fn view(content: &Path, view: &StorePath) -> Self {
-        let leads_to_objects = view.below(Placing::Redirects.directory()).is_some();
-        let kind = if leads_to_objects { Kind::Redirects } else { Kind::Whole };
         let root = content.join(view);
+        let may_redirect = view.below(Placing::Redirects.directory()).is_some();
+        let kind = if may_redirect && !xattrs::has_copies(&root) { Kind::Redirects } else { Kind::Whole };
         Self { path: root.clone(), layer: Arc::new(Layer { content: content.to_owned(), root, kind }) }
     }
 
@@ -100,7 +100,7 @@ impl LayerPath {
     /// # Errors
     /// When that cannot be read.
     pub fn is_deleted(&self) -> Result<bool> {
-        whiteouts::is_deletion(&deletion_of(&self.layer.content, &self.path))
+        whiteouts::is_deletion(&self.deletion())
     }
 
     /// The names in a directory of which the layer says that those below it do not have them.
@@ -108,7 +108,7 @@ impl LayerPath {
     /// # Errors
     /// When that cannot be read.
     pub fn deleted_names(&self) -> Result<Vec<OsString>> {
-        let directory = deletion_of(&self.layer.content, &self.path);
+        let directory = self.deletion();
         if disk::try_stat(&directory)?.is_none_or(|stat| disk::file_type(&stat) != FileType::Directory) {
             return Ok(Vec::new());
         }
@@ -120,9 +120,17 @@ impl LayerPath {
         }
         Ok(deleted)
     }
+
+    /// Where it is, if it is a deletion.
+    fn deletion(&self) -> PathBuf {
+        match self.layer.kind {
+            Kind::Redirects => deletion_of(&self.layer.content, &self.path),
+            Kind::Upper | Kind::Whole => self.path.clone(),
+        }
+    }
 }
 
-/// Where a path of a layer is, if it is a deletion.
+/// Where a path of a view is, if it is a deletion and the view's files lead to objects.
 pub(super) fn deletion_of(content: &Path, path: &Path) -> PathBuf {
     match path.strip_prefix(content.join(Placing::Redirects.directory())) {
         Ok(below) => content.join(whiteouts::DIRECTORY).join(below),

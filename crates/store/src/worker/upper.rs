@@ -68,7 +68,7 @@ impl UpperDirectory<'_> {
         };
         let bytes = Bytes { digest: *digest, size };
         let place = Place { directory: &self.handle, name: Path::new(name), path: &path };
-        let inode = self.context.place(bytes, meta, place)?;
+        let inode = self.context.place(self.context.placing, bytes, meta, place)?;
         self.placed.push((inode, Placed { bytes, meta: meta.clone() }));
         Ok(())
     }

@@ -11,8 +11,9 @@ use rustix::fs::{FileType, Stat};
 use super::disk::{self, Result, join};
 use super::place::leads_to;
 use super::shown::deletion_of;
-use super::xattrs::{self, Depth};
+use super::xattrs;
 use super::{WorkerContext, collect, content, objects, view, whiteouts};
+use crate::placing::Placing;
 use crate::protocol::CheckedObjects;
 use crate::tree::{Entry, Node, Tree, lossy};
 use crate::{JobError, Metadata, ObjectName};
@@ -62,8 +63,9 @@ pub(super) fn load(context: &WorkerContext, digest: &Digest) -> Result<std::resu
 
 fn problems(context: &WorkerContext, digest: &Digest, tree: &Tree, verdicts: Option<&Verdicts>) -> Result<Vec<String>> {
     let root = view::view_path(context, digest);
+    let placing = context.placing_at(&root);
     let problem = |entry: &Entry| {
-        let found = match check_entry(context, entry, &join(&root, &entry.path)) {
+        let found = match check_entry(context, entry, &join(&root, &entry.path), placing) {
             Ok(None) => check_object(context, entry, verdicts),
             other => other,
         };
@@ -71,7 +73,9 @@ fn problems(context: &WorkerContext, digest: &Digest, tree: &Tree, verdicts: Opt
     };
     let mut problems: Vec<String> = tree.entries().par_iter().filter_map(problem).collect();
     problems.extend(unknown(tree, &root)?);
-    problems.extend(deletions(context, digest, tree, &root)?);
+    if placing == Placing::Redirects {
+        problems.extend(deletions(context, digest, tree, &root)?);
+    }
     Ok(problems)
 }
 
@@ -84,13 +88,16 @@ fn sentence(entry: &Entry, found: Result<Option<&'static str>>) -> Option<String
 }
 
 /// Compares what the view has at a path.
-fn check_entry(context: &WorkerContext, entry: &Entry, path: &Path) -> Result<Option<&'static str>> {
+fn check_entry(context: &WorkerContext, entry: &Entry, path: &Path, placing: Placing) -> Result<Option<&'static str>> {
     let stat = disk::try_stat(path)?;
     if matches!(entry.node, Node::Device { .. }) {
         return Ok(stat.is_some().then_some("is a device, which views do not have"));
     }
     if matches!(entry.node, Node::Whiteout) {
-        let deletion = deletion_of(context.content(), path);
+        let deletion = match placing {
+            Placing::Redirects => deletion_of(context.content(), path),
+            _ => path.to_owned(),
+        };
         return Ok((!whiteouts::is_deletion(&deletion)?).then_some("is no deletion in the view"));
     }
     let Some(stat) = stat else {
@@ -99,7 +106,7 @@ fn check_entry(context: &WorkerContext, entry: &Entry, path: &Path) -> Result<Op
     if disk::file_type(&stat) != expected_type(&entry.node) {
         return Ok(Some("is of another type in the view"));
     }
-    let depth = context.placing.depth();
+    let depth = placing.depth();
     let differs = match &entry.node {
         Node::Directory { meta, opaque } => {
             let found = xattrs::read(disk::open_directory(path)?, depth, path)?;
@@ -108,7 +115,7 @@ fn check_entry(context: &WorkerContext, entry: &Entry, path: &Path) -> Result<Op
         Node::File { meta, size, digest } => {
             let file = disk::open(path)?;
             let found = xattrs::read(&file, depth, path)?;
-            let holds = if found.is_redirected() {
+            let holds = if found.is_redirected() && placing == Placing::Redirects {
                 disk::size(&stat) == *size && leads_to(path, digest)?
             } else {
                 content::matches(&file, digest, path)?
@@ -198,10 +205,10 @@ fn remembered(verdicts: &Verdicts, name: ObjectName, stat: &Stat, read: impl FnO
 
 /// What is wrong with the deletions beside a view.
 fn deletions(context: &WorkerContext, digest: &Digest, tree: &Tree, root: &Path) -> Result<Option<String>> {
-    if tree.deletions().next().is_none() || context.placing.depth() == Depth::One || disk::try_stat(root)?.is_none() {
+    if tree.deletions().next().is_none() || disk::try_stat(root)?.is_none() {
         return Ok(None);
     }
-    if !xattrs::has_whiteouts(disk::open_directory(root)?) {
+    if !xattrs::has_whiteouts(root) {
         return Ok(Some("the view does not say that there are deletions in it".to_owned()));
     }
     let has_exactly = whiteouts::has_exactly(&whiteouts::path(context, digest), tree.deletions())?;

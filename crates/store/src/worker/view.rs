@@ -9,10 +9,11 @@ use rayon::prelude::*;
 use rustix::fs::{CWD, FileType, Mode};
 
 use super::disk::{self, Result, join};
-use super::place::{Bytes, Place};
+use super::place::{Bytes, MOST_COPIED, Place, set_metadata};
 use super::removal::remove_all;
 use super::xattrs::{self, Depth};
 use super::{WorkerContext, whiteouts};
+use crate::placing::Placing;
 use crate::protocol::Published;
 use crate::tree::{Entry, Node, Tree};
 use crate::{JobError, Metadata};
@@ -66,9 +67,11 @@ pub(super) fn restore(context: &WorkerContext, digest: &Digest) -> Result<bool> 
 }
 
 /// A look at a view, cheap enough for every start: whether its directories have the times that the tree says, which change with
-/// every name that comes or goes, and whether the deletions beside it are there. In one thread: others have to be started first, which takes as long as a usual view.
+/// every name that comes or goes, and whether the deletions beside it are there. Files of small views, which may be copies, have
+/// to have their sizes as well: after a power cut a copy may be there without its bytes. In one thread: others have to be started
+/// first, which takes as long as a usual view.
 pub(super) fn looks_right(context: &WorkerContext, digest: &Digest) -> Result<bool> {
-    let Ok(outline) = Tree::outline(&disk::read(&tree_path(context, digest))?) else { return Ok(false) };
+    let Ok(outline) = Tree::outline(&disk::read(&tree_path(context, digest))?, MOST_COPIED) else { return Ok(false) };
     let root = view_path(context, digest);
     if !disk::try_stat(&root)?.is_some_and(|stat| disk::file_type(&stat) == FileType::Directory) {
         return Ok(false);
@@ -81,7 +84,13 @@ pub(super) fn looks_right(context: &WorkerContext, digest: &Digest) -> Result<bo
             return Ok(false);
         }
     }
-    whiteouts::look_right(context, digest, &outline.deletions, &opened)
+    for (path, size) in outline.files {
+        let stat = disk::try_stat_below(&opened, &path, &root)?;
+        if stat.is_none_or(|stat| disk::file_type(&stat) != FileType::RegularFile || disk::size(&stat) != size) {
+            return Ok(false);
+        }
+    }
+    whiteouts::look_right(context, digest, &outline.deletions, &root)
 }
 
 /// Where a view is.
@@ -137,15 +146,23 @@ fn missing(context: &WorkerContext, tree: &Tree) -> Result<Vec<Digest>> {
 fn build(context: &WorkerContext, tree: &Tree, root: &Path) -> Result<()> {
     let (directories, others): (Vec<&Entry>, Vec<&Entry>) =
         tree.entries().iter().partition(|entry| matches!(entry.node, Node::Directory { .. }));
+    let placing = context.placing_of(tree);
+    let make = |entry: &Entry| make(context, placing, entry, root);
     for entry in directories {
-        make(context, entry, root)?;
+        make(entry)?;
     }
     // A link needs the file that it names.
     let (links, files): (Vec<&Entry>, Vec<&Entry>) =
         others.into_iter().partition(|entry| matches!(entry.node, Node::HardLink { .. }));
-    files.par_iter().try_for_each(|entry| make(context, entry, root))?;
-    links.iter().try_for_each(|entry| make(context, entry, root))?;
-    set_times_of_directories(tree.entries(), root)
+    files.par_iter().try_for_each(|entry| make(entry))?;
+    links.iter().try_for_each(|entry| make(entry))?;
+    say_how_placed(context, placing, root)?;
+    set_times_of_directories(tree.entries(), root)?;
+    match placing {
+        // Metadata is on the disk before the names that are given to it next; and see `looks_right`.
+        Placing::Redirects | Placing::Copies => Ok(()),
+        Placing::Clones | Placing::Links => disk::sync_filesystem(root),
+    }
 }
 
 /// Gives directories their times, when nothing is added to them any more.
@@ -156,14 +173,19 @@ pub(super) fn set_times_of_directories(entries: &[Entry], root: &Path) -> Result
     })
 }
 
-fn make(context: &WorkerContext, entry: &Entry, root: &Path) -> Result<()> {
+/// Marks a view whose files are not placed as those of other views are.
+pub(super) fn say_how_placed(context: &WorkerContext, placing: Placing, root: &Path) -> Result<()> {
+    if placing == context.placing { Ok(()) } else { xattrs::set_has_copies(disk::open_directory(root)?, root) }
+}
+
+fn make(context: &WorkerContext, placing: Placing, entry: &Entry, root: &Path) -> Result<()> {
     let path = &join(root, &entry.path);
     match &entry.node {
         Node::Directory { meta, opaque } => {
             disk::make_directory(path, meta.mode)?;
             let directory = disk::open_directory(path)?;
-            context.set_metadata(&directory, meta, path)?;
-            if *opaque { xattrs::set_opaque(directory, context.placing.depth(), path) } else { Ok(()) }
+            set_metadata(&directory, placing.depth(), meta, path)?;
+            if *opaque { xattrs::set_opaque(directory, placing.depth(), path) } else { Ok(()) }
         }
         Node::File { meta, digest, size } => {
             let (parent, name) = (path.parent().unwrap_or(root), path.file_name().unwrap_or_default());
@@ -172,7 +194,7 @@ fn make(context: &WorkerContext, entry: &Entry, root: &Path) -> Result<()> {
                 name: Path::new(name),
                 path: Path::new(OsStr::from_bytes(&entry.path)),
             };
-            context.place(Bytes { digest: *digest, size: *size }, meta, place).map(drop)
+            context.place(placing, Bytes { digest: *digest, size: *size }, meta, place).map(drop)
         }
         Node::HardLink { target } => {
             disk::hard_link(&join(root, target), path).map_err(JobError::file("linking to", path))
@@ -188,7 +210,7 @@ fn make(context: &WorkerContext, entry: &Entry, root: &Path) -> Result<()> {
             disk::change_mode(path, meta.mode)?;
             disk::set_time(path, meta.modified)
         }
-        Node::Whiteout if context.placing.depth() == Depth::One => whiteouts::make_deletion(path),
+        Node::Whiteout if placing.depth() == Depth::One => whiteouts::make_deletion(path),
         Node::Whiteout | Node::Device { .. } => Ok(()),
     }
 }

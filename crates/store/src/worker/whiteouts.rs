@@ -6,7 +6,6 @@
 //! layer just below.
 
 use std::collections::BTreeMap;
-use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use lamina_image::Digest;
@@ -29,7 +28,7 @@ pub(super) fn path(context: &WorkerContext, digest: &Digest) -> PathBuf {
 
 /// Makes the directory of a view's deletions where it is needed, and marks the view at `root` so that it is mounted.
 pub(super) fn publish(context: &WorkerContext, digest: &Digest, tree: &Tree, root: &Path) -> Result<()> {
-    if context.placing.depth() == Depth::One || tree.deletions().next().is_none() {
+    if context.placing_at(root).depth() == Depth::One || tree.deletions().next().is_none() {
         return Ok(());
     }
     xattrs::set_has_whiteouts(disk::open_directory(root)?, root)?;
@@ -50,15 +49,10 @@ pub(super) fn publish(context: &WorkerContext, digest: &Digest, tree: &Tree, roo
     disk::sync_directory(&context.content().join(DIRECTORY))
 }
 
-/// Whether a view, open at its root, says that it has these deletions, and they are where it shows them. It costs nothing where
+/// Whether the view at `root` says that it has these deletions, and they are where it shows them. It costs nothing where
 /// there are none.
-pub(super) fn look_right(
-    context: &WorkerContext,
-    digest: &Digest,
-    deletions: &[Vec<u8>],
-    root: impl AsFd,
-) -> Result<bool> {
-    if context.placing.depth() == Depth::One || deletions.is_empty() {
+pub(super) fn look_right(context: &WorkerContext, digest: &Digest, deletions: &[Vec<u8>], root: &Path) -> Result<bool> {
+    if deletions.is_empty() || context.placing_at(root).depth() == Depth::One {
         return Ok(true);
     }
     Ok(xattrs::has_whiteouts(root) && has_exactly(&path(context, digest), deletions.iter().map(|path| &path[..]))?)

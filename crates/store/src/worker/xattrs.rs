@@ -23,6 +23,8 @@ const ESCAPE: &[u8] = b"overlay.";
 const OPAQUE: &[u8] = b"opaque";
 /// The mark of a view's root that there are deletions in the view. Overlays pass over it; who mounts the view looks at it.
 const HAS_WHITEOUTS: &[u8] = b"user.overlay.lamina.whiteouts";
+/// The mark of a view's root that its files have their bytes themselves although those of other views do not.
+const HAS_COPIES: &[u8] = b"user.overlay.lamina.copies";
 /// The mark of a file that has no bytes of its own.
 pub(super) const METACOPY: &str = "user.overlay.metacopy";
 /// The mark that says where they are.
@@ -153,9 +155,19 @@ pub(super) fn set_has_whiteouts(root: impl AsFd, path: &Path) -> Result<()> {
     set(root, HAS_WHITEOUTS, b"", path)
 }
 
+/// Says of a view, by its root, that its files have their bytes themselves.
+pub(super) fn set_has_copies(root: impl AsFd, path: &Path) -> Result<()> {
+    set(root, HAS_COPIES, b"", path)
+}
+
+/// Whether the root of a view says that its files have their bytes themselves.
+pub(super) fn has_copies(root: &Path) -> bool {
+    rustix::fs::lgetxattr(root, HAS_COPIES, &mut [0_u8; 1]).is_ok()
+}
+
 /// Whether the root of a view says that there are deletions in it.
-pub(super) fn has_whiteouts(root: impl AsFd) -> bool {
-    rustix::fs::fgetxattr(root, HAS_WHITEOUTS, &mut [0_u8; 1]).is_ok()
+pub(super) fn has_whiteouts(root: &Path) -> bool {
+    rustix::fs::lgetxattr(root, HAS_WHITEOUTS, &mut [0_u8; 1]).is_ok()
 }
 
 fn set(file: impl AsFd, name: &[u8], value: &[u8], path: &Path) -> Result<()> {

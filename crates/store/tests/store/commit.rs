@@ -52,10 +52,14 @@ fn an_upper_becomes_a_view_with_objects_and_its_times() {
     let of_tool = if store.links_objects() { 2 } else { 1 };
     assert_eq!((links("usr/bin/tool"), links("usr/empty"), links("etc/tool.conf")), (of_tool, 1, 1));
     let gone = store.view(&committed.digest, "gone");
-    let gone = if store.redirects() { store.content(format!("whiteouts/{}/gone", committed.digest)) } else { gone };
+    let gone = if store.redirects(&committed.digest) {
+        store.content(format!("whiteouts/{}/gone", committed.digest))
+    } else {
+        gone
+    };
     assert!(std::fs::symlink_metadata(gone).unwrap().file_type().is_char_device());
     let marked = |layer: &Committed| xattr(store.view(&layer.digest, ""), "user.overlay.lamina.whiteouts").is_some();
-    assert_eq!(marked(&committed), store.redirects());
+    assert_eq!(marked(&committed), store.redirects(&committed.digest));
     assert!(!marked(&store.layer(CommitRules::default(), |upper| write(upper.join("only/this"), "x"))));
     let Some(Node::File { meta, .. }) = store.entry(&committed.digest, "usr/bin/tool").map(|entry| entry.node) else {
         panic!("not a file");
@@ -186,7 +190,7 @@ fn overlay_marks_are_stripped_and_planted_ones_stay_inert() {
     });
     let view = |path| store.view(&committed.digest, path);
     // What an overlay shows to another one has one more `overlay.` in its name.
-    let [opaque, planted] = if store.redirects() {
+    let [opaque, planted] = if store.redirects(&committed.digest) {
         ["user.overlay.overlay.opaque", "user.overlay.overlay.overlay.opaque"]
     } else {
         ["user.overlay.opaque", "user.overlay.overlay.opaque"]
@@ -330,8 +334,8 @@ fn damage_is_found() {
     write(store.view(&committed.digest, "stray"), "x");
     std::fs::remove_file(store.view(&committed.digest, "etc/conf")).unwrap();
     let problems = store.verify(&committed.digest).unwrap().join("\n");
-    let tool = if store.redirects() { "`/bin/tool` has no sound object" } else { "`/bin/tool` has other bytes" };
-    for expected in [tool, "`/stray`", "`/etc/conf` is missing"] {
+    let tool = if store.redirects(&committed.digest) { "has no sound object" } else { "has other bytes" };
+    for expected in [&format!("`/bin/tool` {tool}"), "`/stray`", "`/etc/conf` is missing"] {
         assert!(problems.contains(expected), "{expected} not in {problems}");
     }
 }

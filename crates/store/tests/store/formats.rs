@@ -160,10 +160,17 @@ fn linked_files(upper: &Path) {
     fifo(upper.join("srv/links/pipe"));
 }
 
-/// A store of format 2: an image, a kept package, a session that died, an app, a download, a cache.
+/// The formats whose stores are kept as they are. Each fixture has an image, a kept package, a session that died, an app, a
+/// download, and a cache.
+const KEPT: [u32; 2] = [2, 3];
+
 #[test]
-fn a_store_of_format_2_is_read() {
-    let (directory, store) = opened(2);
+fn stores_of_kept_formats_are_read() {
+    KEPT.into_iter().for_each(is_read);
+}
+
+fn is_read(format: u32) {
+    let (directory, store) = opened(format);
     let images = store.list_images().unwrap();
     assert_eq!(images.iter().map(|image| image.id.as_str()).collect::<Vec<_>>(), ["im-epQ78K6pAzifgA6y7NJeoM"]);
     let image = &images[0];
@@ -187,8 +194,12 @@ fn a_store_of_format_2_is_read() {
 }
 
 #[test]
-fn a_store_of_format_2_is_collected() {
-    let (_directory, store) = opened(2);
+fn stores_of_kept_formats_are_collected() {
+    KEPT.into_iter().for_each(is_collected);
+}
+
+fn is_collected(format: u32) {
+    let (_directory, store) = opened(format);
     let unused = Policy { unused_for: Some(Duration::ZERO), ..Policy::default() };
     assert_eq!(store.collect(&unused, &CancelToken::new(), &|| ()).unwrap().images.len(), 1);
     for directory in ["trees", "views", "copies", "whiteouts"] {
@@ -201,7 +212,7 @@ fn a_store_of_format_2_is_collected() {
 fn rows_of_other_versions_do_no_harm() {
     let directory = tempfile::tempdir().unwrap();
     let root = directory.path().join("store");
-    restore(2, &root);
+    restore(KEPT[KEPT.len() - 1], &root);
     let index = rusqlite::Connection::open(root.join("index.db")).unwrap();
     // Every row has a field that a later version added; one layer and one image lack what nobody can do without.
     for table in ["layers", "images"] {

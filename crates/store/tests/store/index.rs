@@ -101,8 +101,8 @@ fn newer_formats_are_refused() {
     let error = open().unwrap_err();
     assert!(matches!(error, StoreError::NewerFormat { found: 2, known: 1, .. }), "{error}");
     assert!(error.to_string().contains("update the package"));
-    std::fs::write(root.join("format.json"), "{\"format\":3}").unwrap();
-    assert!(matches!(open().unwrap_err(), StoreError::NewerFormat { found: 3, known: 2, .. }));
+    std::fs::write(root.join("format.json"), "{\"format\":4}").unwrap();
+    assert!(matches!(open().unwrap_err(), StoreError::NewerFormat { found: 4, known: 3, .. }));
     std::fs::write(root.join("format.json"), "rubbish").unwrap();
     assert!(matches!(open().unwrap_err(), StoreError::Damaged { .. }));
 }
@@ -143,7 +143,7 @@ fn a_store_of_an_earlier_format_is_taken_over() {
     for kept in ["content/caches/apt/archives/x.deb", "downloads/x", "apps/ap-1/output"] {
         assert!(root.join(kept).exists(), "{kept}");
     }
-    assert_eq!(std::fs::read_to_string(root.join("format.json")).unwrap(), "{\"format\":2}\n");
+    assert_eq!(std::fs::read_to_string(root.join("format.json")).unwrap(), "{\"format\":3}\n");
     store.layer(CommitRules::default(), |upper| write(upper.join("file"), "x"));
 }
 

@@ -18,23 +18,26 @@ struct Overlay(Vec<tempfile::TempDir>);
 impl Overlay {
     /// Mounts views with directories for writing on top unless that is `None`.
     fn mount(store: &TestStore, views: &Stack<Digest>, writable: Option<(StorePath, StorePath)>) -> Self {
-        let mut lower: Vec<_> =
-            views.top_down().map(|it| store.content(store.view_path(it)).display().to_string()).collect();
+        let mut lower: Vec<_> = views.top_down().map(|it| (it, store.view(it, "").display().to_string())).collect();
+        let lowest = lower.pop().unwrap();
+        let mut lowers = Vec::new();
         let mut mounted = Self(Vec::new());
         let mut data = String::new();
-        if store.redirects() {
+        if views.top_down().any(|digest| store.redirects(digest)) {
             data = format!("::{}", store.content("objects").display());
-            let lowest = lower.pop().unwrap();
-            for view in std::mem::take(&mut lower) {
-                lower.push(mounted.add(&format!("userxattr,lowerdir={view}{data}")));
-                if xattr(&view, "user.overlay.lamina.whiteouts").is_some() {
-                    lower.push(view.replace("/views/", "/whiteouts/"));
-                }
-            }
-            lower.push(lowest);
-            data.push_str(",xino=on");
         }
-        let mut options = format!("userxattr,lowerdir={}{data}", lower.join(":"));
+        for (digest, view) in lower {
+            if !store.redirects(digest) {
+                lowers.push(view);
+                continue;
+            }
+            lowers.push(mounted.add(&format!("userxattr,lowerdir={view}{data}")));
+            if xattr(&view, "user.overlay.lamina.whiteouts").is_some() {
+                lowers.push(view.replace("/views/", "/whiteouts/"));
+            }
+        }
+        lowers.push(lowest.1);
+        let mut options = format!("userxattr,xino=on,lowerdir={}{data}", lowers.join(":"));
         if let Some((upper, work)) = writable {
             let (upper, work) = (store.content(upper), store.content(work));
             options = format!("{options},upperdir={},workdir={}", upper.display(), work.display());

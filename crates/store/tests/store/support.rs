@@ -64,9 +64,10 @@ impl TestStore {
         std::fs::read(self.bytes(digest, path)).unwrap()
     }
 
-    /// Whether files of views lead to objects.
-    pub(crate) fn redirects(&self) -> bool {
-        self.view_path(&Digest::of(b"")).below("views").is_some()
+    /// Whether the files of a view lead to objects.
+    pub(crate) fn redirects(&self, digest: &Digest) -> bool {
+        self.view_path(digest).below("views").is_some()
+            && xattr(self.view(digest, ""), "user.overlay.lamina.copies").is_none()
     }
 
     /// Whether files of views are objects themselves, where they can be.

@@ -57,7 +57,8 @@ pub(super) fn commit(context: &WorkerContext, id: &str, rules: &CommitRules) -> 
         if has_view {
             make_way(context, &tree, &placed)?;
         }
-        let sharing = share::Sharing { context, upper: &upper, found: &found, tree: &tree, placed: &placed };
+        let placing = context.placing_of(&tree);
+        let sharing = share::Sharing { context, upper: &upper, found: &found, tree: &tree, placed: &placed, placing };
         let bytes_new = sharing.share()?;
         let tree_file = context.temporary_path();
         view::write_tree(&encoded, &tree_file)?;

@@ -25,6 +25,8 @@ pub(super) struct Sharing<'a> {
     pub(super) tree: &'a Tree,
     /// Files that were placed from objects, by inode.
     pub(super) placed: &'a std::collections::HashMap<u64, Placed>,
+    /// The way in which the files of this view are placed.
+    pub(super) placing: Placing,
 }
 
 impl Sharing<'_> {
@@ -45,10 +47,11 @@ impl Sharing<'_> {
             })
             .collect::<Result<_>>()?;
         self.renew_links(&is_replaced)?;
-        if self.context.placing.depth() == Depth::Two {
+        if self.placing.depth() == Depth::Two {
             self.tree.entries().iter().zip(&is_replaced).try_for_each(|(entry, done)| self.mark(entry, *done))?;
         }
         both().try_for_each(|(found, entry)| self.set_time(found, entry))?;
+        view::say_how_placed(self.context, self.placing, self.upper)?;
         view::set_times_of_directories(self.tree.entries(), self.upper)?;
         Ok(bytes_new.into_inner())
     }
@@ -57,7 +60,12 @@ impl Sharing<'_> {
     fn share_file(&self, found: &Found, entry: &Entry, bytes: Bytes, meta: &Metadata) -> Result<(bool, bool)> {
         let objects = &self.context.objects;
         if self.placed.contains_key(&found.stat.st_ino) {
-            return Ok((objects.claim(&ObjectName::new(&bytes.digest)), false));
+            // It was placed before anybody knew how much there would be.
+            let is_replaced = self.placing != self.context.placing;
+            if is_replaced {
+                self.place(entry, bytes, meta)?;
+            }
+            return Ok((objects.claim(&ObjectName::new(&bytes.digest)), is_replaced));
         }
         let path = join(self.upper, &entry.path);
         let mut existing = objects.find(&bytes.digest, Some(bytes.size))?;
@@ -68,7 +76,7 @@ impl Sharing<'_> {
             existing = None;
         }
         let is_claimed = existing.is_some() && objects.claim(&ObjectName::new(&bytes.digest));
-        match (self.context.placing, existing) {
+        match (self.placing, existing) {
             (Placing::Redirects, None) => {
                 let stored = objects.adopt(&bytes.digest, bytes.size, &path)?;
                 self.place(entry, bytes, meta)?;
@@ -81,11 +89,12 @@ impl Sharing<'_> {
             {
                 Ok((is_claimed, false))
             }
+            (Placing::Copies, Some(_)) => Ok((is_claimed, false)),
             (_, Some(_)) => self.place(entry, bytes, meta).map(|()| (is_claimed, true)),
             (Placing::Links, None) if found.stat.st_nlink == 1 && !wants_own_inode(disk::as_path(&entry.path)) => {
                 Ok((objects.add_name(&bytes.digest, bytes.size, &path, &self.context.temporary_path())?, false))
             }
-            (Placing::Links | Placing::Clones, None) => Ok((self.store_copy(&path, bytes)?, false)),
+            (Placing::Links | Placing::Clones | Placing::Copies, None) => Ok((self.store_copy(&path, bytes)?, false)),
         }
     }
 
@@ -106,7 +115,7 @@ impl Sharing<'_> {
             name: Path::new(path.file_name().unwrap_or_default()),
             path,
         };
-        self.context.place(bytes, meta, place).map(drop)
+        self.context.place(self.placing, bytes, meta, place).map(drop)
     }
 
     /// Makes further names of replaced files names of what has replaced them.
