@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use lamina_events::{CancelGuard, CancelToken, Sink};
@@ -10,6 +11,9 @@ use lamina_ground::{ErrorClass, random_id};
 
 use crate::protocol::Failure;
 
+/// Most clients that are attached to an app at a time: each has a thread and a connection.
+pub(crate) const MOST_GUESTS: usize = 256;
+
 /// A running app: the pools of its services. It ends when it is stopped, which is up to whoever has started it.
 pub(crate) struct Host {
     id: String,
@@ -17,8 +21,19 @@ pub(crate) struct Host {
     services: Arc<Services>,
     /// Function ids by name.
     functions: BTreeMap<String, String>,
+    /// How many clients are attached to it.
+    guests: AtomicUsize,
     /// Cancelled when it has ended.
     ended: CancelToken,
+}
+
+/// One client's attachment, which counts as long as this is kept.
+pub(crate) struct Guest(Arc<Host>);
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        self.0.guests.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Host {
@@ -31,7 +46,7 @@ impl Host {
     ) -> Arc<Self> {
         let services = Services::new(services, sink);
         let functions = services.names().map(|name| (name.to_owned(), random_id("fu"))).collect();
-        Arc::new(Self { id, name, services, functions, ended: CancelToken::new() })
+        Arc::new(Self { id, name, services, functions, guests: AtomicUsize::new(0), ended: CancelToken::new() })
     }
 
     /// Its id, `ap-…`.
@@ -47,6 +62,17 @@ impl Host {
     /// Function ids by name.
     pub(crate) fn functions(&self) -> &BTreeMap<String, String> {
         &self.functions
+    }
+
+    /// Lets a further client attach to it, unless there are too many.
+    pub(crate) fn admit(self: &Arc<Self>) -> Result<Guest, Failure> {
+        if self.guests.fetch_add(1, Ordering::Relaxed) < MOST_GUESTS {
+            return Ok(Guest(Arc::clone(self)));
+        }
+        self.guests.fetch_sub(1, Ordering::Relaxed);
+        let message = format!("the app `{}` has {MOST_GUESTS} attached clients, and takes no more", self.id);
+        let hint = Some("try again when one of them has left, or make several calls over one connection".to_owned());
+        Err(Failure { hint, ..Failure::new(ErrorClass::ConflictError, message) })
     }
 
     /// Stops it; returns when no container is left and those who are attached were told.
@@ -111,6 +137,18 @@ mod tests {
 
     fn host(id: &str, name: Option<&str>) -> Arc<Host> {
         Host::new(id.to_owned(), name.map(str::to_owned), Vec::new(), &Sink::none())
+    }
+
+    #[test]
+    fn attached_clients_are_bounded_and_make_room_when_they_leave() {
+        let app = host("ap-1", None);
+        let mut guests: Vec<_> = (0..MOST_GUESTS).map(|_| app.admit().ok().unwrap()).collect();
+        for _ in 0..2 {
+            let refused = app.admit().err().unwrap();
+            assert_eq!(refused.message, "the app `ap-1` has 256 attached clients, and takes no more");
+        }
+        guests.pop();
+        assert!(app.admit().is_ok());
     }
 
     #[test]

@@ -13,7 +13,7 @@ use lamina_functions::{CallAnswer, CallId, CallStatus, Caller, Calls, ContainerS
 use lamina_ground::ErrorClass;
 use lamina_wire::{Payload, Receiver, Sender, WireError};
 
-use crate::host::{Host, Hosts};
+use crate::host::{Guest, Host, Hosts};
 use crate::protocol::{Answer, AppRequest, AttachedFunction, CallRequest, Failure, Hello, PROTOCOL, Request};
 use crate::{Engine, EngineError};
 
@@ -191,7 +191,7 @@ enum Attachment {
     /// It has started the app, which ends with it. The guard stops calls when the user cancels.
     Owner(Arc<Host>, #[expect(dead_code, reason = "kept for its effect")] CancelGuard),
     /// It is attached to an app that goes on without it. The guard tells the client of its end.
-    Guest(Arc<Host>, #[expect(dead_code, reason = "kept for its effect")] CancelGuard),
+    Guest(Arc<Host>, #[expect(dead_code, reason = "kept for their effects")] (CancelGuard, Guest)),
 }
 
 impl Attachment {
@@ -390,6 +390,7 @@ impl Session<'_> {
             let _ = self.sender.send(&answer.encode(), &[], &[socket.as_fd()]);
             return Ok(());
         };
+        let guest = host.admit()?;
         let functions = host.functions().iter().map(|(name, id)| (&**name, AttachedFunction { id })).collect();
         self.answer(&Answer::Attached { request, app_id: host.id(), functions, elsewhere: false });
         let (sender, id) = (self.sender.clone(), host.id().to_owned());
@@ -397,7 +398,7 @@ impl Session<'_> {
             // As in `answer`.
             let _ = sender.send(&Answer::Ended { app_id: &id }.encode(), &[], &[]);
         });
-        *self.lock() = Attachment::Guest(host, guard);
+        *self.lock() = Attachment::Guest(host, (guard, guest));
         Ok(())
     }
 
