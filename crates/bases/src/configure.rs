@@ -3,11 +3,10 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use lamina_ground::DEFAULT_PATH;
-use lamina_sandbox::{ExitStatus, Network, SandboxSpec, Stdio, Upper};
+use lamina_sandbox::{ExitStatus, Network, SandboxSpec, Stdio, Upper, null_device};
 use lamina_store::Work;
 use lamina_workshop::Workshop;
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -58,12 +57,7 @@ pub(crate) fn configure(
 ) -> Result<Described, BaseError> {
     let (output, output_end) = pipe_with(PipeFlags::CLOEXEC).map_err(std::io::Error::from)?;
     let (errors, errors_end) = pipe_with(PipeFlags::CLOEXEC).map_err(std::io::Error::from)?;
-    let stdio = Stdio {
-        stdin: OwnedFd::from(fs_err::File::open("/dev/null")?.into_parts().0),
-        stdout: output_end,
-        stderr: errors_end,
-        socket: None,
-    };
+    let stdio = Stdio { stdin: null_device()?, stdout: output_end, stderr: errors_end, socket: None };
     let sandbox = Arc::new(workshop.launcher.spawn(&spec(plan, work), stdio)?);
     let killed = Arc::clone(&sandbox);
     let _guard = workshop.cancel.on_cancel(move || killed.kill());

@@ -113,7 +113,7 @@ impl Bytecode<'_> {
             ignore_sync: true,
             ..SandboxSpec::default()
         };
-        let sandbox = Arc::new(launcher.spawn(&spec, nowhere()?)?);
+        let sandbox = Arc::new(launcher.spawn(&spec, Stdio::null()?)?);
         let killed = Arc::clone(&sandbox);
         let guard = cancel.on_cancel(move || killed.kill());
         let Some(exit) = sandbox.wait_timeout(PATIENCE)? else {
@@ -129,15 +129,6 @@ impl Bytecode<'_> {
         let rules = CommitRules { drop_empty: exit.created_mountpoints, ..CommitRules::default() };
         Ok(store.commit(&work, rules)?)
     }
-}
-
-/// Streams that lead nowhere.
-fn nowhere() -> std::io::Result<Stdio> {
-    let null = || -> std::io::Result<std::os::fd::OwnedFd> {
-        let file = fs_err::OpenOptions::new().read(true).write(true).open("/dev/null")?;
-        Ok(file.into_parts().0.into())
-    };
-    Ok(Stdio { stdin: null()?, stdout: null()?, stderr: null()?, socket: None })
 }
 
 fn record(

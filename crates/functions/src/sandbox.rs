@@ -7,6 +7,7 @@ use std::time::Duration;
 use lamina_ground::{EnvVars, Stack, StorePath, causes};
 use lamina_sandbox::{
     Exit, ExitStatus, Launcher, Limits, Network, Sandbox, SandboxError, SandboxSpec, Stdio, TerminalSpec, Upper,
+    null_device,
 };
 use lamina_store::{Store, Work};
 
@@ -135,12 +136,11 @@ struct Ends {
 
 /// Makes a container's descriptors.
 fn streams() -> std::io::Result<(Stdio, Ends)> {
-    let stdin = fs_err::File::open("/dev/null")?.into_parts().0;
     let (stdout, stdout_writer) = std::io::pipe()?;
     let (stderr, stderr_writer) = std::io::pipe()?;
     let (socket, inner) = std::os::unix::net::UnixStream::pair()?;
     let stdio = Stdio {
-        stdin: stdin.into(),
+        stdin: null_device()?,
         stdout: stdout_writer.into(),
         stderr: stderr_writer.into(),
         socket: Some(inner.into()),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
-use lamina_ground::Stack;
+use lamina_ground::{ALPHABET, Stack};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -113,7 +113,6 @@ pub fn image_id(layers: &Stack<Digest>, config: &RuntimeConfig) -> String {
 
 /// The first 22 base-62 digits of a digest: 130 bits.
 fn base62(digest: Digest) -> String {
-    const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
     let mut number = digest.as_bytes().to_vec();
     (0..22)
         .map(|_| {
@@ -122,7 +121,7 @@ fn base62(digest: Digest) -> String {
                 *byte = u8::try_from(value / 62).unwrap_or(u8::MAX);
                 value % 62
             });
-            char::from(DIGITS[usize::from(remainder)])
+            char::from(ALPHABET[usize::from(remainder)])
         })
         .collect()
 }

@@ -6,7 +6,6 @@
 #![expect(clippy::print_stdout, reason = "what it measures is its output")]
 
 use std::error::Error;
-use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Instant;
 
@@ -31,7 +30,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let helpers = Helpers::start_with(Path::new(modal), Path::new(content), &IdMap::for_current_user()?, &[])?;
     for round in 0..WARM_UP + count.parse::<usize>()? {
         let start = Instant::now();
-        let exit = helpers.launcher.spawn(&spec, nowhere()?)?.wait()?;
+        let exit = helpers.launcher.spawn(&spec, Stdio::null()?)?.wait()?;
         let milliseconds = start.elapsed().as_secs_f64() * 1e3;
         if exit.status != ExitStatus::Exited(0) {
             return Err(format!("the command ended with {:?}", exit.status).into());
@@ -41,13 +40,4 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
     }
     Ok(())
-}
-
-/// Standard streams that lead nowhere.
-fn nowhere() -> std::io::Result<Stdio> {
-    let null = || -> std::io::Result<OwnedFd> {
-        let file = fs_err::OpenOptions::new().read(true).write(true).open("/dev/null")?;
-        Ok(file.into_parts().0.into())
-    };
-    Ok(Stdio { stdin: null()?, stdout: null()?, stderr: null()?, socket: None })
 }

@@ -163,7 +163,23 @@ pub struct Stdio {
     pub socket: Option<OwnedFd>,
 }
 
+/// Opens `/dev/null`, for reading and writing.
+///
+/// # Errors
+/// When it cannot be opened.
+pub fn null_device() -> std::io::Result<OwnedFd> {
+    Ok(fs_err::File::options().read(true).write(true).open("/dev/null")?.into_parts().0.into())
+}
+
 impl Stdio {
+    /// Streams that lead nowhere, and no socket.
+    ///
+    /// # Errors
+    /// When the device cannot be opened.
+    pub fn null() -> std::io::Result<Self> {
+        Ok(Self { stdin: null_device()?, stdout: null_device()?, stderr: null_device()?, socket: None })
+    }
+
     /// Lets the command open pipes by name, as in `> /dev/stdout`: they belong to whoever made them, which is another id
     /// than the command's. Their permissions are for nobody else, since no path but that of the descriptor leads there.
     fn open_pipes_to_the_command(&self) {

@@ -3,7 +3,6 @@
 //! The main finding is not guessed: helpers are started and a sandbox is made in an empty image. The others say why that
 //! fails, or what works less well than it could.
 
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use lamina_ground::causes;
@@ -91,11 +90,7 @@ fn try_sandbox(directory: &Path) -> Result<(), SandboxError> {
     let helpers = Helpers::start(&trial.content, &trial.map, &[])?;
     for upper in [Upper::Store { upper: "upper".into(), work: "work".into() }, Upper::Memory { limit_bytes: 1 << 20 }] {
         let spec = SandboxSpec { upper, argv: vec!["/trial".into()], ..SandboxSpec::default() };
-        let null = || -> std::io::Result<OwnedFd> {
-            Ok(fs_err::File::options().read(true).write(true).open("/dev/null")?.into_parts().0.into())
-        };
-        let stdio = Stdio { stdin: null()?, stdout: null()?, stderr: null()?, socket: None };
-        match helpers.launcher.spawn(&spec, stdio) {
+        match helpers.launcher.spawn(&spec, Stdio::null()?) {
             Ok(_) | Err(SandboxError::CommandNotFound { .. }) => {}
             Err(error) => return Err(error),
         }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use lamina_events::CancelGuard;
 use lamina_ground::{Stack, StorePath, causes};
-use lamina_sandbox::{InjectedFile, Limits, Network, Sandbox, SandboxSpec, Stdio, Upper};
+use lamina_sandbox::{InjectedFile, Limits, Network, Sandbox, SandboxSpec, Stdio, Upper, null_device};
 use lamina_store::JobError;
 use lamina_workshop::Workshop;
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -130,8 +130,7 @@ impl Compilers<'_> {
     fn start(&self) -> Result<Interpreter, WheelError> {
         let (stdin, requests) = pipe_with(PipeFlags::CLOEXEC).map_err(std::io::Error::from)?;
         let (answers, stdout) = pipe_with(PipeFlags::CLOEXEC).map_err(std::io::Error::from)?;
-        let stderr = OwnedFd::from(fs_err::OpenOptions::new().write(true).open("/dev/null")?.into_parts().0);
-        let stdio = Stdio { stdin, stdout, stderr, socket: None };
+        let stdio = Stdio { stdin, stdout, stderr: null_device()?, socket: None };
         let sandbox = self
             .workshop
             .launcher

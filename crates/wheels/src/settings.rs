@@ -115,15 +115,25 @@ impl PipSettings {
     }
 }
 
+/// A variable that names a path.
+fn variable(name: &str) -> Option<PathBuf> {
+    std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+}
+
+/// The user's directory, and that of their settings.
+fn own_directories() -> (PathBuf, PathBuf) {
+    let home = variable("HOME").unwrap_or_default();
+    let configuration = variable("XDG_CONFIG_HOME").unwrap_or_else(|| home.join(".config"));
+    (home, configuration)
+}
+
 /// The files in rising order of precedence.
 fn configuration_files() -> Vec<PathBuf> {
-    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let explicit = variable("PIP_CONFIG_FILE");
     if explicit.as_deref() == Some(Path::new("/dev/null")) {
         return Vec::new();
     }
-    let home = variable("HOME").unwrap_or_default();
-    let configuration = variable("XDG_CONFIG_HOME").unwrap_or_else(|| home.join(".config"));
+    let (home, configuration) = own_directories();
     let mut files = vec![
         PathBuf::from("/etc/xdg/pip/pip.conf"),
         PathBuf::from("/etc/pip.conf"),
@@ -153,9 +163,7 @@ fn parse(text: &str) -> BTreeMap<String, String> {
 
 /// Whether the user or the system configured `uv` by a file.
 pub(crate) fn has_uv_configuration() -> bool {
-    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let home = variable("HOME").unwrap_or_default();
-    let configuration = variable("XDG_CONFIG_HOME").unwrap_or_else(|| home.join(".config"));
+    let (_, configuration) = own_directories();
     variable("UV_CONFIG_FILE").is_some()
         || [configuration.join("uv/uv.toml"), "/etc/xdg/uv/uv.toml".into(), "/etc/uv/uv.toml".into()]
             .iter()

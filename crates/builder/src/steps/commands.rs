@@ -7,7 +7,7 @@ use std::sync::Arc;
 use lamina_bases::quote;
 use lamina_ground::{DEFAULT_PATH, Stack};
 use lamina_image::{Digest, FileEntry, FileKind, FileSet, KeyMaterial, RunCommands};
-use lamina_sandbox::{Exit, ExitStatus, Limits, Mount, SandboxError, SandboxSpec, Stdio, Upper};
+use lamina_sandbox::{Exit, ExitStatus, Limits, Mount, SandboxError, SandboxSpec, Stdio, Upper, null_device};
 use lamina_store::{CommitRules, StoreError, Work};
 
 use super::{Kind, LayerKind, Made, Planning, Recipe, StepContext, StepError};
@@ -176,9 +176,8 @@ fn run_logged(context: &StepContext<'_>, spec: &SandboxSpec, log: &mut StepLog) 
 /// A pipe for both output streams, and standard input from `/dev/null`.
 fn output_pipe() -> std::io::Result<(std::io::PipeReader, Stdio)> {
     let (reader, writer) = std::io::pipe()?;
-    let stdin = OwnedFd::from(fs_err::File::open("/dev/null")?.into_parts().0);
     let stdout = OwnedFd::from(writer.try_clone()?);
-    Ok((reader, Stdio { stdin, stdout, stderr: OwnedFd::from(writer), socket: None }))
+    Ok((reader, Stdio { stdin: null_device()?, stdout, stderr: OwnedFd::from(writer), socket: None }))
 }
 
 fn pump(mut reader: std::io::PipeReader, log: &mut StepLog) -> std::io::Result<()> {
