@@ -51,8 +51,8 @@ def leftovers(modal: Modal) -> dict[str, list[str]]:
     }
 
 
-def clean(modal: Modal, patience: float = 5) -> None:
-    """Everything ends within moments; what is left after that is left for good."""
+def clean(modal: Modal, patience: float = 20) -> None:
+    """Everything ends within moments, or a while where the machine is busy; what is left after that is left for good."""
     until = time.monotonic() + patience
     while any(leftovers(modal).values()) and time.monotonic() < until:
         time.sleep(0.1)

@@ -142,9 +142,7 @@ def other_stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str,
 
 
 @pytest.fixture(params=list(WAYS))
-def way(
-    request: pytest.FixtureRequest, shared_store: Path, other_stores: dict[str, Path], tmp_path: Path
-) -> Modal:
+def way(request: pytest.FixtureRequest, shared_store: Path, other_stores: dict[str, Path], tmp_path: Path) -> Modal:
     """``modal`` with one way of making and mounting views forced."""
     modal = Modal(other_stores.get(request.param, shared_store), tmp_path)
     modal.environment.update(WAYS[request.param])
