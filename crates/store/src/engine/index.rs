@@ -42,12 +42,12 @@ const SCHEMA: &str = "
 /// record has no kind, so that it can still be removed.
 const LAYERS_BY_KIND: &str = "
     CREATE INDEX IF NOT EXISTS layers_by_kind ON layers (
-        iif(json_valid(record), json_extract(record, '$.material.kind'), NULL), created
+        CASE WHEN json_valid(record) THEN json_extract(record, '$.material.kind') END, created
     )";
 /// Names the kind as that index does, or it is not used.
 const RECENT_LAYERS: &str = "
     SELECT record FROM layers
-    WHERE iif(json_valid(record), json_extract(record, '$.material.kind'), NULL) = ?1
+    WHERE CASE WHEN json_valid(record) THEN json_extract(record, '$.material.kind') END = ?1
     ORDER BY created DESC LIMIT ?2";
 
 /// The opened index.
