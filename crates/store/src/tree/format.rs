@@ -123,24 +123,27 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Vec<Entry>, TreeError> {
     Ok(entries)
 }
 
-/// The outline of an encoding.
-pub(super) fn outline(bytes: &[u8], most_bytes: u64) -> Result<Outline, TreeError> {
+/// The outline of an encoding. Every start of a container reads one of all that is in its base, so nothing is copied.
+pub(super) fn outline(bytes: &[u8], most_bytes: u64) -> Result<Outline<'_>, TreeError> {
     let mut reader = Reader(bytes.strip_prefix(MAGIC).ok_or(TreeError::Format)?);
     let mut outline = Outline::default();
     let mut total = 0u64;
     while !reader.0.is_empty() {
         let kind = reader.byte()?;
         let path = reader.bytes()?;
-        match reader.node(kind, path)? {
-            Node::Directory { meta, .. } => outline.directories.push((path.to_vec(), meta.modified)),
-            Node::Whiteout => outline.deletions.push(path.to_vec()),
-            Node::File { size, .. } => {
+        match kind {
+            DIRECTORY | OPAQUE_DIRECTORY => outline.directories.push((path, reader.time_of_meta()?)),
+            FILE => {
+                reader.time_of_meta()?;
+                let size = u64::from_le_bytes(reader.array()?);
+                reader.take(size_of::<Digest>())?;
                 total = total.saturating_add(size);
                 if total <= most_bytes {
-                    outline.files.push((path.to_vec(), size));
+                    outline.files.push((path, size));
                 }
             }
-            _ => {}
+            WHITEOUT => outline.deletions.push(path),
+            _ => drop(reader.node(kind, path)?),
         }
     }
     if total > most_bytes {
@@ -191,6 +194,16 @@ impl<'a> Reader<'a> {
             xattrs.insert(name.to_vec(), value.to_vec());
         }
         Ok(Metadata { mode, uid, gid, modified, xattrs })
+    }
+
+    /// The time of metadata of which nothing else is wanted.
+    fn time_of_meta(&mut self) -> Result<Timestamp, TreeError> {
+        self.take(3 * size_of::<u32>())?;
+        let modified = Timestamp { seconds: i64::from_le_bytes(self.array()?), nanoseconds: self.number()? };
+        for _ in 0..2 * u64::from(self.number()?) {
+            self.bytes()?;
+        }
+        Ok(modified)
     }
 
     fn byte(&mut self) -> Result<u8, TreeError> {

@@ -31,13 +31,13 @@ pub struct Tree {
 
 /// What of a tree a look at its view is compared with.
 #[derive(Debug, Default)]
-pub(crate) struct Outline {
+pub(crate) struct Outline<'tree> {
     /// The directories, and when something in each was changed last.
-    pub(crate) directories: Vec<(Vec<u8>, Timestamp)>,
+    pub(crate) directories: Vec<(&'tree [u8], Timestamp)>,
     /// The regular files and their sizes in bytes, unless these are many.
-    pub(crate) files: Vec<(Vec<u8>, u64)>,
+    pub(crate) files: Vec<(&'tree [u8], u64)>,
     /// What is deleted.
-    pub(crate) deletions: Vec<Vec<u8>>,
+    pub(crate) deletions: Vec<&'tree [u8]>,
 }
 
 /// One path of a tree.
@@ -178,7 +178,7 @@ impl Tree {
     ///
     /// # Errors
     /// When the bytes end in the middle of something.
-    pub(crate) fn outline(bytes: &[u8], most_bytes: u64) -> Result<Outline, TreeError> {
+    pub(crate) fn outline(bytes: &[u8], most_bytes: u64) -> Result<Outline<'_>, TreeError> {
         format::outline(bytes, most_bytes)
     }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use lamina_image::Digest;
 use rayon::prelude::*;
-use rustix::fs::{CWD, FileType, Mode};
+use rustix::fs::{CWD, FileType, Mode, Stat};
 
 use super::disk::{self, Result, join};
 use super::place::{Bytes, MOST_COPIED, Place, set_metadata};
@@ -16,7 +16,10 @@ use super::{WorkerContext, whiteouts};
 use crate::placing::Placing;
 use crate::protocol::Published;
 use crate::tree::{Entry, Node, Tree};
-use crate::{JobError, Metadata};
+use crate::{JobError, Metadata, Timestamp};
+
+/// How many directories are worth a second thread: to look at fewer takes less time than starting it.
+const MANY: usize = 300;
 
 /// Makes a view of an encoded tree and publishes both, unless objects are missing.
 pub(super) fn publish(context: &WorkerContext, encoded: &[u8]) -> Result<Published> {
@@ -68,29 +71,52 @@ pub(super) fn restore(context: &WorkerContext, digest: &Digest) -> Result<bool> 
 
 /// A look at a view, cheap enough for every start: whether its directories have the times that the tree says, which change with
 /// every name that comes or goes, and whether the deletions beside it are there. Files of small views, which may be copies, have
-/// to have their sizes as well: after a power cut a copy may be there without its bytes. In one thread: others have to be started
-/// first, which takes as long as a usual view.
+/// to have their sizes as well: after a power cut a copy may be there without its bytes.
 pub(super) fn looks_right(context: &WorkerContext, digest: &Digest) -> Result<bool> {
-    let Ok(outline) = Tree::outline(&disk::read(&tree_path(context, digest))?, MOST_COPIED) else { return Ok(false) };
+    let encoded = disk::read(&tree_path(context, digest))?;
+    let Ok(outline) = Tree::outline(&encoded, MOST_COPIED) else { return Ok(false) };
     let root = view_path(context, digest);
     if !disk::try_stat(&root)?.is_some_and(|stat| disk::file_type(&stat) == FileType::Directory) {
         return Ok(false);
     }
     // Paths are looked up from here, which spares the store's own part of each.
     let opened = disk::open_directory(&root)?;
-    for (path, modified) in outline.directories {
-        let Some(stat) = disk::try_stat_below(&opened, &path, &root)? else { return Ok(false) };
-        if disk::file_type(&stat) != FileType::Directory || disk::meta(&stat).modified != modified {
+    let directory = |(path, modified): &(&[u8], Timestamp)| {
+        let stat = disk::try_stat_below(&opened, path, &root)?;
+        let is_right =
+            |stat: Stat| disk::file_type(&stat) == FileType::Directory && disk::meta(&stat).modified == *modified;
+        Ok(stat.is_some_and(is_right))
+    };
+    let file = |(path, size): &(&[u8], u64)| {
+        let stat = disk::try_stat_below(&opened, path, &root)?;
+        Ok(stat.is_some_and(|stat| disk::file_type(&stat) == FileType::RegularFile && disk::size(&stat) == *size))
+    };
+    Ok(in_halves(&outline.directories, directory)?
+        && all(&outline.files, file)?
+        && whiteouts::look_right(context, digest, &outline.deletions, &root)?)
+}
+
+/// Whether all are right. Where they are many, a second thread takes half of them.
+fn in_halves<T: Sync>(items: &[T], is_right: impl Fn(&T) -> Result<bool> + Sync) -> Result<bool> {
+    if items.len() < MANY {
+        return all(items, is_right);
+    }
+    let (half, other) = items.split_at(items.len() / 2);
+    std::thread::scope(|scope| {
+        let other = scope.spawn(|| all(other, &is_right));
+        let is_half_right = all(half, &is_right);
+        let is_other_right = other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        Ok(is_half_right? && is_other_right?)
+    })
+}
+
+fn all<T>(items: &[T], is_right: impl Fn(&T) -> Result<bool>) -> Result<bool> {
+    for item in items {
+        if !is_right(item)? {
             return Ok(false);
         }
     }
-    for (path, size) in outline.files {
-        let stat = disk::try_stat_below(&opened, &path, &root)?;
-        if stat.is_none_or(|stat| disk::file_type(&stat) != FileType::RegularFile || disk::size(&stat) != size) {
-            return Ok(false);
-        }
-    }
-    whiteouts::look_right(context, digest, &outline.deletions, &root)
+    Ok(true)
 }
 
 /// Where a view is.

@@ -51,11 +51,11 @@ pub(super) fn publish(context: &WorkerContext, digest: &Digest, tree: &Tree, roo
 
 /// Whether the view at `root` says that it has these deletions, and they are where it shows them. It costs nothing where
 /// there are none.
-pub(super) fn look_right(context: &WorkerContext, digest: &Digest, deletions: &[Vec<u8>], root: &Path) -> Result<bool> {
+pub(super) fn look_right(context: &WorkerContext, digest: &Digest, deletions: &[&[u8]], root: &Path) -> Result<bool> {
     if deletions.is_empty() || context.placing_at(root).depth() == Depth::One {
         return Ok(true);
     }
-    Ok(xattrs::has_whiteouts(root) && has_exactly(&path(context, digest), deletions.iter().map(|path| &path[..]))?)
+    Ok(xattrs::has_whiteouts(root) && has_exactly(&path(context, digest), deletions.iter().copied())?)
 }
 
 /// Whether a directory holds these deletions and the directories on the way, and nothing else.
