@@ -195,11 +195,19 @@ impl Collection {
 
     /// Makes the views that show the set.
     fn show(&mut self, store: &Store, image: &Stack<Digest>) -> Result<(Digest, Stack<Digest>), StoreError> {
-        let (tree, image) = (self.tree(store, image)?, of_all(image));
+        let base = self.record.base.filter(|_| self.files.len() >= SMALL);
+        let (tree, base) = rayon::join(
+            || self.tree(store, image),
+            || base.and_then(|digest| store.tree(&digest).map(|tree| (digest, tree))),
+        );
+        let (tree, image) = (tree?, of_all(image));
         let encoded = tree.encode();
         let whole = Digest::of(&encoded);
         if !store.is_usable(&whole)?
-            && let Some((base, delta)) = self.delta(store, &whole, &tree)
+            && let Some((base, base_tree)) = base
+            && base != whole
+            && store.is_usable(&base)?
+            && let Some(delta) = self.delta(&base_tree, &tree)
         {
             let delta = self.publish(store, &delta.encode())?;
             let shown = Shown { image, whole, delta: Some((delta, base)) };
@@ -257,15 +265,10 @@ impl Collection {
         })
     }
 
-    /// What `tree` adds to the last full view, when that is a small part of it and nothing was removed.
+    /// What `tree` adds to that of the last full view, when that is a small part of it and nothing was removed.
     ///
     /// Removals take a new full view: a whiteout over the old one would also hide what the image has below.
-    fn delta(&self, store: &Store, digest: &Digest, tree: &Tree) -> Option<(Digest, Tree)> {
-        let base = self.record.base.filter(|base| base != digest && store.is_usable(base).unwrap_or(false))?;
-        if self.files.len() < SMALL {
-            return None;
-        }
-        let base_tree = store.tree(&base)?;
+    fn delta(&self, base_tree: &Tree, tree: &Tree) -> Option<Tree> {
         let mut changed: BTreeSet<&[u8]> = BTreeSet::new();
         let mut former = base_tree.entries().iter().peekable();
         for entry in tree.entries() {
@@ -292,7 +295,7 @@ impl Collection {
             }
         }
         let entries = tree.entries().iter().filter(|entry| wanted.contains(&entry.path[..])).cloned().collect();
-        Some((base, Tree::new(entries).ok()?))
+        Tree::new(entries).ok()
     }
 
     /// Makes a view, reading files again whose objects are gone.

@@ -4,6 +4,7 @@
 //! keep their owner, mode and attributes, and nothing takes the place of a directory, or a directory that of a file.
 
 use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
 
 use super::links::{self, LocalLink};
 use super::{LocalFile, beneath};
@@ -14,8 +15,8 @@ use crate::{Metadata, StoreError};
 /// The paths that a set takes in an image.
 #[derive(Debug, Default)]
 pub(super) struct Placement {
-    /// What is added, by its path in the image.
-    pub(super) items: BTreeMap<Vec<u8>, Item>,
+    /// What is added and its path in the image, in the order of these.
+    pub(super) items: Vec<(Vec<u8>, Item)>,
     /// The directories above them.
     pub(super) directories: BTreeMap<Vec<u8>, Metadata>,
 }
@@ -36,23 +37,24 @@ impl Placement {
         links: &[LocalLink],
         image: &mut ImageTree,
     ) -> Result<Self, StoreError> {
-        let mut placer = Placer { image, led: HashMap::new() };
-        let mut taken: BTreeMap<Vec<u8>, (usize, Item)> = BTreeMap::new();
-        // Where several paths lead to the same place, the last source wins, as it does for equal paths.
-        let mut take = |path: Vec<u8>, entry: usize, item: Item| match taken.get(&path) {
-            Some((former, _)) if *former > entry => {}
-            _ => drop(taken.insert(path, (entry, item))),
-        };
+        let mut placer = Placer { image, led: HashMap::new(), latest: None };
+        let mut taken: Vec<(Vec<u8>, usize, Item)> = Vec::with_capacity(files.size_hint().0 + links.len());
         for (index, file) in files.enumerate() {
-            take(placer.path(file)?, file.entry, Item::File(index));
+            taken.push((placer.path(file)?, file.entry, Item::File(index)));
         }
         for link in links {
             let path = placer.path(link)?;
-            let target = links::relative(&path, &placer.directory(&link.leads_to, link)?);
-            take(path, link.entry, Item::Link(target));
+            let target = links::relative(&path, &placer.directory(&link.leads_to, link)?.path);
+            taken.push((path, link.entry, Item::Link(target)));
         }
+        // Where several paths lead to the same place, the last source wins, as it does for equal paths.
+        taken.sort_by(|left, right| (&left.0, left.1).cmp(&(&right.0, right.1)));
         let mut placement = Self::default();
-        for (path, (_, item)) in taken {
+        let mut taken = taken.into_iter().peekable();
+        while let Some((path, _, item)) = taken.next() {
+            if taken.peek().is_some_and(|(next, ..)| *next == path) {
+                continue;
+            }
             if let Some(hidden) = HIDDEN.iter().find(|directory| is_below(&path, directory)) {
                 let (path, hidden) = (lossy(&path), lossy(hidden));
                 return Err(StoreError::InvalidFileSet(format!(
@@ -60,7 +62,7 @@ impl Placement {
                 )));
             }
             placement.add_directories(parent(&path), placer.image);
-            placement.items.insert(path, item);
+            placement.items.push((path, item));
         }
         placement.add_directories(b"", placer.image);
         Ok(placement)
@@ -137,14 +139,27 @@ impl Placed for LocalLink {
 struct Placer<'a> {
     image: &'a mut ImageTree,
     /// Where directories that were asked for are in the image.
-    led: HashMap<Vec<u8>, Vec<u8>>,
+    led: HashMap<Vec<u8>, Rc<Led>>,
+    /// The latest of them, which most files share with the one before.
+    latest: Option<(Vec<u8>, Rc<Led>)>,
+}
+
+/// Where a directory that was asked for is in the image.
+struct Led {
+    path: Vec<u8>,
+    /// Whether the image has it: otherwise it has nothing below, either.
+    is_there: bool,
 }
 
 impl Placer<'_> {
     /// Where a file or a link goes.
     fn path(&mut self, file: &impl Placed) -> Result<Vec<u8>, StoreError> {
         let name = file.target().rsplit(|byte| *byte == b'/').next().unwrap_or_default();
-        let path = beneath(&self.directory(parent(file.target()), file)?, name);
+        let directory = self.directory(parent(file.target()), file)?;
+        let path = beneath(&directory.path, name);
+        if !directory.is_there {
+            return Ok(path);
+        }
         let there = match self.image.at(&path) {
             // A file given by name goes where the link leads. Of a directory's files, each replaces what has its name.
             Place::Link(_) => self.image.resolve(&path).map_err(|impasse| refused(file, &impasse.to_string())),
@@ -165,18 +180,27 @@ impl Placer<'_> {
     }
 
     /// Where the directory at `path` is.
-    fn directory(&mut self, path: &[u8], file: &impl Placed) -> Result<Vec<u8>, StoreError> {
-        if let Some(led) = self.led.get(path) {
-            return Ok(led.clone());
+    fn directory(&mut self, path: &[u8], file: &impl Placed) -> Result<Rc<Led>, StoreError> {
+        if let Some((latest, led)) = &self.latest
+            && latest == path
+        {
+            return Ok(Rc::clone(led));
         }
-        let end = match self.image.resolve(path) {
-            Ok((end, Place::File)) => Err(format!("`{}` is a file in the image, not a directory", lossy(&end))),
-            Ok((end, _)) => Ok(end),
-            Err(impasse) => Err(impasse.to_string()),
+        let led = match self.led.get(path) {
+            Some(led) => Rc::clone(led),
+            None => Rc::new(self.follow(path).map_err(|why| refused(file, &why))?),
         };
-        let end = end.map_err(|why| refused(file, &why))?;
-        self.led.insert(path.to_vec(), end.clone());
-        Ok(end)
+        self.led.insert(path.to_vec(), Rc::clone(&led));
+        self.latest = Some((path.to_vec(), Rc::clone(&led)));
+        Ok(led)
+    }
+
+    fn follow(&mut self, path: &[u8]) -> Result<Led, String> {
+        match self.image.resolve(path) {
+            Ok((end, Place::File)) => Err(format!("`{}` is a file in the image, not a directory", lossy(&end))),
+            Ok((path, place)) => Ok(Led { path, is_there: place != Place::Absent }),
+            Err(impasse) => Err(impasse.to_string()),
+        }
     }
 }
 
