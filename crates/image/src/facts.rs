@@ -1,7 +1,7 @@
 //! What bases and steps know about an image, as data that later steps read.
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::RuntimeConfig;
 
@@ -110,26 +110,57 @@ impl Facts {
 /// that bases have not set before.
 const VERSION: u64 = 1;
 
-/// Facts as they are kept beside a layer: with the version of their form.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// Facts as they are kept beside a layer: with the version of their form. They stay text until somebody reads them, because
+/// those of a base name all its packages, and most layers are only found.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct RecordedFacts(Value);
+pub struct RecordedFacts(Box<RawValue>);
+
+/// The recorded form.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Form {
+    version: u64,
+    #[serde(default)]
+    system: Option<System>,
+    #[serde(default)]
+    python: Option<Python>,
+    #[serde(default)]
+    config: RuntimeConfig,
+    #[serde(default)]
+    packages: Vec<Package>,
+}
 
 impl RecordedFacts {
     /// The facts; nothing if they are of a form that this program does not read. The layer is of no use then, because
     /// later steps would not know what it is.
     #[must_use]
     pub fn read(&self) -> Option<Facts> {
-        let mut parts = self.0.as_object()?.clone();
-        let version = parts.remove("version")?.as_u64()?;
-        (version == VERSION).then(|| serde_json::from_value(Value::Object(parts)).ok()).flatten()
+        let Form { version, system, python, config, packages } = serde_json::from_str(self.0.get()).ok()?;
+        (version == VERSION).then_some(Facts { system, python, config, packages })
+    }
+
+    fn of(facts: &Facts) -> serde_json::Result<Self> {
+        let mut recorded = serde_json::to_value(facts)?;
+        if let Some(parts) = recorded.as_object_mut() {
+            parts.insert("version".to_owned(), VERSION.into());
+        }
+        serde_json::value::to_raw_value(&recorded).map(Self)
     }
 }
+
+impl PartialEq for RecordedFacts {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.get() == other.0.get()
+    }
+}
+
+impl Eq for RecordedFacts {}
 
 impl Default for RecordedFacts {
     /// Of a layer that says nothing about the image.
     fn default() -> Self {
-        Self(serde_json::json!({ "version": VERSION }))
+        Self::of(&Facts::default()).unwrap_or_else(|_| Self(RawValue::NULL.to_owned()))
     }
 }
 
@@ -137,16 +168,14 @@ impl TryFrom<&Facts> for RecordedFacts {
     type Error = serde_json::Error;
 
     fn try_from(facts: &Facts) -> Result<Self, Self::Error> {
-        let mut recorded = serde_json::to_value(facts)?;
-        if let Some(parts) = recorded.as_object_mut() {
-            parts.insert("version".to_owned(), VERSION.into());
-        }
-        Ok(Self(recorded))
+        Self::of(facts)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
 
     fn base() -> Facts {
@@ -166,6 +195,10 @@ mod tests {
         }
     }
 
+    fn recorded(value: &Value) -> RecordedFacts {
+        serde_json::from_value(value.clone()).unwrap()
+    }
+
     fn package(name: &str, version: &str) -> Package {
         let (name, version) = (name.to_owned(), version.to_owned());
         Package { kind: PackageKind::Deb, name, version, source: None, sha256: None }
@@ -182,7 +215,8 @@ mod tests {
 
     #[test]
     fn the_recorded_form_is_pinned() {
-        let recorded = serde_json::to_string_pretty(&RecordedFacts::try_from(&base()).unwrap()).unwrap();
+        let recorded = serde_json::to_value(RecordedFacts::try_from(&base()).unwrap()).unwrap();
+        let recorded = serde_json::to_string_pretty(&recorded).unwrap();
         insta::assert_snapshot!(recorded, @r#"
         {
           "config": {
@@ -229,20 +263,20 @@ mod tests {
         let with = |name: &str, value: Value| {
             let mut changed = current.clone();
             changed[name] = value;
-            RecordedFacts(changed)
+            recorded(&changed)
         };
         assert!(with("version", VERSION.into()).read().is_some());
         assert_eq!(with("version", 2.into()).read(), None, "a later form");
         assert_eq!(with("gpu", "none".into()).read(), None, "a part that this program does not know");
         assert_eq!(with("python", "3.11".into()).read(), None, "a part of another form");
-        assert_eq!(RecordedFacts(Value::Null).read(), None);
+        assert_eq!(recorded(&Value::Null).read(), None);
         let former = serde_json::json!({
             "suite": "bookworm", "python": "3.11", "python_version": "3.11.2", "interpreter": "/usr/bin/python3",
             "site_packages": "/usr/local/lib/python3.11/dist-packages", "scripts": "/usr/local/bin",
             "environment": [["PATH", "/usr/bin"]], "architecture": "amd64", "packages_digest": "", "packages": 120,
             "released": 0,
         });
-        assert_eq!(RecordedFacts(former).read(), None, "the form before there was a version");
+        assert_eq!(recorded(&former).read(), None, "the form before there was a version");
     }
 
     #[test]
