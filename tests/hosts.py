@@ -14,12 +14,16 @@ app = modal.App("hosts")
 
 def host(version: str) -> modal.Image:
     """A machine with this Python, the checkout at `/host`, and what the tests need."""
-    image = modal.Image.debian_slim(python_version=version).pip_install(
-        "pytest>=8", "cloudpickle>=3", "python-dotenv>=1"
+    image = (
+        modal.Image.debian_slim(python_version=version)
+        .apt_install("git")
+        .pip_install("pytest>=8", "cloudpickle>=3", "python-dotenv>=1")
     )
     for name in ("python", "tests"):
         image = image.add_local_dir(name, f"/host/{name}", ignore=["**/__pycache__", "**/*.pyc"])
-    return image.add_local_file("pyproject.toml", "/host/pyproject.toml")
+    for name in ("pyproject.toml", "crates/builder/src/steps/start_installer.py"):
+        image = image.add_local_file(name, f"/host/{name}")
+    return image
 
 
 def run_tests() -> str:
