@@ -77,7 +77,7 @@ variables! {
         /// Features of the kernel to do without in sandboxes: `lowerdir`, `landlock`, `cgroups`, `binary-mount`, separated
         /// by commas.
         MODAL_SANDBOX_WITHOUT,
-        /// Ways of the store's file system to do without: `redirects`, `clones`, separated by commas.
+        /// Ways of making views to do without: `redirects`, `copies` (in small views), `clones`, separated by commas.
         MODAL_STORE_WITHOUT,
     }
     "Of other programs" {

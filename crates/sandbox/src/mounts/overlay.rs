@@ -4,7 +4,7 @@
 //! `userxattr` an overlay needs no privilege outside and never redirects, so that an upper is a diff on its own. Files of
 //! layers below [`REDIRECTED`] have no bytes of their own but lead to objects, which an overlay gets as a data-only layer.
 //! Without privileges the kernel lets only the lowest layer lead there; so each of the others is shown by an overlay of its
-//! own, which is a lower directory of the image's.
+//! own, which is a lower directory of the image's. Small layers there have their bytes after all, and say so at their roots.
 
 use std::collections::HashSet;
 use std::os::fd::{AsRawFd, OwnedFd};

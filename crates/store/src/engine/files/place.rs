@@ -186,11 +186,13 @@ impl Placer<'_> {
         {
             return Ok(Rc::clone(led));
         }
-        let led = match self.led.get(path) {
-            Some(led) => Rc::clone(led),
-            None => Rc::new(self.follow(path).map_err(|why| refused(file, &why))?),
+        let led = if let Some(led) = self.led.get(path) {
+            Rc::clone(led)
+        } else {
+            let led = Rc::new(self.follow(path).map_err(|why| refused(file, &why))?);
+            self.led.insert(path.to_vec(), Rc::clone(&led));
+            led
         };
-        self.led.insert(path.to_vec(), Rc::clone(&led));
         self.latest = Some((path.to_vec(), Rc::clone(&led)));
         Ok(led)
     }
