@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pickle
@@ -27,6 +28,20 @@ LOCAL = ("package", "python", "python_program", "uv", "cwd", "package_directory"
 
 def conversation(name: str) -> list[dict]:
     return json.loads((DATA / f"{name}.json").read_text())
+
+
+def socket_of(descriptor: int) -> str:
+    """What names the socket behind a descriptor, whatever number it has."""
+    return os.readlink(f"/proc/self/fd/{descriptor}")
+
+
+def open_descriptors() -> list[str]:
+    """What every descriptor of this process leads to; those of other tests may close meanwhile."""
+    found = []
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            found.append(os.readlink(f"/proc/self/fd/{name}"))
+    return found
 
 
 class Script:
@@ -176,6 +191,7 @@ def test_an_app_of_another_process(monkeypatch):
     host = Script([{"from": "package", "control": conversation("package")[0]["control"]}, *conversation("attached")])
     ours, theirs = socket.socketpair()
     here = Engine(Connection(theirs))
+    asked, handed = socket_of(theirs.fileno()), socket_of(host.engine._connection.fileno())
     monkeypatch.setattr(attaching, "connect", lambda output: here)
 
     def answer() -> None:
@@ -183,18 +199,18 @@ def test_an_app_of_another_process(monkeypatch):
         assert connection.receive()[0] == {"type": "app.attach", "request": 1, "app": "demo"}
         attached = {"type": "app.attached", "request": 1, "app_id": "demo", "functions": {}, "elsewhere": True}
         control = encode_json(attached).encode()
-        handed = host.engine._connection.fileno()
-        connection.send_bytes(HEADER.pack(VERSION, 0, 1, 0, len(control), 0) + control, None, (handed,))
+        passed = (host.engine._connection.fileno(),)
+        connection.send_bytes(HEADER.pack(VERSION, 0, 1, 0, len(control), 0) + control, None, passed)
         with pytest.raises(ConnectionClosed):
             connection.receive()
 
     thread = threading.Thread(target=answer, daemon=True)
     thread.start()
-    before = len(os.listdir("/proc/self/fd"))
     host.messages[0]["control"]["output"] = False
     with attaching.attach("demo") as app:
         assert app.remote("double", 21) == 42
     thread.join(10)
     host.finish()
-    # The connection that answered is closed, and of what it passed nothing is left over.
-    assert len(os.listdir("/proc/self/fd")) == before - 1
+    # The connection that answered is closed, and of what it passed only the test's own descriptor is left.
+    assert open_descriptors().count(asked) == 0
+    assert open_descriptors().count(handed) == 1
