@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from pathlib import Path
@@ -60,6 +61,22 @@ def test_a_flipped_byte_is_found_and_made_again(fresh_store: Modal) -> None:
     modal.write("app.py", DEFINITION.replace('/bytes")\n', '/bytes", force_build=True)\n', 1))
     assert "read what-is-right" in modal("run", "-q", "app.py").stdout
     assert modal("store", "verify").code == 0
+
+
+def test_a_shell_in_a_damaged_image_has_what_was_built(fresh_store: Modal) -> None:
+    modal = fresh_store
+    modal.write("app.py", DEFINITION)
+    assert "read what-is-right" in modal("run", "-q", "app.py").stdout
+    image = json.loads(modal("image", "list", "--json").stdout)[0]["id"]
+    found = subprocess.run(["find", modal.store / "content", "-name", "bytes"], capture_output=True, text=True)
+    views = [Path(path) for path in found.stdout.split()]
+    assert views
+    for path in views:
+        path.unlink()
+    # The look at the view and the start of the shell go on at once.
+    shown = modal("shell", image, "--no-pty", "-c", "cat /bytes").stdout
+    assert shown.splitlines() == ["what-is-right"]
+    assert all(path.exists() for path in views)
 
 
 INSTALLS = """

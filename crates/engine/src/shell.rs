@@ -57,6 +57,9 @@ impl Engine {
             ShellTarget::Image(id) => self.image_container(&store, id)?,
             ShellTarget::Container(container) => container.clone(),
         };
+        if !options.local_files.is_empty() && !store.confirm()? {
+            return Err(EngineError::ImageGone(beside.image_id));
+        }
         let local_files = take_along(&store, &options.local_files, &beside.layers, sink)?;
         beside.layers.put_all(&local_files);
         beside.cpus = options.cpus.or(beside.cpus);
@@ -67,13 +70,26 @@ impl Engine {
         let terminal = terminal.map(|size| TerminalSpec { size, is_stdio: true });
         let spec = beside.sandbox(&store, &random_id("ta"), terminal);
         let spec = SandboxSpec { argv: argv.to_vec(), ..spec };
+        // The looks at the views take as long as the start. What they find damaged is mended, and the start begins again.
+        let mut intact = Ok(true);
+        let agreed = || {
+            intact = store.is_intact();
+            matches!(intact, Ok(true))
+        };
+        if let Some(sandbox) = self.launcher.spawn_if(&spec, own_streams()?, agreed)? {
+            return Ok(sandbox);
+        }
+        intact?;
+        if !store.confirm()? {
+            return Err(EngineError::ImageGone(beside.image_id));
+        }
         Ok(self.launcher.spawn(&spec, own_streams()?)?)
     }
 
     /// The surroundings of a build step that would follow the last one of an image.
     fn image_container(&self, store: &Store, id: &str) -> Result<ContainerSpec, EngineError> {
         let image = self.image(id)?;
-        if !store.hold(image.layers.bottom_up())? {
+        if !store.begin_hold(image.layers.bottom_up())? {
             return Err(EngineError::ImageGone(image.id));
         }
         let directory = image.config.working_directory.unwrap_or_else(|| "/".to_owned());

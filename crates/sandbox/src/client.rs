@@ -71,6 +71,20 @@ impl Launcher {
     /// # Errors
     /// When the sandbox cannot be set up or the command cannot be executed.
     pub fn spawn(&self, spec: &SandboxSpec, stdio: Stdio) -> Result<Sandbox, SandboxError> {
+        self.spawn_if(spec, stdio, || true)?.ok_or(SandboxError::Lost)
+    }
+
+    /// As [`Self::spawn`] if `agreed` says so, which is asked last: what it waits for is waited for while the sandbox is set
+    /// up. Nothing of the image runs before.
+    ///
+    /// # Errors
+    /// As [`Self::spawn`].
+    pub fn spawn_if(
+        &self,
+        spec: &SandboxSpec,
+        stdio: Stdio,
+        agreed: impl FnOnce() -> bool,
+    ) -> Result<Option<Sandbox>, SandboxError> {
         let Inner { pool, starter, disk, resources, .. } = &*self.inner;
         for mount in &spec.mounts {
             if let Mount::Host { resource, .. } = mount
@@ -110,13 +124,16 @@ impl Launcher {
             sandbox.disk = Some(disk.watch(sandbox.process.pidfd.try_clone()?)?);
         }
         tracing::debug!(pid, fallback = ?fallback, "limits that no control group enforces");
+        if !agreed() {
+            return Ok(None);
+        }
         send(&control, &Go { fallback }, &[])?;
         let started = receive::<Report>(&mut sandbox.state().receiver)?;
         pool.refill();
         match started {
             Some((Report::Started, fds)) => {
                 *sandbox.terminal.lock().unwrap_or_else(PoisonError::into_inner) = fds.into_iter().next();
-                Ok(sandbox)
+                Ok(Some(sandbox))
             }
             Some((Report::Failed(failure), _)) => Err(failure.into()),
             Some((Report::Exited { .. }, _)) | None => Err(SandboxError::Lost),

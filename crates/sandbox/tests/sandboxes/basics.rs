@@ -15,6 +15,7 @@ use crate::support::{Store, eventually, null_stdio, probe, run, script, spec, st
 crate::tests!(
     exit_codes_and_signals_are_told,
     commands_that_cannot_start_are_errors,
+    nothing_of_the_image_runs_before_it_is_agreed_to,
     descriptors_are_exactly_the_given_ones,
     environment_directory_and_host_name_are_the_given_ones,
     signals_reach_the_process_group,
@@ -45,6 +46,26 @@ fn exit_codes_and_signals_are_told() {
     }
     assert_eq!(run(&helpers, &script("kill -9 $$")).exit.status, ExitStatus::Signaled(9));
     assert_eq!(run(&helpers, &script("kill -TERM $$")).exit.status, ExitStatus::Signaled(15));
+}
+
+fn nothing_of_the_image_runs_before_it_is_agreed_to() {
+    let store = Store::new();
+    let helpers = store.start();
+    let run = |name: &str, agreed: bool| {
+        let upper = store.upper(name);
+        let spec = SandboxSpec { upper, ..script("echo it ran > /ran") };
+        let ran = store.content().join(format!("work/{name}/upper/ran"));
+        let sandbox = helpers.launcher.spawn_if(&spec, null_stdio(), || {
+            // Long enough for a command that does not wait.
+            std::thread::sleep(Duration::from_millis(200));
+            assert!(!ran.exists());
+            agreed
+        });
+        let exit = sandbox.unwrap().map(|sandbox| sandbox.wait().unwrap().status);
+        (exit, ran.exists())
+    };
+    assert_eq!(run("refused", false), (None, false));
+    assert_eq!(run("agreed", true), (Some(ExitStatus::Exited(0)), true));
 }
 
 fn commands_that_cannot_start_are_errors() {

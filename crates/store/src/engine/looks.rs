@@ -92,6 +92,28 @@ impl Store {
         }
     }
 
+    /// As [`Store::confirm`], but mends nothing: false when one of the views is damaged, for what has begun to use them
+    /// already and has to begin again.
+    ///
+    /// # Errors
+    /// As [`Store::confirm`].
+    pub fn is_intact(&self) -> Result<bool, StoreError> {
+        let _alone = self.shared.looks.confirming.lock().unwrap_or_else(PoisonError::into_inner);
+        let begun = std::mem::take(&mut self.looks().begun);
+        let mut all_right = true;
+        for (layer, look) in begun {
+            if look.wait()? {
+                self.settle(layer, true);
+            } else {
+                // Whoever confirms next is to hear of it.
+                let again = self.begin_look(&layer)?;
+                self.looks().begun.insert(layer, again);
+                all_right = false;
+            }
+        }
+        Ok(all_right)
+    }
+
     /// How many views this process has found that were damaged and could not be made again: where the number has risen,
     /// what was found meanwhile has to be found anew.
     #[must_use]

@@ -152,7 +152,12 @@ impl Store {
         Ok(self.begin_hold(layers)? && (self.confirm()? || !self.any_damaged(layers)))
     }
 
-    fn begin_hold(&self, layers: &[Digest]) -> Result<bool, StoreError> {
+    /// As [`Store::hold`], without waiting for the looks at their views: [`Store::confirm`] or [`Store::is_intact`] must be
+    /// asked before anything uses these.
+    ///
+    /// # Errors
+    /// As [`Store::hold`].
+    pub fn begin_hold(&self, layers: &[Digest]) -> Result<bool, StoreError> {
         let _paused = self.hold_off_collection()?;
         for layer in layers {
             self.shared.session.note(Use::Layer(*layer))?;

@@ -295,6 +295,25 @@ fn a_layer_that_is_expected_is_found_damaged_before_it_is_used() {
 }
 
 #[test]
+fn what_is_in_use_already_is_not_mended_under_it() {
+    let mut store = TestStore::new();
+    let committed = store.layer(CommitRules::default(), |upper| write(upper.join("used"), "used"));
+    store.reopen();
+    assert!(store.begin_hold(&[committed.digest]).unwrap());
+    assert!(store.is_intact().unwrap());
+    store.reopen();
+    let file = store.view(&committed.digest, "used");
+    std::fs::remove_file(&file).unwrap();
+    assert!(store.begin_hold(&[committed.digest]).unwrap());
+    assert!(!store.is_intact().unwrap());
+    assert!(!file.exists());
+    assert!(!store.is_intact().unwrap(), "it is told until somebody mends it");
+    assert!(store.confirm().unwrap());
+    assert_eq!(store.read(&committed.digest, "used"), b"used");
+    assert!(store.is_intact().unwrap());
+}
+
+#[test]
 fn what_is_looked_at_ahead_counts_only_when_it_is_used() {
     let mut store = TestStore::new();
     let committed = store.layer(CommitRules::default(), |upper| write(upper.join("ahead"), "ahead"));
