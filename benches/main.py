@@ -99,7 +99,7 @@ def compare(wanted: argparse.Namespace) -> int:
         both = []
         for place, build in (("this", this), ("that", that)):
             part = machine.part(place)
-            both.append(Workloads(part, Lamina(part, build.modal), build.source, revisions.cargo_environment()).rows())
+            both.append(Workloads(part, Lamina(part, build.modal), build.source, build.cargo_environment).rows())
         for name in names(wanted, both[0]):
             for pair in zip(*(known[name]() for known in both)):
                 figures += against.compare(*pair, wanted.rounds)

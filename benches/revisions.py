@@ -29,12 +29,20 @@ class Build:
     modal: str
     #: Its sources, for the examples that measure single crates; None where it was built elsewhere.
     source: Path | None
+    #: Where Cargo compiles these.
+    target: Path | None = None
+
+    @property
+    def cargo_environment(self) -> dict:
+        """What Cargo is run with."""
+        return _cargo_environment(self.target) if self.target else {}
 
 
 def working_tree() -> Build:
     """What is checked out here, with all changes, compiled like the other one."""
     say("building the working tree")
-    return Build("this", _environment(REPOSITORY, BUILDS / "this"), REPOSITORY)
+    place = BUILDS / "this"
+    return Build("this", _environment(REPOSITORY, place), REPOSITORY, _target(place))
 
 
 def revision(name: str) -> Build:
@@ -62,12 +70,16 @@ def revision(name: str) -> Build:
         say(f"building {commit}")
         _environment(source, place)
         done.touch()
-    return Build(name, str(modal), source)
+    return Build(name, str(modal), source, _target(place))
 
 
-def cargo_environment() -> dict:
-    """One folder for what Cargo compiles, so that what revisions have in common is compiled once."""
-    return {"CARGO_TARGET_DIR": str(BUILDS / "cargo")}
+def _target(place: Path) -> Path:
+    """A folder of its own: in one for both, Cargo would take crates of the one checkout for those of the other."""
+    return place / "cargo"
+
+
+def _cargo_environment(target: Path) -> dict:
+    return {"CARGO_TARGET_DIR": str(target)}
 
 
 def _environment(source: Path, place: Path) -> str:
@@ -78,22 +90,23 @@ def _environment(source: Path, place: Path) -> str:
         venv.create(environment, with_pip=True, clear=True)
     wheels = place / "wheels"
     shutil.rmtree(wheels, ignore_errors=True)
-    _run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "maturin>=1.9,<2"], source)
-    _run([environment / "bin/maturin", "build", "--release", "--locked", "--quiet", "--out", wheels], source)
-    packages = list(wheels.glob("lamina-*.whl"))
     pip = [python, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    maturin = [environment / "bin/maturin", "build", "--release", "--locked", "--quiet", "--out", wheels]
+    _run([*pip, "install", "maturin>=1.9,<2"], source)
+    _run(maturin, source, _cargo_environment(_target(place)))
+    packages = list(wheels.glob("lamina-*.whl"))
     _run([*pip, "uninstall", "--yes", "lamina"], source)
     _run([*pip, "install", *packages], source)
     return str(environment / "bin/modal")
 
 
-def _run(command: list, directory: Path) -> None:
+def _run(command: list, directory: Path, env: dict | None = None) -> None:
     name = os.path.basename(str(command[0]))
     try:
         status = subprocess.run(
             [str(word) for word in command],
             cwd=directory,
-            env={**os.environ, **cargo_environment()},
+            env={**os.environ, **(env or {})},
             stdin=subprocess.DEVNULL,
             stdout=sys.stderr,
             timeout=PATIENCE,
