@@ -117,8 +117,11 @@ pub(super) fn create(path: &Path) -> Result<File> {
 
 /// Names in a directory with their types as far as the filesystem tells, in no order.
 pub(super) fn list(path: &Path) -> Result<Vec<(Vec<u8>, FileType)>> {
-    let directory = open_directory(path)?;
-    let entries = rustix::fs::Dir::read_from(&directory).map_err(JobError::file("listing", path))?;
+    names(&open_directory(path)?, path)
+}
+
+fn names(directory: &File, path: &Path) -> Result<Vec<(Vec<u8>, FileType)>> {
+    let entries = rustix::fs::Dir::read_from(directory).map_err(JobError::file("listing", path))?;
     let mut names = Vec::new();
     for entry in entries {
         let entry = entry.map_err(JobError::file("listing", path))?;
@@ -128,6 +131,17 @@ pub(super) fn list(path: &Path) -> Result<Vec<(Vec<u8>, FileType)>> {
         }
     }
     Ok(names)
+}
+
+/// The names in a directory, each with its status.
+pub(super) fn list_with_status(path: &Path) -> Result<Vec<(Vec<u8>, Stat)>> {
+    let directory = open_directory(path)?;
+    let status = |(name, _): (Vec<u8>, FileType)| {
+        let stat = rustix::fs::statat(&directory, &name[..], AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(|errno| JobError::file("reading the status of", &join(path, &name))(errno))?;
+        Ok((name, stat))
+    };
+    names(&directory, path)?.into_iter().map(status).collect()
 }
 
 /// Makes a directory with exactly this mode; an existing one is left as it is.

@@ -90,16 +90,16 @@ impl WorkerContext {
     pub(super) fn place(&self, placing: Placing, bytes: Bytes, meta: &Metadata, place: Place<'_>) -> Result<u64> {
         let mut is_object = false;
         let file = match placing {
-            _ if bytes.size == 0 => create(place)?,
-            Placing::Redirects => redirected(bytes, place)?,
+            _ if bytes.size == 0 => create(place, meta.mode)?,
+            Placing::Redirects => redirected(bytes, meta.mode, place)?,
             Placing::Links if !wants_own_inode(place.path) => match self.link(&bytes.digest, place)? {
                 Some(file) => {
                     is_object = true;
                     file
                 }
-                None => self.copy(&bytes.digest, place)?,
+                None => self.copy(&bytes.digest, meta.mode, place)?,
             },
-            Placing::Links | Placing::Clones | Placing::Copies => self.copy(&bytes.digest, place)?,
+            Placing::Links | Placing::Clones | Placing::Copies => self.copy(&bytes.digest, meta.mode, place)?,
         };
         let inode = set_metadata(&file, placing.depth(), meta, place.path)?;
         if is_object {
@@ -138,9 +138,9 @@ impl WorkerContext {
     }
 
     /// A copy of the object, with shared blocks where the file system has them.
-    fn copy(&self, digest: &Digest, place: Place<'_>) -> Result<File> {
+    fn copy(&self, digest: &Digest, mode: u32, place: Place<'_>) -> Result<File> {
         let object = disk::open(&self.objects.path(digest))?;
-        let mut file = create(place)?;
+        let mut file = create(place, mode)?;
         if rustix::fs::ioctl_ficlone(&file, &object).is_err() {
             content::copy(&object, &mut file, place.path)?;
         }
@@ -152,11 +152,15 @@ impl WorkerContext {
 /// and capabilities away, and every other change is younger than the time.
 pub(super) fn set_metadata(file: &File, depth: Depth, meta: &Metadata, path: &Path) -> Result<u64> {
     let stat = rustix::fs::fstat(file).map_err(JobError::file("reading the status of", path))?;
-    if (stat.st_uid, stat.st_gid) != (meta.uid, meta.gid) {
+    let has_owner = (stat.st_uid, stat.st_gid) == (meta.uid, meta.gid);
+    if !has_owner {
         rustix::fs::fchown(file, Some(Uid::from_raw(meta.uid)), Some(Gid::from_raw(meta.gid)))
             .map_err(JobError::file("changing the owner of", path))?;
     }
-    rustix::fs::fchmod(file, Mode::from_raw_mode(meta.mode)).map_err(JobError::file("changing the mode of", path))?;
+    if !has_owner || stat.st_mode & 0o7777 != meta.mode & 0o7777 {
+        rustix::fs::fchmod(file, Mode::from_raw_mode(meta.mode))
+            .map_err(JobError::file("changing the mode of", path))?;
+    }
     xattrs::write(file, depth, &meta.xattrs, path)?;
     disk::set_file_time(file, meta.modified, path)?;
     Ok(stat.st_ino)
@@ -168,8 +172,8 @@ pub(super) fn leads_to(path: &Path, digest: &Digest) -> Result<bool> {
 }
 
 /// A file that leads to the object.
-fn redirected(bytes: Bytes, place: Place<'_>) -> Result<File> {
-    let file = create(place)?;
+fn redirected(bytes: Bytes, mode: u32, place: Place<'_>) -> Result<File> {
+    let file = create(place, mode)?;
     rustix::fs::ftruncate(&file, bytes.size).map_err(JobError::file("giving a size to", place.path))?;
     mark_redirected(&file, &bytes.digest, place.path)?;
     Ok(file)
@@ -197,9 +201,10 @@ pub(super) fn wants_own_inode(path: &Path) -> bool {
     ["etc", "var/spool/cron"].iter().any(|directory| path.starts_with(directory))
 }
 
-fn create(place: Place<'_>) -> Result<File> {
+/// Makes an empty file, with the permission bits of `mode` if the process's mask allows: one call less for each file.
+fn create(place: Place<'_>, mode: u32) -> Result<File> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let create = || rustix::fs::openat(place.directory, place.name, flags, Mode::RUSR | Mode::WUSR);
+    let create = || rustix::fs::openat(place.directory, place.name, flags, Mode::from_raw_mode(mode & 0o777));
     let created = match create() {
         Err(Errno::EXIST) => unlink(place).and_then(|()| create()),
         other => other,

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use rayon::prelude::*;
 use rustix::fs::{FileType, Stat};
 
 use crate::CommitRules;
@@ -30,34 +31,43 @@ impl Found {
 pub(super) fn scan(upper: &Path, rules: &CommitRules) -> Result<Vec<Found>> {
     let mut found = vec![Found { path: Vec::new(), stat: disk::stat(upper)? }];
     let mut directories = vec![Vec::new()];
-    while let Some(directory) = directories.pop() {
-        for (name, _) in disk::list(&join(upper, &directory))? {
-            let path = if directory.is_empty() { name } else { [&directory[..], b"/", &name].concat() };
-            let on_disk = join(upper, &path);
-            let item = Found { stat: disk::stat(&on_disk)?, path };
-            if item.file_type() == FileType::Directory {
-                directories.push(item.path.clone());
-            }
-            if keep(&item, rules, &on_disk)? {
-                found.push(item);
-            }
-        }
+    while !directories.is_empty() {
+        let listed: Vec<Vec<Found>> =
+            directories.par_iter().map(|directory| list(upper, directory, rules)).collect::<Result<_>>()?;
+        let first = found.len();
+        found.extend(listed.into_iter().flatten());
+        let below = found[first..].iter().filter(|item| item.file_type() == FileType::Directory);
+        directories = below.map(|item| item.path.clone()).collect();
     }
     found.sort_unstable_by(|left, right| left.path.cmp(&right.path));
     drop_empty(found, upper, rules)
 }
 
+/// What belongs into the tree of one directory.
+fn list(upper: &Path, directory: &[u8], rules: &CommitRules) -> Result<Vec<Found>> {
+    let mut found = Vec::new();
+    for (name, stat) in disk::list_with_status(&join(upper, directory))? {
+        let path = if directory.is_empty() { name } else { [directory, b"/", &name].concat() };
+        let item = Found { path, stat };
+        if keep(&item, rules, upper)? {
+            found.push(item);
+        }
+    }
+    Ok(found)
+}
+
 /// Whether something belongs into the tree; removes from the disk what does not belong into the view.
-fn keep(item: &Found, rules: &CommitRules, on_disk: &Path) -> Result<bool> {
+fn keep(item: &Found, rules: &CommitRules, upper: &Path) -> Result<bool> {
+    let remove = || disk::unlink(&join(upper, &item.path));
     let is_scratch = || rules.exclude.covers(&item.path);
     match item.file_type() {
         FileType::Directory => Ok(true),
         // A socket means something only to the process that listened on it.
-        FileType::Socket => disk::unlink(on_disk).map(|()| false),
-        _ if is_scratch() => disk::unlink(on_disk).map(|()| false),
+        FileType::Socket => remove().map(|()| false),
+        _ if is_scratch() => remove().map(|()| false),
         FileType::CharacterDevice if item.is_whiteout() => Ok(true),
         // Devices are in trees only, so that none can be opened through a view.
-        FileType::CharacterDevice | FileType::BlockDevice => disk::unlink(on_disk).map(|()| true),
+        FileType::CharacterDevice | FileType::BlockDevice => remove().map(|()| true),
         _ => Ok(true),
     }
 }
