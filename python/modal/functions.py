@@ -404,9 +404,12 @@ def _packer(module: str, serialized: bool) -> Callable[[Any], Payload]:
 def _pack_without_main(value: Any) -> Payload:
     """Pickles a value; by value if it may refer to this process's `__main__`, which is another module over there."""
     payload = pack_any(value)
-    # The large parts of a large payload are data, and no names.
-    parts = [payload] if isinstance(payload, bytes) else [part for part in payload.parts if len(part) <= NAMES_LIMIT]
-    return _pack_by_value(value) if any(b"__main__" in part for part in parts) else payload
+    if isinstance(payload, bytes):
+        names_main = b"__main__" in payload
+    else:
+        # The large parts of a large payload are data, and no names.
+        names_main = any(b"__main__" in part for part in payload.parts if len(part) <= NAMES_LIMIT)
+    return _pack_by_value(value) if names_main else payload
 
 
 def _pack_by_value(value: Any) -> Payload:

@@ -66,6 +66,17 @@ pub(crate) enum Request {
     },
 }
 
+impl Request {
+    /// Reads the control part of a frame. Calls, of which there are most, are read without the detour that a request of any
+    /// kind takes.
+    pub(crate) fn decode(control: &[u8]) -> serde_json::Result<Self> {
+        if control.starts_with(br#"{"type":"call","#) {
+            return serde_json::from_slice(control).map(Self::Call);
+        }
+        serde_json::from_slice(control)
+    }
+}
+
 /// A call.
 #[derive(Debug, PartialEq, Eq, Deserialize)]
 pub(crate) struct CallRequest {
@@ -345,7 +356,7 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Request {
-        serde_json::from_str(text).unwrap()
+        Request::decode(text.as_bytes()).unwrap()
     }
 
     #[test]
@@ -401,6 +412,8 @@ mod tests {
             panic!()
         };
         assert_eq!(app.select.as_deref(), Some("f"));
+        let call = read(r#"{"call":7,"type":"call","function":"f"}"#);
+        assert!(matches!(call, Request::Call(call) if call.call == 7), "in any order");
         let call = read(r#"{"type":"call","call":7,"function":"f"}"#);
         let plain = CallRequest { call: 7, function: "f".into(), map: None, identify: false, spawned: false };
         assert!(matches!(call, Request::Call(call) if call == plain));
@@ -416,7 +429,7 @@ mod tests {
         assert!(matches!(read(r#"{"type":"more","call":7,"count":8}"#), Request::More { call: 7, count: 8 }));
         assert!(matches!(read(r#"{"type":"app.stop","request":2}"#), Request::Stop { request: 2, app: None }));
         for rubbish in ["", "[]", "{}", r#"{"type":"exec"}"#, r#"{"type":"call","call":"7","function":"f"}"#] {
-            assert!(serde_json::from_str::<Request>(rubbish).is_err(), "{rubbish}");
+            assert!(Request::decode(rubbish.as_bytes()).is_err(), "{rubbish}");
         }
     }
 

@@ -235,7 +235,7 @@ impl Session<'_> {
         receiver: &mut Receiver,
     ) -> Result<(), EngineError> {
         while let Some(frame) = receive(receiver, &self.sender)? {
-            match serde_json::from_slice(&frame.control) {
+            match Request::decode(&frame.control) {
                 Ok(Request::Call(call)) => self.call(&call, frame.payload),
                 Ok(Request::Cancel { call }) => self.calls.cancel(call),
                 Ok(Request::More { call, count }) => self.calls.more(call, count),

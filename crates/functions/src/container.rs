@@ -20,7 +20,7 @@ use crate::link::{Link, RunnerCall};
 use crate::options::PoolOptions;
 use crate::output::Output;
 use crate::pool::{Seat, is_disconnected};
-use crate::runner::{FromRunner, ResultStatus, RunnerRequest, ToRunner};
+use crate::runner::{FromRunner, ResultStatus, RunnerRequest, RunnerResult, ToRunner};
 use crate::starter::{ContainerEnd, ContainerProcess, StartError, StartedContainer};
 use crate::state::{Deadline, EndReason};
 use crate::terminal::Interaction;
@@ -183,10 +183,10 @@ impl Container {
     }
 
     fn handle(&mut self, frame: Frame) -> Result<(), String> {
-        let message = serde_json::from_slice(&frame.control);
+        let message = FromRunner::decode(&frame.control);
         let frame = accept(frame)?;
         let message = message.map_err(|error| format!("it sent a message that the engine does not know: {error}"))?;
-        if matches!(message, FromRunner::Ready | FromRunner::Failed | FromRunner::Result { .. }) {
+        if matches!(message, FromRunner::Ready | FromRunner::Failed | FromRunner::Result(_)) {
             // What the user was shown belongs before what follows from it.
             self.interaction = None;
         }
@@ -201,7 +201,7 @@ impl Container {
                     passed_on.map_err(|_| format!("it sent an item of call `{call}`, which it was not given"))?;
                 passed_on.map_err(|error| format!("its item could not be handed over: {error}"))
             }
-            FromRunner::Result { call, status } => self.finish(call, status, frame.payload),
+            FromRunner::Result(RunnerResult { call, status }) => self.finish(call, status, frame.payload),
             FromRunner::Call(request) => self.call(&request, frame.payload),
             FromRunner::More { call, count } => {
                 self.link.calls.more(call, count);

@@ -16,6 +16,8 @@ const PROCESS_DIGITS: usize = 10;
 const CONNECTION_DIGITS: usize = 5;
 /// Digits that name a function call within its connection.
 const LABEL_DIGITS: usize = 7;
+/// Characters of a text, its prefix included.
+const LENGTH: usize = 3 + PROCESS_DIGITS + CONNECTION_DIGITS + LABEL_DIGITS;
 
 /// The engine's name of a call, which is one input of a service: a number within the process, as the runner gets it, and
 /// the text `in-…`, which no other process uses.
@@ -44,16 +46,23 @@ impl CallId {
     }
 }
 
+impl CallId {
+    fn text(self) -> Text {
+        let mut text = Text::new(*b"in-");
+        text.write(self.0, LENGTH);
+        text
+    }
+}
+
 impl fmt::Display for CallId {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "in-{}", process())?;
-        write_digits(formatter, self.0, CONNECTION_DIGITS + LABEL_DIGITS)
+        formatter.write_str(self.text().as_str())
     }
 }
 
 impl Serialize for CallId {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        serializer.serialize_str(self.text().as_str())
     }
 }
 
@@ -65,17 +74,24 @@ pub struct FunctionCallId {
     label: u64,
 }
 
+impl FunctionCallId {
+    fn text(self) -> Text {
+        let mut text = Text::new(*b"fc-");
+        text.write(self.connection, LENGTH - LABEL_DIGITS);
+        text.write(self.label, LENGTH);
+        text
+    }
+}
+
 impl fmt::Display for FunctionCallId {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "fc-{}", process())?;
-        write_digits(formatter, self.connection, CONNECTION_DIGITS)?;
-        write_digits(formatter, self.label, LABEL_DIGITS)
+        formatter.write_str(self.text().as_str())
     }
 }
 
 impl Serialize for FunctionCallId {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        serializer.serialize_str(self.text().as_str())
     }
 }
 
@@ -103,15 +119,35 @@ fn process() -> &'static str {
     &id[id.len() - PROCESS_DIGITS..]
 }
 
-/// The last `count` digits of a number.
-fn write_digits(formatter: &mut fmt::Formatter<'_>, number: u64, count: usize) -> fmt::Result {
-    let mut digits = [ALPHABET[0]; CONNECTION_DIGITS + LABEL_DIGITS];
-    let mut left = number;
-    for digit in digits[..count].iter_mut().rev() {
-        *digit = ALPHABET[usize::try_from(left % 62).unwrap_or(0)];
-        left /= 62;
+/// The text of an id, made in place: every input has two of them.
+struct Text {
+    characters: [u8; LENGTH],
+    length: usize,
+}
+
+impl Text {
+    /// The prefix and the digits of this process.
+    fn new(prefix: [u8; 3]) -> Self {
+        let mut characters = [ALPHABET[0]; LENGTH];
+        let length = prefix.len() + PROCESS_DIGITS;
+        characters[..prefix.len()].copy_from_slice(&prefix);
+        characters[prefix.len()..length].copy_from_slice(process().as_bytes());
+        Self { characters, length }
     }
-    digits[..count].iter().try_for_each(|digit| fmt::Write::write_char(formatter, char::from(*digit)))
+
+    /// Fills up to this length with the last digits of a number.
+    fn write(&mut self, number: u64, length: usize) {
+        let mut left = number;
+        for character in self.characters[self.length..length].iter_mut().rev() {
+            *character = ALPHABET[usize::try_from(left % 62).unwrap_or(0)];
+            left /= 62;
+        }
+        self.length = length;
+    }
+
+    fn as_str(&self) -> &str {
+        str::from_utf8(&self.characters).unwrap_or_default()
+    }
 }
 
 #[cfg(test)]

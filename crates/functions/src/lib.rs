@@ -39,7 +39,7 @@ pub use ids::{CallId, FunctionCallId};
 pub use options::PoolOptions;
 pub use pool::Pool;
 pub use retries::Retries;
-pub use runner::{FromRunner, Module, Pickle, ResultStatus, RunnerRequest, ToRunner};
+pub use runner::{FromRunner, Module, Pickle, ResultStatus, RunnerRequest, RunnerResult, ToRunner};
 pub use sandbox::{PACKAGE_TARGET, SandboxStarter};
 pub use services::Services;
 pub use spec::{ContainerSpec, ServiceKind, ServiceSpec};

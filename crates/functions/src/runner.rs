@@ -129,12 +129,30 @@ pub enum FromRunner {
         call: u64,
     },
     /// An input's result; the payload holds the value or the exception.
-    Result {
-        /// The input's number.
-        call: u64,
-        /// Which of the two.
-        status: ResultStatus,
-    },
+    Result(RunnerResult),
+}
+
+impl FromRunner {
+    /// Reads the control part of a message's frame. Results, of which there are most, are read without the detour that a
+    /// message of any kind takes.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn decode(control: &[u8]) -> serde_json::Result<Self> {
+        if control.starts_with(br#"{"type":"result","#) {
+            return serde_json::from_slice(control).map(Self::Result);
+        }
+        serde_json::from_slice(control)
+    }
+}
+
+/// How an input of a runner has ended.
+#[derive(Debug, PartialEq, Eq, Deserialize)]
+pub struct RunnerResult {
+    /// The input's number.
+    pub call: u64,
+    /// Whether with a value or an exception.
+    pub status: ResultStatus,
 }
 
 /// A call that a runner makes.
@@ -223,14 +241,17 @@ mod tests {
             (r#"{"type":"failed"}"#, FromRunner::Failed),
             (
                 r#"{"type":"result","call":7,"status":"interrupted"}"#,
-                FromRunner::Result { call: 7, status: ResultStatus::Interrupted },
+                FromRunner::Result(RunnerResult { call: 7, status: ResultStatus::Interrupted }),
             ),
             (r#"{"type":"interact"}"#, FromRunner::Interact),
             (r#"{"type":"item","call":7}"#, FromRunner::Item { call: 7 }),
-            (r#"{"type":"result","call":7,"status":"ok"}"#, FromRunner::Result { call: 7, status: ResultStatus::Ok }),
+            (
+                r#"{"type":"result","call":7,"status":"ok"}"#,
+                FromRunner::Result(RunnerResult { call: 7, status: ResultStatus::Ok }),
+            ),
             (
                 r#"{"type":"result","call":7,"status":"exception"}"#,
-                FromRunner::Result { call: 7, status: ResultStatus::Exception },
+                FromRunner::Result(RunnerResult { call: 7, status: ResultStatus::Exception }),
             ),
         ];
         let request =
@@ -254,9 +275,11 @@ mod tests {
         ];
         for (text, message) in cases.into_iter().chain(calls) {
             assert_eq!(serde_json::from_str::<FromRunner>(text).unwrap(), message);
+            assert_eq!(FromRunner::decode(text.as_bytes()).unwrap(), message);
         }
         for rubbish in ["", "{}", r#"{"type":"exec"}"#, r#"{"type":"result","call":-1,"status":"ok"}"#] {
             assert!(serde_json::from_str::<FromRunner>(rubbish).is_err(), "{rubbish}");
+            assert!(FromRunner::decode(rubbish.as_bytes()).is_err(), "{rubbish}");
         }
     }
 }

@@ -56,7 +56,7 @@ fn the_conversations_are_those_that_the_package_knows() {
         for frame in &frames {
             let control = &frame["control"];
             if frame["from"] == "package" {
-                let understood = serde_json::from_value::<Request>(control.clone());
+                let understood = Request::decode(control.to_string().as_bytes());
                 assert!(understood.is_ok(), "{control}: {understood:?}");
                 continue;
             }
