@@ -20,6 +20,10 @@ const SOCKET: &str = "socket";
 /// Connections that may wait until they are taken.
 const BACKLOG: i32 = 64;
 
+/// Most connections at a time, whatever they are for: each has a thread. More than an engine lets attach, so that those
+/// beyond are told why.
+const MOST_CONNECTIONS: usize = 320;
+
 /// How long after a connection that could not be taken the next one is tried.
 const RETRY: Duration = Duration::from_millis(10);
 
@@ -136,10 +140,11 @@ impl AppListener {
         }
     }
 
-    /// Notes a connection, to be ended with the others; nothing where that has happened or cannot be done.
+    /// Notes a connection, to be ended with the others; nothing where that has happened, cannot be done, or there are too
+    /// many.
     fn note(&self, socket: &UnixStream) -> Option<u64> {
         let mut open = self.lock();
-        if open.is_closed {
+        if open.is_closed || open.connections.len() >= MOST_CONNECTIONS {
             return None;
         }
         open.last += 1;
@@ -271,6 +276,33 @@ mod tests {
         drop(app);
         assert!(matches!(apps.connect("ap-1234"), Err(AppsError::NotRunning(_))));
         assert!(matches!(apps.connect("ap-5678"), Err(AppsError::Unknown(_))));
+    }
+
+    #[test]
+    fn connections_are_bounded_and_make_room_when_they_end() {
+        let (_directory, apps) = apps(5);
+        let app = run(&apps, "ap-1234");
+        let listener = app.listen().unwrap();
+        listener.serve_during(echo, || {
+            let connect = || apps.connect("ap-1234").unwrap().1;
+            let mut idle: Vec<_> = (0..MOST_CONNECTIONS).map(|_| connect()).collect();
+            // The last of them is served, so that all are counted.
+            assert_eq!(ask(idle.last_mut().unwrap(), 7), 7);
+            let mut beyond = connect();
+            assert_eq!(beyond.read(&mut [0]).unwrap(), 0, "it is told the end at once");
+            let mut left = idle.pop().unwrap();
+            left.shutdown(Shutdown::Write).unwrap();
+            left.read_to_end(&mut Vec::new()).unwrap();
+            // The place of one that has ended is free soon after.
+            let served = (0..1000).any(|_| {
+                let mut next = connect();
+                let (mut byte, sent) = ([0], next.write_all(&[8]));
+                let is_served = sent.is_ok() && next.read(&mut byte).is_ok_and(|count| count == 1);
+                std::thread::sleep(RETRY);
+                is_served
+            });
+            assert!(served);
+        });
     }
 
     #[test]
