@@ -23,6 +23,11 @@ impl<'a> Stanza<'a> {
     }
 }
 
+/// Whether a value means no, where one that means neither is a mistake.
+pub(crate) fn is_no(value: &str) -> bool {
+    ["no", "false", "without", "off", "disable", "0"].iter().any(|no| value.trim().eq_ignore_ascii_case(no))
+}
+
 /// Whether a value means yes.
 pub(crate) fn is_yes(value: &str) -> bool {
     ["yes", "true", "with", "on", "enable", "1"].iter().any(|yes| value.trim().eq_ignore_ascii_case(yes))

@@ -37,6 +37,14 @@ pub enum BaseError {
         /// What is wrong with it, and what to write instead.
         reason: String,
     },
+    /// A variable that says yes or no says neither.
+    #[error("`{variable}` is `{value}`: set it to `yes` or `no`, or unset it")]
+    Switch {
+        /// The variable.
+        variable: &'static str,
+        /// What it is.
+        value: String,
+    },
     /// The mirror has no such suite.
     #[error("`{url}` has no suite `{suite}`: {remedy}")]
     UnknownSuite {

@@ -2,7 +2,6 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
 use std::process::Child;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -36,16 +35,16 @@ struct Inner {
 }
 
 impl Launcher {
-    /// Speaks with the launcher process `child` of the store with this `content` over `socket`; it has these `resources`.
+    /// Speaks with the launcher process `child` over `socket`, which has these `resources`; `disk` is the store's.
     pub(crate) fn new(
         socket: UnixStream,
         child: Child,
-        content: &Path,
+        disk: DiskGuard,
         resources: Vec<String>,
     ) -> Result<Self, SandboxError> {
         let starter = Arc::new(Starter::new(socket)?);
         let pool = WarmPool::new(Arc::clone(&starter));
-        let inner = Inner { pool, starter, child: Mutex::new(child), disk: DiskGuard::new(content), resources };
+        let inner = Inner { pool, starter, child: Mutex::new(child), disk, resources };
         Ok(Self { inner: Arc::new(inner) })
     }
 

@@ -1,6 +1,7 @@
 //! Keeps sandboxes that change the store from filling its disk. No quota works without privileges, so what is left on
 //! the disk is watched, and a sandbox during which it became too little is killed.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -10,6 +11,8 @@ use std::time::Duration;
 use lamina_ground::EnvVars;
 use rustix::fs::{StatVfs, statvfs};
 use rustix::process::{Signal, pidfd_send_signal};
+
+use crate::SandboxError;
 
 /// How often the disk is looked at: what is written meanwhile is less than the reserve on most disks.
 const INTERVAL: Duration = Duration::from_millis(200);
@@ -56,6 +59,8 @@ pub(crate) struct DiskGuard {
 #[derive(Debug)]
 struct Shared {
     content: PathBuf,
+    /// The bytes that the user wants to stay free.
+    chosen: Option<u64>,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -90,10 +95,11 @@ pub(crate) struct DiskWatch {
 }
 
 impl DiskGuard {
-    /// For the disk below `content`; nothing is done yet.
-    pub(crate) fn new(content: &Path) -> Self {
-        let shared = Shared { content: content.to_owned(), state: Mutex::default(), changed: Condvar::new() };
-        Self { shared: Arc::new(shared), thread: OnceLock::new() }
+    /// For the disk below `content`, with the reserve that the environment says; nothing is done yet.
+    pub(crate) fn new(content: &Path) -> Result<Self, SandboxError> {
+        let chosen = chosen(std::env::var_os(EnvVars::MODAL_STORE_RESERVE))?;
+        let shared = Shared { content: content.to_owned(), chosen, state: Mutex::default(), changed: Condvar::new() };
+        Ok(Self { shared: Arc::new(shared), thread: OnceLock::new() })
     }
 
     /// Kills the process `pidfd` as soon as there is too little left.
@@ -141,7 +147,7 @@ impl Shared {
             // Without the lock: a disk may take its time to answer.
             drop(state);
             if let Ok(now) = statvfs(&self.content) {
-                self.state().watched.iter().for_each(|watched| watched.look(&now));
+                self.state().watched.iter().for_each(|watched| watched.look(&now, self.chosen));
             }
         }
     }
@@ -154,8 +160,8 @@ impl Free {
 }
 
 impl Watched {
-    fn look(&self, now: &StatVfs) {
-        if let Some(shortage) = shortage(self.at_start, now) {
+    fn look(&self, now: &StatVfs, chosen: Option<u64>) {
+        if let Some(shortage) = shortage(self.at_start, now, chosen) {
             self.reached.get_or_init(|| shortage);
             // It may have ended already, which is no failure.
             let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
@@ -177,9 +183,9 @@ impl Drop for DiskWatch {
 }
 
 /// What there is too little of now, and was not when the sandbox started.
-fn shortage(at_start: Free, now: &StatVfs) -> Option<DiskShortage> {
+fn shortage(at_start: Free, now: &StatVfs, chosen: Option<u64>) -> Option<DiskShortage> {
     let usual = LARGEST_RESERVE.min(bytes(now, now.f_blocks) / RESERVED_PART);
-    let reserve = chosen().unwrap_or(usual).max(1);
+    let reserve = chosen.unwrap_or(usual).max(1);
     let free = Free::of(now);
     let lacks_bytes = is_lacking(free.bytes, reserve, at_start.bytes, FALL_BYTES);
     // A filesystem without a number of inodes has as many as it needs.
@@ -197,14 +203,22 @@ fn bytes(disk: &StatVfs, blocks: u64) -> u64 {
     blocks.saturating_mul(disk.f_frsize)
 }
 
-/// The reserve that the user has chosen, in bytes.
-fn chosen() -> Option<u64> {
-    let mebibytes: u64 = std::env::var(EnvVars::MODAL_STORE_RESERVE).ok()?.trim().parse().ok()?;
-    mebibytes.checked_mul(1 << 20)
+/// The reserve that the user has chosen, in bytes; an empty value is none.
+fn chosen(value: Option<OsString>) -> Result<Option<u64>, SandboxError> {
+    let value = value.unwrap_or_default();
+    let text = value.to_string_lossy();
+    if text.trim().is_empty() {
+        return Ok(None);
+    }
+    let mebibytes: Option<u64> = text.trim().parse().ok();
+    let bytes = mebibytes.and_then(|mebibytes| mebibytes.checked_mul(1 << 20));
+    bytes.map(Some).ok_or_else(|| SandboxError::Reserve { value: text.into_owned() })
 }
 
 #[cfg(test)]
 mod tests {
+    use lamina_ground::Hint;
+
     use super::*;
 
     #[test]
@@ -217,7 +231,7 @@ mod tests {
     #[test]
     fn one_thread_watches_for_all() {
         let directory = tempfile::tempdir().unwrap();
-        let guard = DiskGuard::new(directory.path());
+        let guard = DiskGuard::new(directory.path()).unwrap();
         let pidfd = || {
             let own = rustix::process::getpid();
             rustix::process::pidfd_open(own, rustix::process::PidfdFlags::empty()).unwrap()
@@ -229,6 +243,20 @@ mod tests {
         assert!(watches.iter().all(|watch| watch.reached().is_none()));
         drop(watches);
         assert!(guard.shared.state().watched.is_empty());
+    }
+
+    #[test]
+    fn a_reserve_is_a_number_of_mebibytes() {
+        let bytes = |text: &str| chosen(Some(text.into()));
+        assert_eq!(chosen(None).unwrap(), None);
+        assert_eq!(bytes("").unwrap(), None);
+        assert_eq!(bytes(" 512\n").unwrap(), Some(512 << 20));
+        assert_eq!(bytes("0").unwrap(), Some(0));
+        for text in ["1G", "-1", "1.5", "lots", "18446744073709551615"] {
+            let error = bytes(text).unwrap_err();
+            assert_eq!(error.to_string(), format!("`MODAL_STORE_RESERVE` is `{text}`, which is no number of MiB"));
+            assert!(error.hint().is_some_and(|hint| hint.contains("`1024`")), "{error}");
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::io;
 
-use lamina_ground::{Hint, Refusal, Subject};
+use lamina_ground::{EnvVars, Hint, Refusal, Subject};
 use lamina_wire::WireError;
 
 /// An error of this crate.
@@ -75,6 +75,12 @@ pub enum SandboxError {
         /// What to do.
         remedy: String,
     },
+    /// What is to stay free of the disk is no number.
+    #[error("`{}` is `{value}`, which is no number of MiB", EnvVars::MODAL_STORE_RESERVE)]
+    Reserve {
+        /// What the variable is.
+        value: String,
+    },
     /// A request that cannot be meant.
     #[error("invalid sandbox: {0}")]
     Invalid(String),
@@ -111,6 +117,7 @@ impl Hint for SandboxError {
                 Refusal::of(Subject::Image, source)
             }
             Self::Io(error) | Self::Wire(WireError::Io(error)) => Refusal::of(Subject::Machine, error),
+            Self::Reserve { .. } => return Some("set it to a whole number such as `1024`, or unset it".into()),
             _ => None,
         };
         refusal?.hint().map(Cow::Borrowed)

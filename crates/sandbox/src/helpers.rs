@@ -11,6 +11,7 @@ use lamina_ground::{EnvVars, causes};
 use lamina_wire::{Receiver, Sender};
 use tracing::level_filters::LevelFilter;
 
+use crate::disk::DiskGuard;
 use crate::idmap::{IdRange, add_range_command, find_program};
 use crate::protocol::{Configuration, Errand, StartUp, receive, send};
 use crate::{IdMap, Launcher, Resource, SandboxError, enter, resources};
@@ -60,13 +61,14 @@ impl Helpers {
         let Some(content) = content.to_str() else {
             return Err(SandboxError::Invalid(format!("the store's path `{}` is not UTF-8", content.display())));
         };
+        let disk = DiskGuard::new(Path::new(content))?;
         claim(executable, content, map)?;
         let (launcher, launcher_theirs) = UnixStream::pair()?;
         let (worker, worker_theirs) = UnixStream::pair()?;
         let configuration = Configuration { content: content.into(), resources: resources.to_vec(), errand: None };
         let child = start_up(executable, &configuration, &[launcher_theirs.as_fd(), worker_theirs.as_fd()], map)?;
         let names = resources.iter().map(|resource| resource.name.clone()).collect();
-        Ok(Self { launcher: Launcher::new(launcher, child, Path::new(content), names)?, worker })
+        Ok(Self { launcher: Launcher::new(launcher, child, disk, names)?, worker })
     }
 }
 

@@ -84,7 +84,11 @@ fn find_with(environment: &dyn Fn(&str) -> Option<OsString>, root: &Path) -> Res
             Keyring::File { path: path.into(), origin: EnvVars::MODAL_DEBIAN_KEYRING.into(), debian: false };
     }
     if let Some(value) = setting(EnvVars::MODAL_DEBIAN_CHECK_VALID_UNTIL) {
-        mirror.check_valid_until = crate::control::is_yes(&value);
+        let is_no = crate::control::is_no(&value);
+        if !is_no && !crate::control::is_yes(&value) {
+            return Err(BaseError::Switch { variable: EnvVars::MODAL_DEBIAN_CHECK_VALID_UNTIL, value });
+        }
+        mirror.check_valid_until = !is_no;
     }
     Ok(mirror)
 }

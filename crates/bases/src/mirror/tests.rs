@@ -80,6 +80,12 @@ fn settings_win() {
     assert!(matches!(&mirror.keyring, Keyring::File { debian: false, .. }));
     assert!(!mirror.check_valid_until);
     assert_eq!(host(&[], &[(EnvVars::MODAL_DEBIAN_SECURITY_MIRROR, "none")]).unwrap().security, None);
+    for (value, checks) in [("Yes", true), ("1", true), ("off", false), ("0", false)] {
+        let mirror = host(&[], &[(EnvVars::MODAL_DEBIAN_CHECK_VALID_UNTIL, value)]).unwrap();
+        assert_eq!(mirror.check_valid_until, checks, "{value}");
+    }
+    let unclear = host(&[], &[(EnvVars::MODAL_DEBIAN_CHECK_VALID_UNTIL, "yess")]).unwrap_err().to_string();
+    assert!(unclear.contains("`yess`") && unclear.contains("`yes` or `no`"), "{unclear}");
     for value in ["ftp.debian.org/debian", "file:///srv", "http://", "http:///debian", "http://a http://b"] {
         let message = host(&[], &[(EnvVars::MODAL_DEBIAN_MIRROR, value)]).unwrap_err().to_string();
         assert!(message.contains(&format!("`{value}`")) && message.contains(EnvVars::MODAL_DEBIAN_MIRROR), "{message}");
