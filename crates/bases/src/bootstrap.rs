@@ -53,7 +53,7 @@ pub fn bootstrap(
     log: &mut (dyn Write + Send),
 ) -> Result<(Work, Facts), BaseError> {
     if workshop.id_map.is_single() {
-        return Err(BaseError::SingleId { remedy: lamina_sandbox::subordinate_ids_remedy() });
+        return Err(BaseError::SingleId { command: lamina_sandbox::subordinate_ids_hint() });
     }
     let mirror = mirror::find()?;
     let python = match &plan.python {

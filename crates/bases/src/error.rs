@@ -20,12 +20,12 @@ pub enum BaseError {
     },
     /// The store maps a single user id, but Debian's files belong to several.
     #[error(
-        "a Debian base needs subordinate user ids, and you have none. {remedy}, then remove the store with `modal store \
+        "a Debian base needs subordinate user ids, and you have none. {command}, then remove the store with `modal store \
          remove`, so that it is made anew with them"
     )]
     SingleId {
-        /// The command that adds subordinate ids.
-        remedy: String,
+        /// How to get them, as the beginning of a sentence.
+        command: String,
     },
     /// An address in a setting or in the host's apt sources that cannot be used.
     #[error("the mirror `{value}` of {origin} cannot be used: {reason}")]

@@ -32,7 +32,7 @@ fn for_line(line: &str, has_space: bool) -> Option<String> {
         return Some(format!(
             "the image has no such user or group id; containers have as many as you have subordinate ids. {}; it counts \
              from the next run on",
-            lamina_sandbox::more_ids_remedy()
+            lamina_sandbox::more_ids_hint()
         ));
     }
     if line.contains("Hash mismatch for") || line.contains("DO NOT MATCH THE HASHES") {

@@ -174,7 +174,7 @@ fn doctor_runs_without_a_store_and_speaks_json() {
     let output = modal(&store).args(["doctor", "--json"]).output().unwrap();
     assert!(matches!(output.status.code(), Some(0 | 1)), "{}", outcome(&output, &store));
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(report["version"], 1);
+    assert_eq!(report["version"], 2);
     assert!(report["findings"].as_array().is_some_and(|findings| !findings.is_empty()));
     assert!(!store.exists());
 }

@@ -59,7 +59,7 @@ impl Engine {
     /// time elsewhere.
     ///
     /// # Errors
-    /// When the store cannot be used, or the machine does not allow sandboxes; messages name the remedy.
+    /// When the store cannot be used, or the machine does not allow sandboxes.
     pub fn open(options: &Options) -> Result<Self, EngineError> {
         let layout = layout(options)?;
         layout.check_filesystem()?;

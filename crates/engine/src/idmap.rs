@@ -87,6 +87,8 @@ fn write_own(path: &Path, map: &IdMap) -> Result<PathBuf, EngineError> {
 
 #[cfg(test)]
 mod tests {
+    use lamina_ground::Hint;
+
     use super::*;
 
     #[test]
@@ -110,13 +112,13 @@ mod tests {
         let own = IdMap::single();
         check_owner(&layout, &own).unwrap();
         let refusal = |map: &IdMap| {
-            let error = SandboxError::IdMap { reason: "r".into(), remedy: "Run x".into() };
-            explain(error.into(), Path::new("/s/idmap.json"), map).to_string()
+            let error = SandboxError::IdMap { reason: "r".into(), hint: "Run x".into() };
+            explain(error.into(), Path::new("/s/idmap.json"), map)
         };
         let other = IdMap { uids: vec![IdRange { inside: 0, outside: 4_000_000_000, count: 65_536 }], ..own };
-        let message = refusal(&other);
+        let message = refusal(&other).to_string();
         assert!(message.contains("made with the user ids `4000000000-4000065535`, as `/s/idmap.json`"), "{message}");
         let present = IdMap::for_current_user().unwrap();
-        assert!(refusal(&present).ends_with("Run x"), "{}", refusal(&present));
+        assert_eq!(refusal(&present).hint().as_deref(), Some("Run x"));
     }
 }

@@ -50,7 +50,7 @@ pub fn probe_store() -> Vec<Finding> {
             name: "disk",
             status: Status::Warning,
             detail: format!("The disk of the store `{}` is as good as full.", layout.root().display()),
-            remedy: Some(
+            hint: Some(
                 "Remove what you do not need: `modal image du` says what there is, `modal image prune` removes."
                     .to_owned(),
             ),

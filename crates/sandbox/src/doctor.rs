@@ -9,7 +9,7 @@ use lamina_ground::causes;
 use rustix::fs::FileType;
 
 use crate::cgroups::{Enforcement, Groups, LimitsReport};
-use crate::idmap::{add_range_command, subordinate_ids_remedy};
+use crate::idmap::{add_range_command, subordinate_ids_hint};
 use crate::tiny_root::DEVICES;
 use crate::{Helpers, IdMap, SandboxError, SandboxSpec, Stdio, Upper, helpers};
 
@@ -42,20 +42,20 @@ pub struct Finding {
     /// One sentence.
     pub detail: String,
     /// What to do about it.
-    pub remedy: Option<String>,
+    pub hint: Option<String>,
 }
 
 impl Finding {
     fn ok(name: &'static str, detail: impl Into<String>) -> Self {
-        Self { name, status: Status::Ok, detail: detail.into(), remedy: None }
+        Self { name, status: Status::Ok, detail: detail.into(), hint: None }
     }
 
-    fn warning(name: &'static str, detail: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { name, status: Status::Warning, detail: detail.into(), remedy: Some(remedy.into()) }
+    fn warning(name: &'static str, detail: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { name, status: Status::Warning, detail: detail.into(), hint: Some(hint.into()) }
     }
 
-    fn problem(name: &'static str, detail: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { name, status: Status::Problem, detail: detail.into(), remedy: Some(remedy.into()) }
+    fn problem(name: &'static str, detail: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { name, status: Status::Problem, detail: detail.into(), hint: Some(hint.into()) }
     }
 }
 
@@ -75,11 +75,9 @@ pub fn probe_in(directory: &Path) -> Vec<Finding> {
     findings.extend([limits(groups.report()), seccomp(), landlock()]);
     findings.push(match try_sandbox(directory) {
         Ok(()) => Finding::ok("sandbox", format!("A sandbox was made and ended in `{}`.", directory.display())),
-        Err(error) => Finding::problem(
-            "sandbox",
-            format!("A sandbox could not be made: {}.", causes(&error)),
-            trial_remedy(&error),
-        ),
+        Err(error) => {
+            Finding::problem("sandbox", format!("A sandbox could not be made: {}.", causes(&error)), trial_hint(&error))
+        }
     });
     findings
 }
@@ -131,9 +129,9 @@ impl Drop for Trial {
 }
 
 /// What to do when the trial fails.
-fn trial_remedy(error: &SandboxError) -> String {
+fn trial_hint(error: &SandboxError) -> String {
     match error {
-        SandboxError::IdMap { remedy, .. } => remedy.clone(),
+        SandboxError::IdMap { hint, .. } => hint.clone(),
         SandboxError::Setup { path, .. } if path == "proc" => {
             "Start the surrounding container with an unmasked /proc: `docker run --security-opt systempaths=unconfined`."
                 .into()
@@ -178,8 +176,8 @@ fn user_namespaces() -> Finding {
     }
     if !rustix::process::geteuid().is_root() {
         if is("/proc/sys/kernel/unprivileged_userns_clone", "0") {
-            let remedy = "Run `sudo sysctl kernel.unprivileged_userns_clone=1`.";
-            return Finding::problem(NAME, "User namespaces are allowed for root only.", remedy);
+            let hint = "Run `sudo sysctl kernel.unprivileged_userns_clone=1`.";
+            return Finding::problem(NAME, "User namespaces are allowed for root only.", hint);
         }
         if is("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1") {
             let detail = "AppArmor allows user namespaces only to programs that have a profile.";
@@ -211,7 +209,7 @@ fn subordinate_ids() -> Finding {
         return Finding::ok(NAME, format!("Containers have {count} user ids; their root is {} here.", map.root_uid()));
     }
     let detail = "Containers have a single user id: Debian bases and `apt_install` need more.";
-    Finding::warning(NAME, detail, format!("{}.", subordinate_ids_remedy()))
+    Finding::warning(NAME, detail, format!("{}.", subordinate_ids_hint()))
 }
 
 /// Whether this already runs in a container, which may not let another one be made.
@@ -221,9 +219,9 @@ fn surrounding_container() -> Option<Finding> {
     let masked: Vec<&str> = mounts.lines().filter_map(masked_path).collect();
     if let Some(first) = masked.first() {
         let detail = format!("Parts of /proc are masked here, `{first}` for one: the kernel then refuses a new /proc.");
-        let remedy = "Start the surrounding container with `docker run --security-opt systempaths=unconfined`, or in \
+        let hint = "Start the surrounding container with `docker run --security-opt systempaths=unconfined`, or in \
                       Kubernetes with `procMount: Unmasked`.";
-        return Some(Finding::warning(NAME, detail, remedy));
+        return Some(Finding::warning(NAME, detail, hint));
     }
     let marks = ["/.dockerenv", "/run/.containerenv"];
     let inside = marks.iter().any(|path| Path::new(path).exists());
@@ -247,14 +245,14 @@ fn devices(directory: &Path) -> Finding {
         let path = directory.join(name);
         let number = number_of_device(name);
         let Ok(status) = rustix::fs::stat(&path) else {
-            let remedy = format!("Run `sudo mknod -m 666 {} c {} {}`.", path.display(), number.0, number.1);
-            return Finding::problem(NAME, format!("`{}` is missing.", path.display()), remedy);
+            let hint = format!("Run `sudo mknod -m 666 {} c {} {}`.", path.display(), number.0, number.1);
+            return Finding::problem(NAME, format!("`{}` is missing.", path.display()), hint);
         };
         let is = (rustix::fs::major(status.st_rdev), rustix::fs::minor(status.st_rdev));
         if !FileType::from_raw_mode(status.st_mode).is_char_device() || is != number {
             let (path, detail) = (path.display(), format!("`{}` is not the device that it should be.", path.display()));
-            let remedy = format!("Run `sudo rm {path} && sudo mknod -m 666 {path} c {} {}`.", number.0, number.1);
-            return Finding::problem(NAME, detail, remedy);
+            let hint = format!("Run `sudo rm {path} && sudo mknod -m 666 {path} c {} {}`.", number.0, number.1);
+            return Finding::problem(NAME, detail, hint);
         }
         // In a user namespace the host's root is nobody. A terminal may belong to a group of its own.
         let owners = [root, (OVERFLOW_ID, OVERFLOW_ID)];
@@ -264,8 +262,8 @@ fn devices(directory: &Path) -> Finding {
         if !is_owned || mode != 0o666 {
             let (path, uid, gid) = (path.display(), status.st_uid, status.st_gid);
             let detail = format!("`{path}` belongs to {uid}:{gid} and has mode {mode:04o}, not 0:0 and 0666.");
-            let remedy = format!("Run `sudo chown root:root {path} && sudo chmod 666 {path}`.");
-            return Finding::problem(NAME, detail, remedy);
+            let hint = format!("Run `sudo chown root:root {path} && sudo chmod 666 {path}`.");
+            return Finding::problem(NAME, detail, hint);
         }
     }
     Finding::ok(NAME, "The host's device nodes belong to root and have their usual modes.")
@@ -299,8 +297,8 @@ fn limits(report: LimitsReport) -> Finding {
     if [report.memory, report.cpus, report.pids] == [Enforcement::ControlGroup; 3] {
         return Finding::ok(NAME, detail);
     }
-    let remedy = "Start the command as `systemd-run --user --scope modal …`, which gives it control groups of its own.";
-    Finding::warning(NAME, detail, remedy)
+    let hint = "Start the command as `systemd-run --user --scope modal …`, which gives it control groups of its own.";
+    Finding::warning(NAME, detail, hint)
 }
 
 fn seccomp() -> Finding {
@@ -349,7 +347,7 @@ mod tests {
         assert_eq!(devices(Path::new("/dev")).status, Status::Ok, "{:?}", devices(Path::new("/dev")));
         let directory = tempfile::tempdir().unwrap();
         let missing = devices(directory.path());
-        assert!(missing.detail.contains("is missing") && missing.remedy.unwrap().contains("mknod -m 666"));
+        assert!(missing.detail.contains("is missing") && missing.hint.unwrap().contains("mknod -m 666"));
         fs_err::write(directory.path().join("full"), "").unwrap();
         assert!(devices(directory.path()).detail.contains("not the device"));
         if !rustix::process::geteuid().is_root() {
@@ -374,7 +372,7 @@ mod tests {
         std::os::unix::fs::chown(&null, Some(100_000), None).unwrap();
         let given_away = devices(directory.path());
         assert!(given_away.detail.contains("belongs to 100000:0"), "{given_away:?}");
-        assert!(given_away.remedy.unwrap().contains("chown root:root"));
+        assert!(given_away.hint.unwrap().contains("chown root:root"));
     }
 
     #[test]

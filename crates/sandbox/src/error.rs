@@ -68,12 +68,12 @@ pub enum SandboxError {
         name: String,
     },
     /// The id map could not be written.
-    #[error("the user ids of the store cannot be mapped: {reason}. {remedy}")]
+    #[error("the user ids of the store cannot be mapped: {reason}")]
     IdMap {
-        /// What went wrong.
+        /// What went wrong: what the kernel or a program says, in its words.
         reason: String,
         /// What to do.
-        remedy: String,
+        hint: String,
     },
     /// What is to stay free of the disk is no number.
     #[error("`{}` is `{value}`, which is no number of MiB", EnvVars::MODAL_STORE_RESERVE)]
@@ -117,6 +117,7 @@ impl Hint for SandboxError {
                 Refusal::of(Subject::Image, source)
             }
             Self::Io(error) | Self::Wire(WireError::Io(error)) => Refusal::of(Subject::Machine, error),
+            Self::IdMap { hint, .. } => return Some(hint.into()),
             Self::Reserve { .. } => return Some("set it to a whole number such as `1024`, or unset it".into()),
             _ => None,
         };

@@ -41,7 +41,7 @@ impl Helpers {
     /// Starts both from this program's own binary. Beside the store's content, sandboxes can be given these resources.
     ///
     /// # Errors
-    /// When the user namespace cannot be made or entered, or a resource cannot be reached; the message names the remedy.
+    /// When the user namespace cannot be made or entered, or a resource cannot be reached.
     pub fn start(content: &Path, map: &IdMap, resources: &[Resource]) -> Result<Self, SandboxError> {
         Self::start_with(Path::new(OWN), content, map, resources)
     }
@@ -108,7 +108,7 @@ pub(crate) fn claim(executable: &Path, content: &str, map: &IdMap) -> Result<(),
                 metadata.uid(),
                 map.root_uid()
             ),
-            remedy: "Put the former `idmap.json` back, or set MODAL_STORE to another directory".into(),
+            hint: "Put the former `idmap.json` back, or set MODAL_STORE to another directory".into(),
         });
     }
     // The group may be one of the surrounding directory, which the namespace would not have.
@@ -193,7 +193,7 @@ fn write_map(pid: u32, map: &IdMap) -> Result<(), SandboxError> {
             let user = lamina_system::user_name(rustix::process::geteuid().as_raw()).unwrap_or_else(|| "$USER".into());
             return Err(SandboxError::IdMap {
                 reason: format!("`{name}` failed: {}", String::from_utf8_lossy(&output.stderr).trim()),
-                remedy: format!("If the recorded range is no longer yours: {}", add_range_command(&user)),
+                hint: format!("If the recorded range is no longer yours: {}", add_range_command(&user)),
             });
         }
     }
@@ -205,7 +205,7 @@ fn write_file(pid: u32, name: &str, ranges: &[IdRange]) -> Result<(), SandboxErr
         ranges.iter().map(|range| format!("{} {} {}", range.inside, range.outside, range.count)).collect();
     fs_err::write(format!("/proc/{pid}/{name}"), lines.join("\n")).map_err(|error| SandboxError::IdMap {
         reason: causes(&error),
-        remedy: "`modal doctor` says what this machine allows".into(),
+        hint: "`modal doctor` says what this machine allows".into(),
     })
 }
 
@@ -213,7 +213,7 @@ fn write_file(pid: u32, name: &str, ranges: &[IdRange]) -> Result<(), SandboxErr
 fn start_program(name: &'static str, pid: u32, ranges: &[IdRange]) -> Result<(&'static str, Child), SandboxError> {
     let program = find_program(name).ok_or_else(|| SandboxError::IdMap {
         reason: format!("the program `{name}` was not found"),
-        remedy: "Install the `uidmap` package (`shadow-utils` on Fedora)".into(),
+        hint: "Install the `uidmap` package (`shadow-utils` on Fedora)".into(),
     })?;
     let numbers = ranges.iter().flat_map(|range| [range.inside, range.outside, range.count]);
     let child = Command::new(program)

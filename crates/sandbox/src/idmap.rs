@@ -167,7 +167,7 @@ impl IdMap {
         if uid == 0 {
             return host.map_for_root().ok_or_else(|| SandboxError::IdMap {
                 reason: "no range of unused ids was found for root".into(),
-                remedy: add_range_command("root"),
+                hint: add_range_command("root"),
             });
         }
         let name = lamina_system::user_name(uid).unwrap_or_default();
@@ -262,7 +262,7 @@ fn outside_of_root(ranges: &[IdRange]) -> u32 {
 
 /// What the calling user has to do for more than a single id, as the beginning of a sentence.
 #[must_use]
-pub fn subordinate_ids_remedy() -> String {
+pub fn subordinate_ids_hint() -> String {
     if find_program("newuidmap").is_none() {
         return "Install the `uidmap` package (`shadow-utils` on Fedora), which has `newuidmap`".into();
     }
@@ -277,7 +277,7 @@ pub(crate) fn add_range_command(user: &str) -> String {
 
 /// The command that gives the calling user more ids than most programs need, as the beginning of a sentence.
 #[must_use]
-pub fn more_ids_remedy() -> String {
+pub fn more_ids_hint() -> String {
     let user = lamina_system::user_name(rustix::process::geteuid().as_raw()).unwrap_or_else(|| "$USER".into());
     range_command(&user, MORE)
 }

@@ -38,7 +38,7 @@ pub use disk::DiskShortage;
 pub use enter::helpers_main;
 pub use error::SandboxError;
 pub use helpers::Helpers;
-pub use idmap::{IdMap, IdRange, more_ids_remedy, subordinate_ids_remedy};
+pub use idmap::{IdMap, IdRange, more_ids_hint, subordinate_ids_hint};
 pub use resources::Resource;
 pub use signal::Signal;
 pub use spec::{InjectedFile, Limits, Mount, Network, SandboxSpec, TerminalSize, TerminalSpec, Upper};

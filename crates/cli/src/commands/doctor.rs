@@ -22,7 +22,7 @@ pub(crate) fn doctor(doctor: &Doctor) -> Result<u8, Failure> {
         return Ok(code);
     }
     if doctor.json {
-        print_json(&Report { version: 1, findings: findings.iter().map(Item::from).collect() })?;
+        print_json(&Report { version: 2, findings: findings.iter().map(Item::from).collect() })?;
     } else {
         print(render(&findings, Palette::detect(io::stdout())).as_bytes())?;
     }
@@ -40,13 +40,13 @@ struct Item<'a> {
     name: &'a str,
     status: &'static str,
     detail: &'a str,
-    remedy: Option<&'a str>,
+    hint: Option<&'a str>,
 }
 
 impl<'a> From<&'a Finding> for Item<'a> {
     fn from(finding: &'a Finding) -> Self {
         let status = word(finding.status);
-        Self { name: finding.name, status, detail: &finding.detail, remedy: finding.remedy.as_deref() }
+        Self { name: finding.name, status, detail: &finding.detail, hint: finding.hint.as_deref() }
     }
 }
 
@@ -69,7 +69,7 @@ fn render(findings: &[Finding], palette: Palette) -> String {
         };
         // Writing to a string does not fail.
         let _ = writeln!(text, "{} {:width$}  {}", palette.paint(tone, mark), finding.name, finding.detail);
-        for line in finding.remedy.iter().flat_map(|remedy| remedy.lines()) {
+        for line in finding.hint.iter().flat_map(|hint| hint.lines()) {
             let _ = writeln!(text, "  {:width$}  {} {line}", "", palette.paint(Tone::Cyan, "→"));
         }
     }
@@ -90,12 +90,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn findings_come_with_their_remedies() {
-        let finding = |name, status, detail: &str, remedy: Option<&str>| Finding {
+    fn findings_come_with_their_hints() {
+        let finding = |name, status, detail: &str, hint: Option<&str>| Finding {
             name,
             status,
             detail: detail.to_owned(),
-            remedy: remedy.map(str::to_owned),
+            hint: hint.map(str::to_owned),
         };
         let findings = [
             finding("kernel", Status::Ok, "6.18.0", None),

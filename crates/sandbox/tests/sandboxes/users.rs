@@ -174,9 +174,9 @@ fn the_doctor_agrees(directory: &std::path::Path) {
     let findings = probe_in(directory);
     let trial = findings.iter().find(|finding| finding.name == "sandbox").unwrap();
     assert_eq!(trial.status, Status::Ok, "{findings:#?}");
-    assert!(findings.iter().all(|finding| (finding.status == Status::Ok) == finding.remedy.is_none()));
+    assert!(findings.iter().all(|finding| (finding.status == Status::Ok) == finding.hint.is_none()));
     let ids = findings.iter().find(|finding| finding.name == "user ids").unwrap();
-    let command = ids.remedy.as_deref().unwrap_or_default();
+    let command = ids.hint.as_deref().unwrap_or_default();
     let is_single = IdMap::for_current_user().unwrap().is_single();
     assert_eq!(is_single, command.contains("usermod --add-subuids"), "{command}");
     let entries = fs_err::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name());
