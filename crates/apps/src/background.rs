@@ -32,8 +32,13 @@ pub fn start_background(id: &str, held: OwnedFd, words: impl IntoIterator<Item =
 /// When there is no standard input.
 pub fn take_standard_input() -> io::Result<OwnedFd> {
     let taken = io::stdin().as_fd().try_clone_to_owned()?;
-    rustix::stdio::dup2_stdin(fs_err::File::open("/dev/null")?)?;
+    rustix::stdio::dup2_stdin(null_device()?)?;
     Ok(taken)
+}
+
+/// `/dev/null`, for reading and writing.
+pub(crate) fn null_device() -> io::Result<fs_err::File> {
+    fs_err::OpenOptions::new().read(true).write(true).open("/dev/null")
 }
 
 /// Whether a process is the background of an app. Where processes have other numbers, it may be anything.

@@ -80,15 +80,7 @@ mod tests {
     use super::*;
 
     fn app(id: &str, name: Option<&str>, runs: bool) -> DetachedApp {
-        let record = AppRecord {
-            id: id.to_owned(),
-            name: name.map(str::to_owned),
-            reference: "app.py".to_owned(),
-            arguments: Vec::new(),
-            directory: "/".to_owned(),
-            started: 1,
-            number: 0,
-        };
+        let record = AppRecord { name: name.map(str::to_owned), ..AppRecord::new(id, "app.py", "/", 1) };
         let state = if runs { AppState::Running { pid: Some(1) } } else { AppState::Ended { code: 0, time: 2 } };
         DetachedApp { record, state }
     }

@@ -8,6 +8,7 @@ use lamina_events::Stream;
 use rustix::event::{PollFd, PollFlags, poll};
 
 use crate::OutputWriter;
+use crate::background::null_device;
 
 /// The record in the making.
 #[derive(Debug)]
@@ -35,7 +36,7 @@ impl Recording {
     /// Records what was printed so far, and no more. A process that was left behind may hold the streams open, and write.
     pub fn finish(self) {
         // Where they stay what they are, what is printed from here on is lost in the same way.
-        if let Ok(nothing) = fs_err::OpenOptions::new().write(true).open("/dev/null") {
+        if let Ok(nothing) = null_device() {
             let _ = rustix::stdio::dup2_stdout(&nothing);
             let _ = rustix::stdio::dup2_stderr(&nothing);
         }

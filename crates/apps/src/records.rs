@@ -45,6 +45,27 @@ pub struct AppRecord {
     pub number: u64,
 }
 
+impl AppRecord {
+    /// What is known of any app: one without a name and arguments.
+    #[must_use]
+    pub fn new(
+        id: impl Into<String>,
+        reference: impl Into<String>,
+        directory: impl Into<String>,
+        started: u64,
+    ) -> Self {
+        Self {
+            id: id.into(),
+            name: None,
+            reference: reference.into(),
+            arguments: Vec::new(),
+            directory: directory.into(),
+            started,
+            number: 0,
+        }
+    }
+}
+
 /// A record as it is stored.
 #[derive(Serialize, Deserialize)]
 struct Stored<R> {

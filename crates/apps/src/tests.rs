@@ -51,15 +51,8 @@ impl Fixture {
 }
 
 pub(crate) fn record(id: &str, started: u64) -> AppRecord {
-    AppRecord {
-        id: id.to_owned(),
-        name: None,
-        reference: "app.py::main".to_owned(),
-        arguments: vec!["--n".to_owned(), "5".to_owned()],
-        directory: "/home/ada".to_owned(),
-        started,
-        number: 0,
-    }
+    let arguments = vec!["--n".to_owned(), "5".to_owned()];
+    AppRecord { arguments, ..AppRecord::new(id, "app.py::main", "/home/ada", started) }
 }
 
 /// What a reading shows, pieces of one stream joined.

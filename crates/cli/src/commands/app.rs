@@ -113,15 +113,8 @@ mod tests {
     use super::*;
 
     fn app(id: &str, name: Option<&str>, state: AppState) -> DetachedApp {
-        let record = AppRecord {
-            id: id.to_owned(),
-            name: name.map(str::to_owned),
-            reference: "app.py::main".to_owned(),
-            arguments: vec!["--token".to_owned(), "secret".to_owned()],
-            directory: "/home/ada".to_owned(),
-            started: 1_000,
-            number: 0,
-        };
+        let (name, arguments) = (name.map(str::to_owned), vec!["--token".to_owned(), "secret".to_owned()]);
+        let record = AppRecord { name, arguments, ..AppRecord::new(id, "app.py::main", "/home/ada", 1_000) };
         DetachedApp { record, state }
     }
 

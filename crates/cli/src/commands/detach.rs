@@ -84,14 +84,11 @@ fn follow(apps: &DetachedApps, id: &str) -> Result<bool, Failure> {
 fn record(run: &Run) -> Result<AppRecord, Failure> {
     let (reference, arguments) =
         run.reference_and_arguments.split_first().ok_or_else(|| Failure::new("there is nothing to run"))?;
+    let (reference, directory) = (reference.to_string_lossy(), working_directory()?);
     Ok(AppRecord {
-        id: random_id("ap"),
         name: run.name.clone(),
-        reference: reference.to_string_lossy().into_owned(),
         arguments: arguments.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
-        directory: working_directory()?.to_string_lossy().into_owned(),
-        started: seconds_since_1970(),
-        number: 0,
+        ..AppRecord::new(random_id("ap"), reference, directory.to_string_lossy(), seconds_since_1970())
     })
 }
 
