@@ -309,7 +309,7 @@ pub(crate) enum Answer<'a> {
         /// The request's number.
         request: u64,
     },
-    /// The app that the connection is attached to has ended.
+    /// The app has ended without this connection having asked for it.
     #[serde(rename = "app.ended")]
     Ended {
         /// The app's id.

@@ -188,10 +188,18 @@ enum Attachment {
     None,
     /// It starts one: the images are being built by the start with this number, until the token is cancelled.
     Starting(u64, CancelToken),
-    /// It has started the app, which ends with it. The guard stops calls when the user cancels.
-    Owner(Arc<Host>, #[expect(dead_code, reason = "kept for its effect")] CancelGuard),
+    /// It has started the app, which ends with it.
+    Owner(Arc<Host>, OwnerGuards),
     /// It is attached to an app that goes on without it. The guard tells the client of its end.
     Guest(Arc<Host>, #[expect(dead_code, reason = "kept for their effects")] (CancelGuard, Guest)),
+}
+
+/// What is arranged for the client that has started an app, as long as these are kept.
+struct OwnerGuards {
+    /// Calls are stopped when the user cancels.
+    _stop: CancelGuard,
+    /// The client is told of an end that it has not asked for.
+    told: CancelGuard,
 }
 
 impl Attachment {
@@ -369,8 +377,8 @@ impl Session<'_> {
         }
         let host = &started.host;
         let services = Arc::clone(host.services());
-        let guard = self.ending.on_cancel(move || services.begin_stop());
-        *state = Attachment::Owner(Arc::clone(host), guard);
+        let stop = self.ending.on_cancel(move || services.begin_stop());
+        *state = Attachment::Owner(Arc::clone(host), OwnerGuards { _stop: stop, told: self.tell_of_end(host) });
         self.backend.hosts().add(host);
         Ok(started)
     }
@@ -393,13 +401,18 @@ impl Session<'_> {
         let guest = host.admit()?;
         let functions = host.functions().iter().map(|(name, id)| (&**name, AttachedFunction { id })).collect();
         self.answer(&Answer::Attached { request, app_id: host.id(), functions, elsewhere: false });
+        let told = self.tell_of_end(&host);
+        *self.lock() = Attachment::Guest(host, (told, guest));
+        Ok(())
+    }
+
+    /// Has the client told when the app has ended, as long as the guard is there.
+    fn tell_of_end(&self, host: &Host) -> CancelGuard {
         let (sender, id) = (self.sender.clone(), host.id().to_owned());
-        let guard = host.on_end(move || {
+        host.on_end(move || {
             // As in `answer`.
             let _ = sender.send(&Answer::Ended { app_id: &id }.encode(), &[], &[]);
-        });
-        *self.lock() = Attachment::Guest(host, (guard, guest));
-        Ok(())
+        })
     }
 
     /// Ends the attachment to an app, which goes on.
@@ -459,7 +472,11 @@ impl Session<'_> {
         match attachment {
             Attachment::None => {}
             Attachment::Starting(_, building) => building.cancel(),
-            Attachment::Owner(host, _) => host.stop(),
+            Attachment::Owner(host, guards) => {
+                // It asks for the end itself.
+                drop(guards.told);
+                host.stop();
+            }
             Attachment::Guest(..) => self.calls.cancel_awaited(),
         }
     }

@@ -96,6 +96,9 @@ fn a_client_that_is_attached_stops_the_app_if_it_names_it_and_starts_none() {
         guest.tell(&json!({"type": "app.stop", "request": 2, "app": id}), b"");
         assert_eq!(guest.hear().0, json!({"type": "app.stopped", "request": 2}));
         assert_eq!(owner.hear().0["message"], "the app was stopped before function `f` returned a result");
+        assert_eq!(owner.hear().0, json!({"type": "app.ended", "app_id": id}), "it has not asked for that");
+        owner.tell(&json!({"type": "app.stop", "request": 2}), b"");
+        assert_eq!(owner.hear().0, json!({"type": "app.stopped", "request": 2}));
         guest.tell(&json!({"type": "app.attach", "request": 3, "app": id}), b"");
         assert_eq!(guest.hear().0["error"], "NotFoundError", "it has ended");
         guest.die();
