@@ -408,6 +408,15 @@ pub(crate) struct Doctor {
 pub(crate) enum Store {
     /// Print where the store is
     Path,
+    /// Print the record of a run: what was done and why, how it ended
+    #[command(after_help = "\
+A run leaves a record if it built something, warned or failed, or was given -v. The last 64
+are kept, until `modal image prune` removes them with other old logs.")]
+    Record {
+        /// Print the files of all records instead, the newest last
+        #[arg(short, long)]
+        list: bool,
+    },
     /// Check that everything in the store is as it was stored
     #[command(after_help = "\
 Reads every byte. The exit code is 1 if something is damaged and still there. With --repair, what other files of the store

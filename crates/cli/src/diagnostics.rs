@@ -1,40 +1,128 @@
-//! Records of what the engine and its helper processes do, for whoever wants to know why: `-v`, `-vv` and `MODAL_LOG`.
+//! What the engine and its helper processes say about what they do, for whoever wants to know why.
 //!
-//! Nothing is written unless it is asked for, and then to standard error. The helpers write there as well: they are given
-//! what was asked for in `MODAL_LOG`, and take it from there.
+//! All of it goes into the record of the run; `-v`, `-vv` and `MODAL_LOG` show it on standard error as well. The helpers
+//! write to both, too: the record is their standard output, and they are told in `MODAL_LOG` what to show.
 
-use std::io;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::time::SystemTime;
 
-use lamina_ground::EnvVars;
+use lamina_engine::redact;
+use lamina_events::Event;
+use lamina_ground::{EnvVars, RunRecord};
+use tracing::{Level, Metadata};
 use tracing_subscriber::filter::Targets;
-use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::fmt::{MakeWriter, layer};
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::failure::Failure;
 
-/// Begins to record what the variable says, or else as much as `-v` was given.
+/// What a record has: the larger decisions of our own crates. A request to the store worker is none.
+const RECORDED: [(&str, Level); 2] = [("lamina", Level::INFO), ("modal", Level::INFO)];
+
+/// Begins the record of this run, and shows what the variable says, or else as much as `-v` was given.
 pub(crate) fn start(verbosity: u8) -> Result<(), Failure> {
-    match std::env::var(EnvVars::MODAL_LOG) {
-        Ok(text) if !text.is_empty() => record(parse(&text)?),
+    let shown = match std::env::var(EnvVars::MODAL_LOG) {
+        Ok(text) if !text.is_empty() => Some(text),
         _ => match verbosity {
-            0 => {}
-            1 => record(Targets::new().with_default(tracing::Level::INFO)),
-            _ => record(Targets::new().with_default(tracing::Level::DEBUG)),
+            0 => None,
+            1 => Some("info".to_owned()),
+            _ => Some("debug".to_owned()),
         },
+    };
+    let targets = shown.as_deref().map(parse).transpose()?;
+    let is_shown = targets.is_some();
+    let record = RunRecord::begin(shown);
+    listen(record, targets);
+    if is_shown {
+        let _ = path();
     }
+    // Not the other words: they may hold what nobody else is to see.
+    let command = std::env::args().skip(1).find(|word| !word.starts_with('-'));
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), pid = std::process::id(), command, "run");
     Ok(())
 }
 
 /// The same in a helper process; the command that started it has complained about a value that is not understood.
 pub(crate) fn start_in_helper() {
-    if let Ok(Ok(targets)) = std::env::var(EnvVars::MODAL_LOG).map(|text| parse(&text)) {
-        record(targets);
+    let targets = std::env::var(EnvVars::MODAL_LOG).ok().and_then(|text| parse(&text).ok());
+    listen(Some(RunRecord::begin_in_helper()), targets);
+}
+
+/// Ends the record. It is kept if the run has failed, and named if something was to be shown.
+pub(crate) fn finish(exit_code: u8) {
+    let Some(record) = RunRecord::current() else { return };
+    write("INFO", "end", &serde_json::json!({ "exit_code": exit_code }).to_string());
+    if exit_code != 0 {
+        let _ = path();
+    }
+    record.settle();
+    if is_shown()
+        && let Some(path) = path()
+    {
+        // Without a standard error there is nobody to tell.
+        let _ = writeln!(io::stderr(), "The record of this run is `{}`.", path.display());
     }
 }
 
-/// Whether anything is recorded.
-pub(crate) fn is_on() -> bool {
-    tracing::level_filters::LevelFilter::current() != tracing::level_filters::LevelFilter::OFF
+/// The file of the record, which is kept then.
+pub(crate) fn path() -> Option<PathBuf> {
+    RunRecord::current().and_then(RunRecord::keep)
+}
+
+/// Whether something is shown on standard error.
+pub(crate) fn is_shown() -> bool {
+    RunRecord::current().is_some_and(|record| record.shown().is_some())
+}
+
+/// Records what happened. What a run is made to do, and what goes wrong, is a reason to keep the record.
+pub(crate) fn note(event: &Event) {
+    let Some(text) = describe(event) else { return };
+    write("INFO", "event", &text);
+    if is_noteworthy(event) {
+        let _ = path();
+    }
+}
+
+/// Records why a command failed.
+pub(crate) fn note_failure(message: &str) {
+    write("ERROR", "failure", message);
+}
+
+fn write(level: &str, kind: &str, text: &str) {
+    if let Some(record) = RunRecord::current() {
+        let now = humantime::format_rfc3339_micros(SystemTime::now());
+        // Whatever becomes of the record, the run goes on.
+        let _ = Line { record, is_kept: false }.write(format!("{now} {level:>5} {kind}: {text}\n").as_bytes());
+    }
+}
+
+/// An event as its JSON; without what programs print and raise, which is theirs and may hold anything.
+fn describe(event: &Event) -> Option<String> {
+    let text = match event.clone() {
+        Event::StepLog { .. } | Event::StepProgress { .. } | Event::ContainerOutput { .. } => return None,
+        Event::StepFailed { step, message, log, shell, hint, .. } => {
+            serde_json::to_string(&Event::StepFailed { step, message, tail: Vec::new(), log, shell, hint })
+        }
+        Event::CallRetried { function, attempt, of, seconds, .. } => {
+            serde_json::to_string(&Event::CallRetried { function, attempt, of, seconds, cause: String::new() })
+        }
+        event => serde_json::to_string(&event),
+    };
+    text.ok()
+}
+
+fn is_noteworthy(event: &Event) -> bool {
+    match event {
+        Event::StepStarted { .. }
+        | Event::StepFailed { .. }
+        | Event::StepStopped { .. }
+        | Event::CallRetried { .. }
+        | Event::Warning { .. } => true,
+        Event::ContainerFinished { cause, .. } => !cause.is_empty(),
+        _ => false,
+    }
 }
 
 fn parse(text: &str) -> Result<Targets, Failure> {
@@ -45,14 +133,61 @@ fn parse(text: &str) -> Result<Targets, Failure> {
     })
 }
 
-fn record(targets: Targets) {
-    let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(false);
-    // It fails only where something records already.
-    let _ = tracing_subscriber::registry().with(lines).with(targets).try_init();
+fn listen(record: Option<&'static RunRecord>, shown: Option<Targets>) {
+    let shown = shown.map(|targets| layer().with_writer(io::stderr).with_ansi(false).with_filter(targets));
+    let recorded = record.map(|record| {
+        layer().with_writer(Recorded(record)).with_ansi(false).with_filter(Targets::new().with_targets(RECORDED))
+    });
+    // It fails only where something listens already.
+    let _ = tracing_subscriber::registry().with(shown).with(recorded).try_init();
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        tracing::error!(%panic, "a defect of this program");
+        usual(panic);
+    }));
+}
+
+/// Where lines of the record go.
+struct Recorded(&'static RunRecord);
+
+impl<'a> MakeWriter<'a> for Recorded {
+    type Writer = Line;
+
+    fn make_writer(&'a self) -> Line {
+        Line { record: self.0, is_kept: false }
+    }
+
+    fn make_writer_for(&'a self, metadata: &Metadata<'_>) -> Line {
+        Line { record: self.0, is_kept: *metadata.level() <= Level::WARN }
+    }
+}
+
+/// A line of the record, without credentials of addresses.
+struct Line {
+    record: &'static RunRecord,
+    /// Whether it is a reason to keep the record.
+    is_kept: bool,
+}
+
+impl Write for Line {
+    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+        let mut record = self.record;
+        record.write_all(redact(&String::from_utf8_lossy(text)).as_bytes())?;
+        if self.is_kept {
+            record.keep();
+        }
+        Ok(text.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use lamina_events::Stream;
+
     use super::*;
 
     #[test]
@@ -61,5 +196,37 @@ mod tests {
             assert!(parse(text).is_ok(), "{text}");
         }
         assert!(parse("lamina_store=loud").is_err());
+    }
+
+    #[test]
+    fn what_programs_print_and_raise_is_not_recorded() {
+        let failed = Event::StepFailed {
+            step: 1,
+            message: "it failed".to_owned(),
+            tail: vec!["hunter2".to_owned()],
+            log: Some("/logs/1.log".to_owned()),
+            shell: None,
+            hint: None,
+        };
+        insta::assert_snapshot!(describe(&failed).unwrap(), @r#"{"event":"step_failed","step":1,"message":"it failed","tail":[],"log":"/logs/1.log","shell":null,"hint":null}"#);
+        let retried = Event::CallRetried {
+            function: "f".to_owned(),
+            attempt: 1,
+            of: 3,
+            seconds: 0.5,
+            cause: "ValueError: hunter2".to_owned(),
+        };
+        assert!(!describe(&retried).unwrap().contains("hunter2"));
+        let output =
+            Event::ContainerOutput { container: "ta-1".to_owned(), stream: Stream::Stdout, data: b"hunter2".to_vec() };
+        assert_eq!(describe(&output), None);
+    }
+
+    #[test]
+    fn a_cached_run_is_nothing_to_keep() {
+        let ended = |cause: &str| Event::ContainerFinished { container: "ta-1".to_owned(), cause: cause.to_owned() };
+        assert!(!is_noteworthy(&Event::StepCached { step: 1, bytes: 5 }));
+        assert!(!is_noteworthy(&ended("")));
+        assert!(is_noteworthy(&ended("killed by signal 9")));
     }
 }

@@ -6,6 +6,7 @@ use std::io::{self, Write as _};
 
 use lamina_ground::{Hint, causes};
 
+use crate::diagnostics;
 use crate::output::style::{Palette, Tone};
 
 /// Why a command could not do what it was asked to.
@@ -32,8 +33,9 @@ impl Failure {
         self
     }
 
-    /// Writes the failure to standard error.
+    /// Writes the failure to standard error, and to the record of the run.
     pub(crate) fn print(&self) {
+        diagnostics::note_failure(&self.message);
         let text = self.render(Palette::detect(io::stderr()));
         // Without a standard error there is nobody to tell.
         let _ = io::stderr().write_all(text.as_bytes());

@@ -36,13 +36,12 @@ fn main() -> ExitCode {
             Err(error) => return refuse(&error),
         }
     };
-    match outcome {
-        Ok(code) => ExitCode::from(code),
-        Err(failure) => {
-            failure.print();
-            ExitCode::FAILURE
-        }
-    }
+    let code = outcome.unwrap_or_else(|failure| {
+        failure.print();
+        1
+    });
+    diagnostics::finish(code);
+    ExitCode::from(code)
 }
 
 /// Says what is wrong with the command line, or gives the help that it asks for.

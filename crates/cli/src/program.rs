@@ -14,6 +14,7 @@ use lamina_events::{CancelToken, Event, Sink};
 use lamina_ground::causes;
 use rustix::process::{Signal, getpid, kill_process};
 
+use crate::diagnostics;
 use crate::failure::Failure;
 use crate::interruption::{self, Interruption};
 use crate::output::{Progress, Screen, stamped};
@@ -83,7 +84,7 @@ pub(crate) fn run(program: Program<'_>) -> Result<Ended, Failure> {
     let code = python.wait();
     // A process that the program left behind may hold its end of the connection open.
     drop(at_its_end);
-    let served = engine.join().map_err(|_| Failure::new("the engine stopped unexpectedly"))?;
+    let served = engine.join().map_err(|_| stopped_unexpectedly())?;
     let unshown = screen.finish();
     if let Some(code) = interruption.exit_code() {
         return Ok(Ended { code, engine: None });
@@ -94,6 +95,15 @@ pub(crate) fn run(program: Program<'_>) -> Result<Ended, Failure> {
     let engine = served?;
     let code = if unshown.is_some() { BROKEN_PIPE } else { code? };
     Ok(Ended { code, engine })
+}
+
+/// The engine has a defect.
+fn stopped_unexpectedly() -> Failure {
+    let failure = Failure::new("the engine stopped unexpectedly");
+    match diagnostics::path() {
+        Some(path) => failure.hint(format!("the record of this run is `{}`", path.display())),
+        None => failure,
+    }
 }
 
 /// Serves the program of a detached app, and whoever connects with the app meanwhile.

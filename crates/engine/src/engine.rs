@@ -7,6 +7,7 @@ use std::sync::Arc;
 use lamina_apps::RunningApp;
 use lamina_events::CancelToken;
 use lamina_functions::Terminal;
+use lamina_ground::RunRecord;
 use lamina_sandbox::{Helpers, IdMap, Launcher, Resource};
 use lamina_store::{JobTable, Layout, SpentReserve, Store, worker_main};
 
@@ -62,6 +63,9 @@ impl Engine {
     /// When the store cannot be used, or the machine does not allow sandboxes.
     pub fn open(options: &Options) -> Result<Self, EngineError> {
         let layout = layout(options)?;
+        if let Some(record) = RunRecord::current() {
+            record.keep_in(layout.logs());
+        }
         layout.check_filesystem()?;
         let reserve = if options.works_on_full_disk { layout.spend_reserve() } else { None };
         layout.keep_reserve();

@@ -22,7 +22,7 @@ pub use engine::{Engine, Options, Removal, helpers_entry};
 pub use error::EngineError;
 pub use images::{ImageLayer, ImageLog};
 pub use lamina_functions::Terminal;
-pub use lamina_image::Digest;
+pub use lamina_image::{Digest, redact};
 pub use lamina_sandbox::doctor::{Finding, Status};
 pub use lamina_sandbox::{Exit, ExitStatus, Resource, Sandbox, TerminalSize};
 pub use lamina_store::{
@@ -31,4 +31,4 @@ pub use lamina_store::{
 pub use protocol::PROTOCOL;
 pub use session::{Described, serve, serve_attached};
 pub use shell::{ShellOptions, ShellTarget};
-pub use store_directory::{detached_apps, known_apps, probe_store, store_directory};
+pub use store_directory::{detached_apps, known_apps, probe_store, run_records, store_directory};

@@ -1,5 +1,6 @@
 //! The conversation with one Python process.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
@@ -10,7 +11,7 @@ use std::time::Duration;
 
 use lamina_events::{CancelGuard, CancelToken, Event, Sink};
 use lamina_functions::{CallAnswer, CallId, CallStatus, Caller, Calls, ContainerSpec, OpenCall, Outcome};
-use lamina_ground::ErrorClass;
+use lamina_ground::{ErrorClass, RunRecord};
 use lamina_wire::{Payload, Receiver, Sender, WireError};
 
 use crate::host::{Guest, Host, Hosts};
@@ -521,8 +522,20 @@ impl Session<'_> {
 }
 
 fn send_error(sender: &Sender, request: Option<u64>, failure: &Failure) {
+    let failure = &with_record(failure);
     // As in `answer`.
     let _ = sender.send(&Answer::Error { request, failure }.encode(), &[], &[]);
+}
+
+/// The failure; one that is not the program's own names the record of the run, which says more.
+fn with_record(failure: &Failure) -> Cow<'_, Failure> {
+    if failure.error != ErrorClass::ExecutionError {
+        return Cow::Borrowed(failure);
+    }
+    tracing::error!(message = failure.message, "a request failed");
+    let Some(path) = RunRecord::current().and_then(RunRecord::keep) else { return Cow::Borrowed(failure) };
+    let message = format!("{}\nthe record of this run is `{}`", failure.message, path.display());
+    Cow::Owned(Failure { message, ..failure.clone() })
 }
 
 /// A call that Python waits for.
@@ -554,7 +567,11 @@ impl Caller for PythonCall {
         let (status, payload) = match outcome {
             Outcome::Value(payload) => (CallStatus::Ok, payload),
             Outcome::Exception(payload) => (CallStatus::Exception, payload),
-            Outcome::Error(error) => ((&error).into(), Payload::default()),
+            Outcome::Error(error) => {
+                // Not the message, which may have what the container printed last.
+                tracing::info!(call = self.call, error = ?error.class(), "call");
+                ((&error).into(), Payload::default())
+            }
         };
         let Err(error) = self.forward(&CallAnswer::Result { call: self.call, status }, &payload) else {
             return;

@@ -2,6 +2,7 @@
 
 use std::env;
 use std::ffi::OsString;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use lamina_apps::DetachedApps;
@@ -34,6 +35,17 @@ pub fn detached_apps() -> Result<DetachedApps, EngineError> {
 pub fn known_apps() -> Result<DetachedApps, EngineError> {
     let root = store_directory()?;
     Ok(DetachedApps::new(if root.exists() { Layout::prepare(&root)? } else { Layout::of_no_store(root) }))
+}
+
+/// The records of this user's runs, oldest first.
+///
+/// # Errors
+/// When the directory of logs cannot be read.
+pub fn run_records() -> Result<Vec<PathBuf>, EngineError> {
+    match lamina_ground::run_records(&Layout::of_no_store(store_directory()?).logs()) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        records => Ok(records?),
+    }
 }
 
 /// Looks at what this machine allows, with a trial where the store is or would be: its file system is what matters.

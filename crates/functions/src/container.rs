@@ -38,7 +38,10 @@ pub(crate) fn run(seat: &Seat) {
     let started = seat.starter().start(&task).and_then(|started| Container::new(seat, &task, started));
     match started {
         Ok(container) => container.live(),
-        Err(error) => seat.not_started(error),
+        Err(error) => {
+            tracing::warn!(container = task, %error, "a container did not start");
+            seat.not_started(error);
+        }
     }
 }
 
@@ -218,6 +221,7 @@ impl Container {
     fn finish(&self, number: u64, status: ResultStatus, payload: Payload) -> Result<(), String> {
         let call = CallId::from_number(number);
         if status != ResultStatus::Ok {
+            tracing::info!(container = self.task, call = number, ?status, "call");
             self.link.calls.cancel_awaited_by(call);
         }
         let finished = self.seat.finish(call, status, payload);

@@ -1,5 +1,5 @@
 //! What every crate stands on: advice for errors, the classes that Python knows them by, identifiers, times,
-//! environment variables, and what lies on what in the store.
+//! environment variables, the record of a run, and what lies on what in the store.
 //!
 //! Errors keep their kind on the way to the user: each enum of errors says by [`Hint`] what to do about it, and
 //! [`Refusal`] is the operating system's answer as data, which can cross a socket. Nobody looks for words in a text.
@@ -9,6 +9,7 @@ mod file_error;
 mod hint;
 mod id;
 mod refusal;
+mod run_record;
 mod stack;
 mod store_path;
 mod time;
@@ -19,6 +20,7 @@ pub use file_error::FileError;
 pub use hint::{Hint, causes};
 pub use id::{ALPHABET, random_id, random_name};
 pub use refusal::{Refusal, Subject};
+pub use run_record::{RunRecord, run_records};
 pub use stack::Stack;
 pub use store_path::StorePath;
 pub use time::seconds_since_1970;

@@ -12,6 +12,7 @@ use rustix::process::pidfd_send_signal;
 use crate::cgroups::LimitsReport;
 use crate::disk::{DiskGuard, DiskShortage, DiskWatch};
 use crate::protocol::{Begin, Go, Report, receive, send};
+use crate::rlimits::Fallback;
 use crate::wait::wait_readable;
 use crate::warm::{Process, Starter, WarmPool, WarmProcess};
 use crate::{Mount, SandboxError, SandboxSpec, Signal, Upper};
@@ -122,7 +123,9 @@ impl Launcher {
         if matches!(spec.upper, Upper::Store { .. }) {
             sandbox.disk = Some(disk.watch(sandbox.process.pidfd.try_clone()?)?);
         }
-        tracing::debug!(pid, fallback = ?fallback, "limits that no control group enforces");
+        if fallback != Fallback::default() {
+            tracing::info!(pid, fallback = ?fallback, "limits that no control group enforces");
+        }
         if !agreed() {
             return Ok(None);
         }
@@ -299,6 +302,7 @@ impl Sandbox {
         }
         let report = receive::<Report>(&mut state.receiver)?;
         let exit = self.describe(report.map(|(report, _)| report));
+        tracing::info!(pid = self.process.pid, exit = ?exit, "end of a sandbox");
         state.exit = Some(exit.clone());
         Ok(Some(exit))
     }

@@ -228,11 +228,13 @@ fn run_inside(arguments: &[String], worker: fn(UnixStream)) -> Result<(), Sandbo
     if system::fork()? {
         drop((sender, launcher_socket));
         system::set_disposition(libc::SIGCHLD, Disposition::Default);
+        tracing::info!(pid = std::process::id(), "store worker");
         worker(worker_socket.into());
         return Ok(());
     }
     drop(worker_socket);
     send(&sender, &StartUp::Ready, &[])?;
     drop(sender);
+    tracing::info!(pid = std::process::id(), "launcher");
     launcher::serve(launcher_socket.into(), files)
 }

@@ -7,9 +7,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use fs_err::os::unix::fs::chown;
-use lamina_ground::{EnvVars, causes};
+use lamina_ground::{EnvVars, RunRecord, causes};
 use lamina_wire::{Receiver, Sender};
-use tracing::level_filters::LevelFilter;
 
 use crate::disk::DiskGuard;
 use crate::idmap::{IdRange, add_range_command, find_program};
@@ -84,7 +83,7 @@ fn start_up(
     let mut starting = Starting { child, sender: Sender::new(ours.try_clone()?), receiver: Receiver::new(ours) };
     send(&starting.sender, configuration, fds)?;
     starting.expect(&StartUp::Unshared)?;
-    tracing::debug!(pid = starting.child.id(), map = ?map, content = configuration.content, "helper process");
+    tracing::info!(pid = starting.child.id(), map = ?map, content = configuration.content, "helper process");
     write_map(starting.child.id(), map)?;
     send(&starting.sender, &StartUp::Mapped, &[])?;
     starting.expect(&StartUp::Ready)?;
@@ -135,19 +134,16 @@ fn run_errand(executable: &Path, content: &str, map: &IdMap, errand: Errand) -> 
 /// Executes the binary as a helper process, with `socket` as its standard input.
 fn start_child(executable: &Path, socket: OwnedFd) -> Result<Child, SandboxError> {
     let environment = KEPT_ENVIRONMENT.iter().filter_map(|name| Some((name, std::env::var_os(name)?)));
-    let log = std::env::var_os(EnvVars::MODAL_LOG).filter(|text| !text.is_empty()).or_else(|| {
-        // What `-v` asked for.
-        let level = LevelFilter::current();
-        (level != LevelFilter::OFF).then(|| level.to_string().into())
-    });
+    let record = RunRecord::current();
+    let shown = record.and_then(RunRecord::shown).map(|shown| (EnvVars::MODAL_LOG, shown));
     let child = Command::new(executable)
         .arg(enter::ARGUMENT)
         .env_clear()
         .envs(environment)
-        .envs(log.map(|log| (EnvVars::MODAL_LOG, log)))
+        .envs(shown)
         .current_dir("/")
         .stdin(socket)
-        .stdout(Stdio::null())
+        .stdout(record.and_then(|record| record.for_helper().ok()).map_or_else(Stdio::null, Stdio::from))
         .spawn()
         .map_err(|error| {
             std::io::Error::new(error.kind(), format!("failed to start `{}`: {error}", executable.display()))

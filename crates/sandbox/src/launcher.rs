@@ -37,11 +37,16 @@ pub(crate) fn serve(socket: UnixStream, files: Files) -> Result<(), SandboxError
             continue;
         };
         match system::split(NAMESPACES) {
-            Ok(Side::Parent { pid, pidfd }) => hand_over(&sender, pid, &pidfd)?,
+            Ok(Side::Parent { pid, pidfd }) => {
+                tracing::debug!(pid, "process for a sandbox");
+                hand_over(&sender, pid, &pidfd)?;
+            }
             Ok(Side::Child) => {
                 // Descriptors of the launcher do not reach further: pid 1 must see the engine's end of its own
                 // connection close, and nothing of anybody else's.
                 drop((sender, receiver));
+                // Nor does the record of the run: pid 1 shares its namespaces with the command.
+                let _ = rustix::stdio::dup2_stdout(std::io::stdin());
                 init::run(Init { control, launcher, filters, files })
             }
             Err(errno) => reply_failure(&sender, Failure::setup("make the namespaces of", "the sandbox", errno))?,
@@ -61,5 +66,6 @@ fn hand_over(sender: &Sender, pid: u32, pidfd: &OwnedFd) -> Result<(), SandboxEr
 }
 
 fn reply_failure(sender: &Sender, failure: Failure) -> Result<(), SandboxError> {
+    tracing::warn!(failure = ?failure, "no process for a sandbox");
     send(sender, &InitReply::Failed(failure), &[])
 }

@@ -143,6 +143,7 @@ pub(crate) fn background(mut words: impl Iterator<Item = OsString>) -> Result<u8
         failure.print();
         1
     });
+    diagnostics::finish(code);
     recording.finish();
     // The foreground learns the code from the process, too.
     let _ = app.end(code);

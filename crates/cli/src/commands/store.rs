@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use lamina_apps::DetachedApps;
-use lamina_engine::{Options, Removal, detached_apps, store_directory};
+use lamina_engine::{Options, Removal, detached_apps, run_records, store_directory};
 use lamina_events::CancelToken;
 
 use super::ask::{ask, say};
@@ -23,9 +23,25 @@ pub(crate) fn store(store: &Store) -> Result<u8, Failure> {
             print(&[root.as_os_str().as_bytes(), b"\n"].concat())?;
             Ok(0)
         }
+        Store::Record { list } => record(*list),
         Store::Verify { repair, image } => verify::verify(image.as_deref(), *repair),
         Store::Remove { yes } => remove(&root, *yes),
     }
+}
+
+/// Prints the record of the last run that left one, or where all are.
+fn record(list: bool) -> Result<u8, Failure> {
+    let records = run_records()?;
+    if list {
+        for path in &records {
+            print(format!("{}\n", path.display()).as_bytes())?;
+        }
+    } else if let Some(newest) = records.last() {
+        print(&fs_err::read(newest)?)?;
+    } else {
+        say("No run has left a record.\n");
+    }
+    Ok(0)
 }
 
 fn remove(root: &Path, yes: bool) -> Result<u8, Failure> {

@@ -130,7 +130,7 @@ impl Screen {
     pub(crate) fn start(progress: Progress, cancel: CancelToken) -> Self {
         let progress = match progress {
             // Rows that are drawn again and again have no place for the lines of a record.
-            Progress::Auto if style::is_capable_terminal(io::stderr()) && !diagnostics::is_on() => Progress::Tty,
+            Progress::Auto if style::is_capable_terminal(io::stderr()) && !diagnostics::is_shown() => Progress::Tty,
             Progress::Auto => Progress::Plain,
             chosen => chosen,
         };
@@ -155,10 +155,13 @@ impl Screen {
         Self { shared, ticker }
     }
 
-    /// Where the engine sends its events.
+    /// Where the engine sends its events: they are recorded and shown.
     pub(crate) fn sink(&self) -> Sink {
         let shared = Arc::clone(&self.shared);
-        Sink::new(move |event| shared.show(&event))
+        Sink::new(move |event| {
+            diagnostics::note(&event);
+            shared.show(&event);
+        })
     }
 
     /// The screen for a container that has the user's terminal.

@@ -130,10 +130,20 @@ impl Worker {
         );
         let unfinished = Some(unfinished).filter(|_| is_finished);
         let begun = Instant::now();
-        let name = tracing::enabled!(tracing::Level::DEBUG).then(|| name(&body));
+        let is_job = matches!(body, Request::Job { .. });
+        let name = (is_job || tracing::enabled!(tracing::Level::DEBUG)).then(|| name(&body));
         let handled = catch_unwind(AssertUnwindSafe(|| self.handle(body, frame)));
-        tracing::debug!(request = name, milliseconds = begun.elapsed().as_secs_f64() * 1e3, "request");
-        answer(&self.sender, id, handled.unwrap_or_else(|panic| Err(panicked(panic.as_ref()))));
+        let milliseconds = begun.elapsed().as_secs_f64() * 1e3;
+        if is_job {
+            tracing::info!(name, milliseconds, "job");
+        } else {
+            tracing::debug!(request = name, milliseconds, "request");
+        }
+        let answered = handled.unwrap_or_else(|panic| Err(panicked(panic.as_ref())));
+        if let Err(error) = &answered {
+            tracing::warn!(name, %error, "a request failed");
+        }
+        answer(&self.sender, id, answered);
         drop(unfinished);
     }
 
