@@ -593,6 +593,7 @@ fn without_builds(sink: &Sink) -> Sink {
                 | Event::ContainerOutput { .. }
                 | Event::ContainerFinished { .. }
                 | Event::CallRetried { .. }
+                | Event::CallStuck { .. }
                 | Event::Warning { .. }
         );
         if kept {

@@ -184,6 +184,13 @@ pub enum Event {
         /// How it ended, in words; empty for an ordinary end.
         cause: String,
     },
+    /// A call waits for itself: unless a function gives up waiting, it can only time out.
+    CallStuck {
+        /// The functions from the one that is called, over those that it waits for, to one that was named before.
+        path: Vec<String>,
+        /// How many containers the first of them may have.
+        max_containers: usize,
+    },
     /// Something the user should know.
     Warning {
         /// The sentence.

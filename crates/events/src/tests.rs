@@ -33,6 +33,7 @@ fn events() -> Vec<Event> {
         Event::ContainerOutput { container: container.clone(), stream: Stream::Stderr, data: b"\xff".to_vec() },
         Event::CallRetried { function: "f".into(), attempt: 1, of: 3, seconds: 0.5, cause: "it raised".into() },
         Event::ContainerFinished { container, cause: String::new() },
+        Event::CallStuck { path: vec!["f".into(), "g".into(), "f".into()], max_containers: 1 },
         Event::Warning { message: "careful".into() },
     ]
 }
@@ -54,6 +55,7 @@ fn is_listed(event: &Event) -> bool {
         | Event::ContainerOutput { .. }
         | Event::CallRetried { .. }
         | Event::ContainerFinished { .. }
+        | Event::CallStuck { .. }
         | Event::Warning { .. } => true,
     }
 }
@@ -84,6 +86,7 @@ fn the_json_form_is_pinned() {
     {"event":"container_output","container":"ta-1","stream":"stderr","data":"�"}
     {"event":"call_retried","function":"f","attempt":1,"of":3,"seconds":0.5,"cause":"it raised"}
     {"event":"container_finished","container":"ta-1","cause":""}
+    {"event":"call_stuck","path":["f","g","f"],"max_containers":1}
     {"event":"warning","message":"careful"}
     "#);
 }

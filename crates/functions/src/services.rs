@@ -66,14 +66,6 @@ impl Services {
         if !self.reported.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned()) {
             return;
         }
-        let path: Vec<_> = path.iter().map(|name| format!("`{name}`")).collect();
-        let message = format!(
-            "a call of function `{name}` waits for itself ({}): all containers that `{name}` may have (max_containers={}) \
-             run inputs that wait for it, so it can only time out; raise `max_containers` of `{name}`, or do not wait \
-             for the result in the container",
-            path.join(" → "),
-            service.maximum(),
-        );
-        self.sink.emit(Event::Warning { message });
+        self.sink.emit(Event::CallStuck { path, max_containers: service.maximum() });
     }
 }

@@ -1,4 +1,4 @@
-//! How a failed step is shown, and an input that will run again.
+//! How a failed step is shown, an input that will run again, and a call that waits for itself.
 
 use lamina_events::Event;
 
@@ -41,4 +41,25 @@ pub(crate) fn retry(event: &Event, palette: Palette) -> Vec<String> {
         text::seconds(*seconds)
     );
     vec![palette.paint(Tone::Dim, line).to_string()]
+}
+
+/// The lines about a call that waits for itself.
+pub(crate) fn stuck(event: &Event, palette: Palette) -> Vec<String> {
+    let Event::CallStuck { path, max_containers } = event else {
+        return Vec::new();
+    };
+    let path: Vec<_> = path.iter().map(|name| format!("`{}`", text::clean(name))).collect();
+    let called = path.first().map_or("", String::as_str);
+    vec![
+        format!(
+            "{} a call of function {called} waits for itself ({}): all containers that {called} may have \
+             (max_containers={max_containers}) run inputs that wait for it, so it can only time out",
+            palette.paint(Tone::Yellow, "warning:"),
+            path.join(" → "),
+        ),
+        format!(
+            "{} raise `max_containers` of {called}, or do not wait for the result in the container",
+            palette.paint(Tone::Cyan, "hint:")
+        ),
+    ]
 }

@@ -39,6 +39,7 @@ impl Plain {
             }
             Event::StepFailed { step, .. } => failure::report(&title(step), event, Palette::PLAIN, false),
             Event::CallRetried { .. } => failure::retry(event, Palette::PLAIN),
+            Event::CallStuck { .. } => failure::stuck(event, Palette::PLAIN),
             Event::Warning { message } => vec![format!("warning: {message}")],
             _ => Vec::new(),
         }
@@ -122,7 +123,7 @@ impl Renderer for Json {
     }
 }
 
-/// Only failures and the output of containers.
+/// Only failures, calls that wait for themselves, which would look like a run that hangs, and the output of containers.
 pub(crate) struct Quiet {
     streams: Streams,
     build: Build,
@@ -144,6 +145,7 @@ impl Renderer for Quiet {
                 let title = self.build.step(*step).map_or_else(String::new, |step| step.title.clone());
                 write_lines(&mut self.streams, &failure::report(&title, event, self.palette, true))
             }
+            Event::CallStuck { .. } => write_lines(&mut self.streams, &failure::stuck(event, self.palette)),
             _ => {
                 self.build.apply(event, now);
                 Ok(())

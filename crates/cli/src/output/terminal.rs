@@ -147,6 +147,7 @@ impl Renderer for Terminal {
                 failure::report(&title, event, self.palette, true)
             }
             Event::CallRetried { .. } => failure::retry(event, self.palette),
+            Event::CallStuck { .. } => failure::stuck(event, self.palette),
             Event::Warning { message } => vec![format!("{} {message}", self.palette.paint(Tone::Yellow, "warning:"))],
             _ => Vec::new(),
         };

@@ -206,6 +206,22 @@ fn an_input_that_runs_again_is_one_line() {
 }
 
 #[test]
+fn a_call_that_waits_for_itself_is_shown_by_all() {
+    let path = ["f", "g", "f"].map(str::to_owned).to_vec();
+    let events = [Event::CallStuck { path, max_containers: 1 }];
+    let lines = "warning: a call of function `f` waits for itself (`f` → `g` → `f`): all containers that `f` may have \
+                 (max_containers=1) run inputs that wait for it, so it can only time out\n\
+                 hint: raise `max_containers` of `f`, or do not wait for the result in the container\n";
+    let paper = Paper::default();
+    feed(&mut Plain::new(paper.streams()), &events);
+    assert_eq!(paper.take(), lines);
+    feed(&mut Quiet::new(paper.streams(), Palette::PLAIN), &events);
+    assert_eq!(paper.take(), lines);
+    feed(&mut terminal(&paper), &events);
+    assert_eq!(paper.take(), lines);
+}
+
+#[test]
 fn a_build_from_the_cache_is_silent() {
     let events = [
         queued(1, "debian_slim()"),

@@ -409,13 +409,14 @@ impl Bench {
         self.services.get(function).unwrap().submit(CallId::from_number(call), part_of, payload, Arc::new(listener));
     }
 
-    pub(crate) fn warnings(&self) -> Vec<String> {
+    /// The circles that were reported.
+    pub(crate) fn circles(&self) -> Vec<(Vec<String>, usize)> {
         let events = self.events.lock().unwrap();
-        let message = |event: &Event| match event {
-            Event::Warning { message } => Some(message.clone()),
+        let circle = |event: &Event| match event {
+            Event::CallStuck { path, max_containers } => Some((path.clone(), *max_containers)),
             _ => None,
         };
-        events.iter().filter_map(message).collect()
+        events.iter().filter_map(circle).collect()
     }
 
     /// Runs an input to its end.
