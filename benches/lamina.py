@@ -26,6 +26,7 @@ class Lamina:
         self.modal = Path(shutil.which(found) or found).absolute()
         self.programs = machine.work / "programs"
         shutil.copytree(HERE / "programs", self.programs)
+        self._counts: dict[str, int] = {}
         self._stores: set[Path] = set()
         self._root_filesystem: Path | None = None
 
@@ -80,6 +81,19 @@ class Lamina:
             self._stores.add(directory)
             self.machine.at_end(lambda: self.remove_store(name))
         return {"MODAL_STORE": str(directory)}
+
+    def new_store(self, kind: str) -> str:
+        """The name of an empty store. Earlier ones stay until the end.
+
+        Some file systems (ext4 without a journal) make files slowly for minutes after many were removed, which would be
+        measured.
+        """
+        self._counts[kind] = self._counts.get(kind, 0) + 1
+        return self.newest_store(kind)
+
+    def newest_store(self, kind: str) -> str:
+        """The name of the store that was made last."""
+        return f"{kind}-{self._counts[kind]}"
 
     def remove_store(self, name: str) -> None:
         """`modal store remove`."""
