@@ -2,7 +2,7 @@
 //!
 //! `uv` reads its own configuration and `UV_*` variables; those win where they say the same thing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use configparser::ini::Ini;
@@ -24,12 +24,8 @@ impl PipSettings {
     /// The settings of this process's user.
     #[must_use]
     pub fn of_host() -> Self {
-        let mut values = BTreeMap::new();
-        for path in configuration_files() {
-            if let Ok(text) = fs_err::read_to_string(path) {
-                values.extend(parse(&text));
-            }
-        }
+        let texts = configuration_files().into_iter().filter_map(|path| fs_err::read_to_string(path).ok());
+        let mut values = parse(texts);
         values.extend(std::env::vars().filter_map(|(name, value)| {
             let key = name.strip_prefix("PIP_")?.to_lowercase().replace('_', "-");
             (!value.is_empty()).then_some((key, value))
@@ -145,20 +141,42 @@ fn configuration_files() -> Vec<PathBuf> {
     files
 }
 
-/// Reads pip's configuration as Python's own parser does: `[install]` wins over `[global]`, and only whole lines are
-/// comments. A file that makes no sense says nothing.
-fn parse(text: &str) -> BTreeMap<String, String> {
-    let mut ini = Ini::new_cs();
-    ini.set_multiline(true);
-    ini.set_inline_comment_symbols(Some(&[]));
-    let mut sections = ini.read(text.to_owned()).unwrap_or_default();
-    let mut values = BTreeMap::new();
-    for section in ["global", "install"] {
-        let section = sections.remove(section).unwrap_or_default();
-        let given = section.into_iter().filter_map(|(name, value)| Some((name, value?)));
-        values.extend(given.map(|(name, value)| (name.to_lowercase().replace('_', "-"), value)));
+/// Reads pip's configuration files, given in rising order of precedence, as pip does: an `[install]` of any file wins
+/// over every `[global]`, and an empty value says nothing.
+fn parse(texts: impl IntoIterator<Item = impl Into<String>>) -> BTreeMap<String, String> {
+    let (mut global, mut install) = (BTreeMap::new(), BTreeMap::new());
+    for text in texts {
+        let sections = Sections::of(text.into());
+        global.extend(sections.values("global"));
+        install.extend(sections.values("install"));
     }
-    values
+    // Only now: an empty value hides what a file before it says in the same section, but not another section's.
+    for section in [&mut global, &mut install] {
+        section.retain(|_, value: &mut String| !value.trim().is_empty());
+    }
+    global.extend(install);
+    global
+}
+
+/// The sections of one file, read as Python's own parser does: only whole lines are comments. A file that makes no sense
+/// has none.
+struct Sections(HashMap<String, HashMap<String, Option<String>>>);
+
+impl Sections {
+    fn of(text: String) -> Self {
+        let mut ini = Ini::new_cs();
+        ini.set_multiline(true);
+        ini.set_inline_comment_symbols(Some(&[]));
+        Self(ini.read(text).unwrap_or_default())
+    }
+
+    /// What a section says. Only one that is there, even if empty, inherits from `[DEFAULT]`.
+    fn values(&self, section: &str) -> BTreeMap<String, String> {
+        let Some(own) = self.0.get(section) else { return BTreeMap::new() };
+        let inherited = self.0.get("DEFAULT").into_iter().flatten().filter(|(name, _)| !own.contains_key(*name));
+        let given = inherited.chain(own).filter_map(|(name, value)| Some((name, value.as_ref()?)));
+        given.map(|(name, value)| (name.to_lowercase().replace('_', "-"), value.clone())).collect()
+    }
 }
 
 /// Whether the user or the system configured `uv` by a file.
@@ -176,9 +194,9 @@ mod tests {
 
     #[test]
     fn pip_configuration_is_read() {
-        let values = parse(
+        let values = parse([
             "[global]\n# comment\nindex-url = https://index.invalid/simple\nextra_index_url =\n  https://one.invalid/simple\n  https://two.invalid/simple\ncert: /etc/ca.pem\n[install]\nno-index = yes\nindex-url=https://install.invalid/simple\n[freeze]\nindex-url = https://other.invalid\n",
-        );
+        ]);
         let settings = PipSettings::from_values(&values);
         assert_eq!(settings.index_url.as_deref(), Some("https://install.invalid/simple"));
         assert_eq!(settings.extra_index_urls, ["https://one.invalid/simple", "https://two.invalid/simple"]);
@@ -187,11 +205,31 @@ mod tests {
     }
 
     #[test]
+    fn sections_that_are_there_inherit_from_the_default_one() {
+        let default = "[DEFAULT]\nindex-url = https://default.invalid/\ncert = /default.pem\n";
+        let values = |rest: &str| parse([format!("{default}{rest}")]);
+        assert_eq!(values("[global]\ncert = /own.pem\n")["index-url"], "https://default.invalid/");
+        assert_eq!(values("[global]\ncert = /own.pem\n")["cert"], "/own.pem");
+        assert_eq!(values("[global]\ncert = /own.pem\n[install]\n")["cert"], "/default.pem");
+        assert_eq!(values("[freeze]\nall = true\n"), BTreeMap::new());
+        assert_eq!(values("[global]\nindex-url =\n").get("index-url"), None);
+    }
+
+    #[test]
+    fn the_section_is_more_than_the_file() {
+        let system = "[global]\ncert = /system.pem\n[install]\nindex-url = https://system.invalid/\n";
+        let own = "[global]\ncert = /own.pem\nindex-url = https://own.invalid/\n[install]\ncert =\n";
+        let values = parse([system, own]);
+        assert_eq!((&*values["index-url"], &*values["cert"]), ("https://system.invalid/", "/own.pem"));
+        assert_eq!(parse([own, "[global]\nindex-url =\n"]).get("index-url"), None);
+    }
+
+    #[test]
     fn only_whole_lines_are_comments() {
         let values =
-            parse("[global]\nindex-url = https://me:a;b@index.invalid/#x ; y\n   # no\n   https://two.invalid/\n");
+            parse(["[global]\nindex-url = https://me:a;b@index.invalid/#x ; y\n   # no\n   https://two.invalid/\n"]);
         assert_eq!(values["index-url"], "https://me:a;b@index.invalid/#x ; y\nhttps://two.invalid/");
-        assert_eq!(parse("[global\nindex-url = https://index.invalid/\n"), BTreeMap::new());
+        assert_eq!(parse(["[global\nindex-url = https://index.invalid/\n"]), BTreeMap::new());
     }
 
     #[test]
@@ -212,7 +250,7 @@ mod tests {
         find-links = https://links.invalid/
         cert = /inside/ca.pem
         ");
-        let read_back = PipSettings::from_values(&parse(&pip));
+        let read_back = PipSettings::from_values(&parse([pip]));
         assert_eq!(read_back.extra_index_urls, settings.extra_index_urls);
         let uv =
             settings.uv_configuration(|name| (name == "UV_INDEX").then(|| "own=https://uv.invalid/?a=b".to_owned()));
