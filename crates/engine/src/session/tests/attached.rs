@@ -93,6 +93,9 @@ fn a_client_that_is_attached_stops_the_app_if_it_names_it_and_starts_none() {
         guest.tell(&start(1, "3"), b"");
         assert_eq!(guest.hear().0["error"], "ConflictError");
         owner.tell(&call(1), b"hang");
+        // Its messages are taken in their order: with this answer the call is under way.
+        owner.tell(&json!({"type": "call", "call": 2, "function": "none"}), b"");
+        assert_eq!(owner.hear().0["error"], "NotFoundError");
         guest.tell(&json!({"type": "app.stop", "request": 2, "app": id}), b"");
         assert_eq!(guest.hear().0, json!({"type": "app.stopped", "request": 2}));
         assert_eq!(owner.hear().0["message"], "the app was stopped before function `f` returned a result");
