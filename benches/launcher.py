@@ -44,9 +44,11 @@ class Launcher:
         if program is None:
             raise Failure("`cargo build` built no program")
         views = self.machine.directory("content/views")
+        # Where a store has the bytes of its files; those of this base are in the view.
+        objects = self.machine.directory("content/objects")
         self.machine.run(["cp", "-a", self.lamina.root_filesystem(), views / "base"], peer=False)
         outside = self.lamina.id_map()[0]
-        for directory in (views.parent, views):
+        for directory in (views.parent, views, objects):
             os.chown(directory, outside, outside)
         self._program = program
 
