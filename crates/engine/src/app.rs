@@ -29,7 +29,7 @@ impl Backend for Engine {
     fn start(&self, hello: &Hello, app: &AppRequest, sink: &Sink, cancel: &CancelToken) -> Result<Started, Failure> {
         let id = self.app_id(app.app.name.as_deref(), sink);
         let functions: Vec<&FunctionRequest> = app.functions.iter().collect();
-        let specs = self.prepare(hello, app, &functions, sink, cancel)?;
+        let specs = self.prepare(&Wanted { hello, app, functions: &functions, sink, cancel })?;
         let images = functions
             .iter()
             .zip(&specs)
@@ -53,7 +53,7 @@ impl Backend for Engine {
         cancel: &CancelToken,
     ) -> Result<Described, Failure> {
         let function = select(app)?;
-        let mut specs = self.prepare(hello, app, &[function], sink, cancel)?;
+        let mut specs = self.prepare(&Wanted { hello, app, functions: &[function], sink, cancel })?;
         specs
             .pop()
             .map(|ServiceSpec { kind, container, .. }| Described { function: kind.name().to_owned(), container })
@@ -76,6 +76,22 @@ impl Backend for Engine {
     }
 }
 
+/// What a client wants to be made ready, and who hears of it.
+struct Wanted<'a> {
+    hello: &'a Hello,
+    app: &'a AppRequest,
+    /// Those of the app's functions that are wanted.
+    functions: &'a [&'a FunctionRequest],
+    sink: &'a Sink,
+    cancel: &'a CancelToken,
+}
+
+impl Wanted<'_> {
+    fn failure(&self, error: BuildError) -> Failure {
+        Failure::of_build(error, self.hello.output)
+    }
+}
+
 impl Engine {
     /// The id of an app that starts: that of the detached app, which learns its name.
     fn app_id(&self, name: Option<&str>, sink: &Sink) -> String {
@@ -88,21 +104,14 @@ impl Engine {
         detached.id().to_owned()
     }
 
-    /// Builds the images of `functions` and takes in their files, at the same time.
-    fn prepare(
-        &self,
-        hello: &Hello,
-        app: &AppRequest,
-        functions: &[&FunctionRequest],
-        sink: &Sink,
-        cancel: &CancelToken,
-    ) -> Result<Vec<ServiceSpec>, Failure> {
-        check(app)?;
-        check_files(app, functions).map_err(|error| Failure::of_build(error, hello.output))?;
-        let store = self.store.on_behalf_of(cancel, sink);
+    /// Builds the images of the functions and takes in their files, at the same time.
+    fn prepare(&self, wanted: &Wanted<'_>) -> Result<Vec<ServiceSpec>, Failure> {
+        check(wanted.app)?;
+        check_files(wanted.app, wanted.functions).map_err(|error| wanted.failure(error))?;
+        let store = self.store.on_behalf_of(wanted.cancel, wanted.sink);
         loop {
             let known_damage = store.found_damaged();
-            let specs = self.prepare_with(&store, hello, app, functions, sink, cancel)?;
+            let specs = self.prepare_with(&store, wanted)?;
             store.confirm().map_err(|error| Failure::of_store(&error))?;
             // What was found damaged is not found again, but made.
             if let Some(specs) = specs.filter(|_| store.found_damaged() == known_damage) {
@@ -112,26 +121,19 @@ impl Engine {
     }
 
     /// As [`Self::prepare`], trusting the views that are there; `None` when one turned out to be damaged.
-    fn prepare_with(
-        &self,
-        store: &Store,
-        hello: &Hello,
-        app: &AppRequest,
-        functions: &[&FunctionRequest],
-        sink: &Sink,
-        cancel: &CancelToken,
-    ) -> Result<Option<Vec<ServiceSpec>>, Failure> {
+    fn prepare_with(&self, store: &Store, wanted: &Wanted<'_>) -> Result<Option<Vec<ServiceSpec>>, Failure> {
+        let Wanted { hello, app, functions, sink, .. } = *wanted;
         let (images, files) = std::thread::scope(|scope| {
             let files = scope.spawn(|| AppFiles::collect(store, hello, functions, sink));
-            let images = self.build(store, hello, app, functions, sink, cancel);
+            let images = self.build(store, wanted);
             (images, files.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
         });
         let images = match images {
             Err(BuildError::Damaged) => return Ok(None),
-            images => images.map_err(|error| Failure::of_build(error, hello.output))?,
+            images => images.map_err(|error| wanted.failure(error))?,
         };
         let mut files = files?;
-        let packages = self.show_package(store, &images, &mut files, sink, cancel)?;
+        let packages = self.show_package(store, &images, &mut files, wanted)?;
         let spec = |function: &&FunctionRequest| {
             let image = images.get(&function.image).ok_or_else(|| unknown_image(function))?;
             let files = files.show(store, function, image)?;
@@ -142,15 +144,8 @@ impl Engine {
         functions.iter().map(spec).collect::<Result<_, _>>().map(Some)
     }
 
-    fn build(
-        &self,
-        store: &Store,
-        hello: &Hello,
-        app: &AppRequest,
-        functions: &[&FunctionRequest],
-        sink: &Sink,
-        cancel: &CancelToken,
-    ) -> Result<HashMap<String, BuiltImage>, BuildError> {
+    fn build(&self, store: &Store, wanted: &Wanted<'_>) -> Result<HashMap<String, BuiltImage>, BuildError> {
+        let Wanted { hello, app, functions, sink, cancel } = *wanted;
         let mut seen = HashSet::new();
         let targets: Vec<&str> =
             functions.iter().map(|function| &*function.image).filter(|image| seen.insert(*image)).collect();
@@ -175,8 +170,7 @@ impl Engine {
         store: &Store,
         images: &HashMap<String, BuiltImage>,
         files: &mut AppFiles,
-        sink: &Sink,
-        cancel: &CancelToken,
+        wanted: &Wanted<'_>,
     ) -> Result<HashMap<String, Stack<Digest>>, Failure> {
         let mut shown = HashMap::new();
         for image in images.values() {
@@ -193,7 +187,7 @@ impl Engine {
                     search_path,
                     library_path: image.config.environment.get("LD_LIBRARY_PATH").map(String::as_str),
                 };
-                if let Some(layer) = self.bytecode(&bytecode, store, sink, cancel)? {
+                if let Some(layer) = self.bytecode(&bytecode, store, wanted)? {
                     package.views.put(layer);
                 }
             }
@@ -203,13 +197,8 @@ impl Engine {
     }
 
     /// The layer with the package's bytecode; without one, containers start more slowly.
-    fn bytecode(
-        &self,
-        bytecode: &Bytecode<'_>,
-        store: &Store,
-        sink: &Sink,
-        cancel: &CancelToken,
-    ) -> Result<Option<Digest>, Failure> {
+    fn bytecode(&self, bytecode: &Bytecode<'_>, store: &Store, wanted: &Wanted<'_>) -> Result<Option<Digest>, Failure> {
+        let Wanted { sink, cancel, .. } = *wanted;
         match bytecode.layer(&self.launcher, store, cancel) {
             Ok(layer) => Ok(Some(layer)),
             Err(_) if cancel.is_cancelled() => Err(Failure::of_build(BuildError::Cancelled, true)),
