@@ -10,7 +10,7 @@ use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, RenameFlags, Stat, Timespec, Timestamps, Uid};
+use rustix::fs::{AtFlags, CWD, FileType, Gid, IFlags, Mode, OFlags, RenameFlags, Stat, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
 
 use crate::{JobError, Metadata, Timestamp};
@@ -151,6 +151,25 @@ pub(super) fn make_directory(path: &Path, mode: u32) -> Result<()> {
         Err(Errno::EXIST) => Ok(()),
         Err(errno) => Err(JobError::file("creating the directory", path)(errno)),
     }
+}
+
+/// As [`make_directory`], in a part of the disk that is chosen by its name, where the file system is an ext4. One without a
+/// journal looks, for every new file, at all that were removed from the same part in the last minutes: after a large removal,
+/// an install of 20,000 files would take ten seconds instead of half a one.
+pub(super) fn make_directory_apart(path: &Path, mode: u32) -> Result<()> {
+    // Other file systems know no such mark, and need none.
+    let parent = path.parent().and_then(|parent| open_directory(parent).ok());
+    let flags = parent.as_ref().and_then(|parent| rustix::fs::ioctl_getflags(parent).ok());
+    let mark = |is_set| {
+        if let (Some(parent), Some(mut flags)) = (&parent, flags) {
+            flags.set(IFlags::TOPDIR, is_set);
+            let _ = rustix::fs::ioctl_setflags(parent, flags);
+        }
+    };
+    mark(true);
+    let made = make_directory(path, mode);
+    mark(false);
+    made
 }
 
 /// Sets permission bits of something that is no symbolic link.

@@ -211,7 +211,7 @@ fn payload(frame: Frame) -> Result<Vec<u8>> {
 }
 
 fn new_work(context: &WorkerContext, id: &str) -> Result<()> {
-    disk::make_directory(&context.work(id), 0o755)?;
+    disk::make_directory_apart(&context.work(id), 0o755)?;
     disk::make_directory(&context.upper(id), 0o755)?;
     disk::make_directory(&context.work(id).join("work"), 0o755)
 }
