@@ -2,6 +2,7 @@
 
 use std::process::{Command, ExitCode};
 
+use lamina_ground::Hint;
 use lamina_sandbox::{ExitStatus, IdMap, Limits, SandboxSpec};
 
 use crate::basics;
@@ -164,8 +165,9 @@ fn foreign_map() {
     let mut map = IdMap::for_current_user().unwrap();
     map.uids[0].outside = 3_000_000_000;
     let store = Store::with_map(map);
-    let error = lamina_sandbox::Helpers::start(&store.content(), &store.map, &[]).unwrap_err().to_string();
-    assert!(error.contains("newuidmap") && error.contains("usermod --add-subuids"), "{error}");
+    let error = lamina_sandbox::Helpers::start(&store.content(), &store.map, &[]).unwrap_err();
+    let hint = error.hint().unwrap_or_default();
+    assert!(error.to_string().contains("newuidmap") && hint.contains("usermod --add-subuids"), "{error}: {hint}");
 }
 
 /// The doctor's trial works where sandboxes do.
