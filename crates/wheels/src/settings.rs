@@ -129,16 +129,20 @@ fn configuration_files() -> Vec<PathBuf> {
     if explicit.as_deref() == Some(Path::new("/dev/null")) {
         return Vec::new();
     }
-    let (home, configuration) = own_directories();
-    let mut files = vec![
-        PathBuf::from("/etc/xdg/pip/pip.conf"),
-        PathBuf::from("/etc/pip.conf"),
-        home.join(".pip/pip.conf"),
-        configuration.join("pip/pip.conf"),
-    ];
+    let mut files = vec![PathBuf::from("/etc/xdg/pip/pip.conf"), PathBuf::from("/etc/pip.conf")];
+    files.extend(of_the_user(own_directories(), explicit.as_deref()));
     files.extend(variable("VIRTUAL_ENV").map(|environment| environment.join("pip.conf")));
     files.extend(explicit);
     files
+}
+
+/// The user's own files, given the home and the directory of settings: pip leaves them out where `PIP_CONFIG_FILE` names a
+/// file that is there.
+fn of_the_user((home, configuration): (PathBuf, PathBuf), explicit: Option<&Path>) -> Vec<PathBuf> {
+    if explicit.is_some_and(Path::exists) {
+        return Vec::new();
+    }
+    vec![home.join(".pip/pip.conf"), configuration.join("pip/pip.conf")]
 }
 
 /// Reads pip's configuration files, given in rising order of precedence, as pip does: an `[install]` of any file wins
@@ -213,6 +217,18 @@ mod tests {
         assert_eq!(values("[global]\ncert = /own.pem\n[install]\n")["cert"], "/default.pem");
         assert_eq!(values("[freeze]\nall = true\n"), BTreeMap::new());
         assert_eq!(values("[global]\nindex-url =\n").get("index-url"), None);
+    }
+
+    #[test]
+    fn a_file_that_is_named_replaces_the_users_own() {
+        let directory = tempfile::tempdir().unwrap();
+        let own = || (PathBuf::from("/home/me"), PathBuf::from("/home/me/.config"));
+        let both = [PathBuf::from("/home/me/.pip/pip.conf"), PathBuf::from("/home/me/.config/pip/pip.conf")];
+        let named = directory.path().join("pip.conf");
+        assert_eq!(of_the_user(own(), None), both);
+        assert_eq!(of_the_user(own(), Some(&named)), both, "it is not there");
+        fs_err::write(&named, "").unwrap();
+        assert_eq!(of_the_user(own(), Some(&named)), [] as [PathBuf; 0]);
     }
 
     #[test]
