@@ -19,6 +19,12 @@ from conftest import Modal, command
 PATIENCE = 60
 
 
+def _take_terminal() -> None:
+    """Begins as a terminal's first program does, also where the tests run under `nohup`, which has hang-ups ignored."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
 class PseudoTerminal:
     """``modal`` on a terminal of its own, in whose foreground it runs."""
 
@@ -46,7 +52,7 @@ class PseudoTerminal:
             stdout=slave,
             stderr=slave,
             start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509 - there are no threads
+            preexec_fn=_take_terminal,  # noqa: PLW1509 - there are no threads
         )
         os.close(slave)
 
