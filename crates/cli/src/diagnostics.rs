@@ -100,17 +100,26 @@ fn write(level: &str, kind: &str, text: &str) {
 
 /// An event as its JSON; without what programs print and raise, which is theirs and may hold anything.
 fn describe(event: &Event) -> Option<String> {
-    let text = match event.clone() {
+    let cut;
+    let shown = match event {
+        // First, and not copied: there are many of them.
         Event::StepLog { .. } | Event::StepProgress { .. } | Event::ContainerOutput { .. } => return None,
-        Event::StepFailed { step, message, log, shell, hint, .. } => {
-            serde_json::to_string(&Event::StepFailed { step, message, tail: Vec::new(), log, shell, hint })
+        Event::StepFailed { .. } | Event::CallRetried { .. } => {
+            cut = without_foreign_words(event.clone());
+            &cut
         }
-        Event::CallRetried { function, attempt, of, seconds, .. } => {
-            serde_json::to_string(&Event::CallRetried { function, attempt, of, seconds, cause: String::new() })
-        }
-        event => serde_json::to_string(&event),
+        event => event,
     };
-    text.ok()
+    serde_json::to_string(shown).ok()
+}
+
+fn without_foreign_words(mut event: Event) -> Event {
+    match &mut event {
+        Event::StepFailed { tail, .. } => tail.clear(),
+        Event::CallRetried { cause, .. } => cause.clear(),
+        _ => {}
+    }
+    event
 }
 
 fn is_noteworthy(event: &Event) -> bool {
@@ -119,6 +128,7 @@ fn is_noteworthy(event: &Event) -> bool {
         | Event::StepFailed { .. }
         | Event::StepStopped { .. }
         | Event::CallRetried { .. }
+        | Event::CallStuck { .. }
         | Event::Warning { .. } => true,
         Event::ContainerFinished { cause, .. } => !cause.is_empty(),
         _ => false,
@@ -228,5 +238,6 @@ mod tests {
         assert!(!is_noteworthy(&Event::StepCached { step: 1, bytes: 5 }));
         assert!(!is_noteworthy(&ended("")));
         assert!(is_noteworthy(&ended("killed by signal 9")));
+        assert!(is_noteworthy(&Event::CallStuck { path: vec!["f".to_owned()], max_containers: 1 }));
     }
 }
