@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use lamina_builder::BuildError;
-use lamina_ground::{ErrorClass, Hint, causes};
+use lamina_ground::{ErrorClass, Hint, RunRecord, causes};
 use lamina_store::StoreError;
 
 use crate::protocol::Failure;
@@ -12,6 +12,17 @@ impl Failure {
     /// A failure without advice.
     pub(crate) fn new(error: ErrorClass, message: impl Into<String>) -> Self {
         Self { error, message: message.into(), hint: None, image_id: None, shown: false }
+    }
+
+    /// The failure; one that is not the program's own names the record of the run, which says more.
+    pub(crate) fn with_record(&self) -> Cow<'_, Self> {
+        if self.error != ErrorClass::ExecutionError {
+            return Cow::Borrowed(self);
+        }
+        tracing::error!(message = self.message, "a request failed");
+        let Some(path) = RunRecord::current().and_then(RunRecord::keep) else { return Cow::Borrowed(self) };
+        let message = format!("{}\nthe record of this run is `{}`", self.message, path.display());
+        Cow::Owned(Self { message, ..self.clone() })
     }
 
     /// A failure of the build. Where the user does not see the build, the message holds what he would have seen.

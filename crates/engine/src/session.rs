@@ -1,6 +1,5 @@
 //! The conversation with one Python process.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
@@ -11,7 +10,7 @@ use std::time::Duration;
 
 use lamina_events::{CancelGuard, CancelToken, Event, Sink};
 use lamina_functions::{CallAnswer, CallId, CallStatus, Caller, Calls, ContainerSpec, OpenCall, Outcome};
-use lamina_ground::{ErrorClass, RunRecord};
+use lamina_ground::ErrorClass;
 use lamina_wire::{Payload, Receiver, Sender, WireError};
 
 use crate::host::{Guest, Host, Hosts};
@@ -522,20 +521,9 @@ impl Session<'_> {
 }
 
 fn send_error(sender: &Sender, request: Option<u64>, failure: &Failure) {
-    let failure = &with_record(failure);
+    let failure = &failure.with_record();
     // As in `answer`.
     let _ = sender.send(&Answer::Error { request, failure }.encode(), &[], &[]);
-}
-
-/// The failure; one that is not the program's own names the record of the run, which says more.
-fn with_record(failure: &Failure) -> Cow<'_, Failure> {
-    if failure.error != ErrorClass::ExecutionError {
-        return Cow::Borrowed(failure);
-    }
-    tracing::error!(message = failure.message, "a request failed");
-    let Some(path) = RunRecord::current().and_then(RunRecord::keep) else { return Cow::Borrowed(failure) };
-    let message = format!("{}\nthe record of this run is `{}`", failure.message, path.display());
-    Cow::Owned(Failure { message, ..failure.clone() })
 }
 
 /// A call that Python waits for.
