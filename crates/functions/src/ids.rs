@@ -44,9 +44,7 @@ impl CallId {
     pub fn number(self) -> u64 {
         self.0
     }
-}
 
-impl CallId {
     fn text(self) -> Text {
         let mut text = Text::new(*b"in-");
         text.write(self.0, LENGTH);
