@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 
+use lamina_ground::null_device;
 use lamina_system::spawn_apart;
 use rustix::process::Pid;
 
@@ -34,11 +35,6 @@ pub fn take_standard_input() -> io::Result<OwnedFd> {
     let taken = io::stdin().as_fd().try_clone_to_owned()?;
     rustix::stdio::dup2_stdin(null_device()?)?;
     Ok(taken)
-}
-
-/// `/dev/null`, for reading and writing.
-pub(crate) fn null_device() -> io::Result<fs_err::File> {
-    fs_err::OpenOptions::new().read(true).write(true).open("/dev/null")
 }
 
 /// Whether a process is the background of an app. Where processes have other numbers, it may be anything.

@@ -5,10 +5,10 @@ use std::os::fd::AsFd;
 use std::thread::JoinHandle;
 
 use lamina_events::Stream;
+use lamina_ground::null_device;
 use rustix::event::{PollFd, PollFlags, poll};
 
 use crate::OutputWriter;
-use crate::background::null_device;
 
 /// The record in the making.
 #[derive(Debug)]

@@ -5,8 +5,8 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::sync::Arc;
 
-use lamina_ground::DEFAULT_PATH;
-use lamina_sandbox::{ExitStatus, Network, SandboxSpec, Stdio, Upper, null_device};
+use lamina_ground::{DEFAULT_PATH, null_device};
+use lamina_sandbox::{ExitStatus, Network, SandboxSpec, Stdio, Upper};
 use lamina_store::Work;
 use lamina_workshop::Workshop;
 use rustix::pipe::{PipeFlags, pipe_with};

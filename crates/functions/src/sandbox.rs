@@ -4,10 +4,9 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lamina_ground::{EnvVars, Stack, StorePath, causes};
+use lamina_ground::{EnvVars, Stack, StorePath, causes, null_device};
 use lamina_sandbox::{
     Exit, ExitStatus, Launcher, Limits, Network, Sandbox, SandboxError, SandboxSpec, Stdio, TerminalSpec, Upper,
-    null_device,
 };
 use lamina_store::{Store, Work};
 

@@ -6,6 +6,7 @@ use std::process::Child;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use lamina_ground::null_device;
 use lamina_wire::{Receiver, Sender};
 use rustix::process::pidfd_send_signal;
 
@@ -180,14 +181,6 @@ pub struct Stdio {
     pub stderr: OwnedFd,
     /// Descriptor 3, if the sandbox has one.
     pub socket: Option<OwnedFd>,
-}
-
-/// Opens `/dev/null`, for reading and writing.
-///
-/// # Errors
-/// When it cannot be opened.
-pub fn null_device() -> std::io::Result<OwnedFd> {
-    Ok(fs_err::File::options().read(true).write(true).open("/dev/null")?.into_parts().0.into())
 }
 
 impl Stdio {

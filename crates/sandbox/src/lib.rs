@@ -33,7 +33,7 @@ mod wait;
 mod warm;
 
 pub use cgroups::{Enforcement, LimitsReport};
-pub use client::{Exit, ExitStatus, Launcher, Sandbox, Stdio, null_device};
+pub use client::{Exit, ExitStatus, Launcher, Sandbox, Stdio};
 pub use disk::DiskShortage;
 pub use enter::helpers_main;
 pub use error::SandboxError;

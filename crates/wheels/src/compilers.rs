@@ -5,8 +5,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use lamina_events::CancelGuard;
-use lamina_ground::{Stack, StorePath, causes};
-use lamina_sandbox::{InjectedFile, Limits, Network, Sandbox, SandboxSpec, Stdio, Upper, null_device};
+use lamina_ground::{Stack, StorePath, causes, null_device};
+use lamina_sandbox::{InjectedFile, Limits, Network, Sandbox, SandboxSpec, Stdio, Upper};
 use lamina_store::JobError;
 use lamina_workshop::Workshop;
 use rustix::pipe::{PipeFlags, pipe_with};

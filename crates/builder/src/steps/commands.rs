@@ -5,9 +5,9 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use lamina_bases::quote;
-use lamina_ground::{DEFAULT_PATH, Stack};
+use lamina_ground::{DEFAULT_PATH, Stack, null_device};
 use lamina_image::{Digest, FileEntry, FileKind, FileSet, KeyMaterial, RunCommands};
-use lamina_sandbox::{Exit, ExitStatus, Limits, Mount, SandboxError, SandboxSpec, Stdio, Upper, null_device};
+use lamina_sandbox::{Exit, ExitStatus, Limits, Mount, SandboxError, SandboxSpec, Stdio, Upper};
 use lamina_store::{CommitRules, StoreError, Work};
 
 use super::{Kind, LayerKind, Made, Planning, Recipe, StepContext, StepError};
