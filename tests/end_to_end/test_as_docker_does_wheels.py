@@ -80,6 +80,11 @@ def test_a_command_obeys_what_the_command_before_it_has_set(modal: Modal, index:
     assert install(modal, index, f".run_commands(*{commands!r})").stdout == "6.0\n"
     joined = [" && ".join(commands)]
     assert install(modal, index, f".run_commands(*{joined!r})").stdout == "6.0\n"
+    setting = f"""mkdir -p /etc/uv && echo 'index-url = "{index.url("private")}"' > /etc/uv/uv.toml"""
+    used = "uv pip install --system lamina-demo"
+    for steps, version in (([[setting, used]], "6.0"), ([[setting], ["rm /etc/uv/uv.toml", used]], "2.0")):
+        chain = "".join(f".run_commands({' && '.join(commands)!r})" for commands in steps)
+        assert install(modal, index, chain).stdout == f"{version}\n"
 
 
 @pytest.mark.parametrize("path", ["/etc/uv/uv.toml", "/root/.config/uv/uv.toml", "/srv/uv.toml"])
@@ -140,6 +145,12 @@ def test_constraints_of_requirements_files(modal: Modal, index: Index) -> None:
     forced = install_file.replace("])", "], force_build=True)")
     result = install(modal, index, f'.env({{"UV_PRERELEASE": "allow"}}){forced}')
     assert result.stdout == "1.0\n" and "inside the sandbox" in result.stderr
+
+
+@pytest.mark.parametrize("option", ["-i", "--index-url"])
+def test_an_index_of_a_requirements_file_is_the_only_one(modal: Modal, index: Index, option: str) -> None:
+    modal.write("requirements.txt", f"{option} {index.url('private')}\nlamina-demo\n")
+    assert install(modal, index, '.uv_pip_install(requirements=["requirements.txt"])').stdout == "6.0\n"
 
 
 def link(archive: zipfile.ZipFile) -> None:

@@ -32,6 +32,9 @@ const CERTIFICATE_VARIABLES: [&str; 8] = [
 /// would stand above it.
 const PIP_CONFIGURATION: &str = "xdg-pip/pip/pip.conf";
 const UV_CONFIGURATION: &str = "xdg-uv/uv/uv.toml";
+/// A link to the image's own place of `uv`'s settings, which `uv` looks at last of all.
+const UV_OF_IMAGE: &str = "xdg-image/uv";
+const LINK: u32 = 0o120_777;
 
 /// Variables passed on as they are: proxies. Settings of package indexes are read as pip and `uv` would.
 const PASSED_VARIABLES: [&str; 10] = [
@@ -94,7 +97,13 @@ impl HostSettings {
         }
         if let Some(text) = pip.uv_configuration(variable) {
             self.add_file(UV_CONFIGURATION, text.into_bytes());
+            self.files.push(InjectedFile { name: UV_OF_IMAGE.to_owned(), contents: b"/etc/uv".to_vec(), mode: LINK });
         }
+    }
+
+    /// Leaves out the indexes for `uv`, which would stand above those of a requirements file.
+    pub(crate) fn remove_indexes_of_uv(&mut self) {
+        self.files.retain(|file| file.name != UV_CONFIGURATION);
     }
 
     /// Adds what commands in an image with these facts need to reach the host's mirror of its packages.
@@ -125,6 +134,25 @@ impl HostSettings {
     }
 }
 
+/// Has pip and `uv` look for the host's settings among `files`, beside the directories that the image names. pip reads all
+/// that there are, of which the last one wins, and `uv` only the first: the image's, wherever and whenever it gets any.
+pub(crate) fn add_settings_directories(files: &[InjectedFile], environment: &mut BTreeMap<String, String>) {
+    const NAME: &str = "XDG_CONFIG_DIRS";
+    let has = |name: &str| files.iter().any(|file| file.name == name);
+    let under = |name: &str| format!("{DIRECTORY}/{}", name.split('/').next().unwrap_or(name));
+    let given = environment.get(NAME).filter(|given| !given.is_empty());
+    let mut directories = vec![given.cloned().unwrap_or_else(|| "/etc/xdg".to_owned())];
+    if has(PIP_CONFIGURATION) {
+        directories.insert(0, under(PIP_CONFIGURATION));
+    }
+    if has(UV_CONFIGURATION) {
+        directories.extend([under(UV_OF_IMAGE), under(UV_CONFIGURATION)]);
+    }
+    if directories.len() > 1 {
+        environment.insert(NAME.to_owned(), directories.join(":"));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -139,8 +167,26 @@ mod tests {
         settings
             .add_indexes(&PipSettings::default(), |name| (name == "UV_INDEX").then(|| "https://x.invalid".to_owned()));
         let files: Vec<_> = settings.files[2..].iter().map(|file| file.name.as_str()).collect();
-        assert_eq!(files, [PIP_CONFIGURATION, UV_CONFIGURATION]);
+        assert_eq!(files, [PIP_CONFIGURATION, UV_CONFIGURATION, UV_OF_IMAGE]);
         let contents = String::from_utf8_lossy(&settings.files[2].contents);
         assert_eq!(contents, "[global]\ncert = /dev/lamina/ca.pem\n");
+    }
+
+    #[test]
+    fn settings_of_the_image_are_found_before_those_of_the_host() {
+        let directories = |files: &[&str], given: &[(&str, &str)]| {
+            let file = |name: &&str| InjectedFile { name: (*name).to_owned(), contents: Vec::new(), mode: 0o444 };
+            let files: Vec<_> = files.iter().map(file).collect();
+            let mut environment =
+                given.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect::<BTreeMap<_, _>>();
+            add_settings_directories(&files, &mut environment);
+            environment.remove("XDG_CONFIG_DIRS")
+        };
+        let both = [PIP_CONFIGURATION, UV_CONFIGURATION, UV_OF_IMAGE];
+        let own = [("XDG_CONFIG_DIRS", "/a:/b")];
+        assert_eq!(directories(&[CERTIFICATES], &[]), None);
+        assert_eq!(directories(&[PIP_CONFIGURATION], &[]).unwrap(), "/dev/lamina/xdg-pip:/etc/xdg");
+        let all = "/dev/lamina/xdg-pip:/a:/b:/dev/lamina/xdg-image:/dev/lamina/xdg-uv";
+        assert_eq!(directories(&both, &own).unwrap(), all);
     }
 }

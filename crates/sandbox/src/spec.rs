@@ -134,9 +134,9 @@ pub enum Mount {
 pub struct InjectedFile {
     /// The file's name, or its path below that directory.
     pub name: String,
-    /// What it holds.
+    /// What it holds; of a link, where it leads.
     pub contents: Vec<u8>,
-    /// The permission bits, for example `0o400`.
+    /// The permission bits, for example `0o400`; `0o120777` is a symbolic link.
     pub mode: u32,
 }
 

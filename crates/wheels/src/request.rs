@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::requirement;
+
 /// Packages to install, as the declaration names them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Request {
@@ -23,6 +25,15 @@ pub struct Request {
     pub extra_options: String,
     /// The installer whose semantics apply.
     pub installer: Installer,
+}
+
+impl Request {
+    /// Whether its requirements files name the index to use, which then is the only one.
+    #[must_use]
+    pub fn requirements_name_index(&self) -> bool {
+        let mut lines = self.requirements.iter().flat_map(|file| requirement::lines(&file.contents));
+        lines.any(|line| requirement::names_index(&line))
+    }
 }
 
 /// A requirements file, read by the caller.

@@ -18,7 +18,10 @@ pub(crate) fn needs_source(line: &str) -> Option<String> {
     if line.starts_with("-r") || line.starts_with("-c") || matches!(first, "--requirement" | "--constraint") {
         return Some(format!("`{line}` names a file that only the installer reads"));
     }
-    if line.is_empty() || line.starts_with(['-', '#']) {
+    if line.starts_with('-') {
+        return Some(format!("`{line}` is an option of the installer"));
+    }
+    if line.is_empty() || line.starts_with('#') {
         return None;
     }
     let line = line.split([';', '#']).next().unwrap_or_default().trim();
@@ -91,6 +94,12 @@ fn is_pinned(requirement: &str) -> bool {
     })
 }
 
+/// Whether a line of a requirements file names the index to use.
+pub(crate) fn names_index(line: &str) -> bool {
+    let option = line.trim_start().strip_prefix("-i").or_else(|| line.trim_start().strip_prefix("--index-url"));
+    option.is_some_and(|rest| rest.starts_with([' ', '\t', '=']))
+}
+
 /// The normalised name that a requirement line begins with, if it begins with one.
 pub(crate) fn name(line: &str) -> Option<String> {
     let line = line.trim_start();
@@ -152,6 +161,9 @@ mod tests {
             "--require-hashes",
             "-r https://x.invalid/all.txt",
             "--constraint=https://x.invalid/all.txt",
+            "-i https://x.invalid/simple",
+            "-f ./wheels",
+            "--pre",
         ] {
             assert!(needs_source(line).is_some(), "{line}");
         }
@@ -190,6 +202,16 @@ mod tests {
         assert_eq!(is_no_plain_constraint("a<2 ; python_version > '3'"), None);
         for line in ["-c x.txt", "a==1 --hash=sha256:ab", "a @ https://x.invalid/a-1.whl"] {
             assert!(is_no_plain_constraint(line).is_some(), "{line}");
+        }
+    }
+
+    #[test]
+    fn indexes_are_told_from_other_options() {
+        for line in ["-i https://x.invalid", " --index-url=https://x.invalid", "--index-url https://x.invalid"] {
+            assert!(names_index(line), "{line}");
+        }
+        for line in ["--extra-index-url https://x.invalid", "--index-strategy x", "-f x", "ipython"] {
+            assert!(!names_index(line), "{line}");
         }
     }
 

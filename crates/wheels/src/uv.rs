@@ -145,7 +145,7 @@ impl<'a> Uv<'a> {
     }
 
     /// Writes a configuration with pip's indexes and [`CACHE_CONTROL`]; `None` if the user has one of their own, which
-    /// then says everything. Unlike an option, it gives way to what a requirements file says.
+    /// then says everything.
     pub(crate) fn configuration(&self) -> Result<Option<PathBuf>, WheelError> {
         if has_uv_configuration() {
             return Ok(None);

@@ -13,34 +13,17 @@ use lamina_store::{CommitRules, StoreError, Work};
 use super::{Kind, LayerKind, Made, Planning, Recipe, StepContext, StepError};
 use crate::BuildError;
 use crate::hints;
-use crate::host::HostSettings;
+use crate::host::{HostSettings, add_settings_directories};
 use crate::log::StepLog;
 
 /// Most processes and threads of one step: far above what compilers use, far below what hurts the host.
 const PROCESS_LIMIT: u64 = 16_384;
 
-/// Runs each argument as a command of the image's shell, which stands for `SHELL`, until one fails. pip and `uv` read the host's settings like a system's: pip reads all
-/// such files, the last one wins; `uv` reads the first one only, so that it gets the host's where the image has none.
+/// Runs each argument as a command of the image's shell, which stands for `SHELL`, until one fails.
 const RUN_ALL: &str = r#"
 newline='
 '
-lamina_given=${XDG_CONFIG_DIRS:-/etc/xdg}
-choose_settings() {
-    XDG_CONFIG_DIRS=$lamina_given
-    if [ -e /dev/lamina/xdg-uv ]; then
-        IFS=:
-        for lamina_directory in $lamina_given /etc; do
-            if [ -e "$lamina_directory/uv/uv.toml" ]; then break; fi
-            lamina_directory=
-        done
-        unset IFS
-        if [ -z "$lamina_directory" ]; then XDG_CONFIG_DIRS=/dev/lamina/xdg-uv:$XDG_CONFIG_DIRS; fi
-    fi
-    if [ -e /dev/lamina/xdg-pip ]; then XDG_CONFIG_DIRS=/dev/lamina/xdg-pip:$XDG_CONFIG_DIRS; fi
-    if [ "$XDG_CONFIG_DIRS" = /etc/xdg ]; then unset XDG_CONFIG_DIRS; else export XDG_CONFIG_DIRS; fi
-}
 for command do
-    choose_settings
     SHELL "$command" && continue
     status=$?
     case $command in
@@ -96,6 +79,8 @@ pub(crate) struct Run<'a> {
     pub(crate) tools: Stack<Digest>,
     /// A layer that lies beneath the image meanwhile: what the image has itself hides it.
     pub(crate) beneath: Option<Digest>,
+    /// Whether `uv` is not told of this machine's indexes.
+    pub(crate) without_indexes_of_uv: bool,
 }
 
 /// Where users' commands find the host's `uv`, unless the image has one of its own.
@@ -125,6 +110,9 @@ impl Run<'_> {
         let parent = context.parent;
         let mut host = HostSettings::clone(context.host());
         host.add_packages(&parent.facts)?;
+        if self.without_indexes_of_uv {
+            host.remove_indexes_of_uv();
+        }
         for (name, contents) in self.files {
             host.add_file(name, contents.clone());
         }
@@ -135,6 +123,7 @@ impl Run<'_> {
         environment.extend(parent.config.environment.clone());
         let own = context.node.variables();
         environment.extend(own.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        add_settings_directories(&host.files, &mut environment);
         let store = context.workshop.store;
         let beneath = Stack::from_bottom_up(self.beneath);
         let layers = beneath.under(&parent.layers).under(&self.tools);

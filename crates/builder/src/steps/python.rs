@@ -211,7 +211,16 @@ impl PythonPlan {
         ];
         // In a file, as arguments may have credentials in them, and the shell is given its commands as arguments.
         let commands = [format!(". {DIRECTORY}/install.sh\n")];
-        let run = Run { commands: &commands, environment: &variables, files: &files, tools, ..Run::default() };
+        // `uv` would have settings win over a requirements file, as pip does not: then those of this machine are left out.
+        let without_indexes_of_uv = self.request.requirements_name_index();
+        let run = Run {
+            commands: &commands,
+            environment: &variables,
+            files: &files,
+            tools,
+            without_indexes_of_uv,
+            ..Run::default()
+        };
         let exit = run.execute(context, &work, log)?;
         let rules = CommitRules { package_times: true, drop_empty: exit.created_mountpoints, ..CommitRules::default() };
         Ok(Made::Work { work, rules, facts: Box::default(), held: None })

@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 
 use lamina_system::{self as system, attribute};
-use rustix::fs::{AtFlags, Mode, OFlags, chmodat, mkdirat, openat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, chmodat, mkdirat, openat, symlinkat};
 use rustix::io::Errno;
 
 use super::image::{Image, attach_at};
@@ -45,7 +45,11 @@ pub(super) fn inject(image: &mut Image, spec: &SandboxSpec) -> Result<(), Failur
             }
             let path = format!("{DIRECTORY}/{}", file.name);
             make_parents(&memory, &path)?;
-            write_file(&memory, &path, &file.contents, file.mode)?;
+            if FileType::from_raw_mode(file.mode).is_symlink() {
+                symlinkat(file.contents.as_slice(), &memory, path.as_str()).during("make in memory", &path)?;
+            } else {
+                write_file(&memory, &path, &file.contents, file.mode)?;
+            }
         }
         let place = image.ensure_directory(&format!("/dev/{DIRECTORY}"), 0o755)?;
         bind(DIRECTORY, &place, attribute::READ_ONLY)?;
