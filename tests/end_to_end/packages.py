@@ -32,11 +32,16 @@ def wheel(
         rows = ""
         for path, text in files.items():
             archive.writestr(zipfile.ZipInfo(path), text)
-            digest = base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
-            rows += f"{path},sha256={digest},{len(text)}\n"
+            rows += record_row(path, text)
         archive.writestr(zipfile.ZipInfo(f"{metadata}/RECORD"), record(f"{rows}{metadata}/RECORD,,\n"))
         more(archive)
     return buffer.getvalue()
+
+
+def record_row(path: str, text: str) -> str:
+    """The line of a RECORD for a file."""
+    digest = base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
+    return f"{path},sha256={digest},{len(text)}\n"
 
 
 class Index:

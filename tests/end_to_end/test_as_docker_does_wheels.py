@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 from conftest import Modal, Result
-from packages import Index, serve
+from packages import Index, record_row, serve
 
 ZEROS = "0" * 64
 
@@ -188,6 +188,61 @@ def test_wheels_that_the_installer_takes(modal: Modal, index: Index, step: str) 
     steps = f".{step}(*{[name.replace('_', '-') for name in names]!r})"
     result = install(modal, index, steps, module="lamina_dot")
     assert result.stdout == "1.0\n"
+
+
+SCRIPT, HEADER = "#!python -E\nprint(1)\n", "int lamina;\n"
+
+
+def with_parts(archive: zipfile.ZipFile) -> None:
+    archive.writestr(zipfile.ZipInfo("lamina_parts-1.0.data/scripts/lamina-script"), SCRIPT)
+    archive.writestr(zipfile.ZipInfo("lamina_parts-1.0.data/headers/lamina.h"), HEADER)
+    archive.writestr(zipfile.ZipInfo("lamina_parts-1.0.dist-info/entry_points.txt"), POINTS)
+
+
+POINTS = "[console_scripts]\nlamina-point = lamina_parts:main\n"
+LISTING = (
+    "cd /; find usr/local usr/include -path '*lamina*' -printf '%p %y %m\\n' | LC_ALL=C sort;"
+    " cat usr/local/lib/python3.11/dist-packages/lamina_parts-1.0.dist-info/RECORD usr/local/bin/lamina-*"
+)
+
+
+@pytest.mark.parametrize("tool", ["pip", "uv"])
+def test_what_is_installed_is_what_the_installer_leaves(modal: Modal, index: Index, tool: str) -> None:
+    """Where headers go, what scripts may do, and each line of RECORD."""
+    rows = [
+        ("lamina_parts-1.0.data/scripts/lamina-script", SCRIPT),
+        ("lamina_parts-1.0.data/headers/lamina.h", HEADER),
+        ("lamina_parts-1.0.dist-info/entry_points.txt", POINTS),
+    ]
+    more = "".join(record_row(path, text) for path, text in rows)
+    index.add("host", "lamina_parts", "1.0", more=with_parts, record=lambda text: more + text)
+    real = "pip install lamina-parts" if tool == "pip" else "uv pip install --system --compile-bytecode lamina-parts"
+    modal.write(
+        "app.py",
+        f"""
+        import modal, subprocess
+
+        base = modal.Image.debian_slim(python_version="3.11")
+        app = modal.App("wheels")
+
+        def listing():
+            return subprocess.check_output({LISTING!r}, shell=True, text=True)
+
+        fast = app.function(name="fast", image=base.{"pip" if tool == "pip" else "uv_pip"}_install("lamina-parts"))(listing)
+        real = app.function(name="real", image=base.run_commands({real!r}))(listing)
+
+        @app.local_entrypoint()
+        def main():
+            for text in (fast.remote(), real.remote()):
+                # `uv` names the interpreter by another of its names, which digests of scripts depend on.
+                lines = text.replace("#!/usr/local/bin/python\\n", "#!/usr/bin/python3\\n").splitlines(keepends=True)
+                print(ascii([line for line in lines if {tool!r} == "pip" or not line.startswith("../../../bin/")]))
+        """,
+    )
+    result = modal("run", "--progress", "plain", "app.py", PIP_INDEX_URL=index.url("host"))
+    fast, real = result.stdout.splitlines()
+    assert fast == real and "include/python3.11/lamina-parts/lamina.h" in fast
+    assert "inside the sandbox" not in result.stderr
 
 
 def test_wheels_that_lead_out_of_their_directory(modal: Modal, index: Index) -> None:

@@ -90,8 +90,7 @@ impl Inside<'_> {
     pub(crate) fn places(&self) -> Places {
         let home = self.environment.get("HOME").map_or("/root", String::as_str).trim_end_matches('/');
         let series = self.target.python.splitn(3, '.').take(2).collect::<Vec<_>>().join(".");
-        let prefix = Path::new(&self.target.interpreter).parent().and_then(Path::parent);
-        let prefix = prefix.and_then(Path::to_str).unwrap_or("/usr").trim_end_matches('/');
+        let prefix = self.target.base_prefix();
         let mut settings = vec![format!("{home}/.netrc"), format!("{home}/_netrc")];
         let mut projects = Vec::new();
         let mut sites = Vec::new();

@@ -37,7 +37,7 @@ impl Job for LinkWheels {
             self.wheels.par_iter().map(|wheel| load(context, wheel, &self.bytecode_key)).collect::<Result<_, _>>()?;
         let placed = wheels
             .par_iter()
-            .map(|(wheel, manifest, _)| place(wheel, manifest, &self.target, self.installer))
+            .map(|(wheel, manifest, bytecode)| place(wheel, manifest, bytecode, &self.target, self.installer))
             .collect();
         let mut contents = Contents::new(placed)?;
         for (position, (wheel, manifest, bytecode)) in wheels.iter().enumerate() {

@@ -103,7 +103,7 @@ impl Place {
             Self::Scripts => target.scripts.clone(),
             Self::Headers => {
                 let (major, minor) = target.python_minor().unwrap_or_default();
-                format!("{}/include/python{major}.{minor}/{distribution}", target.prefix.trim_end_matches('/'))
+                format!("{}/include/python{major}.{minor}/{distribution}", target.base_prefix())
             }
             Self::Data => target.prefix.clone(),
         }
@@ -162,7 +162,7 @@ mod tests {
         assert_eq!(place("a_b/x.py").unwrap(), "/usr/local/lib/python3.11/dist-packages/a_b/x.py");
         assert_eq!(place("a_b-1.0.data/platlib/x.so").unwrap(), "/usr/local/lib/python3.11/dist-packages/x.so");
         assert_eq!(place("a_b-1.0.data/scripts/x").unwrap(), "/usr/local/bin/x");
-        assert_eq!(place("a_b-1.0.data/headers/x.h").unwrap(), "/usr/local/include/python3.11/a-b/x.h");
+        assert_eq!(place("a_b-1.0.data/headers/x.h").unwrap(), "/usr/include/python3.11/a-b/x.h");
         assert_eq!(place("a_b-1.0.data/data/etc/x").unwrap(), "/usr/local/etc/x");
         assert_eq!(place("a_b-1.0.data/other/x"), None);
         assert!(manifest.is_module("a_b-1.0.data/purelib/x.py") && !manifest.is_module("a_b-1.0.data/scripts/x.py"));

@@ -17,14 +17,28 @@ pub(crate) struct LinkedWheel {
     pub(crate) direct_url: Option<String>,
 }
 
-/// All that installing `wheel` leaves on `target`, bytecode aside.
-pub(crate) fn place(wheel: &LinkedWheel, manifest: &Manifest, target: &Target, installer: Installer) -> Package {
+/// All that installing `wheel` leaves on `target`, bytecode aside, of which pip's `RECORD` tells.
+pub(crate) fn place(
+    wheel: &LinkedWheel,
+    manifest: &Manifest,
+    bytecode: &Bytecode,
+    target: &Target,
+    installer: Installer,
+) -> Package {
     let mut placing =
         Placing { target, files: Vec::with_capacity(manifest.files.len() + 8), record: Record::default() };
     let path_on = |path: &str| manifest.path_on(path, target, &wheel.name);
     for file in &manifest.files {
         if let Some(path) = path_on(&file.path) {
-            placing.add_file(path, file);
+            // `uv` makes every script executable, pip leaves them as they are in the wheel.
+            let is_script = matches!(manifest.place(&file.path), Some((Place::Scripts, _)));
+            let mode = if is_script && installer == Installer::Uv { 0o755 } else { file.mode };
+            placing.add_file(path, file, mode);
+        }
+    }
+    if installer == Installer::Pip {
+        for (_, file) in place_bytecode(wheel, manifest, bytecode, target) {
+            placing.record.add_path(relative(&file.path, &target.site_packages));
         }
     }
     for point in &manifest.entry_points {
@@ -40,7 +54,7 @@ pub(crate) fn place(wheel: &LinkedWheel, manifest: &Manifest, target: &Target, i
     if let Some(url) = &wheel.direct_url {
         placing.add_text(format!("{metadata}/direct_url.json"), direct_url(url, &wheel.sha256), 0o644);
     }
-    let record = placing.record.finish(format!("{}/RECORD", manifest.dist_info));
+    let record = placing.record.finish(format!("{}/RECORD", manifest.dist_info), installer);
     let content = Content::Text { bytes: record, mode: 0o644 };
     placing.files.push(File { path: format!("{metadata}/RECORD"), content });
     let empty = manifest.empty_directories.iter().filter(|_| installer == Installer::Uv);
@@ -86,12 +100,12 @@ struct Placing<'a> {
 }
 
 impl Placing<'_> {
-    fn add_file(&mut self, path: String, file: &ManifestFile) {
+    fn add_file(&mut self, path: String, file: &ManifestFile, mode: u32) {
         if let Some(script) = &file.script {
-            return self.add_text(path, scripts::with_interpreter(script, &self.target.interpreter), file.mode);
+            return self.add_text(path, scripts::with_interpreter(script, &self.target.interpreter), mode);
         }
         self.record.add(relative(&path, &self.target.site_packages), &file.record, file.size);
-        let content = Content::Object { digest: file.digest, mode: file.mode, size: file.size };
+        let content = Content::Object { digest: file.digest, mode, size: file.size };
         self.files.push(File { path, content });
     }
 
@@ -148,13 +162,15 @@ mod tests {
             requested: true,
             direct_url: Some("https://files.invalid/demo-1.0-py3-none-any.whl".to_owned()),
         };
-        let placed = place(&wheel, &manifest, &target(), Installer::Uv).files;
-        assert_eq!(placed, place(&wheel, &manifest, &target(), Installer::Uv).files);
+        let bytecode = Bytecode { files: [("demo/__init__.py".to_owned(), Digest::of(b"bytecode"))].into() };
+        let place = |installer| place(&wheel, &manifest, &bytecode, &target(), installer).files;
+        let placed = place(Installer::Uv);
+        assert_eq!(placed, place(Installer::Uv));
         let text = |path: &str| match &placed.iter().find(|file| file.path.ends_with(path)).unwrap().content {
             Content::Text { bytes, mode } => (String::from_utf8(bytes.clone()).unwrap(), *mode),
             Content::Object { .. } => panic!("`{path}` is an object"),
         };
-        assert_eq!(text("/bin/tool"), ("#!/usr/bin/python3\npass\n".to_owned(), 0o644));
+        assert_eq!(text("/bin/tool"), ("#!/usr/bin/python3\npass\n".to_owned(), 0o755));
         assert_eq!(text("/bin/demo").1, 0o755);
         assert_eq!(text("/INSTALLER").0, "uv");
         insta::assert_snapshot!(text("/direct_url.json").0, @r#"{"archive_info":{"hash":"sha256=00","hashes":{"sha256":"00"}},"url":"https://files.invalid/demo-1.0-py3-none-any.whl"}"#);
@@ -168,6 +184,12 @@ mod tests {
         demo-1.0.dist-info/direct_url.json,sha256=q6W4XJWrtARwg27yZ1MNd1GmeMRq_4asAhKENgfuDkE,118
         demo/__init__.py,sha256=abc,3
         ");
+        let of_pip = place(Installer::Pip);
+        let file = |path: &str| of_pip.iter().find(|file| file.path.ends_with(path)).map(|file| &file.content);
+        let Some(Content::Text { bytes, .. }) = file("/RECORD") else { panic!("there is no RECORD") };
+        let record = String::from_utf8_lossy(bytes);
+        assert!(record.contains("\r\ndemo/__pycache__/__init__.cpython-311.pyc,,\r\n"), "{record}");
+        assert!(matches!(file("/bin/tool"), Some(Content::Text { mode: 0o644, .. })));
     }
 
     #[test]

@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 
-use csv::{ReaderBuilder, StringRecord, Writer};
+use csv::{ReaderBuilder, StringRecord, Terminator, WriterBuilder};
 use data_encoding::BASE64URL_NOPAD;
 use sha2::{Digest as _, Sha256};
 
 use crate::archive::check_path;
+use crate::request::Installer;
 
 /// The digest of a file as `RECORD` writes it: `sha256=<base64>`.
 pub(crate) fn digest(bytes: &[u8]) -> String {
@@ -53,12 +54,21 @@ impl Record {
         self.rows.push([path, digest.to_owned(), size.to_string()]);
     }
 
-    /// The text, sorted, with the row of `RECORD` itself.
-    pub(crate) fn finish(mut self, own_path: String) -> Vec<u8> {
-        self.rows.push([own_path, String::new(), String::new()]);
+    /// Adds a file without saying more about it.
+    pub(crate) fn add_path(&mut self, path: String) {
+        self.rows.push([path, String::new(), String::new()]);
+    }
+
+    /// The text as `installer` writes it, sorted, with the row of `RECORD` itself.
+    pub(crate) fn finish(mut self, own_path: String, installer: Installer) -> Vec<u8> {
+        self.add_path(own_path);
         self.rows.sort();
         self.rows.dedup_by(|one, other| one[0] == other[0]);
-        let mut writer = Writer::from_writer(Vec::new());
+        let terminator = match installer {
+            Installer::Pip => Terminator::CRLF,
+            Installer::Uv => Terminator::Any(b'\n'),
+        };
+        let mut writer = WriterBuilder::new().terminator(terminator).from_writer(Vec::new());
         for row in &self.rows {
             // Writing into memory cannot fail.
             let _ = writer.write_record(row);
@@ -83,13 +93,16 @@ mod tests {
         let mut record = Record::default();
         record.add("b,\"c\".py".to_owned(), "sha256=x", 3);
         record.add("../../../bin/a".to_owned(), "sha256=y", 4);
-        let text = String::from_utf8(record.finish("a-1.dist-info/RECORD".to_owned())).unwrap();
-        insta::assert_snapshot!(text, @r#"
+        record.add_path("__pycache__/d.pyc".to_owned());
+        let text = String::from_utf8(record.finish("a-1.dist-info/RECORD".to_owned(), Installer::Pip)).unwrap();
+        assert_eq!(text.matches("\r\n").count(), 4);
+        insta::assert_snapshot!(text.replace('\r', ""), @r#"
         ../../../bin/a,sha256=y,4
+        __pycache__/d.pyc,,
         a-1.dist-info/RECORD,,
         "b,""c"".py",sha256=x,3
         "#);
-        let inside = text.lines().skip(1).collect::<Vec<_>>().join("\r\n");
+        let inside = text.split_inclusive('\n').skip(1).collect::<String>();
         assert_eq!(parse(&inside).unwrap(), HashMap::from([("b,\"c\".py".to_owned(), "sha256=x".to_owned())]));
     }
 

@@ -1,5 +1,7 @@
 //! What is asked for, and where it goes.
 
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
 
 use crate::requirement;
@@ -91,6 +93,12 @@ impl Target {
     pub fn python_minor(&self) -> Option<(u32, u32)> {
         let mut parts = self.python.split('.');
         Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+    }
+
+    /// The prefix of the interpreter itself: on Debian it is another one than packages have.
+    pub(crate) fn base_prefix(&self) -> &str {
+        let prefix = Path::new(&self.interpreter).parent().and_then(Path::parent);
+        prefix.and_then(Path::to_str).unwrap_or("/usr").trim_end_matches('/')
     }
 }
 

@@ -110,22 +110,10 @@ pub(crate) fn wants_interpreter(contents: &[u8]) -> bool {
     contents.starts_with(b"#!python")
 }
 
-/// A shipped script with the interpreter in its first line.
+/// A shipped script with the interpreter as its first line; arguments there are dropped, as by both installers.
 pub(crate) fn with_interpreter(contents: &[u8], interpreter: &str) -> Vec<u8> {
     let end = contents.iter().position(|byte| *byte == b'\n').unwrap_or(contents.len());
-    let first = contents[..end].strip_prefix(b"#!python").unwrap_or_default();
-    let first = first.strip_prefix(b"w").unwrap_or(first);
-    let arguments = String::from_utf8_lossy(first);
-    let arguments = arguments.trim_end();
-    let mut script = shebang(interpreter).into_bytes();
-    // The shell form has no place for arguments.
-    if script.starts_with(b"#!/bin/sh") {
-        script.extend_from_slice(&contents[end..]);
-        return script;
-    }
-    script.extend_from_slice(arguments.as_bytes());
-    script.extend_from_slice(&contents[end..]);
-    script
+    [shebang(interpreter).as_bytes(), &contents[end..]].concat()
 }
 
 #[cfg(test)]
@@ -169,7 +157,7 @@ mod tests {
 
     #[test]
     fn shipped_scripts_get_the_interpreter() {
-        assert_eq!(with_interpreter(b"#!python -E\nx\n", "/usr/bin/python3"), b"#!/usr/bin/python3 -E\nx\n");
+        assert_eq!(with_interpreter(b"#!python -E\nx\n", "/usr/bin/python3"), b"#!/usr/bin/python3\nx\n");
         assert_eq!(with_interpreter(b"#!pythonw\nx", "/usr/bin/python3"), b"#!/usr/bin/python3\nx");
         assert!(!wants_interpreter(b"#!/bin/sh\n"));
     }

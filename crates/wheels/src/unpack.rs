@@ -132,7 +132,7 @@ fn store(
     context: &WorkerContext,
 ) -> Result<ManifestFile, JobError> {
     let is_script = matches!(manifest.place(&entry.path), Some((Place::Scripts, _)));
-    let mode = if entry.executable || is_script { 0o755 } else { 0o644 };
+    let mode = if entry.executable { 0o755 } else { 0o644 };
     let mut script = None;
     let (digest, record) = if entry.size <= MEMORY_LIMIT {
         let bytes = archive.read(entry).map_err(invalid)?;
