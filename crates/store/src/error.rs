@@ -151,12 +151,13 @@ impl StoreError {
     /// An error of the database in the file `path`.
     pub(crate) fn index(path: &Path, reason: rusqlite::Error) -> Self {
         let path = path.to_owned();
-        match reason.sqlite_error_code() {
-            Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
-                Self::DamagedIndex { path, reason: reason.to_string() }
-            }
-            _ => Self::Index { path, reason },
-        }
+        let is_damaged = match reason.sqlite_error() {
+            // A file that ends too early is no fault of the disk.
+            Some(error) if error.extended_code == rusqlite::ffi::SQLITE_IOERR_SHORT_READ => true,
+            Some(error) => matches!(error.code, ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt),
+            None => false,
+        };
+        if is_damaged { Self::DamagedIndex { path, reason: reason.to_string() } } else { Self::Index { path, reason } }
     }
 
     /// An adapter for `map_err` that adds what was done to which local file.
@@ -319,6 +320,8 @@ mod tests {
             (rusqlite::ffi::SQLITE_READONLY, "can write to"),
             (rusqlite::ffi::SQLITE_CANTOPEN, "can write to"),
             (rusqlite::ffi::SQLITE_CORRUPT, "delete that file"),
+            (rusqlite::ffi::SQLITE_IOERR_SHORT_READ, "delete that file"),
+            (rusqlite::ffi::SQLITE_IOERR_WRITE, "disk does not work"),
         ] {
             assert!(error(code).hint().is_some_and(|hint| hint.contains(word)), "{code}");
         }

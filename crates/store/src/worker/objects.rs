@@ -53,11 +53,10 @@ impl Objects {
     pub(super) fn open(content: &Path) -> Result<Self> {
         let objects = content.join("objects");
         disk::make_directory(&objects, 0o755)?;
-        // Made in order, so that the last one tells whether there is anything to do.
-        let directory = |digit: u8| objects.join(char::from(digit).to_string());
-        if disk::try_stat(&directory(ObjectName::DIGITS[ObjectName::DIGITS.len() - 1]))?.is_none() {
+        // All of them are counted, because any of them may have been lost.
+        if disk::list(&objects)?.len() < ObjectName::DIGITS.len() {
             for digit in ObjectName::DIGITS {
-                disk::make_directory(&directory(*digit), 0o755)?;
+                disk::make_directory(&objects.join(char::from(*digit).to_string()), 0o755)?;
             }
         }
         Ok(Self { content: content.to_owned(), unsynced: Mutex::default(), unclaimed: Mutex::default() })

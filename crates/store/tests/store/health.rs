@@ -92,6 +92,21 @@ fn a_view_is_made_again_from_its_tree() {
 }
 
 #[test]
+fn a_directory_of_objects_that_was_lost_is_made_again() {
+    let mut store = TestStore::new();
+    let committed = layer(&store, "one");
+    record(&store, &committed);
+    let directory = object(&store, "the tool").parent().unwrap().to_owned();
+    std::fs::remove_dir_all(&directory).unwrap();
+    store.reopen();
+    assert_eq!(outcomes(&check(&store)), [Outcome::Stays]);
+    assert!(!repair(&store).is_damaged());
+    assert_eq!(layer(&store, "one").content, committed.content);
+    assert_eq!(std::fs::read(object(&store, "the tool")).unwrap(), b"the tool");
+    assert!(check(&store).damages.is_empty());
+}
+
+#[test]
 fn bytes_that_nobody_has_any_more_are_forgotten_and_made_by_the_next_build() {
     let store = TestStore::new();
     let committed = layer(&store, "one");
