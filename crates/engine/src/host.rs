@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use lamina_events::{CancelGuard, CancelToken, Sink};
 use lamina_functions::{ContainerStarter, PoolOptions, Services};
 use lamina_ground::{ErrorClass, random_id};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::protocol::Failure;
 
@@ -44,6 +45,7 @@ impl Host {
         services: Vec<(PoolOptions, Box<dyn ContainerStarter>)>,
         sink: &Sink,
     ) -> Arc<Self> {
+        raise_descriptors();
         let services = Services::new(services, sink);
         let functions = services.names().map(|name| (name.to_owned(), random_id("fu"))).collect();
         Arc::new(Self { id, name, services, functions, guests: AtomicUsize::new(0), ended: CancelToken::new() })
@@ -129,6 +131,14 @@ impl Hosts {
     fn lock(&self) -> MutexGuard<'_, Vec<Weak<Host>>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Lets this process have as many descriptors as it may: every container takes some, and every large input or result that is
+/// under way one. Not earlier, because whatever is started until now should have the usual limit.
+fn raise_descriptors() {
+    let present = getrlimit(Resource::Nofile);
+    // Where it cannot be, there are fewer.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: present.maximum, maximum: present.maximum });
 }
 
 #[cfg(test)]

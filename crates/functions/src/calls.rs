@@ -28,6 +28,10 @@ pub struct OpenCall {
 }
 
 impl OpenCall {
+    fn is_awaited_by(&self, input: CallId) -> bool {
+        !self.is_spawned && self.input == Some(input)
+    }
+
     fn cancel(&self) {
         if let Some(pool) = self.pool.upgrade() {
             // One that has ended meanwhile was answered.
@@ -89,14 +93,17 @@ impl Calls {
 
     /// An input has failed: cancels what it has called, but for what it has spawned.
     pub(crate) fn cancel_awaited_by(&self, input: CallId) {
-        self.cancel_all(|call| !call.is_spawned && call.input == Some(input));
+        self.cancel_all(|call| call.is_awaited_by(input));
     }
 
     /// The calls whose results an input waits for, or will.
     pub(crate) fn awaited_by(&self, input: CallId) -> Vec<CallId> {
-        let open = self.lock();
-        let awaited = open.values().filter(|call| !call.is_spawned && call.input == Some(input));
-        awaited.map(|call| call.id).collect()
+        self.lock().values().filter(|call| call.is_awaited_by(input)).map(|call| call.id).collect()
+    }
+
+    /// Whether an input waits for any call.
+    pub(crate) fn is_any_awaited_by(&self, input: CallId) -> bool {
+        self.lock().values().any(|call| call.is_awaited_by(input))
     }
 
     fn cancel_all(&self, is_concerned: impl Fn(&OpenCall) -> bool) {

@@ -197,6 +197,7 @@ impl Container {
             FromRunner::Interact => self.interact(),
             FromRunner::Ready if self.seat.ready() => Ok(()),
             FromRunner::Ready => Err("it was ready twice".to_owned()),
+            FromRunner::Failed if !self.seat.is_starting() => Err("its import failed after it was ready".to_owned()),
             FromRunner::Failed => self.seat.import_failed(&frame.payload).map_err(|error| error.to_string()),
             FromRunner::Item { call } => {
                 let passed_on = self.seat.item(CallId::from_number(call), frame.payload);
@@ -231,11 +232,22 @@ impl Container {
     /// The runner calls a service of its app.
     fn call(&self, request: &RunnerRequest, payload: Payload) -> Result<(), String> {
         let services = self.seat.services();
-        let Some((services, pool)) = services.as_ref().and_then(|all| Some((all, all.get(&request.function)?))) else {
-            let message = format!("the app has no function `{}`", request.function);
-            let status = CallStatus::error(ErrorClass::NotFoundError, message);
+        let refuse = |class, message| {
+            let status = CallStatus::error(class, message);
             self.link.answer(&CallAnswer::Result { call: request.call, status }, Payload::default());
-            return Ok(());
+            Ok(())
+        };
+        let Some((services, pool)) = services.as_ref().and_then(|all| Some((all, all.get(&request.function)?))) else {
+            return refuse(ErrorClass::NotFoundError, format!("the app has no function `{}`", request.function));
+        };
+        let Some(held) = services.holdings().take(&payload) else {
+            let message = format!(
+                "the call of `{}` was refused: the inputs that containers of this app have made and that have not ended \
+                 take up {}: make fewer or smaller ones at a time",
+                request.function,
+                services.holdings()
+            );
+            return refuse(ErrorClass::ExecutionError, message);
         };
         let id = CallId::new();
         let open = OpenCall {
@@ -251,7 +263,9 @@ impl Container {
         if request.identify {
             self.link.answer(&CallAnswer::Accepted { call: request.call, id: part_of }, Payload::default());
         }
-        let caller = RunnerCall::new(&self.link, request.call, &payload);
+        // A spawned call outlives this container, so there is no use in having the container wait for it.
+        let weight = if request.spawned { 0 } else { lamina_wire::weight(&payload) };
+        let caller = RunnerCall::new(&self.link, request.call, weight, held);
         if !pool.submit(id, part_of, payload, Arc::new(caller)) && !request.spawned {
             services.report_deadlock(pool, id);
         }

@@ -17,13 +17,6 @@ pub(crate) struct PoolView {
     pub(crate) waiting: Vec<CallId>,
 }
 
-impl PoolView {
-    /// Whether every container runs an input that has called something: only then can its inputs wait for each other.
-    pub(crate) fn may_be_stuck(&self) -> bool {
-        self.is_full && self.running.iter().all(|(_, awaited)| !awaited.is_empty())
-    }
-}
-
 /// Whether `call`, which waits for a container, will never get one: the services on the way from it to the one that is
 /// waited for, which is the first and the last of them.
 ///

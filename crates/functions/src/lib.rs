@@ -16,6 +16,7 @@ mod calls;
 mod container;
 mod deadlock;
 mod error;
+mod holdings;
 mod ids;
 mod link;
 mod options;

@@ -12,6 +12,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use crate::answer::{CallAnswer, CallStatus};
 use crate::call::{Caller, Outcome};
 use crate::calls::Calls;
+use crate::holdings::Held;
 
 /// With more than this under way or unread, nothing is read from a container.
 const MOST_UNDER_WAY: usize = 256 << 20;
@@ -27,7 +28,7 @@ pub(crate) struct Link {
     wake: OwnedFd,
     /// The calls that the runner has made.
     pub(crate) calls: Calls,
-    /// The weight of their inputs.
+    /// The weight of their inputs, but for those that were spawned.
     inputs: AtomicUsize,
 }
 
@@ -118,15 +119,17 @@ impl Link {
 pub(crate) struct RunnerCall {
     link: Arc<Link>,
     label: u64,
+    /// How much its input counts for its container.
     weight: usize,
+    /// What its input takes up.
+    _held: Held,
 }
 
 impl RunnerCall {
-    /// The call with this label, whose input is `payload`.
-    pub(crate) fn new(link: &Arc<Link>, label: u64, payload: &Payload) -> Self {
-        let weight = lamina_wire::weight(payload);
+    /// The call with this label.
+    pub(crate) fn new(link: &Arc<Link>, label: u64, weight: usize, held: Held) -> Self {
         link.add_input(weight);
-        Self { link: Arc::clone(link), label, weight }
+        Self { link: Arc::clone(link), label, weight, _held: held }
     }
 }
 

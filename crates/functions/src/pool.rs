@@ -83,6 +83,11 @@ impl Pool {
         self.shared.options.maximum
     }
 
+    /// Whether every container runs an input that has called something: only then can its inputs wait for each other.
+    pub(crate) fn may_be_stuck(&self) -> bool {
+        self.shared.lock().may_be_stuck()
+    }
+
     /// Who waits for what.
     pub(crate) fn view(&self) -> PoolView {
         self.shared.lock().view(self.name())

@@ -1,11 +1,12 @@
 //! The services of an app, which may call each other.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lamina_events::{Event, Sink};
 
 use crate::deadlock;
+use crate::holdings::Holdings;
 use crate::ids::CallId;
 use crate::options::PoolOptions;
 use crate::pool::Pool;
@@ -18,6 +19,8 @@ pub struct Services {
     sink: Sink,
     /// Services whose deadlock was reported.
     reported: Mutex<BTreeSet<String>>,
+    /// What the inputs that containers have made take up.
+    holdings: Arc<Holdings>,
 }
 
 impl Services {
@@ -28,7 +31,7 @@ impl Services {
                 (options.name(), Arc::new(Pool::new(options, starter, sink.clone(), all.clone())))
             };
             let pools = services.into_iter().map(pool).collect();
-            Self { pools, sink: sink.clone(), reported: Mutex::default() }
+            Self { pools, sink: sink.clone(), reported: Mutex::default(), holdings: Arc::default() }
         })
     }
 
@@ -56,16 +59,27 @@ impl Services {
 
     /// A call from a container waits for one of `service`: says so, once for each service, if it waits for itself.
     pub(crate) fn report_deadlock(&self, service: &Pool, call: CallId) {
-        // In most cases this is all that is looked at.
-        if !service.view().may_be_stuck() {
+        // In most cases this is all that is looked at; it has to be little, as a container may make calls without end.
+        if self.is_reported(service.name()) || !service.may_be_stuck() {
             return;
         }
         let views: Vec<_> = self.pools.values().map(|pool| pool.view()).collect();
         let Some(path) = deadlock::find(&views, call) else { return };
-        let name = service.name();
-        if !self.reported.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned()) {
-            return;
+        if self.reported().insert(service.name().to_owned()) {
+            self.sink.emit(Event::CallStuck { path, max_containers: service.maximum() });
         }
-        self.sink.emit(Event::CallStuck { path, max_containers: service.maximum() });
+    }
+
+    /// What the inputs that containers have made take up.
+    pub(crate) fn holdings(&self) -> &Arc<Holdings> {
+        &self.holdings
+    }
+
+    fn is_reported(&self, service: &str) -> bool {
+        self.reported().contains(service)
+    }
+
+    fn reported(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.reported.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

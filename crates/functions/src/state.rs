@@ -431,6 +431,11 @@ impl State {
         Deadline::Kill
     }
 
+    /// Whether a container is not ready yet.
+    pub(crate) fn is_starting(&self, id: SlotId) -> bool {
+        self.slots.get(&id).is_some_and(|slot| slot.phase == Phase::Starting)
+    }
+
     /// Takes a failed start's waiting inputs, unless other containers may still run them.
     pub(crate) fn abandon(&mut self, failed: SlotId) -> Vec<Input> {
         self.starts_fail = true;
@@ -552,9 +557,25 @@ impl State {
         self.stopping
     }
 
+    /// Whether all containers that there may be run inputs that have called something.
+    pub(crate) fn may_be_stuck(&self) -> bool {
+        let awaits = |slot: &Slot| {
+            let has_called = |running: &Running| {
+                slot.link.as_ref().is_some_and(|link| link.calls.is_any_awaited_by(running.attempt.call))
+            };
+            slot.running.iter().all(has_called)
+        };
+        self.is_full() && self.slots.values().all(awaits)
+    }
+
+    /// Whether there are all containers that there may be, and none of them can take an input now.
+    fn is_full(&self) -> bool {
+        let is_busy = |slot: &Slot| slot.is_serving() && slot.running.len() >= self.capacity;
+        self.slots.len() >= self.maximum && self.slots.values().all(is_busy)
+    }
+
     /// Who waits for what.
     pub(crate) fn view(&self, service: &str) -> PoolView {
-        let is_busy = |slot: &Slot| slot.is_serving() && slot.running.len() >= self.capacity;
         let awaited = |slot: &Slot, call| slot.link.as_ref().map_or_else(Vec::new, |link| link.calls.awaited_by(call));
         let running = |slot| {
             let calls = |running: &Running| (running.attempt.call, awaited(slot, running.attempt.call));
@@ -562,7 +583,7 @@ impl State {
         };
         PoolView {
             service: service.to_owned(),
-            is_full: self.slots.len() >= self.maximum && self.slots.values().all(is_busy),
+            is_full: self.is_full(),
             running: self.slots.values().flat_map(running).collect(),
             waiting: self.waiting.iter().map(|input| input.call).collect(),
         }

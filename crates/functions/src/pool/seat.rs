@@ -67,6 +67,11 @@ impl Seat {
         true
     }
 
+    /// Whether the container is not ready yet.
+    pub(crate) fn is_starting(&self) -> bool {
+        self.shared.lock().is_starting(self.slot)
+    }
+
     /// The container's module cannot be imported: the inputs that waited for it end with that exception.
     pub(crate) fn import_failed(&self, exception: &Payload) -> Result<(), WireError> {
         let (process, abandoned) = {

@@ -185,6 +185,7 @@ impl Runner {
             "memory" => self.process.end(ContainerEnd::OutOfMemory),
             "close" => self.process.socket.shutdown(std::net::Shutdown::Both).unwrap(),
             "rubbish" => self.tell(r#"{"type":"exec"}"#, b""),
+            "fail" => self.tell(r#"{"type":"failed"}"#, b"ImportError"),
             "wrong" => self.tell(r#"{"type":"result","call":4242,"status":"ok"}"#, b""),
             "unsealed" => {
                 let memory = rustix::fs::memfd_create("x", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
@@ -269,6 +270,13 @@ impl Runner {
                 self.make_call(1, call, function, input, r#","identify":true,"spawned":true"#);
                 let accepted = self.receive().map_or_else(String::new, |(control, _)| control);
                 self.tell(&ok, accepted.as_bytes());
+            }
+            "flood" => {
+                let large = format!("echo {}", "x".repeat(2 << 20));
+                for label in 0..rest.parse().unwrap() {
+                    self.make_call(label, call, "f", &large, r#","spawned":true"#);
+                }
+                self.tell(&ok, b"spawned");
             }
             "deaf" => {
                 let (function, input) = rest.split_once(' ').unwrap();

@@ -96,6 +96,22 @@ fn calls_that_wait_for_themselves_are_reported_once() {
 }
 
 #[test]
+fn a_container_that_has_spawned_more_than_it_may_wait_for_still_ends() {
+    let bench = Bench::several(&[("f", 1)]);
+    let spawned = bench.submit(CALL, "flood 300");
+    assert_eq!(value(outcome(&spawned)), "spawned", "what it spawned waits for its own container");
+    assert_eq!(value(bench.run(CALL + 1, "echo behind")), "behind");
+}
+
+#[test]
+fn an_import_that_fails_after_all_is_a_broken_promise() {
+    let bench = Bench::several(&[("f", 1)]);
+    let broken = error(bench.run(CALL, "fail"));
+    assert!(matches!(&broken, CallError::Broken { reason, .. } if reason.contains("after it was ready")), "{broken}");
+    assert_eq!(value(bench.run(CALL + 1, "echo next")), "next");
+}
+
+#[test]
 fn a_container_that_reads_no_answers_holds_nobody_up() {
     let bench = Bench::several(&[("f", 1), ("g", 1)]);
     let words = "x".repeat(100_000);
