@@ -104,6 +104,20 @@ def test_a_package_of_another_release_is_named_with_its_successor(modal: Modal) 
     assert result.code == 1 and "`libtiff6`" in result.stderr and 'python_version="3.9"' in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (PIN.replace("version 99", "release *"), "`apt-cache policy sl` shows"),
+        ("rm -f /etc/apt/sources.list", "has removed the sources of apt"),
+    ],
+)
+def test_a_package_that_the_image_itself_hides_is_no_misspelling(modal: Modal, command: str, words: str) -> None:
+    modal.write("app.py", program(f"{BASE}.run_commands({command!r}).apt_install('sl')"))
+    result = modal("run", "app.py", check=False)
+    assert result.code == 1 and words in " ".join(result.stderr.split()), result.stderr
+    assert "check its spelling" not in result.stderr
+
+
 class Endless(BaseHTTPRequestHandler):
     """An index with one wheel, which begins and never ends."""
 

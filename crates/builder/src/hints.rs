@@ -6,7 +6,8 @@ use lamina_image::Facts;
 /// A hint for a step on an image that failed with these last lines, while the store's disk had space or not.
 pub(crate) fn for_output(tail: &[String], facts: &Facts, has_space: bool) -> Option<String> {
     let of_system = |line: &str| Suite::of(facts).and_then(|_| apt::hint(line));
-    tail.iter().rev().find_map(|line| for_line(line, has_space).or_else(|| of_system(line)))
+    let mut tail = tail.iter().rev().take_while(|line| *line != apt::ASKING_AGAIN);
+    tail.find_map(|line| for_line(line, has_space).or_else(|| of_system(line)))
 }
 
 /// What programs say about that were refused an owner, or to become one.
@@ -75,6 +76,8 @@ mod tests {
             let hint = for_output(&[line.to_owned(), "other".to_owned()], &Facts::default(), false);
             assert!(hint.as_deref().is_some_and(|hint| hint.contains(part)), "{line}: {hint:?}");
         }
+        let asked = ["cp: No space left on device", apt::ASKING_AGAIN, "E: other"].map(str::to_owned);
+        assert_eq!(for_output(&asked, &Facts::default(), true), None);
         assert_eq!(for_output(&["all went well".to_owned()], &Facts::default(), true), None);
         let elsewhere = for_output(&["cat: write error: No space left on device".to_owned()], &Facts::default(), true);
         assert!(elsewhere.is_some_and(|hint| hint.contains("/dev/full")));

@@ -1,5 +1,8 @@
 //! What to do about failures of apt, and about what the base lacks, recognised in the output of a step.
 
+use lamina_ground::EnvVars;
+
+use super::install::{NO_SOURCES, PINNED};
 use super::names;
 
 /// Names under which compilers are called.
@@ -15,9 +18,31 @@ const COMPILERS: [&str; 9] = [
     "aarch64-linux-gnu-g++",
 ];
 
+/// What apt says of files of a mirror that is being updated.
+const AMID_UPDATE: [&str; 3] = ["File has unexpected size", "Hash Sum mismatch", "404  Not Found"];
+
 /// A hint for a step on a Debian base that failed with this line.
 #[must_use]
 pub fn hint(line: &str) -> Option<String> {
+    if line == NO_SOURCES {
+        return Some(
+            "a step before this one has removed the sources of apt: let it keep `/etc/apt/sources.list`, or write others"
+                .to_owned(),
+        );
+    }
+    if let Some(package) = line.strip_prefix(PINNED) {
+        return Some(format!(
+            "a pin in `/etc/apt/preferences` or `/etc/apt/preferences.d` of the image, which `apt-cache policy {package}` shows, \
+             has a negative priority: change it, or leave `{package}` out"
+        ));
+    }
+    if line.starts_with("E: Failed to fetch ") && AMID_UPDATE.iter().any(|part| line.contains(part)) {
+        return Some(format!(
+            "the server does not have what its own lists name, as mirrors do that are being updated: try again later; another \
+             mirror of Debian's archive is named with `{}`",
+            EnvVars::MODAL_DEBIAN_MIRROR
+        ));
+    }
     let missing = between(line, "Unable to locate package ", None)
         .or_else(|| between(line, "Package '", Some("' has no installation candidate")));
     if let Some(package) = missing {
@@ -80,6 +105,9 @@ mod tests {
         for (line, part) in [
             ("E: Unable to locate package gti", "`gti`"),
             ("E: Package 'libtiff5' has no installation candidate", "`libtiff6`"),
+            (NO_SOURCES, "`/etc/apt/sources.list`"),
+            (&format!("{PINNED}git"), "`apt-cache policy git`"),
+            ("E: Failed to fetch http://x.invalid/x  File has unexpected size", "MODAL_DEBIAN_MIRROR"),
             ("error: command 'gcc' failed: No such file or directory", "build-essential"),
             ("error: [Errno 2] No such file or directory: 'x86_64-linux-gnu-g++'", "python3-dev"),
             ("Error: pg_config executable not found.", "libpq-dev"),

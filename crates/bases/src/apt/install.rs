@@ -10,6 +10,14 @@ use crate::shell::quote;
 /// made from; a failing install asks it all the same.
 const LISTS_MINUTES: u32 = 60;
 
+/// What is printed before a failed install asks the mirror: what stands above it is no reason of a failure.
+pub const ASKING_AGAIN: &str = "the package lists may be out of date: asking the mirror";
+
+/// What is printed where apt has nowhere to look.
+pub(super) const NO_SOURCES: &str = "E: the image names no sources of packages";
+/// What is printed before the name of a package of which pins allow no version.
+pub(super) const PINNED: &str = "E: pins of the image forbid every version of ";
+
 /// Where archives go that no other image may use, below apt's cache.
 const OWN_ARCHIVES: &str = "own";
 
@@ -58,7 +66,8 @@ impl Install<'_> {
         CacheFilter { include: Vec::new(), exclude }
     }
 
-    /// The shell command. It installs with the lists that are there if they are young and were made from the very sources,
+    /// The shell command. After a failure it says what apt does not: that there are no sources, or that pins forbid a package.
+    /// It installs with the lists that are there if they are young and were made from the very sources,
     /// keys, pins and settings that the image has now; otherwise apt asks for new ones, in the step alone. Archives are
     /// shared between such images only: apt knows them by name and size, and another source may have others. The files
     /// in `directory` are the host's settings.
@@ -71,7 +80,7 @@ impl Install<'_> {
         format!(
             r#"mkdir -p /var/lib/apt/lists/partial /var/cache/apt/archives/partial
 sources=$({{
-    cat "$APT_CONFIG" {directory}/apt-*
+    cat "$APT_CONFIG" {directory}/apt-* /var/lib/dpkg/arch
     find -L /etc/apt /usr/share/keyrings -type f -exec sha256sum {{}} + | LC_ALL=C sort
 }} 2>/dev/null | sha256sum | cut -c 1-32)
 stamp=/var/lib/apt/lists/lamina-$sources
@@ -84,9 +93,18 @@ update() {{ apt-get update && touch "$stamp"; }}
 install() {{ apt-get $archives install -y {packages}; }}
 if {known} && [ -n "$(find "$stamp" -mmin -{LISTS_MINUTES} 2>/dev/null)" ]; then
     install && exit 0
-    echo 'the package lists may be out of date: asking the mirror'
+    echo '{ASKING_AGAIN}'
 fi
-update && install"#
+update || exit
+install && exit 0
+status=$?
+[ -n "$(apt-get indextargets 2>/dev/null)" ] || echo '{NO_SOURCES}'
+for package in {packages}; do
+    if LC_ALL=C apt-cache policy -- "$package" 2>/dev/null | grep -A 9 'Candidate: (none)' | grep -q ' -[0-9]*$'; then
+        echo "{PINNED}$package"
+    fi
+done
+exit $status"#
         )
     }
 }

@@ -8,4 +8,4 @@ mod names;
 
 pub use access::{Access, access};
 pub use hints::hint;
-pub use install::{Cache, Install, brings_only_packages};
+pub use install::{ASKING_AGAIN, Cache, Install, brings_only_packages};
