@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use data_encoding::HEXLOWER;
 use fs_err as fs;
 use sha2::{Digest as _, Sha256};
 
@@ -120,7 +121,7 @@ fn fetch_into(
         file.write_all(&buffer[..count]).map_err(final_io)?;
         progress(count as u64);
     }
-    let found = hex(&hasher.finalize());
+    let found = HEXLOWER.encode(&hasher.finalize());
     if found == download.sha256 {
         return Ok(file);
     }
@@ -135,13 +136,4 @@ fn fetch_into(
 #[must_use]
 pub fn is_sha256(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(64), |mut text, byte| {
-        // Writing into a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }

@@ -1,11 +1,11 @@
 //! Tests of reading an archive, against a small one served from this process and signed with a key made here.
 
 use std::collections::HashMap;
-use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 
+use data_encoding::HEXLOWER;
 use lamina_events::CancelToken;
 use lamina_ground::EnvVars;
 use pgp::composed::{ArmorOptions, CleartextSignedMessage, KeyType, SecretKeyParamsBuilder, SignedSecretKey};
@@ -46,10 +46,7 @@ impl Fixture {
         let mut writer = liblzma::write::XzEncoder::new(Vec::new(), 1);
         writer.write_all(package.as_bytes()).unwrap();
         let index = writer.finish().unwrap();
-        let digest = Sha256::digest(&index).iter().fold(String::new(), |mut text, byte| {
-            write!(text, "{byte:02x}").unwrap();
-            text
-        });
+        let digest = HEXLOWER.encode(&Sha256::digest(&index));
         let binary = format!("main/binary-{}", architecture().unwrap());
         let release = format!(
             "Codename: {suite}\nDate: Wed, 01 Jan 2025 00:00:00 UTC\nAcquire-By-Hash: yes\n{validity}SHA256:\n \

@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
+use data_encoding::{BASE64, BASE64URL, Encoding, HEXLOWER, HEXUPPER};
+
 use super::MINIMUM_LENGTH;
 
 /// A value in one encoding.
@@ -48,24 +50,14 @@ pub(super) fn forms(value: &[u8]) -> BTreeSet<Form> {
             forms.insert(Form::plain(text));
         }
     }
-    for text in [hexadecimal(value), hexadecimal(value).to_uppercase()] {
+    for text in [HEXLOWER.encode(value), HEXUPPER.encode(value)] {
         forms.insert(Form { text: text.into_bytes(), around: (0, 0), is_wrapped: true });
     }
     for alignment in 0..3 {
-        let form = base64(value, alignment);
-        forms.insert(Form { text: form.text.iter().map(|digit| url_safe(*digit)).collect(), ..form });
-        forms.insert(form);
+        forms.extend([BASE64, BASE64URL].map(|alphabet| base64(&alphabet, value, alignment)));
     }
     forms.retain(|form| form.text.len() >= MINIMUM_LENGTH);
     forms
-}
-
-pub(super) fn hexadecimal(value: &[u8]) -> String {
-    value.iter().fold(String::new(), |mut text, byte| {
-        // Writing into a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 fn url_encoded(value: &[u8], unreserved: &[u8], upper: bool) -> String {
@@ -73,20 +65,11 @@ fn url_encoded(value: &[u8], unreserved: &[u8], upper: bool) -> String {
         if byte.is_ascii_alphanumeric() || unreserved.contains(byte) {
             text.push(char::from(*byte));
         } else {
-            // As above.
+            // Writing into a string cannot fail.
             let _ = if upper { write!(text, "%{byte:02X}") } else { write!(text, "%{byte:02x}") };
         }
         text
     })
-}
-
-/// A base64 digit in the alphabet for addresses.
-pub(super) fn url_safe(digit: u8) -> u8 {
-    match digit {
-        b'+' => b'-',
-        b'/' => b'_',
-        other => other,
-    }
 }
 
 /// Whether a byte may be a digit of base64, or fill its last group up.
@@ -95,16 +78,11 @@ pub(super) fn is_base64(byte: u8) -> bool {
 }
 
 /// The whole groups of base64 of a value that starts `alignment` bytes after a group's start.
-pub(super) fn base64(value: &[u8], alignment: usize) -> Form {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let whole = value.get((3 - alignment) % 3..).unwrap_or_default();
-    let groups = whole.chunks_exact(3);
-    let around = ([0, 3, 2][alignment], [0, 2, 3][groups.remainder().len()]);
-    let digits = |group: &[u8]| {
-        let bits = u32::from(group[0]) << 16 | u32::from(group[1]) << 8 | u32::from(group[2]);
-        [18, 12, 6, 0].map(|shift| DIGITS[(bits >> shift & 63) as usize])
-    };
-    Form { text: groups.flat_map(digits).collect(), around, is_wrapped: true }
+fn base64(alphabet: &Encoding, value: &[u8], alignment: usize) -> Form {
+    let rest = value.get((3 - alignment) % 3..).unwrap_or_default();
+    let (groups, behind) = rest.split_at(rest.len() - rest.len() % 3);
+    let around = ([0, 3, 2][alignment], [0, 2, 3][behind.len()]);
+    Form { text: alphabet.encode(groups).into_bytes(), around, is_wrapped: true }
 }
 
 #[cfg(test)]

@@ -137,8 +137,8 @@ mod tests {
         // A long value in lines of 76 digits, as `base64` writes it, wherever it starts in its line.
         let value: Vec<u8> = (0..100_u8).map(|index| b'a' + index % 23).collect();
         for padding in 0..40 {
-            let text = forms::base64(&[vec![b'x'; padding], value.clone(), vec![b'x'; 6]].concat(), 0).text;
-            let lines = text.chunks(76).collect::<Vec<_>>().join(&b"\n"[..]);
+            let text = data_encoding::BASE64.encode(&[vec![b'x'; padding], value.clone(), vec![b'x'; 6]].concat());
+            let lines = text.as_bytes().chunks(76).collect::<Vec<_>>().join(&b"\n"[..]);
             fs::write(directory.path().join("lines"), lines).unwrap();
             assert!(find("LONG", std::str::from_utf8(&value).unwrap()).is_some(), "{padding}");
         }

@@ -5,13 +5,12 @@ use std::io::Read as _;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
 use fs_err as fs;
 use lamina_bases::dpkg;
 use lamina_store::LayerPath;
 use md5::Md5;
 use sha2::Sha256;
-
-use super::forms::{base64, hexadecimal, url_safe};
 
 /// The lists of packages that a step installed.
 #[derive(Debug)]
@@ -37,7 +36,7 @@ impl Packages {
             return of_system.paths.contains(inside.as_os_str().as_bytes());
         }
         match of_system.digests.get(inside.as_os_str().as_bytes()) {
-            Some(digest) => digest_of::<Md5>(&file).is_some_and(|found| hexadecimal(&found) == *digest),
+            Some(digest) => digest_of::<Md5>(&file).is_some_and(|found| HEXLOWER.encode(&found) == *digest),
             None => self.is_of_wheel(inside) || source_of(inside).is_some_and(|source| self.brought(&source)),
         }
     }
@@ -78,7 +77,9 @@ fn read(file: &LayerPath) -> Option<Vec<u8>> {
 fn is_recorded(record: &[u8], name: &[u8], file: &LayerPath) -> bool {
     let digest = lines(record).find_map(|line| line.strip_prefix(name)?.strip_prefix(b",sha256="));
     let digest = digest.and_then(|digest| digest.split(|byte| matches!(byte, b',' | b'=' | b'\r')).next());
-    digest.is_some_and(|digest| digest_of::<Sha256>(file).is_some_and(|found| url_safe_base64(&found) == digest))
+    digest.is_some_and(|digest| {
+        digest_of::<Sha256>(file).is_some_and(|found| BASE64URL_NOPAD.encode(&found).as_bytes() == digest)
+    })
 }
 
 /// The source of a file of bytecode.
@@ -100,13 +101,6 @@ fn digest_of<D: sha2::Digest>(file: &LayerPath) -> Option<Vec<u8>> {
             count => hasher.update(&buffer[..count]),
         }
     }
-}
-
-/// base64 in the alphabet for addresses, without `=` at the end.
-fn url_safe_base64(digest: &[u8]) -> Vec<u8> {
-    let padded = [digest, &[0; 2]].concat();
-    let length = (digest.len() * 4).div_ceil(3);
-    base64(&padded, 0).text.into_iter().take(length).map(url_safe).collect()
 }
 
 #[cfg(test)]

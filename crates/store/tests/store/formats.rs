@@ -5,6 +5,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use data_encoding::HEXLOWER;
 use lamina_events::CancelToken;
 use lamina_image::{Digest, LayerKey};
 use lamina_store::{CommitRules, Policy};
@@ -55,7 +56,7 @@ fn restore(format: u32, root: &Path) {
         match &file.kind {
             Kind::Directory(()) => std::fs::create_dir(&path).unwrap(),
             Kind::Text(text) => std::fs::write(&path, text).unwrap(),
-            Kind::Bytes(digits) => std::fs::write(&path, from_hex(digits)).unwrap(),
+            Kind::Bytes(digits) => std::fs::write(&path, HEXLOWER.decode(digits.as_bytes()).unwrap()).unwrap(),
             Kind::Zeros(size) => std::fs::write(&path, vec![0; *size]).unwrap(),
             Kind::HardLink(target) => std::fs::hard_link(root.join(target), &path).unwrap(),
             Kind::SymbolicLink(target) => symlink(target, &path).unwrap(),
@@ -63,7 +64,7 @@ fn restore(format: u32, root: &Path) {
             Kind::Whiteout(()) => whiteout(&path),
         }
         for (name, value) in &file.attributes {
-            set_xattr(&path, name, &from_hex(value));
+            set_xattr(&path, name, &HEXLOWER.decode(value.as_bytes()).unwrap());
         }
         if !path.is_symlink() {
             std::fs::set_permissions(&path, Permissions::from_mode(file.mode)).unwrap();
@@ -77,11 +78,6 @@ fn restore(format: u32, root: &Path) {
     }
     let index = rusqlite::Connection::open(root.join("index.db")).unwrap();
     index.execute_batch(&std::fs::read_to_string(fixture(format).join("index.sql")).unwrap()).unwrap();
-}
-
-fn from_hex(digits: &str) -> Vec<u8> {
-    let pairs = digits.as_bytes().chunks(2);
-    pairs.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
 }
 
 fn opened(format: u32) -> (tempfile::TempDir, TestStore) {
@@ -363,7 +359,7 @@ fn contents(path: &Path) -> Kind {
     if !bytes.is_empty() && bytes.iter().all(|byte| *byte == 0) {
         return Kind::Zeros(bytes.len());
     }
-    String::from_utf8(bytes).map_or_else(|error| Kind::Bytes(hex(error.as_bytes())), Kind::Text)
+    String::from_utf8(bytes).map_or_else(|error| Kind::Bytes(HEXLOWER.encode(error.as_bytes())), Kind::Text)
 }
 
 fn attributes(path: &Path) -> Vec<(String, String)> {
@@ -373,16 +369,8 @@ fn attributes(path: &Path) -> Vec<(String, String)> {
     let mut found: Vec<_> = names
         .split_terminator('\0')
         .filter(|name| name.starts_with("user."))
-        .map(|name| (name.to_owned(), hex(&xattr(path, name).unwrap())))
+        .map(|name| (name.to_owned(), HEXLOWER.encode(&xattr(path, name).unwrap())))
         .collect();
     found.sort();
     found
-}
-
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
