@@ -123,6 +123,12 @@ impl CallError {
             | Self::Stopped { .. } => ErrorClass::ExecutionError,
         }
     }
+
+    /// Whether the machinery failed: neither the function, nor by anybody's wish.
+    #[must_use]
+    pub fn is_internal(&self) -> bool {
+        matches!(self, Self::NotStarted { .. } | Self::Broken { .. } | Self::NotSent { .. })
+    }
 }
 
 /// The advice comes with the container's last words where it left any.

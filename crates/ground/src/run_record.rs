@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
-use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, memfd_create};
 
 use crate::{random_id, seconds_since_1970};
 
@@ -20,6 +20,9 @@ const MOST_BYTES: u64 = 2 << 20;
 const MOST_RECORDS: usize = 64;
 /// What all names of records have, and no other log.
 const MARK: &str = "-run-";
+
+/// What a helper process puts on the memory that is to be kept: it has no file to make. Nothing is ever cut off from it anyway.
+const WANTED: SealFlags = SealFlags::SHRINK;
 
 static CURRENT: OnceLock<RunRecord> = OnceLock::new();
 
@@ -54,7 +57,7 @@ impl RunRecord {
     /// Begins the record of this process; nothing if the machine does not allow it, for no run may fail for it. `shown` is
     /// what is shown on standard error as well, in the form of `MODAL_LOG`.
     pub fn begin(shown: Option<String>) -> Option<&'static Self> {
-        let memory = memfd_create("record", MemfdFlags::CLOEXEC).ok()?;
+        let memory = new_memory().ok()?;
         Some(CURRENT.get_or_init(|| Self::writing_to(Some(memory), shown)))
     }
 
@@ -104,15 +107,21 @@ impl RunRecord {
 
     /// Keeps it: something has happened that somebody may ask about. Answers the file, as soon as it is known where that is.
     pub fn keep(&self) -> Option<PathBuf> {
+        if self.memory.is_none() {
+            want(self.memory());
+            return None;
+        }
         let mut state = self.lock();
         state.is_wanted = true;
         self.copy(&mut state);
         state.file.as_ref().map(|kept| kept.file.path().to_owned())
     }
 
-    /// Puts what the helper processes wrote last into the file, if there is one.
+    /// Puts what the helper processes wrote last into the file, if there is one or one of them wants it.
     pub fn settle(&self) {
-        self.copy(&mut self.lock());
+        let mut state = self.lock();
+        state.is_wanted |= fcntl_get_seals(self.memory()).is_ok_and(|seals| seals.contains(WANTED));
+        self.copy(&mut state);
     }
 
     /// Brings the file up to date. Where that fails the record is lost, and the run goes on.
@@ -142,7 +151,7 @@ impl Write for &RunRecord {
         let taken =
             self.room.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |room| Some(room.saturating_sub(wanted)));
         let text_or_end = match taken.unwrap_or_default() {
-            0 => b"",
+            0 => return Ok(text.len()),
             room if room <= wanted => &b"The record is full: what follows is left out.\n"[..],
             _ => text,
         };
@@ -158,6 +167,16 @@ impl Write for &RunRecord {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// Asks the process that makes the file to keep what is in `memory`.
+fn want(memory: BorrowedFd<'_>) {
+    // It fails where standard output is no record.
+    let _ = fcntl_add_seals(memory, WANTED);
+}
+
+fn new_memory() -> io::Result<OwnedFd> {
+    Ok(memfd_create("record", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?)
 }
 
 /// The records in a directory of logs, oldest first.
@@ -195,7 +214,7 @@ mod tests {
     use super::*;
 
     fn record() -> RunRecord {
-        RunRecord::writing_to(Some(memfd_create("record", MemfdFlags::CLOEXEC).unwrap()), None)
+        RunRecord::writing_to(Some(new_memory().unwrap()), None)
     }
 
     #[test]
@@ -213,6 +232,29 @@ mod tests {
         assert_eq!(fs_err::read_to_string(&path).unwrap(), "opened\na helper\na step\nits helper\n");
         assert_eq!(record.keep().unwrap(), path, "there is one file");
         assert_eq!(run_records(logs.path()).unwrap(), [path]);
+    }
+
+    #[test]
+    fn what_a_helper_wants_is_kept() {
+        let (record, logs) = (record(), tempfile::tempdir().unwrap());
+        record.keep_in(logs.path().to_owned());
+        record.settle();
+        assert!(run_records(logs.path()).unwrap().is_empty());
+        let helper = File::from(record.for_helper().unwrap());
+        writeln!(&helper, "warning").unwrap();
+        want(helper.as_fd());
+        record.settle();
+        let [path] = &run_records(logs.path()).unwrap()[..] else { panic!("there is one") };
+        assert_eq!(fs_err::read_to_string(path).unwrap(), "warning\n");
+    }
+
+    #[test]
+    fn nothing_is_written_to_a_full_record() {
+        let deaf = fs_err::File::open("/dev/null").unwrap().into_file();
+        let record = RunRecord::writing_to(Some(deaf.into()), None);
+        record.room.store(1, Ordering::Relaxed);
+        assert!((&record).write(b"line").is_err(), "this one takes nothing at all");
+        assert_eq!((&record).write(b"line").unwrap(), 4);
     }
 
     #[test]
