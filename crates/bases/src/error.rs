@@ -19,10 +19,7 @@ pub enum BaseError {
         supported: String,
     },
     /// The store maps a single user id, but Debian's files belong to several.
-    #[error(
-        "a Debian base needs subordinate user ids, and you have none. {command}, then remove the store with `modal store \
-         remove`, so that it is made anew with them"
-    )]
+    #[error("a Debian base needs subordinate user ids, and you have none")]
     SingleId {
         /// How to get them, as the beginning of a sentence.
         command: String,
@@ -46,14 +43,14 @@ pub enum BaseError {
         value: String,
     },
     /// The mirror has no such suite.
-    #[error("`{url}` has no suite `{suite}`: {remedy}")]
+    #[error("`{url}` has no suite `{suite}` (the mirror comes from {origin})")]
     UnknownSuite {
         /// The suite.
         suite: String,
         /// The archive's address.
         url: String,
-        /// What to do.
-        remedy: String,
+        /// Where the choice of the mirror comes from.
+        origin: String,
     },
     /// A keyring cannot be read or holds no keys.
     #[error("the keyring `{path}` of {origin} cannot be used: {reason}")]
@@ -70,7 +67,7 @@ pub enum BaseError {
     Signature {
         /// The release file.
         url: String,
-        /// Why, and what to do.
+        /// Why.
         reason: SignatureProblem,
     },
     /// A release file lies in the future.
@@ -86,8 +83,7 @@ pub enum BaseError {
     /// A release file is past its `Valid-Until`.
     #[error(
         "`{url}` was valid until {valid_until}, and the clock of this machine says {now}: the mirror is out of date, or \
-         the clock is wrong. Set MODAL_DEBIAN_MIRROR to another mirror, or MODAL_DEBIAN_CHECK_VALID_UNTIL=no to accept \
-         an outdated one"
+         the clock is wrong"
     )]
     Outdated {
         /// The release file.
@@ -106,9 +102,7 @@ pub enum BaseError {
         reason: String,
     },
     /// The packages asked for cannot be installed together.
-    #[error(
-        "the packages of `{suite}` do not fit together: {reason}; the mirror may be in the middle of an update, try again later"
-    )]
+    #[error("the packages of `{suite}` do not fit together: {reason}")]
     Dependency {
         /// The suite.
         suite: String,
@@ -128,10 +122,7 @@ pub enum BaseError {
         tail: String,
     },
     /// There is no `uv` to get a standalone Python with.
-    #[error(
-        "Python `{version}` comes as a standalone build through `uv`, which was not found: install it beside the package \
-         (`pip install uv`), or use one of {native}, which Debian has"
-    )]
+    #[error("Python `{version}` comes as a standalone build through `uv`, which was not found")]
     NoUv {
         /// The version asked for.
         version: String,
@@ -139,11 +130,7 @@ pub enum BaseError {
         native: String,
     },
     /// `uv` could not get a standalone Python.
-    #[error(
-        "Python `{version}` could not be installed with `{command}` (mirror: {mirror}): {reason}. If this machine cannot \
-         reach it, set UV_PYTHON_INSTALL_MIRROR to a mirror of the standalone builds (`file://` works too), or use one \
-         of {native}, which Debian has"
-    )]
+    #[error("Python `{version}` could not be installed with `{command}` (mirror: {mirror}): {reason}")]
     Uv {
         /// The version asked for.
         version: String,
@@ -160,7 +147,7 @@ pub enum BaseError {
     #[error("the architecture `{0}` is not supported: x86_64 and aarch64 are")]
     Architecture(String),
     /// The mirror cannot be reached, or does not answer as one.
-    #[error("{source}. The mirror comes from {origin}; set MODAL_DEBIAN_MIRROR to use another one")]
+    #[error("{source} (the mirror comes from {origin})")]
     Unreachable {
         /// Where the choice of the mirror comes from.
         origin: String,
@@ -194,10 +181,7 @@ pub enum SignatureProblem {
     #[error("it carries no OpenPGP signature ({0})")]
     Missing(String),
     /// None of the keys in the keyring made it.
-    #[error(
-        "it is signed by {signers}, none of which is in the keyring {keyring}; set MODAL_DEBIAN_KEYRING to the keyring of \
-         this archive if it is one of your own"
-    )]
+    #[error("it is signed by {signers}, none of which is in the keyring {keyring}")]
     UnknownKey {
         /// The key ids named in the signatures.
         signers: String,
@@ -213,10 +197,7 @@ pub enum SignatureProblem {
         key: String,
     },
     /// The key has expired.
-    #[error(
-        "its key {key} expired on {date}; install a newer `debian-archive-keyring` and set MODAL_DEBIAN_KEYRING to it, or \
-         update this program"
-    )]
+    #[error("its key {key} expired on {date}")]
     Expired {
         /// The key's fingerprint.
         key: String,
@@ -224,9 +205,7 @@ pub enum SignatureProblem {
         date: String,
     },
     /// The key was revoked by its owner.
-    #[error(
-        "its key {key} was revoked by its owner; install a newer `debian-archive-keyring` and set MODAL_DEBIAN_KEYRING to it"
-    )]
+    #[error("its key {key} was revoked by its owner")]
     Revoked {
         /// The key's fingerprint.
         key: String,
@@ -256,12 +235,59 @@ pub enum SignatureProblem {
 impl Hint for BaseError {
     fn hint(&self) -> Option<Cow<'_, str>> {
         match self {
-            Self::Unreachable { source, .. } | Self::Fetch(source) => source.hint(),
+            Self::SingleId { command } => Some(Cow::Owned(format!(
+                "{command}, then remove the store with `modal store remove`, so that it is made anew with them"
+            ))),
+            Self::UnknownSuite { suite, .. } if suite.ends_with("-security") => Some(Cow::Borrowed(
+                "set MODAL_DEBIAN_SECURITY_MIRROR to the security archive, or to `none` to do without security updates",
+            )),
+            Self::UnknownSuite { .. } => Some(Cow::Borrowed(
+                "set MODAL_DEBIAN_MIRROR to a mirror that carries it; mirrors drop old releases, archives of old releases \
+                 keep them",
+            )),
+            Self::Signature { reason, .. } => reason.advice().map(Cow::Borrowed),
+            Self::Outdated { .. } => Some(Cow::Borrowed(
+                "set MODAL_DEBIAN_MIRROR to another mirror, or MODAL_DEBIAN_CHECK_VALID_UNTIL=no to accept an outdated one",
+            )),
+            Self::Dependency { .. } => {
+                Some(Cow::Borrowed("the mirror may be in the middle of an update: try again later"))
+            }
+            Self::NoUv { native, .. } => Some(Cow::Owned(format!(
+                "install it beside the package (`pip install uv`), or use one of {native}, which Debian has"
+            ))),
+            Self::Uv { native, .. } => Some(Cow::Owned(format!(
+                "if this machine cannot reach it, set UV_PYTHON_INSTALL_MIRROR to a mirror of the standalone builds \
+                 (`file://` works too), or use one of {native}, which Debian has"
+            ))),
+            Self::Unreachable { source, .. } => {
+                let own = "set MODAL_DEBIAN_MIRROR to use another mirror";
+                Some(source.hint().map_or(Cow::Borrowed(own), |hint| Cow::Owned(format!("{hint}; or {own}"))))
+            }
+            Self::Fetch(source) => source.hint(),
             Self::Store(error) => error.hint(),
             Self::Job(error) => error.hint(),
             Self::Sandbox(error) => error.hint(),
             Self::Io(error) => error.hint(),
             _ => None,
+        }
+    }
+}
+
+impl SignatureProblem {
+    fn advice(&self) -> Option<&'static str> {
+        match self {
+            Self::UnknownKey { .. } => {
+                Some("set MODAL_DEBIAN_KEYRING to the keyring of this archive if it is one of your own")
+            }
+            Self::Expired { .. } => Some(
+                "install a newer `debian-archive-keyring` and set MODAL_DEBIAN_KEYRING to it, or update this program",
+            ),
+            Self::Revoked { .. } => Some("install a newer `debian-archive-keyring` and set MODAL_DEBIAN_KEYRING to it"),
+            Self::Missing(_)
+            | Self::Altered { .. }
+            | Self::NotForSigning { .. }
+            | Self::Lapsed { .. }
+            | Self::Future { .. } => None,
         }
     }
 }

@@ -170,6 +170,8 @@ fn relocated(contents: Vec<u8>, installed: &Path) -> Vec<u8> {
 mod tests {
     use std::io::Read as _;
 
+    use lamina_ground::Hint;
+
     use super::*;
 
     /// A program that stands for `uv`.
@@ -219,14 +221,16 @@ mod tests {
     fn failures_say_what_was_tried_and_what_to_set() {
         let directory = tempfile::tempdir().unwrap();
         let uv = fake_uv(directory.path(), "echo 'error: Request failed after 3 retries' >&2; exit 1");
-        let message = fetch("3.12", Some(&uv), &CancelToken::new()).unwrap_err().to_string();
-        for part in ["`3.12`", "python install", "Request failed", MIRROR, "`3.11`"] {
-            assert!(message.contains(part), "{message}");
+        let error = fetch("3.12", Some(&uv), &CancelToken::new()).unwrap_err();
+        for part in ["`3.12`", "python install", "Request failed"] {
+            assert!(error.to_string().contains(part), "{error}");
         }
+        let hint = error.hint().unwrap();
+        assert!(hint.contains(MIRROR) && hint.contains("`3.11`"), "{hint}");
         let uv = fake_uv(directory.path(), "exit 0");
         assert!(fetch("3.12", Some(&uv), &CancelToken::new()).is_err());
-        let message = fetch("3.12", None, &CancelToken::new()).unwrap_err().to_string();
-        assert!(message.contains("pip install uv"), "{message}");
+        let error = fetch("3.12", None, &CancelToken::new()).unwrap_err();
+        assert!(error.hint().unwrap().contains("pip install uv"), "{error}");
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! Errors of building.
 
 use std::borrow::Cow;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use lamina_events::Cancelled;
-use lamina_ground::{Hint, causes};
-use lamina_image::redact;
+use lamina_ground::{Hint, Refusal, Subject, causes};
+use lamina_image::{DefinitionError, redact};
 use lamina_store::StoreError;
 
 /// A step that failed, with everything that helps to find out why.
@@ -33,13 +34,8 @@ pub enum BuildError {
     #[error("{0}")]
     Step(Box<StepFailure>),
     /// A step cannot be done as declared, found before anything ran.
-    #[error("{message}")]
-    Invalid {
-        /// The sentence.
-        message: String,
-        /// What the user can do, when it is known.
-        hint: Option<String>,
-    },
+    #[error("{}", redact(&causes(&**_0)))]
+    Invalid(Arc<dyn Hint + Send + Sync>),
     /// A local file or directory that a step reads does not exist.
     #[error("{0}")]
     FileNotFound(String),
@@ -63,14 +59,9 @@ impl BuildError {
         Self::Failed(Arc::new(error))
     }
 
-    /// The error without credentials of addresses.
-    pub(crate) fn redacted(self) -> Self {
-        let clean = |text: String| redact(&text).into_owned();
-        match self {
-            Self::Invalid { message, hint } => Self::Invalid { message: clean(message), hint: hint.map(clean) },
-            // The step's log has taken them off, and failures of the machinery show none.
-            other => other,
-        }
+    /// A step that cannot be done as declared.
+    pub(crate) fn invalid(error: impl Hint + Send + Sync + 'static) -> Self {
+        Self::Invalid(Arc::new(error))
     }
 }
 
@@ -78,8 +69,9 @@ impl Hint for BuildError {
     fn hint(&self) -> Option<Cow<'_, str>> {
         match self {
             Self::Step(failure) => failure.hint.as_deref().map(Cow::Borrowed),
-            Self::Invalid { hint, .. } => hint.as_deref().map(Cow::Borrowed),
-            Self::Failed(error) => error.hint(),
+            Self::Invalid(error) | Self::Failed(error) => {
+                error.hint().map(|hint| Cow::Owned(redact(&hint).into_owned()))
+            }
             Self::FileNotFound(_) | Self::NotADirectory(_) | Self::Damaged | Self::Cancelled => None,
         }
     }
@@ -91,9 +83,7 @@ impl From<StoreError> for BuildError {
             StoreError::Cancelled(_) => Self::Cancelled,
             StoreError::NotFound(_) => Self::FileNotFound(error.to_string()),
             StoreError::NotADirectory(_) => Self::NotADirectory(error.to_string()),
-            StoreError::NotAFile(_) | StoreError::InvalidFileSet(_) => {
-                Self::Invalid { message: error.to_string(), hint: None }
-            }
+            error @ (StoreError::NotAFile(_) | StoreError::InvalidFileSet(_)) => Self::invalid(error),
             error => Self::failed(error),
         }
     }
@@ -102,5 +92,66 @@ impl From<StoreError> for BuildError {
 impl From<Cancelled> for BuildError {
     fn from(_: Cancelled) -> Self {
         Self::Cancelled
+    }
+}
+
+/// What is wrong with a declaration, where no other crate says it.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Mistake {
+    /// The images do not hold together.
+    #[error(transparent)]
+    Definition(#[from] DefinitionError),
+    /// An image that is not declared is asked for.
+    #[error("the definition has no image `{0}`")]
+    UnknownImage(String),
+    /// Requirements files in a circle.
+    #[error("requirements file `{}` includes itself", .0.display())]
+    IncludesItself(PathBuf),
+    /// A requirements file cannot be read; the message names it.
+    #[error(transparent)]
+    Requirements(std::io::Error),
+    /// Several local files cannot be used.
+    #[error("{message}")]
+    Several {
+        /// All of them.
+        message: String,
+        /// What the user can do about the first of which that is known.
+        hint: Option<String>,
+    },
+}
+
+impl Hint for Mistake {
+    fn hint(&self) -> Option<Cow<'_, str>> {
+        match self {
+            Self::Requirements(error) => Refusal::of(Subject::Local, error)?.hint().map(Cow::Borrowed),
+            Self::Several { hint, .. } => hint.as_deref().map(Cow::Borrowed),
+            Self::Definition(_) | Self::UnknownImage(_) | Self::IncludesItself(_) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lamina_bases::{BaseError, SignatureProblem};
+
+    use super::*;
+
+    #[test]
+    fn advice_comes_from_where_the_error_does() {
+        let url = "https://me:hunter2@mirror.invalid/debian".to_owned();
+        let (suite, origin) = ("bookworm".to_owned(), "MODAL_DEBIAN_MIRROR".to_owned());
+        let error = BuildError::invalid(BaseError::UnknownSuite { suite, url: url.clone(), origin });
+        insta::assert_snapshot!(error, @"`https://***@mirror.invalid/debian` has no suite `bookworm` (the mirror comes from MODAL_DEBIAN_MIRROR)");
+        assert!(error.hint().is_some_and(|hint| hint.contains("to a mirror that carries it")));
+        let reason = SignatureProblem::UnknownKey { signers: "A".to_owned(), keyring: "B".to_owned() };
+        let error = BuildError::invalid(BaseError::Signature { url, reason });
+        assert!(error.hint().is_some_and(|hint| hint.contains("MODAL_DEBIAN_KEYRING")));
+    }
+
+    #[test]
+    fn a_requirements_file_is_no_file_of_the_store() {
+        let denied = std::io::Error::from_raw_os_error(13);
+        let error = BuildError::invalid(Mistake::Requirements(denied));
+        assert!(error.hint().is_some_and(|hint| !hint.contains("MODAL_STORE")), "{:?}", error.hint());
     }
 }

@@ -5,8 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use lamina_bases::{BaseError, apt};
-use lamina_ground::causes;
+use lamina_bases::apt;
 use lamina_image::Facts;
 use lamina_sandbox::InjectedFile;
 use lamina_wheels::PipSettings;
@@ -110,8 +109,7 @@ impl HostSettings {
     pub(crate) fn add_packages(&mut self, facts: &Facts) -> Result<(), BuildError> {
         let certificates = format!("{DIRECTORY}/{CERTIFICATES}");
         let certificates = self.files.iter().any(|file| file.name == CERTIFICATES).then_some(&*certificates);
-        let unusable = |error: BaseError| BuildError::Invalid { message: causes(&error), hint: None };
-        let access = apt::access(facts, DIRECTORY, certificates).map_err(unusable)?;
+        let access = apt::access(facts, DIRECTORY, certificates).map_err(BuildError::invalid)?;
         self.files.extend(access.files);
         self.environment.extend(access.environment);
         self.prepare = access.prepare;

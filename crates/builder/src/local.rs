@@ -1,12 +1,15 @@
 //! Local files that a build needs, looked for before anything is built.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
+use lamina_ground::Hint;
 use lamina_image::{Definition, FileKind, FileSet};
 use lamina_store::StoreError;
 
 use crate::BuildError;
+use crate::error::Mistake;
 use crate::steps::{self, Declared, read_requirements};
 
 /// Looks for everything local that the images ending at `targets` need, and for the `others`.
@@ -29,7 +32,7 @@ pub fn check_local(definition: &Definition, targets: &[&str], others: &[&FileSet
     for files in others {
         check_set(files, &mut paths, &mut errors);
     }
-    combined(errors).map_or(Ok(()), |error| Err(error.redacted()))
+    combined(errors).map_or(Ok(()), Err)
 }
 
 fn check_set(files: &FileSet, paths: &mut HashSet<PathBuf>, errors: &mut Vec<BuildError>) {
@@ -54,9 +57,7 @@ fn check(path: &Path, kind: FileKind) -> Result<(), BuildError> {
             _ => Ok(()),
         },
         (Ok(metadata), FileKind::Directory) if !metadata.is_dir() => Err(StoreError::NotADirectory(owned()).into()),
-        (Ok(metadata), FileKind::File) if !metadata.is_file() => {
-            Err(BuildError::Invalid { message: StoreError::NotAFile(owned()).to_string(), hint: None })
-        }
+        (Ok(metadata), FileKind::File) if !metadata.is_file() => Err(StoreError::NotAFile(owned()).into()),
         _ => Ok(()),
     }
 }
@@ -68,10 +69,11 @@ fn combined(mut errors: Vec<BuildError>) -> Option<BuildError> {
     }
     let lines: Vec<String> = errors.iter().map(|error| format!("\n  {error}")).collect();
     let message = format!("{} local files or directories cannot be used:{}", errors.len(), lines.concat());
+    let hint = errors.iter().find_map(Hint::hint).map(Cow::into_owned);
     Some(match errors.swap_remove(0) {
         BuildError::FileNotFound(_) => BuildError::FileNotFound(message),
         BuildError::NotADirectory(_) => BuildError::NotADirectory(message),
-        _ => BuildError::Invalid { message, hint: None },
+        _ => BuildError::invalid(Mistake::Several { message, hint }),
     })
 }
 

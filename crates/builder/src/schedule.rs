@@ -13,6 +13,7 @@ use lamina_store::{Committed, ImageRecord, LayerPart, LayerRecord, StoreError};
 use lamina_workshop::Workshop;
 
 use crate::backend::{Backend, Product, StoreBackend, Task};
+use crate::error::Mistake;
 use crate::log::StepLog;
 use crate::plan::{self, Found, Outlook, Planned, PlannedStep};
 use crate::slots::{Share, Slots};
@@ -74,7 +75,7 @@ impl<'a> Builder<'a> {
         sink: &'a Sink,
         cancel: &'a CancelToken,
     ) -> Result<Self, BuildError> {
-        let graph = steps::lower(definition).map_err(BuildError::redacted)?;
+        let graph = steps::lower(definition)?;
         let states = (0..graph.len()).map(|_| OnceLock::new()).collect();
         Ok(Self {
             backend,
@@ -148,7 +149,7 @@ impl<'a> Builder<'a> {
     /// # Errors
     /// The first failure. The other images' builds are stopped then; layers that were finished stay in the store.
     pub fn build(&self, targets: &[&str]) -> Result<HashMap<String, BuiltImage>, BuildError> {
-        let places = self.places(targets).map_err(BuildError::redacted)?;
+        let places = self.places(targets)?;
         let mut distinct = places.clone();
         distinct.sort_unstable();
         distinct.dedup();
@@ -169,15 +170,14 @@ impl<'a> Builder<'a> {
                 running.into_iter().map(|(target, handle)| (target, join(handle))).collect()
             }),
         };
-        let images = first_failure(outcomes).map_err(BuildError::redacted)?;
+        let images = first_failure(outcomes)?;
         let image = |(target, place): (&&str, &usize)| Some(((*target).to_owned(), images.get(place)?.clone()));
         Ok(targets.iter().zip(&places).filter_map(image).collect())
     }
 
     /// The places of nodes in the graph.
     fn places(&self, targets: &[&str]) -> Result<Vec<usize>, BuildError> {
-        let unknown =
-            |id: &str| BuildError::Invalid { message: format!("the definition has no image `{id}`"), hint: None };
+        let unknown = |id: &str| BuildError::invalid(Mistake::UnknownImage(id.to_owned()));
         targets.iter().map(|id| self.graph.place(id).ok_or_else(|| unknown(id))).collect()
     }
 
@@ -342,7 +342,6 @@ impl<'a> Builder<'a> {
         if let Some(cause) = cause {
             return self.sink.emit(Event::StepStopped { step, cause });
         }
-        let error = error.clone().redacted();
         self.sink.emit(Event::StepFailed {
             step,
             message: error.to_string(),

@@ -37,7 +37,7 @@ impl Failure {
                 }
                 (ErrorClass::ImageBuildError, failure.parent)
             }
-            BuildError::Invalid { .. } => (ErrorClass::InvalidError, None),
+            BuildError::Invalid(_) => (ErrorClass::InvalidError, None),
             BuildError::FileNotFound(_) => (ErrorClass::FileNotFoundError, None),
             BuildError::NotADirectory(_) => (ErrorClass::NotADirectoryError, None),
             BuildError::Failed(_) | BuildError::Damaged => (ErrorClass::ExecutionError, None),
@@ -103,7 +103,7 @@ mod tests {
         let cases = [
             (BuildError::FileNotFound("x".into()), ErrorClass::FileNotFoundError),
             (BuildError::NotADirectory("x".into()), ErrorClass::NotADirectoryError),
-            (BuildError::Invalid { message: "x".into(), hint: None }, ErrorClass::InvalidError),
+            (BuildError::Invalid(Arc::new(std::io::Error::other("x"))), ErrorClass::InvalidError),
             (BuildError::Failed(Arc::new(std::io::Error::other("x"))), ErrorClass::ExecutionError),
             (BuildError::Cancelled, ErrorClass::KeyboardInterrupt),
         ];

@@ -89,21 +89,9 @@ fn fetch_release(part: &Part<'_>, mirror: &Mirror, keys: &Keys, fetch: &Client) 
             return BaseError::from(error);
         }
         if !error.is_not_found() {
-            return BaseError::Unreachable {
-                origin: mirror.origin.clone(),
-                source: error,
-            };
+            return BaseError::Unreachable { origin: mirror.origin.clone(), source: error };
         }
-        let setting = if part.suite.ends_with("-security") {
-            "set MODAL_DEBIAN_SECURITY_MIRROR to the security archive, or to `none` to do without security updates"
-        } else {
-            "set MODAL_DEBIAN_MIRROR to a mirror that carries it; mirrors drop old releases, archives of old releases keep them"
-        };
-        BaseError::UnknownSuite {
-            suite: part.suite.clone(),
-            url: part.archive.into(),
-            remedy: format!("{setting} (the mirror comes from {})", mirror.origin),
-        }
+        BaseError::UnknownSuite { suite: part.suite.clone(), url: part.archive.into(), origin: mirror.origin.clone() }
     })?;
     let text = String::from_utf8(bytes).map_err(|_| BaseError::malformed(&url, &"it is no text"))?;
     let now = seconds_since_1970();

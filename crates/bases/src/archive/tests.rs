@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use data_encoding::HEXLOWER;
 use lamina_events::CancelToken;
-use lamina_ground::EnvVars;
+use lamina_ground::{EnvVars, Hint};
 use pgp::composed::{ArmorOptions, CleartextSignedMessage, KeyType, SecretKeyParamsBuilder, SignedSecretKey};
 use pgp::types::Password;
 use sha2::{Digest, Sha256};
@@ -125,19 +125,21 @@ fn the_newest_version_of_all_parts_is_offered() {
 
 #[test]
 fn a_missing_suite_is_named_with_what_to_set() {
-    let message = Fixture::new().read().err().unwrap().to_string();
-    assert!(message.contains("`bookworm`") && message.contains(EnvVars::MODAL_DEBIAN_MIRROR), "{message}");
-    let message = Fixture::new().add("debian", "bookworm", "1", "", true).read().err().unwrap().to_string();
-    assert!(
-        message.contains("`bookworm-security`") && message.contains(EnvVars::MODAL_DEBIAN_SECURITY_MIRROR),
-        "{message}"
-    );
+    let advice = |fixture: Fixture, suite: &str| {
+        let error = fixture.read().err().unwrap();
+        assert!(error.to_string().contains(suite), "{error}");
+        error.hint().unwrap().into_owned()
+    };
+    let hint = advice(Fixture::new(), "`bookworm`");
+    assert!(hint.contains(EnvVars::MODAL_DEBIAN_MIRROR), "{hint}");
+    let hint = advice(Fixture::new().add("debian", "bookworm", "1", "", true), "`bookworm-security`");
+    assert!(hint.contains(EnvVars::MODAL_DEBIAN_SECURITY_MIRROR), "{hint}");
 }
 
 #[test]
 fn foreign_keys_outdated_and_exchanged_files_are_refused() {
     let error = Fixture::complete().read_with(Keyring::BuiltIn).err().unwrap();
-    assert!(error.to_string().contains(EnvVars::MODAL_DEBIAN_KEYRING), "{error}");
+    assert!(error.hint().unwrap().contains(EnvVars::MODAL_DEBIAN_KEYRING), "{error}");
 
     let outdated = "Valid-Until: Wed, 08 Jan 2025 00:00:00 UTC\n";
     let error = Fixture::new().add("debian", "bookworm", "1", outdated, true).read().err().unwrap();

@@ -94,7 +94,7 @@ fn altered_text_and_foreign_keys_are_refused() {
     assert!(matches!(problem, SignatureProblem::Altered { .. }), "{problem}");
     let other = make_key(false, true);
     let problem = verify(&message, &keys(other.to_public_key()), seconds_since_1970()).unwrap_err();
-    assert!(problem.to_string().contains(EnvVars::MODAL_DEBIAN_KEYRING), "{problem}");
+    assert!(matches!(problem, SignatureProblem::UnknownKey { .. }), "{problem}");
     let problem = verify(TEXT, &keys(other.to_public_key()), seconds_since_1970()).unwrap_err();
     assert!(matches!(problem, SignatureProblem::Missing(_)), "{problem}");
     // Text before or after the signed part is not signed.

@@ -1,7 +1,6 @@
 //! `debian_slim`.
 
 use lamina_bases::{BaseError, DebianPlan, debian_slim_plan, dpkg};
-use lamina_ground::causes;
 use lamina_image::{DebianSlim, KeyMaterial, Node};
 
 use super::{Kind, LayerKind, Made, Planning, Recipe, StepContext, StepError};
@@ -18,8 +17,8 @@ impl LayerKind for DebianSlim {
     /// The base is chosen by Python version alone. Which packages the mirror has today is no part of the key: a base is
     /// used until it is forced.
     fn plan(&self, _planning: &Planning<'_>, material: &mut KeyMaterial) -> Result<Box<dyn Recipe>, BuildError> {
-        let debian = debian_slim_plan(self.python_version.as_deref(), &self.local_python)
-            .map_err(|error| BuildError::Invalid { message: causes(&error), hint: None })?;
+        let debian =
+            debian_slim_plan(self.python_version.as_deref(), &self.local_python).map_err(BuildError::invalid)?;
         material.add("kind", "debian_slim");
         material.add("suite", debian.suite.name());
         let python =

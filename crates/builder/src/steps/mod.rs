@@ -18,6 +18,7 @@ pub(crate) use requirements::read as read_requirements;
 
 use crate::BuildError;
 use crate::backend::LocalFiles;
+use crate::error::Mistake;
 use crate::host::HostSettings;
 use crate::log::StepLog;
 use crate::state::State;
@@ -93,7 +94,7 @@ impl<'a> Declared<'a> {
 /// The plain steps of a definition, of which the distinct ones are planned.
 pub(crate) fn lower(definition: &Definition) -> Result<Graph, BuildError> {
     let lowered = definition.lowered(|node| Declared::of(&node.step).kind().lower(node))?;
-    Graph::new(lowered).map_err(|error| BuildError::Invalid { message: error.to_string(), hint: None })
+    Graph::new(lowered).map_err(|error| BuildError::invalid(Mistake::from(error)))
 }
 
 /// Local files that a step reads.

@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use lamina_ground::causes;
 use lamina_wheels::RequirementsFile;
 
 use crate::BuildError;
+use crate::error::Mistake;
 
 /// Requirements files that stand for themselves: in the key of the step and inside the sandbox.
 #[derive(Debug, Default)]
@@ -32,7 +32,7 @@ pub(crate) fn read(paths: &[String]) -> Result<Requirements, BuildError> {
 fn flatten(path: &Path, including: &mut Vec<PathBuf>, constraints: &mut String) -> Result<String, BuildError> {
     let contents = read_file(path, including.last())?;
     if including.iter().any(|file| file == path) {
-        return Err(invalid(format!("requirements file `{}` includes itself", path.display())));
+        return Err(BuildError::invalid(Mistake::IncludesItself(path.to_owned())));
     }
     including.push(path.to_owned());
     let directory = path.parent().unwrap_or(Path::new(""));
@@ -68,12 +68,8 @@ fn read_file(path: &Path, included_by: Option<&PathBuf>) -> Result<String, Build
             path.display(),
             file.display()
         )),
-        _ => invalid(causes(&error)),
+        _ => BuildError::invalid(Mistake::Requirements(error)),
     })
-}
-
-fn invalid(message: String) -> BuildError {
-    BuildError::Invalid { message, hint: None }
 }
 
 /// The option that a line is, and its value: `-r file`, `-rfile`, `--requirement file`, `--requirement=file`.
