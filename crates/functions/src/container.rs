@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use crate::answer::{CallAnswer, CallStatus};
 use crate::aside;
 use crate::calls::OpenCall;
-use crate::error::CallError;
+use crate::error::{CallError, Trouble};
 use crate::ids::CallId;
 use crate::link::{Link, RunnerCall};
 use crate::options::PoolOptions;
@@ -111,16 +111,18 @@ impl Container {
     }
 
     /// Talks with the runner until it closes the connection; an error when it breaks the protocol.
-    fn converse(&mut self) -> Result<(), String> {
+    fn converse(&mut self) -> Result<(), Trouble> {
         let PoolOptions { module, kind, capacity, .. } = self.seat.options();
         let start = ToRunner::Start { module, service: kind, capacity: *capacity, terminal: self.terminal.is_some() };
         match self.link.tell(&start.encode()) {
-            Err(error) if !is_disconnected(&error) => return Err(error.to_string()),
+            Err(error) if !is_disconnected(&error) => {
+                return Err(Trouble::wire("it could not be told to start")(error));
+            }
             _ => {}
         }
         loop {
             if self.link.is_flooded() {
-                return Err("it does not read the answers to its calls".to_owned());
+                return Err("it does not read the answers to its calls".into());
             }
             let held = self.link.is_overloaded() || self.seat.is_far_ahead();
             let readable = (!held && self.receiver.has_buffered()) || self.poll(held)?;
@@ -134,7 +136,7 @@ impl Container {
                     Ok(Received::Incomplete) => {}
                     // A process that dies while it sends tears its last frame.
                     Ok(Received::Closed) | Err(WireError::Truncated) => return Ok(()),
-                    Err(error) => return Err(error.to_string()),
+                    Err(error) => return Err(Trouble::wire("it cannot be heard")(error)),
                 }
             }
             if Instant::now() >= self.next_check {
@@ -145,7 +147,7 @@ impl Container {
 
     /// Waits until something is to be read or due; says whether it is a message. While `held`, only the end of the
     /// connection counts as one.
-    fn poll(&mut self, held: bool) -> Result<bool, String> {
+    fn poll(&mut self, held: bool) -> Result<bool, Trouble> {
         let due = [Some(self.next_check), self.stdout.flush_at(), self.stderr.flush_at()];
         let left = due.into_iter().flatten().min().map(|at| at.saturating_duration_since(Instant::now()));
         let timeout = left.and_then(|left| Timespec::try_from(left).ok());
@@ -159,7 +161,7 @@ impl Container {
         match poll(&mut fds, timeout.as_ref()) {
             Ok(_) => {}
             Err(Errno::INTR) => return Ok(false),
-            Err(errno) => return Err(format!("its streams cannot be polled: {errno}")),
+            Err(errno) => return Err(Trouble::engine("its streams cannot be polled")(errno)),
         }
         let (socket, woken) = (fds[0].revents(), !fds[1].revents().is_empty());
         if socket.contains(PollFlags::OUT) && self.link.flush() {
@@ -185,7 +187,7 @@ impl Container {
         }
     }
 
-    fn handle(&mut self, frame: Frame) -> Result<(), String> {
+    fn handle(&mut self, frame: Frame) -> Result<(), Trouble> {
         let message = FromRunner::decode(&frame.control);
         let frame = accept(frame)?;
         let message = message.map_err(|error| format!("it sent a message that the engine does not know: {error}"))?;
@@ -196,17 +198,20 @@ impl Container {
         match message {
             FromRunner::Interact => self.interact(),
             FromRunner::Ready if self.seat.ready() => Ok(()),
-            FromRunner::Ready => Err("it was ready twice".to_owned()),
-            FromRunner::Failed if !self.seat.is_starting() => Err("its import failed after it was ready".to_owned()),
-            FromRunner::Failed => self.seat.import_failed(&frame.payload).map_err(|error| error.to_string()),
+            FromRunner::Ready => Err("it was ready twice".into()),
+            FromRunner::Failed if !self.seat.is_starting() => Err("its import failed after it was ready".into()),
+            FromRunner::Failed => {
+                let told = self.seat.import_failed(&frame.payload);
+                told.map_err(Trouble::wire("why its module cannot be imported could not be passed on"))
+            }
             FromRunner::Item { call } => {
                 let passed_on = self.seat.item(CallId::from_number(call), frame.payload);
                 let passed_on =
                     passed_on.map_err(|_| format!("it sent an item of call `{call}`, which it was not given"))?;
-                passed_on.map_err(|error| format!("its item could not be handed over: {error}"))
+                passed_on.map_err(Trouble::wire("its item could not be handed over"))
             }
-            FromRunner::Result(RunnerResult { call, status }) => self.finish(call, status, frame.payload),
-            FromRunner::Call(request) => self.call(&request, frame.payload),
+            FromRunner::Result(RunnerResult { call, status }) => Ok(self.finish(call, status, frame.payload)?),
+            FromRunner::Call(request) => Ok(self.call(&request, frame.payload)?),
             FromRunner::More { call, count } => {
                 self.link.calls.more(call, count);
                 Ok(())
@@ -273,26 +278,26 @@ impl Container {
     }
 
     /// Brings the user's terminal into the container.
-    fn interact(&mut self) -> Result<(), String> {
+    fn interact(&mut self) -> Result<(), Trouble> {
         let (Some(terminal), Some(inner)) = (&self.seat.options().terminal, &self.terminal) else {
-            return Err("it asked for a terminal that it was not offered".to_owned());
+            return Err("it asked for a terminal that it was not offered".into());
         };
         if self.interaction.as_ref().is_some_and(|interaction| !interaction.is_over()) {
             return Ok(());
         }
         if !self.seat.interact(terminal.has_user()) {
-            return Err("it asked for a terminal although it had nothing to do".to_owned());
+            return Err("it asked for a terminal although it had nothing to do".into());
         }
         // What was written to the streams belongs before what the user sees now.
         self.stdout.flush();
         self.stderr.flush();
         let (seat, process) = (self.seat.clone(), Arc::clone(&self.process));
         let failed = move |error| {
-            seat.end(EndReason::Broken(format!("the user's terminal failed: {error}")));
+            seat.end(EndReason::Broken(Trouble::engine("the user's terminal failed")(error)));
             process.kill();
         };
         let interaction = Interaction::start(Arc::clone(terminal), Arc::clone(inner), failed);
-        self.interaction = Some(interaction.map_err(|error| format!("it cannot be given a terminal: {error}"))?);
+        self.interaction = Some(interaction.map_err(Trouble::engine("it cannot be given a terminal"))?);
         Ok(())
     }
 
@@ -321,7 +326,7 @@ impl Container {
         if let Some(end) = self.wait_reading(CLOSED_PATIENCE) {
             return end;
         }
-        self.kill(EndReason::Broken("it closed its connection to the engine".to_owned()));
+        self.kill(EndReason::Broken("it closed its connection to the engine".into()));
         let lost = || ContainerEnd::Lost("its processes do not end although they were killed".to_owned());
         self.wait_reading(KILLED_PATIENCE).unwrap_or_else(lost)
     }
@@ -362,10 +367,13 @@ impl Container {
             }
             (Some(EndReason::Unneeded), _) => return CallError::Stopped { function },
             (Some(EndReason::Cancelled), _) => return CallError::Cancelled { function },
-            (Some(EndReason::NotSent(reason)), _) => {
-                return CallError::NotSent { function, reason: reason.clone() };
+            (Some(EndReason::NotSent(error)), _) => {
+                return CallError::NotSent { function, source: Arc::clone(error) };
             }
-            (Some(EndReason::Broken(reason)), _) => reason.clone(),
+            (Some(EndReason::Broken(Trouble::Engine { what, error })), _) => {
+                return CallError::Engine { function, what, error: Arc::clone(error) };
+            }
+            (Some(EndReason::Broken(Trouble::Breach(reason))), _) => reason.clone(),
             (_, ContainerEnd::Lost(reason)) => reason,
             (_, ContainerEnd::OutOfMemory) => {
                 return CallError::OutOfMemory { function, limit: options.memory_limit, tail };

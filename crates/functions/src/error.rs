@@ -2,9 +2,11 @@
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use lamina_ground::{ErrorClass, Hint};
 use lamina_sandbox::DiskShortage;
+use lamina_wire::WireError;
 
 use crate::starter::StartError;
 
@@ -85,13 +87,23 @@ pub enum CallError {
         /// The last lines of the container's standard error.
         tail: String,
     },
+    /// The engine could not do its part in the conversation with the container.
+    #[error("a call of function `{function}` failed in the engine: {what}: {error}")]
+    Engine {
+        /// The function.
+        function: String,
+        /// What could not be done.
+        what: &'static str,
+        /// Why.
+        error: Arc<std::io::Error>,
+    },
     /// The input could not be handed to a container.
-    #[error("the input of function `{function}` could not be handed over: {reason}")]
+    #[error("the input of function `{function}` could not be handed over: {source}")]
     NotSent {
         /// The function.
         function: String,
         /// What went wrong.
-        reason: String,
+        source: Arc<WireError>,
     },
     /// The caller cancelled the call.
     #[error("the call of function `{function}` was cancelled")]
@@ -118,6 +130,7 @@ impl CallError {
             }
             Self::NotStarted { .. }
             | Self::Broken { .. }
+            | Self::Engine { .. }
             | Self::NotSent { .. }
             | Self::Cancelled { .. }
             | Self::Stopped { .. } => ErrorClass::ExecutionError,
@@ -127,7 +140,7 @@ impl CallError {
     /// Whether the machinery failed: neither the function, nor by anybody's wish.
     #[must_use]
     pub fn is_internal(&self) -> bool {
-        matches!(self, Self::NotStarted { .. } | Self::Broken { .. } | Self::NotSent { .. })
+        matches!(self, Self::NotStarted { .. } | Self::Broken { .. } | Self::Engine { .. } | Self::NotSent { .. })
     }
 }
 
@@ -153,8 +166,54 @@ impl Hint for CallError {
             Self::StartTimedOut { tail, .. } => Some(with_tail("importing the module takes too long", tail)),
             Self::TimedOut { .. } => Some(Cow::Borrowed("raise `timeout=` (in seconds) of the function")),
             Self::NotStarted { source, .. } => source.hint(),
-            Self::NotSent { .. } | Self::Cancelled { .. } | Self::Stopped { .. } => None,
+            Self::Engine { error, .. } => error.hint(),
+            Self::NotSent { source, .. } => match &**source {
+                WireError::Io(error) => error.hint(),
+                _ => None,
+            },
+            Self::Cancelled { .. } | Self::Stopped { .. } => None,
         }
+    }
+}
+
+/// Why the conversation with a container came to nothing.
+#[derive(Debug, Clone)]
+pub(crate) enum Trouble {
+    /// The container did what the protocol does not allow.
+    Breach(String),
+    /// The engine could not do its part.
+    Engine {
+        /// What could not be done.
+        what: &'static str,
+        /// Why.
+        error: Arc<std::io::Error>,
+    },
+}
+
+impl Trouble {
+    /// An adapter for `map_err` that says what the engine could not do.
+    pub(crate) fn engine<E: Into<std::io::Error>>(what: &'static str) -> impl FnOnce(E) -> Self {
+        move |error| Self::Engine { what, error: Arc::new(error.into()) }
+    }
+
+    /// The same for a frame, which may also be none.
+    pub(crate) fn wire(what: &'static str) -> impl FnOnce(WireError) -> Self {
+        move |error| match error {
+            WireError::Io(error) => Self::engine(what)(error),
+            error => Self::Breach(error.to_string()),
+        }
+    }
+}
+
+impl From<String> for Trouble {
+    fn from(breach: String) -> Self {
+        Self::Breach(breach)
+    }
+}
+
+impl From<&str> for Trouble {
+    fn from(breach: &str) -> Self {
+        Self::Breach(breach.to_owned())
     }
 }
 
@@ -200,6 +259,22 @@ mod tests {
         assert_eq!(signal_name(34), "signal 34");
         assert_eq!(signal_name(0), "signal 0");
         assert_eq!(signal_name(i32::MIN), "signal -2147483648");
+    }
+
+    #[test]
+    fn advice_follows_what_the_system_answered() {
+        let full = || std::io::Error::from_raw_os_error(24);
+        let function = || "f".to_owned();
+        let not_sent = |source| CallError::NotSent { function: function(), source: Arc::new(source) };
+        let error = not_sent(WireError::Io(full()));
+        assert!(error.hint().is_some_and(|hint| hint.contains("ulimit -n")), "{error}");
+        assert_eq!(not_sent(WireError::TooLong(1)).hint(), None);
+        let Trouble::Engine { what, error } = Trouble::wire("its item was not passed on")(WireError::Io(full())) else {
+            panic!("the system's answer is no breach")
+        };
+        let error = CallError::Engine { function: function(), what, error };
+        assert!(error.hint().is_some_and(|hint| hint.contains("ulimit -n")), "{error}");
+        assert!(matches!(Trouble::wire("")(WireError::Version(9)), Trouble::Breach(_)));
     }
 
     #[test]

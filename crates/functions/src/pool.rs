@@ -212,7 +212,7 @@ impl Shared {
             // The container's thread sees the same, and knows how it ended.
             return;
         }
-        let process = self.lock().end(dispatch.slot, EndReason::NotSent(error.to_string()));
+        let process = self.lock().end(dispatch.slot, EndReason::NotSent(Arc::new(error)));
         if let Some(process) = process {
             process.kill();
         }

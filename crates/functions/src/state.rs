@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lamina_wire::Payload;
+use lamina_wire::{Payload, WireError};
 
 use crate::call::Caller;
 use crate::deadlock::PoolView;
+use crate::error::Trouble;
 use crate::ids::{CallId, FunctionCallId};
 use crate::link::Link;
 use crate::options::PoolOptions;
@@ -83,7 +84,7 @@ struct Running {
 }
 
 /// Why the engine ended a container.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(crate) enum EndReason {
     /// Its module cannot be imported.
     ImportFailed,
@@ -95,10 +96,10 @@ pub(crate) enum EndReason {
     Cancelled,
     /// The app stops, or there was nothing to do for a while.
     Unneeded,
-    /// It broke the protocol.
-    Broken(String),
+    /// The conversation with it came to nothing.
+    Broken(Trouble),
     /// Its input could not be sent to it.
-    NotSent(String),
+    NotSent(Arc<WireError>),
 }
 
 struct Slot {
@@ -298,7 +299,7 @@ impl State {
         let slot = self.slots.get_mut(&id).ok_or(())?;
         let Some(running) = slot.take(call) else {
             // Its result crossed the cancellation.
-            return if slot.end == Some(EndReason::Cancelled) { Ok((None, None)) } else { Err(()) };
+            return if matches!(slot.end, Some(EndReason::Cancelled)) { Ok((None, None)) } else { Err(()) };
         };
         slot.since = Instant::now();
         slot.interacts = false;
@@ -315,7 +316,7 @@ impl State {
             return Ok(Some(Arc::clone(&running.attempt.caller)));
         }
         // It crossed the cancellation.
-        if slot.end == Some(EndReason::Cancelled) { Ok(None) } else { Err(()) }
+        if matches!(slot.end, Some(EndReason::Cancelled)) { Ok(None) } else { Err(()) }
     }
 
     /// The caller of call `call` has consumed items: gives the link of the container that runs it, whose thread is to be
@@ -418,7 +419,7 @@ impl State {
         if !left.is_zero() {
             return Deadline::Later(left.min(options.timeout).min(options.idle));
         }
-        if reason == EndReason::TimedOut {
+        if matches!(reason, EndReason::TimedOut) {
             for running in slot.running.iter_mut().filter(|running| running.since.elapsed() >= limit) {
                 running.timed_out = true;
             }
