@@ -63,6 +63,9 @@ pub enum AppsError {
     /// A name cannot be the id of an app.
     #[error("`{0}` is no usable id of an app: letters, digits, `.`, `_` and `-` are allowed")]
     Name(String),
+    /// Something else stands where the records are kept.
+    #[error("`{0}` is no directory, and records of detached apps are kept in one of this name")]
+    NotADirectory(PathBuf),
     /// A file of a record makes no sense.
     #[error("`{path}` is damaged: {reason}")]
     Damaged {
@@ -96,6 +99,7 @@ impl Hint for AppsError {
             Self::NotEnded { .. } => {
                 Some("it waits for the kernel, perhaps for a disk that does not answer".into())
             }
+            Self::NotADirectory(_) => Some("move it away".into()),
             Self::Store(error) => error.hint(),
             Self::File(error) => error.refusal(Subject::Store)?.hint().map(Cow::Borrowed),
             Self::Io(error) => Refusal::of(Subject::Store, error)?.hint().map(Cow::Borrowed),

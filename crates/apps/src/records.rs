@@ -223,7 +223,9 @@ impl DetachedApps {
     fn names(&self) -> Result<Vec<String>, AppsError> {
         let entries = match fs_err::read_dir(self.layout.apps()) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) if error.kind() == ErrorKind::NotADirectory => return Err(no_directory(&self.layout.apps())),
+            Err(error) if error.kind() == ErrorKind::NotADirectory => {
+                return Err(AppsError::NotADirectory(self.layout.apps()));
+            }
             other => other?,
         };
         entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
@@ -303,14 +305,9 @@ fn fill(directory: &Path, record: &AppRecord) -> Result<OwnedFd, AppsError> {
 fn make_private(path: &Path) -> Result<(), AppsError> {
     match std::fs::DirBuilder::new().mode(0o700).create(path) {
         Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(AppsError::file("creating", path)(error)),
-        Err(_) if !path.is_dir() => Err(no_directory(path)),
+        Err(_) if !path.is_dir() => Err(AppsError::NotADirectory(path.to_owned())),
         _ => Ok(()),
     }
-}
-
-fn no_directory(path: &Path) -> AppsError {
-    let reason = "it is no directory; move it away: records of detached apps are kept in a directory of this name";
-    AppsError::Damaged { path: path.to_owned(), reason: reason.to_owned() }
 }
 
 /// The options of a new file that only its owner may read: arguments and output may hold secrets.

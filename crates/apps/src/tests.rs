@@ -9,6 +9,7 @@ use rustix::fs::{MemfdFlags, SealFlags};
 use tempfile::TempDir;
 
 use lamina_events::CancelToken;
+use lamina_ground::Hint;
 use lamina_store::Layout;
 
 use crate::records::{KEPT_APPS, KEPT_BYTES};
@@ -268,8 +269,9 @@ fn a_file_in_place_of_all_records_is_explained() {
     fs_err::write(fixture.apps.layout.apps(), "").unwrap();
     let created = fixture.apps.create(&record("ap-1", 1), &CancelToken::new(), || ());
     for outcome in [fixture.apps.list().map(drop), created.map(drop)] {
-        let error = outcome.unwrap_err().to_string();
-        assert!(error.contains("it is no directory; move it away"), "{error}");
+        let error = outcome.unwrap_err();
+        assert!(error.to_string().contains("is no directory"), "{error}");
+        assert_eq!(error.hint().as_deref(), Some("move it away"));
     }
 }
 

@@ -46,7 +46,7 @@ pub enum BuildError {
     #[error("{}", redact(&causes(&**_0)))]
     Failed(Arc<dyn Hint + Send + Sync>),
     /// A layer that was found turned out to be damaged. The next attempt does not find it, and makes it again.
-    #[error("a layer is damaged: build the image again")]
+    #[error("a layer is damaged")]
     Damaged,
     /// The build was cancelled.
     #[error("the build was cancelled")]
@@ -72,7 +72,8 @@ impl Hint for BuildError {
             Self::Invalid(error) | Self::Failed(error) => {
                 error.hint().map(|hint| Cow::Owned(redact(&hint).into_owned()))
             }
-            Self::FileNotFound(_) | Self::NotADirectory(_) | Self::Damaged | Self::Cancelled => None,
+            Self::Damaged => Some(Cow::Borrowed("build the image again")),
+            Self::FileNotFound(_) | Self::NotADirectory(_) | Self::Cancelled => None,
         }
     }
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use fs_err as fs;
 use lamina_image::Digest;
-use lamina_store::{JobError, LayerPath, Metadata, UpperDirectory, WorkerContext};
+use lamina_store::{JobError, JobErrorKind, LayerPath, Metadata, UpperDirectory, WorkerContext};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -15,7 +15,7 @@ use crate::MISSING;
 use crate::layers::{Directory, Layers};
 
 /// Kind of a [`JobError`]: packages or image are laid out in a way that only a real installer copes with.
-pub const NOT_LINKABLE: &str = "package-not-linkable";
+pub const NOT_LINKABLE: JobErrorKind = JobErrorKind::new("package-not-linkable");
 
 /// A package to install.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -249,6 +249,6 @@ mod tests {
     #[test]
     fn a_path_below_a_file_is_for_the_installer() {
         let error = Contents::new(vec![package("one", &[("/a", "")]), package("two", &[("/a/x/y", "")])]).unwrap_err();
-        assert_eq!((error.kind.as_str(), error.message.contains("`/a/x/y`")), (NOT_LINKABLE, true));
+        assert_eq!((error.kind, error.message.contains("`/a/x/y`")), (NOT_LINKABLE, true));
     }
 }

@@ -11,4 +11,4 @@ pub use descriptions::{Descriptions, file_name};
 pub use layers::{Directory, Entry, Layers, read_text};
 
 /// Kind of a `JobError`: a package, or an object that its description names, is not in the store any more.
-pub const MISSING: &str = "package-missing";
+pub const MISSING: lamina_store::JobErrorKind = lamina_store::JobErrorKind::new("package-missing");

@@ -65,12 +65,12 @@ pub enum StoreError {
         path: PathBuf,
     },
     /// A file of the store makes no sense.
-    #[error("`{path}` is damaged: {reason}")]
+    #[error("`{path}` is damaged: {file}")]
     Damaged {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
-        reason: String,
+        file: DamagedFile,
     },
     /// A name cannot be used as a file name in the store.
     #[error("`{0}` is no usable name: letters, digits, `.`, `_` and `-` are allowed")]
@@ -178,7 +178,32 @@ impl Hint for StoreError {
                 "delete that file: images are then built again when they are asked for; or remove all of the store with \
                  `modal store remove`",
             )),
+            Self::Damaged { file, .. } => Some(Cow::Borrowed(file.advice())),
             _ => self.refusal()?.hint().map(Cow::Borrowed),
+        }
+    }
+}
+
+/// A file of the store that makes no sense, and what is wrong with it.
+#[derive(Debug, thiserror::Error)]
+pub enum DamagedFile {
+    /// The format of the store cannot be read.
+    #[error("it does not say which format the store has: {0}")]
+    Format(serde_json::Error),
+    /// The lease of a process that runs cannot be read.
+    #[error("nobody can tell what the running `modal` that it belongs to uses")]
+    Lease,
+    /// The tree of a layer is missing or not what it was.
+    #[error("a layer's tree is missing or not what it was")]
+    Tree,
+}
+
+impl DamagedFile {
+    fn advice(&self) -> &'static str {
+        match self {
+            Self::Format(_) => "set `MODAL_STORE` to another directory",
+            Self::Lease => "end that first",
+            Self::Tree => "build the image again",
         }
     }
 }
@@ -199,22 +224,35 @@ fn refusal_of_index(error: &rusqlite::Error) -> Option<Refusal> {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 #[error("{message}")]
 pub struct JobError {
-    /// A word that callers can branch on, chosen by the job; `store` for errors of the store itself.
-    pub kind: String,
+    /// What callers choose by.
+    pub kind: JobErrorKind,
     /// A sentence for people.
     pub message: String,
     /// The operating system's answer, where it is the reason.
     pub refusal: Option<Refusal>,
 }
 
+/// The kind of an error of a job: a constant of the crate that has the job, which the store knows only by its name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct JobErrorKind(Cow<'static, str>);
+
+impl JobErrorKind {
+    /// The kind of this name.
+    #[must_use]
+    pub const fn new(name: &'static str) -> Self {
+        Self(Cow::Borrowed(name))
+    }
+}
+
 impl JobError {
     /// Kind of errors of the store itself.
-    pub const STORE: &'static str = "store";
+    pub const STORE: JobErrorKind = JobErrorKind::new("store");
 
     /// An error of the given kind.
     #[must_use]
-    pub fn new(kind: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { kind: kind.into(), message: message.into(), refusal: None }
+    pub fn new(kind: JobErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), refusal: None }
     }
 
     /// An error because an operation on `subject` was refused.
@@ -296,7 +334,7 @@ mod tests {
     #[test]
     fn words_of_a_text_give_no_advice() {
         let text = "`No space left on device`: Permission denied, Not a directory, Read-only file system";
-        assert_eq!(JobError::new("wheels.lost", text).hint(), None);
+        assert_eq!(JobError::new(JobErrorKind::new("wheels.lost"), text).hint(), None);
         assert_eq!(StoreError::WorkerGone(text.to_owned()).hint(), None);
         assert_eq!(StoreError::InvalidFileSet(text.to_owned()).hint(), None);
     }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use lamina_ground::StorePath;
 use serde::{Deserialize, Serialize};
 
-use crate::StoreError;
+use crate::{DamagedFile, StoreError};
 
 /// Version of the on-disk format.
 pub const FORMAT_VERSION: u32 = 3;
@@ -186,8 +186,8 @@ impl Layout {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             other => other?,
         };
-        let format: Format =
-            serde_json::from_slice(&bytes).map_err(|error| StoreError::Damaged { path, reason: error.to_string() })?;
+        let format: Format = serde_json::from_slice(&bytes)
+            .map_err(|error| StoreError::Damaged { path, file: DamagedFile::Format(error) })?;
         Ok(Some(format.format))
     }
 }

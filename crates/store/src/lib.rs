@@ -21,7 +21,7 @@ pub use engine::{
     Checked, Collected, Damage, FileSetView, ImageRecord, ImageUsage, LayerPart, LayerRecord, LocalFiles, Lock,
     Outcome, Policy, Store, Usage, Work,
 };
-pub use error::{JobError, StoreError};
+pub use error::{DamagedFile, JobError, JobErrorKind, StoreError};
 pub use layout::{FORMAT_VERSION, Layout};
 pub use object::{Metadata, ObjectName, Timestamp};
 pub use protocol::{CacheFilter, CommitRules, Committed, DamagedDescription, Exclude, Harvest};

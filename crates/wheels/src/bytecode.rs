@@ -8,7 +8,7 @@ use std::io::{BufReader, BufWriter, Read, Write};
 use std::os::fd::OwnedFd;
 
 use lamina_packages::{MISSING, file_name};
-use lamina_store::{Job, JobError, WorkerContext};
+use lamina_store::{Job, JobError, JobErrorKind, WorkerContext};
 use serde::{Deserialize, Serialize};
 
 use crate::manifest::{Bytecode, Manifest, ManifestFile, descriptions};
@@ -17,7 +17,7 @@ use crate::request::Target;
 /// The program that the image's interpreter runs; the other end of the pipes.
 pub(crate) const DRIVER: &str = include_str!("compile.py");
 /// Kind of a [`JobError`]: the interpreter ended or answered nonsense.
-pub(crate) const LOST: &str = "wheel-compiler-lost";
+pub(crate) const LOST: JobErrorKind = JobErrorKind::new("wheel-compiler-lost");
 /// Longer sources are left to be compiled on import.
 const SOURCE_LIMIT: u64 = 16 << 20;
 /// Longest bytecode that is believed.

@@ -144,9 +144,9 @@ impl Run<'_> {
             let gone = |_| Err(JobError::new(JobError::STORE, "publishing wheels failed"));
             published.join().unwrap_or_else(gone).and(linked)
         });
-        let linked = linked.map_err(|error| match error.kind.as_str() {
-            NOT_LINKABLE => WheelError::NeedsSandbox { reason: error.message },
-            _ => error.into(),
+        let linked = linked.map_err(|error| match error {
+            error if error.kind == NOT_LINKABLE => WheelError::NeedsSandbox { reason: error.message },
+            error => error.into(),
         })?;
         let mut report = report.into_inner().unwrap_or_else(PoisonError::into_inner);
         report.installed = self.wheels.iter().map(|wheel| format!("{}=={}", wheel.name, wheel.version)).collect();
@@ -284,17 +284,19 @@ impl Run<'_> {
         let job = UnpackWheel { filename: wheel.filename.clone(), sha256: wheel.sha256.clone() };
         let file = OwnedFd::from(file.into_parts().0);
         let unpacked = self.workshop.store.job(&job, &[file.as_fd()]);
-        let is_invalid = unpacked.as_ref().is_err_and(|error| matches!(error.kind.as_str(), DANGEROUS | UNUSUAL));
+        let is_invalid = unpacked.as_ref().is_err_and(|error| [DANGEROUS, UNUSUAL].contains(&error.kind));
         if matches!(wheel.source, Source::Url(_)) && (unpacked.is_ok() || is_invalid) {
             // Another process may have removed it already; what stays is found and used by the next download.
             let _ = fs::remove_file(path);
         }
-        unpacked.map_err(|error| match error.kind.as_str() {
-            DANGEROUS => WheelError::Wheel { wheel: wheel.filename.clone(), detail: error.message },
-            UNUSUAL => {
+        unpacked.map_err(|error| match error {
+            error if error.kind == DANGEROUS => {
+                WheelError::Wheel { wheel: wheel.filename.clone(), detail: error.message }
+            }
+            error if error.kind == UNUSUAL => {
                 WheelError::needs_sandbox(format!("the wheel `{}` is unusual: {}", wheel.filename, error.message))
             }
-            _ => error.into(),
+            error => error.into(),
         })
     }
 

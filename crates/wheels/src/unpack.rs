@@ -6,7 +6,7 @@ use std::io::Read;
 use std::os::fd::OwnedFd;
 
 use lamina_packages::file_name;
-use lamina_store::{Job, JobError, WorkerContext};
+use lamina_store::{Job, JobError, JobErrorKind, WorkerContext};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -18,9 +18,9 @@ use crate::request::normalize_name;
 use crate::scripts;
 
 /// Kind of a [`JobError`]: the wheel is dangerous.
-pub(crate) const DANGEROUS: &str = "wheel-dangerous";
+pub(crate) const DANGEROUS: JobErrorKind = JobErrorKind::new("wheel-dangerous");
 /// Kind of a [`JobError`]: the wheel is not what it should be, but an installer may take it.
-pub(crate) const UNUSUAL: &str = "wheel-unusual";
+pub(crate) const UNUSUAL: JobErrorKind = JobErrorKind::new("wheel-unusual");
 /// Larger files are streamed instead of held in memory.
 const MEMORY_LIMIT: u64 = 16 << 20;
 /// Longest `#!python` script that is adapted.

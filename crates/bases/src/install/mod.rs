@@ -7,10 +7,10 @@ pub(crate) mod tidy;
 pub(crate) mod tree;
 pub(crate) mod unpack;
 
-use lamina_store::JobError;
+use lamina_store::{JobError, JobErrorKind};
 
 /// Kind of errors about packages that are not what they should be.
-pub(crate) const MALFORMED: &str = "malformed";
+pub(crate) const MALFORMED: JobErrorKind = JobErrorKind::new("malformed");
 
 /// An error about a package or archive that is not what it should be.
 pub(crate) fn malformed(name: &str, reason: impl std::fmt::Display) -> JobError {

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use super::Store;
 use crate::tree::{Node, Tree, lossy, parent};
-use crate::{Metadata, StoreError};
+use crate::{DamagedFile, Metadata, StoreError};
 
 /// Links that a path may lead through, as in the kernel.
 const MAXIMUM_LINKS: usize = 40;
@@ -60,7 +60,7 @@ impl ImageTree {
         let read = |digest: &Digest| {
             store.tree(digest).ok_or_else(|| StoreError::Damaged {
                 path: store.layout().content().join("trees").join(digest.hex()),
-                reason: "a layer's tree is missing or not what it was; build the image again".to_owned(),
+                file: DamagedFile::Tree,
             })
         };
         let trees: Vec<Tree> = layers.bottom_up().par_iter().map(read).collect::<Result<_, _>>()?;

@@ -14,7 +14,7 @@ use lamina_ground::{random_name, seconds_since_1970};
 use lamina_image::Digest;
 
 use super::lock::Lock;
-use crate::{Layout, StoreError};
+use crate::{DamagedFile, Layout, StoreError};
 
 /// Prefix of the lock files of sessions.
 const PREFIX: &str = "session-";
@@ -92,10 +92,7 @@ impl Session {
 
 impl Leases {
     fn read(&mut self, path: &Path) -> Result<(), StoreError> {
-        let damaged = || StoreError::Damaged {
-            path: path.to_owned(),
-            reason: "nobody can tell what the running `modal` that it belongs to uses; end that first".to_owned(),
-        };
+        let damaged = || StoreError::Damaged { path: path.to_owned(), file: DamagedFile::Lease };
         let bytes = match fs_err::read(path) {
             // The process has ended just now, and somebody has swept.
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),

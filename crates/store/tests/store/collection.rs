@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use lamina_events::{CancelToken, Event, Sink};
-use lamina_ground::Stack;
+use lamina_ground::{Hint, Stack};
 use lamina_image::{Digest, LayerKey, RuntimeConfig};
 use lamina_store::{Collected, CommitRules, Committed, ImageRecord, LayerRecord, Policy, Store, StoreError};
 
@@ -208,8 +208,9 @@ fn a_process_that_nobody_can_tell_the_needs_of_stops_a_collection() {
         b"begin 1\nlayer \n",
     ] {
         std::fs::write(&lease, text).unwrap();
-        let error = store.collect(&everything(), &CancelToken::new(), &|| ()).unwrap_err().to_string();
-        assert!(error.contains("locks/session-") && error.contains("end that first"), "{error}");
+        let error = store.collect(&everything(), &CancelToken::new(), &|| ()).unwrap_err();
+        assert!(error.to_string().contains("locks/session-"), "{error}");
+        assert_eq!(error.hint().as_deref(), Some("end that first"));
         assert!(store.has_view(&base.digest));
     }
     std::fs::write(&lease, "begin 1\nword of a later version\n").unwrap();

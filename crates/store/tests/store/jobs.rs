@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use lamina_image::Digest;
 use lamina_store::tree::Node;
-use lamina_store::{CommitRules, Job, JobError, JobTable, LayerPath, Metadata, WorkerContext};
+use lamina_store::{CommitRules, Job, JobError, JobErrorKind, JobTable, LayerPath, Metadata, WorkerContext};
 use serde::{Deserialize, Serialize};
 
 use crate::support::*;
@@ -55,7 +55,7 @@ impl Job for Fail {
 
     fn run(self, _context: &WorkerContext, _fds: Vec<OwnedFd>) -> Result<(), JobError> {
         assert!(!self.panics, "out of luck");
-        Err(JobError::new("test.kind", "a sentence"))
+        Err(JobError::new(JobErrorKind::new("test.kind"), "a sentence"))
     }
 }
 
@@ -134,7 +134,7 @@ fn failures_and_panics_come_back_as_errors() {
     let directory = tempfile::tempdir().unwrap();
     let store = open(&directory.path().join("store"));
     let error = store.job(&Fail { panics: false }, &[]).unwrap_err();
-    assert_eq!(error, JobError::new("test.kind", "a sentence"));
+    assert_eq!(error, JobError::new(JobErrorKind::new("test.kind"), "a sentence"));
     let error = store.job(&Fail { panics: true }, &[]).unwrap_err();
     assert!(error.message.contains("out of luck"), "{error}");
     let unknown = TestStore::new().job(&Fail { panics: false }, &[]).unwrap_err();
