@@ -8,6 +8,7 @@
 
 mod background;
 mod error;
+mod files;
 mod find;
 mod output;
 mod recording;

@@ -12,7 +12,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify;
 use rustix::io::Errno;
 
-use crate::records::{is_file, private_file};
+use crate::files::{is_file, private_file};
 use crate::{AppsError, state};
 
 /// First bytes of the file: a name and the version of the format.

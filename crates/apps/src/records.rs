@@ -7,12 +7,12 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use fs_err::os::unix::fs::OpenOptionsExt;
 use lamina_events::CancelToken;
 use lamina_ground::random_name;
 use lamina_store::{Layout, Lock};
 use serde::{Deserialize, Serialize};
 
+use crate::files::{private_file, read_file};
 use crate::state::StateFile;
 use crate::{AppState, AppsError, OutputReader, OutputWriter};
 
@@ -310,13 +310,6 @@ fn make_private(path: &Path) -> Result<(), AppsError> {
     }
 }
 
-/// The options of a new file that only its owner may read: arguments and output may hold secrets.
-pub(crate) fn private_file() -> fs_err::OpenOptions {
-    let mut options = fs_err::OpenOptions::new();
-    options.write(true).create_new(true).mode(0o600);
-    options
-}
-
 /// The record in a directory, if there is one that this version understands. One that is called otherwise than its
 /// directory was copied there: what its id says is true of another.
 fn read_record(directory: &Path) -> Result<Option<AppRecord>, AppsError> {
@@ -326,22 +319,6 @@ fn read_record(directory: &Path) -> Result<Option<AppRecord>, AppsError> {
         stored.version == VERSION && directory.file_name().is_some_and(|name| *name == *stored.record.id)
     };
     Ok(stored.ok().filter(is_sound).map(|stored| stored.record))
-}
-
-/// The bytes of a file of a record; nothing where something else has its name, or nobody may look.
-pub(crate) fn read_file(path: &Path) -> Result<Option<Vec<u8>>, AppsError> {
-    if !is_file(path) {
-        return Ok(None);
-    }
-    match fs_err::read(path) {
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) => Ok(None),
-        other => Ok(Some(other?)),
-    }
-}
-
-/// Whether this is a regular file. Opening something else may wait for ever.
-pub(crate) fn is_file(path: &Path) -> bool {
-    fs_err::symlink_metadata(path).is_ok_and(|metadata| metadata.is_file())
 }
 
 /// Replaces the record as a whole.

@@ -11,7 +11,7 @@ use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
 use crate::AppsError;
-use crate::records::{is_file, private_file, read_file};
+use crate::files::{is_file, private_file, read_file};
 
 /// Bytes of the file. It has them from the start, so that a full disk cannot keep an app from saying how it ended.
 const LENGTH: usize = 64;
