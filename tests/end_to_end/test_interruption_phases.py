@@ -195,6 +195,17 @@ def test_while_a_command_step_runs(modal: Modal, how: str) -> None:
     warm(modal)
 
 
+def interrupt_build(modal: Modal, terminal: PseudoTerminal, pause: float) -> bool:
+    """Interrupts a build after a pause, unless it is over by then; whether it did."""
+    terminal.read(pause)
+    builds = terminal.process.poll() is None and "Built" not in terminal.text()
+    if builds:
+        interrupt(modal, terminal, "ctrl-c")
+    else:
+        terminal.finish()
+    return builds
+
+
 @pytest.mark.parametrize(
     ("step", "shown"),
     [
@@ -212,12 +223,7 @@ def test_while_packages_are_installed(modal: Modal, step: str, shown: str) -> No
         modal.write("app.py", with_step(f'run_commands("echo {tag} > /opt/tag").{step}'))
         terminal = PseudoTerminal(modal, "run", "app.py")
         terminal.wait_for(lambda text: any(re.match(f"^. {shown}", line) for line in text.splitlines()))
-        terminal.read(pause)
-        if terminal.process.poll() is None and "Built" not in terminal.text():
-            interrupt(modal, terminal, "ctrl-c")
-            interrupted += 1
-        else:
-            terminal.finish()
+        interrupted += interrupt_build(modal, terminal, pause)
     assert interrupted, "every step was faster than the first pause"
     assert modal("run", "-q", "app.py").code == 0
     clean(modal)
@@ -234,12 +240,7 @@ def test_while_a_layer_is_committed(modal: Modal) -> None:
     for pause in (0, 0.1, 0.4):
         terminal = PseudoTerminal(modal, "run", "app.py")
         terminal.wait_for(lambda text: "all-written" in text or "Built" in text)
-        terminal.read(pause)
-        if terminal.process.poll() is None and "Built" not in terminal.text():
-            interrupt(modal, terminal, "ctrl-c")
-            interrupted += 1
-        else:
-            terminal.finish()
+        interrupted += interrupt_build(modal, terminal, pause)
     assert interrupted, "every commit was faster than the first pause"
     assert modal("run", "-q", "app.py").code == 0
     clean(modal)
