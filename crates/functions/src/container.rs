@@ -29,6 +29,8 @@ use crate::terminal::Interaction;
 const CLOSED_PATIENCE: Duration = Duration::from_secs(1);
 /// How long a killed container may take to be gone.
 const KILLED_PATIENCE: Duration = Duration::from_secs(10);
+/// Most characters of what is wrong with a message that are shown.
+const MOST_SHOWN: usize = 200;
 /// How often output is read while waiting for the end, so that a full pipe does not delay it.
 const WAIT_STEP: Duration = Duration::from_millis(20);
 
@@ -190,7 +192,11 @@ impl Container {
     fn handle(&mut self, frame: Frame) -> Result<(), Trouble> {
         let message = FromRunner::decode(&frame.control);
         let frame = accept(frame)?;
-        let message = message.map_err(|error| format!("it sent a message that the engine does not know: {error}"))?;
+        let message = message.map_err(|error| {
+            let shown: String = error.to_string().chars().take(MOST_SHOWN).collect();
+            // Parts of it may be what code in the container wrote, and are shown as the engine's own words.
+            format!("it sent a message that the engine does not know: {}", shown.escape_debug())
+        })?;
         if matches!(message, FromRunner::Ready | FromRunner::Failed | FromRunner::Result(_)) {
             // What the user was shown belongs before what follows from it.
             self.interaction = None;

@@ -185,6 +185,10 @@ impl Runner {
             "memory" => self.process.end(ContainerEnd::OutOfMemory),
             "close" => self.process.socket.shutdown(std::net::Shutdown::Both).unwrap(),
             "rubbish" => self.tell(r#"{"type":"exec"}"#, b""),
+            "shout" => {
+                let kind = "\\u001b[31mfake\\n".repeat(100_000);
+                self.tell(&format!(r#"{{"type":"{kind}"}}"#), b"");
+            }
             "fail" => self.tell(r#"{"type":"failed"}"#, b"ImportError"),
             "wrong" => self.tell(r#"{"type":"result","call":4242,"status":"ok"}"#, b""),
             "unsealed" => {

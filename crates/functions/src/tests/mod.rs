@@ -106,6 +106,14 @@ fn a_runner_that_breaks_the_protocol_is_killed() {
 }
 
 #[test]
+fn what_a_container_writes_is_not_shown_as_it_is_in_the_engines_words() {
+    let bench = Bench::new(Start::Ready, |_| ());
+    let broken = error(bench.run(1, "shout")).to_string();
+    assert!(broken.contains(r"\u{1b}[31mfake\n") && !broken.contains(char::is_control), "{broken:?}");
+    assert!(broken.len() < 2_000, "{}", broken.len());
+}
+
+#[test]
 fn a_message_that_comes_byte_by_byte_gets_no_more_time_than_others() {
     let bench = Bench::new(Start::Ready, |options| options.timeout = Duration::from_millis(300));
     let late = error(bench.run(1, "dripping"));
