@@ -25,7 +25,7 @@ pub enum WheelError {
         hint: Option<String>,
     },
     /// The resolver could not be started.
-    #[error("could not run the package resolver `{path}`: {error}; install it with `pip install uv`")]
+    #[error("could not run the package resolver `{path}`: {error}")]
     Resolver {
         /// The program.
         path: String,
@@ -33,7 +33,7 @@ pub enum WheelError {
         error: std::io::Error,
     },
     /// The resolver took more than it may.
-    #[error("the package resolver `{path}` was ended because it wanted {what}; look at what the package index answers")]
+    #[error("the package resolver `{path}` was ended because it wanted {what}")]
     Bounds {
         /// The program.
         path: String,
@@ -41,7 +41,7 @@ pub enum WheelError {
         what: String,
     },
     /// What the resolver wrote is not understood.
-    #[error("could not read the resolver's answer: {detail}; install a newer uv with `pip install -U uv`")]
+    #[error("could not read the resolver's answer: {detail}")]
     Lock {
         /// Which part.
         detail: String,
@@ -86,7 +86,12 @@ impl Hint for WheelError {
     fn hint(&self) -> Option<Cow<'_, str>> {
         match self {
             Self::Resolution { hint, .. } => hint.as_deref().map(Cow::Borrowed),
-            Self::Resolver { error, .. } | Self::Io(error) => error.hint(),
+            Self::Resolver { error, .. } => {
+                Some(error.hint().unwrap_or(Cow::Borrowed("install it with `pip install uv`")))
+            }
+            Self::Bounds { .. } => Some(Cow::Borrowed("look at what the package index answers")),
+            Self::Lock { .. } => Some(Cow::Borrowed("install a newer uv with `pip install -U uv`")),
+            Self::Io(error) => error.hint(),
             Self::Compiler { source, .. } => source.hint(),
             Self::Fetch(error) => error.hint(),
             Self::Job(error) => error.hint(),
@@ -107,6 +112,16 @@ impl From<StoreError> for WheelError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_resolver_is_installed_only_where_it_is_missing() {
+        let hint = |errno| {
+            let error = std::io::Error::from_raw_os_error(errno);
+            WheelError::Resolver { path: "/bin/uv".to_owned(), error }.hint().unwrap().into_owned()
+        };
+        assert!(hint(2).contains("pip install uv"));
+        assert!(hint(24).contains("ulimit -n"));
+    }
 
     #[test]
     fn a_cancelled_wait_for_the_store_is_no_failure_of_it() {

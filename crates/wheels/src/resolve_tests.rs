@@ -201,7 +201,7 @@ fn a_missing_resolver_is_named() {
     let stand = Stand::new("");
     fs::remove_file(stand.directory.path().join("uv")).unwrap();
     let error = stand.resolve(&request(&["demo"]), &[]).unwrap_err();
-    assert!(error.to_string().contains("pip install uv"), "{error}");
+    assert!(error.hint().is_some_and(|hint| hint.contains("pip install uv")), "{error}");
 }
 
 #[test]
