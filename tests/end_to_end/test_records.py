@@ -81,6 +81,35 @@ def test_a_failed_run_and_one_that_is_asked_leave_a_record(modal: Modal) -> None
     assert said.endswith(f"The record of this run is `{path}`.\n")
 
 
+def test_an_error_that_a_program_gets_names_the_record(modal: Modal) -> None:
+    modal.write(
+        "app.py",
+        """
+import os, time
+import modal
+
+app = modal.App("broken")
+
+@app.function()
+def breaks_off():
+    os.closerange(3, 256)
+    time.sleep(600)
+
+@app.local_entrypoint()
+def main():
+    try:
+        breaks_off.remote()
+    except modal.exception.ExecutionError as error:
+        print(error)
+""",
+    )
+    records = Records(modal)
+    said = modal("run", "app.py").stdout
+    (path,) = records.new()
+    assert f"closed its connection to the engine\nthe record of this run is `{path}`" in said
+    assert "a request failed" in path.read_text()
+
+
 def test_credentials_do_not_get_into_a_record(modal: Modal) -> None:
     records = Records(modal)
     with private_index() as index:

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use lamina_builder::BuildError;
+use lamina_functions::{CallError, CallStatus};
 use lamina_ground::{ErrorClass, Hint, RunRecord, causes};
 use lamina_store::StoreError;
 
@@ -19,10 +20,7 @@ impl Failure {
         if self.error != ErrorClass::ExecutionError {
             return Cow::Borrowed(self);
         }
-        tracing::error!(message = self.message, "a request failed");
-        let Some(path) = RunRecord::current().and_then(RunRecord::keep) else { return Cow::Borrowed(self) };
-        let message = format!("{}\nthe record of this run is `{}`", self.message, path.display());
-        Cow::Owned(Self { message, ..self.clone() })
+        Cow::Owned(Self { message: naming_record(&self.message), ..self.clone() })
     }
 
     /// A failure of the build. Where the user does not see the build, the message holds what he would have seen.
@@ -56,6 +54,25 @@ impl Failure {
             _ => ErrorClass::ExecutionError,
         };
         Self { hint: error.hint().map(Cow::into_owned), ..Self::new(class, causes(error)) }
+    }
+}
+
+/// How a call ended for Python; what is neither the function's doing nor anybody's wish names the record of the run.
+pub(crate) fn of_call(error: &CallError) -> CallStatus {
+    match CallStatus::from(error) {
+        CallStatus::Error { error: class, message, hint } if error.is_internal() => {
+            CallStatus::Error { error: class, message: naming_record(&message), hint }
+        }
+        other => other,
+    }
+}
+
+/// Records a failure. The message, and where the record of the run is if there is one.
+pub(crate) fn naming_record(message: &str) -> String {
+    tracing::error!(message, "a request failed");
+    match RunRecord::current().and_then(RunRecord::keep) {
+        Some(path) => format!("{message}\nthe record of this run is `{}`", path.display()),
+        None => message.to_owned(),
     }
 }
 

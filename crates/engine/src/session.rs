@@ -13,6 +13,7 @@ use lamina_functions::{CallAnswer, CallId, CallStatus, Caller, Calls, ContainerS
 use lamina_ground::ErrorClass;
 use lamina_wire::{Payload, Receiver, Sender, WireError};
 
+use crate::failure::{naming_record, of_call};
 use crate::host::{Guest, Host, Hosts};
 use crate::protocol::{Answer, AppRequest, AttachedFunction, CallRequest, Failure, Hello, PROTOCOL, Request};
 use crate::{Engine, EngineError};
@@ -558,14 +559,14 @@ impl Caller for PythonCall {
             Outcome::Error(error) => {
                 // Not the message, which may have what the container printed last.
                 tracing::info!(call = self.call, error = ?error.class(), "call");
-                ((&error).into(), Payload::default())
+                (of_call(&error), Payload::default())
             }
         };
         let Err(error) = self.forward(&CallAnswer::Result { call: self.call, status }, &payload) else {
             return;
         };
         // If only the payload was the trouble, the caller still learns of it; if Python is gone, this fails too.
-        let message = format!("the result could not be handed over: {error}");
+        let message = naming_record(&format!("the result could not be handed over: {error}"));
         let status = CallStatus::error(ErrorClass::ExecutionError, message);
         let _ = self.forward(&CallAnswer::Result { call: self.call, status }, &Payload::default());
     }
