@@ -35,6 +35,10 @@ const COMPILE: &str = r"cat /var/lib/dpkg/info/*.list | grep '^/usr/\(lib\|share
 const CONFIGURE: &str = "dpkg --configure -a
 wait
 ";
+/// Compiles what the packages bring as a setting, which is there once they are configured. Debian's Python would compile it
+/// at its first start by root; here every container is the first, and would do so again.
+const COMPILE_SETTINGS: &str = "python3 -S -m compileall -q /usr/lib/python3*/sitecustomize.py >/dev/null 2>&1 || true
+";
 /// Where `pip` installs is the first site directory, on Debian's Pythons and on standalone ones.
 const FACTS: &str = r#"python3 -I -B -c 'import json, platform, site, sys
 print(json.dumps({"version": platform.python_version(), "interpreter": sys.executable,
@@ -88,7 +92,7 @@ pub(crate) fn configure(
 
 fn spec(plan: &DebianPlan, work: &Work) -> SandboxSpec {
     let script = match plan.python {
-        PythonSource::Debian => [BEGIN, COMPILE, CONFIGURE, FACTS].concat(),
+        PythonSource::Debian => [BEGIN, COMPILE, CONFIGURE, COMPILE_SETTINGS, FACTS].concat(),
         PythonSource::Standalone(_) => [BEGIN, CONFIGURE, standalone::COMPILE, FACTS].concat(),
     };
     let variables = [
