@@ -24,18 +24,20 @@ const BUSY: Duration = Duration::from_secs(20);
 /// Pages in the write-ahead log after which it is copied into the database.
 const LOG_PAGES: u32 = 100;
 
+/// Records are long, so the tables are not `WITHOUT ROWID`: their keys would lie among the records then, and each comparison
+/// of a search would read a whole one. Indexes that earlier versions made are like that, and no less right.
 const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS layers (
-        key TEXT PRIMARY KEY,
+        key TEXT PRIMARY KEY NOT NULL,
         title TEXT NOT NULL,
         created INTEGER NOT NULL,
         record TEXT NOT NULL
-    ) WITHOUT ROWID;
+    );
     CREATE TABLE IF NOT EXISTS images (
-        id TEXT PRIMARY KEY,
+        id TEXT PRIMARY KEY NOT NULL,
         last_used INTEGER NOT NULL,
         record TEXT NOT NULL
-    ) WITHOUT ROWID;
+    );
 ";
 
 /// Finds the newest layers of a kind among thousands; whoever does not know of it keeps it right all the same. A damaged
@@ -49,6 +51,10 @@ const RECENT_LAYERS: &str = "
     SELECT record FROM layers
     WHERE CASE WHEN json_valid(record) THEN json_extract(record, '$.material.kind') END = ?1
     ORDER BY created DESC LIMIT ?2";
+
+/// In two steps, because a search that sorts reads all that it selects of every row.
+const NEWEST_IMAGE: &str =
+    "SELECT record FROM images WHERE id = (SELECT id FROM images ORDER BY last_used DESC LIMIT 1)";
 
 /// The opened index.
 #[derive(Debug)]
@@ -140,7 +146,7 @@ impl Index {
 
     /// The image that was used last.
     pub(super) fn newest_image(&self) -> Result<Option<ImageRecord>, StoreError> {
-        self.get("SELECT record FROM images ORDER BY last_used DESC LIMIT 1", [])
+        self.get(NEWEST_IMAGE, [])
     }
 
     /// Images whose ids start with `prefix`; only the one with exactly this id, if there is one.
