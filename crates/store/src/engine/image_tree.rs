@@ -7,7 +7,7 @@ use lamina_image::Digest;
 use rayon::prelude::*;
 
 use super::Store;
-use crate::tree::{Node, Tree, lossy, parent};
+use crate::tree::{EncodedTree, Node, lossy, parent};
 use crate::{DamagedFile, Metadata, StoreError};
 
 /// Links that a path may lead through, as in the kernel.
@@ -16,7 +16,7 @@ const MAXIMUM_LINKS: usize = 40;
 /// The layers of an image, as one tree.
 #[derive(Debug)]
 pub(super) struct ImageTree {
-    layers: Stack<Tree>,
+    layers: Stack<EncodedTree>,
     /// Directories that were looked for.
     known: HashMap<Vec<u8>, Option<Directory>>,
 }
@@ -58,12 +58,14 @@ impl ImageTree {
     /// The image with these layers.
     pub(super) fn open(store: &Store, layers: &Stack<Digest>) -> Result<Self, StoreError> {
         let read = |digest: &Digest| {
-            store.tree(digest).ok_or_else(|| StoreError::Damaged {
-                path: store.layout().content().join("trees").join(digest.hex()),
-                file: DamagedFile::Tree,
+            store.encoded_tree(digest).and_then(|bytes| EncodedTree::new(bytes).ok()).ok_or_else(|| {
+                StoreError::Damaged {
+                    path: store.layout().content().join("trees").join(digest.hex()),
+                    file: DamagedFile::Tree,
+                }
             })
         };
-        let trees: Vec<Tree> = layers.bottom_up().par_iter().map(read).collect::<Result<_, _>>()?;
+        let trees: Vec<EncodedTree> = layers.bottom_up().par_iter().map(read).collect::<Result<_, _>>()?;
         Ok(Self { layers: Stack::from_bottom_up(trees), known: HashMap::new() })
     }
 
@@ -77,8 +79,8 @@ impl ImageTree {
         };
         match layers.top_down().find_map(|place| self.node(*place, path)) {
             None | Some(Node::Whiteout) => Place::Absent,
-            Some(Node::Directory { meta, .. }) => Place::Directory(meta.clone()),
-            Some(Node::Symlink { target, .. }) => Place::Link(target.clone()),
+            Some(Node::Directory { meta, .. }) => Place::Directory(meta),
+            Some(Node::Symlink { target, .. }) => Place::Link(target),
             Some(_) => Place::File,
         }
     }
@@ -139,33 +141,32 @@ impl ImageTree {
                 Some(Node::Directory { meta, opaque }) => {
                     uppermost.get_or_insert(meta);
                     places.push(*place);
-                    if *opaque {
+                    if opaque {
                         break;
                     }
                 }
                 Some(_) => break,
             }
         }
-        uppermost.map(|meta| Directory { layers: Stack::from_top_down(places), meta: meta.clone() })
+        uppermost.map(|meta| Directory { layers: Stack::from_top_down(places), meta })
     }
 
     /// What the layer at a place has at a path. Devices are not in views, so nobody sees them.
-    fn node(&self, place: usize, path: &[u8]) -> Option<&Node> {
-        let entries = self.layers.bottom_up().get(place)?.entries();
-        let index = entries.binary_search_by(|entry| entry.path[..].cmp(path)).ok()?;
-        Some(&entries[index].node).filter(|node| !matches!(node, Node::Device { .. }))
+    fn node(&self, place: usize, path: &[u8]) -> Option<Node> {
+        self.layers.bottom_up().get(place)?.node(path).filter(|node| !matches!(node, Node::Device { .. }))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tree::Entry;
+    use crate::tree::{Entry, Tree};
 
-    fn layer(entries: &[(&str, Node)]) -> Tree {
+    fn layer(entries: &[(&str, Node)]) -> EncodedTree {
         let root = ("", directory(0o755));
         let entry = |(path, node): &(&str, Node)| Entry { path: path.as_bytes().to_vec(), node: node.clone() };
-        Tree::new(std::iter::once(&root).chain(entries).map(entry).collect()).unwrap()
+        let tree = Tree::new(std::iter::once(&root).chain(entries).map(entry).collect()).unwrap();
+        EncodedTree::new(tree.encode()).unwrap()
     }
 
     fn directory(mode: u32) -> Node {
@@ -184,7 +185,7 @@ mod tests {
         Node::Symlink { meta: Metadata::root_owned(0o777), target: target.as_bytes().to_vec() }
     }
 
-    fn image(layers: Stack<Tree>) -> ImageTree {
+    fn image(layers: Stack<EncodedTree>) -> ImageTree {
         ImageTree { layers, known: HashMap::new() }
     }
 

@@ -393,9 +393,14 @@ impl Store {
 
     /// The diff tree of a layer, if it is there and sound.
     fn tree(&self, digest: &Digest) -> Option<Tree> {
+        Tree::decode(&self.encoded_tree(digest)?).ok()
+    }
+
+    /// The encoding of a layer's diff tree, if it is there and sound.
+    fn encoded_tree(&self, digest: &Digest) -> Option<Vec<u8>> {
         let path = self.layout().content().join("trees").join(digest.hex());
         let encoded = fs_err::read(path).ok()?;
-        if Digest::of(&encoded) == *digest { Tree::decode(&encoded).ok() } else { None }
+        Some(encoded).filter(|encoded| Digest::of(encoded) == *digest)
     }
 
     /// Deletes the whole store, whatever state its index is in.

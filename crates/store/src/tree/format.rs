@@ -123,6 +123,33 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Vec<Entry>, TreeError> {
     Ok(entries)
 }
 
+/// Where the entries of an encoding begin.
+pub(super) fn starts(bytes: &[u8]) -> Result<Vec<usize>, TreeError> {
+    let mut reader = Reader(bytes.strip_prefix(MAGIC).ok_or(TreeError::Format)?);
+    let mut starts = Vec::with_capacity(bytes.len() / 100);
+    while !reader.0.is_empty() {
+        starts.push(bytes.len() - reader.0.len());
+        let kind = reader.byte()?;
+        let path = reader.bytes()?;
+        reader.skip_node(kind, path)?;
+    }
+    Ok(starts)
+}
+
+/// The path of the entry that bytes begin with; an empty one if there is none.
+pub(super) fn path_at(bytes: &[u8]) -> &[u8] {
+    let mut reader = Reader(bytes.get(1..).unwrap_or_default());
+    reader.bytes().unwrap_or_default()
+}
+
+/// What is at the path of the entry that bytes begin with.
+pub(super) fn node_at(bytes: &[u8]) -> Option<Node> {
+    let mut reader = Reader(bytes);
+    let kind = reader.byte().ok()?;
+    let path = reader.bytes().ok()?;
+    reader.node(kind, path).ok()
+}
+
 /// The outline of an encoding. Every start of a container reads one of all that is in its base, so nothing is copied.
 pub(super) fn outline(bytes: &[u8], most_bytes: u64) -> Result<Outline<'_>, TreeError> {
     let mut reader = Reader(bytes.strip_prefix(MAGIC).ok_or(TreeError::Format)?);
@@ -143,7 +170,7 @@ pub(super) fn outline(bytes: &[u8], most_bytes: u64) -> Result<Outline<'_>, Tree
                 }
             }
             WHITEOUT => outline.deletions.push(path),
-            _ => drop(reader.node(kind, path)?),
+            _ => reader.skip_node(kind, path)?,
         }
     }
     if total > most_bytes {
@@ -178,6 +205,33 @@ impl<'a> Reader<'a> {
             WHITEOUT => Node::Whiteout,
             _ => return Err(TreeError::Value(lossy(path))),
         })
+    }
+
+    /// Goes on behind what is at a path.
+    fn skip_node(&mut self, kind: u8, path: &[u8]) -> Result<(), TreeError> {
+        match kind {
+            DIRECTORY | OPAQUE_DIRECTORY | FIFO => {
+                self.time_of_meta()?;
+            }
+            FILE => {
+                self.time_of_meta()?;
+                self.take(size_of::<u64>() + size_of::<Digest>())?;
+            }
+            HARD_LINK => {
+                self.bytes()?;
+            }
+            SYMLINK => {
+                self.time_of_meta()?;
+                self.bytes()?;
+            }
+            CHARACTER_DEVICE | BLOCK_DEVICE => {
+                self.time_of_meta()?;
+                self.take(2 * size_of::<u32>())?;
+            }
+            WHITEOUT => {}
+            _ => return Err(TreeError::Value(lossy(path))),
+        }
+        Ok(())
     }
 
     fn meta(&mut self, path: &[u8]) -> Result<Metadata, TreeError> {

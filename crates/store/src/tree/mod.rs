@@ -6,6 +6,7 @@
 //! without times says what the layer holds, so a step that was run again and yields the same bytes at another time still
 //! has the same content.
 
+mod encoded;
 mod format;
 
 use std::collections::HashSet;
@@ -14,6 +15,7 @@ use lamina_image::Digest;
 
 use crate::{Metadata, ObjectName, Timestamp};
 
+pub(crate) use encoded::EncodedTree;
 pub use format::MAGIC;
 
 /// Longest path, in bytes; the kernel takes no longer ones at once.

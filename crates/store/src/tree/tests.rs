@@ -47,6 +47,21 @@ fn the_digests_are_pinned() {
 }
 
 #[test]
+fn an_encoded_tree_has_what_the_tree_has() {
+    let tree = every_kind();
+    let encoded = tree.encode();
+    let looked_up = EncodedTree::new(encoded.clone()).unwrap();
+    for entry in tree.entries() {
+        assert_eq!(looked_up.node(&entry.path).as_ref(), Some(&entry.node), "{}", lossy(&entry.path));
+    }
+    for path in ["0", "a/", "a/tw", "a/two2", "zzz"] {
+        assert_eq!(looked_up.node(path.as_bytes()), None, "{path}");
+    }
+    let cuts = (0..encoded.len()).filter(|length| EncodedTree::new(encoded[..*length].to_vec()).is_ok());
+    assert!(cuts.count() <= tree.entries().len(), "only cuts between entries pass");
+}
+
+#[test]
 fn every_kind_of_entry_survives_and_every_truncation_is_refused() {
     let tree = every_kind();
     let encoded = tree.encode();
