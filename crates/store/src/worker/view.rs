@@ -18,9 +18,6 @@ use crate::protocol::Published;
 use crate::tree::{Entry, Node, Tree};
 use crate::{JobError, Metadata, Timestamp};
 
-/// How many directories are worth a second thread: to look at fewer takes less time than starting it.
-const MANY: usize = 300;
-
 /// Makes a view of an encoded tree and publishes both, unless objects are missing.
 pub(super) fn publish(context: &WorkerContext, encoded: &[u8]) -> Result<Published> {
     make_and_publish(context, encoded, |context, digest, tree, view| {
@@ -91,23 +88,9 @@ pub(super) fn looks_right(context: &WorkerContext, digest: &Digest) -> Result<bo
         let stat = disk::try_stat_below(&opened, path, &root)?;
         Ok(stat.is_some_and(|stat| disk::file_type(&stat) == FileType::RegularFile && disk::size(&stat) == *size))
     };
-    Ok(in_halves(&outline.directories, directory)?
+    Ok(all(&outline.directories, directory)?
         && all(&outline.files, file)?
         && whiteouts::look_right(context, digest, &outline.deletions, &root)?)
-}
-
-/// Whether all are right. Where they are many, a second thread takes half of them.
-fn in_halves<T: Sync>(items: &[T], is_right: impl Fn(&T) -> Result<bool> + Sync) -> Result<bool> {
-    if items.len() < MANY {
-        return all(items, is_right);
-    }
-    let (half, other) = items.split_at(items.len() / 2);
-    std::thread::scope(|scope| {
-        let other = scope.spawn(|| all(other, &is_right));
-        let is_half_right = all(half, &is_right);
-        let is_other_right = other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        Ok(is_half_right? && is_other_right?)
-    })
 }
 
 fn all<T>(items: &[T], is_right: impl Fn(&T) -> Result<bool>) -> Result<bool> {
