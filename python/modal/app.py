@@ -233,12 +233,19 @@ class App(metaclass=Explained):
 
 
 class RunningApp:
-    """The context manager of `App.run`."""
+    """The context manager of `App.run`.
 
-    def __init__(self, app: App, output: bool | None = None, interactive: bool = False) -> None:
+    Where this process `ends_with` the app, its end and that of the containers do not wait for each other: whoever has
+    started this process waits for both.
+    """
+
+    def __init__(
+        self, app: App, output: bool | None = None, interactive: bool = False, *, ends_with: bool = False
+    ) -> None:
         self._app = app
         self._output = output
         self._interactive = interactive
+        self._ends_with = ends_with
         self._engine: Engine | None = None
 
     def __enter__(self) -> App:
@@ -313,7 +320,7 @@ class RunningApp:
         if engine is None:
             return
         try:
-            engine.stop()
+            engine.stop(wait=error is not None or not self._ends_with)
         finally:
             engine.close()
         if error is not None:

@@ -171,8 +171,9 @@ fn greet(receiver: &mut Receiver, sender: &Sender) -> Result<Option<Hello>, Engi
 /// The next frame; a broken one is answered before it ends the conversation.
 fn receive(receiver: &mut Receiver, sender: &Sender) -> Result<Option<lamina_wire::Frame>, EngineError> {
     match receiver.receive() {
-        // A process that dies while it sends tears its last frame.
+        // A process that dies while it sends tears its last frame; one that leaves answers unread resets the connection.
         Err(WireError::Truncated) => Ok(None),
+        Err(WireError::Io(error)) if error.kind() == std::io::ErrorKind::ConnectionReset => Ok(None),
         Err(error) => {
             send_error(sender, None, &Failure::new(ErrorClass::ExecutionError, error.to_string()));
             Err(error.into())

@@ -90,7 +90,7 @@ def _run(target: Target, words: list[str], name: str | None, result_file: str | 
 
     if name is not None:
         target.app._name = name
-    with RunningApp(target.app, output=True):
+    with RunningApp(target.app, output=True, ends_with=True):
         result = _finished(target.call(*args, **kwargs))
     if result_file is not None:
         _write_result(result_file, target.name, result)

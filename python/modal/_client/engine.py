@@ -50,21 +50,29 @@ class Engine(Conversation):
 
     def request(self, kind: str, body: dict[str, Any]) -> dict[str, Any]:
         """Asks the engine for something other than a call and waits for the answer."""
-        number = next(self._numbers)
-        receiver = Receiver()
-        self._pending["request", number] = receiver
-        self.send_frame(encode_json({"type": kind, "request": number, **body}).encode())
+        receiver = self._ask(kind, body)
         self.wait(receiver)
         _, control, _ = receiver.arrived.popleft()
         if control["type"] == "error":
             raise engine_error(control)
         return control
 
-    def stop(self) -> None:
+    def _ask(self, kind: str, body: dict[str, Any]) -> Receiver:
+        number = next(self._numbers)
+        receiver = self._pending["request", number] = Receiver()
+        self.send_frame(encode_json({"type": kind, "request": number, **body}).encode())
+        return receiver
+
+    def stop(self, wait: bool = True) -> None:
         """Stops the app and its containers. With the engine lost there is nothing left to stop."""
         if self._failure is None:
             try:
-                self.request("app.stop", {})
+                if wait:
+                    self.request("app.stop", {})
+                else:
+                    self._ask("app.stop", {})
+                    # The kernel expects whoever sends to sleep next, and would have the engine wait for this processor.
+                    os.sched_yield()
             except ServiceError:
                 pass
 

@@ -9,6 +9,7 @@ use lamina_functions::{
     ContainerEnd, ContainerProcess, ContainerStarter, PoolOptions, ServiceKind, StartError, StartedContainer,
 };
 use lamina_ground::{ErrorClass, Stack, random_id};
+use rustix::event::{PollFd, PollFlags, poll};
 use serde_json::{Value, json};
 
 use super::*;
@@ -277,6 +278,20 @@ fn an_app_is_started_called_and_stopped() {
         assert_eq!(refused["error"], "NotFoundError");
         python.tell(&start(3, "3"), b"");
         assert_eq!(python.hear().0["type"], "app.started", "a second app may follow the first");
+    });
+    assert!(outcome.unwrap().is_none());
+}
+
+#[test]
+fn a_client_that_leaves_answers_unread_has_only_gone() {
+    let (backend, cancel, sink) = (Fake::default(), CancelToken::new(), Sink::new(|_| {}));
+    let outcome = std::thread::scope(|scope| {
+        let (side, serving) = Python::connect(scope, &backend, &sink, &cancel, Role::Owner);
+        side.tell(&hello(PROTOCOL, true), b"");
+        let mut readable = [PollFd::new(&side.socket, PollFlags::IN)];
+        poll(&mut readable, None).unwrap();
+        drop(side);
+        serving.join().unwrap()
     });
     assert!(outcome.unwrap().is_none());
 }
