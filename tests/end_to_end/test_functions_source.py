@@ -166,3 +166,51 @@ def test_changed_source_builds_nothing(modal: Modal) -> None:
     modal.write("app.py", SCRIPT + "\n# changed\n")
     result = modal.events("app.py::main")
     assert result.of("step_started") == []
+
+
+def test_a_container_compiles_nothing_that_the_image_could_have(modal: Modal) -> None:
+    modal.write(
+        "app.py",
+        """
+        import modal
+
+        app = modal.App("compiled", image=modal.Image.debian_slim(python_version="3.11"))
+
+        @app.function()
+        def starts():
+            import os, subprocess
+            told = subprocess.run(["python3", "-v", "-c", ""], capture_output=True, text=True).stderr
+            return "sitecustomize.py" in told, "# wrote" in told, os.path.exists("/root/__pycache__")
+
+        @app.local_entrypoint()
+        def main():
+            print(starts.remote())
+        """,
+    )
+    assert modal("run", "-q", "app.py").stdout == "(True, False, False)\n"
+
+
+def test_what_a_container_says_at_its_end_is_shown_although_the_program_is_done(modal: Modal) -> None:
+    modal.write(
+        "app.py",
+        """
+        import atexit, time
+        import modal
+
+        app = modal.App("late", image=modal.Image.debian_slim(python_version="3.11"))
+
+        def late():
+            time.sleep(0.5)
+            print("late", flush=True)
+
+        @app.function()
+        def work():
+            atexit.register(late)
+            return 1
+
+        @app.local_entrypoint()
+        def main():
+            print(work.remote())
+        """,
+    )
+    assert modal("run", "-q", "app.py").stdout == "1\nlate\n"

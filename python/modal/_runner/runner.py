@@ -213,6 +213,10 @@ def _load(port: Port, module: dict[str, str], name: str) -> Callable[..., Any]:
     return found.get_raw_f()
 
 
+def _keep_nothing(*_args: object, **_kwargs: object) -> None:
+    """In place of a loader's way to write bytecode."""
+
+
 def _find(module: Any, qualname: str) -> Any:
     """What a module calls by a name, with dots for what lies in its classes; None if there is nothing."""
     found = module
@@ -228,6 +232,8 @@ def _import(module: dict[str, str]) -> Any:
     if module["kind"] == "script" and path is not None and os.path.exists(path):
         # By its path: a script may have the name of a module that Python has loaded or finds earlier.
         spec = script_spec(name, path)
+        # Its bytecode would end with the container.
+        spec.loader.set_data = _keep_nothing  # type: ignore[union-attr]
         loaded = module_from_spec(spec)
         sys.modules[name] = loaded
         spec.loader.exec_module(loaded)  # type: ignore[union-attr]
