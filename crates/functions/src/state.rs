@@ -561,10 +561,8 @@ impl State {
     /// Whether all containers that there may be run inputs that have called something.
     pub(crate) fn may_be_stuck(&self) -> bool {
         let awaits = |slot: &Slot| {
-            let has_called = |running: &Running| {
-                slot.link.as_ref().is_some_and(|link| link.calls.is_any_awaited_by(running.attempt.call))
-            };
-            slot.running.iter().all(has_called)
+            let calls = slot.link.as_ref().map(|link| &link.calls);
+            slot.running.iter().all(|running| calls.is_some_and(|calls| calls.is_any_awaited_by(running.attempt.call)))
         };
         self.is_full() && self.slots.values().all(awaits)
     }
