@@ -245,3 +245,20 @@ def test_what_is_done_is_said_when_asked_for(modal: Modal) -> None:
     assert refused.code == 1
     assert "`MODAL_LOG` is `lamina_store=loud`" in refused.stderr
     assert "hint: " in refused.stderr
+
+
+def test_a_new_image_on_the_same_python_need_not_compile_the_package(modal: Modal) -> None:
+    def sandboxes(image: str) -> int:
+        modal.write("app.py", f'{HEAD}\napp = modal.App("t", image={image})\n{entrypoint}')
+        return modal("run", "-v", "app.py").stderr.count("INFO lamina_sandbox::client: sandbox pid=")
+
+    entrypoint = "\n@app.function()\ndef work():\n    pass\n\n@app.local_entrypoint()\ndef main():\n    pass\n"
+    new = 'base.add_local_file("{}", "/opt/content", copy=True)'
+    for name in ("one", "other"):
+        modal.write(name, f"{name} {os.urandom(8).hex()}")
+    sandboxes(new.format("one"))
+    assert sandboxes(new.format("other")) == 0
+    # Its own Python makes its own, once: what lies in the first place of the search path may be anything.
+    own = new.format("other") + '.run_commands("cp /usr/bin/python3 /opt/python").env({"PATH": "/opt:/usr/bin:/bin"})'
+    assert sandboxes(own) == 2
+    assert sandboxes(own) == 0

@@ -199,7 +199,9 @@ impl Engine {
     /// The layer with the package's bytecode; without one, containers start more slowly.
     fn bytecode(&self, bytecode: &Bytecode<'_>, store: &Store, wanted: &Wanted<'_>) -> Result<Option<Digest>, Failure> {
         let Wanted { sink, cancel, .. } = *wanted;
-        match bytecode.layer(&self.launcher, store, cancel) {
+        let views = || store.view_paths(bytecode.image);
+        let has_python_of_base = || lamina_wheels::is_of_base(store, &views(), bytecode.search_path).unwrap_or(false);
+        match bytecode.layer(&self.launcher, store, cancel, has_python_of_base) {
             Ok(layer) => Ok(Some(layer)),
             Err(_) if cancel.is_cancelled() => Err(Failure::of_build(BuildError::Cancelled, true)),
             // The image's interpreter has another name.

@@ -2,14 +2,15 @@
 //!
 //! The package in a container is read-only and its files carry a fixed time, so its interpreter would compile the
 //! package anew in every container: 12 ms of 15 that importing it takes. The bytecode depends on the image's interpreter,
-//! so it is made in a sandbox on the image, kept as a layer of its own, and never used with another image.
+//! so it is made in a sandbox on the image and kept as a layer of its own. What one image's interpreter made is never used
+//! with another image; but where the interpreter is that of the base, the base alone makes it, once for all images on it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lamina_events::CancelToken;
 use lamina_ground::{Stack, seconds_since_1970};
-use lamina_image::{Digest, KeyMaterial, LayerKey};
+use lamina_image::{Digest, KeyMaterial};
 use lamina_sandbox::{ExitStatus, Launcher, Limits, Network, SandboxError, SandboxSpec, Stdio, Upper};
 use lamina_store::{CommitRules, Committed, LayerRecord, Store, StoreError};
 
@@ -57,22 +58,67 @@ pub struct Bytecode<'a> {
 
 impl Bytecode<'_> {
     /// The layer with the bytecode, compiled now if it was not before; [`Store::confirm`] must be called before it is used.
+    /// `has_python_of_base` says whether the image's interpreter is the one that its lowest layer brought.
     ///
     /// # Errors
-    /// When the image's interpreter cannot do it, or the store fails.
-    pub fn layer(&self, launcher: &Launcher, store: &Store, cancel: &CancelToken) -> Result<Digest, BytecodeError> {
+    /// When the interpreter cannot do it, or the store fails.
+    pub fn layer(
+        &self,
+        launcher: &Launcher,
+        store: &Store,
+        cancel: &CancelToken,
+        has_python_of_base: impl FnOnce() -> bool,
+    ) -> Result<Digest, BytecodeError> {
         let material = self.material();
-        let key = material.key();
-        if let Some(record) = store.expect_layer(&key)? {
+        if let Some(record) = store.expect_layer(&material.key())? {
             return Ok(record.digest);
         }
+        if self.library_path.is_some() || self.image.len() < 2 || !has_python_of_base() {
+            return Ok(self.make(launcher, store, cancel)?.digest);
+        }
+        let base = Stack::from_bottom_up(self.image.bottom().copied());
+        let of_base = Bytecode { image: &base, ..*self };
+        let made = match store.expect_layer(&of_base.material().key())? {
+            Some(record) => record,
+            None => of_base.make(launcher, store, cancel)?,
+        };
+        // So that the next run of the image has one thing to look for.
+        store.record_layer(&LayerRecord {
+            key: material.key(),
+            companion_of: Some(self.image.clone()),
+            material: material.canonical(),
+            bytes_new: 0,
+            ..made
+        })?;
+        Ok(made.digest)
+    }
+
+    /// Compiles the bytecode and records its layer.
+    fn make(&self, launcher: &Launcher, store: &Store, cancel: &CancelToken) -> Result<LayerRecord, BytecodeError> {
         if !store.confirm()? {
             return Err(BytecodeError::Damaged);
         }
         let (created, begun) = (seconds_since_1970(), Instant::now());
         let committed = self.compile(launcher, store, cancel)?;
-        store.record_layer(&record(key, self.image, &material, &committed, created, begun))?;
-        Ok(committed.digest)
+        let material = self.material();
+        let record = LayerRecord {
+            key: material.key(),
+            digest: committed.digest,
+            content: committed.content,
+            below: Stack::new(),
+            companion_of: Some(self.image.clone()),
+            title: TITLE.to_owned(),
+            created,
+            seconds: begun.elapsed().as_secs_f64(),
+            files: committed.files,
+            bytes: committed.bytes,
+            bytes_new: committed.bytes_new,
+            material: material.canonical(),
+            log: None,
+            facts: lamina_image::RecordedFacts::default(),
+        };
+        store.record_layer(&record)?;
+        Ok(record)
     }
 
     fn material(&self) -> KeyMaterial {
@@ -128,32 +174,6 @@ impl Bytecode<'_> {
         drop(sandbox);
         let rules = CommitRules { drop_empty: exit.created_mountpoints, ..CommitRules::default() };
         Ok(store.commit(&work, rules)?)
-    }
-}
-
-fn record(
-    key: LayerKey,
-    image: &Stack<Digest>,
-    material: &KeyMaterial,
-    committed: &Committed,
-    created: u64,
-    begun: Instant,
-) -> LayerRecord {
-    LayerRecord {
-        key,
-        digest: committed.digest,
-        content: committed.content,
-        below: Stack::new(),
-        companion_of: Some(image.clone()),
-        title: TITLE.to_owned(),
-        created,
-        seconds: begun.elapsed().as_secs_f64(),
-        files: committed.files,
-        bytes: committed.bytes,
-        bytes_new: committed.bytes_new,
-        material: material.canonical(),
-        log: None,
-        facts: lamina_image::RecordedFacts::default(),
     }
 }
 

@@ -20,7 +20,7 @@ pub struct LayerRecord {
     #[serde(default, skip_serializing_if = "Stack::is_empty")]
     pub below: Stack<LayerPart>,
     /// The layers of the image that this layer was made for without being one of them: it stays as long as
-    /// an image with these layers.
+    /// an image that begins with these layers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub companion_of: Option<Stack<Digest>>,
     /// The method call as the user wrote it.

@@ -143,12 +143,13 @@ fn settle_layers(facts: &Facts<'_>, staying: &[&ImageRecord], plan: &mut Plan) {
     };
     let kept_keys = keys(&mut staying.iter().copied());
     let known_keys = keys(&mut facts.images.iter());
-    let stacks: HashSet<&Stack<Digest>> = staying.iter().map(|image| &image.layers).collect();
+    let beginnings: HashSet<&[Digest]> =
+        staying.iter().flat_map(|image| beginnings(image.layers.bottom_up())).collect();
     plan.live.clone_from(facts.held);
     plan.live.extend(staying.iter().flat_map(|image| image.layers.bottom_up()));
     for layer in facts.layers {
         let stays = match companion_of(layer) {
-            Some(image) => stacks.contains(&image),
+            Some(image) => beginnings.contains(image.bottom_up()),
             None if known_keys.contains(&layer.key) => kept_keys.contains(&layer.key),
             None => facts.cutoff.is_none_or(|cutoff| layer.created.cast_signed() >= cutoff),
         };
@@ -159,6 +160,11 @@ fn settle_layers(facts: &Facts<'_>, staying: &[&ImageRecord], plan: &mut Plan) {
             plan.layers.push(layer.clone());
         }
     }
+}
+
+/// The lowest layer of these, the two lowest, and so on up to all of them.
+fn beginnings(layers: &[Digest]) -> impl Iterator<Item = &[Digest]> {
+    (1..=layers.len()).map(|count| &layers[..count])
 }
 
 /// The layers of the image that a layer was made for without being one of them. Records that have no field for that are

@@ -122,7 +122,7 @@ fn nothing_goes_that_was_not_agreed_to() {
 
 #[test]
 fn layers_of_no_image_go_by_their_own_age_and_companions_with_their_image() {
-    let images = [image("new", &["base"], 0, 0), image("old", &["base", "a"], 90, 90)];
+    let images = [image("new", &["base", "b"], 0, 0), image("old", &["base", "a"], 90, 90)];
     let companion = |name: &str, of: &[&str]| {
         let image = Stack::from_bottom_up(of.iter().map(|name| digest(name)));
         LayerRecord { companion_of: Some(image), ..plain(name) }
@@ -135,9 +135,11 @@ fn layers_of_no_image_go_by_their_own_age_and_companions_with_their_image() {
     let layers = [
         plain("base"),
         plain("a"),
-        companion("bytecode of new", &["base"]),
+        companion("bytecode of new", &["base", "b"]),
+        companion("bytecode of what new begins with", &["base"]),
+        companion("bytecode of what new lies on otherwise", &["b"]),
         companion("bytecode of old", &["base", "a"]),
-        former_companion("former of new", &["base"]),
+        former_companion("former of new", &["base", "b"]),
         former_companion("former of old", &["base", "a"]),
         layer("a step that names an image", 100, step_with_image),
         layer("failed today", 0, serde_json::Value::Null),
@@ -146,7 +148,17 @@ fn layers_of_no_image_go_by_their_own_age_and_companions_with_their_image() {
     let plan = decide(&images, &layers, &[], &unused_for(30));
     assert_eq!(
         outcome(&plan),
-        (vec!["old"], vec!["a", "bytecode of old", "former of old", "a step that names an image", "failed long ago"])
+        (
+            vec!["old"],
+            vec![
+                "a",
+                "bytecode of what new lies on otherwise",
+                "bytecode of old",
+                "former of old",
+                "a step that names an image",
+                "failed long ago"
+            ]
+        )
     );
 }
 
