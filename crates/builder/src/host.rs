@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use lamina_bases::apt;
 use lamina_image::Facts;
 use lamina_sandbox::InjectedFile;
-use lamina_wheels::PipSettings;
+use lamina_wheels::{PipSettings, UvSettings};
 
 use crate::BuildError;
 
@@ -83,18 +83,18 @@ impl HostSettings {
         if let Some(bundle) = lamina_fetch::host_certificates() {
             settings.add_certificates(bundle);
         }
-        settings.add_indexes(&PipSettings::of_host(), |name| std::env::var(name).ok());
+        settings.add_indexes(&PipSettings::of_host(), UvSettings::of_host(), |name| std::env::var(name).ok());
         settings
     }
 
     /// Gives pip and `uv` the host's indexes.
-    fn add_indexes(&mut self, pip: &PipSettings, variable: impl Fn(&str) -> Option<String>) {
+    fn add_indexes(&mut self, pip: &PipSettings, uv: UvSettings, variable: impl Fn(&str) -> Option<String>) {
         let certificates = format!("{DIRECTORY}/{CERTIFICATES}");
         let certificates = self.environment.values().any(|value| *value == certificates).then_some(&*certificates);
         if let Some(text) = pip.pip_configuration(certificates) {
             self.add_file(PIP_CONFIGURATION, text.into_bytes());
         }
-        if let Some(text) = pip.uv_configuration(variable) {
+        if let Some(text) = uv.configuration(pip, variable) {
             self.add_file(UV_CONFIGURATION, text.into_bytes());
             self.files.push(InjectedFile { name: UV_OF_IMAGE.to_owned(), contents: b"/etc/uv".to_vec(), mode: LINK });
         }
@@ -162,8 +162,8 @@ mod tests {
         assert_eq!(settings.environment["GIT_SSL_CAINFO"], "/dev/lamina/ca.pem");
         assert_eq!(settings.environment["WGETRC"], "/dev/lamina/wgetrc");
         assert_eq!(settings.files.len(), 2);
-        settings
-            .add_indexes(&PipSettings::default(), |name| (name == "UV_INDEX").then(|| "https://x.invalid".to_owned()));
+        let variable = |name: &str| (name == "UV_INDEX").then(|| "https://x.invalid".to_owned());
+        settings.add_indexes(&PipSettings::default(), UvSettings::default(), variable);
         let files: Vec<_> = settings.files[2..].iter().map(|file| file.name.as_str()).collect();
         assert_eq!(files, [PIP_CONFIGURATION, UV_CONFIGURATION, UV_OF_IMAGE]);
         let contents = String::from_utf8_lossy(&settings.files[2].contents);

@@ -25,6 +25,7 @@ mod tags;
 mod tests;
 mod unpack;
 mod uv;
+mod uv_settings;
 
 pub use error::WheelError;
 pub use inside::Inside;
@@ -35,3 +36,4 @@ pub use lock::{Resolution, Source, Wheel};
 pub use request::{Installed, Installer, Request, RequirementsFile, Target, normalize_name};
 pub use resolve::resolve;
 pub use settings::PipSettings;
+pub use uv_settings::UvSettings;

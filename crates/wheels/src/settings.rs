@@ -1,13 +1,12 @@
 //! The host's package index settings: pip's configuration files and `PIP_*` variables, in the resolver's terms.
-//!
-//! `uv` reads its own configuration and `UV_*` variables; those win where they say the same thing.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use configparser::ini::Ini;
 
-use crate::lock::quoted;
+/// What pip takes for a yes, in any case.
+const TRUE: [&str; 6] = ["1", "on", "t", "true", "y", "yes"];
 
 /// What pip would use.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -42,7 +41,7 @@ impl PipSettings {
             index_url: one("index-url"),
             extra_index_urls: many("extra-index-url"),
             find_links: many("find-links"),
-            no_index: one("no-index").is_some_and(|value| matches!(value.as_str(), "1" | "true" | "yes" | "on")),
+            no_index: one("no-index").is_some_and(|value| TRUE.contains(&&*value.to_lowercase())),
             trusted_hosts: many("trusted-host"),
             certificates: one("cert"),
         }
@@ -65,41 +64,9 @@ impl PipSettings {
         (!lines.is_empty()).then(|| format!("[global]\n{}", lines.concat()))
     }
 
-    /// The same settings as a configuration file of `uv`. Variables that the host has set for `uv` win; `variable` gives
-    /// their values.
-    #[must_use]
-    pub fn uv_configuration(&self, variable: impl Fn(&str) -> Option<String>) -> Option<String> {
-        // An index may have a name (`name=address`), which is of no use to others.
-        let address = |index: &str| match index.split_once('=') {
-            Some((name, address)) if !name.contains("://") => address.to_owned(),
-            _ => index.to_owned(),
-        };
-        let given = |names: &[&str]| {
-            let value = names.iter().find_map(|name| variable(name)).filter(|value| !value.trim().is_empty())?;
-            Some(value.split([' ', '\t', '\n', ',']).filter(|one| !one.is_empty()).map(address).collect::<Vec<_>>())
-        };
-        let or = |names: &[&str], pip: Vec<String>| given(names).unwrap_or(pip);
-        let lists = [
-            ("extra-index-url", or(&["UV_INDEX", "UV_EXTRA_INDEX_URL"], self.extra_index_urls.clone())),
-            ("find-links", or(&["UV_FIND_LINKS"], self.remote_find_links().map(str::to_owned).collect())),
-            ("allow-insecure-host", or(&["UV_INSECURE_HOST"], self.trusted_hosts.clone())),
-        ];
-        let one = |index: Option<String>| index.map(|value| quoted(&value).to_string());
-        let index = or(&["UV_DEFAULT_INDEX", "UV_INDEX_URL"], self.index_url.iter().cloned().collect());
-        let values =
-            [("index-url", one(index.into_iter().next())), ("index-strategy", one(variable("UV_INDEX_STRATEGY")))];
-        let lists = lists.into_iter().map(|(key, list)| {
-            let list: Vec<String> = list.iter().map(|value| quoted(value).to_string()).collect();
-            (key, (!list.is_empty()).then(|| format!("[{}]", list.join(", "))))
-        });
-        let lines = values.into_iter().chain(lists).filter_map(|(key, value)| Some(format!("{key} = {}\n", value?)));
-        Some(lines.collect::<String>()).filter(|text| !text.is_empty())
-    }
-
     /// Find-links that are the same everywhere.
-    fn remote_find_links(&self) -> impl Iterator<Item = &str> {
-        let links = self.find_links.iter().map(String::as_str);
-        links.filter(|link| link.contains("://") && !link.starts_with("file:"))
+    pub(crate) fn remote_find_links(&self) -> impl Iterator<Item = &str> {
+        self.find_links.iter().map(String::as_str).filter(|link| is_remote(link))
     }
 
     /// Find-links that exist: pip passes over a missing directory, `uv` does not.
@@ -111,16 +78,27 @@ impl PipSettings {
     }
 }
 
+/// Whether an address is the same everywhere.
+pub(crate) fn is_remote(address: &str) -> bool {
+    address.contains("://") && !address.starts_with("file:")
+}
+
 /// A variable that names a path.
-fn variable(name: &str) -> Option<PathBuf> {
+pub(crate) fn variable(name: &str) -> Option<PathBuf> {
     std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
 }
 
 /// The user's directory, and that of their settings.
-fn own_directories() -> (PathBuf, PathBuf) {
+pub(crate) fn own_directories() -> (PathBuf, PathBuf) {
     let home = variable("HOME").unwrap_or_default();
     let configuration = variable("XDG_CONFIG_HOME").unwrap_or_else(|| home.join(".config"));
     (home, configuration)
+}
+
+/// The system's directories of settings.
+pub(crate) fn system_directories() -> Vec<PathBuf> {
+    let given = std::env::var_os("XDG_CONFIG_DIRS").filter(|given| !given.is_empty());
+    std::env::split_paths(&given.unwrap_or_else(|| "/etc/xdg".into())).collect()
 }
 
 /// The files in rising order of precedence.
@@ -129,7 +107,8 @@ fn configuration_files() -> Vec<PathBuf> {
     if explicit.as_deref() == Some(Path::new("/dev/null")) {
         return Vec::new();
     }
-    let mut files = vec![PathBuf::from("/etc/xdg/pip/pip.conf"), PathBuf::from("/etc/pip.conf")];
+    let mut files: Vec<_> = system_directories().iter().map(|directory| directory.join("pip/pip.conf")).collect();
+    files.push(PathBuf::from("/etc/pip.conf"));
     files.extend(of_the_user(own_directories(), explicit.as_deref()));
     files.extend(variable("VIRTUAL_ENV").map(|environment| environment.join("pip.conf")));
     files.extend(explicit);
@@ -183,15 +162,6 @@ impl Sections {
     }
 }
 
-/// Whether the user or the system configured `uv` by a file.
-pub(crate) fn has_uv_configuration() -> bool {
-    let (_, configuration) = own_directories();
-    variable("UV_CONFIG_FILE").is_some()
-        || [configuration.join("uv/uv.toml"), "/etc/xdg/uv/uv.toml".into(), "/etc/uv/uv.toml".into()]
-            .iter()
-            .any(|path| path.exists())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -206,6 +176,10 @@ mod tests {
         assert_eq!(settings.extra_index_urls, ["https://one.invalid/simple", "https://two.invalid/simple"]);
         assert_eq!(settings.certificates.as_deref(), Some("/etc/ca.pem"));
         assert!(settings.no_index);
+        for (value, no_index) in [("True", true), ("t", true), ("0", false), ("no", false)] {
+            let values = BTreeMap::from([("no-index".to_owned(), value.to_owned())]);
+            assert_eq!(PipSettings::from_values(&values).no_index, no_index, "{value}");
+        }
     }
 
     #[test]
@@ -268,15 +242,7 @@ mod tests {
         ");
         let read_back = PipSettings::from_values(&parse([pip]));
         assert_eq!(read_back.extra_index_urls, settings.extra_index_urls);
-        let uv =
-            settings.uv_configuration(|name| (name == "UV_INDEX").then(|| "own=https://uv.invalid/?a=b".to_owned()));
-        insta::assert_snapshot!(uv.unwrap(), @r#"
-        index-url = "https://index.invalid/simple"
-        extra-index-url = ["https://uv.invalid/?a=b"]
-        find-links = ["https://links.invalid/"]
-        "#);
         assert_eq!(PipSettings::default().pip_configuration(None), None);
-        assert_eq!(PipSettings::default().uv_configuration(|_| None), None);
     }
 
     #[test]

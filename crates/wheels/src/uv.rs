@@ -14,7 +14,8 @@ use lamina_system::{Bounds, Outcome, limit_writing, run_bounded};
 use crate::error::WheelError;
 use crate::lock::quoted;
 use crate::request::{Installer, Request};
-use crate::settings::{PipSettings, has_uv_configuration};
+use crate::settings::PipSettings;
+use crate::uv_settings;
 
 /// How long the answers of an index are used again: pages for ten minutes, files for ever, whatever headers it or a
 /// mirror sends. It is what large indexes say themselves; without it every resolution fetches every page.
@@ -82,7 +83,7 @@ impl<'a> Uv<'a> {
     /// Collects the settings. `uv` will run in `directory`, so that no project's settings apply.
     pub(crate) fn new(resolver: &'a Resolver<'a>, request: &Request, directory: &'a Path) -> Self {
         let pip = PipSettings::of_host();
-        let configured = has_uv_configuration();
+        let configured = uv_settings::has_configuration();
         let unset = |names: [&str; 2]| !configured && names.iter().all(|name| std::env::var_os(name).is_none());
         let mut arguments = Vec::new();
         let mut add = |flag: &str, value: &str| arguments.extend([flag.to_owned(), value.to_owned()]);
@@ -147,7 +148,7 @@ impl<'a> Uv<'a> {
     /// Writes a configuration with pip's indexes and [`CACHE_CONTROL`]; `None` if the user has one of their own, which
     /// then says everything.
     pub(crate) fn configuration(&self) -> Result<Option<PathBuf>, WheelError> {
-        if has_uv_configuration() {
+        if uv_settings::has_configuration() {
             return Ok(None);
         }
         let entry = |url: &str, more: &str| {

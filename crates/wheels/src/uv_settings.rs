@@ -1,0 +1,222 @@
+//! The host's settings of package indexes for `uv`: its own files and `UV_*` variables, and below them pip's.
+
+use std::path::PathBuf;
+
+use toml::{Table, Value};
+
+use crate::settings::{PipSettings, is_remote, own_directories, system_directories, variable};
+
+/// Settings that say where packages are from.
+const WHERE_FROM: [&str; 7] =
+    ["allow-insecure-host", "extra-index-url", "find-links", "index", "index-strategy", "index-url", "no-index"];
+
+/// Those of them that are addresses.
+const ADDRESSES: [&str; 4] = ["extra-index-url", "find-links", "index", "index-url"];
+
+/// What the host's own files of `uv` say of indexes.
+#[derive(Debug, Default)]
+pub struct UvSettings {
+    /// Whether there are any: then `uv` is not given pip's indexes.
+    is_configured: bool,
+    settings: Table,
+}
+
+impl UvSettings {
+    /// The settings of this process's user.
+    #[must_use]
+    pub fn of_host() -> Self {
+        let files = files();
+        let texts: Vec<String> = files.iter().filter_map(|path| fs_err::read_to_string(path).ok()).collect();
+        Self { is_configured: !files.is_empty(), settings: merged(&texts) }
+    }
+
+    /// All that the host says, as a file of `uv` for use where the host's files are not: directories are left out. Variables
+    /// win over its files, and those over pip's settings; `variable` gives the variables' values. `None` if there is nothing
+    /// to say.
+    #[must_use]
+    pub fn configuration(self, pip: &PipSettings, variable: impl Fn(&str) -> Option<String>) -> Option<String> {
+        let given = |name: &str| -> Vec<String> {
+            let value = variable(name).unwrap_or_default();
+            value.split([' ', '\t', '\n', ',']).filter(|one| !one.is_empty()).map(str::to_owned).collect()
+        };
+        let text = |values: &[String]| -> Vec<Value> { values.iter().cloned().map(Value::from).collect() };
+        let default = [given("UV_DEFAULT_INDEX"), given("UV_INDEX_URL")].into_iter().find(|given| !given.is_empty());
+        let further = [given("UV_INDEX"), given("UV_EXTRA_INDEX_URL")].concat();
+        let links: Vec<_> = pip.remote_find_links().map(str::to_owned).collect();
+        let or = |given: Vec<String>, pip: &[String]| if given.is_empty() { pip.to_vec() } else { given };
+
+        let Self { is_configured, settings } = self;
+        let mut all = Table::new();
+        let mut add = |name: &str, values: Vec<Value>| {
+            if !values.is_empty() {
+                all.insert(name.to_owned(), values.into());
+            }
+        };
+        let indexes = further.iter().map(|address| index(address, false));
+        add("index", indexes.chain(default.iter().flatten().take(1).map(|address| index(address, true))).collect());
+        add("find-links", text(&or(given("UV_FIND_LINKS"), &links)));
+        add("allow-insecure-host", text(&or(given("UV_INSECURE_HOST"), &pip.trusted_hosts)));
+        if further.is_empty() && !is_configured {
+            add("extra-index-url", text(&pip.extra_index_urls));
+        }
+        if let Some(strategy) = given("UV_INDEX_STRATEGY").pop() {
+            all.insert("index-strategy".to_owned(), strategy.into());
+        }
+        if let Some(address) = pip.index_url.as_ref().filter(|_| default.is_none() && !is_configured) {
+            all.insert("index-url".to_owned(), address.clone().into());
+        }
+        if pip.no_index {
+            all.insert("no-index".to_owned(), true.into());
+        }
+        merge(&mut all, settings);
+        Some(all.to_string()).filter(|text| !text.is_empty())
+    }
+}
+
+/// Whether the user or the system configured `uv` by a file.
+pub(crate) fn has_configuration() -> bool {
+    !files().is_empty()
+}
+
+/// The files that `uv` reads, those first that win.
+fn files() -> Vec<PathBuf> {
+    if let Some(named) = variable("UV_CONFIG_FILE") {
+        return vec![named];
+    }
+    let (_, own) = own_directories();
+    let system = system_directories().into_iter().chain(["/etc".into()]);
+    let is_there = |directory: PathBuf| Some(directory.join("uv/uv.toml")).filter(|path| path.exists());
+    is_there(own).into_iter().chain(system.filter_map(is_there).take(1)).collect()
+}
+
+/// What several files say, given with those first that win. One that makes no sense says nothing here.
+fn merged(texts: &[String]) -> Table {
+    let mut settings = Table::new();
+    for text in texts {
+        let mut table = text.parse::<Table>().unwrap_or_default();
+        // Stands above the same outside it.
+        if let Some(Value::Table(of_pip)) = table.remove("pip") {
+            merge(&mut settings, of_pip);
+        }
+        merge(&mut settings, table);
+    }
+    settings
+}
+
+/// Adds settings to those that win over them, as `uv` does: lists become longer.
+fn merge(settings: &mut Table, more: Table) {
+    for (name, value) in more.into_iter().filter(|(name, _)| WHERE_FROM.contains(&&**name)) {
+        let is_of_use = |value: &Value| !ADDRESSES.contains(&&*name) || is_of_use(value);
+        let value = match value {
+            Value::Array(values) => Value::Array(values.into_iter().filter(is_of_use).collect()),
+            value if is_of_use(&value) => value,
+            _ => continue,
+        };
+        match (settings.get_mut(&name), value) {
+            (Some(Value::Array(values)), Value::Array(more)) => values.extend(more),
+            (Some(_), _) => {}
+            (None, value) => drop(settings.insert(name, value)),
+        }
+    }
+}
+
+/// Whether an address, or an index with one, is of use elsewhere: a directory is not.
+fn is_of_use(address: &Value) -> bool {
+    address.get("url").unwrap_or(address).as_str().is_some_and(is_remote)
+}
+
+/// An index that a variable names by its address or as `name=address`.
+fn index(given: &str, is_default: bool) -> Value {
+    let mut index = Table::new();
+    match given.split_once('=') {
+        Some((name, address)) if !name.contains("://") => {
+            index.insert("name".to_owned(), name.into());
+            index.insert("url".to_owned(), address.into());
+        }
+        _ => drop(index.insert("url".to_owned(), given.into())),
+    }
+    if is_default {
+        index.insert("default".to_owned(), true.into());
+    }
+    index.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn configuration(files: &[&str], pip: &PipSettings, variables: &[(&str, &str)]) -> String {
+        let texts: Vec<_> = files.iter().map(|text| (*text).to_owned()).collect();
+        let settings = UvSettings { is_configured: !files.is_empty(), settings: merged(&texts) };
+        let variable = |name: &str| variables.iter().find(|one| one.0 == name).map(|one| one.1.to_owned());
+        settings.configuration(pip, variable).unwrap_or_default()
+    }
+
+    fn pip() -> PipSettings {
+        PipSettings {
+            index_url: Some("https://index.invalid/simple".to_owned()),
+            extra_index_urls: vec!["https://one.invalid/".to_owned(), "https://two.invalid/".to_owned()],
+            find_links: vec!["/wheels".to_owned(), "https://links.invalid/".to_owned()],
+            ..PipSettings::default()
+        }
+    }
+
+    #[test]
+    fn settings_of_pip_travel_to_uv() {
+        insta::assert_snapshot!(configuration(&[], &PipSettings { no_index: true, ..pip() }, &[]), @r#"
+        extra-index-url = ["https://one.invalid/", "https://two.invalid/"]
+        find-links = ["https://links.invalid/"]
+        index-url = "https://index.invalid/simple"
+        no-index = true
+        "#);
+        assert_eq!(configuration(&[], &PipSettings::default(), &[]), "");
+    }
+
+    #[test]
+    fn variables_win_and_all_of_them_count() {
+        let variables = [
+            ("UV_INDEX", "own=https://uv.invalid/?a=b"),
+            ("UV_EXTRA_INDEX_URL", "https://more.invalid/ https://last.invalid/"),
+            ("UV_DEFAULT_INDEX", ""),
+            ("UV_INDEX_URL", "https://default.invalid/"),
+            ("UV_INDEX_STRATEGY", ""),
+        ];
+        insta::assert_snapshot!(configuration(&[], &pip(), &variables), @r#"
+        find-links = ["https://links.invalid/"]
+
+        [[index]]
+        name = "own"
+        url = "https://uv.invalid/?a=b"
+
+        [[index]]
+        url = "https://more.invalid/"
+
+        [[index]]
+        url = "https://last.invalid/"
+
+        [[index]]
+        default = true
+        url = "https://default.invalid/"
+        "#);
+    }
+
+    #[test]
+    fn files_of_uv_travel_but_for_what_is_of_this_machine() {
+        let own =
+            "link-mode = 'copy'\n[[index]]\nurl = 'https://own.invalid/'\ndefault = true\n[[index]]\nurl = '/here'\n";
+        let system = "extra-index-url = ['https://more.invalid/', 'file:///here']\nindex-url = '/here'\n[pip]\nno-index = false\n";
+        insta::assert_snapshot!(configuration(&[own, system], &pip(), &[("UV_INDEX", "https://uv.invalid/")]), @r#"
+        extra-index-url = ["https://more.invalid/"]
+        find-links = ["https://links.invalid/"]
+        no-index = false
+
+        [[index]]
+        url = "https://uv.invalid/"
+
+        [[index]]
+        default = true
+        url = "https://own.invalid/"
+        "#);
+        assert_eq!(configuration(&["[["], &pip(), &[("UV_FIND_LINKS", "https://links.invalid/")]).lines().count(), 1);
+    }
+}
