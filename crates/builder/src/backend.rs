@@ -14,7 +14,7 @@ use lamina_workshop::Workshop;
 use crate::host::HostSettings;
 use crate::log::StepLog;
 use crate::state::State;
-use crate::steps::{Made, Recipe, StepContext, StepError};
+use crate::steps::{LocalFiles, Made, Recipe, StepContext, StepError};
 use crate::{BuildError, secrets};
 
 /// Where layers are looked for, made and recorded.
@@ -44,13 +44,6 @@ pub(crate) trait Backend: LocalFiles + Debug {
     fn attach(&self, files: &FileSet, below: &Stack<Digest>, sink: &Sink) -> Result<Stack<Digest>, BuildError>;
     /// The directory of the steps' logs.
     fn logs(&self) -> PathBuf;
-}
-
-/// Where planning finds what local files hold.
-pub(crate) trait LocalFiles: Sync {
-    /// The layer that local files are over `below`. What was hashed is in the store then, so that a file that
-    /// changes meanwhile cannot come to stand under the key of what it was.
-    fn layer(&self, files: &FileSet, below: &Stack<Digest>) -> Result<Committed, BuildError>;
 }
 
 /// The execution of one step.

@@ -7,9 +7,9 @@ use lamina_image::{Facts, KeyMaterial, LayerKey, Node, NodeId};
 use lamina_store::LayerRecord;
 use serde_json::{Map, Value};
 
-use crate::backend::{Backend, LocalFiles};
+use crate::backend::Backend;
 use crate::state::State;
-use crate::steps::{LayerKind, Planning, Recipe};
+use crate::steps::{LayerKind, LocalFiles, Planning, Recipe};
 use crate::{BuildError, secrets};
 
 /// Records that a step which is not cached is compared with, to say why it is not.

@@ -9,7 +9,7 @@ use lamina_wire::{Payload, Receiver};
 
 /// Drops `what` in a thread that nobody waits for.
 fn drop_aside<T: Send + 'static>(what: T) {
-    let thread = std::thread::Builder::new().name("closer".to_owned()).stack_size(crate::pool::STACK_SIZE);
+    let thread = std::thread::Builder::new().name("closer".to_owned()).stack_size(crate::STACK_SIZE);
     // Without a thread, what was moved into it is closed here after all: rather late than never.
     let _ = thread.spawn(move || drop(what));
 }

@@ -40,12 +40,15 @@ pub use ids::{CallId, FunctionCallId};
 pub use options::PoolOptions;
 pub use pool::Pool;
 pub use retries::Retries;
-pub use runner::{FromRunner, Module, Pickle, ResultStatus, RunnerRequest, RunnerResult, ToRunner};
+pub use runner::{FromRunner, Module, Pickle, ResultStatus, RunnerRequest, RunnerResult, ServiceKind, ToRunner};
 pub use sandbox::{PACKAGE_TARGET, SandboxStarter};
 pub use services::Services;
-pub use spec::{ContainerSpec, ServiceKind, ServiceSpec};
+pub use spec::{ContainerSpec, ServiceSpec};
 pub use starter::{ContainerEnd, ContainerProcess, ContainerStarter, StartError, StartedContainer};
 pub use terminal::Terminal;
+
+/// Stack of a thread that only forwards, waits or closes.
+const STACK_SIZE: usize = 256 << 10;
 
 #[cfg(test)]
 mod tests;

@@ -4,8 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::retries::Retries;
-use crate::runner::Module;
-use crate::spec::ServiceKind;
+use crate::runner::{Module, ServiceKind};
 use crate::terminal::Terminal;
 
 /// Time to import a module, however short the service's own timeout is.

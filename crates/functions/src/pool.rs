@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use lamina_events::Sink;
 use lamina_wire::{Payload, WireError};
 
+use crate::STACK_SIZE;
 use crate::call::{Caller, Outcome};
 use crate::container;
 use crate::deadlock::PoolView;
@@ -24,8 +25,6 @@ use crate::state::{Cancelled, Dispatch, Disposition, EndReason, Input, SlotId, S
 
 pub(crate) use seat::Seat;
 
-/// Stack of a container's thread, which only forwards.
-pub(crate) const STACK_SIZE: usize = 256 << 10;
 /// How long a stop waits for containers that were killed.
 const KILL_PATIENCE: Duration = Duration::from_secs(10);
 

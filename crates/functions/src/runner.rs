@@ -5,7 +5,34 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{CallId, FunctionCallId};
-use crate::spec::ServiceKind;
+
+/// What a service runs, by the names that the runner finds it under.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum ServiceKind {
+    /// One function.
+    Function {
+        /// Its name.
+        name: String,
+    },
+    /// A class, whose instance answers the calls of all its methods.
+    Class {
+        /// Its name.
+        name: String,
+        /// Its methods.
+        methods: Vec<String>,
+    },
+}
+
+impl ServiceKind {
+    /// The name of the function or class.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Function { name } | Self::Class { name, .. } => name,
+        }
+    }
+}
 
 /// How the runner finds a function's module.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,11 +5,10 @@ use std::time::Duration;
 
 use lamina_ground::{DEFAULT_PATH, EnvVars, Stack};
 use lamina_image::Digest;
-use serde::Serialize;
 
 use crate::options::PoolOptions;
 use crate::retries::Retries;
-use crate::runner::Module;
+use crate::runner::{Module, ServiceKind};
 
 /// Where functions run and their source lies, unless the image says otherwise.
 const HOME: &str = "/root";
@@ -38,34 +37,6 @@ pub struct ContainerSpec {
     pub memory_bytes: Option<u64>,
     /// Name of the environment that the app runs in.
     pub environment_name: String,
-}
-
-/// What a service runs, by the names that the runner finds it under.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
-pub enum ServiceKind {
-    /// One function.
-    Function {
-        /// Its name.
-        name: String,
-    },
-    /// A class, whose instance answers the calls of all its methods.
-    Class {
-        /// Its name.
-        name: String,
-        /// Its methods.
-        methods: Vec<String>,
-    },
-}
-
-impl ServiceKind {
-    /// The name of the function or class.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        match self {
-            Self::Function { name } | Self::Class { name, .. } => name,
-        }
-    }
 }
 
 /// What a pool serves: a function or a class, and the containers that it runs in.

@@ -10,8 +10,8 @@ use lamina_image::FileSet;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::backend::LocalFiles;
 use crate::plan::Outlook;
+use crate::steps::LocalFiles;
 
 /// A store in memory. A step's layer holds its command, whose first word says what it does.
 #[derive(Debug, Default)]

@@ -11,13 +11,12 @@ mod requirements;
 use std::sync::OnceLock;
 
 use lamina_ground::{Hint, Stack};
-use lamina_image::{Definition, Facts, FileSet, Graph, KeyMaterial, Node, Step};
+use lamina_image::{Definition, Digest, Facts, FileSet, Graph, KeyMaterial, Node, Step};
 use lamina_store::{CommitRules, Committed, Lock, Work};
 use lamina_workshop::Workshop;
 pub(crate) use requirements::read as read_requirements;
 
 use crate::BuildError;
-use crate::backend::LocalFiles;
 use crate::error::Mistake;
 use crate::host::HostSettings;
 use crate::log::StepLog;
@@ -104,6 +103,13 @@ pub(crate) struct Local<'a> {
     pub(crate) files: Option<&'a FileSet>,
     /// Requirements files, which may name others.
     pub(crate) requirements: &'a [String],
+}
+
+/// Where planning finds what local files hold.
+pub(crate) trait LocalFiles: Sync {
+    /// The layer that local files are over `below`. What was hashed is in the store then, so that a file that
+    /// changes meanwhile cannot come to stand under the key of what it was.
+    fn layer(&self, files: &FileSet, below: &Stack<Digest>) -> Result<Committed, BuildError>;
 }
 
 /// What planning a step has at hand.

@@ -5,7 +5,8 @@ use std::time::Instant;
 
 use lamina_events::Event;
 
-use super::{STACK_SIZE, Shared};
+use super::Shared;
+use crate::STACK_SIZE;
 use crate::call::Outcome;
 use crate::error::CallError;
 use crate::starter::StartError;

@@ -6,7 +6,7 @@ use super::*;
 use crate::call::Outcome;
 use crate::ids::ConnectionId;
 use crate::runner::Module;
-use crate::spec::ServiceKind;
+use crate::runner::ServiceKind;
 use crate::starter::ContainerEnd;
 
 struct Nobody;
