@@ -10,9 +10,6 @@ use crate::settings::{PipSettings, is_remote, own_directories, system_directorie
 const WHERE_FROM: [&str; 7] =
     ["allow-insecure-host", "extra-index-url", "find-links", "index", "index-strategy", "index-url", "no-index"];
 
-/// Those of them that are addresses.
-const ADDRESSES: [&str; 4] = ["extra-index-url", "find-links", "index", "index-url"];
-
 /// What the host's own files of `uv` say of indexes.
 #[derive(Debug, Default)]
 pub struct UvSettings {
@@ -30,9 +27,10 @@ impl UvSettings {
         Self { is_configured: !files.is_empty(), settings: merged(&texts) }
     }
 
-    /// All that the host says, as a file of `uv` for use where the host's files are not: directories are left out. Variables
-    /// win over its files, and those over pip's settings; `variable` gives the variables' values. `None` if there is nothing
-    /// to say.
+    /// All that the host says, as a file of `uv` for use where the host's files are not. Variables win over its files, and
+    /// those over pip's settings; `variable` gives the variables' values. `None` if there is nothing to say. Directories of
+    /// links are left out, as pip passes over missing ones, but not those of indexes: their packages are not to come from
+    /// elsewhere.
     #[must_use]
     pub fn configuration(self, pip: &PipSettings, variable: impl Fn(&str) -> Option<String>) -> Option<String> {
         let given = |name: &str| -> Vec<String> {
@@ -106,11 +104,9 @@ fn merged(texts: &[String]) -> Table {
 /// Adds settings to those that win over them, as `uv` does: lists become longer.
 fn merge(settings: &mut Table, more: Table) {
     for (name, value) in more.into_iter().filter(|(name, _)| WHERE_FROM.contains(&&**name)) {
-        let is_of_use = |value: &Value| !ADDRESSES.contains(&&*name) || is_of_use(value);
         let value = match value {
-            Value::Array(values) => Value::Array(values.into_iter().filter(is_of_use).collect()),
-            value if is_of_use(&value) => value,
-            _ => continue,
+            Value::Array(links) if name == "find-links" => Value::Array(links.into_iter().filter(is_of_use).collect()),
+            value => value,
         };
         match (settings.get_mut(&name), value) {
             (Some(Value::Array(values)), Value::Array(more)) => values.extend(more),
@@ -120,9 +116,9 @@ fn merge(settings: &mut Table, more: Table) {
     }
 }
 
-/// Whether an address, or an index with one, is of use elsewhere: a directory is not.
-fn is_of_use(address: &Value) -> bool {
-    address.get("url").unwrap_or(address).as_str().is_some_and(is_remote)
+/// Whether a link is of use elsewhere: a directory is not.
+fn is_of_use(link: &Value) -> bool {
+    link.as_str().is_some_and(is_remote)
 }
 
 /// An index that a variable names by its address or as `name=address`.
@@ -201,21 +197,25 @@ mod tests {
     }
 
     #[test]
-    fn files_of_uv_travel_but_for_what_is_of_this_machine() {
+    fn files_of_uv_travel_but_for_links_of_this_machine() {
         let own =
-            "link-mode = 'copy'\n[[index]]\nurl = 'https://own.invalid/'\ndefault = true\n[[index]]\nurl = '/here'\n";
-        let system = "extra-index-url = ['https://more.invalid/', 'file:///here']\nindex-url = '/here'\n[pip]\nno-index = false\n";
-        insta::assert_snapshot!(configuration(&[own, system], &pip(), &[("UV_INDEX", "https://uv.invalid/")]), @r#"
-        extra-index-url = ["https://more.invalid/"]
-        find-links = ["https://links.invalid/"]
+            "link-mode = 'copy'\n[[index]]\nurl = 'https://own.invalid/'\n[[index]]\nurl = '/here'\ndefault = true\n";
+        let system = "find-links = ['/here', 'https://more.invalid/']\nindex-url = '/there'\n[pip]\nno-index = false\n";
+        let variables = [("UV_INDEX", "https://uv.invalid/")];
+        insta::assert_snapshot!(configuration(&[own, system], &PipSettings::default(), &variables), @r#"
+        find-links = ["https://more.invalid/"]
+        index-url = "/there"
         no-index = false
 
         [[index]]
         url = "https://uv.invalid/"
 
         [[index]]
-        default = true
         url = "https://own.invalid/"
+
+        [[index]]
+        default = true
+        url = "/here"
         "#);
         assert_eq!(configuration(&["[["], &pip(), &[("UV_FIND_LINKS", "https://links.invalid/")]).lines().count(), 1);
     }
