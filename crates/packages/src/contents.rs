@@ -1,9 +1,9 @@
 //! What several packages put into an image together, and placing it into a step's upper.
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use fs_err as fs;
 use lamina_image::Digest;
@@ -103,7 +103,10 @@ impl Contents {
                 }
             }
         }
-        if let Some(path) = files.keys().filter(|path| ancestors(path).any(|parent| files.contains_key(parent))).min() {
+        if let Some(file) = directories_above(files.keys()).into_iter().find(|directory| files.contains_key(*directory))
+        {
+            let path = files.keys().filter(|path| ancestors(path).any(|parent| parent == file)).min();
+            let path = path.map_or(file, String::as_str);
             return Err(JobError::new(NOT_LINKABLE, format!("`{path}` lies below a file of another package")));
         }
         let warning = |((loser, winner), (count, path)): ((usize, usize), (u64, String))| {
@@ -133,7 +136,7 @@ impl Contents {
     pub fn link(self, context: &WorkerContext, work: &str, layers: &mut Layers) -> Result<Linked, JobError> {
         let upper = context.upper(work);
         self.make_directories(&upper, layers)?;
-        let mut groups: BTreeMap<&str, Vec<(&str, &Content)>> = BTreeMap::new();
+        let mut groups: HashMap<&str, Vec<(&str, &Content)>> = HashMap::new();
         for (path, (_, content)) in &self.files {
             let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
             groups.entry(parent).or_default().push((name, content));
@@ -146,27 +149,27 @@ impl Contents {
 
     /// Makes all directories, like the image's own where it has them.
     fn make_directories(&self, upper: &Path, layers: &mut Layers) -> Result<(), JobError> {
-        let mut directories: BTreeSet<&str> = self.files.keys().flat_map(|path| ancestors(path)).collect();
-        for path in self.empty_directories.iter().filter(|path| !self.files.contains_key(*path)) {
-            directories.extend(ancestors(path).chain([path.as_str()]));
-        }
+        let empty = self.empty_directories.iter().filter(|path| !self.files.contains_key(*path));
+        let mut directories = directories_above(self.files.keys().chain(empty.clone()));
+        directories.extend(empty.map(String::as_str));
+        // Those of one depth do not need one another.
+        let mut depths: BTreeMap<usize, Vec<(PathBuf, Directory)>> = BTreeMap::new();
         for directory in directories {
-            let path = upper.join(directory.trim_start_matches('/'));
-            match fs::create_dir(&path) {
-                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => continue,
-                other => other?,
-            }
-            match layers.directory(directory)? {
-                Directory::Absent => set_mode(&path, 0o755)?,
-                Directory::Present(like) => copy_owner_and_mode(like.top().map_or(upper, LayerPath::on_disk), &path)?,
-                Directory::Other => {
-                    let detail = format!("`{directory}` of the image is not a plain directory");
-                    return Err(JobError::new(NOT_LINKABLE, detail));
-                }
-            }
+            let relative = directory.trim_start_matches('/');
+            let made = (upper.join(relative), layers.directory(directory)?);
+            depths.entry(relative.matches('/').count()).or_default().push(made);
         }
-        Ok(())
+        depths
+            .values()
+            .try_for_each(|made| made.par_iter().try_for_each(|(path, like)| make_directory(path, like, upper)))
     }
+}
+
+/// The directories above these paths.
+fn directories_above<'a>(paths: impl Iterator<Item = &'a String>) -> BTreeSet<&'a str> {
+    // Most files have neighbours: each directory is taken apart once.
+    let parents: HashSet<&str> = paths.filter_map(|path| ancestors(path).next()).collect();
+    parents.into_iter().flat_map(|parent| ancestors(parent).chain([parent])).collect()
 }
 
 /// The directories above a path, nearest first.
@@ -174,6 +177,23 @@ fn ancestors(path: &str) -> impl Iterator<Item = &str> {
     std::iter::successors(path.rsplit_once('/'), |(parent, _)| parent.rsplit_once('/'))
         .map(|(parent, _)| parent)
         .filter(|parent| !parent.is_empty())
+}
+
+/// Makes a directory of the upper, unless it is there, like the one of the image.
+fn make_directory(path: &Path, like: &Directory, upper: &Path) -> Result<(), JobError> {
+    match fs::create_dir(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => return Ok(()),
+        other => other?,
+    }
+    match like {
+        Directory::Absent => set_mode(path, 0o755),
+        Directory::Present(like) => copy_owner_and_mode(like.top().map_or(upper, LayerPath::on_disk), path),
+        Directory::Other => {
+            let directory = path.strip_prefix(upper).unwrap_or(path).display();
+            let detail = format!("`/{directory}` of the image is not a plain directory");
+            Err(JobError::new(NOT_LINKABLE, detail))
+        }
+    }
 }
 
 /// Gives a directory of the upper the owner and mode that the image's directory has.

@@ -39,7 +39,7 @@ pub(super) fn scan(upper: &Path, rules: &CommitRules) -> Result<Vec<Found>> {
         let below = found[first..].iter().filter(|item| item.file_type() == FileType::Directory);
         directories = below.map(|item| item.path.clone()).collect();
     }
-    found.sort_unstable_by(|left, right| left.path.cmp(&right.path));
+    found.par_sort_unstable_by(|left, right| left.path.cmp(&right.path));
     drop_empty(found, upper, rules)
 }
 

@@ -48,7 +48,7 @@ impl Sharing<'_> {
             .collect::<Result<_>>()?;
         self.renew_links(&is_replaced)?;
         if self.placing.depth() == Depth::Two {
-            self.tree.entries().iter().zip(&is_replaced).try_for_each(|(entry, done)| self.mark(entry, *done))?;
+            self.tree.entries().par_iter().zip(&is_replaced).try_for_each(|(entry, done)| self.mark(entry, *done))?;
         }
         both().try_for_each(|(found, entry)| self.set_time(found, entry))?;
         view::say_how_placed(self.context, self.placing, self.upper)?;
