@@ -37,36 +37,31 @@ impl UvSettings {
             let value = variable(name).unwrap_or_default();
             value.split([' ', '\t', '\n', ',']).filter(|one| !one.is_empty()).map(str::to_owned).collect()
         };
-        let text = |values: &[String]| -> Vec<Value> { values.iter().cloned().map(Value::from).collect() };
-        let default = [given("UV_DEFAULT_INDEX"), given("UV_INDEX_URL")].into_iter().find(|given| !given.is_empty());
-        let further = [given("UV_INDEX"), given("UV_EXTRA_INDEX_URL")].concat();
+        let text = |values: Vec<String>| -> Value { values.into_iter().map(Value::from).collect::<Vec<_>>().into() };
+        let addresses = |name: &str| -> Vec<String> { given(name).iter().map(|index| address(index)).collect() };
+        let default = [addresses("UV_DEFAULT_INDEX"), addresses("UV_INDEX_URL")].concat().into_iter().next();
+        let further = [addresses("UV_INDEX"), addresses("UV_EXTRA_INDEX_URL")].concat();
         let links: Vec<_> = pip.remote_find_links().map(str::to_owned).collect();
         let or = |given: Vec<String>, pip: &[String]| if given.is_empty() { pip.to_vec() } else { given };
 
         let Self { is_configured, settings } = self;
         let mut all = Table::new();
-        let mut add = |name: &str, values: Vec<Value>| {
-            if !values.is_empty() {
-                all.insert(name.to_owned(), values.into());
-            }
-        };
-        let indexes = further.iter().map(|address| index(address, false));
-        add("index", indexes.chain(default.iter().flatten().take(1).map(|address| index(address, true))).collect());
-        add("find-links", text(&or(given("UV_FIND_LINKS"), &links)));
-        add("allow-insecure-host", text(&or(given("UV_INSECURE_HOST"), &pip.trusted_hosts)));
-        if further.is_empty() && !is_configured {
-            add("extra-index-url", text(&pip.extra_index_urls));
-        }
+        all.insert("find-links".to_owned(), text(or(given("UV_FIND_LINKS"), &links)));
+        all.insert("allow-insecure-host".to_owned(), text(or(given("UV_INSECURE_HOST"), &pip.trusted_hosts)));
+        let (of_pip, further_of_pip) =
+            if is_configured { (None, &[][..]) } else { (pip.index_url.clone(), &pip.extra_index_urls[..]) };
+        all.insert("extra-index-url".to_owned(), text(or(further, further_of_pip)));
         if let Some(strategy) = given("UV_INDEX_STRATEGY").pop() {
             all.insert("index-strategy".to_owned(), strategy.into());
         }
-        if let Some(address) = pip.index_url.as_ref().filter(|_| default.is_none() && !is_configured) {
-            all.insert("index-url".to_owned(), address.clone().into());
+        if let Some(address) = default.or(of_pip) {
+            all.insert("index-url".to_owned(), address.into());
         }
         if pip.no_index {
             all.insert("no-index".to_owned(), true.into());
         }
         merge(&mut all, settings);
+        all.retain(|_, value| value.as_array().is_none_or(|list| !list.is_empty()));
         Some(all.to_string()).filter(|text| !text.is_empty())
     }
 }
@@ -94,9 +89,9 @@ fn merged(texts: &[String]) -> Table {
         let mut table = text.parse::<Table>().unwrap_or_default();
         // Stands above the same outside it.
         if let Some(Value::Table(of_pip)) = table.remove("pip") {
-            merge(&mut settings, of_pip);
+            merge(&mut settings, flat(of_pip));
         }
-        merge(&mut settings, table);
+        merge(&mut settings, flat(table));
     }
     settings
 }
@@ -121,20 +116,36 @@ fn is_of_use(link: &Value) -> bool {
     link.as_str().is_some_and(is_remote)
 }
 
-/// An index that a variable names by its address or as `name=address`.
-fn index(given: &str, is_default: bool) -> Value {
-    let mut index = Table::new();
-    match given.split_once('=') {
-        Some((name, address)) if !name.contains("://") => {
-            index.insert("name".to_owned(), name.into());
-            index.insert("url".to_owned(), address.into());
+/// Settings with their `[[index]]` in the older form. As they are, they would stand above an `index-url` of the image.
+fn flat(mut settings: Table) -> Table {
+    let Some(Value::Array(indexes)) = settings.remove("index") else { return settings };
+    let mut older = Table::new();
+    let (mut further, mut links) = (Vec::new(), Vec::new());
+    for index in indexes {
+        let says = |name: &str| index.get(name).and_then(Value::as_bool).unwrap_or(false);
+        let Some(url) = index.get("url").cloned() else { continue };
+        if says("explicit") {
+            // Only for packages of a project that name it.
+        } else if index.get("format").and_then(Value::as_str) == Some("flat") {
+            links.push(url);
+        } else if says("default") {
+            older.entry("index-url").or_insert(url);
+        } else {
+            further.push(url);
         }
-        _ => drop(index.insert("url".to_owned(), given.into())),
     }
-    if is_default {
-        index.insert("default".to_owned(), true.into());
+    older.insert("extra-index-url".to_owned(), further.into());
+    older.insert("find-links".to_owned(), links.into());
+    merge(&mut older, settings);
+    older
+}
+
+/// The address of an index that a variable names, perhaps as `name=address`: the name is of no use to others.
+fn address(index: &str) -> String {
+    match index.split_once('=') {
+        Some((name, address)) if !name.contains("://") => address.to_owned(),
+        _ => index.to_owned(),
     }
-    index.into()
 }
 
 #[cfg(test)]
@@ -178,44 +189,32 @@ mod tests {
             ("UV_INDEX_STRATEGY", ""),
         ];
         insta::assert_snapshot!(configuration(&[], &pip(), &variables), @r#"
+        extra-index-url = ["https://uv.invalid/?a=b", "https://more.invalid/", "https://last.invalid/"]
         find-links = ["https://links.invalid/"]
-
-        [[index]]
-        name = "own"
-        url = "https://uv.invalid/?a=b"
-
-        [[index]]
-        url = "https://more.invalid/"
-
-        [[index]]
-        url = "https://last.invalid/"
-
-        [[index]]
-        default = true
-        url = "https://default.invalid/"
+        index-url = "https://default.invalid/"
         "#);
     }
 
     #[test]
     fn files_of_uv_travel_but_for_links_of_this_machine() {
-        let own =
-            "link-mode = 'copy'\n[[index]]\nurl = 'https://own.invalid/'\n[[index]]\nurl = '/here'\ndefault = true\n";
-        let system = "find-links = ['/here', 'https://more.invalid/']\nindex-url = '/there'\n[pip]\nno-index = false\n";
+        let own = "link-mode = 'copy'
+            index-url = 'https://hidden.invalid/'
+            index = [
+                { name = 'own', url = 'https://own.invalid/' },
+                { url = '/here', default = true },
+                { name = 'x', url = 'https://explicit.invalid/', explicit = true },
+                { url = 'https://flat.invalid/', format = 'flat' },
+            ]";
+        let system = "find-links = ['/here', 'https://more.invalid/']
+            index-url = '/there'
+            [pip]
+            no-index = false";
         let variables = [("UV_INDEX", "https://uv.invalid/")];
-        insta::assert_snapshot!(configuration(&[own, system], &PipSettings::default(), &variables), @r#"
-        find-links = ["https://more.invalid/"]
-        index-url = "/there"
+        insta::assert_snapshot!(configuration(&[own, system], &pip(), &variables), @r#"
+        extra-index-url = ["https://uv.invalid/", "https://own.invalid/"]
+        find-links = ["https://links.invalid/", "https://flat.invalid/", "https://more.invalid/"]
+        index-url = "/here"
         no-index = false
-
-        [[index]]
-        url = "https://uv.invalid/"
-
-        [[index]]
-        url = "https://own.invalid/"
-
-        [[index]]
-        default = true
-        url = "/here"
         "#);
         assert_eq!(configuration(&["[["], &pip(), &[("UV_FIND_LINKS", "https://links.invalid/")]).lines().count(), 1);
     }
