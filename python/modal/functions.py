@@ -358,7 +358,8 @@ class Function(Generic[P, R, L], metaclass=Explained):
                 return reach(self)
             raise ExecutionError(
                 f"`{self._name}` cannot be called in a container: its app is not running",
-                hint="start this script with `modal run`, or call inside `with app.run():`",
+                hint="start this script with `modal run`, or call inside `with app.run():`; the app runs until the "
+                "entrypoint, or that block, ends, and does not wait for threads and exit handlers",
             )
         return self._engine
 

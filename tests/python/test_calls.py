@@ -327,6 +327,14 @@ def test_a_lost_engine_is_an_error_for_everybody(start):
             assert len(errors) == 5
 
 
+def test_a_call_that_comes_too_late_says_what_the_app_does_not_wait_for(start):
+    with start(app):
+        pass
+    with pytest.raises(ExecutionError, match="not running") as caught:
+        double.remote(1)
+    assert "does not wait for threads" in str(caught.value.hint)
+
+
 def test_an_app_runs_once_at_a_time(start):
     with start(app), pytest.raises(InvalidError, match="already running"), app.run():
         pass
