@@ -9,6 +9,12 @@ from __future__ import annotations
 
 import builtins
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from modal._shared.unraised import *  # noqa: F403 - as they are
+
 __all__ = [
     "AlreadyExistsError",
     "AuthError",
@@ -136,3 +142,15 @@ class RemoteTraceback(Exception):
 
     def __str__(self) -> str:
         return f'\n"""\n{self.text}"""'
+
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        """What programs may name in ``except`` although nothing here raises it: made when it is asked for."""
+        if not name.startswith("_"):
+            from modal._shared import unraised
+
+            if name in unraised.__all__:
+                return getattr(unraised, name)
+        raise AttributeError(f"module `{__name__}` has no attribute `{name}`")

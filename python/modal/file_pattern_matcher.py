@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 
+from modal._shared.api import Explained, explain_on_instance
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import re
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 SPECIAL = frozenset(".+()|{}$^")
 
 
-class FilePatternMatcher:
+class FilePatternMatcher(metaclass=Explained):
     """Tells which files a list of patterns covers; use it as the `ignore` of the `add_local_*` methods.
 
     ```python
@@ -32,6 +34,9 @@ class FilePatternMatcher:
     class, a backslash takes the next character as it is. A pattern that covers a directory covers everything in it. A
     pattern that starts with ``!`` takes files back in; the last pattern that applies wins.
     """
+
+    if not TYPE_CHECKING:
+        __getattr__ = explain_on_instance
 
     def __init__(self, *pattern: str) -> None:
         self._patterns: list[str] | None = list(pattern)
@@ -53,6 +58,10 @@ class FilePatternMatcher:
     def __call__(self, path: Path) -> bool:
         """Whether the patterns cover `path`, which is relative to the added directory."""
         return _covers(self._compiled(), os.fspath(path)) != self._inverted
+
+    def can_prune_directories(self) -> bool:
+        """Whether nothing below a directory that is covered can be taken back in: then nobody need look into it."""
+        return not self._inverted and not any(rule.includes for rule in self._compiled())
 
     def __invert__(self) -> FilePatternMatcher:
         """A matcher that covers exactly what this one does not."""

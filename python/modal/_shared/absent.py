@@ -19,6 +19,14 @@ _PARALLEL = "a container runs one input at a time; `max_containers` says how man
 _DEPLOYED = "there are no deployed apps yet: import the function from its module, and run its app with `modal run`"
 _ACCOUNT = "there is no account and no service: all runs on this machine"
 _NETWORK = "containers use the network of this machine"
+_DASHBOARD = "there is no dashboard: `modal app list` and `modal image list` show what is there"
+_LOCAL = "the program and its containers are on this machine: there is nothing to fetch beforehand"
+_INTERNAL = "it is internal to Modal's client"
+_FIGURES = "`modal app list` shows what runs"
+_REGISTRIES = "start from `Image.debian_slim()`, and install what the other image has"
+_COMMANDS = "use the methods of `Image`, such as `run_commands` and `add_local_dir`"
+_REQUIREMENTS = "use `uv_pip_install(requirements=[...])`"
+_CONDA = "use `Image.debian_slim()` with `uv_pip_install`: most packages of conda have wheels"
 _INPUTS = "give what identifies an input to the function as an argument"
 
 #: Names of `modal` itself, and what to do without them.
@@ -30,7 +38,7 @@ NAMES = {
     **dict.fromkeys(("Tunnel", "forward", "sessioned"), _WEB),
     **dict.fromkeys(("Cron", "Period"), _SCHEDULES),
     **dict.fromkeys(("ContainerProcess", "Probe", "Sandbox", "SandboxSnapshot"), _SANDBOXES),
-    **dict.fromkeys(("batched", "clustered", "concurrent"), _PARALLEL),
+    **dict.fromkeys(("Cluster", "batched", "clustered", "concurrent"), _PARALLEL),
     **dict.fromkeys(("Client", "Environment", "Workspace", "billing", "config"), _ACCOUNT),
     **dict.fromkeys(("Proxy", "SchedulerPlacement"), _NETWORK),
     "call_graph": _INPUTS,
@@ -50,7 +58,9 @@ MODULES = {
     **dict.fromkeys(("container_process", "file_io", "io_streams", "sandbox", "snapshot", "stream_type"), _SANDBOXES),
     **dict.fromkeys(("billing", "client", "config", "environments", "token_flow", "workspace"), _ACCOUNT),
     **dict.fromkeys(("proxy", "scheduler_placement"), _NETWORK),
+    **dict.fromkeys(("object", "parallel_map", "running_app", "types"), _INTERNAL),
     "call_graph": _INPUTS,
+    "cluster": _PARALLEL,
     "cli": "the `modal` command is a program of its own here",
     "runner": "use `with app.run():`",
     **{name: NAMES[name] for name in ("experimental", "gpu")},
@@ -66,13 +76,48 @@ SUBSTITUTES = {
     "App.logs": "use `modal app logs` for an app that was run with `--detach`",
     "App.lookup": _DEPLOYED,
     "App.server": _WEB,
+    "App.description": "use `App.name`",
+    **dict.fromkeys(("App.get_tags", "App.set_tags"), _ACCOUNT),
+    "App.registered_classes": _CLASSES,
+    **dict.fromkeys(("App.registered_entrypoints", "App.registered_functions"), "keep what the decorators return"),
+    "App.registered_web_endpoints": _WEB,
+    "App.sandboxes": _SANDBOXES,
     "App.stop": "leave the block of `with app.run():`, or use `modal app stop`",
     "Function.from_name": "import the function from its module, and run its app",
+    **dict.fromkeys(("Function.autoscaler", "Function.update_autoscaler"), "give `max_containers` to `@app.function`"),
+    "Function.app": "keep the app in a global",
+    "Function.experimental_spawn_map": "call `.spawn` for every input",
+    "Function.from_id": _DEPLOYED,
     "Function.get_web_url": _WEB,
+    **dict.fromkeys(("Function.with_batching", "Function.with_concurrency"), _PARALLEL),
+    "FunctionCall.get_call_graph": _INPUTS,
+    **dict.fromkeys(("FunctionCall.iter", "FunctionCall.num_inputs"), "call `.map`, or `.spawn` for every input"),
     "Function.lookup": _DEPLOYED,
     "Function.with_options": "give the options to `@app.function`",
+    **dict.fromkeys(("Image.from_aws_ecr", "Image.from_gcp_artifact_registry", "Image.from_registry"), _REGISTRIES),
+    **dict.fromkeys(("Image.micromamba", "Image.micromamba_install"), _CONDA),
+    **dict.fromkeys(("Image.dockerfile_commands", "Image.from_dockerfile"), _COMMANDS),
+    **dict.fromkeys(("Image.cmd", "Image.entrypoint", "Image.shell"), "functions are started without any"),
+    "Image.build": "an image is built when an app runs that uses it",
+    **dict.fromkeys(
+        ("Image.from_id", "Image.from_name", "Image.publish"), "declare the image; what was built is used again"
+    ),
+    "Image.from_scratch": "start from `Image.debian_slim()`",
+    **dict.fromkeys(("Image.pip_install_from_pyproject", "Image.uv_sync"), _REQUIREMENTS),
+    **dict.fromkeys(("Image.pip_install_private_repos", "Image.poetry_install_from_file"), _REQUIREMENTS),
+    "Image.run_function": "run a script with `run_commands`",
+    **dict.fromkeys(
+        ("Secret.name", "Secret.objects", "Secret.update"), "secrets live in programs: use `Secret.from_dict`"
+    ),
     "Secret.from_name": "use `Secret.from_dict`",
-    "pip_install_from_requirements": "use `uv_pip_install(requirements=[...])`",
+    "client": _ACCOUNT,
+    "get_dashboard_url": _DASHBOARD,
+    **dict.fromkeys(("get_current_stats", "info", "metrics", "stats"), _FIGURES),
+    "hydrate": _LOCAL,
+    "logs": "`modal app logs` and `modal image logs` show them",
+    "object_id": "only images and calls have ids here",
+    "patterns": _INTERNAL,
+    "pip_install_from_requirements": _REQUIREMENTS,
     "spawn_map": "call `.spawn` for every input",
 }
 
