@@ -187,7 +187,8 @@ pub fn run_records(logs: &Path) -> io::Result<Vec<PathBuf>> {
     let mut records = Vec::new();
     for entry in fs_err::read_dir(logs)? {
         let entry = entry?;
-        if entry.file_name().to_str().is_some_and(|name| name.contains(MARK)) {
+        let is_named_so = entry.file_name().to_str().is_some_and(|name| name.contains(MARK));
+        if is_named_so && entry.file_type()?.is_file() {
             records.push(entry.path());
         }
     }
@@ -287,6 +288,7 @@ mod tests {
             fs_err::write(logs.join(format!("10000000{number:02}-run-a.log")), "").unwrap();
         }
         fs_err::write(logs.join("1000000000-3617f6a15155-1.log"), "").unwrap();
+        fs_err::create_dir(logs.join("1000000099-run-b.log")).unwrap();
         let record = record();
         record.keep_in(logs.clone());
         let path = record.keep().unwrap();

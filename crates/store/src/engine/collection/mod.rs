@@ -8,6 +8,7 @@ mod plan;
 mod sizes;
 
 use std::collections::HashSet;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
@@ -238,8 +239,8 @@ impl Store {
             let size = size_of(path);
             match fs_err::remove_file(path) {
                 Ok(()) => bytes += size,
-                // Logs of several images, or files that another process removed.
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                // Logs of several images, files that another process removed, and directories, which are not ours.
+                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::IsADirectory) => {}
                 Err(error) => return Err(error.into()),
             }
         }
@@ -275,7 +276,7 @@ fn collected(plan: Plan, freed: &Freed) -> Collected {
 fn files_in(directory: &Path) -> Result<Vec<PathBuf>, StoreError> {
     match fs_err::read_dir(directory) {
         Ok(entries) => entries.map(|entry| Ok(entry?.path())).collect(),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
         Err(error) => Err(error.into()),
     }
 }
