@@ -55,6 +55,34 @@ def test_the_doctor_names_what_is_missing(user: UserModal) -> None:
     assert "modal store remove" in result.stdout + result.stderr
 
 
+def test_the_doctor_refuses_a_store_of_other_ids_as_every_command_does(user: UserModal) -> None:
+    def give(*ranges: str) -> None:
+        added = [argument for each in ranges for argument in ("--add-subuids", each)]
+        subprocess.run(["usermod", "--del-subuids", "0-4294967294", user.name], check=True)
+        subprocess.run(["usermod", *added, user.name], check=True)
+
+    def refusal(*arguments: str) -> str:
+        result = user(*arguments, check=False)
+        assert result.code == 1
+        return " ".join((result.stdout + result.stderr).split())
+
+    former, other = "1879048192-1879113727", "1900000000-1900065535"
+    give(former)
+    user("image", "list")
+    give(other)
+    for arguments in (["image", "list"], ["doctor"]):
+        said = refusal(*arguments)
+        assert f"made with the user ids `{former}`" in said and f"yours are `{other}` now" in said, said
+        assert "in `/etc/subuid` and `/etc/subgid`, or set `MODAL_STORE`" in said
+    (user.store / "idmap.json").write_text("{")
+    for arguments in (["image", "list"], ["doctor"]):
+        said = refusal(*arguments)
+        assert "is damaged (EOF" in said and "belong to the user id `1879048192`" in said, said
+    give(former)
+    user("doctor")
+    user("image", "list")
+
+
 def test_a_store_in_which_the_user_was_root_is_refused_with_the_way_out(user: UserModal, modal: Modal) -> None:
     account = pwd.getpwnam(user.name)
 

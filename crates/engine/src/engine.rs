@@ -69,8 +69,7 @@ impl Engine {
         layout.check_filesystem()?;
         let reserve = if options.works_on_full_disk { layout.spend_reserve() } else { None };
         layout.keep_reserve();
-        let map = idmap::open(&layout.id_map_file())?;
-        idmap::check_owner(&layout, &map)?;
+        let map = idmap::open(&layout)?;
         let helpers =
             helpers(options, &layout, &map).map_err(|error| idmap::explain(error, &layout.id_map_file(), &map))?;
         let store = Store::open(layout, helpers.worker)?;
@@ -133,11 +132,11 @@ impl Removal {
     pub fn prepare(options: &Options) -> Result<Self, EngineError> {
         let layout = layout(options)?;
         let reserve = layout.spend_reserve();
-        let map = match idmap::load_or_record(&layout.id_map_file()) {
+        let map = match idmap::recorded(&layout) {
+            Ok(Some(map)) if idmap::check_owner(&layout, &map).is_ok() => map,
             // It was this user's, and most likely is the same now.
-            Err(EngineError::IdMap { .. }) => IdMap::for_current_user()?,
-            Ok(map) if idmap::check_owner(&layout, &map).is_err() => IdMap::for_current_user()?,
-            other => other?,
+            Ok(_) | Err(EngineError::IdMap { .. }) => IdMap::for_current_user()?,
+            Err(error) => return Err(error),
         };
         let helpers = helpers(options, &layout, &map)?;
         Ok(Self { layout, helpers, _reserve: reserve })

@@ -34,13 +34,18 @@ pub enum EngineError {
         /// Why not, and what to do.
         reason: &'static str,
     },
-    /// The recorded id map makes no sense.
-    #[error("`{path}` is damaged: {reason}; remove the store with `modal store remove` to start afresh")]
+    /// There is no id map that makes sense, and the present user's may not be the one that the store was made with.
+    #[error(
+        "`{path}` {reason}, and the files of the store belong to the user id `{owner}`: put back the file that \
+         was there when they were made, or set `MODAL_STORE` to another directory"
+    )]
     IdMap {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// What is wrong with it: `is missing`.
         reason: String,
+        /// Who owns the files.
+        owner: u32,
     },
     /// The store's files have other owners than its id map says.
     #[error(

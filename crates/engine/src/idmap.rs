@@ -9,42 +9,74 @@ use lamina_store::Layout;
 
 use crate::EngineError;
 
-/// The id map of a store that is opened: as recorded in `path`, with what the user has got since, or the present user's,
-/// recorded now.
-pub(crate) fn open(path: &Path) -> Result<IdMap, EngineError> {
-    let mut map = load_or_record(path)?;
-    if map.has_the_user_as_root() {
-        return Err(EngineError::UserAsRoot { path: path.to_owned() });
-    }
+/// The id map of a store that is opened: as recorded, with what the user has got since, or the present user's, recorded now.
+pub(crate) fn open(layout: &Layout) -> Result<IdMap, EngineError> {
+    let path = layout.id_map_file();
+    let mut map = match known(layout)? {
+        Some(map) => map,
+        None => record(layout)?,
+    };
     if map.extend() {
         // Whoever does the same at the same time writes the same.
-        let own = write_own(path, &map)?;
+        let own = write_own(&path, &map)?;
         fs_err::rename(own, path)?;
     }
     Ok(map)
 }
 
-/// The id map recorded in `path`, or the present user's, recorded now.
-pub(crate) fn load_or_record(path: &Path) -> Result<IdMap, EngineError> {
-    match fs_err::read(path) {
-        Ok(bytes) => serde_json::from_slice(&bytes)
-            .map_err(|error| EngineError::IdMap { path: path.to_owned(), reason: error.to_string() }),
-        Err(error) if error.kind() == ErrorKind::NotFound => record(path),
-        Err(error) => Err(error.into()),
+/// The id map that a store has, if it can be used; nothing where the present user's is as good.
+pub(crate) fn known(layout: &Layout) -> Result<Option<IdMap>, EngineError> {
+    let Some(map) = recorded(layout)? else { return Ok(None) };
+    if map.has_the_user_as_root() {
+        return Err(EngineError::UserAsRoot { path: layout.id_map_file() });
     }
+    check_owner(layout, &map)?;
+    Ok(Some(map))
+}
+
+/// The recorded id map; nothing where the present user's is as good.
+pub(crate) fn recorded(layout: &Layout) -> Result<Option<IdMap>, EngineError> {
+    let path = layout.id_map_file();
+    let reason = match fs_err::read(&path) {
+        Ok(bytes) => match serde_json::from_slice::<IdMap>(&bytes) {
+            Ok(map) if map.is_sound() => return Ok(Some(map)),
+            Ok(_) => "is damaged (its ranges do not follow each other)".to_owned(),
+            Err(error) => format!("is damaged ({error})"),
+        },
+        Err(error) if error.kind() == ErrorKind::NotFound => "is missing".to_owned(),
+        Err(error) => return Err(error.into()),
+    };
+    let owner = fs_err::metadata(layout.content())?.uid();
+    let map = IdMap::for_current_user()?;
+    if is_made_with(layout, owner, &map)? { Ok(None) } else { Err(EngineError::IdMap { path, reason, owner }) }
+}
+
+/// Whether the files of a store, whose content belongs to `owner`, can only have been made with this map.
+fn is_made_with(layout: &Layout, owner: u32, map: &IdMap) -> Result<bool, EngineError> {
+    if owner == map.root_uid() {
+        // The first range is that of the owner. The order of more than one other depends on when the user got them.
+        return Ok(map.uids.len() <= 2 && map.gids.len() <= 2);
+    }
+    // A new store is still the caller's.
+    Ok(owner == rustix::process::geteuid().as_raw() && fs_err::read_dir(layout.content())?.next().is_none())
 }
 
 /// Records the present user's map. Processes that do so together agree on the one that is recorded first.
-fn record(path: &Path) -> Result<IdMap, EngineError> {
+fn record(layout: &Layout) -> Result<IdMap, EngineError> {
+    let path = layout.id_map_file();
     let map = IdMap::for_current_user()?;
-    let own = write_own(path, &map)?;
-    let linked = fs_err::hard_link(&own, path);
+    let own = write_own(&path, &map)?;
+    let map = match fs_err::hard_link(&own, &path) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => match recorded(layout) {
+            Ok(Some(first)) => Ok(first),
+            // A damaged one. Whoever else replaces it writes the same.
+            Ok(None) => return Ok(fs_err::rename(own, path).map(|()| map)?),
+            Err(error) => Err(error),
+        },
+        linked => linked.map(|()| map).map_err(EngineError::from),
+    };
     fs_err::remove_file(&own)?;
-    match linked {
-        Ok(()) => Ok(map),
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => load_or_record(path),
-        Err(error) => Err(error.into()),
-    }
+    map
 }
 
 /// Refuses a map that the store's content was not made with: its files would be somebody else's.
@@ -91,24 +123,58 @@ mod tests {
 
     use super::*;
 
+    fn store(directory: &Path) -> Layout {
+        Layout::prepare(&directory.join("store")).unwrap()
+    }
+
+    /// Gives the content of a store to somebody else, which only root can.
+    fn give_away(layout: &Layout, owner: u32) -> bool {
+        std::os::unix::fs::chown(layout.content(), Some(owner), Some(owner)).is_ok()
+    }
+
     #[test]
     fn the_first_map_stays() {
         let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("idmap.json");
-        let first = load_or_record(&path).unwrap();
-        assert_eq!(
-            serde_json::to_string(&load_or_record(&path).unwrap()).unwrap(),
-            serde_json::to_string(&first).unwrap()
-        );
-        assert_eq!(fs_err::read_dir(directory.path()).unwrap().count(), 1);
-        fs_err::write(&path, "{").unwrap();
-        assert!(load_or_record(&path).unwrap_err().to_string().contains("damaged"));
+        let layout = store(directory.path());
+        let entries = fs_err::read_dir(layout.root()).unwrap().count();
+        let first = record(&layout).unwrap();
+        assert_eq!(record(&layout).unwrap(), first);
+        assert_eq!(recorded(&layout).unwrap(), Some(first));
+        assert_eq!(fs_err::read_dir(layout.root()).unwrap().count(), entries + 1);
+    }
+
+    #[test]
+    fn a_damaged_map_is_made_again_where_it_can_only_be_the_present_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let layout = store(directory.path());
+        let map = open(&layout).unwrap();
+        let gaps = r#"{"uids":[{"inside":7,"outside":1,"count":4294967295}],"gids":[]}"#;
+        for damaged in ["", "{", gaps] {
+            fs_err::write(layout.id_map_file(), damaged).unwrap();
+            assert_eq!(recorded(&layout).unwrap(), None, "a new store");
+            assert_eq!(open(&layout).unwrap(), map);
+            assert_eq!(recorded(&layout).unwrap().as_ref(), Some(&map));
+        }
+        fs_err::write(layout.id_map_file(), "{").unwrap();
+        fs_err::write(layout.content().join("some"), "").unwrap();
+        if !give_away(&layout, map.root_uid()) {
+            return;
+        }
+        assert_eq!(open(&layout).unwrap(), map, "its files are root's by this map");
+        give_away(&layout, 4_000_000_000);
+        fs_err::write(layout.id_map_file(), "{").unwrap();
+        let message = open(&layout).unwrap_err().to_string();
+        assert!(message.contains("is damaged (EOF while") && message.contains("the user id `4000000000`"), "{message}");
+        fs_err::remove_file(layout.id_map_file()).unwrap();
+        let message = open(&layout).unwrap_err().to_string();
+        assert!(message.contains("is missing, and the files"), "{message}");
+        assert!(!layout.id_map_file().exists(), "a map of others is not recorded");
     }
 
     #[test]
     fn a_map_of_other_ids_is_told_from_the_store_s_own() {
         let directory = tempfile::tempdir().unwrap();
-        let layout = Layout::prepare(&directory.path().join("store")).unwrap();
+        let layout = store(directory.path());
         let own = IdMap::single();
         check_owner(&layout, &own).unwrap();
         let refusal = |map: &IdMap| {

@@ -1,16 +1,18 @@
 //! Where the store is.
 
+use std::borrow::Cow;
 use std::env;
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use lamina_apps::DetachedApps;
-use lamina_ground::EnvVars;
-use lamina_sandbox::doctor::{Finding, Status, probe, probe_in};
+use lamina_ground::{EnvVars, Hint, causes};
+use lamina_sandbox::IdMap;
+use lamina_sandbox::doctor::{Finding, Status, judge, look, try_sandbox};
 use lamina_store::Layout;
 
-use crate::EngineError;
+use crate::{EngineError, idmap};
 
 /// The store directory of this user: `MODAL_STORE`, or `modal` in the user's data directory.
 ///
@@ -53,10 +55,15 @@ pub fn run_records() -> Result<Vec<PathBuf>, EngineError> {
 pub fn probe_store() -> Vec<Finding> {
     let store = store_directory().ok();
     let nearest = store.as_deref().and_then(|store| store.ancestors().find(|path| path.is_dir()).map(Path::to_owned));
-    let Some(nearest) = nearest else { return probe() };
-    let layout = Layout::of_no_store(store.unwrap_or_else(|| nearest.clone()));
+    let mut findings = look();
+    let (Some(store), Some(nearest)) = (store, nearest) else {
+        let directory = env::temp_dir();
+        findings.push(judge(&directory, &try_sandbox(&directory, None)));
+        return findings;
+    };
+    let layout = Layout::of_no_store(store);
     let reserve = layout.spend_reserve();
-    let mut findings = probe_in(&nearest);
+    findings.extend(try_in(&layout, &nearest));
     if reserve.is_some() {
         findings.push(Finding {
             name: "disk",
@@ -69,6 +76,38 @@ pub fn probe_store() -> Vec<Finding> {
         });
     }
     findings
+}
+
+/// Whether a store can be used, if there is one, and a sandbox be made there, with its ids.
+fn try_in(layout: &Layout, nearest: &Path) -> Vec<Finding> {
+    let unusable = |error: &EngineError| Finding {
+        name: "store",
+        status: Status::Problem,
+        detail: format!("The store cannot be used: {}.", causes(error)),
+        hint: error.hint().map(Cow::into_owned),
+    };
+    let (map, mut findings) = match ids(layout) {
+        Ok(map) => (map, Vec::new()),
+        Err(error) => (None, vec![unusable(&error)]),
+    };
+    let trial = try_sandbox(nearest, map.clone());
+    findings.push(match (trial, map) {
+        (Err(error), Some(map)) => match idmap::explain(error.into(), &layout.id_map_file(), &map) {
+            EngineError::Sandbox(error) => judge(nearest, &Err(error)),
+            error => unusable(&error),
+        },
+        (trial, _) => judge(nearest, &trial),
+    });
+    findings
+}
+
+/// The ids of a store, if there is one that has recorded them.
+fn ids(layout: &Layout) -> Result<Option<IdMap>, EngineError> {
+    let is_new = match fs_err::read_dir(layout.root()) {
+        Ok(mut entries) => entries.next().is_none(),
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+    };
+    if is_new { Ok(None) } else { idmap::known(&Layout::prepare(layout.root())?) }
 }
 
 fn choose(

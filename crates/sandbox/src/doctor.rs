@@ -59,32 +59,35 @@ impl Finding {
     }
 }
 
-/// Looks at everything that sandboxes need, with a trial in the directory for temporary files.
+/// Looks at everything that sandboxes need, short of making one.
 #[must_use]
-pub fn probe() -> Vec<Finding> {
-    probe_in(&std::env::temp_dir())
-}
-
-/// The same, with the trial in `directory`: a store's filesystem is what matters.
-#[must_use]
-pub fn probe_in(directory: &Path) -> Vec<Finding> {
+pub fn look() -> Vec<Finding> {
     let groups = Groups::discover();
     let mut findings = vec![kernel(&release()), user_namespaces(), subordinate_ids()];
     findings.extend(surrounding_container());
     findings.push(devices(Path::new("/dev")));
     findings.extend([limits(groups.report()), seccomp(), landlock()]);
-    findings.push(match try_sandbox(directory) {
-        Ok(()) => Finding::ok("sandbox", format!("A sandbox was made and ended in `{}`.", directory.display())),
-        Err(error) => {
-            Finding::problem("sandbox", format!("A sandbox could not be made: {}.", causes(&error)), trial_hint(&error))
-        }
-    });
     findings
 }
 
-/// Makes a sandbox of an empty image. That its command is not found is what shows that everything else worked.
-fn try_sandbox(directory: &Path) -> Result<(), SandboxError> {
-    let trial = Trial::new(directory)?;
+/// What came of a trial in `directory`.
+#[must_use]
+pub fn judge(directory: &Path, trial: &Result<(), SandboxError>) -> Finding {
+    match trial {
+        Ok(()) => Finding::ok("sandbox", format!("A sandbox was made and ended in `{}`.", directory.display())),
+        Err(error) => {
+            Finding::problem("sandbox", format!("A sandbox could not be made: {}.", causes(error)), trial_hint(error))
+        }
+    }
+}
+
+/// Makes a sandbox of an empty image in `directory`, whose file system matters, with the ids of a store or those that a
+/// new one would have. That its command is not found is what shows that everything else worked.
+///
+/// # Errors
+/// When the machine does not allow it.
+pub fn try_sandbox(directory: &Path, map: Option<IdMap>) -> Result<(), SandboxError> {
+    let trial = Trial::new(directory, map.map_or_else(IdMap::for_current_user, Ok)?)?;
     let helpers = Helpers::start(&trial.content, &trial.map, &[])?;
     for upper in [Upper::Store { upper: "upper".into(), work: "work".into() }, Upper::Memory { limit_bytes: 1 << 20 }] {
         let spec = SandboxSpec { upper, argv: vec!["/trial".into()], ..SandboxSpec::default() };
@@ -103,8 +106,7 @@ struct Trial {
 }
 
 impl Trial {
-    fn new(directory: &Path) -> Result<Self, SandboxError> {
-        let map = IdMap::for_current_user()?;
+    fn new(directory: &Path, map: IdMap) -> Result<Self, SandboxError> {
         let content = directory.join(format!("modal-doctor-{}", std::process::id()));
         fs_err::create_dir(&content)?;
         let trial = Self { content, map };

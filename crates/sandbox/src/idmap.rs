@@ -154,7 +154,7 @@ fn append(ranges: &mut Vec<IdRange>, spans: &[Span]) {
 impl IdMap {
     /// Chooses the map for a new store of the calling user: all its subordinate ranges. Root without any takes one that
     /// nobody has. For other users without a range, or without the programs that map one, there is a single id;
-    /// [`crate::doctor::probe`] says how to get more.
+    /// [`crate::doctor::look`] says how to get more.
     ///
     /// The user's own id is not among them where it can be helped: what the kernel counts for each user, such as
     /// descriptors under way, containers could use up for everything else that the user runs.
@@ -206,6 +206,18 @@ impl IdMap {
         append(&mut self.uids, &subordinate(&subuid, &name, uid));
         append(&mut self.gids, &subordinate(&subgid, &name, uid));
         before != (self.uids.len(), self.gids.len())
+    }
+
+    /// Whether the ranges follow each other inside, from 0 on, as in all maps that were ever recorded.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        let follow = |ranges: &[IdRange]| {
+            let next = |inside: u32, range: &IdRange| {
+                if range.inside == inside && range.count > 0 { inside.checked_add(range.count) } else { None }
+            };
+            ranges.iter().try_fold(0, next).is_some_and(|count| count > 0)
+        };
+        follow(&self.uids) && follow(&self.gids)
     }
 
     /// Whether root inside is the calling user although there are other ids: how stores of ordinary users began once.
