@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
+import re
 import shutil
 import subprocess
 import sys
@@ -170,26 +172,35 @@ def shared_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         remove(store)
 
 
+def remove_user(name: str, home: Path) -> None:
+    subprocess.run(["userdel", "--remove", "--force", name], check=False, capture_output=True)
+    shutil.rmtree(home, ignore_errors=True)
+
+
 @pytest.fixture
 def user(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[UserModal]:
     """A user made for one test; the parameter decides whether it gets subordinate ids."""
+    for account in pwd.getpwall():
+        owner = re.fullmatch(r"lamina-(\d+)", account.pw_name)
+        if owner and not Path("/proc", owner[1]).exists():
+            # Its run was killed.
+            remove_user(account.pw_name, Path(account.pw_dir))
     name = f"lamina-{os.getpid()}"
     home = Path(f"/var/tmp/{name}")
-    subprocess.run(["useradd", "--create-home", "--home-dir", home, name], check=True)
-    subordinate = getattr(request, "param", True)
-    for kind in ("uids", "gids"):
-        flag = "--add-sub" if subordinate else "--del-sub"
-        bounds = "1879048192-1879113727" if subordinate else "0-4294967294"
-        subprocess.run(["usermod", f"{flag}{kind}", bounds, name], check=True)
     try:
+        subprocess.run(["useradd", "--create-home", "--home-dir", home, name], check=True)
+        subordinate = getattr(request, "param", True)
+        for kind in ("uids", "gids"):
+            flag = "--add-sub" if subordinate else "--del-sub"
+            bounds = "1879048192-1879113727" if subordinate else "0-4294967294"
+            subprocess.run(["usermod", f"{flag}{kind}", bounds, name], check=True)
         modal = UserModal(name, home)
         subprocess.run(["chown", "-R", name, home], check=True)
         yield modal
         if modal.store.exists():
             modal("store", "remove", "--yes")
     finally:
-        subprocess.run(["userdel", "--remove", "--force", name], check=False, capture_output=True)
-        shutil.rmtree(home, ignore_errors=True)
+        remove_user(name, home)
 
 
 @pytest.fixture
