@@ -18,6 +18,7 @@ def attempt(modal: Modal, image: str, **environment: str):
     ("image", "parts"),
     [
         ('base.apt_install("no-such-package-anywhere")', ["`no-such-package-anywhere`", "spelling"]),
+        ('base.apt_install("git=1.2.3")', ["have `git` as ", "(bookworm/main)"]),
         ('base.uv_pip_install("no-such-package-anywhere-9")', ["no-such-package-anywhere-9"]),
         ('base.pip_install("pandas==0.0.0.1")', ["pandas"]),
         ('base.uv_pip_install("pandas===>1")', ["pandas===>1"]),

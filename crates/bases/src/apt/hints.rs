@@ -2,7 +2,7 @@
 
 use lamina_ground::EnvVars;
 
-use super::install::{NO_SOURCES, PINNED};
+use super::install::{NO_SOURCES, PINNED, VERSIONS};
 use super::names;
 
 /// Names under which compilers are called.
@@ -34,6 +34,11 @@ pub fn hint(line: &str) -> Option<String> {
         return Some(format!(
             "a pin in `/etc/apt/preferences` or `/etc/apt/preferences.d` of the image, which `apt-cache policy {package}` shows, \
              has a negative priority: change it, or leave `{package}` out"
+        ));
+    }
+    if let Some((package, versions)) = line.strip_prefix(VERSIONS).and_then(|found| found.split_once(": ")) {
+        return Some(format!(
+            "the sources of the image have `{package}` as {versions}: ask for one of these, or for none"
         ));
     }
     if line.starts_with("E: Failed to fetch ") && AMID_UPDATE.iter().any(|part| line.contains(part)) {
@@ -107,6 +112,7 @@ mod tests {
             ("E: Package 'libtiff5' has no installation candidate", "`libtiff6`"),
             (NO_SOURCES, "`/etc/apt/sources.list`"),
             (&format!("{PINNED}git"), "`apt-cache policy git`"),
+            (&format!("{VERSIONS}figlet: 2.2 (bookworm/main), 3.0 (sid/main)"), "`figlet` as 2.2 (bookworm/main), 3.0"),
             ("E: Failed to fetch http://x.invalid/x  File has unexpected size", "MODAL_DEBIAN_MIRROR"),
             ("error: command 'gcc' failed: No such file or directory", "build-essential"),
             ("error: [Errno 2] No such file or directory: 'x86_64-linux-gnu-g++'", "python3-dev"),

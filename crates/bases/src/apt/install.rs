@@ -18,6 +18,9 @@ pub(super) const NO_SOURCES: &str = "E: the image names no sources of packages";
 /// What is printed before the name of a package of which pins allow no version.
 pub(super) const PINNED: &str = "E: pins of the image forbid every version of ";
 
+/// What is printed before the name of a package of which another version or release is asked for, and those that there are.
+pub(super) const VERSIONS: &str = "E: versions that there are of ";
+
 /// Where archives go that no other image may use, below apt's cache.
 const OWN_ARCHIVES: &str = "own";
 
@@ -66,7 +69,8 @@ impl Install<'_> {
         CacheFilter { include: Vec::new(), exclude }
     }
 
-    /// The shell command. After a failure it says what apt does not: that there are no sources, or that pins forbid a package.
+    /// The shell command. After a failure it says what apt does not: that there are no sources, that pins forbid a
+    /// package, or which versions there are.
     /// It installs with the lists that are there if they are young and were made from the very sources,
     /// keys, pins and settings that the image has now; otherwise apt asks for new ones, in the step alone. Archives are
     /// shared between such images only: apt knows them by name and size, and another source may have others. The files
@@ -102,6 +106,13 @@ status=$?
 for package in {packages}; do
     if LC_ALL=C apt-cache policy -- "$package" 2>/dev/null | grep -A 9 'Candidate: (none)' | grep -q ' -[0-9]*$'; then
         echo "{PINNED}$package"
+    fi
+    name=${{package%%[=/]*}}
+    if [ "$name" != "$package" ] && [ -z "$(apt-cache show -- "$package" 2>/dev/null)" ]; then
+        apt-cache madison -- "$name" 2>/dev/null | while IFS='|' read -r _ version source; do
+            set -- $version $source
+            echo "$1 ($3)"
+        done | paste -sd, - | sed 's/,/, /g; s/^..*/{VERSIONS}'"$name"': &/'
     fi
 done
 exit $status"#
