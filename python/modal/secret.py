@@ -4,26 +4,33 @@ from __future__ import annotations
 
 import os
 
-from modal._shared.api import Explained
+from modal._shared.api import Explained, explain_on_instance, in_thread
 from modal.exception import InvalidError, NotFoundError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
-    from typing import Any
+    from typing import Any, ClassVar
 
 
 class Secret(metaclass=Explained):
     """Environment variables whose values never reach layers, logs or history.
 
-    Made by a factory method such as `Secret.from_dict`, and given to a function or to a single build step.
+    Made by a factory method such as `Secret.from_dict`, and given to an app, a function or a single build step.
     """
 
     _name: str
+    #: The secrets that this machine keeps under names.
+    objects: ClassVar[SecretObjects]
     #: Variables whose values are no secrets.
     _allowed: tuple[str, ...]
     #: Gives the variables, when an app starts.
     _read: Callable[[], dict[str, str]]
+    #: The name that this machine keeps it under, its environment (None: the app's), and what it has to have.
+    _kept: tuple[str, str | None, tuple[str, ...]] | None
+
+    if not TYPE_CHECKING:
+        __getattr__ = explain_on_instance
 
     def __init__(self) -> None:
         raise InvalidError("`Secret()` makes no secret", hint="use a factory method such as `modal.Secret.from_dict`")
@@ -90,6 +97,54 @@ class Secret(metaclass=Explained):
         values = {key: os.environ[key] for key in env_keys}
         return cls._make("from_local_environ({})".format(", ".join(sorted(values))), lambda: values)
 
+    @classmethod
+    def from_name(
+        cls,
+        name: str,
+        *,
+        environment_name: str | None = None,
+        required_keys: Collection[str] = (),
+        client: object = None,
+    ) -> Secret:
+        """A secret that this machine keeps under a name: ``modal secret create huggingface HF_TOKEN=…`` makes it.
+
+        ```python
+        @app.function(secrets=[modal.Secret.from_name("huggingface", required_keys=["HF_TOKEN"])])
+        def download(): ...
+        ```
+
+        It is read when an app starts. That it is missing, or lacks a variable of `required_keys`, is a
+        `modal.exception.NotFoundError` then.
+        """
+        _check_name("Secret.from_name", name, environment_name)
+        if isinstance(required_keys, str) or not all(isinstance(key, str) for key in required_keys):
+            raise InvalidError(
+                f"`required_keys` of `Secret.from_name` takes a list of names, not `{required_keys!r}`",
+                hint='write `required_keys=["API_TOKEN"]`',
+            )
+        secret = cls._make(f"from_name({name})", dict)
+        secret._kept = (name, environment_name, tuple(required_keys))
+        return secret
+
+    @property
+    def name(self) -> str | None:
+        """The name that it is kept under, if it is."""
+        return None if self._kept is None else self._kept[0]
+
+    @in_thread
+    def update(self, env_dict: dict[str, str]) -> None:
+        """Adds variables to a secret that is kept under a name; those that it has get these values."""
+        if self._kept is None:
+            raise InvalidError(
+                f"`{self!r}` is not kept anywhere, so there is nothing to update",
+                hint="`update` is for secrets of `Secret.from_name`",
+            )
+        from modal._client.errands import errand
+
+        name, environment, _ = self._kept
+        body = {"do": "update", "name": name, "values": _strings("Secret.update", env_dict)}
+        errand("secret", {**body, "environment": environment_or_default(environment)})
+
     def allow(self, *names: str) -> Secret:
         """The same secret, with variables named whose values are none: they may be shown, and stay in layers.
 
@@ -103,6 +158,7 @@ class Secret(metaclass=Explained):
             if not isinstance(name, str):
                 raise InvalidError(f"`Secret.allow` takes names of variables, not `{type(name).__name__}`")
         secret = Secret._make(self._name, self._read)
+        secret._kept = self._kept
         secret._allowed = (*self._allowed, *names)
         return secret
 
@@ -112,10 +168,76 @@ class Secret(metaclass=Explained):
         secret._name = name
         secret._allowed = ()
         secret._read = read
+        secret._kept = None
         return secret
 
     def __repr__(self) -> str:
         return f"Secret.{self._name}"
+
+
+class SecretObjects:
+    """The secrets that this machine keeps under names: `Secret.objects`."""
+
+    @in_thread
+    def create(
+        self,
+        name: str,
+        env_dict: dict[str, str],
+        *,
+        allow_existing: bool = False,
+        environment_name: str | None = None,
+        client: object = None,
+    ) -> None:
+        """Keeps variables under a name; one that is taken is a `modal.exception.AlreadyExistsError`.
+
+        With `allow_existing` a secret of that name is fine, and stays as it is.
+        """
+        from modal._client.errands import errand
+
+        _check_name("Secret.objects.create", name, environment_name)
+        values = _strings("Secret.objects.create", env_dict)
+        body = {"do": "create", "name": name, "values": values, "allow_existing": bool(allow_existing)}
+        errand("secret", {**body, "environment": environment_or_default(environment_name)})
+
+    @in_thread
+    def list(
+        self,
+        *,
+        max_objects: int | None = None,
+        created_before: Any = None,
+        environment_name: str | None = None,
+        client: object = None,
+    ) -> list[Secret]:
+        """The secrets, the newest first."""
+        from modal._client.errands import errand, newest
+
+        listed = errand("secret", {"do": "list", "environment": environment_or_default(environment_name)})
+        chosen = newest(listed, max_objects, created_before)
+        return [Secret.from_name(each["name"], environment_name=environment_name) for each in chosen]
+
+    @in_thread
+    def delete(
+        self,
+        name: str,
+        *,
+        allow_missing: bool = False,
+        environment_name: str | None = None,
+        client: object = None,
+    ) -> None:
+        """Removes a secret; none of that name is a `modal.exception.NotFoundError`, unless `allow_missing` says so."""
+        from modal._client.errands import errand
+
+        _check_name("Secret.objects.delete", name, environment_name)
+        try:
+            body = {"do": "delete", "name": name, "environment": environment_or_default(environment_name)}
+            errand("secret", body)
+        except NotFoundError:
+            if not allow_missing:
+                raise
+
+
+#: What is kept, as a namespace of the class.
+Secret.objects = SecretObjects()
 
 
 def check_secrets(secrets: Any, owner: str) -> list[Secret]:
@@ -152,12 +274,37 @@ def wire_secrets(secrets: Collection[Secret]) -> list[dict[str, Any]]:
 
 
 def _wire(secret: Secret) -> dict[str, Any]:
+    allowed = {"allowed": list(secret._allowed)} if secret._allowed else {}
+    if secret._kept is not None:
+        name, environment, required = secret._kept
+        kept = {"name": name, "environment": environment_or_default(environment), "required_keys": list(required)}
+        return {"name": secret._name, "kept": kept, **allowed}
     values = secret._read()
     missing = [name for name in secret._allowed if name not in values]
     if missing:
         raise InvalidError(f"`Secret.allow` names `{missing[0]}`, which `{secret!r}` has no variable of")
-    allowed = {"allowed": list(secret._allowed)} if secret._allowed else {}
     return {"name": secret._name, "values": values, **allowed}
+
+
+def environment_or_default(name: str | None) -> str:
+    """The environment that is meant: the named one, or that of the process."""
+    return name or os.environ.get("MODAL_ENVIRONMENT") or "main"
+
+
+def _check_name(method: str, name: object, environment: object) -> None:
+    if not isinstance(name, str) or not name:
+        raise InvalidError(f"`{method}` takes the name of a secret, not `{name!r}`")
+    if environment is not None and not isinstance(environment, str):
+        raise InvalidError(f"`environment_name` of `{method}` takes a string, not `{environment!r}`")
+
+
+def _strings(method: str, env_dict: object) -> dict[str, str]:
+    if not isinstance(env_dict, dict):
+        raise InvalidError(f"`{method}` takes a dict, not `{type(env_dict).__name__}`")
+    for name, value in env_dict.items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise InvalidError(f"`{method}` takes strings; the value of `{name}` is of type `{type(value).__name__}`")
+    return env_dict
 
 
 def _read_dotenv(start: str, filename: str) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import modal
-from modal.exception import InvalidError, NotFoundError
+from modal.exception import ExecutionError, InvalidError, NotFoundError
 from modal.secret import wire_secrets
 
 
@@ -87,5 +87,49 @@ def test_names_are_a_list_of_strings(wrong):
 def test_secrets_are_made_by_factories():
     with pytest.raises(InvalidError, match="factory"):
         modal.Secret()
-    with pytest.raises(AttributeError, match="from_dict"):
-        modal.Secret.from_name("x")
+
+
+def test_named_secrets_travel_by_name(monkeypatch):
+    monkeypatch.delenv("MODAL_ENVIRONMENT", raising=False)
+    secret = modal.Secret.from_name("hf", required_keys=["TOKEN"])
+    kept = {"name": "hf", "environment": "main", "required_keys": ["TOKEN"]}
+    assert wire_secrets([secret]) == [{"name": "from_name(hf)", "kept": kept}]
+    assert (secret.name, repr(secret)) == ("hf", "Secret.from_name(hf)")
+    assert wire_secrets([secret.allow("REGION")])[0] == {"name": "from_name(hf)", "kept": kept, "allowed": ["REGION"]}
+    monkeypatch.setenv("MODAL_ENVIRONMENT", "staging")
+    assert wire_secrets([secret])[0]["kept"]["environment"] == "staging"
+    named = modal.Secret.from_name("hf", environment_name="dev")
+    assert wire_secrets([named])[0]["kept"] == {"name": "hf", "environment": "dev", "required_keys": []}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda: modal.Secret.from_name(""),
+        lambda: modal.Secret.from_name(5),
+        lambda: modal.Secret.from_name("x", environment_name=5),
+        lambda: modal.Secret.from_name("x", required_keys="TOKEN"),
+        lambda: modal.Secret.from_name("x", required_keys=[1]),
+        lambda: modal.Secret.from_name("x").update({"A": None}),
+        lambda: modal.Secret.from_name("x").update(["A"]),
+        lambda: modal.Secret.from_dict({}).update({"A": "1"}),
+        lambda: modal.Secret.objects.create("x", {"A": 1}),
+        lambda: modal.Secret.objects.create("", {}),
+        lambda: modal.Secret.objects.delete(None),
+    ],
+)
+def test_misuse_of_named_secrets_is_an_error_at_once(wrong):
+    with pytest.raises(InvalidError):
+        wrong()
+
+
+def test_options_of_named_secrets_are_given_by_name():
+    with pytest.raises(TypeError):
+        modal.Secret.from_name("x", "main")
+
+
+def test_containers_do_not_ask_for_what_is_kept(monkeypatch):
+    monkeypatch.setenv("MODAL_IS_REMOTE", "1")
+    modal.Secret.from_name("x", required_keys=["A"])
+    with pytest.raises(ExecutionError, match="a container cannot ask"):
+        modal.Secret.objects.list()

@@ -85,7 +85,8 @@ def trained() -> None: ...
 
 modal.Image.from_registry("python:3.11")  # type: ignore[attr-defined]
 modal.Image.micromamba()  # type: ignore[attr-defined]
-modal.Secret.from_name("own")  # type: ignore[attr-defined]
+modal.Secret.from_name("own", required_keys=["TOKEN"])
+assert_type(modal.Secret.objects.list(), list[modal.Secret])
 fixed.run_function(trained)  # type: ignore[attr-defined]
 fixed.pip_install("attrs", gpu="A10G")  # type: ignore[call-arg]
 Volume.from_name("data")

@@ -11,7 +11,6 @@ const NO_ACCOUNT: &str = "there is no account and no service: images are built a
 const NO_STORAGE: &str = "return data from functions, or put files into the image with `Image.add_local_dir`";
 const NOT_DEPLOYED: &str = "`modal run` starts an app, and with `--detach` it goes on when the command ends";
 const SERVE: &str = "run the program again with `modal run` after a change: what did not change is cached";
-const SECRETS: &str = "use `modal.Secret.from_dict`, `from_dotenv` or `from_local_environ` in the program";
 const CONTAINERS: &str = "`modal app` lists, watches and stops apps; `modal shell` opens a shell in an image";
 const BUILD: &str = "images are declared in Python and built when an app runs";
 
@@ -21,7 +20,6 @@ fn instead(group: Option<&str>, command: &str) -> Option<&'static str> {
         (None, "serve") => SERVE,
         (None, "deploy" | "function" | "server" | "endpoint" | "launch" | "cluster" | "curl")
         | (Some("app"), "history" | "rollback" | "rollover" | "dashboard") => NOT_DEPLOYED,
-        (None, "secret") => SECRETS,
         (None, "volume" | "nfs" | "dict" | "queue") => NO_STORAGE,
         (None, "container" | "sandbox") => CONTAINERS,
         (
@@ -68,7 +66,6 @@ mod tests {
         for words in [
             &["serve", "app.py"][..],
             &["deploy", "--name", "x", "app.py"],
-            &["secret", "create", "s", "A=b"],
             &["volume", "list"],
             &["setup"],
             &["token", "new"],

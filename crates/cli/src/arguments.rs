@@ -56,6 +56,9 @@ pub(crate) enum Command {
     /// List, examine and remove images
     #[command(subcommand, arg_required_else_help = true)]
     Image(Image),
+    /// Keep secrets under names, for `modal.Secret.from_name`
+    #[command(subcommand, arg_required_else_help = true)]
+    Secret(Secret),
     /// Check whether this machine can build and run images, and say what to do if not
     Doctor(Doctor),
     /// Find or remove the store, where all images are kept
@@ -375,6 +378,85 @@ pub(crate) struct Prune {
     pub(crate) yes: bool,
 }
 
+/// `modal secret`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Secret {
+    /// List the secrets that are kept; their values are not shown
+    List {
+        /// One JSON array for programs
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        environment: Environment,
+    },
+    /// Keep environment variables as a secret
+    Create(CreateSecret),
+    /// Remove a secret
+    Delete {
+        /// The secret's name
+        #[arg(value_name = "NAME")]
+        name: String,
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+        /// Where there is no such secret, that is fine
+        #[arg(long)]
+        allow_missing: bool,
+        #[command(flatten)]
+        environment: Environment,
+    },
+}
+
+/// `modal secret create`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  modal secret create hf HF_TOKEN=-              type or paste the value in your editor
+  modal secret create db USER=ada HOST=db.lan    values in the command's words, which the shell may remember
+  modal secret create all --from-dotenv .env     the variables of a dotenv file
+  modal secret create all --from-json s.json     those of a JSON object of strings
+
+Programs get them with `secrets=[modal.Secret.from_name(\"hf\")]`.
+The file is below the store, and only you may read it.")]
+pub(crate) struct CreateSecret {
+    /// The secret's name
+    #[arg(value_name = "NAME")]
+    pub(crate) name: String,
+
+    /// Variables; with `-` as its value, your editor asks for it
+    #[arg(value_name = "KEY=VALUE")]
+    pub(crate) variables: Vec<String>,
+
+    /// A dotenv file with variables
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) from_dotenv: Option<PathBuf>,
+
+    /// A JSON file with an object of strings
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) from_json: Option<PathBuf>,
+
+    /// Replace a secret of that name
+    #[arg(long)]
+    pub(crate) force: bool,
+
+    #[command(flatten)]
+    pub(crate) environment: Environment,
+}
+
+/// Which environment's objects are meant.
+#[derive(Debug, Args)]
+pub(crate) struct Environment {
+    /// Name of the environment that it belongs to (default: main)
+    #[arg(id = "environment", short = 'e', long = "env", value_name = "NAME", env = EnvVars::MODAL_ENVIRONMENT, hide_env = true, default_value = "main", hide_default_value = true, value_parser = environment)]
+    pub(crate) name: String,
+}
+
+/// An environment; a variable that is set to nothing is none.
+#[expect(clippy::unnecessary_wraps, reason = "what the parser of a value has to be")]
+fn environment(text: &str) -> Result<String, String> {
+    Ok(if text.is_empty() { "main".to_owned() } else { text.to_owned() })
+}
+
 fn processors(text: &str) -> Result<f64, String> {
     let number = text.parse().ok().filter(|number: &f64| number.is_finite() && *number > 0.0);
     number.ok_or_else(|| "give a positive number, such as 2 or 0.5".to_owned())
@@ -504,6 +586,7 @@ mod tests {
             &["modal", "run"],
             &["modal", "image", "logs"],
             &["modal", "app", "stop"],
+            &["modal", "secret", "create"],
             &["modal", "run", "--detach", "--interactive", "app.py"],
             &["modal", "shell", "--cpu", "0"],
             &["modal", "shell", "--cpu", "inf"],

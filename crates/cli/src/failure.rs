@@ -69,6 +69,12 @@ impl From<lamina_engine::StoreError> for Failure {
     }
 }
 
+impl From<lamina_secrets::SecretsError> for Failure {
+    fn from(error: lamina_secrets::SecretsError) -> Self {
+        Self::from_error(&error)
+    }
+}
+
 impl From<lamina_apps::AppsError> for Failure {
     fn from(error: lamina_apps::AppsError) -> Self {
         Self::from_error(&error)

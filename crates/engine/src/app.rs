@@ -16,17 +16,21 @@ use lamina_functions::{
 use lamina_ground::{DEFAULT_PATH, ErrorClass, Hint, Stack, causes, random_id};
 use lamina_image::{Digest, FileSet};
 use lamina_sandbox::SandboxError;
+use lamina_secrets::NamedSecrets;
 use lamina_store::Store;
 use lamina_workshop::{HostPrograms, Workshop};
+use serde_json::Value;
 
 use crate::Engine;
 use crate::host::{Host, Hosts};
 use crate::local_files::AppFiles;
-use crate::protocol::{Amount, AppRequest, Failure, FunctionRequest, Hello};
+use crate::protocol::{Amount, AppRequest, Failure, FunctionRequest, Hello, SecretErrand};
+use crate::secrets;
 use crate::session::{Backend, Described, Started};
 
 impl Backend for Engine {
     fn start(&self, hello: &Hello, app: &AppRequest, sink: &Sink, cancel: &CancelToken) -> Result<Started, Failure> {
+        let app = &*secrets::with_values(app, &self.named_secrets())?;
         let id = self.app_id(app.app.name.as_deref(), sink);
         let functions: Vec<&FunctionRequest> = app.functions.iter().collect();
         let specs = self.prepare(&Wanted { hello, app, functions: &functions, sink, cancel })?;
@@ -52,12 +56,17 @@ impl Backend for Engine {
         sink: &Sink,
         cancel: &CancelToken,
     ) -> Result<Described, Failure> {
+        let app = &*secrets::with_values(app, &self.named_secrets())?;
         let function = select(app)?;
         let mut specs = self.prepare(&Wanted { hello, app, functions: &[function], sink, cancel })?;
         specs
             .pop()
             .map(|ServiceSpec { kind, container, .. }| Described { function: kind.name().to_owned(), container })
             .ok_or_else(|| no_function(app))
+    }
+
+    fn secret(&self, errand: SecretErrand) -> Result<Value, Failure> {
+        secrets::run(errand, &self.named_secrets())
     }
 
     fn hosts(&self) -> &Hosts {
@@ -93,6 +102,10 @@ impl Wanted<'_> {
 }
 
 impl Engine {
+    fn named_secrets(&self) -> NamedSecrets {
+        NamedSecrets::new(self.store.layout().secrets())
+    }
+
     /// The id of an app that starts: that of the detached app, which learns its name.
     fn app_id(&self, name: Option<&str>, sink: &Sink) -> String {
         let Some(detached) = &self.detached else { return random_id("ap") };

@@ -14,6 +14,7 @@ mod idmap;
 mod images;
 mod local_files;
 mod protocol;
+mod secrets;
 mod session;
 mod shell;
 mod store_directory;
@@ -31,4 +32,4 @@ pub use lamina_store::{
 pub use protocol::PROTOCOL;
 pub use session::{Described, serve, serve_attached};
 pub use shell::{ShellOptions, ShellTarget};
-pub use store_directory::{detached_apps, known_apps, probe_store, run_records, store_directory};
+pub use store_directory::{detached_apps, known_apps, named_secrets, probe_store, run_records, store_directory};

@@ -64,6 +64,15 @@ pub(crate) enum Request {
         /// The request's number.
         request: u64,
     },
+    /// Something to do with secrets that are kept under names.
+    #[serde(rename = "secret")]
+    Secret {
+        /// The request's number.
+        request: u64,
+        /// What to do.
+        #[serde(flatten)]
+        errand: SecretErrand,
+    },
 }
 
 impl Request {
@@ -95,6 +104,52 @@ pub(crate) struct CallRequest {
     pub(crate) spawned: bool,
 }
 
+/// What to do with secrets that are kept under names.
+#[derive(Deserialize)]
+#[serde(tag = "do", rename_all = "snake_case")]
+pub(crate) enum SecretErrand {
+    /// Make one.
+    Create {
+        /// Its environment.
+        environment: String,
+        /// Its name.
+        name: String,
+        /// Its variables.
+        values: BTreeMap<String, String>,
+        /// Whether one that is there is fine, and stays as it is.
+        #[serde(default)]
+        allow_existing: bool,
+    },
+    /// Add variables to one.
+    Update {
+        /// Its environment.
+        environment: String,
+        /// Its name.
+        name: String,
+        /// The variables.
+        values: BTreeMap<String, String>,
+    },
+    /// Remove one.
+    Delete {
+        /// Its environment.
+        environment: String,
+        /// Its name.
+        name: String,
+    },
+    /// Tell which there are, without their values.
+    List {
+        /// The environment.
+        environment: String,
+    },
+}
+
+impl std::fmt::Debug for SecretErrand {
+    /// Leaves the values out.
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("SecretErrand")
+    }
+}
+
 /// Who Python is.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 pub(crate) struct Hello {
@@ -119,7 +174,7 @@ pub(crate) struct Hello {
 }
 
 /// An app.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 pub(crate) struct AppRequest {
     /// The request's number.
     pub(crate) request: u64,
@@ -302,6 +357,14 @@ pub(crate) enum Answer<'a> {
         /// Whether another process is its host.
         #[serde(skip_serializing_if = "std::ops::Not::not")]
         elsewhere: bool,
+    },
+    /// To an errand that was done.
+    #[serde(rename = "done")]
+    Done {
+        /// The request's number.
+        request: u64,
+        /// What was asked for.
+        value: serde_json::Value,
     },
     /// To `app.leave`.
     #[serde(rename = "app.left")]

@@ -12,10 +12,13 @@ use lamina_events::{CancelGuard, CancelToken, Event, Sink};
 use lamina_functions::{CallAnswer, CallId, CallStatus, Caller, Calls, ContainerSpec, OpenCall, Outcome};
 use lamina_ground::ErrorClass;
 use lamina_wire::{Payload, Receiver, Sender, WireError};
+use serde_json::Value;
 
 use crate::failure::{naming_record, of_call};
 use crate::host::{Guest, Host, Hosts};
-use crate::protocol::{Answer, AppRequest, AttachedFunction, CallRequest, Failure, Hello, PROTOCOL, Request};
+use crate::protocol::{
+    Answer, AppRequest, AttachedFunction, CallRequest, Failure, Hello, PROTOCOL, Request, SecretErrand,
+};
 use crate::{Engine, EngineError};
 
 /// What the conversation needs done. A trait, so that the protocol is tested without a store.
@@ -31,6 +34,9 @@ pub(crate) trait Backend: Sync {
         sink: &Sink,
         cancel: &CancelToken,
     ) -> Result<Described, Failure>;
+
+    /// Does something with secrets that are kept under names; gives what was asked for.
+    fn secret(&self, errand: SecretErrand) -> Result<Value, Failure>;
 
     /// The apps that run in this process.
     fn hosts(&self) -> &Hosts;
@@ -279,6 +285,9 @@ impl Session<'_> {
                     }
                     Err(failure) => self.fail(Some(request), &failure),
                 },
+                Ok(Request::Secret { request, errand }) => {
+                    scope.spawn(move || self.done(request, self.backend.secret(errand)));
+                }
                 Ok(Request::Hello(_)) => {
                     self.fail(None, &Failure::new(ErrorClass::ExecutionError, "`hello` was sent twice"));
                 }
@@ -506,6 +515,13 @@ impl Session<'_> {
             return self.refuse(call, ErrorClass::ExecutionError, message);
         }
         self.fail(numbers.request, &Failure::new(ErrorClass::ExecutionError, message));
+    }
+
+    fn done(&self, request: u64, outcome: Result<Value, Failure>) {
+        match outcome {
+            Ok(value) => self.answer(&Answer::Done { request, value }),
+            Err(failure) => self.fail(Some(request), &failure),
+        }
     }
 
     fn answer(&self, answer: &Answer<'_>) {

@@ -10,6 +10,7 @@ use lamina_apps::DetachedApps;
 use lamina_ground::{EnvVars, Hint, causes};
 use lamina_sandbox::IdMap;
 use lamina_sandbox::doctor::{Finding, Status, judge, look, try_sandbox};
+use lamina_secrets::NamedSecrets;
 use lamina_store::Layout;
 
 use crate::{EngineError, idmap};
@@ -37,6 +38,14 @@ pub fn detached_apps() -> Result<DetachedApps, EngineError> {
 pub fn known_apps() -> Result<DetachedApps, EngineError> {
     let root = store_directory()?;
     Ok(DetachedApps::new(if root.exists() { Layout::prepare(&root)? } else { Layout::of_no_store(root) }))
+}
+
+/// The secrets of this user that are kept under names. Where there is no store, one is made.
+///
+/// # Errors
+/// When the store cannot be used.
+pub fn named_secrets() -> Result<NamedSecrets, EngineError> {
+    Ok(NamedSecrets::new(Layout::prepare(&store_directory()?)?.secrets()))
 }
 
 /// The records of this user's runs, oldest first.

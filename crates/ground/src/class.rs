@@ -5,11 +5,15 @@ use serde::{Deserialize, Serialize};
 /// The Python class that an error is raised as: one of `modal.exception`, or a built-in one. Serialised as its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum ErrorClass {
+    /// Something of that name is there already.
+    AlreadyExistsError,
     /// The request contradicts the present state of an object.
     ConflictError,
     /// Something went wrong while an app was running.
     ExecutionError,
-    /// A local file does not exist; built in.
+    /// A file is there already; built in.
+    FileExistsError,
+    /// A file does not exist; built in.
     FileNotFoundError,
     /// A function ran longer than its timeout.
     FunctionTimeoutError,
@@ -31,9 +35,11 @@ pub enum ErrorClass {
 
 impl ErrorClass {
     /// Every class.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
+        Self::AlreadyExistsError,
         Self::ConflictError,
         Self::ExecutionError,
+        Self::FileExistsError,
         Self::FileNotFoundError,
         Self::FunctionTimeoutError,
         Self::ImageBuildError,
@@ -48,7 +54,10 @@ impl ErrorClass {
     /// Whether Python has the class without the package.
     #[must_use]
     pub fn is_builtin(self) -> bool {
-        matches!(self, Self::FileNotFoundError | Self::KeyboardInterrupt | Self::NotADirectoryError)
+        matches!(
+            self,
+            Self::FileExistsError | Self::FileNotFoundError | Self::KeyboardInterrupt | Self::NotADirectoryError
+        )
     }
 }
 
@@ -72,17 +81,19 @@ mod tests {
         // Whoever adds a class has to add it here, and then above.
         for (index, class) in ErrorClass::ALL.into_iter().enumerate() {
             let place = match class {
-                ErrorClass::ConflictError => 0,
-                ErrorClass::ExecutionError => 1,
-                ErrorClass::FileNotFoundError => 2,
-                ErrorClass::FunctionTimeoutError => 3,
-                ErrorClass::ImageBuildError => 4,
-                ErrorClass::InvalidError => 5,
-                ErrorClass::KeyboardInterrupt => 6,
-                ErrorClass::NotADirectoryError => 7,
-                ErrorClass::NotFoundError => 8,
-                ErrorClass::RemoteError => 9,
-                ErrorClass::VersionError => 10,
+                ErrorClass::AlreadyExistsError => 0,
+                ErrorClass::ConflictError => 1,
+                ErrorClass::ExecutionError => 2,
+                ErrorClass::FileExistsError => 3,
+                ErrorClass::FileNotFoundError => 4,
+                ErrorClass::FunctionTimeoutError => 5,
+                ErrorClass::ImageBuildError => 6,
+                ErrorClass::InvalidError => 7,
+                ErrorClass::KeyboardInterrupt => 8,
+                ErrorClass::NotADirectoryError => 9,
+                ErrorClass::NotFoundError => 10,
+                ErrorClass::RemoteError => 11,
+                ErrorClass::VersionError => 12,
             };
             assert_eq!(place, index);
         }

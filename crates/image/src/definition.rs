@@ -87,10 +87,26 @@ pub struct SecretValues {
     #[serde(default)]
     pub name: String,
     /// Environment variables.
+    #[serde(default)]
     pub values: BTreeMap<String, String>,
+    /// Where the values are, if they are not here yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept: Option<KeptSecret>,
     /// Names of those whose values may be shown and stay in layers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allowed: Vec<String>,
+}
+
+/// A secret that this machine keeps under a name.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct KeptSecret {
+    /// The name.
+    pub name: String,
+    /// The environment that it belongs to.
+    pub environment: String,
+    /// Variables that it has to have.
+    #[serde(default)]
+    pub required_keys: Vec<String>,
 }
 
 /// Reads a text and takes credentials off.
@@ -107,6 +123,7 @@ impl std::fmt::Debug for SecretValues {
             .field("name", &self.name)
             .field("variables", &names)
             .field("allowed", &self.allowed)
+            .field("kept", &self.kept)
             .finish()
     }
 }
@@ -284,11 +301,14 @@ mod tests {
         let text = r#"[{"id":"0","step":{"kind":"debian_slim","python_version":"3.11","local_python":"3.12"},"title":"debian_slim()"},
             {"id":"1","inputs":["0"],"step":{"kind":"uv_pip_install","packages":["pandas"],"pre":true,"uv_version":null},"force_build":true,
              "title":"uv_pip_install(\"https://me:hunter3@x\")","environment":{"A":"1","TOKEN":"public"},
-             "secrets":[{"name":"s","values":{"TOKEN":"hunter2"},"allowed":["A"]}]}]"#;
+             "secrets":[{"name":"s","values":{"TOKEN":"hunter2"},"allowed":["A"]},
+                        {"name":"from_name(hf)","kept":{"name":"hf","environment":"main","required_keys":["B"]}}]}]"#;
         let definition: Definition = serde_json::from_str(text).unwrap();
         let Step::UvPipInstall(UvPipInstall { index, .. }) = &definition.nodes[1].step else { panic!() };
         assert!(index.pre);
         assert!(!format!("{definition:?}").contains("hunter"));
+        let kept = KeptSecret { name: "hf".into(), environment: "main".into(), required_keys: vec!["B".into()] };
+        assert_eq!(definition.nodes[1].secrets[1].kept, Some(kept));
         let variables: BTreeMap<_, _> = definition.nodes[1].variables().collect();
         assert_eq!(variables["TOKEN"], "public");
         assert_eq!(definition.nodes[1].title, "uv_pip_install(\"https://***@x\")");

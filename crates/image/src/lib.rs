@@ -15,7 +15,7 @@ mod redact;
 mod step;
 
 pub use config::RuntimeConfig;
-pub use definition::{Definition, DefinitionError, Graph, Node, NodeId, SecretValues};
+pub use definition::{Definition, DefinitionError, Graph, KeptSecret, Node, NodeId, SecretValues};
 pub use digest::{Digest, DigestError, Hasher};
 pub use facts::{Facts, Libc, Package, PackageKind, Python, RecordedFacts, System};
 pub use files::{FileEntry, FileKind, FileSet, Ignore, Name};

@@ -100,6 +100,12 @@ impl Layout {
         self.root.join("apps")
     }
 
+    /// Named secrets, which their owner alone may read. Made with the first of them.
+    #[must_use]
+    pub fn secrets(&self) -> PathBuf {
+        self.root.join("secrets")
+    }
+
     /// The index database.
     #[must_use]
     pub fn index_file(&self) -> PathBuf {

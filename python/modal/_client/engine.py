@@ -133,13 +133,27 @@ def _working_directory() -> str:
         raise mark(FileNotFoundError(text)) from None
 
 
+#: The engine that this process has last connected with.
+_latest: Engine | None = None
+
+
+def any_engine() -> Engine:
+    """An engine that this process is connected with, or one that is started now and ends with this process."""
+    global _latest
+    if _latest is None or _latest._failure is not None:
+        _latest = _start(interactive=False)
+        _latest.greet(output=False)
+    return _latest
+
+
 def connect(output: bool, interactive: bool = False) -> Engine:
     """The engine that started this process (`modal run`), else one that is started now.
 
     Containers of an `interactive` one may ask for the terminal of this process.
     """
+    global _latest
     inherited = os.environ.pop(ENGINE_FD, None)
-    engine = _adopt(inherited) if inherited is not None else _start(interactive)
+    engine = _latest = _adopt(inherited) if inherited is not None else _start(interactive)
     engine.greet(output)
     return engine
 

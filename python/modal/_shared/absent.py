@@ -106,10 +106,6 @@ SUBSTITUTES = {
     **dict.fromkeys(("Image.pip_install_from_pyproject", "Image.uv_sync"), _REQUIREMENTS),
     **dict.fromkeys(("Image.pip_install_private_repos", "Image.poetry_install_from_file"), _REQUIREMENTS),
     "Image.run_function": "run a script with `run_commands`",
-    **dict.fromkeys(
-        ("Secret.name", "Secret.objects", "Secret.update"), "secrets live in programs: use `Secret.from_dict`"
-    ),
-    "Secret.from_name": "use `Secret.from_dict`",
     "client": _ACCOUNT,
     "get_dashboard_url": _DASHBOARD,
     **dict.fromkeys(("get_current_stats", "info", "metrics", "stats"), _FIGURES),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Coroutine, Iterable
     from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
     P = ParamSpec("P")
@@ -74,6 +74,18 @@ def with_aio(
         return Twins(blocking, asynchronous)
 
     return pair
+
+
+def in_thread(blocking: Callable[Concatenate[Any, P], R]) -> Twins[P, R, P, Coroutine[Any, Any, R]]:
+    """Gives the method below a twin that waits for it in a thread."""
+
+    async def asynchronous(*args: P.args, **kwargs: P.kwargs) -> R:
+        import asyncio
+        from functools import partial
+
+        return await asyncio.get_running_loop().run_in_executor(None, partial(blocking, *args, **kwargs))
+
+    return Twins(blocking, asynchronous)
 
 
 def explain(owner: type, name: str) -> AttributeError:

@@ -203,6 +203,7 @@ mod tests {
             name: String::new(),
             values: values.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
             allowed: allowed.iter().map(|name| (*name).to_owned()).collect(),
+            kept: None,
         };
         let secrets = [
             secret(&[("TOKEN", "one-two-three"), ("AWS_REGION", "eu-central-1"), ("A", "four-five-six")], &["A"]),

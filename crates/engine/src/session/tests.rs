@@ -139,6 +139,13 @@ impl Backend for Fake {
         &self.hosts
     }
 
+    fn secret(&self, errand: SecretErrand) -> Result<serde_json::Value, Failure> {
+        match errand {
+            SecretErrand::List { environment } => Ok(serde_json::json!([{ "name": environment }])),
+            _ => Err(Failure::new(ErrorClass::NotFoundError, "no such secret")),
+        }
+    }
+
     fn connect(&self, app: &str) -> Result<(String, UnixStream), Failure> {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         std::io::Write::write_all(&mut theirs, app.as_bytes()).unwrap();
@@ -280,6 +287,20 @@ fn an_app_is_started_called_and_stopped() {
         assert_eq!(python.hear().0["type"], "app.started", "a second app may follow the first");
     });
     assert!(outcome.unwrap().is_none());
+}
+
+#[test]
+fn errands_are_answered_with_what_was_asked_for() {
+    let (outcome, ..) = session(&CancelToken::new(), |python| {
+        python.greet(true);
+        python.tell(&json!({"type": "secret", "request": 1, "do": "list", "environment": "main"}), b"");
+        let listed = json!({"type": "done", "request": 1, "value": [{"name": "main"}]});
+        assert_eq!(python.hear().0, listed);
+        python.tell(&json!({"type": "secret", "request": 2, "do": "delete", "environment": "main", "name": "x"}), b"");
+        let refused = python.hear().0;
+        assert_eq!((&refused["request"], &refused["error"]), (&json!(2), &json!("NotFoundError")));
+    });
+    outcome.unwrap();
 }
 
 #[test]

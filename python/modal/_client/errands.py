@@ -1,0 +1,35 @@
+"""What programs ask of the engine beside running an app: things that this machine keeps under names."""
+
+from __future__ import annotations
+
+from modal._client import engine as engines
+from modal.exception import ExecutionError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+
+def errand(kind: str, body: dict[str, Any]) -> Any:
+    """Has the engine do something, and gives its answer: that of an app which runs, or one that is started for this."""
+    from modal import is_local
+
+    if not is_local():
+        raise ExecutionError(
+            f"a container cannot ask for what this machine keeps: a {kind} reaches it with its function",
+            hint="do it where the app is started from, for example in the local entrypoint",
+        )
+    return engines.any_engine().request(kind, body)["value"]
+
+
+def newest(listed: Iterable[dict[str, Any]], count: int | None, before: Any) -> list[dict[str, Any]]:
+    """What was made before that time (a datetime, or an ISO date), the newest first, but no more than so many."""
+    if isinstance(before, str):
+        from datetime import datetime
+
+        before = datetime.fromisoformat(before)
+    if before is not None:
+        limit = before.timestamp()
+        listed = [each for each in listed if each["created"] < limit]
+    return sorted(listed, key=lambda each: each["created"], reverse=True)[:count]
