@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from modal.output import enable_output as enable_output
     from modal.retries import Retries as Retries
     from modal.secret import Secret as Secret
+    from modal.volume import Volume as Volume
 
 __version__ = "0.1.0"
 
@@ -52,6 +53,7 @@ __all__ = [
     "Image",
     "Retries",
     "Secret",
+    "Volume",
     "current_function_call_id",
     "current_input_id",
     "enable_output",
@@ -68,6 +70,7 @@ _HOMES = {
     "Image": "modal.image",
     "Retries": "modal.retries",
     "Secret": "modal.secret",
+    "Volume": "modal.volume",
     "current_function_call_id": "modal._runner.inputs",
     "current_input_id": "modal._runner.inputs",
     "enable_output": "modal.output",

@@ -11,7 +11,7 @@ from modal.image import Image
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable, Mapping
     from types import TracebackType
     from typing import Any, Generic, Literal, NoReturn, ParamSpec, TypeAlias, TypeVar, Union
 
@@ -19,9 +19,11 @@ if TYPE_CHECKING:
     from modal.functions import Amount, Decorator
     from modal.retries import Retries
     from modal.secret import Secret
+    from modal.volume import Place, Volume
 
     P = ParamSpec("P")
     R = TypeVar("R")
+    Volumes: TypeAlias = Union[Mapping[str, Volume], Mapping[Place, Volume], None]
     #: What a keyword that is not here yet may ask for.
     Nothing: TypeAlias = Union[Literal[0, False, ""], dict[NoReturn, NoReturn], tuple[()], None]
 else:
@@ -50,7 +52,7 @@ class LocalEntrypoint(Generic[P, R]):
 
 
 class App(metaclass=Explained):
-    """Functions that run together, and what they share: an image, secrets.
+    """Functions that run together, and what they share: an image, secrets, volumes.
 
     ```python
     app = modal.App("demo", image=modal.Image.debian_slim().uv_pip_install("pandas"))
@@ -60,7 +62,8 @@ class App(metaclass=Explained):
     def describe(rows): ...
     ```
 
-    `image` is for functions that name none (default: `Image.debian_slim()`); `secrets` are given to every function.
+    `image` is for functions that name none (default: `Image.debian_slim()`); `secrets` and
+    `volumes` are given to every function; what a function has at the same path comes first.
     With ``include_source=False`` the functions' own source is not taken along, because the image contains it.
     """
 
@@ -70,6 +73,7 @@ class App(metaclass=Explained):
         *,
         image: Image | None = None,
         secrets: Collection[Secret] | None = None,
+        volumes: Volumes = None,
         include_source: bool = True,
         **unsupported: Nothing,
     ) -> None:
@@ -80,6 +84,7 @@ class App(metaclass=Explained):
         self._name = name
         self._image = image
         self._secrets = _secrets(secrets, "`modal.App`")
+        self._volumes = _volumes(volumes, "`modal.App`")
         self._include_source = include_source
         self._functions: dict[str, Function[Any, Any, Any]] = {}
         self._entrypoints: dict[str, LocalEntrypoint[Any, Any]] = {}
@@ -107,6 +112,7 @@ class App(metaclass=Explained):
         image: Image | None = None,
         env: dict[str, str | None] | None = None,
         secrets: Collection[Secret] | None = None,
+        volumes: Volumes = None,
         timeout: int = DEFAULT_TIMEOUT,
         retries: int | Retries | None = None,
         cpu: Amount = None,
@@ -125,8 +131,9 @@ class App(metaclass=Explained):
         def work(x: int) -> int: ...
         ```
 
-        `env` and `secrets` become environment variables of its containers. `timeout` is in seconds and holds for
-        each attempt of a call; `retries` says how often a failed call is tried again (a number, or `modal.Retries`).
+        `env` and `secrets` become environment variables of its containers. `volumes` says which `modal.Volume` they
+        have at which path. `timeout` is in seconds and holds for each attempt of a call; `retries` says how often a
+        failed call is tried again (a number, or `modal.Retries`).
         `cpu` is a number of cores, `memory` in MiB; of a pair ``(request, limit)`` the limit counts. At most
         `max_containers` run at a time. With ``serialized=True`` the function itself is sent to its containers, not
         the module that defines it: for notebooks, and functions inside functions.
@@ -147,6 +154,7 @@ class App(metaclass=Explained):
             max_containers,
             serialized,
             include_source,
+            _volumes(volumes, "`@app.function`"),
         )
         _check_limits(settings)
 
@@ -344,6 +352,14 @@ def _secrets(secrets: object, owner: str) -> list[Secret]:
     from modal.secret import check_secrets
 
     return check_secrets(secrets, owner)
+
+
+def _volumes(volumes: Any, owner: str) -> dict[str, Volume]:
+    if not volumes and (volumes is None or isinstance(volumes, dict)):
+        return {}
+    from modal.volume import check_volumes
+
+    return check_volumes(volumes, owner)
 
 
 def _retries(retries: object) -> Retries | None:

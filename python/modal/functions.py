@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from modal.image import Image
     from modal.retries import Retries
     from modal.secret import Secret
+    from modal.volume import Volume
 
     Amount = Union[float, tuple[float, float], None]
     Source = Union[Iterable[Any], AsyncIterable[Any]]
@@ -78,6 +79,7 @@ class Settings:
         "secrets",
         "serialized",
         "timeout",
+        "volumes",
     )
 
     def __init__(
@@ -92,7 +94,9 @@ class Settings:
         max_containers: int | None,
         serialized: bool,
         include_source: bool | None,
+        volumes: dict[str, Volume],
     ) -> None:
+        self.volumes = volumes
         self.image = image
         self.env = env
         self.secrets = secrets

@@ -240,7 +240,7 @@ def test_functions_without_a_file_are_refused(monkeypatch):
 
 def test_unknown_names_explain_themselves():
     with pytest.raises(AttributeError, match="not part of this version"):
-        _ = modal.Volume
+        _ = modal.Dict
     with pytest.raises(AttributeError, match=r"use `modal.App`"):
         _ = modal.Stub
     assert {"App", "Image", "is_local"} <= set(dir(modal))
@@ -262,8 +262,8 @@ def test_unknown_keywords_are_named(keywords, message, hint):
 
 
 def test_unknown_keywords_of_apps_and_entrypoints():
-    with pytest.raises(InvalidError, match=r"`modal.App` does not take `volumes`"):
-        modal.App("a", volumes={"/data": None})
+    with pytest.raises(InvalidError, match=r"`modal.App` does not take `tags`"):
+        modal.App("a", tags={"a": "b"})
     with pytest.raises(InvalidError, match=r"`@app.local_entrypoint` does not take `nam`") as caught:
         modal.App("a").local_entrypoint(nam="x")
     assert caught.value.hint == "did you mean `name`?"

@@ -31,15 +31,13 @@ def test_attributes_can_still_be_probed():
 
 @pytest.mark.parametrize(
     "statement",
-    ["from modal import Volume", "from modal import App, Volume", "import modal; modal.Volume"],
+    ["from modal import Dict", "from modal import App, Dict", "import modal; modal.Dict"],
 )
 def test_missing_names_say_so_however_they_are_asked_for(statement):
     with pytest.raises((ImportError, AttributeError)) as caught:
         exec(statement, {})
-    assert str(caught.value).startswith(
-        f"`modal.Volume` is not part of this version ({modal.__version__}): return data"
-    )
-    assert not hasattr(modal, "Volume")
+    assert str(caught.value).startswith(f"`modal.Dict` is not part of this version ({modal.__version__}): pass data")
+    assert not hasattr(modal, "Dict")
 
 
 def test_unknown_names_say_what_there_is():
@@ -49,7 +47,7 @@ def test_unknown_names_say_what_there_is():
 
 @pytest.mark.parametrize(
     "statement",
-    ["import modal.experimental", "from modal.volume import Volume", "import modal.gpu", "import modal.cli.app"],
+    ["import modal.experimental", "from modal.queue import Queue", "import modal.gpu", "import modal.cli.app"],
 )
 def test_missing_modules_say_so(statement):
     with pytest.raises(ModuleNotFoundError, match="is not part of this version: "):
@@ -112,7 +110,7 @@ def test_values_that_ask_for_nothing_are_taken():
         (lambda: modal.App("a").function(min_containers=1), ("@app.function", "min_containers", "when inputs come")),
         (lambda: modal.App("a").function(keep_warm=1), ("@app.function", "keep_warm", "when inputs come")),
         (lambda: modal.App("a").function(kep_warm=None), ("@app.function", "kep_warm", "it takes `image`")),
-        (lambda: modal.App("a", volumes={"/v": 1}), ("modal.App", "volumes", "return data")),
+        (lambda: modal.App("a", tags={"a": "b"}), ("modal.App", "tags", "leave it away")),
         (lambda: modal.Image.debian_slim().pip_install("x", gpu="T4"), ("Image.pip_install", "gpu", "no GPUs yet")),
         (
             lambda: modal.Image.debian_slim().run_commands("x", nv=1),

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import assert_type
 
 import modal
-from modal import Volume  # type: ignore[attr-defined]
+from modal import Volume
 
 fixed = modal.Image.debian_slim(python_version="3.11")
 local_version = modal.Image.debian_slim()

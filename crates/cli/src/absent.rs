@@ -8,7 +8,7 @@ use crate::failure::Failure;
 pub(crate) const USAGE: u8 = 2;
 
 const NO_ACCOUNT: &str = "there is no account and no service: images are built and functions run on this machine";
-const NO_STORAGE: &str = "return data from functions, or put files into the image with `Image.add_local_dir`";
+const NO_STORAGE: &str = "return data from functions, or keep it in a volume: `modal volume`";
 const NOT_DEPLOYED: &str = "`modal run` starts an app, and with `--detach` it goes on when the command ends";
 const SERVE: &str = "run the program again with `modal run` after a change: what did not change is cached";
 const CONTAINERS: &str = "`modal app` lists, watches and stops apps; `modal shell` opens a shell in an image";
@@ -20,7 +20,7 @@ fn instead(group: Option<&str>, command: &str) -> Option<&'static str> {
         (None, "serve") => SERVE,
         (None, "deploy" | "function" | "server" | "endpoint" | "launch" | "cluster" | "curl")
         | (Some("app"), "history" | "rollback" | "rollover" | "dashboard") => NOT_DEPLOYED,
-        (None, "volume" | "nfs" | "dict" | "queue") => NO_STORAGE,
+        (None, "nfs" | "dict" | "queue") => NO_STORAGE,
         (None, "container" | "sandbox") => CONTAINERS,
         (
             None,
@@ -66,7 +66,7 @@ mod tests {
         for words in [
             &["serve", "app.py"][..],
             &["deploy", "--name", "x", "app.py"],
-            &["volume", "list"],
+            &["dict", "list"],
             &["setup"],
             &["token", "new"],
             &["app", "history", "a"],

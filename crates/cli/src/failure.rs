@@ -75,6 +75,12 @@ impl From<lamina_secrets::SecretsError> for Failure {
     }
 }
 
+impl From<lamina_engine::VolumeError> for Failure {
+    fn from(error: lamina_engine::VolumeError) -> Self {
+        Self::from_error(&error)
+    }
+}
+
 impl From<lamina_apps::AppsError> for Failure {
     fn from(error: lamina_apps::AppsError) -> Self {
         Self::from_error(&error)

@@ -59,6 +59,7 @@ fn execute(command: &Command) -> Result<u8, Failure> {
         Command::App(app) => commands::app::app(app),
         Command::Image(image) => commands::image::image(image),
         Command::Secret(secret) => commands::secret::secret(secret),
+        Command::Volume(volume) => commands::volume::volume(volume),
         Command::Doctor(doctor) => commands::doctor::doctor(doctor),
         Command::Store(store) => commands::store::store(store),
         Command::Completion { shell } => commands::completion::completion(*shell),

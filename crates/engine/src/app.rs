@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
@@ -10,27 +11,28 @@ use lamina_builder::{BuildError, BuildOptions, Builder, BuiltImage, check_local}
 use lamina_events::{CancelToken, Event, Sink};
 use lamina_fetch::Client;
 use lamina_functions::{
-    Bytecode, BytecodeError, ContainerSpec, ContainerStarter, PoolOptions, Retries, SandboxStarter, ServiceKind,
-    ServiceSpec,
+    Bytecode, BytecodeError, ContainerSpec, ContainerStarter, ContainerVolume, PoolOptions, Retries, SandboxStarter,
+    ServiceKind, ServiceSpec,
 };
 use lamina_ground::{DEFAULT_PATH, ErrorClass, Hint, Stack, causes, random_id};
 use lamina_image::{Digest, FileSet};
 use lamina_sandbox::SandboxError;
 use lamina_secrets::NamedSecrets;
 use lamina_store::Store;
+use lamina_volumes::Volumes;
 use lamina_workshop::{HostPrograms, Workshop};
 use serde_json::Value;
 
 use crate::Engine;
 use crate::host::{Host, Hosts};
 use crate::local_files::AppFiles;
-use crate::protocol::{Amount, AppRequest, Failure, FunctionRequest, Hello, SecretErrand};
-use crate::secrets;
+use crate::protocol::{Amount, AppRequest, Failure, FunctionRequest, Hello, SecretErrand, VolumeErrand};
 use crate::session::{Backend, Described, Started};
+use crate::{secrets, volumes};
 
 impl Backend for Engine {
     fn start(&self, hello: &Hello, app: &AppRequest, sink: &Sink, cancel: &CancelToken) -> Result<Started, Failure> {
-        let app = &*secrets::with_values(app, &self.named_secrets())?;
+        let app = &*self.resolve(app)?;
         let id = self.app_id(app.app.name.as_deref(), sink);
         let functions: Vec<&FunctionRequest> = app.functions.iter().collect();
         let specs = self.prepare(&Wanted { hello, app, functions: &functions, sink, cancel })?;
@@ -56,7 +58,7 @@ impl Backend for Engine {
         sink: &Sink,
         cancel: &CancelToken,
     ) -> Result<Described, Failure> {
-        let app = &*secrets::with_values(app, &self.named_secrets())?;
+        let app = &*self.resolve(app)?;
         let function = select(app)?;
         let mut specs = self.prepare(&Wanted { hello, app, functions: &[function], sink, cancel })?;
         specs
@@ -67,6 +69,10 @@ impl Backend for Engine {
 
     fn secret(&self, errand: SecretErrand) -> Result<Value, Failure> {
         secrets::run(errand, &self.named_secrets())
+    }
+
+    fn volume(&self, errand: VolumeErrand, fds: Vec<OwnedFd>) -> Result<Value, Failure> {
+        volumes::run(errand, fds, Volumes::new(&self.store))
     }
 
     fn hosts(&self) -> &Hosts {
@@ -102,6 +108,11 @@ impl Wanted<'_> {
 }
 
 impl Engine {
+    /// The app with what it knows by name only: values of secrets, ids of volumes.
+    fn resolve<'a>(&self, app: &'a AppRequest) -> Result<Cow<'a, AppRequest>, Failure> {
+        volumes::with_ids(secrets::with_values(app, &self.named_secrets())?, Volumes::new(&self.store))
+    }
+
     fn named_secrets(&self) -> NamedSecrets {
         NamedSecrets::new(self.store.layout().secrets())
     }
@@ -152,7 +163,8 @@ impl Engine {
             let files = files.show(store, function, image)?;
             let with_package =
                 packages.get(&image.id).map_or(image.layers.clone(), |package| image.layers.under(package));
-            spec(app, function, image, with_package.under(&image.attachments).under(&files))
+            let volumes = volumes::of_containers(&function.volumes, Volumes::new(store))?;
+            spec(app, function, image, volumes, with_package.under(&image.attachments).under(&files))
         };
         functions.iter().map(spec).collect::<Result<_, _>>().map(Some)
     }
@@ -233,6 +245,7 @@ fn spec(
     app: &AppRequest,
     function: &FunctionRequest,
     image: &BuiltImage,
+    volumes: Vec<ContainerVolume>,
     layers: Stack<Digest>,
 ) -> Result<ServiceSpec, Failure> {
     let secrets = function.secrets.iter().flat_map(|secret| &secret.values);
@@ -247,6 +260,7 @@ fn spec(
         cpus: function.cpu.map(Amount::limit),
         memory_bytes: function.memory.map(|memory| mebibytes(memory.limit())),
         environment_name: app.app.environment.clone(),
+        volumes,
     };
     Ok(ServiceSpec {
         kind: ServiceKind::Function { name: function.name.clone() },

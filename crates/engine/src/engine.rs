@@ -11,6 +11,8 @@ use lamina_ground::RunRecord;
 use lamina_sandbox::{Helpers, IdMap, Launcher, Resource};
 use lamina_store::{JobTable, Layout, SpentReserve, Store, worker_main};
 
+use lamina_volumes::Volumes;
+
 use crate::host::Hosts;
 use crate::{EngineError, idmap, store_directory};
 
@@ -99,6 +101,12 @@ impl Engine {
         self.store.layout().root()
     }
 
+    /// The volumes of the store.
+    #[must_use]
+    pub fn volumes(&self) -> Volumes<'_> {
+        Volumes::new(&self.store)
+    }
+
     /// What stops whatever the engine does.
     #[must_use]
     pub fn cancel(&self) -> &CancelToken {
@@ -171,6 +179,6 @@ pub fn helpers_entry() -> ! {
 
 /// The store worker, with the jobs of all crates.
 fn serve_store(socket: UnixStream) {
-    let jobs = lamina_builder::jobs(lamina_wheels::jobs(lamina_bases::jobs(JobTable::new())));
+    let jobs = lamina_builder::jobs(lamina_wheels::jobs(lamina_bases::jobs(lamina_volumes::jobs(JobTable::new()))));
     worker_main(socket, Path::new(CONTENT), jobs);
 }

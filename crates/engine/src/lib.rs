@@ -18,6 +18,7 @@ mod secrets;
 mod session;
 mod shell;
 mod store_directory;
+mod volumes;
 
 pub use engine::{Engine, Options, Removal, helpers_entry};
 pub use error::EngineError;
@@ -29,6 +30,7 @@ pub use lamina_sandbox::{Exit, ExitStatus, Resource, Sandbox, TerminalSize};
 pub use lamina_store::{
     Checked, Collected, Damage, DamagedDescription, ImageRecord, ImageUsage, Outcome, Policy, StoreError, Usage,
 };
+pub use lamina_volumes::{Entry, EntryKind, Upload, Volume, VolumeError, VolumeName, Volumes};
 pub use protocol::PROTOCOL;
 pub use session::{Described, serve, serve_attached};
 pub use shell::{ShellOptions, ShellTarget};

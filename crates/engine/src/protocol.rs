@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use lamina_functions::Module;
 use lamina_ground::ErrorClass;
-use lamina_image::{Definition, FileSet, SecretValues};
+use lamina_image::{Definition, FileSet, SecretValues, VolumeMount, VolumeReference};
+use lamina_volumes::{Staged, Upload};
 use serde::{Deserialize, Serialize};
 
 /// Version of the protocol.
@@ -72,6 +73,15 @@ pub(crate) enum Request {
         /// What to do.
         #[serde(flatten)]
         errand: SecretErrand,
+    },
+    /// Something to do with volumes.
+    #[serde(rename = "volume")]
+    Volume {
+        /// The request's number.
+        request: u64,
+        /// What to do.
+        #[serde(flatten)]
+        errand: VolumeErrand,
     },
 }
 
@@ -148,6 +158,95 @@ impl std::fmt::Debug for SecretErrand {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.write_str("SecretErrand")
     }
+}
+
+/// What to do with volumes.
+#[derive(Debug, Deserialize)]
+#[serde(tag = "do", rename_all = "snake_case")]
+pub(crate) enum VolumeErrand {
+    /// Make one; without a name, it ends with this process.
+    Create {
+        /// Its name.
+        #[serde(default)]
+        name: Option<String>,
+        /// Its environment.
+        #[serde(default)]
+        environment: Option<String>,
+    },
+    /// Tell which one is meant, and make it if need be.
+    Find {
+        /// The volume.
+        volume: VolumeReference,
+    },
+    /// Tell which there are.
+    List {
+        /// The environment.
+        environment: String,
+    },
+    /// Give one another name.
+    Rename {
+        /// The volume.
+        volume: VolumeReference,
+        /// Its new name.
+        name: String,
+    },
+    /// Remove one with all that it holds.
+    Delete {
+        /// The volume.
+        volume: VolumeReference,
+    },
+    /// Tell what is at a path.
+    Files {
+        /// The volume.
+        volume: VolumeReference,
+        /// A directory, or a file.
+        path: String,
+        /// Whether directories below it are listed, too.
+        recursive: bool,
+    },
+    /// Write a file's contents to the descriptor that comes along.
+    Read {
+        /// The volume.
+        volume: VolumeReference,
+        /// The file.
+        path: String,
+    },
+    /// Remove a file, or a directory with all that it holds.
+    Remove {
+        /// The volume.
+        volume: VolumeReference,
+        /// The file or directory.
+        path: String,
+        /// Whether it may be a directory.
+        recursive: bool,
+    },
+    /// Copy within the volume.
+    Copy {
+        /// The volume.
+        volume: VolumeReference,
+        /// What is copied.
+        sources: Vec<String>,
+        /// Where to.
+        destination: String,
+        /// Whether directories may be copied.
+        recursive: bool,
+    },
+    /// Take in what the descriptor that comes along gives.
+    Stage {},
+    /// Put what was taken in in its places.
+    Publish {
+        /// The volume.
+        volume: VolumeReference,
+        /// What goes where.
+        uploads: Vec<Upload>,
+        /// Whether files that are there are replaced.
+        force: bool,
+    },
+    /// Forget what was taken in.
+    Forget {
+        /// What.
+        staged: Vec<Staged>,
+    },
 }
 
 /// Who Python is.
@@ -238,6 +337,9 @@ pub(crate) struct FunctionRequest {
     /// Further files.
     #[serde(default)]
     pub(crate) mounts: FileSet,
+    /// Volumes of its containers, each in another place.
+    #[serde(default)]
+    pub(crate) volumes: Vec<VolumeMount>,
     /// Its own environment variables.
     #[serde(default)]
     pub(crate) environment: BTreeMap<String, String>,

@@ -1,7 +1,7 @@
 //! The conversation with one Python process.
 
 use std::collections::BTreeMap;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,7 +17,7 @@ use serde_json::Value;
 use crate::failure::{naming_record, of_call};
 use crate::host::{Guest, Host, Hosts};
 use crate::protocol::{
-    Answer, AppRequest, AttachedFunction, CallRequest, Failure, Hello, PROTOCOL, Request, SecretErrand,
+    Answer, AppRequest, AttachedFunction, CallRequest, Failure, Hello, PROTOCOL, Request, SecretErrand, VolumeErrand,
 };
 use crate::{Engine, EngineError};
 
@@ -37,6 +37,9 @@ pub(crate) trait Backend: Sync {
 
     /// Does something with secrets that are kept under names; gives what was asked for.
     fn secret(&self, errand: SecretErrand) -> Result<Value, Failure>;
+
+    /// Does something with volumes, with the descriptors that came along; gives what was asked for.
+    fn volume(&self, errand: VolumeErrand, fds: Vec<OwnedFd>) -> Result<Value, Failure>;
 
     /// The apps that run in this process.
     fn hosts(&self) -> &Hosts;
@@ -287,6 +290,9 @@ impl Session<'_> {
                 },
                 Ok(Request::Secret { request, errand }) => {
                     scope.spawn(move || self.done(request, self.backend.secret(errand)));
+                }
+                Ok(Request::Volume { request, errand }) => {
+                    scope.spawn(move || self.done(request, self.backend.volume(errand, frame.fds)));
                 }
                 Ok(Request::Hello(_)) => {
                     self.fail(None, &Failure::new(ErrorClass::ExecutionError, "`hello` was sent twice"));

@@ -104,6 +104,7 @@ impl Engine {
             cpus: None,
             memory_bytes: None,
             environment_name: DEFAULT_ENVIRONMENT.to_owned(),
+            volumes: Vec::new(),
         })
     }
 }

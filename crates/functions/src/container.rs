@@ -114,8 +114,9 @@ impl Container {
 
     /// Talks with the runner until it closes the connection; an error when it breaks the protocol.
     fn converse(&mut self) -> Result<(), Trouble> {
-        let PoolOptions { module, kind, capacity, .. } = self.seat.options();
-        let start = ToRunner::Start { module, service: kind, capacity: *capacity, terminal: self.terminal.is_some() };
+        let PoolOptions { module, kind, capacity, volumes, .. } = self.seat.options();
+        let terminal = self.terminal.is_some();
+        let start = ToRunner::Start { module, service: kind, capacity: *capacity, terminal, volumes };
         match self.link.tell(&start.encode()) {
             Err(error) if !is_disconnected(&error) => {
                 return Err(Trouble::wire("it could not be told to start")(error));

@@ -40,7 +40,9 @@ pub use ids::{CallId, FunctionCallId};
 pub use options::PoolOptions;
 pub use pool::Pool;
 pub use retries::Retries;
-pub use runner::{FromRunner, Module, Pickle, ResultStatus, RunnerRequest, RunnerResult, ServiceKind, ToRunner};
+pub use runner::{
+    ContainerVolume, FromRunner, Module, Pickle, ResultStatus, RunnerRequest, RunnerResult, ServiceKind, ToRunner,
+};
 pub use sandbox::{PACKAGE_TARGET, SandboxStarter};
 pub use services::Services;
 pub use spec::{ContainerSpec, ServiceSpec};

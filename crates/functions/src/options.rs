@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::retries::Retries;
-use crate::runner::{Module, ServiceKind};
+use crate::runner::{ContainerVolume, Module, ServiceKind};
 use crate::terminal::Terminal;
 
 /// Time to import a module, however short the service's own timeout is.
@@ -25,6 +25,8 @@ pub struct PoolOptions {
     pub startup: Duration,
     /// The memory limit in bytes, for messages.
     pub memory_limit: Option<u64>,
+    /// The volumes of its containers.
+    pub volumes: Vec<ContainerVolume>,
     /// How often a failed input runs again.
     pub retries: Retries,
     /// Most containers at a time.
@@ -50,6 +52,7 @@ impl PoolOptions {
             timeout,
             startup: timeout.max(SHORTEST_STARTUP),
             memory_limit: None,
+            volumes: Vec::new(),
             retries: Retries::default(),
             maximum: (2 * cores).max(4),
             idle: Duration::from_mins(1),

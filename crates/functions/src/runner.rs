@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use lamina_ground::StorePath;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{CallId, FunctionCallId};
@@ -32,6 +33,26 @@ impl ServiceKind {
             Self::Function { name } | Self::Class { name, .. } => name,
         }
     }
+}
+
+/// A volume of a container. Serialised as the runner is told of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ContainerVolume {
+    /// Where it is, an absolute path.
+    pub path: String,
+    /// Its id.
+    pub id: String,
+    /// Its name, if it has one.
+    pub name: Option<String>,
+    /// The environment of its name.
+    pub environment: Option<String>,
+    /// The directory of it that is there; none is all of it.
+    pub sub_path: Option<String>,
+    /// Whether writing is refused.
+    pub read_only: bool,
+    /// What is mounted.
+    #[serde(skip)]
+    pub source: StorePath,
 }
 
 /// How the runner finds a function's module.
@@ -94,6 +115,9 @@ pub enum ToRunner<'a> {
         /// Whether it may ask for the user's terminal.
         #[serde(skip_serializing_if = "std::ops::Not::not")]
         terminal: bool,
+        /// The volumes that are there.
+        #[serde(skip_serializing_if = "<[_]>::is_empty")]
+        volumes: &'a [ContainerVolume],
     },
     /// Run an input; the payload holds the pickled arguments.
     Call {
@@ -223,17 +247,26 @@ mod tests {
     #[test]
     fn messages_to_the_runner_are_pinned() {
         let f = ServiceKind::Function { name: "f".into() };
+        let volumes = [ContainerVolume {
+            path: "/data".into(),
+            id: "vo-1".into(),
+            name: Some("data".into()),
+            environment: Some("main".into()),
+            sub_path: None,
+            read_only: true,
+            source: "volumes/vo-1/files".into(),
+        }];
         let class = ServiceKind::Class { name: "C".into(), methods: vec!["m".into()] };
         let script = Module::Script { name: "app".into(), path: "/root/app.py".into(), qualname: None };
         let module = Module::Module { name: "pkg.mod".into(), qualname: Some("work".into()) };
         let cases = [
             (
-                ToRunner::Start { module: &script, service: &f, capacity: 1, terminal: false },
+                ToRunner::Start { module: &script, service: &f, capacity: 1, terminal: false, volumes: &[] },
                 r#"{"type":"start","module":{"kind":"script","name":"app","path":"/root/app.py"},"service":{"kind":"function","name":"f"},"capacity":1}"#,
             ),
             (
-                ToRunner::Start { module: &module, service: &class, capacity: 8, terminal: true },
-                r#"{"type":"start","module":{"kind":"module","name":"pkg.mod","qualname":"work"},"service":{"kind":"class","name":"C","methods":["m"]},"capacity":8,"terminal":true}"#,
+                ToRunner::Start { module: &module, service: &class, capacity: 8, terminal: true, volumes: &volumes },
+                r#"{"type":"start","module":{"kind":"module","name":"pkg.mod","qualname":"work"},"service":{"kind":"class","name":"C","methods":["m"]},"capacity":8,"terminal":true,"volumes":[{"path":"/data","id":"vo-1","name":"data","environment":"main","sub_path":null,"read_only":true}]}"#,
             ),
             (ToRunner::More { call: 7, count: 8 }, r#"{"type":"more","call":7,"count":8}"#),
             (ToRunner::Stop, r#"{"type":"stop"}"#),
@@ -254,7 +287,7 @@ mod tests {
         let text = r#"{"kind":"serialized","name":"app","python":"3.11","pickle":"gASVAAAA"}"#;
         let module: Module = serde_json::from_str(text).unwrap();
         let f = ServiceKind::Function { name: "f".into() };
-        let start = ToRunner::Start { module: &module, service: &f, capacity: 1, terminal: false };
+        let start = ToRunner::Start { module: &module, service: &f, capacity: 1, terminal: false, volumes: &[] };
         let expected =
             format!(r#"{{"type":"start","module":{text},"service":{{"kind":"function","name":"f"}},"capacity":1}}"#);
         assert_eq!(String::from_utf8(start.encode()).unwrap(), expected);

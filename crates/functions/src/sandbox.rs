@@ -1,15 +1,17 @@
 //! Containers made of sandboxes.
 
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use lamina_ground::{EnvVars, Stack, StorePath, causes, null_device};
 use lamina_sandbox::{
-    Exit, ExitStatus, Launcher, Limits, Network, Sandbox, SandboxError, SandboxSpec, Stdio, TerminalSpec, Upper,
+    Exit, ExitStatus, Launcher, Limits, Mount, Network, Sandbox, SandboxError, SandboxSpec, Stdio, TerminalSpec, Upper,
 };
 use lamina_store::{Store, Work};
+use lamina_volumes::Volumes;
 
+use crate::runner::ContainerVolume;
 use crate::spec::ContainerSpec;
 use crate::starter::{ContainerEnd, ContainerProcess, ContainerStarter, StartError, StartedContainer};
 use crate::terminal::Terminal;
@@ -79,7 +81,9 @@ impl ContainerStarter for SandboxStarter {
         let spec = SandboxSpec { upper, socket_as_fd3: true, ..self.spec.sandbox(&self.store, task, terminal) };
         let (sandbox, ends) = self.spawn(spec)?;
         let terminal = sandbox.take_terminal();
-        let process = Arc::new(Process { sandbox, _work: work });
+        let written = self.spec.volumes.iter().filter(|volume| !volume.read_only).map(|volume| volume.id.clone());
+        let written = Mutex::new(written.collect());
+        let process = Arc::new(Process { sandbox, store: self.store.clone(), written, _work: work });
         Ok(StartedContainer { socket: ends.socket, stdout: ends.stdout, stderr: ends.stderr, terminal, process })
     }
 }
@@ -120,10 +124,17 @@ impl ContainerSpec {
                 pids: Some(PROCESS_LIMIT),
             },
             network: Network::Host,
+            mounts: self.volumes.iter().map(mount).collect(),
             terminal,
             ..SandboxSpec::default()
         }
     }
+}
+
+/// How a volume is mounted.
+fn mount(volume: &ContainerVolume) -> Mount {
+    let ContainerVolume { path, source, read_only, .. } = volume;
+    Mount::Bind { source: source.clone(), target: path.clone(), read_only: *read_only }
 }
 
 /// Our ends of a container's descriptors.
@@ -149,6 +160,9 @@ fn streams() -> std::io::Result<(Stdio, Ends)> {
 
 struct Process {
     sandbox: Sandbox,
+    store: Store,
+    /// Ids of the volumes that it may have written to, until they were committed.
+    written: Mutex<Vec<String>>,
     /// Where its changes are, removed together with it.
     _work: Option<Work>,
 }
@@ -159,9 +173,22 @@ impl ContainerProcess for Process {
     }
 
     fn wait(&self, patience: Duration) -> Option<ContainerEnd> {
-        match self.sandbox.wait_timeout(patience) {
-            Ok(exit) => exit.map(|exit| end(&exit)),
-            Err(error) => Some(ContainerEnd::Lost(causes(&error))),
+        let end = match self.sandbox.wait_timeout(patience) {
+            Ok(exit) => end(&exit?),
+            Err(error) => ContainerEnd::Lost(causes(&error)),
+        };
+        self.commit();
+        Some(end)
+    }
+}
+
+impl Process {
+    /// Has what a container wrote to its volumes reach the disk, once it has ended.
+    fn commit(&self) {
+        for id in std::mem::take(&mut *self.written.lock().unwrap_or_else(PoisonError::into_inner)) {
+            if let Err(error) = Volumes::new(&self.store).commit(&id) {
+                tracing::warn!(volume = id, %error, "a volume was not committed at the end of a container");
+            }
         }
     }
 }

@@ -8,7 +8,7 @@ use lamina_image::Digest;
 
 use crate::options::PoolOptions;
 use crate::retries::Retries;
-use crate::runner::{Module, ServiceKind};
+use crate::runner::{ContainerVolume, Module, ServiceKind};
 
 /// Where functions run and their source lies, unless the image says otherwise.
 const HOME: &str = "/root";
@@ -37,6 +37,8 @@ pub struct ContainerSpec {
     pub memory_bytes: Option<u64>,
     /// Name of the environment that the app runs in.
     pub environment_name: String,
+    /// The volumes that it has.
+    pub volumes: Vec<ContainerVolume>,
 }
 
 /// What a pool serves: a function or a class, and the containers that it runs in.
@@ -66,6 +68,7 @@ impl ServiceSpec {
         PoolOptions {
             capacity: self.capacity,
             memory_limit: self.container.memory_bytes,
+            volumes: self.container.volumes.clone(),
             retries: self.retries,
             maximum: self.maximum_containers.unwrap_or(options.maximum),
             ..options
@@ -130,6 +133,7 @@ mod tests {
             cpus: None,
             memory_bytes: None,
             environment_name: "main".into(),
+            volumes: Vec::new(),
         }
     }
 

@@ -289,7 +289,7 @@ mod tests {
     }
 
     fn run() -> Step {
-        Step::RunCommands(RunCommands { commands: vec!["true".to_owned()] })
+        Step::RunCommands(RunCommands { commands: vec!["true".to_owned()], volumes: Vec::new() })
     }
 
     fn graph(nodes: Vec<Node>) -> Result<Graph, DefinitionError> {
@@ -366,12 +366,12 @@ mod tests {
     #[test]
     fn a_declared_step_may_stand_for_several() {
         let two = |node: &Node| -> Result<Vec<Node>, DefinitionError> {
-            let Step::RunCommands(RunCommands { commands }) = &node.step else { return Ok(vec![node.clone()]) };
+            let Step::RunCommands(RunCommands { commands, .. }) = &node.step else { return Ok(vec![node.clone()]) };
             let mut nodes: Vec<Node> = Vec::new();
             for (index, command) in commands.iter().enumerate() {
                 let id = if index + 1 == commands.len() { node.id.clone() } else { format!("{}/{index}", node.id) };
                 let inputs = nodes.last().map_or_else(|| node.inputs.clone(), |before| vec![before.id.clone()]);
-                let step = Step::RunCommands(RunCommands { commands: vec![command.clone()] });
+                let step = Step::RunCommands(RunCommands { commands: vec![command.clone()], volumes: Vec::new() });
                 nodes.push(Node { id, inputs, step, ..node.clone() });
             }
             Ok(nodes)
@@ -379,13 +379,13 @@ mod tests {
         let commands = ["one", "two"].map(str::to_owned).to_vec();
         let nodes = vec![
             node("0", None, base()),
-            node("1", Some("0"), Step::RunCommands(RunCommands { commands })),
+            node("1", Some("0"), Step::RunCommands(RunCommands { commands, volumes: Vec::new() })),
             node("2", Some("1"), run()),
         ];
         let graph = Graph::new(Definition { nodes }.lowered(two).unwrap()).unwrap();
         assert_eq!(graph.with_inputs(graph.place("2").unwrap()).len(), 4);
         let (last, inputs) = graph.step(graph.place("1").unwrap());
-        assert_eq!(last.step, Step::RunCommands(RunCommands { commands: vec!["two".to_owned()] }));
+        assert_eq!(last.step, Step::RunCommands(RunCommands { commands: vec!["two".to_owned()], volumes: Vec::new() }));
         assert_eq!(graph.step(inputs[0]).0.id, "1/0");
     }
 }

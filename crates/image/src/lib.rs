@@ -13,6 +13,7 @@ mod key;
 pub mod patterns;
 mod redact;
 mod step;
+mod volumes;
 
 pub use config::RuntimeConfig;
 pub use definition::{Definition, DefinitionError, Graph, KeptSecret, Node, NodeId, SecretValues};
@@ -25,3 +26,4 @@ pub use step::{
     AptInstall, AttachFiles, CopyFiles, DebianSlim, Env, IndexOptions, PipInstall, Place, RunCommands, Step,
     UvPipInstall, Workdir,
 };
+pub use volumes::{VolumeMount, VolumeReference};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::FileSet;
+use crate::{FileSet, VolumeMount};
 
 /// What one method call of the chain does.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -97,6 +97,9 @@ pub struct IndexOptions {
 pub struct RunCommands {
     /// The commands, one after the other.
     pub commands: Vec<String>,
+    /// Volumes that are there meanwhile.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<VolumeMount>,
 }
 
 /// `env`.
@@ -164,10 +167,12 @@ impl Step {
                 packages.sort_unstable();
                 packages.dedup();
             }
+            Self::RunCommands(RunCommands { volumes, .. }) => {
+                volumes.sort_unstable_by(|one, other| one.path.cmp(&other.path));
+            }
             // The order of these counts, or their types leave one form only.
             Self::DebianSlim(_)
             | Self::AptInstall(_)
-            | Self::RunCommands(_)
             | Self::Env(_)
             | Self::Workdir(_)
             | Self::CopyFiles(_)
@@ -194,6 +199,16 @@ mod tests {
             assert!(one.contains(r#""packages":["a>=1","b","Ä"]"#), "{one}");
             assert_ne!(one, canonical(&format!(r#"{{"kind":"{kind}","packages":["b","a>=1"],"pre":true}}"#)));
         }
+    }
+
+    #[test]
+    fn volumes_have_the_order_of_their_places() {
+        let one = r#"{"path":"/a","volume":{"name":"x","environment":"main"}}"#;
+        let other = r#"{"path":"/b","volume":{"id":"vo-1"},"read_only":true,"sub_path":"c"}"#;
+        let step =
+            |volumes: &str| canonical(&format!(r#"{{"kind":"run_commands","commands":["a"],"volumes":[{volumes}]}}"#));
+        assert_eq!(step(&format!("{one},{other}")), step(&format!("{other},{one}")));
+        assert!(step(&format!("{other},{one}")).ends_with(&format!(r#""volumes":[{one},{other}]}}"#)));
     }
 
     #[test]

@@ -121,7 +121,8 @@ impl Launcher {
         // The control group is put in order while pid 1 mounts.
         let pid = sandbox.process.pid;
         let fallback = sandbox.process.group.limit(&spec.limits, pid)?;
-        if matches!(spec.upper, Upper::Store { .. }) {
+        let is_writable = |mount: &Mount| matches!(mount, Mount::Bind { read_only: false, .. });
+        if matches!(spec.upper, Upper::Store { .. }) || spec.mounts.iter().any(is_writable) {
             sandbox.disk = Some(disk.watch(sandbox.process.pidfd.try_clone()?)?);
         }
         if fallback != Fallback::default() {

@@ -122,13 +122,13 @@ impl Job for ListFiles {
             return Ok(vec![entry(&path, &status)]);
         }
         let mut listed = Vec::new();
-        list(tree.get(&path, OFlags::PATH | OFlags::DIRECTORY)?, &path, self.recursive, 0, &mut listed)?;
+        list(&tree.get(&path, OFlags::PATH | OFlags::DIRECTORY)?, &path, self.recursive, 0, &mut listed)?;
         Ok(listed)
     }
 }
 
 fn list(
-    directory: OwnedFd,
+    directory: &OwnedFd,
     path: &Inside,
     recursive: bool,
     depth: usize,
@@ -137,13 +137,13 @@ fn list(
     if depth > MAXIMUM_DEPTH {
         return Err(too_deep(path.as_str()));
     }
-    for (name, status) in entries(&directory).map_err(|error| failed(path, &error))? {
+    for (name, status) in entries(directory).map_err(|error| failed(path, &error))? {
         let below = path.join(&String::from_utf8_lossy(&name));
         listed.push(entry(&below, &status));
         if recursive && is_directory(&status) {
             let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            match openat(&directory, name.as_slice(), flags, Mode::empty()) {
-                Ok(opened) => list(opened, &below, recursive, depth + 1, listed)?,
+            match openat(directory, name.as_slice(), flags, Mode::empty()) {
+                Ok(opened) => list(&opened, &below, recursive, depth + 1, listed)?,
                 // It has become something else meanwhile.
                 Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
                 Err(errno) => return Err(refused(&below, errno)),

@@ -19,6 +19,7 @@ from modal.exception import ServiceError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
+    from collections.abc import Sequence
     from typing import Any
 
     from modal._shared.payload import Payload
@@ -136,12 +137,12 @@ class Conversation:
             return number, MAPPED_CALL % (number, function, first)
         return number, (SPAWNED_CALL if spawned else CALL) % (number, function)
 
-    def send_frames(self, frames: bytes) -> None:
-        """Sends whole frames made by `modal._shared.wire.frame`."""
+    def send_frames(self, frames: bytes, fds: Sequence[int] = ()) -> None:
+        """Sends whole frames made by `modal._shared.wire.frame`; the first has these descriptors."""
         self.check()
         try:
             with self._send_lock:
-                self._connection.send_bytes(frames, self._make_room)
+                self._connection.send_bytes(frames, self._make_room, fds)
         except ConnectionClosed:
             raise self._fail() from None
         if self._cancelled:

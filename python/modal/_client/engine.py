@@ -8,7 +8,7 @@ import sys
 from modal._calls.conversation import Conversation, Receiver
 from modal._shared.errors import engine_error, mark
 from modal._shared.interpreter import AF_UNIX, SOCK_STREAM, find_spec, socket, socketpair
-from modal._shared.wire import Connection, encode_json
+from modal._shared.wire import HEADER, VERSION, Connection, encode_json
 from modal.exception import ServiceError, VersionError
 
 TYPE_CHECKING = False
@@ -48,19 +48,27 @@ class Engine(Conversation):
         }
         self.send_frame(encode_json(hello).encode())
 
-    def request(self, kind: str, body: dict[str, Any]) -> dict[str, Any]:
+    def request(self, kind: str, body: dict[str, Any], fds: tuple[int, ...] = ()) -> dict[str, Any]:
         """Asks the engine for something other than a call and waits for the answer."""
-        receiver = self._ask(kind, body)
+        return self.answer(self.ask(kind, body, fds))
+
+    def answer(self, receiver: Receiver) -> dict[str, Any]:
+        """Waits for the answer to something that was asked for."""
         self.wait(receiver)
         _, control, _ = receiver.arrived.popleft()
         if control["type"] == "error":
             raise engine_error(control)
         return control
 
-    def _ask(self, kind: str, body: dict[str, Any]) -> Receiver:
+    def ask(self, kind: str, body: dict[str, Any], fds: tuple[int, ...] = ()) -> Receiver:
+        """Asks the engine for something, with descriptors that it shall have; the answer is waited for later."""
         number = next(self._numbers)
         receiver = self._pending["request", number] = Receiver()
-        self.send_frame(encode_json({"type": kind, "request": number, **body}).encode())
+        control = encode_json({"type": kind, "request": number, **body}).encode()
+        if fds:
+            self.send_frames(HEADER.pack(VERSION, 0, len(fds), 0, len(control), 0) + control, fds)
+        else:
+            self.send_frame(control)
         return receiver
 
     def stop(self, wait: bool = True) -> None:
@@ -70,7 +78,7 @@ class Engine(Conversation):
                 if wait:
                     self.request("app.stop", {})
                 else:
-                    self._ask("app.stop", {})
+                    self.ask("app.stop", {})
                     # The kernel expects whoever sends to sleep next, and would have the engine wait for this processor.
                     os.sched_yield()
             except ServiceError:

@@ -10,9 +10,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any
 
+    from modal._client.engine import Engine
 
-def errand(kind: str, body: dict[str, Any]) -> Any:
-    """Has the engine do something, and gives its answer: that of an app which runs, or one that is started for this."""
+
+def errand(kind: str, body: dict[str, Any], fds: tuple[int, ...] = (), engine: Engine | None = None) -> Any:
+    """Has an engine do something, and gives its answer; by default that of an app which runs, or one started now."""
     from modal import is_local
 
     if not is_local():
@@ -20,7 +22,7 @@ def errand(kind: str, body: dict[str, Any]) -> Any:
             f"a container cannot ask for what this machine keeps: a {kind} reaches it with its function",
             hint="do it where the app is started from, for example in the local entrypoint",
         )
-    return engines.any_engine().request(kind, body)["value"]
+    return (engine or engines.any_engine()).request(kind, body, fds)["value"]
 
 
 def newest(listed: Iterable[dict[str, Any]], count: int | None, before: Any) -> list[dict[str, Any]]:

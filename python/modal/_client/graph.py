@@ -121,6 +121,7 @@ class Graph:
                 "mounts": {"entries": []},
                 "environment": settings.env,
                 "secrets": self._wire_secrets([*app._secrets, *self._secrets_of(function)]),
+                **self._volumes(app, function),
                 "timeout": settings.timeout,
                 "retries": None if settings.retries is None else settings.retries._wire(),
                 "max_containers": settings.max_containers,
@@ -129,6 +130,16 @@ class Graph:
                 "is_generator": function._is_generator,
             }
         )
+
+    @staticmethod
+    def _volumes(app: App, function: Function[Any, Any, Any]) -> dict[str, Any]:
+        """The volumes of a function; its own come before the app's."""
+        volumes = {**app._volumes, **function._settings.volumes}
+        if not volumes:
+            return {}
+        from modal.volume import wire_volumes
+
+        return {"volumes": wire_volumes(volumes)}
 
     def _source(self, app: App, function: Function[Any, Any, Any]) -> tuple[dict[str, str], list[dict[str, Any]]]:
         """How the container finds the function, and the source to take along."""

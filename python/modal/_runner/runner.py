@@ -72,6 +72,7 @@ class Port:
         "read_lock",
         "running",
         "send_lock",
+        "volumes",
     )
 
     def __init__(self, connection: Connection) -> None:
@@ -88,6 +89,8 @@ class Port:
         self.is_ready = False
         #: The app of the function, where it is known here.
         self.app: App | None = None
+        #: The volumes that are mounted, as the engine has told of them.
+        self.volumes: list[dict[str, Any]] = []
         #: What tells the app from others, if the function travelled by value.
         self.origin: str | None = None
 
@@ -143,6 +146,7 @@ def _start(port: Port) -> _Function | None:
     """Loads the function that the engine asks for; None if that fails, which the engine is told."""
     control, _ = port.receive()
     module, name = control["module"], control["service"]["name"]
+    port.volumes = control.get("volumes") or []
     sys.breakpointhook = _break
     _put_working_directory_first()
     try:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import Any
 
-_STORAGE = "return data from functions, or put files into the image with `Image.add_local_dir`"
+_STORAGE = "use `modal.Volume`, or put files into the image with `Image.add_local_dir`"
 _CLASSES = "put `@app.function()` above functions, and keep in a global what a container shall load only once"
 _WEB = "functions have no URLs yet: call them with `.remote` from a script"
 _SCHEDULES = "start `modal run` from cron or a systemd timer"
@@ -31,7 +31,7 @@ _INPUTS = "give what identifies an input to the function as an argument"
 
 #: Names of `modal` itself, and what to do without them.
 NAMES = {
-    **dict.fromkeys(("CloudBucketMount", "NetworkFileSystem", "Volume"), _STORAGE),
+    **dict.fromkeys(("CloudBucketMount", "NetworkFileSystem"), _STORAGE),
     **dict.fromkeys(("Dict", "Queue"), "pass data as arguments and results"),
     **dict.fromkeys(("Cls", "Obj", "enter", "exit", "method", "parameter"), _CLASSES),
     **dict.fromkeys(("Server", "asgi_app", "fastapi_endpoint", "web_endpoint", "web_server", "wsgi_app"), _WEB),
@@ -50,7 +50,7 @@ NAMES = {
 
 #: Modules of Modal's client, and what to do without them.
 MODULES = {
-    **dict.fromkeys(("cloud_bucket_mount", "network_file_system", "volume"), _STORAGE),
+    **dict.fromkeys(("cloud_bucket_mount", "network_file_system"), _STORAGE),
     **dict.fromkeys(("dict", "queue"), "pass data as arguments and results"),
     **dict.fromkeys(("cls", "partial_function"), _CLASSES),
     **dict.fromkeys(("server", "serving", "tunnel"), _WEB),
@@ -123,17 +123,17 @@ _FUNCTION = (
     *("block_network", "buffer_containers", "cloud", "enable_memory_snapshot", "ephemeral_disk"),
     *("experimental_options", "i6pn", "min_containers", "network_file_systems", "nonpreemptible", "proxy", "region"),
     *("restrict_modal_access", "routing_region", "scaledown_window", "schedule", "single_use_containers"),
-    *("startup_timeout", "volumes"),
+    "startup_timeout",
 )
 #: Keywords of Modal's that are not here, by who takes them there. What asks for nothing is taken all the same.
 KEYWORDS = {
     "@app.function": _FUNCTION,
-    "modal.App": ("tags", "volumes"),
+    "modal.App": ("tags",),
     "app.run": ("client", "detach", "environment_name", "name", "show_progress", "stdout"),
     "Image.pip_install": _GPU,
     "Image.uv_pip_install": (*_GPU, "uv_version"),
     "Image.apt_install": _GPU,
-    "Image.run_commands": (*_GPU, "volumes"),
+    "Image.run_commands": _GPU,
 }
 
 #: Keywords that Modal has renamed.
@@ -155,7 +155,6 @@ HINTS = {
     "scaledown_window": "leave it away: containers without work end after a minute",
     "schedule": _SCHEDULES,
     "startup_timeout": "leave it away: importing may take as long as `timeout`, and at least five minutes",
-    "volumes": _STORAGE,
 }
 
 

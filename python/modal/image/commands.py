@@ -10,10 +10,15 @@ from modal.image._step import Steps, flatten, instance_method, quote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import PurePosixPath
+    from typing import Union
 
     from modal.image import Image
     from modal.image._step import Environment, Secrets, Strings
+    from modal.volume import Place, Volume
+
+    Volumes = Union[Mapping[str, Volume], Mapping[Place, Volume], None]
 
 
 class CommandSteps(Steps):
@@ -25,6 +30,7 @@ class CommandSteps(Steps):
         *commands: Strings,
         env: Environment = None,
         secrets: Secrets = None,
+        volumes: Volumes = None,
         force_build: bool = False,
     ) -> Image:
         """Runs shell commands, one after the other, as one step.
@@ -35,12 +41,22 @@ class CommandSteps(Steps):
 
         `env` and `secrets` are environment variables of these commands only; use `Image.env` for lasting ones.
         A changed value in `env` rebuilds the step, one in `secrets` does not; values of secrets are neither shown nor
-        stored.
+        stored. `volumes` are there meanwhile, at these paths; which they are is part of what the step is, and what they
+        hold is not.
         """
         lines = flatten("run_commands", commands)
         if not lines:
             return self._unchanged()
-        return self._add({"kind": "run_commands", "commands": lines}, map(quote, lines), env, secrets, force_build)
+        step, local = {"kind": "run_commands", "commands": lines}, None
+        if volumes:
+            from modal.volume import check_volumes, wire_volumes
+
+            checked = check_volumes(volumes, "`Image.run_commands`")
+
+            def local() -> dict[str, object]:
+                return {"volumes": wire_volumes(checked)}
+
+        return self._add(step, map(quote, lines), env, secrets, force_build, local=local)
 
     @instance_method
     def env(self, vars: dict[str, str]) -> Image:

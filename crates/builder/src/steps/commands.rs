@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use lamina_bases::quote;
 use lamina_ground::{DEFAULT_PATH, Stack, null_device};
-use lamina_image::{Digest, FileEntry, FileKind, FileSet, KeyMaterial, RunCommands};
+use lamina_image::{Digest, FileEntry, FileKind, FileSet, KeyMaterial, RunCommands, VolumeMount};
 use lamina_sandbox::{Exit, ExitStatus, Limits, Mount, SandboxError, SandboxSpec, Stdio, Upper};
 use lamina_store::{CommitRules, StoreError, Work};
 
-use super::{Kind, LayerKind, Made, Planning, Recipe, StepContext, StepError};
+use super::{Kind, LayerKind, Made, Planning, Recipe, StepContext, StepError, volumes};
 use crate::BuildError;
 use crate::hints;
 use crate::host::{HostSettings, add_settings_directories};
@@ -42,6 +42,7 @@ fn run_all(prepare: &str, shell: Option<&[String]>) -> String {
 
 struct CommandsPlan {
     commands: Vec<String>,
+    volumes: Vec<VolumeMount>,
 }
 
 impl Kind for RunCommands {}
@@ -50,14 +51,16 @@ impl LayerKind for RunCommands {
     fn plan(&self, _planning: &Planning<'_>, material: &mut KeyMaterial) -> Result<Box<dyn Recipe>, BuildError> {
         material.add("kind", "run_commands");
         material.add_exact("commands", self.commands.clone());
-        Ok(Box::new(CommandsPlan { commands: self.commands.clone() }))
+        volumes::add(&self.volumes, material);
+        Ok(Box::new(CommandsPlan { commands: self.commands.clone(), volumes: self.volumes.clone() }))
     }
 }
 
 impl Recipe for CommandsPlan {
     fn execute(self: Box<Self>, context: &StepContext<'_>, log: &mut StepLog) -> Result<Made, StepError> {
         let work = context.workshop.store.new_work()?;
-        let run = Run { commands: &self.commands, beneath: uv_layer(context)?, ..Run::default() };
+        let mounts = volumes::mounts(&self.volumes, context.workshop.store)?;
+        let run = Run { commands: &self.commands, mounts, beneath: uv_layer(context)?, ..Run::default() };
         let exit = run.execute(context, &work, log)?;
         let rules = CommitRules { drop_empty: exit.created_mountpoints, ..CommitRules::default() };
         Ok(Made::Work { work, rules, facts: Box::default(), held: None })

@@ -7,6 +7,7 @@ mod files;
 mod metadata;
 mod python;
 mod requirements;
+mod volumes;
 
 use std::sync::OnceLock;
 

@@ -15,6 +15,7 @@ pub(crate) mod serve;
 pub(crate) mod shell;
 pub(crate) mod store;
 mod verify;
+pub(crate) mod volume;
 
 use std::io::{self, Write};
 use std::ops::ControlFlow;

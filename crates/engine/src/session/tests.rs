@@ -146,6 +146,10 @@ impl Backend for Fake {
         }
     }
 
+    fn volume(&self, errand: VolumeErrand, fds: Vec<OwnedFd>) -> Result<serde_json::Value, Failure> {
+        Ok(json!({ "errand": format!("{errand:?}"), "descriptors": fds.len() }))
+    }
+
     fn connect(&self, app: &str) -> Result<(String, UnixStream), Failure> {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         std::io::Write::write_all(&mut theirs, app.as_bytes()).unwrap();
@@ -169,6 +173,7 @@ impl Backend for Fake {
             cpus: None,
             memory_bytes: None,
             environment_name: "main".into(),
+            volumes: Vec::new(),
         };
         Ok(Described { function: "f".into(), container })
     }
@@ -299,6 +304,10 @@ fn errands_are_answered_with_what_was_asked_for() {
         python.tell(&json!({"type": "secret", "request": 2, "do": "delete", "environment": "main", "name": "x"}), b"");
         let refused = python.hear().0;
         assert_eq!((&refused["request"], &refused["error"]), (&json!(2), &json!("NotFoundError")));
+        let read = json!({"type": "volume", "request": 3, "do": "read", "volume": {"id": "vo-1"}, "path": "a"});
+        python.sender.send(read.to_string().as_bytes(), b"", &[python.socket.as_fd()]).unwrap();
+        let done = python.hear().0;
+        assert_eq!((&done["request"], &done["value"]["descriptors"]), (&json!(3), &json!(1)));
     });
     outcome.unwrap();
 }

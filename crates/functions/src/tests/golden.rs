@@ -15,7 +15,7 @@ fn ours(message: &Value) -> Vec<u8> {
             let module: Module = serde_json::from_value(message["module"].clone()).unwrap();
             let name = message["service"]["name"].as_str().unwrap().to_owned();
             let (service, capacity) = (ServiceKind::Function { name }, usize::try_from(number("capacity")).unwrap());
-            ToRunner::Start { module: &module, service: &service, capacity, terminal: false }.encode()
+            ToRunner::Start { module: &module, service: &service, capacity, terminal: false, volumes: &[] }.encode()
         }
         "call" => {
             let function_call_id = Calls::default().function_call(1, None);

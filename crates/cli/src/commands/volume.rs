@@ -1,0 +1,310 @@
+//! `modal volume`: directories that outlive containers.
+
+use std::fmt::Write as _;
+use std::io::{self, IsTerminal};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, UNIX_EPOCH};
+
+use fs_err::File;
+use lamina_engine::{Engine, Entry, EntryKind, Options, Upload, Volume, VolumeName, Volumes};
+use lamina_ground::{ErrorClass, seconds_since_1970};
+use serde_json::{Value, json};
+
+use super::ask::{ask, say};
+use super::{print, print_json};
+use crate::arguments::VolumeCommand;
+use crate::failure::Failure;
+use crate::output::text;
+
+/// Lists, makes, fills, empties or removes.
+pub(crate) fn volume(command: &VolumeCommand) -> Result<u8, Failure> {
+    let fills = matches!(command, VolumeCommand::Create { .. } | VolumeCommand::Put { .. } | VolumeCommand::Cp { .. });
+    let engine = Engine::open(&Options { works_on_full_disk: !fills, ..Options::default() })?;
+    let volumes = engine.volumes();
+    let find = |name: &str, environment: &str| volumes.named(&named(name, environment), false);
+    match command {
+        VolumeCommand::List { json, environment } => list(&volumes.list(&environment.name)?, *json)?,
+        VolumeCommand::Create { name, version: _, environment } => {
+            volumes.create(Some(named(name, &environment.name)))?;
+            say(&format!("Created the volume `{name}`: `modal.Volume.from_name(\"{name}\")`.\n"));
+        }
+        VolumeCommand::Ls { name, path, json, environment } => {
+            let id = find(name, &environment.name)?.id;
+            files(&volumes.files(&id, path, false)?, *json)?;
+        }
+        VolumeCommand::Get { name, remote, local, force, environment } => {
+            let id = find(name, &environment.name)?.id;
+            get(volumes, &id, remote, local, *force)?;
+        }
+        VolumeCommand::Put { name, local, remote, force, environment } => {
+            let id = find(name, &environment.name)?.id;
+            put(volumes, &id, local, remote, *force)?;
+        }
+        VolumeCommand::Cp { name, paths, recursive, environment } => {
+            let id = find(name, &environment.name)?.id;
+            let Some((destination, sources)) = paths.split_last() else { return Ok(super::USAGE) };
+            volumes.copy(&id, sources.to_vec(), destination, *recursive)?;
+        }
+        VolumeCommand::Rm { name, path, recursive, environment } => {
+            let id = find(name, &environment.name)?.id;
+            volumes.remove(&id, path, *recursive).map_err(|error| {
+                let failure = Failure::from_error(&error);
+                if error.class() == ErrorClass::InvalidError && !recursive {
+                    failure.hint("say so with `--recursive`")
+                } else {
+                    failure
+                }
+            })?;
+        }
+        VolumeCommand::Rename { old, new, yes: _, environment } => {
+            volumes.rename(&find(old, &environment.name)?.id, new)?;
+            say(&format!("The volume `{old}` is called `{new}` now.\n"));
+        }
+        VolumeCommand::Delete { name, yes, allow_missing, environment } => {
+            let found = find(name, &environment.name);
+            if *allow_missing && found.as_ref().is_err_and(|error| error.class() == ErrorClass::NotFoundError) {
+                return Ok(0);
+            }
+            return delete(volumes, &found?.id, name, *yes);
+        }
+    }
+    Ok(0)
+}
+
+fn named(name: &str, environment: &str) -> VolumeName {
+    VolumeName { environment: environment.to_owned(), name: name.to_owned() }
+}
+
+fn list(volumes: &[Volume], as_json: bool) -> Result<(), Failure> {
+    if as_json {
+        return print_json(&volumes.iter().map(listed).collect::<Vec<_>>());
+    }
+    if volumes.is_empty() {
+        say("There are no volumes: `modal volume create` makes them.\n");
+    }
+    print(table(volumes, seconds_since_1970()).as_bytes())
+}
+
+/// A volume as `--json` shows it.
+fn listed(volume: &Volume) -> Value {
+    json!({ "name": volume.name.as_ref().map(|it| &it.name), "created_at": time(volume.created), "id": volume.id })
+}
+
+fn time(seconds: u64) -> String {
+    humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(seconds)).to_string()
+}
+
+/// The volumes, one a line.
+fn table(volumes: &[Volume], now: u64) -> String {
+    let name = |volume: &Volume| volume.name.as_ref().map(|it| it.name.clone()).unwrap_or_default();
+    let mut table = String::new();
+    if volumes.is_empty() {
+        return table;
+    }
+    let width = volumes.iter().map(|volume| name(volume).len()).max().unwrap_or(0).max("name".len());
+    // Writing to a string does not fail.
+    let _ = writeln!(table, "{:width$}  created", "name");
+    for volume in volumes {
+        let _ = writeln!(table, "{:width$}  {}", name(volume), text::age(now.saturating_sub(volume.created)));
+    }
+    table
+}
+
+/// Files as a table for people, and as plain paths for programs that read lines.
+fn files(entries: &[Entry], as_json: bool) -> Result<(), Failure> {
+    if as_json {
+        let file = |entry: &Entry| {
+            let created = u64::try_from(entry.mtime).unwrap_or(0);
+            json!({ "filename": entry.path, "type": entry.kind, "created_modified": time(created), "size": entry.size })
+        };
+        return print_json(&entries.iter().map(file).collect::<Vec<_>>());
+    }
+    let is_for_people = io::stdout().is_terminal();
+    let mut lines = String::new();
+    for entry in entries {
+        // Writing to a string does not fail.
+        let _ = if is_for_people {
+            let kind = kind(entry.kind);
+            writeln!(lines, "{kind:9}  {:>10}  {}", text::bytes(entry.size), text::clean(&entry.path))
+        } else {
+            writeln!(lines, "{}", entry.path)
+        };
+    }
+    print(lines.as_bytes())
+}
+
+fn kind(kind: EntryKind) -> &'static str {
+    match kind {
+        EntryKind::File => "file",
+        EntryKind::Directory => "directory",
+        EntryKind::Symlink => "link",
+        EntryKind::Fifo => "pipe",
+        EntryKind::Socket => "socket",
+        EntryKind::Other => "other",
+    }
+}
+
+/// Writes a file, or the files of a directory, to local ones or to standard output.
+fn get(volumes: Volumes<'_>, id: &str, remote: &str, local: &str, force: bool) -> Result<(), Failure> {
+    let entries = volumes.files(id, remote, true)?;
+    let root = remote.trim_matches('/');
+    // A path that is a file lists itself.
+    let is_file = matches!(&entries[..], [only] if only.path == root);
+    if local == "-" {
+        if !is_file {
+            return Err(Failure::new(format!("`{remote}` is a directory, which standard output cannot take")));
+        }
+        volumes.read(id, root, rustix::stdio::stdout())?;
+        return Ok(());
+    }
+    let local = Path::new(local);
+    if is_file {
+        let name = root.rsplit('/').next().unwrap_or(root);
+        let target = if local.is_dir() { local.join(name) } else { local.to_owned() };
+        return get_file(volumes, id, root, &target, force);
+    }
+    let above = root.rfind('/').map_or(0, |slash| slash + 1);
+    let mut left_out = 0;
+    for entry in &entries {
+        // Of a root that is named, its own name comes along.
+        let target = local.join(entry.path.get(above..).unwrap_or(&entry.path));
+        match entry.kind {
+            EntryKind::Directory => fs_err::create_dir_all(&target)?,
+            EntryKind::File => get_file(volumes, id, &entry.path, &target, force)?,
+            // Where a link leads is for the volume to know: a copy of it would lead somewhere else here.
+            _ => left_out += 1,
+        }
+    }
+    if left_out > 0 {
+        say(&format!("Left out {left_out} links, pipes and sockets: only files and directories are taken.\n"));
+    }
+    Ok(())
+}
+
+/// Writes a file beside its place and renames it, so that it is there as a whole or not at all.
+fn get_file(volumes: Volumes<'_>, id: &str, remote: &str, target: &Path, force: bool) -> Result<(), Failure> {
+    let exists = || {
+        Failure::new(format!("there is a local file `{}` already", target.display())).hint("replace it with `--force`")
+    };
+    if !force && target.symlink_metadata().is_ok() {
+        return Err(exists());
+    }
+    let directory = target.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs_err::create_dir_all(directory)?;
+    let file = tempfile::Builder::new()
+        .prefix(".modal-")
+        .permissions(std::fs::Permissions::from_mode(0o666))
+        .tempfile_in(directory)?;
+    volumes.read(id, remote, std::os::fd::AsFd::as_fd(file.as_file()))?;
+    if force {
+        file.persist(target).map_err(|error| error.error)?;
+    } else {
+        file.persist_noclobber(target).map_err(|error| {
+            if error.error.kind() == io::ErrorKind::AlreadyExists { exists() } else { Failure::from(error.error) }
+        })?;
+    }
+    Ok(())
+}
+
+/// Takes in local files, and puts them into the volume when all are there.
+fn put(volumes: Volumes<'_>, id: &str, local: &Path, remote: &str, force: bool) -> Result<(), Failure> {
+    let remote = if remote.ends_with('/') {
+        let whole = fs_err::canonicalize(local)?;
+        let name = whole.file_name().and_then(|name| name.to_str());
+        let name = name.ok_or_else(|| Failure::new(format!("`{}` has no name to keep", local.display())))?;
+        format!("{remote}{name}")
+    } else {
+        remote.to_owned()
+    };
+    let mut wanted = Vec::new();
+    if local.is_dir() {
+        walk(local, &remote, &mut wanted)?;
+    } else {
+        wanted.push((local.to_owned(), remote));
+    }
+    let mut uploads = Vec::with_capacity(wanted.len());
+    for (path, remote) in wanted {
+        let file = File::open(&path)?;
+        let mode = file.metadata()?.permissions().mode() & 0o777;
+        uploads.push(Upload { staged: volumes.stage(&file)?, path: remote, mode });
+    }
+    let (count, size) = (uploads.len(), uploads.iter().map(|upload| upload.staged.size).sum());
+    volumes.publish(id, uploads, force).map_err(|error| {
+        let failure = Failure::from_error(&error);
+        if error.class() == ErrorClass::FileExistsError { failure.hint("replace it with `--force`") } else { failure }
+    })?;
+    say(&format!(
+        "Put {count} {} into the volume, {}.\n",
+        if count == 1 { "file" } else { "files" },
+        text::bytes(size)
+    ));
+    Ok(())
+}
+
+/// The files below a directory, links followed, and where each goes.
+fn walk(directory: &Path, remote: &str, wanted: &mut Vec<(PathBuf, String)>) -> Result<(), Failure> {
+    let mut entries = fs_err::read_dir(directory)?.collect::<Result<Vec<_>, _>>()?;
+    entries.sort_by_key(fs_err::DirEntry::file_name);
+    for entry in entries {
+        let (path, name) = (entry.path(), entry.file_name());
+        let name = name.to_str().ok_or_else(|| Failure::new(format!("`{}` has no name in UTF-8", path.display())))?;
+        let target = format!("{}/{name}", remote.trim_end_matches('/'));
+        let metadata = fs_err::metadata(&path)?;
+        if metadata.is_dir() {
+            walk(&path, &target, wanted)?;
+        } else if metadata.is_file() {
+            wanted.push((path, target));
+        }
+    }
+    Ok(())
+}
+
+fn delete(volumes: Volumes<'_>, id: &str, name: &str, yes: bool) -> Result<u8, Failure> {
+    if !yes {
+        match ask(&format!("Remove the volume `{name}` with all that it holds?"))? {
+            Some(true) => {}
+            Some(false) => {
+                say("Nothing was removed.\n");
+                return Ok(1);
+            }
+            None => {
+                return Err(Failure::new(format!("the volume `{name}` was not removed: there is nobody to ask"))
+                    .hint("say so with `--yes`"));
+            }
+        }
+    }
+    volumes.delete(id)?;
+    say(&format!("Removed the volume `{name}`.\n"));
+    Ok(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn volumes_are_a_table() {
+        let volume = |name| Volume { id: "vo-1".to_owned(), name: Some(named(name, "main")), created: 1_000 };
+        let volumes = [volume("models"), volume("data")];
+        insta::assert_snapshot!(table(&volumes, 1_200), @r"
+        name    created
+        models  3 min ago
+        data    3 min ago
+        ");
+        insta::assert_snapshot!(listed(&volumes[1]), @r#"{"created_at":"1970-01-01T00:16:40Z","id":"vo-1","name":"data"}"#);
+    }
+
+    #[test]
+    fn a_directory_is_put_file_by_file() {
+        let directory = tempfile::tempdir().unwrap();
+        fs_err::create_dir(directory.path().join("deep")).unwrap();
+        for name in ["b", "a", "deep/c"] {
+            fs_err::write(directory.path().join(name), "").unwrap();
+        }
+        let mut wanted = Vec::new();
+        walk(directory.path(), "/to/", &mut wanted).unwrap();
+        let targets: Vec<_> = wanted.into_iter().map(|(_, target)| target).collect();
+        assert_eq!(targets, ["/to/a", "/to/b", "/to/deep/c"]);
+    }
+}

@@ -1,0 +1,286 @@
+"""Volumes in functions, steps and programs."""
+
+from __future__ import annotations
+
+import json
+
+from conftest import Modal
+
+APP = """
+import os
+import modal
+from modal.exception import NotFoundError
+
+volume = modal.Volume.from_name("e2e-data", create_if_missing=True)
+image = modal.Image.debian_slim(python_version="3.11")
+app = modal.App("volumes", image=image, volumes={"/shared": volume})
+
+
+@app.function()
+def write(name, text):
+    os.makedirs("/shared/deep", exist_ok=True)
+    with open(f"/shared/deep/{name}", "w") as file:
+        file.write(text)
+    volume.commit()
+    return os.stat("/shared").st_uid, os.stat(f"/shared/deep/{name}").st_uid
+
+
+@app.function()
+def read():
+    volume.reload()
+    listed = [(entry.path, entry.type.name, entry.size) for entry in volume.listdir("/", recursive=True)]
+    return listed, b"".join(volume.read_file("deep/one")).decode()
+
+
+@app.function(volumes={"/shared": volume.read_only()})
+def refused():
+    try:
+        open("/shared/new", "w")
+    except OSError as error:
+        return error.strerror
+
+
+@app.function()
+def inside():
+    with volume.batch_upload() as batch:
+        batch.put_file("/etc/hostname", "/uploaded")
+    volume.copy_files(["uploaded"], "copied")
+    volume.remove_file("uploaded")
+    names = sorted(entry.path for entry in volume.iterdir("/", recursive=False))
+    try:
+        next(iter(volume.read_file("uploaded")))
+    except FileNotFoundError:
+        names.append("missing")
+    try:
+        modal.Volume.from_name("other").listdir("/")
+    except modal.exception.ExecutionError as error:
+        names.append(str(error).splitlines()[0])
+    volume.remove_file("copied")
+    return names
+
+
+@app.local_entrypoint()
+def main():
+    print(write.remote("one", "1"))
+    print(write.remote("two", "22"))
+    print(read.remote())
+    print(refused.remote())
+    print(inside.remote())
+    print(b"".join(volume.read_file("deep/two")))
+"""
+
+DO = """
+import asyncio, io, pathlib
+import modal
+from modal.exception import AlreadyExistsError, InvalidError, NotFoundError
+
+def fails(kind, action):
+    try:
+        action()
+    except kind as error:
+        print(type(error).__name__, str(error).splitlines()[0])
+
+fails(NotFoundError, lambda: modal.Volume.from_name("e2e-nothing").listdir("/"))
+volume = modal.Volume.from_name("e2e-python", create_if_missing=True)
+pathlib.Path("tree/deep").mkdir(parents=True)
+pathlib.Path("tree/deep/a").write_text("1")
+pathlib.Path("tree/b").write_text("22")
+with volume.batch_upload() as batch:
+    batch.put_directory("tree", "/tree")
+    batch.put_file(io.BytesIO(b"bytes"), "/c")
+def again():
+    with volume.batch_upload() as batch:
+        batch.put_file(io.BytesIO(b"new"), "/new")
+        batch.put_file(io.BytesIO(b"new"), "/c")
+fails(FileExistsError, again)
+def stopped():
+    with volume.batch_upload() as batch:
+        batch.put_file(io.BytesIO(b"new"), "/new")
+        raise KeyError("stop")
+fails(KeyError, stopped)
+print(sorted(entry.path for entry in volume.iterdir("/")))
+fails(FileNotFoundError, lambda: list(volume.read_file("nothing")))
+fails(NotFoundError, lambda: volume.listdir("nothing"))
+fails(InvalidError, lambda: volume.listdir("tree/*"))
+fails(InvalidError, lambda: list(volume.read_file("../x")))
+volume.copy_files(["c"], "d")
+volume.copy_files(["tree"], "copy", recursive=True)
+volume.remove_file("tree", recursive=True)
+target = io.BytesIO()
+print(volume.read_file_into_fileobj("d", target), target.getvalue())
+async def main():
+    print([entry.path async for entry in volume.iterdir.aio("/")])
+    print(b"".join([piece async for piece in volume.read_file.aio("copy/deep/a")]))
+    await modal.Volume.rename.aio("e2e-python", "e2e-renamed")
+    print((await modal.Volume.from_name("e2e-renamed").info.aio()).name)
+asyncio.run(main())
+fails(AlreadyExistsError, lambda: modal.Volume.objects.create("e2e-renamed"))
+modal.Volume.objects.create("e2e-renamed", allow_existing=True)
+print("e2e-renamed" in [volume.name for volume in modal.Volume.objects.list()])
+modal.Volume.objects.delete("e2e-renamed")
+modal.Volume.objects.delete("e2e-renamed", allow_missing=True)
+fails(InvalidError, lambda: modal.Volume.from_name("x").read_only().remove_file("a"))
+fails(RuntimeError, lambda: volume.commit())
+"""
+
+EPHEMERAL = """
+import modal
+
+image = modal.Image.debian_slim(python_version="3.11")
+app = modal.App(image=image)
+
+
+@app.function()
+def unused(): ...
+
+
+def program(volume):
+    app = modal.App(image=image)
+
+    @app.function(volumes={"/data": volume}, serialized=True)
+    def write(given):
+        with open("/data/a", "w") as file:
+            file.write("1")
+        return [entry.path for entry in given.listdir("/")]
+
+    return app, write
+
+
+if __name__ == "__main__":
+    with modal.Volume.ephemeral() as volume:
+        app, write = program(volume)
+        with app.run():
+            print(write.remote(volume))
+        print(volume.listdir("/")[0].path, b"".join(volume.read_file("a")))
+    try:
+        volume.listdir("/")
+    except modal.exception.NotFoundError:
+        print("gone")
+"""
+
+
+def test_functions_share_a_volume(modal: Modal) -> None:
+    modal.write("app.py", APP)
+    result = modal("run", "-q", "app.py")
+    listed = [("deep", "DIRECTORY", 4096), ("deep/one", "FILE", 1), ("deep/two", "FILE", 2)]
+    lines = result.stdout.splitlines()
+    assert lines[:2] == ["(0, 0)", "(0, 0)"]
+    shown = lines[2].replace(str(listed[0][2]), "4096")
+    assert "('deep/one', 'FILE', 1), ('deep/two', 'FILE', 2)], '1')" in shown
+    assert lines[3] == "Read-only file system"
+    other = "this container has not the volume `Volume.from_name('other')`"
+    assert lines[4] == str(["copied", "deep", "missing", other])
+    assert lines[5] == "b'22'"
+    again = modal("run", "-q", "app.py::read")
+    assert again.code == 0
+    modal("volume", "delete", "-y", "e2e-data")
+
+
+def test_programs_work_with_volumes(modal: Modal) -> None:
+    modal.write("do.py", DO)
+    result = modal.python("do.py")
+    assert result.stdout.splitlines() == [
+        "NotFoundError there is no volume `e2e-nothing`",
+        "FileExistsError there is a file `c` in the volume already",
+        "KeyError 'stop'",
+        "['c', 'tree', 'tree/b', 'tree/deep', 'tree/deep/a']",
+        "FileNotFoundError there is no `nothing` in the volume",
+        "MissingFile there is no `nothing` in the volume",
+        "InvalidError `tree/*` is a pattern, and a path of a volume is wanted",
+        "InvalidError `../x` leads out of the volume: write a path without `..`",
+        "5 b'bytes'",
+        "['c', 'copy', 'copy/b', 'copy/deep', 'copy/deep/a', 'd']",
+        "b'1'",
+        "e2e-renamed",
+        "AlreadyExistsError there is a volume `e2e-renamed` already",
+        "True",
+        "InvalidError `Volume.remove_file` writes, and `Volume.from_name('x')` is read-only",
+        "RuntimeError `Volume.commit` is for functions that have the volume, and this is none",
+    ]
+
+
+def test_an_ephemeral_volume_ends_with_its_block(modal: Modal) -> None:
+    modal.write("app.py", EPHEMERAL)
+    result = modal.python("app.py")
+    assert result.stdout.splitlines() == ["['a']", "a b'1'", "gone"]
+
+
+def test_steps_have_volumes_and_layers_do_not(modal: Modal) -> None:
+    modal.write(
+        "app.py",
+        """
+        import os
+        import modal
+
+        volume = modal.Volume.from_name("e2e-step", create_if_missing=True)
+        image = modal.Image.debian_slim(python_version="3.11").run_commands(
+            "test -e /data/counted && echo found; echo 1 >> /data/counted; wc -l < /data/counted > /root/count",
+            volumes={"/data": volume},
+            force_build=True,
+        )
+        app = modal.App(image=image)
+
+        @app.function()
+        def count():
+            return open("/root/count").read().strip(), os.path.exists("/data")
+        @app.local_entrypoint()
+        def main():
+            print(count.remote())
+        """,
+    )
+    assert modal("run", "-q", "app.py").stdout == "('1', False)\n"
+    assert modal("run", "-q", "app.py").stdout == "('2', False)\n"
+    modal("volume", "delete", "-y", "e2e-step")
+
+
+def test_misuse_is_an_error(modal: Modal) -> None:
+    modal.write(
+        "app.py",
+        """
+        import modal
+        app = modal.App(image=modal.Image.debian_slim(python_version="3.11"))
+        one, other = modal.Volume.from_name("e2e-same", create_if_missing=True), modal.Volume.from_name("e2e-same")
+        @app.function(volumes={"/a": one, "/b": other})
+        def same(): ...
+        """,
+    )
+    result = modal("run", "app.py", check=False)
+    assert result.code == 1 and "`same` has the same volume at `/a` and at `/b`" in result.stderr
+    modal("volume", "delete", "-y", "e2e-same")
+    modal.write("gone.py", modal.directory.joinpath("app.py").read_text().replace(", create_if_missing=True", ""))
+    result = modal("run", "gone.py", check=False)
+    assert result.code == 1 and "there is no volume `e2e-same`" in result.stderr
+    assert "modal volume create e2e-same" in result.stderr and "Traceback" not in result.stderr
+
+
+def test_the_commands(modal: Modal) -> None:
+    modal("volume", "create", "e2e-cli")
+    assert "already" in modal("volume", "create", "e2e-cli", check=False).stderr
+    modal.write("local/deep/a.txt", "one\n")
+    modal.write("b.txt", "two\n")
+    modal("volume", "put", "e2e-cli", "local", "/")
+    modal("volume", "put", "e2e-cli", "b.txt", "into/")
+    modal("volume", "put", "e2e-cli", "b.txt", "named")
+    assert modal("volume", "ls", "e2e-cli").stdout.splitlines() == ["into", "local", "named"]
+    assert modal("volume", "ls", "e2e-cli", "local/deep").stdout.splitlines() == ["local/deep/a.txt"]
+    refused = modal("volume", "put", "e2e-cli", "b.txt", "named", check=False)
+    assert refused.code == 1 and "already" in refused.stderr and "--force" in refused.stderr
+    modal("volume", "put", "-f", "e2e-cli", "b.txt", "named")
+    assert modal("volume", "get", "e2e-cli", "named", "-").stdout == "two\n"
+    modal("volume", "get", "e2e-cli", "local", "back")
+    assert modal.directory.joinpath("back/local/deep/a.txt").read_text() == "one\n"
+    refused = modal("volume", "get", "e2e-cli", "named", "b.txt", check=False)
+    assert refused.code == 1 and "--force" in refused.stderr
+    modal("volume", "get", "--force", "e2e-cli", "named", "b.txt")
+    modal("volume", "cp", "e2e-cli", "named", "copy")
+    modal("volume", "cp", "-r", "e2e-cli", "local", "copied")
+    modal("volume", "rm", "-r", "e2e-cli", "local")
+    assert "no `local`" in modal("volume", "rm", "e2e-cli", "local", check=False).stderr
+    assert modal("volume", "ls", "e2e-cli").stdout.splitlines() == ["copied", "copy", "into", "named"]
+    modal("volume", "rename", "e2e-cli", "e2e-new")
+    listed = json.loads(modal("volume", "list", "--json").stdout)
+    assert [volume["name"] for volume in listed if volume["name"].startswith("e2e-new")] == ["e2e-new"]
+    assert "nobody to ask" in modal("volume", "delete", "e2e-new", check=False).stderr
+    modal("volume", "delete", "-y", "e2e-new")
+    assert "there is no volume `e2e-new`" in modal("volume", "ls", "e2e-new", check=False).stderr
+    modal("volume", "delete", "-y", "--allow-missing", "e2e-new")
