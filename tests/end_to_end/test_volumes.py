@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 
 from conftest import Modal
 
@@ -284,3 +286,111 @@ def test_the_commands(modal: Modal) -> None:
     modal("volume", "delete", "-y", "e2e-new")
     assert "there is no volume `e2e-new`" in modal("volume", "ls", "e2e-new", check=False).stderr
     modal("volume", "delete", "-y", "--allow-missing", "e2e-new")
+
+
+def test_a_killed_put_changes_nothing(modal: Modal) -> None:
+    modal("volume", "create", "e2e-killed")
+    modal.write("a.txt", "committed")
+    modal("volume", "put", "e2e-killed", "a.txt")
+    pipe = modal.directory / "pipe"
+    os.mkfifo(pipe)
+    putting = modal.start("volume", "put", "-f", "e2e-killed", "pipe", "a.txt")
+    with open(pipe, "wb") as writer:
+        # More than a pipe holds: some of it was taken in when this returns.
+        writer.write(b"x" * (1 << 20))
+        writer.flush()
+        os.killpg(putting.pid, signal.SIGKILL)
+        putting.communicate(timeout=60)
+    assert modal("volume", "get", "e2e-killed", "a.txt", "-").stdout == "committed"
+    assert modal("volume", "ls", "e2e-killed").stdout == "a.txt\n"
+    work = modal.store / "content" / "work"
+    left = [path for path in work.glob("*-temporary/*") if path.is_file() and path.stat().st_size >= 1 << 16]
+    assert left == []
+    modal("volume", "delete", "-y", "e2e-killed")
+
+
+def test_writers_in_several_containers_lose_nothing(modal: Modal) -> None:
+    modal.write(
+        "app.py",
+        """
+        import os, sys
+        import modal
+
+        volume = modal.Volume.from_name("e2e-writers", create_if_missing=True)
+        app = modal.App(image=modal.Image.debian_slim(python_version="3.11"), volumes={"/data": volume})
+
+        @app.function(max_containers=4)
+        def write(number):
+            for each in range(20):
+                with open(f"/data/{number}-{each}", "w") as file:
+                    file.write(str(number))
+            volume.commit()
+            if number % 2:
+                os._exit(1)
+
+        @app.local_entrypoint()
+        def main():
+            list(write.map(range(8), return_exceptions=True))
+            entries = volume.listdir("/")
+            print(len(entries), sum(entry.size for entry in entries))
+        """,
+    )
+    assert modal("run", "-q", "app.py").stdout == "160 160\n"
+    modal("volume", "delete", "-y", "e2e-writers")
+
+
+def test_links_that_a_container_makes_lead_nowhere(modal: Modal) -> None:
+    modal.write(
+        "app.py",
+        """
+        import os
+        import modal
+
+        volume = modal.Volume.from_name("e2e-links", create_if_missing=True)
+        app = modal.App(image=modal.Image.debian_slim(python_version="3.11"), volumes={"/data": volume})
+
+        @app.function()
+        def link():
+            os.symlink("/etc", "/data/etc")
+            os.symlink("../../..", "/data/up")
+            os.symlink("/store", "/data/store")
+            os.mkfifo("/data/pipe")
+            os.mkdir("/data/good")
+            open("/data/good/a", "w").write("1")
+            return sorted(os.listdir("/data/up"))
+        @app.local_entrypoint()
+        def main():
+            print(link.remote() == sorted(os.listdir("/")) or "its own root")
+        """,
+    )
+    assert modal("run", "-q", "app.py").stdout == "its own root\n"
+    for path in ("etc/passwd", "up/record.json", "store/idmap.json", "up", "pipe"):
+        refused = modal("volume", "get", "e2e-links", path, "-", check=False, timeout=60)
+        assert refused.code == 1 and refused.stdout == "", path
+    modal.write("new.txt", "new")
+    for path in ("etc/new.txt", "up/new.txt", "store/"):
+        assert modal("volume", "put", "-f", "e2e-links", "new.txt", path, check=False).code == 1, path
+    assert modal("volume", "rm", "-r", "e2e-links", "up/files", check=False).code == 1
+    got = modal("volume", "get", "e2e-links", "/", "all")
+    assert "Left out 4 links" in got.stderr
+    assert sorted(path.name for path in (modal.directory / "all").rglob("*")) == ["a", "good"]
+    modal("volume", "delete", "-y", "e2e-links")
+
+
+def test_a_shell_has_the_volumes_of_its_function(modal: Modal) -> None:
+    modal.write(
+        "app.py",
+        """
+        import modal
+        volume = modal.Volume.from_name("e2e-shell", create_if_missing=True)
+        app = modal.App(image=modal.Image.debian_slim(python_version="3.11"))
+        @app.function(volumes={"/data": volume, "/part": modal.Volume.from_name(
+            "e2e-part", create_if_missing=True).with_mount_options(sub_path="deep/er")})
+        def f(): ...
+        """,
+    )
+    modal("shell", "app.py::f", "-c", "echo 1 > /data/a; echo 2 > /part/b")
+    assert modal("volume", "get", "e2e-shell", "a", "-").stdout == "1\n"
+    assert modal("volume", "get", "e2e-part", "deep/er/b", "-").stdout == "2\n"
+    for name in ("e2e-shell", "e2e-part"):
+        modal("volume", "delete", "-y", name)

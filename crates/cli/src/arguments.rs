@@ -511,7 +511,8 @@ Examples:
   modal volume put models weights.bin old/        to /old/weights.bin
   modal volume put models checkpoints /latest     the directory's files, to /latest
 
-All files are there at the end, or none: an interrupted command changes nothing.")]
+The files come into the volume when all have been read: a command that is interrupted
+before changes nothing.")]
     Put {
         /// The volume's name
         #[arg(value_name = "NAME")]
@@ -654,7 +655,7 @@ suffice for is made again; the rest is forgotten, so that the next build makes i
         #[arg(value_name = "IMAGE")]
         image: Option<String>,
     },
-    /// Remove the store with all images, layers, caches and logs
+    /// Remove the store with all images, layers, caches and logs, volumes and secrets
     #[command(after_help = "\
 Files of the store belong to user ids of containers, which `rm -rf` may not remove; this command does.")]
     Remove {

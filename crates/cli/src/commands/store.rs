@@ -55,7 +55,7 @@ fn remove(root: &Path, yes: bool) -> Result<u8, Failure> {
     let removal = Removal::prepare(&Options::default())?;
     let size = text::bytes(size_on_disk(root));
     if !yes {
-        match ask(&format!("Remove the store `{shown}` with all images, {size}?"))? {
+        match ask(&format!("Remove the store `{shown}` with all images{}, {size}?", kept(root)))? {
             Some(true) => {}
             Some(false) => {
                 say("Nothing was removed.\n");
@@ -74,6 +74,19 @@ fn remove(root: &Path, yes: bool) -> Result<u8, Failure> {
     removal.remove()?;
     say(&format!("Removed `{shown}`, {size}.\n"));
     Ok(0)
+}
+
+/// What is nowhere else, for the question.
+fn kept(root: &Path) -> String {
+    let count = |directory: &Path| fs_err::read_dir(directory).map_or(0, |entries| entries.flatten().count());
+    let volumes = count(&root.join("content/volumes"));
+    let environments = fs_err::read_dir(root.join("secrets")).into_iter().flatten().flatten();
+    let secrets: usize = environments.map(|environment| count(&environment.path())).sum();
+    [(volumes, "volume", "volumes"), (secrets, "secret", "secrets")]
+        .into_iter()
+        .filter(|(count, ..)| *count > 0)
+        .map(|(count, one, several)| format!(", {count} {}", if count == 1 { one } else { several }))
+        .collect()
 }
 
 fn refuse_while_used(apps: &DetachedApps, root: &Path) -> Result<(), Failure> {
@@ -110,6 +123,18 @@ fn size_on_disk(root: &Path) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_nowhere_else_is_named() {
+        let root = tempfile::tempdir().unwrap();
+        assert_eq!(kept(root.path()), "");
+        fs_err::create_dir_all(root.path().join("content/volumes/vo-1")).unwrap();
+        for name in ["main", "staging"] {
+            fs_err::create_dir_all(root.path().join("secrets").join(name)).unwrap();
+            fs_err::write(root.path().join("secrets").join(name).join("a.json"), "{}").unwrap();
+        }
+        assert_eq!(kept(root.path()), ", 1 volume, 2 secrets");
+    }
 
     #[test]
     fn links_are_counted_once() {
