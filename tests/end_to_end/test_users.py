@@ -103,3 +103,37 @@ def test_a_store_in_which_the_user_was_root_is_refused_with_the_way_out(user: Us
     assert "modal store remove" in result.stderr and "idmap.json" in result.stderr
     user("store", "remove", "--yes")
     assert not user.store.exists()
+
+
+def test_files_of_a_volume_belong_to_ids_of_containers_and_are_within_reach(user: UserModal) -> None:
+    user.write(
+        "volumes.py",
+        """
+        import os
+        import modal
+
+        volume = modal.Volume.from_name("data", create_if_missing=True)
+        app = modal.App(image=modal.Image.debian_slim(python_version="3.11"))
+
+        @app.function(volumes={"/data": volume})
+        def write():
+            with open("/data/private", "w") as file:
+                file.write("private")
+            os.chown("/data/private", 33, 33)
+            os.chmod("/data/private", 0o600)
+            return [os.stat(f"/data/{name}").st_uid for name in ("private", "put")]
+        @app.local_entrypoint()
+        def main():
+            print(write.remote(), b"".join(volume.read_file("private")))
+        """,
+    )
+    user("volume", "create", "data")
+    user.write("put", "put")
+    user("volume", "put", "data", "put")
+    assert user("run", "-q", "volumes.py").stdout == "[33, 0] b'private'\n"
+    assert user("volume", "get", "data", "private", "-").stdout == "private"
+    user("volume", "rm", "data", "private")
+    assert user("volume", "ls", "data").stdout == "put\n"
+    user("secret", "create", "kept", "A=1")
+    file = user.store / "secrets" / "main" / "kept.json"
+    assert file.stat().st_uid == pwd.getpwnam(user.name).pw_uid and file.stat().st_mode & 0o777 == 0o600

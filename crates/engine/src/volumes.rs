@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use lamina_functions::ContainerVolume;
 use lamina_ground::{ErrorClass, Hint, causes};
-use lamina_image::{Step, VolumeMount, VolumeReference};
+use lamina_image::{VolumeMount, VolumeReference};
 use lamina_volumes::{Volume, VolumeError, VolumeName, Volumes};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -24,16 +24,13 @@ impl From<VolumeError> for Failure {
 
 /// The app, in which every volume has its id. Those that are to be made are made.
 pub(crate) fn with_ids<'a>(app: Cow<'a, AppRequest>, volumes: Volumes<'_>) -> Result<Cow<'a, AppRequest>, Failure> {
-    let uses_one = |step: &Step| matches!(step, Step::RunCommands(commands) if !commands.volumes.is_empty());
     let of_functions = app.functions.iter().any(|function| !function.volumes.is_empty());
-    if !of_functions && !app.images.nodes.iter().any(|node| uses_one(&node.step)) {
+    if !of_functions && app.images.nodes.iter().all(|node| node.step.volumes().is_empty()) {
         return Ok(app);
     }
     let mut app = app.into_owned();
     for node in &mut app.images.nodes {
-        if let Step::RunCommands(commands) = &mut node.step {
-            find_all(&mut commands.volumes, volumes, &node.title)?;
-        }
+        find_all(node.step.volumes_mut(), volumes, &node.title)?;
     }
     for function in &mut app.functions {
         find_all(&mut function.volumes, volumes, &function.name)?;

@@ -158,6 +158,24 @@ impl Step {
         }
     }
 
+    /// The volumes that are there while the step executes.
+    #[must_use]
+    pub fn volumes(&self) -> &[VolumeMount] {
+        match self {
+            Self::RunCommands(commands) => &commands.volumes,
+            _ => &[],
+        }
+    }
+
+    /// The same, for giving them the ids that their names stand for.
+    #[must_use]
+    pub fn volumes_mut(&mut self) -> &mut [VolumeMount] {
+        match self {
+            Self::RunCommands(commands) => &mut commands.volumes,
+            _ => &mut [],
+        }
+    }
+
     /// The canonical form: equal for steps that do the same, however they were written. Whoever declares a step may give
     /// what has no order in any order, and more than once.
     #[must_use]

@@ -82,11 +82,12 @@ fn kept(root: &Path) -> String {
     let volumes = count(&root.join("content/volumes"));
     let environments = fs_err::read_dir(root.join("secrets")).into_iter().flatten().flatten();
     let secrets: usize = environments.map(|environment| count(&environment.path())).sum();
-    [(volumes, "volume", "volumes"), (secrets, "secret", "secrets")]
-        .into_iter()
-        .filter(|(count, ..)| *count > 0)
-        .map(|(count, one, several)| format!(", {count} {}", if count == 1 { one } else { several }))
-        .collect()
+    let counted = |count: usize, one: &str, several: &str| match count {
+        0 => String::new(),
+        1 => format!(", 1 {one}"),
+        count => format!(", {count} {several}"),
+    };
+    counted(volumes, "volume", "volumes") + &counted(secrets, "secret", "secrets")
 }
 
 fn refuse_while_used(apps: &DetachedApps, root: &Path) -> Result<(), Failure> {
