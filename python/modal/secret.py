@@ -54,7 +54,9 @@ class Secret(metaclass=Explained):
         return cls._make("from_dict({})".format(", ".join(sorted(values))), lambda: values)
 
     @classmethod
-    def from_dotenv(cls, path: str | os.PathLike[str] | None = None, *, filename: str = ".env") -> Secret:
+    def from_dotenv(
+        cls, path: str | os.PathLike[str] | None = None, *, filename: str = ".env", client: object = None
+    ) -> Secret:
         """A secret with the variables of a dotenv file, which is read when an app starts.
 
         ```python

@@ -50,7 +50,8 @@ class Volume(metaclass=Explained):
 
     @app.function(volumes={"/models": volume})
     def train():
-        with open("/models/weights", "wb") as file: ...
+        with open("/models/weights", "wb") as file:
+            file.write(weights)
         volume.commit()
     ```
 
@@ -111,7 +112,12 @@ class Volume(metaclass=Explained):
 
     @classmethod
     def ephemeral(
-        cls, environment_name: str | None = None, *, version: int | None = None, client: object = None
+        cls,
+        environment_name: str | None = None,
+        *,
+        version: int | None = None,
+        create_options: Any = None,
+        client: object = None,
     ) -> EphemeralVolume:
         """A volume that ends with a block.
 
