@@ -262,3 +262,46 @@ def test_a_new_image_on_the_same_python_need_not_compile_the_package(modal: Moda
     own = new.format("other") + '.run_commands("cp /usr/bin/python3 /opt/python").env({"PATH": "/opt:/usr/bin:/bin"})'
     assert sandboxes(own) == 2
     assert sandboxes(own) == 0
+
+
+def test_functions_start_through_the_entrypoint_and_steps_do_not(modal: Modal) -> None:
+    modal.write("start", '#!/bin/sh\nSTARTED="by $0 $1" exec "$@"\n').chmod(0o755)
+    build = 'base.add_local_file("start", "/start", copy=True).entrypoint(["/start"])'
+    see = 'import os\nprint(os.environ.get("STARTED"), os.path.exists("/seen") and open("/seen").read())'
+    app(modal, build + '.cmd(["sleep"]).run_commands("echo step $STARTED > /seen")', see)
+    assert modal("run", "app.py").stdout == "by /start python step\n\n"
+    app(modal, build + ".entrypoint([])", see)
+    assert modal("run", "app.py").stdout == "None False\n"
+    app(modal, "base.entrypoint([])", see)
+    plain = modal.events("app.py")
+    assert plain.stdout == "None False\n" and not plain.of("step_started")
+
+
+def test_an_entrypoint_that_executes_nothing_is_named(modal: Modal) -> None:
+    app(modal, 'base.entrypoint(["/bin/echo", "hello"])', "pass")
+    result = modal("run", "app.py", check=False)
+    assert result.code == 1
+    assert "the entrypoint `/bin/echo hello` of the image of function `main` ended with code `0`" in result.stderr
+    assert 'exec "$@"' in result.stderr and "Traceback" not in result.stderr
+
+
+def test_later_commands_are_run_by_the_images_shell(modal: Modal) -> None:
+    app(
+        modal,
+        'base.shell(["/bin/bash", "-c"]).run_commands("a=(1 2) && echo ${#a[@]} > /seen").shell([])'
+        '.run_commands("readlink /proc/$$/exe >> /seen")',
+        'print(open("/seen").read())',
+    )
+    assert modal("run", "app.py").stdout == "2\n/usr/bin/dash\n\n"
+
+
+def test_an_image_without_a_python_says_so_and_can_hold_files(modal: Modal) -> None:
+    modal.write("data.txt", "hello")
+    app(
+        modal,
+        'modal.Image.from_scratch().env({"A": "1"}).add_local_file("data.txt", "/data/x", copy=True)',
+        "pass",
+    )
+    result = modal("run", "app.py", check=False)
+    assert result.code == 1 and "Traceback" not in result.stderr
+    assert "the command `python` was not found in the image" in result.stderr

@@ -118,6 +118,22 @@ def test_env_takes_strings(variables):
         BASE.env(variables)
 
 
+@pytest.mark.parametrize("method", ["entrypoint", "shell", "cmd"])
+def test_what_runs_commands_is_a_list_of_strings(method):
+    call = getattr(BASE, method)
+    assert last(call([])) == {"kind": method, "arguments": []}
+    assert last(call(["/bin/bash", "-c", 'é "$@"'])) == {"kind": method, "arguments": ["/bin/bash", "-c", 'é "$@"']}
+    assert repr(call([])).endswith(f".{method}([])")
+    for wrong in ("/bin/sh", ("/bin/sh",), None, [1], [["a"]], {"a": "b"}):
+        with pytest.raises(InvalidError, match=rf"`Image\.{method}` takes a list of strings"):
+            call(wrong)
+
+
+def test_nothing_is_a_base():
+    assert steps(modal.Image.from_scratch()) == [{"kind": "from_scratch"}]
+    assert repr(modal.Image.from_scratch(force_build=True).env({})) == "Image.from_scratch().env({})"
+
+
 def test_env_of_a_step_is_a_setting_and_no_secret():
     first = modal.Secret.from_dict({"A": "1", "REGION": "r"}).allow("REGION")
     image = BASE.run_commands("true", secrets=[first], env={"B": "2", "C": None})

@@ -42,6 +42,13 @@ commands = (
     .run_commands("git clone https://git.invalid/project /root/project", "chmod +x /root/project/setup.sh")
     .run_commands(["make", "make install"], env={"PREFIX": "/usr/local"}, force_build=True)
 )
+served = (
+    modal.Image.from_scratch(force_build=True)
+    .entrypoint([])
+    .entrypoint(["/usr/bin/tini", "--"])
+    .shell(["/bin/bash", "-c"])
+    .cmd(["serve"])
+)
 forced = modal.Image.debian_slim().pip_install("attrs", force_build=True)
 chained = (
     modal.Image.debian_slim(python_version="3.11")

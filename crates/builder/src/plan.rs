@@ -88,8 +88,8 @@ pub(crate) fn describe(
     if let Some(others) = inputs.get(1..).filter(|others| !others.is_empty()) {
         material.add("inputs", others.iter().map(|input| input.content().hex()).collect::<Vec<_>>());
     }
-    let config =
-        serde_json::to_value(&parent.config).map_err(|error| BuildError::failed(std::io::Error::from(error)))?;
+    let config = serde_json::to_value(parent.config.of_steps())
+        .map_err(|error| BuildError::failed(std::io::Error::from(error)))?;
     material.add_exact("config", config);
     material.add("secrets", secrets::names(&node.secrets));
     if !node.environment.is_empty() {

@@ -254,7 +254,9 @@ fn spec(
         layers,
         image_environment: image.config.environment.clone(),
         working_directory: image.config.working_directory.clone(),
-        user: image.config.user.unwrap_or_default(),
+        // As in Modal: the source and the home of functions are in `/root`.
+        user: None,
+        entrypoint: image.config.entrypoint.clone(),
         python: image.python.clone(),
         environment: pairs(secrets.chain(&function.environment)),
         cpus: function.cpu.map(Amount::limit),

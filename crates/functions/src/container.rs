@@ -353,16 +353,17 @@ impl Container {
     /// Answers those who waited for this container.
     fn conclude(&self, end: ContainerEnd) {
         self.link.calls.cancel_awaited();
+        let was_starting = self.seat.is_starting();
         let left = self.seat.leave();
         let unexpected = left.end.is_none() || !left.dispositions.is_empty();
-        let error = self.cause(left.end.as_ref(), end);
+        let error = self.cause(left.end.as_ref(), end, was_starting);
         let cause = if unexpected { error.to_string() } else { String::new() };
         self.seat.sink().emit(Event::ContainerFinished { container: self.task.clone(), cause });
         self.seat.conclude(left, &error);
     }
 
     /// What its end means to an input that ran in it.
-    fn cause(&self, why: Option<&EndReason>, end: ContainerEnd) -> CallError {
+    fn cause(&self, why: Option<&EndReason>, end: ContainerEnd, was_starting: bool) -> CallError {
         let options = self.seat.options();
         let (function, tail) = (options.name(), self.stderr.tail());
         let reason = match (why, end) {
@@ -386,6 +387,9 @@ impl Container {
                 return CallError::OutOfMemory { function, limit: options.memory_limit, tail };
             }
             (_, ContainerEnd::OutOfDisk(shortage)) => return CallError::OutOfDisk { function, shortage },
+            (_, ContainerEnd::Exited(code)) if was_starting && !options.entrypoint.is_empty() => {
+                return CallError::Entrypoint { function, entrypoint: options.entrypoint.clone(), code, tail };
+            }
             (_, ContainerEnd::Exited(code)) => return CallError::Exited { function, code, tail },
             (_, ContainerEnd::Signaled(signal)) => return CallError::Signaled { function, signal, tail },
         };

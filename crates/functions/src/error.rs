@@ -41,6 +41,21 @@ pub enum CallError {
         /// The last lines of the container's standard error.
         tail: String,
     },
+    /// The image's entrypoint ended before the runner said anything.
+    #[error(
+        "the entrypoint `{}` of the image of function `{function}` ended with code `{code}` before the function ran",
+        entrypoint.join(" ")
+    )]
+    Entrypoint {
+        /// The function.
+        function: String,
+        /// The program and its arguments.
+        entrypoint: Vec<String>,
+        /// The exit code.
+        code: i32,
+        /// The last lines of the container's standard error.
+        tail: String,
+    },
     /// The container's process was killed by a signal that Lamina did not send.
     #[error("the container of function `{function}` was killed by `{}`", signal_name(*signal))]
     Signaled {
@@ -125,9 +140,11 @@ impl CallError {
     pub fn class(&self) -> ErrorClass {
         match self {
             Self::TimedOut { .. } | Self::StartTimedOut { .. } => ErrorClass::FunctionTimeoutError,
-            Self::OutOfMemory { .. } | Self::OutOfDisk { .. } | Self::Exited { .. } | Self::Signaled { .. } => {
-                ErrorClass::RemoteError
-            }
+            Self::OutOfMemory { .. }
+            | Self::OutOfDisk { .. }
+            | Self::Exited { .. }
+            | Self::Entrypoint { .. }
+            | Self::Signaled { .. } => ErrorClass::RemoteError,
             Self::NotStarted { .. }
             | Self::Broken { .. }
             | Self::Engine { .. }
@@ -163,6 +180,10 @@ impl Hint for CallError {
             Self::Exited { tail, .. } | Self::Signaled { tail, .. } | Self::Broken { tail, .. } => {
                 (!tail.is_empty()).then(|| with_tail("", tail))
             }
+            Self::Entrypoint { tail, .. } => Some(with_tail(
+                "an entrypoint has to execute its arguments, as in `exec \"$@\"`; `.entrypoint([])` takes it away",
+                tail,
+            )),
             Self::StartTimedOut { tail, .. } => Some(with_tail("importing the module takes too long", tail)),
             Self::TimedOut { .. } => Some(Cow::Borrowed("raise `timeout=` (in seconds) of the function")),
             Self::NotStarted { source, .. } => source.hint(),

@@ -23,6 +23,8 @@ pub struct PoolOptions {
     pub timeout: Duration,
     /// How long a container may take to import the service's module.
     pub startup: Duration,
+    /// The program and arguments that runs the runner, for messages; none where that is started as it is.
+    pub entrypoint: Vec<String>,
     /// The memory limit in bytes, for messages.
     pub memory_limit: Option<u64>,
     /// The volumes of its containers.
@@ -51,6 +53,7 @@ impl PoolOptions {
             capacity: 1,
             timeout,
             startup: timeout.max(SHORTEST_STARTUP),
+            entrypoint: Vec::new(),
             memory_limit: None,
             volumes: Vec::new(),
             retries: Retries::default(),

@@ -58,11 +58,13 @@ impl SandboxStarter {
         Ok((Upper::Store { upper: work.upper(), work: work.work_directory() }, Some(work)))
     }
 
-    /// Starts the runner with the interpreter that the PATH names, or else the one that the base brought.
+    /// Starts the runner with the interpreter that the PATH names, or else the one that the base brought. An entrypoint is
+    /// given the first name: it may change the PATH, and whether it finds something is not seen from outside.
     fn spawn(&self, mut sandbox: SandboxSpec) -> Result<(Sandbox, Ends), StartError> {
         let mut missing = None;
         for python in INTERPRETERS.into_iter().chain(self.spec.python.as_deref()) {
-            sandbox.argv = vec![python.to_owned(), RUNNER.to_owned()];
+            sandbox.argv.clone_from(&self.spec.entrypoint);
+            sandbox.argv.extend([python, RUNNER].map(str::to_owned));
             let (stdio, ends) = streams().map_err(StartError::engine("its streams cannot be made"))?;
             match self.launcher.spawn(&sandbox, stdio) {
                 Ok(started) => return Ok((started, ends)),
@@ -116,7 +118,7 @@ impl ContainerSpec {
             hosts: fs_err::read("/etc/hosts").ok(),
             env,
             cwd: self.directory(),
-            user: self.user,
+            user: self.user.clone(),
             limits: Limits {
                 memory_bytes: self.memory_bytes,
                 memory_guard_bytes: memory_guard(),

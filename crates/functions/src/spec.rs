@@ -25,8 +25,10 @@ pub struct ContainerSpec {
     pub image_environment: BTreeMap<String, String>,
     /// Working directory of the image.
     pub working_directory: Option<String>,
-    /// User and group id of what runs in it, as seen inside.
-    pub user: (u32, u32),
+    /// The user of what runs in it, as [`SandboxSpec::user`](lamina_sandbox::SandboxSpec) has it.
+    pub user: Option<String>,
+    /// The program and arguments that the runner is given to.
+    pub entrypoint: Vec<String>,
     /// The interpreter that the image's base brought, if it did.
     pub python: Option<String>,
     /// Its own environment: secrets of the app, of the function, then its own variables. Later ones win.
@@ -67,6 +69,7 @@ impl ServiceSpec {
         let options = PoolOptions::new(self.kind.clone(), self.module.clone(), self.timeout);
         PoolOptions {
             capacity: self.capacity,
+            entrypoint: self.container.entrypoint.clone(),
             memory_limit: self.container.memory_bytes,
             volumes: self.container.volumes.clone(),
             retries: self.retries,
@@ -84,8 +87,11 @@ impl ContainerSpec {
 
     /// The environment of the container `task`.
     pub(crate) fn environment(&self, task: &str) -> BTreeMap<String, String> {
-        let mut all: BTreeMap<String, String> =
-            [("HOME", HOME), ("PATH", DEFAULT_PATH)].map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        let mut all: BTreeMap<String, String> = [("PATH".to_owned(), DEFAULT_PATH.to_owned())].into();
+        // The home of others is looked up where they are.
+        if self.user.is_none() {
+            all.insert("HOME".to_owned(), HOME.to_owned());
+        }
         all.extend(self.image_environment.clone());
         all.extend(self.environment.iter().cloned());
         let search = match all.get("PYTHONPATH") {
@@ -127,7 +133,8 @@ mod tests {
             layers: Stack::new(),
             image_environment: BTreeMap::new(),
             working_directory: None,
-            user: (1000, 100),
+            user: Some("1000:100".to_owned()),
+            entrypoint: Vec::new(),
             python: None,
             environment: Vec::new(),
             cpus: None,
@@ -139,7 +146,7 @@ mod tests {
 
     #[test]
     fn later_variables_win_and_reserved_ones_cannot_be_replaced() {
-        let mut spec = spec();
+        let mut spec = ContainerSpec { user: None, ..spec() };
         let pairs = |pairs: &[(&str, &str)]| -> Vec<(String, String)> {
             pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
         };
@@ -173,8 +180,12 @@ mod tests {
     }
 
     #[test]
-    fn functions_and_shells_run_as_the_images_user() {
-        assert_eq!(spec().sandbox_on(Stack::new(), "ta-1", None).user, (1000, 100));
+    fn a_container_has_its_user_and_the_home_of_that() {
+        let sandbox = spec().sandbox_on(Stack::new(), "ta-1", None);
+        assert_eq!(sandbox.user.as_deref(), Some("1000:100"));
+        assert!(!sandbox.env.iter().any(|(name, _)| name == "HOME"));
+        let sandbox = ContainerSpec { user: None, ..spec() }.sandbox_on(Stack::new(), "ta-1", None);
+        assert!(sandbox.env.contains(&("HOME".to_owned(), "/root".to_owned())));
     }
 
     #[test]

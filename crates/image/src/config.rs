@@ -1,22 +1,67 @@
 //! What an image says about running things in it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-/// Environment, working directory, user and shell that later steps and containers start with.
+/// How things are run in an image: what later steps and containers start with, and what only containers have. What it
+/// does not say is as in the base, or as the format of images has it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RuntimeConfig {
     /// Environment variables of the image.
     pub environment: BTreeMap<String, String>,
     /// Working directory, absolute; `None` is `/` for steps and `/root` for functions.
     pub working_directory: Option<String>,
-    /// The user and group ids of commands; `None` is root.
+    /// The user of a Dockerfile's commands and of shells: a name or number, and a group behind a colon; `None` is root.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub user: Option<(u32, u32)>,
+    pub user: Option<String>,
     /// The program and arguments before a shell command; `None` is `/bin/sh -c`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shell: Option<Vec<String>>,
+    /// The program and arguments that a container's command is given to, which has to execute it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub entrypoint: Vec<String>,
+    /// The command of a container that is told no other.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub command: Vec<String>,
+    /// Labels.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// Ports that its programs listen on, for example `80/tcp`.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub exposed_ports: BTreeSet<String>,
+    /// Directories that are meant for data which outlives containers.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub volumes: BTreeSet<String>,
+    /// The signal that asks a container to end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_signal: Option<String>,
+    /// How to find out whether a container works.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub healthcheck: Option<Healthcheck>,
+}
+
+/// How to find out whether a container works, as images record it. Nothing here runs it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Healthcheck {
+    /// `["NONE"]`, or `CMD` with a program and its arguments, or `CMD-SHELL` with a command.
+    pub test: Vec<String>,
+    /// Nanoseconds between two checks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interval: Option<u64>,
+    /// Nanoseconds that one check may take.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<u64>,
+    /// Nanoseconds after the start in which failures do not count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_period: Option<u64>,
+    /// Nanoseconds between two checks in that time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_interval: Option<u64>,
+    /// Failures in a row that count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retries: Option<u32>,
 }
 
 impl RuntimeConfig {
@@ -28,11 +73,30 @@ impl RuntimeConfig {
 
     /// Takes over what another one says.
     pub fn extend(&mut self, later: Self) {
-        let Self { environment, working_directory, user, shell } = later;
+        let Self { environment, working_directory, user, shell, entrypoint, command, .. } = later;
+        let Self { labels, exposed_ports, volumes, stop_signal, healthcheck, .. } = later;
         self.environment.extend(environment);
         self.working_directory = working_directory.or_else(|| self.working_directory.take());
-        self.user = user.or(self.user);
+        self.user = user.or_else(|| self.user.take());
         self.shell = shell.or_else(|| self.shell.take());
+        if !entrypoint.is_empty() {
+            self.entrypoint = entrypoint;
+        }
+        if !command.is_empty() {
+            self.command = command;
+        }
+        self.labels.extend(labels);
+        self.exposed_ports.extend(exposed_ports);
+        self.volumes.extend(volumes);
+        self.stop_signal = stop_signal.or_else(|| self.stop_signal.take());
+        self.healthcheck = healthcheck.or_else(|| self.healthcheck.take());
+    }
+
+    /// The part that the commands of later steps start with. The rest is about containers, and changes no step's result.
+    #[must_use]
+    pub fn of_steps(&self) -> Self {
+        let Self { environment, working_directory, user, shell, .. } = self.clone();
+        Self { environment, working_directory, user, shell, ..Self::default() }
     }
 
     /// Adds variables; later values win.
@@ -74,5 +138,28 @@ mod tests {
             config.enter_directory(path);
             assert_eq!(config.working_directory.as_deref(), Some(expected));
         }
+    }
+    #[test]
+    fn what_only_containers_have_is_no_matter_of_steps() {
+        let steps = RuntimeConfig {
+            environment: [("A".to_owned(), "1".to_owned())].into(),
+            working_directory: Some("/srv".to_owned()),
+            user: Some("app".to_owned()),
+            shell: Some(vec!["/bin/bash".to_owned()]),
+            ..RuntimeConfig::default()
+        };
+        let mut all = steps.clone();
+        all.extend(RuntimeConfig {
+            entrypoint: vec!["/start".to_owned()],
+            command: vec!["serve".to_owned()],
+            labels: [("a".to_owned(), "b".to_owned())].into(),
+            exposed_ports: ["80/tcp".to_owned()].into(),
+            volumes: ["/data".to_owned()].into(),
+            stop_signal: Some("SIGINT".to_owned()),
+            healthcheck: Some(Healthcheck { test: vec!["NONE".to_owned()], ..Healthcheck::default() }),
+            ..RuntimeConfig::default()
+        });
+        assert_ne!(all, steps);
+        assert_eq!(all.of_steps(), steps);
     }
 }

@@ -15,7 +15,7 @@ mod redact;
 mod step;
 mod volumes;
 
-pub use config::RuntimeConfig;
+pub use config::{Healthcheck, RuntimeConfig};
 pub use definition::{Definition, DefinitionError, Graph, KeptSecret, Node, NodeId, SecretValues};
 pub use digest::{Digest, DigestError, Hasher};
 pub use facts::{Facts, Libc, Package, PackageKind, Python, RecordedFacts, System};
@@ -23,7 +23,7 @@ pub use files::{FileEntry, FileKind, FileSet, Ignore, Name};
 pub use key::{BUILDER_VERSION, KeyMaterial, LayerKey, image_id};
 pub use redact::{MASK, redact, redact_value};
 pub use step::{
-    AptInstall, AttachFiles, CopyFiles, DebianSlim, Env, IndexOptions, PipInstall, Place, RunCommands, Step,
-    UvPipInstall, Workdir,
+    AptInstall, AttachFiles, Cmd, CopyFiles, DebianSlim, Entrypoint, Env, FromScratch, IndexOptions, PipInstall, Place,
+    RunCommands, Shell, Step, UvPipInstall, Workdir,
 };
 pub use volumes::{VolumeMount, VolumeReference};

@@ -12,6 +12,8 @@ use crate::{FileSet, VolumeMount};
 pub enum Step {
     /// Debian with Python.
     DebianSlim(DebianSlim),
+    /// Nothing.
+    FromScratch(FromScratch),
     /// Debian packages.
     AptInstall(AptInstall),
     /// Python packages with pip's semantics.
@@ -24,6 +26,12 @@ pub enum Step {
     Env(Env),
     /// Working directory of later steps and of containers.
     Workdir(Workdir),
+    /// What a container's command is given to.
+    Entrypoint(Entrypoint),
+    /// What runs later shell commands.
+    Shell(Shell),
+    /// The command of a container that is told no other.
+    Cmd(Cmd),
     /// Local files as a layer (`copy=True`).
     CopyFiles(CopyFiles),
     /// Local files attached to each container at its start.
@@ -38,6 +46,10 @@ pub struct DebianSlim {
     /// The caller's own series, for example `3.11`.
     pub local_python: String,
 }
+
+/// `from_scratch`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct FromScratch {}
 
 /// `apt_install`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -116,6 +128,27 @@ pub struct Workdir {
     pub path: String,
 }
 
+/// `entrypoint`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Entrypoint {
+    /// The program and its arguments; none takes that of the base away.
+    pub arguments: Vec<String>,
+}
+
+/// `shell`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Shell {
+    /// The program and its arguments; none is the usual one.
+    pub arguments: Vec<String>,
+}
+
+/// `cmd`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Cmd {
+    /// The program and its arguments.
+    pub arguments: Vec<String>,
+}
+
 /// `add_local_*(copy=True)`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct CopyFiles {
@@ -146,7 +179,7 @@ impl Step {
     #[must_use]
     pub fn place(&self) -> Place {
         match self {
-            Self::DebianSlim(_) => Place::Base,
+            Self::DebianSlim(_) | Self::FromScratch(_) => Place::Base,
             Self::AttachFiles(_) => Place::End,
             Self::AptInstall(_)
             | Self::PipInstall(_)
@@ -154,6 +187,9 @@ impl Step {
             | Self::RunCommands(_)
             | Self::Env(_)
             | Self::Workdir(_)
+            | Self::Entrypoint(_)
+            | Self::Shell(_)
+            | Self::Cmd(_)
             | Self::CopyFiles(_) => Place::Middle,
         }
     }
@@ -190,9 +226,13 @@ impl Step {
             }
             // The order of these counts, or their types leave one form only.
             Self::DebianSlim(_)
+            | Self::FromScratch(_)
             | Self::AptInstall(_)
             | Self::Env(_)
             | Self::Workdir(_)
+            | Self::Entrypoint(_)
+            | Self::Shell(_)
+            | Self::Cmd(_)
             | Self::CopyFiles(_)
             | Self::AttachFiles(_) => {}
         }

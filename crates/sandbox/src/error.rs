@@ -33,6 +33,16 @@ pub enum SandboxError {
         /// What the kernel says.
         source: io::Error,
     },
+    /// The image does not have the user that the command is to run as.
+    #[error("the image has no {what} for `{name}`: make it before it is used (`{path}` does not name it)")]
+    UnknownUser {
+        /// What was asked for.
+        name: String,
+        /// Whether the user or the group is missing.
+        what: String,
+        /// Where it was looked for.
+        path: String,
+    },
     /// Something else failed while the sandbox was set up.
     #[error("the sandbox could not be set up: {what} `{path}`: {source}")]
     Setup {

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::SandboxError;
 
 /// Which kind of failure it is, for callers that tell them apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Kind {
     Setup,
@@ -19,6 +19,10 @@ pub(crate) enum Kind {
     CommandNotFound,
     NotExecutable,
     WorkingDirectory,
+    /// What is missing is a user or a group.
+    User {
+        name: String,
+    },
 }
 
 /// A failure inside a helper process.
@@ -67,6 +71,7 @@ impl From<Failure> for SandboxError {
             },
             Kind::NotExecutable => Self::NotExecutable { command: failure.path, source },
             Kind::WorkingDirectory => Self::WorkingDirectory { path: failure.path, source },
+            Kind::User { name } => Self::UnknownUser { name, what: failure.what, path: failure.path },
         }
     }
 }
@@ -107,7 +112,7 @@ mod tests {
     fn what_an_image_holds_is_not_the_stores_fault() {
         for errno in [Errno::NOTDIR, Errno::ACCESS, Errno::PERM, Errno::ROFS, Errno::NOENT] {
             for kind in [Kind::WorkingDirectory, Kind::NotExecutable] {
-                let error = received(&Failure::setup("enter", "/etc/passwd", errno).of_kind(kind));
+                let error = received(&Failure::setup("enter", "/etc/passwd", errno).of_kind(kind.clone()));
                 assert_eq!(error.hint(), None, "{error}");
             }
             let error = received(&Failure::setup("find", "/etc/passwd/x", errno).on(Subject::Image));

@@ -18,6 +18,7 @@ use crate::mounts::{self, Mounted};
 use crate::payload::{self, Payload};
 use crate::protocol::{Begin, Go, Report, receive, send};
 use crate::rlimits::Files;
+use crate::user::User;
 use crate::{Network, SandboxError, SandboxSpec, Stdio, capabilities, terminal};
 
 /// What pid 1 starts with.
@@ -62,10 +63,10 @@ fn supervise(init: Init<'_>) -> Result<(), SandboxError> {
         return Err(SandboxError::Lost);
     };
     let started = prepared.and_then(|prepared| {
-        let terminal = prepared.terminal;
-        let payload = Payload { spec: &spec, fallback: go.fallback, files, filters, stdio, terminal };
+        let Prepared { mounted, user, terminal } = prepared;
+        let payload = Payload { spec: &spec, user, fallback: go.fallback, files, filters, stdio, terminal };
         let (command, master) = payload::start(payload)?;
-        Ok((prepared.mounted, command, master))
+        Ok((mounted, command, master))
     });
     let (mounted, command, master) = match started {
         Ok(started) => started,
@@ -106,6 +107,7 @@ fn read_begin(frame: Frame) -> Result<(SandboxSpec, Stdio), SandboxError> {
 /// A sandbox that is ready for its command.
 struct Prepared {
     mounted: Mounted,
+    user: User,
     terminal: Option<terminal::Terminal>,
 }
 
@@ -117,8 +119,9 @@ fn prepare(spec: &SandboxSpec) -> Result<Prepared, Failure> {
         system::raise_loopback().during("raise the interface", "lo")?;
     }
     let mounted = mounts::build(spec)?;
-    let terminal = spec.terminal.map(|terminal| terminal::open(terminal.size, spec.user)).transpose()?;
-    Ok(Prepared { mounted, terminal })
+    let user = User::find(spec.user.as_deref())?;
+    let terminal = spec.terminal.map(|terminal| terminal::open(terminal.size, user.uid)).transpose()?;
+    Ok(Prepared { mounted, user, terminal })
 }
 
 /// Waits for the command's end; forwards signals and reaps orphans meanwhile.

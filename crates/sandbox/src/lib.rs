@@ -29,6 +29,7 @@ mod signal;
 mod spec;
 mod terminal;
 mod tiny_root;
+mod user;
 mod wait;
 mod warm;
 

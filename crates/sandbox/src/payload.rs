@@ -17,6 +17,7 @@ use crate::filter::Filters;
 use crate::rlimits::{self, Fallback, Files};
 use crate::terminal::Terminal;
 use crate::tiny_root::DEVICES;
+use crate::user::User;
 use crate::{Network, SandboxSpec, Stdio, capabilities};
 
 /// Landlock knows scopes from this version on.
@@ -27,6 +28,7 @@ const LAST_SIGNAL: i32 = 64;
 /// What the command is started with.
 pub(crate) struct Payload<'init> {
     pub(crate) spec: &'init SandboxSpec,
+    pub(crate) user: User,
     pub(crate) fallback: Fallback,
     pub(crate) files: Files,
     pub(crate) filters: &'init Filters,
@@ -83,7 +85,7 @@ fn become_command(payload: &Payload<'_>) -> Result<Failure, Failure> {
     place_descriptors(payload)?;
     rlimits::apply(payload.fallback, payload.files)?;
     be_killed_first();
-    drop_groups()?;
+    take_groups(&payload.user)?;
     // Before the capabilities go: without "no new privileges", which would take set-user-id programs such as `sudo` their
     // effect, these two need them.
     if spec.network == Network::Host {
@@ -91,15 +93,15 @@ fn become_command(payload: &Payload<'_>) -> Result<Failure, Failure> {
     }
     payload.filters.install(spec.ignore_sync)?;
     capabilities::bound_command()?;
-    let (uid, gid) = (Uid::from_raw(spec.user.0), Gid::from_raw(spec.user.1));
-    set_thread_res_gid(gid, gid, gid).during("become the group", &spec.user.1.to_string())?;
-    set_thread_res_uid(uid, uid, uid).during("become the user", &spec.user.0.to_string())?;
+    let (uid, gid) = (Uid::from_raw(payload.user.uid), Gid::from_raw(payload.user.gid));
+    set_thread_res_gid(gid, gid, gid).during("become the group", &payload.user.gid.to_string())?;
+    set_thread_res_uid(uid, uid, uid).during("become the user", &payload.user.uid.to_string())?;
     if uid.is_root() {
         capabilities::limit_command()?;
     }
     enter_directory(&spec.cwd).during("enter", &spec.cwd).map_err(|failure| failure.of_kind(Kind::WorkingDirectory))?;
     reset_signals();
-    Ok(execute(spec))
+    Ok(execute(spec, payload.user.home.as_deref()))
 }
 
 /// Enters the working directory; a missing one is made, as a Dockerfile's WORKDIR would. The image is the root by now.
@@ -120,12 +122,13 @@ fn be_killed_first() {
     let _ = fs_err::write("/proc/self/oom_score_adj", "1000");
 }
 
-/// Gives up supplementary groups.
-fn drop_groups() -> Result<(), Failure> {
-    match set_thread_groups(&[]) {
+/// Takes the user's supplementary groups in place of those that there are.
+fn take_groups(user: &User) -> Result<(), Failure> {
+    let groups: Vec<Gid> = user.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
+    match set_thread_groups(&groups) {
         // Refused where only one id is mapped; then there is none to give up that the helpers did not have to keep.
-        Ok(()) | Err(Errno::PERM) => Ok(()),
-        Err(errno) => Err(Failure::setup("drop the groups of", "the command", errno)),
+        Err(Errno::PERM) if groups.is_empty() => Ok(()),
+        outcome => outcome.during("set the groups of", "the command"),
     }
 }
 
@@ -195,12 +198,15 @@ fn reset_signals() {
 }
 
 /// Executes the command; returns only the failure.
-fn execute(spec: &SandboxSpec) -> Failure {
+fn execute(spec: &SandboxSpec, home: Option<&str>) -> Failure {
     let invalid = |what: &str| Failure::setup("pass on", what, Errno::INVAL);
     let Ok(arguments) = spec.argv.iter().map(|word| CString::new(word.as_str())).collect::<Result<Vec<_>, _>>() else {
         return invalid("an argument that contains a null character");
     };
-    let variables = spec.env.iter().map(|(name, value)| CString::new(format!("{name}={value}")));
+    let home = home.filter(|_| !spec.env.iter().any(|(name, value)| name == "HOME" && !value.is_empty()));
+    let variables = spec.env.iter().filter(|(name, _)| home.is_none() || name != "HOME");
+    let variables = variables.map(|(name, value)| CString::new(format!("{name}={value}")));
+    let variables = variables.chain(home.map(|home| CString::new(format!("HOME={home}"))));
     let Ok(environment) = variables.collect::<Result<Vec<_>, _>>() else {
         return invalid("a variable that contains a null character");
     };

@@ -28,8 +28,9 @@ pub struct SandboxSpec {
     pub env: Vec<(String, String)>,
     /// The working directory; made if it is missing.
     pub cwd: String,
-    /// User and group id of the command, as seen inside.
-    pub user: (u32, u32),
+    /// The user of the command, as `/etc/passwd` and `/etc/group` of the image say: a name or number, and a group behind a
+    /// colon. Unless `env` has a `HOME`, it gets that of the user. `None` is root, and adds nothing.
+    pub user: Option<String>,
     /// Limits of all processes of the sandbox together.
     pub limits: Limits,
     /// Which network the sandbox sees.
@@ -55,7 +56,7 @@ impl Default for SandboxSpec {
             argv: Vec::new(),
             env: Vec::new(),
             cwd: "/".into(),
-            user: (0, 0),
+            user: None,
             limits: Limits::default(),
             network: Network::Host,
             ignore_sync: false,

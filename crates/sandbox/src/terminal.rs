@@ -22,7 +22,7 @@ pub(crate) struct Terminal {
 }
 
 /// Opens a terminal of the given size for the given user, and makes it `/dev/console`.
-pub(crate) fn open(size: TerminalSize, (user, _): (u32, u32)) -> Result<Terminal, Failure> {
+pub(crate) fn open(size: TerminalSize, user: u32) -> Result<Terminal, Failure> {
     const MULTIPLEXER: &str = "/dev/pts/ptmx";
     let what = "open a terminal";
     let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;

@@ -69,6 +69,16 @@ class Image(PackageSteps, CommandSteps, LocalSteps, metaclass=Explained):
         }
         return make(cls, None, step, title("debian_slim", shown), force_build=force_build)
 
+    @factory_method
+    @classmethod
+    def from_scratch(cls, force_build: bool = False) -> Image:
+        """An image without any files.
+
+        It has neither a shell nor a Python: files come with ``add_local_*(copy=True)`` or `Image.dockerfile_commands`.
+        `force_build` changes nothing, because there is nothing to build.
+        """
+        return make(cls, None, {"kind": "from_scratch"}, title("from_scratch", ()), force_build=force_build)
+
     @instance_method
     def pipe(self, func: Callable[Concatenate[Image, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Returns ``func(image, *args, **kwargs)``: keeps a chain of methods readable when a function extends it."""

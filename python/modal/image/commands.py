@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class CommandSteps(Steps):
-    """Commands, variables, the working directory."""
+    """Commands, variables, the working directory, entrypoint and shell."""
 
     @instance_method
     def run_commands(
@@ -81,3 +81,42 @@ class CommandSteps(Steps):
             raise InvalidError(f"`Image.workdir` takes a path, not `{type(path).__name__}`")
         text = os.fspath(path)
         return self._add({"kind": "workdir", "path": text}, [quote(text)])
+
+    @instance_method
+    def entrypoint(self, entrypoint_commands: list[str]) -> Image:
+        """Sets the program that a function's container is started through.
+
+        ```python
+        image.entrypoint(["/usr/bin/tini", "--"])
+        ```
+
+        It is given the container's own command as further arguments, and has to execute it: a shell script ends with
+        ``exec "$@"``. An empty list takes away what the image has brought. Steps and `modal shell` do not use it.
+        """
+        return self._set("entrypoint", "entrypoint_commands", entrypoint_commands)
+
+    @instance_method
+    def shell(self, shell_commands: list[str]) -> Image:
+        """Sets the program that runs the commands of later steps; each command is its last argument.
+
+        ```python
+        image.shell(["/bin/bash", "-c"]).run_commands("source /opt/settings && make")
+        ```
+
+        An empty list brings back the usual one, ``["/bin/sh", "-c"]``.
+        """
+        return self._set("shell", "shell_commands", shell_commands)
+
+    @instance_method
+    def cmd(self, cmd: list[str]) -> Image:
+        """Sets the command of a container that is told no other. Functions are always told one."""
+        return self._set("cmd", "cmd", cmd)
+
+    def _set(self, method: str, keyword: str, arguments: object) -> Image:
+        """A step of the kind `method`, of a list of strings."""
+        if not isinstance(arguments, list) or not all(isinstance(argument, str) for argument in arguments):
+            raise InvalidError(
+                f"`{keyword}` of `Image.{method}` takes a list of strings, not `{arguments!r}`",
+                hint='write each argument as a string of its own, for example `["/bin/bash", "-c"]`',
+            )
+        return self._add({"kind": method, "arguments": list(arguments)}, [encode_json(arguments)])

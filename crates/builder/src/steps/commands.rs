@@ -142,7 +142,6 @@ impl Run<'_> {
             hosts: host.hosts,
             argv: script.into_iter().chain(self.commands.iter().cloned()).collect(),
             env: environment.into_iter().collect(),
-            user: parent.config.user.unwrap_or_default(),
             cwd: parent.config.working_directory.clone().unwrap_or_else(|| "/".to_owned()),
             limits: Limits { pids: Some(PROCESS_LIMIT), memory_bytes: Some(context.memory), ..Limits::default() },
             ignore_sync: true,
@@ -200,6 +199,7 @@ fn sandbox_error(error: SandboxError) -> StepError {
     match error {
         SandboxError::CommandNotFound { .. }
         | SandboxError::NotExecutable { .. }
+        | SandboxError::UnknownUser { .. }
         | SandboxError::WorkingDirectory { .. } => StepError::of(error),
         error => StepError::Other(BuildError::failed(error)),
     }

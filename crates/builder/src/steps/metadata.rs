@@ -1,9 +1,17 @@
-//! `env`, `workdir` and `add_local_*`: steps that make no layer.
+//! `from_scratch`, settings of everything that runs, and `add_local_*`: steps that make no layer.
 
-use lamina_image::{AttachFiles, Env, Node, Workdir};
+use lamina_image::{AttachFiles, Cmd, Entrypoint, Env, FromScratch, Node, Shell, Workdir};
 
 use super::{Kind, Local, MetadataKind};
 use crate::state::State;
+
+impl Kind for FromScratch {}
+
+impl MetadataKind for FromScratch {
+    fn apply(&self, node: &Node, state: &mut State) {
+        state.title.clone_from(&node.title);
+    }
+}
 
 impl Kind for Env {}
 
@@ -22,6 +30,35 @@ impl MetadataKind for Workdir {
     fn apply(&self, node: &Node, state: &mut State) {
         state.title.clone_from(&node.title);
         state.config.enter_directory(&self.path);
+    }
+}
+
+impl Kind for Entrypoint {}
+
+impl MetadataKind for Entrypoint {
+    fn apply(&self, node: &Node, state: &mut State) {
+        state.title.clone_from(&node.title);
+        state.config.entrypoint.clone_from(&self.arguments);
+        // As in a Dockerfile: the base's command was for the base's entrypoint.
+        state.config.command.clear();
+    }
+}
+
+impl Kind for Shell {}
+
+impl MetadataKind for Shell {
+    fn apply(&self, node: &Node, state: &mut State) {
+        state.title.clone_from(&node.title);
+        state.config.shell = (!self.arguments.is_empty()).then(|| self.arguments.clone());
+    }
+}
+
+impl Kind for Cmd {}
+
+impl MetadataKind for Cmd {
+    fn apply(&self, node: &Node, state: &mut State) {
+        state.title.clone_from(&node.title);
+        state.config.command.clone_from(&self.arguments);
     }
 }
 

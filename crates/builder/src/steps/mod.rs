@@ -71,6 +71,7 @@ impl<'a> Declared<'a> {
     pub(crate) fn of(step: &'a Step) -> Self {
         match step {
             Step::DebianSlim(kind) => Self::Layers(kind),
+            Step::FromScratch(kind) => Self::Metadata(kind),
             Step::AptInstall(kind) => Self::Layers(kind),
             Step::PipInstall(kind) => Self::Layers(kind),
             Step::UvPipInstall(kind) => Self::Layers(kind),
@@ -78,6 +79,9 @@ impl<'a> Declared<'a> {
             Step::CopyFiles(kind) => Self::Layers(kind),
             Step::Env(kind) => Self::Metadata(kind),
             Step::Workdir(kind) => Self::Metadata(kind),
+            Step::Entrypoint(kind) => Self::Metadata(kind),
+            Step::Shell(kind) => Self::Metadata(kind),
+            Step::Cmd(kind) => Self::Metadata(kind),
             Step::AttachFiles(kind) => Self::Metadata(kind),
         }
     }

@@ -130,7 +130,7 @@ fn environment_directory_and_host_name_are_the_given_ones() {
     let environment = SandboxSpec { argv: vec!["cat".into(), "/proc/self/environ".into()], ..spec.clone() };
     assert_eq!(run(&helpers, &environment).success(), "PATH=/bin\0GREETING=hello world\0");
     if !store.map.is_single() {
-        spec.user = (1000, 1001);
+        spec.user = Some("1000:1001".to_owned());
         spec.argv[2] = "id -u; id -g; id -G".into();
         assert_eq!(run(&helpers, &spec).success(), "1000\n1001\n1001\n");
     }
@@ -240,10 +240,10 @@ fn injected_files_are_read_only() {
 fn the_streams_can_be_opened_by_name() {
     let store = Store::new();
     let helpers = store.start();
-    let users = if store.map.is_single() { vec![(0, 0)] } else { vec![(0, 0), (1000, 1000)] };
-    for user in users {
+    let other = (!store.map.is_single()).then(|| Some("1000:1000".to_owned()));
+    for user in std::iter::once(None).chain(other) {
         let spec = SandboxSpec {
-            user,
+            user: user.clone(),
             ..script(
                 "echo one > /dev/stdout; echo two >> /dev/stderr; cat /dev/stdin; cat < /dev/null > /proc/self/fd/1",
             )
@@ -273,7 +273,7 @@ fn set_user_id_programs_work() {
     run(&helpers, &SandboxSpec { upper: upper.clone(), ..script(install) }).success();
     let use_it = SandboxSpec {
         upper,
-        user: (1000, 1000),
+        user: Some("1000:1000".to_owned()),
         ..script("id -u; rootly -u; rootly -ru; ls /root/own || echo kept out")
     };
     let output = run(&helpers, &use_it);

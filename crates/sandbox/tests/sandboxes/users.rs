@@ -111,7 +111,7 @@ fn mapped() {
     let spec = SandboxSpec { upper, ..script("id -u; echo x > /tmp/file; chmod 600 /tmp/file; exit 6") };
     let output = run(&helpers, &spec);
     assert_eq!((output.stdout.as_str(), output.exit.status), ("0\n", ExitStatus::Exited(6)));
-    let other = SandboxSpec { user: (1000, 1000), ..script("id -u; id -g; echo x > /tmp/file") };
+    let other = SandboxSpec { user: Some("1000:1000".to_owned()), ..script("id -u; id -g; echo x > /tmp/file") };
     assert_eq!(run(&helpers, &other).success(), "1000\n1000\n");
     the_binary_is_safe(&helpers);
     the_doctor_agrees(&std::env::temp_dir());
@@ -145,7 +145,7 @@ fn single() {
     let spec = SandboxSpec { upper: store.upper("step"), ..script("id -u; echo x > /root/file") };
     assert_eq!(run(&helpers, &spec).success(), "0\n");
     assert!(store.content().join("work/step/upper/root/file").exists());
-    let other = SandboxSpec { user: (1000, 1000), ..script("true") };
+    let other = SandboxSpec { user: Some("1000:1000".to_owned()), ..script("true") };
     assert!(try_run(&helpers, &other).unwrap_err().to_string().contains("1000"));
     the_binary_is_safe(&helpers);
     the_doctor_agrees(&store.content());
