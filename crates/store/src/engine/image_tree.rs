@@ -85,6 +85,48 @@ impl ImageTree {
         }
     }
 
+    /// The node at a path of which no directory may be a link, as the uppermost layer has it.
+    pub(super) fn node_at(&mut self, path: &[u8]) -> Option<Node> {
+        if path.is_empty() {
+            let meta = self.directory(path)?.meta.clone();
+            return Some(Node::Directory { meta, opaque: false });
+        }
+        let layers = self.directory(parent(path))?.layers.clone();
+        match layers.top_down().find_map(|place| self.node(*place, path))? {
+            Node::Whiteout => None,
+            // What the layer of the link calls it may be another file in a layer above.
+            Node::HardLink { target } => layers.top_down().find_map(|place| match self.node(*place, path)? {
+                Node::HardLink { .. } => self.node(*place, &target),
+                _ => None,
+            }),
+            node => Some(node),
+        }
+    }
+
+    /// The name that the file at a path is linked with in its layer, and the place of that: files with equal answers are
+    /// one file.
+    pub(super) fn link_at(&mut self, path: &[u8]) -> Option<(usize, Vec<u8>)> {
+        let layers = self.directory(parent(path))?.layers.clone();
+        let (place, node) = layers.top_down().find_map(|place| Some((*place, self.node(*place, path)?)))?;
+        match node {
+            Node::HardLink { target } => Some((place, target)),
+            _ => Some((place, path.to_vec())),
+        }
+    }
+
+    /// The names in a directory, in order.
+    pub(super) fn names(&mut self, path: &[u8]) -> Vec<Vec<u8>> {
+        let Some(layers) = self.directory(path).map(|directory| directory.layers.clone()) else { return Vec::new() };
+        let mut names = std::collections::BTreeSet::new();
+        for place in layers.top_down() {
+            if let Some(layer) = self.layers.bottom_up().get(*place) {
+                names.extend(layer.names(path).map(<[u8]>::to_vec));
+            }
+        }
+        let there = |name: &Vec<u8>| self.node_at(&super::files::beneath(path, name)).is_some();
+        names.into_iter().filter(there).collect()
+    }
+
     /// Where a path leads, links followed inside the image, and what is there: never a link.
     pub(super) fn resolve(&mut self, path: &[u8]) -> Result<(Vec<u8>, Place), Impasse> {
         let parts = |path: &[u8]| -> Vec<Vec<u8>> {

@@ -2,6 +2,7 @@
 
 mod client;
 mod collection;
+mod copy;
 mod files;
 mod health;
 mod image_tree;
@@ -34,7 +35,8 @@ use lease::{Leftovers, Session, Use};
 use looks::Looks;
 
 pub use collection::{Collected, ImageUsage, Policy, Usage};
-pub use files::{Collection as LocalFiles, FileSetView};
+pub use copy::{Copy, CopyMode};
+pub use files::{Collection as LocalFiles, Context, FileSetView};
 pub use health::{Checked, Damage, Outcome};
 pub use lock::Lock;
 pub use records::{ImageRecord, LayerPart, LayerRecord};
@@ -337,6 +339,28 @@ impl Store {
     pub fn file_set_layer(&self, set: &FileSet, image: &Stack<Digest>) -> Result<Committed, StoreError> {
         let _paused = self.hold_off_collection()?;
         let layer = LocalFiles::collect(self, set)?.layer(self, image)?;
+        self.shared.session.note(Use::Layer(layer.digest))?;
+        Ok(layer)
+    }
+
+    /// What of a local directory is asked for, as a layer over nothing.
+    ///
+    /// # Errors
+    /// When it is missing, is no directory, cannot be read or does not hold still.
+    pub fn context_layer(&self, context: &Context<'_>) -> Result<Committed, StoreError> {
+        let _paused = self.hold_off_collection()?;
+        let layer = context.layer(self)?;
+        self.shared.session.note(Use::Layer(layer.digest))?;
+        Ok(layer)
+    }
+
+    /// Copies files of one image into another, as a layer over that. No byte is copied.
+    ///
+    /// # Errors
+    /// When a source is missing, or the files cannot be where they should.
+    pub fn copy(&self, copy: &Copy<'_>, from: &Stack<Digest>, onto: &Stack<Digest>) -> Result<Committed, StoreError> {
+        let _paused = self.hold_off_collection()?;
+        let layer = copy.layer(self, from, onto)?;
         self.shared.session.note(Use::Layer(layer.digest))?;
         Ok(layer)
     }

@@ -21,6 +21,19 @@ impl EncodedTree {
         Ok(Self { bytes, starts })
     }
 
+    /// The names of what is in a directory.
+    pub(crate) fn names(&self, directory: &[u8]) -> impl Iterator<Item = &[u8]> {
+        let prefix = if directory.is_empty() { Vec::new() } else { [directory, b"/"].concat() };
+        let path_at = |start: usize| format::path_at(&self.bytes[start..]);
+        let first = self.starts.partition_point(|start| path_at(*start) < &prefix[..]);
+        let below = self.starts[first..].iter().map(move |start| path_at(*start));
+        let length = prefix.len();
+        below
+            .take_while(move |path| path.starts_with(&prefix))
+            .filter_map(move |path| path.get(length..))
+            .filter(|name| !name.is_empty() && !name.contains(&b'/'))
+    }
+
     /// What it has at a path.
     pub(crate) fn node(&self, path: &[u8]) -> Option<Node> {
         let path_at = |start: &usize| format::path_at(&self.bytes[*start..]);

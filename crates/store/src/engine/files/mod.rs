@@ -4,6 +4,7 @@
 //! worker as open descriptors. What is known about unchanged ones is kept in a [`record::Record`] per file set,
 //! so that a second look costs one walk and no reading.
 
+mod context;
 mod filter;
 mod ingest;
 mod links;
@@ -26,6 +27,7 @@ use crate::protocol::{Published, Request};
 use crate::tree::{Entry, Node, Tree, TreeError, parent};
 use crate::{Committed, Metadata, StoreError};
 
+pub use context::Context;
 use links::LocalLink;
 use place::{Item, Placement};
 use record::{Record, Shown, Status};
@@ -94,10 +96,20 @@ pub struct Collection {
 impl Collection {
     /// Walks the sources and reads what is not known.
     pub(super) fn collect(store: &Store, set: &FileSet) -> Result<Self, StoreError> {
-        let record_path = record::path(store.layout(), set);
-        let former = Record::load(&record_path);
         let mut warnings = Vec::new();
         let (files, links) = walk::walk(set, &store.cancel, &mut warnings)?;
+        Self::of(store, record::path(store.layout(), set), files, links, warnings)
+    }
+
+    /// Reads what is not known of these files, which are in the order of their paths in the image.
+    fn of(
+        store: &Store,
+        record_path: PathBuf,
+        files: Vec<LocalFile>,
+        links: Vec<LocalLink>,
+        warnings: Vec<String>,
+    ) -> Result<Self, StoreError> {
+        let former = Record::load(&record_path);
         let mut collection = Self {
             files: Vec::with_capacity(files.len()),
             record_path,
@@ -159,6 +171,11 @@ impl Collection {
         let is_complete = self.record.files.len() == self.files.len();
         let latest = self.shown.len().saturating_sub(record::MAXIMUM_SHOWN);
         self.record.shown = if is_complete { self.shown[latest..].to_vec() } else { Vec::new() };
+        crate::layout::write_atomically(&self.record_path, &self.record.encode())
+    }
+
+    /// Remembers the files alone.
+    fn save_files(&mut self) -> Result<(), StoreError> {
         crate::layout::write_atomically(&self.record_path, &self.record.encode())
     }
 
