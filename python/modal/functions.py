@@ -118,10 +118,10 @@ class Function(Generic[P, R, L], metaclass=Explained):
     """A function that runs in a container of its image.
 
     ```python
-    describe.remote(rows)          # in a container; waits for the result
-    describe.local(rows)           # here, as an ordinary call
-    list(describe.map(batches))    # many inputs, several containers
-    call = describe.spawn(rows)    # in a container, without waiting: call.get() has the result
+    describe.remote(rows)  # in a container; waits for the result
+    describe.local(rows)  # here, as an ordinary call
+    list(describe.map(batches))  # many inputs, several containers
+    call = describe.spawn(rows)  # in a container, without waiting: call.get() has the result
     ```
 
     In event loops: ``await describe.remote.aio(rows)``, ``async for result in describe.map.aio(batches)``.
