@@ -104,3 +104,46 @@ def test_a_full_disk_is_cleared_by_an_ordinary_user(user: UserModal, fill: Calla
         user.use_store(disk / "store")
         user.write("full.py", APP)
         clear(user, disk, fill)
+
+
+FILLING = """
+    import modal
+    volume = modal.Volume.from_name("data", create_if_missing=True)
+    app = modal.App("filling", image=modal.Image.debian_slim(python_version="3.11"), volumes={"/data": volume})
+
+    @app.function(timeout=120)
+    def fill():
+        with open("/data/mine", "w") as file:
+            file.write("committed")
+        volume.commit()
+        with open("/data/endless", "wb") as file:
+            while True:
+                file.write(b"x" * (1 << 20))
+
+    @app.local_entrypoint()
+    def main():
+        try:
+            fill.remote()
+        except modal.exception.Error as error:
+            print(type(error).__name__)
+"""
+
+
+def test_a_full_disk_takes_nothing_that_volumes_had(tmp_path: Path) -> None:
+    with ext4(tmp_path) as disk:
+        program = tmp_path / "program"
+        program.mkdir()
+        modal = Modal(disk / "store", program)
+        modal.write("filling.py", FILLING)
+        assert modal("run", "-q", "filling.py").stdout == "RemoteError\n"
+        assert modal("volume", "get", "data", "mine", "-").stdout == "committed"
+        modal("volume", "rm", "data", "endless")
+        (program / "large").write_bytes(b"x" * (8 << 20))
+        fill_bytes(disk)
+        failed = modal("volume", "put", "-f", "data", "large", "mine", check=False)
+        assert failed.code == 1 and "No space left" in failed.stderr, failed.stderr
+        assert modal("volume", "get", "data", "mine", "-").stdout == "committed"
+        assert modal("volume", "ls", "data").stdout == "mine\n"
+        modal("volume", "delete", "-y", "data")
+        modal("secret", "list")
+        modal("store", "remove", "--yes")

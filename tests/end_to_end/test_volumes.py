@@ -392,5 +392,10 @@ def test_a_shell_has_the_volumes_of_its_function(modal: Modal) -> None:
     modal("shell", "app.py::f", "-c", "echo 1 > /data/a; echo 2 > /part/b")
     assert modal("volume", "get", "e2e-shell", "a", "-").stdout == "1\n"
     assert modal("volume", "get", "e2e-part", "deep/er/b", "-").stdout == "2\n"
+    modal("secret", "create", "--force", "e2e-shell", "A=three")
+    shell = ("shell", "--volume", "e2e-shell", "--secret", "e2e-shell", "-c", "cat /mnt/e2e-shell/a; echo $A")
+    assert modal(*shell).stdout == "1\nthree\n"
+    assert "no volume `nothing`" in modal("shell", "--volume", "nothing", check=False).stderr
+    modal("secret", "delete", "-y", "e2e-shell")
     for name in ("e2e-shell", "e2e-part"):
         modal("volume", "delete", "-y", name)

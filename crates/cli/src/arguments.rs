@@ -173,7 +173,8 @@ Examples:
   modal shell --add-local data             with the local directory `data` at /mnt/data
 
 What is changed inside is gone when the shell ends.
-A function has limits and files of its own: --add-local, --cpu and --memory are for the other shells.")]
+A function has limits, files, volumes and secrets of its own: --add-local, --volume, --secret,
+--cpu and --memory are for the other shells.")]
 pub(crate) struct Shell {
     /// An image id, or a Python file and function as in `modal run` (default: the default image)
     #[arg(value_name = "REF", value_hint = ValueHint::FilePath)]
@@ -190,6 +191,14 @@ pub(crate) struct Shell {
     /// A local file or directory to take along, at /mnt/NAME (may be repeated)
     #[arg(long, value_name = "PATH", value_hint = ValueHint::AnyPath)]
     pub(crate) add_local: Vec<PathBuf>,
+
+    /// A volume to have, at /mnt/NAME (may be repeated)
+    #[arg(long, value_name = "NAME")]
+    pub(crate) volume: Vec<String>,
+
+    /// A named secret to have, as environment variables (may be repeated)
+    #[arg(long, value_name = "NAME")]
+    pub(crate) secret: Vec<String>,
 
     /// Most processors, such as 0.5
     #[arg(long, value_name = "N", value_parser = processors)]
@@ -260,14 +269,6 @@ pub(crate) struct Unavailable {
     /// Refused with the reason
     #[arg(long, value_name = "VERSION", hide = true)]
     pub(crate) add_python: Option<String>,
-
-    /// Refused with the reason
-    #[arg(long, value_name = "NAME", hide = true)]
-    pub(crate) volume: Vec<String>,
-
-    /// Refused with the reason
-    #[arg(long, value_name = "NAME", hide = true)]
-    pub(crate) secret: Vec<String>,
 
     /// Refused with the reason
     #[arg(long, value_name = "TYPE", hide = true)]

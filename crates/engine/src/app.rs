@@ -113,7 +113,8 @@ impl Engine {
         volumes::with_ids(secrets::with_values(app, &self.named_secrets())?, Volumes::new(&self.store))
     }
 
-    fn named_secrets(&self) -> NamedSecrets {
+    /// The secrets that are kept under names.
+    pub(crate) fn named_secrets(&self) -> NamedSecrets {
         NamedSecrets::new(self.store.layout().secrets())
     }
 

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 
 use lamina_ground::{Hint, Refusal, Subject};
 use lamina_sandbox::SandboxError;
+use lamina_secrets::SecretsError;
 use lamina_store::StoreError;
+use lamina_volumes::VolumeError;
 use lamina_wire::WireError;
 
 /// What can go wrong when the engine is opened or asked something.
@@ -94,6 +96,12 @@ pub enum EngineError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A named secret cannot be had.
+    #[error(transparent)]
+    Secret(#[from] SecretsError),
+    /// A volume cannot be had.
+    #[error(transparent)]
+    Volume(#[from] VolumeError),
     /// A file cannot be read or written; the message names it.
     #[error(transparent)]
     Io(#[from] std::io::Error),
@@ -104,6 +112,8 @@ impl Hint for EngineError {
         match self {
             Self::Sandbox(error) => error.hint(),
             Self::Store(error) => error.hint(),
+            Self::Secret(error) => error.hint(),
+            Self::Volume(error) => error.hint(),
             Self::Io(error) => Refusal::of(Subject::Store, error)?.hint().map(Cow::Borrowed),
             _ => None,
         }

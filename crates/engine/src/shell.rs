@@ -4,11 +4,13 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use lamina_events::{Event, Sink};
-use lamina_functions::ContainerSpec;
+use lamina_functions::{ContainerSpec, ContainerVolume};
 use lamina_ground::{FileError, Stack, random_id};
 use lamina_image::{Digest, FileEntry, FileKind, FileSet};
 use lamina_sandbox::{Sandbox, SandboxSpec, Stdio, TerminalSize, TerminalSpec};
+use lamina_secrets::SecretName;
 use lamina_store::{Store, StoreError};
+use lamina_volumes::{Volume, VolumeName};
 
 use crate::protocol::DEFAULT_ENVIRONMENT;
 use crate::{Engine, EngineError};
@@ -30,6 +32,10 @@ pub enum ShellTarget<'a> {
 pub struct ShellOptions {
     /// Local files and directories, which appear in `/mnt` under their own names.
     pub local_files: Vec<PathBuf>,
+    /// Names of volumes, which appear in `/mnt` under these.
+    pub volumes: Vec<String>,
+    /// Names of secrets.
+    pub secrets: Vec<String>,
     /// Most processors.
     pub cpus: Option<f64>,
     /// Most bytes of memory.
@@ -67,6 +73,13 @@ impl Engine {
         if let Some(name) = &options.environment_name {
             beside.environment_name.clone_from(name);
         }
+        let environment = beside.environment_name.clone();
+        for name in &options.secrets {
+            beside.environment.extend(self.named_secrets().get(&SecretName::new(&environment, name)?, &[])?);
+        }
+        for name in &options.volumes {
+            beside.volumes.push(self.shell_volume(&environment, name)?);
+        }
         let terminal = terminal.map(|size| TerminalSpec { size, is_stdio: true });
         let spec = beside.sandbox(&store, &random_id("ta"), terminal);
         let spec = SandboxSpec { argv: argv.to_vec(), ..spec };
@@ -84,6 +97,21 @@ impl Engine {
             return Err(EngineError::ImageGone(beside.image_id));
         }
         Ok(self.launcher.spawn(&spec, own_streams()?)?)
+    }
+
+    /// A volume as a shell has it.
+    fn shell_volume(&self, environment: &str, name: &str) -> Result<ContainerVolume, EngineError> {
+        let wanted = VolumeName { environment: environment.to_owned(), name: name.to_owned() };
+        let Volume { id, .. } = self.volumes().named(&wanted, false)?;
+        Ok(ContainerVolume {
+            path: format!("/mnt/{name}"),
+            source: self.volumes().mountable(&id, None)?,
+            id,
+            name: Some(wanted.name),
+            environment: Some(wanted.environment),
+            sub_path: None,
+            read_only: false,
+        })
     }
 
     /// The surroundings of a build step that would follow the last one of an image.

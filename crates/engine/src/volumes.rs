@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::os::fd::{AsFd, OwnedFd};
 
 use lamina_functions::ContainerVolume;
@@ -29,21 +30,30 @@ pub(crate) fn with_ids<'a>(app: Cow<'a, AppRequest>, volumes: Volumes<'_>) -> Re
         return Ok(app);
     }
     let mut app = app.into_owned();
+    let mut found = HashMap::new();
     for node in &mut app.images.nodes {
-        find_all(node.step.volumes_mut(), volumes, &node.title)?;
+        find_all(node.step.volumes_mut(), volumes, &mut found, &node.title)?;
     }
     for function in &mut app.functions {
-        find_all(&mut function.volumes, volumes, &function.name)?;
+        find_all(&mut function.volumes, volumes, &mut found, &function.name)?;
     }
     Ok(Cow::Owned(app))
 }
 
-/// Gives the volumes of one function or step their ids.
-fn find_all(mounts: &mut [VolumeMount], volumes: Volumes<'_>, owner: &str) -> Result<(), Failure> {
+/// Gives the volumes of one function or step their ids. Those that were looked up for others are not looked up again.
+fn find_all(
+    mounts: &mut [VolumeMount],
+    volumes: Volumes<'_>,
+    found: &mut HashMap<VolumeReference, Volume>,
+    owner: &str,
+) -> Result<(), Failure> {
     let mut places: HashMap<String, &str> = HashMap::new();
     for VolumeMount { path, volume: reference, .. } in mounts {
         check_path(path, owner)?;
-        let volume = find(reference, volumes)?;
+        let volume = match found.entry(reference.clone()) {
+            Entry::Occupied(entry) => entry.get().clone(),
+            Entry::Vacant(entry) => entry.insert(find(reference, volumes)?).clone(),
+        };
         if let Some(other) = places.insert(volume.id.clone(), path) {
             let message = format!("`{owner}` has the same volume at `{other}` and at `{path}`: one place is possible");
             return Err(Failure::new(ErrorClass::InvalidError, message));

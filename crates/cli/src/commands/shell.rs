@@ -58,7 +58,7 @@ fn is_image(reference: &str) -> bool {
 
 /// Options for things that there are none of here.
 fn unavailable(given: &Unavailable) -> Option<Failure> {
-    let Unavailable { image, add_python, volume, secret, gpu, cloud, region } = given;
+    let Unavailable { image, add_python, gpu, cloud, region } = given;
     let options = [
         (
             "--image",
@@ -71,18 +71,6 @@ fn unavailable(given: &Unavailable) -> Option<Failure> {
             add_python.is_some(),
             "images of registries are not part of this version, and all others have Python",
             "choose the version in a program: `modal.Image.debian_slim(python_version=\"3.12\")`",
-        ),
-        (
-            "--volume",
-            !volume.is_empty(),
-            "volumes are not part of this version",
-            "take local files along: `--add-local PATH`",
-        ),
-        (
-            "--secret",
-            !secret.is_empty(),
-            "secrets with names are not part of this version",
-            "give a function `secrets=[modal.Secret.from_dotenv()]` and open `modal shell app.py::function`",
         ),
         ("--gpu", gpu.is_some(), "containers have no GPU in this version", "leave it out"),
         ("--cloud", cloud.is_some(), "containers run on this machine, in no cloud", "leave it out"),
@@ -101,6 +89,8 @@ fn fixed(shell: &Shell) -> Option<Failure> {
             !shell.add_local.is_empty(),
             "add the files to its image, with `.add_local_dir` or `.add_local_file`",
         ),
+        ("--volume", !shell.volume.is_empty(), "set `volumes` in its `@app.function()`"),
+        ("--secret", !shell.secret.is_empty(), "set `secrets` in its `@app.function()`"),
         ("--cpu", shell.cpu.is_some(), "set `cpu` in its `@app.function()`"),
         ("--memory", shell.memory.is_some(), "set `memory` in its `@app.function()`"),
     ];
@@ -123,6 +113,8 @@ fn open(engine: &Engine, target: ShellTarget<'_>, shell: &Shell) -> Result<u8, F
     let size = wanted.then(user_terminal::size);
     let options = ShellOptions {
         local_files: shell.add_local.clone(),
+        volumes: shell.volume.clone(),
+        secrets: shell.secret.clone(),
         cpus: shell.cpu,
         memory_bytes: shell.memory.map(|mebibytes| mebibytes << 20),
         environment_name: shell.env.clone(),
