@@ -11,6 +11,10 @@ from typing import assert_type
 import modal
 from modal import Volume
 
+
+def print_versions(package: str, full: bool = False) -> None: ...
+
+
 fixed = modal.Image.debian_slim(python_version="3.11")
 local_version = modal.Image.debian_slim()
 latest = modal.Image.debian_slim("3.13", force_build=True)
@@ -41,6 +45,7 @@ commands = (
     .apt_install("git")
     .run_commands("git clone https://git.invalid/project /root/project", "chmod +x /root/project/setup.sh")
     .run_commands(["make", "make install"], env={"PREFIX": "/usr/local"}, force_build=True)
+    .run_function(print_versions, args=("pandas",), kwargs={"full": True}, timeout=60, memory=512)
 )
 served = (
     modal.Image.from_scratch(force_build=True)
@@ -94,7 +99,6 @@ modal.Image.from_registry("python:3.11")  # type: ignore[attr-defined]
 modal.Image.micromamba()  # type: ignore[attr-defined]
 modal.Secret.from_name("own", required_keys=["TOKEN"])
 assert_type(modal.Secret.objects.list(), list[modal.Secret])
-fixed.run_function(trained)  # type: ignore[attr-defined]
 fixed.pip_install("attrs", gpu="A10G")  # type: ignore[call-arg]
 Volume.from_name("data")
 

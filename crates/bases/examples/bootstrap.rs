@@ -74,7 +74,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         launcher: &helpers.launcher,
         fetch: &lamina_fetch::Client::new(cancel.clone()),
         id_map: &id_map,
-        programs: &HostPrograms { uv, python: None },
+        programs: &HostPrograms { uv, ..HostPrograms::default() },
         progress: &progress,
         cancel: &cancel,
     };

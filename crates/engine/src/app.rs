@@ -25,7 +25,7 @@ use serde_json::Value;
 
 use crate::Engine;
 use crate::host::{Host, Hosts};
-use crate::local_files::AppFiles;
+use crate::local_files::{AppFiles, package};
 use crate::protocol::{Amount, AppRequest, Failure, FunctionRequest, Hello, SecretErrand, VolumeErrand};
 use crate::session::{Backend, Described, Started};
 use crate::{secrets, volumes};
@@ -180,7 +180,11 @@ impl Engine {
             launcher: &self.launcher,
             fetch: &Client::new(cancel.clone()),
             id_map: &self.id_map,
-            programs: &HostPrograms { uv: hello.uv.clone(), python: hello.python_program.clone() },
+            programs: &HostPrograms {
+                uv: hello.uv.clone(),
+                python: hello.python_program.clone(),
+                package: package(hello),
+            },
             // Each step has its own.
             progress: &|_, _, _| (),
             cancel,

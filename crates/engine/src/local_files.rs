@@ -2,8 +2,8 @@
 
 use lamina_builder::BuiltImage;
 use lamina_events::{Event, Sink};
-use lamina_functions::PACKAGE_TARGET;
 use lamina_ground::Stack;
+use lamina_image::container::PACKAGE;
 use lamina_image::{Digest, FileEntry, FileKind, FileSet, Ignore};
 use lamina_store::{FileSetView, LocalFiles, Store};
 
@@ -65,7 +65,7 @@ impl AppFiles {
 }
 
 /// The files of the `modal` package, with `cloudpickle` as a part of it: one that the image has is not in the way.
-fn package(hello: &Hello) -> FileSet {
+pub(crate) fn package(hello: &Hello) -> FileSet {
     let patterns = ["**/__pycache__", "**/*.pyc"].map(str::to_owned).to_vec();
     let ignore = Some(Ignore::Patterns { patterns, invert: false });
     let entry = |source: &String, target: String| FileEntry {
@@ -74,8 +74,7 @@ fn package(hello: &Hello) -> FileSet {
         kind: FileKind::Directory,
         ignore: ignore.clone(),
     };
-    let package = entry(&hello.package_directory, PACKAGE_TARGET.to_owned());
-    let cloudpickle =
-        hello.cloudpickle_directory.iter().map(|source| entry(source, format!("{PACKAGE_TARGET}/_cloudpickle")));
+    let package = entry(&hello.package_directory, PACKAGE.to_owned());
+    let cloudpickle = hello.cloudpickle_directory.iter().map(|source| entry(source, format!("{PACKAGE}/_cloudpickle")));
     FileSet { entries: std::iter::once(package).chain(cloudpickle).collect() }
 }

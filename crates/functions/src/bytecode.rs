@@ -10,11 +10,10 @@ use std::time::{Duration, Instant};
 
 use lamina_events::CancelToken;
 use lamina_ground::{Stack, seconds_since_1970};
+use lamina_image::container::{INTERPRETERS, PACKAGE};
 use lamina_image::{Digest, KeyMaterial};
 use lamina_sandbox::{ExitStatus, Launcher, Limits, Network, SandboxError, SandboxSpec, Stdio, Upper};
 use lamina_store::{CommitRules, Committed, LayerRecord, Store, StoreError};
-
-use crate::sandbox::{INTERPRETERS, PACKAGE_TARGET};
 
 /// How the layer is called in the index.
 const TITLE: &str = "bytecode of the modal package";
@@ -135,17 +134,8 @@ impl Bytecode<'_> {
 
     fn compile(&self, launcher: &Launcher, store: &Store, cancel: &CancelToken) -> Result<Committed, BytecodeError> {
         let work = store.new_work()?;
-        let argv = [
-            INTERPRETERS[0],
-            "-I",
-            "-S",
-            "-m",
-            "compileall",
-            "-q",
-            "--invalidation-mode",
-            "unchecked-hash",
-            PACKAGE_TARGET,
-        ];
+        let argv =
+            [INTERPRETERS[0], "-I", "-S", "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash", PACKAGE];
         let libraries = self.library_path.map(|path| ("LD_LIBRARY_PATH", path));
         let variables = [("PATH", self.search_path)].into_iter().chain(libraries);
         let spec = SandboxSpec {

@@ -43,7 +43,7 @@ pub use retries::Retries;
 pub use runner::{
     ContainerVolume, FromRunner, Module, Pickle, ResultStatus, RunnerRequest, RunnerResult, ServiceKind, ToRunner,
 };
-pub use sandbox::{PACKAGE_TARGET, SandboxStarter};
+pub use sandbox::SandboxStarter;
 pub use services::Services;
 pub use spec::{ContainerSpec, ServiceSpec};
 pub use starter::{ContainerEnd, ContainerProcess, ContainerStarter, StartError, StartedContainer};

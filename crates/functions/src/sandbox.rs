@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use lamina_ground::{EnvVars, Stack, StorePath, causes, null_device};
+use lamina_image::container::{INTERPRETERS, RUNNER};
 use lamina_sandbox::{
     Exit, ExitStatus, Launcher, Limits, Mount, Network, Sandbox, SandboxError, SandboxSpec, Stdio, TerminalSpec, Upper,
 };
@@ -16,12 +17,6 @@ use crate::spec::ContainerSpec;
 use crate::starter::{ContainerEnd, ContainerProcess, ContainerStarter, StartError, StartedContainer};
 use crate::terminal::Terminal;
 
-/// Where the `modal` package appears inside a container.
-pub const PACKAGE_TARGET: &str = "/__modal/python/modal";
-/// The program that executes inputs.
-const RUNNER: &str = "/__modal/python/modal/_runner/__main__.py";
-/// Names of an interpreter, in the order they are looked for on the PATH.
-pub(crate) const INTERPRETERS: [&str; 2] = ["python", "python3"];
 /// Most processes and threads of a container: far above any honest use, and short of what would stop the machine.
 const PROCESS_LIMIT: u64 = 16_384;
 /// With less free memory than this, changes of containers go to disk.

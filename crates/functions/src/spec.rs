@@ -5,13 +5,11 @@ use std::time::Duration;
 
 use lamina_ground::{DEFAULT_PATH, EnvVars, Stack};
 use lamina_image::Digest;
+use lamina_image::container::{HOME, python_path};
 
 use crate::options::PoolOptions;
 use crate::retries::Retries;
 use crate::runner::{ContainerVolume, Module, ServiceKind};
-
-/// Where functions run and their source lies, unless the image says otherwise.
-const HOME: &str = "/root";
 
 /// What a container is, whatever runs in it.
 #[derive(Clone)]
@@ -94,11 +92,7 @@ impl ContainerSpec {
         }
         all.extend(self.image_environment.clone());
         all.extend(self.environment.iter().cloned());
-        let search = match all.get("PYTHONPATH") {
-            Some(path) if path.split(':').any(|directory| directory == HOME) => path.clone(),
-            Some(path) if !path.is_empty() => format!("{HOME}:{path}"),
-            _ => HOME.to_owned(),
-        };
+        let search = python_path(all.get("PYTHONPATH").map(String::as_str));
         let fixed = [
             ("PYTHONPATH", search.as_str()),
             (EnvVars::MODAL_IS_REMOTE, "1"),

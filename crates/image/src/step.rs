@@ -22,6 +22,8 @@ pub enum Step {
     UvPipInstall(UvPipInstall),
     /// Shell commands.
     RunCommands(RunCommands),
+    /// A Python function, whose changes become the layer.
+    RunFunction(RunFunction),
     /// Environment variables of the image.
     Env(Env),
     /// Working directory of later steps and of containers.
@@ -114,6 +116,52 @@ pub struct RunCommands {
     pub volumes: Vec<VolumeMount>,
 }
 
+/// `run_function`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct RunFunction {
+    /// What its module calls it.
+    pub function: String,
+    /// Where the container finds that module, as the package's runner reads it.
+    pub module: BTreeMap<String, String>,
+    /// Name of the environment that it sees itself in.
+    pub environment_name: String,
+    /// Source to take along; no part of the layer.
+    #[serde(default, skip_serializing_if = "FileSet::is_empty")]
+    pub source: FileSet,
+    /// Pickled positional and keyword arguments, in base64; `None` if there are none.
+    #[serde(default)]
+    pub arguments: Option<String>,
+    /// What decides about the result, as far as it is known without running it.
+    pub code: FunctionCode,
+    /// Volumes that are there meanwhile.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<VolumeMount>,
+    /// How long it may take, in seconds.
+    pub timeout: u32,
+    /// Most processors, in thousandths.
+    #[serde(default)]
+    pub milli_cpu: Option<u32>,
+    /// Most memory, in MiB.
+    #[serde(default)]
+    pub memory: Option<u32>,
+}
+
+/// What decides about the result of a function.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct FunctionCode {
+    /// Its text.
+    pub text: String,
+    /// Digests of the texts of local functions and classes that it uses, by name.
+    #[serde(default)]
+    pub helpers: BTreeMap<String, String>,
+    /// Digests of the values of globals that any of these name.
+    #[serde(default)]
+    pub globals: BTreeMap<String, String>,
+    /// Digest of the arguments.
+    #[serde(default)]
+    pub arguments: Option<String>,
+}
+
 /// `env`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Env {
@@ -185,6 +233,7 @@ impl Step {
             | Self::PipInstall(_)
             | Self::UvPipInstall(_)
             | Self::RunCommands(_)
+            | Self::RunFunction(_)
             | Self::Env(_)
             | Self::Workdir(_)
             | Self::Entrypoint(_)
@@ -199,6 +248,7 @@ impl Step {
     pub fn volumes(&self) -> &[VolumeMount] {
         match self {
             Self::RunCommands(commands) => &commands.volumes,
+            Self::RunFunction(function) => &function.volumes,
             _ => &[],
         }
     }
@@ -208,6 +258,7 @@ impl Step {
     pub fn volumes_mut(&mut self) -> &mut [VolumeMount] {
         match self {
             Self::RunCommands(commands) => &mut commands.volumes,
+            Self::RunFunction(function) => &mut function.volumes,
             _ => &mut [],
         }
     }
@@ -221,7 +272,7 @@ impl Step {
                 packages.sort_unstable();
                 packages.dedup();
             }
-            Self::RunCommands(RunCommands { volumes, .. }) => {
+            Self::RunCommands(RunCommands { volumes, .. }) | Self::RunFunction(RunFunction { volumes, .. }) => {
                 volumes.sort_unstable_by(|one, other| one.path.cmp(&other.path));
             }
             // The order of these counts, or their types leave one form only.

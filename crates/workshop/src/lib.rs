@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use lamina_events::CancelToken;
 use lamina_fetch::Client;
+use lamina_image::FileSet;
 use lamina_sandbox::{IdMap, Launcher};
 use lamina_store::Store;
 
@@ -38,6 +39,8 @@ pub struct HostPrograms {
     pub uv: Option<PathBuf>,
     /// The interpreter that runs the user's program.
     pub python: Option<PathBuf>,
+    /// The `modal` package, where containers have it.
+    pub package: FileSet,
 }
 
 impl fmt::Debug for Workshop<'_> {

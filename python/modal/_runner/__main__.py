@@ -1,5 +1,7 @@
 """Starts the runner: `python …/modal/_runner/__main__.py`, with the engine's socket as descriptor 3.
 
+With a file as its argument it executes the build step that this describes.
+
 The work is in `modal._runner.runner`: Python caches the bytecode of modules, not of the file it is started with.
 """
 
@@ -10,6 +12,11 @@ if __name__ == "__main__":
         # Python put this file's own directory first, where `image.py` or `app.py` would shadow the user's modules.
         del sys.path[0]
     sys.path.insert(0, __file__.rsplit("/", 3)[0])
-    from modal._runner.runner import main
+    if len(sys.argv) > 1:
+        from modal._runner.step import main as run_step
 
-    main()
+        run_step(sys.argv[1])
+    else:
+        from modal._runner.runner import main
+
+        main()

@@ -195,19 +195,9 @@ def _load_pickled(port: Port, module: dict[str, str], name: str) -> _Function:
 
 def _load(port: Port, module: dict[str, str], name: str) -> Callable[..., Any]:
     """The user's plain function."""
-    imported = _import(module)
-    # Classes of the caller's `__main__` are found in the module that it was there.
-    sys.modules["__main__"] = imported
     from modal.functions import Function, declared
 
-    qualname = module.get("qualname", name)
-    found = declared(module["name"], name) or _find(imported, qualname)
-    if found is None:
-        raise ExecutionError(
-            "the module `{}` has no function `{}` in the container".format(module["name"], qualname),
-            hint="the module is imported again there: define the function without conditions, and if "
-            "`include_source=False` is set, see that the image holds the present source",
-        )
+    found = find(module, module.get("qualname", name), lambda: declared(module["name"], name))
     if not isinstance(found, Function):
         return found  # type: ignore[no-any-return]
     port.app = found._app
@@ -215,6 +205,21 @@ def _load(port: Port, module: dict[str, str], name: str) -> Callable[..., Any]:
     if image is not None and image._import_errors:
         raise image._import_errors[0]
     return found.get_raw_f()
+
+
+def find(module: dict[str, str], qualname: str, elsewhere: Callable[[], Any] = lambda: None) -> Any:
+    """What the user's module has under a name, once it is imported, if it is not `elsewhere`."""
+    imported = _import(module)
+    # Classes of the caller's `__main__` are found in the module that it was there.
+    sys.modules["__main__"] = imported
+    found = elsewhere() or _find(imported, qualname)
+    if found is None:
+        raise ExecutionError(
+            "the module `{}` has no function `{}` in the container".format(module["name"], qualname),
+            hint="the module is imported again there: define the function without conditions, and if "
+            "`include_source=False` is set, see that the image holds the present source",
+        )
+    return found
 
 
 def _keep_nothing(*_args: object, **_kwargs: object) -> None:

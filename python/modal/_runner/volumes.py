@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from modal._shared.file_entry import VolumeInfo
     from modal.volume import Volume
 
+#: The volumes that are mounted while this process builds a step.
+of_step: list[dict[str, Any]] = []
+
 #: Bytes that are read at once.
 PIECE = 1 << 20
 
@@ -166,9 +169,7 @@ class Mounted:
 def _mount_of(volume: Volume) -> dict[str, Any]:
     from modal.volume import environment_or_default
 
-    port = runner.port
-    mounts: list[dict[str, Any]] = [] if port is None else port.volumes
-    for mount in mounts:
+    for mount in of_step if runner.port is None else runner.port.volumes:
         named = (mount["name"], mount["environment"]) == (
             volume._name,
             environment_or_default(volume._environment),

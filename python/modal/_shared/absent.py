@@ -105,7 +105,6 @@ SUBSTITUTES = {
     "Image.from_scratch": "start from `Image.debian_slim()`",
     **dict.fromkeys(("Image.pip_install_from_pyproject", "Image.uv_sync"), _REQUIREMENTS),
     **dict.fromkeys(("Image.pip_install_private_repos", "Image.poetry_install_from_file"), _REQUIREMENTS),
-    "Image.run_function": "run a script with `run_commands`",
     "client": _ACCOUNT,
     "get_dashboard_url": _DASHBOARD,
     **dict.fromkeys(("get_current_stats", "info", "metrics", "stats"), _FIGURES),
@@ -134,6 +133,7 @@ KEYWORDS = {
     "Image.uv_pip_install": (*_GPU, "uv_version"),
     "Image.apt_install": _GPU,
     "Image.run_commands": _GPU,
+    "Image.run_function": (*_GPU, "cloud", "network_file_systems", "region"),
 }
 
 #: Keywords that Modal has renamed.

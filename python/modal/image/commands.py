@@ -10,15 +10,18 @@ from modal.image._step import Steps, flatten, instance_method, quote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import PurePosixPath
-    from typing import Union
+    from typing import Any, Union
 
     from modal.image import Image
     from modal.image._step import Environment, Secrets, Strings
     from modal.volume import Place, Volume
 
     Volumes = Union[Mapping[str, Volume], Mapping[Place, Volume], None]
+
+#: The most bytes of the pickled arguments of `Image.run_function`; they are sent with every start of the app.
+ARGUMENTS_LIMIT = 2 << 20
 
 
 class CommandSteps(Steps):
@@ -47,16 +50,63 @@ class CommandSteps(Steps):
         lines = flatten("run_commands", commands)
         if not lines:
             return self._unchanged()
-        step, local = {"kind": "run_commands", "commands": lines}, None
-        if volumes:
-            from modal.volume import check_volumes, wire_volumes
-
-            checked = check_volumes(volumes, "`Image.run_commands`")
-
-            def local() -> dict[str, object]:
-                return {"volumes": wire_volumes(checked)}
-
+        step, local = {"kind": "run_commands", "commands": lines}, _wired_volumes(volumes, "`Image.run_commands`")
         return self._add(step, map(quote, lines), env, secrets, force_build, local=local)
+
+    @instance_method
+    def run_function(
+        self,
+        raw_f: Callable[..., Any],
+        *,
+        env: Environment = None,
+        secrets: Secrets = None,
+        volumes: Volumes = None,
+        cpu: float | None = None,
+        memory: int | None = None,
+        timeout: int = 3600,
+        force_build: bool = False,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        include_source: bool = True,
+    ) -> Image:
+        """Runs a Python function in the image as far as it is, and keeps what that changes in its files.
+
+        ```python
+        def download():
+            from huggingface_hub import snapshot_download
+
+            snapshot_download("…", local_dir="/models")
+
+        image = modal.Image.debian_slim().uv_pip_install("huggingface_hub").run_function(download)
+        ```
+
+        The function is at the top level of a module, which goes along as for functions of an app. What it returns is
+        dropped; if it raises an exception, the image is not built.
+
+        The step runs again when something changes that the function is made of: its text, the texts of local functions
+        and classes that it uses, the values of globals that these name, `args`, `kwargs`, `env`, or the names of
+        secrets and volumes. Other changes of its file do not count, nor do installed packages, of which the image has
+        its own.
+        """
+        raw = getattr(raw_f, "get_raw_f", lambda: raw_f)()
+        arguments = check_function(raw, args, kwargs or {}, cpu, memory, timeout)
+        step = {
+            "kind": "run_function",
+            "arguments": arguments,
+            "timeout": timeout,
+            "milli_cpu": None if cpu is None else max(1, round(cpu * 1000)),
+            "memory": memory,
+        }
+
+        wired = _wired_volumes(volumes, "`Image.run_function`")
+
+        def local() -> dict[str, Any]:
+            from modal._client.step_function import describe
+
+            described = describe(raw, arguments, (tuple(args), dict(kwargs or {})), include_source)
+            return described if wired is None else {**described, **wired()}
+
+        return self._add(step, [raw.__name__], env, secrets, force_build, local=local)
 
     @instance_method
     def env(self, vars: dict[str, str]) -> Image:
@@ -120,3 +170,61 @@ class CommandSteps(Steps):
                 hint='write each argument as a string of its own, for example `["/bin/bash", "-c"]`',
             )
         return self._add({"kind": method, "arguments": list(arguments)}, [encode_json(arguments)])
+
+
+def _wired_volumes(volumes: Volumes, owner: str) -> Callable[[], dict[str, Any]] | None:
+    """Gives the part of a step that says which volumes it has; None if it has none."""
+    if not volumes:
+        return None
+    from modal.volume import check_volumes, wire_volumes
+
+    checked = check_volumes(volumes, owner)
+    return lambda: {"volumes": wire_volumes(checked)}
+
+
+def check_function(
+    raw: Any, args: Sequence[Any], kwargs: Mapping[str, Any], cpu: object, memory: object, timeout: object
+) -> str | None:
+    """Refuses what `Image.run_function` cannot run; gives the pickled arguments in base64, or None without any."""
+    qualified = getattr(raw, "__qualname__", None)
+    if qualified is None or not callable(raw) or isinstance(raw, type):
+        kind = type(raw).__name__
+        raise InvalidError(f"`Image.run_function` takes a function, not `{raw!r}` of type `{kind}`")
+    if raw.__name__ == "<lambda>":
+        raise InvalidError("`Image.run_function` takes no lambda", hint="define the function with `def`")
+    if "." in qualified:
+        raise InvalidError(
+            f"`{qualified}` is not at the top level of a module, where `Image.run_function` would find it in the image",
+            hint="move it to the top level, and give it what it needs as `args` and `kwargs`",
+        )
+    for name, value, kinds in (("cpu", cpu, (int, float)), ("memory", memory, int)):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, kinds) or value <= 0):
+            raise InvalidError(f"`{name}` of `Image.run_function` takes a positive number, not `{value!r}`")
+    if isinstance(timeout, bool) or not isinstance(timeout, int) or timeout <= 0:
+        raise InvalidError(f"`timeout` of `Image.run_function` takes a positive number of seconds, not `{timeout!r}`")
+    if isinstance(args, str) or not hasattr(args, "__iter__") or not hasattr(kwargs, "keys"):
+        raise InvalidError("`Image.run_function` takes `args` as a list or tuple, and `kwargs` as a dict")
+    if not args and not kwargs:
+        return None
+    return _pack_arguments(raw.__name__, (tuple(args), dict(kwargs)))
+
+
+def _pack_arguments(name: str, arguments: Any) -> str:
+    from binascii import b2a_base64
+
+    from modal._shared.payload import pack_any
+
+    try:
+        payload: Any = pack_any(arguments)
+    except Exception as error:
+        raise InvalidError(
+            f"the arguments of `Image.run_function({name})` cannot be pickled: {error}", hint="pass plain data"
+        ) from error
+    if len(payload) > ARGUMENTS_LIMIT:
+        raise InvalidError(
+            f"the arguments of `Image.run_function({name})` are too large: {len(payload)} bytes, of at most "
+            f"{ARGUMENTS_LIMIT}",
+            hint="put the data into the image with `Image.add_local_file(..., copy=True)`",
+        )
+    parts = payload.parts if hasattr(payload, "parts") else [payload]
+    return b2a_base64(b"".join(parts), newline=False).decode()

@@ -59,6 +59,13 @@ fn key_material_is_pinned() {
             "pre": true, "extra_options": "--no-deps", "uv_version": "0.5.0",
         }),
         json!({ "kind": "run_commands", "commands": ["echo one", "curl https://me:word@host/"] }),
+        json!({
+            "kind": "run_function", "function": "make", "module": { "kind": "script", "name": "app", "path": "/root/app.py" },
+            "environment_name": "main", "source": files, "arguments": "gAQp", "timeout": 60, "milli_cpu": 500, "memory": 100,
+            "code": {
+                "text": "def make(): ...\n", "helpers": { "app.help": "0a" }, "globals": { "LIMIT": "0b" }, "arguments": "0c",
+            },
+        }),
         json!({ "kind": "copy_files", "files": files }),
         json!({ "kind": "attach_files", "files": files }),
         json!({ "kind": "env", "variables": { "A": "1" } }),

@@ -3,12 +3,15 @@
 use std::io::{Read, Write as _};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use lamina_bases::quote;
 use lamina_ground::{DEFAULT_PATH, Stack, null_device};
 use lamina_image::{Digest, FileEntry, FileKind, FileSet, KeyMaterial, RunCommands, VolumeMount};
 use lamina_sandbox::{Exit, ExitStatus, Limits, Mount, SandboxError, SandboxSpec, Stdio, Upper};
 use lamina_store::{CommitRules, StoreError, Work};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 
 use super::{Kind, LayerKind, Made, Planning, Recipe, StepContext, StepError, volumes};
 use crate::BuildError;
@@ -34,10 +37,10 @@ for command do
 done
 "#;
 
-/// The script that prepares for commands and runs them, for an image with this shell.
-fn run_all(prepare: &str, shell: Option<&[String]>) -> String {
+/// The script that runs commands, for an image with this shell.
+fn run_all(shell: Option<&[String]>) -> String {
     let words = |shell: &[String]| shell.iter().map(|word| quote(word)).collect::<Vec<_>>().join(" ");
-    prepare.to_owned() + &RUN_ALL.replace("SHELL", &shell.map_or_else(|| "/bin/sh -c".to_owned(), words))
+    RUN_ALL.replace("SHELL", &shell.map_or_else(|| "/bin/sh -c".to_owned(), words))
 }
 
 struct CommandsPlan {
@@ -72,8 +75,14 @@ impl Recipe for CommandsPlan {
 pub(crate) struct Run<'a> {
     /// The commands, one after the other; the first that fails ends the step.
     pub(crate) commands: &'a [String],
+    /// A script for `/bin/sh` that is run instead, with the commands as its arguments.
+    pub(crate) script: Option<&'a str>,
     /// Variables beside the image's and the step's own.
     pub(crate) environment: &'a [(&'a str, &'a str)],
+    /// Variables that nothing else replaces.
+    pub(crate) fixed: &'a [(&'a str, &'a str)],
+    /// Where they are run, if the image does not say; `/` where this does not either.
+    pub(crate) directory: Option<&'a str>,
     /// Caches and programs to mount.
     pub(crate) mounts: Vec<Mount>,
     /// Further files for `/dev/lamina`: name and contents.
@@ -84,13 +93,26 @@ pub(crate) struct Run<'a> {
     pub(crate) beneath: Option<Digest>,
     /// Whether `uv` is not told of this machine's indexes.
     pub(crate) without_indexes_of_uv: bool,
+    /// What they may use beside the step's own share of memory.
+    pub(crate) limits: RunLimits,
+}
+
+/// Limits of a step that its declaration names.
+#[derive(Default)]
+pub(crate) struct RunLimits {
+    /// How long all of it may take.
+    pub(crate) time: Option<Duration>,
+    /// Most processors.
+    pub(crate) cpus: Option<f64>,
+    /// Most bytes of memory, in place of the step's share.
+    pub(crate) memory: Option<u64>,
 }
 
 /// Where users' commands find the host's `uv`, unless the image has one of its own.
 const UV: &str = "/usr/local/bin/uv";
 
 /// A layer with the host's `uv`. It is there while commands run, as in images that have it, and makes no image larger.
-fn uv_layer(context: &StepContext<'_>) -> Result<Option<Digest>, StepError> {
+pub(crate) fn uv_layer(context: &StepContext<'_>) -> Result<Option<Digest>, StepError> {
     let Some(uv) = context.workshop.programs.uv.as_deref() else { return Ok(None) };
     let entry =
         FileEntry { source: uv.display().to_string(), target: UV.to_owned(), kind: FileKind::File, ignore: None };
@@ -100,13 +122,24 @@ fn uv_layer(context: &StepContext<'_>) -> Result<Option<Digest>, StepError> {
 impl Run<'_> {
     /// Runs the commands; output goes to the log.
     pub(crate) fn execute(self, context: &StepContext<'_>, work: &Work, log: &mut StepLog) -> Result<Exit, StepError> {
-        context.workshop.cancel.check().map_err(BuildError::from)?;
-        let spec = self.spec(context, work)?;
-        let exit = run_logged(context, &spec, log)?;
+        let exit = self.execute_unchecked(context, work, log)?;
         match exit.status {
             ExitStatus::Exited(0) => Ok(exit),
             status => Err(failure(status, &exit, log, context)),
         }
+    }
+
+    /// As [`Self::execute`], however they end.
+    pub(crate) fn execute_unchecked(
+        self,
+        context: &StepContext<'_>,
+        work: &Work,
+        log: &mut StepLog,
+    ) -> Result<Exit, StepError> {
+        context.workshop.cancel.check().map_err(BuildError::from)?;
+        let time = self.limits.time;
+        let spec = self.spec(context, work)?;
+        run_logged(context, &spec, time, log)
     }
 
     fn spec(self, context: &StepContext<'_>, work: &Work) -> Result<SandboxSpec, BuildError> {
@@ -126,12 +159,14 @@ impl Run<'_> {
         environment.extend(parent.config.environment.clone());
         let own = context.node.variables();
         environment.extend(own.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        environment.extend(self.fixed.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
         add_settings_directories(&host.files, &mut environment);
         let store = context.workshop.store;
         let beneath = Stack::from_bottom_up(self.beneath);
         let layers = beneath.under(&parent.layers).under(&self.tools);
-        let script =
-            ["/bin/sh", "-c", &run_all(&host.prepare, parent.config.shell.as_deref()), "sh"].map(str::to_owned);
+        let script = self.script.map_or_else(|| run_all(parent.config.shell.as_deref()), str::to_owned);
+        let script = ["/bin/sh", "-c", &(host.prepare + &script), "sh"].map(str::to_owned);
+        let directory = || self.directory.unwrap_or("/").to_owned();
         Ok(SandboxSpec {
             hostname: "build".to_owned(),
             layers: store.view_paths(&layers),
@@ -142,26 +177,47 @@ impl Run<'_> {
             hosts: host.hosts,
             argv: script.into_iter().chain(self.commands.iter().cloned()).collect(),
             env: environment.into_iter().collect(),
-            cwd: parent.config.working_directory.clone().unwrap_or_else(|| "/".to_owned()),
-            limits: Limits { pids: Some(PROCESS_LIMIT), memory_bytes: Some(context.memory), ..Limits::default() },
+            cwd: parent.config.working_directory.clone().unwrap_or_else(directory),
+            limits: Limits {
+                pids: Some(PROCESS_LIMIT),
+                memory_bytes: self.limits.memory.or(Some(context.memory)),
+                cpus: self.limits.cpus,
+                ..Limits::default()
+            },
             ignore_sync: true,
             ..SandboxSpec::default()
         })
     }
 }
 
-/// Starts a sandbox with its output in the log and waits for its end.
-fn run_logged(context: &StepContext<'_>, spec: &SandboxSpec, log: &mut StepLog) -> Result<Exit, StepError> {
+/// Starts a sandbox with its output in the log and waits for its end, or ends it when its time is up.
+fn run_logged(
+    context: &StepContext<'_>,
+    spec: &SandboxSpec,
+    time: Option<Duration>,
+    log: &mut StepLog,
+) -> Result<Exit, StepError> {
+    let until = time.and_then(|time| Instant::now().checked_add(time));
     let (reader, stdio) = output_pipe().map_err(BuildError::failed)?;
     let sandbox = Arc::new(context.workshop.launcher.spawn(spec, stdio).map_err(sandbox_error)?);
     let killed = Arc::clone(&sandbox);
     let guard = context.workshop.cancel.on_cancel(move || killed.kill());
-    pump(reader, log).map_err(StoreError::from)?;
+    let is_late = !pump(&reader, until, log).map_err(StoreError::from)?;
+    if is_late {
+        sandbox.kill();
+        pump(&reader, None, log).map_err(StoreError::from)?;
+    }
     let exit = sandbox.wait().map_err(sandbox_error)?;
     drop(guard);
     log.finish();
     context.workshop.cancel.check().map_err(BuildError::from)?;
-    Ok(exit)
+    match time.filter(|_| is_late) {
+        Some(time) => Err(StepError::Failed {
+            message: format!("it was ended because it took longer than its `timeout` of {} s", time.as_secs()),
+            hint: Some("give it more time: `timeout` takes seconds".to_owned()),
+        }),
+        None => Ok(exit),
+    }
 }
 
 /// A pipe for both output streams, and standard input from `/dev/null`.
@@ -171,17 +227,29 @@ fn output_pipe() -> std::io::Result<(std::io::PipeReader, Stdio)> {
     Ok((reader, Stdio { stdin: null_device()?, stdout, stderr: OwnedFd::from(writer), socket: None }))
 }
 
-fn pump(mut reader: std::io::PipeReader, log: &mut StepLog) -> std::io::Result<()> {
+/// Writes to the log what is printed, until all of it is there; false if that is not so at the given time.
+fn pump(mut reader: &std::io::PipeReader, until: Option<Instant>, log: &mut StepLog) -> std::io::Result<bool> {
     let mut buffer = vec![0; 64 << 10];
     loop {
+        if let Some(until) = until {
+            let left = until.saturating_duration_since(Instant::now());
+            let timeout = Timespec::try_from(left).ok();
+            let mut fds = [PollFd::new(reader, PollFlags::IN)];
+            match poll(&mut fds, timeout.as_ref()) {
+                Ok(0) => return Ok(false),
+                Ok(_) => {}
+                Err(Errno::INTR) => continue,
+                Err(errno) => return Err(errno.into()),
+            }
+        }
         match reader.read(&mut buffer)? {
-            0 => return Ok(()),
+            0 => return Ok(true),
             count => log.write_all(&buffer[..count])?,
         }
     }
 }
 
-fn failure(status: ExitStatus, exit: &Exit, log: &StepLog, context: &StepContext<'_>) -> StepError {
+pub(crate) fn failure(status: ExitStatus, exit: &Exit, log: &StepLog, context: &StepContext<'_>) -> StepError {
     let message = match (exit.out_of_disk, status) {
         _ if exit.out_of_memory => "it was ended because it used more memory than its limit".to_owned(),
         (Some(shortage), _) => format!("it was ended because the disk of the store has {shortage}"),
@@ -212,7 +280,7 @@ mod tests {
     #[test]
     fn commands_are_run_by_the_images_shell() {
         let run = |shell: Option<&[String]>, command: &str| {
-            let script = run_all("prepared=yes; export prepared\n", shell);
+            let script = "prepared=yes; export prepared\n".to_owned() + &run_all(shell);
             let output = std::process::Command::new("sh").args(["-c", &script, "sh", command, "echo next"]).output();
             let output = output.unwrap();
             (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())

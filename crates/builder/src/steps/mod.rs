@@ -4,6 +4,7 @@ mod apt;
 mod base;
 mod commands;
 mod files;
+mod function;
 mod metadata;
 mod python;
 mod requirements;
@@ -76,6 +77,7 @@ impl<'a> Declared<'a> {
             Step::PipInstall(kind) => Self::Layers(kind),
             Step::UvPipInstall(kind) => Self::Layers(kind),
             Step::RunCommands(kind) => Self::Layers(kind),
+            Step::RunFunction(kind) => Self::Layers(kind),
             Step::CopyFiles(kind) => Self::Layers(kind),
             Step::Env(kind) => Self::Metadata(kind),
             Step::Workdir(kind) => Self::Metadata(kind),
