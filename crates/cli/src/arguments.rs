@@ -313,7 +313,8 @@ pub(crate) enum Image {
 Columns:
   size       the length of an image's files, as in `modal image list`
   on disk    the blocks that they take, equal files once
-  its own    those of them that no other image has: what comes free with it")]
+  its own    those of them that no other image has: what comes free with it
+Volumes are not counted: they hold what cannot be built again, and stay.")]
     Du {
         /// One JSON object for programs
         #[arg(long)]

@@ -42,8 +42,7 @@ impl Job for CopyFiles {
         let destination = Inside::new(&self.destination)?;
         let into_directory = copy.tree.look(&destination)?.is_some_and(|status| kind(&status).is_dir());
         if !into_directory && (self.sources.len() > 1 || self.destination.ends_with('/')) {
-            let message =
-                format!("`{}` is no directory of the volume, so that nothing can go into it", destination.as_str());
+            let message = format!("`{destination}` is no directory of the volume, so that nothing can go into it");
             return Err(JobError::new(INVALID, message));
         }
         for source in &self.sources {
@@ -70,12 +69,11 @@ impl Copy<'_> {
             return self.file(source, target);
         }
         if !recursive {
-            let message =
-                format!("`{}` is a directory: say that it is to be copied with all that it holds", source.as_str());
+            let message = format!("`{source}` is a directory: say that it is to be copied with all that it holds");
             return Err(JobError::new(INVALID, message));
         }
         if format!("{}/", target.as_str()).starts_with(&format!("{}/", source.as_str())) || source.as_str() == "." {
-            let message = format!("`{}` cannot be copied into itself, `{}`", source.as_str(), target.as_str());
+            let message = format!("`{source}` cannot be copied into itself, `{target}`");
             return Err(JobError::new(INVALID, message));
         }
         self.directory(source, target, &status, 0)
@@ -94,7 +92,7 @@ impl Copy<'_> {
                 .look(target)?
                 .is_some_and(|there| (there.st_dev, there.st_ino) == (status.st_dev, status.st_ino))
             {
-                let message = format!("`{}` and `{}` are the same file", source.as_str(), target.as_str());
+                let message = format!("`{source}` and `{target}` are the same file");
                 return Err(JobError::new(INVALID, message));
             }
             put(&self.tree, &path, target, true)
@@ -109,20 +107,20 @@ impl Copy<'_> {
     /// Copies a directory; `root` is what the copying began with, which is not copied into itself.
     fn directory(&self, source: &Inside, target: &Inside, root: &Stat, depth: usize) -> Result<(), JobError> {
         if depth > MAXIMUM_DEPTH {
-            return Err(too_deep(source.as_str()));
+            return Err(too_deep(source));
         }
         let opened = self.tree.get(source, OFlags::PATH | OFlags::DIRECTORY)?;
         let found = entries(&opened).map_err(|error| failed(source, &error))?;
         let made = self.tree.ensure_directory(target)?;
         let made = fstat(&made).map_err(|errno| refused(target, errno))?;
         if (made.st_dev, made.st_ino) == (root.st_dev, root.st_ino) {
-            let message = format!("`{}` cannot be copied into itself", source.as_str());
+            let message = format!("`{source}` cannot be copied into itself");
             return Err(JobError::new(INVALID, message));
         }
         for (name, status) in found {
             let Ok(name) = std::str::from_utf8(&name) else {
                 let name = String::from_utf8_lossy(&name);
-                return Err(JobError::new(INVALID, format!("`{}` has no name in UTF-8", source.join(&name).as_str())));
+                return Err(JobError::new(INVALID, format!("`{}` has no name in UTF-8", source.join(&name))));
             };
             let (from, to) = (source.join(name), target.join(name));
             match kind(&status) {

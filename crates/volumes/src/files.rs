@@ -121,40 +121,62 @@ impl Job for ListFiles {
         if !is_directory(&status) {
             return Ok(vec![entry(&path, &status)]);
         }
-        let mut listed = Vec::new();
-        list(&tree.get(&path, OFlags::PATH | OFlags::DIRECTORY)?, &path, self.recursive, 0, &mut listed)?;
-        Ok(listed)
+        let mut listing = Listing { recursive: self.recursive, listed: Vec::new(), size: 0 };
+        listing.add(&tree.get(&path, OFlags::PATH | OFlags::DIRECTORY)?, &path, 0)?;
+        Ok(listing.listed)
     }
 }
 
-fn list(
-    directory: &OwnedFd,
-    path: &Inside,
+/// Most bytes that a listing may have as a message: a container can make any number of files.
+const LARGEST_LISTING: usize = 32 << 20;
+/// At most so many bytes of a message are an entry beside its path.
+const ENTRY_SIZE: usize = 128;
+
+/// A listing that is being made.
+struct Listing {
     recursive: bool,
-    depth: usize,
-    listed: &mut Vec<Entry>,
-) -> Result<(), JobError> {
-    if depth > MAXIMUM_DEPTH {
-        return Err(too_deep(path.as_str()));
+    listed: Vec<Entry>,
+    /// Its size as a message, in bytes.
+    size: usize,
+}
+
+impl Listing {
+    fn put(&mut self, path: &Inside, status: &Stat) -> Result<(), JobError> {
+        let escaped = |letter: char| if letter < ' ' || matches!(letter, '"' | '\\') { 6 } else { letter.len_utf8() };
+        self.size += ENTRY_SIZE + path.as_str().chars().map(escaped).sum::<usize>();
+        if self.size > LARGEST_LISTING {
+            let message =
+                format!("there is more to list than can be told at once, up to `{path}`: list a directory in it");
+            return Err(JobError::new(INVALID, message));
+        }
+        self.listed.push(entry(path, status));
+        Ok(())
     }
-    for (name, status) in entries(directory).map_err(|error| failed(path, &error))? {
-        let below = path.join(&String::from_utf8_lossy(&name));
-        listed.push(entry(&below, &status));
-        if recursive && is_directory(&status) {
-            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            match openat(directory, name.as_slice(), flags, Mode::empty()) {
-                Ok(opened) => list(&opened, &below, recursive, depth + 1, listed)?,
-                // It has become something else meanwhile.
-                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
-                Err(errno) => return Err(refused(&below, errno)),
+
+    /// Adds what is in a directory.
+    fn add(&mut self, directory: &OwnedFd, path: &Inside, depth: usize) -> Result<(), JobError> {
+        if depth > MAXIMUM_DEPTH {
+            return Err(too_deep(path));
+        }
+        for (name, status) in entries(directory).map_err(|error| failed(path, &error))? {
+            let below = path.join(&String::from_utf8_lossy(&name));
+            self.put(&below, &status)?;
+            if self.recursive && is_directory(&status) {
+                let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                match openat(directory, name.as_slice(), flags, Mode::empty()) {
+                    Ok(opened) => self.add(&opened, &below, depth + 1)?,
+                    // It has become something else meanwhile.
+                    Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
+                    Err(errno) => return Err(refused(&below, errno)),
+                }
             }
         }
+        Ok(())
     }
-    Ok(())
 }
 
 pub(crate) fn failed(path: &Inside, error: &std::io::Error) -> JobError {
-    JobError::refused(Subject::Store, format!("using the volume's `{}` failed: {error}", path.as_str()), error)
+    JobError::refused(Subject::Store, format!("using the volume's `{path}` failed: {error}"), error)
 }
 
 /// Opens a file with contents for reading.
@@ -174,7 +196,7 @@ fn is_regular(status: &Stat) -> bool {
 }
 
 fn no_contents(path: &Inside) -> JobError {
-    JobError::new(INVALID, format!("`{}` of the volume is no file with contents", path.as_str()))
+    JobError::new(INVALID, format!("`{path}` of the volume is no file with contents"))
 }
 
 impl Job for ReadFile {
@@ -206,8 +228,7 @@ impl Job for RemoveFile {
         let status =
             statat(&parent, name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW).map_err(|errno| refused(&path, errno))?;
         if is_directory(&status) && !self.recursive {
-            let message =
-                format!("`{}` is a directory: say that it is to be removed with all that it holds", path.as_str());
+            let message = format!("`{path}` is a directory: say that it is to be removed with all that it holds");
             return Err(JobError::new(INVALID, message));
         }
         // First out of sight as a whole.

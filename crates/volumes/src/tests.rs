@@ -251,3 +251,26 @@ fn what_was_not_put_is_gone_with_the_process_and_the_rest_stays() {
     assert_eq!(again.volumes().named(&name("data"), false).unwrap().id, id);
     assert_eq!(again.read(&id, "a").unwrap(), "1");
 }
+
+#[test]
+fn what_containers_make_of_any_depth_and_number_is_told_and_removed() {
+    let stand = Stand::new();
+    let id = stand.make("data").id;
+    let mut directory = stand.files(&id).join("deep");
+    fs_err::create_dir(&directory).unwrap();
+    for _ in 0..300 {
+        directory = directory.join("d");
+        fs_err::create_dir(&directory).unwrap();
+    }
+    let error = stand.volumes().files(&id, "", true).unwrap_err();
+    assert!(error.class() == ErrorClass::InvalidError && error.to_string().contains("deeper than 256"), "{error}");
+    assert_eq!(class(stand.volumes().copy(&id, vec!["deep".into()], "copy", true)), ErrorClass::InvalidError);
+    assert_eq!(stand.paths(&id, "deep", false), ["deep/d"]);
+    stand.volumes().remove(&id, "deep", true).unwrap();
+    let (files, long) = (stand.files(&id), "\n".repeat(200));
+    for number in 0..30_000 {
+        rustix::fs::symlinkat("x", rustix::fs::CWD, files.join(format!("{long}{number}"))).unwrap();
+    }
+    let error = stand.volumes().files(&id, "", true).unwrap_err();
+    assert!(error.to_string().contains("more to list than can be told at once"), "{:.80}", error.to_string());
+}

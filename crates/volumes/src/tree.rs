@@ -4,6 +4,7 @@
 //! beneath the volume's root: links that stay inside are followed, others are an error.
 
 use std::ffi::OsStr;
+use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -30,6 +31,14 @@ pub(crate) struct Tree {
 /// A path within a volume, without `.`, `..` or anything at its ends. Empty for the root.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Inside(String);
+
+impl fmt::Display for Inside {
+    /// For messages: a container may have given a file any name, which must not speak to a terminal.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = |letter: char| if letter.is_control() { char::REPLACEMENT_CHARACTER } else { letter };
+        formatter.write_str(&self.as_str().chars().map(shown).collect::<String>())
+    }
+}
 
 impl Inside {
     /// The path that somebody has written, with or without a slash in front.
@@ -150,7 +159,6 @@ pub(crate) fn synchronise(directory: &Path) -> Result<(), JobError> {
 
 /// Why a path of a volume cannot be used.
 pub(crate) fn refused(path: &Inside, errno: Errno) -> JobError {
-    let path = path.as_str();
     match errno {
         Errno::NOENT => JobError::new(NO_FILE, format!("there is no `{path}` in the volume")),
         Errno::XDEV => {
@@ -159,12 +167,12 @@ pub(crate) fn refused(path: &Inside, errno: Errno) -> JobError {
         Errno::LOOP => JobError::new(INVALID, format!("the links at `{path}` lead in a circle")),
         Errno::NOTDIR => JobError::new(INVALID, format!("`{path}` is, or goes through, a file and not a directory")),
         Errno::NAMETOOLONG => JobError::new(INVALID, format!("`{path}` is longer than a path can be")),
-        _ => JobError::image_file("using the volume's", Path::new(path))(errno),
+        _ => JobError::image_file("using the volume's", Path::new(&path.to_string()))(errno),
     }
 }
 
 /// That a walk went deeper than is sensible.
-pub(crate) fn too_deep(path: &str) -> JobError {
+pub(crate) fn too_deep(path: &Inside) -> JobError {
     JobError::new(
         INVALID,
         format!("`{path}` lies deeper than {MAXIMUM_DEPTH} directories: name one that is nearer to it"),
@@ -187,6 +195,7 @@ mod tests {
         }
         assert_eq!(Inside::new("a/b").unwrap().split(), Some((Inside::new("a").unwrap(), "b")));
         assert_eq!(Inside::new("/").unwrap().split(), None);
+        assert_eq!(Inside::new("a\u{1b}[2J").unwrap().to_string(), "a\u{fffd}[2J");
     }
 
     #[test]

@@ -131,7 +131,7 @@ fn check(tree: &Tree, path: &Inside, force: bool) -> Result<(), JobError> {
         Err(Errno::NOENT) => Ok(()),
         Err(errno) => Err(refused(path, errno)),
         Ok(status) if FileType::from_raw_mode(status.st_mode).is_dir() => {
-            Err(JobError::new(INVALID, format!("`{}` is a directory of the volume: name a file in it", path.as_str())))
+            Err(JobError::new(INVALID, format!("`{path}` is a directory of the volume: name a file in it")))
         }
         Ok(_) if force => Ok(()),
         Ok(_) => Err(exists(path)),
@@ -150,5 +150,5 @@ pub(crate) fn put(tree: &Tree, source: &PathBuf, path: &Inside, force: bool) -> 
 }
 
 fn exists(path: &Inside) -> JobError {
-    JobError::new(FILE_EXISTS, format!("there is a file `{}` in the volume already", path.as_str()))
+    JobError::new(FILE_EXISTS, format!("there is a file `{path}` in the volume already"))
 }

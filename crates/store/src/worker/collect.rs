@@ -155,6 +155,10 @@ pub(super) fn measure(context: &WorkerContext) -> Result<ContentUsage> {
         Ok(())
     })?;
     for (name, _) in disk::list(content)? {
+        // Volumes are no part of what can be made again, and may be of any depth.
+        if name == b"volumes" {
+            continue;
+        }
         let size = match &name[..] {
             b"objects" => size_of_directories(&join(content, &name))?,
             _ => size_of_single_links(&join(content, &name))?,
