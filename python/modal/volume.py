@@ -248,8 +248,8 @@ class Volume(metaclass=Explained):
 
     def _changed(self, **options: Any) -> Volume:
         changed = _make(type(self))
-        changed.__dict__.update(self.__dict__)
-        changed.__dict__.update(options)
+        vars(changed).update(vars(self))
+        vars(changed).update(options)
         return changed
 
     def _files(self) -> Any:
@@ -310,7 +310,7 @@ def _make(cls: type[Volume], name: str | None = None, environment: str | None = 
 
 def _rebuild(state: dict[str, Any]) -> Volume:
     volume = _make(Volume)
-    volume.__dict__.update(state)
+    vars(volume).update(state)
     return volume
 
 

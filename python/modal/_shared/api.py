@@ -79,11 +79,11 @@ def with_aio(
 def in_thread(blocking: Callable[Concatenate[Any, P], R]) -> Twins[P, R, P, Coroutine[Any, Any, R]]:
     """Gives the method below a twin that waits for it in a thread."""
 
-    async def asynchronous(*args: P.args, **kwargs: P.kwargs) -> R:
+    async def asynchronous(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> R:
         import asyncio
         from functools import partial
 
-        return await asyncio.get_running_loop().run_in_executor(None, partial(blocking, *args, **kwargs))
+        return await asyncio.get_running_loop().run_in_executor(None, partial(blocking, self, *args, **kwargs))
 
     return Twins(blocking, asynchronous)
 
