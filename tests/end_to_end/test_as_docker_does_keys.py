@@ -246,14 +246,14 @@ def test_credentials_that_an_index_refuses_are_not_in_the_message(modal: Modal) 
 def test_a_build_failure_is_shown_once(modal: Modal) -> None:
     app(modal, "base.run_commands('echo so it ends; gcc --version')")
     for progress in ("plain", "quiet", "json"):
-        result = modal("run", "--progress", progress, "app.py", check=False)
+        result = modal("run", "--progress", progress, "app.py", check=False, MODAL_TOOLCHAIN="never")
         assert (result.code, result.stdout) == (1, "")
         assert result.stderr.count("so it ends\n") == (0 if progress == "json" else 1), result.stderr
         assert result.stderr.count("exit code 127\n") == (0 if progress == "json" else 1), result.stderr
         assert result.stderr.count("build-essential") == 1
         assert "error:" not in result.stderr
     modal.write("app.py", (modal.directory / "app.py").read_text() + "\nwith app.run():\n    pass\n")
-    result = modal.python("app.py", check=False)
+    result = modal.python("app.py", check=False, MODAL_TOOLCHAIN="never")
     assert result.stderr.count("\n  so it ends\n") == 1
 
 

@@ -14,6 +14,7 @@ use lamina_workshop::Workshop;
 use crate::closure::close;
 use crate::configure::{Described, configure};
 use crate::install::lay_out::{LayOut, Register};
+use crate::install::strip::Strip;
 use crate::install::tidy::Tidy;
 use crate::install::unpack::{UnpackArchive, UnpackPackage, Unpacked};
 use crate::packages::Package;
@@ -40,6 +41,7 @@ pub fn jobs(table: JobTable) -> JobTable {
         .register::<UnpackArchive>()
         .register::<Register>()
         .register::<Tidy>()
+        .register::<Strip>()
 }
 
 /// Bootstraps a base into a new work directory, which the caller commits (as a package step). The output of the
@@ -66,7 +68,7 @@ pub fn bootstrap(
     (workshop.progress)("reading indexes", 0, 0);
     let downloads = workshop.store.layout().downloads();
     let index = archive::read(plan.suite, &mirror, workshop.fetch, &downloads)?;
-    let packages = close(&index, &wanted(plan))
+    let packages = close(&index, &wanted(plan.suite, plan.python == PythonSource::Debian))
         .map_err(|reason| BaseError::Dependency { suite: plan.suite.name().into(), reason })?;
     // What cannot be logged is no reason to fail.
     let _ = writeln!(log, "{} packages of {} from {} ({})", packages.len(), plan.suite, mirror.archive, mirror.origin);
@@ -89,19 +91,20 @@ pub fn bootstrap(
     Ok((work, facts(plan, python, &packages)))
 }
 
-fn wanted(plan: &DebianPlan) -> Vec<&'static str> {
+/// The packages of a base beside the essential ones, with Debian's own Python or without.
+pub(crate) fn wanted(suite: Suite, python: bool) -> Vec<&'static str> {
     let mut wanted = ALWAYS.to_vec();
-    if plan.python == PythonSource::Debian {
+    if python {
         wanted.extend(PYTHON);
     }
-    if plan.suite != Suite::Bullseye {
+    if suite != Suite::Bullseye {
         wanted.push(MERGED_USR);
     }
     wanted
 }
 
 /// Downloads the packages and unpacks each as soon as it is there; answers them by name.
-fn unpack_all(
+pub(crate) fn unpack_all(
     packages: &[&Package],
     work: &Work,
     downloads: &Path,

@@ -22,9 +22,11 @@ mod packages;
 mod plan;
 mod shell;
 mod standalone;
+mod toolchain;
 mod version;
 
 pub use bootstrap::{bootstrap, jobs};
 pub use error::{BaseError, SignatureProblem};
 pub use plan::{DebianPlan, PythonSource, Suite, debian_slim_plan};
 pub use shell::quote;
+pub use toolchain::Toolchain;

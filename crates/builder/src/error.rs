@@ -111,6 +111,9 @@ pub(crate) enum Mistake {
     /// A requirements file cannot be read; the message names it.
     #[error(transparent)]
     Requirements(std::io::Error),
+    /// A setting has a value that it cannot have.
+    #[error("`MODAL_TOOLCHAIN` is `{0}`: set it to `auto`, `always` or `never`, or unset it")]
+    Toolchain(String),
     /// Several local files cannot be used.
     #[error("{message}")]
     Several {
@@ -126,7 +129,7 @@ impl Hint for Mistake {
         match self {
             Self::Requirements(error) => Refusal::of(Subject::Local, error)?.hint().map(Cow::Borrowed),
             Self::Several { hint, .. } => hint.as_deref().map(Cow::Borrowed),
-            Self::Definition(_) | Self::UnknownImage(_) | Self::IncludesItself(_) => None,
+            Self::Definition(_) | Self::UnknownImage(_) | Self::IncludesItself(_) | Self::Toolchain(_) => None,
         }
     }
 }

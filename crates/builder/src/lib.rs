@@ -17,6 +17,7 @@ mod secrets;
 mod slots;
 mod state;
 mod steps;
+mod toolchain;
 
 pub use error::{BuildError, StepFailure};
 pub use local::check_local;

@@ -15,6 +15,8 @@ pub enum WheelError {
     NeedsSandbox {
         /// Why, for the log.
         reason: String,
+        /// Whether a package has to be built from its source.
+        builds: bool,
     },
     /// The resolver could not find a set of packages.
     #[error("{message}")]
@@ -77,8 +79,14 @@ pub enum WheelError {
 }
 
 impl WheelError {
-    pub(crate) fn needs_sandbox(reason: impl Into<String>) -> Self {
-        Self::NeedsSandbox { reason: reason.into() }
+    /// The real installer has to run, for another reason than that something is to be built.
+    pub fn needs_sandbox(reason: impl Into<String>) -> Self {
+        Self::NeedsSandbox { reason: reason.into(), builds: false }
+    }
+
+    /// The real installer has to run, because something is to be built.
+    pub(crate) fn needs_building(reason: impl Into<String>) -> Self {
+        Self::NeedsSandbox { reason: reason.into(), builds: true }
     }
 }
 

@@ -145,7 +145,7 @@ impl Run<'_> {
             published.join().unwrap_or_else(gone).and(linked)
         });
         let linked = linked.map_err(|error| match error {
-            error if error.kind == NOT_LINKABLE => WheelError::NeedsSandbox { reason: error.message },
+            error if error.kind == NOT_LINKABLE => WheelError::needs_sandbox(error.message),
             error => error.into(),
         })?;
         let mut report = report.into_inner().unwrap_or_else(PoisonError::into_inner);

@@ -99,7 +99,7 @@ pub(crate) fn parse(text: &str, directory: &Path, tags: &Tags) -> Result<Vec<Whe
 fn choose(package: Package, directory: &Path, tags: &Tags) -> Result<Wheel, WheelError> {
     let name = normalize_name(&package.name);
     if package.vcs.is_some() || package.directory.is_some() {
-        return Err(WheelError::needs_sandbox(format!("`{name}` is installed from source")));
+        return Err(WheelError::needs_building(format!("`{name}` is installed from source")));
     }
     let direct = package.archive.is_some();
     let (filename, file) = match package.archive {
@@ -114,7 +114,7 @@ fn choose(package: Package, directory: &Path, tags: &Tags) -> Result<Wheel, Whee
             .min_by(|one, other| one.0.cmp(&other.0))
             .map(|(_, filename, file)| (filename, file)),
     }
-    .ok_or_else(|| WheelError::needs_sandbox(format!("`{name}` has no wheel for this Python and platform")))?;
+    .ok_or_else(|| WheelError::needs_building(format!("`{name}` has no wheel for this Python and platform")))?;
     let sha256 = file.hashes.get("sha256").map(|hash| hash.to_ascii_lowercase()).filter(|hash| is_sha256(hash));
     let Some(sha256) = sha256 else {
         return Err(WheelError::needs_sandbox(format!("the index gives no SHA-256 digest for `{filename}`")));

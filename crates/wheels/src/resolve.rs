@@ -102,23 +102,31 @@ fn redacted(command: &Command) -> String {
     redact(&variables.chain(words).collect::<Vec<_>>().join(" ")).into_owned()
 }
 
+/// Options of installers with which something is built from source.
+const BUILD_OPTIONS: [&str; 3] = ["--no-binary", "--no-build-isolation", "--config-setting"];
+
 /// Sends to the sandbox what is visibly not a matter of wheels.
 fn check_request(request: &Request) -> Result<(), WheelError> {
     if !request.extra_options.trim().is_empty() {
         let reason = format!("the options `{}` are the installer's own", request.extra_options.trim());
-        return Err(WheelError::needs_sandbox(reason));
+        let builds = BUILD_OPTIONS.iter().any(|option| request.extra_options.contains(option));
+        return Err(WheelError::NeedsSandbox { reason, builds });
     }
     if let Some(links) = request.find_links.as_deref().filter(|links| !links.contains("://")) {
         return Err(WheelError::needs_sandbox(format!("find_links `{links}` is a path of the image")));
     }
     let files = request.requirements.iter().flat_map(|file| requirement::lines(&file.contents));
     let constraints = requirement::lines(&request.constraints);
+    if let Some(reason) =
+        request.packages.iter().cloned().chain(files).find_map(|line| requirement::needs_source(&line))
+    {
+        return Err(WheelError::needs_building(reason));
+    }
     let reason = request
         .packages
         .iter()
         .find_map(|package| requirement::is_no_requirement(package))
-        .or_else(|| constraints.iter().find_map(|line| requirement::is_no_plain_constraint(line)))
-        .or_else(|| request.packages.iter().cloned().chain(files).find_map(|line| requirement::needs_source(&line)));
+        .or_else(|| constraints.iter().find_map(|line| requirement::is_no_plain_constraint(line)));
     reason.map_or(Ok(()), |reason| Err(WheelError::needs_sandbox(reason)))
 }
 
@@ -220,7 +228,7 @@ fn explain(message: &str) -> WheelError {
     let has = |words: &[&str]| words.iter().any(|word| message.contains(word));
     let message = message.strip_prefix("error: ").unwrap_or(message).to_owned();
     if has(&SOURCE_ONLY) {
-        return WheelError::NeedsSandbox { reason: message };
+        return WheelError::needs_building(message);
     }
     let hint = HINTS.iter().find(|(words, _)| has(words)).map(|(_, hint)| (*hint).to_owned());
     WheelError::Resolution { message, hint }

@@ -157,7 +157,10 @@ fn what_the_image_has_stays() {
     assert!(stand.read("preferences").contains("name = \"helper\"\nversion = \"2.0\""));
 
     let replaced = stand.resolve(&request(&["demo"]), &[has("helper", "1.0", site)]).unwrap_err();
-    assert!(matches!(&replaced, WheelError::NeedsSandbox { reason } if reason.contains("`helper` 1.0")), "{replaced}");
+    assert!(
+        matches!(&replaced, WheelError::NeedsSandbox { reason, .. } if reason.contains("`helper` 1.0")),
+        "{replaced}"
+    );
 
     let shadowed = stand.resolve(&request(&["demo"]), &[has("helper", "1.0", "/usr/lib/python3/dist-packages")]);
     assert_eq!(shadowed.unwrap().wheels.len(), 2);

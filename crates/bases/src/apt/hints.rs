@@ -58,20 +58,12 @@ pub fn hint(line: &str) -> Option<String> {
             "the client library of PostgreSQL is needed: add `.apt_install(\"libpq-dev\")` before this step".to_owned(),
         );
     }
-    for compiler in COMPILERS {
-        let missing = [
-            format!("command '{compiler}' failed: No such file or directory"),
-            format!("error: [Errno 2] No such file or directory: '{compiler}'"),
-            format!("{compiler}: not found"),
-            format!("{compiler}: command not found"),
-        ];
-        if missing.iter().any(|text| line.contains(text.as_str())) {
-            return Some(
-                "a compiler is needed and the base has none: add `.apt_install(\"build-essential\", \"python3-dev\")` before \
-                 this step"
-                    .to_owned(),
-            );
-        }
+    if COMPILERS.iter().any(|compiler| is_missing(compiler, line)) {
+        return Some(format!(
+            "a compiler is needed and the image has none: add `.apt_install(\"build-essential\", \"python3-dev\")` before this \
+             step; commands that run no apt have one with `{}=always`",
+            EnvVars::MODAL_TOOLCHAIN
+        ));
     }
     if let Some(header) = between(line, "fatal error: ", Some(": No such file or directory")) {
         let package =
@@ -86,6 +78,33 @@ pub fn hint(line: &str) -> Option<String> {
         ));
     }
     None
+}
+
+/// Whether a program says that it was to call `compiler`, which is not there.
+fn is_missing(compiler: &str, line: &str) -> bool {
+    let said = [
+        format!("command '{compiler}' failed: No such file or directory"),
+        format!("error: [Errno 2] No such file or directory: '{compiler}'"),
+        format!("{compiler}: not found"),
+        format!("{compiler}: command not found"),
+    ];
+    said.iter().any(|text| line.contains(text.as_str()))
+}
+
+/// What builds say that find no compiler, or no headers of Python.
+const LACKING: [&str; 5] = [
+    "Unknown compiler(s): ",
+    "No CMAKE_C_COMPILER could be found",
+    "No CMAKE_CXX_COMPILER could be found",
+    "linker `cc` not found",
+    "Python.h: No such file or directory",
+];
+
+/// Whether a line of an installer's output says that a compiler or what belongs to one is missing.
+#[must_use]
+pub fn lacks_compiler(line: &str) -> bool {
+    LACKING.iter().any(|text| line.contains(text))
+        || COMPILERS.iter().chain(&["make"]).any(|program| is_missing(program, line))
 }
 
 /// `git` in `/bin/sh: 1: git: not found` and in `sh: line 1: git: command not found`.
@@ -124,5 +143,18 @@ mod tests {
             assert!(hint.as_deref().is_some_and(|hint| hint.contains(part)), "{line}: {hint:?}");
         }
         assert_eq!(hint("all went well"), None);
+    }
+
+    #[test]
+    fn builds_that_lack_a_compiler_say_so() {
+        for line in [
+            "error: command 'gcc' failed: No such file or directory",
+            "../meson.build:1:0: ERROR: Unknown compiler(s): [['cc'], ['gcc'], ['clang']]",
+            "src/x.c:1:10: fatal error: Python.h: No such file or directory",
+            "/bin/sh: 1: make: not found",
+        ] {
+            assert!(lacks_compiler(line), "{line}");
+        }
+        assert!(!lacks_compiler("Error: pg_config executable not found."));
     }
 }

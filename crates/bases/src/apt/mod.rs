@@ -7,5 +7,5 @@ mod methods;
 mod names;
 
 pub use access::{Access, access};
-pub use hints::hint;
+pub use hints::{hint, lacks_compiler};
 pub use install::{ASKING_AGAIN, Cache, Install, brings_only_packages};

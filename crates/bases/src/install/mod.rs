@@ -3,6 +3,7 @@
 pub(crate) mod deb;
 pub(crate) mod filter;
 pub(crate) mod lay_out;
+pub(crate) mod strip;
 pub(crate) mod tidy;
 pub(crate) mod tree;
 pub(crate) mod unpack;

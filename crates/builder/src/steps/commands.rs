@@ -18,6 +18,7 @@ use crate::BuildError;
 use crate::hints;
 use crate::host::{HostSettings, add_settings_directories};
 use crate::log::StepLog;
+use crate::toolchain::{Need, When};
 
 /// Most processes and threads of one step: far above what compilers use, far below what hurts the host.
 const PROCESS_LIMIT: u64 = 16_384;
@@ -62,11 +63,32 @@ impl LayerKind for RunCommands {
 impl Recipe for CommandsPlan {
     fn execute(self: Box<Self>, context: &StepContext<'_>, log: &mut StepLog) -> Result<Made, StepError> {
         let work = context.workshop.store.new_work()?;
-        let mounts = volumes::mounts(&self.volumes, context.workshop.store)?;
-        let run = Run { commands: &self.commands, mounts, beneath: uv_layer(context)?, ..Run::default() };
-        let exit = run.execute(context, &work, log)?;
-        let rules = CommitRules { drop_empty: exit.created_mountpoints, ..CommitRules::default() };
+        let beneath = uv_layer(context)?;
+        let mut drop_empty = Vec::new();
+        for commands in self.commands.chunk_by(|one, next| Need::of(one) == Need::of(next)) {
+            let toolchain = toolchain(Need::of(&commands[0]), context, log)?;
+            let mounts = volumes::mounts(&self.volumes, context.workshop.store)?;
+            let run = Run { commands, mounts, beneath, toolchain, ..Run::default() };
+            drop_empty.extend(run.execute(context, &work, log)?.created_mountpoints);
+        }
+        let rules = CommitRules { drop_empty, ..CommitRules::default() };
         Ok(Made::Work { work, rules, facts: Box::default(), held: None })
+    }
+}
+
+/// The toolchain for commands that need it like this. Who perhaps has no use for it does without where it cannot be had.
+fn toolchain(need: Need, context: &StepContext<'_>, log: &mut StepLog) -> Result<Option<Digest>, BuildError> {
+    match need {
+        Need::Own => Ok(None),
+        Need::Likely => context.toolchain(true, log),
+        Need::Unlikely => context.toolchain(false, log),
+        Need::Perhaps => context.toolchain(true, log).or_else(|error| match error {
+            BuildError::Failed(_) if When::of_environment()? == When::Auto => {
+                log.line(&format!("they are not to be had, so it is tried without: {error}"));
+                Ok(None)
+            }
+            error => Err(error),
+        }),
     }
 }
 
@@ -91,6 +113,8 @@ pub(crate) struct Run<'a> {
     pub(crate) tools: Stack<Digest>,
     /// A layer that lies beneath the image meanwhile: what the image has itself hides it.
     pub(crate) beneath: Option<Digest>,
+    /// The layer of the compilers that the image lacks, beneath all others.
+    pub(crate) toolchain: Option<Digest>,
     /// Whether `uv` is not told of this machine's indexes.
     pub(crate) without_indexes_of_uv: bool,
     /// What they may use beside the step's own share of memory.
@@ -162,7 +186,7 @@ impl Run<'_> {
         environment.extend(self.fixed.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
         add_settings_directories(&host.files, &mut environment);
         let store = context.workshop.store;
-        let beneath = Stack::from_bottom_up(self.beneath);
+        let beneath = Stack::from_bottom_up(self.toolchain.into_iter().chain(self.beneath));
         let layers = beneath.under(&parent.layers).under(&self.tools);
         let script = self.script.map_or_else(|| run_all(parent.config.shell.as_deref()), str::to_owned);
         let script = ["/bin/sh", "-c", &(host.prepare + &script), "sh"].map(str::to_owned);

@@ -12,7 +12,7 @@ mod volumes;
 
 use std::sync::OnceLock;
 
-use lamina_ground::{Hint, Stack};
+use lamina_ground::{DEFAULT_PATH, Hint, Stack};
 use lamina_image::{Definition, Digest, Facts, FileSet, Graph, KeyMaterial, Node, Step};
 use lamina_store::{CommitRules, Committed, Lock, Work};
 use lamina_workshop::Workshop;
@@ -23,6 +23,7 @@ use crate::error::Mistake;
 use crate::host::HostSettings;
 use crate::log::StepLog;
 use crate::state::State;
+use crate::toolchain::{Image, When};
 
 /// What every kind of step says about itself.
 pub(crate) trait Kind {
@@ -165,6 +166,22 @@ impl StepContext<'_> {
     /// The host's network settings.
     pub(crate) fn host(&self) -> &HostSettings {
         self.host.get_or_init(HostSettings::read)
+    }
+
+    /// The layer with the compilers that the image lacks, to lie beneath it, where something is likely to be compiled, or
+    /// always or never, as the user has set it.
+    pub(crate) fn toolchain(&self, is_likely: bool, log: &mut StepLog) -> Result<Option<Digest>, BuildError> {
+        if !When::of_environment()?.includes(is_likely) {
+            return Ok(None);
+        }
+        let own = self.node.variables().filter(|(name, _)| *name == "PATH").last().map(|(_, value)| value);
+        let search_path = own.or_else(|| self.parent.config.environment.get("PATH").map(String::as_str));
+        let image = Image {
+            layers: &self.parent.layers,
+            facts: &self.parent.facts,
+            search_path: search_path.unwrap_or(DEFAULT_PATH),
+        };
+        image.toolchain(&self.workshop, log)
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use lamina_bases::quote;
+use lamina_bases::{apt, quote};
 use lamina_ground::Stack;
 use lamina_image::{
     Digest, Facts, FileEntry, FileKind, FileSet, IndexOptions, KeyMaterial, Libc, Package, PackageKind, PipInstall,
@@ -97,10 +97,20 @@ impl Recipe for PythonPlan {
     fn execute(self: Box<Self>, context: &StepContext<'_>, log: &mut StepLog) -> Result<Made, StepError> {
         match self.install_wheels(context, log) {
             Ok(made) => Ok(made),
-            Err(WheelError::NeedsSandbox { reason }) => {
+            Err(WheelError::NeedsSandbox { reason, builds }) => {
                 tracing::info!(step = context.number, reason = &*redact(&reason), "wheels are not linked");
                 log.line(&format!("installing inside the sandbox: {reason}"));
-                self.install_in_sandbox(context, log)
+                let toolchain = context.toolchain(builds, log)?;
+                match self.install_in_sandbox(context, toolchain, log) {
+                    Err(StepError::Failed { message, hint }) if toolchain.is_none() => {
+                        let failed = || StepError::Failed { message, hint };
+                        let is_lacking = log.tail().iter().any(|line| apt::lacks_compiler(line));
+                        let toolchain = context.toolchain(is_lacking, log)?.ok_or_else(failed)?;
+                        log.line("installing once more: a package had to be compiled");
+                        self.install_in_sandbox(context, Some(toolchain), log)
+                    }
+                    other => other,
+                }
             }
             Err(error) => Err(wheel_error(error)),
         }
@@ -111,7 +121,7 @@ impl PythonPlan {
     /// The fast way: wheels, linked into the upper.
     fn install_wheels(&self, context: &StepContext<'_>, log: &mut StepLog) -> Result<Made, WheelError> {
         let workshop = &context.workshop;
-        let sandbox = |reason: &str| WheelError::NeedsSandbox { reason: reason.to_owned() };
+        let sandbox = |reason: &str| WheelError::needs_sandbox(reason);
         let facts = &context.parent.facts;
         let target = target(facts)?;
         if self.uv_version.is_some() {
@@ -171,7 +181,12 @@ impl PythonPlan {
     }
 
     /// The thorough way: the real installer, inside the sandbox.
-    fn install_in_sandbox(&self, context: &StepContext<'_>, log: &mut StepLog) -> Result<Made, StepError> {
+    fn install_in_sandbox(
+        &self,
+        context: &StepContext<'_>,
+        toolchain: Option<Digest>,
+        log: &mut StepLog,
+    ) -> Result<Made, StepError> {
         let store = context.workshop.store;
         let work = store.new_work()?;
         let contents = self.request.requirements.iter().map(|file| file.contents.as_bytes().to_vec());
@@ -218,6 +233,7 @@ impl PythonPlan {
             environment: &variables,
             files: &files,
             tools,
+            toolchain,
             without_indexes_of_uv,
             ..Run::default()
         };
@@ -278,7 +294,7 @@ fn uv_layer(context: &StepContext<'_>) -> Result<Digest, StepError> {
 
 /// The interpreter that the base brought.
 fn target(facts: &Facts) -> Result<Target, WheelError> {
-    let sandbox = |reason: &str| WheelError::NeedsSandbox { reason: reason.to_owned() };
+    let sandbox = |reason: &str| WheelError::needs_sandbox(reason);
     let python = facts.python.clone().ok_or_else(|| sandbox("the image's Python is not one that a base brought"))?;
     let Some(Libc::Glibc(major, minor)) = facts.system.as_ref().map(|system| system.libc) else {
         return Err(sandbox("the image's C library is not glibc"));

@@ -1,0 +1,79 @@
+"""Compilers lie beneath an image that has none while something is compiled, and are never part of it."""
+
+from __future__ import annotations
+
+import os
+
+from conftest import Modal, Result
+
+EXTENSION = {
+    "setup.py": 'from setuptools import Extension, setup; setup(name="speck", version="1.0", '
+    'ext_modules=[Extension("speck", ["speck.c"])])',
+    "speck.c": "#include <Python.h>\n"
+    'static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, "speck"};\n'
+    "PyMODINIT_FUNC PyInit_speck(void) { return PyModule_Create(&definition); }\n",
+}
+
+
+def run(modal: Modal, steps: str, body: str = "", *, check: bool = True, **environment: str) -> Result:
+    """Builds an image that nobody has built before, and runs Python code in it."""
+    modal.write(
+        "app.py",
+        f"""
+        import modal
+
+        base = modal.Image.debian_slim(python_version="3.11").env({{"TAG": "{os.urandom(4).hex()}"}})
+        app = modal.App("toolchain")
+
+        @app.function(image=base{steps})
+        def main():
+            import os, shutil
+            {body}
+        """,
+    )
+    return modal("run", "--progress", "plain", "app.py", check=check, **environment)
+
+
+def test_what_is_compiled_stays_and_the_compiler_does_not(modal: Modal) -> None:
+    source = "int main(void) { return 42; }"
+    steps = f".run_commands('echo \"{source}\" > /x.c; cc /x.c -o /x; which cc gcc make > /found')"
+    body = (
+        "print(os.WEXITSTATUS(os.system('/x')), open('/found').read().split(), shutil.which('gcc'), "
+        "os.path.exists('/usr/include/stdio.h'), os.listdir('/usr/include'))"
+    )
+    result = run(modal, steps, body)
+    assert result.stdout == "42 ['/usr/bin/cc', '/usr/bin/gcc', '/usr/bin/make'] None False []\n"
+    assert "the image lacks gcc" in result.stderr
+    result = run(modal, steps, body, check=False, MODAL_TOOLCHAIN="never")
+    assert result.code == 1 and "MODAL_TOOLCHAIN=always" in result.stderr, result.stderr
+    result = run(modal, ".run_commands('sh -c true')", check=False, MODAL_TOOLCHAIN="sometimes")
+    assert "`MODAL_TOOLCHAIN` is `sometimes`" in result.stderr
+
+
+def test_a_package_without_a_wheel_is_compiled(modal: Modal) -> None:
+    directory = modal.directory / "speck"
+    for name, text in EXTENSION.items():
+        modal.write(f"speck/{name}", text)
+    for install in (
+        'pip_install("/speck", extra_options="--no-build-isolation")',
+        'run_commands("pip install --no-build-isolation /speck")',
+    ):
+        steps = f".add_local_dir({str(directory)!r}, '/speck', copy=True).{install}"
+        result = run(modal, steps, "import speck; print(speck.__file__.endswith('.so'), shutil.which('gcc'))")
+        assert result.stdout == "True None\n"
+
+
+def test_an_image_keeps_its_own_compiler(modal: Modal) -> None:
+    own = r".run_commands('printf \"#!/bin/sh\\necho own\\n\" > /usr/local/bin/gcc; chmod +x /usr/local/bin/gcc')"
+    result = run(modal, own + ".run_commands('gcc > /said; command -v g++ || true')", "print(open('/said').read())")
+    assert result.stdout == "own\n\n"
+    assert "lacks headers of Python 3.11:" in result.stderr
+    assert "/usr/bin/g++" not in result.stderr
+
+
+def test_apt_does_not_see_what_is_not_in_the_image(modal: Modal) -> None:
+    steps = ".run_commands('apt-get --version; command -v gcc > /first', 'command -v gcc > /second')"
+    result = run(
+        modal, steps.replace("/first'", "/first; true'"), "print([os.path.getsize(p) for p in ('/first', '/second')])"
+    )
+    assert result.stdout == "[0, 13]\n"
