@@ -191,6 +191,8 @@ impl Run<'_> {
         let script = self.script.map_or_else(|| run_all(parent.config.shell.as_deref()), str::to_owned);
         let script = ["/bin/sh", "-c", &(host.prepare + &script), "sh"].map(str::to_owned);
         let directory = || self.directory.unwrap_or("/").to_owned();
+        // The layer is synchronised as a whole. What a command commits to a volume stays, whatever becomes of the step.
+        let ignore_sync = !self.mounts.iter().any(|mount| matches!(mount, Mount::Bind { read_only: false, .. }));
         Ok(SandboxSpec {
             hostname: "build".to_owned(),
             layers: store.view_paths(&layers),
@@ -208,7 +210,7 @@ impl Run<'_> {
                 cpus: self.limits.cpus,
                 ..Limits::default()
             },
-            ignore_sync: true,
+            ignore_sync,
             ..SandboxSpec::default()
         })
     }
