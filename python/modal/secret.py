@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
     from typing import Any, ClassVar
 
+    from modal._client.errands import SecretInfo
+
 
 class Secret(metaclass=Explained):
     """Environment variables whose values never reach layers, logs or history.
@@ -28,6 +30,8 @@ class Secret(metaclass=Explained):
     _read: Callable[[], dict[str, str]]
     #: The name that this machine keeps it under, its environment (None: the app's), and what it has to have.
     _kept: tuple[str, str | None, tuple[str, ...]] | None
+    #: Its id, once it was looked up.
+    _id: str | None
 
     if not TYPE_CHECKING:
         __getattr__ = explain_on_instance
@@ -133,6 +137,44 @@ class Secret(metaclass=Explained):
         """The name that it is kept under, if it is."""
         return None if self._kept is None else self._kept[0]
 
+    @property
+    def object_id(self) -> str:
+        """Its id, `st-…`, known after `hydrate`; only secrets that are kept under names have one."""
+        if self._id is None:
+            raise AttributeError(f"`{self!r}` has no id before it is looked up: `hydrate()` does that")
+        return self._id
+
+    @in_thread
+    def hydrate(self, client: object = None) -> Secret:
+        """Looks now whether the secret is there, with the variables that are required."""
+        if self._kept is None:
+            self._read()
+        else:
+            self._find()
+        return self
+
+    @in_thread
+    def info(self) -> SecretInfo:
+        """The name that it is kept under, and when it was made."""
+        from datetime import datetime, timezone
+
+        from modal._client.errands import SecretInfo
+
+        if self._kept is None:
+            raise InvalidError(f"`{self!r}` is not kept anywhere, so there is nothing to tell about it")
+        found = self._find()
+        return SecretInfo(found["name"], datetime.fromtimestamp(found["created"], timezone.utc), None)
+
+    def _find(self) -> dict[str, Any]:
+        from modal._client.errands import errand
+
+        assert self._kept is not None
+        name, environment, required = self._kept
+        body = {"do": "find", "name": name, "required_keys": list(required)}
+        found: dict[str, Any] = errand("secret", {**body, "environment": environment_or_default(environment)})
+        self._id = found["id"]
+        return found
+
     @in_thread
     def update(self, env_dict: dict[str, str]) -> None:
         """Adds variables to a secret that is kept under a name; those that it has get these values."""
@@ -171,6 +213,7 @@ class Secret(metaclass=Explained):
         secret._allowed = ()
         secret._read = read
         secret._kept = None
+        secret._id = None
         return secret
 
     def __repr__(self) -> str:

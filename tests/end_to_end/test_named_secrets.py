@@ -43,6 +43,8 @@ try:
 except AlreadyExistsError as error:
     print(str(error).splitlines()[0])
 modal.Secret.from_name("of-python").update({"B": "2"})
+secret = modal.Secret.from_name("of-python", required_keys=["B"]).hydrate()
+print(secret.object_id[:3], secret.info().name, secret.info().created_at.tzinfo)
 print("of-python" in [secret.name for secret in asyncio.run(modal.Secret.objects.list.aio())])
 modal.Secret.objects.delete("of-python")
 modal.Secret.objects.delete("of-python", allow_missing=True)
@@ -120,7 +122,7 @@ def test_the_commands(modal: Modal) -> None:
 def test_python_makes_changes_and_removes_them(modal: Modal) -> None:
     modal.write("do.py", DO)
     result = modal.python("do.py")
-    lines = ["there is a secret `of-python` already", "True", "there is no secret `of-python`"]
+    lines = ["there is a secret `of-python` already", "st- of-python UTC", "True", "there is no secret `of-python`"]
     assert [line for line in result.stdout.splitlines() if line] == lines
 
 

@@ -123,6 +123,15 @@ def test_misuse_of_named_secrets_is_an_error_at_once(wrong):
         wrong()
 
 
+def test_secrets_of_programs_have_no_id():
+    secret = modal.Secret.from_dict({"A": "1"})
+    assert secret.hydrate() is secret
+    with pytest.raises(AttributeError, match="has no id"):
+        _ = secret.object_id
+    with pytest.raises(InvalidError, match="not kept anywhere"):
+        secret.info()
+
+
 def test_options_of_named_secrets_are_given_by_name():
     with pytest.raises(TypeError):
         modal.Secret.from_name("x", "main")

@@ -146,6 +146,16 @@ pub(crate) enum SecretErrand {
         /// Its name.
         name: String,
     },
+    /// Tell about one, without its values.
+    Find {
+        /// Its environment.
+        environment: String,
+        /// Its name.
+        name: String,
+        /// Variables that it has to have.
+        #[serde(default)]
+        required_keys: Vec<String>,
+    },
     /// Tell which there are, without their values.
     List {
         /// The environment.

@@ -58,12 +58,19 @@ pub(crate) fn run(errand: SecretErrand, named: &NamedSecrets) -> Result<Value, F
             named.update(&SecretName::new(&environment, &name)?, values)?;
         }
         SecretErrand::Delete { environment, name } => named.delete(&SecretName::new(&environment, &name)?)?,
+        SecretErrand::Find { environment, name, required_keys } => {
+            return Ok(described(&named.find(&SecretName::new(&environment, &name)?, &required_keys)?));
+        }
         SecretErrand::List { environment } => {
-            let listed = |secret: ListedSecret| json!({ "name": secret.name, "created": secret.created });
-            return Ok(named.list(&environment)?.into_iter().map(listed).collect());
+            return Ok(named.list(&environment)?.iter().map(described).collect());
         }
     }
     Ok(Value::Null)
+}
+
+/// A secret as programs know it.
+fn described(secret: &ListedSecret) -> Value {
+    json!({ "id": secret.id, "name": secret.name, "created": secret.created })
 }
 
 #[cfg(test)]

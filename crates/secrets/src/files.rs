@@ -6,7 +6,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use fs_err::File;
-use lamina_ground::seconds_since_1970;
+use lamina_ground::{random_id, seconds_since_1970};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +23,8 @@ const UNFINISHED: &str = ".unfinished-";
 /// Contents of a file.
 #[derive(Serialize, Deserialize)]
 struct Kept {
+    /// `st-…`.
+    id: String,
     /// Seconds since 1970.
     created: u64,
     values: Values,
@@ -31,6 +33,8 @@ struct Kept {
 /// A secret as it is listed, without its values.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListedSecret {
+    /// Its id, `st-…`.
+    pub id: String,
     /// Its name.
     pub name: String,
     /// When it was made, in seconds since 1970.
@@ -57,12 +61,24 @@ impl NamedSecrets {
     /// # Errors
     /// When there is no such secret, it lacks one of them, or it cannot be read.
     pub fn get(&self, name: &SecretName, required: &[String]) -> Result<Values, SecretsError> {
-        let values = self.read(name)?.ok_or_else(|| not_found(name))?.values;
-        let missing: Vec<_> = required.iter().filter(|key| !values.contains_key(*key)).cloned().collect();
+        Ok(self.require(name, required)?.values)
+    }
+
+    /// What is known about a secret, which has to have the variables that are `required`.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub fn find(&self, name: &SecretName, required: &[String]) -> Result<ListedSecret, SecretsError> {
+        Ok(listed(name.name.clone(), self.require(name, required)?))
+    }
+
+    fn require(&self, name: &SecretName, required: &[String]) -> Result<Kept, SecretsError> {
+        let kept = self.read(name)?.ok_or_else(|| not_found(name))?;
+        let missing: Vec<_> = required.iter().filter(|key| !kept.values.contains_key(*key)).cloned().collect();
         if missing.is_empty() {
-            return Ok(values);
+            return Ok(kept);
         }
-        Err(SecretsError::MissingKeys { name: name.name.clone(), missing, known: values.into_keys().collect() })
+        Err(SecretsError::MissingKeys { name: name.name.clone(), missing, known: kept.values.into_keys().collect() })
     }
 
     /// Makes a secret. One of that name is replaced if `replace` says so.
@@ -75,7 +91,7 @@ impl NamedSecrets {
         if !replace && self.read(name)?.is_some() {
             return Err(SecretsError::Exists { name: name.name.clone(), environment: name.environment.clone() });
         }
-        self.write(name, &Kept { created: seconds_since_1970(), values })
+        self.write(name, &Kept { id: random_id("st"), created: seconds_since_1970(), values })
     }
 
     /// Gives a secret further variables, and those that it has these values.
@@ -112,18 +128,18 @@ impl NamedSecrets {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
             other => other?,
         };
-        let mut listed = Vec::new();
+        let mut list = Vec::new();
         for entry in entries {
             let file = entry?.file_name();
             let Some(name) = file.to_str().and_then(|file| file.strip_suffix(SUFFIX)) else { continue };
             let Ok(name) = SecretName::new(environment, name) else { continue };
             // It may have been removed since.
-            if let Some(Kept { created, values }) = self.read(&name)? {
-                listed.push(ListedSecret { name: name.name, created, variables: values.into_keys().collect() });
+            if let Some(kept) = self.read(&name)? {
+                list.push(listed(name.name, kept));
             }
         }
-        listed.sort_by(|one, other| one.name.cmp(&other.name));
-        Ok(listed)
+        list.sort_by(|one, other| one.name.cmp(&other.name));
+        Ok(list)
     }
 
     fn file(&self, name: &SecretName) -> PathBuf {
@@ -172,6 +188,10 @@ impl NamedSecrets {
         file.persist(&path).map_err(|error| about(&path, &error.error))?;
         Ok(File::open(&directory)?.sync_all()?)
     }
+}
+
+fn listed(name: String, Kept { id, created, values }: Kept) -> ListedSecret {
+    ListedSecret { id, name, created, variables: values.into_keys().collect() }
 }
 
 fn not_found(name: &SecretName) -> SecretsError {

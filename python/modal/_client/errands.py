@@ -8,9 +8,24 @@ from modal.exception import ExecutionError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from datetime import datetime
     from typing import Any
 
     from modal._client.engine import Engine
+
+
+class SecretInfo:
+    """What is known about a secret that is kept under a name."""
+
+    __slots__ = ("created_at", "created_by", "name")
+
+    def __init__(self, name: str, created_at: datetime, created_by: str | None) -> None:
+        self.name = name
+        self.created_at = created_at
+        self.created_by = created_by
+
+    def __repr__(self) -> str:
+        return f"SecretInfo(name={self.name!r}, created_at={self.created_at!r}, created_by={self.created_by!r})"
 
 
 def errand(kind: str, body: dict[str, Any], fds: tuple[int, ...] = (), engine: Engine | None = None) -> Any:

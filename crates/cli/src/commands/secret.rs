@@ -166,7 +166,7 @@ fn table(secrets: &[ListedSecret], now: u64) -> String {
     let width = secrets.iter().map(|secret| secret.name.len()).max().unwrap_or(0).max("name".len());
     // Writing to a string does not fail.
     let _ = writeln!(table, "{:width$}  {:12}  variables", "name", "created");
-    for ListedSecret { name, created, variables } in secrets {
+    for ListedSecret { name, created, variables, .. } in secrets {
         let variables = text::clip(&text::clean(&variables.join(", ")), 60);
         let _ = writeln!(table, "{name:width$}  {:12}  {variables}", text::age(now.saturating_sub(*created)));
     }
@@ -180,6 +180,7 @@ mod tests {
     #[test]
     fn secrets_are_a_table_without_values() {
         let secret = |name: &str, variables: &[&str]| ListedSecret {
+            id: "st-1".to_owned(),
             name: name.to_owned(),
             created: 1_000,
             variables: variables.iter().map(|name| (*name).to_owned()).collect(),
