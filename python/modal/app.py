@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from modal._shared.api import Explained, explain_on_instance, refuse_keywords, with_aio
 from modal._shared.errors import trim_traceback
-from modal.exception import InvalidError
+from modal.exception import ImageBuildError, InvalidError
 from modal.functions import Function, Settings
 from modal.functions import is_generator as yields_values
 from modal.image import Image
@@ -310,7 +310,11 @@ class RunningApp:
 
         app = self._app
         graph, body = app_graph(app)
-        started = engine.request("app.start", body)
+        try:
+            started = engine.request("app.start", body)
+        except ImageBuildError as error:
+            graph.record_failure(error)
+            raise
         graph.record_ids(started.get("images") or {})
         app._app_id = started.get("app_id")
         app._engine = engine

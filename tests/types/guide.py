@@ -99,6 +99,11 @@ modal.Image.from_registry("python:3.11")  # type: ignore[attr-defined]
 modal.Image.micromamba()  # type: ignore[attr-defined]
 modal.Secret.from_name("own", required_keys=["TOKEN"])
 assert_type(modal.Secret.objects.list(), list[modal.Secret])
+built = fixed.build()
+assert_type(built, modal.Image)
+built.publish("fixed:v1")
+assert_type(modal.Image.from_name("fixed:v1", environment_name="main"), modal.Image)
+assert_type(modal.Image.from_id(built.object_id).logs.fetch(layers=None), list[str])
 fixed.pip_install("attrs", gpu="A10G")  # type: ignore[call-arg]
 Volume.from_name("data")
 

@@ -7,8 +7,8 @@ use std::sync::{Arc, OnceLock};
 
 use lamina_events::{CancelToken, Event, Sink};
 use lamina_ground::Stack;
-use lamina_image::{Digest, Facts, FileSet, LayerKey, Node};
-use lamina_store::{Committed, ImageRecord, LayerRecord, StoreError};
+use lamina_image::{Digest, ExistingImage, Facts, FileSet, LayerKey, Node};
+use lamina_store::{Committed, ImageName, ImageRecord, LayerRecord, StoreError};
 use lamina_workshop::Workshop;
 
 use crate::host::HostSettings;
@@ -22,6 +22,8 @@ pub(crate) trait Backend: LocalFiles + Debug {
     /// The record with this key, if its layers are there; they stay as long as this process lives. They are usable once
     /// `confirm` says so.
     fn find(&self, key: &LayerKey) -> Result<Option<LayerRecord>, BuildError>;
+    /// An image that was built before; its layers stay as long as this process lives, and are usable once `confirm` says so.
+    fn image(&self, image: &ExistingImage) -> Result<ImageRecord, BuildError>;
     /// Whether all layers that were found are what they should be.
     fn confirm(&self) -> Result<bool, BuildError>;
     /// The newest records whose key material has this `kind`.
@@ -84,6 +86,21 @@ impl LocalFiles for StoreBackend<'_> {
 impl Backend for StoreBackend<'_> {
     fn find(&self, key: &LayerKey) -> Result<Option<LayerRecord>, BuildError> {
         Ok(self.workshop.store.expect_layer(key)?)
+    }
+
+    fn image(&self, image: &ExistingImage) -> Result<ImageRecord, BuildError> {
+        let store = self.workshop.store;
+        let (id, name) = match image {
+            ExistingImage::Id { id } => (id.clone(), None),
+            ExistingImage::Name { environment, name, tag } => {
+                let name = ImageName { environment: environment.clone(), name: name.clone(), tag: tag.clone() };
+                let Some(named) = store.named_image(&name)? else {
+                    return Err(BuildError::NoImage { id: None, name: Some(name) });
+                };
+                (named.image, Some(name))
+            }
+        };
+        store.expect_image(&id)?.ok_or(BuildError::NoImage { id: Some(id), name })
     }
 
     fn confirm(&self) -> Result<bool, BuildError> {

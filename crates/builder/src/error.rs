@@ -7,7 +7,7 @@ use std::sync::Arc;
 use lamina_events::Cancelled;
 use lamina_ground::{Hint, Refusal, Subject, causes};
 use lamina_image::{DefinitionError, redact};
-use lamina_store::StoreError;
+use lamina_store::{ImageName, StoreError};
 
 /// A step that failed, with everything that helps to find out why.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -42,6 +42,14 @@ pub enum BuildError {
     /// A step needs a directory and was given a file.
     #[error("{0}")]
     NotADirectory(String),
+    /// An image that was built before is not there.
+    #[error("{}", no_image(id.as_deref(), name.as_ref()))]
+    NoImage {
+        /// Its id, where that is known.
+        id: Option<String>,
+        /// The name that is asked for.
+        name: Option<ImageName>,
+    },
     /// The store, the sandbox or the network failed.
     #[error("{}", redact(&causes(&**_0)))]
     Failed(Arc<dyn Hint + Send + Sync>),
@@ -72,9 +80,23 @@ impl Hint for BuildError {
             Self::Invalid(error) | Self::Failed(error) => {
                 error.hint().map(|hint| Cow::Owned(redact(&hint).into_owned()))
             }
+            Self::NoImage { name: Some(_), .. } => Some(Cow::Borrowed(
+                "`modal image names list` shows the names that there are; build the image and `publish` it to give it one",
+            )),
+            Self::NoImage { .. } => Some(Cow::Borrowed("`modal image list` shows the images that there are")),
             Self::Damaged => Some(Cow::Borrowed("build the image again")),
             Self::FileNotFound(_) | Self::NotADirectory(_) | Self::Cancelled => None,
         }
+    }
+}
+
+fn no_image(id: Option<&str>, name: Option<&ImageName>) -> String {
+    match (id, name) {
+        (Some(id), Some(name)) => format!("the image `{id}`, which has the name `{name}`, is not there any more"),
+        (None, Some(name)) => {
+            format!("there is no image of the name `{name}` in the environment `{}`", name.environment)
+        }
+        (id, None) => format!("there is no image `{}`", id.unwrap_or_default()),
     }
 }
 

@@ -129,6 +129,10 @@ impl<'a> Builder<'a> {
                 kind.apply(node, &mut state);
                 return Ok((Ok(Arc::new(state)), None, Outlook::Metadata));
             }
+            Declared::Existing(image) => {
+                let state = State::of_image(&self.backend.image(image)?)?;
+                return Ok((Ok(Arc::new(state)), None, Outlook::Metadata));
+            }
             Declared::Layers(kind) => kind,
         };
         let planned = plan::plan(kind, node, inputs, self.is_forced(node), &*self.backend)?;
@@ -225,6 +229,7 @@ impl<'a> Builder<'a> {
         let mut state = State::on(&inputs);
         match Declared::of(&node.step) {
             Declared::Metadata(kind) => kind.apply(node, &mut state),
+            Declared::Existing(image) => state = State::of_image(&self.backend.image(image)?)?,
             Declared::Layers(kind) => {
                 let planned = plan::plan(kind, node, &inputs, self.is_forced(node), &*self.backend)?;
                 self.add_layers(&mut state, node, &inputs, planned, share)?;
@@ -388,6 +393,7 @@ impl<'a> Builder<'a> {
 
     fn record_image(&self, state: &State) -> Result<(), BuildError> {
         let now = seconds_since_1970();
+        let facts = RecordedFacts::try_from(&*state.facts);
         self.backend.record_image(&ImageRecord {
             id: state.image_id(),
             layers: state.layers.clone(),
@@ -398,6 +404,8 @@ impl<'a> Builder<'a> {
             last_used: now,
             bytes: state.bytes,
             logs: state.logs.clone(),
+            contents: state.contents.clone(),
+            facts: facts.map_err(|error| BuildError::failed(std::io::Error::from(error)))?,
         })
     }
 }

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use lamina_ground::Stack;
 use lamina_image::{Digest, Facts, FileSet, Hasher, LayerKey, Node, RuntimeConfig, image_id};
-use lamina_store::LayerRecord;
+use lamina_store::{ImageRecord, LayerRecord};
+
+use crate::BuildError;
 
 /// A built image, ready to run things in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +58,26 @@ impl State {
             self.config.extend(facts.config.clone());
             Arc::make_mut(&mut self.facts).extend(facts);
         }
+    }
+
+    /// The state of an image that was built before. Nobody knows any more whether everything in it was signed.
+    pub(crate) fn of_image(record: &ImageRecord) -> Result<Self, BuildError> {
+        let facts = record.facts.read();
+        let known = facts.filter(|_| record.contents.len() == record.layers.len());
+        // Recorded by an earlier version; the next build of the image records all of it.
+        let facts = known.ok_or_else(|| BuildError::NoImage { id: Some(record.id.clone()), name: None })?;
+        Ok(Self {
+            layers: record.layers.clone(),
+            contents: record.contents.clone(),
+            keys: record.keys.clone(),
+            logs: record.logs.clone(),
+            config: record.config.clone(),
+            facts: Arc::new(facts),
+            bytes: record.bytes,
+            cached: true,
+            title: record.title.clone(),
+            ..Self::default()
+        })
     }
 
     /// What a step with these inputs starts from: the first of them, or nothing.

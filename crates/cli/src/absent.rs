@@ -27,7 +27,7 @@ fn instead(group: Option<&str>, command: &str) -> Option<&'static str> {
             "account" | "billing" | "bootstrap" | "changelog" | "config" | "dashboard" | "environment" | "profile"
             | "setup" | "token" | "workspace",
         ) => NO_ACCOUNT,
-        (Some("image"), "build" | "pull" | "names" | "publish") => BUILD,
+        (Some("image"), "build" | "pull" | "publish") => BUILD,
         _ => return None,
     })
 }

@@ -283,6 +283,36 @@ pub(crate) struct Unavailable {
     pub(crate) region: Option<String>,
 }
 
+/// `modal image names`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImageNames {
+    /// List the names and what they stand for
+    List {
+        /// Only names that begin with this
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        prefix: String,
+        /// One JSON array for programs
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        environment: Environment,
+    },
+    /// Take a name away from its image, which then goes as others do
+    Delete {
+        /// The name, with its tag if that is not `latest`
+        #[arg(value_name = "NAME[:TAG]")]
+        name: String,
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+        /// Where there is no such name, that is fine
+        #[arg(long)]
+        allow_missing: bool,
+        #[command(flatten)]
+        environment: Environment,
+    },
+}
+
 /// `modal image`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Image {
@@ -322,6 +352,9 @@ Volumes are not counted: they hold what cannot be built again, and stay.")]
     },
     /// Remove images that are not used any more, and everything that only they needed
     Prune(Prune),
+    /// Names of images, which `Image.publish` gives and `Image.from_name` takes
+    #[command(subcommand)]
+    Names(ImageNames),
     /// Print the build log of an image
     #[command(after_help = "\
 Examples:

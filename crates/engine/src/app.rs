@@ -18,16 +18,16 @@ use lamina_ground::{DEFAULT_PATH, ErrorClass, Hint, Stack, causes, random_id};
 use lamina_image::{Digest, FileSet};
 use lamina_sandbox::SandboxError;
 use lamina_secrets::NamedSecrets;
-use lamina_store::Store;
+use lamina_store::{ImageName, Store};
 use lamina_volumes::Volumes;
 use lamina_workshop::{HostPrograms, Workshop};
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::Engine;
 use crate::host::{Host, Hosts};
 use crate::local_files::{AppFiles, package};
-use crate::protocol::{Amount, AppRequest, Failure, FunctionRequest, Hello, SecretErrand, VolumeErrand};
+use crate::protocol::{Amount, AppRequest, Failure, FunctionRequest, Hello, ImageErrand, SecretErrand, VolumeErrand};
 use crate::session::{Backend, Described, Started};
+use crate::{Engine, EngineError, ImageLog};
 use crate::{secrets, volumes};
 
 impl Backend for Engine {
@@ -65,6 +65,34 @@ impl Backend for Engine {
             .pop()
             .map(|ServiceSpec { kind, container, .. }| Described { function: kind.name().to_owned(), container })
             .ok_or_else(|| no_function(app))
+    }
+
+    fn build(&self, hello: &Hello, app: &AppRequest, sink: &Sink, cancel: &CancelToken) -> Result<Value, Failure> {
+        let app = &*self.resolve(app)?;
+        let target = app.select.as_deref().unwrap_or_default();
+        let wanted = Wanted { hello, app, functions: &[], sink, cancel };
+        check_local(&app.images, &[target], &[]).map_err(|error| wanted.failure(error))?;
+        let built = self.until_intact(&wanted, |store| match self.build_images(store, &wanted, &[target]) {
+            Err(BuildError::Damaged) => Ok(None),
+            built => Ok(Some(built.map_err(|error| wanted.failure(error))?)),
+        })?;
+        let id = built.get(target).map(|image| image.id.clone());
+        Ok(json!({ "image_id": id }))
+    }
+
+    fn image(&self, errand: ImageErrand) -> Result<Value, Failure> {
+        match errand {
+            ImageErrand::Publish { image, environment, name, tag } => {
+                self.publish(&image, ImageName { environment, name, tag })?;
+                Ok(Value::Null)
+            }
+            ImageErrand::Logs { image } => {
+                let logs = self.image_logs(&image)?.into_iter();
+                let read =
+                    |log: ImageLog| Ok(json!({ "title": log.title, "text": String::from_utf8_lossy(&log.read()?) }));
+                Ok(logs.map(read).collect::<Result<Vec<_>, EngineError>>()?.into())
+            }
+        }
     }
 
     fn secret(&self, errand: SecretErrand) -> Result<Value, Failure> {
@@ -133,14 +161,23 @@ impl Engine {
     fn prepare(&self, wanted: &Wanted<'_>) -> Result<Vec<ServiceSpec>, Failure> {
         check(wanted.app)?;
         check_files(wanted.app, wanted.functions).map_err(|error| wanted.failure(error))?;
+        self.until_intact(wanted, |store| self.prepare_with(store, wanted))
+    }
+
+    /// What `prepare` gives once nothing that it has found turns out to be damaged.
+    fn until_intact<T>(
+        &self,
+        wanted: &Wanted<'_>,
+        prepare: impl Fn(&Store) -> Result<Option<T>, Failure>,
+    ) -> Result<T, Failure> {
         let store = self.store.on_behalf_of(wanted.cancel, wanted.sink);
         loop {
             let known_damage = store.found_damaged();
-            let specs = self.prepare_with(&store, wanted)?;
+            let prepared = prepare(&store)?;
             store.confirm().map_err(|error| Failure::of_store(&error))?;
             // What was found damaged is not found again, but made.
-            if let Some(specs) = specs.filter(|_| store.found_damaged() == known_damage) {
-                return Ok(specs);
+            if let Some(prepared) = prepared.filter(|_| store.found_damaged() == known_damage) {
+                return Ok(prepared);
             }
         }
     }
@@ -150,7 +187,9 @@ impl Engine {
         let Wanted { hello, app, functions, sink, .. } = *wanted;
         let (images, files) = std::thread::scope(|scope| {
             let files = scope.spawn(|| AppFiles::collect(store, hello, functions, sink));
-            let images = self.build(store, wanted);
+            let mut seen = HashSet::new();
+            let images = functions.iter().map(|function| &*function.image).filter(|image| seen.insert(*image));
+            let images = self.build_images(store, wanted, &images.collect::<Vec<_>>());
             (images, files.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
         });
         let images = match images {
@@ -170,11 +209,13 @@ impl Engine {
         functions.iter().map(spec).collect::<Result<_, _>>().map(Some)
     }
 
-    fn build(&self, store: &Store, wanted: &Wanted<'_>) -> Result<HashMap<String, BuiltImage>, BuildError> {
-        let Wanted { hello, app, functions, sink, cancel } = *wanted;
-        let mut seen = HashSet::new();
-        let targets: Vec<&str> =
-            functions.iter().map(|function| &*function.image).filter(|image| seen.insert(*image)).collect();
+    fn build_images(
+        &self,
+        store: &Store,
+        wanted: &Wanted<'_>,
+        targets: &[&str],
+    ) -> Result<HashMap<String, BuiltImage>, BuildError> {
+        let Wanted { hello, app, sink, cancel, .. } = *wanted;
         let workshop = Workshop {
             store,
             launcher: &self.launcher,
@@ -190,7 +231,7 @@ impl Engine {
             cancel,
         };
         let options = BuildOptions { force_build: app.options.force_build, ignore_cache: app.options.ignore_cache };
-        Builder::new(workshop, &app.images, options, sink)?.build(&targets)
+        Builder::new(workshop, &app.images, options, sink)?.build(targets)
     }
 
     /// The package's layers over each image, by image id: its files, and above them their bytecode. Where

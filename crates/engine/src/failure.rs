@@ -7,12 +7,13 @@ use lamina_functions::{CallError, CallStatus};
 use lamina_ground::{ErrorClass, Hint, RunRecord, causes};
 use lamina_store::StoreError;
 
+use crate::EngineError;
 use crate::protocol::Failure;
 
 impl Failure {
     /// A failure without advice.
     pub(crate) fn new(error: ErrorClass, message: impl Into<String>) -> Self {
-        Self { error, message: message.into(), hint: None, image_id: None, shown: false }
+        Self { error, message: message.into(), hint: None, image_id: None, log: None, shown: false }
     }
 
     /// The failure; one that is not the program's own names the record of the run, which says more.
@@ -28,8 +29,10 @@ impl Failure {
         let hint = error.hint().map(Cow::into_owned);
         let mut message = error.to_string();
         let shown = output && matches!(error, BuildError::Step(_));
+        let mut log = None;
         let (class, image_id) = match error {
             BuildError::Step(failure) => {
+                log.clone_from(&failure.log);
                 if !output {
                     append(&mut message, &failure.tail, failure.log.as_deref());
                 }
@@ -37,11 +40,12 @@ impl Failure {
             }
             BuildError::Invalid(_) => (ErrorClass::InvalidError, None),
             BuildError::FileNotFound(_) => (ErrorClass::FileNotFoundError, None),
+            BuildError::NoImage { .. } => (ErrorClass::NotFoundError, None),
             BuildError::NotADirectory(_) => (ErrorClass::NotADirectoryError, None),
             BuildError::Failed(_) | BuildError::Damaged => (ErrorClass::ExecutionError, None),
             BuildError::Cancelled => (ErrorClass::KeyboardInterrupt, None),
         };
-        Self { error: class, message, hint, image_id, shown }
+        Self { error: class, message, hint, image_id, log, shown }
     }
 
     /// A failure to take in local files.
@@ -54,6 +58,16 @@ impl Failure {
             _ => ErrorClass::ExecutionError,
         };
         Self { hint: error.hint().map(Cow::into_owned), ..Self::new(class, causes(error)) }
+    }
+}
+
+impl From<EngineError> for Failure {
+    fn from(error: EngineError) -> Self {
+        let class = match &error {
+            EngineError::UnknownImage(_) | EngineError::NoImageId(_) => ErrorClass::NotFoundError,
+            _ => ErrorClass::ExecutionError,
+        };
+        Self { hint: error.hint().map(Cow::into_owned), ..Self::new(class, causes(&error)) }
     }
 }
 

@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
+use lamina_ground::seconds_since_1970;
 use lamina_image::{Digest, LayerKey};
-use lamina_store::{Checked, Collected, ImageRecord, LayerRecord, Policy, Usage};
+use lamina_store::{Checked, Collected, ImageName, ImageRecord, LayerRecord, NamedImage, Policy, Usage};
 
 use crate::{Engine, EngineError};
 
@@ -56,6 +57,33 @@ impl Engine {
             return Err(EngineError::NoImageId(id.to_owned()));
         }
         self.store.find_image(id)?.ok_or_else(|| EngineError::UnknownImage(id.to_owned()))
+    }
+
+    /// Gives an image a name, which another one may have had.
+    ///
+    /// # Errors
+    /// When there is no such image, or the index cannot be written.
+    pub fn publish(&self, id: &str, name: ImageName) -> Result<(), EngineError> {
+        let image = self.image(id)?.id;
+        Ok(self.store.name_image(&NamedImage { name, image, created: seconds_since_1970() })?)
+    }
+
+    /// All names of images, in their order.
+    ///
+    /// # Errors
+    /// When the index cannot be read.
+    pub fn image_names(&self) -> Result<Vec<NamedImage>, EngineError> {
+        Ok(self.store.image_names()?)
+    }
+
+    /// Takes names away from their images; says whether there was any.
+    ///
+    /// # Errors
+    /// When the index cannot be read or written.
+    pub fn unpublish(&self, name: &ImageName) -> Result<bool, EngineError> {
+        let is_known = self.store.named_image(name)?.is_some();
+        self.store.unname_image(name)?;
+        Ok(is_known)
     }
 
     /// The logs of an image's steps, base first.

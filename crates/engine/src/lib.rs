@@ -28,7 +28,8 @@ pub use lamina_image::{Digest, redact};
 pub use lamina_sandbox::doctor::{Finding, Status};
 pub use lamina_sandbox::{Exit, ExitStatus, Resource, Sandbox, TerminalSize};
 pub use lamina_store::{
-    Checked, Collected, Damage, DamagedDescription, ImageRecord, ImageUsage, Outcome, Policy, StoreError, Usage,
+    Checked, Collected, Damage, DamagedDescription, ImageName, ImageRecord, ImageUsage, NamedImage, Outcome, Policy,
+    StoreError, Usage,
 };
 pub use lamina_volumes::{Entry, EntryKind, Upload, Volume, VolumeError, VolumeName, Volumes};
 pub use protocol::PROTOCOL;

@@ -74,6 +74,18 @@ pub(crate) enum Request {
         #[serde(flatten)]
         errand: SecretErrand,
     },
+    /// Build one image, `select` of the definition.
+    #[serde(rename = "image.build")]
+    Build(AppRequest),
+    /// Something to do with images that were built.
+    #[serde(rename = "image")]
+    Image {
+        /// The request's number.
+        request: u64,
+        /// What to do.
+        #[serde(flatten)]
+        errand: ImageErrand,
+    },
     /// Something to do with volumes.
     #[serde(rename = "volume")]
     Volume {
@@ -168,6 +180,28 @@ impl std::fmt::Debug for SecretErrand {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.write_str("SecretErrand")
     }
+}
+
+/// What to do with images that were built.
+#[derive(Debug, Deserialize)]
+#[serde(tag = "do", rename_all = "snake_case")]
+pub(crate) enum ImageErrand {
+    /// Give one a name.
+    Publish {
+        /// The image.
+        image: String,
+        /// Its environment.
+        environment: String,
+        /// Its name.
+        name: String,
+        /// Its tag.
+        tag: String,
+    },
+    /// Tell what its steps have printed, base first.
+    Logs {
+        /// The image.
+        image: String,
+    },
 }
 
 /// What to do with volumes.
@@ -293,11 +327,12 @@ pub(crate) struct AppRequest {
     /// The images of its functions.
     pub(crate) images: Definition,
     /// Its functions.
+    #[serde(default)]
     pub(crate) functions: Vec<FunctionRequest>,
     /// How to build.
     #[serde(default)]
     pub(crate) options: OptionsRequest,
-    /// The function whose image is wanted; only in `app.describe`.
+    /// The function whose image is wanted, in `app.describe`, or the image itself, in `image.build`.
     #[serde(default)]
     pub(crate) select: Option<String>,
 }
@@ -510,6 +545,9 @@ pub(crate) struct Failure {
     pub(crate) hint: Option<String>,
     /// The image that could not be built.
     pub(crate) image_id: Option<String>,
+    /// The full log of the step that failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) log: Option<String>,
     /// Whether events have told the user all of this.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub(crate) shown: bool,
@@ -615,6 +653,7 @@ mod tests {
             message: "no".into(),
             hint: None,
             image_id: Some("im-1".into()),
+            log: None,
             shown: false,
         };
         let images = BTreeMap::from([("3".to_owned(), "im-1".to_owned())]);

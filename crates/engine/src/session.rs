@@ -17,7 +17,8 @@ use serde_json::Value;
 use crate::failure::{naming_record, of_call};
 use crate::host::{Guest, Host, Hosts};
 use crate::protocol::{
-    Answer, AppRequest, AttachedFunction, CallRequest, Failure, Hello, PROTOCOL, Request, SecretErrand, VolumeErrand,
+    Answer, AppRequest, AttachedFunction, CallRequest, Failure, Hello, ImageErrand, PROTOCOL, Request, SecretErrand,
+    VolumeErrand,
 };
 use crate::{Engine, EngineError};
 
@@ -40,6 +41,12 @@ pub(crate) trait Backend: Sync {
 
     /// Does something with volumes, with the descriptors that came along; gives what was asked for.
     fn volume(&self, errand: VolumeErrand, fds: Vec<OwnedFd>) -> Result<Value, Failure>;
+
+    /// Builds one image; gives its id.
+    fn build(&self, hello: &Hello, app: &AppRequest, sink: &Sink, cancel: &CancelToken) -> Result<Value, Failure>;
+
+    /// Does something with images that were built.
+    fn image(&self, errand: ImageErrand) -> Result<Value, Failure>;
 
     /// The apps that run in this process.
     fn hosts(&self) -> &Hosts;
@@ -290,6 +297,18 @@ impl Session<'_> {
                 },
                 Ok(Request::Secret { request, errand }) => {
                     scope.spawn(move || self.done(request, self.backend.secret(errand)));
+                }
+                Ok(Request::Build(app)) => match self.may_build() {
+                    Ok(()) => {
+                        scope.spawn(move || {
+                            let building = self.child_token();
+                            self.done(app.request, self.backend.build(&self.hello, &app, &self.sink, &building.0));
+                        });
+                    }
+                    Err(failure) => self.fail(Some(app.request), &failure),
+                },
+                Ok(Request::Image { request, errand }) => {
+                    scope.spawn(move || self.done(request, self.backend.image(errand)));
                 }
                 Ok(Request::Volume { request, errand }) => {
                     scope.spawn(move || self.done(request, self.backend.volume(errand, frame.fds)));

@@ -24,7 +24,7 @@ pub use files::{FileEntry, FileKind, FileSet, Ignore, Name};
 pub use key::{BUILDER_VERSION, KeyMaterial, LayerKey, image_id};
 pub use redact::{MASK, redact, redact_value};
 pub use step::{
-    AptInstall, AttachFiles, Cmd, CopyFiles, DebianSlim, Entrypoint, Env, FromScratch, FunctionCode, IndexOptions,
-    PipInstall, Place, RunCommands, RunFunction, Shell, Step, UvPipInstall, Workdir,
+    AptInstall, AttachFiles, Cmd, CopyFiles, DebianSlim, Entrypoint, Env, ExistingImage, FromScratch, FunctionCode,
+    IndexOptions, PipInstall, Place, RunCommands, RunFunction, Shell, Step, UvPipInstall, Workdir,
 };
 pub use volumes::{VolumeMount, VolumeReference};

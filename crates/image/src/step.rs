@@ -12,6 +12,8 @@ use crate::{FileSet, VolumeMount};
 pub enum Step {
     /// Debian with Python.
     DebianSlim(DebianSlim),
+    /// An image that was built before.
+    ExistingImage(ExistingImage),
     /// Nothing.
     FromScratch(FromScratch),
     /// Debian packages.
@@ -47,6 +49,26 @@ pub struct DebianSlim {
     pub python_version: Option<String>,
     /// The caller's own series, for example `3.11`.
     pub local_python: String,
+}
+
+/// `from_id` and `from_name`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum ExistingImage {
+    /// The image with this id.
+    Id {
+        /// The id, `im-…`.
+        id: String,
+    },
+    /// The image that has this name now.
+    Name {
+        /// The environment.
+        environment: String,
+        /// The name.
+        name: String,
+        /// The tag.
+        tag: String,
+    },
 }
 
 /// `from_scratch`.
@@ -227,7 +249,7 @@ impl Step {
     #[must_use]
     pub fn place(&self) -> Place {
         match self {
-            Self::DebianSlim(_) | Self::FromScratch(_) => Place::Base,
+            Self::DebianSlim(_) | Self::ExistingImage(_) | Self::FromScratch(_) => Place::Base,
             Self::AttachFiles(_) => Place::End,
             Self::AptInstall(_)
             | Self::PipInstall(_)
@@ -277,6 +299,7 @@ impl Step {
             }
             // The order of these counts, or their types leave one form only.
             Self::DebianSlim(_)
+            | Self::ExistingImage(_)
             | Self::FromScratch(_)
             | Self::AptInstall(_)
             | Self::Env(_)

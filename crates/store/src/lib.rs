@@ -18,8 +18,8 @@ pub mod tree;
 mod worker;
 
 pub use engine::{
-    Checked, Collected, Context, Copy, CopyMode, Damage, FileSetView, ImageRecord, ImageUsage, LayerPart, LayerRecord,
-    LocalFiles, Lock, Outcome, Policy, Store, Usage, Work,
+    Checked, Collected, Context, Copy, CopyMode, Damage, FileSetView, ImageName, ImageRecord, ImageUsage, LayerPart,
+    LayerRecord, LocalFiles, Lock, NamedImage, Outcome, Policy, Store, Usage, Work,
 };
 pub use error::{DamagedFile, JobError, JobErrorKind, StoreError};
 pub use layout::{FORMAT_VERSION, Layout};

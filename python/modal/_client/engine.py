@@ -147,10 +147,12 @@ _latest: Engine | None = None
 
 def any_engine() -> Engine:
     """An engine that this process is connected with, or one that is started now and ends with this process."""
+    from modal.output import is_output_enabled
+
     global _latest
     if _latest is None or _latest._failure is not None:
         _latest = _start(interactive=False)
-        _latest.greet(output=False)
+        _latest.greet(output=is_output_enabled())
     return _latest
 
 

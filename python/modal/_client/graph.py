@@ -158,7 +158,14 @@ class Graph:
     def record_ids(self, ids: dict[str, str]) -> None:
         """Notes the ids that the engine gave to the images."""
         for identity, object_id in ids.items():
-            self._objects[int(identity)]._object_id = object_id
+            image = self._objects[int(identity)]
+            image._object_id, image._failed_log = object_id, None
+
+    def record_failure(self, error: BaseException) -> None:
+        """Notes where the log of a step that failed is, for the images that were not built because of it."""
+        for image in self._objects:
+            if image._object_id is None:
+                image._failed_log = getattr(error, "modal_log", None)
 
 
 def app_graph(app: App) -> tuple[Graph, dict[str, Any]]:
@@ -170,14 +177,21 @@ def app_graph(app: App) -> tuple[Graph, dict[str, Any]]:
         graph.add_image(app._image)
     graph.check()
     return graph, {
-        "app": {"name": app.name, "environment": os.environ.get("MODAL_ENVIRONMENT") or "main"},
+        "app": {"name": app.name, "environment": environment_name()},
         "images": graph.images,
         "functions": graph.functions,
-        "options": {
-            "force_build": is_set("MODAL_FORCE_BUILD"),
-            "ignore_cache": is_set("MODAL_IGNORE_CACHE"),
-        },
+        "options": options(),
     }
+
+
+def environment_name() -> str:
+    """The environment that this process works in."""
+    return os.environ.get("MODAL_ENVIRONMENT") or "main"
+
+
+def options() -> dict[str, bool]:
+    """How images are built."""
+    return {"force_build": is_set("MODAL_FORCE_BUILD"), "ignore_cache": is_set("MODAL_IGNORE_CACHE")}
 
 
 def is_set(variable: str) -> bool:

@@ -12,6 +12,7 @@ import sys
 import sysconfig
 import warnings
 
+from modal._client.graph import environment_name
 from modal._client.source import locate
 from modal._shared.payload import pack_any
 from modal.exception import InvalidError
@@ -45,7 +46,7 @@ def describe(function: Callable[..., Any], arguments: str | None, values: Any, i
     return {
         "function": function.__qualname__,
         "module": module,
-        "environment_name": os.environ.get("MODAL_ENVIRONMENT") or "main",
+        "environment_name": environment_name(),
         "source": source,
         "code": code,
     }

@@ -97,10 +97,6 @@ SUBSTITUTES = {
     **dict.fromkeys(("Image.from_aws_ecr", "Image.from_gcp_artifact_registry", "Image.from_registry"), _REGISTRIES),
     **dict.fromkeys(("Image.micromamba", "Image.micromamba_install"), _CONDA),
     **dict.fromkeys(("Image.dockerfile_commands", "Image.from_dockerfile"), _COMMANDS),
-    "Image.build": "an image is built when an app runs that uses it",
-    **dict.fromkeys(
-        ("Image.from_id", "Image.from_name", "Image.publish"), "declare the image; what was built is used again"
-    ),
     **dict.fromkeys(("Image.pip_install_from_pyproject", "Image.uv_sync"), _REQUIREMENTS),
     **dict.fromkeys(("Image.pip_install_private_repos", "Image.poetry_install_from_file"), _REQUIREMENTS),
     "client": _ACCOUNT,

@@ -231,6 +231,7 @@ def engine_error(control: dict[str, Any]) -> BaseException:
     if kind is exception.ImageBuildError:
         error = exception.ImageBuildError(message, control.get("image_id"), hint)
         error.modal_shown = bool(control.get("shown"))  # type: ignore[attr-defined]
+        error.modal_log = control.get("log")  # type: ignore[attr-defined]
     elif isinstance(kind, type) and issubclass(kind, exception.Error):
         error = kind(message, hint)
     else:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import sys
 
-from modal._shared.api import Explained, explain_on_instance
-from modal.exception import InvalidError
+from modal._shared.api import Explained, explain_on_instance, in_thread
+from modal.exception import ExecutionError, InvalidError
 from modal.image._step import factory_method, instance_method, make, quote, title
 from modal.image.commands import CommandSteps
 from modal.image.local import LocalSteps
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
     from typing import Concatenate, ParamSpec, TypeVar
+
+    from modal._client.images import ImageLogs
+    from modal.app import App
 
     P = ParamSpec("P")
     T = TypeVar("T")
@@ -78,6 +81,80 @@ class Image(PackageSteps, CommandSteps, LocalSteps, metaclass=Explained):
         `force_build` changes nothing, because there is nothing to build.
         """
         return make(cls, None, {"kind": "from_scratch"}, title("from_scratch", ()), force_build=force_build)
+
+    @factory_method
+    @classmethod
+    def from_id(cls, image_id: str, client: object = None) -> Image:
+        """An image that was built before, by its id (`im-…`)."""
+        if not isinstance(image_id, str) or not image_id.startswith("im-"):
+            raise InvalidError(f"`Image.from_id` takes an id such as `im-…`, not `{image_id!r}`")
+        image = make(cls, None, {"kind": "existing_image", "id": image_id}, title("from_id", [quote(image_id)]))
+        image._object_id = image_id
+        return image
+
+    @factory_method
+    @classmethod
+    def from_name(cls, name: str, *, environment_name: str | None = None, client: object = None) -> Image:
+        """The image that `Image.publish` gave this name to, when an app starts. It is not built.
+
+        ```python
+        image = modal.Image.from_name("trainer:v1").add_local_python_source("train")
+        ```
+        """
+        from modal._client.images import read_name
+
+        step = {"kind": "existing_image", **read_name("Image.from_name", name, environment_name)}
+        return make(cls, None, step, title("from_name", [quote(name)]))
+
+    @in_thread
+    def build(self, app: App | None = None) -> Image:
+        """Builds the image now, and returns it; it has an `object_id` then. An app, if one is given, has to run.
+
+        ```python
+        image = modal.Image.debian_slim().uv_pip_install("torch").build()
+        image.publish("trainer:v1")
+        ```
+        """
+        from modal._client.images import build
+
+        build(self, app)
+        return self
+
+    @in_thread
+    def publish(
+        self,
+        name: str,
+        *,
+        environment_name: str | None = None,
+        experimental_options: object = None,
+        client: object = None,
+    ) -> None:
+        """Gives an image that was built a name, ``name`` or ``name:tag``, which another image may have had.
+
+        An image with a name stays when others are removed because they are not used. `modal image names` shows and
+        removes names.
+        """
+        from modal._client.images import publish
+
+        publish(self, name, environment_name)
+
+    @in_thread
+    def hydrate(self, client: object = None) -> Image:
+        """Returns the image, which has to be built already; one that has a name is looked up."""
+        if self._step["kind"] == "existing_image":
+            from modal._client.images import build
+
+            build(self, None)
+        if self._object_id is None:
+            raise ExecutionError("this image is not built", hint="call `image.build()`, or run an app that uses it")
+        return self
+
+    @property
+    def logs(self) -> ImageLogs:
+        """What its steps have printed while it was built: ``logs.fetch(layers=1)``, ``logs.tail(entries=100)``."""
+        from modal._client.images import ImageLogs
+
+        return ImageLogs(self)
 
     @instance_method
     def pipe(self, func: Callable[Concatenate[Image, P], T], *args: P.args, **kwargs: P.kwargs) -> T:

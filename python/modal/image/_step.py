@@ -100,6 +100,8 @@ class Steps:
     _secrets: list[Secret]
     _force_build: bool
     _object_id: str | None
+    #: The log of the step that failed when the image was to be built.
+    _failed_log: str | None
     _import_errors: list[BaseException]
 
     def _add(
@@ -151,6 +153,7 @@ def make(
     image._secrets = secrets or []
     image._force_build = bool(force_build)
     image._object_id = None
+    image._failed_log = None
     image._import_errors = []
     return image
 

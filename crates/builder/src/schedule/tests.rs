@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Condvar;
 use std::sync::atomic::AtomicBool;
 
-use lamina_image::FileSet;
+use lamina_image::{ExistingImage, FileSet};
 use serde_json::{Value, json};
 
 use super::*;
@@ -40,6 +40,13 @@ fn committed(name: &str, content: &str) -> Committed {
 impl Backend for &Memory {
     fn find(&self, key: &LayerKey) -> Result<Option<LayerRecord>, BuildError> {
         Ok(self.records.lock().unwrap().get(key).cloned())
+    }
+
+    fn image(&self, image: &ExistingImage) -> Result<ImageRecord, BuildError> {
+        let ExistingImage::Id { id } = image else { panic!("{image:?}") };
+        let images = self.images.lock().unwrap();
+        let found = images.iter().find(|image| image.id == *id).cloned();
+        found.ok_or(BuildError::NoImage { id: Some(id.clone()), name: None })
     }
 
     fn confirm(&self) -> Result<bool, BuildError> {

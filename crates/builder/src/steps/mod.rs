@@ -13,7 +13,7 @@ mod volumes;
 use std::sync::OnceLock;
 
 use lamina_ground::{DEFAULT_PATH, Hint, Stack};
-use lamina_image::{Definition, Digest, Facts, FileSet, Graph, KeyMaterial, Node, Step};
+use lamina_image::{Definition, Digest, ExistingImage, Facts, FileSet, Graph, KeyMaterial, Node, Step};
 use lamina_store::{CommitRules, Committed, Lock, Work};
 use lamina_workshop::Workshop;
 pub(crate) use requirements::read as read_requirements;
@@ -37,6 +37,8 @@ pub(crate) trait Kind {
         Ok(vec![node.clone()])
     }
 }
+
+impl Kind for ExistingImage {}
 
 /// A kind of step that makes layers.
 pub(crate) trait LayerKind: Kind {
@@ -66,6 +68,8 @@ pub(crate) trait Recipe: Send {
 pub(crate) enum Declared<'a> {
     Layers(&'a dyn LayerKind),
     Metadata(&'a dyn MetadataKind),
+    /// An image that was built before.
+    Existing(&'a ExistingImage),
 }
 
 impl<'a> Declared<'a> {
@@ -73,6 +77,7 @@ impl<'a> Declared<'a> {
     pub(crate) fn of(step: &'a Step) -> Self {
         match step {
             Step::DebianSlim(kind) => Self::Layers(kind),
+            Step::ExistingImage(image) => Self::Existing(image),
             Step::FromScratch(kind) => Self::Metadata(kind),
             Step::AptInstall(kind) => Self::Layers(kind),
             Step::PipInstall(kind) => Self::Layers(kind),
@@ -94,6 +99,7 @@ impl<'a> Declared<'a> {
         match *self {
             Self::Layers(kind) => kind,
             Self::Metadata(kind) => kind,
+            Self::Existing(image) => image,
         }
     }
 }

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::ask::say;
 use super::image_table::{one_line, table};
-use super::{print, print_json, prune};
+use super::{image_names, print, print_json, prune};
 use crate::arguments::Image;
 use crate::failure::Failure;
 use crate::output::text;
@@ -54,6 +54,7 @@ pub(crate) fn image(image: &Image) -> Result<u8, Failure> {
                 print(disk_usage(&usage).as_bytes())?;
             }
         }
+        Image::Names(names) => return image_names::names(&engine, names),
         Image::Prune(wanted) => return prune::prune(&engine, wanted),
         Image::Logs { id, layers, all } => {
             let logs = engine.image_logs(id)?;

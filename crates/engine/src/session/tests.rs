@@ -139,6 +139,14 @@ impl Backend for Fake {
         &self.hosts
     }
 
+    fn build(&self, _: &Hello, app: &AppRequest, _: &Sink, _: &CancelToken) -> Result<serde_json::Value, Failure> {
+        Ok(serde_json::json!({ "image_id": app.select }))
+    }
+
+    fn image(&self, errand: ImageErrand) -> Result<serde_json::Value, Failure> {
+        Err(Failure::new(ErrorClass::NotFoundError, format!("{errand:?}")))
+    }
+
     fn secret(&self, errand: SecretErrand) -> Result<serde_json::Value, Failure> {
         match errand {
             SecretErrand::List { environment } => Ok(serde_json::json!([{ "name": environment }])),

@@ -13,7 +13,7 @@ use rusqlite::{Connection, OptionalExtension, Params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{ImageRecord, LayerRecord};
+use super::{ImageName, ImageRecord, LayerRecord, NamedImage};
 use crate::StoreError;
 
 /// Version of the schema, kept in the database's `user_version`.
@@ -51,6 +51,10 @@ const RECENT_LAYERS: &str = "
     SELECT record FROM layers
     WHERE CASE WHEN json_valid(record) THEN json_extract(record, '$.material.kind') END = ?1
     ORDER BY created DESC LIMIT ?2";
+
+/// Names of images. Made by whoever gives the first name, so that the index stays as earlier versions know it.
+const NAMES: &str =
+    "CREATE TABLE IF NOT EXISTS names (name TEXT PRIMARY KEY NOT NULL, image TEXT NOT NULL, record TEXT NOT NULL)";
 
 /// In two steps, because a search that sorts reads all that it selects of every row.
 const NEWEST_IMAGE: &str =
@@ -114,6 +118,49 @@ impl Index {
 
     pub(super) fn layers(&self) -> Result<Vec<LayerRecord>, StoreError> {
         self.get_all("SELECT record FROM layers ORDER BY created, key", [])
+    }
+
+    /// The image with exactly this id.
+    pub(super) fn image(&self, id: &str) -> Result<Option<ImageRecord>, StoreError> {
+        self.get("SELECT record FROM images WHERE id = ?1", [id])
+    }
+
+    /// Gives an image a name, which another one may have had.
+    pub(super) fn put_name(&self, named: &NamedImage) -> Result<(), StoreError> {
+        self.lock().execute_batch(NAMES).map_err(|reason| self.failed(reason))?;
+        self.put(
+            "INSERT OR REPLACE INTO names (name, image, record) VALUES (?1, ?2, ?3)",
+            (name_key(&named.name), &named.image, json(named)),
+        )
+    }
+
+    /// All names, in their order.
+    pub(super) fn names(&self) -> Result<Vec<NamedImage>, StoreError> {
+        if !self.has_names()? {
+            return Ok(Vec::new());
+        }
+        self.get_all("SELECT record FROM names ORDER BY name", [])
+    }
+
+    /// What a name stands for.
+    pub(super) fn name(&self, name: &ImageName) -> Result<Option<NamedImage>, StoreError> {
+        if !self.has_names()? {
+            return Ok(None);
+        }
+        self.get("SELECT record FROM names WHERE name = ?1", [name_key(name)])
+    }
+
+    /// Takes a name away from its image.
+    pub(super) fn remove_name(&self, name: &ImageName) -> Result<(), StoreError> {
+        if !self.has_names()? {
+            return Ok(());
+        }
+        self.put("DELETE FROM names WHERE name = ?1", [name_key(name)])
+    }
+
+    fn has_names(&self) -> Result<bool, StoreError> {
+        let query = "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'names')";
+        self.lock().query_row(query, [], |row| row.get(0)).map_err(|reason| self.failed(reason))
     }
 
     /// Forgets images and layers, all at once; a layer that was made anew meanwhile is another one.
@@ -198,6 +245,11 @@ impl Index {
     fn lock(&self) -> MutexGuard<'_, Connection> {
         self.connection.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// How a name stands in its column: no part of it has these characters.
+fn name_key(name: &ImageName) -> String {
+    format!("{}/{}:{}", name.environment, name.name, name.tag)
 }
 
 /// The database's integers are signed.

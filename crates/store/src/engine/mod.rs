@@ -39,7 +39,7 @@ pub use copy::{Copy, CopyMode};
 pub use files::{Collection as LocalFiles, Context, FileSetView};
 pub use health::{Checked, Damage, Outcome};
 pub use lock::Lock;
-pub use records::{ImageRecord, LayerPart, LayerRecord};
+pub use records::{ImageName, ImageRecord, LayerPart, LayerRecord, NamedImage};
 pub use work::Work;
 
 /// Dead sessions swept at one start: their locks travel as descriptors, of which a frame carries about 250.
@@ -222,6 +222,50 @@ impl Store {
     /// When the index cannot be read.
     pub fn list_images(&self) -> Result<Vec<ImageRecord>, StoreError> {
         self.shared.index.images()
+    }
+
+    /// The image with exactly this id, whose layers stay as long as this process lives: nothing where one of them is gone.
+    /// They are usable once [`Store::confirm`] says so.
+    ///
+    /// # Errors
+    /// When the index cannot be read.
+    pub fn expect_image(&self, id: &str) -> Result<Option<ImageRecord>, StoreError> {
+        match self.shared.index.image(id)? {
+            Some(record) if self.begin_hold(record.layers.bottom_up())? => Ok(Some(record)),
+            _ => Ok(None),
+        }
+    }
+
+    /// Gives an image a name, which another one may have had.
+    ///
+    /// # Errors
+    /// When the index cannot be written.
+    pub fn name_image(&self, named: &NamedImage) -> Result<(), StoreError> {
+        self.shared.index.put_name(named)
+    }
+
+    /// All names of images, in their order.
+    ///
+    /// # Errors
+    /// When the index cannot be read.
+    pub fn image_names(&self) -> Result<Vec<NamedImage>, StoreError> {
+        self.shared.index.names()
+    }
+
+    /// What a name stands for.
+    ///
+    /// # Errors
+    /// When the index cannot be read.
+    pub fn named_image(&self, name: &ImageName) -> Result<Option<NamedImage>, StoreError> {
+        self.shared.index.name(name)
+    }
+
+    /// Takes a name away from its image.
+    ///
+    /// # Errors
+    /// When the index cannot be written.
+    pub fn unname_image(&self, name: &ImageName) -> Result<(), StoreError> {
+        self.shared.index.remove_name(name)
     }
 
     /// The image whose id starts with `prefix`.

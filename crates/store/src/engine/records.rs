@@ -89,4 +89,40 @@ pub struct ImageRecord {
     pub bytes: u64,
     /// Full logs of its steps: title and path.
     pub logs: Vec<(String, String)>,
+    /// Digests of what its layers hold, and what is known of it: what steps need that build on it. Older records have
+    /// neither.
+    #[serde(default, skip_serializing_if = "Stack::is_empty")]
+    pub contents: Stack<Digest>,
+    /// What its steps say about it.
+    #[serde(default)]
+    pub facts: RecordedFacts,
+}
+
+/// A name of an image. Another image may get it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageName {
+    /// The environment.
+    pub environment: String,
+    /// The name.
+    pub name: String,
+    /// The tag.
+    pub tag: String,
+}
+
+impl std::fmt::Display for ImageName {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{}:{}", self.name, self.tag)
+    }
+}
+
+/// What a name stands for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamedImage {
+    /// The name.
+    #[serde(flatten)]
+    pub name: ImageName,
+    /// The image id.
+    pub image: String,
+    /// When it got the name, in seconds since 1970.
+    pub created: u64,
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use lamina_events::{CancelToken, Event, Sink};
 use lamina_ground::{Hint, Stack};
-use lamina_image::{Digest, LayerKey, RuntimeConfig};
+use lamina_image::{Digest, LayerKey, RecordedFacts, RuntimeConfig};
 use lamina_store::{Collected, CommitRules, Committed, ImageRecord, LayerRecord, Policy, Store, StoreError};
 
 use crate::support::{TestStore, directory_set, settle, write};
@@ -60,6 +60,8 @@ fn record_image(store: &Store, id: &str, layers: &[(&str, &Committed)], last_use
         last_used,
         bytes: layers.iter().map(|(_, layer)| layer.bytes).sum(),
         logs: Vec::new(),
+        contents: Stack::new(),
+        facts: RecordedFacts::default(),
     };
     store.record_image(&record).unwrap();
 }

@@ -7,7 +7,8 @@ use lamina_ground::Hint;
 use lamina_ground::Stack;
 use lamina_image::{Digest, LayerKey, RuntimeConfig};
 use lamina_store::{
-    CommitRules, ImageRecord, JobTable, LayerRecord, Layout, ObjectName, Store, StoreError, worker_main,
+    CommitRules, ImageName, ImageRecord, JobTable, LayerRecord, Layout, NamedImage, ObjectName, Store, StoreError,
+    worker_main,
 };
 
 use crate::support::*;
@@ -42,7 +43,37 @@ pub(crate) fn image_record(id: &str, last_used: u64) -> ImageRecord {
         last_used,
         bytes: 1,
         logs: vec![("base".to_owned(), "base.log".to_owned())],
+        contents: Stack::new(),
+        facts: lamina_image::RecordedFacts::default(),
     }
+}
+
+#[test]
+fn a_name_stands_for_the_image_that_got_it_last() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut store = TestStore::open(&directory.path().join("store"));
+    let name = |environment: &str, tag: &str| ImageName {
+        environment: environment.to_owned(),
+        name: "a".to_owned(),
+        tag: tag.to_owned(),
+    };
+    let give = |store: &Store, name: ImageName, image: &str| {
+        store.name_image(&NamedImage { name, image: image.to_owned(), created: 1 }).unwrap();
+    };
+    assert_eq!(store.image_names().unwrap(), []);
+    assert_eq!(store.named_image(&name("main", "latest")).unwrap(), None);
+    store.unname_image(&name("main", "latest")).unwrap();
+    give(&store, name("main", "latest"), "im-1");
+    give(&store, name("main", "v1"), "im-1");
+    give(&store, name("other", "latest"), "im-3");
+    give(&store, name("main", "latest"), "im-2");
+    store.reopen();
+    let found = |store: &Store, name| store.named_image(&name).unwrap().map(|named| named.image);
+    assert_eq!(found(&store, name("main", "latest")).as_deref(), Some("im-2"));
+    store.unname_image(&name("main", "latest")).unwrap();
+    assert_eq!(found(&store, name("main", "latest")), None);
+    let images: Vec<_> = store.image_names().unwrap().into_iter().map(|named| named.image).collect();
+    assert_eq!(images, ["im-1", "im-3"]);
 }
 
 #[test]

@@ -176,7 +176,8 @@ impl Store {
         let mut held = leases.layers.clone();
         held.extend(self.contexts(cutoff)?);
         let read = |digest: &Digest| self.tree(digest);
-        let facts = Facts { images: &images, layers: &layers, held: &held, cutoff, now };
+        let named = self.image_names()?.into_iter().map(|named| named.image).collect();
+        let facts = Facts { images: &images, layers: &layers, held: &held, cutoff, named: &named, now };
         Ok(plan(&facts, policy, &mut Sizes::new(&read), overhead))
     }
 

@@ -76,6 +76,8 @@ pub(super) struct Facts<'a> {
     pub(super) held: &'a HashSet<Digest>,
     /// What no image names and was made before this time goes, in seconds since 1970.
     pub(super) cutoff: Option<i64>,
+    /// Ids of images that have names: they stay unless the policy names them.
+    pub(super) named: &'a HashSet<String>,
     /// Seconds since 1970.
     pub(super) now: i64,
 }
@@ -85,7 +87,8 @@ pub(super) fn plan(facts: &Facts<'_>, policy: &Policy, sizes: &mut Sizes<'_>, ov
     let mut plan = Plan::default();
     let mut staying: Vec<&ImageRecord> = Vec::new();
     for image in facts.images {
-        match (policy.has_expired(image, facts.now), is_used(image, facts.held)) {
+        let has_expired = policy.has_expired(image, facts.now) && !is_kept(image, facts, policy);
+        match (has_expired, is_used(image, facts.held)) {
             (true, false) => plan.images.push(image.clone()),
             (true, true) => {
                 plan.used.push(image.clone());
@@ -115,7 +118,7 @@ fn shrink(
     }
     let mut kept = Vec::new();
     while let Some(image) = staying.pop() {
-        if sizes.total() <= maximum || !policy.concerns(image) {
+        if sizes.total() <= maximum || !policy.concerns(image) || is_kept(image, facts, policy) {
             kept.push(image);
         } else if is_used(image, facts.held) {
             plan.used.push(image.clone());
@@ -129,6 +132,11 @@ fn shrink(
     }
     kept.reverse();
     *staying = kept;
+}
+
+/// Whether an image stays because it has a name.
+fn is_kept(image: &ImageRecord, facts: &Facts<'_>, policy: &Policy) -> bool {
+    policy.ids.is_empty() && facts.named.contains(&image.id)
 }
 
 /// An image is used when all of its layers are: processes hold every layer of the images that they run.

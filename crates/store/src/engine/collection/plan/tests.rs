@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use lamina_image::RuntimeConfig;
+use lamina_image::{RecordedFacts, RuntimeConfig};
 
 use super::*;
 use crate::tree::{Entry, Node, Tree};
@@ -27,6 +27,8 @@ fn image(id: &str, layers: &[&str], made: u64, used: u64) -> ImageRecord {
         last_used: NOW.cast_unsigned() - used * DAY,
         bytes: 0,
         logs: Vec::new(),
+        contents: Stack::new(),
+        facts: RecordedFacts::default(),
     }
 }
 
@@ -61,7 +63,8 @@ fn outcome(plan: &Plan) -> (Vec<&str>, Vec<&str>) {
 
 fn decide(images: &[ImageRecord], layers: &[LayerRecord], held: &[&str], policy: &Policy) -> Plan {
     let held = held.iter().map(|name| digest(name)).collect();
-    let facts = Facts { images, layers, held: &held, cutoff: policy.cutoff(NOW), now: NOW };
+    let named = ["named".to_owned()].into();
+    let facts = Facts { images, layers, held: &held, named: &named, cutoff: policy.cutoff(NOW), now: NOW };
     plan(&facts, policy, &mut Sizes::new(&|_| None), 0)
 }
 
@@ -114,10 +117,19 @@ fn nothing_goes_that_was_not_agreed_to() {
     for policy in [unused_for(0), Policy { maximum_bytes: Some(0), ..Policy::default() }] {
         let policy = Policy { among: Some(vec!["shown".into()]), ..policy };
         let held = HashSet::new();
-        let facts = Facts { images: &images, layers: &[], held: &held, cutoff: None, now: NOW };
+        let facts = Facts { images: &images, layers: &[], held: &held, named: &HashSet::new(), cutoff: None, now: NOW };
         let mut sizes = Sizes::new(&|_| Some(tree_of("1")));
         assert_eq!(outcome(&plan(&facts, &policy, &mut sizes, 0)).0, ["shown"]);
     }
+}
+
+#[test]
+fn images_with_names_stay_unless_they_are_asked_for() {
+    let images = [image("named", &["base", "a"], 90, 90), image("other", &["base", "b"], 90, 90)];
+    let layers = ["base", "a", "b"].map(plain);
+    assert_eq!(outcome(&decide(&images, &layers, &[], &unused_for(30))), (vec!["other"], vec!["b"]));
+    let policy = Policy { ids: vec!["named".into()], ..Policy::default() };
+    assert_eq!(outcome(&decide(&images, &layers, &[], &policy)), (vec!["named"], vec!["a"]));
 }
 
 #[test]
@@ -194,7 +206,8 @@ fn a_limit_lets_the_least_recently_used_go_until_the_rest_fits() {
     let read = |digest: &Digest| trees.get(digest).cloned();
     let images = [image("first", &["1", "2"], 0, 0), image("second", &["3"], 0, 1), image("third", &["12"], 0, 2)];
     let held = HashSet::new();
-    let facts = Facts { images: &images, layers: &[], held: &held, cutoff: Some(NOW), now: NOW };
+    let facts =
+        Facts { images: &images, layers: &[], held: &held, named: &HashSet::new(), cutoff: Some(NOW), now: NOW };
     let with_limit = |blocks: u64| {
         let policy = Policy { maximum_bytes: Some(blocks * 4096 + 100), ..Policy::default() };
         let plan = plan(&facts, &policy, &mut Sizes::new(&read), 100);
