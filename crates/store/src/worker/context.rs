@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use lamina_image::Digest;
@@ -108,6 +108,11 @@ impl WorkerContext {
         self.works.enter(work_id)
     }
 
+    /// Tells all who write into works that nobody will use what they make.
+    pub(super) fn abandon_works(&self) {
+        self.works.abandon_all();
+    }
+
     /// Fails when nobody wants the work any more; long jobs ask now and then.
     ///
     /// # Errors
@@ -178,7 +183,7 @@ impl WorkerContext {
     /// # Errors
     /// When the disk fails.
     pub fn sync(&self) -> Result<()> {
-        self.objects.sync(false)
+        self.objects.sync(false, &AtomicBool::new(false))
     }
 
     /// Notes files that were placed in the upper of a work, by inode.

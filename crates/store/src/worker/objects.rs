@@ -12,6 +12,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, PoisonError};
 
 use lamina_image::Digest;
@@ -156,14 +157,15 @@ impl Objects {
     }
 
     /// Makes the objects written so far durable and seals them. `everything` is whether other files of the store have to be
-    /// on the disk as well.
-    pub(super) fn sync(&self, everything: bool) -> Result<()> {
+    /// on the disk as well. Ends between two objects once nobody wants them; those that are left have no seal.
+    pub(super) fn sync(&self, everything: bool, abandoned: &AtomicBool) -> Result<()> {
         let pending = self.lock().clone();
         let singly = !everything && pending.len() <= SYNC_SINGLY;
         if !singly {
             disk::sync_filesystem(&self.content)?;
         }
         for (inode, digest) in pending.values() {
+            content::check_abandoned(abandoned)?;
             let path = self.path(digest);
             if disk::try_stat(&path)?.is_none() {
                 continue; // It was of no use to any layer and has been collected.

@@ -26,7 +26,7 @@ pub(super) fn salvage(context: &WorkerContext, digest: &Digest) -> Result<()> {
         set_aside(context, &context.objects.path(&bytes))?;
         context.objects.adopt(&bytes, size, &temporary)?;
     }
-    context.objects.sync(false)
+    context.sync()
 }
 
 /// Makes the view of a layer again if its objects are sound; otherwise puts the layer aside.

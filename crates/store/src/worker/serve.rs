@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Condvar, Mutex, PoisonError, mpsc};
 use std::time::Instant;
 
@@ -18,8 +19,8 @@ use super::{JobTable, WorkerContext, caches, collect, commit, ingest, packages, 
 use crate::JobError;
 use crate::protocol::{Answer, Envelope, Request};
 
-/// Serves requests until the engine closes its end, and finishes what would leave the store untidy. Jobs and checks are not
-/// finished: nobody will use what they make, and unpacking a large package takes a while.
+/// Serves requests until the engine closes its end, and finishes what would leave the store untidy. Jobs, checks and commits
+/// are not finished: nobody will use what they make, and unpacking a large package takes a while.
 pub fn worker_main(socket: UnixStream, content: &Path, jobs: JobTable) {
     let Ok(sending) = socket.try_clone() else { return };
     let sender = Sender::new(sending);
@@ -43,6 +44,7 @@ pub fn worker_main(socket: UnixStream, content: &Path, jobs: JobTable) {
             worker.sender.shutdown();
         }
     }
+    worker.context.abandon_works();
     drop(unfinished);
     // Ends when the last request has let go of its sender.
     let _ = finished.recv();
@@ -162,7 +164,7 @@ impl Worker {
             Request::Publish => value(view::publish(context, &payload(frame)?)?),
             Request::MakeView { digest } => value(view::restore(context, &digest)?),
             Request::Look { digest } => value(view::looks_right(context, &digest)?),
-            Request::Verify { digest } => value(verify::verify(context, &digest)?),
+            Request::Verify { digest } => value(verify::verify(context, &digest, &AtomicBool::new(false))?),
             Request::Check { digest } => value(verify::check(context, &digest)?),
             Request::CheckObjects { digit } => value(verify::check_objects(context, digit)?),
             Request::Salvage { digest } => value(repair::salvage(context, &digest)?),

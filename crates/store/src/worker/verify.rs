@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, PoisonError};
 
 use lamina_image::Digest;
@@ -21,10 +22,10 @@ use crate::{JobError, Metadata, ObjectName};
 /// What is known of objects that were read whole: whether they hold what their names say, as long as their status is this.
 pub(super) type Verdicts = Mutex<HashMap<ObjectName, (u64, i64, i64, bool)>>;
 
-/// Reads the layer's tree, its view and its objects whole; answers one sentence per problem.
-pub(super) fn verify(context: &WorkerContext, digest: &Digest) -> Result<Vec<String>> {
+/// Reads the layer's tree, its view and its objects whole; answers one sentence per problem. Fails once nobody wants to know.
+pub(super) fn verify(context: &WorkerContext, digest: &Digest, abandoned: &AtomicBool) -> Result<Vec<String>> {
     match load(context, digest)? {
-        Ok(tree) => problems(context, digest, &tree, None),
+        Ok(tree) => problems(context, digest, &tree, None, abandoned),
         Err(problem) => Ok(vec![problem]),
     }
 }
@@ -40,7 +41,7 @@ pub(super) fn check(context: &WorkerContext, digest: &Digest) -> Result<Vec<Stri
                 .filter_map(|entry| sentence(entry, check_object(context, entry, Some(&context.verdicts))));
             Ok(problems.collect())
         }
-        Ok(tree) => problems(context, digest, &tree, Some(&context.verdicts)),
+        Ok(tree) => problems(context, digest, &tree, Some(&context.verdicts), &AtomicBool::new(false)),
         Err(problem) => Ok(vec![problem]),
     }
 }
@@ -61,17 +62,25 @@ pub(super) fn load(context: &WorkerContext, digest: &Digest) -> Result<std::resu
     Ok(Tree::decode(&encoded).map_err(|error| format!("the tree `{digest}` cannot be read: {error}")))
 }
 
-fn problems(context: &WorkerContext, digest: &Digest, tree: &Tree, verdicts: Option<&Verdicts>) -> Result<Vec<String>> {
+fn problems(
+    context: &WorkerContext,
+    digest: &Digest,
+    tree: &Tree,
+    verdicts: Option<&Verdicts>,
+    abandoned: &AtomicBool,
+) -> Result<Vec<String>> {
     let root = view::view_path(context, digest);
     let placing = context.placing_at(&root);
     let problem = |entry: &Entry| {
+        content::check_abandoned(abandoned)?;
         let found = match check_entry(context, entry, &join(&root, &entry.path), placing) {
             Ok(None) => check_object(context, entry, verdicts),
             other => other,
         };
-        sentence(entry, found)
+        Ok(sentence(entry, found))
     };
-    let mut problems: Vec<String> = tree.entries().par_iter().filter_map(problem).collect();
+    let mut problems: Vec<String> =
+        tree.entries().par_iter().map(problem).filter_map(Result::transpose).collect::<Result<_>>()?;
     problems.extend(unknown(tree, &root)?);
     if placing == Placing::Redirects {
         problems.extend(deletions(context, digest, tree, &root)?);

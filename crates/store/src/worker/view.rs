@@ -38,7 +38,7 @@ fn make_and_publish(
     if !missing.is_empty() {
         return Ok(Published::Missing(missing));
     }
-    context.objects.sync(false)?;
+    context.sync()?;
     let root = context.temporary_path();
     let tree_file = context.temporary_path();
     let built = build(context, &tree, &root)

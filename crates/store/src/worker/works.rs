@@ -10,8 +10,10 @@ use super::disk::Result;
 /// The works that somebody writes into, or that are being removed; by id.
 #[derive(Debug, Default)]
 pub(super) struct Works {
-    works: Mutex<HashMap<String, State>>,
+    in_use: Mutex<HashMap<String, State>>,
     left: Condvar,
+    /// Whether nobody wants any work any more.
+    are_abandoned: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -33,6 +35,7 @@ impl Works {
     /// Begins a use of a work.
     pub(super) fn enter(self: &Arc<Self>, id: &str) -> Result<WorkUse> {
         let mut works = self.lock();
+        check_abandoned(&self.are_abandoned)?;
         let state = works.entry(id.to_owned()).or_default();
         check_abandoned(&state.is_abandoned)?;
         state.users += 1;
@@ -46,6 +49,15 @@ impl Works {
         works.entry(id.to_owned()).or_default().is_abandoned.store(true, Ordering::Relaxed);
         let is_used = |works: &mut HashMap<String, State>| works.get(id).is_some_and(|state| state.users > 0);
         drop(self.left.wait_while(works, is_used).unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Lets nobody begin a use of any work any more, and tells those that go on.
+    pub(super) fn abandon_all(&self) {
+        let works = self.lock();
+        self.are_abandoned.store(true, Ordering::Relaxed);
+        for state in works.values() {
+            state.is_abandoned.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Forgets a work that is gone.
@@ -62,7 +74,7 @@ impl Works {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, State>> {
-        self.works.lock().unwrap_or_else(PoisonError::into_inner)
+        self.in_use.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -109,5 +121,14 @@ mod tests {
         works.forget("a");
         drop(works.enter("a").unwrap());
         assert!(works.lock().is_empty());
+    }
+
+    #[test]
+    fn all_works_are_abandoned_at_once() {
+        let works = Arc::new(Works::default());
+        let used = works.enter("a").unwrap();
+        works.abandon_all();
+        assert!(used.is_abandoned().load(Ordering::Relaxed) && works.ensure_wanted("a").is_err());
+        assert!(works.enter("b").is_err());
     }
 }

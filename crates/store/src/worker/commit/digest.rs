@@ -23,6 +23,7 @@ pub(super) struct Upper<'a> {
     /// Files that were placed from objects, by inode: their digests are known.
     pub(super) placed: &'a HashMap<u64, Placed>,
     pub(super) rules: &'a CommitRules,
+    /// Whether nobody wants them any more.
     pub(super) abandoned: &'a AtomicBool,
 }
 
@@ -31,6 +32,7 @@ impl Upper<'_> {
     pub(super) fn nodes(&self) -> Result<Vec<Node>> {
         let first_names = self.first_names();
         let node = |item: &Found| {
+            content::check_abandoned(self.abandoned)?;
             let path = join(self.root, &item.path);
             match item.file_type() {
                 FileType::Directory => self.directory(&path, item),

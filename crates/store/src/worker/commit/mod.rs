@@ -11,7 +11,8 @@
 //!
 //! A layer that is published already is read whole: where it is damaged, what was made now takes its place.
 //!
-//! Whatever happens before the last step leaves only the step's work directory, which is swept.
+//! Whatever happens before the last step leaves only the step's work directory, which is swept. Until then it ends between
+//! two files once nobody wants the layer any more.
 
 mod bytecode;
 mod digest;
@@ -40,8 +41,8 @@ pub(super) fn commit(context: &WorkerContext, id: &str, rules: &CommitRules) -> 
     if rules.constant_password_days {
         shadow::normalise(&upper)?;
     }
-    let found = scan::scan(&upper, rules)?;
     let abandoned = work.is_abandoned();
+    let found = scan::scan(&upper, rules, abandoned)?;
     let nodes = digest::Upper { root: &upper, found: &found, placed: &placed, rules, abandoned }.nodes()?;
     let entries = found.iter().zip(nodes).map(|(found, node)| Entry { path: found.path.clone(), node });
     let tree = Tree::new(entries.collect()).map_err(|error| JobError::new(JobError::STORE, error.to_string()))?;
@@ -49,7 +50,7 @@ pub(super) fn commit(context: &WorkerContext, id: &str, rules: &CommitRules) -> 
     let digest = Digest::of(&encoded);
     let has_view = disk::try_stat(&view::view_path(context, &digest))?.is_some();
     let has_tree = disk::try_stat(&view::tree_path(context, &digest))?.is_some();
-    let bytes_new = if has_view && has_tree && verify::verify(context, &digest)?.is_empty() {
+    let bytes_new = if has_view && has_tree && verify::verify(context, &digest, abandoned)?.is_empty() {
         // Another run of the same step, or another step with the same result.
         remove_all(&upper)?;
         0
@@ -58,15 +59,16 @@ pub(super) fn commit(context: &WorkerContext, id: &str, rules: &CommitRules) -> 
             make_way(context, &tree, &placed)?;
         }
         let placing = context.placing_of(&tree);
-        let sharing = share::Sharing { context, upper: &upper, found: &found, tree: &tree, placed: &placed, placing };
-        let bytes_new = sharing.share()?;
+        let (upper, found, tree, placed) = (&upper, &found, &tree, &placed);
+        let bytes_new = share::Sharing { context, upper, found, tree, placed, placing, abandoned }.share()?;
         let tree_file = context.temporary_path();
         view::write_tree(&encoded, &tree_file)?;
-        whiteouts::publish(context, &digest, &tree, &upper)?;
-        context.objects.sync(true)?;
+        whiteouts::publish(context, &digest, tree, upper)?;
+        content::check_abandoned(abandoned)?;
+        context.objects.sync(true, abandoned)?;
         content::check_abandoned(abandoned)?;
         let publish = if has_view { view::replace_both } else { view::publish_both };
-        publish(context, &digest, &tree_file, &upper)?;
+        publish(context, &digest, &tree_file, upper)?;
         bytes_new
     };
     if !rules.package_times {
@@ -109,5 +111,33 @@ fn make_way(context: &WorkerContext, tree: &Tree, placed: &HashMap<u64, Placed>)
             );
             Err(JobError::new(JobError::STORE, text))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_part_ends_once_nobody_wants_the_layer() {
+        let directory = tempfile::tempdir().unwrap();
+        let context = WorkerContext::new(directory.path(), "test", Vec::new()).unwrap();
+        let (upper, rules) = (directory.path().join("upper"), CommitRules::default());
+        fs_err::create_dir(&upper).unwrap();
+        fs_err::write(upper.join("file"), "bytes").unwrap();
+        let (wanted, abandoned) = (AtomicBool::new(false), AtomicBool::new(true));
+        let is_abandoned = |error: JobError| assert_eq!(error.message, "the work was abandoned");
+        is_abandoned(scan::scan(&upper, &rules, &abandoned).err().unwrap());
+        let found = scan::scan(&upper, &rules, &wanted).unwrap();
+        let (root, found, rules, placed) = (&upper, &found, &rules, &HashMap::new());
+        is_abandoned(digest::Upper { root, found, placed, rules, abandoned: &abandoned }.nodes().err().unwrap());
+        let nodes = digest::Upper { root, found, placed, rules, abandoned: &wanted }.nodes().unwrap();
+        let entries = found.iter().zip(nodes).map(|(found, node)| Entry { path: found.path.clone(), node });
+        let (tree, placing) = (&Tree::new(entries.collect()).unwrap(), context.placing);
+        let sharing =
+            |abandoned| share::Sharing { context: &context, upper: root, found, tree, placed, placing, abandoned };
+        is_abandoned(sharing(&abandoned).share().err().unwrap());
+        assert!(context.objects.find(&Digest::of(b"bytes"), None).unwrap().is_none());
+        assert_eq!(sharing(&wanted).share().unwrap(), 5);
     }
 }

@@ -1,11 +1,13 @@
 //! What a step left in its upper.
 
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 
 use rayon::prelude::*;
 use rustix::fs::{FileType, Stat};
 
 use crate::CommitRules;
+use crate::worker::content::check_abandoned;
 use crate::worker::disk::{self, Result, join};
 
 /// Something in an upper.
@@ -28,12 +30,15 @@ impl Found {
 }
 
 /// Lists an upper in the byte order of paths, and removes from it what does not belong into a view.
-pub(super) fn scan(upper: &Path, rules: &CommitRules) -> Result<Vec<Found>> {
+pub(super) fn scan(upper: &Path, rules: &CommitRules, abandoned: &AtomicBool) -> Result<Vec<Found>> {
     let mut found = vec![Found { path: Vec::new(), stat: disk::stat(upper)? }];
     let mut directories = vec![Vec::new()];
     while !directories.is_empty() {
-        let listed: Vec<Vec<Found>> =
-            directories.par_iter().map(|directory| list(upper, directory, rules)).collect::<Result<_>>()?;
+        let list = |directory: &Vec<u8>| {
+            check_abandoned(abandoned)?;
+            list(upper, directory, rules)
+        };
+        let listed: Vec<Vec<Found>> = directories.par_iter().map(list).collect::<Result<_>>()?;
         let first = found.len();
         found.extend(listed.into_iter().flatten());
         let below = found[first..].iter().filter(|item| item.file_type() == FileType::Directory);

@@ -1,7 +1,7 @@
 //! Sharing bytes between an upper that becomes a view and the objects.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use rayon::prelude::*;
 use rustix::fs::FileType;
@@ -27,6 +27,8 @@ pub(super) struct Sharing<'a> {
     pub(super) placed: &'a std::collections::HashMap<u64, Placed>,
     /// The way in which the files of this view are placed.
     pub(super) placing: Placing,
+    /// Whether nobody wants the view any more.
+    pub(super) abandoned: &'a AtomicBool,
 }
 
 impl Sharing<'_> {
@@ -58,6 +60,7 @@ impl Sharing<'_> {
 
     /// Whether the bytes are new to the store, and whether the file was replaced by another one.
     fn share_file(&self, found: &Found, entry: &Entry, bytes: Bytes, meta: &Metadata) -> Result<(bool, bool)> {
+        content::check_abandoned(self.abandoned)?;
         let objects = &self.context.objects;
         if self.placed.contains_key(&found.stat.st_ino) {
             // It was placed before anybody knew how much there would be.
@@ -125,6 +128,7 @@ impl Sharing<'_> {
             let Node::HardLink { target } = &entry.node else { continue };
             let first = entries.binary_search_by(|entry| entry.path.cmp(target));
             if first.is_ok_and(|index| is_replaced[index]) {
+                content::check_abandoned(self.abandoned)?;
                 let temporary = self.context.temporary_path();
                 disk::hard_link(&join(self.upper, target), &temporary)
                     .map_err(JobError::file("linking to", &temporary))?;
@@ -136,6 +140,7 @@ impl Sharing<'_> {
 
     /// Turns the marks of the overlay that filled the upper into those that an overlay below another one has.
     fn mark(&self, entry: &Entry, is_replaced: bool) -> Result<()> {
+        content::check_abandoned(self.abandoned)?;
         let path = join(self.upper, &entry.path);
         let file = match &entry.node {
             // Deletions are beside the view then.
@@ -160,6 +165,7 @@ impl Sharing<'_> {
         if is_placed || disk::meta(&found.stat).modified == meta.modified {
             return Ok(());
         }
+        content::check_abandoned(self.abandoned)?;
         disk::set_time(&join(self.upper, &entry.path), meta.modified)
     }
 }
