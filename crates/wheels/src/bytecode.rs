@@ -11,7 +11,7 @@ use lamina_packages::{MISSING, file_name};
 use lamina_store::{Job, JobError, JobErrorKind, WorkerContext};
 use serde::{Deserialize, Serialize};
 
-use crate::manifest::{Bytecode, Manifest, ManifestFile, descriptions};
+use crate::manifest::{Bytecode, Manifest, ManifestFile, descriptions, manifest_name};
 use crate::request::Target;
 
 /// The program that the image's interpreter runs; the other end of the pipes.
@@ -43,7 +43,7 @@ impl Job for CompileWheel {
         };
         let descriptions = descriptions(context);
         let manifest: Manifest = descriptions
-            .load(&file_name(&self.sha256, None))?
+            .load(&manifest_name(&self.sha256))?
             .ok_or_else(|| JobError::new(MISSING, format!("`{}` is not unpacked", self.name)))?;
         let modules: Vec<&ManifestFile> =
             manifest.files.iter().filter(|file| manifest.is_module(&file.path) && file.size <= SOURCE_LIMIT).collect();

@@ -25,7 +25,7 @@ use crate::installed::SurveyImage;
 use crate::interpreter::FindInterpreter;
 use crate::link::LinkWheels;
 use crate::lock::{Resolution, Source, Wheel};
-use crate::manifest::{self, Manifest, descriptions};
+use crate::manifest::{self, Manifest, descriptions, manifest_name};
 use crate::place::LinkedWheel;
 use crate::request::{Installer, Target};
 use crate::unpack::{DANGEROUS, UNUSUAL, UnpackWheel, Unpacked};
@@ -336,7 +336,7 @@ impl Run<'_> {
 
     fn manifest_names(&self) -> Vec<String> {
         let key = Some(self.bytecode_key.as_str());
-        self.wheels.iter().flat_map(|wheel| [file_name(&wheel.sha256, None), file_name(&wheel.sha256, key)]).collect()
+        self.wheels.iter().flat_map(|wheel| [manifest_name(&wheel.sha256), file_name(&wheel.sha256, key)]).collect()
     }
 }
 
@@ -383,7 +383,7 @@ impl Job for QueryWheels {
     fn run(self, context: &WorkerContext, _fds: Vec<OwnedFd>) -> Result<Vec<State>, JobError> {
         let descriptions = descriptions(context);
         let state = |sha256: &String| {
-            let (manifest, bytecode) = (file_name(sha256, None), file_name(sha256, Some(&self.bytecode_key)));
+            let (manifest, bytecode) = (manifest_name(sha256), file_name(sha256, Some(&self.bytecode_key)));
             descriptions.touch(&manifest);
             if descriptions.is_published(&bytecode) && descriptions.is_published(&manifest) {
                 return State::Ready;

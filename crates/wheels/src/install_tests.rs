@@ -45,7 +45,7 @@ impl Stand {
         let sha256 = Digest::of(&wheel.zip).hex();
         let job = UnpackWheel { filename: format!("{}-1.0-py3-none-any.whl", wheel.name), sha256: sha256.clone() };
         self.store.job(&job, &[file.as_fd()])?;
-        self.store.job(&PublishWheels { names: vec![file_name(&sha256, None)], forget: false }, &[])?;
+        self.store.job(&PublishWheels { names: vec![manifest_name(&sha256)], forget: false }, &[])?;
         Ok(LinkedWheel { name: wheel.name.clone(), sha256, requested: true, direct_url: None })
     }
 
@@ -231,7 +231,7 @@ fn what_the_store_has_lost_is_noticed() {
     let query = || QueryWheels { wheels: vec![sha256.clone()], bytecode_key: KEY.to_owned() };
     let unpacked = State::Unpacked { source_bytes: 9 };
     assert_eq!(stand.store.job(&query(), &[]).unwrap(), [unpacked]);
-    stand.store.job(&PublishWheels { names: vec![file_name(&sha256, None)], forget: true }, &[]).unwrap();
+    stand.store.job(&PublishWheels { names: vec![manifest_name(&sha256)], forget: true }, &[]).unwrap();
     assert_eq!(stand.store.job(&query(), &[]).unwrap(), [State::Missing]);
 }
 
@@ -241,7 +241,7 @@ fn damaged_descriptions_are_found_and_their_wheels_unpacked_again() {
     let names = ["flipped", "cut", "sound"];
     let wheels = names.map(|name| wheel(name, &[("demo.py", &format!("# {name}\n"))]));
     let linked: Vec<LinkedWheel> = wheels.iter().map(|wheel| stand.unpack(wheel).unwrap()).collect();
-    let description = |wheel: &LinkedWheel| format!("wheels/{}.json", wheel.sha256);
+    let description = |wheel: &LinkedWheel| format!("wheels/{}", manifest_name(&wheel.sha256));
     let check = || stand.store.check(None, &CancelToken::new(), &|_, _| ()).unwrap();
     let checked = check();
     assert_eq!((checked.packages, checked.is_damaged()), (3, false));
@@ -289,7 +289,7 @@ fn a_description_that_names_what_is_gone_is_damaged() {
     let problem = &checked.damaged_descriptions[0].problem;
     assert_eq!(*problem, format!("names the object `{}`, which is not there", object.display()));
     stand.store.repair(&mut checked, &CancelToken::new(), &|| ()).unwrap();
-    assert!(!stand.content(&format!("wheels/{}.json", linked.sha256)).exists());
+    assert!(!stand.content(&format!("wheels/{}", manifest_name(&linked.sha256))).exists());
 }
 
 #[test]
@@ -399,4 +399,36 @@ fn empty_directories_are_made_for_uv() {
     let work = stand.store.new_work().unwrap();
     stand.link(&work, wheels).unwrap();
     assert!(stand.content(work.upper().as_str()).join(SITE).join("demo/empty").is_dir());
+}
+
+#[test]
+fn what_an_earlier_program_unpacked_is_unpacked_again() {
+    let stand = Stand::new();
+    let demo = wheel("demo", &[("demo-1.0.data/scripts/tool", "print()\n")]);
+    let linked = stand.unpack(&demo).unwrap();
+    let (name, earlier) = (manifest_name(&linked.sha256), file_name(&linked.sha256, None));
+    let text = fs::read_to_string(stand.content(&format!("wheels/{name}"))).unwrap();
+    let (_, fields) = text.split_once(',').unwrap();
+    fs::write(
+        stand.content(&format!("wheels/{earlier}")),
+        format!("{{{}", fields.replace("\"mode\":420", "\"mode\":493")),
+    )
+    .unwrap();
+    stand.store.job(&PublishWheels { names: vec![name], forget: true }, &[]).unwrap();
+    let query = QueryWheels { wheels: vec![linked.sha256.clone()], bytecode_key: KEY.to_owned() };
+    assert_eq!(stand.store.job(&query, &[]).unwrap(), [State::Missing]);
+    stand.unpack(&demo).unwrap();
+    let work = stand.store.new_work().unwrap();
+    let job = LinkWheels {
+        work: work.id().to_owned(),
+        layers: Stack::new(),
+        target: target(),
+        installer: Installer::Pip,
+        bytecode_key: KEY.to_owned(),
+        wheels: vec![linked],
+    };
+    stand.store.job(&job, &[]).unwrap();
+    assert_eq!(stand.files(&work)["usr/local/bin/tool"].0, 0o644);
+    let checked = stand.store.check(None, &CancelToken::new(), &|_, _| ()).unwrap();
+    assert_eq!((checked.packages, checked.is_damaged()), (1, false), "both describe one package");
 }

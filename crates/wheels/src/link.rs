@@ -8,7 +8,7 @@ use lamina_store::{Job, JobError, WorkerContext};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::manifest::{Bytecode, Manifest, descriptions};
+use crate::manifest::{Bytecode, Manifest, descriptions, manifest_name};
 use crate::place::{LinkedWheel, place, place_bytecode};
 use crate::request::{Installer, Target};
 
@@ -56,7 +56,7 @@ fn load<'a>(
     wheel: &'a LinkedWheel,
     key: &str,
 ) -> Result<(&'a LinkedWheel, Manifest, Bytecode), JobError> {
-    let manifest = descriptions(context).load(&file_name(&wheel.sha256, None))?;
+    let manifest = descriptions(context).load(&manifest_name(&wheel.sha256))?;
     let manifest = manifest.ok_or_else(|| JobError::new(MISSING, format!("`{}` is not unpacked", wheel.name)))?;
     let bytecode = descriptions(context).load(&file_name(&wheel.sha256, Some(key)))?.unwrap_or_default();
     Ok((wheel, manifest, bytecode))

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use lamina_image::Digest;
-use lamina_packages::Descriptions;
+use lamina_packages::{Descriptions, file_name};
 use lamina_store::{JobError, KeptPackage, WorkerContext};
 use serde::{Deserialize, Serialize};
 
@@ -108,6 +108,16 @@ impl Place {
             Self::Data => target.prefix.clone(),
         }
     }
+}
+
+/// What unpacking makes of a wheel: with 2, scripts have the permission bits of the wheel; those of 1, whose names do not
+/// say so, could all be executed.
+const VERSION: u32 = 2;
+
+/// Name of the manifest of the wheel with this digest. One of another version has another name, so that programs of
+/// several versions use one store.
+pub(crate) fn manifest_name(sha256: &str) -> String {
+    file_name(&format!("{sha256}.{VERSION}"), None)
 }
 
 /// The manifests, and what was made of wheels later.

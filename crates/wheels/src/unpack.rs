@@ -5,14 +5,13 @@ use std::fs::File;
 use std::io::Read;
 use std::os::fd::OwnedFd;
 
-use lamina_packages::file_name;
 use lamina_store::{Job, JobError, JobErrorKind, WorkerContext};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::archive::{Archive, Entry, Refusal};
-use crate::manifest::{Manifest, ManifestFile, Place, descriptions};
+use crate::manifest::{Manifest, ManifestFile, Place, descriptions, manifest_name};
 use crate::record;
 use crate::request::normalize_name;
 use crate::scripts;
@@ -48,7 +47,7 @@ impl Job for UnpackWheel {
         let file = fds.into_iter().next().ok_or_else(|| invalid("its file was not handed over".to_owned()))?;
         let archive = Archive::open(File::from(file)).map_err(invalid)?;
         let manifest = unpack(archive, &self.filename, context)?;
-        descriptions(context).save(&file_name(&self.sha256, None), &manifest)?;
+        descriptions(context).save(&manifest_name(&self.sha256), &manifest)?;
         Ok(Unpacked { source_bytes: manifest.source_bytes() })
     }
 }
