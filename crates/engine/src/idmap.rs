@@ -1,6 +1,6 @@
 //! The id map of a store: recorded once, because the owners of its files depend on it.
 
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -20,6 +20,7 @@ pub(crate) fn open(layout: &Layout) -> Result<IdMap, EngineError> {
         // Whoever does the same at the same time writes the same.
         let own = write_own(&path, &map)?;
         fs_err::rename(own, path)?;
+        sync_names(layout)?;
     }
     Ok(map)
 }
@@ -70,12 +71,17 @@ fn record(layout: &Layout) -> Result<IdMap, EngineError> {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => match recorded(layout) {
             Ok(Some(first)) => Ok(first),
             // A damaged one. Whoever else replaces it writes the same.
-            Ok(None) => return Ok(fs_err::rename(own, path).map(|()| map)?),
+            Ok(None) => {
+                fs_err::rename(own, path)?;
+                sync_names(layout)?;
+                return Ok(map);
+            }
             Err(error) => Err(error),
         },
         linked => linked.map(|()| map).map_err(EngineError::from),
     };
     fs_err::remove_file(&own)?;
+    sync_names(layout)?;
     map
 }
 
@@ -109,12 +115,19 @@ fn ranges(ids: &[IdRange]) -> String {
     ids.iter().map(range).collect::<Vec<_>>().join(" and ")
 }
 
-/// Writes a map under a name that only this process uses.
+/// Writes a map, through to the disk, under a name that only this process uses.
 fn write_own(path: &Path, map: &IdMap) -> Result<PathBuf, EngineError> {
     let bytes = serde_json::to_vec_pretty(map).map_err(std::io::Error::from)?;
     let own = path.with_extension(format!("json.{}", std::process::id()));
-    fs_err::write(&own, bytes)?;
+    let mut file = fs_err::File::create(&own)?;
+    file.write_all(&bytes)?;
+    file.sync_all()?;
     Ok(own)
+}
+
+/// Writes through to the disk what the files of the store are called.
+fn sync_names(layout: &Layout) -> Result<(), EngineError> {
+    Ok(fs_err::File::open(layout.root())?.sync_all()?)
 }
 
 #[cfg(test)]

@@ -33,6 +33,13 @@ pub struct IdRange {
     pub count: u32,
 }
 
+impl IdRange {
+    /// The host's ids.
+    fn span(&self) -> Span {
+        Span { start: self.outside, count: self.count }
+    }
+}
+
 /// The id map of a store. It is recorded in the store, since files on disk carry the outside ids.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IdMap {
@@ -141,11 +148,10 @@ fn consecutive(spans: &[Span]) -> Vec<IdRange> {
 /// Puts ranges behind those that are there, as far as they overlap none of them.
 fn append(ranges: &mut Vec<IdRange>, spans: &[Span]) {
     for span in spans {
-        let known = |range: &IdRange| Span { start: range.outside, count: range.count };
         let inside = ranges.last().map_or(0, |last| last.inside.saturating_add(last.count));
         // The highest number is no id.
         let count = span.count.min(u32::MAX - inside);
-        if ranges.len() < MOST_RANGES && count > 0 && !ranges.iter().any(|range| known(range).overlaps(*span)) {
+        if ranges.len() < MOST_RANGES && count > 0 && !ranges.iter().any(|range| range.span().overlaps(*span)) {
             ranges.push(IdRange { inside, outside: span.start, count });
         }
     }
@@ -185,8 +191,8 @@ impl IdMap {
         }
     }
 
-    /// Takes in subordinate ranges that the calling user has got since the map was recorded, behind the others. Says
-    /// whether there were any.
+    /// Takes in subordinate ranges that the calling user has got since the map was recorded, behind the others, unless those
+    /// are no longer the user's. Says whether there were any.
     pub fn extend(&mut self) -> bool {
         if self.is_single() {
             return false;
@@ -202,9 +208,20 @@ impl IdMap {
             return false;
         }
         let name = lamina_system::user_name(uid).unwrap_or_default();
+        self.extend_with(&subordinate(&subuid, &name, uid), &subordinate(&subgid, &name, uid), uid == 0)
+    }
+
+    /// Takes in the ranges that a user has; root may map any.
+    fn extend_with(&mut self, uids: &[Span], gids: &[Span], is_root: bool) -> bool {
+        let has = |spans: &[Span], range: &IdRange| spans.iter().any(|span| span.contains(range.span()));
+        let has_all = |spans: &[Span], ranges: &[IdRange]| ranges.iter().all(|range| has(spans, range));
+        let are_own = has_all(uids, &self.uids) && has_all(gids, &self.gids);
+        if !is_root && !are_own {
+            return false;
+        }
         let before = (self.uids.len(), self.gids.len());
-        append(&mut self.uids, &subordinate(&subuid, &name, uid));
-        append(&mut self.gids, &subordinate(&subgid, &name, uid));
+        append(&mut self.uids, uids);
+        append(&mut self.gids, gids);
         before != (self.uids.len(), self.gids.len())
     }
 
@@ -415,6 +432,22 @@ mod tests {
         assert_eq!(ranges[1..], [IdRange { inside: 65_536, outside: 400_000, count: 200_000 }]);
         append(&mut ranges, &[Span { start: 1_000_000, count: u32::MAX - 1_000_000 }]);
         assert!(ranges.iter().all(|range| range.inside.checked_add(range.count).is_some()));
+    }
+
+    #[test]
+    fn a_map_grows_while_its_ranges_are_the_user_s() {
+        let recorded = || host("alice:100000:65536\n").map_of_entries("alice", 1000).unwrap();
+        let more = subordinate("alice:100000:65536\nalice:400000:65536\n", "alice", 1000);
+        let other = subordinate("alice:400000:65536\n", "alice", 1000);
+        for (uids, gids, is_root, grows) in [
+            (&more, &more, false, true),
+            (&other, &more, false, false),
+            (&more, &other, false, false),
+            (&other, &other, true, true),
+        ] {
+            let mut map = recorded();
+            assert_eq!((map.extend_with(uids, gids, is_root), map != recorded()), (grows, grows));
+        }
     }
 
     #[test]
