@@ -1,5 +1,7 @@
 //! The conversation with one Python process.
 
+mod call;
+
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -9,12 +11,13 @@ use std::thread::Scope;
 use std::time::Duration;
 
 use lamina_events::{CancelGuard, CancelToken, Event, Sink};
-use lamina_functions::{CallAnswer, CallId, CallStatus, Caller, Calls, ContainerSpec, OpenCall, Outcome};
+use lamina_functions::{CallAnswer, CallId, CallStatus, Calls, ContainerSpec, OpenCall};
 use lamina_ground::ErrorClass;
 use lamina_wire::{Payload, Receiver, Sender, WireError};
 use serde_json::Value;
 
-use crate::failure::{naming_record, of_call};
+use call::PythonCall;
+
 use crate::host::{Guest, Host, Hosts};
 use crate::protocol::{
     Answer, AppRequest, AttachedFunction, CallRequest, Failure, Hello, ImageErrand, PROTOCOL, Request, SecretErrand,
@@ -567,51 +570,6 @@ fn send_error(sender: &Sender, request: Option<u64>, failure: &Failure) {
     let failure = &failure.with_record();
     // As in `answer`.
     let _ = sender.send(&Answer::Error { request, failure }.encode(), &[], &[]);
-}
-
-/// A call that Python waits for.
-struct PythonCall {
-    sender: Sender,
-    calls: Arc<Calls>,
-    call: u64,
-}
-
-impl PythonCall {
-    /// Hands an answer on. A client that is attached and does not read is given up: the container has others to serve.
-    fn forward(&self, answer: &CallAnswer, payload: &Payload) -> Result<(), WireError> {
-        let sent = self.sender.forward(&answer.encode(), payload);
-        if matches!(&sent, Err(WireError::Io(error)) if error.kind() == std::io::ErrorKind::WouldBlock) {
-            self.sender.shutdown();
-            return Ok(());
-        }
-        sent
-    }
-}
-
-impl Caller for PythonCall {
-    fn item(&self, payload: Payload) -> Result<(), WireError> {
-        self.forward(&CallAnswer::Item { call: self.call }, &payload)
-    }
-
-    fn end(&self, outcome: Outcome) {
-        self.calls.close(self.call);
-        let (status, payload) = match outcome {
-            Outcome::Value(payload) => (CallStatus::Ok, payload),
-            Outcome::Exception(payload) => (CallStatus::Exception, payload),
-            Outcome::Error(error) => {
-                // Not the message, which may have what the container printed last.
-                tracing::info!(call = self.call, error = ?error.class(), "call");
-                (of_call(&error), Payload::default())
-            }
-        };
-        let Err(error) = self.forward(&CallAnswer::Result { call: self.call, status }, &payload) else {
-            return;
-        };
-        // If only the payload was the trouble, the caller still learns of it; if Python is gone, this fails too.
-        let message = naming_record(&format!("the result could not be handed over: {error}"));
-        let status = CallStatus::error(ErrorClass::ExecutionError, message);
-        let _ = self.forward(&CallAnswer::Result { call: self.call, status }, &Payload::default());
-    }
 }
 
 /// A sink that leaves out how images are built.
