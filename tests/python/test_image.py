@@ -52,6 +52,8 @@ def test_methods_leave_their_image_alone():
         lambda image: image.uv_pip_install([], requirements=[]),
         lambda image: image.apt_install([], []),
         lambda image: image.run_commands(),
+        lambda image: image.dockerfile_commands(),
+        lambda image: image.dockerfile_commands([]),
     ],
 )
 def test_nothing_given_is_the_same_image(call):
@@ -127,6 +129,50 @@ def test_what_runs_commands_is_a_list_of_strings(method):
     for wrong in ("/bin/sh", ("/bin/sh",), None, [1], [["a"]], {"a": "b"}):
         with pytest.raises(InvalidError, match=rf"`Image\.{method}` takes a list of strings"):
             call(wrong)
+
+
+def test_dockerfiles_are_read_when_the_app_starts(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    image = modal.Image.from_dockerfile("sub/Dockerfile", build_args={"A": "1"})
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub/Dockerfile").write_text("FROM scratch\n")
+    expected = {
+        "kind": "from_dockerfile",
+        "name": "Dockerfile",
+        "text": "FROM scratch\n",
+        "build_args": {"A": "1"},
+        "context": {"source": str(tmp_path), "ignore": None},
+    }
+    assert steps(image) == [expected]
+    for place, pattern in ((".dockerignore", "a"), ("sub/.dockerignore", "b"), ("sub/Dockerfile.dockerignore", "c")):
+        (tmp_path / place).write_text(f"# comment\n\n /{pattern}/ \n! /keep\n")
+        assert steps(image)[0]["context"]["ignore"] == {"patterns": [pattern, "!keep"]}
+    given = BASE.dockerfile_commands("RUN a", ["RUN b"], context_dir="sub", ignore=["x"])
+    assert last(given)["text"] == "RUN a\nRUN b"
+    assert last(given)["context"] == {"source": str(tmp_path / "sub"), "ignore": {"patterns": ["x"]}}
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        steps(modal.Image.from_dockerfile("none"))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: modal.Image.from_dockerfile(1),
+        lambda: modal.Image.from_dockerfile("a", context_dir=1),
+        lambda: modal.Image.from_dockerfile("a", build_args=["A"]),
+        lambda: modal.Image.from_dockerfile("a", build_args={"A": 1}),
+        lambda: modal.Image.from_dockerfile("a", ignore="x"),
+        lambda: modal.Image.from_dockerfile("a", secrets=["x"]),
+        lambda: modal.Image.from_dockerfile("a", env={"A": 1}),
+        lambda: modal.Image.from_dockerfile("a", add_python="3.11"),
+        lambda: BASE.dockerfile_commands(1),
+        lambda: BASE.dockerfile_commands("RUN x", build_args={1: "a"}),
+        lambda: BASE.dockerfile_commands("RUN x", context_files=["a"]),
+    ],
+)
+def test_dockerfiles_refuse_what_they_do_not_take(call):
+    with pytest.raises(InvalidError):
+        call()
 
 
 def test_nothing_is_a_base():

@@ -47,6 +47,8 @@ commands = (
     .run_commands(["make", "make install"], env={"PREFIX": "/usr/local"}, force_build=True)
     .run_function(print_versions, args=("pandas",), kwargs={"full": True}, timeout=60, memory=512)
 )
+dockerfile = modal.Image.from_dockerfile("Dockerfile", context_dir=".", build_args={"A": "b"}, ignore=["*.pyc"])
+lines = dockerfile.dockerfile_commands("RUN make", ["CMD x"], secrets=[modal.Secret.from_dict({"A": "b"})])
 served = (
     modal.Image.from_scratch(force_build=True)
     .entrypoint([])

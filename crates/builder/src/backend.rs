@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use lamina_events::{CancelToken, Event, Sink};
 use lamina_ground::Stack;
 use lamina_image::{Digest, ExistingImage, Facts, FileSet, LayerKey, Node};
-use lamina_store::{Committed, ImageName, ImageRecord, LayerRecord, StoreError};
+use lamina_store::{Committed, Context, ImageName, ImageRecord, LayerRecord, StoreError};
 use lamina_workshop::Workshop;
 
 use crate::host::HostSettings;
@@ -81,6 +81,10 @@ impl LocalFiles for StoreBackend<'_> {
     fn layer(&self, files: &FileSet, below: &Stack<Digest>) -> Result<Committed, BuildError> {
         Ok(self.workshop.store.file_set_layer(files, below)?)
     }
+
+    fn context(&self, context: &Context<'_>) -> Result<Committed, BuildError> {
+        Ok(self.workshop.store.context_layer(context)?)
+    }
 }
 
 impl Backend for StoreBackend<'_> {
@@ -131,6 +135,7 @@ impl Backend for StoreBackend<'_> {
             host: &self.host,
             node: task.node,
             parent: task.inputs.first().map_or(&nothing, Arc::as_ref),
+            others: task.inputs.get(1..).unwrap_or_default(),
             number: task.number,
             memory,
         };

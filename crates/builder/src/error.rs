@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use lamina_events::Cancelled;
 use lamina_ground::{Hint, Refusal, Subject, causes};
-use lamina_image::{DefinitionError, redact};
+use lamina_image::{DefinitionError, DockerfilePlace, redact};
 use lamina_store::{ImageName, StoreError};
 
 /// A step that failed, with everything that helps to find out why.
@@ -124,6 +124,14 @@ pub(crate) enum Mistake {
     /// The images do not hold together.
     #[error(transparent)]
     Definition(#[from] DefinitionError),
+    /// A line of a Dockerfile that cannot be followed.
+    #[error("{}:{}: {message}\n  {} | {}", place.file, place.line, place.line, place.text)]
+    Dockerfile {
+        /// The line.
+        place: DockerfilePlace,
+        /// What is wrong with it.
+        message: String,
+    },
     /// An image that is not declared is asked for.
     #[error("the definition has no image `{0}`")]
     UnknownImage(String),
@@ -151,7 +159,11 @@ impl Hint for Mistake {
         match self {
             Self::Requirements(error) => Refusal::of(Subject::Local, error)?.hint().map(Cow::Borrowed),
             Self::Several { hint, .. } => hint.as_deref().map(Cow::Borrowed),
-            Self::Definition(_) | Self::UnknownImage(_) | Self::IncludesItself(_) | Self::Toolchain(_) => None,
+            Self::Dockerfile { .. }
+            | Self::Definition(_)
+            | Self::UnknownImage(_)
+            | Self::IncludesItself(_)
+            | Self::Toolchain(_) => None,
         }
     }
 }

@@ -126,7 +126,7 @@ impl<'a> Builder<'a> {
         let mut state = State::on(inputs);
         let kind = match Declared::of(&node.step) {
             Declared::Metadata(kind) => {
-                kind.apply(node, &mut state);
+                kind.apply(node, &mut state)?;
                 return Ok((Ok(Arc::new(state)), None, Outlook::Metadata));
             }
             Declared::Existing(image) => {
@@ -224,11 +224,11 @@ impl<'a> Builder<'a> {
 
     fn compute(&self, place: usize, share: &Share) -> Result<State, BuildError> {
         let (node, inputs) = self.graph.step(place);
-        let inputs: Vec<Arc<State>> = inputs.iter().map(|input| self.state(*input, share)).collect::<Result<_, _>>()?;
+        let inputs = self.inputs(inputs, share)?;
         self.cancel.check()?;
         let mut state = State::on(&inputs);
         match Declared::of(&node.step) {
-            Declared::Metadata(kind) => kind.apply(node, &mut state),
+            Declared::Metadata(kind) => kind.apply(node, &mut state)?,
             Declared::Existing(image) => state = State::of_image(&self.backend.image(image)?)?,
             Declared::Layers(kind) => {
                 let planned = plan::plan(kind, node, &inputs, self.is_forced(node), &*self.backend)?;
@@ -236,6 +236,36 @@ impl<'a> Builder<'a> {
             }
         }
         Ok(state)
+    }
+
+    /// The states of a step's inputs, which are computed at the same time where there are several.
+    fn inputs(&self, inputs: &[usize], share: &Share) -> Result<Vec<Arc<State>>, BuildError> {
+        let [first, others @ ..] = inputs else { return Ok(Vec::new()) };
+        if others.is_empty() {
+            return Ok(vec![self.state(*first, share)?]);
+        }
+        std::thread::scope(|scope| {
+            let state = |input: usize| {
+                let outcome = self.state(input, share);
+                // Nobody needs the others any more.
+                if !matches!(outcome, Ok(_) | Err(BuildError::Damaged)) {
+                    self.cancel.cancel();
+                }
+                outcome
+            };
+            let others: Vec<_> = others.iter().map(|input| scope.spawn(move || state(*input))).collect();
+            let first = state(*first);
+            let join = |handle: std::thread::ScopedJoinHandle<'_, Outcome>| {
+                handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            };
+            let mut outcomes: Vec<Outcome> = std::iter::once(first).chain(others.into_iter().map(join)).collect();
+            // The others were cancelled because of one that says more.
+            let is_cause = |outcome: &Outcome| matches!(outcome, Err(error) if !matches!(error, BuildError::Cancelled));
+            match outcomes.iter().position(is_cause) {
+                Some(cause) => outcomes.swap_remove(cause).map(|_| Vec::new()),
+                None => outcomes.into_iter().collect(),
+            }
+        })
     }
 
     fn is_forced(&self, node: &Node) -> bool {

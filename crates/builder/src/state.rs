@@ -1,5 +1,6 @@
 //! What a chain of steps has come to.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use lamina_ground::Stack;
@@ -38,6 +39,8 @@ pub(crate) struct State {
     pub(crate) attached: Stack<FileSet>,
     /// Environment and working directory.
     pub(crate) config: RuntimeConfig,
+    /// What instructions of a Dockerfile know beside the image.
+    pub(crate) stage: Stage,
     /// What the steps say about the image.
     pub(crate) facts: Arc<Facts>,
     /// Whether everything in it came signed from Debian's archive: no step has run the user's commands or packages of
@@ -49,6 +52,15 @@ pub(crate) struct State {
     pub(crate) cached: bool,
     /// Title of the last step.
     pub(crate) title: String,
+}
+
+/// What instructions of one stage of a Dockerfile know beside the image.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Stage {
+    /// Values of `ARG`.
+    pub(crate) arguments: BTreeMap<String, String>,
+    /// Whether `CMD` stands above: an `ENTRYPOINT` leaves it alone then.
+    pub(crate) has_command: bool,
 }
 
 impl State {

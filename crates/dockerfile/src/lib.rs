@@ -32,7 +32,7 @@ impl Dockerfile {
     /// The first line that is none of a Dockerfile.
     pub fn parse(text: &str) -> Result<Self, ParseError> {
         let lines::Lines { escape, instructions } = lines::split(text)?;
-        let instructions = instructions.into_iter().map(|line| parse::instruction(line, escape));
+        let instructions = instructions.iter().map(|line| parse::instruction(line, escape));
         Ok(Self { instructions: instructions.collect::<Result<_, _>>()?, escape })
     }
 }

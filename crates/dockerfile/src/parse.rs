@@ -6,11 +6,11 @@ use crate::lines::Line;
 use crate::options::duration;
 
 /// The instruction on a line.
-pub(crate) fn instruction(line: Line, escape: char) -> Result<Instruction, ParseError> {
+pub(crate) fn instruction(line: &Line, escape: char) -> Result<Instruction, ParseError> {
     let (word, rest) = line.text.split_once(char::is_whitespace).unwrap_or((&line.text, ""));
     let name = word.to_ascii_uppercase();
     let (flags, arguments) = flags(rest.trim_start(), escape);
-    let reader = Reader { line: &line, name: &name, flags, arguments, escape };
+    let reader = Reader { line, name: &name, flags, arguments, escape };
     let kind = reader.kind()?;
     Ok(Instruction { line: line.number, text: line.text.split_whitespace().collect::<Vec<_>>().join(" "), kind })
 }
@@ -96,7 +96,8 @@ impl Reader<'_> {
     }
 
     fn unknown(&self) -> String {
-        let close = KNOWN.iter().find(|known| distance(known, self.name) <= 2);
+        let close =
+            KNOWN.iter().min_by_key(|known| distance(known, self.name)).filter(|known| distance(known, self.name) <= 2);
         let advice = close.map_or_else(
             || "a line that goes on needs a `\\` at the end of the one before".to_owned(),
             |known| format!("did you mean `{known}`?"),

@@ -205,7 +205,7 @@ impl Graph {
         if is_base != node.inputs.is_empty() {
             return Err(DefinitionError::Misplaced(node.title.clone()));
         }
-        if node.inputs.len() > 1 {
+        if node.inputs.len() > 1 && !node.step.takes_others() {
             return Err(DefinitionError::TooManyInputs { step: node.title.clone(), given: node.inputs.len() });
         }
         let place = |input: &NodeId| {

@@ -8,6 +8,7 @@ mod config;
 pub mod container;
 mod definition;
 mod digest;
+mod dockerfile;
 mod facts;
 mod files;
 mod key;
@@ -19,6 +20,9 @@ mod volumes;
 pub use config::{Healthcheck, RuntimeConfig};
 pub use definition::{Definition, DefinitionError, Graph, KeptSecret, Node, NodeId, SecretValues};
 pub use digest::{Digest, DigestError, Hasher};
+pub use dockerfile::{
+    Action, Dockerfile, DockerfileContext, DockerfileCopy, DockerfileRun, DockerfileStep, Place as DockerfilePlace,
+};
 pub use facts::{Facts, Libc, Package, PackageKind, Python, RecordedFacts, System};
 pub use files::{FileEntry, FileKind, FileSet, Ignore, Name};
 pub use key::{BUILDER_VERSION, KeyMaterial, LayerKey, image_id};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{FileSet, VolumeMount};
+use crate::{Dockerfile, DockerfileStep, FileSet, VolumeMount};
 
 /// What one method call of the chain does.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -16,6 +16,12 @@ pub enum Step {
     ExistingImage(ExistingImage),
     /// Nothing.
     FromScratch(FromScratch),
+    /// What a Dockerfile describes.
+    FromDockerfile(Dockerfile),
+    /// Lines of a Dockerfile on an image.
+    DockerfileCommands(Dockerfile),
+    /// One instruction of either.
+    Instruction(DockerfileStep),
     /// Debian packages.
     AptInstall(AptInstall),
     /// Python packages with pip's semantics.
@@ -249,9 +255,13 @@ impl Step {
     #[must_use]
     pub fn place(&self) -> Place {
         match self {
-            Self::DebianSlim(_) | Self::ExistingImage(_) | Self::FromScratch(_) => Place::Base,
+            Self::DebianSlim(_) | Self::ExistingImage(_) | Self::FromScratch(_) | Self::FromDockerfile(_) => {
+                Place::Base
+            }
             Self::AttachFiles(_) => Place::End,
-            Self::AptInstall(_)
+            Self::DockerfileCommands(_)
+            | Self::Instruction(_)
+            | Self::AptInstall(_)
             | Self::PipInstall(_)
             | Self::UvPipInstall(_)
             | Self::RunCommands(_)
@@ -285,6 +295,12 @@ impl Step {
         }
     }
 
+    /// Whether it uses other images beside the one that it builds on.
+    #[must_use]
+    pub fn takes_others(&self) -> bool {
+        matches!(self, Self::Instruction(step) if step.makes_layer())
+    }
+
     /// The canonical form: equal for steps that do the same, however they were written. Whoever declares a step may give
     /// what has no order in any order, and more than once.
     #[must_use]
@@ -301,6 +317,9 @@ impl Step {
             Self::DebianSlim(_)
             | Self::ExistingImage(_)
             | Self::FromScratch(_)
+            | Self::FromDockerfile(_)
+            | Self::DockerfileCommands(_)
+            | Self::Instruction(_)
             | Self::AptInstall(_)
             | Self::Env(_)
             | Self::Workdir(_)

@@ -96,7 +96,6 @@ SUBSTITUTES = {
     "Function.with_options": "give the options to `@app.function`",
     **dict.fromkeys(("Image.from_aws_ecr", "Image.from_gcp_artifact_registry", "Image.from_registry"), _REGISTRIES),
     **dict.fromkeys(("Image.micromamba", "Image.micromamba_install"), _CONDA),
-    **dict.fromkeys(("Image.dockerfile_commands", "Image.from_dockerfile"), _COMMANDS),
     **dict.fromkeys(("Image.pip_install_from_pyproject", "Image.uv_sync"), _REQUIREMENTS),
     **dict.fromkeys(("Image.pip_install_private_repos", "Image.poetry_install_from_file"), _REQUIREMENTS),
     "client": _ACCOUNT,
@@ -123,6 +122,8 @@ KEYWORDS = {
     "@app.function": _FUNCTION,
     "modal.App": ("tags",),
     "app.run": ("client", "detach", "environment_name", "name", "show_progress", "stdout"),
+    "Image.from_dockerfile": (*_GPU, "add_python", "registry_secret"),
+    "Image.dockerfile_commands": _GPU,
     "Image.pip_install": _GPU,
     "Image.uv_pip_install": (*_GPU, "uv_version"),
     "Image.apt_install": _GPU,
@@ -141,6 +142,7 @@ RENAMED = {
 }
 
 HINTS = {
+    "add_python": "install Python in the Dockerfile, or use `Image.debian_slim().dockerfile_commands(...)`",
     "buffer_containers": "leave it away: containers start when inputs come",
     "detach": "use `modal run --detach`",
     "gpu": "leave it away: containers have no GPUs yet",

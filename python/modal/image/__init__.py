@@ -11,6 +11,7 @@ from modal._shared.api import Explained, explain_on_instance, in_thread
 from modal.exception import ExecutionError, InvalidError
 from modal.image._step import factory_method, instance_method, make, quote, title
 from modal.image.commands import CommandSteps
+from modal.image.dockerfile import DockerfileSteps
 from modal.image.local import LocalSteps
 from modal.image.packages import PackageSteps
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 
 
-class Image(PackageSteps, CommandSteps, LocalSteps, metaclass=Explained):
+class Image(PackageSteps, CommandSteps, LocalSteps, DockerfileSteps, metaclass=Explained):
     """A base and a chain of steps; every method returns a new image and leaves its own unchanged.
 
     ```python

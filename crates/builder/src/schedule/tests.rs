@@ -30,6 +30,11 @@ impl LocalFiles for &Memory {
     fn layer(&self, files: &FileSet, _below: &Stack<Digest>) -> Result<Committed, BuildError> {
         Ok(committed(&files.entries[0].source, &files.entries[0].source))
     }
+
+    fn context(&self, context: &lamina_store::Context<'_>) -> Result<Committed, BuildError> {
+        let root = context.root.display().to_string();
+        Ok(committed(&root, &root))
+    }
 }
 
 fn committed(name: &str, content: &str) -> Committed {

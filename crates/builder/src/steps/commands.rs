@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use lamina_bases::quote;
 use lamina_ground::{DEFAULT_PATH, Stack, null_device};
 use lamina_image::{Digest, FileEntry, FileKind, FileSet, KeyMaterial, RunCommands, VolumeMount};
-use lamina_sandbox::{Exit, ExitStatus, Limits, Mount, SandboxError, SandboxSpec, Stdio, Upper};
+use lamina_sandbox::{Exit, ExitStatus, InjectedFile, Limits, Mount, Network, SandboxError, SandboxSpec, Stdio, Upper};
 use lamina_store::{CommitRules, StoreError, Work};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -109,6 +109,14 @@ pub(crate) struct Run<'a> {
     pub(crate) mounts: Vec<Mount>,
     /// Further files for `/dev/lamina`: name and contents.
     pub(crate) files: &'a [(String, Vec<u8>)],
+    /// Further files for `/dev/lamina` with modes of their own.
+    pub(crate) injected: Vec<InjectedFile>,
+    /// A program and its arguments in place of commands.
+    pub(crate) program: Option<Vec<String>>,
+    /// The user, as an image names it.
+    pub(crate) user: Option<String>,
+    /// The network.
+    pub(crate) network: Network,
     /// Layers with tools that lie over the image while the commands run.
     pub(crate) tools: Stack<Digest>,
     /// A layer that lies beneath the image meanwhile: what the image has itself hides it.
@@ -177,7 +185,10 @@ impl Run<'_> {
             host.add_file(name, contents.clone());
         }
         let mut environment = host.environment;
-        environment.insert("HOME".to_owned(), "/root".to_owned());
+        // The home of others is looked up where they are.
+        if self.user.is_none() {
+            environment.insert("HOME".to_owned(), "/root".to_owned());
+        }
         environment.insert("PATH".to_owned(), DEFAULT_PATH.to_owned());
         environment.extend(self.environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
         environment.extend(parent.config.environment.clone());
@@ -188,8 +199,17 @@ impl Run<'_> {
         let store = context.workshop.store;
         let beneath = Stack::from_bottom_up(self.toolchain.into_iter().chain(self.beneath));
         let layers = beneath.under(&parent.layers).under(&self.tools);
-        let script = self.script.map_or_else(|| run_all(parent.config.shell.as_deref()), str::to_owned);
-        let script = ["/bin/sh", "-c", &(host.prepare + &script), "sh"].map(str::to_owned);
+        host.files.extend(self.injected);
+        let in_shell =
+            |script: &str| ["/bin/sh", "-c", &(host.prepare.clone() + script), "sh"].map(str::to_owned).to_vec();
+        let argv = match self.program {
+            Some(words) if host.prepare.is_empty() => words,
+            Some(words) => [in_shell("exec \"$@\""), words].concat(),
+            None => {
+                let script = self.script.map_or_else(|| run_all(parent.config.shell.as_deref()), str::to_owned);
+                [in_shell(&script), self.commands.to_vec()].concat()
+            }
+        };
         let directory = || self.directory.unwrap_or("/").to_owned();
         // The layer is synchronised as a whole. What a command commits to a volume stays, whatever becomes of the step.
         let ignore_sync = !self.mounts.iter().any(|mount| matches!(mount, Mount::Bind { read_only: false, .. }));
@@ -201,7 +221,9 @@ impl Run<'_> {
             files: host.files,
             resolv_conf: host.resolv_conf,
             hosts: host.hosts,
-            argv: script.into_iter().chain(self.commands.iter().cloned()).collect(),
+            argv,
+            user: self.user,
+            network: self.network,
             env: environment.into_iter().collect(),
             cwd: parent.config.working_directory.clone().unwrap_or_else(directory),
             limits: Limits {

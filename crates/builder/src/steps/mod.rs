@@ -3,6 +3,7 @@
 mod apt;
 mod base;
 mod commands;
+mod dockerfile;
 mod files;
 mod function;
 mod metadata;
@@ -10,11 +11,12 @@ mod python;
 mod requirements;
 mod volumes;
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
+pub(crate) use dockerfile::jobs;
 use lamina_ground::{DEFAULT_PATH, Hint, Stack};
 use lamina_image::{Definition, Digest, ExistingImage, Facts, FileSet, Graph, KeyMaterial, Node, Step};
-use lamina_store::{CommitRules, Committed, Lock, Work};
+use lamina_store::{CommitRules, Committed, Context, Lock, Work};
 use lamina_workshop::Workshop;
 pub(crate) use requirements::read as read_requirements;
 
@@ -50,7 +52,7 @@ pub(crate) trait LayerKind: Kind {
 /// A kind of step that only changes how things are run, or what is attached.
 pub(crate) trait MetadataKind: Kind {
     /// Changes what later steps and containers start from.
-    fn apply(&self, node: &Node, state: &mut State);
+    fn apply(&self, node: &Node, state: &mut State) -> Result<(), BuildError>;
 }
 
 /// How a step's layers are made, once everything is read that its key depends on.
@@ -79,6 +81,9 @@ impl<'a> Declared<'a> {
             Step::DebianSlim(kind) => Self::Layers(kind),
             Step::ExistingImage(image) => Self::Existing(image),
             Step::FromScratch(kind) => Self::Metadata(kind),
+            Step::FromDockerfile(kind) | Step::DockerfileCommands(kind) => Self::Metadata(kind),
+            Step::Instruction(kind) if kind.makes_layer() => Self::Layers(kind),
+            Step::Instruction(kind) => Self::Metadata(kind),
             Step::AptInstall(kind) => Self::Layers(kind),
             Step::PipInstall(kind) => Self::Layers(kind),
             Step::UvPipInstall(kind) => Self::Layers(kind),
@@ -124,6 +129,9 @@ pub(crate) trait LocalFiles: Sync {
     /// The layer that local files are over `below`. What was hashed is in the store then, so that a file that
     /// changes meanwhile cannot come to stand under the key of what it was.
     fn layer(&self, files: &FileSet, below: &Stack<Digest>) -> Result<Committed, BuildError>;
+
+    /// The layer that is asked for of a local directory, over nothing.
+    fn context(&self, context: &Context<'_>) -> Result<Committed, BuildError>;
 }
 
 /// What planning a step has at hand.
@@ -163,6 +171,8 @@ pub(crate) struct StepContext<'a> {
     pub(crate) host: &'a OnceLock<HostSettings>,
     pub(crate) node: &'a Node,
     pub(crate) parent: &'a State,
+    /// Further states that it uses.
+    pub(crate) others: &'a [Arc<State>],
     pub(crate) number: u64,
     /// Most memory that the step may use, in bytes.
     pub(crate) memory: u64,

@@ -9,9 +9,8 @@ use lamina_image::patterns::PatternMatcher;
 use super::Store;
 use super::files::beneath;
 use super::image_tree::{ImageTree, Impasse, Place};
-use crate::protocol::{Published, Request};
 use crate::tree::{Entry, Node, Tree, lossy, parent};
-use crate::{Committed, DamagedFile, Metadata, StoreError};
+use crate::{Committed, Metadata, StoreError};
 
 /// What is copied, and how.
 #[derive(Debug, Clone)]
@@ -26,8 +25,11 @@ pub struct Copy<'a> {
     pub mode: Option<CopyMode>,
     /// Whether the directories above a source come along, below a `./` in its path where there is one.
     pub parents: bool,
-    /// Patterns of what stays behind, relative to the source's root.
+    /// Patterns of what stays behind: of paths below a source that is a directory, or else of its name; with `parents`, of
+    /// what is kept of its path.
     pub exclude: &'a [String],
+    /// Whether a directory hides what the image has at its target.
+    pub hides: bool,
 }
 
 /// Modes of what is copied.
@@ -118,24 +120,12 @@ impl Copy<'_> {
             exclude,
             from: ImageTree::open(store, from)?,
             onto: ImageTree::open(store, onto)?,
+            base: Vec::new(),
             nodes: BTreeMap::new(),
             same: BTreeMap::new(),
         };
         copier.copy_all()?;
-        let tree = copier.tree()?;
-        let encoded = tree.encode();
-        let digest = Digest::of(&encoded);
-        if !store.is_usable(&digest)? {
-            match store.shared.client.begin(Request::Publish, &encoded, &[])?.wait()? {
-                Published::Done(_) => {}
-                Published::Missing(_) => {
-                    let path = store.layout().content().join("trees").join(digest.hex());
-                    return Err(StoreError::Damaged { path, file: DamagedFile::Tree });
-                }
-            }
-        }
-        let (files, bytes) = tree.totals();
-        Ok(Committed { digest, content: tree.content(), files, bytes, bytes_new: 0 })
+        super::placed::publish(store, &copier.tree()?)
     }
 }
 
@@ -144,6 +134,8 @@ struct Copier<'a> {
     exclude: PatternMatcher,
     from: ImageTree,
     onto: ImageTree,
+    /// The directory of the source that exclusions are relative to.
+    base: Vec<u8>,
     /// What the layer has, by path.
     nodes: BTreeMap<Vec<u8>, Node>,
     /// The names in the source of files that may have several.
@@ -257,8 +249,13 @@ impl Copier<'_> {
             return Err(refused(&format!("`{given}` is a file in the image, and something would go into it")));
         }
         let is_into = ends_as_directory || many || matches!(there, Place::Directory(_));
-        let relative = source.strip_prefix(above).map(|rest| rest.strip_prefix(b"/").unwrap_or(rest)).unwrap_or(source);
+        let relative = below(above, source);
         let name = source.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+        self.base = match (self.copy.parents, is_directory) {
+            (true, _) => self.resolve(above)?.0,
+            (false, true) => real.clone(),
+            (false, false) => parent(&real).to_vec(),
+        };
         let place = match (self.copy.parents, is_directory) {
             (true, _) => {
                 self.copy_parents(above, relative, &target)?;
@@ -271,10 +268,18 @@ impl Copier<'_> {
             if ends_as_directory && !self.copy.parents {
                 self.make_directories(&place);
             }
-            self.copy_directory(&real, &place, self.copy.parents)
+            self.copy_directory(&real, &place, self.copy.parents)?;
+            if let Some(Node::Directory { opaque, .. }) = self.nodes.get_mut(&place) {
+                *opaque = self.copy.hides;
+            }
+            Ok(())
         } else {
             self.copy_file(&real, &place)
         }
+    }
+
+    fn is_excluded(&self, source: &[u8]) -> bool {
+        self.exclude.matches(below(&self.base, source))
     }
 
     /// The directories above a source, as they are there.
@@ -295,15 +300,13 @@ impl Copier<'_> {
     /// A path below a directory of the image, of which links are followed.
     fn below(&mut self, directory: &[u8], path: &[u8]) -> Result<Vec<u8>, StoreError> {
         let whole = beneath(directory, path);
-        Ok(match self.onto.resolve(&whole) {
-            Ok((resolved, Place::Directory(_))) => resolved,
-            _ => {
-                let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
-                let above = beneath(directory, parent(path));
-                let (above, _) = self.onto.resolve(&above).map_err(|impasse| refused(&impasse.to_string()))?;
-                beneath(&above, name)
-            }
-        })
+        if let Ok((resolved, Place::Directory(_))) = self.onto.resolve(&whole) {
+            return Ok(resolved);
+        }
+        let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+        let above = beneath(directory, parent(path));
+        let (above, _) = self.onto.resolve(&above).map_err(|impasse| refused(&impasse.to_string()))?;
+        Ok(beneath(&above, name))
     }
 
     fn copy_directory(&mut self, source: &[u8], target: &[u8], replaces: bool) -> Result<(), StoreError> {
@@ -313,7 +316,8 @@ impl Copier<'_> {
             let from = beneath(source, &name);
             let node = self.from.node_at(&from);
             let is_directory = matches!(node, Some(Node::Directory { .. }));
-            if self.exclude.matches(&from) && !(is_directory && !self.exclude.prunes()) {
+            let is_excluded = self.is_excluded(&from);
+            if is_excluded && (!is_directory || self.exclude.prunes()) {
                 continue;
             }
             let onto = beneath(target, &name);
@@ -325,7 +329,7 @@ impl Copier<'_> {
                 }
                 let before = self.nodes.len();
                 self.copy_directory(&from, &onto, true)?;
-                if self.exclude.matches(&from) && self.nodes.len() == before + 1 {
+                if is_excluded && self.nodes.len() == before + 1 {
                     self.nodes.remove(&onto);
                 }
             } else {
@@ -336,7 +340,7 @@ impl Copier<'_> {
     }
 
     fn copy_file(&mut self, source: &[u8], target: &[u8]) -> Result<(), StoreError> {
-        if self.exclude.matches(source) {
+        if self.is_excluded(source) {
             return Ok(());
         }
         if matches!(self.onto.at(target), Place::Directory(_))
@@ -369,7 +373,7 @@ impl Copier<'_> {
     fn changed(&self, meta: Metadata, is_directory: bool) -> Metadata {
         let (uid, gid) = self.copy.owner.unwrap_or((meta.uid, meta.gid));
         let mode = self.copy.mode.as_ref().map_or(meta.mode, |mode| mode.of(meta.mode, is_directory));
-        Metadata { uid, gid, mode, ..meta }
+        Metadata { mode, uid, gid, ..meta }
     }
 
     /// A directory as it is in the source, unless it is there already and stays as it is.
@@ -387,12 +391,11 @@ impl Copier<'_> {
     fn make_directories(&mut self, path: &[u8]) {
         let mut path = path;
         while !self.nodes.contains_key(path) {
-            let meta = match self.onto.at(path) {
-                Place::Directory(meta) => meta,
-                _ => {
-                    let (uid, gid) = self.copy.owner.unwrap_or_default();
-                    Metadata { uid, gid, ..Metadata::root_owned(0o755) }
-                }
+            let meta = if let Place::Directory(meta) = self.onto.at(path) {
+                meta
+            } else {
+                let (uid, gid) = self.copy.owner.unwrap_or_default();
+                Metadata { uid, gid, ..Metadata::root_owned(0o755) }
             };
             self.nodes.insert(path.to_vec(), Node::Directory { meta, opaque: false });
             path = parent(path);
@@ -416,6 +419,12 @@ impl Copier<'_> {
         let entries: Vec<Entry> = nodes.into_iter().map(entry).collect();
         Tree::new(entries).map_err(|error| refused(&error.to_string()))
     }
+}
+
+/// A path relative to a directory that it is below.
+fn below<'a>(directory: &[u8], path: &'a [u8]) -> &'a [u8] {
+    let rest = path.strip_prefix(directory).unwrap_or(path);
+    rest.strip_prefix(b"/").unwrap_or(rest)
 }
 
 fn has_wildcard(path: &str) -> bool {

@@ -10,6 +10,7 @@ mod index;
 mod lease;
 mod lock;
 mod looks;
+mod placed;
 mod records;
 mod upgrade;
 mod work;
@@ -39,6 +40,7 @@ pub use copy::{Copy, CopyMode};
 pub use files::{Collection as LocalFiles, Context, FileSetView};
 pub use health::{Checked, Damage, Outcome};
 pub use lock::Lock;
+pub use placed::Placed;
 pub use records::{ImageName, ImageRecord, LayerPart, LayerRecord, NamedImage};
 pub use work::Work;
 
@@ -405,6 +407,17 @@ impl Store {
     pub fn copy(&self, copy: &Copy<'_>, from: &Stack<Digest>, onto: &Stack<Digest>) -> Result<Committed, StoreError> {
         let _paused = self.hold_off_collection()?;
         let layer = copy.layer(self, from, onto)?;
+        self.shared.session.note(Use::Layer(layer.digest))?;
+        Ok(layer)
+    }
+
+    /// Directories and links at absolute paths, as a layer over an image.
+    ///
+    /// # Errors
+    /// When they cannot be where they should.
+    pub fn placed_layer(&self, placed: &[(String, Placed)], onto: &Stack<Digest>) -> Result<Committed, StoreError> {
+        let _paused = self.hold_off_collection()?;
+        let layer = placed::layer(self, placed, onto)?;
         self.shared.session.note(Use::Layer(layer.digest))?;
         Ok(layer)
     }

@@ -47,7 +47,7 @@ impl Context<'_> {
         }
         let mut sources = Vec::new();
         for source in self.sources {
-            sources.push(Source::new(source.as_bytes().to_vec())?);
+            sources.push(Source::new(source.as_bytes())?);
         }
         let mut walk =
             Walk { store, root: self.root.into(), filter, sources, files: Vec::new(), others: BTreeMap::new() };
@@ -81,8 +81,8 @@ struct Source {
 }
 
 impl Source {
-    fn new(path: Vec<u8>) -> Result<Self, StoreError> {
-        let text = String::from_utf8_lossy(&path).into_owned();
+    fn new(path: &[u8]) -> Result<Self, StoreError> {
+        let text = String::from_utf8_lossy(path);
         let parts: Vec<&str> = text.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
         let matcher = |pattern: &str| {
             // A leading `!` is part of a name here.
@@ -136,7 +136,7 @@ impl Walk<'_> {
             }
             for path in led {
                 let escaped = String::from_utf8_lossy(&path).replace(['*', '?', '['], "?");
-                self.sources.push(Source::new(escaped.into_bytes())?);
+                self.sources.push(Source::new(escaped.as_bytes())?);
             }
         }
         Ok(())

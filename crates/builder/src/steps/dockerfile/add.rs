@@ -1,0 +1,212 @@
+//! What `ADD` does beyond `COPY`: downloads, and archives that are unpacked.
+
+use std::fs::File;
+use std::io::{BufReader, Read, Seek};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Component, Path};
+
+use lamina_ground::Stack;
+use lamina_store::{CommitRules, Job, JobError, StoreError, WorkerContext};
+use rustix::fs::{CWD, FileType, Gid, Mode, Uid};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use tar::EntryType;
+
+use super::copy::Stacked;
+use crate::BuildError;
+use crate::log::StepLog;
+use crate::steps::StepError;
+
+/// Most bytes of a download.
+const MOST_BYTES: u64 = 4 << 30;
+
+/// Whether a source is an address.
+pub(super) fn is_url(source: &str) -> bool {
+    source.starts_with("http://") || source.starts_with("https://") || is_git(source)
+}
+
+fn is_git(source: &str) -> bool {
+    source.starts_with("git@") || source.starts_with("git://") || source.starts_with("ssh://")
+}
+
+impl Stacked<'_> {
+    /// Downloads a file to the target.
+    pub(super) fn download(&mut self, url: &str, log: &mut StepLog) -> Result<(), StepError> {
+        use std::io::Write as _;
+        let plain = url.split(['?', '#']).next().unwrap_or(url);
+        if is_git(url) || Path::new(plain).extension().is_some_and(|end| end == "git") {
+            return Err(
+                self.error(format!("`{url}` is a repository, which `ADD` cannot take here: use `RUN git clone`"))
+            );
+        }
+        let name = plain.rsplit('/').next().filter(|name| !name.is_empty() && plain.matches('/').count() > 2);
+        let into = self.plan.target.ends_with('/') || self.plan.target.ends_with("/.");
+        let name = match name {
+            Some(name) => name.to_owned(),
+            None if into => return Err(self.error(format!("`{url}` names no file: write its path as the last word"))),
+            None => "download".to_owned(),
+        };
+        let _ = writeln!(log, "downloading {}", lamina_image::redact(url));
+        let contents = self.context.workshop.fetch.get(url, MOST_BYTES).map_err(StepError::of)?;
+        if let Some(checksum) = &self.plan.transfer.options.checksum {
+            let found = format!("sha256:{}", data_encoding::HEXLOWER.encode(&Sha256::digest(&contents)));
+            if found != *checksum {
+                return Err(self.error(format!("`{url}` has the digest `{found}`, not `{checksum}`")));
+            }
+        }
+        self.copy_made(std::iter::once((name.clone(), contents, 0o600)), &[name])
+    }
+
+    /// Unpacks a local archive at the target; false if the source is none.
+    pub(super) fn unpack(&mut self, source: &str, log: &mut StepLog) -> Result<bool, StepError> {
+        use std::io::Write as _;
+        let Some(root) = self.root().filter(|_| self.plan.transfer.options.unpack != Some(false)) else {
+            return Ok(false);
+        };
+        let path = root.join(source.trim_start_matches('/'));
+        let Ok(mut file) = fs_err::File::open(path).map(fs_err::File::into_file) else { return Ok(false) };
+        let is_file = file.metadata().is_ok_and(|status| status.is_file());
+        if !is_file || !is_archive(&file).unwrap_or(false) {
+            return Ok(false);
+        }
+        let _ = writeln!(log, "unpacking {source}");
+        file.rewind().map_err(BuildError::failed)?;
+        let store = self.context.workshop.store;
+        let work = store.new_work()?;
+        let job = Unpack { work: work.id().to_owned(), name: source.to_owned() };
+        store.job(&job, &[file.as_fd()]).map_err(StoreError::from)?;
+        let layer = store.commit_until(&work, CommitRules::default(), self.context.workshop.cancel)?;
+        let from = Stack::from_bottom_up([layer.digest]);
+        self.copy_with(&["/".to_owned()], &from, &[], None)?;
+        Ok(true)
+    }
+}
+
+/// The archive itself, whatever it is compressed with.
+fn decompressed<'a>(file: impl Read + Seek + 'a) -> std::io::Result<Box<dyn Read + 'a>> {
+    let mut file = BufReader::with_capacity(1 << 18, file);
+    let mut magic = [0; 6];
+    let mut length = 0;
+    while length < magic.len() {
+        match file.read(&mut magic[length..])? {
+            0 => break,
+            count => length += count,
+        }
+    }
+    file.rewind()?;
+    Ok(match &magic {
+        [0x1f, 0x8b, ..] => Box::new(flate2::read::MultiGzDecoder::new(file)),
+        [0xfd, b'7', b'z', b'X', b'Z', 0] => Box::new(liblzma::read::XzDecoder::new_multi_decoder(file)),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => Box::new(zstd::Decoder::new(file)?),
+        _ => Box::new(file),
+    })
+}
+
+/// Whether a file begins as an archive does: with the header of an entry whose sum is right.
+fn is_archive(file: &File) -> std::io::Result<bool> {
+    let mut block = Vec::new();
+    decompressed(file)?.take(512).read_to_end(&mut block)?;
+    let Some(sum) = block.get(148..156).filter(|_| block.len() == 512) else { return Ok(false) };
+    let text = String::from_utf8_lossy(sum);
+    let noted = u32::from_str_radix(text.trim_matches(|letter: char| letter == '\0' || letter == ' '), 8);
+    let is_sum = |index: usize| (148..156).contains(&index);
+    let found: u32 =
+        block.iter().enumerate().map(|(index, byte)| if is_sum(index) { 32 } else { u32::from(*byte) }).sum();
+    Ok(noted == Ok(found) && block[0] != 0)
+}
+
+/// Unpacks the archive in the one descriptor that comes with it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Unpack {
+    /// The work whose upper it is unpacked into, which is empty.
+    work: String,
+    /// What the archive is called.
+    name: String,
+}
+
+impl Job for Unpack {
+    const NAME: &'static str = "builder.unpack";
+    type Output = ();
+
+    fn work(&self) -> Option<&str> {
+        Some(&self.work)
+    }
+
+    fn run(self, context: &WorkerContext, fds: Vec<OwnedFd>) -> Result<(), JobError> {
+        let upper = context.upper(&self.work);
+        let failed = |error: std::io::Error| JobError::image_file("unpacking", Path::new(&self.name))(error);
+        let file = File::from(fds.into_iter().next().ok_or_else(|| failed(std::io::ErrorKind::NotFound.into()))?);
+        let mut archive = tar::Archive::new(decompressed(file).map_err(failed)?);
+        archive.set_preserve_permissions(true);
+        archive.set_preserve_ownerships(true);
+        archive.set_preserve_mtime(true);
+        archive.set_overwrite(true);
+        archive.set_unpack_xattrs(false);
+        let mut directories = Vec::new();
+        for entry in archive.entries().map_err(failed)? {
+            context.ensure_wanted(&self.work)?;
+            let mut entry = entry.map_err(failed)?;
+            match entry.header().entry_type() {
+                // There are none in views.
+                EntryType::Block | EntryType::Char => {}
+                EntryType::Fifo => make_pipe(&entry, &upper).map_err(failed)?,
+                EntryType::Directory => {
+                    entry.unpack_in(&upper).map_err(failed)?;
+                    directories.push(Directory::of(&entry).map_err(failed)?);
+                }
+                _ => drop(entry.unpack_in(&upper).map_err(failed)?),
+            }
+        }
+        // Last, because what was put into them has changed their times.
+        directories.iter().rev().try_for_each(|directory| directory.restore(&upper)).map_err(failed)
+    }
+}
+
+/// What an archive says about a directory.
+struct Directory {
+    path: std::path::PathBuf,
+    modified: i64,
+}
+
+impl Directory {
+    fn of<R: Read>(entry: &tar::Entry<'_, R>) -> std::io::Result<Self> {
+        let modified = i64::try_from(entry.header().mtime()?).unwrap_or_default();
+        Ok(Self { path: beneath(&entry.path()?), modified })
+    }
+
+    fn restore(&self, upper: &Path) -> std::io::Result<()> {
+        let path = upper.join(&self.path);
+        // It may have been replaced by something else since.
+        if std::fs::symlink_metadata(&path).is_ok_and(|status| status.is_dir()) {
+            let time = rustix::fs::Timespec { tv_sec: self.modified, tv_nsec: 0 };
+            let times = rustix::fs::Timestamps { last_access: time, last_modification: time };
+            rustix::fs::utimensat(CWD, &path, &times, rustix::fs::AtFlags::SYMLINK_NOFOLLOW)?;
+        }
+        Ok(())
+    }
+}
+
+/// A path of an archive without anything that leads elsewhere.
+fn beneath(path: &Path) -> std::path::PathBuf {
+    path.components().filter(|part| matches!(part, Component::Normal(_))).collect()
+}
+
+fn make_pipe<R: Read>(entry: &tar::Entry<'_, R>, upper: &Path) -> std::io::Result<()> {
+    let header = entry.header();
+    let path = beneath(&entry.path()?);
+    let parent = upper.join(path.parent().unwrap_or(Path::new("")));
+    // Where a link is on the way it is left out: nothing of an archive leads elsewhere.
+    if std::fs::canonicalize(&parent).ok().as_deref()
+        != Some(&*std::fs::canonicalize(upper)?.join(path.parent().unwrap_or(Path::new(""))))
+    {
+        return Ok(());
+    }
+    let path = upper.join(&path);
+    let mode = Mode::from_raw_mode(header.mode()? & 0o7777);
+    rustix::fs::mknodat(CWD, &path, FileType::Fifo, mode, 0)?;
+    let id = |id: u64| u32::try_from(id).map_err(std::io::Error::other);
+    let owner = (Uid::from_raw(id(header.uid()?)?), Gid::from_raw(id(header.gid()?)?));
+    rustix::fs::chownat(CWD, &path, Some(owner.0), Some(owner.1), rustix::fs::AtFlags::SYMLINK_NOFOLLOW)?;
+    rustix::fs::chmodat(CWD, &path, mode, rustix::fs::AtFlags::empty())?;
+    Ok(())
+}

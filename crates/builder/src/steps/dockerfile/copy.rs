@@ -1,0 +1,217 @@
+//! `COPY` and `ADD`.
+
+use std::path::{Path, PathBuf};
+
+use lamina_dockerfile::{Document, Transfer};
+use lamina_ground::Stack;
+use lamina_image::{Digest, DockerfileContext, DockerfileCopy, DockerfileStep, KeyMaterial};
+use lamina_store::{Committed, Context, Copy, CopyMode, StoreError};
+
+use super::{absolute, add, expand_each, expand_one, ids, mistake, variables};
+use crate::BuildError;
+use crate::log::StepLog;
+use crate::steps::{Made, Planning, Recipe, StepContext, StepError};
+
+/// A transfer whose words are expanded.
+pub(super) struct CopyPlan {
+    pub(super) step: DockerfileStep,
+    pub(super) transfer: Transfer,
+    pub(super) target: String,
+    /// What the sources name of the local directory, unless a stage has them.
+    local: Option<Committed>,
+    /// The local directory.
+    root: Option<PathBuf>,
+    is_add: bool,
+}
+
+pub(super) fn plan(
+    step: &DockerfileStep,
+    copy: &DockerfileCopy,
+    planning: &Planning<'_>,
+    material: &mut KeyMaterial,
+) -> Result<Box<dyn Recipe>, BuildError> {
+    let state = planning.parent;
+    let mut transfer = copy.transfer.clone();
+    transfer.sources = expand_each(step, state, &transfer.sources)?;
+    transfer.destination = expand_one(step, state, &transfer.destination)?;
+    transfer.options.exclude = expand_each(step, state, &transfer.options.exclude)?;
+    for word in [&mut transfer.options.chown, &mut transfer.options.chmod, &mut transfer.options.checksum] {
+        *word = word.as_deref().map(|word| expand_one(step, state, word)).transpose()?;
+    }
+    let variables = variables(state);
+    let words = lamina_dockerfile::Words { variables: &variables, escape: step.escape };
+    for Document { content, expand, .. } in &mut transfer.documents {
+        if *expand {
+            *content = words.expand_text(content).map_err(|error| mistake(step, error.to_string()))?;
+        }
+    }
+    if transfer.sources.iter().chain([&transfer.destination]).any(String::is_empty) {
+        return Err(mistake(step, "one of its paths is empty: a variable in it is empty or not set"));
+    }
+    let target = absolute(&transfer.destination, state);
+    let is_directory = target.ends_with('/') || target.ends_with("/.");
+    if transfer.sources.len() + transfer.documents.len() > 1 && !is_directory {
+        return Err(mistake(
+            step,
+            format!("several files go into a directory: write `{}/` as the last word", transfer.destination),
+        ));
+    }
+    if let Some(mode) = transfer.options.chmod.as_deref().filter(|mode| CopyMode::parse(mode).is_none()) {
+        return Err(mistake(step, format!("`{mode}` is no mode: write octal digits or what `chmod` takes")));
+    }
+    material.add("kind", if copy.is_add { "add" } else { "copy" });
+    let described =
+        serde_json::to_value((&transfer, &target)).map_err(|error| BuildError::failed(std::io::Error::from(error)))?;
+    material.add_exact("transfer", described);
+    let local: Vec<String> =
+        transfer.sources.iter().filter(|source| !(copy.is_add && add::is_url(source))).cloned().collect();
+    let mut layer = None;
+    if transfer.options.from.is_none() && !local.is_empty() {
+        let made = context_layer(step, copy.context.as_ref(), &local, planning)?;
+        material.add("files", made.content.hex());
+        layer = Some(made);
+    }
+    let root = copy.context.as_ref().map(|context| PathBuf::from(&context.source));
+    Ok(Box::new(CopyPlan { step: step.clone(), transfer, target, local: layer, root, is_add: copy.is_add }))
+}
+
+/// What sources name of the local directory.
+pub(super) fn context_layer(
+    step: &DockerfileStep,
+    context: Option<&DockerfileContext>,
+    sources: &[String],
+    planning: &Planning<'_>,
+) -> Result<Committed, BuildError> {
+    let context = context.ok_or_else(|| mistake(step, "there is no local directory to take files from"))?;
+    if let Some(source) = sources.iter().find(|source| leads_out(source)) {
+        return Err(mistake(
+            step,
+            format!("`{source}` is outside of `{}`, which `COPY` takes files from: set `context_dir`", context.source),
+        ));
+    }
+    let root = Path::new(&context.source);
+    planning.local.context(&Context { root, ignore: context.ignore.as_ref(), sources })
+}
+
+/// Whether a path goes above where it begins.
+fn leads_out(path: &str) -> bool {
+    let mut depth = 0_i64;
+    path.split('/').any(|part| {
+        depth += match part {
+            "" | "." => 0,
+            ".." => -1,
+            _ => 1,
+        };
+        depth < 0
+    })
+}
+
+impl Recipe for CopyPlan {
+    fn execute(self: Box<Self>, context: &StepContext<'_>, log: &mut StepLog) -> Result<Made, StepError> {
+        let owner = self.transfer.options.chown.as_deref();
+        let owner = owner.map(|owner| ids::ids(&self.step, owner, context)).transpose()?;
+        let mut stacked = Stacked { plan: &self, context, owner, layers: Vec::new() };
+        let from = match (&self.transfer.options.from, &self.local) {
+            (Some(_), _) => context.others.first().map(|other| other.layers.clone()).unwrap_or_default(),
+            (None, Some(layer)) => Stack::from_bottom_up([layer.digest]),
+            (None, None) => Stack::new(),
+        };
+        let mut plain = Vec::new();
+        for source in &self.transfer.sources {
+            if !self.is_add {
+                plain.push(source.clone());
+                continue;
+            }
+            if add::is_url(source) {
+                stacked.download(source, log)?;
+            } else if !stacked.unpack(source, log)? {
+                plain.push(source.clone());
+            }
+        }
+        if !plain.is_empty() {
+            stacked.copy(&plain, &from)?;
+        }
+        stacked.documents()?;
+        let mut layers = stacked.layers;
+        let top = layers.pop().ok_or_else(|| mistake(&self.step, "it copies nothing"))?;
+        Ok(Made::Layers { below: Stack::from_bottom_up(layers), top, facts: Box::default() })
+    }
+}
+
+/// The layers of one instruction, one over the other.
+pub(super) struct Stacked<'a> {
+    pub(super) plan: &'a CopyPlan,
+    pub(super) context: &'a StepContext<'a>,
+    pub(super) owner: Option<(u32, u32)>,
+    pub(super) layers: Vec<Committed>,
+}
+
+impl Stacked<'_> {
+    pub(super) fn error(&self, message: impl Into<String>) -> StepError {
+        StepError::from(mistake(&self.plan.step, message))
+    }
+
+    /// Copies sources of an image to the target.
+    pub(super) fn copy(&mut self, sources: &[String], from: &Stack<Digest>) -> Result<(), StepError> {
+        let options = &self.plan.transfer.options;
+        let mode = options.chmod.as_deref().and_then(CopyMode::parse);
+        self.copy_with(sources, from, &options.exclude, mode)
+    }
+
+    pub(super) fn copy_with(
+        &mut self,
+        sources: &[String],
+        from: &Stack<Digest>,
+        exclude: &[String],
+        mode: Option<CopyMode>,
+    ) -> Result<(), StepError> {
+        let (parents, hides) = (self.plan.transfer.options.parents, false);
+        let copy = Copy { sources, target: &self.plan.target, owner: self.owner, mode, parents, exclude, hides };
+        let below = Stack::from_bottom_up(self.layers.iter().map(|layer| layer.digest));
+        let onto = self.context.parent.layers.under(&below);
+        match self.context.workshop.store.copy(&copy, from, &onto) {
+            Ok(layer) => self.layers.push(layer),
+            Err(StoreError::InvalidFileSet(message)) => return Err(self.error(message)),
+            Err(error) => return Err(error.into()),
+        }
+        Ok(())
+    }
+
+    /// The files that are written in the Dockerfile itself.
+    fn documents(&mut self) -> Result<(), StepError> {
+        let documents = &self.plan.transfer.documents;
+        if documents.is_empty() {
+            return Ok(());
+        }
+        let files =
+            documents.iter().map(|document| (document.name.clone(), document.content.clone().into_bytes(), 0o644));
+        let names: Vec<String> = documents.iter().map(|document| document.name.clone()).collect();
+        self.copy_made(files, &names)
+    }
+
+    /// Copies files that are made for it: name, contents and mode.
+    pub(super) fn copy_made(
+        &mut self,
+        files: impl Iterator<Item = (String, Vec<u8>, u32)>,
+        names: &[String],
+    ) -> Result<(), StepError> {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = tempfile::tempdir().map_err(BuildError::failed)?;
+        for (name, contents, mode) in files {
+            let path = directory.path().join(&name);
+            fs_err::write(&path, contents).map_err(BuildError::failed)?;
+            fs_err::set_permissions(&path, PermissionsExt::from_mode(mode)).map_err(BuildError::failed)?;
+        }
+        let context = Context { root: directory.path(), ignore: None, sources: names };
+        let layer = self.context.workshop.store.context_layer(&context)?;
+        let from = Stack::from_bottom_up([layer.digest]);
+        // Names are no patterns here.
+        let names: Vec<String> = names.iter().map(|name| name.replace(['*', '?', '['], "?")).collect();
+        self.copy(&names, &from)
+    }
+
+    /// The local directory that sources are in.
+    pub(super) fn root(&self) -> Option<PathBuf> {
+        self.plan.root.clone()
+    }
+}

@@ -1,0 +1,340 @@
+//! The plain steps that a Dockerfile stands for: stages are chains of nodes, of which only those that are needed are made.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use lamina_dockerfile::{Argument, Command, Health, Instruction, Kind as Word, ParseError, RunMount, Words};
+use lamina_image::{
+    Action, Dockerfile, DockerfileCopy, DockerfilePlace, DockerfileRun, DockerfileStep, FromScratch, Healthcheck, Node,
+    NodeId, Step,
+};
+
+use crate::BuildError;
+use crate::error::Mistake;
+
+/// The nodes of a Dockerfile; the last has the id of `node`.
+pub(super) fn lower(file: &Dockerfile, node: &Node) -> Result<Vec<Node>, BuildError> {
+    let parsed = lamina_dockerfile::Dockerfile::parse(&file.text).map_err(|ParseError { line, text, message }| {
+        let place = DockerfilePlace { file: file.name.clone(), line, text };
+        BuildError::invalid(Mistake::Dockerfile { place, message })
+    })?;
+    let mut lowering =
+        Lowering { file, node, escape: parsed.escape, globals: BTreeMap::new(), stages: Vec::new(), nodes: Vec::new() };
+    lowering.read(&parsed.instructions)?;
+    let Some(last) = lowering.stages.len().checked_sub(1) else {
+        let place = DockerfilePlace { file: file.name.clone(), line: 1, text: String::new() };
+        let message = "there is no `FROM`: the first instruction names what the image starts from".to_owned();
+        return Err(BuildError::invalid(Mistake::Dockerfile { place, message }));
+    };
+    let mut needed = BTreeSet::new();
+    lowering.need(last, &mut needed)?;
+    for stage in needed {
+        lowering.stage(stage, stage == last)?;
+    }
+    Ok(lowering.nodes)
+}
+
+/// What a stage starts from.
+#[derive(Clone)]
+enum Base {
+    /// The image that lines follow.
+    Parent(NodeId),
+    Scratch,
+    Stage(usize),
+}
+
+struct Stage<'a> {
+    name: Option<String>,
+    base: Base,
+    from: Option<&'a Instruction>,
+    instructions: Vec<&'a Instruction>,
+}
+
+struct Lowering<'a> {
+    file: &'a Dockerfile,
+    node: &'a Node,
+    escape: char,
+    /// Values of `ARG` above all stages, and those that are always there.
+    globals: BTreeMap<String, String>,
+    stages: Vec<Stage<'a>>,
+    nodes: Vec<Node>,
+}
+
+/// What `FROM`, `COPY --from` and mounts name beside stages.
+const SCRATCH: &str = "scratch";
+
+impl<'a> Lowering<'a> {
+    fn place(&self, instruction: &Instruction) -> DockerfilePlace {
+        DockerfilePlace { file: self.file.name.clone(), line: instruction.line, text: instruction.text.clone() }
+    }
+
+    fn mistake(&self, instruction: &Instruction, message: impl Into<String>) -> BuildError {
+        BuildError::invalid(Mistake::Dockerfile { place: self.place(instruction), message: message.into() })
+    }
+
+    /// Takes the instructions apart into stages.
+    fn read(&mut self, instructions: &'a [Instruction]) -> Result<(), BuildError> {
+        self.globals = platform();
+        if let Some(parent) = self.node.inputs.first() {
+            let base = Base::Parent(parent.clone());
+            self.stages.push(Stage { name: None, base, from: None, instructions: Vec::new() });
+        }
+        for instruction in instructions {
+            match &instruction.kind {
+                Word::From { image, name, platform } => {
+                    if let Some(platform) = platform {
+                        self.check_platform(instruction, platform)?;
+                    }
+                    let image = self.expand(instruction, image)?;
+                    let base = self.resolve(instruction, &image)?;
+                    self.stages.push(Stage {
+                        name: name.clone(),
+                        base,
+                        from: Some(instruction),
+                        instructions: Vec::new(),
+                    });
+                }
+                Word::Arg(arguments) if self.stages.is_empty() => {
+                    for Argument { name, default } in arguments {
+                        let given = self.file.build_args.get(name).cloned();
+                        let default = default.as_ref().map(|default| self.expand(instruction, default)).transpose()?;
+                        if let Some(value) = given.or(default) {
+                            self.globals.insert(name.clone(), value);
+                        }
+                    }
+                }
+                _ => match self.stages.last_mut() {
+                    Some(stage) => stage.instructions.push(instruction),
+                    None => return Err(self.mistake(instruction, "only `ARG` may stand above the first `FROM`")),
+                },
+            }
+        }
+        Ok(())
+    }
+
+    /// A word above all stages.
+    fn expand(&self, instruction: &Instruction, word: &str) -> Result<String, BuildError> {
+        let words = Words { variables: &self.globals, escape: self.escape };
+        words.expand(word).map_err(|error| self.mistake(instruction, error.to_string()))
+    }
+
+    fn check_platform(&self, instruction: &Instruction, platform: &str) -> Result<(), BuildError> {
+        let wanted = self.expand(instruction, platform)?;
+        let own = &self.globals["TARGETPLATFORM"];
+        if wanted.is_empty() || wanted == *own {
+            return Ok(());
+        }
+        Err(self.mistake(
+            instruction,
+            format!("images of the platform `{wanted}` cannot run here: this machine is `{own}`"),
+        ))
+    }
+
+    /// What a name means: a stage above, or an image.
+    fn resolve(&self, instruction: &Instruction, name: &str) -> Result<Base, BuildError> {
+        if let Some(stage) = self.find(name) {
+            return Ok(Base::Stage(stage));
+        }
+        match name {
+            SCRATCH => Ok(Base::Scratch),
+            "" => Err(self.mistake(instruction, "it names no image: a variable in it is empty or not set")),
+            name => Err(self.mistake(
+                instruction,
+                format!(
+                    "`{name}` is no stage above, and images of registries are not part of this version: start from \
+                     `scratch`, or use `modal.Image.debian_slim().dockerfile_commands(...)`"
+                ),
+            )),
+        }
+    }
+
+    /// The stage of this name or number among those so far.
+    fn find(&self, name: &str) -> Option<usize> {
+        let of_name = self.stages.iter().rposition(|stage| stage.name.as_deref() == Some(&*name.to_ascii_lowercase()));
+        of_name.or_else(|| name.parse().ok().filter(|number| *number < self.stages.len()))
+    }
+
+    /// Notes a stage and those that it uses.
+    fn need(&self, stage: usize, needed: &mut BTreeSet<usize>) -> Result<(), BuildError> {
+        if !needed.insert(stage) {
+            return Ok(());
+        }
+        if let Base::Stage(base) = self.stages[stage].base {
+            self.need(base, needed)?;
+        }
+        for instruction in &self.stages[stage].instructions {
+            for name in self.used(instruction)? {
+                if let Base::Stage(other) = self.resolve_in(stage, instruction, &name)? {
+                    self.need(other, needed)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What an instruction of a stage means by a name: a stage before its own.
+    fn resolve_in(&self, stage: usize, instruction: &Instruction, name: &str) -> Result<Base, BuildError> {
+        match self.resolve(instruction, name)? {
+            Base::Stage(other) if other >= stage => {
+                Err(self.mistake(instruction, format!("the stage `{name}` comes later: use one that stands above")))
+            }
+            base => Ok(base),
+        }
+    }
+
+    /// Names of what an instruction uses beside its stage.
+    fn used(&self, instruction: &Instruction) -> Result<Vec<String>, BuildError> {
+        Ok(match &instruction.kind {
+            Word::Copy(transfer) => {
+                let from = transfer.options.from.iter();
+                from.map(|from| self.expand(instruction, from)).collect::<Result<_, _>>()?
+            }
+            Word::Run { mounts, .. } => {
+                let mut names = Vec::new();
+                for mount in mounts {
+                    let parsed = RunMount::parse(mount);
+                    if let RunMount::Bind(bind) =
+                        parsed.map_err(|error| self.mistake(instruction, error.to_string()))?
+                    {
+                        names.extend(bind.from);
+                    }
+                }
+                names
+            }
+            _ => Vec::new(),
+        })
+    }
+
+    fn id(&self, stage: usize, part: impl std::fmt::Display) -> NodeId {
+        format!("{}/{stage}/{part}", self.node.id)
+    }
+
+    /// The id of the last node of a stage.
+    fn end(&self, stage: usize) -> NodeId {
+        self.id(stage, "end")
+    }
+
+    /// The nodes of a stage.
+    fn stage(&mut self, number: usize, is_last: bool) -> Result<(), BuildError> {
+        let stage = &self.stages[number];
+        let instructions = stage.instructions.clone();
+        let start = stage.from.map_or_else(
+            || DockerfilePlace { file: self.file.name.clone(), line: 1, text: String::new() },
+            |from| self.place(from),
+        );
+        let below = match stage.base.clone() {
+            Base::Parent(id) => id,
+            Base::Stage(other) => self.end(other),
+            Base::Scratch => self.scratch(number),
+        };
+        let mut below = self.push(self.id(number, "start"), vec![below], &start, Action::Stage);
+        for (index, instruction) in instructions.into_iter().enumerate() {
+            let others = self.others(number, index, instruction)?;
+            let place = self.place(instruction);
+            for (part, action) in self.actions(instruction).into_iter().enumerate() {
+                let mut inputs = vec![below];
+                inputs.extend(others.iter().cloned());
+                below = self.push(self.id(number, format!("{index}.{part}")), inputs, &place, action);
+            }
+        }
+        let id = if is_last { self.node.id.clone() } else { self.end(number) };
+        self.push(id, vec![below], &start, Action::Stage);
+        Ok(())
+    }
+
+    fn scratch(&mut self, part: impl std::fmt::Display) -> NodeId {
+        let id = format!("{}/{part}/scratch", self.node.id);
+        let step = Step::FromScratch(FromScratch {});
+        let plain = Node { inputs: Vec::new(), environment: BTreeMap::new(), secrets: Vec::new(), ..self.node.clone() };
+        self.nodes.push(Node { id: id.clone(), step, title: "FROM scratch".to_owned(), ..plain });
+        id
+    }
+
+    /// The nodes of what an instruction uses beside its stage.
+    fn others(&mut self, stage: usize, index: usize, instruction: &Instruction) -> Result<Vec<NodeId>, BuildError> {
+        let mut nodes = Vec::new();
+        for (part, name) in self.used(instruction)?.into_iter().enumerate() {
+            nodes.push(match self.resolve_in(stage, instruction, &name)? {
+                Base::Stage(other) => self.end(other),
+                Base::Parent(id) => id,
+                Base::Scratch => self.scratch(format!("{stage}/{index}.{part}")),
+            });
+        }
+        Ok(nodes)
+    }
+
+    fn push(&mut self, id: NodeId, inputs: Vec<NodeId>, place: &DockerfilePlace, action: Action) -> NodeId {
+        let is_run = matches!(action, Action::Run(_));
+        let step = DockerfileStep { place: place.clone(), escape: self.escape, action };
+        let title = match step.action {
+            Action::Stage => self.node.title.clone(),
+            _ => format!("{}:{} {}", place.file, place.line, place.text),
+        };
+        let title = lamina_image::redact(&title).into_owned();
+        let mut node = Node { id: id.clone(), inputs, step: Step::Instruction(step), title, ..self.node.clone() };
+        if !is_run {
+            node.environment = BTreeMap::new();
+            node.secrets = Vec::new();
+        }
+        self.nodes.push(node);
+        id
+    }
+
+    /// What an instruction does: a declaration of several arguments is several.
+    fn actions(&self, instruction: &Instruction) -> Vec<Action> {
+        let context = || self.file.context.clone();
+        let shell = |command: &Command, plain: &str| match command {
+            Command::Exec(words) => std::iter::once(plain.to_owned()).chain(words.clone()).collect(),
+            Command::Shell(text) => vec!["CMD-SHELL".to_owned(), text.clone()],
+        };
+        vec![match instruction.kind.clone() {
+            Word::Arg(arguments) => return arguments.into_iter().map(|argument| self.argument(argument)).collect(),
+            Word::Env(pairs) => Action::Env(pairs),
+            Word::Label(pairs) => Action::Label(pairs),
+            Word::Run { command, documents, mounts, network } => {
+                Action::Run(DockerfileRun { command, documents, mounts, network, context: context() })
+            }
+            Word::Copy(transfer) => Action::Copy(DockerfileCopy { transfer, is_add: false, context: context() }),
+            Word::Add(transfer) => Action::Copy(DockerfileCopy { transfer, is_add: true, context: context() }),
+            Word::Workdir(path) => Action::Workdir(path),
+            Word::User(user) => Action::User(user),
+            Word::Shell(words) => Action::Shell(words),
+            Word::Entrypoint(command) => Action::Entrypoint(command),
+            Word::Cmd(command) => Action::Cmd(command),
+            Word::Expose(ports) => Action::Expose(ports),
+            Word::Volume(paths) => Action::Volume(paths),
+            Word::Stopsignal(signal) => Action::Stopsignal(signal),
+            Word::Healthcheck(None) => {
+                Action::Healthcheck(Healthcheck { test: vec!["NONE".to_owned()], ..Healthcheck::default() })
+            }
+            Word::Healthcheck(Some(Health { command, interval, timeout, start_period, start_interval, retries })) => {
+                let test = shell(&command, "CMD");
+                Action::Healthcheck(Healthcheck { test, interval, timeout, start_period, start_interval, retries })
+            }
+            Word::Maintainer(name) => Action::Label(vec![("maintainer".to_owned(), format!("'{name}'"))]),
+            Word::From { .. } => return Vec::new(),
+        }]
+    }
+
+    fn argument(&self, Argument { name, default }: Argument) -> Action {
+        let given = self.file.build_args.get(&name).cloned();
+        let of_all = || self.globals.get(&name).filter(|_| default.is_none()).cloned();
+        Action::Arg { given: given.or_else(of_all), name, default }
+    }
+}
+
+/// What `BuildKit` says about the machine that images are for, and about the one that builds them.
+fn platform() -> BTreeMap<String, String> {
+    let architecture = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    let mut variables = BTreeMap::new();
+    for machine in ["TARGET", "BUILD"] {
+        variables.insert(format!("{machine}PLATFORM"), format!("linux/{architecture}"));
+        variables.insert(format!("{machine}OS"), "linux".to_owned());
+        variables.insert(format!("{machine}ARCH"), architecture.to_owned());
+        variables.insert(format!("{machine}VARIANT"), String::new());
+    }
+    variables
+}

@@ -1,0 +1,108 @@
+//! Instructions that make no layer.
+
+use lamina_dockerfile::Command;
+use lamina_image::{Action, DockerfileStep, Healthcheck};
+
+use super::{absolute, expand, expand_each, expand_one, mistake};
+use crate::BuildError;
+use crate::state::{Stage, State};
+
+/// Changes what later instructions and containers start from.
+pub(super) fn apply(step: &DockerfileStep, state: &mut State) -> Result<(), BuildError> {
+    match &step.action {
+        Action::Stage => state.stage = Stage::default(),
+        Action::Arg { name, given, default } => {
+            let value = match (given, default) {
+                (Some(given), _) => Some(given.clone()),
+                (None, Some(default)) => Some(expand_one(step, state, default)?),
+                (None, None) => None,
+            };
+            // One that is only declared hides what was declared before.
+            match value {
+                Some(value) => drop(state.stage.arguments.insert(name.clone(), value)),
+                None => drop(state.stage.arguments.remove(name)),
+            }
+        }
+        Action::Env(pairs) => {
+            // All of them see what was there before the instruction.
+            let mut changed = Vec::new();
+            for (name, value) in pairs {
+                changed.push((expand_one(step, state, name)?, expand_one(step, state, value)?));
+            }
+            state.config.environment.extend(changed);
+            // They may be settings of package managers.
+            state.pristine = false;
+        }
+        Action::Label(pairs) => {
+            for (name, value) in pairs {
+                let (name, value) = (expand_one(step, state, name)?, expand_one(step, state, value)?);
+                state.config.labels.insert(name, value);
+            }
+        }
+        Action::User(user) => {
+            let user = expand_one(step, state, user)?;
+            if user.is_empty() {
+                return Err(mistake(step, "it names no user: a variable in it is empty or not set"));
+            }
+            state.config.user = Some(user);
+        }
+        Action::Shell(words) => state.config.shell = Some(words.clone()),
+        Action::Entrypoint(command) => {
+            state.config.entrypoint = in_shell(command, state);
+            if !state.stage.has_command {
+                state.config.command.clear();
+            }
+        }
+        Action::Cmd(command) => {
+            state.config.command = in_shell(command, state);
+            state.stage.has_command = true;
+        }
+        Action::Expose(ports) => {
+            for word in ports {
+                for port in expand(step, state, |words| words.expand_all(word))? {
+                    state.config.exposed_ports.extend(exposed(&port).ok_or_else(|| {
+                        mistake(step, format!("`{port}` is no port: write for example `80`, `53/udp` or `8000-8010`"))
+                    })?);
+                }
+            }
+        }
+        Action::Volume(paths) => {
+            for path in expand_each(step, state, paths)? {
+                if path.is_empty() {
+                    return Err(mistake(step, "it names no directory: a variable in it is empty or not set"));
+                }
+                let path = absolute(&path, state);
+                state.config.volumes.insert(path);
+            }
+        }
+        Action::Stopsignal(signal) => state.config.stop_signal = Some(expand_one(step, state, signal)?),
+        Action::Healthcheck(check) => state.config.healthcheck = Some(Healthcheck::clone(check)),
+        Action::Run(_) | Action::Copy(_) | Action::Workdir(_) => return Err(mistake(step, "it makes a layer")),
+    }
+    Ok(())
+}
+
+/// The words of a command, with the shell of the image where it is one for a shell.
+fn in_shell(command: &Command, state: &State) -> Vec<String> {
+    match command {
+        Command::Exec(words) => words.clone(),
+        Command::Shell(text) => {
+            let usual = || ["/bin/sh", "-c"].map(str::to_owned).to_vec();
+            let mut words = state.config.shell.clone().unwrap_or_else(usual);
+            words.push(text.clone());
+            words
+        }
+    }
+}
+
+/// The ports that a word stands for: `8000-8002/udp` are three.
+fn exposed(word: &str) -> Option<Vec<String>> {
+    let (ports, protocol) = word.split_once('/').unwrap_or((word, "tcp"));
+    let protocol = protocol.to_ascii_lowercase();
+    // What stands before a colon is of the host, and no matter of an image.
+    let ports = ports.rsplit(':').next()?;
+    let (first, last) = ports.split_once('-').unwrap_or((ports, ports));
+    let (first, last): (u16, u16) = (first.parse().ok()?, last.parse().ok()?);
+    let known = ["tcp", "udp", "sctp"].contains(&&*protocol) && first <= last;
+    known.then(|| (first..=last).map(|port| format!("{port}/{protocol}")).collect())
+}

@@ -1,0 +1,61 @@
+"""What of this machine a Dockerfile needs: its text, and which directory `COPY` takes files from."""
+
+from __future__ import annotations
+
+import os
+
+from modal._client.files import absolute, directory_entry
+from modal._shared.errors import mark
+from modal.image.dockerfile import AUTO
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from modal.image.dockerfile import AnyPath, Ignore
+
+
+def read_dockerfile(path: AnyPath, context_dir: AnyPath | None, ignore: Ignore) -> dict[str, Any]:
+    """The text of a Dockerfile, and its context."""
+    full = absolute(path)
+    try:
+        with open(full, encoding="utf-8", newline="") as file:
+            text = file.read()
+    except FileNotFoundError:
+        raise mark(FileNotFoundError(f"the Dockerfile `{full}` does not exist")) from None
+    except IsADirectoryError:
+        raise mark(IsADirectoryError(f"the Dockerfile `{full}` is a directory: name the file in it")) from None
+    except UnicodeDecodeError as error:
+        raise mark(ValueError(f"the Dockerfile `{full}` is no UTF-8 text: {error}")) from None
+    return {"name": os.path.basename(full), "text": text, "context": read_context(context_dir, full, ignore)}
+
+
+def read_context(context_dir: AnyPath | None, dockerfile: str | None, ignore: Ignore) -> dict[str, Any]:
+    """The directory, and what is never taken of it."""
+    root = absolute(os.getcwd() if context_dir is None else context_dir)
+    if ignore is AUTO:
+        ignore = _patterns(root, dockerfile)
+    entry = directory_entry(root, "/", ignore)
+    return {"source": entry["source"], "ignore": entry["ignore"]}
+
+
+def _patterns(root: str, dockerfile: str | None) -> list[str]:
+    """The patterns of the first ignore file that there is: that of the Dockerfile, beside it, or of the context."""
+    places = [os.path.join(root, ".dockerignore")]
+    if dockerfile is not None:
+        places = [dockerfile + ".dockerignore", os.path.join(os.path.dirname(dockerfile), ".dockerignore"), *places]
+    for place in places:
+        try:
+            with open(place, encoding="utf-8-sig", errors="surrogateescape") as file:
+                lines = file.read().splitlines()
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        stripped = (line.strip() for line in lines if not line.startswith("#"))
+        return [_clean(line) for line in stripped if line]
+    return []
+
+
+def _clean(pattern: str) -> str:
+    """A pattern as Docker reads it: relative to the context, whatever slashes are around it."""
+    exclamation, path = ("!", pattern[1:].strip()) if pattern.startswith("!") else ("", pattern)
+    return exclamation + (os.path.normpath(path).lstrip("/") if path else "")

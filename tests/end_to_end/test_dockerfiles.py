@@ -1,0 +1,266 @@
+"""Dockerfiles: stages, variables, files, mounts, settings, and what is said about lines that are wrong."""
+
+from __future__ import annotations
+
+import http.server
+import io
+import os
+import tarfile
+import threading
+
+import pytest
+from conftest import Modal
+
+HEAD = """
+import modal
+image = {image}
+app = modal.App("t", image=image)
+
+@app.function()
+def main():
+    import subprocess
+    print(subprocess.run({command!r}, shell=True, capture_output=True, text=True).stdout, end="")
+"""
+BASE = 'modal.Image.debian_slim(python_version="3.11")'
+
+
+def program(modal: Modal, command: str, *lines: str, options: str = "") -> None:
+    """A program that runs a shell command in an image with these lines of a Dockerfile."""
+    given = ", ".join(map(repr, lines))
+    modal.write("app.py", HEAD.format(image=f"{BASE}.dockerfile_commands({given}{options})", command=command))
+
+
+def output(modal: Modal, command: str, *lines: str, options: str = "") -> str:
+    program(modal, command, *lines, options=options)
+    return modal("run", "app.py").stdout
+
+
+@pytest.fixture
+def context(modal: Modal) -> Modal:
+    """Files of many kinds in the working directory."""
+    modal.write("a.txt", "one\n")
+    modal.write("b.txt", "two\n").chmod(0o600)
+    modal.write("sub/deep.txt", "deep\n")
+    modal.write("sub/more/x.py", "x\n")
+    (modal.directory / "sub/empty").mkdir()
+    (modal.directory / "sub/empty").chmod(0o710)
+    (modal.directory / "sub/link").symlink_to("deep.txt")
+    (modal.directory / "out").symlink_to("/etc/hostname")
+    return modal
+
+
+def test_variables_are_those_of_buildkit(modal: Modal) -> None:
+    lines = (
+        "ARG NAME=usual",
+        "ARG GIVEN",
+        "ENV A=${NAME:-x} B='$NAME' C=${GIVEN:+yes}",
+        "ENV NAME=image A=later",
+        "RUN echo $NAME $GIVEN $A $B $C ${D:-none} > /seen",
+        "WORKDIR /srv/${C}",
+        "WORKDIR below",
+    )
+    shown = "cat /seen; pwd; echo $NAME $GIVEN $A $B; stat -c '%a %u' /srv/yes/below"
+    expected = "image given later $NAME yes none\n/srv/yes/below\nimage later $NAME\n755 0\n"
+    assert output(modal, shown, *lines, options=', build_args={"GIVEN": "given"}') == expected
+
+
+def test_files_are_copied_as_docker_does(context: Modal) -> None:
+    lines = (
+        "COPY a.txt b.txt /into/",
+        "COPY a.txt /named",
+        "COPY sub /tree",
+        "COPY --chown=1000:100 --chmod=u=rwX,go= sub/more /owned",
+        "COPY *.txt none* /all/",
+        'COPY ["a.txt", "/with space/x"]',
+        "COPY --exclude=**/*.py --exclude=empty sub /some",
+        "COPY --parents ./sub/./more/x.py /parents/",
+        "COPY a.txt /bin/in-bin",
+    )
+    command = (
+        "cd /; for d in into named tree owned all some parents 'with space' usr/bin/in-bin; do "
+        "find \"$d\" -printf '%p %y %m %U:%G %l\\n' | sort; done; cat /tree/link /named"
+    )
+    assert output(context, command, *lines) == (
+        "into d 755 0:0 \ninto/a.txt f 644 0:0 \ninto/b.txt f 600 0:0 \n"
+        "named f 644 0:0 \n"
+        "tree d 755 0:0 \ntree/deep.txt f 644 0:0 \ntree/empty d 710 0:0 \ntree/link l 777 0:0 deep.txt\n"
+        "tree/more d 755 0:0 \ntree/more/x.py f 644 0:0 \n"
+        "owned d 700 1000:100 \nowned/x.py f 600 1000:100 \n"
+        "all d 755 0:0 \nall/a.txt f 644 0:0 \nall/b.txt f 600 0:0 \n"
+        "some d 755 0:0 \nsome/deep.txt f 644 0:0 \nsome/link l 777 0:0 deep.txt\n"
+        "some/more d 755 0:0 \n"
+        "parents d 755 0:0 \nparents/more d 755 0:0 \nparents/more/x.py f 644 0:0 \n"
+        "with space d 755 0:0 \nwith space/x f 644 0:0 \n"
+        "usr/bin/in-bin f 644 0:0 \n"
+        "deep\none\n"
+    )
+
+
+def test_a_dockerfile_with_stages_builds_what_is_needed(context: Modal) -> None:
+    tag = os.urandom(6).hex()
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w:gz") as tar:
+        for name, mode, kind in (("d", 0o750, tarfile.DIRTYPE), ("d/f", 0o4755, tarfile.REGTYPE)):
+            member = tarfile.TarInfo(name)
+            member.mode, member.type, member.uid, member.gid, member.mtime = mode, kind, 7, 8, 1_000_000_000
+            member.size = 4 if kind == tarfile.REGTYPE else 0
+            tar.addfile(member, io.BytesIO(b"text"))
+        link = tarfile.TarInfo("d/l")
+        link.type, link.linkname = tarfile.SYMTYPE, "f"
+        tar.addfile(link)
+    (context.directory / "files.tgz").write_bytes(archive.getvalue())
+    lines = (
+        f"ENV TAG={tag}",
+        "RUN echo base > /made && ln /made /twin",
+        "FROM 0 AS left",
+        "RUN echo left > /left",
+        "FROM 0 AS Right",
+        "RUN echo right > /right && chown 5:6 /right",
+        "FROM 0 AS unused",
+        "RUN exit 3",
+        "FROM scratch AS plain",
+        "ADD files.tgz /unpacked/",
+        "COPY --from=left /left /x/",
+        "FROM 0",
+        "COPY --from=left /left /",
+        "COPY --from=right /right /",
+        "COPY --from=right --chown=0 /right /mine",
+        "COPY --from=plain / /plain",
+        "COPY --from=0 /made /twin /links/",
+    )
+    command = (
+        "cat /left /right /plain/x/left; stat -c '%n %a %u:%g %h' /right /mine /plain/unpacked/d /plain/unpacked/d/f "
+        "/links/made; readlink /plain/unpacked/d/l; stat -c %Y /plain/unpacked/d"
+    )
+    expected = (
+        "left\nright\nleft\n/right 644 5:6 1\n/mine 644 0:0 1\n/plain/unpacked/d 750 7:8 2\n"
+        "/plain/unpacked/d/f 4755 7:8 1\n/links/made 644 0:0 2\nf\n1000000000\n"
+    )
+    program(context, command, *lines)
+    first = context.events("app.py")
+    assert first.stdout == expected
+    again = context.events("app.py")
+    assert again.stdout == expected and not again.of("step_started")
+
+
+def test_commands_have_shells_users_documents_and_mounts(context: Modal) -> None:
+    tag = os.urandom(6).hex()
+    lines = (
+        'SHELL ["/bin/bash", "-ec"]',
+        "RUN a=(1 2) && echo ${#a[@]} > /seen",
+        'RUN ["/bin/sh", "-c", "echo exec $0 >> /seen"]',
+        "RUN useradd -m -u 1234 -G daemon app",
+        "USER app",
+        "RUN echo $(id -u) $(id -G) $HOME > /tmp/user",
+        "USER 0",
+        "RUN <<EOF\nread -r line < /tmp/user\necho $line >> /seen\nEOF",
+        "RUN <<'EOF' cat >> /seen\ntext $A\nEOF",
+        "RUN <<EOF\n#!/usr/bin/env python3\nprint('python', file=open('/seen', 'a'))\nEOF",
+        f"RUN --mount=type=cache,target=/cache,id={tag} echo x >> /cache/x",
+        f"RUN --mount=type=cache,target=/cache,id={tag} wc -l < /cache/x >> /seen",
+        "RUN --mount=type=secret,id=TOKEN --mount=type=secret,id=TOKEN,env=OTHER "
+        "wc -c < /run/secrets/TOKEN >> /seen && echo ${#OTHER} >> /seen",
+        "RUN --mount=source=sub,target=/mnt/sub cat /mnt/sub/deep.txt >> /seen",
+        "RUN --mount=type=tmpfs,target=/tmp/memory echo x > /tmp/memory/x",
+        "RUN --network=none (echo > /dev/tcp/127.0.0.1/1) 2>/dev/null || ls /proc/sys/net/ipv4/conf | grep -c eth >> /seen || true",
+    )
+    options = ', secrets=[modal.Secret.from_dict({"TOKEN": "correct-horse-battery"})]'
+    shown = output(context, "cat /seen; ls -A /run/secrets /cache /mnt /tmp 2>/dev/null", *lines, options=options)
+    assert shown == (
+        "2\nexec /bin/sh\n1234 1234 1 /home/app\ntext $A\npython\n1\n21\n21\ndeep\n0\n/mnt:\n\n/tmp:\nuser\n"
+    )
+
+
+def test_what_containers_have_is_kept(modal: Modal) -> None:
+    lines = ("ENTRYPOINT []", "CMD run it", "EXPOSE 80 53/UDP", "LABEL a='b c'", "VOLUME /data", "STOPSIGNAL SIGINT")
+    assert output(modal, "echo works", *lines, "HEALTHCHECK --interval=5s CMD true") == "works\n"
+
+
+def test_downloads_are_added(modal: Modal, tmp_path) -> None:
+    (tmp_path / "file.txt").write_text("downloaded")
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *arguments) -> None:
+            super().__init__(*arguments, directory=str(tmp_path))
+
+        def log_message(self, *arguments) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Quiet) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/file.txt"
+        command = "cat /into/file.txt; stat -c ' %a' /into/file.txt"
+        assert output(modal, command, f"ADD {url} /into/") == "downloaded 600\n"
+        program(modal, "true", f"ADD --checksum=sha256:{'0' * 64} {url} /into/")
+        result = modal("run", "app.py", check=False)
+        server.shutdown()
+    assert result.code == 1 and "has the digest `sha256:" in result.stderr
+
+
+def test_a_dockerfile_is_read_with_its_ignore_file(context: Modal) -> None:
+    tag = os.urandom(6).hex()
+    context.write("a.txt", tag)
+    context.write("build/Dockerfile", "FROM scratch\nCOPY . /all\n")
+    context.write("build/Dockerfile.dockerignore", "# comment\n/sub/*\n!sub/deep.txt\n*.py\nbuild\nout\n")
+    context.write(
+        "app.py",
+        """
+        import modal
+        files = modal.Image.from_dockerfile("build/Dockerfile")
+        app = modal.App("t", image=files)
+
+        @app.function()
+        def main():
+            pass
+        """,
+    )
+    result = context.events("app.py", check=False)
+    (finished,) = result.of("step_finished")
+    assert finished["bytes_new"] + finished["bytes_shared"] == len(tag + "two\ndeep\n")
+    context.write("sub/more/x.py", "changed\n")
+    assert not context.events("app.py", check=False).of("step_started"), "what is ignored changes nothing"
+    context.write("a.txt", tag + "changed\n")
+    assert len(context.events("app.py", check=False).of("step_started")) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("FROM scratch\nRUM x", ["`RUM` is no instruction: did you mean `RUN`?", "Dockerfile:2", "2 | RUM x"]),
+        ("FROM python:3.11", ["`python:3.11` is no stage above", "registries", "1 | FROM python:3.11"]),
+        ("RUN x", ["only `ARG` may stand above the first `FROM`"]),
+        ("# nothing", ["there is no `FROM`"]),
+        ("FROM scratch\nONBUILD RUN x", ["`ONBUILD` is not supported"]),
+        ("FROM scratch\nCOPY missing /x", ["`missing` is not there", "Dockerfile:2"]),
+        ("FROM scratch\nCOPY ../x /x", ["`../x` is outside of", "context_dir"]),
+        ("FROM scratch\nCOPY a.txt b.txt /x", ["write `/x/` as the last word"]),
+        ("FROM scratch\nENV A=${B:?needed}", ["`B` is not set: needed"]),
+        ("FROM scratch AS one\nCOPY --from=two /x /", ["`two` is no stage above"]),
+        ("FROM --platform=linux/riscv64 scratch", ["`linux/riscv64` cannot run here"]),
+        ("FROM scratch\nCOPY --chown=app a.txt /", ["the image has no user `app`"]),
+        ("FROM scratch\nRUN x", ["Dockerfile:2 RUN x", "`/bin/sh` was not found"]),
+    ],
+)
+def test_lines_that_are_wrong_are_named(context: Modal, text: str, words: list[str]) -> None:
+    context.write("Dockerfile", text + "\n")
+    context.write(
+        "app.py",
+        """
+        import modal
+        app = modal.App("t", image=modal.Image.from_dockerfile("Dockerfile"))
+
+        @app.function()
+        def main():
+            pass
+        """,
+    )
+    result = context("run", "app.py", check=False)
+    assert result.code == 1 and "Traceback" not in result.stderr
+    for word in words:
+        assert word in result.stderr
+
+
+def test_a_missing_dockerfile_is_no_traceback(modal: Modal) -> None:
+    modal.write("app.py", HEAD.format(image='modal.Image.from_dockerfile("none")', command="true"))
+    result = modal("run", "app.py", check=False)
+    assert result.code == 1 and "/none` does not exist" in result.stderr and "Traceback" not in result.stderr
