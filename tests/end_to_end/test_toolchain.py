@@ -1,4 +1,4 @@
-"""Compilers lie beneath an image that has none while something is compiled, and are never part of it."""
+"""An image without compilers is lent some while something is compiled, and they are never part of it."""
 
 from __future__ import annotations
 
@@ -36,13 +36,15 @@ def run(modal: Modal, steps: str, body: str = "", *, check: bool = True, **envir
 
 def test_what_is_compiled_stays_and_the_compiler_does_not(modal: Modal) -> None:
     source = "int main(void) { return 42; }"
-    steps = f".run_commands('echo \"{source}\" > /x.c; cc /x.c -o /x; which cc gcc make > /found')"
+    # Directories that a step has made hide what is beneath them.
+    made = ".run_commands('mkdir -p /usr/include/x86_64-linux-gnu /usr/lib/gcc')"
+    steps = made + f".run_commands('echo \"{source}\" > /x.c; cc /x.c -o /x; which cc gcc make > /found')"
     body = (
         "print(os.WEXITSTATUS(os.system('/x')), open('/found').read().split(), shutil.which('gcc'), "
-        "os.path.exists('/usr/include/stdio.h'), os.listdir('/usr/include'))"
+        "os.listdir('/usr/include'), os.listdir('/usr/lib/gcc'))"
     )
     result = run(modal, steps, body)
-    assert result.stdout == "42 ['/usr/bin/cc', '/usr/bin/gcc', '/usr/bin/make'] None False []\n"
+    assert result.stdout == "42 ['/usr/bin/cc', '/usr/bin/gcc', '/usr/bin/make'] None ['x86_64-linux-gnu'] []\n"
     assert "the image lacks gcc" in result.stderr
     result = run(modal, steps, body, check=False, MODAL_TOOLCHAIN="never")
     assert result.code == 1 and "MODAL_TOOLCHAIN=always" in result.stderr, result.stderr
@@ -77,3 +79,16 @@ def test_apt_does_not_see_what_is_not_in_the_image(modal: Modal) -> None:
         modal, steps.replace("/first'", "/first; true'"), "print([os.path.getsize(p) for p in ('/first', '/second')])"
     )
     assert result.stdout == "[0, 13]\n"
+
+
+def test_functions_that_compile_have_a_compiler(modal: Modal) -> None:
+    body = (
+        "from cffi import FFI; import sys; sys.path.insert(0, '/tmp'); ffi = FFI(); ffi.cdef('int answer(void);'); "
+        "ffi.set_source('_deep', 'int answer(void) { return 42; }'); ffi.compile('/tmp'); import _deep; "
+        "print(_deep.lib.answer(), shutil.which('cc'))"
+    )
+    steps = '.pip_install("cffi")'
+    assert run(modal, steps, body).stdout == "42 /usr/bin/cc\n"
+    assert run(modal, "", "print(shutil.which('cc'))").stdout == "None\n"
+    assert run(modal, steps, "print(shutil.which('cc'))", MODAL_TOOLCHAIN="never").stdout == "None\n"
+    assert run(modal, "", "print(shutil.which('cc'))", MODAL_TOOLCHAIN="always").stdout == "/usr/bin/cc\n"

@@ -1,4 +1,4 @@
-//! Compilers and headers that bases leave out, as a layer that lies beneath an image while something is compiled in it.
+//! Compilers and headers that bases leave out, as a layer that lies over an image while something is compiled in it.
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -56,8 +56,11 @@ impl Toolchain<'_> {
         let index = archive::read(self.suite, &mirror, workshop.fetch, &downloads)?;
         let unfit = |reason| BaseError::Dependency { suite: self.suite.name().into(), reason };
         let base = wanted(self.suite, self.headers.is_some());
-        let known: BTreeSet<_> = close(&index, &base).map_err(unfit)?.iter().map(|package| &package.name).collect();
-        let mut packages = close(&index, &[base, self.packages()].concat()).map_err(unfit)?;
+        // An image with compilers of its own keeps what belongs to them.
+        let own = if self.compilers { Vec::new() } else { COMPILERS.to_vec() };
+        let known: BTreeSet<_> =
+            close(&index, &[&base[..], &own].concat()).map_err(unfit)?.iter().map(|package| &package.name).collect();
+        let mut packages = close(&index, &[&base[..], &own, &self.packages()].concat()).map_err(unfit)?;
         packages.retain(|package| !known.contains(&package.name));
         // What cannot be logged is no reason to fail.
         let _ = writeln!(

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use lamina_events::{CancelToken, Event, Sink};
-use lamina_ground::Stack;
+use lamina_ground::{DEFAULT_PATH, Stack};
 use lamina_image::{Digest, ExistingImage, Facts, FileSet, LayerKey, Node};
 use lamina_store::{Committed, Context, ImageName, ImageRecord, LayerRecord, StoreError};
 use lamina_workshop::Workshop;
@@ -15,6 +15,7 @@ use crate::host::HostSettings;
 use crate::log::StepLog;
 use crate::state::State;
 use crate::steps::{LocalFiles, Made, Recipe, StepContext, StepError};
+use crate::toolchain::{Image, When};
 use crate::{BuildError, secrets};
 
 /// Where layers are looked for, made and recorded.
@@ -44,6 +45,8 @@ pub(crate) trait Backend: LocalFiles + Debug {
     fn record_image(&self, record: &ImageRecord) -> Result<(), BuildError>;
     /// Prepares files for being attached over `below`: the views to lie there.
     fn attach(&self, files: &FileSet, below: &Stack<Digest>, sink: &Sink) -> Result<Stack<Digest>, BuildError>;
+    /// The layer with compilers that containers of an image have over it, if something in it compiles.
+    fn lend_toolchain(&self, state: &State, sink: &Sink) -> Result<Option<Digest>, BuildError>;
     /// The directory of the steps' logs.
     fn logs(&self) -> PathBuf;
 }
@@ -157,6 +160,28 @@ impl Backend for StoreBackend<'_> {
             sink.emit(Event::Warning { message });
         }
         Ok(view.views)
+    }
+
+    fn lend_toolchain(&self, state: &State, sink: &Sink) -> Result<Option<Digest>, BuildError> {
+        let (when, workshop) = (When::of_environment()?, &self.workshop);
+        if !when.includes(state.compiles) {
+            return Ok(None);
+        }
+        let search_path = state.config.environment.get("PATH").map_or(DEFAULT_PATH, String::as_str);
+        let image = Image { layers: &state.layers, facts: &state.facts, search_path };
+        let Some(lacking) = image.lacking(workshop.store)? else { return Ok(None) };
+        match lacking.find(workshop.store)? {
+            Some(layer) => Ok(Some(layer)),
+            // Whatever was built before starts without asking any mirror.
+            None if when == When::Auto && state.cached => Ok(None),
+            None => match lacking.make(workshop, &mut std::io::sink()) {
+                Err(error @ BuildError::Failed(_)) if when == When::Auto => {
+                    sink.emit(Event::Warning { message: format!("functions have no compilers: {error}") });
+                    Ok(None)
+                }
+                made => made.map(Some),
+            },
+        }
     }
 
     fn logs(&self) -> PathBuf {

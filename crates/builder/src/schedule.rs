@@ -189,6 +189,7 @@ impl<'a> Builder<'a> {
         let begin = Instant::now();
         let outcome = self.state(target, share).and_then(|state| {
             let attachments = self.attach(&state)?;
+            let toolchain = self.backend.lend_toolchain(&state, self.sink)?;
             let recorded = self.record_image(&state);
             // A cached image is of use even where nothing can be written.
             if !state.cached {
@@ -200,7 +201,7 @@ impl<'a> Builder<'a> {
             *remaining -= 1;
             self.sink.emit(Event::ImageBuilt { image, seconds, cached: state.cached, remaining: *remaining });
             drop(remaining);
-            Ok(state.built(attachments))
+            Ok(state.built(attachments, toolchain))
         });
         if !matches!(outcome, Ok(_) | Err(BuildError::Damaged)) {
             self.cancel.cancel();

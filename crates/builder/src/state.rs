@@ -9,6 +9,8 @@ use lamina_store::{ImageRecord, LayerRecord};
 
 use crate::BuildError;
 
+use crate::toolchain::compiles_later;
+
 /// A built image, ready to run things in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BuiltImage {
@@ -18,6 +20,8 @@ pub struct BuiltImage {
     pub layers: Stack<Digest>,
     /// Views of attached local files, which lie over the layers.
     pub attachments: Stack<Digest>,
+    /// The layer of the compilers that containers have over the image, if they have some.
+    pub toolchain: Option<Digest>,
     /// Environment and working directory.
     pub config: RuntimeConfig,
     /// The interpreter, an absolute path inside the image; `None` to look it up on the PATH.
@@ -52,6 +56,8 @@ pub(crate) struct State {
     pub(crate) cached: bool,
     /// Title of the last step.
     pub(crate) title: String,
+    /// Whether something in it compiles while functions run.
+    pub(crate) compiles: bool,
 }
 
 /// What instructions of one stage of a Dockerfile know beside the image.
@@ -102,6 +108,7 @@ impl State {
 
     /// Adds the layers of a step, and what it says about the image.
     pub(crate) fn add(&mut self, node: &Node, record: &LayerRecord, facts: Facts, pristine: bool) {
+        self.compiles |= compiles_later(&node.step, &facts.packages);
         self.learn(facts);
         self.title.clone_from(&node.title);
         self.logs.extend(record.log.clone().map(|log| (node.title.clone(), log)));
@@ -129,11 +136,12 @@ impl State {
     }
 
     /// The state as an image, with the views of its attached files.
-    pub(crate) fn built(&self, attachments: Stack<Digest>) -> BuiltImage {
+    pub(crate) fn built(&self, attachments: Stack<Digest>, toolchain: Option<Digest>) -> BuiltImage {
         BuiltImage {
             id: self.image_id(),
             layers: self.layers.clone(),
             attachments,
+            toolchain,
             config: self.config.clone(),
             python: self.facts.python.as_ref().map(|python| python.interpreter.clone()),
         }

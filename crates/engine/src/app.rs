@@ -201,8 +201,8 @@ impl Engine {
         let spec = |function: &&FunctionRequest| {
             let image = images.get(&function.image).ok_or_else(|| unknown_image(function))?;
             let files = files.show(store, function, image)?;
-            let with_package =
-                packages.get(&image.id).map_or(image.layers.clone(), |package| image.layers.under(package));
+            let layers = image.layers.under(&Stack::from_bottom_up(image.toolchain));
+            let with_package = packages.get(&image.id).map_or(layers.clone(), |package| layers.under(package));
             let volumes = volumes::of_containers(&function.volumes, Volumes::new(store))?;
             spec(app, function, image, volumes, with_package.under(&image.attachments).under(&files))
         };

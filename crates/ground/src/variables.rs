@@ -46,8 +46,8 @@ variables! {
         MODAL_FORCE_BUILD,
         /// `1`: every step is run again, and what was kept before is left as it is.
         MODAL_IGNORE_CACHE,
-        /// When compilers lie beneath an image that has none, while something is built or run in it: `auto` where something is
-        /// likely to be compiled, `always` or `never`. Default: `auto`.
+        /// When an image without compilers is lent some, while something is built or run in it: `auto` where something is likely to
+        /// be compiled, `always` or `never`. Default: `auto`.
         MODAL_TOOLCHAIN,
         /// The mirror of Debian's archive. Default: what the host's own apt uses if it is a Debian, else Debian's.
         MODAL_DEBIAN_MIRROR,

@@ -1,4 +1,4 @@
-//! A root that is only to lie beneath another one: files below `/usr`, and nothing that says which packages they are of.
+//! A root that is only to lie over another one: files below `/usr`, and nothing that says which packages they are of.
 
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;

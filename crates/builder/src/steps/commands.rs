@@ -121,7 +121,7 @@ pub(crate) struct Run<'a> {
     pub(crate) tools: Stack<Digest>,
     /// A layer that lies beneath the image meanwhile: what the image has itself hides it.
     pub(crate) beneath: Option<Digest>,
-    /// The layer of the compilers that the image lacks, beneath all others.
+    /// The layer of the compilers that the image lacks, over the image.
     pub(crate) toolchain: Option<Digest>,
     /// Whether `uv` is not told of this machine's indexes.
     pub(crate) without_indexes_of_uv: bool,
@@ -197,8 +197,9 @@ impl Run<'_> {
         environment.extend(self.fixed.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
         add_settings_directories(&host.files, &mut environment);
         let store = context.workshop.store;
-        let beneath = Stack::from_bottom_up(self.toolchain.into_iter().chain(self.beneath));
-        let layers = beneath.under(&parent.layers).under(&self.tools);
+        let beneath = Stack::from_bottom_up(self.beneath);
+        let toolchain = Stack::from_bottom_up(self.toolchain);
+        let layers = beneath.under(&parent.layers).under(&toolchain).under(&self.tools);
         host.files.extend(self.injected);
         let in_shell =
             |script: &str| ["/bin/sh", "-c", &(host.prepare.clone() + script), "sh"].map(str::to_owned).to_vec();

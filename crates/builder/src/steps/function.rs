@@ -82,6 +82,7 @@ impl Recipe for FunctionPlan {
             files: &files,
             tools: tools(context, &step.source)?,
             beneath: uv_layer(context)?,
+            toolchain: context.toolchain(context.parent.compiles, log)?,
             limits: RunLimits {
                 time: Some(Duration::from_secs(step.timeout.into())),
                 cpus: step.milli_cpu.map(|thousandths| f64::from(thousandths) / 1000.0),

@@ -184,7 +184,7 @@ impl StepContext<'_> {
         self.host.get_or_init(HostSettings::read)
     }
 
-    /// The layer with the compilers that the image lacks, to lie beneath it, where something is likely to be compiled, or
+    /// The layer with the compilers that the image lacks, to lie over it, where something is likely to be compiled, or
     /// always or never, as the user has set it.
     pub(crate) fn toolchain(&self, is_likely: bool, log: &mut StepLog) -> Result<Option<Digest>, BuildError> {
         if !When::of_environment()?.includes(is_likely) {

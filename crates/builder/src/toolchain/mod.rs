@@ -1,16 +1,18 @@
-//! Compilers and headers for images that have none: a layer beneath the image while something is compiled in it.
+//! Compilers and headers for images that have none: a layer over the image while something is compiled in it.
 //!
-//! What the image has itself hides it, and nothing of it is ever part of a layer, or of a key.
+//! Nothing of it is ever part of a layer, or of a key.
 
 mod look;
 mod words;
 
 use std::ffi::OsStr;
+use std::io::Write;
+use std::time::Instant;
 
 use lamina_bases::{BaseError, Suite, Toolchain};
 use lamina_ground::{EnvVars, Stack, seconds_since_1970};
-use lamina_image::{Digest, Facts, KeyMaterial, RecordedFacts};
-use lamina_store::LayerRecord;
+use lamina_image::{Digest, Facts, KeyMaterial, Package, RecordedFacts, Step};
+use lamina_store::{LayerRecord, Store, StoreError};
 use lamina_workshop::Workshop;
 
 use crate::BuildError;
@@ -24,7 +26,7 @@ const TITLE: &str = "toolchain";
 /// Grows when other packages belong to it.
 const VERSION: u32 = 1;
 
-/// When the toolchain lies beneath an image.
+/// When an image is lent the toolchain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum When {
     /// Where something is likely to be compiled.
@@ -71,26 +73,26 @@ impl Image<'_> {
     /// The layer with what the image lacks, made now if it was not before; `None` if it lacks nothing, or nobody knows where
     /// such an image has compilers from. The log says which it is.
     pub(crate) fn toolchain(&self, workshop: &Workshop<'_>, log: &mut StepLog) -> Result<Option<Digest>, BuildError> {
+        let Some(lacking) = self.lacking(workshop.store)? else { return Ok(None) };
+        let contents = lacking.toolchain.contents();
+        log.line(&format!("the image lacks {contents}: it is lent them during this step"));
+        match lacking.find(workshop.store)? {
+            Some(layer) => Ok(Some(layer)),
+            None => lacking.make(workshop, log).map(Some),
+        }
+    }
+
+    /// What the image lacks, if anything.
+    pub(crate) fn lacking(&self, store: &Store) -> Result<Option<Lacking<'_>>, BuildError> {
         let (Some(suite), Some(base)) = (Suite::of(self.facts), self.layers.bottom()) else { return Ok(None) };
-        let views = workshop.store.view_paths(self.layers);
-        let look = Look::new(views, self.search_path, self.series());
-        let found = workshop.store.job(&look, &[]).map_err(lamina_store::StoreError::from)?;
+        let look = Look::new(store.view_paths(self.layers), self.search_path, self.series());
+        let found = store.job(&look, &[]).map_err(StoreError::from)?;
         if found.compilers && found.headers {
             return Ok(None);
         }
         let headers = self.series().filter(|_| !found.headers);
         let toolchain = Toolchain { suite, compilers: !found.compilers, headers };
-        log.line(&format!("the image lacks {}: they lie beneath it during this step", toolchain.contents()));
-        let material = material(&toolchain, base);
-        let key = material.key();
-        if let Some(record) = workshop.store.expect_layer(&key)? {
-            return Ok(Some(record.digest));
-        }
-        let _lock = workshop.store.lock(&format!("layer-{key}"), workshop.cancel, || ())?;
-        if let Some(record) = workshop.store.expect_layer(&key)? {
-            return Ok(Some(record.digest));
-        }
-        make(&toolchain, base, &material, workshop, log).map(Some)
+        Ok(Some(Lacking { material: material(&toolchain, base), toolchain, base: *base }))
     }
 
     /// The series of Debian's own Python, which has its headers in a package of their own.
@@ -113,38 +115,75 @@ fn material(toolchain: &Toolchain<'_>, base: &Digest) -> KeyMaterial {
     material
 }
 
-/// Makes the layer and records it.
-fn make(
-    toolchain: &Toolchain<'_>,
-    base: &Digest,
-    material: &KeyMaterial,
-    workshop: &Workshop<'_>,
-    log: &mut StepLog,
-) -> Result<Digest, BuildError> {
-    let (created, begun) = (seconds_since_1970(), std::time::Instant::now());
-    let work = toolchain.make(workshop, log).map_err(|error| match error {
-        BaseError::Cancelled(_) => BuildError::Cancelled,
-        BaseError::Store(error) => BuildError::from(error),
-        error => BuildError::failed(error),
-    })?;
-    let committed = workshop.store.commit_until(&work, Toolchain::commit_rules(), workshop.cancel)?;
-    workshop.store.record_layer(&LayerRecord {
-        key: material.key(),
-        digest: committed.digest,
-        content: committed.content,
-        below: Stack::new(),
-        companion_of: Some(Stack::from_bottom_up([*base])),
-        title: TITLE.to_owned(),
-        created,
-        seconds: begun.elapsed().as_secs_f64(),
-        files: committed.files,
-        bytes: committed.bytes,
-        bytes_new: committed.bytes_new,
-        material: material.canonical(),
-        log: None,
-        facts: RecordedFacts::default(),
-    })?;
-    Ok(committed.digest)
+/// What an image lacks to compile.
+pub(crate) struct Lacking<'a> {
+    toolchain: Toolchain<'a>,
+    base: Digest,
+    material: KeyMaterial,
+}
+
+impl Lacking<'_> {
+    /// The layer, if there is one.
+    pub(crate) fn find(&self, store: &Store) -> Result<Option<Digest>, BuildError> {
+        Ok(store.expect_layer(&self.material.key())?.map(|record| record.digest))
+    }
+
+    /// Makes the layer and records it, unless somebody else does so meanwhile.
+    pub(crate) fn make(&self, workshop: &Workshop<'_>, log: &mut (dyn Write + Send)) -> Result<Digest, BuildError> {
+        let (store, key) = (workshop.store, self.material.key());
+        let _lock = store.lock(&format!("layer-{key}"), workshop.cancel, || ())?;
+        if let Some(layer) = self.find(store)? {
+            return Ok(layer);
+        }
+        let (created, begun) = (seconds_since_1970(), Instant::now());
+        let work = self.toolchain.make(workshop, log).map_err(|error| match error {
+            BaseError::Cancelled(_) => BuildError::Cancelled,
+            BaseError::Store(error) => BuildError::from(error),
+            error => BuildError::failed(error),
+        })?;
+        let committed = store.commit_until(&work, Toolchain::commit_rules(), workshop.cancel)?;
+        store.record_layer(&LayerRecord {
+            key,
+            digest: committed.digest,
+            content: committed.content,
+            below: Stack::new(),
+            companion_of: Some(Stack::from_bottom_up([self.base])),
+            title: TITLE.to_owned(),
+            created,
+            seconds: begun.elapsed().as_secs_f64(),
+            files: committed.files,
+            bytes: committed.bytes,
+            bytes_new: committed.bytes_new,
+            material: self.material.canonical(),
+            log: None,
+            facts: RecordedFacts::default(),
+        })?;
+        Ok(committed.digest)
+    }
+}
+
+/// Packages that compile while programs use them, also where those use them through others.
+const COMPILE_LATER: [&str; 2] = ["torch", "triton"];
+/// Packages that do so for some programs: those that ask for them by name.
+const COMPILE_FOR_SOME: [&str; 6] = ["cffi", "cppimport", "cython", "numba", "pybind11", "pythran"];
+
+/// Whether what a step installs compiles something in functions.
+pub(crate) fn compiles_later(step: &Step, installed: &[Package]) -> bool {
+    let asked = match step {
+        Step::PipInstall(step) => &step.packages[..],
+        Step::UvPipInstall(step) => &step.packages[..],
+        _ => &[],
+    };
+    let mut asked = asked.iter().map(|package| name(package));
+    asked.any(|name| COMPILE_FOR_SOME.contains(&&*name) || COMPILE_LATER.contains(&&*name))
+        || installed.iter().any(|package| COMPILE_LATER.contains(&&*package.name))
+}
+
+/// The name that a requirement begins with.
+fn name(requirement: &str) -> String {
+    let is_part = |character: char| character.is_ascii_alphanumeric() || "-_.".contains(character);
+    let end = requirement.find(|character| !is_part(character)).unwrap_or(requirement.len());
+    requirement[..end].to_ascii_lowercase()
 }
 
 #[cfg(test)]
@@ -160,6 +199,23 @@ mod tests {
         insta::assert_snapshot!(read("yes").unwrap_err(), @"`MODAL_TOOLCHAIN` is `yes`: set it to `auto`, `always` or `never`, or unset it");
         let included = [When::Auto, When::Always, When::Never].map(|when| (when.includes(true), when.includes(false)));
         assert_eq!(included, [(true, false), (true, true), (false, false)]);
+    }
+
+    #[test]
+    fn some_packages_compile_in_functions() {
+        let asks = |package: &str| {
+            let step = serde_json::json!({"kind": "pip_install", "packages": [package]});
+            compiles_later(&serde_json::from_value(step).unwrap(), &[])
+        };
+        assert!(asks("torch==2.4") && asks("CFFI>=1") && asks("numba[extra]"));
+        assert!(!asks("cryptography") && !asks("torchaudio"));
+        let installed = |name: &str| {
+            let (name, version) = (name.to_owned(), "1".to_owned());
+            let package = Package { kind: lamina_image::PackageKind::Pypi, name, version, source: None, sha256: None };
+            let step = serde_json::json!({"kind": "pip_install", "packages": ["vllm"]});
+            compiles_later(&serde_json::from_value(step).unwrap(), &[package])
+        };
+        assert!(installed("triton") && !installed("cffi"));
     }
 
     #[test]

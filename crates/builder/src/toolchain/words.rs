@@ -34,6 +34,8 @@ const PROGRAMS: [&str; 31] = [
     "scons",
     "setup.py",
 ];
+/// Those of them that sources bring along.
+const SCRIPTS: [&str; 2] = ["configure", "setup.py"];
 /// Installers of Python packages, which compile what has no wheel.
 const INSTALLERS: [&str; 7] = ["pdm", "pip", "pip3", "pipenv", "pipx", "poetry", "uv"];
 /// What they are told when they do.
@@ -72,11 +74,15 @@ impl Need {
     }
 }
 
-/// The names in a command, without the directories before them.
+/// The names in a command, without the directories before them. Of paths those count that lead to programs.
 fn words(command: &str) -> impl Iterator<Item = &str> {
     let is_part = |character: char| character.is_alphanumeric() || "_+-./".contains(character);
-    let words = command.split(move |character| !is_part(character));
-    words.map(|word| word.rsplit_once('/').map_or(word, |(_, name)| name)).filter(|word| !word.is_empty())
+    let name = |word| match str::rsplit_once(word, '/') {
+        None => Some(word),
+        Some((directory, name)) if directory.ends_with("bin") || SCRIPTS.contains(&name) => Some(name),
+        Some(_) => None,
+    };
+    command.split(move |character| !is_part(character)).filter_map(name).filter(|word| !word.is_empty())
 }
 
 /// Whether a word is a name with a version or a machine: `gcc-12`, `pip3.11`, `x86_64-linux-gnu-gcc`.
@@ -120,6 +126,7 @@ mod tests {
     fn others_are_not() {
         for command in [
             "echo hello",
+            "mkdir -p /usr/lib/gcc",
             "git clone https://example.invalid/gcc-docs.git",
             "pip --version",
             "uv --version",
