@@ -15,6 +15,7 @@ from modal._shared.redact import redact
 from modal.exception import InvalidError
 
 BASE = modal.Image.debian_slim("3.11")
+SECRET = modal.Secret.from_dict({"GITHUB_TOKEN": "t"})
 
 
 def steps(image: modal.Image) -> list[dict]:
@@ -104,6 +105,77 @@ def test_requirements_are_a_list_of_files_read_later(tmp_path, monkeypatch):
     image = BASE.uv_pip_install(requirements=["missing.txt", "~/other.txt"])
     monkeypatch.chdir(tmp_path)
     assert last(image)["requirements"] == [str(tmp_path / "missing.txt"), os.path.expanduser("~/other.txt")]
+
+
+def test_files_that_name_packages_are_read_later(tmp_path, monkeypatch):
+    images = {
+        "requirements": BASE.pip_install_from_requirements("a.txt", "/wheels"),
+        "pyproject": BASE.pip_install_from_pyproject("~/b.toml", ["x"], pre=True),
+        "project": BASE.uv_sync(groups=["g"], extras=["e"], frozen=False, uv_version="0.5.0"),
+        "lockfile": BASE.poetry_install_from_file("p/pyproject.toml", "p/other.lock", with_=["w"], only=["o"]),
+    }
+    monkeypatch.chdir(tmp_path)
+    options = {"packages": [], "index_url": None, "extra_index_url": None, "extra_options": ""}
+    requirements = {
+        "kind": "pip_install",
+        "find_links": "/wheels",
+        "pre": False,
+        "requirements": [str(tmp_path / "a.txt")],
+    }
+    assert last(images["requirements"]) == {**options, **requirements}
+    named = {"path": os.path.expanduser("~/b.toml"), "optional_dependencies": ["x"]}
+    pyproject = {"kind": "pip_install", "find_links": None, "pre": True, "pyproject": named}
+    assert last(images["pyproject"]) == {**options, **pyproject}
+    assert last(images["project"]) == {
+        "kind": "uv_sync",
+        "project": str(tmp_path),
+        "groups": ["g"],
+        "extras": ["e"],
+        "frozen": False,
+        "extra_options": "",
+        "uv_version": "0.5.0",
+    }
+    assert last(images["lockfile"]) == {
+        "kind": "poetry_install_from_file",
+        "pyproject": str(tmp_path / "p/pyproject.toml"),
+        "lockfile": str(tmp_path / "p/other.lock"),
+        "ignore_lockfile": False,
+        "with": ["w"],
+        "without": [],
+        "only": ["o"],
+        "poetry_version": "latest",
+        "old_installer": False,
+    }
+    assert repr(images["project"]).endswith('.uv_sync("./", groups=["g"], extras=["e"])')
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda: BASE.pip_install_from_requirements(None), "takes a path"),
+        (lambda: BASE.pip_install_from_pyproject("a", "x"), "takes a list of strings"),
+        (lambda: BASE.uv_sync(groups="x"), "`groups` of `Image.uv_sync` takes a list"),
+        (lambda: BASE.uv_sync(extras=("x",)), "`extras` of `Image.uv_sync` takes a list"),
+        (lambda: BASE.poetry_install_from_file("a", with_="x"), "takes a list of strings"),
+        (lambda: BASE.pip_install_private_repos("github.com/a/b", git_user="me"), "needs a secret"),
+        (
+            lambda: BASE.pip_install_private_repos(
+                "github.com/a/b", "https://github.com/c", "x.org/d", git_user="me", secrets=[SECRET]
+            ),
+            "`https://github.com/c`, `x.org/d` cannot",
+        ),
+    ],
+)
+def test_misuse_of_installers_is_said_at_once(call, said):
+    with pytest.raises(InvalidError, match=said):
+        call()
+
+
+def test_private_repositories_travel():
+    step = last(BASE.pip_install_private_repos("gitlab.com/a/b@1", git_user="me", secrets=[SECRET], pre=True))
+    assert (step["repositories"], step["git_user"], step["pre"]) == (["gitlab.com/a/b@1"], "me", True)
+    with pytest.raises(TypeError, match="git_user"):
+        BASE.pip_install_private_repos("github.com/a/b", secrets=[SECRET])
 
 
 def test_python_version_is_a_string():

@@ -13,7 +13,6 @@ from modal._shared import absent
     [
         (lambda: modal.Image.from_registry, "`Image.from_registry` is not part of this version: start from"),
         (lambda: modal.Image.debian_slim().uv_pip_instal, "did you mean `uv_pip_install`?"),
-        (lambda: modal.Image.debian_slim().pip_install_from_requirements, "uv_pip_install(requirements=[...])"),
         (lambda: modal.Secret.keys, "`Secret.keys` is not part of this version; it has"),
         (lambda: modal.Secret.from_nam, "did you mean `from_name`?"),
     ],

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use lamina_events::Cancelled;
-use lamina_ground::{Hint, Refusal, Subject, causes};
+use lamina_ground::{ErrorClass, Hint, Refusal, Subject, causes};
 use lamina_image::{DefinitionError, DockerfilePlace, redact};
 use lamina_store::{ImageName, StoreError};
 
@@ -50,6 +50,16 @@ pub enum BuildError {
         /// The name that is asked for.
         name: Option<ImageName>,
     },
+    /// A local project does not declare what is asked of it.
+    #[error("{message}")]
+    Project {
+        /// The class that Modal's users expect.
+        class: ErrorClass,
+        /// What is missing, and where.
+        message: String,
+        /// What the user can do, when it is known.
+        hint: Option<String>,
+    },
     /// The store, the sandbox or the network failed.
     #[error("{}", redact(&causes(&**_0)))]
     Failed(Arc<dyn Hint + Send + Sync>),
@@ -84,6 +94,7 @@ impl Hint for BuildError {
                 "`modal image names list` shows the names that there are; build the image and `publish` it to give it one",
             )),
             Self::NoImage { .. } => Some(Cow::Borrowed("`modal image list` shows the images that there are")),
+            Self::Project { hint, .. } => hint.as_deref().map(Cow::Borrowed),
             Self::Damaged => Some(Cow::Borrowed("build the image again")),
             Self::FileNotFound(_) | Self::NotADirectory(_) | Self::Cancelled => None,
         }

@@ -22,12 +22,14 @@ pub fn check_local(definition: &Definition, targets: &[&str], others: &[&FileSet
     let (mut seen, mut paths, mut errors) = (HashSet::new(), HashSet::new(), Vec::new());
     let places = targets.iter().filter_map(|target| graph.place(target)).flat_map(|place| graph.with_inputs(place));
     for place in places.filter(|place| seen.insert(*place)) {
-        let local = Declared::of(&graph.step(place).0.step).kind().local();
+        let kind = Declared::of(&graph.step(place).0.step).kind();
+        let local = kind.local();
         if let Some(files) = local.files {
             check_set(files, &mut paths, &mut errors);
         }
         let unseen = local.requirements.iter().filter(|path| paths.insert(PathBuf::from(path)));
         errors.extend(unseen.filter_map(|path| read_requirements(std::slice::from_ref(path)).err()));
+        errors.extend(kind.check().err());
     }
     for files in others {
         check_set(files, &mut paths, &mut errors);
@@ -73,6 +75,7 @@ fn combined(mut errors: Vec<BuildError>) -> Option<BuildError> {
     Some(match errors.swap_remove(0) {
         BuildError::FileNotFound(_) => BuildError::FileNotFound(message),
         BuildError::NotADirectory(_) => BuildError::NotADirectory(message),
+        BuildError::Project { class, .. } => BuildError::Project { class, message, hint },
         _ => BuildError::invalid(Mistake::Several { message, hint }),
     })
 }

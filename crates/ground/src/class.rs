@@ -21,6 +21,8 @@ pub enum ErrorClass {
     ImageBuildError,
     /// A method got a value that it does not accept.
     InvalidError,
+    /// A table lacks what was asked for; built in.
+    KeyError,
     /// The user interrupted; built in.
     KeyboardInterrupt,
     /// A local file is where a directory has to be; built in.
@@ -29,13 +31,15 @@ pub enum ErrorClass {
     NotFoundError,
     /// Something failed outside of the caller's process.
     RemoteError,
+    /// A value has the right type and is of no use; built in.
+    ValueError,
     /// Two parts that speak with each other are of versions that do not fit.
     VersionError,
 }
 
 impl ErrorClass {
     /// Every class.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::AlreadyExistsError,
         Self::ConflictError,
         Self::ExecutionError,
@@ -44,10 +48,12 @@ impl ErrorClass {
         Self::FunctionTimeoutError,
         Self::ImageBuildError,
         Self::InvalidError,
+        Self::KeyError,
         Self::KeyboardInterrupt,
         Self::NotADirectoryError,
         Self::NotFoundError,
         Self::RemoteError,
+        Self::ValueError,
         Self::VersionError,
     ];
 
@@ -56,7 +62,12 @@ impl ErrorClass {
     pub fn is_builtin(self) -> bool {
         matches!(
             self,
-            Self::FileExistsError | Self::FileNotFoundError | Self::KeyboardInterrupt | Self::NotADirectoryError
+            Self::FileExistsError
+                | Self::FileNotFoundError
+                | Self::KeyError
+                | Self::KeyboardInterrupt
+                | Self::NotADirectoryError
+                | Self::ValueError
         )
     }
 }
@@ -89,11 +100,13 @@ mod tests {
                 ErrorClass::FunctionTimeoutError => 5,
                 ErrorClass::ImageBuildError => 6,
                 ErrorClass::InvalidError => 7,
-                ErrorClass::KeyboardInterrupt => 8,
-                ErrorClass::NotADirectoryError => 9,
-                ErrorClass::NotFoundError => 10,
-                ErrorClass::RemoteError => 11,
-                ErrorClass::VersionError => 12,
+                ErrorClass::KeyError => 8,
+                ErrorClass::KeyboardInterrupt => 9,
+                ErrorClass::NotADirectoryError => 10,
+                ErrorClass::NotFoundError => 11,
+                ErrorClass::RemoteError => 12,
+                ErrorClass::ValueError => 13,
+                ErrorClass::VersionError => 14,
             };
             assert_eq!(place, index);
         }

@@ -28,6 +28,12 @@ pub enum Step {
     PipInstall(PipInstall),
     /// Python packages with uv's semantics.
     UvPipInstall(UvPipInstall),
+    /// Python packages of private repositories.
+    PipInstallPrivateRepos(PipInstallPrivateRepos),
+    /// The dependencies of a project of uv's, in an environment of their own.
+    UvSync(UvSync),
+    /// The dependencies of a project of poetry's.
+    PoetryInstallFromFile(PoetryInstallFromFile),
     /// Shell commands.
     RunCommands(RunCommands),
     /// A Python function, whose changes become the layer.
@@ -88,14 +94,91 @@ pub struct AptInstall {
     pub packages: Vec<String>,
 }
 
-/// `pip_install`.
+/// `pip_install`, and the methods that find the requirements in a file.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct PipInstall {
     /// Requirements.
+    #[serde(default)]
     pub packages: Vec<String>,
+    /// Absolute local paths of requirements files.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub requirements: Vec<String>,
+    /// A project whose dependencies are further requirements.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pyproject: Option<Pyproject>,
     /// Index options.
     #[serde(flatten)]
     pub index: IndexOptions,
+}
+
+/// Dependencies that a `pyproject.toml` declares.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Pyproject {
+    /// Absolute local path of the file.
+    pub path: String,
+    /// Names of the groups of optional dependencies to take along.
+    #[serde(default)]
+    pub optional_dependencies: Vec<String>,
+}
+
+/// `pip_install_private_repos`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct PipInstallPrivateRepos {
+    /// Repositories, as `github.com/owner/name@reference`.
+    pub repositories: Vec<String>,
+    /// The user whom the token belongs to.
+    pub git_user: String,
+    /// Index options.
+    #[serde(flatten)]
+    pub index: IndexOptions,
+}
+
+/// `uv_sync`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct UvSync {
+    /// Absolute local path of the directory with `pyproject.toml` and `uv.lock`.
+    pub project: String,
+    /// Dependency groups to install as well.
+    #[serde(default)]
+    pub groups: Vec<String>,
+    /// Extras of the project to install as well.
+    #[serde(default)]
+    pub extras: Vec<String>,
+    /// Whether a lock file is taken as it is.
+    pub frozen: bool,
+    /// Further options, handed to uv as they are.
+    #[serde(default)]
+    pub extra_options: String,
+    /// The wanted uv version; `None` is the one that came with Lamina.
+    #[serde(default)]
+    pub uv_version: Option<String>,
+}
+
+/// `poetry_install_from_file`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct PoetryInstallFromFile {
+    /// Absolute local path of `pyproject.toml`.
+    pub pyproject: String,
+    /// Absolute local path of the lock file; `None` is `poetry.lock` beside the project.
+    #[serde(default)]
+    pub lockfile: Option<String>,
+    /// Whether no lock file is used.
+    #[serde(default)]
+    pub ignore_lockfile: bool,
+    /// Groups to install as well.
+    #[serde(default)]
+    pub with: Vec<String>,
+    /// Groups to leave out.
+    #[serde(default)]
+    pub without: Vec<String>,
+    /// Groups to install and no others.
+    #[serde(default)]
+    pub only: Vec<String>,
+    /// The wanted poetry version, `latest`, or `None` if the image has poetry.
+    pub poetry_version: Option<String>,
+    /// Whether poetry 1 uses its old installer.
+    #[serde(default)]
+    pub old_installer: bool,
 }
 
 /// `uv_pip_install`.
@@ -264,6 +347,9 @@ impl Step {
             | Self::AptInstall(_)
             | Self::PipInstall(_)
             | Self::UvPipInstall(_)
+            | Self::PipInstallPrivateRepos(_)
+            | Self::UvSync(_)
+            | Self::PoetryInstallFromFile(_)
             | Self::RunCommands(_)
             | Self::RunFunction(_)
             | Self::Env(_)
@@ -310,6 +396,12 @@ impl Step {
                 packages.sort_unstable();
                 packages.dedup();
             }
+            Self::UvSync(UvSync { groups, extras, .. }) => {
+                for names in [groups, extras] {
+                    names.sort_unstable();
+                    names.dedup();
+                }
+            }
             Self::RunCommands(RunCommands { volumes, .. }) | Self::RunFunction(RunFunction { volumes, .. }) => {
                 volumes.sort_unstable_by(|one, other| one.path.cmp(&other.path));
             }
@@ -321,6 +413,8 @@ impl Step {
             | Self::DockerfileCommands(_)
             | Self::Instruction(_)
             | Self::AptInstall(_)
+            | Self::PipInstallPrivateRepos(_)
+            | Self::PoetryInstallFromFile(_)
             | Self::Env(_)
             | Self::Workdir(_)
             | Self::Entrypoint(_)

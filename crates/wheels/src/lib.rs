@@ -34,6 +34,7 @@ pub use installed::{Survey, survey};
 pub use interpreter::is_of_base;
 pub use lock::{Resolution, Source, Wheel};
 pub use request::{Installed, Installer, Request, RequirementsFile, Target, normalize_name};
+pub use requirement::name as requirement_name;
 pub use resolve::resolve;
 pub use settings::PipSettings;
 pub use uv_settings::UvSettings;

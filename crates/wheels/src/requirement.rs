@@ -101,7 +101,7 @@ pub(crate) fn names_index(line: &str) -> bool {
 }
 
 /// The normalised name that a requirement line begins with, if it begins with one.
-pub(crate) fn name(line: &str) -> Option<String> {
+pub fn name(line: &str) -> Option<String> {
     let line = line.trim_start();
     let length =
         line.find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_'))).unwrap_or(line.len());

@@ -25,7 +25,6 @@ _INTERNAL = "it is internal to Modal's client"
 _FIGURES = "`modal app list` shows what runs"
 _REGISTRIES = "start from `Image.debian_slim()`, and install what the other image has"
 _COMMANDS = "use the methods of `Image`, such as `run_commands` and `add_local_dir`"
-_REQUIREMENTS = "use `uv_pip_install(requirements=[...])`"
 _CONDA = "use `Image.debian_slim()` with `uv_pip_install`: most packages of conda have wheels"
 _INPUTS = "give what identifies an input to the function as an argument"
 
@@ -96,8 +95,6 @@ SUBSTITUTES = {
     "Function.with_options": "give the options to `@app.function`",
     **dict.fromkeys(("Image.from_aws_ecr", "Image.from_gcp_artifact_registry", "Image.from_registry"), _REGISTRIES),
     **dict.fromkeys(("Image.micromamba", "Image.micromamba_install"), _CONDA),
-    **dict.fromkeys(("Image.pip_install_from_pyproject", "Image.uv_sync"), _REQUIREMENTS),
-    **dict.fromkeys(("Image.pip_install_private_repos", "Image.poetry_install_from_file"), _REQUIREMENTS),
     "client": _ACCOUNT,
     "get_dashboard_url": _DASHBOARD,
     **dict.fromkeys(("get_current_stats", "info", "metrics", "stats"), _FIGURES),
@@ -105,7 +102,6 @@ SUBSTITUTES = {
     "logs": "`modal app logs` and `modal image logs` show them",
     "object_id": "only images and calls have ids here",
     "patterns": _INTERNAL,
-    "pip_install_from_requirements": _REQUIREMENTS,
     "spawn_map": "call `.spawn` for every input",
 }
 
@@ -126,6 +122,11 @@ KEYWORDS = {
     "Image.dockerfile_commands": _GPU,
     "Image.pip_install": _GPU,
     "Image.uv_pip_install": (*_GPU, "uv_version"),
+    "Image.pip_install_from_requirements": _GPU,
+    "Image.pip_install_from_pyproject": _GPU,
+    "Image.pip_install_private_repos": _GPU,
+    "Image.uv_sync": _GPU,
+    "Image.poetry_install_from_file": _GPU,
     "Image.apt_install": _GPU,
     "Image.run_commands": _GPU,
     "Image.run_function": (*_GPU, "cloud", "network_file_systems", "region"),

@@ -80,6 +80,210 @@ class PackageSteps(Steps):
         return self._install(step, packages, env, secrets, force_build, files)
 
     @instance_method
+    def pip_install_from_requirements(
+        self,
+        requirements_txt: str,
+        find_links: str | None = None,
+        *,
+        index_url: str | None = None,
+        extra_index_url: str | None = None,
+        pre: bool = False,
+        extra_options: str = "",
+        env: Environment = None,
+        secrets: Secrets = None,
+        force_build: bool = False,
+    ) -> Image:
+        """Installs what a local requirements file names, with pip's rules.
+
+        ```python
+        image.pip_install_from_requirements("requirements.txt")
+        ```
+
+        The file is read when the image is built, with those that it includes.
+        """
+        file = _path("pip_install_from_requirements", "requirements_txt", requirements_txt)
+        options = _options(find_links, index_url, extra_index_url, pre, extra_options)
+        return self._add(
+            {"kind": "pip_install", "packages": [], **options},
+            [quote(file)],
+            env,
+            secrets,
+            force_build,
+            method="pip_install_from_requirements",
+            local=lambda: {"requirements": _paths([file])},
+        )
+
+    @instance_method
+    def pip_install_from_pyproject(
+        self,
+        pyproject_toml: str,
+        optional_dependencies: list[str] = [],  # noqa: B006 - never changed
+        *,
+        find_links: str | None = None,
+        index_url: str | None = None,
+        extra_index_url: str | None = None,
+        pre: bool = False,
+        extra_options: str = "",
+        env: Environment = None,
+        secrets: Secrets = None,
+        force_build: bool = False,
+    ) -> Image:
+        """Installs the dependencies that a local `pyproject.toml` declares, with pip's rules.
+
+        ```python
+        image.pip_install_from_pyproject("pyproject.toml", optional_dependencies=["server"])
+        ```
+
+        The file is read when the image is built. The project itself is not installed, and groups that it has not are
+        passed over.
+        """
+        file = _path("pip_install_from_pyproject", "pyproject_toml", pyproject_toml)
+        groups = _names("pip_install_from_pyproject", "optional_dependencies", optional_dependencies)
+        options = _options(find_links, index_url, extra_index_url, pre, extra_options)
+        return self._add(
+            {"kind": "pip_install", "packages": [], **options},
+            [quote(file), *_shown("optional_dependencies", groups)],
+            env,
+            secrets,
+            force_build,
+            method="pip_install_from_pyproject",
+            local=lambda: {"pyproject": {"path": _paths([file])[0], "optional_dependencies": groups}},
+        )
+
+    @instance_method
+    def pip_install_private_repos(
+        self,
+        *repositories: str,
+        git_user: str,
+        find_links: str | None = None,
+        index_url: str | None = None,
+        extra_index_url: str | None = None,
+        pre: bool = False,
+        extra_options: str = "",
+        env: Environment = None,
+        secrets: Secrets = None,
+        force_build: bool = False,
+    ) -> Image:
+        """Installs Python packages of private repositories on GitHub and GitLab.
+
+        ```python
+        image.pip_install_private_repos(
+            "github.com/owner/package@v1.0",
+            git_user="somebody",
+            secrets=[modal.Secret.from_name("github")],
+        )
+        ```
+
+        The secrets have the variable ``GITHUB_TOKEN`` or ``GITLAB_TOKEN``. git gets it, and the image does not. A layer
+        with git comes before.
+        """
+        method = "pip_install_private_repos"
+        names = flatten(method, repositories)
+        if not secrets:
+            raise InvalidError(
+                f"`Image.{method}` needs a secret with a token",
+                hint='pass `secrets=[modal.Secret.from_name("github")]`, which has the variable `GITHUB_TOKEN`',
+            )
+        if not isinstance(git_user, str):
+            raise InvalidError(f"`git_user` of `Image.{method}` takes a string, not `{type(git_user).__name__}`")
+        wrong = [name for name in names if not name.startswith(("github.com/", "gitlab.com/"))]
+        if wrong:
+            raise InvalidError(
+                "{} cannot be installed by `Image.{}`".format(", ".join(f"`{name}`" for name in wrong), method),
+                hint="write repositories as `github.com/owner/name@reference` or `gitlab.com/owner/name`",
+            )
+        if not names:
+            return self._unchanged()
+        options = _options(find_links, index_url, extra_index_url, pre, extra_options)
+        step = {"kind": method, "repositories": names, "git_user": git_user, **options}
+        return self._add(step, map(quote, names), env, secrets, force_build)
+
+    @instance_method
+    def uv_sync(
+        self,
+        uv_project_dir: str = "./",
+        *,
+        groups: list[str] | None = None,
+        extras: list[str] | None = None,
+        frozen: bool = True,
+        extra_options: str = "",
+        uv_version: str | None = None,
+        env: Environment = None,
+        secrets: Secrets = None,
+        force_build: bool = False,
+    ) -> Image:
+        """Installs the dependencies of a project of uv's, as its lock file says.
+
+        ```python
+        image.uv_sync("project", groups=["server"])
+        ```
+
+        They are installed in an environment of their own, `/.uv/.venv`, which comes first on the image's PATH. The
+        project itself is not installed: add it with `Image.add_local_python_source`. `pyproject.toml` and `uv.lock` are
+        read when the image is built; with `frozen` the lock is taken as it is, and otherwise uv renews it where it has
+        to.
+        """
+        directory = _path("uv_sync", "uv_project_dir", uv_project_dir)
+        step = {
+            "kind": "uv_sync",
+            "groups": _names("uv_sync", "groups", groups),
+            "extras": _names("uv_sync", "extras", extras),
+            "frozen": bool(frozen),
+            "extra_options": extra_options,
+            "uv_version": uv_version,
+        }
+        shown = [quote(directory), *_shown("groups", step["groups"]), *_shown("extras", step["extras"])]
+        local = lambda: {"project": _paths([directory])[0]}  # noqa: E731
+        return self._add(step, shown, env, secrets, force_build, local=local)
+
+    @instance_method
+    def poetry_install_from_file(
+        self,
+        poetry_pyproject_toml: str,
+        poetry_lockfile: str | None = None,
+        *,
+        ignore_lockfile: bool = False,
+        with_: list[str] = [],  # noqa: B006 - never changed
+        without: list[str] = [],  # noqa: B006 - never changed
+        only: list[str] = [],  # noqa: B006 - never changed
+        poetry_version: str | None = "latest",
+        old_installer: bool = False,
+        env: Environment = None,
+        secrets: Secrets = None,
+        force_build: bool = False,
+    ) -> Image:
+        """Installs the dependencies of a project of poetry's, as its lock file says.
+
+        ```python
+        image.poetry_install_from_file("pyproject.toml", without=["dev"])
+        ```
+
+        The lock file is looked for beside the project unless it is named. Both are read when the image is built. poetry
+        comes in a layer before, in the version that is wanted; with ``poetry_version=None`` the image has to have it.
+        The project itself is not installed.
+        """
+        method = "poetry_install_from_file"
+        project = _path(method, "poetry_pyproject_toml", poetry_pyproject_toml)
+        lock = None if poetry_lockfile is None else _path(method, "poetry_lockfile", poetry_lockfile)
+        step = {
+            "kind": method,
+            "ignore_lockfile": bool(ignore_lockfile),
+            "with": _names(method, "with_", with_),
+            "without": _names(method, "without", without),
+            "only": _names(method, "only", only),
+            "poetry_version": poetry_version,
+            "old_installer": bool(old_installer),
+        }
+        shown = [quote(project), *([] if lock is None else [quote(lock)])]
+        for name in ("with", "without", "only"):
+            shown += _shown("with_" if name == "with" else name, step[name])
+
+        def local() -> dict[str, Any]:
+            return {"pyproject": _paths([project])[0], "lockfile": None if lock is None else _paths([lock])[0]}
+
+        return self._add(step, shown, env, secrets, force_build, local=local)
+
+    @instance_method
     def apt_install(
         self,
         *packages: Strings,
@@ -134,6 +338,29 @@ def _options(
         "pre": pre,
         "extra_options": extra_options,
     }
+
+
+def _path(method: str, name: str, value: object) -> str:
+    """A local path as text."""
+    if not isinstance(value, (str, os.PathLike)):
+        raise InvalidError(f"`{name}` of `Image.{method}` takes a path, not `{type(value).__name__}`")
+    return os.fspath(value)
+
+
+def _names(method: str, name: str, values: object) -> list[str]:
+    """A list of names; None is an empty one."""
+    if values is None:
+        return []
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise InvalidError(
+            f"`{name}` of `Image.{method}` takes a list of strings, not `{values!r}`", hint=f'write `{name}=["name"]`'
+        )
+    return list(values)
+
+
+def _shown(name: str, values: list[str]) -> list[str]:
+    """A list as an argument of a title."""
+    return [f"{name}={encode_json(values)}"] if values else []
 
 
 def _paths(files: Sequence[str]) -> list[str]:

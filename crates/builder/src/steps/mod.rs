@@ -6,9 +6,14 @@ mod commands;
 mod dockerfile;
 mod files;
 mod function;
+mod installer;
 mod metadata;
+mod poetry;
+mod project;
 mod python;
+mod repositories;
 mod requirements;
+mod uv_sync;
 mod volumes;
 
 use std::sync::{Arc, OnceLock};
@@ -32,6 +37,11 @@ pub(crate) trait Kind {
     /// The local files that the step reads.
     fn local(&self) -> Local<'_> {
         Local::default()
+    }
+
+    /// Looks whether the projects that the step reads are there and declare what is asked of them.
+    fn check(&self) -> Result<(), BuildError> {
+        Ok(())
     }
 
     /// The plain steps that the step stands for, before anything is planned: the last has the id of `node`.
@@ -87,6 +97,9 @@ impl<'a> Declared<'a> {
             Step::AptInstall(kind) => Self::Layers(kind),
             Step::PipInstall(kind) => Self::Layers(kind),
             Step::UvPipInstall(kind) => Self::Layers(kind),
+            Step::PipInstallPrivateRepos(kind) => Self::Layers(kind),
+            Step::UvSync(kind) => Self::Layers(kind),
+            Step::PoetryInstallFromFile(kind) => Self::Layers(kind),
             Step::RunCommands(kind) => Self::Layers(kind),
             Step::RunFunction(kind) => Self::Layers(kind),
             Step::CopyFiles(kind) => Self::Layers(kind),

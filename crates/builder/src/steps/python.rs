@@ -1,4 +1,4 @@
-//! `pip_install` and `uv_pip_install`.
+//! `pip_install`, also from files, and `uv_pip_install`.
 //!
 //! Ready-made wheels are resolved on the host and linked straight into the step's upper, without a sandbox. What needs
 //! more (a source distribution, a conflict with what the image has, options only the installer knows) is done by the
@@ -6,34 +6,51 @@
 
 use std::collections::BTreeMap;
 
-use lamina_bases::{apt, quote};
+use lamina_bases::quote;
 use lamina_ground::Stack;
 use lamina_image::{
-    Digest, Facts, FileEntry, FileKind, FileSet, IndexOptions, KeyMaterial, Libc, Package, PackageKind, PipInstall,
-    UvPipInstall, redact,
+    Digest, Facts, IndexOptions, KeyMaterial, Libc, Package, PackageKind, PipInstall, UvPipInstall, redact,
 };
 use lamina_store::CommitRules;
 use lamina_wheels::{Inside, Installer, Request, Resolution, Source, Target, Wheel, WheelError};
 use serde_json::{Value, json};
 
-use super::commands::Run;
+use super::installer::{self, Installation};
+use super::project;
 use super::requirements::{self, Requirements};
 use super::{Kind, LayerKind, Local, Made, Planning, Recipe, StepContext, StepError};
 use crate::BuildError;
 use crate::host::DIRECTORY;
 use crate::log::StepLog;
 
-struct PythonPlan {
+/// Requirements and how to install them.
+pub(super) struct PythonPlan {
     request: Request,
     index: IndexOptions,
     uv_version: Option<String>,
 }
 
-impl Kind for PipInstall {}
+impl Kind for PipInstall {
+    fn local(&self) -> Local<'_> {
+        Local { requirements: &self.requirements, ..Local::default() }
+    }
+
+    fn check(&self) -> Result<(), BuildError> {
+        self.pyproject.as_ref().map_or(Ok(()), |pyproject| project::dependencies(pyproject).map(drop))
+    }
+}
 
 impl LayerKind for PipInstall {
+    /// Files that name requirements are read here. Those of a project count as if the call had named them.
     fn plan(&self, _planning: &Planning<'_>, material: &mut KeyMaterial) -> Result<Box<dyn Recipe>, BuildError> {
-        Ok(plan(Installer::Pip, &self.packages, Requirements::default(), &self.index, None, material))
+        let requirements = requirements::read(&self.requirements)?;
+        let mut packages = self.packages.clone();
+        if let Some(pyproject) = &self.pyproject {
+            packages.extend(project::dependencies(pyproject)?);
+            packages.sort_unstable();
+            packages.dedup();
+        }
+        Ok(Box::new(plan(Installer::Pip, &packages, requirements, &self.index, None, material)))
     }
 }
 
@@ -47,18 +64,19 @@ impl LayerKind for UvPipInstall {
     /// Requirements files are read here: their contents are part of the key.
     fn plan(&self, _planning: &Planning<'_>, material: &mut KeyMaterial) -> Result<Box<dyn Recipe>, BuildError> {
         let requirements = requirements::read(&self.requirements)?;
-        Ok(plan(Installer::Uv, &self.packages, requirements, &self.index, self.uv_version.clone(), material))
+        let version = self.uv_version.clone();
+        Ok(Box::new(plan(Installer::Uv, &self.packages, requirements, &self.index, version, material)))
     }
 }
 
-fn plan(
+pub(super) fn plan(
     installer: Installer,
     packages: &[String],
     requirements: Requirements,
     index: &IndexOptions,
     uv_version: Option<String>,
     material: &mut KeyMaterial,
-) -> Box<dyn Recipe> {
+) -> PythonPlan {
     let Requirements { files: requirements, constraints } = requirements;
     material.add("kind", if installer == Installer::Uv { "uv_pip_install" } else { "pip_install" });
     material.add("packages", packages.to_vec());
@@ -79,7 +97,7 @@ fn plan(
         extra_options: index.extra_options.clone(),
         installer,
     };
-    Box::new(PythonPlan { request, index: index.clone(), uv_version })
+    PythonPlan { request, index: index.clone(), uv_version }
 }
 
 /// The index options for the key.
@@ -100,17 +118,9 @@ impl Recipe for PythonPlan {
             Err(WheelError::NeedsSandbox { reason, builds }) => {
                 tracing::info!(step = context.number, reason = &*redact(&reason), "wheels are not linked");
                 log.line(&format!("installing inside the sandbox: {reason}"));
-                let toolchain = context.toolchain(builds, log)?;
-                match self.install_in_sandbox(context, toolchain, log) {
-                    Err(StepError::Failed { message, hint }) if toolchain.is_none() => {
-                        let failed = || StepError::Failed { message, hint };
-                        let is_lacking = log.tail().iter().any(|line| apt::lacks_compiler(line));
-                        let toolchain = context.toolchain(is_lacking, log)?.ok_or_else(failed)?;
-                        log.line("installing once more: a package had to be compiled");
-                        self.install_in_sandbox(context, Some(toolchain), log)
-                    }
-                    other => other,
-                }
+                installer::with_compilers(builds, context, log, |toolchain, log| {
+                    self.install_in_sandbox(context, toolchain, log)
+                })
             }
             Err(error) => Err(wheel_error(error)),
         }
@@ -181,14 +191,12 @@ impl PythonPlan {
     }
 
     /// The thorough way: the real installer, inside the sandbox.
-    fn install_in_sandbox(
+    pub(super) fn install_in_sandbox(
         &self,
         context: &StepContext<'_>,
         toolchain: Option<Digest>,
         log: &mut StepLog,
     ) -> Result<Made, StepError> {
-        let store = context.workshop.store;
-        let work = store.new_work()?;
         let contents = self.request.requirements.iter().map(|file| file.contents.as_bytes().to_vec());
         let names = (0..).map(|index| format!("requirements-{index}.txt"));
         let mut files: Vec<(String, Vec<u8>)> = names.zip(contents).collect();
@@ -200,46 +208,16 @@ impl PythonPlan {
         let packages: Vec<_> = self.request.packages.iter().map(|package| quote(package)).collect();
         let flags = flags(&self.index, self.request.installer);
         let arguments = format!("{flags}{} {}", requirements.join(" "), packages.join(" "));
-        let mut tools = Stack::new();
-        let install = match (self.request.installer, &self.uv_version) {
-            (Installer::Pip, _) => started("pip", &format!("install {arguments}")),
-            (Installer::Uv, Some(version)) => {
-                let uv = format!("uv=={version}");
-                let install = started("/dev/shm/uv/bin/uv", &format!("pip install {UV_FLAGS} {arguments}"));
-                format!("python -m pip install --quiet --target /dev/shm/uv {} && {install}", quote(&uv))
-            }
-            (Installer::Uv, None) => {
-                tools.put(uv_layer(context)?);
-                started(UV, &format!("pip install {UV_FLAGS} {arguments}"))
+        let (script, tools) = match self.request.installer {
+            Installer::Pip => (installer::pip(&format!("install {arguments}")), Stack::new()),
+            Installer::Uv => {
+                installer::uv(self.uv_version.as_deref(), &format!("pip install {UV_FLAGS} {arguments}"), context)?
             }
         };
-        files.push((STARTER.to_owned(), include_bytes!("start_installer.py").to_vec()));
-        files.push(("install.sh".to_owned(), install.into_bytes()));
-        // No cache is shared: code that is built from source runs beside it and could plant what others will install.
-        let variables = [
-            ("PIP_NO_CACHE_DIR", "1"),
-            ("UV_NO_CACHE", "1"),
-            ("UV_LINK_MODE", "copy"),
-            ("PIP_ROOT_USER_ACTION", "ignore"),
-            ("PIP_BREAK_SYSTEM_PACKAGES", "1"),
-            ("PIP_DISABLE_PIP_VERSION_CHECK", "1"),
-        ];
-        // In a file, as arguments may have credentials in them, and the shell is given its commands as arguments.
-        let commands = [format!(". {DIRECTORY}/install.sh\n")];
         // `uv` would have settings win over a requirements file, as pip does not: then those of this machine are left out.
         let without_indexes_of_uv = self.request.requirements_name_index();
-        let run = Run {
-            commands: &commands,
-            environment: &variables,
-            files: &files,
-            tools,
-            toolchain,
-            without_indexes_of_uv,
-            ..Run::default()
-        };
-        let exit = run.execute(context, &work, log)?;
-        let rules = CommitRules { package_times: true, drop_empty: exit.created_mountpoints, ..CommitRules::default() };
-        Ok(Made::Work { work, rules, facts: Box::default(), held: None })
+        Installation { script, files, tools, toolchain, without_indexes_of_uv, ..Installation::default() }
+            .run(context, log)
     }
 }
 
@@ -249,18 +227,8 @@ fn search_path<'a>(context: &'a StepContext<'_>) -> &'a str {
     own.or_else(|| context.parent.config.environment.get("PATH").map(String::as_str)).unwrap_or_default()
 }
 
-/// Where the host's uv is inside.
-const UV: &str = "/__modal/bin/uv";
 /// Flags of every `uv pip install`, which installs for the Python that the PATH names first, as `pip` does.
 const UV_FLAGS: &str = "--break-system-packages --compile-bytecode --python \"$(command -v python)\"";
-
-/// The program that starts an installer without showing what it is given.
-const STARTER: &str = "start_installer.py";
-
-/// The command that starts an installer with arguments in the form of the shell.
-fn started(installer: &str, arguments: &str) -> String {
-    format!("printf '%s\\0' {arguments} | python {DIRECTORY}/{STARTER} {installer}")
-}
 
 /// Index flags in the order that is documented, then the user's own.
 fn flags(index: &IndexOptions, installer: Installer) -> String {
@@ -278,18 +246,6 @@ fn flags(index: &IndexOptions, installer: Installer) -> String {
     // What follows is no part of the last of them.
     flags.push(' ');
     flags
-}
-
-/// A layer that holds the host's `uv`, to lie over the image while it is needed.
-fn uv_layer(context: &StepContext<'_>) -> Result<Digest, StepError> {
-    let uv = context.workshop.programs.uv.as_deref().ok_or_else(|| StepError::Failed {
-        message: "`uv` was not found on this machine".to_owned(),
-        hint: Some("install it beside the package with `pip install uv`, or use `pip_install`".to_owned()),
-    })?;
-    let entry =
-        FileEntry { source: uv.display().to_string(), target: UV.to_owned(), kind: FileKind::File, ignore: None };
-    let files = FileSet { entries: vec![entry] };
-    Ok(context.workshop.store.file_set_layer(&files, &context.parent.layers)?.digest)
 }
 
 /// The interpreter that the base brought.

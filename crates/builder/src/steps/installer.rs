@@ -1,0 +1,128 @@
+//! Installers inside the sandbox: pip, `uv` and poetry, without what they are given in any argument list.
+
+use lamina_bases::{apt, quote};
+use lamina_ground::Stack;
+use lamina_image::{Digest, Facts, FileEntry, FileKind, FileSet};
+use lamina_store::CommitRules;
+
+use super::commands::Run;
+use super::{Made, StepContext, StepError};
+use crate::host::DIRECTORY;
+use crate::log::StepLog;
+
+/// Where the host's uv is inside.
+const UV: &str = "/__modal/bin/uv";
+
+/// The program that starts an installer without showing what it is given.
+const STARTER: &str = "start_installer.py";
+
+/// A script with an installer, to run on a step's upper.
+#[derive(Default)]
+pub(super) struct Installation {
+    /// The script. It may have credentials in it.
+    pub(super) script: String,
+    /// Files for `/dev/lamina`.
+    pub(super) files: Vec<(String, Vec<u8>)>,
+    /// Layers with tools that lie over the image meanwhile.
+    pub(super) tools: Stack<Digest>,
+    /// A layer with compilers.
+    pub(super) toolchain: Option<Digest>,
+    /// Whether `uv` is not told of this machine's indexes.
+    pub(super) without_indexes_of_uv: bool,
+    /// Variables beside those of every installer.
+    pub(super) variables: Vec<(&'static str, &'static str)>,
+    /// What the step says about the image then.
+    pub(super) facts: Facts,
+}
+
+impl Installation {
+    /// Runs it.
+    pub(super) fn run(self, context: &StepContext<'_>, log: &mut StepLog) -> Result<Made, StepError> {
+        let work = context.workshop.store.new_work()?;
+        let mut files = self.files;
+        files.push((STARTER.to_owned(), include_bytes!("start_installer.py").to_vec()));
+        files.push(("install.sh".to_owned(), self.script.into_bytes()));
+        // No cache is shared: code that is built from source runs beside it and could plant what others will install.
+        let mut variables = vec![
+            ("PIP_NO_CACHE_DIR", "1"),
+            ("UV_NO_CACHE", "1"),
+            ("UV_LINK_MODE", "copy"),
+            ("PIP_ROOT_USER_ACTION", "ignore"),
+            ("PIP_BREAK_SYSTEM_PACKAGES", "1"),
+            ("PIP_DISABLE_PIP_VERSION_CHECK", "1"),
+        ];
+        variables.extend(self.variables);
+        // In a file, as arguments may have credentials in them, and the shell is given its commands as arguments.
+        let commands = [format!(". {DIRECTORY}/install.sh\n")];
+        let run = Run {
+            commands: &commands,
+            environment: &variables,
+            files: &files,
+            tools: self.tools,
+            toolchain: self.toolchain,
+            without_indexes_of_uv: self.without_indexes_of_uv,
+            ..Run::default()
+        };
+        let exit = run.execute(context, &work, log)?;
+        let rules = CommitRules { package_times: true, drop_empty: exit.created_mountpoints, ..CommitRules::default() };
+        Ok(Made::Work { work, rules, facts: Box::new(self.facts), held: None })
+    }
+}
+
+/// Installs with compilers if something is sure to be built, and else once more with them if it failed for want of one.
+pub(super) fn with_compilers(
+    builds: bool,
+    context: &StepContext<'_>,
+    log: &mut StepLog,
+    install: impl Fn(Option<Digest>, &mut StepLog) -> Result<Made, StepError>,
+) -> Result<Made, StepError> {
+    let toolchain = context.toolchain(builds, log)?;
+    match install(toolchain, log) {
+        Err(StepError::Failed { message, hint }) if toolchain.is_none() => {
+            let failed = || StepError::Failed { message, hint };
+            let is_lacking = log.tail().iter().any(|line| apt::lacks_compiler(line));
+            let toolchain = context.toolchain(is_lacking, log)?.ok_or_else(failed)?;
+            log.line("installing once more: a package had to be compiled");
+            install(Some(toolchain), log)
+        }
+        other => other,
+    }
+}
+
+/// The command that starts pip with arguments in the form of the shell.
+pub(super) fn pip(arguments: &str) -> String {
+    started("pip", arguments)
+}
+
+/// The command that starts `uv`, the host's or a certain version, and the layers that it needs.
+pub(super) fn uv(
+    version: Option<&str>,
+    arguments: &str,
+    context: &StepContext<'_>,
+) -> Result<(String, Stack<Digest>), StepError> {
+    let mut tools = Stack::new();
+    let command = if let Some(version) = version {
+        let start = started("/dev/shm/uv/bin/uv", arguments);
+        format!("python -m pip install --quiet --target /dev/shm/uv {} && {start}", quote(&format!("uv=={version}")))
+    } else {
+        tools.put(uv_layer(context)?);
+        started(UV, arguments)
+    };
+    Ok((command, tools))
+}
+
+fn started(installer: &str, arguments: &str) -> String {
+    format!("printf '%s\\0' {arguments} | python {DIRECTORY}/{STARTER} {installer}")
+}
+
+/// A layer that holds the host's `uv`, to lie over the image while it is needed.
+fn uv_layer(context: &StepContext<'_>) -> Result<Digest, StepError> {
+    let uv = context.workshop.programs.uv.as_deref().ok_or_else(|| StepError::Failed {
+        message: "`uv` was not found on this machine".to_owned(),
+        hint: Some("install it beside the package with `pip install uv`, or use `pip_install`".to_owned()),
+    })?;
+    let entry =
+        FileEntry { source: uv.display().to_string(), target: UV.to_owned(), kind: FileKind::File, ignore: None };
+    let files = FileSet { entries: vec![entry] };
+    Ok(context.workshop.store.file_set_layer(&files, &context.parent.layers)?.digest)
+}

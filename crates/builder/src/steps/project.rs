@@ -1,0 +1,296 @@
+//! Python projects: what `pyproject.toml` and lock files say.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use lamina_ground::ErrorClass;
+use lamina_image::Pyproject;
+use lamina_wheels::normalize_name;
+use toml::{Table, Value};
+
+use crate::BuildError;
+
+/// A file of a project.
+pub(super) struct ProjectFile {
+    path: PathBuf,
+    /// Its text.
+    pub(super) text: String,
+    /// What it says.
+    table: Table,
+}
+
+/// An error of a project's file.
+pub(super) fn mistake(class: ErrorClass, message: String, hint: impl Into<Option<&'static str>>) -> BuildError {
+    BuildError::Project { class, message, hint: hint.into().map(str::to_owned) }
+}
+
+/// Reads a text file; `None` if there is none.
+pub(super) fn read(path: &Path) -> Result<Option<String>, BuildError> {
+    match fs_err::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(mistake(ErrorClass::InvalidError, error.to_string(), None)),
+    }
+}
+
+/// That a file which was named is not there.
+pub(super) fn missing(path: &Path) -> BuildError {
+    BuildError::FileNotFound(format!("project file `{}` does not exist", path.display()))
+}
+
+impl ProjectFile {
+    /// Reads a file; `None` if there is none.
+    pub(super) fn read(path: PathBuf) -> Result<Option<Self>, BuildError> {
+        let Some(text) = read(&path)? else { return Ok(None) };
+        let table = toml::from_str(&text).map_err(|error: toml::de::Error| {
+            let message = format!("`{}` is no valid TOML: {}", path.display(), error.to_string().trim_end());
+            mistake(ErrorClass::InvalidError, message, None)
+        })?;
+        Ok(Some(Self { path, text, table }))
+    }
+
+    /// What stands in nested tables.
+    fn at(&self, keys: &[&str]) -> Option<&Value> {
+        let (first, rest) = keys.split_first()?;
+        rest.iter().try_fold(self.table.get(*first)?, |value, key| value.get(key))
+    }
+
+    fn table_at(&self, keys: &[&str]) -> Option<&Table> {
+        self.at(keys)?.as_table()
+    }
+
+    /// The requirements in a value that has to be a list of them.
+    fn requirements(&self, value: &Value, name: &str) -> Result<Vec<String>, BuildError> {
+        let items = value.as_array().map(|items| items.iter().map(|item| item.as_str().map(str::to_owned)).collect());
+        items.flatten().ok_or_else(|| {
+            let message = format!("`{name}` in `{}` is no list of strings", self.path.display());
+            mistake(ErrorClass::InvalidError, message, None)
+        })
+    }
+}
+
+/// The dependencies of a project with those of the wanted groups that it has.
+pub(super) fn dependencies(pyproject: &Pyproject) -> Result<Vec<String>, BuildError> {
+    let path = PathBuf::from(&pyproject.path);
+    let file = ProjectFile::read(path.clone())?.ok_or_else(|| missing(&path))?;
+    let Some(dependencies) = file.at(&["project", "dependencies"]) else {
+        let message = format!("`{}` has no `dependencies` in a table `[project]`", path.display());
+        return Err(mistake(ErrorClass::ValueError, message, "declare them there; an empty list does"));
+    };
+    let mut all = file.requirements(dependencies, "project.dependencies")?;
+    if !pyproject.optional_dependencies.is_empty() {
+        let Some(groups) = file.table_at(&["project", "optional-dependencies"]) else {
+            let message = format!("`{}` has no table `[project.optional-dependencies]`", path.display());
+            return Err(mistake(ErrorClass::KeyError, message, "leave `optional_dependencies` away"));
+        };
+        for group in &pyproject.optional_dependencies {
+            if let Some(group) = groups.get(group) {
+                all.extend(file.requirements(group, "project.optional-dependencies")?);
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// A project of uv's with its lock file.
+pub(super) struct UvProject {
+    /// `pyproject.toml`.
+    pub(super) pyproject: ProjectFile,
+    /// `uv.lock`, if there is one.
+    pub(super) lock: Option<ProjectFile>,
+}
+
+/// What makes a lock fit its project.
+const RENEW: &str = "run `uv lock` in the project";
+
+impl UvProject {
+    /// Reads a project.
+    pub(super) fn read(directory: &Path) -> Result<Self, BuildError> {
+        let path = directory.join("pyproject.toml");
+        let pyproject = ProjectFile::read(path.clone())?.ok_or_else(|| {
+            let message = format!("the project has no `pyproject.toml`: `{}` does not exist", path.display());
+            mistake(ErrorClass::InvalidError, message, "name the directory that has it as `uv_project_dir`")
+        })?;
+        if pyproject.at(&["tool", "uv", "workspace"]).is_some() {
+            let message = format!("`{}` is a workspace, which `uv_sync` does not take", path.display());
+            let hint = "name the directory of a project without `[tool.uv.workspace]`";
+            return Err(mistake(ErrorClass::InvalidError, message, hint));
+        }
+        Ok(Self { pyproject, lock: ProjectFile::read(directory.join("uv.lock"))? })
+    }
+
+    /// Looks whether the project has what is asked for, and whether the lock knows what the project needs if it is taken
+    /// as it is.
+    pub(super) fn check(&self, extras: &[String], groups: &[String], frozen: bool) -> Result<(), BuildError> {
+        let known = self.names(&["project", "optional-dependencies"]);
+        self.check_names("extra", extras, &known)?;
+        let mut known = self.names(&["dependency-groups"]);
+        if self.pyproject.at(&["tool", "uv", "dev-dependencies"]).is_some() {
+            known.insert("dev".to_owned());
+        }
+        self.check_names("dependency group", groups, &known)?;
+        if frozen { self.check_lock() } else { Ok(()) }
+    }
+
+    fn names(&self, keys: &[&str]) -> BTreeSet<String> {
+        self.pyproject.table_at(keys).into_iter().flat_map(Table::keys).map(|name| normalize_name(name)).collect()
+    }
+
+    fn check_names(&self, what: &str, wanted: &[String], known: &BTreeSet<String>) -> Result<(), BuildError> {
+        let Some(unknown) = wanted.iter().find(|name| !known.contains(&normalize_name(name))) else { return Ok(()) };
+        let path = self.pyproject.path.display();
+        let known: Vec<String> = known.iter().map(|name| format!("`{name}`")).collect();
+        let has = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+        let message = format!("`{path}` has no {what} `{unknown}`; it has {has}");
+        Err(mistake(ErrorClass::InvalidError, message, "declare it, and run `uv lock` in the project"))
+    }
+
+    /// Looks whether a lock was made for the names that the project depends on.
+    fn check_lock(&self) -> Result<(), BuildError> {
+        let Some(lock) = &self.lock else { return Ok(()) };
+        let Some(metadata) = self.locked_metadata(lock) else { return Ok(()) };
+        let declared = self.pyproject.at(&["project", "dependencies"]);
+        let optional = self.pyproject.table_at(&["project", "optional-dependencies"]);
+        let declared: BTreeSet<String> = declared
+            .into_iter()
+            .chain(optional.into_iter().flat_map(Table::values))
+            .filter_map(Value::as_array)
+            .flatten()
+            .filter_map(|requirement| lamina_wheels::requirement_name(requirement.as_str()?))
+            .collect();
+        let locked: BTreeSet<String> = metadata
+            .and_then(|metadata| metadata.get("requires-dist")?.as_array())
+            .into_iter()
+            .flatten()
+            .filter_map(|requirement| requirement.get("name")?.as_str().map(normalize_name))
+            .collect();
+        // An extra may name others of the project itself, which the lock has by what they stand for.
+        let own = self.own_name();
+        let differs = |one: &BTreeSet<String>, other: &BTreeSet<String>| {
+            one.difference(other).find(|name| Some(*name) != own.as_ref()).cloned()
+        };
+        let (path, place) = (self.pyproject.path.display(), lock.path.display());
+        let message = match (differs(&declared, &locked), differs(&locked, &declared)) {
+            (Some(name), _) => {
+                format!("`{place}` does not match its project: `{path}` asks for `{name}`, which it lacks")
+            }
+            (None, Some(name)) => {
+                format!(
+                    "`{place}` does not match its project: it was made for `{name}`, which `{path}` does not ask for"
+                )
+            }
+            (None, None) => return Ok(()),
+        };
+        Err(mistake(ErrorClass::InvalidError, message, RENEW))
+    }
+
+    fn own_name(&self) -> Option<String> {
+        self.pyproject.at(&["project", "name"]).and_then(Value::as_str).map(normalize_name)
+    }
+
+    /// What a lock says about the project itself: the outer `None` if it does not name it, the inner if it needs nothing.
+    #[allow(clippy::option_option)]
+    fn locked_metadata<'a>(&self, lock: &'a ProjectFile) -> Option<Option<&'a Value>> {
+        let own = self.own_name()?;
+        let packages = lock.at(&["package"])?.as_array()?;
+        let is_own = |package: &&Value| {
+            let name = package.get("name").and_then(Value::as_str).map(normalize_name);
+            let source = package.get("source").and_then(Value::as_table);
+            name.as_ref() == Some(&own)
+                && source.is_some_and(|source| {
+                    ["virtual", "editable", "directory"].iter().any(|kind| source.contains_key(*kind))
+                })
+        };
+        packages.iter().find(is_own).map(|package| package.get("metadata"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let directory = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            fs_err::write(directory.path().join(name), text).unwrap();
+        }
+        directory
+    }
+
+    /// Class and message without the directory.
+    fn refusal<T>(result: Result<T, BuildError>, directory: &Path) -> String {
+        let error = result.err().unwrap();
+        let class =
+            if let BuildError::Project { class, .. } = &error { format!("{class:?}") } else { "other".to_owned() };
+        format!("{class}: {}", error.to_string().replace(&format!("{}/", directory.display()), ""))
+    }
+
+    #[test]
+    fn dependencies_come_with_the_wanted_groups() {
+        let text = "[project]\ndependencies = ['a>=1', 'b']\n[project.optional-dependencies]\nx = ['c']\ny = ['d']\n";
+        let directory = written(&[
+            ("all.toml", text),
+            ("plain.toml", "[project]\ndependencies = []\n"),
+            ("none.toml", "[tool.x]\n"),
+            ("bad.toml", "[project\n"),
+            ("odd.toml", "[project]\ndependencies = [1]\n"),
+        ]);
+        let ask = |name: &str, groups: &[&str]| {
+            dependencies(&Pyproject {
+                path: directory.path().join(name).display().to_string(),
+                optional_dependencies: groups.iter().map(|group| (*group).to_owned()).collect(),
+            })
+        };
+        assert_eq!(ask("all.toml", &[]).unwrap(), ["a>=1", "b"]);
+        assert_eq!(ask("all.toml", &["y", "unknown"]).unwrap(), ["a>=1", "b", "d"]);
+        let said = |name: &str, groups: &[&str]| refusal(ask(name, groups), directory.path());
+        insta::assert_snapshot!(said("none.toml", &[]), @"ValueError: `none.toml` has no `dependencies` in a table `[project]`");
+        insta::assert_snapshot!(said("plain.toml", &["x"]), @"KeyError: `plain.toml` has no table `[project.optional-dependencies]`");
+        insta::assert_snapshot!(said("odd.toml", &[]), @"InvalidError: `project.dependencies` in `odd.toml` is no list of strings");
+        insta::assert_snapshot!(said("gone.toml", &[]), @"other: project file `gone.toml` does not exist");
+        assert!(said("bad.toml", &[]).starts_with("InvalidError: `bad.toml` is no valid TOML: "));
+    }
+
+    const PROJECT: &str = "[project]\nname = 'My_App'\nversion = '1'\ndependencies = ['Idna>=3']\n[project.optional-dependencies]\nmore = ['six']\n[dependency-groups]\ntest = []\n";
+
+    fn lock(names: &str) -> String {
+        format!(
+            "version = 1\n[[package]]\nname = 'my-app'\nsource = {{ virtual = '.' }}\n[package.metadata]\nrequires-dist = [{names}]\n"
+        )
+    }
+
+    #[test]
+    fn projects_have_what_is_asked_for() {
+        let directory =
+            written(&[("pyproject.toml", PROJECT), ("uv.lock", &lock("{ name = 'idna' }, { name = 'six' }"))]);
+        let check = |extras: &[&str], groups: &[&str]| {
+            let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+            UvProject::read(directory.path())?.check(&owned(extras), &owned(groups), true)
+        };
+        assert!(check(&["MORE"], &["test"]).is_ok());
+        let said = |extras: &[&str], groups: &[&str]| refusal(check(extras, groups), directory.path());
+        insta::assert_snapshot!(said(&["less"], &[]), @"InvalidError: `pyproject.toml` has no extra `less`; it has `more`");
+        insta::assert_snapshot!(said(&[], &["dev"]), @"InvalidError: `pyproject.toml` has no dependency group `dev`; it has `test`");
+    }
+
+    #[test]
+    fn locks_belong_to_their_project() {
+        let said = |names: &str, frozen: bool| {
+            let directory = written(&[("pyproject.toml", PROJECT), ("uv.lock", &lock(names))]);
+            let result = UvProject::read(directory.path()).unwrap().check(&[], &[], frozen);
+            if result.is_ok() { "fits".to_owned() } else { refusal(result, directory.path()) }
+        };
+        insta::assert_snapshot!(said("{ name = 'idna' }", true), @"InvalidError: `uv.lock` does not match its project: `pyproject.toml` asks for `six`, which it lacks");
+        insta::assert_snapshot!(said("{ name = 'idna' }, { name = 'six' }, { name = 'x' }", true), @"InvalidError: `uv.lock` does not match its project: it was made for `x`, which `pyproject.toml` does not ask for");
+        // uv renews it then.
+        assert_eq!(said("", false), "fits");
+    }
+
+    #[test]
+    fn workspaces_and_other_directories_are_refused() {
+        let directory = written(&[("pyproject.toml", "[tool.uv.workspace]\nmembers = ['x']\n")]);
+        insta::assert_snapshot!(refusal(UvProject::read(directory.path()), directory.path()), @"InvalidError: `pyproject.toml` is a workspace, which `uv_sync` does not take");
+        let empty = written(&[]);
+        insta::assert_snapshot!(refusal(UvProject::read(empty.path()), empty.path()), @"InvalidError: the project has no `pyproject.toml`: `pyproject.toml` does not exist");
+    }
+}

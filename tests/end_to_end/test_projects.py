@@ -1,0 +1,120 @@
+"""Packages that files and projects name: installed as pip, uv and poetry would, and refused in good time."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import Modal, Result
+from packages import Index, serve
+
+UV = Path(__file__).resolve().parents[2] / "target/test-environment/bin/uv"
+
+
+@pytest.fixture(scope="module")
+def index() -> Iterator[Index]:
+    with serve() as index:
+        for version in ("1.0", "2.0"):
+            index.add("host", "lamina_demo", version)
+        index.add("host", "lamina_more", "1.0", requires=("lamina-demo<2",))
+        yield index
+
+
+def build(modal: Modal, index: Index | None, step: str, *, check: bool = True) -> Result:
+    """Builds an image with one step, on a machine whose index is ``host`` or its own; prints what Python and versions it has."""
+    modal.write(
+        "app.py",
+        f"""
+        import modal
+
+        app = modal.App("projects")
+
+        @app.function(image=modal.Image.debian_slim(python_version="3.11"){step})
+        def versions():
+            import importlib.metadata, sys
+            found = {{each.metadata["Name"]: each.version for each in importlib.metadata.distributions()}}
+            return sys.executable, sorted(each for each in found.items() if each[0].startswith("lamina"))
+
+        @app.local_entrypoint()
+        def main():
+            print(*versions.remote())
+        """,
+    )
+    settings = {"UV_DEFAULT_INDEX": index.url("host")} if index else {}
+    return modal("run", "--progress", "plain", "app.py", check=check, **settings)
+
+
+PROJECT = """
+[project]
+name = "demo"
+version = "1"
+requires-python = ">=3.11"
+dependencies = ["lamina-demo"]
+[project.optional-dependencies]
+more = ["lamina-more"]
+"""
+
+
+def test_requirements_file(modal: Modal, index: Index) -> None:
+    modal.write("requirements.txt", "-r other.txt\n")
+    modal.write("other.txt", "lamina-demo==1.0\n")
+    step = f'.pip_install_from_requirements("requirements.txt", index_url="{index.url("host")}")'
+    assert build(modal, index, step).stdout == "/usr/local/bin/python [('lamina_demo', '1.0')]\n"
+
+
+def test_dependencies_of_a_project(modal: Modal, index: Index) -> None:
+    modal.write("pyproject.toml", PROJECT)
+    step = f'.pip_install_from_pyproject("pyproject.toml", GROUPS, index_url="{index.url("host")}")'
+    plain = build(modal, index, step.replace("GROUPS", "[]"))
+    assert plain.stdout == "/usr/local/bin/python [('lamina_demo', '2.0')]\n"
+    more = build(modal, index, step.replace("GROUPS", '["more"]'))
+    assert more.stdout == "/usr/local/bin/python [('lamina_demo', '1.0'), ('lamina_more', '1.0')]\n"
+
+
+def test_project_of_uv(modal: Modal, index: Index) -> None:
+    modal.write("project/pyproject.toml", PROJECT.replace("lamina-demo", "lamina-demo<2"))
+    lock = [UV, "lock", "--no-config", "--default-index", index.url("host")]
+    subprocess.run(lock, cwd=modal.directory / "project", check=True, capture_output=True)
+    python = "/.uv/.venv/bin/python"
+    assert build(modal, index, '.uv_sync("project")').stdout == f"{python} [('lamina_demo', '1.0')]\n"
+    more = build(modal, index, '.uv_sync("project", extras=["more"])')
+    assert more.stdout == f"{python} [('lamina_demo', '1.0'), ('lamina_more', '1.0')]\n"
+    unknown = build(modal, index, '.uv_sync("project", extras=["less"])', check=False)
+    assert "has no extra `less`; it has `more`" in unknown.stderr and "Traceback" not in unknown.stderr
+    text = (modal.directory / "project/pyproject.toml").read_text()
+    modal.write("project/pyproject.toml", text.replace('<2"]', '<2", "lamina-new"]'))
+    stale = build(modal, index, '.uv_sync("project")', check=False)
+    assert "does not match its project" in stale.stderr and "run `uv lock`" in stale.stderr
+
+
+def test_project_of_poetry(modal: Modal, index: Index) -> None:
+    source = f'[[tool.poetry.source]]\nname = "host"\nurl = "{index.url("host")}/"\npriority = "primary"\n'
+    modal.write("pyproject.toml", PROJECT + source)
+    missing = build(modal, index, '.poetry_install_from_file("pyproject.toml")', check=False)
+    assert "the project has no lock file" in missing.stderr and "run `poetry lock`" in missing.stderr
+    # poetry itself is a real package. It chooses versions that go with all extras, wanted or not.
+    result = build(modal, None, '.poetry_install_from_file("pyproject.toml", ignore_lockfile=True)')
+    assert result.stdout == "/usr/local/bin/python [('lamina_demo', '1.0')]\n"
+
+
+@pytest.mark.parametrize(
+    ("step", "error"),
+    [
+        ('.pip_install_from_requirements("gone.txt")', "requirements file `gone.txt` does not exist"),
+        ('.pip_install_from_pyproject("gone.toml")', "project file `gone.toml` does not exist"),
+        ('.pip_install_from_pyproject("empty.toml")', "`empty.toml` has no `dependencies`"),
+        ('.pip_install_from_pyproject("plain.toml", ["x"])', "has no table `[project.optional-dependencies]`"),
+        ('.uv_sync("gone")', "the project has no `pyproject.toml`"),
+        (
+            '.pip_install_private_repos("github.com/a/b", git_user="x", secrets=[modal.Secret.from_dict({"A": "b"})])',
+            "no secret of the step has the variable `GITHUB_TOKEN`",
+        ),
+    ],
+)
+def test_what_is_missing_is_said(modal: Modal, index: Index, step: str, error: str) -> None:
+    modal.write("empty.toml", "")
+    modal.write("plain.toml", "[project]\ndependencies = []\n")
+    result = build(modal, index, step, check=False)
+    assert error in result.stderr.replace(f"{modal.directory}/", "") and "Traceback" not in result.stderr
