@@ -104,3 +104,24 @@ def test_a_base_that_another_version_recorded_is_made_again(modal: Modal) -> Non
         again = modal.events("app.py")
         assert again.stdout == expected
         assert [event["miss"] for event in again.of("step_started")] == [{"reason": "lost"}]
+
+
+def test_a_builder_version_pins_the_suite_whatever_python_it_has(modal: Modal) -> None:
+    modal.write(
+        "app.py",
+        """
+        import modal
+        app = modal.App("t", image=modal.Image.debian_slim(python_version="3.11"))
+
+        @app.function()
+        def main():
+            import platform, sys
+            print(platform.freedesktop_os_release()["VERSION_CODENAME"], sys.version_info[:2])
+        """,
+    )
+    # Standalone builds cannot be had on every machine; Debian's own is in bookworm.
+    pinned = modal("run", "app.py", check=False, MODAL_IMAGE_BUILDER_VERSION="2026.10")
+    assert pinned.stdout == "trixie (3, 11)\n" or "downloading Python" in pinned.stderr
+    assert modal("run", "app.py", MODAL_IMAGE_BUILDER_VERSION="2025.06").stdout == "bookworm (3, 11)\n"
+    refused = modal("run", "app.py", check=False, MODAL_IMAGE_BUILDER_VERSION="1")
+    assert refused.code == 1 and "is no version of the image builder" in refused.stderr

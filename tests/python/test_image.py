@@ -567,3 +567,15 @@ def test_one_problem_is_itself(tmp_path, monkeypatch):
     with pytest.raises(modal.exception.NotFoundError, match=r"^`Secret.from_dotenv` found no `none.env`") as caught:
         app_graph(modal.App("a", image=image))
     assert "make the file" in caught.value.hint
+
+
+def test_a_builder_version_pins_the_release_of_debian(monkeypatch):
+    def release(version: str) -> str | None:
+        monkeypatch.setenv("MODAL_IMAGE_BUILDER_VERSION", version)
+        return last(BASE).get("release")
+
+    assert [release(version) for version in ("", "2024.10", "2025.06", "2026.10", "PREVIEW")] == [
+        *(None, "bookworm", "bookworm", "trixie", "trixie")
+    ]
+    with pytest.raises(modal.exception.VersionError, match=r"`MODAL_IMAGE_BUILDER_VERSION=2022`"):
+        release("2022")

@@ -56,7 +56,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         return Ok(Store::remove(&layout, helpers.worker)?);
     }
     let store = Store::open(layout, helpers.worker)?;
-    let plan = lamina_bases::debian_slim_plan(Some(python), python)?;
+    let plan = lamina_bases::debian_slim_plan(Some(python), python, None)?;
 
     let started = Instant::now();
     let last = Mutex::new(String::new());

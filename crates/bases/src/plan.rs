@@ -103,11 +103,12 @@ pub struct DebianPlan {
     pub series: String,
 }
 
-/// Chooses the base for a Python version (`3.11`, `3.12.4`), or for the `local` one when none is given.
+/// Chooses the base for a Python version (`3.11`, `3.12.4`), or for the `local` one when none is given; with a `pinned`
+/// suite, that one, with a standalone Python where it has not the wanted one itself.
 ///
 /// # Errors
 /// When the version is malformed or not offered.
-pub fn debian_slim_plan(python: Option<&str>, local: &str) -> Result<DebianPlan, BaseError> {
+pub fn debian_slim_plan(python: Option<&str>, local: &str, pinned: Option<Suite>) -> Result<DebianPlan, BaseError> {
     let version = python.unwrap_or(local);
     let unsupported = || BaseError::UnsupportedPython { version: version.to_owned(), supported: supported(|_| true) };
     let mut numbers = version.split('.');
@@ -116,17 +117,18 @@ pub fn debian_slim_plan(python: Option<&str>, local: &str) -> Result<DebianPlan,
         _ => return Err(unsupported()),
     };
     let (_, suite) = SERIES.into_iter().find(|(name, _)| *name == series).ok_or_else(unsupported)?;
-    let exact = match (numbers.next(), numbers.next()) {
+    // Without a request of the user the local patch version does not matter.
+    let is_exact = match (numbers.next(), numbers.next()) {
         (None, None) => false,
-        // Without a request of the user the local patch version does not matter.
-        (Some(patch), None) if is_number(patch) => python.is_some() && !RELEASED.contains(&version),
+        (Some(patch), None) if is_number(patch) => python.is_some(),
         _ => return Err(unsupported()),
     };
-    Ok(match suite {
-        Some(suite) if !exact => DebianPlan { suite, python: PythonSource::Debian, series },
-        _ => DebianPlan {
-            suite: SUITE_OF_STANDALONE,
-            python: PythonSource::Standalone(if exact { version.to_owned() } else { series.clone() }),
+    let native = suite.filter(|suite| pinned.is_none_or(|pinned| pinned == *suite));
+    Ok(match native.filter(|_| !is_exact || RELEASED.contains(&version)) {
+        Some(suite) => DebianPlan { suite, python: PythonSource::Debian, series },
+        None => DebianPlan {
+            suite: pinned.unwrap_or(SUITE_OF_STANDALONE),
+            python: PythonSource::Standalone(if is_exact { version.to_owned() } else { series.clone() }),
             series,
         },
     })
@@ -165,26 +167,41 @@ mod tests {
         for (version, suite) in
             [("3.9", Suite::Bullseye), ("3.11", Suite::Bookworm), ("3.13", Suite::Trixie), ("3.14", Suite::Forky)]
         {
-            let plan = debian_slim_plan(Some(version), "3.12").unwrap();
+            let plan = debian_slim_plan(Some(version), "3.12", None).unwrap();
             assert_eq!((plan.suite, plan.python), (suite, PythonSource::Debian));
         }
         for (version, suite) in [("3.9.2", Suite::Bullseye), ("3.11.2", Suite::Bookworm), ("3.13.5", Suite::Trixie)] {
-            let plan = debian_slim_plan(Some(version), "3.12").unwrap();
+            let plan = debian_slim_plan(Some(version), "3.12", None).unwrap();
             assert_eq!((plan.suite, plan.python), (suite, PythonSource::Debian), "{version}");
         }
         for version in ["3.10", "3.12", "3.11.4", "3.13.0"] {
-            let plan = debian_slim_plan(Some(version), "3.11").unwrap();
+            let plan = debian_slim_plan(Some(version), "3.11", None).unwrap();
             assert_eq!(plan.suite, Suite::Bookworm);
             assert_eq!(plan.python, PythonSource::Standalone(version.into()));
         }
-        let plan = debian_slim_plan(None, "3.11.7").unwrap();
+        let plan = debian_slim_plan(None, "3.11.7", None).unwrap();
         assert_eq!((plan.suite, plan.python), (Suite::Bookworm, PythonSource::Debian));
+    }
+
+    #[test]
+    fn a_pinned_suite_has_a_standalone_python_where_it_lacks_the_wanted_one() {
+        let chosen = |version, pinned| {
+            let DebianPlan { suite, python, .. } = debian_slim_plan(version, "3.11.7", Some(pinned)).unwrap();
+            (suite, python)
+        };
+        let standalone = |version: &str| PythonSource::Standalone(version.to_owned());
+        assert_eq!(chosen(None, Suite::Bookworm), (Suite::Bookworm, PythonSource::Debian));
+        assert_eq!(chosen(None, Suite::Trixie), (Suite::Trixie, standalone("3.11")));
+        assert_eq!(chosen(Some("3.13"), Suite::Bookworm), (Suite::Bookworm, standalone("3.13")));
+        assert_eq!(chosen(Some("3.13.5"), Suite::Bookworm), (Suite::Bookworm, standalone("3.13.5")));
+        assert_eq!(chosen(Some("3.13.5"), Suite::Trixie), (Suite::Trixie, PythonSource::Debian));
+        assert_eq!(chosen(Some("3.12"), Suite::Trixie), (Suite::Trixie, standalone("3.12")));
     }
 
     #[test]
     fn other_versions_are_refused_with_the_supported_ones() {
         for version in ["", "3", "2.7", "3.8", "3.15", "3.11.", "3.11.x", "3.11.4.1", "3.11.04", "3.11 ", "three"] {
-            let message = debian_slim_plan(Some(version), "3.11").unwrap_err().to_string();
+            let message = debian_slim_plan(Some(version), "3.11", None).unwrap_err().to_string();
             assert!(message.contains(&format!("`{version}`")) && message.contains("`3.12`"), "{message}");
         }
     }

@@ -46,6 +46,9 @@ variables! {
         MODAL_FORCE_BUILD,
         /// `1`: every step is run again, and what was kept before is left as it is.
         MODAL_IGNORE_CACHE,
+        /// The version of Modal's image builder, whose release of Debian `debian_slim` takes: up to `2025.06` bookworm,
+        /// `2026.10` and `PREVIEW` trixie. Default: the release that has the wanted Python itself.
+        MODAL_IMAGE_BUILDER_VERSION,
         /// When an image without compilers is lent some, while something is built or run in it: `auto` where something is likely to
         /// be compiled, `always` or `never`. Default: `auto`.
         MODAL_TOOLCHAIN,

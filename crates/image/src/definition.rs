@@ -281,7 +281,7 @@ mod tests {
     }
 
     fn base() -> Step {
-        Step::DebianSlim(DebianSlim { python_version: None, local_python: "3.11".to_owned() })
+        Step::DebianSlim(DebianSlim { python_version: None, local_python: "3.11".to_owned(), release: None })
     }
 
     fn attach() -> Step {

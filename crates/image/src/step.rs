@@ -61,6 +61,19 @@ pub struct DebianSlim {
     pub python_version: Option<String>,
     /// The caller's own series, for example `3.11`.
     pub local_python: String,
+    /// The release that a builder version stands for; `None` is the one that has the wanted Python itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub release: Option<Release>,
+}
+
+/// A release of Debian that builder versions stand for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Release {
+    /// Debian 12.
+    Bookworm,
+    /// Debian 13.
+    Trixie,
 }
 
 /// `from_id` and `from_name`.

@@ -7,7 +7,7 @@ from functools import partial
 
 from modal._client.source import locate, with_qualname
 from modal._shared.errors import is_report
-from modal.exception import InvalidError
+from modal.exception import InvalidError, VersionError
 from modal.image import Image
 
 TYPE_CHECKING = False
@@ -20,6 +20,13 @@ if TYPE_CHECKING:
     from modal.secret import Secret
 
     T = TypeVar("T")
+
+
+#: Releases of Debian by the versions of Modal's image builder.
+RELEASES = {
+    **dict.fromkeys(("2023.12", "2024.04", "2024.10", "2025.06"), "bookworm"),
+    **dict.fromkeys(("2026.10", "PREVIEW"), "trixie"),
+}
 
 
 class Graph:
@@ -67,6 +74,8 @@ class Graph:
 
     def _step(self, image: Image) -> dict[str, Any]:
         local = image._local
+        if image._step["kind"] == "debian_slim":
+            local = release_of_builder
         return image._step if local is None else {**image._step, **self._attempt(local, {})}
 
     def _wire_secrets(self, secrets: Sequence[Secret]) -> list[dict[str, Any]]:
@@ -187,6 +196,19 @@ def app_graph(app: App) -> tuple[Graph, dict[str, Any]]:
 def environment_name() -> str:
     """The environment that this process works in."""
     return os.environ.get("MODAL_ENVIRONMENT") or "main"
+
+
+def release_of_builder() -> dict[str, str]:
+    """The part of a base that names the Debian of the wanted version of Modal's image builder, if one is wanted."""
+    version = os.environ.get("MODAL_IMAGE_BUILDER_VERSION")
+    if not version:
+        return {}
+    if version not in RELEASES:
+        raise VersionError(
+            f"`MODAL_IMAGE_BUILDER_VERSION={version}` is no version of the image builder",
+            hint="take one of {}, or unset it".format(", ".join(f"`{known}`" for known in RELEASES)),
+        )
+    return {"release": RELEASES[version]}
 
 
 def options() -> dict[str, bool]:

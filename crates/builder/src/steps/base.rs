@@ -1,7 +1,7 @@
 //! `debian_slim`.
 
-use lamina_bases::{BaseError, DebianPlan, debian_slim_plan, dpkg};
-use lamina_image::{DebianSlim, KeyMaterial, Node};
+use lamina_bases::{BaseError, DebianPlan, Suite, debian_slim_plan, dpkg};
+use lamina_image::{DebianSlim, KeyMaterial, Node, Release};
 
 use super::{Kind, LayerKind, Made, Planning, Recipe, StepContext, StepError};
 use crate::BuildError;
@@ -14,11 +14,15 @@ struct BasePlan {
 impl Kind for DebianSlim {}
 
 impl LayerKind for DebianSlim {
-    /// The base is chosen by Python version alone. Which packages the mirror has today is no part of the key: a base is
+    /// The base is chosen by Python version, and the release if one is wanted. Which packages the mirror has today is no part of the key: a base is
     /// used until it is forced.
     fn plan(&self, _planning: &Planning<'_>, material: &mut KeyMaterial) -> Result<Box<dyn Recipe>, BuildError> {
-        let debian =
-            debian_slim_plan(self.python_version.as_deref(), &self.local_python).map_err(BuildError::invalid)?;
+        let pinned = self.release.map(|release| match release {
+            Release::Bookworm => Suite::Bookworm,
+            Release::Trixie => Suite::Trixie,
+        });
+        let debian = debian_slim_plan(self.python_version.as_deref(), &self.local_python, pinned);
+        let debian = debian.map_err(BuildError::invalid)?;
         material.add("kind", "debian_slim");
         material.add("suite", debian.suite.name());
         let python =
