@@ -24,7 +24,6 @@ _LOCAL = "the program and its containers are on this machine: there is nothing t
 _INTERNAL = "it is internal to Modal's client"
 _FIGURES = "`modal app list` shows what runs"
 _REGISTRIES = "start from `Image.debian_slim()`, and install what the other image has"
-_COMMANDS = "use the methods of `Image`, such as `run_commands` and `add_local_dir`"
 _CONDA = "use `Image.debian_slim()` with `uv_pip_install`: most packages of conda have wheels"
 _INPUTS = "give what identifies an input to the function as an argument"
 

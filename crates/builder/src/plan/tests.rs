@@ -52,6 +52,10 @@ fn key_material_is_pinned() {
     let requirements = directory.path().join("requirements.txt");
     fs_err::write(directory.path().join("versions.txt"), "numpy<2\n").unwrap();
     fs_err::write(&requirements, "numpy\n-c versions.txt\n").unwrap();
+    let project = directory.path();
+    let dependencies =
+        "[project]\ndependencies = ['c']\noptional-dependencies.more = ['a']\n[dependency-groups]\na = []\nb = []\n";
+    fs_err::write(project.join("pyproject.toml"), dependencies).unwrap();
     let files = json!({ "entries": [{ "source": "/local", "target": "/root", "kind": "directory" }] });
     let base = json!({ "kind": "debian_slim", "python_version": "3.11", "local_python": "3.12" });
     let steps = [
@@ -61,6 +65,19 @@ fn key_material_is_pinned() {
             "kind": "uv_pip_install", "packages": ["x @ https://me:word@host/x.whl"], "requirements": [requirements],
             "find_links": "/wheels", "index_url": "https://me:word@host/simple", "extra_index_url": "https://other/",
             "pre": true, "extra_options": "--no-deps", "uv_version": "0.5.0",
+        }),
+        json!({
+            "kind": "pip_install", "requirements": [requirements],
+            "pyproject": { "path": project.join("pyproject.toml"), "optional_dependencies": ["more"] },
+        }),
+        json!({ "kind": "uv_sync", "project": project, "groups": ["b", "a", "b"], "extras": ["more"], "frozen": true }),
+        json!({
+            "kind": "poetry_install_from_file", "pyproject": project.join("pyproject.toml"), "ignore_lockfile": true,
+            "only": ["main"], "poetry_version": "2.1",
+        }),
+        json!({
+            "kind": "pip_install_private_repos", "git_user": "me",
+            "repositories": ["github.com/a/b@1", "gitlab.com/c/d"],
         }),
         json!({ "kind": "run_commands", "commands": ["echo one", "curl https://me:word@host/"] }),
         json!({

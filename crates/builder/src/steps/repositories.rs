@@ -45,7 +45,6 @@ impl Kind for PipInstallPrivateRepos {
 
 impl LayerKind for PipInstallPrivateRepos {
     fn plan(&self, _planning: &Planning<'_>, material: &mut KeyMaterial) -> Result<Box<dyn Recipe>, BuildError> {
-        material.add("repositories", "pip_install_private_repos");
         let (mut contents, mut tokens) = (String::new(), Vec::new());
         for repository in &self.repositories {
             let token = token(repository).unwrap_or(HOSTS[0].1);
@@ -55,6 +54,9 @@ impl LayerKind for PipInstallPrivateRepos {
         let files = vec![RequirementsFile { name: "repositories.txt".to_owned(), contents }];
         let requirements = Requirements { files, ..Requirements::default() };
         let install = python::plan(Installer::Pip, &[], requirements, &self.index, None, material);
+        material.add("kind", "pip_install_private_repos");
+        material.add("repositories", self.repositories.clone());
+        material.add("git_user", self.git_user.clone());
         tokens.sort_unstable();
         tokens.dedup();
         Ok(Box::new(RepositoriesPlan { tokens, install }))
