@@ -101,6 +101,7 @@ pub(crate) fn names_index(line: &str) -> bool {
 }
 
 /// The normalised name that a requirement line begins with, if it begins with one.
+#[must_use]
 pub fn name(line: &str) -> Option<String> {
     let line = line.trim_start();
     let length =

@@ -1,5 +1,6 @@
 //! `poetry_install_from_file`.
 
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use lamina_bases::quote;
@@ -92,7 +93,7 @@ impl PoetryPlan {
         let mut command = "poetry install --no-root --no-interaction --no-ansi".to_owned();
         let groups = [("--with", &self.step.with), ("--without", &self.step.without), ("--only", &self.step.only)];
         for (flag, names) in groups.iter().filter(|(_, names)| !names.is_empty()) {
-            command += &format!(" {flag} {}", quote(&names.join(",")));
+            let _ = write!(command, " {flag} {}", quote(&names.join(",")));
         }
         command + " --compile"
     }
@@ -109,7 +110,7 @@ impl PoetryPlan {
         // In memory: nothing of it becomes part of the image.
         let mut script = "set -e\nmkdir /dev/shm/project\ncd /dev/shm/project\n".to_owned();
         for (name, _) in &files {
-            script += &format!("cat {DIRECTORY}/{name} > {name}\n");
+            let _ = writeln!(script, "cat {DIRECTORY}/{name} > {name}");
         }
         script += &self.command();
         let mut variables = vec![
@@ -121,7 +122,7 @@ impl PoetryPlan {
         if self.step.old_installer {
             variables.push(("POETRY_EXPERIMENTAL_NEW_INSTALLER", "false"));
         }
-        Installation { script, files, variables, toolchain, ..Installation::default() }.run(context, log)
+        Installation { script, files, toolchain, variables, ..Installation::default() }.run(context, log)
     }
 }
 

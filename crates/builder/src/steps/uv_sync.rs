@@ -1,5 +1,6 @@
 //! `uv_sync`.
 
+use std::fmt::Write as _;
 use std::path::Path;
 
 use lamina_bases::quote;
@@ -60,7 +61,7 @@ impl SyncPlan {
         let mut arguments = format!("sync --project={PROJECT} --no-install-workspace --compile-bytecode");
         for (flag, names) in [("--group", &self.step.groups), ("--extra", &self.step.extras)] {
             for name in names {
-                arguments += &format!(" {}", quote(&format!("{flag}={name}")));
+                let _ = write!(arguments, " {}", quote(&format!("{flag}={name}")));
             }
         }
         if self.step.frozen && self.lock.is_some() {
@@ -82,13 +83,13 @@ impl SyncPlan {
             named.into_iter().filter_map(|(name, text)| Some((name.to_owned(), text?.clone().into_bytes()))).collect();
         let mut script = format!("set -e\numask 022\nmkdir -p {PROJECT}\n");
         for (name, _) in &files {
-            script += &format!("cat {DIRECTORY}/{name} > {PROJECT}/{name}\n");
+            let _ = writeln!(script, "cat {DIRECTORY}/{name} > {PROJECT}/{name}");
         }
         script += &sync;
         let path = context.parent.config.environment.get("PATH").map_or(DEFAULT_PATH, String::as_str);
         let mut facts = Facts::default();
         facts.config.environment.insert("PATH".to_owned(), format!("{PROGRAMS}:{path}"));
-        Installation { script, files, tools, facts, toolchain, ..Installation::default() }.run(context, log)
+        Installation { script, files, tools, toolchain, facts, ..Installation::default() }.run(context, log)
     }
 }
 
