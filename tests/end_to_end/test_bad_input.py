@@ -20,6 +20,10 @@ def attempt(modal: Modal, image: str, **environment: str):
         ('base.apt_install("no-such-package-anywhere")', ["`no-such-package-anywhere`", "spelling"]),
         ('base.apt_install("git=1.2.3")', ["have `git` as ", "(bookworm/main)"]),
         ('base.uv_pip_install("no-such-package-anywhere-9")', ["no-such-package-anywhere-9"]),
+        (
+            'base.pip_install("x @ hg+http://me:horse@127.0.0.1:9/x")',
+            ["`hg+http://***@127.0.0.1:9/x`", "`run_commands`"],
+        ),
         ('base.pip_install("pandas==0.0.0.1")', ["pandas"]),
         ('base.uv_pip_install("pandas===>1")', ["pandas===>1"]),
         ('base.run_commands("echo before; exit 7")', ["exit code 7", "before", "modal shell im-"]),

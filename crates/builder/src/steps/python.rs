@@ -197,6 +197,17 @@ impl PythonPlan {
         toolchain: Option<Digest>,
         log: &mut StepLog,
     ) -> Result<Made, StepError> {
+        if let Some(address) = self.exposed_login() {
+            return Err(StepError::Failed {
+                message: format!(
+                    "the login of `{address}` would be an argument of a program, for everybody here to read"
+                ),
+                hint: Some(
+                    "fetch it in `run_commands` with a secret, and install it from there; logins of git are kept safe"
+                        .to_owned(),
+                ),
+            });
+        }
         let contents = self.request.requirements.iter().map(|file| file.contents.as_bytes().to_vec());
         let names = (0..).map(|index| format!("requirements-{index}.txt"));
         let mut files: Vec<(String, Vec<u8>)> = names.zip(contents).collect();
@@ -218,6 +229,21 @@ impl PythonPlan {
         let without_indexes_of_uv = self.request.requirements_name_index();
         Installation { script, files, tools, toolchain, without_indexes_of_uv, ..Installation::default() }
             .run(context, log)
+    }
+}
+
+impl PythonPlan {
+    /// An address with a login that pip would hand to another program than git, which gets its logins otherwise.
+    fn exposed_login(&self) -> Option<String> {
+        let files = self.request.requirements.iter().map(|file| &file.contents);
+        let texts = self.request.packages.iter().chain(files).filter(|_| self.request.installer == Installer::Pip);
+        let mut addresses = texts
+            .flat_map(|text| text.split_whitespace())
+            .filter(|word| ["bzr+", "hg+", "svn+"].iter().any(|scheme| word.contains(scheme)));
+        addresses.find_map(|address| {
+            let shown = redact(address);
+            (shown != address).then(|| shown.into_owned())
+        })
     }
 }
 
