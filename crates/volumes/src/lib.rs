@@ -3,7 +3,7 @@
 //! A volume is a directory of the store's content, `volumes/<id>`, with what is known about it and `files`, which is mounted
 //! into containers. It belongs to container root, so that owners of files are what containers make them. All work on it is
 //! done by the store worker ([`jobs`]), which has the rights for that, and never leaves `files`, whatever links lie there
-//! ([`tree`]). What is uploaded is written elsewhere on the same file system and renamed into place ([`upload`]).
+//! (`tree`). What is uploaded is written elsewhere on the same file system and renamed into place (`upload`).
 
 mod catalogue;
 mod copy;
