@@ -358,7 +358,7 @@ def _names(method: str, name: str, values: object) -> list[str]:
     return list(values)
 
 
-def _shown(name: str, values: list[str]) -> list[str]:
+def _shown(name: str, values: object) -> list[str]:
     """A list as an argument of a title."""
     return [f"{name}={encode_json(values)}"] if values else []
 
