@@ -162,12 +162,12 @@ def test_commands_have_shells_users_documents_and_mounts(context: Modal) -> None
         "wc -c < /run/secrets/TOKEN >> /seen && echo ${#OTHER} >> /seen",
         "RUN --mount=source=sub,target=/mnt/sub cat /mnt/sub/deep.txt >> /seen",
         "RUN --mount=type=tmpfs,target=/tmp/memory echo x > /tmp/memory/x",
-        "RUN --network=none (echo > /dev/tcp/127.0.0.1/1) 2>/dev/null || ls /proc/sys/net/ipv4/conf | grep -c eth >> /seen || true",
+        "RUN --network=none tail -n +3 /proc/net/dev | cut -d: -f1 | tr -d ' ' >> /seen",
     )
     options = ', secrets=[modal.Secret.from_dict({"TOKEN": "correct-horse-battery"})]'
     shown = output(context, "cat /seen; ls -A /run/secrets /cache /mnt /tmp 2>/dev/null", *lines, options=options)
     assert shown == (
-        "2\nexec /bin/sh\n1234 1234 1 /home/app\ntext $A\npython\n1\n21\n21\ndeep\n0\n/mnt:\n\n/tmp:\nuser\n"
+        "2\nexec /bin/sh\n1234 1234 1 /home/app\ntext $A\npython\n1\n21\n21\ndeep\nlo\n/mnt:\n\n/tmp:\nuser\n"
     )
 
 
