@@ -111,8 +111,9 @@ def test_the_code_is_the_same_in_every_process():
     )
 
     def run(seed: int) -> str:
-        environment = {**os.environ, "PYTHONHASHSEED": str(seed)}
         directory = Path(__file__).parent
+        package = str(directory.parents[1] / "python")
+        environment = {**os.environ, "PYTHONHASHSEED": str(seed), "PYTHONPATH": package}
         command = [sys.executable, "-c", text]
         return subprocess.run(
             command, cwd=directory, env=environment, capture_output=True, text=True, check=True
