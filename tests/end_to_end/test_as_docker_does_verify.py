@@ -109,7 +109,7 @@ def test_a_damaged_package_is_found_and_unpacked_again(fresh_store: Modal) -> No
             return modal("run", "-q", "app.py", PIP_INDEX_URL=index.url("host")).stdout
 
         assert install(1) == "version 1.0\n"
-        (description,) = (modal.store / "content" / "wheels").glob("?" * 64 + ".json")
+        (description,) = (modal.store / "content" / "wheels").glob("?" * 64 + ".2.json")
         text = description.read_text()
         description.write_text(text.replace("lamina_demo", "lamina_dema", 1))
         found = modal("store", "verify", check=False)

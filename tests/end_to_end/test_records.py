@@ -56,7 +56,7 @@ def test_a_build_leaves_a_record_and_a_warm_run_leaves_none(modal: Modal) -> Non
     text = records.text()
     assert ' INFO modal::diagnostics: run version="' in text
     assert '"event":"step_started"' in text and '"miss":{"reason":' in text
-    assert "INFO lamina_sandbox::client: sandbox pid=" in text and "limits=Limits" in text and "user=(0, 0)" in text
+    assert "INFO lamina_sandbox::client: sandbox pid=" in text and "limits=Limits" in text and "user=None" in text
     assert "exit=Exit { status: Exited(0)" in text
     assert '"event":"container_finished"' in text
     # These are other processes.
