@@ -37,6 +37,7 @@ pub fn resolve(
     let uv = workshop.programs.uv.as_deref();
     let uv = uv.ok_or_else(|| WheelError::needs_sandbox("there is no `uv` beside the package"))?;
     let python = workshop.programs.python.as_deref();
+    let python = python.ok_or_else(|| WheelError::needs_sandbox("no Python of this machine is known"))?;
     let cache = workshop.store.layout().uv_cache();
     ask(request, target, installed, &Resolver { uv, python, cache: &cache, refresh, cancel: workshop.cancel })
 }
@@ -63,9 +64,9 @@ fn ask(
         let versions = installed.iter().map(|one| (one.name.as_str(), one.version.as_str()));
         fs::write(&output, lock::preferences(versions))?;
     }
-    let uv = Uv::new(resolver, request, scratch.path());
+    let uv = Uv::new(resolver, request, scratch.path())?;
     let mut command = uv.command();
-    command.args(["--format", "pylock.toml", "--only-binary", ":all:"]);
+    command.args(["--format", "pylock.toml"]);
     command.args(["--python-version", &target.python, "--python-platform", &platform]);
     command.arg("--output-file").arg(&output);
     if request.pre {
@@ -188,8 +189,9 @@ fn write_sources(request: &Request, directory: &Path, command: &mut Command) -> 
     Ok(())
 }
 
-/// What the resolver says when a source distribution might do, which it must not build.
-const SOURCE_ONLY: [&str; 4] = [
+/// What the resolver says when a source distribution might do, which it cannot build, or when it cannot ask its Python.
+const SOURCE_ONLY: [&str; 5] = [
+    "Python interpreter",
     "no usable wheels",
     "Wheels are required for",
     "building from source is disabled",
@@ -227,11 +229,21 @@ const HINTS: [(&[&str], &str); 6] = [
 fn explain(message: &str) -> WheelError {
     let has = |words: &[&str]| words.iter().any(|word| message.contains(word));
     let message = message.strip_prefix("error: ").unwrap_or(message).to_owned();
+    if let Some(reason) = to_build(&message) {
+        return WheelError::needs_building(reason);
+    }
     if has(&SOURCE_ONLY) {
         return WheelError::needs_building(message);
     }
     let hint = HINTS.iter().find(|(words, _)| has(words)).map(|(_, hint)| (*hint).to_owned());
     WheelError::Resolution { message, hint }
+}
+
+/// The reason if the resolver wanted to build something.
+fn to_build(message: &str) -> Option<String> {
+    let (_, rest) =
+        ["Failed to build ", "Failed to download and build "].iter().find_map(|words| message.split_once(words))?;
+    Some(format!("{} has to be built", rest.lines().next()?))
 }
 
 fn requested_names(request: &Request) -> HashSet<String> {

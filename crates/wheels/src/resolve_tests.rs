@@ -62,7 +62,13 @@ impl Stand {
         let uv: PathBuf = self.directory.path().join("uv");
         // The only place where the script may write.
         let cache = self.directory.path().to_owned();
-        let resolver = Resolver { uv: &uv, python: None, cache: &cache, refresh: false, cancel: &CancelToken::new() };
+        let resolver = Resolver {
+            uv: &uv,
+            python: Path::new("/usr/bin/python3"),
+            cache: &cache,
+            refresh: false,
+            cancel: &CancelToken::new(),
+        };
         ask(request, &target(), installed, &resolver)
     }
 
@@ -132,7 +138,7 @@ fn the_resolver_is_asked_about_the_image() {
     let arguments = stand.read("arguments");
     for expected in [
         "pip compile",
-        "--only-binary :all:",
+        "--build --build-isolation --python",
         "--python-version 3.11 --python-platform x86_64-manylinux_2_36",
         "--prerelease allow",
         "packages.txt requirements-0/requirements.txt",
@@ -200,6 +206,16 @@ fn failures_keep_the_explanation_and_have_a_hint() {
 }
 
 #[test]
+fn what_the_resolver_would_build_is_for_the_sandbox() {
+    let stand = Stand::new("printf 'error: Failed to build `demo==2`\\n  cause: Permission denied\\n' >&2; exit 1");
+    let error = stand.resolve(&request(&["demo"]), &[]).unwrap_err();
+    assert!(
+        matches!(&error, WheelError::NeedsSandbox { reason, builds: true } if reason == "`demo==2` has to be built"),
+        "{error}"
+    );
+}
+
+#[test]
 fn a_missing_resolver_is_named() {
     let stand = Stand::new("");
     fs::remove_file(stand.directory.path().join("uv")).unwrap();
@@ -251,4 +267,18 @@ fn what_is_recorded_of_the_resolver_has_no_credentials() {
         "{text}"
     );
     assert!(!text.contains("hunter2"), "{text}");
+}
+
+#[test]
+fn the_resolver_learns_of_a_python_that_runs_nothing_else() {
+    let stand = Stand::answering();
+    stand.resolve(&request(&["demo"]), &[]).unwrap();
+    let python = stand.directory.path().join("describing-python");
+    let ask = |arguments: &[&str]| {
+        let output = Command::new(&python).args(arguments).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let code = "import sys; print(sys.executable, sys._base_executable, sys.version_info[0])";
+    assert_eq!(ask(&["-I", "-B", "-c", code]), "/dev/null /dev/null 3\n");
+    assert_eq!(ask(&["-c", code]), "");
 }

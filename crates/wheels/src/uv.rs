@@ -1,8 +1,9 @@
 //! Running the host's `uv` with the index settings that apply.
 
 use std::ffi::OsStr;
+use std::fs::Permissions;
 use std::io::Write;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -55,7 +56,7 @@ pub(crate) struct Resolver<'a> {
     /// The `uv` program.
     pub(crate) uv: &'a Path,
     /// An interpreter that it need not look for. Any does: the image's is described to it.
-    pub(crate) python: Option<&'a Path>,
+    pub(crate) python: &'a Path,
     /// A directory for its cache, which is the engine's own.
     pub(crate) cache: &'a Path,
     /// Whether to ask the index again for everything.
@@ -68,6 +69,8 @@ pub(crate) struct Resolver<'a> {
 pub(crate) struct Uv<'a> {
     resolver: &'a Resolver<'a>,
     directory: &'a Path,
+    /// An interpreter that builds nothing.
+    python: PathBuf,
     /// Options from the request, and such of the host that have no other form.
     arguments: Vec<String>,
     /// Addresses, which may have credentials in them: every user can read the arguments of a program.
@@ -81,7 +84,8 @@ pub(crate) struct Uv<'a> {
 
 impl<'a> Uv<'a> {
     /// Collects the settings. `uv` will run in `directory`, so that no project's settings apply.
-    pub(crate) fn new(resolver: &'a Resolver<'a>, request: &Request, directory: &'a Path) -> Self {
+    pub(crate) fn new(resolver: &'a Resolver<'a>, request: &Request, directory: &'a Path) -> Result<Self, WheelError> {
+        let python = describing_python(resolver)?;
         let pip = PipSettings::of_host();
         let configured = uv_settings::has_configuration();
         let unset = |names: [&str; 2]| !configured && names.iter().all(|name| std::env::var_os(name).is_none());
@@ -108,15 +112,16 @@ impl<'a> Uv<'a> {
         }
         let pip_index = pip.index_url.filter(|_| unset(["UV_DEFAULT_INDEX", "UV_INDEX_URL"]));
         let pip_extra = if unset(["UV_INDEX", "UV_EXTRA_INDEX_URL"]) { pip.extra_index_urls } else { Vec::new() };
-        Self {
+        Ok(Self {
             resolver,
             directory,
+            python,
             arguments,
             addresses,
             default_index: request.index_url.clone().or(pip_index),
             extra_indexes: pip_extra,
             certificates: pip.certificates,
-        }
+        })
     }
 
     /// `uv pip compile` with what every call shares.
@@ -124,10 +129,9 @@ impl<'a> Uv<'a> {
         let mut command = Command::new(self.resolver.uv);
         command.args(["pip", "compile", "--quiet", "--no-header", "--color", "never"]);
         command.arg("--cache-dir").arg(self.resolver.cache);
-        if let Some(python) = self.resolver.python {
-            // Without it, `uv` asks every interpreter that it finds, and some are slow scripts.
-            command.arg("--python").arg(python);
-        }
+        // Settings that forbid builds would hide versions that have to be built.
+        command.args(["--build", "--build-isolation"]);
+        command.arg("--python").arg(&self.python);
         command.args(&self.arguments).current_dir(self.directory);
         for (name, _) in std::env::vars_os().filter(|(name, _)| decides_what_is_installed(name)) {
             command.env_remove(name);
@@ -240,6 +244,29 @@ impl<'a> Uv<'a> {
             Ok(outcome) => Err(String::from_utf8_lossy(&outcome.stderr).trim().to_owned()),
         }
     }
+}
+
+/// A program that tells `uv` about an interpreter, and names one that does not run.
+///
+/// `uv` has to choose among all versions, also such as have a source distribution only: told to take wheels only, it
+/// would pass over a newer version that the installer takes. What it cannot tell without a build fails here, and is built
+/// inside the image.
+fn describing_python(resolver: &Resolver<'_>) -> Result<PathBuf, WheelError> {
+    let python = resolver.python.display().to_string().replace('\'', r"'\''");
+    let text = format!(
+        "#!/bin/sh\n\
+         test \"$1 $2 $3\" = '-I -B -c' || exit 1\n\
+         exec '{python}' -I -B -c 'import sys; sys.executable = sys._base_executable = \"/dev/null\"; exec(sys.argv[1])' \
+         \"$4\"\n"
+    );
+    let path = resolver.cache.join("describing-python");
+    if fs::read_to_string(&path).is_ok_and(|kept| kept == text) {
+        return Ok(path);
+    }
+    let mut file = tempfile::Builder::new().permissions(Permissions::from_mode(0o755)).tempfile_in(resolver.cache)?;
+    file.write_all(text.as_bytes())?;
+    file.persist(&path).map_err(std::io::Error::from)?;
+    Ok(path)
 }
 
 /// Where `uv` keeps what `uv auth` was told.
