@@ -74,7 +74,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         launcher: &helpers.launcher,
         fetch: &lamina_fetch::Client::new(cancel.clone()),
         id_map: &map,
-        programs: &HostPrograms { uv: Some(uv.into()), ..HostPrograms::default() },
+        programs: &HostPrograms { uv: Some(uv.into()), python: Some("python3".into()), ..HostPrograms::default() },
         progress: &|_, _, _| (),
         cancel: &cancel,
     };

@@ -11,7 +11,7 @@ use lamina_workshop::Workshop;
 
 use crate::error::WheelError;
 use crate::lock::{self, Resolution};
-use crate::request::{Installed, Request, Target};
+use crate::request::{Installed, Installer, Request, Target};
 use crate::requirement::{self, Allowed};
 use crate::tags::{Tags, uv_platform};
 use crate::uv::{Resolver, Uv};
@@ -80,7 +80,7 @@ fn ask(
     }
     write_sources(request, scratch.path(), &mut command)?;
     tracing::info!(command = redacted(&command), "resolver");
-    uv.run(&mut command).map_err(|message| explain(&message))??;
+    uv.run(&mut command).map_err(|message| explain(&message, request.installer))??;
 
     if fs::metadata(&output)?.len() > ANSWER_LIMIT {
         return Err(WheelError::Lock { detail: format!("it is longer than {} MiB", ANSWER_LIMIT >> 20) });
@@ -225,8 +225,11 @@ const HINTS: [(&[&str], &str); 6] = [
     ),
 ];
 
+/// What it says of a version that was withdrawn: `pip` takes one that another package pins, and `uv` does not.
+const WITHDRAWN: &str = " was yanked";
+
 /// Turns the resolver's message into an error with a remedy.
-fn explain(message: &str) -> WheelError {
+fn explain(message: &str, installer: Installer) -> WheelError {
     let has = |words: &[&str]| words.iter().any(|word| message.contains(word));
     let message = message.strip_prefix("error: ").unwrap_or(message).to_owned();
     if let Some(reason) = to_build(&message) {
@@ -234,6 +237,9 @@ fn explain(message: &str) -> WheelError {
     }
     if has(&SOURCE_ONLY) {
         return WheelError::needs_building(message);
+    }
+    if installer == Installer::Pip && message.contains(WITHDRAWN) {
+        return WheelError::needs_sandbox("a version that may be wanted was yanked");
     }
     let hint = HINTS.iter().find(|(words, _)| has(words)).map(|(_, hint)| (*hint).to_owned());
     WheelError::Resolution { message, hint }

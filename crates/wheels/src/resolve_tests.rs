@@ -64,7 +64,7 @@ impl Stand {
         let cache = self.directory.path().to_owned();
         let resolver = Resolver {
             uv: &uv,
-            python: Path::new("/usr/bin/python3"),
+            python: Path::new("python3"),
             cache: &cache,
             refresh: false,
             cancel: &CancelToken::new(),
@@ -213,6 +213,15 @@ fn what_the_resolver_would_build_is_for_the_sandbox() {
         matches!(&error, WheelError::NeedsSandbox { reason, builds: true } if reason == "`demo==2` has to be built"),
         "{error}"
     );
+}
+
+#[test]
+fn pip_has_the_last_word_on_versions_that_were_withdrawn() {
+    let stand =
+        Stand::new("echo 'error: Because demo==2.0 was yanked (reason: bad) and you require demo>1, …' >&2; exit 1");
+    let resolve = |installer| stand.resolve(&Request { installer, ..request(&["demo>1"]) }, &[]);
+    assert!(matches!(resolve(Installer::Pip), Err(WheelError::NeedsSandbox { builds: false, .. })));
+    assert!(matches!(resolve(Installer::Uv), Err(WheelError::Resolution { .. })));
 }
 
 #[test]
