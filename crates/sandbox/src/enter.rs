@@ -20,6 +20,7 @@ use rustix::thread::{Gid, Uid, UnshareFlags, set_thread_groups, set_thread_res_g
 
 use crate::failure::{During, Failure, Kind};
 use crate::features::Feature;
+use crate::namespaces::{self, unshare};
 use crate::protocol::{Configuration, Errand, StartUp, receive, send};
 use crate::{Resource, SandboxError, launcher, resources, rlimits, tiny_root};
 
@@ -57,14 +58,16 @@ fn run_outside() -> Result<(), SandboxError> {
     };
     rlimits::reserve_for_the_user();
     if let Some(errand) = configuration.errand {
-        let done = unshare()
+        let done = unshare(UnshareFlags::NEWUSER)
             .and_then(|()| await_map(&sender, &mut receiver))
+            .and_then(|()| become_root())
             .and_then(|()| run_errand(errand, &configuration.content));
         report_failure(&sender, done)?;
         return send(&sender, &StartUp::Ready, &[]);
     }
-    let result = isolate(&configuration).and_then(|Held { content, binary, resources }| {
-        await_map(&sender, &mut receiver)?;
+    let namespaces = namespaces::enter(&configuration.ids, || await_map(&sender, &mut receiver));
+    let result = namespaces.and_then(|()| hold(&configuration)).and_then(|Held { content, binary, resources }| {
+        become_root()?;
         let parts = [socket.as_fd(), content.as_fd()].into_iter().chain(fds.iter().map(AsFd::as_fd));
         let parts = parts.map(|fd| (None, fd));
         let resources = resources.iter().map(|(name, tree)| (Some(name.as_str()), tree.as_fd()));
@@ -73,11 +76,11 @@ fn run_outside() -> Result<(), SandboxError> {
     report_failure(&sender, result)
 }
 
-/// Has the engine map ids, and becomes root inside.
+/// Has the engine map ids.
 fn await_map(sender: &Sender, receiver: &mut Receiver) -> Result<(), Failure> {
     send(sender, &StartUp::Unshared, &[]).map_err(|_| gone())?;
     match receive::<StartUp>(receiver) {
-        Ok(Some((StartUp::Mapped, _))) => become_root(),
+        Ok(Some((StartUp::Mapped, _))) => Ok(()),
         _ => Err(gone()),
     }
 }
@@ -110,14 +113,6 @@ fn gone() -> Failure {
     Failure::setup("hear from", "the engine", Errno::PIPE)
 }
 
-/// Makes the namespaces.
-fn unshare() -> Result<(), Failure> {
-    let flags = UnshareFlags::NEWUSER | UnshareFlags::NEWNS;
-    system::unshare(flags)
-        .during("make a user namespace", "unshare")
-        .map_err(|failure| failure.of_kind(Kind::UserNamespace))
-}
-
 /// What the helpers take hold of while they have the caller's identity.
 struct Held {
     content: OwnedFd,
@@ -125,15 +120,14 @@ struct Held {
     resources: Vec<(String, OwnedFd)>,
 }
 
-/// Makes the namespaces, and takes hold of the store, of the binary and of the host's resources.
-fn isolate(configuration: &Configuration) -> Result<Held, Failure> {
-    unshare()?;
+/// Takes hold of the store, of the binary and of the host's resources, in the mount namespace of the helpers.
+fn hold(configuration: &Configuration) -> Result<Held, Failure> {
     mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)
         .during("make mounts private", "/")
         .map_err(|failure| failure.of_kind(Kind::UserNamespace))?;
     let content = clone_mount(&configuration.content, "reach the store")?;
-    let hold = |resource: &Resource| Ok((resource.name.clone(), resources::hold(resource)?));
-    let resources = configuration.resources.iter().map(hold).collect::<Result<_, _>>()?;
+    let named = |resource: &Resource| Ok((resource.name.clone(), resources::hold(resource)?));
+    let resources = configuration.resources.iter().map(named).collect::<Result<_, _>>()?;
     Ok(Held { content, binary: hold_binary()?, resources })
 }
 
@@ -221,7 +215,6 @@ fn run_inside(arguments: &[String], worker: fn(UnixStream)) -> Result<(), Sandbo
     };
     let sender = Sender::new(socket.into());
     rustix::process::umask(Mode::from_raw_mode(0o022));
-    rlimits::reserve_watches();
     let files = rlimits::raise_files()?;
     report_failure(&sender, tiny_root::enter(&content, &resources))?;
     drop((content, resources));

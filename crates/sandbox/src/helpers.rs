@@ -64,8 +64,10 @@ impl Helpers {
         claim(executable, content, map)?;
         let (launcher, launcher_theirs) = UnixStream::pair()?;
         let (worker, worker_theirs) = UnixStream::pair()?;
-        let configuration = Configuration { content: content.into(), resources: resources.to_vec(), errand: None };
-        let child = start_up(executable, &configuration, &[launcher_theirs.as_fd(), worker_theirs.as_fd()], map)?;
+        let configuration =
+            Configuration { content: content.into(), resources: resources.to_vec(), ids: map.inner(), errand: None };
+        let theirs = [launcher_theirs.as_fd(), worker_theirs.as_fd()];
+        let child = start_up(executable, &configuration, &theirs, &map.with_the_user())?;
         let names = resources.iter().map(|resource| resource.name.clone()).collect();
         Ok(Self { launcher: Launcher::new(launcher, child, disk, names)?, worker })
     }
@@ -125,7 +127,8 @@ pub(crate) fn remove(executable: &Path, content: &str, map: &IdMap) -> Result<()
 
 /// Does what an ordinary user cannot do with files of a subordinate id, but root of a user namespace with both can.
 fn run_errand(executable: &Path, content: &str, map: &IdMap, errand: Errand) -> Result<(), SandboxError> {
-    let configuration = Configuration { content: content.into(), resources: Vec::new(), errand: Some(errand) };
+    let (resources, ids) = (Vec::new(), map.inner());
+    let configuration = Configuration { content: content.into(), resources, ids, errand: Some(errand) };
     let mut child = start_up(executable, &configuration, &[], &map.for_errands())?;
     child.wait()?;
     Ok(())

@@ -49,6 +49,13 @@ pub struct IdMap {
     pub gids: Vec<IdRange>,
 }
 
+/// The ids of sandboxes as numbers of the outer namespace, which are the same: the contents of `uid_map` and `gid_map`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct InnerIds {
+    pub(crate) uids: String,
+    pub(crate) gids: String,
+}
+
 /// A run of ids of the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Span {
@@ -263,6 +270,27 @@ impl IdMap {
             uids: uids.into_iter().chain([one(1, self.root_uid())]).collect(),
             gids: gids.into_iter().chain([one(1, self.root_gid())]).collect(),
         }
+    }
+
+    /// The map of the outer of both namespaces: that of the sandboxes, and behind it the calling user, because the kernel
+    /// lets nobody make the inner one who has no id in the outer one.
+    pub(crate) fn with_the_user(&self) -> Self {
+        let Self { uids, gids } = Self::single();
+        let with = |ranges: &[IdRange], user: &[IdRange]| {
+            let inside = ranges.iter().map(|range| range.count).sum();
+            let user = user.iter().filter(|user| !ranges.iter().any(|range| range.span().overlaps(user.span())));
+            ranges.iter().copied().chain(user.map(|user| IdRange { inside, ..*user })).collect()
+        };
+        Self { uids: with(&self.uids, &uids), gids: with(&self.gids, &gids) }
+    }
+
+    /// The map of the inner one.
+    pub(crate) fn inner(&self) -> InnerIds {
+        let same = |ranges: &[IdRange]| {
+            let line = |range: &IdRange| format!("{0} {0} {1}\n", range.inside, range.count);
+            ranges.iter().map(line).collect()
+        };
+        InnerIds { uids: same(&self.uids), gids: same(&self.gids) }
     }
 
     /// Whether there is only one id inside: files of other owners cannot be represented then.

@@ -21,6 +21,7 @@ mod idmap;
 mod init;
 mod launcher;
 mod mounts;
+mod namespaces;
 mod payload;
 mod protocol;
 mod resources;

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use crate::failure::Failure;
+use crate::idmap::InnerIds;
 use crate::rlimits::Fallback;
 use crate::{Resource, SandboxError, SandboxSpec};
 
@@ -16,6 +17,8 @@ pub(crate) struct Configuration {
     pub(crate) content: String,
     /// Parts of the host that sandboxes may be given.
     pub(crate) resources: Vec<Resource>,
+    /// The ids that sandboxes have.
+    pub(crate) ids: InnerIds,
     /// All there is to do, if it is not to serve.
     pub(crate) errand: Option<Errand>,
 }

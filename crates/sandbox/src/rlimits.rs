@@ -26,7 +26,7 @@ const COUNTED: [(Resource, u64); 4] = [
     (Resource::Memlock, 4 << 20),
 ];
 
-/// The same for inotify, which has settings instead: what the user has, and what each id of the namespace gets.
+/// The same for inotify, which has settings instead: what the user has, and what the outer user namespace gets.
 const WATCHES: [(&str, &str); 2] = [
     ("/proc/sys/fs/inotify/max_user_instances", "/proc/sys/user/max_inotify_instances"),
     ("/proc/sys/fs/inotify/max_user_watches", "/proc/sys/user/max_inotify_watches"),
@@ -45,7 +45,7 @@ pub(crate) fn reserve_for_the_user() {
     }
 }
 
-/// Leaves half of the watches to the user. Called as root of the user namespace, where a surrounding container may still
+/// Leaves half of the watches to the user. Called in the outer user namespace, where a surrounding container may still
 /// have made the settings read-only.
 pub(crate) fn reserve_watches() {
     for (present, own) in WATCHES {

@@ -16,6 +16,7 @@ crate::tests!(
     closing_leaves_nothing_whoever_still_holds_a_sandbox,
     descriptors_under_way_stop_nobody_else,
     commands_get_less_than_the_user_has,
+    all_ids_together_leave_watches_to_the_user,
 );
 
 fn a_memory_limit_kills_and_says_so() {
@@ -141,10 +142,15 @@ fn commands_get_less_than_the_user_has() {
         let (inside, outside) = (hard(&inside, name), hard(&outside, name));
         assert!(inside > 0 && inside <= outside / 2, "{name}: {inside} of {outside}");
     }
+}
+
+fn all_ids_together_leave_watches_to_the_user() {
+    let store = Store::new();
+    let helpers = store.start();
     let number = |text: String| text.trim().parse::<u64>().unwrap();
     let users = number(fs_err::read_to_string("/proc/sys/fs/inotify/max_user_instances").unwrap());
-    let own = number(run(&helpers, &spec(&["cat", "/proc/sys/user/max_inotify_instances"])).success());
-    assert_eq!(own, users / 2);
+    let made = number(run(&helpers, &probe("watch")).success());
+    assert_eq!(made, users / 2);
 }
 
 /// Directories of this process in the control group tree.
