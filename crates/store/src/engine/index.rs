@@ -21,8 +21,8 @@ pub(super) const SCHEMA_VERSION: u32 = 1;
 /// How long to wait for another process that writes.
 const BUSY: Duration = Duration::from_secs(20);
 
-/// Pages in the write-ahead log after which it is copied into the database.
-const LOG_PAGES: u32 = 100;
+/// Bytes in the write-ahead log, a hundred pages, after which it is copied into the database and begins anew.
+const LOG_BYTES: u64 = 100 * 4120;
 
 /// Records are long, so the tables are not `WITHOUT ROWID`: their keys would lie among the records then, and each comparison
 /// of a search would read a whole one. Indexes that earlier versions made are like that, and no less right.
@@ -77,11 +77,13 @@ impl Index {
         if version > SCHEMA_VERSION {
             return Err(StoreError::NewerFormat { path: path.to_owned(), found: version, known: SCHEMA_VERSION });
         }
-        // Closing would wait for the disk, at the end of every command; so the log stays, and is kept short instead.
+        // Closing would wait for the disk, at the end of every command; so the log stays, and is kept short instead. The
+        // library would copy it and leave it as it is: it begins anew with the next write, but that is another process's,
+        // which has to read the log first and cannot know what of it was copied.
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(failed)?;
-        let pragmas =
-            format!("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint = {LOG_PAGES};");
-        connection.execute_batch(&pragmas).map_err(failed)?;
+        connection
+            .execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint = 0;")
+            .map_err(failed)?;
         if version < SCHEMA_VERSION {
             let schema = format!("BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;");
             connection.execute_batch(&schema).map_err(failed)?;
@@ -178,13 +180,18 @@ impl Index {
             }
             transaction.commit()
         });
-        forgotten.map_err(|reason| self.failed(reason))
+        forgotten.map_err(|reason| self.failed(reason))?;
+        self.shorten_log(&connection);
+        Ok(())
     }
 
     /// Forgets everything.
     pub(super) fn clear(&self) -> Result<(), StoreError> {
-        let cleared = self.lock().execute_batch("BEGIN IMMEDIATE; DELETE FROM layers; DELETE FROM images; COMMIT;");
-        cleared.map_err(|reason| self.failed(reason))
+        let connection = self.lock();
+        let cleared = connection.execute_batch("BEGIN IMMEDIATE; DELETE FROM layers; DELETE FROM images; COMMIT;");
+        cleared.map_err(|reason| self.failed(reason))?;
+        self.shorten_log(&connection);
+        Ok(())
     }
 
     pub(super) fn images(&self) -> Result<Vec<ImageRecord>, StoreError> {
@@ -225,7 +232,21 @@ impl Index {
     }
 
     fn put(&self, statement: &str, parameters: impl Params) -> Result<(), StoreError> {
-        self.lock().execute(statement, parameters).map(drop).map_err(|reason| self.failed(reason))
+        let connection = self.lock();
+        connection.execute(statement, parameters).map_err(|reason| self.failed(reason))?;
+        self.shorten_log(&connection);
+        Ok(())
+    }
+
+    /// Copies a long log into the database, unless somebody is reading it: whoever writes next does it then.
+    fn shorten_log(&self, connection: &Connection) {
+        let log = self.path.with_extension("db-wal");
+        if fs_err::metadata(log).is_ok_and(|log| log.len() > LOG_BYTES) {
+            let _ = connection.busy_timeout(Duration::ZERO);
+            let shortened = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+            let _ = connection.busy_timeout(BUSY);
+            tracing::debug!(?shortened, "the index's log was long");
+        }
     }
 
     /// Reads a record. One that another version wrote, and that means nothing to this one, is as good as none: what it
@@ -265,6 +286,24 @@ fn json(record: &impl Serialize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_log_stays_short_however_many_processes_write_one_record() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("index.db");
+        let log = || fs_err::metadata(path.with_extension("db-wal")).unwrap().len();
+        let mut longest = 0;
+        for number in 0..300 {
+            let index = Index::open(&path).unwrap();
+            let record = "x".repeat(5000);
+            index.put("INSERT INTO layers VALUES (?1, '', 1, ?2)", (number.to_string(), record)).unwrap();
+            longest = longest.max(log());
+        }
+        assert!(longest > 0 && longest <= LOG_BYTES + 10 * 4120, "{longest}");
+        let reader = Connection::open(&path).unwrap();
+        let count: i64 = reader.query_row("SELECT count(*) FROM layers", [], |row| row.get(0)).unwrap();
+        assert_eq!(count, 300);
+    }
 
     #[test]
     fn the_newest_layers_of_a_kind_are_found_without_reading_all() {
