@@ -67,6 +67,19 @@ def test_results_can_be_written(project):
     assert "error: `--write-result` needs a result of type str or bytes; `f` returned `int`" in result.stderr
 
 
+def test_garbage_of_the_program_is_collected(project):
+    body = (
+        "import gc\nimport modal\napp = modal.App()\n"
+        "class Node:\n    def __init__(self):\n        self.me = self\n"
+        "    def __del__(self):\n        print('gone')\n"
+        "@app.local_entrypoint()\ndef main():\n    print(gc.isenabled())\n    Node()\n    gc.collect()\n    print('end')\n"
+        "node = Node()\n"
+    )
+    project.write("app.py", body)
+    result = project.run("app.py")
+    assert (result.returncode, result.stdout) == (0, "True\ngone\nend\ngone\n")
+
+
 def test_the_app_may_have_another_name(app):
     result = app.run("--name", "other", "app.py", "--", "--n", "1")
     assert result.returncode == 0

@@ -9,8 +9,12 @@ EXIT_INTERRUPTED = 130
 
 def start() -> int:
     """Runs the command. An interrupt is no failure to report, at whatever moment it comes."""
+    import gc
+
     from modal._shared.interpreter import signals
 
+    # Until the program itself is imported, there is nothing but what stays.
+    gc.disable()
     signal = signals()
     try:
         # The `modal` command starts this process with interrupts blocked.
