@@ -51,7 +51,7 @@ def _dispatch(words: list[str]) -> int:
 
 
 def _spare_own_objects() -> None:
-    """Garbage is looked for in what the program makes, not in this package: a tenth of a short run would go into that."""
+    """Garbage is looked for in what the program makes, not in this package: a tenth of a short run was spent on it."""
     import gc
 
     import modal.app
