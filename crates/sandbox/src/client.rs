@@ -37,14 +37,19 @@ struct Inner {
 }
 
 impl Launcher {
-    /// Speaks with the launcher process `child` over `socket`, which has these `resources`; `disk` is the store's.
+    /// Speaks with the launcher process `child` over `socket`, which has these `resources`; `disk` is the store's. It
+    /// uses the control groups of the `other` launcher, if there is one.
     pub(crate) fn new(
         socket: UnixStream,
         child: Child,
         disk: DiskGuard,
         resources: Vec<String>,
+        other: Option<&Self>,
     ) -> Result<Self, SandboxError> {
-        let starter = Arc::new(Starter::new(socket)?);
+        let starter = Arc::new(match other {
+            Some(other) => Starter::beside(socket, &other.inner.starter)?,
+            None => Starter::new(socket)?,
+        });
         let pool = WarmPool::new(Arc::clone(&starter));
         let inner = Inner { pool, starter, child: Mutex::new(child), disk, resources };
         Ok(Self { inner: Arc::new(inner) })

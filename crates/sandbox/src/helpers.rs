@@ -55,6 +55,34 @@ impl Helpers {
         map: &IdMap,
         resources: &[Resource],
     ) -> Result<Self, SandboxError> {
+        Self::start_beside(None, executable, content, map, resources)
+    }
+
+    /// Starts a further launcher for a store that has one already: resources that were not known when that began are
+    /// for the sandboxes of this one. Both share control groups, so `launcher` has to be closed last. The binary is as in
+    /// [`Helpers::start_with`], or this program's own.
+    ///
+    /// # Errors
+    /// As [`Helpers::start`].
+    pub fn further_launcher(
+        launcher: &Launcher,
+        executable: Option<&Path>,
+        content: &Path,
+        map: &IdMap,
+        resources: &[Resource],
+    ) -> Result<Launcher, SandboxError> {
+        let executable = executable.unwrap_or(Path::new(OWN));
+        // Its store worker ends with the connection, which nobody has.
+        Self::start_beside(Some(launcher), executable, content, map, resources).map(|helpers| helpers.launcher)
+    }
+
+    fn start_beside(
+        other: Option<&Launcher>,
+        executable: &Path,
+        content: &Path,
+        map: &IdMap,
+        resources: &[Resource],
+    ) -> Result<Self, SandboxError> {
         resources::check(resources)?;
         let content = fs_err::canonicalize(content)?;
         let Some(content) = content.to_str() else {
@@ -69,7 +97,7 @@ impl Helpers {
         let theirs = [launcher_theirs.as_fd(), worker_theirs.as_fd()];
         let child = start_up(executable, &configuration, &theirs, &map.with_the_user())?;
         let names = resources.iter().map(|resource| resource.name.clone()).collect();
-        Ok(Self { launcher: Launcher::new(launcher, child, disk, names)?, worker })
+        Ok(Self { launcher: Launcher::new(launcher, child, disk, names, other)?, worker })
     }
 }
 

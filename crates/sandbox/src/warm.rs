@@ -57,7 +57,10 @@ pub(crate) struct WarmProcess {
 #[derive(Debug)]
 pub(crate) struct Starter {
     connection: Mutex<Connection>,
-    groups: OnceLock<Arc<Groups>>,
+    /// Shared by all launchers of an engine.
+    groups: Arc<OnceLock<Arc<Groups>>>,
+    /// Whether they are removed with this launcher.
+    owns_groups: bool,
 }
 
 /// One request at a time: the answer takes as long as one `clone3`.
@@ -71,7 +74,12 @@ impl Starter {
     /// Speaks with the launcher over `socket`.
     pub(crate) fn new(socket: UnixStream) -> Result<Self, SandboxError> {
         let connection = Connection { sender: Sender::new(socket.try_clone()?), receiver: Receiver::new(socket) };
-        Ok(Self { connection: Mutex::new(connection), groups: OnceLock::new() })
+        Ok(Self { connection: Mutex::new(connection), groups: Arc::default(), owns_groups: true })
+    }
+
+    /// Speaks with a further launcher, which uses the control groups of another one.
+    pub(crate) fn beside(socket: UnixStream, other: &Self) -> Result<Self, SandboxError> {
+        Ok(Self { groups: Arc::clone(&other.groups), owns_groups: false, ..Self::new(socket)? })
     }
 
     /// The control groups; looked for with the first sandbox, since that takes a while.
@@ -103,7 +111,7 @@ impl Starter {
 
     /// Removes the control groups of sandboxes that have been killed.
     pub(crate) fn remove_groups(&self) {
-        if let Some(groups) = self.groups.get() {
+        if let Some(groups) = self.groups.get().filter(|_| self.owns_groups) {
             groups.close();
         }
     }
