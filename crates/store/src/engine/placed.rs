@@ -6,8 +6,9 @@ use lamina_ground::Stack;
 use lamina_image::Digest;
 
 use super::Store;
-use super::image_tree::{ImageTree, Place};
-use crate::tree::{Entry, Node, Tree, parent};
+use super::files::beneath;
+use super::image_tree::{ImageTree, Impasse, Place};
+use crate::tree::{Entry, Node, Tree, lossy, parent};
 use crate::{Committed, Metadata, StoreError};
 
 /// Something that is put on an image.
@@ -15,8 +16,12 @@ use crate::{Committed, Metadata, StoreError};
 pub enum Placed {
     /// A directory with this owner and group, unless it is there. What of its parents is missing is made in the same way.
     Directory(u32, u32),
-    /// A symbolic link that leads there.
+    /// An empty file to be mounted over, unless something is there.
+    Empty,
+    /// A symbolic link that leads there; where the image has a link in its place, that leads to it.
     Link(String),
+    /// A symbolic link that leads there, in place of a link or file of the image.
+    OwnLink(String),
 }
 
 /// The layer that these absolute paths make on an image. Links of the image on the way are followed.
@@ -25,10 +30,14 @@ pub(super) fn layer(store: &Store, placed: &[(String, Placed)], onto: &Stack<Dig
     let mut nodes: BTreeMap<Vec<u8>, Node> = BTreeMap::new();
     for (path, placed) in placed {
         let refused = |why: String| StoreError::InvalidFileSet(format!("`{path}` cannot be made: {why}"));
-        let (resolved, place) = image.resolve(path.as_bytes()).map_err(|impasse| refused(impasse.to_string()))?;
+        let (resolved, place) = match placed {
+            Placed::OwnLink(_) => resolve_parent(&mut image, path.as_bytes()),
+            _ => image.resolve(path.as_bytes()),
+        }
+        .map_err(|impasse| refused(impasse.to_string()))?;
         let owner = match placed {
             Placed::Directory(uid, gid) => (*uid, *gid),
-            Placed::Link(_) => (0, 0),
+            Placed::Empty | Placed::Link(_) | Placed::OwnLink(_) => (0, 0),
         };
         let add = |nodes: &mut BTreeMap<Vec<u8>, Node>, image: &mut ImageTree, path: &[u8]| {
             let mut path = path;
@@ -43,9 +52,17 @@ pub(super) fn layer(store: &Store, placed: &[(String, Placed)], onto: &Stack<Dig
         };
         match (placed, place) {
             (Placed::Directory(..), Place::File) => return Err(refused("it is a file in the image".to_owned())),
+            (Placed::Empty, Place::Absent) => {
+                add(&mut nodes, &mut image, parent(&resolved));
+                let (meta, digest) = (Metadata::root_owned(0o644), Digest::of(b""));
+                nodes.entry(resolved).or_insert(Node::File { meta, size: 0, digest });
+            }
+            (Placed::Empty, _) => {}
             (Placed::Directory(..), _) => add(&mut nodes, &mut image, &resolved),
-            (Placed::Link(_), Place::Directory(_)) => return Err(refused("it is a directory in the image".to_owned())),
-            (Placed::Link(target), _) => {
+            (Placed::Link(_) | Placed::OwnLink(_), Place::Directory(_)) => {
+                return Err(refused("it is a directory in the image".to_owned()));
+            }
+            (Placed::Link(target) | Placed::OwnLink(target), _) => {
                 add(&mut nodes, &mut image, parent(&resolved));
                 let target = target.clone().into_bytes();
                 nodes.insert(resolved, Node::Symlink { meta: Metadata::root_owned(0o777), target });
@@ -55,6 +72,18 @@ pub(super) fn layer(store: &Store, placed: &[(String, Placed)], onto: &Stack<Dig
     let entries = nodes.into_iter().map(|(path, node)| Entry { path, node }).collect();
     let tree = Tree::new(entries).map_err(|error| StoreError::InvalidFileSet(error.to_string()))?;
     publish(store, &tree)
+}
+
+/// Where the directory of a path leads, with the path's own name, and what is there.
+fn resolve_parent(image: &mut ImageTree, path: &[u8]) -> Result<(Vec<u8>, Place), Impasse> {
+    let end = path.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
+    let (directory, place) = image.resolve(&path[..end])?;
+    if place == Place::File {
+        return Err(Impasse::File(lossy(&directory)));
+    }
+    let resolved = beneath(&directory, path[end..].strip_prefix(b"/").unwrap_or(path));
+    let place = image.at(&resolved);
+    Ok((resolved, place))
 }
 
 /// Makes the view of a tree whose objects are all there.
