@@ -113,6 +113,7 @@ class App(metaclass=Explained):
         env: dict[str, str | None] | None = None,
         secrets: Collection[Secret] | None = None,
         volumes: Volumes = None,
+        gpu: str | list[str] | None = None,
         timeout: int = DEFAULT_TIMEOUT,
         retries: int | Retries | None = None,
         cpu: Amount = None,
@@ -132,8 +133,9 @@ class App(metaclass=Explained):
         ```
 
         `env` and `secrets` become environment variables of its containers. `volumes` says which `modal.Volume` they
-        have at which path. `timeout` is in seconds and holds for each attempt of a call; `retries` says how often a
-        failed call is tried again (a number, or `modal.Retries`).
+        have at which path. `gpu` names GPUs of this machine: ``"A100"``, ``"H100:2"`` for two, ``"any"``, or a list, of
+        which the first is taken that there is. `timeout` is in seconds and holds for each attempt of a call; `retries`
+        says how often a failed call is tried again (a number, or `modal.Retries`).
         `cpu` is a number of cores, `memory` in MiB; of a pair ``(request, limit)`` the limit counts. At most
         `max_containers` run at a time. With ``serialized=True`` the function itself is sent to its containers, not
         the module that defines it: for notebooks, and functions inside functions.
@@ -155,6 +157,7 @@ class App(metaclass=Explained):
             serialized,
             include_source,
             _volumes(volumes, "`@app.function`"),
+            _gpu(gpu, "`@app.function`"),
         )
         _check_limits(settings)
 
@@ -364,6 +367,14 @@ def _volumes(volumes: Any, owner: str) -> dict[str, Volume]:
     from modal.volume import check_volumes
 
     return check_volumes(volumes, owner)
+
+
+def _gpu(gpu: object, owner: str) -> list[str]:
+    if not gpu:
+        return []
+    from modal._shared.gpu import check_gpu
+
+    return check_gpu(gpu, owner, takes_list=True)
 
 
 def _retries(retries: object) -> Retries | None:

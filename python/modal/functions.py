@@ -71,6 +71,7 @@ class Settings:
     __slots__ = (
         "cpu",
         "env",
+        "gpu",
         "image",
         "include_source",
         "max_containers",
@@ -95,8 +96,10 @@ class Settings:
         serialized: bool,
         include_source: bool | None,
         volumes: dict[str, Volume],
+        gpu: list[str],
     ) -> None:
         self.volumes = volumes
+        self.gpu = gpu
         self.image = image
         self.env = env
         self.secrets = secrets

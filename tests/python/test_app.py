@@ -249,7 +249,7 @@ def test_unknown_names_explain_themselves():
 @pytest.mark.parametrize(
     ("keywords", "message", "hint"),
     [
-        ({"gpu": "A10"}, "`@app.function` does not take `gpu`", "no GPUs yet"),
+        ({"min_containers": 1}, "`@app.function` does not take `min_containers`", "when inputs come"),
         ({"max_container": 1}, "`@app.function` does not take `max_container`", "did you mean `max_containers`?"),
         ({"schedule": 5}, "does not take `schedule`", "cron"),
     ],

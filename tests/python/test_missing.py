@@ -105,12 +105,10 @@ def test_values_that_ask_for_nothing_are_taken():
 @pytest.mark.parametrize(
     ("use", "words"),
     [
-        (lambda: modal.App("a").function(gpu="A10"), ("@app.function", "gpu", "no GPUs yet")),
         (lambda: modal.App("a").function(min_containers=1), ("@app.function", "min_containers", "when inputs come")),
         (lambda: modal.App("a").function(keep_warm=1), ("@app.function", "keep_warm", "when inputs come")),
         (lambda: modal.App("a").function(kep_warm=None), ("@app.function", "kep_warm", "it takes `image`")),
         (lambda: modal.App("a", tags={"a": "b"}), ("modal.App", "tags", "leave it away")),
-        (lambda: modal.Image.debian_slim().pip_install("x", gpu="T4"), ("Image.pip_install", "gpu", "no GPUs yet")),
         (
             lambda: modal.Image.debian_slim().run_commands("x", nv=1),
             ("Image.run_commands", "nv", "did you mean `env`?"),

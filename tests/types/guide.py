@@ -93,7 +93,7 @@ def imports_inside(path: str) -> str:
     return str(urllib.request.urlopen(path))
 
 
-@app.function(gpu="A10G")  # type: ignore[arg-type]
+@app.function(gpu=["H100:2", "A10G"])
 def trained() -> None: ...
 
 
@@ -106,7 +106,7 @@ assert_type(built, modal.Image)
 built.publish("fixed:v1")
 assert_type(modal.Image.from_name("fixed:v1", environment_name="main"), modal.Image)
 assert_type(modal.Image.from_id(built.object_id).logs.fetch(layers=None), list[str])
-fixed.pip_install("attrs", gpu="A10G")  # type: ignore[call-arg]
+fixed.pip_install("attrs", gpu="A10G").pip_install("attrs", gpu=["A10G"])  # type: ignore[arg-type]
 Volume.from_name("data")
 
 

@@ -11,10 +11,11 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::time::Instant;
 
+use lamina_devices::Lender;
 use lamina_events::CancelToken;
 use lamina_ground::{Stack, StorePath};
 use lamina_image::Facts;
-use lamina_sandbox::{ExitStatus, Helpers, IdMap, Launcher, SandboxSpec, Stdio, Upper};
+use lamina_sandbox::{ExitStatus, Helpers, IdMap, Launcher, SandboxError, SandboxSpec, Stdio, Upper};
 use lamina_store::{JobTable, Layout, Store};
 use lamina_workshop::{HostPrograms, Workshop};
 
@@ -72,6 +73,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let workshop = Workshop {
         store: &store,
         launcher: &helpers.launcher,
+        devices: &Lender::new(|_| Err(SandboxError::Lost)),
         fetch: &lamina_fetch::Client::new(cancel.clone()),
         id_map: &id_map,
         programs: &HostPrograms { uv, ..HostPrograms::default() },

@@ -96,6 +96,9 @@ pub(crate) fn describe(
         let variables = node.environment.iter().map(|(name, value)| (name.clone(), Value::from(value.as_str())));
         material.add_exact("environment", variables.collect::<Map<_, _>>());
     }
+    if !node.gpu.is_empty() {
+        material.add_exact("gpu", node.gpu.iter().map(ToString::to_string).collect::<Vec<_>>());
+    }
     let recipe = kind.plan(&Planning { parent, local }, &mut material)?;
     Ok((material, recipe))
 }

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::time::Duration;
 
 use lamina_apps::{AppsError, DetachedApps};
@@ -28,11 +29,11 @@ use crate::local_files::{AppFiles, package};
 use crate::protocol::{Amount, AppRequest, Failure, FunctionRequest, Hello, ImageErrand, SecretErrand, VolumeErrand};
 use crate::session::{Backend, Described, Started};
 use crate::{Engine, EngineError, ImageLog};
-use crate::{secrets, volumes};
+use crate::{gpus, secrets, volumes};
 
 impl Backend for Engine {
     fn start(&self, hello: &Hello, app: &AppRequest, sink: &Sink, cancel: &CancelToken) -> Result<Started, Failure> {
-        let app = &*self.resolve(app)?;
+        let app = &*self.resolve(app, sink)?;
         let id = self.app_id(app.app.name.as_deref(), sink);
         let functions: Vec<&FunctionRequest> = app.functions.iter().collect();
         let specs = self.prepare(&Wanted { hello, app, functions: &functions, sink, cancel })?;
@@ -44,7 +45,13 @@ impl Backend for Engine {
         let service = |spec: ServiceSpec| {
             let terminal = self.terminal.clone();
             let options = PoolOptions { terminal: terminal.clone(), ..spec.pool_options() };
-            let starter = SandboxStarter::new(self.launcher.clone(), self.store.clone(), spec.container, terminal);
+            let starter = SandboxStarter::new(
+                self.launcher.clone(),
+                Arc::clone(&self.devices),
+                self.store.clone(),
+                spec.container,
+                terminal,
+            );
             (options, Box::new(starter) as Box<dyn ContainerStarter>)
         };
         let services = specs.into_iter().map(service).collect();
@@ -58,7 +65,7 @@ impl Backend for Engine {
         sink: &Sink,
         cancel: &CancelToken,
     ) -> Result<Described, Failure> {
-        let app = &*self.resolve(app)?;
+        let app = &*self.resolve(app, sink)?;
         let function = select(app)?;
         let mut specs = self.prepare(&Wanted { hello, app, functions: &[function], sink, cancel })?;
         specs
@@ -68,7 +75,7 @@ impl Backend for Engine {
     }
 
     fn build(&self, hello: &Hello, app: &AppRequest, sink: &Sink, cancel: &CancelToken) -> Result<Value, Failure> {
-        let app = &*self.resolve(app)?;
+        let app = &*self.resolve(app, sink)?;
         let target = app.select.as_deref().unwrap_or_default();
         let wanted = Wanted { hello, app, functions: &[], sink, cancel };
         check_local(&app.images, &[target], &[]).map_err(|error| wanted.failure(error))?;
@@ -136,9 +143,11 @@ impl Wanted<'_> {
 }
 
 impl Engine {
-    /// The app with what it knows by name only: values of secrets, ids of volumes.
-    fn resolve<'a>(&self, app: &'a AppRequest) -> Result<Cow<'a, AppRequest>, Failure> {
-        volumes::with_ids(secrets::with_values(app, &self.named_secrets())?, Volumes::new(&self.store))
+    /// The app with what it knows by name only (values of secrets, ids of volumes), and with the GPUs that it gets here.
+    fn resolve<'a>(&self, app: &'a AppRequest, sink: &Sink) -> Result<Cow<'a, AppRequest>, Failure> {
+        let app = secrets::with_values(app, &self.named_secrets())?;
+        let app = volumes::with_ids(app, Volumes::new(&self.store))?;
+        gpus::for_this_machine(app, &self.devices, sink)
     }
 
     /// The secrets that are kept under names.
@@ -219,6 +228,7 @@ impl Engine {
         let workshop = Workshop {
             store,
             launcher: &self.launcher,
+            devices: &self.devices,
             fetch: &Client::new(cancel.clone()),
             id_map: &self.id_map,
             programs: &HostPrograms {
@@ -307,6 +317,7 @@ fn spec(
         environment: pairs(secrets.chain(&function.environment)),
         cpus: function.cpu.map(Amount::limit),
         memory_bytes: function.memory.map(|memory| mebibytes(memory.limit())),
+        gpu: function.gpu.clone(),
         environment_name: app.app.environment.clone(),
         volumes,
     };

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use lamina_apps::RunningApp;
+use lamina_devices::Lender;
 use lamina_events::CancelToken;
 use lamina_functions::Terminal;
 use lamina_ground::RunRecord;
@@ -44,6 +45,7 @@ pub struct Options {
 pub struct Engine {
     pub(crate) store: Store,
     pub(crate) launcher: Launcher,
+    pub(crate) devices: Arc<Lender>,
     pub(crate) id_map: IdMap,
     pub(crate) cancel: CancelToken,
     pub(crate) terminal: Option<Arc<dyn Terminal>>,
@@ -74,11 +76,13 @@ impl Engine {
         let map = idmap::open(&layout)?;
         let helpers =
             helpers(options, &layout, &map).map_err(|error| idmap::explain(error, &layout.id_map_file(), &map))?;
+        let devices = lender(options, &layout, &map, &helpers.launcher);
         let store = Store::open(layout, helpers.worker)?;
         let Options { cancel, terminal, detached, .. } = options.clone();
         Ok(Self {
             store,
             launcher: helpers.launcher,
+            devices: Arc::new(devices),
             id_map: map,
             cancel,
             terminal,
@@ -118,6 +122,7 @@ impl Drop for Engine {
     /// Clears away everything now. Some thread may still hold a part of the engine, such as one that tells thousands of
     /// calls that they were cancelled, and the process does not wait for it.
     fn drop(&mut self) {
+        self.devices.close();
         self.launcher.close();
     }
 }
@@ -172,6 +177,17 @@ fn helpers(options: &Options, layout: &Layout, map: &IdMap) -> Result<Helpers, E
     })
 }
 
+/// Lends GPUs to sandboxes, which a launcher of their own starts: the helpers take hold of parts of the host once, and what
+/// a program asks for is known later.
+fn lender(options: &Options, layout: &Layout, map: &IdMap, launcher: &Launcher) -> Lender {
+    let (content, map, launcher) = (layout.content(), map.clone(), launcher.clone());
+    let (binary, others) = (options.helpers.clone(), options.resources.clone());
+    Lender::new(move |devices| {
+        let resources = [&others, devices].concat();
+        Helpers::further_launcher(&launcher, binary.as_deref(), &content, &map, &resources)
+    })
+}
+
 /// The body of the helper processes: `main` calls it before anything else when the first argument is `__helpers`.
 pub fn helpers_entry() -> ! {
     lamina_sandbox::helpers_main(serve_store)
@@ -179,6 +195,8 @@ pub fn helpers_entry() -> ! {
 
 /// The store worker, with the jobs of all crates.
 fn serve_store(socket: UnixStream) {
-    let jobs = lamina_builder::jobs(lamina_wheels::jobs(lamina_bases::jobs(lamina_volumes::jobs(JobTable::new()))));
+    let jobs = lamina_builder::jobs(lamina_wheels::jobs(lamina_bases::jobs(lamina_volumes::jobs(
+        lamina_devices::jobs(JobTable::new()),
+    ))));
     worker_main(socket, Path::new(CONTENT), jobs);
 }

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::path::PathBuf;
 
+use lamina_devices::DevicesError;
 use lamina_ground::{Hint, Refusal, Subject};
 use lamina_sandbox::SandboxError;
 use lamina_secrets::SecretsError;
@@ -99,6 +100,9 @@ pub enum EngineError {
     /// A named secret cannot be had.
     #[error(transparent)]
     Secret(#[from] SecretsError),
+    /// GPUs cannot be had.
+    #[error(transparent)]
+    Devices(#[from] DevicesError),
     /// A volume cannot be had.
     #[error(transparent)]
     Volume(#[from] VolumeError),
@@ -113,6 +117,7 @@ impl Hint for EngineError {
             Self::Sandbox(error) => error.hint(),
             Self::Store(error) => error.hint(),
             Self::Secret(error) => error.hint(),
+            Self::Devices(error) => error.hint(),
             Self::Volume(error) => error.hint(),
             Self::Io(error) => Refusal::of(Subject::Store, error)?.hint().map(Cow::Borrowed),
             _ => None,

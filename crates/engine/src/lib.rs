@@ -9,6 +9,7 @@ mod app;
 mod engine;
 mod error;
 mod failure;
+mod gpus;
 mod host;
 mod idmap;
 mod images;

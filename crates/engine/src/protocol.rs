@@ -8,7 +8,7 @@ use std::path::PathBuf;
 pub(crate) use errands::{ImageErrand, SecretErrand, VolumeErrand};
 use lamina_functions::Module;
 use lamina_ground::ErrorClass;
-use lamina_image::{Definition, FileSet, SecretValues, VolumeMount};
+use lamina_image::{Definition, FileSet, GpuRequest, SecretValues, VolumeMount};
 use serde::{Deserialize, Serialize};
 
 /// Version of the protocol.
@@ -234,6 +234,9 @@ pub(crate) struct FunctionRequest {
     /// Most memory in MiB.
     #[serde(default)]
     pub(crate) memory: Option<Amount>,
+    /// GPUs: the first of these that the machine has.
+    #[serde(default)]
+    pub(crate) gpu: Vec<GpuRequest>,
     /// Whether it yields values instead of returning one.
     #[serde(default)]
     pub(crate) is_generator: bool,

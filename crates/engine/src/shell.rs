@@ -3,6 +3,7 @@
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use lamina_devices::Lease;
 use lamina_events::{Event, Sink};
 use lamina_functions::{ContainerSpec, ContainerVolume};
 use lamina_ground::{FileError, Stack, random_id};
@@ -82,21 +83,26 @@ impl Engine {
         }
         let terminal = terminal.map(|size| TerminalSpec { size, is_stdio: true });
         let spec = beside.sandbox(&store, &random_id("ta"), terminal);
-        let spec = SandboxSpec { argv: argv.to_vec(), ..spec };
+        let mut spec = SandboxSpec { argv: argv.to_vec(), ..spec };
+        let lease = beside.lend(&self.devices, &store)?;
+        if let Some(lease) = &lease {
+            lease.give(&mut spec, &store);
+        }
+        let launcher = lease.as_ref().map_or(&self.launcher, Lease::launcher);
         // The looks at the views take as long as the start. What they find damaged is mended, and the start begins again.
         let mut intact = Ok(true);
         let agreed = || {
             intact = store.is_intact();
             matches!(intact, Ok(true))
         };
-        if let Some(sandbox) = self.launcher.spawn_if(&spec, own_streams()?, agreed)? {
+        if let Some(sandbox) = launcher.spawn_if(&spec, own_streams()?, agreed)? {
             return Ok(sandbox);
         }
         intact?;
         if !store.confirm()? {
             return Err(EngineError::ImageGone(beside.image_id));
         }
-        Ok(self.launcher.spawn(&spec, own_streams()?)?)
+        Ok(launcher.spawn(&spec, own_streams()?)?)
     }
 
     /// A volume as a shell has it.
@@ -132,6 +138,7 @@ impl Engine {
             environment: Vec::new(),
             cpus: None,
             memory_bytes: None,
+            gpu: Vec::new(),
             environment_name: DEFAULT_ENVIRONMENT.to_owned(),
             volumes: Vec::new(),
         })

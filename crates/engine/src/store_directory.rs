@@ -7,13 +7,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use lamina_apps::DetachedApps;
+use lamina_devices::Inventory;
 use lamina_ground::{EnvVars, Hint, causes};
 use lamina_sandbox::IdMap;
 use lamina_sandbox::doctor::{Finding, Status, judge, look, try_sandbox};
 use lamina_secrets::NamedSecrets;
 use lamina_store::Layout;
 
-use crate::{EngineError, idmap};
+use crate::{EngineError, gpus, idmap};
 
 /// The store directory of this user: `MODAL_STORE`, or `modal` in the user's data directory.
 ///
@@ -65,6 +66,7 @@ pub fn probe_store() -> Vec<Finding> {
     let store = store_directory().ok();
     let nearest = store.as_deref().and_then(|store| store.ancestors().find(|path| path.is_dir()).map(Path::to_owned));
     let mut findings = look();
+    findings.push(gpus::finding(&Inventory::of_machine()));
     let (Some(store), Some(nearest)) = (store, nearest) else {
         let directory = env::temp_dir();
         findings.push(judge(&directory, &try_sandbox(&directory, None)));

@@ -4,6 +4,7 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use lamina_devices::{DevicesError, Lease, Lender};
 use lamina_ground::{EnvVars, Stack, StorePath, causes, null_device};
 use lamina_image::container::{INTERPRETERS, RUNNER};
 use lamina_sandbox::{
@@ -30,6 +31,7 @@ const LEAST_RESERVE: u64 = 512 << 20;
 #[derive(Debug)]
 pub struct SandboxStarter {
     launcher: Launcher,
+    devices: Arc<Lender>,
     store: Store,
     spec: ContainerSpec,
     terminal: Option<Arc<dyn Terminal>>,
@@ -38,8 +40,14 @@ pub struct SandboxStarter {
 impl SandboxStarter {
     /// Containers as `spec` says; each has a terminal if the user's can be asked for.
     #[must_use]
-    pub fn new(launcher: Launcher, store: Store, spec: ContainerSpec, terminal: Option<Arc<dyn Terminal>>) -> Self {
-        Self { launcher, store, spec, terminal }
+    pub fn new(
+        launcher: Launcher,
+        devices: Arc<Lender>,
+        store: Store,
+        spec: ContainerSpec,
+        terminal: Option<Arc<dyn Terminal>>,
+    ) -> Self {
+        Self { launcher, devices, store, spec, terminal }
     }
 
     /// Where the changes of a container go: into memory where there is enough, unless they would count against the
@@ -55,13 +63,13 @@ impl SandboxStarter {
 
     /// Starts the runner with the interpreter that the PATH names, or else the one that the base brought. An entrypoint is
     /// given the first name: it may change the PATH, and whether it finds something is not seen from outside.
-    fn spawn(&self, mut sandbox: SandboxSpec) -> Result<(Sandbox, Ends), StartError> {
+    fn spawn(&self, launcher: &Launcher, mut sandbox: SandboxSpec) -> Result<(Sandbox, Ends), StartError> {
         let mut missing = None;
         for python in INTERPRETERS.into_iter().chain(self.spec.python.as_deref()) {
             sandbox.argv.clone_from(&self.spec.entrypoint);
             sandbox.argv.extend([python, RUNNER].map(str::to_owned));
             let (stdio, ends) = streams().map_err(StartError::engine("its streams cannot be made"))?;
-            match self.launcher.spawn(&sandbox, stdio) {
+            match launcher.spawn(&sandbox, stdio) {
                 Ok(started) => return Ok((started, ends)),
                 Err(error @ SandboxError::CommandNotFound { .. }) => missing = missing.or(Some(error)),
                 Err(error) => return Err(error.into()),
@@ -75,17 +83,32 @@ impl ContainerStarter for SandboxStarter {
     fn start(&self, task: &str) -> Result<StartedContainer, StartError> {
         let (upper, work) = self.upper()?;
         let terminal = self.terminal.as_ref().map(|user| TerminalSpec { size: user.size(), is_stdio: false });
-        let spec = SandboxSpec { upper, socket_as_fd3: true, ..self.spec.sandbox(&self.store, task, terminal) };
-        let (sandbox, ends) = self.spawn(spec)?;
+        let mut spec = SandboxSpec { upper, socket_as_fd3: true, ..self.spec.sandbox(&self.store, task, terminal) };
+        let lease = self.spec.lend(&self.devices, &self.store)?;
+        if let Some(lease) = &lease {
+            lease.give(&mut spec, &self.store);
+        }
+        let (sandbox, ends) = self.spawn(lease.as_ref().map_or(&self.launcher, Lease::launcher), spec)?;
         let terminal = sandbox.take_terminal();
         let written = self.spec.volumes.iter().filter(|volume| !volume.read_only).map(|volume| volume.id.clone());
         let written = Mutex::new(written.collect());
-        let process = Arc::new(Process { sandbox, store: self.store.clone(), written, _work: work });
+        let process = Arc::new(Process { sandbox, store: self.store.clone(), written, _work: work, _lease: lease });
         Ok(StartedContainer { socket: ends.socket, stdout: ends.stdout, stderr: ends.stderr, terminal, process })
     }
 }
 
 impl ContainerSpec {
+    /// The GPUs of a container, if it has any.
+    ///
+    /// # Errors
+    /// When this machine has no such GPUs, or they cannot be reached.
+    pub fn lend(&self, devices: &Lender, store: &Store) -> Result<Option<Lease>, DevicesError> {
+        if self.gpu.is_empty() {
+            return Ok(None);
+        }
+        devices.lend(&self.gpu, store, &self.layers).map(Some)
+    }
+
     /// A sandbox in which such containers, or a shell beside them, run, with a terminal if one is
     /// given; its changes go into memory.
     #[must_use]
@@ -162,6 +185,8 @@ struct Process {
     written: Mutex<Vec<String>>,
     /// Where its changes are, removed together with it.
     _work: Option<Work>,
+    /// Its GPUs.
+    _lease: Option<Lease>,
 }
 
 impl ContainerProcess for Process {

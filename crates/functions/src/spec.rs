@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use lamina_ground::{DEFAULT_PATH, EnvVars, Stack};
-use lamina_image::Digest;
 use lamina_image::container::{HOME, python_path};
+use lamina_image::{Digest, GpuRequest};
 
 use crate::options::PoolOptions;
 use crate::retries::Retries;
@@ -35,6 +35,8 @@ pub struct ContainerSpec {
     pub cpus: Option<f64>,
     /// Most bytes of memory.
     pub memory_bytes: Option<u64>,
+    /// GPUs: the first of these that the machine has.
+    pub gpu: Vec<GpuRequest>,
     /// Name of the environment that the app runs in.
     pub environment_name: String,
     /// The volumes that it has.
@@ -133,6 +135,7 @@ mod tests {
             environment: Vec::new(),
             cpus: None,
             memory_bytes: None,
+            gpu: Vec::new(),
             environment_name: "main".into(),
             volumes: Vec::new(),
         }

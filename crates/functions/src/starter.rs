@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
 
+use lamina_devices::DevicesError;
 use lamina_ground::{Hint, causes};
 use lamina_sandbox::{DiskShortage, SandboxError};
 use lamina_store::StoreError;
@@ -62,6 +63,9 @@ pub enum StartError {
     /// Its sandbox was not made.
     #[error("{}", causes(&**_0))]
     Sandbox(Arc<SandboxError>),
+    /// Its GPUs cannot be had.
+    #[error("{}", causes(&**_0))]
+    Devices(Arc<DevicesError>),
     /// The store gave it no place for its changes.
     #[error("{}", causes(&**_0))]
     Store(Arc<StoreError>),
@@ -94,6 +98,7 @@ impl Hint for StartError {
                 }
                 _ => error.hint(),
             },
+            Self::Devices(error) => error.hint(),
             Self::Store(error) => error.hint(),
             Self::Engine { error, .. } => error.hint(),
         }
@@ -103,6 +108,12 @@ impl Hint for StartError {
 impl From<SandboxError> for StartError {
     fn from(error: SandboxError) -> Self {
         Self::Sandbox(Arc::new(error))
+    }
+}
+
+impl From<DevicesError> for StartError {
+    fn from(error: DevicesError) -> Self {
+        Self::Devices(Arc::new(error))
     }
 }
 

@@ -52,6 +52,11 @@ variables! {
         /// When an image without compilers is lent some, while something is built or run in it: `auto` where something is likely to
         /// be compiled, `always` or `never`. Default: `auto`.
         MODAL_TOOLCHAIN,
+        /// How `gpu=` is taken: `any` as a request for GPUs of any type, `ignore` as none. Default: as it is written.
+        MODAL_GPU,
+        /// The directories of CDI specifications, which say what GPUs there are, separated by colons; later ones come first.
+        /// Default: `/etc/cdi`, `/var/run/cdi`, `~/.config/cdi`.
+        MODAL_CDI_DIRS,
         /// The mirror of Debian's archive. Default: what the host's own apt uses if it is a Debian, else Debian's.
         MODAL_DEBIAN_MIRROR,
         /// The mirror of Debian's security archive, or `none` to do without. Default: `$MODAL_DEBIAN_MIRROR-security`.

@@ -5,7 +5,7 @@ use std::hash::{DefaultHasher, Hash, Hasher as _};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Place, Step, redact};
+use crate::{GpuRequest, Place, Step, redact};
 
 /// Name of a node within one definition, chosen by the sender.
 pub type NodeId = String;
@@ -78,6 +78,9 @@ pub struct Node {
     /// Secrets present in the step's environment while it runs; later ones win.
     #[serde(default)]
     pub secrets: Vec<SecretValues>,
+    /// GPUs that the step is run with: the first of these that the machine has.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gpu: Vec<GpuRequest>,
 }
 
 /// A secret with its values. Only names enter keys; values never leave the process that needs them.
@@ -131,7 +134,7 @@ impl std::fmt::Debug for SecretValues {
 impl Node {
     /// Everything that decides what a node does, beside its inputs.
     fn identity(&self) -> impl PartialEq + Hash + '_ {
-        (&self.step, self.force_build, &self.environment, &self.secrets)
+        (&self.step, self.force_build, &self.environment, &self.secrets, &self.gpu)
     }
 
     /// Names and values of the variables that the step's process sees beside the image's; later ones win.
@@ -277,6 +280,7 @@ mod tests {
             title: format!("step {id}"),
             environment: BTreeMap::new(),
             secrets: Vec::new(),
+            gpu: Vec::new(),
         }
     }
 

@@ -11,6 +11,7 @@ mod digest;
 mod dockerfile;
 mod facts;
 mod files;
+mod gpu;
 mod key;
 pub mod patterns;
 mod redact;
@@ -25,6 +26,7 @@ pub use dockerfile::{
 };
 pub use facts::{Facts, Libc, Package, PackageKind, Python, RecordedFacts, System};
 pub use files::{FileEntry, FileKind, FileSet, Ignore, Name};
+pub use gpu::{GpuRequest, GpuRequestError};
 pub use key::{BUILDER_VERSION, KeyMaterial, LayerKey, image_id};
 pub use redact::{MASK, redact, redact_value};
 pub use step::{

@@ -10,9 +10,10 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Instant;
 
+use lamina_devices::Lender;
 use lamina_events::CancelToken;
 use lamina_ground::Stack;
-use lamina_sandbox::{Helpers, IdMap};
+use lamina_sandbox::{Helpers, IdMap, SandboxError};
 use lamina_store::{CommitRules, JobTable, Layout, Store};
 use lamina_wheels::{Inside, Installation, Installer, Request, RequirementsFile, Target};
 use lamina_workshop::{HostPrograms, Workshop};
@@ -72,6 +73,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let workshop = Workshop {
         store: &store,
         launcher: &helpers.launcher,
+        devices: &Lender::new(|_| Err(SandboxError::Lost)),
         fetch: &lamina_fetch::Client::new(cancel.clone()),
         id_map: &map,
         programs: &HostPrograms { uv: Some(uv.into()), python: Some("python3".into()), ..HostPrograms::default() },

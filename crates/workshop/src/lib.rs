@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use lamina_devices::Lender;
 use lamina_events::CancelToken;
 use lamina_fetch::Client;
 use lamina_image::FileSet;
@@ -20,6 +21,8 @@ pub struct Workshop<'a> {
     pub store: &'a Store,
     /// Starts sandboxes.
     pub launcher: &'a Launcher,
+    /// Lends GPUs.
+    pub devices: &'a Lender,
     /// Downloads.
     pub fetch: &'a Client,
     /// The ids that the store maps.

@@ -66,6 +66,7 @@ class Graph:
                     "title": member._title,
                     "environment": member._environment,
                     "secrets": self._wire_secrets(member._secrets),
+                    **({"gpu": member._gpu} if member._gpu else {}),
                 }
             )
             self._objects.append(member)
@@ -131,6 +132,7 @@ class Graph:
                 "environment": settings.env,
                 "secrets": self._wire_secrets([*app._secrets, *self._secrets_of(function)]),
                 **self._volumes(app, function),
+                **({"gpu": settings.gpu} if settings.gpu else {}),
                 "timeout": settings.timeout,
                 "retries": None if settings.retries is None else settings.retries._wire(),
                 "max_containers": settings.max_containers,

@@ -41,7 +41,7 @@ NAMES = {
     **dict.fromkeys(("Proxy", "SchedulerPlacement"), _NETWORK),
     "call_graph": _INPUTS,
     "experimental": "it holds what Modal itself is not sure of",
-    "gpu": 'Modal has removed it: `gpu="A10"` names a GPU there, which this version cannot give to containers',
+    "gpu": 'Modal has removed it: name the type in a string, `gpu="A100"`, or `gpu="H100:2"` for two',
     "Mount": "Modal has removed it: use `Image.add_local_dir`, `add_local_file` or `add_local_python_source`",
     "Stub": "Modal has renamed it: use `modal.App`",
 }
@@ -104,9 +104,7 @@ SUBSTITUTES = {
     "spawn_map": "call `.spawn` for every input",
 }
 
-_GPU = ("gpu",)
 _FUNCTION = (
-    *_GPU,
     *("block_network", "buffer_containers", "cloud", "enable_memory_snapshot", "ephemeral_disk"),
     *("experimental_options", "i6pn", "min_containers", "network_file_systems", "nonpreemptible", "proxy", "region"),
     *("restrict_modal_access", "routing_region", "scaledown_window", "schedule", "single_use_containers"),
@@ -117,18 +115,9 @@ KEYWORDS = {
     "@app.function": _FUNCTION,
     "modal.App": ("tags",),
     "app.run": ("client", "detach", "environment_name", "name", "show_progress", "stdout"),
-    "Image.from_dockerfile": (*_GPU, "add_python", "registry_secret"),
-    "Image.dockerfile_commands": _GPU,
-    "Image.pip_install": _GPU,
-    "Image.uv_pip_install": (*_GPU, "uv_version"),
-    "Image.pip_install_from_requirements": _GPU,
-    "Image.pip_install_from_pyproject": _GPU,
-    "Image.pip_install_private_repos": _GPU,
-    "Image.uv_sync": _GPU,
-    "Image.poetry_install_from_file": _GPU,
-    "Image.apt_install": _GPU,
-    "Image.run_commands": _GPU,
-    "Image.run_function": (*_GPU, "cloud", "network_file_systems", "region"),
+    "Image.from_dockerfile": ("add_python", "registry_secret"),
+    "Image.uv_pip_install": ("uv_version",),
+    "Image.run_function": ("cloud", "network_file_systems", "region"),
 }
 
 #: Keywords that Modal has renamed.
@@ -145,7 +134,6 @@ HINTS = {
     "add_python": "install Python in the Dockerfile, or use `Image.debian_slim().dockerfile_commands(...)`",
     "buffer_containers": "leave it away: containers start when inputs come",
     "detach": "use `modal run --detach`",
-    "gpu": "leave it away: containers have no GPUs yet",
     "min_containers": "leave it away: containers start when inputs come",
     "network_file_systems": _STORAGE,
     "scaledown_window": "leave it away: containers without work end after a minute",

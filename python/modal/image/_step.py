@@ -98,6 +98,8 @@ class Steps:
     _title: str
     _environment: dict[str, str]
     _secrets: list[Secret]
+    #: The GPUs that the step runs with, in the form that the engine reads.
+    _gpu: list[str]
     _force_build: bool
     _object_id: str | None
     #: The log of the step that failed when the image was to be built.
@@ -112,6 +114,7 @@ class Steps:
         secrets: Secrets = None,
         force_build: bool = False,
         *,
+        gpu: str | list[str] | None = None,
         method: str | None = None,
         local: Callable[[], dict[str, Any]] | None = None,
     ) -> Image:
@@ -125,8 +128,14 @@ class Steps:
             owner = f"`Image.{named}`"
             environment = check_environment(env, owner)
             checked = check_secrets(secrets or (), owner)
+        gpus: list[str] = []
+        if gpu:
+            from modal._shared.gpu import check_gpu
+
+            gpus = check_gpu(gpu, f"`Image.{named}`", takes_list=named == "run_function")
         shown = [*arguments, *(["env=" + encode_json(environment)] if environment else [])]
-        return make(type(self), self, step, title(named, shown), environment, checked, force_build, local)
+        shown += ["gpu=" + encode_json(gpus[0] if len(gpus) == 1 else gpus)] if gpus else []
+        return make(type(self), self, step, title(named, shown), environment, checked, force_build, local, gpus)
 
     def _unchanged(self) -> Image:
         """The image itself: nothing was asked for."""
@@ -142,6 +151,7 @@ def make(
     secrets: list[Secret] | None = None,
     force_build: bool = False,
     local: Callable[[], dict[str, Any]] | None = None,
+    gpu: list[str] | None = None,
 ) -> Image:
     """An image of the class `kind`."""
     image: Image = object.__new__(kind)
@@ -151,6 +161,7 @@ def make(
     image._title = title
     image._environment = environment or {}
     image._secrets = secrets or []
+    image._gpu = gpu or []
     image._force_build = bool(force_build)
     image._object_id = None
     image._failed_log = None

@@ -34,6 +34,7 @@ class CommandSteps(Steps):
         env: Environment = None,
         secrets: Secrets = None,
         volumes: Volumes = None,
+        gpu: str | None = None,
         force_build: bool = False,
     ) -> Image:
         """Runs shell commands, one after the other, as one step.
@@ -45,13 +46,13 @@ class CommandSteps(Steps):
         `env` and `secrets` are environment variables of these commands only; use `Image.env` for lasting ones.
         A changed value in `env` rebuilds the step, one in `secrets` does not; values of secrets are neither shown nor
         stored. `volumes` are there meanwhile, at these paths; which they are is part of what the step is, and what they
-        hold is not.
+        hold is not. With `gpu` they see GPUs, as functions of an app do.
         """
         lines = flatten("run_commands", commands)
         if not lines:
             return self._unchanged()
         step, local = {"kind": "run_commands", "commands": lines}, _wired_volumes(volumes, "`Image.run_commands`")
-        return self._add(step, map(quote, lines), env, secrets, force_build, local=local)
+        return self._add(step, map(quote, lines), env, secrets, force_build, gpu=gpu, local=local)
 
     @instance_method
     def run_function(
@@ -61,6 +62,7 @@ class CommandSteps(Steps):
         env: Environment = None,
         secrets: Secrets = None,
         volumes: Volumes = None,
+        gpu: str | list[str] | None = None,
         cpu: float | None = None,
         memory: int | None = None,
         timeout: int = 3600,
@@ -84,9 +86,9 @@ class CommandSteps(Steps):
         dropped; if it raises an exception, the image is not built.
 
         The step runs again when something changes that the function is made of: its text, the texts of local functions
-        and classes that it uses, the values of globals that these name, `args`, `kwargs`, `env`, or the names of
-        secrets and volumes. Other changes of its file do not count, nor do installed packages, of which the image has
-        its own.
+        and classes that it uses, the values of globals that these name, `args`, `kwargs`, `env`, `gpu`, or the names
+        of secrets and volumes. Other changes of its file do not count, nor do installed packages, of which the image
+        has its own.
         """
         raw = getattr(raw_f, "get_raw_f", lambda: raw_f)()
         arguments = check_function(raw, args, kwargs or {}, cpu, memory, timeout)
@@ -106,7 +108,7 @@ class CommandSteps(Steps):
             described = describe(raw, arguments, (tuple(args), dict(kwargs or {})), include_source)
             return described if wired is None else {**described, **wired()}
 
-        return self._add(step, [raw.__name__], env, secrets, force_build, local=local)
+        return self._add(step, [raw.__name__], env, secrets, force_build, gpu=gpu, local=local)
 
     @instance_method
     def env(self, vars: dict[str, str]) -> Image:

@@ -44,6 +44,7 @@ class DockerfileSteps(Steps):
         context_dir: AnyPath | None = None,
         env: Environment = None,
         secrets: Secrets = None,
+        gpu: str | None = None,
         build_args: dict[str, str] | None = None,
         ignore: Ignore = AUTO,
     ) -> Image:
@@ -85,6 +86,10 @@ class DockerfileSteps(Steps):
 
             image._environment = check_environment(env, f"`{owner}`")
             image._secrets = check_secrets(secrets or (), f"`{owner}`")
+        if gpu:
+            from modal._shared.gpu import check_gpu
+
+            image._gpu = check_gpu(gpu, f"`{owner}`")
         return image
 
     @instance_method
@@ -94,6 +99,7 @@ class DockerfileSteps(Steps):
         context_files: dict[str, str] | None = None,
         env: Environment = None,
         secrets: Secrets = None,
+        gpu: str | None = None,
         force_build: bool = False,
         context_dir: AnyPath | None = None,
         build_args: dict[str, str] | None = None,
@@ -132,7 +138,7 @@ class DockerfileSteps(Steps):
             "text": "\n".join(lines),
             "build_args": dict(build_args or {}),
         }
-        return self._add(step, map(quote, lines), env, secrets, force_build, local=local)
+        return self._add(step, map(quote, lines), env, secrets, force_build, gpu=gpu, local=local)
 
 
 def _check(owner: str, context_dir: object, build_args: object, ignore: object) -> None:

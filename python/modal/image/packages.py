@@ -31,6 +31,7 @@ class PackageSteps(Steps):
         extra_options: str = "",
         env: Environment = None,
         secrets: Secrets = None,
+        gpu: str | None = None,
         force_build: bool = False,
     ) -> Image:
         """Installs Python packages with pip's rules.
@@ -42,7 +43,7 @@ class PackageSteps(Steps):
         The order of the packages does not matter. `Image.uv_pip_install` does the same faster.
         """
         step = {"kind": "pip_install", **_options(find_links, index_url, extra_index_url, pre, extra_options)}
-        return self._install(step, packages, env, secrets, force_build)
+        return self._install(step, packages, env, secrets, force_build, gpu)
 
     @instance_method
     def uv_pip_install(
@@ -57,6 +58,7 @@ class PackageSteps(Steps):
         uv_version: str | None = None,
         env: Environment = None,
         secrets: Secrets = None,
+        gpu: str | None = None,
         force_build: bool = False,
     ) -> Image:
         """Installs Python packages with uv.
@@ -77,7 +79,7 @@ class PackageSteps(Steps):
         files = [os.fspath(path) for path in requirements or ()]
         options = _options(find_links, index_url, extra_index_url, pre, extra_options)
         step = {"kind": "uv_pip_install", **options, "uv_version": uv_version}
-        return self._install(step, packages, env, secrets, force_build, files)
+        return self._install(step, packages, env, secrets, force_build, gpu, files)
 
     @instance_method
     def pip_install_from_requirements(
@@ -91,6 +93,7 @@ class PackageSteps(Steps):
         extra_options: str = "",
         env: Environment = None,
         secrets: Secrets = None,
+        gpu: str | None = None,
         force_build: bool = False,
     ) -> Image:
         """Installs what a local requirements file names, with pip's rules.
@@ -109,6 +112,7 @@ class PackageSteps(Steps):
             env,
             secrets,
             force_build,
+            gpu=gpu,
             method="pip_install_from_requirements",
             local=lambda: {"requirements": _paths([file])},
         )
@@ -126,6 +130,7 @@ class PackageSteps(Steps):
         extra_options: str = "",
         env: Environment = None,
         secrets: Secrets = None,
+        gpu: str | None = None,
         force_build: bool = False,
     ) -> Image:
         """Installs the dependencies that a local `pyproject.toml` declares, with pip's rules.
@@ -146,6 +151,7 @@ class PackageSteps(Steps):
             env,
             secrets,
             force_build,
+            gpu=gpu,
             method="pip_install_from_pyproject",
             local=lambda: {"pyproject": {"path": _paths([file])[0], "optional_dependencies": groups}},
         )
@@ -162,6 +168,7 @@ class PackageSteps(Steps):
         extra_options: str = "",
         env: Environment = None,
         secrets: Secrets = None,
+        gpu: str | None = None,
         force_build: bool = False,
     ) -> Image:
         """Installs Python packages of private repositories on GitHub and GitLab.
@@ -196,7 +203,7 @@ class PackageSteps(Steps):
             return self._unchanged()
         options = _options(find_links, index_url, extra_index_url, pre, extra_options)
         step = {"kind": method, "repositories": names, "git_user": git_user, **options}
-        return self._add(step, map(quote, names), env, secrets, force_build)
+        return self._add(step, map(quote, names), env, secrets, force_build, gpu=gpu)
 
     @instance_method
     def uv_sync(
@@ -210,6 +217,7 @@ class PackageSteps(Steps):
         uv_version: str | None = None,
         env: Environment = None,
         secrets: Secrets = None,
+        gpu: str | None = None,
         force_build: bool = False,
     ) -> Image:
         """Installs the dependencies of a project of uv's, as its lock file says.
@@ -234,7 +242,7 @@ class PackageSteps(Steps):
         }
         shown = [quote(directory), *_shown("groups", step["groups"]), *_shown("extras", step["extras"])]
         local = lambda: {"project": _paths([directory])[0]}  # noqa: E731
-        return self._add(step, shown, env, secrets, force_build, local=local)
+        return self._add(step, shown, env, secrets, force_build, gpu=gpu, local=local)
 
     @instance_method
     def poetry_install_from_file(
@@ -250,6 +258,7 @@ class PackageSteps(Steps):
         old_installer: bool = False,
         env: Environment = None,
         secrets: Secrets = None,
+        gpu: str | None = None,
         force_build: bool = False,
     ) -> Image:
         """Installs the dependencies of a project of poetry's, as its lock file says.
@@ -281,7 +290,7 @@ class PackageSteps(Steps):
         def local() -> dict[str, Any]:
             return {"pyproject": _paths([project])[0], "lockfile": None if lock is None else _paths([lock])[0]}
 
-        return self._add(step, shown, env, secrets, force_build, local=local)
+        return self._add(step, shown, env, secrets, force_build, gpu=gpu, local=local)
 
     @instance_method
     def apt_install(
@@ -289,6 +298,7 @@ class PackageSteps(Steps):
         *packages: Strings,
         env: Environment = None,
         secrets: Secrets = None,
+        gpu: str | None = None,
         force_build: bool = False,
     ) -> Image:
         """Installs Debian packages.
@@ -300,7 +310,8 @@ class PackageSteps(Steps):
         names = flatten("apt_install", packages)
         if not names:
             return self._unchanged()
-        return self._add({"kind": "apt_install", "packages": names}, map(quote, names), env, secrets, force_build)
+        step = {"kind": "apt_install", "packages": names}
+        return self._add(step, map(quote, names), env, secrets, force_build, gpu=gpu)
 
     def _install(
         self,
@@ -309,6 +320,7 @@ class PackageSteps(Steps):
         env: Environment,
         secrets: Secrets,
         force_build: bool,
+        gpu: str | None,
         files: Sequence[str] = (),
     ) -> Image:
         """The image with Python packages, and with those that requirements files name."""
@@ -323,6 +335,7 @@ class PackageSteps(Steps):
             env,
             secrets,
             force_build,
+            gpu=gpu,
             local=(lambda: {"requirements": _paths(files)}) if "uv_version" in step else None,
         )
 

@@ -6,9 +6,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lamina_bases::quote;
+use lamina_devices::Lease;
 use lamina_ground::{DEFAULT_PATH, Stack, null_device};
 use lamina_image::{Digest, FileEntry, FileKind, FileSet, KeyMaterial, RunCommands, VolumeMount};
-use lamina_sandbox::{Exit, ExitStatus, InjectedFile, Limits, Mount, Network, SandboxError, SandboxSpec, Stdio, Upper};
+use lamina_sandbox::{
+    Exit, ExitStatus, InjectedFile, Launcher, Limits, Mount, Network, SandboxError, SandboxSpec, Stdio, Upper,
+};
 use lamina_store::{CommitRules, StoreError, Work};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -170,8 +173,12 @@ impl Run<'_> {
     ) -> Result<Exit, StepError> {
         context.workshop.cancel.check().map_err(BuildError::from)?;
         let time = self.limits.time;
-        let spec = self.spec(context, work)?;
-        run_logged(context, &spec, time, log)
+        let mut spec = self.spec(context, work)?;
+        let lease = lend(context)?;
+        if let Some(lease) = &lease {
+            lease.give(&mut spec, context.workshop.store);
+        }
+        run_logged(context, lease.as_ref().map_or(context.workshop.launcher, Lease::launcher), &spec, time, log)
     }
 
     fn spec(self, context: &StepContext<'_>, work: &Work) -> Result<SandboxSpec, BuildError> {
@@ -239,16 +246,26 @@ impl Run<'_> {
     }
 }
 
+/// The GPUs that the step asks for, if it does.
+fn lend(context: &StepContext<'_>) -> Result<Option<Lease>, StepError> {
+    let StepContext { workshop, node, parent, .. } = context;
+    if node.gpu.is_empty() {
+        return Ok(None);
+    }
+    workshop.devices.lend(&node.gpu, workshop.store, &parent.layers).map(Some).map_err(StepError::of)
+}
+
 /// Starts a sandbox with its output in the log and waits for its end, or ends it when its time is up.
 fn run_logged(
     context: &StepContext<'_>,
+    launcher: &Launcher,
     spec: &SandboxSpec,
     time: Option<Duration>,
     log: &mut StepLog,
 ) -> Result<Exit, StepError> {
     let until = time.and_then(|time| Instant::now().checked_add(time));
     let (reader, stdio) = output_pipe().map_err(BuildError::failed)?;
-    let sandbox = Arc::new(context.workshop.launcher.spawn(spec, stdio).map_err(sandbox_error)?);
+    let sandbox = Arc::new(launcher.spawn(spec, stdio).map_err(sandbox_error)?);
     let killed = Arc::clone(&sandbox);
     let guard = context.workshop.cancel.on_cancel(move || killed.kill());
     let is_late = !pump(&reader, until, log).map_err(StoreError::from)?;

@@ -65,6 +65,7 @@ impl Kind for PoetryInstallFromFile {
                 pyproject: None,
                 index: IndexOptions::default(),
             }),
+            gpu: Vec::new(),
             ..node.clone()
         };
         let install = Node { inputs: vec![poetry.id.clone()], ..node.clone() };

@@ -36,6 +36,7 @@ impl Kind for PipInstallPrivateRepos {
             step: Step::AptInstall(AptInstall { packages: vec!["git".to_owned()] }),
             title: "apt_install(\"git\")".to_owned(),
             secrets: Vec::new(),
+            gpu: Vec::new(),
             ..node.clone()
         };
         let repositories = Node { inputs: vec![git.id.clone()], ..node.clone() };

@@ -181,6 +181,7 @@ impl Backend for Fake {
             environment: Vec::new(),
             cpus: None,
             memory_bytes: None,
+            gpu: Vec::new(),
             environment_name: "main".into(),
             volumes: Vec::new(),
         };

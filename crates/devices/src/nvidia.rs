@@ -1,0 +1,153 @@
+//! What the NVIDIA driver of this machine has, where no specification says it: the parts that `nvidia-ctk cdi generate`
+//! finds.
+
+use std::path::{Path, PathBuf};
+
+use crate::edits::{Edits, HostMount};
+use crate::elf;
+
+/// Device nodes that every container with a GPU needs.
+const NODES: [&str; 4] = ["nvidia-modeset", "nvidia-uvm", "nvidia-uvm-tools", "nvidiactl"];
+const PROGRAMS: [&str; 5] =
+    ["nvidia-cuda-mps-control", "nvidia-cuda-mps-server", "nvidia-debugdump", "nvidia-persistenced", "nvidia-smi"];
+const SOCKETS: [&str; 2] = ["/run/nvidia-fabricmanager/socket", "/run/nvidia-persistenced/socket"];
+/// Settings for graphics.
+const SETTINGS: [&str; 5] = [
+    "/etc/vulkan/icd.d/nvidia_icd.json",
+    "/usr/share/egl/egl_external_platform.d/15_nvidia_gbm.json",
+    "/usr/share/glvnd/egl_vendor.d/10_nvidia.json",
+    "/usr/share/vulkan/icd.d/nvidia_icd.json",
+    "/usr/share/vulkan/implicit_layer.d/nvidia_layers.json",
+];
+/// Where distributions have the driver's libraries; `TRIPLE` is the architecture's name there.
+const LIBRARIES: [&str; 8] = [
+    "/usr/lib/TRIPLE",
+    "/usr/lib/TRIPLE/nvidia/current",
+    "/usr/lib/TRIPLE/vdpau",
+    "/usr/lib64",
+    "/usr/lib64/vdpau",
+    "/usr/lib",
+    "/usr/lib/wsl/lib",
+    "/usr/local/nvidia/lib64",
+];
+/// Links that programs look for by name, beside those named after libraries.
+const LINKS: [(&str, &str); 2] =
+    [("libcuda.so", "libcuda.so.1"), ("libnvidia-opticalflow.so", "libnvidia-opticalflow.so.1")];
+
+/// A GPU of the driver.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Driven {
+    /// The number in its node's name.
+    pub(crate) minor: u32,
+    pub(crate) model: String,
+    /// Its address on the bus, `0000:3b:00.0`.
+    address: String,
+}
+
+/// The GPUs that the driver under `root` has, whether their nodes are there or not, in the order of their numbers.
+pub(crate) fn gpus(root: &Path) -> Vec<Driven> {
+    let entries = fs_err::read_dir(root.join("proc/driver/nvidia/gpus")).into_iter().flatten().filter_map(Result::ok);
+    let read = |entry: fs_err::DirEntry| {
+        let text = fs_err::read_to_string(entry.path().join("information")).ok()?;
+        let value = |name: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name)?.trim_start().strip_prefix(':'))?;
+            Some(line.trim().to_owned())
+        };
+        let (minor, model) = (value("Device Minor")?.parse().ok()?, value("Model")?);
+        Some(Driven { minor, model, address: entry.file_name().to_string_lossy().into_owned() })
+    };
+    let mut gpus: Vec<Driven> = entries.filter_map(read).collect();
+    gpus.sort_by_key(|gpu| gpu.minor);
+    gpus
+}
+
+/// What containers with one of the GPUs get beside what all of them get.
+pub(crate) fn own(root: &Path, gpu: &Driven) -> Edits {
+    let mut edits = Edits::default();
+    edits.mounts.push(HostMount::same(&format!("/dev/nvidia{}", gpu.minor)));
+    // Its nodes for rendering have numbers of their own.
+    let nodes = names(&root.join(format!("sys/bus/pci/devices/{}/drm", gpu.address)));
+    let nodes = nodes.into_iter().map(|name| format!("/dev/dri/{name}")).filter(|path| exists(root, path));
+    edits.mounts.extend(nodes.map(|path| HostMount::same(&path)));
+    edits
+}
+
+/// What every container with a GPU gets.
+pub(crate) fn common(root: &Path, search_path: &str) -> Edits {
+    let mut edits = Edits::default();
+    let mut add = |path: String| {
+        if exists(root, &path) {
+            edits.mounts.push(HostMount::same(&path));
+        }
+    };
+    for name in NODES {
+        add(format!("/dev/{name}"));
+    }
+    for program in PROGRAMS {
+        let directories = search_path.split(':').filter(|directory| directory.starts_with('/'));
+        let mut places = directories.map(|directory| format!("{directory}/{program}"));
+        places.find(|path| exists(root, path)).into_iter().for_each(&mut add);
+    }
+    SOCKETS.into_iter().chain(SETTINGS).for_each(|path| add(path.to_owned()));
+    if let Some(version) = version(root) {
+        let firmware = format!("/lib/firmware/nvidia/{version}");
+        let files = names(&below(root, &firmware)).into_iter().filter(|name| name.starts_with("gsp"));
+        files.for_each(|name| add(format!("{firmware}/{name}")));
+        add_libraries(root, &version, &mut edits);
+        edits.driver_version = Some(version);
+    }
+    edits
+}
+
+/// Adds the libraries of this version of the driver, each once.
+fn add_libraries(root: &Path, version: &str, edits: &mut Edits) {
+    let triple = format!("{}-linux-gnu", std::env::consts::ARCH);
+    let ending = format!(".so.{version}");
+    let mut seen = Vec::new();
+    for directory in LIBRARIES.map(|directory| directory.replace("TRIPLE", &triple)) {
+        let mut is_used = false;
+        for name in names(&below(root, &directory)) {
+            if !name.ends_with(&ending) || seen.contains(&name) {
+                continue;
+            }
+            let path = format!("{directory}/{name}");
+            // Of this architecture; 32-bit ones may lie in the same place.
+            let soname = fs_err::File::open(below(root, &path)).ok().and_then(|file| elf::soname(&file.into()));
+            let Some(soname) = soname else { continue };
+            edits.mounts.push(HostMount::same(&path));
+            for (link, target) in LINKS.iter().filter(|(_, target)| *target == soname) {
+                edits.links.push((format!("{directory}/{link}"), (*target).to_owned()));
+            }
+            seen.push(name);
+            is_used = true;
+        }
+        if is_used {
+            edits.folders.push(directory);
+        }
+    }
+}
+
+/// The driver's version.
+fn version(root: &Path) -> Option<String> {
+    let is_version = |word: &&str| word.contains('.') && word.split('.').all(|part| part.parse::<u32>().is_ok());
+    ["sys/module/nvidia/version", "proc/driver/nvidia/version"].iter().find_map(|path| {
+        let text = fs_err::read_to_string(root.join(path)).ok()?;
+        text.split_whitespace().find(is_version).map(str::to_owned)
+    })
+}
+
+/// The names in a directory, in order.
+fn names(directory: &Path) -> Vec<String> {
+    let entries = fs_err::read_dir(directory).into_iter().flatten().filter_map(Result::ok);
+    let mut names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    names.sort();
+    names
+}
+
+fn below(root: &Path, path: &str) -> PathBuf {
+    root.join(path.trim_start_matches('/'))
+}
+
+fn exists(root: &Path, path: &str) -> bool {
+    below(root, path).exists()
+}
