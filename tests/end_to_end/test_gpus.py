@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import glob
 import json
+import os
 import shutil
 from pathlib import Path
 
 import pytest
-from conftest import Modal
+from conftest import Modal, UserModal
 
 APP = """
 import ctypes
@@ -273,8 +274,29 @@ def test_what_a_specification_names_and_is_gone_is_said(modal: Modal):
     assert "nvidia-ctk cdi generate" in result.stderr
 
 
-def test_a_shell_has_the_gpus_of_its_function(modal: Modal):
+def test_a_shell_has_the_gpus_of_its_function_or_its_own(modal: Modal):
     specs = specification(modal.directory)
     modal.write("app.py", REFUSED.format(gpu="A100"))
     result = modal("shell", "app.py::f", "-c", "ls /dev", MODAL_CDI_DIRS=str(specs))
     assert "nvidia0" in result.stdout.split()
+    image = modal.events("app.py", MODAL_CDI_DIRS=str(specs), MODAL_FORCE_BUILD="1").of("image_built")[0]["image"]
+    result = modal("shell", image, "--gpu", "a100:2", "-c", "ls /dev", MODAL_CDI_DIRS=str(specs))
+    assert {"nvidia0", "nvidia1"} <= set(result.stdout.split())
+    result = modal("shell", image, "--gpu", "H100", "-c", "true", MODAL_CDI_DIRS=str(specs), check=False)
+    assert "this machine does not have" in result.stderr, result.stderr
+    result = modal("shell", image, "--gpu", "H100:0", check=False)
+    assert "`H100:0` names no GPU" in result.stderr, result.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can create users")
+def test_ordinary_users_have_gpus_as_well(user: UserModal):
+    user.directory.chmod(0o755)
+    specs = specification(user.directory)
+    user.write("app.py", APP)
+    one, two, none = json.loads(user("run", "-q", "app.py", MODAL_CDI_DIRS=str(specs)).stdout)
+    assert (one["read"], one["chmod"], one["cached"]) == (
+        "00000000",
+        "Read-only file system",
+        ["/opt/driver/libq.so.1"],
+    )
+    assert (two["nodes"], none["nodes"]) == (["nvidia0", "nvidia1", "nvidiactl"], [])

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueHint};
+use lamina_engine::GpuRequest;
 use lamina_ground::EnvVars;
 
 use crate::output::Progress;
@@ -214,6 +215,10 @@ pub(crate) struct Shell {
     #[arg(long, value_name = "MIB", value_parser = mebibytes)]
     pub(crate) memory: Option<u64>,
 
+    /// A GPU to have: its type, `H100:2` for two, or `any`
+    #[arg(long, value_name = "TYPE")]
+    pub(crate) gpu: Option<GpuRequest>,
+
     /// Name of the environment that the shell sees
     #[arg(short, long, value_name = "NAME")]
     pub(crate) env: Option<String>,
@@ -275,10 +280,6 @@ pub(crate) struct Unavailable {
     /// Refused with the reason
     #[arg(long, value_name = "VERSION", hide = true)]
     pub(crate) add_python: Option<String>,
-
-    /// Refused with the reason
-    #[arg(long, value_name = "TYPE", hide = true)]
-    pub(crate) gpu: Option<String>,
 
     /// Refused with the reason
     #[arg(long, value_name = "NAME", hide = true)]

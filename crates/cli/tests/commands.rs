@@ -85,7 +85,7 @@ fn a_detached_run_has_no_terminal() {
 
 #[test]
 fn what_a_shell_cannot_have_is_named_with_what_to_do_instead() {
-    for option in ["--image", "--add-python", "--gpu", "--cloud", "--region"] {
+    for option in ["--image", "--add-python", "--cloud", "--region"] {
         let outcome = run(&["shell", option, "x"]);
         assert!(outcome.starts_with("exit code: 2\n"), "{outcome}");
         assert!(outcome.contains(&format!("error: `{option}` is not possible: ")), "{outcome}");
@@ -96,7 +96,14 @@ fn what_a_shell_cannot_have_is_named_with_what_to_do_instead() {
 
 #[test]
 fn a_function_fixes_the_container_of_its_shell() {
-    for option in [["--add-local", "."], ["--volume", "a"], ["--secret", "a"], ["--cpu", "2"], ["--memory", "512"]] {
+    for option in [
+        ["--add-local", "."],
+        ["--volume", "a"],
+        ["--secret", "a"],
+        ["--cpu", "2"],
+        ["--memory", "512"],
+        ["--gpu", "T4"],
+    ] {
         let outcome = run(&[&["shell", "app.py::f"][..], &option].concat());
         assert!(outcome.starts_with("exit code: 2\n"), "{outcome}");
         assert!(outcome.contains(&format!("error: `{}` is not possible with `app.py::f`", option[0])), "{outcome}");

@@ -57,11 +57,12 @@ impl Inventory {
 
     /// Those that specifications in these directories have, or else the driver of the machine under `root`.
     fn read(directories: &[PathBuf], root: &Path, search_path: &str) -> Self {
-        let (found, problems) = cdi::read_all(directories);
+        let (found, mut problems) = cdi::read_all(directories);
         let driven = nvidia::gpus(root);
         let mut gpus = of_specs(&found, &driven);
         if gpus.is_empty() {
             gpus = of_driver(root, &driven, search_path);
+            problems.extend((!gpus.is_empty()).then(|| nvidia::lacking(root)).flatten());
         }
         Self { gpus, problems, looked: directories.to_vec() }
     }
@@ -309,6 +310,7 @@ devices:
             fs_err::write(path, contents.unwrap_or_else(|| fs_err::read(real.unwrap()).unwrap())).unwrap();
         }
         let inventory = Inventory::read(&[], root, "/usr/local/bin:/usr/bin");
+        assert_eq!(inventory.problems(), Vec::<String>::new());
         let [gpu] = inventory.gpus() else { panic!("{inventory:?}") };
         assert_eq!((&*gpu.name, gpu.model.as_deref()), ("nvidia.com/gpu=0", Some("NVIDIA H200")));
         let targets: Vec<_> = gpu.edits.mounts.iter().map(|mount| &*mount.target).collect();
@@ -325,6 +327,9 @@ devices:
         );
         assert_eq!(gpu.edits.folders, [format!("/{libraries}")]);
         assert_eq!(gpu.edits.driver_version.as_deref(), Some("550.54.15"));
+        fs_err::remove_file(root.join("dev/nvidia-uvm")).unwrap();
+        let inventory = Inventory::read(&[], root, "");
+        assert!(inventory.problems()[0].contains("`nvidia-modprobe -u -c=0`"), "{:?}", inventory.problems());
     }
 
     #[test]

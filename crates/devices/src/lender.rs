@@ -33,10 +33,21 @@ type ImageWithGpus = (Vec<Digest>, Vec<usize>);
 pub struct Lender {
     inventory: OnceLock<Inventory>,
     start: Box<Start>,
-    launcher: Mutex<Option<Launcher>>,
+    launcher: Mutex<Started>,
     uses: Uses,
     /// What lies over images, by their layers and the GPUs.
     shown: Mutex<HashMap<ImageWithGpus, Shown>>,
+}
+
+/// Whether sandboxes with GPUs are started.
+#[derive(Debug, Default)]
+enum Started {
+    /// They were not needed yet.
+    #[default]
+    NotYet,
+    By(Launcher),
+    /// Not any more.
+    Closed,
 }
 
 /// GPUs for one sandbox. They count as used until it is dropped.
@@ -134,16 +145,22 @@ impl Lender {
 
     /// The launcher of sandboxes with GPUs.
     fn launcher(&self, resources: &[Resource]) -> Result<Launcher, DevicesError> {
-        let mut launcher = self.launcher.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(launcher) = &*launcher {
-            return Ok(launcher.clone());
+        let mut started = self.launcher.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*started {
+            Started::By(launcher) => Ok(launcher.clone()),
+            Started::Closed => Err(SandboxError::Lost.into()),
+            Started::NotYet => {
+                let launcher = (self.start)(resources)?;
+                *started = Started::By(launcher.clone());
+                Ok(launcher)
+            }
         }
-        Ok(launcher.insert((self.start)(resources)?).clone())
     }
 
-    /// Ends all sandboxes with GPUs.
+    /// Ends all sandboxes with GPUs; no further ones are started.
     pub fn close(&self) {
-        if let Some(launcher) = self.launcher.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        let mut started = self.launcher.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Started::By(launcher) = std::mem::replace(&mut *started, Started::Closed) {
             launcher.close();
         }
     }

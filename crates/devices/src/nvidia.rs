@@ -72,6 +72,14 @@ pub(crate) fn own(root: &Path, gpu: &Driven) -> Edits {
     edits
 }
 
+/// What CUDA needs and the driver makes with the first program that asks for it.
+pub(crate) fn lacking(root: &Path) -> Option<String> {
+    (!exists(root, "/dev/nvidia-uvm")).then(|| {
+        "CUDA needs `/dev/nvidia-uvm`, which is not there before a program of the host used it: run `nvidia-modprobe -u -c=0`"
+            .to_owned()
+    })
+}
+
 /// What every container with a GPU gets.
 pub(crate) fn common(root: &Path, search_path: &str) -> Edits {
     let mut edits = Edits::default();

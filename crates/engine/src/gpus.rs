@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use lamina_devices::{DevicesError, GpuSetting, Inventory, Lender};
 use lamina_events::{Event, Sink};
 use lamina_ground::{EnvVars, Hint, causes};
+use lamina_image::GpuRequest;
 use lamina_sandbox::doctor::{Finding, Status};
 
 use crate::protocol::{AppRequest, Failure};
@@ -33,8 +34,7 @@ pub(crate) fn for_this_machine<'a>(
     let requests = of_steps.chain(app.functions.iter_mut().map(|function| &mut function.gpu));
     requests.for_each(|requests| setting.apply(requests));
     if setting == GpuSetting::Ignore {
-        let message = format!("everything runs without GPUs, because `{}` is `ignore`", EnvVars::MODAL_GPU);
-        sink.emit(Event::Warning { message });
+        say_that_they_are_ignored(sink);
         return Ok(Cow::Owned(app));
     }
     let mut warnings = Vec::new();
@@ -49,6 +49,21 @@ pub(crate) fn for_this_machine<'a>(
         sink.emit(Event::Warning { message });
     }
     Ok(Cow::Owned(app))
+}
+
+/// The GPUs that a shell gets which asks for some.
+pub(crate) fn for_shell(mut requests: Vec<GpuRequest>, sink: &Sink) -> Result<Vec<GpuRequest>, DevicesError> {
+    let setting = GpuSetting::of_environment()?;
+    setting.apply(&mut requests);
+    if setting == GpuSetting::Ignore {
+        say_that_they_are_ignored(sink);
+    }
+    Ok(requests)
+}
+
+fn say_that_they_are_ignored(sink: &Sink) {
+    let message = format!("everything runs without GPUs, because `{}` is `ignore`", EnvVars::MODAL_GPU);
+    sink.emit(Event::Warning { message });
 }
 
 /// What `modal doctor` says of GPUs: to have none is no problem.

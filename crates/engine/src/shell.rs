@@ -7,14 +7,14 @@ use lamina_devices::Lease;
 use lamina_events::{Event, Sink};
 use lamina_functions::{ContainerSpec, ContainerVolume};
 use lamina_ground::{FileError, Stack, random_id};
-use lamina_image::{Digest, FileEntry, FileKind, FileSet};
+use lamina_image::{Digest, FileEntry, FileKind, FileSet, GpuRequest};
 use lamina_sandbox::{Sandbox, SandboxSpec, Stdio, TerminalSize, TerminalSpec};
 use lamina_secrets::SecretName;
 use lamina_store::{Store, StoreError};
 use lamina_volumes::{Volume, VolumeName};
 
 use crate::protocol::DEFAULT_ENVIRONMENT;
-use crate::{Engine, EngineError};
+use crate::{Engine, EngineError, gpus};
 
 /// Where local files are in a shell.
 const LOCAL_FILES: &str = "/mnt";
@@ -41,6 +41,8 @@ pub struct ShellOptions {
     pub cpus: Option<f64>,
     /// Most bytes of memory.
     pub memory_bytes: Option<u64>,
+    /// GPUs: the first of these that the machine has.
+    pub gpu: Vec<GpuRequest>,
     /// Name of the environment.
     pub environment_name: Option<String>,
 }
@@ -71,6 +73,9 @@ impl Engine {
         beside.layers.put_all(&local_files);
         beside.cpus = options.cpus.or(beside.cpus);
         beside.memory_bytes = options.memory_bytes.or(beside.memory_bytes);
+        if !options.gpu.is_empty() {
+            beside.gpu = gpus::for_shell(options.gpu.clone(), sink)?;
+        }
         if let Some(name) = &options.environment_name {
             beside.environment_name.clone_from(name);
         }

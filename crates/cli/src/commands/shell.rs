@@ -58,7 +58,7 @@ fn is_image(reference: &str) -> bool {
 
 /// Options for things that there are none of here.
 fn unavailable(given: &Unavailable) -> Option<Failure> {
-    let Unavailable { image, add_python, gpu, cloud, region } = given;
+    let Unavailable { image, add_python, cloud, region } = given;
     let options = [
         (
             "--image",
@@ -72,7 +72,6 @@ fn unavailable(given: &Unavailable) -> Option<Failure> {
             "images of registries are not part of this version, and all others have Python",
             "choose the version in a program: `modal.Image.debian_slim(python_version=\"3.12\")`",
         ),
-        ("--gpu", gpu.is_some(), "containers have no GPU in this version", "leave it out"),
         ("--cloud", cloud.is_some(), "containers run on this machine, in no cloud", "leave it out"),
         ("--region", region.is_some(), "containers run on this machine, wherever it is", "leave it out"),
     ];
@@ -93,6 +92,7 @@ fn fixed(shell: &Shell) -> Option<Failure> {
         ("--secret", !shell.secret.is_empty(), "set `secrets` in its `@app.function()`"),
         ("--cpu", shell.cpu.is_some(), "set `cpu` in its `@app.function()`"),
         ("--memory", shell.memory.is_some(), "set `memory` in its `@app.function()`"),
+        ("--gpu", shell.gpu.is_some(), "set `gpu` in its `@app.function()`"),
     ];
     let (option, _, hint) = options.into_iter().find(|(_, is_given, _)| *is_given)?;
     let message =
@@ -117,6 +117,7 @@ fn open(engine: &Engine, target: ShellTarget<'_>, shell: &Shell) -> Result<u8, F
         secrets: shell.secret.clone(),
         cpus: shell.cpu,
         memory_bytes: shell.memory.map(|mebibytes| mebibytes << 20),
+        gpu: shell.gpu.clone().into_iter().collect(),
         environment_name: shell.env.clone(),
     };
     let warnings = Sink::new(|event| {

@@ -1,11 +1,11 @@
 //! Parts of the host that sandboxes are given.
 
-use std::io::{Read, Write};
+use std::io::{Read, Seek, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
-use lamina_sandbox::{Helpers, Mount, Resource, SandboxError, SandboxSpec};
+use lamina_sandbox::{ExitStatus, Helpers, Limits, Mount, Resource, SandboxError, SandboxSpec, Stdio};
 
 use crate::support::{Store, run, script, spec};
 
@@ -14,6 +14,7 @@ crate::tests! {
     a_socket_of_the_host_is_reached,
     a_device_of_the_host_is_reached,
     nothing_is_reached_unasked,
+    what_becomes_known_later_is_reached_by_a_further_launcher,
     what_is_missing_is_said,
 }
 
@@ -96,6 +97,36 @@ fn nothing_is_reached_unasked() {
     // Only the resource itself, not what is beside it.
     let said = run(&helpers, &with(script("ls -a /data/.. /data"), &[host("volume", Some("inner"), "/data", true)]));
     assert!(!said.stdout.contains("other"), "{}", said.stdout);
+}
+
+fn what_becomes_known_later_is_reached_by_a_further_launcher() {
+    let store = Store::new();
+    let helpers = store.start();
+    let devices = [resource("device", Path::new("/dev/zero"))];
+    let further = Helpers::further_launcher(&helpers.launcher, None, &store.content(), &store.map, &devices).unwrap();
+    let on_further = Helpers { launcher: further.clone(), worker: std::os::unix::net::UnixStream::pair().unwrap().0 };
+    let spec = with(script("head -c 2 /dev/accelerator | cat -v"), &[host("device", None, "/dev/accelerator", true)]);
+    assert_eq!(run(&on_further, &spec).success(), "^@^@");
+    assert!(matches!(spawn(&helpers, &spec), Err(SandboxError::UnknownResource { .. })));
+    // Its end leaves the sandboxes and control groups of the other alone.
+    let limits = Limits { pids: Some(100), ..Limits::default() };
+    let limited = SandboxSpec { limits, ..script("read line; echo $line") };
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    let output = tempfile::tempfile().unwrap();
+    let null = Stdio::null().unwrap();
+    let stdio = Stdio { stdin: reader.into(), stdout: output.try_clone().unwrap().into(), ..null };
+    let running = helpers.launcher.spawn(&limited, stdio).unwrap();
+    further.close();
+    assert!(matches!(
+        spawn(&on_further, &script("true")),
+        Err(SandboxError::Lost | SandboxError::Wire(_) | SandboxError::Io(_))
+    ));
+    writer.write_all(b"still here\n").unwrap();
+    assert_eq!(running.wait().unwrap().status, ExitStatus::Exited(0));
+    let mut said = String::new();
+    (&output).rewind().and_then(|()| (&output).read_to_string(&mut said)).unwrap();
+    assert_eq!(said, "still here\n");
+    assert_eq!(run(&helpers, &script("echo on")).success(), "on\n");
 }
 
 fn what_is_missing_is_said() {

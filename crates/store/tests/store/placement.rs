@@ -5,8 +5,8 @@ use std::path::Path;
 
 use lamina_ground::Stack;
 use lamina_image::{Digest, FileEntry, FileKind, FileSet};
-use lamina_store::CommitRules;
 use lamina_store::tree::Node;
+use lamina_store::{CommitRules, Placed};
 
 use crate::support::*;
 
@@ -193,4 +193,42 @@ fn what_mounts_would_hide_is_refused() {
         assert!(error.contains(target) && error.contains("choose another path"), "{error}");
     }
     store.file_set(&file_set(&local.path().join("file"), "/devices/x"), &Stack::new()).unwrap();
+}
+
+#[test]
+fn links_and_mount_points_lie_over_what_is_there() {
+    let store = TestStore::new();
+    let image = image(&store);
+    let link = |target: &str| Placed::OwnLink(target.to_owned());
+    let placed = [
+        ("/bin/tool", link("sh")),
+        ("/shell", link("usr/bin/tool")),
+        ("/one", link("/etc/settings/x")),
+        ("/usr/settings/mounted", Placed::Empty),
+        ("/etc/settings/x", Placed::Empty),
+        ("/opt/new/mounted", Placed::Empty),
+    ]
+    .map(|(path, placed)| (path.to_owned(), placed));
+    let layer = store.placed_layer(&placed, &image).unwrap().digest;
+    assert_eq!(store.verify(&layer).unwrap(), Vec::<String>::new());
+    let expected = [
+        "etc",
+        "etc/settings",
+        "/etc/settings/mounted",
+        "/one",
+        "opt",
+        "opt/new",
+        "/opt/new/mounted",
+        "/shell",
+        "usr",
+        "usr/bin",
+        "/usr/bin/tool",
+    ];
+    assert_eq!(shape(&store, &layer), expected);
+    assert!(
+        matches!(store.entry(&layer, "one").unwrap().node, Node::Symlink { target, .. } if target == b"/etc/settings/x")
+    );
+    let refused = |path: &str| store.placed_layer(&[(path.to_owned(), link("x"))], &image).unwrap_err().to_string();
+    assert!(refused("/etc/settings").contains("it is a directory in the image"));
+    assert!(refused("/shell/below").contains("is a file in the image"));
 }
