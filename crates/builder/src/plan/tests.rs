@@ -124,3 +124,64 @@ fn further_inputs_enter_the_key() {
     assert_eq!(two.lines().filter(|line| !one.contains(line)).count(), 1);
     assert!(two.contains("  inputs: ["));
 }
+
+/// The state after a step of which nothing but its key is wanted: a layer changes no setting here.
+fn after(node: &Node, inputs: &[Arc<State>]) -> Arc<State> {
+    let mut state = State::on(inputs);
+    match Declared::of(&node.step) {
+        Declared::Metadata(kind) => kind.apply(node, &mut state).unwrap(),
+        _ => state.contents.put(Digest::of(node.title.as_bytes())),
+    }
+    Arc::new(state)
+}
+
+#[test]
+fn key_material_of_dockerfiles_is_pinned() {
+    let text = r#"FROM scratch AS build
+ARG VERSION=1
+RUN echo one $VERSION
+FROM scratch
+ARG GIVEN
+ENV A=${GIVEN}x
+LABEL a=b
+EXPOSE 80
+VOLUME /data
+CMD ["x"]
+ENTRYPOINT ["y"]
+STOPSIGNAL 9
+HEALTHCHECK NONE
+COPY --chown=1:2 --chmod=u+x --exclude=*.pyc --parents --link $A b /into/
+COPY --from=build /a /b
+COPY <<ONE <<'TWO' /documents/
+$A
+ONE
+$A
+TWO
+ADD --checksum=sha256:0 --unpack=true https://me:word@host/x.tar x.tgz /
+WORKDIR $A
+USER app
+SHELL ["/bin/bash", "-c"]
+RUN --network=none --mount=type=cache,target=/c --mount=source=s,target=/s <<EOF
+text
+EOF
+RUN ["exec", "$A"]
+RUN --mount=type=bind,from=build,target=/b --mount=type=secret,id=T true
+"#;
+    let step = json!({
+        "kind": "from_dockerfile", "name": "Dockerfile", "text": text, "build_args": { "GIVEN": "g" },
+        "context": { "source": "/local" },
+    });
+    let node = json!({
+        "id": "0", "step": step, "title": "from_dockerfile(\"Dockerfile\")", "environment": { "E": "1" },
+        "secrets": [{ "name": "s", "values": { "T": "hunter2" } }],
+    });
+    let graph = lower(&serde_json::from_value(json!([node])).unwrap()).unwrap();
+    let (mut states, mut table) = (Vec::new(), String::new());
+    for place in 0..graph.len() {
+        let (node, inputs) = graph.step(place);
+        let inputs: Vec<Arc<State>> = inputs.iter().map(|place| Arc::clone(&states[*place])).collect();
+        let _ = write!(table, "{}\n{}", node.title, material(node, &inputs));
+        states.push(after(node, &inputs));
+    }
+    insta::assert_snapshot!(table);
+}
