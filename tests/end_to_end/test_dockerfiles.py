@@ -71,6 +71,7 @@ def test_files_are_copied_as_docker_does(context: Modal) -> None:
         "COPY sub /tree",
         "COPY --chown=1000:100 --chmod=u=rwX,go= sub/more /owned",
         "COPY *.txt none* /all/",
+        "COPY none* /nothing/",
         'COPY ["a.txt", "/with space/x"]',
         "COPY --exclude=**/*.py --exclude=empty sub /some",
         "COPY --parents ./sub/./more/x.py /parents/",
@@ -78,21 +79,21 @@ def test_files_are_copied_as_docker_does(context: Modal) -> None:
     )
     command = (
         "cd /; for d in into named tree owned all some parents 'with space' usr/bin/in-bin; do "
-        "find \"$d\" -printf '%p %y %m %U:%G %l\\n' | sort; done; cat /tree/link /named"
+        "find \"$d\" -printf '%p %y %m %U:%G %l\\n' | sort; done; cat /tree/link /named; test -e /nothing || echo none"
     )
     assert output(context, command, *lines) == (
         "into d 755 0:0 \ninto/a.txt f 644 0:0 \ninto/b.txt f 600 0:0 \n"
         "named f 644 0:0 \n"
         "tree d 755 0:0 \ntree/deep.txt f 644 0:0 \ntree/empty d 710 0:0 \ntree/link l 777 0:0 deep.txt\n"
         "tree/more d 755 0:0 \ntree/more/x.py f 644 0:0 \n"
-        "owned d 700 1000:100 \nowned/x.py f 600 1000:100 \n"
+        "owned d 755 1000:100 \nowned/x.py f 600 1000:100 \n"
         "all d 755 0:0 \nall/a.txt f 644 0:0 \nall/b.txt f 600 0:0 \n"
         "some d 755 0:0 \nsome/deep.txt f 644 0:0 \nsome/link l 777 0:0 deep.txt\n"
         "some/more d 755 0:0 \n"
         "parents d 755 0:0 \nparents/more d 755 0:0 \nparents/more/x.py f 644 0:0 \n"
         "with space d 755 0:0 \nwith space/x f 644 0:0 \n"
         "usr/bin/in-bin f 644 0:0 \n"
-        "deep\none\n"
+        "deep\none\nnone\n"
     )
 
 
@@ -134,7 +135,7 @@ def test_a_dockerfile_with_stages_builds_what_is_needed(context: Modal) -> None:
     )
     expected = (
         "left\nright\nleft\n/right 644 5:6 1\n/mine 644 0:0 1\n/plain/unpacked/d 750 7:8 2\n"
-        "/plain/unpacked/d/f 4755 7:8 1\n/links/made 644 0:0 2\nf\n1000000000\n"
+        "/plain/unpacked/d/f 4755 7:8 1\n/links/made 644 0:0 1\nf\n1000000000\n"
     )
     program(context, command, *lines)
     first = context.events("app.py")
@@ -161,13 +162,14 @@ def test_commands_have_shells_users_documents_and_mounts(context: Modal) -> None
         "RUN --mount=type=secret,id=TOKEN --mount=type=secret,id=TOKEN,env=OTHER "
         "wc -c < /run/secrets/TOKEN >> /seen && echo ${#OTHER} >> /seen",
         "RUN --mount=source=sub,target=/mnt/sub cat /mnt/sub/deep.txt >> /seen",
+        "RUN --mount=source=sub,target=/new/sub echo x > /new/file",
         "RUN --mount=type=tmpfs,target=/tmp/memory echo x > /tmp/memory/x",
         "RUN --network=none tail -n +3 /proc/net/dev | cut -d: -f1 | tr -d ' ' >> /seen",
     )
     options = ', secrets=[modal.Secret.from_dict({"TOKEN": "correct-horse-battery"})]'
-    shown = output(context, "cat /seen; ls -A /run/secrets /cache /mnt /tmp 2>/dev/null", *lines, options=options)
+    shown = output(context, "cat /seen; ls -A /run/secrets /cache /mnt /new /tmp 2>/dev/null", *lines, options=options)
     assert shown == (
-        "2\nexec /bin/sh\n1234 1234 1 /home/app\ntext $A\npython\n1\n21\n21\ndeep\nlo\n/mnt:\n\n/tmp:\nuser\n"
+        "2\nexec /bin/sh\n1234 1234 1 /home/app\ntext $A\npython\n1\n21\n21\ndeep\nlo\n/mnt:\n\n/new:\nfile\n\n/tmp:\nuser\n"
     )
 
 

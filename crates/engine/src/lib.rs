@@ -25,7 +25,7 @@ pub use engine::{Engine, Options, Removal, helpers_entry};
 pub use error::EngineError;
 pub use images::{ImageLayer, ImageLog};
 pub use lamina_functions::Terminal;
-pub use lamina_image::{Digest, GpuRequest, redact};
+pub use lamina_image::{Digest, GpuRequest, RuntimeConfig, redact};
 pub use lamina_sandbox::doctor::{Finding, Status};
 pub use lamina_sandbox::{Exit, ExitStatus, Resource, Sandbox, TerminalSize};
 pub use lamina_store::{

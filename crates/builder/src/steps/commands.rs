@@ -80,7 +80,11 @@ impl Recipe for CommandsPlan {
 }
 
 /// The toolchain for commands that need it like this. Who perhaps has no use for it does without where it cannot be had.
-fn toolchain(need: Need, context: &StepContext<'_>, log: &mut StepLog) -> Result<Option<Digest>, BuildError> {
+pub(crate) fn toolchain(
+    need: Need,
+    context: &StepContext<'_>,
+    log: &mut StepLog,
+) -> Result<Option<Digest>, BuildError> {
     match need {
         Need::Own => Ok(None),
         Need::Likely => context.toolchain(true, log),

@@ -1,9 +1,8 @@
 //! `modal image`: what the store holds.
 
-use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use lamina_engine::{Engine, ImageLayer, ImageRecord, Options, Usage};
+use lamina_engine::{Engine, ImageLayer, ImageRecord, Options, RuntimeConfig, Usage};
 use lamina_ground::seconds_since_1970;
 use serde::Serialize;
 
@@ -125,8 +124,8 @@ struct Inspected<'a> {
     created: u64,
     last_used: u64,
     bytes: u64,
-    working_directory: Option<&'a str>,
-    environment: &'a BTreeMap<String, String>,
+    #[serde(flatten)]
+    config: &'a RuntimeConfig,
     layers: Vec<ListedLayer<'a>>,
 }
 
@@ -139,8 +138,7 @@ impl<'a> Inspected<'a> {
             created: *created,
             last_used: *last_used,
             bytes: *bytes,
-            working_directory: config.working_directory.as_deref(),
-            environment: &config.environment,
+            config,
             layers: layers.iter().map(ListedLayer::from).collect(),
         }
     }
@@ -208,6 +206,10 @@ fn inspection(image: &ImageRecord, layers: &[ImageLayer], now: u64) -> String {
         text::bytes(image.bytes),
         image.config.working_directory.as_deref().unwrap_or("/root for functions, / for build steps"),
     );
+    for (label, value) in settings(&image.config) {
+        // Writing to a string does not fail.
+        let _ = writeln!(text, "  {label:11}  {}", text::clean(&value));
+    }
     for (position, (name, value)) in image.config.environment.iter().enumerate() {
         let label = if position == 0 { "environment" } else { "" };
         // Writing to a string does not fail.
@@ -215,6 +217,25 @@ fn inspection(image: &ImageRecord, layers: &[ImageLayer], now: u64) -> String {
     }
     text.push('\n');
     text + &history(layers, now)
+}
+
+/// What is set beside directory and environment.
+fn settings(config: &RuntimeConfig) -> Vec<(&'static str, String)> {
+    let words = |words: &[String]| words.join(" ");
+    let labels = config.labels.iter().map(|(name, value)| ("label", format!("{name}={value}")));
+    [
+        ("user", config.user.clone().unwrap_or_default()),
+        ("shell", config.shell.as_deref().map(words).unwrap_or_default()),
+        ("entrypoint", words(&config.entrypoint)),
+        ("command", words(&config.command)),
+        ("ports", words(&config.exposed_ports.iter().cloned().collect::<Vec<_>>())),
+        ("volumes", words(&config.volumes.iter().cloned().collect::<Vec<_>>())),
+        ("stop signal", config.stop_signal.clone().unwrap_or_default()),
+    ]
+    .into_iter()
+    .chain(labels)
+    .filter(|(_, value)| !value.is_empty())
+    .collect()
 }
 
 /// The steps of an image, base first.
@@ -290,7 +311,10 @@ mod tests {
     fn image(id: &str) -> ImageRecord {
         let record = serde_json::json!({
             "id": id, "layers": [Digest::of(b"layer").hex()], "keys": [Digest::of(b"key").hex()],
-            "config": {"environment": {"A": "1", "PATH": "/usr/bin"}, "working_directory": null},
+            "config": {
+                "environment": {"A": "1", "PATH": "/usr/bin"}, "working_directory": null, "user": "app",
+                "command": ["serve", "it"], "exposed_ports": ["53/udp", "80/tcp"], "labels": {"a": "b", "c": "d"},
+            },
             "title": "run_commands(\n  \"make\",\n)", "created": 1_000, "last_used": 4_000, "bytes": 145_000_000_u64,
             "logs": [],
         });

@@ -28,8 +28,20 @@ pub struct Copy<'a> {
     /// Patterns of what stays behind: of paths below a source that is a directory, or else of its name; with `parents`, of
     /// what is kept of its path.
     pub exclude: &'a [String],
-    /// Whether a directory hides what the image has at its target.
-    pub hides: bool,
+    /// What is at the target already.
+    pub onto: Onto<'a>,
+}
+
+/// How what is copied meets what the image has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Onto<'a> {
+    /// Directories are merged, links to directories followed, and a file cannot take the place of a directory.
+    Merged,
+    /// As archives are unpacked: other kinds of files, and links, give way. These directories, by their paths in the source, are
+    /// only those above what the archive has: they stay as the image has them, and links in their place are followed.
+    Replaced(&'a BTreeSet<Vec<u8>>),
+    /// A directory hides all that is there.
+    Hidden,
 }
 
 /// Modes of what is copied.
@@ -120,6 +132,7 @@ impl Copy<'_> {
             exclude,
             from: ImageTree::open(store, from)?,
             onto: ImageTree::open(store, onto)?,
+            source: 0,
             base: Vec::new(),
             nodes: BTreeMap::new(),
             same: BTreeMap::new(),
@@ -134,13 +147,25 @@ struct Copier<'a> {
     exclude: PatternMatcher,
     from: ImageTree,
     onto: ImageTree,
+    /// The number of the source: links between two of them are none here.
+    source: usize,
     /// The directory of the source that exclusions are relative to.
     base: Vec<u8>,
     /// What the layer has, by path.
     nodes: BTreeMap<Vec<u8>, Node>,
-    /// The names in the source of files that may have several.
-    same: BTreeMap<Vec<u8>, (usize, Vec<u8>)>,
+    /// The names in the source of files that may have several, by their paths here.
+    same: BTreeMap<Vec<u8>, SourceName>,
 }
+
+/// A name of a file in the source.
+struct SourceName {
+    /// What is equal for all names of the file below one source.
+    file: SourceFile,
+    path: Vec<u8>,
+}
+
+/// The number of a source, and a layer with a name in it.
+type SourceFile = (usize, usize, Vec<u8>);
 
 impl Copier<'_> {
     fn copy_all(&mut self) -> Result<(), StoreError> {
@@ -156,12 +181,9 @@ impl Copier<'_> {
             }
             matched.extend(found.into_iter().map(|found| (above.clone(), found)));
         }
-        if matched.is_empty() {
-            let sources = self.copy.sources.iter().map(|source| format!("`{source}`")).collect::<Vec<_>>();
-            return Err(refused(&format!("nothing matches {}", sources.join(", "))));
-        }
         let many = matched.len() > 1;
-        for (above, source) in matched {
+        for (number, (above, source)) in matched.into_iter().enumerate() {
+            self.source = number;
             self.copy_one(&above, &source, many)?;
         }
         Ok(())
@@ -265,12 +287,15 @@ impl Copier<'_> {
             (false, _) => target,
         };
         if is_directory {
-            if ends_as_directory && !self.copy.parents {
+            let is_hidden = self.copy.onto == Onto::Hidden;
+            let is_whole = self.copy.parents || is_hidden;
+            if !is_whole {
+                // The source's own mode and owner are not those of a new directory for what is in it.
                 self.make_directories(&place);
             }
-            self.copy_directory(&real, &place, self.copy.parents)?;
+            self.copy_directory(&real, &place, is_whole)?;
             if let Some(Node::Directory { opaque, .. }) = self.nodes.get_mut(&place) {
-                *opaque = self.copy.hides;
+                *opaque = is_hidden;
             }
             Ok(())
         } else {
@@ -322,13 +347,17 @@ impl Copier<'_> {
             }
             let onto = beneath(target, &name);
             if is_directory {
-                // A link to a directory stays, and what is copied goes where it leads.
-                let onto = self.below(target, &name)?;
-                if self.onto.at(&onto) == Place::File {
+                let (onto, replaces) = match self.copy.onto {
+                    Onto::Replaced(implied) if !implied.contains(&from) => (onto, true),
+                    Onto::Replaced(_) => (self.below(target, &name)?, false),
+                    // A link to a directory stays, and what is copied goes where it leads.
+                    Onto::Merged | Onto::Hidden => (self.below(target, &name)?, true),
+                };
+                if self.onto.at(&onto) == Place::File && self.copy.onto == Onto::Merged {
                     return Err(refused(&format!("`{}` is a file in the image, not a directory", lossy(&onto))));
                 }
                 let before = self.nodes.len();
-                self.copy_directory(&from, &onto, true)?;
+                self.copy_directory(&from, &onto, replaces)?;
                 if is_excluded && self.nodes.len() == before + 1 {
                     self.nodes.remove(&onto);
                 }
@@ -343,7 +372,8 @@ impl Copier<'_> {
         if self.is_excluded(source) {
             return Ok(());
         }
-        if matches!(self.onto.at(target), Place::Directory(_))
+        let replaces = matches!(self.copy.onto, Onto::Replaced(_));
+        if !replaces && matches!(self.onto.at(target), Place::Directory(_))
             || matches!(self.nodes.get(target), Some(Node::Directory { .. }))
         {
             return Err(refused(&format!("`{}` is a directory in the image, not a file", lossy(target))));
@@ -354,8 +384,9 @@ impl Copier<'_> {
         let Some(node) = self.from.node_at(source) else { return Ok(()) };
         let node = match node {
             Node::File { meta, size, digest } => {
-                if let Some(name) = self.from.link_at(source) {
-                    self.same.insert(target.to_vec(), name);
+                if let Some((layer, name)) = self.from.link_at(source) {
+                    let file = (self.source, layer, name);
+                    self.same.insert(target.to_vec(), SourceName { file, path: source.to_vec() });
                 }
                 Node::File { meta: self.changed(meta, false), size, digest }
             }
@@ -371,7 +402,9 @@ impl Copier<'_> {
     }
 
     fn changed(&self, meta: Metadata, is_directory: bool) -> Metadata {
-        let (uid, gid) = self.copy.owner.unwrap_or((meta.uid, meta.gid));
+        // An archive says itself whose its files are.
+        let owner = self.copy.owner.filter(|_| !matches!(self.copy.onto, Onto::Replaced(_)));
+        let (uid, gid) = owner.unwrap_or((meta.uid, meta.gid));
         let mode = self.copy.mode.as_ref().map_or(meta.mode, |mode| mode.of(meta.mode, is_directory));
         Metadata { mode, uid, gid, ..meta }
     }
@@ -405,16 +438,21 @@ impl Copier<'_> {
     /// What was put together, with files of several names as such.
     fn tree(mut self) -> Result<Tree, StoreError> {
         self.make_directories(b"");
-        let mut first: BTreeMap<(usize, Vec<u8>), Vec<u8>> = BTreeMap::new();
-        let (nodes, mut same) = (self.nodes, self.same);
-        let files: BTreeSet<Vec<u8>> =
-            nodes.iter().filter(|(_, node)| matches!(node, Node::File { .. })).map(|(path, _)| path.clone()).collect();
-        let entry = |(path, node): (Vec<u8>, Node)| {
-            let name = same.remove(&path).filter(|_| files.contains(&path));
-            match name.map(|name| first.entry(name).or_insert_with(|| path.clone()).clone()) {
-                Some(target) if target != path => Entry { path, node: Node::HardLink { target } },
-                _ => Entry { path, node },
-            }
+        let nodes = self.nodes;
+        self.same.retain(|path, _| matches!(nodes.get(path), Some(Node::File { .. })));
+        // Of each file, the names in the source and the first one here.
+        let mut files: BTreeMap<&SourceFile, (BTreeSet<&[u8]>, &[u8])> = BTreeMap::new();
+        for (path, name) in &self.same {
+            files.entry(&name.file).or_insert_with(|| (BTreeSet::new(), path)).0.insert(&name.path);
+        }
+        let link = |path: &[u8]| {
+            let (names, first) = files.get(&self.same.get(path)?.file)?;
+            // One name that is copied twice makes two files.
+            (names.len() > 1 && *first != path).then(|| first.to_vec())
+        };
+        let entry = |(path, node): (Vec<u8>, Node)| match link(&path) {
+            Some(target) => Entry { path, node: Node::HardLink { target } },
+            None => Entry { path, node },
         };
         let entries: Vec<Entry> = nodes.into_iter().map(entry).collect();
         Tree::new(entries).map_err(|error| refused(&error.to_string()))

@@ -36,7 +36,7 @@ use lease::{Leftovers, Session, Use};
 use looks::Looks;
 
 pub use collection::{Collected, ImageUsage, Policy, Usage};
-pub use copy::{Copy, CopyMode};
+pub use copy::{Copy, CopyMode, Onto};
 pub use files::{Collection as LocalFiles, Context, FileSetView};
 pub use health::{Checked, Damage, Outcome};
 pub use lock::Lock;

@@ -1,13 +1,15 @@
 //! What `ADD` does beyond `COPY`: downloads, and archives that are unpacked.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{BufReader, Read, Seek};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Component, Path};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
 
 use lamina_ground::Stack;
-use lamina_store::{CommitRules, Job, JobError, StoreError, WorkerContext};
-use rustix::fs::{CWD, FileType, Gid, Mode, Uid};
+use lamina_store::{CommitRules, Job, JobError, Onto, StoreError, WorkerContext};
+use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, Timespec, Timestamps, Uid};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use tar::EntryType;
@@ -74,10 +76,10 @@ impl Stacked<'_> {
         let store = self.context.workshop.store;
         let work = store.new_work()?;
         let job = Unpack { work: work.id().to_owned(), name: source.to_owned() };
-        store.job(&job, &[file.as_fd()]).map_err(StoreError::from)?;
+        let implied = store.job(&job, &[file.as_fd()]).map_err(StoreError::from)?;
         let layer = store.commit_until(&work, CommitRules::default(), self.context.workshop.cancel)?;
         let from = Stack::from_bottom_up([layer.digest]);
-        self.copy_with(&["/".to_owned()], &from, &[], None)?;
+        self.copy_with(&["/".to_owned()], &from, &[], None, Onto::Replaced(&implied))?;
         Ok(true)
     }
 }
@@ -97,6 +99,7 @@ fn decompressed<'a>(file: impl Read + Seek + 'a) -> std::io::Result<Box<dyn Read
     Ok(match &magic {
         [0x1f, 0x8b, ..] => Box::new(flate2::read::MultiGzDecoder::new(file)),
         [0xfd, b'7', b'z', b'X', b'Z', 0] => Box::new(liblzma::read::XzDecoder::new_multi_decoder(file)),
+        [b'B', b'Z', b'h', ..] => Box::new(bzip2::bufread::MultiBzDecoder::new(file)),
         [0x28, 0xb5, 0x2f, 0xfd, ..] => Box::new(zstd::Decoder::new(file)?),
         _ => Box::new(file),
     })
@@ -126,13 +129,14 @@ pub(crate) struct Unpack {
 
 impl Job for Unpack {
     const NAME: &'static str = "builder.unpack";
-    type Output = ();
+    /// Directories that the archive only implies: they are above what it has.
+    type Output = BTreeSet<Vec<u8>>;
 
     fn work(&self) -> Option<&str> {
         Some(&self.work)
     }
 
-    fn run(self, context: &WorkerContext, fds: Vec<OwnedFd>) -> Result<(), JobError> {
+    fn run(self, context: &WorkerContext, fds: Vec<OwnedFd>) -> Result<Self::Output, JobError> {
         let upper = context.upper(&self.work);
         let failed = |error: std::io::Error| JobError::image_file("unpacking", Path::new(&self.name))(error);
         let file = File::from(fds.into_iter().next().ok_or_else(|| failed(std::io::ErrorKind::NotFound.into()))?);
@@ -143,51 +147,48 @@ impl Job for Unpack {
         archive.set_overwrite(true);
         archive.set_unpack_xattrs(false);
         let mut directories = Vec::new();
+        let mut above = BTreeSet::new();
         for entry in archive.entries().map_err(failed)? {
             context.ensure_wanted(&self.work)?;
             let mut entry = entry.map_err(failed)?;
+            let path = beneath(&entry.path().map_err(failed)?);
+            above.extend(path.ancestors().skip(1).map(|above| above.as_os_str().as_bytes().to_vec()));
             match entry.header().entry_type() {
                 // There are none in views.
                 EntryType::Block | EntryType::Char => {}
                 EntryType::Fifo => make_pipe(&entry, &upper).map_err(failed)?,
                 EntryType::Directory => {
                     entry.unpack_in(&upper).map_err(failed)?;
-                    directories.push(Directory::of(&entry).map_err(failed)?);
+                    directories.push((path, modified(&entry).map_err(failed)?));
                 }
                 _ => drop(entry.unpack_in(&upper).map_err(failed)?),
             }
         }
         // Last, because what was put into them has changed their times.
-        directories.iter().rev().try_for_each(|directory| directory.restore(&upper)).map_err(failed)
-    }
-}
-
-/// What an archive says about a directory.
-struct Directory {
-    path: std::path::PathBuf,
-    modified: i64,
-}
-
-impl Directory {
-    fn of<R: Read>(entry: &tar::Entry<'_, R>) -> std::io::Result<Self> {
-        let modified = i64::try_from(entry.header().mtime()?).unwrap_or_default();
-        Ok(Self { path: beneath(&entry.path()?), modified })
-    }
-
-    fn restore(&self, upper: &Path) -> std::io::Result<()> {
-        let path = upper.join(&self.path);
-        // It may have been replaced by something else since.
-        if std::fs::symlink_metadata(&path).is_ok_and(|status| status.is_dir()) {
-            let time = rustix::fs::Timespec { tv_sec: self.modified, tv_nsec: 0 };
-            let times = rustix::fs::Timestamps { last_access: time, last_modification: time };
-            rustix::fs::utimensat(CWD, &path, &times, rustix::fs::AtFlags::SYMLINK_NOFOLLOW)?;
+        for (path, modified) in directories.iter().rev() {
+            above.remove(path.as_os_str().as_bytes());
+            let path = upper.join(path);
+            // It may have been replaced by something else since.
+            if std::fs::symlink_metadata(&path).is_ok_and(|status| status.is_dir()) {
+                set_modified(&path, *modified).map_err(failed)?;
+            }
         }
-        Ok(())
+        Ok(above)
     }
+}
+
+fn modified<R: Read>(entry: &tar::Entry<'_, R>) -> std::io::Result<i64> {
+    Ok(i64::try_from(entry.header().mtime()?).unwrap_or_default())
+}
+
+fn set_modified(path: &Path, seconds: i64) -> std::io::Result<()> {
+    let time = Timespec { tv_sec: seconds, tv_nsec: 0 };
+    let times = Timestamps { last_access: time, last_modification: time };
+    Ok(rustix::fs::utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)?)
 }
 
 /// A path of an archive without anything that leads elsewhere.
-fn beneath(path: &Path) -> std::path::PathBuf {
+fn beneath(path: &Path) -> PathBuf {
     path.components().filter(|part| matches!(part, Component::Normal(_))).collect()
 }
 
@@ -206,7 +207,7 @@ fn make_pipe<R: Read>(entry: &tar::Entry<'_, R>, upper: &Path) -> std::io::Resul
     rustix::fs::mknodat(CWD, &path, FileType::Fifo, mode, 0)?;
     let id = |id: u64| u32::try_from(id).map_err(std::io::Error::other);
     let owner = (Uid::from_raw(id(header.uid()?)?), Gid::from_raw(id(header.gid()?)?));
-    rustix::fs::chownat(CWD, &path, Some(owner.0), Some(owner.1), rustix::fs::AtFlags::SYMLINK_NOFOLLOW)?;
-    rustix::fs::chmodat(CWD, &path, mode, rustix::fs::AtFlags::empty())?;
-    Ok(())
+    rustix::fs::chownat(CWD, &path, Some(owner.0), Some(owner.1), AtFlags::SYMLINK_NOFOLLOW)?;
+    rustix::fs::chmodat(CWD, &path, mode, AtFlags::empty())?;
+    set_modified(&path, modified(entry)?)
 }

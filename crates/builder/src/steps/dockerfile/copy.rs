@@ -5,12 +5,15 @@ use std::path::{Path, PathBuf};
 use lamina_dockerfile::{Document, Transfer};
 use lamina_ground::Stack;
 use lamina_image::{Digest, DockerfileContext, DockerfileCopy, DockerfileStep, KeyMaterial};
-use lamina_store::{Committed, Context, Copy, CopyMode, StoreError};
+use lamina_store::{Committed, Context, Copy, CopyMode, Onto, StoreError};
 
 use super::{absolute, add, expand_each, expand_one, ids, mistake, variables};
 use crate::BuildError;
 use crate::log::StepLog;
 use crate::steps::{Made, Planning, Recipe, StepContext, StepError};
+
+/// Grows when files are copied in another way.
+const VERSION: u32 = 2;
 
 /// A transfer whose words are expanded.
 pub(super) struct CopyPlan {
@@ -60,6 +63,7 @@ pub(super) fn plan(
         return Err(mistake(step, format!("`{mode}` is no mode: write octal digits or what `chmod` takes")));
     }
     material.add("kind", if copy.is_add { "add" } else { "copy" });
+    material.add("version", VERSION);
     let described =
         serde_json::to_value((&transfer, &target)).map_err(|error| BuildError::failed(std::io::Error::from(error)))?;
     material.add_exact("transfer", described);
@@ -155,7 +159,7 @@ impl Stacked<'_> {
     pub(super) fn copy(&mut self, sources: &[String], from: &Stack<Digest>) -> Result<(), StepError> {
         let options = &self.plan.transfer.options;
         let mode = options.chmod.as_deref().and_then(CopyMode::parse);
-        self.copy_with(sources, from, &options.exclude, mode)
+        self.copy_with(sources, from, &options.exclude, mode, Onto::Merged)
     }
 
     pub(super) fn copy_with(
@@ -164,9 +168,10 @@ impl Stacked<'_> {
         from: &Stack<Digest>,
         exclude: &[String],
         mode: Option<CopyMode>,
+        onto: Onto<'_>,
     ) -> Result<(), StepError> {
-        let (parents, hides) = (self.plan.transfer.options.parents, false);
-        let copy = Copy { sources, target: &self.plan.target, owner: self.owner, mode, parents, exclude, hides };
+        let parents = self.plan.transfer.options.parents && onto == Onto::Merged;
+        let copy = Copy { sources, target: &self.plan.target, owner: self.owner, mode, parents, exclude, onto };
         let below = Stack::from_bottom_up(self.layers.iter().map(|layer| layer.digest));
         let onto = self.context.parent.layers.under(&below);
         match self.context.workshop.store.copy(&copy, from, &onto) {

@@ -6,7 +6,7 @@ use lamina_dockerfile::{Bind, Cache, Command, RunMount, Secret, Sharing};
 use lamina_ground::Stack;
 use lamina_image::{Digest, DockerfileRun, DockerfileStep, KeyMaterial};
 use lamina_sandbox::{InjectedFile, Mount, Network};
-use lamina_store::{CommitRules, Committed, Copy, Lock, Placed};
+use lamina_store::{CommitRules, Committed, Copy, Lock, Onto, Placed};
 use serde_json::{Map, Value};
 
 use super::{absolute, copy, expand_one, mistake};
@@ -14,8 +14,9 @@ use crate::BuildError;
 use crate::host::DIRECTORY;
 use crate::log::StepLog;
 use crate::state::State;
-use crate::steps::commands::Run;
+use crate::steps::commands::{Run, toolchain};
 use crate::steps::{Made, Planning, Recipe, StepContext, StepError};
+use crate::toolchain::Need;
 
 /// Most bytes of a directory in memory that says nothing about it.
 const MEMORY: u64 = 1 << 30;
@@ -120,6 +121,7 @@ impl Recipe for RunPlan {
         let mut environment: Vec<(&str, &str)> =
             self.arguments.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         environment.extend(prepared.variables.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+        let toolchain = toolchain(Need::of(&self.words()), context, log)?;
         let work = store.new_work()?;
         let isolated = self.run.network.as_deref() == Some("none");
         let run = Run {
@@ -129,6 +131,7 @@ impl Recipe for RunPlan {
             mounts: prepared.mounts,
             injected: prepared.files,
             tools: Stack::from_bottom_up(prepared.over),
+            toolchain,
             network: if isolated { Network::Isolated } else { Network::Host },
             ..Run::default()
         };
@@ -142,6 +145,16 @@ impl Recipe for RunPlan {
 }
 
 impl RunPlan {
+    /// All that it says, whatever its form.
+    fn words(&self) -> String {
+        let text = match &self.run.command {
+            Command::Exec(words) => words.join(" "),
+            Command::Shell(text) => text.clone(),
+        };
+        let documents = self.run.documents.iter().map(|document| &*document.content);
+        std::iter::once(&*text).chain(documents).collect::<Vec<_>>().join("\n")
+    }
+
     /// What is executed.
     fn program(&self, state: &State, files: &mut Vec<InjectedFile>) -> Vec<String> {
         let text = match &self.run.command {
@@ -217,7 +230,7 @@ impl RunPlan {
             mode: None,
             parents: false,
             exclude: &[],
-            hides: true,
+            onto: Onto::Hidden,
         };
         let layer = context.workshop.store.copy(&copy, from, &context.parent.layers);
         prepared.over.push(layer.map_err(|error| StepError::from(mistake(&self.step, error.to_string())))?.digest);
