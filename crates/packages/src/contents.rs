@@ -56,6 +56,8 @@ pub enum Content {
         /// The permission bits.
         mode: u32,
     },
+    /// A symbolic link to this.
+    Link(String),
 }
 
 /// What was installed.
@@ -224,6 +226,10 @@ fn fill(context: &WorkerContext, work: &str, directory: &str, files: &[(&str, &C
                 fs::write(&path, bytes)?;
                 set_mode(&path, *mode)?;
                 bytes_placed += bytes.len() as u64;
+            }
+            Content::Link(target) => {
+                let path = context.upper(work).join(directory.trim_start_matches('/')).join(name);
+                fs::os::unix::fs::symlink(target, path)?;
             }
         }
     }

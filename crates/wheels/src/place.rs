@@ -168,7 +168,7 @@ mod tests {
         assert_eq!(placed, place(Installer::Uv));
         let text = |path: &str| match &placed.iter().find(|file| file.path.ends_with(path)).unwrap().content {
             Content::Text { bytes, mode } => (String::from_utf8(bytes.clone()).unwrap(), *mode),
-            Content::Object { .. } => panic!("`{path}` is an object"),
+            _ => panic!("`{path}` is no text"),
         };
         assert_eq!(text("/bin/tool"), ("#!/usr/bin/python3\npass\n".to_owned(), 0o755));
         assert_eq!(text("/bin/demo").1, 0o755);
