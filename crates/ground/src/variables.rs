@@ -57,6 +57,9 @@ variables! {
         /// The directories of CDI specifications, which say what GPUs there are, separated by colons; later ones come first.
         /// Default: `/etc/cdi`, `/var/run/cdi`, `~/.config/cdi`.
         MODAL_CDI_DIRS,
+        /// What names of conda channels are below, an `https://`, `http://` or `file://` address. Default: what the host's own
+        /// conda or mamba is configured to use, else the public server.
+        MODAL_CONDA_CHANNEL_ALIAS,
         /// The mirror of Debian's archive. Default: what the host's own apt uses if it is a Debian, else Debian's.
         MODAL_DEBIAN_MIRROR,
         /// The mirror of Debian's security archive, or `none` to do without. Default: `$MODAL_DEBIAN_MIRROR-security`.

@@ -92,6 +92,8 @@ pub enum PackageKind {
     Deb,
     /// A Python distribution.
     Pypi,
+    /// A conda package.
+    Conda,
 }
 
 impl Facts {

@@ -82,6 +82,12 @@ impl Layout {
         self.root.join("uv-cache")
     }
 
+    /// Indexes of conda channels.
+    #[must_use]
+    pub fn conda_indexes(&self) -> PathBuf {
+        self.root.join("conda-indexes")
+    }
+
     /// Lock files.
     #[must_use]
     pub fn locks(&self) -> PathBuf {

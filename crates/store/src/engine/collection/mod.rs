@@ -150,7 +150,10 @@ impl Store {
         usage.local_files = sizes.total() - usage.layers;
         usage.packages = content.objects.saturating_sub(sizes.total());
         let layout = self.layout();
-        usage.caches = content.caches + size_of(&layout.downloads()) + size_of(&layout.uv_cache());
+        usage.caches = content.caches
+            + size_of(&layout.downloads())
+            + size_of(&layout.uv_cache())
+            + size_of(&layout.conda_indexes());
         usage.logs = size_of(&layout.logs()) + size_of(&layout.apps());
         usage.other = content.views + content.other + size_of(&layout.contexts()) + size_of(&layout.locks());
         usage.other += size_of(&layout.reserve());
@@ -223,7 +226,7 @@ impl Store {
         let mut going: HashSet<PathBuf> = logs_of_images.chain(logs_of_layers).map(|log| logs.join(log)).collect();
         let now = lease::now();
         if let Some(cutoff) = cutoff(policy, now).map(|cutoff| cutoff.min(leases.oldest.unwrap_or(cutoff))) {
-            for directory in [&logs, &layout.downloads(), &layout.contexts()] {
+            for directory in [&logs, &layout.downloads(), &layout.contexts(), &layout.conda_indexes()] {
                 going.extend(files_in(directory)?.into_iter().filter(|path| modified(path) < cutoff));
             }
         }

@@ -1,0 +1,183 @@
+//! Putting unpacked packages into a step's upper; runs in the store worker.
+
+use std::collections::HashSet;
+use std::fmt::Write as _;
+use std::os::fd::OwnedFd;
+
+use lamina_ground::{Stack, StorePath};
+use lamina_packages::{Content, Contents, File, Layers, Linked, MISSING, Package};
+use lamina_store::{Job, JobError, JobErrorKind, WorkerContext};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::PREFIX;
+use crate::installed::RECORDS;
+use crate::manifest::{Manifest, descriptions, manifest_name};
+use crate::place::{LinkedPackage, Placed, Python, place};
+
+/// Kind of a [`JobError`]: Python modules without a Python.
+pub(crate) const NO_PYTHON: JobErrorKind = JobErrorKind::new("conda-no-python");
+
+/// Installs packages, all of them unpacked before, into a bare upper. Of several with the same path, the last one's file
+/// stays.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct LinkPackages {
+    pub(crate) work: String,
+    pub(crate) layers: Stack<StorePath>,
+    /// Each after those that it needs.
+    pub(crate) packages: Vec<LinkedPackage>,
+    pub(crate) python: Option<Python>,
+    /// The files of packages that go, below the prefix.
+    pub(crate) remove: Vec<String>,
+    /// What is written down about the environment so far, and now.
+    pub(crate) history: String,
+}
+
+/// What installing has done, and what is still to be done inside.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct Outcome {
+    pub(crate) linked: Linked,
+    pub(crate) finishing: Finishing,
+}
+
+/// What is still to be done in a sandbox, in this order. All paths are absolute.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finishing {
+    /// Files of packages that went.
+    pub remove: Vec<String>,
+    /// Python sources to compile.
+    pub sources: Vec<String>,
+    /// Scripts of packages.
+    pub scripts: Vec<Script>,
+    /// Whether what activating the environment does is another thing than before.
+    pub activates: bool,
+}
+
+/// A script that a package wants to have run once it is installed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Script {
+    /// Its path.
+    pub path: String,
+    /// The package.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// The number of its build.
+    pub build_number: u64,
+}
+
+impl Finishing {
+    /// Whether there is nothing to do.
+    #[must_use]
+    pub fn is_nothing(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl Job for LinkPackages {
+    const NAME: &'static str = "conda.link";
+    type Output = Outcome;
+
+    fn work(&self) -> Option<&str> {
+        Some(&self.work)
+    }
+
+    fn run(self, context: &WorkerContext, _fds: Vec<OwnedFd>) -> Result<Outcome, JobError> {
+        let placed = self.packages.par_iter().map(|package| {
+            let manifest: Option<Manifest> = descriptions(context).load(&manifest_name(&package.sha256))?;
+            let manifest =
+                manifest.ok_or_else(|| JobError::new(MISSING, format!("`{}` is not unpacked", package.name)))?;
+            place(package, &manifest, self.python.as_ref())
+                .ok_or_else(|| JobError::new(NO_PYTHON, package.file_name.clone()))
+        });
+        let placed = placed.collect::<Result<Vec<Placed>, _>>()?;
+        let finishing = self.finishing(&placed);
+        let mut packages: Vec<Package> = placed.into_iter().map(|placed| placed.package).collect();
+        let content = Content::Text { bytes: self.history.into_bytes(), mode: 0o644 };
+        let history = File { path: format!("{PREFIX}/{RECORDS}/history"), content };
+        packages.push(Package { name: "conda".to_owned(), files: vec![history], empty_directories: Vec::new() });
+        let contents = Contents::new(packages)?;
+        let linked = contents.link(context, &self.work, &mut Layers::new(context.content(), &self.layers))?;
+        Ok(Outcome { linked, finishing })
+    }
+}
+
+/// Where packages have the scripts that activating the environment runs.
+const ACTIVATION: &str = "etc/conda/activate.d/";
+
+impl LinkPackages {
+    fn finishing(&self, placed: &[Placed]) -> Finishing {
+        let paths: HashSet<&str> = placed
+            .iter()
+            .flat_map(|placed| &placed.package.files)
+            .filter_map(|file| file.path.strip_prefix(PREFIX)?.strip_prefix('/'))
+            .collect();
+        let is_activation = |path: &str| path.starts_with(ACTIVATION);
+        let remove = self.remove.iter().filter(|path| !paths.contains(path.as_str()));
+        Finishing {
+            remove: remove.map(|path| format!("{PREFIX}/{path}")).collect(),
+            sources: placed.iter().flat_map(|placed| &placed.sources).cloned().collect(),
+            scripts: self.packages.iter().filter_map(|package| script(package, &paths)).collect(),
+            activates: paths.iter().any(|path| is_activation(path))
+                || self.remove.iter().any(|path| is_activation(path)),
+        }
+    }
+}
+
+/// The script of a package that runs once it is installed.
+fn script(package: &LinkedPackage, paths: &HashSet<&str>) -> Option<Script> {
+    #[derive(Deserialize)]
+    struct Record {
+        version: String,
+        #[serde(default)]
+        build_number: u64,
+    }
+
+    let path = format!("bin/.{}-post-link.sh", package.name);
+    if !paths.contains(path.as_str()) {
+        return None;
+    }
+    let Record { version, build_number } = serde_json::from_str(&package.record).ok()?;
+    Some(Script { path: format!("{PREFIX}/{path}"), name: package.name.clone(), version, build_number })
+}
+
+/// What conda writes down about a change of an environment. The time is that of all that packages install.
+pub(crate) fn history(before: &str, removed: &[String], installed: &[String], requested: &[String]) -> String {
+    let mut history = before.to_owned();
+    if !history.is_empty() && !history.ends_with('\n') {
+        history.push('\n');
+    }
+    // Writing to a text does not fail.
+    let _ = writeln!(history, "==> 2000-01-01 00:00:00 <==");
+    let _ = writeln!(history, "# cmd: micromamba install {}", requested.join(" "));
+    for (sign, packages) in [('-', removed), ('+', installed)] {
+        for package in packages {
+            let _ = writeln!(history, "{sign}{package}");
+        }
+    }
+    let quoted: Vec<_> = requested.iter().map(|spec| format!("'{}'", spec.replace('\'', ""))).collect();
+    let _ = writeln!(history, "# update specs: [{}]", quoted.join(", "));
+    history
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn history_grows() {
+        let first = history("", &[], &["c::a-1-0".to_owned()], &["a".to_owned()]);
+        let second = history(&first, &["c::a-1-0".to_owned()], &["c::a-2-0".to_owned()], &["a>=2".to_owned()]);
+        insta::assert_snapshot!(second, @"
+        ==> 2000-01-01 00:00:00 <==
+        # cmd: micromamba install a
+        +c::a-1-0
+        # update specs: ['a']
+        ==> 2000-01-01 00:00:00 <==
+        # cmd: micromamba install a>=2
+        -c::a-1-0
+        +c::a-2-0
+        # update specs: ['a>=2']
+        ");
+    }
+}

@@ -1,0 +1,240 @@
+//! Choosing packages.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use lamina_workshop::Workshop;
+use rattler_conda_types::{
+    GenericVirtualPackage, MatchSpec, NoArchType, PackageRecord, ParseStrictness, RepoDataRecord, SolverResult,
+};
+use rattler_solve::{
+    CancellationToken, ChannelPriority, RepoDataIter, SolveError, SolveStrategy, SolverImpl, SolverTask,
+    resolvo::Solver,
+};
+use url::Url;
+
+use crate::installed::Environment;
+use crate::repodata::{closure, location_of, read_all};
+use crate::spec_file::Wanted;
+use crate::{CondaError, Installed, Request, Settings, VirtualSystem};
+
+/// How long the solver may take: it reads what strangers' channels say.
+const TIMEOUT: Duration = Duration::from_mins(10);
+/// The channel that is used where none is named.
+const DEFAULT_CHANNEL: &str = "conda-forge";
+
+/// What is to become of an environment.
+#[derive(Debug)]
+pub struct Resolution {
+    /// Packages to install, each after those that it needs.
+    pub(crate) install: Vec<Chosen>,
+    /// Packages that go.
+    pub(crate) remove: Vec<Installed>,
+    /// The version of the environment's Python afterwards, and where its modules are, below the prefix.
+    pub(crate) python: Option<(String, String)>,
+    /// The specifications that were asked for.
+    pub(crate) requested: Vec<String>,
+    /// Requirements for pip, once all that is there.
+    pub pip: Vec<String>,
+    /// Variables that the environment has from now on.
+    pub variables: BTreeMap<String, String>,
+}
+
+/// A package to install.
+#[derive(Debug, Clone)]
+pub(crate) struct Chosen {
+    pub(crate) record: RepoDataRecord,
+    /// Where it is read from.
+    pub(crate) location: Url,
+    /// The specifications that asked for it.
+    pub(crate) requested: Vec<String>,
+}
+
+/// Chooses the packages for a request, over those that the environment has.
+///
+/// # Errors
+/// When the request cannot be understood or fulfilled, or a channel cannot be read.
+pub fn resolve(
+    request: &Request,
+    environment: &Environment,
+    system: &VirtualSystem<'_>,
+    settings: &Settings,
+    workshop: &Workshop<'_>,
+    say: &mut dyn FnMut(&str),
+) -> Result<Resolution, CondaError> {
+    let installed = &environment.packages[..];
+    let wanted = request.file.as_ref().map_or_else(|| Ok(Wanted::default()), crate::SpecFile::read)?;
+    let texts: Vec<&String> = request.packages.iter().chain(&wanted.specs).collect();
+    let specs = texts.iter().map(|text| parse(text)).collect::<Result<Vec<_>, _>>()?;
+    let channels = channels(request, &wanted, &specs, settings)?;
+    (workshop.progress)("reading channels", 0, 0);
+    let repodata = read_all(&channels, request.refresh, workshop, say)?;
+    let indexes = repodata.iter().map(crate::repodata::Repodata::index).collect::<Result<Vec<_>, _>>()?;
+    workshop.cancel.check()?;
+    let own = installed.iter().map(|package| package.record.package_record.name.as_normalized().to_owned());
+    let names = specs.iter().filter_map(|spec| Some(spec.name.as_exact()?.as_normalized().to_owned()));
+    let available = closure(&indexes, names.chain(own));
+    (workshop.progress)("solving", 0, 0);
+    let solved = solve(&specs, installed, &available, system.packages(), workshop)?;
+    let records = PackageRecord::sort_topologically(solved.records);
+    let python = python_of(records.iter().map(|record| &record.package_record));
+    let is_other_python = python != python_of(installed.iter().map(|package| &package.record.package_record));
+    let mut former: HashMap<_, _> =
+        installed.iter().map(|package| (package.record.package_record.name.clone(), package)).collect();
+    let mut install = Vec::new();
+    let mut remove = Vec::new();
+    for record in records {
+        let replaced = former.remove(&record.package_record.name);
+        let is_moved = is_other_python && record.package_record.noarch == NoArchType::python();
+        if replaced.as_ref().is_some_and(|package| is_same(&package.record, &record)) && !is_moved {
+            continue;
+        }
+        remove.extend(replaced.cloned());
+        let asks = |(spec, _): &(&MatchSpec, &&String)| spec.name.as_exact() == Some(&record.package_record.name);
+        let requested = specs.iter().zip(&texts).filter(asks).map(|(_, text)| (*text).clone()).collect();
+        install.push(Chosen { location: location_of(&record.url, &indexes), record, requested });
+    }
+    remove.extend(former.into_values().cloned());
+    remove.sort_by(|one, other| one.file_name.cmp(&other.file_name));
+    let requested = texts.into_iter().cloned().collect();
+    Ok(Resolution { install, remove, python, requested, pip: wanted.pip, variables: wanted.variables })
+}
+
+fn parse(text: &str) -> Result<MatchSpec, CondaError> {
+    let wrong = |reason: String| CondaError::Spec { spec: text.to_owned(), reason };
+    // An option would be taken for a name with odd letters.
+    if text.trim_start().starts_with('-') {
+        return Err(wrong("options are not supported".to_owned()));
+    }
+    let spec = MatchSpec::from_str(text, ParseStrictness::Lenient).map_err(|error| wrong(error.to_string()))?;
+    if spec.name.as_exact().is_none() {
+        return Err(wrong("it names no package".to_owned()));
+    }
+    if spec.url.is_some() {
+        return Err(wrong("packages are not installed from addresses; put it into a channel".to_owned()));
+    }
+    Ok(spec)
+}
+
+/// The channels that are named anywhere, the strongest first, each once.
+fn channels(
+    request: &Request,
+    wanted: &Wanted,
+    specs: &[MatchSpec],
+    settings: &Settings,
+) -> Result<Vec<crate::channels::Channel>, CondaError> {
+    let mut channels = Vec::new();
+    let of_specs = specs.iter().filter_map(|spec| spec.channel.as_ref().map(|channel| channel.name().to_owned()));
+    let mut names: Vec<String> = request.channels.iter().chain(&wanted.channels).cloned().collect();
+    if names.iter().all(|name| name == "nodefaults") {
+        names.push(DEFAULT_CHANNEL.to_owned());
+    }
+    for name in names.into_iter().chain(of_specs) {
+        for channel in settings.channels(&name)? {
+            if !channels.contains(&channel) {
+                channels.push(channel);
+            }
+        }
+    }
+    Ok(channels)
+}
+
+fn solve(
+    specs: &[MatchSpec],
+    installed: &[Installed],
+    available: &[Vec<RepoDataRecord>],
+    virtual_packages: Vec<GenericVirtualPackage>,
+    workshop: &Workshop<'_>,
+) -> Result<SolverResult, CondaError> {
+    let token = CancellationToken::new();
+    let cancelled = token.clone();
+    let _guard = workshop.cancel.on_cancel(move || cancelled.cancel());
+    let is_named =
+        |name: &str| specs.iter().any(|spec| spec.name.as_exact().is_some_and(|own| own.as_normalized() == name));
+    // What is installed stays installed, in the version that it has if possible.
+    let names = installed.iter().map(|package| package.record.package_record.name.as_normalized());
+    let kept = names.filter(|name| !is_named(name)).map(parse).collect::<Result<Vec<_>, _>>()?;
+    // As with mamba: who does not ask for another Python keeps its series.
+    let series = python_of(installed.iter().map(|package| &package.record.package_record))
+        .filter(|_| !is_named("python"))
+        .and_then(|(version, _)| series(&version));
+    let constraints = series.map(|series| parse(&format!("python {series}.*"))).transpose()?;
+    let task = SolverTask {
+        available_packages: available.iter().map(RepoDataIter).collect::<Vec<_>>(),
+        locked_packages: installed.iter().map(|package| &package.record).collect(),
+        pinned_packages: Vec::new(),
+        virtual_packages,
+        specs: specs.iter().cloned().chain(kept).collect(),
+        constraints: constraints.into_iter().collect(),
+        timeout: Some(TIMEOUT),
+        channel_priority: ChannelPriority::Flexible,
+        exclude_newer: None,
+        strategy: SolveStrategy::Highest,
+        dependency_overrides: Vec::new(),
+        excluded_candidates: HashMap::new(),
+        cancellation_token: Some(token),
+    };
+    Solver.solve(task).map_err(|error| match error {
+        SolveError::Unsolvable(reasons) => {
+            CondaError::Unsolvable { explanation: reasons.join("\n").trim_end().to_owned() }
+        }
+        SolveError::Cancelled => match workshop.cancel.check() {
+            Err(cancelled) => cancelled.into(),
+            Ok(()) => CondaError::TooLong(TIMEOUT.as_secs() / 60),
+        },
+        error => CondaError::Unsolvable { explanation: error.to_string() },
+    })
+}
+
+/// Whether an installed package is the one that was chosen.
+fn is_same(installed: &RepoDataRecord, chosen: &RepoDataRecord) -> bool {
+    let (one, other) = (&installed.package_record, &chosen.package_record);
+    let is_alike = one.version == other.version && one.build == other.build && one.subdir == other.subdir;
+    is_alike && one.sha256.zip(other.sha256).is_none_or(|(one, other)| one == other)
+}
+
+/// The version of the Python among some packages, and the directory of its modules below the prefix.
+fn python_of<'a>(mut packages: impl Iterator<Item = &'a PackageRecord>) -> Option<(String, String)> {
+    let python = packages.find(|package| package.name.as_normalized() == "python")?;
+    let version = python.version.as_str().into_owned();
+    let usual = || Some(format!("lib/python{}/site-packages", series(&version)?));
+    let site_packages = python.python_site_packages_path.clone().or_else(usual)?;
+    Some((version, site_packages))
+}
+
+/// The series of a version of Python: that of `3.11.4` is `3.11`.
+pub(crate) fn series(version: &str) -> Option<String> {
+    let mut numbers = version.split('.');
+    Some(format!("{}.{}", numbers.next()?, numbers.next()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn specifications_name_packages() {
+        for text in ["numpy", "numpy=2.1", "numpy >=2,<3", "conda-forge::numpy", "numpy=2.1=py311*", "NumPy"] {
+            assert!(parse(text).is_ok(), "{text}");
+        }
+        for text in ["", "-c", "--yes", "*", "https://x.invalid/a-1-0.conda", "numpy=="] {
+            let error = parse(text).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("`{text}` does not say which package is wanted: ")), "{error}");
+        }
+    }
+
+    #[test]
+    fn channels_are_those_that_are_named_in_order() {
+        let channels = |request: &[&str], file: &[&str], spec: &str| {
+            let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+            let request = Request { channels: owned(request), ..Request::default() };
+            let wanted = Wanted { channels: owned(file), ..Wanted::default() };
+            let found = channels(&request, &wanted, &[parse(spec).unwrap()], &Settings::default()).unwrap();
+            found.into_iter().map(|channel| channel.name).collect::<Vec<_>>()
+        };
+        assert_eq!(channels(&[], &[], "x"), ["conda-forge"]);
+        assert_eq!(channels(&[], &["nodefaults"], "x"), ["conda-forge"]);
+        assert_eq!(channels(&["bioconda", "a"], &["a", "b"], "c::x"), ["bioconda", "a", "b", "c"]);
+        assert_eq!(channels(&["defaults"], &[], "x"), ["main", "r"]);
+    }
+}
