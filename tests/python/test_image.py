@@ -149,9 +149,31 @@ def test_files_that_name_packages_are_read_later(tmp_path, monkeypatch):
     assert repr(images["project"]).endswith('.uv_sync("./", groups=["g"], extras=["e"])')
 
 
+def test_conda_packages_travel_in_their_order(tmp_path, monkeypatch):
+    base = modal.Image.micromamba("3.12")
+    assert (last(base)["kind"], last(base)["python_version"]) == ("micromamba", "3.12")
+    assert base.micromamba_install() is base and base.micromamba_install([], channels=["a"]) is base
+    image = base.micromamba_install("b", ["a=1"], spec_file="e.yml", channels=["y", "x"])
+    monkeypatch.chdir(tmp_path)
+    assert last(image) == {
+        "kind": "micromamba_install",
+        "packages": ["b", "a=1"],
+        "channels": ["y", "x"],
+        "spec_file": str(tmp_path / "e.yml"),
+    }
+    assert repr(image).endswith('.micromamba_install("b", "a=1", spec_file="e.yml", channels=["y","x"])')
+    monkeypatch.setenv("MODAL_IMAGE_BUILDER_VERSION", "2026.10")
+    assert last(base)["release"] == "trixie"
+    with pytest.raises(InvalidError, match=r"`3\.1`, which is no string"):
+        last(modal.Image.micromamba(3.10))
+
+
 @pytest.mark.parametrize(
     ("call", "said"),
     [
+        (lambda: BASE.micromamba_install("a", channels="x"), "`channels` of `Image.micromamba_install` takes a list"),
+        (lambda: BASE.micromamba_install(("a",)), "takes strings and flat lists"),
+        (lambda: BASE.micromamba_install(spec_file=1), "`spec_file` of `Image.micromamba_install` takes a path"),
         (lambda: BASE.pip_install_from_requirements(None), "takes a path"),
         (lambda: BASE.pip_install_from_pyproject("a", "x"), "takes a list of strings"),
         (lambda: BASE.uv_sync(groups="x"), "`groups` of `Image.uv_sync` takes a list"),

@@ -197,6 +197,10 @@ impl<'a> StoreBackend<'a> {
     /// Commits what a step made, unless a secret stayed in it.
     fn publish(&self, task: &Task<'_>, made: Made) -> Result<Product, StepError> {
         let (work, rules, facts, _held) = match made {
+            Made::Over { below, above } => {
+                let product = self.publish(task, *above)?;
+                return Ok(Product { below: Stack::from_bottom_up([below]).under(&product.below), ..product });
+            }
             Made::Layers { below, top, facts } => return Ok(Product { below, top, facts: *facts }),
             Made::Work { work, rules, facts, held } => (work, rules, *facts, held),
         };

@@ -195,8 +195,8 @@ pub fn helpers_entry() -> ! {
 
 /// The store worker, with the jobs of all crates.
 fn serve_store(socket: UnixStream) {
-    let jobs = lamina_builder::jobs(lamina_wheels::jobs(lamina_bases::jobs(lamina_volumes::jobs(
+    let jobs = lamina_builder::jobs(lamina_conda::jobs(lamina_wheels::jobs(lamina_bases::jobs(lamina_volumes::jobs(
         lamina_devices::jobs(JobTable::new()),
-    ))));
+    )))));
     worker_main(socket, Path::new(CONTENT), jobs);
 }

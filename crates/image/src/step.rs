@@ -14,6 +14,8 @@ pub enum Step {
     DebianSlim(DebianSlim),
     /// An image that was built before.
     ExistingImage(ExistingImage),
+    /// Debian with an environment of conda packages.
+    Micromamba(Micromamba),
     /// Nothing.
     FromScratch(FromScratch),
     /// What a Dockerfile describes.
@@ -34,6 +36,8 @@ pub enum Step {
     UvSync(UvSync),
     /// The dependencies of a project of poetry's.
     PoetryInstallFromFile(PoetryInstallFromFile),
+    /// Packages of conda channels.
+    MicromambaInstall(MicromambaInstall),
     /// Shell commands.
     RunCommands(RunCommands),
     /// A Python function, whose changes become the layer.
@@ -74,6 +78,18 @@ pub enum Release {
     Bookworm,
     /// Debian 13.
     Trixie,
+}
+
+/// `micromamba`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Micromamba {
+    /// The wanted version of Python; `None` is the caller's own series.
+    pub python_version: Option<String>,
+    /// The caller's own series, for example `3.11`.
+    pub local_python: String,
+    /// The release that a builder version stands for; `None` is Debian 12.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub release: Option<Release>,
 }
 
 /// `from_id` and `from_name`.
@@ -192,6 +208,23 @@ pub struct PoetryInstallFromFile {
     /// Whether poetry 1 uses its old installer.
     #[serde(default)]
     pub old_installer: bool,
+}
+
+/// `micromamba_install`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct MicromambaInstall {
+    /// Specifications of packages, in the user's order.
+    #[serde(default)]
+    pub packages: Vec<String>,
+    /// Absolute local path of a file with more of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spec_file: Option<String>,
+    /// Channels, the strongest first.
+    #[serde(default)]
+    pub channels: Vec<String>,
+    /// Whether it makes the environment.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub creates: bool,
 }
 
 /// `uv_pip_install`.
@@ -351,9 +384,11 @@ impl Step {
     #[must_use]
     pub fn place(&self) -> Place {
         match self {
-            Self::DebianSlim(_) | Self::ExistingImage(_) | Self::FromScratch(_) | Self::FromDockerfile(_) => {
-                Place::Base
-            }
+            Self::DebianSlim(_)
+            | Self::Micromamba(_)
+            | Self::ExistingImage(_)
+            | Self::FromScratch(_)
+            | Self::FromDockerfile(_) => Place::Base,
             Self::AttachFiles(_) => Place::End,
             Self::DockerfileCommands(_)
             | Self::Instruction(_)
@@ -363,6 +398,7 @@ impl Step {
             | Self::PipInstallPrivateRepos(_)
             | Self::UvSync(_)
             | Self::PoetryInstallFromFile(_)
+            | Self::MicromambaInstall(_)
             | Self::RunCommands(_)
             | Self::RunFunction(_)
             | Self::Env(_)
@@ -420,6 +456,8 @@ impl Step {
             }
             // The order of these counts, or their types leave one form only.
             Self::DebianSlim(_)
+            | Self::Micromamba(_)
+            | Self::MicromambaInstall(_)
             | Self::ExistingImage(_)
             | Self::FromScratch(_)
             | Self::FromDockerfile(_)

@@ -75,7 +75,7 @@ class Graph:
 
     def _step(self, image: Image) -> dict[str, Any]:
         local = image._local
-        if image._step["kind"] == "debian_slim":
+        if local is None and image._step["kind"] in ("debian_slim", "micromamba"):
             local = release_of_builder
         return image._step if local is None else {**image._step, **self._attempt(local, {})}
 

@@ -24,7 +24,6 @@ _LOCAL = "the program and its containers are on this machine: there is nothing t
 _INTERNAL = "it is internal to Modal's client"
 _FIGURES = "`modal app list` shows what runs"
 _REGISTRIES = "start from `Image.debian_slim()`, and install what the other image has"
-_CONDA = "use `Image.debian_slim()` with `uv_pip_install`: most packages of conda have wheels"
 _INPUTS = "give what identifies an input to the function as an argument"
 
 #: Names of `modal` itself, and what to do without them.
@@ -93,7 +92,6 @@ SUBSTITUTES = {
     "Function.lookup": _DEPLOYED,
     "Function.with_options": "give the options to `@app.function`",
     **dict.fromkeys(("Image.from_aws_ecr", "Image.from_gcp_artifact_registry", "Image.from_registry"), _REGISTRIES),
-    **dict.fromkeys(("Image.micromamba", "Image.micromamba_install"), _CONDA),
     "client": _ACCOUNT,
     "get_dashboard_url": _DASHBOARD,
     **dict.fromkeys(("get_current_stats", "info", "metrics", "stats"), _FIGURES),

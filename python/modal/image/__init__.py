@@ -75,6 +75,34 @@ class Image(PackageSteps, CommandSteps, LocalSteps, DockerfileSteps, metaclass=E
 
     @factory_method
     @classmethod
+    def micromamba(cls, python_version: str | None = None, force_build: bool = False) -> Image:
+        """A minimal Debian with an active environment of conda packages, `/opt/conda`, that has Python and pip.
+
+        ```python
+        image = modal.Image.micromamba(python_version="3.11").micromamba_install("numpy", channels=["conda-forge"])
+        ```
+
+        `python_version` is as for `Image.debian_slim`. The packages are from conda-forge.
+        """
+        shown = [] if python_version is None else ["python_version=" + quote(str(python_version))]
+        step = {
+            "kind": "micromamba",
+            "python_version": python_version,
+            "local_python": ".".join(map(str, sys.version_info[:2])),
+        }
+        wrong = None
+        if python_version is not None and not isinstance(python_version, str):
+
+            def wrong() -> dict[str, object]:
+                raise InvalidError(
+                    f"`python_version` of `Image.micromamba` is `{python_version!r}`, which is no string",
+                    hint='write it as in `python_version="3.11"`: as a number, 3.10 is 3.1',
+                )
+
+        return make(cls, None, step, title("micromamba", shown), force_build=force_build, local=wrong)
+
+    @factory_method
+    @classmethod
     def from_scratch(cls, force_build: bool = False) -> Image:
         """An image without any files.
 

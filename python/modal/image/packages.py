@@ -293,6 +293,38 @@ class PackageSteps(Steps):
         return self._add(step, shown, env, secrets, force_build, gpu=gpu, local=local)
 
     @instance_method
+    def micromamba_install(
+        self,
+        *packages: Strings,
+        spec_file: str | None = None,
+        channels: list[str] = [],  # noqa: B006 - never changed
+        env: Environment = None,
+        secrets: Secrets = None,
+        force_build: bool = False,
+        gpu: str | None = None,
+    ) -> Image:
+        """Installs packages of conda channels into the environment of `Image.micromamba`.
+
+        ```python
+        image.micromamba_install("samtools=1.20", "bwa", channels=["conda-forge", "bioconda"])
+        ```
+
+        `spec_file` is a local file that is read when the image is built: an environment (``environment.yml``), or a
+        list with one package a line. Of `channels` the first is the strongest; where none is named, it is conda-forge.
+        Packages that the environment has keep their versions where possible, and Python its series.
+        """
+        method = "micromamba_install"
+        names = flatten(method, packages)
+        if not names and spec_file is None:
+            return self._unchanged()
+        file = None if spec_file is None else _path(method, "spec_file", spec_file)
+        step = {"kind": method, "packages": names, "channels": _names(method, "channels", channels)}
+        shown = [*map(quote, names), *([] if file is None else [f"spec_file={quote(file)}"])]
+        shown += _shown("channels", step["channels"])
+        local = None if file is None else lambda: {"spec_file": _paths([file])[0]}
+        return self._add(step, shown, env, secrets, force_build, gpu=gpu, local=local)
+
+    @instance_method
     def apt_install(
         self,
         *packages: Strings,

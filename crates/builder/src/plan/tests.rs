@@ -79,6 +79,10 @@ fn key_material_is_pinned() {
             "kind": "pip_install_private_repos", "git_user": "me",
             "repositories": ["github.com/a/b@1", "gitlab.com/c/d"],
         }),
+        json!({
+            "kind": "micromamba_install", "packages": ["numpy=2", "bwa"], "channels": ["conda-forge", "bioconda"],
+            "spec_file": requirements,
+        }),
         json!({ "kind": "run_commands", "commands": ["echo one", "curl https://me:word@host/"] }),
         json!({
             "kind": "run_function", "function": "make", "module": { "kind": "script", "name": "app", "path": "/root/app.py" },
@@ -96,6 +100,8 @@ fn key_material_is_pinned() {
     for (index, step) in steps.iter().enumerate() {
         nodes.push(json!({ "id": index.to_string(), "inputs": ["base"], "step": step, "title": "" }));
     }
+    let conda = json!({ "kind": "micromamba", "python_version": "3.12", "local_python": "3.9" });
+    nodes.push(json!({ "id": "conda", "step": conda, "title": "" }));
     nodes.push(json!({
         "id": "settings", "inputs": ["base"], "step": steps[0], "title": "not in the key", "force_build": true,
         "environment": { "A": "1", "URL": "https://me:word@host/" },

@@ -3,6 +3,7 @@
 mod apt;
 mod base;
 mod commands;
+mod conda;
 mod dockerfile;
 mod files;
 mod function;
@@ -89,6 +90,7 @@ impl<'a> Declared<'a> {
     pub(crate) fn of(step: &'a Step) -> Self {
         match step {
             Step::DebianSlim(kind) => Self::Layers(kind),
+            Step::Micromamba(kind) => Self::Metadata(kind),
             Step::ExistingImage(image) => Self::Existing(image),
             Step::FromScratch(kind) => Self::Metadata(kind),
             Step::FromDockerfile(kind) | Step::DockerfileCommands(kind) => Self::Metadata(kind),
@@ -100,6 +102,7 @@ impl<'a> Declared<'a> {
             Step::PipInstallPrivateRepos(kind) => Self::Layers(kind),
             Step::UvSync(kind) => Self::Layers(kind),
             Step::PoetryInstallFromFile(kind) => Self::Layers(kind),
+            Step::MicromambaInstall(kind) => Self::Layers(kind),
             Step::RunCommands(kind) => Self::Layers(kind),
             Step::RunFunction(kind) => Self::Layers(kind),
             Step::CopyFiles(kind) => Self::Layers(kind),
@@ -166,6 +169,13 @@ pub(crate) enum Made {
         facts: Box<Facts>,
         /// Held until the commit, where objects lie in the work that nothing else names.
         held: Option<Lock>,
+    },
+    /// Something over a layer that the step has committed first.
+    Over {
+        /// That layer.
+        below: Committed,
+        /// What is over it.
+        above: Box<Self>,
     },
     /// Layers that the store has already.
     Layers {

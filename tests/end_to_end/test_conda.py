@@ -1,0 +1,205 @@
+"""Environments of conda packages: solved, linked, finished in the sandbox, and active everywhere."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import json
+import threading
+from pathlib import Path
+
+import pytest
+from conda_channel import PREFIX, Channel, Contents
+from conftest import Modal, Result
+from packages import serve
+
+#: A program with the prefix in the middle of a C string, and something whose place must not change behind it.
+BINARY = b"\x7fELF\0" + f"{PREFIX}/share".encode() + b"\0end"
+
+
+@pytest.fixture(scope="module")
+def channels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with the channels ``conda-forge`` and ``lab``."""
+    directory = tmp_path_factory.mktemp("channels")
+    forge = Channel(directory / "conda-forge")
+    forge.add_python("3.11.2", "3.12.1")
+    lab = Channel(directory / "lab")
+    for version in ("1.0", "2.0"):
+        module = Contents(
+            {"site-packages/demo_mod/__init__.py": f"VERSION = '{version}'\ndef main(): print('entry', VERSION)\n"},
+            entry_points=("demo-entry = demo_mod:main",),
+        )
+        lab.add("demo-mod", version, module, depends=("python >=3.9",), noarch="python", form=".tar.bz2")
+    library = Contents({"lib/libdemo.so.1": BINARY}, {"lib/libdemo.so": "libdemo.so.1"}, {"lib/libdemo.so.1": "binary"})
+    lab.add("libdemo", "1.0", library)
+    script = {
+        "bin/.demo-tool-post-link.sh": 'echo "$PKG_NAME $PKG_VERSION $PKG_BUILDNUM" > "$PREFIX/share/posted"\n'
+        'echo "thank you" > "$PREFIX/.messages.txt"\n',
+        "share/demo/kept": "kept\n",
+        "etc/conda/activate.d/demo.sh": 'export DEMO_HOME="$CONDA_PREFIX/share/demo"\n',
+    }
+    tool = f"#!{PREFIX}/bin/python\nimport demo_mod; print('tool', demo_mod.VERSION)\n"
+    prefixes = {"bin/demo-tool": "text"}
+    needs = ("libdemo", "demo-mod", "__glibc >=2.17")
+    lab.add(
+        "demo-tool",
+        "1.0",
+        Contents({"bin/demo-tool": tool, "share/old/gone": "1", **script}, {}, prefixes),
+        depends=needs,
+    )
+    lab.add("demo-tool", "2.0", Contents({"bin/demo-tool": tool, **script}, {}, prefixes), depends=needs)
+    lab.add("demo-clash", "1.0", depends=("demo-mod <2", "demo-tool >=2", "python >=3.14"))
+    return directory
+
+
+def build(modal: Modal, channels: Path | str, image: str, body: str, *, check: bool = True, **settings: str) -> Result:
+    """Runs a function in an image of conda packages; prints what it returns as JSON."""
+    address = channels.as_uri() if isinstance(channels, Path) else channels
+    modal.write(
+        "app.py",
+        f"""
+        import json, modal
+
+        app = modal.App("conda")
+        base = modal.Image.micromamba(python_version="3.11")
+
+        @app.function(image={image})
+        def look():
+            import os, subprocess, sys
+            from pathlib import Path
+            run = lambda command: subprocess.check_output(command, shell=True, text=True).strip()
+            return {" ".join(body.split())}
+
+        @app.local_entrypoint()
+        def main():
+            print(json.dumps(look.remote()))
+        """,
+    )
+    settings = {"MODAL_CONDA_CHANNEL_ALIAS": address, **settings}
+    return modal("run", "--progress", "plain", "app.py", check=check, **settings)
+
+
+def test_packages_are_linked_and_finished(modal: Modal, channels: Path) -> None:
+    image = 'base.micromamba_install("demo-tool", channels=["lab"])'
+    body = """{
+        "prefix": sys.prefix, "path": os.environ["PATH"].split(":")[0], "home": os.environ.get("DEMO_HOME"),
+        "active": [os.environ.get(name) for name in ("CONDA_PREFIX", "CONDA_DEFAULT_ENV")],
+        "tool": run("demo-tool"), "entry": run("demo-entry"), "posted": Path("/opt/conda/share/posted").read_text(),
+        "library": Path("/opt/conda/lib/libdemo.so").read_bytes().decode("latin-1"),
+        "bytecode": Path(__import__("demo_mod").__cached__).exists(),
+        "records": sorted(path.name for path in Path("/opt/conda/conda-meta").iterdir()),
+        "record": json.loads(Path("/opt/conda/conda-meta/demo-tool-2.0-0.json").read_text()),
+        "messages": Path("/opt/conda/.messages.txt").exists(),
+    }"""
+    result = build(modal, channels, image.replace('["lab"]', '["lab"], force_build=True'), body)
+    found = json.loads(result.stdout)
+    assert (found["prefix"], found["path"]) == ("/opt/conda", "/opt/conda/bin")
+    assert (found["home"], found["active"]) == ("/opt/conda/share/demo", ["/opt/conda", "base"])
+    assert (found["tool"], found["entry"], found["posted"]) == ("tool 2.0", "entry 2.0", "demo-tool 2.0 0\n")
+    library = BINARY.replace(PREFIX.encode(), b"/opt/conda").replace(b"\0end", b"\0" * (len(PREFIX) - 10) + b"\0end")
+    assert found["library"].encode("latin-1") == library
+    assert found["bytecode"] and not found["messages"]
+    assert found["records"] == [
+        *("demo-mod-2.0-0.json", "demo-tool-2.0-0.json", "history", "libdemo-1.0-0.json"),
+        *("pip-24.0-0.json", "python-3.11.2-0.json"),
+    ]
+    record = found["record"]
+    assert record["requested_specs"] == ["demo-tool"] and "bin/demo-tool" in record["files"]
+    # Where this machine reads a channel is nobody's business.
+    assert str(channels) not in json.dumps(record) and record["url"].endswith("/demo-tool-2.0-0.conda")
+    assert "+ lab/" in result.stderr and "thank you" in result.stderr
+    again = build(modal, "file:///nowhere", image, body)
+    assert again.stdout == result.stdout, "a layer that is there needs no channel"
+
+
+def test_versions_change_and_python_keeps_its_series(modal: Modal, channels: Path) -> None:
+    first = 'base.micromamba_install("demo-tool=1", "demo-mod=1.0", channels=["lab"])'
+    body = """{
+        "tool": run("demo-tool"), "gone": Path("/opt/conda/share/old").exists(), "python": run("ls /opt/conda/bin/python3.*"),
+        "records": sorted(path.stem for path in Path("/opt/conda/conda-meta").glob("demo*")),
+        "history": Path("/opt/conda/conda-meta/history").read_text().count("==>"),
+    }"""
+    before = json.loads(build(modal, channels, first, body).stdout)
+    assert (before["tool"], before["gone"]) == ("tool 1.0", True)
+    after = json.loads(
+        build(modal, channels, f'{first}.micromamba_install("demo-tool>=2", channels=["lab"])', body).stdout
+    )
+    # What nobody asked to change stays.
+    assert (after["tool"], after["gone"], after["history"]) == ("tool 1.0", False, 3)
+    assert after["records"] == ["demo-mod-1.0-0", "demo-tool-2.0-0"]
+    assert after["python"] == before["python"] == "/opt/conda/bin/python3.11"
+
+
+def test_a_channel_over_http_is_kept_for_when_it_is_away(modal: Modal, channels: Path) -> None:
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_arguments: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=str(channels)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_port}"
+    # Of this port no other run has made a layer.
+    image = f'base.micromamba_install("libdemo", channels=["lab"], env={{"PORT": "{server.server_port}"}})'
+    body = 'Path("/opt/conda/lib/libdemo.so.1").exists()'
+    try:
+        assert build(modal, address, image, body).stdout == "true\n"
+    finally:
+        server.shutdown()
+        server.server_close()
+    # Neither the index nor the package is fetched again, and the key is another.
+    other = image.replace('"libdemo"', '"libdemo>=1"')
+    assert build(modal, address, other, body).stdout == "true\n"
+    forced = other.replace("env=", "force_build=True, env=")
+    offline = build(modal, address, forced, body)
+    assert offline.stdout == "true\n" and "the kept index of `lab`" in offline.stderr
+
+
+def test_environment_files_and_pip(modal: Modal, channels: Path) -> None:
+    modal.write(
+        "environment.yml",
+        """
+        channels: [lab]
+        dependencies:
+          - libdemo=1.0
+          - pip: [lamina-demo]
+        variables: {LEVEL: 3}
+        """,
+    )
+    with serve() as index:
+        for name in ("lamina_demo", "lamina_more"):
+            index.add("host", name, "1.0")
+        image = 'base.micromamba_install(spec_file="environment.yml").pip_install("lamina-more")'
+        body = """[
+            __import__("lamina_demo").__file__, __import__("lamina_more").__file__, os.environ["LEVEL"],
+            Path("/opt/conda/lib/libdemo.so").is_symlink(),
+        ]"""
+        found = json.loads(build(modal, channels, image, body, PIP_INDEX_URL=index.url("host")).stdout)
+    site = "/opt/conda/lib/python3.11/site-packages"
+    assert found == [f"{site}/lamina_demo/__init__.py", f"{site}/lamina_more/__init__.py", "3", True]
+
+
+@pytest.mark.parametrize(
+    ("image", "words"),
+    [
+        (
+            'base.micromamba_install("demo-clash", channels=["lab"])',
+            ["no set of packages", "demo-clash 1.0", "python >=3.14"],
+        ),
+        ('base.micromamba_install("no-such-package")', ["no set of packages", "no-such-package", "channels"]),
+        ('base.micromamba_install("demo-tool", channels=["nowhere"])', ["channel `nowhere` has no packages"]),
+        ('base.micromamba_install("--yes")', ["`--yes` does not say which package", "write a name"]),
+        ('base.micromamba_install("x", channels=["a:b"])', ["`a:b` is no conda channel"]),
+        ('base.micromamba_install(spec_file="none.yml")', ["spec file", "none.yml` does not exist"]),
+        (
+            'modal.Image.debian_slim("3.11").micromamba_install("x")',
+            ["no environment of conda packages", "micromamba()"],
+        ),
+        ('modal.Image.micromamba("2.7")', ["2.7", "3.11"]),
+        ("modal.Image.micromamba(3.11)", ["`3.11`, which is no string"]),
+    ],
+)
+def test_what_cannot_be_is_explained(modal: Modal, channels: Path, image: str, words: list[str]) -> None:
+    result = build(modal, channels, image, "None", check=False)
+    assert result.code != 0 and "Traceback" not in result.stderr
+    for word in words:
+        assert word in result.stderr, result.stderr
