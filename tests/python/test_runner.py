@@ -74,6 +74,14 @@ def test_scripts_may_have_any_name(run, name):
     assert call(runner) == ("ok", (name, False))
 
 
+def test_garbage_of_the_function_is_collected(run):
+    body = "def f():\n    import gc, weakref\n    class Node: pass\n    node = Node()\n    node.me = node\n"
+    body += "    seen = weakref.ref(node)\n    del node\n    gc.collect()\n    return gc.isenabled(), seen() is None\n"
+    runner = run(APP + body)
+    assert runner.receive()[0] == {"type": "ready"}
+    assert call(runner) == ("ok", (True, True))
+
+
 def test_nothing_of_the_runner_is_in_the_way(run):
     text = APP + "def f():\n    import sys, __main__\n    return sys.path, __main__.__name__, sys.argv[0]\n"
     runner = run(text)
