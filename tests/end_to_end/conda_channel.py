@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 #: What packages were built for, where they name their prefix.
-PREFIX = "/build/" + "placehold_" * 20
+PREFIX = "/build/" + "a_long_prefix_" * 16
 
 SUBDIR = "linux-aarch64" if os.uname().machine == "aarch64" else "linux-64"
 

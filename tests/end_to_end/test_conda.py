@@ -48,7 +48,10 @@ def channels(tmp_path_factory: pytest.TempPathFactory) -> Path:
         depends=needs,
     )
     lab.add("demo-tool", "2.0", Contents({"bin/demo-tool": tool, **script}, {}, prefixes), depends=needs)
+    lab.add("demo-spoiled", "1.0", library)
     lab.add("demo-clash", "1.0", depends=("demo-mod <2", "demo-tool >=2", "python >=3.14"))
+    spoiled = next(directory.glob("lab/*/demo-spoiled-*"))
+    spoiled.write_bytes(spoiled.read_bytes()[:-1] + b"x")
     return directory
 
 
@@ -166,16 +169,23 @@ def test_environment_files_and_pip(modal: Modal, channels: Path) -> None:
         """,
     )
     with serve() as index:
-        for name in ("lamina_demo", "lamina_more"):
+        for name in ("lamina_demo", "lamina_more", "lamina_third"):
             index.add("host", name, "1.0")
-        image = 'base.micromamba_install(spec_file="environment.yml").pip_install("lamina-more")'
+        image = 'base.micromamba_install(spec_file="environment.yml").pip_install("lamina-more").uv_pip_install("lamina-third")'
         body = """[
-            __import__("lamina_demo").__file__, __import__("lamina_more").__file__, os.environ["LEVEL"],
+            __import__("lamina_demo").__file__, __import__("lamina_more").__file__,
+            __import__("lamina_third").__file__, os.environ["LEVEL"],
             Path("/opt/conda/lib/libdemo.so").is_symlink(),
         ]"""
-        found = json.loads(build(modal, channels, image, body, PIP_INDEX_URL=index.url("host")).stdout)
+        found = json.loads(build(modal, channels, image, body, UV_DEFAULT_INDEX=index.url("host")).stdout)
     site = "/opt/conda/lib/python3.11/site-packages"
-    assert found == [f"{site}/lamina_demo/__init__.py", f"{site}/lamina_more/__init__.py", "3", True]
+    assert found == [
+        f"{site}/lamina_demo/__init__.py",
+        f"{site}/lamina_more/__init__.py",
+        f"{site}/lamina_third/__init__.py",
+        "3",
+        True,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -185,6 +195,8 @@ def test_environment_files_and_pip(modal: Modal, channels: Path) -> None:
             'base.micromamba_install("demo-clash", channels=["lab"])',
             ["no set of packages", "demo-clash 1.0", "python >=3.14"],
         ),
+        ('base.micromamba_install("demo-spoiled", channels=["lab"])', ["demo-spoiled-1.0-0.conda", "its SHA-256 is"]),
+        ('base.run_commands("micromamba install x")', ["micromamba: not found", "use `micromamba_install`"]),
         ('base.micromamba_install("no-such-package")', ["no set of packages", "no-such-package", "channels"]),
         ('base.micromamba_install("demo-tool", channels=["nowhere"])', ["channel `nowhere` has no packages"]),
         ('base.micromamba_install("--yes")', ["`--yes` does not say which package", "write a name"]),

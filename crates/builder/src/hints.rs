@@ -50,6 +50,13 @@ fn for_line(line: &str, has_space: bool) -> Option<String> {
                 .to_owned(),
         );
     }
+    if ["micromamba: not found", "mamba: not found", "conda: not found"].iter().any(|end| line.ends_with(end)) {
+        return Some(
+            "use `micromamba_install`, which needs no such program in the image; or install it first, as \
+             `micromamba_install(\"micromamba\")` or `(\"conda\")`"
+                .to_owned(),
+        );
+    }
     if line.contains("Invalid cross-device link") {
         return Some(
             "a directory of an earlier layer cannot be renamed in one go: copy it and delete the original".to_owned(),
@@ -72,6 +79,7 @@ mod tests {
             ("tar: x: Cannot change ownership to uid 197609, gid 197121: Invalid argument", "--add-subgids"),
             ("  cause: Hash mismatch for `six==1.16.0`", "digest was given"),
             ("/opt/venv/bin/python: No module named pip", "uv_pip_install"),
+            ("/bin/sh: 1: micromamba: not found", "micromamba_install"),
         ] {
             let hint = for_output(&[line.to_owned(), "other".to_owned()], &Facts::default(), false);
             assert!(hint.as_deref().is_some_and(|hint| hint.contains(part)), "{line}: {hint:?}");

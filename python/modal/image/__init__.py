@@ -90,16 +90,16 @@ class Image(PackageSteps, CommandSteps, LocalSteps, DockerfileSteps, metaclass=E
             "python_version": python_version,
             "local_python": ".".join(map(str, sys.version_info[:2])),
         }
-        wrong = None
-        if python_version is not None and not isinstance(python_version, str):
 
-            def wrong() -> dict[str, object]:
-                raise InvalidError(
-                    f"`python_version` of `Image.micromamba` is `{python_version!r}`, which is no string",
-                    hint='write it as in `python_version="3.11"`: as a number, 3.10 is 3.1',
-                )
+        def refuse() -> dict[str, object]:
+            raise InvalidError(
+                f"`python_version` of `Image.micromamba` is `{python_version!r}`, which is no string",
+                hint='write it as in `python_version="3.11"`: as a number, 3.10 is 3.1',
+            )
 
-        return make(cls, None, step, title("micromamba", shown), force_build=force_build, local=wrong)
+        # When the image is built, as with Modal.
+        local = None if python_version is None or isinstance(python_version, str) else refuse
+        return make(cls, None, step, title("micromamba", shown), force_build=force_build, local=local)
 
     @factory_method
     @classmethod

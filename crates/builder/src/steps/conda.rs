@@ -207,7 +207,11 @@ fn finish(
     };
     let exit = run.execute(context, &work, log)?;
     if finishing.activates {
-        facts.config.environment.extend(lamina_conda::activated(store, &work).map_err(conda_error)?);
+        let mut set = lamina_conda::activated(store, &work).map_err(conda_error)?;
+        // Variables of the image are no place for what only the step may know.
+        let secrets: Vec<&String> = context.node.secrets.iter().flat_map(|secret| secret.values.values()).collect();
+        set.retain(|_, value| !secrets.iter().any(|secret| !secret.is_empty() && value.contains(secret.as_str())));
+        facts.config.environment.extend(set);
     }
     let rules = CommitRules { package_times: true, drop_empty: exit.created_mountpoints, ..CommitRules::default() };
     Ok(Made::Work { work, rules, facts: Box::new(facts), held: None })
