@@ -1,11 +1,13 @@
 //! Choosing packages.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
+use lamina_image::redact;
 use lamina_workshop::Workshop;
 use rattler_conda_types::{
-    GenericVirtualPackage, MatchSpec, NoArchType, PackageRecord, ParseStrictness, RepoDataRecord, SolverResult,
+    Channel, GenericVirtualPackage, MatchSpec, NoArchType, PackageRecord, ParseStrictness, RepoDataRecord, SolverResult,
 };
 use rattler_solve::{
     CancellationToken, ChannelPriority, RepoDataIter, SolveError, SolveStrategy, SolverImpl, SolverTask,
@@ -64,9 +66,11 @@ pub fn resolve(
 ) -> Result<Resolution, CondaError> {
     let installed = &environment.packages[..];
     let wanted = request.file.as_ref().map_or_else(|| Ok(Wanted::default()), crate::SpecFile::read)?;
-    let texts: Vec<&String> = request.packages.iter().chain(&wanted.specs).collect();
-    let specs = texts.iter().map(|text| parse(text)).collect::<Result<Vec<_>, _>>()?;
+    let texts = request.packages.iter().chain(&wanted.specs);
+    let specs = texts.clone().map(|text| parse(text)).collect::<Result<Vec<_>, _>>()?;
+    let texts: Vec<String> = texts.map(|text| redact(text).into_owned()).collect();
     let channels = channels(request, &wanted, &specs, settings)?;
+    let specs = specs.into_iter().map(|spec| of_public_channel(spec, settings)).collect::<Result<Vec<_>, _>>()?;
     (workshop.progress)("reading channels", 0, 0);
     let repodata = read_all(&channels, request.refresh, workshop, say)?;
     let indexes = repodata.iter().map(crate::repodata::Repodata::index).collect::<Result<Vec<_>, _>>()?;
@@ -90,18 +94,17 @@ pub fn resolve(
             continue;
         }
         remove.extend(replaced.cloned());
-        let asks = |(spec, _): &(&MatchSpec, &&String)| spec.name.as_exact() == Some(&record.package_record.name);
-        let requested = specs.iter().zip(&texts).filter(asks).map(|(_, text)| (*text).clone()).collect();
+        let asks = |(spec, _): &(&MatchSpec, &String)| spec.name.as_exact() == Some(&record.package_record.name);
+        let requested = specs.iter().zip(&texts).filter(asks).map(|(_, text)| text.clone()).collect();
         install.push(Chosen { location: location_of(&record.url, &indexes), record, requested });
     }
     remove.extend(former.into_values().cloned());
     remove.sort_by(|one, other| one.file_name.cmp(&other.file_name));
-    let requested = texts.into_iter().cloned().collect();
-    Ok(Resolution { install, remove, python, requested, pip: wanted.pip, variables: wanted.variables })
+    Ok(Resolution { install, remove, python, requested: texts, pip: wanted.pip, variables: wanted.variables })
 }
 
 fn parse(text: &str) -> Result<MatchSpec, CondaError> {
-    let wrong = |reason: String| CondaError::Spec { spec: text.to_owned(), reason };
+    let wrong = |reason: String| CondaError::Spec { spec: redact(text).into_owned(), reason };
     // An option would be taken for a name with odd letters.
     if text.trim_start().starts_with('-') {
         return Err(wrong("options are not supported".to_owned()));
@@ -116,6 +119,15 @@ fn parse(text: &str) -> Result<MatchSpec, CondaError> {
     Ok(spec)
 }
 
+/// The specification with the public address of its channel, which packages have.
+fn of_public_channel(mut spec: MatchSpec, settings: &Settings) -> Result<MatchSpec, CondaError> {
+    if let Some(channel) = &spec.channel {
+        let found = settings.channels(channel.base_url.as_str())?.pop();
+        spec.channel = found.map(|channel| Arc::new(Channel::from_url(channel.address)));
+    }
+    Ok(spec)
+}
+
 /// The channels that are named anywhere, the strongest first, each once.
 fn channels(
     request: &Request,
@@ -124,7 +136,7 @@ fn channels(
     settings: &Settings,
 ) -> Result<Vec<crate::channels::Channel>, CondaError> {
     let mut channels = Vec::new();
-    let of_specs = specs.iter().filter_map(|spec| spec.channel.as_ref().map(|channel| channel.name().to_owned()));
+    let of_specs = specs.iter().filter_map(|spec| spec.channel.as_ref().map(|channel| channel.base_url.to_string()));
     let mut names: Vec<String> = request.channels.iter().chain(&wanted.channels).cloned().collect();
     if names.iter().all(|name| name == "nodefaults") {
         names.push(DEFAULT_CHANNEL.to_owned());
@@ -236,5 +248,16 @@ mod tests {
         assert_eq!(channels(&[], &["nodefaults"], "x"), ["conda-forge"]);
         assert_eq!(channels(&["bioconda", "a"], &["a", "b"], "c::x"), ["bioconda", "a", "b", "c"]);
         assert_eq!(channels(&["defaults"], &[], "x"), ["main", "r"]);
+        assert_eq!(channels(&["a"], &[], "https://me:hunter2@x.invalid/c::y")[1], "https://***@x.invalid/c/");
+    }
+
+    #[test]
+    fn a_specification_names_the_public_channel() {
+        let address = |text: &str| {
+            let spec = of_public_channel(parse(text).unwrap(), &Settings::default()).unwrap();
+            spec.channel.unwrap().canonical_name()
+        };
+        assert_eq!(address("https://me:hunter2@x.invalid/c::y"), "https://x.invalid/c/");
+        assert!(address("conda-forge::y").ends_with("/conda-forge/"));
     }
 }
