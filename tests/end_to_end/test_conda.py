@@ -196,6 +196,10 @@ def test_environment_files_and_pip(modal: Modal, channels: Path) -> None:
             ["no set of packages", "demo-clash 1.0", "python >=3.14"],
         ),
         ('base.micromamba_install("demo-spoiled", channels=["lab"])', ["demo-spoiled-1.0-0.conda", "its SHA-256 is"]),
+        (
+            'base.run_commands("echo > /opt/conda/conda-meta/x.json").micromamba_install("libdemo", channels=["lab"])',
+            ["`/opt/conda/conda-meta/x.json` is no record", "leave `/opt/conda/conda-meta` alone"],
+        ),
         ('base.run_commands("micromamba install x")', ["micromamba: not found", "use `micromamba_install`"]),
         ('base.micromamba_install("no-such-package")', ["no set of packages", "no-such-package", "channels"]),
         ('base.micromamba_install("demo-tool", channels=["nowhere"])', ["channel `nowhere` has no packages"]),

@@ -79,6 +79,14 @@ pub enum CondaError {
         /// What is wrong with it.
         reason: String,
     },
+    /// What an image has written down about a package of its environment.
+    #[error("the image's `{path}` is no record of a conda package: {reason}")]
+    Record {
+        /// Its path.
+        path: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// Packages do not fit into the image.
     #[error("the packages cannot be put into the image: {0}")]
     NotLinkable(String),
@@ -112,6 +120,7 @@ impl Hint for CondaError {
             }
             Self::Unsolvable { .. } => "ask for other versions, or add the channel that has them to `channels`",
             Self::TooLong(_) => "name versions of the packages that matter, so that there is less to try",
+            Self::Record { .. } => "a step before this one has changed it: let it leave `/opt/conda/conda-meta` alone",
             Self::NoPython(_) => "start from `modal.Image.micromamba()`, or ask for `python` as well",
             Self::Io(error) => return error.hint(),
             Self::Fetch(error) => return error.hint(),

@@ -42,8 +42,7 @@ pub struct Environment {
 pub fn installed(store: &Store, views: &Stack<StorePath>) -> Result<Environment, CondaError> {
     let found = store.job(&ReadRecords { views: views.clone() }, &[])?;
     let package = |(file_name, text): (String, String)| {
-        let unknown =
-            |reason: String| CondaError::Package { package: format!("{PREFIX}/{RECORDS}/{file_name}"), reason };
+        let unknown = |reason: String| CondaError::Record { path: format!("{PREFIX}/{RECORDS}/{file_name}"), reason };
         let record: Record = serde_json::from_str(&text).map_err(|error| unknown(error.to_string()))?;
         Ok(Installed { file_name, record: record.record, files: record.files })
     };

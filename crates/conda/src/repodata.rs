@@ -189,6 +189,11 @@ pub(crate) struct Index<'a> {
 }
 
 impl Repodata {
+    /// Where it is read from, for people.
+    pub(crate) fn shown(&self) -> String {
+        redact(self.location.as_str()).into_owned()
+    }
+
     /// Finds out which files belong to which name.
     pub(crate) fn index(&self) -> Result<Index<'_>, CondaError> {
         let file: File<'_> = serde_json::from_slice(&self.json).map_err(|error| malformed(&self.location, &error))?;

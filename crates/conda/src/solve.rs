@@ -78,6 +78,9 @@ pub fn resolve(
     let own = installed.iter().map(|package| package.record.package_record.name.as_normalized().to_owned());
     let names = specs.iter().filter_map(|spec| Some(spec.name.as_exact()?.as_normalized().to_owned()));
     let available = closure(&indexes, names.chain(own));
+    for (channel, records) in repodata.iter().zip(&available) {
+        tracing::info!(index = channel.shown(), packages = records.len(), "an index of a conda channel is read");
+    }
     (workshop.progress)("solving", 0, 0);
     let solved = solve(&specs, installed, &available, system.packages(), workshop)?;
     let records = PackageRecord::sort_topologically(solved.records);
@@ -99,6 +102,7 @@ pub fn resolve(
         install.push(Chosen { location: location_of(&record.url, &indexes), record, requested });
     }
     remove.extend(former.into_values().cloned());
+    tracing::info!(install = install.len(), remove = remove.len(), "conda packages are chosen");
     remove.sort_by(|one, other| one.file_name.cmp(&other.file_name));
     Ok(Resolution { install, remove, python, requested: texts, pip: wanted.pip, variables: wanted.variables })
 }
