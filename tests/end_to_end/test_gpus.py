@@ -208,6 +208,43 @@ def test_containers_share_gpus_and_the_least_used_come_first(modal: Modal):
     assert modal("run", "-q", "app.py", MODAL_CDI_DIRS=str(specs)).stdout == "0 0 1 1\n"
 
 
+def test_programs_that_run_at_once_have_different_gpus(modal: Modal):
+    modal.environment["MODAL_CDI_DIRS"] = str(specification(modal.directory))
+    modal.write(
+        "app.py",
+        """
+        import os
+        import time
+
+        import modal
+
+        app = modal.App("at-once", image=modal.Image.debian_slim(python_version="3.11"))
+
+
+        @app.function(gpu="A100")
+        def which(seconds):
+            print(os.environ["FAKE_GPU"], flush=True)
+            time.sleep(seconds)
+
+
+        @app.local_entrypoint()
+        def main(seconds: int = 0):
+            which.remote(seconds)
+        """,
+    )
+    running = modal.start("run", "-q", "app.py", "--seconds", "600")
+    try:
+        first = running.stdout.readline().strip()
+        assert first in ("0", "1")
+        for _ in range(2):
+            assert {first, modal("run", "-q", "app.py").stdout.strip()} == {"0", "1"}
+    finally:
+        # Whoever is killed has no GPU any more.
+        running.kill()
+        running.communicate()
+    assert modal("run", "-q", "app.py").stdout == "0\n"
+
+
 REFUSED = """
 import modal
 

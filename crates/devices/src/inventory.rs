@@ -14,7 +14,7 @@ use crate::{DevicesError, nvidia, types};
 const MODEL: &str = "model";
 /// The class of kinds (`nvidia.com/gpu`) whose devices are GPUs.
 const CLASS: &str = "/gpu";
-/// The device of a specification that stands for all others.
+/// The device of a specification that stands for all others; of some (that of WSL) it is the only one.
 const ALL: &str = "all";
 /// Where nodes of parts of GPUs are.
 const PARTS: &str = "/dev/nvidia-caps/";
@@ -147,7 +147,8 @@ fn of_specs(found: &BTreeMap<String, Found>, driven: &[nvidia::Driven]) -> Vec<G
     let mut nodes_seen: Vec<Vec<String>> = Vec::new();
     for (name, found) in found {
         let device = found.device();
-        if !found.spec.kind.ends_with(CLASS) || device.name == ALL {
+        let is_sum = device.name == ALL && found.spec.devices.len() > 1;
+        if !found.spec.kind.ends_with(CLASS) || is_sum {
             continue;
         }
         let own = Edits::of_spec(&device.container_edits);
@@ -242,6 +243,17 @@ devices:
         assert_eq!(inventory.summary(), "1 GPU of an unknown model, 2 NVIDIA A100-SXM4-80GB, 1 NVIDIA L4");
         let mounts: Vec<_> = inventory.gpus[0].edits.mounts.iter().map(|mount| &*mount.target).collect();
         assert_eq!(mounts, ["/dev/nvidiactl", "/dev/nvidia0"]);
+    }
+
+    #[test]
+    fn a_device_that_stands_for_all_counts_where_it_is_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let spec = "cdiVersion: 0.3.0\nkind: nvidia.com/gpu\n\
+                    devices: [{name: all, containerEdits: {deviceNodes: [{path: /dev/dxg}]}}]";
+        fs_err::write(directory.path().join("wsl.yaml"), spec).unwrap();
+        let inventory = Inventory::read(&[directory.path().to_owned()], directory.path(), "");
+        assert_eq!(inventory.choose(&requests(&["any"]), &[]).unwrap(), [0]);
+        assert_eq!(inventory.summary(), "1 GPU of an unknown model");
     }
 
     #[test]

@@ -15,7 +15,7 @@ use rustix::fs::MemfdFlags;
 
 use crate::edits::Edits;
 use crate::look::{CACHE, Found, Look};
-use crate::uses::{Share, Uses};
+use crate::uses::{self, Share};
 use crate::{DevicesError, Inventory, elf, loader_cache};
 
 /// Where the files of a sandbox appear.
@@ -34,7 +34,6 @@ pub struct Lender {
     inventory: OnceLock<Inventory>,
     start: Box<Start>,
     launcher: Mutex<Started>,
-    uses: Uses,
     /// What lies over images, by their layers and the GPUs.
     shown: Mutex<HashMap<ImageWithGpus, Shown>>,
 }
@@ -78,13 +77,7 @@ impl fmt::Debug for Lender {
 impl Lender {
     /// Lends what this machine has; sandboxes are started by the launcher that `start` gives.
     pub fn new(start: impl Fn(&[Resource]) -> Result<Launcher, SandboxError> + Send + Sync + 'static) -> Self {
-        Self {
-            inventory: OnceLock::new(),
-            start: Box::new(start),
-            launcher: Mutex::default(),
-            uses: Uses::default(),
-            shown: Mutex::default(),
-        }
+        Self { inventory: OnceLock::new(), start: Box::new(start), launcher: Mutex::default(), shown: Mutex::default() }
     }
 
     fn inventory(&self) -> &Inventory {
@@ -116,7 +109,7 @@ impl Lender {
     /// When this machine does not have what is asked for, or it cannot be reached.
     pub fn lend(&self, requests: &[GpuRequest], store: &Store, layers: &Stack<Digest>) -> Result<Lease, DevicesError> {
         let inventory = self.inventory();
-        let share = self.uses.share(inventory, requests)?;
+        let share = uses::share(inventory, requests, store)?;
         let mut edits = Edits::default();
         for gpu in share.places.iter().map(|place| &inventory.gpus()[*place]) {
             if let Some(gone) = gpu.edits.mounts.iter().find(|mount| !Path::new(&mount.source).exists()) {

@@ -191,3 +191,15 @@ RUN --mount=type=bind,from=build,target=/b --mount=type=secret,id=T true
     }
     insta::assert_snapshot!(table);
 }
+
+#[test]
+fn gpus_enter_the_key_of_the_step_that_asks_for_them() {
+    let text = r#"[{"id":"0","step":{"kind":"debian_slim","python_version":"3.11","local_python":"3.12"},"title":""},
+        {"id":"1","inputs":["0"],"title":"","gpu":["h100:2","any"],
+         "step":{"kind":"pip_install_private_repos","repositories":["github.com/a/b"],"git_user":"me"}}]"#;
+    let graph = lower(&serde_json::from_str(text).unwrap()).unwrap();
+    let materials: Vec<String> = (1..graph.len()).map(|place| material(graph.step(place).0, &[parent()])).collect();
+    let [git, repositories] = &materials[..] else { panic!("{materials:?}") };
+    assert!(!git.contains("gpu"), "{git}");
+    assert!(repositories.contains("  gpu: [\"H100:2\",\"ANY\"]\n"), "{repositories}");
+}
