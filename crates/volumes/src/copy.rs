@@ -8,7 +8,7 @@ use rustix::fs::{FileType, OFlags, Stat, fstat, readlinkat};
 use serde::{Deserialize, Serialize};
 
 use crate::catalogue::get;
-use crate::error::INVALID;
+use crate::error::{DIRECTORY, INVALID};
 use crate::files::{failed, open_file};
 use crate::tree::{Inside, MAXIMUM_DEPTH, Tree, entries, refused, synchronise, too_deep};
 use crate::upload::put;
@@ -70,7 +70,7 @@ impl Copy<'_> {
         }
         if !recursive {
             let message = format!("`{source}` is a directory: say that it is to be copied with all that it holds");
-            return Err(JobError::new(INVALID, message));
+            return Err(JobError::new(DIRECTORY, message));
         }
         if format!("{}/", target.as_str()).starts_with(&format!("{}/", source.as_str())) || source.as_str() == "." {
             let message = format!("`{source}` cannot be copied into itself, `{target}`");

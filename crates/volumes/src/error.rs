@@ -13,6 +13,8 @@ pub(crate) const TAKEN: JobErrorKind = JobErrorKind::new("volumes.taken");
 pub(crate) const NO_FILE: JobErrorKind = JobErrorKind::new("volumes.no_file");
 /// There is such a file.
 pub(crate) const FILE_EXISTS: JobErrorKind = JobErrorKind::new("volumes.file_exists");
+/// What was named is a directory, and nobody said that all of it is meant.
+pub(crate) const DIRECTORY: JobErrorKind = JobErrorKind::new("volumes.directory");
 /// What was asked for makes no sense.
 pub(crate) const INVALID: JobErrorKind = JobErrorKind::new("volumes.invalid");
 
@@ -42,9 +44,15 @@ impl VolumeError {
             Self::Job(error) if error.kind == TAKEN => ErrorClass::AlreadyExistsError,
             Self::Job(error) if error.kind == NO_FILE => ErrorClass::FileNotFoundError,
             Self::Job(error) if error.kind == FILE_EXISTS => ErrorClass::FileExistsError,
-            Self::Job(error) if error.kind == INVALID => ErrorClass::InvalidError,
+            Self::Job(error) if error.kind == INVALID || error.kind == DIRECTORY => ErrorClass::InvalidError,
             Self::Job(_) => ErrorClass::ExecutionError,
         }
+    }
+
+    /// Whether a directory was named where only files were meant.
+    #[must_use]
+    pub fn wants_recursive(&self) -> bool {
+        matches!(self, Self::Job(error) if error.kind == DIRECTORY)
     }
 }
 

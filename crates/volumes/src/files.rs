@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::catalogue::get;
-use crate::error::{INVALID, NO_FILE};
+use crate::error::{DIRECTORY, INVALID, NO_FILE};
 use crate::tree::{Inside, MAXIMUM_DEPTH, Tree, entries, refused, synchronise, too_deep};
 
 /// A file of a volume, as it is listed.
@@ -229,7 +229,7 @@ impl Job for RemoveFile {
             statat(&parent, name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW).map_err(|errno| refused(&path, errno))?;
         if is_directory(&status) && !self.recursive {
             let message = format!("`{path}` is a directory: say that it is to be removed with all that it holds");
-            return Err(JobError::new(INVALID, message));
+            return Err(JobError::new(DIRECTORY, message));
         }
         // First out of sight as a whole.
         let away = context.temporary_path();

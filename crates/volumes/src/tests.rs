@@ -119,6 +119,23 @@ fn volumes_that_are_made_at_the_same_time_are_one() {
 }
 
 #[test]
+fn files_in_the_way_of_one_another_are_not_put() {
+    let stand = Stand::new();
+    let id = stand.make("data").id;
+    let put = |one, other, force| stand.put(&id, &[("z", "z"), (one, "1"), (other, "2")], force);
+    for (one, other) in [("b", "b/c"), ("d/e/f", "/d/e")] {
+        for force in [false, true] {
+            assert_eq!(class(put(one, other, force)), ErrorClass::InvalidError, "{one} {other}");
+        }
+    }
+    assert_eq!(class(put("/a", "a/", false)), ErrorClass::FileExistsError);
+    assert!(stand.paths(&id, "/", true).is_empty());
+    stand.put(&id, &[("a", "1"), ("a.b", "2"), ("ab/a", "3")], false).unwrap();
+    put("a", "a", true).unwrap();
+    assert_eq!(stand.read(&id, "a").unwrap(), "2");
+}
+
+#[test]
 fn files_are_put_listed_read_and_removed() {
     let stand = Stand::new();
     let id = stand.make("data").id;

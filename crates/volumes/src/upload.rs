@@ -101,6 +101,7 @@ impl Job for PublishFiles {
     fn run(self, context: &WorkerContext, _: Vec<OwnedFd>) -> Result<(), JobError> {
         let (_, directory) = get(context.content(), &self.volume)?;
         let tree = Tree::open(context, &self.volume)?;
+        check_together(&self.uploads, self.force)?;
         let mut targets = Vec::with_capacity(self.uploads.len());
         for Upload { staged, path, mode } in &self.uploads {
             let inside = Inside::new(path)?;
@@ -116,6 +117,26 @@ impl Job for PublishFiles {
         }
         synchronise(&directory)
     }
+}
+
+/// Refuses files that are in the way of one another. Of several with one path the last one stays, if files may be replaced.
+fn check_together(uploads: &[Upload], force: bool) -> Result<(), JobError> {
+    let mut places = Vec::with_capacity(uploads.len());
+    for upload in uploads {
+        places.push(format!("{}/", Inside::new(&upload.path)?.as_str()));
+    }
+    // With the slash, whatever lies below a place comes right after it.
+    places.sort_unstable();
+    for pair in places.windows(2) {
+        let [one, other] = [&pair[0], &pair[1]].map(|place| place.trim_end_matches('/'));
+        if one == other && !force {
+            return Err(JobError::new(FILE_EXISTS, format!("two files are to be put at `{one}`")));
+        }
+        if one != other && pair[1].starts_with(&pair[0]) {
+            return Err(JobError::new(INVALID, format!("`{one}` cannot be a file and have `{other}` in it")));
+        }
+    }
+    Ok(())
 }
 
 /// Refuses a place where no file can go.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
 use fs_err::File;
-use lamina_engine::{Engine, Entry, EntryKind, Options, Upload, Volume, VolumeName, Volumes};
+use lamina_engine::{Engine, Entry, EntryKind, Options, Upload, Volume, VolumeError, VolumeName, Volumes};
 use lamina_ground::{ErrorClass, seconds_since_1970};
 use serde_json::{Value, json};
 
@@ -44,18 +44,11 @@ pub(crate) fn volume(command: &VolumeCommand) -> Result<u8, Failure> {
         VolumeCommand::Cp { name, paths, recursive, environment } => {
             let id = find(name, &environment.name)?.id;
             let Some((destination, sources)) = paths.split_last() else { return Ok(super::USAGE) };
-            volumes.copy(&id, sources.to_vec(), destination, *recursive)?;
+            volumes.copy(&id, sources.to_vec(), destination, *recursive).map_err(|error| recursively(&error))?;
         }
         VolumeCommand::Rm { name, path, recursive, environment } => {
             let id = find(name, &environment.name)?.id;
-            volumes.remove(&id, path, *recursive).map_err(|error| {
-                let failure = Failure::from_error(&error);
-                if error.class() == ErrorClass::InvalidError && !recursive {
-                    failure.hint("say so with `--recursive`")
-                } else {
-                    failure
-                }
-            })?;
+            volumes.remove(&id, path, *recursive).map_err(|error| recursively(&error))?;
         }
         VolumeCommand::Rename { old, new, yes: _, environment } => {
             volumes.rename(&find(old, &environment.name)?.id, new)?;
@@ -205,6 +198,12 @@ fn get_file(volumes: Volumes<'_>, id: &str, remote: &str, target: &Path, force: 
         })?;
     }
     Ok(())
+}
+
+/// An error, with the option that would have been needed for a directory.
+fn recursively(error: &VolumeError) -> Failure {
+    let failure = Failure::from_error(error);
+    if error.wants_recursive() { failure.hint("say so with `--recursive`") } else { failure }
 }
 
 /// Takes in local files, and puts them into the volume when all are there.
