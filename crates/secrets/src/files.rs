@@ -111,10 +111,15 @@ impl NamedSecrets {
     /// # Errors
     /// When there is none of that name, or it cannot be removed.
     pub fn delete(&self, name: &SecretName) -> Result<(), SecretsError> {
-        let missing = |error: &std::io::Error| error.kind() == ErrorKind::NotFound;
-        match fs_err::remove_file(self.file(name)) {
-            Err(error) if missing(&error) => Err(not_found(name)),
-            other => Ok(other?),
+        let file = self.file(name);
+        if !file.exists() {
+            return Err(not_found(name));
+        }
+        // Whoever updates it meanwhile would bring it back.
+        let locked = self.lock(name)?;
+        match fs_err::remove_file(file) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Err(not_found(name)),
+            other => Ok(other.and_then(|()| locked.sync_all())?),
         }
     }
 
@@ -315,6 +320,23 @@ mod tests {
             }
         });
         assert_eq!(secrets.get(&named("a"), &[]).unwrap().len(), 8);
+    }
+
+    #[test]
+    fn what_was_removed_is_not_brought_back() {
+        let (_directory, secrets) = secrets();
+        for _ in 0..50 {
+            secrets.create(&named("a"), values(&[]), false).unwrap();
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    for _ in 0..3 {
+                        let _ = secrets.update(&named("a"), values(&[("V", "x")]));
+                    }
+                });
+                secrets.delete(&named("a")).unwrap();
+            });
+            assert_eq!(secrets.list("main").unwrap(), []);
+        }
     }
 
     #[test]
