@@ -54,6 +54,7 @@ class Secret(metaclass=Explained):
                 raise InvalidError(
                     f"`Secret.from_dict` takes strings; the value of `{name}` is of type `{type(value).__name__}`"
                 )
+            _check_variable(name, value or "", "`Secret.from_dict`")
         values = {name: value for name, value in env_dict.items() if value is not None}
         return cls._make("from_dict({})".format(", ".join(sorted(values))), lambda: values)
 
@@ -101,6 +102,8 @@ class Secret(metaclass=Explained):
                 hint=f"set it before the program starts: `export {missing[0]}=…`",
             )
         values = {key: os.environ[key] for key in env_keys}
+        for key, value in values.items():
+            _check_variable(key, value, "`Secret.from_local_environ`")
         return cls._make("from_local_environ({})".format(", ".join(sorted(values))), lambda: values)
 
     @classmethod
@@ -123,7 +126,8 @@ class Secret(metaclass=Explained):
         `modal.exception.NotFoundError` then.
         """
         _check_name("Secret.from_name", name, environment_name)
-        if isinstance(required_keys, str) or not all(isinstance(key, str) for key in required_keys):
+        is_list = not isinstance(required_keys, str) and hasattr(required_keys, "__iter__")
+        if not is_list or not all(isinstance(key, str) for key in required_keys):
             raise InvalidError(
                 f"`required_keys` of `Secret.from_name` takes a list of names, not `{required_keys!r}`",
                 hint='write `required_keys=["API_TOKEN"]`',
@@ -310,6 +314,7 @@ def check_environment(env: object, owner: str) -> dict[str, str]:
             raise InvalidError(
                 f"`env` of {owner} takes strings; the value of `{name}` is of type `{type(value).__name__}`"
             )
+        _check_variable(name, value or "", f"`env` of {owner}")
     return {name: value for name, value in env.items() if value is not None}
 
 
@@ -349,7 +354,25 @@ def _strings(method: str, env_dict: object) -> dict[str, str]:
     for name, value in env_dict.items():
         if not isinstance(name, str) or not isinstance(value, str):
             raise InvalidError(f"`{method}` takes strings; the value of `{name}` is of type `{type(value).__name__}`")
+        _check_variable(name, value, f"`{method}`")
     return env_dict
+
+
+def _check_variable(name: str, value: str, owner: str) -> None:
+    """Refuses what no process can have in its environment, or is no text."""
+    if not name or "=" in name or "\0" in name:
+        raise InvalidError(
+            f"{owner} has a variable `{name!r}`, and no environment can: a name needs at least one character, "
+            "and neither `=` nor a zero byte"
+        )
+    if "\0" in value:
+        raise InvalidError(f"the value of `{name}` in {owner} has a zero byte, which no environment variable can hold")
+    try:
+        f"{name}{value}".encode()
+    except UnicodeEncodeError:
+        raise InvalidError(
+            f"`{name!r}` in {owner} is no text in UTF-8", hint="encode its value, for example with base64"
+        ) from None
 
 
 def _read_dotenv(start: str, filename: str) -> dict[str, str]:
@@ -366,5 +389,12 @@ def _read_dotenv(start: str, filename: str) -> dict[str, str]:
         directory = parent
     from dotenv import dotenv_values
 
-    values = dotenv_values(os.path.join(directory, filename))
-    return {name: value for name, value in values.items() if value is not None}
+    path = os.path.join(directory, filename)
+    try:
+        values = dotenv_values(path)
+    except UnicodeDecodeError:
+        raise InvalidError(f"`{path}` is no text in UTF-8", hint="save it in UTF-8") from None
+    given = {name: value for name, value in values.items() if value is not None}
+    for name, value in given.items():
+        _check_variable(name, value, f"`{path}`")
+    return given

@@ -110,6 +110,8 @@ def test_named_secrets_travel_by_name(monkeypatch):
         lambda: modal.Secret.from_name("x", environment_name=5),
         lambda: modal.Secret.from_name("x", required_keys="TOKEN"),
         lambda: modal.Secret.from_name("x", required_keys=[1]),
+        lambda: modal.Secret.from_name("x", required_keys=None),
+        lambda: modal.Secret.from_name("x", required_keys=5),
         lambda: modal.Secret.from_name("x").update({"A": None}),
         lambda: modal.Secret.from_name("x").update(["A"]),
         lambda: modal.Secret.from_dict({}).update({"A": "1"}),
@@ -142,3 +144,33 @@ def test_containers_do_not_ask_for_what_is_kept(monkeypatch):
     modal.Secret.from_name("x", required_keys=["A"])
     with pytest.raises(ExecutionError, match="a container cannot ask"):
         modal.Secret.objects.list()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("", "x"), ("A=B", "x"), ("A\0", "x"), ("A", "x\0hidden"), ("A", "\udc80hidden")]
+)
+@pytest.mark.parametrize(
+    "use",
+    [
+        modal.Secret.from_dict,
+        lambda values: modal.Secret.from_name("x").update(values),
+        lambda values: modal.Secret.objects.create("x", values),
+        lambda values: modal.Image.debian_slim("3.11").run_commands("true", env=values),
+    ],
+)
+def test_what_no_environment_can_hold_is_refused(use, name, value):
+    with pytest.raises(InvalidError) as raised:
+        use({name: value})
+    assert "hidden" not in str(raised.value)
+
+
+def test_local_variables_are_text(monkeypatch):
+    monkeypatch.setenv("NO_TEXT", "\udcff")
+    with pytest.raises(InvalidError, match="no text in UTF-8"):
+        modal.Secret.from_local_environ(["NO_TEXT"])
+
+
+def test_a_dotenv_file_is_text(tmp_path):
+    (tmp_path / ".env").write_bytes(b"A=\xff\n")
+    with pytest.raises(InvalidError, match="no text in UTF-8"):
+        modal.Secret.from_dotenv(tmp_path)._read()
