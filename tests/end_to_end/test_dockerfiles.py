@@ -173,6 +173,31 @@ def test_commands_have_shells_users_documents_and_mounts(context: Modal) -> None
     )
 
 
+def test_files_are_given_beside_the_context(context: Modal) -> None:
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        tar.addfile(tarfile.TarInfo("unpacked"))
+    (context.directory / "elsewhere").mkdir()
+    (context.directory / "elsewhere/x.tar").write_bytes(archive.getvalue())
+    given = {"/.settings": "b.txt", "sub/given.txt": "a.txt", "other.tar": "elsewhere/x.tar"}
+    lines = (
+        "COPY /.settings /",
+        "COPY sub /tree",
+        "ADD other.tar /x/",
+        "RUN --mount=source=sub,target=/s cp /s/* /seen || true",
+    )
+    options = f', context_dir="sub/..", context_files={given!r}'
+    shown = output(context, "cat /.settings; ls /tree /x /seen", "RUN mkdir /seen", *lines, options=options)
+    listed = "deep.txt\nempty\ngiven.txt\nlink\nmore\n"
+    assert shown == f"two\n/seen:\ndeep.txt\ngiven.txt\nlink\n\n/tree:\n{listed}\n/x:\nunpacked\n"
+
+
+def test_commands_are_lent_compilers(modal: Modal) -> None:
+    source = '#include <stdio.h>\nint main(void) { puts("compiled"); return 0; }'
+    lines = (f"COPY <<EOF /x.c\n{source}\nEOF", "RUN cd / && gcc x.c -o /compiled")
+    assert output(modal, "/compiled; command -v gcc || echo none", *lines) == "compiled\nnone\n"
+
+
 def test_what_containers_have_is_kept(modal: Modal) -> None:
     lines = ("ENTRYPOINT []", "CMD run it", "EXPOSE 80 53/UDP", "LABEL a='b c'", "VOLUME /data", "STOPSIGNAL SIGINT")
     assert output(modal, "echo works", *lines, "HEALTHCHECK --interval=5s CMD true") == "works\n"

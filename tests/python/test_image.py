@@ -246,6 +246,11 @@ def test_dockerfiles_are_read_when_the_app_starts(tmp_path, monkeypatch):
     assert last(given)["context"] == {"source": str(tmp_path / "sub"), "ignore": {"patterns": ["x"]}}
     with pytest.raises(FileNotFoundError, match="does not exist"):
         steps(modal.Image.from_dockerfile("none"))
+    beside = BASE.dockerfile_commands("COPY /x /y", context_files={"/x": "sub/x"})
+    with pytest.raises(FileNotFoundError, match="sub/x` of `context_files` does not exist"):
+        steps(beside)
+    (tmp_path / "sub/x").touch()
+    assert last(beside)["context"]["files"] == {"/x": str(tmp_path / "sub/x")}
 
 
 @pytest.mark.parametrize(
@@ -262,6 +267,7 @@ def test_dockerfiles_are_read_when_the_app_starts(tmp_path, monkeypatch):
         lambda: BASE.dockerfile_commands(1),
         lambda: BASE.dockerfile_commands("RUN x", build_args={1: "a"}),
         lambda: BASE.dockerfile_commands("RUN x", context_files=["a"]),
+        lambda: BASE.dockerfile_commands("RUN x", context_files={"a": 1}),
     ],
 )
 def test_dockerfiles_refuse_what_they_do_not_take(call):

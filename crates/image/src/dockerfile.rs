@@ -31,6 +31,9 @@ pub struct DockerfileContext {
     /// What is never taken.
     #[serde(default)]
     pub ignore: Option<Ignore>,
+    /// Further files: absolute local paths, by their paths in the directory.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub files: BTreeMap<String, String>,
 }
 
 /// One instruction of a Dockerfile as a step. Words are as they are written: variables are known when it is planned.

@@ -30,13 +30,27 @@ def read_dockerfile(path: AnyPath, context_dir: AnyPath | None, ignore: Ignore) 
     return {"name": os.path.basename(full), "text": text, "context": read_context(context_dir, full, ignore)}
 
 
-def read_context(context_dir: AnyPath | None, dockerfile: str | None, ignore: Ignore) -> dict[str, Any]:
-    """The directory, and what is never taken of it."""
+def read_context(
+    context_dir: AnyPath | None, dockerfile: str | None, ignore: Ignore, files: dict[str, AnyPath] | None = None
+) -> dict[str, Any]:
+    """The directory, what is never taken of it, and files that are given beside it."""
     root = absolute(os.getcwd() if context_dir is None else context_dir)
     if ignore is AUTO:
         ignore = _patterns(root, dockerfile)
     entry = directory_entry(root, "/", ignore)
-    return {"source": entry["source"], "ignore": entry["ignore"]}
+    context = {"source": entry["source"], "ignore": entry["ignore"]}
+    if files:
+        context["files"] = {name: _file(path) for name, path in files.items()}
+    return context
+
+
+def _file(path: AnyPath) -> str:
+    full = absolute(path)
+    if os.path.isdir(full):
+        raise mark(IsADirectoryError(f"`{full}` of `context_files` is a directory: name files"))
+    if not os.path.exists(full):
+        raise mark(FileNotFoundError(f"`{full}` of `context_files` does not exist"))
+    return full
 
 
 def _patterns(root: str, dockerfile: str | None) -> list[str]:

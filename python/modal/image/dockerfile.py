@@ -96,7 +96,7 @@ class DockerfileSteps(Steps):
     def dockerfile_commands(
         self,
         *dockerfile_commands: Strings,
-        context_files: dict[str, str] | None = None,
+        context_files: dict[str, AnyPath] | None = None,
         env: Environment = None,
         secrets: Secrets = None,
         gpu: str | None = None,
@@ -111,26 +111,21 @@ class DockerfileSteps(Steps):
         image.dockerfile_commands("ARG VERSION=1", "COPY setup.sh /opt/", "RUN sh /opt/setup.sh $VERSION")
         ```
 
-        They follow the image as if it stood in a ``FROM`` above them. What the options mean is explained at
+        They follow the image as if it stood in a ``FROM`` above them. `context_files` gives ``COPY`` further files:
+        the keys are their paths in the context, the values where they are here. The other options are explained at
         `Image.from_dockerfile`.
         """
         owner = "Image.dockerfile_commands"
         lines = flatten("dockerfile_commands", dockerfile_commands)
         _check(owner, context_dir, build_args, ignore)
-        if not isinstance(context_files or {}, dict):
-            raise InvalidError(f"`context_files` of `{owner}` takes a dict, not `{type(context_files).__name__}`")
-        if context_files:
-            raise InvalidError(
-                f"`{owner}` does not take `context_files` in this version",
-                hint="give the directory with the files as `context_dir`, or use `Image.add_local_file(copy=True)`",
-            )
+        files: dict[str, AnyPath] = dict(_strings(owner, "context_files", context_files, (str, os.PathLike)))
         if not lines:
             return self._unchanged()
 
         def local() -> dict[str, Any]:
             from modal._client.dockerfile import read_context
 
-            return {"context": read_context(context_dir, None, ignore)}
+            return {"context": read_context(context_dir, None, ignore, files)}
 
         step = {
             "kind": "dockerfile_commands",
@@ -144,12 +139,17 @@ class DockerfileSteps(Steps):
 def _check(owner: str, context_dir: object, build_args: object, ignore: object) -> None:
     if context_dir is not None and not isinstance(context_dir, (str, os.PathLike)):
         raise InvalidError(f"`context_dir` of `{owner}` takes a path, not `{type(context_dir).__name__}`")
-    given = {} if build_args is None else build_args
-    if not isinstance(given, dict) or not all(isinstance(text, str) for pair in given.items() for text in pair):
-        raise InvalidError(f"`build_args` of `{owner}` takes a dict of strings, not `{build_args!r}`")
+    _strings(owner, "build_args", build_args, str)
     is_list = isinstance(ignore, (list, tuple)) and all(isinstance(pattern, str) for pattern in ignore)
     if ignore is not AUTO and not callable(ignore) and not is_list:
         raise InvalidError(
             f"`ignore` of `{owner}` takes a list of patterns, a function or a `FilePatternMatcher`, "
             f"not `{type(ignore).__name__}`"
         )
+
+
+def _strings(owner: str, name: str, given: Any, values: type | tuple[type, ...]) -> dict[str, Any]:
+    pairs = {} if given is None else given
+    if not isinstance(pairs, dict) or not all(isinstance(k, str) and isinstance(v, values) for k, v in pairs.items()):
+        raise InvalidError(f"`{name}` of `{owner}` takes a dict of strings, not `{given!r}`")
+    return pairs

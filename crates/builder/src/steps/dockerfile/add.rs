@@ -62,10 +62,8 @@ impl Stacked<'_> {
     /// Unpacks a local archive at the target; false if the source is none.
     pub(super) fn unpack(&mut self, source: &str, log: &mut StepLog) -> Result<bool, StepError> {
         use std::io::Write as _;
-        let Some(root) = self.root().filter(|_| self.plan.transfer.options.unpack != Some(false)) else {
-            return Ok(false);
-        };
-        let path = root.join(source.trim_start_matches('/'));
+        let wanted = self.plan.transfer.options.unpack != Some(false);
+        let Some(path) = self.local_path(source).filter(|_| wanted) else { return Ok(false) };
         let Ok(mut file) = fs_err::File::open(path).map(fs_err::File::into_file) else { return Ok(false) };
         let is_file = file.metadata().is_ok_and(|status| status.is_file());
         if !is_file || !is_archive(&file).unwrap_or(false) {

@@ -4,7 +4,10 @@ use std::path::{Path, PathBuf};
 
 use lamina_dockerfile::{Document, Transfer};
 use lamina_ground::Stack;
-use lamina_image::{Digest, DockerfileContext, DockerfileCopy, DockerfileStep, KeyMaterial};
+use lamina_image::patterns::PatternMatcher;
+use lamina_image::{
+    Digest, DockerfileContext, DockerfileCopy, DockerfileStep, FileEntry, FileKind, FileSet, KeyMaterial,
+};
 use lamina_store::{Committed, Context, Copy, CopyMode, Onto, StoreError};
 
 use super::{absolute, add, expand_each, expand_one, ids, mistake, variables};
@@ -21,9 +24,9 @@ pub(super) struct CopyPlan {
     pub(super) transfer: Transfer,
     pub(super) target: String,
     /// What the sources name of the local directory, unless a stage has them.
-    local: Option<Committed>,
+    local: Option<ContextLayers>,
     /// The local directory.
-    root: Option<PathBuf>,
+    context: Option<DockerfileContext>,
     is_add: bool,
 }
 
@@ -72,11 +75,31 @@ pub(super) fn plan(
     let mut layer = None;
     if transfer.options.from.is_none() && !local.is_empty() {
         let made = context_layer(step, copy.context.as_ref(), &local, planning)?;
-        material.add("files", made.content.hex());
+        material.add("files", made.content());
         layer = Some(made);
     }
-    let root = copy.context.as_ref().map(|context| PathBuf::from(&context.source));
-    Ok(Box::new(CopyPlan { step: step.clone(), transfer, target, local: layer, root, is_add: copy.is_add }))
+    let context = copy.context.clone();
+    Ok(Box::new(CopyPlan { step: step.clone(), transfer, target, local: layer, context, is_add: copy.is_add }))
+}
+
+/// What is taken of a local directory.
+pub(super) struct ContextLayers {
+    /// What is in the directory itself.
+    own: Committed,
+    /// Files that were given beside it, which lie over it.
+    given: Option<Committed>,
+}
+
+impl ContextLayers {
+    /// What all of it holds, as the material of a key.
+    pub(super) fn content(&self) -> String {
+        let given = self.given.iter().map(|layer| format!("+{}", layer.content.hex()));
+        std::iter::once(self.own.content.hex()).chain(given).collect()
+    }
+
+    pub(super) fn layers(&self) -> Stack<Digest> {
+        Stack::from_bottom_up(std::iter::once(&self.own).chain(&self.given).map(|layer| layer.digest))
+    }
 }
 
 /// What sources name of the local directory.
@@ -85,7 +108,7 @@ pub(super) fn context_layer(
     context: Option<&DockerfileContext>,
     sources: &[String],
     planning: &Planning<'_>,
-) -> Result<Committed, BuildError> {
+) -> Result<ContextLayers, BuildError> {
     let context = context.ok_or_else(|| mistake(step, "there is no local directory to take files from"))?;
     if let Some(source) = sources.iter().find(|source| leads_out(source)) {
         return Err(mistake(
@@ -93,8 +116,31 @@ pub(super) fn context_layer(
             format!("`{source}` is outside of `{}`, which `COPY` takes files from: set `context_dir`", context.source),
         ));
     }
+    let (mut sources, mut entries) = (sources.to_vec(), Vec::new());
+    for (name, file) in &context.files {
+        let meant = sources.iter().any(|source| is_meant(source, name));
+        sources.retain(|source| clean(source) != clean(name));
+        if meant {
+            let (source, target) = (file.clone(), format!("/{}", clean(name)));
+            entries.push(FileEntry { source, target, kind: FileKind::File, ignore: None });
+        }
+    }
     let root = Path::new(&context.source);
-    planning.local.context(&Context { root, ignore: context.ignore.as_ref(), sources })
+    let own = planning.local.context(&Context { root, ignore: context.ignore.as_ref(), sources: &sources })?;
+    let files = Some(FileSet { entries }).filter(|files| !files.is_empty());
+    let given = files.map(|files| planning.local.layer(&files, &Stack::new())).transpose()?;
+    Ok(ContextLayers { own, given })
+}
+
+/// A path of the local directory without what changes nothing.
+fn clean(path: &str) -> String {
+    path.split('/').filter(|part| !matches!(*part, "" | ".")).collect::<Vec<_>>().join("/")
+}
+
+/// Whether a source means a file, by its own path, as a pattern or by a directory above it.
+fn is_meant(source: &str, name: &str) -> bool {
+    let (source, name) = (clean(source), clean(name));
+    source.is_empty() || PatternMatcher::new(&[source]).is_ok_and(|pattern| pattern.matches(name.as_bytes()))
 }
 
 /// Whether a path goes above where it begins.
@@ -117,7 +163,7 @@ impl Recipe for CopyPlan {
         let mut stacked = Stacked { plan: &self, context, owner, layers: Vec::new() };
         let from = match (&self.transfer.options.from, &self.local) {
             (Some(_), _) => context.others.first().map(|other| other.layers.clone()).unwrap_or_default(),
-            (None, Some(layer)) => Stack::from_bottom_up([layer.digest]),
+            (None, Some(layers)) => layers.layers(),
             (None, None) => Stack::new(),
         };
         let mut plain = Vec::new();
@@ -215,8 +261,11 @@ impl Stacked<'_> {
         self.copy(&names, &from)
     }
 
-    /// The local directory that sources are in.
-    pub(super) fn root(&self) -> Option<PathBuf> {
-        self.plan.root.clone()
+    /// Where a source is on this machine, unless it is in an image.
+    pub(super) fn local_path(&self, source: &str) -> Option<PathBuf> {
+        let context = self.plan.context.as_ref()?;
+        let given = context.files.iter().find(|(name, _)| clean(name) == clean(source));
+        let within = || Path::new(&context.source).join(source.trim_start_matches('/'));
+        Some(given.map_or_else(within, |(_, path)| PathBuf::from(path)))
     }
 }

@@ -274,6 +274,7 @@ impl<'a> Lowering<'a> {
         if !is_run {
             node.environment = BTreeMap::new();
             node.secrets = Vec::new();
+            node.gpu = Vec::new();
         }
         self.nodes.push(node);
         id

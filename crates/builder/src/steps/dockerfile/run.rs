@@ -6,7 +6,7 @@ use lamina_dockerfile::{Bind, Cache, Command, RunMount, Secret, Sharing};
 use lamina_ground::Stack;
 use lamina_image::{Digest, DockerfileRun, DockerfileStep, KeyMaterial};
 use lamina_sandbox::{InjectedFile, Mount, Network};
-use lamina_store::{CommitRules, Committed, Copy, Lock, Onto, Placed};
+use lamina_store::{CommitRules, Copy, Lock, Onto, Placed};
 use serde_json::{Map, Value};
 
 use super::{absolute, copy, expand_one, mistake};
@@ -28,7 +28,7 @@ struct RunPlan {
     run: DockerfileRun,
     mounts: Vec<RunMount>,
     /// What mounts show of the local directory, in their order.
-    contexts: Vec<Committed>,
+    contexts: Vec<copy::ContextLayers>,
     /// Values of `ARG`.
     arguments: BTreeMap<String, String>,
 }
@@ -71,7 +71,7 @@ pub(super) fn plan(
         }
     }
     if !contexts.is_empty() {
-        material.add("files", contexts.iter().map(|layer| layer.content.hex()).collect::<Vec<_>>());
+        material.add("files", contexts.iter().map(copy::ContextLayers::content).collect::<Vec<_>>());
     }
     Ok(Box::new(RunPlan { step: step.clone(), run: run.clone(), mounts, contexts, arguments }))
 }
@@ -206,7 +206,7 @@ impl RunPlan {
                 RunMount::Bind(bind) => {
                     let from = match &bind.from {
                         Some(_) => others.next().map(|state| state.layers.clone()),
-                        None => contexts.next().map(|layer| Stack::from_bottom_up([layer.digest])),
+                        None => contexts.next().map(copy::ContextLayers::layers),
                     };
                     self.add_bind(bind, &from.unwrap_or_default(), context, &mut prepared)?;
                 }
