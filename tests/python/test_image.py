@@ -38,6 +38,21 @@ def test_images_are_made_by_factories_only():
         modal.Image.env({})
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        modal.Image.build,
+        lambda: modal.Image.publish("trainer"),
+        modal.Image.hydrate,
+        modal.Image.build.aio,
+        modal.Volume.commit,
+    ],
+)
+def test_methods_of_objects_are_refused_on_the_class(call):
+    with pytest.raises(InvalidError, match="was called on the class, which is no"):
+        call()
+
+
 def test_methods_leave_their_image_alone():
     extended = BASE.apt_install("git").env({"A": "1"})
     assert [step["kind"] for step in steps(BASE)] == ["debian_slim"]

@@ -61,8 +61,26 @@ class Twins(Generic[Q, T, QA, A]):
     def __get__(self, instance: object, owner: type | None = None) -> Bound[Q, T, QA, A]:
         """The method of an object; of the class, functions that take the object first."""
         if instance is None:
-            return Bound(self._blocking, self._asynchronous)  # type: ignore[arg-type]
+            return Bound(_on_class(self._blocking, owner), _on_class(self._asynchronous, owner))
         return Bound(self._blocking.__get__(instance), self._asynchronous.__get__(instance))
+
+
+def _on_class(method: Callable[..., Any], owner: type | None) -> Callable[..., Any]:
+    """A method as the class has it: it takes the object first, and says so where there is none."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if owner is not None and not (args and isinstance(args[0], owner)):
+            from modal.exception import InvalidError
+
+            name, kind = method.__name__, owner.__name__
+            raise InvalidError(
+                f"`{kind}.{name}` was called on the class, which is no {kind.lower()}",
+                hint=f"call it on one that a factory method of `modal.{kind}` has made",
+            )
+        return method(*args, **kwargs)
+
+    call.__doc__, call.__name__, call.__wrapped__ = method.__doc__, method.__name__, method  # type: ignore[attr-defined]
+    return call
 
 
 def with_aio(
