@@ -49,6 +49,21 @@ commands = (
 )
 dockerfile = modal.Image.from_dockerfile("Dockerfile", context_dir=".", build_args={"A": "b"}, ignore=["*.pyc"])
 lines = dockerfile.dockerfile_commands("RUN make", ["CMD x"], secrets=[modal.Secret.from_dict({"A": "b"})])
+given = dockerfile.dockerfile_commands("COPY /a /b", context_files={"/a": "local/a", "/c": Path("local/c")})
+project = modal.Image.debian_slim().uv_sync(
+    "project", groups=["dev"], extras=["more"], frozen=False, uv_version="0.9.0"
+)
+downloaded = project.run_function(
+    print_versions,
+    secrets=[modal.Secret.from_name("huggingface", required_keys=["HF_TOKEN"])],
+    volumes={"/models": Volume.from_name("models", create_if_missing=True)},
+    args=("torch",),
+    include_source=False,
+)
+mounted = project.run_commands("ls /models", volumes={"/models": Volume.from_name("models")})
+named = modal.Image.from_name("trainer:v1", environment_name="main")
+assert_type(downloaded.build(), modal.Image)
+assert_type(downloaded.publish("trainer:v2"), None)
 served = (
     modal.Image.from_scratch(force_build=True)
     .entrypoint([])
