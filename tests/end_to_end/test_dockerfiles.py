@@ -291,3 +291,34 @@ def test_a_missing_dockerfile_is_no_traceback(modal: Modal) -> None:
     modal.write("app.py", HEAD.format(image='modal.Image.from_dockerfile("none")', command="true"))
     result = modal("run", "app.py", check=False)
     assert result.code == 1 and "/none` does not exist" in result.stderr and "Traceback" not in result.stderr
+
+
+def test_an_image_is_built_without_a_program(context: Modal) -> None:
+    context.write(
+        "Dockerfile",
+        """
+        FROM scratch AS first
+        ARG GIVEN
+        ARG TAKEN
+        COPY a.txt /${GIVEN}-${TAKEN}
+        FROM first
+        COPY b.txt missing /x/
+        """,
+    )
+    name = f"built-{os.urandom(4).hex()}"
+    options = ("--build-arg", "GIVEN=given", "--build-arg", "TAKEN", "--build-arg", "ABSENT", "--target", "First")
+    image = context("image", "build", ".", "-t", f"{name}:v1", *options, TAKEN="taken").stdout.strip()
+    assert image.startswith("im-")
+    listed = context("image", "names", "list", "--prefix", name).stdout
+    assert f"{name}:v1" in listed and image[:9] in listed
+    shown = context("image", "inspect", image).stdout
+    assert "COPY a.txt /${GIVEN}-${TAKEN}" in shown
+    for words, said in (
+        (("-t", "im-no"), "cannot be the name of an image"),
+        (("--target", "none"), "there is no stage `none`"),
+        (("--platform", "linux/riscv64"), "`linux/riscv64` cannot run here"),
+        (("-f", "none"), "does not exist"),
+        ((), "`missing` is not there"),
+    ):
+        result = context("image", "build", ".", *words, check=False)
+        assert result.code and said in result.stderr and "Traceback" not in result.stderr, result.stderr

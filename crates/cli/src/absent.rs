@@ -27,7 +27,7 @@ fn instead(group: Option<&str>, command: &str) -> Option<&'static str> {
             "account" | "billing" | "bootstrap" | "changelog" | "config" | "dashboard" | "environment" | "profile"
             | "setup" | "token" | "workspace",
         ) => NO_ACCOUNT,
-        (Some("image"), "build" | "pull" | "publish") => BUILD,
+        (Some("image"), "pull" | "publish") => BUILD,
         _ => return None,
     })
 }
@@ -70,7 +70,7 @@ mod tests {
             &["setup"],
             &["token", "new"],
             &["app", "history", "a"],
-            &["image", "build", "."],
+            &["image", "pull", "x"],
         ] {
             let said = said(words).unwrap_or_else(|| panic!("{words:?}"));
             assert!(said.contains("is not part of this version"), "{said}");

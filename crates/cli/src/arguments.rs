@@ -10,9 +10,11 @@ use lamina_ground::EnvVars;
 
 use crate::output::Progress;
 
+mod image_build;
 mod secret;
 mod volume;
 
+pub(crate) use image_build::ImageBuild;
 pub(crate) use secret::{CreateSecret, Secret};
 pub(crate) use volume::VolumeCommand;
 
@@ -323,6 +325,8 @@ pub(crate) enum ImageNames {
 /// `modal image`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Image {
+    /// Build the image of a Dockerfile
+    Build(Box<ImageBuild>),
     /// List the images in the store, the one used last first
     List {
         /// One JSON array for programs

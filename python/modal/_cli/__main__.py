@@ -1,4 +1,4 @@
-"""`modal._cli run|describe …`: what the `modal` command starts Python with, and a connection to the engine."""
+"""`modal._cli run|describe|build …`: what the `modal` command starts Python with, and a connection to the engine."""
 
 from __future__ import annotations
 

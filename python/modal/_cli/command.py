@@ -1,4 +1,4 @@
-"""The commands `run` and `describe`."""
+"""The commands `run`, `describe` and `build`."""
 
 from __future__ import annotations
 
@@ -34,6 +34,10 @@ def main(words: list[str]) -> int:
 
 
 def _dispatch(words: list[str]) -> int:
+    if words[:1] == ["build"]:
+        from modal._cli.build import build
+
+        return build(words[1:])
     options, rest = words, []
     if "--" in words:
         cut = words.index("--")

@@ -7,6 +7,7 @@ pub(crate) mod detach;
 pub(crate) mod doctor;
 mod dotenv;
 pub(crate) mod image;
+mod image_build;
 mod image_names;
 mod image_table;
 mod prune;

@@ -25,6 +25,14 @@ pub(super) fn lower(file: &Dockerfile, node: &Node) -> Result<Vec<Node>, BuildEr
         let message = "there is no `FROM`: the first instruction names what the image starts from".to_owned();
         return Err(BuildError::invalid(Mistake::Dockerfile { place, message }));
     };
+    let last = match &file.target {
+        None => last,
+        Some(target) => lowering.find(target).ok_or_else(|| {
+            let place = DockerfilePlace { file: file.name.clone(), line: 1, text: String::new() };
+            let message = format!("there is no stage `{target}`: `FROM … AS {target}` begins one");
+            BuildError::invalid(Mistake::Dockerfile { place, message })
+        })?,
+    };
     let mut needed = BTreeSet::new();
     lowering.need(last, &mut needed)?;
     for stage in needed {
