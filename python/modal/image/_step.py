@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from modal._shared.interpreter import encode_json
 from modal.exception import InvalidError
 
@@ -186,6 +188,20 @@ def title(method: str, arguments: Iterable[str]) -> str:
 def quote(text: str) -> str:
     """A string as it is written in a program."""
     return encode_json(text)
+
+
+def path_text(value: object, what: str) -> str:
+    """A path as text; `what` is the argument that has to be one."""
+    if not isinstance(value, (str, os.PathLike)):
+        raise InvalidError(f"{what} takes a path, not `{type(value).__name__}`")
+    return os.fspath(value)
+
+
+def string_list(values: object, what: str, hint: str) -> list[str]:
+    """A list of strings; `what` is the argument that has to be one."""
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise InvalidError(f"{what} takes a list of strings, not `{values!r}`", hint=hint)
+    return list(values)
 
 
 def flatten(method: str, values: tuple[object, ...]) -> list[str]:

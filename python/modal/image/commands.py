@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
-
 from modal._shared.interpreter import encode_json
 from modal.exception import InvalidError
-from modal.image._step import Steps, flatten, instance_method, quote
+from modal.image._step import Steps, flatten, instance_method, path_text, quote, string_list
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -129,9 +127,7 @@ class CommandSteps(Steps):
     @instance_method
     def workdir(self, path: str | PurePosixPath) -> Image:
         """Sets the working directory of later steps and of containers."""
-        if not isinstance(path, (str, os.PathLike)):
-            raise InvalidError(f"`Image.workdir` takes a path, not `{type(path).__name__}`")
-        text = os.fspath(path)
+        text = path_text(path, "`Image.workdir`")
         return self._add({"kind": "workdir", "path": text}, [quote(text)])
 
     @instance_method
@@ -166,12 +162,9 @@ class CommandSteps(Steps):
 
     def _set(self, method: str, keyword: str, arguments: object) -> Image:
         """A step of the kind `method`, of a list of strings."""
-        if not isinstance(arguments, list) or not all(isinstance(argument, str) for argument in arguments):
-            raise InvalidError(
-                f"`{keyword}` of `Image.{method}` takes a list of strings, not `{arguments!r}`",
-                hint='write each argument as a string of its own, for example `["/bin/bash", "-c"]`',
-            )
-        return self._add({"kind": method, "arguments": list(arguments)}, [encode_json(arguments)])
+        hint = 'write each argument as a string of its own, for example `["/bin/bash", "-c"]`'
+        words = string_list(arguments, f"`{keyword}` of `Image.{method}`", hint)
+        return self._add({"kind": method, "arguments": words}, [encode_json(words)])
 
 
 def _wired_volumes(volumes: Volumes, owner: str) -> Callable[[], dict[str, Any]] | None:

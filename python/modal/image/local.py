@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from modal.exception import InvalidError
-from modal.image._step import Steps, instance_method, quote
+from modal.image._step import Steps, instance_method, path_text, quote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,13 +33,11 @@ class LocalSteps(Steps):
         Without `copy` nothing is built: the file is attached when a container starts, and editing it rebuilds nothing.
         With ``copy=True`` it becomes a layer, which later steps can use.
         """
-        _check_local_path("add_local_file", local_path)
+        source = path_text(local_path, "`local_path` of `Image.add_local_file`")
         target = _check_remote_path("add_local_file", remote_path)
         if target.endswith("/"):
-            target += os.path.basename(os.fspath(local_path))
-        return self._add_files(
-            copy, "add_local_file", [os.fspath(local_path), target], lambda: _file(local_path, target)
-        )
+            target += os.path.basename(source)
+        return self._add_files(copy, "add_local_file", [source, target], lambda: _file(source, target))
 
     @instance_method
     def add_local_dir(
@@ -62,12 +60,10 @@ class LocalSteps(Steps):
         What the image has stays: directories are merged, and keep their owner and mode. Local links are followed, but
         each directory is added once: a link to one that is added already is a link in the image, too.
         """
-        _check_local_path("add_local_dir", local_path)
+        source = path_text(local_path, "`local_path` of `Image.add_local_dir`")
         target = _check_remote_path("add_local_dir", remote_path)
         rule = _check_ignore("add_local_dir", ignore)
-        return self._add_files(
-            copy, "add_local_dir", [os.fspath(local_path), target], lambda: _directory(local_path, target, rule)
-        )
+        return self._add_files(copy, "add_local_dir", [source, target], lambda: _directory(source, target, rule))
 
     @instance_method
     def add_local_python_source(
@@ -118,11 +114,6 @@ def _modules(names: tuple[str, ...], ignore: Ignore | None) -> list[Entry]:
     from modal._client.modules import module_entries
 
     return module_entries(names, ignore)
-
-
-def _check_local_path(method: str, path: object) -> None:
-    if not isinstance(path, (str, os.PathLike)):
-        raise InvalidError(f"`local_path` of `Image.{method}` takes a path, not `{type(path).__name__}`")
 
 
 def _check_remote_path(method: str, remote_path: object) -> str:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
-
 from modal._shared.interpreter import encode_json
 from modal.exception import InvalidError
-from modal.image._step import Steps, flatten, instance_method, quote
+from modal.image._step import Steps, flatten, instance_method, path_text, quote, string_list
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -69,14 +67,12 @@ class PackageSteps(Steps):
 
         `requirements` names local requirements files, which are read when the image is built.
         """
-        if requirements is not None and not (
-            isinstance(requirements, list) and all(isinstance(path, (str, os.PathLike)) for path in requirements)
-        ):
+        if requirements is not None and not isinstance(requirements, list):
             raise InvalidError(
                 f"`requirements` of `Image.uv_pip_install` takes a list of paths, not `{type(requirements).__name__}`",
                 hint='write `requirements=["requirements.txt"]`',
             )
-        files = [os.fspath(path) for path in requirements or ()]
+        files = [path_text(path, "`requirements` of `Image.uv_pip_install`") for path in requirements or ()]
         options = _options(find_links, index_url, extra_index_url, pre, extra_options)
         step = {"kind": "uv_pip_install", **options, "uv_version": uv_version}
         return self._install(step, packages, env, secrets, force_build, gpu, files)
@@ -104,7 +100,7 @@ class PackageSteps(Steps):
 
         The file is read when the image is built, with those that it includes.
         """
-        file = _path("pip_install_from_requirements", "requirements_txt", requirements_txt)
+        file = path_text(requirements_txt, "`requirements_txt` of `Image.pip_install_from_requirements`")
         options = _options(find_links, index_url, extra_index_url, pre, extra_options)
         return self._add(
             {"kind": "pip_install", "packages": [], **options},
@@ -142,7 +138,7 @@ class PackageSteps(Steps):
         The file is read when the image is built. The project itself is not installed, and groups that it has not are
         passed over.
         """
-        file = _path("pip_install_from_pyproject", "pyproject_toml", pyproject_toml)
+        file = path_text(pyproject_toml, "`pyproject_toml` of `Image.pip_install_from_pyproject`")
         groups = _names("pip_install_from_pyproject", "optional_dependencies", optional_dependencies)
         options = _options(find_links, index_url, extra_index_url, pre, extra_options)
         return self._add(
@@ -231,7 +227,7 @@ class PackageSteps(Steps):
         read when the image is built; with `frozen` the lock is taken as it is, and otherwise uv renews it where it has
         to.
         """
-        directory = _path("uv_sync", "uv_project_dir", uv_project_dir)
+        directory = path_text(uv_project_dir, "`uv_project_dir` of `Image.uv_sync`")
         step = {
             "kind": "uv_sync",
             "groups": _names("uv_sync", "groups", groups),
@@ -272,8 +268,10 @@ class PackageSteps(Steps):
         The project itself is not installed.
         """
         method = "poetry_install_from_file"
-        project = _path(method, "poetry_pyproject_toml", poetry_pyproject_toml)
-        lock = None if poetry_lockfile is None else _path(method, "poetry_lockfile", poetry_lockfile)
+        project = path_text(poetry_pyproject_toml, f"`poetry_pyproject_toml` of `Image.{method}`")
+        lock = poetry_lockfile
+        if lock is not None:
+            lock = path_text(lock, f"`poetry_lockfile` of `Image.{method}`")
         step = {
             "kind": method,
             "ignore_lockfile": bool(ignore_lockfile),
@@ -317,7 +315,7 @@ class PackageSteps(Steps):
         names = flatten(method, packages)
         if not names and spec_file is None:
             return self._unchanged()
-        file = None if spec_file is None else _path(method, "spec_file", spec_file)
+        file = None if spec_file is None else path_text(spec_file, f"`spec_file` of `Image.{method}`")
         step = {"kind": method, "packages": names, "channels": _names(method, "channels", channels)}
         shown = [*map(quote, names), *([] if file is None else [f"spec_file={quote(file)}"])]
         shown += _shown("channels", step["channels"])
@@ -385,22 +383,11 @@ def _options(
     }
 
 
-def _path(method: str, name: str, value: object) -> str:
-    """A local path as text."""
-    if not isinstance(value, (str, os.PathLike)):
-        raise InvalidError(f"`{name}` of `Image.{method}` takes a path, not `{type(value).__name__}`")
-    return os.fspath(value)
-
-
 def _names(method: str, name: str, values: object) -> list[str]:
     """A list of names; None is an empty one."""
     if values is None:
         return []
-    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-        raise InvalidError(
-            f"`{name}` of `Image.{method}` takes a list of strings, not `{values!r}`", hint=f'write `{name}=["name"]`'
-        )
-    return list(values)
+    return string_list(values, f"`{name}` of `Image.{method}`", f'write `{name}=["name"]`')
 
 
 def _shown(name: str, values: object) -> list[str]:
