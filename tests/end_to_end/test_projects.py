@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from conftest import Modal, Result
-from packages import Index, serve
+from packages import Index, record_row, serve
 
 UV = Path(__file__).resolve().parents[2] / "target/test-environment/bin/uv"
 
@@ -89,6 +90,55 @@ def test_project_of_uv(modal: Modal, index: Index) -> None:
     assert "does not match its project" in stale.stderr and "run `uv lock`" in stale.stderr
 
 
+SETTINGS = """
+[dependency-groups]
+dev = ["lamina-tool", { include-group = "test" }]
+test = ["lamina-old; python_version < '3'", "lamina-data; sys_platform == 'linux'"]
+[tool.uv]
+default-groups = ["dev"]
+"""
+
+
+#: Everything that a wheel may have beside modules.
+MORE_FILES = {
+    "lamina_tool-1.0.data/scripts/lamina-script": "#!python -u\nprint('script')\n",
+    "lamina_tool-1.0.data/data/share/lamina.txt": "data\n",
+    "lamina_tool-1.0.data/headers/lamina.h": "int lamina;\n",
+    "lamina_tool-1.0.dist-info/entry_points.txt": "[console_scripts]\nlamina = lamina_tool:main\n",
+}
+
+
+def test_locked_wheels_are_linked_as_uv_installs_them(modal: Modal, index: Index) -> None:
+    rows = "".join(record_row(path, text) for path, text in MORE_FILES.items())
+    index.add(
+        "host",
+        "lamina_tool",
+        "1.0",
+        requires=("lamina-demo",),
+        record=lambda record: record + rows,
+        more=lambda archive: [archive.writestr(path, text) for path, text in MORE_FILES.items()],
+    )
+    index.add("host", "lamina_data", "1.0")
+    index.add("host", "lamina_old", "1.0")
+    modal.write("project/pyproject.toml", PROJECT + SETTINGS)
+    lock = [UV, "lock", "--no-config", "--default-index", index.url("host")]
+    subprocess.run(lock, cwd=modal.directory / "project", check=True, capture_output=True)
+
+    def built(options: str) -> tuple[str, str, str]:
+        """Image, log and what is in it. Images with the same content have the same name."""
+        result = build(modal, index, f'.uv_sync("project", extras=["more"], extra_options={options!r})')
+        return re.findall(r"Built (im-\w+)", result.stderr)[0], result.stderr, result.stdout
+
+    for selection, names in (("", ["data", "demo", "more", "tool"]), ("--no-dev", ["demo", "more"])):
+        linked, log, found = built(selection)
+        assert "inside the sandbox" not in log
+        assert found == f"/.uv/.venv/bin/python {[(f'lamina_{name}', '1.0') for name in names]}\n"
+        # An option that changes nothing has uv itself install all of it.
+        installed, log, again = built(f"{selection} --no-progress")
+        assert "installing inside the sandbox" in log
+        assert (linked, found) == (installed, again)
+
+
 def test_project_of_poetry(modal: Modal, index: Index) -> None:
     source = f'[[tool.poetry.source]]\nname = "host"\nurl = "{index.url("host")}/"\npriority = "primary"\n'
     modal.write("pyproject.toml", PROJECT + source)
@@ -97,6 +147,67 @@ def test_project_of_poetry(modal: Modal, index: Index) -> None:
     # poetry itself is a real package. It chooses versions that go with all extras, wanted or not.
     result = build(modal, None, '.poetry_install_from_file("pyproject.toml", ignore_lockfile=True)')
     assert result.stdout == "/usr/local/bin/python [('lamina_demo', '1.0')]\n"
+
+
+def lock_of_poetry(modal: Modal, poetry: str) -> None:
+    """Has poetry itself write the lock of the project."""
+    modal.write(
+        "lock.py",
+        f"""
+        import modal
+
+        image = modal.Image.debian_slim(python_version="3.11").pip_install({poetry!r})
+        image = image.add_local_file("pyproject.toml", "/x/pyproject.toml", copy=True)
+        app = modal.App("lock", image=image.run_commands("cd /x && poetry lock --no-interaction"))
+
+        @app.function()
+        def lock():
+            return open("/x/poetry.lock").read()
+
+        @app.local_entrypoint()
+        def main():
+            open("poetry.lock", "w").write(lock.remote())
+        """,
+    )
+    modal("run", "--progress", "plain", "lock.py")
+
+
+@pytest.mark.parametrize(
+    ("version", "keywords"),
+    [("2.1.4", ""), ("1.8.5", ", poetry_version='1.8.5'"), ("1.8.5", ", poetry_version='~=1.8.0', old_installer=True")],
+)
+def test_project_with_a_lock_of_poetry(modal: Modal, index: Index, version: str, keywords: str) -> None:
+    modal.write(
+        "pyproject.toml",
+        """
+        [tool.poetry]
+        name = "demo"
+        version = "1"
+        description = ""
+        authors = []
+        package-mode = false
+        [tool.poetry.dependencies]
+        python = "^3.11"
+        lamina-demo = "<2"
+        [tool.poetry.group.dev.dependencies]
+        lamina-more = "*"
+        [[tool.poetry.source]]
+        name = "host"
+        url = "INDEX/"
+        priority = "primary"
+        """.replace("INDEX", index.url("host")),
+    )
+    lock_of_poetry(modal, f"poetry=={version}")
+    step = '.poetry_install_from_file("pyproject.toml"'
+    demo, more = ("lamina_demo", "1.0"), ("lamina_more", "1.0")
+    assert build(modal, None, f"{step}{keywords})").stdout == f"/usr/local/bin/python {[demo, more]}\n"
+    assert build(modal, None, f"{step}, without=['dev']{keywords})").stdout == f"/usr/local/bin/python {[demo]}\n"
+    # The lock counts, not what there is meanwhile.
+    index.add("host", "lamina_demo", "1.5")
+    try:
+        assert build(modal, None, f"{step}, only=['main']{keywords})").stdout == f"/usr/local/bin/python {[demo]}\n"
+    finally:
+        del index.wheels["host"]["lamina_demo-1.5-py3-none-any.whl"]
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let target = Target {
         python: "3.11".to_owned(),
         interpreter: "/usr/bin/python3".to_owned(),
+        base_interpreter: "/usr/bin/python3".to_owned(),
         site_packages: "/usr/local/lib/python3.11/dist-packages".to_owned(),
         scripts: "/usr/local/bin".to_owned(),
         prefix: "/usr/local".to_owned(),
@@ -67,6 +68,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         environment: &BTreeMap::new(),
         working_directory: "/",
         sites: &sites,
+        unwanted: &[],
     };
     let installed = lamina_wheels::survey(&store, base, &inside)?.installed;
     say(&format!("the image has {} distributions", installed.len()))?;

@@ -135,7 +135,7 @@ impl Compilers<'_> {
             .workshop
             .launcher
             .spawn(&self.spec(), stdio)
-            .map_err(|source| WheelError::Compiler { interpreter: self.target.interpreter.clone(), source })?;
+            .map_err(|source| WheelError::Compiler { interpreter: self.target.base_interpreter.clone(), source })?;
         let sandbox = Arc::new(sandbox);
         let cancelled = Arc::clone(&sandbox);
         Ok(Interpreter {
@@ -150,7 +150,7 @@ impl Compilers<'_> {
     fn spec(&self) -> SandboxSpec {
         let (major, minor) = self.target.python_minor().unwrap_or_default();
         let argv = [
-            self.target.interpreter.as_str(),
+            self.target.base_interpreter.as_str(),
             "-sSBW",
             "ignore",
             "/dev/lamina/compile.py",

@@ -71,6 +71,8 @@ pub struct Inside<'a> {
     pub working_directory: &'a str,
     /// Directories of installed distributions, in the order in which Python looks at them.
     pub sites: &'a [String],
+    /// Further paths that must not be there: the installer would make use of them.
+    pub unwanted: &'a [&'a str],
 }
 
 impl Inside<'_> {
@@ -123,13 +125,16 @@ impl Inside<'_> {
             .chain(&standard)
             .flat_map(|directory| ["sitecustomize", "usercustomize"].map(|module| format!("{directory}/{module}")));
         let customized = customized.flat_map(|module| [format!("{module}.py"), module]).collect();
-        Places { settings, projects, customized, sites }
+        let unwanted = self.unwanted.iter().map(|path| (*path).to_owned()).collect();
+        Places { unwanted, settings, projects, customized, sites }
     }
 }
 
 /// Paths of an image where something may be that the installer obeys.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Places {
+    /// What the installer would make use of.
+    unwanted: Vec<String>,
     /// Configuration and credentials: being there is enough.
     settings: Vec<String>,
     /// Projects, which may configure `uv`.
@@ -143,6 +148,11 @@ pub(crate) struct Places {
 impl Places {
     /// Names what is there, if anything is; runs in the store worker.
     pub(crate) fn find(&self, layers: &mut Layers) -> Result<Option<String>, JobError> {
+        for path in &self.unwanted {
+            if layers.entry(path)? != Entry::Absent {
+                return Ok(Some(format!("the image has `{path}` already")));
+            }
+        }
         for path in &self.settings {
             if layers.entry(path)? != Entry::Absent {
                 return Ok(Some(format!("the image has settings for it in `{path}`")));
@@ -210,7 +220,7 @@ mod tests {
     use crate::tests::target;
 
     fn inside<'a>(installer: Installer, target: &'a Target, environment: &'a BTreeMap<String, String>) -> Inside<'a> {
-        Inside { installer, target, environment, working_directory: "/srv/app", sites: &[] }
+        Inside { installer, target, environment, working_directory: "/srv/app", sites: &[], unwanted: &["/srv/venv"] }
     }
 
     #[test]
@@ -261,6 +271,7 @@ mod tests {
             assert_eq!((is_found(Installer::Pip), is_found(Installer::Uv)), (pip, uv), "{file}");
         }
         assert!(found(Installer::Pip, "home/.netrc", "", &[("HOME", "/home")]).is_some());
+        assert_eq!(found(Installer::Uv, "srv/venv/x", "", &[]).unwrap(), "the image has `/srv/venv` already");
         assert!(found(Installer::Pip, "x/sitecustomize.py", "", &[("PYTHONPATH", "/none:/x")]).is_some());
     }
 

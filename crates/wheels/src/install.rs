@@ -35,7 +35,7 @@ const CONNECTIONS: usize = 8;
 
 /// Where wheels are installed.
 pub struct Installation<'a> {
-    /// The step's directories; its upper is still bare and not mounted.
+    /// The step's directories; its upper is not mounted, and has nothing yet where the wheels go.
     pub work: &'a Work,
     /// Views of the image's layers.
     pub layers: &'a Stack<StorePath>,
@@ -77,7 +77,7 @@ pub fn jobs(table: JobTable) -> JobTable {
         .with_packages(manifest::packages)
 }
 
-/// Installs the wheels of `resolution` for `target` into the bare upper of a step.
+/// Installs the wheels of `resolution` for `target` into the upper of a step.
 ///
 /// # Errors
 /// When a wheel cannot be downloaded or is not installable, when the image needs the real installer
@@ -109,8 +109,8 @@ const BYTECODE_VERSION: u32 = 2;
 
 /// Names the conditions under which bytecode can be shared.
 fn bytecode_key(target: &Target, python_layers: &Stack<StorePath>) -> String {
-    let Target { python, interpreter, site_packages, .. } = target;
-    let conditions = serde_json::json!([BYTECODE_VERSION, python, interpreter, site_packages, python_layers]);
+    let Target { python, base_interpreter, site_packages, .. } = target;
+    let conditions = serde_json::json!([BYTECODE_VERSION, python, base_interpreter, site_packages, python_layers]);
     Digest::of(conditions.to_string().as_bytes()).hex()[..16].to_owned()
 }
 

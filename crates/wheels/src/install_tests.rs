@@ -363,8 +363,14 @@ fn installed_distributions_are_found_through_layers() {
 fn survey(stand: &Stand, installer: Installer, layers: &Stack<StorePath>) -> crate::Survey {
     let (environment, sites) = (BTreeMap::new(), ["/site".to_owned(), "/nowhere".to_owned()]);
     let target = target();
-    let inside =
-        crate::Inside { installer, target: &target, environment: &environment, working_directory: "/", sites: &sites };
+    let inside = crate::Inside {
+        installer,
+        target: &target,
+        environment: &environment,
+        working_directory: "/",
+        sites: &sites,
+        unwanted: &[],
+    };
     crate::survey(&stand.store, layers, &inside).unwrap()
 }
 

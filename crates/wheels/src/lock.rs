@@ -11,7 +11,8 @@ use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Serialize};
 
 use crate::error::WheelError;
-use crate::request::normalize_name;
+use crate::markers;
+use crate::request::{Target, normalize_name};
 use crate::tags::Tags;
 
 /// A set of wheels that fit together and into the target.
@@ -62,11 +63,12 @@ struct Lock {
     packages: Vec<Package>,
 }
 
-/// A package's own `marker` is not read: the lock is made for one environment, so every entry applies.
 #[derive(Deserialize)]
 struct Package {
     name: String,
     version: Option<String>,
+    /// Where it applies; not read where the lock is made for one environment.
+    marker: Option<String>,
     #[serde(default)]
     wheels: Vec<File>,
     archive: Option<File>,
@@ -86,12 +88,42 @@ struct File {
 
 /// Reads a lock; relative paths in it are relative to `directory`. The best wheel per package is chosen by `tags`.
 pub(crate) fn parse(text: &str, directory: &Path, tags: &Tags) -> Result<Vec<Wheel>, WheelError> {
+    wheels(packages(text)?, directory, tags)
+}
+
+/// As [`parse`], of a lock for all environments, of which `target` is one.
+pub(crate) fn parse_for(target: &Target, text: &str, directory: &Path) -> Result<Vec<Wheel>, WheelError> {
+    let mut wanted = Vec::new();
+    for package in packages(text)? {
+        let marker = package.marker.as_deref();
+        match marker.map_or(Some(true), |marker| markers::holds(marker, target)) {
+            Some(true) => wanted.push(package),
+            Some(false) => {}
+            None => {
+                let reason = format!("whether `{}` is wanted is for the installer to say", package.name);
+                return Err(WheelError::needs_sandbox(reason));
+            }
+        }
+    }
+    let wheels = wheels(wanted, directory, &Tags::of(target))?;
+    if let Some(pair) = wheels.windows(2).find(|pair| pair[0].name == pair[1].name) {
+        return Err(WheelError::needs_sandbox(format!("the lock has several versions of `{}`", pair[0].name)));
+    }
+    Ok(wheels)
+}
+
+fn packages(text: &str) -> Result<Vec<Package>, WheelError> {
     let lock: Lock = toml::from_str(text).map_err(|error| WheelError::Lock { detail: error.message().to_owned() })?;
     if lock.lock_version.split('.').next() != Some("1") {
         return Err(WheelError::Lock { detail: format!("lock version `{}` is not known", lock.lock_version) });
     }
+    Ok(lock.packages)
+}
+
+/// The best wheel of each package, by name.
+fn wheels(packages: Vec<Package>, directory: &Path, tags: &Tags) -> Result<Vec<Wheel>, WheelError> {
     let mut wheels =
-        lock.packages.into_iter().map(|package| choose(package, directory, tags)).collect::<Result<Vec<_>, _>>()?;
+        packages.into_iter().map(|package| choose(package, directory, tags)).collect::<Result<Vec<_>, _>>()?;
     wheels.sort_by(|one, other| one.name.cmp(&other.name));
     Ok(wheels)
 }
@@ -201,6 +233,29 @@ archive = { url = "https://files.invalid/direct-2-py3-none-any.whl", hashes = { 
         assert_eq!((wheels[1].version.as_str(), wheels[1].direct), ("2", true));
         assert_eq!(wheels[2].name, "fast-http");
         assert_eq!(wheels[2].filename, "fast_http-3.14.5+local-cp311-cp311-manylinux_2_17_x86_64.whl");
+    }
+
+    #[test]
+    fn a_lock_for_all_environments_has_what_this_one_needs() {
+        let file = |name: &str| {
+            format!(
+                "wheels = [{{ url = \"https://files.invalid/{name}-py3-none-any.whl\", hashes = {{ sha256 = \"{HASH}\" }} }}]"
+            )
+        };
+        let read = |marker: &str| {
+            let (old, new, none) = (file("a-1"), file("a-2"), "sdist = { name = \"w-1.tar.gz\" }");
+            let text = format!(
+                "lock-version = \"1.0\"\n[[packages]]\nname = \"a\"\nversion = \"1\"\nmarker = \"{marker}\"\n{old}\n\
+                 [[packages]]\nname = \"a\"\nversion = \"2\"\nmarker = \"python_version >= '3.10'\"\n{new}\n\
+                 [[packages]]\nname = \"w\"\nversion = \"1\"\nmarker = \"sys_platform == 'win32'\"\n{none}\n"
+            );
+            parse_for(&target(), &text, Path::new("/"))
+        };
+        let wheels = read("python_version < '3.10'").unwrap();
+        assert_eq!(wheels.iter().map(|wheel| wheel.version.as_str()).collect::<Vec<_>>(), ["2"]);
+        let said = |marker: &str| read(marker).unwrap_err().to_string();
+        insta::assert_snapshot!(said("platform_release == '6'"), @"whether `a` is wanted is for the installer to say");
+        insta::assert_snapshot!(said("os_name == 'posix'"), @"the lock has several versions of `a`");
     }
 
     #[test]

@@ -103,7 +103,12 @@ impl Place {
             Self::Scripts => target.scripts.clone(),
             Self::Headers => {
                 let (major, minor) = target.python_minor().unwrap_or_default();
-                format!("{}/include/python{major}.{minor}/{distribution}", target.base_prefix())
+                let (prefix, place) = if target.is_environment() {
+                    (target.prefix.as_str(), "include/site")
+                } else {
+                    (target.base_prefix(), "include")
+                };
+                format!("{prefix}/{place}/python{major}.{minor}/{distribution}")
             }
             Self::Data => target.prefix.clone(),
         }
@@ -175,6 +180,11 @@ mod tests {
         assert_eq!(place("a_b-1.0.data/headers/x.h").unwrap(), "/usr/include/python3.11/a-b/x.h");
         assert_eq!(place("a_b-1.0.data/data/etc/x").unwrap(), "/usr/local/etc/x");
         assert_eq!(place("a_b-1.0.data/other/x"), None);
+        let environment = target().in_environment("/venv");
+        let place = |path: &str| manifest.path_on(path, &environment, "a-b").unwrap();
+        assert_eq!(place("a_b/x.py"), "/venv/lib/python3.11/site-packages/a_b/x.py");
+        assert_eq!(place("a_b-1.0.data/headers/x.h"), "/venv/include/site/python3.11/a-b/x.h");
+        assert_eq!(place("a_b-1.0.data/data/etc/x"), "/venv/etc/x");
         assert!(manifest.is_module("a_b-1.0.data/purelib/x.py") && !manifest.is_module("a_b-1.0.data/scripts/x.py"));
     }
 }

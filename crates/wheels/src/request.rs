@@ -75,6 +75,8 @@ pub struct Target {
     pub python: String,
     /// The interpreter, as script headers name it.
     pub interpreter: String,
+    /// The interpreter that it leads to: itself, other than in a virtual environment.
+    pub base_interpreter: String,
     /// Where modules go, for example `/usr/local/lib/python3.11/dist-packages`.
     pub site_packages: String,
     /// Where scripts go, for example `/usr/local/bin`.
@@ -95,9 +97,27 @@ impl Target {
         Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
     }
 
+    /// A virtual environment of the same interpreter, laid out as `uv` does it.
+    #[must_use]
+    pub fn in_environment(&self, root: &str) -> Self {
+        let (major, minor) = self.python_minor().unwrap_or_default();
+        Self {
+            interpreter: format!("{root}/bin/python"),
+            site_packages: format!("{root}/lib/python{major}.{minor}/site-packages"),
+            scripts: format!("{root}/bin"),
+            prefix: root.to_owned(),
+            ..self.clone()
+        }
+    }
+
+    /// Whether packages go to a virtual environment.
+    pub(crate) fn is_environment(&self) -> bool {
+        self.interpreter != self.base_interpreter
+    }
+
     /// The prefix of the interpreter itself: on Debian it is another one than packages have.
     pub(crate) fn base_prefix(&self) -> &str {
-        let prefix = Path::new(&self.interpreter).parent().and_then(Path::parent);
+        let prefix = Path::new(&self.base_interpreter).parent().and_then(Path::parent);
         prefix.and_then(Path::to_str).unwrap_or("/usr").trim_end_matches('/')
     }
 }

@@ -14,7 +14,7 @@ use crate::lock::{self, Resolution};
 use crate::request::{Installed, Installer, Request, Target};
 use crate::requirement::{self, Allowed};
 use crate::tags::{Tags, uv_platform};
-use crate::uv::{Resolver, Uv};
+use crate::uv::{Program, Resolver, Uv};
 
 /// Longest answer of the resolver: some hundred times that of a large environment.
 const ANSWER_LIMIT: u64 = 128 << 20;
@@ -34,12 +34,18 @@ pub fn resolve(
     refresh: bool,
     workshop: &Workshop<'_>,
 ) -> Result<Resolution, WheelError> {
-    let uv = workshop.programs.uv.as_deref();
-    let uv = uv.ok_or_else(|| WheelError::needs_sandbox("there is no `uv` beside the package"))?;
+    let uv = host_uv(workshop)?;
     let python = workshop.programs.python.as_deref();
     let python = python.ok_or_else(|| WheelError::needs_sandbox("no Python of this machine is known"))?;
     let cache = workshop.store.layout().uv_cache();
-    ask(request, target, installed, &Resolver { uv, python, cache: &cache, refresh, cancel: workshop.cancel })
+    let program = Program { uv, cache: &cache, cancel: workshop.cancel };
+    ask(request, target, installed, &Resolver { program, python, refresh })
+}
+
+/// The host's `uv`.
+pub(crate) fn host_uv<'a>(workshop: &Workshop<'a>) -> Result<&'a Path, WheelError> {
+    let uv = workshop.programs.uv.as_deref();
+    uv.ok_or_else(|| WheelError::needs_sandbox("there is no `uv` beside the package"))
 }
 
 fn ask(
@@ -56,7 +62,7 @@ fn ask(
             target.machine, target.glibc
         ))
     })?;
-    fs::create_dir_all(resolver.cache)?;
+    fs::create_dir_all(resolver.program.cache)?;
     // Requirements may have credentials in them.
     let scratch = tempfile::Builder::new().permissions(std::fs::Permissions::from_mode(0o700)).tempdir()?;
     let output = scratch.path().join("pylock.toml");

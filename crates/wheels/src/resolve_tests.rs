@@ -62,13 +62,8 @@ impl Stand {
         let uv: PathBuf = self.directory.path().join("uv");
         // The only place where the script may write.
         let cache = self.directory.path().to_owned();
-        let resolver = Resolver {
-            uv: &uv,
-            python: Path::new("python3"),
-            cache: &cache,
-            refresh: false,
-            cancel: &CancelToken::new(),
-        };
+        let program = Program { uv: &uv, cache: &cache, cancel: &CancelToken::new() };
+        let resolver = Resolver { program, python: Path::new("python3"), refresh: false };
         ask(request, &target(), installed, &resolver)
     }
 

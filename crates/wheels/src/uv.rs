@@ -50,19 +50,66 @@ fn decides_what_is_installed(name: &OsStr) -> bool {
     name.to_str().is_some_and(|name| DECISIVE.contains(&name))
 }
 
-/// How the host's `uv` is called.
+/// The host's `uv`.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Resolver<'a> {
-    /// The `uv` program.
+pub(crate) struct Program<'a> {
+    /// The program.
     pub(crate) uv: &'a Path,
-    /// An interpreter that it need not look for. Any does: the image's is described to it.
-    pub(crate) python: &'a Path,
     /// A directory for its cache, which is the engine's own.
     pub(crate) cache: &'a Path,
+    /// Stops it.
+    pub(crate) cancel: &'a CancelToken,
+}
+
+impl Program<'_> {
+    /// Lets `uv`, which reads what strangers' indexes answer, change its cache and this directory, and nothing else of the
+    /// user's but the lock beside its own credentials. Without effect where the kernel cannot do that.
+    fn limit_writing(&self, directory: &Path, command: &mut Command) {
+        // A program that starts `uv` in its own way, as snap does, may need its privileges.
+        let is_itself = self.uv.canonicalize().is_ok_and(|path| path.file_name() == Some(OsStr::new("uv")));
+        if !is_itself {
+            return;
+        }
+        // What programs of version managers make in passing.
+        command.env("TMPDIR", directory);
+        let credentials = credentials_directory().filter(|path| path.is_dir());
+        let terminal = Path::new("/dev/tty");
+        let terminal = rustix::fs::access(terminal, rustix::fs::Access::WRITE_OK).is_ok().then_some(terminal);
+        let places = [directory, self.cache, Path::new("/dev/null")];
+        let places: Vec<&Path> = places.into_iter().chain(credentials.as_deref()).chain(terminal).collect();
+        // What cannot be opened is missed by `uv` as well, which has the better message.
+        let _ = limit_writing(command, &places);
+    }
+
+    /// Runs it to its end in a directory of its own. The outer error is its message, the inner one that it could not be run.
+    pub(crate) fn run(&self, directory: &Path, command: &mut Command) -> Result<Result<String, WheelError>, String> {
+        self.limit_writing(directory, command);
+        let unstarted = |error| Ok(Err(WheelError::Resolver { path: self.uv.display().to_string(), error }));
+        let outcome =
+            run_bounded(command, &Bounds::PACKAGE_TOOL, |killer| self.cancel.on_cancel(move || killer.kill()));
+        if let Err(cancelled) = self.cancel.check() {
+            return Ok(Err(cancelled.into()));
+        }
+        match outcome {
+            Err(error) => unstarted(error),
+            Ok(Outcome { exceeded: Some(what), .. }) => {
+                Ok(Err(WheelError::Bounds { path: self.uv.display().to_string(), what }))
+            }
+            Ok(outcome) if outcome.status.success() => Ok(Ok(String::from_utf8_lossy(&outcome.stdout).into_owned())),
+            Ok(outcome) => Err(String::from_utf8_lossy(&outcome.stderr).trim().to_owned()),
+        }
+    }
+}
+
+/// How the resolver is called.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Resolver<'a> {
+    /// The host's `uv`.
+    pub(crate) program: Program<'a>,
+    /// An interpreter that it need not look for. Any does: the image's is described to it.
+    pub(crate) python: &'a Path,
     /// Whether to ask the index again for everything.
     pub(crate) refresh: bool,
-    /// Stops the resolver.
-    pub(crate) cancel: &'a CancelToken,
 }
 
 /// The resolver program, set up for one request.
@@ -126,9 +173,9 @@ impl<'a> Uv<'a> {
 
     /// `uv pip compile` with what every call shares.
     pub(crate) fn command(&self) -> Command {
-        let mut command = Command::new(self.resolver.uv);
+        let mut command = Command::new(self.resolver.program.uv);
         command.args(["pip", "compile", "--quiet", "--no-header", "--color", "never"]);
-        command.arg("--cache-dir").arg(self.resolver.cache);
+        command.arg("--cache-dir").arg(self.resolver.program.cache);
         // Settings that forbid builds would hide versions that have to be built.
         command.args(["--build", "--build-isolation"]);
         command.arg("--python").arg(&self.python);
@@ -169,7 +216,7 @@ impl<'a> Uv<'a> {
     /// The index that `uv` uses when nobody says otherwise; `None` if it does not tell. Kept in the cache, since asking
     /// takes as long as a small resolution.
     fn built_in_index(&self) -> Option<String> {
-        let (file, key) = (self.resolver.cache.join("built-in-index"), self.identity()?);
+        let (file, key) = (self.resolver.program.cache.join("built-in-index"), self.identity()?);
         let kept = fs::read_to_string(&file).unwrap_or_default();
         if let Some((kept_key, index)) = kept.trim_end().split_once('\n')
             && kept_key == key
@@ -178,7 +225,7 @@ impl<'a> Uv<'a> {
         }
         let index = self.ask_for_index()?;
         // Only for speed: without it, it is asked for again.
-        let _ = tempfile::NamedTempFile::new_in(self.resolver.cache).and_then(|mut temporary| {
+        let _ = tempfile::NamedTempFile::new_in(self.resolver.program.cache).and_then(|mut temporary| {
             writeln!(temporary, "{key}\n{index}")?;
             Ok(temporary.persist(&file)?)
         });
@@ -187,11 +234,11 @@ impl<'a> Uv<'a> {
 
     /// What the built-in index depends on: the program, and the variables that it listens to.
     fn identity(&self) -> Option<String> {
-        let metadata = fs::metadata(self.resolver.uv).ok()?;
+        let metadata = fs::metadata(self.resolver.program.uv).ok()?;
         let mut variables: Vec<_> =
             std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"UV_")).collect();
         variables.sort_unstable();
-        let program = (self.resolver.uv, metadata.len(), metadata.mtime(), metadata.mtime_nsec());
+        let program = (self.resolver.program.uv, metadata.len(), metadata.mtime(), metadata.mtime_nsec());
         Some(
             Digest::of(format!("{program:?} {variables:?} {:?} {:?}", self.arguments, self.addresses).as_bytes()).hex(),
         )
@@ -207,42 +254,9 @@ impl<'a> Uv<'a> {
         (!url.contains('@')).then(|| url.trim().to_owned())
     }
 
-    /// Lets `uv`, which reads what strangers' indexes answer, change its cache and its directory, and nothing else of the
-    /// user's but the lock beside its own credentials. Without effect where the kernel cannot do that.
-    fn limit_writing(&self, command: &mut Command) {
-        // A program that starts `uv` in its own way, as snap does, may need its privileges.
-        let is_itself = self.resolver.uv.canonicalize().is_ok_and(|path| path.file_name() == Some(OsStr::new("uv")));
-        if !is_itself {
-            return;
-        }
-        // What programs of version managers make in passing.
-        command.env("TMPDIR", self.directory);
-        let credentials = credentials_directory().filter(|path| path.is_dir());
-        let terminal = Path::new("/dev/tty");
-        let terminal = rustix::fs::access(terminal, rustix::fs::Access::WRITE_OK).is_ok().then_some(terminal);
-        let places = [self.directory, self.resolver.cache, Path::new("/dev/null")];
-        let places: Vec<&Path> = places.into_iter().chain(credentials.as_deref()).chain(terminal).collect();
-        // What cannot be opened is missed by `uv` as well, which has the better message.
-        let _ = limit_writing(command, &places);
-    }
-
     /// Runs the resolver to its end. The outer error is its message, the inner one that it could not be run.
     pub(crate) fn run(&self, command: &mut Command) -> Result<Result<String, WheelError>, String> {
-        self.limit_writing(command);
-        let unstarted = |error| Ok(Err(WheelError::Resolver { path: self.resolver.uv.display().to_string(), error }));
-        let outcome =
-            run_bounded(command, &Bounds::PACKAGE_TOOL, |killer| self.resolver.cancel.on_cancel(move || killer.kill()));
-        if let Err(cancelled) = self.resolver.cancel.check() {
-            return Ok(Err(cancelled.into()));
-        }
-        match outcome {
-            Err(error) => unstarted(error),
-            Ok(Outcome { exceeded: Some(what), .. }) => {
-                Ok(Err(WheelError::Bounds { path: self.resolver.uv.display().to_string(), what }))
-            }
-            Ok(outcome) if outcome.status.success() => Ok(Ok(String::from_utf8_lossy(&outcome.stdout).into_owned())),
-            Ok(outcome) => Err(String::from_utf8_lossy(&outcome.stderr).trim().to_owned()),
-        }
+        self.resolver.program.run(self.directory, command)
     }
 }
 
@@ -259,11 +273,12 @@ fn describing_python(resolver: &Resolver<'_>) -> Result<PathBuf, WheelError> {
          exec '{python}' -I -B -c 'import sys; sys.executable = sys._base_executable = \"/dev/null\"; exec(sys.argv[1])' \
          \"$4\"\n"
     );
-    let path = resolver.cache.join("describing-python");
+    let path = resolver.program.cache.join("describing-python");
     if fs::read_to_string(&path).is_ok_and(|kept| kept == text) {
         return Ok(path);
     }
-    let mut file = tempfile::Builder::new().permissions(Permissions::from_mode(0o755)).tempfile_in(resolver.cache)?;
+    let mut file =
+        tempfile::Builder::new().permissions(Permissions::from_mode(0o755)).tempfile_in(resolver.program.cache)?;
     file.write_all(text.as_bytes())?;
     file.persist(&path).map_err(std::io::Error::from)?;
     Ok(path)

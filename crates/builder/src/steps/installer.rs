@@ -1,9 +1,11 @@
 //! Installers inside the sandbox: pip, `uv` and poetry, without what they are given in any argument list.
 
+use std::fmt::Write as _;
+
 use lamina_bases::{apt, quote};
 use lamina_ground::Stack;
 use lamina_image::{Digest, Facts, FileEntry, FileKind, FileSet};
-use lamina_store::CommitRules;
+use lamina_store::{CommitRules, Work};
 
 use super::commands::Run;
 use super::{Made, StepContext, StepError};
@@ -36,9 +38,21 @@ pub(super) struct Installation {
 }
 
 impl Installation {
-    /// Runs it.
-    pub(super) fn run(self, context: &StepContext<'_>, log: &mut StepLog) -> Result<Made, StepError> {
+    /// Runs it on a bare upper, which is what the step makes.
+    pub(super) fn run(mut self, context: &StepContext<'_>, log: &mut StepLog) -> Result<Made, StepError> {
         let work = context.workshop.store.new_work()?;
+        let facts = Box::new(std::mem::take(&mut self.facts));
+        let rules = self.run_on(&work, context, log)?;
+        Ok(Made::Work { work, rules, facts, held: None })
+    }
+
+    /// Runs it on an upper; answers how to commit that.
+    pub(super) fn run_on(
+        self,
+        work: &Work,
+        context: &StepContext<'_>,
+        log: &mut StepLog,
+    ) -> Result<CommitRules, StepError> {
         let mut files = self.files;
         files.push((STARTER.to_owned(), include_bytes!("start_installer.py").to_vec()));
         files.push(("install.sh".to_owned(), self.script.into_bytes()));
@@ -63,10 +77,20 @@ impl Installation {
             without_indexes_of_uv: self.without_indexes_of_uv,
             ..Run::default()
         };
-        let exit = run.execute(context, &work, log)?;
-        let rules = CommitRules { package_times: true, drop_empty: exit.created_mountpoints, ..CommitRules::default() };
-        Ok(Made::Work { work, rules, facts: Box::new(self.facts), held: None })
+        let exit = run.execute(context, work, log)?;
+        Ok(CommitRules { package_times: true, drop_empty: exit.created_mountpoints, ..CommitRules::default() })
     }
+}
+
+/// Files for `/dev/lamina`, of those that there are, and the commands that copy them to a directory.
+pub(super) fn copied(named: &[(&str, Option<&str>)], directory: &str) -> (Vec<(String, Vec<u8>)>, String) {
+    let files = named.iter().filter_map(|(name, text)| Some(((*name).to_owned(), text.as_ref()?.as_bytes().to_vec())));
+    let files: Vec<_> = files.collect();
+    let mut commands = format!("mkdir -p {directory}\n");
+    for (name, _) in &files {
+        let _ = writeln!(commands, "cat {DIRECTORY}/{name} > {directory}/{name}");
+    }
+    (files, commands)
 }
 
 /// Installs with compilers if something is sure to be built, and else once more with them if it failed for want of one.

@@ -11,8 +11,10 @@ use super::installer::{self, Installation};
 use super::project::{missing, mistake, read};
 use super::{Kind, LayerKind, Made, Planning, Recipe, StepContext, StepError};
 use crate::BuildError;
-use crate::host::DIRECTORY;
 use crate::log::StepLog;
+
+/// Where the project's files are inside: in memory, so that nothing of them becomes part of the image.
+const PROJECT: &str = "/dev/shm/project";
 
 struct PoetryPlan {
     step: PoetryInstallFromFile,
@@ -106,14 +108,9 @@ impl PoetryPlan {
         toolchain: Option<Digest>,
         log: &mut StepLog,
     ) -> Result<Made, StepError> {
-        let mut files = vec![("pyproject.toml".to_owned(), self.pyproject.clone().into_bytes())];
-        files.extend(self.lock.clone().map(|lock| ("poetry.lock".to_owned(), lock.into_bytes())));
-        // In memory: nothing of it becomes part of the image.
-        let mut script = "set -e\nmkdir /dev/shm/project\ncd /dev/shm/project\n".to_owned();
-        for (name, _) in &files {
-            let _ = writeln!(script, "cat {DIRECTORY}/{name} > {name}");
-        }
-        script += &self.command();
+        let named = [("pyproject.toml", Some(&*self.pyproject)), ("poetry.lock", self.lock.as_deref())];
+        let (files, copy) = installer::copied(&named, PROJECT);
+        let script = format!("set -e\n{copy}cd {PROJECT}\n{}", self.command());
         let mut variables = vec![
             ("POETRY_VIRTUALENVS_CREATE", "false"),
             ("POETRY_CACHE_DIR", "/dev/shm/poetry"),

@@ -100,6 +100,50 @@ pub(super) struct UvProject {
     pub(super) lock: Option<ProjectFile>,
 }
 
+/// Settings of uv's with which `uv sync --frozen` still makes what the lock says: they were heard when it was made, say how
+/// something is built, or how it is fetched.
+const USUAL: [&str; 39] = [
+    "add-bounds",
+    "build-backend",
+    "build-constraint-dependencies",
+    "cache-keys",
+    "check-url",
+    "compile-bytecode",
+    "concurrent-builds",
+    "concurrent-downloads",
+    "concurrent-installs",
+    "conflicts",
+    "constraint-dependencies",
+    "default-groups",
+    "dependency-metadata",
+    "dev-dependencies",
+    "environments",
+    "exclude-dependencies",
+    "exclude-newer",
+    "exclude-newer-package",
+    "extra-build-dependencies",
+    "extra-build-variables",
+    "extra-index-url",
+    "find-links",
+    "fork-strategy",
+    "index",
+    "index-strategy",
+    "index-url",
+    "link-mode",
+    "no-build",
+    "no-build-isolation",
+    "no-build-isolation-package",
+    "no-build-package",
+    "override-dependencies",
+    "package",
+    "prerelease",
+    "publish-url",
+    "required-environments",
+    "required-version",
+    "resolution",
+    "sources",
+];
+
 /// What makes a lock fit its project.
 const RENEW: &str = "run `uv lock` in the project";
 
@@ -149,6 +193,11 @@ impl UvProject {
     fn check_lock(&self) -> Result<(), BuildError> {
         let Some(lock) = &self.lock else { return Ok(()) };
         let Some(metadata) = self.locked_metadata(lock) else { return Ok(()) };
+        let dynamic = self.pyproject.at(&["project", "dynamic"]).and_then(Value::as_array);
+        let found_by_building = |name: &Value| matches!(name.as_str(), Some("dependencies" | "optional-dependencies"));
+        if dynamic.is_some_and(|names| names.iter().any(found_by_building)) {
+            return Ok(());
+        }
         let declared = self.pyproject.at(&["project", "dependencies"]);
         let optional = self.pyproject.table_at(&["project", "optional-dependencies"]);
         let declared: BTreeSet<String> = declared
@@ -182,6 +231,17 @@ impl UvProject {
             (None, None) => return Ok(()),
         };
         Err(mistake(ErrorClass::InvalidError, message, RENEW))
+    }
+
+    /// A setting of uv's with which more counts than the lock.
+    pub(super) fn unusual_setting(&self) -> Option<String> {
+        let settings = self.pyproject.table_at(&["tool", "uv"]).into_iter().flat_map(Table::keys);
+        settings.into_iter().find(|name| !USUAL.contains(&name.as_str())).map(|name| format!("tool.uv.{name}"))
+    }
+
+    /// The Pythons that the project says it is for.
+    pub(super) fn requires_python(&self) -> Option<String> {
+        self.pyproject.at(&["project", "requires-python"]).and_then(Value::as_str).map(str::to_owned)
     }
 
     fn own_name(&self) -> Option<String> {
@@ -284,6 +344,19 @@ mod tests {
         insta::assert_snapshot!(said("{ name = 'idna' }, { name = 'six' }, { name = 'x' }", true), @"InvalidError: `uv.lock` does not match its project: it was made for `x`, which `pyproject.toml` does not ask for");
         // uv renews it then.
         assert_eq!(said("", false), "fits");
+        let dynamic = PROJECT.replace("dependencies = ['Idna>=3']", "dynamic = ['dependencies']");
+        let directory = written(&[("pyproject.toml", &dynamic), ("uv.lock", &lock("{ name = 'x' }"))]);
+        assert!(UvProject::read(directory.path()).unwrap().check(&[], &[], true).is_ok());
+    }
+
+    #[test]
+    fn settings_that_a_lock_has_heard_are_told_from_others() {
+        let unusual = |settings: &str| {
+            let directory = written(&[("pyproject.toml", &format!("{PROJECT}[tool.uv]\n{settings}\n"))]);
+            UvProject::read(directory.path()).unwrap().unusual_setting()
+        };
+        assert_eq!(unusual("default-groups = ['test']\nsources = { six = { index = 'x' } }"), None);
+        assert_eq!(unusual("package = true\nno-binary-package = ['six']").unwrap(), "tool.uv.no-binary-package");
     }
 
     #[test]

@@ -7,12 +7,12 @@
 use std::collections::BTreeMap;
 
 use lamina_bases::quote;
-use lamina_ground::Stack;
+use lamina_ground::{Stack, StorePath};
 use lamina_image::{
     Digest, Facts, IndexOptions, KeyMaterial, Libc, Package, PackageKind, PipInstall, UvPipInstall, redact,
 };
-use lamina_store::CommitRules;
-use lamina_wheels::{Inside, Installer, Request, Resolution, Source, Target, Wheel, WheelError};
+use lamina_store::{CommitRules, Work};
+use lamina_wheels::{Inside, Installed, Installer, Request, Resolution, Source, Target, Wheel, WheelError};
 use serde_json::{Value, json};
 
 use super::installer::{self, Installation};
@@ -113,74 +113,123 @@ fn describe(index: &IndexOptions) -> Value {
 
 impl Recipe for PythonPlan {
     fn execute(self: Box<Self>, context: &StepContext<'_>, log: &mut StepLog) -> Result<Made, StepError> {
-        match self.install_wheels(context, log) {
-            Ok(made) => Ok(made),
-            Err(WheelError::NeedsSandbox { reason, builds }) => {
-                tracing::info!(step = context.number, reason = &*redact(&reason), "wheels are not linked");
-                log.line(&format!("installing inside the sandbox: {reason}"));
-                installer::with_compilers(builds, context, log, |toolchain, log| {
-                    self.install_in_sandbox(context, toolchain, log)
-                })
-            }
-            Err(error) => Err(wheel_error(error)),
-        }
+        let linked = self.install_wheels(context, log);
+        or_inside(linked, context, log, |toolchain, log| self.install_in_sandbox(context, toolchain, log))
     }
 }
 
-impl PythonPlan {
-    /// The fast way: wheels, linked into the upper.
-    fn install_wheels(&self, context: &StepContext<'_>, log: &mut StepLog) -> Result<Made, WheelError> {
-        let workshop = &context.workshop;
+/// What was made of wheels, or else what the installer makes inside the sandbox.
+pub(super) fn or_inside(
+    linked: Result<Made, WheelError>,
+    context: &StepContext<'_>,
+    log: &mut StepLog,
+    install: impl Fn(Option<Digest>, &mut StepLog) -> Result<Made, StepError>,
+) -> Result<Made, StepError> {
+    match linked {
+        Err(WheelError::NeedsSandbox { reason, builds }) => {
+            tracing::info!(step = context.number, reason = &*redact(&reason), "wheels are not linked");
+            log.line(&format!("installing inside the sandbox: {reason}"));
+            installer::with_compilers(builds, context, log, install)
+        }
+        linked => linked.map_err(wheel_error),
+    }
+}
+
+/// An image in which wheels can be linked as the installer would do it.
+pub(super) struct Place {
+    /// The interpreter that the base brought.
+    pub(super) target: Target,
+    /// The views of the image.
+    pub(super) layers: Stack<StorePath>,
+    /// The distributions that it has.
+    pub(super) installed: Vec<Installed>,
+}
+
+impl Place {
+    /// Looks whether the image is one: nothing in it leads the installer, run in this directory, another way.
+    pub(super) fn find(
+        installer: Installer,
+        directory: &str,
+        unwanted: &[&str],
+        context: &StepContext<'_>,
+    ) -> Result<Self, WheelError> {
         let sandbox = |reason: &str| WheelError::needs_sandbox(reason);
         let facts = &context.parent.facts;
         let target = target(facts)?;
-        if self.uv_version.is_some() {
-            return Err(sandbox("a certain version of uv is asked for"));
-        }
-        let store = workshop.store;
+        let store = context.workshop.store;
         let layers = store.view_paths(&context.parent.layers);
         if !lamina_wheels::is_of_base(store, &layers, search_path(context))? {
             return Err(sandbox("the image's PATH names a Python of its own"));
         }
-        let environment = Self::environment(context);
+        let environment = environment(context);
         let inside = Inside {
-            installer: self.request.installer,
+            installer,
             target: &target,
             environment: &environment,
-            working_directory: context.parent.config.working_directory.as_deref().unwrap_or("/"),
+            working_directory: directory,
             sites: facts.python.as_ref().map_or(&[][..], |python| &python.search),
+            unwanted,
         };
-        if let Some(reason) = inside.decisive_variable().or_else(|| self.names_variable()) {
+        if let Some(reason) = inside.decisive_variable() {
             return Err(sandbox(&reason));
         }
         let survey = lamina_wheels::survey(store, &layers, &inside)?;
         if let Some(reason) = survey.obeyed {
             return Err(sandbox(&reason));
         }
-        (workshop.progress)("resolving", 0, 0);
-        let refresh = context.node.force_build;
-        let resolution = lamina_wheels::resolve(&self.request, &target, &survey.installed, refresh, workshop)?;
-        let work = store.new_work().map_err(|error| WheelError::Job(error.into()))?;
+        Ok(Self { target, layers, installed: survey.installed })
+    }
+
+    /// Links wheels into an upper that is committed by these rules, for the interpreter or an environment of it.
+    pub(super) fn link(
+        &self,
+        resolution: &Resolution,
+        target: &Target,
+        installer: Installer,
+        (work, rules): (Work, CommitRules),
+        context: &StepContext<'_>,
+        log: &mut StepLog,
+    ) -> Result<Made, WheelError> {
         let installation = lamina_wheels::Installation {
             work: &work,
-            layers: &layers,
-            python_layers: &Stack::from_bottom_up(layers.bottom().cloned()),
-            installer: self.request.installer,
+            layers: &self.layers,
+            python_layers: &Stack::from_bottom_up(self.layers.bottom().cloned()),
+            installer,
         };
-        let held = Some(store.hold_off_collection().map_err(|error| WheelError::Job(error.into()))?);
-        let report = lamina_wheels::install(&resolution, &target, &installation, workshop)?;
+        let held = context.workshop.store.hold_off_collection().map_err(|error| WheelError::Job(error.into()))?;
+        let report = lamina_wheels::install(resolution, target, &installation, &context.workshop)?;
         for line in report.warnings.iter().chain(&resolution.kept).chain(&report.installed) {
             log.line(line);
         }
-        let rules = CommitRules { package_times: true, ..CommitRules::default() };
-        Ok(Made::Work { work, rules, facts: Box::new(resolved(&resolution)), held })
+        Ok(Made::Work { work, rules, facts: Box::new(resolved(resolution)), held: Some(held) })
     }
+}
 
-    /// The variables that the installer would see beside those of this machine.
-    fn environment(context: &StepContext<'_>) -> BTreeMap<String, String> {
-        let mut variables: BTreeMap<String, String> = context.parent.config.environment.clone().into_iter().collect();
-        variables.extend(context.node.variables().map(|(name, value)| (name.to_owned(), value.to_owned())));
-        variables
+/// The variables that an installer would see beside those of this machine.
+pub(super) fn environment(context: &StepContext<'_>) -> BTreeMap<String, String> {
+    let mut variables: BTreeMap<String, String> = context.parent.config.environment.clone().into_iter().collect();
+    variables.extend(context.node.variables().map(|(name, value)| (name.to_owned(), value.to_owned())));
+    variables
+}
+
+impl PythonPlan {
+    /// The fast way: wheels, linked into the upper.
+    fn install_wheels(&self, context: &StepContext<'_>, log: &mut StepLog) -> Result<Made, WheelError> {
+        let workshop = &context.workshop;
+        if self.uv_version.is_some() {
+            return Err(WheelError::needs_sandbox("a certain version of uv is asked for"));
+        }
+        if let Some(reason) = self.names_variable() {
+            return Err(WheelError::needs_sandbox(reason));
+        }
+        let directory = context.parent.config.working_directory.as_deref().unwrap_or("/");
+        let place = Place::find(self.request.installer, directory, &[], context)?;
+        (workshop.progress)("resolving", 0, 0);
+        let refresh = context.node.force_build;
+        let resolution = lamina_wheels::resolve(&self.request, &place.target, &place.installed, refresh, workshop)?;
+        let work = workshop.store.new_work().map_err(|error| WheelError::Job(error.into()))?;
+        let rules = CommitRules { package_times: true, ..CommitRules::default() };
+        place.link(&resolution, &place.target, self.request.installer, (work, rules), context, log)
     }
 
     /// Why the installer has to read the requirements itself, if it has to: they name variables.
@@ -283,6 +332,7 @@ fn target(facts: &Facts) -> Result<Target, WheelError> {
     };
     Ok(Target {
         python: python.version,
+        base_interpreter: python.interpreter.clone(),
         interpreter: python.interpreter,
         site_packages: python.site_packages,
         scripts: python.scripts,

@@ -6,23 +6,30 @@ use std::path::Path;
 use lamina_bases::quote;
 use lamina_ground::DEFAULT_PATH;
 use lamina_image::{Digest, Facts, KeyMaterial, UvSync};
+use lamina_wheels::{Installer, LockedProject, Resolution, WheelError};
 
 use super::installer::{self, Installation};
 use super::project::UvProject;
+use super::python::{self, Place};
 use super::{Kind, LayerKind, Made, Planning, Recipe, StepContext, StepError};
 use crate::BuildError;
-use crate::host::DIRECTORY;
 use crate::log::StepLog;
 
 /// Where the project's files are inside.
 const PROJECT: &str = "/.uv";
-/// Programs of the environment that is made there.
-const PROGRAMS: &str = "/.uv/.venv/bin";
+/// The environment that is made there.
+const ENVIRONMENT: &str = "/.uv/.venv";
+/// Variables that lead `uv` to another Python than the PATH does.
+const OTHER_PYTHONS: [&str; 3] = ["CONDA_DEFAULT_ENV", "CONDA_PREFIX", "VIRTUAL_ENV"];
 
 struct SyncPlan {
     step: UvSync,
     pyproject: String,
     lock: Option<String>,
+    /// A setting of the project's with which more counts than its lock.
+    unusual_setting: Option<String>,
+    /// The Pythons that the project is for.
+    requires_python: Option<String>,
 }
 
 /// The project of a step, which has what is asked of it.
@@ -41,8 +48,9 @@ impl Kind for UvSync {
 impl LayerKind for UvSync {
     /// The project and its lock are read here: their texts are part of the image, and of the key.
     fn plan(&self, _planning: &Planning<'_>, material: &mut KeyMaterial) -> Result<Box<dyn Recipe>, BuildError> {
-        let UvProject { pyproject, lock } = project(self)?;
-        let (pyproject, lock) = (pyproject.text, lock.map(|lock| lock.text));
+        let project = project(self)?;
+        let (unusual_setting, requires_python) = (project.unusual_setting(), project.requires_python());
+        let (pyproject, lock) = (project.pyproject.text, project.lock.map(|lock| lock.text));
         material.add("kind", "uv_sync");
         material.add("pyproject", Digest::of(pyproject.as_bytes()).hex());
         material.add("lock", lock.as_ref().map(|lock| Digest::of(lock.as_bytes()).hex()));
@@ -51,23 +59,88 @@ impl LayerKind for UvSync {
         material.add("frozen", self.frozen);
         material.add("extra_options", self.extra_options.clone());
         material.add("uv_version", self.uv_version.clone());
-        Ok(Box::new(SyncPlan { step: self.clone(), pyproject, lock }))
+        Ok(Box::new(SyncPlan { step: self.clone(), pyproject, lock, unusual_setting, requires_python }))
     }
 }
 
 impl SyncPlan {
+    /// The options for groups and extras, in the documented order.
+    fn wanted(&self) -> impl Iterator<Item = String> {
+        let options = |flag: &'static str, names: &[String]| {
+            names.iter().map(|name| format!("{flag}={name}")).collect::<Vec<_>>()
+        };
+        options("--group", &self.step.groups).into_iter().chain(options("--extra", &self.step.extras))
+    }
+
     /// The arguments of `uv`, in the documented order.
     fn arguments(&self) -> String {
         let mut arguments = format!("sync --project={PROJECT} --no-install-workspace --compile-bytecode");
-        for (flag, names) in [("--group", &self.step.groups), ("--extra", &self.step.extras)] {
-            for name in names {
-                let _ = write!(arguments, " {}", quote(&format!("{flag}={name}")));
-            }
+        for option in self.wanted() {
+            let _ = write!(arguments, " {}", quote(&option));
         }
         if self.step.frozen && self.lock.is_some() {
             arguments += " --frozen";
         }
         arguments + " " + &self.step.extra_options
+    }
+
+    /// The wheels that the lock names, if linking them into an environment of the base's Python does.
+    fn locked_wheels(&self, context: &StepContext<'_>) -> Result<(Place, Resolution), WheelError> {
+        let sandbox = |reason: &str| WheelError::needs_sandbox(reason);
+        let Some(lock) = self.lock.as_ref().filter(|_| self.step.frozen) else {
+            return Err(sandbox("there is no lock that is taken as it is"));
+        };
+        if self.step.uv_version.is_some() {
+            return Err(sandbox("a certain version of uv is asked for"));
+        }
+        let Some(own) = selection(&self.step.extra_options) else {
+            return Err(sandbox(&format!("the options `{}` are uv's own", self.step.extra_options)));
+        };
+        if let Some(setting) = &self.unusual_setting {
+            return Err(sandbox(&format!("the project sets `{setting}`")));
+        }
+        let environment = python::environment(context);
+        if let Some(name) = OTHER_PYTHONS.into_iter().find(|name| environment.contains_key(*name)) {
+            return Err(sandbox(&format!("`{name}` is set for it")));
+        }
+        let home = environment.get("HOME").map_or("/root", String::as_str).trim_end_matches('/');
+        // An earlier project, interpreters that `uv` has installed, and files that say which one to take.
+        let (pythons, pin) = (format!("{home}/.local/share/uv/python"), format!("{home}/.config/uv/.python-version"));
+        let unwanted = [PROJECT, &pythons, &pin, "/.python-version", "/.python-versions"];
+        let place = Place::find(Installer::Uv, PROJECT, &unwanted, context)?;
+        if let Some(range) = &self.requires_python
+            && lamina_wheels::version_is_in(&place.target.python, range) != Some(true)
+        {
+            return Err(sandbox(&format!("the project wants a Python `{range}`")));
+        }
+        let selection: Vec<String> = self.wanted().chain(own).collect();
+        let project = LockedProject { pyproject: &self.pyproject, lock, selection: &selection };
+        let resolution = lamina_wheels::locked(&project, &place.target, &context.workshop)?;
+        Ok((place, resolution))
+    }
+
+    /// Has `uv` make everything but the packages, and links those.
+    fn link(
+        &self,
+        place: &Place,
+        resolution: &Resolution,
+        context: &StepContext<'_>,
+        log: &mut StepLog,
+    ) -> Result<Result<Made, WheelError>, StepError> {
+        let mut arguments = self.arguments();
+        for wheel in &resolution.wheels {
+            let _ = write!(arguments, " --no-install-package={}", wheel.name);
+        }
+        let work = context.workshop.store.new_work()?;
+        let rules = self.installation(&arguments, None, context)?.run_on(&work, context, log)?;
+        let target = place.target.in_environment(ENVIRONMENT);
+        let linked = place.link(resolution, &target, Installer::Uv, (work, rules), context, log);
+        Ok(linked.map(|mut made| {
+            if let Made::Work { facts, .. } = &mut made {
+                facts.config = Self::facts(context).config;
+            }
+            made
+        }))
     }
 
     /// Installs, in the sandbox.
@@ -77,26 +150,67 @@ impl SyncPlan {
         toolchain: Option<Digest>,
         log: &mut StepLog,
     ) -> Result<Made, StepError> {
-        let (sync, tools) = installer::uv(self.step.uv_version.as_deref(), &self.arguments(), context)?;
-        let named = [("pyproject.toml", Some(&self.pyproject)), ("uv.lock", self.lock.as_ref())];
-        let files: Vec<_> =
-            named.into_iter().filter_map(|(name, text)| Some((name.to_owned(), text?.clone().into_bytes()))).collect();
-        let mut script = format!("set -e\numask 022\nmkdir -p {PROJECT}\n");
-        for (name, _) in &files {
-            let _ = writeln!(script, "cat {DIRECTORY}/{name} > {PROJECT}/{name}");
-        }
-        script += &sync;
+        self.installation(&self.arguments(), toolchain, context)?.run(context, log)
+    }
+
+    /// Running `uv` on the project in the image.
+    fn installation(
+        &self,
+        arguments: &str,
+        toolchain: Option<Digest>,
+        context: &StepContext<'_>,
+    ) -> Result<Installation, StepError> {
+        let (sync, tools) = installer::uv(self.step.uv_version.as_deref(), arguments, context)?;
+        let named = [("pyproject.toml", Some(&*self.pyproject)), ("uv.lock", self.lock.as_deref())];
+        let (files, copy) = installer::copied(&named, PROJECT);
+        let script = format!("set -e\numask 022\n{copy}{sync}");
+        let facts = Self::facts(context);
+        Ok(Installation { script, files, tools, toolchain, facts, ..Installation::default() })
+    }
+
+    /// What the step says about the image: the programs of the environment come first.
+    fn facts(context: &StepContext<'_>) -> Facts {
         let path = context.parent.config.environment.get("PATH").map_or(DEFAULT_PATH, String::as_str);
         let mut facts = Facts::default();
-        facts.config.environment.insert("PATH".to_owned(), format!("{PROGRAMS}:{path}"));
-        Installation { script, files, tools, toolchain, facts, ..Installation::default() }.run(context, log)
+        facts.config.environment.insert("PATH".to_owned(), format!("{ENVIRONMENT}/bin:{path}"));
+        facts
     }
 }
 
 impl Recipe for SyncPlan {
     fn execute(self: Box<Self>, context: &StepContext<'_>, log: &mut StepLog) -> Result<Made, StepError> {
-        installer::with_compilers(false, context, log, |toolchain, log| self.install(context, toolchain, log))
+        let linked = match self.locked_wheels(context) {
+            Ok((place, resolution)) => self.link(&place, &resolution, context, log)?,
+            Err(error) => Err(error),
+        };
+        python::or_inside(linked, context, log, |toolchain, log| self.install(context, toolchain, log))
     }
+}
+
+/// Options that say what belongs to the environment, and mean the same to `uv export`; those with `=` have a value.
+const SELECTING: [&str; 10] = [
+    "--all-extras",
+    "--all-groups",
+    "--extra=",
+    "--group=",
+    "--no-default-groups",
+    "--no-dev",
+    "--no-extra=",
+    "--no-group=",
+    "--only-dev",
+    "--only-group=",
+];
+
+/// The user's own options if each only says what belongs to the environment.
+fn selection(options: &str) -> Option<Vec<String>> {
+    let is_plain = |character: char| character.is_ascii_alphanumeric() || "-_.=".contains(character);
+    let selects = |word: &str| {
+        SELECTING.iter().any(|option| if option.ends_with('=') { word.starts_with(option) } else { word == *option })
+    };
+    options
+        .split_whitespace()
+        .map(|word| (word.chars().all(is_plain) && selects(word)).then(|| word.to_owned()))
+        .collect()
 }
 
 #[cfg(test)]
@@ -113,9 +227,25 @@ mod tests {
             extra_options: "--no-dev".to_owned(),
             uv_version: None,
         };
-        let mut plan = SyncPlan { step, pyproject: String::new(), lock: Some(String::new()) };
+        let mut plan = SyncPlan {
+            step,
+            pyproject: String::new(),
+            lock: Some(String::new()),
+            unusual_setting: None,
+            requires_python: None,
+        };
         insta::assert_snapshot!(plan.arguments(), @"sync --project=/.uv --no-install-workspace --compile-bytecode '--group=test' '--extra=more' --frozen --no-dev");
         plan.lock = None;
         assert!(!plan.arguments().contains("--frozen"));
+    }
+
+    #[test]
+    fn options_that_only_select_are_told_from_others() {
+        let selected = |options: &str| selection(options).map(|words| words.len());
+        assert_eq!(selected(""), Some(0));
+        assert_eq!(selected("--no-dev  --group=a --only-group=b"), Some(3));
+        for options in ["--inexact", "--group a", "--group=$A", "--no-dev=1", "--reinstall --no-dev"] {
+            assert_eq!(selected(options), None, "{options}");
+        }
     }
 }
