@@ -100,6 +100,15 @@ impl HostSettings {
         }
     }
 
+    /// Has the installers use an index that the step names although this machine has none: `no-index` of settings would
+    /// stand above it.
+    pub(crate) fn remove_no_index(&mut self) {
+        for file in self.files.iter_mut().filter(|file| [PIP_CONFIGURATION, UV_CONFIGURATION].contains(&&*file.name)) {
+            let text = String::from_utf8_lossy(&file.contents).replace("no-index = true\n", "");
+            file.contents = text.into_bytes();
+        }
+    }
+
     /// Leaves out the indexes for `uv`, which would stand above those of a requirements file.
     pub(crate) fn remove_indexes_of_uv(&mut self) {
         self.files.retain(|file| file.name != UV_CONFIGURATION);
@@ -168,6 +177,12 @@ mod tests {
         assert_eq!(files, [PIP_CONFIGURATION, UV_CONFIGURATION, UV_OF_IMAGE]);
         let contents = String::from_utf8_lossy(&settings.files[2].contents);
         assert_eq!(contents, "[global]\ncert = /dev/lamina/ca.pem\n");
+        let mut settings = HostSettings::default();
+        settings.add_file(PIP_CONFIGURATION, b"[global]\nno-index = true\ncert = x\n".to_vec());
+        settings.add_file(UV_CONFIGURATION, b"no-index = true\n".to_vec());
+        settings.remove_no_index();
+        let texts = settings.files.iter().map(|file| String::from_utf8_lossy(&file.contents));
+        assert_eq!(texts.collect::<Vec<_>>(), ["[global]\ncert = x\n", ""]);
     }
 
     #[test]

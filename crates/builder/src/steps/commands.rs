@@ -132,6 +132,8 @@ pub(crate) struct Run<'a> {
     pub(crate) toolchain: Option<Digest>,
     /// Whether `uv` is not told of this machine's indexes.
     pub(crate) without_indexes_of_uv: bool,
+    /// Whether they name an index, which then counts although this machine has none.
+    pub(crate) has_index: bool,
     /// What they may use beside the step's own share of memory.
     pub(crate) limits: RunLimits,
 }
@@ -191,6 +193,9 @@ impl Run<'_> {
         host.add_packages(&parent.facts)?;
         if self.without_indexes_of_uv {
             host.remove_indexes_of_uv();
+        }
+        if self.has_index {
+            host.remove_no_index();
         }
         for (name, contents) in self.files {
             host.add_file(name, contents.clone());

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use lamina_bases::{apt, quote};
 use lamina_ground::Stack;
 use lamina_image::{Digest, Facts, FileEntry, FileKind, FileSet};
+use lamina_sandbox::InjectedFile;
 use lamina_store::{CommitRules, Work};
 
 use super::commands::Run;
@@ -31,6 +32,8 @@ pub(super) struct Installation {
     pub(super) toolchain: Option<Digest>,
     /// Whether `uv` is not told of this machine's indexes.
     pub(super) without_indexes_of_uv: bool,
+    /// Whether the step names an index.
+    pub(super) has_index: bool,
     /// Variables beside those of every installer.
     pub(super) variables: Vec<(&'static str, &'static str)>,
     /// What the step says about the image then.
@@ -55,7 +58,9 @@ impl Installation {
     ) -> Result<CommitRules, StepError> {
         let mut files = self.files;
         files.push((STARTER.to_owned(), include_bytes!("start_installer.py").to_vec()));
-        files.push(("install.sh".to_owned(), self.script.into_bytes()));
+        let netrc = netrc(&self.script, &files, context);
+        let script = if netrc.is_some() { OWN_NETRC.to_owned() + &self.script } else { self.script };
+        files.push(("install.sh".to_owned(), script.into_bytes()));
         // No cache is shared: code that is built from source runs beside it and could plant what others will install.
         let mut variables = vec![
             ("PIP_NO_CACHE_DIR", "1"),
@@ -75,11 +80,27 @@ impl Installation {
             tools: self.tools,
             toolchain: self.toolchain,
             without_indexes_of_uv: self.without_indexes_of_uv,
+            has_index: self.has_index,
+            injected: netrc.into_iter().collect(),
             ..Run::default()
         };
         let exit = run.execute(context, work, log)?;
         Ok(CommitRules { package_times: true, drop_empty: exit.created_mountpoints, ..CommitRules::default() })
     }
+}
+
+/// Has installers read this machine's netrc file where the image has none.
+const OWN_NETRC: &str = r#"[ -n "${NETRC-}" ] || [ -e "$HOME/.netrc" ] || [ -e "$HOME/_netrc" ] || export NETRC=/dev/lamina/netrc
+"#;
+
+/// The logins of this machine's netrc file for the hosts that the installer is told of. Others are none of its business:
+/// what it builds can read them.
+fn netrc(script: &str, files: &[(String, Vec<u8>)], context: &StepContext<'_>) -> Option<InjectedFile> {
+    let settings = context.host().files.iter().map(|file| &file.contents);
+    let texts: Vec<_> =
+        files.iter().map(|(_, contents)| contents).chain(settings).map(|text| String::from_utf8_lossy(text)).collect();
+    let contents = lamina_wheels::netrc_for(texts.iter().map(|text| &**text).chain([script]))?.into_bytes();
+    Some(InjectedFile { name: "netrc".to_owned(), contents, mode: 0o400 })
 }
 
 /// Files for `/dev/lamina`, of those that there are, and the commands that copy them to a directory.

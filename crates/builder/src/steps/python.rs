@@ -276,7 +276,8 @@ impl PythonPlan {
         };
         // `uv` would have settings win over a requirements file, as pip does not: then those of this machine are left out.
         let without_indexes_of_uv = self.request.requirements_name_index();
-        Installation { script, files, tools, toolchain, without_indexes_of_uv, ..Installation::default() }
+        let has_index = self.request.index_url.is_some();
+        Installation { script, files, tools, toolchain, without_indexes_of_uv, has_index, ..Installation::default() }
             .run(context, log)
     }
 }
