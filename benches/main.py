@@ -23,8 +23,8 @@ rows:
   B3  one requirement changed                      S3  modal run hello.py
   B4  one of 10,000 local files changed            S5  warm .remote()
   B5  10,000 local files unchanged                 S6  .map
-  B7  Debian 12 and Python from nothing            S7  import modal
-  D1  crew on the disk
+  B6  crew from uv.lock                            S7  import modal
+  B7  Debian 12 and Python from nothing            D1  crew on the disk
 
 All rows take some 15 minutes, B1, B3 and B7 most of it. On Debian the peers come with
   apt-get install docker.io buildah crun mmdebstrap"""

@@ -57,6 +57,7 @@ class Workloads:
             "B3": self.one_requirement_changed,
             "B4": self.one_file_changed,
             "B5": self.no_file_changed,
+            "B6": self.locked_project,
             "B7": self.base_from_nothing,
             "D1": self.crew_on_disk,
             "S1": self.sandbox,
@@ -273,6 +274,78 @@ class Workloads:
         )
         row.goals = [Goal(amount=0.060)]
         return [row]
+
+    def locked_project(self) -> list[Row]:
+        """B6."""
+        project = self._locked_project()
+        env = {"BENCH_PROJECT": str(project)}
+        text = (project / "pyproject.toml").read_text()
+
+        def changed(number: int) -> None:
+            (project / "pyproject.toml").write_text(f"{text}# round {number}\n")
+            self._sync()
+
+        def ours(number: int) -> float:
+            changed(number)
+            return self.lamina.run("locked", "build", env=env)[0]
+
+        def recipe(builder: Builder) -> Path:
+            sync = "uv sync -q --project=/.uv --no-install-workspace --compile-bytecode --frozen"
+            return builder.recipe(
+                f"locked-{builder.name}",
+                f"FROM {builder.base('base')}",
+                "COPY pyproject.toml uv.lock /.uv/",
+                f"RUN --mount=type=cache,id=b6,target={CACHE} {sync}",
+            )
+
+        def theirs(builder: Builder) -> Callable[[int], float]:
+            def once(number: int) -> float:
+                changed(number)
+                return builder.build("locked", recipe(builder), project)
+
+            return once
+
+        def check(printed: str) -> None:
+            found = re.match(r"packages=(\d+) python=/.uv/.venv/bin/python$", printed.strip())
+            if not found or int(found[1]) < 140:
+                raise Failure(f"the project is not complete: `{printed.strip()[-200:]}`")
+
+        def check_theirs(builder: Builder) -> None:
+            script = (
+                "import sys; from importlib.metadata import distributions; "
+                "print('packages=%d python=%s' % (len(list(distributions())), sys.executable))"
+            )
+            check(builder.inside("locked", f'/.uv/.venv/bin/python -c "{script}"'))
+
+        contestants = [
+            Contestant(
+                "Lamina",
+                ours,
+                prepare=lambda: self.lamina.run("locked", "build", env=env),
+                verify=lambda: check(self.lamina.run("locked", "main", env=env)[1]),
+                peer=False,
+            )
+        ]
+        contestants += [
+            self._peer(
+                f"{builder.name} + uv",
+                [builder],
+                theirs(builder),
+                prepare=lambda builder=builder: (builder.ready(), builder.build("locked", recipe(builder), project)),
+                verify=lambda builder=builder: check_theirs(builder),
+            )
+            for builder in self.builders
+        ]
+        return [Row("B6", "`crew` from `uv.lock`, packages cached", "s", 3, contestants, [])]
+
+    def _locked_project(self) -> Path:
+        """A directory with the packages of `crew` as a project, and its lock."""
+        project = self.machine.directory("locked")
+        requirements = ", ".join(f'"{item}"' for item in REQUIREMENTS)
+        header = '[project]\nname = "crew"\nversion = "1"\nrequires-python = "==3.11.*"\n'
+        (project / "pyproject.toml").write_text(f"{header}dependencies = [{requirements}]\n")
+        self.machine.run([self.lamina.uv, "lock", "--quiet", "--project", project], peer=False)
+        return project
 
     def base_from_nothing(self) -> list[Row]:
         """B7."""
