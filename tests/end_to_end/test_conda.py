@@ -177,7 +177,7 @@ def test_environment_files_and_pip(modal: Modal, channels: Path) -> None:
             __import__("lamina_third").__file__, os.environ["LEVEL"],
             Path("/opt/conda/lib/libdemo.so").is_symlink(),
         ]"""
-        found = json.loads(build(modal, channels, image, body, UV_DEFAULT_INDEX=index.url("host")).stdout)
+        found = json.loads(build(modal, channels, image, body, PIP_INDEX_URL=index.url("host")).stdout)
     site = "/opt/conda/lib/python3.11/site-packages"
     assert found == [
         f"{site}/lamina_demo/__init__.py",
