@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import tarfile
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
@@ -35,6 +36,17 @@ def wheel(
             rows += record_row(path, text)
         archive.writestr(zipfile.ZipInfo(f"{metadata}/RECORD"), record(f"{rows}{metadata}/RECORD,,\n"))
         more(archive)
+    return buffer.getvalue()
+
+
+def source_distribution(directory: str, files: dict[str, str]) -> bytes:
+    """A source distribution whose files lie in a directory of this name."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        for name, text in files.items():
+            information = tarfile.TarInfo(f"{directory}/{name}")
+            information.size = len(text)
+            archive.addfile(information, io.BytesIO(text.encode()))
     return buffer.getvalue()
 
 

@@ -6,7 +6,6 @@ import base64
 import io
 import os
 import subprocess
-import tarfile
 import tempfile
 import threading
 import zipfile
@@ -15,6 +14,8 @@ from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import quote
+
+from packages import source_distribution
 
 #: Another one each time: stores are kept between runs.
 USER, PASSWORD = "reader", f"open-sesame-{os.urandom(4).hex()}"
@@ -59,16 +60,6 @@ SOURCE = {
 }
 
 
-def _source() -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
-        for name, text in SOURCE.items():
-            information = tarfile.TarInfo(f"demo_source-1.0/{name}")
-            information.size = len(text)
-            archive.addfile(information, io.BytesIO(text.encode()))
-    return buffer.getvalue()
-
-
 def _make_repository(directory: Path) -> None:
     """Makes `source.git`, whose package is `demo-source` without anything that it is built with."""
     work = directory / "work"
@@ -107,7 +98,10 @@ def _arguments_with_password() -> Iterator[str]:
 def private_index() -> Iterator[PrivateIndex]:
     """A running index with the wheel `demo-wheel` and the source distribution `demo-source`, which is built with it, and
     the same as a repository of git."""
-    files = {"demo_wheel-1.0-py3-none-any.whl": _wheel(), "demo_source-1.0.tar.gz": _source()}
+    files = {
+        "demo_wheel-1.0-py3-none-any.whl": _wheel(),
+        "demo_source-1.0.tar.gz": source_distribution("demo_source-1.0", SOURCE),
+    }
     directory = tempfile.TemporaryDirectory()
     _make_repository(Path(directory.name))
     logins = {f"{USER}:{PASSWORD}", f"{PASSWORD}:", f"{ODD_USER}:{ODD_PASSWORD}"}

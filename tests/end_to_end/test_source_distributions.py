@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import io
-import tarfile
-
 import pytest
 from conftest import Modal
-from packages import serve
+from packages import serve, source_distribution
 
 BACKEND = """
 import zipfile
@@ -28,17 +25,6 @@ SOURCE = {
     "pyproject.toml": '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n',
     "backend.py": BACKEND,
 }
-
-
-def source() -> bytes:
-    """A source distribution."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
-        for name, text in SOURCE.items():
-            information = tarfile.TarInfo(f"lamina_source-2.0/{name}")
-            information.size = len(text)
-            archive.addfile(information, io.BytesIO(text.encode()))
-    return buffer.getvalue()
 
 
 @pytest.mark.parametrize("method", ["pip_install", "uv_pip_install"])
@@ -67,6 +53,6 @@ def test_the_newest_version_counts(modal: Modal, method: str, requirement: str, 
     with serve() as index:
         index.add("host", "lamina_source", "1.0")
         index.add("host", "lamina_user", "1.0", requires=("lamina-source",))
-        index.wheels["host"]["lamina_source-2.0.tar.gz"] = source()
+        index.wheels["host"]["lamina_source-2.0.tar.gz"] = source_distribution("lamina_source-2.0", SOURCE)
         result = modal("run", "--progress", "plain", "app.py", PIP_INDEX_URL=index.url("host"))
     assert result.stdout == f"{version}\n", result.stderr
