@@ -179,6 +179,23 @@ pub(super) fn outline(bytes: &[u8], most_bytes: u64) -> Result<Outline<'_>, Tree
     Ok(outline)
 }
 
+/// The entries that the outline of an encoding has, as they are there.
+pub(super) fn without_contents(bytes: &[u8], most_bytes: u64) -> Result<Vec<u8>, TreeError> {
+    let has_files = !outline(bytes, most_bytes)?.files.is_empty();
+    let mut reader = Reader(bytes.strip_prefix(MAGIC).ok_or(TreeError::Format)?);
+    let mut part = MAGIC.to_vec();
+    while !reader.0.is_empty() {
+        let entry = reader.0;
+        let kind = reader.byte()?;
+        let path = reader.bytes()?;
+        reader.skip_node(kind, path)?;
+        if matches!(kind, DIRECTORY | OPAQUE_DIRECTORY | WHITEOUT) || (kind == FILE && has_files) {
+            part.extend_from_slice(&entry[..entry.len() - reader.0.len()]);
+        }
+    }
+    Ok(part)
+}
+
 /// What is left to read.
 struct Reader<'a>(&'a [u8]);
 

@@ -32,7 +32,7 @@ pub struct Tree {
 }
 
 /// What of a tree a look at its view is compared with.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Outline<'tree> {
     /// The directories, and when something in each was changed last.
     pub(crate) directories: Vec<(&'tree [u8], Timestamp)>,
@@ -182,6 +182,14 @@ impl Tree {
     /// When the bytes end in the middle of something.
     pub(crate) fn outline(bytes: &[u8], most_bytes: u64) -> Result<Outline<'_>, TreeError> {
         format::outline(bytes, most_bytes)
+    }
+
+    /// The part of a canonical encoding whose outline is that of the whole.
+    ///
+    /// # Errors
+    /// As [`Tree::outline`].
+    pub(crate) fn without_contents(bytes: &[u8], most_bytes: u64) -> Result<Vec<u8>, TreeError> {
+        format::without_contents(bytes, most_bytes)
     }
 
     /// What the layer deletes.

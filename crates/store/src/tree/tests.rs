@@ -77,6 +77,17 @@ fn every_kind_of_entry_survives_and_every_truncation_is_refused() {
 }
 
 #[test]
+fn the_part_without_contents_has_the_outline_of_the_whole() {
+    let encoded = every_kind().encode();
+    for (most_bytes, length) in [(5, 4), (6, 6)] {
+        let part = Tree::without_contents(&encoded, most_bytes).unwrap();
+        assert_eq!(Tree::outline(&part, most_bytes).unwrap(), Tree::outline(&encoded, most_bytes).unwrap());
+        assert_eq!(Tree::decode(&part).unwrap().entries().len(), length);
+    }
+    assert!(Tree::without_contents(&encoded[..encoded.len() - 1], 5).is_err());
+}
+
+#[test]
 fn impossible_trees_are_refused() {
     let with = |entry: Entry| Tree::new(vec![directory(""), directory("d"), entry]);
     let deep = format!("d/{}", "x".repeat(256));

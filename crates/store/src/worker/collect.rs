@@ -22,7 +22,7 @@ pub(super) fn retire(context: &WorkerContext, keep: &HashSet<Digest>) -> Result<
     let retired = context.temporary_path();
     disk::make_directory(&retired, 0o700)?;
     // A layer is there only while both are, so the small file goes first.
-    for directory in ["trees", "views", "whiteouts", "copies"] {
+    for directory in ["trees", "outlines", "views", "whiteouts", "copies"] {
         let from = context.content().join(directory);
         let to = retired.join(directory);
         disk::make_directory(&to, 0o700)?;

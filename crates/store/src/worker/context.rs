@@ -206,7 +206,7 @@ impl Drop for WorkerContext {
 }
 
 fn make_directories(content: &Path) -> Result<()> {
-    for directory in ["trees", "views", "whiteouts", "copies", "work", "caches", "wheels", "conda"] {
+    for directory in ["trees", "outlines", "views", "whiteouts", "copies", "work", "caches", "wheels", "conda"] {
         disk::make_directory(&content.join(directory), 0o755)?;
     }
     Ok(())

@@ -13,6 +13,7 @@ mod disk;
 mod ingest;
 mod job;
 mod objects;
+mod outline;
 mod packages;
 mod place;
 mod probe;

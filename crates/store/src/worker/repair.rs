@@ -81,7 +81,7 @@ pub(super) fn set_aside(context: &WorkerContext, path: &Path) -> Result<()> {
 
 /// A layer is there only while its tree is, so that goes first.
 fn set_layer_aside(context: &WorkerContext, digest: &Digest) -> Result<Repaired> {
-    for directory in ["trees", "views", "whiteouts", "copies"] {
+    for directory in ["trees", "outlines", "views", "whiteouts", "copies"] {
         let path = context.content().join(directory).join(digest.hex());
         if disk::try_stat(&path)?.is_some() {
             disk::rename(&path, &context.temporary_path())?;

@@ -228,7 +228,7 @@ fn remove_content(content: &Path) -> Result<()> {
 
 /// Removes what earlier formats kept in another way: everything but caches.
 fn remove_former(context: &WorkerContext) -> Result<()> {
-    for directory in ["trees", "views", "whiteouts", "copies", "objects", "wheels", "conda"] {
+    for directory in ["trees", "outlines", "views", "whiteouts", "copies", "objects", "wheels", "conda"] {
         remove_all(&context.content().join(directory))?;
     }
     context.prepare()

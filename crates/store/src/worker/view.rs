@@ -12,7 +12,7 @@ use super::disk::{self, Result, join};
 use super::place::{Bytes, MOST_COPIED, Place, set_metadata};
 use super::removal::remove_all;
 use super::xattrs::{self, Depth};
-use super::{WorkerContext, whiteouts};
+use super::{WorkerContext, outline, whiteouts};
 use crate::placing::Placing;
 use crate::protocol::Published;
 use crate::tree::{Entry, Node, Tree};
@@ -70,7 +70,7 @@ pub(super) fn restore(context: &WorkerContext, digest: &Digest) -> Result<bool> 
 /// every name that comes or goes, and whether the deletions beside it are there. Files of small views, which may be copies, have
 /// to have their sizes as well: after a power cut a copy may be there without its bytes.
 pub(super) fn looks_right(context: &WorkerContext, digest: &Digest) -> Result<bool> {
-    let encoded = disk::read(&tree_path(context, digest))?;
+    let Some(encoded) = outline::read(context, digest)? else { return Ok(false) };
     let Ok(outline) = Tree::outline(&encoded, MOST_COPIED) else { return Ok(false) };
     let root = view_path(context, digest);
     if !disk::try_stat(&root)?.is_some_and(|stat| disk::file_type(&stat) == FileType::Directory) {

@@ -198,7 +198,7 @@ fn is_collected(format: u32) {
     let (_directory, store) = opened(format);
     let unused = Policy { unused_for: Some(Duration::ZERO), ..Policy::default() };
     assert_eq!(store.collect(&unused, &CancelToken::new(), &|| ()).unwrap().images.len(), 1);
-    for directory in ["trees", "views", "copies", "whiteouts"] {
+    for directory in ["trees", "outlines", "views", "copies", "whiteouts"] {
         assert_eq!(store.names(directory), Vec::<String>::new(), "{directory}");
     }
 }

@@ -252,6 +252,41 @@ fn a_look_at_first_use_notices_names_that_came_or_went() {
 }
 
 #[test]
+fn a_look_at_a_large_view_keeps_an_outline_and_believes_only_a_whole_one() {
+    let mut store = TestStore::new();
+    let committed = store.layer(CommitRules::default(), |upper| {
+        for number in 0..600 {
+            write(upper.join(format!("usr/lib/{}/{number}", number % 7)), "x".repeat(2000));
+        }
+    });
+    let record = record(&store, &committed);
+    let outline = store.content(format!("outlines/{}", committed.digest));
+    assert!(!outline.exists());
+    let mut look = |damage: &dyn Fn(&TestStore)| {
+        store.reopen();
+        damage(&store);
+        assert_eq!(store.find_layer(&record.key).unwrap(), Some(record.clone()));
+        assert_eq!(store.verify(&committed.digest).unwrap(), Vec::<String>::new());
+        std::fs::read(&outline).unwrap()
+    };
+    let whole = look(&|_| ());
+    assert!(whole.len() < 2000, "{} bytes", whole.len());
+    for bytes in [&whole[..whole.len() - 1], &[whole.clone(), vec![0]].concat(), &b""[..]] {
+        assert_eq!(look(&|_| std::fs::write(&outline, bytes).unwrap()), whole);
+    }
+    let lose_a_file = |store: &TestStore| std::fs::remove_file(store.view(&committed.digest, "usr/lib/3/3")).unwrap();
+    assert_eq!(look(&lose_a_file), whole);
+    let cut = |store: &TestStore| {
+        let tree = store.content(format!("trees/{}", committed.digest));
+        let length = std::fs::metadata(&tree).unwrap().len();
+        std::fs::File::options().write(true).open(tree).unwrap().set_len(length - 1).unwrap();
+    };
+    store.reopen();
+    cut(&store);
+    assert_eq!(store.find_layer(&record.key).unwrap(), None, "nothing tells any more what the view has to be");
+}
+
+#[test]
 fn a_look_at_first_use_notices_deletions_that_came_or_went() {
     type Damage = fn(&Path, &Path);
     let damages: [Damage; 4] = [
