@@ -53,6 +53,9 @@ fn refuse(error: &clap::Error) -> ExitCode {
 }
 
 fn execute(command: &Command) -> Result<u8, Failure> {
+    if matches!(command, Command::Run(_) | Command::Shell(_) | Command::Engine(_)) {
+        lamina_engine::fork_ahead();
+    }
     match command {
         Command::Run(run) => commands::run::run(run),
         Command::Shell(shell) => commands::shell::shell(shell),

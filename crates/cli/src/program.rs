@@ -72,9 +72,9 @@ pub(crate) fn run(program: Program<'_>) -> Result<Ended, Failure> {
     let engine = thread::spawn(move || -> Result<_, EngineError> {
         let _at_our_end = at_our_end;
         // Without an engine the program would only report that it has none.
-        let engine = Engine::open(&Options { cancel, terminal, detached, ..Options::default() })
+        let engine = Engine::open(&Options { cancel, terminal, detached, expects_sandbox: true, ..Options::default() })
             .inspect_err(|_| handle.signal(Signal::KILL))?;
-        engine.expect_sandbox();
+        engine.look_ahead();
         let described = match &app {
             Some(app) => serve_detached(&engine, app, socket, &sink)?,
             None => serve(&engine, socket, &sink)?,

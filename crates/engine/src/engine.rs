@@ -36,6 +36,8 @@ pub struct Options {
     pub detached: Option<Arc<RunningApp>>,
     /// Parts of the host that sandboxes may be given: volumes, sockets, devices, driver files.
     pub resources: Vec<Resource>,
+    /// Whether a container or a shell will be wanted soon: what can be done for it now is done in the background.
+    pub expects_sandbox: bool,
     /// Whether this is for clearing away, or for looking what there is: it works on a full disk, too.
     pub works_on_full_disk: bool,
 }
@@ -76,6 +78,9 @@ impl Engine {
         let map = idmap::open(&layout)?;
         let helpers =
             helpers(options, &layout, &map).map_err(|error| idmap::explain(error, &layout.id_map_file(), &map))?;
+        if options.expects_sandbox {
+            helpers.launcher.prepare();
+        }
         let devices = lender(options, &layout, &map, &helpers.launcher);
         let store = Store::open(layout, helpers.worker)?;
         let Options { cancel, terminal, detached, .. } = options.clone();
@@ -92,9 +97,8 @@ impl Engine {
         })
     }
 
-    /// Says that a container or a shell will be wanted soon, so that it starts sooner.
-    pub fn expect_sandbox(&self) {
-        self.launcher.prepare();
+    /// Begins to look at what the image that was used last consists of, which most likely is wanted again.
+    pub fn look_ahead(&self) {
         // Where that fails, whoever uses the layers is told.
         let _ = self.store.look_ahead();
     }

@@ -27,7 +27,7 @@ pub use images::{ImageLayer, ImageLog};
 pub use lamina_functions::Terminal;
 pub use lamina_image::{Digest, GpuRequest, RuntimeConfig, redact};
 pub use lamina_sandbox::doctor::{Finding, Status};
-pub use lamina_sandbox::{Exit, ExitStatus, Resource, Sandbox, TerminalSize};
+pub use lamina_sandbox::{Exit, ExitStatus, Resource, Sandbox, TerminalSize, fork_ahead};
 pub use lamina_store::{
     Checked, Collected, Damage, DamagedDescription, ImageName, ImageRecord, ImageUsage, NamedImage, Outcome, Policy,
     StoreError, Usage,

@@ -100,7 +100,7 @@ impl Engine {
             intact = store.is_intact();
             matches!(intact, Ok(true))
         };
-        if let Some(sandbox) = launcher.spawn_if(&spec, own_streams()?, agreed)? {
+        if let Some(sandbox) = launcher.spawn_alone(&spec, own_streams()?, agreed)? {
             return Ok(sandbox);
         }
         intact?;

@@ -2,7 +2,6 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::process::Child;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -12,6 +11,7 @@ use rustix::process::pidfd_send_signal;
 
 use crate::cgroups::LimitsReport;
 use crate::disk::{DiskGuard, DiskShortage, DiskWatch};
+use crate::helper_process::HelperProcess;
 use crate::protocol::{Begin, Go, Report, receive, send};
 use crate::rlimits::Fallback;
 use crate::wait::wait_readable;
@@ -30,18 +30,19 @@ struct Inner {
     /// First, so that it is gone before the launcher is.
     pool: WarmPool,
     starter: Arc<Starter>,
-    child: Mutex<Child>,
+    /// Until it has ended.
+    process: Mutex<Option<HelperProcess>>,
     disk: DiskGuard,
     /// Names of the host's resources that the helpers have taken hold of.
     resources: Vec<String>,
 }
 
 impl Launcher {
-    /// Speaks with the launcher process `child` over `socket`, which has these `resources`; `disk` is the store's. It
+    /// Speaks with the launcher `process` over `socket`, which has these `resources`; `disk` is the store's. It
     /// uses the control groups of the `other` launcher, if there is one.
     pub(crate) fn new(
         socket: UnixStream,
-        child: Child,
+        process: HelperProcess,
         disk: DiskGuard,
         resources: Vec<String>,
         other: Option<&Self>,
@@ -51,7 +52,7 @@ impl Launcher {
             None => Starter::new(socket)?,
         });
         let pool = WarmPool::new(Arc::clone(&starter));
-        let inner = Inner { pool, starter, child: Mutex::new(child), disk, resources };
+        let inner = Inner { pool, starter, process: Mutex::new(Some(process)), disk, resources };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -77,15 +78,17 @@ impl Launcher {
     /// # Errors
     /// When the sandbox cannot be set up or the command cannot be executed.
     pub fn spawn(&self, spec: &SandboxSpec, stdio: Stdio) -> Result<Sandbox, SandboxError> {
-        self.spawn_if(spec, stdio, || true)?.ok_or(SandboxError::Lost)
+        let sandbox = self.spawn_alone(spec, stdio, || true)?.ok_or(SandboxError::Lost);
+        self.inner.pool.refill();
+        sandbox
     }
 
-    /// As [`Self::spawn`] if `agreed` says so, which is asked last: what it waits for is waited for while the sandbox is set
-    /// up. Nothing of the image runs before.
+    /// As [`Self::spawn`], but for a sandbox that none is expected to follow, and only if `agreed` says so. It is asked last:
+    /// what it waits for is waited for while the sandbox is set up. Nothing of the image runs before.
     ///
     /// # Errors
     /// As [`Self::spawn`].
-    pub fn spawn_if(
+    pub fn spawn_alone(
         &self,
         spec: &SandboxSpec,
         stdio: Stdio,
@@ -138,7 +141,6 @@ impl Launcher {
         }
         send(&control, &Go { fallback }, &[])?;
         let started = receive::<Report>(&mut sandbox.state().receiver)?;
-        pool.refill();
         match started {
             Some((Report::Started, fds)) => {
                 *sandbox.terminal.lock().unwrap_or_else(PoisonError::into_inner) = fds.into_iter().next();
@@ -165,7 +167,7 @@ impl Inner {
         self.starter.shut_down();
         // It ends at the end of its connection, and the kernel kills what it has started; nothing can be done about a
         // failure here.
-        let _ = self.child.lock().unwrap_or_else(PoisonError::into_inner).wait();
+        let _ = self.process.lock().unwrap_or_else(PoisonError::into_inner).take().map(HelperProcess::wait);
         self.starter.remove_groups();
     }
 }

@@ -9,6 +9,7 @@ use lamina_ground::causes;
 use rustix::fs::FileType;
 
 use crate::cgroups::{Enforcement, Groups, LimitsReport};
+use crate::helper_process::OWN;
 use crate::idmap::{add_range_command, subordinate_ids_hint};
 use crate::tiny_root::DEVICES;
 use crate::{Helpers, IdMap, SandboxError, SandboxSpec, Stdio, Upper, helpers};
@@ -113,7 +114,7 @@ impl Trial {
         for name in ["upper", "work"] {
             let path = trial.content.join(name);
             fs_err::create_dir(&path)?;
-            helpers::claim(Path::new(helpers::OWN), &path.to_string_lossy(), &trial.map)?;
+            helpers::claim(Path::new(OWN), &path.to_string_lossy(), &trial.map)?;
         }
         Ok(trial)
     }
@@ -126,7 +127,7 @@ impl Drop for Trial {
             let unlocked = std::os::unix::fs::PermissionsExt::from_mode(0o700);
             let _ = fs_err::set_permissions(self.content.join(scratch), unlocked);
         }
-        let _ = helpers::remove(Path::new(helpers::OWN), &self.content.to_string_lossy(), &self.map);
+        let _ = helpers::remove(Path::new(OWN), &self.content.to_string_lossy(), &self.map);
     }
 }
 

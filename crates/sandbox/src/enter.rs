@@ -1,26 +1,28 @@
 //! Starting the two helper processes: their own side, up to where the launcher and the store worker part.
 //!
-//! The first run of the binary makes the namespaces. While it still has the caller's host identity it takes hold of the
-//! store, of the binary and of the host's resources, since root inside may not be able to reach either. Then it becomes root inside and executes
-//! the binary again from a read-only mount, so that `/proc/<pid>/exe` of every process of ours leads to a file that
-//! nobody can write (CVE-2019-5736). The second run builds the tiny root and forks.
+//! The first run of the binary, or a fork of the command, makes the namespaces. While it still has the caller's host
+//! identity it takes hold of the store, of the binary and of the host's resources, since root inside may not be able to
+//! reach either. Then it becomes root inside and executes the binary again from a read-only mount, so that
+//! `/proc/<pid>/exe` of every process of ours leads to a file that nobody can write (CVE-2019-5736). The second run builds
+//! the tiny root and forks.
 
-use std::ffi::CString;
+use std::ffi::{CString, OsStr, OsString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::net::UnixStream;
 
-use lamina_ground::Subject;
+use lamina_ground::{Subject, null_device};
 use lamina_system::{self as system, Disposition, attribute};
 use lamina_wire::{Receiver, Sender};
 use rustix::fs::{AtFlags, CWD, MemfdFlags, Mode, OFlags, SealFlags, fchmod, fchown, open};
 use rustix::io::{Errno, FdFlags};
 use rustix::mount::{MountPropagationFlags, OpenTreeFlags, mount_change, open_tree};
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
-use rustix::thread::{Gid, Uid, UnshareFlags, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
+use rustix::thread::{Gid, Uid, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
 use crate::failure::{During, Failure, Kind};
 use crate::features::Feature;
-use crate::namespaces::{self, unshare};
+use crate::namespaces::Outer;
 use crate::protocol::{Configuration, Errand, StartUp, receive, send};
 use crate::{Resource, SandboxError, launcher, resources, rlimits, tiny_root};
 
@@ -35,43 +37,44 @@ pub fn helpers_main(worker: fn(UnixStream)) -> ! {
     let arguments: Vec<String> = std::env::args().skip(2).collect();
     let result = match arguments.split_first() {
         Some((word, arguments)) if word == INSIDE => run_inside(arguments, worker),
-        _ => run_outside(),
+        // The engine's socket is standard input.
+        _ => match rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3) {
+            Ok(socket) => run_outside(&socket.into(), std::env::vars_os().collect()),
+            Err(errno) => Err(errno.into()),
+        },
     };
     // Whoever started this process has been told; the status is for a curious user who ran it by hand.
     system::exit_now(i32::from(result.is_err()))
 }
 
-/// The first run.
-fn run_outside() -> Result<(), SandboxError> {
+/// The first run, or the fork that stands for it. The second run has this environment.
+pub(crate) fn run_outside(socket: &UnixStream, environment: Vec<(OsString, OsString)>) -> Result<(), SandboxError> {
     let _ = rustix::process::setsid();
     for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGPIPE] {
         system::set_disposition(signal, Disposition::Ignore);
     }
-    let socket = system::inherited(0)?;
-    let null = open("/dev/null", OFlags::RDWR, Mode::empty())?;
-    let socket = UnixStream::from(rustix::io::fcntl_dupfd_cloexec(socket, 3)?);
-    system::place_descriptor(null.as_fd(), 0)?;
+    system::place_descriptor(null_device()?.as_fd(), 0)?;
+    rlimits::reserve_for_the_user();
+    // Before it is known what this is for.
+    let outer = Outer::enter();
     let sender = Sender::new(socket.try_clone()?);
     let mut receiver = Receiver::new(socket.try_clone()?);
     let Some((configuration, fds)) = receive::<Configuration>(&mut receiver)? else {
         return Err(SandboxError::Lost);
     };
-    rlimits::reserve_for_the_user();
+    let outer = outer.and_then(|outer| await_map(&sender, &mut receiver).map(|()| outer));
     if let Some(errand) = configuration.errand {
-        let done = unshare(UnshareFlags::NEWUSER)
-            .and_then(|()| await_map(&sender, &mut receiver))
-            .and_then(|()| become_root())
-            .and_then(|()| run_errand(errand, &configuration.content));
+        let done = outer.and_then(|_| become_root()).and_then(|()| run_errand(errand, &configuration.content));
         report_failure(&sender, done)?;
         return send(&sender, &StartUp::Ready, &[]);
     }
-    let namespaces = namespaces::enter(&configuration.ids, || await_map(&sender, &mut receiver));
-    let result = namespaces.and_then(|()| hold(&configuration)).and_then(|Held { content, binary, resources }| {
+    let inner = outer.and_then(|outer| outer.enter_inner(&configuration.ids));
+    let result = inner.and_then(|()| hold(&configuration)).and_then(|Held { content, binary, resources }| {
         become_root()?;
         let parts = [socket.as_fd(), content.as_fd()].into_iter().chain(fds.iter().map(AsFd::as_fd));
         let parts = parts.map(|fd| (None, fd));
         let resources = resources.iter().map(|(name, tree)| (Some(name.as_str()), tree.as_fd()));
-        Err(execute_again(&binary, parts.chain(resources)))
+        Err(execute_again(&binary, environment, parts.chain(resources)))
     });
     report_failure(&sender, result)
 }
@@ -183,19 +186,23 @@ fn become_root() -> Result<(), Failure> {
 /// that have one.
 fn execute_again<'held>(
     binary: &OwnedFd,
+    environment: Vec<(OsString, OsString)>,
     fds: impl Iterator<Item = (Option<&'held str>, BorrowedFd<'held>)>,
 ) -> Failure {
-    let mut arguments = vec!["modal".to_owned(), ARGUMENT.to_owned(), INSIDE.to_owned()];
+    let mut arguments: Vec<OsString> = ["modal", ARGUMENT, INSIDE].map(OsString::from).into();
     for (name, fd) in fds {
         if let Err(errno) = rustix::io::fcntl_setfd(fd, FdFlags::empty()) {
             return Failure::setup("hand over", "a descriptor", errno);
         }
         let number = fd.as_raw_fd();
-        arguments.push(name.map_or_else(|| number.to_string(), |name| format!("{name}={number}")));
+        arguments.push(name.map_or_else(|| number.to_string(), |name| format!("{name}={number}")).into());
     }
-    let environment = std::env::vars().map(|(name, value)| format!("{name}={value}"));
-    let strings = |list: Vec<String>| -> Vec<CString> { list.into_iter().flat_map(CString::new).collect() };
-    let errno = system::execute_file(binary.as_fd(), &strings(arguments), &strings(environment.collect()));
+    let assigned = |(name, value): (OsString, OsString)| [name, value].join(OsStr::new("="));
+    let strings = |list: Vec<OsString>| -> Vec<CString> {
+        list.into_iter().flat_map(|string| CString::new(string.into_vec())).collect()
+    };
+    let environment = environment.into_iter().map(assigned).collect();
+    let errno = system::execute_file(binary.as_fd(), &strings(arguments), &strings(environment));
     Failure::setup("execute", "the program again", errno)
 }
 

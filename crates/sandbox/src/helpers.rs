@@ -1,31 +1,20 @@
 //! Starting the two helper processes: the engine's side.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use fs_err::os::unix::fs::chown;
-use lamina_ground::{EnvVars, RunRecord, causes};
-use lamina_wire::{Receiver, Sender};
+use lamina_ground::causes;
+use rustix::process::Pid;
 
 use crate::disk::DiskGuard;
+use crate::helper_process::{HelperProcess, OWN, Starting};
 use crate::idmap::{IdRange, add_range_command, find_program};
-use crate::protocol::{Configuration, Errand, StartUp, receive, send};
-use crate::{IdMap, Launcher, Resource, SandboxError, enter, resources};
-
-/// This program's own binary.
-pub(crate) const OWN: &str = "/proc/self/exe";
-
-/// Environment variables of the engine that the helpers keep. The rest may hold secrets, and they need none of it.
-const KEPT_ENVIRONMENT: [&str; 5] = [
-    "LD_LIBRARY_PATH",
-    EnvVars::MODAL_STORE_WITHOUT,
-    "RAYON_NUM_THREADS",
-    "RUST_BACKTRACE",
-    EnvVars::MODAL_SANDBOX_WITHOUT,
-];
+use crate::protocol::{Configuration, Errand, StartUp};
+use crate::{IdMap, Launcher, Resource, SandboxError, resources};
 
 /// The two processes inside the store's user namespace, as the engine sees them.
 #[derive(Debug)]
@@ -107,17 +96,16 @@ fn start_up(
     configuration: &Configuration,
     fds: &[BorrowedFd<'_>],
     map: &IdMap,
-) -> Result<Child, SandboxError> {
-    let (ours, theirs) = UnixStream::pair()?;
-    let child = start_child(executable, theirs.into())?;
-    let mut starting = Starting { child, sender: Sender::new(ours.try_clone()?), receiver: Receiver::new(ours) };
-    send(&starting.sender, configuration, fds)?;
+) -> Result<HelperProcess, SandboxError> {
+    let mut starting = Starting::begin(executable)?;
+    starting.tell(configuration, fds)?;
     starting.expect(&StartUp::Unshared)?;
-    tracing::info!(pid = starting.child.id(), map = ?map, content = configuration.content, "helper process");
-    write_map(starting.child.id(), map)?;
-    send(&starting.sender, &StartUp::Mapped, &[])?;
+    let pid = starting.id();
+    tracing::info!(%pid, map = ?map, content = configuration.content, "helper process");
+    write_map(pid, map)?;
+    starting.tell(&StartUp::Mapped, &[])?;
     starting.expect(&StartUp::Ready)?;
-    Ok(starting.child)
+    Ok(starting.done())
 }
 
 /// Gives the content directory to root inside, if it belongs to somebody else: it was made by the calling user just now.
@@ -157,52 +145,11 @@ pub(crate) fn remove(executable: &Path, content: &str, map: &IdMap) -> Result<()
 fn run_errand(executable: &Path, content: &str, map: &IdMap, errand: Errand) -> Result<(), SandboxError> {
     let (resources, ids) = (Vec::new(), map.inner());
     let configuration = Configuration { content: content.into(), resources, ids, errand: Some(errand) };
-    let mut child = start_up(executable, &configuration, &[], &map.for_errands())?;
-    child.wait()?;
-    Ok(())
-}
-
-/// Executes the binary as a helper process, with `socket` as its standard input.
-fn start_child(executable: &Path, socket: OwnedFd) -> Result<Child, SandboxError> {
-    let environment = KEPT_ENVIRONMENT.iter().filter_map(|name| Some((name, std::env::var_os(name)?)));
-    let record = RunRecord::current();
-    let shown = record.and_then(RunRecord::shown).map(|shown| (EnvVars::MODAL_LOG, shown));
-    let child = Command::new(executable)
-        .arg(enter::ARGUMENT)
-        .env_clear()
-        .envs(environment)
-        .envs(shown)
-        .current_dir("/")
-        .stdin(socket)
-        .stdout(record.and_then(|record| record.for_helper().ok()).map_or_else(Stdio::null, Stdio::from))
-        .spawn()
-        .map_err(|error| {
-            std::io::Error::new(error.kind(), format!("failed to start `{}`: {error}", executable.display()))
-        })?;
-    Ok(child)
-}
-
-/// A helper process that is being started.
-struct Starting {
-    child: Child,
-    sender: Sender,
-    receiver: Receiver,
-}
-
-impl Starting {
-    /// Waits for the helper to reach a step.
-    fn expect(&mut self, expected: &StartUp) -> Result<(), SandboxError> {
-        match receive::<StartUp>(&mut self.receiver)? {
-            Some((message, _)) if message == *expected => Ok(()),
-            Some((StartUp::Failed(failure), _)) => Err(failure.into()),
-            Some((message, _)) => Err(SandboxError::Invalid(format!("the helper process says `{message:?}`"))),
-            None => Err(SandboxError::Lost),
-        }
-    }
+    Ok(start_up(executable, &configuration, &[], &map.for_errands())?.wait()?)
 }
 
 /// Writes the id map of the helper's user namespace.
-fn write_map(pid: u32, map: &IdMap) -> Result<(), SandboxError> {
+fn write_map(pid: Pid, map: &IdMap) -> Result<(), SandboxError> {
     if rustix::process::geteuid().is_root() {
         write_file(pid, "uid_map", &map.uids)?;
         return write_file(pid, "gid_map", &map.gids);
@@ -227,7 +174,7 @@ fn write_map(pid: u32, map: &IdMap) -> Result<(), SandboxError> {
     Ok(())
 }
 
-fn write_file(pid: u32, name: &str, ranges: &[IdRange]) -> Result<(), SandboxError> {
+fn write_file(pid: Pid, name: &str, ranges: &[IdRange]) -> Result<(), SandboxError> {
     let lines: Vec<String> =
         ranges.iter().map(|range| format!("{} {} {}", range.inside, range.outside, range.count)).collect();
     fs_err::write(format!("/proc/{pid}/{name}"), lines.join("\n")).map_err(|error| SandboxError::IdMap {
@@ -237,7 +184,7 @@ fn write_file(pid: u32, name: &str, ranges: &[IdRange]) -> Result<(), SandboxErr
 }
 
 /// Starts `newuidmap` or `newgidmap`: both at once, since each takes milliseconds.
-fn start_program(name: &'static str, pid: u32, ranges: &[IdRange]) -> Result<(&'static str, Child), SandboxError> {
+fn start_program(name: &'static str, pid: Pid, ranges: &[IdRange]) -> Result<(&'static str, Child), SandboxError> {
     let program = find_program(name).ok_or_else(|| SandboxError::IdMap {
         reason: format!("the program `{name}` was not found"),
         hint: "Install the `uidmap` package (`shadow-utils` on Fedora)".into(),

@@ -5,11 +5,11 @@
 //! half as its bound and nobody in it, and the helpers and all sandboxes are in one that it has inside: whatever ids they
 //! take, together they count as one there.
 
-use std::os::fd::OwnedFd;
+use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
 
 use lamina_system::{self as system, Side};
 use rustix::io::Errno;
-use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, WaitOptions, getpid, waitpid};
 use rustix::thread::UnshareFlags;
 
@@ -17,60 +17,75 @@ use crate::failure::{During, Failure, Kind};
 use crate::idmap::InnerIds;
 use crate::rlimits;
 
-/// Puts the calling process, which keeps its identity, into both user namespaces and a mount namespace. `await_map` has the
-/// engine map the ids of the outer one.
-pub(crate) fn enter(ids: &InnerIds, await_map: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
-    unshare(UnshareFlags::NEWUSER)?;
-    rlimits::reserve_watches();
-    await_map()?;
-    let mapper = Mapper::start(ids)?;
-    unshare(UnshareFlags::NEWUSER | UnshareFlags::NEWNS)?;
-    mapper.finish()
+/// What a step of the way into the inner namespace is, in messages.
+const MAPPING: (&str, &str) = ("map ids of", "the inner user namespace");
+
+/// The calling process is in the outer user namespace, whose ids somebody outside maps.
+pub(crate) struct Outer {
+    mapper: Mapper,
 }
 
-/// Makes namespaces.
-pub(crate) fn unshare(flags: UnshareFlags) -> Result<(), Failure> {
+impl Outer {
+    /// Puts the calling process, which keeps its identity, into the outer namespace.
+    pub(crate) fn enter() -> Result<Self, Failure> {
+        unshare(UnshareFlags::NEWUSER)?;
+        rlimits::reserve_watches();
+        Ok(Self { mapper: Mapper::start()? })
+    }
+
+    /// Goes on into the inner one and a mount namespace, once the ids of the outer one are mapped.
+    pub(crate) fn enter_inner(self, ids: &InnerIds) -> Result<(), Failure> {
+        unshare(UnshareFlags::NEWUSER | UnshareFlags::NEWNS)?;
+        self.mapper.map(ids)
+    }
+}
+
+fn unshare(flags: UnshareFlags) -> Result<(), Failure> {
     system::unshare(flags)
         .during("make a user namespace", "unshare")
         .map_err(|failure| failure.of_kind(Kind::UserNamespace))
 }
 
-/// A process that stays in the outer namespace, since only there it is allowed to map the ids of the inner one.
+/// A process that stays in the outer namespace, since only there it is allowed to map the ids of the inner one. It ends
+/// with the connection if there is nothing to map.
 struct Mapper {
     pid: u32,
-    go: OwnedFd,
+    connection: UnixStream,
 }
 
 impl Mapper {
-    fn start(ids: &InnerIds) -> Result<Self, Failure> {
-        let (wait, go) = pipe_with(PipeFlags::CLOEXEC).during("make", "a pipe")?;
+    fn start() -> Result<Self, Failure> {
+        let (ours, theirs) = UnixStream::pair().during("make", "a socket pair")?;
         let parent = getpid();
         match system::split(0).during("make", "a process that maps ids")? {
-            Side::Parent { pid, .. } => Ok(Self { pid, go }),
+            Side::Parent { pid, .. } => Ok(Self { pid, connection: ours }),
             Side::Child => {
-                drop(go);
-                let told = rustix::io::read(&wait, &mut [0]);
-                let done = matches!(told, Ok(1)) && map(parent, ids).is_ok();
-                system::exit_now(i32::from(!done))
+                drop(ours);
+                system::exit_now(i32::from(map_for(parent, theirs).is_err()))
             }
         }
     }
 
     /// Has it map the ids, now that the inner namespace is there.
-    fn finish(self) -> Result<(), Failure> {
-        let what = "map ids of";
-        rustix::io::write(&self.go, &[0]).during(what, "the inner user namespace")?;
+    fn map(mut self, ids: &InnerIds) -> Result<(), Failure> {
+        let (what, whose) = MAPPING;
+        let ids = serde_json::to_vec(ids).map_err(io::Error::from).during(what, whose)?;
+        self.connection.write_all(&ids).during(what, whose)?;
+        drop(self.connection);
         let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
-        let ended = waitpid(pid, WaitOptions::empty()).during(what, "the inner user namespace")?;
+        let ended = waitpid(pid, WaitOptions::empty()).during(what, whose)?;
         match ended {
             Some((_, status)) if status.exit_status() == Some(0) => Ok(()),
-            _ => Err(Failure::setup(what, "the inner user namespace", Errno::PERM).of_kind(Kind::UserNamespace)),
+            _ => Err(Failure::setup(what, whose, Errno::PERM).of_kind(Kind::UserNamespace)),
         }
     }
 }
 
-/// Gives the inner namespace of a process the ids of the outer one, but for the user who made both.
-fn map(process: Pid, ids: &InnerIds) -> std::io::Result<()> {
+/// Gives the inner namespace of a process the ids of the outer one, but for the user who made both, when told which.
+fn map_for(process: Pid, mut connection: UnixStream) -> io::Result<()> {
+    let mut ids = Vec::new();
+    connection.read_to_end(&mut ids)?;
+    let ids: InnerIds = serde_json::from_slice(&ids)?;
     let process = process.as_raw_nonzero();
     fs_err::write(format!("/proc/{process}/uid_map"), &ids.uids)?;
     fs_err::write(format!("/proc/{process}/gid_map"), &ids.gids)

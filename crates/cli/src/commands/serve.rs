@@ -25,8 +25,8 @@ pub(crate) fn serve(options: &EngineOptions) -> Result<u8, Failure> {
     Interruption::listen_for_program(cancel.clone())?;
     let screen = Screen::start(options.output.progress, cancel.clone());
     let terminal = options.interactive.then(|| SharedTerminal::open(UserTerminal::new(), &screen)).transpose()?;
-    let engine = Engine::open(&Options { cancel, terminal, ..Options::default() })?;
-    engine.expect_sandbox();
+    let engine = Engine::open(&Options { cancel, terminal, expects_sandbox: true, ..Options::default() })?;
+    engine.look_ahead();
     let outcome = lamina_engine::serve(&engine, socket, &screen.sink());
     screen.finish();
     outcome?;

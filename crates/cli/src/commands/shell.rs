@@ -28,7 +28,7 @@ pub(crate) fn shell(shell: &Shell) -> Result<u8, Failure> {
     }
     let reference = shell.reference.as_deref();
     if let Some(image) = reference.filter(|reference| is_image(reference)) {
-        let engine = Engine::open(&Options::default())?;
+        let engine = Engine::open(&Options { expects_sandbox: true, ..Options::default() })?;
         return open(&engine, ShellTarget::Image(image), shell);
     }
     let mut words: Vec<OsString> = vec!["describe".into(), reference.unwrap_or(DEFAULT_APP).into()];

@@ -10,6 +10,9 @@ use lamina_sandbox::{
     ExitStatus, InjectedFile, Mount, SandboxError, SandboxSpec, Signal, Stdio, TerminalSize, TerminalSpec, Upper,
 };
 
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::FdFlags;
+
 use crate::support::{Store, eventually, null_stdio, probe, run, script, spec, start, text, try_run};
 
 crate::tests!(
@@ -18,6 +21,7 @@ crate::tests!(
     nothing_of_the_image_runs_before_it_is_agreed_to,
     descriptors_are_exactly_the_given_ones,
     environment_directory_and_host_name_are_the_given_ones,
+    forked_helpers_keep_nothing_of_the_program,
     signals_reach_the_process_group,
     signals_are_not_inherited_as_ignored,
     waiting_has_a_limit,
@@ -55,7 +59,7 @@ fn nothing_of_the_image_runs_before_it_is_agreed_to() {
         let upper = store.upper(name);
         let spec = SandboxSpec { upper, ..script("echo it ran > /ran") };
         let ran = store.content().join(format!("work/{name}/upper/ran"));
-        let sandbox = helpers.launcher.spawn_if(&spec, null_stdio(), || {
+        let sandbox = helpers.launcher.spawn_alone(&spec, null_stdio(), || {
             // Long enough for a command that does not wait.
             std::thread::sleep(Duration::from_millis(200));
             assert!(!ran.exists());
@@ -134,6 +138,28 @@ fn environment_directory_and_host_name_are_the_given_ones() {
         spec.argv[2] = "id -u; id -g; id -G".into();
         assert_eq!(run(&helpers, &spec).success(), "1000\n1001\n1001\n");
     }
+}
+
+fn forked_helpers_keep_nothing_of_the_program() {
+    let store = Store::new();
+    let (mut read, write) = std::io::pipe().unwrap();
+    rustix::io::fcntl_setfd(&write, FdFlags::empty()).unwrap();
+    lamina_sandbox::fork_ahead();
+    let children = || fs_err::read_to_string(format!("/proc/self/task/{}/children", std::process::id())).unwrap();
+    let forked = children();
+    let helpers = store.start();
+    assert_eq!((forked.split_whitespace().count(), children()), (1, forked.clone()), "there is no further one");
+    drop(write);
+    let hung_up =
+        rustix::event::poll(&mut [PollFd::new(&read, PollFlags::IN)], Some(&Timespec { tv_sec: 10, tv_nsec: 0 }));
+    assert_eq!((hung_up, read.read(&mut [0]).unwrap()), (Ok(1), 0));
+    let process = format!("/proc/{}", forked.trim());
+    let environment = fs_err::read_to_string(format!("{process}/environ")).unwrap();
+    assert!(environment.split('\0').all(|variable| !variable.starts_with("PATH=")), "{environment:?}");
+    assert!(fs_err::read(format!("{process}/cmdline")).unwrap().starts_with(b"modal\0__helpers\0inside\0"));
+    assert_eq!(run(&helpers, &script("echo works")).success(), "works\n");
+    drop(helpers);
+    assert_eq!(children(), "");
 }
 
 fn signals_reach_the_process_group() {
