@@ -91,11 +91,12 @@ impl Starting {
 
     fn fork() -> Result<Self, SandboxError> {
         let (ours, theirs) = UnixStream::pair()?;
+        let output = record().map_or_else(null_device, Ok)?;
         match system::split(0)? {
             Side::Parent { pid, .. } => Self::new(pid, ours),
             Side::Child => {
                 drop(ours);
-                system::exit_now(i32::from(become_helper(&theirs).is_err()))
+                system::exit_now(i32::from(become_helper(&theirs, &output).is_err()))
             }
         }
     }
@@ -132,8 +133,7 @@ impl Starting {
 }
 
 /// What a fork does to be as if the binary had been executed.
-fn become_helper(socket: &UnixStream) -> Result<(), SandboxError> {
-    let output = record().map_or_else(null_device, Ok)?;
+fn become_helper(socket: &UnixStream, output: &OwnedFd) -> Result<(), SandboxError> {
     system::place_descriptor(output.as_fd(), 1)?;
     // What this program was given stays open in it alone.
     system::close_on_exec_from(3);
