@@ -25,6 +25,7 @@ rows:
   B5  10,000 local files unchanged                 S6  .map
   B6  crew from uv.lock                            S7  import modal
   B7  Debian 12 and Python from nothing            D1  crew on the disk
+  B9  one of 80 conda packages changed
 
 All rows take some 15 minutes, B1, B3 and B7 most of it. On Debian the peers come with
   apt-get install docker.io buildah crun mmdebstrap"""

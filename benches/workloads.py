@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Callable
 
+from conda import conda_environment
 from lamina import Lamina
 from launcher import Launcher
 from machine import Failure, Machine
@@ -59,6 +60,7 @@ class Workloads:
             "B5": self.no_file_changed,
             "B6": self.locked_project,
             "B7": self.base_from_nothing,
+            "B9": lambda: conda_environment(self.machine, self.lamina),
             "D1": self.crew_on_disk,
             "S1": self.sandbox,
             "S2": self.python_in_a_container,
