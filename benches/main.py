@@ -11,7 +11,8 @@ import revisions
 from lamina import Lamina
 from machine import Failure, Machine, describe, load
 from measuring import measure, say
-from workloads import Workloads, free_space
+from workloads import free_space
+from workloads import rows as rows_of
 
 DESCRIPTION = """\
 Measures Lamina, and where they are installed BuildKit, buildah, crun and mmdebstrap, in turn and on equal work.
@@ -25,6 +26,7 @@ rows:
   B5  10,000 local files unchanged                 S6  .map
   B6  crew from uv.lock                            S7  import modal
   B7  Debian 12 and Python from nothing            D1  crew on the disk
+  B8  crew from a Dockerfile, all but its base
   B9  one of 80 conda packages changed
 
 All rows take some 15 minutes, B1, B3 and B7 most of it. On Debian the peers come with
@@ -77,7 +79,7 @@ def beside_peers(wanted: argparse.Namespace) -> int:
     rows: list = []
     with Machine(wanted.work) as machine:
         free_space(machine)
-        known = Workloads(machine, Lamina(machine, wanted.modal), revisions.REPOSITORY).rows()
+        known = rows_of(machine, Lamina(machine, wanted.modal), revisions.REPOSITORY)
         for name in names(wanted, known):
             for row in known[name]():
                 measure(row, wanted.rounds)
@@ -100,7 +102,7 @@ def compare(wanted: argparse.Namespace) -> int:
         both = []
         for place, build in (("this", this), ("that", that)):
             part = machine.part(place)
-            both.append(Workloads(part, Lamina(part, build.modal), build.source, build.cargo_environment).rows())
+            both.append(rows_of(part, Lamina(part, build.modal), build.source, build.cargo_environment))
         for name in names(wanted, both[0]):
             for pair in zip(*(known[name]() for known in both)):
                 figures += against.compare(*pair, wanted.rounds)

@@ -9,9 +9,11 @@ import shutil
 import subprocess
 import time
 from pathlib import Path
+from typing import Callable
 
 from lamina import Lamina, certificates
 from machine import Failure, Machine, apt_sources, debian_mirror, end
+from measuring import Contestant
 
 SEARCH_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 CONTAINER_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -27,6 +29,18 @@ REFUSED = (
     "delete_module", "kexec_load", "reboot", "swapon", "swapoff", "setns", "open_by_handle_at", "io_uring_setup",
 )  # fmt: skip
 CAPABILITIES = ("CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_KILL", "CAP_SETGID", "CAP_SETUID")
+
+
+#: Lines that make an image of an archive.
+IMPORT = (
+    "FROM scratch",
+    "ADD base.tar /",
+    "COPY uv /usr/local/bin/uv",
+    "COPY ca-certificates.crt /etc/ssl/certs/ca-certificates.crt",
+    "COPY sources.list /etc/apt/sources.list",
+    f"ENV PATH={CONTAINER_PATH} SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt",
+    "ENV UV_BREAK_SYSTEM_PACKAGES=1 UV_LINK_MODE=copy",
+)
 
 
 class Peer:
@@ -67,6 +81,29 @@ def host_arguments() -> dict:
     return arguments
 
 
+def import_files(lamina: Lamina, archive: Path, context: Path) -> None:
+    """Puts what `IMPORT` copies into a context."""
+    for source, name in ((archive, "base.tar"), (lamina.uv, "uv"), (certificates(), "ca-certificates.crt")):
+        (context / name).unlink(missing_ok=True)
+        try:
+            os.link(source, context / name)
+        except OSError:
+            shutil.copy(source, context / name)
+    (context / "sources.list").write_text(apt_sources())
+
+
+def as_peer(
+    name: str,
+    tools: list[Peer],
+    once: Callable[[int], object],
+    prepare: Callable[[], object] = lambda: None,
+    verify: Callable[[], object] = lambda: None,
+) -> Contestant:
+    """A contestant that uses these programs, which may be missing."""
+    missing = next((reason for reason in (tool.missing() for tool in tools) if reason), None)
+    return Contestant(name, once, prepare, verify, failure=missing)
+
+
 def remove_groups(name: str) -> None:
     """Removes the empty control groups of this name, which dockerd leaves behind."""
     root = Path("/sys/fs/cgroup")
@@ -102,24 +139,8 @@ class Builder(Peer, abc.ABC):
     def import_base(self, tag: str, archive: Path) -> None:
         """Makes an image of an archive, with `uv` and the host's certificates and mirrors in it."""
         context = self.machine.directory(f"import-{tag}")
-        for source, name in ((archive, "base.tar"), (self.lamina.uv, "uv"), (certificates(), "ca-certificates.crt")):
-            (context / name).unlink(missing_ok=True)
-            try:
-                os.link(source, context / name)
-            except OSError:
-                shutil.copy(source, context / name)
-        (context / "sources.list").write_text(apt_sources())
-        recipe = self.recipe(
-            f"import-{tag}",
-            "FROM scratch",
-            "ADD base.tar /",
-            "COPY uv /usr/local/bin/uv",
-            "COPY ca-certificates.crt /etc/ssl/certs/ca-certificates.crt",
-            "COPY sources.list /etc/apt/sources.list",
-            f"ENV PATH={CONTAINER_PATH} SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt",
-            "ENV UV_BREAK_SYSTEM_PACKAGES=1 UV_LINK_MODE=copy",
-        )
-        self.build(tag, recipe, context)
+        import_files(self.lamina, archive, context)
+        self.build(tag, self.recipe(f"import-{tag}", *IMPORT), context)
 
     def recipe(self, name: str, *lines: str) -> Path:
         """A Dockerfile; the host's package index is known to its commands."""
