@@ -181,6 +181,31 @@ def test_steps_have_gpus_and_the_image_nothing_of_them(modal: Modal):
     assert (again.stdout, again.of("step_started")) == (built.stdout, [])
 
 
+def test_nothing_is_built_if_a_step_lacks_its_gpu(modal: Modal):
+    specs = specification(modal.directory)
+    modal.write(
+        "app.py",
+        f"""
+        import modal
+
+        base = modal.Image.debian_slim(python_version="3.11").run_commands("echo {os.urandom(4).hex()}")
+        image = base.run_commands("true", gpu="any").pip_install("six", gpu="A100:3").run_commands("true", gpu="H100")
+        app = modal.App("lacking")
+
+
+        @app.function(image=image)
+        def f():
+            print("ran")
+        """,
+    )
+    environment = {"MODAL_CDI_DIRS": str(specs)}
+    result = modal.events("app.py", check=False, **environment)
+    assert "2 steps ask for GPUs that this machine does not have:" in result.stderr
+    assert 'pip_install("six"' in result.stderr and "`MODAL_GPU=ignore`" in result.stderr, result.stderr
+    assert result.of("step_queued") == []
+    assert modal("run", "-q", "app.py", MODAL_GPU="ignore", **environment).stdout == "ran\n"
+
+
 def test_containers_share_gpus_and_the_least_used_come_first(modal: Modal):
     specs = specification(modal.directory)
     modal.write(

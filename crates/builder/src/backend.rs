@@ -5,9 +5,10 @@ use std::fmt::Debug;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
+use lamina_devices::DevicesError;
 use lamina_events::{CancelToken, Event, Sink};
 use lamina_ground::{DEFAULT_PATH, Stack};
-use lamina_image::{Digest, ExistingImage, Facts, FileSet, LayerKey, Node};
+use lamina_image::{Digest, ExistingImage, Facts, FileSet, GpuRequest, LayerKey, Node};
 use lamina_store::{Committed, Context, ImageName, ImageRecord, LayerRecord, StoreError};
 use lamina_workshop::Workshop;
 
@@ -47,6 +48,8 @@ pub(crate) trait Backend: LocalFiles + Debug {
     fn attach(&self, files: &FileSet, below: &Stack<Digest>, sink: &Sink) -> Result<Stack<Digest>, BuildError>;
     /// The layer with compilers that containers of an image have over it, if something in it compiles.
     fn lend_toolchain(&self, state: &State, sink: &Sink) -> Result<Option<Digest>, BuildError>;
+    /// Looks whether this machine has the GPUs that a step asks for.
+    fn check_gpus(&self, requests: &[GpuRequest]) -> Result<(), DevicesError>;
     /// The directory of the steps' logs.
     fn logs(&self) -> PathBuf;
 }
@@ -182,6 +185,10 @@ impl Backend for StoreBackend<'_> {
                 made => made.map(Some),
             },
         }
+    }
+
+    fn check_gpus(&self, requests: &[GpuRequest]) -> Result<(), DevicesError> {
+        self.workshop.devices.check(requests).map(drop)
     }
 
     fn logs(&self) -> PathBuf {

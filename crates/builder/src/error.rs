@@ -50,9 +50,9 @@ pub enum BuildError {
         /// The name that is asked for.
         name: Option<ImageName>,
     },
-    /// A local project does not declare what is asked of it.
+    /// What steps need is not there: something that a local project declares, or GPUs.
     #[error("{message}")]
-    Project {
+    Refused {
         /// The class that Modal's users expect.
         class: ErrorClass,
         /// What is missing, and where.
@@ -94,7 +94,7 @@ impl Hint for BuildError {
                 "`modal image names list` shows the names that there are; build the image and `publish` it to give it one",
             )),
             Self::NoImage { .. } => Some(Cow::Borrowed("`modal image list` shows the images that there are")),
-            Self::Project { hint, .. } => hint.as_deref().map(Cow::Borrowed),
+            Self::Refused { hint, .. } => hint.as_deref().map(Cow::Borrowed),
             Self::Damaged => Some(Cow::Borrowed("build the image again")),
             Self::FileNotFound(_) | Self::NotADirectory(_) | Self::Cancelled => None,
         }

@@ -75,7 +75,7 @@ fn combined(mut errors: Vec<BuildError>) -> Option<BuildError> {
     Some(match errors.swap_remove(0) {
         BuildError::FileNotFound(_) => BuildError::FileNotFound(message),
         BuildError::NotADirectory(_) => BuildError::NotADirectory(message),
-        BuildError::Project { class, .. } => BuildError::Project { class, message, hint },
+        BuildError::Refused { class, .. } => BuildError::Refused { class, message, hint },
         _ => BuildError::invalid(Mistake::Several { message, hint }),
     })
 }

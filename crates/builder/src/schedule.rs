@@ -153,6 +153,7 @@ impl<'a> Builder<'a> {
     /// # Errors
     /// The first failure. The other images' builds are stopped then; layers that were finished stay in the store.
     pub fn build(&self, targets: &[&str]) -> Result<HashMap<String, BuiltImage>, BuildError> {
+        self.check_gpus(targets)?;
         let places = self.places(targets)?;
         let mut distinct = places.clone();
         distinct.sort_unstable();
@@ -465,5 +466,6 @@ fn first_failure(
     failures.into_iter().next().map_or(Ok(images), Err)
 }
 
+mod gpus;
 #[cfg(test)]
 mod tests;

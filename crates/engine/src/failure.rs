@@ -42,7 +42,7 @@ impl Failure {
             BuildError::FileNotFound(_) => (ErrorClass::FileNotFoundError, None),
             BuildError::NoImage { .. } => (ErrorClass::NotFoundError, None),
             BuildError::NotADirectory(_) => (ErrorClass::NotADirectoryError, None),
-            BuildError::Project { class, .. } => (class, None),
+            BuildError::Refused { class, .. } => (class, None),
             BuildError::Failed(_) | BuildError::Damaged => (ErrorClass::ExecutionError, None),
             BuildError::Cancelled => (ErrorClass::KeyboardInterrupt, None),
         };

@@ -16,8 +16,8 @@ impl From<DevicesError> for Failure {
     }
 }
 
-/// The app as it runs on this machine. What its functions ask for is looked for now; a step asks when it is executed, because
-/// one that is cached needs no GPU. An app that asks for none costs nothing.
+/// The app as it runs on this machine. What its functions ask for is looked for now, and what its steps ask for when it is
+/// known which are to be executed, because one that is cached needs no GPU. An app that asks for none costs nothing.
 pub(crate) fn for_this_machine<'a>(
     app: Cow<'a, AppRequest>,
     devices: &Lender,

@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use std::sync::Condvar;
 use std::sync::atomic::AtomicBool;
 
-use lamina_image::{ExistingImage, FileSet};
+use lamina_devices::DevicesError;
+use lamina_ground::ErrorClass;
+use lamina_image::{ExistingImage, FileSet, GpuRequest};
 use serde_json::{Value, json};
 
 use super::*;
@@ -106,6 +108,14 @@ impl Backend for &Memory {
         Ok(None)
     }
 
+    fn check_gpus(&self, requests: &[GpuRequest]) -> Result<(), DevicesError> {
+        let is_there = |request: &GpuRequest| request.kind == "T4";
+        if requests.iter().any(is_there) {
+            return Ok(());
+        }
+        Err(DevicesError::Absent { asked: requests.to_vec(), has: "1 Tesla T4".to_owned(), problems: Vec::new() })
+    }
+
     fn logs(&self) -> PathBuf {
         std::env::temp_dir()
     }
@@ -142,7 +152,7 @@ impl Memory {
     }
 }
 
-/// A definition: `(id, input, command)`; no input is a base, the command `attach` attaches files.
+/// A definition: `(id, input, command)`; no input is a base, the command `attach` attaches files, and `gpu T4 …` asks for one.
 fn definition(nodes: &[(&str, &str, &str)]) -> Definition {
     let node = |(id, input, command): &(&str, &str, &str)| {
         let step = match (*input, *command) {
@@ -157,7 +167,8 @@ fn definition(nodes: &[(&str, &str, &str)]) -> Definition {
             _ => json!({ "kind": "run_commands", "commands": [command] }),
         };
         let inputs: Vec<&str> = Some(*input).filter(|input| !input.is_empty()).into_iter().collect();
-        json!({ "id": id, "inputs": inputs, "step": step, "title": command })
+        let gpu: Vec<&str> = command.strip_prefix("gpu ").and_then(|rest| rest.split(' ').next()).into_iter().collect();
+        json!({ "id": id, "inputs": inputs, "step": step, "title": command, "gpu": gpu })
     };
     serde_json::from_value(nodes.iter().map(node).collect::<Vec<Value>>().into()).unwrap()
 }
@@ -397,4 +408,51 @@ fn a_plan_says_what_a_build_would_do_and_does_nothing() {
     assert_eq!(outlook[2..], [step("2", false, unknown.clone()), step("3", false, unknown)]);
     assert_eq!((memory.executed(), *events.lock().unwrap()), (Vec::new(), 0));
     assert_eq!(memory.images.lock().unwrap().len(), 1);
+}
+
+#[test]
+fn nothing_is_made_where_a_step_to_be_executed_lacks_its_gpu() {
+    let memory = Memory::default();
+    let nodes = [
+        ("0", "", "base"),
+        ("1", "0", "gpu T4 one"),
+        ("2", "1", "gpu H100 two"),
+        ("3", "2", "x"),
+        ("4", "0", "gpu L4 other"),
+    ];
+    let refused = |targets: &[&str], options| {
+        let BuildError::Refused { class, message, hint } =
+            build_with(&memory, &nodes, targets, options).outcome.unwrap_err()
+        else {
+            panic!("it is another error")
+        };
+        assert!(
+            matches!(class, ErrorClass::NotFoundError) && hint.is_some_and(|hint| hint.contains("MODAL_GPU=ignore"))
+        );
+        assert_eq!(memory.executed(), [""; 0]);
+        message
+    };
+    let usual = BuildOptions::default();
+    insta::assert_snapshot!(refused(&["3", "4"], usual), @r#"
+    2 steps ask for GPUs that this machine does not have:
+      `gpu H100 two`: this machine does not have what `gpu="H100"` asks for: it has 1 Tesla T4
+      `gpu L4 other`: this machine does not have what `gpu="L4"` asks for: it has 1 Tesla T4
+    "#);
+    insta::assert_snapshot!(refused(&["2"], usual), @r#"`gpu H100 two`: this machine does not have what `gpu="H100"` asks for: it has 1 Tesla T4"#);
+    // Only what the images need is executed.
+    build(&memory, &nodes, &["1"]).outcome.unwrap();
+    assert_eq!(memory.executed(), ["base", "gpu T4 one"]);
+    // What is cached needs no GPU, unless it is made again.
+    let digest = Digest::of(b"gpu H100 two");
+    let key = {
+        let (sink, cancel) = (Sink::new(|_| ()), CancelToken::new());
+        let builder = Builder::on(Box::new(&memory), &definition(&nodes), usual, &sink, &cancel).unwrap();
+        builder.plan(&["2"]).unwrap().pop().and_then(|step| step.key).unwrap()
+    };
+    let mut record = memory.records.lock().unwrap().values().next().unwrap().clone();
+    (record.key, record.digest, record.content) = (key, digest, digest);
+    memory.records.lock().unwrap().insert(key, record);
+    build(&memory, &nodes, &["3"]).outcome.unwrap();
+    assert_eq!(memory.executed(), ["x"]);
+    assert!(refused(&["3"], BuildOptions { force_build: true, ..usual }).starts_with("`gpu H100 two`: "));
 }

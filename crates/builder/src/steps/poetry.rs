@@ -145,7 +145,7 @@ mod tests {
         let mut step = step(&at("pyproject.toml"));
         assert!(matches!(files(&step), Err(BuildError::FileNotFound(_))));
         fs_err::write(at("pyproject.toml"), "a").unwrap();
-        assert!(matches!(files(&step), Err(BuildError::Project { class: ErrorClass::NotFoundError, .. })));
+        assert!(matches!(files(&step), Err(BuildError::Refused { class: ErrorClass::NotFoundError, .. })));
         step.lockfile = Some(at("other.lock"));
         assert!(matches!(files(&step), Err(BuildError::FileNotFound(_))));
         step.ignore_lockfile = true;

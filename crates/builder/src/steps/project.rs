@@ -21,7 +21,7 @@ pub(super) struct ProjectFile {
 
 /// An error of a project's file.
 pub(super) fn mistake(class: ErrorClass, message: String, hint: impl Into<Option<&'static str>>) -> BuildError {
-    BuildError::Project { class, message, hint: hint.into().map(str::to_owned) }
+    BuildError::Refused { class, message, hint: hint.into().map(str::to_owned) }
 }
 
 /// Reads a text file; `None` if there is none.
@@ -281,7 +281,7 @@ mod tests {
     fn refusal<T>(result: Result<T, BuildError>, directory: &Path) -> String {
         let error = result.err().unwrap();
         let class =
-            if let BuildError::Project { class, .. } = &error { format!("{class:?}") } else { "other".to_owned() };
+            if let BuildError::Refused { class, .. } = &error { format!("{class:?}") } else { "other".to_owned() };
         format!("{class}: {}", error.to_string().replace(&format!("{}/", directory.display()), ""))
     }
 
