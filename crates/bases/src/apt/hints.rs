@@ -18,6 +18,14 @@ const COMPILERS: [&str; 9] = [
     "aarch64-linux-gnu-g++",
 ];
 
+/// What builds say that find no Rust.
+const RUST: [&str; 4] = [
+    "Cargo, the Rust package manager, is not installed",
+    "can't find Rust compiler",
+    "cargo: not found",
+    "No such file or directory: 'cargo'",
+];
+
 /// What apt says of files of a mirror that is being updated.
 const AMID_UPDATE: [&str; 3] = ["File has unexpected size", "Hash Sum mismatch", "404  Not Found"];
 
@@ -57,6 +65,26 @@ pub fn hint(line: &str) -> Option<String> {
         return Some(
             "the client library of PostgreSQL is needed: add `.apt_install(\"libpq-dev\")` before this step".to_owned(),
         );
+    }
+    if line.contains("MYSQLCLIENT_CFLAGS") {
+        return Some(
+            "the client library of MySQL is needed: add `.apt_install(\"default-libmysqlclient-dev\")` before this step"
+                .to_owned(),
+        );
+    }
+    if RUST.iter().any(|text| line.contains(text)) {
+        return Some(
+            "a package has to be compiled from Rust, which is not in the image, nor among the compilers that it is lent: \
+             choose a version that has a wheel for the image's Python, or add `.apt_install(\"cargo\")` before this step, or \
+             `rustup` with `run_commands(...)` where Debian's Rust is too old"
+                .to_owned(),
+        );
+    }
+    if let Some(library) = missing_library(line) {
+        return Some(format!(
+            "the library `{library}` is not in the image: add the Debian package with its headers (`…-dev`) with \
+             `.apt_install(...)` before this step"
+        ));
     }
     if COMPILERS.iter().any(|compiler| is_missing(compiler, line)) {
         return Some(format!(
@@ -107,6 +135,13 @@ pub fn lacks_compiler(line: &str) -> bool {
         || COMPILERS.iter().chain(&["make"]).any(|program| is_missing(program, line))
 }
 
+/// `cairo` in what pkg-config and meson say of a library that they do not find.
+fn missing_library(line: &str) -> Option<String> {
+    between(line, "No package '", Some("' found"))
+        .or_else(|| between(line, "ERROR: Dependency \"", Some("\" not found")))
+        .map(|library| library.split(' ').next().unwrap_or_default().to_owned())
+}
+
 /// `git` in `/bin/sh: 1: git: not found` and in `sh: line 1: git: command not found`.
 fn missing_command(line: &str) -> Option<String> {
     let rest = line.strip_suffix(": not found").or_else(|| line.strip_suffix(": command not found"))?;
@@ -138,6 +173,17 @@ mod tests {
             ("Error: pg_config executable not found.", "libpq-dev"),
             ("foo.c:1:10: fatal error: Python.h: No such file or directory", "`python3-dev`"),
             ("/bin/sh: 1: git: not found", "`git`"),
+            ("/bin/sh: 1: cargo: not found", "a wheel for the image's Python"),
+            ("      error: can't find Rust compiler", "rustup"),
+            ("No package 'libffi' found", "library `libffi`"),
+            (
+                "../meson.build:31:12: ERROR: Dependency \"cairo\" not found, tried pkgconfig and cmake",
+                "library `cairo`",
+            ),
+            (
+                "      Exception: Can not find valid pkg-config name. Specify MYSQLCLIENT_CFLAGS and MYSQLCLIENT_LDFLAGS env vars manually",
+                "default-libmysqlclient-dev",
+            ),
         ] {
             let hint = hint(line);
             assert!(hint.as_deref().is_some_and(|hint| hint.contains(part)), "{line}: {hint:?}");
