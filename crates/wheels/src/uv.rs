@@ -22,34 +22,6 @@ use crate::uv_settings;
 /// mirror sends. It is what large indexes say themselves; without it every resolution fetches every page.
 const CACHE_CONTROL: &str = r#"{ api = "max-age=600", files = "max-age=31536000, immutable" }"#;
 
-/// Variables of `uv` by which this machine's user says what their own environments consist of. An image does not depend on
-/// them, however it is built; where indexes are and how to reach them is this machine's business.
-const DECISIVE: [&str; 19] = [
-    "UV_BUILD_CONSTRAINT",
-    "UV_CONSTRAINT",
-    "UV_EXCLUDE",
-    "UV_EXCLUDE_NEWER",
-    "UV_FORK_STRATEGY",
-    "UV_NO_BINARY",
-    "UV_NO_BINARY_PACKAGE",
-    "UV_NO_BUILD",
-    "UV_NO_BUILD_PACKAGE",
-    "UV_NO_DEPS",
-    "UV_NO_HASHES",
-    "UV_NO_SOURCES",
-    "UV_NO_VERIFY_HASHES",
-    "UV_ONLY_BINARY",
-    "UV_OVERRIDE",
-    "UV_PRERELEASE",
-    "UV_REQUIRE_HASHES",
-    "UV_RESOLUTION",
-    "UV_TORCH_BACKEND",
-];
-
-fn decides_what_is_installed(name: &OsStr) -> bool {
-    name.to_str().is_some_and(|name| DECISIVE.contains(&name))
-}
-
 /// The host's `uv`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Program<'a> {
@@ -180,7 +152,7 @@ impl<'a> Uv<'a> {
         command.args(["--build", "--build-isolation"]);
         command.arg("--python").arg(&self.python);
         command.args(&self.arguments).current_dir(self.directory);
-        for (name, _) in std::env::vars_os().filter(|(name, _)| decides_what_is_installed(name)) {
+        for (name, _) in std::env::vars_os().filter(|(name, _)| uv_settings::is_policy(name)) {
             command.env_remove(name);
         }
         command.envs(self.addresses.iter().map(|(name, value)| (name, value)));
@@ -196,11 +168,14 @@ impl<'a> Uv<'a> {
         command
     }
 
-    /// Writes a configuration with pip's indexes and [`CACHE_CONTROL`]; `None` if the user has one of their own, which
-    /// then says everything.
+    /// Writes the only configuration that `uv` reads: what the user's own says of indexes, or else pip's indexes and
+    /// [`CACHE_CONTROL`]. `None` if the user's makes no sense, which `uv` explains best.
     pub(crate) fn configuration(&self) -> Result<Option<PathBuf>, WheelError> {
+        let file = self.directory.join("uv.toml");
         if uv_settings::has_configuration() {
-            return Ok(None);
+            let Some(text) = uv_settings::about_indexes() else { return Ok(None) };
+            fs::write(&file, text)?;
+            return Ok(Some(file));
         }
         let entry = |url: &str, more: &str| {
             format!("[[index]]\nurl = {}\n{more}cache-control = {CACHE_CONTROL}\n\n", quoted(url))
@@ -208,7 +183,6 @@ impl<'a> Uv<'a> {
         let mut entries: Vec<String> = self.extra_indexes.iter().map(|url| entry(url, "")).collect();
         let default = self.default_index.clone().or_else(|| self.built_in_index());
         entries.extend(default.map(|url| entry(&url, "default = true\n")));
-        let file = self.directory.join("uv.toml");
         fs::write(&file, entries.concat())?;
         Ok(Some(file))
     }
@@ -247,7 +221,7 @@ impl<'a> Uv<'a> {
     /// Asks `uv` for it. An address with credentials is shown without them and so is of no use.
     fn ask_for_index(&self) -> Option<String> {
         let mut command = self.command();
-        command.args(["--emit-index-url", "--offline", "-"]);
+        command.args(["--emit-index-url", "--offline", "--no-config", "-"]);
         // Only for speed: on failure the resolver itself has the better message.
         let text = self.run(&mut command).ok()?.ok()?;
         let url = text.lines().find_map(|line| line.strip_prefix("--index-url "))?;

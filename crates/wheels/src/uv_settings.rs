@@ -1,6 +1,7 @@
 //! The host's settings of package indexes for `uv`: its own files and `UV_*` variables, and below them pip's.
 
-use std::path::PathBuf;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
 
@@ -9,6 +10,43 @@ use crate::settings::{PipSettings, is_remote, own_directories, system_directorie
 /// Settings that say where packages are from.
 const WHERE_FROM: [&str; 7] =
     ["allow-insecure-host", "extra-index-url", "find-links", "index", "index-strategy", "index-url", "no-index"];
+
+/// Settings that say how that is reached.
+const HOW_REACHED: [&str; 7] =
+    ["http-proxy", "https-proxy", "keyring-provider", "native-tls", "no-proxy", "pip", "system-certs"];
+
+/// Variables of `uv` that say where packages are from and how that is reached. All others say what their user's own
+/// environments consist of and how they are made: an image does not depend on them, however it is built.
+const ABOUT_INDEXES: [&str; 21] = [
+    "UV_AZURE_ENDPOINT_URL",
+    "UV_CONFIG_FILE",
+    "UV_CREDENTIALS_DIR",
+    "UV_DEFAULT_INDEX",
+    "UV_EXTRA_INDEX_URL",
+    "UV_FIND_LINKS",
+    "UV_GCS_ENDPOINT_URL",
+    "UV_GITHUB_TOKEN",
+    "UV_HTTP_CONNECT_TIMEOUT",
+    "UV_HTTP_RETRIES",
+    "UV_HTTP_TIMEOUT",
+    "UV_INDEX",
+    "UV_INDEX_STRATEGY",
+    "UV_INDEX_URL",
+    "UV_INSECURE_HOST",
+    "UV_KEYRING_PROVIDER",
+    "UV_NATIVE_TLS",
+    "UV_NO_INDEX",
+    "UV_REQUEST_TIMEOUT",
+    "UV_S3_ENDPOINT_URL",
+    "UV_SYSTEM_CERTS",
+];
+
+/// Whether a variable is one of `uv` that the host's `uv` is started without.
+pub(crate) fn is_policy(name: &OsStr) -> bool {
+    let Some(name) = name.to_str().filter(|name| name.starts_with("UV_")) else { return false };
+    let is_login = name.starts_with("UV_INDEX_") && (name.ends_with("_USERNAME") || name.ends_with("_PASSWORD"));
+    !is_login && !ABOUT_INDEXES.contains(&name)
+}
 
 /// What the host's own files of `uv` say of indexes.
 #[derive(Debug, Default)]
@@ -71,10 +109,74 @@ pub(crate) fn has_configuration() -> bool {
     !files().is_empty()
 }
 
+/// What the host's own files say of indexes, as one file for the host's `uv`. `None` if one of them makes no sense.
+pub(crate) fn about_indexes() -> Option<String> {
+    let mut all = Table::new();
+    for path in files() {
+        let directory = path.parent().unwrap_or(Path::new("/"));
+        let directory = std::path::absolute(directory).ok()?;
+        let table = fs_err::read_to_string(&path).ok()?.parse::<Table>().ok()?;
+        combine(&mut all, about_indexes_in(table, &directory));
+    }
+    Some(all.to_string())
+}
+
+/// The settings of a file that are about indexes, with paths that do not depend on where the file is.
+fn about_indexes_in(settings: Table, directory: &Path) -> Table {
+    let is_kept = |name: &str| WHERE_FROM.contains(&name) || HOW_REACHED.contains(&name);
+    let mut kept = Table::new();
+    for (name, value) in settings.into_iter().filter(|(name, _)| is_kept(name)) {
+        let value = match (name.as_str(), value) {
+            ("pip", Value::Table(of_pip)) => Value::Table(about_indexes_in(of_pip, directory)),
+            ("index-url" | "extra-index-url" | "find-links" | "index", value) => absolute(value, directory),
+            (_, value) => value,
+        };
+        kept.insert(name, value);
+    }
+    kept
+}
+
+/// Addresses, or descriptions of indexes, in which paths are absolute.
+fn absolute(value: Value, directory: &Path) -> Value {
+    match value {
+        Value::String(address) if address.contains("://") => address.into(),
+        Value::String(path) => directory.join(path).display().to_string().into(),
+        Value::Array(all) => all.into_iter().map(|one| absolute(one, directory)).collect::<Vec<_>>().into(),
+        Value::Table(mut index) => {
+            if let Some(url) = index.remove("url") {
+                index.insert("url".to_owned(), absolute(url, directory));
+            }
+            index.into()
+        }
+        other => other,
+    }
+}
+
+/// Adds settings to those that win over them, as `uv` does: lists become longer.
+fn combine(settings: &mut Table, more: Table) {
+    for (name, value) in more {
+        match (settings.get_mut(&name), value) {
+            (Some(Value::Array(values)), Value::Array(more)) => values.extend(more),
+            (Some(Value::Table(table)), Value::Table(more)) => combine(table, more),
+            (Some(_), _) => {}
+            (None, value) => drop(settings.insert(name, value)),
+        }
+    }
+}
+
+/// Whether a variable says yes, as `uv` reads it.
+fn says_yes(name: &str) -> bool {
+    let value = std::env::var(name).unwrap_or_default().to_lowercase();
+    ["1", "on", "t", "true", "y", "yes"].contains(&value.as_str())
+}
+
 /// The files that `uv` reads, those first that win.
 fn files() -> Vec<PathBuf> {
     if let Some(named) = variable("UV_CONFIG_FILE") {
         return vec![named];
+    }
+    if says_yes("UV_NO_CONFIG") {
+        return Vec::new();
     }
     let (_, own) = own_directories();
     let system = system_directories().into_iter().chain(["/etc".into()]);
@@ -96,19 +198,13 @@ fn merged(texts: &[String]) -> Table {
     settings
 }
 
-/// Adds settings to those that win over them, as `uv` does: lists become longer.
-fn merge(settings: &mut Table, more: Table) {
-    for (name, value) in more.into_iter().filter(|(name, _)| WHERE_FROM.contains(&&**name)) {
-        let value = match value {
-            Value::Array(links) if name == "find-links" => Value::Array(links.into_iter().filter(is_of_use).collect()),
-            value => value,
-        };
-        match (settings.get_mut(&name), value) {
-            (Some(Value::Array(values)), Value::Array(more)) => values.extend(more),
-            (Some(_), _) => {}
-            (None, value) => drop(settings.insert(name, value)),
-        }
+/// Adds what settings say of where packages are from to those that win over them.
+fn merge(settings: &mut Table, mut more: Table) {
+    more.retain(|name, _| WHERE_FROM.contains(&name));
+    if let Some(Value::Array(links)) = more.get_mut("find-links") {
+        links.retain(is_of_use);
     }
+    combine(settings, more);
 }
 
 /// Whether a link is of use elsewhere: a directory is not.
@@ -217,5 +313,76 @@ mod tests {
         no-index = false
         "#);
         assert_eq!(configuration(&["[["], &pip(), &[("UV_FIND_LINKS", "https://links.invalid/")]).lines().count(), 1);
+    }
+
+    #[test]
+    fn the_resolver_is_told_of_indexes_and_of_no_policy() {
+        let own = "no-build = true
+            only-binary = ['x']
+            prerelease = 'allow'
+            resolution = 'lowest'
+            exclude-newer = '2020-01-01'
+            constraint-dependencies = ['six<1']
+            override-dependencies = ['six<1']
+            required-version = '==0.1'
+            offline = true
+            system-certs = true
+            keyring-provider = 'subprocess'
+            find-links = ['wheels']
+            index = [{ name = 'own', url = 'https://own.invalid/', explicit = true, authenticate = 'always' }]
+            [pip]
+            no-deps = true
+            only-binary = [':all:']
+            index-url = 'mirror'";
+        let system = "find-links = ['/more']
+            index-strategy = 'first-index'
+            no-build-package = ['six']
+            index = [{ url = 'https://system.invalid/' }]
+            [pip]
+            index-url = 'https://hidden.invalid/'";
+        let mut all = Table::new();
+        for (text, directory) in [(own, "/home/me/.config/uv"), (system, "/etc/uv")] {
+            combine(&mut all, about_indexes_in(text.parse().unwrap(), Path::new(directory)));
+        }
+        insta::assert_snapshot!(all, @r#"
+        find-links = ["/home/me/.config/uv/wheels", "/more"]
+        index-strategy = "first-index"
+        keyring-provider = "subprocess"
+        system-certs = true
+
+        [[index]]
+        authenticate = "always"
+        explicit = true
+        name = "own"
+        url = "https://own.invalid/"
+
+        [[index]]
+        url = "https://system.invalid/"
+
+        [pip]
+        index-url = "/home/me/.config/uv/mirror"
+        "#);
+    }
+
+    #[test]
+    fn variables_that_are_no_addresses_or_logins_stay_away() {
+        for (name, is_taken_away) in [
+            ("UV_NO_BUILD", true),
+            ("UV_NO_BINARY_PACKAGE", true),
+            ("UV_ONLY_BINARY", true),
+            ("UV_PRERELEASE_PACKAGE", true),
+            ("UV_EXCLUDE_NEWER", true),
+            ("UV_OFFLINE", true),
+            ("UV_PYTHON", true),
+            ("UV_CONFIG_FILE", false),
+            ("UV_INDEX", false),
+            ("UV_INDEX_OWN_USERNAME", false),
+            ("UV_INDEX_OWN_PASSWORD", false),
+            ("UV_KEYRING_PROVIDER", false),
+            ("SSL_CERT_FILE", false),
+            ("PIP_NO_DEPS", false),
+        ] {
+            assert_eq!(is_policy(OsStr::new(name)), is_taken_away, "{name}");
+        }
     }
 }
