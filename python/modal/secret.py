@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from modal._shared.api import Explained, explain_on_instance, in_thread
+from modal._shared.api import Explained, environment_or_default, explain_on_instance, in_thread
 from modal.exception import InvalidError, NotFoundError
 
 TYPE_CHECKING = False
@@ -258,10 +258,9 @@ class SecretObjects:
         client: object = None,
     ) -> list[Secret]:
         """The secrets, the newest first."""
-        from modal._client.errands import errand, newest
+        from modal._client.errands import listed
 
-        listed = errand("secret", {"do": "list", "environment": environment_or_default(environment_name)})
-        chosen = newest(listed, max_objects, created_before)
+        chosen = listed("secret", environment_name, max_objects, created_before)
         return [Secret.from_name(each["name"], environment_name=environment_name) for each in chosen]
 
     @in_thread
@@ -334,11 +333,6 @@ def _wire(secret: Secret) -> dict[str, Any]:
     if missing:
         raise InvalidError(f"`Secret.allow` names `{missing[0]}`, which `{secret!r}` has no variable of")
     return {"name": secret._name, "values": values, **allowed}
-
-
-def environment_or_default(name: str | None) -> str:
-    """The environment that is meant: the named one, or that of the process."""
-    return name or os.environ.get("MODAL_ENVIRONMENT") or "main"
 
 
 def _check_name(method: str, name: object, environment: object) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from modal._shared.api import Bound, Explained, Twins, explain_on_instance, in_thread
+from modal._shared.api import Bound, Explained, Twins, environment_or_default, explain_on_instance, in_thread
 from modal.exception import InvalidError
 
 TYPE_CHECKING = False
@@ -386,10 +386,9 @@ class VolumeObjects:
         client: object = None,
     ) -> list[Volume]:
         """The volumes, the newest first."""
-        from modal._client.errands import errand, newest
+        from modal._client.errands import listed
 
-        listed = errand("volume", {"do": "list", "environment": environment_or_default(environment_name)})
-        chosen = newest(listed, max_objects, created_before)
+        chosen = listed("volume", environment_name, max_objects, created_before)
         return [_make(Volume, each["name"], each["environment"], each["id"]) for each in chosen]
 
     @in_thread
@@ -414,11 +413,6 @@ class VolumeObjects:
 
 
 Volume.objects = VolumeObjects()
-
-
-def environment_or_default(name: str | None) -> str:
-    """The environment that is meant: the named one, or that of the process."""
-    return name or os.environ.get("MODAL_ENVIRONMENT") or "main"
 
 
 def _check_name(method: str, name: object, environment: object) -> None:

@@ -22,7 +22,9 @@ def index() -> Iterator[Index]:
         yield index
 
 
-def install(modal: Modal, index: Index, steps: str, *, check: bool = True, module: str = "lamina_demo") -> Result:
+def install(
+    modal: Modal, index: Index, steps: str, *, check: bool = True, module: str = "lamina_demo", **environment: str
+) -> Result:
     """Builds an image on a machine whose index is ``host``, and prints the version of a module in it."""
     modal.write(
         "app.py",
@@ -42,7 +44,8 @@ def install(modal: Modal, index: Index, steps: str, *, check: bool = True, modul
             print(version.remote())
         """,
     )
-    return modal("run", "--progress", "plain", "app.py", check=check, PIP_INDEX_URL=index.url("host"))
+    environment = {"PIP_INDEX_URL": index.url("host"), **environment}
+    return modal("run", "--progress", "plain", "app.py", check=check, **environment)
 
 
 def written(path: str, text: str) -> str:
@@ -93,6 +96,19 @@ def test_settings_of_uv(modal: Modal, index: Index, path: str) -> None:
     steps = written(path, f'index-url = "{private}"\\n') + '.workdir("/srv")'
     result = install(modal, index, f'{steps}.uv_pip_install("lamina-demo")')
     assert result.stdout == "6.0\n" and f"the image has settings for it in `{path}`" in result.stderr
+
+
+def test_policies_of_the_machine_are_none_of_the_image(modal: Modal, index: Index) -> None:
+    policies = f"""
+        constraint-dependencies = ["lamina-demo<6"]
+        index-url = "{index.url("private")}"
+        no-binary-package = ["lamina-demo"]
+        resolution = "lowest"
+        """
+    settings = modal.write("settings/uv/uv.toml", policies).parent.parent
+    variables = {"UV_RESOLUTION": "lowest", "UV_NO_BINARY": "1", "UV_OFFLINE": "1", "XDG_CONFIG_HOME": str(settings)}
+    result = install(modal, index, '.uv_pip_install("lamina-demo")', **variables)
+    assert result.stdout == "6.0\n" and "inside the sandbox" not in result.stderr
 
 
 def test_constraints_of_the_image(modal: Modal, index: Index) -> None:

@@ -125,6 +125,22 @@ def test_misuse_of_named_secrets_is_an_error_at_once(wrong):
         wrong()
 
 
+@pytest.mark.parametrize("objects", [modal.Secret.objects, modal.Volume.objects])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"max_objects": -1},
+        {"max_objects": "3"},
+        {"max_objects": True},
+        {"created_before": "yesterday"},
+        {"created_before": 5},
+    ],
+)
+def test_lists_say_what_they_cannot_do(objects, options):
+    with pytest.raises(InvalidError, match=f"`{next(iter(options))}` takes"):
+        objects.list(**options)
+
+
 def test_secrets_of_programs_have_no_id():
     secret = modal.Secret.from_dict({"A": "1"})
     assert secret.hydrate() is secret

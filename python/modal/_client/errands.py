@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from modal._client import engine as engines
-from modal.exception import ExecutionError
+from modal._shared.api import environment_or_default
+from modal.exception import ExecutionError, InvalidError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from datetime import datetime
     from typing import Any
 
@@ -40,13 +40,24 @@ def errand(kind: str, body: dict[str, Any], fds: tuple[int, ...] = (), engine: E
     return (engine or engines.any_engine()).request(kind, body, fds)["value"]
 
 
-def newest(listed: Iterable[dict[str, Any]], count: int | None, before: Any) -> list[dict[str, Any]]:
-    """What was made before that time (a datetime, or an ISO date), the newest first, but no more than so many."""
-    if isinstance(before, str):
-        from datetime import datetime
+def listed(kind: str, environment: str | None, count: int | None, before: Any) -> list[dict[str, Any]]:
+    """What is kept of a kind and was made before that time (a datetime, or an ISO date), the newest first."""
+    if count is not None and (not isinstance(count, int) or isinstance(count, bool) or count < 0):
+        raise InvalidError(f"`max_objects` takes a number of objects, not `{count!r}`", hint="leave it away for all")
+    limit = None if before is None else _seconds(before)
+    found = errand(kind, {"do": "list", "environment": environment_or_default(environment)})
+    chosen = [each for each in found if limit is None or each["created"] < limit]
+    return sorted(chosen, key=lambda each: each["created"], reverse=True)[:count]
 
-        before = datetime.fromisoformat(before)
-    if before is not None:
-        limit = before.timestamp()
-        listed = [each for each in listed if each["created"] < limit]
-    return sorted(listed, key=lambda each: each["created"], reverse=True)[:count]
+
+def _seconds(time: Any) -> float:
+    """A time as seconds since 1970."""
+    from datetime import datetime
+
+    try:
+        moment = datetime.fromisoformat(time) if isinstance(time, str) else time
+        return float(moment.timestamp())
+    except (AttributeError, ValueError):
+        raise InvalidError(
+            f"`created_before` takes a datetime or an ISO date, not `{time!r}`", hint='write `"2026-01-31"`'
+        ) from None

@@ -167,7 +167,7 @@ class Mounted:
 
 
 def _mount_of(volume: Volume) -> dict[str, Any]:
-    from modal.volume import environment_or_default
+    from modal._shared.api import environment_or_default
 
     for mount in of_step if runner.port is None else runner.port.volumes:
         named = (mount["name"], mount["environment"]) == (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable
@@ -149,3 +151,8 @@ def explain_on_instance(self: object, name: str) -> Any:
     if name.startswith("_"):
         raise AttributeError(f"`{type(self).__name__}` has no attribute `{name}`")
     raise explain(type(self), name)
+
+
+def environment_or_default(name: str | None) -> str:
+    """The environment that is meant: the named one, or that of the process."""
+    return name or os.environ.get("MODAL_ENVIRONMENT") or "main"
