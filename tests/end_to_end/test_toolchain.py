@@ -69,8 +69,18 @@ def test_an_image_keeps_its_own_compiler(modal: Modal) -> None:
     own = r".run_commands('printf \"#!/bin/sh\\necho own\\n\" > /usr/local/bin/gcc; chmod +x /usr/local/bin/gcc')"
     result = run(modal, own + ".run_commands('gcc > /said; command -v g++ || true')", "print(open('/said').read())")
     assert result.stdout == "own\n\n"
-    assert "lacks headers of Python 3.11:" in result.stderr
+    assert "lacks make, pkg-config, headers of Python 3.11:" in result.stderr
     assert "/usr/bin/g++" not in result.stderr
+
+
+def test_debians_own_compiler_is_given_what_it_lacks(modal: Modal) -> None:
+    own = ".run_commands('apt-get update -qq && apt-get install -y -qq --no-install-recommends gcc')"
+    source = "#include <vector>\\nint main() { std::vector<int> v(42); return v.size(); }"
+    steps = f""".run_commands('printf "{source}" > /x.cc; make /x; echo "end" > /f.f90; gfortran /f.f90 -o /f')"""
+    body = "print(os.WEXITSTATUS(os.system('/x')), os.system('/f'), shutil.which('gcc'), shutil.which('g++'))"
+    result = run(modal, own + steps, body)
+    assert result.stdout == "42 0 /usr/bin/gcc None\n"
+    assert "the image lacks g++, gfortran, libc6-dev, make, pkg-config, headers of Python 3.11" in result.stderr
 
 
 def test_apt_does_not_see_what_is_not_in_the_image(modal: Modal) -> None:

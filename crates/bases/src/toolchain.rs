@@ -5,6 +5,7 @@ use std::io::Write;
 
 use lamina_store::{CommitRules, Work};
 use lamina_workshop::Workshop;
+use serde::{Deserialize, Serialize};
 
 use crate::bootstrap::{unpack_all, wanted};
 use crate::closure::close;
@@ -13,18 +14,40 @@ use crate::install::strip::Strip;
 use crate::plan::architecture;
 use crate::{BaseError, Suite, archive, mirror};
 
-/// Packages of the compilers, and of what builds run beside them.
-const COMPILERS: [&str; 6] = ["gcc", "g++", "gfortran", "libc6-dev", "make", "pkg-config"];
+/// Packages of the compilers.
+const COMPILERS: [&str; 4] = ["gcc", "g++", "gfortran", HEADERS_OF_C];
+/// Packages of what builds run beside any compiler.
+const TOOLS: [&str; 2] = ["make", "pkg-config"];
+const HEADERS_OF_C: &str = "libc6-dev";
 /// Headers of Debian's own Python. Other Pythons bring theirs.
 const HEADERS: &str = "libpython3-dev";
 
+/// What an image has of compilers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Own {
+    /// None.
+    Nothing,
+    /// Debian's, which others of Debian can be added to.
+    Debians,
+    /// Others, which are not mixed with any.
+    Others,
+}
+
+impl Own {
+    /// The packages that such an image may lack; all but that of C's headers have a program of their name.
+    pub fn may_lack(self) -> impl Iterator<Item = &'static str> {
+        let compilers = (self != Self::Others).then_some(COMPILERS);
+        compilers.into_iter().flatten().chain(TOOLS)
+    }
+}
+
 /// What images on a release of Debian lack to compile.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Toolchain<'a> {
     /// The release.
     pub suite: Suite,
-    /// Whether compilers are lacking.
-    pub compilers: bool,
+    /// Packages of compilers, and of what builds run beside them.
+    pub packages: Vec<String>,
     /// The series of Debian's own Python, if its headers are lacking.
     pub headers: Option<&'a str>,
 }
@@ -33,9 +56,12 @@ impl Toolchain<'_> {
     /// What is in it, for people.
     #[must_use]
     pub fn contents(&self) -> String {
-        let compilers = self.compilers.then(|| "gcc, g++, gfortran, make, pkg-config".to_owned());
+        // They belong to a compiler.
+        let is_shown =
+            |package: &&String| **package != HEADERS_OF_C || !self.packages.iter().any(|other| other == "gcc");
+        let packages = self.packages.iter().filter(is_shown).cloned();
         let headers = self.headers.map(|series| format!("headers of Python {series}"));
-        compilers.into_iter().chain(headers).collect::<Vec<_>>().join(", ")
+        packages.chain(headers).collect::<Vec<_>>().join(", ")
     }
 
     /// How the layer is committed: what packages bring has the time of packages.
@@ -56,11 +82,13 @@ impl Toolchain<'_> {
         let index = archive::read(self.suite, &mirror, workshop.fetch, &downloads)?;
         let unfit = |reason| BaseError::Dependency { suite: self.suite.name().into(), reason };
         let base = wanted(self.suite, self.headers.is_some());
-        // An image with compilers of its own keeps what belongs to them.
-        let own = if self.compilers { Vec::new() } else { COMPILERS.to_vec() };
+        // What the image has itself stays as it is, with all that belongs to it.
+        let is_own = |package: &&str| !self.packages.iter().any(|lacking| lacking == package);
+        let own: Vec<&str> = COMPILERS.into_iter().chain(TOOLS).filter(is_own).collect();
+        let wanted: Vec<&str> = self.packages.iter().map(String::as_str).chain(self.headers.map(|_| HEADERS)).collect();
         let known: BTreeSet<_> =
             close(&index, &[&base[..], &own].concat()).map_err(unfit)?.iter().map(|package| &package.name).collect();
-        let mut packages = close(&index, &[&base[..], &own, &self.packages()].concat()).map_err(unfit)?;
+        let mut packages = close(&index, &[&base[..], &own, &wanted].concat()).map_err(unfit)?;
         packages.retain(|package| !known.contains(&package.name));
         // What cannot be logged is no reason to fail.
         let _ = writeln!(
@@ -77,9 +105,24 @@ impl Toolchain<'_> {
         workshop.store.job(&Strip { work: work.id().into() }, &[])?;
         Ok(work)
     }
+}
 
-    fn packages(&self) -> Vec<&'static str> {
-        let compilers = self.compilers.then_some(COMPILERS);
-        compilers.into_iter().flatten().chain(self.headers.map(|_| HEADERS)).collect()
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn people_are_told_what_is_lacking() {
+        let contents = |own: Own, headers| {
+            let packages = own.may_lack().map(str::to_owned).collect();
+            Toolchain { suite: Suite::Bookworm, packages, headers }.contents()
+        };
+        assert_eq!(
+            contents(Own::Nothing, Some("3.11")),
+            "gcc, g++, gfortran, make, pkg-config, headers of Python 3.11"
+        );
+        assert_eq!(contents(Own::Others, None), "make, pkg-config");
+        let headers = Toolchain { suite: Suite::Bookworm, packages: vec![HEADERS_OF_C.to_owned()], headers: None };
+        assert_eq!(headers.contents(), "libc6-dev");
     }
 }

@@ -24,7 +24,7 @@ pub(crate) use words::Need;
 /// How the layer is called in the index.
 const TITLE: &str = "toolchain";
 /// Grows when other packages belong to it.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// When an image is lent the toolchain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,11 +87,11 @@ impl Image<'_> {
         let (Some(suite), Some(base)) = (Suite::of(self.facts), self.layers.bottom()) else { return Ok(None) };
         let look = Look::new(store.view_paths(self.layers), self.search_path, self.series());
         let found = store.job(&look, &[]).map_err(StoreError::from)?;
-        if found.compilers && found.headers {
+        if found.lacking.is_empty() && found.headers {
             return Ok(None);
         }
         let headers = self.series().filter(|_| !found.headers);
-        let toolchain = Toolchain { suite, compilers: !found.compilers, headers };
+        let toolchain = Toolchain { suite, packages: found.lacking, headers };
         Ok(Some(Lacking { material: material(&toolchain, base), toolchain, base: *base }))
     }
 
@@ -110,7 +110,7 @@ fn material(toolchain: &Toolchain<'_>, base: &Digest) -> KeyMaterial {
     material.add("version", VERSION);
     material.add("base", base.hex());
     material.add("suite", toolchain.suite.name());
-    material.add("compilers", toolchain.compilers);
+    material.add("packages", toolchain.packages.clone());
     material.add("headers", toolchain.headers);
     material
 }
@@ -221,12 +221,12 @@ mod tests {
     #[test]
     fn another_base_has_another_toolchain() {
         let (one, other) = (Digest::of(b"1"), Digest::of(b"2"));
-        let toolchain = Toolchain { suite: Suite::Bookworm, compilers: true, headers: Some("3.11") };
+        let toolchain = Toolchain { suite: Suite::Bookworm, packages: vec!["gcc".to_owned()], headers: Some("3.11") };
         let key = |toolchain: &Toolchain<'_>, base| material(toolchain, base).key();
         let first = key(&toolchain, &one);
         assert_eq!(first, key(&toolchain, &one));
         assert_ne!(first, key(&toolchain, &other));
-        assert_ne!(first, key(&Toolchain { headers: None, ..toolchain }, &one));
-        assert_ne!(first, key(&Toolchain { compilers: false, ..toolchain }, &one));
+        assert_ne!(first, key(&Toolchain { headers: None, ..toolchain.clone() }, &one));
+        assert_ne!(first, key(&Toolchain { packages: Vec::new(), ..toolchain }, &one));
     }
 }
