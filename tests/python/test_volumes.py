@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
 import pickle
+import subprocess
+import sys
+import textwrap
 from pathlib import PurePosixPath
 from types import SimpleNamespace
 
@@ -13,6 +17,7 @@ import modal
 from modal._client.graph import app_graph
 from modal._client.volumes import BatchUpload
 from modal._runner import runner
+from modal._runner.volumes import _Staging
 from modal.exception import ExecutionError, InvalidError, NotFoundError
 from modal.volume import FileEntry, FileEntryType, check_volumes, wire_volumes
 
@@ -206,6 +211,31 @@ def mounted(tmp_path, monkeypatch):
     monkeypatch.setenv("MODAL_IS_REMOTE", "1")
     monkeypatch.setattr(runner, "port", port)
     return mount
+
+
+def test_uploads_of_killed_containers_are_swept(mounted, tmp_path):
+    killed = textwrap.dedent("""
+        import os, sys
+        from modal._runner.volumes import _Staging
+
+        staging = _Staging(sys.argv[1])
+        open(os.path.join(staging.path, "half"), "w").close()
+        os.kill(os.getpid(), 9)
+    """)
+    subprocess.run([sys.executable, "-c", killed, tmp_path], check=False)
+    (left,) = tmp_path.iterdir()
+    in_use = _Staging(str(tmp_path))
+    assert not left.exists()
+    volume = modal.Volume.from_name("data")
+    with volume.batch_upload() as batch:
+        batch.put_file(io.BytesIO(b"1"), "/a")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["a", os.path.basename(in_use.path)])
+    in_use.end()
+    with pytest.raises(InvalidError), volume.batch_upload() as batch:
+        batch.put_file(io.StringIO("text"), "/b")
+    with pytest.raises(OSError, match="Input/output"), volume.batch_upload() as batch:
+        batch.put_file("/proc/self/mem", "/b")
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
 def test_containers_work_where_a_volume_is_mounted(mounted, tmp_path):

@@ -109,7 +109,8 @@ class Remote:
 
     def forget(self, staged: list[dict[str, Any]]) -> None:
         """Has the engine forget what was taken in."""
-        errand("volume", {"do": "forget", "staged": staged}, (), self._volume._engine)
+        if staged:
+            errand("volume", {"do": "forget", "staged": staged}, (), self._volume._engine)
 
 
 class BatchUpload:
@@ -172,8 +173,7 @@ class BatchUpload:
             if uploads:
                 self._files.publish(uploads, self._force)
         except BaseException:
-            if uploads:
-                self._files.forget([upload["staged"] for upload in uploads])
+            self._files.forget([upload["staged"] for upload in uploads])
             raise
 
     def _stage(self, source: Any) -> tuple[dict[str, Any], int]:

@@ -29,6 +29,7 @@ class Mounted:
     def __init__(self, volume: Volume) -> None:
         self._volume = volume
         self._mount = _mount_of(volume)
+        self._staging: _Staging | None = None
 
     def _path(self, path: str) -> str:
         """Where a path of the volume is in this container."""
@@ -137,13 +138,11 @@ class Mounted:
         import shutil
         from tempfile import NamedTemporaryFile
 
-        with NamedTemporaryFile(dir=self._mount["path"], prefix=".modal-upload-", delete=False) as file:
-            try:
-                with os.fdopen(os.dup(fd), "rb") as source:
-                    shutil.copyfileobj(source, file, PIECE)
-            except BaseException:
-                os.unlink(file.name)
-                raise
+        if self._staging is None:
+            self._staging = _Staging(self._mount["path"])
+        with NamedTemporaryFile(dir=self._staging.path, delete=False) as file:
+            with os.fdopen(os.dup(fd), "rb") as source:
+                shutil.copyfileobj(source, file, PIECE)
             return {"name": file.name}
 
     def publish(self, uploads: list[dict[str, Any]], force: bool) -> None:
@@ -157,13 +156,73 @@ class Mounted:
             os.makedirs(os.path.dirname(place), exist_ok=True)
             os.chmod(upload["staged"]["name"], upload["mode"] & 0o777)
             os.replace(upload["staged"]["name"], place)
+        self._end_staging()
         self.commit()
 
     def forget(self, staged: list[dict[str, Any]]) -> None:
         """Removes what is not in its place."""
-        for each in staged:
-            if os.path.exists(each["name"]):
-                os.unlink(each["name"])
+        self._end_staging()
+
+    def _end_staging(self) -> None:
+        staging, self._staging = self._staging, None
+        if staging is not None:
+            staging.end()
+
+
+class _Staging:
+    """A directory of the volume for what is not in its place yet, locked as long as somebody uses it.
+
+    Nobody can clean up after a container that was killed, so the next upload of a container does.
+    """
+
+    _PREFIX = ".modal-upload-"
+
+    def __init__(self, volume: str) -> None:
+        from tempfile import mkdtemp
+
+        self._sweep(volume)
+        while True:
+            self.path = mkdtemp(prefix=self._PREFIX, dir=volume)
+            descriptor = self._lock(self.path, wait=True)
+            if descriptor is not None:
+                self._descriptor = descriptor
+                return
+
+    def end(self) -> None:
+        """Removes it with all that it still holds."""
+        import shutil
+
+        shutil.rmtree(self.path, ignore_errors=True)
+        os.close(self._descriptor)
+
+    @classmethod
+    def _sweep(cls, volume: str) -> None:
+        import shutil
+
+        for entry in os.scandir(volume):
+            if entry.name.startswith(cls._PREFIX) and entry.is_dir(follow_symlinks=False):
+                descriptor = cls._lock(entry.path, wait=False)
+                if descriptor is not None:
+                    shutil.rmtree(entry.path, ignore_errors=True)
+                    os.close(descriptor)
+
+    @staticmethod
+    def _lock(path: str, wait: bool) -> int | None:
+        """Locks a directory; None if somebody else has it, or it is gone."""
+        import fcntl
+
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        except OSError:
+            return None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(descriptor).st_ino == os.stat(path).st_ino:
+                return descriptor
+        except OSError:
+            pass
+        os.close(descriptor)
+        return None
 
 
 def _mount_of(volume: Volume) -> dict[str, Any]:
