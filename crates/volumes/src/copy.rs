@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::catalogue::get;
 use crate::error::{DIRECTORY, INVALID};
 use crate::files::{failed, open_file};
+use crate::sparse;
 use crate::tree::{Inside, MAXIMUM_DEPTH, Tree, entries, refused, synchronise, too_deep};
 use crate::upload::put;
 
@@ -82,8 +83,9 @@ impl Copy<'_> {
     fn file(&self, source: &Inside, target: &Inside) -> Result<(), JobError> {
         let (mut file, status) = open_file(&self.tree, source)?;
         let path = self.context.temporary_path();
-        let written = fs_err::File::create_new(&path).and_then(|mut copy| {
-            std::io::copy(&mut file, &mut copy)?;
+        let written = fs_err::File::create_new(&path).and_then(|copy| {
+            let (mut copy, _) = copy.into_parts();
+            sparse::copy(&mut file, &mut copy)?;
             copy.set_permissions(std::fs::Permissions::from_mode(status.st_mode & 0o777))
         });
         let placed = written.map_err(|error| failed(source, &error)).and_then(|()| {

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::catalogue::get;
 use crate::error::{DIRECTORY, INVALID, NO_FILE};
+use crate::sparse;
 use crate::tree::{Inside, MAXIMUM_DEPTH, Tree, entries, refused, synchronise, too_deep};
 
 /// A file of a volume, as it is listed.
@@ -207,7 +208,7 @@ impl Job for ReadFile {
         let path = Inside::new(&self.path)?;
         let (mut file, _) = open_file(&Tree::open(context, &self.volume)?, &path)?;
         let target = fds.into_iter().next().ok_or_else(|| JobError::new(JobError::STORE, "nothing to write to"))?;
-        std::io::copy(&mut file, &mut File::from(target)).map_err(|error| failed(&path, &error))
+        sparse::copy(&mut file, &mut File::from(target)).map_err(|error| failed(&path, &error))
     }
 }
 

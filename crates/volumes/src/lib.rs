@@ -9,6 +9,7 @@ mod catalogue;
 mod copy;
 mod error;
 mod files;
+mod sparse;
 mod tree;
 mod upload;
 mod volumes;

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::catalogue::get;
 use crate::error::{FILE_EXISTS, INVALID};
+use crate::sparse;
 use crate::tree::{Inside, Tree, refused, synchronise};
 
 /// What was written for a volume and is not in it yet.
@@ -70,8 +71,8 @@ impl Job for StageFile {
     fn run(self, context: &WorkerContext, fds: Vec<OwnedFd>) -> Result<Staged, JobError> {
         let source = fds.into_iter().next().ok_or_else(|| JobError::new(JobError::STORE, "nothing to read from"))?;
         let path = context.temporary_path();
-        let mut file = fs_err::File::create_new(&path)?;
-        match std::io::copy(&mut File::from(source), &mut file) {
+        let file = fs_err::File::create_new(&path)?;
+        match sparse::copy(&mut File::from(source), &mut file.into_parts().0) {
             Ok(size) => {
                 let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
                 Ok(Staged { name, size })
