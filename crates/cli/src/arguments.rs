@@ -307,19 +307,8 @@ pub(crate) enum ImageNames {
         environment: Environment,
     },
     /// Take a name away from its image, which then goes as others do
-    Delete {
-        /// The name, with its tag if that is not `latest`
-        #[arg(value_name = "NAME[:TAG]")]
-        name: String,
-        /// Do not ask
-        #[arg(short, long)]
-        yes: bool,
-        /// Where there is no such name, that is fine
-        #[arg(long)]
-        allow_missing: bool,
-        #[command(flatten)]
-        environment: Environment,
-    },
+    #[command(mut_arg("name", |name| name.value_name("NAME[:TAG]").help("The name, with its tag if that is not `latest`")))]
+    Delete(Removal),
 }
 
 /// `modal image`.
@@ -425,6 +414,25 @@ pub(crate) struct Prune {
     /// Do not ask
     #[arg(short, long)]
     pub(crate) yes: bool,
+}
+
+/// What is removed of what is kept under names.
+#[derive(Debug, Args)]
+pub(crate) struct Removal {
+    /// Its name
+    #[arg(value_name = "NAME")]
+    pub(crate) name: String,
+
+    /// Do not ask
+    #[arg(short, long)]
+    pub(crate) yes: bool,
+
+    /// Where there is none of that name, that is fine
+    #[arg(long)]
+    pub(crate) allow_missing: bool,
+
+    #[command(flatten)]
+    pub(crate) environment: Environment,
 }
 
 /// Which environment's objects are meant.

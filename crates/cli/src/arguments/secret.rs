@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueHint};
 
-use super::Environment;
+use super::{Environment, Removal};
 
 /// `modal secret`.
 #[derive(Debug, Subcommand)]
@@ -20,19 +20,7 @@ pub(crate) enum Secret {
     /// Keep environment variables as a secret
     Create(CreateSecret),
     /// Remove a secret
-    Delete {
-        /// The secret's name
-        #[arg(value_name = "NAME")]
-        name: String,
-        /// Do not ask
-        #[arg(short, long)]
-        yes: bool,
-        /// Where there is no such secret, that is fine
-        #[arg(long)]
-        allow_missing: bool,
-        #[command(flatten)]
-        environment: Environment,
-    },
+    Delete(Removal),
 }
 
 /// `modal secret create`.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Subcommand, ValueHint};
 
-use super::Environment;
+use super::{Environment, Removal};
 
 /// `modal volume`.
 #[derive(Debug, Subcommand)]
@@ -132,17 +132,5 @@ before changes nothing.")]
         environment: Environment,
     },
     /// Remove a volume with all that it holds
-    Delete {
-        /// The volume's name
-        #[arg(value_name = "NAME")]
-        name: String,
-        /// Do not ask
-        #[arg(short, long)]
-        yes: bool,
-        /// Where there is no such volume, that is fine
-        #[arg(long)]
-        allow_missing: bool,
-        #[command(flatten)]
-        environment: Environment,
-    },
+    Delete(Removal),
 }

@@ -17,6 +17,20 @@ pub(crate) fn ask(question: &str) -> Result<Option<bool>, Failure> {
     Ok(Some(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes")))
 }
 
+/// Whether something named is to be removed: by the command's words or the user's answer.
+pub(crate) fn confirm_removal(yes: bool, what: &str, more: &str) -> Result<bool, Failure> {
+    if yes {
+        return Ok(true);
+    }
+    let Some(answer) = ask(&format!("Remove {what}{more}?"))? else {
+        return Err(Failure::new(format!("{what} was not removed: there is nobody to ask")).hint("say so with `--yes`"));
+    };
+    if !answer {
+        say("Nothing was removed.\n");
+    }
+    Ok(answer)
+}
+
 /// Tells the user; without a standard error there is nobody to tell.
 pub(crate) fn say(text: &str) {
     let _ = io::stderr().write_all(text.as_bytes());

@@ -6,9 +6,9 @@ use lamina_engine::{Engine, ImageName, NamedImage};
 use lamina_ground::seconds_since_1970;
 use serde_json::{Value, json};
 
-use super::ask::{ask, say};
+use super::ask::{confirm_removal, say};
 use super::{print, print_json};
-use crate::arguments::ImageNames;
+use crate::arguments::{ImageNames, Removal};
 use crate::failure::Failure;
 use crate::output::text;
 
@@ -30,7 +30,7 @@ pub(crate) fn names(engine: &Engine, names: &ImageNames) -> Result<u8, Failure> 
             print(table(&list, seconds_since_1970()).as_bytes())?;
             Ok(0)
         }
-        ImageNames::Delete { name, yes, allow_missing, environment } => {
+        ImageNames::Delete(Removal { name, yes, allow_missing, environment }) => {
             delete(engine, &read(name, &environment.name), *yes, *allow_missing)
         }
     }
@@ -50,18 +50,8 @@ fn delete(engine: &Engine, name: &ImageName, yes: bool, allow_missing: bool) -> 
         let message = format!("no image has the name `{name}` in the environment `{}`", name.environment);
         return Err(Failure::new(message).hint("`modal image names list` shows what there is"));
     }
-    if !yes {
-        match ask(&format!("Remove the name `{name}`?"))? {
-            Some(true) => {}
-            Some(false) => {
-                say("Nothing was removed.\n");
-                return Ok(1);
-            }
-            None => {
-                return Err(Failure::new(format!("the name `{name}` was not removed: there is nobody to ask"))
-                    .hint("say so with `--yes`"));
-            }
-        }
+    if !confirm_removal(yes, &format!("the name `{name}`"), "")? {
+        return Ok(1);
     }
     engine.unpublish(name)?;
     say(&format!("Removed the name `{name}`.\n"));

@@ -12,9 +12,9 @@ use lamina_ground::seconds_since_1970;
 use lamina_secrets::{ListedSecret, SecretName, SecretsError};
 use serde_json::{Value, json};
 
-use super::ask::{ask, say};
+use super::ask::{confirm_removal, say};
 use super::{USAGE, dotenv, print, print_json};
-use crate::arguments::{CreateSecret, Secret};
+use crate::arguments::{CreateSecret, Removal, Secret};
 use crate::failure::Failure;
 use crate::output::text;
 
@@ -34,9 +34,7 @@ pub(crate) fn secret(secret: &Secret) -> Result<u8, Failure> {
             Ok(0)
         }
         Secret::Create(create) => self::create(create),
-        Secret::Delete { name, yes, allow_missing, environment } => {
-            delete(&SecretName::new(&environment.name, name)?, name, *yes, *allow_missing)
-        }
+        Secret::Delete(removal) => delete(removal),
     }
 }
 
@@ -57,30 +55,21 @@ fn create(create: &CreateSecret) -> Result<u8, Failure> {
     Ok(0)
 }
 
-fn delete(name: &SecretName, shown: &str, yes: bool, allow_missing: bool) -> Result<u8, Failure> {
+fn delete(removal: &Removal) -> Result<u8, Failure> {
+    let (name, shown) = (SecretName::new(&removal.environment.name, &removal.name)?, &removal.name);
     let secrets = named_secrets()?;
-    match secrets.get(name, &[]) {
-        Err(SecretsError::NotFound { .. }) if allow_missing => return Ok(0),
+    match secrets.get(&name, &[]) {
+        Err(SecretsError::NotFound { .. }) if removal.allow_missing => return Ok(0),
         Err(error @ SecretsError::NotFound { .. }) => {
             return Err(Failure::new(error.to_string()).hint("`modal secret list` shows what there is"));
         }
         // One that cannot be read can be removed.
         _ => {}
     }
-    if !yes {
-        match ask(&format!("Remove the secret `{shown}`?"))? {
-            Some(true) => {}
-            Some(false) => {
-                say("Nothing was removed.\n");
-                return Ok(1);
-            }
-            None => {
-                return Err(Failure::new(format!("the secret `{shown}` was not removed: there is nobody to ask"))
-                    .hint("say so with `--yes`"));
-            }
-        }
+    if !confirm_removal(removal.yes, &format!("the secret `{shown}`"), "")? {
+        return Ok(1);
     }
-    secrets.delete(name)?;
+    secrets.delete(&name)?;
     say(&format!("Removed the secret `{shown}`.\n"));
     Ok(0)
 }

@@ -11,9 +11,9 @@ use lamina_engine::{Engine, Entry, EntryKind, Options, Upload, Volume, VolumeErr
 use lamina_ground::{ErrorClass, seconds_since_1970};
 use serde_json::{Value, json};
 
-use super::ask::{ask, say};
+use super::ask::{confirm_removal, say};
 use super::{print, print_json};
-use crate::arguments::VolumeCommand;
+use crate::arguments::{Removal, VolumeCommand};
 use crate::failure::Failure;
 use crate::output::text;
 
@@ -54,7 +54,7 @@ pub(crate) fn volume(command: &VolumeCommand) -> Result<u8, Failure> {
             volumes.rename(&find(old, &environment.name)?.id, new)?;
             say(&format!("The volume `{old}` is called `{new}` now.\n"));
         }
-        VolumeCommand::Delete { name, yes, allow_missing, environment } => {
+        VolumeCommand::Delete(Removal { name, yes, allow_missing, environment }) => {
             let found = find(name, &environment.name);
             if *allow_missing && found.as_ref().is_err_and(|error| error.class() == ErrorClass::NotFoundError) {
                 return Ok(0);
@@ -260,18 +260,8 @@ fn walk(directory: &Path, remote: &str, wanted: &mut Vec<(PathBuf, String)>) -> 
 }
 
 fn delete(volumes: Volumes<'_>, id: &str, name: &str, yes: bool) -> Result<u8, Failure> {
-    if !yes {
-        match ask(&format!("Remove the volume `{name}` with all that it holds?"))? {
-            Some(true) => {}
-            Some(false) => {
-                say("Nothing was removed.\n");
-                return Ok(1);
-            }
-            None => {
-                return Err(Failure::new(format!("the volume `{name}` was not removed: there is nobody to ask"))
-                    .hint("say so with `--yes`"));
-            }
-        }
+    if !confirm_removal(yes, &format!("the volume `{name}`"), " with all that it holds")? {
+        return Ok(1);
     }
     volumes.delete(id)?;
     say(&format!("Removed the volume `{name}`.\n"));
