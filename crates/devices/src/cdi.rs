@@ -149,10 +149,48 @@ fn read(file: &Path) -> Result<Spec, String> {
         serde_yaml::from_str(&text).map_err(|error| wrong(&error))?
     };
     let numbers: Vec<u32> = spec.cdi_version.split('.').filter_map(|part| part.parse().ok()).collect();
-    match numbers[..] {
-        [0, 3..=8, _] | [1, ..] => Ok(spec),
-        _ => Err(wrong(&format!("its version is `{}`, and those from 0.3.0 to 1.1.0 are known", spec.cdi_version))),
+    if !matches!(numbers[..], [0, 3..=8, _] | [1, ..]) {
+        return Err(wrong(&format!("its version is `{}`, and those from 0.3.0 to 1.1.0 are known", spec.cdi_version)));
     }
+    check(&spec).map_err(|problem| wrong(&problem))?;
+    Ok(spec)
+}
+
+/// What is the sandbox's own.
+const OWN: [&str; 3] = ["/dev", "/proc", "/sys"];
+
+/// That names, variables and paths are what a container can be given, so that a file that is wrong is named before one starts.
+fn check(spec: &Spec) -> Result<(), String> {
+    let is_part = |character: char| character.is_ascii_alphanumeric() || "-_.:".contains(character);
+    if let Some(device) = spec.devices.iter().find(|device| device.name.is_empty() || !device.name.chars().all(is_part))
+    {
+        return Err(format!("`{}` is no name of a device", device.name.escape_debug()));
+    }
+    for edits in spec.devices.iter().map(|device| &device.container_edits).chain([&spec.container_edits]) {
+        let is_variable =
+            |text: &str| text.split_once('=').is_some_and(|(name, _)| !name.is_empty()) && !text.contains('\0');
+        if let Some(wrong) = edits.env.iter().find(|text| !is_variable(text)) {
+            return Err(format!("`{}` is no variable with a value", wrong.escape_debug()));
+        }
+        let nodes = edits.device_nodes.iter().map(|node| (&node.path, node.host_path.as_deref().unwrap_or_default()));
+        let mounts = edits.mounts.iter().map(|mount| (&mount.container_path, &*mount.host_path));
+        for (target, source) in nodes.chain(mounts) {
+            let path = target.trim_end_matches('/');
+            if !is_plain(path) || OWN.contains(&path) {
+                return Err(format!("nothing can be put at `{}` in a container", target.escape_debug()));
+            }
+            if !source.is_empty() && (!source.starts_with('/') || source.contains('\0')) {
+                return Err(format!("`{}` is no absolute path of the host", source.escape_debug()));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether a path inside a container is absolute and leads nowhere else than its words say.
+pub(crate) fn is_plain(path: &str) -> bool {
+    let is_name = |part: &str| !matches!(part, "" | "." | "..") && part.len() <= 255 && !part.contains('\0');
+    path.strip_prefix('/').is_some_and(|rest| rest.split('/').all(is_name))
 }
 
 #[cfg(test)]
@@ -188,5 +226,31 @@ mod tests {
         assert!(problems.iter().any(|problem| problem.contains("its version is `0.2.0`")), "{problems:?}");
         assert!(problems.iter().any(|problem| problem.contains("d.yaml` cannot be used")), "{problems:?}");
         assert!(problems.iter().any(|problem| problem.contains("have the device `nvidia.com/gpu=0`")), "{problems:?}");
+    }
+    #[test]
+    fn what_no_container_can_be_given_is_said_of_its_file() {
+        let problem = |name: &str, edits: &str| {
+            let text =
+                format!("cdiVersion: 0.5.0\nkind: a/gpu\ndevices:\n- name: {name}\n  containerEdits: {{{edits}}}\n");
+            check(&serde_yaml::from_str(&text).unwrap()).err()
+        };
+        assert_eq!(problem("'0:1'", "env: [A=B=C], mounts: [{hostPath: /a, containerPath: /proc/x/}]"), None);
+        for (name, edits, expected) in [
+            ("\"a\\n\"", "", r"`a\n` is no name of a device"),
+            ("x", "env: [A]", "`A` is no variable with a value"),
+            ("x", "env: ['=A']", "`=A` is no variable with a value"),
+            ("x", "mounts: [{hostPath: /a, containerPath: /}]", "nothing can be put at `/` in a container"),
+            ("x", "mounts: [{hostPath: /a, containerPath: /dev}]", "nothing can be put at `/dev` in a container"),
+            (
+                "x",
+                "mounts: [{hostPath: /a, containerPath: /b/../../c}]",
+                "nothing can be put at `/b/../../c` in a container",
+            ),
+            ("x", "mounts: [{hostPath: /a, containerPath: b}]", "nothing can be put at `b` in a container"),
+            ("x", "deviceNodes: [{path: /dev//a}]", "nothing can be put at `/dev//a` in a container"),
+            ("x", "mounts: [{hostPath: a, containerPath: /b}]", "`a` is no absolute path of the host"),
+        ] {
+            assert_eq!(problem(name, edits).as_deref(), Some(expected), "{edits}");
+        }
     }
 }

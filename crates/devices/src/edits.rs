@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::cdi::ContainerEdits;
+use crate::cdi::{ContainerEdits, is_plain};
 
 /// What a container with a device gets.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -58,7 +58,7 @@ impl Edits {
             }
             edits.mounts.push(HostMount {
                 source: mount.host_path.clone(),
-                target: mount.container_path.clone(),
+                target: mount.container_path.trim_end_matches('/').to_owned(),
                 read_only: mount.options.iter().any(|option| option == "ro"),
             });
         }
@@ -79,11 +79,13 @@ impl Edits {
         }
         match name {
             "create-symlinks" => {
-                let links = options(words, "link").filter_map(|link| {
-                    let (target, path) = link.split_once("::")?;
-                    Some((path.to_owned(), target.to_owned()))
-                });
-                self.links.extend(links);
+                for link in options(words, "link") {
+                    let parts = link.split_once("::");
+                    match parts.filter(|(target, path)| !target.is_empty() && is_plain(path)) {
+                        Some((target, path)) => self.links.push((path.to_owned(), target.to_owned())),
+                        None => self.unknown_hooks.push(format!("link `{link}`")),
+                    }
+                }
             }
             "update-ldcache" => self.folders.extend(options(words, "folder").map(str::to_owned)),
             "enable-cuda-compat" => {
@@ -147,7 +149,7 @@ mounts:
 - {hostPath: /run/socket, containerPath: /run/socket, options: [rw]}
 - {containerPath: /scratch, type: tmpfs}
 hooks:
-- {hookName: createContainer, path: /usr/bin/nvidia-ctk, args: [nvidia-ctk, hook, create-symlinks, --link, 'libcuda.so.1::/usr/lib64/libcuda.so', --link=a::/b]}
+- {hookName: createContainer, path: /usr/bin/nvidia-ctk, args: [nvidia-ctk, hook, create-symlinks, --link, 'libcuda.so.1::/usr/lib64/libcuda.so', --link=a::/b, --link, 'a::/../c']}
 - {hookName: createContainer, path: /usr/bin/nvidia-cdi-hook, args: [nvidia-cdi-hook, update-ldcache, --folder, /usr/lib64, --folder, /opt/lib]}
 - {hookName: createContainer, path: /usr/bin/nvidia-cdi-hook, args: [nvidia-cdi-hook, enable-cuda-compat, --host-driver-version=550.54.15]}
 - {hookName: createContainer, path: /usr/bin/nvidia-cdi-hook, args: [nvidia-cdi-hook, new-thing]}
@@ -173,6 +175,7 @@ hooks:
             driver_version: Some("550.54.15".to_owned()),
             unknown_hooks: vec![
                 "mount of `/scratch`".to_owned(),
+                "link `a::/../c`".to_owned(),
                 "hook `nvidia-cdi-hook new-thing`".to_owned(),
                 "hook `/opt/vendor/prepare`".to_owned(),
             ],
