@@ -6,6 +6,7 @@ import os
 from functools import partial
 
 from modal._client.source import locate, with_qualname
+from modal._shared.api import environment_or_default
 from modal._shared.errors import is_report
 from modal.exception import InvalidError, VersionError
 from modal.image import Image
@@ -188,16 +189,11 @@ def app_graph(app: App) -> tuple[Graph, dict[str, Any]]:
         graph.add_image(app._image)
     graph.check()
     return graph, {
-        "app": {"name": app.name, "environment": environment_name()},
+        "app": {"name": app.name, "environment": environment_or_default(None)},
         "images": graph.images,
         "functions": graph.functions,
         "options": options(),
     }
-
-
-def environment_name() -> str:
-    """The environment that this process works in."""
-    return os.environ.get("MODAL_ENVIRONMENT") or "main"
 
 
 def release_of_builder() -> dict[str, str]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from modal._client import engine as engines
 from modal._client.errands import errand
-from modal._client.graph import Graph, environment_name, options
-from modal._shared.api import in_thread
+from modal._client.graph import Graph, options
+from modal._shared.api import environment_or_default, in_thread
 from modal.exception import ImageBuildError, InvalidError
 
 TYPE_CHECKING = False
@@ -39,7 +39,7 @@ def read_name(method: str, name: object, environment: object) -> dict[str, str]:
             "a name is no id, and does not begin with `im-`",
         )
     chosen = before[-1] if before else environment
-    return {"environment": chosen or environment_name(), "name": plain, "tag": tag or "latest"}
+    return {"environment": environment_or_default(chosen), "name": plain, "tag": tag or "latest"}
 
 
 def _is_plain(part: str) -> bool:
@@ -59,7 +59,12 @@ def build(image: Image, app: App | None) -> None:
     graph = Graph()
     target = graph.add_image(image)
     graph.check()
-    body = {"app": {"environment": environment_name()}, "images": graph.images, "select": target, "options": options()}
+    body = {
+        "app": {"environment": environment_or_default(None)},
+        "images": graph.images,
+        "select": target,
+        "options": options(),
+    }
     engine = (app and app._engine) or engines.any_engine()
     try:
         built = engine.request("image.build", body)

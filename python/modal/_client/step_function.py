@@ -12,8 +12,8 @@ import sys
 import sysconfig
 import warnings
 
-from modal._client.graph import environment_name
 from modal._client.source import locate
+from modal._shared.api import environment_or_default
 from modal._shared.payload import PICKLE_PROTOCOL
 from modal.exception import InvalidError
 
@@ -51,7 +51,7 @@ def describe(function: Callable[..., Any], arguments: str | None, values: Any, i
     return {
         "function": function.__qualname__,
         "module": module,
-        "environment_name": environment_name(),
+        "environment_name": environment_or_default(None),
         "source": source,
         "code": code,
     }
