@@ -288,6 +288,38 @@ def test_the_commands(modal: Modal) -> None:
     modal("volume", "delete", "-y", "--allow-missing", "e2e-new")
 
 
+def test_names_that_are_no_text_are_refused_before_anything_is_written(modal: Modal) -> None:
+    modal.write(
+        "app.py",
+        """
+        import modal
+
+        volume = modal.Volume.from_name("e2e-names", create_if_missing=True)
+        app = modal.App("names", image=modal.Image.debian_slim(python_version="3.11"))
+
+        @app.function(volumes={"/data": volume})
+        def write():
+            import os
+
+            os.makedirs("/data/in")
+            for name in (b"a", "b\ufffd".encode(), b"caf\\xe9"):
+                with open(b"/data/in/" + name, "wb") as file:
+                    file.write(b"1")
+
+        @app.local_entrypoint()
+        def main():
+            write.remote()
+        """,
+    )
+    modal("run", "app.py")
+    assert modal("volume", "ls", "e2e-names", "in").stdout.splitlines() == ["in/a", "in/b\ufffd", "in/caf\ufffd"]
+    refused = modal("volume", "get", "e2e-names", "in", "back", check=False)
+    assert refused.code == 1 and "no name in UTF-8" in refused.stderr
+    assert not (modal.directory / "back").exists()
+    modal("volume", "get", "e2e-names", "in/b\ufffd", "back")
+    assert (modal.directory / "back").read_text() == "1"
+
+
 def test_a_killed_put_changes_nothing(modal: Modal) -> None:
     modal("volume", "create", "e2e-killed")
     modal.write("a.txt", "committed")

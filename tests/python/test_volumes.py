@@ -194,6 +194,10 @@ def test_nothing_is_uploaded_after_an_error(tmp_path):
         batch.put_file(io.BytesIO(b"1"), "/a")
         batch.put_file(tmp_path / "nothing", "/b")
     assert (taken.published, taken.forgotten) == ([], [{"name": "1"}])
+    (tmp_path / os.fsdecode(b"caf\xe9")).touch()
+    with pytest.raises(InvalidError, match="no name in UTF-8"), BatchUpload(taken, force=False) as batch:
+        batch.put_directory(tmp_path, "/to")
+    assert taken.published == []
     with pytest.raises(ValueError, match="path of a directory"):
         BatchUpload(taken, force=False).put_file(io.BytesIO(b""), "/a/")
     with pytest.raises(AssertionError):

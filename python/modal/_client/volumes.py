@@ -113,6 +113,17 @@ class Remote:
             errand("volume", {"do": "forget", "staged": staged}, (), self._volume._engine)
 
 
+def _named(path: str) -> str:
+    """The path of an upload; a name that is no text is an error before anything is taken in."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise InvalidError(
+            f"{path!r} has no name in UTF-8, and nothing is put into a volume without one", hint="rename the file"
+        ) from None
+    return path
+
+
 class BatchUpload:
     """Local files on their way into a volume: the block of `Volume.batch_upload`."""
 
@@ -128,7 +139,7 @@ class BatchUpload:
             raise ValueError(f"`{remote}` is the path of a directory: name the file")
         if not isinstance(local_file, (str, os.PathLike)) and not hasattr(local_file, "read"):
             raise TypeError(f"`put_file` takes a path or a file, not `{type(local_file).__name__}`")
-        self._wanted.append((local_file, remote, mode))
+        self._wanted.append((local_file, _named(remote), mode))
 
     def put_directory(self, local_path: Local, remote_path: Any, recursive: bool = True) -> None:
         """Takes the files of a local directory, and of those below it if `recursive`, to a directory of the volume."""
@@ -142,7 +153,7 @@ class BatchUpload:
                 path = os.path.join(directory, name)
                 if os.path.isfile(path):
                     target = os.path.join(remote, os.path.relpath(path, local))
-                    self._wanted.append((path, target.replace(os.sep, "/"), None))
+                    self._wanted.append((path, _named(target.replace(os.sep, "/")), None))
 
     def __enter__(self) -> BatchUpload:
         return self

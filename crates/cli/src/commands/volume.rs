@@ -157,6 +157,9 @@ fn get(volumes: Volumes<'_>, id: &str, remote: &str, local: &str, force: bool) -
         let target = if local.is_dir() { local.join(name) } else { local.to_owned() };
         return get_file(volumes, id, root, &target, force);
     }
+    for entry in &entries {
+        check_name(volumes, id, &entry.path)?;
+    }
     let above = root.rfind('/').map_or(0, |slash| slash + 1);
     let mut left_out = 0;
     for entry in &entries {
@@ -173,6 +176,15 @@ fn get(volumes: Volumes<'_>, id: &str, remote: &str, local: &str, force: bool) -
         say(&format!("Left out {left_out} links, pipes and sockets: only files and directories are taken.\n"));
     }
     Ok(())
+}
+
+/// Refuses what is listed with another name than it has, because that is none in UTF-8.
+fn check_name(volumes: Volumes<'_>, id: &str, path: &str) -> Result<(), Failure> {
+    if !path.contains(char::REPLACEMENT_CHARACTER) || volumes.files(id, path, false).is_ok() {
+        return Ok(());
+    }
+    let message = format!("`{path}` of the volume has no name in UTF-8, so it cannot be taken by its name");
+    Err(Failure::new(message).hint("rename it in a function that has the volume, with `os.rename` and a name in bytes"))
 }
 
 /// Writes a file beside its place and renames it, so that it is there as a whole or not at all.
