@@ -1,7 +1,7 @@
 //! The schedule: every step once, independent images in parallel, cached layers without any work.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
@@ -221,12 +221,65 @@ impl<'a> Builder<'a> {
 
     /// The state after a step; computed once, by whoever comes first.
     fn state(&self, place: usize, share: &Share) -> Outcome {
-        self.states[place].get_or_init(|| self.compute(place, share).map(Arc::new)).clone()
+        if let Some(outcome) = self.states[place].get() {
+            return outcome.clone();
+        }
+        let (chain, others) = self.chain(place);
+        if others.is_empty() {
+            return self.climb(&chain, share);
+        }
+        std::thread::scope(|scope| {
+            let cancelling = |outcome: Outcome| {
+                // Nobody needs the others any more.
+                if !matches!(outcome, Ok(_) | Err(BuildError::Damaged)) {
+                    self.cancel.cancel();
+                }
+                outcome
+            };
+            let start = |other: usize| scope.spawn(move || cancelling(self.state(other, share)));
+            let others: Vec<_> = others.into_iter().map(start).collect();
+            let own = cancelling(self.climb(&chain, share));
+            let join = |handle: std::thread::ScopedJoinHandle<'_, Outcome>| {
+                handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            };
+            let mut outcomes: Vec<Outcome> = std::iter::once(own).chain(others.into_iter().map(join)).collect();
+            // The others were cancelled because of one that says more.
+            let is_cause = |outcome: &Outcome| matches!(outcome, Err(error) if !matches!(error, BuildError::Cancelled));
+            let cause = outcomes.iter().position(is_cause).unwrap_or_default();
+            outcomes.swap_remove(cause)
+        })
+    }
+
+    /// The steps below a step that are not computed yet, each the first input of the next, from the bottom up, and what
+    /// else they use.
+    fn chain(&self, place: usize) -> (Vec<usize>, BTreeSet<usize>) {
+        let is_missing = |place: &usize| self.states[*place].get().is_none();
+        let (mut chain, mut others) = (Vec::new(), BTreeSet::new());
+        let mut next = Some(place);
+        while let Some(place) = next.filter(is_missing) {
+            chain.push(place);
+            let inputs = self.graph.step(place).1;
+            next = inputs.first().copied();
+            others.extend(inputs.iter().skip(1).copied().filter(is_missing));
+        }
+        chain.reverse();
+        others.retain(|other| !chain.contains(other));
+        (chain, others)
+    }
+
+    /// Computes the steps of a chain, the lowest first: a long one would need a deep stack otherwise.
+    fn climb(&self, chain: &[usize], share: &Share) -> Outcome {
+        let mut outcome = Err(BuildError::Cancelled);
+        for place in chain {
+            let computed = self.states[*place].get_or_init(|| self.compute(*place, share).map(Arc::new));
+            outcome.clone_from(computed);
+        }
+        outcome
     }
 
     fn compute(&self, place: usize, share: &Share) -> Result<State, BuildError> {
         let (node, inputs) = self.graph.step(place);
-        let inputs = self.inputs(inputs, share)?;
+        let inputs = inputs.iter().map(|input| self.state(*input, share)).collect::<Result<Vec<_>, _>>()?;
         self.cancel.check()?;
         let mut state = State::on(&inputs);
         match Declared::of(&node.step) {
@@ -238,36 +291,6 @@ impl<'a> Builder<'a> {
             }
         }
         Ok(state)
-    }
-
-    /// The states of a step's inputs, which are computed at the same time where there are several.
-    fn inputs(&self, inputs: &[usize], share: &Share) -> Result<Vec<Arc<State>>, BuildError> {
-        let [first, others @ ..] = inputs else { return Ok(Vec::new()) };
-        if others.is_empty() {
-            return Ok(vec![self.state(*first, share)?]);
-        }
-        std::thread::scope(|scope| {
-            let state = |input: usize| {
-                let outcome = self.state(input, share);
-                // Nobody needs the others any more.
-                if !matches!(outcome, Ok(_) | Err(BuildError::Damaged)) {
-                    self.cancel.cancel();
-                }
-                outcome
-            };
-            let others: Vec<_> = others.iter().map(|input| scope.spawn(move || state(*input))).collect();
-            let first = state(*first);
-            let join = |handle: std::thread::ScopedJoinHandle<'_, Outcome>| {
-                handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-            };
-            let mut outcomes: Vec<Outcome> = std::iter::once(first).chain(others.into_iter().map(join)).collect();
-            // The others were cancelled because of one that says more.
-            let is_cause = |outcome: &Outcome| matches!(outcome, Err(error) if !matches!(error, BuildError::Cancelled));
-            match outcomes.iter().position(is_cause) {
-                Some(cause) => outcomes.swap_remove(cause).map(|_| Vec::new()),
-                None => outcomes.into_iter().collect(),
-            }
-        })
     }
 
     fn is_forced(&self, node: &Node) -> bool {

@@ -223,6 +223,16 @@ fn build(memory: &Memory, nodes: &[(&str, &str, &str)], targets: &[&str]) -> Bui
 const CHAIN: [(&str, &str, &str); 3] = [("0", "", "base"), ("1", "0", "first"), ("2", "1", "second")];
 
 #[test]
+fn long_chains_need_no_deep_stack() {
+    let memory = Memory::default();
+    let ids: Vec<String> = (0..600).map(|number| number.to_string()).collect();
+    let mut nodes = vec![("0", "", "base")];
+    nodes.extend(ids.windows(2).map(|pair| (&*pair[1], &*pair[0], "same")));
+    let built = build(&memory, &nodes, &["599"]);
+    assert!(built.outcome.is_ok(), "{:?}", built.outcome.err());
+}
+
+#[test]
 fn what_was_made_once_is_found_again() {
     let memory = Memory::default();
     let first = build(&memory, &CHAIN, &["2"]);
