@@ -33,6 +33,10 @@ pub(crate) fn split(text: &str) -> Result<Lines, ParseError> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut lines = text.split_inclusive('\n').enumerate().peekable();
     let escape = directives(text)?;
+    if let Some((index, line)) = text.lines().enumerate().find(|(_, line)| line.contains('\0')) {
+        let message = "there is a NUL character in it: save the file as UTF-8 text".to_owned();
+        return Err(ParseError { line: index + 1, text: line.replace('\0', "\u{fffd}"), message });
+    }
     let mut instructions = Vec::new();
     while let Some((index, first)) = lines.next() {
         let first = without_end(first).trim_start();
@@ -188,6 +192,7 @@ mod tests {
         };
         assert_eq!(lines[0].documents, [document("EOF", "a\n\\\n", true, false), document("X Y", "b\n", false, true)]);
         assert_eq!(lines[2].documents, [document("a", "1\n", true, false), document("b", "", false, false)]);
+        assert_eq!(split("FROM scratch\nENV A=\0\n").map(|_| ()).unwrap_err().line, 2);
         let error = split("FROM scratch\nRUN <<EOF\nx\n").map(|_| ()).unwrap_err();
         assert_eq!((error.line, &*error.text), (2, "RUN <<EOF"));
     }

@@ -199,6 +199,7 @@ impl Reader<'_> {
 
     fn run(&self) -> Result<Kind, ParseError> {
         let (mut mounts, mut network) = (Vec::new(), None);
+        let command = self.command();
         for flag in &self.flags {
             match flag.split_once('=') {
                 Some(("mount", value)) => mounts.push(value.to_owned()),
@@ -212,7 +213,10 @@ impl Reader<'_> {
                 }
             }
         }
-        Ok(Kind::Run { command: self.command(), documents: self.line.documents.clone(), mounts, network })
+        if matches!(&command, Command::Exec(words) if words.is_empty()) {
+            return self.error("`RUN []` runs nothing: write a program in the brackets");
+        }
+        Ok(Kind::Run { command, documents: self.line.documents.clone(), mounts, network })
     }
 
     fn transfer(&self, known: &[&str]) -> Result<Transfer, ParseError> {
@@ -226,7 +230,7 @@ impl Reader<'_> {
         let sources: Vec<String> =
             words.into_iter().filter(|word| documents.is_empty() || !is_document(word)).collect();
         for document in &mut documents {
-            if document.name.contains('/') {
+            if document.name.contains('/') || [".", ".."].contains(&&*document.name) {
                 return self.error(format!("the here-document `{}` is no name of a file", document.name));
             }
         }
@@ -399,6 +403,8 @@ MAINTAINER somebody
             "ADD --from=x a b",
             "RUN",
             "RUN --what x",
+            "RUN []",
+            "COPY <<.. /\n..",
             "RUN --security=insecure x",
             "SHELL bash",
             "SHELL []",

@@ -11,6 +11,9 @@ pub struct Words<'a> {
     pub escape: char,
 }
 
+/// Most substitutions that stand in one another.
+const MOST_LEVELS: usize = 100;
+
 /// A word cannot be expanded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WordError {
@@ -27,6 +30,9 @@ pub enum WordError {
         "`{0}` is no substitution: there are `${{A}}`, `${{A:-b}}`, `${{A:+b}}`, `${{A:?b}}`, `${{A#b}}`, `${{A%b}}` and `${{A/b/c}}`"
     )]
     Substitution(String),
+    /// Substitutions that stand in one another.
+    #[error("more than {MOST_LEVELS} substitutions stand in one another: give parts of the word names with `ARG`")]
+    TooDeep,
     /// A variable that has to be set.
     #[error("`{name}` is not set: {message}")]
     Required {
@@ -43,7 +49,7 @@ impl Words<'_> {
     /// # Errors
     /// When the word is not finished, or demands a variable that is not set.
     pub fn expand(&self, word: &str) -> Result<String, WordError> {
-        let mut expander = Expander { words: *self, word, rest: word.chars().collect(), at: 0 };
+        let mut expander = Expander { words: *self, word, rest: word.chars().collect(), at: 0, level: 0 };
         expander.until(None)
     }
 
@@ -52,7 +58,7 @@ impl Words<'_> {
     /// # Errors
     /// As [`Self::expand`].
     pub fn expand_text(&self, text: &str) -> Result<String, WordError> {
-        let mut expander = Expander { words: *self, word: text, rest: text.chars().collect(), at: 0 };
+        let mut expander = Expander { words: *self, word: text, rest: text.chars().collect(), at: 0, level: 0 };
         let mut expanded = String::new();
         while let Some(character) = expander.next() {
             match character {
@@ -80,6 +86,8 @@ struct Expander<'a> {
     word: &'a str,
     rest: Vec<char>,
     at: usize,
+    /// How many substitutions are around.
+    level: usize,
 }
 
 impl Expander<'_> {
@@ -141,6 +149,17 @@ impl Expander<'_> {
             return Ok(if name.is_empty() { "$".to_owned() } else { self.value(&name).unwrap_or_default() });
         }
         self.at += 1;
+        self.level += 1;
+        if self.level > MOST_LEVELS {
+            return Err(WordError::TooDeep);
+        }
+        let substituted = self.substitution()?;
+        self.level -= 1;
+        Ok(substituted)
+    }
+
+    /// What stands for `${`…`}`; the brace is taken already.
+    fn substitution(&mut self) -> Result<String, WordError> {
         let name = self.name();
         let value = self.value(&name);
         if name.is_empty() {
@@ -201,12 +220,32 @@ impl Expander<'_> {
 
 /// Whether `*`, `?` and other characters of a pattern make up the text.
 fn matches(pattern: &[char], text: &[char]) -> bool {
-    match pattern.split_first() {
-        None => text.is_empty(),
-        Some(('*', rest)) => (0..=text.len()).any(|skipped| matches(rest, &text[skipped..])),
-        Some(('?', rest)) => !text.is_empty() && matches(rest, &text[1..]),
-        Some(('\\', rest)) if !rest.is_empty() => text.first() == rest.first() && matches(&rest[1..], &text[1..]),
-        Some((letter, rest)) => text.first() == Some(letter) && matches(rest, &text[1..]),
+    let (mut at, mut seen) = (0, 0);
+    // Behind the last `*`, and where the text goes on that it does not stand for.
+    let mut last = None;
+    loop {
+        let width = match (&pattern[at..], text.get(seen)) {
+            ([], None) => return true,
+            (['*', ..], _) => {
+                at += 1;
+                last = Some((at, seen));
+                continue;
+            }
+            (_, None) => return false,
+            (['?', ..], Some(_)) => 1,
+            (['\\', letter, ..], Some(found)) if letter == found => 2,
+            ([letter, rest @ ..], Some(found)) if letter == found && (*letter != '\\' || rest.is_empty()) => 1,
+            _ => 0,
+        };
+        if width > 0 {
+            at += width;
+            seen += 1;
+        } else if let Some((behind, from)) = last {
+            (at, seen) = (behind, from + 1);
+            last = Some((behind, seen));
+        } else {
+            return false;
+        }
     }
 }
 
@@ -281,6 +320,28 @@ mod tests {
     }
 
     #[test]
+    fn patterns_match_whole_texts() {
+        for (pattern, text, is_match) in [
+            ("", "", true),
+            ("*", "", true),
+            ("a*c", "abcbc", true),
+            ("a*c", "abcb", false),
+            ("a?c", "abc", true),
+            ("?", "", false),
+            (r"\*", "*", true),
+            (r"\*", "a", false),
+            (r"a\", r"a\", true),
+            ("*a*b?", "xaxbxby", true),
+            ("ab", "abc", false),
+        ] {
+            let [pattern, text] = [pattern, text].map(|text| text.chars().collect::<Vec<_>>());
+            assert_eq!(matches(&pattern, &text), is_match, "{pattern:?} {text:?}");
+        }
+        let hard: Vec<char> = "*a".repeat(40).chars().chain(['b']).collect();
+        assert!(!matches(&hard, &['a'; 200]));
+    }
+
+    #[test]
     fn what_cannot_be_expanded_is_named() {
         let required = |message: &str| WordError::Required { name: "NO".to_owned(), message: message.to_owned() };
         assert_eq!(expand("${NO:?set it}"), Err(required("set it")));
@@ -288,6 +349,9 @@ mod tests {
         for (word, missing) in [("'a", '\''), ("\"a", '"'), ("${A", '}'), ("${A:-b", '}'), ("${A/b", '/')] {
             assert_eq!(expand(word), Err(WordError::Unfinished { word: word.to_owned(), missing }));
         }
+        let nested = |levels: usize| format!("{}{}", "${NO:-".repeat(levels), "}".repeat(levels));
+        assert_eq!(expand(&nested(MOST_LEVELS)).as_deref(), Ok(""));
+        assert_eq!(expand(&nested(100_000)), Err(WordError::TooDeep));
         for word in ["${}", "${A!}", "${A:}", "${A:#b}"] {
             assert_eq!(expand(word), Err(WordError::Substitution(word.to_owned())));
         }
