@@ -89,6 +89,8 @@ SHAPES: dict[str, str] = {
         ADD a.txt plain.tar /two/
         ADD not.tar.gz /not/
         COPY gz.tgz /kept/
+        ADD linked.tar /linked/
+        ADD *.t[ag][rz] /matched/
     """,
     "an archive over what is there": """
         RUN mkdir -p /t/d && echo old > /t/d/f && chmod 700 /t/d && mkdir /t/real && ln -s real /t/way
@@ -180,7 +182,7 @@ SHAPES: dict[str, str] = {
     """,
 }
 
-IGNORED = {"what is ignored": "# comment\n/sub/*\n!sub/deep.txt\n**/*.py\n*.tar*\n*.tgz\nnot*\n/b.txt/\n"}
+IGNORED = {"what is ignored": "# comment\n/sub/*\n!sub/deep.txt\n**/*.py\n*.tar*\n!base.tar\n*.tgz\nnot*\n/b.txt/\n"}
 OPTIONS = {"variables": {"GIVEN": "given"}, "scopes": {"OUTER": "outer"}}
 
 
@@ -221,6 +223,7 @@ def make_context(directory: Path) -> None:
     (directory / "sub/link").symlink_to("deep.txt")
     (directory / "through").symlink_to("sub")
     (directory / "link.txt").symlink_to("a.txt")
+    (directory / "linked.tar").symlink_to("plain.tar")
     for name, compress in (
         ("plain.tar", bytes),
         ("gz.tgz", gzip.compress),

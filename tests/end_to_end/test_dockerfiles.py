@@ -46,6 +46,7 @@ def context(modal: Modal) -> Modal:
     (modal.directory / "sub/empty").chmod(0o710)
     (modal.directory / "sub/link").symlink_to("deep.txt")
     (modal.directory / "out").symlink_to("/etc/hostname")
+    os.mkfifo(modal.directory / "pipe")
     return modal
 
 
@@ -266,6 +267,20 @@ def test_a_dockerfile_is_read_with_its_ignore_file(context: Modal) -> None:
         ("FROM --platform=linux/riscv64 scratch", ["`linux/riscv64` cannot run here"]),
         ("FROM scratch\nCOPY --chown=app a.txt /", ["the image has no user `app`"]),
         ("FROM scratch\nRUN x", ["Dockerfile:2 RUN x", "`/bin/sh` was not found"]),
+        ("FROM scratch\nRUN []", ["`RUN []` runs nothing", "Dockerfile:2"]),
+        ("FROM scratch\nENV A='x", ["`'x` is not finished", "Dockerfile:2"]),
+        ("FROM scratch\nENV A=a\0b", ["a NUL character", "Dockerfile:2"]),
+        ("FROM scratch\nCOPY <<END /x\ntext", ["the here-document does not end", "Dockerfile:2"]),
+        ("FROM scratch\nCOPY <<.. /x/\n..", ["`..` is no name of a file", "Dockerfile:2"]),
+        ("FROM scratch\nCOPY [a /x", ["`[a` is no pattern", "Dockerfile:2"]),
+        ("FROM scratch\nCOPY out /x", ["the link `/out` leads nowhere", "Dockerfile:2"]),
+        ("FROM scratch\nADD none.tar /x", ["`none.tar` is not there", "Dockerfile:2"]),
+        ("FROM scratch\nADD pipe /x", ["`pipe` is not there", "Dockerfile:2"]),
+        ("FROM scratch\nCOPY --chown=4294967295 a.txt /", ["`4294967295` is not among", "Dockerfile:2"]),
+        ("FROM scratch\nCOPY --chown=0:99999999 a.txt /", ["`0:99999999` is not among", "Dockerfile:2"]),
+        ("FROM scratch AS one\nCOPY --from=one /x /", ["`one` does not end above", "Dockerfile:2"]),
+        ("FROM scratch\nCOPY --from=1 /x /\nFROM scratch\nFROM 0", ["`1` does not end above", "Dockerfile:2"]),
+        ("FROM scratch\nLABEL a=" + "${A:-" * 20_000 + "}" * 20_000, ["substitutions stand in one another"]),
     ],
 )
 def test_lines_that_are_wrong_are_named(context: Modal, text: str, words: list[str]) -> None:
@@ -285,6 +300,18 @@ def test_lines_that_are_wrong_are_named(context: Modal, text: str, words: list[s
     assert result.code == 1 and "Traceback" not in result.stderr
     for word in words:
         assert word in result.stderr
+
+
+def test_long_files_are_built(context: Modal) -> None:
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        tar.addfile(tarfile.TarInfo("of-archive"))
+    (context.directory / "x.tar").write_bytes(archive.getvalue())
+    stages = "".join(f"FROM {f's{number - 1}' if number else 'scratch'} AS s{number}\n" for number in range(500))
+    text = stages + "COPY a.txt /\n" + "LABEL a=b\n" * 2_000 + "FROM s499\nADD a.txt *.tar /x/\n"
+    context.write("Dockerfile", text)
+    image = context("image", "build", ".").stdout.strip()
+    assert image.startswith("im-")
 
 
 def test_a_missing_dockerfile_is_no_traceback(modal: Modal) -> None:

@@ -32,6 +32,15 @@ pub struct Copy<'a> {
     pub onto: Onto<'a>,
 }
 
+/// Something that a source names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Named {
+    /// Its path in the image, without leading slash.
+    pub path: Vec<u8>,
+    /// The file that it is or leads to: a path of which no part is a link.
+    pub file: Option<Vec<u8>>,
+}
+
 /// How what is copied meets what the image has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Onto<'a> {
@@ -125,9 +134,30 @@ impl Copy<'_> {
         from: &Stack<Digest>,
         onto: &Stack<Digest>,
     ) -> Result<Committed, StoreError> {
+        let mut copier = self.copier(store, from, onto)?;
+        copier.copy_all()?;
+        super::placed::publish(store, &copier.tree()?)
+    }
+
+    /// What the sources name, and where it is if it is a file, links followed.
+    pub(super) fn named(&self, store: &Store, from: &Stack<Digest>) -> Result<Vec<Named>, StoreError> {
+        let mut copier = self.copier(store, from, &Stack::new())?;
+        let mut named = Vec::new();
+        for source in self.sources {
+            let (_, path) = copier.split(source);
+            for path in copier.expand(&path)? {
+                let (real, place) = copier.resolve(&path)?;
+                let file = (place == Place::File).then_some(real);
+                named.push(Named { path, file });
+            }
+        }
+        Ok(named)
+    }
+
+    fn copier(&self, store: &Store, from: &Stack<Digest>, onto: &Stack<Digest>) -> Result<Copier<'_>, StoreError> {
         let exclude =
             PatternMatcher::new(self.exclude).map_err(|error| StoreError::InvalidFileSet(error.to_string()))?;
-        let mut copier = Copier {
+        Ok(Copier {
             copy: self,
             exclude,
             from: ImageTree::open(store, from)?,
@@ -136,9 +166,7 @@ impl Copy<'_> {
             base: Vec::new(),
             nodes: BTreeMap::new(),
             same: BTreeMap::new(),
-        };
-        copier.copy_all()?;
-        super::placed::publish(store, &copier.tree()?)
+        })
     }
 }
 

@@ -36,7 +36,7 @@ use lease::{Leftovers, Session, Use};
 use looks::Looks;
 
 pub use collection::{Collected, ImageUsage, Policy, Usage};
-pub use copy::{Copy, CopyMode, Onto};
+pub use copy::{Copy, CopyMode, Named, Onto};
 pub use files::{Collection as LocalFiles, Context, FileSetView};
 pub use health::{Checked, Damage, Outcome};
 pub use lock::Lock;
@@ -409,6 +409,14 @@ impl Store {
         let layer = copy.layer(self, from, onto)?;
         self.shared.session.note(Use::Layer(layer.digest))?;
         Ok(layer)
+    }
+
+    /// What the sources of a copy name.
+    ///
+    /// # Errors
+    /// When links lead in a circle.
+    pub fn named(&self, copy: &Copy<'_>, from: &Stack<Digest>) -> Result<Vec<Named>, StoreError> {
+        copy.named(self, from)
     }
 
     /// Directories and links at absolute paths, as a layer over an image.

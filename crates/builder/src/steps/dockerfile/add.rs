@@ -3,19 +3,20 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{BufReader, Read, Seek};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
-use lamina_ground::Stack;
-use lamina_store::{CommitRules, Job, JobError, Onto, StoreError, WorkerContext};
+use lamina_ground::{Stack, StorePath};
+use lamina_image::Digest;
+use lamina_packages::{Entry, Layers};
+use lamina_store::{CommitRules, Job, JobError, Named, Onto, StoreError, WorkerContext};
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, Timespec, Timestamps, Uid};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use tar::EntryType;
 
-use super::copy::Stacked;
-use crate::BuildError;
+use super::copy::{Stacked, literal};
 use crate::log::StepLog;
 use crate::steps::StepError;
 
@@ -59,26 +60,41 @@ impl Stacked<'_> {
         self.copy_made(std::iter::once((name.clone(), contents, 0o600)), &[name])
     }
 
-    /// Unpacks a local archive at the target; false if the source is none.
-    pub(super) fn unpack(&mut self, source: &str, log: &mut StepLog) -> Result<bool, StepError> {
+    /// Unpacks the archives that a source names, and answers the sources of what is left to copy.
+    pub(super) fn unpack(
+        &mut self,
+        source: &str,
+        from: &Stack<Digest>,
+        log: &mut StepLog,
+    ) -> Result<Vec<String>, StepError> {
         use std::io::Write as _;
-        let wanted = self.plan.transfer.options.unpack != Some(false);
-        let Some(path) = self.local_path(source).filter(|_| wanted) else { return Ok(false) };
-        let Ok(mut file) = fs_err::File::open(path).map(fs_err::File::into_file) else { return Ok(false) };
-        let is_file = file.metadata().is_ok_and(|status| status.is_file());
-        if !is_file || !is_archive(&file).unwrap_or(false) {
-            return Ok(false);
+        let whole = vec![source.to_owned()];
+        if self.plan.transfer.options.unpack == Some(false) {
+            return Ok(whole);
         }
-        let _ = writeln!(log, "unpacking {source}");
-        file.rewind().map_err(BuildError::failed)?;
         let store = self.context.workshop.store;
-        let work = store.new_work()?;
-        let job = Unpack { work: work.id().to_owned(), name: source.to_owned() };
-        let implied = store.job(&job, &[file.as_fd()]).map_err(StoreError::from)?;
-        let layer = store.commit_until(&work, CommitRules::default(), self.context.workshop.cancel)?;
-        let from = Stack::from_bottom_up([layer.digest]);
-        self.copy_with(&["/".to_owned()], &from, &[], None, Onto::Replaced(&implied))?;
-        Ok(true)
+        let mut others = Vec::new();
+        let named = self.named(&whole, from)?;
+        let count = named.len();
+        for Named { path, file } in named {
+            let name = String::from_utf8_lossy(&path).into_owned();
+            let Some(file) = file.and_then(|file| String::from_utf8(file).ok()) else {
+                others.push(literal(&name));
+                continue;
+            };
+            let work = store.new_work()?;
+            let views = store.view_paths(from);
+            let job = Unpack { work: work.id().to_owned(), views, file, name: name.clone() };
+            let Some(implied) = store.job(&job, &[]).map_err(StoreError::from)? else {
+                others.push(literal(&name));
+                continue;
+            };
+            let _ = writeln!(log, "unpacked {name}");
+            let layer = store.commit_until(&work, CommitRules::default(), self.context.workshop.cancel)?;
+            let from = Stack::from_bottom_up([layer.digest]);
+            self.copy_with(&["/".to_owned()], &from, &[], None, Onto::Replaced(&implied))?;
+        }
+        Ok(if others.len() == count { whole } else { others })
     }
 }
 
@@ -116,28 +132,45 @@ fn is_archive(file: &File) -> std::io::Result<bool> {
     Ok(noted == Ok(found) && block[0] != 0)
 }
 
-/// Unpacks the archive in the one descriptor that comes with it.
+/// Unpacks a file of a layer, if it is an archive.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Unpack {
     /// The work whose upper it is unpacked into, which is empty.
     work: String,
+    /// The views of the image that has the file.
+    views: Stack<StorePath>,
+    /// The file's path there, of which no part is a link.
+    file: String,
     /// What the archive is called.
     name: String,
 }
 
 impl Job for Unpack {
     const NAME: &'static str = "builder.unpack";
-    /// Directories that the archive only implies: they are above what it has.
-    type Output = BTreeSet<Vec<u8>>;
+    /// Directories that the archive only implies: they are above what it has. `None` is no archive.
+    type Output = Option<BTreeSet<Vec<u8>>>;
 
     fn work(&self) -> Option<&str> {
         Some(&self.work)
     }
 
-    fn run(self, context: &WorkerContext, fds: Vec<OwnedFd>) -> Result<Self::Output, JobError> {
+    fn run(self, context: &WorkerContext, _fds: Vec<OwnedFd>) -> Result<Self::Output, JobError> {
         let upper = context.upper(&self.work);
         let failed = |error: std::io::Error| JobError::image_file("unpacking", Path::new(&self.name))(error);
-        let file = File::from(fds.into_iter().next().ok_or_else(|| failed(std::io::ErrorKind::NotFound.into()))?);
+        let (Entry::OfBase(path) | Entry::Above(path)) =
+            Layers::new(context.content(), &self.views).entry(&format!("/{}", self.file))?
+        else {
+            return Ok(None);
+        };
+        // A pipe is waited for when it is opened.
+        if !path.on_disk().symlink_metadata().is_ok_and(|status| status.is_file()) {
+            return Ok(None);
+        }
+        let mut file = path.open()?;
+        if !is_archive(&file).unwrap_or(false) {
+            return Ok(None);
+        }
+        file.rewind().map_err(failed)?;
         let mut archive = tar::Archive::new(decompressed(file).map_err(failed)?);
         archive.set_preserve_permissions(true);
         archive.set_preserve_ownerships(true);
@@ -171,7 +204,7 @@ impl Job for Unpack {
                 set_modified(&path, *modified).map_err(failed)?;
             }
         }
-        Ok(above)
+        Ok(Some(above))
     }
 }
 

@@ -1,6 +1,6 @@
 //! `COPY` and `ADD`.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use lamina_dockerfile::{Document, Transfer};
 use lamina_ground::Stack;
@@ -8,7 +8,7 @@ use lamina_image::patterns::PatternMatcher;
 use lamina_image::{
     Digest, DockerfileContext, DockerfileCopy, DockerfileStep, FileEntry, FileKind, FileSet, KeyMaterial,
 };
-use lamina_store::{Committed, Context, Copy, CopyMode, Onto, StoreError};
+use lamina_store::{Committed, Context, Copy, CopyMode, Named, Onto, StoreError};
 
 use super::{absolute, add, expand_each, expand_one, ids, mistake, variables};
 use crate::BuildError;
@@ -16,7 +16,7 @@ use crate::log::StepLog;
 use crate::steps::{Made, Planning, Recipe, StepContext, StepError};
 
 /// Grows when files are copied in another way.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// A transfer whose words are expanded.
 pub(super) struct CopyPlan {
@@ -25,8 +25,6 @@ pub(super) struct CopyPlan {
     pub(super) target: String,
     /// What the sources name of the local directory, unless a stage has them.
     local: Option<ContextLayers>,
-    /// The local directory.
-    context: Option<DockerfileContext>,
     is_add: bool,
 }
 
@@ -78,8 +76,7 @@ pub(super) fn plan(
         material.add("files", made.content());
         layer = Some(made);
     }
-    let context = copy.context.clone();
-    Ok(Box::new(CopyPlan { step: step.clone(), transfer, target, local: layer, context, is_add: copy.is_add }))
+    Ok(Box::new(CopyPlan { step: step.clone(), transfer, target, local: layer, is_add: copy.is_add }))
 }
 
 /// What is taken of a local directory.
@@ -116,6 +113,12 @@ pub(super) fn context_layer(
             format!("`{source}` is outside of `{}`, which `COPY` takes files from: set `context_dir`", context.source),
         ));
     }
+    if let Some(source) =
+        sources.iter().find(|source| PatternMatcher::new(&[clean(source).trim_start_matches('!')]).is_err())
+    {
+        let message = format!("`{source}` is no pattern: a `[` needs its `]`, and a `\\` something after it");
+        return Err(mistake(step, message));
+    }
     let (mut sources, mut entries) = (sources.to_vec(), Vec::new());
     for (name, file) in &context.files {
         let meant = sources.iter().any(|source| is_meant(source, name));
@@ -141,6 +144,11 @@ fn clean(path: &str) -> String {
 fn is_meant(source: &str, name: &str) -> bool {
     let (source, name) = (clean(source), clean(name));
     source.is_empty() || PatternMatcher::new(&[source]).is_ok_and(|pattern| pattern.matches(name.as_bytes()))
+}
+
+/// A name as a source, of which nothing is a pattern.
+pub(super) fn literal(name: &str) -> String {
+    name.replace(['*', '?', '[', '\\', '\u{fffd}'], "?")
 }
 
 /// Whether a path goes above where it begins.
@@ -174,8 +182,8 @@ impl Recipe for CopyPlan {
             }
             if add::is_url(source) {
                 stacked.download(source, log)?;
-            } else if !stacked.unpack(source, log)? {
-                plain.push(source.clone());
+            } else {
+                plain.extend(stacked.unpack(source, &from, log)?);
             }
         }
         if !plain.is_empty() {
@@ -216,8 +224,7 @@ impl Stacked<'_> {
         mode: Option<CopyMode>,
         onto: Onto<'_>,
     ) -> Result<(), StepError> {
-        let parents = self.plan.transfer.options.parents && onto == Onto::Merged;
-        let copy = Copy { sources, target: &self.plan.target, owner: self.owner, mode, parents, exclude, onto };
+        let copy = Copy { mode, exclude, ..self.copy_of(sources, onto) };
         let below = Stack::from_bottom_up(self.layers.iter().map(|layer| layer.digest));
         let onto = self.context.parent.layers.under(&below);
         match self.context.workshop.store.copy(&copy, from, &onto) {
@@ -226,6 +233,19 @@ impl Stacked<'_> {
             Err(error) => return Err(error.into()),
         }
         Ok(())
+    }
+
+    fn copy_of<'a>(&'a self, sources: &'a [String], onto: Onto<'a>) -> Copy<'a> {
+        let parents = self.plan.transfer.options.parents && onto == Onto::Merged;
+        Copy { sources, target: &self.plan.target, owner: self.owner, mode: None, parents, exclude: &[], onto }
+    }
+
+    /// What sources name in an image.
+    pub(super) fn named(&self, sources: &[String], from: &Stack<Digest>) -> Result<Vec<Named>, StepError> {
+        match self.context.workshop.store.named(&self.copy_of(sources, Onto::Merged), from) {
+            Err(StoreError::InvalidFileSet(message)) => Err(self.error(message)),
+            outcome => Ok(outcome?),
+        }
     }
 
     /// The files that are written in the Dockerfile itself.
@@ -256,16 +276,7 @@ impl Stacked<'_> {
         let context = Context { root: directory.path(), ignore: None, sources: names };
         let layer = self.context.workshop.store.context_layer(&context)?;
         let from = Stack::from_bottom_up([layer.digest]);
-        // Names are no patterns here.
-        let names: Vec<String> = names.iter().map(|name| name.replace(['*', '?', '['], "?")).collect();
+        let names: Vec<String> = names.iter().map(|name| literal(name)).collect();
         self.copy(&names, &from)
-    }
-
-    /// Where a source is on this machine, unless it is in an image.
-    pub(super) fn local_path(&self, source: &str) -> Option<PathBuf> {
-        let context = self.plan.context.as_ref()?;
-        let given = context.files.iter().find(|(name, _)| clean(name) == clean(source));
-        let within = || Path::new(&context.source).join(source.trim_start_matches('/'));
-        Some(given.map_or_else(within, |(_, path)| PathBuf::from(path)))
     }
 }

@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use lamina_ground::{Stack, StorePath};
 use lamina_image::DockerfileStep;
 use lamina_packages::{Entry, Layers, read_text};
+use lamina_sandbox::IdRange;
 use lamina_store::{Job, JobError, WorkerContext};
 use serde::{Deserialize, Serialize};
 
@@ -35,13 +36,22 @@ impl Job for FindIds {
 pub(super) fn ids(step: &DockerfileStep, wanted: &str, context: &StepContext<'_>) -> Result<(u32, u32), StepError> {
     let (user, group) = wanted.split_once(':').map_or((wanted, None), |(user, group)| (user, Some(group)));
     let number = |text: &str| text.parse::<u32>().ok();
+    let known = |(uid, gid)| {
+        let map = context.workshop.id_map;
+        let has = |ranges: &[IdRange], id: u32| ranges.iter().any(|range| id.wrapping_sub(range.inside) < range.count);
+        if has(&map.uids, uid) && has(&map.gids, gid) {
+            return Ok((uid, gid));
+        }
+        let message = format!("`{wanted}` is not among the {} ids that this store has for images", map.count());
+        Err(StepError::from(mistake(step, message)))
+    };
     if let (Some(uid), Some(gid)) = (number(user), group.map_or(number(user), number)) {
-        return Ok((uid, gid));
+        return known((uid, gid));
     }
     let store = context.workshop.store;
     let job = FindIds { views: store.view_paths(&context.parent.layers) };
     let (users, groups) = store.job(&job, &[]).map_err(lamina_store::StoreError::from)?;
-    among(user, group, &users, &groups).map_err(|message| StepError::from(mistake(step, message)))
+    known(among(user, group, &users, &groups).map_err(|message| StepError::from(mistake(step, message)))?)
 }
 
 fn among(user: &str, group: Option<&str>, users: &str, groups: &str) -> Result<(u32, u32), String> {

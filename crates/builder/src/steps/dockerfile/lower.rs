@@ -33,9 +33,7 @@ pub(super) fn lower(file: &Dockerfile, node: &Node) -> Result<Vec<Node>, BuildEr
             BuildError::invalid(Mistake::Dockerfile { place, message })
         })?,
     };
-    let mut needed = BTreeSet::new();
-    lowering.need(last, &mut needed)?;
-    for stage in needed {
+    for stage in lowering.needed(last)? {
         lowering.stage(stage, stage == last)?;
     }
     Ok(lowering.nodes)
@@ -161,30 +159,34 @@ impl<'a> Lowering<'a> {
         of_name.or_else(|| name.parse().ok().filter(|number| *number < self.stages.len()))
     }
 
-    /// Notes a stage and those that it uses.
-    fn need(&self, stage: usize, needed: &mut BTreeSet<usize>) -> Result<(), BuildError> {
-        if !needed.insert(stage) {
-            return Ok(());
-        }
-        if let Base::Stage(base) = self.stages[stage].base {
-            self.need(base, needed)?;
-        }
-        for instruction in &self.stages[stage].instructions {
-            for name in self.used(instruction)? {
-                if let Base::Stage(other) = self.resolve_in(stage, instruction, &name)? {
-                    self.need(other, needed)?;
+    /// A stage and those that it uses, which all stand above it.
+    fn needed(&self, last: usize) -> Result<BTreeSet<usize>, BuildError> {
+        let mut needed = BTreeSet::from([last]);
+        for number in (0..=last).rev() {
+            if !needed.contains(&number) {
+                continue;
+            }
+            if let Base::Stage(base) = self.stages[number].base {
+                needed.insert(base);
+            }
+            for instruction in &self.stages[number].instructions {
+                for name in self.used(instruction)? {
+                    if let Base::Stage(other) = self.resolve_in(number, instruction, &name)? {
+                        needed.insert(other);
+                    }
                 }
             }
         }
-        Ok(())
+        Ok(needed)
     }
 
     /// What an instruction of a stage means by a name: a stage before its own.
     fn resolve_in(&self, stage: usize, instruction: &Instruction, name: &str) -> Result<Base, BuildError> {
         match self.resolve(instruction, name)? {
-            Base::Stage(other) if other >= stage => {
-                Err(self.mistake(instruction, format!("the stage `{name}` comes later: use one that stands above")))
-            }
+            Base::Stage(other) if other >= stage => Err(self.mistake(
+                instruction,
+                format!("the stage `{name}` does not end above this line: use one that does, or put it before"),
+            )),
             base => Ok(base),
         }
     }
