@@ -340,6 +340,11 @@ def test_an_image_is_built_without_a_program(context: Modal) -> None:
     assert f"{name}:v1" in listed and image[:9] in listed
     shown = context("image", "inspect", image).stdout
     assert "COPY a.txt /${GIVEN}-${TAKEN}" in shown
+    text = "FROM scratch\nCOPY missing /\n"
+    result = context("image", "build", ".", "-f", "-", check=False, input=text)
+    assert result.code and "Dockerfile:2" in result.stderr and "`missing` is not there" in result.stderr
+    given = context("image", "build", ".", "-f", "-", input="FROM scratch\nCOPY a.txt /\n").stdout.strip()
+    assert given.startswith("im-")
     for words, said in (
         (("-t", "im-no"), "cannot be the name of an image"),
         (("--target", "none"), "there is no stage `none`"),

@@ -33,6 +33,11 @@ def build(words: list[str]) -> int:
         # A name that cannot be one is no reason to build first.
         read_name("modal image build", tag, None)
     image = Image.from_dockerfile(file, context_dir=context, build_args=arguments, secrets=secrets, force_build=force)
+    if file == "-":
+        from modal._client.dockerfile import read_standard_input
+
+        read = read_standard_input(context)
+        image._local = lambda: read
     if target is not None:
         image._step["target"] = target
     engine = engines.connect(output=True)

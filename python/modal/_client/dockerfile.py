@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 from modal._client.files import absolute, directory_entry
 from modal._shared.errors import mark
@@ -28,6 +29,15 @@ def read_dockerfile(path: AnyPath, context_dir: AnyPath | None, ignore: Ignore) 
     except UnicodeDecodeError as error:
         raise mark(ValueError(f"the Dockerfile `{full}` is no UTF-8 text: {error}")) from None
     return {"name": os.path.basename(full), "text": text, "context": read_context(context_dir, full, ignore)}
+
+
+def read_standard_input(context_dir: AnyPath) -> dict[str, Any]:
+    """The Dockerfile that is on standard input, and its context."""
+    try:
+        text = sys.stdin.buffer.read().decode()
+    except UnicodeDecodeError as error:
+        raise mark(ValueError(f"the Dockerfile on standard input is no UTF-8 text: {error}")) from None
+    return {"name": "Dockerfile", "text": text, "context": read_context(context_dir, None, AUTO)}
 
 
 def read_context(
