@@ -99,6 +99,10 @@ def test_functions_that_compile_have_a_compiler(modal: Modal) -> None:
     )
     steps = '.pip_install("cffi")'
     assert run(modal, steps, body).stdout == "42 /usr/bin/cc\n"
+    modal.write("requirements.txt", "# compiled in functions\ncffi\n")
+    files = f".pip_install_from_requirements({str(modal.directory / 'requirements.txt')!r})"
+    assert run(modal, files, "print(shutil.which('cc'))").stdout == "/usr/bin/cc\n"
+    assert modal("run", "-q", "app.py").stdout == "/usr/bin/cc\n", "all of it is cached"
     assert run(modal, "", "print(shutil.which('cc'))").stdout == "None\n"
     assert run(modal, steps, "print(shutil.which('cc'))", MODAL_TOOLCHAIN="never").stdout == "None\n"
     assert run(modal, "", "print(shutil.which('cc'))", MODAL_TOOLCHAIN="always").stdout == "/usr/bin/cc\n"

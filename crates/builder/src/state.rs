@@ -108,7 +108,7 @@ impl State {
 
     /// Adds the layers of a step, and what it says about the image.
     pub(crate) fn add(&mut self, node: &Node, record: &LayerRecord, facts: Facts, pristine: bool) {
-        self.compiles |= compiles_later(&node.step, &facts.packages);
+        self.compiles |= compiles_later(&record.material, &facts.packages);
         self.learn(facts);
         self.title.clone_from(&node.title);
         self.logs.extend(record.log.clone().map(|log| (node.title.clone(), log)));

@@ -11,9 +11,10 @@ use std::time::Instant;
 
 use lamina_bases::{BaseError, Suite, Toolchain};
 use lamina_ground::{EnvVars, Stack, seconds_since_1970};
-use lamina_image::{Digest, Facts, KeyMaterial, Package, RecordedFacts, Step};
+use lamina_image::{Digest, Facts, KeyMaterial, Package, RecordedFacts};
 use lamina_store::{LayerRecord, Store, StoreError};
 use lamina_workshop::Workshop;
+use serde_json::Value;
 
 use crate::BuildError;
 use crate::error::Mistake;
@@ -78,7 +79,16 @@ impl Image<'_> {
         log.line(&format!("the image lacks {contents}: it is lent them during this step"));
         match lacking.find(workshop.store)? {
             Some(layer) => Ok(Some(layer)),
-            None => lacking.make(workshop, log).map(Some),
+            None => match lacking.make(workshop, log) {
+                // What it has may do.
+                Err(error @ BuildError::Failed(_))
+                    if !lacking.toolchain.packages.iter().any(|package| package == "gcc") =>
+                {
+                    log.line(&format!("they are not to be had, so it is tried without: {error}"));
+                    Ok(None)
+                }
+                made => made.map(Some),
+            },
         }
     }
 
@@ -167,14 +177,13 @@ const COMPILE_LATER: [&str; 2] = ["torch", "triton"];
 /// Packages that do so for some programs: those that ask for them by name.
 const COMPILE_FOR_SOME: [&str; 6] = ["cffi", "cppimport", "cython", "numba", "pybind11", "pythran"];
 
-/// Whether what a step installs compiles something in functions.
-pub(crate) fn compiles_later(step: &Step, installed: &[Package]) -> bool {
-    let asked = match step {
-        Step::PipInstall(step) => &step.packages[..],
-        Step::UvPipInstall(step) => &step.packages[..],
-        _ => &[],
-    };
-    let mut asked = asked.iter().map(|package| name(package));
+/// Whether what a step installs compiles something in functions. Its key's material says what it asks for, itself and in files.
+pub(crate) fn compiles_later(material: &Value, installed: &[Package]) -> bool {
+    let kind = material.get("kind").and_then(Value::as_str);
+    let is_installer = kind.is_some_and(|kind| ["pip_install", "uv_pip_install"].contains(&kind));
+    let asked = |field: &str| material.get(field).filter(|_| is_installer).and_then(Value::as_array);
+    let texts = ["packages", "requirements"].into_iter().filter_map(asked).flatten().filter_map(Value::as_str);
+    let mut asked = texts.flat_map(str::lines).map(|line| name(line.trim()));
     asked.any(|name| COMPILE_FOR_SOME.contains(&&*name) || COMPILE_LATER.contains(&&*name))
         || installed.iter().any(|package| COMPILE_LATER.contains(&&*package.name))
 }
@@ -188,6 +197,8 @@ fn name(requirement: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -203,17 +214,17 @@ mod tests {
 
     #[test]
     fn some_packages_compile_in_functions() {
-        let asks = |package: &str| {
-            let step = serde_json::json!({"kind": "pip_install", "packages": [package]});
-            compiles_later(&serde_json::from_value(step).unwrap(), &[])
-        };
+        let later = |material: Value, installed: &[Package]| compiles_later(&material, installed);
+        let asks = |package: &str| later(json!({"kind": "pip_install", "packages": [package]}), &[]);
         assert!(asks("torch==2.4") && asks("CFFI>=1") && asks("numba[extra]"));
         assert!(!asks("cryptography") && !asks("torchaudio"));
+        let in_files = json!({"kind": "uv_pip_install", "packages": [], "requirements": ["# x\nattrs\n numba>=0.5\n"]});
+        assert!(later(in_files, &[]));
+        assert!(!later(json!({"kind": "apt_install", "packages": ["numba"]}), &[]));
         let installed = |name: &str| {
             let (name, version) = (name.to_owned(), "1".to_owned());
             let package = Package { kind: lamina_image::PackageKind::Pypi, name, version, source: None, sha256: None };
-            let step = serde_json::json!({"kind": "pip_install", "packages": ["vllm"]});
-            compiles_later(&serde_json::from_value(step).unwrap(), &[package])
+            later(json!({"kind": "pip_install", "packages": ["vllm"]}), &[package])
         };
         assert!(installed("triton") && !installed("cffi"));
     }
