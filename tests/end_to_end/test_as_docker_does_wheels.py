@@ -107,7 +107,9 @@ def test_policies_of_the_machine_are_none_of_the_image(modal: Modal, index: Inde
         """
     settings = modal.write("settings/uv/uv.toml", policies).parent.parent
     variables = {"UV_RESOLUTION": "lowest", "UV_NO_BINARY": "1", "UV_OFFLINE": "1", "XDG_CONFIG_HOME": str(settings)}
-    result = install(modal, index, '.uv_pip_install("lamina-demo", force_build=True)', **variables)
+    # A step of its own: what it leaves in the cache is from another index.
+    steps = '.env({"WITH": "policies"}).uv_pip_install("lamina-demo", force_build=True)'
+    result = install(modal, index, steps, **variables)
     assert result.stdout == "6.0\n" and "inside the sandbox" not in result.stderr
 
 

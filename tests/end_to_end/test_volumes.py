@@ -301,7 +301,7 @@ def test_names_that_are_no_text_are_refused_before_anything_is_written(modal: Mo
         def write():
             import os
 
-            os.makedirs("/data/in")
+            os.makedirs("/data/in", exist_ok=True)
             for name in (b"a", "b\ufffd".encode(), b"caf\\xe9"):
                 with open(b"/data/in/" + name, "wb") as file:
                     file.write(b"1")
