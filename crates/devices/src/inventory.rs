@@ -64,6 +64,14 @@ impl Inventory {
             gpus = of_driver(root, &driven, search_path);
             problems.extend((!gpus.is_empty()).then(|| nvidia::lacking(root)).flatten());
         }
+        if gpus.is_empty() {
+            gpus.extend(nvidia::of_windows(root).map(|edits| Gpu {
+                name: format!("nvidia.com/gpu={ALL}"),
+                model: None,
+                origin: "the driver of Windows".to_owned(),
+                edits,
+            }));
+        }
         Self { gpus, problems, looked: directories.to_vec() }
     }
 
@@ -342,6 +350,29 @@ devices:
         fs_err::remove_file(root.join("dev/nvidia-uvm")).unwrap();
         let inventory = Inventory::read(&[], root, "");
         assert!(inventory.problems()[0].contains("`nvidia-modprobe -u -c=0`"), "{:?}", inventory.problems());
+    }
+
+    #[test]
+    fn gpus_of_windows_are_one_of_an_unknown_model() {
+        let directory = tempfile::tempdir().unwrap();
+        let write = |path: &str| {
+            let path = directory.path().join(path);
+            fs_err::create_dir_all(path.parent().unwrap()).unwrap();
+            fs_err::write(path, "").unwrap();
+        };
+        let read = || Inventory::read(&[], directory.path(), "");
+        for file in ["libcuda.so.1", "libdxcore.so", "nvidia-smi", "other"] {
+            write(&format!("usr/lib/wsl/lib/{file}"));
+        }
+        write("usr/lib/wsl/drivers/nv.inf_1/libcuda_loader.so");
+        assert!(read().gpus.is_empty(), "there is no node");
+        write("dev/dxg");
+        let inventory = read();
+        let targets: Vec<_> = inventory.gpus[0].edits.mounts.iter().map(|mount| &*mount.target).collect();
+        let files = ["libcuda.so.1", "libdxcore.so", "nvidia-smi"].map(|name| format!("/usr/lib/wsl/lib/{name}"));
+        assert_eq!(targets, ["/dev/dxg", "/usr/lib/wsl/drivers", &files[0], &files[1], &files[2]]);
+        assert_eq!(inventory.choose(&requests(&["any"]), &[]).unwrap(), [0]);
+        assert!(inventory.choose(&requests(&["T4"]), &[]).is_err());
     }
 
     #[test]

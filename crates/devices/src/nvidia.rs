@@ -135,6 +135,25 @@ fn add_libraries(root: &Path, version: &str, edits: &mut Edits) {
     }
 }
 
+/// Where WSL shows libraries and programs of the Windows driver, and what they load.
+const WINDOWS_LIBRARIES: &str = "/usr/lib/wsl/lib";
+const WINDOWS_DRIVERS: &str = "/usr/lib/wsl/drivers";
+/// The node that leads to all GPUs of Windows.
+const WINDOWS_NODE: &str = "/dev/dxg";
+
+/// What containers get of the GPUs of Windows, where this is WSL and CUDA is there.
+pub(crate) fn of_windows(root: &Path) -> Option<Edits> {
+    let names = names(&below(root, WINDOWS_LIBRARIES));
+    if !exists(root, WINDOWS_NODE) || !names.iter().any(|name| name.starts_with("libcuda.so")) {
+        return None;
+    }
+    let files = names.iter().filter(|name| name.contains(".so") || *name == "nvidia-smi");
+    let files = files.map(|name| format!("{WINDOWS_LIBRARIES}/{name}"));
+    let paths = [WINDOWS_NODE, WINDOWS_DRIVERS].map(str::to_owned).into_iter().chain(files);
+    let mounts = paths.filter(|path| exists(root, path)).map(|path| HostMount::same(&path)).collect();
+    Some(Edits { mounts, folders: vec![WINDOWS_LIBRARIES.to_owned()], ..Edits::default() })
+}
+
 /// The driver's version.
 fn version(root: &Path) -> Option<String> {
     let is_version = |word: &&str| word.contains('.') && word.split('.').all(|part| part.parse::<u32>().is_ok());
