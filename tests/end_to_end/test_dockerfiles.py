@@ -302,6 +302,29 @@ def test_lines_that_are_wrong_are_named(context: Modal, text: str, words: list[s
         assert word in result.stderr
 
 
+def test_a_forced_file_executes_what_is_needed_of_it_again(context: Modal) -> None:
+    context.write(
+        "Dockerfile",
+        "FROM scratch AS unused\nCOPY missing /\nFROM scratch AS one\nCOPY a.txt /\nFROM scratch\nCOPY --from=one /a.txt /\n",
+    )
+    program = """
+        import modal
+        image = modal.Image.from_dockerfile("Dockerfile", force_build=FORCED).dockerfile_commands("COPY b.txt /")
+        app = modal.App("t", image=image)
+
+        @app.function()
+        def main():
+            pass
+        """
+    titles = ["Dockerfile:4 COPY a.txt /", "Dockerfile:6 COPY --from=one /a.txt /"]
+    for forced in (False, True):
+        context.write("app.py", program.replace("FORCED", str(forced)))
+        # There is no Python in it.
+        result = context.events("app.py", check=False)
+    queued = {event["step"]: event["title"] for event in result.of("step_queued")}
+    assert [queued[event["step"]] for event in result.of("step_started")] == titles
+
+
 def test_long_files_are_built(context: Modal) -> None:
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:

@@ -154,6 +154,7 @@ def compiled():
 
 
 image = image.run_function(compiled, gpu=["H100", "A100"])
+image = image.dockerfile_commands("WORKDIR /of-lines", "RUN test -c /dev/nvidia0 && touch seen", gpu="A100")
 app = modal.App("gpu-steps", image=image)
 
 
@@ -162,7 +163,7 @@ def left():
     import os
 
     names = [name for name in os.listdir("/opt") if name == "driver"]
-    return os.path.exists("/dev/nvidia0"), names, open("/found").read().strip() in "01", os.path.exists("/compiled")
+    return os.path.exists("/dev/nvidia0"), names, open("/found").read().strip() in "01", os.path.exists("/compiled"), os.listdir("/of-lines")
 
 
 @app.local_entrypoint()
@@ -175,7 +176,7 @@ def test_steps_have_gpus_and_the_image_nothing_of_them(modal: Modal):
     specs = specification(modal.directory)
     modal.write("app.py", STEPS)
     built = modal.events("app.py", MODAL_CDI_DIRS=str(specs))
-    assert built.stdout == "(False, [], True, True)\n"
+    assert built.stdout == "(False, [], True, True, ['seen'])\n"
     # What is cached needs no GPU.
     again = modal.events("app.py", MODAL_CDI_DIRS="/nonexistent")
     assert (again.stdout, again.of("step_started")) == (built.stdout, [])
