@@ -173,6 +173,20 @@ SHAPES: dict[str, str] = {
         ENTRYPOINT exec $0
         HEALTHCHECK NONE
     """,
+    "declarations of stages": """
+        ARG A=one
+        ARG A
+        RUN echo $A > /first
+        ARG B=$A-two C="three $A"
+        ENV B=image
+        RUN echo $A $B $C > /second
+        ARG A=again
+        RUN echo $A $B > /third
+        FROM base
+        ARG A
+        ENV X="$A" Y='a "b" $A' Z=a\\"b W="c\\\\d" V="it's"
+        RUN echo "$A|$X|$Y|$Z|$W|$V" > /fourth
+    """,
     "volumes": """
         RUN mkdir -p /data && echo before > /data/file
         VOLUME /data

@@ -17,10 +17,9 @@ pub(super) fn apply(step: &DockerfileStep, state: &mut State) -> Result<(), Buil
                 (None, Some(default)) => Some(expand_one(step, state, default)?),
                 (None, None) => None,
             };
-            // One that is only declared hides what was declared before.
-            match value {
-                Some(value) => drop(state.stage.arguments.insert(name.clone(), value)),
-                None => drop(state.stage.arguments.remove(name)),
+            // One that is only declared again stays what it was.
+            if let Some(value) = value {
+                state.stage.arguments.insert(name.clone(), value);
             }
         }
         Action::Env(pairs) => {
