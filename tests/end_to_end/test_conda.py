@@ -134,9 +134,19 @@ def test_versions_change_and_python_keeps_its_series(modal: Modal, channels: Pat
 
 
 def test_a_channel_over_http_is_kept_for_when_it_is_away(modal: Modal, channels: Path) -> None:
+    login_page: list[bytes] = []
+
     class Handler(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *_arguments: object) -> None:
             pass
+
+        def do_GET(self) -> None:
+            if not login_page:
+                return super().do_GET()
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(login_page[0])
+            return None
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=str(channels)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -144,15 +154,19 @@ def test_a_channel_over_http_is_kept_for_when_it_is_away(modal: Modal, channels:
     # Of this port no other run has made a layer.
     image = f'base.micromamba_install("libdemo", channels=["lab"], env={{"PORT": "{server.server_port}"}})'
     body = 'Path("/opt/conda/lib/libdemo.so.1").exists()'
+    other = image.replace('"libdemo"', '"libdemo>=1"')
+    forced = other.replace("env=", "force_build=True, env=")
     try:
         assert build(modal, address, image, body).stdout == "true\n"
+        # What answers in the channel's stead has no index, and does not take the place of the kept one.
+        login_page.append(b"<html>")
+        replaced = build(modal, address, forced, body)
+        assert replaced.stdout == "true\n" and "cannot be read" in replaced.stderr, replaced.stderr
     finally:
         server.shutdown()
         server.server_close()
     # Neither the index nor the package is fetched again, and the key is another.
-    other = image.replace('"libdemo"', '"libdemo>=1"')
-    assert build(modal, address, other, body).stdout == "true\n"
-    forced = other.replace("env=", "force_build=True, env=")
+    assert build(modal, address, other.replace(">=1", ">=0"), body).stdout == "true\n"
     offline = build(modal, address, forced, body)
     assert offline.stdout == "true\n" and "the kept index of `lab`" in offline.stderr
 

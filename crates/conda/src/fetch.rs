@@ -32,7 +32,11 @@ pub(crate) fn read(url: &Url, limit: u64, workshop: &Workshop<'_>) -> Result<Opt
         file => file.map_err(CondaError::Local)?,
     };
     let mut bytes = Vec::new();
-    workshop.cancel.watch(file).take(limit).read_to_end(&mut bytes).map_err(CondaError::Local)?;
+    workshop.cancel.watch(file).take(limit + 1).read_to_end(&mut bytes).map_err(CondaError::Local)?;
+    if bytes.len() as u64 > limit {
+        let reason = format!("`{}` is larger than {limit} bytes", path.display());
+        return Err(CondaError::Local(std::io::Error::other(reason)));
+    }
     Ok(Some(bytes))
 }
 

@@ -87,7 +87,8 @@ fn read_one(
         let path = format!("{}/{name}", subdir.as_str());
         channel.location.join(&path).map_err(|error| malformed(&channel.location, &error))
     };
-    let unpacked = |bytes: Vec<u8>| unpack(bytes).map_err(|error| malformed(&channel.location, &error));
+    let checked = |bytes: &[u8]| unpack(bytes).map_err(|error| malformed(&channel.location, &error));
+    let json = |bytes: Vec<u8>| Ok(Some(checked(&bytes)?.unwrap_or(bytes)));
     let fetch = || -> Result<Option<Vec<u8>>, CondaError> {
         for name in NAMES {
             if let Some(bytes) = read(&url(name)?, LIMIT, workshop)? {
@@ -97,36 +98,45 @@ fn read_one(
         Ok(None)
     };
     if local_path(&channel.location).is_some() {
-        return fetch()?.map(unpacked).transpose();
+        return fetch()?.map_or(Ok(None), json);
     }
     let kept = Kept::of(&url(NAMES[1])?, workshop);
     if let Some(bytes) = kept.read(Some(FRESH)).filter(|_| !refresh) {
-        return unpacked(bytes).map(Some);
+        return json(bytes);
     }
-    match fetch() {
-        Ok(Some(bytes)) => {
-            kept.write(&bytes)?;
-            unpacked(bytes).map(Some)
-        }
-        Ok(None) => Ok(None),
-        Err(error @ CondaError::Fetch(_)) => match kept.read(None) {
+    // What is no index must not take the place of one that was kept.
+    let fetched = fetch().and_then(|bytes| {
+        let Some(bytes) = bytes else { return Ok(None) };
+        let unpacked = checked(&bytes)?;
+        kept.write(&bytes)?;
+        Ok(Some(unpacked.unwrap_or(bytes)))
+    });
+    match fetched {
+        Err(error @ (CondaError::Fetch(_) | CondaError::Repodata { .. })) => match kept.read(None) {
             Some(bytes) => {
                 say(&format!("the kept index of `{}` for {} is used: {error}", channel.name, subdir.as_str()));
-                unpacked(bytes).map(Some)
+                json(bytes)
             }
             None => Err(error),
         },
-        Err(error) => Err(error),
+        other => other,
     }
 }
 
-fn unpack(bytes: Vec<u8>) -> std::io::Result<Vec<u8>> {
-    if !bytes.starts_with(&ZSTD) {
-        return Ok(bytes);
-    }
-    let mut json = Vec::new();
-    zstd::Decoder::new(&bytes[..])?.take(LIMIT).read_to_end(&mut json)?;
-    Ok(json)
+/// The text of an index, if that is compressed. An error if it is none.
+fn unpack(bytes: &[u8]) -> std::io::Result<Option<Vec<u8>>> {
+    let unpacked = if bytes.starts_with(&ZSTD) {
+        let mut json = Vec::new();
+        zstd::Decoder::new(bytes)?.take(LIMIT + 1).read_to_end(&mut json)?;
+        if json.len() as u64 > LIMIT {
+            return Err(std::io::Error::other(format!("it is larger than {LIMIT} bytes")));
+        }
+        Some(json)
+    } else {
+        None
+    };
+    serde_json::from_slice::<File<'_>>(unpacked.as_deref().unwrap_or(bytes))?;
+    Ok(unpacked)
 }
 
 fn malformed(url: &Url, reason: &dyn std::fmt::Display) -> CondaError {
@@ -211,7 +221,8 @@ impl Repodata {
             .into_iter()
             .filter(|(name, _)| name.strip_suffix(".tar.bz2").is_none_or(|stem| !stems.contains(stem)));
         for (name, record) in older.chain(file.conda_packages) {
-            if let Some(package) = name.rsplitn(3, '-').nth(2) {
+            // Records of packages are named after them.
+            if let Some(package) = name.rsplitn(3, '-').nth(2).filter(|_| !name.contains('/')) {
                 files.entry(package).or_default().push((name, record));
             }
         }
@@ -315,6 +326,18 @@ mod tests {
     }
 
     #[test]
+    fn files_of_packages_are_in_no_other_directory() {
+        let json = format!(
+            r#"{{"packages.conda":{{"c-2-../../../c.conda":{0},"../c-2-0.conda":{0},"c-2-1.conda":{0}}}}}"#,
+            record("c", "2", "")
+        );
+        let repodata = repodata(&json);
+        let found = closure(&[repodata.index().unwrap()], ["c".to_owned()]);
+        let names: Vec<_> = found[0].iter().map(|record| record.identifier.to_file_name()).collect();
+        assert_eq!(names, ["c-2-1.conda"]);
+    }
+
+    #[test]
     fn packages_may_be_elsewhere() {
         let json = format!(
             r#"{{"info":{{"base_url":"../files"}},"packages.conda":{{"c-2-0.conda":{}}}}}"#,
@@ -336,7 +359,10 @@ mod tests {
     #[test]
     fn compressed_indexes_are_unpacked() {
         let packed = zstd::encode_all(&b"{}"[..], 1).unwrap();
-        assert_eq!(unpack(packed).unwrap(), b"{}");
-        assert_eq!(unpack(b"{}".to_vec()).unwrap(), b"{}");
+        assert_eq!(unpack(&packed).unwrap().unwrap(), b"{}");
+        assert_eq!(unpack(b"{}").unwrap(), None);
+        for broken in [&packed[..packed.len() - 1], b"<html>", b"", b"{\"packages\": 7}"] {
+            assert!(unpack(broken).is_err(), "{}", String::from_utf8_lossy(broken));
+        }
     }
 }

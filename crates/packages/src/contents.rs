@@ -84,8 +84,13 @@ impl Contents {
     /// Decides who owns each path: of several packages, the last.
     ///
     /// # Errors
-    /// [`NOT_LINKABLE`] when a file of one package is where another one has a directory.
+    /// [`NOT_LINKABLE`] when a file of one package is where another one has a directory, or has a path that may lead elsewhere.
     pub fn new(packages: Vec<Package>) -> Result<Self, JobError> {
+        let files = packages.iter().flat_map(|package| &package.files).map(|file| &file.path);
+        let directories = packages.iter().flat_map(|package| &package.empty_directories);
+        if let Some(path) = files.chain(directories).find(|path| !is_plain(path)) {
+            return Err(JobError::new(NOT_LINKABLE, format!("`{path}` is no path of a file")));
+        }
         let mut files = HashMap::with_capacity(packages.iter().map(|package| package.files.len()).sum::<usize>() * 2);
         let mut conflicts: BTreeMap<(usize, usize), (u64, String)> = BTreeMap::new();
         let mut names = Vec::with_capacity(packages.len());
@@ -165,6 +170,11 @@ impl Contents {
             .values()
             .try_for_each(|made| made.par_iter().try_for_each(|(path, like)| make_directory(path, like, upper)))
     }
+}
+
+/// Whether a path is absolute and leads where it says.
+fn is_plain(path: &str) -> bool {
+    path.strip_prefix('/').is_some_and(|path| path.split('/').all(|part| !matches!(part, "" | "." | "..")))
 }
 
 /// The directories above these paths.
@@ -270,6 +280,15 @@ mod tests {
         .unwrap();
         assert!(contents.is_of(1, "/a") && contents.is_of(1, "/same") && contents.is_of(0, "/own"));
         assert_eq!(contents.warnings, ["`one` and `two` both install `/a` and 1 more files; the files of `two` stay"]);
+    }
+
+    #[test]
+    fn paths_that_may_lead_elsewhere_are_refused() {
+        for path in ["/a/../b", "a", "/a/./b", "/a//b", "/", "/a/..", ""] {
+            let error = Contents::new(vec![package("one", &[("/a/b", ""), (path, "")])]).unwrap_err();
+            assert_eq!((error.kind, error.message), (NOT_LINKABLE, format!("`{path}` is no path of a file")));
+        }
+        assert!(Contents::new(vec![package("one", &[("/a/..b", ""), ("/...", "")])]).is_ok());
     }
 
     #[test]
