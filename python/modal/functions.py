@@ -6,7 +6,7 @@ import sys
 
 from modal._shared.api import Explained, explain_on_instance, with_aio
 from modal._shared.errors import engine_error, unpack_exception
-from modal._shared.payload import pack_any, unpack
+from modal._shared.payload import pack_any, pack_plain, unpack
 from modal.exception import DeserializationError, ExecutionError, InvalidError, SerializationError
 
 TYPE_CHECKING = False
@@ -371,6 +371,9 @@ class Function(Generic[P, R, L], metaclass=Explained):
         return self._engine
 
     def _pack(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Payload:
+        plain = pack_plain(args, kwargs)
+        if plain is not None:
+            return plain
         try:
             return self._packer((args, kwargs))
         except Exception as error:
