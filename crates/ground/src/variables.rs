@@ -141,7 +141,10 @@ mod tests {
             }
         }
         text + "\nProxies (`http_proxy` and its kin), and what pip (`PIP_*`) and uv (`UV_*`) read, mean here what they mean to \
-                those.\n"
+                those, as far as\nthey say where packages are from and how that is reached: indexes, links, logins, \
+                certificates, time limits. What else they\nand the files of pip and uv say (`no-build`, `only-binary`, \
+                `prerelease`, constraints, …) is about this machine's own\nenvironments: an image has what its declaration \
+                says.\n"
     }
 
     #[test]
