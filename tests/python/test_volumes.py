@@ -226,7 +226,8 @@ def test_uploads_of_killed_containers_are_swept(mounted, tmp_path):
         open(os.path.join(staging.path, "half"), "w").close()
         os.kill(os.getpid(), 9)
     """)
-    subprocess.run([sys.executable, "-c", killed, tmp_path], check=False)
+    environment = {**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(modal.__file__))}
+    assert subprocess.run([sys.executable, "-c", killed, tmp_path], check=False, env=environment).returncode == -9
     (left,) = tmp_path.iterdir()
     in_use = _Staging(str(tmp_path))
     assert not left.exists()
