@@ -18,7 +18,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use arguments::{Arguments, Command};
+use arguments::{Arguments, Command, Run};
 use failure::Failure;
 
 fn main() -> ExitCode {
@@ -53,7 +53,8 @@ fn refuse(error: &clap::Error) -> ExitCode {
 }
 
 fn execute(command: &Command) -> Result<u8, Failure> {
-    if matches!(command, Command::Run(_) | Command::Shell(_) | Command::Engine(_)) {
+    // These open the engine at once; the foreground of a detached app has none.
+    if matches!(command, Command::Run(Run { detach: false, .. }) | Command::Shell(_) | Command::Engine(_)) {
         lamina_engine::fork_ahead();
     }
     match command {

@@ -63,7 +63,7 @@ def is_plain(value: Any) -> bool:
 
 
 def pack_plain(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes | None:
-    """Pickles arguments if all of them are plain, three times as fast as others."""
+    """Pickles arguments at once if all of them are plain; None for others."""
     if all(map(is_plain, args)) and (not kwargs or all(map(is_plain, kwargs.values()))):
         return dumps((args, kwargs), PICKLE_PROTOCOL)
     return None
