@@ -146,9 +146,20 @@ fn is_meant(source: &str, name: &str) -> bool {
     source.is_empty() || PatternMatcher::new(&[source]).is_ok_and(|pattern| pattern.matches(name.as_bytes()))
 }
 
-/// A name as a source, of which nothing is a pattern.
+/// A name as a source that matches nothing else; only what is no text stands for any character.
 pub(super) fn literal(name: &str) -> String {
-    name.replace(['*', '?', '[', '\\', '\u{fffd}'], "?")
+    const SPECIAL: [char; 5] = ['*', '?', '[', '\\', char::REPLACEMENT_CHARACTER];
+    let escaped = |character: char| match character {
+        char::REPLACEMENT_CHARACTER => "?".to_owned(),
+        special if SPECIAL.contains(&special) => format!("\\{special}"),
+        other => other.to_string(),
+    };
+    // A part that is no pattern is taken as it is, backslashes included.
+    let part = |part: &str| {
+        let is_pattern = part.replace('\\', "").contains(SPECIAL);
+        if is_pattern { part.chars().map(escaped).collect() } else { part.to_owned() }
+    };
+    name.split('/').map(part).collect::<Vec<String>>().join("/")
 }
 
 /// Whether a path goes above where it begins.
@@ -278,5 +289,19 @@ impl Stacked<'_> {
         let from = Stack::from_bottom_up([layer.digest]);
         let names: Vec<String> = names.iter().map(|name| literal(name)).collect();
         self.copy(&names, &from)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_literal_source_matches_its_name_alone() {
+        for (name, other) in [("a[1].txt", "ax1].txt"), ("*", "x"), ("a?\\b", "axyb")] {
+            let pattern = PatternMatcher::new(&[literal(name)]).unwrap();
+            assert!(pattern.matches(name.as_bytes()) && !pattern.matches(other.as_bytes()), "{}", literal(name));
+        }
+        assert_eq!(literal("plain/back\\slash/a[b"), "plain/back\\slash/a\\[b");
     }
 }
