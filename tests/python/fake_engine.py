@@ -184,10 +184,11 @@ class Worker:
         return Runner(module, self.function["name"], **{"PYTHONPATH": os.pathsep.join(paths), **variables})
 
     def more(self, control: dict) -> None:
-        if self.running is not None and self.running["call"] == control["call"]:
+        runner, running = self.runner, self.running  # The working thread may end either meanwhile.
+        if runner is not None and running is not None and running["call"] == control["call"]:
             self.engine.count_ahead(-control["count"])
             try:
-                self.runner.send(control)
+                runner.send(control)
             except ConnectionClosed:
                 pass  # It has ended.
 
@@ -196,8 +197,9 @@ class Worker:
             return
         self.send({"type": "result", "call": number, "status": "error", "error": "ExecutionError", "message": message})
         with self.lock:
-            if self.running is not None and self.running["call"] == number and self.runner is not None:
-                os.kill(self.runner.process, signal.SIGKILL)
+            runner, running = self.runner, self.running
+            if runner is not None and running is not None and running["call"] == number:
+                os.kill(runner.process, signal.SIGKILL)
 
     def stop(self) -> None:
         for message in self.engine.of_type("call"):
