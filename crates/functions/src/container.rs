@@ -47,6 +47,18 @@ pub(crate) fn run(seat: &Seat) {
     }
 }
 
+/// What the streams of a container have for its thread.
+struct Ready {
+    message: bool,
+    stdout: bool,
+    stderr: bool,
+}
+
+impl Ready {
+    const EVERYTHING: Self = Self { message: true, stdout: true, stderr: true };
+    const NOTHING: Self = Self { message: false, stdout: false, stderr: false };
+}
+
 struct Container {
     seat: Seat,
     task: String,
@@ -128,11 +140,16 @@ impl Container {
                 return Err("it does not read the answers to its calls".into());
             }
             let held = self.link.is_overloaded() || self.seat.is_far_ahead();
-            let readable = (!held && self.receiver.has_buffered()) || self.poll(held)?;
+            let has_buffered = !held && self.receiver.has_buffered();
+            let ready = if has_buffered { Ready::EVERYTHING } else { self.poll(held)? };
             // The runner flushes before it sends a result, so what belongs before the result is in the pipes now.
-            self.stdout.read_available();
-            self.stderr.read_available();
-            if readable {
+            if ready.stdout {
+                self.stdout.read_available();
+            }
+            if ready.stderr {
+                self.stderr.read_available();
+            }
+            if ready.message {
                 // Whoever sends a frame byte by byte gets no more time than others: none of it is waited for here.
                 match self.receiver.receive_available() {
                     Ok(Received::Frame(frame)) => self.handle(frame)?,
@@ -148,25 +165,29 @@ impl Container {
         }
     }
 
-    /// Waits until something is to be read or due; says whether it is a message. While `held`, only the end of the
-    /// connection counts as one.
-    fn poll(&mut self, held: bool) -> Result<bool, Trouble> {
+    /// Waits until something is to be read or due; says what is. While `held`, only the end of the connection counts as
+    /// a message.
+    fn poll(&mut self, held: bool) -> Result<Ready, Trouble> {
         let due = [Some(self.next_check), self.stdout.flush_at(), self.stderr.flush_at()];
         let left = due.into_iter().flatten().min().map(|at| at.saturating_duration_since(Instant::now()));
         let timeout = left.and_then(|left| Timespec::try_from(left).ok());
         let mut interest = if held { PollFlags::empty() } else { PollFlags::IN };
         interest.set(PollFlags::OUT, self.woken || self.link.has_kept());
         let mut fds = Vec::with_capacity(4);
+        // First: the kernel looks at them in this order, so a message that it sees has its output in the pipes that it
+        // looks at next.
         fds.push(PollFd::new(&self.receiver, interest));
         fds.push(PollFd::from_borrowed_fd(self.link.wake(), PollFlags::IN));
         let outputs = [self.stdout.fd(), self.stderr.fd()];
         fds.extend(outputs.into_iter().flatten().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
         match poll(&mut fds, timeout.as_ref()) {
             Ok(_) => {}
-            Err(Errno::INTR) => return Ok(false),
+            Err(Errno::INTR) => return Ok(Ready::NOTHING),
             Err(errno) => return Err(Trouble::engine("its streams cannot be polled")(errno)),
         }
         let (socket, woken) = (fds[0].revents(), !fds[1].revents().is_empty());
+        let mut polled = fds[2..].iter().map(|fd| !fd.revents().is_empty());
+        let [stdout, stderr] = outputs.map(|output| output.is_some() && polled.next() == Some(true));
         if socket.contains(PollFlags::OUT) && self.link.flush() {
             self.tell_consumed();
         }
@@ -175,7 +196,8 @@ impl Container {
             let _ = rustix::io::read(self.link.wake(), &mut [0; 8]);
             self.woken = true;
         }
-        Ok(!(socket - PollFlags::OUT).is_empty())
+        let message = !(socket - PollFlags::OUT).is_empty();
+        Ok(Ready { message, stdout: stdout || self.stdout.is_due(), stderr: stderr || self.stderr.is_due() })
     }
 
     /// Tells the runner how many items of its generator were consumed. Only when its socket has room: a runner that

@@ -60,6 +60,11 @@ impl Output {
         self.partial_since.map(|since| since + PARTIAL_LINE_PATIENCE)
     }
 
+    /// Whether a waiting piece must be passed on now.
+    pub(crate) fn is_due(&self) -> bool {
+        self.flush_at().is_some_and(|at| Instant::now() >= at)
+    }
+
     /// Passes on what the stream holds: whole lines at once, the beginning of a line after a short while. Says how
     /// many bytes were read.
     pub(crate) fn read_available(&mut self) -> usize {
@@ -77,7 +82,7 @@ impl Output {
                 Err(_) => self.fd = None,
             }
         }
-        if self.fd.is_none() || self.flush_at().is_some_and(|at| Instant::now() >= at) {
+        if self.fd.is_none() || self.is_due() {
             self.flush();
         }
         taken

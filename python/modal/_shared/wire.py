@@ -169,7 +169,7 @@ class Connection:
             # `_fill` may have moved the unread bytes to the front.
             start = self._start
             self._start += body + inline
-            control: Any = bytes(self._view[start + HEADER.size : start + body])
+            control: Any = self._view[start + HEADER.size : start + body]
             payload: Any = bytes(self._view[start + body : start + body + inline])
         else:
             self._start += HEADER.size
