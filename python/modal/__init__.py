@@ -29,6 +29,7 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from modal import config as config
     from modal import exception as exception
     from modal._runner.inputs import current_function_call_id as current_function_call_id
     from modal._runner.inputs import current_input_id as current_input_id
@@ -77,6 +78,9 @@ _HOMES = {
     "interact": "modal._runner.terminal",
 }
 
+#: Modules that programs reach as attributes, without importing them.
+_MODULES = frozenset({"config", "exception", *(home[6:] for home in _HOMES.values() if "._" not in home)})
+
 
 def is_local() -> bool:
     """Whether this code runs in your own process (True) or in a container (False).
@@ -97,8 +101,9 @@ if not TYPE_CHECKING:
             value = getattr(__import__(home, None, None, [name]), name)
             globals()[name] = value
             return value
-        if name == "exception":
-            return __import__("modal.exception", None, None, ["Error"])
+        if name in _MODULES:
+            # Importing it makes it an attribute of this package.
+            return __import__(f"modal.{name}", None, None, ["__name__"])
         if name.startswith("_"):
             raise AttributeError(f"module `modal` has no attribute `{name}`")
         from modal._shared.absent import missing_name

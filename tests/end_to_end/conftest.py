@@ -55,6 +55,8 @@ class Modal:
         self.store = store
         self.directory = directory
         self.environment = {**os.environ, "MODAL_STORE": str(store), "NO_COLOR": "1", "MODAL_PYTHON": sys.executable}
+        # Not the profiles of whoever tests.
+        self.environment["MODAL_CONFIG_PATH"] = str(directory / "no-profiles.toml")
         for name in ("MODAL_FORCE_BUILD", "MODAL_IGNORE_CACHE", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE"):
             self.environment.pop(name, None)
 

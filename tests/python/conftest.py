@@ -109,7 +109,7 @@ class Project:
 
     def environment(self, **changes: str) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("MODAL_")}
-        return {**kept, "PYTHONPATH": str(PACKAGE), **changes}
+        return {**kept, "PYTHONPATH": str(PACKAGE), "MODAL_CONFIG_PATH": str(self.root / "no-profiles"), **changes}
 
 
 @pytest.fixture

@@ -9,8 +9,6 @@ pub(crate) const USAGE: u8 = 2;
 
 const NO_ACCOUNT: &str = "there is no account and no service: images are built and functions run on this machine";
 const NO_TOKEN: &str = "nothing is needed before `modal run`: there is no account, and so no token";
-const NO_PROFILES: &str = "there are no profiles, and `~/.modal.toml` is not read: settings are environment variables, \
-    such as `MODAL_ENVIRONMENT` and `MODAL_FORCE_BUILD`";
 const NO_STORAGE: &str = "return data from functions, or keep it in a volume: `modal volume`";
 const NOT_DEPLOYED: &str = "`modal run` starts an app, and with `--detach` it goes on when the command ends";
 const SERVE: &str = "run the program again with `modal run` after a change: what did not change is cached";
@@ -29,7 +27,6 @@ fn instead(group: Option<&str>, command: &str) -> Option<&'static str> {
             NO_ACCOUNT
         }
         (None, "setup" | "token") => NO_TOKEN,
-        (None, "config" | "profile") => NO_PROFILES,
         (Some("image"), "pull" | "publish") => BUILD,
         _ => return None,
     })
@@ -71,8 +68,6 @@ mod tests {
             &["deploy", "--name", "x", "app.py"],
             &["dict", "list"],
             &["setup"],
-            &["profile", "current"],
-            &["config", "show"],
             &["token", "new"],
             &["app", "history", "a"],
             &["image", "pull", "x"],

@@ -11,10 +11,12 @@ use lamina_ground::EnvVars;
 use crate::output::Progress;
 
 mod image_build;
+mod profile;
 mod secret;
 mod volume;
 
 pub(crate) use image_build::ImageBuild;
+pub(crate) use profile::{Config, Profile};
 pub(crate) use secret::{CreateSecret, Secret};
 pub(crate) use volume::VolumeCommand;
 
@@ -71,6 +73,12 @@ pub(crate) enum Command {
     /// Keep files in volumes, for functions that have them
     #[command(subcommand, arg_required_else_help = true)]
     Volume(VolumeCommand),
+    /// List and choose the profiles of `~/.modal.toml`
+    #[command(subcommand, arg_required_else_help = true)]
+    Profile(Profile),
+    /// Show the settings of the profile in use
+    #[command(subcommand, arg_required_else_help = true)]
+    Config(Config),
     /// Check whether this machine can build and run images, and say what to do if not
     Doctor(Doctor),
     /// Find or remove the store, where all images are kept

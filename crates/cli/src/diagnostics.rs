@@ -26,7 +26,7 @@ pub(crate) fn start(verbosity: u8) -> Result<(), Failure> {
     let shown = match std::env::var(EnvVars::MODAL_LOG) {
         Ok(text) if !text.is_empty() => Some(text),
         _ => match verbosity {
-            0 => None,
+            0 => level_of_modal()?,
             1 => Some("info".to_owned()),
             _ => Some("debug".to_owned()),
         },
@@ -42,6 +42,17 @@ pub(crate) fn start(verbosity: u8) -> Result<(), Failure> {
     let command = std::env::args().skip(1).find(|word| !word.starts_with('-'));
     tracing::info!(version = env!("CARGO_PKG_VERSION"), pid = std::process::id(), command, "run");
     Ok(())
+}
+
+/// What Modal's own variable asks for.
+fn level_of_modal() -> Result<Option<String>, Failure> {
+    let Ok(text) = std::env::var(EnvVars::MODAL_LOGLEVEL) else { return Ok(None) };
+    match text.to_ascii_uppercase().as_str() {
+        "DEBUG" | "INFO" => Ok(Some(text.to_ascii_lowercase())),
+        "" | "WARNING" | "ERROR" | "CRITICAL" => Ok(None),
+        _ => Err(Failure::new(format!("the log level is `{text}`, which is none"))
+            .hint("take one of `DEBUG`, `INFO`, `WARNING`, `ERROR` and `CRITICAL` for `MODAL_LOGLEVEL` or `loglevel`")),
+    }
 }
 
 /// The same in a helper process; the command that started it has complained about a value that is not understood.

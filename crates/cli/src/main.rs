@@ -10,6 +10,7 @@ mod diagnostics;
 mod failure;
 mod interruption;
 mod output;
+mod profiles;
 mod program;
 mod python;
 mod user_terminal;
@@ -31,8 +32,13 @@ fn main() -> ExitCode {
     let outcome = if words.next().is_some_and(|word| word == lamina_apps::BACKGROUND) {
         commands::detach::background(words)
     } else {
+        // Before there is any thread, and before options take their defaults from variables.
+        let settings = if asks_for_settings() { Ok(()) } else { profiles::fill_environment() };
         match Arguments::try_parse() {
-            Ok(arguments) => diagnostics::start(arguments.verbose).and_then(|()| execute(&arguments.command)),
+            Ok(Arguments { verbose, command }) => settings
+                .or_else(|failure| if needs_settings(&command) { Err(failure) } else { Ok(()) })
+                .and_then(|()| diagnostics::start(verbose))
+                .and_then(|()| execute(&command)),
             Err(error) => return refuse(&error),
         }
     };
@@ -52,6 +58,17 @@ fn refuse(error: &clap::Error) -> ExitCode {
     ExitCode::from(absent::USAGE)
 }
 
+/// Whether the command is `modal config`, which tells variables from what the profile says.
+fn asks_for_settings() -> bool {
+    let command = std::env::args_os().skip(1).find(|word| !word.as_encoded_bytes().starts_with(b"-"));
+    command.is_some_and(|word| word == "config")
+}
+
+/// Whether a command is not one for looking at the settings themselves, or for none of them.
+fn needs_settings(command: &Command) -> bool {
+    !matches!(command, Command::Config(_) | Command::Profile(_) | Command::Completion { .. })
+}
+
 fn execute(command: &Command) -> Result<u8, Failure> {
     // These open the engine at once; the foreground of a detached app has none.
     if matches!(command, Command::Run(Run { detach: false, .. }) | Command::Shell(_) | Command::Engine(_)) {
@@ -66,6 +83,8 @@ fn execute(command: &Command) -> Result<u8, Failure> {
         Command::Volume(volume) => commands::volume::volume(volume),
         Command::Doctor(doctor) => commands::doctor::doctor(doctor),
         Command::Store(store) => commands::store::store(store),
+        Command::Profile(profile) => commands::profile::profile(profile),
+        Command::Config(config) => commands::profile::config(config),
         Command::Completion { shell } => commands::completion::completion(*shell),
         Command::Engine(output) => commands::serve::serve(output),
     }

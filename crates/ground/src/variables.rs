@@ -35,11 +35,19 @@ variables! {
         MODAL_COMMAND,
         /// The environment that an app runs in, where `--env` does not say. Default: `main`.
         MODAL_ENVIRONMENT,
+        /// Modal's file of profiles. Default: `~/.modal.toml`. Of a profile count `environment`, `loglevel`, `traceback`,
+        /// `force_build`, `ignore_cache` and `image_builder_version`, where the variable `MODAL_…` of that name is not set.
+        MODAL_CONFIG_PATH,
+        /// The profile of that file that counts. Default: the active one.
+        MODAL_PROFILE,
         /// How progress is shown: `auto`, `tty`, `plain`, `json` or `quiet`, as `--progress`.
         MODAL_PROGRESS,
         /// What is recorded on standard error, as `-v` and `-vv`: a level (`error`, `warn`, `info`, `debug`, `trace`), or
         /// one for each part (`info,lamina_store=debug`).
         MODAL_LOG,
+        /// The same for programs that come from Modal: `DEBUG` and `INFO` are `debug` and `info`; `WARNING`, `ERROR` and
+        /// `CRITICAL` show nothing more than usual.
+        MODAL_LOGLEVEL,
         /// `1`: failures of the user's program are shown with all of the package's own frames.
         MODAL_TRACEBACK,
         /// `1`: every step is run again, as if all had `force_build=True`, and the results are kept.
@@ -68,6 +76,12 @@ variables! {
         MODAL_DEBIAN_KEYRING,
         /// `no`: also take package lists of a mirror that are older than they say they are valid.
         MODAL_DEBIAN_CHECK_VALID_UNTIL,
+    }
+    "Of Modal alone" {
+        /// Half of the key to an account of Modal's: there is none here, and it is not used.
+        MODAL_TOKEN_ID,
+        /// The other half.
+        MODAL_TOKEN_SECRET,
     }
     "In containers" {
         /// `1` in containers, not set elsewhere; `modal.is_local()` asks for it.

@@ -16,6 +16,7 @@ mod seccomp;
 mod signal;
 mod spawn;
 mod user;
+mod variable;
 
 use std::io;
 
@@ -32,6 +33,7 @@ pub use seccomp::install_filter;
 pub use signal::{Disposition, block_signals, next_signal, set_disposition, signal_descriptor, while_blocked};
 pub use spawn::{spawn_apart, spawn_bound, with_interrupts_blocked};
 pub use user::user_name;
+pub use variable::set_missing_variables;
 
 /// The answer of a raw system call.
 pub(crate) fn check(result: libc::c_long) -> Result<libc::c_long, Errno> {

@@ -20,6 +20,9 @@ def start() -> int:
         # The `modal` command starts this process with interrupts blocked.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT,))
         from modal._cli.command import main
+        from modal._shared.settings import take_variables_alone
+
+        take_variables_alone()
 
         return main(sys.argv[1:])
     except KeyboardInterrupt:

@@ -6,8 +6,8 @@ import os
 import sys
 
 from modal._cli import SelectionError, UsageError
-from modal._client.graph import is_set
 from modal._shared.errors import format_trimmed, is_report, is_user_frame
+from modal._shared.settings import is_on
 from modal.exception import RemoteTraceback
 
 EXIT_FAILURE = 1
@@ -23,7 +23,7 @@ def report(error: BaseException) -> int:
     if isinstance(error, (UsageError, SelectionError)):
         _print_report(str(error), error.hint)
         return EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILURE
-    if is_set("MODAL_TRACEBACK"):
+    if is_on("MODAL_TRACEBACK"):
         import traceback
 
         traceback.print_exception(type(error), error, error.__traceback__)

@@ -180,13 +180,19 @@ def _adopt(number: str) -> Engine:
         ) from None
 
 
-def _start(interactive: bool) -> Engine:
+def command() -> str:
+    """The `modal` program."""
     program = os.environ.get(COMMAND) or find_program("modal")
     if program is None:
         raise ServiceError(
             f"the `modal` program was not found beside `{sys.executable}`, beside this package, or on PATH",
             hint="install the package again: the program is part of it",
         )
+    return program
+
+
+def _start(interactive: bool) -> Engine:
+    program = command()
     ours, theirs = socketpair(AF_UNIX, SOCK_STREAM)
     environment = dict(os.environ)
     environment[ENGINE_FD] = str(theirs.fileno())

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from functools import partial
 
 from modal._client.source import locate, with_qualname
 from modal._shared.api import environment_or_default
 from modal._shared.errors import is_report
+from modal._shared.settings import is_on, setting
 from modal.exception import InvalidError, VersionError
 from modal.image import Image
 
@@ -198,7 +198,7 @@ def app_graph(app: App) -> tuple[Graph, dict[str, Any]]:
 
 def release_of_builder() -> dict[str, str]:
     """The part of a base that names the Debian of the wanted version of Modal's image builder, if one is wanted."""
-    version = os.environ.get("MODAL_IMAGE_BUILDER_VERSION")
+    version = setting("MODAL_IMAGE_BUILDER_VERSION")
     if not version:
         return {}
     if version not in RELEASES:
@@ -211,9 +211,4 @@ def release_of_builder() -> dict[str, str]:
 
 def options() -> dict[str, bool]:
     """How images are built."""
-    return {"force_build": is_set("MODAL_FORCE_BUILD"), "ignore_cache": is_set("MODAL_IGNORE_CACHE")}
-
-
-def is_set(variable: str) -> bool:
-    """Whether a switch among the environment variables is on."""
-    return os.environ.get(variable, "").lower() not in ("", "0", "false")
+    return {"force_build": is_on("MODAL_FORCE_BUILD"), "ignore_cache": is_on("MODAL_IGNORE_CACHE")}

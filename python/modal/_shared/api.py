@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from modal._shared.settings import setting
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -155,4 +155,4 @@ def explain_on_instance(self: object, name: str) -> Any:
 
 def environment_or_default(name: str | None) -> str:
     """The environment that is meant: the named one, or that of the process."""
-    return name or os.environ.get("MODAL_ENVIRONMENT") or "main"
+    return name or setting("MODAL_ENVIRONMENT") or "main"

@@ -10,6 +10,7 @@ pub(crate) mod image;
 mod image_build;
 mod image_names;
 mod image_table;
+pub(crate) mod profile;
 mod prune;
 pub(crate) mod run;
 pub(crate) mod secret;
