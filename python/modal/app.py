@@ -75,7 +75,7 @@ class App(metaclass=Explained):
         secrets: Collection[Secret] | None = None,
         volumes: Volumes = None,
         include_source: bool = True,
-        **unsupported: Nothing,
+        **unsupported: Any,
     ) -> None:
         refuse_keywords("modal.App", unsupported, _keywords(App.__init__))
         if name is not None and not isinstance(name, str):
@@ -123,7 +123,7 @@ class App(metaclass=Explained):
         name: str | None = None,
         is_generator: bool | None = None,
         include_source: bool | None = None,
-        **unsupported: Nothing,
+        **unsupported: Any,
     ) -> Decorator:
         """Makes a function of the app out of the function below.
 

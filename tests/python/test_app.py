@@ -249,7 +249,7 @@ def test_unknown_names_explain_themselves():
 @pytest.mark.parametrize(
     ("keywords", "message", "hint"),
     [
-        ({"min_containers": 1}, "`@app.function` does not take `min_containers`", "when inputs come"),
+        ({"block_network": True}, "`@app.function` does not take `block_network`", "leave it away"),
         ({"max_container": 1}, "`@app.function` does not take `max_container`", "did you mean `max_containers`?"),
         ({"schedule": 5}, "does not take `schedule`", "cron"),
     ],
@@ -262,8 +262,8 @@ def test_unknown_keywords_are_named(keywords, message, hint):
 
 
 def test_unknown_keywords_of_apps_and_entrypoints():
-    with pytest.raises(InvalidError, match=r"`modal.App` does not take `tags`"):
-        modal.App("a", tags={"a": "b"})
+    with pytest.raises(InvalidError, match=r"`modal.App` does not take `image_`"):
+        modal.App("a", image_=None)
     with pytest.raises(InvalidError, match=r"`@app.local_entrypoint` does not take `nam`") as caught:
         modal.App("a").local_entrypoint(nam="x")
     assert caught.value.hint == "did you mean `name`?"

@@ -102,13 +102,30 @@ def test_values_that_ask_for_nothing_are_taken():
     image.uv_pip_install("x", gpu=None, uv_version=None).run_commands("true", gpu=None, volumes={})
 
 
+def test_values_that_cannot_matter_here_are_taken_and_said_once(monkeypatch, recwarn):
+    monkeypatch.setattr(absent, "_said", set())
+    settings = {"region": "us-east", "scaledown_window": 300, "experimental_options": {"x": True}, "ephemeral_disk": 1}
+    for name in ("a", "b"):
+        modal.App(name, tags={"a": "b"}).function(**settings)
+    said = [str(warning.message) for warning in recwarn]
+    assert sorted(text.split("`")[1] for text in said) == sorted([*settings, "tags"])
+    assert all("changes nothing here" in text for text in said)
+    assert {warning.filename for warning in recwarn} == {__file__}
+
+
+def test_containers_do_not_repeat_what_was_said(monkeypatch, recwarn):
+    monkeypatch.setattr(absent, "_said", set())
+    monkeypatch.setenv("MODAL_IS_REMOTE", "1")
+    modal.App("a").function(region="us-east")
+    assert not recwarn.list
+
+
 @pytest.mark.parametrize(
     ("use", "words"),
     [
-        (lambda: modal.App("a").function(min_containers=1), ("@app.function", "min_containers", "when inputs come")),
+        (lambda: modal.App("a").function(schedule="daily"), ("@app.function", "schedule", "cron")),
         (lambda: modal.App("a").function(keep_warm=1), ("@app.function", "keep_warm", "when inputs come")),
         (lambda: modal.App("a").function(kep_warm=None), ("@app.function", "kep_warm", "it takes `image`")),
-        (lambda: modal.App("a", tags={"a": "b"}), ("modal.App", "tags", "leave it away")),
         (
             lambda: modal.Image.debian_slim().run_commands("x", nv=1),
             ("Image.run_commands", "nv", "did you mean `env`?"),

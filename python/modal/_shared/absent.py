@@ -102,20 +102,33 @@ SUBSTITUTES = {
     "spawn_map": "call `.spawn` for every input",
 }
 
-_FUNCTION = (
-    *("block_network", "buffer_containers", "cloud", "enable_memory_snapshot", "ephemeral_disk"),
-    *("experimental_options", "i6pn", "min_containers", "network_file_systems", "nonpreemptible", "proxy", "region"),
-    *("restrict_modal_access", "routing_region", "scaledown_window", "schedule", "single_use_containers"),
-    "startup_timeout",
-)
+_WHEN_NEEDED = "containers start when inputs come"
+_HERE = dict.fromkeys(("cloud", "region"), "everything runs on this machine")
+#: Keywords that are taken and change nothing, because what they are about is not here, or goes without saying.
+WITHOUT_EFFECT = {
+    "@app.function": {
+        **_HERE,
+        "routing_region": _HERE["region"],
+        **dict.fromkeys(("i6pn", "proxy"), "containers use the network of this machine"),
+        "nonpreemptible": "nobody else takes this machine away",
+        "ephemeral_disk": "containers write to the disk that the store is on",
+        **dict.fromkeys(("buffer_containers", "min_containers"), _WHEN_NEEDED),
+        "scaledown_window": "containers without work end after a minute",
+        "startup_timeout": "importing may take as long as `timeout`, and at least five minutes",
+        "enable_memory_snapshot": "containers are not started from snapshots",
+        "experimental_options": "they are about Modal's own service",
+    },
+    "modal.App": {"tags": "they are for Modal's dashboard"},
+    "Image.run_function": _HERE,
+}
+
+_FUNCTION = ("block_network", "network_file_systems", "restrict_modal_access", "schedule", "single_use_containers")
 #: Keywords of Modal's that are not here, by who takes them there. What asks for nothing is taken all the same.
 KEYWORDS = {
     "@app.function": _FUNCTION,
-    "modal.App": ("tags",),
     "app.run": ("client", "detach", "environment_name", "name", "show_progress", "stdout"),
     "Image.from_dockerfile": ("add_python", "registry_secret"),
-    "Image.uv_pip_install": ("uv_version",),
-    "Image.run_function": ("cloud", "network_file_systems", "region"),
+    "Image.run_function": ("network_file_systems",),
 }
 
 #: Keywords that Modal has renamed.
@@ -130,13 +143,9 @@ RENAMED = {
 
 HINTS = {
     "add_python": "install Python in the Dockerfile, or use `Image.debian_slim().dockerfile_commands(...)`",
-    "buffer_containers": "leave it away: containers start when inputs come",
     "detach": "use `modal run --detach`",
-    "min_containers": "leave it away: containers start when inputs come",
     "network_file_systems": _STORAGE,
-    "scaledown_window": "leave it away: containers without work end after a minute",
     "schedule": _SCHEDULES,
-    "startup_timeout": "leave it away: importing may take as long as `timeout`, and at least five minutes",
 }
 
 
@@ -172,11 +181,41 @@ class UnknownKeyword(InvalidError, TypeError):
 
 def refuse(owner: str, given: dict[str, Any], known: Iterable[str]) -> None:
     """Raises an error for the first keyword that asks for something which `owner` cannot do."""
+    given = _without_effect(owner, given)
     theirs = [*KEYWORDS.get(owner, ()), *(RENAMED if owner == "@app.function" else ())]
     name = next((name for name, value in given.items() if name not in theirs or not _asks_for_nothing(value)), None)
     if name is None:
         return
     raise UnknownKeyword(f"`{owner}` does not take `{name}` in this version", hint=_hint(owner, name, list(known)))
+
+
+#: The keywords of which it was said that they change nothing.
+_said: set[str] = set()
+
+
+def _without_effect(owner: str, given: dict[str, Any]) -> dict[str, Any]:
+    """The other keywords. Of each that asks for something in vain it is said once."""
+    reasons = WITHOUT_EFFECT.get(owner, {})
+    for name in given.keys() & reasons.keys():
+        if not _asks_for_nothing(given[name]) and name not in _said:
+            _said.add(name)
+            _warn(f"`{name}` of `{owner}` changes nothing here: {reasons[name]}")
+    return {name: value for name, value in given.items() if name not in reasons}
+
+
+def _warn(text: str) -> None:
+    """Warns at the line of the user's code; not in containers, which import the same line again."""
+    import sys
+    import warnings
+
+    from modal import is_local
+    from modal._shared.errors import is_user_frame
+
+    if is_local():
+        depth, frame = 1, sys._getframe()
+        while frame.f_back is not None and not is_user_frame(frame.f_code.co_filename):
+            depth, frame = depth + 1, frame.f_back
+        warnings.warn(text, stacklevel=depth)
 
 
 def _hint(owner: str, name: str, known: list[str]) -> str:
