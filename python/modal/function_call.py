@@ -98,6 +98,13 @@ async def _gather_aio(*calls: FunctionCall[Any]) -> list[Any]:
             task.cancel()
 
 
+def _check_index(index: int) -> None:
+    if index != 0:
+        raise InvalidError(
+            f"the call has no input at `index` {index!r}: it has one, at 0", hint="leave `index` away, or use `.map`"
+        )
+
+
 def _check_calls(calls: tuple[Any, ...]) -> None:
     for call in calls:
         if not isinstance(call, FunctionCall):
@@ -155,9 +162,10 @@ class FunctionCall(Generic[R], metaclass=Explained):
             raise ExecutionError(f"the call of `{self._function._name}` got no id")
         return known
 
-    async def _get_aio(self, timeout: float | None = None) -> R:
+    async def _get_aio(self, timeout: float | None = None, *, index: int = 0) -> R:
         import asyncio
 
+        _check_index(index)
         if not self._has_answer():
             receiver = AsyncReceiver(self._engine)
             self._inbox.listeners.append(receiver.wake)
@@ -171,11 +179,12 @@ class FunctionCall(Generic[R], metaclass=Explained):
         return self._outcome()
 
     @with_aio(_get_aio)
-    def get(self, timeout: float | None = None) -> R:
+    def get(self, timeout: float | None = None, *, index: int = 0) -> R:
         """The result; waits for it, at most `timeout` seconds, after which `TimeoutError` is raised.
 
-        An exception of the function is raised as by `Function.remote`.
+        An exception of the function is raised as by `Function.remote`. A call has one input, which is at `index` 0.
         """
+        _check_index(index)
         if not self._has_answer() and not self._inbox.answered.wait(timeout):
             raise self._not_yet(timeout)
         return self._outcome()
@@ -192,7 +201,7 @@ class FunctionCall(Generic[R], metaclass=Explained):
         self._cancel()
 
     @classmethod
-    def from_id(cls, function_call_id: str) -> FunctionCall[Any]:
+    def from_id(cls, function_call_id: str, client: object = None) -> FunctionCall[Any]:
         """The call of this id, spawned by this process and still held somewhere."""
         call = _calls.get(function_call_id)
         if call is None:

@@ -158,8 +158,8 @@ class Secret(metaclass=Explained):
         return self
 
     @in_thread
-    def info(self) -> SecretInfo:
-        """The name that it is kept under, and when it was made."""
+    def info(self, *, refresh: bool = False) -> SecretInfo:
+        """The name that it is kept under, and when it was made; always as it is now, whatever `refresh` says."""
         from datetime import datetime, timezone
 
         from modal._client.errands import SecretInfo

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
     Place = Union[str, PurePosixPath]
 
+#: Characters of an app's id.
+APP_ID_LENGTH = 25
+
 __all__ = ["FileEntry", "FileEntryType", "Volume", "VolumeInfo"]
 
 
@@ -156,14 +159,14 @@ class Volume(metaclass=Explained):
         """The same volume, in a form that lets nobody write to it."""
         return self._changed(_read_only=True)
 
-    def with_mount_options(self, *, read_only: bool = False, sub_path: Place | None = None) -> Volume:
+    def with_mount_options(self, *, read_only: bool | None = None, sub_path: Place | None = None) -> Volume:
         """The same volume, mounted so that nobody may write to it, or only a directory of it, made if it is missing."""
-        if not isinstance(read_only, bool):
+        if not isinstance(read_only, (bool, type(None))):
             raise InvalidError(f"`read_only` of `with_mount_options` takes True or False, not `{read_only!r}`")
         path = None if sub_path is None else os.fspath(sub_path)
         if path is not None and (not isinstance(path, str) or ".." in path.split("/")):
             raise InvalidError(f"`sub_path` of `with_mount_options` takes a path in the volume, not `{sub_path!r}`")
-        return self._changed(_read_only=read_only or self._read_only, _sub_path=path)
+        return self._changed(_read_only=bool(read_only) or self._read_only, _sub_path=path)
 
     @in_thread
     def commit(self) -> None:
@@ -176,7 +179,7 @@ class Volume(metaclass=Explained):
         self._mounted("reload")
 
     @in_thread
-    def listdir(self, path: str = "/", *, recursive: bool = False) -> list[FileEntry]:
+    def listdir(self, path: str, *, recursive: bool = False) -> list[FileEntry]:
         """The entries of a directory of the volume, with those below it if `recursive`."""
         return list(self._files().listed(path, recursive))
 
@@ -423,6 +426,8 @@ def _check_name(method: str, name: object, environment: object) -> None:
         raise InvalidError(
             f"`{name}` cannot be the name of a volume", hint="take 1 to 64 letters, digits, `-`, `_` and `.`"
         )
+    if name.startswith("ap-") and len(name) == APP_ID_LENGTH and name[3:].isalnum():
+        raise InvalidError(f"`{name}` cannot be the name of a volume", hint="it looks like the id of an app")
     if environment is not None and not isinstance(environment, str):
         raise InvalidError(f"`environment_name` of `{method}` takes a string, not `{environment!r}`")
 

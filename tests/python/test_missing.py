@@ -113,6 +113,12 @@ def test_values_that_cannot_matter_here_are_taken_and_said_once(monkeypatch, rec
     assert {warning.filename for warning in recwarn} == {__file__}
 
 
+@pytest.mark.parametrize("keywords", [{"scaledown_window": 1}, {"min_containers": "1"}, {"buffer_containers": -1}])
+def test_what_is_taken_is_checked_all_the_same(keywords):
+    with pytest.raises(modal.exception.InvalidError, match=rf"^`{next(iter(keywords))}` takes a whole number from"):
+        modal.App("a").function(**keywords)
+
+
 def test_containers_do_not_repeat_what_was_said(monkeypatch, recwarn):
     monkeypatch.setattr(absent, "_said", set())
     monkeypatch.setenv("MODAL_IS_REMOTE", "1")

@@ -76,6 +76,7 @@ def test_handles_travel_as_arguments(monkeypatch):
         lambda: modal.Volume.from_name("a/b"),
         lambda: modal.Volume.from_name(".."),
         lambda: modal.Volume.from_name("x" * 65),
+        lambda: modal.Volume.from_name("ap-0123456789abcdefABCDEF"),
         lambda: modal.Volume.from_name("a", environment_name=1),
         lambda: modal.Volume.from_id("im-1"),
         lambda: modal.Volume.from_name("a").with_mount_options(read_only=1),

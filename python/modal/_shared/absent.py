@@ -122,6 +122,9 @@ WITHOUT_EFFECT = {
     "Image.run_function": _HERE,
 }
 
+#: What numbers some of them take, at least and at most.
+NUMBERS = {"buffer_containers": (0, None), "min_containers": (0, None), "scaledown_window": (2, 3600)}
+
 _FUNCTION = ("block_network", "network_file_systems", "restrict_modal_access", "schedule", "single_use_containers")
 #: Keywords of Modal's that are not here, by who takes them there. What asks for nothing is taken all the same.
 KEYWORDS = {
@@ -197,10 +200,21 @@ def _without_effect(owner: str, given: dict[str, Any]) -> dict[str, Any]:
     """The other keywords. Of each that asks for something in vain it is said once."""
     reasons = WITHOUT_EFFECT.get(owner, {})
     for name in given.keys() & reasons.keys():
+        _check_number(name, given[name])
         if not _asks_for_nothing(given[name]) and name not in _said:
             _said.add(name)
             _warn(f"`{name}` of `{owner}` changes nothing here: {reasons[name]}")
     return {name: value for name, value in given.items() if name not in reasons}
+
+
+def _check_number(name: str, value: object) -> None:
+    """Refuses what is wrong with Modal, too: a program that runs here is to run there."""
+    if name not in NUMBERS or value is None:
+        return
+    least, most = NUMBERS[name]
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= (most or value):
+        limits = f"from {least} to {most}" if most else f"from {least} on"
+        raise InvalidError(f"`{name}` takes a whole number {limits}, not `{value!r}`")
 
 
 def _warn(text: str) -> None:
