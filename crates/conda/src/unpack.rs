@@ -14,6 +14,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::PREFIX;
 use crate::archive::{Archive, Content, Problem, check_path};
+use crate::installed::RECORDS;
 use crate::manifest::{Entry, EntryKind, EntryPoint, Manifest, Replaced, descriptions, manifest_name};
 use crate::prefix::{replace_in_binary, replace_in_text};
 
@@ -138,6 +139,9 @@ fn describe(metadata: &HashMap<String, Vec<u8>>) -> Result<Description, Problem>
         let name = path.relative_path.to_str().map(str::to_owned).filter(|name| check_path(name).is_some());
         let name =
             name.ok_or_else(|| format!("the path `{}` leads out of the package", path.relative_path.display()))?;
+        if is_record(&name) {
+            return Err(format!("it brings `{name}`, which only who installs packages writes"));
+        }
         if path.path_type == PathType::Directory {
             description.empty_directories.push(name);
             continue;
@@ -147,6 +151,14 @@ fn describe(metadata: &HashMap<String, Vec<u8>>) -> Result<Description, Problem>
         description.listed.insert(name, Listed { sha256, prefix });
     }
     Ok(description)
+}
+
+/// Whether something is written down there about an environment. Other files beside it, such as `pinned`, may be packages'.
+fn is_record(path: &str) -> bool {
+    path == RECORDS
+        || path.strip_prefix(RECORDS).and_then(|path| path.strip_prefix('/')).is_some_and(|name| {
+            name == "history" || std::path::Path::new(name).extension().is_some_and(|extension| extension == "json")
+        })
 }
 
 /// The list of a package's files, which older packages have in several parts.
@@ -240,6 +252,17 @@ mod tests {
         .unwrap();
         assert_eq!(described.listed["bin/x"].prefix, Some(("/build/prefix".to_owned(), false)));
         assert!(described.listed["bin/y"].prefix.is_none() && !described.is_python);
+    }
+
+    #[test]
+    fn records_are_no_files_of_packages() {
+        let brings = |path: &str| describe(&metadata(&[("index.json", "{}"), ("files", path)])).err();
+        for path in ["conda-meta/python-3.11.2-0.json", "conda-meta/history", "conda-meta"] {
+            assert!(brings(path).is_some_and(|error| error.contains("only who installs")), "{path}");
+        }
+        for path in ["conda-meta/pinned", "share/conda-meta/a.json", "conda-metadata/a.json"] {
+            assert_eq!(brings(path), None, "{path}");
+        }
     }
 
     #[test]
