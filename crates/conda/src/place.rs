@@ -43,8 +43,12 @@ pub(crate) struct Placed {
 
 /// Name of the record of a package.
 pub(crate) fn record_name(file_name: &str) -> String {
-    let stem = file_name.strip_suffix(".conda").or_else(|| file_name.strip_suffix(".tar.bz2")).unwrap_or(file_name);
-    format!("{stem}.json")
+    format!("{}.json", stem(file_name))
+}
+
+/// The name of a package's file without what says its form.
+fn stem(file_name: &str) -> &str {
+    file_name.strip_suffix(".conda").or_else(|| file_name.strip_suffix(".tar.bz2")).unwrap_or(file_name)
 }
 
 /// All that installing a package leaves; `None` if it needs a Python and there is none.
@@ -127,7 +131,11 @@ impl Placing {
         let mut record: Value = serde_json::from_str(&package.record).unwrap_or_else(|_| json!({}));
         record["files"] = self.described.iter().map(|path| path["_path"].clone()).collect();
         record["paths_data"] = json!({ "paths_version": 1, "paths": std::mem::take(&mut self.described) });
-        record["link"] = json!({ "source": "", "type": 1 });
+        // Where conda would have unpacked it, and would look for what it can use again.
+        let unpacked = format!("{PREFIX}/pkgs/{}", stem(&package.file_name));
+        record["link"] = json!({ "source": unpacked, "type": 1 });
+        record["extracted_package_dir"] = unpacked.into();
+        record["package_tarball_full_path"] = format!("{PREFIX}/pkgs/{}", package.file_name).into();
         record["requested_spec"] = package.requested.first().map_or("", String::as_str).into();
         record["requested_specs"] = package.requested.clone().into();
         format!("{record:#}\n")
@@ -255,16 +263,18 @@ mod tests {
         let Content::Text { bytes, .. } = &placed.package.files.last().unwrap().content else { panic!() };
         insta::assert_snapshot!(String::from_utf8(bytes.clone()).unwrap(), @r#"
         {
+          "extracted_package_dir": "/opt/conda/pkgs/demo-1.0-py_0",
           "files": [
             "lib/x.so",
             "lib/x.so.1"
           ],
           "fn": "demo-1.0-py_0.conda",
           "link": {
-            "source": "",
+            "source": "/opt/conda/pkgs/demo-1.0-py_0",
             "type": 1
           },
           "name": "demo",
+          "package_tarball_full_path": "/opt/conda/pkgs/demo-1.0-py_0.conda",
           "paths_data": {
             "paths": [
               {
