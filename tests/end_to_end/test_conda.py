@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import http.server
 import json
+import shutil
+import textwrap
 import threading
 from pathlib import Path
 
@@ -49,6 +51,7 @@ def channels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     lab.add("demo-tool", "2.0", Contents({"bin/demo-tool": tool, **script}, {}, prefixes), depends=needs)
     lab.add("demo-spoiled", "1.0", library)
+    lab.add("demo-liar", "1.0", Contents({"conda-meta/python-3.11.2-0.json": "{}"}))
     lab.add("demo-clash", "1.0", depends=("demo-mod <2", "demo-tool >=2", "python >=3.14"))
     spoiled = next(directory.glob("lab/*/demo-spoiled-*"))
     spoiled.write_bytes(spoiled.read_bytes()[:-1] + b"x")
@@ -133,6 +136,40 @@ def test_versions_change_and_python_keeps_its_series(modal: Modal, channels: Pat
     assert after["python"] == before["python"] == "/opt/conda/bin/python3.11"
 
 
+def test_programs_of_the_environment_work_in_shells(modal: Modal, channels: Path, tmp_path: Path) -> None:
+    own = tmp_path / "channels"
+    shutil.copytree(channels, own)
+    # As the real one: a program that manages environments, and tells shells about a function of its name.
+    program = """#!/bin/sh
+    if [ "$1 $2 $3" = "shell hook --shell" ]; then
+        echo 'micromamba() { if [ "$1" = activate ]; then export ACTIVE="$2"; else command micromamba "$@"; fi; }'
+    else
+        echo "$MAMBA_ROOT_PREFIX $*"
+    fi
+    """
+    forge = Channel(own / "conda-forge")
+    forge.add_python("3.12.1")
+    forge.add("micromamba", "2.3.0", Contents({"bin/micromamba": textwrap.dedent(program)}))
+    body = """{
+        "list": run("conda list"), "run": run("micromamba run true"),
+        "login": run("env -i bash -lc 'conda activate one; echo $ACTIVE; conda list; command -v python'"),
+        "posix": run("env -i sh -lc 'conda activate two; echo $ACTIVE'"),
+        "interactive": run("bash -ic 'micromamba activate three; echo $ACTIVE' 2>/dev/null"),
+        "settings": Path("/etc/conda/.condarc").read_text(),
+        "history": Path("/opt/conda/conda-meta/history").read_text(),
+        "source": json.loads(Path("/opt/conda/conda-meta/micromamba-2.3.0-0.json").read_text())["link"]["source"],
+    }"""
+    # Whether a channel has the program is no part of the key: the other tests have an image of another Python.
+    result = build(modal, own, 'modal.Image.micromamba("3.12", force_build=True)', body)
+    found = json.loads(result.stdout)
+    assert (found["list"], found["run"]) == ("/opt/conda list", "/opt/conda run true")
+    assert found["login"].split("\n")[0] == "one" and found["login"].endswith("/opt/conda/bin/python"), found["login"]
+    assert (found["posix"], found["interactive"]) == ("two", "three")
+    assert found["settings"] == "channels:\n  - conda-forge\n"
+    assert "# update specs: ['python=3.12', 'pip', 'micromamba']" in found["history"]
+    assert found["source"] == "/opt/conda/pkgs/micromamba-2.3.0-0"
+
+
 def test_a_channel_over_http_is_kept_for_when_it_is_away(modal: Modal, channels: Path) -> None:
     login_page: list[bytes] = []
 
@@ -209,6 +246,7 @@ def test_environment_files_and_pip(modal: Modal, channels: Path) -> None:
             'base.micromamba_install("demo-clash", channels=["lab"])',
             ["no set of packages", "demo-clash 1.0", "python >=3.14"],
         ),
+        ('base.micromamba_install("demo-liar", channels=["lab"])', ["`conda-meta/python-3.11.2-0.json`, which only"]),
         ('base.micromamba_install("demo-spoiled", channels=["lab"])', ["demo-spoiled-1.0-0.conda", "its SHA-256 is"]),
         (
             'base.run_commands("echo > /opt/conda/conda-meta/x.json").micromamba_install("libdemo", channels=["lab"])',

@@ -52,8 +52,8 @@ fn for_line(line: &str, has_space: bool) -> Option<String> {
     }
     if ["micromamba: not found", "mamba: not found", "conda: not found"].iter().any(|end| line.ends_with(end)) {
         return Some(
-            "use `micromamba_install`, which needs no such program in the image; or install it first, as \
-             `micromamba_install(\"micromamba\")` or `(\"conda\")`"
+            "use `micromamba_install`, which needs no such program in the image; `modal.Image.micromamba()` has it where \
+             its channel offers `micromamba`, or install it as `micromamba_install(\"micromamba\")`"
                 .to_owned(),
         );
     }

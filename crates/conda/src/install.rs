@@ -214,6 +214,7 @@ impl Run<'_> {
                 &self.packages.iter().map(|(chosen, _)| name(&chosen.record)).collect::<Vec<_>>(),
                 &self.resolution.requested,
             ),
+            is_new: self.installation.environment.is_new(),
         }
     }
 

@@ -35,6 +35,14 @@ pub struct Environment {
     pub(crate) history: String,
 }
 
+impl Environment {
+    /// Whether nothing was installed into it so far.
+    #[must_use]
+    pub(crate) fn is_new(&self) -> bool {
+        self.packages.is_empty() && self.history.is_empty()
+    }
+}
+
 /// Reads the records in the views of an image's layers.
 ///
 /// # Errors

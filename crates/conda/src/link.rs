@@ -14,6 +14,7 @@ use crate::PREFIX;
 use crate::installed::RECORDS;
 use crate::manifest::{Manifest, descriptions, manifest_name};
 use crate::place::{LinkedPackage, Placed, Python, place};
+use crate::programs;
 
 /// Kind of a [`JobError`]: Python modules without a Python.
 pub(crate) const NO_PYTHON: JobErrorKind = JobErrorKind::new("conda-no-python");
@@ -31,6 +32,8 @@ pub(crate) struct LinkPackages {
     pub(crate) remove: Vec<String>,
     /// What is written down about the environment so far, and now.
     pub(crate) history: String,
+    /// Whether these are the environment's first packages.
+    pub(crate) is_new: bool,
 }
 
 /// What installing has done, and what is still to be done inside.
@@ -51,6 +54,8 @@ pub struct Finishing {
     pub scripts: Vec<Script>,
     /// Whether what activating the environment does is another thing than before.
     pub activates: bool,
+    /// Whether shells are to be told about a new environment.
+    pub is_new: bool,
 }
 
 /// A script that a package wants to have run once it is installed.
@@ -95,7 +100,9 @@ impl Job for LinkPackages {
         let mut packages: Vec<Package> = placed.into_iter().map(|placed| placed.package).collect();
         let content = Content::Text { bytes: self.history.into_bytes(), mode: 0o644 };
         let history = File { path: format!("{PREFIX}/{RECORDS}/history"), content };
-        packages.push(Package { name: "conda".to_owned(), files: vec![history], empty_directories: Vec::new() });
+        let mut files = programs::files(self.is_new, &self.packages);
+        files.push(history);
+        packages.push(Package { name: "conda".to_owned(), files, empty_directories: Vec::new() });
         let contents = Contents::new(packages)?;
         let linked = contents.link(context, &self.work, &mut Layers::new(context.content(), &self.layers))?;
         Ok(Outcome { linked, finishing })
@@ -120,6 +127,7 @@ impl LinkPackages {
             scripts: self.packages.iter().filter_map(|package| script(package, &paths)).collect(),
             activates: paths.iter().any(|path| is_activation(path))
                 || self.remove.iter().any(|path| is_activation(path)),
+            is_new: self.is_new,
         }
     }
 }
@@ -149,15 +157,24 @@ pub(crate) fn history(before: &str, removed: &[String], installed: &[String], re
     }
     // Writing to a text does not fail.
     let _ = writeln!(history, "==> 2000-01-01 00:00:00 <==");
+    let requested: Vec<String> = requested.iter().map(|spec| plain(spec)).collect();
     let _ = writeln!(history, "# cmd: micromamba install {}", requested.join(" "));
     for (sign, packages) in [('-', removed), ('+', installed)] {
         for package in packages {
             let _ = writeln!(history, "{sign}{package}");
         }
     }
-    let quoted: Vec<_> = requested.iter().map(|spec| format!("'{}'", spec.replace('\'', ""))).collect();
-    let _ = writeln!(history, "# update specs: [{}]", quoted.join(", "));
+    // An empty list is none that mamba can read.
+    if !requested.is_empty() {
+        let quoted: Vec<_> = requested.iter().map(|spec| format!("'{}'", spec.replace('\'', ""))).collect();
+        let _ = writeln!(history, "# update specs: [{}]", quoted.join(", "));
+    }
     history
+}
+
+/// A specification in one line, in which nothing escapes the quotes around it.
+fn plain(spec: &str) -> String {
+    spec.replace('\\', "").split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
@@ -179,5 +196,17 @@ mod tests {
         +c::a-2-0
         # update specs: ['a>=2']
         ");
+    }
+
+    #[test]
+    fn history_is_readable_whatever_was_asked_for() {
+        let written = history("", &[], &["c::a-1-0".to_owned()], &["a\n+c::evil-1-0 'x\\".to_owned()]);
+        insta::assert_snapshot!(written, @"
+        ==> 2000-01-01 00:00:00 <==
+        # cmd: micromamba install a +c::evil-1-0 'x
+        +c::a-1-0
+        # update specs: ['a +c::evil-1-0 x']
+        ");
+        assert!(!history("", &[], &[], &[]).contains("specs"));
     }
 }

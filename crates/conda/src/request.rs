@@ -12,6 +12,8 @@ use crate::{CondaError, SpecFile};
 pub struct Request {
     /// Specifications of packages.
     pub packages: Vec<String>,
+    /// Specifications of packages that are only installed where a channel has them and they fit.
+    pub optional: Vec<String>,
     /// A file with more of them.
     pub file: Option<SpecFile>,
     /// Channels, the strongest first.

@@ -68,21 +68,40 @@ pub fn resolve(
     let wanted = request.file.as_ref().map_or_else(|| Ok(Wanted::default()), crate::SpecFile::read)?;
     let texts = request.packages.iter().chain(&wanted.specs);
     let specs = texts.clone().map(|text| parse(text)).collect::<Result<Vec<_>, _>>()?;
-    let texts: Vec<String> = texts.map(|text| redact(text).into_owned()).collect();
+    let mut texts: Vec<String> = texts.map(|text| redact(text).into_owned()).collect();
+    let optional = request.optional.iter().map(|text| parse(text)).collect::<Result<Vec<_>, _>>()?;
     let channels = channels(request, &wanted, &specs, settings)?;
-    let specs = specs.into_iter().map(|spec| of_public_channel(spec, settings)).collect::<Result<Vec<_>, _>>()?;
+    let mut specs = specs.into_iter().map(|spec| of_public_channel(spec, settings)).collect::<Result<Vec<_>, _>>()?;
     (workshop.progress)("reading channels", 0, 0);
     let repodata = read_all(&channels, request.refresh, workshop, say)?;
     let indexes = repodata.iter().map(crate::repodata::Repodata::index).collect::<Result<Vec<_>, _>>()?;
     workshop.cancel.check()?;
     let own = installed.iter().map(|package| package.record.package_record.name.as_normalized().to_owned());
-    let names = specs.iter().filter_map(|spec| Some(spec.name.as_exact()?.as_normalized().to_owned()));
+    let named = specs.iter().chain(&optional);
+    let names = named.filter_map(|spec| Some(spec.name.as_exact()?.as_normalized().to_owned()));
     let available = closure(&indexes, names.chain(own));
     for (channel, records) in repodata.iter().zip(&available) {
         tracing::info!(index = channel.shown(), packages = records.len(), "an index of a conda channel is read");
     }
     (workshop.progress)("solving", 0, 0);
-    let solved = solve(&specs, installed, &available, system.packages(), workshop)?;
+    let solve = |specs: &[MatchSpec]| solve(specs, installed, &available, system.packages(), workshop);
+    let more: Vec<MatchSpec> = specs.iter().chain(&optional).cloned().collect();
+    let is_offered = |spec: &MatchSpec| {
+        available.iter().flatten().any(|record| spec.name.as_exact() == Some(&record.package_record.name))
+    };
+    let solved = if optional.is_empty() || !optional.iter().all(is_offered) {
+        solve(&specs)?
+    } else {
+        match solve(&more) {
+            // What fails without them as well is said without them.
+            Err(CondaError::Unsolvable { .. }) => solve(&specs)?,
+            solved => {
+                texts.extend(request.optional.iter().cloned());
+                specs = more;
+                solved?
+            }
+        }
+    };
     let records = PackageRecord::sort_topologically(solved.records);
     let python = python_of(records.iter().map(|record| &record.package_record));
     let is_other_python = python != python_of(installed.iter().map(|package| &package.record.package_record));

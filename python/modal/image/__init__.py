@@ -83,6 +83,7 @@ class Image(PackageSteps, CommandSteps, LocalSteps, DockerfileSteps, metaclass=E
         ```
 
         `python_version` is as for `Image.debian_slim`. The packages are from conda-forge.
+        Commands have `micromamba` and `conda` inside, if the channel has the package `micromamba`.
         """
         shown = [] if python_version is None else ["python_version=" + quote(str(python_version))]
         step = {

@@ -8,7 +8,8 @@ use std::path::Path;
 
 use lamina_bases::debian_slim_plan;
 use lamina_conda::{
-    AFTER, BEFORE, CondaError, Finishing, PREFIX, Request, Resolution, Script, Settings, SpecFile, VirtualSystem,
+    AFTER, BEFORE, CondaError, Finishing, PREFIX, PROGRAM, Request, Resolution, Script, Settings, SpecFile,
+    VirtualSystem,
 };
 use lamina_ground::{DEFAULT_PATH, Stack};
 use lamina_image::{DebianSlim, Digest, Facts, KeyMaterial, Micromamba, MicromambaInstall, Node, Release, Step};
@@ -97,6 +98,7 @@ impl LayerKind for MicromambaInstall {
         }
         if self.creates {
             material.add("creates", true);
+            material.add("optional", PROGRAM);
         }
         Ok(Box::new(CondaPlan { step: self.clone(), file }))
     }
@@ -153,6 +155,7 @@ impl CondaPlan {
     ) -> Result<Resolution, CondaError> {
         let request = Request {
             packages: self.step.packages.clone(),
+            optional: if self.step.creates { vec![PROGRAM.to_owned()] } else { Vec::new() },
             file: self.file.clone(),
             channels: self.step.channels.clone(),
             refresh: context.node.force_build,
@@ -229,6 +232,9 @@ fn lists(finishing: &Finishing, resolution: &Resolution) -> Vec<(String, Vec<u8>
         ("conda-scripts", list(scripts, '\n')),
         ("conda-requirements.txt", list(&resolution.pip, '\n')),
     ];
+    if finishing.is_new {
+        lists.push(("conda-is-new", Vec::new()));
+    }
     if finishing.activates {
         lists.push(("conda-activates", Vec::new()));
     }

@@ -28,6 +28,11 @@ while IFS=$tab read -r script name version number; do
     fi
 done < "$lists/conda-scripts"
 
+if [ -e "$lists/conda-is-new" ] && [ -f /etc/bash.bashrc ]; then
+    # Login shells read it anyhow.
+    printf '\n. /etc/profile.d/conda.sh\n' >> /etc/bash.bashrc
+fi
+
 if [ -s "$lists/conda-requirements.txt" ]; then
     python -m pip install -r "$lists/conda-requirements.txt"
 fi
