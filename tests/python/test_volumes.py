@@ -244,6 +244,43 @@ def test_uploads_of_killed_containers_are_swept(mounted, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
+def test_holes_of_files_stay_holes(mounted, tmp_path):
+    sparse = tmp_path / "sparse"
+    with sparse.open("wb") as file:
+        file.truncate(64 << 20)
+        for position in (1 << 20, 48 << 20):
+            os.pwrite(file.fileno(), b"data", position)
+    if sparse.stat().st_blocks * 512 > 1 << 20:
+        pytest.skip("this file system has no holes")
+    sparse.chmod(0o750)
+    volume = modal.Volume.from_name("data")
+    with volume.batch_upload() as batch:
+        batch.put_file(str(sparse), "/uploaded")
+    (tmp_path / "copied").mkdir()
+    volume.copy_files(["sparse"], "copied")
+    for copy in (tmp_path / "uploaded", tmp_path / "copied" / "sparse"):
+        assert copy.stat().st_blocks * 512 < 1 << 20
+        assert copy.stat().st_mode & 0o777 == 0o750
+        assert copy.read_bytes() == sparse.read_bytes()
+
+
+def test_files_without_positions_are_uploaded_to_their_ends(mounted, tmp_path):
+    volume = modal.Volume.from_name("data")
+    with volume.batch_upload() as batch:
+        batch.put_file("/proc/self/cmdline", "/text")
+        batch.put_file(io.BytesIO(b""), "/empty")
+    with open("/proc/self/cmdline", "rb") as file:
+        assert (tmp_path / "text").read_bytes() == file.read()
+    assert (tmp_path / "empty").read_bytes() == b""
+    reader, writer = os.pipe()
+    os.write(writer, b"piped")
+    os.close(writer)
+    with volume.batch_upload() as batch:
+        batch.put_file(f"/proc/self/fd/{reader}", "/piped")
+    os.close(reader)
+    assert (tmp_path / "piped").read_bytes() == b"piped"
+
+
 def test_containers_work_where_a_volume_is_mounted(mounted, tmp_path):
     volume = modal.Volume.from_name("data")
     (tmp_path / "deep").mkdir()

@@ -125,24 +125,22 @@ class Mounted:
             place = self._path(source)
             to = os.path.join(target, os.path.basename(place)) if into else target
             if not os.path.isdir(place):
-                shutil.copy(place, to)
+                _copy_file(place, to)
             elif recursive:
                 if os.path.commonpath([place, to]) == place:
                     raise InvalidError(f"`{source}` cannot be copied into itself")
-                shutil.copytree(place, to, symlinks=True, dirs_exist_ok=True)
+                shutil.copytree(place, to, symlinks=True, copy_function=_copy_file, dirs_exist_ok=True)
             else:
                 raise InvalidError(f"`{source}` is a directory", hint="say `recursive=True` to copy all that it holds")
 
     def stage(self, fd: int) -> dict[str, Any]:
         """Copies what a descriptor gives to a file of the volume that is not in its place yet."""
-        import shutil
         from tempfile import NamedTemporaryFile
 
         if self._staging is None:
             self._staging = _Staging(self._mount["path"])
         with NamedTemporaryFile(dir=self._staging.path, delete=False) as file:
-            with os.fdopen(os.dup(fd), "rb") as source:
-                shutil.copyfileobj(source, file, PIECE)
+            _copy(fd, file.fileno())
             return {"name": file.name}
 
     def publish(self, uploads: list[dict[str, Any]], force: bool) -> None:
@@ -223,6 +221,59 @@ class _Staging:
             pass
         os.close(descriptor)
         return None
+
+
+def _copy_file(source: str, target: str) -> None:
+    """Copies a file with its permissions and its holes, as ``cp`` does it."""
+    import shutil
+
+    if os.path.exists(target) and os.path.samefile(source, target):
+        raise shutil.SameFileError(f"`{source}` and `{target}` are the same file")
+    with open(source, "rb") as reader, open(target, "wb") as writer:
+        _copy(reader.fileno(), writer.fileno())
+    shutil.copymode(source, target)
+
+
+def _copy(source: int, target: int) -> None:
+    """Copies what a descriptor gives to an empty file; what is a hole there becomes one here."""
+    position = 0
+    while True:
+        data = _next_data(source, position)
+        if data is None:
+            break
+        position, end = data
+        while end is None or position < end:
+            piece = os.read(source, PIECE) if end is None else os.pread(source, min(PIECE, end - position), position)
+            if not piece:
+                break
+            _write(target, piece, position)
+            position += len(piece)
+        if end is None:
+            return
+    os.ftruncate(target, os.fstat(source).st_size)
+
+
+def _next_data(source: int, position: int) -> tuple[int, int | None] | None:
+    """Where the next data begins and ends; it has no end where there are no positions, as in a pipe."""
+    import errno
+
+    try:
+        start = os.lseek(source, position, os.SEEK_DATA)
+        return start, os.lseek(source, start, os.SEEK_HOLE)
+    except OSError as error:
+        # A file that says to be empty may only not know what it has, as those of `/proc`.
+        if error.errno == errno.ENXIO and (position or os.fstat(source).st_size):
+            return None
+        if position == 0 and error.errno in (errno.ENXIO, errno.ESPIPE, errno.EINVAL):
+            return 0, None
+        raise
+
+
+def _write(target: int, piece: bytes, position: int) -> None:
+    rest = memoryview(piece)
+    while rest:
+        count = os.pwrite(target, rest, position)
+        rest, position = rest[count:], position + count
 
 
 def _mount_of(volume: Volume) -> dict[str, Any]:
