@@ -44,6 +44,11 @@ SHAPES: dict[str, str] = {
         COPY ["a.txt", "/with space/x"]
         COPY a.txt /bin/in-bin
     """,
+    "pipes": """
+        RUN mkdir /into
+        COPY pipe /into/
+        COPY with-pipe /tree
+    """,
     "owners by number and name": """
         RUN useradd -u 1234 app && groupadd -g 77 crew
         COPY --chown=app a.txt /user
@@ -245,6 +250,10 @@ def make_context(directory: Path) -> None:
         ("xz.tar.xz", lzma.compress),
     ):
         (directory / name).write_bytes(archive(compress))
+    (directory / "with-pipe").mkdir()
+    for pipe in (directory / "pipe", directory / "with-pipe/pipe"):
+        os.mkfifo(pipe, 0o640)
+        os.utime(pipe, (LONG_AGO, LONG_AGO))
     (directory / "not.tar.gz").write_bytes(gzip.compress(b"no archive"))
 
 

@@ -1,5 +1,6 @@
 //! `COPY` and `ADD`.
 
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 
 use lamina_dockerfile::{Document, Transfer};
@@ -119,6 +120,14 @@ pub(super) fn context_layer(
         let message = format!("`{source}` is no pattern: a `[` needs its `]`, and a `\\` something after it");
         return Err(mistake(step, message));
     }
+    for source in sources {
+        if let Some(kind) = kind_of_no_image(&Path::new(&context.source).join(clean(source))) {
+            return Err(mistake(
+                step,
+                format!("`{source}` is a {kind}, which no image holds: copy what it stands for"),
+            ));
+        }
+    }
     let (mut sources, mut entries) = (sources.to_vec(), Vec::new());
     for (name, file) in &context.files {
         let meant = sources.iter().any(|source| is_meant(source, name));
@@ -133,6 +142,13 @@ pub(super) fn context_layer(
     let files = Some(FileSet { entries }).filter(|files| !files.is_empty());
     let given = files.map(|files| planning.local.layer(&files, &Stack::new())).transpose()?;
     Ok(ContextLayers { own, given })
+}
+
+/// What a local path is, if images have nothing of its kind.
+fn kind_of_no_image(path: &Path) -> Option<&'static str> {
+    let kind = fs_err::symlink_metadata(path).ok()?.file_type();
+    let is_device = kind.is_block_device() || kind.is_char_device();
+    kind.is_socket().then_some("socket").or(is_device.then_some("device"))
 }
 
 /// A path of the local directory without what changes nothing.

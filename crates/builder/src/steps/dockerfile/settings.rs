@@ -74,7 +74,15 @@ pub(super) fn apply(step: &DockerfileStep, state: &mut State) -> Result<(), Buil
                 state.config.volumes.insert(path);
             }
         }
-        Action::Stopsignal(signal) => state.config.stop_signal = Some(expand_one(step, state, signal)?),
+        Action::Stopsignal(signal) => {
+            let signal = expand_one(step, state, signal)?;
+            if !is_signal(&signal) {
+                let message =
+                    format!("`{signal}` is no signal: write a name such as `SIGTERM`, or a number from 1 to 64");
+                return Err(mistake(step, message));
+            }
+            state.config.stop_signal = Some(signal);
+        }
         Action::Healthcheck(check) => state.config.healthcheck = Some(Healthcheck::clone(check)),
         Action::Run(_) | Action::Copy(_) | Action::Workdir(_) => return Err(mistake(step, "it makes a layer")),
     }
@@ -94,6 +102,28 @@ fn in_shell(command: &Command, state: &State) -> Vec<String> {
     }
 }
 
+/// Names of signals, without `SIG`.
+const SIGNALS: [&str; 36] = [
+    "ABRT", "ALRM", "BUS", "CHLD", "CLD", "CONT", "FPE", "HUP", "ILL", "INT", "IO", "IOT", "KILL", "PIPE", "POLL",
+    "PROF", "PWR", "QUIT", "RTMAX", "RTMIN", "SEGV", "STKFLT", "STOP", "SYS", "TERM", "TRAP", "TSTP", "TTIN", "TTOU",
+    "URG", "USR1", "USR2", "VTALRM", "WINCH", "XCPU", "XFSZ",
+];
+
+/// Whether a word is a signal as Docker reads it: a number or a name, in letters of either case, with `SIG` or without.
+fn is_signal(word: &str) -> bool {
+    if let Ok(number) = word.parse::<u8>() {
+        return (1..=64).contains(&number);
+    }
+    let name = word.to_ascii_uppercase();
+    let name = name.strip_prefix("SIG").unwrap_or(&name);
+    // Signals of programs' own are counted from both ends.
+    let counted = |start: &str, most: u8| {
+        let distance = name.strip_prefix(start)?;
+        Some(distance.parse().is_ok_and(|distance: u8| (1..=most).contains(&distance)))
+    };
+    SIGNALS.contains(&name) || counted("RTMIN+", 15).or_else(|| counted("RTMAX-", 14)).unwrap_or(false)
+}
+
 /// The ports that a word stands for: `8000-8002/udp` are three.
 fn exposed(word: &str) -> Option<Vec<String>> {
     let (ports, protocol) = word.split_once('/').unwrap_or((word, "tcp"));
@@ -104,4 +134,19 @@ fn exposed(word: &str) -> Option<Vec<String>> {
     let (first, last): (u16, u16) = (first.parse().ok()?, last.parse().ok()?);
     let known = ["tcp", "udp", "sctp"].contains(&&*protocol) && first <= last;
     known.then(|| (first..=last).map(|port| format!("{port}/{protocol}")).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signals_are_numbers_and_names() {
+        for word in ["SIGTERM", "term", "sigint", "9", "64", "SIGRTMIN", "RTMIN+3", "SIGRTMAX-14"] {
+            assert!(is_signal(word), "{word}");
+        }
+        for word in ["NOPE", "", "0", "65", "-1", "SIG", "SIGSIGTERM", "RTMIN+16", "RTMAX-0", "RTMIN+"] {
+            assert!(!is_signal(word), "{word}");
+        }
+    }
 }

@@ -117,7 +117,7 @@ struct Walk<'a> {
     filter: Filter,
     sources: Vec<Source>,
     files: Vec<LocalFile>,
-    /// Directories and links.
+    /// Directories, links and pipes.
     others: BTreeMap<Vec<u8>, Node>,
 }
 
@@ -192,6 +192,11 @@ impl Walk<'_> {
                 let status = Status::new(&stat);
                 self.files.push(LocalFile { target: path, origin: Arc::clone(&self.root), below: 0, entry: 0, status });
             }
+            FileType::Fifo if taken => {
+                let status = fs::symlink_metadata(&full).map_err(StoreError::local("reading the status of", &full))?;
+                self.others.insert(path, Node::Fifo { meta: metadata(&status, false) });
+            }
+            // Images have neither sockets nor devices.
             _ => {}
         }
         Ok(())
@@ -216,7 +221,7 @@ fn join(link: &[u8], target: &[u8]) -> Vec<u8> {
     parts.join(&b'/')
 }
 
-/// What a directory or link is in the image, where it belongs to container root.
+/// What a directory, link or pipe is in the image, where it belongs to container root.
 fn metadata(status: &std::fs::Metadata, is_root: bool) -> Metadata {
     use std::os::unix::fs::MetadataExt;
     if is_root {
