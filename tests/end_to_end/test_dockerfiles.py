@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import io
 import os
+import stat
 import tarfile
 import threading
 
@@ -46,7 +47,8 @@ def context(modal: Modal) -> Modal:
     (modal.directory / "sub/empty").chmod(0o710)
     (modal.directory / "sub/link").symlink_to("deep.txt")
     (modal.directory / "out").symlink_to("/etc/hostname")
-    os.mkfifo(modal.directory / "pipe")
+    os.mkfifo(modal.directory / "pipe", 0o640)
+    os.mknod(modal.directory / "socket", stat.S_IFSOCK | 0o600)
     return modal
 
 
@@ -275,9 +277,15 @@ def test_a_dockerfile_is_read_with_its_ignore_file(context: Modal) -> None:
         ("FROM scratch\nCOPY [a /x", ["`[a` is no pattern", "Dockerfile:2"]),
         ("FROM scratch\nCOPY out /x", ["the link `/out` leads nowhere", "Dockerfile:2"]),
         ("FROM scratch\nADD none.tar /x", ["`none.tar` is not there", "Dockerfile:2"]),
-        ("FROM scratch\nADD pipe /x", ["`pipe` is not there", "Dockerfile:2"]),
+        ("FROM scratch\nADD socket /x", ["`socket` is a socket, which no image holds", "Dockerfile:2"]),
+        ("FROM scratch\nSTOPSIGNAL NOPE", ["`NOPE` is no signal", "Dockerfile:2"]),
         ("FROM scratch\nCOPY --chown=4294967295 a.txt /", ["`4294967295` is not among", "Dockerfile:2"]),
         ("FROM scratch\nCOPY --chown=0:99999999 a.txt /", ["`0:99999999` is not among", "Dockerfile:2"]),
+        ("FROM localhost/", ["`localhost/` names no image", "Dockerfile:1"]),
+        ("FROM localhost/a/b/c", ["`localhost/a/b/c` names no image", "Dockerfile:1"]),
+        ("FROM localhost:5000/a", ["`localhost:5000/a` is no stage above", "Dockerfile:1"]),
+        ("FROM localhost/none:v1", ["there is no image of the name `none:v1` in the environment `main`"]),
+        ("FROM scratch\nCOPY --from=scratch / /x", ["`scratch` has no files", "Dockerfile:2"]),
         ("FROM scratch AS one\nCOPY --from=one /x /", ["`one` does not end above", "Dockerfile:2"]),
         ("FROM scratch\nCOPY --from=1 /x /\nFROM scratch\nFROM 0", ["`1` does not end above", "Dockerfile:2"]),
         ("FROM scratch\nLABEL a=" + "${A:-" * 20_000 + "}" * 20_000, ["substitutions stand in one another"]),
@@ -300,6 +308,28 @@ def test_lines_that_are_wrong_are_named(context: Modal, text: str, words: list[s
     assert result.code == 1 and "Traceback" not in result.stderr
     for word in words:
         assert word in result.stderr
+
+
+def test_a_file_starts_from_images_of_this_machine(context: Modal) -> None:
+    name = f"local-{os.urandom(4).hex()}"
+    lines = "FROM scratch AS other\nCOPY b.txt /\nFROM scratch\nENV A=set\nCOPY a.txt /\n"
+    first = context("image", "build", ".", "-t", f"{name}:v1", "-f", "-", input=lines).stdout.strip()
+    again = context("image", "build", ".", "-f", "-", input=f"ARG TAG=v1\nFROM localhost/{name}:$TAG\n").stdout.strip()
+    assert again == first
+    context(
+        "image", "build", ".", "-t", name, "-f", "-", input="FROM scratch\nCOPY b.txt /\n", MODAL_ENVIRONMENT="other"
+    )
+    lines = (
+        f"COPY --from=localhost/{name}:v1 /a.txt /one",
+        f"COPY --from=localhost/other/{name} /b.txt /other",
+        f"RUN --mount=from=localhost/{name}:v1,target=/mnt cat /mnt/a.txt > /mounted",
+    )
+    assert output(context, "cat /one /other /mounted", *lines) == "one\ntwo\none\n"
+    built = f"FROM localhost/other/{name} AS {name}\nFROM {name}\nCOPY a.txt /$A\n"
+    shown = context("image", "build", ".", "-f", "-", input=built, MODAL_ENVIRONMENT="elsewhere")
+    assert shown.stdout.startswith("im-")
+    result = context("image", "build", ".", "-f", "-", input=f"FROM {name}:v1\n", check=False)
+    assert result.code and f"`{name}:v1` is no stage above" in result.stderr and "localhost/NAME" in result.stderr
 
 
 def test_a_forced_file_executes_what_is_needed_of_it_again(context: Modal) -> None:

@@ -250,6 +250,7 @@ def test_dockerfiles_are_read_when_the_app_starts(tmp_path, monkeypatch):
         "name": "Dockerfile",
         "text": "FROM scratch\n",
         "build_args": {"A": "1"},
+        "environment": "main",
         "context": {"source": str(tmp_path), "ignore": None},
     }
     assert steps(image) == [expected]

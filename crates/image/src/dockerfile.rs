@@ -21,6 +21,9 @@ pub struct Dockerfile {
     /// Values of `ARG`.
     #[serde(default)]
     pub build_args: BTreeMap<String, String>,
+    /// The environment of published images that it names without one.
+    #[serde(default)]
+    pub environment: String,
     /// The stage that is wanted; `None` is the last one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,

@@ -6,6 +6,7 @@ import os
 import sys
 
 from modal._client.files import absolute, directory_entry
+from modal._shared.api import environment_or_default
 from modal._shared.errors import mark
 from modal.image.dockerfile import AUTO
 
@@ -28,7 +29,7 @@ def read_dockerfile(path: AnyPath, context_dir: AnyPath | None, ignore: Ignore) 
         raise mark(IsADirectoryError(f"the Dockerfile `{full}` is a directory: name the file in it")) from None
     except UnicodeDecodeError as error:
         raise mark(ValueError(f"the Dockerfile `{full}` is no UTF-8 text: {error}")) from None
-    return {"name": os.path.basename(full), "text": text, "context": read_context(context_dir, full, ignore)}
+    return _step(os.path.basename(full), text, read_context(context_dir, full, ignore))
 
 
 def read_standard_input(context_dir: AnyPath) -> dict[str, Any]:
@@ -37,7 +38,17 @@ def read_standard_input(context_dir: AnyPath) -> dict[str, Any]:
         text = sys.stdin.buffer.read().decode()
     except UnicodeDecodeError as error:
         raise mark(ValueError(f"the Dockerfile on standard input is no UTF-8 text: {error}")) from None
-    return {"name": "Dockerfile", "text": text, "context": read_context(context_dir, None, AUTO)}
+    return _step("Dockerfile", text, read_context(context_dir, None, AUTO))
+
+
+def read_lines(context_dir: AnyPath | None, ignore: Ignore, files: dict[str, AnyPath]) -> dict[str, Any]:
+    """What lines of a Dockerfile need beside their text."""
+    context = read_context(context_dir, None, ignore, files)
+    return {"environment": environment_or_default(None), "context": context}
+
+
+def _step(name: str, text: str, context: dict[str, Any]) -> dict[str, Any]:
+    return {"name": name, "text": text, "environment": environment_or_default(None), "context": context}
 
 
 def read_context(

@@ -59,8 +59,10 @@ class DockerfileSteps(Steps):
         what ``<Dockerfile>.dockerignore`` or ``.dockerignore`` says. `env` and `secrets` are variables of its ``RUN``
         instructions; ``--mount=type=secret,id=NAME`` gives the secret's variable ``NAME``.
 
+        ``FROM`` takes stages, ``scratch`` and ``localhost/NAME:TAG``: the image that `Image.publish` gave this name.
         Each instruction that changes files is a layer with a key of its own, stages build at the same time, and those
-        that nothing uses are not built. ``USER`` is the user of later instructions; functions run as root.
+        that nothing uses are not built. `force_build` executes all that are needed anew, and no step of other calls.
+        ``USER`` is the user of later instructions; functions run as root.
         """
         owner = "Image.from_dockerfile"
         if not isinstance(path, (str, os.PathLike)):
@@ -123,9 +125,9 @@ class DockerfileSteps(Steps):
             return self._unchanged()
 
         def local() -> dict[str, Any]:
-            from modal._client.dockerfile import read_context
+            from modal._client.dockerfile import read_lines
 
-            return {"context": read_context(context_dir, None, ignore, files)}
+            return read_lines(context_dir, ignore, files)
 
         step = {
             "kind": "dockerfile_commands",

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use lamina_dockerfile::{Argument, Command, Health, Instruction, Kind as Word, ParseError, RunMount, Words};
 use lamina_image::{
-    Action, Dockerfile, DockerfileCopy, DockerfilePlace, DockerfileRun, DockerfileStep, FromScratch, Healthcheck, Node,
-    NodeId, Step,
+    Action, Dockerfile, DockerfileCopy, DockerfilePlace, DockerfileRun, DockerfileStep, ExistingImage, FromScratch,
+    Healthcheck, Node, NodeId, Step,
 };
 
 use crate::BuildError;
@@ -46,6 +46,8 @@ enum Base {
     Parent(NodeId),
     Scratch,
     Stage(usize),
+    /// An image of this machine, by its name.
+    Published(ExistingImage),
 }
 
 struct Stage<'a> {
@@ -67,6 +69,8 @@ struct Lowering<'a> {
 
 /// What `FROM`, `COPY --from` and mounts name beside stages.
 const SCRATCH: &str = "scratch";
+/// The host that published images are on: no registry has this name, so that theirs mean what they mean elsewhere.
+const PUBLISHED: &str = "localhost/";
 
 impl<'a> Lowering<'a> {
     fn place(&self, instruction: &Instruction) -> DockerfilePlace {
@@ -143,14 +147,34 @@ impl<'a> Lowering<'a> {
         match name {
             SCRATCH => Ok(Base::Scratch),
             "" => Err(self.mistake(instruction, "it names no image: a variable in it is empty or not set")),
-            name => Err(self.mistake(
-                instruction,
-                format!(
-                    "`{name}` is no stage above, and images of registries are not part of this version: start from \
-                     `scratch`, or use `modal.Image.debian_slim().dockerfile_commands(...)`"
-                ),
-            )),
+            name => match name.strip_prefix(PUBLISHED) {
+                Some(published) => Ok(Base::Published(self.published(instruction, published)?)),
+                None => Err(self.mistake(
+                    instruction,
+                    format!(
+                        "`{name}` is no stage above, and images of registries are not part of this version: start from \
+                         `scratch`, from `{PUBLISHED}NAME` if you published an image, or use \
+                         `modal.Image.debian_slim().dockerfile_commands(...)`"
+                    ),
+                )),
+            },
         }
+    }
+
+    /// The published image that `[environment/]name[:tag]` names.
+    fn published(&self, instruction: &Instruction, name: &str) -> Result<ExistingImage, BuildError> {
+        let (environment, plain) = name.split_once('/').unwrap_or((&self.file.environment, name));
+        let (plain, tag) = plain.split_once(':').unwrap_or((plain, "latest"));
+        let is_word = |word: &str| {
+            !word.is_empty() && word.chars().all(|letter| letter.is_ascii_alphanumeric() || "-_.".contains(letter))
+        };
+        if ![environment, plain, tag].into_iter().all(is_word) {
+            let message =
+                format!("`{PUBLISHED}{name}` names no image: write `{PUBLISHED}NAME` or `{PUBLISHED}NAME:TAG`");
+            return Err(self.mistake(instruction, message));
+        }
+        let [environment, name, tag] = [environment, plain, tag].map(str::to_owned);
+        Ok(ExistingImage::Name { environment, name, tag })
     }
 
     /// The stage of this name or number among those so far.
@@ -234,7 +258,8 @@ impl<'a> Lowering<'a> {
         let below = match stage.base.clone() {
             Base::Parent(id) => id,
             Base::Stage(other) => self.end(other),
-            Base::Scratch => self.scratch(number),
+            Base::Scratch => self.base(number, Step::FromScratch(FromScratch {}), "FROM scratch"),
+            Base::Published(image) => self.base(number, Step::ExistingImage(image), &start.text),
         };
         let mut below = self.push(self.id(number, "start"), vec![below], &start, Action::Stage);
         for (index, instruction) in instructions.into_iter().enumerate() {
@@ -251,11 +276,17 @@ impl<'a> Lowering<'a> {
         Ok(())
     }
 
-    fn scratch(&mut self, part: impl std::fmt::Display) -> NodeId {
-        let id = format!("{}/{part}/scratch", self.node.id);
-        let step = Step::FromScratch(FromScratch {});
-        let plain = Node { inputs: Vec::new(), environment: BTreeMap::new(), secrets: Vec::new(), ..self.node.clone() };
-        self.nodes.push(Node { id: id.clone(), step, title: "FROM scratch".to_owned(), ..plain });
+    /// A node that builds on no other one.
+    fn base(&mut self, part: impl std::fmt::Display, step: Step, title: &str) -> NodeId {
+        let id = format!("{}/{part}/base", self.node.id);
+        let plain = Node {
+            inputs: Vec::new(),
+            environment: BTreeMap::new(),
+            secrets: Vec::new(),
+            gpu: Vec::new(),
+            ..self.node.clone()
+        };
+        self.nodes.push(Node { id: id.clone(), step, title: title.to_owned(), ..plain });
         id
     }
 
@@ -266,7 +297,12 @@ impl<'a> Lowering<'a> {
             nodes.push(match self.resolve_in(stage, instruction, &name)? {
                 Base::Stage(other) => self.end(other),
                 Base::Parent(id) => id,
-                Base::Scratch => self.scratch(format!("{stage}/{index}.{part}")),
+                Base::Scratch => {
+                    return Err(self.mistake(instruction, "`scratch` has no files: name a stage that has some"));
+                }
+                Base::Published(image) => {
+                    self.base(format!("{stage}/{index}.{part}"), Step::ExistingImage(image), &instruction.text)
+                }
             });
         }
         Ok(nodes)
