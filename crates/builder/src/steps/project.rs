@@ -59,6 +59,18 @@ impl ProjectFile {
         self.at(keys)?.as_table()
     }
 
+    /// The names in the project's dependencies, also those of extras.
+    fn dependency_names(&self) -> BTreeSet<String> {
+        let optional = self.table_at(&["project", "optional-dependencies"]);
+        requirement_names(self.at(&["project", "dependencies"]).into_iter().chain(values_of(optional)))
+    }
+
+    /// The names in groups of dependencies.
+    fn group_names(&self) -> BTreeSet<String> {
+        let former = self.at(&["tool", "uv", "dev-dependencies"]);
+        requirement_names(former.into_iter().chain(values_of(self.table_at(&["dependency-groups"]))))
+    }
+
     /// The requirements in a value that has to be a list of them.
     fn requirements(&self, value: &Value, name: &str) -> Result<Vec<String>, BuildError> {
         let items = value.as_array().map(|items| items.iter().map(|item| item.as_str().map(str::to_owned)).collect());
@@ -67,6 +79,23 @@ impl ProjectFile {
             mistake(ErrorClass::InvalidError, message, None)
         })
     }
+}
+
+/// The values of a table that may be absent.
+fn values_of(table: Option<&Table>) -> impl Iterator<Item = &Value> {
+    table.into_iter().flat_map(Table::values)
+}
+
+/// The names in lists of requirements. What is no requirement, as `include-group`, has none.
+fn requirement_names<'a>(lists: impl Iterator<Item = &'a Value>) -> BTreeSet<String> {
+    let items = lists.filter_map(Value::as_array).flatten();
+    items.filter_map(|item| lamina_wheels::requirement_name(item.as_str()?)).collect()
+}
+
+/// The names in lists of what a lock says of requirements.
+fn locked_names<'a>(lists: impl Iterator<Item = &'a Value>) -> BTreeSet<String> {
+    let items = lists.filter_map(Value::as_array).flatten();
+    items.filter_map(|item| item.get("name")?.as_str().map(normalize_name)).collect()
 }
 
 /// The dependencies of a project with those of the wanted groups that it has.
@@ -198,28 +227,30 @@ impl UvProject {
         if dynamic.is_some_and(|names| names.iter().any(found_by_building)) {
             return Ok(());
         }
-        let declared = self.pyproject.at(&["project", "dependencies"]);
-        let optional = self.pyproject.table_at(&["project", "optional-dependencies"]);
-        let declared: BTreeSet<String> = declared
-            .into_iter()
-            .chain(optional.into_iter().flat_map(Table::values))
-            .filter_map(Value::as_array)
-            .flatten()
-            .filter_map(|requirement| lamina_wheels::requirement_name(requirement.as_str()?))
-            .collect();
-        let locked: BTreeSet<String> = metadata
-            .and_then(|metadata| metadata.get("requires-dist")?.as_array())
-            .into_iter()
-            .flatten()
-            .filter_map(|requirement| requirement.get("name")?.as_str().map(normalize_name))
-            .collect();
+        let of_metadata = |key: &str| metadata.and_then(|metadata| metadata.get(key));
+        let groups = values_of(of_metadata("requires-dev").and_then(Value::as_table));
+        self.compare(
+            lock,
+            &self.pyproject.dependency_names(),
+            &locked_names(of_metadata("requires-dist").into_iter()),
+        )?;
+        self.compare(lock, &self.pyproject.group_names(), &locked_names(groups))
+    }
+
+    /// Refuses a lock that was made for other names than the project declares.
+    fn compare(
+        &self,
+        lock: &ProjectFile,
+        declared: &BTreeSet<String>,
+        locked: &BTreeSet<String>,
+    ) -> Result<(), BuildError> {
         // An extra may name others of the project itself, which the lock has by what they stand for.
         let own = self.own_name();
         let differs = |one: &BTreeSet<String>, other: &BTreeSet<String>| {
             one.difference(other).find(|name| Some(*name) != own.as_ref()).cloned()
         };
         let (path, place) = (self.pyproject.path.display(), lock.path.display());
-        let message = match (differs(&declared, &locked), differs(&locked, &declared)) {
+        let message = match (differs(declared, locked), differs(locked, declared)) {
             (Some(name), _) => {
                 format!("`{place}` does not match its project: `{path}` asks for `{name}`, which it lacks")
             }
@@ -347,6 +378,24 @@ mod tests {
         let dynamic = PROJECT.replace("dependencies = ['Idna>=3']", "dynamic = ['dependencies']");
         let directory = written(&[("pyproject.toml", &dynamic), ("uv.lock", &lock("{ name = 'x' }"))]);
         assert!(UvProject::read(directory.path()).unwrap().check(&[], &[], true).is_ok());
+    }
+
+    #[test]
+    fn locks_belong_to_the_groups_of_their_project() {
+        let said = |locked: &str, project: &str| {
+            let metadata =
+                format!("{}[package.metadata.requires-dev]\n{locked}", lock("{ name = 'idna' }, { name = 'six' }"));
+            let directory = written(&[("pyproject.toml", project), ("uv.lock", &metadata)]);
+            let result = UvProject::read(directory.path()).unwrap().check(&[], &[], true);
+            if result.is_ok() { "fits".to_owned() } else { refusal(result, directory.path()) }
+        };
+        let project = PROJECT.replace("test = []", "test = ['Pytest>=8', { include-group = 'lint' }]\nlint = ['ruff']");
+        let whole = "test = [{ name = 'pytest' }, { name = 'ruff' }]\nlint = [{ name = 'ruff' }]\n";
+        assert_eq!(said(whole, &project), "fits");
+        insta::assert_snapshot!(said("test = [{ name = 'pytest' }]\n", &project), @"InvalidError: `uv.lock` does not match its project: `pyproject.toml` asks for `ruff`, which it lacks");
+        insta::assert_snapshot!(said("test = [{ name = 'pytest' }]\n", PROJECT), @"InvalidError: `uv.lock` does not match its project: it was made for `pytest`, which `pyproject.toml` does not ask for");
+        let former = format!("{PROJECT}[tool.uv]\ndev-dependencies = ['pytest']\n");
+        assert_eq!(said("dev = [{ name = 'pytest' }]\n", &former), "fits");
     }
 
     #[test]
