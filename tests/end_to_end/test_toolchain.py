@@ -103,6 +103,9 @@ def test_functions_that_compile_have_a_compiler(modal: Modal) -> None:
     files = f".pip_install_from_requirements({str(modal.directory / 'requirements.txt')!r})"
     assert run(modal, files, "print(shutil.which('cc'))").stdout == "/usr/bin/cc\n"
     assert modal("run", "-q", "app.py").stdout == "/usr/bin/cc\n", "all of it is cached"
+    project = '[project]\nname = "demo"\nversion = "1"\nrequires-python = ">=3.11"\ndependencies = ["cffi"]\n'
+    modal.write("project/pyproject.toml", project)
+    assert run(modal, '.uv_sync("project")', "print(shutil.which('cc'))").stdout == "/usr/bin/cc\n"
     assert run(modal, "", "print(shutil.which('cc'))").stdout == "None\n"
     assert run(modal, steps, "print(shutil.which('cc'))", MODAL_TOOLCHAIN="never").stdout == "None\n"
     assert run(modal, "", "print(shutil.which('cc'))", MODAL_TOOLCHAIN="always").stdout == "/usr/bin/cc\n"

@@ -8,7 +8,7 @@ use lamina_ground::ErrorClass;
 use lamina_image::{Digest, IndexOptions, KeyMaterial, Node, PipInstall, PoetryInstallFromFile, Step};
 
 use super::installer::{self, Installation};
-use super::project::{missing, mistake, read};
+use super::project::{ProjectFile, add_compiling, missing, mistake};
 use super::{Kind, LayerKind, Made, Planning, Recipe, StepContext, StepError};
 use crate::BuildError;
 use crate::log::StepLog;
@@ -22,22 +22,22 @@ struct PoetryPlan {
     lock: Option<String>,
 }
 
-/// The texts of the project and of its lock file.
-fn files(step: &PoetryInstallFromFile) -> Result<(String, Option<String>), BuildError> {
+/// The project and its lock file.
+fn files(step: &PoetryInstallFromFile) -> Result<(ProjectFile, Option<ProjectFile>), BuildError> {
     let path = Path::new(&step.pyproject);
-    let pyproject = read(path)?.ok_or_else(|| missing(path))?;
+    let pyproject = ProjectFile::read(path.to_owned())?.ok_or_else(|| missing(path))?;
     if step.ignore_lockfile {
         return Ok((pyproject, None));
     }
     let lock = step.lockfile.as_ref().map_or_else(|| path.with_file_name("poetry.lock"), PathBuf::from);
-    let text = read(&lock)?.ok_or_else(|| {
+    let file = ProjectFile::read(lock.clone())?.ok_or_else(|| {
         if step.lockfile.is_some() {
             return missing(&lock);
         }
         let message = format!("the project has no lock file: `{}` does not exist", lock.display());
         mistake(ErrorClass::NotFoundError, message, "run `poetry lock` in the project, or pass `ignore_lockfile=True`")
     })?;
-    Ok((pyproject, Some(text)))
+    Ok((pyproject, Some(file)))
 }
 
 /// The requirement that installs poetry.
@@ -80,6 +80,8 @@ impl LayerKind for PoetryInstallFromFile {
     fn plan(&self, _planning: &Planning<'_>, material: &mut KeyMaterial) -> Result<Box<dyn Recipe>, BuildError> {
         let (pyproject, lock) = files(self)?;
         material.add("kind", "poetry_install_from_file");
+        add_compiling(&pyproject, lock.as_ref(), material);
+        let (pyproject, lock) = (pyproject.text, lock.map(|lock| lock.text));
         material.add("pyproject", Digest::of(pyproject.as_bytes()).hex());
         material.add("lock", lock.as_ref().map(|lock| Digest::of(lock.as_bytes()).hex()));
         material.add("with", self.with.clone());
@@ -144,15 +146,37 @@ mod tests {
         let at = |name: &str| directory.path().join(name).display().to_string();
         let mut step = step(&at("pyproject.toml"));
         assert!(matches!(files(&step), Err(BuildError::FileNotFound(_))));
-        fs_err::write(at("pyproject.toml"), "a").unwrap();
+        fs_err::write(at("pyproject.toml"), "a = 1").unwrap();
         assert!(matches!(files(&step), Err(BuildError::Refused { class: ErrorClass::NotFoundError, .. })));
         step.lockfile = Some(at("other.lock"));
         assert!(matches!(files(&step), Err(BuildError::FileNotFound(_))));
         step.ignore_lockfile = true;
-        assert_eq!(files(&step).unwrap(), ("a".to_owned(), None));
-        fs_err::write(at("poetry.lock"), "b").unwrap();
+        let texts = |step: &PoetryInstallFromFile| {
+            let (pyproject, lock) = files(step).unwrap();
+            (pyproject.text, lock.map(|lock| lock.text))
+        };
+        assert_eq!(texts(&step), ("a = 1".to_owned(), None));
+        fs_err::write(at("poetry.lock"), "b = 1").unwrap();
         let step = PoetryInstallFromFile { ignore_lockfile: false, lockfile: None, ..step };
-        assert_eq!(files(&step).unwrap(), ("a".to_owned(), Some("b".to_owned())));
+        assert_eq!(texts(&step), ("a = 1".to_owned(), Some("b = 1".to_owned())));
+    }
+
+    #[test]
+    fn what_compiles_in_functions_is_part_of_the_key() {
+        let directory = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| fs_err::write(directory.path().join(name), text).unwrap();
+        let mut step = step(&directory.path().join("pyproject.toml").display().to_string());
+        let compiling = |step: &PoetryInstallFromFile| {
+            let (pyproject, lock) = files(step).unwrap();
+            let mut material = KeyMaterial::new("x86_64");
+            add_compiling(&pyproject, lock.as_ref(), &mut material);
+            material.canonical()["compiling"] == serde_json::json!(["numba", "torch"])
+        };
+        write("pyproject.toml", "[tool.poetry.dependencies]\nnumba = '*'\nvllm = '*'\n");
+        write("poetry.lock", "[[package]]\nname = 'torch'\n");
+        assert!(compiling(&step));
+        step.ignore_lockfile = true;
+        assert!(!compiling(&step));
     }
 
     #[test]

@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use lamina_ground::ErrorClass;
-use lamina_image::Pyproject;
+use lamina_image::{KeyMaterial, Pyproject};
 use lamina_wheels::normalize_name;
 use toml::{Table, Value};
 
 use crate::BuildError;
+use crate::toolchain::{COMPILING, compiling};
 
 /// A file of a project.
 pub(super) struct ProjectFile {
@@ -17,6 +18,15 @@ pub(super) struct ProjectFile {
     pub(super) text: String,
     /// What it says.
     table: Table,
+}
+
+/// Adds to a key which packages of a project compile something in functions, if any does.
+pub(super) fn add_compiling(pyproject: &ProjectFile, lock: Option<&ProjectFile>, material: &mut KeyMaterial) {
+    let locked = lock.map(ProjectFile::locked).unwrap_or_default();
+    let names = compiling(&pyproject.asked(), &locked);
+    if !names.is_empty() {
+        material.add(COMPILING, Vec::from_iter(names));
+    }
 }
 
 /// An error of a project's file.
@@ -57,6 +67,26 @@ impl ProjectFile {
 
     fn table_at(&self, keys: &[&str]) -> Option<&Table> {
         self.at(keys)?.as_table()
+    }
+
+    /// The packages that the project asks for, wherever it does: itself, for extras and for groups, in the forms of all
+    /// tools that are known here.
+    pub(super) fn asked(&self) -> BTreeSet<String> {
+        let poetry = self.at(&["tool", "poetry"]);
+        let groups = poetry.and_then(|poetry| poetry.get("group")?.as_table());
+        let owners = poetry.into_iter().chain(groups.into_iter().flat_map(Table::values));
+        let of_poetry = owners
+            .flat_map(|owner| ["dependencies", "dev-dependencies"].into_iter().filter_map(|key| owner.get(key)))
+            .filter_map(Value::as_table)
+            .flat_map(Table::keys)
+            .map(|name| normalize_name(name));
+        self.dependency_names().into_iter().chain(self.group_names()).chain(of_poetry).collect()
+    }
+
+    /// The packages in a lock, whether they are installed or not.
+    pub(super) fn locked(&self) -> BTreeSet<String> {
+        let packages = self.at(&["package"]).and_then(Value::as_array).into_iter().flatten();
+        packages.filter_map(|package| package.get("name")?.as_str().map(normalize_name)).collect()
     }
 
     /// The names in the project's dependencies, also those of extras.
@@ -396,6 +426,21 @@ mod tests {
         insta::assert_snapshot!(said("test = [{ name = 'pytest' }]\n", PROJECT), @"InvalidError: `uv.lock` does not match its project: it was made for `pytest`, which `pyproject.toml` does not ask for");
         let former = format!("{PROJECT}[tool.uv]\ndev-dependencies = ['pytest']\n");
         assert_eq!(said("dev = [{ name = 'pytest' }]\n", &former), "fits");
+    }
+
+    #[test]
+    fn packages_are_asked_for_in_many_places() {
+        let text = "[project]\ndependencies = ['A_1>=1']\n[project.optional-dependencies]\nx = ['b[c]']\n\
+                    [dependency-groups]\ny = ['d', { include-group = 'z' }]\n[tool.uv]\ndev-dependencies = ['e']\n\
+                    [tool.poetry.dependencies]\npython = '^3.11'\nF = '*'\n[tool.poetry.dev-dependencies]\ng = '*'\n\
+                    [tool.poetry.group.i.dependencies]\nh = { version = '1' }\n";
+        let lock = "[[package]]\nname = 'J.k'\n[[package]]\nversion = '1'\n";
+        let directory = written(&[("pyproject.toml", text), ("lock", lock), ("odd.toml", "package = 1\ntool = []\n")]);
+        let file = |name: &str| ProjectFile::read(directory.path().join(name)).unwrap().unwrap();
+        let names = |names: BTreeSet<String>| names.into_iter().collect::<Vec<_>>().join(" ");
+        assert_eq!(names(file("pyproject.toml").asked()), "a-1 b d e f g h python");
+        assert_eq!(names(file("lock").locked()), "j-k");
+        assert_eq!(names(file("odd.toml").asked()) + &names(file("odd.toml").locked()), "");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use lamina_image::{Digest, Facts, KeyMaterial, UvSync};
 use lamina_wheels::{Installer, LockedProject, Resolution, WheelError};
 
 use super::installer::{self, Installation};
-use super::project::UvProject;
+use super::project::{UvProject, add_compiling};
 use super::python::{self, Place};
 use super::{Kind, LayerKind, Made, Planning, Recipe, StepContext, StepError};
 use crate::BuildError;
@@ -50,8 +50,9 @@ impl LayerKind for UvSync {
     fn plan(&self, _planning: &Planning<'_>, material: &mut KeyMaterial) -> Result<Box<dyn Recipe>, BuildError> {
         let project = project(self)?;
         let (unusual_setting, requires_python) = (project.unusual_setting(), project.requires_python());
-        let (pyproject, lock) = (project.pyproject.text, project.lock.map(|lock| lock.text));
         material.add("kind", "uv_sync");
+        add_compiling(&project.pyproject, project.lock.as_ref(), material);
+        let (pyproject, lock) = (project.pyproject.text, project.lock.map(|lock| lock.text));
         material.add("pyproject", Digest::of(pyproject.as_bytes()).hex());
         material.add("lock", lock.as_ref().map(|lock| Digest::of(lock.as_bytes()).hex()));
         material.add("groups", self.groups.clone());

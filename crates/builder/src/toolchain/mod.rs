@@ -2,23 +2,25 @@
 //!
 //! Nothing of it is ever part of a layer, or of a key.
 
+mod later;
 mod look;
 mod words;
 
+use std::borrow::Cow;
 use std::ffi::OsStr;
 use std::io::Write;
 use std::time::Instant;
 
 use lamina_bases::{BaseError, Suite, Toolchain};
-use lamina_ground::{EnvVars, Stack, seconds_since_1970};
-use lamina_image::{Digest, Facts, KeyMaterial, Package, RecordedFacts};
+use lamina_ground::{EnvVars, Hint, Stack, seconds_since_1970};
+use lamina_image::{Digest, Facts, KeyMaterial, RecordedFacts};
 use lamina_store::{LayerRecord, Store, StoreError};
 use lamina_workshop::Workshop;
-use serde_json::Value;
 
 use crate::BuildError;
 use crate::error::Mistake;
 use crate::log::StepLog;
+pub(crate) use later::{COMPILING, compiles_later, compiling};
 pub(crate) use look::Look;
 pub(crate) use words::Need;
 
@@ -113,6 +115,19 @@ impl Image<'_> {
     }
 }
 
+/// Why there are no compilers for an image.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+struct NotToBeHad(BaseError);
+
+impl Hint for NotToBeHad {
+    /// Without them it may do as well: what is likely to compile something need not.
+    fn hint(&self) -> Option<Cow<'_, str>> {
+        let never = format!("set {}=never to do without compilers", EnvVars::MODAL_TOOLCHAIN);
+        Some(Cow::Owned(self.0.hint().map_or_else(|| never.clone(), |hint| format!("{hint}; or {never}"))))
+    }
+}
+
 /// What tells one toolchain from another. It goes with its base: one that is made anew has newer packages.
 fn material(toolchain: &Toolchain<'_>, base: &Digest) -> KeyMaterial {
     let mut material = KeyMaterial::new(std::env::consts::ARCH);
@@ -149,7 +164,7 @@ impl Lacking<'_> {
         let work = self.toolchain.make(workshop, log).map_err(|error| match error {
             BaseError::Cancelled(_) => BuildError::Cancelled,
             BaseError::Store(error) => BuildError::from(error),
-            error => BuildError::failed(error),
+            error => BuildError::failed(NotToBeHad(error)),
         })?;
         let committed = store.commit_until(&work, Toolchain::commit_rules(), workshop.cancel)?;
         store.record_layer(&LayerRecord {
@@ -172,33 +187,8 @@ impl Lacking<'_> {
     }
 }
 
-/// Packages that compile while programs use them, also where those use them through others.
-const COMPILE_LATER: [&str; 2] = ["torch", "triton"];
-/// Packages that do so for some programs: those that ask for them by name.
-const COMPILE_FOR_SOME: [&str; 6] = ["cffi", "cppimport", "cython", "numba", "pybind11", "pythran"];
-
-/// Whether what a step installs compiles something in functions. Its key's material says what it asks for, itself and in files.
-pub(crate) fn compiles_later(material: &Value, installed: &[Package]) -> bool {
-    let kind = material.get("kind").and_then(Value::as_str);
-    let is_installer = kind.is_some_and(|kind| ["pip_install", "uv_pip_install"].contains(&kind));
-    let asked = |field: &str| material.get(field).filter(|_| is_installer).and_then(Value::as_array);
-    let texts = ["packages", "requirements"].into_iter().filter_map(asked).flatten().filter_map(Value::as_str);
-    let mut asked = texts.flat_map(str::lines).map(|line| name(line.trim()));
-    asked.any(|name| COMPILE_FOR_SOME.contains(&&*name) || COMPILE_LATER.contains(&&*name))
-        || installed.iter().any(|package| COMPILE_LATER.contains(&&*package.name))
-}
-
-/// The name that a requirement begins with.
-fn name(requirement: &str) -> String {
-    let is_part = |character: char| character.is_ascii_alphanumeric() || "-_.".contains(character);
-    let end = requirement.find(|character| !is_part(character)).unwrap_or(requirement.len());
-    requirement[..end].to_ascii_lowercase()
-}
-
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]
@@ -213,20 +203,13 @@ mod tests {
     }
 
     #[test]
-    fn some_packages_compile_in_functions() {
-        let later = |material: Value, installed: &[Package]| compiles_later(&material, installed);
-        let asks = |package: &str| later(json!({"kind": "pip_install", "packages": [package]}), &[]);
-        assert!(asks("torch==2.4") && asks("CFFI>=1") && asks("numba[extra]"));
-        assert!(!asks("cryptography") && !asks("torchaudio"));
-        let in_files = json!({"kind": "uv_pip_install", "packages": [], "requirements": ["# x\nattrs\n numba>=0.5\n"]});
-        assert!(later(in_files, &[]));
-        assert!(!later(json!({"kind": "apt_install", "packages": ["numba"]}), &[]));
-        let installed = |name: &str| {
-            let (name, version) = (name.to_owned(), "1".to_owned());
-            let package = Package { kind: lamina_image::PackageKind::Pypi, name, version, source: None, sha256: None };
-            later(json!({"kind": "pip_install", "packages": ["vllm"]}), &[package])
-        };
-        assert!(installed("triton") && !installed("cffi"));
+    fn who_cannot_have_compilers_is_told_how_to_do_without() {
+        let error = BaseError::Dependency { suite: "bookworm".to_owned(), reason: "`gcc` is missing".to_owned() };
+        let error = BuildError::failed(NotToBeHad(error));
+        insta::assert_snapshot!(error, @"the packages of `bookworm` do not fit together: `gcc` is missing");
+        insta::assert_snapshot!(error.hint().unwrap(), @"the mirror may be in the middle of an update: try again later; or set MODAL_TOOLCHAIN=never to do without compilers");
+        let error = NotToBeHad(BaseError::Architecture("m68k".to_owned()));
+        insta::assert_snapshot!(error.hint().unwrap(), @"set MODAL_TOOLCHAIN=never to do without compilers");
     }
 
     #[test]
