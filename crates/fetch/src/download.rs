@@ -55,6 +55,22 @@ impl Client {
         Ok(path)
     }
 
+    /// [`Self::download`] of a file whose digest is not known: it is named by what comes.
+    ///
+    /// # Errors
+    /// When it cannot be fetched or cannot be stored.
+    pub fn download_unknown(&self, url: &str, directory: &Path, progress: Progress<'_>) -> Result<PathBuf, FetchError> {
+        fs::create_dir_all(directory)?;
+        let (file, sha256) = self.patiently(url, |reader| {
+            let (file, sha256, _) = receive(directory, url, None, reader, progress)?;
+            Ok((file, sha256))
+        })?;
+        file.as_file().sync_data()?;
+        let path = directory.join(sha256);
+        file.persist(&path).map_err(|error| FetchError::Io(error.error))?;
+        Ok(path)
+    }
+
     /// Fetches several files with `connections` at a time and hands each to `arrived` as soon as it is there.
     /// `arrived` runs on the downloading threads and gets the index into `downloads`.
     ///
@@ -102,9 +118,28 @@ fn fetch_into(
     reader: &mut dyn Read,
     progress: Progress<'_>,
 ) -> Result<tempfile::NamedTempFile, Failure> {
+    let (file, found, length) = receive(directory, &download.url, download.size, reader, progress)?;
+    if found == download.sha256 {
+        return Ok(file);
+    }
+    // A connection that broke quietly gives a short file; trying again may help. A full-length one is another file.
+    if download.size.is_some_and(|size| length < size) {
+        return Err(Failure::Passing(std::io::ErrorKind::UnexpectedEof.into()));
+    }
+    Err(Failure::Final(FetchError::Digest { url: download.url.clone(), expected: download.sha256.clone(), found }))
+}
+
+/// Writes a body of at most `size` bytes into a temporary file of `directory`; with its SHA-256 and its length.
+fn receive(
+    directory: &Path,
+    url: &str,
+    size: Option<u64>,
+    reader: &mut dyn Read,
+    progress: Progress<'_>,
+) -> Result<(tempfile::NamedTempFile, String, u64), Failure> {
     let final_io = |error: std::io::Error| Failure::Final(FetchError::Io(error));
     let mut file = tempfile::Builder::new().prefix(".partial-").tempfile_in(directory).map_err(final_io)?;
-    let limit = download.size.map_or(LARGEST, |size| size.min(LARGEST));
+    let limit = size.map_or(LARGEST, |size| size.min(LARGEST));
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; BUFFER_LENGTH];
     let mut length = 0_u64;
@@ -115,21 +150,13 @@ fn fetch_into(
         }
         length += count as u64;
         if length > limit {
-            return Err(Failure::Final(FetchError::TooLarge { url: download.url.clone(), limit }));
+            return Err(Failure::Final(FetchError::TooLarge { url: url.to_owned(), limit }));
         }
         hasher.update(&buffer[..count]);
         file.write_all(&buffer[..count]).map_err(final_io)?;
         progress(count as u64);
     }
-    let found = HEXLOWER.encode(&hasher.finalize());
-    if found == download.sha256 {
-        return Ok(file);
-    }
-    // A connection that broke quietly gives a short file; trying again may help. A full-length one is another file.
-    if download.size.is_some_and(|size| length < size) {
-        return Err(Failure::Passing(std::io::ErrorKind::UnexpectedEof.into()));
-    }
-    Err(Failure::Final(FetchError::Digest { url: download.url.clone(), expected: download.sha256.clone(), found }))
+    Ok((file, HEXLOWER.encode(&hasher.finalize()), length))
 }
 
 /// Whether a text is a SHA-256 in lower-case hexadecimal. Such a text is also safe as a file name.

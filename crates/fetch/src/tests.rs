@@ -78,6 +78,15 @@ fn downloads_are_verified_and_kept() {
 }
 
 #[test]
+fn a_download_without_a_digest_is_named_by_what_comes() {
+    let directory = tempfile::tempdir().unwrap();
+    let (address, _) = serve(vec![OK]);
+    let path = client().download_unknown(&address, directory.path(), &|_| ()).unwrap();
+    assert_eq!(path, directory.path().join(HELLO));
+    assert_eq!(fs_err::read(path).unwrap(), b"hello");
+}
+
+#[test]
 fn a_cancelled_client_stops_waiting() {
     let (address, _) = serve(vec![BUSY; 6]);
     let cancel = CancelToken::new();
