@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import http.server
 import json
 import shutil
@@ -11,7 +12,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from conda_channel import PREFIX, Channel, Contents
+from conda_channel import PREFIX, SUBDIR, Channel, Contents
 from conftest import Modal, Result
 from packages import serve
 
@@ -237,6 +238,54 @@ def test_environment_files_and_pip(modal: Modal, channels: Path) -> None:
         "3",
         True,
     ]
+
+
+def test_lists_of_addresses_and_locks_are_taken_as_they_are(modal: Modal, channels: Path, tmp_path: Path) -> None:
+    # Without an index: nothing is solved.
+    lab = tmp_path / "lab"
+    shutil.copytree(channels / "lab", lab)
+    for index in lab.glob("*/repodata.json*"):
+        index.unlink()
+    paths = [next(lab.glob(f"*/{name}-1.0-0.*")) for name in ("demo-tool", "libdemo", "demo-mod")]
+    server = http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
+    )
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_port}"
+    urls = [f"{address}/{path.relative_to(tmp_path)}" for path in paths]
+    md5, sha256 = (hashlib.new(name, paths[0].read_bytes()).hexdigest() for name in ("md5", "sha256"))
+    modal.write("list.txt", f"# platform: {SUBDIR}\n@EXPLICIT\n{urls[0]}#{md5}\n{paths[1].as_uri()}\n{urls[2]}\n")
+    modal.write("wrong.txt", f"@EXPLICIT\n{urls[0]}#{md5[::-1]}\n")
+    modal.write("missing.txt", f"@EXPLICIT\n{address}/lab/noarch/none-1-0.conda\n")
+    modal.write("other.txt", f"@EXPLICIT\n{address}/lab/win-64/demo-1-0.conda\n")
+    entry = {"name": "demo-tool", "manager": "conda", "platform": SUBDIR, "url": urls[0], "hash": {"sha256": sha256}}
+    modal.write("conda-lock.yml", json.dumps({"version": 1, "metadata": {}, "package": [entry]}))
+    body = """{
+        "tool": run("demo-tool") if Path("/opt/conda/bin/demo-entry").exists() else None,
+        "records": sorted(path.stem for path in Path("/opt/conda/conda-meta").glob("*.json")),
+        "record": json.loads(Path("/opt/conda/conda-meta/demo-tool-1.0-0.json").read_text()),
+    }"""
+    others = ["pip-24.0-0", "python-3.11.2-0"]
+    try:
+        found = json.loads(build(modal, channels, 'base.micromamba_install(spec_file="list.txt")', body).stdout)
+        assert found["tool"] == "tool 1.0"
+        assert found["records"] == ["demo-mod-1.0-0", "demo-tool-1.0-0", "libdemo-1.0-0", *others]
+        assert (found["record"]["url"], found["record"]["channel"]) == (urls[0], f"{address}/lab/")
+        assert (found["record"]["sha256"], found["record"]["depends"][0]) == (sha256, "libdemo")
+        locked = json.loads(build(modal, channels, 'base.micromamba_install(spec_file="conda-lock.yml")', body).stdout)
+        assert locked["records"] == ["demo-tool-1.0-0", *others]
+        for name, words in (
+            ("wrong.txt", f"its MD5 is `{md5}`"),
+            ("missing.txt", "404"),
+            ("other.txt", "it is for `win-64`"),
+        ):
+            result = build(modal, channels, f'base.micromamba_install(spec_file="{name}")', "None", check=False)
+            assert result.code != 0 and words in result.stderr, result.stderr
+        mixed = 'base.micromamba_install("numpy", spec_file="list.txt")'
+        assert "beside which `numpy`" in build(modal, channels, mixed, "None", check=False).stderr
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,8 @@ mod fetch;
 mod install;
 mod installed;
 mod link;
+mod lock_file;
+mod locked;
 mod manifest;
 mod place;
 mod prefix;

@@ -26,7 +26,7 @@ const TIMEOUT: Duration = Duration::from_mins(10);
 const DEFAULT_CHANNEL: &str = "conda-forge";
 
 /// What is to become of an environment.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Resolution {
     /// Packages to install, each after those that it needs.
     pub(crate) install: Vec<Chosen>,
@@ -38,6 +38,8 @@ pub struct Resolution {
     pub(crate) requested: Vec<String>,
     /// Requirements for pip, once all that is there.
     pub pip: Vec<String>,
+    /// Whether what those need is among them.
+    pub is_locked: bool,
     /// Variables that the environment has from now on.
     pub variables: BTreeMap<String, String>,
 }
@@ -70,6 +72,15 @@ pub fn resolve(
     let specs = texts.clone().map(|text| parse(text)).collect::<Result<Vec<_>, _>>()?;
     let mut texts: Vec<String> = texts.map(|text| redact(text).into_owned()).collect();
     let optional = request.optional.iter().map(|text| parse(text)).collect::<Result<Vec<_>, _>>()?;
+    if !wanted.locked.is_empty() {
+        if !texts.is_empty() {
+            return Err(CondaError::SpecFile {
+                name: request.file.as_ref().map(|file| file.name.clone()).unwrap_or_default(),
+                reason: format!("it lists addresses, beside which `{}` cannot be asked for", texts.join(" ")),
+            });
+        }
+        return take_locked(wanted, installed, settings, workshop);
+    }
     let channels = channels(request, &wanted, &specs, settings)?;
     let mut specs = specs.into_iter().map(|spec| of_public_channel(spec, settings)).collect::<Result<Vec<_>, _>>()?;
     (workshop.progress)("reading channels", 0, 0);
@@ -102,7 +113,51 @@ pub fn resolve(
             }
         }
     };
-    let records = PackageRecord::sort_topologically(solved.records);
+    let asked = |record: &RepoDataRecord| {
+        let asks = |(spec, _): &(&MatchSpec, &String)| spec.name.as_exact() == Some(&record.package_record.name);
+        specs.iter().zip(&texts).filter(asks).map(|(_, text)| text.clone()).collect()
+    };
+    let choose = |record: RepoDataRecord| Chosen {
+        location: location_of(&record.url, &indexes),
+        requested: asked(&record),
+        record,
+    };
+    let changes = changes(solved.records, installed, &choose);
+    Ok(Resolution { requested: texts, pip: wanted.pip, variables: wanted.variables, ..changes })
+}
+
+/// What becomes of an environment with packages that are named by address: those of other names stay.
+fn take_locked(
+    wanted: Wanted,
+    installed: &[Installed],
+    settings: &Settings,
+    workshop: &Workshop<'_>,
+) -> Result<Resolution, CondaError> {
+    (workshop.progress)("reading packages", 0, 0);
+    let found = crate::locked::find(&wanted.locked, settings, workshop)?;
+    let mut records: HashMap<_, RepoDataRecord> = HashMap::new();
+    let kept = installed.iter().map(|package| package.record.clone());
+    for record in kept.chain(found.iter().map(|(record, _)| record.clone())) {
+        records.insert(record.package_record.name.clone(), record);
+    }
+    let choose = |record: RepoDataRecord| {
+        let location = found.iter().find(|(other, _)| other.url == record.url);
+        let location = location.map_or_else(|| record.url.clone(), |(_, location)| location.clone());
+        Chosen { location, requested: Vec::new(), record }
+    };
+    let mut records: Vec<_> = records.into_values().collect();
+    records.sort_by(|one, other| one.package_record.name.cmp(&other.package_record.name));
+    let changes = changes(records, installed, &choose);
+    Ok(Resolution { pip: wanted.pip, is_locked: wanted.is_locked, ..changes })
+}
+
+/// What is to be installed and removed so that an environment has these packages.
+fn changes(
+    records: Vec<RepoDataRecord>,
+    installed: &[Installed],
+    choose: &dyn Fn(RepoDataRecord) -> Chosen,
+) -> Resolution {
+    let records = PackageRecord::sort_topologically(records);
     let python = python_of(records.iter().map(|record| &record.package_record));
     let is_other_python = python != python_of(installed.iter().map(|package| &package.record.package_record));
     let mut former: HashMap<_, _> =
@@ -116,14 +171,12 @@ pub fn resolve(
             continue;
         }
         remove.extend(replaced.cloned());
-        let asks = |(spec, _): &(&MatchSpec, &String)| spec.name.as_exact() == Some(&record.package_record.name);
-        let requested = specs.iter().zip(&texts).filter(asks).map(|(_, text)| text.clone()).collect();
-        install.push(Chosen { location: location_of(&record.url, &indexes), record, requested });
+        install.push(choose(record));
     }
     remove.extend(former.into_values().cloned());
     tracing::info!(install = install.len(), remove = remove.len(), "conda packages are chosen");
     remove.sort_by(|one, other| one.file_name.cmp(&other.file_name));
-    Ok(Resolution { install, remove, python, requested: texts, pip: wanted.pip, variables: wanted.variables })
+    Resolution { install, remove, python, ..Resolution::default() }
 }
 
 fn parse(text: &str) -> Result<MatchSpec, CondaError> {

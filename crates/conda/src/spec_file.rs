@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use crate::CondaError;
+use crate::lock_file::LockFile;
+use crate::locked::Locked;
 
 /// A file that says which packages are wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +26,10 @@ pub(crate) struct Wanted {
     pub(crate) specs: Vec<String>,
     /// Requirements for pip.
     pub(crate) pip: Vec<String>,
+    /// Whether all that pip is to install is listed, with what it needs.
+    pub(crate) is_locked: bool,
+    /// Packages by address, for which nothing is solved.
+    pub(crate) locked: Vec<Locked>,
     /// Variables of the environment.
     pub(crate) variables: BTreeMap<String, String>,
 }
@@ -58,9 +64,12 @@ impl SpecFile {
     }
 
     fn read_environment(&self) -> Result<Wanted, CondaError> {
+        if let Ok(lock) = serde_yaml::from_str::<LockFile>(&self.text) {
+            return lock.wanted().map_err(|reason| self.unusable(reason));
+        }
         let file: Environment = serde_yaml::from_str(&self.text)
             .map_err(|error| self.unusable(format!("it is no environment: {error}")))?;
-        // A lock file of another program has none, and would be taken for an empty environment.
+        // A lock of a form that is not known has none, and would be taken for an empty environment.
         let Some(dependencies) = file.dependencies else {
             return Err(self.unusable("it has no list `dependencies`"));
         };
@@ -93,12 +102,20 @@ impl SpecFile {
     }
 
     fn read_list(&self) -> Result<Wanted, CondaError> {
+        if self.text.lines().any(|line| line.trim() == "@EXPLICIT") {
+            return self.read_addresses();
+        }
         let lines = self.text.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
         let specs: Vec<String> = lines.filter(|line| !line.is_empty()).map(str::to_owned).collect();
-        if specs.iter().any(|spec| spec == "@EXPLICIT") {
-            return Err(self.unusable("lists of addresses (`@EXPLICIT`) are not supported: list names and versions"));
-        }
         Ok(Wanted { specs, ..Wanted::default() })
+    }
+
+    /// A list of addresses, as `conda list --explicit` writes it.
+    fn read_addresses(&self) -> Result<Wanted, CondaError> {
+        let lines = self.text.lines().map(str::trim);
+        let lines = lines.filter(|line| !line.is_empty() && !line.starts_with('#') && *line != "@EXPLICIT");
+        let locked = lines.map(Locked::parse).collect::<Result<_, _>>().map_err(|reason| self.unusable(reason))?;
+        Ok(Wanted { locked, ..Wanted::default() })
     }
 }
 
@@ -122,13 +139,15 @@ mod tests {
         let list = read("packages.txt", "# all\nnumpy=2 # exact\n\nc++-compiler\n").unwrap();
         assert_eq!(list.specs, ["numpy=2", "c++-compiler"]);
         assert_eq!(read("e.yaml", "dependencies: []").unwrap(), Wanted::default());
+        let text = "# platform: linux-64\n@EXPLICIT\nhttps://x.invalid/c/noarch/a-1-0.conda\n\n";
+        assert_eq!(read("e.txt", text).unwrap().locked.len(), 1);
     }
 
     #[test]
     fn what_cannot_be_followed_is_refused() {
-        insta::assert_snapshot!(read("lock.yml", "version: 1\npackage: []\n").unwrap_err(), @"the file `lock.yml` cannot be used: it has no list `dependencies`");
+        insta::assert_snapshot!(read("lock.yml", "version: 6\npackages: []\n").unwrap_err(), @"the file `lock.yml` cannot be used: it has no list `dependencies`");
         insta::assert_snapshot!(read("e.yml", "dependencies: [{cargo: [x]}]").unwrap_err(), @"the file `e.yml` cannot be used: packages for `cargo` cannot be installed; `pip` can");
-        insta::assert_snapshot!(read("e.txt", "@EXPLICIT\nhttps://x.invalid/a-1-0.conda\n").unwrap_err(), @"the file `e.txt` cannot be used: lists of addresses (`@EXPLICIT`) are not supported: list names and versions");
+        insta::assert_snapshot!(read("e.txt", "@EXPLICIT\nnumpy=2\n").unwrap_err(), @"the file `e.txt` cannot be used: `numpy=2` is no address of a package");
         assert!(
             read("e.yml", "dependencies: [")
                 .unwrap_err()

@@ -307,9 +307,10 @@ class PackageSteps(Steps):
         image.micromamba_install("samtools=1.20", "bwa", channels=["conda-forge", "bioconda"])
         ```
 
-        `spec_file` is a local file that is read when the image is built: an environment (``environment.yml``), or a
-        list with one package a line. Of `channels` the first is the strongest; where none is named, it is conda-forge.
-        Packages that the environment has keep their versions where possible, and Python its series.
+        `spec_file` is a local file that is read when the image is built: an environment (``environment.yml``), a
+        list with one package a line, a list of addresses (`@EXPLICIT`), or a lock of conda-lock. Of `channels` the
+        first is the strongest; where none is named, it is conda-forge. Packages that the environment has keep their
+        versions where possible, and Python its series.
         """
         method = "micromamba_install"
         names = flatten(method, packages)

@@ -199,10 +199,14 @@ fn finish(
     let work = store.new_work()?;
     let active: Vec<(String, String)> = facts.config.environment.clone().into_iter().collect();
     let fixed: Vec<(&str, &str)> = active.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let mut environment = vec![("PIP_NO_CACHE_DIR", "1"), ("PIP_ROOT_USER_ACTION", "ignore")];
+    if resolution.is_locked {
+        environment.push(("PIP_NO_DEPS", "1"));
+    }
     let run = Run {
         script: Some(FINISH),
         commands: &[BEFORE.to_owned(), AFTER.to_owned()],
-        environment: &[("PIP_NO_CACHE_DIR", "1"), ("PIP_ROOT_USER_ACTION", "ignore")],
+        environment: &environment,
         fixed: &fixed,
         files: &lists(finishing, resolution),
         tools: Stack::from_bottom_up([packages]),
