@@ -215,11 +215,13 @@ class App(metaclass=Explained):
 
         return decorate
 
-    def _run_aio(self, /, *, interactive: bool = False) -> RunningApp:
-        return RunningApp(self, interactive=interactive)
+    def _run_aio(self, /, *, name: str | None = None, interactive: bool = False, **unsupported: Nothing) -> RunningApp:
+        refuse_keywords("app.run", unsupported, ("name", "interactive"))
+        _check_name("app.run", name)
+        return RunningApp(self, interactive=interactive, name=name)
 
     @with_aio(_run_aio)
-    def run(self, /, *, interactive: bool = False, **unsupported: Nothing) -> RunningApp:
+    def run(self, /, *, name: str | None = None, interactive: bool = False, **unsupported: Nothing) -> RunningApp:
         """Builds the app's images and makes its functions callable inside a ``with`` block.
 
         ```python
@@ -229,10 +231,9 @@ class App(metaclass=Explained):
         ```
 
         In event loops: ``async with app.run():``. An app that is ``interactive`` has functions that may ask for this
-        process's terminal, with ``breakpoint()`` or ``modal.interact()``.
+        process's terminal, with ``breakpoint()`` or ``modal.interact()``. With a `name` it runs under that one.
         """
-        refuse_keywords("app.run", unsupported, ("interactive",))
-        return RunningApp(self, interactive=interactive)
+        return self._run_aio(name=name, interactive=interactive, **unsupported)
 
     def __repr__(self) -> str:
         return f"App({self._name!r})" if self._name else "App()"
@@ -251,11 +252,18 @@ class RunningApp:
     """
 
     def __init__(
-        self, app: App, output: bool | None = None, interactive: bool = False, *, ends_with: bool = False
+        self,
+        app: App,
+        output: bool | None = None,
+        interactive: bool = False,
+        *,
+        name: str | None = None,
+        ends_with: bool = False,
     ) -> None:
         self._app = app
         self._output = output
         self._interactive = interactive
+        self._name = name
         self._ends_with = ends_with
         self._engine: Engine | None = None
 
@@ -312,7 +320,7 @@ class RunningApp:
         from modal._shared.wire import encode_json
 
         app = self._app
-        graph, body = app_graph(app)
+        graph, body = app_graph(app, self._name)
         try:
             started = engine.request("app.start", body)
         except ImageBuildError as error:

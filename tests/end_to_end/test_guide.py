@@ -49,11 +49,18 @@ function = (
     .run_function(download_models, secrets=[modal.Secret.from_name("huggingface")])
 )
 
+# With a GPU, which the test does without.
+trained = modal.Image.debian_slim(python_version="3.11").pip_install("idna", gpu="A10G")
+
 # Forcing, and imports that only the image has.
 forced = modal.Image.debian_slim(python_version="3.11").pip_install("idna", force_build=True)
 with basic.imports():
     import pydantic
     import requests
+frames = modal.Image.debian_slim(python_version="3.11").pip_install("pandas", "numpy")
+with frames.imports():
+    import numpy as np
+    import pandas as pd
 
 # The whole.
 image = (
@@ -120,6 +127,20 @@ def of_function():
     return open("/root/models/weights.bin").read()
 
 
+@app.function(image=trained, gpu="A10G")
+def of_trained():
+    import idna
+
+    return idna.__name__
+
+
+@app.function(image=frames)
+def of_frames():
+    data = [{"x": 1}, {"x": 3}]
+    df = pd.DataFrame(data)  # pd is available
+    return [df.describe().to_dict()["x"]["mean"], np.__name__]
+
+
 @app.function(image=forced)
 def of_forced():
     import idna
@@ -149,6 +170,7 @@ def main():
 
 
 def test_the_guide_runs_as_it_stands(modal: Modal) -> None:
+    modal.environment["MODAL_GPU"] = "ignore"
     modal.write("app.py", PROGRAM)
     modal.write("src/names.py", "COLUMN = 'x'\n")
     modal.write("my_module.py", "VALUE = 42\n")
@@ -171,6 +193,8 @@ def test_the_guide_runs_as_it_stands(modal: Modal) -> None:
         "of_variables": "INFO/root:/root/src",
         "of_commands": True,
         "of_function": "example.org 28",
+        "of_trained": "idna",
+        "of_frames": [2.0, "numpy"],
         "of_forced": "idna",
         "of_whole": ["/usr/bin/git", "httpx", ["names.py"], "of-the-app"],
     }

@@ -305,3 +305,15 @@ def test_settings_are_sent():
 def test_run_names_a_keyword_that_it_does_not_take():
     with pytest.raises(InvalidError, match=r"`app.run` does not take `detach` in this version"):
         modal.App().run(detach=True)
+    with pytest.raises(InvalidError, match=r"`app.run` does not take `detach` in this version"):
+        modal.App().run.aio(detach=True)
+    with pytest.raises(InvalidError, match=r"`name` of `app.run` takes a string"):
+        modal.App().run(name=3)
+
+
+def test_an_app_runs_under_another_name():
+    app = modal.App("a")
+    assert app_graph(app)[1]["app"]["name"] == "a"
+    running = app.run(name="other")
+    assert app_graph(app, running._name)[1]["app"]["name"] == "other"
+    assert app.name == "a"

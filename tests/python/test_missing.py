@@ -61,6 +61,13 @@ def test_modules_that_modal_has_not_either_are_simply_missing():
     assert importlib.util.find_spec("modal.nonsense") is None
 
 
+def test_modules_are_attributes_without_being_imported():
+    assert modal.volume.FileEntryType.FILE == 1
+    assert modal.functions.FunctionCall is modal.FunctionCall
+    with pytest.raises(AttributeError, match=r"`modal.queue` is not part of this version.*: pass data as arguments"):
+        _ = modal.queue
+
+
 def test_names_are_also_where_modal_has_them():
     from modal.functions import FunctionCall
 

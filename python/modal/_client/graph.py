@@ -180,8 +180,8 @@ class Graph:
                 image._failed_log = getattr(error, "modal_log", None)
 
 
-def app_graph(app: App) -> tuple[Graph, dict[str, Any]]:
-    """The graph of an app, and the body of the request that starts it."""
+def app_graph(app: App, name: str | None = None) -> tuple[Graph, dict[str, Any]]:
+    """The graph of an app, and the body of the request that starts it, under another name if one is given."""
     graph = Graph()
     for function in app._functions.values():
         graph.add_function(app, function)
@@ -189,7 +189,7 @@ def app_graph(app: App) -> tuple[Graph, dict[str, Any]]:
         graph.add_image(app._image)
     graph.check()
     return graph, {
-        "app": {"name": app.name, "environment": environment_or_default(None)},
+        "app": {"name": name or app.name, "environment": environment_or_default(None)},
         "images": graph.images,
         "functions": graph.functions,
         "options": options(),

@@ -129,7 +129,7 @@ _FUNCTION = ("block_network", "network_file_systems", "restrict_modal_access", "
 #: Keywords of Modal's that are not here, by who takes them there. What asks for nothing is taken all the same.
 KEYWORDS = {
     "@app.function": _FUNCTION,
-    "app.run": ("client", "detach", "environment_name", "name", "show_progress", "stdout"),
+    "app.run": ("client", "detach", "environment_name", "show_progress", "stdout"),
     "Image.from_dockerfile": ("add_python", "registry_secret"),
     "Image.run_function": ("network_file_systems",),
 }
@@ -146,7 +146,9 @@ RENAMED = {
 
 HINTS = {
     "add_python": "install Python in the Dockerfile, or use `Image.debian_slim().dockerfile_commands(...)`",
+    "client": _ACCOUNT,
     "detach": "use `modal run --detach`",
+    "environment_name": "set `MODAL_ENVIRONMENT`, or use `modal run --env`",
     "network_file_systems": _STORAGE,
     "schedule": _SCHEDULES,
 }
@@ -155,8 +157,9 @@ HINTS = {
 def missing_name(name: str, version: str, known: Iterable[str], frame: FrameType) -> Exception:
     """The error for a name that `modal` has not. `from modal import …` would drop the text of an AttributeError."""
     text = f"`modal.{name}` is not part of this version ({version})"
-    if name in NAMES:
-        text += f": {NAMES[name]}"
+    reason = NAMES.get(name) or MODULES.get(name)
+    if reason is not None:
+        text += f": {reason}"
     else:
         text += "; it has {}".format(", ".join(f"`{each}`" for each in known))
     return ImportError(text, name="modal") if _imports(frame) else AttributeError(text)
