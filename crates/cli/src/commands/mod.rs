@@ -10,6 +10,7 @@ pub(crate) mod image;
 mod image_build;
 mod image_names;
 mod image_table;
+mod new_file;
 pub(crate) mod profile;
 mod prune;
 pub(crate) mod run;

@@ -12,6 +12,7 @@ use lamina_ground::{ErrorClass, seconds_since_1970};
 use serde_json::{Value, json};
 
 use super::ask::{confirm_removal, say};
+use super::new_file::NewFile;
 use super::{print, print_json};
 use crate::arguments::{Removal, VolumeCommand};
 use crate::failure::Failure;
@@ -187,7 +188,7 @@ fn check_name(volumes: Volumes<'_>, id: &str, path: &str) -> Result<(), Failure>
     Err(Failure::new(message).hint("rename it in a function that has the volume, with `os.rename` and a name in bytes"))
 }
 
-/// Writes a file beside its place and renames it, so that it is there as a whole or not at all.
+/// Writes a file that gets its name when it is whole: it is there as such or not at all.
 fn get_file(volumes: Volumes<'_>, id: &str, remote: &str, target: &Path, force: bool) -> Result<(), Failure> {
     let exists = || {
         Failure::new(format!("there is a local file `{}` already", target.display())).hint("replace it with `--force`")
@@ -197,19 +198,12 @@ fn get_file(volumes: Volumes<'_>, id: &str, remote: &str, target: &Path, force: 
     }
     let directory = target.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs_err::create_dir_all(directory)?;
-    let file = tempfile::Builder::new()
-        .prefix(".modal-")
-        .permissions(std::fs::Permissions::from_mode(0o666))
-        .tempfile_in(directory)?;
-    volumes.read(id, remote, std::os::fd::AsFd::as_fd(file.as_file()))?;
-    if force {
-        file.persist(target).map_err(|error| error.error)?;
-    } else {
-        file.persist_noclobber(target).map_err(|error| {
-            if error.error.kind() == io::ErrorKind::AlreadyExists { exists() } else { Failure::from(error.error) }
-        })?;
-    }
-    Ok(())
+    let new = NewFile::open(directory)?;
+    volumes.read(id, remote, new.descriptor())?;
+    new.place(directory, target, force).map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists if !force => exists(),
+        _ => Failure::from(error),
+    })
 }
 
 /// An error, with the option that would have been needed for a directory.
