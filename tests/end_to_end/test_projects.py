@@ -139,6 +139,33 @@ def test_locked_wheels_are_linked_as_uv_installs_them(modal: Modal, index: Index
         assert (linked, found) == (installed, again)
 
 
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        ("activate", "The script name `activate` is reserved"),
+        ("python3", "Scripts must not use the reserved name `python3`"),
+    ],
+)
+def test_names_of_scripts_that_uv_keeps_are_its_own_business(
+    modal: Modal, index: Index, script: str, said: str
+) -> None:
+    path, text = "lamina_named-1.0.dist-info/entry_points.txt", f"[console_scripts]\n{script} = lamina_named:main\n"
+    index.add(
+        "host",
+        "lamina_named",
+        "1.0",
+        record=lambda record: record + record_row(path, text),
+        more=lambda archive: archive.writestr(path, text),
+    )
+    project = '[project]\nname = "demo"\nversion = "1"\nrequires-python = ">=3.11"\ndependencies = ["lamina-named"]\n'
+    modal.write("project/pyproject.toml", project)
+    lock = [UV, "lock", "--no-config", "--default-index", index.url("host")]
+    subprocess.run(lock, cwd=modal.directory / "project", check=True, capture_output=True)
+    result = build(modal, index, '.uv_sync("project")', check=False)
+    assert f"has a script `{script}`" in result.stderr and said in result.stderr
+    assert (result.code == 0) == (script == "activate"), result.stderr
+
+
 def test_project_of_poetry(modal: Modal, index: Index) -> None:
     source = f'[[tool.poetry.source]]\nname = "host"\nurl = "{index.url("host")}/"\npriority = "primary"\n'
     modal.write("pyproject.toml", PROJECT + source)

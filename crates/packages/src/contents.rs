@@ -2,6 +2,7 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -135,7 +136,7 @@ impl Contents {
         self.files.insert(file.path, (position, file.content));
     }
 
-    /// Places everything into the bare upper of a step over these layers.
+    /// Places everything into the upper of a step over these layers. Files that the step has made there are replaced.
     ///
     /// # Errors
     /// [`MISSING`] when the store lacks an object; [`NOT_LINKABLE`] when the image has something else than a directory where
@@ -194,18 +195,23 @@ fn ancestors(path: &str) -> impl Iterator<Item = &str> {
 /// Makes a directory of the upper, unless it is there, like the one of the image.
 fn make_directory(path: &Path, like: &Directory, upper: &Path) -> Result<(), JobError> {
     match fs::create_dir(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => return Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            let is_directory = fs::symlink_metadata(path)?.is_dir();
+            return if is_directory { Ok(()) } else { Err(no_directory(path, upper)) };
+        }
         other => other?,
     }
     match like {
         Directory::Absent => set_mode(path, 0o755),
         Directory::Present(like) => copy_owner_and_mode(like.top().map_or(upper, LayerPath::on_disk), path),
-        Directory::Other => {
-            let directory = path.strip_prefix(upper).unwrap_or(path).display();
-            let detail = format!("`/{directory}` of the image is not a plain directory");
-            Err(JobError::new(NOT_LINKABLE, detail))
-        }
+        Directory::Other => Err(no_directory(path, upper)),
     }
+}
+
+/// That something else is where a directory is needed.
+fn no_directory(path: &Path, upper: &Path) -> JobError {
+    let directory = path.strip_prefix(upper).unwrap_or(path).display();
+    JobError::new(NOT_LINKABLE, format!("`/{directory}` of the image is not a plain directory"))
 }
 
 /// Gives a directory of the upper the owner and mode that the image's directory has.
@@ -225,6 +231,7 @@ fn set_mode(path: &Path, mode: u32) -> Result<(), JobError> {
 fn fill(context: &WorkerContext, work: &str, directory: &str, files: &[(&str, &Content)]) -> Result<u64, JobError> {
     let mut bytes_placed = 0;
     let mut upper = context.upper_directory(work, Path::new(if directory.is_empty() { "/" } else { directory }))?;
+    let on_disk = context.upper(work).join(directory.trim_start_matches('/'));
     for (name, content) in files {
         match content {
             Content::Object { digest, mode, size } => {
@@ -232,18 +239,28 @@ fn fill(context: &WorkerContext, work: &str, directory: &str, files: &[(&str, &C
                 bytes_placed += size;
             }
             Content::Text { bytes, mode } => {
-                let path = context.upper(work).join(directory.trim_start_matches('/')).join(name);
-                fs::write(&path, bytes)?;
+                let path = on_disk.join(name);
+                create(&path)?.write_all(bytes)?;
                 set_mode(&path, *mode)?;
                 bytes_placed += bytes.len() as u64;
             }
             Content::Link(target) => {
-                let path = context.upper(work).join(directory.trim_start_matches('/')).join(name);
-                fs::os::unix::fs::symlink(target, path)?;
+                fs::os::unix::fs::symlink(target, on_disk.join(name))?;
             }
         }
     }
     Ok(bytes_placed)
+}
+
+/// Makes a file. What is there is replaced, as objects replace it: a link that the step has made is not followed.
+fn create(path: &Path) -> std::io::Result<fs::File> {
+    match fs::File::create_new(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            fs::remove_file(path)?;
+            fs::File::create_new(path)
+        }
+        made => made,
+    }
 }
 
 fn place(

@@ -163,6 +163,49 @@ fn a_wheel_is_installed_with_scripts_and_metadata() {
     assert_eq!(stand.files(&again), files);
 }
 
+/// What linking a wheel of these files into an upper leaves to the installer, and why.
+fn left(prepare: impl Fn(&Path), files: &[(&str, &str)]) -> String {
+    let stand = Stand::new();
+    let work = stand.store.new_work().unwrap();
+    prepare(&stand.content(work.upper().as_str()));
+    let error = stand.link(&work, vec![stand.unpack(&wheel("demo", files)).unwrap()]).unwrap_err();
+    assert_eq!(error.kind, NOT_LINKABLE, "{}", error.message);
+    error.message
+}
+
+#[test]
+fn links_in_the_upper_are_not_followed() {
+    let outside = tempfile::tempdir().unwrap();
+    let target = outside.path().join("target");
+    for script in ["#!python\nprint()\n", "#!/bin/sh\n"] {
+        let stand = Stand::new();
+        let work = stand.store.new_work().unwrap();
+        let programs = stand.content(work.upper().as_str()).join("usr/local/bin");
+        fs::create_dir_all(&programs).unwrap();
+        std::os::unix::fs::symlink(&target, programs.join("tool")).unwrap();
+        let demo = wheel("demo", &[("demo-1.0.data/scripts/tool", script)]);
+        stand.link(&work, vec![stand.unpack(&demo).unwrap()]).unwrap();
+        assert!(!target.exists() && fs::symlink_metadata(programs.join("tool")).unwrap().is_file());
+        assert!(stand.files(&work)["usr/local/bin/tool"].1.ends_with(&script.as_bytes()[8..]));
+    }
+    let elsewhere = |upper: &Path| {
+        fs::create_dir_all(upper.join("usr/local")).unwrap();
+        std::os::unix::fs::symlink(outside.path(), upper.join("usr/local/bin")).unwrap();
+    };
+    let message = left(elsewhere, &[("demo-1.0.data/scripts/tool", "#!python\n")]);
+    assert_eq!(message, "`/usr/local/bin` of the image is not a plain directory");
+    assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn scripts_with_names_that_uv_keeps_are_for_uv() {
+    let entry_points = ("demo-1.0.dist-info/entry_points.txt", "[console_scripts]\npython3 = demo:main\n");
+    let message = left(|_| (), &[entry_points]);
+    assert_eq!(message, "`demo` has a script `python3`, a name that `uv` keeps for itself");
+    let message = left(|_| (), &[("demo-1.0.data/scripts/activate", "#!python\n")]);
+    assert_eq!(message, "`demo` has a script `activate`, a name that `uv` keeps for itself");
+}
+
 #[test]
 fn of_two_wheels_with_the_same_path_the_last_wins() {
     let stand = Stand::new();

@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 
 use lamina_ground::{Stack, StorePath};
-use lamina_packages::{Contents, Layers, Linked, MISSING, file_name};
+use lamina_packages::{Contents, Layers, Linked, MISSING, NOT_LINKABLE, file_name};
 use lamina_store::{Job, JobError, WorkerContext};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::manifest::{Bytecode, Manifest, descriptions, manifest_name};
 use crate::place::{LinkedWheel, place, place_bytecode};
 use crate::request::{Installer, Target};
+use crate::scripts::is_reserved_by_uv;
 
 /// Installs wheels, all of them unpacked before, into a bare upper. Of several with the same path, the last one's file
 /// stays, as with `uv`.
@@ -35,6 +36,9 @@ impl Job for LinkWheels {
     fn run(self, context: &WorkerContext, _fds: Vec<OwnedFd>) -> Result<Linked, JobError> {
         let wheels: Vec<(&LinkedWheel, Manifest, Bytecode)> =
             self.wheels.par_iter().map(|wheel| load(context, wheel, &self.bytecode_key)).collect::<Result<_, _>>()?;
+        if self.installer == Installer::Uv {
+            wheels.iter().try_for_each(|(wheel, manifest, _)| refuse_reserved(&wheel.name, manifest))?;
+        }
         let placed = wheels
             .par_iter()
             .map(|(wheel, manifest, bytecode)| place(wheel, manifest, bytecode, &self.target, self.installer))
@@ -49,6 +53,12 @@ impl Job for LinkWheels {
         }
         contents.link(context, &self.work, &mut Layers::new(context.content(), &self.layers))
     }
+}
+
+/// Leaves wheels to `uv` that have scripts with names of its own.
+fn refuse_reserved(wheel: &str, manifest: &Manifest) -> Result<(), JobError> {
+    let Some(script) = manifest.scripts().find(|name| is_reserved_by_uv(name)) else { return Ok(()) };
+    Err(JobError::new(NOT_LINKABLE, format!("`{wheel}` has a script `{script}`, a name that `uv` keeps for itself")))
 }
 
 fn load<'a>(

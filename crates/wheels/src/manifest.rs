@@ -79,6 +79,15 @@ impl Manifest {
         Some((place, rest))
     }
 
+    /// The names of the programs that it installs.
+    pub(crate) fn scripts(&self) -> impl Iterator<Item = &str> {
+        let shipped = self.files.iter().filter_map(|file| match self.place(&file.path) {
+            Some((Place::Scripts, name)) => Some(name),
+            _ => None,
+        });
+        shipped.chain(self.entry_points.iter().map(|point| point.name.as_str()))
+    }
+
     /// The absolute path of a file on `target`.
     pub(crate) fn path_on(&self, path: &str, target: &Target, distribution: &str) -> Option<String> {
         let (place, rest) = self.place(path)?;

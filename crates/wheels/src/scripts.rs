@@ -105,6 +105,14 @@ fn shebang(interpreter: &str) -> String {
     format!("#!/bin/sh\n'''exec' {quoted} \"$0\" \"$@\"\n' '''")
 }
 
+/// Whether a script has a name that `uv` keeps for interpreters, which it refuses, or for what activates environments, of
+/// which it warns.
+pub(crate) fn is_reserved_by_uv(name: &str) -> bool {
+    let is_version = |rest: &str| rest.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    let is_interpreter = name.strip_prefix("python").is_some_and(|rest| rest == "w" || is_version(rest));
+    is_interpreter || name == "activate_this.py" || name == "activate" || name.starts_with("activate.")
+}
+
 /// Whether a shipped script asks for the environment's interpreter.
 pub(crate) fn wants_interpreter(contents: &[u8]) -> bool {
     contents.starts_with(b"#!python")
@@ -153,6 +161,16 @@ mod tests {
         ");
         let uv = program(&point, "/opt/with space/python", Installer::Uv);
         assert!(uv.starts_with("#!/bin/sh\n'''exec' \"/opt/with space/python\" \"$0\" \"$@\"\n' '''\n# -*- coding"));
+    }
+
+    #[test]
+    fn uv_keeps_some_names() {
+        for name in ["python", "pythonw", "python3", "python3.11", "activate", "activate.fish", "activate_this.py"] {
+            assert!(is_reserved_by_uv(name), "{name}");
+        }
+        for name in ["python-argcomplete", "pythonic", "ipython3", "activate-global", "deactivate", "tool"] {
+            assert!(!is_reserved_by_uv(name), "{name}");
+        }
     }
 
     #[test]
