@@ -202,11 +202,14 @@ _said: set[str] = set()
 def _without_effect(owner: str, given: dict[str, Any]) -> dict[str, Any]:
     """The other keywords. Of each that asks for something in vain it is said once."""
     reasons = WITHOUT_EFFECT.get(owner, {})
-    for name in given.keys() & reasons.keys():
+    idle = [name for name in given if name in reasons]
+    for name in idle:
         _check_number(name, given[name])
-        if not _asks_for_nothing(given[name]) and name not in _said:
-            _said.add(name)
-            _warn(f"`{name}` of `{owner}` changes nothing here: {reasons[name]}")
+    unsaid = [name for name in idle if name not in _said and not _asks_for_nothing(given[name])]
+    if unsaid:
+        _said.update(unsaid)
+        listed = ", ".join(f"`{name}` ({reasons[name]})" for name in unsaid)
+        _warn(f"`{owner}` is given what changes nothing here: {listed}")
     return {name: value for name, value in given.items() if name not in reasons}
 
 
