@@ -214,3 +214,15 @@ def test_what_a_container_says_at_its_end_is_shown_although_the_program_is_done(
         """,
     )
     assert modal("run", "-q", "app.py").stdout == "1\nlate\n"
+
+
+def test_a_program_on_standard_input(modal: Modal) -> None:
+    modal.write("helper.py", "VALUE = 5\n")
+    program = SCRIPT.replace("print(json.dumps(elsewhere.remote()))", "pass").replace(
+        "import modal\n", "import modal\nif modal.is_local():\n    import helper\n", 1
+    )
+    told = json.loads(modal("run", "-q", "-", input=program.replace("@moved.local_entrypoint()\n", "")).stdout)
+    assert told["facts"]["files"] == ["stdin_program.py"]
+    empty = modal("run", "-", check=False)
+    assert empty.code == 1
+    assert "there is no program on standard input" in empty.stderr

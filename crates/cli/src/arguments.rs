@@ -128,6 +128,7 @@ REF names a Python file or, with -m, a module, and what to run in it:
   app.py              the only local entrypoint, or else the only function
   app.py::describe    the function or entrypoint `describe`
   -m package.app      the module `package.app`
+  -                   the program on standard input
 
 Options of `modal run` come before REF; what follows REF goes to the function, one --option per parameter:
   modal run app.py --n 5 --no-verbose

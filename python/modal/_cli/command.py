@@ -84,7 +84,7 @@ def _parse(options: list[str]) -> tuple[str, bool, str | None, str | None, str]:
             result_file = next(words, None)
             if result_file is None:
                 raise UsageError("`--write-result` needs a file")
-        elif text is None and not word.startswith("-"):
+        elif text is None and (word == "-" or not word.startswith("-")):
             text = word
         else:
             raise UsageError(f"`{word}` is not expected here", "options of your program come after the REF")

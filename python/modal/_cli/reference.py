@@ -70,6 +70,9 @@ def _import(path: str, as_module: bool) -> ModuleType:
             raise InvalidError(f"`{path}` is a file, not a module", hint="leave `-m` away")
         _put_on_path(current)
         return _import_module(path)
+    if path == "-":
+        _put_on_path(current)
+        return _import_script(_file_of_standard_input(), path)
     if not path.endswith(".py"):
         is_module = all(part.isidentifier() for part in path.split("."))
         raise InvalidError(
@@ -82,6 +85,22 @@ def _import(path: str, as_module: bool) -> ModuleType:
     _put_on_path(current)
     _put_on_path(os.path.dirname(file))
     return _import_script(file, path)
+
+
+def _file_of_standard_input() -> str:
+    """A file with the program on standard input, for containers to import; it goes with this process."""
+    import atexit
+    from tempfile import TemporaryDirectory
+
+    program = sys.stdin.buffer.read()
+    if not program.strip():
+        raise SelectionError("there is no program on standard input", "with `--detach`, write it into a file")
+    directory = TemporaryDirectory(prefix="modal-run-")
+    atexit.register(directory.cleanup)
+    path = os.path.join(directory.name, "stdin_program.py")
+    with open(path, "wb") as file:
+        file.write(program)
+    return path
 
 
 def _put_on_path(directory: str) -> None:
