@@ -80,6 +80,10 @@ def test_names_are_also_where_modal_has_them():
         (lambda: modal.App.lookup("x"), "`App.lookup` is not part of this version: there are no deployed apps"),
         (lambda: modal.App("a").lookup, "there are no deployed apps"),
         (lambda: modal.App.deploy, "modal run --detach"),
+        (lambda: modal.Volume.persisted("x"), "Modal has removed it: use `from_name`"),
+        (lambda: modal.Image.debian_slim().copy_local_dir("x"), "with `copy=True` for a layer"),
+        (lambda: modal.Image.conda, "`micromamba_install`"),
+        (lambda: modal.Volume.delete("x"), "`Volume.objects.delete`"),
         (lambda: modal.Function.from_name("a", "f"), "import the function from its module"),
     ],
 )
@@ -141,7 +145,7 @@ def test_containers_do_not_repeat_what_was_said(monkeypatch, recwarn):
     ("use", "words"),
     [
         (lambda: modal.App("a").function(schedule="daily"), ("@app.function", "schedule", "cron")),
-        (lambda: modal.App("a").function(keep_warm=1), ("@app.function", "keep_warm", "when inputs come")),
+        (lambda: modal.App("a").function(keep_warm=1), ("@app.function", "keep_warm", "`min_containers`")),
         (lambda: modal.App("a").function(kep_warm=None), ("@app.function", "kep_warm", "it takes `image`")),
         (
             lambda: modal.Image.debian_slim().run_commands("x", nv=1),

@@ -39,8 +39,9 @@ NAMES = {
     **dict.fromkeys(("Client", "Environment", "Workspace", "billing"), _ACCOUNT),
     **dict.fromkeys(("Proxy", "SchedulerPlacement"), _NETWORK),
     "call_graph": _INPUTS,
-    "experimental": "it holds what Modal itself is not sure of",
+    "experimental": "nothing is here that Modal only tries out; of several machines, or of snapshots, there are none",
     "gpu": 'Modal has removed it: name the type in a string, `gpu="A100"`, or `gpu="H100:2"` for two',
+    "SharedVolume": "Modal has removed it: use `modal.Volume`",
     "Mount": "Modal has removed it: use `Image.add_local_dir`, `add_local_file` or `add_local_python_source`",
     "Stub": "Modal has renamed it: use `modal.App`",
 }
@@ -65,8 +66,18 @@ MODULES = {
     "stub": NAMES["Stub"],
 }
 
+_NAMED = "Modal has removed it: use `from_name`"
+_CONDA = "Modal has removed it: use `Image.micromamba` and `micromamba_install`"
+_LOCAL_FILES = "Modal has removed it: use `Image.add_local_file` or `add_local_dir`, with `copy=True` for a layer"
+
 #: Attributes, and what there is instead.
 SUBSTITUTES = {
+    **dict.fromkeys(("Secret.lookup", "Volume.lookup", "Volume.new", "Volume.persisted"), _NAMED),
+    **dict.fromkeys(("Image.conda", "Image.conda_install", "Image.conda_update_from_environment"), _CONDA),
+    **dict.fromkeys(("Image.copy_local_dir", "Image.copy_local_file", "Image.copy_mount"), _LOCAL_FILES),
+    "Volume.delete": "Modal has moved it: use `Volume.objects.delete`",
+    "Function.call": "Modal has renamed it: use `.remote`",
+    "Function.web_url": _WEB,
     "App.cls": "put `@app.function()` above functions of the module",
     "App.deploy": "run it with `modal run`, or with `modal run --detach` to leave it running",
     "App.include": "declare the functions with `@app.function()` of one app, also from several modules",
@@ -139,18 +150,21 @@ RENAMED = {
     "allow_concurrent_inputs": "a container runs one input at a time",
     "concurrency_limit": "it is called `max_containers`",
     "max_inputs": "containers are used for further inputs",
-    "container_idle_timeout": "containers without work end after a minute",
-    "keep_warm": "containers start when inputs come",
+    "container_idle_timeout": "it is called `scaledown_window`",
+    "keep_warm": "it is called `min_containers`",
     "mounts": NAMES["Mount"],
 }
 
 HINTS = {
     "add_python": "install Python in the Dockerfile, or use `Image.debian_slim().dockerfile_commands(...)`",
+    "block_network": "containers use the network of this machine, and cannot do without",
     "client": _ACCOUNT,
     "detach": "use `modal run --detach`",
     "environment_name": "set `MODAL_ENVIRONMENT`, or use `modal run --env`",
     "network_file_systems": _STORAGE,
+    "restrict_modal_access": "leave it away: a container reaches its own app, and nothing of other ones",
     "schedule": _SCHEDULES,
+    "single_use_containers": "containers are used for further inputs: let the function clean up after itself",
 }
 
 
