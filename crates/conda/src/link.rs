@@ -97,6 +97,7 @@ impl Job for LinkPackages {
         });
         let placed = placed.collect::<Result<Vec<Placed>, _>>()?;
         let finishing = self.finishing(&placed);
+        let unheard = placed.iter().filter_map(|placed| unheard_script(&placed.package)).collect::<Vec<_>>();
         let mut packages: Vec<Package> = placed.into_iter().map(|placed| placed.package).collect();
         let content = Content::Text { bytes: self.history.into_bytes(), mode: 0o644 };
         let history = File { path: format!("{PREFIX}/{RECORDS}/history"), content };
@@ -104,7 +105,8 @@ impl Job for LinkPackages {
         files.push(history);
         packages.push(Package { name: "conda".to_owned(), files, empty_directories: Vec::new() });
         let contents = Contents::new(packages)?;
-        let linked = contents.link(context, &self.work, &mut Layers::new(context.content(), &self.layers))?;
+        let mut linked = contents.link(context, &self.work, &mut Layers::new(context.content(), &self.layers))?;
+        linked.warnings.extend(unheard);
         Ok(Outcome { linked, finishing })
     }
 }
@@ -130,6 +132,14 @@ impl LinkPackages {
             is_new: self.is_new,
         }
     }
+}
+
+/// What to say about a script that wants to run before the package is there. Such scripts could change what all environments share;
+/// conda advises against them, and mamba does not run them either.
+fn unheard_script(package: &Package) -> Option<String> {
+    let path = format!("{PREFIX}/bin/.{}-pre-link.sh", package.name);
+    let has_script = package.files.iter().any(|file| file.path == path);
+    has_script.then(|| format!("the pre-link script of `{}` is not run, as with micromamba", package.name))
 }
 
 /// The script of a package that runs once it is installed.

@@ -18,7 +18,11 @@ fi
 tab=$(printf '\t')
 while IFS=$tab read -r script name version number; do
     echo "running the post-link script of $name"
-    PREFIX=$prefix PKG_NAME=$name PKG_VERSION=$version PKG_BUILDNUM=$number bash "$script" < /dev/null || {
+    # In its directory and with these variables, as conda does it.
+    (
+        cd "$prefix/bin" &&
+            ROOT_PREFIX=$prefix PREFIX=$prefix PKG_NAME=$name PKG_VERSION=$version PKG_BUILDNUM=$number bash "$script"
+    ) < /dev/null || {
         echo "the post-link script of $name failed" >&2
         exit 1
     }
