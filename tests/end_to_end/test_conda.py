@@ -36,7 +36,7 @@ def channels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     library = Contents({"lib/libdemo.so.1": BINARY}, {"lib/libdemo.so": "libdemo.so.1"}, {"lib/libdemo.so.1": "binary"})
     lab.add("libdemo", "1.0", library)
     script = {
-        "bin/.demo-tool-post-link.sh": 'echo "$PKG_NAME $PKG_VERSION $PKG_BUILDNUM" > "$PREFIX/share/posted"\n'
+        "bin/.demo-tool-post-link.sh": 'echo "$PKG_NAME $PKG_VERSION $PKG_BUILDNUM $ROOT_PREFIX $PWD" > "$PREFIX/share/posted"\n'
         'echo "thank you" > "$PREFIX/.messages.txt"\n',
         "share/demo/kept": "kept\n",
         "etc/conda/activate.d/demo.sh": 'export DEMO_HOME="$CONDA_PREFIX/share/demo"\n',
@@ -52,6 +52,7 @@ def channels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     lab.add("demo-tool", "2.0", Contents({"bin/demo-tool": tool, **script}, {}, prefixes), depends=needs)
     lab.add("demo-spoiled", "1.0", library)
+    lab.add("demo-early", "1.0", Contents({"bin/.demo-early-pre-link.sh": "exit 1\n"}))
     lab.add("demo-liar", "1.0", Contents({"conda-meta/python-3.11.2-0.json": "{}"}))
     lab.add("demo-clash", "1.0", depends=("demo-mod <2", "demo-tool >=2", "python >=3.14"))
     spoiled = next(directory.glob("lab/*/demo-spoiled-*"))
@@ -102,7 +103,8 @@ def test_packages_are_linked_and_finished(modal: Modal, channels: Path) -> None:
     found = json.loads(result.stdout)
     assert (found["prefix"], found["path"]) == ("/opt/conda", "/opt/conda/bin")
     assert (found["home"], found["active"]) == ("/opt/conda/share/demo", ["/opt/conda", "base"])
-    assert (found["tool"], found["entry"], found["posted"]) == ("tool 2.0", "entry 2.0", "demo-tool 2.0 0\n")
+    posted = "demo-tool 2.0 0 /opt/conda /opt/conda/bin\n"
+    assert (found["tool"], found["entry"], found["posted"]) == ("tool 2.0", "entry 2.0", posted)
     library = BINARY.replace(PREFIX.encode(), b"/opt/conda").replace(b"\0end", b"\0" * (len(PREFIX) - 10) + b"\0end")
     assert found["library"].encode("latin-1") == library
     assert found["bytecode"] and not found["messages"]
@@ -169,6 +171,24 @@ def test_programs_of_the_environment_work_in_shells(modal: Modal, channels: Path
     assert found["settings"] == "channels:\n  - conda-forge\n"
     assert "# update specs: ['python=3.12', 'pip', 'micromamba']" in found["history"]
     assert found["source"] == "/opt/conda/pkgs/micromamba-2.3.0-0"
+
+
+def test_mirrors_are_asked_in_order(modal: Modal, channels: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    for subdir in (SUBDIR, "noarch"):
+        (broken / subdir).mkdir(parents=True)
+        (broken / subdir / "repodata.json").write_text("<html>")
+    mirrors = [(tmp_path / "absent").as_uri(), broken.as_uri(), (channels / "lab").as_uri()]
+    settings = tmp_path / "condarc"
+    custom = {"conda-forge": channels.as_uri()}
+    settings.write_text(json.dumps({"custom_channels": custom, "mirrored_channels": {"mirrored-lab": mirrors}}))
+    image = 'base.micromamba_install("demo-early", channels=["mirrored-lab"], force_build=True)'
+    body = 'json.loads(Path("/opt/conda/conda-meta/demo-early-1.0-0.json").read_text())["channel"]'
+    result = build(modal, "", image, body, CONDARC=str(settings))
+    # Records have the public address.
+    assert "mirrored-lab" in result.stdout and channels.as_uri() not in result.stdout
+    assert f"`mirrored-lab` is read from the mirror `{mirrors[2]}/`" in result.stderr, result.stderr
+    assert "the pre-link script of `demo-early` is not run" in result.stderr
 
 
 def test_a_channel_over_http_is_kept_for_when_it_is_away(modal: Modal, channels: Path) -> None:

@@ -14,8 +14,8 @@ pub(crate) struct Channel {
     pub(crate) name: String,
     /// Its address as records and lists have it: the public one, without credentials, whatever mirror is used.
     pub(crate) address: Url,
-    /// Where it is read from.
-    pub(crate) location: Url,
+    /// Where it is read from: its mirrors, in the order in which they are asked, or one place.
+    pub(crate) locations: Vec<Url>,
 }
 
 /// The parts of the channel that conda calls `defaults`.
@@ -46,23 +46,22 @@ impl Settings {
             return Err(unknown(format!("`{}` is no scheme that channels have here", address.scheme())));
         }
         let name = config.strip_channel_alias(&address).unwrap_or_else(|| text.to_owned());
-        let location = self.location(&name, &address, &config.channel_alias);
+        let locations = self.locations(&name, &address, &config.channel_alias);
         // Only `file` addresses have none to take off.
         let _ = address.set_username("").and_then(|()| address.set_password(None));
-        Ok(Channel { name: lamina_image::redact(&name).into_owned(), address, location })
+        Ok(Channel { name: lamina_image::redact(&name).into_owned(), address, locations })
     }
 
     /// Where the channel of this name and public address is read from.
-    fn location(&self, name: &str, address: &Url, public: &Url) -> Url {
-        if let Some(mirror) = self.mirrors.get(name) {
-            return mirror.clone();
+    fn locations(&self, name: &str, address: &Url, public: &Url) -> Vec<Url> {
+        if let Some(mirrors) = self.mirrors.get(name) {
+            return mirrors.clone();
         }
         let first = name.split('/').next().unwrap_or_default();
         let base = self.custom.get(first).or(self.alias.as_ref());
-        match (base, address.as_str().strip_prefix(public.as_str())) {
-            (Some(base), Some(below)) => base.join(below.trim_start_matches('/')).unwrap_or_else(|_| address.clone()),
-            _ => address.clone(),
-        }
+        let below = address.as_str().strip_prefix(public.as_str());
+        let below = base.zip(below).and_then(|(base, below)| base.join(below.trim_start_matches('/')).ok());
+        vec![below.unwrap_or_else(|| address.clone())]
     }
 }
 
@@ -79,9 +78,9 @@ mod tests {
         let settings = Settings {
             alias: Some(url("https://mirror.invalid/conda/")),
             custom: [("lab".to_owned(), url("file:///srv/"))].into(),
-            mirrors: [("bioconda".to_owned(), url("http://near.invalid/bio/"))].into(),
+            mirrors: [("bioconda".to_owned(), vec![url("http://near.invalid/bio/")])].into(),
         };
-        let location = |text: &str| settings.channels(text).unwrap().pop().unwrap().location.to_string();
+        let location = |text: &str| settings.channels(text).unwrap().pop().unwrap().locations[0].to_string();
         assert_eq!(location("conda-forge"), "https://mirror.invalid/conda/conda-forge/");
         assert_eq!(location("conda-forge/label/dev"), "https://mirror.invalid/conda/conda-forge/label/dev/");
         assert_eq!(location("lab/inner"), "file:///srv/lab/inner/");
@@ -94,7 +93,7 @@ mod tests {
         assert_eq!((forge.name.as_str(), forge.address.as_str().contains("mirror")), ("conda-forge", false));
         let secret = &settings.channels("https://me:hunter2@other.invalid/c").unwrap()[0];
         assert!(!format!("{} {}", secret.name, secret.address).contains("hunter2"));
-        assert!(secret.location.as_str().contains("hunter2"));
+        assert!(secret.locations[0].as_str().contains("hunter2"));
     }
 
     #[test]

@@ -119,8 +119,9 @@ fn find_one(locked: &Locked, settings: &Settings, workshop: &Workshop<'_>) -> Re
     let channel = directory.join("..").map_err(|_| outside())?;
     let channel = settings.channels(channel.as_str())?.pop().ok_or_else(outside)?;
     let below = |base: &Url| base.join(&format!("{subdir}/{name}")).map_err(|_| outside());
-    let (url, location) = (below(&channel.address)?, below(&channel.location)?);
-    let (file, sha256) = obtain(locked, &location, workshop)?;
+    let url = below(&channel.address)?;
+    let locations = channel.locations.iter().map(below).collect::<Result<Vec<_>, _>>()?;
+    let (file, sha256, location) = obtain_first(locked, &locations, workshop)?;
     let size = file.metadata()?.len();
     let metadata = Archive::open(file.into(), name).and_then(|mut archive| archive.metadata());
     let metadata = metadata.map_err(|reason| locked.wrong(reason))?;
@@ -138,6 +139,23 @@ fn find_one(locked: &Locked, settings: &Settings, workshop: &Workshop<'_>) -> Re
     }
     let channel = Some(channel.address.to_string());
     Ok((RepoDataRecord { package_record, identifier, url, channel }, location))
+}
+
+/// What the first place that has the package gives, and the place.
+fn obtain_first(
+    locked: &Locked,
+    locations: &[Url],
+    workshop: &Workshop<'_>,
+) -> Result<(File, String, Url), CondaError> {
+    let mut failure = None;
+    for location in locations {
+        match obtain(locked, location, workshop) {
+            Ok((file, sha256)) => return Ok((file, sha256, location.clone())),
+            Err(error @ (CondaError::Fetch(_) | CondaError::Local(_))) => drop(failure.get_or_insert(error)),
+            Err(error) => return Err(error),
+        }
+    }
+    Err(failure.unwrap_or_else(|| locked.wrong("its channel is nowhere")))
 }
 
 /// The file of a package and its SHA-256, once it is the one that is meant.

@@ -52,7 +52,7 @@ pub(crate) fn read_all(
         let before = all.len();
         for subdir in subdirs {
             workshop.cancel.check()?;
-            let Some(json) = read_one(channel, subdir, refresh, workshop, say)? else { continue };
+            let Some((json, location)) = read_one(channel, subdir, refresh, workshop, say)? else { continue };
             let below = |base: &Url| {
                 let below = base.join(&format!("{}/", subdir.as_str()));
                 below.map_err(|error| malformed(base, &error))
@@ -60,7 +60,7 @@ pub(crate) fn read_all(
             all.push(Repodata {
                 channel: channel.address.to_string(),
                 address: below(&channel.address)?,
-                location: below(&channel.location)?,
+                location: below(location)?,
                 json,
             });
         }
@@ -68,59 +68,85 @@ pub(crate) fn read_all(
             return Err(CondaError::NoRepodata {
                 channel: channel.name.clone(),
                 subdir: subdirs.map(Subdir::as_str).join(" or "),
-                url: redact(channel.location.as_str()).into_owned(),
+                url: channel.locations.iter().map(|url| redact(url.as_str())).collect::<Vec<_>>().join("` or `"),
             });
         }
     }
     Ok(all)
 }
 
-/// The text of one index; `None` if the channel has none.
-fn read_one(
-    channel: &Channel,
+/// The text of one index, and the place of the channel that it is from; `None` if no place has one. What was kept longer ago
+/// counts where no place answers.
+fn read_one<'a>(
+    channel: &'a Channel,
     subdir: Subdir,
     refresh: bool,
     workshop: &Workshop<'_>,
     say: &mut dyn FnMut(&str),
-) -> Result<Option<Vec<u8>>, CondaError> {
-    let url = |name: &str| {
-        let path = format!("{}/{name}", subdir.as_str());
-        channel.location.join(&path).map_err(|error| malformed(&channel.location, &error))
-    };
-    let checked = |bytes: &[u8]| unpack(bytes).map_err(|error| malformed(&channel.location, &error));
-    let json = |bytes: Vec<u8>| Ok(Some(checked(&bytes)?.unwrap_or(bytes)));
-    let fetch = || -> Result<Option<Vec<u8>>, CondaError> {
-        for name in NAMES {
-            if let Some(bytes) = read(&url(name)?, LIMIT, workshop)? {
-                return Ok(Some(bytes));
+) -> Result<Option<(Vec<u8>, &'a Url)>, CondaError> {
+    let mut failure = None;
+    for location in &channel.locations {
+        match read_from(location, subdir, refresh, workshop) {
+            Ok(Some(json)) => {
+                if let Some(error) = failure {
+                    let shown = redact(location.as_str());
+                    say(&format!("`{}` is read from the mirror `{shown}`: {error}", channel.name));
+                }
+                return Ok(Some((json, location)));
             }
+            Ok(None) => {}
+            Err(error @ (CondaError::Fetch(_) | CondaError::Repodata { .. } | CondaError::Local(_))) => {
+                failure.get_or_insert(error);
+            }
+            Err(error) => return Err(error),
         }
-        Ok(None)
+    }
+    let Some(error) = failure else { return Ok(None) };
+    for location in channel.locations.iter().filter(|location| local_path(location).is_none()) {
+        if let Some(bytes) = Kept::of(&place(location, subdir, NAMES[1])?, workshop).read(None) {
+            say(&format!("the kept index of `{}` for {} is used: {error}", channel.name, subdir.as_str()));
+            return Ok(Some((text(bytes, location)?, location)));
+        }
+    }
+    Err(error)
+}
+
+/// Where a file of an index is.
+fn place(location: &Url, subdir: Subdir, name: &str) -> Result<Url, CondaError> {
+    location.join(&format!("{}/{name}", subdir.as_str())).map_err(|error| malformed(location, &error))
+}
+
+/// The text of an index from this place.
+fn text(bytes: Vec<u8>, location: &Url) -> Result<Vec<u8>, CondaError> {
+    Ok(unpack(&bytes).map_err(|error| malformed(location, &error))?.unwrap_or(bytes))
+}
+
+/// The text of one index in one place, or what was kept of it lately.
+fn read_from(
+    location: &Url,
+    subdir: Subdir,
+    refresh: bool,
+    workshop: &Workshop<'_>,
+) -> Result<Option<Vec<u8>>, CondaError> {
+    let kept = if local_path(location).is_none() {
+        let kept = Kept::of(&place(location, subdir, NAMES[1])?, workshop);
+        if let Some(bytes) = kept.read(Some(FRESH)).filter(|_| !refresh) {
+            return text(bytes, location).map(Some);
+        }
+        Some(kept)
+    } else {
+        None
     };
-    if local_path(&channel.location).is_some() {
-        return fetch()?.map_or(Ok(None), json);
+    for name in NAMES {
+        let Some(bytes) = read(&place(location, subdir, name)?, LIMIT, workshop)? else { continue };
+        // What is no index must not take the place of one that was kept.
+        let unpacked = unpack(&bytes).map_err(|error| malformed(location, &error))?;
+        if let Some(kept) = kept {
+            kept.write(&bytes)?;
+        }
+        return Ok(Some(unpacked.unwrap_or(bytes)));
     }
-    let kept = Kept::of(&url(NAMES[1])?, workshop);
-    if let Some(bytes) = kept.read(Some(FRESH)).filter(|_| !refresh) {
-        return json(bytes);
-    }
-    // What is no index must not take the place of one that was kept.
-    let fetched = fetch().and_then(|bytes| {
-        let Some(bytes) = bytes else { return Ok(None) };
-        let unpacked = checked(&bytes)?;
-        kept.write(&bytes)?;
-        Ok(Some(unpacked.unwrap_or(bytes)))
-    });
-    match fetched {
-        Err(error @ (CondaError::Fetch(_) | CondaError::Repodata { .. })) => match kept.read(None) {
-            Some(bytes) => {
-                say(&format!("the kept index of `{}` for {} is used: {error}", channel.name, subdir.as_str()));
-                json(bytes)
-            }
-            None => Err(error),
-        },
-        other => other,
-    }
+    Ok(None)
 }
 
 /// The text of an index, if that is compressed. An error if it is none.

@@ -19,8 +19,8 @@ pub struct Settings {
     pub(crate) alias: Option<Url>,
     /// Channels whose names are below another address.
     pub(crate) custom: BTreeMap<String, Url>,
-    /// Channels that have a mirror.
-    pub(crate) mirrors: BTreeMap<String, Url>,
+    /// Channels that have mirrors, the first to ask first.
+    pub(crate) mirrors: BTreeMap<String, Vec<Url>>,
 }
 
 /// The parts of a configuration file that matter.
@@ -78,8 +78,9 @@ impl Settings {
             self.custom.insert(name, address(&base, origin)?);
         }
         for (name, mirrors) in mirrored_channels {
-            if let Some(mirror) = mirrors.first() {
-                self.mirrors.insert(name, address(mirror, origin)?);
+            let mirrors = mirrors.iter().map(|mirror| address(mirror, origin)).collect::<Result<Vec<_>, _>>()?;
+            if !mirrors.is_empty() {
+                self.mirrors.insert(name, mirrors);
             }
         }
         Ok(())
@@ -145,7 +146,8 @@ mod tests {
         let settings = of(&variables, root.path()).unwrap();
         assert_eq!(settings.alias.unwrap().as_str(), "https://one.invalid/conda/");
         assert_eq!(settings.custom["lab"].as_str(), "file:///srv/conda/");
-        assert_eq!(settings.mirrors["conda-forge"].as_str(), "https://m.invalid/f/");
+        assert_eq!(settings.mirrors["conda-forge"][0].as_str(), "https://m.invalid/f/");
+        assert_eq!(settings.mirrors["conda-forge"][1].as_str(), "https://n.invalid/");
         let variables = [variables[0], ("MODAL_CONDA_CHANNEL_ALIAS", "http://two.invalid/")];
         let settings = of(&variables, root.path()).unwrap();
         assert_eq!((settings.alias.unwrap().as_str(), settings.mirrors.len()), ("http://two.invalid/", 0));
