@@ -1,7 +1,7 @@
 //! Which shell commands are likely to compile something.
 
 /// Compilers, and programs that call them.
-const PROGRAMS: [&str; 31] = [
+const PROGRAMS: [&str; 33] = [
     "CC",
     "CXX",
     "FC",
@@ -17,6 +17,8 @@ const PROGRAMS: [&str; 31] = [
     "configure",
     "cpp",
     "cython",
+    "cythonize",
+    "f2py",
     "f77",
     "f95",
     "g++",
@@ -108,6 +110,7 @@ mod tests {
             "x86_64-linux-gnu-gcc x.c",
             "python setup.py develop",
             "cargo build",
+            "python -m numpy.f2py -c x.f -m x && f2py -c y.f -m y",
         ] {
             assert_eq!(Need::of(command), Need::Likely, "{command}");
         }
