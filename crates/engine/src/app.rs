@@ -281,7 +281,8 @@ impl Engine {
     fn bytecode(&self, bytecode: &Bytecode<'_>, store: &Store, wanted: &Wanted<'_>) -> Result<Option<Digest>, Failure> {
         let Wanted { sink, cancel, .. } = *wanted;
         let views = || store.view_paths(bytecode.image);
-        let has_python_of_base = || lamina_wheels::is_of_base(store, &views(), bytecode.search_path).unwrap_or(false);
+        let has_python_of_base =
+            || lamina_wheels::python_of_base(store, &views(), bytecode.search_path).is_ok_and(|path| path.is_some());
         match bytecode.layer(&self.launcher, store, cancel, has_python_of_base) {
             Ok(layer) => Ok(Some(layer)),
             Err(_) if cancel.is_cancelled() => Err(Failure::of_build(BuildError::Cancelled, true)),

@@ -43,6 +43,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         python: "3.11".to_owned(),
         interpreter: "/usr/bin/python3".to_owned(),
         base_interpreter: "/usr/bin/python3".to_owned(),
+        is_environment: false,
         site_packages: "/usr/local/lib/python3.11/dist-packages".to_owned(),
         scripts: "/usr/local/bin".to_owned(),
         prefix: "/usr/local".to_owned(),

@@ -13,12 +13,16 @@ use crate::error::WheelError;
 /// The names under which an interpreter is looked for: the second only where the whole path lacks the first.
 const INTERPRETERS: [&str; 2] = ["python", "python3"];
 
-/// Whether the Python that `search_path` names in an image with these views is the one that the lowest layer brought. False
-/// as well where that cannot be told without running anything.
+/// The path of the Python that `search_path` names in an image with these views, if the lowest layer brought it. `None` as
+/// well where that cannot be told without running anything.
 ///
 /// # Errors
 /// When the layers cannot be read.
-pub fn is_of_base(store: &Store, views: &Stack<StorePath>, search_path: &str) -> Result<bool, WheelError> {
+pub fn python_of_base(
+    store: &Store,
+    views: &Stack<StorePath>,
+    search_path: &str,
+) -> Result<Option<String>, WheelError> {
     let directories = search_path.split(':').map(str::to_owned).collect();
     Ok(store.job(&FindInterpreter { views: views.clone(), directories }, &[])?)
 }
@@ -31,24 +35,25 @@ pub(crate) struct FindInterpreter {
 
 impl Job for FindInterpreter {
     const NAME: &'static str = "wheels.interpreter";
-    type Output = bool;
+    type Output = Option<String>;
 
-    fn run(self, context: &WorkerContext, _fds: Vec<OwnedFd>) -> Result<bool, JobError> {
+    fn run(self, context: &WorkerContext, _fds: Vec<OwnedFd>) -> Result<Option<String>, JobError> {
         let mut layers = Layers::new(context.content(), &self.views);
-        Ok(first(&mut layers, &self.directories)?.is_some_and(|found| layers.is_of_base(&found)))
+        let found = first(&mut layers, &self.directories)?;
+        Ok(found.filter(|(_, file)| layers.is_of_base(file)).map(|(path, _)| path))
     }
 }
 
-/// The file that the search path names first; none as well where a link on the way may lead to another one.
-fn first(layers: &mut Layers, directories: &[String]) -> Result<Option<LayerPath>, JobError> {
+/// The path that the search path names first, and its file; none as well where a link on the way may lead to another one.
+fn first(layers: &mut Layers, directories: &[String]) -> Result<Option<(String, LayerPath)>, JobError> {
     for name in INTERPRETERS {
         for directory in directories {
             match layers.directory(directory)? {
                 Directory::Absent => {}
                 Directory::Other => return Ok(None),
                 Directory::Present(merged) => {
-                    if let found @ Some(_) = find(&merged, name)? {
-                        return Ok(found);
+                    if let Some(file) = find(&merged, name)? {
+                        return Ok(Some((format!("{}/{name}", directory.trim_end_matches('/')), file)));
                     }
                 }
             }
@@ -92,7 +97,8 @@ mod tests {
         let find = |search: &str| {
             let mut layers = Layers::new(content.path(), &Stack::from_top_down(["top".into(), "base".into()]));
             let directories: Vec<String> = search.split(':').map(str::to_owned).collect();
-            let found = first(&mut layers, &directories).unwrap()?;
+            let (path, found) = first(&mut layers, &directories).unwrap()?;
+            assert!(found.on_disk().ends_with(&path[1..]));
             Some(found.on_disk().strip_prefix(content.path()).unwrap().display().to_string())
         };
         let (own, venv) = (Some("base/usr/local/bin/python".to_owned()), Some("top/opt/venv/bin/python".to_owned()));

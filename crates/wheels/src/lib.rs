@@ -34,7 +34,7 @@ pub use error::WheelError;
 pub use inside::Inside;
 pub use install::{Installation, Report, install, jobs};
 pub use installed::{Survey, survey};
-pub use interpreter::is_of_base;
+pub use interpreter::python_of_base;
 pub use lock::{Resolution, Source, Wheel};
 pub use locked::{LockedProject, locked};
 pub use markers::version_is_in;

@@ -112,7 +112,7 @@ impl Place {
             Self::Scripts => target.scripts.clone(),
             Self::Headers => {
                 let (major, minor) = target.python_minor().unwrap_or_default();
-                let (prefix, place) = if target.is_environment() {
+                let (prefix, place) = if target.is_environment {
                     (target.prefix.as_str(), "include/site")
                 } else {
                     (target.base_prefix(), "include")

@@ -73,10 +73,12 @@ impl Installer {
 pub struct Target {
     /// The interpreter's version, `3.11` or `3.11.2`.
     pub python: String,
-    /// The interpreter, as script headers name it.
+    /// The interpreter, as script headers name it: as the image's PATH does, or in a virtual environment.
     pub interpreter: String,
-    /// The interpreter that it leads to: itself, other than in a virtual environment.
+    /// The interpreter that it leads to.
     pub base_interpreter: String,
+    /// Whether packages go to a virtual environment.
+    pub is_environment: bool,
     /// Where modules go, for example `/usr/local/lib/python3.11/dist-packages`.
     pub site_packages: String,
     /// Where scripts go, for example `/usr/local/bin`.
@@ -106,13 +108,9 @@ impl Target {
             site_packages: format!("{root}/lib/python{major}.{minor}/site-packages"),
             scripts: format!("{root}/bin"),
             prefix: root.to_owned(),
+            is_environment: true,
             ..self.clone()
         }
-    }
-
-    /// Whether packages go to a virtual environment.
-    pub(crate) fn is_environment(&self) -> bool {
-        self.interpreter != self.base_interpreter
     }
 
     /// The prefix of the interpreter itself: on Debian it is another one than packages have.

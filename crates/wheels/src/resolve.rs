@@ -55,6 +55,7 @@ fn ask(
     resolver: &Resolver<'_>,
 ) -> Result<Resolution, WheelError> {
     check_request(request)?;
+    let installed = &seen(request.installer, target, installed);
     let digests = Digests::of(request)?;
     let platform = uv_platform(target).ok_or_else(|| {
         WheelError::needs_sandbox(format!(
@@ -96,7 +97,8 @@ fn ask(
     let mut resolution = keep_installed(wheels, target, installed)?;
     digests.check(&resolution)?;
     for wheel in &mut resolution.wheels {
-        wheel.requested = wheel.direct || requested.contains(&wheel.name);
+        // For `uv`, whatever the resolution has is requested.
+        wheel.requested = request.installer == Installer::Uv || wheel.direct || requested.contains(&wheel.name);
     }
     Ok(resolution)
 }
@@ -261,6 +263,12 @@ fn to_build(message: &str) -> Option<String> {
 fn requested_names(request: &Request) -> HashSet<String> {
     let files = request.requirements.iter().flat_map(|file| requirement::lines(&file.contents));
     request.packages.iter().cloned().chain(files).filter_map(|line| requirement::name(&line)).collect()
+}
+
+/// What of the image an installer looks at: pip at all that Python finds, `uv` at where it installs to.
+fn seen(installer: Installer, target: &Target, installed: &[Installed]) -> Vec<Installed> {
+    let is_seen = |one: &&Installed| installer == Installer::Pip || one.site == target.site_packages;
+    installed.iter().filter(is_seen).cloned().collect()
 }
 
 /// Takes off what the image already has; a distribution to replace is for the real installer.

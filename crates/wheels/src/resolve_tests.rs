@@ -168,6 +168,20 @@ fn what_the_image_has_stays() {
 }
 
 #[test]
+fn uv_looks_at_its_own_site_alone_and_calls_everything_requested() {
+    let stand = Stand::answering();
+    let named = |installer| {
+        let request = Request { installer, ..request(&["demo"]) };
+        let resolution = stand.resolve(&request, &[has("helper", "2.0", "/usr/lib/python3/dist-packages")]).unwrap();
+        let wheels = resolution.wheels.iter().map(|wheel| (wheel.name.clone(), wheel.requested)).collect::<Vec<_>>();
+        (wheels, resolution.kept)
+    };
+    let (demo, helper) = (("demo".to_owned(), true), ("helper".to_owned(), true));
+    assert_eq!(named(Installer::Pip), (vec![demo.clone()], vec!["helper==2.0".to_owned()]));
+    assert_eq!(named(Installer::Uv), (vec![demo, helper], Vec::new()));
+}
+
+#[test]
 fn sources_do_not_reach_the_resolver() {
     let stand = Stand::new("touch \"$here/ran\"; exit 1");
     let mut links = request(&["demo"]);

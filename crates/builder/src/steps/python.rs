@@ -155,12 +155,11 @@ impl Place {
     ) -> Result<Self, WheelError> {
         let sandbox = |reason: &str| WheelError::needs_sandbox(reason);
         let facts = &context.parent.facts;
-        let target = target(facts)?;
         let store = context.workshop.store;
         let layers = store.view_paths(&context.parent.layers);
-        if !lamina_wheels::is_of_base(store, &layers, search_path(context))? {
-            return Err(sandbox("the image's PATH names a Python of its own"));
-        }
+        let interpreter = lamina_wheels::python_of_base(store, &layers, search_path(context))?;
+        let interpreter = interpreter.ok_or_else(|| sandbox("the image's PATH names a Python of its own"))?;
+        let target = target(facts, interpreter)?;
         let environment = environment(context);
         let inside = Inside {
             installer,
@@ -324,8 +323,8 @@ fn flags(index: &IndexOptions, installer: Installer) -> String {
     flags
 }
 
-/// The interpreter that the base brought.
-fn target(facts: &Facts) -> Result<Target, WheelError> {
+/// The interpreter that the base brought, under the name that the image's PATH has for it.
+fn target(facts: &Facts, interpreter: String) -> Result<Target, WheelError> {
     let sandbox = |reason: &str| WheelError::needs_sandbox(reason);
     let python = facts.python.clone().ok_or_else(|| sandbox("the image's Python is not one that a base brought"))?;
     let Some(Libc::Glibc(major, minor)) = facts.system.as_ref().map(|system| system.libc) else {
@@ -333,8 +332,9 @@ fn target(facts: &Facts) -> Result<Target, WheelError> {
     };
     Ok(Target {
         python: python.version,
-        base_interpreter: python.interpreter.clone(),
-        interpreter: python.interpreter,
+        base_interpreter: python.interpreter,
+        interpreter,
+        is_environment: false,
         site_packages: python.site_packages,
         scripts: python.scripts,
         prefix: python.prefix,
