@@ -54,14 +54,14 @@ pub(super) fn ingest(client: &Client, files: Vec<LocalFile>, cancel: &CancelToke
             if batches.len() == IN_FLIGHT
                 && let Some((opened, pending)) = batches.pop_front()
             {
-                finish(opened, pending, &mut done, &mut changed)?;
+                finish(opened, pending, cancel, &mut done, &mut changed)?;
             }
             let opened = batch.iter().map(open).collect::<Result<Vec<_>, _>>()?;
             let pending = begin(client, &opened)?;
             batches.push_back((opened, pending));
         }
         for (opened, pending) in batches {
-            finish(opened, pending, &mut done, &mut changed)?;
+            finish(opened, pending, cancel, &mut done, &mut changed)?;
         }
         match changed.first() {
             None => break,
@@ -91,14 +91,15 @@ fn begin(client: &Client, opened: &[Opened]) -> Result<Pending, StoreError> {
     client.begin(Request::Ingest, &[], &fds)
 }
 
-/// Waits for a batch and tells the files that held still from those that did not.
+/// Waits for a batch, no longer than it is wanted, and tells the files that held still from those that did not.
 fn finish(
     opened: Vec<Opened>,
     pending: Pending,
+    cancel: &CancelToken,
     done: &mut Vec<Read>,
     changed: &mut Vec<LocalFile>,
 ) -> Result<(), StoreError> {
-    let answers: Vec<Ingested> = pending.wait()?;
+    let answers: Vec<Ingested> = pending.wait_until(cancel)?;
     for (Opened { file, handle, time }, answer) in opened.into_iter().zip(answers) {
         let stat = rustix::fs::fstat(&handle).map_err(StoreError::local("reading the status of", &file.source()))?;
         let held_still = Status::new(&stat) == file.status && answer.size == file.status.size;
