@@ -91,6 +91,7 @@ SHAPES: dict[str, str] = {
         ADD gz.tgz /gz/
         ADD bz2.tar.bz2 /bz2/
         ADD xz.tar.xz /xz/
+        ADD zst.tar.zst /zst/
         ADD a.txt plain.tar /two/
         ADD not.tar.gz /not/
         COPY gz.tgz /kept/
@@ -192,16 +193,38 @@ SHAPES: dict[str, str] = {
         ENV X="$A" Y='a "b" $A' Z=a\\"b W="c\\\\d" V="it's"
         RUN echo "$A|$X|$Y|$Z|$W|$V" > /fourth
     """,
+    "words": """
+        ENV A="a\\nb" B='x\\ny' C=a\\"b D='it''s' E=\\$B F="\\${A}" G=$$ H=$1x I=${A}${A}
+        RUN env | sort | grep -E '^[A-I]=' > /seen
+        \tRUN\techo\t"a\tb"\t>\t/tabs
+        run echo a > /lower && \\
+          # a comment
+
+          echo b >> /lower
+        copy ["a.txt", "/copied"]
+        LABEL a="two \\
+          lines" empty=""
+        STOPSIGNAL 9
+    """,
     "volumes": """
-        RUN mkdir -p /data && echo before > /data/file
+        RUN mkdir -p "/with space" /c /relative /slash /data && echo before > /data/file
+        VOLUME ["/with space", "/c"]
+        VOLUME relative /slash/
         VOLUME /data
     """,
     "what is ignored": """
         COPY . /all
     """,
+    "what is ignored again": """
+        COPY . /all
+        COPY sub /part
+    """,
 }
 
-IGNORED = {"what is ignored": "# comment\n/sub/*\n!sub/deep.txt\n**/*.py\n*.tar*\n!base.tar\n*.tgz\nnot*\n/b.txt/\n"}
+IGNORED = {
+    "what is ignored again": "**/*.py\n!sub/more/x.py\nsub/empty\n./b.txt\n sub/link \n\n#!a.txt\n",
+    "what is ignored": "# comment\n/sub/*\n!sub/deep.txt\n**/*.py\n*.tar*\n!base.tar\n*.tgz\nnot*\n/b.txt/\n",
+}
 OPTIONS = {"variables": {"GIVEN": "given"}, "scopes": {"OUTER": "outer"}}
 
 
@@ -227,6 +250,14 @@ def archive(compress) -> bytes:
     return compress(contents.getvalue())
 
 
+def zstandard(contents: bytes) -> bytes:
+    """A frame of raw blocks: the standard library has no compressor for this format."""
+    blocks = [contents[start : start + 4096] for start in range(0, len(contents), 4096)]
+    header = b"\x28\xb5\x2f\xfd\xa0" + len(contents).to_bytes(4, "little")
+    sizes = (len(block) << 3 | (number == len(blocks)) for number, block in enumerate(blocks, 1))
+    return header + b"".join(size.to_bytes(3, "little") + block for size, block in zip(sizes, blocks))
+
+
 def make_context(directory: Path) -> None:
     """Files of many kinds."""
     files = {"a.txt": 0o644, "b.txt": 0o600, "sub/deep.txt": 0o664, "sub/more/x.py": 0o755}
@@ -248,6 +279,7 @@ def make_context(directory: Path) -> None:
         ("gz.tgz", gzip.compress),
         ("bz2.tar.bz2", bz2.compress),
         ("xz.tar.xz", lzma.compress),
+        ("zst.tar.zst", zstandard),
     ):
         (directory / name).write_bytes(archive(compress))
     (directory / "with-pipe").mkdir()

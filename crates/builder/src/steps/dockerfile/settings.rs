@@ -3,7 +3,7 @@
 use lamina_dockerfile::Command;
 use lamina_image::{Action, DockerfileStep, Healthcheck};
 
-use super::{absolute, expand, expand_each, expand_one, mistake};
+use super::{expand, expand_each, expand_one, mistake};
 use crate::BuildError;
 use crate::state::{Stage, State};
 
@@ -70,7 +70,7 @@ pub(super) fn apply(step: &DockerfileStep, state: &mut State) -> Result<(), Buil
                 if path.is_empty() {
                     return Err(mistake(step, "it names no directory: a variable in it is empty or not set"));
                 }
-                let path = absolute(&path, state);
+                // As it is written: what a relative one is below is for whoever runs the image to say.
                 state.config.volumes.insert(path);
             }
         }
