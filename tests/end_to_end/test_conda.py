@@ -301,6 +301,10 @@ def test_lists_of_addresses_and_locks_are_taken_as_they_are(modal: Modal, channe
         ):
             result = build(modal, channels, f'base.micromamba_install(spec_file="{name}")', "None", check=False)
             assert result.code != 0 and words in result.stderr, result.stderr
+        # A list of nothing asks no channel.
+        modal.write("empty.txt", "@EXPLICIT\n")
+        image = 'base.micromamba_install(spec_file="empty.txt")'
+        assert build(modal, "file:///nowhere", image, "len(sys.argv) > 0").stdout == "true\n"
         mixed = 'base.micromamba_install("numpy", spec_file="list.txt")'
         assert "beside which `numpy`" in build(modal, channels, mixed, "None", check=False).stderr
     finally:

@@ -72,7 +72,7 @@ pub fn resolve(
     let specs = texts.clone().map(|text| parse(text)).collect::<Result<Vec<_>, _>>()?;
     let mut texts: Vec<String> = texts.map(|text| redact(text).into_owned()).collect();
     let optional = request.optional.iter().map(|text| parse(text)).collect::<Result<Vec<_>, _>>()?;
-    if !wanted.locked.is_empty() {
+    if wanted.is_locked {
         if !texts.is_empty() {
             return Err(CondaError::SpecFile {
                 name: request.file.as_ref().map(|file| file.name.clone()).unwrap_or_default(),
@@ -148,7 +148,7 @@ fn take_locked(
     let mut records: Vec<_> = records.into_values().collect();
     records.sort_by(|one, other| one.package_record.name.cmp(&other.package_record.name));
     let changes = changes(records, installed, &choose);
-    Ok(Resolution { pip: wanted.pip, is_locked: wanted.is_locked, ..changes })
+    Ok(Resolution { pip: wanted.pip, is_locked: true, ..changes })
 }
 
 /// What is to be installed and removed so that an environment has these packages.

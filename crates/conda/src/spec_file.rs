@@ -26,9 +26,9 @@ pub(crate) struct Wanted {
     pub(crate) specs: Vec<String>,
     /// Requirements for pip.
     pub(crate) pip: Vec<String>,
-    /// Whether all that pip is to install is listed, with what it needs.
+    /// Whether all that is to be installed is listed, with what it needs: nothing is solved.
     pub(crate) is_locked: bool,
-    /// Packages by address, for which nothing is solved.
+    /// Packages by address, where that is so.
     pub(crate) locked: Vec<Locked>,
     /// Variables of the environment.
     pub(crate) variables: BTreeMap<String, String>,
@@ -115,7 +115,7 @@ impl SpecFile {
         let lines = self.text.lines().map(str::trim);
         let lines = lines.filter(|line| !line.is_empty() && !line.starts_with('#') && *line != "@EXPLICIT");
         let locked = lines.map(Locked::parse).collect::<Result<_, _>>().map_err(|reason| self.unusable(reason))?;
-        Ok(Wanted { locked, ..Wanted::default() })
+        Ok(Wanted { locked, is_locked: true, ..Wanted::default() })
     }
 }
 
@@ -141,6 +141,9 @@ mod tests {
         assert_eq!(read("e.yaml", "dependencies: []").unwrap(), Wanted::default());
         let text = "# platform: linux-64\n@EXPLICIT\nhttps://x.invalid/c/noarch/a-1-0.conda\n\n";
         assert_eq!(read("e.txt", text).unwrap().locked.len(), 1);
+        // What is listed is all, and be it nothing.
+        assert!(read("e.txt", "@EXPLICIT\n").unwrap().is_locked);
+        assert!(read("lock.yml", "version: 1\npackage: []\n").unwrap().is_locked);
     }
 
     #[test]
