@@ -276,6 +276,8 @@ def test_a_dockerfile_is_read_with_its_ignore_file(context: Modal) -> None:
         ("FROM scratch\nCOPY <<.. /x/\n..", ["`..` is no name of a file", "Dockerfile:2"]),
         ("FROM scratch\nCOPY [a /x", ["`[a` is no pattern", "Dockerfile:2"]),
         ("FROM scratch\nCOPY out /x", ["the link `/out` leads nowhere", "Dockerfile:2"]),
+        ("FROM scratch\nADD --checksum=md5:0 http://h.invalid/x /", ["`md5:0` is no checksum", "Dockerfile:2"]),
+        (f"FROM scratch\nADD --checksum=sha256:{'0' * 64} a.txt /", ["`a.txt` is a local file", "Dockerfile:2"]),
         ("FROM scratch\nADD none.tar /x", ["`none.tar` is not there", "Dockerfile:2"]),
         ("FROM scratch\nADD socket /x", ["`socket` is a socket, which no image holds", "Dockerfile:2"]),
         ("FROM scratch\nSTOPSIGNAL NOPE", ["`NOPE` is no signal", "Dockerfile:2"]),

@@ -64,6 +64,9 @@ pub(super) fn plan(
     if let Some(mode) = transfer.options.chmod.as_deref().filter(|mode| CopyMode::parse(mode).is_none()) {
         return Err(mistake(step, format!("`{mode}` is no mode: write octal digits or what `chmod` takes")));
     }
+    if let Some(checksum) = &transfer.options.checksum {
+        check_checksum(checksum, &transfer.sources).map_err(|message| mistake(step, message))?;
+    }
     material.add("kind", if copy.is_add { "add" } else { "copy" });
     material.add("version", VERSION);
     let described =
@@ -78,6 +81,18 @@ pub(super) fn plan(
         layer = Some(made);
     }
     Ok(Box::new(CopyPlan { step: step.clone(), transfer, target, local: layer, is_add: copy.is_add }))
+}
+
+/// Whether a checksum is one, and there is nothing but downloads that it could be of.
+fn check_checksum(checksum: &str, sources: &[String]) -> Result<(), String> {
+    let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    if !checksum.strip_prefix("sha256:").is_some_and(|digits| digits.len() == 64 && digits.bytes().all(is_digit)) {
+        return Err(format!("`{checksum}` is no checksum: write `sha256:` and 64 hexadecimal digits"));
+    }
+    match sources.iter().find(|source| !add::is_url(source)) {
+        Some(source) => Err(format!("`--checksum` is for downloads, and `{source}` is a local file: remove it")),
+        None => Ok(()),
+    }
 }
 
 /// What is taken of a local directory.
