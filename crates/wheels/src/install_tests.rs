@@ -163,12 +163,12 @@ fn a_wheel_is_installed_with_scripts_and_metadata() {
     assert_eq!(stand.files(&again), files);
 }
 
-/// What linking a wheel of these files into an upper leaves to the installer, and why.
-fn left(prepare: impl Fn(&Path), files: &[(&str, &str)]) -> String {
+/// Why linking this wheel into an upper is left to the installer.
+fn left(prepare: impl Fn(&Path), wheel: &TestWheel) -> String {
     let stand = Stand::new();
     let work = stand.store.new_work().unwrap();
     prepare(&stand.content(work.upper().as_str()));
-    let error = stand.link(&work, vec![stand.unpack(&wheel("demo", files)).unwrap()]).unwrap_err();
+    let error = stand.link(&work, vec![stand.unpack(wheel).unwrap()]).unwrap_err();
     assert_eq!(error.kind, NOT_LINKABLE, "{}", error.message);
     error.message
 }
@@ -192,18 +192,19 @@ fn links_in_the_upper_are_not_followed() {
         fs::create_dir_all(upper.join("usr/local")).unwrap();
         std::os::unix::fs::symlink(outside.path(), upper.join("usr/local/bin")).unwrap();
     };
-    let message = left(elsewhere, &[("demo-1.0.data/scripts/tool", "#!python\n")]);
+    let message = left(elsewhere, &wheel("demo", &[("demo-1.0.data/scripts/tool", "#!python\n")]));
     assert_eq!(message, "`/usr/local/bin` of the image is not a plain directory");
     assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
 }
 
 #[test]
-fn scripts_with_names_that_uv_keeps_are_for_uv() {
+fn wheels_that_the_installer_treats_in_its_own_way_are_left_to_it() {
+    assert_eq!(left(|_| (), &wheel("pip", &[])), "`pip` gets programs that its wheel does not name");
     let entry_points = ("demo-1.0.dist-info/entry_points.txt", "[console_scripts]\npython3 = demo:main\n");
-    let message = left(|_| (), &[entry_points]);
-    assert_eq!(message, "`demo` has a script `python3`, a name that `uv` keeps for itself");
-    let message = left(|_| (), &[("demo-1.0.data/scripts/activate", "#!python\n")]);
-    assert_eq!(message, "`demo` has a script `activate`, a name that `uv` keeps for itself");
+    let message = left(|_| (), &wheel("demo", &[entry_points]));
+    assert_eq!(message, "`demo` has a script `python3`, a name with a meaning of its own");
+    let message = left(|_| (), &wheel("demo", &[("demo-1.0.data/scripts/activate", "#!python\n")]));
+    assert_eq!(message, "`demo` has a script `activate`, a name with a meaning of its own");
 }
 
 #[test]

@@ -36,9 +36,7 @@ impl Job for LinkWheels {
     fn run(self, context: &WorkerContext, _fds: Vec<OwnedFd>) -> Result<Linked, JobError> {
         let wheels: Vec<(&LinkedWheel, Manifest, Bytecode)> =
             self.wheels.par_iter().map(|wheel| load(context, wheel, &self.bytecode_key)).collect::<Result<_, _>>()?;
-        if self.installer == Installer::Uv {
-            wheels.iter().try_for_each(|(wheel, manifest, _)| refuse_reserved(&wheel.name, manifest))?;
-        }
+        wheels.iter().try_for_each(|(wheel, manifest, _)| refuse_special(&wheel.name, manifest, self.installer))?;
         let placed = wheels
             .par_iter()
             .map(|(wheel, manifest, bytecode)| place(wheel, manifest, bytecode, &self.target, self.installer))
@@ -55,10 +53,22 @@ impl Job for LinkWheels {
     }
 }
 
-/// Leaves wheels to `uv` that have scripts with names of its own.
-fn refuse_reserved(wheel: &str, manifest: &Manifest) -> Result<(), JobError> {
-    let Some(script) = manifest.scripts().find(|name| is_reserved_by_uv(name)) else { return Ok(()) };
-    Err(JobError::new(NOT_LINKABLE, format!("`{wheel}` has a script `{script}`, a name that `uv` keeps for itself")))
+/// Leaves wheels to the installer that it treats in a way of its own.
+fn refuse_special(wheel: &str, manifest: &Manifest, installer: Installer) -> Result<(), JobError> {
+    let refuse = |message| Err(JobError::new(NOT_LINKABLE, message));
+    // Both add programs with Python's version to it.
+    if wheel == "pip" {
+        return refuse("`pip` gets programs that its wheel does not name".to_owned());
+    }
+    let is_special = |name: &&str| match installer {
+        Installer::Uv => is_reserved_by_uv(name),
+        // It gets one with Python's version as well.
+        Installer::Pip => *name == "easy_install",
+    };
+    match manifest.scripts().find(is_special) {
+        Some(script) => refuse(format!("`{wheel}` has a script `{script}`, a name with a meaning of its own")),
+        None => Ok(()),
+    }
 }
 
 fn load<'a>(
