@@ -28,6 +28,20 @@ pub struct Client {
     agent: Arc<OnceLock<Agent>>,
     pub(crate) cancel: CancelToken,
     limits: Limits,
+    /// What every request says beside the usual.
+    headers: Arc<[Header]>,
+}
+
+/// The name and value of a header.
+type Header = (&'static str, String);
+
+/// What a server answered, be it a refusal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// The HTTP status.
+    pub status: u16,
+    /// What login it asks for: the `WWW-Authenticate` headers.
+    pub challenges: Vec<String>,
 }
 
 /// Connections, which a cancellation ends.
@@ -41,13 +55,26 @@ impl Client {
     /// A client that stops when `cancel` says so.
     #[must_use]
     pub fn new(cancel: CancelToken) -> Self {
-        Self { agent: Arc::default(), cancel, limits: Limits::default() }
+        Self { agent: Arc::default(), cancel, limits: Limits::default(), headers: Arc::default() }
     }
 
     /// The client with other limits.
     #[cfg(test)]
     pub(crate) fn with_limits(self, limits: Limits) -> Self {
         Self { limits, ..self }
+    }
+
+    /// The client with further headers in every request; connections are shared. What names a login does not follow a
+    /// redirection.
+    #[must_use]
+    pub fn with_headers(&self, headers: Vec<(&'static str, String)>) -> Self {
+        Self { headers: headers.into(), ..self.clone() }
+    }
+
+    /// The client with one more header.
+    #[must_use]
+    pub fn and_header(&self, name: &'static str, value: String) -> Self {
+        self.with_headers(self.headers.iter().cloned().chain([(name, value)]).collect())
     }
 
     /// What stops it.
@@ -71,6 +98,35 @@ impl Client {
         })
     }
 
+    /// Asks whether there is something, and which login that needs; the body is left aside.
+    ///
+    /// # Errors
+    /// When the network fails for good.
+    pub fn ask(&self, url: &str) -> Result<Answer, FetchError> {
+        let mut pause = FIRST_PAUSE;
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            let reason = match self.request(url, true)? {
+                Ok(response) if attempts < ATTEMPTS && is_passing(response.status().as_u16()) => {
+                    format!("status {}", response.status().as_u16())
+                }
+                Ok(response) => {
+                    let challenges = response.headers().get_all("www-authenticate").iter();
+                    let challenges = challenges.filter_map(|value| value.to_str().ok().map(str::to_owned)).collect();
+                    return Ok(Answer { status: response.status().as_u16(), challenges });
+                }
+                Err(error) => error.to_string(),
+            };
+            self.cancel.check()?;
+            if attempts >= ATTEMPTS {
+                return Err(FetchError::Network { url: url.to_owned(), reason, attempts });
+            }
+            self.pause(pause)?;
+            pause *= 2;
+        }
+    }
+
     /// Requests `url` until `consume` has taken the whole body, a failure is final, or the attempts are used up.
     pub(crate) fn patiently<T>(
         &self,
@@ -82,7 +138,7 @@ impl Client {
         let deadline = self.limits.deadline();
         loop {
             attempts += 1;
-            let failure = match self.request(url)? {
+            let failure = match self.request(url, false)? {
                 Ok(mut response) => {
                     let body = response.body_mut().as_reader();
                     match consume(&mut Paced::new(body, &self.limits, deadline, &self.cancel)) {
@@ -121,14 +177,21 @@ impl Client {
 
     /// One request, up to the answer's headers. It runs in a thread of its own, which is left to itself when cancelled:
     /// nothing else ends the look-up of a name or the wait for a connection.
-    fn request(&self, url: &str) -> Result<Result<ureq::http::Response<ureq::Body>, ureq::Error>, FetchError> {
+    fn request(
+        &self,
+        url: &str,
+        takes_refusals: bool,
+    ) -> Result<Result<ureq::http::Response<ureq::Body>, ureq::Error>, FetchError> {
         let (sender, answer) = mpsc::channel();
         let cancelled = sender.clone();
         let _guard = self.cancel.on_cancel(move || {
             let _ = cancelled.send(None);
         });
         self.cancel.check()?;
-        let request = self.agent().get(url);
+        let mut request = self.agent().get(url).config().http_status_as_error(!takes_refusals).build();
+        for (name, value) in &*self.headers {
+            request = request.header(*name, value);
+        }
         std::thread::Builder::new().name("request".to_owned()).spawn(move || {
             // Nobody waits for it any longer once cancelled.
             let _ = sender.send(Some(request.call()));

@@ -14,7 +14,7 @@ use std::borrow::Cow;
 
 use lamina_ground::{EnvVars, Hint, Refusal, Subject};
 
-pub use client::Client;
+pub use client::{Answer, Client};
 pub use download::{Download, Progress, is_sha256};
 
 /// What can go wrong while fetching.
