@@ -293,6 +293,13 @@ def test_dockerfiles_refuse_what_they_do_not_take(call):
 
 def test_nothing_is_a_base():
     assert steps(modal.Image.from_scratch()) == [{"kind": "from_scratch"}]
+    registry = modal.Image.from_registry("python:3.11", setup_dockerfile_commands=["RUN true"])
+    assert steps(registry)[0] == {"kind": "from_registry", "reference": "python:3.11"}
+    assert repr(registry) == 'Image.from_registry("python:3.11").dockerfile_commands("RUN true")'
+    with pytest.raises(InvalidError, match="takes a name such as"):
+        modal.Image.from_registry(3.11)
+    with pytest.raises(InvalidError, match="add_python"):
+        modal.Image.from_registry("python:3.11", add_python="3.12")
     assert repr(modal.Image.from_scratch(force_build=True).env({})) == "Image.from_scratch().env({})"
 
 

@@ -112,7 +112,7 @@ def imports_inside(path: str) -> str:
 def trained() -> None: ...
 
 
-modal.Image.from_registry("python:3.11")  # type: ignore[attr-defined]
+assert_type(modal.Image.from_registry("python:3.11"), modal.Image)
 assert_type(modal.Image.micromamba("3.11").micromamba_install("a", ["b"], channels=["c"], gpu="any"), modal.Image)
 modal.Secret.from_name("own", required_keys=["TOKEN"])
 assert_type(modal.Secret.objects.list(), list[modal.Secret])

@@ -117,6 +117,14 @@ variables! {
         HOME,
         /// The directory of the user's data, which the store is in.
         XDG_DATA_HOME,
+        /// The directory of the user's settings, in which podman keeps logins of registries.
+        XDG_CONFIG_HOME,
+        /// The directory of the user's session, in which podman keeps logins of registries.
+        XDG_RUNTIME_DIR,
+        /// The directory in which Docker keeps its settings and logins of registries. Default: `~/.docker`.
+        DOCKER_CONFIG,
+        /// The one file with logins of registries, as podman has it.
+        REGISTRY_AUTH_FILE,
         /// Where programs are looked for.
         PATH,
         /// The active virtual environment.

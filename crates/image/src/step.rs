@@ -18,6 +18,8 @@ pub enum Step {
     Micromamba(Micromamba),
     /// Nothing.
     FromScratch(FromScratch),
+    /// An image of a registry.
+    FromRegistry(FromRegistry),
     /// What a Dockerfile describes.
     FromDockerfile(Dockerfile),
     /// Lines of a Dockerfile on an image.
@@ -115,6 +117,13 @@ pub enum ExistingImage {
 /// `from_scratch`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct FromScratch {}
+
+/// `from_registry`. A secret of the step may hold the login.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct FromRegistry {
+    /// The image's name, with a tag or a digest.
+    pub reference: String,
+}
 
 /// `apt_install`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -388,6 +397,7 @@ impl Step {
             | Self::Micromamba(_)
             | Self::ExistingImage(_)
             | Self::FromScratch(_)
+            | Self::FromRegistry(_)
             | Self::FromDockerfile(_) => Place::Base,
             Self::AttachFiles(_) => Place::End,
             Self::DockerfileCommands(_)
@@ -460,6 +470,7 @@ impl Step {
             | Self::MicromambaInstall(_)
             | Self::ExistingImage(_)
             | Self::FromScratch(_)
+            | Self::FromRegistry(_)
             | Self::FromDockerfile(_)
             | Self::DockerfileCommands(_)
             | Self::Instruction(_)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from modal._client.images import ImageLogs
     from modal.app import App
+    from modal.secret import Secret
 
     P = ParamSpec("P")
     T = TypeVar("T")
@@ -111,6 +112,46 @@ class Image(PackageSteps, CommandSteps, LocalSteps, DockerfileSteps, metaclass=E
         `force_build` changes nothing, because there is nothing to build.
         """
         return make(cls, None, {"kind": "from_scratch"}, title("from_scratch", ()), force_build=force_build)
+
+    @factory_method
+    @classmethod
+    def from_registry(
+        cls,
+        tag: str,
+        secret: Secret | None = None,
+        *,
+        setup_dockerfile_commands: list[str] | None = None,
+        force_build: bool = False,
+    ) -> Image:
+        """An image of a registry, by its name with a tag or a digest.
+
+        ```python
+        image = modal.Image.from_registry("nvidia/cuda:12.4.1-devel-ubuntu22.04")
+        ```
+
+        `secret` holds the login, as ``REGISTRY_USERNAME`` and ``REGISTRY_PASSWORD``; without it those of
+        ``docker login`` and ``podman login`` count. `setup_dockerfile_commands` are lines of a Dockerfile that follow.
+        What a tag stands for is looked up once, and again with `force_build`. The image needs a Python for functions,
+        as ``python3`` or ``python`` on its PATH.
+        """
+        if not isinstance(tag, str):
+            raise InvalidError(f'`Image.from_registry` takes a name such as "python:3.11-slim", not `{tag!r}`')
+        secrets: list[Secret] = []
+        if secret is not None:
+            from modal.secret import check_secrets
+
+            secrets = check_secrets([secret], "`Image.from_registry`")
+        image = make(
+            cls,
+            None,
+            {"kind": "from_registry", "reference": tag},
+            title("from_registry", [quote(tag)]),
+            secrets=secrets,
+            force_build=force_build,
+        )
+        if not setup_dockerfile_commands:
+            return image
+        return image.dockerfile_commands(setup_dockerfile_commands, force_build=force_build)
 
     @factory_method
     @classmethod

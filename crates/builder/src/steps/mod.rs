@@ -12,6 +12,7 @@ mod metadata;
 mod poetry;
 mod project;
 mod python;
+mod registry;
 mod repositories;
 mod requirements;
 mod uv_sync;
@@ -93,6 +94,7 @@ impl<'a> Declared<'a> {
             Step::Micromamba(kind) => Self::Metadata(kind),
             Step::ExistingImage(image) => Self::Existing(image),
             Step::FromScratch(kind) => Self::Metadata(kind),
+            Step::FromRegistry(kind) => Self::Layers(kind),
             Step::FromDockerfile(kind) | Step::DockerfileCommands(kind) => Self::Metadata(kind),
             Step::Instruction(kind) if kind.makes_layer() => Self::Layers(kind),
             Step::Instruction(kind) => Self::Metadata(kind),

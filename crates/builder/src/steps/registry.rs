@@ -1,0 +1,168 @@
+//! `from_registry`.
+
+use std::io::Write as _;
+use std::time::Instant;
+
+use lamina_ground::{Stack, seconds_since_1970};
+use lamina_image::{Digest, Facts, FromRegistry, Hasher, KeyMaterial, Node, RecordedFacts, SecretValues};
+use lamina_registry::{Login, Part, Reference, Registry, RegistryError, unpack};
+use lamina_store::{CommitRules, Committed, LayerRecord, StoreError};
+
+use super::{Kind, LayerKind, Made, Planning, Recipe, StepContext, StepError};
+use crate::BuildError;
+use crate::log::StepLog;
+
+/// Layers that are fetched at the same time.
+const CONNECTIONS: usize = 4;
+/// Variables of a secret with a login.
+const USER: &str = "REGISTRY_USERNAME";
+const PASSWORD: &str = "REGISTRY_PASSWORD";
+
+impl Kind for FromRegistry {}
+
+impl LayerKind for FromRegistry {
+    /// What a tag stands for is no part of the key: it is looked up once, and again when the step is forced.
+    fn plan(&self, _planning: &Planning<'_>, material: &mut KeyMaterial) -> Result<Box<dyn Recipe>, BuildError> {
+        let reference: Reference = self.reference.parse().map_err(BuildError::invalid)?;
+        material.add("kind", "from_registry");
+        material.add("reference", reference.to_string());
+        Ok(Box::new(Pull { reference }))
+    }
+}
+
+struct Pull {
+    reference: Reference,
+}
+
+impl Recipe for Pull {
+    fn execute(self: Box<Self>, context: &StepContext<'_>, log: &mut StepLog) -> Result<Made, StepError> {
+        let workshop = &context.workshop;
+        let login = login(context.node)?;
+        let registry = Registry::of(&self.reference, login, workshop.fetch).map_err(failed)?;
+        (workshop.progress)("asking the registry", 0, 0);
+        let image = registry.image().map_err(failed)?;
+        // What cannot be logged is no reason to fail.
+        let _ = writeln!(log, "{} is sha256:{}, {} layers", self.reference, image.digest, image.layers.len());
+        let layers = Layers { context, registry: &registry };
+        let mut layers = layers.make(&image.layers, log)?;
+        let facts = Box::new(Facts { config: image.config, ..Facts::default() });
+        if let Some(top) = layers.pop() {
+            return Ok(Made::Layers { below: Stack::from_bottom_up(layers), top, facts });
+        }
+        // An image without files.
+        let work = workshop.store.new_work()?;
+        Ok(Made::Work { work, rules: CommitRules::default(), facts, held: None })
+    }
+}
+
+/// The layers of an image on their way into the store.
+struct Layers<'a> {
+    context: &'a StepContext<'a>,
+    registry: &'a Registry,
+}
+
+impl Layers<'_> {
+    /// Makes the layers that the store lacks, the lowest first, and answers all of them.
+    fn make(&self, parts: &[Part], log: &mut StepLog) -> Result<Vec<Committed>, StepError> {
+        let mut made = self.find(parts)?;
+        let missing = &parts[made.len()..];
+        let workshop = &self.context.workshop;
+        let downloads = workshop.store.layout().downloads();
+        let total: u64 = missing.iter().filter_map(Part::size).sum();
+        (workshop.progress)("downloading", 0, total);
+        let progress = |done| (workshop.progress)("downloading", done, total);
+        let wanted: Vec<_> = missing.iter().collect();
+        self.registry.fetch(&wanted, &downloads, CONNECTIONS, &progress).map_err(failed)?;
+        for (index, part) in missing.iter().enumerate() {
+            (workshop.progress)("unpacking", index as u64, missing.len() as u64);
+            let layer = self.make_one(part, &made, &downloads)?;
+            let _ = writeln!(log, "{} files from a layer of {} bytes", layer.files, part.size().unwrap_or_default());
+            made.push(layer);
+        }
+        Ok(made)
+    }
+
+    /// The lowest layers that the store has already, of this image or of others that begin in the same way.
+    fn find(&self, parts: &[Part]) -> Result<Vec<Committed>, StepError> {
+        let mut found = Vec::new();
+        for part in parts {
+            let Some(record) = self.context.workshop.store.find_layer(&material(part, &found).key())? else { break };
+            found.push(Committed {
+                digest: record.digest,
+                content: record.content,
+                files: record.files,
+                bytes: record.bytes,
+                bytes_new: 0,
+            });
+        }
+        Ok(found)
+    }
+
+    fn make_one(&self, part: &Part, below: &[Committed], downloads: &std::path::Path) -> Result<Committed, StepError> {
+        let workshop = &self.context.workshop;
+        let (created, begun) = (seconds_since_1970(), Instant::now());
+        let views = Stack::from_bottom_up(below.iter().map(|layer| layer.digest));
+        let work = unpack(part, downloads, &views, workshop.store).map_err(failed)?;
+        let committed = workshop.store.commit_until(&work, CommitRules::default(), workshop.cancel)?;
+        let material = material(part, below);
+        workshop.store.record_layer(&LayerRecord {
+            key: material.key(),
+            digest: committed.digest,
+            content: committed.content,
+            below: Stack::new(),
+            companion_of: None,
+            title: self.context.node.title.clone(),
+            created,
+            seconds: begun.elapsed().as_secs_f64(),
+            files: committed.files,
+            bytes: committed.bytes,
+            bytes_new: committed.bytes_new,
+            material: material.canonical(),
+            log: None,
+            facts: RecordedFacts::default(),
+        })?;
+        Ok(committed)
+    }
+}
+
+/// What decides about a layer: its archive, and what lies below, which it may leave parts of as they are.
+fn material(part: &Part, below: &[Committed]) -> KeyMaterial {
+    let mut hasher = Hasher::new();
+    for layer in below {
+        hasher.update(layer.content.as_bytes());
+    }
+    let mut material = KeyMaterial::new(std::env::consts::ARCH);
+    material.add("kind", "registry_layer");
+    material.add("parent", Digest::hex(&hasher.finish()));
+    material.add("archive", part.diff_id.as_str());
+    material
+}
+
+/// The login that a secret of the step holds; none if it has no secret.
+fn login(node: &Node) -> Result<Option<Login>, StepError> {
+    if node.secrets.is_empty() {
+        return Ok(None);
+    }
+    let value =
+        |name: &str| node.secrets.iter().rev().find_map(|secret: &SecretValues| secret.values.get(name).cloned());
+    match (value(USER), value(PASSWORD)) {
+        (Some(user), Some(password)) => Ok(Some(Login { user, password })),
+        _ => Err(StepError::Failed {
+            message: format!("its secret has no login: `{USER}` and `{PASSWORD}` are needed"),
+            hint: Some(
+                "make one with `modal secret create NAME REGISTRY_USERNAME=… REGISTRY_PASSWORD=…`; logins of cloud \
+                 providers are not part of this version, but access tokens of theirs are passwords"
+                    .to_owned(),
+            ),
+        }),
+    }
+}
+
+fn failed(error: RegistryError) -> StepError {
+    match error {
+        RegistryError::Fetch(lamina_fetch::FetchError::Cancelled(_)) => StepError::Other(BuildError::Cancelled),
+        RegistryError::Store(error) => StepError::from(error),
+        RegistryError::Job(error) => StepError::from(StoreError::from(error)),
+        error => StepError::of(error),
+    }
+}

@@ -1,0 +1,318 @@
+//! A registry, with the login that it wants for one image.
+
+use std::sync::Mutex;
+
+use data_encoding::HEXLOWER;
+use lamina_fetch::{Client, Download, FetchError};
+use lamina_image::RuntimeConfig;
+use serde::Deserialize;
+use sha2::{Digest as _, Sha256};
+use url::Url;
+
+use crate::login::Login;
+use crate::manifest::{ACCEPTED, Configuration, Document, Manifest, choose, own_platform};
+use crate::unpack::Compression;
+use crate::{Descriptor, Reference, RegistryError};
+
+/// Most bytes of a manifest, as registries have it.
+const MANIFEST_LIMIT: u64 = 4 << 20;
+/// Most bytes of a configuration.
+const CONFIGURATION_LIMIT: u64 = 8 << 20;
+/// Most bytes of the answer of a token service.
+const TOKEN_LIMIT: u64 = 1 << 20;
+/// Most layers of an image, as the kernel's overlays bear them.
+const MOST_LAYERS: usize = 400;
+
+/// The registry of an image.
+pub struct Registry {
+    reference: Reference,
+    login: Option<Login>,
+    client: Client,
+    /// What the registry was told with the last request that it took.
+    authorization: Mutex<Option<String>>,
+}
+
+/// An image of a registry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Image {
+    /// The SHA-256 of its manifest, in hexadecimal digits.
+    pub digest: String,
+    /// Its layers, the lowest first.
+    pub layers: Vec<Part>,
+    /// How things are run in it.
+    pub config: RuntimeConfig,
+}
+
+/// A layer of an image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    /// How it is fetched.
+    pub(crate) download: Download,
+    pub(crate) compression: Compression,
+    /// The SHA-256 of the archive inside, in hexadecimal digits.
+    pub diff_id: String,
+}
+
+impl Part {
+    /// Its length in bytes, as it is fetched.
+    #[must_use]
+    pub fn size(&self) -> Option<u64> {
+        self.download.size
+    }
+}
+
+impl Registry {
+    /// The registry of an image; the host's login counts where none is given.
+    ///
+    /// # Errors
+    /// When the host has a file of logins that cannot be read.
+    pub fn of(reference: &Reference, login: Option<Login>, client: &Client) -> Result<Self, RegistryError> {
+        let login = match login {
+            Some(login) => Some(login),
+            None => Login::of_host(reference)?,
+        };
+        Ok(Self { reference: reference.clone(), login, client: client.clone(), authorization: Mutex::default() })
+    }
+
+    /// What the image is now, for this machine.
+    ///
+    /// # Errors
+    /// When the registry does not have it or does not give it, or it is no image for this machine.
+    pub fn image(&self) -> Result<Image, RegistryError> {
+        self.log_in()?;
+        let (digest, manifest) = self.manifest()?;
+        let config = self.bytes("blobs", &manifest.config.digest, CONFIGURATION_LIMIT)?;
+        check(manifest.config.sha256()?, &config)?;
+        let configuration = Configuration::parse(&config)?;
+        let layers = self.parts(&manifest, configuration.diff_ids())?;
+        Ok(Image { digest, layers, config: configuration.runtime() })
+    }
+
+    /// A client that is let in.
+    pub(crate) fn client(&self) -> Client {
+        let authorization = self.authorization.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+        let authorization = authorization.map(|value| ("authorization", value));
+        self.client.with_headers(authorization.into_iter().collect())
+    }
+
+    fn url(&self, kind: &str, name: &str) -> String {
+        format!("{}/{}/{kind}/{name}", self.reference.endpoint(), self.reference.repository)
+    }
+
+    /// Finds out which login the registry wants, and gets it.
+    pub(crate) fn log_in(&self) -> Result<(), RegistryError> {
+        let answer = self.client.ask(&format!("{}/", self.reference.endpoint()))?;
+        if answer.status != 401 {
+            return Ok(());
+        }
+        let challenges = answer.challenges.iter().filter_map(|text| Challenge::parse(text));
+        let challenges: Vec<_> = challenges.collect();
+        let authorization = if let Some(Challenge::Bearer { realm, service }) =
+            challenges.iter().find(|challenge| matches!(challenge, Challenge::Bearer { .. }))
+        {
+            format!("Bearer {}", self.token(realm, service.as_deref())?)
+        } else if challenges.contains(&Challenge::Basic) {
+            let login = self.login.as_ref().ok_or_else(|| self.denied("it wants a login"))?;
+            login.header()
+        } else {
+            return Err(self.denied("it wants a login of a kind that is not known here"));
+        };
+        *self.authorization.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(authorization);
+        Ok(())
+    }
+
+    /// A token for reading the image, from the service that the registry names.
+    fn token(&self, realm: &str, service: Option<&str>) -> Result<String, RegistryError> {
+        #[derive(Deserialize)]
+        struct Answer {
+            token: Option<String>,
+            access_token: Option<String>,
+        }
+        let malformed = |reason: String| RegistryError::Malformed(format!("the registry's token service: {reason}"));
+        let mut url = Url::parse(realm).map_err(|error| malformed(format!("`{realm}`: {error}")))?;
+        // A password is not sent where anybody could read it, but where the registry is spoken to like that already.
+        let is_open = url.scheme() == "http" && self.reference.endpoint().starts_with("http:");
+        if url.scheme() != "https" && !is_open {
+            return Err(malformed(format!("`{realm}` is no address that is encrypted")));
+        }
+        url.query_pairs_mut()
+            .extend_pairs(service.map(|service| ("service", service)))
+            .append_pair("scope", &format!("repository:{}:pull", self.reference.repository));
+        let login = self.login.as_ref().map(|login| ("authorization", login.header()));
+        let client = self.client.with_headers(login.into_iter().collect());
+        let answer = client.get(url.as_str(), TOKEN_LIMIT).map_err(|error| match error {
+            FetchError::Status { status: 401 | 403, .. } => self.denied("the login is not right"),
+            other => other.into(),
+        })?;
+        let answer: Answer = serde_json::from_slice(&answer).map_err(|error| malformed(error.to_string()))?;
+        answer.token.or(answer.access_token).ok_or_else(|| malformed("it gave no token".to_owned()))
+    }
+
+    /// The manifest for this machine, and its digest.
+    fn manifest(&self) -> Result<(String, Manifest), RegistryError> {
+        let bytes = self.bytes("manifests", &self.reference.manifest(), MANIFEST_LIMIT)?;
+        let digest = match &self.reference.digest {
+            Some(digest) => check(digest, &bytes)?,
+            None => sha256(&bytes),
+        };
+        match Document::parse(&bytes)? {
+            Document::Manifest(manifest) => Ok((digest, manifest)),
+            Document::Index(manifests) => {
+                let chosen = choose(&manifests, &own_platform())?;
+                let bytes = self.bytes("manifests", &chosen.digest, MANIFEST_LIMIT)?;
+                let digest = check(chosen.sha256()?, &bytes)?;
+                match Document::parse(&bytes)? {
+                    Document::Manifest(manifest) => Ok((digest, manifest)),
+                    Document::Index(_) => Err(RegistryError::Malformed("its index leads to another index".to_owned())),
+                }
+            }
+        }
+    }
+
+    fn bytes(&self, kind: &str, name: &str, limit: u64) -> Result<Vec<u8>, RegistryError> {
+        let mut client = self.client();
+        if kind == "manifests" {
+            client = client.and_header("accept", ACCEPTED.to_owned());
+        }
+        client.get(&self.url(kind, name), limit).map_err(|error| self.refused(error))
+    }
+
+    /// What a refusal says about the image.
+    pub(crate) fn refused(&self, error: FetchError) -> RegistryError {
+        let (registry, image) = (self.reference.registry.clone(), self.reference.to_string());
+        let is_logged_in = self.login.is_some();
+        match error {
+            FetchError::Status { status: 404, .. } => RegistryError::NotFound { registry, image, is_logged_in },
+            FetchError::Status { status: status @ (401 | 403), .. } => {
+                RegistryError::Denied { registry, image, reason: format!("status {status}"), is_logged_in }
+            }
+            other => other.into(),
+        }
+    }
+
+    fn denied(&self, reason: &str) -> RegistryError {
+        RegistryError::Denied {
+            registry: self.reference.registry.clone(),
+            image: self.reference.to_string(),
+            reason: reason.to_owned(),
+            is_logged_in: self.login.is_some(),
+        }
+    }
+
+    fn parts(&self, manifest: &Manifest, diff_ids: &[String]) -> Result<Vec<Part>, RegistryError> {
+        if manifest.layers.len() != diff_ids.len() {
+            return Err(RegistryError::Malformed(format!(
+                "its manifest has {} layers, its configuration {}",
+                manifest.layers.len(),
+                diff_ids.len()
+            )));
+        }
+        if diff_ids.len() > MOST_LAYERS {
+            return Err(RegistryError::Malformed(format!("it has more than {MOST_LAYERS} layers")));
+        }
+        let parts = manifest.layers.iter().zip(diff_ids).map(|(layer, diff_id)| {
+            let diff_id = Descriptor { digest: diff_id.clone(), ..layer.clone() }.sha256()?.to_owned();
+            let sha256 = layer.sha256()?.to_owned();
+            let url = self.url("blobs", &layer.digest);
+            let compression = compression(layer)?;
+            Ok(Part { download: Download { url, sha256, size: Some(layer.size) }, compression, diff_id })
+        });
+        parts.collect()
+    }
+}
+
+/// How a layer is compressed, by its media type.
+fn compression(layer: &Descriptor) -> Result<Compression, RegistryError> {
+    let media_type = layer.media_type.as_str();
+    if media_type.contains("nondistributable") || media_type.contains("foreign") {
+        return Err(RegistryError::Foreign(layer.digest.clone()));
+    }
+    match media_type {
+        "application/vnd.oci.image.layer.v1.tar+gzip" | "application/vnd.docker.image.rootfs.diff.tar.gzip" => {
+            Ok(Compression::Gzip)
+        }
+        "application/vnd.oci.image.layer.v1.tar+zstd" => Ok(Compression::Zstd),
+        "application/vnd.oci.image.layer.v1.tar" | "application/vnd.docker.image.rootfs.diff.tar" => {
+            Ok(Compression::None)
+        }
+        other => {
+            Err(RegistryError::Malformed(format!("the layer `{}` is of an unknown kind: `{other}`", layer.digest)))
+        }
+    }
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    HEXLOWER.encode(&Sha256::digest(bytes))
+}
+
+fn check(expected: &str, bytes: &[u8]) -> Result<String, RegistryError> {
+    let found = sha256(bytes);
+    if found == expected {
+        return Ok(found);
+    }
+    Err(RegistryError::Digest { expected: expected.to_owned(), found })
+}
+
+/// A kind of login that a registry asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Challenge {
+    Basic,
+    Bearer { realm: String, service: Option<String> },
+}
+
+impl Challenge {
+    /// Reads a `WWW-Authenticate` header with one challenge.
+    fn parse(text: &str) -> Option<Self> {
+        let (scheme, rest) = text.trim().split_once(' ').unwrap_or((text.trim(), ""));
+        if scheme.eq_ignore_ascii_case("basic") {
+            return Some(Self::Basic);
+        }
+        if !scheme.eq_ignore_ascii_case("bearer") {
+            return None;
+        }
+        let (mut realm, mut service, mut rest) = (None, None, rest);
+        while let Some((name, after)) = rest.split_once('=') {
+            let (value, left) = match after.strip_prefix('"') {
+                Some(quoted) => quoted.split_once('"')?,
+                None => after.split_once(',').unwrap_or((after, "")),
+            };
+            match name.trim_matches([',', ' ']) {
+                "realm" => realm = Some(value.to_owned()),
+                "service" => service = Some(value.to_owned()),
+                _ => {}
+            }
+            rest = left;
+        }
+        Some(Self::Bearer { realm: realm?, service })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn challenges_are_read() {
+        let bearer = |realm: &str, service: Option<&str>| {
+            Some(Challenge::Bearer { realm: realm.to_owned(), service: service.map(str::to_owned) })
+        };
+        let cases = [
+            ("Basic realm=\"x\"", Some(Challenge::Basic)),
+            ("basic", Some(Challenge::Basic)),
+            (
+                "Bearer realm=\"https://auth.example/t\",service=\"r.example\"",
+                bearer("https://auth.example/t", Some("r.example")),
+            ),
+            (
+                "bearer service=r, realm=\"https://a.example/?x=1,2\", scope=\"a:b,c\"",
+                bearer("https://a.example/?x=1,2", Some("r")),
+            ),
+            ("Bearer service=\"r\"", None),
+            ("Bearer realm=\"unclosed", None),
+            ("Negotiate", None),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(Challenge::parse(text), expected, "{text}");
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! What can go wrong with images of registries.
+
+use std::borrow::Cow;
+
+use lamina_fetch::FetchError;
+use lamina_ground::Hint;
+use lamina_store::{JobError, StoreError};
+
+/// An error of this crate.
+#[derive(Debug, thiserror::Error)]
+pub enum RegistryError {
+    /// The registry does not have the image.
+    #[error("the registry `{registry}` has no image `{image}`, or does not show it to you")]
+    NotFound {
+        /// The registry.
+        registry: String,
+        /// The image, in the full form of its name.
+        image: String,
+        /// Whether a login was used.
+        is_logged_in: bool,
+    },
+    /// The registry wants a login, or another one.
+    #[error("the registry `{registry}` refuses `{image}`: {reason}")]
+    Denied {
+        /// The registry.
+        registry: String,
+        /// The image, in the full form of its name.
+        image: String,
+        /// What it said.
+        reason: String,
+        /// Whether a login was used.
+        is_logged_in: bool,
+    },
+    /// The image is for other machines.
+    #[error("it is made for {}, and this machine is `{own}`", machines(.offered))]
+    Platform {
+        /// What this machine is.
+        own: String,
+        /// What the image is for.
+        offered: Vec<String>,
+    },
+    /// What came is no image.
+    #[error("it is no image that can be read: {0}")]
+    Malformed(String),
+    /// A part is not what its digest says.
+    #[error("the registry sent something else than `{expected}`: its SHA-256 is `{found}`")]
+    Digest {
+        /// The announced digest.
+        expected: String,
+        /// What came.
+        found: String,
+    },
+    /// A layer that its maker does not let registries have.
+    #[error("its layer `{0}` is kept outside of registries, where only Docker on Windows gets it from")]
+    Foreign(String),
+    /// A file with logins that cannot be used.
+    #[error("the logins in `{path}` cannot be used: {reason}")]
+    Logins {
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// It could not be fetched.
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+    /// It could not be unpacked.
+    #[error(transparent)]
+    Job(#[from] JobError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+fn machines(platforms: &[String]) -> String {
+    let quoted: Vec<_> = platforms.iter().map(|platform| format!("`{platform}`")).collect();
+    if quoted.is_empty() { "no machine that it names".to_owned() } else { quoted.join(", ") }
+}
+
+impl Hint for RegistryError {
+    fn hint(&self) -> Option<Cow<'_, str>> {
+        match self {
+            Self::NotFound { registry, is_logged_in: false, .. } => Some(Cow::Owned(format!(
+                "look at its name and tag; if it is private, log in with `docker login {registry}` or `podman login \
+                 {registry}`, or give `secret=`"
+            ))),
+            Self::NotFound { .. } => Some("look at its name and tag, and at what the login may read".into()),
+            Self::Denied { registry, is_logged_in: false, .. } => Some(Cow::Owned(format!(
+                "log in with `docker login {registry}` or `podman login {registry}`, or give `secret=` with \
+                 REGISTRY_USERNAME and REGISTRY_PASSWORD"
+            ))),
+            Self::Denied { .. } => Some("look whether the login is still right, and may read this image".into()),
+            Self::Platform { .. } => Some("use an image that is made for this machine as well".into()),
+            Self::Fetch(error) => error.hint(),
+            Self::Store(error) => error.hint(),
+            _ => None,
+        }
+    }
+}

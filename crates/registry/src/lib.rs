@@ -1,0 +1,28 @@
+//! Images of registries: what a name means, the logins of the host, manifests, and layers that become layers of the store.
+//!
+//! The protocol is that of the OCI distribution specification, which Docker's registries speak as well. Everything that has
+//! a digest is checked against it: manifest, configuration, compressed layers while they arrive, and the archives in them
+//! while they are unpacked, which the store worker does ([`jobs`]).
+
+mod client;
+mod error;
+mod login;
+mod manifest;
+mod pull;
+mod reference;
+mod tree;
+mod unpack;
+
+pub use client::{Image, Part, Registry};
+pub use error::RegistryError;
+pub use login::Login;
+pub use manifest::{Descriptor, Platform};
+pub use pull::unpack;
+pub use reference::{DEFAULT_REGISTRY, Reference, ReferenceError};
+pub use unpack::MALFORMED;
+
+/// Registers what the store worker does for images of registries.
+#[must_use]
+pub fn jobs(table: lamina_store::JobTable) -> lamina_store::JobTable {
+    table.register::<unpack::UnpackLayer>()
+}

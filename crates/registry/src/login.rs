@@ -1,0 +1,182 @@
+//! Logins of the host: the files that `docker login` and `podman login` write.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use data_encoding::BASE64;
+use lamina_ground::EnvVars;
+use serde::Deserialize;
+
+use crate::RegistryError;
+use crate::reference::{DEFAULT_REGISTRY, Reference};
+
+/// What Docker calls its own registry in such a file.
+const DOCKERS_OWN: &str = "https://index.docker.io/v1/";
+
+/// The name and password of a user.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Login {
+    /// The name.
+    pub user: String,
+    /// The password, or a token in its place.
+    pub password: String,
+}
+
+impl std::fmt::Debug for Login {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Login").field("user", &self.user).finish_non_exhaustive()
+    }
+}
+
+impl Login {
+    /// What a request says.
+    pub(crate) fn header(&self) -> String {
+        format!("Basic {}", BASE64.encode(format!("{}:{}", self.user, self.password).as_bytes()))
+    }
+
+    /// The login that this machine has for an image: that of the longest name which the image's begins with, in the first
+    /// file that has one.
+    ///
+    /// # Errors
+    /// When there is a file that cannot be read.
+    pub fn of_host(reference: &Reference) -> Result<Option<Self>, RegistryError> {
+        for path in files() {
+            let text = match fs_err::read_to_string(&path) {
+                Ok(text) => text,
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+                Err(error) => {
+                    return Err(RegistryError::Logins { path: path.display().to_string(), reason: error.to_string() });
+                }
+            };
+            let found = Logins::parse(&text).and_then(|logins| logins.find(reference));
+            let found = found.map_err(|reason| RegistryError::Logins { path: path.display().to_string(), reason })?;
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Where logins are, in the order in which podman and docker look.
+fn files() -> Vec<PathBuf> {
+    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    if let Some(path) = variable(EnvVars::REGISTRY_AUTH_FILE) {
+        return vec![path];
+    }
+    let home = variable(EnvVars::HOME);
+    let docker = variable(EnvVars::DOCKER_CONFIG).or_else(|| home.as_ref().map(|home| home.join(".docker")));
+    let runtime = variable(EnvVars::XDG_RUNTIME_DIR).map(|directory| directory.join("containers/auth.json"));
+    let config = variable(EnvVars::XDG_CONFIG_HOME).or_else(|| home.as_ref().map(|home| home.join(".config")));
+    let config = config.map(|directory| directory.join("containers/auth.json"));
+    runtime.into_iter().chain(config).chain(docker.map(|directory| directory.join("config.json"))).collect()
+}
+
+/// What such a file says.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Logins {
+    auths: BTreeMap<String, Entry>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Entry {
+    auth: String,
+    username: String,
+    password: String,
+    identitytoken: String,
+}
+
+impl Logins {
+    fn parse(text: &str) -> Result<Self, String> {
+        serde_json::from_str(text).map_err(|error| error.to_string())
+    }
+
+    fn find(&self, reference: &Reference) -> Result<Option<Login>, String> {
+        let Reference { registry, repository, .. } = reference;
+        let own = (registry == DEFAULT_REGISTRY).then_some(DOCKERS_OWN.to_owned());
+        let parts: Vec<_> = repository.split('/').collect();
+        let longer = (1..=parts.len()).rev().map(|count| format!("{registry}/{}", parts[..count].join("/")));
+        let hosts = [registry.clone(), format!("https://{registry}"), format!("https://{registry}/v1/")];
+        longer
+            .chain(hosts)
+            .chain(own)
+            .find_map(|name| self.auths.get(&name).map(|entry| entry.login(&name)))
+            .transpose()
+            .map(Option::flatten)
+    }
+}
+
+impl Entry {
+    fn login(&self, name: &str) -> Result<Option<Login>, String> {
+        if !self.identitytoken.is_empty() {
+            return Err(format!("the one of `{name}` is a token of its own kind: use a password or an access token"));
+        }
+        if !self.username.is_empty() {
+            return Ok(Some(Login { user: self.username.clone(), password: self.password.clone() }));
+        }
+        if self.auth.is_empty() {
+            return Ok(None);
+        }
+        let wrong = || format!("the one of `{name}` is not a name and a password in base64");
+        let decoded = BASE64.decode(self.auth.as_bytes()).map_err(|_| wrong())?;
+        let decoded = String::from_utf8(decoded).map_err(|_| wrong())?;
+        let (user, password) = decoded.split_once(':').ok_or_else(wrong)?;
+        Ok(Some(Login { user: user.to_owned(), password: password.trim_end_matches('\0').to_owned() }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn find(text: &str, image: &str) -> Result<Option<(String, String)>, String> {
+        let found = Logins::parse(text)?.find(&image.parse().unwrap())?;
+        Ok(found.map(|login| (login.user, login.password)))
+    }
+
+    #[test]
+    fn the_longest_name_counts() {
+        let login = |user: &str| BASE64.encode(format!("{user}:secret:with:colons").as_bytes());
+        let text = serde_json::json!({"auths": {
+            "registry.example": {"auth": login("host")},
+            "registry.example/team": {"auth": login("team")},
+            "registry.example/team/app": {"username": "app", "password": "p"},
+            "https://index.docker.io/v1/": {"auth": login("hub")},
+            "https://old.example/v1/": {"auth": login("old")},
+            "empty.example": {},
+        }})
+        .to_string();
+        let cases = [
+            ("registry.example/other/app", Some("host")),
+            ("registry.example/teamwork/app", Some("host")),
+            ("registry.example/team/other", Some("team")),
+            ("registry.example/team/app", Some("app")),
+            ("python:3.11", Some("hub")),
+            ("old.example/x", Some("old")),
+            ("empty.example/x", None),
+            ("none.example/x", None),
+        ];
+        for (image, user) in cases {
+            let found = find(&text, image).unwrap();
+            assert_eq!(found.as_ref().map(|(user, _)| user.as_str()), user, "{image}");
+            if let Some((user, password)) = found {
+                assert_eq!(password, if user == "app" { "p" } else { "secret:with:colons" });
+            }
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_named() {
+        let entry = |entry: serde_json::Value| serde_json::json!({"auths": {"a.example": entry}}).to_string();
+        let cases = [
+            "{".to_owned(),
+            entry(serde_json::json!({"auth": "?"})),
+            entry(serde_json::json!({"auth": BASE64.encode(b"no-colon")})),
+            entry(serde_json::json!({"auth": BASE64.encode(b"a:b"), "identitytoken": "x"})),
+        ];
+        let refused: Vec<_> = cases.iter().map(|text| find(text, "a.example/x").unwrap_err()).collect();
+        insta::assert_snapshot!(refused.join("\n"));
+    }
+}

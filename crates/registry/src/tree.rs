@@ -1,0 +1,244 @@
+//! Writing into an upper directory without ever leaving it, as overlays keep such directories.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use lamina_store::JobError;
+use rustix::fs::{
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, XattrFlags, chmodat, chownat,
+    fchmod, fchown, fsetxattr, futimens, linkat, mkdirat, mknodat, openat, openat2, statat, symlinkat, unlinkat,
+    utimensat,
+};
+use rustix::io::Errno;
+
+/// Mode of directories that nothing else is said about.
+const DIRECTORY_MODE: u32 = 0o755;
+/// The prefix of an overlay's own marks, and of attributes inside that look like them.
+const MARK: &str = "user.overlay.";
+const ESCAPED: &str = "user.overlay.overlay.";
+const OPAQUE: &str = "user.overlay.opaque";
+
+/// What a file has beside its contents.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Attributes {
+    pub(crate) mode: u32,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    /// When it was changed, in seconds since 1970, and nanoseconds.
+    pub(crate) seconds: i64,
+    pub(crate) nanoseconds: i64,
+    /// Extended attributes.
+    pub(crate) extended: Vec<(String, Vec<u8>)>,
+}
+
+impl Attributes {
+    fn mode(&self) -> Mode {
+        Mode::from_raw_mode(self.mode)
+    }
+
+    fn owner(&self) -> (Option<Uid>, Option<Gid>) {
+        (Some(Uid::from_raw(self.uid)), Some(Gid::from_raw(self.gid)))
+    }
+
+    fn times(&self) -> Timestamps {
+        let time = Timespec { tv_sec: self.seconds, tv_nsec: self.nanoseconds };
+        Timestamps { last_access: time, last_modification: time }
+    }
+}
+
+/// An upper directory.
+pub(crate) struct Tree {
+    root: OwnedFd,
+    path: PathBuf,
+}
+
+impl Tree {
+    /// Opens an upper directory.
+    pub(crate) fn open(path: &Path) -> Result<Self, JobError> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = openat(CWD, path, flags, Mode::empty()).map_err(JobError::file("opening", path))?;
+        Ok(Self { root, path: path.to_owned() })
+    }
+
+    /// Writes a file, in the place of whatever is there.
+    pub(crate) fn file(&self, path: &Path, attributes: &Attributes, contents: &mut dyn Read) -> Result<(), JobError> {
+        let (parent, name) = self.place(path)?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = openat(&parent, name, flags, Mode::RUSR | Mode::WUSR).map_err(self.failed("creating", path))?;
+        let mut file = File::from(file);
+        std::io::copy(contents, &mut file).map_err(self.failed("writing", path))?;
+        self.set(&file, path, attributes)
+    }
+
+    /// Makes a directory, in the place of whatever else is there.
+    pub(crate) fn directory(&self, path: &Path) -> Result<(), JobError> {
+        if path.as_os_str().is_empty() || self.is_directory(path)? {
+            return Ok(());
+        }
+        let (parent, name) = self.place(path)?;
+        self.make_directory(&parent, name, path)
+    }
+
+    /// Gives a directory what it has beside its contents.
+    pub(crate) fn set_directory(&self, path: &Path, attributes: &Attributes) -> Result<(), JobError> {
+        let directory = self.open_directory(path)?;
+        self.set(&directory, path, attributes)
+    }
+
+    /// Makes a symbolic link, in the place of whatever is there.
+    pub(crate) fn symlink(&self, path: &Path, target: &OsStr, attributes: &Attributes) -> Result<(), JobError> {
+        let (parent, name) = self.place(path)?;
+        symlinkat(target, &parent, name).map_err(self.failed("linking", path))?;
+        self.set_unopened(&parent, name, path, attributes)
+    }
+
+    /// Makes a named pipe, in the place of whatever is there.
+    pub(crate) fn pipe(&self, path: &Path, attributes: &Attributes) -> Result<(), JobError> {
+        let (parent, name) = self.place(path)?;
+        mknodat(&parent, name, FileType::Fifo, Mode::RUSR, 0).map_err(self.failed("creating", path))?;
+        self.set_unopened(&parent, name, path, attributes)?;
+        chmodat(&parent, name, attributes.mode(), AtFlags::empty()).map_err(self.failed("changing the mode of", path))
+    }
+
+    /// Makes another name of what is at `existing`; false if nothing is there.
+    pub(crate) fn hard_link(&self, path: &Path, existing: &Path) -> Result<bool, JobError> {
+        let Some(existing_name) = existing.file_name() else { return Ok(false) };
+        let from = self.open_directory(existing.parent().unwrap_or(Path::new("")))?;
+        let Ok(status) = statat(&from, existing_name, AtFlags::SYMLINK_NOFOLLOW) else { return Ok(false) };
+        if FileType::from_raw_mode(status.st_mode) == FileType::Directory {
+            return Ok(false);
+        }
+        if path == existing {
+            return Ok(true);
+        }
+        let (parent, name) = self.place(path)?;
+        linkat(&from, existing_name, &parent, name, AtFlags::empty()).map_err(self.failed("linking", path))?;
+        Ok(true)
+    }
+
+    /// Marks something as deleted.
+    pub(crate) fn delete(&self, path: &Path) -> Result<(), JobError> {
+        let (parent, name) = self.place(path)?;
+        mknodat(&parent, name, FileType::CharacterDevice, Mode::empty(), 0).map_err(self.failed("deleting", path))
+    }
+
+    /// Marks a directory as one of which the layers below have nothing.
+    pub(crate) fn set_opaque(&self, path: &Path) -> Result<(), JobError> {
+        let directory = self.open_directory(path)?;
+        fsetxattr(&directory, OPAQUE, b"y", XattrFlags::empty()).map_err(self.failed("marking", path))
+    }
+
+    /// Whether anything is there, be it a link.
+    pub(crate) fn exists(&self, path: &Path) -> Result<bool, JobError> {
+        Ok(self.kind(path)?.is_some())
+    }
+
+    /// Whether a directory is there.
+    pub(crate) fn is_directory(&self, path: &Path) -> Result<bool, JobError> {
+        Ok(self.kind(path)? == Some(FileType::Directory))
+    }
+
+    fn kind(&self, path: &Path) -> Result<Option<FileType>, JobError> {
+        let Some(name) = path.file_name() else { return Ok(Some(FileType::Directory)) };
+        let parent = self.open_directory(path.parent().unwrap_or(Path::new("")))?;
+        match statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(status) => Ok(Some(FileType::from_raw_mode(status.st_mode))),
+            Err(Errno::NOENT) => Ok(None),
+            Err(errno) => Err(self.failed("looking at", path)(errno)),
+        }
+    }
+
+    /// The directory that something is to be in, and its name there, at which nothing is any more.
+    fn place<'p>(&self, path: &'p Path) -> Result<(OwnedFd, &'p OsStr), JobError> {
+        let name = path.file_name().ok_or_else(|| self.failed("replacing", path)(Errno::INVAL))?;
+        let parent = self.open_directory(path.parent().unwrap_or(Path::new("")))?;
+        match unlinkat(&parent, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(Errno::ISDIR | Errno::PERM) => self.clear(&parent, name, path)?,
+            Err(errno) => return Err(self.failed("removing", path)(errno)),
+        }
+        Ok((parent, name))
+    }
+
+    /// Removes a directory and what it holds.
+    fn clear(&self, parent: &OwnedFd, name: &OsStr, path: &Path) -> Result<(), JobError> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let directory = openat(parent, name, flags, Mode::empty()).map_err(self.failed("opening", path))?;
+        let entries = rustix::fs::Dir::read_from(&directory).map_err(self.failed("listing", path))?;
+        for entry in entries {
+            let entry = entry.map_err(self.failed("listing", path))?;
+            let name = entry.file_name();
+            if matches!(name.to_bytes(), b"." | b"..") {
+                continue;
+            }
+            let name = <OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(name.to_bytes());
+            match unlinkat(&directory, name, AtFlags::empty()) {
+                Ok(()) => {}
+                Err(_) => self.clear(&directory, name, &path.join(name))?,
+            }
+        }
+        unlinkat(parent, name, AtFlags::REMOVEDIR).map_err(self.failed("removing", path))
+    }
+
+    /// Opens a directory, making what is missing of it.
+    fn open_directory(&self, path: &Path) -> Result<OwnedFd, JobError> {
+        let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let whole = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+        let opened = match openat2(&self.root, whole, flags, Mode::empty(), how) {
+            Err(Errno::NOENT) => {
+                let name = path.file_name().ok_or_else(|| self.failed("opening", path)(Errno::NOENT))?;
+                let parent = self.open_directory(path.parent().unwrap_or(Path::new("")))?;
+                self.make_directory(&parent, name, path)?;
+                openat2(&self.root, whole, flags, Mode::empty(), how)
+            }
+            other => other,
+        };
+        opened.map_err(self.failed("opening", path))
+    }
+
+    fn make_directory(&self, parent: &OwnedFd, name: &OsStr, path: &Path) -> Result<(), JobError> {
+        let mode = Mode::from_raw_mode(DIRECTORY_MODE);
+        let made = mkdirat(parent, name, mode);
+        // The umask is whatever the user's is.
+        made.and_then(|()| chmodat(parent, name, mode, AtFlags::empty()))
+            .map_err(self.failed("making the directory", path))
+    }
+
+    fn set(&self, file: impl AsFd, path: &Path, attributes: &Attributes) -> Result<(), JobError> {
+        let (owner, group) = attributes.owner();
+        // Changing the owner clears set-id bits and capabilities, so these come later.
+        fchown(&file, owner, group).map_err(self.failed("giving away", path))?;
+        fchmod(&file, attributes.mode()).map_err(self.failed("changing the mode of", path))?;
+        for (name, value) in &attributes.extended {
+            let name = name.strip_prefix(MARK).map_or_else(|| name.clone(), |rest| format!("{ESCAPED}{rest}"));
+            match fsetxattr(&file, &*name, value, XattrFlags::empty()) {
+                // Not every filesystem has them.
+                Ok(()) | Err(Errno::OPNOTSUPP) => {}
+                Err(errno) => return Err(self.failed("setting an attribute of", path)(errno)),
+            }
+        }
+        futimens(&file, &attributes.times()).map_err(self.failed("dating", path))
+    }
+
+    /// The same for what cannot be opened, but for its mode.
+    fn set_unopened(
+        &self,
+        parent: &OwnedFd,
+        name: &OsStr,
+        path: &Path,
+        attributes: &Attributes,
+    ) -> Result<(), JobError> {
+        let (owner, group) = attributes.owner();
+        chownat(parent, name, owner, group, AtFlags::SYMLINK_NOFOLLOW).map_err(self.failed("giving away", path))?;
+        utimensat(parent, name, &attributes.times(), AtFlags::SYMLINK_NOFOLLOW).map_err(self.failed("dating", path))
+    }
+
+    fn failed<E: Into<std::io::Error>>(&self, what: &str, path: &Path) -> impl FnOnce(E) -> JobError + use<E> {
+        let (what, path) = (what.to_owned(), self.path.join(path));
+        move |error| JobError::image_file(&what, &path)(error)
+    }
+}

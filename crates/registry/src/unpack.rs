@@ -1,0 +1,339 @@
+//! Unpacking an image's layer as containerd does: an archive of changes becomes the upper directory of an overlay.
+//!
+//! What a layer deletes is named in it by files that begin with `.wh.`, which say something about the layers below only.
+//! Directories that an archive has something in without having them are as in the layers below. Nothing is ever written
+//! outside the upper: parents are opened with it as root, and last components are not followed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use data_encoding::HEXLOWER;
+use lamina_ground::{Stack, StorePath};
+use lamina_packages::{Entry, Layers};
+use lamina_store::{Job, JobError, JobErrorKind, WorkerContext};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use tar::EntryType;
+
+use crate::tree::{Attributes, Tree};
+
+/// Kind of a [`JobError`]: the archive is not what images have as layers.
+pub const MALFORMED: JobErrorKind = JobErrorKind::new("registry-malformed");
+/// The beginning of names of files that stand for deletions.
+const WHITEOUT: &[u8] = b".wh.";
+/// The file that stands for the deletion of everything below in its directory.
+const OPAQUE: &[u8] = b".wh..wh..opq";
+/// The beginning of names that overlays of another kind keep for themselves.
+const FOREIGN: &[u8] = b".wh..wh.";
+/// What precedes the names of extended attributes in the archive's own headers.
+const ATTRIBUTE: &str = "SCHILY.xattr.";
+/// Most bytes of the text of extended attributes of one entry, as Linux has it.
+const ATTRIBUTE_LIMIT: usize = 64 << 10;
+
+/// How a layer's archive is compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Compression {
+    None,
+    Gzip,
+    Zstd,
+}
+
+/// Unpacks the layer in the one descriptor that comes with it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct UnpackLayer {
+    /// The work whose upper it is unpacked into, which is empty.
+    pub(crate) work: String,
+    /// The views of the layers below.
+    pub(crate) below: Stack<StorePath>,
+    /// How it is compressed.
+    pub(crate) compression: Compression,
+    /// The SHA-256 of the archive that it has inside, in hexadecimal digits.
+    pub(crate) diff_id: String,
+    /// Its name in messages.
+    pub(crate) name: String,
+}
+
+impl Job for UnpackLayer {
+    const NAME: &'static str = "registry.unpack";
+    type Output = ();
+
+    fn work(&self) -> Option<&str> {
+        Some(&self.work)
+    }
+
+    fn run(self, context: &WorkerContext, fds: Vec<OwnedFd>) -> Result<(), JobError> {
+        let file = fds.into_iter().next().ok_or_else(|| self.malformed("it came without its file"))?;
+        let mut file = File::from(file);
+        file.seek(SeekFrom::Start(0))?;
+        let file = BufReader::with_capacity(256 << 10, file);
+        let archive: Box<dyn Read> = match self.compression {
+            Compression::None => Box::new(file),
+            Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(file)),
+            Compression::Zstd => Box::new(zstd::Decoder::with_buffer(file)?),
+        };
+        let mut archive = Hashing { inner: archive, hasher: Sha256::new() };
+        let mut unpacking = Unpacking {
+            job: &self,
+            tree: Tree::open(&context.upper(&self.work))?,
+            below: Layers::new(context.content(), &self.below),
+            directories: BTreeMap::new(),
+            implied: BTreeSet::new(),
+            deleted: BTreeSet::new(),
+            opaque: BTreeSet::new(),
+        };
+        let mut entries = tar::Archive::new(&mut archive);
+        for entry in entries.entries()? {
+            context.ensure_wanted(&self.work)?;
+            unpacking.add(&mut entry.map_err(|error| self.malformed(error))?)?;
+        }
+        unpacking.finish()?;
+        // What is behind the archive's end belongs to its digest.
+        std::io::copy(&mut archive, &mut std::io::sink()).map_err(|error| self.malformed(error))?;
+        let found = HEXLOWER.encode(&archive.hasher.finalize());
+        if found != self.diff_id {
+            return Err(self.malformed(format!(
+                "its archive has the SHA-256 `{found}`, but the image's configuration says `{}`",
+                self.diff_id
+            )));
+        }
+        Ok(())
+    }
+}
+
+impl UnpackLayer {
+    fn malformed(&self, reason: impl std::fmt::Display) -> JobError {
+        JobError::new(MALFORMED, format!("the layer `{}` cannot be unpacked: {reason}", self.name))
+    }
+}
+
+/// A reader that hashes what it gives.
+struct Hashing<R> {
+    inner: R,
+    hasher: Sha256,
+}
+
+impl<R: Read> Read for Hashing<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        self.hasher.update(&buffer[..count]);
+        Ok(count)
+    }
+}
+
+struct Unpacking<'a> {
+    job: &'a UnpackLayer,
+    tree: Tree,
+    below: Layers,
+    /// Directories of the archive; they get their attributes last, because what is put into them changes their times.
+    directories: BTreeMap<PathBuf, Attributes>,
+    /// Directories that something of the archive is in.
+    implied: BTreeSet<PathBuf>,
+    /// What the layers below have and this one does not.
+    deleted: BTreeSet<PathBuf>,
+    /// Directories of which the layers below have nothing here.
+    opaque: BTreeSet<PathBuf>,
+}
+
+impl Unpacking<'_> {
+    fn add<R: Read>(&mut self, entry: &mut tar::Entry<'_, R>) -> Result<(), JobError> {
+        let kind = entry.header().entry_type();
+        if kind == EntryType::XGlobalHeader {
+            return Ok(());
+        }
+        let path = self.relative(&entry.path_bytes())?;
+        let Some(name) = path.file_name().map(OsStr::to_owned) else {
+            // The image's root.
+            if kind == EntryType::Directory {
+                let attributes = self.attributes(entry)?;
+                self.directories.insert(path, attributes);
+            }
+            return Ok(());
+        };
+        let parent = path.parent().unwrap_or(Path::new("")).to_owned();
+        self.implied.extend(parent.ancestors().map(Path::to_owned));
+        match name.as_bytes() {
+            OPAQUE => {
+                self.opaque.insert(parent);
+                return Ok(());
+            }
+            name if name.starts_with(FOREIGN) => return Ok(()),
+            name if name.starts_with(WHITEOUT) => {
+                let deleted = &name[WHITEOUT.len()..];
+                if matches!(deleted, b"" | b"." | b"..") {
+                    return Err(self.job.malformed(format!("`{}` deletes nothing that has a name", path.display())));
+                }
+                self.deleted.insert(parent.join(OsStr::from_bytes(deleted)));
+                return Ok(());
+            }
+            _ => {}
+        }
+        let attributes = self.attributes(entry)?;
+        if kind == EntryType::Directory {
+            self.tree.directory(&path)?;
+            self.directories.insert(path, attributes);
+            return Ok(());
+        }
+        self.directories.remove(&path);
+        match kind {
+            EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
+                self.tree.file(&path, &attributes, entry)
+            }
+            EntryType::Symlink => {
+                let target = entry.link_name_bytes().filter(|target| !target.is_empty());
+                let target = target.ok_or_else(|| self.job.malformed(format!("`{}` leads nowhere", path.display())))?;
+                self.tree.symlink(&path, OsStr::from_bytes(&target), &attributes)
+            }
+            EntryType::Link => {
+                let target = entry.link_name_bytes().unwrap_or_default().into_owned();
+                let target = self.relative(&target)?;
+                self.hard_link(&path, &target, &attributes)
+            }
+            EntryType::Fifo => self.tree.pipe(&path, &attributes),
+            // There are none in views; containers have those that they need.
+            EntryType::Block | EntryType::Char => Ok(()),
+            other => Err(self.job.malformed(format!("`{}` is of an unknown kind: {other:?}", path.display()))),
+        }
+    }
+
+    /// Another name of a file of this layer, or of one below, which then lies in this one as well.
+    fn hard_link(&mut self, path: &Path, target: &Path, attributes: &Attributes) -> Result<(), JobError> {
+        if self.tree.hard_link(path, target)? {
+            return Ok(());
+        }
+        match self.entry_below(target)? {
+            Some(file) if file.on_disk().symlink_metadata().is_ok_and(|status| status.is_file()) => {
+                self.tree.file(target, attributes, &mut file.open()?)?;
+                self.implied.extend(target.ancestors().skip(1).map(Path::to_owned));
+                self.tree.hard_link(path, target).map(drop)
+            }
+            _ => Err(self.job.malformed(format!(
+                "`{}` is another name of `{}`, which is no file",
+                path.display(),
+                target.display()
+            ))),
+        }
+    }
+
+    /// What the layers below have at a path.
+    fn entry_below(&mut self, path: &Path) -> Result<Option<lamina_store::LayerPath>, JobError> {
+        let Some(text) = path.to_str() else { return Ok(None) };
+        Ok(match self.below.entry(&format!("/{text}"))? {
+            Entry::OfBase(path) | Entry::Above(path) => Some(path),
+            Entry::Absent | Entry::Elsewhere => None,
+        })
+    }
+
+    /// Deletions and attributes of directories.
+    fn finish(mut self) -> Result<(), JobError> {
+        for path in std::mem::take(&mut self.deleted) {
+            if self.tree.is_directory(&path)? {
+                // It was deleted and made anew.
+                self.opaque.insert(path);
+            } else if !self.tree.exists(&path)? && self.entry_below(&path)?.is_some() {
+                self.tree.delete(&path)?;
+            }
+        }
+        for path in &self.opaque {
+            self.tree.directory(path)?;
+            self.tree.set_opaque(path)?;
+        }
+        for path in std::mem::take(&mut self.implied) {
+            if path.as_os_str().is_empty() || self.directories.contains_key(&path) {
+                continue;
+            }
+            if let Some(below) = self.entry_below(&path)? {
+                let status = below.on_disk().symlink_metadata()?;
+                if status.is_dir() {
+                    let (seconds, nanoseconds) = (status.mtime(), status.mtime_nsec());
+                    let attributes = Attributes {
+                        mode: status.mode() & 0o7777,
+                        uid: status.uid(),
+                        gid: status.gid(),
+                        seconds,
+                        nanoseconds,
+                        extended: Vec::new(),
+                    };
+                    self.directories.insert(path, attributes);
+                }
+            }
+        }
+        // Children first: nothing of theirs changes their parents afterwards.
+        let directories = std::mem::take(&mut self.directories);
+        directories.iter().rev().try_for_each(|(path, attributes)| self.tree.set_directory(path, attributes))
+    }
+
+    fn attributes<R: Read>(&self, entry: &mut tar::Entry<'_, R>) -> Result<Attributes, JobError> {
+        let malformed = |error: std::io::Error| self.job.malformed(error);
+        let header = entry.header();
+        let id = |id: u64| u32::try_from(id).map_err(|_| self.job.malformed(format!("the id `{id}` is too large")));
+        let mut attributes = Attributes {
+            mode: header.mode().map_err(malformed)? & 0o7777,
+            uid: id(header.uid().map_err(malformed)?)?,
+            gid: id(header.gid().map_err(malformed)?)?,
+            seconds: i64::try_from(header.mtime().map_err(malformed)?).unwrap_or_default(),
+            nanoseconds: 0,
+            extended: Vec::new(),
+        };
+        let mut length = 0;
+        for extension in entry.pax_extensions().map_err(malformed)?.into_iter().flatten() {
+            let extension = extension.map_err(malformed)?;
+            let Ok(name) = extension.key() else { continue };
+            let text = || extension.value().unwrap_or_default();
+            if let Some(attribute) = name.strip_prefix(ATTRIBUTE).filter(|name| is_kept(name)) {
+                length += extension.value_bytes().len();
+                if length > ATTRIBUTE_LIMIT {
+                    return Err(self.job.malformed("a file has more extended attributes than Linux allows"));
+                }
+                attributes.extended.push((attribute.to_owned(), extension.value_bytes().to_vec()));
+            } else if name == "mtime" {
+                (attributes.seconds, attributes.nanoseconds) = time(text()).unwrap_or_default();
+            } else if name == "uid" {
+                attributes.uid = text().parse().map_err(|_| self.job.malformed("an owner is no number"))?;
+            } else if name == "gid" {
+                attributes.gid = text().parse().map_err(|_| self.job.malformed("a group is no number"))?;
+            }
+        }
+        Ok(attributes)
+    }
+
+    /// A path of the archive, relative to the root.
+    fn relative(&self, path: &[u8]) -> Result<PathBuf, JobError> {
+        let mut parts = PathBuf::new();
+        for part in path.split(|byte| *byte == b'/') {
+            match part {
+                b"" | b"." => {}
+                b".." => {
+                    let shown = OsString::from_vec(path.to_vec());
+                    return Err(self.job.malformed(format!("`{}` leads out of the image", shown.display())));
+                }
+                _ if part.contains(&0) => return Err(self.job.malformed("a name has a zero byte")),
+                part => parts.push(OsStr::from_bytes(part)),
+            }
+        }
+        Ok(parts)
+    }
+}
+
+/// Whether an extended attribute belongs to the file rather than to a machine's policy.
+fn is_kept(name: &str) -> bool {
+    name.starts_with("user.")
+        || ["security.capability", "system.posix_acl_access", "system.posix_acl_default"].contains(&name)
+}
+
+/// Seconds and nanoseconds of a decimal number.
+fn time(text: &str) -> Option<(i64, i64)> {
+    let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let digits: String = fraction.chars().chain("000000000".chars()).take(9).collect();
+    let (whole, nanoseconds): (i64, i64) = (seconds.parse().ok()?, digits.parse().ok()?);
+    // Before 1970, the fraction leads further back.
+    if seconds.starts_with('-') && nanoseconds > 0 {
+        return Some((whole - 1, 1_000_000_000 - nanoseconds));
+    }
+    Some((whole, nanoseconds))
+}

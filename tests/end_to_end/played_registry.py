@@ -1,0 +1,135 @@
+"""A registry that the tests play: one small image, and whatever may go wrong on the way to it."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import http.server
+import io
+import json
+import tarfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+USER, PASSWORD = "reader", "let-me-in-please"
+BASIC = "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+TOKEN = "Bearer a-token-for-reading"
+
+
+def digest(data: bytes) -> str:
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+def archive(*entries: tuple[str, bytes | None], **attributes) -> bytes:
+    """A tar archive of files, and of directories where there are no contents."""
+    written = io.BytesIO()
+    with tarfile.open(fileobj=written, mode="w") as tar:
+        for name, contents in entries:
+            member = tarfile.TarInfo(name)
+            member.mtime = 1_000_000_000
+            member.type = tarfile.DIRTYPE if contents is None else tarfile.REGTYPE
+            member.size = len(contents or b"")
+            for attribute, value in attributes.items():
+                setattr(member, attribute, value)
+            tar.addfile(member, io.BytesIO(contents or b""))
+    return written.getvalue()
+
+
+class Registry:
+    """What is served; tests change it."""
+
+    def __init__(self) -> None:
+        self.address = ""
+        self.blobs: dict[str, bytes] = {}
+        self.manifests: dict[str, bytes] = {}
+        #: `None`, `"basic"` or `"bearer"`.
+        self.login: str | None = None
+        self.requests: list[str] = []
+        #: Contents that come in the place of those that were asked for.
+        self.instead: dict[str, bytes] = {}
+        #: Headers of requests to the server that blobs are redirected to, if they are.
+        self.elsewhere: list[dict[str, str]] | None = None
+
+    def put(self, tag: str, *layers: bytes, platform: dict | None = None, **config) -> str:
+        """Makes an image of these archives; answers the digest of its manifest."""
+        described = []
+        for layer in layers:
+            packed = gzip.compress(layer, mtime=0)
+            described.append(self.blob(packed, "application/vnd.oci.image.layer.v1.tar+gzip"))
+        configuration = {
+            **(platform or {"architecture": "amd64", "os": "linux"}),
+            "config": config,
+            "rootfs": {"type": "layers", "diff_ids": [digest(layer) for layer in layers]},
+        }
+        manifest = {
+            "schemaVersion": 2,
+            "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "config": self.blob(json.dumps(configuration).encode(), "application/vnd.oci.image.config.v1+json"),
+            "layers": described,
+        }
+        return self.put_manifest(tag, manifest)
+
+    def put_manifest(self, tag: str, manifest: dict) -> str:
+        data = json.dumps(manifest).encode()
+        self.manifests[tag] = self.manifests[digest(data)] = data
+        return digest(data)
+
+    def blob(self, data: bytes, media_type: str) -> dict:
+        self.blobs[digest(data)] = data
+        return {"mediaType": media_type, "digest": digest(data), "size": len(data)}
+
+
+@contextmanager
+def serving() -> Iterator[Registry]:
+    """A registry on a free port of this machine."""
+    registry = Registry()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, *_arguments) -> None:
+            pass
+
+        def answer(self, status: int, data: bytes = b"", **headers: str) -> None:
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name.replace("_", "-"), value)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def do_GET(self) -> None:
+            registry.requests.append(self.path)
+            given = self.headers.get("Authorization")
+            if self.path.startswith("/token"):
+                return self.answer(200 if given in (None, BASIC) else 401, json.dumps({"token": TOKEN[7:]}).encode())
+            if self.path.startswith("/elsewhere/"):
+                registry.elsewhere.append(dict(self.headers))
+                return self.answer(200, registry.blobs[self.path.rsplit("/", 1)[1]])
+            wanted = {None: None, "basic": BASIC, "bearer": TOKEN}[registry.login]
+            if wanted is not None and given != wanted:
+                realm = f'Bearer realm="http://{registry.address}/token",service="played"'
+                challenge = realm if registry.login == "bearer" else 'Basic realm="played"'
+                return self.answer(401, WWW_Authenticate=challenge)
+            if self.path == "/v2/":
+                return self.answer(200)
+            kind, name = self.path.rsplit("/", 2)[1:]
+            data = registry.instead.get(name) or getattr(registry, kind, {}).get(name)
+            if data is None:
+                return self.answer(404)
+            if kind == "blobs" and registry.elsewhere is not None:
+                return self.answer(307, Location=f"http://127.0.0.2:{server.server_port}/elsewhere/{name}")
+            return self.answer(200, data)
+
+    server = http.server.ThreadingHTTPServer(("", 0), Handler)
+    registry.address = f"127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield registry
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
