@@ -39,9 +39,9 @@ def test_profiles_are_listed_and_activated(modal):
     assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
     listed = json.loads(modal("profile", "list", "--json").stdout)
     assert [row["name"] for row in listed if row["active"]] == ["work"]
-    missing = modal("profile", "activate", "wrok", check=False)
+    missing = modal("profile", "activate", "works", check=False)
     assert missing.code == 1
-    assert f"there is no profile `wrok` in `{path}`" in missing.stderr
+    assert f"there is no profile `works` in `{path}`" in missing.stderr
 
 
 def test_settings_are_shown_without_tokens(modal):

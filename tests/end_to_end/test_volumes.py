@@ -274,6 +274,12 @@ def test_the_commands(modal: Modal) -> None:
     refused = modal("volume", "get", "e2e-cli", "named", "b.txt", check=False)
     assert refused.code == 1 and "--force" in refused.stderr
     modal("volume", "get", "--force", "e2e-cli", "named", "b.txt")
+    os.mkfifo(modal.directory / "pipe")
+    reader = os.open(modal.directory / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    modal("volume", "get", "--force", "e2e-cli", "named", "pipe")
+    assert os.read(reader, 100) == b"two\n"
+    os.close(reader)
+    assert (modal.directory / "pipe").is_fifo()
     modal("volume", "cp", "e2e-cli", "named", "copy")
     modal("volume", "cp", "-r", "e2e-cli", "local", "copied")
     modal("volume", "rm", "-r", "e2e-cli", "local")

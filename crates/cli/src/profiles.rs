@@ -299,7 +299,7 @@ force_build = true
         assert_eq!(chosen("[only]\nenvironment = \"x\"", None), "only");
         assert_eq!(chosen("", None), "default");
         assert_eq!(chosen("", Some("ci")), "default");
-        insta::assert_snapshot!(chosen(TWO, Some("wrok")), @r#"Failure { message: "there is no profile `wrok` in `/home/ada/.modal.toml`", hint: Some("`MODAL_PROFILE` names it; `modal profile list` shows what there is") }"#);
+        insta::assert_snapshot!(chosen(TWO, Some("works")), @r#"Failure { message: "there is no profile `works` in `/home/ada/.modal.toml`", hint: Some("`MODAL_PROFILE` names it; `modal profile list` shows what there is") }"#);
         insta::assert_snapshot!(chosen("[a]\n[b]", None), @r#"Failure { message: "no profile of `/home/ada/.modal.toml` is active", hint: Some("`modal profile activate NAME` activates one") }"#);
         insta::assert_snapshot!(chosen("[a]\nactive=true\n[b]\nactive=true", None), @r#"Failure { message: "`/home/ada/.modal.toml` has more than one active profile: `a`, `b`", hint: Some("`modal profile activate NAME` leaves one") }"#);
     }

@@ -163,7 +163,8 @@ $A
 ONE
 $A
 TWO
-ADD --checksum=sha256:0 --unpack=true https://me:word@host/x.tar x.tgz /
+ADD --checksum=sha256:0000000000000000000000000000000000000000000000000000000000000000 https://me:word@host/x.tar /
+ADD --unpack=true x.tgz /
 WORKDIR $A
 USER app
 SHELL ["/bin/bash", "-c"]

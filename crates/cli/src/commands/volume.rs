@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -190,6 +190,10 @@ fn check_name(volumes: Volumes<'_>, id: &str, path: &str) -> Result<(), Failure>
 
 /// Writes a file that gets its name when it is whole: it is there as such or not at all.
 fn get_file(volumes: Volumes<'_>, id: &str, remote: &str, target: &Path, force: bool) -> Result<(), Failure> {
+    if is_special(target) {
+        let file = fs_err::OpenOptions::new().write(true).open(target)?;
+        return Ok(volumes.read(id, remote, file.file())?);
+    }
     let exists = || {
         Failure::new(format!("there is a local file `{}` already", target.display())).hint("replace it with `--force`")
     };
@@ -204,6 +208,12 @@ fn get_file(volumes: Volumes<'_>, id: &str, remote: &str, target: &Path, force: 
         io::ErrorKind::AlreadyExists if !force => exists(),
         _ => Failure::from(error),
     })
+}
+
+/// Whether a device or a pipe is there, which is written into, as `cp` does, and never replaced.
+fn is_special(target: &Path) -> bool {
+    let kind = target.metadata().map(|status| status.file_type());
+    kind.is_ok_and(|kind| kind.is_char_device() || kind.is_block_device() || kind.is_fifo())
 }
 
 /// An error, with the option that would have been needed for a directory.
