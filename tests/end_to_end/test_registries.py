@@ -234,6 +234,10 @@ def test_an_image_of_buildah_is_the_same_here(modal: Modal, real_registry: str, 
     run("buildah", *storage, "bud", "-q", "--layers", "-t", image, "context")
     run("buildah", *storage, "push", "-q", "--tls-verify=false", image)
     run("skopeo", "copy", "-q", "--src-tls-verify=false", f"docker://{image}", "oci:oci:v1")
+    # A layer with nothing but files below a directory that is a link in the base.
+    (tmp_path / "inserted").write_text("inserted")
+    run("umoci", "insert", "--image", "oci:v1", "inserted", "/lib/inserted/file")
+    run("skopeo", "copy", "-q", "--dest-tls-verify=false", "oci:oci:v1", f"docker://{image}")
     run("umoci", "unpack", "--image", "oci:v1", "bundle")
     modal.write(
         "app.py",

@@ -66,8 +66,8 @@ def test_variables_come_before_the_profile_and_that_before_the_default(file, mon
     assert modal.config._profile == "work"
     monkeypatch.setenv("MODAL_PROFILE", "home")
     assert modal.config._profile == "home"
-    with pytest.raises(KeyError, match="environmnet"):
-        config["environmnet"]
+    with pytest.raises(KeyError, match="environments"):
+        config["environments"]
 
 
 def test_apps_run_in_the_environment_of_the_profile(file, monkeypatch):

@@ -1,17 +1,18 @@
 //! Unpacking an image's layer as containerd does: an archive of changes becomes the upper directory of an overlay.
 //!
 //! What a layer deletes is named in it by files that begin with `.wh.`, which say something about the layers below only.
-//! Directories that an archive has something in without having them are as in the layers below. Nothing is ever written
+//! Directories that an archive has something in without having them are as in the layers below, and where those have a link in
+//! their place, it is followed. Nothing is ever written
 //! outside the upper: parents are opened with it as root, and last components are not followed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use data_encoding::HEXLOWER;
 use lamina_ground::{Stack, StorePath};
@@ -35,6 +36,9 @@ const FOREIGN: &[u8] = b".wh..wh.";
 const ATTRIBUTE: &str = "SCHILY.xattr.";
 /// Most bytes of the text of extended attributes of one entry, as Linux has it.
 const ATTRIBUTE_LIMIT: usize = 64 << 10;
+
+/// Most links on the way to a file, as Linux has it.
+const MOST_LINKS: usize = 40;
 
 /// How a layer's archive is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,6 +86,7 @@ impl Job for UnpackLayer {
             job: &self,
             tree: Tree::open(&context.upper(&self.work))?,
             below: Layers::new(context.content(), &self.below),
+            plain: HashSet::new(),
             directories: BTreeMap::new(),
             implied: BTreeSet::new(),
             deleted: BTreeSet::new(),
@@ -130,6 +135,8 @@ struct Unpacking<'a> {
     job: &'a UnpackLayer,
     tree: Tree,
     below: Layers,
+    /// Directories that lead nowhere else, be they of this layer or of those below.
+    plain: HashSet<PathBuf>,
     /// Directories of the archive; they get their attributes last, because what is put into them changes their times.
     directories: BTreeMap<PathBuf, Attributes>,
     /// Directories that something of the archive is in.
@@ -146,7 +153,8 @@ impl Unpacking<'_> {
         if kind == EntryType::XGlobalHeader {
             return Ok(());
         }
-        let path = self.relative(&entry.path_bytes())?;
+        let named = self.relative(&entry.path_bytes())?;
+        let path = self.resolved(&named)?;
         let Some(name) = path.file_name().map(OsStr::to_owned) else {
             // The image's root.
             if kind == EntryType::Directory {
@@ -180,6 +188,7 @@ impl Unpacking<'_> {
             return Ok(());
         }
         self.directories.remove(&path);
+        self.plain.remove(&path);
         match kind {
             EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
                 self.tree.file(&path, &attributes, entry)
@@ -192,6 +201,7 @@ impl Unpacking<'_> {
             EntryType::Link => {
                 let target = entry.link_name_bytes().unwrap_or_default().into_owned();
                 let target = self.relative(&target)?;
+                let target = self.resolved(&target)?;
                 self.hard_link(&path, &target, &attributes)
             }
             EntryType::Fifo => self.tree.pipe(&path, &attributes),
@@ -199,6 +209,39 @@ impl Unpacking<'_> {
             EntryType::Block | EntryType::Char => Ok(()),
             other => Err(self.job.malformed(format!("`{}` is of an unknown kind: {other:?}", path.display()))),
         }
+    }
+
+    /// Where a path leads whose directories may be links of layers below. Links of this layer are followed as they are met.
+    fn resolved(&mut self, path: &Path) -> Result<PathBuf, JobError> {
+        let Some(name) = path.file_name() else { return Ok(path.to_owned()) };
+        let mut left: Vec<OsString> = parts(path.parent().unwrap_or(Path::new("")));
+        let (mut resolved, mut followed) = (PathBuf::new(), 0);
+        while let Some(part) = left.pop() {
+            if part == ".." {
+                resolved.pop();
+                continue;
+            }
+            let next = resolved.join(&part);
+            let target = if self.plain.contains(&next) || self.tree.exists(&next)? {
+                None
+            } else {
+                self.entry_below(&next)?.and_then(|below| std::fs::read_link(below.on_disk()).ok())
+            };
+            let Some(target) = target else {
+                self.plain.insert(next.clone());
+                resolved = next;
+                continue;
+            };
+            followed += 1;
+            if followed > MOST_LINKS {
+                return Err(self.job.malformed(format!("`{}` leads in a circle", path.display())));
+            }
+            if target.is_absolute() {
+                resolved = PathBuf::new();
+            }
+            left.extend(parts(&target));
+        }
+        Ok(resolved.join(name))
     }
 
     /// Another name of a file of this layer, or of one below, which then lies in this one as well.
@@ -318,6 +361,12 @@ impl Unpacking<'_> {
         }
         Ok(parts)
     }
+}
+
+/// The parts of a path, the last first.
+fn parts(path: &Path) -> Vec<OsString> {
+    let is_part = |part: &Component<'_>| matches!(part, Component::Normal(_) | Component::ParentDir);
+    path.components().filter(is_part).rev().map(|part| part.as_os_str().to_owned()).collect()
 }
 
 /// Whether an extended attribute belongs to the file rather than to a machine's policy.

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
@@ -192,7 +193,8 @@ fn check_name(volumes: Volumes<'_>, id: &str, path: &str) -> Result<(), Failure>
 fn get_file(volumes: Volumes<'_>, id: &str, remote: &str, target: &Path, force: bool) -> Result<(), Failure> {
     if is_special(target) {
         let file = fs_err::OpenOptions::new().write(true).open(target)?;
-        return Ok(volumes.read(id, remote, file.file())?);
+        volumes.read(id, remote, file.as_fd())?;
+        return Ok(());
     }
     let exists = || {
         Failure::new(format!("there is a local file `{}` already", target.display())).hint("replace it with `--force`")
