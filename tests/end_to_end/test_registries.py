@@ -146,10 +146,12 @@ def test_a_registry_that_lies(modal: Modal, registry: Registry) -> None:
         ([("link", b"")], {"type": tarfile.SYMTYPE}),
         ([("name", b"")], {"type": tarfile.LNKTYPE, "linkname": "nothing"}),
         ([(".wh...", b"")], {}),
+        ([("cut", b"contents")], {"cut": 512 + 4}),
     ],
 )
 def test_layers_that_are_none(modal: Modal, registry: Registry, entries: list, attributes: dict) -> None:
-    registry.put("v1", archive(*entries, **attributes))
+    cut = attributes.pop("cut", None)
+    registry.put("v1", archive(*entries, **attributes)[:cut])
     assert "cannot be unpacked" in refused(modal, repr(f"{registry.address}/team/bad:v1"))
     assert not (modal.store.parent / "out").exists()
 

@@ -5,6 +5,7 @@
 //! their place, it is followed. Nothing is ever written
 //! outside the upper: parents are opened with it as root, and last components are not followed.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -37,6 +38,8 @@ const ATTRIBUTE: &str = "SCHILY.xattr.";
 /// Most bytes of the text of extended attributes of one entry, as Linux has it.
 const ATTRIBUTE_LIMIT: usize = 64 << 10;
 
+/// Bytes of the blocks that archives consist of.
+const BLOCK: usize = 512;
 /// Most links on the way to a file, as Linux has it.
 const MOST_LINKS: usize = 40;
 
@@ -81,7 +84,8 @@ impl Job for UnpackLayer {
             Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(file)),
             Compression::Zstd => Box::new(zstd::Decoder::with_buffer(file)?),
         };
-        let mut archive = Hashing { inner: archive, hasher: Sha256::new() };
+        let length = Cell::new(0);
+        let mut archive = Hashing { inner: archive, hasher: Sha256::new(), length: &length };
         let mut unpacking = Unpacking {
             job: &self,
             tree: Tree::open(&context.upper(&self.work))?,
@@ -92,10 +96,15 @@ impl Job for UnpackLayer {
             deleted: BTreeSet::new(),
             opaque: BTreeSet::new(),
         };
-        let mut entries = tar::Archive::new(&mut archive);
+        let mut entries = tar::Archive::new(Padded { inner: &mut archive, position: 0 });
         for entry in entries.entries()? {
             context.ensure_wanted(&self.work)?;
-            unpacking.add(&mut entry.map_err(|error| self.malformed(error))?)?;
+            let mut entry = entry.map_err(|error| self.malformed(error))?;
+            let (begin, size) = (entry.raw_file_position(), entry.size());
+            unpacking.add(&mut entry)?;
+            if entry.header().entry_type().is_file() && length.get() < begin.saturating_add(size) {
+                return Err(self.malformed("its archive ends in the middle of a file"));
+            }
         }
         unpacking.finish()?;
         // What is behind the archive's end belongs to its digest.
@@ -117,16 +126,37 @@ impl UnpackLayer {
     }
 }
 
-/// A reader that hashes what it gives.
-struct Hashing<R> {
+/// A reader that hashes and counts what it gives.
+struct Hashing<'a, R> {
     inner: R,
     hasher: Sha256,
+    length: &'a Cell<u64>,
 }
 
-impl<R: Read> Read for Hashing<R> {
+impl<R: Read> Read for Hashing<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         let count = self.inner.read(buffer)?;
         self.hasher.update(&buffer[..count]);
+        self.length.set(self.length.get() + count as u64);
+        Ok(count)
+    }
+}
+
+/// Fills up the last block with zeros: some programs write none of an archive's end, and Docker takes that.
+struct Padded<R> {
+    inner: R,
+    /// Bytes since the beginning of a block.
+    position: usize,
+}
+
+impl<R: Read> Read for Padded<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let mut count = self.inner.read(buffer)?;
+        if count == 0 && self.position > 0 {
+            count = buffer.len().min(BLOCK - self.position);
+            buffer[..count].fill(0);
+        }
+        self.position = (self.position + count) % BLOCK;
         Ok(count)
     }
 }
