@@ -257,7 +257,7 @@ def test_a_dockerfile_is_read_with_its_ignore_file(context: Modal) -> None:
     ("text", "words"),
     [
         ("FROM scratch\nRUM x", ["`RUM` is no instruction: did you mean `RUN`?", "Dockerfile:2", "2 | RUM x"]),
-        ("FROM python:3.11", ["`python:3.11` is no stage above", "registries", "1 | FROM python:3.11"]),
+        ("FROM Python", ["`Python` is no stage above, and `Python` names no image", "1 | FROM Python"]),
         ("RUN x", ["only `ARG` may stand above the first `FROM`"]),
         ("# nothing", ["there is no `FROM`"]),
         ("FROM scratch\nONBUILD RUN x", ["`ONBUILD` is not supported"]),
@@ -265,7 +265,7 @@ def test_a_dockerfile_is_read_with_its_ignore_file(context: Modal) -> None:
         ("FROM scratch\nCOPY ../x /x", ["`../x` is outside of", "context_dir"]),
         ("FROM scratch\nCOPY a.txt b.txt /x", ["write `/x/` as the last word"]),
         ("FROM scratch\nENV A=${B:?needed}", ["`B` is not set: needed"]),
-        ("FROM scratch AS one\nCOPY --from=two /x /", ["`two` is no stage above"]),
+        ("FROM scratch AS one\nCOPY --from=two_ /x /", ["`two_` is no stage above", "Dockerfile:2"]),
         ("FROM --platform=linux/riscv64 scratch", ["`linux/riscv64` cannot run here"]),
         ("FROM scratch\nCOPY --chown=app a.txt /", ["the image has no user `app`"]),
         ("FROM scratch\nRUN x", ["Dockerfile:2 RUN x", "`/bin/sh` was not found"]),
@@ -285,7 +285,7 @@ def test_a_dockerfile_is_read_with_its_ignore_file(context: Modal) -> None:
         ("FROM scratch\nCOPY --chown=0:99999999 a.txt /", ["`0:99999999` is not among", "Dockerfile:2"]),
         ("FROM localhost/", ["`localhost/` names no image", "Dockerfile:1"]),
         ("FROM localhost/a/b/c", ["`localhost/a/b/c` names no image", "Dockerfile:1"]),
-        ("FROM localhost:5000/a", ["`localhost:5000/a` is no stage above", "Dockerfile:1"]),
+        ("FROM scratch\nCOPY --from=7 /x /", ["there is no stage `7`", "Dockerfile:2"]),
         ("FROM localhost/none:v1", ["there is no image of the name `none:v1` in the environment `main`"]),
         ("FROM scratch\nCOPY --from=scratch / /x", ["`scratch` has no files", "Dockerfile:2"]),
         ("FROM scratch AS one\nCOPY --from=one /x /", ["`one` does not end above", "Dockerfile:2"]),
@@ -330,8 +330,6 @@ def test_a_file_starts_from_images_of_this_machine(context: Modal) -> None:
     built = f"FROM localhost/other/{name} AS {name}\nFROM {name}\nCOPY a.txt /$A\n"
     shown = context("image", "build", ".", "-f", "-", input=built, MODAL_ENVIRONMENT="elsewhere")
     assert shown.stdout.startswith("im-")
-    result = context("image", "build", ".", "-f", "-", input=f"FROM {name}:v1\n", check=False)
-    assert result.code and f"`{name}:v1` is no stage above" in result.stderr and "localhost/NAME" in result.stderr
 
 
 def test_a_forced_file_executes_what_is_needed_of_it_again(context: Modal) -> None:

@@ -74,6 +74,17 @@ def test_a_tag_is_looked_up_once(modal: Modal, registry: Registry, reference: st
     assert build(modal, repr(f"{registry.address}/team/app@{exact}")).stdout == second
 
 
+def test_dockerfiles_start_from_images_and_copy_from_them(modal: Modal, registry: Registry, reference: str) -> None:
+    registry.put("v2", archive(("etc", None), ("etc/two", b"2\n")))
+    other = reference.replace(":v1", ":v2")
+    lines = f"ARG TAG=v1\nFROM {reference[:-2]}$TAG AS one\nFROM one\nCOPY --from={other} /etc/two /etc/\n"
+    built = modal("image", "build", ".", "-f", "-", input=lines)
+    shown = json.loads(modal("image", "inspect", "--json", built.stdout.strip()).stdout)
+    assert shown["environment"]["A"] == "b", shown
+    missing = modal("image", "build", ".", "-f", "-", input=f"FROM {reference[:-2]}v9\n", check=False)
+    assert missing.code == 1 and f"FROM {reference[:-2]}v9" in missing.stderr and "has no image" in missing.stderr
+
+
 @pytest.mark.parametrize("kind", ["basic", "bearer"])
 def test_logins(modal: Modal, registry: Registry, reference: str, kind: str) -> None:
     registry.login = kind

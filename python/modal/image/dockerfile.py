@@ -59,7 +59,8 @@ class DockerfileSteps(Steps):
         what ``<Dockerfile>.dockerignore`` or ``.dockerignore`` says. `env` and `secrets` are variables of its ``RUN``
         instructions; ``--mount=type=secret,id=NAME`` gives the secret's variable ``NAME``.
 
-        ``FROM`` takes stages, ``scratch`` and ``localhost/NAME:TAG``: the image that `Image.publish` gave this name.
+        ``FROM`` takes stages, ``scratch``, images of registries as `Image.from_registry` does, and
+        ``localhost/NAME:TAG``: the image that `Image.publish` gave this name.
         Each instruction that changes files is a layer with a key of its own, stages build at the same time, and those
         that nothing uses are not built. `force_build` executes all that are needed anew, and no step of other calls.
         ``USER`` is the user of later instructions; functions run as root.

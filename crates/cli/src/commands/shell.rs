@@ -63,13 +63,13 @@ fn unavailable(given: &Unavailable) -> Option<Failure> {
         (
             "--image",
             image.is_some(),
-            "images of registries are not part of this version",
-            "declare one in a program: `modal shell app.py::function`; or take one of `modal image list`: `modal shell im-0a1b2c`",
+            "a shell takes no name of a registry's image",
+            "declare it with `modal.Image.from_registry(...)` in a program: `modal shell app.py::function`; or take one of `modal image list`: `modal shell im-0a1b2c`",
         ),
         (
             "--add-python",
             add_python.is_some(),
-            "images of registries are not part of this version, and all others have Python",
+            "no Python is added to images of registries, and all others have one",
             "choose the version in a program: `modal.Image.debian_slim(python_version=\"3.12\")`",
         ),
         ("--cloud", cloud.is_some(), "containers run on this machine, in no cloud", "leave it out"),

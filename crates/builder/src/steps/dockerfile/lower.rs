@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use lamina_dockerfile::{Argument, Command, Health, Instruction, Kind as Word, ParseError, RunMount, Words};
 use lamina_image::{
-    Action, Dockerfile, DockerfileCopy, DockerfilePlace, DockerfileRun, DockerfileStep, ExistingImage, FromScratch,
-    Healthcheck, Node, NodeId, Step,
+    Action, Dockerfile, DockerfileCopy, DockerfilePlace, DockerfileRun, DockerfileStep, ExistingImage, FromRegistry,
+    FromScratch, Healthcheck, Node, NodeId, Step,
 };
+use lamina_registry::Reference;
 
 use crate::BuildError;
 use crate::error::Mistake;
@@ -46,8 +47,8 @@ enum Base {
     Parent(NodeId),
     Scratch,
     Stage(usize),
-    /// An image of this machine, by its name.
-    Published(ExistingImage),
+    /// An image of this machine or of a registry, by its name.
+    Image(Box<Step>),
 }
 
 struct Stage<'a> {
@@ -147,16 +148,17 @@ impl<'a> Lowering<'a> {
         match name {
             SCRATCH => Ok(Base::Scratch),
             "" => Err(self.mistake(instruction, "it names no image: a variable in it is empty or not set")),
+            number if number.bytes().all(|byte| byte.is_ascii_digit()) => {
+                Err(self.mistake(instruction, format!("there is no stage `{number}`: the first one is 0")))
+            }
             name => match name.strip_prefix(PUBLISHED) {
-                Some(published) => Ok(Base::Published(self.published(instruction, published)?)),
-                None => Err(self.mistake(
-                    instruction,
-                    format!(
-                        "`{name}` is no stage above, and images of registries are not part of this version: start from \
-                         `scratch`, from `{PUBLISHED}NAME` if you published an image, or use \
-                         `modal.Image.debian_slim().dockerfile_commands(...)`"
-                    ),
-                )),
+                Some(published) => {
+                    Ok(Base::Image(Box::new(Step::ExistingImage(self.published(instruction, published)?))))
+                }
+                None => match name.parse::<Reference>() {
+                    Ok(_) => Ok(Base::Image(Box::new(Step::FromRegistry(FromRegistry { reference: name.to_owned() })))),
+                    Err(error) => Err(self.mistake(instruction, format!("`{name}` is no stage above, and {error}"))),
+                },
             },
         }
     }
@@ -259,7 +261,7 @@ impl<'a> Lowering<'a> {
             Base::Parent(id) => id,
             Base::Stage(other) => self.end(other),
             Base::Scratch => self.base(number, Step::FromScratch(FromScratch {}), "FROM scratch"),
-            Base::Published(image) => self.base(number, Step::ExistingImage(image), &start.text),
+            Base::Image(step) => self.base(number, *step, &start.text),
         };
         let mut below = self.push(self.id(number, "start"), vec![below], &start, Action::Stage);
         for (index, instruction) in instructions.into_iter().enumerate() {
@@ -300,9 +302,7 @@ impl<'a> Lowering<'a> {
                 Base::Scratch => {
                     return Err(self.mistake(instruction, "`scratch` has no files: name a stage that has some"));
                 }
-                Base::Published(image) => {
-                    self.base(format!("{stage}/{index}.{part}"), Step::ExistingImage(image), &instruction.text)
-                }
+                Base::Image(step) => self.base(format!("{stage}/{index}.{part}"), *step, &instruction.text),
             });
         }
         Ok(nodes)
