@@ -348,7 +348,7 @@ def test_rubbish_is_no_bare_error(modal):
     [
         ("name", "from modal import Sandbox\n"),
         ("module", "import modal.experimental\n"),
-        ("keyword", "import modal\napp = modal.App()\n\n\n@app.function(min_containers=1)\ndef f(): ...\n"),
+        ("keyword", "import modal\napp = modal.App()\n\n\n@app.function(block_network=True)\ndef f(): ...\n"),
     ],
 )
 def test_what_is_not_here_yet_says_so(modal, name, program):
