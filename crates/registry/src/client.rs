@@ -20,7 +20,7 @@ const MANIFEST_LIMIT: u64 = 4 << 20;
 const CONFIGURATION_LIMIT: u64 = 8 << 20;
 /// Most bytes of the answer of a token service.
 const TOKEN_LIMIT: u64 = 1 << 20;
-/// Most layers of an image, as the kernel's overlays bear them.
+/// Most layers of an image. Overlays of Linux take 500, and steps and local files come on top.
 const MOST_LAYERS: usize = 400;
 
 /// The registry of an image.
