@@ -49,6 +49,8 @@ class Registry:
         self.requests: list[str] = []
         #: Contents that come in the place of those that were asked for.
         self.instead: dict[str, bytes] = {}
+        #: How the next requests for something are answered, by its name: status, body and headers.
+        self.next: dict[str, list[tuple[int, bytes, dict[str, str]]]] = {}
         #: Headers of requests to the server that blobs are redirected to, if they are.
         self.elsewhere: list[dict[str, str]] | None = None
 
@@ -96,7 +98,9 @@ def serving() -> Iterator[Registry]:
             self.send_response(status)
             for name, value in headers.items():
                 self.send_header(name.replace("_", "-"), value)
-            self.send_header("Content-Length", str(len(data)))
+            if "Content_Length" not in headers:
+                self.send_header("Content-Length", str(len(data)))
+            self.close_connection = "Content_Length" in headers
             self.end_headers()
             self.wfile.write(data)
 
@@ -116,6 +120,9 @@ def serving() -> Iterator[Registry]:
             if self.path == "/v2/":
                 return self.answer(200)
             kind, name = self.path.rsplit("/", 2)[1:]
+            if registry.next.get(name):
+                status, data, headers = registry.next[name].pop(0)
+                return self.answer(status, data, **headers)
             data = registry.instead.get(name) or getattr(registry, kind, {}).get(name)
             if data is None:
                 return self.answer(404)

@@ -149,6 +149,43 @@ def test_a_registry_that_lies(modal: Modal, registry: Registry) -> None:
     assert build(modal, repr(reference)).stdout.startswith("im-")
 
 
+def test_a_registry_that_stumbles(modal: Modal, registry: Registry) -> None:
+    layer = archive(("etc", None), ("etc/large", os.urandom(3 << 20)))
+    registry.put("v1", layer)
+    blob = json.loads(registry.manifests["v1"])["layers"][0]["digest"]
+    packed = registry.blobs[blob]
+    half, end = len(packed) // 2, len(packed) - 1
+    registry.next = {
+        "v1": [(429, b"", {"Retry_After": "1"}), (503, b"", {})],
+        blob: [
+            (200, packed[:half], {"Content_Length": str(len(packed))}),
+            (206, packed[half:], {"Content_Range": f"bytes {half}-{end}/{len(packed)}"}),
+        ],
+    }
+    assert build(modal, repr(f"{registry.address}/team/app:v1")).stdout.startswith("im-")
+    assert registry.requests.count(f"/v2/team/app/blobs/{blob}") == 2
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "said"),
+    [
+        (429, {"Retry_After": "21600"}, "21600 seconds"),
+        (302, {"Location": "file:///etc/passwd"}, "leads to `file:///etc/passwd`"),
+        (302, {"Location": "http://169.254.169.254/latest/x"}, "this machine's own network"),
+        (200, {"Content_Type": "text/html"}, "`text/html`"),
+        (200, {"Docker_Content_Digest": digest(b"another")}, "something else than"),
+    ],
+)
+def test_a_registry_that_leads_astray(
+    modal: Modal, registry: Registry, reference: str, status: int, headers: dict, said: str
+) -> None:
+    registry.next = {"v1": [(status, registry.manifests["v1"], headers)]}
+    errors = refused(modal, repr(reference))
+    assert said in errors and "from_registry" in errors
+    # The next time, it is as it should be.
+    assert build(modal, repr(reference)).stdout.startswith("im-")
+
+
 @pytest.mark.parametrize(
     ("entries", "attributes"),
     [

@@ -1,6 +1,5 @@
 //! The HTTP client: one request, tried patiently.
 
-use std::io::Read;
 use std::sync::{Arc, OnceLock, mpsc};
 use std::time::Duration;
 
@@ -9,13 +8,13 @@ use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use ureq::unversioned::transport::DefaultConnector;
 
 use crate::FetchError;
-use crate::pace::{Limits, Paced};
+use crate::exchange::{
+    Answer, Described, Exchange, Failure, Header, IntoMemory, Patience, Question, Received, is_passing, wait,
+};
+use crate::pace::{Deadline, Limits, Paced};
+use crate::redirect::{Redirected, Walk};
 use crate::resolver::RememberingResolver;
 
-/// How often a request is tried.
-pub(crate) const ATTEMPTS: u32 = 6;
-/// Pause after the first failure; each further one doubles it.
-const FIRST_PAUSE: Duration = Duration::from_millis(200);
 /// Longest time without the connection being established.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 /// Longest time until the response's headers.
@@ -30,18 +29,8 @@ pub struct Client {
     limits: Limits,
     /// What every request says beside the usual.
     headers: Arc<[Header]>,
-}
-
-/// The name and value of a header.
-type Header = (&'static str, String);
-
-/// What a server answered, be it a refusal.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
-    /// The HTTP status.
-    pub status: u16,
-    /// What login it asks for: the `WWW-Authenticate` headers.
-    pub challenges: Vec<String>,
+    /// Hosts that servers have led to.
+    redirected: Arc<Redirected>,
 }
 
 /// Connections, which a cancellation ends.
@@ -55,7 +44,13 @@ impl Client {
     /// A client that stops when `cancel` says so.
     #[must_use]
     pub fn new(cancel: CancelToken) -> Self {
-        Self { agent: Arc::default(), cancel, limits: Limits::default(), headers: Arc::default() }
+        Self {
+            agent: Arc::default(),
+            cancel,
+            limits: Limits::default(),
+            headers: Arc::default(),
+            redirected: Arc::default(),
+        }
     }
 
     /// The client with other limits.
@@ -64,8 +59,8 @@ impl Client {
         Self { limits, ..self }
     }
 
-    /// The client with further headers in every request; connections are shared. What names a login does not follow a
-    /// redirection.
+    /// The client with further headers in every request; connections are shared. They do not follow a
+    /// redirection to another server.
     #[must_use]
     pub fn with_headers(&self, headers: Vec<(&'static str, String)>) -> Self {
         Self { headers: headers.into(), ..self.clone() }
@@ -88,14 +83,15 @@ impl Client {
     /// # Errors
     /// When the server refuses, the network fails for good, or more than `limit` bytes come.
     pub fn get(&self, url: &str, limit: u64) -> Result<Vec<u8>, FetchError> {
-        self.patiently(url, |reader| {
-            let mut bytes = Vec::new();
-            reader.take(limit + 1).read_to_end(&mut bytes).map_err(Failure::Passing)?;
-            if bytes.len() as u64 > limit {
-                return Err(Failure::Final(FetchError::TooLarge { url: url.to_owned(), limit }));
-            }
-            Ok(bytes)
-        })
+        self.get_described(url, limit).map(|file| file.bytes)
+    }
+
+    /// As [`Self::get`], with what the server says about it.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub fn get_described(&self, url: &str, limit: u64) -> Result<Described, FetchError> {
+        self.exchange(url, &mut IntoMemory { url, limit })
     }
 
     /// Asks whether there is something, and which login that needs; the body is left aside.
@@ -103,76 +99,51 @@ impl Client {
     /// # Errors
     /// When the network fails for good.
     pub fn ask(&self, url: &str) -> Result<Answer, FetchError> {
-        let mut pause = FIRST_PAUSE;
-        let mut attempts = 0;
-        loop {
-            attempts += 1;
-            let reason = match self.request(url, true)? {
-                Ok(response) if attempts < ATTEMPTS && is_passing(response.status().as_u16()) => {
-                    format!("status {}", response.status().as_u16())
-                }
-                Ok(response) => {
-                    let challenges = response.headers().get_all("www-authenticate").iter();
-                    let challenges = challenges.filter_map(|value| value.to_str().ok().map(str::to_owned)).collect();
-                    return Ok(Answer { status: response.status().as_u16(), challenges });
-                }
-                Err(error) => error.to_string(),
-            };
-            self.cancel.check()?;
-            if attempts >= ATTEMPTS {
-                return Err(FetchError::Network { url: url.to_owned(), reason, attempts });
-            }
-            self.pause(pause)?;
-            pause *= 2;
-        }
+        self.exchange(url, &mut Question)
     }
 
-    /// Requests `url` until `consume` has taken the whole body, a failure is final, or the attempts are used up.
-    pub(crate) fn patiently<T>(
-        &self,
-        url: &str,
-        mut consume: impl FnMut(&mut dyn Read) -> Result<T, Failure>,
-    ) -> Result<T, FetchError> {
-        let mut pause = FIRST_PAUSE;
-        let mut attempts = 0;
+    /// Makes requests until `exchange` has taken the whole answer, a failure is final, or the attempts are used up.
+    pub(crate) fn exchange<E: Exchange>(&self, url: &str, exchange: &mut E) -> Result<E::Output, FetchError> {
+        let mut patience = Patience::new();
         let deadline = self.limits.deadline();
         loop {
-            attempts += 1;
-            let failure = match self.request(url, false)? {
-                Ok(mut response) => {
-                    let body = response.body_mut().as_reader();
-                    match consume(&mut Paced::new(body, &self.limits, deadline, &self.cancel)) {
-                        Ok(value) => return Ok(value),
-                        Err(Failure::Final(error)) => return Err(error),
-                        Err(Failure::Passing(error)) => error.to_string(),
-                    }
-                }
-                Err(ureq::Error::StatusCode(status)) if !is_passing(status) => {
-                    return Err(FetchError::Status { url: url.to_owned(), status });
-                }
-                Err(ureq::Error::StatusCode(status)) if attempts >= ATTEMPTS => {
-                    return Err(FetchError::Status { url: url.to_owned(), status });
-                }
-                Err(error @ (ureq::Error::BadUri(_) | ureq::Error::Http(_))) => {
-                    return Err(FetchError::Network { url: url.to_owned(), reason: error.to_string(), attempts });
-                }
-                Err(error) => error.to_string(),
+            let failure = match self.attempt(url, exchange, deadline)? {
+                Ok(output) => return Ok(output),
+                Err(failure) => failure,
             };
             // What fails because it was cancelled did not fail.
             self.cancel.check()?;
+            if let Failure::Final(error) = failure {
+                return Err(error);
+            }
             if deadline.is_past() {
-                return Err(FetchError::TooLong {
-                    url: url.to_owned(),
-                    minutes: self.limits.minutes(),
-                    reason: failure,
-                });
+                let (url, minutes) = (url.to_owned(), self.limits.minutes());
+                return Err(FetchError::TooLong { url, minutes, reason: failure.reason() });
             }
-            if attempts >= ATTEMPTS {
-                return Err(FetchError::Network { url: url.to_owned(), reason: failure, attempts });
-            }
-            self.pause(pause)?;
-            pause *= 2;
+            self.pause(patience.after(url, failure, exchange.has_come_further())?)?;
         }
+    }
+
+    /// One request and its answer.
+    fn attempt<E: Exchange>(
+        &self,
+        url: &str,
+        exchange: &mut E,
+        deadline: Deadline,
+    ) -> Result<Result<E::Output, Failure>, FetchError> {
+        let (parts, mut body) = match self.request(url, exchange.headers())? {
+            Ok(response) => response.into_parts(),
+            Err(failure) => return Ok(Err(failure)),
+        };
+        let status = parts.status.as_u16();
+        if is_passing(status) {
+            return Ok(Err(Failure::Busy { status, wait: wait(&parts.headers) }));
+        }
+        if !exchange.takes(status) {
+            return Ok(Err(Failure::Final(FetchError::Status { url: url.to_owned(), status })));
+        }
+        let mut body = Paced::new(body.as_reader(), &self.limits, deadline, &self.cancel);
+        Ok(exchange.receive(Received { status, headers: &parts.headers, body: &mut body }))
     }
 
     /// One request, up to the answer's headers. It runs in a thread of its own, which is left to itself when cancelled:
@@ -180,21 +151,20 @@ impl Client {
     fn request(
         &self,
         url: &str,
-        takes_refusals: bool,
-    ) -> Result<Result<ureq::http::Response<ureq::Body>, ureq::Error>, FetchError> {
+        headers: Vec<Header>,
+    ) -> Result<Result<ureq::http::Response<ureq::Body>, Failure>, FetchError> {
         let (sender, answer) = mpsc::channel();
         let cancelled = sender.clone();
         let _guard = self.cancel.on_cancel(move || {
             let _ = cancelled.send(None);
         });
         self.cancel.check()?;
-        let mut request = self.agent().get(url).config().http_status_as_error(!takes_refusals).build();
-        for (name, value) in &*self.headers {
-            request = request.header(*name, value);
-        }
+        let headers = self.headers.iter().cloned().chain(headers).collect();
+        let (agent, redirected) = (self.agent().clone(), Arc::clone(&self.redirected));
+        let mut walk = Walk::new(url, headers, redirected);
         std::thread::Builder::new().name("request".to_owned()).spawn(move || {
             // Nobody waits for it any longer once cancelled.
-            let _ = sender.send(Some(request.call()));
+            let _ = sender.send(Some(walk.run(&agent)));
         })?;
         match answer.recv() {
             Ok(Some(answer)) => Ok(answer),
@@ -215,7 +185,7 @@ impl Client {
 
     fn agent(&self) -> &ureq::Agent {
         let agent = self.agent.get_or_init(|| {
-            let agent = new_agent(&self.limits);
+            let agent = new_agent(&self.limits, Arc::clone(&self.redirected));
             let ended = agent.clone();
             Agent { agent, _guard: self.cancel.on_cancel(move || ended.shutdown()) }
         });
@@ -223,7 +193,7 @@ impl Client {
     }
 }
 
-fn new_agent(limits: &Limits) -> ureq::Agent {
+fn new_agent(limits: &Limits, redirected: Arc<Redirected>) -> ureq::Agent {
     let certificates: Vec<_> = rustls_native_certs::load_native_certs()
         .certs
         .into_iter()
@@ -234,22 +204,12 @@ fn new_agent(limits: &Limits) -> ureq::Agent {
         .tls_config(TlsConfig::builder().root_certs(roots).build())
         .user_agent(concat!("lamina/", env!("CARGO_PKG_VERSION")))
         .max_idle_connections_per_host(16)
+        .http_status_as_error(false)
+        // `Walk` follows them.
+        .max_redirects(0)
         .timeout_connect(Some(CONNECT_TIMEOUT))
         .timeout_recv_response(Some(RESPONSE_TIMEOUT))
         .timeout_per_read(Some(limits.window))
         .build();
-    ureq::Agent::with_parts(config, DefaultConnector::default(), RememberingResolver::default())
-}
-
-/// Why a body could not be taken.
-pub(crate) enum Failure {
-    /// Trying again may help.
-    Passing(std::io::Error),
-    /// It will not.
-    Final(FetchError),
-}
-
-/// Whether a status may be another one a moment later.
-fn is_passing(status: u16) -> bool {
-    matches!(status, 408 | 425 | 429 | 500 | 502 | 503 | 504)
+    ureq::Agent::with_parts(config, DefaultConnector::default(), RememberingResolver::new(redirected))
 }

@@ -1,15 +1,13 @@
 //! Files that go to disk under their digest.
 
-use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use data_encoding::HEXLOWER;
 use fs_err as fs;
-use sha2::{Digest as _, Sha256};
 
-use crate::client::Failure;
+use crate::exchange::{Exchange, Failure, Header, Received};
+use crate::partial::Partial;
 use crate::{Client, FetchError};
 
 const BUFFER_LENGTH: usize = 256 << 10;
@@ -30,6 +28,12 @@ pub type Progress<'a> = &'a (dyn Fn(u64) + Sync);
 
 /// Largest file accepted, whatever size is announced.
 const LARGEST: u64 = 32 << 30;
+/// What an attempt has to bring at least to count as a step forward.
+const WORTHWHILE: u64 = 64 << 10;
+/// The status of an answer with a part of a file.
+const PARTIAL_CONTENT: u16 = 206;
+/// The status of an answer without the part that was asked for.
+const RANGE_NOT_SATISFIABLE: u16 = 416;
 
 impl Client {
     /// Fetches a file into `directory`, named by its SHA-256, and returns its path. A file that is there already was
@@ -44,14 +48,17 @@ impl Client {
         progress: Progress<'_>,
     ) -> Result<PathBuf, FetchError> {
         let path = directory.join(&download.sha256);
-        if path.exists() {
-            return Ok(path);
-        }
         fs::create_dir_all(directory)?;
-        let file = self.patiently(&download.url, |reader| fetch_into(directory, download, reader, progress))?;
-        // Whatever has the name is believed from now on, after a power cut as well.
-        file.as_file().sync_data()?;
-        file.persist(&path).map_err(|error| FetchError::Io(error.error))?;
+        let partial = Partial::open(directory, &download.sha256, &path, &self.cancel);
+        self.cancel.check()?;
+        let Some(partial) = partial? else { return Ok(path) };
+        let mut exchange = IntoFile::new(download, partial, progress)?;
+        let done = if exchange.finished()? { Ok(()) } else { self.exchange(&download.url, &mut exchange) };
+        if matches!(done, Err(FetchError::Digest { .. } | FetchError::TooLarge { .. })) {
+            exchange.partial.discard();
+        }
+        done?;
+        exchange.partial.persist(&path)?;
         Ok(path)
     }
 
@@ -61,13 +68,9 @@ impl Client {
     /// When it cannot be fetched or cannot be stored.
     pub fn download_unknown(&self, url: &str, directory: &Path, progress: Progress<'_>) -> Result<PathBuf, FetchError> {
         fs::create_dir_all(directory)?;
-        let (file, sha256) = self.patiently(url, |reader| {
-            let (file, sha256, _) = receive(directory, url, None, reader, progress)?;
-            Ok((file, sha256))
-        })?;
-        file.as_file().sync_data()?;
-        let path = directory.join(sha256);
-        file.persist(&path).map_err(|error| FetchError::Io(error.error))?;
+        let partial = self.exchange(url, &mut IntoUnknown { url, directory, progress })?;
+        let path = directory.join(partial.sha256());
+        partial.persist(&path)?;
         Ok(path)
     }
 
@@ -111,52 +114,148 @@ impl Client {
     }
 }
 
-/// Writes a body into a temporary file of `directory`, checking size and digest.
-fn fetch_into(
-    directory: &Path,
-    download: &Download,
-    reader: &mut dyn Read,
-    progress: Progress<'_>,
-) -> Result<tempfile::NamedTempFile, Failure> {
-    let (file, found, length) = receive(directory, &download.url, download.size, reader, progress)?;
-    if found == download.sha256 {
-        return Ok(file);
-    }
-    // A connection that broke quietly gives a short file; trying again may help. A full-length one is another file.
-    if download.size.is_some_and(|size| length < size) {
-        return Err(Failure::Passing(std::io::ErrorKind::UnexpectedEof.into()));
-    }
-    Err(Failure::Final(FetchError::Digest { url: download.url.clone(), expected: download.sha256.clone(), found }))
+/// Fetches a file of which a part may be there already.
+struct IntoFile<'a> {
+    download: &'a Download,
+    partial: Partial,
+    progress: Progress<'a>,
+    /// Bytes that progress was told about.
+    told: u64,
+    /// The length with which the last attempt began.
+    begin: u64,
+    /// Whether bytes of several attempts are in it.
+    is_joined: bool,
 }
 
-/// Writes a body of at most `size` bytes into a temporary file of `directory`; with its SHA-256 and its length.
-fn receive(
-    directory: &Path,
-    url: &str,
-    size: Option<u64>,
-    reader: &mut dyn Read,
-    progress: Progress<'_>,
-) -> Result<(tempfile::NamedTempFile, String, u64), Failure> {
-    let final_io = |error: std::io::Error| Failure::Final(FetchError::Io(error));
-    let mut file = tempfile::Builder::new().prefix(".partial-").tempfile_in(directory).map_err(final_io)?;
-    let limit = size.map_or(LARGEST, |size| size.min(LARGEST));
-    let mut hasher = Sha256::new();
-    let mut buffer = vec![0; BUFFER_LENGTH];
-    let mut length = 0_u64;
-    loop {
-        let count = reader.read(&mut buffer).map_err(Failure::Passing)?;
-        if count == 0 {
-            break;
+impl<'a> IntoFile<'a> {
+    fn new(download: &'a Download, mut partial: Partial, progress: Progress<'a>) -> Result<Self, FetchError> {
+        if partial.length() > download.size.unwrap_or(LARGEST) {
+            partial.restart()?;
         }
-        length += count as u64;
-        if length > limit {
-            return Err(Failure::Final(FetchError::TooLarge { url: url.to_owned(), limit }));
+        let begin = partial.length();
+        if begin > 0 {
+            progress(begin);
         }
-        hasher.update(&buffer[..count]);
-        file.write_all(&buffer[..count]).map_err(final_io)?;
-        progress(count as u64);
+        Ok(Self { download, partial, progress, told: begin, begin, is_joined: false })
     }
-    Ok((file, HEXLOWER.encode(&hasher.finalize()), length))
+
+    /// Whether nothing is missing.
+    fn finished(&mut self) -> Result<bool, FetchError> {
+        if self.download.size != Some(self.partial.length()) || self.partial.length() == 0 {
+            return Ok(false);
+        }
+        if self.partial.sha256() == self.download.sha256 {
+            return Ok(true);
+        }
+        self.partial.restart()?;
+        Ok(false)
+    }
+
+    /// What comes replaces what is there, unless it is what follows.
+    fn prepare(&mut self, answer: &Received<'_>) -> Result<(), Failure> {
+        let length = self.partial.length();
+        self.is_joined = answer.status == PARTIAL_CONTENT;
+        if answer.status == RANGE_NOT_SATISFIABLE {
+            self.partial.restart().map_err(stored)?;
+            return Err(Failure::passing("it does not have what is missing"));
+        }
+        if !self.is_joined {
+            return self.partial.restart().map_err(stored);
+        }
+        let range = answer.header("content-range").unwrap_or_default();
+        if !range.starts_with(&format!("bytes {length}-")) || answer.header("content-encoding").is_some() {
+            self.partial.restart().map_err(stored)?;
+            return Err(Failure::passing(format!("it sent the range `{range}` instead of what follows byte {length}")));
+        }
+        Ok(())
+    }
+}
+
+impl Exchange for IntoFile<'_> {
+    type Output = ();
+
+    fn headers(&self) -> Vec<Header> {
+        // As it is: of what is compressed on the way, nobody knows where it was cut.
+        let identity = ("accept-encoding", "identity".to_owned());
+        let rest = ("range", format!("bytes={}-", self.partial.length()));
+        if self.partial.length() > 0 { vec![identity, rest] } else { vec![identity] }
+    }
+
+    fn takes(&self, status: u16) -> bool {
+        (200..300).contains(&status) || (status == RANGE_NOT_SATISFIABLE && self.partial.length() > 0)
+    }
+
+    fn receive(&mut self, answer: Received<'_>) -> Result<(), Failure> {
+        self.begin = self.partial.length();
+        self.prepare(&answer)?;
+        let Download { url, size, sha256 } = self.download;
+        let limit = size.map_or(LARGEST, |size| size.min(LARGEST));
+        let mut buffer = vec![0; BUFFER_LENGTH];
+        loop {
+            let count = answer.body.read(&mut buffer).map_err(Failure::passing)?;
+            if count == 0 {
+                break;
+            }
+            if self.partial.length() + count as u64 > limit {
+                return Err(Failure::Final(FetchError::TooLarge { url: url.clone(), limit }));
+            }
+            self.partial.add(&buffer[..count]).map_err(stored)?;
+            let news = self.partial.length().saturating_sub(self.told);
+            if news > 0 {
+                self.told += news;
+                (self.progress)(news);
+            }
+        }
+        let found = self.partial.sha256();
+        if found == *sha256 {
+            return Ok(());
+        }
+        // A connection that broke quietly gives a short file; trying again may help. A full-length one is another file,
+        // unless its parts are of different ones.
+        if size.is_some_and(|size| self.partial.length() < size) {
+            return Err(Failure::passing(std::io::Error::from(std::io::ErrorKind::UnexpectedEof)));
+        }
+        if self.is_joined {
+            self.partial.restart().map_err(stored)?;
+            return Err(Failure::passing("what came in parts is not what was announced"));
+        }
+        Err(Failure::Final(FetchError::Digest { url: url.clone(), expected: sha256.clone(), found }))
+    }
+
+    fn has_come_further(&mut self) -> bool {
+        self.partial.length() >= self.begin + WORTHWHILE
+    }
+}
+
+fn stored(error: std::io::Error) -> Failure {
+    Failure::Final(FetchError::Io(error))
+}
+
+/// Fetches a file that is named by what comes.
+struct IntoUnknown<'a> {
+    url: &'a str,
+    directory: &'a Path,
+    progress: Progress<'a>,
+}
+
+impl Exchange for IntoUnknown<'_> {
+    type Output = Partial;
+
+    fn receive(&mut self, answer: Received<'_>) -> Result<Partial, Failure> {
+        let mut partial = Partial::unnamed(self.directory).map_err(stored)?;
+        let mut buffer = vec![0; BUFFER_LENGTH];
+        loop {
+            let count = answer.body.read(&mut buffer).map_err(Failure::passing)?;
+            if count == 0 {
+                return Ok(partial);
+            }
+            if partial.length() + count as u64 > LARGEST {
+                return Err(Failure::Final(FetchError::TooLarge { url: self.url.to_owned(), limit: LARGEST }));
+            }
+            partial.add(&buffer[..count]).map_err(stored)?;
+            (self.progress)(count as u64);
+        }
+    }
 }
 
 /// Whether a text is a SHA-256 in lower-case hexadecimal. Such a text is also safe as a file name.

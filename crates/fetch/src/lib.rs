@@ -3,19 +3,24 @@
 //! Package mirrors fail now and then, and name resolution stumbles when many connections open at once, so every
 //! request is tried several times with growing pauses; what a server refuses (404, 403) is final. Large files go to
 //! disk under their SHA-256, checked while they arrive, and a file that is there already is not fetched again. A download
-//! that gives less than a kibibyte a second, or takes two hours, has failed; one that is cancelled ends at once.
+//! that gives less than a kibibyte a second, or takes two hours, has failed; one that is cancelled ends at once. What has come
+//! of a large file stays for the next attempt, be it of another process, which asks for the rest.
 
 mod client;
 mod download;
+mod exchange;
 mod pace;
+mod partial;
+mod redirect;
 mod resolver;
 
 use std::borrow::Cow;
 
 use lamina_ground::{EnvVars, Hint, Refusal, Subject};
 
-pub use client::{Answer, Client};
+pub use client::Client;
 pub use download::{Download, Progress, is_sha256};
+pub use exchange::{Answer, Described};
 
 /// What can go wrong while fetching.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +32,29 @@ pub enum FetchError {
         url: String,
         /// The HTTP status.
         status: u16,
+    },
+    /// The server is too busy, and says for how long.
+    #[error(
+        "`{url}` answered with status {status} and does not want to be asked again in the next {seconds} seconds; a login \
+         may raise what it allows"
+    )]
+    Busy {
+        /// The address.
+        url: String,
+        /// The HTTP status.
+        status: u16,
+        /// How long it is not to be asked.
+        seconds: u64,
+    },
+    /// The server leads to where nothing is fetched from.
+    #[error("`{url}` leads to `{to}`, {reason}")]
+    Redirected {
+        /// The address.
+        url: String,
+        /// Where it leads to, without what may be secret in it.
+        to: String,
+        /// Why that is not followed.
+        reason: String,
     },
     /// No answer, or a broken one, after all attempts.
     #[error(

@@ -1,7 +1,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use lamina_events::CancelToken;
@@ -178,4 +178,158 @@ fn a_whole_download_has_an_end() {
     let address = serve_slowly(vec![HEAD].into_iter().chain(["a"; 1000]).collect(), Duration::from_millis(20));
     let error = client().with_limits(limits).get(&address, 1000).unwrap_err();
     assert!(error.to_string().contains("not complete in time"), "{error}");
+}
+
+/// A server on loopback that answers requests one after the other with `responses`, and keeps the requests.
+fn play(responses: Vec<Vec<u8>>) -> (String, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let requests = Arc::<Mutex<Vec<String>>>::default();
+    let kept = Arc::clone(&requests);
+    std::thread::spawn(move || {
+        for response in responses {
+            let (mut stream, _) = listener.accept().unwrap();
+            let lines = BufReader::new(stream.try_clone().unwrap()).lines();
+            let lines: Vec<_> = lines.map_while(Result::ok).take_while(|line| !line.is_empty()).collect();
+            kept.lock().unwrap().push(lines.join("\n").to_lowercase());
+            let _ = stream.write_all(&response);
+        }
+    });
+    (address, requests)
+}
+
+fn answer(head: &str, body: &[u8]) -> Vec<u8> {
+    [format!("HTTP/1.1 {head}\r\nConnection: close\r\n\r\n").as_bytes(), body].concat()
+}
+
+/// A file of two mebibytes, and how it is fetched.
+fn large(url: &str) -> (Vec<u8>, Download) {
+    let bytes: Vec<u8> = (0..2_u32 << 20).map(|index| (index % 251) as u8).collect();
+    let sha256 = data_encoding::HEXLOWER.encode(&<sha2::Sha256 as sha2::Digest>::digest(&bytes));
+    let download = Download { url: url.to_owned(), sha256, size: Some(bytes.len() as u64) };
+    (bytes, download)
+}
+
+#[test]
+fn a_cut_download_goes_on_where_it_was_cut() {
+    let directory = tempfile::tempdir().unwrap();
+    let (bytes, _) = large("");
+    let (half, length) = (bytes.len() / 2, bytes.len());
+    let (address, requests) = play(vec![
+        answer(&format!("200 OK\r\nContent-Length: {length}"), &bytes[..half]),
+        answer(&format!("206 Partial Content\r\nContent-Range: bytes {half}-{}/{length}", length - 1), &bytes[half..]),
+    ]);
+    let told = std::sync::atomic::AtomicU64::new(0);
+    let progress = |news| {
+        told.fetch_add(news, Ordering::SeqCst);
+    };
+    let path = client().download(&large(&address).1, directory.path(), &progress).unwrap();
+    assert_eq!(fs_err::read(path).unwrap(), bytes);
+    assert_eq!(told.into_inner(), bytes.len() as u64);
+    let requests = requests.lock().unwrap();
+    assert!(!requests[0].contains("range:") && requests[0].contains("accept-encoding: identity"), "{requests:?}");
+    assert!(requests[1].contains(&format!("range: bytes={half}-")), "{requests:?}");
+}
+
+#[test]
+fn another_process_goes_on_with_what_is_there() {
+    let directory = tempfile::tempdir().unwrap();
+    let (bytes, download) = large("");
+    let (half, length) = (bytes.len() / 2, bytes.len());
+    let name = directory.path().join(format!(".partial-{}", download.sha256));
+    let (address, requests) = play(vec![
+        answer(&format!("206 Partial Content\r\nContent-Range: bytes {half}-{}/{length}", length - 1), &bytes[half..]),
+        // What is there is not of this file, which shows at its end.
+        answer(&format!("206 Partial Content\r\nContent-Range: bytes {half}-{}/{length}", length - 1), &bytes[half..]),
+        answer(&format!("200 OK\r\nContent-Length: {length}"), &bytes),
+        // A server that knows no ranges.
+        answer(&format!("200 OK\r\nContent-Length: {length}"), &bytes),
+    ]);
+    for (there, made) in
+        [(bytes[..half].to_vec(), 1), (vec![7; half], 3), (bytes[..half].to_vec(), 4), (bytes.clone(), 4)]
+    {
+        fs_err::write(&name, there).unwrap();
+        let path = client().download(&large(&address).1, directory.path(), &|_| ()).unwrap();
+        assert_eq!(fs_err::read(&path).unwrap(), bytes);
+        assert_eq!(requests.lock().unwrap().len(), made);
+        assert!(!name.exists());
+        fs_err::remove_file(path).unwrap();
+    }
+    // One that another process is writing is left alone.
+    let busy = fs_err::File::create(&name).unwrap();
+    busy.file().lock().unwrap();
+    let (address, _) = play(vec![answer(&format!("200 OK\r\nContent-Length: {length}"), &bytes)]);
+    client().download(&large(&address).1, directory.path(), &|_| ()).unwrap();
+    assert_eq!(fs_err::read(&name).unwrap(), b"");
+}
+
+#[test]
+fn more_cuts_than_attempts_do_not_matter_while_something_comes() {
+    let directory = tempfile::tempdir().unwrap();
+    let (bytes, _) = large("");
+    let length = bytes.len();
+    let pieces = bytes.chunks(length / 8).enumerate().map(|(index, piece)| {
+        let begin = index * (length / 8);
+        let head = if index == 0 {
+            "200 OK".to_owned()
+        } else {
+            format!("206 P\r\nContent-Range: bytes {begin}-{}/{length}", length - 1)
+        };
+        answer(&format!("{head}\r\nContent-Length: {}", length - begin), piece)
+    });
+    let (address, requests) = play(pieces.collect());
+    client().download(&large(&address).1, directory.path(), &|_| ()).unwrap();
+    assert_eq!(requests.lock().unwrap().len(), 8);
+}
+
+#[test]
+fn an_endless_body_is_given_up() {
+    let directory = tempfile::tempdir().unwrap();
+    let (address, _) = play(vec![answer("200 OK", &vec![0; 3 << 20])]);
+    let error = client().download(&large(&address).1, directory.path(), &|_| ()).unwrap_err();
+    assert!(matches!(error, FetchError::TooLarge { limit, .. } if limit == 2 << 20), "{error}");
+    assert_eq!(fs_err::read_dir(directory.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_busy_server_says_for_how_long() {
+    let soon = httpdate::fmt_http_date(std::time::SystemTime::now());
+    let (address, requests) = play(vec![
+        answer("429 Too Many Requests\r\nRetry-After: 0\r\nContent-Length: 0", b""),
+        answer(&format!("503 Unavailable\r\nRetry-After: {soon}\r\nContent-Length: 0"), b""),
+        answer("200 OK\r\nContent-Length: 5", b"hello"),
+        answer("429 Too Many Requests\r\nRetry-After: 21600\r\nContent-Length: 0", b""),
+    ]);
+    assert_eq!(client().get(&address, 100).unwrap(), b"hello");
+    let error = client().get(&address, 100).unwrap_err();
+    assert!(error.to_string().contains("status 429") && error.to_string().contains("21600"), "{error}");
+    assert_eq!(requests.lock().unwrap().len(), 4);
+}
+
+#[test]
+fn a_redirection_takes_no_login_along() {
+    let (elsewhere, requests) = play(vec![answer("200 OK\r\nContent-Length: 5", b"hello")]);
+    let (address, own) = play(vec![
+        answer("307 Temporary Redirect\r\nLocation: /here\r\nContent-Length: 0", b""),
+        answer(&format!("302 Found\r\nLocation: {elsewhere}/there?x=1\r\nContent-Length: 0"), b""),
+    ]);
+    let client =
+        client().with_headers(vec![("authorization", "Basic secret".to_owned()), ("accept", "a/b".to_owned())]);
+    assert_eq!(client.get(&address, 100).unwrap(), b"hello");
+    let (own, requests) = (own.lock().unwrap(), requests.lock().unwrap());
+    assert!(own.iter().all(|request| request.contains("basic secret")), "{own:?}");
+    assert!(requests[0].starts_with("get /there?x=1") && requests[0].contains("accept: a/b"), "{requests:?}");
+    assert!(!requests[0].contains("secret"), "{requests:?}");
+}
+
+#[test]
+fn redirections_end() {
+    let round = answer("301 Moved\r\nLocation: /\r\nContent-Length: 0", b"");
+    let (address, requests) = play(vec![round; 20]);
+    let error = client().get(&address, 100).unwrap_err();
+    assert!(matches!(error, FetchError::Redirected { .. }), "{error}");
+    assert_eq!(requests.lock().unwrap().len(), 11);
+    let (address, _) = play(vec![answer("302 Found\r\nLocation: file:///etc/passwd\r\nContent-Length: 0", b"")]);
+    let error = client().get(&address, 1 << 20).unwrap_err();
+    assert!(error.to_string().contains("leads to `file:///etc/passwd`"), "{error}");
 }

@@ -170,11 +170,23 @@ impl Registry {
     }
 
     fn bytes(&self, kind: &str, name: &str, limit: u64) -> Result<Vec<u8>, RegistryError> {
-        let mut client = self.client();
-        if kind == "manifests" {
-            client = client.and_header("accept", ACCEPTED.to_owned());
+        let url = self.url(kind, name);
+        if kind != "manifests" {
+            return self.client().get(&url, limit).map_err(|error| self.refused(error));
         }
-        client.get(&self.url(kind, name), limit).map_err(|error| self.refused(error))
+        let client = self.client().and_header("accept", ACCEPTED.to_owned());
+        let manifest = client.get_described(&url, limit).map_err(|error| self.refused(error))?;
+        if let Some(other) = manifest.media_type.as_deref().filter(|media_type| !is_of_a_manifest(media_type)) {
+            return Err(RegistryError::Malformed(format!(
+                "`{url}` is of the type `{other}`, which no manifest has; is there a registry, or a proxy on the way that \
+                 answers in its place?"
+            )));
+        }
+        // What a tag stands for has no digest that was known before, but the registry may name one.
+        if let Some(announced) = manifest.digest.as_deref().and_then(|digest| digest.strip_prefix("sha256:")) {
+            check(announced, &manifest.bytes)?;
+        }
+        Ok(manifest.bytes)
     }
 
     /// What a refusal says about the image.
@@ -219,6 +231,14 @@ impl Registry {
         });
         parts.collect()
     }
+}
+
+/// Whether a manifest may come as this: registries that are files on a web server know no better.
+fn is_of_a_manifest(media_type: &str) -> bool {
+    media_type.is_empty()
+        || media_type.ends_with("json")
+        || matches!(media_type, "application/octet-stream" | "text/plain")
+        || media_type.starts_with("application/vnd.docker.distribution.manifest.")
 }
 
 /// How a layer is compressed, by its media type.

@@ -1,0 +1,115 @@
+//! Files that are not complete yet.
+
+use std::fs::File;
+use std::io::{Read, Result, Seek, SeekFrom, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+use data_encoding::HEXLOWER;
+use fs_err as fs;
+use lamina_events::CancelToken;
+use sha2::{Digest as _, Sha256};
+
+/// The beginning of their names.
+const PREFIX: &str = ".partial-";
+/// What is shorter is fetched anew.
+const WORTH_KEEPING: u64 = 1 << 20;
+const BUFFER_LENGTH: usize = 256 << 10;
+
+/// What has come of a file. It is named by the digest of the whole, and locked by the process that adds to it.
+pub(crate) struct Partial {
+    /// Removed, if it is, before its lock is let go of; `None` once it is the file itself.
+    path: Option<tempfile::TempPath>,
+    file: File,
+    hasher: Sha256,
+    length: u64,
+    is_kept: bool,
+}
+
+impl Partial {
+    /// Opens what there is of a file, or a new one; `None` if the file itself is there, at `path`.
+    pub(crate) fn open(directory: &Path, sha256: &str, path: &Path, cancel: &CancelToken) -> Result<Option<Self>> {
+        let name = directory.join(format!("{PREFIX}{sha256}"));
+        while !path.exists() {
+            let mut options = fs::OpenOptions::new();
+            options.read(true).write(true).create(true).truncate(false);
+            options.options_mut().mode(0o600);
+            let (file, _) = options.open(&name)?.into_parts();
+            if file.try_lock().is_err() {
+                // Of another process, or another thread.
+                return Self::unnamed(directory).map(Some);
+            }
+            let inode = file.metadata()?.ino();
+            // What was opened may have become the file itself before it was locked.
+            if fs::metadata(&name).is_ok_and(|status| status.ino() == inode) {
+                let path = tempfile::TempPath::try_from_path(name)?;
+                return Self::continued(file, path, cancel).map(Some);
+            }
+        }
+        Ok(None)
+    }
+
+    /// A file of which nobody but its owner knows.
+    pub(crate) fn unnamed(directory: &Path) -> Result<Self> {
+        let (file, path) = tempfile::Builder::new().prefix(PREFIX).tempfile_in(directory)?.into_parts();
+        Ok(Self { path: Some(path), file, hasher: Sha256::new(), length: 0, is_kept: false })
+    }
+
+    fn continued(mut file: File, path: tempfile::TempPath, cancel: &CancelToken) -> Result<Self> {
+        let (mut hasher, mut length, mut buffer) = (Sha256::new(), 0, vec![0; BUFFER_LENGTH]);
+        loop {
+            cancel.check().map_err(std::io::Error::other)?;
+            let count = file.read(&mut buffer)?;
+            if count == 0 {
+                return Ok(Self { path: Some(path), file, hasher, length, is_kept: true });
+            }
+            hasher.update(&buffer[..count]);
+            length += count as u64;
+        }
+    }
+
+    /// Its bytes so far.
+    pub(crate) fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// The digest of its bytes so far.
+    pub(crate) fn sha256(&self) -> String {
+        HEXLOWER.encode(&self.hasher.clone().finalize())
+    }
+
+    /// Adds bytes.
+    pub(crate) fn add(&mut self, bytes: &[u8]) -> Result<()> {
+        self.file.write_all(bytes)?;
+        self.hasher.update(bytes);
+        self.length += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Begins from nothing.
+    pub(crate) fn restart(&mut self) -> Result<()> {
+        self.file.set_len(0)?;
+        self.file.seek(SeekFrom::Start(0))?;
+        (self.hasher, self.length) = (Sha256::new(), 0);
+        Ok(())
+    }
+
+    /// Lets nobody continue it.
+    pub(crate) fn discard(&mut self) {
+        self.is_kept = false;
+    }
+
+    /// Makes it the file itself, which is believed from now on, after a power cut as well.
+    pub(crate) fn persist(mut self, path: &Path) -> Result<()> {
+        self.file.sync_data()?;
+        let Some(partial) = self.path.take() else { return Ok(()) };
+        partial.persist(path).map_err(|error| error.error)
+    }
+}
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        let is_kept = self.is_kept && self.length >= WORTH_KEEPING;
+        self.path.iter_mut().for_each(|path| path.disable_cleanup(is_kept));
+    }
+}
