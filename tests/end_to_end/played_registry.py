@@ -51,6 +51,8 @@ class Registry:
         self.instead: dict[str, bytes] = {}
         #: How the next requests for something are answered, by its name: status, body and headers.
         self.next: dict[str, list[tuple[int, bytes, dict[str, str]]]] = {}
+        #: Of these only the beginning comes, and then nothing.
+        self.stuck: set[str] = set()
         #: Headers of requests to the server that blobs are redirected to, if they are.
         self.elsewhere: list[dict[str, str]] | None = None
 
@@ -86,7 +88,7 @@ class Registry:
 @contextmanager
 def serving() -> Iterator[Registry]:
     """A registry on a free port of this machine."""
-    registry = Registry()
+    registry, ended = Registry(), threading.Event()
 
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -123,6 +125,12 @@ def serving() -> Iterator[Registry]:
             if registry.next.get(name):
                 status, data, headers = registry.next[name].pop(0)
                 return self.answer(status, data, **headers)
+            if name in registry.stuck:
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(registry.blobs[name])))
+                self.end_headers()
+                self.wfile.write(registry.blobs[name][:10])
+                return ended.wait()
             data = registry.instead.get(name) or getattr(registry, kind, {}).get(name)
             if data is None:
                 return self.answer(404)
@@ -137,6 +145,7 @@ def serving() -> Iterator[Registry]:
     try:
         yield registry
     finally:
+        ended.set()
         server.shutdown()
         thread.join()
         server.server_close()

@@ -186,6 +186,21 @@ def test_a_registry_that_leads_astray(
     assert build(modal, repr(reference)).stdout.startswith("im-")
 
 
+def test_an_owner_whom_the_store_does_not_have(modal: Modal, registry: Registry) -> None:
+    registry.put("v1", archive(("etc", None), ("etc/mine", b""), uid=2_000_000_000))
+    errors = refused(modal, repr(f"{registry.address}/team/app:v1"))
+    assert "`/etc/mine` belongs to user 2000000000" in errors or "`/etc` belongs to user 2000000000" in errors
+    assert "--add-subuids" in errors and "Invalid argument" not in errors
+
+
+def test_layers_are_unpacked_while_others_come(modal: Modal, registry: Registry) -> None:
+    """A lower layer that cannot be unpacked ends the download of the one above, which would never end."""
+    registry.put("v1", archive(("../out", b"")), lowest(registry))
+    blob = json.loads(registry.manifests["v1"])["layers"][1]["digest"]
+    registry.stuck.add(blob)
+    assert "leads out of the image" in refused(modal, repr(f"{registry.address}/team/app:v1"))
+
+
 @pytest.mark.parametrize(
     ("entries", "attributes"),
     [

@@ -72,6 +72,12 @@ impl Client {
         self.with_headers(self.headers.iter().cloned().chain([(name, value)]).collect())
     }
 
+    /// The client that another token stops, with connections of its own.
+    #[must_use]
+    pub fn with_cancel(&self, cancel: CancelToken) -> Self {
+        Self { agent: Arc::default(), cancel, ..self.clone() }
+    }
+
     /// What stops it.
     #[must_use]
     pub fn cancel(&self) -> &CancelToken {

@@ -54,7 +54,7 @@ impl Client {
         let Some(partial) = partial? else { return Ok(path) };
         let mut exchange = IntoFile::new(download, partial, progress)?;
         let done = if exchange.finished()? { Ok(()) } else { self.exchange(&download.url, &mut exchange) };
-        if matches!(done, Err(FetchError::Digest { .. } | FetchError::TooLarge { .. })) {
+        if matches!(done, Err(FetchError::Digest { .. } | FetchError::TooLarge { .. } | FetchError::Io(_))) {
             exchange.partial.discard();
         }
         done?;

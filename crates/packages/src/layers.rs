@@ -1,7 +1,9 @@
 //! Looking at an image's layers without mounting them; runs in the store worker.
 
 use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
 use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use fs_err as fs;
@@ -11,7 +13,7 @@ use lamina_store::{JobError, LayerPath};
 /// The views of an image's layers.
 pub struct Layers {
     roots: Stack<LayerPath>,
-    known: HashMap<String, Directory>,
+    known: HashMap<OsString, Directory>,
 }
 
 /// What an image has at a path where a directory is looked for.
@@ -36,20 +38,24 @@ impl Layers {
     ///
     /// # Errors
     /// When a layer cannot be read.
-    pub fn directory(&mut self, path: &str) -> Result<Directory, JobError> {
-        let path = path.trim_matches('/');
+    pub fn directory(&mut self, path: &(impl AsRef<OsStr> + ?Sized)) -> Result<Directory, JobError> {
+        self.directory_at(path.as_ref().as_bytes())
+    }
+
+    fn directory_at(&mut self, path: &[u8]) -> Result<Directory, JobError> {
+        let path = trimmed(path);
         if path.is_empty() {
             return Ok(Directory::Present(self.roots.clone()));
         }
-        if let Some(known) = self.known.get(path) {
+        if let Some(known) = self.known.get(OsStr::from_bytes(path)) {
             return Ok(known.clone());
         }
-        let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
-        let found = match self.directory(parent)? {
+        let (parent, name) = parted(path);
+        let found = match self.directory_at(parent)? {
             Directory::Present(parents) => merge(&parents, name)?,
             absent_or_other => absent_or_other,
         };
-        self.known.insert(path.to_owned(), found.clone());
+        self.known.insert(OsStr::from_bytes(path).to_owned(), found.clone());
         Ok(found)
     }
 }
@@ -72,9 +78,9 @@ impl Layers {
     ///
     /// # Errors
     /// When a layer cannot be read.
-    pub fn entry(&mut self, path: &str) -> Result<Entry, JobError> {
-        let (parent, name) = path.trim_end_matches('/').rsplit_once('/').unwrap_or(("", path));
-        let directories = match self.directory(parent)? {
+    pub fn entry(&mut self, path: &(impl AsRef<OsStr> + ?Sized)) -> Result<Entry, JobError> {
+        let (parent, name) = parted(trimmed(path.as_ref().as_bytes()));
+        let directories = match self.directory_at(parent)? {
             Directory::Absent => return Ok(Entry::Absent),
             Directory::Other => return Ok(Entry::Elsewhere),
             Directory::Present(directories) => directories,
@@ -101,8 +107,24 @@ impl Layers {
     }
 }
 
+/// A path without slashes at its ends.
+fn trimmed(mut path: &[u8]) -> &[u8] {
+    while let [b'/', rest @ ..] | [rest @ .., b'/'] = path {
+        path = rest;
+    }
+    path
+}
+
+/// The path of the directory that something is in, and its name there.
+fn parted(path: &[u8]) -> (&[u8], &OsStr) {
+    match path.iter().rposition(|byte| *byte == b'/') {
+        Some(slash) => (&path[..slash], OsStr::from_bytes(&path[slash + 1..])),
+        None => (&[], OsStr::from_bytes(path)),
+    }
+}
+
 /// The directory `name` in the directory that `parents` make together.
-fn merge(parents: &Stack<LayerPath>, name: &str) -> Result<Directory, JobError> {
+fn merge(parents: &Stack<LayerPath>, name: &OsStr) -> Result<Directory, JobError> {
     let mut found = Vec::new();
     for parent in parents.top_down() {
         let path = parent.join(name);

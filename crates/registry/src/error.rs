@@ -53,6 +53,9 @@ pub enum RegistryError {
     /// A layer that its maker does not let registries have.
     #[error("its layer `{0}` is kept outside of registries, where only Docker on Windows gets it from")]
     Foreign(String),
+    /// Something in it belongs to an id that the store does not have.
+    #[error("{0}")]
+    Stranger(String),
     /// A file with logins that cannot be used.
     #[error("the logins in `{path}` cannot be used: {reason}")]
     Logins {
@@ -91,7 +94,13 @@ impl Hint for RegistryError {
             ))),
             Self::Denied { .. } => Some("look whether the login is still right, and may read this image".into()),
             Self::Platform { .. } => Some("use an image that is made for this machine as well".into()),
+            Self::Stranger(_) => Some(
+                "give your user more ids, with `sudo usermod --add-subuids FIRST-LAST --add-subgids FIRST-LAST USER` (see \
+                 /etc/subuid and /etc/subgid), or use an image with smaller ones: the next command takes them into the store"
+                    .into(),
+            ),
             Self::Fetch(error) => error.hint(),
+            Self::Job(error) => error.hint(),
             Self::Store(error) => error.hint(),
             _ => None,
         }

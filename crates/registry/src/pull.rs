@@ -2,32 +2,86 @@
 
 use std::os::fd::AsFd;
 use std::path::Path;
+use std::sync::mpsc;
 
-use lamina_fetch::{FetchError, Progress};
+use lamina_events::CancelToken;
+use lamina_fetch::{Download, FetchError, Progress};
 use lamina_ground::Stack;
 use lamina_image::Digest;
-use lamina_store::{Store, Work};
+use lamina_store::{JobError, Store, Work};
 
 use crate::client::Part;
+use crate::tree::STRANGER;
 use crate::unpack::UnpackLayer;
 use crate::{Registry, RegistryError};
 
 impl Registry {
-    /// Fetches layers into `directory`, several at a time; those that are there are not fetched again.
+    /// Fetches layers into `directory`, several at a time, the lowest first; those that are there are not fetched again.
+    /// `take` is given the index of each, in their order, as soon as it is there, while further ones are coming.
     ///
     /// # Errors
-    /// When one cannot be fetched, or is not what its digest says.
-    pub fn fetch(
+    /// When one cannot be fetched, or is not what its digest says, or `take` fails, which stops the others.
+    pub fn fetch<E: From<RegistryError>>(
         &self,
         parts: &[&Part],
         directory: &Path,
         connections: usize,
         progress: Progress<'_>,
-    ) -> Result<(), RegistryError> {
+        mut take: impl FnMut(usize) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let stop = CancelToken::new();
+        let stopping = stop.clone();
+        let _guard = self.client().cancel().on_cancel(move || stopping.cancel());
         let downloads: Vec<_> = parts.iter().map(|part| part.download.clone()).collect();
+        let (sender, arrivals) = mpsc::channel();
+        std::thread::scope(|scope| {
+            let stopped = &stop;
+            let fetching = scope.spawn(move || {
+                self.download(&downloads, directory, connections, progress, stopped, |index| {
+                    let _ = sender.send(index);
+                })
+            });
+            let mut there = vec![false; parts.len()];
+            let mut next = |index: usize| {
+                while !there[index] {
+                    // If no more will come, the downloads say why.
+                    let Ok(arrived) = arrivals.recv() else { return Ok(false) };
+                    there[arrived] = true;
+                }
+                take(index).map(|()| true)
+            };
+            let mut taken = Ok(true);
+            for index in 0..parts.len() {
+                taken = next(index);
+                if !matches!(taken, Ok(true)) {
+                    break;
+                }
+            }
+            if taken.is_err() {
+                stop.cancel();
+            }
+            let fetched = fetching.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            taken?;
+            Ok(fetched?)
+        })
+    }
+
+    fn download(
+        &self,
+        downloads: &[Download],
+        directory: &Path,
+        connections: usize,
+        progress: Progress<'_>,
+        stop: &CancelToken,
+        arrived: impl Fn(usize) + Sync,
+    ) -> Result<(), RegistryError> {
+        let arrived = |index, _| {
+            arrived(index);
+            Ok::<_, FetchError>(())
+        };
         let fetch = || {
-            let arrived = |_, _| Ok::<_, FetchError>(());
-            self.client().download_all(&downloads, directory, connections, progress, arrived)
+            let client = self.client().with_cancel(stop.clone());
+            client.download_all(downloads, directory, connections, progress, arrived)
         };
         let fetched = match fetch() {
             // Tokens are for some minutes, and layers may take longer.
@@ -41,11 +95,18 @@ impl Registry {
     }
 }
 
-/// Unpacks a fetched layer over those below, and answers the work with it.
+/// Unpacks a fetched layer over those below, and answers the work with it. It stops when the disk has less than `reserve` bytes
+/// left.
 ///
 /// # Errors
 /// When it is no layer, or not the one that the image's configuration names.
-pub fn unpack(part: &Part, directory: &Path, below: &Stack<Digest>, store: &Store) -> Result<Work, RegistryError> {
+pub fn unpack(
+    part: &Part,
+    directory: &Path,
+    below: &Stack<Digest>,
+    store: &Store,
+    reserve: u64,
+) -> Result<Work, RegistryError> {
     let path = directory.join(&part.download.sha256);
     let file = fs_err::File::open(&path).map_err(FetchError::Io)?;
     let work = store.new_work()?;
@@ -55,7 +116,11 @@ pub fn unpack(part: &Part, directory: &Path, below: &Stack<Digest>, store: &Stor
         compression: part.compression,
         diff_id: part.diff_id.clone(),
         name: format!("sha256:{}", part.download.sha256),
+        reserve,
     };
-    store.job(&job, &[file.as_fd()])?;
+    store.job(&job, &[file.as_fd()]).map_err(|error| match error {
+        JobError { kind, message, .. } if kind == STRANGER => RegistryError::Stranger(message),
+        error => error.into(),
+    })?;
     Ok(work)
 }

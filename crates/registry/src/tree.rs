@@ -4,9 +4,10 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use lamina_store::JobError;
+use lamina_store::{JobError, JobErrorKind};
 use rustix::fs::{
     AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, XattrFlags, chmodat, chownat,
     fchmod, fchown, fsetxattr, futimens, linkat, mkdirat, mknodat, openat, openat2, statat, symlinkat, unlinkat,
@@ -14,8 +15,12 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+/// Kind of a [`JobError`]: something of the image belongs to somebody whom the store has no id for.
+pub(crate) const STRANGER: JobErrorKind = JobErrorKind::new("registry-stranger");
 /// Mode of directories that nothing else is said about.
 const DIRECTORY_MODE: u32 = 0o755;
+/// Runs of zeros that are as long become holes.
+const HOLE_LENGTH: usize = 64 << 10;
 /// The prefix of an overlay's own marks, and of attributes inside that look like them.
 const MARK: &str = "user.overlay.";
 const ESCAPED: &str = "user.overlay.overlay.";
@@ -49,6 +54,34 @@ impl Attributes {
     }
 }
 
+/// What becomes of long runs of zeros in a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Holes {
+    Written,
+    Kept,
+}
+
+/// Copies what has holes.
+fn copy_with_holes(contents: &mut dyn Read, file: &mut File) -> std::io::Result<()> {
+    let (mut buffer, mut length) = (vec![0; HOLE_LENGTH], 0);
+    loop {
+        let mut filled = 0;
+        while filled < buffer.len() {
+            match contents.read(&mut buffer[filled..])? {
+                0 => break,
+                count => filled += count,
+            }
+        }
+        if filled == 0 {
+            return file.set_len(length);
+        }
+        if buffer[..filled].iter().any(|byte| *byte != 0) {
+            file.write_all_at(&buffer[..filled], length)?;
+        }
+        length += filled as u64;
+    }
+}
+
 /// An upper directory.
 pub(crate) struct Tree {
     root: OwnedFd,
@@ -64,12 +97,22 @@ impl Tree {
     }
 
     /// Writes a file, in the place of whatever is there.
-    pub(crate) fn file(&self, path: &Path, attributes: &Attributes, contents: &mut dyn Read) -> Result<(), JobError> {
+    pub(crate) fn file(
+        &self,
+        path: &Path,
+        attributes: &Attributes,
+        contents: &mut dyn Read,
+        holes: Holes,
+    ) -> Result<(), JobError> {
         let (parent, name) = self.place(path)?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = openat(&parent, name, flags, Mode::RUSR | Mode::WUSR).map_err(self.failed("creating", path))?;
         let mut file = File::from(file);
-        std::io::copy(contents, &mut file).map_err(self.failed("writing", path))?;
+        let written = match holes {
+            Holes::Written => std::io::copy(contents, &mut file).map(drop),
+            Holes::Kept => copy_with_holes(contents, &mut file),
+        };
+        written.map_err(self.failed("writing", path))?;
         self.set(&file, path, attributes)
     }
 
@@ -211,7 +254,7 @@ impl Tree {
     fn set(&self, file: impl AsFd, path: &Path, attributes: &Attributes) -> Result<(), JobError> {
         let (owner, group) = attributes.owner();
         // Changing the owner clears set-id bits and capabilities, so these come later.
-        fchown(&file, owner, group).map_err(self.failed("giving away", path))?;
+        fchown(&file, owner, group).map_err(self.not_given(path, attributes))?;
         fchmod(&file, attributes.mode()).map_err(self.failed("changing the mode of", path))?;
         for (name, value) in &attributes.extended {
             let name = name.strip_prefix(MARK).map_or_else(|| name.clone(), |rest| format!("{ESCAPED}{rest}"));
@@ -233,8 +276,20 @@ impl Tree {
         attributes: &Attributes,
     ) -> Result<(), JobError> {
         let (owner, group) = attributes.owner();
-        chownat(parent, name, owner, group, AtFlags::SYMLINK_NOFOLLOW).map_err(self.failed("giving away", path))?;
+        chownat(parent, name, owner, group, AtFlags::SYMLINK_NOFOLLOW).map_err(self.not_given(path, attributes))?;
         utimensat(parent, name, &attributes.times(), AtFlags::SYMLINK_NOFOLLOW).map_err(self.failed("dating", path))
+    }
+
+    /// Why something could not get its owner: the kernel knows no ids that the store does not have.
+    fn not_given(&self, path: &Path, attributes: &Attributes) -> impl FnOnce(Errno) -> JobError + use<> {
+        let failed = self.failed("giving away", path);
+        let message = format!(
+            "`/{}` belongs to user {} and group {}, and this store does not have both ids",
+            path.display(),
+            attributes.uid,
+            attributes.gid
+        );
+        move |errno| if errno == Errno::INVAL { JobError::new(STRANGER, message) } else { failed(errno) }
     }
 
     fn failed<E: Into<std::io::Error>>(&self, what: &str, path: &Path) -> impl FnOnce(E) -> JobError + use<E> {

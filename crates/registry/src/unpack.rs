@@ -5,7 +5,7 @@
 //! their place, it is followed. Nothing is ever written
 //! outside the upper: parents are opened with it as root, and last components are not followed.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -16,14 +16,14 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
 use data_encoding::HEXLOWER;
-use lamina_ground::{Stack, StorePath};
+use lamina_ground::{EnvVars, Stack, StorePath, Subject};
 use lamina_packages::{Entry, Layers};
 use lamina_store::{Job, JobError, JobErrorKind, WorkerContext};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use tar::EntryType;
 
-use crate::tree::{Attributes, Tree};
+use crate::tree::{Attributes, Holes, Tree};
 
 /// Kind of a [`JobError`]: the archive is not what images have as layers.
 pub const MALFORMED: JobErrorKind = JobErrorKind::new("registry-malformed");
@@ -33,11 +33,19 @@ const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
 /// The beginning of names that overlays of another kind keep for themselves.
 const FOREIGN: &[u8] = b".wh..wh.";
+/// The beginning of names of what describes holes.
+const SPARSE: &str = "GNU.sparse.";
 /// What precedes the names of extended attributes in the archive's own headers.
 const ATTRIBUTE: &str = "SCHILY.xattr.";
 /// Most bytes of the text of extended attributes of one entry, as Linux has it.
 const ATTRIBUTE_LIMIT: usize = 64 << 10;
 
+/// Most bytes of what describes one file, of which Docker takes a mebibyte for each of four kinds.
+const HEADERS_LIMIT: u64 = 4 << 20;
+/// Bytes of an archive between two looks at the disk, and at whether anybody wants it.
+const LOOK_EVERY: u64 = 16 << 20;
+/// By how many bytes less there must be than at the start.
+const FALL: u64 = 64 << 20;
 /// Bytes of the blocks that archives consist of.
 const BLOCK: usize = 512;
 /// Most links on the way to a file, as Linux has it.
@@ -64,6 +72,8 @@ pub(crate) struct UnpackLayer {
     pub(crate) diff_id: String,
     /// Its name in messages.
     pub(crate) name: String,
+    /// Bytes that are to stay free on the disk.
+    pub(crate) reserve: u64,
 }
 
 impl Job for UnpackLayer {
@@ -84,39 +94,73 @@ impl Job for UnpackLayer {
             Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(file)),
             Compression::Zstd => Box::new(zstd::Decoder::with_buffer(file)?),
         };
-        let length = Cell::new(0);
-        let mut archive = Hashing { inner: archive, hasher: Sha256::new(), length: &length };
-        let mut unpacking = Unpacking {
-            job: &self,
-            tree: Tree::open(&context.upper(&self.work))?,
-            below: Layers::new(context.content(), &self.below),
-            plain: HashSet::new(),
-            directories: BTreeMap::new(),
-            implied: BTreeSet::new(),
-            deleted: BTreeSet::new(),
-            opaque: BTreeSet::new(),
-        };
-        let mut entries = tar::Archive::new(Padded { inner: &mut archive, position: 0 });
-        for entry in entries.entries()? {
-            context.ensure_wanted(&self.work)?;
-            let mut entry = entry.map_err(|error| self.malformed(error))?;
-            let (begin, size) = (entry.raw_file_position(), entry.size());
-            unpacking.add(&mut entry)?;
-            if entry.header().entry_type().is_file() && length.get() < begin.saturating_add(size) {
-                return Err(self.malformed("its archive ends in the middle of a file"));
-            }
+        let upper = context.upper(&self.work);
+        let below = Layers::new(context.content(), &self.below);
+        unpack(&self, &upper, below, archive, &|| context.ensure_wanted(&self.work))
+    }
+}
+
+/// Unpacks an archive into an upper, and fails as soon as `is_wanted` does.
+fn unpack(
+    job: &UnpackLayer,
+    upper: &Path,
+    below: Layers,
+    archive: impl Read,
+    is_wanted: &dyn Fn() -> Result<(), JobError>,
+) -> Result<(), JobError> {
+    let watch = Watch::new(job, upper, is_wanted);
+    let mut archive = Hashing { inner: archive, hasher: Sha256::new(), watch: &watch };
+    let mut unpacking = Unpacking {
+        job,
+        tree: Tree::open(upper)?,
+        below,
+        plain: HashSet::new(),
+        directories: BTreeMap::new(),
+        implied: BTreeSet::new(),
+        deleted: BTreeSet::new(),
+        opaque: BTreeSet::new(),
+    };
+    let unpacked = unpack_entries(job, &mut unpacking, &mut archive, &watch);
+    // What the watch stopped looks like a file that could not be read.
+    watch.stopped()?;
+    unpacked?;
+    unpacking.finish()?;
+    // What is behind the archive's end belongs to its digest.
+    std::io::copy(&mut archive, &mut std::io::sink()).map_err(|error| job.malformed(error))?;
+    watch.stopped()?;
+    let found = HEXLOWER.encode(&archive.hasher.finalize());
+    if found != job.diff_id {
+        return Err(job.malformed(format!(
+            "its archive has the SHA-256 `{found}`, but the image's configuration says `{}`",
+            job.diff_id
+        )));
+    }
+    Ok(())
+}
+
+fn unpack_entries(
+    job: &UnpackLayer,
+    unpacking: &mut Unpacking<'_>,
+    archive: &mut dyn Read,
+    watch: &Watch<'_>,
+) -> Result<(), JobError> {
+    let mut entries = tar::Archive::new(Padded { inner: archive, position: 0 });
+    let mut entries = entries.entries()?;
+    loop {
+        // Names and attributes are read into memory as long as they say that they are.
+        watch.allowance.set(HEADERS_LIMIT);
+        let Some(entry) = entries.next() else { return Ok(()) };
+        let mut entry = entry.map_err(|error| job.malformed(error))?;
+        watch.allowance.set(u64::MAX);
+        watch.look().map_err(|error| job.malformed(error))?;
+        let (begin, size) = (entry.raw_file_position(), entry.header().entry_size());
+        let size = size.map_err(|error| job.malformed(error))?;
+        unpacking.add(&mut entry)?;
+        if entry.header().entry_type().is_file() && watch.length.get() < begin.saturating_add(size) {
+            return Err(job.malformed("its archive ends in the middle of a file"));
         }
-        unpacking.finish()?;
-        // What is behind the archive's end belongs to its digest.
-        std::io::copy(&mut archive, &mut std::io::sink()).map_err(|error| self.malformed(error))?;
-        let found = HEXLOWER.encode(&archive.hasher.finalize());
-        if found != self.diff_id {
-            return Err(self.malformed(format!(
-                "its archive has the SHA-256 `{found}`, but the image's configuration says `{}`",
-                self.diff_id
-            )));
-        }
-        Ok(())
+        // So that only headers are left to read before the next one.
+        std::io::copy(&mut entry, &mut std::io::sink()).map_err(|error| job.malformed(error))?;
     }
 }
 
@@ -126,18 +170,96 @@ impl UnpackLayer {
     }
 }
 
+/// What an archive may take, and whether anybody wants it.
+struct Watch<'a> {
+    job: &'a UnpackLayer,
+    upper: &'a Path,
+    is_wanted: &'a dyn Fn() -> Result<(), JobError>,
+    /// Bytes of the archive so far.
+    length: Cell<u64>,
+    /// Bytes that may come until it is set again.
+    allowance: Cell<u64>,
+    /// Bytes that the disk had left at the start, if that is known: one that was full before is not its fault.
+    free: Option<u64>,
+    /// The length at which the disk is looked at again.
+    next_look: Cell<u64>,
+    /// Why it was stopped.
+    reason: RefCell<Option<JobError>>,
+}
+
+impl<'a> Watch<'a> {
+    fn new(job: &'a UnpackLayer, upper: &'a Path, is_wanted: &'a dyn Fn() -> Result<(), JobError>) -> Self {
+        let (length, next_look) = (Cell::new(0), Cell::new(LOOK_EVERY));
+        let (allowance, reason) = (Cell::new(u64::MAX), RefCell::default());
+        Self { job, upper, is_wanted, length, allowance, free: free(upper).ok(), next_look, reason }
+    }
+
+    /// Counts bytes.
+    fn count(&self, bytes: u64) -> std::io::Result<()> {
+        self.length.set(self.length.get() + bytes);
+        match self.allowance.get() {
+            u64::MAX => {}
+            left if left < bytes => {
+                return Err(std::io::Error::other(format!(
+                    "the names and attributes of one of its files take more than {} MiB",
+                    HEADERS_LIMIT >> 20
+                )));
+            }
+            left => self.allowance.set(left - bytes),
+        }
+        if self.length.get() < self.next_look.get() {
+            return Ok(());
+        }
+        self.next_look.set(self.length.get() + LOOK_EVERY);
+        self.look()?;
+        let free = free(self.upper)?;
+        if free < self.job.reserve && self.free.is_none_or(|before| free.saturating_add(FALL) < before) {
+            let full = std::io::Error::from(rustix::io::Errno::NOSPC);
+            let message = format!(
+                "the layer `{}` was not unpacked to its end, because the disk of the store has less than `{}` MiB left, which \
+                 {} keeps free",
+                self.job.name,
+                self.job.reserve >> 20,
+                EnvVars::MODAL_STORE_RESERVE
+            );
+            return self.stop(JobError::refused(Subject::Store, message, &full));
+        }
+        Ok(())
+    }
+
+    /// Fails when nobody wants the layer any more.
+    fn look(&self) -> std::io::Result<()> {
+        (self.is_wanted)().or_else(|error| self.stop(error))
+    }
+
+    fn stop(&self, reason: JobError) -> std::io::Result<()> {
+        *self.reason.borrow_mut() = Some(reason);
+        Err(std::io::Error::other("it was stopped"))
+    }
+
+    fn stopped(&self) -> Result<(), JobError> {
+        self.reason.borrow_mut().take().map_or(Ok(()), Err)
+    }
+}
+
+/// Bytes that a disk has left for ordinary users.
+fn free(path: &Path) -> std::io::Result<u64> {
+    let disk = rustix::fs::statvfs(path)?;
+    Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
+}
+
 /// A reader that hashes and counts what it gives.
 struct Hashing<'a, R> {
     inner: R,
     hasher: Sha256,
-    length: &'a Cell<u64>,
+    watch: &'a Watch<'a>,
 }
 
 impl<R: Read> Read for Hashing<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         let count = self.inner.read(buffer)?;
         self.hasher.update(&buffer[..count]);
-        self.length.set(self.length.get() + count as u64);
+        self.watch.count(count as u64)?;
         Ok(count)
     }
 }
@@ -212,6 +334,10 @@ impl Unpacking<'_> {
             _ => {}
         }
         let attributes = self.attributes(entry)?;
+        if entry.size() > 0 && has_no_contents(kind) {
+            // Some programs skip them, and others take them for the next entry.
+            return Err(self.job.malformed(format!("`{}` has contents, and is no file", path.display())));
+        }
         if kind == EntryType::Directory {
             self.tree.directory(&path)?;
             self.directories.insert(path, attributes);
@@ -220,9 +346,8 @@ impl Unpacking<'_> {
         self.directories.remove(&path);
         self.plain.remove(&path);
         match kind {
-            EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
-                self.tree.file(&path, &attributes, entry)
-            }
+            EntryType::Regular | EntryType::Continuous => self.tree.file(&path, &attributes, entry, Holes::Written),
+            EntryType::GNUSparse => self.tree.file(&path, &attributes, entry, Holes::Kept),
             EntryType::Symlink => {
                 let target = entry.link_name_bytes().filter(|target| !target.is_empty());
                 let target = target.ok_or_else(|| self.job.malformed(format!("`{}` leads nowhere", path.display())))?;
@@ -281,7 +406,7 @@ impl Unpacking<'_> {
         }
         match self.entry_below(target)? {
             Some(file) if file.on_disk().symlink_metadata().is_ok_and(|status| status.is_file()) => {
-                self.tree.file(target, attributes, &mut file.open()?)?;
+                self.tree.file(target, attributes, &mut file.open()?, Holes::Kept)?;
                 self.implied.extend(target.ancestors().skip(1).map(Path::to_owned));
                 self.tree.hard_link(path, target).map(drop)
             }
@@ -295,8 +420,7 @@ impl Unpacking<'_> {
 
     /// What the layers below have at a path.
     fn entry_below(&mut self, path: &Path) -> Result<Option<lamina_store::LayerPath>, JobError> {
-        let Some(text) = path.to_str() else { return Ok(None) };
-        Ok(match self.below.entry(&format!("/{text}"))? {
+        Ok(match self.below.entry(path)? {
             Entry::OfBase(path) | Entry::Above(path) => Some(path),
             Entry::Absent | Entry::Elsewhere => None,
         })
@@ -344,7 +468,11 @@ impl Unpacking<'_> {
     fn attributes<R: Read>(&self, entry: &mut tar::Entry<'_, R>) -> Result<Attributes, JobError> {
         let malformed = |error: std::io::Error| self.job.malformed(error);
         let header = entry.header();
-        let id = |id: u64| u32::try_from(id).map_err(|_| self.job.malformed(format!("the id `{id}` is too large")));
+        // The largest stands for none.
+        let id = |id: u64| u32::try_from(id).ok().filter(|id| *id != u32::MAX);
+        let id = |number: u64| {
+            id(number).ok_or_else(|| self.job.malformed(format!("`{number}` is too large for the id of an owner")))
+        };
         let mut attributes = Attributes {
             mode: header.mode().map_err(malformed)? & 0o7777,
             uid: id(header.uid().map_err(malformed)?)?,
@@ -367,9 +495,14 @@ impl Unpacking<'_> {
             } else if name == "mtime" {
                 (attributes.seconds, attributes.nanoseconds) = time(text()).unwrap_or_default();
             } else if name == "uid" {
-                attributes.uid = text().parse().map_err(|_| self.job.malformed("an owner is no number"))?;
+                attributes.uid = id(text().parse().map_err(|_| self.job.malformed("an owner is no number"))?)?;
             } else if name == "gid" {
-                attributes.gid = text().parse().map_err(|_| self.job.malformed("a group is no number"))?;
+                attributes.gid = id(text().parse().map_err(|_| self.job.malformed("a group is no number"))?)?;
+            } else if name.starts_with(SPARSE) {
+                let path = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+                return Err(self.job.malformed(format!(
+                    "`{path}` is a sparse file in the form of POSIX archives, which no program makes layers with"
+                )));
             }
         }
         Ok(attributes)
@@ -393,6 +526,19 @@ impl Unpacking<'_> {
     }
 }
 
+/// Whether an entry of this kind ends with its header.
+fn has_no_contents(kind: EntryType) -> bool {
+    matches!(
+        kind,
+        EntryType::Directory
+            | EntryType::Symlink
+            | EntryType::Link
+            | EntryType::Fifo
+            | EntryType::Block
+            | EntryType::Char
+    )
+}
+
 /// The parts of a path, the last first.
 fn parts(path: &Path) -> Vec<OsString> {
     let is_part = |part: &Component<'_>| matches!(part, Component::Normal(_) | Component::ParentDir);
@@ -408,6 +554,9 @@ fn is_kept(name: &str) -> bool {
 /// Seconds and nanoseconds of a decimal number.
 fn time(text: &str) -> Option<(i64, i64)> {
     let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
+    if !fraction.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
     let digits: String = fraction.chars().chain("000000000".chars()).take(9).collect();
     let (whole, nanoseconds): (i64, i64) = (seconds.parse().ok()?, digits.parse().ok()?);
     // Before 1970, the fraction leads further back.
@@ -416,3 +565,6 @@ fn time(text: &str) -> Option<(i64, i64)> {
     }
     Some((whole, nanoseconds))
 }
+
+#[cfg(test)]
+mod tests;

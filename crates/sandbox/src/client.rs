@@ -83,6 +83,14 @@ impl Launcher {
         sandbox
     }
 
+    /// Bytes of the store's disk that are to stay free, as sandboxes are watched for.
+    ///
+    /// # Errors
+    /// When the disk cannot be looked at.
+    pub fn disk_reserve(&self) -> std::io::Result<u64> {
+        self.inner.disk.reserve()
+    }
+
     /// As [`Self::spawn`], but for a sandbox that none is expected to follow, and only if `agreed` says so. It is asked last:
     /// what it waits for is waited for while the sandbox is set up. Nothing of the image runs before.
     ///

@@ -102,6 +102,11 @@ impl DiskGuard {
         Ok(Self { shared: Arc::new(shared), thread: OnceLock::new() })
     }
 
+    /// Bytes of the disk that are to stay free.
+    pub(crate) fn reserve(&self) -> std::io::Result<u64> {
+        Ok(reserve(&statvfs(&self.shared.content)?, self.shared.chosen))
+    }
+
     /// Kills the process `pidfd` as soon as there is too little left.
     pub(crate) fn watch(&self, pidfd: OwnedFd) -> std::io::Result<DiskWatch> {
         let at_start = Free::of(&statvfs(&self.shared.content)?);
@@ -184,8 +189,7 @@ impl Drop for DiskWatch {
 
 /// What there is too little of now, and was not when the sandbox started.
 fn shortage(at_start: Free, now: &StatVfs, chosen: Option<u64>) -> Option<DiskShortage> {
-    let usual = LARGEST_RESERVE.min(bytes(now, now.f_blocks) / RESERVED_PART);
-    let reserve = chosen.unwrap_or(usual).max(1);
+    let reserve = reserve(now, chosen);
     let free = Free::of(now);
     let lacks_bytes = is_lacking(free.bytes, reserve, at_start.bytes, FALL_BYTES);
     // A filesystem without a number of inodes has as many as it needs.
@@ -193,6 +197,12 @@ fn shortage(at_start: Free, now: &StatVfs, chosen: Option<u64>) -> Option<DiskSh
     let lacks_inodes = now.f_files > 0 && is_lacking(free.inodes, inodes, at_start.inodes, FALL_INODES);
     let bytes = lacks_bytes.then_some(DiskShortage::Bytes(reserve));
     bytes.or_else(|| lacks_inodes.then_some(DiskShortage::Inodes(inodes)))
+}
+
+/// Bytes that are to stay free.
+fn reserve(disk: &StatVfs, chosen: Option<u64>) -> u64 {
+    let usual = LARGEST_RESERVE.min(bytes(disk, disk.f_blocks) / RESERVED_PART);
+    chosen.unwrap_or(usual).max(1)
 }
 
 fn is_lacking(now: u64, reserve: u64, at_start: u64, fall: u64) -> bool {

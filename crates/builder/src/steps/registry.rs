@@ -1,8 +1,10 @@
 //! `from_registry`.
 
 use std::io::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use lamina_fetch::FetchError;
 use lamina_ground::{Stack, seconds_since_1970};
 use lamina_image::{Digest, Facts, FromRegistry, Hasher, KeyMaterial, Node, RecordedFacts, SecretValues};
 use lamina_registry::{Login, Part, Reference, Registry, RegistryError, unpack};
@@ -55,6 +57,15 @@ impl Recipe for Pull {
     }
 }
 
+/// What comes of a layer that cannot be had.
+struct LayerError(StepError);
+
+impl From<RegistryError> for LayerError {
+    fn from(error: RegistryError) -> Self {
+        Self(failed(error))
+    }
+}
+
 /// The layers of an image on their way into the store.
 struct Layers<'a> {
     context: &'a StepContext<'a>,
@@ -66,19 +77,27 @@ impl Layers<'_> {
     fn make(&self, parts: &[Part], log: &mut StepLog) -> Result<Vec<Committed>, StepError> {
         let mut made = self.find(parts)?;
         let missing = &parts[made.len()..];
-        let workshop = &self.context.workshop;
-        let downloads = workshop.store.layout().downloads();
+        let downloads = self.context.workshop.store.layout().downloads();
         let total: u64 = missing.iter().filter_map(Part::size).sum();
-        (workshop.progress)("downloading", 0, total);
-        let progress = |done| (workshop.progress)("downloading", done, total);
+        let have_come = AtomicU64::new(0);
+        let progress = |bytes| {
+            have_come.store(bytes, Ordering::Relaxed);
+            (self.context.workshop.progress)("downloading", bytes, total);
+        };
+        progress(0);
         let wanted: Vec<_> = missing.iter().collect();
-        self.registry.fetch(&wanted, &downloads, CONNECTIONS, &progress).map_err(failed)?;
-        for (index, part) in missing.iter().enumerate() {
-            (workshop.progress)("unpacking", index as u64, missing.len() as u64);
-            let layer = self.make_one(part, &made, &downloads)?;
-            let _ = writeln!(log, "{} files from a layer of {} bytes", layer.files, part.size().unwrap_or_default());
-            made.push(layer);
-        }
+        self.registry
+            .fetch(&wanted, &downloads, CONNECTIONS, &progress, |index| {
+                if have_come.load(Ordering::Relaxed) >= total {
+                    (self.context.workshop.progress)("unpacking", index as u64, missing.len() as u64);
+                }
+                let layer = self.make_one(&missing[index], &made, &downloads).map_err(LayerError)?;
+                let size = missing[index].size().unwrap_or_default();
+                let _ = writeln!(log, "{} files from a layer of {size} bytes", layer.files);
+                made.push(layer);
+                Ok(())
+            })
+            .map_err(|LayerError(error)| error)?;
         Ok(made)
     }
 
@@ -102,7 +121,8 @@ impl Layers<'_> {
         let workshop = &self.context.workshop;
         let (created, begun) = (seconds_since_1970(), Instant::now());
         let views = Stack::from_bottom_up(below.iter().map(|layer| layer.digest));
-        let work = unpack(part, downloads, &views, workshop.store).map_err(failed)?;
+        let reserve = workshop.launcher.disk_reserve().map_err(|error| failed(FetchError::Io(error).into()))?;
+        let work = unpack(part, downloads, &views, workshop.store, reserve).map_err(failed)?;
         let committed = workshop.store.commit_until(&work, CommitRules::default(), workshop.cancel)?;
         let material = material(part, below);
         workshop.store.record_layer(&LayerRecord {
@@ -160,7 +180,7 @@ fn login(node: &Node) -> Result<Option<Login>, StepError> {
 
 fn failed(error: RegistryError) -> StepError {
     match error {
-        RegistryError::Fetch(lamina_fetch::FetchError::Cancelled(_)) => StepError::Other(BuildError::Cancelled),
+        RegistryError::Fetch(FetchError::Cancelled(_)) => StepError::Other(BuildError::Cancelled),
         RegistryError::Store(error) => StepError::from(error),
         RegistryError::Job(error) => StepError::from(StoreError::from(error)),
         error => StepError::of(error),
