@@ -10,11 +10,13 @@ use lamina_ground::EnvVars;
 
 use crate::output::Progress;
 
+mod deferred;
 mod image_build;
 mod profile;
 mod secret;
 mod volume;
 
+pub(crate) use deferred::Deferred;
 pub(crate) use image_build::ImageBuild;
 pub(crate) use profile::{Config, Profile};
 pub(crate) use secret::{CreateSecret, Secret};
@@ -58,32 +60,32 @@ pub(crate) struct Arguments {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Run a function or local entrypoint of an app, building its image first if need be
-    Run(Run),
+    Run(Deferred<Run>),
     /// Open a shell in an image
-    Shell(Shell),
+    Shell(Deferred<Shell>),
     /// List, watch and stop apps that were run with `--detach`
     #[command(subcommand, arg_required_else_help = true)]
-    App(App),
+    App(Deferred<App>),
     /// List, examine and remove images
     #[command(subcommand, arg_required_else_help = true)]
-    Image(Image),
+    Image(Deferred<Image>),
     /// Keep secrets under names, for `modal.Secret.from_name`
     #[command(subcommand, arg_required_else_help = true)]
-    Secret(Secret),
+    Secret(Deferred<Secret>),
     /// Keep files in volumes, for functions that have them
     #[command(subcommand, arg_required_else_help = true)]
-    Volume(VolumeCommand),
+    Volume(Deferred<VolumeCommand>),
     /// List and choose the profiles of `~/.modal.toml`
     #[command(subcommand, arg_required_else_help = true)]
-    Profile(Profile),
+    Profile(Deferred<Profile>),
     /// Show the settings of the profile in use
     #[command(subcommand, arg_required_else_help = true)]
-    Config(Config),
+    Config(Deferred<Config>),
     /// Check whether this machine can build and run images, and say what to do if not
-    Doctor(Doctor),
+    Doctor(Deferred<Doctor>),
     /// Find or remove the store, where all images are kept
     #[command(subcommand, arg_required_else_help = true)]
-    Store(Store),
+    Store(Deferred<Store>),
     /// Print a script that completes commands and options in your shell
     #[command(after_help = "\
 Examples:
@@ -97,7 +99,7 @@ Examples:
     },
     /// Serve a Python program over an inherited socket (what `app.run()` starts)
     #[command(hide = true)]
-    Engine(EngineOptions),
+    Engine(Deferred<EngineOptions>),
 }
 
 /// `modal engine`.
@@ -540,7 +542,7 @@ mod tests {
 
     fn run(words: &[&str]) -> Run {
         match Arguments::try_parse_from(words).unwrap().command {
-            Command::Run(run) => run,
+            Command::Run(Deferred(run)) => run,
             other => panic!("{other:?}"),
         }
     }
@@ -562,7 +564,9 @@ mod tests {
 
     #[test]
     fn help_teaches() {
-        for path in pages(&Arguments::command()) {
+        let mut command = Arguments::command();
+        command.build();
+        for path in pages(&command) {
             let path: Vec<&str> = path.iter().map(String::as_str).collect();
             let name = format!("help_{}", path.join("_"));
             insta::assert_snapshot!(name.trim_end_matches('_'), help(&path));

@@ -19,7 +19,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use arguments::{Arguments, Command, Run};
+use arguments::{Arguments, Command, Deferred, Run};
 use failure::Failure;
 
 fn main() -> ExitCode {
@@ -71,7 +71,7 @@ fn needs_settings(command: &Command) -> bool {
 
 fn execute(command: &Command) -> Result<u8, Failure> {
     // These open the engine at once; the foreground of a detached app has none.
-    if matches!(command, Command::Run(Run { detach: false, .. }) | Command::Shell(_) | Command::Engine(_)) {
+    if matches!(command, Command::Run(Deferred(Run { detach: false, .. })) | Command::Shell(_) | Command::Engine(_)) {
         lamina_engine::fork_ahead();
     }
     match command {
