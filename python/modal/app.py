@@ -90,6 +90,8 @@ class App(metaclass=Explained):
         self._entrypoints: dict[str, LocalEntrypoint[Any, Any]] = {}
         self._app_id: str | None = None
         self._engine: Engine | None = None
+        #: Under which environment and name it was deployed by this process.
+        self._deployed: tuple[str, str] | None = None
         #: What tells it from all others where its functions were rebuilt; made when one travels.
         self._origin: str | None = None
 
@@ -234,6 +236,61 @@ class App(metaclass=Explained):
         process's terminal, with ``breakpoint()`` or ``modal.interact()``. With a `name` it runs under that one.
         """
         return self._run_aio(name=name, interactive=interactive, **unsupported)
+
+    async def _deploy_aio(
+        self,
+        *,
+        name: str | None = None,
+        environment_name: str | None = None,
+        tag: str = "",
+        strategy: str = "rolling",
+        client: object = None,
+    ) -> App:
+        import asyncio
+        from functools import partial
+
+        deploy = partial(self._deploy, name, environment_name, tag, strategy)
+        return await asyncio.get_running_loop().run_in_executor(None, deploy)
+
+    @with_aio(_deploy_aio)
+    def deploy(
+        self,
+        *,
+        name: str | None = None,
+        environment_name: str | None = None,
+        tag: str = "",
+        strategy: str = "rolling",
+        client: object = None,
+    ) -> App:
+        """Builds the app and keeps it: any program of yours may call its functions from then on.
+
+        ```python
+        app.deploy()
+        modal.Function.from_name("demo", "describe").remote(rows)
+        ```
+
+        What it needs is kept in the store; nothing of your directory is needed afterwards. Its process starts when
+        it is called, and ends when it has nothing to do. Deploying again makes a new version, unless nothing has
+        changed: inputs that run end on the former one, or are ended with ``strategy="recreate"``.
+        """
+        return self._deploy(name, environment_name, tag, strategy)
+
+    def _deploy(self, name: str | None, environment_name: str | None, tag: str, strategy: str) -> App:
+        import sys
+
+        from modal import is_local
+        from modal._client.deploy import check, deploy
+        from modal._client.engine import any_engine
+
+        reference = sys.modules.get("modal._cli.reference")
+        if not is_local() or (reference is not None and reference.is_importing):
+            raise InvalidError(
+                "`app.deploy()` was called while the program is imported",
+                hint='put it below `if __name__ == "__main__":`, or use `modal deploy`',
+            )
+        check(self, name, tag, strategy)
+        deploy(any_engine(), self, name=name, environment=environment_name, tag=tag, strategy=strategy)
+        return self
 
     def __repr__(self) -> str:
         return f"App({self._name!r})" if self._name else "App()"

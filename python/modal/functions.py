@@ -147,6 +147,29 @@ class Function(Generic[P, R, L], metaclass=Explained):
         self.__wrapped__ = raw
         _declared[raw.__module__, name] = self
 
+    @classmethod
+    def from_name(
+        cls,
+        app_name: str,
+        name: str,
+        *,
+        version: int | None = None,
+        environment_name: str | None = None,
+        client: object = None,
+    ) -> Function[..., Any, Any]:
+        """A function of an app that was deployed, whatever program has done that.
+
+        ```python
+        describe = modal.Function.from_name("demo", "describe")
+        describe.remote(rows)
+        ```
+
+        It is looked for when it is called first. Calls get the version that was deployed last, or that of a number.
+        """
+        from modal._calls.deployed import from_name
+
+        return from_name(app_name, name, version, environment_name)
+
     async def _remote_aio(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         from modal._calls.asynchronous import call
 
@@ -346,6 +369,29 @@ class Function(Generic[P, R, L], metaclass=Explained):
 
     def _running(self, generator: bool = False) -> Conversation:
         """The engine to call, or an error that says why the function cannot be called like this."""
+        self._check_kind(generator)
+        if self._engine is None:
+            from modal import is_local
+
+            if not is_local():
+                from modal._runner.client import reach
+
+                return reach(self)
+            if self._app._deployed is not None:
+                from modal._client.deployed import reach as reach_deployed
+                from modal._shared.interpreter import encode_json
+
+                self._wire_name = encode_json(self._name).encode()
+                return reach_deployed(*self._app._deployed, None)
+            raise ExecutionError(
+                f"`{self._name}` cannot be called in a container: its app is not running",
+                hint="start this script with `modal run`, or call inside `with app.run():`; the app runs until the "
+                "entrypoint, or that block, ends, and does not wait for threads and exit handlers",
+            )
+        return self._engine
+
+    def _check_kind(self, generator: bool) -> None:
+        """Refuses a call that does not fit the kind of function."""
         if self._is_generator and not generator:
             raise InvalidError(
                 f"`{self._name}` is a generator, whose values only `.remote_gen` can take",
@@ -356,19 +402,6 @@ class Function(Generic[P, R, L], metaclass=Explained):
                 f"`{self._name}` is no generator, so `.remote_gen` cannot run it",
                 hint=f"write `{self._name}.remote(...)`, or `yield` values in it",
             )
-        if self._engine is None:
-            from modal import is_local
-
-            if not is_local():
-                from modal._runner.client import reach
-
-                return reach(self)
-            raise ExecutionError(
-                f"`{self._name}` cannot be called in a container: its app is not running",
-                hint="start this script with `modal run`, or call inside `with app.run():`; the app runs until the "
-                "entrypoint, or that block, ends, and does not wait for threads and exit handlers",
-            )
-        return self._engine
 
     def _pack(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Payload:
         plain = pack_plain(args, kwargs)

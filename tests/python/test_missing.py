@@ -80,14 +80,13 @@ def test_names_are_also_where_modal_has_them():
 @pytest.mark.parametrize(
     ("read", "words"),
     [
-        (lambda: modal.App.lookup("x"), "`App.lookup` is not part of this version: there are no deployed apps"),
-        (lambda: modal.App("a").lookup, "there are no deployed apps"),
-        (lambda: modal.App.deploy, "modal run --detach"),
+        (lambda: modal.App.lookup("x"), "`App.lookup` is not part of this version: use `modal.Function.from_name`"),
+        (lambda: modal.App("a").lookup, "`modal.Function.from_name`"),
+        (lambda: modal.Function.lookup("a", "f"), "Modal has removed it: use `from_name`"),
         (lambda: modal.Volume.persisted("x"), "Modal has removed it: use `from_name`"),
         (lambda: modal.Image.debian_slim().copy_local_dir("x"), "with `copy=True` for a layer"),
         (lambda: modal.Image.conda, "`micromamba_install`"),
         (lambda: modal.Volume.delete("x"), "`Volume.objects.delete`"),
-        (lambda: modal.Function.from_name("a", "f"), "import the function from its module"),
     ],
 )
 def test_lookups_say_what_to_do(read, words):

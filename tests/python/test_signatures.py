@@ -20,6 +20,7 @@ LIST = "*, max_objects=None, created_before=None, environment_name=None, client=
 #: Modal's signatures, client 1.6.4, without `self`. A default that is empty is written as it is here or there.
 SIGNATURES = {
     "App": "name=None, *, tags=None, image=None, secrets=[], volumes={}, include_source=True",
+    "App.deploy": "*, name=None, environment_name=None, tag='', strategy='rolling', client=None",
     "App.function": "*, image=None, schedule=None, env=None, secrets=None, gpu=None, serialized=False,"
     "network_file_systems={}, volumes={}, cpu=None, memory=None, ephemeral_disk=None, min_containers=None,"
     "max_containers=None, buffer_containers=None, scaledown_window=None, proxy=None, retries=None, timeout=300,"
@@ -31,6 +32,7 @@ SIGNATURES = {
     "FilePatternMatcher": "*pattern",
     "FilePatternMatcher.can_prune_directories": "",
     "FilePatternMatcher.from_file": "file_path",
+    "Function.from_name": "app_name, name, *, version=None, environment_name=None, client=None",
     "Function.for_each": "*input_iterators, kwargs={}, ignore_exceptions=False",
     "Function.local": "*args, **kwargs",
     "Function.map": "*input_iterators, kwargs={}, order_outputs=True, return_exceptions=False",

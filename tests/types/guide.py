@@ -129,3 +129,8 @@ Volume.from_name("data")
 def main(count: int = 3, name: str = "x") -> None:
     assert_type(analyze.remote([1.0] * count), dict[str, float])
     assert_type(imports_inside.remote(name), str)
+
+
+assert_type(modal.App("kept").deploy(tag="v1", strategy="recreate"), modal.App)
+deployed = modal.Function.from_name("kept", "work", version=2, environment_name="test")
+deployed.remote(1, key="value")

@@ -37,11 +37,11 @@ pub fn take_standard_input() -> io::Result<OwnedFd> {
     Ok(taken)
 }
 
-/// Whether a process is the background of an app. Where processes have other numbers, it may be anything.
-pub(crate) fn is_background(pid: Pid, id: &str) -> bool {
-    let words = fs_err::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    let mut words = words.split(|byte| *byte == 0).skip(1);
-    words.next() == Some(BACKGROUND.as_bytes()) && words.next() == Some(id.as_bytes())
+/// Whether a process was started with these words. Where processes have other numbers, it may be anything.
+pub(crate) fn has_words(pid: Pid, words: &[&str]) -> bool {
+    let found = fs_err::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let mut found = found.split(|byte| *byte == 0).skip(1);
+    words.iter().all(|word| found.next() == Some(word.as_bytes()))
 }
 
 #[cfg(test)]
@@ -50,6 +50,6 @@ mod tests {
 
     #[test]
     fn another_process_is_no_background() {
-        assert!(!is_background(rustix::process::getpid(), "ap-0a1b2c"));
+        assert!(!has_words(rustix::process::getpid(), &[BACKGROUND, "ap-0a1b2c"]));
     }
 }

@@ -4,8 +4,10 @@ use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use lamina_events::Cancelled;
-use lamina_ground::{FileError, Hint, Refusal, Subject};
+use lamina_ground::{ErrorClass, FileError, Hint, Refusal, Subject};
 use lamina_store::StoreError;
+
+use crate::DeploymentName;
 
 /// An error of detached apps.
 #[derive(Debug, thiserror::Error)]
@@ -74,6 +76,52 @@ pub enum AppsError {
         /// What is wrong with it.
         reason: String,
     },
+    /// No app of this name is deployed.
+    #[error("there is no deployed app {name}{}: `modal app list` shows what there is", alike(.nearest, .elsewhere.as_deref()))]
+    NotDeployed {
+        /// What was asked for.
+        name: DeploymentName,
+        /// Names that are like it.
+        nearest: Vec<String>,
+        /// An environment that has an app of this name.
+        elsewhere: Option<String>,
+    },
+    /// The app has no such version.
+    #[error(
+        "the app {name} has no version `{number}`: `modal app history` shows which it has, `{first}` to `{current}`"
+    )]
+    UnknownVersion {
+        /// The app.
+        name: DeploymentName,
+        /// What was asked for.
+        number: u32,
+        /// The oldest one that is kept.
+        first: u32,
+        /// The current one.
+        current: u32,
+    },
+    /// No app can be called so.
+    #[error("`{0}` is no usable name of an app: up to 64 letters, digits, `.`, `_` and `-`, and not an app's id")]
+    DeploymentName(String),
+    /// No environment can be called so.
+    #[error("`{0}` is no usable name of an environment: up to 64 letters, digits, `.`, `_` and `-`")]
+    EnvironmentName(String),
+    /// The process of a deployed app ended before anybody could speak with it.
+    #[error("the process of the app {name} ended as soon as it was started{}", said(.output))]
+    HostEnded {
+        /// The app.
+        name: DeploymentName,
+        /// What it printed last.
+        output: String,
+    },
+    /// The process of a deployed app is there and takes no connections.
+    #[error("the process of the app {name} has taken no connection for {seconds} seconds")]
+    HostSilent {
+        /// The app.
+        name: DeploymentName,
+        /// How long it was waited for.
+        seconds: u64,
+    },
     /// The work was cancelled.
     #[error("cancelled")]
     Cancelled(#[from] Cancelled),
@@ -88,6 +136,21 @@ pub enum AppsError {
     Store(StoreError),
 }
 
+/// Names that somebody may have meant, as part of a sentence.
+fn alike(nearest: &[String], elsewhere: Option<&str>) -> String {
+    let names: Vec<_> = nearest.iter().map(|name| format!("`{name}`")).collect();
+    match (&names[..], elsewhere) {
+        (_, Some(environment)) => format!(", but one in the environment `{environment}`"),
+        ([], None) => String::new(),
+        (names, None) => format!(" (did you mean {}?)", names.join(" or ")),
+    }
+}
+
+/// The last words of a process, as part of a sentence.
+fn said(output: &str) -> String {
+    if output.is_empty() { String::new() } else { format!("; it said: {output}") }
+}
+
 impl Hint for AppsError {
     fn hint(&self) -> Option<Cow<'_, str>> {
         match self {
@@ -99,6 +162,12 @@ impl Hint for AppsError {
             Self::NotEnded { .. } => {
                 Some("it waits for the kernel, perhaps for a disk that does not answer".into())
             }
+            Self::HostEnded { name, .. } => {
+                Some(format!("`modal app logs{} {}` shows all that it said", option(name), name.name()).into())
+            }
+            Self::HostSilent { name, .. } => {
+                Some(format!("`modal app logs{} {}` may say what it is doing", option(name), name.name()).into())
+            }
             Self::NotADirectory(_) => Some("move it away".into()),
             Self::Store(error) => error.hint(),
             Self::File(error) => error.refusal(Subject::Store)?.hint().map(Cow::Borrowed),
@@ -108,7 +177,30 @@ impl Hint for AppsError {
     }
 }
 
+/// The option that names an environment, where that is not the usual one.
+fn option(name: &DeploymentName) -> String {
+    if name.environment() == "main" { String::new() } else { format!(" --env {}", name.environment()) }
+}
+
 impl AppsError {
+    /// What it is in Python.
+    #[must_use]
+    pub fn class(&self) -> ErrorClass {
+        match self {
+            Self::NotDeployed { .. }
+            | Self::UnknownVersion { .. }
+            | Self::Unknown(_)
+            | Self::HasEnded(_)
+            | Self::NotRunning(_)
+            | Self::NotListening(_)
+            | Self::NoId(_)
+            | Self::AmbiguousId { .. }
+            | Self::AmbiguousName { .. } => ErrorClass::NotFoundError,
+            Self::DeploymentName(_) | Self::EnvironmentName(_) | Self::Name(_) => ErrorClass::InvalidError,
+            _ => ErrorClass::ExecutionError,
+        }
+    }
+
     /// An adapter for `map_err` that adds what was done to which file.
     pub(crate) fn file<E: Into<std::io::Error>>(what: &'static str, path: &Path) -> impl FnOnce(E) -> Self {
         move |source| Self::File(FileError::at(what, path)(source))

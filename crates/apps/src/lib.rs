@@ -7,6 +7,7 @@
 //! process, in whatever way that ends.
 
 mod background;
+mod deployments;
 mod error;
 mod files;
 mod find;
@@ -20,6 +21,7 @@ mod stop;
 mod tests;
 
 pub use background::{BACKGROUND, start_background, take_standard_input};
+pub use deployments::{Deployed, Deployment, DeploymentName, Deployments, HOST, NewVersion, RunningHost, Version};
 pub use error::AppsError;
 pub use output::{OutputReader, OutputWriter, Show};
 pub use recording::Recording;

@@ -112,13 +112,19 @@ pub type Show<'a> = dyn FnMut(Stream, &[u8]) -> ControlFlow<std::io::Error> + 'a
 pub struct OutputReader {
     file: File,
     path: PathBuf,
-    state: PathBuf,
+    /// The state file of the app whose end is the end of the output; without one there is none.
+    state: Option<PathBuf>,
     position: u64,
 }
 
 impl OutputReader {
     /// Opens the file of the app with this state file.
     pub(crate) fn open(path: &Path, state: PathBuf) -> Result<Self, AppsError> {
+        Ok(Self { state: Some(state), ..Self::open_endless(path)? })
+    }
+
+    /// Opens a file that several processes write to, one after the other.
+    pub(crate) fn open_endless(path: &Path) -> Result<Self, AppsError> {
         if !is_file(path) {
             let reason = "it is missing, and with it what the app printed".to_owned();
             return Err(AppsError::Damaged { path: path.to_owned(), reason });
@@ -129,7 +135,7 @@ impl OutputReader {
             let reason = "it is no output of an app that this version can read".to_owned();
             return Err(AppsError::Damaged { path: path.to_owned(), reason });
         }
-        Ok(Self { file, path: path.to_owned(), state, position: MAGIC.len() as u64 })
+        Ok(Self { file, path: path.to_owned(), state: None, position: MAGIC.len() as u64 })
     }
 
     /// Shows what was printed so far, from where the last reading stopped, until `show` cannot go on.
@@ -200,9 +206,11 @@ impl OutputReader {
         let (end, held) = std::io::pipe()?;
         let state = self.state.clone();
         std::thread::spawn(move || {
-            // A state file that cannot be asked must not keep anybody waiting.
-            let _ = state::wait_for_end(&state);
-            drop(held);
+            match state {
+                // A state file that cannot be asked must not keep anybody waiting.
+                Some(state) => drop((state::wait_for_end(&state), held)),
+                None => std::mem::forget(held),
+            }
         });
         Ok(end)
     }

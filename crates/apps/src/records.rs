@@ -285,11 +285,11 @@ impl RunningApp {
 /// Name of the file with the record.
 const RECORD: &str = "record.json";
 
-fn state_file(directory: &Path) -> PathBuf {
+pub(crate) fn state_file(directory: &Path) -> PathBuf {
     directory.join("state")
 }
 
-fn output_file(directory: &Path) -> PathBuf {
+pub(crate) fn output_file(directory: &Path) -> PathBuf {
     directory.join("output")
 }
 
@@ -302,7 +302,7 @@ fn fill(directory: &Path, record: &AppRecord) -> Result<OwnedFd, AppsError> {
 }
 
 /// Makes a directory that only its owner may look into.
-fn make_private(path: &Path) -> Result<(), AppsError> {
+pub(crate) fn make_private(path: &Path) -> Result<(), AppsError> {
     match std::fs::DirBuilder::new().mode(0o700).create(path) {
         Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(AppsError::file("creating", path)(error)),
         Err(_) if !path.is_dir() => Err(AppsError::NotADirectory(path.to_owned())),

@@ -27,13 +27,27 @@ const MOST_CONNECTIONS: usize = 320;
 /// How long after a connection that could not be taken the next one is tried.
 const RETRY: Duration = Duration::from_millis(10);
 
+/// The socket in the directory of an app.
+pub(crate) fn socket_file(directory: &Path) -> PathBuf {
+    directory.join(SOCKET)
+}
+
+/// Connects with whoever listens there; nothing if nobody does.
+pub(crate) fn connect_to(path: &Path) -> Result<Option<UnixStream>, AppsError> {
+    match with_short_path(path, |path| UnixStream::connect(path)) {
+        Ok(socket) => Ok(Some(socket)),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => Ok(None),
+        Err(error) => Err(AppsError::file("connecting with", path)(error)),
+    }
+}
+
 impl RunningApp {
     /// Makes the socket of the app, which only its user can reach.
     ///
     /// # Errors
     /// When it cannot be made.
     pub fn listen(&self) -> Result<AppListener, AppsError> {
-        let path = self.directory.join(SOCKET);
+        let path = socket_file(&self.directory);
         let made = AppListener::bind(&path);
         made.map_err(AppsError::file("listening at", &path))
     }
@@ -50,14 +64,10 @@ impl DetachedApps {
         if !app.state.is_running() {
             return Err(AppsError::NotRunning(id));
         }
-        let path = self.directory(&id).join(SOCKET);
-        match with_short_path(&path, |path| UnixStream::connect(path)) {
-            Ok(socket) => Ok((id, socket)),
-            // It has not begun to listen, or has stopped.
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
-                Err(AppsError::NotListening(id))
-            }
-            Err(error) => Err(AppsError::file("connecting with", &path)(error)),
+        // One without a socket has not begun to listen, or has stopped.
+        match connect_to(&socket_file(&self.directory(&id)))? {
+            Some(socket) => Ok((id, socket)),
+            None => Err(AppsError::NotListening(id)),
         }
     }
 }
@@ -79,7 +89,7 @@ struct Open {
 }
 
 impl AppListener {
-    fn bind(path: &Path) -> io::Result<Self> {
+    pub(crate) fn bind(path: &Path) -> io::Result<Self> {
         // An id is used once, so that nobody listens at what is there.
         match fs_err::remove_file(path) {
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
@@ -94,8 +104,9 @@ impl AppListener {
     }
 
     /// Does `work`, and takes connections meanwhile, each of which `serve` serves in a thread of its own. They are told the
-    /// end when the work has been done, and are waited for.
-    pub fn serve_during<T>(&self, serve: impl Fn(UnixStream) + Sync, work: impl FnOnce() -> T) -> T {
+    /// end when the work has been done, and are waited for. What `serve` gives is dropped once the connection does not
+    /// count any more.
+    pub fn serve_during<T, D>(&self, serve: impl Fn(UnixStream) -> D + Sync, work: impl FnOnce() -> T) -> T {
         std::thread::scope(|scope| {
             let _closed_then = Closed(self);
             scope.spawn(|| self.take(&serve));
@@ -104,7 +115,7 @@ impl AppListener {
     }
 
     /// Takes connections until [`AppListener::close`].
-    fn take(&self, serve: &(impl Fn(UnixStream) + Sync)) {
+    fn take<D>(&self, serve: &(impl Fn(UnixStream) -> D + Sync)) {
         std::thread::scope(|scope| {
             loop {
                 let socket = match self.listener.accept() {
@@ -122,11 +133,23 @@ impl AppListener {
                 let Some(number) = self.note(&socket) else { continue };
                 // Without a thread for it the client sees the connection end.
                 let _ = std::thread::Builder::new().spawn_scoped(scope, move || {
-                    serve(socket);
+                    let _dropped_then = serve(socket);
                     self.lock().connections.retain(|(other, _)| *other != number);
                 });
             }
         });
+    }
+
+    /// Takes no further connections if there are none now; false if there are. Who came meanwhile sees the connection end
+    /// before anything was answered.
+    pub fn close_if_unused(&self) -> bool {
+        let mut open = self.lock();
+        if open.connections.is_empty() {
+            open.is_closed = true;
+            // What has ended already is as it should be.
+            let _ = rustix::net::shutdown(&self.listener, rustix::net::Shutdown::Both);
+        }
+        open.is_closed
     }
 
     /// Takes no further connections, and ends those that there are: what they were sent can still be read.

@@ -61,6 +61,21 @@ impl StateFile {
         Ok(state)
     }
 
+    /// Makes it, or takes the one that is there, unless somebody has it.
+    pub(crate) fn acquire(path: &Path) -> Result<Option<Self>, AppsError> {
+        let mut options = fs_err::OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        let file = fs_err::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600).open(path)?.into_file();
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK | Errno::INTR) => return Ok(None),
+            Err(errno) => return Err(AppsError::file("locking", path)(errno)),
+        }
+        let state = Self { file, path: path.to_owned() };
+        state.write("starting")?;
+        Ok(Some(state))
+    }
+
     /// Takes it over from the process that made it.
     pub(crate) fn adopt(path: &Path, held: OwnedFd) -> Result<Self, AppsError> {
         let file = File::from(held);

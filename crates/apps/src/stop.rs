@@ -1,14 +1,17 @@
 //! Stopping an app: its process is asked, told, and killed.
 
 use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use crate::background::is_background;
-use crate::{AppState, AppsError, DetachedApps};
+use crate::background::has_words;
+use crate::records::state_file;
+use crate::state::StateFile;
+use crate::{AppState, AppsError, BACKGROUND, DetachedApps};
 
 /// How long a process that has just been started may take to say which one it is.
 const START: Duration = Duration::from_secs(10);
@@ -27,40 +30,51 @@ impl DetachedApps {
     /// # Errors
     /// When its process is not found, or does not end.
     pub fn stop(&self, id: &str) -> Result<bool, AppsError> {
-        let Some(process) = Process::of(self, id)? else { return Ok(false) };
-        for (signal, patience) in STEPS {
-            process.signal(signal)?;
-            if process.is_gone_within(patience)? {
-                // One that was killed could not say so.
-                self.note_death(id, u8::try_from(128 + signal.as_raw()).unwrap_or(1))?;
-                return Ok(true);
-            }
-        }
-        Err(AppsError::NotEnded { id: id.to_owned(), pid: process.pid.as_raw_pid() })
+        let state = state_file(&self.directory(id));
+        let Some(process) = Process::of(&state, id, &[BACKGROUND, id])? else { return Ok(false) };
+        process.stop()?;
+        Ok(true)
     }
 }
 
 /// The process of a running app.
-struct Process {
+pub(crate) struct Process {
     pid: Pid,
     descriptor: OwnedFd,
+    state: PathBuf,
+    /// The app, for messages.
+    app: String,
 }
 
 impl Process {
-    /// Finds it; nothing when the app has ended.
-    fn of(apps: &DetachedApps, id: &str) -> Result<Option<Self>, AppsError> {
-        let Some(pid) = pid(apps, id)? else { return Ok(None) };
+    /// Finds the process that holds a state file, and whose command line begins with these words; nothing when it has ended.
+    pub(crate) fn of(state: &Path, app: &str, words: &[&str]) -> Result<Option<Self>, AppsError> {
+        let Some(pid) = pid(state, app)? else { return Ok(None) };
         let descriptor = pidfd_open(pid, PidfdFlags::empty());
-        let is_background = is_background(pid, id);
+        let is_right = has_words(pid, words);
         // As its lock is still held, the number was not given to another process before it was looked at.
-        if !is_running(apps, id)? {
+        if !StateFile::read(state)?.is_running() {
             return Ok(None);
         }
         match descriptor {
-            Ok(descriptor) if is_background => Ok(Some(Self { pid, descriptor })),
-            Ok(_) | Err(Errno::SRCH) => Err(AppsError::Unseen { id: id.to_owned(), pid: pid.as_raw_pid() }),
+            Ok(descriptor) if is_right => {
+                Ok(Some(Self { pid, descriptor, state: state.to_owned(), app: app.to_owned() }))
+            }
+            Ok(_) | Err(Errno::SRCH) => Err(AppsError::Unseen { id: app.to_owned(), pid: pid.as_raw_pid() }),
             Err(errno) => Err(std::io::Error::from(errno).into()),
         }
+    }
+
+    /// Ends it: it is asked, told, killed.
+    pub(crate) fn stop(&self) -> Result<(), AppsError> {
+        for (signal, patience) in STEPS {
+            self.signal(signal)?;
+            if self.is_gone_within(patience)? {
+                // One that was killed could not say so.
+                return StateFile::note_death(&self.state, u8::try_from(128 + signal.as_raw()).unwrap_or(1));
+            }
+        }
+        Err(AppsError::NotEnded { id: self.app.clone(), pid: self.pid.as_raw_pid() })
     }
 
     fn signal(&self, signal: Signal) -> std::io::Result<()> {
@@ -84,20 +98,16 @@ impl Process {
     }
 }
 
-fn is_running(apps: &DetachedApps, id: &str) -> Result<bool, AppsError> {
-    Ok(apps.get(id)?.is_some_and(|app| app.state.is_running()))
-}
-
 /// The number of an app's process; nothing when the app has ended.
-fn pid(apps: &DetachedApps, id: &str) -> Result<Option<Pid>, AppsError> {
+fn pid(state: &Path, app: &str) -> Result<Option<Pid>, AppsError> {
     let asked = Instant::now();
     loop {
-        match apps.get(id)?.map(|app| app.state) {
-            Some(AppState::Running { pid: Some(pid) }) => return Ok(Pid::from_raw(pid.cast_signed())),
-            Some(AppState::Running { pid: None }) if asked.elapsed() < START => {
+        match StateFile::read(state)? {
+            AppState::Running { pid: Some(pid) } => return Ok(Pid::from_raw(pid.cast_signed())),
+            AppState::Running { pid: None } if asked.elapsed() < START => {
                 std::thread::sleep(Duration::from_millis(20));
             }
-            Some(AppState::Running { pid: None }) => return Err(AppsError::NoProcess(id.to_owned())),
+            AppState::Running { pid: None } => return Err(AppsError::NoProcess(app.to_owned())),
             _ => return Ok(None),
         }
     }

@@ -10,7 +10,7 @@ pub(crate) const USAGE: u8 = 2;
 const NO_ACCOUNT: &str = "there is no account and no service: images are built and functions run on this machine";
 const NO_TOKEN: &str = "nothing is needed before `modal run`: there is no account, and so no token";
 const NO_STORAGE: &str = "return data from functions, or keep it in a volume: `modal volume`";
-const NOT_DEPLOYED: &str = "`modal run` starts an app, and with `--detach` it goes on when the command ends";
+const NOT_SERVED: &str = "`modal deploy` keeps an app, whose functions any program of yours may call";
 const SERVE: &str = "run the program again with `modal run` after a change: what did not change is cached";
 const CONTAINERS: &str = "`modal app` lists, watches and stops apps; `modal shell` opens a shell in an image";
 const BUILD: &str = "images are declared in Python and built when an app runs";
@@ -19,8 +19,8 @@ const BUILD: &str = "images are declared in Python and built when an app runs";
 fn instead(group: Option<&str>, command: &str) -> Option<&'static str> {
     Some(match (group, command) {
         (None, "serve") => SERVE,
-        (None, "deploy" | "function" | "server" | "endpoint" | "launch" | "cluster" | "curl")
-        | (Some("app"), "history" | "rollback" | "rollover" | "dashboard") => NOT_DEPLOYED,
+        (None, "function" | "server" | "endpoint" | "launch" | "cluster" | "curl") => NOT_SERVED,
+        (Some("app"), "dashboard") => NO_ACCOUNT,
         (None, "nfs" | "dict" | "queue") => NO_STORAGE,
         (None, "container" | "sandbox") => CONTAINERS,
         (None, "account" | "billing" | "bootstrap" | "changelog" | "dashboard" | "environment" | "workspace") => {
@@ -65,17 +65,16 @@ mod tests {
     fn commands_of_modal_say_why_they_are_not_here() {
         for words in [
             &["serve", "app.py"][..],
-            &["deploy", "--name", "x", "app.py"],
             &["dict", "list"],
             &["setup"],
             &["token", "new"],
-            &["app", "history", "a"],
+            &["app", "dashboard", "a"],
             &["image", "pull", "x"],
         ] {
             let said = said(words).unwrap_or_else(|| panic!("{words:?}"));
             assert!(said.contains("is not part of this version"), "{said}");
         }
-        assert!(said(&["app", "rollback", "x"]).is_some_and(|said| said.contains("`modal app rollback`")));
+        assert!(said(&["app", "dashboard", "x"]).is_some_and(|said| said.contains("`modal app dashboard`")));
     }
 
     #[test]

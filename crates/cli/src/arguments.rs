@@ -10,13 +10,17 @@ use lamina_ground::EnvVars;
 
 use crate::output::Progress;
 
+mod app;
 mod deferred;
+mod deploy;
 mod image_build;
 mod profile;
 mod secret;
 mod volume;
 
+pub(crate) use app::{App, NamedApp};
 pub(crate) use deferred::Deferred;
+pub(crate) use deploy::{Deploy, Strategy};
 pub(crate) use image_build::ImageBuild;
 pub(crate) use profile::{Config, Profile};
 pub(crate) use secret::{CreateSecret, Secret};
@@ -33,6 +37,7 @@ pub(crate) use volume::VolumeCommand;
 Examples:
   modal run app.py --n 5          run the app's entrypoint with an argument
   modal run app.py::describe      run one function
+  modal deploy app.py             keep the app, for `modal.Function.from_name` in any program
   modal run -d app.py             run the app; it goes on when this terminal is closed
   modal shell app.py::describe    open a shell in the image of a function
   modal image list                see what was built
@@ -61,9 +66,11 @@ pub(crate) struct Arguments {
 pub(crate) enum Command {
     /// Run a function or local entrypoint of an app, building its image first if need be
     Run(Deferred<Run>),
+    /// Build an app and keep it, callable from any program of yours
+    Deploy(Deferred<Deploy>),
     /// Open a shell in an image
     Shell(Deferred<Shell>),
-    /// List, watch and stop apps that were run with `--detach`
+    /// List, watch and stop apps that were deployed, or run with `--detach`
     #[command(subcommand, arg_required_else_help = true)]
     App(Deferred<App>),
     /// List, examine and remove images
@@ -108,6 +115,10 @@ pub(crate) struct EngineOptions {
     /// Let functions ask for the terminal
     #[arg(long)]
     pub(crate) interactive: bool,
+
+    /// Only connect the program with the process of a deployed app: its environment and name
+    #[arg(long, num_args = 2, value_names = ["ENVIRONMENT", "APP"])]
+    pub(crate) introduce: Option<Vec<String>>,
 
     #[command(flatten)]
     pub(crate) output: Output,
@@ -249,38 +260,6 @@ pub(crate) struct Shell {
 
     #[command(flatten)]
     pub(crate) output: Output,
-}
-
-/// `modal app`.
-#[derive(Debug, Subcommand)]
-pub(crate) enum App {
-    /// List detached apps and whether they run, the one started last first
-    #[command(after_help = "The newest 100 that have ended are remembered.")]
-    List {
-        /// One JSON array for programs
-        #[arg(long)]
-        json: bool,
-    },
-    /// Print what a detached app wrote to standard output and standard error
-    #[command(after_help = "\
-Examples:
-  modal app logs demo                      what the app `demo` has written so far
-  modal app logs -f ap-0a1b2c              that, and what follows until it ends")]
-    Logs {
-        /// An app id, a beginning of it, or the name of an app
-        #[arg(value_name = "APP")]
-        app: String,
-        /// Go on until the app ends
-        #[arg(short, long)]
-        follow: bool,
-    },
-    /// Stop a detached app, as Ctrl-C stops one that is not
-    #[command(after_help = "An app that has not ended after 10 seconds is told again, and after 5 more it is killed.")]
-    Stop {
-        /// An app id, a beginning of it, or the name of the only running app of that name
-        #[arg(value_name = "APP")]
-        app: String,
-    },
 }
 
 /// Options of `modal shell` that Modal has and that are refused here with the reason.

@@ -19,7 +19,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use arguments::{Arguments, Command, Deferred, Run};
+use arguments::{Arguments, Command, Deferred, EngineOptions, Run};
 use failure::Failure;
 
 fn main() -> ExitCode {
@@ -29,8 +29,11 @@ fn main() -> ExitCode {
         lamina_engine::helpers_entry();
     }
     let mut words = std::env::args_os().skip(1);
-    let outcome = if words.next().is_some_and(|word| word == lamina_apps::BACKGROUND) {
+    let first = words.next();
+    let outcome = if first.as_ref().is_some_and(|word| word == lamina_apps::BACKGROUND) {
         commands::detach::background(words)
+    } else if first.as_ref().is_some_and(|word| word == lamina_apps::HOST) {
+        commands::host::host(words)
     } else {
         // Before there is any thread, and before options take their defaults from variables.
         let settings = if asks_for_settings() { Ok(()) } else { profiles::fill_environment() };
@@ -71,11 +74,18 @@ fn needs_settings(command: &Command) -> bool {
 
 fn execute(command: &Command) -> Result<u8, Failure> {
     // These open the engine at once; the foreground of a detached app has none.
-    if matches!(command, Command::Run(Deferred(Run { detach: false, .. })) | Command::Shell(_) | Command::Engine(_)) {
+    if matches!(
+        command,
+        Command::Run(Deferred(Run { detach: false, .. }))
+            | Command::Deploy(_)
+            | Command::Shell(_)
+            | Command::Engine(Deferred(EngineOptions { introduce: None, .. }))
+    ) {
         lamina_engine::fork_ahead();
     }
     match command {
         Command::Run(run) => commands::run::run(run),
+        Command::Deploy(deploy) => commands::deploy::deploy(deploy),
         Command::Shell(shell) => commands::shell::shell(shell),
         Command::App(app) => commands::app::app(app),
         Command::Image(image) => commands::image::image(image),

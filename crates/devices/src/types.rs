@@ -1,5 +1,7 @@
 //! Types of GPUs: their names in requests, and models of GPUs that are of one.
 
+use lamina_ground::distance;
+
 /// A type that a request may name.
 struct Type {
     name: &'static str,
@@ -53,20 +55,6 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
 pub(crate) fn nearest(kind: &str) -> Option<&'static str> {
     let best = known().map(|name| (distance(kind, name), name)).min()?;
     (best.0 <= 1 + kind.len() / 4).then_some(best.1)
-}
-
-/// How many characters have to be changed, added or left out to make one name of another.
-fn distance(one: &str, other: &str) -> usize {
-    let mut row: Vec<usize> = (0..=other.len()).collect();
-    for (index, character) in one.bytes().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], index + 1);
-        for (place, theirs) in other.bytes().enumerate() {
-            let changed = diagonal + usize::from(character != theirs);
-            diagonal = row[place + 1];
-            row[place + 1] = changed.min(diagonal + 1).min(row[place] + 1);
-        }
-    }
-    row[other.len()]
 }
 
 #[cfg(test)]

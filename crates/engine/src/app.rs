@@ -1,21 +1,21 @@
 //! Getting an app ready: images, files, pools.
 
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lamina_apps::{AppsError, DetachedApps};
+use lamina_apps::{DeploymentName, DetachedApps};
 use lamina_builder::{BuildError, BuildOptions, Builder, BuiltImage, check_local};
 use lamina_events::{CancelToken, Event, Sink};
 use lamina_fetch::Client;
 use lamina_functions::{
     Bytecode, BytecodeError, ContainerSpec, ContainerStarter, ContainerVolume, PoolOptions, Retries, SandboxStarter,
-    ServiceKind, ServiceSpec,
+    ServiceKind, ServiceSpec, Services,
 };
-use lamina_ground::{DEFAULT_PATH, ErrorClass, Hint, Stack, causes, random_id};
+use lamina_ground::{DEFAULT_PATH, ErrorClass, Stack, causes, random_id};
 use lamina_image::{Digest, FileSet};
 use lamina_sandbox::SandboxError;
 use lamina_secrets::NamedSecrets;
@@ -24,9 +24,13 @@ use lamina_volumes::Volumes;
 use lamina_workshop::{HostPrograms, Workshop};
 use serde_json::{Value, json};
 
-use crate::host::{Host, Hosts};
+use crate::deployed::Ground;
+use crate::host::{Host, Hosts, Running};
 use crate::local_files::{AppFiles, package};
-use crate::protocol::{Amount, AppRequest, Failure, FunctionRequest, Hello, ImageErrand, SecretErrand, VolumeErrand};
+use crate::protocol::{
+    Amount, AppRequest, DeployRequest, DeploymentErrand, Failure, FunctionRequest, Hello, ImageErrand, SecretErrand,
+    VolumeErrand,
+};
 use crate::session::{Backend, Described, Started};
 use crate::{Engine, EngineError, ImageLog};
 use crate::{gpus, secrets, volumes};
@@ -36,26 +40,15 @@ impl Backend for Engine {
         let app = &*self.resolve(app, sink)?;
         let id = self.app_id(app.app.name.as_deref(), sink);
         let functions: Vec<&FunctionRequest> = app.functions.iter().collect();
-        let specs = self.prepare(&Wanted { hello, app, functions: &functions, sink, cancel })?;
+        let prepared = self.prepare(&Wanted { hello, app, functions: &functions, sink, cancel })?;
         let images = functions
             .iter()
-            .zip(&specs)
-            .map(|(function, spec)| (function.image.clone(), spec.container.image_id.clone()))
+            .zip(&prepared)
+            .map(|(function, it)| (function.image.clone(), it.spec.container.image_id.clone()))
             .collect();
-        let service = |spec: ServiceSpec| {
-            let terminal = self.terminal.clone();
-            let options = PoolOptions { terminal: terminal.clone(), ..spec.pool_options() };
-            let starter = SandboxStarter::new(
-                self.launcher.clone(),
-                Arc::clone(&self.devices),
-                self.store.clone(),
-                spec.container,
-                terminal,
-            );
-            (options, Box::new(starter) as Box<dyn ContainerStarter>)
-        };
-        let services = specs.into_iter().map(service).collect();
-        Ok(Started { host: Host::new(id, app.app.name.clone(), services, sink), images })
+        let services = self.services(prepared.into_iter().map(|it| it.spec).collect(), sink);
+        let running = Running::new(services, generators(app));
+        Ok(Started { host: Host::new(id, app.app.name.clone(), running), images })
     }
 
     fn describe(
@@ -70,7 +63,10 @@ impl Backend for Engine {
         let mut specs = self.prepare(&Wanted { hello, app, functions: &[function], sink, cancel })?;
         specs
             .pop()
-            .map(|ServiceSpec { kind, container, .. }| Described { function: kind.name().to_owned(), container })
+            .map(|Prepared { spec: ServiceSpec { kind, container, .. }, .. }| Described {
+                function: kind.name().to_owned(),
+                container,
+            })
             .ok_or_else(|| no_function(app))
     }
 
@@ -115,15 +111,41 @@ impl Backend for Engine {
     }
 
     fn connect(&self, app: &str) -> Result<(String, UnixStream), Failure> {
-        let apps = DetachedApps::new(self.store.layout().clone());
-        apps.connect(app).map_err(|error| {
-            let class = match &error {
-                AppsError::File(_) | AppsError::Io(_) | AppsError::Store(_) => ErrorClass::ExecutionError,
-                _ => ErrorClass::NotFoundError,
-            };
-            Failure { hint: error.hint().map(Cow::into_owned), ..Failure::new(class, causes(&error)) }
-        })
+        Ok(DetachedApps::new(self.store.layout().clone()).connect(app)?)
     }
+
+    fn deploy(
+        &self,
+        hello: &Hello,
+        request: &[u8],
+        wanted: &DeployRequest,
+        sink: &Sink,
+        cancel: &CancelToken,
+    ) -> Result<Value, Failure> {
+        // Before minutes pass with building.
+        DeploymentName::new(&wanted.app.app.environment, wanted.app.app.name.as_deref().unwrap_or_default())?;
+        let app = &*self.resolve(&wanted.app, sink)?;
+        let functions: Vec<&FunctionRequest> = app.functions.iter().collect();
+        let prepared = self.prepare(&Wanted { hello, app, functions: &functions, sink, cancel })?;
+        let grounds = prepared.into_iter().map(|it| (it.spec.kind.name().to_owned(), it.ground)).collect();
+        self.record_version(hello, request, wanted, grounds, sink, cancel)
+    }
+
+    fn connect_deployed(&self, environment: &str, app: &str) -> Result<(String, UnixStream), Failure> {
+        let (deployment, socket) = self.deployments().connect(&DeploymentName::new(environment, app)?, &self.cancel)?;
+        Ok((deployment.id, socket))
+    }
+
+    fn deployment(&self, errand: DeploymentErrand) -> Result<Value, Failure> {
+        self.run_deployment_errand(errand)
+    }
+}
+
+/// A function that was made ready.
+struct Prepared {
+    spec: ServiceSpec,
+    /// What its containers stand on.
+    ground: Ground,
 }
 
 /// What a client wants to be made ready, and who hears of it.
@@ -143,8 +165,25 @@ impl Wanted<'_> {
 }
 
 impl Engine {
+    /// Pools of services, without containers.
+    pub(crate) fn services(&self, specs: Vec<ServiceSpec>, sink: &Sink) -> Arc<Services> {
+        let service = |spec: ServiceSpec| {
+            let terminal = self.terminal.clone();
+            let options = PoolOptions { terminal: terminal.clone(), ..spec.pool_options() };
+            let starter = SandboxStarter::new(
+                self.launcher.clone(),
+                Arc::clone(&self.devices),
+                self.store.clone(),
+                spec.container,
+                terminal,
+            );
+            (options, Box::new(starter) as Box<dyn ContainerStarter>)
+        };
+        Services::new(specs.into_iter().map(service), sink)
+    }
+
     /// The app with what it knows by name only (values of secrets, ids of volumes), and with the GPUs that it gets here.
-    fn resolve<'a>(&self, app: &'a AppRequest, sink: &Sink) -> Result<Cow<'a, AppRequest>, Failure> {
+    pub(crate) fn resolve<'a>(&self, app: &'a AppRequest, sink: &Sink) -> Result<Cow<'a, AppRequest>, Failure> {
         let app = secrets::with_values(app, &self.named_secrets())?;
         let app = volumes::with_ids(app, Volumes::new(&self.store))?;
         gpus::for_this_machine(app, &self.devices, sink)
@@ -167,7 +206,7 @@ impl Engine {
     }
 
     /// Builds the images of the functions and takes in their files, at the same time.
-    fn prepare(&self, wanted: &Wanted<'_>) -> Result<Vec<ServiceSpec>, Failure> {
+    fn prepare(&self, wanted: &Wanted<'_>) -> Result<Vec<Prepared>, Failure> {
         check(wanted.app)?;
         check_files(wanted.app, wanted.functions).map_err(|error| wanted.failure(error))?;
         self.until_intact(wanted, |store| self.prepare_with(store, wanted))
@@ -192,7 +231,7 @@ impl Engine {
     }
 
     /// As [`Self::prepare`], trusting the views that are there; `None` when one turned out to be damaged.
-    fn prepare_with(&self, store: &Store, wanted: &Wanted<'_>) -> Result<Option<Vec<ServiceSpec>>, Failure> {
+    fn prepare_with(&self, store: &Store, wanted: &Wanted<'_>) -> Result<Option<Vec<Prepared>>, Failure> {
         let Wanted { hello, app, functions, sink, .. } = *wanted;
         let (images, files) = std::thread::scope(|scope| {
             let files = scope.spawn(|| AppFiles::collect(store, hello, functions, sink));
@@ -213,7 +252,9 @@ impl Engine {
             let layers = image.layers.under(&Stack::from_bottom_up(image.toolchain));
             let with_package = packages.get(&image.id).map_or(layers.clone(), |package| layers.under(package));
             let volumes = volumes::of_containers(&function.volumes, Volumes::new(store))?;
-            spec(app, function, image, volumes, with_package.under(&image.attachments).under(&files))
+            let layers = with_package.under(&image.attachments).under(&files);
+            let ground = Ground::new(image, &layers);
+            Ok(Prepared { spec: spec(app, function, &ground, volumes)?, ground })
         };
         functions.iter().map(spec).collect::<Result<_, _>>().map(Some)
     }
@@ -298,23 +339,28 @@ impl Engine {
     }
 }
 
-fn spec(
+/// Names of the functions that yield values.
+pub(crate) fn generators(app: &AppRequest) -> BTreeSet<String> {
+    app.functions.iter().filter(|function| function.is_generator).map(|function| function.name.clone()).collect()
+}
+
+/// A function as a service.
+pub(crate) fn spec(
     app: &AppRequest,
     function: &FunctionRequest,
-    image: &BuiltImage,
+    ground: &Ground,
     volumes: Vec<ContainerVolume>,
-    layers: Stack<Digest>,
 ) -> Result<ServiceSpec, Failure> {
     let secrets = function.secrets.iter().flat_map(|secret| &secret.values);
     let container = ContainerSpec {
-        image_id: image.id.clone(),
-        layers,
-        image_environment: image.config.environment.clone(),
-        working_directory: image.config.working_directory.clone(),
+        image_id: ground.image_id.clone(),
+        layers: ground.layers(),
+        image_environment: ground.environment.clone(),
+        working_directory: ground.working_directory.clone(),
         // As in Modal: the source and the home of functions are in `/root`.
         user: None,
-        entrypoint: image.config.entrypoint.clone(),
-        python: image.python.clone(),
+        entrypoint: ground.entrypoint.clone(),
+        python: ground.python.clone(),
         environment: pairs(secrets.chain(&function.environment)),
         cpus: function.cpu.map(Amount::limit),
         memory_bytes: function.memory.map(|memory| mebibytes(memory.limit())),

@@ -88,6 +88,9 @@ pub enum EngineError {
     /// The Python side ended the conversation in a way that it should not.
     #[error("the connection with Python failed: {0}")]
     Connection(#[from] WireError),
+    /// The process of a deployed app did not take over a version.
+    #[error("the version was recorded, but the app's process did not take it over: {0}")]
+    NotTakenOver(String),
     /// The Python side broke the protocol.
     #[error("the Python side broke the protocol: {0}")]
     Protocol(String),

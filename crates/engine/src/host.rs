@@ -1,12 +1,12 @@
 //! A running app, apart from who has started it and who attends to it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 
-use lamina_events::{CancelGuard, CancelToken, Sink};
-use lamina_functions::{ContainerStarter, PoolOptions, Services};
+use lamina_events::{CancelGuard, CancelToken};
+use lamina_functions::Services;
 use lamina_ground::{ErrorClass, random_id};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -19,13 +19,30 @@ pub(crate) const MOST_GUESTS: usize = 256;
 pub(crate) struct Host {
     id: String,
     name: Option<String>,
-    services: Arc<Services>,
-    /// Function ids by name.
-    functions: BTreeMap<String, String>,
+    /// What calls get; another version may take its place.
+    current: RwLock<Arc<Running>>,
     /// How many clients are attached to it.
     guests: AtomicUsize,
     /// Cancelled when it has ended.
     ended: CancelToken,
+}
+
+/// A version of an app that runs.
+#[derive(Debug)]
+pub(crate) struct Running {
+    /// Its pools.
+    pub(crate) services: Arc<Services>,
+    /// Function ids by name.
+    pub(crate) functions: BTreeMap<String, String>,
+    /// Those that yield values instead of returning one.
+    pub(crate) generators: BTreeSet<String>,
+}
+
+impl Running {
+    pub(crate) fn new(services: Arc<Services>, generators: BTreeSet<String>) -> Arc<Self> {
+        let functions = services.names().map(|name| (name.to_owned(), random_id("fu"))).collect();
+        Arc::new(Self { services, functions, generators })
+    }
 }
 
 /// One client's attachment, which counts as long as this is kept.
@@ -39,16 +56,10 @@ impl Drop for Guest {
 
 impl Host {
     /// An app with these services, without containers.
-    pub(crate) fn new(
-        id: String,
-        name: Option<String>,
-        services: Vec<(PoolOptions, Box<dyn ContainerStarter>)>,
-        sink: &Sink,
-    ) -> Arc<Self> {
+    pub(crate) fn new(id: String, name: Option<String>, running: Arc<Running>) -> Arc<Self> {
         raise_descriptors();
-        let services = Services::new(services, sink);
-        let functions = services.names().map(|name| (name.to_owned(), random_id("fu"))).collect();
-        Arc::new(Self { id, name, services, functions, guests: AtomicUsize::new(0), ended: CancelToken::new() })
+        let current = RwLock::new(running);
+        Arc::new(Self { id, name, current, guests: AtomicUsize::new(0), ended: CancelToken::new() })
     }
 
     /// Its id, `ap-…`.
@@ -56,14 +67,19 @@ impl Host {
         &self.id
     }
 
-    /// Its pools.
-    pub(crate) fn services(&self) -> &Arc<Services> {
-        &self.services
+    /// Does something with the version that calls get, which stays so meanwhile.
+    pub(crate) fn with_current<T>(&self, action: impl FnOnce(&Running) -> T) -> T {
+        action(&self.current.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Function ids by name.
-    pub(crate) fn functions(&self) -> &BTreeMap<String, String> {
-        &self.functions
+    /// The version that calls get at present.
+    pub(crate) fn current(&self) -> Arc<Running> {
+        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Lets calls get another version; the former one is left to whoever asks. No call is on its way to that any more.
+    pub(crate) fn replace(&self, running: Arc<Running>) -> Arc<Running> {
+        std::mem::replace(&mut *self.current.write().unwrap_or_else(PoisonError::into_inner), running)
     }
 
     /// Lets a further client attach to it, unless there are too many.
@@ -79,7 +95,7 @@ impl Host {
 
     /// Stops it; returns when no container is left and those who are attached were told.
     pub(crate) fn stop(&self) {
-        self.services.stop();
+        self.current().services.stop();
         self.ended.cancel();
     }
 
@@ -143,10 +159,16 @@ fn raise_descriptors() {
 
 #[cfg(test)]
 mod tests {
+    use lamina_events::Sink;
+
     use super::*;
 
     fn host(id: &str, name: Option<&str>) -> Arc<Host> {
-        Host::new(id.to_owned(), name.map(str::to_owned), Vec::new(), &Sink::none())
+        Host::new(
+            id.to_owned(),
+            name.map(str::to_owned),
+            Running::new(Services::new([], &Sink::none()), BTreeSet::new()),
+        )
     }
 
     #[test]

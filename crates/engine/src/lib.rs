@@ -6,6 +6,7 @@
 //! everything when the connection ends. The command line uses the same engine for images, logs and shells.
 
 mod app;
+mod deployed;
 mod engine;
 mod error;
 mod failure;
@@ -21,6 +22,7 @@ mod shell;
 mod store_directory;
 mod volumes;
 
+pub use deployed::{deployments, introduce, serve_deployed, take_over};
 pub use engine::{Engine, Options, Removal, helpers_entry};
 pub use error::EngineError;
 pub use images::{ImageLayer, ImageLog};

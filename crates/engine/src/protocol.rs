@@ -5,7 +5,7 @@ mod errands;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-pub(crate) use errands::{ImageErrand, SecretErrand, VolumeErrand};
+pub(crate) use errands::{DeploymentErrand, ImageErrand, SecretErrand, VolumeErrand};
 use lamina_functions::Module;
 use lamina_ground::ErrorClass;
 use lamina_image::{Definition, FileSet, GpuRequest, SecretValues, VolumeMount};
@@ -55,11 +55,27 @@ pub(crate) enum Request {
     },
     /// Attach to an app that runs.
     #[serde(rename = "app.attach")]
-    Attach {
+    Attach(AttachRequest),
+    /// Take over the current version of the deployed app that runs here.
+    #[serde(rename = "app.update")]
+    Update {
         /// The request's number.
         request: u64,
-        /// The app's id or name.
-        app: String,
+        /// Whether inputs of the former version are ended.
+        #[serde(default)]
+        recreate: bool,
+    },
+    /// Build an app's images and deploy it.
+    #[serde(rename = "app.deploy")]
+    Deploy(DeployRequest),
+    /// Something to do with deployed apps.
+    #[serde(rename = "deployment")]
+    Deployment {
+        /// The request's number.
+        request: u64,
+        /// What to do.
+        #[serde(flatten)]
+        errand: DeploymentErrand,
     },
     /// Leave the app that the connection is attached to.
     #[serde(rename = "app.leave")]
@@ -126,6 +142,44 @@ pub(crate) struct CallRequest {
     /// Whether it goes on when the client has left the app.
     #[serde(default)]
     pub(crate) spawned: bool,
+}
+
+/// An app that a client wants to call.
+#[derive(Debug, Deserialize)]
+pub(crate) struct AttachRequest {
+    /// The request's number.
+    pub(crate) request: u64,
+    /// The app's id or name.
+    pub(crate) app: String,
+    /// The environment of a deployed app.
+    #[serde(default)]
+    pub(crate) environment: Option<String>,
+    /// The version of a deployed app, at the socket of its process.
+    #[serde(default)]
+    pub(crate) version: Option<u32>,
+}
+
+/// An app that is to be deployed.
+#[derive(Debug, Deserialize)]
+pub(crate) struct DeployRequest {
+    /// The app, as `app.start` has it.
+    #[serde(flatten)]
+    pub(crate) app: AppRequest,
+    /// What the deployer calls the version.
+    #[serde(default)]
+    pub(crate) tag: String,
+    /// Who the deployer is.
+    #[serde(default)]
+    pub(crate) by: String,
+    /// The commit of the source.
+    #[serde(default)]
+    pub(crate) commit: Option<String>,
+    /// Tags of the app.
+    #[serde(default)]
+    pub(crate) tags: Option<BTreeMap<String, String>>,
+    /// `recreate` ends inputs of the former version.
+    #[serde(default)]
+    pub(crate) strategy: Option<String>,
 }
 
 /// Who Python is.
@@ -338,7 +392,7 @@ pub(crate) enum Answer<'a> {
         /// The app's id.
         app_id: &'a str,
         /// Its functions by name.
-        functions: BTreeMap<&'a str, AttachedFunction<'a>>,
+        functions: BTreeMap<&'a str, AttachedFunction>,
         /// Whether another process is its host.
         #[serde(skip_serializing_if = "std::ops::Not::not")]
         elsewhere: bool,
@@ -367,9 +421,12 @@ pub(crate) enum Answer<'a> {
 
 /// A function of an app, for who attaches to it.
 #[derive(Debug, Serialize)]
-pub(crate) struct AttachedFunction<'a> {
+pub(crate) struct AttachedFunction {
     /// Its id, `fu-…`.
-    pub(crate) id: &'a str,
+    pub(crate) id: String,
+    /// Whether it yields values instead of returning one.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) generator: bool,
 }
 
 /// An error as Python will raise it.
@@ -472,7 +529,7 @@ mod tests {
         let spawned = CallRequest { identify: true, spawned: true, ..plain };
         assert!(matches!(call, Request::Call(call) if call == spawned));
         let attach = read(r#"{"type":"app.attach","request":1,"app":"web"}"#);
-        assert!(matches!(attach, Request::Attach { request: 1, app } if app == "web"));
+        assert!(matches!(attach, Request::Attach(AttachRequest { request: 1, app, .. }) if app == "web"));
         assert!(matches!(read(r#"{"type":"app.leave","request":2}"#), Request::Leave { request: 2 }));
         let stop = read(r#"{"type":"app.stop","request":2,"app":"ap-1"}"#);
         assert!(matches!(stop, Request::Stop { request: 2, app: Some(app) } if app == "ap-1"));
@@ -496,7 +553,7 @@ mod tests {
         };
         let images = BTreeMap::from([("3".to_owned(), "im-1".to_owned())]);
         let functions = BTreeMap::from([("f".to_owned(), "fu-1".to_owned())]);
-        let attached = || BTreeMap::from([("f", AttachedFunction { id: "fu-1" })]);
+        let attached = || BTreeMap::from([("f", AttachedFunction { id: "fu-1".to_owned(), generator: false })]);
         let cases = [
             (Answer::Welcome { protocol: 3, engine: "0.1.0" }, r#"{"type":"welcome","protocol":3,"engine":"0.1.0"}"#),
             (

@@ -12,16 +12,16 @@ use std::time::Duration;
 
 use lamina_events::{CancelGuard, CancelToken, Event, Sink};
 use lamina_functions::{CallAnswer, CallId, CallStatus, Calls, ContainerSpec, OpenCall};
-use lamina_ground::ErrorClass;
+use lamina_ground::{ErrorClass, nearest};
 use lamina_wire::{Payload, Receiver, Sender, WireError};
 use serde_json::Value;
 
 use call::PythonCall;
 
-use crate::host::{Guest, Host, Hosts};
+use crate::host::{Guest, Host, Hosts, Running};
 use crate::protocol::{
-    Answer, AppRequest, AttachedFunction, CallRequest, Failure, Hello, ImageErrand, PROTOCOL, Request, SecretErrand,
-    VolumeErrand,
+    Answer, AppRequest, AttachRequest, AttachedFunction, CallRequest, DeployRequest, DeploymentErrand, Failure, Hello,
+    ImageErrand, PROTOCOL, Request, SecretErrand, VolumeErrand,
 };
 use crate::{Engine, EngineError};
 
@@ -56,6 +56,22 @@ pub(crate) trait Backend: Sync {
 
     /// Connects with the process in which another app runs; gives that app's id.
     fn connect(&self, app: &str) -> Result<(String, UnixStream), Failure>;
+
+    /// Builds an app's images and records it as a version of a deployed app; `request` is the message as it came.
+    fn deploy(
+        &self,
+        hello: &Hello,
+        request: &[u8],
+        wanted: &DeployRequest,
+        sink: &Sink,
+        cancel: &CancelToken,
+    ) -> Result<Value, Failure>;
+
+    /// Connects with the process of a deployed app; gives the app's id.
+    fn connect_deployed(&self, environment: &str, app: &str) -> Result<(String, UnixStream), Failure>;
+
+    /// Does something with deployed apps.
+    fn deployment(&self, errand: DeploymentErrand) -> Result<Value, Failure>;
 }
 
 /// An app that was started.
@@ -76,7 +92,7 @@ pub struct Described {
 }
 
 /// How long a client that is attached may leave an answer unread before it is given up: a container waits meanwhile.
-const GUEST_PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const GUEST_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Serves one Python process until it closes the connection or the connection fails; then nothing of its app is left.
 /// Answers the function that it asked to have described, if it did.
@@ -101,7 +117,43 @@ pub fn serve_attached(
     stopped: &(dyn Fn() + Sync),
 ) -> Result<(), EngineError> {
     socket.set_write_timeout(Some(GUEST_PATIENCE))?;
-    converse(engine, socket, sink, &engine.cancel, Role::Guest(stopped)).map(|_| ())
+    converse(engine, socket, sink, &engine.cancel, Role::Guest(&OnStop(stopped))).map(|_| ())
+}
+
+/// The process that a guest has come to.
+pub(crate) trait Keeper: Sync {
+    /// The app with this id, in this version or else the current one; nothing if the engine knows which it runs.
+    fn host(&self, app: &str, version: Option<u32>) -> Result<Option<Arc<Host>>, Failure>;
+
+    /// Takes over the version that is the current one now, at once or when the inputs of the former one have ended.
+    fn update(&self, recreate: bool) -> Result<(), Failure>;
+
+    /// Whether guests may stop the app.
+    fn refuse_stop(&self) -> Result<(), Failure>;
+
+    /// A guest has stopped the app: the process ends.
+    fn stopped(&self);
+}
+
+/// The process of a detached app.
+pub(crate) struct OnStop<'a>(pub(crate) &'a (dyn Fn() + Sync));
+
+impl Keeper for OnStop<'_> {
+    fn host(&self, _app: &str, _version: Option<u32>) -> Result<Option<Arc<Host>>, Failure> {
+        Ok(None)
+    }
+
+    fn update(&self, _recreate: bool) -> Result<(), Failure> {
+        Err(Failure::new(ErrorClass::ConflictError, "the app is not deployed: it has no versions"))
+    }
+
+    fn refuse_stop(&self) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    fn stopped(&self) {
+        (self.0)();
+    }
 }
 
 /// What a client may do.
@@ -109,8 +161,8 @@ pub fn serve_attached(
 pub(crate) enum Role<'a> {
     /// Anything.
     Owner,
-    /// Attach to apps. If it stops one, this is called, for the process ends then.
-    Guest(&'a (dyn Fn() + Sync)),
+    /// Attach to apps of the process that it has come to.
+    Guest(&'a dyn Keeper),
 }
 
 /// As [`serve`] and [`serve_attached`], with any backend.
@@ -280,11 +332,46 @@ impl Session<'_> {
                     }
                     Err(failure) => self.fail(Some(app.request), &failure),
                 },
-                Ok(Request::Attach { request, app }) => {
-                    if let Err(failure) = self.attach(request, &app) {
-                        self.fail(Some(request), &failure);
+                Ok(Request::Attach(attach)) => {
+                    let is_deployed = attach.environment.is_some();
+                    let attach_to = move || {
+                        if let Err(failure) = self.attach(&attach) {
+                            self.fail(Some(attach.request), &failure);
+                        }
+                    };
+                    if is_deployed {
+                        // A deployed app's process may have to be started.
+                        scope.spawn(attach_to);
+                    } else {
+                        attach_to();
                     }
                 }
+                Ok(Request::Update { request, recreate }) => {
+                    scope.spawn(move || {
+                        let outcome = match self.role {
+                            Role::Guest(keeper) => keeper.update(recreate),
+                            Role::Owner => Err(Failure::new(ErrorClass::ConflictError, "no deployed app runs here")),
+                        };
+                        self.done(request, outcome.map(|()| Value::Null));
+                    });
+                }
+                Ok(Request::Deploy(wanted)) => match self.may_build() {
+                    Ok(()) => {
+                        let control = frame.control;
+                        scope.spawn(move || {
+                            let building = self.child_token();
+                            let deployed = self.backend.deploy(&self.hello, &control, &wanted, &self.sink, &building.0);
+                            self.done(wanted.app.request, deployed);
+                        });
+                    }
+                    Err(failure) => self.fail(Some(wanted.app.request), &failure),
+                },
+                Ok(Request::Deployment { request, errand }) => match self.may_build() {
+                    Ok(()) => {
+                        scope.spawn(move || self.done(request, self.backend.deployment(errand)));
+                    }
+                    Err(failure) => self.fail(Some(request), &failure),
+                },
                 Ok(Request::Leave { request }) => match self.detach() {
                     Ok(()) => self.answer(&Answer::Left { request }),
                     Err(failure) => self.fail(Some(request), &failure),
@@ -292,8 +379,8 @@ impl Session<'_> {
                 Ok(Request::Stop { request, app }) => match self.stop(app.as_deref()) {
                     Ok(()) => {
                         self.answer(&Answer::Stopped { request });
-                        if let (Role::Guest(stopped), Some(_)) = (self.role, app) {
-                            stopped();
+                        if let (Role::Guest(keeper), Some(_)) = (self.role, app) {
+                            keeper.stopped();
                         }
                     }
                     Err(failure) => self.fail(Some(request), &failure),
@@ -326,7 +413,7 @@ impl Session<'_> {
     }
 
     fn call(&self, request: &CallRequest, payload: Payload) {
-        let CallRequest { call, function, map, identify, spawned } = request;
+        let CallRequest { call, function, .. } = request;
         let Some(host) = self.lock().host().map(Arc::clone) else {
             return self.refuse(
                 *call,
@@ -334,8 +421,20 @@ impl Session<'_> {
                 format!("function `{function}` was called, but no app runs"),
             );
         };
-        let Some(pool) = host.services().get(function) else {
-            return self.refuse(*call, ErrorClass::NotFoundError, format!("the app has no function `{function}`"));
+        host.with_current(|running| self.call_on(running, request, payload));
+    }
+
+    /// Hands a call to the version of the app that runs.
+    fn call_on(&self, running: &Running, request: &CallRequest, payload: Payload) {
+        let CallRequest { call, function, map, identify, spawned } = request;
+        let Some(pool) = running.services.get(function) else {
+            let known = nearest(function, running.services.names());
+            let meant = known.first().map(|name| format!(": did you mean `{name}`?")).unwrap_or_default();
+            return self.refuse(
+                *call,
+                ErrorClass::NotFoundError,
+                format!("the app has no function `{function}`{meant}"),
+            );
         };
         let id = CallId::new();
         let open = OpenCall { id, pool: Arc::downgrade(pool), input: None, is_spawned: *spawned };
@@ -388,7 +487,7 @@ impl Session<'_> {
                 request: app.request,
                 app_id: host.id(),
                 images: &images,
-                functions: host.functions(),
+                functions: &host.current().functions,
             }),
             Err(failure) => {
                 self.abandon(starting.number);
@@ -415,7 +514,7 @@ impl Session<'_> {
             }
         }
         let host = &started.host;
-        let services = Arc::clone(host.services());
+        let services = Arc::clone(&host.current().services);
         let stop = self.ending.on_cancel(move || services.begin_stop());
         *state = Attachment::Owner(Arc::clone(host), OwnerGuards { _stop: stop, told: self.tell_of_end(host) });
         self.backend.hosts().add(host);
@@ -423,26 +522,46 @@ impl Session<'_> {
     }
 
     /// Attaches to an app that runs; for one of another process, the client gets a connection with that.
-    fn attach(&self, request: u64, app: &str) -> Result<(), Failure> {
+    fn attach(&self, attach: &AttachRequest) -> Result<(), Failure> {
+        let AttachRequest { request, app, environment, version } = attach;
+        if let Some(environment) = environment {
+            let (app_id, socket) = self.backend.connect_deployed(environment, app)?;
+            self.lead_elsewhere(*request, &app_id, &socket);
+            return Ok(());
+        }
         if !matches!(*self.lock(), Attachment::None) {
             return Err(Failure::new(
                 ErrorClass::ConflictError,
                 "this connection has an app already: stop or leave it first",
             ));
         }
-        let Some(host) = self.backend.hosts().find(app)? else {
+        let kept = match self.role {
+            Role::Guest(keeper) => keeper.host(app, *version)?,
+            Role::Owner => None,
+        };
+        let Some(host) = kept.map_or_else(|| self.backend.hosts().find(app), |host| Ok(Some(host)))? else {
             let (app_id, socket) = self.backend.connect(app)?;
-            let answer = Answer::Attached { request, app_id: &app_id, functions: BTreeMap::new(), elsewhere: true };
-            // As in `answer`.
-            let _ = self.sender.send(&answer.encode(), &[], &[socket.as_fd()]);
+            self.lead_elsewhere(*request, &app_id, &socket);
             return Ok(());
         };
         let guest = host.admit()?;
-        let functions = host.functions().iter().map(|(name, id)| (&**name, AttachedFunction { id })).collect();
-        self.answer(&Answer::Attached { request, app_id: host.id(), functions, elsewhere: false });
+        let running = host.current();
+        let about = |(name, id): (&'_ String, &'_ String)| AttachedFunction {
+            generator: running.generators.contains(name),
+            id: id.clone(),
+        };
+        let functions = running.functions.iter().map(|it| (&**it.0, about(it))).collect();
+        self.answer(&Answer::Attached { request: *request, app_id: host.id(), functions, elsewhere: false });
         let told = self.tell_of_end(&host);
         *self.lock() = Attachment::Guest(host, (told, guest));
         Ok(())
+    }
+
+    /// Gives the client a connection with the process in which an app runs.
+    fn lead_elsewhere(&self, request: u64, app_id: &str, socket: &UnixStream) {
+        let answer = Answer::Attached { request, app_id, functions: BTreeMap::new(), elsewhere: true };
+        // As in `answer`.
+        let _ = self.sender.send(&answer.encode(), &[], &[socket.as_fd()]);
     }
 
     /// Has the client told when the app has ended, as long as the guard is there.
@@ -496,6 +615,9 @@ impl Session<'_> {
             let message =
                 format!("the app is not this connection's own: name it, `{}`, to stop it all the same", host.id());
             return Err(Failure::new(ErrorClass::ConflictError, message));
+        }
+        if let (Some(_), Role::Guest(keeper)) = (&attached, self.role) {
+            keeper.refuse_stop()?;
         }
         self.leave();
         if let Some(host) = attached {

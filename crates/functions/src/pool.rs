@@ -87,6 +87,17 @@ impl Pool {
         self.shared.lock().may_be_stuck()
     }
 
+    /// Whether it has inputs that have not ended.
+    pub(crate) fn has_inputs(&self) -> bool {
+        self.shared.lock().has_inputs()
+    }
+
+    /// Whether it has neither containers nor inputs.
+    pub(crate) fn is_idle(&self) -> bool {
+        let state = self.shared.lock();
+        state.is_empty() && !state.has_inputs()
+    }
+
     /// Who waits for what.
     pub(crate) fn view(&self) -> PoolView {
         self.shared.lock().view(self.name())
@@ -255,6 +266,9 @@ impl Shared {
         self.replenish();
         if self.lock().is_empty() {
             self.emptied.notify_all();
+            if let Some(services) = self.services.upgrade() {
+                services.tell_of_empty_pool();
+            }
         }
     }
 

@@ -1,7 +1,8 @@
 //! The services of an app, which may call each other.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use lamina_events::{Event, Sink};
 
@@ -13,7 +14,6 @@ use crate::pool::Pool;
 use crate::starter::ContainerStarter;
 
 /// The pools of an app's services, by their names.
-#[derive(Debug)]
 pub struct Services {
     pools: HashMap<String, Arc<Pool>>,
     sink: Sink,
@@ -21,6 +21,8 @@ pub struct Services {
     reported: Mutex<BTreeSet<String>>,
     /// What the inputs that containers have made take up.
     holdings: Arc<Holdings>,
+    /// Called when the last container of a service has gone.
+    when_empty: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
 impl Services {
@@ -31,7 +33,13 @@ impl Services {
                 (options.name(), Arc::new(Pool::new(options, starter, sink.clone(), all.clone())))
             };
             let pools = services.into_iter().map(pool).collect();
-            Self { pools, sink: sink.clone(), reported: Mutex::default(), holdings: Arc::default() }
+            Self {
+                pools,
+                sink: sink.clone(),
+                reported: Mutex::default(),
+                holdings: Arc::default(),
+                when_empty: OnceLock::new(),
+            }
         })
     }
 
@@ -44,6 +52,30 @@ impl Services {
     /// The names of all services.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.pools.keys().map(String::as_str)
+    }
+
+    /// Has `action` called whenever the last container of a service has gone. It must not wait for anything.
+    pub fn when_empty(&self, action: impl Fn() + Send + Sync + 'static) {
+        // Said once, by whoever has made them.
+        let _ = self.when_empty.set(Box::new(action));
+    }
+
+    pub(crate) fn tell_of_empty_pool(&self) {
+        if let Some(action) = self.when_empty.get() {
+            action();
+        }
+    }
+
+    /// Whether any service has inputs that have not ended.
+    #[must_use]
+    pub fn has_inputs(&self) -> bool {
+        self.pools.values().any(|pool| pool.has_inputs())
+    }
+
+    /// Whether there are neither containers nor inputs.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.pools.values().all(|pool| pool.is_idle())
     }
 
     /// Begins to stop all of them, as [`Pool::begin_stop`].
@@ -81,5 +113,11 @@ impl Services {
 
     fn reported(&self) -> MutexGuard<'_, BTreeSet<String>> {
         self.reported.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Services {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Services").field("pools", &self.pools).finish_non_exhaustive()
     }
 }

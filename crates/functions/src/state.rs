@@ -553,6 +553,12 @@ impl State {
         self.slots.is_empty()
     }
 
+    /// Whether it has inputs that have not ended.
+    pub(crate) fn has_inputs(&self) -> bool {
+        let runs = |slot: &Slot| !slot.running.is_empty();
+        !self.waiting.is_empty() || !self.delayed.is_empty() || self.slots.values().any(runs)
+    }
+
     /// Whether the pool takes no inputs any more.
     pub(crate) fn is_stopping(&self) -> bool {
         self.stopping

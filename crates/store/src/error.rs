@@ -196,6 +196,9 @@ pub enum DamagedFile {
     /// The tree of a layer is missing or not what it was.
     #[error("a layer's tree is missing or not what it was")]
     Tree,
+    /// A version of a deployed app cannot be read.
+    #[error("nobody can tell which layers the deployed app needs: {0}")]
+    Deployment(serde_json::Error),
 }
 
 impl DamagedFile {
@@ -204,6 +207,7 @@ impl DamagedFile {
             Self::Format(_) => "set `MODAL_STORE` to another directory",
             Self::Lease => "end that first",
             Self::Tree => "build the image again",
+            Self::Deployment(_) => "stop the app with `modal app stop`, or remove the file",
         }
     }
 }

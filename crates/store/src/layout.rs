@@ -106,6 +106,12 @@ impl Layout {
         self.root.join("apps")
     }
 
+    /// Deployed apps. Made with the first of them.
+    #[must_use]
+    pub fn deployments(&self) -> PathBuf {
+        self.root.join("deployments")
+    }
+
     /// Named secrets, which their owner alone may read. Made with the first of them.
     #[must_use]
     pub fn secrets(&self) -> PathBuf {

@@ -1,4 +1,4 @@
-"""The commands `run`, `describe` and `build`."""
+"""The commands `run`, `describe`, `build` and `deploy`."""
 
 from __future__ import annotations
 
@@ -38,20 +38,30 @@ def _dispatch(words: list[str]) -> int:
         from modal._cli.build import build
 
         return build(words[1:])
+    if words[:1] == ["deploy"]:
+        from modal._cli.deploy import deploy
+
+        _flush_lines()
+        _spare_own_objects()
+        return deploy(words[1:])
     options, rest = words, []
     if "--" in words:
         cut = words.index("--")
         options, rest = words[:cut], words[cut + 1 :]
     command, as_module, name, result_file, text = _parse(options)
-    # Containers write to the same terminal or pipe; whole lines must leave this process at once.
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    _flush_lines()
     from modal._cli.reference import resolve, resolve_function
 
     _spare_own_objects()
     if command == "describe":
         return _describe(*resolve_function(text, as_module))
     return _run(resolve(text, as_module), rest, name, result_file)
+
+
+def _flush_lines() -> None:
+    """Containers write to the same terminal or pipe; whole lines must leave this process at once."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
 
 
 def _spare_own_objects() -> None:

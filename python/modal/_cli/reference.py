@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from modal.app import App
 
 
+#: Whether the user's module is being imported.
+is_importing = False
+
+
 class Target:
     """Something that `modal run` can run: a function, in a container, or a local entrypoint."""
 
@@ -52,6 +56,26 @@ def resolve_function(text: str, as_module: bool) -> tuple[App, str | None]:
     return found._app, found._name
 
 
+def resolve_app(text: str, as_module: bool) -> App:
+    """The app that `modal deploy REF` deploys: the one that is named, the one called `app`, or the only one."""
+    path, name = _split(text)
+    module = _import(path, as_module)
+    apps = dict(_apps(module))
+    listed = ", ".join(f"`{path}::{each}`" for each in apps) or "no app"
+    if name is not None:
+        if name not in apps:
+            raise SelectionError(f"`{name}` in `{path}` is no `modal.App`", f"it has {listed}")
+        return apps[name]
+    if "app" in apps:
+        return apps["app"]
+    distinct = {id(app): app for app in apps.values()}
+    if len(distinct) == 1:
+        return next(iter(distinct.values()))
+    if not distinct:
+        raise SelectionError(f"`{path}` has no app to deploy", 'make one: `app = modal.App("name")`')
+    raise SelectionError(f"`{path}` has several apps, and none is called `app`", f"name one of {listed}")
+
+
 def _split(text: str) -> tuple[str, str | None]:
     """The file or module, and the name behind `::`."""
     path, separator, name = text.partition("::")
@@ -64,6 +88,15 @@ def _split(text: str) -> tuple[str, str | None]:
 
 def _import(path: str, as_module: bool) -> ModuleType:
     """Imports the user's module; its directory and the working directory become importable."""
+    global is_importing
+    is_importing = True
+    try:
+        return _import_any(path, as_module)
+    finally:
+        is_importing = False
+
+
+def _import_any(path: str, as_module: bool) -> ModuleType:
     current = os.getcwd()
     if as_module:
         if path.endswith(".py"):

@@ -90,24 +90,8 @@ class Client(Conversation):
 
 
 def reach(function: Function[Any, Any, Any]) -> Client:
-    """What calls a function from here, or an error that says why nothing can."""
-    runner = sys.modules.get("modal._runner.runner")
-    port: Port | None = runner.port if runner is not None else None
-    if port is None:
-        raise ExecutionError(
-            f"`{function._name}` was called inside a container, in a process other than that of the function",
-            hint="call it in the function itself, and give the process what it returns",
-        )
-    if port.connection.fileno() < 0:
-        raise ServiceError(
-            "a forked process cannot call functions of its parent's app",
-            hint="use threads, or call `.map` in the parent",
-        )
-    if not port.is_ready:
-        raise ExecutionError(
-            f"`{function._name}` was called inside a container while the module of its function was imported",
-            hint='module-level code runs there, too: put it into a function, or below `if __name__ == "__main__":`',
-        )
+    """What calls a function of the same app from here, or an error that says why nothing can."""
+    port = _port(function._name)
     if port.app is not None and function._app is not port.app:
         raise ExecutionError(
             f"`{function._name}` belongs to {function._app!r}, and this container to {port.app!r}",
@@ -122,6 +106,33 @@ def reach(function: Function[Any, Any, Any]) -> Client:
     function._wire_name = encode_json(function._name).encode()
     function._engine = _client(port)
     return function._engine
+
+
+def reach_any(name: str) -> Client:
+    """What calls functions from here, of whatever app."""
+    return _client(_port(name))
+
+
+def _port(name: str) -> Port:
+    """The runner's connection, or an error that says why nothing can be called over it."""
+    runner = sys.modules.get("modal._runner.runner")
+    port: Port | None = runner.port if runner is not None else None
+    if port is None:
+        raise ExecutionError(
+            f"`{name}` was called inside a container, in a process other than that of the function",
+            hint="call it in the function itself, and give the process what it returns",
+        )
+    if port.connection.fileno() < 0:
+        raise ServiceError(
+            "a forked process cannot call functions of its parent's app",
+            hint="use threads, or call `.map` in the parent",
+        )
+    if not port.is_ready:
+        raise ExecutionError(
+            f"`{name}` was called inside a container while the module of its function was imported",
+            hint='module-level code runs there, too: put it into a function, or below `if __name__ == "__main__":`',
+        )
+    return port
 
 
 def _client(port: Port) -> Client:

@@ -16,7 +16,7 @@ _WEB = "functions have no URLs yet: call them with `.remote` from a script"
 _SCHEDULES = "start `modal run` from cron or a systemd timer"
 _SANDBOXES = "run programs with `subprocess` inside a function, or open a shell with `modal shell`"
 _PARALLEL = "a container runs one input at a time; `max_containers` says how many run at once"
-_DEPLOYED = "there are no deployed apps yet: import the function from its module, and run its app with `modal run`"
+_DEPLOYED = "use `modal.Function.from_name` for the functions of a deployed app"
 _ACCOUNT = "there is no account and no service: all runs on this machine"
 _NETWORK = "containers use the network of this machine"
 _DASHBOARD = "there is no dashboard: `modal app list` and `modal image list` show what is there"
@@ -79,7 +79,6 @@ SUBSTITUTES = {
     "Function.call": "Modal has renamed it: use `.remote`",
     "Function.web_url": _WEB,
     "App.cls": "put `@app.function()` above functions of the module",
-    "App.deploy": "run it with `modal run`, or with `modal run --detach` to leave it running",
     "App.include": "declare the functions with `@app.function()` of one app, also from several modules",
     "App.logs": "use `modal app logs` for an app that was run with `--detach`",
     "App.lookup": _DEPLOYED,
@@ -91,7 +90,6 @@ SUBSTITUTES = {
     "App.registered_web_endpoints": _WEB,
     "App.sandboxes": _SANDBOXES,
     "App.stop": "leave the block of `with app.run():`, or use `modal app stop`",
-    "Function.from_name": "import the function from its module, and run its app",
     **dict.fromkeys(("Function.autoscaler", "Function.update_autoscaler"), "give `max_containers` to `@app.function`"),
     "Function.app": "keep the app in a global",
     "Function.experimental_spawn_map": "call `.spawn` for every input",
@@ -100,7 +98,7 @@ SUBSTITUTES = {
     **dict.fromkeys(("Function.with_batching", "Function.with_concurrency"), _PARALLEL),
     "FunctionCall.get_call_graph": _INPUTS,
     **dict.fromkeys(("FunctionCall.iter", "FunctionCall.num_inputs"), "call `.map`, or `.spawn` for every input"),
-    "Function.lookup": _DEPLOYED,
+    "Function.lookup": _NAMED,
     "Function.with_options": "give the options to `@app.function`",
     **dict.fromkeys(("Image.from_aws_ecr", "Image.from_gcp_artifact_registry"), _REGISTRIES),
     "client": _ACCOUNT,

@@ -1,4 +1,4 @@
-//! `modal app`: apps that were run with `--detach`.
+//! `modal app`: apps that were deployed, or run with `--detach`.
 
 use std::fmt::Write;
 
@@ -9,7 +9,7 @@ use serde::Serialize;
 use unicode_width::UnicodeWidthStr;
 
 use super::ask::say;
-use super::{is_all_shown, print, print_json, show};
+use super::{deployed, is_all_shown, print, print_json, show};
 use crate::arguments::App;
 use crate::failure::Failure;
 use crate::output::text;
@@ -19,25 +19,50 @@ const COLUMNS: usize = 40;
 
 /// Answers or stops.
 pub(crate) fn app(app: &App) -> Result<u8, Failure> {
-    let apps = known_apps()?;
     match app {
-        App::List { json: true } => print_json(&apps.list()?.iter().map(Listed::from).collect::<Vec<_>>())?,
-        App::List { json: false } => {
-            let list = apps.list()?;
-            if list.is_empty() {
-                say("There are no detached apps: `modal run --detach` starts them.\n");
-            }
-            print(table(&list, seconds_since_1970()).as_bytes())?;
-        }
+        App::List { json } => list(*json),
         App::Logs { app, follow } => {
-            let mut output = apps.output(&apps.find(app)?.record.id)?;
+            if let Some(deployment) = deployed::find(app)? {
+                return deployed::logs(&deployment, *follow);
+            }
+            let apps = known_apps()?;
+            let id = apps.find(&app.app).map_err(|error| deployed::explain(error, app))?.record.id;
+            let mut output = apps.output(&id)?;
             is_all_shown(if *follow { output.follow(&mut show)? } else { output.read(&mut show)? })?;
+            Ok(0)
         }
-        App::Stop { app } => {
-            let id = apps.find_running(app)?.record.id;
+        App::Stop { app, yes } => {
+            if let Some(deployment) = deployed::find(app)? {
+                return deployed::stop(&deployment, *yes);
+            }
+            let apps = known_apps()?;
+            let id = apps.find_running(&app.app).map_err(|error| deployed::explain(error, app))?.record.id;
             say(&if apps.stop(&id)? { format!("Stopped {id}.\n") } else { format!("{id} has ended already.\n") });
+            Ok(0)
         }
+        App::History { app, json } => deployed::history(app, *json),
+        App::Rollback { app, version, strategy } => deployed::rollback(app, *version, *strategy),
+        App::Rollover { app, strategy } => deployed::rollover(app, *strategy),
     }
+}
+
+fn list(json: bool) -> Result<u8, Failure> {
+    let (deployed, detached) = (deployed::all()?, known_apps()?.list()?);
+    if json {
+        let detached = detached.iter().map(|app| serde_json::to_value(Listed::from(app)));
+        let all: Result<Vec<_>, _> = deployed.iter().map(deployed::json).map(Ok).chain(detached).collect();
+        print_json(&all.map_err(std::io::Error::from)?)?;
+        return Ok(0);
+    }
+    if deployed.is_empty() && detached.is_empty() {
+        say("There are no apps that stay: `modal deploy` and `modal run --detach` make them.\n");
+    }
+    let now = seconds_since_1970();
+    print(deployed::table(&deployed, now).as_bytes())?;
+    if !deployed.is_empty() && !detached.is_empty() {
+        print(b"\n")?;
+    }
+    print(table(&detached, now).as_bytes())?;
     Ok(0)
 }
 

@@ -3,9 +3,12 @@
 pub(crate) mod app;
 mod ask;
 pub(crate) mod completion;
+pub(crate) mod deploy;
+mod deployed;
 pub(crate) mod detach;
 pub(crate) mod doctor;
 mod dotenv;
+pub(crate) mod host;
 pub(crate) mod image;
 mod image_build;
 mod image_names;

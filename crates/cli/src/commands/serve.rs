@@ -21,6 +21,10 @@ pub(crate) fn serve(options: &EngineOptions) -> Result<u8, Failure> {
             Failure::new(format!("`{}` names no socket that this process inherited", EnvVars::MODAL_ENGINE_FD))
                 .hint("`app.run()` starts this command; use `modal run` yourself")
         })?;
+    if let Some([environment, app]) = options.introduce.as_deref() {
+        lamina_engine::introduce(socket, environment, app)?;
+        return Ok(0);
+    }
     let cancel = CancelToken::new();
     Interruption::listen_for_program(cancel.clone())?;
     let screen = Screen::start(options.output.progress, cancel.clone());

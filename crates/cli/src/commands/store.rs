@@ -4,8 +4,8 @@ use std::collections::HashSet;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use lamina_apps::DetachedApps;
-use lamina_engine::{Options, Removal, detached_apps, run_records, store_directory};
+use lamina_apps::{Deployment, DetachedApps};
+use lamina_engine::{Options, Removal, deployments, detached_apps, run_records, store_directory};
 use lamina_events::CancelToken;
 
 use super::ask::{ask, say};
@@ -87,10 +87,27 @@ fn kept(root: &Path) -> String {
         1 => format!(", 1 {one}"),
         count => format!(", {count} {several}"),
     };
-    counted(volumes, "volume", "volumes") + &counted(secrets, "secret", "secrets")
+    let deployed = deployed_apps().iter().filter(|app| app.is_deployed()).count();
+    counted(volumes, "volume", "volumes")
+        + &counted(secrets, "secret", "secrets")
+        + &counted(deployed, "deployed app", "deployed apps")
+}
+
+/// The deployed apps; a store that is damaged may be removed all the same.
+fn deployed_apps() -> Vec<Deployment> {
+    deployments().ok().and_then(|deployments| deployments.list().ok()).unwrap_or_default()
 }
 
 fn refuse_while_used(apps: &DetachedApps, root: &Path) -> Result<(), Failure> {
+    let runs = |app: &Deployment| deployments()?.host_state(&app.full_name()).map_err(Failure::from);
+    for app in deployed_apps() {
+        if runs(&app)?.is_running() {
+            let (name, shown) = (app.full_name(), root.display());
+            let hint = format!("it ends by itself when nobody calls it, or stop it: `modal app stop {}`", app.id);
+            let message = format!("the store `{shown}` was not removed: the deployed app {name} uses it");
+            return Err(Failure::new(message).hint(hint));
+        }
+    }
     let apps = apps.list()?;
     let Some(app) = apps.iter().find(|app| app.state.is_running()) else { return Ok(()) };
     let (id, shown) = (&app.record.id, root.display());

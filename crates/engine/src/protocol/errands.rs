@@ -6,6 +6,35 @@ use lamina_image::VolumeReference;
 use lamina_volumes::{Staged, Upload};
 use serde::Deserialize;
 
+/// What to do with deployed apps.
+#[derive(Debug, Deserialize)]
+#[serde(tag = "do", rename_all = "snake_case")]
+pub(crate) enum DeploymentErrand {
+    /// Tell about one.
+    Find {
+        /// Its environment.
+        environment: String,
+        /// Its name or id.
+        app: String,
+    },
+    /// Stop one for good.
+    Stop {
+        /// Its environment.
+        environment: String,
+        /// Its name.
+        app: String,
+    },
+    /// Replace all of its tags.
+    SetTags {
+        /// Its environment.
+        environment: String,
+        /// Its name.
+        app: String,
+        /// The tags.
+        tags: BTreeMap<String, String>,
+    },
+}
+
 /// What to do with secrets that are kept under names.
 #[derive(Deserialize)]
 #[serde(tag = "do", rename_all = "snake_case")]

@@ -131,8 +131,9 @@ impl Backend for Fake {
             (options, starter)
         };
         let images = app.functions.iter().map(|function| (function.image.clone(), "im-1".to_owned())).collect();
-        let services = app.functions.iter().map(service).collect();
-        Ok(Started { host: Host::new(random_id("ap"), app.app.name.clone(), services, sink), images })
+        let services = lamina_functions::Services::new(app.functions.iter().map(service), sink);
+        let running = Running::new(services, crate::app::generators(app));
+        Ok(Started { host: Host::new(random_id("ap"), app.app.name.clone(), running), images })
     }
 
     fn hosts(&self) -> &Hosts {
@@ -166,6 +167,26 @@ impl Backend for Fake {
         } else {
             Err(Failure::new(ErrorClass::NotFoundError, "no such app"))
         }
+    }
+
+    fn deploy(
+        &self,
+        _: &Hello,
+        request: &[u8],
+        wanted: &DeployRequest,
+        _: &Sink,
+        cancel: &CancelToken,
+    ) -> Result<Value, Failure> {
+        self.build(&wanted.app, cancel)?;
+        Ok(json!({ "tag": wanted.tag, "strategy": wanted.strategy, "bytes": request.len() }))
+    }
+
+    fn connect_deployed(&self, environment: &str, app: &str) -> Result<(String, UnixStream), Failure> {
+        self.connect(if environment == "test" { app } else { "" })
+    }
+
+    fn deployment(&self, errand: DeploymentErrand) -> Result<Value, Failure> {
+        Ok(json!(format!("{errand:?}")))
     }
 
     fn describe(&self, _: &Hello, app: &AppRequest, _: &Sink, cancel: &CancelToken) -> Result<Described, Failure> {

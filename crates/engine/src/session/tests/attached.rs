@@ -12,7 +12,7 @@ fn attached(clients: impl FnOnce(&mut Python, Python, &str)) {
         owner.tell(&start(1, "3"), b"");
         let started = owner.hear().0;
         let id = started["app_id"].as_str().unwrap().to_owned();
-        let (mut guest, guest_serving) = Python::connect(scope, &backend, &sink, &cancel, Role::Guest(&|| ()));
+        let (mut guest, guest_serving) = Python::connect(scope, &backend, &sink, &cancel, Role::Guest(&OnStop(&|| ())));
         guest.greet(true);
         guest.tell(&json!({"type": "app.attach", "request": 1, "app": "demo"}), b"");
         let functions = json!({"f": {"id": started["functions"]["f"]}});

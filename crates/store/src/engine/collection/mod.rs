@@ -4,6 +4,7 @@
 //! session's file; whoever collects holds the collection lock while it decides and renames layers away, and everybody
 //! else holds it, shared, from looking for a layer to having noted it.
 
+mod deployed;
 mod plan;
 mod sizes;
 
@@ -154,7 +155,7 @@ impl Store {
             + size_of(&layout.downloads())
             + size_of(&layout.uv_cache())
             + size_of(&layout.conda_indexes());
-        usage.logs = size_of(&layout.logs()) + size_of(&layout.apps());
+        usage.logs = size_of(&layout.logs()) + size_of(&layout.apps()) + size_of(&layout.deployments());
         usage.other = content.views + content.other + size_of(&layout.contexts()) + size_of(&layout.locks());
         usage.other += size_of(&layout.reserve());
         usage.other += ["index.db", "index.db-wal"].iter().map(|name| size_of(&layout.root().join(name))).sum::<u64>();
@@ -178,6 +179,7 @@ impl Store {
         let cutoff = cutoff(policy, now);
         let mut held = leases.layers.clone();
         held.extend(self.contexts(cutoff)?);
+        held.extend(deployed::layers(self.layout())?);
         let read = |digest: &Digest| self.tree(digest);
         let named = self.image_names()?.into_iter().map(|named| named.image).collect();
         let facts = Facts { images: &images, layers: &layers, held: &held, cutoff, named: &named, now };
@@ -280,7 +282,7 @@ fn collected(plan: Plan, freed: &Freed) -> Collected {
 fn files_in(directory: &Path) -> Result<Vec<PathBuf>, StoreError> {
     match fs_err::read_dir(directory) {
         Ok(entries) => entries.map(|entry| Ok(entry?.path())).collect(),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(Vec::new()),
         Err(error) => Err(error.into()),
     }
 }

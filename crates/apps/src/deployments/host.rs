@@ -1,0 +1,214 @@
+//! The process of a deployed app: it starts when somebody calls the app, and takes the connections of all who do.
+
+use std::io;
+use std::ops::ControlFlow;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use lamina_events::CancelToken;
+use lamina_ground::EnvVars;
+use lamina_store::Lock;
+use lamina_system::spawn_apart;
+
+use super::{Deployment, DeploymentName, Deployments};
+use crate::records::{make_private, output_file, state_file};
+use crate::socket::{AppListener, connect_to, socket_file};
+use crate::state::StateFile;
+use crate::stop::Process;
+use crate::{AppState, AppsError, OutputReader, OutputWriter};
+
+/// The first word of the command line of such a process; environment and name of the app follow.
+pub const HOST: &str = "__deployed";
+
+/// How long a process may take until it listens. Opening a store may mean waiting for a collection.
+const START: Duration = Duration::from_mins(2);
+
+/// First and longest pause between two attempts to connect.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
+
+/// Bytes of recorded output after which a process that starts begins anew.
+const MOST_OUTPUT: u64 = 64 << 20;
+
+/// Bytes of the last output that an error quotes.
+const QUOTED: usize = 600;
+
+/// A deployed app in its own process. It counts as running until this is dropped.
+#[derive(Debug)]
+pub struct RunningHost {
+    deployments: Deployments,
+    name: DeploymentName,
+    directory: PathBuf,
+    state: StateFile,
+}
+
+impl RunningHost {
+    /// The app's name.
+    #[must_use]
+    pub fn name(&self) -> &DeploymentName {
+        &self.name
+    }
+
+    /// The deployed apps of the store.
+    #[must_use]
+    pub fn deployments(&self) -> &Deployments {
+        &self.deployments
+    }
+
+    /// Where what it prints is recorded.
+    ///
+    /// # Errors
+    /// When the file cannot be opened.
+    pub fn output(&self) -> Result<OutputWriter, AppsError> {
+        OutputWriter::append_to(&output_file(&self.directory))
+    }
+
+    /// Makes the socket, which only the app's user can reach.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn listen(&self) -> Result<AppListener, AppsError> {
+        let path = socket_file(&self.directory);
+        let made = AppListener::bind(&path);
+        made.map_err(AppsError::file("listening at", &path))
+    }
+
+    /// Records that it has ended.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn end(&self, code: u8) -> Result<(), AppsError> {
+        self.state.end(code)
+    }
+}
+
+impl Deployments {
+    /// Connects with the process of a deployed app; it is started if it does not run.
+    ///
+    /// # Errors
+    /// When there is no such app, or its process cannot be started or ends at once.
+    pub fn connect(&self, name: &DeploymentName, cancel: &CancelToken) -> Result<(Deployment, UnixStream), AppsError> {
+        let deployment = self.get(name)?;
+        let directory = self.host_directory(name);
+        let asked = Instant::now();
+        let (mut pause, mut started) = (PAUSES.0, false);
+        loop {
+            if let Some(socket) = connect_to(&socket_file(&directory))? {
+                return Ok((deployment, socket));
+            }
+            if let Some(held) = self.acquire(name, cancel)? {
+                if started {
+                    return Err(AppsError::HostEnded { name: name.clone(), output: self.last_words(name) });
+                }
+                self.start(name, held)?;
+                started = true;
+            }
+            cancel.check()?;
+            if asked.elapsed() > START {
+                return Err(AppsError::HostSilent { name: name.clone(), seconds: START.as_secs() });
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(PAUSES.1);
+        }
+    }
+
+    /// Connects with the process of a deployed app if it runs.
+    ///
+    /// # Errors
+    /// When connecting fails for another reason than that.
+    pub fn connect_if_running(&self, name: &DeploymentName) -> Result<Option<UnixStream>, AppsError> {
+        connect_to(&socket_file(&self.host_directory(name)))
+    }
+
+    /// Whether the process of an app runs.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn host_state(&self, name: &DeploymentName) -> Result<AppState, AppsError> {
+        StateFile::read(&state_file(&self.host_directory(name)))
+    }
+
+    /// What the app printed, over all its processes; following it has no end.
+    ///
+    /// # Errors
+    /// When it has printed nothing yet, or it cannot be read.
+    pub fn output(&self, name: &DeploymentName) -> Result<Option<OutputReader>, AppsError> {
+        let path = output_file(&self.host_directory(name));
+        if !path.exists() {
+            return Ok(None);
+        }
+        OutputReader::open_endless(&path).map(Some)
+    }
+
+    /// Ends the process of an app, as Ctrl-C would; one that does not listen is killed. False when none runs.
+    ///
+    /// # Errors
+    /// When the process is not found, or does not end.
+    pub fn stop_host(&self, name: &DeploymentName) -> Result<bool, AppsError> {
+        let state = state_file(&self.host_directory(name));
+        let words = [HOST, name.environment(), name.name()];
+        Ok(Process::of(&state, name.name(), &words)?.map(|process| process.stop()).transpose()?.is_some())
+    }
+
+    /// The app in its own process; `held` is the standard input that it was started with.
+    ///
+    /// # Errors
+    /// When `held` is something else.
+    pub fn adopt(&self, name: &DeploymentName, held: OwnedFd) -> Result<RunningHost, AppsError> {
+        let directory = self.host_directory(name);
+        let state = StateFile::adopt(&state_file(&directory), held)?;
+        Ok(RunningHost { deployments: self.clone(), name: name.clone(), directory, state })
+    }
+
+    /// What makes its holder the process of the app; nothing if another one has it.
+    pub(super) fn acquire(&self, name: &DeploymentName, cancel: &CancelToken) -> Result<Option<StateFile>, AppsError> {
+        // The store is not removed at the same time.
+        let _starting = Lock::take_soon(&self.layout.locks().join("apps"), cancel, || ())?.keep_file();
+        let directory = self.host_directory(name);
+        make_private(&directory)?;
+        let Some(held) = StateFile::acquire(&state_file(&directory))? else { return Ok(None) };
+        let output = output_file(&directory);
+        if fs_err::metadata(&output).map_or(true, |metadata| metadata.len() > MOST_OUTPUT) {
+            let _ = fs_err::remove_file(&output);
+            OutputWriter::create(&output)?;
+        }
+        Ok(Some(held))
+    }
+
+    /// Starts this program once more as the process of the app. It has nothing of whoever starts it: not the directory, not
+    /// the terminal, not its life.
+    fn start(&self, name: &DeploymentName, held: StateFile) -> io::Result<()> {
+        let mut command = Command::new("/proc/self/exe");
+        command.arg0("modal").args([HOST, name.environment(), name.name()]);
+        command.current_dir("/").env(EnvVars::MODAL_STORE, self.layout.root());
+        command.env_remove(EnvVars::MODAL_ENGINE_FD);
+        command.stdin(Stdio::from(OwnedFd::from(held))).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut child = spawn_apart(&mut command)?;
+        // Whoever starts it may live longer.
+        std::thread::Builder::new().spawn(move || child.wait())?;
+        Ok(())
+    }
+
+    /// The end of what the app printed.
+    fn last_words(&self, name: &DeploymentName) -> String {
+        let mut text = Vec::new();
+        let mut keep = |_, piece: &[u8]| {
+            text.extend_from_slice(piece);
+            let surplus = text.len().saturating_sub(QUOTED);
+            text.drain(..surplus);
+            ControlFlow::Continue(())
+        };
+        if let Ok(Some(mut output)) = self.output(name) {
+            // What cannot be read is not quoted.
+            let _ = output.read(&mut keep);
+        }
+        String::from_utf8_lossy(&text).trim().to_owned()
+    }
+
+    fn host_directory(&self, name: &DeploymentName) -> PathBuf {
+        self.directory(name).join("host")
+    }
+}

@@ -1,0 +1,131 @@
+//! Deployed apps: apps that are data, whose process starts when somebody calls them.
+
+mod changes;
+mod host;
+mod record;
+#[cfg(test)]
+mod tests;
+
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use lamina_ground::nearest;
+use lamina_store::Layout;
+use serde_json::Value;
+
+use crate::AppsError;
+
+pub use changes::{Deployed, NewVersion};
+pub use host::{HOST, RunningHost};
+pub use record::{Deployment, DeploymentName, Version};
+
+/// The deployed apps of a store.
+#[derive(Debug, Clone)]
+pub struct Deployments {
+    layout: Layout,
+}
+
+impl Deployments {
+    /// Those of the store with this layout.
+    #[must_use]
+    pub fn new(layout: Layout) -> Self {
+        Self { layout }
+    }
+
+    /// All of them, also those that were stopped, by environment and name.
+    ///
+    /// # Errors
+    /// When the store cannot be read, or a record makes no sense.
+    pub fn list(&self) -> Result<Vec<Deployment>, AppsError> {
+        let mut all = Vec::new();
+        for environment in names_in(&self.layout.deployments())? {
+            for name in names_in(&self.layout.deployments().join(&environment))? {
+                let Ok(name) = DeploymentName::new(&environment, &name) else { continue };
+                all.extend(self.record(&name)?);
+            }
+        }
+        all.sort_by_key(Deployment::full_name);
+        Ok(all)
+    }
+
+    /// The app of this name, if it is deployed.
+    ///
+    /// # Errors
+    /// When there is none: the error names those that are called alike.
+    pub fn get(&self, name: &DeploymentName) -> Result<Deployment, AppsError> {
+        match self.record(name)?.filter(Deployment::is_deployed) {
+            Some(deployment) => Ok(deployment),
+            None => Err(self.unknown(name)?),
+        }
+    }
+
+    /// The app that a user means by its name in an environment, or by its id, also one that was stopped; nothing if there
+    /// is none.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn find(&self, environment: &str, target: &str) -> Result<Option<Deployment>, AppsError> {
+        if let Ok(name) = DeploymentName::new(environment, target)
+            && let Some(deployment) = self.record(&name)?
+        {
+            return Ok(Some(deployment));
+        }
+        Ok(self.list()?.into_iter().find(|deployment| deployment.id == target))
+    }
+
+    /// What a version of an app consists of; the current one where no number is given.
+    ///
+    /// # Errors
+    /// When there is no such version.
+    pub fn content(&self, deployment: &Deployment, number: Option<u32>) -> Result<Value, AppsError> {
+        let number = number.unwrap_or(deployment.current);
+        let missing = || AppsError::UnknownVersion {
+            name: deployment.full_name(),
+            number,
+            first: deployment.versions.first().map_or(1, |version| version.number),
+            current: deployment.current,
+        };
+        let name = deployment.full_name();
+        record::read_content(&self.version_file(&name, number))?.ok_or_else(missing)
+    }
+
+    /// Why there is no app of this name.
+    fn unknown(&self, name: &DeploymentName) -> Result<AppsError, AppsError> {
+        let all = self.list()?;
+        let here = all.iter().filter(|it| it.is_deployed() && it.environment == name.environment);
+        let nearest = nearest(&name.name, here.map(|it| &*it.name));
+        let elsewhere = all.iter().find(|it| it.is_deployed() && it.name == name.name).map(|it| it.environment.clone());
+        Ok(AppsError::NotDeployed { name: name.clone(), nearest, elsewhere })
+    }
+
+    fn record(&self, name: &DeploymentName) -> Result<Option<Deployment>, AppsError> {
+        let record = Deployment::read(&self.record_file(name))?;
+        // One that was copied here says of another what it says.
+        Ok(record.filter(|record| record.full_name() == *name))
+    }
+
+    fn directory(&self, name: &DeploymentName) -> PathBuf {
+        self.layout.deployments().join(&name.environment).join(&name.name)
+    }
+
+    fn record_file(&self, name: &DeploymentName) -> PathBuf {
+        self.directory(name).join("app.json")
+    }
+
+    fn versions(&self, name: &DeploymentName) -> PathBuf {
+        self.directory(name).join("versions")
+    }
+
+    fn version_file(&self, name: &DeploymentName, number: u32) -> PathBuf {
+        self.versions(name).join(format!("{number}.json"))
+    }
+}
+
+/// Names of what is in a directory; none if there is no such directory.
+fn names_in(directory: &Path) -> Result<Vec<String>, AppsError> {
+    match fs_err::read_dir(directory) {
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(Vec::new()),
+        Err(error) => Err(error.into()),
+        Ok(entries) => entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect(),
+    }
+}

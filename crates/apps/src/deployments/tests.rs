@@ -1,0 +1,205 @@
+//! Deployed apps in a store of their own.
+
+use std::os::unix::fs::PermissionsExt;
+
+use lamina_events::CancelToken;
+use lamina_store::Layout;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::changes::KEPT_VERSIONS;
+use super::*;
+
+struct Fixture {
+    directory: TempDir,
+    deployments: Deployments,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let layout = Layout::prepare(&directory.path().join("store")).unwrap();
+        Self { directory, deployments: Deployments::new(layout) }
+    }
+
+    fn deploy(&self, app: &str, content: &Value) -> Deployed {
+        let new = NewVersion { content, client: "1.0", by: "ada", commit: None, tag: "", tags: None };
+        self.deployments.deploy(&name(app), &new, &CancelToken::new(), || ()).unwrap()
+    }
+
+    fn repeat(&self, app: &str, number: u32) -> Result<Deployed, AppsError> {
+        self.deployments.repeat(&name(app), number, "ada", &CancelToken::new())
+    }
+}
+
+fn name(app: &str) -> DeploymentName {
+    DeploymentName::new("main", app).unwrap()
+}
+
+#[test]
+fn what_has_not_changed_is_no_new_version() {
+    let fixture = Fixture::new();
+    let (one, two) = (json!({"functions": [1]}), json!({"functions": [2]}));
+    let first = fixture.deploy("demo", &one);
+    assert_eq!((first.is_new, first.deployment.current), (true, 1));
+    let again = fixture.deploy("demo", &one);
+    assert_eq!((again.is_new, again.deployment.current), (false, 1));
+    let second = fixture.deploy("demo", &two);
+    assert_eq!((second.is_new, second.deployment.current), (true, 2));
+    assert_eq!(second.deployment.id, first.deployment.id);
+    let deployment = fixture.deployments.get(&name("demo")).unwrap();
+    assert_eq!(deployment, second.deployment);
+    assert_eq!(fixture.deployments.content(&deployment, None).unwrap(), two);
+    assert_eq!(fixture.deployments.content(&deployment, Some(1)).unwrap(), one);
+}
+
+#[test]
+fn going_back_makes_a_version_and_takes_no_further_space() {
+    let fixture = Fixture::new();
+    let (one, two) = (json!({"functions": [1]}), json!({"functions": [2]}));
+    fixture.deploy("demo", &one);
+    fixture.deploy("demo", &two);
+    let back = fixture.repeat("demo", 1).unwrap().deployment;
+    assert_eq!((back.current, back.versions[2].rollback_of), (3, Some(1)));
+    assert_eq!(fixture.deployments.content(&back, None).unwrap(), one);
+    let error = fixture.repeat("demo", 9).unwrap_err().to_string();
+    assert!(error.starts_with("the app `demo` has no version `9`"), "{error}");
+    for round in 0..200 {
+        if round % 2 == 0 {
+            fixture.deploy("demo", &json!(round))
+        } else {
+            fixture.repeat("demo", back.current + round).unwrap()
+        };
+    }
+    let files = names_in(&fixture.deployments.versions(&name("demo"))).unwrap();
+    let last = fixture.deployments.get(&name("demo")).unwrap();
+    assert_eq!((files.len(), last.versions.len(), last.current), (KEPT_VERSIONS, KEPT_VERSIONS, 203));
+}
+
+#[test]
+fn an_app_that_was_stopped_is_gone_and_its_name_free() {
+    let fixture = Fixture::new();
+    let content = json!({});
+    let first = fixture.deploy("demo", &content).deployment;
+    assert!(fixture.deployments.end(&first, &CancelToken::new()).unwrap());
+    assert!(!fixture.deployments.end(&first, &CancelToken::new()).unwrap());
+    assert!(matches!(fixture.deployments.get(&name("demo")), Err(AppsError::NotDeployed { .. })));
+    let stopped = fixture.deployments.find("main", "demo").unwrap().unwrap();
+    assert_eq!((stopped.id == first.id, stopped.stopped.is_some()), (true, true));
+    let next = fixture.deploy("demo", &content);
+    assert_eq!((next.is_new, next.deployment.current), (true, 1));
+    assert_ne!(next.deployment.id, first.id);
+    // Somebody who asked for the former one does not end this.
+    assert!(!fixture.deployments.end(&first, &CancelToken::new()).unwrap());
+}
+
+#[test]
+fn an_app_that_is_not_there_is_explained() {
+    let fixture = Fixture::new();
+    fixture.deploy("trainer", &json!({}));
+    let said = |environment: &str, app: &str| {
+        let name = DeploymentName::new(environment, app).unwrap();
+        fixture.deployments.get(&name).unwrap_err().to_string()
+    };
+    assert_eq!(
+        said("main", "trainr"),
+        "there is no deployed app `trainr` (did you mean `trainer`?): `modal app list` shows what there is"
+    );
+    assert_eq!(
+        said("test", "trainer"),
+        "there is no deployed app `trainer` in the environment `test`, but one in the environment `main`: \
+         `modal app list` shows what there is"
+    );
+    for wrong in ["", "a b", "..", "ap-0123456789abcdefghijkl", &"x".repeat(65)] {
+        assert!(matches!(DeploymentName::new("main", wrong), Err(AppsError::DeploymentName(_))), "{wrong}");
+    }
+}
+
+#[test]
+fn two_who_deploy_at_once_make_two_versions() {
+    let fixture = Fixture::new();
+    std::thread::scope(|scope| {
+        for number in 0..8 {
+            let fixture = &fixture;
+            scope.spawn(move || fixture.deploy("demo", &json!({ "functions": [number] })));
+        }
+    });
+    let deployment = fixture.deployments.get(&name("demo")).unwrap();
+    let numbers: Vec<u32> = deployment.versions.iter().map(|version| version.number).collect();
+    assert_eq!(numbers, (1..=8).collect::<Vec<_>>());
+}
+
+#[test]
+fn only_the_owner_can_read_what_is_deployed() {
+    let fixture = Fixture::new();
+    fixture.deploy("demo", &json!({"functions": [{"secrets": "hunter2"}]}));
+    let base = fixture.directory.path().join("store/deployments");
+    for (path, mode) in [
+        ("", 0o700),
+        ("main", 0o700),
+        ("main/demo", 0o700),
+        ("main/demo/app.json", 0o600),
+        ("main/demo/versions", 0o700),
+        ("main/demo/versions/1.json", 0o600),
+    ] {
+        let found = fs_err::metadata(base.join(path)).unwrap().permissions().mode() & 0o777;
+        assert_eq!(found, mode, "{path}");
+    }
+}
+
+#[test]
+fn the_process_of_an_app_is_one() {
+    let fixture = Fixture::new();
+    fixture.deploy("demo", &json!({}));
+    let cancel = CancelToken::new();
+    let held = fixture.deployments.acquire(&name("demo"), &cancel).unwrap().unwrap();
+    assert!(fixture.deployments.acquire(&name("demo"), &cancel).unwrap().is_none());
+    let app = fixture.deployments.adopt(&name("demo"), held.into()).unwrap();
+    assert!(fixture.deployments.host_state(&name("demo")).unwrap().is_running());
+    assert!(fixture.deployments.connect_if_running(&name("demo")).unwrap().is_none());
+    let listener = app.listen().unwrap();
+    listener.serve_during(drop, || {
+        let (deployment, _socket) = fixture.deployments.connect(&name("demo"), &cancel).unwrap();
+        assert_eq!(deployment.name, "demo");
+    });
+    drop((listener, app));
+    assert!(fixture.deployments.acquire(&name("demo"), &cancel).unwrap().is_some());
+}
+
+/// Says when it is dropped.
+struct Tell(std::sync::mpsc::Sender<()>);
+impl Drop for Tell {
+    fn drop(&mut self) {
+        let _ = self.0.send(());
+    }
+}
+
+#[test]
+fn a_listener_closes_only_while_nobody_is_connected() {
+    let fixture = Fixture::new();
+    fixture.deploy("demo", &json!({}));
+    let cancel = CancelToken::new();
+    let held = fixture.deployments.acquire(&name("demo"), &cancel).unwrap().unwrap();
+    let app = fixture.deployments.adopt(&name("demo"), held.into()).unwrap();
+    let listener = app.listen().unwrap();
+    let (served, when_served) = std::sync::mpsc::channel();
+    let (forgotten, when_forgotten) = std::sync::mpsc::channel();
+    let serve = |mut socket: std::os::unix::net::UnixStream| {
+        served.send(()).unwrap();
+        let _ = std::io::Read::read(&mut socket, &mut [0]);
+        Tell(forgotten.clone())
+    };
+    let serve = std::sync::Mutex::new(serve);
+    listener.serve_during(
+        |socket| serve.lock().unwrap()(socket),
+        || {
+            let client = fixture.deployments.connect(&name("demo"), &cancel).unwrap();
+            when_served.recv().unwrap();
+            assert!(!listener.close_if_unused());
+            drop(client);
+            when_forgotten.recv().unwrap();
+            assert!(listener.close_if_unused());
+            assert!(fixture.deployments.connect_if_running(&name("demo")).unwrap().is_none());
+        },
+    );
+}

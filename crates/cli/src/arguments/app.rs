@@ -1,0 +1,88 @@
+//! Arguments of `modal app`.
+
+use clap::{Args, Subcommand};
+
+use super::{Environment, Strategy};
+
+/// `modal app`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum App {
+    /// List deployed apps, then detached ones, the one started last first
+    #[command(after_help = "The newest 100 detached apps that have ended are remembered.")]
+    List {
+        /// One JSON array for programs
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print what an app wrote to standard output and standard error
+    #[command(after_help = "\
+Examples:
+  modal app logs demo                      what the app `demo` has written so far
+  modal app logs -f ap-0a1b2c              that, and what follows, until it ends")]
+    Logs {
+        #[command(flatten)]
+        app: NamedApp,
+        /// Go on until the app ends
+        #[arg(short, long)]
+        follow: bool,
+    },
+    /// Stop an app: a deployed one for good, a detached one as Ctrl-C stops one that is not
+    #[command(after_help = "\
+What runs has 10 seconds to end; then it is told again, and 5 seconds later it is killed. A deployed app that was
+stopped can only be deployed anew.")]
+    Stop {
+        #[command(flatten)]
+        app: NamedApp,
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+    },
+    /// List the versions of a deployed app, the newest first
+    #[command(after_help = "The newest 50 versions are kept.")]
+    History {
+        #[command(flatten)]
+        app: NamedApp,
+        /// One JSON array for programs
+        #[arg(long)]
+        json: bool,
+    },
+    /// Deploy an earlier version of an app again, as a new version
+    #[command(after_help = "\
+Examples:
+  modal app rollback demo                  the version before the present one
+  modal app rollback demo v3               version 3")]
+    Rollback {
+        #[command(flatten)]
+        app: NamedApp,
+        /// The version, such as v3 (default: the one before the present one)
+        #[arg(value_name = "VERSION", value_parser = version)]
+        version: Option<u32>,
+        /// What becomes of the inputs that the present version runs
+        #[arg(long, value_enum, default_value_t)]
+        strategy: Strategy,
+    },
+    /// Replace the containers of a deployed app by new ones of the same version
+    Rollover {
+        #[command(flatten)]
+        app: NamedApp,
+        /// What becomes of the inputs that run
+        #[arg(long, value_enum, default_value_t)]
+        strategy: Strategy,
+    },
+}
+
+/// An app that is named.
+#[derive(Debug, Args)]
+pub(crate) struct NamedApp {
+    /// The name of an app, its id, or of a detached one the beginning of that
+    #[arg(value_name = "APP")]
+    pub(crate) app: String,
+
+    #[command(flatten)]
+    pub(crate) environment: Environment,
+}
+
+fn version(text: &str) -> Result<u32, String> {
+    let number = text.strip_prefix('v').unwrap_or(text).parse().ok().filter(|number| *number > 0);
+    number.ok_or_else(|| "give the number of a version, such as v3: `modal app history` lists them".to_owned())
+}

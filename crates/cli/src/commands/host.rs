@@ -1,0 +1,47 @@
+//! The process of a deployed app. It prints what its containers print, which is recorded.
+
+use std::ffi::OsString;
+use std::sync::Arc;
+
+use lamina_apps::{DeploymentName, Recording, RunningHost, take_standard_input};
+use lamina_engine::{Engine, Options, deployments, serve_deployed};
+use lamina_events::CancelToken;
+use rustix::process::Signal;
+
+use crate::diagnostics;
+use crate::failure::Failure;
+use crate::interruption::{self, Interruption};
+use crate::output::{Progress, Screen};
+
+/// Runs it: `words` are the environment and the name of the app.
+pub(crate) fn host(mut words: impl Iterator<Item = OsString>) -> Result<u8, Failure> {
+    // A limit on the size of files costs output, not the app.
+    signal_hook::flag::register(Signal::XFSZ.as_raw(), Arc::default())?;
+    let mut word = || words.next().unwrap_or_default().to_string_lossy().into_owned();
+    let name = DeploymentName::new(&word(), &word())?;
+    let app = deployments()?.adopt(&name, take_standard_input()?)?;
+    let recording = Recording::start(app.output()?)?;
+    let code = diagnostics::start(0).and_then(|()| serve(&app)).unwrap_or_else(|failure| {
+        failure.print();
+        1
+    });
+    diagnostics::finish(code);
+    recording.finish();
+    // Nobody waits for it.
+    let _ = app.end(code);
+    Ok(code)
+}
+
+fn serve(app: &RunningHost) -> Result<u8, Failure> {
+    let cancel = CancelToken::new();
+    let interruption = Interruption::listen(interruption::catch()?, cancel.clone(), None, || ());
+    let screen = Screen::start(Progress::Quiet, cancel.clone());
+    // Clients may connect, and wait, while the store is opened.
+    let listener = app.listen()?;
+    let engine = Engine::open(&Options { cancel, expects_sandbox: true, ..Options::default() })?;
+    serve_deployed(&engine, app, &listener, &screen.sink());
+    drop(listener);
+    drop(engine);
+    screen.finish();
+    Ok(interruption.exit_code().unwrap_or(0))
+}

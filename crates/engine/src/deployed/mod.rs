@@ -1,0 +1,206 @@
+//! Deployed apps: making versions of them, finding them, and being their process.
+
+mod content;
+mod host;
+mod notice;
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+
+use lamina_apps::{AppsError, Deployment, DeploymentName, Deployments, NewVersion};
+use lamina_events::{CancelToken, Event, Sink};
+use lamina_functions::ServiceSpec;
+use lamina_ground::{ErrorClass, Hint, causes};
+use lamina_store::Layout;
+use lamina_volumes::Volumes;
+use lamina_wire::Sender;
+use serde_json::{Value, json};
+
+use crate::app::{generators, spec};
+use crate::host::Running;
+use crate::protocol::{Answer, AppRequest, DeployRequest, DeploymentErrand, Failure, Hello};
+use crate::{Engine, EngineError, store_directory, volumes};
+
+pub(crate) use content::{Content, Ground};
+pub use host::serve_deployed;
+
+impl From<AppsError> for Failure {
+    fn from(error: AppsError) -> Self {
+        Self { hint: error.hint().map(Cow::into_owned), ..Self::new(error.class(), causes(&error)) }
+    }
+}
+
+/// The deployed apps of this user's store. No helper process is needed for them.
+///
+/// # Errors
+/// When the store cannot be used.
+pub fn deployments() -> Result<Deployments, EngineError> {
+    let root = store_directory()?;
+    Ok(Deployments::new(if root.exists() { Layout::prepare(&root)? } else { Layout::of_no_store(root) }))
+}
+
+/// Answers a program that wants to call a deployed app: with a connection to the app's process, which is started if need
+/// be, or with an error.
+///
+/// # Errors
+/// When the program does not listen.
+pub fn introduce(socket: UnixStream, environment: &str, app: &str) -> Result<(), EngineError> {
+    let sender = Sender::new(socket);
+    let connected = deployments().map_err(Failure::from).and_then(|deployments| {
+        let name = DeploymentName::new(environment, app)?;
+        Ok(deployments.connect(&name, &CancelToken::new())?)
+    });
+    match connected {
+        Ok((deployment, socket)) => {
+            let functions = BTreeMap::new();
+            let answer = Answer::Attached { request: 0, app_id: &deployment.id, functions, elsewhere: true };
+            sender.send(&answer.encode(), &[], &[socket.as_fd()])?;
+        }
+        Err(failure) => {
+            let failure = &failure.with_record();
+            sender.send(&Answer::Error { request: Some(0), failure }.encode(), &[], &[])?;
+        }
+    }
+    Ok(())
+}
+
+/// Has the process of an app, if it runs, use the version that is the current one now. Inputs of the former one end on it,
+/// or with it where it is to be `recreate`d.
+///
+/// # Errors
+/// When it cannot.
+pub fn take_over(deployments: &Deployments, name: &DeploymentName, recreate: bool) -> Result<(), EngineError> {
+    match deployments.connect_if_running(name).map_err(|error| EngineError::NotTakenOver(causes(&error)))? {
+        Some(socket) => notice::update(socket, recreate),
+        None => Ok(()),
+    }
+}
+
+impl Engine {
+    /// The deployed apps of the store.
+    pub(crate) fn deployments(&self) -> Deployments {
+        Deployments::new(self.store.layout().clone())
+    }
+
+    /// Records what was made ready as a version of a deployed app, and has the app's process use it.
+    pub(crate) fn record_version(
+        &self,
+        hello: &Hello,
+        request: &[u8],
+        wanted: &DeployRequest,
+        grounds: BTreeMap<String, Ground>,
+        sink: &Sink,
+        cancel: &CancelToken,
+    ) -> Result<Value, Failure> {
+        let AppRequest { app, .. } = &wanted.app;
+        let name = DeploymentName::new(&app.environment, app.name.as_deref().unwrap_or_default())?;
+        let layers: Vec<_> = grounds.values().flat_map(|ground| ground.layers().bottom_up().to_vec()).collect();
+        let functions: Vec<String> = grounds.keys().cloned().collect();
+        let internal = |error: serde_json::Error| Failure::new(ErrorClass::ExecutionError, error.to_string());
+        let content = Content::new(request, &hello.package, grounds).map_err(internal)?;
+        let content = serde_json::to_value(content).map_err(internal)?;
+        let new = NewVersion {
+            content: &content,
+            client: &hello.package,
+            by: &wanted.by,
+            commit: wanted.commit.as_deref(),
+            tag: &wanted.tag,
+            tags: wanted.tags.as_ref(),
+        };
+        let waiting = || {
+            sink.emit(Event::Warning { message: format!("another `modal` changes the app {name}: waiting for it") });
+        };
+        let deployed = {
+            // Until the version is there, nothing else names all of its layers.
+            let _kept = self.store.hold_off_collection().map_err(|error| Failure::of_store(&error))?;
+            if !self.store.begin_hold(&layers).map_err(|error| Failure::of_store(&error))? {
+                let message = "a layer was removed while the app was deployed: deploy it again";
+                return Err(Failure::new(ErrorClass::ConflictError, message));
+            }
+            self.deployments().deploy(&name, &new, cancel, waiting)?
+        };
+        if deployed.is_new {
+            take_over(&self.deployments(), &name, wanted.strategy.as_deref() == Some("recreate"))?;
+        }
+        Ok(json!({
+            "app_id": deployed.deployment.id,
+            "name": name.name(),
+            "environment": name.environment(),
+            "version": deployed.deployment.current,
+            "is_new": deployed.is_new,
+            "functions": functions,
+        }))
+    }
+
+    /// Does something with deployed apps; gives what was asked for.
+    pub(crate) fn run_deployment_errand(&self, errand: DeploymentErrand) -> Result<Value, Failure> {
+        let deployments = self.deployments();
+        match errand {
+            DeploymentErrand::Find { environment, app } => {
+                let found = deployments.find(&environment, &app)?.filter(Deployment::is_deployed);
+                let deployment = match found {
+                    Some(deployment) => deployment,
+                    None => deployments.get(&DeploymentName::new(&environment, &app)?)?,
+                };
+                Ok(described(&deployment))
+            }
+            DeploymentErrand::Stop { environment, app } => {
+                let deployment = deployments.get(&DeploymentName::new(&environment, &app)?)?;
+                deployments.end(&deployment, &self.cancel)?;
+                deployments.stop_host(&deployment.full_name())?;
+                Ok(Value::Null)
+            }
+            DeploymentErrand::SetTags { environment, app, tags } => {
+                deployments.set_tags(&DeploymentName::new(&environment, &app)?, tags, &self.cancel)?;
+                Ok(Value::Null)
+            }
+        }
+    }
+
+    /// Makes a version of an app ready: it has no containers then.
+    pub(crate) fn load_version(
+        &self,
+        deployments: &Deployments,
+        deployment: &Deployment,
+        number: Option<u32>,
+        sink: &Sink,
+    ) -> Result<Arc<Running>, Failure> {
+        let content = Content::read(deployments.content(deployment, number)?)?;
+        let (app, mut grounds) = content.into_parts()?;
+        let app = self.resolve(&app, sink)?;
+        let mut specs: Vec<ServiceSpec> = Vec::new();
+        for function in &app.functions {
+            let missing = || {
+                let message = format!("what was deployed of `{}` is incomplete: deploy the app again", function.name);
+                Failure::new(ErrorClass::ExecutionError, message)
+            };
+            let ground = grounds.remove(&function.name).ok_or_else(missing)?;
+            if !self.store.hold(ground.layers().bottom_up()).map_err(|error| Failure::of_store(&error))? {
+                let message = format!(
+                    "the files of `{}` are not in the store any more, or damaged: deploy the app {} again",
+                    function.name,
+                    deployment.full_name()
+                );
+                return Err(Failure::new(ErrorClass::ExecutionError, message));
+            }
+            let volumes = volumes::of_containers(&function.volumes, Volumes::new(&self.store))?;
+            specs.push(spec(&app, function, &ground, volumes)?);
+        }
+        Ok(Running::new(self.services(specs, sink), generators(&app)))
+    }
+}
+
+/// An app as programs know it.
+fn described(deployment: &Deployment) -> Value {
+    json!({
+        "app_id": deployment.id,
+        "name": deployment.name,
+        "environment": deployment.environment,
+        "version": deployment.current,
+        "created": deployment.created,
+        "tags": deployment.tags,
+    })
+}

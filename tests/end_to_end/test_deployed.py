@@ -1,0 +1,254 @@
+"""``modal deploy``: apps that stay, and are called from any program of their user."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from conftest import Modal
+from leftovers import clean
+
+PROGRAM = """
+import os
+import time
+
+import modal
+
+gates = modal.Volume.from_name({name!r}, create_if_missing=True)
+app = modal.App({name!r}, image=modal.Image.debian_slim(python_version="3.11"))
+
+
+@app.function()
+def double(n: int) -> int:
+    print(f"doubling {{n}}")
+    return {factor} * n
+
+
+@app.function()
+def count(n: int):
+    yield from range(n)
+
+
+@app.function()
+def fail() -> None:
+    raise ValueError("no")
+
+
+@app.function(volumes={{"/gates": gates}})
+def wait_for(gate: str) -> int:
+    print("waiting", flush=True)
+    while not os.path.exists("/gates/" + gate):
+        time.sleep(0.05)
+    return {factor}
+"""
+
+#: Calls a function, with a number: every line of input is one.
+CALLER = """
+import sys
+import modal
+function = modal.Function.from_name({name!r}, {function!r}, **{keywords!r})
+for line in sys.argv[1:]:
+    try:
+        print(function.remote(eval(line)))
+    except Exception as error:
+        print(type(error).__name__, str(error).partition(chr(10))[0])
+"""
+
+PATIENCE = 60
+
+
+class Deployed:
+    """A deployed app of one test."""
+
+    def __init__(self, modal: Modal) -> None:
+        self.modal = modal
+        self.name = f"deployed-{os.urandom(4).hex()}"
+
+    def deploy(self, *options: str, factor: int = 2, check: bool = True):
+        self.modal.write("project/app.py", PROGRAM.format(name=self.name, factor=factor))
+        done = self.modal("deploy", *options, "project/app.py", check=check)
+        # Nothing of the user's directory is needed afterwards.
+        shutil.rmtree(self.modal.directory / "project")
+        return done
+
+    def program(self, function: str, **keywords) -> str:
+        return CALLER.format(name=self.name, function=function, keywords=keywords)
+
+    def call(self, function: str, *arguments: str, **keywords) -> list[str]:
+        """Calls from a process of its own; what it printed."""
+        done = self.modal.python("-c", self.program(function, **keywords), *arguments)
+        return done.stdout.splitlines()
+
+    def start(self, function: str, *arguments: str) -> subprocess.Popen:
+        return subprocess.Popen(
+            [sys.executable, "-c", self.program(function), *arguments],
+            env=self.modal.environment,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def open_gate(self, gate: str) -> None:
+        self.modal.write("gate", "open")
+        self.modal("volume", "put", self.name, "gate", gate)
+
+    def host(self) -> int | None:
+        """The app's process."""
+        for directory in Path("/proc").iterdir():
+            try:
+                words = (directory / "cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if words[1:4] == [b"__deployed", b"main", self.name.encode()]:
+                return int(directory.name)
+        return None
+
+    def listed(self) -> dict:
+        (app,) = [app for app in json.loads(self.modal("app", "list", "--json").stdout) if app["name"] == self.name]
+        return app
+
+    def wait_for_containers(self, count: int) -> None:
+        """Until so many calls run."""
+        until = time.monotonic() + PATIENCE
+        while time.monotonic() < until:
+            if self.modal("app", "logs", self.name).stdout.count("waiting") >= count:
+                return
+            time.sleep(0.1)
+        raise AssertionError("the calls do not run")
+
+
+@pytest.fixture
+def deployed(modal: Modal) -> Iterator[Deployed]:
+    app = Deployed(modal)
+    yield app
+    modal("app", "stop", "--yes", app.name, check=False)
+    modal("volume", "delete", "--yes", app.name, check=False)
+
+
+def test_an_app_is_called_from_other_processes_and_ends_for_good(deployed: Deployed) -> None:
+    first = deployed.deploy()
+    assert f"Deployed {deployed.name} as version 1" in first.stdout
+    assert f'modal.Function.from_name("{deployed.name}", "double")' in first.stdout
+    assert deployed.host() is None, "nobody has called it"
+    assert deployed.call("double", "21", "4") == ["42", "8"]
+    host = deployed.host()
+    assert host is not None
+    assert deployed.call("double", "5") == ["10"]
+    assert deployed.host() == host
+    assert deployed.call("fail", "()") == [
+        "TypeError fail() takes 0 positional arguments but 1 was given",
+    ]
+    assert deployed.call("count", "3")[0].startswith("InvalidError `count` is a generator")
+    assert deployed.call("nothing", "3")[0].startswith(
+        f"NotFoundError the app `{deployed.name}` has no function `nothing`"
+    )
+    assert "doubling 21\n" in deployed.modal("app", "logs", deployed.name).stdout
+    assert (deployed.listed()["state"], deployed.listed()["running"]) == ("deployed", True)
+    unknown = deployed.modal.python("-c", deployed.program("double").replace(deployed.name, deployed.name[:-1]), "1")
+    assert f"did you mean `{deployed.name}`?" in unknown.stdout
+    deployed.modal("app", "stop", "--yes", deployed.name)
+    assert deployed.call("double", "1")[0].startswith("NotFoundError there is no deployed app")
+    assert deployed.listed()["state"] == "stopped"
+    clean(deployed.modal)
+
+
+def test_eight_processes_call_an_app_at_once(deployed: Deployed) -> None:
+    deployed.deploy()
+    numbers = [str(number) for number in range(20)]
+    with ThreadPoolExecutor(8) as threads:
+        outcomes = list(threads.map(lambda _: deployed.call("double", *numbers), range(8)))
+    assert outcomes == [[str(2 * number) for number in range(20)]] * 8
+    deployed.modal("app", "stop", "--yes", deployed.name)
+    clean(deployed.modal)
+
+
+def test_a_process_that_is_killed_is_started_again(deployed: Deployed) -> None:
+    deployed.deploy()
+    caller = deployed.start("wait_for", "'never'", "'open'")
+    deployed.wait_for_containers(1)
+    host = deployed.host()
+    assert host is not None
+    os.kill(host, signal.SIGKILL)
+    deployed.open_gate("open")
+    output, _ = caller.communicate(timeout=PATIENCE)
+    lost, then = output.splitlines()
+    assert lost.startswith(f"ServiceError the process of the deployed app `{deployed.name}` ended")
+    assert then == "2"
+    assert deployed.host() not in (None, host)
+    deployed.modal("app", "stop", "--yes", deployed.name)
+    clean(deployed.modal)
+
+
+def test_what_has_not_changed_is_no_new_version(deployed: Deployed) -> None:
+    deployed.modal.write("app.py", PROGRAM.format(name=deployed.name, factor=2))
+    deployed.modal("deploy", "app.py")
+    assert "Nothing has changed" in deployed.modal("deploy", "app.py").stdout
+    assert "as version 2" in deployed.modal("deploy", "--tag", "second", "app.py").stdout
+    history = json.loads(deployed.modal("app", "history", "--json", deployed.name).stdout)
+    assert [(version["version"], version["tag"]) for version in history] == [(2, "second"), (1, "")]
+
+
+def test_a_new_version_takes_over_without_losing_a_call(deployed: Deployed) -> None:
+    deployed.deploy(factor=2)
+    running = deployed.start("wait_for", "'gate'")
+    deployed.wait_for_containers(1)
+    assert deployed.call("double", "10") == ["20"]
+    host = deployed.host()
+    deployed.deploy(factor=3)
+    assert deployed.call("double", "10") == ["30"]
+    assert deployed.call("double", "10", version=1) == ["20"]
+    assert deployed.host() == host, "the process goes on"
+    deployed.open_gate("gate")
+    output, _ = running.communicate(timeout=PATIENCE)
+    assert output == "2\n", "it ended on the version that it began on"
+    deployed.modal("app", "rollback", deployed.name)
+    assert deployed.call("double", "10") == ["20"]
+    deployed.modal("app", "rollback", deployed.name, "v2")
+    assert deployed.call("double", "10") == ["30"]
+    deployed.modal("app", "rollover", deployed.name)
+    assert deployed.call("double", "10") == ["30"]
+    history = json.loads(deployed.modal("app", "history", "--json", deployed.name).stdout)
+    assert [(version["version"], version["rollback_of"]) for version in history] == [
+        (5, 4),
+        (4, 2),
+        (3, 1),
+        (2, None),
+        (1, None),
+    ]
+    failed = deployed.modal("app", "rollback", deployed.name, "v9", check=False)
+    assert failed.code == 1 and "has no version `9`" in failed.stderr
+
+
+def test_pruning_takes_nothing_that_a_deployed_app_needs(deployed: Deployed) -> None:
+    deployed.deploy()
+    stored = deployed.modal.store / "deployments/main" / deployed.name / "versions/1.json"
+    image = json.loads(stored.read_text())["content"]["containers"]["double"]["image_id"]
+    # Nobody calls it: only its record says that it needs the image.
+    assert deployed.host() is None
+    deployed.modal("image", "prune", image, "--yes", check=False)
+    assert deployed.call("double", "2") == ["4"]
+
+
+def test_bad_requests_are_refused(deployed: Deployed) -> None:
+    modal = deployed.modal
+    modal.write("several.py", "import modal\none, two = modal.App('one'), modal.App('two')\n")
+    modal.write("unnamed.py", "import modal\napp = modal.App()\n")
+    modal.write("early.py", "import modal\napp = modal.App('early')\napp.deploy()\n")
+    for words, said in [
+        (("several.py",), "`several.py` has several apps, and none is called `app`"),
+        (("several.py::three",), "`three` in `several.py` is no `modal.App`"),
+        (("unnamed.py",), "an app that is deployed needs a name"),
+        (("--name", "a b", "unnamed.py"), "`a b` is no usable name of an app"),
+        (("--tag", "a b", "--name", "x", "unnamed.py"), "`a b` is no usable tag"),
+        (("early.py",), "`app.deploy()` was called while the program is imported"),
+    ]:
+        failed = modal("deploy", *words, check=False)
+        assert failed.code != 0 and said in failed.stderr, failed.stderr
