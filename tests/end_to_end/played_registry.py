@@ -44,6 +44,12 @@ class Registry:
         self.address = ""
         self.blobs: dict[str, bytes] = {}
         self.manifests: dict[str, bytes] = {}
+        #: The names and passwords that are taken, as headers have them.
+        self.basic = {BASIC}
+        #: What was sent to services that give logins: path, headers, and body.
+        self.sent: list[tuple[str, dict[str, str], str]] = []
+        #: What these answer, by a part of what they are sent.
+        self.replies: dict[str, tuple[int, str]] = {}
         #: `None`, `"basic"` or `"bearer"`.
         self.login: str | None = None
         self.requests: list[str] = []
@@ -55,6 +61,9 @@ class Registry:
         self.stuck: set[str] = set()
         #: Headers of requests to the server that blobs are redirected to, if they are.
         self.elsewhere: list[dict[str, str]] | None = None
+
+    def accept(self, user: str, password: str) -> None:
+        self.basic.add("Basic " + base64.b64encode(f"{user}:{password}".encode()).decode())
 
     def put(self, tag: str, *layers: bytes, platform: dict | None = None, **config) -> str:
         """Makes an image of these archives; answers the digest of its manifest."""
@@ -106,16 +115,25 @@ def serving() -> Iterator[Registry]:
             self.end_headers()
             self.wfile.write(data)
 
+        def do_POST(self) -> None:
+            sent = self.rfile.read(int(self.headers["Content-Length"])).decode()
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            registry.sent.append((self.path, headers, sent))
+            text = f"{self.path} {self.headers.get('X-Amz-Target', '')} {sent}"
+            status, reply = next((reply for part, reply in registry.replies.items() if part in text), (400, "{}"))
+            self.answer(status, reply.encode())
+
         def do_GET(self) -> None:
             registry.requests.append(self.path)
             given = self.headers.get("Authorization")
             if self.path.startswith("/token"):
-                return self.answer(200 if given in (None, BASIC) else 401, json.dumps({"token": TOKEN[7:]}).encode())
+                known = given is None or given in registry.basic
+                return self.answer(200 if known else 401, json.dumps({"token": TOKEN[7:]}).encode())
             if self.path.startswith("/elsewhere/"):
                 registry.elsewhere.append(dict(self.headers))
                 return self.answer(200, registry.blobs[self.path.rsplit("/", 1)[1]])
-            wanted = {None: None, "basic": BASIC, "bearer": TOKEN}[registry.login]
-            if wanted is not None and given != wanted:
+            wanted = {None: {given}, "basic": registry.basic, "bearer": {TOKEN}}[registry.login]
+            if given not in wanted:
                 realm = f'Bearer realm="http://{registry.address}/token",service="played"'
                 challenge = realm if registry.login == "bearer" else 'Basic realm="played"'
                 return self.answer(401, WWW_Authenticate=challenge)

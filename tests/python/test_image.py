@@ -298,6 +298,12 @@ def test_nothing_is_a_base():
     assert repr(registry) == 'Image.from_registry("python:3.11").dockerfile_commands("RUN true")'
     with pytest.raises(InvalidError, match="takes a name such as"):
         modal.Image.from_registry(3.11)
+    for method, provider in [("from_aws_ecr", "aws"), ("from_gcp_artifact_registry", "gcp")]:
+        image = getattr(modal.Image, method)("r.example/x:1", modal.Secret.from_dict({"A": "b"}))
+        assert steps(image) == [{"kind": "from_registry", "reference": "r.example/x:1", "provider": provider}]
+        assert repr(image) == f'Image.{method}("r.example/x:1")'
+        with pytest.raises(InvalidError, match=f"`Image.{method}` takes a name"):
+            getattr(modal.Image, method)(3.11)
     with pytest.raises(InvalidError, match="add_python"):
         modal.Image.from_registry("python:3.11", add_python="3.12")
     assert repr(modal.Image.from_scratch(force_build=True).env({})) == "Image.from_scratch().env({})"

@@ -12,8 +12,8 @@ from modal._shared import absent
     ("read", "words"),
     [
         (
-            lambda: modal.Image.from_aws_ecr,
-            "`Image.from_aws_ecr` is not part of this version: use `Image.from_registry`",
+            lambda: modal.Image.conda,
+            "`Image.conda` is not part of this version: Modal has removed it",
         ),
         (lambda: modal.Image.debian_slim().uv_pip_instal, "did you mean `uv_pip_install`?"),
         (lambda: modal.Secret.keys, "`Secret.keys` is not part of this version; it has"),
@@ -27,7 +27,7 @@ def test_missing_attributes_name_what_there_is(read, words):
 
 
 def test_attributes_can_still_be_probed():
-    assert not hasattr(modal.Image, "from_aws_ecr")
+    assert not hasattr(modal.Image, "conda")
     assert not hasattr(modal.Image.debian_slim(), "__deepcopy__")
 
 

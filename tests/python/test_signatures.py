@@ -54,8 +54,10 @@ SIGNATURES = {
     + ENVIRONMENT,
     "Image.entrypoint": "entrypoint_commands",
     "Image.env": "vars",
+    "Image.from_aws_ecr": "tag, secret=None, *, setup_dockerfile_commands=[], force_build=False, add_python=None",
     "Image.from_dockerfile": "path, *, context_dir=None, ignore=AUTO, build_args={}, add_python=None,"
     f"registry_secret=None, {ENVIRONMENT}",
+    "Image.from_gcp_artifact_registry": "tag, secret=None, *, setup_dockerfile_commands=[], force_build=False, add_python=None",
     "Image.from_id": "image_id, client=None",
     "Image.from_name": "name, *, environment_name=None, client=None",
     "Image.from_registry": "tag, secret=None, *, setup_dockerfile_commands=[], force_build=False, add_python=None",

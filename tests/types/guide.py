@@ -113,6 +113,8 @@ def trained() -> None: ...
 
 
 assert_type(modal.Image.from_registry("python:3.11"), modal.Image)
+assert_type(modal.Image.from_aws_ecr("1.dkr.ecr.eu-west-1.amazonaws.com/x:1", modal.Secret.from_name("a")), modal.Image)
+assert_type(modal.Image.from_gcp_artifact_registry("europe-docker.pkg.dev/p/r/x:1", force_build=True), modal.Image)
 assert_type(modal.Image.micromamba("3.11").micromamba_install("a", ["b"], channels=["c"], gpu="any"), modal.Image)
 modal.Secret.from_name("own", required_keys=["TOKEN"])
 assert_type(modal.Secret.objects.list(), list[modal.Secret])

@@ -9,7 +9,8 @@ use ureq::unversioned::transport::DefaultConnector;
 
 use crate::FetchError;
 use crate::exchange::{
-    Answer, Described, Exchange, Failure, Header, IntoMemory, Patience, Question, Received, is_passing, wait,
+    Answer, Described, Exchange, Failure, Header, IntoMemory, Patience, Question, Received, Reply, Sending, is_passing,
+    wait,
 };
 use crate::pace::{Deadline, Limits, Paced};
 use crate::redirect::{Redirected, Walk};
@@ -108,6 +109,21 @@ impl Client {
         self.exchange(url, &mut Question)
     }
 
+    /// Sends `body` with further headers, and fetches an answer of at most `limit` bytes, be it a refusal. What is sent goes to no
+    /// other address.
+    ///
+    /// # Errors
+    /// When the network fails for good, the server leads elsewhere, or more than `limit` bytes come.
+    pub fn post(
+        &self,
+        url: &str,
+        headers: &[(&'static str, String)],
+        body: &[u8],
+        limit: u64,
+    ) -> Result<Reply, FetchError> {
+        self.exchange(url, &mut Sending { url, headers, body, limit })
+    }
+
     /// Makes requests until `exchange` has taken the whole answer, a failure is final, or the attempts are used up.
     pub(crate) fn exchange<E: Exchange>(&self, url: &str, exchange: &mut E) -> Result<E::Output, FetchError> {
         let mut patience = Patience::new();
@@ -137,7 +153,7 @@ impl Client {
         exchange: &mut E,
         deadline: Deadline,
     ) -> Result<Result<E::Output, Failure>, FetchError> {
-        let (parts, mut body) = match self.request(url, exchange.headers())? {
+        let (parts, mut body) = match self.request(url, exchange.headers(), exchange.body())? {
             Ok(response) => response.into_parts(),
             Err(failure) => return Ok(Err(failure)),
         };
@@ -158,6 +174,7 @@ impl Client {
         &self,
         url: &str,
         headers: Vec<Header>,
+        body: Option<Vec<u8>>,
     ) -> Result<Result<ureq::http::Response<ureq::Body>, Failure>, FetchError> {
         let (sender, answer) = mpsc::channel();
         let cancelled = sender.clone();
@@ -167,7 +184,7 @@ impl Client {
         self.cancel.check()?;
         let headers = self.headers.iter().cloned().chain(headers).collect();
         let (agent, redirected) = (self.agent().clone(), Arc::clone(&self.redirected));
-        let mut walk = Walk::new(url, headers, redirected);
+        let mut walk = Walk::new(url, headers, body, redirected);
         std::thread::Builder::new().name("request".to_owned()).spawn(move || {
             // Nobody waits for it any longer once cancelled.
             let _ = sender.send(Some(walk.run(&agent)));

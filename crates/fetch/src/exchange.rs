@@ -27,6 +27,11 @@ pub(crate) trait Exchange {
         Vec::new()
     }
 
+    /// What the request sends, if it sends anything.
+    fn body(&self) -> Option<Vec<u8>> {
+        None
+    }
+
     /// Whether an answer with this status is one.
     fn takes(&self, status: u16) -> bool {
         (200..300).contains(&status)
@@ -165,6 +170,45 @@ impl Exchange for IntoMemory<'_> {
             return Err(Failure::Final(FetchError::TooLarge { url: self.url.to_owned(), limit: self.limit }));
         }
         Ok(Described { bytes, media_type, digest })
+    }
+}
+
+/// What a server answered to what it was sent, be it a refusal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reply {
+    /// The HTTP status.
+    pub status: u16,
+    /// The body.
+    pub bytes: Vec<u8>,
+}
+
+/// Sends something, and takes an answer of at most `limit` bytes.
+pub(crate) struct Sending<'a> {
+    pub(crate) url: &'a str,
+    pub(crate) headers: &'a [Header],
+    pub(crate) body: &'a [u8],
+    pub(crate) limit: u64,
+}
+
+impl Exchange for Sending<'_> {
+    type Output = Reply;
+
+    fn headers(&self) -> Vec<Header> {
+        self.headers.to_vec()
+    }
+
+    fn body(&self) -> Option<Vec<u8>> {
+        Some(self.body.to_vec())
+    }
+
+    fn takes(&self, _status: u16) -> bool {
+        true
+    }
+
+    fn receive(&mut self, answer: Received<'_>) -> Result<Reply, Failure> {
+        let status = answer.status;
+        let Described { bytes, .. } = IntoMemory { url: self.url, limit: self.limit }.receive(answer)?;
+        Ok(Reply { status, bytes })
     }
 }
 

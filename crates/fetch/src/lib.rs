@@ -20,7 +20,7 @@ use lamina_ground::{EnvVars, Hint, Refusal, Subject};
 
 pub use client::Client;
 pub use download::{Download, Progress, is_sha256};
-pub use exchange::{Answer, Described};
+pub use exchange::{Answer, Described, Reply};
 
 /// What can go wrong while fetching.
 #[derive(Debug, thiserror::Error)]

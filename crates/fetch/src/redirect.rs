@@ -46,28 +46,38 @@ pub(crate) struct Walk {
     begin: String,
     url: String,
     headers: Vec<Header>,
+    body: Option<Vec<u8>>,
     redirected: Arc<Redirected>,
 }
 
 impl Walk {
-    pub(crate) fn new(url: &str, headers: Vec<Header>, redirected: Arc<Redirected>) -> Self {
-        Self { begin: url.to_owned(), url: url.to_owned(), headers, redirected }
+    pub(crate) fn new(url: &str, headers: Vec<Header>, body: Option<Vec<u8>>, redirected: Arc<Redirected>) -> Self {
+        Self { begin: url.to_owned(), url: url.to_owned(), headers, body, redirected }
     }
 
     /// Goes on until a server answers with something else than another address.
     pub(crate) fn run(&mut self, agent: &ureq::Agent) -> Result<ureq::http::Response<ureq::Body>, Failure> {
         for _ in 0..=MOST_REDIRECTIONS {
-            let mut request = agent.get(&self.url);
-            for (name, value) in &self.headers {
-                request = request.header(*name, value);
-            }
-            let response = request.call().map_err(|error| self.failed(error))?;
+            let response = self.step(agent).map_err(|error| self.failed(error))?;
             let location = response.headers().get("location").filter(|_| is_redirection(response.status().as_u16()));
             let Some(location) = location else { return Ok(response) };
             let location = String::from_utf8_lossy(location.as_bytes()).into_owned();
+            if self.body.is_some() {
+                return Err(Failure::Final(self.refused(&location, "where what it was sent is not for")));
+            }
             self.follow(&location).map_err(Failure::Final)?;
         }
         Err(Failure::Final(self.refused(&self.url, "and so on without an end")))
+    }
+
+    fn step(&self, agent: &ureq::Agent) -> Result<ureq::http::Response<ureq::Body>, ureq::Error> {
+        fn with<Any>(request: ureq::RequestBuilder<Any>, headers: &[Header]) -> ureq::RequestBuilder<Any> {
+            headers.iter().fold(request, |request, (name, value)| request.header(*name, value))
+        }
+        match &self.body {
+            None => with(agent.get(&self.url), &self.headers).call(),
+            Some(body) => with(agent.post(&self.url), &self.headers).send(&body[..]),
+        }
     }
 
     fn failed(&self, error: ureq::Error) -> Failure {
@@ -143,7 +153,7 @@ mod tests {
 
     fn walk(url: &str) -> Walk {
         let headers = vec![("authorization", "Bearer x".to_owned()), ("accept", "a/b".to_owned())];
-        Walk::new(url, headers, Arc::default())
+        Walk::new(url, headers, None, Arc::default())
     }
 
     #[test]

@@ -333,3 +333,16 @@ fn redirections_end() {
     let error = client().get(&address, 1 << 20).unwrap_err();
     assert!(error.to_string().contains("leads to `file:///etc/passwd`"), "{error}");
 }
+
+#[test]
+fn what_is_sent_goes_to_one_address() {
+    let (address, requests) = play(vec![
+        answer("400 Bad Request\r\nContent-Length: 5", b"hello"),
+        answer("307 Temporary Redirect\r\nLocation: /here\r\nContent-Length: 0", b""),
+    ]);
+    let reply = client().post(&address, &[("x-what", "y".to_owned())], b"a=b", 100).unwrap();
+    assert_eq!(reply, Reply { status: 400, bytes: b"hello".to_vec() });
+    assert!(requests.lock().unwrap()[0].starts_with("post / ") && requests.lock().unwrap()[0].contains("x-what: y"));
+    let error = client().post(&address, &[], b"a=b", 100).unwrap_err();
+    assert!(matches!(error, FetchError::Redirected { .. }), "{error}");
+}

@@ -125,6 +125,14 @@ variables! {
         DOCKER_CONFIG,
         /// The one file with logins of registries, as podman has it.
         REGISTRY_AUTH_FILE,
+        /// Where Amazon's services are, instead of at their usual addresses, when a registry's login is asked for.
+        AWS_ENDPOINT_URL,
+        /// The same for its registry alone.
+        AWS_ENDPOINT_URL_ECR,
+        /// The same for the service that gives the keys of roles.
+        AWS_ENDPOINT_URL_STS,
+        /// The file of a token that shows Amazon who this machine is: for a secret with a role and without keys.
+        AWS_WEB_IDENTITY_TOKEN_FILE,
         /// Where programs are looked for.
         PATH,
         /// The active virtual environment.

@@ -32,6 +32,7 @@ pub use redact::{MASK, redact, redact_value};
 pub use step::{
     AptInstall, AttachFiles, Cmd, CopyFiles, DebianSlim, Entrypoint, Env, ExistingImage, FromRegistry, FromScratch,
     FunctionCode, IndexOptions, Micromamba, MicromambaInstall, PipInstall, PipInstallPrivateRepos, Place,
-    PoetryInstallFromFile, Pyproject, Release, RunCommands, RunFunction, Shell, Step, UvPipInstall, UvSync, Workdir,
+    PoetryInstallFromFile, Pyproject, RegistryProvider, Release, RunCommands, RunFunction, Shell, Step, UvPipInstall,
+    UvSync, Workdir,
 };
 pub use volumes::{VolumeMount, VolumeReference};

@@ -123,6 +123,19 @@ pub struct FromScratch {}
 pub struct FromRegistry {
     /// The image's name, with a tag or a digest.
     pub reference: String,
+    /// Whose login its secret holds; where nothing is said, its keys do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider: Option<RegistryProvider>,
+}
+
+/// A provider whose registries give logins of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RegistryProvider {
+    /// Amazon's Elastic Container Registry.
+    Aws,
+    /// Google's Artifact Registry.
+    Gcp,
 }
 
 /// `apt_install`.

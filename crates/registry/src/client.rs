@@ -20,6 +20,8 @@ const MANIFEST_LIMIT: u64 = 4 << 20;
 const CONFIGURATION_LIMIT: u64 = 8 << 20;
 /// Most bytes of the answer of a token service.
 const TOKEN_LIMIT: u64 = 1 << 20;
+/// What token services are told that asks.
+const CLIENT_ID: &str = "lamina";
 /// Most layers of an image. Overlays of Linux take 500, and steps and local files come on top.
 const MOST_LAYERS: usize = 400;
 
@@ -69,7 +71,7 @@ impl Registry {
     pub fn of(reference: &Reference, login: Option<Login>, client: &Client) -> Result<Self, RegistryError> {
         let login = match login {
             Some(login) => Some(login),
-            None => Login::of_host(reference)?,
+            None => Login::of_host(reference, client.cancel())?,
         };
         Ok(Self { reference: reference.clone(), login, client: client.clone(), authorization: Mutex::default() })
     }
@@ -113,7 +115,7 @@ impl Registry {
             format!("Bearer {}", self.token(realm, service.as_deref())?)
         } else if challenges.contains(&Challenge::Basic) {
             let login = self.login.as_ref().ok_or_else(|| self.denied("it wants a login"))?;
-            login.header()
+            login.header().ok_or_else(|| self.denied("it wants a name and a password, and the login is a token"))?
         } else {
             return Err(self.denied("it wants a login of a kind that is not known here"));
         };
@@ -135,15 +137,32 @@ impl Registry {
         if url.scheme() != "https" && !is_open {
             return Err(malformed(format!("`{realm}` is no address that is encrypted")));
         }
-        url.query_pairs_mut()
-            .extend_pairs(service.map(|service| ("service", service)))
-            .append_pair("scope", &format!("repository:{}:pull", self.reference.repository));
-        let login = self.login.as_ref().map(|login| ("authorization", login.header()));
-        let client = self.client.with_headers(login.into_iter().collect());
-        let answer = client.get(url.as_str(), TOKEN_LIMIT).map_err(|error| match error {
-            FetchError::Status { status: 401 | 403, .. } => self.denied("the login is not right"),
-            other => other.into(),
-        })?;
+        let scope = format!("repository:{}:pull", self.reference.repository);
+        let answer = match &self.login {
+            Some(Login::IdentityToken(token)) => {
+                let mut form = url::form_urlencoded::Serializer::new(String::new());
+                form.extend_pairs([("grant_type", "refresh_token"), ("client_id", CLIENT_ID)])
+                    .extend_pairs([("refresh_token", token.as_str()), ("scope", scope.as_str())])
+                    .extend_pairs(service.map(|service| ("service", service)));
+                let headers = [("content-type", "application/x-www-form-urlencoded".to_owned())];
+                let reply = self.client.post(url.as_str(), &headers, form.finish().as_bytes(), TOKEN_LIMIT)?;
+                if !(200..300).contains(&reply.status) {
+                    return Err(self.denied(&format!("its token service took no token (status {})", reply.status)));
+                }
+                reply.bytes
+            }
+            login => {
+                url.query_pairs_mut()
+                    .extend_pairs(service.map(|service| ("service", service)))
+                    .append_pair("scope", &scope);
+                let header = login.as_ref().and_then(Login::header).map(|header| ("authorization", header));
+                let client = self.client.with_headers(header.into_iter().collect());
+                client.get(url.as_str(), TOKEN_LIMIT).map_err(|error| match error {
+                    FetchError::Status { status: 401 | 403, .. } => self.denied("the login is not right"),
+                    other => other.into(),
+                })?
+            }
+        };
         let answer: Answer = serde_json::from_slice(&answer).map_err(|error| malformed(error.to_string()))?;
         answer.token.or(answer.access_token).ok_or_else(|| malformed("it gave no token".to_owned()))
     }

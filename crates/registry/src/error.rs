@@ -64,6 +64,27 @@ pub enum RegistryError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A program that keeps logins failed.
+    #[error("`{program}`, which keeps the login for `{server}`, does not give it: {reason}")]
+    Helper {
+        /// The program.
+        program: String,
+        /// What it was asked for.
+        server: String,
+        /// What it said.
+        reason: String,
+    },
+    /// A secret that is no login.
+    #[error("{0}")]
+    Secret(String),
+    /// A provider of registries does not give a login.
+    #[error("{provider} does not give a login: {reason}")]
+    Provider {
+        /// Who.
+        provider: &'static str,
+        /// What it said.
+        reason: String,
+    },
     /// It could not be fetched.
     #[error(transparent)]
     Fetch(#[from] FetchError),
@@ -94,6 +115,15 @@ impl Hint for RegistryError {
             ))),
             Self::Denied { .. } => Some("look whether the login is still right, and may read this image".into()),
             Self::Platform { .. } => Some("use an image that is made for this machine as well".into()),
+            Self::Helper { program, .. } => Some(Cow::Owned(format!(
+                "look whether `{program}` is on PATH and works, or take it out of `credHelpers` and `credsStore` of \
+                 ~/.docker/config.json, or give `secret=`"
+            ))),
+            Self::Secret(_) => Some(
+                "make one with `modal secret create NAME KEY=VALUE …`, for example with REGISTRY_USERNAME and REGISTRY_PASSWORD"
+                    .into(),
+            ),
+            Self::Provider { .. } => Some("look whether the keys of `secret=` are still right, and may read this image".into()),
             Self::Stranger(_) => Some(
                 "give your user more ids, with `sudo usermod --add-subuids FIRST-LAST --add-subgids FIRST-LAST USER` (see \
                  /etc/subuid and /etc/subgid), or use an image with smaller ones: the next command takes them into the store"

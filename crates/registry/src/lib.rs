@@ -15,7 +15,7 @@ mod unpack;
 
 pub use client::{Image, Part, Registry};
 pub use error::RegistryError;
-pub use login::Login;
+pub use login::{Login, Provider};
 pub use manifest::{Descriptor, Platform};
 pub use pull::unpack;
 pub use reference::{DEFAULT_REGISTRY, Reference, ReferenceError};

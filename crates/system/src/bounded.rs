@@ -63,6 +63,19 @@ pub fn run_bounded<G>(
     bounds: &Bounds,
     started: impl FnOnce(Killer) -> G,
 ) -> io::Result<Outcome> {
+    run_bounded_with(command, Stdio::null(), bounds, started)
+}
+
+/// As [`run_bounded`], with this as its input.
+///
+/// # Errors
+/// As [`run_bounded`].
+pub fn run_bounded_with<G>(
+    command: &mut Command,
+    input: Stdio,
+    bounds: &Bounds,
+    started: impl FnOnce(Killer) -> G,
+) -> io::Result<Outcome> {
     let Bounds { memory_bytes, file_bytes, .. } = *bounds;
     let limit = move || {
         lower(Resource::Core, 0)?;
@@ -72,7 +85,7 @@ pub fn run_bounded<G>(
     };
     // SAFETY: between fork and exec it makes system calls only, allocates nothing and takes no lock.
     unsafe { command.pre_exec(limit) };
-    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let child = command.stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     let mut helper = Helper { child };
     let handle = pidfd_open(Pid::from_child(&helper.child), PidfdFlags::empty())?;
     let guard = started(Killer(handle));

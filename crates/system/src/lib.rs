@@ -22,7 +22,7 @@ use std::io;
 
 use rustix::io::Errno;
 
-pub use bounded::{Bounds, Killer, Outcome, run_bounded};
+pub use bounded::{Bounds, Killer, Outcome, run_bounded, run_bounded_with};
 pub use descriptor::{close_on_exec_from, inherited, inherited_socket, place_descriptor};
 pub use landlock::{landlock_scope_abstract_sockets, landlock_version, limit_writing};
 pub use limit::lower;

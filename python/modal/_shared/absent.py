@@ -23,7 +23,6 @@ _DASHBOARD = "there is no dashboard: `modal app list` and `modal image list` sho
 _LOCAL = "the program and its containers are on this machine: there is nothing to fetch beforehand"
 _INTERNAL = "it is internal to Modal's client"
 _FIGURES = "`modal app list` shows what runs"
-_REGISTRIES = "use `Image.from_registry` with an access token of the provider as REGISTRY_PASSWORD of its `secret`"
 _INPUTS = "give what identifies an input to the function as an argument"
 
 #: Names of `modal` itself, and what to do without them.
@@ -100,7 +99,6 @@ SUBSTITUTES = {
     **dict.fromkeys(("FunctionCall.iter", "FunctionCall.num_inputs"), "call `.map`, or `.spawn` for every input"),
     "Function.lookup": _NAMED,
     "Function.with_options": "give the options to `@app.function`",
-    **dict.fromkeys(("Image.from_aws_ecr", "Image.from_gcp_artifact_registry"), _REGISTRIES),
     "client": _ACCOUNT,
     "get_dashboard_url": _DASHBOARD,
     **dict.fromkeys(("get_current_stats", "info", "metrics", "stats"), _FIGURES),
@@ -140,7 +138,10 @@ KEYWORDS = {
     "@app.function": _FUNCTION,
     "app.run": ("client", "detach", "environment_name", "show_progress", "stdout"),
     "Image.from_dockerfile": ("add_python", "registry_secret"),
-    "Image.from_registry": ("add_python", "context_files", "gpu", "secrets"),
+    **dict.fromkeys(
+        ("Image.from_aws_ecr", "Image.from_gcp_artifact_registry", "Image.from_registry"),
+        ("add_python", "context_files", "gpu", "secrets"),
+    ),
     "Image.run_function": ("network_file_systems",),
 }
 

@@ -129,29 +129,53 @@ class Image(PackageSteps, CommandSteps, LocalSteps, DockerfileSteps, metaclass=E
         image = modal.Image.from_registry("nvidia/cuda:12.4.1-devel-ubuntu22.04")
         ```
 
-        `secret` holds the login, as ``REGISTRY_USERNAME`` and ``REGISTRY_PASSWORD``; without it those of
-        ``docker login`` and ``podman login`` count. `setup_dockerfile_commands` are lines of a Dockerfile that follow.
-        What a tag stands for is looked up once, and again with `force_build`. The image needs a Python for functions,
-        as ``python3`` or ``python`` on its PATH.
+        `secret` holds the login: ``REGISTRY_USERNAME`` and ``REGISTRY_PASSWORD``, or the keys that `Image.from_aws_ecr`
+        and `Image.from_gcp_artifact_registry` take; without it those of ``docker login`` and ``podman login`` count.
+        `setup_dockerfile_commands` are lines of a Dockerfile that follow. What a tag stands for is looked up once, and
+        again with `force_build`. The image needs a Python for functions, as ``python3`` or ``python`` on its PATH.
         """
-        if not isinstance(tag, str):
-            raise InvalidError(f'`Image.from_registry` takes a name such as "python:3.11-slim", not `{tag!r}`')
-        secrets: list[Secret] = []
-        if secret is not None:
-            from modal.secret import check_secrets
+        return _from_registry(cls, "from_registry", tag, secret, setup_dockerfile_commands, force_build)
 
-            secrets = check_secrets([secret], "`Image.from_registry`")
-        image = make(
+    @factory_method
+    @classmethod
+    def from_aws_ecr(
+        cls,
+        tag: str,
+        secret: Secret | None = None,
+        *,
+        setup_dockerfile_commands: list[str] | None = None,
+        force_build: bool = False,
+    ) -> Image:
+        """An image of Amazon's Elastic Container Registry, as `Image.from_registry`.
+
+        `secret` holds ``AWS_REGION``, and ``AWS_ACCESS_KEY_ID`` with ``AWS_SECRET_ACCESS_KEY``, or ``AWS_ROLE_ARN``. A
+        role is given to these keys, or else to the token in the file that ``AWS_WEB_IDENTITY_TOKEN_FILE`` names here.
+        """
+        return _from_registry(cls, "from_aws_ecr", tag, secret, setup_dockerfile_commands, force_build, provider="aws")
+
+    @factory_method
+    @classmethod
+    def from_gcp_artifact_registry(
+        cls,
+        tag: str,
+        secret: Secret | None = None,
+        *,
+        setup_dockerfile_commands: list[str] | None = None,
+        force_build: bool = False,
+    ) -> Image:
+        """An image of Google's Artifact Registry, as `Image.from_registry`.
+
+        `secret` holds ``SERVICE_ACCOUNT_JSON``, the text of a service account's key file.
+        """
+        return _from_registry(
             cls,
-            None,
-            {"kind": "from_registry", "reference": tag},
-            title("from_registry", [quote(tag)]),
-            secrets=secrets,
-            force_build=force_build,
+            "from_gcp_artifact_registry",
+            tag,
+            secret,
+            setup_dockerfile_commands,
+            force_build,
+            provider="gcp",
         )
-        if not setup_dockerfile_commands:
-            return image
-        return image.dockerfile_commands(setup_dockerfile_commands, force_build=force_build)
 
     @factory_method
     @classmethod
@@ -281,3 +305,26 @@ class _Imports:
 
             warnings.warn(f"an import for an image failed: {type(error).__name__}: {error}", stacklevel=2)
         return True
+
+
+def _from_registry(
+    cls: type[Image],
+    method: str,
+    tag: str,
+    secret: Secret | None,
+    setup_dockerfile_commands: list[str] | None,
+    force_build: bool,
+    **provider: str,
+) -> Image:
+    if not isinstance(tag, str):
+        raise InvalidError(f'`Image.{method}` takes a name such as "python:3.11-slim", not `{tag!r}`')
+    secrets: list[Secret] = []
+    if secret is not None:
+        from modal.secret import check_secrets
+
+        secrets = check_secrets([secret], f"`Image.{method}`")
+    step = {"kind": "from_registry", "reference": tag, **provider}
+    image = make(cls, None, step, title(method, [quote(tag)]), secrets=secrets, force_build=force_build)
+    if not setup_dockerfile_commands:
+        return image
+    return image.dockerfile_commands(setup_dockerfile_commands, force_build=force_build)

@@ -4,10 +4,12 @@ use std::io::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use lamina_fetch::FetchError;
+use lamina_fetch::{Client, FetchError};
 use lamina_ground::{Stack, seconds_since_1970};
-use lamina_image::{Digest, Facts, FromRegistry, Hasher, KeyMaterial, Node, RecordedFacts, SecretValues};
-use lamina_registry::{Login, Part, Reference, Registry, RegistryError, unpack};
+use lamina_image::{
+    Digest, Facts, FromRegistry, Hasher, KeyMaterial, Node, RecordedFacts, RegistryProvider, SecretValues,
+};
+use lamina_registry::{Login, Part, Provider, Reference, Registry, RegistryError, unpack};
 use lamina_store::{CommitRules, Committed, LayerRecord, StoreError};
 
 use super::{Kind, LayerKind, Made, Planning, Recipe, StepContext, StepError};
@@ -16,9 +18,6 @@ use crate::log::StepLog;
 
 /// Layers that are fetched at the same time.
 const CONNECTIONS: usize = 4;
-/// Variables of a secret with a login.
-const USER: &str = "REGISTRY_USERNAME";
-const PASSWORD: &str = "REGISTRY_PASSWORD";
 
 impl Kind for FromRegistry {}
 
@@ -28,18 +27,23 @@ impl LayerKind for FromRegistry {
         let reference: Reference = self.reference.parse().map_err(BuildError::invalid)?;
         material.add("kind", "from_registry");
         material.add("reference", reference.to_string());
-        Ok(Box::new(Pull { reference }))
+        let provider = self.provider.map(|provider| match provider {
+            RegistryProvider::Aws => Provider::Amazon,
+            RegistryProvider::Gcp => Provider::Google,
+        });
+        Ok(Box::new(Pull { reference, provider }))
     }
 }
 
 struct Pull {
     reference: Reference,
+    provider: Option<Provider>,
 }
 
 impl Recipe for Pull {
     fn execute(self: Box<Self>, context: &StepContext<'_>, log: &mut StepLog) -> Result<Made, StepError> {
         let workshop = &context.workshop;
-        let login = login(context.node)?;
+        let login = login(&self, context.node, workshop.fetch)?;
         let registry = Registry::of(&self.reference, login, workshop.fetch).map_err(failed)?;
         (workshop.progress)("asking the registry", 0, 0);
         let image = registry.image().map_err(failed)?;
@@ -159,23 +163,13 @@ fn material(part: &Part, below: &[Committed]) -> KeyMaterial {
 }
 
 /// The login that a secret of the step holds; none if it has no secret.
-fn login(node: &Node) -> Result<Option<Login>, StepError> {
+fn login(pull: &Pull, node: &Node, client: &Client) -> Result<Option<Login>, StepError> {
     if node.secrets.is_empty() {
         return Ok(None);
     }
     let value =
         |name: &str| node.secrets.iter().rev().find_map(|secret: &SecretValues| secret.values.get(name).cloned());
-    match (value(USER), value(PASSWORD)) {
-        (Some(user), Some(password)) => Ok(Some(Login { user, password })),
-        _ => Err(StepError::Failed {
-            message: format!("its secret has no login: `{USER}` and `{PASSWORD}` are needed"),
-            hint: Some(
-                "make one with `modal secret create NAME REGISTRY_USERNAME=… REGISTRY_PASSWORD=…`; logins of cloud \
-                 providers are not part of this version, but access tokens of theirs are passwords"
-                    .to_owned(),
-            ),
-        }),
-    }
+    Login::of_secret(&value, pull.provider, &pull.reference, client).map(Some).map_err(failed)
 }
 
 fn failed(error: RegistryError) -> StepError {
@@ -183,6 +177,7 @@ fn failed(error: RegistryError) -> StepError {
         RegistryError::Fetch(FetchError::Cancelled(_)) => StepError::Other(BuildError::Cancelled),
         RegistryError::Store(error) => StepError::from(error),
         RegistryError::Job(error) => StepError::from(StoreError::from(error)),
+        error @ RegistryError::Secret(_) => StepError::Other(BuildError::invalid(error)),
         error => StepError::of(error),
     }
 }

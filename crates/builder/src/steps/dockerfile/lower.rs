@@ -156,7 +156,10 @@ impl<'a> Lowering<'a> {
                     Ok(Base::Image(Box::new(Step::ExistingImage(self.published(instruction, published)?))))
                 }
                 None => match name.parse::<Reference>() {
-                    Ok(_) => Ok(Base::Image(Box::new(Step::FromRegistry(FromRegistry { reference: name.to_owned() })))),
+                    Ok(_) => Ok(Base::Image(Box::new(Step::FromRegistry(FromRegistry {
+                        reference: name.to_owned(),
+                        provider: None,
+                    })))),
                     Err(error) => Err(self.mistake(instruction, format!("`{name}` is no stage above, and {error}"))),
                 },
             },

@@ -1,61 +1,52 @@
-//! Logins of the host: the files that `docker login` and `podman login` write.
+//! The files in which `docker login` and `podman login` keep logins, or say which program does.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use data_encoding::BASE64;
+use lamina_events::CancelToken;
 use lamina_ground::EnvVars;
 use serde::Deserialize;
 
+use super::{Login, helper};
 use crate::RegistryError;
 use crate::reference::{DEFAULT_REGISTRY, Reference};
 
 /// What Docker calls its own registry in such a file.
 const DOCKERS_OWN: &str = "https://index.docker.io/v1/";
 
-/// The name and password of a user.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Login {
-    /// The name.
-    pub user: String,
-    /// The password, or a token in its place.
-    pub password: String,
-}
-
-impl std::fmt::Debug for Login {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Login").field("user", &self.user).finish_non_exhaustive()
-    }
-}
-
 impl Login {
-    /// What a request says.
-    pub(crate) fn header(&self) -> String {
-        format!("Basic {}", BASE64.encode(format!("{}:{}", self.user, self.password).as_bytes()))
-    }
-
     /// The login that this machine has for an image: that of the longest name which the image's begins with, in the first
-    /// file that has one.
+    /// file that has one. A file may name a program that keeps it.
     ///
     /// # Errors
-    /// When there is a file that cannot be read.
-    pub fn of_host(reference: &Reference) -> Result<Option<Self>, RegistryError> {
+    /// When there is a file that cannot be read, or a program that fails.
+    pub fn of_host(reference: &Reference, cancel: &CancelToken) -> Result<Option<Self>, RegistryError> {
         for path in files() {
             let text = match fs_err::read_to_string(&path) {
                 Ok(text) => text,
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
-                Err(error) => {
-                    return Err(RegistryError::Logins { path: path.display().to_string(), reason: error.to_string() });
-                }
+                Err(error) => return Err(unusable(&path, error.to_string())),
             };
-            let found = Logins::parse(&text).and_then(|logins| logins.find(reference));
-            let found = found.map_err(|reason| RegistryError::Logins { path: path.display().to_string(), reason })?;
+            let logins = Logins::parse(&text).map_err(|reason| unusable(&path, reason))?;
+            if let Some(program) = logins.helper(reference) {
+                let server = if reference.registry == DEFAULT_REGISTRY { DOCKERS_OWN } else { &reference.registry };
+                let found = helper::ask(program, server, cancel)?;
+                if found.is_some() {
+                    return Ok(found);
+                }
+            }
+            let found = logins.find(reference).map_err(|reason| unusable(&path, reason))?;
             if found.is_some() {
                 return Ok(found);
             }
         }
         Ok(None)
     }
+}
+
+fn unusable(path: &Path, reason: String) -> RegistryError {
+    RegistryError::Logins { path: path.display().to_string(), reason }
 }
 
 /// Where logins are, in the order in which podman and docker look.
@@ -66,10 +57,13 @@ fn files() -> Vec<PathBuf> {
     }
     let home = variable(EnvVars::HOME);
     let docker = variable(EnvVars::DOCKER_CONFIG).or_else(|| home.as_ref().map(|home| home.join(".docker")));
-    let runtime = variable(EnvVars::XDG_RUNTIME_DIR).map(|directory| directory.join("containers/auth.json"));
+    let runtime = variable(EnvVars::XDG_RUNTIME_DIR).map_or_else(
+        || PathBuf::from(format!("/run/containers/{}/auth.json", rustix::process::getuid().as_raw())),
+        |directory| directory.join("containers/auth.json"),
+    );
     let config = variable(EnvVars::XDG_CONFIG_HOME).or_else(|| home.as_ref().map(|home| home.join(".config")));
     let config = config.map(|directory| directory.join("containers/auth.json"));
-    runtime.into_iter().chain(config).chain(docker.map(|directory| directory.join("config.json"))).collect()
+    [runtime].into_iter().chain(config).chain(docker.map(|directory| directory.join("config.json"))).collect()
 }
 
 /// What such a file says.
@@ -77,6 +71,10 @@ fn files() -> Vec<PathBuf> {
 #[serde(rename_all = "camelCase", default)]
 struct Logins {
     auths: BTreeMap<String, Entry>,
+    /// Programs that keep the logins of one registry.
+    cred_helpers: BTreeMap<String, String>,
+    /// The program that keeps all others.
+    creds_store: String,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -91,6 +89,13 @@ struct Entry {
 impl Logins {
     fn parse(text: &str) -> Result<Self, String> {
         serde_json::from_str(text).map_err(|error| error.to_string())
+    }
+
+    /// The end of the name of the program that keeps the login.
+    fn helper(&self, reference: &Reference) -> Option<&str> {
+        let own = (reference.registry == DEFAULT_REGISTRY).then(|| self.cred_helpers.get(DOCKERS_OWN)).flatten();
+        let program = self.cred_helpers.get(&reference.registry).or(own).unwrap_or(&self.creds_store);
+        Some(program.as_str()).filter(|program| !program.is_empty())
     }
 
     fn find(&self, reference: &Reference) -> Result<Option<Login>, String> {
@@ -111,10 +116,10 @@ impl Logins {
 impl Entry {
     fn login(&self, name: &str) -> Result<Option<Login>, String> {
         if !self.identitytoken.is_empty() {
-            return Err(format!("the one of `{name}` is a token of its own kind: use a password or an access token"));
+            return Ok(Some(Login::IdentityToken(self.identitytoken.clone())));
         }
         if !self.username.is_empty() {
-            return Ok(Some(Login { user: self.username.clone(), password: self.password.clone() }));
+            return Ok(Some(Login::password(&self.username, &self.password)));
         }
         if self.auth.is_empty() {
             return Ok(None);
@@ -123,7 +128,7 @@ impl Entry {
         let decoded = BASE64.decode(self.auth.as_bytes()).map_err(|_| wrong())?;
         let decoded = String::from_utf8(decoded).map_err(|_| wrong())?;
         let (user, password) = decoded.split_once(':').ok_or_else(wrong)?;
-        Ok(Some(Login { user: user.to_owned(), password: password.trim_end_matches('\0').to_owned() }))
+        Ok(Some(Login::password(user, password.trim_end_matches('\0'))))
     }
 }
 
@@ -133,7 +138,27 @@ mod tests {
 
     fn find(text: &str, image: &str) -> Result<Option<(String, String)>, String> {
         let found = Logins::parse(text)?.find(&image.parse().unwrap())?;
-        Ok(found.map(|login| (login.user, login.password)))
+        Ok(found.map(|login| match login {
+            Login::Password { user, password } => (user, password),
+            Login::IdentityToken(token) => ("<token>".to_owned(), token),
+        }))
+    }
+
+    #[test]
+    fn programs_keep_logins_of_one_registry_or_of_all() {
+        let text = serde_json::json!({"credHelpers": {"ecr.example": "ecr-login"}, "credsStore": "pass"}).to_string();
+        let helper =
+            |text: &str, image: &str| Logins::parse(text).unwrap().helper(&image.parse().unwrap()).map(str::to_owned);
+        assert_eq!(helper(&text, "ecr.example/x").as_deref(), Some("ecr-login"));
+        assert_eq!(helper(&text, "python").as_deref(), Some("pass"));
+        assert_eq!(helper("{}", "python"), None);
+    }
+
+    #[test]
+    fn a_token_stands_for_a_name_and_a_password() {
+        let login = BASE64.encode(b"00000000-0000-0000-0000-000000000000:");
+        let text = serde_json::json!({"auths": {"a.example": {"auth": login, "identitytoken": "abc"}}}).to_string();
+        assert_eq!(find(&text, "a.example/x").unwrap(), Some(("<token>".to_owned(), "abc".to_owned())));
     }
 
     #[test]
@@ -174,9 +199,12 @@ mod tests {
             "{".to_owned(),
             entry(serde_json::json!({"auth": "?"})),
             entry(serde_json::json!({"auth": BASE64.encode(b"no-colon")})),
-            entry(serde_json::json!({"auth": BASE64.encode(b"a:b"), "identitytoken": "x"})),
         ];
         let refused: Vec<_> = cases.iter().map(|text| find(text, "a.example/x").unwrap_err()).collect();
-        insta::assert_snapshot!(refused.join("\n"));
+        insta::assert_snapshot!(refused.join("\n"), @r"
+        EOF while parsing an object at line 1 column 1
+        the one of `a.example` is not a name and a password in base64
+        the one of `a.example` is not a name and a password in base64
+        ");
     }
 }
