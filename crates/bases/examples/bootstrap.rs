@@ -21,7 +21,7 @@ use lamina_workshop::{HostPrograms, Workshop};
 
 /// The store worker: serves the jobs of this crate.
 fn worker(socket: UnixStream) {
-    lamina_store::worker_main(socket, Path::new("/store"), lamina_bases::jobs(JobTable::new()));
+    lamina_store::worker_main(socket, Path::new("/store"), lamina_bases::jobs(JobTable::new()), || ());
 }
 
 /// A log whose every piece says when it came.

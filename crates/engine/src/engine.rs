@@ -202,5 +202,11 @@ fn serve_store(socket: UnixStream) {
     let jobs = lamina_devices::jobs(lamina_volumes::jobs(JobTable::new()));
     let jobs = lamina_registry::jobs(lamina_bases::jobs(jobs));
     let jobs = lamina_builder::jobs(lamina_conda::jobs(lamina_wheels::jobs(jobs)));
-    worker_main(socket, Path::new(CONTENT), jobs);
+    worker_main(socket, Path::new(CONTENT), jobs, let_go_of_output);
+}
+
+/// Whoever waits for the end of what the command prints does not have to wait for its helpers. Their standard input is the
+/// null device; their standard output has never been the command's.
+fn let_go_of_output() {
+    let _ = rustix::stdio::dup2_stderr(std::io::stdin());
 }

@@ -60,7 +60,7 @@ fn open(root: &Path) -> Outcome<Store> {
 fn worker(layout: &Layout) -> Outcome<UnixStream> {
     let content = layout.content();
     let (engine, worker) = UnixStream::pair()?;
-    std::thread::spawn(move || worker_main(worker, &content, JobTable::new()));
+    std::thread::spawn(move || worker_main(worker, &content, JobTable::new(), || ()));
     Ok(engine)
 }
 

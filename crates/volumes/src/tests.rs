@@ -70,7 +70,7 @@ fn open(directory: &tempfile::TempDir) -> Store {
     let layout = Layout::prepare(&directory.path().join("store")).unwrap();
     let (engine, worker) = UnixStream::pair().unwrap();
     let content = layout.content();
-    std::thread::spawn(move || lamina_store::worker_main(worker, &content, jobs(JobTable::new())));
+    std::thread::spawn(move || lamina_store::worker_main(worker, &content, jobs(JobTable::new()), || ()));
     Store::open(layout, engine).unwrap()
 }
 

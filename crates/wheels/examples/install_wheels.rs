@@ -19,7 +19,7 @@ use lamina_wheels::{Inside, Installation, Installer, Request, RequirementsFile, 
 use lamina_workshop::{HostPrograms, Workshop};
 
 fn worker(socket: UnixStream) {
-    lamina_store::worker_main(socket, Path::new("/store"), lamina_wheels::jobs(JobTable::new()));
+    lamina_store::worker_main(socket, Path::new("/store"), lamina_wheels::jobs(JobTable::new()), || ());
 }
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -30,7 +30,7 @@ impl Stand {
         let layout = Layout::prepare(&directory.path().join("store")).unwrap();
         let (engine, worker) = UnixStream::pair().unwrap();
         let content = layout.content();
-        std::thread::spawn(move || lamina_store::worker_main(worker, &content, jobs(JobTable::new())));
+        std::thread::spawn(move || lamina_store::worker_main(worker, &content, jobs(JobTable::new()), || ()));
         Self { store: Store::open(layout, engine).unwrap(), directory }
     }
 

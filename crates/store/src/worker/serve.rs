@@ -20,8 +20,9 @@ use crate::JobError;
 use crate::protocol::{Answer, Envelope, Request};
 
 /// Serves requests until the engine closes its end, and finishes what would leave the store untidy. Jobs, checks and commits
-/// are not finished: nobody will use what they make, and unpacking a large package takes a while.
-pub fn worker_main(socket: UnixStream, content: &Path, jobs: JobTable) {
+/// are not finished: nobody will use what they make, and unpacking a large package takes a while. `gone` is called before
+/// what is left to do then.
+pub fn worker_main(socket: UnixStream, content: &Path, jobs: JobTable, gone: fn()) {
     let Ok(sending) = socket.try_clone() else { return };
     let sender = Sender::new(sending);
     let mut receiver = Receiver::new(socket);
@@ -44,6 +45,7 @@ pub fn worker_main(socket: UnixStream, content: &Path, jobs: JobTable) {
             worker.sender.shutdown();
         }
     }
+    gone();
     worker.context.abandon_works();
     drop(unfinished);
     // Ends when the last request has let go of its sender.

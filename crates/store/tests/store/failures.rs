@@ -168,7 +168,7 @@ fn a_dead_worker_is_an_error_and_never_a_hang() {
     let handle = worker.try_clone().unwrap();
     let content = root.join("content");
     let thread = std::thread::spawn(move || {
-        lamina_store::worker_main(worker, &content, lamina_store::JobTable::new());
+        lamina_store::worker_main(worker, &content, lamina_store::JobTable::new(), || ());
     });
     let store = open(&root, engine).unwrap();
     store.new_work().unwrap();

@@ -189,7 +189,7 @@ fn a_store_that_an_earlier_version_uses_is_left_alone() {
     let layout = Layout::prepare(&root).unwrap();
     let content = layout.content();
     let (engine, socket) = std::os::unix::net::UnixStream::pair().unwrap();
-    let worker = std::thread::spawn(move || worker_main(socket, &content, JobTable::new()));
+    let worker = std::thread::spawn(move || worker_main(socket, &content, JobTable::new(), || ()));
     let error = Store::open(layout, engine).unwrap_err();
     assert!(matches!(error, StoreError::FormerInUse { .. }), "{error}");
     worker.join().unwrap();
@@ -223,7 +223,7 @@ fn remove(root: &Path) {
     let layout = Layout::prepare(root).unwrap();
     let content = layout.content();
     let (engine, socket) = std::os::unix::net::UnixStream::pair().unwrap();
-    let worker = std::thread::spawn(move || worker_main(socket, &content, JobTable::new()));
+    let worker = std::thread::spawn(move || worker_main(socket, &content, JobTable::new(), || ()));
     Store::remove(&layout, engine).unwrap();
     worker.join().unwrap();
 }

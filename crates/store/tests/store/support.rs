@@ -38,7 +38,7 @@ impl TestStore {
         let layout = Layout::prepare(root).unwrap();
         let content = layout.content();
         let (engine, socket) = UnixStream::pair().unwrap();
-        let worker = std::thread::spawn(move || worker_main(socket, &content, jobs));
+        let worker = std::thread::spawn(move || worker_main(socket, &content, jobs, || ()));
         let store = Store::open(layout, engine).unwrap();
         Self { store: Some(store), worker: Some(worker), root: root.to_owned(), directory: None }
     }
