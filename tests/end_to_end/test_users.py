@@ -39,6 +39,12 @@ def test_layers_of_root_and_of_a_user_have_the_same_digests(user: UserModal, mod
     ours, theirs = modal.events("app.py", MODAL_IGNORE_CACHE="1"), user.events("app.py")
     assert ours.stdout == theirs.stdout == "0 1 8 0o104755\n"
     assert ours.of("image_built")[0]["image"] == theirs.of("image_built")[0]["image"]
+    # The same image, built by two users, has the same bytes outside.
+    outside = []
+    for each, image in ((modal, ours), (user, theirs)):
+        each("image", "export", image.of("image_built")[0]["image"], "--format", "oci-archive", "-o", "image.tar")
+        outside.append((each.directory / "image.tar").read_bytes())
+    assert outside[0] == outside[1]
     uid = pwd.getpwnam(user.name).pw_uid
     assert user.store.stat().st_uid == uid and user.store.stat().st_mode & 0o777 == 0o700
 

@@ -461,6 +461,7 @@ impl<'a> Builder<'a> {
             logs: state.logs.clone(),
             contents: state.contents.clone(),
             facts: facts.map_err(|error| BuildError::failed(std::io::Error::from(error)))?,
+            titles: state.titles.clone(),
         })
     }
 }

@@ -37,6 +37,8 @@ pub(crate) struct State {
     pub(crate) contents: Stack<Digest>,
     /// Keys of the steps that made them, the lowest one's first.
     pub(crate) keys: Vec<LayerKey>,
+    /// Titles of these.
+    pub(crate) titles: Vec<String>,
     /// Titles of the steps that made the layers, and where their logs are.
     pub(crate) logs: Vec<(String, String)>,
     /// Local files that containers get over the layers, one set over the other.
@@ -84,10 +86,13 @@ impl State {
         let known = facts.filter(|_| record.contents.len() == record.layers.len());
         // Recorded by an earlier version; the next build of the image records all of it.
         let facts = known.ok_or_else(|| BuildError::NoImage { id: Some(record.id.clone()), name: None })?;
+        let mut titles = record.titles.clone();
+        titles.resize(record.keys.len(), String::new());
         Ok(Self {
             layers: record.layers.clone(),
             contents: record.contents.clone(),
             keys: record.keys.clone(),
+            titles,
             logs: record.logs.clone(),
             config: record.config.clone(),
             facts: Arc::new(facts),
@@ -118,6 +123,7 @@ impl State {
             self.layers.put(layer.digest);
             self.contents.put(layer.content);
             self.keys.push(record.key);
+            self.titles.push(node.title.clone());
         }
     }
 

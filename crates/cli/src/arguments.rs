@@ -14,6 +14,7 @@ mod app;
 mod deferred;
 mod deploy;
 mod image_build;
+mod image_out;
 mod profile;
 mod secret;
 mod volume;
@@ -22,6 +23,7 @@ pub(crate) use app::{App, NamedApp};
 pub(crate) use deferred::Deferred;
 pub(crate) use deploy::{Deploy, Strategy};
 pub(crate) use image_build::ImageBuild;
+pub(crate) use image_out::{ExportFormat, ImageExport, PackedAs, Packing};
 pub(crate) use profile::{Config, Profile};
 pub(crate) use secret::{CreateSecret, Secret};
 pub(crate) use volume::VolumeCommand;
@@ -306,6 +308,8 @@ pub(crate) enum ImageNames {
 pub(crate) enum Image {
     /// Build the image of a Dockerfile
     Build(Box<ImageBuild>),
+    /// Write an image into a file that other programs take
+    Export(ImageExport),
     /// List the images in the store, the one used last first
     List {
         /// One JSON array for programs

@@ -5,9 +5,10 @@ use std::path::PathBuf;
 
 use lamina_devices::DevicesError;
 use lamina_ground::{Hint, Refusal, Subject};
+use lamina_registry::RegistryError;
 use lamina_sandbox::SandboxError;
 use lamina_secrets::SecretsError;
-use lamina_store::StoreError;
+use lamina_store::{ImageName, StoreError};
 use lamina_volumes::VolumeError;
 use lamina_wire::WireError;
 
@@ -109,6 +110,12 @@ pub enum EngineError {
     /// A volume cannot be had.
     #[error(transparent)]
     Volume(#[from] VolumeError),
+    /// No image has this name.
+    #[error("no image has the name `{0}` in the environment `{environment}`", environment = .0.environment)]
+    NoSuchName(ImageName),
+    /// An image cannot leave the store.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
     /// A file cannot be read or written; the message names it.
     #[error(transparent)]
     Io(#[from] std::io::Error),
@@ -122,6 +129,8 @@ impl Hint for EngineError {
             Self::Secret(error) => error.hint(),
             Self::Devices(error) => error.hint(),
             Self::Volume(error) => error.hint(),
+            Self::Registry(error) => error.hint(),
+            Self::NoSuchName(_) => Some("`modal image names list` shows what there is; an id begins with `im-`".into()),
             Self::Io(error) => Refusal::of(Subject::Store, error)?.hint().map(Cow::Borrowed),
             _ => None,
         }

@@ -15,6 +15,7 @@ mod host;
 mod idmap;
 mod images;
 mod local_files;
+mod outgoing;
 mod protocol;
 mod secrets;
 mod session;
@@ -28,6 +29,7 @@ pub use error::EngineError;
 pub use images::{ImageLayer, ImageLog};
 pub use lamina_functions::Terminal;
 pub use lamina_image::{Digest, GpuRequest, RuntimeConfig, redact};
+pub use lamina_registry::{Compression, Format, How, Times};
 pub use lamina_sandbox::doctor::{Finding, Status};
 pub use lamina_sandbox::{Exit, ExitStatus, Resource, Sandbox, TerminalSize, fork_ahead};
 pub use lamina_store::{
@@ -35,6 +37,7 @@ pub use lamina_store::{
     StoreError, Usage,
 };
 pub use lamina_volumes::{Entry, EntryKind, Upload, Volume, VolumeError, VolumeName, Volumes};
+pub use outgoing::Target;
 pub use protocol::PROTOCOL;
 pub use session::{Described, serve, serve_attached};
 pub use shell::{ShellOptions, ShellTarget};

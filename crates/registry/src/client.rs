@@ -4,7 +4,8 @@ use std::sync::Mutex;
 
 use data_encoding::HEXLOWER;
 use lamina_fetch::{Client, Download, FetchError};
-use lamina_image::RuntimeConfig;
+use lamina_image::{Digest as LayerDigest, RuntimeConfig};
+use lamina_store::ArchiveRecord;
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 use url::Url;
@@ -12,7 +13,7 @@ use url::Url;
 use crate::login::Login;
 use crate::manifest::{ACCEPTED, Configuration, Document, Manifest, choose, own_platform};
 use crate::unpack::Compression;
-use crate::{Descriptor, Reference, RegistryError};
+use crate::{Descriptor, Reference, RegistryError, original_form};
 
 /// Most bytes of a manifest, as registries have it.
 const MANIFEST_LIMIT: u64 = 4 << 20;
@@ -56,6 +57,21 @@ pub struct Part {
 }
 
 impl Part {
+    /// What is to be noted of the archive that a layer came in.
+    #[must_use]
+    pub fn record(&self, layer: LayerDigest, below: &[LayerDigest], repository: String) -> ArchiveRecord {
+        ArchiveRecord {
+            layer,
+            form: original_form(below),
+            diff_id: self.diff_id.clone(),
+            sha256: self.download.sha256.clone(),
+            size: self.download.size.unwrap_or_default(),
+            compression: self.compression.name().to_owned(),
+            repositories: vec![repository],
+            image: None,
+        }
+    }
+
     /// Its length in bytes, as it is fetched.
     #[must_use]
     pub fn size(&self) -> Option<u64> {

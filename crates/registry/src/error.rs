@@ -85,6 +85,9 @@ pub enum RegistryError {
         /// What it said.
         reason: String,
     },
+    /// What is made of an image cannot be written.
+    #[error("writing what leaves the store failed: {0}")]
+    Output(#[from] std::io::Error),
     /// It could not be fetched.
     #[error(transparent)]
     Fetch(#[from] FetchError),
@@ -129,6 +132,7 @@ impl Hint for RegistryError {
                  /etc/subuid and /etc/subgid), or use an image with smaller ones: the next command takes them into the store"
                     .into(),
             ),
+            Self::Output(error) => error.hint(),
             Self::Fetch(error) => error.hint(),
             Self::Job(error) => error.hint(),
             Self::Store(error) => error.hint(),

@@ -8,6 +8,7 @@ mod client;
 mod error;
 mod login;
 mod manifest;
+mod out;
 mod pull;
 mod reference;
 mod tree;
@@ -17,12 +18,13 @@ pub use client::{Image, Part, Registry};
 pub use error::RegistryError;
 pub use login::{Login, Provider};
 pub use manifest::{Descriptor, Platform};
+pub use out::{Format, How, NOT_PORTABLE, OutLayer, Outgoing, Times, original_form};
 pub use pull::unpack;
 pub use reference::{DEFAULT_REGISTRY, Reference, ReferenceError};
-pub use unpack::MALFORMED;
+pub use unpack::{Compression, MALFORMED};
 
 /// Registers what the store worker does for images of registries.
 #[must_use]
 pub fn jobs(table: lamina_store::JobTable) -> lamina_store::JobTable {
-    table.register::<unpack::UnpackLayer>()
+    out::jobs(table.register::<unpack::UnpackLayer>())
 }

@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use tar::EntryType;
 
+use crate::RegistryError;
 use crate::tree::{Attributes, Holes, Tree};
 
 /// Kind of a [`JobError`]: the archive is not what images have as layers.
@@ -53,10 +54,31 @@ const MOST_LINKS: usize = 40;
 
 /// How a layer's archive is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Compression {
+pub enum Compression {
+    /// Not at all.
     None,
+    /// As all registries and programs take it.
     Gzip,
+    /// Smaller and faster.
     Zstd,
+}
+
+impl Compression {
+    /// Its name in records.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Gzip => "gzip",
+            Self::Zstd => "zstd",
+        }
+    }
+
+    /// The one with this name.
+    pub(crate) fn of_name(name: &str) -> Result<Self, RegistryError> {
+        let all = [Self::None, Self::Gzip, Self::Zstd];
+        let found = all.into_iter().find(|compression| compression.name() == name);
+        found.ok_or_else(|| RegistryError::Malformed(format!("the compression `{name}` is not known here")))
+    }
 }
 
 /// Unpacks the layer in the one descriptor that comes with it.

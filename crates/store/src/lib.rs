@@ -18,8 +18,9 @@ pub mod tree;
 mod worker;
 
 pub use engine::{
-    Checked, Collected, Context, Copy, CopyMode, Damage, FileSetView, ImageName, ImageRecord, ImageUsage, LayerPart,
-    LayerRecord, LocalFiles, Lock, Named, NamedImage, Onto, Outcome, Placed, Policy, Store, Usage, Work,
+    ArchiveRecord, Checked, Collected, Context, Copy, CopyMode, Damage, FileSetView, ImageName, ImageRecord,
+    ImageUsage, LayerPart, LayerRecord, LocalFiles, Lock, Named, NamedImage, Onto, Outcome, Placed, Policy, Store,
+    Usage, Work,
 };
 pub use error::{DamagedFile, JobError, JobErrorKind, StoreError};
 pub use layout::{FORMAT_VERSION, Layout};

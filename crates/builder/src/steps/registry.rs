@@ -9,8 +9,8 @@ use lamina_ground::{Stack, seconds_since_1970};
 use lamina_image::{
     Digest, Facts, FromRegistry, Hasher, KeyMaterial, Node, RecordedFacts, RegistryProvider, SecretValues,
 };
-use lamina_registry::{Login, Part, Provider, Reference, Registry, RegistryError, unpack};
-use lamina_store::{CommitRules, Committed, LayerRecord, StoreError};
+use lamina_registry::{Image, Login, Part, Provider, Reference, Registry, RegistryError, unpack};
+use lamina_store::{CommitRules, Committed, LayerRecord, Store, StoreError};
 
 use super::{Kind, LayerKind, Made, Planning, Recipe, StepContext, StepError};
 use crate::BuildError;
@@ -51,6 +51,7 @@ impl Recipe for Pull {
         let _ = writeln!(log, "{} is sha256:{}, {} layers", self.reference, image.digest, image.layers.len());
         let layers = Layers { context, registry: &registry };
         let mut layers = layers.make(&image.layers, log)?;
+        self.note(&image, &layers, workshop.store)?;
         let facts = Box::new(Facts { config: image.config, ..Facts::default() });
         if let Some(top) = layers.pop() {
             return Ok(Made::Layers { below: Stack::from_bottom_up(layers), top, facts });
@@ -67,6 +68,27 @@ struct LayerError(StepError);
 impl From<RegistryError> for LayerError {
     fn from(error: RegistryError) -> Self {
         Self(failed(error))
+    }
+}
+
+impl Pull {
+    /// Notes which archives the layers came in, so that they leave the store as those.
+    fn note(&self, image: &Image, layers: &[Committed], store: &Store) -> Result<(), StepError> {
+        let digests: Vec<Digest> = layers.iter().map(|layer| layer.digest).collect();
+        let repository = format!("{}/{}", self.reference.registry, self.reference.repository);
+        for (index, part) in image.layers.iter().enumerate() {
+            let mut record = part.record(digests[index], &digests[..index], repository.clone());
+            if index + 1 == digests.len() {
+                record.image = Some((self.reference.to_string(), image.digest.clone()));
+            }
+            let earlier = store.archive(&record.layer, &record.form)?.filter(|earlier| earlier.sha256 == record.sha256);
+            if let Some(earlier) = earlier {
+                record.image = record.image.or(earlier.image);
+                record.repositories.extend(earlier.repositories.into_iter().filter(|other| *other != repository));
+            }
+            store.record_archive(&record)?;
+        }
+        Ok(())
     }
 }
 

@@ -11,6 +11,7 @@ mod dotenv;
 pub(crate) mod host;
 pub(crate) mod image;
 mod image_build;
+mod image_export;
 mod image_names;
 mod image_table;
 mod new_file;

@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use lamina_image::LayerKey;
+use lamina_image::{Digest, LayerKey};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OptionalExtension, Params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{ImageName, ImageRecord, LayerRecord, NamedImage};
+use super::{ArchiveRecord, ImageName, ImageRecord, LayerRecord, NamedImage};
 use crate::StoreError;
 
 /// Version of the schema, kept in the database's `user_version`.
@@ -55,6 +55,12 @@ const RECENT_LAYERS: &str = "
 /// Names of images. Made by whoever gives the first name, so that the index stays as earlier versions know it.
 const NAMES: &str =
     "CREATE TABLE IF NOT EXISTS names (name TEXT PRIMARY KEY NOT NULL, image TEXT NOT NULL, record TEXT NOT NULL)";
+
+/// Archives of layers. Made by whoever notes the first one.
+const ARCHIVES: &str = "
+    CREATE TABLE IF NOT EXISTS archives (
+        layer TEXT NOT NULL, form TEXT NOT NULL, record TEXT NOT NULL, PRIMARY KEY (layer, form)
+    )";
 
 /// In two steps, because a search that sorts reads all that it selects of every row.
 const NEWEST_IMAGE: &str =
@@ -160,13 +166,35 @@ impl Index {
         self.put("DELETE FROM names WHERE name = ?1", [name_key(name)])
     }
 
+    /// Notes an archive, in the place of an earlier one of its layer and form.
+    pub(super) fn put_archive(&self, record: &ArchiveRecord) -> Result<(), StoreError> {
+        self.lock().execute_batch(ARCHIVES).map_err(|reason| self.failed(reason))?;
+        self.put(
+            "INSERT OR REPLACE INTO archives (layer, form, record) VALUES (?1, ?2, ?3)",
+            (record.layer.hex(), &record.form, json(record)),
+        )
+    }
+
+    /// The archive of this form of a layer.
+    pub(super) fn archive(&self, layer: &Digest, form: &str) -> Result<Option<ArchiveRecord>, StoreError> {
+        if !self.has_table("archives")? {
+            return Ok(None);
+        }
+        self.get("SELECT record FROM archives WHERE layer = ?1 AND form = ?2", [&layer.hex(), form])
+    }
+
     fn has_names(&self) -> Result<bool, StoreError> {
-        let query = "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'names')";
-        self.lock().query_row(query, [], |row| row.get(0)).map_err(|reason| self.failed(reason))
+        self.has_table("names")
+    }
+
+    fn has_table(&self, name: &str) -> Result<bool, StoreError> {
+        let query = "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?1)";
+        self.lock().query_row(query, [name], |row| row.get(0)).map_err(|reason| self.failed(reason))
     }
 
     /// Forgets images and layers, all at once; a layer that was made anew meanwhile is another one.
     pub(super) fn forget(&self, images: &[&str], layers: &[LayerRecord]) -> Result<(), StoreError> {
+        let has_archives = self.has_table("archives")?;
         let mut connection = self.lock();
         let forgotten = connection.transaction().and_then(|transaction| {
             for id in images {
@@ -177,6 +205,9 @@ impl Index {
                     "DELETE FROM layers WHERE key = ?1 AND json_extract(record, '$.digest') = ?2",
                     (layer.key.to_string(), layer.digest.hex()),
                 )?;
+                if has_archives {
+                    transaction.execute("DELETE FROM archives WHERE layer = ?1", [layer.digest.hex()])?;
+                }
             }
             transaction.commit()
         });

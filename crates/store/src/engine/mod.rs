@@ -41,7 +41,7 @@ pub use files::{Collection as LocalFiles, Context, FileSetView};
 pub use health::{Checked, Damage, Outcome};
 pub use lock::Lock;
 pub use placed::Placed;
-pub use records::{ImageName, ImageRecord, LayerPart, LayerRecord, NamedImage};
+pub use records::{ArchiveRecord, ImageName, ImageRecord, LayerPart, LayerRecord, NamedImage};
 pub use work::Work;
 
 /// Dead sessions swept at one start: their locks travel as descriptors, of which a frame carries about 250.
@@ -268,6 +268,22 @@ impl Store {
     /// When the index cannot be written.
     pub fn unname_image(&self, name: &ImageName) -> Result<(), StoreError> {
         self.shared.index.remove_name(name)
+    }
+
+    /// Notes an archive of a layer, in the place of an earlier one of this form.
+    ///
+    /// # Errors
+    /// When the index cannot be written.
+    pub fn record_archive(&self, record: &ArchiveRecord) -> Result<(), StoreError> {
+        self.shared.index.put_archive(record)
+    }
+
+    /// What is known of a layer's archive of this form.
+    ///
+    /// # Errors
+    /// When the index cannot be read.
+    pub fn archive(&self, layer: &Digest, form: &str) -> Result<Option<ArchiveRecord>, StoreError> {
+        self.shared.index.archive(layer, form)
     }
 
     /// The image whose id starts with `prefix`.

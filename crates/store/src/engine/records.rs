@@ -96,6 +96,32 @@ pub struct ImageRecord {
     /// What its steps say about it.
     #[serde(default)]
     pub facts: RecordedFacts,
+    /// The method calls that made its layers; older records have none.
+    #[serde(default)]
+    pub titles: Vec<String>,
+}
+
+/// A layer as an archive, as registries have it: that which it came in, or one that was made of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArchiveRecord {
+    /// Digest of the layer's diff tree.
+    pub layer: Digest,
+    /// How it was made of the layer, or what it was unpacked over. One layer may have several.
+    pub form: String,
+    /// SHA-256 of the archive, in hexadecimal digits.
+    pub diff_id: String,
+    /// SHA-256 of it as it is compressed, in hexadecimal digits.
+    pub sha256: String,
+    /// Length in bytes as it is compressed.
+    pub size: u64,
+    /// How it is compressed: `zstd`, `gzip` or `none`.
+    pub compression: String,
+    /// Repositories that have it, with their registries.
+    #[serde(default)]
+    pub repositories: Vec<String>,
+    /// The image of a registry whose uppermost layer it was, the newest: its name and the SHA-256 of its manifest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<(String, String)>,
 }
 
 /// A name of an image. Another image may get it.

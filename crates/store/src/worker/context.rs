@@ -15,9 +15,10 @@ use super::probe;
 use super::removal::remove_all;
 use super::upper::Placed;
 use super::works::{WorkUse, Works};
-use crate::ObjectName;
 use crate::names::check_name;
 use crate::placing::Placing;
+use crate::tree::Tree;
+use crate::{JobError, ObjectName};
 
 /// What jobs work with: the content directory, objects, and the uppers of steps.
 #[derive(Debug)]
@@ -176,6 +177,34 @@ impl WorkerContext {
     /// When it is not in the store.
     pub fn open_object(&self, digest: &Digest) -> Result<std::fs::File> {
         disk::open(&self.objects.path(digest))
+    }
+
+    /// Opens an object whose length is right and that nobody has written to since it was sealed.
+    ///
+    /// # Errors
+    /// When it is not in the store, or damaged.
+    pub fn open_intact_object(&self, digest: &Digest, size: u64) -> Result<std::fs::File> {
+        if self.objects.find(digest, Some(size))?.is_none() {
+            let path = self.objects.path(digest);
+            return Err(JobError::new(
+                JobError::STORE,
+                format!("`{}` is missing or damaged: `modal store verify --repair` mends it", path.display()),
+            ));
+        }
+        self.open_object(digest)
+    }
+
+    /// What a layer changes over those below.
+    ///
+    /// # Errors
+    /// When its tree is not in the store, or damaged.
+    pub fn tree(&self, layer: &Digest) -> Result<Tree> {
+        super::verify::load(self, layer)?.map_err(|problem| {
+            JobError::new(
+                JobError::STORE,
+                format!("the layer `{layer}` cannot be read, {problem}: `modal store verify --repair` says more"),
+            )
+        })
     }
 
     /// Makes everything stored so far durable. Call it before publishing something that refers to objects.

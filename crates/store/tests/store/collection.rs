@@ -62,6 +62,7 @@ fn record_image(store: &Store, id: &str, layers: &[(&str, &Committed)], last_use
         logs: Vec::new(),
         contents: Stack::new(),
         facts: RecordedFacts::default(),
+        titles: Vec::new(),
     };
     store.record_image(&record).unwrap();
 }

@@ -45,6 +45,7 @@ pub(crate) fn image_record(id: &str, last_used: u64) -> ImageRecord {
         logs: vec![("base".to_owned(), "base.log".to_owned())],
         contents: Stack::new(),
         facts: lamina_image::RecordedFacts::default(),
+        titles: Vec::new(),
     }
 }
 

@@ -29,6 +29,7 @@ fn image(id: &str, layers: &[&str], made: u64, used: u64) -> ImageRecord {
         logs: Vec::new(),
         contents: Stack::new(),
         facts: RecordedFacts::default(),
+        titles: Vec::new(),
     }
 }
 

@@ -1,0 +1,78 @@
+//! The arguments of the commands with which images leave the store.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum, ValueHint};
+
+use super::Environment;
+
+/// How layers are packed.
+#[derive(Debug, Args)]
+pub(crate) struct Packing {
+    /// How layers are compressed
+    #[arg(long, value_name = "HOW", value_enum, default_value_t)]
+    pub(crate) compression: PackedAs,
+
+    /// Let files of layers that were built here keep their times, which then decide on digests as well
+    #[arg(long)]
+    pub(crate) keep_times: bool,
+}
+
+/// How layers are compressed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PackedAs {
+    /// Small and fast; Docker takes it from version 23 on
+    #[default]
+    Zstd,
+    /// For programs that know nothing else
+    Gzip,
+    /// Not at all
+    None,
+}
+
+/// `modal image export`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  modal image export trainer --format oci-archive -o trainer.tar    for skopeo, podman, buildah
+  modal image export trainer:v2 --format docker-archive -o - | docker load
+  modal image export im-0a1b2c --format rootfs-tar -o - | tar -x -C rootfs
+
+The same image has the same bytes wherever it was built: files that were made here have the time
+2000-01-01 unless --keep-times is given. Values of secrets are never in it.")]
+pub(crate) struct ImageExport {
+    /// An image id, a beginning of it, or a published name
+    #[arg(value_name = "REF")]
+    pub(crate) reference: String,
+
+    /// What is written
+    #[arg(long, value_name = "FORMAT", value_enum)]
+    pub(crate) format: ExportFormat,
+
+    /// The file, or for oci-dir the directory; `-` is standard output
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::AnyPath)]
+    pub(crate) output: PathBuf,
+
+    /// Replace a file that is there
+    #[arg(short, long)]
+    pub(crate) force: bool,
+
+    #[command(flatten)]
+    pub(crate) packing: Packing,
+
+    #[command(flatten)]
+    pub(crate) environment: Environment,
+}
+
+/// What is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ExportFormat {
+    /// The OCI image layout as an archive
+    OciArchive,
+    /// The OCI image layout as a directory
+    OciDir,
+    /// What `docker save` makes
+    DockerArchive,
+    /// All files, without layers and settings
+    RootfsTar,
+}

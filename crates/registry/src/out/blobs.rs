@@ -1,0 +1,173 @@
+//! Layers as the archives that registries have: those that they came in, or such as are made of them.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::fd::{AsFd, OwnedFd};
+
+use lamina_events::CancelToken;
+use lamina_image::{Digest, Hasher};
+use lamina_store::{ArchiveRecord, Store, StoreError};
+
+use super::compress::{compress, decompressed};
+use super::layer_tar::{WriteLayer, WriteRoot};
+use super::tar::Times;
+use crate::RegistryError;
+use crate::unpack::Compression;
+
+/// The version of how archives are written. It is part of their forms: what another version made is made anew.
+const VERSION: u32 = 1;
+
+/// A layer on its way out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutLayer {
+    /// Digest of its diff tree.
+    pub digest: Digest,
+    /// The method call that made it.
+    pub title: String,
+    /// When it was made, in seconds since 1970.
+    pub created: u64,
+    /// What is known of the archive that it came in.
+    pub original: Option<ArchiveRecord>,
+}
+
+/// How an archive that a layer came in is noted: with a digest of the layers below, bottom first, parts of which it may leave
+/// as they are.
+#[must_use]
+pub fn original_form(below: &[Digest]) -> String {
+    let mut hasher = Hasher::new();
+    for layer in below {
+        hasher.update(layer.as_bytes());
+    }
+    format!("original-{}", Digest::hex(&hasher.finish()))
+}
+
+/// How archives are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct How {
+    /// How they are compressed.
+    pub compression: Compression,
+    /// Which times files have in layers that were made here. Those that came in an archive keep theirs.
+    pub times: Times,
+}
+
+impl How {
+    fn form(self) -> String {
+        let times = if self.times == Times::Kept { "-times" } else { "" };
+        format!("{}-{VERSION}{times}", self.compression.name())
+    }
+}
+
+/// Archives of layers.
+#[derive(Clone, Copy)]
+pub(super) struct Archives<'a> {
+    pub(super) store: &'a Store,
+    pub(super) how: How,
+    pub(super) cancel: &'a CancelToken,
+}
+
+impl Archives<'_> {
+    fn made_before(self, layer: &OutLayer) -> Result<Option<ArchiveRecord>, RegistryError> {
+        Ok(self.store.archive(&layer.digest, &self.how_for(layer).form())?)
+    }
+
+    /// How an archive of a layer is made.
+    fn how_for(self, layer: &OutLayer) -> How {
+        let times = if layer.original.is_some() { Times::Kept } else { self.how.times };
+        How { times, ..self.how }
+    }
+
+    /// The archive of a layer: the one that it came in, as far as it is still here, or else one that is made.
+    pub(super) fn get(self, layer: &OutLayer) -> Result<(ArchiveRecord, File), RegistryError> {
+        if let Some(original) = &layer.original
+            && let Ok(file) = fs_err::File::open(self.store.layout().downloads().join(&original.sha256))
+        {
+            return Ok((original.clone(), file.into_file()));
+        }
+        self.make(layer)
+    }
+
+    /// The archive of a layer without compression.
+    pub(super) fn get_plain(self, layer: &OutLayer) -> Result<(ArchiveRecord, File), RegistryError> {
+        let plain = Self { how: How { compression: Compression::None, ..self.how }, ..self };
+        let (record, file) = plain.get(layer)?;
+        let compression = Compression::of_name(&record.compression)?;
+        if compression == Compression::None {
+            return Ok((record, file));
+        }
+        let mut packed = tempfile::tempfile_in(self.store.layout().downloads())?;
+        let mut reader = Until { inner: decompressed(file, compression)?, cancel: self.cancel };
+        let sums = compress(&mut reader, &mut packed, Compression::None)?;
+        if sums.sha256 != record.diff_id {
+            return plain.make(layer);
+        }
+        packed.seek(SeekFrom::Start(0))?;
+        let compression = Compression::None.name().to_owned();
+        Ok((ArchiveRecord { sha256: sums.sha256, size: sums.size, compression, ..record }, packed))
+    }
+
+    /// Makes the archive of a layer. The file has no name, so nothing is left of it.
+    pub(super) fn make(self, layer: &OutLayer) -> Result<(ArchiveRecord, File), RegistryError> {
+        let how = self.how_for(layer);
+        let downloads = self.store.layout().downloads();
+        fs_err::create_dir_all(&downloads)?;
+        let mut file = tempfile::tempfile_in(downloads)?;
+        let job = WriteLayer { layer: layer.digest, times: how.times };
+        let sums = self.written(&job, |reader| compress(reader, &mut file, how.compression))?;
+        file.seek(SeekFrom::Start(0))?;
+        let earlier = self.made_before(layer)?.filter(|earlier| earlier.sha256 == sums.sha256);
+        let record = ArchiveRecord {
+            layer: layer.digest,
+            form: how.form(),
+            diff_id: sums.diff_id,
+            sha256: sums.sha256,
+            size: sums.size,
+            compression: how.compression.name().to_owned(),
+            repositories: earlier.map(|earlier| earlier.repositories).unwrap_or_default(),
+            image: None,
+        };
+        self.store.record_archive(&record)?;
+        Ok((record, file))
+    }
+
+    /// Writes what layers are together into a file.
+    pub(super) fn write_root(self, layers: &[OutLayer], output: &OwnedFd) -> Result<(), RegistryError> {
+        let layers = layers.iter().map(|layer| WriteLayer { layer: layer.digest, times: self.how_for(layer).times });
+        let job = WriteRoot { layers: layers.collect() };
+        Ok(self.store.job(&job, &[output.as_fd()])?)
+    }
+
+    /// Reads what a job writes.
+    fn written<T>(
+        self,
+        job: &WriteLayer,
+        read: impl FnOnce(&mut dyn Read) -> io::Result<T>,
+    ) -> Result<T, RegistryError> {
+        let (reader, writer) = io::pipe()?;
+        std::thread::scope(|scope| {
+            let writing = scope.spawn(move || self.store.job(job, &[writer.as_fd()]));
+            let mut reader = Until { inner: reader, cancel: self.cancel };
+            let taken = read(&mut reader);
+            // Whoever still writes is told that nobody reads.
+            drop(reader);
+            let written = writing.join().map_err(|_| io::Error::other("a thread that waits for an archive ended"))?;
+            self.cancel.check().map_err(StoreError::from)?;
+            // What ends the reading ends the writing.
+            let taken = taken?;
+            written?;
+            Ok(taken)
+        })
+    }
+}
+
+/// A reader that ends with a cancellation.
+struct Until<'a, R> {
+    inner: R,
+    cancel: &'a CancelToken,
+}
+
+impl<R: Read> Read for Until<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.cancel.check().map_err(io::Error::other)?;
+        self.inner.read(buffer)
+    }
+}

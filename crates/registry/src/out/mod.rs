@@ -1,0 +1,50 @@
+//! Images on their way out of the store.
+
+mod blobs;
+mod compress;
+mod document;
+mod export;
+mod layer_tar;
+mod tar;
+
+use lamina_events::CancelToken;
+use lamina_image::RuntimeConfig;
+use lamina_store::Store;
+
+pub use blobs::{How, OutLayer, original_form};
+pub use export::Format;
+pub use layer_tar::NOT_PORTABLE;
+pub use tar::Times;
+
+/// An image on its way out.
+pub struct Outgoing<'a> {
+    /// The store that it is in.
+    pub store: &'a Store,
+    /// Its id.
+    pub id: String,
+    /// Its layers, the lowest first.
+    pub layers: Vec<OutLayer>,
+    /// How things are run in it.
+    pub config: &'a RuntimeConfig,
+    /// How its layers are packed.
+    pub how: How,
+    /// Stops it.
+    pub cancel: &'a CancelToken,
+    /// Told how many layers are done.
+    pub progress: &'a (dyn Fn(usize) + Sync),
+}
+
+impl Outgoing<'_> {
+    fn archives(&self) -> blobs::Archives<'_> {
+        blobs::Archives { store: self.store, how: self.how, cancel: self.cancel }
+    }
+
+    fn advanced(&self, layers: usize) {
+        (self.progress)(layers);
+    }
+}
+
+/// Registers what the store worker does for images that leave the store.
+pub(crate) fn jobs(table: lamina_store::JobTable) -> lamina_store::JobTable {
+    table.register::<layer_tar::WriteLayer>().register::<layer_tar::WriteRoot>()
+}

@@ -1,0 +1,300 @@
+//! Archives whose bytes depend on nothing but what is in them: POSIX `ustar`, with `pax` records for what that cannot say.
+
+use std::io::{self, Read, Write};
+
+use lamina_store::{Metadata, Timestamp};
+use tar::{EntryType, Header};
+
+/// Bytes of the blocks that archives consist of.
+const BLOCK: usize = 512;
+/// Largest owner of a `ustar` header: seven octal digits.
+const LARGEST_OWNER: u32 = 0o777_7777;
+/// Largest size and time of a `ustar` header: eleven octal digits.
+const LARGEST_NUMBER: u64 = 0o777_7777_7777;
+/// Longest name of a `ustar` header.
+const LONGEST_NAME: usize = 100;
+/// The name of headers that hold `pax` records, as Python has it.
+const RECORDS_NAME: &str = "././@PaxHeader";
+/// Bytes that are copied at once.
+const BUFFER_LENGTH: usize = 256 << 10;
+
+/// What an entry is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind<'a> {
+    Directory,
+    File { size: u64 },
+    HardLink { target: &'a [u8] },
+    Symlink { target: &'a [u8] },
+    Fifo,
+    Device { is_block: bool, major: u32, minor: u32 },
+}
+
+/// Which times entries have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum Times {
+    /// Those of the files.
+    Kept,
+    /// The time of packages, so that what has the same contents has the same bytes.
+    Constant,
+}
+
+/// An archive that is being written.
+pub(super) struct Writer<W: Write> {
+    inner: W,
+    times: Times,
+    buffer: Vec<u8>,
+}
+
+impl<W: Write> Writer<W> {
+    pub(super) fn new(inner: W) -> Self {
+        Self { inner, times: Times::Kept, buffer: vec![0; BUFFER_LENGTH] }
+    }
+
+    /// Which times the following entries have.
+    pub(super) fn set_times(&mut self, times: Times) {
+        self.times = times;
+    }
+
+    /// Writes the header of an entry at a path relative to the root. The bytes of a file follow with [`Self::contents`].
+    pub(super) fn entry(&mut self, path: &[u8], meta: &Metadata, kind: Kind<'_>) -> io::Result<()> {
+        let mut header = Header::new_ustar();
+        let mut records = Records::default();
+        let size = if let Kind::File { size } = kind { size } else { 0 };
+        let (entry_type, name) = match kind {
+            Kind::Directory if path.is_empty() => (EntryType::Directory, b"./".to_vec()),
+            Kind::Directory => (EntryType::Directory, [path, b"/"].concat()),
+            Kind::File { .. } => (EntryType::Regular, path.to_vec()),
+            Kind::HardLink { .. } => (EntryType::Link, path.to_vec()),
+            Kind::Symlink { .. } => (EntryType::Symlink, path.to_vec()),
+            Kind::Fifo => (EntryType::Fifo, path.to_vec()),
+            Kind::Device { is_block: true, .. } => (EntryType::Block, path.to_vec()),
+            Kind::Device { is_block: false, .. } => (EntryType::Char, path.to_vec()),
+        };
+        header.set_entry_type(entry_type);
+        header.set_mode(meta.mode);
+        let ustar = header.as_ustar_mut().ok_or_else(|| io::Error::other("no ustar header"))?;
+        put(&mut ustar.name, &name, "path", &mut records);
+        if let Kind::HardLink { target } | Kind::Symlink { target } = kind {
+            put(&mut ustar.linkname, target, "linkpath", &mut records);
+        }
+        let owner = |id: u32, name: &str, records: &mut Records| {
+            if id > LARGEST_OWNER {
+                records.add(name, id.to_string().as_bytes());
+                return 0;
+            }
+            u64::from(id)
+        };
+        header.set_uid(owner(meta.uid, "uid", &mut records));
+        header.set_gid(owner(meta.gid, "gid", &mut records));
+        if size > LARGEST_NUMBER {
+            records.add("size", size.to_string().as_bytes());
+        }
+        header.set_size(if size > LARGEST_NUMBER { 0 } else { size });
+        header.set_mtime(self.time(meta.modified, &mut records));
+        if let Kind::Device { major, minor, .. } = kind {
+            header.set_device_major(major)?;
+            header.set_device_minor(minor)?;
+        }
+        for (name, value) in &meta.xattrs {
+            records.add_bytes(&[b"SCHILY.xattr.", &name[..]].concat(), value);
+        }
+        self.records(&records)?;
+        header.set_cksum();
+        self.inner.write_all(header.as_bytes())
+    }
+
+    /// Writes the bytes of the file whose header was written last.
+    pub(super) fn contents(&mut self, size: u64, reader: &mut dyn Read) -> io::Result<()> {
+        let mut left = size;
+        while left > 0 {
+            let most = usize::try_from(left).unwrap_or(usize::MAX).min(self.buffer.len());
+            let count = reader.read(&mut self.buffer[..most])?;
+            if count == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            self.inner.write_all(&self.buffer[..count])?;
+            left -= count as u64;
+        }
+        self.pad(size)
+    }
+
+    /// Ends the archive.
+    pub(super) fn finish(mut self) -> io::Result<()> {
+        self.inner.write_all(&[0; 2 * BLOCK])?;
+        self.inner.flush()
+    }
+
+    /// The time for a header; what it cannot say goes into a record.
+    fn time(&self, modified: Timestamp, records: &mut Records) -> u64 {
+        let time = if self.times == Times::Constant { Timestamp::PACKAGE } else { modified };
+        let seconds = u64::try_from(time.seconds).ok().filter(|seconds| *seconds <= LARGEST_NUMBER);
+        if seconds.is_none() || time.nanoseconds > 0 {
+            records.add("mtime", decimal(time).as_bytes());
+        }
+        seconds.unwrap_or_default()
+    }
+
+    fn records(&mut self, records: &Records) -> io::Result<()> {
+        if records.bytes.is_empty() {
+            return Ok(());
+        }
+        let mut header = Header::new_ustar();
+        header.set_path(RECORDS_NAME)?;
+        header.set_entry_type(EntryType::XHeader);
+        header.set_mode(0o644);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(0);
+        header.set_size(records.bytes.len() as u64);
+        header.set_cksum();
+        self.inner.write_all(header.as_bytes())?;
+        self.inner.write_all(&records.bytes)?;
+        self.pad(records.bytes.len() as u64)
+    }
+
+    fn pad(&mut self, size: u64) -> io::Result<()> {
+        let block = BLOCK as u64;
+        let padding = usize::try_from((block - size % block) % block).unwrap_or_default();
+        self.inner.write_all(&[0; BLOCK][..padding])
+    }
+}
+
+/// Puts a name into a header, and into a record where it is too long.
+fn put(field: &mut [u8; LONGEST_NAME], name: &[u8], record: &str, records: &mut Records) {
+    let length = name.len().min(LONGEST_NAME);
+    field[..length].copy_from_slice(&name[..length]);
+    if name.len() > LONGEST_NAME {
+        records.add(record, name);
+    }
+}
+
+/// Seconds as a decimal number, without zeros at its end.
+fn decimal(time: Timestamp) -> String {
+    let Timestamp { seconds, nanoseconds } = time;
+    // Before 1970 the fraction leads back to the next whole second.
+    let (sign, seconds, fraction) = match (seconds < 0, nanoseconds) {
+        (true, 1..) => ("-", (seconds + 1).unsigned_abs(), 1_000_000_000 - nanoseconds),
+        (is_negative, _) => (if is_negative { "-" } else { "" }, seconds.unsigned_abs(), nanoseconds),
+    };
+    let text = format!("{sign}{seconds}.{fraction:09}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+/// Records of the `pax` form: `length name=value`, and a line's end.
+#[derive(Default)]
+struct Records {
+    bytes: Vec<u8>,
+}
+
+impl Records {
+    fn add(&mut self, name: &str, value: &[u8]) {
+        if std::str::from_utf8(value).is_err() && !self.bytes.starts_with(Self::BINARY) {
+            // Names are UTF-8 otherwise. It counts for what follows it.
+            self.bytes.splice(0..0, Self::BINARY.iter().copied());
+        }
+        self.add_bytes(name.as_bytes(), value);
+    }
+
+    const BINARY: &[u8] = b"21 hdrcharset=BINARY\n";
+
+    fn add_bytes(&mut self, name: &[u8], value: &[u8]) {
+        // The length counts its own digits.
+        let rest = name.len() + value.len() + 3;
+        let mut length = rest + 1;
+        while length.to_string().len() + rest != length {
+            length = length.to_string().len() + rest;
+        }
+        self.bytes.extend_from_slice(length.to_string().as_bytes());
+        for part in [b" ", name, b"=", value, b"\n"] {
+            self.bytes.extend_from_slice(part);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(write: impl FnOnce(&mut Writer<&mut Vec<u8>>) -> io::Result<()>) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let mut writer = Writer::new(&mut bytes);
+        write(&mut writer).unwrap();
+        writer.finish().unwrap();
+        bytes
+    }
+
+    #[test]
+    fn what_a_header_cannot_say_is_in_records() {
+        let long = [b"directory/".repeat(12), b"name-\xff".to_vec()].concat();
+        let meta = Metadata {
+            mode: 0o4755,
+            uid: 3_000_000,
+            gid: 7,
+            modified: Timestamp { seconds: -2, nanoseconds: 500_000_000 },
+            xattrs: [(b"user.a".to_vec(), b"x\0=".to_vec())].into(),
+        };
+        let bytes = written(|writer| {
+            writer.entry(&long, &meta, Kind::File { size: 3 })?;
+            writer.contents(3, &mut &b"abc"[..])?;
+            writer.entry(b"link", &Metadata::root_owned(0o777), Kind::HardLink { target: &long })
+        });
+        let mut archive = tar::Archive::new(&bytes[..]);
+        let mut entries = archive.entries().unwrap();
+        let mut file = entries.next().unwrap().unwrap();
+        assert_eq!(file.path_bytes(), long);
+        assert_eq!(file.header().mode().unwrap(), 0o4755);
+        let records: Vec<_> = file.pax_extensions().unwrap().unwrap().map(Result::unwrap).collect();
+        let value = |name: &str| records.iter().find(|record| record.key() == Ok(name)).unwrap().value_bytes();
+        assert_eq!(value("mtime"), b"-1.5");
+        assert_eq!(value("uid"), b"3000000");
+        assert_eq!(value("SCHILY.xattr.user.a"), b"x\0=");
+        assert_eq!(value("hdrcharset"), b"BINARY");
+        drop(records);
+        let mut contents = Vec::new();
+        file.read_to_end(&mut contents).unwrap();
+        assert_eq!(contents, b"abc");
+        let link = entries.next().unwrap().unwrap();
+        assert_eq!(link.link_name_bytes().unwrap(), long);
+        assert!(entries.next().is_none());
+        assert_eq!(bytes.len() % BLOCK, 0);
+    }
+
+    #[test]
+    fn records_say_their_own_length() {
+        let mut records = Records::default();
+        records.add("path", &[b'a'; 87]);
+        records.add_bytes(b"SCHILY.xattr.user.a", b"1\n2");
+        assert!(records.bytes.starts_with(b"96 path=aaa"));
+        assert!(records.bytes.ends_with(b"a\n27 SCHILY.xattr.user.a=1\n2\n"));
+    }
+
+    #[test]
+    fn times_are_decimal() {
+        let time = |seconds, nanoseconds| decimal(Timestamp { seconds, nanoseconds });
+        assert_eq!(time(12, 0), "12");
+        assert_eq!(time(12, 340_000_000), "12.34");
+        assert_eq!(time(-1, 999_999_999), "-0.000000001");
+        assert_eq!(time(-5, 0), "-5");
+        assert_eq!(time(0, 1), "0.000000001");
+    }
+
+    #[test]
+    fn a_short_file_is_no_archive() {
+        let mut writer = Writer::new(Vec::new());
+        writer.entry(b"a", &Metadata::root_owned(0o644), Kind::File { size: 5 }).unwrap();
+        assert_eq!(writer.contents(5, &mut &b"abc"[..]).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[test]
+    fn constant_times_leave_no_trace_of_the_files() {
+        let entry = |seconds| {
+            let modified = Timestamp { seconds, nanoseconds: 5 };
+            let meta = Metadata { modified, ..Metadata::root_owned(0o755) };
+            written(|writer| {
+                writer.set_times(Times::Constant);
+                writer.entry(b"", &meta, Kind::Directory)
+            })
+        };
+        assert_eq!(entry(5), entry(70_000));
+    }
+}

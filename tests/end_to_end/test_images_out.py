@@ -1,0 +1,134 @@
+"""Images that leave the store: what other programs make of them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import tarfile
+from pathlib import Path
+
+import pytest
+from conftest import Modal
+
+BUILD = """
+import modal
+
+image = modal.Image.debian_slim(python_version="3.11").run_commands(
+    "mkdir -p /data/old/deep /data/kept; echo x > /data/old/deep/x; echo {tag} > /data/y; chmod 2750 /data; chown 7:8 /data/y",
+    "ln /data/y /data/z; mkfifo /data/p; ln -s /etc/one /data/l; cp /bin/true /data/suid; chmod 4711 /data/suid",
+    "touch -d '2001-02-03 04:05:06.5' /data/suid; truncate -s 3M /data/sparse; : > '/data/odd name\\n'",
+    "python3 -c \\"import os; os.setxattr('/data/y', 'user.q', b'1')\\"",
+).run_commands(
+    "rm -r /data/old /data/l; mkdir /data/old; echo new > /data/old/n; mkdir -p /data/{long}; : > /data.txt; echo > /data/a.b; ln /data/a.b /data/a",
+).env({{"A": "b"}}).workdir("/data").entrypoint(["/bin/sh", "-c"]).cmd(["cat y; echo $A"])
+with modal.App("t").run():
+    image.build().publish("{tag}:v1")
+    print(image.object_id)
+"""
+LONG = "/".join(["long" * 10] * 5)
+FORM = "%P %y %m %U %G %s %n %T@ %l\\n"
+
+
+@pytest.fixture
+def name(modal: Modal) -> str:
+    """A published image."""
+    tag = os.urandom(4).hex()
+    modal.write("app.py", BUILD.format(tag=tag, long=LONG))
+    modal.python("app.py")
+    return f"{tag}:v1"
+
+
+def peer(*command: str | Path, **options) -> str:
+    """What another program prints."""
+    if shutil.which(str(command[0])) is None:
+        pytest.skip(f"`{command[0]}` is not installed; scripts/test installs it as root")
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, **options).stdout
+
+
+def listed(root: Path) -> list[str]:
+    return sorted(peer("find", ".", "-printf", FORM, cwd=root).splitlines())
+
+
+def test_what_comes_out_is_what_other_programs_take(modal: Modal, name: str, tmp_path: Path) -> None:
+    layout, bundle, root = tmp_path / "layout", tmp_path / "bundle", tmp_path / "root"
+    options = ("--keep-times", "--compression", "gzip")
+    modal("image", "export", name, "--format", "oci-dir", "-o", str(layout), *options)
+    shown = json.loads(peer("skopeo", "inspect", "--config", f"oci:{layout}:{name}"))
+    assert shown["config"] == {
+        "Env": ["A=b", "LANG=C.UTF-8", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
+        "Entrypoint": ["/bin/sh", "-c"],
+        "Cmd": ["cat y; echo $A"],
+        "WorkingDir": "/data",
+    }
+    assert [step["created_by"].split("(")[0] for step in shown["history"]] == [
+        "debian_slim",
+        "run_commands",
+        "run_commands",
+    ]
+    peer("umoci", "unpack", "--image", f"{layout}:{name}", bundle)
+    files = {line.split(" ")[0]: line for line in listed(bundle / "rootfs")}
+    assert files["data/suid"].split(" ")[1:] == [
+        "f",
+        "4711",
+        "0",
+        "0",
+        files["data/suid"].split(" ")[5],
+        "1",
+        "981173106.5000000000",
+        "",
+    ]
+    assert files["data/y"].split(" ")[1:7] == ["f", "644", "7", "8", "9", "2"]
+    assert "data/old/deep" not in files and "data/l" not in files and "data/old/n" in files and f"data/{LONG}" in files
+    assert os.getxattr(bundle / "rootfs/data/z", "user.q") == b"1"
+    # Without layers it is the same.
+    modal("image", "export", name, "--format", "rootfs-tar", "-o", str(tmp_path / "root.tar"), "--keep-times")
+    root.mkdir()
+    peer("tar", "-x", "-C", root, "-f", tmp_path / "root.tar", "--xattrs", "--xattrs-include=user.*")
+    assert listed(root) == listed(bundle / "rootfs")
+    assert os.getxattr(root / "data/z", "user.q") == b"1"
+
+
+@pytest.mark.parametrize(("kind", "transport"), [("oci-archive", "oci-archive"), ("docker-archive", "docker-archive")])
+def test_archives_are_the_same_every_time(modal: Modal, name: str, tmp_path: Path, kind: str, transport: str) -> None:
+    paths = [tmp_path / "one.tar", tmp_path / "two.tar"]
+    for path in paths:
+        modal("image", "export", name, "--format", kind, "-o", str(path))
+    assert len({hashlib.sha256(path.read_bytes()).digest() for path in paths}) == 1
+    shown = json.loads(peer("skopeo", "inspect", f"{transport}:{paths[0]}"))
+    assert len(shown["Layers"]) == 3
+    taken = modal("image", "export", name, "--format", kind, "-o", str(paths[0]), check=False)
+    assert taken.code == 1 and "--force" in taken.stderr
+    modal("image", "export", name, "--format", kind, "-o", str(paths[0]), "--force")
+    # It was built again: the same contents, at another time.
+    with tarfile.open(paths[0]) as archive:
+        assert {member.mtime for member in archive.getmembers()} == {946684800}
+
+
+def test_what_cannot_be_exported_is_said(modal: Modal, tmp_path: Path) -> None:
+    def refused(*arguments: str, code: int = 1) -> str:
+        result = modal("image", "export", *arguments, check=False)
+        assert result.code == code, result
+        return result.stderr
+
+    unknown = refused("nobody-has-this", "--format", "oci-archive", "-o", "x.tar")
+    assert "no image has the name `nobody-has-this:latest`" in unknown and "modal image names list" in unknown
+    assert "standard output" in refused("nobody-has-this", "--format", "oci-dir", "-o", "-", code=2)
+    modal.write(
+        "app.py",
+        """
+        import modal
+
+        image = modal.Image.debian_slim(python_version="3.11").run_commands("mkdir /d; : > /d/.wh.x")
+        with modal.App("t").run():
+            print(image.build().object_id)
+        """,
+    )
+    image = modal.python("app.py").stdout.strip()
+    assert "`/d/.wh.x` cannot be in an image" in refused(image, "--format", "oci-archive", "-o", "x.tar")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/x").touch()
+    assert "already" in refused(image, "--format", "oci-dir", "-o", "full")
+    assert not (tmp_path / "x.tar").exists()
