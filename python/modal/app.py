@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from modal._shared.api import Explained, explain_on_instance, refuse_keywords, with_aio
+from modal._shared.api import Bound, Explained, explain_on_instance, in_thread, refuse_keywords, with_aio
 from modal._shared.errors import trim_traceback
 from modal.exception import ImageBuildError, InvalidError
 from modal.functions import Function, Settings
@@ -51,6 +51,32 @@ class LocalEntrypoint(Generic[P, R]):
         return f"<modal.LocalEntrypoint `{self._name}` of {self._app!r}>"
 
 
+async def _lookup_aio(
+    name: str, *, environment_name: str | None = None, create_if_missing: bool = False, client: object = None
+) -> App:
+    from modal._client.deploy import in_executor, lookup
+
+    return await in_executor(lookup, name, environment_name, create_if_missing)
+
+
+def _lookup(
+    name: str, *, environment_name: str | None = None, create_if_missing: bool = False, client: object = None
+) -> App:
+    """The app that is deployed under a name, or has an id.
+
+    ```python
+    app = modal.App.lookup("demo")
+    print(app.app_id, app.get_tags())
+    ```
+
+    Where there is none, an empty one is made if `create_if_missing` says so. It has no functions here: they are
+    called by `modal.Function.from_name`.
+    """
+    from modal._client.deploy import lookup
+
+    return lookup(name, environment_name, create_if_missing)
+
+
 class App(metaclass=Explained):
     """Functions that run together, and what they share: an image, secrets, volumes.
 
@@ -75,6 +101,7 @@ class App(metaclass=Explained):
         secrets: Collection[Secret] | None = None,
         volumes: Volumes = None,
         include_source: bool = True,
+        tags: Mapping[str, str] | None = None,
         **unsupported: Any,
     ) -> None:
         refuse_keywords("modal.App", unsupported, _keywords(App.__init__))
@@ -86,12 +113,15 @@ class App(metaclass=Explained):
         self._secrets = _secrets(secrets, "`modal.App`")
         self._volumes = _volumes(volumes, "`modal.App`")
         self._include_source = include_source
+        self._tags = _tags(tags, "`modal.App`")
         self._functions: dict[str, Function[Any, Any, Any]] = {}
         self._entrypoints: dict[str, LocalEntrypoint[Any, Any]] = {}
         self._app_id: str | None = None
         self._engine: Engine | None = None
         #: Under which environment and name it was deployed by this process.
         self._deployed: tuple[str, str] | None = None
+        #: The apps that were included in one another, this one among them.
+        self._family: list[App] = [self]
         #: What tells it from all others where its functions were rebuilt; made when one travels.
         self._origin: str | None = None
 
@@ -105,8 +135,72 @@ class App(metaclass=Explained):
 
     @property
     def app_id(self) -> str | None:
-        """The id (`ap-…`) of the running app, or None."""
+        """The id (`ap-…`) of the app that runs or was deployed, or None."""
         return self._app_id
+
+    @property
+    def description(self) -> str | None:
+        """The app's name."""
+        return self._name
+
+    lookup = Bound(_lookup, _lookup_aio)
+
+    def include(self, /, other_app: App, inherit_tags: bool = True) -> App:
+        """Takes in the functions that another app has by now.
+
+        ```python
+        app = modal.App("whole").include(training.app).include(serving.app)
+        ```
+
+        They keep what they have of their own app: its image, secrets and volumes. Tags of this app come before those
+        of the other.
+        """
+        if not isinstance(other_app, App):
+            raise InvalidError(f"`app.include` takes a `modal.App`, not `{type(other_app).__name__}`")
+        for name, function in other_app._functions.items():
+            if self._functions.get(name, function) is not function:
+                import warnings
+
+                warnings.warn(f"the app has two functions of the name `{name}`; the later one counts", stacklevel=2)
+            self._functions[name] = function
+        if inherit_tags:
+            self._tags = {**other_app._tags, **self._tags}
+        if other_app._family is not self._family:
+            self._family += other_app._family
+            for member in self._family:
+                member._family = self._family
+        return self
+
+    @in_thread
+    def stop(self) -> None:
+        """Stops the app, for everybody: one that was deployed for good."""
+        from modal._client.deploy import stop
+
+        self._require_id("stop")
+        stop(self)
+
+    @in_thread
+    def get_tags(self) -> dict[str, str]:
+        """What was noted of the app, by ``modal.App(tags=...)`` or `App.set_tags`."""
+        from modal._client.deploy import get_tags
+
+        self._require_id("get_tags")
+        return get_tags(self)
+
+    @in_thread
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Replaces all tags of the app that runs or was deployed."""
+        from modal._client.deploy import set_tags
+
+        self._require_id("set_tags")
+        set_tags(self, _tags(tags, "`app.set_tags`"))
+
+    def _require_id(self, method: str) -> None:
+        if self._app_id is None:
+            raise InvalidError(
+                f"`app.{method}()` was called on an app that neither runs nor was deployed",
+                hint="look one up with `modal.App.lookup`, or call it in `with app.run():`",
+            )
 
     def function(
         self,
@@ -432,6 +526,14 @@ def _volumes(volumes: Any, owner: str) -> dict[str, Volume]:
     from modal.volume import check_volumes
 
     return check_volumes(volumes, owner)
+
+
+def _tags(tags: object, owner: str) -> dict[str, str]:
+    if not tags and (tags is None or isinstance(tags, dict)):
+        return {}
+    from modal._client.deploy import check_tags
+
+    return check_tags(tags, owner)
 
 
 def _gpu(gpu: object, owner: str) -> list[str]:

@@ -252,3 +252,95 @@ def test_bad_requests_are_refused(deployed: Deployed) -> None:
     ]:
         failed = modal("deploy", *words, check=False)
         assert failed.code != 0 and said in failed.stderr, failed.stderr
+
+
+CALLING = """
+import modal
+
+app = modal.App("calling", image=modal.Image.debian_slim(python_version="3.11"))
+double = modal.Function.from_name({name!r}, "double")
+
+
+@app.function()
+def calls(n: int):
+    found = [double.remote(n), *double.map(range(3)), double.spawn(7).get()]
+    found += list(modal.Function.from_name({name!r}, "count").remote_gen(3))
+    for name, function in [({name!r}, "fail"), ({name!r}, "nothing"), ("nowhere", "double")]:
+        try:
+            modal.Function.from_name(name, function).remote()
+        except Exception as error:
+            found.append(type(error).__name__)
+    return found
+
+
+@app.function()
+def passes(function):
+    return function.remote(5)
+
+
+@app.local_entrypoint()
+def main():
+    print(calls.remote(4))
+    print(passes.remote(double))
+"""
+
+
+def test_containers_call_deployed_apps(deployed: Deployed) -> None:
+    deployed.deploy()
+    deployed.modal.write("calling.py", CALLING.format(name=deployed.name))
+    expected = [8, 0, 2, 4, 14, 0, 1, 2, "ValueError", "NotFoundError", "NotFoundError"]
+    assert deployed.modal("run", "-q", "calling.py").stdout.splitlines()[-2:] == [str(expected), "10"]
+    # From the containers of a deployed app as well.
+    deployed.modal("deploy", "--name", f"{deployed.name}-calls", "calling.py")
+    try:
+        caller = CALLER.format(name=f"{deployed.name}-calls", function="calls", keywords={})
+        assert deployed.modal.python("-c", caller, "4").stdout == f"{expected}\n"
+    finally:
+        deployed.modal("app", "stop", "--yes", f"{deployed.name}-calls")
+
+
+INCLUDING = """
+import modal
+
+part = modal.App(image=modal.Image.debian_slim(python_version="3.11").env({{"PART": "yes"}}), tags={{"part": "1", "of": "part"}})
+app = modal.App({name!r}, image=modal.Image.debian_slim(python_version="3.11"), tags={{"of": "whole"}})
+
+
+@part.function()
+def inner():
+    import os
+
+    return os.environ.get("PART")
+
+
+@app.function()
+def outer():
+    return inner.remote()
+
+
+app.include(part)
+
+if __name__ == "__main__":
+    assert app.deploy() is app
+    print(app.app_id, outer.remote(), modal.Function.from_name({name!r}, "inner").remote())
+    found = modal.App.lookup({name!r})
+    print(found.app_id, found.name, sorted(found.get_tags().items()))
+    found.set_tags({{"new": "tag"}})
+    print(modal.App.lookup(found.app_id).get_tags())
+    found.stop()
+    try:
+        modal.App.lookup({name!r})
+    except modal.exception.NotFoundError as error:
+        print(error)
+"""
+
+
+def test_apps_are_deployed_and_looked_up_by_programs(deployed: Deployed) -> None:
+    deployed.modal.write("program.py", INCLUDING.format(name=deployed.name))
+    first, second, third, last = deployed.modal.python("program.py").stdout.splitlines()
+    identity = first.split()[0]
+    assert first == f"{identity} yes yes"
+    assert second == f"{identity} {deployed.name} [('of', 'whole'), ('part', '1')]"
+    assert third == "{'new': 'tag'}"
+    assert last.startswith(f"there is no deployed app `{deployed.name}`")
+    clean(deployed.modal)

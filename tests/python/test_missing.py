@@ -80,8 +80,6 @@ def test_names_are_also_where_modal_has_them():
 @pytest.mark.parametrize(
     ("read", "words"),
     [
-        (lambda: modal.App.lookup("x"), "`App.lookup` is not part of this version: use `modal.Function.from_name`"),
-        (lambda: modal.App("a").lookup, "`modal.Function.from_name`"),
         (lambda: modal.Function.lookup("a", "f"), "Modal has removed it: use `from_name`"),
         (lambda: modal.Volume.persisted("x"), "Modal has removed it: use `from_name`"),
         (lambda: modal.Image.debian_slim().copy_local_dir("x"), "with `copy=True` for a layer"),
@@ -121,7 +119,6 @@ def test_values_that_cannot_matter_here_are_taken_and_said_once(monkeypatch, rec
     for name in ("a", "b"):
         modal.App(name, tags={"a": "b"}).function(**settings)
     assert [str(warning.message) for warning in recwarn] == [
-        "`modal.App` is given what changes nothing here: `tags` (they are for Modal's dashboard)",
         "`@app.function` is given what changes nothing here: `region` (everything runs on this machine), "
         "`scaledown_window` (containers without work end after a minute), "
         "`experimental_options` (they are about Modal's own service), "

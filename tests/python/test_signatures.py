@@ -27,8 +27,13 @@ SIGNATURES = {
     "startup_timeout=None, name=None, is_generator=None, cloud=None, region=None, routing_region=None,"
     "nonpreemptible=False, enable_memory_snapshot=False, block_network=False, restrict_modal_access=False,"
     "single_use_containers=False, i6pn=None, include_source=None, experimental_options=None, max_inputs=None",
+    "App.get_tags": "",
+    "App.include": "other_app, inherit_tags=True",
     "App.local_entrypoint": "*, name=None",
+    "App.lookup": "name, *, client=None, environment_name=None, create_if_missing=False",
     "App.run": "*, name=None, client=None, detach=False, interactive=False, environment_name=None",
+    "App.set_tags": "tags",
+    "App.stop": "",
     "FilePatternMatcher": "*pattern",
     "FilePatternMatcher.can_prune_directories": "",
     "FilePatternMatcher.from_file": "file_path",

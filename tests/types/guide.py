@@ -136,3 +136,5 @@ def main(count: int = 3, name: str = "x") -> None:
 assert_type(modal.App("kept").deploy(tag="v1", strategy="recreate"), modal.App)
 deployed = modal.Function.from_name("kept", "work", version=2, environment_name="test")
 deployed.remote(1, key="value")
+assert_type(modal.App.lookup("kept", create_if_missing=True), modal.App)
+assert_type(modal.App("whole", tags={"team": "a"}).include(modal.App("part")), modal.App)

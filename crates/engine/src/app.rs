@@ -12,8 +12,8 @@ use lamina_builder::{BuildError, BuildOptions, Builder, BuiltImage, check_local}
 use lamina_events::{CancelToken, Event, Sink};
 use lamina_fetch::Client;
 use lamina_functions::{
-    Bytecode, BytecodeError, ContainerSpec, ContainerStarter, ContainerVolume, PoolOptions, Retries, SandboxStarter,
-    ServiceKind, ServiceSpec, Services,
+    Bytecode, BytecodeError, ContainerSpec, ContainerStarter, ContainerVolume, Elsewhere, PoolOptions, Retries,
+    SandboxStarter, ServiceKind, ServiceSpec, Services,
 };
 use lamina_ground::{DEFAULT_PATH, ErrorClass, Stack, causes, random_id};
 use lamina_image::{Digest, FileSet};
@@ -179,7 +179,9 @@ impl Engine {
             );
             (options, Box::new(starter) as Box<dyn ContainerStarter>)
         };
-        Services::new(specs.into_iter().map(service), sink)
+        let services = Services::new(specs.into_iter().map(service), sink);
+        services.reach_others_by(Arc::clone(&self.remotes) as Arc<dyn Elsewhere>);
+        services
     }
 
     /// The app with what it knows by name only (values of secrets, ids of volumes), and with the GPUs that it gets here.

@@ -4,7 +4,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use lamina_apps::RunningApp;
+use lamina_apps::{Deployments, RunningApp};
 use lamina_devices::Lender;
 use lamina_events::CancelToken;
 use lamina_functions::Terminal;
@@ -14,6 +14,7 @@ use lamina_store::{JobTable, Layout, SpentReserve, Store, worker_main};
 
 use lamina_volumes::Volumes;
 
+use crate::deployed::Remotes;
 use crate::host::Hosts;
 use crate::{EngineError, idmap, store_directory};
 
@@ -43,7 +44,6 @@ pub struct Options {
 }
 
 /// An open store with its helper processes. Everything ends with the last use of it.
-#[derive(Debug)]
 pub struct Engine {
     pub(crate) store: Store,
     pub(crate) launcher: Launcher,
@@ -54,6 +54,8 @@ pub struct Engine {
     pub(crate) detached: Option<Arc<RunningApp>>,
     /// The apps that run in this process.
     pub(crate) hosts: Hosts,
+    /// The deployed apps that containers of this process call.
+    pub(crate) remotes: Arc<Remotes>,
     /// Dropped last.
     _reserve: Option<SpentReserve>,
 }
@@ -82,6 +84,7 @@ impl Engine {
             helpers.launcher.prepare();
         }
         let devices = lender(options, &layout, &map, &helpers.launcher);
+        let deployments = Deployments::new(layout.clone());
         let store = Store::open(layout, helpers.worker)?;
         let Options { cancel, terminal, detached, .. } = options.clone();
         Ok(Self {
@@ -89,6 +92,7 @@ impl Engine {
             launcher: helpers.launcher,
             devices: Arc::new(devices),
             id_map: map,
+            remotes: Arc::new(Remotes::new(deployments, cancel.clone())),
             cancel,
             terminal,
             detached,
@@ -119,6 +123,12 @@ impl Engine {
     #[must_use]
     pub fn cancel(&self) -> &CancelToken {
         &self.cancel
+    }
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Engine").field("store", &self.store).finish_non_exhaustive()
     }
 }
 

@@ -6,12 +6,12 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::Scope;
 use std::time::Duration;
 
 use lamina_events::{CancelGuard, CancelToken, Event, Sink};
-use lamina_functions::{CallAnswer, CallId, CallStatus, Calls, ContainerSpec, OpenCall};
+use lamina_functions::{CallAnswer, CallId, CallStatus, Callee, Calls, ContainerSpec, OpenCall};
 use lamina_ground::{ErrorClass, nearest};
 use lamina_wire::{Payload, Receiver, Sender, WireError};
 use serde_json::Value;
@@ -437,7 +437,8 @@ impl Session<'_> {
             );
         };
         let id = CallId::new();
-        let open = OpenCall { id, pool: Arc::downgrade(pool), input: None, is_spawned: *spawned };
+        let callee = Arc::downgrade(pool) as Weak<dyn Callee>;
+        let open = OpenCall { id, callee, input: None, is_spawned: *spawned };
         if !self.calls.open(*call, open) {
             return self.refuse(*call, ErrorClass::ExecutionError, format!("two calls have the number `{call}`"));
         }

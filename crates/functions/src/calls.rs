@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
 
+use crate::elsewhere::Callee;
 use crate::ids::{CallId, ConnectionId, FunctionCallId};
-use crate::pool::Pool;
 
 /// The open calls of one connection, by its own labels: those of a session, or of the runner in a container. It knows
 /// which service has each of them, so that nobody has to ask all.
@@ -15,16 +15,22 @@ pub struct Calls {
 }
 
 /// A call that has not ended.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct OpenCall {
     /// Its id.
     pub id: CallId,
-    /// The pool that has it.
-    pub pool: Weak<Pool>,
+    /// Who has it: a pool, or another app.
+    pub callee: Weak<dyn Callee>,
     /// The input that made it, if it was one.
     pub input: Option<CallId>,
     /// Whether it goes on when whoever made it has ended.
     pub is_spawned: bool,
+}
+
+impl std::fmt::Debug for OpenCall {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("OpenCall").field("id", &self.id).finish_non_exhaustive()
+    }
 }
 
 impl OpenCall {
@@ -33,9 +39,9 @@ impl OpenCall {
     }
 
     fn cancel(&self) {
-        if let Some(pool) = self.pool.upgrade() {
+        if let Some(callee) = self.callee.upgrade() {
             // One that has ended meanwhile was answered.
-            let _ = pool.cancel(self.id);
+            let _ = callee.cancel(self.id);
         }
     }
 }
@@ -81,8 +87,8 @@ impl Calls {
     /// Items of a generator's call were consumed; those of a call that has ended matter to nobody.
     pub fn more(&self, label: u64, count: u64) {
         let call = self.lock().get(&label).cloned();
-        if let Some((id, pool)) = call.and_then(|call| Some((call.id, call.pool.upgrade()?))) {
-            let _ = pool.more(id, count);
+        if let Some((id, callee)) = call.and_then(|call| Some((call.id, call.callee.upgrade()?))) {
+            let _ = callee.more(id, count);
         }
     }
 

@@ -1,7 +1,7 @@
 //! The life of one container, in a thread of its own: start, conversation with the runner, output, end.
 
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use lamina_events::{Event, Stream};
@@ -14,12 +14,13 @@ use rustix::io::Errno;
 use crate::answer::{CallAnswer, CallStatus};
 use crate::aside;
 use crate::calls::OpenCall;
+use crate::elsewhere::{Callee, OtherApp};
 use crate::error::{CallError, Trouble};
 use crate::ids::CallId;
 use crate::link::{Link, RunnerCall};
 use crate::options::PoolOptions;
 use crate::output::Output;
-use crate::pool::{Seat, is_disconnected};
+use crate::pool::{Pool, Seat, is_disconnected};
 use crate::runner::{FromRunner, ResultStatus, RunnerRequest, RunnerResult, ToRunner};
 use crate::starter::{ContainerEnd, ContainerProcess, StartError, StartedContainer};
 use crate::state::{Deadline, EndReason};
@@ -271,8 +272,19 @@ impl Container {
             self.link.answer(&CallAnswer::Result { call: request.call, status }, Payload::default());
             Ok(())
         };
-        let Some((services, pool)) = services.as_ref().and_then(|all| Some((all, all.get(&request.function)?))) else {
-            return refuse(ErrorClass::NotFoundError, format!("the app has no function `{}`", request.function));
+        let Some(services) = services.as_ref() else {
+            return refuse(ErrorClass::ExecutionError, "the app has ended".to_owned());
+        };
+        let other = request.app.as_ref().map(|app| services.other_app(app));
+        let callee = match (&other, services.get(&request.function)) {
+            (Some(Some(other)), _) => Callees::Other(other),
+            (None, Some(pool)) => Callees::Pool(pool),
+            (Some(None), _) => {
+                return refuse(ErrorClass::ExecutionError, "other apps cannot be reached from here".to_owned());
+            }
+            (None, None) => {
+                return refuse(ErrorClass::NotFoundError, format!("the app has no function `{}`", request.function));
+            }
         };
         let Some(held) = services.holdings().take(&payload) else {
             let message = format!(
@@ -286,7 +298,7 @@ impl Container {
         let id = CallId::new();
         let open = OpenCall {
             id,
-            pool: Arc::downgrade(pool),
+            callee: callee.downgrade(),
             input: request.input.map(CallId::from_number),
             is_spawned: request.spawned,
         };
@@ -300,8 +312,15 @@ impl Container {
         // A spawned call outlives this container, so there is no use in having the container wait for it.
         let weight = if request.spawned { 0 } else { lamina_wire::weight(&payload) };
         let caller = RunnerCall::new(&self.link, request.call, weight, held);
-        if !pool.submit(id, part_of, payload, Arc::new(caller)) && !request.spawned {
-            services.report_deadlock(pool, id);
+        match callee {
+            Callees::Other(other) => {
+                other.submit(&request.function, id, request.spawned, payload, Arc::new(caller));
+            }
+            Callees::Pool(pool) => {
+                if !pool.submit(id, part_of, payload, Arc::new(caller)) && !request.spawned {
+                    services.report_deadlock(pool, id);
+                }
+            }
         }
         Ok(())
     }
@@ -416,6 +435,21 @@ impl Container {
             (_, ContainerEnd::Signaled(signal)) => return CallError::Signaled { function, signal, tail },
         };
         CallError::Broken { function, reason, tail }
+    }
+}
+
+/// Who runs what a container calls.
+enum Callees<'a> {
+    Pool(&'a Arc<Pool>),
+    Other(&'a Arc<dyn OtherApp>),
+}
+
+impl Callees<'_> {
+    fn downgrade(&self) -> Weak<dyn Callee> {
+        match self {
+            Self::Pool(pool) => Arc::downgrade(*pool) as Weak<dyn Callee>,
+            Self::Other(other) => Arc::downgrade(*other) as Weak<dyn Callee>,
+        }
     }
 }
 

@@ -132,6 +132,16 @@ pub enum CallError {
         /// The function.
         function: String,
     },
+    /// The process of another app said so, or could not be reached.
+    #[error("{message}")]
+    Elsewhere {
+        /// What it is in Python.
+        class: ErrorClass,
+        /// What it said.
+        message: String,
+        /// What to do about it.
+        hint: Option<String>,
+    },
 }
 
 impl CallError {
@@ -151,6 +161,7 @@ impl CallError {
             | Self::NotSent { .. }
             | Self::Cancelled { .. }
             | Self::Stopped { .. } => ErrorClass::ExecutionError,
+            Self::Elsewhere { class, .. } => *class,
         }
     }
 
@@ -192,6 +203,7 @@ impl Hint for CallError {
                 WireError::Io(error) => error.hint(),
                 _ => None,
             },
+            Self::Elsewhere { hint, .. } => hint.as_deref().map(Cow::Borrowed),
             Self::Cancelled { .. } | Self::Stopped { .. } => None,
         }
     }

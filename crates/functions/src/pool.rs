@@ -15,6 +15,7 @@ use crate::STACK_SIZE;
 use crate::call::{Caller, Outcome};
 use crate::container;
 use crate::deadlock::PoolView;
+use crate::elsewhere::Callee;
 use crate::error::CallError;
 use crate::ids::{CallId, FunctionCallId};
 use crate::options::PoolOptions;
@@ -103,28 +104,6 @@ impl Pool {
         self.shared.lock().view(self.name())
     }
 
-    /// Cancels a call: its caller gets [`CallError::Cancelled`], a container that runs it is killed and replaced. False
-    /// when there is no such call (any more).
-    #[must_use]
-    pub fn cancel(&self, call: CallId) -> bool {
-        let cancelled = self.shared.lock().cancel(call);
-        let Some(Cancelled { caller, process }) = cancelled else { return false };
-        if let Some(process) = process {
-            process.kill();
-        }
-        caller.end(Outcome::Error(CallError::Cancelled { function: self.shared.options.name() }));
-        true
-    }
-
-    /// The caller has consumed `count` items of a generator's call: lets its container send as many more. False when no
-    /// container runs the call (any more).
-    #[must_use]
-    pub fn more(&self, call: CallId, count: u64) -> bool {
-        let Some(link) = self.shared.lock().more(call, count) else { return false };
-        link.wake_up();
-        true
-    }
-
     /// Begins to stop: inputs that wait or run end with [`CallError::Stopped`], idle containers are told to leave. Does
     /// not wait for anything, so that several pools can stop together.
     pub fn begin_stop(&self) {
@@ -159,6 +138,26 @@ impl Pool {
             // One that panicked has printed why.
             let _ = thread.join();
         }
+    }
+}
+
+impl Callee for Pool {
+    /// Its caller gets [`CallError::Cancelled`]; a container that runs it is killed and replaced.
+    fn cancel(&self, call: CallId) -> bool {
+        let cancelled = self.shared.lock().cancel(call);
+        let Some(Cancelled { caller, process }) = cancelled else { return false };
+        if let Some(process) = process {
+            process.kill();
+        }
+        caller.end(Outcome::Error(CallError::Cancelled { function: self.shared.options.name() }));
+        true
+    }
+
+    /// Lets the container send as many more items.
+    fn more(&self, call: CallId, count: u64) -> bool {
+        let Some(link) = self.shared.lock().more(call, count) else { return false };
+        link.wake_up();
+        true
     }
 }
 

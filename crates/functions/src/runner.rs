@@ -5,6 +5,7 @@ use std::fmt;
 use lamina_ground::StorePath;
 use serde::{Deserialize, Serialize};
 
+use crate::elsewhere::AppReference;
 use crate::ids::{CallId, FunctionCallId};
 
 /// What a service runs, by the names that the runner finds it under.
@@ -225,6 +226,9 @@ pub struct RunnerRequest {
     /// Whether it goes on when whoever made it has ended.
     #[serde(default)]
     pub spawned: bool,
+    /// The deployed app that has the function, if it is not that of the container.
+    #[serde(default)]
+    pub app: Option<AppReference>,
 }
 
 /// How an input ended inside the container.
@@ -314,8 +318,15 @@ mod tests {
                 FromRunner::Result(RunnerResult { call: 7, status: ResultStatus::Exception }),
             ),
         ];
-        let request =
-            RunnerRequest { call: 1, function: "g".into(), input: None, map: None, identify: false, spawned: false };
+        let request = RunnerRequest {
+            call: 1,
+            function: "g".into(),
+            input: None,
+            map: None,
+            identify: false,
+            spawned: false,
+            app: None,
+        };
         let spawned = RunnerRequest {
             call: 2,
             function: "g".into(),
@@ -323,11 +334,12 @@ mod tests {
             map: Some(1),
             identify: true,
             spawned: true,
+            app: Some(AppReference { name: "demo".into(), environment: "main".into(), version: None }),
         };
         let calls = [
             (r#"{"type":"call","call":1,"function":"g"}"#, FromRunner::Call(request)),
             (
-                r#"{"type":"call","call":2,"function":"g","map":1,"input":7,"identify":true,"spawned":true}"#,
+                r#"{"type":"call","call":2,"function":"g","map":1,"input":7,"identify":true,"spawned":true,"app":{"name":"demo","environment":"main"}}"#,
                 FromRunner::Call(spawned),
             ),
             (r#"{"type":"more","call":1,"count":8}"#, FromRunner::More { call: 1, count: 8 }),

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use lamina_events::{Event, Sink};
 
 use crate::deadlock;
+use crate::elsewhere::{AppReference, Elsewhere, OtherApp};
 use crate::holdings::Holdings;
 use crate::ids::CallId;
 use crate::options::PoolOptions;
@@ -23,6 +24,8 @@ pub struct Services {
     holdings: Arc<Holdings>,
     /// Called when the last container of a service has gone.
     when_empty: OnceLock<Box<dyn Fn() + Send + Sync>>,
+    /// What reaches other apps.
+    elsewhere: OnceLock<Arc<dyn Elsewhere>>,
 }
 
 impl Services {
@@ -39,6 +42,7 @@ impl Services {
                 reported: Mutex::default(),
                 holdings: Arc::default(),
                 when_empty: OnceLock::new(),
+                elsewhere: OnceLock::new(),
             }
         })
     }
@@ -58,6 +62,17 @@ impl Services {
     pub fn when_empty(&self, action: impl Fn() + Send + Sync + 'static) {
         // Said once, by whoever has made them.
         let _ = self.when_empty.set(Box::new(action));
+    }
+
+    /// Lets containers call other apps.
+    pub fn reach_others_by(&self, elsewhere: Arc<dyn Elsewhere>) {
+        // Said once, by whoever has made them.
+        let _ = self.elsewhere.set(elsewhere);
+    }
+
+    /// Another app, if there is a way to any.
+    pub(crate) fn other_app(&self, app: &AppReference) -> Option<Arc<dyn OtherApp>> {
+        self.elsewhere.get().map(|elsewhere| elsewhere.app(app))
     }
 
     pub(crate) fn tell_of_empty_pool(&self) {

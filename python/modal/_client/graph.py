@@ -119,8 +119,9 @@ class Graph:
             self._problems.append(error)
             return otherwise
 
-    def add_function(self, app: App, function: Function[Any, Any, Any]) -> None:
-        """Adds a function and the image it uses."""
+    def add_function(self, function: Function[Any, Any, Any]) -> None:
+        """Adds a function and the image it uses. One that was included has what its own app says."""
+        app = function._app
         settings = function._settings
         module, source = self._source(app, function)
         self.functions.append(
@@ -184,7 +185,7 @@ def app_graph(app: App, name: str | None = None) -> tuple[Graph, dict[str, Any]]
     """The graph of an app, and the body of the request that starts it, under another name if one is given."""
     graph = Graph()
     for function in app._functions.values():
-        graph.add_function(app, function)
+        graph.add_function(function)
     if not app._functions and app._image is not None:
         graph.add_image(app._image)
     graph.check()

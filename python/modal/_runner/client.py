@@ -92,7 +92,7 @@ class Client(Conversation):
 def reach(function: Function[Any, Any, Any]) -> Client:
     """What calls a function of the same app from here, or an error that says why nothing can."""
     port = _port(function._name)
-    if port.app is not None and function._app is not port.app:
+    if port.app is not None and not any(function._app is member for member in port.app._family):
         raise ExecutionError(
             f"`{function._name}` belongs to {function._app!r}, and this container to {port.app!r}",
             hint="a container can call the functions of its own app: declare them with the same `modal.App`",

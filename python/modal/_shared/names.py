@@ -9,11 +9,16 @@ PLAIN = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz012345678
 ID_LENGTH = 22
 
 
+def is_app_id(name: object) -> bool:
+    """Whether this looks like the id of an app."""
+    return isinstance(name, str) and name.startswith("ap-") and len(name) == 3 + ID_LENGTH and name[3:].isalnum()
+
+
 def check_object_name(name: object, what: str) -> str:
     """Refuses what cannot be the name of `what` is kept."""
     if not isinstance(name, str):
         raise InvalidError(f"the name of {what} is a string, not `{name!r}`")
-    is_id = name.startswith("ap-") and len(name) == 3 + ID_LENGTH and name[3:].isalnum()
+    is_id = is_app_id(name)
     if not 1 <= len(name) <= 64 or not PLAIN.issuperset(name) or not name.strip(".") or is_id:
         raise InvalidError(
             f"`{name}` is no usable name of {what}",

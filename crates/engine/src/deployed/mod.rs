@@ -3,6 +3,7 @@
 mod content;
 mod host;
 mod notice;
+mod remote;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -26,6 +27,7 @@ use crate::{Engine, EngineError, store_directory, volumes};
 
 pub(crate) use content::{Content, Ground};
 pub use host::serve_deployed;
+pub(crate) use remote::Remotes;
 
 impl From<AppsError> for Failure {
     fn from(error: AppsError) -> Self {

@@ -14,6 +14,7 @@ use lamina_sandbox::SandboxError;
 use lamina_wire::{Payload, Receiver, Sender, WireError, socket_pair};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 
+use crate::elsewhere::Callee;
 use crate::*;
 
 /// How a fake container starts.

@@ -1,0 +1,301 @@
+//! Deployed apps as containers reach them: this process hands their calls on to the apps' own processes.
+
+use std::collections::HashMap;
+use std::os::unix::net::UnixStream;
+use std::sync::mpsc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use lamina_apps::{DeploymentName, Deployments};
+use lamina_events::CancelToken;
+use lamina_functions::{AppReference, CallError, CallId, Callee, Caller, Elsewhere, OtherApp, Outcome};
+use lamina_ground::ErrorClass;
+use lamina_wire::{Frame, Payload, Receiver, Sender};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::protocol::{Failure, PROTOCOL};
+
+/// The deployed apps that containers of this process have called.
+pub(crate) struct Remotes {
+    deployments: Deployments,
+    cancel: CancelToken,
+    apps: Mutex<HashMap<AppReference, Arc<Remote>>>,
+}
+
+impl Remotes {
+    /// Those of a store; nobody is waited for any more once `cancel` has come.
+    pub(crate) fn new(deployments: Deployments, cancel: CancelToken) -> Self {
+        Self { deployments, cancel, apps: Mutex::default() }
+    }
+}
+
+impl Elsewhere for Remotes {
+    fn app(&self, app: &AppReference) -> Arc<dyn OtherApp> {
+        let mut apps = self.apps.lock().unwrap_or_else(PoisonError::into_inner);
+        let remote = apps.entry(app.clone()).or_insert_with(|| {
+            Remote::start(Target {
+                app: app.clone(),
+                deployments: self.deployments.clone(),
+                cancel: self.cancel.clone(),
+            })
+        });
+        Arc::clone(remote) as Arc<dyn OtherApp>
+    }
+}
+
+/// What an app's process is to be told.
+enum Message {
+    Call(CallId, Vec<u8>, Payload),
+    About(Vec<u8>),
+}
+
+/// A deployed app: one thread sends to its process, and one for each connection hears what it answers.
+struct Remote {
+    queue: mpsc::Sender<Message>,
+    open: Arc<Open>,
+}
+
+/// Calls that have not ended, by their numbers.
+#[derive(Default)]
+struct Open {
+    calls: Mutex<HashMap<u64, OpenCall>>,
+}
+
+struct OpenCall {
+    caller: Arc<dyn Caller>,
+    /// The number of the connection that it was sent over, once it was.
+    connection: Option<u64>,
+}
+
+impl Open {
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, OpenCall>> {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn end(&self, call: u64, outcome: Outcome) {
+        let ended = self.lock().remove(&call);
+        if let Some(ended) = ended {
+            ended.caller.end(outcome);
+        }
+    }
+
+    /// Ends all calls that were sent over a connection.
+    fn end_all(&self, connection: u64, error: &CallError) {
+        let lost: Vec<_> = {
+            let mut calls = self.lock();
+            let numbers: Vec<u64> = calls
+                .iter()
+                .filter(|(_, call)| call.connection == Some(connection))
+                .map(|(number, _)| *number)
+                .collect();
+            numbers.iter().filter_map(|number| calls.remove(number)).collect()
+        };
+        for call in lost {
+            call.caller.end(Outcome::Error(error.clone()));
+        }
+    }
+}
+
+impl Remote {
+    fn start(target: Target) -> Arc<Self> {
+        let (queue, messages) = mpsc::channel();
+        let open = Arc::<Open>::default();
+        let remote = Arc::new(Self { queue, open: Arc::clone(&open) });
+        // It ends with the queue. Without a thread, calls are refused as soon as they cannot be queued.
+        let _ =
+            std::thread::Builder::new().name("other-app".to_owned()).spawn(move || forward(&target, &messages, &open));
+        remote
+    }
+}
+
+impl OtherApp for Remote {
+    fn submit(&self, function: &str, call: CallId, is_spawned: bool, payload: Payload, caller: Arc<dyn Caller>) {
+        let number = call.number();
+        self.open.lock().insert(number, OpenCall { caller, connection: None });
+        // Calls are told from other requests by how they begin.
+        let rest = if is_spawned { r#","spawned":true"# } else { "" };
+        let control = format!(r#"{{"type":"call","call":{number},"function":{}{rest}}}"#, json!(function));
+        if self.queue.send(Message::Call(call, control.into_bytes(), payload)).is_err() {
+            let message = format!("the call of `{function}` cannot be handed on: there are no further threads");
+            self.open.end(number, Outcome::Error(error(ErrorClass::ExecutionError, message)));
+        }
+    }
+}
+
+impl Callee for Remote {
+    fn cancel(&self, call: CallId) -> bool {
+        let is_open = self.open.lock().contains_key(&call.number());
+        is_open && self.tell(&json!({ "type": "cancel", "call": call.number() }))
+    }
+
+    fn more(&self, call: CallId, count: u64) -> bool {
+        self.tell(&json!({ "type": "more", "call": call.number(), "count": count }))
+    }
+}
+
+impl Remote {
+    fn tell(&self, control: &Value) -> bool {
+        self.queue.send(Message::About(control.to_string().into_bytes())).is_ok()
+    }
+}
+
+/// Which app is meant, and how it is reached.
+struct Target {
+    app: AppReference,
+    deployments: Deployments,
+    cancel: CancelToken,
+}
+
+/// How often a process that ends just when somebody comes is followed by another attempt.
+const ATTEMPTS: usize = 10;
+
+impl Target {
+    /// Connects with the app's process and attaches to the app.
+    fn connect(&self) -> Result<(Sender, Receiver), Failure> {
+        let name = DeploymentName::new(&self.app.environment, &self.app.name)?;
+        for _ in 0..ATTEMPTS {
+            let (deployment, socket) = self.deployments.connect(&name, &self.cancel)?;
+            if let Some(connected) = self.attach(&deployment.id, socket)? {
+                return Ok(connected);
+            }
+        }
+        Err(Failure::new(ErrorClass::ExecutionError, format!("the process of the app {name} ends again and again")))
+    }
+
+    /// Attaches to the app; nothing if its process was about to end.
+    fn attach(&self, id: &str, socket: UnixStream) -> Result<Option<(Sender, Receiver)>, Failure> {
+        let broken = |error: &dyn std::fmt::Display| {
+            let message = format!("the process of the app `{}` cannot be spoken with: {error}", self.app.name);
+            Failure::new(ErrorClass::ExecutionError, message)
+        };
+        let sender = Sender::new(socket.try_clone().map_err(|error| broken(&error))?);
+        let mut receiver = Receiver::new(socket);
+        let hello = json!({
+            "type": "hello", "protocol": PROTOCOL, "package": env!("CARGO_PKG_VERSION"), "package_directory": "",
+        });
+        let attach = json!({ "type": "app.attach", "request": 1, "app": id, "version": self.app.version });
+        for message in [hello, attach] {
+            // One that is gone is noticed by reading.
+            let _ = sender.send(message.to_string().as_bytes(), &[], &[]);
+        }
+        loop {
+            let Ok(Some(frame)) = receiver.receive() else { return Ok(None) };
+            let answer: Heard = serde_json::from_slice(&frame.control).map_err(|error| broken(&error))?;
+            match &*answer.kind {
+                "app.attached" => return Ok(Some((sender, receiver))),
+                "error" => {
+                    let class = answer.error.unwrap_or(ErrorClass::ExecutionError);
+                    return Err(Failure { hint: answer.hint, ..Failure::new(class, answer.message) });
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// A message of an app's process, as far as it matters here.
+#[derive(Deserialize)]
+struct Heard {
+    #[serde(rename = "type")]
+    kind: String,
+    #[serde(default)]
+    call: u64,
+    #[serde(default)]
+    status: String,
+    #[serde(default)]
+    error: Option<ErrorClass>,
+    #[serde(default)]
+    message: String,
+    #[serde(default)]
+    hint: Option<String>,
+}
+
+/// Sends what is queued, over a new connection where there is none any more.
+fn forward(target: &Target, messages: &mpsc::Receiver<Message>, open: &Arc<Open>) {
+    let mut current: Option<Sender> = None;
+    let mut connection = 0;
+    for message in messages {
+        let (call, control, payload) = match message {
+            Message::Call(call, control, payload) => (call.number(), control, payload),
+            Message::About(control) => {
+                // Of a connection that has ended all calls have.
+                let _ = current.as_ref().map(|sender| sender.send(&control, &[], &[]));
+                continue;
+            }
+        };
+        // The second attempt is for a connection that has ended since the last call.
+        for attempt in 0..2 {
+            let sender = match &current {
+                Some(sender) => sender.clone(),
+                None => match target.connect() {
+                    Ok((sender, receiver)) => {
+                        connection += 1;
+                        listen(target.app.name.clone(), receiver, connection, open);
+                        current.insert(sender).clone()
+                    }
+                    Err(Failure { error: class, message, hint, .. }) => {
+                        open.end(call, Outcome::Error(CallError::Elsewhere { class, message, hint }));
+                        break;
+                    }
+                },
+            };
+            if let Some(call) = open.lock().get_mut(&call) {
+                call.connection = Some(connection);
+            }
+            if sender.forward(&control, &payload).is_ok() {
+                break;
+            }
+            current = None;
+            if attempt == 1 {
+                open.end(call, Outcome::Error(lost(&target.app.name)));
+            } else if let Some(call) = open.lock().get_mut(&call) {
+                call.connection = None;
+            }
+        }
+    }
+}
+
+/// Hears what an app's process answers, until the connection ends.
+fn listen(app: String, mut receiver: Receiver, connection: u64, open: &Arc<Open>) {
+    let listening = Arc::clone(open);
+    let listener = std::thread::Builder::new().name("other-app".to_owned()).spawn(move || {
+        while let Ok(Some(frame)) = receiver.receive() {
+            take(frame, &listening);
+        }
+        listening.end_all(connection, &lost(&app));
+    });
+    if let Err(failed) = listener {
+        open.end_all(connection, &error(ErrorClass::ExecutionError, failed.to_string()));
+    }
+}
+
+fn take(frame: Frame, open: &Open) {
+    let Ok(heard) = serde_json::from_slice::<Heard>(&frame.control) else { return };
+    match (&*heard.kind, &*heard.status) {
+        ("item", _) => {
+            let caller = open.lock().get(&heard.call).map(|call| Arc::clone(&call.caller));
+            // A caller that is gone has cancelled.
+            let _ = caller.map(|caller| caller.item(frame.payload));
+        }
+        ("result", "ok") => open.end(heard.call, Outcome::Value(frame.payload)),
+        ("result", "exception") => open.end(heard.call, Outcome::Exception(frame.payload)),
+        ("result", _) => {
+            let class = heard.error.unwrap_or(ErrorClass::ExecutionError);
+            let Heard { message, hint, .. } = heard;
+            open.end(heard.call, Outcome::Error(CallError::Elsewhere { class, message, hint }));
+        }
+        _ => {}
+    }
+}
+
+fn lost(app: &str) -> CallError {
+    CallError::Elsewhere {
+        class: ErrorClass::RemoteError,
+        message: format!("the process of the deployed app `{app}` ended while it was needed"),
+        hint: Some("the next call starts it again; `modal app logs` may say more".to_owned()),
+    }
+}
+
+fn error(class: ErrorClass, message: String) -> CallError {
+    CallError::Elsewhere { class, message, hint: None }
+}

@@ -1,0 +1,42 @@
+//! Calls of other apps, which containers make.
+
+use std::sync::Arc;
+
+use lamina_wire::Payload;
+use serde::{Deserialize, Serialize};
+
+use crate::call::Caller;
+use crate::ids::CallId;
+
+/// Another app, as a runner names it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct AppReference {
+    /// Its name.
+    pub name: String,
+    /// The environment that it belongs to.
+    pub environment: String,
+    /// The number of the version that is meant, if it is a certain one.
+    #[serde(default)]
+    pub version: Option<u32>,
+}
+
+/// Whoever runs inputs.
+pub trait Callee: Send + Sync {
+    /// Cancels a call: its caller hears so. False when there is no such call any more.
+    fn cancel(&self, call: CallId) -> bool;
+
+    /// The caller has consumed items of a generator's call. False when nobody runs it any more.
+    fn more(&self, call: CallId, count: u64) -> bool;
+}
+
+/// An app that runs in another process.
+pub trait OtherApp: Callee {
+    /// Hands on an input; `caller` hears how it ends. Does not wait for anything.
+    fn submit(&self, function: &str, call: CallId, is_spawned: bool, payload: Payload, caller: Arc<dyn Caller>);
+}
+
+/// What reaches other apps.
+pub trait Elsewhere: Send + Sync {
+    /// The app, whether there is one or not. It lives as long as this does.
+    fn app(&self, app: &AppReference) -> Arc<dyn OtherApp>;
+}
