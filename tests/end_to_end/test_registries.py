@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import gzip
+import hashlib
 import json
 import os
 import shlex
@@ -223,6 +225,75 @@ def test_logins_of_google(modal: Modal, registry: Registry, reference: str, tmp_
     registry.replies["/google"] = (400, json.dumps({"error": "invalid_grant", "error_description": "Gone."}))
     errors = from_provider(modal, "from_registry", reference, values, check=False).stderr
     assert "invalid_grant Gone." in errors and "PRIVATE KEY" not in errors
+
+
+#: What `uv` rewrites, and expects to be as Python writes it.
+SETTINGS = b"""# system configuration generated and used by the sysconfig module
+build_time_vars = {'CC': 'cc'}
+"""
+
+
+def test_a_python_is_added(modal: Modal, registry: Registry, tmp_path: Path) -> None:
+    """A stand-in for a standalone build, laid out as those are, and the host's own `uv`."""
+    packed = archive(
+        ("python", None),
+        ("python/bin", None),
+        ("python/bin/python3.12", b"#!/bin/sh\necho added\n"),
+        ("python/lib", None),
+        ("python/lib/python3.12", None),
+        ("python/lib/python3.12/os.py", b""),
+        ("python/lib/python3.12/_sysconfigdata__linux_x86_64-linux-gnu.py", SETTINGS),
+        mode=0o755,
+    )
+    built = tmp_path / "cpython-3.12.4-x86_64-unknown-linux-gnu-install_only_stripped.tar.gz"
+    built.write_bytes(gzip.compress(packed))
+    build_of = {
+        "name": "cpython",
+        "arch": {"family": "x86_64", "variant": None},
+        "os": "linux",
+        "libc": "gnu",
+        "major": 3,
+        "minor": 12,
+        "patch": 4,
+        "prerelease": "",
+        "variant": None,
+        "build": "20240713",
+        "url": built.as_uri(),
+        "sha256": hashlib.sha256(built.read_bytes()).hexdigest(),
+    }
+    (tmp_path / "builds.json").write_text(json.dumps({"cpython-3.12.4-linux-x86_64-gnu": build_of}))
+    modal.environment["UV_PYTHON_DOWNLOADS_JSON_URL"] = str(tmp_path / "builds.json")
+    own = registry.address.encode()
+    loader = ("lib64", None), ("lib64/ld-linux-x86-64.so.2", own)
+    registry.put("glibc", archive(*loader, ("usr", None), ("usr/local", None), mode=0o750))
+    registry.put("musl", archive(("lib", None), ("lib/ld-musl-x86_64.so.1", own)))
+    registry.put("bare", archive(("etc", None), ("etc/bare", own)))
+    reference = f"{registry.address}/team/app:glibc"
+    modal.write(
+        "app.py",
+        f"""
+        import modal
+
+        image = modal.Image.from_registry({reference!r}, add_python="3.12")
+        with modal.App("t").run():
+            image.build()
+            image.publish("with-python")
+            lines = ["COPY --from=localhost/with-python:latest / /image", "WORKDIR /image"]
+            lines += ["RUN test $(stat -c %a usr/local) = 750 && test $(usr/local/bin/python3.12) = added"]
+            lines += ["RUN test -e usr/local/lib/python3.12/os.py && test -e lib64/ld-linux-x86-64.so.2"]
+            lines += ["RUN grep -q build_time_vars usr/local/lib/python3.12/_sysconfig* && ! grep -r cpython-3 usr"]
+            print(modal.Image.debian_slim("3.11").dockerfile_commands(lines).build().object_id)
+        """,
+    )
+    assert modal.python("app.py").stdout.startswith("im-")
+    for tag, lacks in [("musl", "musl as its C library"), ("bare", "no C library")]:
+        errors = refused(modal, repr(reference.replace("glibc", tag)), 'add_python="3.12"')
+        assert lacks in errors and "add_python" in errors
+    errors = refused(modal, repr(reference), 'add_python="3.9"')
+    assert "InvalidError" in errors and "`3.14t`" in errors
+    modal.environment["UV_PYTHON_DOWNLOADS_JSON_URL"] = str(tmp_path / "none.json")
+    errors = refused(modal, repr(reference), 'add_python="3.13"')
+    assert "UV_PYTHON_INSTALL_MIRROR" in errors
 
 
 def test_a_login_does_not_follow_a_redirection(modal: Modal, registry: Registry, reference: str) -> None:

@@ -279,7 +279,7 @@ def test_dockerfiles_are_read_when_the_app_starts(tmp_path, monkeypatch):
         lambda: modal.Image.from_dockerfile("a", ignore="x"),
         lambda: modal.Image.from_dockerfile("a", secrets=["x"]),
         lambda: modal.Image.from_dockerfile("a", env={"A": 1}),
-        lambda: modal.Image.from_dockerfile("a", add_python="3.11"),
+        lambda: modal.Image.from_dockerfile("a", add_python=3.11),
         lambda: BASE.dockerfile_commands(1),
         lambda: BASE.dockerfile_commands("RUN x", build_args={1: "a"}),
         lambda: BASE.dockerfile_commands("RUN x", context_files=["a"]),
@@ -304,8 +304,13 @@ def test_nothing_is_a_base():
         assert repr(image) == f'Image.{method}("r.example/x:1")'
         with pytest.raises(InvalidError, match=f"`Image.{method}` takes a name"):
             getattr(modal.Image, method)(3.11)
-    with pytest.raises(InvalidError, match="add_python"):
-        modal.Image.from_registry("python:3.11", add_python="3.12")
+    with pytest.raises(InvalidError, match="takes a series such as"):
+        modal.Image.from_registry("ubuntu:24.04", add_python=3.12)
+    added = modal.Image.from_registry("ubuntu:24.04", add_python="3.12", setup_dockerfile_commands=["RUN true"])
+    assert [step["kind"] for step in steps(added)] == ["from_registry", "add_python", "dockerfile_commands"]
+    assert steps(added)[1] == {"kind": "add_python", "version": "3.12"}
+    added = modal.Image.from_dockerfile("Dockerfile", add_python="3.12")
+    assert repr(added) == 'Image.from_dockerfile("Dockerfile").add_python("3.12")'
     assert repr(modal.Image.from_scratch(force_build=True).env({})) == "Image.from_scratch().env({})"
 
 

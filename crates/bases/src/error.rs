@@ -252,6 +252,12 @@ impl Hint for BaseError {
             Self::Dependency { .. } => {
                 Some(Cow::Borrowed("the mirror may be in the middle of an update: try again later"))
             }
+            Self::NoUv { native, .. } if native.is_empty() => Some("install it beside the package (`pip install uv`)".into()),
+            Self::Uv { native, .. } if native.is_empty() => Some(
+                "if this machine cannot reach it, set UV_PYTHON_INSTALL_MIRROR to a mirror of the standalone builds (`file://` \
+                 works too)"
+                    .into(),
+            ),
             Self::NoUv { native, .. } => Some(Cow::Owned(format!(
                 "install it beside the package (`pip install uv`), or use one of {native}, which Debian has"
             ))),

@@ -29,4 +29,5 @@ pub use bootstrap::{bootstrap, jobs};
 pub use error::{BaseError, SignatureProblem};
 pub use plan::{DebianPlan, PythonSource, Suite, debian_slim_plan};
 pub use shell::quote;
+pub use standalone::added_python;
 pub use toolchain::{Own as OwnCompilers, Toolchain};

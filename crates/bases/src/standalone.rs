@@ -10,6 +10,7 @@ use std::process::{Command, ExitStatus};
 use fs_err as fs;
 use lamina_events::CancelToken;
 use lamina_ground::EnvVars;
+use lamina_store::Timestamp;
 use lamina_system::{Bounds, run_bounded};
 
 use crate::BaseError;
@@ -34,6 +35,10 @@ const TAIL_LINES: usize = 8;
 
 /// Has `uv` install a version, and answers it as a tar archive for [`PREFIX`].
 pub(crate) fn fetch(version: &str, uv: Option<&Path>, cancel: &CancelToken) -> Result<File, BaseError> {
+    fetch_to(Path::new(""), version, uv, cancel)
+}
+
+fn fetch_to(target: &Path, version: &str, uv: Option<&Path>, cancel: &CancelToken) -> Result<File, BaseError> {
     let uv = uv.ok_or_else(|| BaseError::NoUv { version: version.into(), native: native_series() })?;
     let scratch = tempfile::tempdir()?;
     let request = format!("cpython-{version}-linux-{}-gnu", std::env::consts::ARCH);
@@ -53,10 +58,25 @@ pub(crate) fn fetch(version: &str, uv: Option<&Path>, cancel: &CancelToken) -> R
     }
     let installed =
         installation(scratch.path())?.ok_or_else(|| failed("it reported success, but installed nothing".into()))?;
-    let packed = pack(&installed, cancel);
+    let packed = pack(&installed, target, cancel);
     // However it looked to the packing.
     cancel.check()?;
     Ok(packed?)
+}
+
+/// A Python for an image from elsewhere, as a tar archive for its root: a standalone build in `/usr/local`, as Modal adds it.
+///
+/// # Errors
+/// When there is no `uv`, or it cannot get the version.
+pub fn added_python(version: &str, uv: Option<&Path>, cancel: &CancelToken) -> Result<File, BaseError> {
+    fetch_to(Path::new(PREFIX), version, uv, cancel).map_err(|error| match error {
+        // What Debian has is of no use to other images.
+        BaseError::NoUv { version, .. } => BaseError::NoUv { version, native: String::new() },
+        BaseError::Uv { version, command, mirror, reason, .. } => {
+            BaseError::Uv { version, command, mirror, reason, native: String::new() }
+        }
+        error => error,
+    })
 }
 
 /// Runs `uv`; answers its status and the end of what it said.
@@ -92,9 +112,9 @@ fn installation(directory: &Path) -> Result<Option<PathBuf>, std::io::Error> {
 }
 
 /// Packs an installation: owned by root, in a fixed order, with [`PREFIX`] wherever it names its own directory.
-fn pack(installed: &Path, cancel: &CancelToken) -> std::io::Result<File> {
+fn pack(installed: &Path, target: &Path, cancel: &CancelToken) -> std::io::Result<File> {
     let mut archive = tar::Builder::new(tempfile::tempfile()?);
-    append(&mut archive, installed, installed, cancel)?;
+    append(&mut archive, (installed, target), installed, cancel)?;
     let mut file = archive.into_inner()?;
     file.seek(SeekFrom::Start(0))?;
     Ok(file)
@@ -102,7 +122,7 @@ fn pack(installed: &Path, cancel: &CancelToken) -> std::io::Result<File> {
 
 fn append(
     archive: &mut tar::Builder<File>,
-    installed: &Path,
+    (installed, target): (&Path, &Path),
     directory: &Path,
     cancel: &CancelToken,
 ) -> std::io::Result<()> {
@@ -114,12 +134,12 @@ fn append(
             continue;
         }
         let path = entry.path();
-        let inside = path.strip_prefix(installed).map_err(std::io::Error::other)?;
+        let inside = &target.join(path.strip_prefix(installed).map_err(std::io::Error::other)?);
         let metadata = entry.metadata()?;
         let mut header = header(&metadata);
         if metadata.is_dir() {
             archive.append_data(&mut header, inside, std::io::empty())?;
-            append(archive, installed, &path, cancel)?;
+            append(archive, (installed, target), &path, cancel)?;
         } else if metadata.is_symlink() {
             archive.append_link(&mut header, inside, fs::read_link(&path)?)?;
         } else if metadata.len() > SETTINGS_LIMIT {
@@ -137,7 +157,7 @@ fn header(metadata: &Metadata) -> tar::Header {
     let mut header = tar::Header::new_gnu();
     header.set_uid(0);
     header.set_gid(0);
-    header.set_mtime(0);
+    header.set_mtime(Timestamp::PACKAGE.seconds.unsigned_abs());
     if metadata.is_dir() {
         header.set_entry_type(tar::EntryType::Directory);
         header.set_mode(0o755);
@@ -231,6 +251,8 @@ mod tests {
         assert!(fetch("3.12", Some(&uv), &CancelToken::new()).is_err());
         let error = fetch("3.12", None, &CancelToken::new()).unwrap_err();
         assert!(error.hint().unwrap().contains("pip install uv"), "{error}");
+        let error = added_python("3.12", None, &CancelToken::new()).unwrap_err();
+        assert!(error.hint().is_some_and(|hint| !hint.contains("Debian")), "{error}");
     }
 
     #[test]

@@ -418,8 +418,13 @@ impl<'a> Builder<'a> {
         if self.cancel.is_cancelled() {
             return BuildError::Cancelled;
         }
+        let mut refused_as = None;
         let (message, hint) = match error {
             StepError::Failed { message, hint } => (message, hint),
+            StepError::Other(BuildError::Refused { class, message, hint }) => {
+                refused_as = Some(class);
+                (message, hint)
+            }
             StepError::Because(error) => (causes(&*error), error.hint().map(Cow::into_owned)),
             StepError::Other(BuildError::Cancelled) => return BuildError::Cancelled,
             StepError::Other(error) => (error.to_string(), error.hint().map(Cow::into_owned)),
@@ -436,6 +441,9 @@ impl<'a> Builder<'a> {
             shell: parent.as_ref().map(|image| format!("modal shell {image}")),
             hint: hint.clone(),
         });
+        if let Some(class) = refused_as {
+            return BuildError::Refused { class, message, hint };
+        }
         BuildError::Step(Box::new(StepFailure {
             title: task.node.title.clone(),
             message,

@@ -30,8 +30,8 @@ pub use gpu::{GpuRequest, GpuRequestError};
 pub use key::{BUILDER_VERSION, KeyMaterial, LayerKey, image_id};
 pub use redact::{MASK, redact, redact_value};
 pub use step::{
-    AptInstall, AttachFiles, Cmd, CopyFiles, DebianSlim, Entrypoint, Env, ExistingImage, FromRegistry, FromScratch,
-    FunctionCode, IndexOptions, Micromamba, MicromambaInstall, PipInstall, PipInstallPrivateRepos, Place,
+    AddPython, AptInstall, AttachFiles, Cmd, CopyFiles, DebianSlim, Entrypoint, Env, ExistingImage, FromRegistry,
+    FromScratch, FunctionCode, IndexOptions, Micromamba, MicromambaInstall, PipInstall, PipInstallPrivateRepos, Place,
     PoetryInstallFromFile, Pyproject, RegistryProvider, Release, RunCommands, RunFunction, Shell, Step, UvPipInstall,
     UvSync, Workdir,
 };

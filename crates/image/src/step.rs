@@ -20,6 +20,8 @@ pub enum Step {
     FromScratch(FromScratch),
     /// An image of a registry.
     FromRegistry(FromRegistry),
+    /// A Python for an image that may have none.
+    AddPython(AddPython),
     /// What a Dockerfile describes.
     FromDockerfile(Dockerfile),
     /// Lines of a Dockerfile on an image.
@@ -126,6 +128,13 @@ pub struct FromRegistry {
     /// Whose login its secret holds; where nothing is said, its keys do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provider: Option<RegistryProvider>,
+}
+
+/// `add_python=` of images that are from elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct AddPython {
+    /// The series, for example `3.12`.
+    pub version: String,
 }
 
 /// A provider whose registries give logins of their own.
@@ -413,7 +422,8 @@ impl Step {
             | Self::FromRegistry(_)
             | Self::FromDockerfile(_) => Place::Base,
             Self::AttachFiles(_) => Place::End,
-            Self::DockerfileCommands(_)
+            Self::AddPython(_)
+            | Self::DockerfileCommands(_)
             | Self::Instruction(_)
             | Self::AptInstall(_)
             | Self::PipInstall(_)
@@ -484,6 +494,7 @@ impl Step {
             | Self::ExistingImage(_)
             | Self::FromScratch(_)
             | Self::FromRegistry(_)
+            | Self::AddPython(_)
             | Self::FromDockerfile(_)
             | Self::DockerfileCommands(_)
             | Self::Instruction(_)

@@ -19,7 +19,7 @@ pub use error::RegistryError;
 pub use login::{Login, Provider};
 pub use manifest::{Descriptor, Platform};
 pub use out::{Format, How, NOT_PORTABLE, OutLayer, Outgoing, Times, original_form};
-pub use pull::unpack;
+pub use pull::{unpack, unpack_archive};
 pub use reference::{DEFAULT_REGISTRY, Reference, ReferenceError};
 pub use unpack::{Compression, MALFORMED};
 

@@ -4,15 +4,17 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::mpsc;
 
+use data_encoding::HEXLOWER;
 use lamina_events::CancelToken;
 use lamina_fetch::{Download, FetchError, Progress};
 use lamina_ground::Stack;
 use lamina_image::Digest;
 use lamina_store::{JobError, Store, Work};
+use sha2::{Digest as _, Sha256};
 
 use crate::client::Part;
 use crate::tree::STRANGER;
-use crate::unpack::UnpackLayer;
+use crate::unpack::{Compression, UnpackLayer};
 use crate::{Registry, RegistryError};
 
 impl Registry {
@@ -93,6 +95,32 @@ impl Registry {
         };
         fetched.map_err(|error| self.refused(error))
     }
+}
+
+/// Unpacks an archive that is no image's, called `name` in messages, as a layer over those below.
+///
+/// # Errors
+/// When it is no archive that layers may be.
+pub fn unpack_archive(
+    mut archive: std::fs::File,
+    name: &str,
+    below: &Stack<Digest>,
+    store: &Store,
+    reserve: u64,
+) -> Result<Work, RegistryError> {
+    let mut hasher = Sha256::new();
+    std::io::copy(&mut archive, &mut hasher).map_err(FetchError::Io)?;
+    let work = store.new_work()?;
+    let job = UnpackLayer {
+        work: work.id().to_owned(),
+        below: store.view_paths(below),
+        compression: Compression::None,
+        diff_id: HEXLOWER.encode(&hasher.finalize()),
+        name: name.to_owned(),
+        reserve,
+    };
+    store.job(&job, &[archive.as_fd()])?;
+    Ok(work)
 }
 
 /// Unpacks a fetched layer over those below, and answers the work with it. It stops when the disk has less than `reserve` bytes

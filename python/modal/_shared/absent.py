@@ -131,10 +131,10 @@ _FUNCTION = ("block_network", "network_file_systems", "restrict_modal_access", "
 KEYWORDS = {
     "@app.function": _FUNCTION,
     "app.run": ("client", "detach", "environment_name", "show_progress", "stdout"),
-    "Image.from_dockerfile": ("add_python", "registry_secret"),
+    "Image.from_dockerfile": ("registry_secret",),
     **dict.fromkeys(
         ("Image.from_aws_ecr", "Image.from_gcp_artifact_registry", "Image.from_registry"),
-        ("add_python", "context_files", "gpu", "secrets"),
+        ("context_files", "gpu", "secrets"),
     ),
     "Image.run_function": ("network_file_systems",),
 }
@@ -150,7 +150,6 @@ RENAMED = {
 }
 
 HINTS = {
-    "add_python": "install Python in the Dockerfile, or use `Image.debian_slim().dockerfile_commands(...)`",
     "block_network": "containers use the network of this machine, and cannot do without",
     "client": _ACCOUNT,
     "detach": "use `modal run --detach`",

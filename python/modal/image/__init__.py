@@ -9,7 +9,7 @@ import sys
 
 from modal._shared.api import Explained, explain_on_instance, in_thread
 from modal.exception import ExecutionError, InvalidError
-from modal.image._step import factory_method, instance_method, make, quote, title
+from modal.image._step import factory_method, instance_method, make, quote, title, with_python
 from modal.image.commands import CommandSteps
 from modal.image.dockerfile import DockerfileSteps
 from modal.image.local import LocalSteps
@@ -122,6 +122,7 @@ class Image(PackageSteps, CommandSteps, LocalSteps, DockerfileSteps, metaclass=E
         *,
         setup_dockerfile_commands: list[str] | None = None,
         force_build: bool = False,
+        add_python: str | None = None,
     ) -> Image:
         """An image of a registry, by its name with a tag or a digest.
 
@@ -132,9 +133,10 @@ class Image(PackageSteps, CommandSteps, LocalSteps, DockerfileSteps, metaclass=E
         `secret` holds the login: ``REGISTRY_USERNAME`` and ``REGISTRY_PASSWORD``, or the keys that `Image.from_aws_ecr`
         and `Image.from_gcp_artifact_registry` take; without it those of ``docker login`` and ``podman login`` count.
         `setup_dockerfile_commands` are lines of a Dockerfile that follow. What a tag stands for is looked up once, and
-        again with `force_build`. The image needs a Python for functions, as ``python3`` or ``python`` on its PATH.
+        again with `force_build`. The image needs a Python for functions, as ``python3`` or ``python`` on its PATH:
+        `add_python`, a series from ``3.10`` to ``3.14`` or ``3.14t``, puts one into ``/usr/local``, before the lines.
         """
-        return _from_registry(cls, "from_registry", tag, secret, setup_dockerfile_commands, force_build)
+        return _from_registry(cls, "from_registry", tag, secret, setup_dockerfile_commands, force_build, add_python)
 
     @factory_method
     @classmethod
@@ -145,13 +147,23 @@ class Image(PackageSteps, CommandSteps, LocalSteps, DockerfileSteps, metaclass=E
         *,
         setup_dockerfile_commands: list[str] | None = None,
         force_build: bool = False,
+        add_python: str | None = None,
     ) -> Image:
         """An image of Amazon's Elastic Container Registry, as `Image.from_registry`.
 
         `secret` holds ``AWS_REGION``, and ``AWS_ACCESS_KEY_ID`` with ``AWS_SECRET_ACCESS_KEY``, or ``AWS_ROLE_ARN``. A
         role is given to these keys, or else to the token in the file that ``AWS_WEB_IDENTITY_TOKEN_FILE`` names here.
         """
-        return _from_registry(cls, "from_aws_ecr", tag, secret, setup_dockerfile_commands, force_build, provider="aws")
+        return _from_registry(
+            cls,
+            "from_aws_ecr",
+            tag,
+            secret,
+            setup_dockerfile_commands,
+            force_build,
+            add_python,
+            provider="aws",
+        )
 
     @factory_method
     @classmethod
@@ -162,6 +174,7 @@ class Image(PackageSteps, CommandSteps, LocalSteps, DockerfileSteps, metaclass=E
         *,
         setup_dockerfile_commands: list[str] | None = None,
         force_build: bool = False,
+        add_python: str | None = None,
     ) -> Image:
         """An image of Google's Artifact Registry, as `Image.from_registry`.
 
@@ -174,6 +187,7 @@ class Image(PackageSteps, CommandSteps, LocalSteps, DockerfileSteps, metaclass=E
             secret,
             setup_dockerfile_commands,
             force_build,
+            add_python,
             provider="gcp",
         )
 
@@ -314,6 +328,7 @@ def _from_registry(
     secret: Secret | None,
     setup_dockerfile_commands: list[str] | None,
     force_build: bool,
+    add_python: str | None,
     **provider: str,
 ) -> Image:
     if not isinstance(tag, str):
@@ -325,6 +340,8 @@ def _from_registry(
         secrets = check_secrets([secret], f"`Image.{method}`")
     step = {"kind": "from_registry", "reference": tag, **provider}
     image = make(cls, None, step, title(method, [quote(tag)]), secrets=secrets, force_build=force_build)
+    if add_python is not None:
+        image = with_python(cls, image, add_python, f"Image.{method}", force_build)
     if not setup_dockerfile_commands:
         return image
     return image.dockerfile_commands(setup_dockerfile_commands, force_build=force_build)

@@ -171,6 +171,14 @@ def make(
     return image
 
 
+def with_python(kind: Any, image: Image, version: object, owner: str, force_build: bool) -> Image:
+    """The image with a Python of this series; which there are is checked when it is built, as with Modal."""
+    if not isinstance(version, str):
+        raise InvalidError(f'`add_python` of `{owner}` takes a series such as "3.12", not `{version!r}`')
+    step = {"kind": "add_python", "version": version}
+    return make(kind, image, step, title("add_python", [quote(version)]), force_build=force_build)
+
+
 #: The most characters of a title.
 TITLE_LENGTH = 80
 

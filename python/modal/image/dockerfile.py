@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from modal.exception import InvalidError
-from modal.image._step import Steps, factory_method, flatten, instance_method, make, quote, title
+from modal.image._step import Steps, factory_method, flatten, instance_method, make, quote, title, with_python
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ class DockerfileSteps(Steps):
         env: Environment = None,
         secrets: Secrets = None,
         gpu: str | None = None,
+        add_python: str | None = None,
         build_args: dict[str, str] | None = None,
         ignore: Ignore = AUTO,
     ) -> Image:
@@ -63,7 +64,7 @@ class DockerfileSteps(Steps):
         ``localhost/NAME:TAG``: the image that `Image.publish` gave this name.
         Each instruction that changes files is a layer with a key of its own, stages build at the same time, and those
         that nothing uses are not built. `force_build` executes all that are needed anew, and no step of other calls.
-        ``USER`` is the user of later instructions; functions run as root.
+        ``USER`` is the user of later instructions; functions run as root. `add_python` is as in `Image.from_registry`.
         """
         owner = "Image.from_dockerfile"
         if not isinstance(path, (str, os.PathLike)):
@@ -93,7 +94,7 @@ class DockerfileSteps(Steps):
             from modal._shared.gpu import check_gpu
 
             image._gpu = check_gpu(gpu, f"`{owner}`")
-        return image
+        return image if add_python is None else with_python(cls, image, add_python, owner, force_build)
 
     @instance_method
     def dockerfile_commands(

@@ -28,7 +28,8 @@ const MASK_MINIMUM: usize = 6;
 /// Adds this crate's work for the store worker.
 #[must_use]
 pub fn jobs(table: JobTable) -> JobTable {
-    crate::steps::jobs(table.register::<FindSecrets>().register::<crate::toolchain::Look>())
+    let table = table.register::<FindSecrets>().register::<crate::toolchain::Look>();
+    crate::steps::jobs(table.register::<crate::steps::LookForLibc>())
 }
 
 /// Variables of a step's secrets whose values are to be kept; later secrets win. Those that the user allows, and those

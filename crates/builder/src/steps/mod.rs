@@ -1,5 +1,6 @@
 //! One module per kind of step. Each says what enters the step's key, and how its layers are made.
 
+mod add_python;
 mod apt;
 mod base;
 mod commands;
@@ -20,6 +21,7 @@ mod volumes;
 
 use std::sync::{Arc, OnceLock};
 
+pub(crate) use add_python::LookForLibc;
 pub(crate) use dockerfile::jobs;
 use lamina_ground::{DEFAULT_PATH, Hint, Stack};
 use lamina_image::{Definition, Digest, ExistingImage, Facts, FileSet, Graph, KeyMaterial, Node, Step};
@@ -95,6 +97,7 @@ impl<'a> Declared<'a> {
             Step::ExistingImage(image) => Self::Existing(image),
             Step::FromScratch(kind) => Self::Metadata(kind),
             Step::FromRegistry(kind) => Self::Layers(kind),
+            Step::AddPython(kind) => Self::Layers(kind),
             Step::FromDockerfile(kind) | Step::DockerfileCommands(kind) => Self::Metadata(kind),
             Step::Instruction(kind) if kind.makes_layer() => Self::Layers(kind),
             Step::Instruction(kind) => Self::Metadata(kind),

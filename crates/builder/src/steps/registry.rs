@@ -1,11 +1,12 @@
 //! `from_registry`.
 
+use std::borrow::Cow;
 use std::io::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use lamina_fetch::{Client, FetchError};
-use lamina_ground::{Stack, seconds_since_1970};
+use lamina_ground::{ErrorClass, Hint, Stack, seconds_since_1970};
 use lamina_image::{
     Digest, Facts, FromRegistry, Hasher, KeyMaterial, Node, RecordedFacts, RegistryProvider, SecretValues,
 };
@@ -194,12 +195,16 @@ fn login(pull: &Pull, node: &Node, client: &Client) -> Result<Option<Login>, Ste
     Login::of_secret(&value, pull.provider, &pull.reference, client).map(Some).map_err(failed)
 }
 
-fn failed(error: RegistryError) -> StepError {
+pub(super) fn failed(error: RegistryError) -> StepError {
     match error {
         RegistryError::Fetch(FetchError::Cancelled(_)) => StepError::Other(BuildError::Cancelled),
         RegistryError::Store(error) => StepError::from(error),
         RegistryError::Job(error) => StepError::from(StoreError::from(error)),
-        error @ RegistryError::Secret(_) => StepError::Other(BuildError::invalid(error)),
+        error @ RegistryError::Secret(_) => StepError::Other(BuildError::Refused {
+            class: ErrorClass::InvalidError,
+            message: error.to_string(),
+            hint: error.hint().map(Cow::into_owned),
+        }),
         error => StepError::of(error),
     }
 }

@@ -69,8 +69,8 @@ fn unavailable(given: &Unavailable) -> Option<Failure> {
         (
             "--add-python",
             add_python.is_some(),
-            "no Python is added to images of registries, and all others have one",
-            "choose the version in a program: `modal.Image.debian_slim(python_version=\"3.12\")`",
+            "it is for an image of a registry, whose name a shell does not take",
+            "declare it in a program: `modal.Image.from_registry(..., add_python=\"3.12\")`",
         ),
         ("--cloud", cloud.is_some(), "containers run on this machine, in no cloud", "leave it out"),
         ("--region", region.is_some(), "containers run on this machine, wherever it is", "leave it out"),
