@@ -35,11 +35,18 @@ if TYPE_CHECKING:
     from modal._runner.inputs import current_input_id as current_input_id
     from modal._runner.terminal import interact as interact
     from modal.app import App as App
+    from modal.cls import Cls as Cls
+    from modal.cls import parameter as parameter
     from modal.file_pattern_matcher import FilePatternMatcher as FilePatternMatcher
     from modal.function_call import FunctionCall as FunctionCall
     from modal.functions import Function as Function
     from modal.image import Image as Image
     from modal.output import enable_output as enable_output
+    from modal.partial_function import batched as batched
+    from modal.partial_function import concurrent as concurrent
+    from modal.partial_function import enter as enter
+    from modal.partial_function import exit as exit
+    from modal.partial_function import method as method
     from modal.retries import Retries as Retries
     from modal.secret import Secret as Secret
     from modal.volume import Volume as Volume
@@ -48,6 +55,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "App",
+    "Cls",
     "FilePatternMatcher",
     "Function",
     "FunctionCall",
@@ -55,16 +63,23 @@ __all__ = [
     "Retries",
     "Secret",
     "Volume",
+    "batched",
+    "concurrent",
     "current_function_call_id",
     "current_input_id",
     "enable_output",
+    "enter",
     "exception",
+    "exit",
     "interact",
     "is_local",
+    "method",
+    "parameter",
 ]
 
 _HOMES = {
     "App": "modal.app",
+    "Cls": "modal.cls",
     "FilePatternMatcher": "modal.file_pattern_matcher",
     "Function": "modal.functions",
     "FunctionCall": "modal.function_call",
@@ -72,10 +87,16 @@ _HOMES = {
     "Retries": "modal.retries",
     "Secret": "modal.secret",
     "Volume": "modal.volume",
+    "batched": "modal.partial_function",
+    "concurrent": "modal.partial_function",
     "current_function_call_id": "modal._runner.inputs",
     "current_input_id": "modal._runner.inputs",
     "enable_output": "modal.output",
+    "enter": "modal.partial_function",
+    "exit": "modal.partial_function",
     "interact": "modal._runner.terminal",
+    "method": "modal.partial_function",
+    "parameter": "modal.cls",
 }
 
 #: Modules that programs reach as attributes, without importing them.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from modal._shared.api import Bound, Explained, explain_on_instance, in_thread, refuse_keywords, with_aio
 from modal._shared.errors import trim_traceback
 from modal.exception import ImageBuildError, InvalidError
@@ -15,7 +17,10 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, Generic, Literal, NoReturn, ParamSpec, TypeAlias, TypeVar, Union
 
+    from typing_extensions import dataclass_transform
+
     from modal._client.engine import Engine
+    from modal.cls import Cls, parameter
     from modal.functions import Amount, Decorator
     from modal.retries import Retries
     from modal.secret import Secret
@@ -23,11 +28,18 @@ if TYPE_CHECKING:
 
     P = ParamSpec("P")
     R = TypeVar("R")
+    C = TypeVar("C", bound=type)
     Volumes: TypeAlias = Union[Mapping[str, Volume], Mapping[Place, Volume], None]
     #: What a keyword that is not here yet may ask for.
     Nothing: TypeAlias = Union[Literal[0, False, ""], dict[NoReturn, NoReturn], tuple[()], None]
 else:
     from modal._shared.api import Generic, P, R
+
+    parameter = None
+
+    def dataclass_transform(**_):  # noqa: D103
+        return lambda method: method
+
 
 DEFAULT_TIMEOUT = 300
 
@@ -115,6 +127,7 @@ class App(metaclass=Explained):
         self._include_source = include_source
         self._tags = _tags(tags, "`modal.App`")
         self._functions: dict[str, Function[Any, Any, Any]] = {}
+        self._classes: dict[str, Cls] = {}
         self._entrypoints: dict[str, LocalEntrypoint[Any, Any]] = {}
         self._app_id: str | None = None
         self._engine: Engine | None = None
@@ -163,6 +176,12 @@ class App(metaclass=Explained):
 
                 warnings.warn(f"the app has two functions of the name `{name}`; the later one counts", stacklevel=2)
             self._functions[name] = function
+        for name, cls in other_app._classes.items():
+            if self._classes.get(name, cls) is not cls:
+                import warnings
+
+                warnings.warn(f"the app has two classes of the name `{name}`; the later one counts", stacklevel=2)
+            self._classes[name] = cls
         if inherit_tags:
             self._tags = {**other_app._tags, **self._tags}
         if other_app._family is not self._family:
@@ -214,11 +233,19 @@ class App(metaclass=Explained):
         retries: int | Retries | None = None,
         cpu: Amount = None,
         memory: Amount = None,
+        min_containers: int | None = None,
         max_containers: int | None = None,
+        buffer_containers: int | None = None,
+        scaledown_window: int | None = None,
+        startup_timeout: int | None = None,
         serialized: bool = False,
         name: str | None = None,
         is_generator: bool | None = None,
         include_source: bool | None = None,
+        enable_memory_snapshot: bool = False,
+        block_network: bool = False,
+        single_use_containers: bool = False,
+        max_inputs: int | None = None,
         **unsupported: Any,
     ) -> Decorator:
         """Makes a function of the app out of the function below.
@@ -233,7 +260,10 @@ class App(metaclass=Explained):
         which the first is taken that there is. `timeout` is in seconds and holds for each attempt of a call; `retries`
         says how often a failed call is tried again (a number, or `modal.Retries`).
         `cpu` is a number of cores, `memory` in MiB; of a pair ``(request, limit)`` the limit counts. At most
-        `max_containers` run at a time. With ``serialized=True`` the function itself is sent to its containers, not
+        `max_containers` run at a time, at least `min_containers`, and as long as there are inputs `buffer_containers`
+        more than these need; one without an input goes after `scaledown_window` seconds (60). `startup_timeout` is the
+        time to get ready, `single_use_containers` run one input each, and with `block_network` they have no network.
+        With ``serialized=True`` the function itself is sent to its containers, not
         the module that defines it: for notebooks, and functions inside functions.
         """
         if positional:
@@ -254,10 +284,24 @@ class App(metaclass=Explained):
             include_source,
             _volumes(volumes, "`@app.function`"),
             _gpu(gpu, "`@app.function`"),
+            bool(enable_memory_snapshot),
+            _scaling(
+                max_containers,
+                max_inputs=max_inputs,
+                single_use_containers=single_use_containers,
+                min_containers=min_containers,
+                buffer_containers=buffer_containers,
+                scaledown_window=scaledown_window,
+                startup_timeout=startup_timeout,
+                block_network=block_network,
+            ),
         )
         _check_limits(settings)
 
         def decorate(raw: Callable[P, R]) -> Function[P, Any, R]:
+            partial = sys.modules.get("modal.partial_function")
+            if partial is not None and isinstance(raw, partial.PartialFunction):
+                raw = partial.configured(raw, settings)
             _check_target("function", raw, serialized)
             known = name or raw.__name__.strip("<>")
             yields = yields_values(raw)
@@ -280,6 +324,115 @@ class App(metaclass=Explained):
             return function
 
         return decorate
+
+    @dataclass_transform(field_specifiers=(parameter,), kw_only_default=True)
+    def cls(
+        self,
+        *positional: Any,
+        image: Image | None = None,
+        env: dict[str, str | None] | None = None,
+        secrets: Collection[Secret] | None = None,
+        volumes: Volumes = None,
+        gpu: str | list[str] | None = None,
+        timeout: int = DEFAULT_TIMEOUT,
+        retries: int | Retries | None = None,
+        cpu: Amount = None,
+        memory: Amount = None,
+        min_containers: int | None = None,
+        max_containers: int | None = None,
+        buffer_containers: int | None = None,
+        scaledown_window: int | None = None,
+        startup_timeout: int | None = None,
+        serialized: bool = False,
+        include_source: bool | None = None,
+        enable_memory_snapshot: bool = False,
+        block_network: bool = False,
+        single_use_containers: bool = False,
+        max_inputs: int | None = None,
+        **unsupported: Any,
+    ) -> Callable[[C], C]:
+        """Makes a class of the app out of the class below: its instances live in containers.
+
+        ```python
+        @app.cls(image=image, gpu="any")
+        class Model:
+            size: int = modal.parameter(default=7)
+
+            @modal.enter()
+            def load(self):
+                self.weights = load_weights(self.size)
+
+            @modal.method()
+            def predict(self, text: str) -> str: ...
+
+
+        Model(size=13).predict.remote("hello")
+        ```
+
+        The options are those of `App.function`. Each container has one instance, on which `@modal.enter()` runs before
+        the first input and `@modal.exit()` after the last one; instances with equal parameters share containers.
+        """
+        from modal.cls import Cls, check_class
+        from modal.partial_function import PartialFunction, WrongUse, configured
+
+        if positional:
+            _refuse_positional("cls", positional[0], WrongUse)
+        refuse_keywords("@app.cls", unsupported, _keywords(App.cls))
+        _check_image(image, "`@app.cls`")
+        settings = Settings(
+            image,
+            _environment(env, "`@app.cls`"),
+            secrets or (),
+            timeout,
+            _retries(retries),
+            cpu,
+            memory,
+            max_containers,
+            serialized,
+            include_source,
+            _volumes(volumes, "`@app.cls`"),
+            _gpu(gpu, "`@app.cls`"),
+            bool(enable_memory_snapshot),
+            _scaling(
+                max_containers,
+                max_inputs=max_inputs,
+                single_use_containers=single_use_containers,
+                min_containers=min_containers,
+                buffer_containers=buffer_containers,
+                scaledown_window=scaledown_window,
+                startup_timeout=startup_timeout,
+                block_network=block_network,
+            ),
+        )
+        _check_limits(settings)
+
+        def decorate(user_class: Any) -> Any:
+            if isinstance(user_class, PartialFunction) and isinstance(user_class.raw, type):
+                user_class = configured(user_class, settings)
+            if not isinstance(user_class, type):
+                what = (
+                    f"`{user_class._name}`, which is a class of an app already" if isinstance(user_class, Cls) else None
+                )
+                raise WrongUse(
+                    f"`@app.cls()` stands above a class, not {what or f'`{type(user_class).__name__}`'}",
+                    hint="put `@app.function()` above functions",
+                )
+            check_class(user_class, settings, serialized)
+            return self._add_class(user_class, settings)
+
+        return decorate
+
+    def _add_class(self, user_class: type, settings: Settings, name: str | None = None) -> Cls:
+        from modal.cls import Cls
+
+        name = name or user_class.__name__
+        if name in self._classes:
+            import warnings
+
+            warnings.warn(f"the app has two classes of the name `{name}`; the later one counts", stacklevel=3)
+        service: Function[Any, Any, Any] = Function(user_class, self, name, settings)
+        service._class = self._classes[name] = Cls(service, user_class, {})
+        return service._class
 
     def local_entrypoint(
         self, *positional: Any, name: str | None = None, **unsupported: Nothing
@@ -389,6 +542,10 @@ class App(metaclass=Explained):
     def __repr__(self) -> str:
         return f"App({self._name!r})" if self._name else "App()"
 
+    def _services(self) -> list[Function[Any, Any, Any]]:
+        """What containers serve: functions and classes."""
+        return [*self._functions.values(), *(cls._service for cls in self._classes.values())]
+
     def _default_image(self) -> Image:
         if self._image is None:
             self._image = Image.debian_slim()
@@ -468,7 +625,6 @@ class RunningApp:
 
     def _start(self, engine: Engine) -> None:
         from modal._client.graph import app_graph
-        from modal._shared.wire import encode_json
 
         app = self._app
         graph, body = app_graph(app, self._name)
@@ -480,17 +636,16 @@ class RunningApp:
         graph.record_ids(started.get("images") or {})
         app._app_id = started.get("app_id")
         app._engine = engine
-        for name, function in app._functions.items():
-            function._wire_name = encode_json(name).encode()
-            function._engine = engine
+        for service in app._services():
+            service._connect(engine)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         app = self._app
         engine, app._engine, app._app_id = app._engine, None, None
-        for function in app._functions.values():
-            function._engine = None
+        for service in app._services():
+            service._engine = None
         if engine is None:
             return
         try:
@@ -544,6 +699,14 @@ def _gpu(gpu: object, owner: str) -> list[str]:
     return check_gpu(gpu, owner, takes_list=True)
 
 
+def _scaling(max_containers: int | None, **given: Any) -> dict[str, Any]:
+    if not any(value is not None and value is not False for value in given.values()):
+        return {}
+    from modal._shared.scaling import checked_scaling
+
+    return checked_scaling(max_containers, **given)
+
+
 def _retries(retries: object) -> Retries | None:
     if retries is None:
         return None
@@ -568,13 +731,21 @@ def _check_image(image: object, owner: str) -> None:
 
 
 def _check_limits(settings: Settings) -> None:
-    if isinstance(settings.timeout, bool) or not isinstance(settings.timeout, int) or settings.timeout <= 0:
-        raise InvalidError(f"`timeout` takes a positive number of seconds, not `{settings.timeout!r}`")
+    _check_timeout(settings.timeout)
     for name, amount in (("cpu", settings.cpu), ("memory", settings.memory)):
         _check_amount(name, amount)
-    count = settings.max_containers
-    if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count <= 0):
-        raise InvalidError(f"`max_containers` takes a positive whole number, not `{count!r}`")
+    if settings.max_containers is not None:
+        _check_count("max_containers", settings.max_containers)
+
+
+def _check_timeout(timeout: object) -> None:
+    if isinstance(timeout, bool) or not isinstance(timeout, int) or timeout <= 0:
+        raise InvalidError(f"`timeout` takes a positive number of seconds, not `{timeout!r}`")
+
+
+def _check_count(name: str, count: object) -> None:
+    if isinstance(count, bool) or not isinstance(count, int) or count <= 0:
+        raise InvalidError(f"`{name}` takes a positive whole number, not `{count!r}`")
 
 
 def _check_amount(name: str, amount: object) -> None:
@@ -589,18 +760,22 @@ def _check_amount(name: str, amount: object) -> None:
             )
 
 
-def _refuse_positional(decorator: str, value: object) -> None:
+def _refuse_positional(decorator: str, value: object, kind: type[InvalidError] = InvalidError) -> None:
     if callable(value) and not isinstance(value, Image):
-        raise InvalidError(f"`@app.{decorator}` was used without parentheses", hint=f"write `@app.{decorator}()`")
-    raise InvalidError(
+        raise kind(f"`@app.{decorator}` was used without parentheses", hint=f"write `@app.{decorator}()`")
+    raise kind(
         f"`@app.{decorator}` takes no positional arguments",
         hint=f"write `@app.{decorator}(image=image)`" if isinstance(value, Image) else "name the argument",
     )
 
 
 def _check_target(decorator: str, raw: Any, serialized: bool) -> None:
-    if isinstance(raw, type):
-        raise InvalidError(f"`@app.{decorator}()` stands above a function, not the class `{raw.__name__}`")
+    classes = sys.modules.get("modal.cls")
+    if isinstance(raw, type) or (classes is not None and isinstance(raw, classes.Cls)):
+        raise InvalidError(
+            f"`@app.{decorator}()` stands above a function, not the class `{raw.__name__}`",
+            hint="put `@app.cls()` above classes",
+        )
     if isinstance(raw, Function):
         raise InvalidError(f"`{raw._name}` is already a function of an app")
     qualified = getattr(raw, "__qualname__", None)

@@ -25,6 +25,7 @@ __all__ = [
     "ExecutionError",
     "FunctionTimeoutError",
     "ImageBuildError",
+    "InputCancellation",
     "InternalError",
     "InvalidError",
     "ModuleNotMountable",
@@ -123,6 +124,10 @@ class TimeoutError(Error, builtins.TimeoutError):
 
 class FunctionTimeoutError(TimeoutError):
     """A function ran longer than its `timeout`."""
+
+
+class InputCancellation(BaseException):
+    """Raised in an input of a class that was cancelled while it ran. ``except Exception`` lets it pass."""
 
 
 class ModuleNotMountable(Exception):

@@ -4,20 +4,32 @@ from __future__ import annotations
 
 import sys
 
-from modal._shared.api import Explained, explain_on_instance, with_aio
+from modal._shared.api import Explained, explain_on_instance, in_thread, with_aio
 from modal._shared.errors import engine_error, unpack_exception
+from modal._shared.interpreter import decode_json, encode_json
 from modal._shared.payload import pack_any, pack_plain, unpack
 from modal.exception import DeserializationError, ExecutionError, InvalidError, SerializationError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
+    from collections.abc import (
+        AsyncIterable,
+        AsyncIterator,
+        Callable,
+        Collection,
+        Coroutine,
+        Iterable,
+        Iterator,
+        Mapping,
+    )
     from typing import Any, Generic, ParamSpec, Protocol, TypeVar, Union, overload
 
     from modal._calls.conversation import Conversation
     from modal._shared.api import Bound
+    from modal._shared.autoscaler import Autoscaler, FunctionStats
     from modal._shared.payload import Payload
-    from modal.app import App
+    from modal.app import App, Volumes
+    from modal.cls import Cls
     from modal.function_call import FunctionCall
     from modal.image import Image
     from modal.retries import Retries
@@ -70,6 +82,7 @@ class Settings:
 
     __slots__ = (
         "cpu",
+        "enable_memory_snapshot",
         "env",
         "gpu",
         "image",
@@ -77,6 +90,7 @@ class Settings:
         "max_containers",
         "memory",
         "retries",
+        "scaling",
         "secrets",
         "serialized",
         "timeout",
@@ -97,7 +111,12 @@ class Settings:
         include_source: bool | None,
         volumes: dict[str, Volume],
         gpu: list[str],
+        enable_memory_snapshot: bool = False,
+        scaling: dict[str, Any] | None = None,
     ) -> None:
+        #: How many containers there are and how many inputs they run, as the engine gets it.
+        self.scaling = scaling or {}
+        self.enable_memory_snapshot = enable_memory_snapshot
         self.volumes = volumes
         self.gpu = gpu
         self.image = image
@@ -129,6 +148,13 @@ class Function(Generic[P, R, L], metaclass=Explained):
 
     In event loops: ``await describe.remote.aio(rows)``, ``async for result in describe.map.aio(batches)``.
     """
+
+    #: What this is a variant or a method of; None for what was declared as it is.
+    _service: Function[Any, Any, Any] | None = None
+    #: The options that it has otherwise than what was declared.
+    _options: Mapping[str, Any] = {}
+    #: The class that it serves, if it does.
+    _class: Cls | None = None
 
     def __init__(self, raw: Callable[P, L], app: App, name: str, settings: Settings) -> None:
         self._raw = raw
@@ -314,6 +340,111 @@ class Function(Generic[P, R, L], metaclass=Explained):
         for _ in self.map(*input_iterators, kwargs=kwargs, order_outputs=False, return_exceptions=ignore_exceptions):
             pass
 
+    def with_options(
+        self,
+        *,
+        cpu: Amount = None,
+        memory: Amount = None,
+        gpu: str | None = None,
+        env: dict[str, str | None] | None = None,
+        secrets: Collection[Secret] | None = None,
+        volumes: Volumes = None,
+        retries: int | Retries | None = None,
+        max_containers: int | None = None,
+        buffer_containers: int | None = None,
+        scaledown_window: int | None = None,
+        timeout: int | None = None,
+        **unsupported: Any,
+    ) -> Function[P, R, L]:
+        """The same function with other options, which has containers of its own. What is not given stays as it is."""
+        from modal._shared.variants import checked_options
+
+        return self._variant(
+            checked_options(
+                "Function.with_options",
+                unsupported,
+                cpu=cpu,
+                memory=memory,
+                gpu=gpu,
+                env=env,
+                secrets=secrets,
+                volumes=volumes,
+                retries=retries,
+                max_containers=max_containers,
+                buffer_containers=buffer_containers,
+                scaledown_window=scaledown_window,
+                timeout=timeout,
+            )
+        )
+
+    def with_concurrency(self, *, max_inputs: int, target_inputs: int | None = None) -> Function[P, R, L]:
+        """The same function with containers that run other numbers of inputs at a time, as `modal.concurrent` says."""
+        from modal._shared.scaling import concurrency
+
+        return self._variant({"concurrency": concurrency(max_inputs, target_inputs)})
+
+    def with_batching(self, *, max_batch_size: int, wait_ms: int) -> Function[P, R, L]:
+        """The same function with other batches, as `modal.batched` says."""
+        from modal._shared.scaling import batching
+
+        return self._variant({"batching": batching(max_batch_size, wait_ms)})
+
+    def _pool(self, **changes: Any) -> dict[str, Any]:
+        """What the engine tells of the containers, once it keeps as many as are wanted."""
+        engine = self._running(generator=self._is_generator)
+        ask = getattr(engine, "request", None)
+        if ask is None:
+            raise ExecutionError(
+                f"the containers of `{self._name}` cannot be asked for in a container",
+                hint="ask in the program that runs the app",
+            )
+        named = decode_json("{" + f'"function":{self._wire_name.decode()}' + "}")
+        return ask("pool", {**named, **changes})["value"]  # type: ignore[no-any-return]
+
+    @in_thread
+    def get_current_stats(self) -> FunctionStats:
+        """How many inputs wait and run, and in how many containers."""
+        from modal._shared.autoscaler import FunctionStats
+
+        return FunctionStats(**self._pool()["stats"])
+
+    @property
+    def autoscaler(self) -> Autoscaler:
+        """How many containers there are: `autoscaler.settings()`, `autoscaler.update(...)`."""
+        from modal._shared.autoscaler import Autoscaler
+
+        return Autoscaler(self)
+
+    @in_thread
+    def update_autoscaler(
+        self,
+        *,
+        min_containers: int | None = None,
+        max_containers: int | None = None,
+        buffer_containers: int | None = None,
+        scaledown_window: int | None = None,
+    ) -> None:
+        """Changes how many containers there are, until the app ends. What is not given stays as it is."""
+        from modal._shared.autoscaler import checked_changes
+
+        changes = {
+            "min_containers": min_containers,
+            "max_containers": max_containers,
+            "buffer_containers": buffer_containers,
+            "scaledown_window": scaledown_window,
+        }
+        self._pool(**checked_changes({name: value for name, value in changes.items() if value is not None}))
+
+    def _variant(self, options: dict[str, Any]) -> Function[P, R, L]:
+        if not options:
+            return self
+        changed: Function[P, R, L] = object.__new__(type(self))
+        changed.__dict__.update(self.__dict__)
+        changed._service = self._service or self
+        changed._options = {**self._options, **options}
+        changed._engine = None
+        return changed
+
     def get_raw_f(self) -> Callable[P, L]:
         """The function as it was before it was decorated."""
         return self._raw
@@ -331,8 +462,10 @@ class Function(Generic[P, R, L], metaclass=Explained):
     if not TYPE_CHECKING:
         __getattr__ = explain_on_instance
 
-    def __reduce__(self) -> str:
+    def __reduce__(self) -> Any:
         # Passed as an argument, a function travels as its name, as undecorated ones do.
+        if self._service is not None:
+            return Function._variant, (self._service, dict(self._options))
         return self._raw.__qualname__
 
     def _map(
@@ -370,25 +503,56 @@ class Function(Generic[P, R, L], metaclass=Explained):
     def _running(self, generator: bool = False) -> Conversation:
         """The engine to call, or an error that says why the function cannot be called like this."""
         self._check_kind(generator)
-        if self._engine is None:
+        engine, service = self._engine, self._service
+        if engine is None or (service is not None and service._engine is not engine):
+            return self._find_engine()
+        return engine
+
+    def _find_engine(self) -> Conversation:
+        service = self._service or self
+        if service._engine is None:
             from modal import is_local
 
             if not is_local():
                 from modal._runner.client import reach
 
-                return reach(self)
-            if self._app._deployed is not None:
+                service._connect(reach(service))
+            elif self._app._deployed is not None:
                 from modal._client.deployed import reach as reach_deployed
-                from modal._shared.interpreter import encode_json
 
-                self._wire_name = encode_json(self._name).encode()
-                return reach_deployed(*self._app._deployed, None)
-            raise ExecutionError(
-                f"`{self._name}` cannot be called in a container: its app is not running",
-                hint="start this script with `modal run`, or call inside `with app.run():`; the app runs until the "
-                "entrypoint, or that block, ends, and does not wait for threads and exit handlers",
-            )
-        return self._engine
+                # Looked for at every call: its process may have ended.
+                host = reach_deployed(*self._app._deployed, None)
+                self._wire_name = self._named(host)
+                return host
+            else:
+                raise ExecutionError(
+                    f"`{self._name}` cannot be called in a container: its app is not running",
+                    hint="start this script with `modal run`, or call inside `with app.run():`; the app runs until the "
+                    "entrypoint, or that block, ends, and does not wait for threads and exit handlers",
+                )
+        engine = service._engine
+        assert engine is not None
+        if service is not self:
+            self._connect(engine)
+        return engine
+
+    def _connect(self, engine: Conversation) -> None:
+        """From now on, it is called over this connection."""
+        self._wire_name = self._named(engine)
+        self._engine = engine
+
+    def _named(self, engine: Conversation) -> bytes:
+        """What calls over this connection name it by."""
+        service = self._service or self
+        name = encode_json(service._name) + self._suffix()
+        parameters = self._parameters()
+        if parameters or self._options:
+            from modal._shared.variants import wire_options
+
+            options = wire_options(dict(self._options))
+            label = engine.name_variant({"function": service._name, "parameters": parameters, "options": options})
+            name += f',"variant":{label}'
+        return name.encode()
 
     def _check_kind(self, generator: bool) -> None:
         """Refuses a call that does not fit the kind of function."""
@@ -402,6 +566,14 @@ class Function(Generic[P, R, L], metaclass=Explained):
                 f"`{self._name}` is no generator, so `.remote_gen` cannot run it",
                 hint=f"write `{self._name}.remote(...)`, or `yield` values in it",
             )
+
+    def _suffix(self) -> str:
+        """What follows the service's name in control messages."""
+        return ""
+
+    def _parameters(self) -> list[dict[str, str]]:
+        """The parameters of the instance of a class."""
+        return []
 
     def _pack(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Payload:
         plain = pack_plain(args, kwargs)

@@ -95,7 +95,7 @@ REFERENCES = {
     "plain-function": ["app.py::plain"],
     "value": ["app.py::text"],
     "generator": ["app.py::values"],
-    "class-of-app": ["classes.py::Model.run"],
+    "class-of-app": ["classes.py::Model.walk"],
     "nothing-given": [],
 }
 

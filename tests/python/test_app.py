@@ -249,7 +249,6 @@ def test_unknown_names_explain_themselves():
 @pytest.mark.parametrize(
     ("keywords", "message", "hint"),
     [
-        ({"block_network": True}, "`@app.function` does not take `block_network`", "network of this machine"),
         ({"max_container": 1}, "`@app.function` does not take `max_container`", "did you mean `max_containers`?"),
         ({"schedule": 5}, "does not take `schedule`", "cron"),
     ],

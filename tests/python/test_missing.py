@@ -115,16 +115,31 @@ def test_values_that_ask_for_nothing_are_taken():
 
 def test_values_that_cannot_matter_here_are_taken_and_said_once(monkeypatch, recwarn):
     monkeypatch.setattr(absent, "_said", set())
-    settings = {"region": "us-east", "scaledown_window": 300, "experimental_options": {"x": True}, "ephemeral_disk": 1}
+    settings = {"region": "us-east", "experimental_options": {"x": True}, "ephemeral_disk": 1}
     for name in ("a", "b"):
         modal.App(name, tags={"a": "b"}).function(**settings)
     assert [str(warning.message) for warning in recwarn] == [
         "`@app.function` is given what changes nothing here: `region` (everything runs on this machine), "
-        "`scaledown_window` (containers without work end after a minute), "
         "`experimental_options` (they are about Modal's own service), "
         "`ephemeral_disk` (containers write to the disk that the store is on)",
     ]
     assert {warning.filename for warning in recwarn} == {__file__}
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("keep_warm", "min_containers"),
+        ("concurrency_limit", "max_containers"),
+        ("container_idle_timeout", "scaledown_window"),
+        ("allow_concurrent_inputs", "@modal.concurrent"),
+    ],
+)
+@pytest.mark.parametrize("decorator", ["function", "cls"])
+def test_renamed_keywords_are_named(decorator, old, new):
+    with pytest.raises(modal.exception.DeprecationError, match=f"`{old}` of `@app.{decorator}` is gone: .*{new}"):
+        getattr(modal.App("a"), decorator)(**{old: 1})
+    getattr(modal.App("a"), decorator)(**{old: None})
 
 
 @pytest.mark.parametrize("keywords", [{"scaledown_window": 1}, {"min_containers": "1"}, {"buffer_containers": -1}])
@@ -144,7 +159,6 @@ def test_containers_do_not_repeat_what_was_said(monkeypatch, recwarn):
     ("use", "words"),
     [
         (lambda: modal.App("a").function(schedule="daily"), ("@app.function", "schedule", "cron")),
-        (lambda: modal.App("a").function(keep_warm=1), ("@app.function", "keep_warm", "`min_containers`")),
         (lambda: modal.App("a").function(kep_warm=None), ("@app.function", "kep_warm", "it takes `image`")),
         (
             lambda: modal.Image.debian_slim().run_commands("x", nv=1),

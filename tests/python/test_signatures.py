@@ -15,6 +15,9 @@ from modal.volume import FileEntry
 
 ENVIRONMENT = "env=None, secrets=None, gpu=None, force_build=False"
 INDEX = "find_links=None, index_url=None, extra_index_url=None, pre=False, extra_options=''"
+WITH_OPTIONS = "*, cpu=None, memory=None, gpu=None, env=None, secrets=None, volumes={}, retries=None,"
+WITH_OPTIONS += "max_containers=None, buffer_containers=None, scaledown_window=None, timeout=None, region=None,"
+WITH_OPTIONS += "cloud=None, routing_region=None"
 LIST = "*, max_objects=None, created_before=None, environment_name=None, client=None"
 
 #: Modal's signatures, client 1.6.4, without `self`. A default that is empty is written as it is here or there.
@@ -29,15 +32,29 @@ SIGNATURES = {
     "single_use_containers=False, i6pn=None, include_source=None, experimental_options=None, max_inputs=None",
     "App.get_tags": "",
     "App.include": "other_app, inherit_tags=True",
+    "App.cls": "*, image=None, env=None, secrets=None, gpu=None, serialized=False,"
+    "network_file_systems={}, volumes={}, cpu=None, memory=None, ephemeral_disk=None, min_containers=None,"
+    "max_containers=None, buffer_containers=None, scaledown_window=None, proxy=None, retries=None, timeout=300,"
+    "startup_timeout=None, cloud=None, region=None, routing_region=None, nonpreemptible=False,"
+    "enable_memory_snapshot=False, block_network=False, restrict_modal_access=False, single_use_containers=False,"
+    "i6pn=None, include_source=None, experimental_options=None, max_inputs=None",
     "App.local_entrypoint": "*, name=None",
     "App.lookup": "name, *, client=None, environment_name=None, create_if_missing=False",
     "App.run": "*, name=None, client=None, detach=False, interactive=False, environment_name=None",
     "App.set_tags": "tags",
     "App.stop": "",
+    "Cls.with_batching": "*, max_batch_size, wait_ms",
+    "Cls.with_concurrency": "*, max_inputs, target_inputs=None",
+    "Cls.with_options": WITH_OPTIONS,
     "FilePatternMatcher": "*pattern",
     "FilePatternMatcher.can_prune_directories": "",
     "FilePatternMatcher.from_file": "file_path",
     "Function.from_name": "app_name, name, *, version=None, environment_name=None, client=None",
+    "Function.get_current_stats": "",
+    "Function.update_autoscaler": "*, min_containers=None, max_containers=None, scaledown_window=None,"
+    "buffer_containers=None",
+    "Function.with_batching": "*, max_batch_size, wait_ms",
+    "Function.with_concurrency": "*, max_inputs, target_inputs=None",
     "Function.for_each": "*input_iterators, kwargs={}, ignore_exceptions=False",
     "Function.local": "*args, **kwargs",
     "Function.map": "*input_iterators, kwargs={}, order_outputs=True, return_exceptions=False",
@@ -45,6 +62,7 @@ SIGNATURES = {
     "Function.remote_gen": "*args, **kwargs",
     "Function.spawn": "*args, **kwargs",
     "Function.starmap": "input_iterator, *, kwargs={}, order_outputs=True, return_exceptions=False",
+    "Function.with_options": WITH_OPTIONS,
     "FunctionCall.cancel": "terminate_containers=False",
     "FunctionCall.from_id": "function_call_id, client=None",
     "FunctionCall.get": "timeout=None, *, index=0",
@@ -117,14 +135,19 @@ SIGNATURES = {
     "Volume.remove_file": "path, recursive=False",
     "Volume.rename": "old_name, new_name, *, environment_name=None, client=None",
     "Volume.with_mount_options": "*, read_only=None, sub_path=None",
+    "batched": "*, max_batch_size, wait_ms",
     "enable_output": "",
+    "enter": "*, snap=False",
+    "exit": "",
     "interact": "",
     "is_local": "",
+    "method": "*, is_generator=None",
 }
 
 #: What names are called in errors, where that is not their own name.
 OWNERS = {
     "App": "modal.App",
+    "App.cls": "@app.cls",
     "App.function": "@app.function",
     "App.local_entrypoint": "@app.local_entrypoint",
     "App.run": "app.run",
@@ -167,7 +190,7 @@ def test_parameters_are_those_of_modal(name: str) -> None:
     here, there = found(name), wanted(name)
     owner = OWNERS.get(name, name)
     explained = {*absent.KEYWORDS.get(owner, ()), *absent.WITHOUT_EFFECT.get(owner, ())}
-    explained |= set(absent.RENAMED) if owner == "@app.function" else set()
+    explained |= set(absent.RENAMED) if owner in absent.SERVICES else set()
     assert there.keys() - here.keys() <= explained, "neither here nor explained"
     own = {each.name for each in here.values() if each.kind not in (Parameter.VAR_KEYWORD, Parameter.VAR_POSITIONAL)}
     assert own <= there.keys(), "not in Modal"
@@ -191,7 +214,7 @@ def test_every_public_method_has_its_row() -> None:
     """What is here without being Modal's is named, so that nothing new comes without a row."""
     own = {"Function.get_raw_f", "Secret.allow", "Image.hydrate", "Volume.ephemeral", "FunctionCall.gather"}
     missing = set()
-    for kind in ("App", "FilePatternMatcher", "Function", "FunctionCall", "Image", "Secret", "Volume"):
+    for kind in ("App", "Cls", "FilePatternMatcher", "Function", "FunctionCall", "Image", "Secret", "Volume"):
         for member in vars(getattr(modal, kind)) if kind != "Image" else dir(modal.Image):
             value = inspect.getattr_static(getattr(modal, kind), member)
             is_method = callable(value) or hasattr(value, "_blocking") or hasattr(value, "__get__")

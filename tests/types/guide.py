@@ -138,3 +138,27 @@ deployed = modal.Function.from_name("kept", "work", version=2, environment_name=
 deployed.remote(1, key="value")
 assert_type(modal.App.lookup("kept", create_if_missing=True), modal.App)
 assert_type(modal.App("whole", tags={"team": "a"}).include(modal.App("part")), modal.App)
+
+
+@app.cls(gpu="any", scaledown_window=60)
+class Model:
+    size: int = modal.parameter(default=7)
+
+    @modal.enter()
+    def load(self) -> None:
+        self.weights = [0.0] * self.size
+
+    @modal.method()
+    def predict(self, text: str) -> list[float]:
+        return [len(text) * weight for weight in self.weights]
+
+    @modal.method()
+    async def later(self) -> int:
+        return self.size
+
+    @modal.exit()
+    def leave(self) -> None: ...
+
+
+assert_type(Model().predict.remote("x"), list[float])
+assert_type(Model().later.remote(), int)

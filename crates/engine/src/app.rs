@@ -12,8 +12,8 @@ use lamina_builder::{BuildError, BuildOptions, Builder, BuiltImage, check_local}
 use lamina_events::{CancelToken, Event, Sink};
 use lamina_fetch::Client;
 use lamina_functions::{
-    Bytecode, BytecodeError, ContainerSpec, ContainerStarter, ContainerVolume, Elsewhere, PoolOptions, Retries,
-    SandboxStarter, ServiceKind, ServiceSpec, Services,
+    Batching, Bytecode, BytecodeError, ContainerSpec, ContainerVolume, Elsewhere, Retries, ServiceKind, ServiceSpec,
+    Services,
 };
 use lamina_ground::{DEFAULT_PATH, ErrorClass, Stack, causes, random_id};
 use lamina_image::{Digest, FileSet};
@@ -32,6 +32,7 @@ use crate::protocol::{
     VolumeErrand,
 };
 use crate::session::{Backend, Described, Started};
+use crate::variants::{Declared, Starters};
 use crate::{Engine, EngineError, ImageLog};
 use crate::{gpus, secrets, volumes};
 
@@ -46,7 +47,7 @@ impl Backend for Engine {
             .zip(&prepared)
             .map(|(function, it)| (function.image.clone(), it.spec.container.image_id.clone()))
             .collect();
-        let services = self.services(prepared.into_iter().map(|it| it.spec).collect(), sink);
+        let services = self.services(app, prepared.into_iter().map(|it| it.spec).collect(), sink);
         let running = Running::new(services, generators(app));
         Ok(Started { host: Host::new(id, app.app.name.clone(), running), images })
     }
@@ -166,20 +167,22 @@ impl Wanted<'_> {
 
 impl Engine {
     /// Pools of services, without containers.
-    pub(crate) fn services(&self, specs: Vec<ServiceSpec>, sink: &Sink) -> Arc<Services> {
-        let service = |spec: ServiceSpec| {
-            let terminal = self.terminal.clone();
-            let options = PoolOptions { terminal: terminal.clone(), ..spec.pool_options() };
-            let starter = SandboxStarter::new(
-                self.launcher.clone(),
-                Arc::clone(&self.devices),
-                self.store.clone(),
-                spec.container,
-                terminal,
-            );
-            (options, Box::new(starter) as Box<dyn ContainerStarter>)
+    pub(crate) fn services(&self, app: &AppRequest, specs: Vec<ServiceSpec>, sink: &Sink) -> Arc<Services> {
+        let starters = Starters {
+            launcher: self.launcher.clone(),
+            devices: Arc::clone(&self.devices),
+            store: self.store.clone(),
+            terminal: self.terminal.clone(),
         };
-        let services = Services::new(specs.into_iter().map(service), sink);
+        let services: Vec<_> = specs.iter().map(|spec| starters.of(spec.clone())).collect();
+        let declared = Declared {
+            starters,
+            named_secrets: self.named_secrets(),
+            sink: sink.clone(),
+            app: app.app.clone(),
+            services: app.functions.iter().cloned().zip(specs).collect(),
+        };
+        let services = Services::new(services, declared.into_make_variant(), sink);
         services.reach_others_by(Arc::clone(&self.remotes) as Arc<dyn Elsewhere>);
         services
     }
@@ -353,7 +356,6 @@ pub(crate) fn spec(
     ground: &Ground,
     volumes: Vec<ContainerVolume>,
 ) -> Result<ServiceSpec, Failure> {
-    let secrets = function.secrets.iter().flat_map(|secret| &secret.values);
     let container = ContainerSpec {
         image_id: ground.image_id.clone(),
         layers: ground.layers(),
@@ -363,21 +365,80 @@ pub(crate) fn spec(
         user: None,
         entrypoint: ground.entrypoint.clone(),
         python: ground.python.clone(),
+        environment: Vec::new(),
+        cpus: None,
+        memory_bytes: None,
+        gpu: Vec::new(),
+        environment_name: app.app.environment.clone(),
+        block_network: function.block_network,
+        volumes: Vec::new(),
+    };
+    let name = function.name.clone();
+    let kind = match &function.class {
+        None => ServiceKind::Function { name },
+        Some(class) => ServiceKind::Class { name, methods: class.methods.clone() },
+    };
+    let service = ServiceSpec {
+        kind,
+        parameters: Vec::new(),
+        module: function.module.clone(),
+        container: container_of(function, volumes, container),
+        capacity: 1,
+        timeout: Duration::ZERO,
+        retries: Retries::default(),
+        target: None,
+        batching: None,
+        startup: None,
+        single_use: false,
+        minimum_containers: 0,
+        maximum_containers: None,
+        buffer_containers: 0,
+        idle: None,
+    };
+    limits_of(function, service)
+}
+
+/// What the containers of a function have, in the place of what `container` has of it.
+pub(crate) fn container_of(
+    function: &FunctionRequest,
+    volumes: Vec<ContainerVolume>,
+    container: ContainerSpec,
+) -> ContainerSpec {
+    let secrets = function.secrets.iter().flat_map(|secret| &secret.values);
+    ContainerSpec {
         environment: pairs(secrets.chain(&function.environment)),
         cpus: function.cpu.map(Amount::limit),
         memory_bytes: function.memory.map(|memory| mebibytes(memory.limit())),
         gpu: function.gpu.clone(),
-        environment_name: app.app.environment.clone(),
         volumes,
-    };
+        ..container
+    }
+}
+
+/// How a function's containers are treated, in the place of how `service` says.
+pub(crate) fn limits_of(function: &FunctionRequest, service: ServiceSpec) -> Result<ServiceSpec, Failure> {
+    let count = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
+    let seconds = |number: u32| Duration::from_secs(number.into());
+    let concurrency = function.concurrency;
+    let batching = function.batching.map(|batching| Batching {
+        size: count(batching.max_batch_size.get()),
+        wait: Duration::from_millis(batching.wait_ms.into()),
+    });
+    let inputs = concurrency.map_or(1, |concurrency| count(concurrency.max_inputs.get()));
+    let target = concurrency.and_then(|concurrency| concurrency.target_inputs);
     Ok(ServiceSpec {
-        kind: ServiceKind::Function { name: function.name.clone() },
-        module: function.module.clone(),
-        container,
-        capacity: 1,
+        capacity: batching.map_or(inputs, |batching| batching.size),
+        target: target.map(|target| count(target.get())),
+        batching,
+        startup: function.startup_timeout.map(seconds),
+        single_use: function.single_use_containers,
+        minimum_containers: count(function.min_containers),
+        buffer_containers: count(function.buffer_containers),
+        idle: function.scaledown_window.map(seconds),
         timeout: timeout(function)?,
         retries: retries(function)?,
         maximum_containers: maximum_containers(function)?,
+        ..service
     })
 }
 

@@ -157,6 +157,13 @@ fn raise_descriptors() {
     let _ = setrlimit(Resource::Nofile, Rlimit { current: present.maximum, maximum: present.maximum });
 }
 
+/// What makes no variants, for apps of tests.
+#[cfg(test)]
+pub(crate) fn no_variants() -> lamina_functions::MakeVariant {
+    use lamina_functions::CallStatus;
+    Box::new(|_| Err(CallStatus::error(ErrorClass::InvalidError, "there are no variants".to_owned())))
+}
+
 #[cfg(test)]
 mod tests {
     use lamina_events::Sink;
@@ -164,11 +171,8 @@ mod tests {
     use super::*;
 
     fn host(id: &str, name: Option<&str>) -> Arc<Host> {
-        Host::new(
-            id.to_owned(),
-            name.map(str::to_owned),
-            Running::new(Services::new([], &Sink::none()), BTreeSet::new()),
-        )
+        let running = Running::new(Services::new([], no_variants(), &Sink::none()), BTreeSet::new());
+        Host::new(id.to_owned(), name.map(str::to_owned), running)
     }
 
     #[test]

@@ -21,6 +21,7 @@ mod secrets;
 mod session;
 mod shell;
 mod store_directory;
+mod variants;
 mod volumes;
 
 pub use deployed::{deployments, introduce, serve_deployed, take_over};

@@ -4,9 +4,10 @@ mod errands;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 pub(crate) use errands::{DeploymentErrand, ImageErrand, SecretErrand, VolumeErrand};
-use lamina_functions::Module;
+use lamina_functions::{Module, Scaling, VariantRequest};
 use lamina_ground::ErrorClass;
 use lamina_image::{Definition, FileSet, GpuRequest, SecretValues, VolumeMount};
 use serde::{Deserialize, Serialize};
@@ -30,6 +31,12 @@ pub(crate) enum Request {
     /// Run an input; the payload holds the arguments.
     #[serde(rename = "call")]
     Call(CallRequest),
+    /// Tell of the containers of a service, after keeping other numbers of them if that is wanted.
+    #[serde(rename = "pool")]
+    Pool(PoolRequest),
+    /// Some calls that follow are of a variant of a service.
+    #[serde(rename = "variant")]
+    Variant(VariantRequest),
     /// Give up a call.
     #[serde(rename = "cancel")]
     Cancel {
@@ -131,8 +138,14 @@ impl Request {
 pub(crate) struct CallRequest {
     /// The client's number for it, given back with the result.
     pub(crate) call: u64,
-    /// The function's name.
+    /// The name of the function or class.
     pub(crate) function: String,
+    /// The method of the class.
+    #[serde(default)]
+    pub(crate) method: Option<String>,
+    /// The label of the variant of the service, if it is one.
+    #[serde(default)]
+    pub(crate) variant: Option<u64>,
     /// The number of the first call of a `.map` that it is a part of.
     #[serde(default)]
     pub(crate) map: Option<u64>,
@@ -261,6 +274,9 @@ pub(crate) struct OptionsRequest {
 pub(crate) struct FunctionRequest {
     /// Its name.
     pub(crate) name: String,
+    /// What makes it a class.
+    #[serde(default)]
+    pub(crate) class: Option<ClassRequest>,
     /// The node of the definition that is its image.
     pub(crate) image: String,
     /// Where the runner finds it.
@@ -297,9 +313,102 @@ pub(crate) struct FunctionRequest {
     /// How often a failed input runs again.
     #[serde(default)]
     pub(crate) retries: Option<RetriesRequest>,
+    /// Least containers, also without any input.
+    #[serde(default)]
+    pub(crate) min_containers: u32,
     /// Most containers at a time.
     #[serde(default)]
     pub(crate) max_containers: Option<u32>,
+    /// Containers more than the inputs need, as long as there are inputs.
+    #[serde(default)]
+    pub(crate) buffer_containers: u32,
+    /// Seconds that a container waits for its next input.
+    #[serde(default)]
+    pub(crate) scaledown_window: Option<u32>,
+    /// Seconds that a container may take to be ready.
+    #[serde(default)]
+    pub(crate) startup_timeout: Option<u32>,
+    /// Whether a container runs one input only.
+    #[serde(default)]
+    pub(crate) single_use_containers: bool,
+    /// Whether containers have no network.
+    #[serde(default)]
+    pub(crate) block_network: bool,
+    /// How many inputs a container runs at a time.
+    #[serde(default)]
+    pub(crate) concurrency: Option<ConcurrencyRequest>,
+    /// How many inputs run together.
+    #[serde(default)]
+    pub(crate) batching: Option<BatchingRequest>,
+}
+
+/// How many inputs a container runs at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub(crate) struct ConcurrencyRequest {
+    /// Most of them.
+    pub(crate) max_inputs: std::num::NonZeroU32,
+    /// How many it is to run if there can be more containers.
+    #[serde(default)]
+    pub(crate) target_inputs: Option<std::num::NonZeroU32>,
+}
+
+/// How many inputs run together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub(crate) struct BatchingRequest {
+    /// Most of them.
+    pub(crate) max_batch_size: std::num::NonZeroU32,
+    /// Milliseconds that the first one waits for others.
+    pub(crate) wait_ms: u32,
+}
+
+/// A question about the containers of a service, and how many there are to be from now on.
+#[derive(Debug, PartialEq, Eq, Deserialize)]
+pub(crate) struct PoolRequest {
+    /// The request's number.
+    pub(crate) request: u64,
+    /// The name of the function or class.
+    pub(crate) function: String,
+    /// The label of the variant of the service, if it is one.
+    #[serde(default)]
+    pub(crate) variant: Option<u64>,
+    /// Least containers.
+    #[serde(default)]
+    pub(crate) min_containers: Option<u32>,
+    /// Most containers; 0 is as many as without a number.
+    #[serde(default)]
+    pub(crate) max_containers: Option<u32>,
+    /// Containers more than the inputs need.
+    #[serde(default)]
+    pub(crate) buffer_containers: Option<u32>,
+    /// Seconds that a container waits for its next input.
+    #[serde(default)]
+    pub(crate) scaledown_window: Option<u32>,
+}
+
+impl PoolRequest {
+    /// These numbers, where they are given.
+    pub(crate) fn applied_to(&self, scaling: Scaling, default_maximum: usize) -> Scaling {
+        let count =
+            |given: Option<u32>, present| given.map_or(present, |given| usize::try_from(given).unwrap_or(present));
+        let minimum = count(self.min_containers, scaling.minimum);
+        let maximum = match self.max_containers {
+            Some(0) => default_maximum,
+            given => count(given, scaling.maximum),
+        };
+        Scaling {
+            minimum,
+            maximum: maximum.max(minimum),
+            buffer: count(self.buffer_containers, scaling.buffer),
+            idle: self.scaledown_window.map_or(scaling.idle, |seconds| Duration::from_secs(seconds.into())),
+        }
+    }
+}
+
+/// A class, whose instance answers the calls of all its methods.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub(crate) struct ClassRequest {
+    /// The methods that can be called.
+    pub(crate) methods: Vec<String>,
 }
 
 /// How often, and after which pauses in seconds, a failed input runs again.
@@ -523,7 +632,15 @@ mod tests {
         let call = read(r#"{"call":7,"type":"call","function":"f"}"#);
         assert!(matches!(call, Request::Call(call) if call.call == 7), "in any order");
         let call = read(r#"{"type":"call","call":7,"function":"f"}"#);
-        let plain = CallRequest { call: 7, function: "f".into(), map: None, identify: false, spawned: false };
+        let plain = CallRequest {
+            call: 7,
+            function: "f".into(),
+            method: None,
+            variant: None,
+            map: None,
+            identify: false,
+            spawned: false,
+        };
         assert!(matches!(call, Request::Call(call) if call == plain));
         let call = read(r#"{"type":"call","call":7,"function":"f","identify":true,"spawned":true}"#);
         let spawned = CallRequest { identify: true, spawned: true, ..plain };

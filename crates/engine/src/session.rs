@@ -11,17 +11,17 @@ use std::thread::Scope;
 use std::time::Duration;
 
 use lamina_events::{CancelGuard, CancelToken, Event, Sink};
-use lamina_functions::{CallAnswer, CallId, CallStatus, Callee, Calls, ContainerSpec, OpenCall};
-use lamina_ground::{ErrorClass, nearest};
+use lamina_functions::{CallAnswer, CallId, CallStatus, Callee, Calls, ContainerSpec, OpenCall, PoolOptions, Scaling};
+use lamina_ground::ErrorClass;
 use lamina_wire::{Payload, Receiver, Sender, WireError};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use call::PythonCall;
 
 use crate::host::{Guest, Host, Hosts, Running};
 use crate::protocol::{
     Answer, AppRequest, AttachRequest, AttachedFunction, CallRequest, DeployRequest, DeploymentErrand, Failure, Hello,
-    ImageErrand, PROTOCOL, Request, SecretErrand, VolumeErrand,
+    ImageErrand, PROTOCOL, PoolRequest, Request, SecretErrand, VolumeErrand,
 };
 use crate::{Engine, EngineError};
 
@@ -317,7 +317,13 @@ impl Session<'_> {
     ) -> Result<(), EngineError> {
         while let Some(frame) = receive(receiver, &self.sender)? {
             match Request::decode(&frame.control) {
-                Ok(Request::Call(call)) => self.call(&call, frame.payload),
+                Ok(Request::Call(call)) => self.call(call, frame.payload),
+                Ok(Request::Variant(variant)) => {
+                    if let Some(host) = self.host() {
+                        host.with_current(|running| running.services.name_variant(&self.calls, &variant));
+                    }
+                }
+                Ok(Request::Pool(pool)) => self.done(pool.request, self.pool(&pool)),
                 Ok(Request::Cancel { call }) => self.calls.cancel(call),
                 Ok(Request::More { call, count }) => self.calls.more(call, count),
                 Ok(Request::Start(app)) => match self.begin() {
@@ -412,48 +418,65 @@ impl Session<'_> {
         Ok(())
     }
 
-    fn call(&self, request: &CallRequest, payload: Payload) {
-        let CallRequest { call, function, .. } = request;
-        let Some(host) = self.lock().host().map(Arc::clone) else {
-            return self.refuse(
-                *call,
-                ErrorClass::NotFoundError,
-                format!("function `{function}` was called, but no app runs"),
-            );
+    /// Tells of the containers of a service, once it keeps as many as are wanted.
+    fn pool(&self, request: &PoolRequest) -> Result<Value, Failure> {
+        let host = self.host().ok_or_else(|| Failure::new(ErrorClass::NotFoundError, "no app runs"))?;
+        let find = |running: &Running| running.services.pool(&self.calls, &request.function, request.variant);
+        let pool = host.with_current(find).map_err(Failure::from)?;
+        let scaling = request.applied_to(pool.scaling(), PoolOptions::default_maximum());
+        if scaling != pool.scaling() {
+            pool.scale(scaling);
+        }
+        let Scaling { minimum, maximum, buffer, idle } = scaling;
+        Ok(json!({
+            "settings": {
+                "min_containers": minimum,
+                "max_containers": maximum,
+                "buffer_containers": buffer,
+                "scaledown_window": idle.as_secs(),
+            },
+            "stats": pool.stats(),
+        }))
+    }
+
+    fn host(&self) -> Option<Arc<Host>> {
+        self.lock().host().map(Arc::clone)
+    }
+
+    fn call(&self, request: CallRequest, payload: Payload) {
+        let Some(host) = self.host() else {
+            let message = format!("function `{}` was called, but no app runs", request.function);
+            return self.refuse(request.call, CallStatus::error(ErrorClass::NotFoundError, message));
         };
         host.with_current(|running| self.call_on(running, request, payload));
     }
 
     /// Hands a call to the version of the app that runs.
-    fn call_on(&self, running: &Running, request: &CallRequest, payload: Payload) {
-        let CallRequest { call, function, map, identify, spawned } = request;
-        let Some(pool) = running.services.get(function) else {
-            let known = nearest(function, running.services.names());
-            let meant = known.first().map(|name| format!(": did you mean `{name}`?")).unwrap_or_default();
-            return self.refuse(
-                *call,
-                ErrorClass::NotFoundError,
-                format!("the app has no function `{function}`{meant}"),
-            );
+    fn call_on(&self, running: &Running, request: CallRequest, payload: Payload) {
+        let CallRequest { call, function, method, variant, map, identify, spawned } = request;
+        let pool = match running.services.find(&self.calls, &function, variant, method.as_deref()) {
+            Ok(pool) => pool,
+            Err(status) => return self.refuse(call, status),
         };
         let id = CallId::new();
-        let callee = Arc::downgrade(pool) as Weak<dyn Callee>;
-        let open = OpenCall { id, callee, input: None, is_spawned: *spawned };
-        if !self.calls.open(*call, open) {
-            return self.refuse(*call, ErrorClass::ExecutionError, format!("two calls have the number `{call}`"));
+        let callee = Arc::downgrade(&pool) as Weak<dyn Callee>;
+        let open = OpenCall { id, callee, input: None, is_spawned: spawned };
+        if !self.calls.open(call, open) {
+            let message = format!("two calls have the number `{call}`");
+            return self.refuse(call, CallStatus::error(ErrorClass::ExecutionError, message));
         }
-        let part_of = self.calls.function_call(*call, *map);
-        if *identify {
-            let accepted = CallAnswer::Accepted { call: *call, id: part_of };
+        let part_of = self.calls.function_call(call, map);
+        if identify {
+            let accepted = CallAnswer::Accepted { call, id: part_of };
             // As in `answer`.
             let _ = self.sender.send(&accepted.encode(), &[], &[]);
         }
         let (sender, calls) = (self.sender.clone(), Arc::clone(&self.calls));
-        pool.submit(id, part_of, payload, Arc::new(PythonCall { sender, calls, call: *call }));
+        pool.submit(id, part_of, method.map(Arc::from), payload, Arc::new(PythonCall { sender, calls, call }));
     }
 
-    fn refuse(&self, call: u64, error: ErrorClass, message: String) {
-        let answer = CallAnswer::Result { call, status: CallStatus::error(error, message) };
+    fn refuse(&self, call: u64, status: CallStatus) {
+        let answer = CallAnswer::Result { call, status };
         // As in `answer`.
         let _ = self.sender.send(&answer.encode(), &[], &[]);
     }
@@ -663,7 +686,7 @@ impl Session<'_> {
         let numbers: Numbers = serde_json::from_slice(control).unwrap_or_default();
         let message = format!("a message of the `modal` package is not understood: {error}");
         if let Some(call) = numbers.call {
-            return self.refuse(call, ErrorClass::ExecutionError, message);
+            return self.refuse(call, CallStatus::error(ErrorClass::ExecutionError, message));
         }
         self.fail(numbers.request, &Failure::new(ErrorClass::ExecutionError, message));
     }

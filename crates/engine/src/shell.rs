@@ -145,6 +145,7 @@ impl Engine {
             memory_bytes: None,
             gpu: Vec::new(),
             environment_name: DEFAULT_ENVIRONMENT.to_owned(),
+            block_network: false,
             volumes: Vec::new(),
         })
     }

@@ -38,7 +38,7 @@ pub enum CallAnswer {
 }
 
 /// How a call ended.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 #[serde(tag = "status", rename_all = "lowercase")]
 pub enum CallStatus {
     /// With a value.

@@ -1,10 +1,14 @@
 //! The calls that somebody has made and that have not ended.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use crate::answer::CallStatus;
 use crate::elsewhere::Callee;
 use crate::ids::{CallId, ConnectionId, FunctionCallId};
+use crate::pool::Pool;
+use crate::runner::VariantRequest;
+use crate::services::Services;
 
 /// The open calls of one connection, by its own labels: those of a session, or of the runner in a container. It knows
 /// which service has each of them, so that nobody has to ask all.
@@ -12,6 +16,18 @@ use crate::ids::{CallId, ConnectionId, FunctionCallId};
 pub struct Calls {
     connection: ConnectionId,
     open: Mutex<HashMap<u64, OpenCall>>,
+    /// The variants of services that it has named, and which it was refused.
+    variants: Mutex<HashMap<u64, NamedVariant>>,
+}
+
+/// A variant of a service that a connection knows by a label.
+#[derive(Debug, Clone)]
+pub(crate) struct NamedVariant {
+    pub(crate) request: Arc<VariantRequest>,
+    /// The version of the app that `pool` is of.
+    pub(crate) services: Weak<Services>,
+    /// Its pool, or why there is none.
+    pub(crate) pool: Result<Weak<Pool>, CallStatus>,
 }
 
 /// A call that has not ended.
@@ -49,7 +65,7 @@ impl OpenCall {
 impl Default for Calls {
     /// Those of a new connection.
     fn default() -> Self {
-        Self { connection: ConnectionId::new(), open: Mutex::default() }
+        Self { connection: ConnectionId::new(), open: Mutex::default(), variants: Mutex::default() }
     }
 }
 
@@ -69,6 +85,16 @@ impl Calls {
             open.insert(label, call);
         }
         is_new
+    }
+
+    /// Notes under which label the connection knows a variant of a service.
+    pub(crate) fn name_variant(&self, label: u64, variant: NamedVariant) {
+        self.variants.lock().unwrap_or_else(PoisonError::into_inner).insert(label, variant);
+    }
+
+    /// The variant that the connection knows under a label, if there is one.
+    pub(crate) fn variant(&self, label: u64) -> Option<NamedVariant> {
+        self.variants.lock().unwrap_or_else(PoisonError::into_inner).get(&label).cloned()
     }
 
     /// Forgets a call that has ended.

@@ -127,9 +127,17 @@ impl Container {
 
     /// Talks with the runner until it closes the connection; an error when it breaks the protocol.
     fn converse(&mut self) -> Result<(), Trouble> {
-        let PoolOptions { module, kind, capacity, volumes, .. } = self.seat.options();
+        let PoolOptions { module, kind, parameters, capacity, batching, volumes, .. } = self.seat.options();
         let terminal = self.terminal.is_some();
-        let start = ToRunner::Start { module, service: kind, capacity: *capacity, terminal, volumes };
+        let start = ToRunner::Start {
+            module,
+            service: kind,
+            parameters,
+            capacity: *capacity,
+            batches: batching.is_some(),
+            terminal,
+            volumes,
+        };
         match self.link.tell(&start.encode()) {
             Err(error) if !is_disconnected(&error) => {
                 return Err(Trouble::wire("it could not be told to start")(error));
@@ -196,6 +204,8 @@ impl Container {
             // Whether there is something is seen in the state; the number does not matter.
             let _ = rustix::io::read(self.link.wake(), &mut [0; 8]);
             self.woken = true;
+            // An input may have been cancelled, or the container told to leave.
+            self.next_check = Instant::now();
         }
         let message = !(socket - PollFlags::OUT).is_empty();
         Ok(Ready { message, stdout: stdout || self.stdout.is_due(), stderr: stderr || self.stderr.is_due() })
@@ -241,7 +251,13 @@ impl Container {
                 passed_on.map_err(Trouble::wire("its item could not be handed over"))
             }
             FromRunner::Result(RunnerResult { call, status }) => Ok(self.finish(call, status, frame.payload)?),
-            FromRunner::Call(request) => Ok(self.call(&request, frame.payload)?),
+            FromRunner::Call(request) => Ok(self.call(request, frame.payload)?),
+            FromRunner::Variant(variant) => {
+                if let Some(services) = self.seat.services() {
+                    services.name_variant(&self.link.calls, &variant);
+                }
+                Ok(())
+            }
             FromRunner::More { call, count } => {
                 self.link.calls.more(call, count);
                 Ok(())
@@ -265,26 +281,24 @@ impl Container {
     }
 
     /// The runner calls a service of its app.
-    fn call(&self, request: &RunnerRequest, payload: Payload) -> Result<(), String> {
+    fn call(&self, request: RunnerRequest, payload: Payload) -> Result<(), String> {
         let services = self.seat.services();
-        let refuse = |class, message| {
-            let status = CallStatus::error(class, message);
+        let refuse = |status| {
             self.link.answer(&CallAnswer::Result { call: request.call, status }, Payload::default());
             Ok(())
         };
-        let Some(services) = services.as_ref() else {
-            return refuse(ErrorClass::ExecutionError, "the app has ended".to_owned());
-        };
-        let other = request.app.as_ref().map(|app| services.other_app(app));
-        let callee = match (&other, services.get(&request.function)) {
-            (Some(Some(other)), _) => Callees::Other(other),
-            (None, Some(pool)) => Callees::Pool(pool),
-            (Some(None), _) => {
-                return refuse(ErrorClass::ExecutionError, "other apps cannot be reached from here".to_owned());
-            }
-            (None, None) => {
-                return refuse(ErrorClass::NotFoundError, format!("the app has no function `{}`", request.function));
-            }
+        let refuse_as = |message: &str| refuse(CallStatus::error(ErrorClass::ExecutionError, message.to_owned()));
+        let Some(services) = services else { return refuse_as("the app has ended") };
+        let RunnerRequest { function, method, variant, .. } = &request;
+        let callee = match &request.app {
+            Some(app) => match services.other_app(app) {
+                Some(other) => Callees::Other(other),
+                None => return refuse_as("other apps cannot be reached from here"),
+            },
+            None => match services.find(&self.link.calls, function, *variant, method.as_deref()) {
+                Ok(pool) => Callees::Pool(pool),
+                Err(status) => return refuse(status),
+            },
         };
         let Some(held) = services.holdings().take(&payload) else {
             let message = format!(
@@ -293,7 +307,7 @@ impl Container {
                 request.function,
                 services.holdings()
             );
-            return refuse(ErrorClass::ExecutionError, message);
+            return refuse(CallStatus::error(ErrorClass::ExecutionError, message));
         };
         let id = CallId::new();
         let open = OpenCall {
@@ -317,8 +331,9 @@ impl Container {
                 other.submit(&request.function, id, request.spawned, payload, Arc::new(caller));
             }
             Callees::Pool(pool) => {
-                if !pool.submit(id, part_of, payload, Arc::new(caller)) && !request.spawned {
-                    services.report_deadlock(pool, id);
+                let method = request.method.map(Arc::from);
+                if !pool.submit(id, part_of, method, payload, Arc::new(caller)) && !request.spawned {
+                    services.report_deadlock(&pool, id);
                 }
             }
         }
@@ -439,16 +454,16 @@ impl Container {
 }
 
 /// Who runs what a container calls.
-enum Callees<'a> {
-    Pool(&'a Arc<Pool>),
-    Other(&'a Arc<dyn OtherApp>),
+enum Callees {
+    Pool(Arc<Pool>),
+    Other(Arc<dyn OtherApp>),
 }
 
-impl Callees<'_> {
+impl Callees {
     fn downgrade(&self) -> Weak<dyn Callee> {
         match self {
-            Self::Pool(pool) => Arc::downgrade(*pool) as Weak<dyn Callee>,
-            Self::Other(other) => Arc::downgrade(*other) as Weak<dyn Callee>,
+            Self::Pool(pool) => Arc::downgrade(pool) as Weak<dyn Callee>,
+            Self::Other(other) => Arc::downgrade(other) as Weak<dyn Callee>,
         }
     }
 }

@@ -43,12 +43,14 @@ pub use options::PoolOptions;
 pub use pool::Pool;
 pub use retries::Retries;
 pub use runner::{
-    ContainerVolume, FromRunner, Module, Pickle, ResultStatus, RunnerRequest, RunnerResult, ServiceKind, ToRunner,
+    ContainerVolume, FromRunner, Module, Parameter, ParameterKind, Pickle, ResultStatus, RunnerRequest, RunnerResult,
+    ServiceKind, ToRunner, VariantRequest,
 };
 pub use sandbox::SandboxStarter;
-pub use services::Services;
+pub use services::{MakeVariant, Services};
 pub use spec::{ContainerSpec, ServiceSpec};
 pub use starter::{ContainerEnd, ContainerProcess, ContainerStarter, StartError, StartedContainer};
+pub use state::{Batching, Scaling, Stats};
 pub use terminal::Terminal;
 
 /// Stack of a thread that only forwards, waits or closes.

@@ -4,17 +4,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::retries::Retries;
-use crate::runner::{ContainerVolume, Module, ServiceKind};
+use crate::runner::{ContainerVolume, Module, Parameter, ServiceKind};
+use crate::state::{Batching, Scaling};
 use crate::terminal::Terminal;
 
 /// Time to import a module, however short the service's own timeout is.
 const SHORTEST_STARTUP: Duration = Duration::from_mins(5);
+
+/// How long containers of a class may take to leave: its hooks may have something to save.
+const GRACE_OF_CLASSES: Duration = Duration::from_secs(30);
+const GRACE_OF_FUNCTIONS: Duration = Duration::from_secs(2);
 
 /// How a pool treats its service.
 #[derive(Debug, Clone)]
 pub struct PoolOptions {
     /// The function or class.
     pub kind: ServiceKind,
+    /// What the instance of a class is made with.
+    pub parameters: Vec<Parameter>,
     /// Where the runner finds it.
     pub module: Module,
     /// How many inputs a container runs at a time.
@@ -31,8 +38,18 @@ pub struct PoolOptions {
     pub volumes: Vec<ContainerVolume>,
     /// How often a failed input runs again.
     pub retries: Retries,
+    /// How many inputs a container is to run if there can be more containers; none is all that it can.
+    pub target: Option<usize>,
+    /// Inputs that run together, if they do.
+    pub batching: Option<Batching>,
+    /// Whether containers run one input only.
+    pub single_use: bool,
+    /// Least containers, also without any input.
+    pub minimum: usize,
     /// Most containers at a time.
     pub maximum: usize,
+    /// Containers more than the inputs need, as long as there are inputs.
+    pub buffer: usize,
     /// How long a container waits for its next input before it goes.
     pub idle: Duration,
     /// How long a container that was told to leave may take.
@@ -46,9 +63,11 @@ impl PoolOptions {
     /// a minute without work.
     #[must_use]
     pub fn new(kind: ServiceKind, module: Module, timeout: Duration) -> Self {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        // Functions have nothing to do at their end, but for what their modules have left to Python.
+        let grace = if matches!(kind, ServiceKind::Class { .. }) { GRACE_OF_CLASSES } else { GRACE_OF_FUNCTIONS };
         Self {
             kind,
+            parameters: Vec::new(),
             module,
             capacity: 1,
             timeout,
@@ -57,11 +76,33 @@ impl PoolOptions {
             memory_limit: None,
             volumes: Vec::new(),
             retries: Retries::default(),
-            maximum: (2 * cores).max(4),
+            target: None,
+            batching: None,
+            single_use: false,
+            minimum: 0,
+            maximum: Self::default_maximum(),
+            buffer: 0,
             idle: Duration::from_mins(1),
-            grace: Duration::from_secs(2),
+            grace,
             terminal: None,
         }
+    }
+
+    /// Most containers where nothing else is said: as many as keep all processors busy.
+    #[must_use]
+    pub fn default_maximum() -> usize {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        (2 * cores).max(4)
+    }
+
+    /// How many containers there are.
+    pub(crate) fn scaling(&self) -> Scaling {
+        Scaling { minimum: self.minimum, maximum: self.maximum, buffer: self.buffer, idle: self.idle }
+    }
+
+    /// Whether the runner hears of what it was sent while inputs run, and is given time to end them.
+    pub(crate) fn interrupts(&self) -> bool {
+        matches!(self.kind, ServiceKind::Class { .. }) || self.capacity > 1
     }
 
     /// The service's name, for messages.

@@ -19,10 +19,10 @@ use crate::elsewhere::Callee;
 use crate::error::CallError;
 use crate::ids::{CallId, FunctionCallId};
 use crate::options::PoolOptions;
-use crate::runner::ToRunner;
+use crate::runner::{ServiceKind, ToRunner};
 use crate::services::Services;
 use crate::starter::{ContainerStarter, StartError};
-use crate::state::{Cancelled, Dispatch, Disposition, EndReason, Input, SlotId, State, Stopped};
+use crate::state::{Cancelled, Dispatch, Disposition, EndReason, Input, Scaling, SlotId, State, Stats, Stopped};
 
 pub(crate) use seat::Seat;
 
@@ -57,20 +57,56 @@ impl Pool {
 
     /// Runs an input: hands it to a container that has room at once, else lets it wait for one. `caller` hears how it
     /// ends. Says whether it was handed over, or refused.
-    pub fn submit(&self, call: CallId, part_of: FunctionCallId, payload: Payload, caller: Arc<dyn Caller>) -> bool {
+    pub fn submit(
+        &self,
+        call: CallId,
+        part_of: FunctionCallId,
+        method: Option<Arc<str>>,
+        payload: Payload,
+        caller: Arc<dyn Caller>,
+    ) -> bool {
         let mut state = self.shared.lock();
         if state.is_stopping() {
             drop(state);
             caller.end(Outcome::Error(self.shared.stopped()));
             return true;
         }
-        let dispatch = state.place(Input { call, part_of, payload: Arc::new(payload), caller, failed: 0 });
+        let payload = Arc::new(payload);
+        let input = Input { call, part_of, method, payload, caller, failed: 0, queued: Instant::now() };
+        let dispatches = state.place(input);
+        let (wants_spare, wants_timer) = (state.wants_spare(), state.start_timer());
         drop(state);
-        match &dispatch {
-            Some(dispatch) => self.shared.dispatch(dispatch),
-            None => self.shared.replenish(),
+        self.shared.dispatch_all(&dispatches);
+        if wants_timer {
+            self.shared.start_timer();
         }
-        dispatch.is_some()
+        if dispatches.is_empty() || wants_spare {
+            self.shared.replenish();
+        }
+        !dispatches.is_empty()
+    }
+
+    /// Starts the containers that there are to be without any input.
+    pub(crate) fn warm(&self) {
+        self.shared.replenish();
+    }
+
+    /// How many containers there are to be.
+    #[must_use]
+    pub fn scaling(&self) -> Scaling {
+        self.shared.lock().scaling()
+    }
+
+    /// Has the pool keep other numbers of containers.
+    pub fn scale(&self, scaling: Scaling) {
+        self.shared.lock().scale(scaling);
+        self.shared.replenish();
+    }
+
+    /// What the pool does at the moment.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.shared.lock().stats()
     }
 
     /// The service's name.
@@ -78,9 +114,22 @@ impl Pool {
         self.shared.options.kind.name()
     }
 
+    /// What is wrong with a call of `method`, or of none, if anything is.
+    pub(crate) fn refuse(&self, method: Option<&str>) -> Option<String> {
+        match (&self.shared.options.kind, method) {
+            (ServiceKind::Function { .. }, None) => None,
+            (ServiceKind::Function { name }, Some(_)) => Some(format!("`{name}` is a function, which has no methods")),
+            (ServiceKind::Class { name, .. }, None) => Some(format!("`{name}` is a class: call one of its methods")),
+            (ServiceKind::Class { name, methods }, Some(method)) => {
+                let is_known = methods.iter().any(|known| known == method);
+                (!is_known).then(|| format!("the class `{name}` has no method `{method}`"))
+            }
+        }
+    }
+
     /// Most containers at a time.
     pub(crate) fn maximum(&self) -> usize {
-        self.shared.options.maximum
+        self.scaling().maximum
     }
 
     /// Whether every container runs an input that has called something: only then can its inputs wait for each other.
@@ -107,7 +156,7 @@ impl Pool {
     /// Begins to stop: inputs that wait or run end with [`CallError::Stopped`], idle containers are told to leave. Does
     /// not wait for anything, so that several pools can stop together.
     pub fn begin_stop(&self) {
-        let Stopped { waiting, leave, kill } = self.shared.lock().stop();
+        let Stopped { waiting, leave, interrupt, kill } = self.shared.lock().stop();
         for process in kill {
             process.kill();
         }
@@ -115,6 +164,10 @@ impl Pool {
         for link in leave {
             // One that is already gone need not be told.
             let _ = link.tell(&ToRunner::Stop.encode());
+            link.wake_up();
+        }
+        for process in interrupt {
+            process.nudge();
         }
         for input in waiting {
             input.caller.end(Outcome::Error(self.shared.stopped()));
@@ -142,12 +195,19 @@ impl Pool {
 }
 
 impl Callee for Pool {
-    /// Its caller gets [`CallError::Cancelled`]; a container that runs it is killed and replaced.
+    /// Its caller gets [`CallError::Cancelled`]; a container that runs it is told to end it, or killed and replaced.
     fn cancel(&self, call: CallId) -> bool {
         let cancelled = self.shared.lock().cancel(call);
-        let Some(Cancelled { caller, process }) = cancelled else { return false };
-        if let Some(process) = process {
-            process.kill();
+        let Some(Cancelled { caller, process, link }) = cancelled else { return false };
+        match (process, link) {
+            (Some(process), Some(link)) => {
+                // One that is gone is noticed by the reading side.
+                let _ = link.tell(&ToRunner::Cancel { call: call.number() }.encode());
+                link.wake_up();
+                process.nudge();
+            }
+            (Some(process), None) => process.kill(),
+            (None, _) => {}
         }
         caller.end(Outcome::Error(CallError::Cancelled { function: self.shared.options.name() }));
         true
@@ -205,13 +265,21 @@ impl Shared {
         threads.push(thread);
     }
 
+    /// Sends inputs to their containers.
+    fn dispatch_all(&self, dispatches: &[Dispatch]) {
+        for dispatch in dispatches {
+            self.dispatch(dispatch);
+        }
+    }
+
     /// Sends an input to its container.
     fn dispatch(&self, dispatch: &Dispatch) {
         let control = ToRunner::Call {
             call: dispatch.call.number(),
-            function: self.options.kind.name(),
+            function: dispatch.method.as_deref().unwrap_or(self.options.kind.name()),
             input_id: dispatch.call,
             function_call_id: dispatch.part_of,
+            batch: dispatch.batch,
         };
         let control = control.encode();
         let Err(error) = dispatch.link.send(&control, &dispatch.payload) else {

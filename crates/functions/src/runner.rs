@@ -4,6 +4,7 @@ use std::fmt;
 
 use lamina_ground::StorePath;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::elsewhere::AppReference;
 use crate::ids::{CallId, FunctionCallId};
@@ -33,6 +34,57 @@ impl ServiceKind {
         match self {
             Self::Function { name } | Self::Class { name, .. } => name,
         }
+    }
+}
+
+/// What an instance of a class was made with: one of its parameters.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Parameter {
+    /// Its name.
+    pub name: String,
+    /// The type that the class declares.
+    #[serde(rename = "type")]
+    pub kind: ParameterKind,
+    /// Its value as text: a number in decimal digits, `true` or `false`, bytes in base64.
+    pub value: String,
+}
+
+/// The types that parameters of classes have, by Python's names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ParameterKind {
+    /// A whole number.
+    Int,
+    /// A text.
+    Str,
+    /// Bytes.
+    Bytes,
+    /// Yes or no.
+    Bool,
+}
+
+/// A service with other parameters or options than it was declared with, which get a pool of their own.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct VariantRequest {
+    /// The label that calls name it by, on the connection that it comes from.
+    pub variant: u64,
+    /// The service.
+    pub function: String,
+    /// The parameters of the class, if it has any.
+    #[serde(default)]
+    pub parameters: Vec<Parameter>,
+    /// The options, as the app's start has those of the service; the others stay as they are.
+    #[serde(default)]
+    pub options: Map<String, Value>,
+}
+
+impl VariantRequest {
+    /// What tells variants apart: equal ones share a pool, whoever asks for them and in whatever order.
+    pub(crate) fn key(&self) -> String {
+        let mut parameters = self.parameters.clone();
+        parameters.sort();
+        // Strings and numbers always serialise; the keys of a map are sorted.
+        serde_json::to_string(&(&self.function, parameters, &self.options)).unwrap_or_default()
     }
 }
 
@@ -111,8 +163,14 @@ pub enum ToRunner<'a> {
         module: &'a Module,
         /// What it is.
         service: &'a ServiceKind,
+        /// What the instance of a class is made with.
+        #[serde(skip_serializing_if = "<[_]>::is_empty")]
+        parameters: &'a [Parameter],
         /// How many inputs come at a time.
         capacity: usize,
+        /// Whether inputs that come together run together.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        batches: bool,
         /// Whether it may ask for the user's terminal.
         #[serde(skip_serializing_if = "std::ops::Not::not")]
         terminal: bool,
@@ -130,6 +188,14 @@ pub enum ToRunner<'a> {
         input_id: CallId,
         /// The id of the function call that it is a part of.
         function_call_id: FunctionCallId,
+        /// How many inputs run together, of which this is the first one and the others follow.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        batch: Option<usize>,
+    },
+    /// Nobody waits for an input any more: end it.
+    Cancel {
+        /// The input's number.
+        call: u64,
     },
     /// The caller has consumed items of a generator: as many further ones may come.
     More {
@@ -168,6 +234,8 @@ pub enum FromRunner {
     },
     /// Call a service of the app; the payload holds the pickled arguments.
     Call(RunnerRequest),
+    /// Some calls that follow are of a variant of a service.
+    Variant(VariantRequest),
     /// Items of a generator that the runner has called were consumed.
     More {
         /// The runner's label of the call.
@@ -212,8 +280,14 @@ pub struct RunnerResult {
 pub struct RunnerRequest {
     /// The runner's label for it, given back with the answers.
     pub call: u64,
-    /// The name of the function.
+    /// The name of the function or class.
     pub function: String,
+    /// The method of the class.
+    #[serde(default)]
+    pub method: Option<String>,
+    /// The label of the variant of the service, if it is one.
+    #[serde(default)]
+    pub variant: Option<u64>,
     /// The number of the input that makes it.
     #[serde(default)]
     pub input: Option<u64>,
@@ -261,18 +335,36 @@ mod tests {
             source: "volumes/vo-1/files".into(),
         }];
         let class = ServiceKind::Class { name: "C".into(), methods: vec!["m".into()] };
+        let parameters = [Parameter { name: "x".into(), kind: ParameterKind::Int, value: "1".into() }];
         let script = Module::Script { name: "app".into(), path: "/root/app.py".into(), qualname: None };
         let module = Module::Module { name: "pkg.mod".into(), qualname: Some("work".into()) };
         let cases = [
             (
-                ToRunner::Start { module: &script, service: &f, capacity: 1, terminal: false, volumes: &[] },
+                ToRunner::Start {
+                    module: &script,
+                    service: &f,
+                    parameters: &[],
+                    capacity: 1,
+                    batches: false,
+                    terminal: false,
+                    volumes: &[],
+                },
                 r#"{"type":"start","module":{"kind":"script","name":"app","path":"/root/app.py"},"service":{"kind":"function","name":"f"},"capacity":1}"#,
             ),
             (
-                ToRunner::Start { module: &module, service: &class, capacity: 8, terminal: true, volumes: &volumes },
-                r#"{"type":"start","module":{"kind":"module","name":"pkg.mod","qualname":"work"},"service":{"kind":"class","name":"C","methods":["m"]},"capacity":8,"terminal":true,"volumes":[{"path":"/data","id":"vo-1","name":"data","environment":"main","sub_path":null,"read_only":true}]}"#,
+                ToRunner::Start {
+                    module: &module,
+                    service: &class,
+                    parameters: &parameters,
+                    capacity: 8,
+                    batches: false,
+                    terminal: true,
+                    volumes: &volumes,
+                },
+                r#"{"type":"start","module":{"kind":"module","name":"pkg.mod","qualname":"work"},"service":{"kind":"class","name":"C","methods":["m"]},"parameters":[{"name":"x","type":"int","value":"1"}],"capacity":8,"terminal":true,"volumes":[{"path":"/data","id":"vo-1","name":"data","environment":"main","sub_path":null,"read_only":true}]}"#,
             ),
             (ToRunner::More { call: 7, count: 8 }, r#"{"type":"more","call":7,"count":8}"#),
+            (ToRunner::Cancel { call: 7 }, r#"{"type":"cancel","call":7}"#),
             (ToRunner::Stop, r#"{"type":"stop"}"#),
         ];
         for (message, text) in cases {
@@ -282,7 +374,7 @@ mod tests {
         let text = format!(
             r#"{{"type":"call","call":7,"function":"f","input_id":"{input_id}","function_call_id":"{function_call_id}"}}"#
         );
-        let call = ToRunner::Call { call: 7, function: "f", input_id, function_call_id };
+        let call = ToRunner::Call { call: 7, function: "f", input_id, function_call_id, batch: None };
         assert_eq!(String::from_utf8(call.encode()).unwrap(), text);
     }
 
@@ -291,7 +383,15 @@ mod tests {
         let text = r#"{"kind":"serialized","name":"app","python":"3.11","pickle":"gASVAAAA"}"#;
         let module: Module = serde_json::from_str(text).unwrap();
         let f = ServiceKind::Function { name: "f".into() };
-        let start = ToRunner::Start { module: &module, service: &f, capacity: 1, terminal: false, volumes: &[] };
+        let start = ToRunner::Start {
+            module: &module,
+            service: &f,
+            parameters: &[],
+            capacity: 1,
+            batches: false,
+            terminal: false,
+            volumes: &[],
+        };
         let expected =
             format!(r#"{{"type":"start","module":{text},"service":{{"kind":"function","name":"f"}},"capacity":1}}"#);
         assert_eq!(String::from_utf8(start.encode()).unwrap(), expected);
@@ -321,6 +421,8 @@ mod tests {
         let request = RunnerRequest {
             call: 1,
             function: "g".into(),
+            method: None,
+            variant: None,
             input: None,
             map: None,
             identify: false,
@@ -329,7 +431,9 @@ mod tests {
         };
         let spawned = RunnerRequest {
             call: 2,
-            function: "g".into(),
+            function: "C".into(),
+            method: Some("m".into()),
+            variant: Some(3),
             input: Some(7),
             map: Some(1),
             identify: true,
@@ -339,7 +443,7 @@ mod tests {
         let calls = [
             (r#"{"type":"call","call":1,"function":"g"}"#, FromRunner::Call(request)),
             (
-                r#"{"type":"call","call":2,"function":"g","map":1,"input":7,"identify":true,"spawned":true,"app":{"name":"demo","environment":"main"}}"#,
+                r#"{"type":"call","call":2,"function":"C","method":"m","variant":3,"map":1,"input":7,"identify":true,"spawned":true,"app":{"name":"demo","environment":"main"}}"#,
                 FromRunner::Call(spawned),
             ),
             (r#"{"type":"more","call":1,"count":8}"#, FromRunner::More { call: 1, count: 8 }),

@@ -8,7 +8,8 @@ use lamina_devices::{DevicesError, Lease, Lender};
 use lamina_ground::{EnvVars, Stack, StorePath, causes, null_device};
 use lamina_image::container::{INTERPRETERS, RUNNER};
 use lamina_sandbox::{
-    Exit, ExitStatus, Launcher, Limits, Mount, Network, Sandbox, SandboxError, SandboxSpec, Stdio, TerminalSpec, Upper,
+    Exit, ExitStatus, Launcher, Limits, Mount, Network, Sandbox, SandboxError, SandboxSpec, Signal, Stdio,
+    TerminalSpec, Upper,
 };
 use lamina_store::{Store, Work};
 use lamina_volumes::Volumes;
@@ -143,7 +144,7 @@ impl ContainerSpec {
                 cpus: self.cpus,
                 pids: Some(PROCESS_LIMIT),
             },
-            network: Network::Host,
+            network: if self.block_network { Network::Isolated } else { Network::Host },
             mounts: self.volumes.iter().map(mount).collect(),
             terminal,
             ..SandboxSpec::default()
@@ -192,6 +193,11 @@ struct Process {
 impl ContainerProcess for Process {
     fn kill(&self) {
         self.sandbox.kill();
+    }
+
+    fn nudge(&self) {
+        // The one signal that does nothing to the processes that the runner may have started.
+        self.sandbox.signal(Signal::WindowChange);
     }
 
     fn wait(&self, patience: Duration) -> Option<ContainerEnd> {

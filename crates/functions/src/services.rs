@@ -2,21 +2,33 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use lamina_events::{Event, Sink};
+use lamina_ground::{ErrorClass, nearest};
 
+use crate::answer::CallStatus;
+use crate::calls::{Calls, NamedVariant};
 use crate::deadlock;
 use crate::elsewhere::{AppReference, Elsewhere, OtherApp};
 use crate::holdings::Holdings;
 use crate::ids::CallId;
 use crate::options::PoolOptions;
 use crate::pool::Pool;
+use crate::runner::VariantRequest;
 use crate::starter::ContainerStarter;
+
+/// Makes what the pool of a variant needs, or says why there cannot be such a one.
+pub type MakeVariant =
+    Box<dyn Fn(&VariantRequest) -> Result<(PoolOptions, Box<dyn ContainerStarter>), CallStatus> + Send + Sync>;
 
 /// The pools of an app's services, by their names.
 pub struct Services {
     pools: HashMap<String, Arc<Pool>>,
+    make_variant: MakeVariant,
+    variants: Mutex<Variants>,
+    /// For the pools that are made later.
+    me: Weak<Services>,
     sink: Sink,
     /// Services whose deadlock was reported.
     reported: Mutex<BTreeSet<String>>,
@@ -28,29 +40,131 @@ pub struct Services {
     elsewhere: OnceLock<Arc<dyn Elsewhere>>,
 }
 
+/// The pools of variants, by what tells these apart.
+#[derive(Default)]
+struct Variants {
+    pools: HashMap<String, Arc<Pool>>,
+    /// The app stops: there are no further ones.
+    stopping: bool,
+}
+
 impl Services {
-    /// Pools without containers, one for each service; what is called first starts one.
-    pub fn new(services: impl IntoIterator<Item = (PoolOptions, Box<dyn ContainerStarter>)>, sink: &Sink) -> Arc<Self> {
-        Arc::new_cyclic(|all| {
+    /// Pools without containers, one for each service; what is called first starts one. `make_variant` makes what
+    /// variants of them need.
+    pub fn new(
+        services: impl IntoIterator<Item = (PoolOptions, Box<dyn ContainerStarter>)>,
+        make_variant: MakeVariant,
+        sink: &Sink,
+    ) -> Arc<Self> {
+        let services = Arc::new_cyclic(|all: &Weak<Self>| {
             let pool = |(options, starter): (PoolOptions, _)| {
                 (options.name(), Arc::new(Pool::new(options, starter, sink.clone(), all.clone())))
             };
             let pools = services.into_iter().map(pool).collect();
             Self {
                 pools,
+                make_variant,
+                variants: Mutex::default(),
+                me: all.clone(),
                 sink: sink.clone(),
                 reported: Mutex::default(),
                 holdings: Arc::default(),
                 when_empty: OnceLock::new(),
                 elsewhere: OnceLock::new(),
             }
-        })
+        });
+        services.pools.values().for_each(|pool| pool.warm());
+        services
     }
 
     /// The pool of a service.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Arc<Pool>> {
         self.pools.get(name)
+    }
+
+    /// The pool for a call that came over the connection of `calls`, of a service or of what that connection knows as the
+    /// variant `variant`.
+    ///
+    /// # Errors
+    /// When there is no such service, variant or method.
+    pub fn find(
+        &self,
+        calls: &Calls,
+        function: &str,
+        variant: Option<u64>,
+        method: Option<&str>,
+    ) -> Result<Arc<Pool>, CallStatus> {
+        let pool = self.pool(calls, function, variant)?;
+        match pool.refuse(method) {
+            None => Ok(pool),
+            Some(message) => Err(CallStatus::error(ErrorClass::NotFoundError, message)),
+        }
+    }
+
+    /// As [`Self::find`], whichever method is called.
+    ///
+    /// # Errors
+    /// When there is no such service or variant.
+    pub fn pool(&self, calls: &Calls, function: &str, variant: Option<u64>) -> Result<Arc<Pool>, CallStatus> {
+        let missing = |message| CallStatus::error(ErrorClass::NotFoundError, message);
+        let pool = match variant {
+            None => self.get(function).map(Arc::clone),
+            Some(label) => match calls.variant(label) {
+                Some(named) => Some(self.named(calls, label, named)?),
+                None => return Err(missing(format!("`{function}` has no variant `{label}`"))),
+            },
+        };
+        pool.ok_or_else(|| {
+            let known = nearest(function, self.names());
+            let meant = known.first().map(|name| format!(": did you mean `{name}`?")).unwrap_or_default();
+            missing(format!("the app has no function `{function}`{meant}"))
+        })
+    }
+
+    /// Lets the connection of `calls` call a variant of a service. What is wrong with it is said to the calls.
+    pub fn name_variant(&self, calls: &Calls, request: &VariantRequest) {
+        let (services, pool) = (self.me.clone(), self.variant(request).map(|pool| Arc::downgrade(&pool)));
+        calls.name_variant(request.variant, NamedVariant { request: Arc::new(request.clone()), services, pool });
+    }
+
+    /// The pool of a variant that the connection has named, maybe when another version of the app ran.
+    fn named(&self, calls: &Calls, label: u64, named: NamedVariant) -> Result<Arc<Pool>, CallStatus> {
+        if Weak::ptr_eq(&named.services, &self.me)
+            && let Some(pool) = named.pool?.upgrade()
+        {
+            return Ok(pool);
+        }
+        let request = named.request;
+        let pool = self.variant(&request);
+        let known = pool.as_ref().map(Arc::downgrade).map_err(Clone::clone);
+        calls.name_variant(label, NamedVariant { request, services: self.me.clone(), pool: known });
+        pool
+    }
+
+    /// The pool of a variant.
+    fn variant(&self, request: &VariantRequest) -> Result<Arc<Pool>, CallStatus> {
+        let key = request.key();
+        let mut variants = self.variants();
+        if let Some(pool) = variants.pools.get(&key) {
+            return Ok(Arc::clone(pool));
+        }
+        let (options, starter) = (self.make_variant)(request)?;
+        let pool = Arc::new(Pool::new(options, starter, self.sink.clone(), self.me.clone()));
+        if variants.stopping {
+            pool.begin_stop();
+        }
+        variants.pools.insert(key, Arc::clone(&pool));
+        Ok(pool)
+    }
+
+    /// All pools, those of variants included.
+    fn all(&self) -> Vec<Arc<Pool>> {
+        self.pools.values().chain(self.variants().pools.values()).map(Arc::clone).collect()
+    }
+
+    fn variants(&self) -> MutexGuard<'_, Variants> {
+        self.variants.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The names of all services.
@@ -84,24 +198,25 @@ impl Services {
     /// Whether any service has inputs that have not ended.
     #[must_use]
     pub fn has_inputs(&self) -> bool {
-        self.pools.values().any(|pool| pool.has_inputs())
+        self.all().iter().any(|pool| pool.has_inputs())
     }
 
     /// Whether there are neither containers nor inputs.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.pools.values().all(|pool| pool.is_idle())
+        self.all().iter().all(|pool| pool.is_idle())
     }
 
     /// Begins to stop all of them, as [`Pool::begin_stop`].
     pub fn begin_stop(&self) {
-        self.pools.values().for_each(|pool| pool.begin_stop());
+        self.variants().stopping = true;
+        self.all().iter().for_each(|pool| pool.begin_stop());
     }
 
     /// Stops all of them, and returns when no container is left.
     pub fn stop(&self) {
         self.begin_stop();
-        self.pools.values().for_each(|pool| pool.stop());
+        self.all().iter().for_each(|pool| pool.stop());
     }
 
     /// A call from a container waits for one of `service`: says so, once for each service, if it waits for itself.
@@ -110,7 +225,7 @@ impl Services {
         if self.is_reported(service.name()) || !service.may_be_stuck() {
             return;
         }
-        let views: Vec<_> = self.pools.values().map(|pool| pool.view()).collect();
+        let views: Vec<_> = self.all().iter().map(|pool| pool.view()).collect();
         let Some(path) = deadlock::find(&views, call) else { return };
         if self.reported().insert(service.name().to_owned()) {
             self.sink.emit(Event::CallStuck { path, max_containers: service.maximum() });

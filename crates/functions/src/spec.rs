@@ -9,7 +9,8 @@ use lamina_image::{Digest, GpuRequest};
 
 use crate::options::PoolOptions;
 use crate::retries::Retries;
-use crate::runner::{ContainerVolume, Module, ServiceKind};
+use crate::runner::{ContainerVolume, Module, Parameter, ServiceKind};
+use crate::state::Batching;
 
 /// What a container is, whatever runs in it.
 #[derive(Clone)]
@@ -39,6 +40,8 @@ pub struct ContainerSpec {
     pub gpu: Vec<GpuRequest>,
     /// Name of the environment that the app runs in.
     pub environment_name: String,
+    /// Whether it has no network.
+    pub block_network: bool,
     /// The volumes that it has.
     pub volumes: Vec<ContainerVolume>,
 }
@@ -48,6 +51,8 @@ pub struct ContainerSpec {
 pub struct ServiceSpec {
     /// The function or class.
     pub kind: ServiceKind,
+    /// What the instance of a class is made with.
+    pub parameters: Vec<Parameter>,
     /// Where the runner finds it.
     pub module: Module,
     /// Its containers.
@@ -58,8 +63,22 @@ pub struct ServiceSpec {
     pub timeout: Duration,
     /// How often a failed input runs again.
     pub retries: Retries,
+    /// How many it is to run if there can be more containers.
+    pub target: Option<usize>,
+    /// Inputs that run together, if they do.
+    pub batching: Option<Batching>,
+    /// How long a container may take to be ready, where the service says so.
+    pub startup: Option<Duration>,
+    /// Whether containers run one input only.
+    pub single_use: bool,
+    /// Least containers, also without any input.
+    pub minimum_containers: usize,
     /// Most containers at a time, where the service says so.
     pub maximum_containers: Option<usize>,
+    /// Containers more than the inputs need, as long as there are inputs.
+    pub buffer_containers: usize,
+    /// How long a container waits for its next input, where the service says so.
+    pub idle: Option<Duration>,
 }
 
 impl ServiceSpec {
@@ -68,12 +87,21 @@ impl ServiceSpec {
     pub fn pool_options(&self) -> PoolOptions {
         let options = PoolOptions::new(self.kind.clone(), self.module.clone(), self.timeout);
         PoolOptions {
+            parameters: self.parameters.clone(),
             capacity: self.capacity,
             entrypoint: self.container.entrypoint.clone(),
             memory_limit: self.container.memory_bytes,
             volumes: self.container.volumes.clone(),
             retries: self.retries,
-            maximum: self.maximum_containers.unwrap_or(options.maximum),
+            target: self.target,
+            batching: self.batching,
+            single_use: self.single_use,
+            startup: self.startup.unwrap_or(options.startup),
+            minimum: self.minimum_containers,
+            // A number that there are to be is one that there may be.
+            maximum: self.maximum_containers.unwrap_or(options.maximum.max(self.minimum_containers)),
+            buffer: self.buffer_containers,
+            idle: self.idle.unwrap_or(options.idle),
             ..options
         }
     }
@@ -137,6 +165,7 @@ mod tests {
             memory_bytes: None,
             gpu: Vec::new(),
             environment_name: "main".into(),
+            block_network: false,
             volumes: Vec::new(),
         }
     }

@@ -38,6 +38,8 @@ pub struct StartedContainer {
 pub trait ContainerProcess: Send + Sync {
     /// Kills all of them at once.
     fn kill(&self);
+    /// Has the runner look at what it was sent, although it runs an input.
+    fn nudge(&self) {}
     /// Waits until they are gone, at most for `patience`; `None` when they are not.
     fn wait(&self, patience: Duration) -> Option<ContainerEnd>;
 }

@@ -1,6 +1,9 @@
 //! A pool's bookkeeping: which inputs wait, what each container does. No I/O, so every transition is under one short
 //! lock.
 
+mod batches;
+mod scaling;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,6 +19,11 @@ use crate::options::PoolOptions;
 use crate::retries::Retries;
 use crate::starter::ContainerProcess;
 
+pub use batches::Batching;
+pub use scaling::{Scaling, Stats};
+
+/// How long an input that was cancelled may take to end before its container is killed.
+const CANCEL_PATIENCE: Duration = Duration::from_secs(10);
 /// Items of a generator that may be on their way to a caller who has not consumed them. The runner keeps fewer; the
 /// engine reads no more from one that does not.
 const MOST_ITEMS_AHEAD: u64 = 64;
@@ -28,10 +36,14 @@ pub(crate) struct Input {
     pub(crate) call: CallId,
     /// What the call is a part of.
     pub(crate) part_of: FunctionCallId,
+    /// The method of a class.
+    pub(crate) method: Option<Arc<str>>,
     pub(crate) payload: Arc<Payload>,
     pub(crate) caller: Arc<dyn Caller>,
     /// How many attempts failed.
     pub(crate) failed: u32,
+    /// Since when it waits.
+    pub(crate) queued: Instant,
 }
 
 /// An input on its way into a container.
@@ -40,7 +52,10 @@ pub(crate) struct Dispatch {
     pub(crate) link: Arc<Link>,
     pub(crate) call: CallId,
     pub(crate) part_of: FunctionCallId,
+    pub(crate) method: Option<Arc<str>>,
     pub(crate) payload: Arc<Payload>,
+    /// Of the first one of a batch: how many inputs run together.
+    pub(crate) batch: Option<usize>,
 }
 
 /// What a container does.
@@ -58,7 +73,10 @@ enum Phase {
 struct Attempt {
     call: CallId,
     part_of: FunctionCallId,
+    method: Option<Arc<str>>,
     caller: Arc<dyn Caller>,
+    /// Whether values of a generator are out already, so that there is no other attempt.
+    has_yielded: bool,
     /// How many attempts failed before this one.
     failed: u32,
     /// The arguments, if there may be another attempt.
@@ -66,8 +84,8 @@ struct Attempt {
 }
 
 impl From<Input> for Attempt {
-    fn from(Input { call, part_of, payload, caller, failed }: Input) -> Self {
-        Self { call, part_of, caller, failed, payload: Some(payload) }
+    fn from(Input { call, part_of, method, payload, caller, failed, .. }: Input) -> Self {
+        Self { call, part_of, method, caller, has_yielded: false, failed, payload: Some(payload) }
     }
 }
 
@@ -109,6 +127,8 @@ struct Slot {
     link: Option<Arc<Link>>,
     process: Option<Arc<dyn ContainerProcess>>,
     running: Vec<Running>,
+    /// Inputs that it runs and that were cancelled: nobody waits for them any more.
+    cancelled: Vec<(CallId, Instant)>,
     end: Option<EndReason>,
     /// The user is in it, or about to be: their time does not count.
     interacts: bool,
@@ -129,7 +149,19 @@ impl Slot {
     }
 
     fn has_room(&self, capacity: usize) -> bool {
-        self.is_serving() && self.running.len() < capacity
+        self.is_serving() && self.load() < capacity
+    }
+
+    /// How many inputs it runs, those included that were cancelled.
+    fn load(&self) -> usize {
+        self.running.len() + self.cancelled.len()
+    }
+
+    /// A cancelled input has ended; false if there is no such one.
+    fn forget_cancelled(&mut self, call: CallId) -> bool {
+        let before = self.cancelled.len();
+        self.cancelled.retain(|(cancelled, _)| *cancelled != call);
+        self.cancelled.len() < before
     }
 
     fn runs(&self, call: CallId) -> bool {
@@ -175,8 +207,26 @@ pub(crate) struct Retry {
 /// A call that was cancelled.
 pub(crate) struct Cancelled {
     pub(crate) caller: Arc<dyn Caller>,
-    /// What kills the container that runs it.
+    /// The container that runs it.
     pub(crate) process: Option<Arc<dyn ContainerProcess>>,
+    /// The container's connection, if it is told to end the input; else it is killed.
+    pub(crate) link: Option<Arc<Link>>,
+}
+
+impl Cancelled {
+    fn waiting(caller: Arc<dyn Caller>) -> Self {
+        Self { caller, process: None, link: None }
+    }
+}
+
+/// What an input's end leads to.
+#[derive(Default)]
+pub(crate) struct Finished {
+    pub(crate) disposition: Option<Disposition>,
+    /// What the container gets next.
+    pub(crate) next: Vec<Dispatch>,
+    /// The container's connection, if it is to leave.
+    pub(crate) leave: Option<Arc<Link>>,
 }
 
 /// What was left when a container ended.
@@ -194,17 +244,31 @@ pub(crate) struct Stopped {
     pub(crate) waiting: Vec<Input>,
     /// The containers to tell that they leave.
     pub(crate) leave: Vec<Arc<Link>>,
+    /// Those of them that run inputs, which end now.
+    pub(crate) interrupt: Vec<Arc<dyn ContainerProcess>>,
     /// The containers to kill.
     pub(crate) kill: Vec<Arc<dyn ContainerProcess>>,
+}
+
+/// How a pool's containers end.
+#[derive(Debug, Clone, Copy)]
+struct Habits {
+    /// They run one input and go.
+    single_use: bool,
+    /// They can be told to end an input, and have something to do when they leave.
+    interrupts: bool,
 }
 
 /// The state of a pool.
 pub(crate) struct State {
     retries: Retries,
-    /// Inputs that a container runs at a time.
+    /// Most inputs that a container runs at a time.
     capacity: usize,
-    /// Most containers at a time.
-    maximum: usize,
+    /// How many it is to run if there can be more containers.
+    target: usize,
+    scaling: Scaling,
+    batching: Option<Batching>,
+    habits: Habits,
     waiting: VecDeque<Input>,
     /// Inputs that wait for another attempt, by its time and a number that tells equal times apart.
     delayed: BTreeMap<(Instant, u64), Input>,
@@ -225,7 +289,10 @@ impl State {
         Self {
             retries: options.retries,
             capacity: options.capacity.max(1),
-            maximum: options.maximum,
+            target: options.target.unwrap_or(options.capacity).clamp(1, options.capacity.max(1)),
+            scaling: options.scaling(),
+            batching: options.batching,
+            habits: Habits { single_use: options.single_use, interrupts: options.interrupts() },
             waiting: VecDeque::new(),
             delayed: BTreeMap::new(),
             delays: 0,
@@ -237,22 +304,25 @@ impl State {
         }
     }
 
-    /// Gives an input to the container that had one last (its caches are the warmest), or lets it wait.
-    pub(crate) fn place(&mut self, input: Input) -> Option<Dispatch> {
-        let with_room = self.slots.iter().filter(|(_, slot)| slot.has_room(self.capacity) && slot.link.is_some());
-        let Some(id) = with_room.max_by_key(|(_, slot)| slot.since).map(|(id, _)| *id) else {
+    /// Gives an input to a container, or lets it wait.
+    pub(crate) fn place(&mut self, input: Input) -> Vec<Dispatch> {
+        if let Some(batching) = self.batching {
             self.waiting.push_back(input);
-            return None;
+            return self.place_batches(batching);
+        }
+        let Some(id) = self.best_slot() else {
+            self.waiting.push_back(input);
+            return Vec::new();
         };
-        self.give(id, input)
+        self.give(id, input).into_iter().collect()
     }
 
     /// Makes room for a further container if inputs wait that no starting one will take.
     pub(crate) fn reserve(&mut self) -> Option<SlotId> {
         let starting = self.slots.values().filter(|slot| slot.is_starting()).count();
         let hopeless = self.starts_fail && self.slots.values().any(|slot| slot.is_serving() || slot.is_starting());
-        let expected = starting.saturating_mul(self.capacity);
-        if self.stopping || hopeless || self.waiting.len() <= expected || self.slots.len() >= self.maximum {
+        let lacks = self.waiting.len() > starting.saturating_mul(self.target) || self.lacks_containers();
+        if self.stopping || hopeless || !lacks || self.slots.len() >= self.scaling.maximum {
             return None;
         }
         self.next += 1;
@@ -262,6 +332,7 @@ impl State {
             link: None,
             process: None,
             running: Vec::new(),
+            cancelled: Vec::new(),
             end: None,
             interacts: false,
         };
@@ -286,26 +357,36 @@ impl State {
         self.starts_fail = false;
         slot.interacts = false;
         slot.enter(Phase::Serving);
-        Ok((0..self.capacity).map_while(|_| self.next_input(id)).collect())
+        Ok(self.next_inputs(id))
     }
 
     /// A container finished input `call`, with an exception if it `failed`. Fails when it was not running that.
-    pub(crate) fn finish(
-        &mut self,
-        id: SlotId,
-        call: CallId,
-        failed: bool,
-    ) -> Result<(Option<Disposition>, Option<Dispatch>), ()> {
+    pub(crate) fn finish(&mut self, id: SlotId, call: CallId, failed: bool) -> Result<Finished, ()> {
         let slot = self.slots.get_mut(&id).ok_or(())?;
         let Some(running) = slot.take(call) else {
+            if slot.forget_cancelled(call) {
+                slot.since = Instant::now();
+                return Ok(self.after_input(id, None));
+            }
             // Its result crossed the cancellation.
-            return if matches!(slot.end, Some(EndReason::Cancelled)) { Ok((None, None)) } else { Err(()) };
+            return if matches!(slot.end, Some(EndReason::Cancelled)) { Ok(Finished::default()) } else { Err(()) };
         };
         slot.since = Instant::now();
         slot.interacts = false;
         let attempt = running.attempt;
         let disposition = if failed { self.fail(attempt) } else { Disposition::Answer(attempt.caller) };
-        Ok((Some(disposition), self.next_input(id)))
+        Ok(self.after_input(id, Some(disposition)))
+    }
+
+    /// What a container does that has ended an input.
+    fn after_input(&mut self, id: SlotId, disposition: Option<Disposition>) -> Finished {
+        let single_use = self.habits.single_use;
+        if let Some(slot) = self.slots.get_mut(&id).filter(|slot| single_use && slot.is_serving()) {
+            slot.end.get_or_insert(EndReason::Unneeded);
+            slot.enter(Phase::Leaving);
+            return Finished { disposition, next: Vec::new(), leave: slot.link.clone() };
+        }
+        Finished { disposition, next: self.next_inputs(id), leave: None }
     }
 
     /// A container made an item of call `call`: gives who takes it. Fails when it was not running that.
@@ -313,10 +394,12 @@ impl State {
         let slot = self.slots.get_mut(&id).ok_or(())?;
         if let Some(running) = slot.running(call) {
             running.ahead += 1;
+            running.attempt.has_yielded = true;
             return Ok(Some(Arc::clone(&running.attempt.caller)));
         }
         // It crossed the cancellation.
-        if matches!(slot.end, Some(EndReason::Cancelled)) { Ok(None) } else { Err(()) }
+        let is_cancelled = slot.cancelled.iter().any(|(cancelled, _)| *cancelled == call);
+        if is_cancelled || matches!(slot.end, Some(EndReason::Cancelled)) { Ok(None) } else { Err(()) }
     }
 
     /// The caller of call `call` has consumed items: gives the link of the container that runs it, whose thread is to be
@@ -341,6 +424,14 @@ impl State {
         Some((running.attempt.call, std::mem::take(&mut running.consumed)))
     }
 
+    /// What a container gets that has room.
+    fn next_inputs(&mut self, id: SlotId) -> Vec<Dispatch> {
+        match self.batching {
+            Some(batching) => self.next_batch(id, batching),
+            None => (0..self.capacity).map_while(|_| self.next_input(id)).collect(),
+        }
+    }
+
     fn next_input(&mut self, id: SlotId) -> Option<Dispatch> {
         let slot = self.slots.get(&id)?;
         if !slot.has_room(self.capacity) || slot.link.is_none() {
@@ -354,14 +445,16 @@ impl State {
     fn give(&mut self, id: SlotId, input: Input) -> Option<Dispatch> {
         let slot = self.slots.get_mut(&id)?;
         let link = slot.link.clone()?;
-        let Input { call, part_of, payload, caller, failed } = input;
+        let Input { call, part_of, method, payload, caller, failed, .. } = input;
         // One that runs beside others may have to run again through no fault of its own.
         let is_kept = failed < self.retries.maximum || self.capacity > 1;
-        let attempt = Attempt { call, part_of, caller, failed, payload: is_kept.then(|| Arc::clone(&payload)) };
+        let kept = is_kept.then(|| Arc::clone(&payload));
+        let attempt =
+            Attempt { call, part_of, method: method.clone(), caller, has_yielded: false, failed, payload: kept };
         let since = Instant::now();
         slot.since = since;
         slot.running.push(Running { attempt, since, timed_out: false, ahead: 0, consumed: 0 });
-        Some(Dispatch { slot: id, link, call, part_of, payload })
+        Some(Dispatch { slot: id, link, call, part_of, method, payload, batch: None })
     }
 
     /// Notes why a container is being ended, if nothing ended it before, and gives what kills it.
@@ -374,17 +467,22 @@ impl State {
     /// Takes back an input that waits or runs.
     pub(crate) fn cancel(&mut self, call: CallId) -> Option<Cancelled> {
         if let Some(index) = self.waiting.iter().position(|input| input.call == call) {
-            return self.waiting.remove(index).map(|input| Cancelled { caller: input.caller, process: None });
+            return self.waiting.remove(index).map(|input| Cancelled::waiting(input.caller));
         }
         let delayed = self.delayed.iter().find(|(_, input)| input.call == call).map(|(key, _)| *key);
         if let Some(input) = delayed.and_then(|key| self.delayed.remove(&key)) {
-            return Some(Cancelled { caller: input.caller, process: None });
+            return Some(Cancelled::waiting(input.caller));
         }
         let slot = self.slots.values_mut().find(|slot| slot.runs(call))?;
         let running = slot.take(call)?;
+        let (caller, process) = (running.attempt.caller, slot.process.clone());
+        if self.habits.interrupts && slot.is_serving() {
+            slot.cancelled.push((call, Instant::now()));
+            return Some(Cancelled { caller, process, link: slot.link.clone() });
+        }
         slot.enter(Phase::Leaving);
         slot.end.get_or_insert(EndReason::Cancelled);
-        Some(Cancelled { caller: running.attempt.caller, process: slot.process.clone() })
+        Some(Cancelled { caller, process, link: None })
     }
 
     /// The terminal comes into a container, until the input that it runs, or its start, has ended; with somebody at it
@@ -401,23 +499,34 @@ impl State {
     /// What a container's time demands now. Whatever it is given later is due later than the time named here, because
     /// no phase is shorter than `options` say.
     pub(crate) fn due(&mut self, id: SlotId, options: &PoolOptions) -> Deadline {
+        let (idle, may_shrink, has_batches) = (self.scaling.idle, self.may_shrink(), self.batching.is_some());
         let Some(slot) = self.slots.get_mut(&id) else {
-            return Deadline::Later(options.idle);
+            return Deadline::Later(idle);
         };
-        let is_idle = slot.phase == Phase::Serving && slot.running.is_empty();
+        // What runs together cannot end alone.
+        let oldest_cancelled = slot.cancelled.iter().map(|(_, since)| *since).min().filter(|_| !has_batches);
+        if oldest_cancelled.is_some_and(|since| since.elapsed() >= CANCEL_PATIENCE) {
+            slot.end.get_or_insert(EndReason::Cancelled);
+            return Deadline::Kill;
+        }
+        let is_idle = slot.phase == Phase::Serving && slot.load() == 0;
         let (limit, begun, reason) = match slot.phase {
             Phase::Starting => (options.startup, slot.since, EndReason::StartTimedOut),
             Phase::Leaving => (options.grace, slot.since, EndReason::Unneeded),
-            Phase::Serving if is_idle => (options.idle, slot.since, EndReason::Unneeded),
+            Phase::Serving if is_idle => (idle, slot.since, EndReason::Unneeded),
             Phase::Serving => {
                 let oldest = slot.running.iter().map(|running| running.since).min();
-                (options.timeout, oldest.unwrap_or(slot.since), EndReason::TimedOut)
+                (options.timeout, oldest.unwrap_or_else(Instant::now), EndReason::TimedOut)
             }
         };
         let is_with_user = slot.interacts && !is_idle && slot.phase != Phase::Leaving;
         let left = if is_with_user { limit } else { limit.saturating_sub(begun.elapsed()) };
+        let left = if slot.cancelled.is_empty() { left } else { left.min(CANCEL_PATIENCE) };
         if !left.is_zero() {
-            return Deadline::Later(left.min(options.timeout).min(options.idle));
+            return Deadline::Later(left.min(options.timeout).min(idle));
+        }
+        if is_idle && !may_shrink {
+            return Deadline::Later(idle.min(options.timeout));
         }
         if matches!(reason, EndReason::TimedOut) {
             for running in slot.running.iter_mut().filter(|running| running.since.elapsed() >= limit) {
@@ -449,7 +558,9 @@ impl State {
         let Some(slot) = self.slots.remove(&id) else {
             return Removed { end: None, dispositions: Vec::new() };
         };
-        let Slot { phase, process, running, end, interacts, .. } = slot;
+        let Slot { phase, process, running, cancelled, end, interacts, .. } = slot;
+        // One that cannot end a single input ends as a whole.
+        let end = end.or_else(|| (!cancelled.is_empty()).then_some(EndReason::Cancelled));
         let failed =
             phase == Phase::Starting && matches!(end, None | Some(EndReason::StartTimedOut | EndReason::Broken(_)));
         let abandoned = if failed { self.abandon(id) } else { Vec::new() };
@@ -472,15 +583,18 @@ impl State {
             Some(EndReason::Cancelled) => true,
             _ => false,
         };
-        ended_for_another && !self.stopping && running.attempt.payload.is_some()
+        let attempt = &running.attempt;
+        ended_for_another && !self.stopping && !attempt.has_yielded && attempt.payload.is_some()
     }
 
     /// Inputs wait again, before all others and in the order in which they came.
     fn put_back(&mut self, mut inputs: Vec<Running>) {
         inputs.sort_by_key(|running| running.attempt.call);
-        for Running { attempt: Attempt { call, part_of, caller, failed, payload }, .. } in inputs.into_iter().rev() {
+        for Running { attempt, .. } in inputs.into_iter().rev() {
+            let Attempt { call, part_of, method, caller, failed, payload, .. } = attempt;
             if let Some(payload) = payload {
-                self.waiting.push_front(Input { call, part_of, payload, caller, failed });
+                let queued = Instant::now();
+                self.waiting.push_front(Input { call, part_of, method, payload, caller, failed, queued });
             }
         }
     }
@@ -488,26 +602,33 @@ impl State {
     /// An attempt has failed: puts the input aside for another one, if there is one to come.
     fn fail(&mut self, attempt: Attempt) -> Disposition {
         let failed = attempt.failed + 1;
-        let again = attempt.payload.filter(|_| failed <= self.retries.maximum && !self.stopping);
+        let may_run_again = failed <= self.retries.maximum && !self.stopping && !attempt.has_yielded;
+        let again = attempt.payload.filter(|_| may_run_again);
         let Some(payload) = again else {
             return Disposition::Answer(attempt.caller);
         };
         let delay = self.retries.delay(failed);
         self.delays += 1;
-        let input = Input { call: attempt.call, part_of: attempt.part_of, payload, caller: attempt.caller, failed };
-        self.delayed.insert((Instant::now() + delay, self.delays), input);
+        let Attempt { call, part_of, method, caller, .. } = attempt;
+        let due = Instant::now() + delay;
+        let input = Input { call, part_of, method, payload, caller, failed, queued: due };
+        self.delayed.insert((due, self.delays), input);
         Disposition::Retry(Retry { attempt: failed, delay })
     }
 
-    /// When the next input that was put aside is due.
-    pub(crate) fn next_attempt(&self) -> Option<Instant> {
-        self.delayed.first_key_value().map(|((at, _), _)| *at)
+    /// When the next input that was put aside, or the next batch, is due.
+    pub(crate) fn next_due(&self) -> Option<Instant> {
+        let delayed = self.delayed.first_key_value().map(|((at, _), _)| *at);
+        delayed.into_iter().chain(self.next_batch_due()).min()
     }
 
-    /// Places the input that was put aside and is due first, as [`State::place`].
-    pub(crate) fn place_delayed(&mut self) -> Option<Dispatch> {
-        let (_, input) = self.delayed.pop_first()?;
-        self.place(input)
+    /// Places what is due first, as [`State::place`].
+    pub(crate) fn place_due(&mut self) -> Vec<Dispatch> {
+        let now = Instant::now();
+        if self.delayed.first_key_value().is_some_and(|((at, _), _)| *at <= now) {
+            return self.delayed.pop_first().map_or_else(Vec::new, |(_, input)| self.place(input));
+        }
+        self.batching.map_or_else(Vec::new, |batching| self.place_batches(batching))
     }
 
     /// Takes all inputs that were put aside.
@@ -517,7 +638,7 @@ impl State {
 
     /// Notes that a thread keeps time; false when there is one already, or nothing to do.
     pub(crate) fn start_timer(&mut self) -> bool {
-        !self.delayed.is_empty() && !std::mem::replace(&mut self.timer_runs, true)
+        self.next_due().is_some() && !std::mem::replace(&mut self.timer_runs, true)
     }
 
     /// Notes that no thread keeps time.
@@ -528,10 +649,13 @@ impl State {
     /// Ends the pool.
     pub(crate) fn stop(&mut self) -> Stopped {
         self.stopping = true;
-        let (mut leave, mut kill) = (Vec::new(), Vec::new());
+        let (mut leave, mut interrupt, mut kill) = (Vec::new(), Vec::new(), Vec::new());
         for slot in self.slots.values_mut() {
             slot.end.get_or_insert(EndReason::Unneeded);
-            if slot.phase == Phase::Serving && slot.running.is_empty() {
+            if slot.phase == Phase::Serving && (slot.load() == 0 || self.habits.interrupts) {
+                if slot.load() > 0 {
+                    interrupt.extend(slot.process.clone());
+                }
                 slot.enter(Phase::Leaving);
                 leave.extend(slot.link.clone());
             } else if slot.phase != Phase::Leaving {
@@ -540,7 +664,7 @@ impl State {
         }
         let mut waiting = self.take_delayed();
         waiting.extend(self.waiting.drain(..));
-        Stopped { waiting, leave, kill }
+        Stopped { waiting, leave, interrupt, kill }
     }
 
     /// The containers that are still there.
@@ -575,8 +699,8 @@ impl State {
 
     /// Whether there are all containers that there may be, and none of them can take an input now.
     fn is_full(&self) -> bool {
-        let is_busy = |slot: &Slot| slot.is_serving() && slot.running.len() >= self.capacity;
-        self.slots.len() >= self.maximum && self.slots.values().all(is_busy)
+        let is_busy = |slot: &Slot| slot.is_serving() && slot.load() >= self.capacity;
+        self.slots.len() >= self.scaling.maximum && self.slots.values().all(is_busy)
     }
 
     /// Who waits for what.

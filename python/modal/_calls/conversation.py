@@ -13,6 +13,7 @@ from _thread import allocate_lock
 from collections import deque
 from itertools import count
 
+from modal._shared.interpreter import encode_json
 from modal._shared.wire import Connection, ConnectionClosed, ProtocolError
 from modal.exception import ServiceError
 
@@ -108,6 +109,8 @@ class Conversation:
         self._read_lock = read_lock or allocate_lock()
         self._failure: Exception | None = None
         self._reads_in_background = False
+        #: The variants of services that the engine knows, by what makes them.
+        self._variants: dict[str, int] = {}
         os.register_at_fork(after_in_child=self._forget)
 
     @staticmethod
@@ -136,6 +139,17 @@ class Conversation:
         if first is not None:
             return number, MAPPED_CALL % (number, function, first)
         return number, (SPAWNED_CALL if spawned else CALL) % (number, function)
+
+    def name_variant(self, variant: dict[str, Any]) -> int:
+        """The label under which calls name a variant of a service; the engine is told of a new one."""
+        key = encode_json(variant)
+        label = self._variants.get(key)
+        if label is None:
+            label = next(self._numbers)
+            self.send_frame(f'{{"type":"variant","variant":{label},{key[1:]}'.encode())
+            # Not earlier: another thread would call it before the engine knows it.
+            self._variants[key] = label
+        return label
 
     def send_frames(self, frames: bytes, fds: Sequence[int] = ()) -> None:
         """Sends whole frames made by `modal._shared.wire.frame`; the first has these descriptors."""

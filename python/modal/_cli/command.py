@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from modal._cli.reference import Target
+    from modal._cli.signature import Parameter
 
 COMMANDS = ("run", "describe")
 
@@ -105,13 +106,16 @@ def _parse(options: list[str]) -> tuple[str, bool, str | None, str | None, str]:
 
 def _run(target: Target, words: list[str], name: str | None, result_file: str | None) -> int:
     from modal._cli.arguments import bind, help_text, wants_help
-    from modal._cli.signature import read_signature
+    from modal._cli.signature import class_parameters, read_signature
 
-    parameters = read_signature(target.raw)
+    of_class = [] if target.cls is None else class_parameters(target.cls)
+    parameters = [*of_class, *read_signature(target.raw, is_method=target.cls is not None)]
     if wants_help(words, parameters):
         print(help_text(target.reference, target.raw, parameters))
         return 0
     args, kwargs = bind(target.reference, parameters, words)
+    if target.cls is not None:
+        args, kwargs = _split_parameters(of_class, args, kwargs)
 
     from modal.app import RunningApp
 
@@ -122,6 +126,14 @@ def _run(target: Target, words: list[str], name: str | None, result_file: str | 
     if result_file is not None:
         _write_result(result_file, target.name, result)
     return 0
+
+
+def _split_parameters(
+    of_class: list[Parameter], args: list[Any], kwargs: dict[str, Any]
+) -> tuple[list[Any], dict[str, Any]]:
+    """The parameters of a class in front of the arguments of its method."""
+    given = {parameter.name: kwargs.pop(parameter.name) for parameter in of_class if parameter.name in kwargs}
+    return [given, *args], kwargs
 
 
 def _finished(result: Any) -> object:

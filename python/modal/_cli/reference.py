@@ -11,7 +11,7 @@ from modal.exception import InvalidError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from types import ModuleType
     from typing import Any
 
@@ -28,10 +28,36 @@ class Target:
     def __init__(self, found: Any, reference: str) -> None:
         self.app: App = found._app
         self.name: str = found._name
+        #: Whose parameters are options of the command line: the function, and before it the class of a method.
         self.raw: Callable[..., Any] = found._raw
+        self.cls: Any = found._cls if isinstance(found, _Method) else None
         self.reference = reference
         #: Calls it the way `modal run` does.
         self.call: Callable[..., Any] = found.remote if _is_function(found) else found
+
+
+class _Method:
+    """A method of a class, before it is known of which instance."""
+
+    def __init__(self, cls: Any, name: str) -> None:
+        self._app = cls._app
+        self._cls = cls
+        self._method = name
+        self._name = f"{cls._name}.{name}"
+        self._raw = cls._methods()[name].raw
+
+    @property
+    def _is_generator(self) -> bool:
+        from modal.functions import is_generator
+
+        return is_generator(self._raw)
+
+    def __call__(self, parameters: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        return getattr(self._cls(**parameters), self._method).remote(*args, **kwargs)
+
+
+def _methods(cls: Any) -> list[_Method]:
+    return [_Method(cls, name) for name in cls._methods()]
 
 
 def resolve(text: str, as_module: bool) -> Target:
@@ -46,10 +72,12 @@ def resolve_function(text: str, as_module: bool) -> tuple[App, str | None]:
     path, name = _split(text)
     module = _import(path, as_module)
     apps = [app for _, app in _apps(module)]
-    if name is None and len(apps) == 1 and not apps[0]._functions:
+    if name is None and len(apps) == 1 and not apps[0]._services():
         return apps[0], None
-    found = _find(module, name, path) if name else _only(_functions_first(module), module, path)
-    if not _is_function(found):
+    found = _find_service(module, name, path)
+    if isinstance(found, _Method):
+        found = found._cls
+    if not (_is_function(found) or _is_class(found)):
         raise SelectionError(
             f"`{name}` is no function, so it has no image", f"name one of: {_listed(module, functions=True)}"
         )
@@ -74,6 +102,14 @@ def resolve_app(text: str, as_module: bool) -> App:
     if not distinct:
         raise SelectionError(f"`{path}` has no app to deploy", 'make one: `app = modal.App("name")`')
     raise SelectionError(f"`{path}` has several apps, and none is called `app`", f"name one of {listed}")
+
+
+def _find_service(module: ModuleType, name: str | None, path: str) -> Any:
+    """The function, class or method that a shell is wanted for."""
+    if name is None:
+        return _only(_services_first(module), module, path)
+    found = getattr(module, name, None)
+    return found if _is_class(found) else _find(module, name, path)
 
 
 def _split(text: str) -> tuple[str, str | None]:
@@ -191,11 +227,11 @@ def _select(module: ModuleType, name: str | None, path: str) -> Any:
         found = _find(module, name, path)
     else:
         entrypoints = [value for _, value in _members(module) if _is_entrypoint(value)]
-        functions = [value for _, value in _members(module) if _is_function(value)]
+        functions = _runnable(value for _, value in _members(module))
         app_entrypoints = [value for _, app in _apps(module) for value in app._entrypoints.values()]
-        app_functions = [value for _, app in _apps(module) for value in app._functions.values()]
+        app_functions = _runnable(value for _, app in _apps(module) for value in _declared(app))
         found = _only([entrypoints, functions, app_entrypoints, app_functions], module, path)
-    if _is_function(found) and found._is_generator:
+    if (_is_function(found) or isinstance(found, _Method)) and found._is_generator:
         raise InvalidError(
             f"`{found._name}` is a generator, which cannot be run",
             hint=f"write a local entrypoint that loops over `{found._name}.remote_gen(...)`",
@@ -209,20 +245,27 @@ def _find(module: ModuleType, name: str, path: str) -> Any:
     found: Any
     if second:
         app = dict(_apps(module)).get(first)
-        found = None if app is None else _registered(app, second)
+        cls: Any = getattr(module, first, None)
+        if _is_class(cls):
+            found = _Method(cls, second) if second in cls._methods() else None
+        else:
+            found = None if app is None else _registered(app, second)
     else:
         found = getattr(module, name, None)
         if _is_app(found):
-            return _only([list(found._entrypoints.values()), list(found._functions.values())], module, path)
+            return _only([list(found._entrypoints.values()), _runnable(_declared(found))], module, path)
+        if _is_class(found):
+            return _only([_methods(found)], module, path)
         if found is None:
             registered = [_registered(app, name) for _, app in _apps(module)]
             found = next((value for value in registered if value is not None), None)
-    if _is_function(found) or _is_entrypoint(found):
+    if _is_function(found) or _is_entrypoint(found) or isinstance(found, _Method):
         return found
     if second and isinstance(getattr(module, first, None), type):
         raise SelectionError(
-            f"`{name}` in `{path}` is a method, and classes of functions are not part of this version",
-            f"put `@app.function()` above a function of the module, or name one of: {_listed(module)}",
+            f"`{name}` in `{path}` is of a class that is not one of an app",
+            "put `@app.cls()` above the class, and `@modal.method()` above its method, "
+            f"or name one of: {_listed(module)}",
         )
     if found is not None:
         raise SelectionError(
@@ -233,7 +276,25 @@ def _find(module: ModuleType, name: str, path: str) -> Any:
 
 
 def _registered(app: App, name: str) -> Any:
+    cls, _, method = name.partition(".")
+    if method and cls in app._classes and method in app._classes[cls]._methods():
+        return _Method(app._classes[cls], method)
     return app._entrypoints.get(name) or app._functions.get(name)
+
+
+def _declared(app: App) -> list[Any]:
+    return [*app._functions.values(), *app._classes.values()]
+
+
+def _runnable(values: Iterable[Any]) -> list[Any]:
+    """The functions among them, and the methods of the classes."""
+    found: list[Any] = []
+    for value in values:
+        if _is_function(value):
+            found.append(value)
+        elif _is_class(value):
+            found += _methods(value)
+    return found
 
 
 def _only(classes: list[list[Any]], module: ModuleType, path: str) -> Any:
@@ -252,22 +313,29 @@ def _only(classes: list[list[Any]], module: ModuleType, path: str) -> Any:
     )
 
 
-def _functions_first(module: ModuleType) -> list[list[Any]]:
+def _services_first(module: ModuleType) -> list[list[Any]]:
     return [
-        [value for _, value in _members(module) if _is_function(value)],
-        [value for _, app in _apps(module) for value in app._functions.values()],
+        [value for _, value in _members(module) if _is_function(value) or _is_class(value)],
+        [value for _, app in _apps(module) for value in _declared(app)],
     ]
 
 
 def _listed(module: ModuleType, path: str | None = None, functions: bool = False) -> str:
     """Names that can be run, as they are written in a REF."""
-    names = [
-        name for name, value in _members(module) if _is_function(value) or (not functions and _is_entrypoint(value))
-    ]
+    names = []
+    for name, value in _members(module):
+        if _is_class(value):
+            names += [name] if functions else [f"{name}.{method}" for method in value._methods()]
+        elif _is_function(value) or (not functions and _is_entrypoint(value)):
+            names.append(name)
     known = {id(value) for _, value in _members(module)}
     for variable, app in _apps(module):
-        registered = [*app._functions.values(), *(() if functions else app._entrypoints.values())]
-        names += [f"{variable}.{value._name}" for value in registered if id(value) not in known]
+        registered = [*_declared(app), *(() if functions else app._entrypoints.values())]
+        for value in registered:
+            if id(value) not in known:
+                of_class = not functions and _is_class(value)
+                shown = [method._name for method in _methods(value)] if of_class else [value._name]
+                names += [f"{variable}.{each}" for each in shown]
     prefix = path + "::" if path else ""
     return ", ".join(f"`{prefix}{name}`" for name in names) or "nothing that can be run"
 
@@ -286,6 +354,10 @@ def _is_app(value: object) -> bool:
 
 def _is_function(value: object) -> bool:
     return _is_of(value, "modal.functions", "Function")
+
+
+def _is_class(value: object) -> bool:
+    return _is_of(value, "modal.cls", "Cls")
 
 
 def _is_entrypoint(value: object) -> bool:

@@ -39,8 +39,24 @@ class Parameter:
         return self.default is MISSING and self.kind != "words"
 
 
-def read_signature(function: Callable[..., Any]) -> list[Parameter]:
-    """The parameters of a function."""
+def class_parameters(cls: Any) -> list[Parameter]:
+    """The parameters of a class of an app."""
+    from modal.cls import parameters_of
+
+    found = []
+    for name, (declared, kind) in parameters_of(cls._user_class).items():
+        if kind == "bytes":
+            raise InvalidError(
+                f"the parameter `{name}` of `{cls._name}` is of type `bytes`, which the command line cannot give",
+                hint="call the method from a local entrypoint",
+            )
+        default = MISSING if declared.is_required else declared.default
+        found.append(Parameter(name, kind, default))
+    return found
+
+
+def read_signature(function: Callable[..., Any], is_method: bool = False) -> list[Parameter]:
+    """The parameters of a function, or of a method without those of its instance."""
     function = _unwrap(function)
     code = function.__code__
     defaults = function.__defaults__ or ()
@@ -50,6 +66,8 @@ def read_signature(function: Callable[..., Any]) -> list[Parameter]:
     annotations = _annotations(function)
     parameters = []
     for index, name in enumerate(positional):
+        if index == 0 and is_method:
+            continue
         from_end = index - len(positional)
         default = defaults[from_end] if -from_end <= len(defaults) else MISSING
         parameter = _parameter(function, name, annotations, default)

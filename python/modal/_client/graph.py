@@ -127,6 +127,7 @@ class Graph:
         self.functions.append(
             {
                 "name": function._name,
+                **self._class(function),
                 "image": self.add_image(settings.image or app._default_image()),
                 "module": module,
                 "source": {"entries": source},
@@ -138,11 +139,29 @@ class Graph:
                 "timeout": settings.timeout,
                 "retries": None if settings.retries is None else settings.retries._wire(),
                 "max_containers": settings.max_containers,
+                **self._scaling(function),
                 "cpu": settings.cpu,
                 "memory": settings.memory,
                 "is_generator": function._is_generator,
             }
         )
+
+    @staticmethod
+    def _scaling(function: Function[Any, Any, Any]) -> dict[str, Any]:
+        """How many containers there are. Of a class with parameters, none is there before it is known with which."""
+        scaling = function._settings.scaling
+        if scaling and function._class is not None:
+            from modal.cls import parameters_of
+
+            if parameters_of(function._class._user_class):
+                return {name: value for name, value in scaling.items() if name != "min_containers"}
+        return scaling
+
+    @staticmethod
+    def _class(function: Function[Any, Any, Any]) -> dict[str, Any]:
+        """What makes the service a class, if it is one."""
+        cls = function._class
+        return {} if cls is None else {"class": {"methods": list(cls._methods())}}
 
     @staticmethod
     def _volumes(app: App, function: Function[Any, Any, Any]) -> dict[str, Any]:
@@ -184,9 +203,10 @@ class Graph:
 def app_graph(app: App, name: str | None = None) -> tuple[Graph, dict[str, Any]]:
     """The graph of an app, and the body of the request that starts it, under another name if one is given."""
     graph = Graph()
-    for function in app._functions.values():
-        graph.add_function(function)
-    if not app._functions and app._image is not None:
+    services = app._services()
+    for service in services:
+        graph.add_function(service)
+    if not services and app._image is not None:
         graph.add_image(app._image)
     graph.check()
     return graph, {

@@ -11,7 +11,6 @@ from _thread import allocate_lock
 
 from modal._calls.conversation import Conversation, Receiver
 from modal._runner.inputs import calling_input
-from modal._shared.interpreter import encode_json
 from modal._shared.wire import ConnectionClosed
 from modal.exception import ExecutionError, ServiceError
 
@@ -57,6 +56,17 @@ class Client(Conversation):
     def _take(self, control: dict[str, Any], payload: Any) -> None:
         self._inbox.arrived.append((0, control, payload))
         self._inbox.wake()
+        if control["type"] in ("cancel", "stop") and self._port.is_in_user_code:
+            # Whichever thread has read it: it is the input's to hear.
+            interruption = sys.modules.get("modal._runner.interruption")
+            if interruption is not None:
+                interruption.nudge()
+
+    def look(self) -> None:
+        """Takes in what is there already, and has the port note what of it ends an input."""
+        self.poll(self._inbox)
+        for _, control, _ in list(self._inbox.arrived):
+            self._port.note(control)
 
     def take_read(self, control: dict[str, Any], payload: Any) -> None:
         """Hands on what the runner read while it did not know of this yet."""
@@ -103,9 +113,7 @@ def reach(function: Function[Any, Any, Any]) -> Client:
             f"`{function._name}` belongs to another app than the function that this container runs",
             hint="a container can call the functions of its own app: declare them with the same `modal.App`",
         )
-    function._wire_name = encode_json(function._name).encode()
-    function._engine = _client(port)
-    return function._engine
+    return _client(port)
 
 
 def reach_any(name: str) -> Client:

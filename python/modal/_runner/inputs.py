@@ -38,7 +38,14 @@ def calling_input(port: Port) -> int | None:
     """The number of the input that makes a call; None for what an earlier input has left behind."""
     running = port.running
     control = _entered.get(running)
-    return None if control is not running or running is None else running["call"]
+    if control is None or (control is not running and control["call"] not in port.active):
+        return None
+    return control["call"]  # type: ignore[no-any-return]
+
+
+def enter(control: dict[str, Any]) -> None:
+    """Enters an input that runs beside others, in its thread or task."""
+    _entered.set(control)
 
 
 def enter_running() -> None:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 FAREWELL_SECONDS = 1.0
 
 _loop: AbstractEventLoop | None = None
+#: What runs for an input, or a hook.
+_running: Future[Any] | None = None
 #: What the runner waits for in the loop, between inputs.
 _woken: Future[None] | None = None
 
@@ -29,12 +31,22 @@ enter_running()
 
 def run(awaitable: Any) -> Any:
     """Runs a coroutine to its end, beside whatever else is under way in the loop."""
-    loop = _usable_loop()
-    task = asyncio.ensure_future(awaitable, loop=loop)
+    global _running
+    loop = usable_loop()
+    task = _running = asyncio.ensure_future(awaitable, loop=loop)
     try:
         return loop.run_until_complete(task)
     finally:
+        _running = None
         _settle(loop, task)
+
+
+def cancel_running() -> bool:
+    """Cancels what `run` waits for; false if it waits for nothing."""
+    if _loop is None or _running is None:
+        return False
+    _loop.call_soon_threadsafe(_running.cancel)
+    return True
 
 
 def iterate(generator: Any) -> Iterator[Any]:
@@ -113,7 +125,8 @@ def close() -> None:
     _loop.close()
 
 
-def _usable_loop() -> AbstractEventLoop:
+def usable_loop() -> AbstractEventLoop:
+    """The loop of this container."""
     global _loop
     if _loop is None or _loop.is_closed():
         _loop = asyncio.new_event_loop()

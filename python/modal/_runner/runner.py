@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, NoReturn
 
+    from modal._runner.classes import Instance
     from modal._runner.client import Client
     from modal._runner.terminal import Console
     from modal._shared.payload import Payload
@@ -47,12 +48,17 @@ def main() -> None:
         if stream is not None:
             stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     try:
-        function = _start(port)
-        if function is not None:
-            _serve(port, function)
+        service = _start(port)
+        if service is not None:
+            try:
+                service.serve(port, service)
+            except _Stopped:
+                pass
+            if service.instance is not None:
+                service.instance.exit()
             _close_loop()
             _run_exit_handlers()
-    except (ConnectionClosed, KeyboardInterrupt, _Stopped):
+    except (ConnectionClosed, KeyboardInterrupt):
         pass
     _flush()
     # The user's threads must not keep a container alive that nobody uses any more.
@@ -63,11 +69,16 @@ class Port:
     """The runner's end of the socket. Once its function calls others, it shares it with the client that does so."""
 
     __slots__ = (
+        "active",
         "app",
+        "cancelled",
         "client",
         "connection",
+        "early",
         "enter_input",
+        "is_in_user_code",
         "is_ready",
+        "is_stopping",
         "origin",
         "read_lock",
         "running",
@@ -83,6 +94,15 @@ class Port:
         self.client: Client | None = None
         #: The input that is executed now: the message that brought it.
         self.running: dict[str, Any] | None = None
+        #: The inputs that are executed beside one another, by number.
+        self.active: dict[int, dict[str, Any]] = {}
+        #: Messages that were read while an input ran.
+        self.early: list[tuple[dict[str, Any], Any]] = []
+        #: Inputs that nobody waits for any more, and whether the container is to leave.
+        self.cancelled: set[int] = set()
+        self.is_stopping = False
+        #: Whether the user's code runs, which a nudge of the engine interrupts.
+        self.is_in_user_code = False
         #: Hears of each input before it is executed, and of None after it, if anything asks which one runs.
         self.enter_input: Callable[[dict[str, Any] | None], object] | None = None
         #: Whether the function's module is imported.
@@ -104,6 +124,8 @@ class Port:
 
     def receive(self) -> tuple[dict[str, Any], Any]:
         """The engine's next message to the runner. What an input left behind in an event loop goes on meanwhile."""
+        if self.early:
+            return self.early.pop(0)
         while self.client is None:
             loop = sys.modules.get("modal._runner.loop")
             if loop is not None and not self.connection.has_frame():
@@ -119,6 +141,26 @@ class Port:
             self.client.take_read(control, payload)
         return self.client.receive()
 
+    def look(self) -> None:
+        """Reads what is there already, and notes which inputs are cancelled and whether the container is to leave."""
+        if self.client is not None:
+            self.client.look()
+        elif self.read_lock.acquire(False):
+            try:
+                while self.client is None and (self.connection.has_frame() or self.connection.is_readable()):
+                    self.early.append(self.connection.receive())
+            finally:
+                self.read_lock.release()
+        for control, _ in self.early:
+            self.note(control)
+
+    def note(self, control: dict[str, Any]) -> None:
+        """Notes whether a message ends what runs."""
+        if control["type"] == "cancel":
+            self.cancelled.add(control["call"])
+        elif control["type"] == "stop":
+            self.is_stopping = True
+
 
 #: That of this process, once it is a container.
 port: Port | None = None
@@ -128,22 +170,51 @@ class _Stopped(BaseException):
     """The engine wants the container to leave, in the middle of a generator."""
 
 
-class _Function:
-    """The function that this container executes."""
+class _Service:
+    """What this container serves: one function, or the methods of a class."""
 
-    __slots__ = ("call", "is_generator", "pack")
+    __slots__ = ("function", "instance", "methods", "serve")
+
+    def __init__(
+        self, function: _Function | None, methods: dict[str, _Function] | None = None, instance: Instance | None = None
+    ) -> None:
+        self.function = function
+        self.methods = methods or {}
+        #: That of the class.
+        self.instance = instance
+        #: Runs inputs until the container is to leave.
+        self.serve: Callable[[Port, _Service], None] = _serve
+
+    def find(self, name: str) -> _Function:
+        """What an input is for."""
+        return self.function or self.methods[name]
+
+
+class _Function:
+    """A function that this container executes."""
+
+    __slots__ = ("call", "flags", "is_generator", "pack")
 
     def __init__(self, call: Callable[..., Any], pack: Callable[[Any], Payload] = pack_any) -> None:
         from modal.functions import is_generator
 
         self.call = call
         self.is_generator = is_generator(call)
+        code = getattr(call, "__code__", None)
+        #: Those of its code, which say whether it is asynchronous.
+        self.flags: int = 0 if code is None else code.co_flags
         #: Pickles its results.
         self.pack = pack
 
+    def parameters(self) -> list[str]:
+        """The names of its parameters, without that of the instance."""
+        code = self.call.__code__
+        names = list(code.co_varnames[: code.co_argcount + code.co_kwonlyargcount])
+        return names[1:] if hasattr(self.call, "__self__") else names
 
-def _start(port: Port) -> _Function | None:
-    """Loads the function that the engine asks for; None if that fails, which the engine is told."""
+
+def _start(port: Port) -> _Service | None:
+    """Loads the service that the engine asks for; None if that fails, which the engine is told."""
     control, _ = port.receive()
     module, name = control["module"], control["service"]["name"]
     port.volumes = control.get("volumes") or []
@@ -155,10 +226,8 @@ def _start(port: Port) -> _Function | None:
 
             offer(port, _flush)
             _enter_user_code()
-        if module["kind"] == "serialized":
-            function = _load_pickled(port, module, name)
-        else:
-            function = _Function(_load(port, module, name))
+        found = _load_pickled(port, module, name) if module["kind"] == "serialized" else _load(port, module, name)
+        service = _class_service(control, found) if "methods" in control["service"] else _Service(found)
     except BaseException as error:
         _leave_user_code()
         doing = "importing `{}`".format(module["name"])
@@ -168,13 +237,42 @@ def _start(port: Port) -> _Function | None:
         return None
     _leave_user_code()
     _end_output()
+    _choose_how_to_serve(port, service, control)
     port.is_ready = True
     port.send(b'{"type":"ready"}')
-    return function
+    return service
+
+
+def _choose_how_to_serve(port: Port, service: _Service, control: dict[str, Any]) -> None:
+    """One input after another, or several at a time."""
+    if control.get("batches"):
+        from modal._runner.batches import serve
+
+        service.serve = serve
+    elif control["capacity"] > 1:
+        from modal._runner.concurrent import Inputs
+
+        service.serve = lambda port, service: Inputs(port, service).serve()
+    elif service.instance is not None:
+        from modal._runner.interruption import listen
+
+        listen(port)
+
+
+def _class_service(control: dict[str, Any], found: _Function) -> _Service:
+    """The instance of a class, on which the hooks have run that come before the first input."""
+    from modal._runner.classes import Instance
+
+    cls: Any = found.call
+    instance = Instance(cls, control.get("parameters") or [])
+    _enter_user_code()
+    instance.enter()
+    methods = instance.methods(control["service"]["methods"])
+    return _Service(None, {name: _Function(call, found.pack) for name, call in methods.items()}, instance)
 
 
 def _load_pickled(port: Port, module: dict[str, str], name: str) -> _Function:
-    """A function that travelled by value."""
+    """A function or class that travelled by value."""
     version = "{}.{}".format(*sys.version_info)
     if version != module["python"]:
         raise ExecutionError(
@@ -193,18 +291,18 @@ def _load_pickled(port: Port, module: dict[str, str], name: str) -> _Function:
     return _Function(raw, pack_by_value)
 
 
-def _load(port: Port, module: dict[str, str], name: str) -> Callable[..., Any]:
-    """The user's plain function."""
+def _load(port: Port, module: dict[str, str], name: str) -> _Function:
+    """The user's plain function, or a class of an app."""
     from modal.functions import Function, declared
 
     found = find(module, module.get("qualname", name), lambda: declared(module["name"], name))
     if not isinstance(found, Function):
-        return found  # type: ignore[no-any-return]
+        return _Function(found)
     port.app = found._app
     image = found._settings.image or found._app._image
     if image is not None and image._import_errors:
         raise image._import_errors[0]
-    return found.get_raw_f()
+    return _Function(found.get_raw_f() if found._class is None else found._class)
 
 
 def find(module: dict[str, str], qualname: str, elsewhere: Callable[[], Any] = lambda: None) -> Any:
@@ -264,7 +362,7 @@ def _put_working_directory_first() -> None:
     sys.path.insert(1, current)
 
 
-def _serve(port: Port, function: _Function) -> None:
+def _serve(port: Port, service: _Service) -> None:
     while True:
         control, payload = port.receive()
         if control["type"] == "stop":
@@ -274,7 +372,7 @@ def _serve(port: Port, function: _Function) -> None:
         port.running = control
         if port.enter_input is not None:
             port.enter_input(control)
-        status, result = _execute(port, function, control, payload)
+        status, result = _execute(port, service.find(control["function"]), control, payload)
         port.running = None
         if port.enter_input is not None:
             port.enter_input(None)
@@ -305,6 +403,8 @@ def _execute(port: Port, function: _Function, control: dict[str, Any], payload: 
     except BaseException as error:
         if port.connection.fileno() < 0:
             _end_child(error)
+        if port.is_stopping:
+            raise _Stopped from None
         if _is_of_the_user(error):
             return b"interrupted", pack_exception(error)
         return b"exception", _pack(error, f"the function `{name}`")
@@ -352,6 +452,10 @@ class _Items:
         control, _ = self._port.receive()
         if control["type"] == "stop":
             raise _Stopped
+        if control["type"] == "cancel" and control["call"] == self._call:
+            from modal.exception import InputCancellation
+
+            raise InputCancellation("the input was cancelled")
         if control["type"] == "more" and control["call"] == self._call:
             del self._ahead[: control["count"]]
 
@@ -420,7 +524,9 @@ def _is_of_the_user(error: BaseException) -> bool:
 
 
 def _enter_user_code() -> None:
-    """With the user's terminal: from here on, Ctrl-C interrupts what runs."""
+    """From here on, what ends an input interrupts what runs, and with the user's terminal, Ctrl-C does."""
+    if port is not None:
+        port.is_in_user_code = True
     console = _console()
     if console is not None:
         console.enter()
@@ -429,7 +535,9 @@ def _enter_user_code() -> None:
 
 
 def _leave_user_code(is_for_good: bool = True) -> None:
-    """With the user's terminal: Ctrl-C waits until the user's code runs again."""
+    """What would end an input, and with the user's terminal Ctrl-C, waits until the user's code runs again."""
+    if port is not None:
+        port.is_in_user_code = False
     console = _console()
     if console is not None:
         console.leave()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from modal.exception import InvalidError
+from modal.exception import DeprecationError, InvalidError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -11,11 +11,9 @@ if TYPE_CHECKING:
     from typing import Any
 
 _STORAGE = "use `modal.Volume`, or put files into the image with `Image.add_local_dir`"
-_CLASSES = "put `@app.function()` above functions, and keep in a global what a container shall load only once"
 _WEB = "functions have no URLs yet: call them with `.remote` from a script"
 _SCHEDULES = "start `modal run` from cron or a systemd timer"
 _SANDBOXES = "run programs with `subprocess` inside a function, or open a shell with `modal shell`"
-_PARALLEL = "a container runs one input at a time; `max_containers` says how many run at once"
 _DEPLOYED = "use `modal.Function.from_name` for the functions of a deployed app"
 _ACCOUNT = "there is no account and no service: all runs on this machine"
 _NETWORK = "containers use the network of this machine"
@@ -29,12 +27,12 @@ _INPUTS = "give what identifies an input to the function as an argument"
 NAMES = {
     **dict.fromkeys(("CloudBucketMount", "NetworkFileSystem"), _STORAGE),
     **dict.fromkeys(("Dict", "Queue"), "pass data as arguments and results"),
-    **dict.fromkeys(("Cls", "Obj", "enter", "exit", "method", "parameter"), _CLASSES),
+    "Obj": "it is what calling a class of an app gives",
     **dict.fromkeys(("Server", "asgi_app", "fastapi_endpoint", "web_endpoint", "web_server", "wsgi_app"), _WEB),
     **dict.fromkeys(("Tunnel", "forward", "sessioned"), _WEB),
     **dict.fromkeys(("Cron", "Period"), _SCHEDULES),
     **dict.fromkeys(("ContainerProcess", "Probe", "Sandbox", "SandboxSnapshot"), _SANDBOXES),
-    **dict.fromkeys(("Cluster", "batched", "clustered", "concurrent"), _PARALLEL),
+    **dict.fromkeys(("Cluster", "clustered"), "there is one machine"),
     **dict.fromkeys(("Client", "Environment", "Workspace", "billing"), _ACCOUNT),
     **dict.fromkeys(("Proxy", "SchedulerPlacement"), _NETWORK),
     "call_graph": _INPUTS,
@@ -49,7 +47,6 @@ NAMES = {
 MODULES = {
     **dict.fromkeys(("cloud_bucket_mount", "network_file_system"), _STORAGE),
     **dict.fromkeys(("dict", "queue"), "pass data as arguments and results"),
-    **dict.fromkeys(("cls", "partial_function"), _CLASSES),
     **dict.fromkeys(("server", "serving", "tunnel"), _WEB),
     "schedule": _SCHEDULES,
     **dict.fromkeys(("container_process", "file_io", "io_streams", "sandbox", "snapshot", "stream_type"), _SANDBOXES),
@@ -57,7 +54,7 @@ MODULES = {
     **dict.fromkeys(("proxy", "scheduler_placement"), _NETWORK),
     **dict.fromkeys(("object", "parallel_map", "running_app", "types"), _INTERNAL),
     "call_graph": _INPUTS,
-    "cluster": _PARALLEL,
+    "cluster": "there is one machine",
     "cli": "the `modal` command is a program of its own here",
     "runner": "use `with app.run():`",
     **{name: NAMES[name] for name in ("experimental", "gpu")},
@@ -77,23 +74,22 @@ SUBSTITUTES = {
     "Volume.delete": "Modal has moved it: use `Volume.objects.delete`",
     "Function.call": "Modal has renamed it: use `.remote`",
     "Function.web_url": _WEB,
-    "App.cls": "put `@app.function()` above functions of the module",
     "App.logs": "use `modal app logs` for an app that was run with `--detach`",
     "App.server": _WEB,
-    "App.registered_classes": _CLASSES,
-    **dict.fromkeys(("App.registered_entrypoints", "App.registered_functions"), "keep what the decorators return"),
+    **dict.fromkeys(
+        ("App.registered_classes", "App.registered_entrypoints", "App.registered_functions"),
+        "keep what the decorators return",
+    ),
     "App.registered_web_endpoints": _WEB,
     "App.sandboxes": _SANDBOXES,
-    **dict.fromkeys(("Function.autoscaler", "Function.update_autoscaler"), "give `max_containers` to `@app.function`"),
+    "Cls.from_name": "import the class from its module, and run its app",
     "Function.app": "keep the app in a global",
     "Function.experimental_spawn_map": "call `.spawn` for every input",
     "Function.from_id": _DEPLOYED,
     "Function.get_web_url": _WEB,
-    **dict.fromkeys(("Function.with_batching", "Function.with_concurrency"), _PARALLEL),
     "FunctionCall.get_call_graph": _INPUTS,
     **dict.fromkeys(("FunctionCall.iter", "FunctionCall.num_inputs"), "call `.map`, or `.spawn` for every input"),
     "Function.lookup": _NAMED,
-    "Function.with_options": "give the options to `@app.function`",
     "client": _ACCOUNT,
     "get_dashboard_url": _DASHBOARD,
     **dict.fromkeys(("get_current_stats", "info", "metrics", "stats"), _FIGURES),
@@ -104,31 +100,29 @@ SUBSTITUTES = {
     "spawn_map": "call `.spawn` for every input",
 }
 
-_WHEN_NEEDED = "containers start when inputs come"
-_HERE = dict.fromkeys(("cloud", "region"), "everything runs on this machine")
+_HERE: dict[str, str] = dict.fromkeys(("cloud", "region"), "everything runs on this machine")
+_OPTIONS = {**_HERE, "routing_region": _HERE["region"]}
+_SERVICE = {
+    **_HERE,
+    "routing_region": _HERE["region"],
+    **dict.fromkeys(("i6pn", "proxy"), "containers use the network of this machine"),
+    "nonpreemptible": "nobody else takes this machine away",
+    "ephemeral_disk": "containers write to the disk that the store is on",
+    "experimental_options": "they are about Modal's own service",
+}
 #: Keywords that are taken and change nothing, because what they are about is not here, or goes without saying.
 WITHOUT_EFFECT = {
-    "@app.function": {
-        **_HERE,
-        "routing_region": _HERE["region"],
-        **dict.fromkeys(("i6pn", "proxy"), "containers use the network of this machine"),
-        "nonpreemptible": "nobody else takes this machine away",
-        "ephemeral_disk": "containers write to the disk that the store is on",
-        **dict.fromkeys(("buffer_containers", "min_containers"), _WHEN_NEEDED),
-        "scaledown_window": "containers without work end after a minute",
-        "startup_timeout": "importing may take as long as `timeout`, and at least five minutes",
-        "enable_memory_snapshot": "containers are not started from snapshots",
-        "experimental_options": "they are about Modal's own service",
-    },
+    "@app.cls": _SERVICE,
+    "@app.function": _SERVICE,
+    "Cls.with_options": _OPTIONS,
+    "Function.with_options": _OPTIONS,
     "Image.run_function": _HERE,
 }
 
-#: What numbers some of them take, at least and at most.
-NUMBERS = {"buffer_containers": (0, None), "min_containers": (0, None), "scaledown_window": (2, 3600)}
-
-_FUNCTION = ("block_network", "network_file_systems", "restrict_modal_access", "schedule", "single_use_containers")
+_FUNCTION = ("network_file_systems", "restrict_modal_access", "schedule")
 #: Keywords of Modal's that are not here, by who takes them there. What asks for nothing is taken all the same.
 KEYWORDS = {
+    "@app.cls": tuple(name for name in _FUNCTION if name != "schedule"),
     "@app.function": _FUNCTION,
     "app.run": ("client", "detach", "environment_name", "show_progress", "stdout"),
     "Image.from_dockerfile": ("registry_secret",),
@@ -139,25 +133,27 @@ KEYWORDS = {
     "Image.run_function": ("network_file_systems",),
 }
 
+#: What takes, or took, the keywords of services.
+SERVICES = ("@app.cls", "@app.function")
 #: Keywords that Modal has renamed.
 RENAMED = {
-    "allow_concurrent_inputs": "a container runs one input at a time",
+    "allow_concurrent_inputs": "it is `@modal.concurrent(max_inputs=...)`, below the decorator",
     "concurrency_limit": "it is called `max_containers`",
-    "max_inputs": "containers are used for further inputs",
     "container_idle_timeout": "it is called `scaledown_window`",
     "keep_warm": "it is called `min_containers`",
     "mounts": NAMES["Mount"],
 }
 
+#: Those of them that Modal's client knows as such.
+DEPRECATED = ("allow_concurrent_inputs", "concurrency_limit", "container_idle_timeout", "keep_warm")
+
 HINTS = {
-    "block_network": "containers use the network of this machine, and cannot do without",
     "client": _ACCOUNT,
     "detach": "use `modal run --detach`",
     "environment_name": "set `MODAL_ENVIRONMENT`, or use `modal run --env`",
     "network_file_systems": _STORAGE,
     "restrict_modal_access": "leave it away: a container reaches its own app, and nothing of other ones",
     "schedule": _SCHEDULES,
-    "single_use_containers": "containers are used for further inputs: let the function clean up after itself",
 }
 
 
@@ -195,7 +191,10 @@ class UnknownKeyword(InvalidError, TypeError):
 def refuse(owner: str, given: dict[str, Any], known: Iterable[str]) -> None:
     """Raises an error for the first keyword that asks for something which `owner` cannot do."""
     given = _without_effect(owner, given)
-    theirs = [*KEYWORDS.get(owner, ()), *(RENAMED if owner == "@app.function" else ())]
+    theirs = [*KEYWORDS.get(owner, ()), *(RENAMED if owner in SERVICES else ())]
+    renamed = next((name for name, value in given.items() if name in DEPRECATED and value is not None), None)
+    if renamed is not None and owner in SERVICES:
+        raise DeprecationError(f"`{renamed}` of `{owner}` is gone: {RENAMED[renamed]}")
     name = next((name for name, value in given.items() if name not in theirs or not _asks_for_nothing(value)), None)
     if name is None:
         return
@@ -210,24 +209,12 @@ def _without_effect(owner: str, given: dict[str, Any]) -> dict[str, Any]:
     """The other keywords. Of each that asks for something in vain it is said once."""
     reasons = WITHOUT_EFFECT.get(owner, {})
     idle = [name for name in given if name in reasons]
-    for name in idle:
-        _check_number(name, given[name])
     unsaid = [name for name in idle if name not in _said and not _asks_for_nothing(given[name])]
     if unsaid:
         _said.update(unsaid)
         listed = ", ".join(f"`{name}` ({reasons[name]})" for name in unsaid)
         _warn(f"`{owner}` is given what changes nothing here: {listed}")
     return {name: value for name, value in given.items() if name not in reasons}
-
-
-def _check_number(name: str, value: object) -> None:
-    """Refuses what is wrong with Modal, too: a program that runs here is to run there."""
-    if name not in NUMBERS or value is None:
-        return
-    least, most = NUMBERS[name]
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= (most or value):
-        limits = f"from {least} to {most}" if most else f"from {least} on"
-        raise InvalidError(f"`{name}` takes a whole number {limits}, not `{value!r}`")
 
 
 def _warn(text: str) -> None:
@@ -248,7 +235,7 @@ def _warn(text: str) -> None:
 def _hint(owner: str, name: str, known: list[str]) -> str:
     import difflib
 
-    if name in KEYWORDS.get(owner, ()) or (owner == "@app.function" and name in RENAMED):
+    if name in KEYWORDS.get(owner, ()) or (owner in SERVICES and name in RENAMED):
         return HINTS.get(name) or RENAMED.get(name) or "leave it away"
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
     if close:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from modal._shared.payload import Payload
     from modal.app import App
+    from modal.cls import Cls
 
 #: The names that cloudpickle has here and there.
 HOMES = ("modal._cloudpickle", "cloudpickle")
@@ -40,8 +41,11 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     """Takes along the functions of apps as well, which otherwise travel as their names."""
 
     def reducer_override(self, value: Any) -> Any:
-        if isinstance(value, Function):
+        if isinstance(value, Function) and value._service is None and value._class is None:
             return rebuild_function, (value._name, value.get_raw_f(), origin(value._app))
+        classes = sys.modules.get("modal.cls")
+        if classes is not None and type(value) is classes.Cls and not value._options:
+            return rebuild_class, (value._name, value._user_class, origin(value._app))
         return super().reducer_override(value)
 
 
@@ -86,11 +90,24 @@ def read_by_value(series: str, pickled: bytes) -> Any:
 
 def rebuild_function(name: str, raw: Callable[..., Any], origin: str) -> Function[Any, Any, Any]:
     """A function of an app on the other side."""
+    return _app_of(origin).function(name=name, serialized=True)(raw)
+
+
+def rebuild_class(name: str, user_class: type, origin: str) -> Cls:
+    """A class of an app on the other side. Its body may not be there yet, if it is a part of what is read."""
+    from modal.app import DEFAULT_TIMEOUT
+    from modal.functions import Settings
+
+    settings = Settings(None, {}, (), DEFAULT_TIMEOUT, None, None, None, None, True, None, {}, [])
+    return _app_of(origin)._add_class(user_class, settings, name)
+
+
+def _app_of(origin: str) -> App:
     from modal.app import App
 
     app = App()
     app._origin = origin
-    return app.function(name=name, serialized=True)(raw)
+    return app
 
 
 def origin(app: App) -> str:
@@ -117,7 +134,7 @@ def describe(function: Function[Any, Any, Any]) -> dict[str, str]:
         # The module is not in the containers: what it defines travels by value, too, and comes back so.
         cloudpickle.register_pickle_by_value(module)
     try:
-        pickled = pack_by_value((raw, origin(function._app)))
+        pickled = pack_by_value((function._class or raw, origin(function._app)))
     except Exception as error:
         raise SerializationError(
             f"the function `{function._name}` cannot be serialized: {type(error).__name__}: {error}",

@@ -10,7 +10,6 @@ __all__ = [
     "ConnectionError",
     "DataLossError",
     "ExecTimeoutError",
-    "InputCancellation",
     "InteractiveTimeoutError",
     "InternalAPIWarning",
     "InternalFailure",
@@ -147,7 +146,3 @@ class InternalAPIWarning(UserWarning):
 
 class ServerWarning(UserWarning):
     """A warning of Modal's servers."""
-
-
-class InputCancellation(BaseException):
-    """An input of a function was cancelled while it ran."""

@@ -153,6 +153,12 @@ class Connection:
         wanted: int = HEADER.size + control + (0 if flags & FLAG_MEMORY else payload)
         return available >= wanted
 
+    def is_readable(self) -> bool:
+        """Whether there is something to read, of which there may be less than a frame."""
+        poll = select.poll()
+        poll.register(self._socket.fileno(), select.POLLIN)
+        return bool(poll.poll(0))
+
     def receive(self) -> tuple[dict[str, Any], Any]:
         """Waits for the next frame: its control part and its payload, which `unpack` reads."""
         while self._end - self._start < HEADER.size:

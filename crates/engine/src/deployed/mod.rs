@@ -191,7 +191,7 @@ impl Engine {
             let volumes = volumes::of_containers(&function.volumes, Volumes::new(&self.store))?;
             specs.push(spec(&app, function, &ground, volumes)?);
         }
-        Ok(Running::new(self.services(specs, sink), generators(&app)))
+        Ok(Running::new(self.services(&app, specs, sink), generators(&app)))
     }
 }
 

@@ -13,6 +13,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use serde_json::{Value, json};
 
 use super::*;
+use crate::host::no_variants;
 
 mod attached;
 
@@ -131,7 +132,7 @@ impl Backend for Fake {
             (options, starter)
         };
         let images = app.functions.iter().map(|function| (function.image.clone(), "im-1".to_owned())).collect();
-        let services = lamina_functions::Services::new(app.functions.iter().map(service), sink);
+        let services = lamina_functions::Services::new(app.functions.iter().map(service), no_variants(), sink);
         let running = Running::new(services, crate::app::generators(app));
         Ok(Started { host: Host::new(random_id("ap"), app.app.name.clone(), running), images })
     }
@@ -204,6 +205,7 @@ impl Backend for Fake {
             memory_bytes: None,
             gpu: Vec::new(),
             environment_name: "main".into(),
+            block_network: false,
             volumes: Vec::new(),
         };
         Ok(Described { function: "f".into(), container })

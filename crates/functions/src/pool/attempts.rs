@@ -25,6 +25,11 @@ impl Shared {
         if !self.lock().start_timer() {
             return self.delayed.notify_one();
         }
+        self.start_timer();
+    }
+
+    /// Starts the thread that keeps time for inputs that were put aside and for batches.
+    pub(super) fn start_timer(self: &Arc<Self>) {
         let shared = Arc::clone(self);
         let builder = std::thread::Builder::new().name("retries".to_owned()).stack_size(STACK_SIZE);
         match builder.spawn(move || shared.keep_time()) {
@@ -36,17 +41,17 @@ impl Shared {
     /// Places the inputs that were put aside when their time has come; returns when there are none.
     fn keep_time(self: Arc<Self>) {
         let mut state = self.lock();
-        while let Some(next) = state.next_attempt() {
+        while let Some(next) = state.next_due() {
             let left = next.saturating_duration_since(Instant::now());
             if !left.is_zero() {
                 state = self.delayed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
                 continue;
             }
-            let dispatch = state.place_delayed();
+            let dispatches = state.place_due();
             drop(state);
-            match dispatch {
-                Some(dispatch) => self.dispatch(&dispatch),
-                None => self.replenish(),
+            self.dispatch_all(&dispatches);
+            if dispatches.is_empty() {
+                self.replenish();
             }
             state = self.lock();
         }

@@ -11,10 +11,10 @@ use crate::error::CallError;
 use crate::ids::CallId;
 use crate::link::Link;
 use crate::options::PoolOptions;
-use crate::runner::ResultStatus;
+use crate::runner::{ResultStatus, ToRunner};
 use crate::services::Services;
 use crate::starter::{ContainerProcess, ContainerStarter, StartError};
-use crate::state::{Deadline, Disposition, EndReason, Removed, SlotId};
+use crate::state::{Deadline, Disposition, EndReason, Finished, Removed, SlotId};
 
 /// The place of one container in its pool.
 #[derive(Clone)]
@@ -60,9 +60,13 @@ impl Seat {
 
     /// The container is ready for inputs, and is sent those that it takes. False when that makes no sense.
     pub(crate) fn ready(&self) -> bool {
-        let Ok(inputs) = self.shared.lock().ready(self.slot) else { return false };
-        for input in &inputs {
-            self.shared.dispatch(input);
+        let mut state = self.shared.lock();
+        let Ok(inputs) = state.ready(self.slot) else { return false };
+        let wants_timer = state.start_timer();
+        drop(state);
+        self.shared.dispatch_all(&inputs);
+        if wants_timer {
+            self.shared.start_timer();
         }
         true
     }
@@ -97,9 +101,19 @@ impl Seat {
     /// caller reads.
     pub(crate) fn finish(&self, call: CallId, status: ResultStatus, payload: Payload) -> Result<(), NotGiven> {
         let failed = status == ResultStatus::Exception;
-        let (disposition, next) = self.shared.lock().finish(self.slot, call, failed).map_err(|()| NotGiven)?;
-        if let Some(next) = next {
-            self.shared.dispatch(&next);
+        let mut state = self.shared.lock();
+        let Finished { disposition, next, leave } = state.finish(self.slot, call, failed).map_err(|()| NotGiven)?;
+        let wants_timer = state.start_timer();
+        drop(state);
+        self.shared.dispatch_all(&next);
+        if let Some(link) = leave {
+            // One that is gone is noticed by the reading side.
+            let _ = link.tell(&ToRunner::Stop.encode());
+            link.wake_up();
+            self.shared.replenish();
+        }
+        if wants_timer {
+            self.shared.start_timer();
         }
         match disposition {
             Some(Disposition::Answer(caller)) => caller.end(match status {

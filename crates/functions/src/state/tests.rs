@@ -35,7 +35,15 @@ fn id(number: u64) -> CallId {
 
 fn input(call: u64) -> Input {
     let part_of = ConnectionId::new().function_call(call);
-    Input { call: id(call), part_of, payload: Arc::default(), caller: Arc::new(Nobody), failed: 0 }
+    Input {
+        call: id(call),
+        part_of,
+        method: None,
+        payload: Arc::default(),
+        caller: Arc::new(Nobody),
+        failed: 0,
+        queued: Instant::now(),
+    }
 }
 
 fn options(capacity: usize, maximum: usize) -> PoolOptions {
@@ -63,27 +71,27 @@ fn waiting(state: &State) -> Vec<u64> {
 fn a_container_takes_as_many_inputs_as_it_has_room_for() {
     let mut state = State::new(&options(2, 2));
     for call in 1..=5 {
-        assert!(state.place(input(call)).is_none());
+        assert!(state.place(input(call)).is_empty());
     }
     let (first, given) = start(&mut state);
     assert_eq!(given, [1, 2]);
     let (second, given) = start(&mut state);
     assert_eq!((given, waiting(&state)), (vec![3, 4], vec![5]));
     assert!(state.reserve().is_none(), "there are as many as there may be");
-    let (disposition, next) = state.finish(first, id(2), false).unwrap();
+    let Finished { disposition, next, .. } = state.finish(first, id(2), false).unwrap();
     assert!(matches!(disposition, Some(Disposition::Answer(_))));
-    assert_eq!(next.map(|dispatch| dispatch.call), Some(id(5)));
+    assert_eq!(next.iter().map(|dispatch| dispatch.call).collect::<Vec<_>>(), [id(5)]);
     assert!(state.finish(first, id(2), false).is_err(), "it does not run that any more");
     assert!(state.finish(second, id(1), false).is_err(), "another one runs that");
     state.finish(second, id(3), true).unwrap();
-    assert_eq!(state.place(input(6)).map(|dispatch| dispatch.slot), Some(second), "beside the other one");
-    assert!(state.place(input(7)).is_none());
+    assert_eq!(state.place(input(6))[0].slot, second, "beside the other one");
+    assert!(state.place(input(7)).is_empty());
 }
 
 #[test]
 fn no_container_is_started_for_inputs_that_starting_ones_will_take() {
     let mut state = State::new(&options(2, 9));
-    (1..=3).for_each(|call| assert!(state.place(input(call)).is_none()));
+    (1..=3).for_each(|call| assert!(state.place(input(call)).is_empty()));
     assert!(state.reserve().is_some());
     assert!(state.reserve().is_some());
     assert!(state.reserve().is_none());
@@ -94,16 +102,18 @@ fn an_input_that_ends_its_container_leaves_its_neighbours_alone() {
     for retries in [0, 2] {
         let options = PoolOptions { retries: Retries { maximum: retries, ..Retries::default() }, ..options(3, 1) };
         let mut state = State::new(&options);
-        (1..=4).for_each(|call| assert!(state.place(input(call)).is_none()));
+        (1..=4).for_each(|call| assert!(state.place(input(call)).is_empty()));
         let (slot, given) = start(&mut state);
         assert_eq!(given, [1, 2, 3]);
         let cancelled = state.cancel(id(2)).unwrap();
-        assert!(cancelled.process.is_some(), "its container is killed");
-        assert!(matches!(state.finish(slot, id(2), false), Ok((None, None))), "its result crossed that");
-        assert!(matches!(state.finish(slot, id(1), false), Ok((Some(_), None))), "a neighbour's counts");
+        assert!(cancelled.process.is_some() && cancelled.link.is_some(), "its container is told");
+        let Finished { disposition, next, .. } = state.finish(slot, id(1), false).unwrap();
+        assert!(disposition.is_some(), "a neighbour's result counts");
+        assert_eq!(next.len(), 1, "there is room for one more");
+        let EndReason::Cancelled = state.slots[&slot].end.clone().unwrap_or(EndReason::Cancelled) else { panic!() };
         let removed = state.remove(slot);
         assert_eq!(removed.dispositions.len(), 0);
-        assert_eq!(waiting(&state), [3, 4], "it runs again, before those that came later");
+        assert_eq!(waiting(&state), [3, 4], "they run again, in their order");
         assert_eq!(start(&mut state).1, [3, 4]);
     }
 }
@@ -111,7 +121,7 @@ fn an_input_that_ends_its_container_leaves_its_neighbours_alone() {
 #[test]
 fn a_container_that_dies_takes_all_its_inputs_along() {
     let mut state = State::new(&options(2, 1));
-    (1..=2).for_each(|call| assert!(state.place(input(call)).is_none()));
+    (1..=2).for_each(|call| assert!(state.place(input(call)).is_empty()));
     let (slot, _) = start(&mut state);
     assert_eq!(state.remove(slot).dispositions.len(), 2);
     assert!(waiting(&state).is_empty());
@@ -121,12 +131,108 @@ fn a_container_that_dies_takes_all_its_inputs_along() {
 fn only_the_input_whose_time_is_up_fails() {
     let options = PoolOptions { timeout: Duration::from_millis(50), ..options(2, 1) };
     let mut state = State::new(&options);
-    assert!(state.place(input(1)).is_none());
+    assert!(state.place(input(1)).is_empty());
     let (slot, _) = start(&mut state);
     std::thread::sleep(Duration::from_millis(60));
-    assert!(state.place(input(2)).is_some());
+    assert_eq!(state.place(input(2)).len(), 1);
     assert!(matches!(state.due(slot, &options), Deadline::Kill));
     let removed = state.remove(slot);
     assert!(matches!(removed.end, Some(EndReason::TimedOut)) && removed.dispositions.len() == 1);
     assert_eq!(waiting(&state), [2]);
+}
+
+#[test]
+fn a_cancelled_input_keeps_its_place_until_it_has_ended() {
+    let mut state = State::new(&options(1, 1));
+    (1..=2).for_each(|call| assert!(state.place(input(call)).is_empty()));
+    let (slot, _) = start(&mut state);
+    assert!(state.cancel(id(1)).is_some() && state.cancel(id(1)).is_none());
+    assert!(state.place(input(3)).is_empty());
+    let Finished { disposition, next, .. } = state.finish(slot, id(1), true).unwrap();
+    assert!(disposition.is_none(), "nobody waits for it");
+    assert_eq!(next[0].call, id(2));
+    assert!(state.finish(slot, id(1), true).is_err());
+    let function = PoolOptions { kind: ServiceKind::Function { name: "f".into() }, ..options(1, 1) };
+    let mut state = State::new(&function);
+    assert!(state.place(input(1)).is_empty());
+    start(&mut state);
+    assert!(state.cancel(id(1)).unwrap().link.is_none(), "the container of a function is killed");
+}
+
+#[test]
+fn containers_that_run_inputs_may_end_them_when_a_class_stops() {
+    let mut state = State::new(&options(1, 1));
+    assert!(state.place(input(1)).is_empty());
+    start(&mut state);
+    let stopped = state.stop();
+    assert_eq!((stopped.leave.len(), stopped.interrupt.len(), stopped.kill.len()), (1, 1, 0));
+}
+
+#[test]
+fn there_are_the_least_and_the_spare_containers() {
+    let mut state = State::new(&PoolOptions { minimum: 2, buffer: 1, ..options(1, 4) });
+    let started: Vec<SlotId> = (0..2).map(|_| start(&mut state).0).collect();
+    assert!(state.reserve().is_none() && !state.may_shrink(), "nothing is spare without inputs");
+    assert!(!state.place(input(1)).is_empty() && !state.wants_spare());
+    assert!(!state.place(input(2)).is_empty() && state.wants_spare());
+    let (third, _) = start(&mut state);
+    assert_eq!(state.stats(), Stats { backlog: 0, num_total_runners: 3, num_running_inputs: 2, input_headroom: 1 });
+    state.scale(Scaling { minimum: 4, ..state.scaling() });
+    assert!(state.reserve().is_some() && state.reserve().is_none(), "four are the most");
+    state.scale(Scaling { minimum: 0, buffer: 0, ..state.scaling() });
+    assert!(state.may_shrink());
+    for (slot, call) in started.iter().zip([2, 1]) {
+        assert!(state.finish(*slot, id(call), false).is_ok());
+    }
+    assert!(state.slots.contains_key(&third));
+}
+
+#[test]
+fn a_start_that_failed_is_tried_again_for_inputs_only() {
+    let mut state = State::new(&PoolOptions { minimum: 1, ..options(1, 2) });
+    let slot = state.reserve().unwrap();
+    state.abandon(slot);
+    state.remove(slot);
+    assert!(state.reserve().is_none());
+    assert!(state.place(input(1)).is_empty() && state.reserve().is_some());
+}
+
+#[test]
+fn more_containers_are_started_for_more_inputs_than_are_aimed_at() {
+    let mut state = State::new(&PoolOptions { target: Some(1), ..options(3, 2) });
+    assert!(state.place(input(1)).is_empty());
+    let (first, _) = start(&mut state);
+    assert_eq!(state.place(input(2))[0].slot, first, "it has room");
+    assert!(state.wants_spare());
+    let (second, _) = start(&mut state);
+    assert_eq!(state.place(input(3))[0].slot, second, "it has less than it aims at");
+    assert!(!state.wants_spare(), "there are as many as there may be");
+}
+
+#[test]
+fn a_container_of_single_use_leaves_after_its_input() {
+    let mut state = State::new(&PoolOptions { single_use: true, ..options(1, 2) });
+    (1..=2).for_each(|call| assert!(state.place(input(call)).is_empty()));
+    let (slot, _) = start(&mut state);
+    let finished = state.finish(slot, id(1), false).unwrap();
+    assert!(finished.leave.is_some() && finished.next.is_empty());
+    assert!(state.reserve().is_some());
+}
+
+#[test]
+fn a_batch_waits_until_it_is_full_or_old_enough() {
+    let batching = Some(Batching { size: 2, wait: Duration::from_millis(30) });
+    let mut state = State::new(&PoolOptions { batching, ..options(2, 1) });
+    (1..=3).for_each(|call| assert!(state.place(input(call)).is_empty()));
+    let (slot, given) = start(&mut state);
+    assert_eq!(given, [1, 2]);
+    assert!(state.next_due().is_none(), "it has something to do");
+    assert!(state.finish(slot, id(1), false).unwrap().next.is_empty());
+    assert!(state.place(input(4)).is_empty(), "one of its batch still runs");
+    let next = state.finish(slot, id(2), false).unwrap().next;
+    assert_eq!(next.iter().map(|dispatch| dispatch.batch).collect::<Vec<_>>(), [Some(2), None]);
+    (3..=4).for_each(|call| assert!(state.finish(slot, id(call), false).is_ok()));
+    assert!(state.place(input(5)).is_empty() && state.next_due().is_some());
+    std::thread::sleep(Duration::from_millis(35));
+    assert_eq!(state.place_due()[0].batch, Some(1));
 }

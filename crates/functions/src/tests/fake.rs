@@ -10,6 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, mpsc};
 use std::time::Duration;
 
 use lamina_events::{Event, Sink};
+use lamina_ground::ErrorClass;
 use lamina_sandbox::SandboxError;
 use lamina_wire::{Payload, Receiver, Sender, WireError, socket_pair};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
@@ -384,7 +385,14 @@ impl Bench {
         });
         let fake = Fake { has_terminal, ..Fake::new(start) };
         let starter = || Box::new(fake.clone()) as Box<dyn ContainerStarter>;
-        let services = Services::new(all.into_iter().map(|options| (options, starter())), &sink);
+        let (known, variants) = (all[0].clone(), fake.clone());
+        let make: MakeVariant = Box::new(move |variant| {
+            if variant.function != "f" {
+                return Err(CallStatus::error(ErrorClass::InvalidError, "only `f` has variants".to_owned()));
+            }
+            Ok((known.clone(), Box::new(variants.clone()) as Box<dyn ContainerStarter>))
+        });
+        let services = Services::new(all.into_iter().map(|options| (options, starter())), make, &sink);
         let pool = Arc::clone(services.get("f").unwrap());
         Self { fake, services, pool, events }
     }
@@ -419,7 +427,13 @@ impl Bench {
     fn submit_to(&self, function: &str, call: u64, input: &str, listener: Listener) {
         let payload = Payload::Inline(input.as_bytes().to_vec());
         let part_of = Calls::default().function_call(call, None);
-        self.services.get(function).unwrap().submit(CallId::from_number(call), part_of, payload, Arc::new(listener));
+        self.services.get(function).unwrap().submit(
+            CallId::from_number(call),
+            part_of,
+            None,
+            payload,
+            Arc::new(listener),
+        );
     }
 
     /// The circles that were reported.

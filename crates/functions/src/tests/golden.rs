@@ -15,12 +15,21 @@ fn ours(message: &Value) -> Vec<u8> {
             let module: Module = serde_json::from_value(message["module"].clone()).unwrap();
             let name = message["service"]["name"].as_str().unwrap().to_owned();
             let (service, capacity) = (ServiceKind::Function { name }, usize::try_from(number("capacity")).unwrap());
-            ToRunner::Start { module: &module, service: &service, capacity, terminal: false, volumes: &[] }.encode()
+            ToRunner::Start {
+                module: &module,
+                service: &service,
+                parameters: &[],
+                capacity,
+                batches: false,
+                terminal: false,
+                volumes: &[],
+            }
+            .encode()
         }
         "call" => {
             let function_call_id = Calls::default().function_call(1, None);
             let (call, input_id) = (number("call"), CallId::new());
-            ToRunner::Call { call, function: &text("function"), input_id, function_call_id }.encode()
+            ToRunner::Call { call, function: &text("function"), input_id, function_call_id, batch: None }.encode()
         }
         "more" => ToRunner::More { call: number("call"), count: number("count") }.encode(),
         "stop" => ToRunner::Stop.encode(),

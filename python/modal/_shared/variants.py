@@ -1,0 +1,75 @@
+"""Services with other options than they were declared with."""
+
+from __future__ import annotations
+
+from modal._shared.api import refuse_keywords
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+#: What Modal's `with_options` takes, and this one as well.
+KNOWN = (
+    "cpu",
+    "memory",
+    "gpu",
+    "env",
+    "secrets",
+    "volumes",
+    "retries",
+    "max_containers",
+    "buffer_containers",
+    "scaledown_window",
+    "timeout",
+)
+
+
+def checked_options(owner: str, unsupported: dict[str, Any], **given: Any) -> dict[str, Any]:
+    """The options that say something, checked. What is empty changes nothing."""
+    from modal.app import _check_amount, _check_count, _check_timeout, _environment, _gpu, _retries, _secrets, _volumes
+
+    refuse_keywords(owner, unsupported, KNOWN)
+    options: dict[str, Any] = {}
+    for name in ("cpu", "memory"):
+        if given[name]:
+            _check_amount(name, given[name])
+            options[name] = given[name]
+    if given["gpu"]:
+        options["gpu"] = _gpu(given["gpu"], f"`{owner}`")
+    if given["secrets"] or given["env"]:
+        # The variables of `env` are a secret more.
+        options["secrets"] = _secrets(given["secrets"], f"`{owner}`")
+        options["environment"] = _environment(given["env"] or None, f"`{owner}`")
+    if given["volumes"]:
+        options["volumes"] = _volumes(given["volumes"], f"`{owner}`")
+    if given["retries"]:
+        options["retries"] = _retries(given["retries"])
+    if given["max_containers"]:
+        _check_count("max_containers", given["max_containers"])
+        options["max_containers"] = given["max_containers"]
+    for name in ("buffer_containers", "scaledown_window"):
+        if given[name]:
+            from modal._shared.scaling import check_number
+
+            check_number(name, given[name])
+            options[name] = given[name]
+    if given["timeout"]:
+        _check_timeout(given["timeout"])
+        options["timeout"] = given["timeout"]
+    return options
+
+
+def wire_options(options: dict[str, Any]) -> dict[str, Any]:
+    """Options as the engine gets them."""
+    wired = dict(options)
+    if "secrets" in wired:
+        from modal.secret import wire_secrets
+
+        wired["secrets"] = wire_secrets(wired["secrets"])
+    if "volumes" in wired:
+        from modal.volume import wire_volumes
+
+        wired["volumes"] = wire_volumes(wired["volumes"])
+    if "retries" in wired:
+        wired["retries"] = wired["retries"]._wire()
+    return wired
