@@ -139,6 +139,9 @@ def serving() -> Iterator[Registry]:
                 return self.answer(401, WWW_Authenticate=challenge)
             if self.path == "/v2/":
                 return self.answer(200)
+            if "/tags/list" in self.path:
+                tags = sorted(tag for tag in registry.manifests if not tag.startswith("sha256:"))
+                return self.answer(200, json.dumps({"name": "any", "tags": tags}).encode())
             kind, name = self.path.rsplit("/", 2)[1:]
             if registry.next.get(name):
                 status, data, headers = registry.next[name].pop(0)

@@ -108,6 +108,29 @@ def test_logins(modal: Modal, registry: Registry, reference: str, kind: str) -> 
     assert build(modal, repr(reference), "force_build=True").stdout.startswith("im-")
 
 
+def test_settings_of_the_host(modal: Modal, registry: Registry, reference: str) -> None:
+    settings = modal.directory / "registries.conf"
+    modal.environment["CONTAINERS_REGISTRIES_CONF"] = str(settings)
+    mirror = f'[[registry.mirror]]\nlocation = "{registry.address}/mirrored"\n'
+    # A mirror that has nothing is passed over, and one that has it is asked for what is meant.
+    gone = '[[registry.mirror]]\nlocation = "127.0.0.1:1/none"\n'
+    settings.write_text(f'[[registry]]\nlocation = "docker.io"\n{gone}{mirror}')
+    registry.put("3.11", lowest(registry))
+    assert build(modal, repr("python:3.11")).stdout.startswith("im-")
+    assert "/v2/mirrored/library/python/manifests/3.11" in registry.requests
+    # What a secret holds is for the registry itself.
+    registry.login = "basic"
+    settings.write_text(f'[[registry]]\nprefix = "r.example/team"\nlocation = "{registry.address}/moved"\n')
+    secret = f'modal.Secret.from_dict({{"REGISTRY_USERNAME": "{USER}", "REGISTRY_PASSWORD": "{PASSWORD}"}})'
+    assert build(modal, repr("r.example/team/app:v1"), secret).stdout.startswith("im-")
+    assert "/v2/moved/app/manifests/v1" in registry.requests
+    settings.write_text('[[registry]]\nlocation = "r.example"\nblocked = true\n')
+    assert "`r.example/x:1` is blocked" in refused(modal, repr("r.example/x:1"))
+    settings.write_text("[[registry]\n")
+    errors = refused(modal, repr(reference), "force_build=True")
+    assert str(settings) in errors and "cannot be used" in errors
+
+
 def test_programs_keep_logins(modal: Modal, registry: Registry, reference: str) -> None:
     registry.login = "basic"
     settings, programs = modal.directory / "docker", modal.directory / "programs"
@@ -304,7 +327,9 @@ def test_a_login_does_not_follow_a_redirection(modal: Modal, registry: Registry,
 
 
 def test_what_is_no_image_for_this_machine(modal: Modal, registry: Registry, reference: str) -> None:
-    assert "has no image" in refused(modal, repr(reference.replace(":v1", ":v2")))
+    registry.put("latest", archive())
+    errors = refused(modal, repr(reference.replace(":v1", ":v2")))
+    assert "has no image" in errors and "its tags are `v1`, `latest`" in errors
     assert "no tag" in refused(modal, repr(reference + ":x"))
     registry.put("other", archive(), platform={"architecture": "s390x", "os": "linux"})
     assert "`linux/s390x`" in refused(modal, repr(reference.replace(":v1", ":other")))

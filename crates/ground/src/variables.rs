@@ -123,6 +123,8 @@ variables! {
         XDG_RUNTIME_DIR,
         /// The directory in which Docker keeps its settings and logins of registries. Default: `~/.docker`.
         DOCKER_CONFIG,
+        /// The one file of settings of registries, as podman has it, instead of the host's `registries.conf` and the user's.
+        CONTAINERS_REGISTRIES_CONF,
         /// The one file with logins of registries, as podman has it.
         REGISTRY_AUTH_FILE,
         /// Where Amazon's services are, instead of at their usual addresses, when a registry's login is asked for.

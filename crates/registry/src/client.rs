@@ -4,6 +4,7 @@ use std::sync::Mutex;
 
 use data_encoding::HEXLOWER;
 use lamina_fetch::{Client, Download, FetchError};
+use lamina_ground::nearest;
 use lamina_image::{Digest as LayerDigest, RuntimeConfig};
 use lamina_store::ArchiveRecord;
 use serde::Deserialize;
@@ -12,6 +13,7 @@ use url::Url;
 
 use crate::login::Login;
 use crate::manifest::{ACCEPTED, Configuration, Document, Manifest, choose, own_platform};
+use crate::settings::{Settings, Source};
 use crate::unpack::Compression;
 use crate::{Descriptor, Reference, RegistryError, original_form};
 
@@ -23,12 +25,17 @@ const CONFIGURATION_LIMIT: u64 = 8 << 20;
 const TOKEN_LIMIT: u64 = 1 << 20;
 /// What token services are told that asks.
 const CLIENT_ID: &str = "lamina";
+/// Most tags that a registry is asked for, and that an error shows.
+const MOST_TAGS: u32 = 1000;
+const SHOWN_TAGS: usize = 5;
 /// Most layers of an image. Overlays of Linux take 500, and steps and local files come on top.
 const MOST_LAYERS: usize = 400;
 
 /// The registry of an image.
 pub struct Registry {
     reference: Reference,
+    /// Where its interface is.
+    endpoint: String,
     login: Option<Login>,
     client: Client,
     /// What the registry was told with the last request that it took.
@@ -85,11 +92,64 @@ impl Registry {
     /// # Errors
     /// When the host has a file of logins that cannot be read.
     pub fn of(reference: &Reference, login: Option<Login>, client: &Client) -> Result<Self, RegistryError> {
+        Self::at(&Source { reference: reference.clone(), is_open: reference.is_local(), is_named: true }, login, client)
+    }
+
+    fn at(source: &Source, login: Option<Login>, client: &Client) -> Result<Self, RegistryError> {
+        let Source { reference, is_open, .. } = source;
         let login = match login {
             Some(login) => Some(login),
             None => Login::of_host(reference, client.cancel())?,
         };
-        Ok(Self { reference: reference.clone(), login, client: client.clone(), authorization: Mutex::default() })
+        let endpoint = reference.endpoint_as(*is_open);
+        Ok(Self {
+            reference: reference.clone(),
+            endpoint,
+            login,
+            client: client.clone(),
+            authorization: Mutex::default(),
+        })
+    }
+
+    /// The first of the places where the host's settings say that an image is which has it, and the image. Mirrors are not told
+    /// the login that is given.
+    ///
+    /// # Errors
+    /// When the host has settings that cannot be used, or what the last place says.
+    pub fn find(reference: &Reference, login: Option<&Login>, client: &Client) -> Result<(Self, Image), RegistryError> {
+        let mut sources = Settings::of_host()?.sources(reference)?.into_iter().peekable();
+        while let Some(source) = sources.next() {
+            let login = login.filter(|_| source.is_named).cloned();
+            let found = Self::at(&source, login, client).and_then(|registry| {
+                let image = registry.image()?;
+                Ok((registry, image))
+            });
+            client.cancel().check().map_err(FetchError::from)?;
+            if found.is_ok() || sources.peek().is_none() {
+                return found;
+            }
+        }
+        Err(RegistryError::Blocked { image: reference.to_string() })
+    }
+
+    /// Tags of the image, the most similar ones first; none if the registry does not say.
+    fn tags(&self) -> Vec<String> {
+        #[derive(Deserialize)]
+        struct Answer {
+            tags: Option<Vec<String>>,
+        }
+        let Some(wanted) = self.reference.tag.as_deref().filter(|_| self.reference.digest.is_none()) else {
+            return Vec::new();
+        };
+        let url = format!("{}?n={MOST_TAGS}", self.url("tags", "list"));
+        let answer = self.client().get(&url, MANIFEST_LIMIT).ok();
+        let answer = answer.and_then(|bytes| serde_json::from_slice::<Answer>(&bytes).ok());
+        let tags = answer.and_then(|answer| answer.tags).unwrap_or_default();
+        let mut shown = nearest(wanted, tags.iter().map(String::as_str));
+        let others: Vec<_> = tags.iter().filter(|tag| !shown.contains(tag)).cloned().collect();
+        shown.extend(others);
+        shown.truncate(SHOWN_TAGS);
+        shown
     }
 
     /// What the image is now, for this machine.
@@ -114,12 +174,12 @@ impl Registry {
     }
 
     fn url(&self, kind: &str, name: &str) -> String {
-        format!("{}/{}/{kind}/{name}", self.reference.endpoint(), self.reference.repository)
+        format!("{}/{}/{kind}/{name}", self.endpoint, self.reference.repository)
     }
 
     /// Finds out which login the registry wants, and gets it.
     pub(crate) fn log_in(&self) -> Result<(), RegistryError> {
-        let answer = self.client.ask(&format!("{}/", self.reference.endpoint()))?;
+        let answer = self.client.ask(&format!("{}/", self.endpoint))?;
         if answer.status != 401 {
             return Ok(());
         }
@@ -149,7 +209,7 @@ impl Registry {
         let malformed = |reason: String| RegistryError::Malformed(format!("the registry's token service: {reason}"));
         let mut url = Url::parse(realm).map_err(|error| malformed(format!("`{realm}`: {error}")))?;
         // A password is not sent where anybody could read it, but where the registry is spoken to like that already.
-        let is_open = url.scheme() == "http" && self.reference.endpoint().starts_with("http:");
+        let is_open = url.scheme() == "http" && self.endpoint.starts_with("http:");
         if url.scheme() != "https" && !is_open {
             return Err(malformed(format!("`{realm}` is no address that is encrypted")));
         }
@@ -229,7 +289,9 @@ impl Registry {
         let (registry, image) = (self.reference.registry.clone(), self.reference.to_string());
         let is_logged_in = self.login.is_some();
         match error {
-            FetchError::Status { status: 404, .. } => RegistryError::NotFound { registry, image, is_logged_in },
+            FetchError::Status { status: 404, .. } => {
+                RegistryError::NotFound { registry, image, is_logged_in, tags: self.tags() }
+            }
             FetchError::Status { status: status @ (401 | 403), .. } => {
                 RegistryError::Denied { registry, image, reason: format!("status {status}"), is_logged_in }
             }

@@ -18,6 +18,8 @@ pub enum RegistryError {
         image: String,
         /// Whether a login was used.
         is_logged_in: bool,
+        /// Tags that it has, the most similar ones first.
+        tags: Vec<String>,
     },
     /// The registry wants a login, or another one.
     #[error("the registry `{registry}` refuses `{image}`: {reason}")]
@@ -64,6 +66,20 @@ pub enum RegistryError {
         /// What is wrong with it.
         reason: String,
     },
+    /// Settings of registries that cannot be used.
+    #[error("the settings of registries in `{path}` cannot be used: {reason}")]
+    Settings {
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The host's settings forbid it.
+    #[error("`{image}` is blocked by this machine's registries.conf")]
+    Blocked {
+        /// The image, in the full form of its name.
+        image: String,
+    },
     /// A program that keeps logins failed.
     #[error("`{program}`, which keeps the login for `{server}`, does not give it: {reason}")]
     Helper {
@@ -107,6 +123,13 @@ fn machines(platforms: &[String]) -> String {
 impl Hint for RegistryError {
     fn hint(&self) -> Option<Cow<'_, str>> {
         match self {
+            Self::NotFound { tags, .. } if !tags.is_empty() => {
+                let tags: Vec<_> = tags.iter().map(|tag| format!("`{tag}`")).collect();
+                Some(Cow::Owned(format!("its tags are {}", tags.join(", "))))
+            }
+            Self::Blocked { .. } => {
+                Some("take `blocked` out of its table in /etc/containers/registries.conf, or use another image".into())
+            }
             Self::NotFound { registry, is_logged_in: false, .. } => Some(Cow::Owned(format!(
                 "look at its name and tag; if it is private, log in with `docker login {registry}` or `podman login \
                  {registry}`, or give `secret=`"

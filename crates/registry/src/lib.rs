@@ -11,6 +11,7 @@ mod manifest;
 mod out;
 mod pull;
 mod reference;
+mod settings;
 mod tree;
 mod unpack;
 

@@ -57,9 +57,21 @@ impl Reference {
     /// Where the registry's interface is. One on this machine is spoken to without encryption, as Docker does.
     #[must_use]
     pub fn endpoint(&self) -> String {
-        let host = if self.registry == DEFAULT_REGISTRY { ALIASES[1] } else { &self.registry };
-        let scheme = if is_local(host) { "http" } else { "https" };
-        format!("{scheme}://{host}/v2")
+        self.endpoint_as(self.is_local())
+    }
+
+    /// The same, without encryption or with it.
+    pub(crate) fn endpoint_as(&self, is_open: bool) -> String {
+        format!("{}://{}/v2", if is_open { "http" } else { "https" }, self.host())
+    }
+
+    /// Whether the registry is on this machine.
+    pub(crate) fn is_local(&self) -> bool {
+        is_local(self.host())
+    }
+
+    fn host(&self) -> &str {
+        if self.registry == DEFAULT_REGISTRY { ALIASES[1] } else { &self.registry }
     }
 }
 

@@ -45,9 +45,8 @@ impl Recipe for Pull {
     fn execute(self: Box<Self>, context: &StepContext<'_>, log: &mut StepLog) -> Result<Made, StepError> {
         let workshop = &context.workshop;
         let login = login(&self, context.node, workshop.fetch)?;
-        let registry = Registry::of(&self.reference, login, workshop.fetch).map_err(failed)?;
         (workshop.progress)("asking the registry", 0, 0);
-        let image = registry.image().map_err(failed)?;
+        let (registry, image) = Registry::find(&self.reference, login.as_ref(), workshop.fetch).map_err(failed)?;
         // What cannot be logged is no reason to fail.
         let _ = writeln!(log, "{} is sha256:{}, {} layers", self.reference, image.digest, image.layers.len());
         let layers = Layers { context, registry: &registry };
