@@ -7,7 +7,7 @@ from weakref import ReferenceType, WeakValueDictionary, ref
 
 from modal._calls.conversation import AsyncReceiver, Receiver
 from modal._shared.api import Bound, Explained, explain_on_instance, with_aio
-from modal.exception import ExecutionError, InvalidError, NotFoundError, TimeoutError
+from modal.exception import ExecutionError, InvalidError, TimeoutError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -123,7 +123,8 @@ class FunctionCall(Generic[R], metaclass=Explained):
     model = call.get()  # waits if it has to
     ```
 
-    It ends with its app: get the result before `modal run` or the ``with app.run()`` block ends.
+    It ends with its app: get the result before `modal run` or the ``with app.run()`` block ends. Those of deployed apps
+    go on, and any process gets their results: ``modal.FunctionCall.from_id(call.object_id)``.
     """
 
     def __init__(self) -> None:
@@ -166,6 +167,7 @@ class FunctionCall(Generic[R], metaclass=Explained):
         import asyncio
 
         _check_index(index)
+        self._prepare()
         if not self._has_answer():
             receiver = AsyncReceiver(self._engine)
             self._inbox.listeners.append(receiver.wake)
@@ -185,6 +187,7 @@ class FunctionCall(Generic[R], metaclass=Explained):
         An exception of the function is raised as by `Function.remote`. A call has one input, which is at `index` 0.
         """
         _check_index(index)
+        self._prepare()
         if not self._has_answer() and not self._inbox.answered.wait(timeout):
             raise self._not_yet(timeout)
         return self._outcome()
@@ -202,14 +205,17 @@ class FunctionCall(Generic[R], metaclass=Explained):
 
     @classmethod
     def from_id(cls, function_call_id: str, client: object = None) -> FunctionCall[Any]:
-        """The call of this id, spawned by this process and still held somewhere."""
+        """The call of this id: one that this process has spawned, or one of a deployed app, whoever has spawned it.
+
+        Results of deployed apps are kept for seven days, and at most a gibibyte of them for each app. A call that ran
+        when the app's process or the machine stopped is run again if its function has `retries`, and lost otherwise.
+        """
         call = _calls.get(function_call_id)
-        if call is None:
-            raise NotFoundError(
-                f"this process has no call `{function_call_id}`",
-                hint="a call can be found by the process that spawned it, as long as it keeps the `FunctionCall`",
-            )
-        return call
+        if call is not None:
+            return call
+        if not isinstance(function_call_id, str) or not function_call_id.startswith("fc-"):
+            raise InvalidError(f"`{function_call_id}` is no id of a call", hint="those begin with `fc-`")
+        return _KeptCall._of(function_call_id)
 
     gather = Bound(_gather, _gather_aio)
 
@@ -224,13 +230,54 @@ class FunctionCall(Generic[R], metaclass=Explained):
             f"the call of `{self._function._name}` cannot leave its process", hint="pass its result, `.get()`, instead"
         )
 
+    def _prepare(self) -> None:
+        """Makes sure that the result will come: after its process has ended, another one is asked."""
+        inbox = self._inbox
+        if self._is_done or inbox.arrived or not inbox.answered.is_set():
+            return
+        call_id = inbox.call_id
+        if call_id is None or not hasattr(self._engine, "is_lost"):
+            return
+        self._ask_again(call_id)
+
+    def _ask_again(self, call_id: str) -> None:
+        """Asks the process of the app that keeps the call."""
+        from modal import is_local
+        from modal._client.deployed import reach_call
+
+        if not is_local():
+            raise ExecutionError(
+                f"a container cannot ask for the call `{call_id}`, which it has not spawned",
+                hint="return the call's id, and ask for its result where the app was called from",
+            )
+        inbox = _Inbox()
+        inbox.call, inbox.call_id, inbox.listeners = self._inbox.call, call_id, self._inbox.listeners
+        self._engine = reach_call(call_id)
+        self._inbox = inbox
+        self._engine.read_in_background()
+        self._number = self._engine.start_waiting(inbox, call_id)
+
     def _cancel(self) -> None:
+        self._prepare()
         with self._lock:
             if self._is_done or self._inbox.arrived:
                 return
             self._finish(error=ExecutionError(f"the call of `{self._function._name}` was cancelled"))
         self._engine.cancel([self._number])
         self._inbox.wake()
+
+    @classmethod
+    def _of(cls, call_id: str) -> FunctionCall[Any]:
+        from modal._calls.deployed import DeployedFunction
+
+        call: FunctionCall[Any] = object.__new__(cls)
+        call._function = DeployedFunction("", call_id, None, "")
+        call._inbox = _Inbox()
+        call._value = call._error = None
+        call._is_done = False
+        call._lock = Lock()
+        call._inbox.call, call._inbox.call_id = ref(call), call_id
+        return call
 
     def _has_answer(self) -> bool:
         return self._is_done or self._inbox.answered.is_set()
@@ -258,3 +305,18 @@ class FunctionCall(Generic[R], metaclass=Explained):
             self._finish(value=self._function._unpack(payload))
         else:
             self._finish(error=self._function._failure(control, payload))
+
+
+class _KeptCall(FunctionCall["Any"]):
+    """A call that another process has spawned, known by its id."""
+
+    _engine: Any = None
+
+    def __repr__(self) -> str:
+        return f"<modal.FunctionCall `{self._inbox.call_id}`>"
+
+    def _prepare(self) -> None:
+        if self._engine is None and self._inbox.call_id is not None:
+            self._ask_again(self._inbox.call_id)
+        else:
+            super()._prepare()

@@ -49,6 +49,11 @@ def wait_for(gate: str) -> int:
     while not os.path.exists("/gates/" + gate):
         time.sleep(0.05)
     return {factor}
+
+
+@app.function(volumes={{"/gates": gates}}, retries=1)
+def wait_again(gate: str) -> int:
+    return wait_for.local(gate)
 """
 
 #: Calls a function, with a number: every line of input is one.
@@ -61,6 +66,25 @@ for line in sys.argv[1:]:
         print(function.remote(eval(line)))
     except Exception as error:
         print(type(error).__name__, str(error).partition(chr(10))[0])
+"""
+
+#: Spawns a call and says its id.
+SPAWNER = """
+import sys
+import modal
+function = modal.Function.from_name({name!r}, {function!r})
+print(function.spawn(eval(sys.argv[1])).object_id)
+"""
+
+#: Fetches the result of a call.
+FETCHER = """
+import sys
+import modal
+call = modal.FunctionCall.from_id(sys.argv[1])
+try:
+    print(call.get(timeout=float(sys.argv[2])))
+except Exception as error:
+    print(type(error).__name__, str(error).partition(chr(10))[0])
 """
 
 PATIENCE = 60
@@ -95,6 +119,19 @@ class Deployed:
             stdout=subprocess.PIPE,
             text=True,
         )
+
+    def spawn(self, function: str, argument: str) -> str:
+        """Spawns a call from a process that ends at once; the call's id."""
+        program = SPAWNER.format(name=self.name, function=function)
+        return self.modal.python("-c", program, argument).stdout.strip()
+
+    def fetch(self, call: str, timeout: float = PATIENCE) -> str:
+        return self.modal.python("-c", FETCHER, call, str(timeout)).stdout.strip()
+
+    def kill_host(self) -> None:
+        host = self.host()
+        assert host is not None
+        os.kill(host, signal.SIGKILL)
 
     def open_gate(self, gate: str) -> None:
         self.modal.write("gate", "open")
@@ -344,3 +381,45 @@ def test_apps_are_deployed_and_looked_up_by_programs(deployed: Deployed) -> None
     assert third == "{'new': 'tag'}"
     assert last.startswith(f"there is no deployed app `{deployed.name}`")
     clean(deployed.modal)
+
+
+def test_results_are_fetched_by_other_processes_of_the_user_and_the_app(deployed: Deployed) -> None:
+    deployed.deploy()
+    call = deployed.spawn("double", "21")
+    failing = deployed.spawn("fail", "1")
+    failed = deployed.fetch(failing)
+    assert failed.startswith("TypeError fail() takes 0 positional arguments")
+    assert deployed.fetch(call) == "42"
+    deployed.kill_host()
+    assert deployed.fetch(call) == "42", "it is kept"
+    assert deployed.fetch(call) == "42", "reading does not consume it"
+    assert deployed.fetch(failing) == failed
+    unknown = deployed.fetch("fc-nothing")
+    assert unknown.startswith("NotFoundError there is no call `fc-nothing`")
+    calls = deployed.modal.store / "deployments/main" / deployed.name / "calls"
+    assert {path.suffix for path in calls.iterdir()} == {".result"}
+    assert all(path.stat().st_mode & 0o777 == 0o600 for path in calls.iterdir())
+
+
+def test_calls_that_ran_when_the_process_was_killed_run_again_or_are_lost(deployed: Deployed) -> None:
+    deployed.deploy()
+    lost = deployed.spawn("wait_for", "'gate'")
+    again = deployed.spawn("wait_again", "'gate'")
+    deployed.wait_for_containers(2)
+    assert deployed.fetch(again, 0).startswith("TimeoutError")
+    deployed.kill_host()
+    said = deployed.fetch(lost)
+    assert said.startswith("RemoteError the call of function `wait_for` was running when the app's process"), said
+    deployed.wait_for_containers(3)
+    deployed.open_gate("gate")
+    assert deployed.fetch(again) == "2"
+    assert deployed.fetch(lost) == said
+
+
+def test_a_version_that_is_recreated_runs_the_inputs_of_the_former_one(deployed: Deployed) -> None:
+    deployed.deploy(factor=2)
+    call = deployed.spawn("wait_for", "'gate'")
+    deployed.wait_for_containers(1)
+    deployed.deploy("--strategy", "recreate", factor=3)
+    deployed.open_gate("gate")
+    assert deployed.fetch(call) == "3"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import pickle
 import threading
@@ -12,7 +11,7 @@ import pytest
 from fake_engine import wait_until
 
 import modal
-from modal.exception import ExecutionError, InvalidError, NotFoundError, ServiceError, TimeoutError
+from modal.exception import ExecutionError, InvalidError, ServiceError, TimeoutError
 
 app = modal.App("spawn")
 
@@ -129,15 +128,11 @@ def test_calls_are_found_by_id(start):
     with start(app):
         call = double.spawn(5)
         assert modal.FunctionCall.from_id(call.object_id) is call
-        gone = double.spawn(6)
-        identity = gone.object_id
-        gone.get()
-        del gone
-        gc.collect()
-        for unknown in (identity, "fc-unknown"):
-            with pytest.raises(NotFoundError, match=unknown) as caught:
+        for unknown in ("nonsense", "in-0", None):
+            with pytest.raises(InvalidError, match="is no id of a call"):
                 modal.FunctionCall.from_id(unknown)
-            assert "keeps the `FunctionCall`" in caught.value.hint
+    # One of a deployed app may be meant: it is asked for when the result is wanted.
+    assert modal.FunctionCall.from_id("fc-elsewhere").object_id == "fc-elsewhere"
 
 
 def test_gather(start, tmp_path):

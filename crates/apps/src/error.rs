@@ -100,6 +100,12 @@ pub enum AppsError {
         /// The current one.
         current: u32,
     },
+    /// No deployed app keeps this call.
+    #[error(
+        "there is no call `{0}`: results of calls that were spawned on deployed apps are kept for seven days, and at most \
+         a gibibyte for an app"
+    )]
+    UnknownCall(String),
     /// No app can be called so.
     #[error("`{0}` is no usable name of an app: up to 64 letters, digits, `.`, `_` and `-`, and not an app's id")]
     DeploymentName(String),
@@ -189,6 +195,7 @@ impl AppsError {
         match self {
             Self::NotDeployed { .. }
             | Self::UnknownVersion { .. }
+            | Self::UnknownCall(_)
             | Self::Unknown(_)
             | Self::HasEnded(_)
             | Self::NotRunning(_)

@@ -21,7 +21,9 @@ mod stop;
 mod tests;
 
 pub use background::{BACKGROUND, start_background, take_standard_input};
-pub use deployments::{Deployed, Deployment, DeploymentName, Deployments, HOST, NewVersion, RunningHost, Version};
+pub use deployments::{
+    Deployed, Deployment, DeploymentName, Deployments, HOST, KeptCalls, NewVersion, PendingCall, RunningHost, Version,
+};
 pub use error::AppsError;
 pub use output::{OutputReader, OutputWriter, Show};
 pub use recording::Recording;

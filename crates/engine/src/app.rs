@@ -1,7 +1,7 @@
 //! Getting an app ready: images, files, pools.
 
 use std::borrow::Cow;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -48,7 +48,7 @@ impl Backend for Engine {
             .map(|(function, it)| (function.image.clone(), it.spec.container.image_id.clone()))
             .collect();
         let services = self.services(app, prepared.into_iter().map(|it| it.spec).collect(), sink);
-        let running = Running::new(services, generators(app));
+        let running = Running::new(services, &app.functions);
         Ok(Started { host: Host::new(id, app.app.name.clone(), running), images })
     }
 
@@ -342,11 +342,6 @@ impl Engine {
             }
         }
     }
-}
-
-/// Names of the functions that yield values.
-pub(crate) fn generators(app: &AppRequest) -> BTreeSet<String> {
-    app.functions.iter().filter(|function| function.is_generator).map(|function| function.name.clone()).collect()
 }
 
 /// A function as a service.

@@ -10,7 +10,7 @@ use lamina_functions::Services;
 use lamina_ground::{ErrorClass, random_id};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::protocol::Failure;
+use crate::protocol::{Failure, FunctionRequest};
 
 /// Most clients that are attached to an app at a time: each has a thread and a connection.
 pub(crate) const MOST_GUESTS: usize = 256;
@@ -36,12 +36,17 @@ pub(crate) struct Running {
     pub(crate) functions: BTreeMap<String, String>,
     /// Those that yield values instead of returning one.
     pub(crate) generators: BTreeSet<String>,
+    /// How often a failed input of each runs again.
+    pub(crate) retries: BTreeMap<String, u32>,
 }
 
 impl Running {
-    pub(crate) fn new(services: Arc<Services>, generators: BTreeSet<String>) -> Arc<Self> {
+    /// These services, of these functions.
+    pub(crate) fn new(services: Arc<Services>, all: &[FunctionRequest]) -> Arc<Self> {
+        let generators = all.iter().filter(|one| one.is_generator).map(|one| one.name.clone()).collect();
+        let retries = all.iter().filter_map(|one| Some((one.name.clone(), one.retries?.max_retries))).collect();
         let functions = services.names().map(|name| (name.to_owned(), random_id("fu"))).collect();
-        Arc::new(Self { services, functions, generators })
+        Arc::new(Self { services, functions, generators, retries })
     }
 }
 
@@ -171,7 +176,7 @@ mod tests {
     use super::*;
 
     fn host(id: &str, name: Option<&str>) -> Arc<Host> {
-        let running = Running::new(Services::new([], no_variants(), &Sink::none()), BTreeSet::new());
+        let running = Running::new(Services::new([], no_variants(), &Sink::none()), &[]);
         Host::new(id.to_owned(), name.map(str::to_owned), running)
     }
 

@@ -51,6 +51,14 @@ pub(crate) enum Request {
         /// How many.
         count: u64,
     },
+    /// Say how a call ends that was spawned before.
+    #[serde(rename = "await")]
+    Await {
+        /// The client's number for it, given back with the result.
+        call: u64,
+        /// The function call's id.
+        id: String,
+    },
     /// Stop the app.
     #[serde(rename = "app.stop")]
     Stop {

@@ -11,7 +11,10 @@ use std::thread::Scope;
 use std::time::Duration;
 
 use lamina_events::{CancelGuard, CancelToken, Event, Sink};
-use lamina_functions::{CallAnswer, CallId, CallStatus, Callee, Calls, ContainerSpec, OpenCall, PoolOptions, Scaling};
+use lamina_functions::{
+    CallAnswer, CallId, CallStatus, Callee, Caller, Calls, ContainerSpec, FunctionCallId, OpenCall, Pool, PoolOptions,
+    Scaling,
+};
 use lamina_ground::ErrorClass;
 use lamina_wire::{Payload, Receiver, Sender, WireError};
 use serde_json::{Value, json};
@@ -128,11 +131,44 @@ pub(crate) trait Keeper: Sync {
     /// Takes over the version that is the current one now, at once or when the inputs of the former one have ended.
     fn update(&self, recreate: bool) -> Result<(), Failure>;
 
+    /// Keeps a call that was spawned, before it runs; gives who is to hear how it ends in the place of `caller`.
+    fn keep(
+        &self,
+        _call: &Kept<'_>,
+        _callee: (CallId, Weak<dyn Callee>),
+        _input: &Payload,
+        caller: Arc<dyn Caller>,
+    ) -> Result<Arc<dyn Caller>, Failure> {
+        Ok(caller)
+    }
+
+    /// What runs a call that is kept, if something does.
+    fn kept_callee(&self, _name: &str) -> Option<(CallId, Weak<dyn Callee>)> {
+        None
+    }
+
+    /// Has `caller` hear how a call ends, or has ended, that is kept; false if nothing is known of it.
+    fn wait_for(&self, _name: &str, _caller: Arc<dyn Caller>) -> Result<bool, Failure> {
+        Ok(false)
+    }
+
     /// Whether guests may stop the app.
     fn refuse_stop(&self) -> Result<(), Failure>;
 
     /// A guest has stopped the app: the process ends.
     fn stopped(&self);
+}
+
+/// A call that was spawned.
+pub(crate) struct Kept<'a> {
+    /// The id of its function call.
+    pub(crate) name: &'a FunctionCallId,
+    /// The function or class.
+    pub(crate) function: &'a str,
+    /// The method of a class.
+    pub(crate) method: Option<&'a str>,
+    /// Whether it is of a variant, which only its connection knows.
+    pub(crate) variant: bool,
 }
 
 /// The process of a detached app.
@@ -352,14 +388,9 @@ impl Session<'_> {
                         attach_to();
                     }
                 }
+                Ok(Request::Await { call, id }) => self.await_kept(call, &id),
                 Ok(Request::Update { request, recreate }) => {
-                    scope.spawn(move || {
-                        let outcome = match self.role {
-                            Role::Guest(keeper) => keeper.update(recreate),
-                            Role::Owner => Err(Failure::new(ErrorClass::ConflictError, "no deployed app runs here")),
-                        };
-                        self.done(request, outcome.map(|()| Value::Null));
-                    });
+                    scope.spawn(move || self.done(request, self.update(recreate)));
                 }
                 Ok(Request::Deploy(wanted)) => match self.may_build() {
                     Ok(()) => {
@@ -466,13 +497,61 @@ impl Session<'_> {
             return self.refuse(call, CallStatus::error(ErrorClass::ExecutionError, message));
         }
         let part_of = self.calls.function_call(call, map);
+        let (sender, calls) = (self.sender.clone(), Arc::clone(&self.calls));
+        let mut caller: Arc<dyn Caller> = Arc::new(PythonCall { sender, calls, call });
+        if spawned && let Role::Guest(keeper) = self.role {
+            let callee = (id, Arc::downgrade(&pool) as Weak<dyn Callee>);
+            let kept =
+                Kept { name: &part_of, function: &function, method: method.as_deref(), variant: variant.is_some() };
+            match keeper.keep(&kept, callee, &payload, caller) {
+                Ok(keeping) => caller = keeping,
+                Err(failure) => {
+                    self.calls.close(call);
+                    return self.refuse(call, CallStatus::error(failure.error, failure.message));
+                }
+            }
+        }
         if identify {
             let accepted = CallAnswer::Accepted { call, id: part_of };
             // As in `answer`.
             let _ = self.sender.send(&accepted.encode(), &[], &[]);
         }
+        pool.submit(id, part_of, method.map(Arc::from), payload, caller);
+    }
+
+    /// Has the deployed app that runs here take over its current version.
+    fn update(&self, recreate: bool) -> Result<Value, Failure> {
+        match self.role {
+            Role::Guest(keeper) => keeper.update(recreate).map(|()| Value::Null),
+            Role::Owner => Err(Failure::new(ErrorClass::ConflictError, "no deployed app runs here")),
+        }
+    }
+
+    /// Has the client hear how a call ends that was spawned before, perhaps by somebody else.
+    fn await_kept(&self, call: u64, name: &str) {
+        let Role::Guest(keeper) = self.role else {
+            let status = CallStatus::error(ErrorClass::NotFoundError, format!("there is no call `{name}` here"));
+            return self.refuse(call, status);
+        };
+        let (id, callee) = keeper.kept_callee(name).unwrap_or_else(|| (CallId::new(), Weak::<Pool>::new()));
+        let open = OpenCall { id, callee, input: None, is_spawned: true };
+        if !self.calls.open(call, open) {
+            let message = format!("two calls have the number `{call}`");
+            return self.refuse(call, CallStatus::error(ErrorClass::ExecutionError, message));
+        }
         let (sender, calls) = (self.sender.clone(), Arc::clone(&self.calls));
-        pool.submit(id, part_of, method.map(Arc::from), payload, Arc::new(PythonCall { sender, calls, call }));
+        let failure = match keeper.wait_for(name, Arc::new(PythonCall { sender, calls, call })) {
+            Ok(true) => return,
+            Ok(false) => Failure::new(
+                ErrorClass::NotFoundError,
+                format!(
+                    "there is no call `{name}`: results are kept for seven days, and at most a gibibyte for an app"
+                ),
+            ),
+            Err(failure) => failure,
+        };
+        self.calls.close(call);
+        self.refuse(call, CallStatus::error(failure.error, failure.message));
     }
 
     fn refuse(&self, call: u64, status: CallStatus) {

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 CALL = b'{"type":"call","call":%d,"function":%s}'
 MAPPED_CALL = b'{"type":"call","call":%d,"function":%s,"map":%d}'
 SPAWNED_CALL = b'{"type":"call","call":%d,"function":%s,"identify":true,"spawned":true}'
+AWAIT = b'{"type":"await","call":%d,"id":"%s"}'
 #: Messages that belong to a call of this process.
 ANSWERS = ("result", "item", "call.accepted")
 
@@ -125,6 +126,13 @@ class Conversation:
         """
         number, control = self.prepare_call(receiver, function, spawned)
         self.send_frame(control, payload)
+        return number
+
+    def start_waiting(self, receiver: Receiver, call_id: str) -> int:
+        """Asks for the result of a call that was spawned before; it will arrive under the number that is returned."""
+        number = next(self._numbers)
+        self._pending[number] = receiver
+        self.send_frame(AWAIT % (number, call_id.encode()))
         return number
 
     def prepare_call(

@@ -75,6 +75,11 @@ def reach(environment: str, app: str, version: int | None) -> Host:
         return host
 
 
+def reach_call(call_id: str) -> Host:
+    """A connection with the process of the deployed app that keeps a call."""
+    return reach("", call_id, None)
+
+
 def _connect(environment: str, app: str, version: int | None) -> Host:
     for attempt in range(ATTEMPTS):
         app_id, connection = _introduce(environment, app)

@@ -15,6 +15,9 @@ use crate::records::make_private;
 /// Versions of an app that are kept, the newest ones: what they need stays in the store.
 pub(crate) const KEPT_VERSIONS: usize = 50;
 
+/// Apps that were stopped and that are remembered when another one is deployed.
+pub(crate) const KEPT_STOPPED: usize = 100;
+
 /// A version that is deployed.
 #[derive(Debug, Clone)]
 pub struct NewVersion<'a> {
@@ -61,6 +64,8 @@ impl Deployments {
             deployment
         } else {
             self.clear(name)?;
+            // What cannot be removed now is the next time.
+            let _ = self.forget_stopped(name, cancel);
             Deployment {
                 id: random_id("ap"),
                 name: name.name.clone(),
@@ -143,6 +148,7 @@ impl Deployments {
         present.write(&self.record_file(&name))?;
         // What it needed may go. Where that cannot be removed now, it goes with the next app of that name.
         let _ = fs_err::remove_dir_all(self.versions(&name));
+        let _ = fs_err::remove_dir_all(self.directory(&name).join("calls"));
         Ok(true)
     }
 
@@ -185,11 +191,27 @@ impl Deployments {
 
     /// Forgets what an app of that name has left which was stopped.
     fn clear(&self, name: &DeploymentName) -> Result<(), AppsError> {
-        let versions = self.versions(name);
-        if versions.exists() {
-            fs_err::remove_dir_all(&versions)?;
+        for left in [self.directory(name).join("calls"), self.versions(name)] {
+            if left.exists() {
+                fs_err::remove_dir_all(&left)?;
+            }
         }
-        make_private(&versions)
+        make_private(&self.versions(name))
+    }
+
+    /// Forgets all but the newest of the other apps that were stopped.
+    fn forget_stopped(&self, present: &DeploymentName, cancel: &CancelToken) -> Result<(), AppsError> {
+        let mut stopped: Vec<_> = self.list()?.into_iter().filter(|app| !app.is_deployed()).collect();
+        stopped.retain(|app| app.full_name() != *present);
+        stopped.sort_by_key(|app| std::cmp::Reverse(app.stopped));
+        for app in stopped.iter().skip(KEPT_STOPPED) {
+            let name = app.full_name();
+            let _alone = self.change(&name, cancel, || ())?;
+            if self.record(&name)?.is_some_and(|now| now.id == app.id) && !self.host_state(&name)?.is_running() {
+                fs_err::remove_dir_all(self.directory(&name))?;
+            }
+        }
+        Ok(())
     }
 
     /// Keeps others from changing the app until the answer is dropped.

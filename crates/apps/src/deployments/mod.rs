@@ -2,6 +2,7 @@
 
 mod changes;
 mod host;
+mod kept;
 mod record;
 #[cfg(test)]
 mod tests;
@@ -17,6 +18,7 @@ use crate::AppsError;
 
 pub use changes::{Deployed, NewVersion};
 pub use host::{HOST, RunningHost};
+pub use kept::{KeptCalls, PendingCall};
 pub use record::{Deployment, DeploymentName, Version};
 
 /// The deployed apps of a store.

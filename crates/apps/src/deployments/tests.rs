@@ -7,7 +7,7 @@ use lamina_store::Layout;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::changes::KEPT_VERSIONS;
+use super::changes::{KEPT_STOPPED, KEPT_VERSIONS};
 use super::*;
 
 struct Fixture {
@@ -91,6 +91,17 @@ fn an_app_that_was_stopped_is_gone_and_its_name_free() {
     assert_ne!(next.deployment.id, first.id);
     // Somebody who asked for the former one does not end this.
     assert!(!fixture.deployments.end(&first, &CancelToken::new()).unwrap());
+}
+
+#[test]
+fn the_newest_of_those_that_were_stopped_are_remembered() {
+    let fixture = Fixture::new();
+    for number in 0..=KEPT_STOPPED {
+        let app = fixture.deploy(&format!("app-{number}"), &json!({})).deployment;
+        fixture.deployments.end(&app, &CancelToken::new()).unwrap();
+    }
+    fixture.deploy("demo", &json!({}));
+    assert_eq!(fixture.deployments.list().unwrap().len(), KEPT_STOPPED + 1);
 }
 
 #[test]
@@ -202,4 +213,48 @@ fn a_listener_closes_only_while_nobody_is_connected() {
             assert!(fixture.deployments.connect_if_running(&name("demo")).unwrap().is_none());
         },
     );
+}
+
+#[test]
+fn calls_are_kept_until_they_have_ended_and_their_results_for_a_week() {
+    let fixture = Fixture::new();
+    fixture.deploy("demo", &json!({}));
+    let calls = fixture.deployments.kept_calls(&name("demo")).unwrap();
+    let call = |spawned| PendingCall { function: "f".to_owned(), method: None, variant: false, spawned, runs: 1 };
+    calls.begin("fc-2", &call(2), b"two\n2").unwrap();
+    calls.begin("fc-1", &call(1), b"").unwrap();
+    let pending = calls.pending().unwrap();
+    assert_eq!(pending, [("fc-1".to_owned(), call(1), vec![]), ("fc-2".to_owned(), call(2), b"two\n2".to_vec())]);
+    assert_eq!(fixture.deployments.app_of_call("fc-2").unwrap(), name("demo"));
+    calls.end("fc-2", &json!("ok"), b"\nresult").unwrap();
+    assert_eq!(calls.result::<Value>("fc-2").unwrap(), Some((json!("ok"), b"\nresult".to_vec())));
+    assert_eq!(calls.result::<Value>("fc-1").unwrap(), None);
+    assert_eq!(calls.pending().unwrap().len(), 1);
+    assert_eq!(fixture.deployments.app_of_call("fc-2").unwrap(), name("demo"));
+    for unknown in ["fc-3", "../demo/app", "fc-../x"] {
+        assert!(matches!(fixture.deployments.app_of_call(unknown), Err(AppsError::UnknownCall(_))), "{unknown}");
+    }
+    let days = |days: u64| std::time::SystemTime::now() + std::time::Duration::from_hours(24 * days);
+    calls.forget_old(days(6)).unwrap();
+    assert!(calls.result::<Value>("fc-2").unwrap().is_some());
+    calls.forget_old(days(8)).unwrap();
+    assert!(calls.result::<Value>("fc-2").unwrap().is_none());
+    assert_eq!(calls.pending().unwrap().len(), 1, "what has not ended is not forgotten");
+}
+
+#[test]
+fn a_result_that_cannot_be_kept_leaves_the_input() {
+    let fixture = Fixture::new();
+    fixture.deploy("demo", &json!({}));
+    let calls = fixture.deployments.kept_calls(&name("demo")).unwrap();
+    let call = PendingCall { function: "f".to_owned(), method: None, variant: false, spawned: 1, runs: 1 };
+    calls.begin("fc-1", &call, b"input").unwrap();
+    // As long as something stands in its way, no result gets its name.
+    let result = fixture.directory.path().join("store/deployments/main/demo/calls/fc-1.result");
+    fs_err::create_dir(&result).unwrap();
+    assert!(calls.end("fc-1", &json!("ok"), b"result").is_err());
+    fs_err::remove_dir(&result).unwrap();
+    assert_eq!(calls.pending().unwrap(), [("fc-1".to_owned(), call, b"input".to_vec())]);
+    let left = names_in(result.parent().unwrap()).unwrap();
+    assert_eq!(left, ["fc-1.call"]);
 }

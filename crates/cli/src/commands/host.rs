@@ -39,9 +39,10 @@ fn serve(app: &RunningHost) -> Result<u8, Failure> {
     // Clients may connect, and wait, while the store is opened.
     let listener = app.listen()?;
     let engine = Engine::open(&Options { cancel, expects_sandbox: true, ..Options::default() })?;
-    serve_deployed(&engine, app, &listener, &screen.sink());
+    let served = serve_deployed(&engine, app, &listener, &screen.sink());
     drop(listener);
     drop(engine);
     screen.finish();
+    served?;
     Ok(interruption.exit_code().unwrap_or(0))
 }

@@ -3,17 +3,21 @@
 use std::collections::HashMap;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use lamina_apps::{AppListener, Deployment, RunningHost};
+use lamina_apps::{AppListener, AppsError, Deployment, PendingCall, RunningHost};
 use lamina_events::Sink;
+use lamina_functions::{CallId, Callee, Caller, Calls};
 use lamina_ground::ErrorClass;
+use lamina_wire::Payload;
 
 use crate::Engine;
+
+use super::calls::{SpawnedCalls, pending};
 use crate::host::{Host, Running};
 use crate::protocol::Failure;
-use crate::session::{GUEST_PATIENCE, Keeper, Role, converse};
+use crate::session::{GUEST_PATIENCE, Keeper, Kept, Role, converse};
 
 /// How often versions that end are looked at while there are some.
 const WHILE_DRAINING: Duration = Duration::from_millis(100);
@@ -23,13 +27,22 @@ const FIRST_CLIENT: Duration = Duration::from_secs(10);
 
 /// Serves a deployed app in this process, until nobody is connected with it and its last container has gone, or the
 /// engine's token is cancelled.
-pub fn serve_deployed(engine: &Engine, app: &RunningHost, listener: &AppListener, sink: &Sink) {
+///
+/// # Errors
+/// When calls cannot be kept.
+pub fn serve_deployed(
+    engine: &Engine,
+    app: &RunningHost,
+    listener: &AppListener,
+    sink: &Sink,
+) -> Result<(), AppsError> {
     let keeper = DeployedApp {
         engine,
         app,
         sink,
         state: Mutex::default(),
         changed: Arc::default(),
+        calls: SpawnedCalls::new(app.deployments().kept_calls(app.name())?),
         was_used: AtomicBool::new(false),
     };
     let changed = Arc::clone(&keeper.changed);
@@ -40,6 +53,7 @@ pub fn serve_deployed(engine: &Engine, app: &RunningHost, listener: &AppListener
     };
     listener.serve_during(serve, || keeper.wait_until_unneeded(listener));
     keeper.stop();
+    Ok(())
 }
 
 /// Something that others wait for a change of.
@@ -84,6 +98,8 @@ struct DeployedApp<'a> {
     sink: &'a Sink,
     state: Mutex<State>,
     changed: Arc<Changed>,
+    /// The calls that were spawned.
+    calls: Arc<SpawnedCalls>,
     /// Whether there was a client.
     was_used: AtomicBool,
 }
@@ -198,7 +214,30 @@ impl DeployedApp<'_> {
             // It was stopped, and another app got its name.
             former.stop();
         }
+        self.take_up(&host.current(), false)?;
         Ok(host)
+    }
+
+    /// Runs calls again that nobody runs any more: those of functions with retries, or all; the others are lost.
+    fn take_up(&self, running: &Running, all: bool) -> Result<(), Failure> {
+        for (name, call, input) in self.calls.left()? {
+            if self.calls.callee(&name).is_some() {
+                continue;
+            }
+            let retries = running.retries.get(&call.function).copied().unwrap_or(0);
+            // What a variant is, only the connection has known that named it.
+            let pool = running.services.get(&call.function).filter(|_| (all || call.runs <= retries) && !call.variant);
+            let Some(pool) = pool else {
+                self.calls.give_up(&name, &call);
+                continue;
+            };
+            let again = PendingCall { runs: call.runs.saturating_add(1), ..call };
+            let (id, callee) = (CallId::new(), Arc::downgrade(pool) as Weak<dyn Callee>);
+            let caller = self.calls.begin(name, &again, &input, (id, callee), None)?;
+            let method = again.method.as_deref().map(Arc::from);
+            pool.submit(id, Calls::default().function_call(1, None), method, Payload::Inline(input), caller);
+        }
+        Ok(())
     }
 
     fn deployment(&self) -> Result<Deployment, Failure> {
@@ -242,8 +281,31 @@ impl Keeper for DeployedApp<'_> {
         for former in ending {
             former.services.stop();
         }
+        if recreate && let Some((_, host)) = &self.lock().current {
+            self.take_up(&host.current(), true)?;
+        }
         self.changed.tell();
         Ok(())
+    }
+
+    fn keep(
+        &self,
+        call: &Kept<'_>,
+        callee: (CallId, Weak<dyn Callee>),
+        input: &Payload,
+        caller: Arc<dyn Caller>,
+    ) -> Result<Arc<dyn Caller>, Failure> {
+        let input = input.try_clone().and_then(Payload::into_bytes);
+        let input = input.map_err(|error| Failure::new(ErrorClass::ExecutionError, error.to_string()))?;
+        Ok(self.calls.begin(call.name.to_string(), &pending(call), &input, callee, Some(caller))?)
+    }
+
+    fn kept_callee(&self, name: &str) -> Option<(CallId, Weak<dyn Callee>)> {
+        self.calls.callee(name)
+    }
+
+    fn wait_for(&self, name: &str, caller: Arc<dyn Caller>) -> Result<bool, Failure> {
+        Ok(self.calls.wait_for(name, caller)?)
     }
 
     fn refuse_stop(&self) -> Result<(), Failure> {

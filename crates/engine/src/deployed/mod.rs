@@ -1,5 +1,6 @@
 //! Deployed apps: making versions of them, finding them, and being their process.
 
+mod calls;
 mod content;
 mod host;
 mod notice;
@@ -20,7 +21,7 @@ use lamina_volumes::Volumes;
 use lamina_wire::Sender;
 use serde_json::{Value, json};
 
-use crate::app::{generators, spec};
+use crate::app::spec;
 use crate::host::Running;
 use crate::protocol::{Answer, AppRequest, DeployRequest, DeploymentErrand, Failure, Hello};
 use crate::{Engine, EngineError, store_directory, volumes};
@@ -52,7 +53,11 @@ pub fn deployments() -> Result<Deployments, EngineError> {
 pub fn introduce(socket: UnixStream, environment: &str, app: &str) -> Result<(), EngineError> {
     let sender = Sender::new(socket);
     let connected = deployments().map_err(Failure::from).and_then(|deployments| {
-        let name = DeploymentName::new(environment, app)?;
+        // The id of a call stands for the app that keeps it.
+        let name = match app.strip_prefix("fc-") {
+            Some(_) => deployments.app_of_call(app)?,
+            None => DeploymentName::new(environment, app)?,
+        };
         Ok(deployments.connect(&name, &CancelToken::new())?)
     });
     match connected {
@@ -191,7 +196,7 @@ impl Engine {
             let volumes = volumes::of_containers(&function.volumes, Volumes::new(&self.store))?;
             specs.push(spec(&app, function, &ground, volumes)?);
         }
-        Ok(Running::new(self.services(&app, specs, sink), generators(&app)))
+        Ok(Running::new(self.services(&app, specs, sink), &app.functions))
     }
 }
 

@@ -133,7 +133,7 @@ impl Backend for Fake {
         };
         let images = app.functions.iter().map(|function| (function.image.clone(), "im-1".to_owned())).collect();
         let services = lamina_functions::Services::new(app.functions.iter().map(service), no_variants(), sink);
-        let running = Running::new(services, crate::app::generators(app));
+        let running = Running::new(services, &app.functions);
         Ok(Started { host: Host::new(random_id("ap"), app.app.name.clone(), running), images })
     }
 

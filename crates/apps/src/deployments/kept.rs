@@ -1,0 +1,181 @@
+//! Calls of a deployed app that were spawned: their inputs until they have ended, and then their results.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use lamina_ground::random_name;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::{DeploymentName, Deployments, names_in};
+use crate::AppsError;
+use crate::files::{private_file, read_file};
+use crate::records::make_private;
+
+/// How long results are kept.
+const KEPT_FOR: Duration = Duration::from_hours(7 * 24);
+
+/// Bytes of results of one app after which the oldest go.
+const KEPT_BYTES: u64 = 1 << 30;
+
+/// A call that has not ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PendingCall {
+    /// The function or class.
+    pub function: String,
+    /// The method of a class.
+    #[serde(default)]
+    pub method: Option<String>,
+    /// Whether it is of a class with parameters, or has options of its own.
+    #[serde(default)]
+    pub variant: bool,
+    /// When it was spawned, in seconds since 1970.
+    pub spawned: u64,
+    /// How many processes of the app have begun to run it.
+    pub runs: u32,
+}
+
+/// The calls of one app that are kept, by the ids of their function calls.
+#[derive(Debug, Clone)]
+pub struct KeptCalls {
+    directory: PathBuf,
+}
+
+impl Deployments {
+    /// The calls of an app that are kept.
+    ///
+    /// # Errors
+    /// When their directory cannot be made.
+    pub fn kept_calls(&self, name: &DeploymentName) -> Result<KeptCalls, AppsError> {
+        let directory = self.directory(name).join("calls");
+        make_private(&directory)?;
+        Ok(KeptCalls { directory })
+    }
+
+    /// The app that keeps a call.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn app_of_call(&self, id: &str) -> Result<DeploymentName, AppsError> {
+        let keeps = |name: &DeploymentName| {
+            let calls = KeptCalls { directory: self.directory(name).join("calls") };
+            calls.pending_file(id).is_file() || calls.result_file(id).is_file()
+        };
+        let is_id = id.starts_with("fc-") && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+        let mut names = self.list()?.into_iter().filter(|app| is_id && app.is_deployed()).map(|app| app.full_name());
+        names.find(keeps).ok_or_else(|| AppsError::UnknownCall(id.to_owned()))
+    }
+}
+
+impl KeptCalls {
+    /// Keeps the input of a call, so that it is not forgotten whatever happens.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn begin(&self, id: &str, call: &PendingCall, input: &[u8]) -> Result<(), AppsError> {
+        write(&self.pending_file(id), call, input)
+    }
+
+    /// Keeps the result of a call; `about` says what it is.
+    ///
+    /// # Errors
+    /// When it cannot be written; the input is kept on then.
+    pub fn end(&self, id: &str, about: &impl Serialize, result: &[u8]) -> Result<(), AppsError> {
+        write(&self.result_file(id), about, result)?;
+        Ok(fs_err::remove_file(self.pending_file(id))?)
+    }
+
+    /// The result of a call that has ended.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn result<T: DeserializeOwned>(&self, id: &str) -> Result<Option<(T, Vec<u8>)>, AppsError> {
+        read(&self.result_file(id))
+    }
+
+    /// The calls that have not ended, with their inputs, as far as that can be known.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn pending(&self) -> Result<Vec<(String, PendingCall, Vec<u8>)>, AppsError> {
+        let mut pending = Vec::new();
+        for file in names_in(&self.directory)? {
+            let Some(id) = file.strip_suffix(".call") else { continue };
+            if self.result_file(id).is_file() {
+                // Its process was killed in between.
+                fs_err::remove_file(self.pending_file(id))?;
+            } else if let Some((call, input)) = read(&self.pending_file(id))? {
+                pending.push((id.to_owned(), call, input));
+            }
+        }
+        pending.sort_by(|one: &(String, PendingCall, Vec<u8>), other| {
+            (one.1.spawned, &one.0).cmp(&(other.1.spawned, &other.0))
+        });
+        Ok(pending)
+    }
+
+    /// Forgets results that are older than seven days, and the oldest of those that take more than a gibibyte together.
+    ///
+    /// # Errors
+    /// When they cannot be looked at.
+    pub fn forget_old(&self, now: SystemTime) -> Result<(), AppsError> {
+        let mut results = Vec::new();
+        for file in names_in(&self.directory)? {
+            let path = self.directory.join(&file);
+            let Ok(metadata) = fs_err::symlink_metadata(&path) else { continue };
+            let written = metadata.modified().unwrap_or(now);
+            let is_old = now.duration_since(written).is_ok_and(|age| age > KEPT_FOR);
+            if path.extension().is_some_and(|kind| kind == "result") && !is_old {
+                results.push((written, metadata.len(), path));
+            } else if is_old && path.extension().is_none_or(|kind| kind != "call") {
+                // Also what somebody left who was killed while writing. What cannot be removed now is the next time.
+                let _ = fs_err::remove_file(&path);
+            }
+        }
+        results.sort_unstable_by(|one, other| other.cmp(one));
+        let mut bytes = 0;
+        for (_, length, path) in results {
+            bytes += length;
+            if bytes > KEPT_BYTES {
+                let _ = fs_err::remove_file(&path);
+            }
+        }
+        Ok(())
+    }
+
+    fn pending_file(&self, id: &str) -> PathBuf {
+        self.directory.join(format!("{id}.call"))
+    }
+
+    fn result_file(&self, id: &str) -> PathBuf {
+        self.directory.join(format!("{id}.result"))
+    }
+}
+
+/// Writes a line of JSON and bytes, whole or not at all, and as good as for ever.
+fn write(path: &Path, about: &impl Serialize, bytes: &[u8]) -> Result<(), AppsError> {
+    let mut line = serde_json::to_vec(about).map_err(std::io::Error::from)?;
+    line.push(b'\n');
+    let temporary = path.with_extension(format!("tmp-{}", random_name()));
+    let fill = |mut file: fs_err::File| {
+        file.write_all(&line)?;
+        file.write_all(bytes)?;
+        file.sync_data()
+    };
+    let written = private_file().open(&temporary).and_then(fill).and_then(|()| fs_err::rename(&temporary, path));
+    if written.is_err() {
+        // The error that matters is the first one.
+        let _ = fs_err::remove_file(&temporary);
+    }
+    Ok(written?)
+}
+
+fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<(T, Vec<u8>)>, AppsError> {
+    let Some(mut bytes) = read_file(path)? else { return Ok(None) };
+    let damaged = |reason: String| AppsError::Damaged { path: path.to_owned(), reason };
+    let end = bytes.iter().position(|byte| *byte == b'\n').ok_or_else(|| damaged("it has no first line".to_owned()))?;
+    let about = serde_json::from_slice(&bytes[..end]).map_err(|error| damaged(error.to_string()))?;
+    bytes.drain(..=end);
+    Ok(Some((about, bytes)))
+}
