@@ -108,6 +108,27 @@ def test_logins(modal: Modal, registry: Registry, reference: str, kind: str) -> 
     assert build(modal, repr(reference), "force_build=True").stdout.startswith("im-")
 
 
+def test_what_an_image_lacks_is_said(modal: Modal, registry: Registry) -> None:
+    registry.put("bare", lowest(registry))
+    registry.put("entry", lowest(registry), Entrypoint=["/nothing"])
+    for tag, hint in [("bare", "`add_python="), ("entry", "`.entrypoint([])`")]:
+        modal.write(
+            "app.py",
+            f"""
+            import modal
+
+            app = modal.App("t", image=modal.Image.from_registry("{registry.address}/team/app:{tag}"))
+
+            @app.function()
+            def main():
+                pass
+            """,
+        )
+        result = modal("run", "--progress", "plain", "app.py", check=False)
+        assert result.code == 1 and hint in result.stderr.rsplit("hint:", 1)[1]
+        assert "it has no Python on its PATH" in result.stderr and "it has no `/bin/sh`" in result.stderr
+
+
 def test_settings_of_the_host(modal: Modal, registry: Registry, reference: str) -> None:
     settings = modal.directory / "registries.conf"
     modal.environment["CONTAINERS_REGISTRIES_CONF"] = str(settings)

@@ -92,8 +92,12 @@ impl Hint for StartError {
     fn hint(&self) -> Option<Cow<'_, str>> {
         match self {
             Self::Sandbox(error) => match **error {
+                SandboxError::CommandNotFound { ref command, .. } if is_python(command) => Some(Cow::Borrowed(
+                    "functions need a Python interpreter in their image: `add_python=\"3.12\"` of `Image.from_registry` and \
+                     `Image.from_dockerfile` adds one",
+                )),
                 SandboxError::CommandNotFound { .. } => {
-                    Some(Cow::Borrowed("functions need a Python interpreter in their image"))
+                    Some(Cow::Borrowed("it is the image's entrypoint: `.entrypoint([])` takes it away"))
                 }
                 SandboxError::WorkingDirectory { .. } => {
                     Some(Cow::Borrowed("make the directory in a step of the image"))
@@ -105,6 +109,11 @@ impl Hint for StartError {
             Self::Engine { error, .. } => error.hint(),
         }
     }
+}
+
+/// Whether a command is what runs functions, and not an entrypoint.
+fn is_python(command: &str) -> bool {
+    command.rsplit('/').next().is_some_and(|name| name.starts_with("python"))
 }
 
 impl From<SandboxError> for StartError {

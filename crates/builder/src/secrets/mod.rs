@@ -29,7 +29,7 @@ const MASK_MINIMUM: usize = 6;
 #[must_use]
 pub fn jobs(table: JobTable) -> JobTable {
     let table = table.register::<FindSecrets>().register::<crate::toolchain::Look>();
-    crate::steps::jobs(table.register::<crate::steps::LookForLibc>())
+    crate::steps::jobs(table.register::<crate::steps::LookAtImage>())
 }
 
 /// Variables of a step's secrets whose values are to be kept; later secrets win. Those that the user allows, and those

@@ -1,16 +1,13 @@
 //! `add_python=`.
 
-use std::os::fd::OwnedFd;
-
 use lamina_bases::{BaseError, added_python};
 use lamina_fetch::FetchError;
-use lamina_ground::{ErrorClass, Stack, StorePath};
+use lamina_ground::ErrorClass;
 use lamina_image::{AddPython, Facts, KeyMaterial, RuntimeConfig};
-use lamina_packages::{Entry, Layers};
 use lamina_registry::unpack_archive;
-use lamina_store::{CommitRules, Job, JobError, StoreError, WorkerContext};
-use serde::{Deserialize, Serialize};
+use lamina_store::CommitRules;
 
+use super::look::look_at;
 use super::project::mistake;
 use super::registry::failed;
 use super::{Kind, LayerKind, Made, Planning, Recipe, StepContext, StepError};
@@ -49,9 +46,9 @@ impl Recipe for Added {
     fn execute(self: Box<Self>, context: &StepContext<'_>, _log: &mut StepLog) -> Result<Made, StepError> {
         let workshop = &context.workshop;
         let below = &context.parent.layers;
-        let look = LookForLibc { views: workshop.store.view_paths(below) };
-        let libc = workshop.store.job(&look, &[]).map_err(StoreError::from)?;
-        if let Some(lacking) = libc.lacking() {
+        let traits = look_at(workshop.store, below, None)?;
+        if !traits.glibc {
+            let lacking = if traits.musl { "musl as its C library" } else { "no C library" };
             return Err(StepError::Failed {
                 message: format!("the image has {lacking}, and the Python that is added needs the GNU C library"),
                 hint: Some(
@@ -77,57 +74,5 @@ fn base_error(error: BaseError) -> StepError {
     match error {
         BaseError::Cancelled(_) => StepError::Other(BuildError::Cancelled),
         error => StepError::of(error),
-    }
-}
-
-/// Looks which C library an image has, without running anything.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct LookForLibc {
-    views: Stack<StorePath>,
-}
-
-/// The loaders that an image has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Loaders {
-    glibc: bool,
-    musl: bool,
-}
-
-impl Loaders {
-    /// What it has in place of the GNU C library.
-    fn lacking(self) -> Option<&'static str> {
-        match self {
-            Self { glibc: true, .. } => None,
-            Self { musl: true, .. } => Some("musl as its C library"),
-            Self { .. } => Some("no C library"),
-        }
-    }
-}
-
-impl Job for LookForLibc {
-    const NAME: &'static str = "builder.look-for-libc";
-    type Output = Loaders;
-
-    fn run(self, context: &WorkerContext, _: Vec<OwnedFd>) -> Result<Loaders, JobError> {
-        let mut layers = Layers::new(context.content(), &self.views);
-        let architecture = std::env::consts::ARCH;
-        let (glibc, directory) = match architecture {
-            "aarch64" => ("ld-linux-aarch64.so.1".to_owned(), "lib"),
-            _ => (format!("ld-linux-{}.so.2", architecture.replace('_', "-")), "lib64"),
-        };
-        let mut has = |directories: &[&str], name: &str| {
-            for directory in directories {
-                // Of a directory that is a link, the one that it leads to is among the others.
-                if matches!(layers.entry(&format!("/{directory}/{name}"))?, Entry::OfBase(_) | Entry::Above(_)) {
-                    return Ok::<_, JobError>(true);
-                }
-            }
-            Ok(false)
-        };
-        let usual = [directory, &format!("usr/{directory}"), "lib", "usr/lib"];
-        Ok(Loaders {
-            glibc: has(&usual, &glibc)?,
-            musl: has(&["lib", "usr/lib"], &format!("ld-musl-{architecture}.so.1"))?,
-        })
     }
 }

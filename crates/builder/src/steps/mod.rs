@@ -9,6 +9,7 @@ mod dockerfile;
 mod files;
 mod function;
 mod installer;
+mod look;
 mod metadata;
 mod poetry;
 mod project;
@@ -21,12 +22,12 @@ mod volumes;
 
 use std::sync::{Arc, OnceLock};
 
-pub(crate) use add_python::LookForLibc;
 pub(crate) use dockerfile::jobs;
 use lamina_ground::{DEFAULT_PATH, Hint, Stack};
 use lamina_image::{Definition, Digest, ExistingImage, Facts, FileSet, Graph, KeyMaterial, Node, Step};
 use lamina_store::{CommitRules, Committed, Context, Lock, Work};
 use lamina_workshop::Workshop;
+pub(crate) use look::LookAtImage;
 pub(crate) use requirements::read as read_requirements;
 
 use crate::BuildError;

@@ -13,6 +13,7 @@ use lamina_image::{
 use lamina_registry::{Image, Login, Part, Provider, Reference, Registry, RegistryError, unpack};
 use lamina_store::{CommitRules, Committed, LayerRecord, Store, StoreError};
 
+use super::look::look_at;
 use super::{Kind, LayerKind, Made, Planning, Recipe, StepContext, StepError};
 use crate::BuildError;
 use crate::log::StepLog;
@@ -52,6 +53,11 @@ impl Recipe for Pull {
         let layers = Layers { context, registry: &registry };
         let mut layers = layers.make(&image.layers, log)?;
         self.note(&image, &layers, workshop.store)?;
+        let views = Stack::from_bottom_up(layers.iter().map(|layer| layer.digest));
+        let traits = look_at(workshop.store, &views, image.config.environment.get("PATH").map(String::as_str))?;
+        for remark in traits.remarks() {
+            log.line(remark);
+        }
         let facts = Box::new(Facts { config: image.config, ..Facts::default() });
         if let Some(top) = layers.pop() {
             return Ok(Made::Layers { below: Stack::from_bottom_up(layers), top, facts });
