@@ -57,8 +57,10 @@ class Registry:
         self.instead: dict[str, bytes] = {}
         #: How the next requests for something are answered, by its name: status, body and headers.
         self.next: dict[str, list[tuple[int, bytes, dict[str, str]]]] = {}
-        #: Of these only the beginning comes, and then nothing.
-        self.stuck: set[str] = set()
+        #: Of these only so many bytes come, and then nothing.
+        self.stuck: dict[str, int] = {}
+        #: The parts of blobs that were asked for.
+        self.ranges: list[str] = []
         #: Headers of requests to the server that blobs are redirected to, if they are.
         self.elsewhere: list[dict[str, str]] | None = None
 
@@ -150,13 +152,19 @@ def serving() -> Iterator[Registry]:
                 self.send_response(200)
                 self.send_header("Content-Length", str(len(registry.blobs[name])))
                 self.end_headers()
-                self.wfile.write(registry.blobs[name][:10])
+                self.wfile.write(registry.blobs[name][: registry.stuck[name]])
                 return ended.wait()
             data = registry.instead.get(name) or getattr(registry, kind, {}).get(name)
             if data is None:
                 return self.answer(404)
             if kind == "blobs" and registry.elsewhere is not None:
                 return self.answer(307, Location=f"http://127.0.0.2:{server.server_port}/elsewhere/{name}")
+            part = self.headers.get("Range")
+            if part is not None:
+                registry.ranges.append(part)
+                begin = int(part.removeprefix("bytes=").removesuffix("-"))
+                where = f"bytes {begin}-{len(data) - 1}/{len(data)}"
+                return self.answer(206, data[begin:], Content_Range=where)
             return self.answer(200, data)
 
     server = http.server.ThreadingHTTPServer(("", 0), Handler)

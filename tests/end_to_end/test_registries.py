@@ -9,6 +9,7 @@ import json
 import os
 import shlex
 import shutil
+import signal
 import socket
 import subprocess
 import tarfile
@@ -424,6 +425,50 @@ def test_a_registry_that_leads_astray(
     assert build(modal, repr(reference)).stdout.startswith("im-")
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
+def test_an_interrupted_download_goes_on(modal: Modal, registry: Registry, number: signal.Signals, code: int) -> None:
+    registry.put("v1", archive(("etc", None), ("etc/large", os.urandom(3 << 20))))
+    blob = json.loads(registry.manifests["v1"])["layers"][0]["digest"]
+    registry.stuck[blob] = 2 << 20
+    reference = f"{registry.address}/team/app:v1"
+    modal.write(
+        "app.py",
+        f"""
+        import modal
+
+        app = modal.App("t")
+
+        @app.local_entrypoint()
+        def main():
+            print(modal.Image.from_registry({reference!r}).build(app).object_id)
+        """,
+    )
+    process = modal.start("run", "app.py")
+    partial = modal.store / "downloads" / blob.replace("sha256:", ".partial-")
+    for _ in range(300):
+        if partial.exists() and partial.stat().st_size == 2 << 20:
+            break
+        time.sleep(0.1)
+    os.killpg(process.pid, number)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == code
+    assert "Traceback" not in errors and "panicked" not in errors
+    registry.stuck.clear()
+    assert modal("run", "app.py").stdout.startswith("im-")
+    assert registry.ranges == [f"bytes={2 << 20}-"]
+    assert not partial.exists()
+
+
+def test_an_archive_does_not_fill_the_disk(modal: Modal, registry: Registry) -> None:
+    registry.put("v1", archive(("bomb", bytes(200 << 20))))
+    reference = repr(f"{registry.address}/team/app:v1")
+    modal.environment["MODAL_STORE_RESERVE"] = str(1 << 40)
+    errors = refused(modal, reference)
+    assert "MODAL_STORE_RESERVE keeps free" in errors and "set MODAL_STORE" in errors, errors
+    del modal.environment["MODAL_STORE_RESERVE"]
+    assert build(modal, reference).stdout.startswith("im-")
+
+
 def test_an_owner_whom_the_store_does_not_have(modal: Modal, registry: Registry) -> None:
     registry.put("v1", archive(("etc", None), ("etc/mine", b""), uid=2_000_000_000))
     errors = refused(modal, repr(f"{registry.address}/team/app:v1"))
@@ -435,7 +480,7 @@ def test_layers_are_unpacked_while_others_come(modal: Modal, registry: Registry)
     """A lower layer that cannot be unpacked ends the download of the one above, which would never end."""
     registry.put("v1", archive(("../out", b"")), lowest(registry))
     blob = json.loads(registry.manifests["v1"])["layers"][1]["digest"]
-    registry.stuck.add(blob)
+    registry.stuck[blob] = 10
     assert "leads out of the image" in refused(modal, repr(f"{registry.address}/team/app:v1"))
 
 
