@@ -11,7 +11,7 @@ from modal.exception import ExecutionError, InvalidError, TimeoutError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
     from typing import Any, Generic, TypeVar
 
     from modal._calls.conversation import Conversation
@@ -98,13 +98,6 @@ async def _gather_aio(*calls: FunctionCall[Any]) -> list[Any]:
             task.cancel()
 
 
-def _check_index(index: int) -> None:
-    if index != 0:
-        raise InvalidError(
-            f"the call has no input at `index` {index!r}: it has one, at 0", hint="leave `index` away, or use `.map`"
-        )
-
-
 def _check_calls(calls: tuple[Any, ...]) -> None:
     for call in calls:
         if not isinstance(call, FunctionCall):
@@ -131,7 +124,9 @@ class FunctionCall(Generic[R], metaclass=Explained):
         raise InvalidError("`FunctionCall()` makes no call", hint="use the `.spawn(...)` method of a function")
 
     @classmethod
-    def _start(cls, function: Function[Any, R, Any], engine: Conversation, payload: Payload) -> FunctionCall[R]:
+    def _start(
+        cls, function: Function[Any, R, Any], engine: Conversation, payload: Payload, first: int | None = None
+    ) -> FunctionCall[R]:
         call: FunctionCall[R] = object.__new__(cls)
         call._function = function
         call._engine = engine
@@ -142,8 +137,14 @@ class FunctionCall(Generic[R], metaclass=Explained):
         call._inbox.call = ref(call)
         # Nobody may be reading while results come in, and a full socket would keep the containers waiting.
         engine.read_in_background()
-        call._number = engine.start_call(call._inbox, function._wire_name, payload, spawned=True)
+        call._number = engine.start_call(call._inbox, function._wire_name, payload, spawned=True, first=first)
         return call
+
+    def _add(self, payload: Payload) -> None:
+        """Adds an input to the call."""
+        if not isinstance(self._others, list):
+            self._others = []
+        self._others.append(self._start(self._function, self._engine, payload, self._number))
 
     _function: Function[Any, R, Any]
     _engine: Conversation
@@ -153,6 +154,8 @@ class FunctionCall(Generic[R], metaclass=Explained):
     _lock: Lock
     _value: Any
     _error: BaseException | None
+    #: Its inputs but for the first one, each as a call of its own.
+    _others: Sequence[FunctionCall[R]] = ()
 
     @property
     def object_id(self) -> str:
@@ -166,7 +169,8 @@ class FunctionCall(Generic[R], metaclass=Explained):
     async def _get_aio(self, timeout: float | None = None, *, index: int = 0) -> R:
         import asyncio
 
-        _check_index(index)
+        if index != 0:
+            return await self._input(index)._get_aio(timeout)
         self._prepare()
         if not self._has_answer():
             receiver = AsyncReceiver(self._engine)
@@ -184,13 +188,54 @@ class FunctionCall(Generic[R], metaclass=Explained):
     def get(self, timeout: float | None = None, *, index: int = 0) -> R:
         """The result; waits for it, at most `timeout` seconds, after which `TimeoutError` is raised.
 
-        An exception of the function is raised as by `Function.remote`. A call has one input, which is at `index` 0.
+        An exception of the function is raised as by `Function.remote`. `index` is that of the input, where a call has
+        several.
         """
-        _check_index(index)
+        if index != 0:
+            return self._input(index)._get(timeout)
+        return self._get(timeout)
+
+    def _get(self, timeout: float | None) -> R:
         self._prepare()
         if not self._has_answer() and not self._inbox.answered.wait(timeout):
             raise self._not_yet(timeout)
         return self._outcome()
+
+    def _input(self, index: int) -> FunctionCall[R]:
+        if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index <= len(self._others):
+            count = len(self._others) + 1
+            raise InvalidError(
+                f"the call has no input at `index` {index!r}: it has {count}, from 0 to {count - 1}",
+                hint="leave `index` away where there is one input",
+            )
+        return self if index == 0 else self._others[index - 1]
+
+    async def _num_inputs_aio(self) -> int:
+        return len(self._others) + 1
+
+    @with_aio(_num_inputs_aio)
+    def num_inputs(self) -> int:
+        """How many inputs the call has."""
+        return len(self._others) + 1
+
+    def _range(self, start: int, end: int | None) -> range:
+        count = len(self._others) + 1
+        end = count if end is None else end
+        if not 0 <= start <= end <= count:
+            raise ValueError(f"the call has {count} inputs: the range from `{start}` to `{end}` is none of them")
+        return range(start, end)
+
+    def _iter_aio(self, *, start: int = 0, end: int | None = None) -> AsyncIterator[R]:
+        return self._results_aio(self._range(start, end))
+
+    async def _results_aio(self, indexes: range) -> AsyncIterator[R]:
+        for index in indexes:
+            yield await self._input(index)._get_aio()
+
+    @with_aio(_iter_aio)
+    def iter(self, *, start: int = 0, end: int | None = None) -> Iterator[R]:
+        """The results of its inputs, in their order, those from `start` to before `end`."""
+        return (self._input(index)._get(None) for index in self._range(start, end))
 
     async def _cancel_aio(self, terminate_containers: bool = False) -> None:
         self._cancel()
@@ -199,7 +244,8 @@ class FunctionCall(Generic[R], metaclass=Explained):
     def cancel(self, terminate_containers: bool = False) -> None:
         """Gives the call up, if it has not ended.
 
-        A container that runs it is killed and replaced, so `terminate_containers` makes no difference.
+        A container of a function is killed and replaced, one of a class or of several inputs goes on without the call.
+        `terminate_containers` makes no difference.
         """
         self._cancel()
 
@@ -259,6 +305,8 @@ class FunctionCall(Generic[R], metaclass=Explained):
 
     def _cancel(self) -> None:
         self._prepare()
+        for other in self._others:
+            other._cancel()
         with self._lock:
             if self._is_done or self._inbox.arrived:
                 return

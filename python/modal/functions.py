@@ -257,6 +257,70 @@ class Function(Generic[P, R, L], metaclass=Explained):
         """Starts the function in a container and returns at once; `.get()` of what it returns has the result."""
         return self._spawn(args, kwargs)
 
+    async def _experimental_spawn_map_aio(
+        self, /, *input_iterators: Source, kwargs: Mapping[str, Any] = {}
+    ) -> FunctionCall[R]:
+        return self._some(await self._spawn_all_aio("experimental_spawn_map", input_iterators, dict(kwargs)))
+
+    @with_aio(_experimental_spawn_map_aio)
+    def experimental_spawn_map(
+        self, /, *input_iterators: Iterable[Any], kwargs: Mapping[str, Any] = {}
+    ) -> FunctionCall[R]:
+        """Starts the function for every input and returns one call of them all: `.iter()` of it has the results."""
+        return self._some(self._spawn_all("experimental_spawn_map", input_iterators, dict(kwargs)))
+
+    async def _spawn_map_aio(self, /, *input_iterators: Source, kwargs: Mapping[str, Any] = {}) -> None:
+        await self._spawn_all_aio("spawn_map", input_iterators, dict(kwargs))
+
+    @with_aio(_spawn_map_aio)
+    def spawn_map(self, /, *input_iterators: Iterable[Any], kwargs: Mapping[str, Any] = {}) -> None:
+        """Starts the function for every input and returns when all were handed over; nobody gets the results."""
+        self._spawn_all("spawn_map", input_iterators, dict(kwargs))
+
+    def _spawn_all(
+        self, method: str, sources: tuple[Iterable[Any], ...], kwargs: dict[str, Any]
+    ) -> FunctionCall[R] | None:
+        self._check_inputs(method, sources, ("__iter__", "__getitem__"))
+        self._refuse_in_loop(method)
+        spawned: FunctionCall[R] | None = None
+        for args in zip(*sources):
+            spawned = self._spawn_one_more(spawned, args, kwargs)
+        return spawned
+
+    async def _spawn_all_aio(
+        self, method: str, sources: tuple[Source, ...], kwargs: dict[str, Any]
+    ) -> FunctionCall[R] | None:
+        from modal._calls.asynchronous import Inputs
+
+        self._check_inputs(f"{method}.aio", sources, ("__iter__", "__aiter__", "__getitem__"))
+        inputs, spawned = Inputs(sources), None
+        try:
+            async for args in inputs:
+                spawned = self._spawn_one_more(spawned, args, kwargs)
+        finally:
+            inputs.stop()
+        return spawned
+
+    def _spawn_one_more(
+        self, spawned: FunctionCall[R] | None, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> FunctionCall[R]:
+        if spawned is None:
+            return self._spawn(args, kwargs)
+        spawned._add(self._pack(args, kwargs))
+        return spawned
+
+    def _refuse_in_loop(self, method: str) -> None:
+        loops = sys.modules.get("asyncio")
+        if loops is not None and loops._get_running_loop() is not None:
+            raise InvalidError(
+                f"`{self._name}.{method}` would keep the event loop waiting", hint=f"write `await .{method}.aio(...)`"
+            )
+
+    def _some(self, spawned: FunctionCall[R] | None) -> FunctionCall[R]:
+        if spawned is None:
+            raise InvalidError(f"`{self._name}.spawn_map` got no inputs", hint="give iterables that are not empty")
+        return spawned
+
     def local(self, /, *args: P.args, **kwargs: P.kwargs) -> L:
         """Calls the function here, as if it were not decorated."""
         return self._raw(*args, **kwargs)

@@ -33,6 +33,12 @@ async def forever():
         print("cancelled", flush=True)
         raise
 
+@app.function(max_containers=1, timeout=1)
+@modal.concurrent(max_inputs=4)
+async def limited(seconds):
+    await asyncio.sleep(seconds)
+    return os.environ["MODAL_TASK_ID"]
+
 @app.cls(max_containers=1)
 @modal.concurrent(max_inputs=8)
 class Mixed:
@@ -76,6 +82,14 @@ def main():
     time.sleep(1)
     calls[0].cancel()
     calls[1].cancel()
+    task = limited.remote(0)
+    late = limited.spawn(30)
+    time.sleep(0.5)
+    beside = limited.spawn(0.8)
+    try:
+        late.get()
+    except modal.exception.FunctionTimeoutError:
+        print("late", beside.get() == task)
     mixed = Mixed()
     print(max(mixed.add.map([1] * 5)), list(mixed.items.remote_gen(100))[-1], list(mixed.numbers.remote_gen(300))[-1])
 """
@@ -90,6 +104,7 @@ def test_inputs_run_side_by_side(modal: Modal) -> None:
             "[0, 1, 2, 3, 4, 5, 6, 7, 8, 9] 10 {True}",
             "cancelled",
             "cancelled",
+            "late True",
             "5 99 299",
             "left 5",
         ]

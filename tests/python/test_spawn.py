@@ -192,3 +192,54 @@ def test_calls_are_made_by_spawn_and_stay_in_their_process(start):
             call.cancle()
         with pytest.raises(AttributeError, match=r"FunctionCall.from_name"):
             modal.FunctionCall.from_name("x")
+
+
+def test_one_call_of_several_inputs(start):
+    with start(app) as fake:
+        call = double.experimental_spawn_map([1, 2, 3])
+        assert call.num_inputs() == 3
+        assert list(call.iter()) == [2, 4, 6]
+        assert list(call.iter(start=1, end=2)) == [4]
+        assert (call.get(), call.get(index=2)) == (2, 6)
+        for start_, end in ((2, 1), (0, 4), (-1, None)):
+            with pytest.raises(ValueError, match="the call has 3 inputs"):
+                call.iter(start=start_, end=end)
+        with pytest.raises(InvalidError, match="no input at `index` 3"):
+            call.get(index=3)
+        calls = fake.of_type("call")
+        assert [message.get("map") for message in calls] == [None, *[calls[0]["call"]] * 2]
+        assert double.spawn_map([1], kwargs={}) is None
+        assert double.spawn_map([]) is None
+        with pytest.raises(InvalidError, match="got no inputs"):
+            double.experimental_spawn_map([])
+        failing = fail.experimental_spawn_map(["no", "never"])
+        with pytest.raises(ValueError, match="no"):
+            list(failing.iter())
+
+
+def test_several_inputs_from_an_event_loop(start):
+    import asyncio
+
+    async def later():
+        for x in (1, 2):
+            yield x
+
+    async def work():
+        call = await double.experimental_spawn_map.aio(later())
+        assert [result async for result in call.iter.aio()] == [2, 4]
+        assert await call.num_inputs.aio() == 2
+        await double.spawn_map.aio([1])
+        with pytest.raises(InvalidError, match="would keep the event loop waiting"):
+            double.spawn_map([1])
+
+    with start(app):
+        asyncio.run(work())
+
+
+def test_cancelling_ends_all_inputs(start, tmp_path):
+    with start(app):
+        call = wait_for.experimental_spawn_map([str(tmp_path / "a"), str(tmp_path / "b")])
+        call.cancel()
+        for index in (0, 1):
+            with pytest.raises(ExecutionError, match="was cancelled"):
+                call.get(index=index)

@@ -499,7 +499,11 @@ impl Session<'_> {
         let part_of = self.calls.function_call(call, map);
         let (sender, calls) = (self.sender.clone(), Arc::clone(&self.calls));
         let mut caller: Arc<dyn Caller> = Arc::new(PythonCall { sender, calls, call });
-        if spawned && let Role::Guest(keeper) = self.role {
+        // Of a call of several inputs, the first one has its id: the others are for the process that has spawned them.
+        if spawned
+            && map.is_none()
+            && let Role::Guest(keeper) = self.role
+        {
             let callee = (id, Arc::downgrade(&pool) as Weak<dyn Callee>);
             let kept =
                 Kept { name: &part_of, function: &function, method: method.as_deref(), variant: variant.is_some() };

@@ -23,7 +23,7 @@ use crate::output::Output;
 use crate::pool::{Pool, Seat, is_disconnected};
 use crate::runner::{FromRunner, ResultStatus, RunnerRequest, RunnerResult, ToRunner};
 use crate::starter::{ContainerEnd, ContainerProcess, StartError, StartedContainer};
-use crate::state::{Deadline, EndReason};
+use crate::state::{Deadline, Disposition, EndReason};
 use crate::terminal::Interaction;
 
 /// How long a container that closed its socket may take to end before it is killed.
@@ -371,12 +371,31 @@ impl Container {
                 let _ = self.link.tell(&ToRunner::Stop.encode());
                 self.seat.options().grace
             }
+            Deadline::End(late) => {
+                self.end_inputs(late);
+                Duration::ZERO
+            }
             Deadline::Kill => {
                 self.process.kill();
                 KILLED_PATIENCE
             }
         };
         self.next_check = Instant::now() + wait;
+    }
+
+    /// Has the runner end inputs whose time is up.
+    fn end_inputs(&self, late: Vec<(CallId, Disposition)>) {
+        let options = self.seat.options();
+        let error = CallError::TimedOut { function: options.name(), seconds: options.timeout.as_secs_f64() };
+        let mut dispositions = Vec::new();
+        for (call, disposition) in late {
+            self.link.calls.cancel_awaited_by(call);
+            // One that is gone is noticed by the reading side.
+            let _ = self.link.tell(&ToRunner::Cancel { call: call.number() }.encode());
+            dispositions.push(disposition);
+        }
+        self.process.nudge();
+        self.seat.conclude_inputs(dispositions, &error);
     }
 
     fn kill(&self, reason: EndReason) {

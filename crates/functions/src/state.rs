@@ -184,6 +184,8 @@ pub(crate) enum Deadline {
     Later(Duration),
     /// Tell it to leave.
     Leave,
+    /// Tell it to end these inputs, whose time is up; what becomes of them.
+    End(Vec<(CallId, Disposition)>),
     /// Kill it.
     Kill,
 }
@@ -528,6 +530,9 @@ impl State {
         if is_idle && !may_shrink {
             return Deadline::Later(idle.min(options.timeout));
         }
+        if matches!(reason, EndReason::TimedOut) && self.habits.interrupts && !has_batches {
+            return Deadline::End(self.end_late(id, limit));
+        }
         if matches!(reason, EndReason::TimedOut) {
             for running in slot.running.iter_mut().filter(|running| running.since.elapsed() >= limit) {
                 running.timed_out = true;
@@ -539,6 +544,15 @@ impl State {
             return Deadline::Leave;
         }
         Deadline::Kill
+    }
+
+    /// Gives up the inputs of a container that have run for `limit`: nobody waits for them there any more.
+    fn end_late(&mut self, id: SlotId, limit: Duration) -> Vec<(CallId, Disposition)> {
+        let Some(slot) = self.slots.get_mut(&id) else { return Vec::new() };
+        let is_late = |running: &mut Running| running.since.elapsed() >= limit;
+        let late: Vec<Attempt> = slot.running.extract_if(.., is_late).map(|running| running.attempt).collect();
+        slot.cancelled.extend(late.iter().map(|attempt| (attempt.call, Instant::now())));
+        late.into_iter().map(|attempt| (attempt.call, self.fail(attempt))).collect()
     }
 
     /// Whether a container is not ready yet.

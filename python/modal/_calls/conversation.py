@@ -29,6 +29,7 @@ CALL = b'{"type":"call","call":%d,"function":%s}'
 MAPPED_CALL = b'{"type":"call","call":%d,"function":%s,"map":%d}'
 SPAWNED_CALL = b'{"type":"call","call":%d,"function":%s,"identify":true,"spawned":true}'
 AWAIT = b'{"type":"await","call":%d,"id":"%s"}'
+SPAWNED_MAPPED_CALL = b'{"type":"call","call":%d,"function":%s,"map":%d,"spawned":true}'
 #: Messages that belong to a call of this process.
 ANSWERS = ("result", "item", "call.accepted")
 
@@ -119,12 +120,19 @@ class Conversation:
         """Where answers to a thread's call arrive."""
         return Receiver()
 
-    def start_call(self, receiver: Receiver, function: bytes, payload: Payload, spawned: bool = False) -> int:
+    def start_call(
+        self,
+        receiver: Receiver,
+        function: bytes,
+        payload: Payload,
+        spawned: bool = False,
+        first: int | None = None,
+    ) -> int:
         """Sends one input; its result will arrive at `receiver` under the number that is returned.
 
-        A call that is `spawned` gets an id, and goes on without whoever made it.
+        A call that is `spawned` gets an id, unless it is a part of an earlier one, and goes on without whoever made it.
         """
-        number, control = self.prepare_call(receiver, function, spawned)
+        number, control = self.prepare_call(receiver, function, spawned, first)
         self.send_frame(control, payload)
         return number
 
@@ -145,7 +153,7 @@ class Conversation:
         number = next(self._numbers)
         self._pending[number] = receiver
         if first is not None:
-            return number, MAPPED_CALL % (number, function, first)
+            return number, (SPAWNED_MAPPED_CALL if spawned else MAPPED_CALL) % (number, function, first)
         return number, (SPAWNED_CALL if spawned else CALL) % (number, function)
 
     def name_variant(self, variant: dict[str, Any]) -> int:

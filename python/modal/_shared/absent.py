@@ -84,11 +84,9 @@ SUBSTITUTES = {
     "App.sandboxes": _SANDBOXES,
     "Cls.from_name": "import the class from its module, and run its app",
     "Function.app": "keep the app in a global",
-    "Function.experimental_spawn_map": "call `.spawn` for every input",
     "Function.from_id": _DEPLOYED,
     "Function.get_web_url": _WEB,
     "FunctionCall.get_call_graph": _INPUTS,
-    **dict.fromkeys(("FunctionCall.iter", "FunctionCall.num_inputs"), "call `.map`, or `.spawn` for every input"),
     "Function.lookup": _NAMED,
     "client": _ACCOUNT,
     "get_dashboard_url": _DASHBOARD,
@@ -97,7 +95,6 @@ SUBSTITUTES = {
     "logs": "`modal app logs` and `modal image logs` show them",
     "object_id": "only images and calls have ids here",
     "patterns": _INTERNAL,
-    "spawn_map": "call `.spawn` for every input",
 }
 
 _HERE: dict[str, str] = dict.fromkeys(("cloud", "region"), "everything runs on this machine")

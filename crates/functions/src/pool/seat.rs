@@ -156,6 +156,11 @@ impl Seat {
         self.shared.lock().remove(self.slot)
     }
 
+    /// Ends inputs with `error`, or has them run again, while their container goes on.
+    pub(crate) fn conclude_inputs(&self, dispositions: Vec<Disposition>, error: &CallError) {
+        self.shared.conclude(dispositions, error);
+    }
+
     /// Ends what a container has left behind with `error`, or has it run again, and sees to whoever waits.
     pub(crate) fn conclude(&self, left: Removed, error: &CallError) {
         self.shared.conclude(left.dispositions, error);

@@ -47,7 +47,7 @@ impl State {
 
     /// When a batch is to be given to a container that has nothing to do.
     pub(super) fn next_batch_due(&self) -> Option<Instant> {
-        let is_free = self.slots.values().any(|slot| slot.is_serving() && slot.load() == 0);
-        self.batching.filter(|_| is_free).and_then(|batching| self.batch_due(batching))
+        let due = self.batch_due(self.batching?)?;
+        self.slots.values().any(|slot| slot.is_serving() && slot.load() == 0).then_some(due)
     }
 }

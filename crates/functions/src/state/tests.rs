@@ -135,10 +135,24 @@ fn only_the_input_whose_time_is_up_fails() {
     let (slot, _) = start(&mut state);
     std::thread::sleep(Duration::from_millis(60));
     assert_eq!(state.place(input(2)).len(), 1);
+    let Deadline::End(late) = state.due(slot, &options) else { panic!("one is late") };
+    assert!(matches!(&late[..], [(call, Disposition::Answer(_))] if *call == id(1)));
+    assert!(matches!(state.due(slot, &options), Deadline::Later(_)), "its neighbour goes on");
+    assert!(state.finish(slot, id(2), false).unwrap().disposition.is_some());
+    assert!(state.finish(slot, id(1), true).unwrap().disposition.is_none());
+}
+
+#[test]
+fn a_function_whose_time_is_up_ends_with_its_container() {
+    let kind = ServiceKind::Function { name: "f".into() };
+    let options = PoolOptions { kind, timeout: Duration::from_millis(20), ..options(1, 1) };
+    let mut state = State::new(&options);
+    assert!(state.place(input(1)).is_empty());
+    let (slot, _) = start(&mut state);
+    std::thread::sleep(Duration::from_millis(25));
     assert!(matches!(state.due(slot, &options), Deadline::Kill));
     let removed = state.remove(slot);
     assert!(matches!(removed.end, Some(EndReason::TimedOut)) && removed.dispositions.len() == 1);
-    assert_eq!(waiting(&state), [2]);
 }
 
 #[test]
