@@ -118,6 +118,18 @@ def parameters_of(user_class: type) -> dict[str, tuple[_Parameter, str]]:
     return {name: known for name, known in found.items() if known[0].init}
 
 
+def described_parameters(user_class: type) -> list[dict[str, Any]]:
+    """The parameters of a class, for those who know it by its name only."""
+    described: list[dict[str, Any]] = []
+    for name, (declaration, kind) in parameters_of(user_class).items():
+        known: dict[str, Any] = {"name": name, "type": kind}
+        # One of a wrong type is an error where the class is used.
+        if not declaration.is_required and isinstance(declaration.default, TYPES[kind]):
+            known["default"] = as_text(declaration.default)
+        described.append(known)
+    return described
+
+
 def _type_of(owner: type, name: str, annotations: Mapping[str, Any]) -> str:
     if name not in annotations:
         raise InvalidError(
@@ -203,6 +215,29 @@ class Cls(metaclass=Explained):
         self.__qualname__ = user_class.__qualname__
         self.__module__ = user_class.__module__
         self.__doc__ = user_class.__doc__
+
+    @classmethod
+    def from_name(
+        cls,
+        app_name: str,
+        name: str,
+        *,
+        version: int | None = None,
+        environment_name: str | None = None,
+        client: object = None,
+    ) -> Any:
+        """A class of an app that was deployed, whatever program has done that.
+
+        ```python
+        Model = modal.Cls.from_name("demo", "Model")
+        Model(size="small").predict.remote("hello")
+        ```
+
+        It is looked for when a method is called first.
+        """
+        from modal._calls.deployed import class_from_name
+
+        return class_from_name(app_name, name, version, environment_name)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """A handle of an instance with these parameters. Nothing runs until a method is called."""
@@ -428,7 +463,7 @@ class Obj:
                     f"the parameter `{name}` of `{self._modal_cls._name}` is of type `{kind}`, "
                     f"not `{type(value).__name__}`: {value!r}"
                 )
-            wired.append({"name": name, "type": kind, "value": _as_text(value)})
+            wired.append({"name": name, "type": kind, "value": as_text(value)})
         size = sum(len(each["name"]) + len(each["value"].encode("utf-8", "surrogatepass")) for each in wired)
         if size > MOST_PARAMETER_BYTES:
             raise InvalidError(
@@ -480,7 +515,8 @@ def _check_order(name: str, declared: dict[str, tuple[_Parameter, str]]) -> None
             )
 
 
-def _as_text(value: Any) -> str:
+def as_text(value: Any) -> str:
+    """A value of a parameter, as the engine gets it."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, bytes):

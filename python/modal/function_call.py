@@ -316,10 +316,10 @@ class FunctionCall(Generic[R], metaclass=Explained):
 
     @classmethod
     def _of(cls, call_id: str) -> FunctionCall[Any]:
-        from modal._calls.deployed import DeployedFunction
+        from modal._calls.deployed import DeployedFunction, Place
 
         call: FunctionCall[Any] = object.__new__(cls)
-        call._function = DeployedFunction("", call_id, None, "")
+        call._function = DeployedFunction(Place("", call_id, None, ""))
         call._inbox = _Inbox()
         call._value = call._error = None
         call._is_done = False

@@ -423,3 +423,82 @@ def test_a_version_that_is_recreated_runs_the_inputs_of_the_former_one(deployed:
     deployed.deploy("--strategy", "recreate", factor=3)
     deployed.open_gate("gate")
     assert deployed.fetch(call) == "3"
+
+
+CLASSES = """
+import modal
+
+app = modal.App({name!r}, image=modal.Image.debian_slim(python_version="3.11"))
+
+
+@app.cls()
+class Model:
+    size: int = modal.parameter(default=3)
+    name: str = modal.parameter()
+
+    @modal.enter()
+    def load(self):
+        self.loaded = f"{{self.name}}-{{self.size}}"
+
+    @modal.method()
+    def run(self, x):
+        return f"{{self.loaded}}: {{x}}"
+
+    @modal.method()
+    def each(self, n):
+        yield from range(n)
+
+
+@app.cls(min_containers=1)
+class Plain:
+    @modal.method()
+    def run(self, x):
+        return -x
+
+
+@app.function()
+def nested(x):
+    return modal.Cls.from_name({name!r}, "Plain")().run.remote(x)
+"""
+
+CLASS_CALLER = """
+import modal
+name = {name!r}
+Model = modal.Cls.from_name(name, "Model")
+small = Model(name="small")
+print(small.run.remote(1), Model(name="large", size=7).run.remote(2), list(small.each.remote_gen(3)))
+print(list(small.run.map(range(2))), Model.with_options(timeout=50)(name="late").run.remote(3))
+print(modal.Cls.from_name(name, "Plain")().run.remote(4), modal.Function.from_name(name, "nested").remote(5))
+for wrong in [
+    lambda: Model().run.remote(1),
+    lambda: Model(name=3).run.remote(1),
+    lambda: Model(name="a", other=1).run.remote(1),
+    lambda: Model(name="a").walk.remote(1),
+    lambda: modal.Function.from_name(name, "Model").remote(1),
+    lambda: modal.Cls.from_name(name, "nested")().run.remote(1),
+    lambda: small.each.remote(1),
+]:
+    try:
+        print(wrong())
+    except Exception as error:
+        print(type(error).__name__, str(error).partition(chr(10))[0])
+"""
+
+
+def test_classes_are_called_by_their_names(deployed: Deployed) -> None:
+    deployed.modal.write("app.py", CLASSES.format(name=deployed.name))
+    deployed.modal("deploy", "app.py")
+    assert deployed.host() is not None, "it has a container before anybody calls it"
+    lines = deployed.modal.python("-c", CLASS_CALLER.format(name=deployed.name)).stdout.splitlines()
+    assert lines == [
+        "small-3: 1 large-7: 2 [0, 1, 2]",
+        "['small-3: 0', 'small-3: 1'] late-3: 3",
+        "-4 -5",
+        "InvalidError `Model(...)` misses its parameter `name`: give it, as in `Model(name=...)`",
+        "TypeError the parameter `name` of `Model` is of type `str`, not `int`: 3",
+        "InvalidError `Model(...)` has no parameter `other`; it has `size`, `name`",
+        f"NotFoundError the class `Model` of the app `{deployed.name}` has no method `walk`",
+        f"NotFoundError `Model` of the app `{deployed.name}` is a class",
+        f"NotFoundError `nested` of the app `{deployed.name}` is a function, not a class",
+        "InvalidError `Model.each` is a generator, whose values only `.remote_gen` can take",
+    ]

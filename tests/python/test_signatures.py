@@ -43,6 +43,7 @@ SIGNATURES = {
     "App.run": "*, name=None, client=None, detach=False, interactive=False, environment_name=None",
     "App.set_tags": "tags",
     "App.stop": "",
+    "Cls.from_name": "app_name, name, *, version=None, environment_name=None, client=None",
     "Cls.with_batching": "*, max_batch_size, wait_ms",
     "Cls.with_concurrency": "*, max_inputs, target_inputs=None",
     "Cls.with_options": WITH_OPTIONS,

@@ -413,10 +413,29 @@ impl PoolRequest {
 }
 
 /// A class, whose instance answers the calls of all its methods.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ClassRequest {
     /// The methods that can be called.
     pub(crate) methods: Vec<String>,
+    /// Those that yield values instead of returning one.
+    #[serde(default)]
+    pub(crate) generators: Vec<String>,
+    /// The parameters of an instance, for those who know the class by name only.
+    #[serde(default)]
+    pub(crate) parameters: Vec<ParameterRequest>,
+}
+
+/// A parameter of a class's instances.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ParameterRequest {
+    /// Its name.
+    name: String,
+    /// Its type, by name.
+    #[serde(rename = "type")]
+    kind: String,
+    /// Its value where none is given, as a text; without one it has to be given.
+    #[serde(default)]
+    default: Option<String>,
 }
 
 /// How often, and after which pauses in seconds, a failed input runs again.
@@ -544,6 +563,9 @@ pub(crate) struct AttachedFunction {
     /// Whether it yields values instead of returning one.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub(crate) generator: bool,
+    /// What makes it a class.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) class: Option<ClassRequest>,
 }
 
 /// An error as Python will raise it.
@@ -678,7 +700,8 @@ mod tests {
         };
         let images = BTreeMap::from([("3".to_owned(), "im-1".to_owned())]);
         let functions = BTreeMap::from([("f".to_owned(), "fu-1".to_owned())]);
-        let attached = || BTreeMap::from([("f", AttachedFunction { id: "fu-1".to_owned(), generator: false })]);
+        let attached =
+            || BTreeMap::from([("f", AttachedFunction { id: "fu-1".to_owned(), generator: false, class: None })]);
         let cases = [
             (Answer::Welcome { protocol: 3, engine: "0.1.0" }, r#"{"type":"welcome","protocol":3,"engine":"0.1.0"}"#),
             (

@@ -655,6 +655,7 @@ impl Session<'_> {
         let running = host.current();
         let about = |(name, id): (&'_ String, &'_ String)| AttachedFunction {
             generator: running.generators.contains(name),
+            class: running.classes.get(name).cloned(),
             id: id.clone(),
         };
         let functions = running.functions.iter().map(|it| (&**it.0, about(it))).collect();

@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use crate::answer::{CallAnswer, CallStatus};
 use crate::aside;
 use crate::calls::OpenCall;
-use crate::elsewhere::{Callee, OtherApp};
+use crate::elsewhere::{Callee, OtherApp, Service};
 use crate::error::{CallError, Trouble};
 use crate::ids::CallId;
 use crate::link::{Link, RunnerCall};
@@ -328,7 +328,8 @@ impl Container {
         let caller = RunnerCall::new(&self.link, request.call, weight, held);
         match callee {
             Callees::Other(other) => {
-                other.submit(&request.function, id, request.spawned, payload, Arc::new(caller));
+                let service = Service { name: &request.function, method: request.method.as_deref() };
+                other.submit(service, id, request.spawned, payload, Arc::new(caller));
             }
             Callees::Pool(pool) => {
                 let method = request.method.map(Arc::from);

@@ -29,10 +29,19 @@ pub trait Callee: Send + Sync {
     fn more(&self, call: CallId, count: u64) -> bool;
 }
 
+/// A function, or a method of a class.
+#[derive(Debug, Clone, Copy)]
+pub struct Service<'a> {
+    /// The function or class.
+    pub name: &'a str,
+    /// The method of the class.
+    pub method: Option<&'a str>,
+}
+
 /// An app that runs in another process.
 pub trait OtherApp: Callee {
     /// Hands on an input; `caller` hears how it ends. Does not wait for anything.
-    fn submit(&self, function: &str, call: CallId, is_spawned: bool, payload: Payload, caller: Arc<dyn Caller>);
+    fn submit(&self, service: Service<'_>, call: CallId, is_spawned: bool, payload: Payload, caller: Arc<dyn Caller>);
 }
 
 /// What reaches other apps.

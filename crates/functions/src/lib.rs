@@ -36,7 +36,7 @@ pub use answer::{CallAnswer, CallStatus};
 pub use bytecode::{Bytecode, BytecodeError};
 pub use call::{Caller, Outcome};
 pub use calls::{Calls, OpenCall};
-pub use elsewhere::{AppReference, Callee, Elsewhere, OtherApp};
+pub use elsewhere::{AppReference, Callee, Elsewhere, OtherApp, Service};
 pub use error::{CallError, signal_name};
 pub use ids::{CallId, FunctionCallId};
 pub use options::PoolOptions;

@@ -9,6 +9,7 @@ from modal._shared.api import environment_or_default
 from modal._shared.errors import is_report
 from modal._shared.settings import is_on, setting
 from modal.exception import InvalidError, VersionError
+from modal.functions import is_generator
 from modal.image import Image
 
 TYPE_CHECKING = False
@@ -161,7 +162,19 @@ class Graph:
     def _class(function: Function[Any, Any, Any]) -> dict[str, Any]:
         """What makes the service a class, if it is one."""
         cls = function._class
-        return {} if cls is None else {"class": {"methods": list(cls._methods())}}
+        if cls is None:
+            return {}
+        from modal.cls import described_parameters
+
+        methods = cls._methods()
+        described: dict[str, Any] = {"methods": list(methods)}
+        generators = [name for name, partial in methods.items() if is_generator(partial.raw)]
+        parameters = described_parameters(cls._user_class)
+        if generators:
+            described["generators"] = generators
+        if parameters:
+            described["parameters"] = parameters
+        return {"class": described}
 
     @staticmethod
     def _volumes(app: App, function: Function[Any, Any, Any]) -> dict[str, Any]:

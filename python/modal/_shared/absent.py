@@ -82,7 +82,6 @@ SUBSTITUTES = {
     ),
     "App.registered_web_endpoints": _WEB,
     "App.sandboxes": _SANDBOXES,
-    "Cls.from_name": "import the class from its module, and run its app",
     "Function.app": "keep the app in a global",
     "Function.from_id": _DEPLOYED,
     "Function.get_web_url": _WEB,

@@ -271,11 +271,9 @@ impl Keeper for DeployedApp<'_> {
         let deployment = self.deployment()?;
         let mut state = self.lock();
         let mut ending = Vec::new();
-        if state.current.is_some() {
-            self.take_over(&mut state, &deployment)?;
-            if recreate {
-                ending = std::mem::take(&mut state.draining);
-            }
+        self.take_over(&mut state, &deployment)?;
+        if recreate {
+            ending = std::mem::take(&mut state.draining);
         }
         drop(state);
         for former in ending {

@@ -130,6 +130,10 @@ impl Engine {
             self.deployments().deploy(&name, &new, cancel, waiting)?
         };
         if deployed.is_new {
+            if wanted.app.functions.iter().any(|function| function.min_containers > 0) {
+                // Containers are wanted before somebody calls: the process is there when this connection ends.
+                drop(self.deployments().connect(&name, cancel)?);
+            }
             take_over(&self.deployments(), &name, wanted.strategy.as_deref() == Some("recreate"))?;
         }
         Ok(json!({

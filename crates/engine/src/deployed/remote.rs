@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lamina_apps::{DeploymentName, Deployments};
 use lamina_events::CancelToken;
-use lamina_functions::{AppReference, CallError, CallId, Callee, Caller, Elsewhere, OtherApp, Outcome};
+use lamina_functions::{AppReference, CallError, CallId, Callee, Caller, Elsewhere, OtherApp, Outcome, Service};
 use lamina_ground::ErrorClass;
 use lamina_wire::{Frame, Payload, Receiver, Sender};
 use serde::Deserialize;
@@ -109,14 +109,15 @@ impl Remote {
 }
 
 impl OtherApp for Remote {
-    fn submit(&self, function: &str, call: CallId, is_spawned: bool, payload: Payload, caller: Arc<dyn Caller>) {
+    fn submit(&self, service: Service<'_>, call: CallId, is_spawned: bool, payload: Payload, caller: Arc<dyn Caller>) {
         let number = call.number();
         self.open.lock().insert(number, OpenCall { caller, connection: None });
         // Calls are told from other requests by how they begin.
+        let method = service.method.map(|method| format!(r#","method":{}"#, json!(method))).unwrap_or_default();
         let rest = if is_spawned { r#","spawned":true"# } else { "" };
-        let control = format!(r#"{{"type":"call","call":{number},"function":{}{rest}}}"#, json!(function));
+        let control = format!(r#"{{"type":"call","call":{number},"function":{}{method}{rest}}}"#, json!(service.name));
         if self.queue.send(Message::Call(call, control.into_bytes(), payload)).is_err() {
-            let message = format!("the call of `{function}` cannot be handed on: there are no further threads");
+            let message = format!("the call of `{}` cannot be handed on: there are no further threads", service.name);
             self.open.end(number, Outcome::Error(error(ErrorClass::ExecutionError, message)));
         }
     }

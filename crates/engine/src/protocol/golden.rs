@@ -25,7 +25,10 @@ fn ours(message: &Value) -> Vec<u8> {
         "app.attached" => {
             let functions = message["functions"].as_object().unwrap().iter();
             let functions = functions.map(|(name, function)| {
-                (name.as_str(), AttachedFunction { id: function["id"].as_str().unwrap().to_owned(), generator: false })
+                (
+                    name.as_str(),
+                    AttachedFunction { id: function["id"].as_str().unwrap().to_owned(), generator: false, class: None },
+                )
             });
             let functions = functions.collect();
             Answer::Attached { request, app_id: text("app_id"), functions, elsewhere: false }.encode()
