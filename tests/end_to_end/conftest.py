@@ -11,9 +11,11 @@ import os
 import pwd
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -217,3 +219,35 @@ def fresh_store(tmp_path: Path) -> Iterator[Modal]:
     store = tmp_path / "fresh-store"
     yield Modal(store, directory)
     remove(store)
+
+
+@pytest.fixture(scope="session")
+def real_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Debian's registry on a free port of this machine."""
+    for program in ("docker-registry", "buildah", "skopeo", "umoci"):
+        if shutil.which(program) is None:
+            pytest.skip(f"`{program}` is not installed; scripts/test installs it as root")
+    directory = tmp_path_factory.mktemp("registry")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    settings = {
+        "version": "0.1",
+        "storage": {"filesystem": {"rootdirectory": str(directory / "data")}},
+        "http": {"addr": address},
+    }
+    (directory / "config.yml").write_text(json.dumps(settings))
+    with open(directory / "log", "w") as log:
+        process = subprocess.Popen(["docker-registry", "serve", directory / "config.yml"], stdout=log, stderr=log)
+    try:
+        for _ in range(100):
+            try:
+                socket.create_connection(tuple(address.split(":"))).close()
+                break
+            except OSError:
+                assert process.poll() is None, (directory / "log").read_text()
+                time.sleep(0.1)
+        yield address
+    finally:
+        process.terminate()
+        process.wait()

@@ -8,10 +8,12 @@ import os
 import shutil
 import subprocess
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from conftest import Modal
+from played_proxy import Proxy, proxying
 
 BUILD = """
 import modal
@@ -132,3 +134,90 @@ def test_what_cannot_be_exported_is_said(modal: Modal, tmp_path: Path) -> None:
     (tmp_path / "full/x").touch()
     assert "already" in refused(image, "--format", "oci-dir", "-o", "full")
     assert not (tmp_path / "x.tar").exists()
+
+
+@pytest.fixture
+def proxy(real_registry: str) -> Iterator[Proxy]:
+    with proxying(real_registry) as proxy:
+        yield proxy
+
+
+PULL = """
+import modal
+
+image = modal.Image.from_registry({reference!r})
+# The entrypoint is a shell that executes no arguments.
+app = modal.App("t", image=image.entrypoint([]))
+
+@app.function(serialized=True)
+def read():
+    import os
+    return open("/data/y").read().strip(), os.environ["A"], os.stat("/data/sparse").st_blocks, len(os.listdir("/data"))
+
+with app.run():
+    print(image.build().object_id, read.remote())
+"""
+
+
+def test_an_image_comes_back_as_it_went(modal: Modal, fresh_store: Modal, name: str, proxy: Proxy) -> None:
+    repository = f"{proxy.address}/team/{name.split(':', maxsplit=1)[0]}"
+    pushed = modal("image", "push", name, f"{repository}:v1")
+    exact = pushed.stdout.strip()
+    assert exact.startswith(f"{repository}@sha256:") and "sent 3 of 3 layers" in pushed.stderr
+    # The same again: nothing is sent but the manifest.
+    proxy.sent.clear()
+    again = modal("image", "push", name, f"{repository}:v2")
+    assert again.stdout == pushed.stdout and "sent 0 of 3 layers" in again.stderr
+    assert "PATCH" not in proxy.sent and len(proxy.sent["PUT"]) == 1
+    # To another repository, whose registry has it all.
+    other = modal("image", "push", name, f"{proxy.address}/other/{name.split(':', maxsplit=1)[0]}:v1")
+    assert "sent 0 of 3 layers" in other.stderr
+    assert any("mount=sha256" in request and "from=team" in request for request in proxy.requests)
+    # Into a store that has nothing.
+    fresh_store.write("pull.py", PULL.format(reference=exact))
+    first = modal.python("app.py").stdout.split()[0]
+    found, *values = fresh_store.python("pull.py").stdout.split(maxsplit=1)
+    assert found == first
+    assert values[0].startswith(f"('{name.split(':', maxsplit=1)[0]}', 'b', ")
+    # What came from a registry goes out as it came.
+    behind = repository.replace(proxy.address, proxy.behind)
+    layers = json.loads(peer("skopeo", "inspect", "--tls-verify=false", f"docker://{behind}:v1"))["Layers"]
+    fresh_store("image", "push", found, f"{repository}:v3", "--compression", "gzip")
+    back = json.loads(peer("skopeo", "inspect", "--tls-verify=false", f"docker://{behind}:v3"))
+    assert back["Layers"] == layers
+    raw = json.loads(peer("skopeo", "inspect", "--raw", "--tls-verify=false", f"docker://{behind}:v3"))
+    assert raw["annotations"]["org.opencontainers.image.base.digest"] == exact.split("@")[1]
+
+
+def test_what_breaks_on_the_way_goes_on(modal: Modal, name: str, proxy: Proxy) -> None:
+    reference = f"{proxy.address}/broken/{name.split(':', maxsplit=1)[0]}:v1"
+    proxy.wants_token = True
+    proxy.faults = {"PATCH": ["cut", 429, 503], "PUT": [500], "POST": ["gone"], "HEAD": [502]}
+    modal("image", "push", name, reference)
+    assert proxy.scopes[0] == [f"repository:broken/{name.split(':', maxsplit=1)[0]}:pull,push"]
+    assert any(request.startswith("GET") and "uploads" in request for request in proxy.requests)
+    config = json.loads(
+        peer("skopeo", "inspect", "--tls-verify=false", f"docker://{reference.replace(proxy.address, proxy.behind)}")
+    )
+    assert len(config["Layers"]) == 3
+
+
+def test_a_push_that_fails_publishes_nothing(modal: Modal, name: str, proxy: Proxy) -> None:
+    reference = f"{proxy.address}/gone/{name.split(':', maxsplit=1)[0]}:v1"
+
+    def refused(reference: str, **faults: list) -> str:
+        proxy.faults = dict(faults)
+        result = modal("image", "push", name, reference, check=False)
+        assert result.code == 1, result
+        return result.stderr
+
+    said = refused(reference, PATCH=["gone"] * 100)
+    assert reference in said and "not published" in said and "push it again" in said
+    assert not any("PUT" in request and "manifests" in request for request in proxy.requests)
+    assert reference in refused(reference, PATCH=[403] * 100)
+    assert f"`{reference}`: status 413" in refused(reference, PATCH=[413] * 100)
+    assert "digest" in refused(f"{proxy.address}/gone/x@sha256:{'0' * 64}")
+    usage = modal("image", "push", name, "UPPER", check=False)
+    assert usage.code == 2 and "`UPPER` names no image" in usage.stderr
+    proxy.faults = {}
+    modal("image", "push", name, reference)

@@ -8,9 +8,7 @@ import hashlib
 import json
 import os
 import shlex
-import shutil
 import signal
-import socket
 import subprocess
 import tarfile
 import time
@@ -500,38 +498,6 @@ def test_layers_that_are_none(modal: Modal, registry: Registry, entries: list, a
     registry.put("v1", archive(*entries, **attributes)[:cut])
     assert "cannot be unpacked" in refused(modal, repr(f"{registry.address}/team/bad:v1"))
     assert not (modal.store.parent / "out").exists()
-
-
-@pytest.fixture(scope="module")
-def real_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Debian's registry on a free port of this machine."""
-    for program in ("docker-registry", "buildah", "skopeo", "umoci"):
-        if shutil.which(program) is None:
-            pytest.skip(f"`{program}` is not installed; scripts/test installs it as root")
-    directory = tmp_path_factory.mktemp("registry")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    settings = {
-        "version": "0.1",
-        "storage": {"filesystem": {"rootdirectory": str(directory / "data")}},
-        "http": {"addr": address},
-    }
-    (directory / "config.yml").write_text(json.dumps(settings))
-    with open(directory / "log", "w") as log:
-        process = subprocess.Popen(["docker-registry", "serve", directory / "config.yml"], stdout=log, stderr=log)
-    try:
-        for _ in range(100):
-            try:
-                socket.create_connection(tuple(address.split(":"))).close()
-                break
-            except OSError:
-                assert process.poll() is None, (directory / "log").read_text()
-                time.sleep(0.1)
-        yield address
-    finally:
-        process.terminate()
-        process.wait()
 
 
 DOCKERFILE = """

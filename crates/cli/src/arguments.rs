@@ -23,7 +23,7 @@ pub(crate) use app::{App, NamedApp};
 pub(crate) use deferred::Deferred;
 pub(crate) use deploy::{Deploy, Strategy};
 pub(crate) use image_build::ImageBuild;
-pub(crate) use image_out::{ExportFormat, ImageExport, PackedAs, Packing};
+pub(crate) use image_out::{ExportFormat, ImageExport, ImagePush, PackedAs, Packing};
 pub(crate) use profile::{Config, Profile};
 pub(crate) use secret::{CreateSecret, Secret};
 pub(crate) use volume::VolumeCommand;
@@ -308,6 +308,8 @@ pub(crate) enum ImageNames {
 pub(crate) enum Image {
     /// Build the image of a Dockerfile
     Build(Box<ImageBuild>),
+    /// Send an image to a registry
+    Push(ImagePush),
     /// Write an image into a file that other programs take
     Export(ImageExport),
     /// List the images in the store, the one used last first

@@ -4,7 +4,8 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use lamina_events::Sink;
-use lamina_registry::{Format, How, OutLayer, Outgoing, original_form};
+use lamina_fetch::Client;
+use lamina_registry::{Format, How, OutLayer, Outgoing, Pushed, Reference, Registry, original_form};
 use lamina_store::{ImageName, ImageRecord, NamedImage, Store};
 
 use crate::{Engine, EngineError};
@@ -59,6 +60,26 @@ impl Engine {
             Target::Directory(directory) => outgoing.write_directory(directory, tag)?,
         }
         Ok(())
+    }
+
+    /// Sends an image with its configuration to a registry, with the host's login. `progress` hears how many layers of all are
+    /// done.
+    ///
+    /// # Errors
+    /// When the image's layers are gone or hold what cannot be in archives, or the registry does not take it.
+    pub fn push(
+        &self,
+        image: &ImageRecord,
+        how: How,
+        to: &Reference,
+        progress: &(dyn Fn(usize) + Sync),
+    ) -> Result<Pushed, EngineError> {
+        let store = self.store.on_behalf_of(&self.cancel, &Sink::none());
+        let outgoing = self.outgoing(&store, image, how, progress)?;
+        let originals = outgoing.layers.iter().filter_map(|layer| layer.original.as_ref());
+        let sources = originals.flat_map(|original| original.repositories.iter().map(String::as_str));
+        let registry = Registry::for_push(to, &Client::new(self.cancel.clone()), sources)?;
+        Ok(outgoing.push(&registry)?)
     }
 
     /// An image, whose layers stay as long as this process lives.

@@ -197,7 +197,7 @@ impl Client {
     }
 
     /// Waits, but not beyond a cancellation.
-    fn pause(&self, duration: Duration) -> Result<(), FetchError> {
+    pub(crate) fn pause(&self, duration: Duration) -> Result<(), FetchError> {
         let (wake, woken) = std::sync::mpsc::channel();
         let _guard = self.cancel.on_cancel(move || {
             let _ = wake.send(());
@@ -206,7 +206,12 @@ impl Client {
         Ok(self.cancel.check()?)
     }
 
-    fn agent(&self) -> &ureq::Agent {
+    /// What every request says beside the usual.
+    pub(crate) fn headers(&self) -> &[Header] {
+        &self.headers
+    }
+
+    pub(crate) fn agent(&self) -> &ureq::Agent {
         let agent = self.agent.get_or_init(|| {
             let agent = new_agent(&self.limits, Arc::clone(&self.redirected));
             let ended = agent.clone();

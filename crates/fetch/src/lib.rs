@@ -13,6 +13,7 @@ mod pace;
 mod partial;
 mod redirect;
 mod resolver;
+mod send;
 
 use std::borrow::Cow;
 
@@ -21,6 +22,7 @@ use lamina_ground::{EnvVars, Hint, Refusal, Subject};
 pub use client::Client;
 pub use download::{Download, Progress, is_sha256};
 pub use exchange::{Answer, Described, Reply};
+pub use send::{Message, Response, Standing};
 
 /// What can go wrong while fetching.
 #[derive(Debug, thiserror::Error)]

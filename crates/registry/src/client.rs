@@ -40,6 +40,8 @@ pub struct Registry {
     client: Client,
     /// What the registry was told with the last request that it took.
     authorization: Mutex<Option<String>>,
+    /// What a token is asked for.
+    scopes: Vec<String>,
 }
 
 /// An image of a registry.
@@ -108,6 +110,7 @@ impl Registry {
             login,
             client: client.clone(),
             authorization: Mutex::default(),
+            scopes: vec![format!("repository:{}:pull", reference.repository)],
         })
     }
 
@@ -152,6 +155,58 @@ impl Registry {
         shown
     }
 
+    /// The registry for an image that is to get there, with layers that these repositories have.
+    ///
+    /// # Errors
+    /// When the image is named by a digest, or the host has settings or logins that cannot be used.
+    pub fn for_push<'a>(
+        reference: &Reference,
+        client: &Client,
+        repositories: impl Iterator<Item = &'a str>,
+    ) -> Result<Self, RegistryError> {
+        if reference.digest.is_some() {
+            return Err(RegistryError::NoTag(reference.to_string()));
+        }
+        // Mirrors are for reading.
+        let source = Settings::of_host()?.sources(reference)?.into_iter().rfind(|source| source.is_named);
+        let source = source.ok_or_else(|| RegistryError::Blocked { image: reference.to_string() })?;
+        let registry = Self::at(&source, None, client)?;
+        let own = &registry.reference.repository;
+        let neighbours = repositories.filter_map(|other| registry.neighbour(other));
+        let mut scopes: Vec<_> = neighbours.map(|other| format!("repository:{other}:pull")).collect();
+        scopes.sort();
+        scopes.dedup();
+        scopes.insert(0, format!("repository:{own}:pull,push"));
+        Ok(Self { scopes, ..registry })
+    }
+
+    /// Another repository of this registry, without its host.
+    pub(crate) fn neighbour<'a>(&self, repository: &'a str) -> Option<&'a str> {
+        let other = repository.strip_prefix(&self.reference.registry)?.strip_prefix('/')?;
+        (other != self.reference.repository).then_some(other)
+    }
+
+    /// The image's repository, with its host.
+    pub(crate) fn repository(&self) -> String {
+        format!("{}/{}", self.reference.registry, self.reference.repository)
+    }
+
+    /// The image, in the full form of its name.
+    pub(crate) fn name(&self) -> String {
+        self.reference.to_string()
+    }
+
+    /// The tag of the image.
+    pub(crate) fn tag(&self) -> String {
+        self.reference.manifest()
+    }
+
+    /// The header that lets a request in.
+    pub(crate) fn authorization(&self) -> Option<(&'static str, String)> {
+        let authorization = self.authorization.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+        authorization.map(|value| ("authorization", value))
+    }
+
     /// What the image is now, for this machine.
     ///
     /// # Errors
@@ -168,12 +223,10 @@ impl Registry {
 
     /// A client that is let in.
     pub(crate) fn client(&self) -> Client {
-        let authorization = self.authorization.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
-        let authorization = authorization.map(|value| ("authorization", value));
-        self.client.with_headers(authorization.into_iter().collect())
+        self.client.with_headers(self.authorization().into_iter().collect())
     }
 
-    fn url(&self, kind: &str, name: &str) -> String {
+    pub(crate) fn url(&self, kind: &str, name: &str) -> String {
         format!("{}/{}/{kind}/{name}", self.endpoint, self.reference.repository)
     }
 
@@ -213,12 +266,11 @@ impl Registry {
         if url.scheme() != "https" && !is_open {
             return Err(malformed(format!("`{realm}` is no address that is encrypted")));
         }
-        let scope = format!("repository:{}:pull", self.reference.repository);
         let answer = match &self.login {
             Some(Login::IdentityToken(token)) => {
                 let mut form = url::form_urlencoded::Serializer::new(String::new());
                 form.extend_pairs([("grant_type", "refresh_token"), ("client_id", CLIENT_ID)])
-                    .extend_pairs([("refresh_token", token.as_str()), ("scope", scope.as_str())])
+                    .extend_pairs([("refresh_token", token.as_str()), ("scope", &*self.scopes.join(" "))])
                     .extend_pairs(service.map(|service| ("service", service)));
                 let headers = [("content-type", "application/x-www-form-urlencoded".to_owned())];
                 let reply = self.client.post(url.as_str(), &headers, form.finish().as_bytes(), TOKEN_LIMIT)?;
@@ -230,7 +282,7 @@ impl Registry {
             login => {
                 url.query_pairs_mut()
                     .extend_pairs(service.map(|service| ("service", service)))
-                    .append_pair("scope", &scope);
+                    .extend_pairs(self.scopes.iter().map(|scope| ("scope", scope)));
                 let header = login.as_ref().and_then(Login::header).map(|header| ("authorization", header));
                 let client = self.client.with_headers(header.into_iter().collect());
                 client.get(url.as_str(), TOKEN_LIMIT).map_err(|error| match error {
@@ -299,7 +351,7 @@ impl Registry {
         }
     }
 
-    fn denied(&self, reason: &str) -> RegistryError {
+    pub(crate) fn denied(&self, reason: &str) -> RegistryError {
         RegistryError::Denied {
             registry: self.reference.registry.clone(),
             image: self.reference.to_string(),

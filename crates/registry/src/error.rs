@@ -101,6 +101,25 @@ pub enum RegistryError {
         /// What it said.
         reason: String,
     },
+    /// The registry does not take an image.
+    #[error("the registry does not take `{image}`: {reason}")]
+    NotTaken {
+        /// The image, in the full form of its name.
+        image: String,
+        /// What it said.
+        reason: String,
+    },
+    /// An image has no place in a registry without a tag.
+    #[error("`{0}` cannot be pushed to: it names an image by its digest")]
+    NoTag(String),
+    /// A push came to no end.
+    #[error("`{image}` was not published: {reason}")]
+    Broken {
+        /// The image, in the full form of its name.
+        image: String,
+        /// Why not.
+        reason: Box<RegistryError>,
+    },
     /// What is made of an image cannot be written.
     #[error("writing what leaves the store failed: {0}")]
     Output(#[from] std::io::Error),
@@ -156,6 +175,8 @@ impl Hint for RegistryError {
                     .into(),
             ),
             Self::Output(error) => error.hint(),
+            Self::NoTag(_) => Some("give it a tag, as in `registry.example/team/app:v1`".into()),
+            Self::Broken { .. } => Some("push it again: what the registry has already is not sent again".into()),
             Self::Fetch(error) => error.hint(),
             Self::Job(error) => error.hint(),
             Self::Store(error) => error.hint(),

@@ -24,6 +24,7 @@ use sha2::{Digest as _, Sha256};
 use tar::EntryType;
 
 use crate::RegistryError;
+use crate::pax::{self, Record};
 use crate::tree::{Attributes, Holes, Tree};
 
 /// Kind of a [`JobError`]: the archive is not what images have as layers.
@@ -47,6 +48,9 @@ const HEADERS_LIMIT: u64 = 4 << 20;
 const LOOK_EVERY: u64 = 16 << 20;
 /// By how many bytes less there must be than at the start.
 const FALL: u64 = 64 << 20;
+/// The record of a file with holes, which archives of ours have whole, because not every program knows another form.
+pub(crate) const OWN_SPARSE: &str = "LAMINA.sparse";
+
 /// Bytes of the blocks that archives consist of.
 const BLOCK: usize = 512;
 /// Most links on the way to a file, as Linux has it.
@@ -171,13 +175,18 @@ fn unpack_entries(
     loop {
         // Names and attributes are read into memory as long as they say that they are.
         watch.allowance.set(HEADERS_LIMIT);
+        let padding = (BLOCK as u64 - watch.length.get() % BLOCK as u64) % BLOCK as u64;
+        watch.headers.borrow_mut().clear();
         let Some(entry) = entries.next() else { return Ok(()) };
         let mut entry = entry.map_err(|error| job.malformed(error))?;
         watch.allowance.set(u64::MAX);
+        let headers = watch.headers.take();
+        let headers = headers.get(usize::try_from(padding).unwrap_or_default()..).unwrap_or_default();
+        let records = pax::records(headers).map_err(|reason| job.malformed(reason))?;
         watch.look().map_err(|error| job.malformed(error))?;
         let (begin, size) = (entry.raw_file_position(), entry.header().entry_size());
         let size = size.map_err(|error| job.malformed(error))?;
-        unpacking.add(&mut entry)?;
+        unpacking.add(&mut entry, &records)?;
         if entry.header().entry_type().is_file() && watch.length.get() < begin.saturating_add(size) {
             return Err(job.malformed("its archive ends in the middle of a file"));
         }
@@ -201,6 +210,8 @@ struct Watch<'a> {
     length: Cell<u64>,
     /// Bytes that may come until it is set again.
     allowance: Cell<u64>,
+    /// What came while bytes were counted: the headers on the way to an entry.
+    headers: RefCell<Vec<u8>>,
     /// Bytes that the disk had left at the start, if that is known: one that was full before is not its fault.
     free: Option<u64>,
     /// The length at which the disk is looked at again.
@@ -213,7 +224,8 @@ impl<'a> Watch<'a> {
     fn new(job: &'a UnpackLayer, upper: &'a Path, is_wanted: &'a dyn Fn() -> Result<(), JobError>) -> Self {
         let (length, next_look) = (Cell::new(0), Cell::new(LOOK_EVERY));
         let (allowance, reason) = (Cell::new(u64::MAX), RefCell::default());
-        Self { job, upper, is_wanted, length, allowance, free: free(upper).ok(), next_look, reason }
+        let headers = RefCell::default();
+        Self { job, upper, is_wanted, length, allowance, headers, free: free(upper).ok(), next_look, reason }
     }
 
     /// Counts bytes.
@@ -282,6 +294,9 @@ impl<R: Read> Read for Hashing<'_, R> {
         let count = self.inner.read(buffer)?;
         self.hasher.update(&buffer[..count]);
         self.watch.count(count as u64)?;
+        if self.watch.allowance.get() != u64::MAX {
+            self.watch.headers.borrow_mut().extend_from_slice(&buffer[..count]);
+        }
         Ok(count)
     }
 }
@@ -322,7 +337,7 @@ struct Unpacking<'a> {
 }
 
 impl Unpacking<'_> {
-    fn add<R: Read>(&mut self, entry: &mut tar::Entry<'_, R>) -> Result<(), JobError> {
+    fn add<R: Read>(&mut self, entry: &mut tar::Entry<'_, R>, records: &[Record]) -> Result<(), JobError> {
         let kind = entry.header().entry_type();
         if kind == EntryType::XGlobalHeader {
             return Ok(());
@@ -332,7 +347,7 @@ impl Unpacking<'_> {
         let Some(name) = path.file_name().map(OsStr::to_owned) else {
             // The image's root.
             if kind == EntryType::Directory {
-                let attributes = self.attributes(entry)?;
+                let attributes = self.attributes(entry, records)?;
                 self.directories.insert(path, attributes);
             }
             return Ok(());
@@ -355,7 +370,7 @@ impl Unpacking<'_> {
             }
             _ => {}
         }
-        let attributes = self.attributes(entry)?;
+        let attributes = self.attributes(entry, records)?;
         if entry.size() > 0 && has_no_contents(kind) {
             // Some programs skip them, and others take them for the next entry.
             return Err(self.job.malformed(format!("`{}` has contents, and is no file", path.display())));
@@ -368,7 +383,11 @@ impl Unpacking<'_> {
         self.directories.remove(&path);
         self.plain.remove(&path);
         match kind {
-            EntryType::Regular | EntryType::Continuous => self.tree.file(&path, &attributes, entry, Holes::Written),
+            EntryType::Regular | EntryType::Continuous => {
+                let is_sparse = records.iter().any(|(name, _)| name == OWN_SPARSE.as_bytes());
+                let holes = if is_sparse { Holes::Kept } else { Holes::Written };
+                self.tree.file(&path, &attributes, entry, holes)
+            }
             EntryType::GNUSparse => self.tree.file(&path, &attributes, entry, Holes::Kept),
             EntryType::Symlink => {
                 let target = entry.link_name_bytes().filter(|target| !target.is_empty());
@@ -487,7 +506,7 @@ impl Unpacking<'_> {
         directories.iter().rev().try_for_each(|(path, attributes)| self.tree.set_directory(path, attributes))
     }
 
-    fn attributes<R: Read>(&self, entry: &mut tar::Entry<'_, R>) -> Result<Attributes, JobError> {
+    fn attributes<R: Read>(&self, entry: &tar::Entry<'_, R>, records: &[Record]) -> Result<Attributes, JobError> {
         let malformed = |error: std::io::Error| self.job.malformed(error);
         let header = entry.header();
         // The largest stands for none.
@@ -504,16 +523,15 @@ impl Unpacking<'_> {
             extended: Vec::new(),
         };
         let mut length = 0;
-        for extension in entry.pax_extensions().map_err(malformed)?.into_iter().flatten() {
-            let extension = extension.map_err(malformed)?;
-            let Ok(name) = extension.key() else { continue };
-            let text = || extension.value().unwrap_or_default();
+        for (name, value) in records {
+            let Ok(name) = std::str::from_utf8(name) else { continue };
+            let text = || std::str::from_utf8(value).unwrap_or_default();
             if let Some(attribute) = name.strip_prefix(ATTRIBUTE).filter(|name| is_kept(name)) {
-                length += extension.value_bytes().len();
+                length += value.len();
                 if length > ATTRIBUTE_LIMIT {
                     return Err(self.job.malformed("a file has more extended attributes than Linux allows"));
                 }
-                attributes.extended.push((attribute.to_owned(), extension.value_bytes().to_vec()));
+                attributes.extended.push((attribute.to_owned(), value.clone()));
             } else if name == "mtime" {
                 (attributes.seconds, attributes.nanoseconds) = time(text()).unwrap_or_default();
             } else if name == "uid" {

@@ -30,6 +30,31 @@ pub(crate) enum PackedAs {
     None,
 }
 
+/// `modal image push`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  modal image push trainer registry.example/team/trainer:v1
+  modal image push im-0a1b2c localhost:5000/trainer --compression gzip
+
+Logins are those of `docker login` and `podman login`. Only what the registry lacks is sent, and the image
+is there once all of it is. What is printed names it by its digest.")]
+pub(crate) struct ImagePush {
+    /// An image id, a beginning of it, or a published name
+    #[arg(value_name = "REF")]
+    pub(crate) reference: String,
+
+    /// What it is called in the registry
+    #[arg(value_name = "TAG")]
+    pub(crate) target: String,
+
+    #[command(flatten)]
+    pub(crate) packing: Packing,
+
+    #[command(flatten)]
+    pub(crate) environment: Environment,
+}
+
 /// `modal image export`.
 #[derive(Debug, Args)]
 #[command(after_help = "\

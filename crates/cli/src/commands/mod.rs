@@ -13,6 +13,7 @@ pub(crate) mod image;
 mod image_build;
 mod image_export;
 mod image_names;
+mod image_push;
 mod image_table;
 mod new_file;
 pub(crate) mod profile;

@@ -66,6 +66,14 @@ pub(super) struct Archives<'a> {
 }
 
 impl Archives<'_> {
+    /// What is known of a layer's archive without making it; the one that the layer came in goes first.
+    pub(super) fn known(self, layer: &OutLayer) -> Result<Option<ArchiveRecord>, RegistryError> {
+        match &layer.original {
+            Some(original) => Ok(Some(original.clone())),
+            None => self.made_before(layer),
+        }
+    }
+
     fn made_before(self, layer: &OutLayer) -> Result<Option<ArchiveRecord>, RegistryError> {
         Ok(self.store.archive(&layer.digest, &self.how_for(layer).form())?)
     }

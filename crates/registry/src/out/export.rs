@@ -38,7 +38,7 @@ struct Tar<W: Write>(Writer<W>);
 
 impl<W: Write> Output for Tar<W> {
     fn put(&mut self, path: &str, size: u64, contents: &mut dyn Read) -> io::Result<()> {
-        self.0.entry(path.as_bytes(), &Metadata::root_owned(0o644), Kind::File { size })?;
+        self.0.entry(path.as_bytes(), &Metadata::root_owned(0o644), Kind::File { size, is_sparse: false })?;
         self.0.contents(size, contents)
     }
 }

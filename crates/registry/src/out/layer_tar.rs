@@ -80,7 +80,7 @@ impl<'a> Deletions<'a> {
         let deleted = self.0.get(path).into_iter().flatten().map(|name| [WHITEOUT, name].concat());
         for name in opaque.into_iter().chain(deleted) {
             let path = if path.is_empty() { name } else { [path, b"/", &name].concat() };
-            writer.entry(&path, &Metadata::root_owned(0o600), Kind::File { size: 0 })?;
+            writer.entry(&path, &Metadata::root_owned(0o600), Kind::File { size: 0, is_sparse: false })?;
         }
         Ok(())
     }
@@ -125,12 +125,12 @@ impl<'a> Archive<'a> {
                 return Ok(self.writer.entry(&entry.path, meta, Kind::HardLink { target })?);
             }
             self.written.insert((layer, &file.path), &entry.path);
-            self.writer.entry(&entry.path, meta, kind)?;
-            if *size > 0 {
-                let mut contents = self.context.open_intact_object(digest, *size)?;
-                self.writer.contents(*size, &mut contents)?;
+            if *size == 0 {
+                return Ok(self.writer.entry(&entry.path, meta, kind)?);
             }
-            return Ok(());
+            let (mut contents, is_sparse) = self.context.open_intact_object(digest, *size)?;
+            self.writer.entry(&entry.path, meta, Kind::File { size: *size, is_sparse })?;
+            return Ok(self.writer.contents(*size, &mut contents)?);
         }
         Ok(self.writer.entry(&entry.path, meta, kind)?)
     }
@@ -199,7 +199,7 @@ fn open(fds: Vec<OwnedFd>) -> Result<Writer<BufWriter<File>>, JobError> {
 fn described(node: &Node) -> Option<(Kind<'_>, &Metadata)> {
     Some(match node {
         Node::Directory { meta, .. } => (Kind::Directory, meta),
-        Node::File { meta, size, .. } => (Kind::File { size: *size }, meta),
+        Node::File { meta, size, .. } => (Kind::File { size: *size, is_sparse: false }, meta),
         Node::Symlink { meta, target } => (Kind::Symlink { target }, meta),
         Node::Fifo { meta } => (Kind::Fifo, meta),
         Node::Device { meta, block, major, minor } => {

@@ -5,6 +5,7 @@ mod compress;
 mod document;
 mod export;
 mod layer_tar;
+mod push;
 mod tar;
 
 use lamina_events::CancelToken;
@@ -14,6 +15,7 @@ use lamina_store::Store;
 pub use blobs::{How, OutLayer, original_form};
 pub use export::Format;
 pub use layer_tar::NOT_PORTABLE;
+pub use push::Pushed;
 pub use tar::Times;
 
 /// An image on its way out.

@@ -5,6 +5,8 @@ use std::io::{self, Read, Write};
 use lamina_store::{Metadata, Timestamp};
 use tar::{EntryType, Header};
 
+use crate::unpack::OWN_SPARSE;
+
 /// Bytes of the blocks that archives consist of.
 const BLOCK: usize = 512;
 /// Largest owner of a `ustar` header: seven octal digits.
@@ -22,11 +24,23 @@ const BUFFER_LENGTH: usize = 256 << 10;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind<'a> {
     Directory,
-    File { size: u64 },
-    HardLink { target: &'a [u8] },
-    Symlink { target: &'a [u8] },
+    /// Whether it has holes is told in a record of our own, and its bytes are there all the same.
+    File {
+        size: u64,
+        is_sparse: bool,
+    },
+    HardLink {
+        target: &'a [u8],
+    },
+    Symlink {
+        target: &'a [u8],
+    },
     Fifo,
-    Device { is_block: bool, major: u32, minor: u32 },
+    Device {
+        is_block: bool,
+        major: u32,
+        minor: u32,
+    },
 }
 
 /// Which times entries have.
@@ -59,7 +73,7 @@ impl<W: Write> Writer<W> {
     pub(super) fn entry(&mut self, path: &[u8], meta: &Metadata, kind: Kind<'_>) -> io::Result<()> {
         let mut header = Header::new_ustar();
         let mut records = Records::default();
-        let size = if let Kind::File { size } = kind { size } else { 0 };
+        let size = if let Kind::File { size, .. } = kind { size } else { 0 };
         let (entry_type, name) = match kind {
             Kind::Directory if path.is_empty() => (EntryType::Directory, b"./".to_vec()),
             Kind::Directory => (EntryType::Directory, [path, b"/"].concat()),
@@ -94,6 +108,9 @@ impl<W: Write> Writer<W> {
         if let Kind::Device { major, minor, .. } = kind {
             header.set_device_major(major)?;
             header.set_device_minor(minor)?;
+        }
+        if matches!(kind, Kind::File { is_sparse: true, .. }) {
+            records.add(OWN_SPARSE, b"1");
         }
         for (name, value) in &meta.xattrs {
             records.add_bytes(&[b"SCHILY.xattr.", &name[..]].concat(), value);
@@ -234,7 +251,7 @@ mod tests {
             xattrs: [(b"user.a".to_vec(), b"x\0=".to_vec())].into(),
         };
         let bytes = written(|writer| {
-            writer.entry(&long, &meta, Kind::File { size: 3 })?;
+            writer.entry(&long, &meta, Kind::File { size: 3, is_sparse: false })?;
             writer.contents(3, &mut &b"abc"[..])?;
             writer.entry(b"link", &Metadata::root_owned(0o777), Kind::HardLink { target: &long })
         });
@@ -281,7 +298,7 @@ mod tests {
     #[test]
     fn a_short_file_is_no_archive() {
         let mut writer = Writer::new(Vec::new());
-        writer.entry(b"a", &Metadata::root_owned(0o644), Kind::File { size: 5 }).unwrap();
+        writer.entry(b"a", &Metadata::root_owned(0o644), Kind::File { size: 5, is_sparse: false }).unwrap();
         assert_eq!(writer.contents(5, &mut &b"abc"[..]).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
     }
 

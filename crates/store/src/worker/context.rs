@@ -179,19 +179,20 @@ impl WorkerContext {
         disk::open(&self.objects.path(digest))
     }
 
-    /// Opens an object whose length is right and that nobody has written to since it was sealed.
+    /// Opens an object whose length is right and that nobody has written to since it was sealed; says whether it has holes that
+    /// count.
     ///
     /// # Errors
     /// When it is not in the store, or damaged.
-    pub fn open_intact_object(&self, digest: &Digest, size: u64) -> Result<std::fs::File> {
-        if self.objects.find(digest, Some(size))?.is_none() {
+    pub fn open_intact_object(&self, digest: &Digest, size: u64) -> Result<(std::fs::File, bool)> {
+        let Some(stat) = self.objects.find(digest, Some(size))? else {
             let path = self.objects.path(digest);
             return Err(JobError::new(
                 JobError::STORE,
                 format!("`{}` is missing or damaged: `modal store verify --repair` mends it", path.display()),
             ));
-        }
-        self.open_object(digest)
+        };
+        Ok((self.open_object(digest)?, disk::is_sparse(&stat)))
     }
 
     /// What a layer changes over those below.

@@ -1,0 +1,42 @@
+//! `modal image push`: an image in a registry.
+
+use lamina_engine::{Engine, Options, Reference};
+use lamina_events::CancelToken;
+
+use super::ask::say;
+use super::{USAGE, print};
+use crate::arguments::ImagePush;
+use crate::failure::Failure;
+use crate::interruption::{self, Interruption};
+use crate::output::text;
+
+/// Sends it; its name by digest is printed.
+pub(crate) fn push(wanted: &ImagePush) -> Result<u8, Failure> {
+    let target: Reference = match wanted.target.parse() {
+        Ok(target) => target,
+        Err(error) => {
+            let error: lamina_engine::ReferenceError = error;
+            Failure::from_error(&error).print();
+            return Ok(USAGE);
+        }
+    };
+    let cancel = CancelToken::new();
+    let interruption = Interruption::listen(interruption::catch()?, cancel.clone(), None, || ());
+    let engine = Engine::open(&Options { cancel, ..Options::default() })?;
+    let (image, _) = engine.find_image(&wanted.reference, &wanted.environment.name)?;
+    let pushed = engine.push(&image, wanted.packing.how(), &target, &|_| ());
+    if let Some(code) = interruption.exit_code() {
+        return Ok(code);
+    }
+    let pushed = pushed?;
+    let had = image.layers.len() - pushed.layers_sent;
+    say(&format!(
+        "Pushed `{}` to `{target}`: sent {} of {} layers, {}; {had} were there.\n",
+        wanted.reference,
+        pushed.layers_sent,
+        image.layers.len(),
+        text::bytes(pushed.bytes_sent),
+    ));
+    print(format!("{}/{}@sha256:{}\n", target.registry, target.repository, pushed.digest).as_bytes())?;
+    Ok(0)
+}
