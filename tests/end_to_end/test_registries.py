@@ -130,22 +130,25 @@ def test_what_an_image_lacks_is_said(modal: Modal, registry: Registry) -> None:
 
 def test_settings_of_the_host(modal: Modal, registry: Registry, reference: str) -> None:
     settings = modal.directory / "registries.conf"
+    # Of names that no other test has used.
+    port = registry.address.rpartition(":")[2]
+    named, host = f"python{port}", f"r{port}.example"
     modal.environment["CONTAINERS_REGISTRIES_CONF"] = str(settings)
     mirror = f'[[registry.mirror]]\nlocation = "{registry.address}/mirrored"\n'
     # A mirror that has nothing is passed over, and one that has it is asked for what is meant.
     gone = '[[registry.mirror]]\nlocation = "127.0.0.1:1/none"\n'
     settings.write_text(f'[[registry]]\nlocation = "docker.io"\n{gone}{mirror}')
     registry.put("3.11", lowest(registry))
-    assert build(modal, repr("python:3.11")).stdout.startswith("im-")
-    assert "/v2/mirrored/library/python/manifests/3.11" in registry.requests
+    assert build(modal, repr(f"{named}:3.11")).stdout.startswith("im-")
+    assert f"/v2/mirrored/library/{named}/manifests/3.11" in registry.requests
     # What a secret holds is for the registry itself.
     registry.login = "basic"
-    settings.write_text(f'[[registry]]\nprefix = "r.example/team"\nlocation = "{registry.address}/moved"\n')
+    settings.write_text(f'[[registry]]\nprefix = "{host}/team"\nlocation = "{registry.address}/moved"\n')
     secret = f'modal.Secret.from_dict({{"REGISTRY_USERNAME": "{USER}", "REGISTRY_PASSWORD": "{PASSWORD}"}})'
-    assert build(modal, repr("r.example/team/app:v1"), secret).stdout.startswith("im-")
+    assert build(modal, repr(f"{host}/team/app:v1"), secret).stdout.startswith("im-")
     assert "/v2/moved/app/manifests/v1" in registry.requests
-    settings.write_text('[[registry]]\nlocation = "r.example"\nblocked = true\n')
-    assert "`r.example/x:1` is blocked" in refused(modal, repr("r.example/x:1"))
+    settings.write_text(f'[[registry]]\nlocation = "{host}"\nblocked = true\n')
+    assert f"`{host}/x:1` is blocked" in refused(modal, repr(f"{host}/x:1"))
     settings.write_text("[[registry]\n")
     errors = refused(modal, repr(reference), "force_build=True")
     assert str(settings) in errors and "cannot be used" in errors
@@ -458,7 +461,7 @@ def test_an_interrupted_download_goes_on(modal: Modal, registry: Registry, numbe
 
 
 def test_an_archive_does_not_fill_the_disk(modal: Modal, registry: Registry) -> None:
-    registry.put("v1", archive(("bomb", bytes(200 << 20))))
+    registry.put("v1", archive(("bomb", registry.address.encode() + bytes(200 << 20))))
     reference = repr(f"{registry.address}/team/app:v1")
     modal.environment["MODAL_STORE_RESERVE"] = str(1 << 40)
     errors = refused(modal, reference)
