@@ -91,6 +91,11 @@ def main():
     except modal.exception.FunctionTimeoutError:
         print("late", beside.get() == task)
     mixed = Mixed()
+    beside = mixed.add.spawn(0)
+    for number in mixed.numbers.remote_gen(10_000):
+        if number == 40:
+            break
+    beside.get()
     print(max(mixed.add.map([1] * 5)), list(mixed.items.remote_gen(100))[-1], list(mixed.numbers.remote_gen(300))[-1])
 """
 

@@ -379,6 +379,30 @@ mod tests {
     }
 
     #[test]
+    fn equal_variants_have_one_key() {
+        let read = |text: &str| match FromRunner::decode(text.as_bytes()).unwrap() {
+            FromRunner::Variant(variant) => variant,
+            other => panic!("{other:?}"),
+        };
+        let one = read(
+            r#"{"type":"variant","variant":1,"function":"C","parameters":[{"name":"a","type":"int","value":"1"},
+                {"name":"b","type":"str","value":"x"}],"options":{"timeout":5,"cpu":1}}"#,
+        );
+        let same = read(
+            r#"{"type":"variant","variant":9,"function":"C","parameters":[{"name":"b","type":"str","value":"x"},
+                {"name":"a","type":"int","value":"1"}],"options":{"cpu":1,"timeout":5}}"#,
+        );
+        assert_eq!(one.key(), same.key());
+        let of = |function: &str, kind: &str| {
+            let parameter = format!(r#"{{"name":"a","type":"{kind}","value":"1"}}"#);
+            read(&format!(r#"{{"type":"variant","variant":1,"function":"{function}","parameters":[{parameter}]}}"#))
+                .key()
+        };
+        assert_ne!(of("C", "int"), of("C", "str"), "values of other types are others");
+        assert_ne!(of("C", "int"), of("D", "int"));
+    }
+
+    #[test]
     fn a_serialized_function_is_passed_on_as_it_came_and_never_shown() {
         let text = r#"{"kind":"serialized","name":"app","python":"3.11","pickle":"gASVAAAA"}"#;
         let module: Module = serde_json::from_str(text).unwrap();

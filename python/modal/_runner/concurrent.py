@@ -13,6 +13,7 @@ from queue import SimpleQueue
 from modal._runner import loop as container_loop
 from modal._runner.inputs import enter
 from modal._runner.runner import AHEAD, AHEAD_BYTES, ITEM, RESULT, _flush, _pack, _pack_result, _unpack
+from modal.exception import InputCancellation
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class _Flow:
         self._changed = threading.Condition()
         #: Wakes an asynchronous generator.
         self.wake: asyncio.Event | None = None
+        self._is_closed = False
 
     def add(self, size: int) -> None:
         with self._changed:
@@ -45,13 +47,21 @@ class _Flow:
         if self.wake is not None:
             self.wake.set()
 
+    def close(self) -> None:
+        """Ends a synchronous generator at the value that it is at."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
+
     def is_far(self) -> bool:
         return len(self._sizes) >= AHEAD or sum(self._sizes) >= AHEAD_BYTES
 
     def wait(self) -> None:
         with self._changed:
-            while self.is_far():
+            while self.is_far() and not self._is_closed:
                 self._changed.wait()
+            if self._is_closed:
+                raise InputCancellation("the input was cancelled")
 
     async def wait_aio(self) -> None:
         while self.is_far():
@@ -90,10 +100,12 @@ class Inputs:
 
     def _cancel(self, call: int) -> bool:
         """Ends an input; false if it can only be ended with its container."""
-        task = self._tasks.get(call)
+        task, flow = self._tasks.get(call), self._flows.get(call)
         if task is not None:
             task.cancel()
-        return task is not None
+        elif flow is not None:
+            flow.close()
+        return task is not None or flow is not None
 
     def _start(self, control: dict[str, Any], payload: Any) -> None:
         self._port.active[control["call"]] = control
