@@ -32,6 +32,7 @@ __all__ = [
     "NotFoundError",
     "PermissionDeniedError",
     "RemoteError",
+    "RequestSizeError",
     "SerializationError",
     "ServiceError",
     "TimeoutError",
@@ -92,6 +93,10 @@ class VersionError(Error):
 
 class RemoteError(Error):
     """Something failed outside of this process."""
+
+
+class RequestSizeError(Error):
+    """What was asked for is larger than possible."""
 
 
 class ImageBuildError(RemoteError):

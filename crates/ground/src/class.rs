@@ -31,6 +31,8 @@ pub enum ErrorClass {
     NotFoundError,
     /// Something failed outside of the caller's process.
     RemoteError,
+    /// What was asked for is larger than possible.
+    RequestSizeError,
     /// A value has the right type and is of no use; built in.
     ValueError,
     /// Two parts that speak with each other are of versions that do not fit.
@@ -39,7 +41,7 @@ pub enum ErrorClass {
 
 impl ErrorClass {
     /// Every class.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::AlreadyExistsError,
         Self::ConflictError,
         Self::ExecutionError,
@@ -53,6 +55,7 @@ impl ErrorClass {
         Self::NotADirectoryError,
         Self::NotFoundError,
         Self::RemoteError,
+        Self::RequestSizeError,
         Self::ValueError,
         Self::VersionError,
     ];
@@ -105,8 +108,9 @@ mod tests {
                 ErrorClass::NotADirectoryError => 10,
                 ErrorClass::NotFoundError => 11,
                 ErrorClass::RemoteError => 12,
-                ErrorClass::ValueError => 13,
-                ErrorClass::VersionError => 14,
+                ErrorClass::RequestSizeError => 13,
+                ErrorClass::ValueError => 14,
+                ErrorClass::VersionError => 15,
             };
             assert_eq!(place, index);
         }

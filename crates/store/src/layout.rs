@@ -118,6 +118,12 @@ impl Layout {
         self.root.join("secrets")
     }
 
+    /// Dictionaries and queues, which their owner alone may read. Made with the first of them.
+    #[must_use]
+    pub fn collections(&self) -> PathBuf {
+        self.root.join("collections")
+    }
+
     /// The index database.
     #[must_use]
     pub fn index_file(&self) -> PathBuf {

@@ -16,7 +16,6 @@ __all__ = [
     "LogsFetchError",
     "MountUploadTimeoutError",
     "OutputExpiredError",
-    "RequestSizeError",
     "ResourceExhaustedError",
     "SandboxFilesystemDirectoryNotEmptyError",
     "SandboxFilesystemError",
@@ -54,10 +53,6 @@ class InternalFailure(Error):
 
 class LogsFetchError(Error):
     """More logs were asked for than can be had at once."""
-
-
-class RequestSizeError(Error):
-    """A request is too large for Modal's servers."""
 
 
 class ResourceExhaustedError(Error):
