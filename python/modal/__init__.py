@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from modal.app import App as App
     from modal.cls import Cls as Cls
     from modal.cls import parameter as parameter
+    from modal.dict import Dict as Dict
     from modal.file_pattern_matcher import FilePatternMatcher as FilePatternMatcher
     from modal.function_call import FunctionCall as FunctionCall
     from modal.functions import Function as Function
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from modal.partial_function import enter as enter
     from modal.partial_function import exit as exit
     from modal.partial_function import method as method
+    from modal.queue import Queue as Queue
     from modal.retries import Retries as Retries
     from modal.secret import Secret as Secret
     from modal.volume import Volume as Volume
@@ -56,10 +58,12 @@ __version__ = "0.1.0"
 __all__ = [
     "App",
     "Cls",
+    "Dict",
     "FilePatternMatcher",
     "Function",
     "FunctionCall",
     "Image",
+    "Queue",
     "Retries",
     "Secret",
     "Volume",
@@ -80,10 +84,12 @@ __all__ = [
 _HOMES = {
     "App": "modal.app",
     "Cls": "modal.cls",
+    "Dict": "modal.dict",
     "FilePatternMatcher": "modal.file_pattern_matcher",
     "Function": "modal.functions",
     "FunctionCall": "modal.function_call",
     "Image": "modal.image",
+    "Queue": "modal.queue",
     "Retries": "modal.retries",
     "Secret": "modal.secret",
     "Volume": "modal.volume",

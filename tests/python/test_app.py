@@ -240,7 +240,7 @@ def test_functions_without_a_file_are_refused(monkeypatch):
 
 def test_unknown_names_explain_themselves():
     with pytest.raises(AttributeError, match="not part of this version"):
-        _ = modal.Dict
+        _ = modal.Proxy
     with pytest.raises(AttributeError, match=r"use `modal.App`"):
         _ = modal.Stub
     assert {"App", "Image", "is_local"} <= set(dir(modal))

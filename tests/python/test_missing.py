@@ -33,13 +33,13 @@ def test_attributes_can_still_be_probed():
 
 @pytest.mark.parametrize(
     "statement",
-    ["from modal import Dict", "from modal import App, Dict", "import modal; modal.Dict"],
+    ["from modal import Proxy", "from modal import App, Proxy", "import modal; modal.Proxy"],
 )
 def test_missing_names_say_so_however_they_are_asked_for(statement):
     with pytest.raises((ImportError, AttributeError)) as caught:
         exec(statement, {})
-    assert str(caught.value).startswith(f"`modal.Dict` is not part of this version ({modal.__version__}): pass data")
-    assert not hasattr(modal, "Dict")
+    assert str(caught.value).startswith(f"`modal.Proxy` is not part of this version ({modal.__version__}): containers")
+    assert not hasattr(modal, "Proxy")
 
 
 def test_unknown_names_say_what_there_is():
@@ -49,7 +49,7 @@ def test_unknown_names_say_what_there_is():
 
 @pytest.mark.parametrize(
     "statement",
-    ["import modal.experimental", "from modal.queue import Queue", "import modal.gpu", "import modal.cli.app"],
+    ["import modal.experimental", "from modal.proxy import Proxy", "import modal.gpu", "import modal.cli.app"],
 )
 def test_missing_modules_say_so(statement):
     with pytest.raises(ModuleNotFoundError, match="is not part of this version: "):
@@ -67,8 +67,8 @@ def test_modules_that_modal_has_not_either_are_simply_missing():
 def test_modules_are_attributes_without_being_imported():
     assert modal.volume.FileEntryType.FILE == 1
     assert modal.functions.FunctionCall is modal.FunctionCall
-    with pytest.raises(AttributeError, match=r"`modal.queue` is not part of this version.*: pass data as arguments"):
-        _ = modal.queue
+    with pytest.raises(AttributeError, match=r"`modal.proxy` is not part of this version.*: containers"):
+        _ = modal.proxy
 
 
 def test_names_are_also_where_modal_has_them():

@@ -10,6 +10,7 @@ import pytest
 
 import modal
 from modal._shared import absent
+from modal.dict import _MISSING as MISSING
 from modal.image.dockerfile import AUTO
 from modal.volume import FileEntry
 
@@ -47,6 +48,23 @@ SIGNATURES = {
     "Cls.with_batching": "*, max_batch_size, wait_ms",
     "Cls.with_concurrency": "*, max_inputs, target_inputs=None",
     "Cls.with_options": WITH_OPTIONS,
+    "Dict.clear": "",
+    "Dict.contains": "key",
+    "Dict.from_id": "dict_id, client=None",
+    "Dict.from_name": "name, *, environment_name=None, create_if_missing=False, client=None",
+    "Dict.get": "key, default=None",
+    "Dict.hydrate": "client=None",
+    "Dict.info": "",
+    "Dict.items": "",
+    "Dict.keys": "",
+    "Dict.len": "",
+    "Dict.objects.create": "name, *, allow_existing=False, environment_name=None, client=None",
+    "Dict.objects.delete": "name, *, allow_missing=False, environment_name=None, client=None",
+    "Dict.objects.list": LIST,
+    "Dict.pop": "key, default=MISSING",
+    "Dict.put": "key, value, *, skip_if_exists=False",
+    "Dict.update": "other=None, /, **kwargs",
+    "Dict.values": "",
     "FilePatternMatcher": "*pattern",
     "FilePatternMatcher.can_prune_directories": "",
     "FilePatternMatcher.from_file": "file_path",
@@ -110,6 +128,21 @@ SIGNATURES = {
     "Image.uv_sync": "uv_project_dir='./', *, groups=None, extras=None, frozen=True, extra_options='', uv_version=None,"
     + ENVIRONMENT,
     "Image.workdir": "path",
+    "Queue.clear": "*, partition=None, all=False",
+    "Queue.from_id": "queue_id, client=None",
+    "Queue.from_name": "name, *, environment_name=None, create_if_missing=False, client=None",
+    "Queue.get": "block=True, timeout=None, *, partition=None",
+    "Queue.get_many": "n_values, block=True, timeout=None, *, partition=None",
+    "Queue.hydrate": "client=None",
+    "Queue.info": "",
+    "Queue.iterate": "*, partition=None, item_poll_timeout=0.0",
+    "Queue.len": "*, partition=None, total=False",
+    "Queue.objects.create": "name, *, allow_existing=False, environment_name=None, client=None",
+    "Queue.objects.delete": "name, *, allow_missing=False, environment_name=None, client=None",
+    "Queue.objects.list": LIST,
+    "Queue.put": "v, block=True, timeout=None, *, partition=None, partition_ttl=86400",
+    "Queue.put_many": "vs, block=True, timeout=None, *, partition=None, partition_ttl=86400",
+    "Queue.validate_partition_key": "partition",
     "Retries": "*, max_retries, backoff_coefficient=2.0, initial_delay=1.0, max_delay=60.0",
     "Secret.from_dict": "env_dict",
     "Secret.from_dotenv": "path=None, *, filename='.env', client=None",
@@ -180,7 +213,7 @@ def found(name: str) -> dict[str, Parameter]:
 
 def wanted(name: str) -> dict[str, Parameter]:
     """The parameters that it has in Modal."""
-    namespace: dict[str, Any] = {"AUTO": AUTO}
+    namespace: dict[str, Any] = {"AUTO": AUTO, "MISSING": MISSING}
     exec(f"def function({SIGNATURES[name]}): pass", namespace)
     return dict(inspect.signature(namespace["function"]).parameters)
 
@@ -217,9 +250,21 @@ def test_positional_parameters_are_in_the_order_of_modal(name: str) -> None:
 
 def test_every_public_method_has_its_row() -> None:
     """What is here without being Modal's is named, so that nothing new comes without a row."""
-    own = {"Function.get_raw_f", "Secret.allow", "Image.hydrate", "Volume.ephemeral", "FunctionCall.gather"}
+    own = {"Function.get_raw_f", "Secret.allow", "Image.hydrate", "FunctionCall.gather"}
+    own |= {f"{kind}.ephemeral" for kind in ("Dict", "Queue", "Volume")}
     missing = set()
-    for kind in ("App", "Cls", "FilePatternMatcher", "Function", "FunctionCall", "Image", "Secret", "Volume"):
+    for kind in (
+        "App",
+        "Cls",
+        "Dict",
+        "FilePatternMatcher",
+        "Function",
+        "FunctionCall",
+        "Image",
+        "Queue",
+        "Secret",
+        "Volume",
+    ):
         for member in vars(getattr(modal, kind)) if kind != "Image" else dir(modal.Image):
             value = inspect.getattr_static(getattr(modal, kind), member)
             is_method = callable(value) or hasattr(value, "_blocking") or hasattr(value, "__get__")

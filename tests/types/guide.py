@@ -6,7 +6,7 @@ What does not exist yet is an error for them too: each such line says so, and my
 from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
-from typing import assert_type
+from typing import Any, assert_type
 
 import modal
 from modal import Volume
@@ -125,6 +125,23 @@ assert_type(modal.Image.from_name("fixed:v1", environment_name="main"), modal.Im
 assert_type(modal.Image.from_id(built.object_id).logs.fetch(layers=None), list[str])
 fixed.pip_install("attrs", gpu="A10G").pip_install("attrs", gpu=["A10G"])  # type: ignore[arg-type]
 Volume.from_name("data")
+
+shared = modal.Dict.from_name("shared", create_if_missing=True)
+shared["key"] = 1
+assert_type(shared.put("key", 2, skip_if_exists=True), bool)
+assert_type(shared.len(), int)
+assert_type(list(shared.items()), list[tuple[Any, Any]])
+assert_type(modal.Dict.objects.list(), list[modal.Dict])
+with modal.Queue.ephemeral() as jobs:
+    assert_type(jobs, modal.Queue)
+    jobs.put_many([1, 2], partition="p", partition_ttl=60)
+    assert_type(jobs.get_many(2, timeout=1.5), list[Any])
+
+
+async def waits() -> None:
+    assert_type(await jobs.len.aio(total=True), int)
+    async for value in jobs.iterate.aio(item_poll_timeout=1.0):
+        print(value)
 
 
 @app.local_entrypoint()

@@ -21,7 +21,7 @@ fn instead(group: Option<&str>, command: &str) -> Option<&'static str> {
         (None, "serve") => SERVE,
         (None, "function" | "server" | "endpoint" | "launch" | "cluster" | "curl") => NOT_SERVED,
         (Some("app"), "dashboard") => NO_ACCOUNT,
-        (None, "nfs" | "dict" | "queue") => NO_STORAGE,
+        (None, "nfs") => NO_STORAGE,
         (None, "container" | "sandbox") => CONTAINERS,
         (None, "account" | "billing" | "bootstrap" | "changelog" | "dashboard" | "environment" | "workspace") => {
             NO_ACCOUNT
@@ -65,7 +65,7 @@ mod tests {
     fn commands_of_modal_say_why_they_are_not_here() {
         for words in [
             &["serve", "app.py"][..],
-            &["dict", "list"],
+            &["nfs", "list"],
             &["setup"],
             &["token", "new"],
             &["app", "dashboard", "a"],

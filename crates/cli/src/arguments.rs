@@ -11,6 +11,7 @@ use lamina_ground::EnvVars;
 use crate::output::Progress;
 
 mod app;
+mod collections;
 mod deferred;
 mod deploy;
 mod image_build;
@@ -20,6 +21,7 @@ mod secret;
 mod volume;
 
 pub(crate) use app::{App, NamedApp};
+pub(crate) use collections::{Dict, ListOptions, Named, Queue};
 pub(crate) use deferred::Deferred;
 pub(crate) use deploy::{Deploy, Strategy};
 pub(crate) use image_build::ImageBuild;
@@ -84,6 +86,12 @@ pub(crate) enum Command {
     /// Keep files in volumes, for functions that have them
     #[command(subcommand, arg_required_else_help = true)]
     Volume(Deferred<VolumeCommand>),
+    /// Keep values under keys, for programs and containers that share them
+    #[command(subcommand, arg_required_else_help = true)]
+    Dict(Deferred<Dict>),
+    /// Keep values in their order, for programs and containers that share them
+    #[command(subcommand, arg_required_else_help = true)]
+    Queue(Deferred<Queue>),
     /// List and choose the profiles of `~/.modal.toml`
     #[command(subcommand, arg_required_else_help = true)]
     Profile(Deferred<Profile>),
@@ -499,7 +507,7 @@ suffice for is made again; the rest is forgotten, so that the next build makes i
         #[arg(value_name = "IMAGE")]
         image: Option<String>,
     },
-    /// Remove the store with all images, layers, caches and logs, volumes and secrets
+    /// Remove the store with all images, layers, caches and logs, volumes, secrets, dicts and queues
     #[command(after_help = "\
 Files of the store belong to user ids of containers, which `rm -rf` may not remove; this command does.")]
     Remove {

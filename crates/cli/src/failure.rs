@@ -69,6 +69,12 @@ impl From<lamina_engine::StoreError> for Failure {
     }
 }
 
+impl From<lamina_collections::CollectionsError> for Failure {
+    fn from(error: lamina_collections::CollectionsError) -> Self {
+        Self::from_error(&error)
+    }
+}
+
 impl From<lamina_secrets::SecretsError> for Failure {
     fn from(error: lamina_secrets::SecretsError) -> Self {
         Self::from_error(&error)

@@ -91,6 +91,8 @@ fn execute(command: &Command) -> Result<u8, Failure> {
         Command::Image(image) => commands::image::image(image),
         Command::Secret(secret) => commands::secret::secret(secret),
         Command::Volume(volume) => commands::volume::volume(volume),
+        Command::Dict(dict) => commands::collections::dict(dict),
+        Command::Queue(queue) => commands::collections::queue(queue),
         Command::Doctor(doctor) => commands::doctor::doctor(doctor),
         Command::Store(store) => commands::store::store(store),
         Command::Profile(profile) => commands::profile::profile(profile),

@@ -12,8 +12,8 @@ use lamina_builder::{BuildError, BuildOptions, Builder, BuiltImage, check_local}
 use lamina_events::{CancelToken, Event, Sink};
 use lamina_fetch::Client;
 use lamina_functions::{
-    Batching, Bytecode, BytecodeError, ContainerSpec, ContainerVolume, Elsewhere, Retries, ServiceKind, ServiceSpec,
-    Services,
+    Batching, Bytecode, BytecodeError, ContainerSpec, ContainerVolume, Elsewhere, Errands, Retries, ServiceKind,
+    ServiceSpec, Services,
 };
 use lamina_ground::{DEFAULT_PATH, ErrorClass, Stack, causes, random_id};
 use lamina_image::{Digest, FileSet};
@@ -24,6 +24,7 @@ use lamina_volumes::Volumes;
 use lamina_workshop::{HostPrograms, Workshop};
 use serde_json::{Value, json};
 
+use crate::collections::CollectionErrands;
 use crate::deployed::Ground;
 use crate::host::{Host, Hosts, Running};
 use crate::local_files::{AppFiles, package};
@@ -101,6 +102,10 @@ impl Backend for Engine {
 
     fn secret(&self, errand: SecretErrand) -> Result<Value, Failure> {
         secrets::run(errand, &self.named_secrets())
+    }
+
+    fn errands(&self) -> Arc<dyn Errands> {
+        Arc::new(CollectionErrands(Arc::clone(&self.collections)))
     }
 
     fn volume(&self, errand: VolumeErrand, fds: Vec<OwnedFd>) -> Result<Value, Failure> {
@@ -184,6 +189,7 @@ impl Engine {
         };
         let services = Services::new(services, declared.into_make_variant(), sink);
         services.reach_others_by(Arc::clone(&self.remotes) as Arc<dyn Elsewhere>);
+        services.do_errands_by(self.errands());
         services
     }
 

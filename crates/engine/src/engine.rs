@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use lamina_apps::{Deployments, RunningApp};
+use lamina_collections::Collections;
 use lamina_devices::Lender;
 use lamina_events::CancelToken;
 use lamina_functions::Terminal;
@@ -54,6 +55,8 @@ pub struct Engine {
     pub(crate) detached: Option<Arc<RunningApp>>,
     /// The apps that run in this process.
     pub(crate) hosts: Hosts,
+    /// Dictionaries and queues.
+    pub(crate) collections: Arc<Collections>,
     /// The deployed apps that containers of this process call.
     pub(crate) remotes: Arc<Remotes>,
     /// Dropped last.
@@ -85,6 +88,7 @@ impl Engine {
         }
         let devices = lender(options, &layout, &map, &helpers.launcher);
         let deployments = Deployments::new(layout.clone());
+        let collections = Arc::new(Collections::new(layout.collections()));
         let store = Store::open(layout, helpers.worker)?;
         let Options { cancel, terminal, detached, .. } = options.clone();
         Ok(Self {
@@ -97,6 +101,7 @@ impl Engine {
             terminal,
             detached,
             hosts: Hosts::default(),
+            collections,
             _reserve: reserve,
         })
     }

@@ -6,6 +6,7 @@
 //! everything when the connection ends. The command line uses the same engine for images, logs and shells.
 
 mod app;
+mod collections;
 mod deployed;
 mod engine;
 mod error;
@@ -42,4 +43,6 @@ pub use outgoing::Target;
 pub use protocol::PROTOCOL;
 pub use session::{Described, serve, serve_attached};
 pub use shell::{ShellOptions, ShellTarget};
-pub use store_directory::{detached_apps, known_apps, named_secrets, probe_store, run_records, store_directory};
+pub use store_directory::{
+    collections, detached_apps, known_apps, named_secrets, probe_store, run_records, store_directory,
+};

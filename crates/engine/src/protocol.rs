@@ -11,6 +11,7 @@ use lamina_functions::{Module, Scaling, VariantRequest};
 use lamina_ground::ErrorClass;
 use lamina_image::{Definition, FileSet, GpuRequest, SecretValues, VolumeMount};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 /// Version of the protocol.
 pub const PROTOCOL: u32 = 3;
@@ -118,6 +119,15 @@ pub(crate) enum Request {
         /// What to do.
         #[serde(flatten)]
         errand: ImageErrand,
+    },
+    /// Something to do with dictionaries and queues; in the form of a call.
+    #[serde(rename = "collection")]
+    Collection {
+        /// The client's number, as of a call.
+        call: u64,
+        /// What to do.
+        #[serde(flatten)]
+        errand: Map<String, Value>,
     },
     /// Something to do with volumes.
     #[serde(rename = "volume")]

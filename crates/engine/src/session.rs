@@ -12,12 +12,12 @@ use std::time::Duration;
 
 use lamina_events::{CancelGuard, CancelToken, Event, Sink};
 use lamina_functions::{
-    CallAnswer, CallId, CallStatus, Callee, Caller, Calls, ContainerSpec, FunctionCallId, OpenCall, Pool, PoolOptions,
-    Scaling,
+    CallAnswer, CallId, CallStatus, Callee, Caller, Calls, ContainerSpec, Errands, FunctionCallId, OpenCall,
+    OpenErrands, Pool, PoolOptions, Scaling,
 };
 use lamina_ground::ErrorClass;
 use lamina_wire::{Payload, Receiver, Sender, WireError};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use call::PythonCall;
 
@@ -44,6 +44,9 @@ pub(crate) trait Backend: Sync {
 
     /// Does something with secrets that are kept under names; gives what was asked for.
     fn secret(&self, errand: SecretErrand) -> Result<Value, Failure>;
+
+    /// What does errands with dictionaries and queues.
+    fn errands(&self) -> Arc<dyn Errands>;
 
     /// Does something with volumes, with the descriptors that came along; gives what was asked for.
     fn volume(&self, errand: VolumeErrand, fds: Vec<OwnedFd>) -> Result<Value, Failure>;
@@ -229,12 +232,14 @@ pub(crate) fn converse(
         ending,
         app: Mutex::default(),
         calls: Arc::default(),
+        errands: Arc::default(),
         starts: AtomicU64::new(0),
         described: Mutex::default(),
     };
     let outcome = std::thread::scope(|scope| {
         let outcome = session.read(scope, &mut receiver);
         session.ending.cancel();
+        session.errands.cancel_all();
         outcome
     });
     session.leave();
@@ -338,6 +343,8 @@ struct Session<'a> {
     app: Mutex<Attachment>,
     /// The calls that the client has made.
     calls: Arc<Calls>,
+    /// What else it has asked for in the form of calls.
+    errands: Arc<OpenErrands>,
     /// How many starts there were.
     starts: AtomicU64,
     described: Mutex<Option<Described>>,
@@ -360,7 +367,11 @@ impl Session<'_> {
                     }
                 }
                 Ok(Request::Pool(pool)) => self.done(pool.request, self.pool(&pool)),
-                Ok(Request::Cancel { call }) => self.calls.cancel(call),
+                Ok(Request::Cancel { call }) => {
+                    self.calls.cancel(call);
+                    self.errands.cancel(call);
+                }
+                Ok(Request::Collection { call, errand }) => self.errand(call, errand, frame.payload),
                 Ok(Request::More { call, count }) => self.calls.more(call, count),
                 Ok(Request::Start(app)) => match self.begin() {
                     Ok(starting) => {
@@ -556,6 +567,16 @@ impl Session<'_> {
         };
         self.calls.close(call);
         self.refuse(call, CallStatus::error(failure.error, failure.message));
+    }
+
+    /// Something that is no call, and is answered like one.
+    fn errand(&self, call: u64, errand: Map<String, Value>, payload: Payload) {
+        let sender = self.sender.clone();
+        let answer = move |answer: CallAnswer, payload: Payload| {
+            // As in `answer`.
+            let _ = sender.forward(&answer.encode(), &payload);
+        };
+        self.errands.begin(self.backend.errands(), call, errand, payload, answer);
     }
 
     fn refuse(&self, call: u64, status: CallStatus) {

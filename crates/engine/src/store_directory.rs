@@ -7,6 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use lamina_apps::DetachedApps;
+use lamina_collections::Collections;
 use lamina_devices::Inventory;
 use lamina_ground::{EnvVars, Hint, causes};
 use lamina_sandbox::IdMap;
@@ -47,6 +48,14 @@ pub fn known_apps() -> Result<DetachedApps, EngineError> {
 /// When the store cannot be used.
 pub fn named_secrets() -> Result<NamedSecrets, EngineError> {
     Ok(NamedSecrets::new(Layout::prepare(&store_directory()?)?.secrets()))
+}
+
+/// The dictionaries and queues of this user. Where there is no store, one is made.
+///
+/// # Errors
+/// When the store cannot be used.
+pub fn collections() -> Result<Collections, EngineError> {
+    Ok(Collections::new(Layout::prepare(&store_directory()?)?.collections()))
 }
 
 /// The records of this user's runs, oldest first.

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use lamina_ground::{ErrorClass, Hint};
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::error::CallError;
 use crate::ids::FunctionCallId;
@@ -34,6 +35,16 @@ pub enum CallAnswer {
         /// How the call ended.
         #[serde(flatten)]
         status: CallStatus,
+    },
+    /// The end of an errand that succeeded; the payload holds what is no text.
+    #[serde(rename = "result")]
+    Done {
+        /// The caller's label.
+        call: u64,
+        /// `ok`.
+        status: &'static str,
+        /// What was asked for.
+        value: Value,
     },
 }
 
@@ -71,6 +82,12 @@ impl From<&CallError> for CallStatus {
 }
 
 impl CallAnswer {
+    /// The end of an errand that succeeded.
+    #[must_use]
+    pub fn done(call: u64, value: Value) -> Self {
+        Self::Done { call, status: "ok", value }
+    }
+
     /// The control part of the message's frame.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
@@ -90,6 +107,7 @@ mod tests {
         let cases = [
             (CallAnswer::Item { call: 7 }, r#"{"type":"item","call":7}"#),
             (CallAnswer::Result { call: 7, status: CallStatus::Ok }, r#"{"type":"result","call":7,"status":"ok"}"#),
+            (CallAnswer::done(7, Value::Bool(true)), r#"{"type":"result","call":7,"status":"ok","value":true}"#),
             (
                 CallAnswer::Result { call: 7, status: CallStatus::Exception },
                 r#"{"type":"result","call":7,"status":"exception"}"#,

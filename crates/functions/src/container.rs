@@ -10,6 +10,7 @@ use lamina_wire::{Frame, Payload, Received, Receiver, WireError};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::SealFlags;
 use rustix::io::Errno;
+use serde_json::{Map, Value};
 
 use crate::answer::{CallAnswer, CallStatus};
 use crate::aside;
@@ -264,6 +265,11 @@ impl Container {
             }
             FromRunner::Cancel { call } => {
                 self.link.calls.cancel(call);
+                self.link.errands.cancel(call);
+                Ok(())
+            }
+            FromRunner::Collection { call, errand } => {
+                self.errand(call, errand, frame.payload);
                 Ok(())
             }
         }
@@ -339,6 +345,17 @@ impl Container {
             }
         }
         Ok(())
+    }
+
+    /// The runner asks for something that is no call.
+    fn errand(&self, call: u64, errand: Map<String, Value>, payload: Payload) {
+        let link = Arc::clone(&self.link);
+        let answer = move |answer: CallAnswer, payload| link.answer(&answer, payload);
+        let Some(errands) = self.seat.services().and_then(|services| services.errands()) else {
+            let status = CallStatus::error(ErrorClass::ExecutionError, "the app is stopping".to_owned());
+            return answer(CallAnswer::Result { call, status }, Payload::default());
+        };
+        self.link.errands.begin(errands, call, errand, payload, answer);
     }
 
     /// Brings the user's terminal into the container.
@@ -429,6 +446,7 @@ impl Container {
     /// Answers those who waited for this container.
     fn conclude(&self, end: ContainerEnd) {
         self.link.calls.cancel_awaited();
+        self.link.errands.cancel_all();
         let was_starting = self.seat.is_starting();
         let left = self.seat.leave();
         let unexpected = left.end.is_none() || !left.dispositions.is_empty();

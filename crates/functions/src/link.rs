@@ -12,6 +12,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use crate::answer::{CallAnswer, CallStatus};
 use crate::call::{Caller, Outcome};
 use crate::calls::Calls;
+use crate::errands::OpenErrands;
 use crate::holdings::Held;
 
 /// With more than this under way or unread, nothing is read from a container.
@@ -28,6 +29,8 @@ pub(crate) struct Link {
     wake: OwnedFd,
     /// The calls that the runner has made.
     pub(crate) calls: Calls,
+    /// What else it has asked for.
+    pub(crate) errands: Arc<OpenErrands>,
     /// The weight of their inputs, but for those that were spawned.
     inputs: AtomicUsize,
 }
@@ -38,6 +41,7 @@ impl Link {
             sender: QueuedSender::new(socket),
             wake: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
             calls: Calls::default(),
+            errands: Arc::default(),
             inputs: AtomicUsize::new(0),
         })
     }
@@ -58,7 +62,7 @@ impl Link {
     /// Answers one of the runner's calls. One that is gone needs no answer; its end is noticed by the reading side.
     pub(crate) fn answer(&self, answer: &CallAnswer, payload: Payload) {
         let Err(error) = self.send(&answer.encode(), &Arc::new(payload)) else { return };
-        if let CallAnswer::Result { call, .. } = answer {
+        if let CallAnswer::Result { call, .. } | CallAnswer::Done { call, .. } = answer {
             // If only the payload was the trouble, the runner still learns of it; if it is gone, this fails too.
             let message = format!("the result could not be handed over: {error}");
             let status = CallStatus::error(ErrorClass::ExecutionError, message);

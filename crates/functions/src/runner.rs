@@ -250,6 +250,14 @@ pub enum FromRunner {
     },
     /// An input's result; the payload holds the value or the exception.
     Result(RunnerResult),
+    /// Do something with dictionaries and queues.
+    Collection {
+        /// The runner's label, as of a call.
+        call: u64,
+        /// What.
+        #[serde(flatten)]
+        errand: Map<String, Value>,
+    },
 }
 
 impl FromRunner {

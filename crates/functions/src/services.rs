@@ -11,6 +11,7 @@ use crate::answer::CallStatus;
 use crate::calls::{Calls, NamedVariant};
 use crate::deadlock;
 use crate::elsewhere::{AppReference, Elsewhere, OtherApp};
+use crate::errands::Errands;
 use crate::holdings::Holdings;
 use crate::ids::CallId;
 use crate::options::PoolOptions;
@@ -38,6 +39,8 @@ pub struct Services {
     when_empty: OnceLock<Box<dyn Fn() + Send + Sync>>,
     /// What reaches other apps.
     elsewhere: OnceLock<Arc<dyn Elsewhere>>,
+    /// What does the errands of containers.
+    errands: OnceLock<Arc<dyn Errands>>,
 }
 
 /// The pools of variants, by what tells these apart.
@@ -71,6 +74,7 @@ impl Services {
                 holdings: Arc::default(),
                 when_empty: OnceLock::new(),
                 elsewhere: OnceLock::new(),
+                errands: OnceLock::new(),
             }
         });
         services.pools.values().for_each(|pool| pool.warm());
@@ -187,6 +191,16 @@ impl Services {
     /// Another app, if there is a way to any.
     pub(crate) fn other_app(&self, app: &AppReference) -> Option<Arc<dyn OtherApp>> {
         self.elsewhere.get().map(|elsewhere| elsewhere.app(app))
+    }
+
+    /// Has errands of containers done; without it they are refused.
+    pub fn do_errands_by(&self, errands: Arc<dyn Errands>) {
+        // Said once, by whoever has made them.
+        let _ = self.errands.set(errands);
+    }
+
+    pub(crate) fn errands(&self) -> Option<Arc<dyn Errands>> {
+        self.errands.get().cloned()
     }
 
     pub(crate) fn tell_of_empty_pool(&self) {

@@ -143,6 +143,13 @@ class Conversation:
         self.send_frame(AWAIT % (number, call_id.encode()))
         return number
 
+    def start_errand(self, receiver: Receiver, body: dict[str, Any], payload: Payload) -> int:
+        """Asks for something that is answered like a call, and given up like one."""
+        number = next(self._numbers)
+        self._pending[number] = receiver
+        self.send_frame(encode_json({"type": "collection", "call": number, **body}).encode(), payload)
+        return number
+
     def prepare_call(
         self, receiver: Receiver, function: bytes, spawned: bool = False, first: int | None = None
     ) -> tuple[int, bytes]:

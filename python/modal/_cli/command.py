@@ -45,6 +45,11 @@ def _dispatch(words: list[str]) -> int:
         _flush_lines()
         _spare_own_objects()
         return deploy(words[1:])
+    if words[:1] in (["dict"], ["queue"]):
+        from modal._cli.collections import show
+
+        _flush_lines()
+        return show(words)
     options, rest = words, []
     if "--" in words:
         cut = words.index("--")

@@ -42,12 +42,21 @@ def errand(kind: str, body: dict[str, Any], fds: tuple[int, ...] = (), engine: E
 
 def listed(kind: str, environment: str | None, count: int | None, before: Any) -> list[dict[str, Any]]:
     """What is kept of a kind and was made before that time (a datetime, or an ISO date), the newest first."""
-    if count is not None and (not isinstance(count, int) or isinstance(count, bool) or count < 0):
-        raise InvalidError(f"`max_objects` takes a number of objects, not `{count!r}`", hint="leave it away for all")
+    _check_count(count)
+    return newest(errand(kind, {"do": "list", "environment": environment_or_default(environment)}), count, before)
+
+
+def newest(found: list[dict[str, Any]], count: int | None, before: Any) -> list[dict[str, Any]]:
+    """The newest first of what was found and made before that time."""
+    _check_count(count)
     limit = None if before is None else _seconds(before)
-    found = errand(kind, {"do": "list", "environment": environment_or_default(environment)})
     chosen = [each for each in found if limit is None or each["created"] < limit]
     return sorted(chosen, key=lambda each: each["created"], reverse=True)[:count]
+
+
+def _check_count(count: object) -> None:
+    if count is not None and (not isinstance(count, int) or isinstance(count, bool) or count < 0):
+        raise InvalidError(f"`max_objects` takes a number of objects, not `{count!r}`", hint="leave it away for all")
 
 
 def _seconds(time: Any) -> float:

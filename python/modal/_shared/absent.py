@@ -26,7 +26,6 @@ _INPUTS = "give what identifies an input to the function as an argument"
 #: Names of `modal` itself, and what to do without them.
 NAMES = {
     **dict.fromkeys(("CloudBucketMount", "NetworkFileSystem"), _STORAGE),
-    **dict.fromkeys(("Dict", "Queue"), "pass data as arguments and results"),
     "Obj": "it is what calling a class of an app gives",
     **dict.fromkeys(("Server", "asgi_app", "fastapi_endpoint", "web_endpoint", "web_server", "wsgi_app"), _WEB),
     **dict.fromkeys(("Tunnel", "forward", "sessioned"), _WEB),
@@ -46,7 +45,6 @@ NAMES = {
 #: Modules of Modal's client, and what to do without them.
 MODULES = {
     **dict.fromkeys(("cloud_bucket_mount", "network_file_system"), _STORAGE),
-    **dict.fromkeys(("dict", "queue"), "pass data as arguments and results"),
     **dict.fromkeys(("server", "serving", "tunnel"), _WEB),
     "schedule": _SCHEDULES,
     **dict.fromkeys(("container_process", "file_io", "io_streams", "sandbox", "snapshot", "stream_type"), _SANDBOXES),

@@ -2,6 +2,7 @@
 
 pub(crate) mod app;
 mod ask;
+pub(crate) mod collections;
 pub(crate) mod completion;
 pub(crate) mod deploy;
 mod deployed;
@@ -15,6 +16,7 @@ mod image_export;
 mod image_names;
 mod image_push;
 mod image_table;
+mod listing;
 mod new_file;
 pub(crate) mod profile;
 mod prune;

@@ -5,7 +5,6 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, UNIX_EPOCH};
 
 use lamina_engine::named_secrets;
 use lamina_ground::seconds_since_1970;
@@ -13,6 +12,7 @@ use lamina_secrets::{ListedSecret, SecretName, SecretsError};
 use serde_json::{Value, json};
 
 use super::ask::{confirm_removal, say};
+use super::listing::time;
 use super::{USAGE, dotenv, print, print_json};
 use crate::arguments::{CreateSecret, Removal, Secret};
 use crate::failure::Failure;
@@ -142,8 +142,7 @@ fn edited(name: &str) -> Result<String, Failure> {
 
 /// A secret as `--json` shows it.
 fn json(secret: &ListedSecret) -> Value {
-    let created = UNIX_EPOCH + Duration::from_secs(secret.created);
-    json!({ "name": secret.name, "created_at": humantime::format_rfc3339_seconds(created).to_string() })
+    json!({ "name": secret.name, "created_at": time(secret.created) })
 }
 
 /// The secrets, one a line.

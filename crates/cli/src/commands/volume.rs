@@ -5,7 +5,6 @@ use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, UNIX_EPOCH};
 
 use fs_err::File;
 use lamina_engine::{Engine, Entry, EntryKind, Options, Upload, Volume, VolumeError, VolumeName, Volumes};
@@ -13,6 +12,7 @@ use lamina_ground::{ErrorClass, seconds_since_1970};
 use serde_json::{Value, json};
 
 use super::ask::{confirm_removal, say};
+use super::listing::{table, time};
 use super::new_file::NewFile;
 use super::{print, print_json};
 use crate::arguments::{Removal, VolumeCommand};
@@ -78,32 +78,18 @@ fn list(volumes: &[Volume], as_json: bool) -> Result<(), Failure> {
     if volumes.is_empty() {
         say("There are no volumes: `modal volume create` makes them.\n");
     }
-    print(table(volumes, seconds_since_1970()).as_bytes())
+    print(table(&rows(volumes), seconds_since_1970()).as_bytes())
+}
+
+/// The volumes, as they are listed for people.
+fn rows(volumes: &[Volume]) -> Vec<(String, u64)> {
+    let name = |volume: &Volume| volume.name.as_ref().map(|it| it.name.clone()).unwrap_or_default();
+    volumes.iter().map(|volume| (name(volume), volume.created)).collect()
 }
 
 /// A volume as `--json` shows it.
 fn listed(volume: &Volume) -> Value {
     json!({ "name": volume.name.as_ref().map(|it| &it.name), "created_at": time(volume.created), "id": volume.id })
-}
-
-fn time(seconds: u64) -> String {
-    humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(seconds)).to_string()
-}
-
-/// The volumes, one a line.
-fn table(volumes: &[Volume], now: u64) -> String {
-    let name = |volume: &Volume| volume.name.as_ref().map(|it| it.name.clone()).unwrap_or_default();
-    let mut table = String::new();
-    if volumes.is_empty() {
-        return table;
-    }
-    let width = volumes.iter().map(|volume| name(volume).len()).max().unwrap_or(0).max("name".len());
-    // Writing to a string does not fail.
-    let _ = writeln!(table, "{:width$}  created", "name");
-    for volume in volumes {
-        let _ = writeln!(table, "{:width$}  {}", name(volume), text::age(now.saturating_sub(volume.created)));
-    }
-    table
 }
 
 /// Files as a table for people, and as plain paths for programs that read lines.
@@ -294,7 +280,7 @@ mod tests {
     fn volumes_are_a_table() {
         let volume = |name| Volume { id: "vo-1".to_owned(), name: Some(named(name, "main")), created: 1_000 };
         let volumes = [volume("models"), volume("data")];
-        insta::assert_snapshot!(table(&volumes, 1_200), @r"
+        insta::assert_snapshot!(table(&rows(&volumes), 1_200), @r"
         name    created
         models  3 min ago
         data    3 min ago

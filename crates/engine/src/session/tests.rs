@@ -120,6 +120,25 @@ impl Fake {
     }
 }
 
+/// Errands that end when they are cancelled, but for those that are not to wait.
+struct Waiting;
+
+impl Errands for Waiting {
+    fn run(
+        &self,
+        errand: Map<String, Value>,
+        payload: Payload,
+        cancel: &CancelToken,
+    ) -> Result<(Value, Payload), CallStatus> {
+        let (told, cancelled) = std::sync::mpsc::channel();
+        let _guard = cancel.on_cancel(move || told.send(()).unwrap());
+        if errand["do"] == "wait" {
+            cancelled.recv().unwrap();
+        }
+        Ok((Value::Object(errand), payload))
+    }
+}
+
 impl Backend for Fake {
     fn start(&self, _: &Hello, app: &AppRequest, sink: &Sink, cancel: &CancelToken) -> Result<Started, Failure> {
         self.build(app, cancel)?;
@@ -154,6 +173,10 @@ impl Backend for Fake {
             SecretErrand::List { environment } => Ok(serde_json::json!([{ "name": environment }])),
             _ => Err(Failure::new(ErrorClass::NotFoundError, "no such secret")),
         }
+    }
+
+    fn errands(&self) -> Arc<dyn Errands> {
+        Arc::new(Waiting)
     }
 
     fn volume(&self, errand: VolumeErrand, fds: Vec<OwnedFd>) -> Result<serde_json::Value, Failure> {
@@ -341,6 +364,23 @@ fn errands_are_answered_with_what_was_asked_for() {
         python.sender.send(read.to_string().as_bytes(), b"", &[python.socket.as_fd()]).unwrap();
         let done = python.hear().0;
         assert_eq!((&done["request"], &done["value"]["descriptors"]), (&json!(3), &json!(1)));
+    });
+    outcome.unwrap();
+}
+
+#[test]
+fn requests_of_collections_are_answered_and_given_up_like_calls() {
+    let (outcome, ..) = session(&CancelToken::new(), |python| {
+        python.greet(true);
+        python.tell(&json!({"type": "collection", "call": 1, "do": "wait"}), b"x");
+        python.tell(&json!({"type": "collection", "call": 2, "do": "get"}), b"key");
+        let (answer, payload) = python.hear();
+        assert_eq!(answer, json!({"type": "result", "call": 2, "status": "ok", "value": {"do": "get"}}));
+        assert_eq!(payload, b"key");
+        python.tell(&json!({"type": "cancel", "call": 1}), b"");
+        assert_eq!(python.hear().0["call"], 1);
+        // The end of the connection ends what waits, or this would not end.
+        python.tell(&json!({"type": "collection", "call": 3, "do": "wait"}), b"");
     });
     outcome.unwrap();
 }
