@@ -618,7 +618,7 @@ mod tests {
 
     #[test]
     fn numbers_of_containers_change_where_they_are_given() {
-        let present = Scaling { minimum: 1, maximum: 3, buffer: 0, idle: Duration::from_secs(60) };
+        let present = Scaling { minimum: 1, maximum: 3, buffer: 0, idle: Duration::from_mins(1) };
         let applied = |text: &str| {
             let text = format!(r#"{{"type":"pool","request":1,"function":"f"{text}}}"#);
             match Request::decode(text.as_bytes()).unwrap() {
