@@ -202,6 +202,19 @@ def test_what_breaks_on_the_way_goes_on(modal: Modal, name: str, proxy: Proxy) -
     assert len(config["Layers"]) == 3
 
 
+def test_a_pull_needs_no_program(modal: Modal, name: str, real_registry: str) -> None:
+    tag = name.split(":", maxsplit=1)[0]
+    reference = f"{real_registry}/pulled/{tag}:v1"
+    modal("image", "push", name, reference)
+    pulled = modal("image", "pull", reference, "--name", f"{tag}:back").stdout.strip()
+    names = json.loads(modal("image", "names", "list", "--prefix", tag, "--json").stdout)
+    assert {each["tag"]: each["image"] for each in names} == {"v1": pulled, "back": pulled}
+    wrong = modal("image", "pull", reference, "--name", "im-x", check=False)
+    assert wrong.code == 1 and "cannot be the name of an image" in wrong.stderr
+    missing = modal("image", "pull", reference.replace(":v1", ":v2"), check=False)
+    assert missing.code == 1 and "has no image" in missing.stderr
+
+
 def test_a_push_that_fails_publishes_nothing(modal: Modal, name: str, proxy: Proxy) -> None:
     reference = f"{proxy.address}/gone/{name.split(':', maxsplit=1)[0]}:v1"
 

@@ -27,7 +27,7 @@ fn instead(group: Option<&str>, command: &str) -> Option<&'static str> {
             NO_ACCOUNT
         }
         (None, "setup" | "token") => NO_TOKEN,
-        (Some("image"), "pull" | "publish") => BUILD,
+        (Some("image"), "publish") => BUILD,
         _ => return None,
     })
 }
@@ -69,7 +69,7 @@ mod tests {
             &["setup"],
             &["token", "new"],
             &["app", "dashboard", "a"],
-            &["image", "pull", "x"],
+            &["image", "publish", "x"],
         ] {
             let said = said(words).unwrap_or_else(|| panic!("{words:?}"));
             assert!(said.contains("is not part of this version"), "{said}");

@@ -16,6 +16,7 @@ mod deferred;
 mod deploy;
 mod image_build;
 mod image_out;
+mod image_pull;
 mod profile;
 mod secret;
 mod volume;
@@ -26,6 +27,7 @@ pub(crate) use deferred::Deferred;
 pub(crate) use deploy::{Deploy, Strategy};
 pub(crate) use image_build::ImageBuild;
 pub(crate) use image_out::{ExportFormat, ImageExport, ImagePush, PackedAs, Packing};
+pub(crate) use image_pull::ImagePull;
 pub(crate) use profile::{Config, Profile};
 pub(crate) use secret::{CreateSecret, Secret};
 pub(crate) use volume::VolumeCommand;
@@ -316,6 +318,8 @@ pub(crate) enum ImageNames {
 pub(crate) enum Image {
     /// Build the image of a Dockerfile
     Build(Box<ImageBuild>),
+    /// Get an image from a registry
+    Pull(ImagePull),
     /// Send an image to a registry
     Push(ImagePush),
     /// Write an image into a file that other programs take

@@ -39,6 +39,10 @@ def _dispatch(words: list[str]) -> int:
         from modal._cli.build import build
 
         return build(words[1:])
+    if words[:1] == ["pull"]:
+        from modal._cli.pull import pull
+
+        return pull(words[1:])
     if words[:1] == ["deploy"]:
         from modal._cli.deploy import deploy
 

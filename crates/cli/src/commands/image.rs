@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::ask::say;
 use super::image_table::{one_line, table};
-use super::{image_build, image_export, image_names, image_push, print, print_json, prune};
+use super::{image_build, image_export, image_names, image_pull, image_push, print, print_json, prune};
 use crate::arguments::Image;
 use crate::failure::Failure;
 use crate::output::text;
@@ -21,13 +21,16 @@ pub(crate) fn image(image: &Image) -> Result<u8, Failure> {
     if let Image::Export(export) = image {
         return image_export::export(export);
     }
+    if let Image::Pull(pull) = image {
+        return image_pull::pull(pull);
+    }
     if let Image::Push(push) = image {
         return image_push::push(push);
     }
     let engine = Engine::open(&Options { works_on_full_disk: true, ..Options::default() })?;
     match image {
         // They have engines of their own.
-        Image::Build(_) | Image::Export(_) | Image::Push(_) => {}
+        Image::Build(_) | Image::Export(_) | Image::Pull(_) | Image::Push(_) => {}
         Image::List { json: true } => {
             let images = engine.images()?;
             print_json(&images.iter().map(Listed::from).collect::<Vec<_>>())?;

@@ -14,6 +14,7 @@ pub(crate) mod image;
 mod image_build;
 mod image_export;
 mod image_names;
+mod image_pull;
 mod image_push;
 mod image_table;
 mod listing;

@@ -1,0 +1,34 @@
+//! The arguments of `modal image pull`.
+
+use clap::Args;
+
+use super::{Environment, Output};
+
+/// `modal image pull`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  modal image pull python:3.11-slim
+  modal image pull registry.example/team/trainer:v1 --name trainer:v1
+
+The registry is asked what the tag is now; layers that are in the store are not fetched again. Programs take
+the image as `modal.Image.from_registry(REF)`, or by its name as `modal.Image.from_name(NAME)`.")]
+pub(crate) struct ImagePull {
+    /// The image's name in its registry, with a tag or a digest
+    #[arg(value_name = "REF")]
+    pub(crate) reference: String,
+
+    /// The name that the image gets here
+    #[arg(short, long, value_name = "NAME[:TAG]")]
+    pub(crate) name: Option<String>,
+
+    /// A named secret with the login, instead of the host's
+    #[arg(long, value_name = "NAME")]
+    pub(crate) secret: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) environment: Environment,
+
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
