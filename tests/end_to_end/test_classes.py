@@ -55,6 +55,24 @@ class Model(Base):
     def leave(self):
         print("left", self.name, flush=True)
 
+@app.function()
+def weights(name):
+    return len(name)
+
+@app.cls()
+class Prepared:
+    @modal.enter()
+    def load(self):
+        self.weights = weights.remote("abc")
+
+    @modal.enter()
+    async def load_more(self):
+        self.more = await weights.remote.aio("abcd")
+
+    @modal.method()
+    def run(self):
+        return self.weights, self.more, list(weights.map(["a", "bb"]))
+
 @app.cls()
 class Broken:
     @modal.enter()
@@ -78,6 +96,7 @@ def main():
     print(small.describe.spawn(9).get()[4], list(small.describe.starmap([(1,), (2,)]))[1][4])
     print(small.chain.remote(1), small.chain.remote(3), small.plain(), Model(name="x", size=3).describe.local()[:3])
     print(use.remote(small)[3] == first[3])
+    print(Prepared().run.remote())
     try:
         Broken().run.remote()
     except KeyError as error:
@@ -95,6 +114,7 @@ PRINTED = """('small', 7, ['base', 'small-True']) True 1 ('big', 13) False
 9 2
 1 1 8 ('x', 3, ['base'])
 True
+(3, 4, [1, 2])
 raised 'no weights' True
 TypeError the parameter `name` of `Model` is of type `str`, not `int`: 3
 False

@@ -105,7 +105,7 @@ class Port:
         self.is_in_user_code = False
         #: Hears of each input before it is executed, and of None after it, if anything asks which one runs.
         self.enter_input: Callable[[dict[str, Any] | None], object] | None = None
-        #: Whether the function's module is imported.
+        #: Whether the service's module is imported.
         self.is_ready = False
         #: The app of the function, where it is known here.
         self.app: App | None = None
@@ -227,7 +227,7 @@ def _start(port: Port) -> _Service | None:
             offer(port, _flush)
             _enter_user_code()
         found = _load_pickled(port, module, name) if module["kind"] == "serialized" else _load(port, module, name)
-        service = _class_service(control, found) if "methods" in control["service"] else _Service(found)
+        service = _class_service(port, control, found) if "methods" in control["service"] else _Service(found)
     except BaseException as error:
         _leave_user_code()
         doing = "importing `{}`".format(module["name"])
@@ -259,12 +259,14 @@ def _choose_how_to_serve(port: Port, service: _Service, control: dict[str, Any])
         listen(port)
 
 
-def _class_service(control: dict[str, Any], found: _Function) -> _Service:
+def _class_service(port: Port, control: dict[str, Any], found: _Function) -> _Service:
     """The instance of a class, on which the hooks have run that come before the first input."""
     from modal._runner.classes import Instance
 
     cls: Any = found.call
     instance = Instance(cls, control.get("parameters") or [])
+    # Hooks may call functions, unlike what is imported: that is over.
+    port.is_ready = True
     _enter_user_code()
     instance.enter()
     methods = instance.methods(control["service"]["methods"])
