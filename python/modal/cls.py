@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from modal._shared.api import Explained
+from modal._shared.api import Explained, in_thread
 from modal._shared.interpreter import encode_json
 from modal.exception import ExecutionError, InvalidError
 from modal.functions import Function, is_generator
@@ -390,6 +390,31 @@ class Obj:
     def __reduce__(self) -> tuple[Any, ...]:
         return rebuild_instance, (self._modal_cls, *self._modal_given)
 
+    @in_thread
+    def update_autoscaler(
+        self,
+        *,
+        min_containers: int | None = None,
+        max_containers: int | None = None,
+        scaledown_window: int | None = None,
+        buffer_containers: int | None = None,
+    ) -> None:
+        """Changes how many containers this instance has, until the app ends. What is not given stays as it is."""
+        from modal._shared.autoscaler import checked_changes
+
+        changes = {
+            "min_containers": min_containers,
+            "max_containers": max_containers,
+            "buffer_containers": buffer_containers,
+            "scaledown_window": scaledown_window,
+        }
+        methods = self._modal_cls._methods()
+        if not methods:
+            raise InvalidError(f"`{self._modal_cls._name}` has no methods, so nothing runs in containers of it")
+        given = {name: value for name, value in changes.items() if value is not None}
+        # Containers run all methods of their instance.
+        self._function(next(iter(methods)))._pool(**checked_changes(given))
+
     def _function(self, name: str) -> Function[Any, Any, Any]:
         """A method as a function of the app."""
         known = self._modal_functions.get(name)
@@ -600,6 +625,14 @@ class Method(_AnyFunction):
 
     def __reduce__(self) -> Any:
         return getattr, (self._instance, self._method)
+
+    @in_thread
+    def update_autoscaler(self, /, **changes: int | None) -> None:
+        """Refuses: methods share the containers of their instance."""
+        raise InvalidError(
+            f"`{self._name}` is a method, which has no containers of its own",
+            hint=f"change those of the instance: `{self._instance._modal_cls._name}(...).update_autoscaler(...)`",
+        )
 
     def _parameters(self) -> list[dict[str, str]]:
         return self._instance._wire_parameters()

@@ -189,6 +189,14 @@ def once():
         pass
     return os.environ["MODAL_TASK_ID"], sorted(name for _, name in socket.if_nameindex())
 
+@app.cls(scaledown_window=2)
+class Model:
+    size: int = modal.parameter(default=1)
+
+    @modal.method()
+    def run(self):
+        return self.size
+
 def until(condition):
     deadline = time.time() + 30
     while not condition():
@@ -205,6 +213,9 @@ def main():
     task.autoscaler.update(min_containers=None, max_containers=1)
     print(task.autoscaler.settings())
     until(lambda: task.get_current_stats().num_total_runners == 0)
+    Model(size=2).update_autoscaler(min_containers=1)
+    until(lambda: Model(size=2).run.get_current_stats().num_total_runners == 1)
+    print(Model(size=3).run.get_current_stats().num_total_runners)
     print(len({once.remote()[0] for _ in range(3)}), once.remote()[1])
 """
 
@@ -215,5 +226,6 @@ def test_how_many_containers_there_are(modal: Modal) -> None:
         "FunctionStats(backlog=0, num_total_runners=2, num_running_inputs=0, input_headroom=2) "
         "{'buffer_containers': 0, 'max_containers': 3, 'min_containers': 2, 'scaledown_window': 2}",
         "{'buffer_containers': 0, 'max_containers': 1, 'min_containers': 0, 'scaledown_window': 2}",
+        "0",
         "3 ['lo']",
     ]

@@ -189,6 +189,13 @@ def test_methods_of_the_class_need_an_instance():
         Model(name="a").describe.remote()
 
 
+def test_methods_have_no_containers_of_their_own():
+    with pytest.raises(InvalidError, match="has no containers of its own"):
+        Model(name="a").describe.update_autoscaler(min_containers=1)
+    with pytest.raises(InvalidError, match="`scaledown_window` takes a whole number from 2 to 3600"):
+        Model(name="a").update_autoscaler(scaledown_window=1)
+
+
 def test_a_parameter_with_a_default_comes_last():
     wrong = make("    a: int = modal.parameter(default=1)\n    b: int = modal.parameter()\n    def f(self): pass")
     with pytest.raises(ValueError, match="`b` of `Made` has no default and follows `a`"):
