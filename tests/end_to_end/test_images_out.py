@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import tarfile
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -234,3 +235,19 @@ def test_a_push_that_fails_publishes_nothing(modal: Modal, name: str, proxy: Pro
     assert usage.code == 2 and "`UPPER` names no image" in usage.stderr
     proxy.faults = {}
     modal("image", "push", name, reference)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="podman has its storage and control groups as root only")
+def test_podman_runs_what_comes_out(modal: Modal, name: str, tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory(prefix="podman-") as short:
+        # Paths of more than fifty letters are too long for it.
+        podman = ["podman", "--root", f"{tmp_path}/storage", "--runroot", short, "--storage-driver", "vfs"]
+        podman += ["--runtime", "runc", "--cgroup-manager", "cgroupfs", "--events-backend", "file"]
+        for kind, compression in (("oci-archive", "zstd"), ("docker-archive", "none")):
+            path = tmp_path / f"{kind}.tar"
+            modal("image", "export", name, "--format", kind, "-o", str(path), "--compression", compression)
+            loaded = peer(*podman, "load", "--quiet", "-i", path).split()[-1]
+            # Its own limits are more than some machines allow.
+            limits = ["--network", "host", "--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"]
+            assert peer(*podman, "run", "--rm", *limits, loaded).split() == [name.split(":", maxsplit=1)[0], "b"]
+            peer(*podman, "rmi", loaded)
