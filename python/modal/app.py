@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 
 from modal._shared.api import Bound, Explained, explain_on_instance, in_thread, refuse_keywords, with_aio
+from modal._shared.declaration import Settings
+from modal._shared.declaration import is_generator as yields_values
 from modal._shared.errors import trim_traceback
 from modal.exception import ImageBuildError, InvalidError
-from modal.functions import Function, Settings
-from modal.functions import is_generator as yields_values
+from modal.functions import Function
 from modal.image import Image
 
 TYPE_CHECKING = False
@@ -20,8 +21,9 @@ if TYPE_CHECKING:
     from typing_extensions import dataclass_transform
 
     from modal._client.engine import Engine
+    from modal._shared.declaration import Amount
     from modal.cls import Cls, parameter
-    from modal.functions import Amount, Decorator
+    from modal.functions import Decorator
     from modal.retries import Retries
     from modal.secret import Secret
     from modal.volume import Place, Volume

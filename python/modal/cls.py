@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 
 from modal._shared.api import Explained, in_thread
+from modal._shared.declaration import is_generator
 from modal._shared.interpreter import encode_json
 from modal.exception import ExecutionError, InvalidError
-from modal.functions import Function, is_generator
+from modal.functions import Function
 from modal.partial_function import (
     ENTER,
     SNAP_ENTER,
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
     from modal._calls.conversation import Conversation
+    from modal._shared.declaration import Amount, Settings
     from modal.app import App, Volumes
-    from modal.functions import Amount, Settings
     from modal.retries import Retries
     from modal.secret import Secret
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 
 from modal._shared.api import Explained, explain_on_instance, in_thread, with_aio
+from modal._shared.declaration import Settings, is_generator, packer
 from modal._shared.errors import engine_error, unpack_exception
 from modal._shared.interpreter import decode_json, encode_json
-from modal._shared.payload import pack_any, pack_plain, unpack
+from modal._shared.payload import pack_plain, unpack
 from modal.exception import DeserializationError, ExecutionError, InvalidError, SerializationError
 
 TYPE_CHECKING = False
@@ -27,16 +28,14 @@ if TYPE_CHECKING:
     from modal._calls.conversation import Conversation
     from modal._shared.api import Bound
     from modal._shared.autoscaler import Autoscaler, FunctionStats
+    from modal._shared.declaration import Amount
     from modal._shared.payload import Payload
     from modal.app import App, Volumes
     from modal.cls import Cls
     from modal.function_call import FunctionCall
-    from modal.image import Image
     from modal.retries import Retries
     from modal.secret import Secret
-    from modal.volume import Volume
 
-    Amount = Union[float, tuple[float, float], None]
     Source = Union[Iterable[Any], AsyncIterable[Any]]
 
     P = ParamSpec("P")
@@ -70,65 +69,8 @@ if TYPE_CHECKING:
 else:
     from modal._shared.api import Generic, L, P, R
 
-#: `pickle` writes larger pieces than this only for single values.
-NAMES_LIMIT = 128 << 10
-
 #: Every function of this process by module and name; the runner looks its function up here.
 _declared: dict[tuple[str, str], Function[Any, Any, Any]] = {}
-
-
-class Settings:
-    """What `@app.function` was given, checked."""
-
-    __slots__ = (
-        "cpu",
-        "enable_memory_snapshot",
-        "env",
-        "gpu",
-        "image",
-        "include_source",
-        "max_containers",
-        "memory",
-        "retries",
-        "scaling",
-        "secrets",
-        "serialized",
-        "timeout",
-        "volumes",
-    )
-
-    def __init__(
-        self,
-        image: Image | None,
-        env: dict[str, str],
-        secrets: Iterable[Secret],
-        timeout: int,
-        retries: Retries | None,
-        cpu: Amount,
-        memory: Amount,
-        max_containers: int | None,
-        serialized: bool,
-        include_source: bool | None,
-        volumes: dict[str, Volume],
-        gpu: list[str],
-        enable_memory_snapshot: bool = False,
-        scaling: dict[str, Any] | None = None,
-    ) -> None:
-        #: How many containers there are and how many inputs they run, as the engine gets it.
-        self.scaling = scaling or {}
-        self.enable_memory_snapshot = enable_memory_snapshot
-        self.volumes = volumes
-        self.gpu = gpu
-        self.image = image
-        self.env = env
-        self.secrets = secrets
-        self.timeout = timeout
-        self.retries = retries
-        self.cpu = cpu
-        self.memory = memory
-        self.max_containers = max_containers
-        self.serialized = serialized
-        self.include_source = include_source
 
 
 def _yielding(method: Any) -> Yielding:
@@ -161,7 +103,7 @@ class Function(Generic[P, R, L], metaclass=Explained):
         self._app = app
         self._name = name
         self._settings = settings
-        self._packer = _packer(raw.__module__, settings.serialized)
+        self._packer = packer(raw.__module__, settings.serialized)
         self._engine: Conversation | None = None
         #: The name as it stands in control messages, once the app runs.
         self._wire_name = b""
@@ -672,36 +614,6 @@ def __getattr__(name: str) -> object:
 
         return FunctionCall
     raise AttributeError(f"module `{__name__}` has no attribute `{name}`")
-
-
-def _packer(module: str, serialized: bool) -> Callable[[Any], Payload]:
-    """What pickles the arguments of a function: by value what is of a module that its container has not."""
-    if serialized:
-        return _pack_by_value
-    return pack_any if module == "__main__" else _pack_without_main
-
-
-def _pack_without_main(value: Any) -> Payload:
-    """Pickles a value; by value if it may refer to this process's `__main__`, which is another module over there."""
-    payload = pack_any(value)
-    if isinstance(payload, bytes):
-        names_main = b"__main__" in payload
-    else:
-        # The large parts of a large payload are data, and no names.
-        names_main = any(b"__main__" in part for part in payload.parts if len(part) <= NAMES_LIMIT)
-    return _pack_by_value(value) if names_main else payload
-
-
-def _pack_by_value(value: Any) -> Payload:
-    from modal._shared.serialized import pack_by_value
-
-    return pack_by_value(value)
-
-
-def is_generator(function: Callable[..., Any]) -> bool:
-    """Whether calling a function gives a generator (`inspect.isgeneratorfunction` without `inspect`)."""
-    code = getattr(function, "__code__", None)
-    return bool(code is not None and code.co_flags & (0x20 | 0x200))
 
 
 def declared(module: str, name: str) -> Function[Any, Any, Any] | None:

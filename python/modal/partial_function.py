@@ -11,7 +11,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import Concatenate
 
-    from modal.functions import Function, Settings
+    from modal._shared.declaration import Settings
+    from modal.functions import Function
 
     P = ParamSpec("P")
     R = TypeVar("R", covariant=True)  # noqa: PLC0105
@@ -170,7 +171,7 @@ def batched(*positional: Any, max_batch_size: int, wait_ms: int) -> Callable[[F]
     wanted = batching(max_batch_size, wait_ms)
 
     def decorate(raw: Any) -> Any:
-        from modal.functions import is_generator
+        from modal._shared.declaration import is_generator
 
         _refuse_above_app("batched", raw)
         partial = raw if isinstance(raw, PartialFunction) else PartialFunction(raw)

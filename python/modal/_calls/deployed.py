@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from modal._shared.api import environment_or_default
+from modal._shared.declaration import packer
 from modal._shared.interpreter import encode_json
 from modal._shared.names import check_object_name
 from modal.exception import ExecutionError, InvalidError, NotFoundError
-from modal.functions import Function, _packer
+from modal.functions import Function
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class DeployedFunction(Function[..., "Any", "Any"]):
         self._given = given
         self._options = options or {}
         self._name = place[1] if method is None else f"{place[1]}.{method}"
-        self._packer = _packer("", False)
+        self._packer = packer("", False)
         self._service = None
         self._class = None
         self._engine = None

@@ -48,7 +48,7 @@ class _Method:
 
     @property
     def _is_generator(self) -> bool:
-        from modal.functions import is_generator
+        from modal._shared.declaration import is_generator
 
         return is_generator(self._raw)
 

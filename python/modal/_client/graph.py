@@ -6,10 +6,10 @@ from functools import partial
 
 from modal._client.source import locate, with_qualname
 from modal._shared.api import environment_or_default
+from modal._shared.declaration import is_generator
 from modal._shared.errors import is_report
 from modal._shared.settings import is_on, setting
 from modal.exception import InvalidError, VersionError
-from modal.functions import is_generator
 from modal.image import Image
 
 TYPE_CHECKING = False

@@ -196,7 +196,7 @@ class _Function:
     __slots__ = ("call", "flags", "is_generator", "pack")
 
     def __init__(self, call: Callable[..., Any], pack: Callable[[Any], Payload] = pack_any) -> None:
-        from modal.functions import is_generator
+        from modal._shared.declaration import is_generator
 
         self.call = call
         self.is_generator = is_generator(call)

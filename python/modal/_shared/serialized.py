@@ -95,8 +95,8 @@ def rebuild_function(name: str, raw: Callable[..., Any], origin: str) -> Functio
 
 def rebuild_class(name: str, user_class: type, origin: str) -> Cls:
     """A class of an app on the other side. Its body may not be there yet, if it is a part of what is read."""
+    from modal._shared.declaration import Settings
     from modal.app import DEFAULT_TIMEOUT
-    from modal.functions import Settings
 
     settings = Settings(None, {}, (), DEFAULT_TIMEOUT, None, None, None, None, True, None, {}, [])
     return _app_of(origin)._add_class(user_class, settings, name)

@@ -1,0 +1,105 @@
+"""What functions and classes of an app are declared with, and how their arguments are pickled."""
+
+from __future__ import annotations
+
+from modal._shared.payload import pack_any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any, Union
+
+    from modal._shared.payload import Payload
+    from modal.image import Image
+    from modal.retries import Retries
+    from modal.secret import Secret
+    from modal.volume import Volume
+
+    Amount = Union[float, tuple[float, float], None]
+
+#: `pickle` writes larger pieces than this only for single values.
+NAMES_LIMIT = 128 << 10
+
+
+class Settings:
+    """What `@app.function` was given, checked."""
+
+    __slots__ = (
+        "cpu",
+        "enable_memory_snapshot",
+        "env",
+        "gpu",
+        "image",
+        "include_source",
+        "max_containers",
+        "memory",
+        "retries",
+        "scaling",
+        "secrets",
+        "serialized",
+        "timeout",
+        "volumes",
+    )
+
+    def __init__(
+        self,
+        image: Image | None,
+        env: dict[str, str],
+        secrets: Iterable[Secret],
+        timeout: int,
+        retries: Retries | None,
+        cpu: Amount,
+        memory: Amount,
+        max_containers: int | None,
+        serialized: bool,
+        include_source: bool | None,
+        volumes: dict[str, Volume],
+        gpu: list[str],
+        enable_memory_snapshot: bool = False,
+        scaling: dict[str, Any] | None = None,
+    ) -> None:
+        #: How many containers there are and how many inputs they run, as the engine gets it.
+        self.scaling = scaling or {}
+        self.enable_memory_snapshot = enable_memory_snapshot
+        self.volumes = volumes
+        self.gpu = gpu
+        self.image = image
+        self.env = env
+        self.secrets = secrets
+        self.timeout = timeout
+        self.retries = retries
+        self.cpu = cpu
+        self.memory = memory
+        self.max_containers = max_containers
+        self.serialized = serialized
+        self.include_source = include_source
+
+
+def packer(module: str, serialized: bool) -> Callable[[Any], Payload]:
+    """What pickles the arguments of a function: by value what is of a module that its container has not."""
+    if serialized:
+        return _pack_by_value
+    return pack_any if module == "__main__" else _pack_without_main
+
+
+def _pack_without_main(value: Any) -> Payload:
+    """Pickles a value; by value if it may refer to this process's `__main__`, which is another module over there."""
+    payload = pack_any(value)
+    if isinstance(payload, bytes):
+        names_main = b"__main__" in payload
+    else:
+        # The large parts of a large payload are data, and no names.
+        names_main = any(b"__main__" in part for part in payload.parts if len(part) <= NAMES_LIMIT)
+    return _pack_by_value(value) if names_main else payload
+
+
+def _pack_by_value(value: Any) -> Payload:
+    from modal._shared.serialized import pack_by_value
+
+    return pack_by_value(value)
+
+
+def is_generator(function: Callable[..., Any]) -> bool:
+    """Whether calling a function gives a generator (`inspect.isgeneratorfunction` without `inspect`)."""
+    code = getattr(function, "__code__", None)
+    return bool(code is not None and code.co_flags & (0x20 | 0x200))
