@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Modal
+from conftest import Modal, command
 from played_proxy import Proxy, proxying
 
 BUILD = """
@@ -130,6 +130,11 @@ def test_what_cannot_be_exported_is_said(modal: Modal, tmp_path: Path) -> None:
         """,
     )
     image = modal.python("app.py").stdout.strip()
+    # A disk that is full is not the store's.
+    root = modal.run(
+        ["sh", "-c", f"{command()} image export {image} --format rootfs-tar -o - > /dev/full"], check=False
+    )
+    assert root.code == 1 and "what leaves the store" in root.stderr and "disk of the store" not in root.stderr
     assert "`/d/.wh.x` cannot be in an image" in refused(image, "--format", "oci-archive", "-o", "x.tar")
     (tmp_path / "full").mkdir()
     (tmp_path / "full/x").touch()

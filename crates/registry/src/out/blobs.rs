@@ -2,11 +2,11 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 
 use lamina_events::CancelToken;
 use lamina_image::{Digest, Hasher};
-use lamina_store::{ArchiveRecord, Store, StoreError};
+use lamina_store::{ArchiveRecord, Job, Store, StoreError};
 
 use super::compress::{compress, decompressed};
 use super::layer_tar::{WriteLayer, WriteRoot};
@@ -138,16 +138,17 @@ impl Archives<'_> {
     }
 
     /// Writes what layers are together into a file.
-    pub(super) fn write_root(self, layers: &[OutLayer], output: &OwnedFd) -> Result<(), RegistryError> {
+    pub(super) fn write_root(self, layers: &[OutLayer], mut output: File) -> Result<(), RegistryError> {
         let layers = layers.iter().map(|layer| WriteLayer { layer: layer.digest, times: self.how_for(layer).times });
         let job = WriteRoot { layers: layers.collect() };
-        Ok(self.store.job(&job, &[output.as_fd()])?)
+        // By way of this process, so that a full disk there is not taken for one of the store.
+        self.written(&job, |reader| io::copy(reader, &mut output).map(drop))
     }
 
     /// Reads what a job writes.
-    fn written<T>(
+    fn written<J: Job<Output = ()> + Sync, T>(
         self,
-        job: &WriteLayer,
+        job: &J,
         read: impl FnOnce(&mut dyn Read) -> io::Result<T>,
     ) -> Result<T, RegistryError> {
         let (reader, writer) = io::pipe()?;

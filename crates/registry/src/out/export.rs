@@ -61,7 +61,7 @@ impl Outgoing<'_> {
     /// When a layer cannot be read, holds what no archive can, or the output cannot be written.
     pub fn write(&self, format: Format, output: OwnedFd, tag: Option<&str>) -> Result<(), RegistryError> {
         if format == Format::RootfsTar {
-            return self.archives().write_root(&self.layers, &output);
+            return self.archives().write_root(&self.layers, File::from(output));
         }
         let mut writer = Writer::new(BufWriter::with_capacity(1 << 20, File::from(output)));
         writer.set_times(Times::Constant);
