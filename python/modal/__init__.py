@@ -50,6 +50,8 @@ if TYPE_CHECKING:
     from modal.partial_function import method as method
     from modal.queue import Queue as Queue
     from modal.retries import Retries as Retries
+    from modal.schedule import Cron as Cron
+    from modal.schedule import Period as Period
     from modal.secret import Secret as Secret
     from modal.volume import Volume as Volume
 
@@ -58,11 +60,13 @@ __version__ = "0.1.0"
 __all__ = [
     "App",
     "Cls",
+    "Cron",
     "Dict",
     "FilePatternMatcher",
     "Function",
     "FunctionCall",
     "Image",
+    "Period",
     "Queue",
     "Retries",
     "Secret",
@@ -84,11 +88,13 @@ __all__ = [
 _HOMES = {
     "App": "modal.app",
     "Cls": "modal.cls",
+    "Cron": "modal.schedule",
     "Dict": "modal.dict",
     "FilePatternMatcher": "modal.file_pattern_matcher",
     "Function": "modal.functions",
     "FunctionCall": "modal.function_call",
     "Image": "modal.image",
+    "Period": "modal.schedule",
     "Queue": "modal.queue",
     "Retries": "modal.retries",
     "Secret": "modal.secret",

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from modal.cls import Cls, parameter
     from modal.functions import Decorator
     from modal.retries import Retries
+    from modal.schedule import Schedule
     from modal.secret import Secret
     from modal.volume import Place, Volume
 
@@ -248,6 +249,7 @@ class App(metaclass=Explained):
         block_network: bool = False,
         single_use_containers: bool = False,
         max_inputs: int | None = None,
+        schedule: Schedule | None = None,
         **unsupported: Any,
     ) -> Decorator:
         """Makes a function of the app out of the function below.
@@ -265,6 +267,7 @@ class App(metaclass=Explained):
         `max_containers` run at a time, at least `min_containers`, and as long as there are inputs `buffer_containers`
         more than these need; one without an input goes after `scaledown_window` seconds (60). `startup_timeout` is the
         time to get ready, `single_use_containers` run one input each, and with `block_network` they have no network.
+        Once the app is deployed, a function with a `schedule` (`modal.Period`, `modal.Cron`) runs by itself.
         With ``serialized=True`` the function itself is sent to its containers, not
         the module that defines it: for notebooks, and functions inside functions.
         """
@@ -299,6 +302,10 @@ class App(metaclass=Explained):
             ),
         )
         _check_limits(settings)
+        if schedule is not None:
+            from modal.schedule import check_kind
+
+            check_kind(schedule)
 
         def decorate(raw: Callable[P, R]) -> Function[P, Any, R]:
             partial = sys.modules.get("modal.partial_function")
@@ -322,6 +329,11 @@ class App(metaclass=Explained):
 
                 warnings.warn(f"the app has two functions of the name `{known}`; the later one counts", stacklevel=2)
             function: Function[P, Any, R] = Function(raw, self, known, settings)
+            if schedule is not None:
+                from modal.schedule import check_callable
+
+                check_callable(raw, known)
+                function._schedule = schedule
             self._functions[known] = function
             return function
 

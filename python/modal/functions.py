@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from modal.cls import Cls
     from modal.function_call import FunctionCall
     from modal.retries import Retries
+    from modal.schedule import Schedule
     from modal.secret import Secret
 
     Source = Union[Iterable[Any], AsyncIterable[Any]]
@@ -91,6 +92,8 @@ class Function(Generic[P, R, L], metaclass=Explained):
     In event loops: ``await describe.remote.aio(rows)``, ``async for result in describe.map.aio(batches)``.
     """
 
+    #: When it runs by itself, where its app is deployed.
+    _schedule: Schedule | None = None
     #: What this is a variant or a method of; None for what was declared as it is.
     _service: Function[Any, Any, Any] | None = None
     #: The options that it has otherwise than what was declared.

@@ -502,3 +502,32 @@ def test_classes_are_called_by_their_names(deployed: Deployed) -> None:
         f"NotFoundError `nested` of the app `{deployed.name}` is a function, not a class",
         "InvalidError `Model.each` is a generator, whose values only `.remote_gen` can take",
     ]
+
+
+SCHEDULED = """
+import modal
+
+app = modal.App({name!r}, image=modal.Image.debian_slim(python_version="3.11"))
+
+
+@app.function(schedule=modal.{schedule})
+def tick(word: str = "tick") -> None:
+    print(word, flush=True)
+"""
+
+
+def test_functions_with_a_schedule_run_by_themselves(deployed: Deployed) -> None:
+    modal = deployed.modal
+    modal.write("app.py", SCHEDULED.format(name=deployed.name, schedule="Period(seconds=1)"))
+    modal("deploy", "app.py")
+    until = time.monotonic() + PATIENCE
+    while modal("app", "logs", deployed.name).stdout.count("tick\n") < 3:
+        assert time.monotonic() < until, "it does not run"
+        time.sleep(0.2)
+    assert deployed.host() is not None
+    assert deployed.listed()["next_run"] is not None
+    modal.write("app.py", SCHEDULED.format(name=deployed.name, schedule='Cron("0 0 * * * *")'))
+    failed = modal("deploy", "app.py", check=False)
+    assert failed.code == 1 and "the schedule of `tick` makes no sense: `0 0 * * * *` has 6 fields" in failed.stderr
+    modal("app", "stop", "--yes", deployed.name)
+    clean(modal)

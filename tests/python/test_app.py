@@ -250,7 +250,7 @@ def test_unknown_names_explain_themselves():
     ("keywords", "message", "hint"),
     [
         ({"max_container": 1}, "`@app.function` does not take `max_container`", "did you mean `max_containers`?"),
-        ({"schedule": 5}, "does not take `schedule`", "cron"),
+        ({"schedule": 5}, "takes a `modal.Period` or `modal.Cron`, not `5`", "modal.Cron"),
     ],
 )
 def test_unknown_keywords_are_named(keywords, message, hint):

@@ -158,7 +158,6 @@ def test_containers_do_not_repeat_what_was_said(monkeypatch, recwarn):
 @pytest.mark.parametrize(
     ("use", "words"),
     [
-        (lambda: modal.App("a").function(schedule="daily"), ("@app.function", "schedule", "cron")),
         (lambda: modal.App("a").function(kep_warm=None), ("@app.function", "kep_warm", "it takes `image`")),
         (
             lambda: modal.Image.debian_slim().run_commands("x", nv=1),

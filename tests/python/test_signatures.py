@@ -48,6 +48,7 @@ SIGNATURES = {
     "Cls.with_batching": "*, max_batch_size, wait_ms",
     "Cls.with_concurrency": "*, max_inputs, target_inputs=None",
     "Cls.with_options": WITH_OPTIONS,
+    "Cron": "cron_string, timezone='UTC'",
     "Dict.clear": "",
     "Dict.contains": "key",
     "Dict.from_id": "dict_id, client=None",
@@ -128,6 +129,7 @@ SIGNATURES = {
     "Image.uv_sync": "uv_project_dir='./', *, groups=None, extras=None, frozen=True, extra_options='', uv_version=None,"
     + ENVIRONMENT,
     "Image.workdir": "path",
+    "Period": "*, years=0, months=0, weeks=0, days=0, hours=0, minutes=0, seconds=0",
     "Queue.clear": "*, partition=None, all=False",
     "Queue.from_id": "queue_id, client=None",
     "Queue.from_name": "name, *, environment_name=None, create_if_missing=False, client=None",

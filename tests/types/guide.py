@@ -179,3 +179,11 @@ class Model:
 
 assert_type(Model().predict.remote("x"), list[float])
 assert_type(Model().later.remote(), int)
+
+
+@app.function(schedule=modal.Period(hours=4, seconds=0.5))
+def often() -> None: ...
+
+
+@app.function(schedule=modal.Cron("30 2 * * mon-fri", timezone="Europe/Berlin"))
+def daily() -> None: ...

@@ -25,7 +25,7 @@ use lamina_workshop::{HostPrograms, Workshop};
 use serde_json::{Value, json};
 
 use crate::collections::CollectionErrands;
-use crate::deployed::Ground;
+use crate::deployed::{Ground, check_schedules};
 use crate::host::{Host, Hosts, Running};
 use crate::local_files::{AppFiles, package};
 use crate::protocol::{
@@ -130,6 +130,7 @@ impl Backend for Engine {
     ) -> Result<Value, Failure> {
         // Before minutes pass with building.
         DeploymentName::new(&wanted.app.app.environment, wanted.app.app.name.as_deref().unwrap_or_default())?;
+        check_schedules(&wanted.app)?;
         let app = &*self.resolve(&wanted.app, sink)?;
         let functions: Vec<&FunctionRequest> = app.functions.iter().collect();
         let prepared = self.prepare(&Wanted { hello, app, functions: &functions, sink, cancel })?;

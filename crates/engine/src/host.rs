@@ -10,6 +10,7 @@ use lamina_functions::Services;
 use lamina_ground::{ErrorClass, random_id};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use crate::deployed::Schedule;
 use crate::protocol::{ClassRequest, Failure, FunctionRequest};
 
 /// Most clients that are attached to an app at a time: each has a thread and a connection.
@@ -36,6 +37,8 @@ pub(crate) struct Running {
     pub(crate) functions: BTreeMap<String, String>,
     /// Those that yield values instead of returning one.
     pub(crate) generators: BTreeSet<String>,
+    /// Those that run by themselves, where the app is deployed.
+    pub(crate) schedules: BTreeMap<String, Schedule>,
     /// What makes classes of those that are.
     pub(crate) classes: BTreeMap<String, ClassRequest>,
     /// How often a failed input of each runs again.
@@ -46,10 +49,11 @@ impl Running {
     /// These services, of these functions.
     pub(crate) fn new(services: Arc<Services>, all: &[FunctionRequest]) -> Arc<Self> {
         let generators = all.iter().filter(|one| one.is_generator).map(|one| one.name.clone()).collect();
+        let schedules = all.iter().filter_map(|one| Some((one.name.clone(), one.schedule.clone()?))).collect();
         let classes = all.iter().filter_map(|one| Some((one.name.clone(), one.class.clone()?))).collect();
         let retries = all.iter().filter_map(|one| Some((one.name.clone(), one.retries?.max_retries))).collect();
         let functions = services.names().map(|name| (name.to_owned(), random_id("fu"))).collect();
-        Arc::new(Self { services, functions, generators, classes, retries })
+        Arc::new(Self { services, functions, generators, schedules, classes, retries })
     }
 }
 

@@ -25,7 +25,7 @@ mod store_directory;
 mod variants;
 mod volumes;
 
-pub use deployed::{deployments, introduce, serve_deployed, take_over};
+pub use deployed::{deployments, introduce, next_run, serve_deployed, take_over};
 pub use engine::{Engine, Options, Removal, helpers_entry};
 pub use error::EngineError;
 pub use images::{ImageLayer, ImageLog};

@@ -13,6 +13,8 @@ use lamina_image::{Definition, FileSet, GpuRequest, SecretValues, VolumeMount};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::deployed::Schedule;
+
 /// Version of the protocol.
 pub const PROTOCOL: u32 = 3;
 
@@ -328,6 +330,9 @@ pub(crate) struct FunctionRequest {
     /// Whether it yields values instead of returning one.
     #[serde(default)]
     pub(crate) is_generator: bool,
+    /// When it runs by itself, once it is deployed.
+    #[serde(default)]
+    pub(crate) schedule: Option<Schedule>,
     /// How often a failed input runs again.
     #[serde(default)]
     pub(crate) retries: Option<RetriesRequest>,

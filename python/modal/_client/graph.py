@@ -129,6 +129,7 @@ class Graph:
             {
                 "name": function._name,
                 **self._class(function),
+                **({} if function._schedule is None else {"schedule": function._schedule._wire}),
                 "image": self.add_image(settings.image or app._default_image()),
                 "module": module,
                 "source": {"entries": source},

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
 
 _STORAGE = "use `modal.Volume`, or put files into the image with `Image.add_local_dir`"
 _WEB = "functions have no URLs yet: call them with `.remote` from a script"
-_SCHEDULES = "start `modal run` from cron or a systemd timer"
 _SANDBOXES = "run programs with `subprocess` inside a function, or open a shell with `modal shell`"
 _DEPLOYED = "use `modal.Function.from_name` for the functions of a deployed app"
 _ACCOUNT = "there is no account and no service: all runs on this machine"
@@ -29,7 +28,6 @@ NAMES = {
     "Obj": "it is what calling a class of an app gives",
     **dict.fromkeys(("Server", "asgi_app", "fastapi_endpoint", "web_endpoint", "web_server", "wsgi_app"), _WEB),
     **dict.fromkeys(("Tunnel", "forward", "sessioned"), _WEB),
-    **dict.fromkeys(("Cron", "Period"), _SCHEDULES),
     **dict.fromkeys(("ContainerProcess", "Probe", "Sandbox", "SandboxSnapshot"), _SANDBOXES),
     **dict.fromkeys(("Cluster", "clustered"), "there is one machine"),
     **dict.fromkeys(("Client", "Environment", "Workspace", "billing"), _ACCOUNT),
@@ -46,7 +44,6 @@ NAMES = {
 MODULES = {
     **dict.fromkeys(("cloud_bucket_mount", "network_file_system"), _STORAGE),
     **dict.fromkeys(("server", "serving", "tunnel"), _WEB),
-    "schedule": _SCHEDULES,
     **dict.fromkeys(("container_process", "file_io", "io_streams", "sandbox", "snapshot", "stream_type"), _SANDBOXES),
     **dict.fromkeys(("billing", "client", "environments", "token_flow", "workspace"), _ACCOUNT),
     **dict.fromkeys(("proxy", "scheduler_placement"), _NETWORK),
@@ -113,10 +110,10 @@ WITHOUT_EFFECT = {
     "Image.run_function": _HERE,
 }
 
-_FUNCTION = ("network_file_systems", "restrict_modal_access", "schedule")
+_FUNCTION = ("network_file_systems", "restrict_modal_access")
 #: Keywords of Modal's that are not here, by who takes them there. What asks for nothing is taken all the same.
 KEYWORDS = {
-    "@app.cls": tuple(name for name in _FUNCTION if name != "schedule"),
+    "@app.cls": _FUNCTION,
     "@app.function": _FUNCTION,
     "app.run": ("client", "detach", "environment_name", "show_progress", "stdout"),
     "Image.from_dockerfile": ("registry_secret",),
@@ -147,7 +144,6 @@ HINTS = {
     "environment_name": "set `MODAL_ENVIRONMENT`, or use `modal run --env`",
     "network_file_systems": _STORAGE,
     "restrict_modal_access": "leave it away: a container reaches its own app, and nothing of other ones",
-    "schedule": _SCHEDULES,
 }
 
 

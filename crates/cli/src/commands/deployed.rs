@@ -1,9 +1,10 @@
 //! What `modal app` does with deployed apps.
 
 use std::fmt::Write as _;
+use std::time::{Duration, UNIX_EPOCH};
 
 use lamina_apps::{AppState, AppsError, Deployment, DeploymentName, Version};
-use lamina_engine::{deployments, take_over};
+use lamina_engine::{deployments, next_run, take_over};
 use lamina_events::CancelToken;
 use lamina_ground::seconds_since_1970;
 use serde_json::{Value, json};
@@ -19,6 +20,8 @@ use crate::output::text;
 pub(crate) struct Listed {
     deployment: Deployment,
     runs: bool,
+    /// When it does something by itself next, in seconds since 1970.
+    next_run: Option<i64>,
 }
 
 /// All of them.
@@ -26,7 +29,8 @@ pub(crate) fn all() -> Result<Vec<Listed>, Failure> {
     let deployments = deployments()?;
     let listed = |deployment: Deployment| {
         let runs = deployments.host_state(&deployment.full_name()).is_ok_and(AppState::is_running);
-        Listed { deployment, runs }
+        let next_run = if deployment.is_deployed() { next_run(&deployments, &deployment) } else { None };
+        Listed { deployment, runs, next_run }
     };
     Ok(deployments.list()?.into_iter().map(listed).collect())
 }
@@ -158,7 +162,7 @@ fn repeat(deployment: &Deployment, number: u32, strategy: Strategy) -> Result<u8
 
 /// One as `--json` shows it.
 pub(crate) fn json(listed: &Listed) -> Value {
-    let Listed { deployment, runs } = listed;
+    let Listed { deployment, runs, next_run } = listed;
     json!({
         "id": deployment.id,
         "name": deployment.name,
@@ -166,6 +170,7 @@ pub(crate) fn json(listed: &Listed) -> Value {
         "state": if deployment.is_deployed() { "deployed" } else { "stopped" },
         "version": deployment.current,
         "running": runs,
+        "next_run": next_run,
         "tags": deployment.tags,
         "started": deployment.created,
         "ended": deployment.stopped,
@@ -190,20 +195,23 @@ pub(crate) fn table(apps: &[Listed], now: u64) -> String {
     // Writing to a string does not fail.
     let _ = writeln!(
         table,
-        "{:25}  {:names$}  {:environments$}  {:8}  {:7}  {:7}  created",
-        "id", "name", "environment", "state", "version", "process"
+        "{:25}  {:names$}  {:environments$}  {:8}  {:7}  {:7}  {:12}  next run",
+        "id", "name", "environment", "state", "version", "process", "created"
     );
     for listed in apps {
-        let Listed { deployment, runs } = listed;
+        let Listed { deployment, runs, next_run } = listed;
         let state = if deployment.is_deployed() { "deployed" } else { "stopped" };
         let created = text::age(now.saturating_sub(deployment.created));
         let version = format!("v{}", deployment.current);
         let process = if *runs { "runs" } else { "" };
+        let next = next_run.and_then(|next| u64::try_from(next).ok()).map(Duration::from_secs);
+        let next = next.map(|next| humantime::format_rfc3339_seconds(UNIX_EPOCH + next).to_string());
         let line = format!(
-            "{:25}  {}  {}  {state:8}  {version:7}  {process:7}  {created}",
+            "{:25}  {}  {}  {state:8}  {version:7}  {process:7}  {created:12}  {}",
             deployment.id,
             text::fit(&name(listed), names),
-            text::fit(&environment(listed), environments)
+            text::fit(&environment(listed), environments),
+            next.unwrap_or_default()
         );
         let _ = writeln!(table, "{}", line.trim_end());
     }
@@ -258,14 +266,14 @@ mod tests {
             tags: BTreeMap::new(),
             versions: vec![version(1, None), version(2, Some(1))],
         };
-        Listed { deployment, runs: stopped.is_none() }
+        Listed { deployment, runs: stopped.is_none(), next_run: stopped.is_none().then_some(1_000) }
     }
 
     #[test]
     fn deployed_apps_are_a_table() {
         insta::assert_snapshot!(table(&[listed("demo", None), listed("web", Some(1_100))], 1_200), @r"
-        id                         name  environment  state     version  process  created
-        ap-0123456789abcdefghijkl  demo  main         deployed  v2       runs     3 min ago
+        id                         name  environment  state     version  process  created       next run
+        ap-0123456789abcdefghijkl  demo  main         deployed  v2       runs     3 min ago     1970-01-01T00:16:40Z
         ap-0123456789abcdefghijkl  web   main         stopped   v2                3 min ago
         ");
         assert_eq!(table(&[], 0), "");

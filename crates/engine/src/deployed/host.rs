@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use lamina_apps::{AppListener, AppsError, Deployment, PendingCall, RunningHost};
 use lamina_events::Sink;
 use lamina_functions::{CallId, Callee, Caller, Calls};
@@ -15,6 +16,7 @@ use lamina_wire::Payload;
 use crate::Engine;
 
 use super::calls::{SpawnedCalls, pending};
+use super::timers::Timers;
 use crate::host::{Host, Running};
 use crate::protocol::Failure;
 use crate::session::{GUEST_PATIENCE, Keeper, Kept, Role, converse};
@@ -111,6 +113,8 @@ struct State {
     current: Option<(u32, Arc<Host>)>,
     /// Versions that clients have asked for by their numbers.
     pinned: HashMap<u32, Arc<Host>>,
+    /// What runs by itself.
+    timers: Timers,
     /// Former versions whose inputs have not ended.
     draining: Vec<Arc<Running>>,
 }
@@ -133,17 +137,24 @@ impl DeployedApp<'_> {
                 return;
             }
             let is_draining = self.drain();
+            let due = self.run_due();
             // Whoever has started this process is about to connect.
             let is_expecting = !self.was_used.load(Ordering::Relaxed) && begun.elapsed() < FIRST_CLIENT;
-            if !is_draining && !is_expecting && self.is_idle() && listener.close_if_unused() {
+            if !is_draining && !is_expecting && due.is_none() && self.is_idle() && listener.close_if_unused() {
                 return;
             }
-            self.changed.wait(match (is_draining, is_expecting) {
-                (true, _) => Some(WHILE_DRAINING),
-                (false, true) => Some(FIRST_CLIENT),
-                (false, false) => None,
-            });
+            let draining = is_draining.then_some(WHILE_DRAINING);
+            let expecting = is_expecting.then_some(FIRST_CLIENT);
+            self.changed.wait([draining, expecting, due].into_iter().flatten().min());
         }
+    }
+
+    /// Begins the runs that are due; how long to wait for the next, if there is one.
+    fn run_due(&self) -> Option<Duration> {
+        let mut state = self.lock();
+        let State { current, timers, .. } = &mut *state;
+        let (_, host) = current.as_ref().filter(|_| !timers.is_empty())?;
+        host.with_current(|running| timers.run_due(running, Timestamp::now(), self.sink))
     }
 
     /// Ends former versions whose inputs have ended; whether there are others.
@@ -169,7 +180,7 @@ impl DeployedApp<'_> {
     }
 
     fn stop(&self) {
-        let State { current, pinned, draining } = std::mem::take(&mut *self.lock());
+        let State { current, pinned, draining, .. } = std::mem::take(&mut *self.lock());
         for running in &draining {
             running.services.begin_stop();
         }
@@ -206,6 +217,7 @@ impl DeployedApp<'_> {
                 let former = host.replace(self.load(deployment, number)?);
                 *running = number;
                 state.draining.push(former);
+                state.timers = Timers::new(&host.current(), deployed(deployment), Timestamp::now());
             }
             return Ok(Arc::clone(host));
         }
@@ -214,6 +226,7 @@ impl DeployedApp<'_> {
             // It was stopped, and another app got its name.
             former.stop();
         }
+        state.timers = Timers::new(&host.current(), deployed(deployment), Timestamp::now());
         self.take_up(&host.current(), false)?;
         Ok(host)
     }
@@ -247,6 +260,11 @@ impl DeployedApp<'_> {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// When the present version was deployed, in seconds since 1970.
+fn deployed(deployment: &Deployment) -> u64 {
+    deployment.versions.last().map_or(deployment.created, |version| version.deployed)
 }
 
 impl Keeper for DeployedApp<'_> {

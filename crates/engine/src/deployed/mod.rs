@@ -5,6 +5,8 @@ mod content;
 mod host;
 mod notice;
 mod remote;
+mod schedule;
+mod timers;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -12,6 +14,8 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use lamina_apps::{AppsError, Deployment, DeploymentName, Deployments, NewVersion};
 use lamina_events::{CancelToken, Event, Sink};
 use lamina_functions::ServiceSpec;
@@ -23,12 +27,13 @@ use serde_json::{Value, json};
 
 use crate::app::spec;
 use crate::host::Running;
-use crate::protocol::{Answer, AppRequest, DeployRequest, DeploymentErrand, Failure, Hello};
+use crate::protocol::{Answer, AppRequest, DeployRequest, DeploymentErrand, Failure, FunctionRequest, Hello};
 use crate::{Engine, EngineError, store_directory, volumes};
 
 pub(crate) use content::{Content, Ground};
 pub use host::serve_deployed;
 pub(crate) use remote::Remotes;
+pub(crate) use schedule::Schedule;
 
 impl From<AppsError> for Failure {
     fn from(error: AppsError) -> Self {
@@ -130,10 +135,10 @@ impl Engine {
             self.deployments().deploy(&name, &new, cancel, waiting)?
         };
         if deployed.is_new {
-            if wanted.app.functions.iter().any(|function| function.min_containers > 0) {
-                // Containers are wanted before somebody calls: the process is there when this connection ends.
-                drop(self.deployments().connect(&name, cancel)?);
-            }
+            let stays = |one: &FunctionRequest| one.min_containers > 0 || one.schedule.is_some();
+            // As long as this connection is there, a process that has just been started does not end.
+            let stays = wanted.app.functions.iter().any(stays);
+            let _connected = if stays { Some(self.deployments().connect(&name, cancel)?) } else { None };
             take_over(&self.deployments(), &name, wanted.strategy.as_deref() == Some("recreate"))?;
         }
         Ok(json!({
@@ -202,6 +207,27 @@ impl Engine {
         }
         Ok(Running::new(self.services(&app, specs, sink), &app.functions))
     }
+}
+
+/// Refuses schedules that make no sense.
+pub(crate) fn check_schedules(app: &AppRequest) -> Result<(), Failure> {
+    for function in &app.functions {
+        if let Some(Err(wrong)) = function.schedule.as_ref().map(Schedule::plan) {
+            let message = format!("the schedule of `{}` makes no sense: {wrong}", function.name);
+            return Err(Failure::new(ErrorClass::InvalidError, message));
+        }
+    }
+    Ok(())
+}
+
+/// When a function of an app runs by itself next, in seconds since 1970, if its process runs; nothing if none does.
+#[must_use]
+pub fn next_run(deployments: &Deployments, deployment: &Deployment) -> Option<i64> {
+    let content = Content::read(deployments.content(deployment, None).ok()?).ok()?;
+    let (app, _) = content.into_parts().ok()?;
+    let begin = Timestamp::from_second(deployment.versions.last()?.deployed.cast_signed()).ok()?;
+    let plans = app.functions.iter().filter_map(|function| function.schedule.as_ref()?.plan().ok());
+    plans.filter_map(|plan| plan.next(begin, Timestamp::now(), &TimeZone::system())).min().map(Timestamp::as_second)
 }
 
 /// An app as programs know it.
