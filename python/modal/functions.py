@@ -448,7 +448,7 @@ class Function(Generic[P, R, L], metaclass=Explained):
         if not options:
             return self
         changed: Function[P, R, L] = object.__new__(type(self))
-        changed.__dict__.update(self.__dict__)
+        vars(changed).update(vars(self))
         changed._service = self._service or self
         changed._options = {**self._options, **options}
         changed._engine = None

@@ -26,14 +26,14 @@ class Target:
     """Something that `modal run` can run: a function, in a container, or a local entrypoint."""
 
     def __init__(self, found: Any, reference: str) -> None:
+        #: Calls it the way `modal run` does.
+        self.call: Callable[..., Any] = found.remote if _is_function(found) else found
         self.app: App = found._app
         self.name: str = found._name
         #: Whose parameters are options of the command line: the function, and before it the class of a method.
         self.raw: Callable[..., Any] = found._raw
         self.cls: Any = found._cls if isinstance(found, _Method) else None
         self.reference = reference
-        #: Calls it the way `modal run` does.
-        self.call: Callable[..., Any] = found.remote if _is_function(found) else found
 
 
 class _Method:

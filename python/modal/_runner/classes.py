@@ -48,8 +48,8 @@ class Instance:
         try:
             for hook in self._exits:
                 self._call(hook)
-        except BaseException:
-            sys.excepthook(*sys.exc_info())
+        except BaseException as error:
+            sys.excepthook(type(error), error, error.__traceback__)
 
     def _call(self, hook: Callable[..., Any]) -> None:
         result = call_hook(hook, self._instance)

@@ -43,10 +43,14 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     def reducer_override(self, value: Any) -> Any:
         if isinstance(value, Function) and value._service is None and value._class is None:
             return rebuild_function, (value._name, value.get_raw_f(), origin(value._app))
+        return self._reduce_class(value) or super().reducer_override(value)
+
+    @staticmethod
+    def _reduce_class(value: Any) -> Any:
         classes = sys.modules.get("modal.cls")
         if classes is not None and type(value) is classes.Cls and not value._options:
             return rebuild_class, (value._name, value._user_class, origin(value._app))
-        return super().reducer_override(value)
+        return None
 
 
 class _Unpickler(Unpickler):
