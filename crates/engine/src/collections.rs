@@ -108,6 +108,10 @@ impl Patience {
 pub(crate) struct CollectionErrands(pub(crate) Arc<Collections>);
 
 impl Errands for CollectionErrands {
+    fn waits(&self, errand: &Map<String, Value>) -> bool {
+        errand.get("timeout").is_some_and(|timeout| timeout.as_f64() != Some(0.0))
+    }
+
     fn run(
         &self,
         errand: Map<String, Value>,

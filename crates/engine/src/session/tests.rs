@@ -124,6 +124,10 @@ impl Fake {
 struct Waiting;
 
 impl Errands for Waiting {
+    fn waits(&self, errand: &Map<String, Value>) -> bool {
+        errand["do"] == "wait"
+    }
+
     fn run(
         &self,
         errand: Map<String, Value>,
