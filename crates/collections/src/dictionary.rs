@@ -31,15 +31,18 @@ impl Collections {
     /// The value of a key.
     ///
     /// # Errors
-    /// When the database cannot be read.
+    /// When the dictionary is gone, or the database cannot be read.
     pub fn get(&self, dict: &str, key: &[u8]) -> Result<Option<Vec<u8>>, CollectionsError> {
-        let found: Option<(i64, Vec<u8>, i64)> = self.read(|connection| {
+        let found: Option<Option<(i64, Vec<u8>, i64)>> = self.read(|connection| {
             let mut statement = connection.prepare_cached(
                 "SELECT number, value, used FROM entries WHERE collection = ?1 AND key = ?2 AND used > ?3",
             )?;
-            statement.query_row((dict, key, oldest()), |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).optional()
+            let found = statement
+                .query_row((dict, key, oldest()), |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+                .optional()?;
+            Ok((found.is_some() || exists(connection, dict)?).then_some(found))
         })?;
-        let Some((number, value, used)) = found else { return Ok(None) };
+        let Some((number, value, used)) = found.ok_or_else(|| gone(dict))? else { return Ok(None) };
         if used < now() - PRECISION {
             self.write(|connection| {
                 connection.execute("UPDATE entries SET used = ?1 WHERE number = ?2", (now(), number))
@@ -51,13 +54,15 @@ impl Collections {
     /// Whether there is a value for a key.
     ///
     /// # Errors
-    /// When the database cannot be read.
+    /// When the dictionary is gone, or the database cannot be read.
     pub fn contains(&self, dict: &str, key: &[u8]) -> Result<bool, CollectionsError> {
-        self.read(|connection| {
-            connection
+        let contains = self.read(|connection| {
+            let contains = connection
                 .prepare_cached("SELECT 1 FROM entries WHERE collection = ?1 AND key = ?2 AND used > ?3")?
-                .exists((dict, key, oldest()))
-        })
+                .exists((dict, key, oldest()))?;
+            Ok((contains || exists(connection, dict)?).then_some(contains))
+        })?;
+        contains.ok_or_else(|| gone(dict))
     }
 
     /// Puts entries, all or none; with `if_missing`, only keys that there are no values for. Says whether all were put.
@@ -84,20 +89,22 @@ impl Collections {
             }
             Ok(Some(count == entries.len()))
         })?;
-        put.ok_or_else(|| CollectionsError::Gone { kind: Kind::Dict, id: dict.to_owned() })
+        put.ok_or_else(|| gone(dict))
     }
 
     /// Takes an entry out; gives its value.
     ///
     /// # Errors
-    /// When the database cannot be written.
+    /// When the dictionary is gone, or the database cannot be written.
     pub fn pop(&self, dict: &str, key: &[u8]) -> Result<Option<Vec<u8>>, CollectionsError> {
-        self.write(|connection| {
-            connection
+        let popped = self.write(|connection| {
+            let popped = connection
                 .prepare_cached("DELETE FROM entries WHERE collection = ?1 AND key = ?2 AND used > ?3 RETURNING value")?
                 .query_row((dict, key, oldest()), |row| row.get(0))
-                .optional()
-        })
+                .optional()?;
+            Ok((popped.is_some() || exists(connection, dict)?).then_some(popped))
+        })?;
+        popped.ok_or_else(|| gone(dict))
     }
 
     /// How many entries there are.
@@ -111,23 +118,27 @@ impl Collections {
                 .query_row((dict, oldest()), counted)?;
             Ok(exists(connection, dict)?.then_some(count))
         })?;
-        count.ok_or_else(|| CollectionsError::Gone { kind: Kind::Dict, id: dict.to_owned() })
+        count.ok_or_else(|| gone(dict))
     }
 
     /// Removes all entries.
     ///
     /// # Errors
-    /// When the database cannot be written.
+    /// When the dictionary is gone, or the database cannot be written.
     pub fn clear_dict(&self, dict: &str) -> Result<(), CollectionsError> {
-        self.write(|connection| connection.execute("DELETE FROM entries WHERE collection = ?1", [dict]).map(drop))
+        let is_there = self.write(|connection| {
+            connection.execute("DELETE FROM entries WHERE collection = ?1", [dict])?;
+            exists(connection, dict)
+        })?;
+        if is_there { Ok(()) } else { Err(gone(dict)) }
     }
 
     /// Entries behind that number, until they have so many bytes; none at the end. What is put meanwhile may be among them.
     ///
     /// # Errors
-    /// When the database cannot be read.
+    /// When the dictionary is gone, or the database cannot be read.
     pub fn entries(&self, dict: &str, after: i64, bytes: usize) -> Result<Vec<Entry>, CollectionsError> {
-        self.read(|connection| {
+        let entries = self.read(|connection| {
             let mut statement = connection.prepare_cached(
                 "SELECT number, key, value FROM entries WHERE collection = ?1 AND number > ?2 AND used > ?3 ORDER BY number",
             )?;
@@ -140,14 +151,19 @@ impl Collections {
                 size += entry.key.len() + entry.value.len();
                 entries.push(entry);
             }
-            Ok(entries)
-        })
+            Ok((!entries.is_empty() || exists(connection, dict)?).then_some(entries))
+        })?;
+        entries.ok_or_else(|| gone(dict))
     }
 }
 
 /// Whether a collection is still there.
 pub(crate) fn exists(connection: &Connection, id: &str) -> rusqlite::Result<bool> {
     connection.prepare_cached("SELECT 1 FROM collections WHERE id = ?1")?.exists([id])
+}
+
+fn gone(dict: &str) -> CollectionsError {
+    CollectionsError::Gone { kind: Kind::Dict, id: dict.to_owned() }
 }
 
 fn check(entries: &[(&[u8], &[u8])]) -> Result<(), CollectionsError> {

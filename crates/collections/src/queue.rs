@@ -150,10 +150,14 @@ impl Collections {
     /// Removes the values of a partition, or all.
     ///
     /// # Errors
-    /// When the database cannot be written.
+    /// When the queue is gone, or the database cannot be written.
     pub fn clear_queue(&self, queue: &str, partition: Option<&[u8]>) -> Result<(), CollectionsError> {
         let statement = "DELETE FROM partitions WHERE collection = ?1 AND (?2 IS NULL OR key = ?2)";
-        self.write(|connection| connection.execute(statement, (queue, partition)).map(drop))
+        let is_there = self.write(|connection| {
+            connection.execute(statement, (queue, partition))?;
+            exists(connection, queue)
+        })?;
+        if is_there { Ok(()) } else { Err(gone(queue)) }
     }
 
     /// Tries until it is done, nothing if that takes too long. There is one attempt in any case.

@@ -197,6 +197,27 @@ fn ephemeral_ones_end_with_their_maker_also_a_killed_one() {
 }
 
 #[test]
+fn whatever_is_asked_of_one_that_is_gone_fails() {
+    let directory = tempfile::tempdir().unwrap();
+    let all = in_directory(directory.path());
+    let dict = all.make_ephemeral(Kind::Dict).unwrap().id;
+    all.put(&dict, &[(b"k", b"v")], false).unwrap();
+    all.delete_ephemeral(&dict).unwrap();
+    let answers = [
+        all.get(&dict, b"k").err(),
+        all.contains(&dict, b"k").err(),
+        all.put(&dict, &[(b"k", b"v")], true).err(),
+        all.pop(&dict, b"k").err(),
+        all.count(&dict).err(),
+        all.clear_dict(&dict).err(),
+        all.entries(&dict, 0, 10).err(),
+        all.clear_queue("qu-nowhere", None).err(),
+        all.length("qu-nowhere", None).err(),
+    ];
+    assert!(answers.iter().all(|error| matches!(error, Some(CollectionsError::Gone { .. }))), "{answers:?}");
+}
+
+#[test]
 fn entries_are_read_in_portions() {
     let directory = tempfile::tempdir().unwrap();
     let all = in_directory(directory.path());
