@@ -1,12 +1,18 @@
-//! Answers to the calls of a Python process.
+//! The calls of a Python process and what else it asks for in their form, and the answers.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
-use lamina_functions::{CallAnswer, CallStatus, Caller, Calls, Outcome};
+use lamina_functions::{
+    CallAnswer, CallId, CallStatus, Callee, Caller, Calls, OpenCall, Outcome, Pool, PoolOptions, Scaling,
+};
 use lamina_ground::ErrorClass;
 use lamina_wire::{Payload, Sender, WireError};
+use serde_json::{Map, Value, json};
 
+use super::{Kept, Role, Session};
 use crate::failure::{naming_record, of_call};
+use crate::host::{Host, Running};
+use crate::protocol::{CallRequest, Failure, PoolRequest};
 
 /// A call that Python waits for.
 pub(super) struct PythonCall {
@@ -50,5 +56,124 @@ impl Caller for PythonCall {
         let message = naming_record(&format!("the result could not be handed over: {error}"));
         let status = CallStatus::error(ErrorClass::ExecutionError, message);
         let _ = self.forward(&CallAnswer::Result { call: self.call, status }, &Payload::default());
+    }
+}
+
+impl Session<'_> {
+    /// Tells of the containers of a service, once it keeps as many as are wanted.
+    pub(super) fn pool(&self, request: &PoolRequest) -> Result<Value, Failure> {
+        let host = self.host().ok_or_else(|| Failure::new(ErrorClass::NotFoundError, "no app runs"))?;
+        let find = |running: &Running| running.services.pool(&self.calls, &request.function, request.variant);
+        let pool = host.with_current(find).map_err(Failure::from)?;
+        let scaling = request.applied_to(pool.scaling(), PoolOptions::default_maximum());
+        if scaling != pool.scaling() {
+            pool.scale(scaling);
+        }
+        let Scaling { minimum, maximum, buffer, idle } = scaling;
+        Ok(json!({
+            "settings": {
+                "min_containers": minimum,
+                "max_containers": maximum,
+                "buffer_containers": buffer,
+                "scaledown_window": idle.as_secs(),
+            },
+            "stats": pool.stats(),
+        }))
+    }
+
+    pub(super) fn host(&self) -> Option<Arc<Host>> {
+        self.lock().host().map(Arc::clone)
+    }
+
+    pub(super) fn call(&self, request: CallRequest, payload: Payload) {
+        let Some(host) = self.host() else {
+            let message = format!("function `{}` was called, but no app runs", request.function);
+            return self.refuse(request.call, CallStatus::error(ErrorClass::NotFoundError, message));
+        };
+        host.with_current(|running| self.call_on(running, request, payload));
+    }
+
+    /// Hands a call to the version of the app that runs.
+    pub(super) fn call_on(&self, running: &Running, request: CallRequest, payload: Payload) {
+        let CallRequest { call, function, method, variant, map, identify, spawned } = request;
+        let pool = match running.services.find(&self.calls, &function, variant, method.as_deref()) {
+            Ok(pool) => pool,
+            Err(status) => return self.refuse(call, status),
+        };
+        let id = CallId::new();
+        let callee = Arc::downgrade(&pool) as Weak<dyn Callee>;
+        let open = OpenCall { id, callee, input: None, is_spawned: spawned };
+        if !self.calls.open(call, open) {
+            let message = format!("two calls have the number `{call}`");
+            return self.refuse(call, CallStatus::error(ErrorClass::ExecutionError, message));
+        }
+        let part_of = self.calls.function_call(call, map);
+        let (sender, calls) = (self.sender.clone(), Arc::clone(&self.calls));
+        let mut caller: Arc<dyn Caller> = Arc::new(PythonCall { sender, calls, call });
+        // Of a call of several inputs, the first one has its id: the others are for the process that has spawned them.
+        if spawned
+            && map.is_none()
+            && let Role::Guest(keeper) = self.role
+        {
+            let callee = (id, Arc::downgrade(&pool) as Weak<dyn Callee>);
+            let kept =
+                Kept { name: &part_of, function: &function, method: method.as_deref(), variant: variant.is_some() };
+            match keeper.keep(&kept, callee, &payload, caller) {
+                Ok(keeping) => caller = keeping,
+                Err(failure) => {
+                    self.calls.close(call);
+                    return self.refuse(call, CallStatus::error(failure.error, failure.message));
+                }
+            }
+        }
+        if identify {
+            let accepted = CallAnswer::Accepted { call, id: part_of };
+            // As in `answer`.
+            let _ = self.sender.send(&accepted.encode(), &[], &[]);
+        }
+        pool.submit(id, part_of, method.map(Arc::from), payload, caller);
+    }
+
+    /// Has the client hear how a call ends that was spawned before, perhaps by somebody else.
+    pub(super) fn await_kept(&self, call: u64, name: &str) {
+        let Role::Guest(keeper) = self.role else {
+            let status = CallStatus::error(ErrorClass::NotFoundError, format!("there is no call `{name}` here"));
+            return self.refuse(call, status);
+        };
+        let (id, callee) = keeper.kept_callee(name).unwrap_or_else(|| (CallId::new(), Weak::<Pool>::new()));
+        let open = OpenCall { id, callee, input: None, is_spawned: true };
+        if !self.calls.open(call, open) {
+            let message = format!("two calls have the number `{call}`");
+            return self.refuse(call, CallStatus::error(ErrorClass::ExecutionError, message));
+        }
+        let (sender, calls) = (self.sender.clone(), Arc::clone(&self.calls));
+        let failure = match keeper.wait_for(name, Arc::new(PythonCall { sender, calls, call })) {
+            Ok(true) => return,
+            Ok(false) => Failure::new(
+                ErrorClass::NotFoundError,
+                format!(
+                    "there is no call `{name}`: results are kept for seven days, and at most a gibibyte for an app"
+                ),
+            ),
+            Err(failure) => failure,
+        };
+        self.calls.close(call);
+        self.refuse(call, CallStatus::error(failure.error, failure.message));
+    }
+
+    /// Something that is no call, and is answered like one.
+    pub(super) fn errand(&self, call: u64, errand: Map<String, Value>, payload: Payload) {
+        let sender = self.sender.clone();
+        let answer = move |answer: CallAnswer, payload: Payload| {
+            // As in `answer`.
+            let _ = sender.forward(&answer.encode(), &payload);
+        };
+        self.errands.begin(self.backend.errands(), call, errand, payload, answer);
+    }
+
+    pub(super) fn refuse(&self, call: u64, status: CallStatus) {
+        let answer = CallAnswer::Result { call, status };
+        // As in `answer`.
+        let _ = self.sender.send(&answer.encode(), &[], &[]);
     }
 }

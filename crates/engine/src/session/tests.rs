@@ -1,19 +1,24 @@
 //! The protocol as Python speaks it, against a backend without store or sandboxes.
 
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Condvar;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use lamina_events::Stream;
 use lamina_functions::{
-    ContainerEnd, ContainerProcess, ContainerStarter, PoolOptions, ServiceKind, StartError, StartedContainer,
+    ContainerEnd, ContainerProcess, ContainerSpec, ContainerStarter, Errands, PoolOptions, ServiceKind, StartError,
+    StartedContainer,
 };
 use lamina_ground::{ErrorClass, Stack, random_id};
+use lamina_wire::Payload;
 use rustix::event::{PollFd, PollFlags, poll};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::*;
-use crate::host::no_variants;
+use crate::host::{Host, Hosts, Running, no_variants};
+use crate::protocol::{DeployRequest, DeploymentErrand, ImageErrand, SecretErrand, VolumeErrand};
 
 mod attached;
 

@@ -1,0 +1,88 @@
+//! Who keeps the app that a client has come to, and what the client may do.
+
+use std::sync::{Arc, Weak};
+
+use lamina_functions::{CallId, Callee, Caller, FunctionCallId};
+use lamina_ground::ErrorClass;
+use lamina_wire::Payload;
+
+use crate::host::Host;
+use crate::protocol::Failure;
+
+/// The process that a guest has come to.
+pub(crate) trait Keeper: Sync {
+    /// The app with this id, in this version or else the current one; nothing if the engine knows which it runs.
+    fn host(&self, app: &str, version: Option<u32>) -> Result<Option<Arc<Host>>, Failure>;
+
+    /// Takes over the version that is the current one now, at once or when the inputs of the former one have ended.
+    fn update(&self, recreate: bool) -> Result<(), Failure>;
+
+    /// Keeps a call that was spawned, before it runs; gives who is to hear how it ends in the place of `caller`.
+    fn keep(
+        &self,
+        _call: &Kept<'_>,
+        _callee: (CallId, Weak<dyn Callee>),
+        _input: &Payload,
+        caller: Arc<dyn Caller>,
+    ) -> Result<Arc<dyn Caller>, Failure> {
+        Ok(caller)
+    }
+
+    /// What runs a call that is kept, if something does.
+    fn kept_callee(&self, _name: &str) -> Option<(CallId, Weak<dyn Callee>)> {
+        None
+    }
+
+    /// Has `caller` hear how a call ends, or has ended, that is kept; false if nothing is known of it.
+    fn wait_for(&self, _name: &str, _caller: Arc<dyn Caller>) -> Result<bool, Failure> {
+        Ok(false)
+    }
+
+    /// Whether guests may stop the app.
+    fn refuse_stop(&self) -> Result<(), Failure>;
+
+    /// A guest has stopped the app: the process ends.
+    fn stopped(&self);
+}
+
+/// A call that was spawned.
+pub(crate) struct Kept<'a> {
+    /// The id of its function call.
+    pub(crate) name: &'a FunctionCallId,
+    /// The function or class.
+    pub(crate) function: &'a str,
+    /// The method of a class.
+    pub(crate) method: Option<&'a str>,
+    /// Whether it is of a variant, which only its connection knows.
+    pub(crate) variant: bool,
+}
+
+/// The process of a detached app.
+pub(crate) struct OnStop<'a>(pub(crate) &'a (dyn Fn() + Sync));
+
+impl Keeper for OnStop<'_> {
+    fn host(&self, _app: &str, _version: Option<u32>) -> Result<Option<Arc<Host>>, Failure> {
+        Ok(None)
+    }
+
+    fn update(&self, _recreate: bool) -> Result<(), Failure> {
+        Err(Failure::new(ErrorClass::ConflictError, "the app is not deployed: it has no versions"))
+    }
+
+    fn refuse_stop(&self) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    fn stopped(&self) {
+        (self.0)();
+    }
+}
+
+/// What a client may do.
+#[derive(Clone, Copy)]
+pub(crate) enum Role<'a> {
+    /// Anything.
+    Owner,
+    /// Attach to apps of the process that it has come to.
+    Guest(&'a dyn Keeper),
+}
