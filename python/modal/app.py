@@ -5,22 +5,21 @@ from __future__ import annotations
 import sys
 
 from modal._shared.api import Bound, Explained, explain_on_instance, in_thread, refuse_keywords, with_aio
-from modal._shared.declaration import Settings
+from modal._shared.declaration import Settings, check_limits
 from modal._shared.declaration import is_generator as yields_values
-from modal._shared.errors import trim_traceback
-from modal.exception import ImageBuildError, InvalidError
+from modal.exception import InvalidError
 from modal.functions import Function
 from modal.image import Image
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
-    from types import TracebackType
     from typing import Any, Generic, Literal, NoReturn, ParamSpec, TypeAlias, TypeVar, Union
 
     from typing_extensions import dataclass_transform
 
     from modal._client.engine import Engine
+    from modal._client.running import RunningApp
     from modal._shared.declaration import Amount
     from modal.cls import Cls, parameter
     from modal.functions import Decorator
@@ -301,7 +300,7 @@ class App(metaclass=Explained):
                 block_network=block_network,
             ),
         )
-        _check_limits(settings)
+        check_limits(settings)
         if schedule is not None:
             from modal.schedule import check_kind
 
@@ -418,7 +417,7 @@ class App(metaclass=Explained):
                 block_network=block_network,
             ),
         )
-        _check_limits(settings)
+        check_limits(settings)
 
         def decorate(user_class: Any) -> Any:
             if isinstance(user_class, PartialFunction) and isinstance(user_class.raw, type):
@@ -481,6 +480,8 @@ class App(metaclass=Explained):
     def _run_aio(self, /, *, name: str | None = None, interactive: bool = False, **unsupported: Nothing) -> RunningApp:
         refuse_keywords("app.run", unsupported, ("name", "interactive"))
         _check_name("app.run", name)
+        from modal._client.running import RunningApp
+
         return RunningApp(self, interactive=interactive, name=name)
 
     @with_aio(_run_aio)
@@ -566,110 +567,6 @@ class App(metaclass=Explained):
         return self._image
 
 
-class RunningApp:
-    """The context manager of `App.run`.
-
-    Where this process `ends_with` the app, its end and that of the containers do not wait for each other: whoever has
-    started this process waits for both.
-    """
-
-    def __init__(
-        self,
-        app: App,
-        output: bool | None = None,
-        interactive: bool = False,
-        *,
-        name: str | None = None,
-        ends_with: bool = False,
-    ) -> None:
-        self._app = app
-        self._output = output
-        self._interactive = interactive
-        self._name = name
-        self._ends_with = ends_with
-        self._engine: Engine | None = None
-
-    def __enter__(self) -> App:
-        from modal import is_local
-        from modal._client.engine import connect
-        from modal._client.source import alias_main
-        from modal.output import is_output_enabled
-
-        app = self._app
-        if not is_local():
-            raise InvalidError(
-                "`app.run()` was called inside a container",
-                hint='module-level code runs there too: put it below `if __name__ == "__main__":`',
-            )
-        if app._engine is not None:
-            raise InvalidError("the app is already running", hint="`modal run` starts it for you")
-        output = is_output_enabled() if self._output is None else self._output
-        engine = self._engine = connect(output, self._interactive)
-        try:
-            self._start(engine)
-        except BaseException as error:
-            engine.close()
-            trim_traceback(error)
-            raise
-        alias_main()
-        return app
-
-    async def __aenter__(self) -> App:
-        import asyncio
-
-        starting = asyncio.get_running_loop().run_in_executor(None, self.__enter__)
-        try:
-            return await asyncio.shield(starting)
-        except asyncio.CancelledError:
-            # Whoever does not wait for the app any more does not want it either, nor its images.
-            while not starting.done():
-                if self._engine is not None:
-                    self._engine.give_up()
-                await asyncio.wait([starting], timeout=0.05)
-            if starting.exception() is None:
-                self.__exit__(None, None, None)
-            raise
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        import asyncio
-
-        await asyncio.get_running_loop().run_in_executor(None, self.__exit__, kind, error, traceback)
-
-    def _start(self, engine: Engine) -> None:
-        from modal._client.graph import app_graph
-
-        app = self._app
-        graph, body = app_graph(app, self._name)
-        try:
-            started = engine.request("app.start", body)
-        except ImageBuildError as error:
-            graph.record_failure(error)
-            raise
-        graph.record_ids(started.get("images") or {})
-        app._app_id = started.get("app_id")
-        app._engine = engine
-        for service in app._services():
-            service._connect(engine)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        app = self._app
-        engine, app._engine, app._app_id = app._engine, None, None
-        for service in app._services():
-            service._engine = None
-        if engine is None:
-            return
-        try:
-            engine.stop(wait=error is not None or not self._ends_with)
-        finally:
-            engine.close()
-        if error is not None:
-            trim_traceback(error)
-
-
 # What most functions have none of costs no import.
 
 
@@ -742,36 +639,6 @@ def _check_name(decorator: str, name: object) -> None:
 def _check_image(image: object, owner: str) -> None:
     if image is not None and not isinstance(image, Image):
         raise InvalidError(f"`image` of {owner} takes a `modal.Image`, not `{type(image).__name__}`")
-
-
-def _check_limits(settings: Settings) -> None:
-    _check_timeout(settings.timeout)
-    for name, amount in (("cpu", settings.cpu), ("memory", settings.memory)):
-        _check_amount(name, amount)
-    if settings.max_containers is not None:
-        _check_count("max_containers", settings.max_containers)
-
-
-def _check_timeout(timeout: object) -> None:
-    if isinstance(timeout, bool) or not isinstance(timeout, int) or timeout <= 0:
-        raise InvalidError(f"`timeout` takes a positive number of seconds, not `{timeout!r}`")
-
-
-def _check_count(name: str, count: object) -> None:
-    if isinstance(count, bool) or not isinstance(count, int) or count <= 0:
-        raise InvalidError(f"`{name}` takes a positive whole number, not `{count!r}`")
-
-
-def _check_amount(name: str, amount: object) -> None:
-    kinds = (int, float) if name == "cpu" else (int,)
-    values = amount if isinstance(amount, tuple) and len(amount) == 2 else (amount,)
-    for value in values:
-        if value is not None and (isinstance(value, bool) or not isinstance(value, kinds) or value <= 0):
-            raise InvalidError(
-                "`{}` takes a positive {}, or a pair of them (request, limit), not `{!r}`".format(
-                    name, "number of cores" if name == "cpu" else "whole number of MiB", amount
-                )
-            )
 
 
 def _refuse_positional(decorator: str, value: object, kind: type[InvalidError] = InvalidError) -> None:

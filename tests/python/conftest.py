@@ -38,7 +38,7 @@ def engine():
 @pytest.fixture
 def start(engine, monkeypatch):
     """Starts an app on the fake engine: `with start(app) as fake`."""
-    from modal.app import RunningApp
+    from modal._client.running import RunningApp
 
     monkeypatch.setattr(
         "modal._client.engine.connect", lambda output, interactive=False: engine.greet(output) or engine

@@ -14,7 +14,7 @@ from fake_engine import wait_until
 import modal
 from modal._calls import asynchronous
 from modal._calls import map as calls_map
-from modal.app import RunningApp
+from modal._client.running import RunningApp
 from modal.exception import (
     ExecutionError,
     InvalidError,

@@ -17,8 +17,8 @@ from fake_engine import Runner, whole
 import modal
 from modal._client import attach as attaching
 from modal._client.engine import Engine
+from modal._client.running import RunningApp
 from modal._shared.wire import HEADER, VERSION, Connection, ConnectionClosed, encode_json
-from modal.app import RunningApp
 from modal.exception import ExecutionError, FunctionTimeoutError
 
 DATA = Path(__file__).parents[1] / "data" / "protocol"

@@ -126,7 +126,7 @@ def _run(target: Target, words: list[str], name: str | None, result_file: str | 
     if target.cls is not None:
         args, kwargs = _split_parameters(of_class, args, kwargs)
 
-    from modal.app import RunningApp
+    from modal._client.running import RunningApp
 
     if name is not None:
         target.app._name = name

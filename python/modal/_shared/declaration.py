@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from modal._shared.payload import pack_any
+from modal.exception import InvalidError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -73,6 +74,40 @@ class Settings:
         self.max_containers = max_containers
         self.serialized = serialized
         self.include_source = include_source
+
+
+def check_limits(settings: Settings) -> None:
+    """Refuses limits that are none."""
+    check_timeout(settings.timeout)
+    for name, amount in (("cpu", settings.cpu), ("memory", settings.memory)):
+        check_amount(name, amount)
+    if settings.max_containers is not None:
+        check_count("max_containers", settings.max_containers)
+
+
+def check_timeout(timeout: object) -> None:
+    """Refuses what is no time."""
+    if isinstance(timeout, bool) or not isinstance(timeout, int) or timeout <= 0:
+        raise InvalidError(f"`timeout` takes a positive number of seconds, not `{timeout!r}`")
+
+
+def check_count(name: str, count: object) -> None:
+    """Refuses what is no number of containers."""
+    if isinstance(count, bool) or not isinstance(count, int) or count <= 0:
+        raise InvalidError(f"`{name}` takes a positive whole number, not `{count!r}`")
+
+
+def check_amount(name: str, amount: object) -> None:
+    """Refuses what is no amount of processors or memory."""
+    kinds = (int, float) if name == "cpu" else (int,)
+    values = amount if isinstance(amount, tuple) and len(amount) == 2 else (amount,)
+    for value in values:
+        if value is not None and (isinstance(value, bool) or not isinstance(value, kinds) or value <= 0):
+            raise InvalidError(
+                "`{}` takes a positive {}, or a pair of them (request, limit), not `{!r}`".format(
+                    name, "number of cores" if name == "cpu" else "whole number of MiB", amount
+                )
+            )
 
 
 def packer(module: str, serialized: bool) -> Callable[[Any], Payload]:

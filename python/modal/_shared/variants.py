@@ -26,13 +26,14 @@ KNOWN = (
 
 def checked_options(owner: str, unsupported: dict[str, Any], **given: Any) -> dict[str, Any]:
     """The options that say something, checked. What is empty changes nothing."""
-    from modal.app import _check_amount, _check_count, _check_timeout, _environment, _gpu, _retries, _secrets, _volumes
+    from modal._shared.declaration import check_amount, check_count, check_timeout
+    from modal.app import _environment, _gpu, _retries, _secrets, _volumes
 
     refuse_keywords(owner, unsupported, KNOWN)
     options: dict[str, Any] = {}
     for name in ("cpu", "memory"):
         if given[name]:
-            _check_amount(name, given[name])
+            check_amount(name, given[name])
             options[name] = given[name]
     if given["gpu"]:
         options["gpu"] = _gpu(given["gpu"], f"`{owner}`")
@@ -45,7 +46,7 @@ def checked_options(owner: str, unsupported: dict[str, Any], **given: Any) -> di
     if given["retries"]:
         options["retries"] = _retries(given["retries"])
     if given["max_containers"]:
-        _check_count("max_containers", given["max_containers"])
+        check_count("max_containers", given["max_containers"])
         options["max_containers"] = given["max_containers"]
     for name in ("buffer_containers", "scaledown_window"):
         if given[name]:
@@ -54,7 +55,7 @@ def checked_options(owner: str, unsupported: dict[str, Any], **given: Any) -> di
             check_number(name, given[name])
             options[name] = given[name]
     if given["timeout"]:
-        _check_timeout(given["timeout"])
+        check_timeout(given["timeout"])
         options["timeout"] = given["timeout"]
     return options
 
