@@ -7,7 +7,7 @@ from weakref import ReferenceType, WeakValueDictionary, ref
 
 from modal._calls.conversation import AsyncReceiver, Receiver
 from modal._shared.api import Bound, Explained, explain_on_instance, with_aio
-from modal.exception import ExecutionError, InvalidError, TimeoutError
+from modal.exception import ExecutionError, InvalidError, RemoteError, TimeoutError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -310,7 +310,7 @@ class FunctionCall(Generic[R], metaclass=Explained):
         with self._lock:
             if self._is_done or self._inbox.arrived:
                 return
-            self._finish(error=ExecutionError(f"the call of `{self._function._name}` was cancelled"))
+            self._finish(error=RemoteError(f"the call of `{self._function._name}` was cancelled"))
         self._engine.cancel([self._number])
         self._inbox.wake()
 

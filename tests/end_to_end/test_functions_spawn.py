@@ -59,7 +59,7 @@ def test_spawn(modal: Modal) -> None:
     lines = modal("run", "-q", "app.py::main", timeout=50).stdout.splitlines()
     assert lines[:2] == ["True", "9"]
     assert lines[2] == "TimeoutError the call of `sleep` has no result after 0.2 s; it goes on"
-    assert lines[3] == "ExecutionError the call of `sleep` was cancelled"
+    assert lines[3] == "RemoteError the call of `sleep` was cancelled"
     assert lines[4:6] == ["ValueError no", "ValueError early"]
     assert lines[6].startswith("RemoteError ") and "4" in lines[6]
     assert lines[7] == "0.01"

@@ -192,10 +192,10 @@ class Worker:
             except ConnectionClosed:
                 pass  # It has ended.
 
-    def cancel(self, number: int, message: str = "the call was cancelled") -> None:
+    def cancel(self, number: int, error: str = "RemoteError", message: str = "the call was cancelled") -> None:
         if not self.claim(number):
             return
-        self.send({"type": "result", "call": number, "status": "error", "error": "ExecutionError", "message": message})
+        self.send({"type": "result", "call": number, "status": "error", "error": error, "message": message})
         with self.lock:
             runner, running = self.runner, self.running
             if runner is not None and running is not None and running["call"] == number:
@@ -204,7 +204,7 @@ class Worker:
     def stop(self) -> None:
         for message in self.engine.of_type("call"):
             if message["function"] == self.function["name"]:
-                self.cancel(message["call"], "the app was stopped")
+                self.cancel(message["call"], "ExecutionError", "the app was stopped")
         self.inputs.put(None)
         self.thread.join(10)
 

@@ -18,6 +18,7 @@ from modal._client.running import RunningApp
 from modal.exception import (
     ExecutionError,
     InvalidError,
+    RemoteError,
     SerializationError,
     ServiceError,
     TimeoutError,
@@ -358,7 +359,7 @@ def test_spawn(fake, tmp_path):
         await asyncio.sleep(0.01)
         await slow.cancel.aio()
         for task in waiting:
-            with pytest.raises(ExecutionError, match="cancelled"):
+            with pytest.raises(RemoteError, match="cancelled"):
                 await task
         assert slow._inbox.listeners == []
         failing = await fail_on_two.spawn.aio(2)

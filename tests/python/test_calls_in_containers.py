@@ -200,7 +200,7 @@ def f():
     call.cancel()
     try:
         call.get()
-    except modal.exception.ExecutionError as error:
+    except modal.exception.RemoteError as error:
         return str(error)
 """
     container = engine(text, double=None)

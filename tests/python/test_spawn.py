@@ -11,7 +11,7 @@ import pytest
 from fake_engine import wait_until
 
 import modal
-from modal.exception import ExecutionError, InvalidError, ServiceError, TimeoutError
+from modal.exception import ExecutionError, InvalidError, RemoteError, ServiceError, TimeoutError
 
 app = modal.App("spawn")
 
@@ -96,7 +96,7 @@ def test_cancelled_calls(start, tmp_path):
         waiting = []
 
         def wait():
-            with pytest.raises(ExecutionError) as caught:
+            with pytest.raises(RemoteError) as caught:
                 call.get()
             waiting.append(caught.value)
 
@@ -107,7 +107,7 @@ def test_cancelled_calls(start, tmp_path):
         call.cancel(terminate_containers=True)
         thread.join(10)
         for cancelled in (call, queued):
-            with pytest.raises(ExecutionError, match="the call of `wait_for` was cancelled"):
+            with pytest.raises(RemoteError, match="the call of `wait_for` was cancelled"):
                 cancelled.get()
         assert "cancelled" in str(waiting[0])
         wait_until(lambda: len(fake.of_type("cancel")) == 2)
@@ -241,5 +241,5 @@ def test_cancelling_ends_all_inputs(start, tmp_path):
         call = wait_for.experimental_spawn_map([str(tmp_path / "a"), str(tmp_path / "b")])
         call.cancel()
         for index in (0, 1):
-            with pytest.raises(ExecutionError, match="was cancelled"):
+            with pytest.raises(RemoteError, match="was cancelled"):
                 call.get(index=index)

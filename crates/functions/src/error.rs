@@ -154,12 +154,12 @@ impl CallError {
             | Self::OutOfDisk { .. }
             | Self::Exited { .. }
             | Self::Entrypoint { .. }
-            | Self::Signaled { .. } => ErrorClass::RemoteError,
+            | Self::Signaled { .. }
+            | Self::Cancelled { .. } => ErrorClass::RemoteError,
             Self::NotStarted { .. }
             | Self::Broken { .. }
             | Self::Engine { .. }
             | Self::NotSent { .. }
-            | Self::Cancelled { .. }
             | Self::Stopped { .. } => ErrorClass::ExecutionError,
             Self::Elsewhere { class, .. } => *class,
         }

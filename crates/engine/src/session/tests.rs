@@ -488,7 +488,7 @@ fn a_cancelled_call_gets_its_one_answer() {
         python.tell(&json!({"type": "call", "call": 5, "function": "f"}), b"hang");
         python.tell(&json!({"type": "cancel", "call": 5}), b"");
         let expected = json!({
-            "type": "result", "call": 5, "status": "error", "error": "ExecutionError",
+            "type": "result", "call": 5, "status": "error", "error": "RemoteError",
             "message": "the call of function `f` was cancelled", "hint": null,
         });
         assert_eq!(python.hear().0, expected);

@@ -62,7 +62,7 @@ fn the_end_of_a_client_that_is_attached_cancels_what_it_waits_for_and_leaves_the
         assert!(accepted["id"].as_str().unwrap().starts_with("fc-"), "{accepted}");
         guest.tell(&json!({"type": "app.leave", "request": 3}), b"");
         let cancelled = guest.hear().0;
-        assert_eq!((&cancelled["call"], &cancelled["error"]), (&json!(1), &json!("ExecutionError")));
+        assert_eq!((&cancelled["call"], &cancelled["error"]), (&json!(1), &json!("RemoteError")));
         assert_eq!(guest.hear().0, json!({"type": "app.left", "request": 3}), "2 goes on");
         guest.tell(&json!({"type": "app.attach", "request": 4, "app": "demo"}), b"");
         assert_eq!(guest.hear().0["request"], 4);
