@@ -18,6 +18,8 @@ pub(crate) const SCHEMA_VERSION: u32 = 1;
 const BUSY: Duration = Duration::from_secs(20);
 /// The most connections that are kept for the next request.
 const MOST_IDLE: usize = 8;
+/// Pages of 4 KiB that stay in the file for what comes next, though nothing is in them.
+const MOST_FREE_PAGES: u64 = 4096;
 
 /// Keys and values are long, so that the tables have rows with numbers, and indexes for what is searched.
 const SCHEMA: &str = "
@@ -93,6 +95,10 @@ impl Collections {
             transaction.commit().map(|()| done)
         });
         let done = outcome.map_err(|source| self.failed(source))?;
+        // What was asked for is done; the next write tries again.
+        if let Err(error) = shrink(&connection) {
+            tracing::debug!(%error, "the database of collections keeps its size");
+        }
         self.put_back(connection);
         Ok(done)
     }
@@ -133,8 +139,10 @@ impl Collections {
         let mut connection = Connection::open(path)?;
         connection.busy_timeout(BUSY)?;
         // A power failure may cost what was written last, and nothing else; the end of any process costs nothing.
-        connection
-            .execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON;")?;
+        connection.execute_batch(
+            "PRAGMA auto_vacuum = INCREMENTAL; PRAGMA journal_mode = WAL;
+             PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON;",
+        )?;
         if version(&connection)? == 0 {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             // Another process may have been faster.
@@ -181,6 +189,18 @@ impl Drop for Collections {
             }
         }
     }
+}
+
+/// Gives the disk back what nothing is in any more, where that is much.
+fn shrink(connection: &Connection) -> rusqlite::Result<()> {
+    let free: u64 = connection.prepare_cached("PRAGMA freelist_count")?.query_row([], counted)?;
+    if free > MOST_FREE_PAGES {
+        let mut statement = connection.prepare_cached("PRAGMA incremental_vacuum")?;
+        let mut pages = statement.query([])?;
+        // Each step gives one page back.
+        while pages.next()?.is_some() {}
+    }
+    Ok(())
 }
 
 /// A count as the database gives it.

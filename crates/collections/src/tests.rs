@@ -218,6 +218,21 @@ fn whatever_is_asked_of_one_that_is_gone_fails() {
 }
 
 #[test]
+fn the_disk_gets_back_what_was_removed() {
+    let directory = tempfile::tempdir().unwrap();
+    let all = in_directory(directory.path());
+    let keeper = all.make(Kind::Dict, &named("d"), false).unwrap().id;
+    let dict = all.make_ephemeral(Kind::Dict).unwrap().id;
+    all.put(&dict, &[(b"k", &vec![1; 40 << 20])], false).unwrap();
+    all.put(&keeper, &[(b"k", &vec![2; 1 << 20])], false).unwrap();
+    all.delete_ephemeral(&dict).unwrap();
+    assert_eq!(all.get(&keeper, b"k").unwrap().unwrap(), vec![2; 1 << 20]);
+    drop(all);
+    let size = fs_err::metadata(directory.path().join("collections/collections.sqlite")).unwrap().len();
+    assert!(size < 4 << 20, "{size}");
+}
+
+#[test]
 fn entries_are_read_in_portions() {
     let directory = tempfile::tempdir().unwrap();
     let all = in_directory(directory.path());
