@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 else:
     from modal._shared.api import Generic, R
 
-#: Calls of this process by id, as long as somebody holds them.
+#: Calls of this process by id, as long as somebody holds them or has asked for their id.
 _calls: WeakValueDictionary[str, FunctionCall[Any]] = WeakValueDictionary()
 
 
@@ -164,6 +164,9 @@ class FunctionCall(Generic[R], metaclass=Explained):
         if known is None:
             self._outcome()  # Raises why the call was refused.
             raise ExecutionError(f"the call of `{self._function._name}` got no id")
+        # One that was made of an id has no engine before its first use, and is kept elsewhere.
+        if self._engine is not None and not self._engine.keeps_results:
+            self._engine.known_calls[known] = self
         return known
 
     async def _get_aio(self, timeout: float | None = None, *, index: int = 0) -> R:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import threading
@@ -131,6 +132,10 @@ def test_calls_are_found_by_id(start):
         for unknown in ("nonsense", "in-0", None):
             with pytest.raises(InvalidError, match="is no id of a call"):
                 modal.FunctionCall.from_id(unknown)
+        # The id is all that programs keep in a dictionary or hand to their clients.
+        only_id = double.spawn(6).object_id
+        gc.collect()
+        assert modal.FunctionCall.from_id(only_id).get() == 12
     # One of a deployed app may be meant: it is asked for when the result is wanted.
     assert modal.FunctionCall.from_id("fc-elsewhere").object_id == "fc-elsewhere"
 

@@ -100,9 +100,14 @@ class AsyncReceiver(Receiver):
 class Conversation:
     """Calls that a process makes over its connection with the engine."""
 
+    #: Whether what is at the other end keeps results of spawned calls by their ids.
+    keeps_results = False
+
     def __init__(self, connection: Connection, read_lock: Any = None, send_lock: Any = None) -> None:
         self._connection = connection
         self._numbers = count(1)
+        #: Spawned calls by id, whose ids somebody has asked for and may come back with.
+        self.known_calls: dict[str, object] = {}
         self._pending: dict[Any, Receiver] = {}
         self._sleepers: list[Receiver] = []
         self._send_lock = send_lock or allocate_lock()

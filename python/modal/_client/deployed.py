@@ -26,6 +26,8 @@ _connecting = allocate_lock()
 class Host(Engine):
     """The process of a deployed app, to which this process is attached."""
 
+    keeps_results = True
+
     def __init__(self, connection: Connection, app: str) -> None:
         super().__init__(connection)
         self._app = app
