@@ -348,7 +348,10 @@ def test_rubbish_is_no_bare_error(modal):
     [
         ("name", "from modal import Sandbox\n"),
         ("module", "import modal.experimental\n"),
-        ("keyword", "import modal\napp = modal.App()\n\n\n@app.function(block_network=True)\ndef f(): ...\n"),
+        (
+            "keyword",
+            'import modal\napp = modal.App()\n\n\n@app.function(network_file_systems={"/x": 1})\ndef f(): ...\n',
+        ),
     ],
 )
 def test_what_is_not_here_yet_says_so(modal, name, program):
@@ -356,7 +359,7 @@ def test_what_is_not_here_yet_says_so(modal, name, program):
     snapshots.check(modal, f"absent-{name}", modal("run", "app.py", check=False))
 
 
-@pytest.mark.parametrize("words", ["serve app.py", "deploy app.py", "setup", "app history a"])
+@pytest.mark.parametrize("words", ["serve app.py", "container list", "setup", "app dashboard a"])
 def test_commands_that_are_not_here_yet_say_so(modal, words):
     name = words.split()[0]
     snapshots.check(modal, f"absent-command-{name}", modal(*words.split(), check=False))
