@@ -161,5 +161,5 @@ def test_a_working_directory_that_was_deleted_is_named(local: Modal) -> None:
 
 def test_asking_for_apps_makes_no_store(fresh_store: Modal) -> None:
     assert apps(fresh_store) == []
-    assert "there is no detached app `demo`" in fresh_store("app", "logs", "demo", check=False).stderr
+    assert "there is no deployed app `demo`" in fresh_store("app", "logs", "demo", check=False).stderr
     assert not fresh_store.store.exists()
