@@ -42,7 +42,7 @@ def errand(kind: str, body: dict[str, Any], fds: tuple[int, ...] = (), engine: E
 
 def listed(kind: str, environment: str | None, count: int | None, before: Any) -> list[dict[str, Any]]:
     """What is kept of a kind and was made before that time (a datetime, or an ISO date), the newest first."""
-    _check_count(count)
+    newest([], count, before)  # Complains before anything is asked.
     return newest(errand(kind, {"do": "list", "environment": environment_or_default(environment)}), count, before)
 
 
