@@ -43,8 +43,8 @@ pub(crate) struct Deploy {
     #[arg(long, value_enum, default_value_t)]
     pub(crate) strategy: Strategy,
 
-    /// Show what the app's containers print, until Ctrl-C
-    #[arg(long)]
+    /// Refused with the reason
+    #[arg(long, hide = true)]
     pub(crate) stream_logs: bool,
 
     #[command(flatten)]

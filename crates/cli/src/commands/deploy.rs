@@ -4,12 +4,19 @@ use std::ffi::{OsStr, OsString};
 
 use lamina_ground::EnvVars;
 
+use super::USAGE;
 use crate::arguments::Deploy;
 use crate::failure::Failure;
 use crate::program::{self, Program};
 
 /// Deploys it.
 pub(crate) fn deploy(deploy: &Deploy) -> Result<u8, Failure> {
+    if deploy.stream_logs {
+        Failure::new("`--stream-logs` is not possible: a deployed app prints when somebody calls it")
+            .hint("leave it out; `modal app logs -f NAME` shows what the app prints once it has been called")
+            .print();
+        return Ok(USAGE);
+    }
     let mut words: Vec<OsString> = vec!["deploy".into(), deploy.reference.clone()];
     if deploy.module {
         words.push("-m".into());
