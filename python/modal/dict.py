@@ -84,18 +84,6 @@ class Dict(Handle, metaclass=Explained):
         """
         return Ephemeral(cls)
 
-    @property
-    def name(self) -> str | None:
-        """The name that it is kept under, if it is."""
-        return self._name
-
-    @property
-    def object_id(self) -> str:
-        """Its id, `di-…`, known after its first use."""
-        if self._id is None:
-            raise AttributeError(f"`{self!r}` has no id before it is first used: `hydrate()` looks it up")
-        return self._id
-
     @asking
     def hydrate(self, client: object = None) -> Request[Dict]:
         """Looks it up now."""
@@ -241,9 +229,6 @@ class Dict(Handle, metaclass=Explained):
     def _put(self, entries: list[tuple[Any, Any]], if_missing: bool) -> Request[bool]:
         lengths, payload = join([part for entry in entries for part in entry])
         return Request({"do": "put", "parts": lengths, "if_missing": if_missing}, given, payload)
-
-    def __repr__(self) -> str:
-        return f"Dict.from_name({self._name!r})" if self._name is not None else f"Dict({self._id})"
 
 
 Dict.objects = KeptObjects(Dict)

@@ -91,18 +91,6 @@ class Queue(Handle, metaclass=Explained):
         """
         return Ephemeral(cls)
 
-    @property
-    def name(self) -> str | None:
-        """The name that it is kept under, if it is."""
-        return self._name
-
-    @property
-    def object_id(self) -> str:
-        """Its id, `qu-…`, known after its first use."""
-        if self._id is None:
-            raise AttributeError(f"`{self!r}` has no id before it is first used: `hydrate()` looks it up")
-        return self._id
-
     @staticmethod
     def validate_partition_key(partition: str | None) -> bytes:
         """The bytes of a partition's name; an `InvalidError` where they are none, or more than 64."""
@@ -257,9 +245,6 @@ class Queue(Handle, metaclass=Explained):
                 raise queue.Full
 
         return Request({**body, "timeout": _patience(block, timeout)}, read, payload)
-
-    def __repr__(self) -> str:
-        return f"Queue.from_name({self._name!r})" if self._name is not None else f"Queue({self._id})"
 
 
 Queue.objects = KeptObjects(Queue)

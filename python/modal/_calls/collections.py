@@ -67,6 +67,18 @@ class Handle:
     #: What has an ephemeral one made ends with it.
     _conversation: Conversation | None
 
+    @property
+    def name(self) -> str | None:
+        """The name that it is kept under, if it is."""
+        return self._name
+
+    @property
+    def object_id(self) -> str:
+        """Its id, known after its first use."""
+        if self._id is None:
+            raise AttributeError(f"`{self!r}` has no id before it is first used: `hydrate()` looks it up")
+        return self._id
+
     def _reach(self) -> Conversation:
         if self._conversation is None or self._conversation._failure is not None:
             self._conversation = conversation(repr(self))
@@ -82,6 +94,10 @@ class Handle:
 
     def _learn(self, value: Any, _: bytes) -> None:
         self._id = value["id"]
+
+    def __repr__(self) -> str:
+        kind = type(self).__name__
+        return f"{kind}.from_name({self._name!r})" if self._name is not None else f"{kind}({self._id})"
 
     def __reduce__(self) -> Any:
         environment = self._environment
