@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from deployed_app import Deployed
 
 import modal as package
 
@@ -210,6 +211,14 @@ def user(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReques
 @pytest.fixture
 def modal(shared_store: Path, tmp_path: Path) -> Modal:
     return Modal(shared_store, tmp_path)
+
+
+@pytest.fixture
+def deployed(modal: Modal) -> Iterator[Deployed]:
+    app = Deployed(modal)
+    yield app
+    modal("app", "stop", "--yes", app.name, check=False)
+    modal("volume", "delete", "--yes", app.name, check=False)
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import pickle
 import signal
+import socket
 import sys
 import threading
 import time
@@ -16,7 +17,9 @@ from fake_engine import wait_until
 
 import modal
 from modal._calls import map as calls_map
+from modal._client.engine import Engine
 from modal._shared.errors import RemoteTraceback, pack_exception, unpack_exception
+from modal._shared.wire import Connection, encode_json
 from modal.exception import (
     DeserializationError,
     ExecutionError,
@@ -301,6 +304,20 @@ def test_another_protocol_is_refused(start, engine):
     engine.fake.send({"type": "welcome", "protocol": 4, "engine": "test"})
     with pytest.raises(VersionError, match="speaks protocol `4`"), start(app):
         pass
+
+
+def test_why_an_engine_takes_nothing_is_heard_although_sending_fails():
+    ours, theirs = socket.socketpair()
+    with theirs:
+        refusal = {"type": "error", "error": "VersionError", "message": "of another release"}
+        Connection(theirs).send(encode_json(refusal).encode())
+    engine = Engine(Connection(ours))
+    try:
+        for _ in range(2):
+            with pytest.raises(VersionError, match="of another release"):
+                engine.request("app.start", {})
+    finally:
+        engine.close()
 
 
 def test_a_lost_engine_is_an_error_for_everybody(start):

@@ -53,6 +53,23 @@ impl OutputWriter {
         file.write_all_at(MAGIC, 0).map_err(AppsError::file("writing", path))
     }
 
+    /// Takes away what a process that was killed has left of a piece; a file that makes no sense begins anew.
+    pub(crate) fn mend(path: &Path) -> Result<(), AppsError> {
+        let sound = OutputReader::open_endless(path).and_then(|mut reader| {
+            // Nothing can break off.
+            let _ = reader.read(&mut |_, _| ControlFlow::Continue(()))?;
+            Ok(reader.position)
+        });
+        match sound {
+            Ok(length) => Ok(fs_err::OpenOptions::new().write(true).open(path)?.set_len(length)?),
+            Err(AppsError::Damaged { .. }) => {
+                let _ = fs_err::remove_file(path);
+                Self::create(path)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// Opens the file.
     pub(crate) fn append_to(path: &Path) -> Result<Self, AppsError> {
         let file = fs_err::OpenOptions::new().write(true).open(path)?;
@@ -136,6 +153,11 @@ impl OutputReader {
             return Err(AppsError::Damaged { path: path.to_owned(), reason });
         }
         Ok(Self { file, path: path.to_owned(), state: None, position: MAGIC.len() as u64 })
+    }
+
+    /// Passes over what stands before `position`, where a piece begins.
+    pub(crate) fn skip_to(&mut self, position: u64) {
+        self.position = position;
     }
 
     /// Shows what was printed so far, from where the last reading stopped, until `show` cannot go on.

@@ -65,7 +65,7 @@ pub(crate) fn converse(
 ) -> Result<Option<Described>, EngineError> {
     let sender = Sender::new(socket.try_clone()?);
     let mut receiver = Receiver::new(socket);
-    let Some(hello) = greet(&mut receiver, &sender)? else {
+    let Some(hello) = greet(&mut receiver, &sender, role)? else {
         return Ok(None);
     };
     let sink = if hello.output { sink.clone() } else { without_builds(sink) };
@@ -101,13 +101,13 @@ pub(crate) fn converse(
 }
 
 /// Waits for the first message and answers it; nothing when the connection was closed without one.
-fn greet(receiver: &mut Receiver, sender: &Sender) -> Result<Option<Hello>, EngineError> {
+fn greet(receiver: &mut Receiver, sender: &Sender, role: Role<'_>) -> Result<Option<Hello>, EngineError> {
     let Some(frame) = receive(receiver, sender)? else {
         return Ok(None);
     };
-    let refuse = |error, message: String| {
-        send_error(sender, None, &Failure::new(error, message.clone()));
-        Err(EngineError::Protocol(message))
+    let refuse = |failure: Failure| {
+        send_error(sender, None, &failure);
+        Err(EngineError::Protocol(failure.message))
     };
     match serde_json::from_slice(&frame.control) {
         Ok(Request::Hello(hello)) if hello.protocol == PROTOCOL => {
@@ -116,18 +116,11 @@ fn greet(receiver: &mut Receiver, sender: &Sender) -> Result<Option<Hello>, Engi
             let _ = sender.send(&welcome.encode(), &[], &[]);
             Ok(Some(hello))
         }
-        Ok(Request::Hello(hello)) => refuse(
-            ErrorClass::VersionError,
-            format!(
-                "the `modal` package {} speaks protocol `{}`, the engine {} speaks `{PROTOCOL}`: install both from \
-                 the same release",
-                hello.package,
-                hello.protocol,
-                env!("CARGO_PKG_VERSION"),
-            ),
-        ),
-        Ok(_) => refuse(ErrorClass::ExecutionError, "the first message must be `hello`".to_owned()),
-        Err(error) => refuse(ErrorClass::ExecutionError, format!("the first message is not understood: {error}")),
+        Ok(Request::Hello(hello)) => refuse(role.other_version(&hello)),
+        Ok(_) => refuse(Failure::new(ErrorClass::ExecutionError, "the first message must be `hello`".to_owned())),
+        Err(error) => {
+            refuse(Failure::new(ErrorClass::ExecutionError, format!("the first message is not understood: {error}")))
+        }
     }
 }
 

@@ -74,7 +74,7 @@ pub enum CallError {
         /// The timeout.
         seconds: f64,
     },
-    /// The container's module was not imported in time.
+    /// The container's module was not imported in time, or a hook of its class took longer.
     #[error("the container of function `{function}` was not ready within `{seconds}` seconds")]
     StartTimedOut {
         /// The function.
@@ -195,7 +195,10 @@ impl Hint for CallError {
                 "an entrypoint has to execute its arguments, as in `exec \"$@\"`; `.entrypoint([])` takes it away",
                 tail,
             )),
-            Self::StartTimedOut { tail, .. } => Some(with_tail("importing the module takes too long", tail)),
+            Self::StartTimedOut { tail, .. } => Some(with_tail(
+                "importing its module and `@modal.enter()` take longer: raise `startup_timeout=` (in seconds)",
+                tail,
+            )),
             Self::TimedOut { .. } => Some(Cow::Borrowed("raise `timeout=` (in seconds) of the function")),
             Self::NotStarted { source, .. } => source.hint(),
             Self::Engine { error, .. } => error.hint(),

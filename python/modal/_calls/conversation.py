@@ -186,7 +186,7 @@ class Conversation:
             with self._send_lock:
                 self._connection.send_bytes(frames, self._make_room, fds)
         except ConnectionClosed:
-            raise self._fail() from None
+            raise self._cut_off() from None
         if self._cancelled:
             self._send_cancelled()
 
@@ -265,7 +265,7 @@ class Conversation:
             with self._send_lock:
                 self._connection.send(control, payload, self._make_room)
         except ConnectionClosed:
-            raise self._fail() from None
+            raise self._cut_off() from None
         if self._cancelled:
             self._send_cancelled()
 
@@ -345,6 +345,19 @@ class Conversation:
             )
         self._wake_all()
         return self._failure
+
+    def _cut_off(self) -> Exception:
+        """Notes that the engine takes nothing any more; it may have said why before."""
+        if self._read_lock.acquire(False):
+            try:
+                while self._connection.has_frame() or self._connection.is_readable():
+                    self._read_one()
+            except Exception:
+                pass  # It is noted.
+            finally:
+                self._read_lock.release()
+                self._offer_turn()
+        return self._fail()
 
     def _wake_all(self) -> None:
         for receiver in [*self._sleepers, *list(self._pending.values())]:

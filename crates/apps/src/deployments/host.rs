@@ -94,17 +94,19 @@ impl Deployments {
         let deployment = self.get(name)?;
         let directory = self.host_directory(name);
         let asked = Instant::now();
-        let (mut pause, mut started) = (PAUSES.0, false);
+        // Once it was started: how much its former processes had printed.
+        let mut started: Option<u64> = None;
+        let mut pause = PAUSES.0;
         loop {
             if let Some(socket) = connect_to(&socket_file(&directory))? {
                 return Ok((deployment, socket));
             }
             if let Some(held) = self.acquire(name, cancel)? {
-                if started {
-                    return Err(AppsError::HostEnded { name: name.clone(), output: self.last_words(name) });
+                if let Some(before) = started {
+                    return Err(AppsError::HostEnded { name: name.clone(), output: self.last_words(name, before) });
                 }
+                started = Some(fs_err::metadata(output_file(&directory))?.len());
                 self.start(name, held)?;
-                started = true;
             }
             cancel.check()?;
             if asked.elapsed() > START {
@@ -169,11 +171,13 @@ impl Deployments {
         let _starting = Lock::take_soon(&self.layout.locks().join("apps"), cancel, || ())?.keep_file();
         let directory = self.host_directory(name);
         make_private(&directory)?;
-        let Some(held) = StateFile::acquire(&state_file(&directory))? else { return Ok(None) };
+        let Some((held, before)) = StateFile::acquire(&state_file(&directory))? else { return Ok(None) };
         let output = output_file(&directory);
         if fs_err::metadata(&output).map_or(true, |metadata| metadata.len() > MOST_OUTPUT) {
             let _ = fs_err::remove_file(&output);
             OutputWriter::create(&output)?;
+        } else if before == AppState::Died {
+            OutputWriter::mend(&output)?;
         }
         Ok(Some(held))
     }
@@ -192,8 +196,8 @@ impl Deployments {
         Ok(())
     }
 
-    /// The end of what the app printed.
-    fn last_words(&self, name: &DeploymentName) -> String {
+    /// The end of what the app printed after the first `before` bytes of the record.
+    fn last_words(&self, name: &DeploymentName, before: u64) -> String {
         let mut text = Vec::new();
         let mut keep = |_, piece: &[u8]| {
             text.extend_from_slice(piece);
@@ -202,6 +206,7 @@ impl Deployments {
             ControlFlow::Continue(())
         };
         if let Ok(Some(mut output)) = self.output(name) {
+            output.skip_to(before);
             // What cannot be read is not quoted.
             let _ = output.read(&mut keep);
         }

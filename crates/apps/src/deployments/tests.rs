@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 
-use lamina_events::CancelToken;
+use lamina_events::{CancelToken, Stream};
 use lamina_store::Layout;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -175,6 +175,41 @@ fn the_process_of_an_app_is_one() {
     });
     drop((listener, app));
     assert!(fixture.deployments.acquire(&name("demo"), &cancel).unwrap().is_some());
+}
+
+#[test]
+fn what_a_killed_process_has_half_printed_does_not_spoil_what_the_next_one_prints() {
+    let fixture = Fixture::new();
+    fixture.deploy("demo", &json!({}));
+    let cancel = CancelToken::new();
+    let start = || {
+        let held = fixture.deployments.acquire(&name("demo"), &cancel).unwrap().unwrap();
+        fixture.deployments.adopt(&name("demo"), held.into()).unwrap()
+    };
+    let printed = || {
+        let mut text = Vec::new();
+        let mut reader = fixture.deployments.output(&name("demo")).unwrap().unwrap();
+        let _ = reader.read(&mut |_, piece| {
+            text.extend_from_slice(piece);
+            std::ops::ControlFlow::Continue(())
+        });
+        String::from_utf8(text).unwrap()
+    };
+    let app = start();
+    app.output().unwrap().write(Stream::Stdout, b"first\n");
+    let path = fixture.deployments.directory(&name("demo")).join("host/output");
+    let whole = fs_err::metadata(&path).unwrap().len();
+    let mut file = fs_err::OpenOptions::new().append(true).open(&path).unwrap();
+    std::io::Write::write_all(&mut file, b"\x01\xff\x00\x00\x00a part of it").unwrap();
+    drop(app);
+    let app = start();
+    assert_eq!(fs_err::metadata(&path).unwrap().len(), whole);
+    app.output().unwrap().write(Stream::Stdout, b"second\n");
+    assert_eq!(printed(), "first\nsecond\n");
+    fs_err::write(&path, b"nonsense").unwrap();
+    drop(app);
+    start().output().unwrap().write(Stream::Stdout, b"third\n");
+    assert_eq!(printed(), "third\n");
 }
 
 /// Says when it is dropped.

@@ -155,7 +155,9 @@ fn repeat(deployment: &Deployment, number: u32, strategy: Strategy) -> Result<u8
     let (name, deployments) = (deployment.full_name(), deployments()?);
     let by = std::env::var("USER").unwrap_or_else(|_| rustix::process::getuid().as_raw().to_string());
     let new = deployments.repeat(&name, number, &by, &CancelToken::new())?.deployment;
-    take_over(&deployments, &name, strategy == Strategy::Recreate)?;
+    if take_over(&deployments, &name, strategy == Strategy::Recreate)? {
+        say("The app's process ran with another version of `modal`, and was ended.\n");
+    }
     say(&format!("{name} has version {} now, which is version {number} again.\n", new.current));
     Ok(0)
 }

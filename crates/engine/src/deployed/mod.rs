@@ -32,6 +32,7 @@ use crate::{Engine, EngineError, store_directory, volumes};
 
 pub(crate) use content::{Content, Ground};
 pub use host::serve_deployed;
+use notice::Notice;
 pub(crate) use remote::Remotes;
 pub(crate) use schedule::Schedule;
 
@@ -80,15 +81,19 @@ pub fn introduce(socket: UnixStream, environment: &str, app: &str) -> Result<(),
 }
 
 /// Has the process of an app, if it runs, use the version that is the current one now. Inputs of the former one end on it,
-/// or with it where it is to be `recreate`d.
+/// or with it where it is to be `recreate`d. A process that runs with another version of `modal` understands none of this, and
+/// is ended: the answer is true then.
 ///
 /// # Errors
 /// When it cannot.
-pub fn take_over(deployments: &Deployments, name: &DeploymentName, recreate: bool) -> Result<(), EngineError> {
-    match deployments.connect_if_running(name).map_err(|error| EngineError::NotTakenOver(causes(&error)))? {
-        Some(socket) => notice::update(socket, recreate),
-        None => Ok(()),
+pub fn take_over(deployments: &Deployments, name: &DeploymentName, recreate: bool) -> Result<bool, EngineError> {
+    let failed = |error: AppsError| EngineError::NotTakenOver(causes(&error));
+    let Some(socket) = deployments.connect_if_running(name).map_err(failed)? else { return Ok(false) };
+    let is_strange = notice::update(socket, recreate)? == Notice::NotUnderstood;
+    if is_strange {
+        deployments.stop_host(name).map_err(failed)?;
     }
+    Ok(is_strange)
 }
 
 impl Engine {
@@ -136,10 +141,17 @@ impl Engine {
         };
         if deployed.is_new {
             let stays = |one: &FunctionRequest| one.min_containers > 0 || one.schedule.is_some();
-            // As long as this connection is there, a process that has just been started does not end.
-            let stays = wanted.app.functions.iter().any(stays);
-            let _connected = if stays { Some(self.deployments().connect(&name, cancel)?) } else { None };
-            take_over(&self.deployments(), &name, wanted.strategy.as_deref() == Some("recreate"))?;
+            let recreate = wanted.strategy.as_deref() == Some("recreate");
+            if take_over(&self.deployments(), &name, recreate)? {
+                let message =
+                    format!("the process of the app {name} ran with another version of `modal`, and was ended");
+                sink.emit(Event::Warning { message });
+            }
+            if wanted.app.functions.iter().any(stays) {
+                // As long as this connection is there, a process that has just been started does not end.
+                let _connected = self.deployments().connect(&name, cancel)?;
+                take_over(&self.deployments(), &name, false)?;
+            }
         }
         Ok(json!({
             "app_id": deployed.deployment.id,

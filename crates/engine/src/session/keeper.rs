@@ -7,7 +7,7 @@ use lamina_ground::ErrorClass;
 use lamina_wire::Payload;
 
 use crate::host::Host;
-use crate::protocol::Failure;
+use crate::protocol::{Failure, Hello, PROTOCOL};
 
 /// The process that a guest has come to.
 pub(crate) trait Keeper: Sync {
@@ -85,4 +85,30 @@ pub(crate) enum Role<'a> {
     Owner,
     /// Attach to apps of the process that it has come to.
     Guest(&'a dyn Keeper),
+}
+
+impl Role<'_> {
+    /// Why a client cannot be spoken with whose package is of another version.
+    pub(crate) fn other_version(self, hello: &Hello) -> Failure {
+        let (package, protocol, engine) = (&hello.package, hello.protocol, env!("CARGO_PKG_VERSION"));
+        let (message, hint) = match self {
+            Self::Owner => (
+                format!(
+                    "the `modal` package {package} speaks protocol `{protocol}`, the engine {engine} speaks `{PROTOCOL}`: \
+                     install both from the same release"
+                ),
+                None,
+            ),
+            Self::Guest(_) => (
+                format!(
+                    "the app's process runs with `modal` {engine}, which speaks protocol `{PROTOCOL}`; the package here is \
+                     {package} and speaks `{protocol}`"
+                ),
+                Some(format!(
+                    "call it with `modal` {engine}, or deploy the app again with the version that you have here"
+                )),
+            ),
+        };
+        Failure { hint, ..Failure::new(ErrorClass::VersionError, message) }
+    }
 }

@@ -92,18 +92,27 @@ impl Parents {
         self.own_directories().filter(|directory| !remove_tree(directory)).count() == 0
     }
 
-    /// Removes the directories of engines that are gone. Only empty groups can be removed, so a mistake harms nobody.
-    pub(super) fn sweep(&self) {
+    /// A hierarchy that is an ordinary directory.
+    #[cfg(test)]
+    pub(super) fn of_test(directory: &Path) -> Self {
+        Self { found: vec![(Controller::Memory, Version::One, directory.join("own"))] }
+    }
+
+    /// Removes the directories of engines that are gone, and gives those that it could not remove: one that was killed just
+    /// now has processes that have not ended. Only empty groups can be removed, so a mistake harms nobody.
+    pub(super) fn sweep(&self) -> Vec<PathBuf> {
+        let mut left = Vec::new();
         for parent in self.own_directories().filter_map(Path::parent) {
             let Ok(entries) = fs_err::read_dir(parent) else {
                 continue;
             };
             for entry in entries.flatten() {
-                if entry.file_name().to_str().is_some_and(is_of_dead_engine) {
-                    remove_tree(&entry.path());
+                if entry.file_name().to_str().is_some_and(is_of_dead_engine) && !remove_tree(&entry.path()) {
+                    left.push(entry.path());
                 }
             }
         }
+        left
     }
 }
 
@@ -210,7 +219,7 @@ fn start_time(pid: &str) -> Option<u64> {
 }
 
 /// Removes a directory of groups, as far as they are empty; false if something is left.
-fn remove_tree(directory: &Path) -> bool {
+pub(super) fn remove_tree(directory: &Path) -> bool {
     for entry in fs_err::read_dir(directory).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             let _ = fs_err::remove_dir(entry.path());

@@ -15,7 +15,7 @@ use std::time::Duration;
 use crate::Limits;
 use crate::features::Feature;
 use crate::rlimits::Fallback;
-use discovery::{Controller, Parents, Version};
+use discovery::{Controller, Parents, Version, remove_tree};
 
 /// Period in which processor time is shared out, in microseconds.
 const PERIOD: u64 = 100_000;
@@ -73,9 +73,12 @@ pub(crate) struct Group {
 impl Groups {
     /// Looks for writable hierarchies and removes what dead engines left.
     pub(crate) fn discover() -> Self {
-        let parents = if Feature::ControlGroups.is_allowed() { Parents::discover() } else { Parents::default() };
-        parents.sweep();
-        Self { parents, next: AtomicU64::new(0), leftovers: Mutex::default(), closed: Mutex::default() }
+        Self::new(if Feature::ControlGroups.is_allowed() { Parents::discover() } else { Parents::default() })
+    }
+
+    fn new(parents: Parents) -> Self {
+        let leftovers = Mutex::new(parents.sweep());
+        Self { parents, next: AtomicU64::new(0), leftovers, closed: Mutex::default() }
     }
 
     /// How each limit is enforced.
@@ -104,7 +107,7 @@ impl Groups {
 
     /// Tries to remove the groups that could not be removed before.
     fn retry_leftovers(&self) {
-        self.leftovers().retain(|directory| !remove(directory));
+        self.leftovers().retain(|directory| !remove_tree(directory));
     }
 }
 
@@ -116,6 +119,7 @@ impl Groups {
         if std::mem::replace(&mut *closed, true) {
             return;
         }
+        self.retry_leftovers();
         for attempt in 0..REMOVAL_ATTEMPTS {
             if attempt > 0 {
                 std::thread::sleep(REMOVAL_PAUSE * attempt);
@@ -282,6 +286,21 @@ mod tests {
         assert_eq!(quota(1.5), 150_000);
         assert_eq!(quota(0.0), 1000);
         assert_eq!(quota(-1.0), 1000);
+    }
+
+    #[test]
+    fn what_a_dead_engine_holds_yet_is_removed_later() {
+        let root = tempfile::tempdir().unwrap();
+        let parents = Parents::of_test(root.path());
+        // As a group whose processes have not ended: it cannot be removed.
+        let held = root.path().join(format!("lamina-{}-1", std::process::id()));
+        fs_err::create_dir_all(held.join("0")).unwrap();
+        fs_err::write(held.join("process"), "").unwrap();
+        let groups = Groups::new(parents);
+        assert!(held.exists());
+        fs_err::remove_file(held.join("process")).unwrap();
+        groups.close();
+        assert!(!held.exists());
     }
 
     #[test]

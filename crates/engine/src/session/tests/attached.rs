@@ -31,6 +31,22 @@ fn call(number: u64) -> Value {
 }
 
 #[test]
+fn a_client_of_another_version_is_told_which_one_the_app_runs_with() {
+    let (backend, sink, cancel) = (Fake::default(), Sink::none(), CancelToken::new());
+    std::thread::scope(|scope| {
+        let (mut guest, serving) = Python::connect(scope, &backend, &sink, &cancel, Role::Guest(&OnStop(&|| ())));
+        guest.tell(&hello(PROTOCOL + 1, true), b"");
+        let refused = guest.hear().0;
+        assert_eq!(refused["error"], "VersionError");
+        let said =
+            concat!("the app's process runs with `modal` ", env!("CARGO_PKG_VERSION"), ", which speaks protocol `3`");
+        assert!(refused["message"].as_str().unwrap().starts_with(said), "{refused}");
+        assert!(refused["hint"].as_str().unwrap().contains("or deploy the app again"));
+        assert!(matches!(serving.join().unwrap(), Err(EngineError::Protocol(_))));
+    });
+}
+
+#[test]
 fn two_clients_call_one_app_with_equal_numbers() {
     attached(|owner, mut guest, _| {
         owner.tell(&call(7), b"hang");

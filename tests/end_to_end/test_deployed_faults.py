@@ -1,0 +1,142 @@
+"""What becomes of deployed apps when something goes wrong: each fault has a clear outcome, and the app goes on."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+from deployed_app import PATIENCE, Deployed
+from leftovers import clean
+
+#: What plays the process of an app that runs with another version of `modal`.
+STRANGER = """
+import fcntl, os, socket, sys
+sys.path.insert(0, {package!r})
+from modal._shared.wire import Connection, encode_json
+os.chdir({directory!r})
+state = open("state", "r+")
+fcntl.flock(state, fcntl.LOCK_EX)
+state.write(f"running {{os.getpid()}}".ljust(63) + "\\n")
+state.flush()
+listener = socket.socket(socket.AF_UNIX)
+if os.path.exists("socket"):
+    os.unlink("socket")
+listener.bind("socket")
+listener.listen()
+print("listens", flush=True)
+refusal = {{
+    "type": "error", "error": "VersionError", "message": "the app's process runs with `modal` 9.9", "hint": "deploy it again"
+}}
+while True:
+    client = listener.accept()[0]
+    Connection(client).send(encode_json(refusal).encode())
+    client.close()
+"""
+
+
+def test_the_process_of_another_version_is_explained_and_replaced_by_a_deployment(deployed: Deployed) -> None:
+    import modal as package
+
+    deployed.deploy()
+    assert deployed.call("double", "1") == ["2"]
+    deployed.kill_host()
+    directory = deployed.modal.store / "deployments/main" / deployed.name / "host"
+    stranger = STRANGER.format(package=str(Path(package.__file__).parents[1]), directory=str(directory))
+    deployed.modal.write("__deployed", stranger)
+    process = subprocess.Popen(
+        ["modal", "__deployed", "main", deployed.name],
+        executable=getattr(sys, "_base_executable", sys.executable),
+        cwd=deployed.modal.directory,
+        env={"PATH": "/nowhere", "PYTHONHOME": sys.base_prefix},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None and process.stdout.readline() == "listens\n"
+        assert deployed.call("double", "1") == ["VersionError the app's process runs with `modal` 9.9"]
+        done = deployed.deploy(factor=3)
+        assert "ran with another version of `modal`, and was ended" in done.stderr
+        assert process.wait(PATIENCE) == -signal.SIGINT
+    finally:
+        process.kill()
+        process.wait()
+    assert deployed.call("double", "1") == ["3"]
+
+
+def test_a_socket_that_may_not_be_used_is_named(deployed: Deployed) -> None:
+    deployed.deploy()
+    assert deployed.call("double", "1") == ["2"]
+    directory = deployed.modal.store / "deployments/main" / deployed.name / "host"
+    deployed.kill_host()
+    # As whatever has put something else there.
+    (directory / "socket").unlink()
+    (directory / "socket").mkdir()
+    (failed,) = deployed.call("double", "1")
+    assert failed.startswith(f"ExecutionError the process of the app `{deployed.name}` ended as soon as it was started")
+    assert "doubling" not in failed, "that was another process"
+    assert str(directory / "socket") in failed, failed
+    (directory / "socket").rmdir()
+    assert deployed.call("double", "1") == ["2"]
+
+
+HANGING = """
+import time
+
+import modal
+
+app = modal.App({name!r}, image=modal.Image.debian_slim(python_version="3.11"))
+
+
+@app.cls()
+class Patient:
+    @modal.enter()
+    def load(self):
+        print("loads for ever", flush=True)
+        time.sleep(1000)
+
+    @modal.method()
+    def run(self, n):
+        return n
+
+
+@app.cls(startup_timeout=1)
+class Impatient(Patient):
+    pass
+"""
+
+
+def test_a_class_that_never_enters_fails_in_time_and_leaves_nothing(deployed: Deployed) -> None:
+    modal = deployed.modal
+    modal.write("app.py", HANGING.format(name=deployed.name))
+    modal("deploy", "app.py")
+    program = textwrap.dedent(f"""
+        import modal
+        Class = modal.Cls.from_name({deployed.name!r}, "Impatient")
+        try:
+            Class().run.remote(1)
+        except modal.exception.FunctionTimeoutError as error:
+            print(error)
+        modal.Cls.from_name({deployed.name!r}, "Patient")().run.remote(2)
+    """)
+    caller = subprocess.Popen(
+        [sys.executable, "-c", program],
+        env=modal.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    until = time.monotonic() + PATIENCE
+    while modal("app", "logs", deployed.name).stdout.count("loads for ever") < 2:
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    caller.send_signal(signal.SIGINT)
+    output, error = caller.communicate(timeout=PATIENCE)
+    assert "was not ready within `1` seconds" in output and "`startup_timeout=`" in output
+    assert "loads for ever" in output, "the end of what it printed is quoted"
+    assert error.rstrip().endswith("KeyboardInterrupt")
+    modal("app", "stop", "--yes", deployed.name)
+    clean(modal)
