@@ -7,8 +7,10 @@ use std::sync::{Arc, OnceLock};
 
 use lamina_devices::DevicesError;
 use lamina_events::{CancelToken, Event, Sink};
+use lamina_fetch::FetchError;
 use lamina_ground::{DEFAULT_PATH, Stack};
 use lamina_image::{Digest, ExistingImage, Facts, FileSet, GpuRequest, LayerKey, Node};
+use lamina_registry::{LocalImage, RegistryError};
 use lamina_store::{Committed, Context, ImageName, ImageRecord, LayerRecord, StoreError};
 use lamina_workshop::Workshop;
 
@@ -90,6 +92,13 @@ impl LocalFiles for StoreBackend<'_> {
 
     fn context(&self, context: &Context<'_>) -> Result<Committed, BuildError> {
         Ok(self.workshop.store.context_layer(context)?)
+    }
+
+    fn fingerprint(&self, image: &LocalImage) -> Result<String, BuildError> {
+        image.fingerprint(self.workshop.cancel).map_err(|error| match error {
+            RegistryError::Fetch(FetchError::Cancelled(_)) => BuildError::Cancelled,
+            error => BuildError::invalid(error),
+        })
     }
 }
 

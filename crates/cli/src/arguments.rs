@@ -27,7 +27,7 @@ pub(crate) use deferred::Deferred;
 pub(crate) use deploy::{Deploy, Strategy};
 pub(crate) use image_build::ImageBuild;
 pub(crate) use image_out::{ExportFormat, ImageExport, ImagePush, PackedAs, Packing};
-pub(crate) use image_pull::ImagePull;
+pub(crate) use image_pull::{ImageImport, ImagePull};
 pub(crate) use profile::{Config, Profile};
 pub(crate) use secret::{CreateSecret, Secret};
 pub(crate) use volume::VolumeCommand;
@@ -320,6 +320,8 @@ pub(crate) enum Image {
     Build(Box<ImageBuild>),
     /// Get an image from a registry
     Pull(ImagePull),
+    /// Take an image from a file
+    Import(ImageImport),
     /// Send an image to a registry
     Push(ImagePush),
     /// Write an image into a file that other programs take

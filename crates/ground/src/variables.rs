@@ -123,6 +123,12 @@ variables! {
         XDG_RUNTIME_DIR,
         /// The directory in which Docker keeps its settings and logins of registries. Default: `~/.docker`.
         DOCKER_CONFIG,
+        /// Where the Docker daemon is whose images `docker-daemon:` names.
+        DOCKER_HOST,
+        /// The context of Docker that says where its daemon is; without one, that of its settings.
+        DOCKER_CONTEXT,
+        /// Whether Docker's daemon is spoken to with encryption, which is not possible here.
+        DOCKER_TLS_VERIFY,
         /// The one file of settings of registries, as podman has it, instead of the host's `registries.conf` and the user's.
         CONTAINERS_REGISTRIES_CONF,
         /// The one file with logins of registries, as podman has it.

@@ -18,9 +18,9 @@ use crate::unpack::Compression;
 use crate::{Descriptor, Reference, RegistryError, original_form};
 
 /// Most bytes of a manifest, as registries have it.
-const MANIFEST_LIMIT: u64 = 4 << 20;
+pub(crate) const MANIFEST_LIMIT: u64 = 4 << 20;
 /// Most bytes of a configuration.
-const CONFIGURATION_LIMIT: u64 = 8 << 20;
+pub(crate) const CONFIGURATION_LIMIT: u64 = 8 << 20;
 /// Most bytes of the answer of a token service.
 const TOKEN_LIMIT: u64 = 1 << 20;
 /// What token services are told that asks.
@@ -29,7 +29,7 @@ const CLIENT_ID: &str = "lamina";
 const MOST_TAGS: u32 = 1000;
 const SHOWN_TAGS: usize = 5;
 /// Most layers of an image. Overlays of Linux take 500, and steps and local files come on top.
-const MOST_LAYERS: usize = 400;
+pub(crate) const MOST_LAYERS: usize = 400;
 
 /// The registry of an image.
 pub struct Registry {
@@ -44,11 +44,11 @@ pub struct Registry {
     scopes: Vec<String>,
 }
 
-/// An image of a registry.
+/// An image that is in no store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Image {
-    /// The SHA-256 of its manifest, in hexadecimal digits.
-    pub digest: String,
+    /// The SHA-256 of its manifest, in hexadecimal digits; none where it has no manifest.
+    pub digest: Option<String>,
     /// Its layers, the lowest first.
     pub layers: Vec<Part>,
     /// How things are run in it.
@@ -68,7 +68,7 @@ pub struct Part {
 impl Part {
     /// What is to be noted of the archive that a layer came in.
     #[must_use]
-    pub fn record(&self, layer: LayerDigest, below: &[LayerDigest], repository: String) -> ArchiveRecord {
+    pub fn record(&self, layer: LayerDigest, below: &[LayerDigest], repository: Option<String>) -> ArchiveRecord {
         ArchiveRecord {
             layer,
             form: original_form(below),
@@ -76,9 +76,15 @@ impl Part {
             sha256: self.download.sha256.clone(),
             size: self.download.size.unwrap_or_default(),
             compression: self.compression.name().to_owned(),
-            repositories: vec![repository],
+            repositories: repository.into_iter().collect(),
             image: None,
         }
+    }
+
+    /// The SHA-256 of it as it is fetched, in hexadecimal digits.
+    #[must_use]
+    pub fn sha256(&self) -> &str {
+        &self.download.sha256
     }
 
     /// Its length in bytes, as it is fetched.
@@ -217,8 +223,8 @@ impl Registry {
         let config = self.bytes("blobs", &manifest.config.digest, CONFIGURATION_LIMIT)?;
         check(manifest.config.sha256()?, &config)?;
         let configuration = Configuration::parse(&config)?;
-        let layers = self.parts(&manifest, configuration.diff_ids())?;
-        Ok(Image { digest, layers, config: configuration.runtime() })
+        let layers = parts(&manifest, configuration.diff_ids(), |digest| self.url("blobs", digest))?;
+        Ok(Image { digest: Some(digest), layers, config: configuration.runtime() })
     }
 
     /// A client that is let in.
@@ -359,27 +365,36 @@ impl Registry {
             is_logged_in: self.login.is_some(),
         }
     }
+}
 
-    fn parts(&self, manifest: &Manifest, diff_ids: &[String]) -> Result<Vec<Part>, RegistryError> {
-        if manifest.layers.len() != diff_ids.len() {
-            return Err(RegistryError::Malformed(format!(
-                "its manifest has {} layers, its configuration {}",
-                manifest.layers.len(),
-                diff_ids.len()
-            )));
-        }
-        if diff_ids.len() > MOST_LAYERS {
-            return Err(RegistryError::Malformed(format!("it has more than {MOST_LAYERS} layers")));
-        }
-        let parts = manifest.layers.iter().zip(diff_ids).map(|(layer, diff_id)| {
-            let diff_id = Descriptor { digest: diff_id.clone(), ..layer.clone() }.sha256()?.to_owned();
-            let sha256 = layer.sha256()?.to_owned();
-            let url = self.url("blobs", &layer.digest);
-            let compression = compression(layer)?;
-            Ok(Part { download: Download { url, sha256, size: Some(layer.size) }, compression, diff_id })
-        });
-        parts.collect()
+/// The layers of an image, whose blobs are at the addresses of their digests.
+pub(crate) fn parts(
+    manifest: &Manifest,
+    diff_ids: &[String],
+    address: impl Fn(&str) -> String,
+) -> Result<Vec<Part>, RegistryError> {
+    if manifest.layers.len() != diff_ids.len() {
+        return Err(RegistryError::Malformed(format!(
+            "its manifest has {} layers, its configuration {}",
+            manifest.layers.len(),
+            diff_ids.len()
+        )));
     }
+    if diff_ids.len() > MOST_LAYERS {
+        return Err(too_many_layers());
+    }
+    let parts = manifest.layers.iter().zip(diff_ids).map(|(layer, diff_id)| {
+        let diff_id = Descriptor::of_digest(diff_id).sha256()?.to_owned();
+        let sha256 = layer.sha256()?.to_owned();
+        let url = address(&layer.digest);
+        let compression = compression(layer)?;
+        Ok(Part { download: Download { url, sha256, size: Some(layer.size) }, compression, diff_id })
+    });
+    parts.collect()
+}
+
+pub(crate) fn too_many_layers() -> RegistryError {
+    RegistryError::Malformed(format!("it has more than {MOST_LAYERS} layers"))
 }
 
 /// Whether a manifest may come as this: registries that are files on a web server know no better.
@@ -414,7 +429,7 @@ fn sha256(bytes: &[u8]) -> String {
     HEXLOWER.encode(&Sha256::digest(bytes))
 }
 
-fn check(expected: &str, bytes: &[u8]) -> Result<String, RegistryError> {
+pub(crate) fn check(expected: &str, bytes: &[u8]) -> Result<String, RegistryError> {
     let found = sha256(bytes);
     if found == expected {
         return Ok(found);

@@ -44,6 +44,38 @@ pub enum RegistryError {
     /// What came is no image.
     #[error("it is no image that can be read: {0}")]
     Malformed(String),
+    /// An image of this machine cannot be read.
+    #[error("`{image}` cannot be read: {reason}")]
+    Unreadable {
+        /// Its name, with its transport.
+        image: String,
+        /// Why not.
+        reason: String,
+    },
+    /// It is not said which one of several images is meant, or it is none of them.
+    #[error("`{image}` {}", if *.is_named { "is none of its images" } else { "has several images" })]
+    NoChoice {
+        /// Its name, with its transport.
+        image: String,
+        /// Whether one was named.
+        is_named: bool,
+        /// Those that are there.
+        choices: Vec<String>,
+    },
+    /// A Docker daemon is not there, or answers nothing of use.
+    #[error("the Docker daemon at `{address}` cannot be spoken to: {reason}")]
+    Daemon {
+        /// Where it was looked for.
+        address: String,
+        /// Why not.
+        reason: String,
+    },
+    /// Nothing here reads the storage of podman.
+    #[error("`{image}` cannot be read: none of `skopeo`, `podman` and `buildah` is on PATH")]
+    NoProgram {
+        /// Its name, with its transport.
+        image: String,
+    },
     /// A part is not what its digest says.
     #[error("the registry sent something else than `{expected}`: its SHA-256 is `{found}`")]
     Digest {
@@ -174,6 +206,17 @@ impl Hint for RegistryError {
                  /etc/subuid and /etc/subgid), or use an image with smaller ones: the next command takes them into the store"
                     .into(),
             ),
+            Self::NoChoice { choices, .. } if choices.is_empty() => Some("it has no image".into()),
+            Self::NoChoice { choices, .. } => {
+                let choices: Vec<_> = choices.iter().map(|choice| format!("`{choice}`")).collect();
+                Some(Cow::Owned(format!("name one behind the path, as in `oci-archive:FILE:NAME` or `docker-archive:FILE:NAME`: {}", choices.join(", "))))
+            }
+            Self::Daemon { .. } => Some(
+                "start it, or name it by DOCKER_HOST or `docker context use`; an image of a machine that has it comes by `docker \
+                 save REF -o FILE` and `docker-archive:FILE`"
+                    .into(),
+            ),
+            Self::NoProgram { .. } => Some("install one, or use `podman save --format oci-archive` and `oci-archive:FILE`".into()),
             Self::Output(error) => error.hint(),
             Self::NoTag(_) => Some("give it a tag, as in `registry.example/team/app:v1`".into()),
             Self::Broken { .. } => Some("push it again: what the registry has already is not sent again".into()),

@@ -6,6 +6,7 @@
 
 mod client;
 mod error;
+mod here;
 mod login;
 mod manifest;
 mod out;
@@ -18,6 +19,7 @@ mod unpack;
 
 pub use client::{Image, Part, Registry};
 pub use error::RegistryError;
+pub use here::{LocalImage, OpenImage};
 pub use login::{Login, Provider};
 pub use manifest::{Descriptor, Platform};
 pub use out::{Format, How, NOT_PORTABLE, OutLayer, Outgoing, Pushed, Times, original_form};

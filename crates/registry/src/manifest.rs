@@ -30,11 +30,21 @@ pub struct Descriptor {
 }
 
 impl Descriptor {
+    /// One of which no more is known.
+    pub(crate) fn of_digest(digest: &str) -> Self {
+        Self { media_type: String::new(), digest: digest.to_owned(), size: 0, platform: None }
+    }
+
     /// The digits of its SHA-256.
     pub(crate) fn sha256(&self) -> Result<&str, RegistryError> {
         let digits = self.digest.strip_prefix("sha256:").filter(|digits| is_sha256(digits));
         digits.ok_or_else(|| RegistryError::Malformed(format!("the digest `{}` is none of SHA-256", self.digest)))
     }
+}
+
+/// Whether something of this type is an image, or several. Some programs say nothing.
+pub(crate) fn is_manifest_type(media_type: &str) -> bool {
+    media_type.is_empty() || ACCEPTED.split(", ").any(|accepted| accepted == media_type)
 }
 
 /// What an image is for.

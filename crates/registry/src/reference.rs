@@ -38,9 +38,15 @@ pub struct ReferenceError {
     reason: String,
 }
 
+impl ReferenceError {
+    pub(crate) fn new(text: &str, reason: String) -> Self {
+        Self { text: text.to_owned(), reason }
+    }
+}
+
 impl lamina_ground::Hint for ReferenceError {
     fn hint(&self) -> Option<std::borrow::Cow<'_, str>> {
-        Some("write it as in `python:3.11-slim`, `registry.example/team/app:v1` or `app@sha256:…`".into())
+        Some("write it as in `python:3.11-slim`, `registry.example/team/app:v1`, `app@sha256:…` or `oci-archive:image.tar`".into())
     }
 }
 

@@ -1,26 +1,49 @@
-"""The command `pull`: an image of a registry, without a program."""
+"""The commands `pull` and `import`: an image of a registry or of a file, without a program."""
 
 from __future__ import annotations
+
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from modal.secret import Secret
 
 
 def pull(words: list[str]) -> int:
     """Pulls the image as its tag is now, names it, and prints its id. The words are the reference and options."""
-    from modal._client import engine as engines
-    from modal._client.images import read_name
-    from modal.image import Image
     from modal.secret import Secret
 
     reference, *options = words
-    name, secret = None, None
-    for option in options:
-        key, _, value = option.partition("=")
-        if key == "--name":
-            name = value
-        else:
-            secret = Secret.from_name(value)
+    given = dict(option.split("=", 1) for option in options)
+    secret = Secret.from_name(given["--secret"]) if "--secret" in given else None
+    return _take("pull", reference, secret, given.get("--name"))
+
+
+def import_file(words: list[str]) -> int:
+    """Brings the image of a file or directory into the store, names it, and prints its id."""
+    path, *options = words
+    given = dict(option.split("=", 1) for option in options)
+    if path != "-":
+        return _take("import", f"any-archive:{os.path.abspath(path)}", None, given.get("--name"))
+    import shutil
+    import sys
+    import tempfile
+
+    # It is read in any order.
+    with tempfile.NamedTemporaryFile(prefix="modal-import-") as file:
+        shutil.copyfileobj(sys.stdin.buffer, file)
+        file.flush()
+        return _take("import", f"any-archive:{file.name}", None, given.get("--name"))
+
+
+def _take(command: str, reference: str, secret: Secret | None, name: str | None) -> int:
+    from modal._client import engine as engines
+    from modal._client.images import read_name
+    from modal.image import Image
+
     if name is not None:
         # A name that cannot be one is no reason to pull first.
-        read_name("modal image pull", name, None)
+        read_name(f"modal image {command}", name, None)
     image = Image.from_registry(reference, secret, force_build=True)
     engine = engines.connect(output=True)
     try:

@@ -133,8 +133,12 @@ class Image(PackageSteps, CommandSteps, LocalSteps, DockerfileSteps, metaclass=E
         `secret` holds the login: ``REGISTRY_USERNAME`` and ``REGISTRY_PASSWORD``, or the keys that `Image.from_aws_ecr`
         and `Image.from_gcp_artifact_registry` take; without it those of ``docker login`` and ``podman login`` count.
         `setup_dockerfile_commands` are lines of a Dockerfile that follow. What a tag stands for is looked up once, and
-        again with `force_build`. The image needs a Python for functions, as ``python3`` or ``python`` on its PATH:
-        `add_python`, a series from ``3.10`` to ``3.14`` or ``3.14t``, puts one into ``/usr/local``, before the lines.
+        again with `force_build`. Images of this machine are named by a transport, as for podman: ``oci:DIR``,
+        ``oci-archive:FILE`` and ``docker-archive:FILE``, with ``:NAME`` behind where there are several,
+        ``docker-daemon:NAME`` and ``containers-storage:NAME``; they are taken as they are now.
+
+        The image needs a Python for functions, as ``python3`` or ``python`` on its PATH: `add_python`, a series from
+        ``3.10`` to ``3.14`` or ``3.14t``, puts one into ``/usr/local``, before the lines.
         """
         return _from_registry(cls, "from_registry", tag, secret, setup_dockerfile_commands, force_build, add_python)
 
@@ -321,6 +325,10 @@ class _Imports:
         return True
 
 
+#: What stands in front of paths of images.
+PATH_TRANSPORTS = ("oci", "oci-archive", "docker-archive", "any-archive")
+
+
 def _from_registry(
     cls: type[Image],
     method: str,
@@ -339,7 +347,16 @@ def _from_registry(
 
         secrets = check_secrets([secret], f"`Image.{method}`")
     step = {"kind": "from_registry", "reference": tag, **provider}
-    image = make(cls, None, step, title(method, [quote(tag)]), secrets=secrets, force_build=force_build)
+    transport, _, path = tag.partition(":")
+
+    def absolute_path() -> dict[str, str]:
+        from modal._client.files import absolute
+
+        return {"reference": f"{transport}:{absolute(path)}"}
+
+    local = absolute_path if transport in PATH_TRANSPORTS and path else None
+    name = title(method, [quote(tag)])
+    image = make(cls, None, step, name, secrets=secrets, force_build=force_build, local=local)
     if add_python is not None:
         image = with_python(cls, image, add_python, f"Image.{method}", force_build)
     if not setup_dockerfile_commands:

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use lamina_ground::Stack;
 use lamina_image::{Definition, Digest, FileSet};
+use lamina_registry::LocalImage;
 use lamina_store::Committed;
 use serde_json::json;
 
@@ -21,6 +22,10 @@ impl LocalFiles for OneLayer {
 
     fn context(&self, _context: &lamina_store::Context<'_>) -> Result<Committed, BuildError> {
         self.layer(&FileSet::default(), &Stack::new())
+    }
+
+    fn fingerprint(&self, _image: &LocalImage) -> Result<String, BuildError> {
+        Ok("fingerprint".to_owned())
     }
 }
 
@@ -102,6 +107,10 @@ fn key_material_is_pinned() {
     }
     let conda = json!({ "kind": "micromamba", "python_version": "3.12", "local_python": "3.9" });
     nodes.push(json!({ "id": "conda", "step": conda, "title": "" }));
+    for reference in ["app:v1", "oci-archive:/a.tar"] {
+        let step = json!({ "kind": "from_registry", "reference": reference });
+        nodes.push(json!({ "id": reference, "step": step, "title": "" }));
+    }
     nodes.push(json!({
         "id": "settings", "inputs": ["base"], "step": steps[0], "title": "not in the key", "force_build": true,
         "environment": { "A": "1", "URL": "https://me:word@host/" },

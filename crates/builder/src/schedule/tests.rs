@@ -9,6 +9,7 @@ use std::sync::atomic::AtomicBool;
 use lamina_devices::DevicesError;
 use lamina_ground::ErrorClass;
 use lamina_image::{ExistingImage, FileSet, GpuRequest};
+use lamina_registry::LocalImage;
 use serde_json::{Value, json};
 
 use super::*;
@@ -36,6 +37,10 @@ impl LocalFiles for &Memory {
     fn context(&self, context: &lamina_store::Context<'_>) -> Result<Committed, BuildError> {
         let root = context.root.display().to_string();
         Ok(committed(&root, &root))
+    }
+
+    fn fingerprint(&self, image: &LocalImage) -> Result<String, BuildError> {
+        Ok(image.to_string())
     }
 }
 

@@ -25,6 +25,7 @@ use std::sync::{Arc, OnceLock};
 pub(crate) use dockerfile::jobs;
 use lamina_ground::{DEFAULT_PATH, Hint, Stack};
 use lamina_image::{Definition, Digest, ExistingImage, Facts, FileSet, Graph, KeyMaterial, Node, Step};
+use lamina_registry::LocalImage;
 use lamina_store::{CommitRules, Committed, Context, Lock, Work};
 use lamina_workshop::Workshop;
 pub(crate) use look::LookAtImage;
@@ -154,6 +155,9 @@ pub(crate) trait LocalFiles: Sync {
 
     /// The layer that is asked for of a local directory, over nothing.
     fn context(&self, context: &Context<'_>) -> Result<Committed, BuildError>;
+
+    /// What tells an image of this machine apart from all others that may have its name.
+    fn fingerprint(&self, image: &LocalImage) -> Result<String, BuildError>;
 }
 
 /// What planning a step has at hand.

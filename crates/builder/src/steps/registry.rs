@@ -2,15 +2,18 @@
 
 use std::borrow::Cow;
 use std::io::Write as _;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use lamina_fetch::{Client, FetchError};
+use lamina_fetch::{Client, FetchError, Progress};
 use lamina_ground::{ErrorClass, Hint, Stack, seconds_since_1970};
 use lamina_image::{
     Digest, Facts, FromRegistry, Hasher, KeyMaterial, Node, RecordedFacts, RegistryProvider, SecretValues,
 };
-use lamina_registry::{Image, Login, Part, Provider, Reference, Registry, RegistryError, unpack};
+use lamina_registry::{
+    Image, LocalImage, Login, OpenImage, Part, Provider, Reference, Registry, RegistryError, unpack,
+};
 use lamina_store::{CommitRules, Committed, LayerRecord, Store, StoreError};
 
 use super::look::look_at;
@@ -24,8 +27,15 @@ const CONNECTIONS: usize = 4;
 impl Kind for FromRegistry {}
 
 impl LayerKind for FromRegistry {
-    /// What a tag stands for is no part of the key: it is looked up once, and again when the step is forced.
-    fn plan(&self, _planning: &Planning<'_>, material: &mut KeyMaterial) -> Result<Box<dyn Recipe>, BuildError> {
+    /// What a tag of a registry stands for is no part of the key: it is looked up once, and again when the step is forced. An
+    /// image of this machine counts as it is, like any local file; where it lies does not.
+    fn plan(&self, planning: &Planning<'_>, material: &mut KeyMaterial) -> Result<Box<dyn Recipe>, BuildError> {
+        if let Some(local) = LocalImage::parse(&self.reference) {
+            let local = local.map_err(BuildError::invalid)?;
+            material.add("kind", "local_image");
+            material.add("image", planning.local.fingerprint(&local)?);
+            return Ok(Box::new(Load { image: local }));
+        }
         let reference: Reference = self.reference.parse().map_err(BuildError::invalid)?;
         material.add("kind", "from_registry");
         material.add("reference", reference.to_string());
@@ -49,23 +59,76 @@ impl Recipe for Pull {
         (workshop.progress)("asking the registry", 0, 0);
         let (registry, image) = Registry::find(&self.reference, login.as_ref(), workshop.fetch).map_err(failed)?;
         // What cannot be logged is no reason to fail.
-        let _ = writeln!(log, "{} is sha256:{}, {} layers", self.reference, image.digest, image.layers.len());
-        let layers = Layers { context, registry: &registry };
-        let mut layers = layers.make(&image.layers, log)?;
-        self.note(&image, &layers, workshop.store)?;
-        let views = Stack::from_bottom_up(layers.iter().map(|layer| layer.digest));
-        let traits = look_at(workshop.store, &views, image.config.environment.get("PATH").map(String::as_str))?;
-        for remark in traits.remarks() {
-            log.line(remark);
-        }
-        let facts = Box::new(Facts { config: image.config, ..Facts::default() });
-        if let Some(top) = layers.pop() {
-            return Ok(Made::Layers { below: Stack::from_bottom_up(layers), top, facts });
-        }
-        // An image without files.
-        let work = workshop.store.new_work()?;
-        Ok(Made::Work { work, rules: CommitRules::default(), facts, held: None })
+        let digest = image.digest.as_deref().unwrap_or_default();
+        let _ = writeln!(log, "{} is sha256:{digest}, {} layers", self.reference, image.layers.len());
+        made(context, &Origin::Registry(&registry, &self.reference), image, log)
     }
+}
+
+/// An image that this machine has.
+struct Load {
+    image: LocalImage,
+}
+
+impl Recipe for Load {
+    fn execute(self: Box<Self>, context: &StepContext<'_>, log: &mut StepLog) -> Result<Made, StepError> {
+        let workshop = &context.workshop;
+        (workshop.progress)("reading the image", 0, 0);
+        let reserve = workshop.launcher.disk_reserve().map_err(|error| failed(FetchError::Io(error).into()))?;
+        let open = self.image.open(&workshop.store.layout().downloads(), reserve, workshop.cancel).map_err(failed)?;
+        let image = open.image().clone();
+        let _ = writeln!(log, "{} has {} layers", self.image, image.layers.len());
+        made(context, &Origin::Local(&open), image, log)
+    }
+}
+
+/// Where an image comes from.
+enum Origin<'a> {
+    Registry(&'a Registry, &'a Reference),
+    Local(&'a OpenImage),
+}
+
+impl Origin<'_> {
+    fn fetch(
+        &self,
+        parts: &[&Part],
+        directory: &Path,
+        progress: Progress<'_>,
+        take: impl FnMut(usize) -> Result<(), LayerError>,
+    ) -> Result<(), LayerError> {
+        match self {
+            Self::Registry(registry, _) => registry.fetch(parts, directory, CONNECTIONS, progress, take),
+            Self::Local(image) => image.fetch(parts, directory, progress, take),
+        }
+    }
+
+    /// The repository that the layers are in.
+    fn repository(&self) -> Option<String> {
+        match self {
+            Self::Registry(_, reference) => Some(format!("{}/{}", reference.registry, reference.repository)),
+            Self::Local(_) => None,
+        }
+    }
+}
+
+/// What comes of an image.
+fn made(context: &StepContext<'_>, origin: &Origin<'_>, image: Image, log: &mut StepLog) -> Result<Made, StepError> {
+    let workshop = &context.workshop;
+    let layers = Layers { context, origin };
+    let mut layers = layers.make(&image.layers, log)?;
+    note(origin, &image, &layers, workshop.store)?;
+    let views = Stack::from_bottom_up(layers.iter().map(|layer| layer.digest));
+    let traits = look_at(workshop.store, &views, image.config.environment.get("PATH").map(String::as_str))?;
+    for remark in traits.remarks() {
+        log.line(remark);
+    }
+    let facts = Box::new(Facts { config: image.config, ..Facts::default() });
+    if let Some(top) = layers.pop() {
+        return Ok(Made::Layers { below: Stack::from_bottom_up(layers), top, facts });
+    }
+    // An image without files.
+    let work = workshop.store.new_work()?;
+    Ok(Made::Work { work, rules: CommitRules::default(), facts, held: None })
 }
 
 /// What comes of a layer that cannot be had.
@@ -77,31 +140,33 @@ impl From<RegistryError> for LayerError {
     }
 }
 
-impl Pull {
-    /// Notes which archives the layers came in, so that they leave the store as those.
-    fn note(&self, image: &Image, layers: &[Committed], store: &Store) -> Result<(), StepError> {
-        let digests: Vec<Digest> = layers.iter().map(|layer| layer.digest).collect();
-        let repository = format!("{}/{}", self.reference.registry, self.reference.repository);
-        for (index, part) in image.layers.iter().enumerate() {
-            let mut record = part.record(digests[index], &digests[..index], repository.clone());
-            if index + 1 == digests.len() {
-                record.image = Some((self.reference.to_string(), image.digest.clone()));
-            }
-            let earlier = store.archive(&record.layer, &record.form)?.filter(|earlier| earlier.sha256 == record.sha256);
-            if let Some(earlier) = earlier {
-                record.image = record.image.or(earlier.image);
-                record.repositories.extend(earlier.repositories.into_iter().filter(|other| *other != repository));
-            }
-            store.record_archive(&record)?;
+/// Notes which archives the layers came in, so that they leave the store as those.
+fn note(origin: &Origin<'_>, image: &Image, layers: &[Committed], store: &Store) -> Result<(), StepError> {
+    let digests: Vec<Digest> = layers.iter().map(|layer| layer.digest).collect();
+    let repository = origin.repository();
+    for (index, part) in image.layers.iter().enumerate() {
+        let mut record = part.record(digests[index], &digests[..index], repository.clone());
+        if let (Origin::Registry(_, reference), Some(digest)) = (origin, &image.digest)
+            && index + 1 == digests.len()
+        {
+            record.image = Some((reference.to_string(), digest.clone()));
         }
-        Ok(())
+        let earlier = store.archive(&record.layer, &record.form)?.filter(|earlier| earlier.sha256 == record.sha256);
+        if let Some(earlier) = earlier {
+            record.image = record.image.or(earlier.image);
+            record
+                .repositories
+                .extend(earlier.repositories.into_iter().filter(|other| Some(other) != repository.as_ref()));
+        }
+        store.record_archive(&record)?;
     }
+    Ok(())
 }
 
 /// The layers of an image on their way into the store.
 struct Layers<'a> {
     context: &'a StepContext<'a>,
-    registry: &'a Registry,
+    origin: &'a Origin<'a>,
 }
 
 impl Layers<'_> {
@@ -118,8 +183,8 @@ impl Layers<'_> {
         };
         progress(0);
         let wanted: Vec<_> = missing.iter().collect();
-        self.registry
-            .fetch(&wanted, &downloads, CONNECTIONS, &progress, |index| {
+        self.origin
+            .fetch(&wanted, &downloads, &progress, |index| {
                 if have_come.load(Ordering::Relaxed) >= total {
                     (self.context.workshop.progress)("unpacking", index as u64, missing.len() as u64);
                 }
@@ -149,7 +214,7 @@ impl Layers<'_> {
         Ok(found)
     }
 
-    fn make_one(&self, part: &Part, below: &[Committed], downloads: &std::path::Path) -> Result<Committed, StepError> {
+    fn make_one(&self, part: &Part, below: &[Committed], downloads: &Path) -> Result<Committed, StepError> {
         let workshop = &self.context.workshop;
         let (created, begun) = (seconds_since_1970(), Instant::now());
         let views = Stack::from_bottom_up(below.iter().map(|layer| layer.digest));

@@ -1,6 +1,8 @@
-//! The arguments of `modal image pull`.
+//! The arguments of the commands with which images come into the store.
 
-use clap::Args;
+use std::path::PathBuf;
+
+use clap::{Args, ValueHint};
 
 use super::{Environment, Output};
 
@@ -25,6 +27,33 @@ pub(crate) struct ImagePull {
     /// A named secret with the login, instead of the host's
     #[arg(long, value_name = "NAME")]
     pub(crate) secret: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) environment: Environment,
+
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// `modal image import`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  modal image import trainer.tar --name trainer:v1
+  docker save trainer | modal image import - --name trainer
+  modal image import rootfs.tar.zst            an image of these files, without settings
+
+FILE is what `podman save`, `docker save`, skopeo or `modal image export` make: an OCI layout as an archive
+or a directory, a Docker archive, or an archive of files; all of them may be compressed with gzip or zstd.
+Of several images, programs name one: `modal.Image.from_registry(\"oci-archive:FILE:NAME\")`.")]
+pub(crate) struct ImageImport {
+    /// The file or directory; `-` is standard input
+    #[arg(value_name = "FILE", value_hint = ValueHint::AnyPath)]
+    pub(crate) file: PathBuf,
+
+    /// The name that the image gets here
+    #[arg(short, long, value_name = "NAME[:TAG]")]
+    pub(crate) name: Option<String>,
 
     #[command(flatten)]
     pub(crate) environment: Environment,

@@ -24,13 +24,16 @@ pub(crate) fn image(image: &Image) -> Result<u8, Failure> {
     if let Image::Pull(pull) = image {
         return image_pull::pull(pull);
     }
+    if let Image::Import(import) = image {
+        return image_pull::import(import);
+    }
     if let Image::Push(push) = image {
         return image_push::push(push);
     }
     let engine = Engine::open(&Options { works_on_full_disk: true, ..Options::default() })?;
     match image {
         // They have engines of their own.
-        Image::Build(_) | Image::Export(_) | Image::Pull(_) | Image::Push(_) => {}
+        Image::Build(_) | Image::Export(_) | Image::Pull(_) | Image::Import(_) | Image::Push(_) => {}
         Image::List { json: true } => {
             let images = engine.images()?;
             print_json(&images.iter().map(Listed::from).collect::<Vec<_>>())?;

@@ -73,7 +73,7 @@ pub(super) fn compress(
 }
 
 /// What a compressed archive holds.
-pub(super) fn decompressed(file: File, compression: Compression) -> io::Result<Box<dyn Read>> {
+pub(crate) fn decompressed(file: File, compression: Compression) -> io::Result<Box<dyn Read>> {
     let file = BufReader::with_capacity(256 << 10, file);
     Ok(match compression {
         Compression::None => Box::new(file),

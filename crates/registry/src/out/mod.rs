@@ -13,6 +13,7 @@ use lamina_image::RuntimeConfig;
 use lamina_store::Store;
 
 pub use blobs::{How, OutLayer, original_form};
+pub(crate) use compress::decompressed;
 pub use export::Format;
 pub use layer_tar::NOT_PORTABLE;
 pub use push::Pushed;

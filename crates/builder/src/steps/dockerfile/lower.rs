@@ -1,13 +1,14 @@
 //! The plain steps that a Dockerfile stands for: stages are chains of nodes, of which only those that are needed are made.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use lamina_dockerfile::{Argument, Command, Health, Instruction, Kind as Word, ParseError, RunMount, Words};
 use lamina_image::{
     Action, Dockerfile, DockerfileCopy, DockerfilePlace, DockerfileRun, DockerfileStep, ExistingImage, FromRegistry,
     FromScratch, Healthcheck, Node, NodeId, Step,
 };
-use lamina_registry::Reference;
+use lamina_registry::{LocalImage, Reference, ReferenceError};
 
 use crate::BuildError;
 use crate::error::Mistake;
@@ -155,14 +156,22 @@ impl<'a> Lowering<'a> {
                 Some(published) => {
                     Ok(Base::Image(Box::new(Step::ExistingImage(self.published(instruction, published)?))))
                 }
-                None => match name.parse::<Reference>() {
-                    Ok(_) => Ok(Base::Image(Box::new(Step::FromRegistry(FromRegistry {
-                        reference: name.to_owned(),
-                        provider: None,
-                    })))),
+                None => match self.elsewhere(name) {
+                    Ok(reference) => {
+                        Ok(Base::Image(Box::new(Step::FromRegistry(FromRegistry { reference, provider: None }))))
+                    }
                     Err(error) => Err(self.mistake(instruction, format!("`{name}` is no stage above, and {error}"))),
                 },
             },
+        }
+    }
+
+    /// The full name of an image of this machine, whose path is relative to the context, or the name of one of a registry.
+    fn elsewhere(&self, name: &str) -> Result<String, ReferenceError> {
+        let context = self.file.context.as_ref().map(|context| Path::new(&context.source));
+        match LocalImage::parse_below(name, context) {
+            Some(local) => Ok(local?.to_string()),
+            None => name.parse::<Reference>().map(|_| name.to_owned()),
         }
     }
 

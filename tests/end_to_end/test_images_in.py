@@ -1,0 +1,215 @@
+"""Images that this machine has outside of the store, as other programs keep and write them."""
+
+from __future__ import annotations
+
+import hashlib
+import http.server
+import json
+import os
+import shutil
+import socketserver
+import subprocess
+import tarfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import Modal, command
+from played_registry import archive, digest
+
+BUILD = """
+import sys
+import modal
+
+image = modal.Image.from_registry(sys.argv[1])
+with modal.App("t").run():
+    print(image.build().object_id)
+"""
+
+
+def peer(*words: str | Path, **options) -> str:
+    """What another program prints."""
+    if shutil.which(str(words[0])) is None:
+        pytest.skip(f"`{words[0]}` is not installed; scripts/test installs it as root")
+    return subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True, **options).stdout
+
+
+@pytest.fixture
+def load(modal: Modal):
+    """Builds the image that a name stands for, and answers its id."""
+    modal.write("load.py", BUILD)
+
+    def load(reference: str, *, code: int = 0, **environment: str) -> str:
+        result = modal.python("load.py", reference, check=False, **environment)
+        assert result.code == code, result
+        return result.stderr if code else result.stdout.strip()
+
+    return load
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Path:
+    """An OCI layout that umoci has made, with two layers."""
+    layout, tree = tmp_path / "layout", tmp_path / "tree"
+    peer("umoci", "init", "--layout", layout)
+    peer("umoci", "new", "--image", f"{layout}:v1")
+    for number in ("one", "two"):
+        (tree / "etc").mkdir(parents=True, exist_ok=True)
+        (tree / "etc" / number).write_text(f"{number} {os.urandom(8).hex()}\n")
+        os.chmod(tree / "etc" / number, 0o4711)
+        peer("umoci", "insert", "--image", f"{layout}:v1", tree / "etc" / number, f"/etc/{number}")
+    peer("umoci", "config", "--image", f"{layout}:v1", "--config.env", "A=b", "--config.user", "7:8")
+    return layout
+
+
+def test_every_form_is_the_image_of_the_registry(modal: Modal, load, layout: Path, real_registry: str) -> None:
+    reference = f"{real_registry}/in/{os.urandom(4).hex()}:v1"
+    source = f"oci:{layout}:v1"
+    peer("skopeo", "copy", "--quiet", "--dest-tls-verify=false", source, f"docker://{reference}")
+    pulled = load(reference)
+    assert load(source) == load(f"oci:{layout}") == pulled
+    for transport, name in (("oci-archive", "v1"), ("docker-archive", "team/app:v1")):
+        path = layout.with_suffix(f".{transport}.tar")
+        peer("skopeo", "copy", "--quiet", source, f"{transport}:{path}:{name}")
+        assert load(f"{transport}:{path}:{name}") == pulled
+        peer("gzip", "-k", path)
+        packed = path.with_suffix(".tar.gz")
+        assert load(f"{transport}:{packed}") == pulled
+        tag = os.urandom(4).hex()
+        imported = modal("image", "import", str(packed), "--name", tag)
+        assert imported.stdout.strip() == pulled
+        with open(path, "rb") as file:
+            piped = subprocess.run(
+                [command(), "image", "import", "-"],
+                stdin=file,
+                cwd=modal.directory,
+                env=modal.environment,
+                capture_output=True,
+                text=True,
+                check=True,
+            )
+        assert piped.stdout.strip() == pulled
+        missing = load(f"{transport}:{path}:none-such:v9", code=1)
+        assert "is none of its images" in missing and name in missing
+    lines = (
+        "FROM oci:layout:v1 AS one\nFROM scratch\nCOPY --from=oci:layout /etc/two /two\nCOPY --from=one /etc/one /one\n"
+    )
+    built = modal("image", "build", ".", "-f", "-", input=lines).stdout.strip()
+    modal("image", "export", built, "--format", "rootfs-tar", "-o", "files.tar")
+    with tarfile.open(modal.directory / "files.tar") as files:
+        found = {member.name: member.mode for member in files.getmembers() if member.isfile()}
+    assert found == {"one": 0o4711, "two": 0o4711}
+
+
+def test_an_image_that_changed_is_taken_anew(load, layout: Path) -> None:
+    first = load(f"oci:{layout}:v1")
+    assert load(f"oci:{layout}:v1") == first
+    peer("umoci", "config", "--image", f"{layout}:v1", "--config.env", "C=d")
+    assert load(f"oci:{layout}:v1") != first
+
+
+def test_files_alone_are_an_image(modal: Modal) -> None:
+    (modal.directory / "root.tar").write_bytes(archive(("etc", None), ("etc/one", b"1\n")))
+    image = modal("image", "import", "root.tar").stdout.strip()
+    modal("image", "export", image, "--format", "rootfs-tar", "-o", "back.tar", "--keep-times")
+    with tarfile.open(modal.directory / "back.tar") as back:
+        times = {member.name: member.mtime for member in back.getmembers()}
+    assert times["etc"] == times["etc/one"] == 1_000_000_000
+    (modal.directory / "bad.tar").write_bytes(archive(("../x", b"")))
+    said = modal("image", "import", "bad.tar", check=False)
+    assert said.code == 1 and "`../x`" in said.stderr
+    (modal.directory / "text.tar").write_text("no archive at all\n" * 100)
+    said = modal("image", "import", "text.tar", check=False)
+    assert said.code == 1 and "text.tar` cannot be read" in said.stderr
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[dict]:
+    """A daemon's socket, and the images that it has: archives by name."""
+    images: dict[str, bytes] = {}
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def log_message(self, *_arguments) -> None:
+            pass
+
+        def address_string(self) -> str:
+            return "socket"
+
+        def do_GET(self) -> None:
+            name, _, kind = self.path.removeprefix("/images/").rpartition("/")
+            of_id = {digest(data): data for data in images.values()}
+            if kind == "json" and name in images:
+                return self.answer(200, json.dumps({"Id": digest(images[name])}).encode())
+            if kind == "get" and name in of_id:
+                return self.answer(200, of_id[name])
+            return self.answer(404, json.dumps({"message": f"No such image: {name}"}).encode())
+
+        def answer(self, status: int, data: bytes) -> None:
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(data)
+
+    path = tmp_path / "docker.sock"
+    server = socketserver.ThreadingUnixStreamServer(str(path), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield {"address": f"unix://{path}", "images": images}
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_a_daemon_is_asked(load, layout: Path, daemon: dict, tmp_path: Path) -> None:
+    path = tmp_path / "saved.tar"
+    peer("skopeo", "copy", "--quiet", f"oci:{layout}:v1", f"docker-archive:{path}:app:v1")
+    daemon["images"]["app:v1"] = path.read_bytes()
+    host = {"DOCKER_HOST": daemon["address"]}
+    expected = load(f"oci:{layout}:v1")
+    assert load("docker-daemon:app:v1", **host) == expected
+    missing = load("docker-daemon:app:v2", code=1, **host)
+    assert "No such image: app:v2" in missing
+    daemon["images"]["cut:v1"] = path.read_bytes()[:-2000]
+    assert "cannot be read" in load("docker-daemon:cut:v1", code=1, **host)
+    away = load("docker-daemon:app:v1", code=1, DOCKER_HOST=f"unix://{tmp_path}/none.sock")
+    assert f"unix://{tmp_path}/none.sock" in away and "docker save" in away
+    # A context names the daemon, too.
+    settings = tmp_path / "docker"
+    digits = hashlib.sha256(b"mine").hexdigest()
+    place = settings / "contexts/meta" / digits
+    place.mkdir(parents=True)
+    (place / "meta.json").write_text(json.dumps({"Name": "mine", "Endpoints": {"docker": {"Host": daemon["address"]}}}))
+    (settings / "config.json").write_text(json.dumps({"currentContext": "mine"}))
+    assert load("docker-daemon:app:v1", DOCKER_CONFIG=str(settings), DOCKER_HOST="") == expected
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="podman's storage here is root's")
+def test_the_storage_of_podman_is_read(modal: Modal, load, layout: Path, tmp_path: Path) -> None:
+    storage = tmp_path / "storage.conf"
+    storage.write_text(f'[storage]\ndriver = "vfs"\ngraphroot = "{tmp_path}/graph"\nrunroot = "{tmp_path}/run"\n')
+    peer(
+        "skopeo",
+        "copy",
+        "--quiet",
+        "--insecure-policy",
+        f"oci:{layout}:v1",
+        "containers-storage:localhost/app:v1",
+        env={**os.environ, "CONTAINERS_STORAGE_CONF": str(storage)},
+    )
+    expected = load(f"oci:{layout}:v1")
+    assert load("containers-storage:localhost/app:v1", CONTAINERS_STORAGE_CONF=str(storage)) == expected
+    missing = load("containers-storage:localhost/app:v2", code=1, CONTAINERS_STORAGE_CONF=str(storage))
+    assert "`containers-storage:localhost/app:v2` cannot be read" in missing
+    for program in ("podman", "buildah"):
+        only = tmp_path / program
+        only.mkdir()
+        found = shutil.which(program)
+        if found is None:
+            continue
+        os.symlink(found, only / program)
+        path = f"{only}:{os.path.dirname(command())}"
+        load("containers-storage:localhost/app:v1", CONTAINERS_STORAGE_CONF=str(storage), PATH=path)
+    none = load("containers-storage:localhost/app:v1", code=1, PATH="/none")
+    assert "none of `skopeo`, `podman` and `buildah`" in none
