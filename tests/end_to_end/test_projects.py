@@ -139,6 +139,40 @@ def test_locked_wheels_are_linked_as_uv_installs_them(modal: Modal, index: Index
         assert (linked, found) == (installed, again)
 
 
+def test_an_address_in_a_project_is_recorded_as_uv_does(modal: Modal, index: Index) -> None:
+    source = f"lamina-demo = {{ url = '{index.address}/host/files/lamina_demo-1.0-py3-none-any.whl' }}"
+    modal.write("project/pyproject.toml", f"{PROJECT}[tool.uv.sources]\n{source}\n")
+    lock = [UV, "lock", "--no-config", "--default-index", index.url("host")]
+    subprocess.run(lock, cwd=modal.directory / "project", check=True, capture_output=True)
+    images = []
+    for options, is_linked in (("", True), ("--no-progress", False)):
+        result = build(modal, index, f'.uv_sync("project", extra_options={options!r}, force_build=True)')
+        assert ("installing inside the sandbox" not in result.stderr) == is_linked
+        images += re.findall(r"Built (im-\w+)", result.stderr)
+    assert len(set(images)) == 1
+
+
+def test_what_a_project_has_beside_it_is_copied_before(modal: Modal, index: Index) -> None:
+    modal.write("lib/setup.py", "import setuptools\nsetuptools.setup(name='lamina_lib', version='3', py_modules=[])\n")
+    project = PROJECT.replace('"lamina-demo"', '"lamina-lib"') + "[tool.uv.sources]\nlamina-lib = { path = '../lib' }\n"
+    modal.write("project/pyproject.toml", project)
+    # It is built without isolation by what the base has.
+    step = '.uv_sync("project", extra_options="--no-build-isolation")'
+    result = build(modal, index, step, check=False)
+    assert 'copy it to `/lib` in a step before, as `.add_local_dir(…, "/lib", copy=True)`' in result.stderr
+
+
+def test_a_version_that_the_lock_was_not_made_for(modal: Modal, index: Index) -> None:
+    project = PROJECT.split("[project.optional", maxsplit=1)[0]
+    modal.write("project/pyproject.toml", project.replace("lamina-demo", "lamina-demo<2"))
+    lock = [UV, "lock", "--no-config", "--default-index", index.url("host")]
+    subprocess.run(lock, cwd=modal.directory / "project", check=True, capture_output=True)
+    modal.write("project/pyproject.toml", project.replace("lamina-demo", "lamina-demo>=2"))
+    stale = build(modal, index, '.uv_sync("project")', check=False)
+    assert "made for `lamina-demo<2`" in stale.stderr and "run `uv lock` in the project" in stale.stderr
+    assert "2.0" in build(modal, index, '.uv_sync("project", frozen=False)').stdout
+
+
 @pytest.mark.parametrize(
     ("script", "said"),
     [

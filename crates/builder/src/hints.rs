@@ -50,6 +50,14 @@ fn for_line(line: &str, has_space: bool) -> Option<String> {
                 .to_owned(),
         );
     }
+    if line.contains("Git executable not found") || line.contains("Cannot find command 'git'") {
+        return Some("install git in a step before: `.apt_install(\"git\")` where the image has apt".to_owned());
+    }
+    if line.contains("Required uv version") {
+        return Some(
+            "the project's `required-version` is for another uv: name one that it takes as `uv_version`".to_owned(),
+        );
+    }
     if ["micromamba: not found", "mamba: not found", "conda: not found"].iter().any(|end| line.ends_with(end)) {
         return Some(
             "use `micromamba_install`, which needs no such program in the image; `modal.Image.micromamba()` has it where \
@@ -80,6 +88,12 @@ mod tests {
             ("  cause: Hash mismatch for `six==1.16.0`", "digest was given"),
             ("/opt/venv/bin/python: No module named pip", "uv_pip_install"),
             ("/bin/sh: 1: micromamba: not found", "micromamba_install"),
+            ("  cause: Git executable not found. Ensure that Git is installed and available.", "apt_install(\"git\")"),
+            (
+                "ERROR: Cannot find command 'git' - do you have 'git' installed and in your PATH?",
+                "apt_install(\"git\")",
+            ),
+            ("error: Required uv version `<0.4` does not match the running version `0.13.9`", "`uv_version`"),
         ] {
             let hint = for_output(&[line.to_owned(), "other".to_owned()], &Facts::default(), false);
             assert!(hint.as_deref().is_some_and(|hint| hint.contains(part)), "{line}: {hint:?}");

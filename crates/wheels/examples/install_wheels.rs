@@ -87,7 +87,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     say(&format!("resolved {} wheels, {} kept", resolution.wheels.len(), resolution.kept.len()))?;
 
     let work = store.new_work()?;
-    let installation = Installation { work: &work, layers: base, python_layers: base, installer: request.installer };
+    let installation =
+        Installation { work: &work, layers: base, python_layers: base, installer: request.installer, pip: None };
     let report = lamina_wheels::install(&resolution, &target, &installation, &workshop)?;
     let (files, downloaded) = (report.files, report.downloaded);
     say(&format!("installed {files} files, {downloaded} wheels downloaded ({} bytes)", report.downloaded_bytes))?;

@@ -20,6 +20,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::bytecode::CompileWheel;
 use crate::compilers::{Compilers, Queue};
+use crate::direct_url::direct_url;
 use crate::error::WheelError;
 use crate::installed::SurveyImage;
 use crate::interpreter::FindInterpreter;
@@ -44,6 +45,8 @@ pub struct Installation<'a> {
     pub python_layers: &'a Stack<StorePath>,
     /// The installer that the user asked for.
     pub installer: Installer,
+    /// The image's version of pip, if it has any.
+    pub pip: Option<&'a str>,
 }
 
 /// What was installed.
@@ -320,7 +323,9 @@ impl Run<'_> {
             sha256: wheel.sha256.clone(),
             requested: wheel.requested,
             direct_url: match &wheel.source {
-                Source::Url(url) if wheel.direct => Some(url.clone()),
+                Source::Url(url) if wheel.direct => {
+                    Some(direct_url(url, &wheel.sha256, self.installation.installer, self.installation.pip))
+                }
                 _ => None,
             },
         });

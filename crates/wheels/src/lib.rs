@@ -5,6 +5,7 @@
 mod archive;
 mod bytecode;
 mod compilers;
+mod direct_url;
 mod error;
 mod inside;
 mod install;

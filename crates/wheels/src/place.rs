@@ -14,6 +14,7 @@ pub(crate) struct LinkedWheel {
     pub(crate) name: String,
     pub(crate) sha256: String,
     pub(crate) requested: bool,
+    /// The text of its `direct_url.json`, if it was asked for by its address.
     pub(crate) direct_url: Option<String>,
 }
 
@@ -51,8 +52,8 @@ pub(crate) fn place(
     if wheel.requested {
         placing.add_text(format!("{metadata}/REQUESTED"), Vec::new(), 0o644);
     }
-    if let Some(url) = &wheel.direct_url {
-        placing.add_text(format!("{metadata}/direct_url.json"), direct_url(url, &wheel.sha256), 0o644);
+    if let Some(text) = &wheel.direct_url {
+        placing.add_text(format!("{metadata}/direct_url.json"), text.clone().into_bytes(), 0o644);
     }
     let record = placing.record.finish(format!("{}/RECORD", manifest.dist_info), installer);
     let content = Content::Text { bytes: record, mode: 0o644 };
@@ -82,15 +83,6 @@ pub(crate) fn place_bytecode(
         Some((source, File { path, content }))
     });
     files.collect()
-}
-
-/// Where a distribution that was asked for by address came from (PEP 610).
-fn direct_url(url: &str, sha256: &str) -> Vec<u8> {
-    let information = serde_json::json!({
-        "archive_info": { "hash": format!("sha256={sha256}"), "hashes": { "sha256": sha256 } },
-        "url": lamina_image::redact(url),
-    });
-    information.to_string().into_bytes()
 }
 
 struct Placing<'a> {
@@ -160,7 +152,7 @@ mod tests {
             name: "demo".to_owned(),
             sha256: "00".to_owned(),
             requested: true,
-            direct_url: Some("https://files.invalid/demo-1.0-py3-none-any.whl".to_owned()),
+            direct_url: Some(r#"{"url":"https://files.invalid/demo-1.0-py3-none-any.whl"}"#.to_owned()),
         };
         let bytecode = Bytecode { files: [("demo/__init__.py".to_owned(), Digest::of(b"bytecode"))].into() };
         let place = |installer| place(&wheel, &manifest, &bytecode, &target(), installer).files;
@@ -173,7 +165,7 @@ mod tests {
         assert_eq!(text("/bin/tool"), ("#!/usr/bin/python3\npass\n".to_owned(), 0o755));
         assert_eq!(text("/bin/demo").1, 0o755);
         assert_eq!(text("/INSTALLER").0, "uv");
-        insta::assert_snapshot!(text("/direct_url.json").0, @r#"{"archive_info":{"hash":"sha256=00","hashes":{"sha256":"00"}},"url":"https://files.invalid/demo-1.0-py3-none-any.whl"}"#);
+        assert_eq!(Some(&text("/direct_url.json").0), wheel.direct_url.as_ref());
         insta::assert_snapshot!(text("/RECORD").0, @"
         ../../../bin/demo,sha256=PMZz4CtJDiHtQQMyK1TX8ACI3hCsQT5foH_7qOC8JSY,286
         ../../../bin/tool,sha256=4vtVx5c8L8HQwv2lwzbULBcR69rvfBdaIC7StC6uPK0,24
@@ -181,7 +173,7 @@ mod tests {
         demo-1.0.dist-info/INSTALLER,sha256=5hhM4Q4mYTT9z6QB6PGpUAW81PGNFrYrdXMj4oM_6ak,2
         demo-1.0.dist-info/RECORD,,
         demo-1.0.dist-info/REQUESTED,sha256=47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU,0
-        demo-1.0.dist-info/direct_url.json,sha256=q6W4XJWrtARwg27yZ1MNd1GmeMRq_4asAhKENgfuDkE,118
+        demo-1.0.dist-info/direct_url.json,sha256=7Xo3jXHrvaddxtxYCYJ2MRJQLXjuVQQsDcdgKpODDnE,57
         demo/__init__.py,sha256=abc,3
         ");
         let of_pip = place(Installer::Pip);

@@ -124,6 +124,11 @@ fn check_request(request: &Request) -> Result<(), WheelError> {
     if let Some(links) = request.find_links.as_deref().filter(|links| !links.contains("://")) {
         return Err(WheelError::needs_sandbox(format!("find_links `{links}` is a path of the image")));
     }
+    // `uv` is told of indexes by variables, in which it would take this for several.
+    let addresses = [&request.index_url, &request.extra_index_url, &request.find_links].into_iter().flatten();
+    if let Some(address) = addresses.into_iter().find(|address| address.contains([' ', '\t', '\n', ','])) {
+        return Err(WheelError::needs_sandbox(format!("`{address}` is no single address")));
+    }
     let files = request.requirements.iter().flat_map(|file| requirement::lines(&file.contents));
     let constraints = requirement::lines(&request.constraints);
     if let Some(reason) =
@@ -140,30 +145,45 @@ fn check_request(request: &Request) -> Result<(), WheelError> {
 }
 
 /// The SHA-256 digests that the user allows, by normalised name. The resolver passes over them, as it makes a lock.
-struct Digests(HashMap<String, HashSet<String>>);
+#[derive(Default)]
+struct Digests {
+    allowed: HashMap<String, HashSet<String>>,
+    /// Whether everything has to have some: to pip, one line with a digest says so.
+    for_all: bool,
+}
 
 impl Digests {
     fn of(request: &Request) -> Result<Self, WheelError> {
-        let mut digests: HashMap<String, HashSet<String>> = HashMap::new();
+        let mut digests = Self::default();
+        let mut without = None;
         let files = request.requirements.iter().flat_map(|file| requirement::lines(&file.contents));
         for line in request.packages.iter().cloned().chain(files) {
             match (requirement::allowed(&line), requirement::name(&line)) {
-                (Allowed::Any, _) => {}
+                (Allowed::Any, _) => without = without.or(Some(line)),
                 // Of several lines with one name, each for its environment, the installer takes what all of them allow.
-                (Allowed::Only(more), Some(name)) => digests.entry(name).or_default().extend(more),
+                (Allowed::Only(more), Some(name)) => digests.allowed.entry(name).or_default().extend(more),
                 _ => {
                     let reason = format!("the digests of `{line}` are for the installer to compare");
                     return Err(WheelError::needs_sandbox(reason));
                 }
             }
         }
-        Ok(Self(digests))
+        digests.for_all = request.installer == Installer::Pip && !digests.allowed.is_empty();
+        match without {
+            Some(line) if digests.for_all => {
+                Err(WheelError::needs_sandbox(format!("`{line}` has no digest, and others have one")))
+            }
+            _ => Ok(digests),
+        }
     }
 
     /// Leaves to the installer what has another digest: it has the right message, or another file of the same version.
     fn check(&self, resolution: &Resolution) -> Result<(), WheelError> {
-        let differs =
-            |wheel: &&lock::Wheel| self.0.get(&wheel.name).is_some_and(|allowed| !allowed.contains(&wheel.sha256));
+        let is_allowed = |wheel: &lock::Wheel| match self.allowed.get(&wheel.name) {
+            Some(allowed) => allowed.contains(&wheel.sha256),
+            None => !self.for_all,
+        };
+        let differs = |wheel: &&lock::Wheel| !is_allowed(wheel);
         match resolution.wheels.iter().find(differs) {
             Some(wheel) => Err(WheelError::needs_sandbox(format!(
                 "`{}` has none of the digests that are given for `{}`",

@@ -243,19 +243,40 @@ fn a_missing_resolver_is_named() {
 
 #[test]
 fn files_with_other_digests_than_the_users_are_for_the_installer() {
-    let (demo, helper) = ("b4ec55f4195e3eb5d7abd1bf7e061763e864dd4954231fb8539a0ef8bb8260e5", "a4".repeat(32));
-    for (contents, is_fast) in [
-        (format!("demo==1.0 \\\n    --hash=sha256:{demo}\n"), true),
-        (format!("demo==1.0 --hash=sha256:{helper} --hash=sha256:{demo}\n"), true),
-        (format!("demo==1.0 --hash=sha256:{helper}\n"), false),
-        (format!("demo==1.0 --hash=sha256:{demo}\nhelper==2.0 --hash=sha256:{helper}\n"), false),
-        ("--require-hashes\ndemo==1.0\n".to_owned(), false),
+    let demo = "b4ec55f4195e3eb5d7abd1bf7e061763e864dd4954231fb8539a0ef8bb8260e5";
+    let (helper, other) = (demo.replacen('b', "a", 1), "a4".repeat(32));
+    let both = format!("demo==1.0 --hash=sha256:{demo}\nhelper==2.0 --hash=sha256:{helper}\n");
+    for (contents, fast) in [
+        (both.replace(" --", " \\\n    --"), "pip uv"),
+        (both.replace("demo==1.0", &format!("demo==1.0 --hash=sha256:{other}")), "pip uv"),
+        (format!("demo==1.0 --hash=sha256:{other}\n"), ""),
+        (both.replace(&helper, &other), ""),
+        // To pip, one digest says that everything has to have one.
+        (format!("demo==1.0 --hash=sha256:{demo}\n"), "uv"),
+        (format!("demo==1.0 --hash=sha256:{demo}\nhelper\n"), "uv"),
+        (format!("{both}plain\n"), "uv"),
+        ("--require-hashes\ndemo==1.0\n".to_owned(), ""),
     ] {
-        let file = RequirementsFile { name: "all.txt".to_owned(), contents: contents.clone() };
-        let request = Request { requirements: vec![file], ..Request::default() };
-        let result = Stand::answering().resolve(&request, &[]);
-        assert_eq!(result.is_ok(), is_fast, "{contents}: {result:?}");
-        assert!(is_fast || matches!(result, Err(WheelError::NeedsSandbox { .. })), "{contents}");
+        for (installer, name) in [(Installer::Pip, "pip"), (Installer::Uv, "uv")] {
+            let file = RequirementsFile { name: "all.txt".to_owned(), contents: contents.clone() };
+            let request = Request { requirements: vec![file], installer, ..Request::default() };
+            let result = Stand::answering().resolve(&request, &[]);
+            let is_fast = fast.contains(name);
+            assert_eq!(result.is_ok(), is_fast, "{name}: {contents}: {result:?}");
+            assert!(is_fast || matches!(result, Err(WheelError::NeedsSandbox { .. })), "{name}: {contents}");
+        }
+    }
+}
+
+#[test]
+fn several_addresses_in_one_are_for_the_installer() {
+    let (two, stand) = (Some("https://a.invalid https://b.invalid".to_owned()), Stand::answering());
+    for request in [
+        Request { index_url: two.clone(), ..request(&["demo"]) },
+        Request { extra_index_url: two.clone(), ..request(&["demo"]) },
+        Request { find_links: two.clone(), ..request(&["demo"]) },
+    ] {
+        assert!(matches!(stand.resolve(&request, &[]), Err(WheelError::NeedsSandbox { .. })), "{request:?}");
     }
 }
 

@@ -155,6 +155,10 @@ impl<'a> Uv<'a> {
         for (name, _) in std::env::vars_os().filter(|(name, _)| uv_settings::is_policy(name)) {
             command.env_remove(name);
         }
+        if self.addresses.iter().any(|(name, _)| *name == "UV_INDEX_URL") {
+            // Would stand above the index that is asked for.
+            command.env_remove("UV_DEFAULT_INDEX");
+        }
         command.envs(self.addresses.iter().map(|(name, value)| (name, value)));
         command.env("UV_PYTHON_DOWNLOADS", "never");
         if std::env::var_os("UV_SYSTEM_CERTS").is_none() {

@@ -6,7 +6,7 @@ use lamina_bases::{apt, quote};
 use lamina_ground::Stack;
 use lamina_image::{Digest, Facts, FileEntry, FileKind, FileSet};
 use lamina_sandbox::InjectedFile;
-use lamina_store::{CommitRules, Work};
+use lamina_store::{CommitRules, Exclude, Work};
 
 use super::commands::Run;
 use super::{Made, StepContext, StepError};
@@ -85,7 +85,9 @@ impl Installation {
             ..Run::default()
         };
         let exit = run.execute(context, work, log)?;
-        Ok(CommitRules { package_times: true, drop_empty: exit.created_mountpoints, ..CommitRules::default() })
+        // Made by `uv`, which leaves it behind.
+        let exclude = Exclude { endings: vec![("tmp".to_owned(), ".lock".to_owned())], ..Exclude::default() };
+        Ok(CommitRules { package_times: true, drop_empty: exit.created_mountpoints, exclude, ..CommitRules::default() })
     }
 }
 

@@ -3,6 +3,7 @@
 mod add_python;
 mod apt;
 mod base;
+mod bounds;
 mod commands;
 mod conda;
 mod dockerfile;

@@ -8,6 +8,7 @@ use lamina_image::{KeyMaterial, Pyproject};
 use lamina_wheels::normalize_name;
 use toml::{Table, Value};
 
+use super::bounds::{self, Difference};
 use crate::BuildError;
 use crate::toolchain::{COMPILING, compiling};
 
@@ -80,7 +81,7 @@ impl ProjectFile {
             .filter_map(Value::as_table)
             .flat_map(Table::keys)
             .map(|name| normalize_name(name));
-        self.dependency_names().into_iter().chain(self.group_names()).chain(of_poetry).collect()
+        requirement_names(self.dependency_lists().chain(self.group_lists())).into_iter().chain(of_poetry).collect()
     }
 
     /// The packages in a lock, whether they are installed or not.
@@ -89,16 +90,30 @@ impl ProjectFile {
         packages.filter_map(|package| package.get("name")?.as_str().map(normalize_name)).collect()
     }
 
-    /// The names in the project's dependencies, also those of extras.
-    fn dependency_names(&self) -> BTreeSet<String> {
+    /// The lists of the project's dependencies, also those of extras.
+    fn dependency_lists(&self) -> impl Iterator<Item = &Value> {
         let optional = self.table_at(&["project", "optional-dependencies"]);
-        requirement_names(self.at(&["project", "dependencies"]).into_iter().chain(values_of(optional)))
+        self.at(&["project", "dependencies"]).into_iter().chain(values_of(optional))
     }
 
-    /// The names in groups of dependencies.
-    fn group_names(&self) -> BTreeSet<String> {
+    /// The lists of dependencies of groups.
+    fn group_lists(&self) -> impl Iterator<Item = &Value> {
         let former = self.at(&["tool", "uv", "dev-dependencies"]);
-        requirement_names(former.into_iter().chain(values_of(self.table_at(&["dependency-groups"]))))
+        former.into_iter().chain(values_of(self.table_at(&["dependency-groups"])))
+    }
+
+    /// The packages that `[tool.uv.sources]` has at paths, each with its path; a member of a workspace has none.
+    pub(super) fn local_sources(&self) -> Vec<(&str, Option<&str>)> {
+        let sources = self.table_at(&["tool", "uv", "sources"]).into_iter().flatten();
+        let each = sources.flat_map(|(name, source)| {
+            let several = source.as_array().map(Vec::as_slice);
+            several.unwrap_or(std::slice::from_ref(source)).iter().map(move |source| (name, source))
+        });
+        let is_member = |source: &Value| source.get("workspace").and_then(Value::as_bool) == Some(true);
+        each.map(|(name, source)| (name.as_str(), source.get("path").and_then(Value::as_str), is_member(source)))
+            .filter(|(_, path, is_member)| path.is_some() || *is_member)
+            .map(|(name, path, _)| (name, path))
+            .collect()
     }
 
     /// The requirements in a value that has to be a list of them.
@@ -258,29 +273,23 @@ impl UvProject {
             return Ok(());
         }
         let of_metadata = |key: &str| metadata.and_then(|metadata| metadata.get(key));
-        let groups = values_of(of_metadata("requires-dev").and_then(Value::as_table));
-        self.compare(
-            lock,
-            &self.pyproject.dependency_names(),
-            &locked_names(of_metadata("requires-dist").into_iter()),
-        )?;
-        self.compare(lock, &self.pyproject.group_names(), &locked_names(groups))
+        let dependencies: Vec<&Value> = of_metadata("requires-dist").into_iter().collect();
+        let groups: Vec<&Value> = values_of(of_metadata("requires-dev").and_then(Value::as_table)).collect();
+        self.compare(lock, &self.pyproject.dependency_lists().collect::<Vec<_>>(), &dependencies)?;
+        self.compare(lock, &self.pyproject.group_lists().collect::<Vec<_>>(), &groups)
     }
 
-    /// Refuses a lock that was made for other names than the project declares.
-    fn compare(
-        &self,
-        lock: &ProjectFile,
-        declared: &BTreeSet<String>,
-        locked: &BTreeSet<String>,
-    ) -> Result<(), BuildError> {
+    /// Refuses a lock that was made for other names or versions than the project declares.
+    fn compare(&self, lock: &ProjectFile, declared: &[&Value], locked: &[&Value]) -> Result<(), BuildError> {
+        let names = (requirement_names(declared.iter().copied()), locked_names(locked.iter().copied()));
         // An extra may name others of the project itself, which the lock has by what they stand for.
         let own = self.own_name();
         let differs = |one: &BTreeSet<String>, other: &BTreeSet<String>| {
             one.difference(other).find(|name| Some(*name) != own.as_ref()).cloned()
         };
         let (path, place) = (self.pyproject.path.display(), lock.path.display());
-        let message = match (differs(declared, locked), differs(locked, declared)) {
+        let versions = bounds::difference(declared.iter().copied(), locked.iter().copied());
+        let message = match (differs(&names.0, &names.1), differs(&names.1, &names.0)) {
             (Some(name), _) => {
                 format!("`{place}` does not match its project: `{path}` asks for `{name}`, which it lacks")
             }
@@ -289,7 +298,12 @@ impl UvProject {
                     "`{place}` does not match its project: it was made for `{name}`, which `{path}` does not ask for"
                 )
             }
-            (None, None) => return Ok(()),
+            (None, None) => {
+                let Some(Difference { declared, locked }) = versions else { return Ok(()) };
+                format!(
+                    "`{place}` does not match its project: it was made for `{locked}`, and `{path}` asks for `{declared}`"
+                )
+            }
         };
         Err(mistake(ErrorClass::InvalidError, message, RENEW))
     }
@@ -372,7 +386,7 @@ mod tests {
         assert!(said("bad.toml", &[]).starts_with("InvalidError: `bad.toml` is no valid TOML: "));
     }
 
-    const PROJECT: &str = "[project]\nname = 'My_App'\nversion = '1'\ndependencies = ['Idna>=3']\n[project.optional-dependencies]\nmore = ['six']\n[dependency-groups]\ntest = []\n";
+    const PROJECT: &str = "[project]\nname = 'My_App'\nversion = '1'\ndependencies = ['Idna']\n[project.optional-dependencies]\nmore = ['six']\n[dependency-groups]\ntest = []\n";
 
     fn lock(names: &str) -> String {
         format!(
@@ -403,9 +417,10 @@ mod tests {
         };
         insta::assert_snapshot!(said("{ name = 'idna' }", true), @"InvalidError: `uv.lock` does not match its project: `pyproject.toml` asks for `six`, which it lacks");
         insta::assert_snapshot!(said("{ name = 'idna' }, { name = 'six' }, { name = 'x' }", true), @"InvalidError: `uv.lock` does not match its project: it was made for `x`, which `pyproject.toml` does not ask for");
+        insta::assert_snapshot!(said("{ name = 'idna', specifier = '<3' }, { name = 'six' }", true), @"InvalidError: `uv.lock` does not match its project: it was made for `idna<3`, and `pyproject.toml` asks for `idna`");
         // uv renews it then.
         assert_eq!(said("", false), "fits");
-        let dynamic = PROJECT.replace("dependencies = ['Idna>=3']", "dynamic = ['dependencies']");
+        let dynamic = PROJECT.replace("dependencies = ['Idna']", "dynamic = ['dependencies']");
         let directory = written(&[("pyproject.toml", &dynamic), ("uv.lock", &lock("{ name = 'x' }"))]);
         assert!(UvProject::read(directory.path()).unwrap().check(&[], &[], true).is_ok());
     }
@@ -419,7 +434,7 @@ mod tests {
             let result = UvProject::read(directory.path()).unwrap().check(&[], &[], true);
             if result.is_ok() { "fits".to_owned() } else { refusal(result, directory.path()) }
         };
-        let project = PROJECT.replace("test = []", "test = ['Pytest>=8', { include-group = 'lint' }]\nlint = ['ruff']");
+        let project = PROJECT.replace("test = []", "test = ['Pytest', { include-group = 'lint' }]\nlint = ['ruff']");
         let whole = "test = [{ name = 'pytest' }, { name = 'ruff' }]\nlint = [{ name = 'ruff' }]\n";
         assert_eq!(said(whole, &project), "fits");
         insta::assert_snapshot!(said("test = [{ name = 'pytest' }]\n", &project), @"InvalidError: `uv.lock` does not match its project: `pyproject.toml` asks for `ruff`, which it lacks");
@@ -451,6 +466,15 @@ mod tests {
         };
         assert_eq!(unusual("default-groups = ['test']\nsources = { six = { index = 'x' } }"), None);
         assert_eq!(unusual("package = true\nno-binary-package = ['six']").unwrap(), "tool.uv.no-binary-package");
+    }
+
+    #[test]
+    fn local_sources_are_told_from_others() {
+        let sources = "[tool.uv.sources]\na = { path = '../a', editable = true }\nb = { git = 'https://x.invalid/b' }\n\
+                       c = { workspace = true }\nd = [{ path = 'd', marker = 'x' }, { index = 'y' }]\ne = { workspace = false }\n";
+        let directory = written(&[("pyproject.toml", sources)]);
+        let project = UvProject::read(directory.path()).unwrap();
+        assert_eq!(project.pyproject.local_sources(), [("a", Some("../a")), ("c", None), ("d", Some("d"))]);
     }
 
     #[test]

@@ -189,11 +189,13 @@ impl Place {
         context: &StepContext<'_>,
         log: &mut StepLog,
     ) -> Result<Made, WheelError> {
+        let pip = self.installed.iter().find(|one| one.name == "pip").map(|one| one.version.as_str());
         let installation = lamina_wheels::Installation {
             work: &work,
             layers: &self.layers,
             python_layers: &Stack::from_bottom_up(self.layers.bottom().cloned()),
             installer,
+            pip,
         };
         let held = context.workshop.store.hold_off_collection().map_err(|error| WheelError::Job(error.into()))?;
         let report = lamina_wheels::install(resolution, target, &installation, &context.workshop)?;

@@ -1,7 +1,7 @@
 //! `uv_sync`.
 
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Component, Path};
 
 use lamina_bases::quote;
 use lamina_ground::DEFAULT_PATH;
@@ -30,6 +30,8 @@ struct SyncPlan {
     unusual_setting: Option<String>,
     /// The Pythons that the project is for.
     requires_python: Option<String>,
+    /// Packages that the project has beside it, each with its path if it names one.
+    local_sources: Vec<(String, Option<String>)>,
 }
 
 /// The project of a step, which has what is asked of it.
@@ -50,6 +52,8 @@ impl LayerKind for UvSync {
     fn plan(&self, _planning: &Planning<'_>, material: &mut KeyMaterial) -> Result<Box<dyn Recipe>, BuildError> {
         let project = project(self)?;
         let (unusual_setting, requires_python) = (project.unusual_setting(), project.requires_python());
+        let local_sources = project.pyproject.local_sources().into_iter();
+        let local_sources = local_sources.map(|(name, path)| (name.to_owned(), path.map(str::to_owned))).collect();
         material.add("kind", "uv_sync");
         add_compiling(&project.pyproject, project.lock.as_ref(), material);
         let (pyproject, lock) = (project.pyproject.text, project.lock.map(|lock| lock.text));
@@ -60,7 +64,8 @@ impl LayerKind for UvSync {
         material.add("frozen", self.frozen);
         material.add("extra_options", self.extra_options.clone());
         material.add("uv_version", self.uv_version.clone());
-        Ok(Box::new(SyncPlan { step: self.clone(), pyproject, lock, unusual_setting, requires_python }))
+        let step = self.clone();
+        Ok(Box::new(SyncPlan { step, pyproject, lock, unusual_setting, requires_python, local_sources }))
     }
 }
 
@@ -169,6 +174,32 @@ impl SyncPlan {
         Ok(Installation { script, files, tools, toolchain, facts, ..Installation::default() })
     }
 
+    /// What may help where `uv` has failed in an image with this Python, after it said this.
+    fn advice(&self, python: Option<&str>, said: &[String]) -> Option<String> {
+        if let (Some(range), Some(python)) = (&self.requires_python, python)
+            && lamina_wheels::version_is_in(python, range) == Some(false)
+        {
+            return Some(format!(
+                "the project wants a Python `{range}`, and the image has {python}: name one as `python_version` of its base"
+            ));
+        }
+        let is_said = |word: &str| said.iter().any(|line| line.contains(word));
+        let (name, path) = self.local_sources.iter().find(|(name, path)| {
+            path.as_ref().map_or_else(|| is_said("workspace"), |_| is_said(name) && is_said("file:///"))
+        })?;
+        let Some(path) = path else {
+            return Some(format!(
+                "`{name}` is a member of the project's workspace, of which nothing is copied into the image: name it by its \
+                 path in `[tool.uv.sources]`, or install it in a step of its own"
+            ));
+        };
+        let place = placed(path);
+        Some(format!(
+            "the project has `{name}` at `{path}`, and only its `pyproject.toml` and `uv.lock` are copied into the image: \
+             copy it to `{place}` in a step before, as `.add_local_dir(…, \"{place}\", copy=True)` does"
+        ))
+    }
+
     /// What the step says about the image: the programs of the environment come first.
     fn facts(context: &StepContext<'_>) -> Facts {
         let path = context.parent.config.environment.get("PATH").map_or(DEFAULT_PATH, String::as_str);
@@ -184,8 +215,28 @@ impl Recipe for SyncPlan {
             Ok((place, resolution)) => self.link(&place, &resolution, context, log)?,
             Err(error) => Err(error),
         };
-        python::or_inside(linked, context, log, |toolchain, log| self.install(context, toolchain, log))
+        let made = python::or_inside(linked, context, log, |toolchain, log| self.install(context, toolchain, log));
+        made.map_err(|error| match error {
+            StepError::Failed { message, hint: None } => {
+                let python = context.parent.facts.python.as_ref().map(|python| python.version.as_str());
+                StepError::Failed { message, hint: self.advice(python, &log.tail()) }
+            }
+            error => error,
+        })
     }
+}
+
+/// Where something is inside that the project names by this path.
+fn placed(path: &str) -> String {
+    let mut parts = Vec::new();
+    for part in Path::new(PROJECT).join(path).components() {
+        match part {
+            Component::ParentDir => drop(parts.pop()),
+            Component::Normal(name) => parts.push(name.to_string_lossy().into_owned()),
+            _ => {}
+        }
+    }
+    format!("/{}", parts.join("/"))
 }
 
 /// Options that say what belongs to the environment, and mean the same to `uv export`; those with `=` have a value.
@@ -219,7 +270,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lock_is_frozen_only_where_there_is_one() {
+    fn a_plan_has_arguments_and_advice() {
         let step = UvSync {
             project: "/x".to_owned(),
             groups: vec!["test".to_owned()],
@@ -233,11 +284,18 @@ mod tests {
             pyproject: String::new(),
             lock: Some(String::new()),
             unusual_setting: None,
-            requires_python: None,
+            requires_python: Some(">=3.11".to_owned()),
+            local_sources: vec![("lib".to_owned(), Some("../lib".to_owned())), ("member".to_owned(), None)],
         };
         insta::assert_snapshot!(plan.arguments(), @"sync --project=/.uv --no-install-workspace --compile-bytecode '--group=test' '--extra=more' --frozen --no-dev");
         plan.lock = None;
         assert!(!plan.arguments().contains("--frozen"));
+        let advice = |python, said: &str| plan.advice(Some(python), &[said.to_owned()]).unwrap_or_default();
+        insta::assert_snapshot!(advice("3.10.2", "error"), @"the project wants a Python `>=3.11`, and the image has 3.10.2: name one as `python_version` of its base");
+        insta::assert_snapshot!(advice("3.11.2", "error: Failed to build `lib @ file:///lib`"), @r#"the project has `lib` at `../lib`, and only its `pyproject.toml` and `uv.lock` are copied into the image: copy it to `/lib` in a step before, as `.add_local_dir(…, "/lib", copy=True)` does"#);
+        insta::assert_snapshot!(advice("3.11.2", "`member` references a workspace"), @"`member` is a member of the project's workspace, of which nothing is copied into the image: name it by its path in `[tool.uv.sources]`, or install it in a step of its own");
+        assert_eq!(advice("3.11.2", "error: other"), "");
+        assert_eq!(placed("libs/../x"), "/.uv/x");
     }
 
     #[test]
