@@ -128,7 +128,16 @@ impl Launcher {
             state: Mutex::new(State { receiver: Receiver::new(control.try_clone()?), exit: None }),
             terminal: Mutex::new(None),
             disk: None,
-            _launcher: self.clone(),
+            command: SandboxSpec {
+                env: spec.env.clone(),
+                cwd: spec.cwd.clone(),
+                user: spec.user.clone(),
+                network: spec.network,
+                ignore_sync: spec.ignore_sync,
+                ..SandboxSpec::default()
+            },
+            fallback: Fallback::default(),
+            launcher: self.clone(),
         };
         let control = Sender::new(control);
         stdio.open_pipes_to_the_command();
@@ -137,6 +146,7 @@ impl Launcher {
         // The control group is put in order while pid 1 mounts.
         let pid = sandbox.process.pid;
         let fallback = sandbox.process.group.limit(&spec.limits, pid)?;
+        sandbox.fallback = fallback;
         let is_writable = |mount: &Mount| matches!(mount, Mount::Bind { read_only: false, .. });
         if matches!(spec.upper, Upper::Store { .. }) || spec.mounts.iter().any(is_writable) {
             sandbox.disk = Some(disk.watch(sandbox.process.pidfd.try_clone()?)?);
@@ -160,8 +170,8 @@ impl Launcher {
     }
 }
 
-/// Tells pid 1 what to become.
-fn begin(control: &Sender, spec: &SandboxSpec, stdio: &Stdio) -> Result<(), SandboxError> {
+/// Tells pid 1, or what enters its sandbox, what to become.
+pub(crate) fn begin(control: &Sender, spec: &SandboxSpec, stdio: &Stdio) -> Result<(), SandboxError> {
     let (message, payload) = Begin::pack(spec);
     let mut fds = vec![stdio.stdin.as_fd(), stdio.stdout.as_fd(), stdio.stderr.as_fd()];
     fds.extend(stdio.socket.as_ref().map(AsFd::as_fd));
@@ -210,7 +220,7 @@ impl Stdio {
 
     /// Lets the command open pipes by name, as in `> /dev/stdout`: they belong to whoever made them, which is another id
     /// than the command's. Their permissions are for nobody else, since no path but that of the descriptor leads there.
-    fn open_pipes_to_the_command(&self) {
+    pub(crate) fn open_pipes_to_the_command(&self) {
         const PIPE_FILESYSTEM: i64 = 0x5049_5045;
         for fd in [&self.stdin, &self.stdout, &self.stderr] {
             if rustix::fs::fstatfs(fd).is_ok_and(|filesystem| filesystem.f_type == PIPE_FILESYSTEM) {
@@ -248,12 +258,16 @@ pub struct Exit {
 /// A running sandbox. Dropping it kills everything inside.
 #[derive(Debug)]
 pub struct Sandbox {
-    process: Process,
+    pub(crate) process: Process,
     state: Mutex<State>,
     terminal: Mutex<Option<OwnedFd>>,
     disk: Option<DiskWatch>,
-    /// Keeps the launcher alive, with which the sandbox would die.
-    _launcher: Launcher,
+    /// What further commands have in common with its own.
+    pub(crate) command: SandboxSpec,
+    /// Limits that no control group enforces.
+    pub(crate) fallback: Fallback,
+    /// Kept alive, because the sandbox would die with it.
+    launcher: Launcher,
 }
 
 #[derive(Debug)]
@@ -263,6 +277,11 @@ struct State {
 }
 
 impl Sandbox {
+    /// Has the launcher make processes.
+    pub(crate) fn starter(&self) -> &Starter {
+        &self.launcher.inner.starter
+    }
+
     /// The host's process id of pid 1.
     #[must_use]
     pub fn pid(&self) -> u32 {

@@ -93,7 +93,7 @@ fn supervise(init: Init<'_>) -> Result<(), SandboxError> {
 }
 
 /// What to become, and the descriptors of the command.
-fn read_begin(frame: Frame) -> Result<(SandboxSpec, Stdio), SandboxError> {
+pub(crate) fn read_begin(frame: Frame) -> Result<(SandboxSpec, Stdio), SandboxError> {
     let begin: Begin = serde_json::from_slice(&frame.control)?;
     let payload = frame.payload.into_bytes()?;
     let invalid = || SandboxError::Invalid("the request is incomplete".into());
@@ -120,7 +120,7 @@ fn prepare(spec: &SandboxSpec) -> Result<Prepared, Failure> {
     }
     let mounted = mounts::build(spec)?;
     let user = User::find(spec.user.as_deref())?;
-    let terminal = spec.terminal.map(|terminal| terminal::open(terminal.size, user.uid)).transpose()?;
+    let terminal = spec.terminal.map(|terminal| terminal::open_console(terminal.size, user.uid)).transpose()?;
     Ok(Prepared { mounted, user, terminal })
 }
 
@@ -150,7 +150,7 @@ fn watch(command: Pid, signals: &OwnedFd, engine: BorrowedFd<'_>) -> Result<Wait
 }
 
 /// Sends a signal to the command's process group, which may be gone already.
-fn forward(command: Pid, number: i32) {
+pub(crate) fn forward(command: Pid, number: i32) {
     if let Some(signal) = Signal::from_named_raw(number) {
         let _ = kill_process_group(command, signal);
     }
@@ -164,7 +164,7 @@ fn end_all() {
 }
 
 /// Whether something can be read at once.
-fn is_readable(fd: BorrowedFd<'_>) -> Result<bool, Errno> {
+pub(crate) fn is_readable(fd: BorrowedFd<'_>) -> Result<bool, Errno> {
     let mut events = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
     Ok(poll(&mut events, Some(&Timespec::default()))? > 0)
 }

@@ -9,15 +9,17 @@ use rustix::io::Errno;
 use rustix::process::{PidfdFlags, Signal, pidfd_send_signal};
 
 use crate::SandboxError;
+use crate::entrant::{self, Entrant};
 use crate::failure::Failure;
 use crate::filter::Filters;
 use crate::init::{self, Init};
-use crate::protocol::{InitReply, InitRequest, receive, send};
+use crate::protocol::{ProcessReply, ProcessRequest, receive, send};
 use crate::rlimits::Files;
 
 /// The namespaces of a sandbox, beside the user namespace that all share. One that is to have its own network gets it
 /// when that is known.
-const NAMESPACES: libc::c_int = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+pub(crate) const NAMESPACES: libc::c_int =
+    libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
 
 /// Serves requests until the engine closes the connection. Every sandbox dies with this process.
 pub(crate) fn serve(socket: UnixStream, files: Files) -> Result<(), SandboxError> {
@@ -27,16 +29,22 @@ pub(crate) fn serve(socket: UnixStream, files: Files) -> Result<(), SandboxError
     let sender = Sender::new(socket.try_clone()?);
     let mut receiver = Receiver::new(socket);
     let mut filters = None;
-    while let Some((InitRequest {}, fds)) = receive(&mut receiver)? {
+    while let Some((request, fds)) = receive(&mut receiver)? {
         let filters = match &mut filters {
             Some(filters) => filters,
             slot => slot.insert(Filters::assemble().map_err(SandboxError::from)?),
         };
-        let Some(control) = fds.into_iter().next().map(UnixStream::from) else {
-            reply_failure(&sender, Failure::setup("find", "the connection with the engine", Errno::BADF))?;
-            continue;
+        let mut fds = fds.into_iter();
+        let (control, sandbox) = (fds.next().map(UnixStream::from), fds.next());
+        let (control, namespaces) = match (request, control, &sandbox) {
+            (ProcessRequest::Init, Some(control), _) => (control, NAMESPACES),
+            (ProcessRequest::Entrant, Some(control), Some(_)) => (control, 0),
+            _ => {
+                reply_failure(&sender, Failure::setup("find", "the connection with the engine", Errno::BADF))?;
+                continue;
+            }
         };
-        match system::split(NAMESPACES) {
+        match system::split(namespaces) {
             Ok(Side::Parent { pid, pidfd }) => {
                 tracing::debug!(pid, "process for a sandbox");
                 hand_over(&sender, pid, &pidfd)?;
@@ -47,7 +55,10 @@ pub(crate) fn serve(socket: UnixStream, files: Files) -> Result<(), SandboxError
                 drop((sender, receiver));
                 // Nor does the record of the run: pid 1 shares its namespaces with the command.
                 let _ = rustix::stdio::dup2_stdout(std::io::stdin());
-                init::run(Init { control, launcher, filters, files })
+                match sandbox {
+                    Some(sandbox) => entrant::run(Entrant { control, launcher, sandbox, filters, files }),
+                    None => init::run(Init { control, launcher, filters, files }),
+                }
             }
             Err(errno) => reply_failure(&sender, Failure::setup("make the namespaces of", "the sandbox", errno))?,
         }
@@ -58,7 +69,7 @@ pub(crate) fn serve(socket: UnixStream, files: Files) -> Result<(), SandboxError
 /// Gives a new pid 1 to the engine. The kernel may refuse to hand over a descriptor, for example when too many of the
 /// same user are under way; that ends this one sandbox.
 fn hand_over(sender: &Sender, pid: u32, pidfd: &OwnedFd) -> Result<(), SandboxError> {
-    let Err(error) = send(sender, &InitReply::Made { pid }, &[pidfd.as_fd()]) else {
+    let Err(error) = send(sender, &ProcessReply::Made { pid }, &[pidfd.as_fd()]) else {
         return Ok(());
     };
     let _ = pidfd_send_signal(pidfd, Signal::KILL);
@@ -67,5 +78,5 @@ fn hand_over(sender: &Sender, pid: u32, pidfd: &OwnedFd) -> Result<(), SandboxEr
 
 fn reply_failure(sender: &Sender, failure: Failure) -> Result<(), SandboxError> {
     tracing::warn!(failure = ?failure, "no process for a sandbox");
-    send(sender, &InitReply::Failed(failure), &[])
+    send(sender, &ProcessReply::Failed(failure), &[])
 }

@@ -47,15 +47,21 @@ pub(crate) enum StartUp {
     Failed(Failure),
 }
 
-/// Engine to launcher: make a pid 1. Descriptor: its end of the connection with the engine.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct InitRequest {}
-
-/// Launcher to engine; on success with the pidfd of pid 1.
+/// Engine to launcher: make a process. First descriptor: its end of the connection with the engine.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum InitReply {
-    /// Pid 1 exists.
+pub(crate) enum ProcessRequest {
+    /// Pid 1 of a sandbox.
+    Init,
+    /// What starts a further command in a running sandbox. Second descriptor: the pidfd of that one's pid 1.
+    Entrant,
+}
+
+/// Launcher to engine; on success with the pidfd of the process.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum ProcessReply {
+    /// It exists.
     Made {
         /// Its id as the launcher sees it.
         pid: u32,
@@ -64,7 +70,7 @@ pub(crate) enum InitReply {
     Failed(Failure),
 }
 
-/// Engine to pid 1, first: what to become. Descriptors: standard input, output, error, and the socket if there is one.
+/// Engine to pid 1 or an entrant, first: what to become. Descriptors: standard input, output, error, and the socket if there is one.
 /// The payload holds the injected files, one after the other.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Begin {
@@ -106,14 +112,21 @@ fn blobs(spec: &mut SandboxSpec) -> impl Iterator<Item = &mut Vec<u8>> {
     spec.files.iter_mut().map(|file| &mut file.contents).chain(&mut spec.resolv_conf).chain(&mut spec.hosts)
 }
 
-/// Engine to pid 1, then: the command may start, its control group is in place.
+/// Engine to pid 1 or an entrant, then: the command may start, its control group is in place.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Go {
     /// Limits that no control group enforces.
     pub(crate) fallback: Fallback,
 }
 
-/// Pid 1 to engine.
+/// Engine to an entrant, while the command runs.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct HandOn {
+    /// The number of a signal for the command's process group.
+    pub(crate) signal: i32,
+}
+
+/// Pid 1 or an entrant to engine.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Report {

@@ -21,7 +21,7 @@ pub(crate) struct Terminal {
     pub(crate) slave: OwnedFd,
 }
 
-/// Opens a terminal of the given size for the given user, and makes it `/dev/console`.
+/// Opens a terminal of the given size for the given user.
 pub(crate) fn open(size: TerminalSize, user: u32) -> Result<Terminal, Failure> {
     const MULTIPLEXER: &str = "/dev/pts/ptmx";
     let what = "open a terminal";
@@ -33,8 +33,14 @@ pub(crate) fn open(size: TerminalSize, user: u32) -> Result<Terminal, Failure> {
     let window = Winsize { ws_row: size.rows, ws_col: size.columns, ws_xpixel: 0, ws_ypixel: 0 };
     tcsetwinsize(&master, window).during(what, MULTIPLEXER)?;
     fchown(&slave, Some(Uid::from_raw(user)), None).during(what, MULTIPLEXER)?;
-    bind_console(&slave)?;
     Ok(Terminal { master, slave })
+}
+
+/// As [`open`], and makes it `/dev/console`.
+pub(crate) fn open_console(size: TerminalSize, user: u32) -> Result<Terminal, Failure> {
+    let terminal = open(size, user)?;
+    bind_console(&terminal.slave)?;
+    Ok(terminal)
 }
 
 /// Binds the terminal over `/dev/console`. Both are on filesystems that the sandbox has just made: no path of the image.

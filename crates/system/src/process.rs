@@ -75,6 +75,17 @@ pub fn unshare(namespaces: UnshareFlags) -> Result<(), Errno> {
     unsafe { rustix::thread::unshare_unsafe(namespaces) }
 }
 
+/// Has the calling process, which has one thread, join namespaces of the process that `pidfd` names; `namespaces` are
+/// `CLONE_NEW*` flags. Only its children are in the namespace of process ids.
+///
+/// # Errors
+/// What the kernel says.
+pub fn enter_namespaces(pidfd: BorrowedFd<'_>, namespaces: c_int) -> Result<(), Errno> {
+    debug_assert!(has_one_thread(), "the kernel refuses it to others");
+    // SAFETY: the kernel takes a descriptor, which is open meanwhile, and flags; no memory is shared in another way then.
+    check(libc::c_long::from(unsafe { libc::setns(pidfd.as_raw_fd(), namespaces) })).map(drop)
+}
+
 /// Ends the process at once, without destructors or exit handlers.
 pub fn exit_now(code: c_int) -> ! {
     // SAFETY: always sound.

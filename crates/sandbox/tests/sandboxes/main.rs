@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
 
 mod basics;
+mod entries;
 mod escapes;
 mod harness;
 mod hostile;
@@ -26,6 +27,7 @@ fn main() -> std::process::ExitCode {
             &arguments,
             &[
                 basics::TESTS,
+                entries::TESTS,
                 escapes::TESTS,
                 hostile::TESTS,
                 limits::TESTS,
