@@ -359,7 +359,7 @@ def test_what_is_not_here_yet_says_so(modal, name, program):
     snapshots.check(modal, f"absent-{name}", modal("run", "app.py", check=False))
 
 
-@pytest.mark.parametrize("words", ["serve app.py", "container list", "setup", "app dashboard a"])
+@pytest.mark.parametrize("words", ["serve app.py", "setup", "app dashboard a"])
 def test_commands_that_are_not_here_yet_say_so(modal, words):
     name = words.split()[0]
     snapshots.check(modal, f"absent-command-{name}", modal(*words.split(), check=False))

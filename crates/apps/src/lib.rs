@@ -7,6 +7,7 @@
 //! process, in whatever way that ends.
 
 mod background;
+mod containers;
 mod deployments;
 mod error;
 mod files;
@@ -21,6 +22,7 @@ mod stop;
 mod tests;
 
 pub use background::{BACKGROUND, start_background, take_standard_input};
+pub use containers::ContainerSockets;
 pub use deployments::{
     Deployed, Deployment, DeploymentName, Deployments, HOST, KeptCalls, NewVersion, PendingCall, RunningHost, Version,
 };

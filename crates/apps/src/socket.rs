@@ -103,6 +103,19 @@ impl AppListener {
         Ok(Self { listener: socket.into(), path: path.to_owned(), open: Mutex::default() })
     }
 
+    /// Where it is.
+    #[cfg(test)]
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Gives its file another name.
+    pub(crate) fn rename(&mut self, path: PathBuf) -> io::Result<()> {
+        fs_err::rename(&self.path, &path)?;
+        self.path = path;
+        Ok(())
+    }
+
     /// Does `work`, and takes connections meanwhile, each of which `serve` serves in a thread of its own. They are told the
     /// end when the work has been done, and are waited for. What `serve` gives is dropped once the connection does not
     /// count any more.

@@ -12,7 +12,8 @@ const NO_TOKEN: &str = "nothing is needed before `modal run`: there is no accoun
 const NO_STORAGE: &str = "return data from functions, or keep it in a volume: `modal volume`";
 const NOT_SERVED: &str = "`modal deploy` keeps an app, whose functions any program of yours may call";
 const SERVE: &str = "run the program again with `modal run` after a change: what did not change is cached";
-const CONTAINERS: &str = "`modal app` lists, watches and stops apps; `modal shell` opens a shell in an image";
+const CONTAINERS: &str =
+    "`modal container` lists, examines and stops the containers of functions; `modal shell` opens a shell in an image";
 const BUILD: &str = "images are declared in Python and built when an app runs";
 
 /// Why a command of Modal's client is not here, and what to do instead. `None` if Modal has no such command either.
@@ -22,7 +23,7 @@ fn instead(group: Option<&str>, command: &str) -> Option<&'static str> {
         (None, "function" | "server" | "endpoint" | "launch" | "cluster" | "curl") => NOT_SERVED,
         (Some("app"), "dashboard") => NO_ACCOUNT,
         (None, "nfs") => NO_STORAGE,
-        (None, "container" | "sandbox") => CONTAINERS,
+        (None, "sandbox") => CONTAINERS,
         (None, "account" | "billing" | "bootstrap" | "changelog" | "dashboard" | "environment" | "workspace") => {
             NO_ACCOUNT
         }

@@ -12,6 +12,7 @@ use crate::output::Progress;
 
 mod app;
 mod collections;
+mod container;
 mod deferred;
 mod deploy;
 mod image_build;
@@ -23,6 +24,7 @@ mod volume;
 
 pub(crate) use app::{App, NamedApp};
 pub(crate) use collections::{Dict, ListOptions, Named, Queue};
+pub(crate) use container::Container;
 pub(crate) use deferred::Deferred;
 pub(crate) use deploy::{Deploy, Strategy};
 pub(crate) use image_build::ImageBuild;
@@ -74,11 +76,14 @@ pub(crate) enum Command {
     Run(Deferred<Run>),
     /// Build an app and keep it, callable from any program of yours
     Deploy(Deferred<Deploy>),
-    /// Open a shell in an image
+    /// Open a shell in an image or a running container
     Shell(Deferred<Shell>),
     /// List, watch and stop apps that were deployed, or run with `--detach`
     #[command(subcommand, arg_required_else_help = true)]
     App(Deferred<App>),
+    /// List, examine and stop containers that run
+    #[command(subcommand, arg_required_else_help = true)]
+    Container(Deferred<Container>),
     /// List, examine and remove images
     #[command(subcommand, arg_required_else_help = true)]
     Image(Deferred<Image>),
@@ -212,14 +217,15 @@ Examples:
   modal shell                              Debian with the Python version of this machine
   modal shell im-0a1b2c                    an image by its id, or a beginning of it (see `modal image list`)
   modal shell app.py::describe             the image of a function, built first if need be
+  modal shell ta-0a1b2c                    a running container (see `modal container list`)
   modal shell im-0a1b2c -c 'pip list'      one command instead of a shell; its exit code is passed on
   modal shell --add-local data             with the local directory `data` at /mnt/data
 
-What is changed inside is gone when the shell ends.
+What is changed inside is gone when the shell ends, but for what is changed in a running container.
 A function has limits, files, volumes and secrets of its own: --add-local, --volume, --secret,
 --cpu and --memory are for the other shells.")]
 pub(crate) struct Shell {
-    /// An image id, or a Python file and function as in `modal run` (default: the default image)
+    /// An image id, a container id, or a Python file and function as in `modal run` (default: the default image)
     #[arg(value_name = "REF", value_hint = ValueHint::FilePath)]
     pub(crate) reference: Option<String>,
 

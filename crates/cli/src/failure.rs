@@ -63,6 +63,12 @@ impl From<lamina_engine::EngineError> for Failure {
     }
 }
 
+impl From<lamina_engine::ContainersError> for Failure {
+    fn from(error: lamina_engine::ContainersError) -> Self {
+        Self::from_error(&error)
+    }
+}
+
 impl From<lamina_engine::StoreError> for Failure {
     fn from(error: lamina_engine::StoreError) -> Self {
         Self::from_error(&error)

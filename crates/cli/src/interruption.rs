@@ -77,6 +77,11 @@ impl Interruption {
         Ok(())
     }
 
+    /// The number of the signal, 0 without one.
+    pub(crate) fn signal(&self) -> c_int {
+        self.signal.load(Ordering::SeqCst)
+    }
+
     /// The exit code of an interrupted command, nothing if it was not.
     pub(crate) fn exit_code(&self) -> Option<u8> {
         match self.signal.load(Ordering::SeqCst) {

@@ -88,6 +88,7 @@ fn execute(command: &Command) -> Result<u8, Failure> {
         Command::Deploy(deploy) => commands::deploy::deploy(deploy),
         Command::Shell(shell) => commands::shell::shell(shell),
         Command::App(app) => commands::app::app(app),
+        Command::Container(container) => commands::container::container(container),
         Command::Image(image) => commands::image::image(image),
         Command::Secret(secret) => commands::secret::secret(secret),
         Command::Volume(volume) => commands::volume::volume(volume),

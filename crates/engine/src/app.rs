@@ -12,8 +12,8 @@ use lamina_builder::{BuildError, BuildOptions, Builder, BuiltImage, check_local}
 use lamina_events::{CancelToken, Event, Sink};
 use lamina_fetch::Client;
 use lamina_functions::{
-    Batching, Bytecode, BytecodeError, ContainerSpec, ContainerVolume, Elsewhere, Errands, Retries, ServiceKind,
-    ServiceSpec, Services,
+    AppLabel, Batching, Bytecode, BytecodeError, ContainerSpec, ContainerVolume, Elsewhere, Errands, Listing, Retries,
+    ServiceKind, ServiceSpec, Services,
 };
 use lamina_ground::{DEFAULT_PATH, ErrorClass, Stack, causes, random_id};
 use lamina_image::{Digest, FileSet};
@@ -48,7 +48,7 @@ impl Backend for Engine {
             .zip(&prepared)
             .map(|(function, it)| (function.image.clone(), it.spec.container.image_id.clone()))
             .collect();
-        let services = self.services(app, prepared.into_iter().map(|it| it.spec).collect(), sink);
+        let services = self.services(&id, app, prepared.into_iter().map(|it| it.spec).collect(), sink);
         let running = Running::new(services, &app.functions);
         Ok(Started { host: Host::new(id, app.app.name.clone(), running), images })
     }
@@ -172,13 +172,15 @@ impl Wanted<'_> {
 }
 
 impl Engine {
-    /// Pools of services, without containers.
-    pub(crate) fn services(&self, app: &AppRequest, specs: Vec<ServiceSpec>, sink: &Sink) -> Arc<Services> {
+    /// Pools of services of the app with this id, without containers.
+    pub(crate) fn services(&self, id: &str, app: &AppRequest, specs: Vec<ServiceSpec>, sink: &Sink) -> Arc<Services> {
+        let label = AppLabel { id: id.to_owned(), name: app.app.name.clone() };
         let starters = Starters {
             launcher: self.launcher.clone(),
             devices: Arc::clone(&self.devices),
             store: self.store.clone(),
             terminal: self.terminal.clone(),
+            listing: Listing { roster: Arc::clone(&self.roster), app: Arc::new(label) },
         };
         let services: Vec<_> = specs.iter().map(|spec| starters.of(spec.clone())).collect();
         let declared = Declared {

@@ -8,13 +8,14 @@ use lamina_apps::{Deployments, RunningApp};
 use lamina_collections::Collections;
 use lamina_devices::Lender;
 use lamina_events::CancelToken;
-use lamina_functions::Terminal;
+use lamina_functions::{Roster, Terminal};
 use lamina_ground::RunRecord;
 use lamina_sandbox::{Helpers, IdMap, Launcher, Resource};
 use lamina_store::{JobTable, Layout, SpentReserve, Store, worker_main};
 
 use lamina_volumes::Volumes;
 
+use crate::containers::Reception;
 use crate::deployed::Remotes;
 use crate::host::Hosts;
 use crate::{EngineError, idmap, store_directory};
@@ -59,6 +60,10 @@ pub struct Engine {
     pub(crate) collections: Arc<Collections>,
     /// The deployed apps that containers of this process call.
     pub(crate) remotes: Arc<Remotes>,
+    /// The containers that run in this process.
+    pub(crate) roster: Arc<Roster>,
+    /// Takes connections of those who ask about them, until the engine ends.
+    reception: Option<Reception>,
     /// Dropped last.
     _reserve: Option<SpentReserve>,
 }
@@ -89,6 +94,8 @@ impl Engine {
         let devices = lender(options, &layout, &map, &helpers.launcher);
         let deployments = Deployments::new(layout.clone());
         let collections = Arc::new(Collections::new(layout.collections()));
+        let roster = Arc::default();
+        let reception = Reception::of(&roster, &layout);
         let store = Store::open(layout, helpers.worker)?;
         let Options { cancel, terminal, detached, .. } = options.clone();
         Ok(Self {
@@ -102,6 +109,8 @@ impl Engine {
             detached,
             hosts: Hosts::default(),
             collections,
+            reception: Some(reception),
+            roster,
             _reserve: reserve,
         })
     }
@@ -141,6 +150,7 @@ impl Drop for Engine {
     /// Clears away everything now. Some thread may still hold a part of the engine, such as one that tells thousands of
     /// calls that they were cancelled, and the process does not wait for it.
     fn drop(&mut self) {
+        drop(self.reception.take());
         self.devices.close();
         self.launcher.close();
     }

@@ -7,6 +7,7 @@
 
 mod app;
 mod collections;
+mod containers;
 mod deployed;
 mod engine;
 mod error;
@@ -25,6 +26,7 @@ mod store_directory;
 mod variants;
 mod volumes;
 
+pub use containers::{Command, ContainerRecord, Containers, ContainersError, FoundContainer};
 pub use deployed::{deployments, introduce, next_run, serve_deployed, take_over};
 pub use engine::{Engine, Options, Removal, helpers_entry};
 pub use error::EngineError;

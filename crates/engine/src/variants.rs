@@ -6,7 +6,7 @@ use std::sync::Arc;
 use lamina_devices::Lender;
 use lamina_events::Sink;
 use lamina_functions::{
-    CallStatus, ContainerStarter, MakeVariant, Parameter, PoolOptions, SandboxStarter, ServiceSpec, Terminal,
+    CallStatus, ContainerStarter, Listing, MakeVariant, Parameter, PoolOptions, SandboxStarter, ServiceSpec, Terminal,
     VariantRequest,
 };
 use lamina_ground::ErrorClass;
@@ -31,12 +31,14 @@ pub(crate) struct Starters {
     pub(crate) devices: Arc<Lender>,
     pub(crate) store: Store,
     pub(crate) terminal: Option<Arc<dyn Terminal>>,
+    pub(crate) listing: Listing,
 }
 
 impl Starters {
     /// The options of a service's pool, and what starts its containers.
     pub(crate) fn of(&self, spec: ServiceSpec) -> (PoolOptions, Box<dyn ContainerStarter>) {
-        let options = PoolOptions { terminal: self.terminal.clone(), ..spec.pool_options() };
+        let options =
+            PoolOptions { terminal: self.terminal.clone(), listing: Some(self.listing.clone()), ..spec.pool_options() };
         let starter = SandboxStarter::new(
             self.launcher.clone(),
             Arc::clone(&self.devices),

@@ -22,6 +22,7 @@ use crate::link::{Link, RunnerCall};
 use crate::options::PoolOptions;
 use crate::output::Output;
 use crate::pool::{Pool, Seat, is_disconnected};
+use crate::roster::Backlog;
 use crate::runner::{FromRunner, ResultStatus, RunnerRequest, RunnerResult, ToRunner};
 use crate::starter::{ContainerEnd, ContainerProcess, StartError, StartedContainer};
 use crate::state::{Deadline, Disposition, EndReason};
@@ -71,6 +72,8 @@ struct Container {
     woken: bool,
     stdout: Output,
     stderr: Output,
+    /// What it has printed last.
+    backlog: Arc<Backlog>,
     /// Our end of its terminal, if it has one.
     terminal: Option<Arc<OwnedFd>>,
     /// While it has the user's terminal, or waits for it.
@@ -82,6 +85,7 @@ struct Container {
 impl Container {
     fn new(seat: &Seat, task: &str, started: StartedContainer) -> Result<Self, StartError> {
         let process = Arc::clone(&started.process);
+        let backlog = Arc::default();
         let build = || -> std::io::Result<Self> {
             Ok(Self {
                 seat: seat.clone(),
@@ -90,8 +94,9 @@ impl Container {
                 receiver: Receiver::new(started.socket),
                 process: started.process,
                 woken: false,
-                stdout: Output::new(started.stdout, Stream::Stdout, task, seat.sink())?,
-                stderr: Output::new(started.stderr, Stream::Stderr, task, seat.sink())?,
+                stdout: Output::new(started.stdout, Stream::Stdout, task, seat.sink(), &backlog)?,
+                stderr: Output::new(started.stderr, Stream::Stderr, task, seat.sink(), &backlog)?,
+                backlog: Arc::clone(&backlog),
                 terminal: started.terminal.map(Arc::new),
                 interaction: None,
                 next_check: Instant::now(),
@@ -105,6 +110,11 @@ impl Container {
 
     fn live(mut self) {
         let (container, function) = (self.task.clone(), self.seat.options().name());
+        let listed = self.seat.options().listing.as_ref().map(|listing| {
+            let seat = self.seat.clone();
+            let stop = move |gracefully| seat.stop(gracefully);
+            listing.enter(&container, function.clone(), &self.process, &self.backlog, stop)
+        });
         self.seat.sink().emit(Event::ContainerStarted { container, function });
         let wanted = self.seat.connect(&self.link, &self.process);
         let mut is_read_up = wanted;
@@ -118,6 +128,8 @@ impl Container {
         self.interaction = None;
         self.stdout.finish();
         self.stderr.finish();
+        drop(listed);
+        self.backlog.end();
         self.conclude(end);
         aside::close(self.receiver.take_unclaimed());
         let socket = self.link.close();
@@ -468,6 +480,7 @@ impl Container {
                 return CallError::StartTimedOut { function, seconds: options.startup.as_secs_f64(), tail };
             }
             (Some(EndReason::Unneeded), _) => return CallError::Stopped { function },
+            (Some(EndReason::Withdrawn), _) => return CallError::Withdrawn { function },
             (Some(EndReason::Cancelled), _) => return CallError::Cancelled { function },
             (Some(EndReason::NotSent(error)), _) => {
                 return CallError::NotSent { function, source: Arc::clone(error) };

@@ -132,6 +132,15 @@ pub enum CallError {
         /// The function.
         function: String,
     },
+    /// The user stopped the container, and the input cannot run again.
+    #[error(
+        "the container of function `{function}` was stopped, and the input cannot run again in another one because some of \
+         its values were taken already"
+    )]
+    Withdrawn {
+        /// The function.
+        function: String,
+    },
     /// The process of another app said so, or could not be reached.
     #[error("{message}")]
     Elsewhere {
@@ -155,6 +164,7 @@ impl CallError {
             | Self::Exited { .. }
             | Self::Entrypoint { .. }
             | Self::Signaled { .. }
+            | Self::Withdrawn { .. }
             | Self::Cancelled { .. } => ErrorClass::RemoteError,
             Self::NotStarted { .. }
             | Self::Broken { .. }
@@ -207,7 +217,7 @@ impl Hint for CallError {
                 _ => None,
             },
             Self::Elsewhere { hint, .. } => hint.as_deref().map(Cow::Borrowed),
-            Self::Cancelled { .. } | Self::Stopped { .. } => None,
+            Self::Cancelled { .. } | Self::Stopped { .. } | Self::Withdrawn { .. } => None,
         }
     }
 }

@@ -25,6 +25,7 @@ mod options;
 mod output;
 mod pool;
 mod retries;
+mod roster;
 mod runner;
 mod sandbox;
 mod services;
@@ -44,6 +45,7 @@ pub use ids::{CallId, FunctionCallId};
 pub use options::PoolOptions;
 pub use pool::Pool;
 pub use retries::Retries;
+pub use roster::{AppLabel, Backlog, Listing, Printed, Roster, RunningContainer};
 pub use runner::{
     ContainerVolume, FromRunner, Module, Parameter, ParameterKind, Pickle, ResultStatus, RunnerRequest, RunnerResult,
     ServiceKind, ToRunner, VariantRequest,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::retries::Retries;
+use crate::roster::Listing;
 use crate::runner::{ContainerVolume, Module, Parameter, ServiceKind};
 use crate::state::{Batching, Scaling};
 use crate::terminal::Terminal;
@@ -56,6 +57,8 @@ pub struct PoolOptions {
     pub grace: Duration,
     /// The user's terminal, if containers may ask for it.
     pub terminal: Option<Arc<dyn Terminal>>,
+    /// Where its containers are listed.
+    pub listing: Option<Listing>,
 }
 
 impl PoolOptions {
@@ -85,6 +88,7 @@ impl PoolOptions {
             idle: Duration::from_mins(1),
             grace,
             terminal: None,
+            listing: None,
         }
     }
 

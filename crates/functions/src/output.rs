@@ -1,11 +1,14 @@
 //! The output streams of a container, passed on live, in whole lines where they come as such.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lamina_events::{Event, Sink, Stream};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::io::Errno;
+
+use crate::roster::Backlog;
 
 /// How long the beginning of a line waits for its end.
 const PARTIAL_LINE_PATIENCE: Duration = Duration::from_millis(100);
@@ -27,6 +30,7 @@ pub(crate) struct Output {
     stream: Stream,
     container: String,
     sink: Sink,
+    backlog: Arc<Backlog>,
     /// Where reads land; kept, so that it is zeroed once.
     chunk: Vec<u8>,
     buffer: Vec<u8>,
@@ -36,13 +40,20 @@ pub(crate) struct Output {
 
 impl Output {
     /// Reads `fd`, which is made non-blocking.
-    pub(crate) fn new(fd: OwnedFd, stream: Stream, container: &str, sink: &Sink) -> std::io::Result<Self> {
+    pub(crate) fn new(
+        fd: OwnedFd,
+        stream: Stream,
+        container: &str,
+        sink: &Sink,
+        backlog: &Arc<Backlog>,
+    ) -> std::io::Result<Self> {
         fcntl_setfl(&fd, fcntl_getfl(&fd)? | OFlags::NONBLOCK)?;
         Ok(Self {
             fd: Some(fd),
             stream,
             container: container.to_owned(),
             sink: sink.clone(),
+            backlog: Arc::clone(backlog),
             chunk: vec![0; CHUNK],
             buffer: Vec::new(),
             partial_since: None,
@@ -132,6 +143,7 @@ impl Output {
         self.partial_since = None;
         if !self.buffer.is_empty() {
             let data = std::mem::take(&mut self.buffer);
+            self.backlog.push(self.stream, &data);
             self.sink.emit(Event::ContainerOutput { container: self.container.clone(), stream: self.stream, data });
         }
     }

@@ -8,8 +8,8 @@ use lamina_devices::{DevicesError, Lease, Lender};
 use lamina_ground::{EnvVars, Stack, StorePath, causes, null_device};
 use lamina_image::container::{INTERPRETERS, RUNNER};
 use lamina_sandbox::{
-    Exit, ExitStatus, Launcher, Limits, Mount, Network, Sandbox, SandboxError, SandboxSpec, Signal, Stdio,
-    TerminalSpec, Upper,
+    Entered, Entry, Exit, ExitStatus, Launcher, Limits, Mount, Network, Sandbox, SandboxError, SandboxSpec, Signal,
+    Stdio, TerminalSpec, Upper,
 };
 use lamina_store::{Store, Work};
 use lamina_volumes::Volumes;
@@ -198,6 +198,10 @@ impl ContainerProcess for Process {
     fn nudge(&self) {
         // The one signal that does nothing to the processes that the runner may have started.
         self.sandbox.signal(Signal::WindowChange);
+    }
+
+    fn enter(&self, entry: &Entry, stdio: &Stdio) -> Result<Entered, SandboxError> {
+        self.sandbox.enter(entry, stdio)
     }
 
     fn wait(&self, patience: Duration) -> Option<ContainerEnd> {

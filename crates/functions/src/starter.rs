@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use lamina_devices::DevicesError;
 use lamina_ground::{Hint, causes};
-use lamina_sandbox::{DiskShortage, SandboxError};
+use lamina_sandbox::{DiskShortage, Entered, Entry, SandboxError, Stdio};
 use lamina_store::StoreError;
 
 /// Makes containers of one function. A trait, so that pools are tested without any.
@@ -40,6 +40,13 @@ pub trait ContainerProcess: Send + Sync {
     fn kill(&self);
     /// Has the runner look at what it was sent, although it runs an input.
     fn nudge(&self) {}
+    /// Starts a further command among them.
+    ///
+    /// # Errors
+    /// When they have ended, or the command cannot be executed.
+    fn enter(&self, _entry: &Entry, _stdio: &Stdio) -> Result<Entered, SandboxError> {
+        Err(SandboxError::Lost)
+    }
     /// Waits until they are gone, at most for `patience`; `None` when they are not.
     fn wait(&self, patience: Duration) -> Option<ContainerEnd>;
 }

@@ -78,13 +78,13 @@ struct Attempt {
     has_yielded: bool,
     /// How many attempts failed before this one.
     failed: u32,
-    /// The arguments, if there may be another attempt.
-    payload: Option<Arc<Payload>>,
+    /// The arguments, for another attempt.
+    payload: Arc<Payload>,
 }
 
 impl From<Input> for Attempt {
     fn from(Input { call, part_of, method, payload, caller, failed, .. }: Input) -> Self {
-        Self { call, part_of, method, caller, has_yielded: false, failed, payload: Some(payload) }
+        Self { call, part_of, method, caller, has_yielded: false, failed, payload }
     }
 }
 
@@ -113,6 +113,8 @@ pub(crate) enum EndReason {
     Cancelled,
     /// The app stops, or there was nothing to do for a while.
     Unneeded,
+    /// The user stopped it.
+    Withdrawn,
     /// The conversation with it came to nothing.
     Broken(Trouble),
     /// Its input could not be sent to it.
@@ -131,6 +133,8 @@ struct Slot {
     end: Option<EndReason>,
     /// The user is in it, or about to be: their time does not count.
     interacts: bool,
+    /// It gets no further inputs, and leaves after those that it has.
+    is_last: bool,
 }
 
 impl Slot {
@@ -148,7 +152,12 @@ impl Slot {
     }
 
     fn has_room(&self, capacity: usize) -> bool {
-        self.is_serving() && self.load() < capacity
+        self.is_serving() && !self.is_last && self.load() < capacity
+    }
+
+    /// Whether it may tell of inputs that were taken from it.
+    fn was_interrupted(&self) -> bool {
+        matches!(self.end, Some(EndReason::Cancelled | EndReason::Withdrawn))
     }
 
     /// How many inputs it runs, those included that were cancelled.
@@ -228,6 +237,19 @@ pub(crate) struct Finished {
     pub(crate) next: Vec<Dispatch>,
     /// The container's connection, if it is to leave.
     pub(crate) leave: Option<Arc<Link>>,
+}
+
+/// What is to be done when the user stops a container.
+#[derive(Default)]
+pub(crate) struct Withdrawn {
+    /// Its connection, if it is told to leave.
+    pub(crate) leave: Option<Arc<Link>>,
+    /// Its processes, if it runs inputs that end now, or is killed.
+    pub(crate) process: Option<Arc<dyn ContainerProcess>>,
+    /// Those of its inputs that cannot run again.
+    pub(crate) lost: Vec<Arc<dyn Caller>>,
+    /// What other containers get.
+    pub(crate) next: Vec<Dispatch>,
 }
 
 /// What was left when a container ended.
@@ -336,6 +358,7 @@ impl State {
             cancelled: Vec::new(),
             end: None,
             interacts: false,
+            is_last: false,
         };
         self.slots.insert(self.next, slot);
         Some(self.next)
@@ -370,7 +393,7 @@ impl State {
                 return Ok(self.after_input(id, None));
             }
             // Its result crossed the cancellation.
-            return if matches!(slot.end, Some(EndReason::Cancelled)) { Ok(Finished::default()) } else { Err(()) };
+            return if slot.was_interrupted() { Ok(Finished::default()) } else { Err(()) };
         };
         slot.since = Instant::now();
         slot.interacts = false;
@@ -382,7 +405,8 @@ impl State {
     /// What a container does that has ended an input.
     fn after_input(&mut self, id: SlotId, disposition: Option<Disposition>) -> Finished {
         let single_use = self.habits.single_use;
-        if let Some(slot) = self.slots.get_mut(&id).filter(|slot| single_use && slot.is_serving()) {
+        let leaves = |slot: &&mut Slot| slot.is_serving() && (single_use || slot.is_last && slot.load() == 0);
+        if let Some(slot) = self.slots.get_mut(&id).filter(leaves) {
             slot.end.get_or_insert(EndReason::Unneeded);
             slot.enter(Phase::Leaving);
             return Finished { disposition, next: Vec::new(), leave: slot.link.clone() };
@@ -400,7 +424,7 @@ impl State {
         }
         // It crossed the cancellation.
         let is_cancelled = slot.cancelled.iter().any(|(cancelled, _)| *cancelled == call);
-        if is_cancelled || matches!(slot.end, Some(EndReason::Cancelled)) { Ok(None) } else { Err(()) }
+        if is_cancelled || slot.was_interrupted() { Ok(None) } else { Err(()) }
     }
 
     /// The caller of call `call` has consumed items: gives the link of the container that runs it, whose thread is to be
@@ -447,9 +471,8 @@ impl State {
         let slot = self.slots.get_mut(&id)?;
         let link = slot.link.clone()?;
         let Input { call, part_of, method, payload, caller, failed, .. } = input;
-        // One that runs beside others may have to run again through no fault of its own.
-        let is_kept = failed < self.retries.maximum || self.capacity > 1;
-        let kept = is_kept.then(|| Arc::clone(&payload));
+        // Any may have to run again through no fault of its own.
+        let kept = Arc::clone(&payload);
         let attempt =
             Attempt { call, part_of, method: method.clone(), caller, has_yielded: false, failed, payload: kept };
         let since = Instant::now();

@@ -112,6 +112,12 @@ impl Layout {
         self.root.join("deployments")
     }
 
+    /// Sockets of the processes that run containers. Made with the first of them.
+    #[must_use]
+    pub fn containers(&self) -> PathBuf {
+        self.root.join("containers")
+    }
+
     /// Named secrets, which their owner alone may read. Made with the first of them.
     #[must_use]
     pub fn secrets(&self) -> PathBuf {

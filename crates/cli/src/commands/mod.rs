@@ -4,6 +4,7 @@ pub(crate) mod app;
 mod ask;
 pub(crate) mod collections;
 pub(crate) mod completion;
+pub(crate) mod container;
 pub(crate) mod deploy;
 mod deployed;
 pub(crate) mod detach;

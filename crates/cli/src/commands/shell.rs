@@ -10,6 +10,7 @@ use lamina_ground::EnvVars;
 
 use super::USAGE;
 use super::ask::say;
+use super::container;
 use crate::arguments::{Shell, Unavailable};
 use crate::failure::Failure;
 use crate::interruption::{self, Interruption};
@@ -27,6 +28,9 @@ pub(crate) fn shell(shell: &Shell) -> Result<u8, Failure> {
         return Ok(USAGE);
     }
     let reference = shell.reference.as_deref();
+    if let Some(container) = reference.filter(|reference| is_container(reference)) {
+        return container::exec(container, &command(shell), container::wants_terminal(shell.pty, shell.no_pty));
+    }
     if let Some(image) = reference.filter(|reference| is_image(reference)) {
         let engine = Engine::open(&Options { expects_sandbox: true, ..Options::default() })?;
         return open(&engine, ShellTarget::Image(image), shell);
@@ -54,6 +58,10 @@ pub(crate) fn shell(shell: &Shell) -> Result<u8, Failure> {
 
 fn is_image(reference: &str) -> bool {
     reference.starts_with("im-")
+}
+
+fn is_container(reference: &str) -> bool {
+    reference.starts_with("ta-") && !reference.contains(['.', ':', '/'])
 }
 
 /// Options for things that there are none of here.
@@ -95,6 +103,10 @@ fn fixed(shell: &Shell) -> Option<Failure> {
         ("--gpu", shell.gpu.is_some(), "set `gpu` in its `@app.function()`"),
     ];
     let (option, _, hint) = options.into_iter().find(|(_, is_given, _)| *is_given)?;
+    if is_container(reference) {
+        let message = format!("`{option}` is not possible with `{reference}`: the container runs already");
+        return Some(Failure::new(message).hint("leave it out"));
+    }
     let message =
         format!("`{option}` is not possible with `{reference}`: the function says what its container is like");
     Some(Failure::new(message).hint(format!("{hint}, or leave REF out for a shell in the default image")))
@@ -107,8 +119,7 @@ fn command(shell: &Shell) -> Vec<String> {
 }
 
 fn open(engine: &Engine, target: ShellTarget<'_>, shell: &Shell) -> Result<u8, Failure> {
-    let wanted =
-        shell.pty || (!shell.no_pty && rustix::termios::isatty(io::stdin()) && rustix::termios::isatty(io::stdout()));
+    let wanted = container::wants_terminal(shell.pty, shell.no_pty);
     let terminal = UserTerminal::new();
     let size = wanted.then(user_terminal::size);
     let options = ShellOptions {
@@ -147,7 +158,7 @@ fn open(engine: &Engine, target: ShellTarget<'_>, shell: &Shell) -> Result<u8, F
 }
 
 /// Shows what the command wrote to its terminal.
-fn show(data: &[u8]) -> io::Result<()> {
+pub(super) fn show(data: &[u8]) -> io::Result<()> {
     let mut stdout = patient::stdout();
     stdout.write_all(data)?;
     stdout.flush()

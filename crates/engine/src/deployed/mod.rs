@@ -217,7 +217,7 @@ impl Engine {
             let volumes = volumes::of_containers(&function.volumes, Volumes::new(&self.store))?;
             specs.push(spec(&app, function, &ground, volumes)?);
         }
-        Ok(Running::new(self.services(&app, specs, sink), &app.functions))
+        Ok(Running::new(self.services(&deployment.id, &app, specs, sink), &app.functions))
     }
 }
 

@@ -14,7 +14,7 @@ use crate::options::PoolOptions;
 use crate::runner::{ResultStatus, ToRunner};
 use crate::services::Services;
 use crate::starter::{ContainerProcess, ContainerStarter, StartError};
-use crate::state::{Deadline, Disposition, EndReason, Finished, Removed, SlotId};
+use crate::state::{Deadline, Disposition, EndReason, Finished, Removed, SlotId, Withdrawn};
 
 /// The place of one container in its pool.
 #[derive(Clone)]
@@ -144,6 +144,28 @@ impl Seat {
     /// What the container's time demands now.
     pub(crate) fn due(&self) -> Deadline {
         self.shared.lock().due(self.slot, &self.shared.options)
+    }
+
+    /// The user stops the container, see [`State::withdraw`](crate::state::State::withdraw).
+    pub(crate) fn stop(&self, gracefully: bool) {
+        let Withdrawn { leave, process, lost, next } = self.shared.lock().withdraw(self.slot, gracefully);
+        self.shared.dispatch_all(&next);
+        match (leave, process) {
+            (Some(link), process) => {
+                // One that is gone is noticed by the reading side.
+                let _ = link.tell(&ToRunner::Stop.encode());
+                link.wake_up();
+                if let Some(process) = process {
+                    process.nudge();
+                }
+            }
+            (None, Some(process)) => process.kill(),
+            (None, None) => {}
+        }
+        for caller in lost {
+            caller.end(Outcome::Error(CallError::Withdrawn { function: self.shared.options.name() }));
+        }
+        self.shared.replenish();
     }
 
     /// Notes why the container is being ended, if nothing ended it before.

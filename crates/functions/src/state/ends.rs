@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{
-    Attempt, Cancelled, Deadline, Disposition, EndReason, Input, Phase, Removed, Retry, Running, Slot, SlotId, State,
-    Stopped,
+    Attempt, Cancelled, Deadline, Dispatch, Disposition, EndReason, Input, Phase, Removed, Retry, Running, Slot,
+    SlotId, State, Stopped, Withdrawn,
 };
 use crate::ids::CallId;
 use crate::options::PoolOptions;
@@ -138,7 +138,7 @@ impl State {
             _ => false,
         };
         let attempt = &running.attempt;
-        ended_for_another && !self.stopping && !attempt.has_yielded && attempt.payload.is_some()
+        ended_for_another && !self.stopping && !attempt.has_yielded
     }
 
     /// Inputs wait again, before all others and in the order in which they came.
@@ -146,10 +146,8 @@ impl State {
         inputs.sort_by_key(|running| running.attempt.call);
         for Running { attempt, .. } in inputs.into_iter().rev() {
             let Attempt { call, part_of, method, caller, failed, payload, .. } = attempt;
-            if let Some(payload) = payload {
-                let queued = Instant::now();
-                self.waiting.push_front(Input { call, part_of, method, payload, caller, failed, queued });
-            }
+            let queued = Instant::now();
+            self.waiting.push_front(Input { call, part_of, method, payload, caller, failed, queued });
         }
     }
 
@@ -157,17 +155,53 @@ impl State {
     pub(super) fn fail(&mut self, attempt: Attempt) -> Disposition {
         let failed = attempt.failed + 1;
         let may_run_again = failed <= self.retries.maximum && !self.stopping && !attempt.has_yielded;
-        let again = attempt.payload.filter(|_| may_run_again);
-        let Some(payload) = again else {
+        if !may_run_again {
             return Disposition::Answer(attempt.caller);
-        };
+        }
         let delay = self.retries.delay(failed);
         self.delays += 1;
-        let Attempt { call, part_of, method, caller, .. } = attempt;
+        let Attempt { call, part_of, method, payload, caller, .. } = attempt;
         let due = Instant::now() + delay;
         let input = Input { call, part_of, method, payload, caller, failed, queued: due };
         self.delayed.insert((due, self.delays), input);
         Disposition::Retry(Retry { attempt: failed, delay })
+    }
+
+    /// The user stops a container: it leaves, and its inputs run in others, or end in it first when it is stopped
+    /// `gracefully`.
+    pub(crate) fn withdraw(&mut self, id: SlotId, gracefully: bool) -> Withdrawn {
+        let is_kept = |slot: &&mut Slot| slot.end.is_none() && slot.phase != Phase::Leaving;
+        let Some(slot) = self.slots.get_mut(&id).filter(is_kept) else { return Withdrawn::default() };
+        let (runs, serves) = (slot.load() > 0, slot.is_serving());
+        if gracefully && runs {
+            slot.is_last = true;
+            return Withdrawn::default();
+        }
+        slot.end = Some(EndReason::Withdrawn);
+        let is_told = serves && (!runs || self.habits.interrupts);
+        slot.enter(Phase::Leaving);
+        slot.cancelled.clear();
+        let leave = slot.link.clone().filter(|_| is_told);
+        let process = slot.process.clone().filter(|_| runs || !is_told);
+        let running = std::mem::take(&mut slot.running);
+        let (lost, again): (Vec<_>, Vec<_>) = running.into_iter().partition(|running| running.attempt.has_yielded);
+        self.put_back(again);
+        let lost = lost.into_iter().map(|running| running.attempt.caller).collect();
+        Withdrawn { leave, process, lost, next: self.place_waiting() }
+    }
+
+    /// Gives inputs that wait to containers that have room.
+    fn place_waiting(&mut self) -> Vec<Dispatch> {
+        if let Some(batching) = self.batching {
+            return self.place_batches(batching);
+        }
+        let mut dispatches = Vec::new();
+        while let Some(id) = self.best_slot()
+            && let Some(input) = self.waiting.pop_front()
+        {
+            dispatches.extend(self.give(id, input));
+        }
+        dispatches
     }
 
     /// Ends the pool.

@@ -77,7 +77,7 @@ impl State {
     }
 
     fn alive(&self) -> impl Iterator<Item = &Slot> {
-        self.slots.values().filter(|slot| slot.is_serving() || slot.is_starting())
+        self.slots.values().filter(|slot| !slot.is_last && (slot.is_serving() || slot.is_starting()))
     }
 
     /// The container for an input: the one that had one last (its caches are the warmest) of those that have fewer than

@@ -183,6 +183,52 @@ fn containers_that_run_inputs_may_end_them_when_a_class_stops() {
 }
 
 #[test]
+fn inputs_of_a_container_that_the_user_stops_run_in_another() {
+    let mut state = State::new(&options(2, 2));
+    (1..=3).for_each(|call| assert!(state.place(input(call)).is_empty()));
+    let (first, given) = start(&mut state);
+    assert_eq!(given, [1, 2]);
+    state.item(first, id(2)).unwrap();
+    let (second, given) = start(&mut state);
+    assert_eq!(given, [3]);
+    let Withdrawn { leave, process, lost, next } = state.withdraw(first, false);
+    assert!(leave.is_some() && process.is_some(), "one of a class ends its inputs, and leaves");
+    assert_eq!(lost.len(), 1, "one that has yielded cannot run again");
+    assert_eq!((next.len(), next[0].call, next[0].slot), (1, id(1), second));
+    // What the stopped one still says about them is for nobody.
+    assert!(state.finish(first, id(1), true).unwrap().disposition.is_none());
+    assert!(state.item(first, id(2)).unwrap().is_none());
+    assert!(state.withdraw(first, false).leave.is_none(), "it is not told twice");
+    assert!(state.remove(first).dispositions.is_empty());
+    let function = PoolOptions { kind: ServiceKind::Function { name: "f".into() }, ..options(1, 1) };
+    let mut state = State::new(&function);
+    assert!(state.place(input(1)).is_empty());
+    let (slot, _) = start(&mut state);
+    let Withdrawn { leave, process, .. } = state.withdraw(slot, false);
+    assert!(leave.is_none() && process.is_some(), "that of a function is killed");
+    assert_eq!(waiting(&state), [1]);
+    state.remove(slot);
+    assert_eq!(start(&mut state).1, [1]);
+}
+
+#[test]
+fn a_container_that_is_stopped_gracefully_leaves_after_its_inputs() {
+    let mut state = State::new(&options(2, 2));
+    (1..=2).for_each(|call| assert!(state.place(input(call)).is_empty()));
+    let (slot, _) = start(&mut state);
+    assert!(state.withdraw(slot, true).leave.is_none());
+    assert!(state.finish(slot, id(1), false).unwrap().leave.is_none());
+    assert!(state.place(input(3)).is_empty(), "it has room, but takes no more");
+    assert_eq!(start(&mut state).1, [3]);
+    assert!(state.finish(slot, id(2), false).unwrap().leave.is_some());
+    let mut state = State::new(&options(1, 1));
+    assert!(state.place(input(1)).is_empty());
+    let (slot, _) = start(&mut state);
+    state.finish(slot, id(1), false).unwrap();
+    assert!(state.withdraw(slot, true).leave.is_some(), "one that has nothing to do goes at once");
+}
+
+#[test]
 fn there_are_the_least_and_the_spare_containers() {
     let mut state = State::new(&PoolOptions { minimum: 2, buffer: 1, ..options(1, 4) });
     let started: Vec<SlotId> = (0..2).map(|_| start(&mut state).0).collect();

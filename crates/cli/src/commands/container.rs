@@ -1,0 +1,155 @@
+//! `modal container`: containers that run, in whichever process of this user.
+
+use std::fmt::Write as _;
+use std::io;
+use std::ops::ControlFlow;
+use std::os::fd::AsFd;
+
+use lamina_engine::{ContainerRecord, Containers, ExitStatus};
+use lamina_events::CancelToken;
+use lamina_ground::{EnvVars, seconds_since_1970};
+use serde_json::json;
+use unicode_width::UnicodeWidthStr;
+
+use super::ask::say;
+use super::shell::show as show_terminal;
+use super::{listing, print, print_json, show};
+use crate::arguments::Container;
+use crate::failure::Failure;
+use crate::interruption::{self, Interruption};
+use crate::output::text;
+use crate::user_terminal::{self, UserTerminal};
+
+/// Columns of a name in the list.
+const COLUMNS: usize = 40;
+
+/// Answers, runs a command or stops.
+pub(crate) fn container(container: &Container) -> Result<u8, Failure> {
+    match container {
+        Container::List { json } => list(*json),
+        Container::Logs { container, follow } => logs(container, *follow),
+        Container::Exec(words) => exec(&words.container, &words.command, wants_terminal(words.pty, words.no_pty)),
+        Container::Stop { container, graceful } => stop(container, *graceful),
+    }
+}
+
+/// Whether a command gets a terminal of its own.
+pub(super) fn wants_terminal(pty: bool, no_pty: bool) -> bool {
+    pty || (!no_pty && rustix::termios::isatty(io::stdin()) && rustix::termios::isatty(io::stdout()))
+}
+
+fn list(as_json: bool) -> Result<u8, Failure> {
+    let containers = Containers::ask()?;
+    let all: Vec<_> = containers.all().collect();
+    if as_json {
+        let one = |it: &&ContainerRecord| {
+            json!({
+                "container_id": it.container_id,
+                "app_id": it.app_id,
+                "app_name": it.app_name,
+                "function": it.function,
+                "start_time": listing::time(it.started),
+            })
+        };
+        print_json(&all.iter().map(one).collect::<Vec<_>>())?;
+        return Ok(0);
+    }
+    if all.is_empty() {
+        say("No containers run.\n");
+    }
+    print(table(&all, seconds_since_1970()).as_bytes())?;
+    Ok(0)
+}
+
+fn logs(target: &str, follow: bool) -> Result<u8, Failure> {
+    let found = Containers::ask()?.find(target)?;
+    let shown = found.logs(follow, |stream, data| match show(stream, data) {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(error) => Err(error),
+    })?;
+    super::is_all_shown(shown.map_or_else(ControlFlow::Break, ControlFlow::Continue))?;
+    Ok(0)
+}
+
+/// Runs a command in the container that is meant, on a terminal of its own if it is `wanted`.
+pub(super) fn exec(target: &str, argv: &[String], wanted: bool) -> Result<u8, Failure> {
+    let found = Containers::ask()?.find(target)?;
+    let terminal = UserTerminal::new();
+    let size = wanted.then(user_terminal::size);
+    let kind = if wanted { std::env::var(EnvVars::TERM).ok() } else { None };
+    let cancel = CancelToken::new();
+    let interruption = Interruption::listen(interruption::catch()?, cancel.clone(), None, {
+        let terminal = terminal.clone();
+        move || terminal.restore()
+    });
+    let streams = (io::stdin(), io::stdout(), io::stderr());
+    let mut command = found.exec(argv, size, kind, [streams.0.as_fd(), streams.1.as_fd(), streams.2.as_fd()])?;
+    let _handed_on = cancel.on_cancel({
+        let (signal, interruption) = (command.signals()?, interruption.clone());
+        move || signal(interruption.signal())
+    });
+    if let Some(inner) = command.take_terminal() {
+        terminal.connect(&inner, &mut show_terminal)?;
+    }
+    let code = match command.wait()? {
+        ExitStatus::Exited(code) => code,
+        ExitStatus::Signaled(signal) => 128 + signal,
+    };
+    Ok(u8::try_from(code).unwrap_or(1))
+}
+
+fn stop(target: &str, graceful: bool) -> Result<u8, Failure> {
+    let found = Containers::ask()?.find(target)?;
+    let id = found.record().container_id.clone();
+    found.stop(graceful)?;
+    say(&format!("Stopped {id}.\n"));
+    Ok(0)
+}
+
+/// The containers, one a line.
+fn table(all: &[&ContainerRecord], now: u64) -> String {
+    let mut table = String::new();
+    if all.is_empty() {
+        return table;
+    }
+    let app = |it: &ContainerRecord| text::clip(&text::clean(it.app_name.as_deref().unwrap_or_default()), COLUMNS);
+    let function = |it: &ContainerRecord| text::clip(&text::clean(&it.function), COLUMNS);
+    let width = |cell: &dyn Fn(&ContainerRecord) -> String, least: &str| {
+        all.iter().map(|it| cell(it).width()).max().unwrap_or(0).max(least.len())
+    };
+    let ids = width(&|it| it.container_id.clone(), "id");
+    let (app_ids, apps, functions) =
+        (width(&|it| it.app_id.clone(), "app id"), width(&app, "app"), width(&function, "function"));
+    // Writing to a string does not fail.
+    let _ =
+        writeln!(table, "{:ids$}  {:app_ids$}  {:apps$}  {:functions$}  started", "id", "app id", "app", "function");
+    for it in all {
+        let (app, function) = (text::fit(&app(it), apps), text::fit(&function(it), functions));
+        let started = text::age(now.saturating_sub(it.started));
+        let _ = writeln!(table, "{:ids$}  {:app_ids$}  {app}  {function}  {started}", it.container_id, it.app_id);
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn containers_are_a_table() {
+        let one = ContainerRecord {
+            container_id: "ta-0a1b2c".to_owned(),
+            app_id: "ap-3d4e5f".to_owned(),
+            app_name: Some("a\u{1b}[31mpp".to_owned()),
+            function: "Model".to_owned(),
+            started: 1_000,
+        };
+        let other = ContainerRecord { container_id: "ta-6g7h8i".to_owned(), app_name: None, ..one.clone() };
+        insta::assert_snapshot!(table(&[&one, &other], 1_200), @r"
+        id         app id     app  function  started
+        ta-0a1b2c  ap-3d4e5f  app  Model     3 min ago
+        ta-6g7h8i  ap-3d4e5f       Model     3 min ago
+        ");
+        assert_eq!(table(&[], 0), "");
+    }
+}
