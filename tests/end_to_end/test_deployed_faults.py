@@ -84,6 +84,7 @@ def test_a_socket_that_may_not_be_used_is_named(deployed: Deployed) -> None:
 
 
 HANGING = """
+import sys
 import time
 
 import modal
@@ -91,11 +92,10 @@ import modal
 app = modal.App({name!r}, image=modal.Image.debian_slim(python_version="3.11"))
 
 
-@app.cls()
-class Patient:
+class Loading:
     @modal.enter()
     def load(self):
-        print("loads for ever", flush=True)
+        print("loads for ever", file=sys.stderr, flush=True)
         time.sleep(1000)
 
     @modal.method()
@@ -103,8 +103,13 @@ class Patient:
         return n
 
 
+@app.cls()
+class Patient(Loading):
+    pass
+
+
 @app.cls(startup_timeout=1)
-class Impatient(Patient):
+class Impatient(Loading):
     pass
 """
 
@@ -130,7 +135,7 @@ def test_a_class_that_never_enters_fails_in_time_and_leaves_nothing(deployed: De
         text=True,
     )
     until = time.monotonic() + PATIENCE
-    while modal("app", "logs", deployed.name).stdout.count("loads for ever") < 2:
+    while modal("app", "logs", deployed.name).stderr.count("loads for ever") < 2:
         assert time.monotonic() < until
         time.sleep(0.1)
     caller.send_signal(signal.SIGINT)

@@ -98,21 +98,18 @@ impl Parents {
         Self { found: vec![(Controller::Memory, Version::One, directory.join("own"))] }
     }
 
-    /// Removes the directories of engines that are gone, and gives those that it could not remove: one that was killed just
-    /// now has processes that have not ended. Only empty groups can be removed, so a mistake harms nobody.
-    pub(super) fn sweep(&self) -> Vec<PathBuf> {
-        let mut left = Vec::new();
+    /// Removes the directories of engines that are gone. Only empty groups can be removed, so a mistake harms nobody.
+    pub(super) fn sweep(&self) {
         for parent in self.own_directories().filter_map(Path::parent) {
             let Ok(entries) = fs_err::read_dir(parent) else {
                 continue;
             };
             for entry in entries.flatten() {
-                if entry.file_name().to_str().is_some_and(is_of_dead_engine) && !remove_tree(&entry.path()) {
-                    left.push(entry.path());
+                if entry.file_name().to_str().is_some_and(is_of_dead_engine) {
+                    remove_tree(&entry.path());
                 }
             }
         }
-        left
     }
 }
 
@@ -211,15 +208,18 @@ fn is_of_dead_engine(name: &str) -> bool {
     start_time(&pid.to_string()) != Some(started)
 }
 
-/// When a process started, in clock ticks since boot.
+/// When a process started that has not ended, in clock ticks since boot.
 fn start_time(pid: &str) -> Option<u64> {
     let text = fs_err::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The second field is a name in parentheses that may contain anything; the start time is field 22.
-    text.rsplit_once(')')?.1.split_ascii_whitespace().nth(19)?.parse().ok()
+    let mut fields = text.rsplit_once(')')?.1.split_ascii_whitespace();
+    // One that has ended stays until its parent asks, which may be never.
+    fields.next().filter(|state| !matches!(*state, "Z" | "X"))?;
+    fields.nth(18)?.parse().ok()
 }
 
 /// Removes a directory of groups, as far as they are empty; false if something is left.
-pub(super) fn remove_tree(directory: &Path) -> bool {
+fn remove_tree(directory: &Path) -> bool {
     for entry in fs_err::read_dir(directory).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             let _ = fs_err::remove_dir(entry.path());
@@ -281,6 +281,12 @@ mod tests {
         let name = format!("{PREFIX}{}-{}", std::process::id(), start_time("self").unwrap());
         assert!(!is_of_dead_engine(&name));
         assert!(is_of_dead_engine(&format!("{PREFIX}{}-1", std::process::id())));
+        let mut ended = std::process::Command::new("true").spawn().unwrap();
+        let name = format!("{PREFIX}{}-{}", ended.id(), start_time(&ended.id().to_string()).unwrap_or(1));
+        while !is_of_dead_engine(&name) {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        ended.wait().unwrap();
         assert!(!is_of_dead_engine("lamina-other"));
         assert!(!is_of_dead_engine("system.slice"));
     }

@@ -15,7 +15,7 @@ use std::time::Duration;
 use crate::Limits;
 use crate::features::Feature;
 use crate::rlimits::Fallback;
-use discovery::{Controller, Parents, Version, remove_tree};
+use discovery::{Controller, Parents, Version};
 
 /// Period in which processor time is shared out, in microseconds.
 const PERIOD: u64 = 100_000;
@@ -77,8 +77,8 @@ impl Groups {
     }
 
     fn new(parents: Parents) -> Self {
-        let leftovers = Mutex::new(parents.sweep());
-        Self { parents, next: AtomicU64::new(0), leftovers, closed: Mutex::default() }
+        parents.sweep();
+        Self { parents, next: AtomicU64::new(0), leftovers: Mutex::default(), closed: Mutex::default() }
     }
 
     /// How each limit is enforced.
@@ -107,7 +107,7 @@ impl Groups {
 
     /// Tries to remove the groups that could not be removed before.
     fn retry_leftovers(&self) {
-        self.leftovers().retain(|directory| !remove_tree(directory));
+        self.leftovers().retain(|directory| !remove(directory));
     }
 }
 
@@ -119,7 +119,8 @@ impl Groups {
         if std::mem::replace(&mut *closed, true) {
             return;
         }
-        self.retry_leftovers();
+        // One that was killed just before this one began had processes then that had not ended.
+        self.parents.sweep();
         for attempt in 0..REMOVAL_ATTEMPTS {
             if attempt > 0 {
                 std::thread::sleep(REMOVAL_PAUSE * attempt);
@@ -294,10 +295,10 @@ mod tests {
     }
 
     #[test]
-    fn what_a_dead_engine_holds_yet_is_removed_later() {
+    fn what_a_dead_engine_holds_at_first_is_removed_at_the_end() {
         let root = tempfile::tempdir().unwrap();
         let parents = Parents::of_test(root.path());
-        // As a group whose processes have not ended: it cannot be removed.
+        // As a group with processes: it cannot be removed.
         let held = root.path().join(format!("lamina-{}-1", std::process::id()));
         fs_err::create_dir_all(held.join("0")).unwrap();
         fs_err::write(held.join("process"), "").unwrap();
