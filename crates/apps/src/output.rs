@@ -6,6 +6,7 @@ use std::ops::ControlFlow;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use lamina_events::Stream;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -193,7 +194,7 @@ impl OutputReader {
     /// # Errors
     /// As [`OutputReader::read`].
     pub fn follow(&mut self, show: &mut Show<'_>) -> Result<ControlFlow<std::io::Error>, AppsError> {
-        let (end, changes) = (self.end()?, self.changes());
+        let (end, changes) = (self.end()?, Changes::of(&self.path));
         loop {
             // Asked before reading: what was printed before the end is shown before it.
             let has_ended = wait(&[&end], Some(&Timespec::default()))?;
@@ -202,9 +203,8 @@ impl OutputReader {
                 return Ok(outcome);
             }
             if let Some(changes) = &changes {
-                wait(&[&end, changes], None)?;
-                // What has changed is seen by reading.
-                let _ = rustix::io::read(changes, &mut [0; 4096]);
+                wait(&[&end, &changes.0], None)?;
+                changes.forget();
             } else {
                 wait(&[&end], Some(&PAUSE))?;
             }
@@ -236,12 +236,29 @@ impl OutputReader {
         });
         Ok(end)
     }
+}
 
-    /// A descriptor that is readable when the file has grown; nothing where the kernel cannot make one.
-    fn changes(&self) -> Option<OwnedFd> {
+/// A descriptor that is readable when a file has grown.
+pub(crate) struct Changes(OwnedFd);
+
+impl Changes {
+    /// Those of a file; nothing where the kernel cannot tell.
+    pub(crate) fn of(path: &Path) -> Option<Self> {
         let changes = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK).ok()?;
-        inotify::add_watch(&changes, &self.path, inotify::WatchFlags::MODIFY).ok()?;
-        Some(changes)
+        inotify::add_watch(&changes, path, inotify::WatchFlags::MODIFY).ok()?;
+        Some(Self(changes))
+    }
+
+    /// Waits for the next one, at most so long.
+    pub(crate) fn wait(&self, patience: Duration) -> Result<(), AppsError> {
+        wait(&[&self.0], Timespec::try_from(patience).ok().as_ref())?;
+        self.forget();
+        Ok(())
+    }
+
+    /// What has changed is seen by reading.
+    fn forget(&self) {
+        let _ = rustix::io::read(&self.0, &mut [0; 4096]);
     }
 }
 

@@ -22,7 +22,7 @@ mod profile;
 mod secret;
 mod volume;
 
-pub(crate) use app::{App, NamedApp};
+pub(crate) use app::{App, Autostart, NamedApp};
 pub(crate) use collections::{Dict, ListOptions, Named, Queue};
 pub(crate) use container::Container;
 pub(crate) use deferred::Deferred;

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
 use lamina_events::CancelToken;
+use lamina_system::{Disposition, set_disposition};
 use rustix::process::Signal;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::SignalsInfo;
@@ -27,6 +28,13 @@ pub(crate) type Signals = SignalsInfo<WithOrigin>;
 /// Catches signals from now on, before there is anything that they could leave behind.
 pub(crate) fn catch() -> io::Result<Signals> {
     Signals::new([SIGINT, SIGTERM, SIGHUP])
+}
+
+/// Leaves signals to the kernel again, for what can be ended at any time.
+pub(crate) fn let_go() {
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        set_disposition(signal, Disposition::Default);
+    }
 }
 
 /// The signal that ends the command, once there is one.

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::SystemTime;
 
 use lamina_apps::RunningApp;
-use lamina_engine::{Described, Engine, EngineError, Options, serve, serve_attached};
+use lamina_engine::{Described, Engine, EngineError, Options, Recorded, serve, serve_attached};
 use lamina_events::{CancelToken, Event, Sink};
 use lamina_ground::causes;
 use rustix::process::{Signal, getpid, kill_process};
@@ -30,6 +30,8 @@ pub(crate) struct Ended {
     pub(crate) code: u8,
     /// The engine, and the function that the program asked to have described.
     pub(crate) engine: Option<(Engine, Described)>,
+    /// The app that the program has deployed.
+    pub(crate) recorded: Option<Recorded>,
 }
 
 /// A Python program, and how it is run.
@@ -79,7 +81,8 @@ pub(crate) fn run(program: Program<'_>) -> Result<Ended, Failure> {
             Some(app) => serve_detached(&engine, app, socket, &sink)?,
             None => serve(&engine, socket, &sink)?,
         };
-        Ok(described.map(|described| (engine, described)))
+        let recorded = engine.recorded();
+        Ok((described.map(|described| (engine, described)), recorded))
     });
     let code = python.wait();
     // A process that the program left behind may hold its end of the connection open.
@@ -87,14 +90,14 @@ pub(crate) fn run(program: Program<'_>) -> Result<Ended, Failure> {
     let served = engine.join().map_err(|_| stopped_unexpectedly())?;
     let unshown = screen.finish();
     if let Some(code) = interruption.exit_code() {
-        return Ok(Ended { code, engine: None });
+        return Ok(Ended { code, engine: None, recorded: None });
     }
     if let Some(error) = unshown.as_ref().filter(|error| error.kind() != std::io::ErrorKind::BrokenPipe) {
         return Err(Failure::new(format!("cannot write what is to be shown: {error}")));
     }
-    let engine = served?;
+    let (engine, recorded) = served?;
     let code = if unshown.is_some() { BROKEN_PIPE } else { code? };
-    Ok(Ended { code, engine })
+    Ok(Ended { code, engine, recorded })
 }
 
 /// The engine has a defect.

@@ -2,7 +2,7 @@
 
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use lamina_apps::{Deployments, RunningApp};
 use lamina_collections::Collections;
@@ -16,7 +16,7 @@ use lamina_store::{JobTable, Layout, SpentReserve, Store, worker_main};
 use lamina_volumes::Volumes;
 
 use crate::containers::Reception;
-use crate::deployed::Remotes;
+use crate::deployed::{Recorded, Remotes};
 use crate::host::Hosts;
 use crate::{EngineError, idmap, store_directory};
 
@@ -60,6 +60,8 @@ pub struct Engine {
     pub(crate) collections: Arc<Collections>,
     /// The deployed apps that containers of this process call.
     pub(crate) remotes: Arc<Remotes>,
+    /// The app that was deployed last.
+    pub(crate) recorded: Mutex<Option<Recorded>>,
     /// The containers that run in this process.
     pub(crate) roster: Arc<Roster>,
     /// Takes connections of those who ask about them, until the engine ends.
@@ -108,6 +110,7 @@ impl Engine {
             terminal,
             detached,
             hosts: Hosts::default(),
+            recorded: Mutex::default(),
             collections,
             reception: Some(reception),
             roster,

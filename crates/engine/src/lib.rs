@@ -27,7 +27,9 @@ mod variants;
 mod volumes;
 
 pub use containers::{Command, ContainerRecord, Containers, ContainersError, FoundContainer};
-pub use deployed::{deployments, introduce, next_run, serve_deployed, take_over};
+pub use deployed::{
+    Recorded, deployments, introduce, next_run, runs_by_itself, serve_deployed, start_deployed, take_over,
+};
 pub use engine::{Engine, Options, Removal, helpers_entry};
 pub use error::EngineError;
 pub use images::{ImageLayer, ImageLog};

@@ -133,12 +133,12 @@ impl Deployments {
         StateFile::read(&state_file(&self.host_directory(name)))
     }
 
-    /// What the app printed, over all its processes; following it has no end.
+    /// What the app printed, over all its processes.
     ///
     /// # Errors
     /// When it has printed nothing yet, or it cannot be read.
     pub fn output(&self, name: &DeploymentName) -> Result<Option<OutputReader>, AppsError> {
-        let path = output_file(&self.host_directory(name));
+        let path = self.output_file(name);
         if !path.exists() {
             return Ok(None);
         }
@@ -211,6 +211,10 @@ impl Deployments {
             let _ = output.read(&mut keep);
         }
         String::from_utf8_lossy(&text).trim().to_owned()
+    }
+
+    pub(super) fn output_file(&self, name: &DeploymentName) -> PathBuf {
+        output_file(&self.host_directory(name))
     }
 
     fn host_directory(&self, name: &DeploymentName) -> PathBuf {

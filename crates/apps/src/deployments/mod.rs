@@ -1,6 +1,7 @@
 //! Deployed apps: apps that are data, whose process starts when somebody calls them.
 
 mod changes;
+mod follow;
 mod host;
 mod kept;
 mod record;

@@ -1,6 +1,9 @@
 //! Deployed apps in a store of their own.
 
+use std::ops::ControlFlow;
 use std::os::unix::fs::PermissionsExt;
+use std::sync::mpsc;
+use std::time::Duration;
 
 use lamina_events::{CancelToken, Stream};
 use lamina_store::Layout;
@@ -292,4 +295,45 @@ fn a_result_that_cannot_be_kept_leaves_the_input() {
     assert_eq!(calls.pending().unwrap(), [("fc-1".to_owned(), call, b"input".to_vec())]);
     let left = names_in(result.parent().unwrap()).unwrap();
     assert_eq!(left, ["fc-1.call"]);
+}
+
+#[test]
+fn output_is_followed_from_before_it_begins_until_the_app_is_stopped() {
+    let fixture = Fixture::new();
+    let deployment = fixture.deploy("demo", &json!({})).deployment;
+    let (deployments, app) = (&fixture.deployments, name("demo"));
+    let print = |text: &str| {
+        let mut writer = crate::OutputWriter::append_to(&deployments.output_file(&app)).unwrap();
+        writer.write(Stream::Stdout, text.as_bytes());
+    };
+    let (shown, heard) = mpsc::channel();
+    let follow = |from, shown: mpsc::Sender<String>| {
+        let mut show = |_, data: &[u8]| {
+            shown.send(String::from_utf8_lossy(data).into_owned()).unwrap();
+            ControlFlow::Continue(())
+        };
+        deployments.follow(&deployment, from, &mut show).unwrap()
+    };
+    let hear = || heard.recv_timeout(Duration::from_mins(1)).unwrap();
+    std::thread::scope(|scope| {
+        let follower = scope.spawn(|| follow(deployments.end_of_output(&app), shown.clone()));
+        // The process of the app starts, and prints.
+        drop(deployments.acquire(&app, &CancelToken::new()).unwrap().unwrap());
+        print("one");
+        assert_eq!(hear(), "one");
+        print("two");
+        assert_eq!(hear(), "two");
+        // A later one begins the record anew.
+        fs_err::remove_file(deployments.output_file(&app)).unwrap();
+        drop(deployments.acquire(&app, &CancelToken::new()).unwrap().unwrap());
+        print("three");
+        assert_eq!(hear(), "three");
+        deployments.end(&deployment, &CancelToken::new()).unwrap();
+        assert!(follower.join().unwrap().is_continue());
+    });
+    // What was printed before is passed over.
+    let end = deployments.end_of_output(&app);
+    print("four");
+    assert!(follow(end, shown.clone()).is_continue());
+    assert_eq!(hear(), "four");
 }

@@ -37,6 +37,16 @@ stopped can only be deployed anew.")]
         #[arg(short, long)]
         yes: bool,
     },
+    /// Have apps with schedules or `min_containers` start with the machine, by a systemd user unit
+    #[command(after_help = "\
+Examples:
+  modal app autostart                      writes ~/.config/systemd/user/modal-apps.service and enables it
+  modal app autostart --status             whether it is there, and which apps it starts
+  modal app autostart --start              what the unit runs: starts these apps now
+
+Without systemd, have `modal app autostart --start` run when the machine starts, for example by
+a line `@reboot` of your crontab. Other deployed apps start when somebody calls them.")]
+    Autostart(Autostart),
     /// List the versions of a deployed app, the newest first
     #[command(after_help = "The newest 50 versions are kept.")]
     History {
@@ -69,6 +79,22 @@ Examples:
         #[arg(long, value_enum, default_value_t)]
         strategy: Strategy,
     },
+}
+
+/// `modal app autostart`.
+#[derive(Debug, Args)]
+pub(crate) struct Autostart {
+    /// Take the unit away again
+    #[arg(long, group = "what")]
+    pub(crate) remove: bool,
+
+    /// Say whether the unit is there; exit code 1 if not
+    #[arg(long, group = "what")]
+    pub(crate) status: bool,
+
+    /// Start these apps now, as the unit does
+    #[arg(long, group = "what")]
+    pub(crate) start: bool,
 }
 
 /// An app that is named.

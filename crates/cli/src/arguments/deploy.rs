@@ -43,8 +43,8 @@ pub(crate) struct Deploy {
     #[arg(long, value_enum, default_value_t)]
     pub(crate) strategy: Strategy,
 
-    /// Refused with the reason
-    #[arg(long, hide = true)]
+    /// Then print what the app prints, until Ctrl-C or `modal app stop`
+    #[arg(long)]
     pub(crate) stream_logs: bool,
 
     #[command(flatten)]

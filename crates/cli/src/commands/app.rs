@@ -9,7 +9,7 @@ use serde::Serialize;
 use unicode_width::UnicodeWidthStr;
 
 use super::ask::say;
-use super::{deployed, is_all_shown, print, print_json, show};
+use super::{autostart, deployed, is_all_shown, print, print_json, show};
 use crate::arguments::App;
 use crate::failure::Failure;
 use crate::output::text;
@@ -40,6 +40,7 @@ pub(crate) fn app(app: &App) -> Result<u8, Failure> {
             say(&if apps.stop(&id)? { format!("Stopped {id}.\n") } else { format!("{id} has ended already.\n") });
             Ok(0)
         }
+        App::Autostart(autostart) => autostart::autostart(autostart),
         App::History { app, json } => deployed::history(app, *json),
         App::Rollback { app, version, strategy } => deployed::rollback(app, *version, *strategy),
         App::Rollover { app, strategy } => deployed::rollover(app, *strategy),

@@ -4,19 +4,14 @@ use std::ffi::{OsStr, OsString};
 
 use lamina_ground::EnvVars;
 
-use super::USAGE;
+use super::deployed;
 use crate::arguments::Deploy;
 use crate::failure::Failure;
+use crate::interruption;
 use crate::program::{self, Program};
 
 /// Deploys it.
 pub(crate) fn deploy(deploy: &Deploy) -> Result<u8, Failure> {
-    if deploy.stream_logs {
-        Failure::new("`--stream-logs` is not possible: a deployed app prints when somebody calls it")
-            .hint("leave it out; `modal app logs -f NAME` shows what the app prints once it has been called")
-            .print();
-        return Ok(USAGE);
-    }
     let mut words: Vec<OsString> = vec!["deploy".into(), deploy.reference.clone()];
     if deploy.module {
         words.push("-m".into());
@@ -34,5 +29,12 @@ pub(crate) fn deploy(deploy: &Deploy) -> Result<u8, Failure> {
         progress: deploy.output.progress,
         ..Program::default()
     };
-    Ok(program::run(program)?.code)
+    let ended = program::run(program)?;
+    match &ended.recorded {
+        Some(recorded) if deploy.stream_logs && ended.code == 0 => {
+            interruption::let_go();
+            deployed::stream(recorded)
+        }
+        _ => Ok(ended.code),
+    }
 }

@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 use std::time::{Duration, UNIX_EPOCH};
 
-use lamina_apps::{AppState, AppsError, Deployment, DeploymentName, Version};
-use lamina_engine::{deployments, next_run, take_over};
+use lamina_apps::{AppState, AppsError, Deployment, DeploymentName, Deployments, Version};
+use lamina_engine::{Recorded, deployments, next_run, take_over};
 use lamina_events::CancelToken;
 use lamina_ground::seconds_since_1970;
 use serde_json::{Value, json};
@@ -71,14 +71,29 @@ fn require(app: &NamedApp) -> Result<Deployment, Failure> {
 pub(crate) fn logs(deployment: &Deployment, follow: bool) -> Result<u8, Failure> {
     let deployments = deployments()?;
     let name = deployment.full_name();
-    if follow && deployments.output(&name)?.is_none() && deployment.is_deployed() {
-        say("It has not run yet.\n");
+    if follow {
+        return follow_from(&deployments, deployment, 0);
     }
     if let Some(mut output) = deployments.output(&name)? {
-        let follow = follow && deployment.is_deployed();
-        is_all_shown(if follow { output.follow(&mut show)? } else { output.read(&mut show)? })?;
+        is_all_shown(output.read(&mut show)?)?;
     }
     Ok(0)
+}
+
+fn follow_from(deployments: &Deployments, deployment: &Deployment, from: u64) -> Result<u8, Failure> {
+    if deployments.output(&deployment.full_name())?.is_none() && deployment.is_deployed() {
+        say("It has not run yet.\n");
+    }
+    is_all_shown(deployments.follow(deployment, from, &mut show)?)?;
+    Ok(0)
+}
+
+/// Prints what an app prints that was deployed now, until it is stopped.
+pub(super) fn stream(recorded: &Recorded) -> Result<u8, Failure> {
+    let deployments = deployments()?;
+    let deployment = deployments.get(&recorded.name)?;
+    say(&format!("What {} prints follows. Ctrl-C ends this command, not the app.\n", recorded.name));
+    follow_from(&deployments, &deployment, recorded.output)
 }
 
 /// Ends it for good.

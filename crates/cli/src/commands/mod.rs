@@ -2,6 +2,7 @@
 
 pub(crate) mod app;
 mod ask;
+mod autostart;
 pub(crate) mod collections;
 pub(crate) mod completion;
 pub(crate) mod container;

@@ -12,7 +12,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -96,7 +96,22 @@ pub fn take_over(deployments: &Deployments, name: &DeploymentName, recreate: boo
     Ok(is_strange)
 }
 
+/// An app of which a version was recorded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recorded {
+    /// Its name.
+    pub name: DeploymentName,
+    /// Where in its output begins what it has printed since.
+    pub output: u64,
+}
+
 impl Engine {
+    /// The app that was deployed last over this engine, if one was.
+    #[must_use]
+    pub fn recorded(&self) -> Option<Recorded> {
+        self.recorded.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// The deployed apps of the store.
     pub(crate) fn deployments(&self) -> Deployments {
         Deployments::new(self.store.layout().clone())
@@ -130,6 +145,7 @@ impl Engine {
         let waiting = || {
             sink.emit(Event::Warning { message: format!("another `modal` changes the app {name}: waiting for it") });
         };
+        let output = self.deployments().end_of_output(&name);
         let deployed = {
             // Until the version is there, nothing else names all of its layers.
             let _kept = self.store.hold_off_collection().map_err(|error| Failure::of_store(&error))?;
@@ -139,8 +155,8 @@ impl Engine {
             }
             self.deployments().deploy(&name, &new, cancel, waiting)?
         };
+        *self.recorded.lock().unwrap_or_else(PoisonError::into_inner) = Some(Recorded { name: name.clone(), output });
         if deployed.is_new {
-            let stays = |one: &FunctionRequest| one.min_containers > 0 || one.schedule.is_some();
             let recreate = wanted.strategy.as_deref() == Some("recreate");
             if take_over(&self.deployments(), &name, recreate)? {
                 let message =
@@ -148,7 +164,7 @@ impl Engine {
                 sink.emit(Event::Warning { message });
             }
             if wanted.app.functions.iter().any(stays) {
-                // As long as this connection is there, a process that has just been started does not end.
+                // As in `start_deployed`.
                 let _connected = self.deployments().connect(&name, cancel)?;
                 take_over(&self.deployments(), &name, false)?;
             }
@@ -240,6 +256,30 @@ pub fn next_run(deployments: &Deployments, deployment: &Deployment) -> Option<i6
     let begin = Timestamp::from_second(deployment.versions.last()?.deployed.cast_signed()).ok()?;
     let plans = app.functions.iter().filter_map(|function| function.schedule.as_ref()?.plan().ok());
     plans.filter_map(|plan| plan.next(begin, Timestamp::now(), &TimeZone::system())).min().map(Timestamp::as_second)
+}
+
+/// Whether an app is to run without anybody's call: some function of it has a schedule, or containers that are always there.
+#[must_use]
+pub fn runs_by_itself(deployments: &Deployments, deployment: &Deployment) -> bool {
+    let content = deployments.content(deployment, None).ok().and_then(|content| Content::read(content).ok());
+    let parts = content.and_then(|content| content.into_parts().ok());
+    deployment.is_deployed() && parts.is_some_and(|(app, _)| app.functions.iter().any(stays))
+}
+
+/// Whether a function keeps the process of its app.
+fn stays(function: &FunctionRequest) -> bool {
+    function.min_containers > 0 || function.schedule.is_some()
+}
+
+/// Starts the process of an app that [runs by itself](runs_by_itself), unless it runs.
+///
+/// # Errors
+/// When it does not start, or cannot use the app's present version.
+pub fn start_deployed(deployments: &Deployments, name: &DeploymentName) -> Result<(), EngineError> {
+    let failed = |error: AppsError| EngineError::NotTakenOver(causes(&error));
+    // As long as this connection is there, a process that has just been started does not end.
+    let _connected = deployments.connect(name, &CancelToken::new()).map_err(failed)?;
+    take_over(deployments, name, false).map(drop)
 }
 
 /// An app as programs know it.
