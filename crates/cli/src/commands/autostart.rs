@@ -223,7 +223,8 @@ fn listed(deployments: &Deployments) -> Result<String, Failure> {
     if apps.is_empty() {
         say("No app has a schedule or `min_containers` at present; others start when they are called.\n");
     }
-    Ok(apps.iter().map(|app| format!("{}\n", app.full_name())).collect())
+    let lines: Vec<_> = apps.iter().map(|app| format!("{}\n", app.full_name())).collect();
+    Ok(lines.concat())
 }
 
 /// A word as a shell takes it.
