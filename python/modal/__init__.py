@@ -115,13 +115,25 @@ _MODULES = frozenset({"config", "exception", *(home[6:] for home in _HOMES.value
 
 
 def is_local() -> bool:
-    """Whether this code runs in your own process (True) or in a container (False).
+    """Whether this code runs in your own process (True) or in the process that runs a function in a container (False).
 
-    Module-level code of an app runs in both places; this tells them apart.
+    Module-level code of an app runs in both places; this tells them apart. In further processes that a function starts
+    it is True.
     """
-    import os
+    from os import getpid
 
-    return os.environ.get("MODAL_IS_REMOTE") != "1"
+    return _process != getpid()
+
+
+def _in_container() -> bool:
+    """Whether this process, whichever it is, is in a container."""
+    from os import environ
+
+    return environ.get("MODAL_IS_REMOTE") == "1"
+
+
+#: The id of this process, if it is the one that runs functions in a container.
+_process: int | None = None
 
 
 if not TYPE_CHECKING:

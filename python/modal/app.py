@@ -540,12 +540,12 @@ class App(metaclass=Explained):
     def _deploy(self, name: str | None, environment_name: str | None, tag: str, strategy: str) -> App:
         import sys
 
-        from modal import is_local
+        from modal import _in_container
         from modal._client.deploy import check, deploy
         from modal._client.engine import any_engine
 
         reference = sys.modules.get("modal._cli.reference")
-        if not is_local() or (reference is not None and reference.is_importing):
+        if _in_container() or (reference is not None and reference.is_importing):
             raise InvalidError(
                 "`app.deploy()` was called while the program is imported",
                 hint='put it below `if __name__ == "__main__":`, or use `modal deploy`',

@@ -241,16 +241,16 @@ class FunctionCall(Generic[R], metaclass=Explained):
         return (self._input(index)._get(None) for index in self._range(start, end))
 
     async def _cancel_aio(self, terminate_containers: bool = False) -> None:
-        self._cancel()
+        self._cancel(terminate_containers)
 
     @with_aio(_cancel_aio)
     def cancel(self, terminate_containers: bool = False) -> None:
         """Gives the call up, if it has not ended.
 
         A container of a function is killed and replaced, one of a class or of several inputs goes on without the call.
-        `terminate_containers` makes no difference.
+        With `terminate_containers` it is killed, too; what else it runs begins anew in another one.
         """
-        self._cancel()
+        self._cancel(terminate_containers)
 
     @classmethod
     def from_id(cls, function_call_id: str, client: object = None) -> FunctionCall[Any]:
@@ -291,10 +291,10 @@ class FunctionCall(Generic[R], metaclass=Explained):
 
     def _ask_again(self, call_id: str) -> None:
         """Asks the process of the app that keeps the call."""
-        from modal import is_local
+        from modal import _in_container
         from modal._client.deployed import reach_call
 
-        if not is_local():
+        if _in_container():
             raise ExecutionError(
                 f"a container cannot ask for the call `{call_id}`, which it has not spawned",
                 hint="return the call's id, and ask for its result where the app was called from",
@@ -306,15 +306,18 @@ class FunctionCall(Generic[R], metaclass=Explained):
         self._engine.read_in_background()
         self._number = self._engine.start_waiting(inbox, call_id)
 
-    def _cancel(self) -> None:
+    def _cancel(self, terminate_containers: bool) -> None:
         self._prepare()
         for other in self._others:
-            other._cancel()
+            other._cancel(terminate_containers)
         with self._lock:
             if self._is_done or self._inbox.arrived:
                 return
             self._finish(error=RemoteError(f"the call of `{self._function._name}` was cancelled"))
-        self._engine.cancel([self._number])
+        if terminate_containers:
+            self._engine.terminate(self._number)
+        else:
+            self._engine.cancel([self._number])
         self._inbox.wake()
 
     @classmethod

@@ -401,13 +401,13 @@ class Function(Generic[P, R, L], metaclass=Explained):
     def _pool(self, **changes: Any) -> dict[str, Any]:
         """What the engine tells of the containers, once it keeps as many as are wanted."""
         engine = self._running(generator=self._is_generator)
-        ask = getattr(engine, "request", None)
-        if ask is None:
-            raise ExecutionError(
-                f"the containers of `{self._name}` cannot be asked for in a container",
-                hint="ask in the program that runs the app",
-            )
         named = decode_json("{" + f'"function":{self._wire_name.decode()}' + "}")
+        if "app" in named:
+            raise ExecutionError(
+                f"the containers of `{self._name}` cannot be asked for in a container of another app",
+                hint="ask in a container of its own app, or in a program",
+            )
+        ask: Any = engine.request  # type: ignore[attr-defined]
         return ask("pool", {**named, **changes})["value"]  # type: ignore[no-any-return]
 
     @in_thread
@@ -520,9 +520,9 @@ class Function(Generic[P, R, L], metaclass=Explained):
     def _find_engine(self) -> Conversation:
         service = self._service or self
         if service._engine is None:
-            from modal import is_local
+            from modal import _in_container
 
-            if not is_local():
+            if _in_container():
                 from modal._runner.client import reach
 
                 service._connect(reach(service))

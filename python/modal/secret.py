@@ -82,7 +82,7 @@ class Secret(metaclass=Explained):
         modal.Secret.from_local_environ(["API_TOKEN"])
         ```
         """
-        from modal import is_local
+        from modal import _in_container
 
         is_collection = not isinstance(env_keys, str) and hasattr(env_keys, "__iter__")
         if not is_collection or not all(isinstance(key, str) for key in env_keys):
@@ -90,7 +90,7 @@ class Secret(metaclass=Explained):
                 f"`Secret.from_local_environ` takes a list of names, not `{env_keys!r}`",
                 hint='write `Secret.from_local_environ(["API_TOKEN"])`',
             )
-        if not is_local():
+        if _in_container():
             # Containers import the module as well, and have the variables that the secret stands for already.
             return cls.from_dict({})
         missing = [key for key in env_keys if key not in os.environ]

@@ -257,9 +257,9 @@ class Volume(metaclass=Explained):
 
     def _files(self) -> Any:
         """What works on its files here: through the engine, or in a container where they are mounted."""
-        from modal import is_local
+        from modal import _in_container
 
-        if is_local():
+        if not _in_container():
             from modal._client.volumes import Remote
 
             return Remote(self)
@@ -273,9 +273,9 @@ class Volume(metaclass=Explained):
         return self._files()
 
     def _mounted(self, method: str) -> Any:
-        from modal import is_local
+        from modal import _in_container
 
-        if is_local():
+        if not _in_container():
             raise RuntimeError(f"`Volume.{method}` is for functions that have the volume, and this is none")
         return self._files()
 

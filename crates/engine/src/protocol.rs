@@ -4,10 +4,9 @@ mod errands;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::Duration;
 
 pub(crate) use errands::{DeploymentErrand, ImageErrand, SecretErrand, VolumeErrand};
-use lamina_functions::{Module, Scaling, VariantRequest};
+use lamina_functions::{Module, PoolQuestion, VariantRequest};
 use lamina_ground::ErrorClass;
 use lamina_image::{Definition, FileSet, GpuRequest, SecretValues, VolumeMount};
 use serde::{Deserialize, Serialize};
@@ -45,6 +44,9 @@ pub(crate) enum Request {
     Cancel {
         /// The call's number.
         call: u64,
+        /// Whether its container is killed.
+        #[serde(default)]
+        terminate: bool,
     },
     /// Items of a generator's call were consumed.
     #[serde(rename = "more")]
@@ -384,47 +386,14 @@ pub(crate) struct BatchingRequest {
     pub(crate) wait_ms: u32,
 }
 
-/// A question about the containers of a service, and how many there are to be from now on.
-#[derive(Debug, PartialEq, Eq, Deserialize)]
+/// `pool`.
+#[derive(Debug, Deserialize)]
 pub(crate) struct PoolRequest {
     /// The request's number.
     pub(crate) request: u64,
-    /// The name of the function or class.
-    pub(crate) function: String,
-    /// The label of the variant of the service, if it is one.
-    #[serde(default)]
-    pub(crate) variant: Option<u64>,
-    /// Least containers.
-    #[serde(default)]
-    pub(crate) min_containers: Option<u32>,
-    /// Most containers; 0 is as many as without a number.
-    #[serde(default)]
-    pub(crate) max_containers: Option<u32>,
-    /// Containers more than the inputs need.
-    #[serde(default)]
-    pub(crate) buffer_containers: Option<u32>,
-    /// Seconds that a container waits for its next input.
-    #[serde(default)]
-    pub(crate) scaledown_window: Option<u32>,
-}
-
-impl PoolRequest {
-    /// These numbers, where they are given.
-    pub(crate) fn applied_to(&self, scaling: Scaling, default_maximum: usize) -> Scaling {
-        let count =
-            |given: Option<u32>, present| given.map_or(present, |given| usize::try_from(given).unwrap_or(present));
-        let minimum = count(self.min_containers, scaling.minimum);
-        let maximum = match self.max_containers {
-            Some(0) => default_maximum,
-            given => count(given, scaling.maximum),
-        };
-        Scaling {
-            minimum,
-            maximum: maximum.max(minimum),
-            buffer: count(self.buffer_containers, scaling.buffer),
-            idle: self.scaledown_window.map_or(scaling.idle, |seconds| Duration::from_secs(seconds.into())),
-        }
-    }
+    /// Of which service, and what is to be changed.
+    #[serde(flatten)]
+    pub(crate) question: PoolQuestion,
 }
 
 /// A class, whose instance answers the calls of all its methods.

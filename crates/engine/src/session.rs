@@ -173,8 +173,8 @@ impl Session<'_> {
                     }
                 }
                 Ok(Request::Pool(pool)) => self.done(pool.request, self.pool(&pool)),
-                Ok(Request::Cancel { call }) => {
-                    self.calls.cancel(call);
+                Ok(Request::Cancel { call, terminate }) => {
+                    self.calls.cancel(call, terminate);
                     self.errands.cancel(call);
                 }
                 Ok(Request::Collection { call, errand }) => self.errand(call, errand, frame.payload),

@@ -54,10 +54,10 @@ impl OpenCall {
         !self.is_spawned && self.input == Some(input)
     }
 
-    fn cancel(&self) {
+    fn cancel(&self, terminate: bool) {
         if let Some(callee) = self.callee.upgrade() {
             // One that has ended meanwhile was answered.
-            let _ = callee.cancel(self.id);
+            let _ = if terminate { callee.terminate(self.id) } else { callee.cancel(self.id) };
         }
     }
 }
@@ -102,11 +102,12 @@ impl Calls {
         self.lock().remove(&label);
     }
 
-    /// Cancels a call. One that has ended was answered already.
-    pub fn cancel(&self, label: u64) {
+    /// Cancels a call, and has the container that runs it killed if it is to `terminate`. One that has ended was answered
+    /// already.
+    pub fn cancel(&self, label: u64, terminate: bool) {
         let call = self.lock().get(&label).cloned();
         if let Some(call) = call {
-            call.cancel();
+            call.cancel(terminate);
         }
     }
 
@@ -141,7 +142,9 @@ impl Calls {
     fn cancel_all(&self, is_concerned: impl Fn(&OpenCall) -> bool) {
         let concerned: Vec<OpenCall> = self.lock().values().filter(|call| is_concerned(call)).cloned().collect();
         // Not under the lock: their ends come back here.
-        concerned.iter().for_each(OpenCall::cancel);
+        for call in &concerned {
+            call.cancel(false);
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<u64, OpenCall>> {

@@ -22,6 +22,7 @@ use crate::link::{Link, RunnerCall};
 use crate::options::PoolOptions;
 use crate::output::Output;
 use crate::pool::{Pool, Seat, is_disconnected};
+use crate::question::PoolQuestion;
 use crate::roster::Backlog;
 use crate::runner::{FromRunner, ResultStatus, RunnerRequest, RunnerResult, ToRunner};
 use crate::starter::{ContainerEnd, ContainerProcess, StartError, StartedContainer};
@@ -275,8 +276,12 @@ impl Container {
                 self.link.calls.more(call, count);
                 Ok(())
             }
-            FromRunner::Cancel { call } => {
-                self.link.calls.cancel(call);
+            FromRunner::Pool { call, question } => {
+                self.tell_of_pool(call, &question);
+                Ok(())
+            }
+            FromRunner::Cancel { call, terminate } => {
+                self.link.calls.cancel(call, terminate);
                 self.link.errands.cancel(call);
                 Ok(())
             }
@@ -357,6 +362,17 @@ impl Container {
             }
         }
         Ok(())
+    }
+
+    /// The runner asks for the containers of a service.
+    fn tell_of_pool(&self, call: u64, question: &PoolQuestion) {
+        let gone = || CallStatus::error(ErrorClass::ExecutionError, "the app has ended".to_owned());
+        let services = self.seat.services().ok_or_else(gone);
+        let answer = match services.and_then(|services| question.ask(&services, &self.link.calls)) {
+            Ok(value) => CallAnswer::Done { call, status: "ok", value },
+            Err(status) => CallAnswer::Result { call, status },
+        };
+        self.link.answer(&answer, Payload::default());
     }
 
     /// The runner asks for something that is no call.

@@ -25,6 +25,9 @@ pub trait Callee: Send + Sync {
     /// Cancels a call: its caller hears so. False when there is no such call any more.
     fn cancel(&self, call: CallId) -> bool;
 
+    /// As [`Callee::cancel`], and kills the container that runs it.
+    fn terminate(&self, call: CallId) -> bool;
+
     /// The caller has consumed items of a generator's call. False when nobody runs it any more.
     fn more(&self, call: CallId, count: u64) -> bool;
 }

@@ -24,6 +24,7 @@ mod link;
 mod options;
 mod output;
 mod pool;
+mod question;
 mod retries;
 mod roster;
 mod runner;
@@ -44,6 +45,7 @@ pub use error::{CallError, signal_name};
 pub use ids::{CallId, FunctionCallId};
 pub use options::PoolOptions;
 pub use pool::Pool;
+pub use question::PoolQuestion;
 pub use retries::Retries;
 pub use roster::{AppLabel, Backlog, Listing, Printed, Roster, RunningContainer};
 pub use runner::{

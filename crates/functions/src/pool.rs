@@ -197,7 +197,25 @@ impl Pool {
 impl Callee for Pool {
     /// Its caller gets [`CallError::Cancelled`]; a container that runs it is told to end it, or killed and replaced.
     fn cancel(&self, call: CallId) -> bool {
-        let cancelled = self.shared.lock().cancel(call);
+        self.give_up(call, false)
+    }
+
+    fn terminate(&self, call: CallId) -> bool {
+        self.give_up(call, true)
+    }
+
+    /// Lets the container send as many more items.
+    fn more(&self, call: CallId, count: u64) -> bool {
+        let Some(link) = self.shared.lock().more(call, count) else { return false };
+        link.wake_up();
+        true
+    }
+}
+
+impl Pool {
+    /// Takes an input back; what runs it is told to end it, or killed where that is not possible or is to `terminate`.
+    fn give_up(&self, call: CallId, terminate: bool) -> bool {
+        let cancelled = self.shared.lock().cancel(call, terminate);
         let Some(Cancelled { caller, process, link }) = cancelled else { return false };
         match (process, link) {
             (Some(process), Some(link)) => {
@@ -210,13 +228,6 @@ impl Callee for Pool {
             (None, _) => {}
         }
         caller.end(Outcome::Error(CallError::Cancelled { function: self.shared.options.name() }));
-        true
-    }
-
-    /// Lets the container send as many more items.
-    fn more(&self, call: CallId, count: u64) -> bool {
-        let Some(link) = self.shared.lock().more(call, count) else { return false };
-        link.wake_up();
         true
     }
 }

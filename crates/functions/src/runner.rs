@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::elsewhere::AppReference;
 use crate::ids::{CallId, FunctionCallId};
+use crate::question::PoolQuestion;
 
 /// What a service runs, by the names that the runner finds it under.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -247,6 +248,17 @@ pub enum FromRunner {
     Cancel {
         /// The runner's label of the call.
         call: u64,
+        /// Whether its container is killed.
+        #[serde(default)]
+        terminate: bool,
+    },
+    /// Tell of the containers of a service.
+    Pool {
+        /// The runner's label, as of a call.
+        call: u64,
+        /// What.
+        #[serde(flatten)]
+        question: PoolQuestion,
     },
     /// An input's result; the payload holds the value or the exception.
     Result(RunnerResult),
@@ -479,7 +491,7 @@ mod tests {
                 FromRunner::Call(spawned),
             ),
             (r#"{"type":"more","call":1,"count":8}"#, FromRunner::More { call: 1, count: 8 }),
-            (r#"{"type":"cancel","call":1}"#, FromRunner::Cancel { call: 1 }),
+            (r#"{"type":"cancel","call":1}"#, FromRunner::Cancel { call: 1, terminate: false }),
         ];
         for (text, message) in cases.into_iter().chain(calls) {
             assert_eq!(serde_json::from_str::<FromRunner>(text).unwrap(), message);

@@ -125,9 +125,9 @@ _rebuild = make
 
 def conversation(name: str) -> Conversation:
     """The connection with an engine: that of the container, or one of this process."""
-    from modal import is_local
+    from modal import _in_container
 
-    if is_local():
+    if not _in_container():
         from modal._client.engine import any_engine
 
         return any_engine()

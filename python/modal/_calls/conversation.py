@@ -195,6 +195,11 @@ class Conversation:
         self._cancelled.extend(number for number in numbers if self._pending.pop(number, None) is not None)
         self._send_cancelled()
 
+    def terminate(self, number: int) -> None:
+        """Gives up a call, together with the container that runs it."""
+        if self._pending.pop(number, None) is not None:
+            self.send_frame(b'{"type":"cancel","call":%d,"terminate":true}' % number)
+
     def cancel_calls_of(self, receiver: Receiver) -> None:
         """Gives up whatever was to be answered to a caller, who may have been interrupted before it knew the number."""
         self.cancel([number for number, known in list(self._pending.items()) if known is receiver])

@@ -75,9 +75,9 @@ class DeployedFunction(Function[..., "Any", "Any"]):
         return DeployedFunction(self._place, self._method, self._given, {**self._options, **options})
 
     def _running(self, generator: bool = False) -> Conversation:
-        from modal import is_local
+        from modal import _in_container
 
-        return self._here(generator) if is_local() else self._in_container()
+        return self._in_container() if _in_container() else self._here(generator)
 
     def _here(self, generator: bool) -> Conversation:
         from modal._client.deployed import reach

@@ -30,9 +30,9 @@ class SecretInfo:
 
 def errand(kind: str, body: dict[str, Any], fds: tuple[int, ...] = (), engine: Engine | None = None) -> Any:
     """Has an engine do something, and gives its answer; by default that of an app which runs, or one started now."""
-    from modal import is_local
+    from modal import _in_container
 
-    if not is_local():
+    if _in_container():
         raise ExecutionError(
             f"a container cannot ask for what this machine keeps: a {kind} reaches it with its function",
             hint="do it where the app is started from, for example in the local entrypoint",

@@ -37,13 +37,13 @@ class RunningApp:
         self._engine: Engine | None = None
 
     def __enter__(self) -> App:
-        from modal import is_local
+        from modal import _in_container
         from modal._client.engine import connect
         from modal._client.source import alias_main
         from modal.output import is_output_enabled
 
         app = self._app
-        if not is_local():
+        if _in_container():
             raise InvalidError(
                 "`app.run()` was called inside a container",
                 hint='module-level code runs there too: put it below `if __name__ == "__main__":`',

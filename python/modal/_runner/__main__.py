@@ -6,6 +6,7 @@ The work is in `modal._runner.runner`: Python caches the bytecode of modules, no
 """
 
 import gc
+import os
 import sys
 
 if __name__ == "__main__":
@@ -15,6 +16,9 @@ if __name__ == "__main__":
         # Python put this file's own directory first, where `image.py` or `app.py` would shadow the user's modules.
         del sys.path[0]
     sys.path.insert(0, __file__.rsplit("/", 3)[0])
+    import modal
+
+    modal._process = os.getpid()
     if len(sys.argv) > 1:
         from modal._runner.step import main as run_step
 

@@ -11,6 +11,8 @@ from _thread import allocate_lock
 
 from modal._calls.conversation import Conversation, Receiver
 from modal._runner.inputs import calling_input
+from modal._shared.errors import engine_error
+from modal._shared.interpreter import encode_json
 from modal._shared.wire import ConnectionClosed
 from modal.exception import ExecutionError, ServiceError
 
@@ -61,6 +63,22 @@ class Client(Conversation):
             interruption = sys.modules.get("modal._runner.interruption")
             if interruption is not None:
                 interruption.nudge()
+
+    def request(self, kind: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Asks the engine for something; returns its answer."""
+        receiver = self.receiver()
+        number = next(self._numbers)
+        self._pending[number] = receiver
+        try:
+            self.send_frame(encode_json({"type": kind, "call": number, **body}).encode())
+            self.wait(receiver)
+        except BaseException:
+            self.cancel_calls_of(receiver)
+            raise
+        _, control, _ = receiver.arrived.popleft()
+        if control["status"] != "ok":
+            raise engine_error(control)
+        return control
 
     def look(self) -> None:
         """Takes in what is there already, and has the port note what of it ends an input."""

@@ -182,9 +182,9 @@ def interact() -> None:
     the terminal, a generator until its last value; others wait for it. Outside of containers, where the terminal is
     there already, nothing happens.
     """
-    from modal import is_local
+    from modal import _in_container
 
-    if is_local():
+    if not _in_container():
         return
     if console is None:
         raise ExecutionError(

@@ -212,10 +212,10 @@ def _warn(text: str) -> None:
     import sys
     import warnings
 
-    from modal import is_local
+    from modal import _in_container
     from modal._shared.errors import is_user_frame
 
-    if is_local():
+    if not _in_container():
         depth, frame = 1, sys._getframe()
         while frame.f_back is not None and not is_user_frame(frame.f_code.co_filename):
             depth, frame = depth + 1, frame.f_back

@@ -129,6 +129,11 @@ impl Callee for Remote {
         is_open && self.tell(&json!({ "type": "cancel", "call": call.number() }))
     }
 
+    fn terminate(&self, call: CallId) -> bool {
+        let is_open = self.open.lock().contains_key(&call.number());
+        is_open && self.tell(&json!({ "type": "cancel", "call": call.number(), "terminate": true }))
+    }
+
     fn more(&self, call: CallId, count: u64) -> bool {
         self.tell(&json!({ "type": "more", "call": call.number(), "count": count }))
     }

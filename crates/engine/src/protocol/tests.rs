@@ -7,23 +7,6 @@ fn read(text: &str) -> Request {
 }
 
 #[test]
-fn numbers_of_containers_change_where_they_are_given() {
-    let present = Scaling { minimum: 1, maximum: 3, buffer: 0, idle: Duration::from_mins(1) };
-    let applied = |text: &str| {
-        let text = format!(r#"{{"type":"pool","request":1,"function":"f"{text}}}"#);
-        match Request::decode(text.as_bytes()).unwrap() {
-            Request::Pool(request) => request.applied_to(present, 8),
-            other => panic!("{other:?}"),
-        }
-    };
-    assert_eq!(applied(""), present);
-    assert_eq!(applied(r#","min_containers":5"#), Scaling { minimum: 5, maximum: 5, ..present });
-    assert_eq!(applied(r#","max_containers":0,"min_containers":0"#), Scaling { minimum: 0, maximum: 8, ..present });
-    let idle = Duration::from_secs(2);
-    assert_eq!(applied(r#","buffer_containers":2,"scaledown_window":2"#), Scaling { buffer: 2, idle, ..present });
-}
-
-#[test]
 fn hello_is_pinned() {
     let text = r#"{"type":"hello","protocol":3,"package":"0.1.0","python":"3.11.7","uv":"/bin/uv","cwd":"/home/me",
                    "python_program":"/usr/bin/python3","output":true,"package_directory":"/lib/modal",
@@ -96,7 +79,7 @@ fn the_other_requests_are_pinned() {
     assert!(matches!(read(r#"{"type":"app.leave","request":2}"#), Request::Leave { request: 2 }));
     let stop = read(r#"{"type":"app.stop","request":2,"app":"ap-1"}"#);
     assert!(matches!(stop, Request::Stop { request: 2, app: Some(app) } if app == "ap-1"));
-    assert!(matches!(read(r#"{"type":"cancel","call":7}"#), Request::Cancel { call: 7 }));
+    assert!(matches!(read(r#"{"type":"cancel","call":7}"#), Request::Cancel { call: 7, terminate: false }));
     assert!(matches!(read(r#"{"type":"more","call":7,"count":8}"#), Request::More { call: 7, count: 8 }));
     assert!(matches!(read(r#"{"type":"app.stop","request":2}"#), Request::Stop { request: 2, app: None }));
     for rubbish in ["", "[]", "{}", r#"{"type":"exec"}"#, r#"{"type":"call","call":"7","function":"f"}"#] {

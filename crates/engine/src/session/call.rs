@@ -2,12 +2,10 @@
 
 use std::sync::{Arc, Weak};
 
-use lamina_functions::{
-    CallAnswer, CallId, CallStatus, Callee, Caller, Calls, OpenCall, Outcome, Pool, PoolOptions, Scaling,
-};
+use lamina_functions::{CallAnswer, CallId, CallStatus, Callee, Caller, Calls, OpenCall, Outcome, Pool};
 use lamina_ground::ErrorClass;
 use lamina_wire::{Payload, Sender, WireError};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::{Kept, Role, Session};
 use crate::failure::{naming_record, of_call};
@@ -63,22 +61,8 @@ impl Session<'_> {
     /// Tells of the containers of a service, once it keeps as many as are wanted.
     pub(super) fn pool(&self, request: &PoolRequest) -> Result<Value, Failure> {
         let host = self.host().ok_or_else(|| Failure::new(ErrorClass::NotFoundError, "no app runs"))?;
-        let find = |running: &Running| running.services.pool(&self.calls, &request.function, request.variant);
-        let pool = host.with_current(find).map_err(Failure::from)?;
-        let scaling = request.applied_to(pool.scaling(), PoolOptions::default_maximum());
-        if scaling != pool.scaling() {
-            pool.scale(scaling);
-        }
-        let Scaling { minimum, maximum, buffer, idle } = scaling;
-        Ok(json!({
-            "settings": {
-                "min_containers": minimum,
-                "max_containers": maximum,
-                "buffer_containers": buffer,
-                "scaledown_window": idle.as_secs(),
-            },
-            "stats": pool.stats(),
-        }))
+        let ask = |running: &Running| request.question.ask(&running.services, &self.calls);
+        host.with_current(ask).map_err(Failure::from)
     }
 
     pub(super) fn host(&self) -> Option<Arc<Host>> {

@@ -22,8 +22,8 @@ impl State {
         slot.process.clone()
     }
 
-    /// Takes back an input that waits or runs.
-    pub(crate) fn cancel(&mut self, call: CallId) -> Option<Cancelled> {
+    /// Takes back an input that waits or runs; its container ends with it if that is to `terminate`.
+    pub(crate) fn cancel(&mut self, call: CallId, terminate: bool) -> Option<Cancelled> {
         if let Some(index) = self.waiting.iter().position(|input| input.call == call) {
             return self.waiting.remove(index).map(|input| Cancelled::waiting(input.caller));
         }
@@ -34,7 +34,7 @@ impl State {
         let slot = self.slots.values_mut().find(|slot| slot.runs(call))?;
         let running = slot.take(call)?;
         let (caller, process) = (running.attempt.caller, slot.process.clone());
-        if self.habits.interrupts && slot.is_serving() {
+        if self.habits.interrupts && slot.is_serving() && !terminate {
             slot.cancelled.push((call, Instant::now()));
             return Some(Cancelled { caller, process, link: slot.link.clone() });
         }

@@ -105,7 +105,7 @@ fn an_input_that_ends_its_container_leaves_its_neighbours_alone() {
         (1..=4).for_each(|call| assert!(state.place(input(call)).is_empty()));
         let (slot, given) = start(&mut state);
         assert_eq!(given, [1, 2, 3]);
-        let cancelled = state.cancel(id(2)).unwrap();
+        let cancelled = state.cancel(id(2), false).unwrap();
         assert!(cancelled.process.is_some() && cancelled.link.is_some(), "its container is told");
         let Finished { disposition, next, .. } = state.finish(slot, id(1), false).unwrap();
         assert!(disposition.is_some(), "a neighbour's result counts");
@@ -160,7 +160,7 @@ fn a_cancelled_input_keeps_its_place_until_it_has_ended() {
     let mut state = State::new(&options(1, 1));
     (1..=2).for_each(|call| assert!(state.place(input(call)).is_empty()));
     let (slot, _) = start(&mut state);
-    assert!(state.cancel(id(1)).is_some() && state.cancel(id(1)).is_none());
+    assert!(state.cancel(id(1), false).is_some() && state.cancel(id(1), false).is_none());
     assert!(state.place(input(3)).is_empty());
     let Finished { disposition, next, .. } = state.finish(slot, id(1), true).unwrap();
     assert!(disposition.is_none(), "nobody waits for it");
@@ -170,7 +170,7 @@ fn a_cancelled_input_keeps_its_place_until_it_has_ended() {
     let mut state = State::new(&function);
     assert!(state.place(input(1)).is_empty());
     start(&mut state);
-    assert!(state.cancel(id(1)).unwrap().link.is_none(), "the container of a function is killed");
+    assert!(state.cancel(id(1), false).unwrap().link.is_none(), "the container of a function is killed");
 }
 
 #[test]
@@ -180,6 +180,17 @@ fn containers_that_run_inputs_may_end_them_when_a_class_stops() {
     start(&mut state);
     let stopped = state.stop();
     assert_eq!((stopped.leave.len(), stopped.interrupt.len(), stopped.kill.len()), (1, 1, 0));
+}
+
+#[test]
+fn a_container_that_is_to_end_with_a_call_leaves_its_neighbours_to_others() {
+    let mut state = State::new(&options(2, 1));
+    (1..=2).for_each(|call| assert!(state.place(input(call)).is_empty()));
+    let (slot, _) = start(&mut state);
+    let cancelled = state.cancel(id(2), true).unwrap();
+    assert!(cancelled.link.is_none() && cancelled.process.is_some(), "it is killed");
+    assert!(state.remove(slot).dispositions.is_empty());
+    assert_eq!(start(&mut state).1, [1]);
 }
 
 #[test]
