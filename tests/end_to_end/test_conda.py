@@ -191,6 +191,24 @@ def test_mirrors_are_asked_in_order(modal: Modal, channels: Path, tmp_path: Path
     assert "the pre-link script of `demo-early` is not run" in result.stderr
 
 
+def test_packages_are_read_from_the_next_mirror(modal: Modal, channels: Path, tmp_path: Path) -> None:
+    full = Channel(tmp_path / "full")
+    # Nothing that the store has from another test.
+    full.add("demo-far", "1.0", Contents({"share/far": f"{tmp_path}\n"}))
+    full.add("demo-near", "1.0", Contents({"share/near": f"{tmp_path}\n"}))
+    shutil.copytree(tmp_path / "full", tmp_path / "half")
+    next((tmp_path / "half").glob("*/demo-far-*")).unlink()
+    settings = tmp_path / "condarc"
+    mirrors = [(tmp_path / "half").as_uri(), (tmp_path / "full").as_uri()]
+    custom = {"conda-forge": channels.as_uri()}
+    settings.write_text(json.dumps({"custom_channels": custom, "mirrored_channels": {"mirrored": mirrors}}))
+    image = 'base.micromamba_install("demo-far", "demo-near", channels=["mirrored"])'
+    body = 'len(Path("/opt/conda/share/far").read_text()) == len(Path("/opt/conda/share/near").read_text())'
+    result = build(modal, "", image, body, CONDARC=str(settings))
+    assert result.stdout.strip() == "true"
+    assert "packages are read from the next mirror: " in result.stderr and "demo-far" in result.stderr
+
+
 def test_a_channel_over_http_is_kept_for_when_it_is_away(modal: Modal, channels: Path) -> None:
     login_page: list[bytes] = []
 

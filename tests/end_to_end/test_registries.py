@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Modal
+from conftest import Modal, command
 from played_registry import BASIC, PASSWORD, TOKEN, USER, Registry, archive, digest, serving
 
 BUILD = """
@@ -279,8 +279,8 @@ build_time_vars = {'CC': 'cc'}
 """
 
 
-def test_a_python_is_added(modal: Modal, registry: Registry, tmp_path: Path) -> None:
-    """A stand-in for a standalone build, laid out as those are, and the host's own `uv`."""
+def offer_python(modal: Modal, tmp_path: Path, *more: tuple[str, bytes | None]) -> None:
+    """A stand-in for a standalone build, laid out as those are, which the host's own `uv` gets."""
     packed = archive(
         ("python", None),
         ("python/bin", None),
@@ -289,6 +289,7 @@ def test_a_python_is_added(modal: Modal, registry: Registry, tmp_path: Path) -> 
         ("python/lib/python3.12", None),
         ("python/lib/python3.12/os.py", b""),
         ("python/lib/python3.12/_sysconfigdata__linux_x86_64-linux-gnu.py", SETTINGS),
+        *more,
         mode=0o755,
     )
     built = tmp_path / "cpython-3.12.4-x86_64-unknown-linux-gnu-install_only_stripped.tar.gz"
@@ -309,6 +310,10 @@ def test_a_python_is_added(modal: Modal, registry: Registry, tmp_path: Path) -> 
     }
     (tmp_path / "builds.json").write_text(json.dumps({"cpython-3.12.4-linux-x86_64-gnu": build_of}))
     modal.environment["UV_PYTHON_DOWNLOADS_JSON_URL"] = str(tmp_path / "builds.json")
+
+
+def test_a_python_is_added(modal: Modal, registry: Registry, tmp_path: Path) -> None:
+    offer_python(modal, tmp_path)
     own = registry.address.encode()
     loader = ("lib64", None), ("lib64/ld-linux-x86-64.so.2", own)
     registry.put("glibc", archive(*loader, ("usr", None), ("usr/local", None), mode=0o750))
@@ -340,6 +345,29 @@ def test_a_python_is_added(modal: Modal, registry: Registry, tmp_path: Path) -> 
     modal.environment["UV_PYTHON_DOWNLOADS_JSON_URL"] = str(tmp_path / "none.json")
     errors = refused(modal, repr(reference), 'add_python="3.13"')
     assert "UV_PYTHON_INSTALL_MIRROR" in errors
+
+
+def test_an_added_python_has_bytecode(modal: Modal, tmp_path: Path) -> None:
+    """The stand-in notes what it is asked for, as the interpreter would write bytecode."""
+    program = b'#!/bin/sh\nmkdir -p "$5/__pycache__"\necho "$@" > "$5/__pycache__/asked"\n'
+    offer_python(modal, tmp_path, ("python/bin/python3", program))
+    modal.write(
+        "app.py",
+        """
+        import subprocess
+        import modal
+
+        with modal.App("t").run():
+            base = modal.Image.debian_slim("3.11").build()
+            export = ["modal", "image", "export", base.object_id, "--format", "oci-archive", "-o", "base.tar"]
+            subprocess.run(export, check=True, capture_output=True)
+            image = modal.Image.from_registry("oci-archive:base.tar", add_python="3.12")
+            image = image.run_commands("cat /usr/local/lib/python3.12/__pycache__/asked > /asked", force_build=True)
+            print(image.run_commands("cat /asked", force_build=True).build().logs.fetch())
+        """,
+    )
+    modal.environment["PATH"] = f"{Path(command()).parent}:{modal.environment['PATH']}"
+    assert "-I -m compileall -qq /usr/local/lib/python3.12" in modal.python("app.py").stdout
 
 
 def test_a_login_does_not_follow_a_redirection(modal: Modal, registry: Registry, reference: str) -> None:

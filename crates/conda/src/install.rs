@@ -1,5 +1,6 @@
 //! Installing a resolution: download and unpack what the store lacks, then link.
 
+use std::collections::HashSet;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,6 +16,7 @@ use lamina_store::{Job, JobError, JobTable, Work, WorkerContext};
 use lamina_workshop::Workshop;
 use rattler_conda_types::RepoDataRecord;
 use serde::{Deserialize, Serialize};
+use url::Url;
 
 use crate::CondaError;
 use crate::activation::TakeActivation;
@@ -114,8 +116,7 @@ impl Run<'_> {
         let store = self.workshop.store;
         let is_there = store.job(&QueryPackages { names: self.names() }, &[])?;
         let missing: Vec<usize> = (0..self.packages.len()).filter(|position| !is_there[*position]).collect();
-        self.unpack_local(&missing)?;
-        self.fetch(&missing)?;
+        let remarks = self.obtain(missing)?;
         self.workshop.cancel.check()?;
         (self.workshop.progress)("installing", 0, self.packages.len() as u64);
         store.job(&PublishPackages { names: self.names(), forget: false }, &[])?;
@@ -124,7 +125,38 @@ impl Run<'_> {
             error if error.kind == NO_PYTHON => CondaError::NoPython(error.message),
             error => error.into(),
         })?;
-        Ok(self.report(outcome))
+        Ok(self.report(remarks, outcome))
+    }
+
+    /// Unpacks packages, from their first places, and what is not had there from their next ones. Answers what the user should
+    /// know.
+    fn obtain(&self, mut missing: Vec<usize>) -> Result<Vec<String>, CondaError> {
+        let mut remarks = Vec::new();
+        let places =
+            missing.iter().map(|position| self.packages[*position].0.locations.len()).max().unwrap_or_default();
+        for attempt in 0..places {
+            let done = Mutex::new(HashSet::new());
+            let local = |position: &usize| Some((*position, local_path(self.location(*position, attempt))?));
+            let (here, there): (Vec<usize>, _) = missing.iter().partition(|position| local(position).is_some());
+            let here: Vec<(usize, PathBuf)> = here.iter().filter_map(local).collect();
+            match self.unpack_local(&here, &done).and_then(|()| self.fetch(there, attempt, &done)) {
+                Ok(()) => break,
+                Err(error @ (CondaError::Fetch(_) | CondaError::Local(_))) if attempt + 1 < places => {
+                    self.workshop.cancel.check()?;
+                    let done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+                    missing.retain(|position| !done.contains(position));
+                    remarks.push(format!("packages are read from the next mirror: {error}"));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(remarks)
+    }
+
+    /// Where a package is read from in this attempt.
+    fn location(&self, position: usize, attempt: usize) -> &Url {
+        let chosen = self.packages[position].0;
+        chosen.locations.get(attempt).or(chosen.locations.last()).unwrap_or(&chosen.record.url)
     }
 
     fn names(&self) -> Vec<String> {
@@ -132,9 +164,7 @@ impl Run<'_> {
     }
 
     /// Unpacks packages of local channels.
-    fn unpack_local(&self, missing: &[usize]) -> Result<(), CondaError> {
-        let local = |position: &usize| Some((*position, local_path(&self.packages[*position].0.location)?));
-        let local: Vec<(usize, PathBuf)> = missing.iter().filter_map(local).collect();
+    fn unpack_local(&self, local: &[(usize, PathBuf)], done: &Mutex<HashSet<usize>>) -> Result<(), CondaError> {
         let next = AtomicUsize::new(0);
         let failure: Mutex<Option<CondaError>> = Mutex::new(None);
         let lanes = std::thread::available_parallelism().map_or(1, usize::from).min(local.len());
@@ -147,6 +177,7 @@ impl Run<'_> {
                             failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
                             return;
                         }
+                        done.lock().unwrap_or_else(PoisonError::into_inner).insert(*position);
                     }
                 });
             }
@@ -155,18 +186,13 @@ impl Run<'_> {
     }
 
     /// Downloads packages and unpacks each as it arrives.
-    fn fetch(&self, missing: &[usize]) -> Result<(), CondaError> {
-        let mut remote: Vec<usize> = missing
-            .iter()
-            .copied()
-            .filter(|position| local_path(&self.packages[*position].0.location).is_none())
-            .collect();
+    fn fetch(&self, mut remote: Vec<usize>, attempt: usize, done: &Mutex<HashSet<usize>>) -> Result<(), CondaError> {
         // The largest first: the last ones to arrive are then small and quickly unpacked.
         remote.sort_by_key(|position| std::cmp::Reverse(self.packages[*position].0.record.package_record.size));
         let download = |position: &usize| {
             let (chosen, package) = &self.packages[*position];
             let size = chosen.record.package_record.size;
-            Download { url: chosen.location.to_string(), sha256: package.sha256.clone(), size }
+            Download { url: self.location(*position, attempt).to_string(), sha256: package.sha256.clone(), size }
         };
         let downloads: Vec<Download> = remote.iter().map(download).collect();
         let total = downloads.iter().filter_map(|download| download.size).sum();
@@ -176,6 +202,7 @@ impl Run<'_> {
             self.unpack(remote[index], &path, false)?;
             // Another process may have removed it already; what stays is found and used by the next download.
             let _ = fs::remove_file(path);
+            done.lock().unwrap_or_else(PoisonError::into_inner).insert(remote[index]);
             Ok::<_, CondaError>(())
         })
     }
@@ -218,8 +245,8 @@ impl Run<'_> {
         }
     }
 
-    fn report(&self, outcome: Outcome) -> Report {
-        let mut lines = outcome.linked.warnings;
+    fn report(&self, mut lines: Vec<String>, outcome: Outcome) -> Report {
+        lines.extend(outcome.linked.warnings);
         lines.extend(self.resolution.remove.iter().map(|package| format!("- {}", name(&package.record))));
         lines.extend(self.packages.iter().map(|(chosen, _)| format!("+ {}", name(&chosen.record))));
         let package = |(chosen, package): &(&Chosen, LinkedPackage)| Package {

@@ -36,6 +36,8 @@ pub(crate) struct Repodata {
     /// The public address of its packages, and where they are read from.
     address: Url,
     location: Url,
+    /// Where its packages are as well: the channel's other places, in the order in which they are asked.
+    others: Vec<Url>,
     json: Vec<u8>,
 }
 
@@ -61,6 +63,12 @@ pub(crate) fn read_all(
                 channel: channel.address.to_string(),
                 address: below(&channel.address)?,
                 location: below(location)?,
+                others: channel
+                    .locations
+                    .iter()
+                    .filter(|other| *other != location)
+                    .map(below)
+                    .collect::<Result<_, _>>()?,
                 json,
             });
         }
@@ -220,7 +228,7 @@ struct Information<'a> {
 pub(crate) struct Index<'a> {
     channel: &'a str,
     address: Url,
-    location: Url,
+    locations: Vec<Url>,
     files: HashMap<&'a str, Vec<(&'a str, &'a RawValue)>>,
 }
 
@@ -255,7 +263,8 @@ impl Repodata {
         for files in files.values_mut() {
             files.sort_unstable_by_key(|(name, _)| *name);
         }
-        Ok(Index { channel: &self.channel, address: base(&self.address)?, location: base(&self.location)?, files })
+        let locations = std::iter::once(&self.location).chain(&self.others).map(base).collect::<Result<_, _>>()?;
+        Ok(Index { channel: &self.channel, address: base(&self.address)?, locations, files })
     }
 }
 
@@ -273,14 +282,15 @@ impl Index<'_> {
     }
 
     /// Where a package of this index is read from.
-    fn location_of(&self, url: &Url) -> Option<Url> {
-        self.location.join(url.as_str().strip_prefix(self.address.as_str())?).ok()
+    fn locations_of(&self, url: &Url) -> Option<Vec<Url>> {
+        let name = url.as_str().strip_prefix(self.address.as_str())?;
+        self.locations.iter().map(|location| location.join(name).ok()).collect()
     }
 }
 
-/// Where a package is read from.
-pub(crate) fn location_of(url: &Url, indexes: &[Index<'_>]) -> Url {
-    indexes.iter().find_map(|index| index.location_of(url)).unwrap_or_else(|| url.clone())
+/// Where a package is read from: the places that may have it, in the order in which they are asked.
+pub(crate) fn locations_of(url: &Url, indexes: &[Index<'_>]) -> Vec<Url> {
+    indexes.iter().find_map(|index| index.locations_of(url)).unwrap_or_else(|| vec![url.clone()])
 }
 
 /// All packages with these names, and all that they may need, by index.
@@ -321,6 +331,7 @@ mod tests {
             channel: "https://public.invalid/c/".to_owned(),
             address: url("https://public.invalid/c/noarch/"),
             location: url("file:///srv/c/noarch/"),
+            others: vec![url("https://mirror.invalid/c/noarch/")],
             json: json.as_bytes().to_vec(),
         }
     }
@@ -348,7 +359,8 @@ mod tests {
         assert_eq!(names, ["a-b-1.0-0.conda", "c-2-0.conda"]);
         let url = &found[0][0].url;
         assert_eq!(url.as_str(), "https://public.invalid/c/noarch/a-b-1.0-0.conda");
-        assert_eq!(location_of(url, &index).as_str(), "file:///srv/c/noarch/a-b-1.0-0.conda");
+        let places = locations_of(url, &index).into_iter().map(String::from).collect::<Vec<_>>();
+        assert_eq!(places, ["file:///srv/c/noarch/a-b-1.0-0.conda", "https://mirror.invalid/c/noarch/a-b-1.0-0.conda"]);
     }
 
     #[test]
@@ -373,7 +385,7 @@ mod tests {
         let index = [repodata.index().unwrap()];
         let found = closure(&index, ["c".to_owned()]);
         assert_eq!(found[0][0].url.as_str(), "https://public.invalid/c/files/c-2-0.conda");
-        assert_eq!(location_of(&found[0][0].url, &index).as_str(), "file:///srv/c/files/c-2-0.conda");
+        assert_eq!(locations_of(&found[0][0].url, &index)[0].as_str(), "file:///srv/c/files/c-2-0.conda");
     }
 
     #[test]

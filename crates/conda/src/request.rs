@@ -27,6 +27,8 @@ pub struct Request {
 pub struct VirtualSystem<'a> {
     /// The image's operating system.
     pub system: Option<&'a System>,
+    /// The version of CUDA that the driver of the step's GPUs supports, if it has any.
+    pub cuda: Option<&'a str>,
     /// The step's variables: `CONDA_OVERRIDE_CUDA` and the like say what is not there yet.
     pub variables: &'a BTreeMap<String, String>,
 }
@@ -44,7 +46,7 @@ impl VirtualSystem<'_> {
             ("__unix", Some("0".to_owned()), None),
             ("__linux", Some(leading_numbers(&release)), None),
             ("__glibc", glibc, Some("CONDA_OVERRIDE_GLIBC")),
-            ("__cuda", None, Some("CONDA_OVERRIDE_CUDA")),
+            ("__cuda", self.cuda.map(str::to_owned), Some("CONDA_OVERRIDE_CUDA")),
             ("__archspec", Some("1".to_owned()), Some("CONDA_OVERRIDE_ARCHSPEC")),
         ];
         known.into_iter().filter_map(|(name, version, variable)| self.package(name, version, variable)).collect()
@@ -83,16 +85,19 @@ mod tests {
     #[test]
     fn the_system_is_that_of_the_image_unless_a_variable_says_otherwise() {
         let system = System { family: "debian".into(), release: "bookworm".into(), libc: Libc::Glibc(2, 36) };
-        let shown = |variables: &[(&str, &str)]| {
-            let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-            let packages = VirtualSystem { system: Some(&system), variables: &variables }.packages();
+        let shown = |variables: &[(&str, &str)], cuda| {
+            let variables: BTreeMap<_, _> =
+                variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+            let packages = VirtualSystem { system: Some(&system), cuda, variables: &variables }.packages();
             packages.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
         };
-        let plain = shown(&[]);
+        let plain = shown(&[], None);
         assert!(plain.contains("__unix=0=0") && plain.contains("__glibc=2.36=0"), "{plain}");
         assert!(plain.contains("__archspec=1=x86_64") || plain.contains("__archspec=1=aarch64"), "{plain}");
         assert!(!plain.contains("__cuda"), "{plain}");
-        let told = shown(&[("CONDA_OVERRIDE_CUDA", "12.4"), ("CONDA_OVERRIDE_GLIBC", "")]);
+        let told = shown(&[("CONDA_OVERRIDE_CUDA", "12.4"), ("CONDA_OVERRIDE_GLIBC", "")], Some("12.2"));
+        assert!(shown(&[], Some("12.2")).contains("__cuda=12.2=0"));
+        assert!(!shown(&[("CONDA_OVERRIDE_CUDA", "")], Some("12.2")).contains("__cuda"));
         assert!(told.contains("__cuda=12.4=0") && !told.contains("__glibc"), "{told}");
         assert_eq!(leading_numbers("6.1.0-18-amd64"), "6.1.0");
     }

@@ -16,7 +16,7 @@ use rattler_solve::{
 use url::Url;
 
 use crate::installed::Environment;
-use crate::repodata::{closure, location_of, read_all};
+use crate::repodata::{closure, locations_of, read_all};
 use crate::spec_file::Wanted;
 use crate::{CondaError, Installed, Request, Settings, VirtualSystem};
 
@@ -48,8 +48,8 @@ pub struct Resolution {
 #[derive(Debug, Clone)]
 pub(crate) struct Chosen {
     pub(crate) record: RepoDataRecord,
-    /// Where it is read from.
-    pub(crate) location: Url,
+    /// Where it is read from: the places that may have it, in the order in which they are asked.
+    pub(crate) locations: Vec<Url>,
     /// The specifications that asked for it.
     pub(crate) requested: Vec<String>,
 }
@@ -118,7 +118,7 @@ pub fn resolve(
         specs.iter().zip(&texts).filter(asks).map(|(_, text)| text.clone()).collect()
     };
     let choose = |record: RepoDataRecord| Chosen {
-        location: location_of(&record.url, &indexes),
+        locations: locations_of(&record.url, &indexes),
         requested: asked(&record),
         record,
     };
@@ -143,7 +143,7 @@ fn take_locked(
     let choose = |record: RepoDataRecord| {
         let location = found.iter().find(|(other, _)| other.url == record.url);
         let location = location.map_or_else(|| record.url.clone(), |(_, location)| location.clone());
-        Chosen { location, requested: Vec::new(), record }
+        Chosen { locations: vec![location], requested: Vec::new(), record }
     };
     let mut records: Vec<_> = records.into_values().collect();
     records.sort_by(|one, other| one.package_record.name.cmp(&other.package_record.name));

@@ -21,4 +21,5 @@ pub use error::DevicesError;
 pub use inventory::{Gpu, Inventory};
 pub use lender::{Lease, Lender};
 pub use look::jobs;
+pub use nvidia::cuda_version;
 pub use setting::GpuSetting;

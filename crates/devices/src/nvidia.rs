@@ -163,6 +163,42 @@ fn version(root: &Path) -> Option<String> {
     })
 }
 
+/// The first driver that supports each version of CUDA, by the release notes of NVIDIA's toolkit; the newest first.
+const CUDA: [(u32, &str); 21] = [
+    (590, "13.1"),
+    (580, "13.0"),
+    (575, "12.9"),
+    (570, "12.8"),
+    (565, "12.7"),
+    (560, "12.6"),
+    (555, "12.5"),
+    (550, "12.4"),
+    (545, "12.3"),
+    (535, "12.2"),
+    (530, "12.1"),
+    (525, "12.0"),
+    (520, "11.8"),
+    (515, "11.7"),
+    (510, "11.6"),
+    (495, "11.5"),
+    (470, "11.4"),
+    (465, "11.3"),
+    (460, "11.2"),
+    (455, "11.1"),
+    (450, "11.0"),
+];
+
+/// The newest version of CUDA that this machine's driver supports, if it has one.
+#[must_use]
+pub fn cuda_version() -> Option<&'static str> {
+    cuda_of(&version(Path::new("/"))?)
+}
+
+fn cuda_of(driver: &str) -> Option<&'static str> {
+    let major: u32 = driver.split('.').next()?.parse().ok()?;
+    CUDA.into_iter().find(|(first, _)| major >= *first).map(|(_, cuda)| cuda)
+}
+
 /// The names in a directory, in order.
 fn names(directory: &Path) -> Vec<String> {
     let entries = fs_err::read_dir(directory).into_iter().flatten().filter_map(Result::ok);
@@ -177,4 +213,15 @@ fn below(root: &Path, path: &str) -> PathBuf {
 
 fn exists(root: &Path, path: &str) -> bool {
     below(root, path).exists()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn drivers_support_versions_of_cuda() {
+        let found = ["550.54.15", "999.1", "560.35", "470.1", "390.1", "x"].map(cuda_of);
+        assert_eq!(found, [Some("12.4"), Some("13.1"), Some("12.6"), Some("11.4"), None, None]);
+    }
 }

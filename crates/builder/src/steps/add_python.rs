@@ -5,8 +5,9 @@ use lamina_fetch::FetchError;
 use lamina_ground::ErrorClass;
 use lamina_image::{AddPython, Facts, KeyMaterial, RuntimeConfig};
 use lamina_registry::unpack_archive;
-use lamina_store::CommitRules;
+use lamina_store::{CommitRules, Work};
 
+use super::commands::Run;
 use super::look::look_at;
 use super::project::mistake;
 use super::registry::failed;
@@ -43,7 +44,7 @@ impl LayerKind for AddPython {
 }
 
 impl Recipe for Added {
-    fn execute(self: Box<Self>, context: &StepContext<'_>, _log: &mut StepLog) -> Result<Made, StepError> {
+    fn execute(self: Box<Self>, context: &StepContext<'_>, log: &mut StepLog) -> Result<Made, StepError> {
         let workshop = &context.workshop;
         let below = &context.parent.layers;
         let traits = look_at(workshop.store, below, None)?;
@@ -66,7 +67,28 @@ impl Recipe for Added {
         let environment = [(TERMINALS.0.to_owned(), TERMINALS.1.to_owned())].into();
         let config = RuntimeConfig { environment, ..RuntimeConfig::default() };
         let facts = Box::new(Facts { config, ..Facts::default() });
-        Ok(Made::Work { work, rules: CommitRules::default(), facts, held: None })
+        (workshop.progress)("compiling modules", 0, 0);
+        let drop_empty = self.compile(&work, context, log)?;
+        let rules = CommitRules { package_times: true, drop_empty, ..CommitRules::default() };
+        Ok(Made::Work { work, rules, facts, held: None })
+    }
+}
+
+impl Added {
+    /// Compiles the standard library, which every container would do again for itself, with nothing but the Python itself:
+    /// the image may have no shell. Answers which mount points were made. What fails is only slower later.
+    fn compile(&self, work: &Work, context: &StepContext<'_>, log: &mut StepLog) -> Result<Vec<String>, StepError> {
+        let library = format!("/usr/local/lib/python{}", self.series);
+        let program = ["/usr/local/bin/python3", "-I", "-m", "compileall", "-qq", &library].map(str::to_owned);
+        let run = Run { program: Some(program.into()), ..Run::default() };
+        match run.execute_unchecked(context, work, log) {
+            Ok(exit) => Ok(exit.created_mountpoints),
+            Err(StepError::Because(error)) => {
+                log.line(&format!("its modules are not compiled: {error}"));
+                Ok(Vec::new())
+            }
+            Err(error) => Err(error),
+        }
     }
 }
 

@@ -162,7 +162,9 @@ impl CondaPlan {
         };
         let mut variables: BTreeMap<String, String> = context.parent.config.environment.clone().into_iter().collect();
         variables.extend(context.node.variables().map(|(name, value)| (name.to_owned(), value.to_owned())));
-        let system = VirtualSystem { system: context.parent.facts.system.as_ref(), variables: &variables };
+        let cuda = lamina_devices::cuda_version().filter(|_| !context.node.gpu.is_empty());
+        let system = context.parent.facts.system.as_ref();
+        let system = VirtualSystem { system, cuda, variables: &variables };
         let settings = Settings::of_host()?;
         let mut say = |line: &str| log.line(line);
         lamina_conda::resolve(&request, environment, &system, &settings, &context.workshop, &mut say)

@@ -126,9 +126,31 @@ impl PoetryPlan {
     }
 }
 
+/// What may help where poetry has failed after it said this.
+fn advice(said: &[String], is_own: bool) -> Option<&'static str> {
+    let is_said = |end: &str| said.iter().any(|line| line.trim_end().ends_with(end));
+    if is_own && is_said("poetry: not found") {
+        return Some(
+            "`poetry_version=None` takes the poetry of the image: install one before, or leave `poetry_version` away",
+        );
+    }
+    (said.iter().any(|line| line.starts_with("Path /")) && is_said("does not exist")).then_some(
+        "only `pyproject.toml` and the lock are copied into the image, and nothing that the project has beside it: install \
+         such packages in a step of their own, and leave their group away with `without`",
+    )
+}
+
 impl Recipe for PoetryPlan {
     fn execute(self: Box<Self>, context: &StepContext<'_>, log: &mut StepLog) -> Result<Made, StepError> {
-        installer::with_compilers(false, context, log, |toolchain, log| self.install(context, toolchain, log))
+        let made =
+            installer::with_compilers(false, context, log, |toolchain, log| self.install(context, toolchain, log));
+        made.map_err(|error| match error {
+            StepError::Failed { message, hint } => {
+                let advice = advice(&log.tail(), self.step.poetry_version.is_none());
+                StepError::Failed { message, hint: advice.map(str::to_owned).or(hint) }
+            }
+            error => error,
+        })
     }
 }
 
@@ -177,6 +199,15 @@ mod tests {
         assert!(compiling(&step));
         step.ignore_lockfile = true;
         assert!(!compiling(&step));
+    }
+
+    #[test]
+    fn failures_for_want_of_something_are_explained() {
+        let advice = |line: &str, is_own| advice(&[line.to_owned()], is_own).unwrap_or_default();
+        assert!(advice("/bin/sh: 6: install.sh: poetry: not found", true).contains("poetry_version"));
+        assert_eq!(advice("/bin/sh: 6: install.sh: poetry: not found", false), "");
+        assert!(advice("Path /dev/shm/lib for lib does not exist", false).contains("beside it"));
+        assert_eq!(advice("Group(s) not found: x", true), "");
     }
 
     #[test]
