@@ -256,3 +256,48 @@ def test_podman_runs_what_comes_out(modal: Modal, name: str, tmp_path: Path) -> 
             limits = ["--network", "host", "--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"]
             assert peer(*podman, "run", "--rm", *limits, loaded).split() == [name.split(":", maxsplit=1)[0], "b"]
             peer(*podman, "rmi", loaded)
+
+
+def test_a_dockerfile_makes_the_same_files_and_settings(modal: Modal, name: str, tmp_path: Path) -> None:
+    modal("image", "export", name, "--format", "dockerfile", "-o", "context")
+    image = f"containers-storage:localhost/{name}"
+    storage = tmp_path / "storage.conf"
+    storage.write_text(f'[storage]\ndriver = "vfs"\ngraphroot = "{tmp_path}/graph"\nrunroot = "{tmp_path}/run"\n')
+    environment = {**os.environ, "CONTAINERS_STORAGE_CONF": str(storage)}
+    options = ("--isolation", "chroot", "--quiet", "-t", f"localhost/{name}")
+    peer("buildah", "bud", *options, tmp_path / "context", env=environment)
+    layout, bundle = tmp_path / "layout", tmp_path / "bundle"
+    peer("skopeo", "copy", "--quiet", "--insecure-policy", image, f"oci:{layout}:v1", env=environment)
+    peer("umoci", "unpack", "--image", f"{layout}:v1", bundle)
+    modal("image", "export", name, "--format", "rootfs-tar", "-o", "root.tar")
+    root = tmp_path / "root"
+    root.mkdir()
+    peer("tar", "-x", "-C", root, "-f", tmp_path / "root.tar")
+    # Of the root itself buildah keeps its own time.
+    assert listed(bundle / "rootfs")[1:] == listed(root)[1:]
+    modal("image", "export", name, "--format", "oci-dir", "-o", "own")
+    built = modal("image", "build", "context").stdout.strip()
+    modal("image", "export", built, "--format", "oci-dir", "-o", "again")
+    layouts = (tmp_path / "own", tmp_path / "again", layout)
+    own, ours, theirs = (json.loads(peer("skopeo", "inspect", "--config", f"oci:{each}"))["config"] for each in layouts)
+    # Buildah signs what it makes, and has an order of its own.
+    theirs.pop("Labels", None)
+    theirs["Env"].sort()
+    assert own == ours == theirs
+
+
+def test_what_containers_get_beside_their_image_is_said(modal: Modal) -> None:
+    modal.write("data.txt", "x")
+    modal.write(
+        "app.py",
+        """
+        import modal
+
+        image = modal.Image.debian_slim(python_version="3.11").env({"ATTACHED": "1"})
+        with modal.App("t").run():
+            print(image.add_local_file("data.txt", "/root/data.txt").build().object_id)
+        """,
+    )
+    image = modal.python("app.py").stdout.strip()
+    said = modal("image", "export", image, "--format", "rootfs-tar", "-o", "x.tar").stderr
+    assert "local files are not in it" in said and "`/root/data.txt`" in said and "--with-functions" in said

@@ -15,7 +15,7 @@ from modal.exception import InvalidError
 
 
 def parse(function, *words: str):
-    args, kwargs = bind("app.py", read_signature(function), list(words))
+    args, kwargs = bind("modal run app.py", read_signature(function), list(words))
     return function(*args, **kwargs)
 
 
@@ -210,7 +210,7 @@ def test_decorated_functions():
 
 def test_help():
     assert wants_help(["--text", "a", "--help"], read_signature(everything))
-    assert help_text("app.py", everything, read_signature(everything)) == "\n".join(
+    assert help_text("modal run app.py", everything, read_signature(everything)) == "\n".join(
         [
             "Usage: modal run app.py [OPTIONS]",
             "",

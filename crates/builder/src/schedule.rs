@@ -457,6 +457,8 @@ impl<'a> Builder<'a> {
     fn record_image(&self, state: &State) -> Result<(), BuildError> {
         let now = seconds_since_1970();
         let facts = RecordedFacts::try_from(&*state.facts);
+        let entries = state.attached.bottom_up().iter().flat_map(|files| &files.entries);
+        let attached = entries.map(|entry| entry.target.clone()).collect();
         self.backend.record_image(&ImageRecord {
             id: state.image_id(),
             layers: state.layers.clone(),
@@ -470,6 +472,7 @@ impl<'a> Builder<'a> {
             contents: state.contents.clone(),
             facts: facts.map_err(|error| BuildError::failed(std::io::Error::from(error)))?,
             titles: state.titles.clone(),
+            attached,
         })
     }
 }

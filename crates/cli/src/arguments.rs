@@ -28,7 +28,7 @@ pub(crate) use container::Container;
 pub(crate) use deferred::Deferred;
 pub(crate) use deploy::{Deploy, Strategy};
 pub(crate) use image_build::ImageBuild;
-pub(crate) use image_out::{ExportFormat, ImageExport, ImagePush, PackedAs, Packing};
+pub(crate) use image_out::{Chosen, ExportFormat, ImageExport, ImagePush, PackedAs, Packing};
 pub(crate) use image_pull::{ImageImport, ImagePull};
 pub(crate) use profile::{Config, Profile};
 pub(crate) use secret::{CreateSecret, Secret};

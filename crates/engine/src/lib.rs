@@ -43,7 +43,7 @@ pub use lamina_store::{
     StoreError, Usage,
 };
 pub use lamina_volumes::{Entry, EntryKind, Upload, Volume, VolumeError, VolumeName, Volumes};
-pub use outgoing::Target;
+pub use outgoing::{Parcel, Target};
 pub use protocol::PROTOCOL;
 pub use session::{Described, serve, serve_attached};
 pub use shell::{ShellOptions, ShellTarget};

@@ -5,10 +5,23 @@ use std::path::Path;
 
 use lamina_events::Sink;
 use lamina_fetch::Client;
+use lamina_ground::{DEFAULT_PATH, EnvVars};
+use lamina_image::container::{COMMAND, HOME, INTERPRETERS, python_path};
 use lamina_registry::{Format, How, OutLayer, Outgoing, Pushed, Reference, Registry, original_form};
 use lamina_store::{ImageName, ImageRecord, NamedImage, Store};
 
 use crate::{Engine, EngineError};
+
+/// An image that is to leave, and how.
+#[derive(Debug)]
+pub struct Parcel {
+    /// The image.
+    pub image: ImageRecord,
+    /// How its layers are packed.
+    pub how: How,
+    /// What is said about it beside what it is: annotations, by name.
+    pub annotations: Vec<(String, String)>,
+}
 
 /// Where an image is written.
 #[derive(Debug)]
@@ -17,6 +30,8 @@ pub enum Target<'a> {
     File(OwnedFd, Format),
     /// An empty directory, as an OCI layout.
     Directory(&'a Path),
+    /// An empty directory, as a Dockerfile with what it adds.
+    Dockerfile(&'a Path),
 }
 
 impl Engine {
@@ -40,6 +55,27 @@ impl Engine {
         Ok((self.image(&image)?, Some(name)))
     }
 
+    /// Changes how things are run in an image that has a program's functions and what runs them: the environment of containers,
+    /// their user, and an entrypoint that serves one call.
+    ///
+    /// # Errors
+    /// When it cannot be told what is in the image.
+    pub fn serve_functions(&self, image: &mut ImageRecord) -> Result<(), EngineError> {
+        let facts = image.facts.read().ok_or_else(|| EngineError::ImageGone(image.id.clone()))?;
+        let python = facts.python.map_or_else(|| INTERPRETERS[1].to_owned(), |python| python.interpreter);
+        let config = &mut image.config;
+        let search = python_path(config.environment.get("PYTHONPATH").map(String::as_str));
+        config.environment.insert("PYTHONPATH".to_owned(), search);
+        config.environment.insert(EnvVars::MODAL_IS_REMOTE.to_owned(), "1".to_owned());
+        config.environment.entry("PATH".to_owned()).or_insert_with(|| DEFAULT_PATH.to_owned());
+        config.environment.entry("HOME".to_owned()).or_insert_with(|| HOME.to_owned());
+        config.working_directory.get_or_insert_with(|| HOME.to_owned());
+        config.user = None;
+        config.command.clear();
+        config.entrypoint.extend([python, COMMAND.to_owned()]);
+        Ok(())
+    }
+
     /// Writes an image with its configuration. `tag` is what it is called in there; `progress` hears how many layers of
     /// all are done.
     ///
@@ -47,17 +83,17 @@ impl Engine {
     /// When the image's layers are gone, hold what cannot be in archives, or the target cannot be written.
     pub fn export(
         &self,
-        image: &ImageRecord,
-        how: How,
+        parcel: &Parcel,
         target: Target<'_>,
         tag: Option<&str>,
         progress: &(dyn Fn(usize) + Sync),
     ) -> Result<(), EngineError> {
         let store = self.store.on_behalf_of(&self.cancel, &Sink::none());
-        let outgoing = self.outgoing(&store, image, how, progress)?;
+        let outgoing = self.outgoing(&store, parcel, progress)?;
         match target {
             Target::File(file, format) => outgoing.write(format, file, tag)?,
             Target::Directory(directory) => outgoing.write_directory(directory, tag)?,
+            Target::Dockerfile(directory) => outgoing.write_dockerfile(directory)?,
         }
         Ok(())
     }
@@ -69,13 +105,12 @@ impl Engine {
     /// When the image's layers are gone or hold what cannot be in archives, or the registry does not take it.
     pub fn push(
         &self,
-        image: &ImageRecord,
-        how: How,
+        parcel: &Parcel,
         to: &Reference,
         progress: &(dyn Fn(usize) + Sync),
     ) -> Result<Pushed, EngineError> {
         let store = self.store.on_behalf_of(&self.cancel, &Sink::none());
-        let outgoing = self.outgoing(&store, image, how, progress)?;
+        let outgoing = self.outgoing(&store, parcel, progress)?;
         let originals = outgoing.layers.iter().filter_map(|layer| layer.original.as_ref());
         let sources = originals.flat_map(|original| original.repositories.iter().map(String::as_str));
         let registry = Registry::for_push(to, &Client::new(self.cancel.clone()), sources)?;
@@ -86,10 +121,10 @@ impl Engine {
     fn outgoing<'a>(
         &'a self,
         store: &'a Store,
-        image: &'a ImageRecord,
-        how: How,
+        parcel: &'a Parcel,
         progress: &'a (dyn Fn(usize) + Sync),
     ) -> Result<Outgoing<'a>, EngineError> {
+        let Parcel { image, how, annotations } = parcel;
         let digests = image.layers.bottom_up();
         if !store.hold(digests)? {
             return Err(EngineError::ImageGone(image.id.clone()));
@@ -107,6 +142,6 @@ impl Engine {
         });
         let layers = layers.collect::<Result<_, EngineError>>()?;
         let (id, config, cancel) = (image.id.clone(), &image.config, &self.cancel);
-        Ok(Outgoing { store, id, layers, config, how, cancel, progress })
+        Ok(Outgoing { store, id, layers, config, annotations, how: *how, cancel, progress })
     }
 }

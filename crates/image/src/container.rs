@@ -6,6 +6,8 @@ pub const HOME: &str = "/root";
 pub const PACKAGE: &str = "/__modal/python/modal";
 /// The program that executes functions.
 pub const RUNNER: &str = "/__modal/python/modal/_runner/__main__.py";
+/// The program that serves one call from the command line.
+pub const COMMAND: &str = "/__modal/python/modal/_runner/command.py";
 /// Names of an interpreter, in the order they are looked for on the PATH.
 pub const INTERPRETERS: [&str; 2] = ["python", "python3"];
 

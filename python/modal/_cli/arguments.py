@@ -30,18 +30,18 @@ def wants_help(words: list[str], parameters: list[Parameter]) -> bool:
     return "--help" in options and not any(parameter.option == "help" for parameter in parameters)
 
 
-def bind(reference: str, parameters: list[Parameter], words: list[str]) -> tuple[list[Any], dict[str, Any]]:
+def bind(command: str, parameters: list[Parameter], words: list[str]) -> tuple[list[Any], dict[str, Any]]:
     """The positional and keyword arguments that the words give."""
     if _takes_words(parameters):
         return list(words), {}
-    given = _read(reference, parameters, words)
+    given = _read(command, parameters, words)
     missing = [parameter for parameter in parameters if parameter.is_required and parameter.name not in given]
     if missing:
         raise UsageError(
             "missing {} {}".format(
                 "option" if len(missing) == 1 else "options", ", ".join(_shown(parameter) for parameter in missing)
             ),
-            _see_help(reference),
+            _see_help(command),
         )
     args: list[Any] = []
     for parameter in parameters:
@@ -50,16 +50,16 @@ def bind(reference: str, parameters: list[Parameter], words: list[str]) -> tuple
     return args, given
 
 
-def _read(reference: str, parameters: list[Parameter], words: list[str]) -> dict[str, Any]:
+def _read(command: str, parameters: list[Parameter], words: list[str]) -> dict[str, Any]:
     options = _options(parameters)
     given: dict[str, Any] = {}
     rest = iter(words)
     for word in rest:
         if not word.startswith("--") or word == "--":
-            raise UsageError(f"`{word}` is not an option", "write `--NAME VALUE`; " + _see_help(reference))
+            raise UsageError(f"`{word}` is not an option", "write `--NAME VALUE`; " + _see_help(command))
         option, has_value, value = word[2:].partition("=")
         if option not in options:
-            raise UsageError(f"there is no option `--{option}`", _suggestion(option, options, reference))
+            raise UsageError(f"there is no option `--{option}`", _suggestion(option, options, command))
         parameter, flag = options[option]
         if parameter.kind == "bool":
             if has_value:
@@ -131,15 +131,15 @@ def _from_json(kind: str, value: str) -> Any:
     return parsed
 
 
-def _suggestion(option: str, options: dict[str, Any], reference: str) -> str:
+def _suggestion(option: str, options: dict[str, Any], command: str) -> str:
     import difflib
 
     close = difflib.get_close_matches(option, options, n=1)
-    return f"did you mean `--{close[0]}`?" if close else _see_help(reference)
+    return f"did you mean `--{close[0]}`?" if close else _see_help(command)
 
 
-def _see_help(reference: str) -> str:
-    return f"`modal run {reference} --help` lists the options"
+def _see_help(command: str) -> str:
+    return f"`{command} --help` lists the options"
 
 
 def _shown(parameter: Parameter) -> str:
@@ -156,12 +156,9 @@ def _usage(parameter: Parameter) -> str:
     return f"--{parameter.option} {METAVARS[parameter.kind]}"
 
 
-def help_text(reference: str, function: Callable[..., Any], parameters: list[Parameter]) -> str:
+def help_text(command: str, function: Callable[..., Any], parameters: list[Parameter]) -> str:
     """What `--help` prints."""
-    if _takes_words(parameters):
-        lines = [f"Usage: modal run {reference} [ARGS]..."]
-    else:
-        lines = [f"Usage: modal run {reference} [OPTIONS]"]
+    lines = ["Usage: {} {}".format(command, "[ARGS]..." if _takes_words(parameters) else "[OPTIONS]")]
     if function.__doc__:
         text = function.__doc__.expandtabs().strip().splitlines()
         lines += ["", *("  " + line.strip() if line.strip() else "" for line in text)]

@@ -47,6 +47,11 @@ def _dispatch(words: list[str]) -> int:
         from modal._cli.pull import import_file
 
         return import_file(words[1:])
+    if words[:1] == ["bundle"]:
+        from modal._cli.bundle import bundle
+
+        _flush_lines()
+        return bundle(words[1:])
     if words[:1] == ["deploy"]:
         from modal._cli.deploy import deploy
 
@@ -124,9 +129,9 @@ def _run(target: Target, words: list[str], name: str | None, result_file: str | 
     of_class = [] if target.cls is None else class_parameters(target.cls)
     parameters = [*of_class, *read_signature(target.raw, is_method=target.cls is not None)]
     if wants_help(words, parameters):
-        print(help_text(target.reference, target.raw, parameters))
+        print(help_text(f"modal run {target.reference}", target.raw, parameters))
         return 0
-    args, kwargs = bind(target.reference, parameters, words)
+    args, kwargs = bind(f"modal run {target.reference}", parameters, words)
     if target.cls is not None:
         args, kwargs = _split_parameters(of_class, args, kwargs)
 

@@ -143,6 +143,11 @@ def _port(name: str) -> Port:
     """The runner's connection, or an error that says why nothing can be called over it."""
     runner = sys.modules.get("modal._runner.runner")
     port: Port | None = runner.port if runner is not None else None
+    if port is None and "modal._runner.command" in sys.modules:
+        raise ExecutionError(
+            f"`{name}` cannot be called from here: this image runs one call, without Lamina",
+            hint="call it with `.local()`",
+        )
     if port is None:
         raise ExecutionError(
             f"`{name}` was called inside a container, in a process other than that of the function",

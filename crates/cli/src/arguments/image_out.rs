@@ -6,6 +6,22 @@ use clap::{Args, ValueEnum, ValueHint};
 
 use super::Environment;
 
+/// Which image is meant.
+#[derive(Debug, Args)]
+pub(crate) struct Chosen {
+    /// An image id, a beginning of it, or a published name; with --with-functions a program, as for `modal run`
+    #[arg(value_name = "REF")]
+    pub(crate) reference: String,
+
+    /// The image of a program's functions, with their source and what runs them: one call from the command line
+    #[arg(long)]
+    pub(crate) with_functions: bool,
+
+    /// REF is an importable module, not a file
+    #[arg(short, long, requires = "with_functions")]
+    pub(crate) module: bool,
+}
+
 /// How layers are packed.
 #[derive(Debug, Args)]
 pub(crate) struct Packing {
@@ -36,13 +52,13 @@ pub(crate) enum PackedAs {
 Examples:
   modal image push trainer registry.example/team/trainer:v1
   modal image push im-0a1b2c localhost:5000/trainer --compression gzip
+  modal image push app.py registry.example/team/app:v1 --with-functions
 
 Logins are those of `docker login` and `podman login`. Only what the registry lacks is sent, and the image
 is there once all of it is. What is printed names it by its digest.")]
 pub(crate) struct ImagePush {
-    /// An image id, a beginning of it, or a published name
-    #[arg(value_name = "REF")]
-    pub(crate) reference: String,
+    #[command(flatten)]
+    pub(crate) chosen: Chosen,
 
     /// What it is called in the registry
     #[arg(value_name = "TAG")]
@@ -62,19 +78,19 @@ Examples:
   modal image export trainer --format oci-archive -o trainer.tar    for skopeo, podman, buildah
   modal image export trainer:v2 --format docker-archive -o - | docker load
   modal image export im-0a1b2c --format rootfs-tar -o - | tar -x -C rootfs
+  modal image export app.py --with-functions --format docker-archive -o - | docker load
 
 The same image has the same bytes wherever it was built: files that were made here have the time
 2000-01-01 unless --keep-times is given. Values of secrets are never in it.")]
 pub(crate) struct ImageExport {
-    /// An image id, a beginning of it, or a published name
-    #[arg(value_name = "REF")]
-    pub(crate) reference: String,
+    #[command(flatten)]
+    pub(crate) chosen: Chosen,
 
     /// What is written
     #[arg(long, value_name = "FORMAT", value_enum)]
     pub(crate) format: ExportFormat,
 
-    /// The file, or for oci-dir the directory; `-` is standard output
+    /// The file, or for oci-dir and dockerfile the directory; `-` is standard output
     #[arg(short, long, value_name = "FILE", value_hint = ValueHint::AnyPath)]
     pub(crate) output: PathBuf,
 
@@ -100,4 +116,6 @@ pub(crate) enum ExportFormat {
     DockerArchive,
     /// All files, without layers and settings
     RootfsTar,
+    /// A directory with a Dockerfile that adds all files and has the settings
+    Dockerfile,
 }

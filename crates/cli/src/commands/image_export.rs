@@ -3,12 +3,12 @@
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 
-use lamina_engine::{Compression, Engine, Format, How, ImageRecord, Options, Target, Times};
+use lamina_engine::{Compression, Engine, Format, How, Options, Parcel, Target, Times};
 use lamina_events::CancelToken;
 
-use super::USAGE;
 use super::ask::say;
 use super::new_file::NewFile;
+use super::{USAGE, image_chosen};
 use crate::arguments::{ExportFormat, ImageExport, PackedAs, Packing};
 use crate::failure::Failure;
 use crate::interruption::{self, Interruption};
@@ -28,7 +28,7 @@ impl Packing {
 /// Writes it.
 pub(crate) fn export(wanted: &ImageExport) -> Result<u8, Failure> {
     let is_standard_output = wanted.output == Path::new("-");
-    if is_standard_output && wanted.format == ExportFormat::OciDir {
+    if is_standard_output && matches!(wanted.format, ExportFormat::OciDir | ExportFormat::Dockerfile) {
         Failure::new("a directory cannot be written to standard output")
             .hint("use `--format oci-archive`, or give a directory with `--output`")
             .print();
@@ -38,14 +38,17 @@ pub(crate) fn export(wanted: &ImageExport) -> Result<u8, Failure> {
         Failure::new("an image is not written to a terminal").hint("give a file with `--output`, or a pipe").print();
         return Ok(USAGE);
     }
+    let built = match image_chosen::build(&wanted.chosen, &wanted.environment)? {
+        Ok(built) => built,
+        Err(code) => return Ok(code),
+    };
     let cancel = CancelToken::new();
     let interruption = Interruption::listen(interruption::catch()?, cancel.clone(), None, || ());
     let engine = Engine::open(&Options { cancel, ..Options::default() })?;
-    let (image, name) = engine.find_image(&wanted.reference, &wanted.environment.name)?;
-    let tag = name.map(|name| name.to_string());
-    let work = Work { engine: &engine, image: &image, how: wanted.packing.how(), tag: tag.as_deref() };
+    let (parcel, tag) = image_chosen::find(&engine, &wanted.chosen, &wanted.environment, built, wanted.packing.how())?;
+    let work = Work { engine: &engine, parcel: &parcel, tag: tag.as_deref() };
     let written = match (wanted.format, is_standard_output) {
-        (ExportFormat::OciDir, _) => work.to_directory(&wanted.output),
+        (ExportFormat::OciDir | ExportFormat::Dockerfile, _) => work.to_directory(wanted.format, &wanted.output),
         (format, true) => work.to_standard_output(format),
         (format, false) => work.to_file(format, &wanted.output, wanted.force),
     };
@@ -54,21 +57,20 @@ pub(crate) fn export(wanted: &ImageExport) -> Result<u8, Failure> {
     }
     written?;
     if !is_standard_output {
-        say(&format!("Wrote `{}` to `{}`.\n", wanted.reference, wanted.output.display()));
+        say(&format!("Wrote `{}` to `{}`.\n", wanted.chosen.reference, wanted.output.display()));
     }
     Ok(0)
 }
 
 struct Work<'a> {
     engine: &'a Engine,
-    image: &'a ImageRecord,
-    how: How,
+    parcel: &'a Parcel,
     tag: Option<&'a str>,
 }
 
 impl Work<'_> {
     fn write(&self, target: Target<'_>) -> Result<(), Failure> {
-        Ok(self.engine.export(self.image, self.how, target, self.tag, &|_| ())?)
+        Ok(self.engine.export(self.parcel, target, self.tag, &|_| ())?)
     }
 
     fn to_standard_output(&self, format: ExportFormat) -> Result<(), Failure> {
@@ -91,7 +93,7 @@ impl Work<'_> {
     }
 
     /// The directory has its name when it is whole.
-    fn to_directory(&self, path: &Path) -> Result<(), Failure> {
+    fn to_directory(&self, format: ExportFormat, path: &Path) -> Result<(), Failure> {
         let is_taken = |path: &Path| path.symlink_metadata().is_ok() && fs_err::remove_dir(path).is_err();
         if is_taken(path) {
             let failure = Failure::new(format!("there is a local file or directory `{}` already", path.display()));
@@ -99,7 +101,10 @@ impl Work<'_> {
         }
         let new = tempfile::Builder::new().prefix(".modal-").tempdir_in(parent(path))?;
         let inside = new.path().join("layout");
-        self.write(Target::Directory(&inside))?;
+        self.write(match format {
+            ExportFormat::Dockerfile => Target::Dockerfile(&inside),
+            _ => Target::Directory(&inside),
+        })?;
         Ok(fs_err::rename(inside, path)?)
     }
 }
@@ -108,7 +113,7 @@ fn form(format: ExportFormat) -> Format {
     match format {
         ExportFormat::DockerArchive => Format::DockerArchive,
         ExportFormat::RootfsTar => Format::RootfsTar,
-        ExportFormat::OciArchive | ExportFormat::OciDir => Format::OciArchive,
+        ExportFormat::OciArchive | ExportFormat::OciDir | ExportFormat::Dockerfile => Format::OciArchive,
     }
 }
 

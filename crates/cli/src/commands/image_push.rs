@@ -4,7 +4,7 @@ use lamina_engine::{Engine, Options, Reference};
 use lamina_events::CancelToken;
 
 use super::ask::say;
-use super::{USAGE, print};
+use super::{USAGE, image_chosen, print};
 use crate::arguments::ImagePush;
 use crate::failure::Failure;
 use crate::interruption::{self, Interruption};
@@ -20,21 +20,26 @@ pub(crate) fn push(wanted: &ImagePush) -> Result<u8, Failure> {
             return Ok(USAGE);
         }
     };
+    let built = match image_chosen::build(&wanted.chosen, &wanted.environment)? {
+        Ok(built) => built,
+        Err(code) => return Ok(code),
+    };
     let cancel = CancelToken::new();
     let interruption = Interruption::listen(interruption::catch()?, cancel.clone(), None, || ());
     let engine = Engine::open(&Options { cancel, ..Options::default() })?;
-    let (image, _) = engine.find_image(&wanted.reference, &wanted.environment.name)?;
-    let pushed = engine.push(&image, wanted.packing.how(), &target, &|_| ());
+    let (parcel, _) = image_chosen::find(&engine, &wanted.chosen, &wanted.environment, built, wanted.packing.how())?;
+    let pushed = engine.push(&parcel, &target, &|_| ());
     if let Some(code) = interruption.exit_code() {
         return Ok(code);
     }
     let pushed = pushed?;
-    let had = image.layers.len() - pushed.layers_sent;
+    let layers = parcel.image.layers.len();
+    let had = layers - pushed.layers_sent;
     say(&format!(
         "Pushed `{}` to `{target}`: sent {} of {} layers, {}; {had} were there.\n",
-        wanted.reference,
+        wanted.chosen.reference,
         pushed.layers_sent,
-        image.layers.len(),
+        layers,
         text::bytes(pushed.bytes_sent),
     ));
     print(format!("{}/{}@sha256:{}\n", target.registry, target.repository, pushed.digest).as_bytes())?;

@@ -14,6 +14,7 @@ mod dotenv;
 pub(crate) mod host;
 pub(crate) mod image;
 mod image_build;
+mod image_chosen;
 mod image_export;
 mod image_names;
 mod image_pull;

@@ -91,6 +91,9 @@ fn annotations(image: &Outgoing<'_>) -> Map<String, Value> {
         say("org.opencontainers.image.base.name", name);
         say("org.opencontainers.image.base.digest", &format!("sha256:{digest}"));
     }
+    for (name, value) in image.annotations {
+        say(name, value);
+    }
     annotations
 }
 

@@ -2,6 +2,7 @@
 
 mod blobs;
 mod compress;
+mod dockerfile;
 mod document;
 mod export;
 mod layer_tar;
@@ -29,6 +30,8 @@ pub struct Outgoing<'a> {
     pub layers: Vec<OutLayer>,
     /// How things are run in it.
     pub config: &'a RuntimeConfig,
+    /// What is said about it beside what it is.
+    pub annotations: &'a [(String, String)],
     /// How its layers are packed.
     pub how: How,
     /// Stops it.

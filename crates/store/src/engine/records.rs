@@ -99,6 +99,9 @@ pub struct ImageRecord {
     /// The method calls that made its layers; older records have none.
     #[serde(default)]
     pub titles: Vec<String>,
+    /// Where containers get local files beside it, which are no part of it. Older records have none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attached: Vec<String>,
 }
 
 /// A layer as an archive, as registries have it: that which it came in, or one that was made of it.

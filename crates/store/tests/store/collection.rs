@@ -63,6 +63,7 @@ fn record_image(store: &Store, id: &str, layers: &[(&str, &Committed)], last_use
         contents: Stack::new(),
         facts: RecordedFacts::default(),
         titles: Vec::new(),
+        attached: Vec::new(),
     };
     store.record_image(&record).unwrap();
 }

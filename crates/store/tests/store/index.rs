@@ -46,6 +46,7 @@ pub(crate) fn image_record(id: &str, last_used: u64) -> ImageRecord {
         contents: Stack::new(),
         facts: lamina_image::RecordedFacts::default(),
         titles: Vec::new(),
+        attached: Vec::new(),
     }
 }
 

@@ -30,6 +30,7 @@ fn image(id: &str, layers: &[&str], made: u64, used: u64) -> ImageRecord {
         contents: Stack::new(),
         facts: RecordedFacts::default(),
         titles: Vec::new(),
+        attached: Vec::new(),
     }
 }
 

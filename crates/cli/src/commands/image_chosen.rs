@@ -1,0 +1,68 @@
+//! The image that leaves the store, which may be made of a program first.
+
+use std::ffi::{OsStr, OsString};
+
+use lamina_engine::{Engine, How, Parcel};
+use lamina_ground::EnvVars;
+use serde::Deserialize;
+
+use super::ask::say;
+use crate::arguments::{Chosen, Environment};
+use crate::failure::Failure;
+use crate::program::{self, Program};
+
+/// The image of a program's functions, as `modal._cli.bundle` describes it.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Bundle {
+    image: String,
+    /// What it is called.
+    name: String,
+    /// The program, as it was named.
+    program: String,
+    /// The commit of the program's directory, with `-dirty` behind it where something there is changed.
+    revision: Option<String>,
+}
+
+/// Builds the image of a program's functions, if that is what is meant: an error is the exit code of a program that failed.
+pub(crate) fn build(chosen: &Chosen, environment: &Environment) -> Result<Result<Option<Bundle>, u8>, Failure> {
+    if !chosen.with_functions {
+        return Ok(Ok(None));
+    }
+    let result = tempfile::NamedTempFile::new()?;
+    let mut words: Vec<OsString> = vec!["bundle".into()];
+    words.extend(chosen.module.then(|| "-m".into()));
+    words.extend([chosen.reference.clone().into(), result.path().into()]);
+    let environment: [(&str, &OsStr); 1] = [(EnvVars::MODAL_ENVIRONMENT, environment.name.as_ref())];
+    let ended = program::run(Program { arguments: &words, environment: &environment, ..Program::default() })?;
+    if ended.code != 0 {
+        return Ok(Err(ended.code));
+    }
+    let bundle = serde_json::from_slice(&fs_err::read(result.path())?).map_err(std::io::Error::from)?;
+    Ok(Ok(Some(bundle)))
+}
+
+/// The image, with what it is called if that is known. What a container gets beside its image is part of one with functions; of
+/// another one it is said that it is not.
+pub(crate) fn find(
+    engine: &Engine,
+    chosen: &Chosen,
+    environment: &Environment,
+    bundle: Option<Bundle>,
+    how: How,
+) -> Result<(Parcel, Option<String>), Failure> {
+    let Some(bundle) = bundle else {
+        let (image, name) = engine.find_image(&chosen.reference, &environment.name)?;
+        if let Some(first) = image.attached.first() {
+            say(&format!(
+                "warning: local files are not in it that containers get when they start, such as `{first}`: add them with \
+                 `copy=True`, or write a program's functions with `--with-functions`\n"
+            ));
+        }
+        return Ok((Parcel { image, how, annotations: Vec::new() }, name.map(|name| name.to_string())));
+    };
+    let mut image = engine.image(&bundle.image)?;
+    engine.serve_functions(&mut image)?;
+    let mut annotations = vec![("lamina.program".to_owned(), bundle.program)];
+    annotations.extend(bundle.revision.map(|revision| ("org.opencontainers.image.revision".to_owned(), revision)));
+    Ok((Parcel { image, how, annotations }, Some(bundle.name)))
+}
