@@ -18,7 +18,7 @@ pub mod tree;
 mod worker;
 
 pub use engine::{
-    ArchiveRecord, Checked, Collected, Context, Copy, CopyMode, Damage, FileSetView, ImageName, ImageRecord,
+    Adopted, ArchiveRecord, Checked, Collected, Context, Copy, CopyMode, Damage, FileSetView, ImageName, ImageRecord,
     ImageUsage, LayerPart, LayerRecord, LocalFiles, Lock, Named, NamedImage, Onto, Outcome, Placed, Policy, Store,
     Usage, Work,
 };

@@ -26,7 +26,7 @@ use lamina_image::{Digest, FileSet, LayerKey};
 
 use crate::names::check_name;
 use crate::placing::Placing;
-use crate::protocol::Request;
+use crate::protocol::{Published, Request};
 use crate::tree::Tree;
 use crate::{CacheFilter, CommitRules, Committed, Harvest, Job, JobError, Layout, StoreError, layout};
 
@@ -43,6 +43,15 @@ pub use lock::Lock;
 pub use placed::Placed;
 pub use records::{ArchiveRecord, ImageName, ImageRecord, LayerPart, LayerRecord, NamedImage};
 pub use work::Work;
+
+/// What became of a tree that was to be a layer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Adopted {
+    /// The layer, which stays as long as this process lives.
+    Layer(Committed),
+    /// The store lacks objects with these digests.
+    Missing(Vec<Digest>),
+}
 
 /// Dead sessions swept at one start: their locks travel as descriptors, of which a frame carries about 250.
 const MAXIMUM_LEFTOVERS: usize = 200;
@@ -346,6 +355,25 @@ impl Store {
         Ok(committed)
     }
 
+    /// Makes a layer of a tree in its canonical encoding whose objects are there, or says which are not; nothing is published
+    /// then. The caller holds off collection from the first of the objects on.
+    ///
+    /// # Errors
+    /// When it is no tree, its view cannot be made, or `cancel` says so.
+    pub fn adopt_tree(&self, encoded: &[u8], cancel: &CancelToken) -> Result<Adopted, StoreError> {
+        let tree = Tree::decode(encoded).map_err(|error| StoreError::InvalidFileSet(error.to_string()))?;
+        let digest = Digest::of(encoded);
+        if !self.is_usable(&digest)? {
+            let pending = self.shared.client.begin(Request::Publish, encoded, &[])?;
+            if let Published::Missing(missing) = pending.wait_until(cancel)? {
+                return Ok(Adopted::Missing(missing));
+            }
+        }
+        self.shared.session.note(Use::Layer(digest))?;
+        let (files, bytes) = tree.totals();
+        Ok(Adopted::Layer(Committed { digest, content: tree.content(), files, bytes, bytes_new: 0 }))
+    }
+
     /// The view of a layer.
     #[must_use]
     pub fn view_path(&self, layer: &Digest) -> StorePath {
@@ -501,8 +529,9 @@ impl Store {
         Tree::decode(&self.encoded_tree(digest)?).ok()
     }
 
-    /// The encoding of a layer's diff tree, if it is there and sound.
-    fn encoded_tree(&self, digest: &Digest) -> Option<Vec<u8>> {
+    /// The canonical encoding of a layer's diff tree, if it is there and sound.
+    #[must_use]
+    pub fn encoded_tree(&self, digest: &Digest) -> Option<Vec<u8>> {
         let path = self.layout().content().join("trees").join(digest.hex());
         let encoded = fs_err::read(path).ok()?;
         Some(encoded).filter(|encoded| Digest::of(encoded) == *digest)

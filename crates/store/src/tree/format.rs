@@ -123,6 +123,20 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Vec<Entry>, TreeError> {
     Ok(entries)
 }
 
+/// The entries of an encoding, each with its own part of it; whether they make a tree is checked by nobody.
+pub(super) fn parts(bytes: &[u8]) -> Result<Vec<(Entry, &[u8])>, TreeError> {
+    let mut reader = Reader(bytes.strip_prefix(MAGIC).ok_or(TreeError::Format)?);
+    let mut parts = Vec::with_capacity(bytes.len() / 100);
+    while !reader.0.is_empty() {
+        let begin = reader.0;
+        let kind = reader.byte()?;
+        let path = reader.bytes()?.to_vec();
+        let node = reader.node(kind, &path)?;
+        parts.push((Entry { path, node }, &begin[..begin.len() - reader.0.len()]));
+    }
+    Ok(parts)
+}
+
 /// Where the entries of an encoding begin.
 pub(super) fn starts(bytes: &[u8]) -> Result<Vec<usize>, TreeError> {
     let mut reader = Reader(bytes.strip_prefix(MAGIC).ok_or(TreeError::Format)?);

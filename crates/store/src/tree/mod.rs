@@ -176,6 +176,15 @@ impl Tree {
         Self::from_sorted(format::decode(bytes)?)
     }
 
+    /// The entries of an encoding, each with the bytes that encode it. A tree's encoding is [`MAGIC`] and these, in the order
+    /// of their paths, so a tree can be taken apart and put together again; whether they make one, [`Tree::decode`] says.
+    ///
+    /// # Errors
+    /// When the bytes end in the middle of an entry.
+    pub fn parts(bytes: &[u8]) -> Result<Vec<(Entry, &[u8])>, TreeError> {
+        format::parts(bytes)
+    }
+
     /// The outline of a canonical encoding; files are a part of it if all of them together have at most so many bytes.
     ///
     /// # Errors

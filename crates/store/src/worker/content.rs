@@ -170,6 +170,45 @@ pub(super) fn write_stream(mut chunk: Vec<u8>, reader: &mut dyn Read, temporary:
     Ok((hasher.finish(), size))
 }
 
+/// Writes `size` bytes from a reader; false if they are not those of the digest, be it that of a file with holes, which gets
+/// its holes then.
+pub(super) fn write_announced(
+    reader: &mut dyn Read,
+    digest: &Digest,
+    size: u64,
+    temporary: &Path,
+    abandoned: &AtomicBool,
+) -> Result<bool> {
+    let file = disk::create(temporary)?;
+    let (mut whole, mut sparse) = (Hasher::new(), blake3::Hasher::new_derive_key(SPARSE));
+    sparse.update(&size.to_le_bytes());
+    let (mut block, mut offset, mut holes) = (vec![0; CHUNK], 0, Vec::new());
+    while offset < size {
+        check_abandoned(abandoned)?;
+        let length = CHUNK.min(usize::try_from(size - offset).unwrap_or(usize::MAX));
+        if fill(reader, &mut block[..length])? < length {
+            return Ok(false);
+        }
+        whole.update(&block[..length]);
+        if block[..length].iter().any(|byte| *byte != 0) {
+            sparse.update(&offset.to_le_bytes()).update(&block[..length]);
+            file.write_all_at(&block[..length], offset).map_err(JobError::file("writing", temporary))?;
+        } else {
+            holes.push((offset, length));
+        }
+        offset += length as u64;
+    }
+    rustix::fs::ftruncate(&file, size).map_err(JobError::file("writing", temporary))?;
+    if whole.finish() == *digest {
+        block.fill(0);
+        for (offset, length) in holes {
+            file.write_all_at(&block[..length], offset).map_err(JobError::file("writing", temporary))?;
+        }
+        return Ok(true);
+    }
+    Ok(Digest::from_bytes(*sparse.finalize().as_bytes()) == *digest)
+}
+
 /// Reads until the chunk is full or the reader ends.
 pub(super) fn fill(reader: &mut dyn Read, chunk: &mut [u8]) -> Result<usize> {
     let mut filled = 0;
@@ -214,6 +253,31 @@ mod tests {
         let mut bytes = [0; 5];
         sparse.read_exact_at(&mut bytes, 70_000).unwrap();
         assert_eq!(&bytes, b"begin", "what was read is as it was");
+    }
+
+    #[test]
+    fn announced_bytes_are_taken_as_what_they_are_or_not_at_all() {
+        let (directory, never) = (tempfile::tempdir().unwrap(), AtomicBool::new(false));
+        let mut bytes = vec![0; 4 << 20];
+        bytes[70_000] = b'x';
+        let sparse = tempfile::tempfile().unwrap();
+        sparse.set_len(4 << 20).unwrap();
+        sparse.write_all_at(b"x", 70_000).unwrap();
+        for (name, digest, is_sparse) in [("whole", Digest::of(&bytes), false), ("sparse", digest(&sparse).0, true)] {
+            let path = directory.path().join(name);
+            let from = |bytes: &[u8]| {
+                let _ = fs_err::remove_file(&path);
+                write_announced(&mut &bytes[..], &digest, 4 << 20, &path, &never).unwrap()
+            };
+            assert!(!from(&bytes[..4 << 19]));
+            bytes[3 << 20] = 1;
+            assert!(!from(&bytes));
+            bytes[3 << 20] = 0;
+            assert!(from(&bytes));
+            let written = fs_err::File::open(&path).unwrap().into_file();
+            assert_eq!(disk::is_sparse(&rustix::fs::fstat(&written).unwrap()), is_sparse);
+            assert!(matches(&written, &digest, &path).unwrap());
+        }
     }
 
     #[test]

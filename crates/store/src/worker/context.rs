@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use lamina_image::Digest;
 
+use super::content;
 use super::disk::{self, Result};
 use super::objects::{Objects, Stored};
 use super::probe;
@@ -155,6 +156,21 @@ impl WorkerContext {
     pub fn put_reader(&self, reader: &mut dyn Read) -> Result<(Digest, u64)> {
         let (stored, size) = self.objects.put(reader, &self.temporary_path())?;
         Ok((self.noted(stored), size))
+    }
+
+    /// Stores what a reader gives as the object of this digest; false, and nothing is stored, if it is not that. All `size`
+    /// bytes are read.
+    ///
+    /// # Errors
+    /// When it cannot be read or written.
+    pub fn put_announced(&self, reader: &mut dyn Read, digest: &Digest, size: u64) -> Result<bool> {
+        let (temporary, never) = (self.temporary_path(), AtomicBool::new(false));
+        let stored = content::write_announced(reader, digest, size, &temporary, &never)
+            .and_then(|is_right| is_right.then(|| self.objects.adopt(digest, size, &temporary)).transpose());
+        if !matches!(stored, Ok(Some(_))) {
+            let _ = remove_all(&temporary);
+        }
+        Ok(stored?.map(|stored| self.noted(stored)).is_some())
     }
 
     /// Notes an object that was not there before.
