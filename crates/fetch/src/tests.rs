@@ -87,6 +87,30 @@ fn a_download_without_a_digest_is_named_by_what_comes() {
 }
 
 #[test]
+fn a_part_is_appended_also_where_a_server_gives_the_whole_or_breaks_off() {
+    use std::io::{Read, Seek};
+    const PART: &str =
+        "HTTP/1.1 206 Part\r\nContent-Length: 3\r\nContent-Range: bytes 1-3/5\r\nConnection: close\r\n\r\nell";
+    const OTHER: &str =
+        "HTTP/1.1 206 Part\r\nContent-Length: 3\r\nContent-Range: bytes 0-2/5\r\nConnection: close\r\n\r\nhel";
+    let (address, count) = serve(vec![PART, OK, BROKEN, OTHER, PART, MISSING]);
+    let (mut file, came) = (tempfile::tempfile().unwrap(), AtomicUsize::new(0));
+    let progress = |bytes| {
+        came.fetch_add(usize::try_from(bytes).unwrap(), Ordering::SeqCst);
+    };
+    for _ in 0..3 {
+        client().get_part(&address, 1..4, &mut file, &progress).unwrap();
+    }
+    let mut text = String::new();
+    file.rewind().unwrap();
+    file.read_to_string(&mut text).unwrap();
+    assert_eq!((&*text, count.load(Ordering::SeqCst)), ("ellellell", 5));
+    assert!(came.load(Ordering::SeqCst) >= 9);
+    assert!(client().get_part(&address, 1..4, &mut file, &progress).unwrap_err().is_not_found());
+    assert_eq!(file.metadata().unwrap().len(), 9);
+}
+
+#[test]
 fn a_cancelled_client_stops_waiting() {
     let (address, _) = serve(vec![BUSY; 6]);
     let cancel = CancelToken::new();

@@ -173,17 +173,25 @@ impl Registry {
         if reference.digest.is_some() {
             return Err(RegistryError::NoTag(reference.to_string()));
         }
-        // Mirrors are for reading.
+        Ok(Self::named(reference, client)?.that_takes(repositories))
+    }
+
+    /// The registry that is named, and no mirror of it, with the host's login.
+    pub(crate) fn named(reference: &Reference, client: &Client) -> Result<Self, RegistryError> {
         let source = Settings::of_host()?.sources(reference)?.into_iter().rfind(|source| source.is_named);
         let source = source.ok_or_else(|| RegistryError::Blocked { image: reference.to_string() })?;
-        let registry = Self::at(&source, None, client)?;
-        let own = &registry.reference.repository;
-        let neighbours = repositories.filter_map(|other| registry.neighbour(other));
+        Self::at(&source, None, client)
+    }
+
+    /// The same for writing, with what these repositories have.
+    pub(crate) fn that_takes<'a>(self, repositories: impl Iterator<Item = &'a str>) -> Self {
+        let own = &self.reference.repository;
+        let neighbours = repositories.filter_map(|other| self.neighbour(other));
         let mut scopes: Vec<_> = neighbours.map(|other| format!("repository:{other}:pull")).collect();
         scopes.sort();
         scopes.dedup();
         scopes.insert(0, format!("repository:{own}:pull,push"));
-        Ok(Self { scopes, ..registry })
+        Self { scopes, ..self }
     }
 
     /// Another repository of this registry, without its host.

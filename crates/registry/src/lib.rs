@@ -13,6 +13,8 @@ mod out;
 mod pax;
 mod pull;
 mod reference;
+mod repository;
+mod sending;
 mod settings;
 mod tree;
 mod unpack;
@@ -25,6 +27,7 @@ pub use manifest::{Descriptor, Platform};
 pub use out::{Format, How, NOT_PORTABLE, OutLayer, Outgoing, Pushed, Times, original_form};
 pub use pull::{unpack, unpack_archive};
 pub use reference::{DEFAULT_REGISTRY, Reference, ReferenceError};
+pub use repository::Repository;
 pub use unpack::{Compression, MALFORMED};
 
 /// Registers what the store worker does for images of registries.

@@ -14,7 +14,7 @@ use crate::RegistryError;
 use crate::manifest::own_platform;
 use crate::unpack::Compression;
 
-pub(super) const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
+pub(super) use crate::sending::MANIFEST_TYPE;
 const CONFIGURATION_TYPE: &str = "application/vnd.oci.image.config.v1+json";
 
 /// Bytes with a name of their own.

@@ -1,16 +1,15 @@
 //! Images on their way into a registry, as the OCI distribution specification has it: first what the manifest names, as far as the
 //! registry lacks it, and the manifest last, so that nobody sees half an image.
 
-use std::fs::File;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use lamina_fetch::{FetchError, Message, Response, Standing};
+use lamina_fetch::FetchError;
 use lamina_store::ArchiveRecord;
-use url::Url;
 
-use super::document::{MANIFEST_TYPE, configuration, manifest};
+use super::document::{configuration, manifest};
 use super::{OutLayer, Outgoing};
+use crate::sending::Sending;
 use crate::{Registry, RegistryError};
 
 /// Layers that are sent at the same time.
@@ -44,18 +43,18 @@ impl Outgoing<'_> {
 
     fn push_all(&self, registry: &Registry) -> Result<Pushed, RegistryError> {
         registry.log_in()?;
-        let push = Push { image: self, registry };
+        let push = Push { image: self, registry, sending: Sending { registry } };
         let sent = push.layers()?;
         let archives: Vec<ArchiveRecord> = sent.iter().map(|sent| sent.archive.clone()).collect();
         let configuration = configuration(self, &archives);
         let manifest = manifest(self, &configuration, &archives)?;
-        if !push.has(&configuration.sha256)? {
+        if !push.sending.has(&configuration.sha256)? {
             let mut file = tempfile::tempfile()?;
             std::io::Write::write_all(&mut file, &configuration.bytes)?;
-            push.send(&configuration.sha256, configuration.bytes.len() as u64, &file, None)?;
+            push.sending.send(&configuration.sha256, configuration.bytes.len() as u64, &file, None)?;
         }
         self.cancel.check().map_err(FetchError::from)?;
-        push.publish(&manifest.bytes, &manifest.sha256)?;
+        push.sending.publish(&registry.tag(), &manifest.bytes, &manifest.sha256)?;
         let new = || sent.iter().filter(|sent| sent.is_new);
         Ok(Pushed {
             digest: manifest.sha256,
@@ -74,6 +73,7 @@ struct Sent {
 struct Push<'a> {
     image: &'a Outgoing<'a>,
     registry: &'a Registry,
+    sending: Sending<'a>,
 }
 
 impl Push<'_> {
@@ -115,7 +115,7 @@ impl Push<'_> {
         let archives = self.image.archives();
         let mut started = None;
         if let Some(known) = archives.known(layer)? {
-            if self.has(&known.sha256)? {
+            if self.sending.has(&known.sha256)? {
                 return self.noted(known, false);
             }
             match self.mount(&known)? {
@@ -127,10 +127,10 @@ impl Push<'_> {
         let (archive, file) = archives.get(layer)?;
         // What was begun is for the bytes of which it was asked.
         let begun = started.filter(|(sha256, _)| *sha256 == archive.sha256).map(|(_, url)| url);
-        if begun.is_none() && self.has(&archive.sha256)? {
+        if begun.is_none() && self.sending.has(&archive.sha256)? {
             return self.noted(archive, false);
         }
-        self.send(&archive.sha256, archive.size, &file, begun)?;
+        self.sending.send(&archive.sha256, archive.size, &file, begun)?;
         self.noted(archive, true)
     }
 
@@ -144,17 +144,6 @@ impl Push<'_> {
         Ok(Sent { archive, is_new })
     }
 
-    fn has(&self, sha256: &str) -> Result<bool, RegistryError> {
-        let url = self.registry.url("blobs", &format!("sha256:{sha256}"));
-        let response = self.ask("HEAD", &url, &[], &[])?;
-        match response.status {
-            // Some answer a question for what they keep elsewhere with where that is.
-            200..=208 | 301..=308 => Ok(true),
-            404 => Ok(false),
-            _ => Err(self.registry.does_not_take(&response)),
-        }
-    }
-
     /// Asks the registry to take an archive from another of its repositories.
     fn mount(&self, archive: &ArchiveRecord) -> Result<Mounted, RegistryError> {
         let Some(from) = archive.repositories.iter().find_map(|other| self.registry.neighbour(other)) else {
@@ -162,130 +151,13 @@ impl Push<'_> {
         };
         let mut url = self.registry.uploads()?;
         url.query_pairs_mut().append_pair("mount", &format!("sha256:{}", archive.sha256)).append_pair("from", from);
-        let response = self.ask("POST", url.as_str(), &[], &[])?;
+        let response = self.sending.ask("POST", url.as_str(), &[], &[])?;
         match response.status {
             201 => Ok(Mounted::Done),
-            202 => Ok(Mounted::Started(self.next(&response, url.as_str())?)),
+            202 => Ok(Mounted::Started(self.sending.next(&response, url.as_str())?)),
             // It may not let the login see that one, or know nothing of this.
             _ => Ok(Mounted::No),
         }
-    }
-
-    /// Sends bytes, from where the registry says that it has them to.
-    fn send(&self, sha256: &str, size: u64, file: &File, begun: Option<String>) -> Result<(), RegistryError> {
-        let client = self.registry.client();
-        let mut refused = None;
-        let mut upload = begun;
-        let mut is_first = true;
-        let mut stand = || {
-            let standing = match upload.take() {
-                Some(url) if is_first => Ok((url, 0)),
-                Some(url) => self.resume(&url),
-                None => self.begin(),
-            };
-            is_first = false;
-            match standing {
-                Ok((url, offset)) => {
-                    upload = Some(url.clone());
-                    Ok(Standing { headers: self.registry.headers_for(&url), url, offset })
-                }
-                Err(RegistryError::Fetch(error)) => Err(error),
-                Err(error) => {
-                    refused = Some(error);
-                    Err(FetchError::Io(std::io::Error::other("the registry refuses")))
-                }
-            }
-        };
-        let sent = client.with_headers(Vec::new()).send_file(file, size, &mut stand);
-        if let Some(error) = refused {
-            return Err(error);
-        }
-        let response = sent?;
-        if !(200..300).contains(&response.status) {
-            return Err(self.registry.does_not_take(&response));
-        }
-        let here = upload.unwrap_or_default();
-        let mut end = Url::parse(&self.next(&response, &here)?).map_err(|error| self.misled(&error.to_string()))?;
-        end.query_pairs_mut().append_pair("digest", &format!("sha256:{sha256}"));
-        let response =
-            self.ask("PUT", end.as_str(), &[("content-type", "application/octet-stream".to_owned())], &[])?;
-        // Where the answer to a first end was lost, the second one finds no upload any more.
-        if (200..300).contains(&response.status) || self.has(sha256)? {
-            return Ok(());
-        }
-        Err(self.registry.does_not_take(&response))
-    }
-
-    fn begin(&self) -> Result<(String, u64), RegistryError> {
-        let url = self.registry.uploads()?;
-        let response = self.ask("POST", url.as_str(), &[], &[])?;
-        if response.status != 202 {
-            return Err(self.registry.does_not_take(&response));
-        }
-        Ok((self.next(&response, url.as_str())?, 0))
-    }
-
-    /// Where an upload is that broke; one that the registry has forgotten is begun anew.
-    fn resume(&self, url: &str) -> Result<(String, u64), RegistryError> {
-        let response = self.ask("GET", url, &[], &[])?;
-        let end = response.range.as_deref().and_then(|range| range.trim_start_matches("bytes=").split_once('-'));
-        match (response.status, end.and_then(|(_, end)| end.parse::<u64>().ok())) {
-            // `0-0` is what an upload of nothing says as well, and one byte is soon sent again.
-            (200..300, Some(end)) if end > 0 => Ok((self.next(&response, url)?, end + 1)),
-            _ => self.begin(),
-        }
-    }
-
-    /// Makes the manifest known: from here on the image is there.
-    fn publish(&self, bytes: &[u8], sha256: &str) -> Result<(), RegistryError> {
-        let url = self.registry.url("manifests", &self.registry.tag());
-        let headers = [("content-type", MANIFEST_TYPE.to_owned())];
-        let response = self.ask("PUT", &url, &headers, bytes)?;
-        if !(200..300).contains(&response.status) {
-            return Err(self.registry.does_not_take(&response));
-        }
-        match response.digest.as_deref().and_then(|digest| digest.strip_prefix("sha256:")) {
-            Some(found) if found != sha256 => {
-                Err(RegistryError::Digest { expected: sha256.to_owned(), found: found.to_owned() })
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Sends something, with a new login where the present one has come to its end.
-    fn ask(
-        &self,
-        method: &str,
-        url: &str,
-        headers: &[(&'static str, String)],
-        body: &[u8],
-    ) -> Result<Response, RegistryError> {
-        let send = || {
-            let headers = [headers, &self.registry.headers_for(url)].concat();
-            self.registry.client().with_headers(Vec::new()).send(&Message { method, url, headers: &headers, body })
-        };
-        let response = send()?;
-        if response.status != 401 {
-            return Ok(response);
-        }
-        self.registry.log_in()?;
-        Ok(send()?)
-    }
-
-    /// Where an upload goes on.
-    fn next(&self, response: &Response, here: &str) -> Result<String, RegistryError> {
-        let location = response.location.as_deref().unwrap_or(here);
-        let next = Url::parse(here).and_then(|here| here.join(location));
-        let next = next.map_err(|error| self.misled(&format!("`{location}`: {error}")))?;
-        let is_open = next.scheme() == "http" && here.starts_with("http:");
-        if next.scheme() != "https" && !is_open {
-            return Err(self.misled(&format!("`{}://` is no encrypted address", next.scheme())));
-        }
-        Ok(next.into())
-    }
-
-    fn misled(&self, reason: &str) -> RegistryError {
-        RegistryError::NotTaken { image: self.registry.name(), reason: format!("it leads an upload astray: {reason}") }
     }
 }
 
@@ -295,40 +167,4 @@ enum Mounted {
     /// The registry has it not, but has begun to take it: here.
     Started(String),
     No,
-}
-
-impl Registry {
-    /// Headers for an address that the registry gave: its login, if that is the registry's own.
-    fn headers_for(&self, url: &str) -> Vec<(&'static str, String)> {
-        let origin = |url: &str| Url::parse(url).map(|url| url.origin()).ok();
-        if origin(url) == origin(&self.url("", "")) { self.authorization().into_iter().collect() } else { Vec::new() }
-    }
-
-    /// Where uploads begin.
-    fn uploads(&self) -> Result<Url, RegistryError> {
-        Url::parse(&self.url("blobs", "uploads/")).map_err(|error| RegistryError::Malformed(error.to_string()))
-    }
-
-    /// What the registry says to something that it does not take.
-    fn does_not_take(&self, response: &Response) -> RegistryError {
-        #[derive(serde::Deserialize)]
-        struct Answer {
-            errors: Vec<Reason>,
-        }
-        #[derive(serde::Deserialize)]
-        struct Reason {
-            #[serde(default)]
-            code: String,
-            #[serde(default)]
-            message: String,
-        }
-        let answer = serde_json::from_slice::<Answer>(&response.bytes).ok();
-        let said = answer.and_then(|answer| answer.errors.into_iter().next());
-        let said = said.map(|reason| format!(", {}: {}", reason.code, reason.message)).unwrap_or_default();
-        let reason = format!("status {}{said}", response.status);
-        if matches!(response.status, 401 | 403) {
-            return self.denied(&reason);
-        }
-        RegistryError::NotTaken { image: self.name(), reason }
-    }
 }

@@ -1,0 +1,86 @@
+//! Parts of files.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::ops::Range;
+
+use crate::exchange::{Exchange, Failure, Header, Received};
+use crate::{Client, FetchError, Progress};
+
+const BUFFER_LENGTH: usize = 256 << 10;
+/// The status of an answer with a part of a file.
+const PARTIAL_CONTENT: u16 = 206;
+
+impl Client {
+    /// Appends a part of what is at an address to a file: these bytes of it. A server that knows no parts gives the whole, of which
+    /// the rest is left aside. `progress` hears of bytes that came.
+    ///
+    /// # Errors
+    /// When the server refuses or has not that much, the network fails for good, or the file cannot be written.
+    pub fn get_part(
+        &self,
+        url: &str,
+        part: Range<u64>,
+        into: &mut File,
+        progress: Progress<'_>,
+    ) -> Result<(), FetchError> {
+        if part.is_empty() {
+            return Ok(());
+        }
+        let begin = into.seek(SeekFrom::End(0))?;
+        self.exchange(url, &mut IntoPart { part, into, begin, progress })
+    }
+}
+
+struct IntoPart<'a> {
+    part: Range<u64>,
+    into: &'a mut File,
+    /// Where the part begins in the file.
+    begin: u64,
+    progress: Progress<'a>,
+}
+
+impl Exchange for IntoPart<'_> {
+    type Output = ();
+
+    fn headers(&self) -> Vec<Header> {
+        let range = format!("bytes={}-{}", self.part.start, self.part.end - 1);
+        // As it is: of what is compressed on the way, nobody knows where it was cut.
+        vec![("accept-encoding", "identity".to_owned()), ("range", range)]
+    }
+
+    fn receive(&mut self, answer: Received<'_>) -> Result<(), Failure> {
+        let stored = |error: std::io::Error| Failure::Final(FetchError::Io(error));
+        self.into.set_len(self.begin).and_then(|()| self.into.seek(SeekFrom::Start(self.begin))).map_err(stored)?;
+        let mut body = answer.body;
+        if answer.status == PARTIAL_CONTENT {
+            let range = answer.headers.get("content-range").and_then(|value| value.to_str().ok()).unwrap_or_default();
+            if !range.starts_with(&format!("bytes {}-", self.part.start)) {
+                return Err(Failure::passing(format!("it sent the range `{range}`")));
+            }
+        } else {
+            let progress = self.progress;
+            let mut before = (&mut body).take(self.part.start);
+            copy(&mut before, &mut std::io::sink(), progress)?;
+        }
+        let length = self.part.end - self.part.start;
+        let copied = copy(&mut body.take(length), &mut self.into, self.progress)?;
+        if copied < length {
+            return Err(Failure::passing(std::io::Error::from(std::io::ErrorKind::UnexpectedEof)));
+        }
+        Ok(())
+    }
+}
+
+fn copy(from: &mut dyn Read, to: &mut dyn Write, progress: Progress<'_>) -> Result<u64, Failure> {
+    let (mut buffer, mut copied) = (vec![0; BUFFER_LENGTH], 0);
+    loop {
+        let count = from.read(&mut buffer).map_err(Failure::passing)?;
+        if count == 0 {
+            return Ok(copied);
+        }
+        to.write_all(&buffer[..count]).map_err(|error| Failure::Final(FetchError::Io(error)))?;
+        copied += count as u64;
+        progress(count as u64);
+    }
+}
