@@ -26,6 +26,12 @@ class Proxy:
         self.scopes: list[list[str]] = []
         #: Bodies that were passed on, by method.
         self.sent: dict[str, list[int]] = {}
+        #: Bytes of bodies that were given to who asked with GET.
+        self.given = 0
+        #: What requests with a body wait for, if they do.
+        self.gate: threading.Event | None = None
+        #: That one has come to the gate.
+        self.has_come = threading.Event()
 
 
 @contextmanager
@@ -74,6 +80,9 @@ def proxying(behind: str) -> Iterator[Proxy]:
                 self.pass_whole(self.rfile.read(length))
 
         def pass_whole(self, body: bytes) -> None:
+            if body and proxy.gate is not None:
+                proxy.has_come.set()
+                proxy.gate.wait()
             proxy.sent.setdefault(self.command, []).append(len(body))
             answer, data = self.pass_on(body, len(body))
             self.send_response(answer.status)
@@ -83,6 +92,7 @@ def proxying(behind: str) -> Iterator[Proxy]:
             self.send_header("Content-Length", answer.getheader("Content-Length") or str(len(data)))
             self.end_headers()
             if self.command != "HEAD":
+                proxy.given += len(data) if self.command == "GET" else 0
                 self.wfile.write(data)
 
         def pass_on(self, body: bytes, length: int) -> tuple[http.client.HTTPResponse, bytes]:

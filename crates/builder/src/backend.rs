@@ -5,6 +5,7 @@ use std::fmt::Debug;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
+use lamina_cache::{Caches, Offer, Waiting};
 use lamina_devices::DevicesError;
 use lamina_events::{CancelToken, Event, Sink};
 use lamina_fetch::FetchError;
@@ -42,6 +43,12 @@ pub(crate) trait Backend: LocalFiles + Debug {
         memory: u64,
         log: &mut StepLog,
     ) -> Result<Product, StepError>;
+    /// The record of layers that a shared cache has, which are in the store then.
+    fn fetch(&self, key: &LayerKey, task: &Task<'_>) -> Result<Option<LayerRecord>, BuildError>;
+    /// Leaves layers to be brought to shared caches that are not known to have them.
+    fn offer(&self, key: &LayerKey, offer: Offer) -> Result<(), BuildError>;
+    /// Says what is to be said of shared caches, at the end of a build.
+    fn settle(&self, sink: &Sink) -> Result<(), BuildError>;
     /// Records the layers of a step.
     fn record(&self, record: &LayerRecord) -> Result<(), BuildError>;
     /// Records an image.
@@ -158,6 +165,26 @@ impl Backend for StoreBackend<'_> {
         self.publish(task, made)
     }
 
+    fn fetch(&self, key: &LayerKey, task: &Task<'_>) -> Result<Option<LayerRecord>, BuildError> {
+        let progress = |done, total| {
+            task.sink.emit(Event::StepProgress { step: task.number, what: "fetching".to_owned(), done, total });
+        };
+        let waiting = Waiting { cancel: task.cancel, sink: task.sink, progress: &progress };
+        let fetched = caches()?.fetch(self.workshop.store, key, waiting).map_err(|_| BuildError::Cancelled)?;
+        fetched.iter().try_for_each(|record| self.record(record))?;
+        Ok(fetched)
+    }
+
+    fn offer(&self, key: &LayerKey, offer: Offer) -> Result<(), BuildError> {
+        caches()?.offer(self.workshop.store, key, offer);
+        Ok(())
+    }
+
+    fn settle(&self, sink: &Sink) -> Result<(), BuildError> {
+        caches()?.settle(self.workshop.store, sink);
+        Ok(())
+    }
+
     fn record(&self, record: &LayerRecord) -> Result<(), BuildError> {
         Ok(self.workshop.store.record_layer(record)?)
     }
@@ -203,6 +230,11 @@ impl Backend for StoreBackend<'_> {
     fn logs(&self) -> PathBuf {
         self.workshop.store.layout().logs()
     }
+}
+
+/// The shared caches that `MODAL_CACHE` names.
+pub(crate) fn caches() -> Result<&'static Caches, BuildError> {
+    Caches::of_process().map_err(BuildError::invalid)
 }
 
 impl<'a> StoreBackend<'a> {

@@ -51,6 +51,13 @@ pub(crate) struct Planned {
     pub(crate) found: Found,
 }
 
+impl Planned {
+    /// Whether the step had secrets, a volume or files of a local directory, so that what it makes may hold something of them.
+    pub(crate) fn is_private(&self, node: &Node) -> bool {
+        !node.secrets.is_empty() || ["files", "volumes"].iter().any(|part| self.material.part(part).is_some())
+    }
+}
+
 /// Whether the layers of a step are there.
 pub(crate) enum Found {
     Hit(Box<(LayerRecord, Facts)>),

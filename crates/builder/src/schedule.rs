@@ -6,13 +6,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
+use lamina_cache::Offer;
 use lamina_events::{CancelToken, Event, Miss, Sink, Stop};
 use lamina_ground::{Hint, Stack, causes, seconds_since_1970};
 use lamina_image::{Definition, Digest, Facts, Graph, KeyMaterial, LayerKey, Node, RecordedFacts};
 use lamina_store::{Committed, ImageRecord, LayerPart, LayerRecord, StoreError};
 use lamina_workshop::Workshop;
 
-use crate::backend::{Backend, Product, StoreBackend, Task};
+use crate::backend::{self, Backend, Product, StoreBackend, Task};
 use crate::error::Mistake;
 use crate::log::StepLog;
 use crate::plan::{self, Found, Outlook, Planned, PlannedStep};
@@ -65,6 +66,8 @@ impl<'a> Builder<'a> {
         options: BuildOptions,
         sink: &'a Sink,
     ) -> Result<Self, BuildError> {
+        // What is wrong with them is said in any case.
+        backend::caches()?;
         Self::on(Box::new(StoreBackend::new(workshop)), definition, options, sink, workshop.cancel)
     }
 
@@ -175,6 +178,7 @@ impl<'a> Builder<'a> {
                 running.into_iter().map(|(target, handle)| (target, join(handle))).collect()
             }),
         };
+        self.backend.settle(self.sink)?;
         let images = first_failure(outcomes)?;
         let image = |(target, place): (&&str, &usize)| Some(((*target).to_owned(), images.get(place)?.clone()));
         Ok(targets.iter().zip(&places).filter_map(image).collect())
@@ -287,6 +291,7 @@ impl<'a> Builder<'a> {
             Declared::Existing(image) => state = State::of_image(&self.backend.image(image)?)?,
             Declared::Layers(kind) => {
                 let planned = plan::plan(kind, node, &inputs, self.is_forced(node), &*self.backend)?;
+                state.private |= kind.local().files.is_some() || planned.is_private(node);
                 self.add_layers(&mut state, node, &inputs, planned, share)?;
             }
         }
@@ -309,20 +314,23 @@ impl<'a> Builder<'a> {
         let number = NEXT_STEP.fetch_add(1, Ordering::Relaxed);
         self.sink.emit(Event::StepQueued { step: number, title: node.title.clone() });
         let pristine = planned.pristine;
-        let (record, facts) = match planned.found {
+        let (record, facts, is_new) = match planned.found {
             Found::Hit(hit) => {
-                self.sink.emit(Event::StepCached { step: number, bytes: hit.0.bytes });
-                *hit
+                let (record, facts) = *hit;
+                self.sink.emit(Event::StepCached { step: number, bytes: record.bytes });
+                (record, facts, false)
             }
             Found::Miss(miss) => {
                 let task = Task { node, inputs, number, sink: self.sink, cancel: self.cancel };
                 let missing = Missing { recipe: planned.recipe, material: planned.material, miss };
-                let (record, facts, is_new) =
-                    self.make_alone(&task, missing, share).inspect_err(|error| self.report(number, error))?;
-                state.cached &= !is_new;
-                (record, facts)
+                self.make_alone(&task, missing, share).inspect_err(|error| self.report(number, error))?
             }
         };
+        state.cached &= !is_new;
+        if !self.options.ignore_cache {
+            let replaces = is_new && self.is_forced(node);
+            self.backend.offer(&record.key, Offer { is_private: state.private, replaces })?;
+        }
         state.add(node, &record, facts, pristine);
         Ok(())
     }
@@ -339,6 +347,13 @@ impl<'a> Builder<'a> {
         let waiting = || self.sink.emit(Event::StepWaiting { step: task.number });
         let _lock = self.backend.lock(&key, self.cancel, &waiting)?;
         if let Some((record, facts)) = plan::find(&key, self.is_forced(task.node), &*self.backend)? {
+            self.sink.emit(Event::StepCached { step: task.number, bytes: record.bytes });
+            return Ok((record, facts, false));
+        }
+        if !self.is_forced(task.node)
+            && let Some(record) = self.backend.fetch(&key, task)?
+            && let Some(facts) = record.facts.read()
+        {
             self.sink.emit(Event::StepCached { step: task.number, bytes: record.bytes });
             return Ok((record, facts, false));
         }

@@ -30,6 +30,7 @@ pub struct BuiltImage {
 
 /// The state after a step: what the next one builds on.
 #[derive(Debug, Clone, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a property of its own")]
 pub(crate) struct State {
     /// The layers.
     pub(crate) layers: Stack<Digest>,
@@ -52,6 +53,8 @@ pub(crate) struct State {
     /// Whether everything in it came signed from Debian's archive: no step has run the user's commands or packages of
     /// anybody else. Only then are files that a step leaves in a shared cache what the archive sent.
     pub(crate) pristine: bool,
+    /// Whether it may hold local files, or what secrets or volumes led to: such layers are not for others.
+    pub(crate) private: bool,
     /// Bytes of all layers.
     pub(crate) bytes: u64,
     /// Whether every layer came from the store.
@@ -98,6 +101,8 @@ impl State {
             facts: Arc::new(facts),
             bytes: record.bytes,
             cached: true,
+            // Nor what steps it consists of.
+            private: true,
             title: record.title.clone(),
             ..Self::default()
         })
@@ -108,7 +113,8 @@ impl State {
         let state = inputs.first().map_or_else(Self::default, |parent| Self::clone(parent));
         // Nothing at all is complete.
         let cached = inputs.iter().all(|input| input.cached);
-        Self { cached, ..state }
+        let private = inputs.iter().any(|input| input.private);
+        Self { private, cached, ..state }
     }
 
     /// Adds the layers of a step, and what it says about the image.

@@ -11,6 +11,7 @@ use lamina_ground::EnvVars;
 use crate::output::Progress;
 
 mod app;
+mod cache;
 mod collections;
 mod container;
 mod deferred;
@@ -23,6 +24,7 @@ mod secret;
 mod volume;
 
 pub(crate) use app::{App, Autostart, NamedApp};
+pub(crate) use cache::Cache;
 pub(crate) use collections::{Dict, ListOptions, Named, Queue};
 pub(crate) use container::Container;
 pub(crate) use deferred::Deferred;
@@ -99,6 +101,9 @@ pub(crate) enum Command {
     /// Keep values in their order, for programs and containers that share them
     #[command(subcommand, arg_required_else_help = true)]
     Queue(Deferred<Queue>),
+    /// Bring layers to caches that machines share, which `MODAL_CACHE` names
+    #[command(subcommand, arg_required_else_help = true)]
+    Cache(Deferred<Cache>),
     /// List and choose the profiles of `~/.modal.toml`
     #[command(subcommand, arg_required_else_help = true)]
     Profile(Deferred<Profile>),

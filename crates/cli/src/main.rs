@@ -94,6 +94,7 @@ fn execute(command: &Command) -> Result<u8, Failure> {
         Command::Volume(volume) => commands::volume::volume(volume),
         Command::Dict(dict) => commands::collections::dict(dict),
         Command::Queue(queue) => commands::collections::queue(queue),
+        Command::Cache(cache) => commands::cache::cache(cache),
         Command::Doctor(doctor) => commands::doctor::doctor(doctor),
         Command::Store(store) => commands::store::store(store),
         Command::Profile(profile) => commands::profile::profile(profile),

@@ -228,7 +228,7 @@ pub fn helpers_entry() -> ! {
 /// The store worker, with the jobs of all crates.
 fn serve_store(socket: UnixStream) {
     let jobs = lamina_devices::jobs(lamina_volumes::jobs(JobTable::new()));
-    let jobs = lamina_registry::jobs(lamina_bases::jobs(jobs));
+    let jobs = lamina_cache::jobs(lamina_registry::jobs(lamina_bases::jobs(jobs)));
     let jobs = lamina_builder::jobs(lamina_conda::jobs(lamina_wheels::jobs(jobs)));
     worker_main(socket, Path::new(CONTENT), jobs, let_go_of_output);
 }

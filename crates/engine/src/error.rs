@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::path::PathBuf;
 
+use lamina_cache::CacheError;
 use lamina_devices::DevicesError;
 use lamina_ground::{Hint, Refusal, Subject};
 use lamina_registry::RegistryError;
@@ -116,6 +117,9 @@ pub enum EngineError {
     /// An image cannot leave the store.
     #[error(transparent)]
     Registry(#[from] RegistryError),
+    /// What was noted for shared caches cannot be uploaded.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
     /// A file cannot be read or written; the message names it.
     #[error(transparent)]
     Io(#[from] std::io::Error),
@@ -130,6 +134,7 @@ impl Hint for EngineError {
             Self::Devices(error) => error.hint(),
             Self::Volume(error) => error.hint(),
             Self::Registry(error) => error.hint(),
+            Self::Cache(error) => error.hint(),
             Self::NoSuchName(_) => Some("`modal image names list` shows what there is; an id begins with `im-`".into()),
             Self::Io(error) => Refusal::of(Subject::Store, error)?.hint().map(Cow::Borrowed),
             _ => None,

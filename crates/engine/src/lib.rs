@@ -33,6 +33,7 @@ pub use deployed::{
 pub use engine::{Engine, Options, Removal, helpers_entry};
 pub use error::EngineError;
 pub use images::{ImageLayer, ImageLog};
+pub use lamina_cache::Uploaded;
 pub use lamina_functions::Terminal;
 pub use lamina_image::{Digest, GpuRequest, RuntimeConfig, redact};
 pub use lamina_registry::{Compression, Format, How, Pushed, Reference, ReferenceError, Times};

@@ -3,6 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
+use lamina_cache::Uploaded;
 use lamina_events::Sink;
 use lamina_fetch::Client;
 use lamina_ground::{DEFAULT_PATH, EnvVars};
@@ -115,6 +116,15 @@ impl Engine {
         let sources = originals.flat_map(|original| original.repositories.iter().map(String::as_str));
         let registry = Registry::for_push(to, &Client::new(self.cancel.clone()), sources)?;
         Ok(outgoing.push(&registry)?)
+    }
+
+    /// Brings layers to shared caches that builds have noted for it, after whoever is at it; `waiting` is called if it has to wait.
+    ///
+    /// # Errors
+    /// When cancelled, or the store cannot be read. What goes wrong with a cache is a part of the answer.
+    pub fn upload(&self, waiting: impl FnOnce()) -> Result<Uploaded, EngineError> {
+        let store = self.store.on_behalf_of(&self.cancel, &Sink::none());
+        Ok(lamina_cache::upload(&store, &self.cancel, waiting)?)
     }
 
     /// An image, whose layers stay as long as this process lives.

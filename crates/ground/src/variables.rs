@@ -54,6 +54,11 @@ variables! {
         MODAL_FORCE_BUILD,
         /// `1`: every step is run again, and what was kept before is left as it is.
         MODAL_IGNORE_CACHE,
+        /// Caches that machines share, with commas between: `oci://registry.example/team/cache` or the absolute path of a
+        /// directory, each with `:ro` behind it if it is only to be read. See `docs/cache.md`. Default: none.
+        MODAL_CACHE,
+        /// `1`: layers of local files, and of steps with secrets, are brought to these caches as well.
+        MODAL_CACHE_LOCAL,
         /// The version of Modal's image builder, whose release of Debian `debian_slim` takes: up to `2025.06` bookworm,
         /// `2026.10` and `PREVIEW` trixie. Default: the release that has the wanted Python itself.
         MODAL_IMAGE_BUILDER_VERSION,

@@ -27,6 +27,10 @@ struct Memory {
     at_once: Mutex<(usize, usize)>,
     attached: Mutex<Vec<Stack<Digest>>>,
     is_damaged: AtomicBool,
+    /// What a shared cache has.
+    elsewhere: Mutex<HashMap<LayerKey, LayerRecord>>,
+    /// What was offered to it: titles, and how.
+    offered: Mutex<Vec<(String, Offer)>>,
 }
 
 impl LocalFiles for &Memory {
@@ -92,6 +96,21 @@ impl Backend for &Memory {
         let outcome = Memory::run(&command, task);
         self.at_once.lock().unwrap().0 -= 1;
         outcome
+    }
+
+    fn fetch(&self, key: &LayerKey, _task: &Task<'_>) -> Result<Option<LayerRecord>, BuildError> {
+        let fetched = self.elsewhere.lock().unwrap().get(key).cloned();
+        fetched.iter().try_for_each(|record| self.record(record))?;
+        Ok(fetched)
+    }
+
+    fn offer(&self, key: &LayerKey, offer: Offer) -> Result<(), BuildError> {
+        self.offered.lock().unwrap().push((self.records.lock().unwrap()[key].title.clone(), offer));
+        Ok(())
+    }
+
+    fn settle(&self, _sink: &Sink) -> Result<(), BuildError> {
+        Ok(())
     }
 
     fn record(&self, record: &LayerRecord) -> Result<(), BuildError> {
@@ -470,4 +489,58 @@ fn nothing_is_made_where_a_step_to_be_executed_lacks_its_gpu() {
     build(&memory, &nodes, &["3"]).outcome.unwrap();
     assert_eq!(memory.executed(), ["x"]);
     assert!(refused(&["3"], BuildOptions { force_build: true, ..usual }).starts_with("`gpu H100 two`: "));
+}
+
+#[test]
+fn what_a_shared_cache_has_is_not_made() {
+    let (first, second) = (Memory::default(), Memory::default());
+    build(&first, &CHAIN, &["2"]).outcome.unwrap();
+    *second.elsewhere.lock().unwrap() = first.records.lock().unwrap().clone();
+    let built = build(&second, &CHAIN, &["2"]);
+    assert_eq!(second.executed(), [""; 0]);
+    assert!(built.steps().values().all(|events| *events == ["queued", "cached"]), "{:?}", built.steps());
+    assert!(matches!(built.events.last(), Some(Event::ImageBuilt { cached: true, .. })));
+    assert_eq!(second.records.lock().unwrap().len(), 3);
+    let forced = BuildOptions { force_build: true, ..BuildOptions::default() };
+    build_with(&second, &CHAIN, &["2"], forced).outcome.unwrap();
+    assert_eq!(second.executed(), ["base", "first", "second"], "who forces a build asks nobody");
+}
+
+#[test]
+fn layers_are_offered_and_those_of_forced_steps_replace_others() {
+    let memory = Memory::default();
+    let offered = |options| {
+        build_with(&memory, &CHAIN, &["2"], options).outcome.unwrap();
+        let offered = std::mem::take(&mut *memory.offered.lock().unwrap());
+        offered.into_iter().map(|(title, offer)| (title, offer.is_private, offer.replaces)).collect::<Vec<_>>()
+    };
+    let all = |replaces| ["base", "first", "second"].map(|title| (title.to_owned(), false, replaces));
+    assert_eq!(offered(BuildOptions::default()), all(false));
+    // Found here, which says nothing about there.
+    assert_eq!(offered(BuildOptions::default()), all(false));
+    assert_eq!(offered(BuildOptions { force_build: true, ..BuildOptions::default() }), all(true));
+    assert_eq!(offered(BuildOptions { ignore_cache: true, ..BuildOptions::default() }), []);
+}
+
+#[test]
+fn what_local_files_and_secrets_led_to_is_private_with_all_that_is_built_on_it() {
+    let offered = |first: Value| {
+        let memory = Memory::default();
+        let mut nodes = serde_json::to_value(definition(&CHAIN)).unwrap();
+        for (name, value) in first.as_object().unwrap() {
+            nodes[1][name] = value.clone();
+        }
+        let definition = serde_json::from_value(nodes).unwrap();
+        let (sink, cancel) = (Sink::none(), CancelToken::new());
+        let options = BuildOptions::default();
+        Builder::on(Box::new(&memory), &definition, options, &sink, &cancel).unwrap().build(&["2"]).unwrap();
+        memory.offered.into_inner().unwrap().into_iter().map(|(_, offer)| offer.is_private).collect::<Vec<_>>()
+    };
+    assert_eq!(offered(json!({})), [false, false, false]);
+    assert_eq!(offered(json!({ "secrets": [{ "name": "s", "values": { "T": "x" } }] })), [false, true, true]);
+    let files = json!({ "entries": [{ "source": "/a", "target": "/b", "kind": "file" }] });
+    assert_eq!(offered(json!({ "step": { "kind": "copy_files", "files": files } })), [false, true, true]);
+    let volumes = json!([{ "path": "/v", "volume": { "name": "v" } }]);
+    let commands = json!({ "kind": "run_commands", "commands": ["first"], "volumes": volumes });
+    assert_eq!(offered(json!({ "step": commands })), [false, true, true]);
 }

@@ -3,6 +3,7 @@
 pub(crate) mod app;
 mod ask;
 mod autostart;
+pub(crate) mod cache;
 pub(crate) mod collections;
 pub(crate) mod completion;
 pub(crate) mod container;
