@@ -71,6 +71,7 @@ class Volume(metaclass=Explained):
     _version: int | None
     _read_only: bool
     _sub_path: str | None
+    _has_options: bool
     #: What has an ephemeral volume made end with it.
     _engine: Any
 
@@ -157,16 +158,22 @@ class Volume(metaclass=Explained):
 
     def read_only(self) -> Volume:
         """The same volume, in a form that lets nobody write to it."""
+        if self._has_options:
+            raise InvalidError(f"`{self!r}` has mount options: pass `read_only=True` to `with_mount_options` instead")
         return self._changed(_read_only=True)
 
     def with_mount_options(self, *, read_only: bool | None = None, sub_path: Place | None = None) -> Volume:
         """The same volume, mounted so that nobody may write to it, or only a directory of it, made if it is missing."""
+        if self._read_only and not self._has_options:
+            raise InvalidError(
+                f"`{self!r}` is a `read_only()` one: pass `read_only=True` to `with_mount_options` instead"
+            )
         if not isinstance(read_only, (bool, type(None))):
             raise InvalidError(f"`read_only` of `with_mount_options` takes True or False, not `{read_only!r}`")
         path = None if sub_path is None else os.fspath(sub_path)
         if path is not None and (not isinstance(path, str) or ".." in path.split("/")):
             raise InvalidError(f"`sub_path` of `with_mount_options` takes a path in the volume, not `{sub_path!r}`")
-        return self._changed(_read_only=bool(read_only) or self._read_only, _sub_path=path)
+        return self._changed(_read_only=bool(read_only) or self._read_only, _sub_path=path, _has_options=True)
 
     @in_thread
     def commit(self) -> None:
@@ -268,7 +275,7 @@ class Volume(metaclass=Explained):
         return Mounted(self)
 
     def _writable(self, method: str) -> Any:
-        if self._read_only:
+        if self._read_only and not self._has_options:
             raise InvalidError(f"`Volume.{method}` writes, and `{self!r}` is read-only")
         return self._files()
 
@@ -307,6 +314,7 @@ def _make(cls: type[Volume], name: str | None = None, environment: str | None = 
     volume._version = None
     volume._read_only = False
     volume._sub_path = None
+    volume._has_options = False
     volume._engine = None
     return volume
 

@@ -14,8 +14,12 @@ basic = modal.Image.debian_slim(python_version="3.11").pip_install("requests", "
 local = modal.Image.debian_slim()
 
 # Installing.
-quick = modal.Image.debian_slim(python_version="3.11").uv_pip_install("fastapi>=0.115.0", "pydantic>=2.0.0")
-system = modal.Image.debian_slim(python_version="3.11").apt_install("git", "curl")
+quick = modal.Image.debian_slim(python_version="3.11").uv_pip_install(
+    "crewai>=0.80.0",
+    "fastapi>=0.115.0",
+    "pydantic>=2.0.0",
+)
+system = modal.Image.debian_slim(python_version="3.11").apt_install("git", "curl", "build-essential")
 
 # Local files.
 directory = modal.Image.debian_slim(python_version="3.11").add_local_dir("src", remote_path="/root/src")
@@ -36,16 +40,16 @@ def download_models():
     """Download models during image build."""
     import os
 
-    import idna
+    import huggingface_hub
 
     os.makedirs("/root/models")
     with open("/root/models/weights.bin", "w") as file:
-        file.write(f"{idna.encode('example.org').decode()} {len(os.environ['HF_TOKEN'])}")
+        file.write(f"{huggingface_hub.__name__} {len(os.environ['HF_TOKEN'])}")
 
 
 function = (
     modal.Image.debian_slim(python_version="3.11")
-    .pip_install("idna")
+    .pip_install("huggingface_hub")
     .run_function(download_models, secrets=[modal.Secret.from_name("huggingface")])
 )
 
@@ -66,7 +70,17 @@ with frames.imports():
 image = (
     modal.Image.debian_slim(python_version="3.11")
     .apt_install("git", "curl")
-    .pip_install("fastapi>=0.115.0", "pydantic>=2.0.0", "httpx>=0.27.0")
+    .pip_install(
+        "crewai>=0.80.0",
+        "crewai-tools>=0.14.0",
+        "fastapi>=0.115.0",
+        "pydantic>=2.0.0",
+        "pydantic-settings>=2.0.0",
+        "supabase>=2.0.0",
+        "openai>=1.0.0",
+        "tavily-python>=0.3.0",
+        "httpx>=0.27.0",
+    )
     .add_local_dir("src", remote_path="/root/src")
 )
 app = modal.App(name="startupai-validation", image=image, secrets=[modal.Secret.from_name("startupai-secrets")])
@@ -86,9 +100,9 @@ def of_local():
 
 @app.function(image=quick)
 def of_quick():
-    import fastapi
+    import crewai
 
-    return fastapi.__name__
+    return crewai.__name__
 
 
 @app.function(image=directory)
@@ -153,9 +167,10 @@ def of_whole():
     import os
     import shutil
 
-    import httpx
+    import crewai_tools
+    import supabase
 
-    return [shutil.which("git"), httpx.__name__, sorted(os.listdir("/root/src")), os.environ["TOKEN"]]
+    return [shutil.which("git"), crewai_tools.__name__, supabase.__name__, sorted(os.listdir("/root/src")), os.environ["TOKEN"]]
 
 
 @app.local_entrypoint()
@@ -186,15 +201,15 @@ def test_the_guide_runs_as_it_stands(modal: Modal) -> None:
     assert json.loads(results) == {
         "of_basic": "requestspydantic",
         "of_local": json.loads(series),
-        "of_quick": "fastapi",
+        "of_quick": "crewai",
         "of_directory": "COLUMN = 'x'\n",
         "of_module": 42,
         "of_single": "a: 1\n",
         "of_variables": "INFO/root:/root/src",
         "of_commands": True,
-        "of_function": "example.org 28",
+        "of_function": "huggingface_hub 28",
         "of_trained": "idna",
         "of_frames": [2.0, "numpy"],
         "of_forced": "idna",
-        "of_whole": ["/usr/bin/git", "httpx", ["names.py"], "of-the-app"],
+        "of_whole": ["/usr/bin/git", "crewai_tools", "supabase", ["names.py"], "of-the-app"],
     }

@@ -40,7 +40,7 @@ def test_volumes_travel_by_name():
     ]
     made = modal.Volume.from_name("data", create_if_missing=True, environment_name="dev")
     assert made._reference() == {"name": "data", "environment": "dev", "create": True}
-    part = volume.with_mount_options(sub_path="a/b").read_only()
+    part = volume.with_mount_options(sub_path="a/b", read_only=True)
     assert wire_volumes({"/a": part}) == [{"path": "/a", "volume": DATA, "read_only": True, "sub_path": "a/b"}]
     assert wire_volumes({"/a": volume}) == [{"path": "/a", "volume": DATA}]
     assert (volume.name, repr(volume)) == ("data", "Volume.from_name('data')")
@@ -81,6 +81,8 @@ def test_handles_travel_as_arguments(monkeypatch):
         lambda: modal.Volume.from_id("im-1"),
         lambda: modal.Volume.from_name("a").with_mount_options(read_only=1),
         lambda: modal.Volume.from_name("a").with_mount_options(sub_path="../b"),
+        lambda: modal.Volume.from_name("a").with_mount_options(sub_path="b").read_only(),
+        lambda: modal.Volume.from_name("a").read_only().with_mount_options(sub_path="b"),
         lambda: modal.Volume.from_name("a").read_only().remove_file("b"),
         lambda: modal.Volume.from_name("a").read_only().copy_files(["b"], "c"),
         lambda: modal.Volume.from_name("a").read_only().batch_upload(),

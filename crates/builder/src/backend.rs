@@ -116,17 +116,18 @@ impl Backend for StoreBackend<'_> {
 
     fn image(&self, image: &ExistingImage) -> Result<ImageRecord, BuildError> {
         let store = self.workshop.store;
-        let (id, name) = match image {
-            ExistingImage::Id { id } => (id.clone(), None),
-            ExistingImage::Name { environment, name, tag } => {
+        let (id, name, place) = match image {
+            ExistingImage::Id { id } => (id.clone(), None, None),
+            ExistingImage::Name { environment, name, tag, place } => {
+                let place = place.clone().map(Box::new);
                 let name = ImageName { environment: environment.clone(), name: name.clone(), tag: tag.clone() };
                 let Some(named) = store.named_image(&name)? else {
-                    return Err(BuildError::NoImage { id: None, name: Some(name) });
+                    return Err(BuildError::NoImage { id: None, name: Some(name), place });
                 };
-                (named.image, Some(name))
+                (named.image, Some(name), place)
             }
         };
-        store.expect_image(&id)?.ok_or(BuildError::NoImage { id: Some(id), name })
+        store.expect_image(&id)?.ok_or(BuildError::NoImage { id: Some(id), name, place })
     }
 
     fn confirm(&self) -> Result<bool, BuildError> {

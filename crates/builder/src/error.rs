@@ -43,12 +43,14 @@ pub enum BuildError {
     #[error("{0}")]
     NotADirectory(String),
     /// An image that was built before is not there.
-    #[error("{}", no_image(id.as_deref(), name.as_ref()))]
+    #[error("{}", no_image(id.as_deref(), name.as_ref(), place.as_deref()))]
     NoImage {
         /// Its id, where that is known.
         id: Option<String>,
         /// The name that is asked for.
         name: Option<ImageName>,
+        /// The line of a Dockerfile that asks for it.
+        place: Option<Box<DockerfilePlace>>,
     },
     /// What steps need is not there: something that a local project declares, or GPUs.
     #[error("{message}")]
@@ -101,13 +103,17 @@ impl Hint for BuildError {
     }
 }
 
-fn no_image(id: Option<&str>, name: Option<&ImageName>) -> String {
-    match (id, name) {
+fn no_image(id: Option<&str>, name: Option<&ImageName>, place: Option<&DockerfilePlace>) -> String {
+    let message = match (id, name) {
         (Some(id), Some(name)) => format!("the image `{id}`, which has the name `{name}`, is not there any more"),
         (None, Some(name)) => {
             format!("there is no image of the name `{name}` in the environment `{}`", name.environment)
         }
         (id, None) => format!("there is no image `{}`", id.unwrap_or_default()),
+    };
+    match place {
+        Some(place) => place.message(&message),
+        None => message,
     }
 }
 
@@ -136,7 +142,7 @@ pub(crate) enum Mistake {
     #[error(transparent)]
     Definition(#[from] DefinitionError),
     /// A line of a Dockerfile that cannot be followed.
-    #[error("{}:{}: {message}\n  {} | {}", place.file, place.line, place.line, place.text)]
+    #[error("{}", place.message(message))]
     Dockerfile {
         /// The line.
         place: DockerfilePlace,

@@ -88,7 +88,8 @@ impl State {
         let facts = record.facts.read();
         let known = facts.filter(|_| record.contents.len() == record.layers.len());
         // Recorded by an earlier version; the next build of the image records all of it.
-        let facts = known.ok_or_else(|| BuildError::NoImage { id: Some(record.id.clone()), name: None })?;
+        let facts =
+            known.ok_or_else(|| BuildError::NoImage { id: Some(record.id.clone()), name: None, place: None })?;
         let mut titles = record.titles.clone();
         titles.resize(record.keys.len(), String::new());
         Ok(Self {

@@ -208,6 +208,11 @@ impl Reader<'_> {
                 Some(("security", value)) => {
                     return self.error(format!("`--security={value}` is not supported: commands run in a sandbox"));
                 }
+                Some(("device", value)) => {
+                    return self.error(format!(
+                        "`--device={value}` is not supported: pass `gpu=` to the method, which lends it to the commands"
+                    ));
+                }
                 _ => {
                     return self.error(format!("`RUN` does not take `--{flag}`: it takes `--mount=` and `--network=`"));
                 }
@@ -406,6 +411,7 @@ MAINTAINER somebody
             "RUN []",
             "COPY <<.. /\n..",
             "RUN --security=insecure x",
+            "RUN --device=nvidia.com/gpu=all x",
             "SHELL bash",
             "SHELL []",
             "USER a b",

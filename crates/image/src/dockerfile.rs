@@ -64,6 +64,15 @@ pub struct Place {
     pub text: String,
 }
 
+impl Place {
+    /// A message about this line, which it shows.
+    #[must_use]
+    pub fn message(&self, what: &str) -> String {
+        let Self { file, line, text } = self;
+        format!("{file}:{line}: {what}\n  {line} | {text}")
+    }
+}
+
 /// What an instruction does.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -113,6 +113,9 @@ pub enum ExistingImage {
         name: String,
         /// The tag.
         tag: String,
+        /// The line of a Dockerfile that asks for it, which a message names.
+        #[serde(skip)]
+        place: Option<crate::DockerfilePlace>,
     },
 }
 

@@ -62,7 +62,7 @@ impl Backend for &Memory {
         let ExistingImage::Id { id } = image else { panic!("{image:?}") };
         let images = self.images.lock().unwrap();
         let found = images.iter().find(|image| image.id == *id).cloned();
-        found.ok_or(BuildError::NoImage { id: Some(id.clone()), name: None })
+        found.ok_or(BuildError::NoImage { id: Some(id.clone()), name: None, place: None })
     }
 
     fn confirm(&self) -> Result<bool, BuildError> {

@@ -188,7 +188,7 @@ impl<'a> Lowering<'a> {
             return Err(self.mistake(instruction, message));
         }
         let [environment, name, tag] = [environment, plain, tag].map(str::to_owned);
-        Ok(ExistingImage::Name { environment, name, tag })
+        Ok(ExistingImage::Name { environment, name, tag, place: Some(self.place(instruction)) })
     }
 
     /// The stage of this name or number among those so far.
