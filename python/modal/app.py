@@ -533,7 +533,7 @@ class App(metaclass=Explained):
 
         What it needs is kept in the store; nothing of your directory is needed afterwards. Its process starts when
         it is called, and ends when it has nothing to do. Deploying again makes a new version, unless nothing has
-        changed: inputs that run end on the former one, or are ended with ``strategy="recreate"``.
+        changed: inputs that run end on the former one, or begin anew on this with ``"recreate"``.
         """
         return self._deploy(name, environment_name, tag, strategy)
 

@@ -125,7 +125,12 @@ class FunctionCall(Generic[R], metaclass=Explained):
 
     @classmethod
     def _start(
-        cls, function: Function[Any, R, Any], engine: Conversation, payload: Payload, first: int | None = None
+        cls,
+        function: Function[Any, R, Any],
+        engine: Conversation,
+        payload: Payload,
+        first: int | None = None,
+        index: int = 0,
     ) -> FunctionCall[R]:
         call: FunctionCall[R] = object.__new__(cls)
         call._function = function
@@ -137,14 +142,17 @@ class FunctionCall(Generic[R], metaclass=Explained):
         call._inbox.call = ref(call)
         # Nobody may be reading while results come in, and a full socket would keep the containers waiting.
         engine.read_in_background()
-        call._number = engine.start_call(call._inbox, function._wire_name, payload, spawned=True, first=first)
+        call._number = engine.start_call(
+            call._inbox, function._wire_name, payload, spawned=True, first=first, index=index
+        )
         return call
 
     def _add(self, payload: Payload) -> None:
         """Adds an input to the call."""
         if not isinstance(self._others, list):
             self._others = []
-        self._others.append(self._start(self._function, self._engine, payload, self._number))
+        index = len(self._others) + 1
+        self._others.append(self._start(self._function, self._engine, payload, self._number, index))
 
     _function: Function[Any, R, Any]
     _engine: Conversation
@@ -205,24 +213,34 @@ class FunctionCall(Generic[R], metaclass=Explained):
         return self._outcome()
 
     def _input(self, index: int) -> FunctionCall[R]:
-        if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index <= len(self._others):
-            count = len(self._others) + 1
+        if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < self._count():
+            count = self._count()
             raise InvalidError(
                 f"the call has no input at `index` {index!r}: it has {count}, from 0 to {count - 1}",
                 hint="leave `index` away where there is one input",
             )
-        return self if index == 0 else self._others[index - 1]
+        return self if index == 0 else self._other(index)
+
+    def _other(self, index: int) -> FunctionCall[R]:
+        other = self._others[index - 1]
+        if self._inbox.call_id is not None and self._engine.keeps_results:
+            # Another process of the app may be asked for it.
+            other._inbox.call_id = f"{self._inbox.call_id}-{index}"
+        return other
 
     async def _num_inputs_aio(self) -> int:
-        return len(self._others) + 1
+        return self._count()
 
     @with_aio(_num_inputs_aio)
     def num_inputs(self) -> int:
         """How many inputs the call has."""
+        return self._count()
+
+    def _count(self) -> int:
         return len(self._others) + 1
 
     def _range(self, start: int, end: int | None) -> range:
-        count = len(self._others) + 1
+        count = self._count()
         end = count if end is None else end
         if not 0 <= start <= end <= count:
             raise ValueError(f"the call has {count} inputs: the range from `{start}` to `{end}` is none of them")
@@ -368,6 +386,20 @@ class _KeptCall(FunctionCall["Any"]):
 
     def __repr__(self) -> str:
         return f"<modal.FunctionCall `{self._inbox.call_id}`>"
+
+    #: How many inputs it has, once that is known.
+    _inputs: int | None = None
+
+    def _count(self) -> int:
+        if self._inputs is None:
+            from modal._client.deployed import reach_call
+
+            call_id = self._inbox.call_id or ""
+            self._inputs = reach_call(call_id).request("call.inputs", {"id": call_id})["value"]
+        return self._inputs
+
+    def _other(self, index: int) -> FunctionCall[Any]:
+        return self._of(f"{self._inbox.call_id}-{index}")
 
     def _prepare(self) -> None:
         if self._engine is None and self._inbox.call_id is not None:

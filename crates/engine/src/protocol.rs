@@ -64,6 +64,14 @@ pub(crate) enum Request {
         /// The function call's id.
         id: String,
     },
+    /// Tell how many inputs a call has that is kept.
+    #[serde(rename = "call.inputs")]
+    Inputs {
+        /// The request's number.
+        request: u64,
+        /// The function call's id.
+        id: String,
+    },
     /// Stop the app.
     #[serde(rename = "app.stop")]
     Stop {
@@ -171,6 +179,9 @@ pub(crate) struct CallRequest {
     /// The number of the first call of a `.map` that it is a part of.
     #[serde(default)]
     pub(crate) map: Option<u64>,
+    /// Which of the inputs of that it is, where they are spawned.
+    #[serde(default)]
+    pub(crate) index: Option<u64>,
     /// Whether the function call's id is wanted.
     #[serde(default)]
     pub(crate) identify: bool,

@@ -206,6 +206,7 @@ impl Session<'_> {
                     }
                 }
                 Ok(Request::Await { call, id }) => self.await_kept(call, &id),
+                Ok(Request::Inputs { request, id }) => self.done(request, self.inputs_of(&id)),
                 Ok(Request::Update { request, recreate }) => {
                     scope.spawn(move || self.done(request, self.update(recreate)));
                 }

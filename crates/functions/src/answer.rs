@@ -48,6 +48,19 @@ pub enum CallAnswer {
     },
 }
 
+impl From<CallStatus> for CallError {
+    fn from(status: CallStatus) -> Self {
+        match status {
+            CallStatus::Error { error, message, hint } => Self::Elsewhere { class: error, message, hint },
+            CallStatus::Ok | CallStatus::Exception => Self::Elsewhere {
+                class: ErrorClass::ExecutionError,
+                message: "there is no such service".to_owned(),
+                hint: None,
+            },
+        }
+    }
+}
+
 /// How a call ended.
 #[derive(Debug, Clone, Serialize)]
 #[serde(tag = "status", rename_all = "lowercase")]

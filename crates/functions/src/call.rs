@@ -1,7 +1,10 @@
 //! What a call is to those who make it.
 
+use std::sync::Weak;
+
 use lamina_wire::{Payload, WireError};
 
+use crate::elsewhere::Callee;
 use crate::error::CallError;
 
 /// How a call ended.
@@ -22,6 +25,9 @@ pub trait Caller: Send + Sync {
     /// # Errors
     /// When it cannot be handed on; the call then fails.
     fn item(&self, payload: Payload) -> Result<(), WireError>;
+
+    /// Hears that another callee has the call from now on.
+    fn moved(&self, _callee: &Weak<dyn Callee>) {}
 
     /// Takes the outcome. Called exactly once.
     fn end(&self, outcome: Outcome);

@@ -97,6 +97,19 @@ impl Calls {
         self.variants.lock().unwrap_or_else(PoisonError::into_inner).get(&label).cloned()
     }
 
+    /// Notes that another callee has a call from now on.
+    pub fn redirect(&self, label: u64, callee: &Weak<dyn Callee>) {
+        if let Some(call) = self.lock().get_mut(&label) {
+            call.callee = Weak::clone(callee);
+        }
+    }
+
+    /// What a variant that the connection has named is.
+    #[must_use]
+    pub fn variant_request(&self, label: u64) -> Option<Arc<VariantRequest>> {
+        self.variant(label).map(|named| named.request)
+    }
+
     /// Forgets a call that has ended.
     pub fn close(&self, label: u64) {
         self.lock().remove(&label);

@@ -2,8 +2,8 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 
 use lamina_ground::ErrorClass;
 use lamina_wire::{Payload, QueuedSender, WireError};
@@ -12,6 +12,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use crate::answer::{CallAnswer, CallStatus};
 use crate::call::{Caller, Outcome};
 use crate::calls::Calls;
+use crate::elsewhere::Callee;
 use crate::errands::OpenErrands;
 use crate::holdings::Held;
 
@@ -138,6 +139,10 @@ impl RunnerCall {
 }
 
 impl Caller for RunnerCall {
+    fn moved(&self, callee: &Weak<dyn Callee>) {
+        self.link.calls.redirect(self.label, callee);
+    }
+
     fn item(&self, payload: Payload) -> Result<(), WireError> {
         // That the caller is gone is no fault of whoever made the item.
         let _ = self.link.send(&CallAnswer::Item { call: self.label }.encode(), &Arc::new(payload));

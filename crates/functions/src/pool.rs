@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use lamina_events::Sink;
+use lamina_ground::ErrorClass;
 use lamina_wire::{Payload, WireError};
 
 use crate::STACK_SIZE;
@@ -65,14 +66,18 @@ impl Pool {
         payload: Payload,
         caller: Arc<dyn Caller>,
     ) -> bool {
+        let payload = Arc::new(payload);
+        self.place(Input { call, part_of, method, payload, caller, failed: 0, queued: Instant::now() })
+    }
+
+    /// Hands an input to a container, or lets it wait for one. Says whether it was handed over, or refused.
+    fn place(&self, input: Input) -> bool {
         let mut state = self.shared.lock();
         if state.is_stopping() {
             drop(state);
-            caller.end(Outcome::Error(self.shared.stopped()));
+            input.caller.end(Outcome::Error(self.shared.stopped()));
             return true;
         }
-        let payload = Arc::new(payload);
-        let input = Input { call, part_of, method, payload, caller, failed: 0, queued: Instant::now() };
         let dispatches = state.place(input);
         let (wants_spare, wants_timer) = (state.wants_spare(), state.start_timer());
         drop(state);
@@ -153,25 +158,28 @@ impl Pool {
         self.shared.lock().view(self.name())
     }
 
+    /// Gives up all inputs that can run elsewhere; its containers end.
+    pub(crate) fn evacuate(&self) -> Vec<Input> {
+        let (inputs, stopped) = self.shared.lock().evacuate();
+        self.shared.end_containers(stopped);
+        inputs
+    }
+
+    /// Takes over an input of another pool.
+    pub(crate) fn take_over(self: &Arc<Self>, input: Input) {
+        if let Some(message) = self.refuse(input.method.as_deref()) {
+            let class = ErrorClass::NotFoundError;
+            return input.caller.end(Outcome::Error(CallError::Elsewhere { class, message, hint: None }));
+        }
+        input.caller.moved(&(Arc::downgrade(self) as Weak<dyn Callee>));
+        self.place(input);
+    }
+
     /// Begins to stop: inputs that wait or run end with [`CallError::Stopped`], idle containers are told to leave. Does
     /// not wait for anything, so that several pools can stop together.
     pub fn begin_stop(&self) {
-        let Stopped { waiting, leave, interrupt, kill } = self.shared.lock().stop();
-        for process in kill {
-            process.kill();
-        }
-        self.shared.delayed.notify_all();
-        for link in leave {
-            // One that is already gone need not be told.
-            let _ = link.tell(&ToRunner::Stop.encode());
-            link.wake_up();
-        }
-        for process in interrupt {
-            process.nudge();
-        }
-        for input in waiting {
-            input.caller.end(Outcome::Error(self.shared.stopped()));
-        }
+        let stopped = self.shared.lock().stop();
+        self.shared.end_containers(stopped);
     }
 
     /// Stops, and returns when no container is left.
@@ -274,6 +282,26 @@ impl Shared {
         let mut threads = self.threads();
         threads.retain(|thread| !thread.is_finished());
         threads.push(thread);
+    }
+
+    /// Ends containers, and inputs that none will take.
+    fn end_containers(&self, stopped: Stopped) {
+        let Stopped { waiting, leave, interrupt, kill } = stopped;
+        for process in kill {
+            process.kill();
+        }
+        self.delayed.notify_all();
+        for link in leave {
+            // One that is already gone need not be told.
+            let _ = link.tell(&ToRunner::Stop.encode());
+            link.wake_up();
+        }
+        for process in interrupt {
+            process.nudge();
+        }
+        for input in waiting {
+            input.caller.end(Outcome::Error(self.stopped()));
+        }
     }
 
     /// Sends inputs to their containers.

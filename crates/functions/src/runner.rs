@@ -65,7 +65,7 @@ pub enum ParameterKind {
 }
 
 /// A service with other parameters or options than it was declared with, which get a pool of their own.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VariantRequest {
     /// The label that calls name it by, on the connection that it comes from.
     pub variant: u64,

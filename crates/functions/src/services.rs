@@ -8,6 +8,7 @@ use lamina_events::{Event, Sink};
 use lamina_ground::{ErrorClass, nearest};
 
 use crate::answer::CallStatus;
+use crate::call::Outcome;
 use crate::calls::{Calls, NamedVariant};
 use crate::deadlock;
 use crate::elsewhere::{AppReference, Elsewhere, OtherApp};
@@ -46,7 +47,7 @@ pub struct Services {
 /// The pools of variants, by what tells these apart.
 #[derive(Default)]
 struct Variants {
-    pools: HashMap<String, Arc<Pool>>,
+    pools: HashMap<String, (VariantRequest, Arc<Pool>)>,
     /// The app stops: there are no further ones.
     stopping: bool,
 }
@@ -147,10 +148,13 @@ impl Services {
     }
 
     /// The pool of a variant.
-    fn variant(&self, request: &VariantRequest) -> Result<Arc<Pool>, CallStatus> {
+    ///
+    /// # Errors
+    /// When there cannot be such a one.
+    pub fn variant(&self, request: &VariantRequest) -> Result<Arc<Pool>, CallStatus> {
         let key = request.key();
         let mut variants = self.variants();
-        if let Some(pool) = variants.pools.get(&key) {
+        if let Some((_, pool)) = variants.pools.get(&key) {
             return Ok(Arc::clone(pool));
         }
         let (options, starter) = (self.make_variant)(request)?;
@@ -158,13 +162,13 @@ impl Services {
         if variants.stopping {
             pool.begin_stop();
         }
-        variants.pools.insert(key, Arc::clone(&pool));
+        variants.pools.insert(key, (request.clone(), Arc::clone(&pool)));
         Ok(pool)
     }
 
     /// All pools, those of variants included.
     fn all(&self) -> Vec<Arc<Pool>> {
-        self.pools.values().chain(self.variants().pools.values()).map(Arc::clone).collect()
+        self.pools.values().chain(self.variants().pools.values().map(|(_, pool)| pool)).map(Arc::clone).collect()
     }
 
     fn variants(&self) -> MutexGuard<'_, Variants> {
@@ -219,6 +223,32 @@ impl Services {
     #[must_use]
     pub fn is_idle(&self) -> bool {
         self.all().iter().all(|pool| pool.is_idle())
+    }
+
+    /// Has `others` run all inputs that can run again, and ends the containers.
+    pub fn hand_over_to(&self, others: &Self) {
+        let variants: Vec<_> =
+            std::mem::replace(&mut *self.variants(), Variants { stopping: true, ..Variants::default() })
+                .pools
+                .into_values()
+                .collect();
+        let missing = |name: &str| {
+            CallStatus::error(ErrorClass::NotFoundError, format!("the app has no function `{name}` any more"))
+        };
+        let declared =
+            self.pools.iter().map(|(name, pool)| (pool, others.get(name).map(Arc::clone).ok_or_else(|| missing(name))));
+        let varied = variants.iter().map(|(request, pool)| (pool, others.variant(request)));
+        for (pool, other) in declared.chain(varied) {
+            for input in pool.evacuate() {
+                match &other {
+                    Ok(other) => other.take_over(input),
+                    Err(status) => input.caller.end(Outcome::Error(status.clone().into())),
+                }
+            }
+        }
+        for (_, pool) in variants {
+            pool.stop();
+        }
     }
 
     /// Begins to stop all of them, as [`Pool::begin_stop`].

@@ -29,7 +29,7 @@ CALL = b'{"type":"call","call":%d,"function":%s}'
 MAPPED_CALL = b'{"type":"call","call":%d,"function":%s,"map":%d}'
 SPAWNED_CALL = b'{"type":"call","call":%d,"function":%s,"identify":true,"spawned":true}'
 AWAIT = b'{"type":"await","call":%d,"id":"%s"}'
-SPAWNED_MAPPED_CALL = b'{"type":"call","call":%d,"function":%s,"map":%d,"spawned":true}'
+SPAWNED_MAPPED_CALL = b'{"type":"call","call":%d,"function":%s,"map":%d,"index":%d,"spawned":true}'
 #: Messages that belong to a call of this process.
 ANSWERS = ("result", "item", "call.accepted")
 
@@ -132,12 +132,13 @@ class Conversation:
         payload: Payload,
         spawned: bool = False,
         first: int | None = None,
+        index: int = 0,
     ) -> int:
         """Sends one input; its result will arrive at `receiver` under the number that is returned.
 
         A call that is `spawned` gets an id, unless it is a part of an earlier one, and goes on without whoever made it.
         """
-        number, control = self.prepare_call(receiver, function, spawned, first)
+        number, control = self.prepare_call(receiver, function, spawned, first, index)
         self.send_frame(control, payload)
         return number
 
@@ -156,16 +157,19 @@ class Conversation:
         return number
 
     def prepare_call(
-        self, receiver: Receiver, function: bytes, spawned: bool = False, first: int | None = None
+        self, receiver: Receiver, function: bytes, spawned: bool = False, first: int | None = None, index: int = 0
     ) -> tuple[int, bytes]:
         """A call's number and control part, for those who send several frames at once with `send_frames`.
 
-        `first` is the number of the first call of the `.map` that it is a part of.
+        `first` is the number of the first call of the `.map` that it is a part of, `index` its place in one that is
+        spawned.
         """
         number = next(self._numbers)
         self._pending[number] = receiver
         if first is not None:
-            return number, (SPAWNED_MAPPED_CALL if spawned else MAPPED_CALL) % (number, function, first)
+            if spawned:
+                return number, SPAWNED_MAPPED_CALL % (number, function, first, index)
+            return number, MAPPED_CALL % (number, function, first)
         return number, (SPAWNED_CALL if spawned else CALL) % (number, function)
 
     def name_variant(self, variant: dict[str, Any]) -> int:

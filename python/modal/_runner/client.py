@@ -48,9 +48,9 @@ class Client(Conversation):
         self._pending["runner"] = self._inbox
 
     def prepare_call(
-        self, receiver: Receiver, function: bytes, spawned: bool = False, first: int | None = None
+        self, receiver: Receiver, function: bytes, spawned: bool = False, first: int | None = None, index: int = 0
     ) -> tuple[int, bytes]:
-        number, control = super().prepare_call(receiver, function, spawned, first)
+        number, control = super().prepare_call(receiver, function, spawned, first, index)
         caller = calling_input(self._port)
         # The engine ends what an input has called with the input itself.
         return number, control if caller is None else control[:-1] + b',"input":%d}' % caller

@@ -1,5 +1,6 @@
 //! Calls of a deployed app that were spawned: their inputs until they have ended, and then their results.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -7,6 +8,7 @@ use std::time::{Duration, SystemTime};
 use lamina_ground::random_name;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::{DeploymentName, Deployments, names_in};
 use crate::AppsError;
@@ -27,9 +29,9 @@ pub struct PendingCall {
     /// The method of a class.
     #[serde(default)]
     pub method: Option<String>,
-    /// Whether it is of a class with parameters, or has options of its own.
+    /// What it is of, where that is a class with parameters or has options of its own; null otherwise.
     #[serde(default)]
-    pub variant: bool,
+    pub variant: Value,
     /// When it was spawned, in seconds since 1970.
     pub spawned: u64,
     /// How many processes of the app have begun to run it.
@@ -74,7 +76,7 @@ impl KeptCalls {
     /// # Errors
     /// When it cannot be written.
     pub fn begin(&self, id: &str, call: &PendingCall, input: &[u8]) -> Result<(), AppsError> {
-        write(&self.pending_file(id), call, input)
+        write(&self.pending_file(id), call, input, !is_further(id))
     }
 
     /// Keeps the result of a call; `about` says what it is.
@@ -82,7 +84,7 @@ impl KeptCalls {
     /// # Errors
     /// When it cannot be written; the input is kept on then.
     pub fn end(&self, id: &str, about: &impl Serialize, result: &[u8]) -> Result<(), AppsError> {
-        write(&self.result_file(id), about, result)?;
+        write(&self.result_file(id), about, result, !is_further(id))?;
         Ok(fs_err::remove_file(self.pending_file(id))?)
     }
 
@@ -92,6 +94,17 @@ impl KeptCalls {
     /// When it cannot be read.
     pub fn result<T: DeserializeOwned>(&self, id: &str) -> Result<Option<(T, Vec<u8>)>, AppsError> {
         read(&self.result_file(id))
+    }
+
+    /// How many inputs a call has, of those that are kept.
+    ///
+    /// # Errors
+    /// When they cannot be looked at.
+    pub fn inputs(&self, id: &str) -> Result<usize, AppsError> {
+        let files = names_in(&self.directory)?;
+        let stems = files.iter().filter_map(|file| file.strip_suffix(".call").or_else(|| file.strip_suffix(".result")));
+        let is_of = |stem: &&str| stem.strip_prefix(id).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'));
+        Ok(stems.filter(is_of).collect::<BTreeSet<_>>().len())
     }
 
     /// The calls that have not ended, with their inputs, as far as that can be known.
@@ -105,8 +118,14 @@ impl KeptCalls {
             if self.result_file(id).is_file() {
                 // Its process was killed in between.
                 fs_err::remove_file(self.pending_file(id))?;
-            } else if let Some((call, input)) = read(&self.pending_file(id))? {
-                pending.push((id.to_owned(), call, input));
+                continue;
+            }
+            match read(&self.pending_file(id)) {
+                Ok(Some((call, input))) => pending.push((id.to_owned(), call, input)),
+                Ok(None) => {}
+                // The machine stopped before it was on the disk.
+                Err(AppsError::Damaged { .. }) if is_further(id) => fs_err::remove_file(self.pending_file(id))?,
+                Err(error) => return Err(error),
             }
         }
         pending.sort_by(|one: &(String, PendingCall, Vec<u8>), other| {
@@ -153,15 +172,20 @@ impl KeptCalls {
     }
 }
 
-/// Writes a line of JSON and bytes, whole or not at all, and as good as for ever.
-fn write(path: &Path, about: &impl Serialize, bytes: &[u8]) -> Result<(), AppsError> {
+/// Whether this is a further input of a call that has many: whoever has spawned them does not wait for the disk with each.
+fn is_further(id: &str) -> bool {
+    id.strip_prefix("fc-").is_some_and(|rest| rest.contains('-'))
+}
+
+/// Writes a line of JSON and bytes, whole or not at all, and as good as for ever if it is `durable`.
+fn write(path: &Path, about: &impl Serialize, bytes: &[u8], durable: bool) -> Result<(), AppsError> {
     let mut line = serde_json::to_vec(about).map_err(std::io::Error::from)?;
     line.push(b'\n');
     let temporary = path.with_extension(format!("tmp-{}", random_name()));
     let fill = |mut file: fs_err::File| {
         file.write_all(&line)?;
         file.write_all(bytes)?;
-        file.sync_data()
+        if durable { file.sync_data() } else { Ok(()) }
     };
     let written = private_file().open(&temporary).and_then(fill).and_then(|()| fs_err::rename(&temporary, path));
     if written.is_err() {

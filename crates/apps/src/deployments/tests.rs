@@ -258,7 +258,7 @@ fn calls_are_kept_until_they_have_ended_and_their_results_for_a_week() {
     let fixture = Fixture::new();
     fixture.deploy("demo", &json!({}));
     let calls = fixture.deployments.kept_calls(&name("demo")).unwrap();
-    let call = |spawned| PendingCall { function: "f".to_owned(), method: None, variant: false, spawned, runs: 1 };
+    let call = |spawned| PendingCall { function: "f".to_owned(), method: None, variant: Value::Null, spawned, runs: 1 };
     calls.begin("fc-2", &call(2), b"two\n2").unwrap();
     calls.begin("fc-1", &call(1), b"").unwrap();
     let pending = calls.pending().unwrap();
@@ -278,6 +278,17 @@ fn calls_are_kept_until_they_have_ended_and_their_results_for_a_week() {
     calls.forget_old(days(8)).unwrap();
     assert!(calls.result::<Value>("fc-2").unwrap().is_none());
     assert_eq!(calls.pending().unwrap().len(), 1, "what has not ended is not forgotten");
+    // Further inputs of a call of many.
+    calls.begin("fc-1-1", &call(2), b"second").unwrap();
+    calls.begin("fc-11", &call(3), b"other").unwrap();
+    calls.begin("fc-1-2", &call(3), b"third").unwrap();
+    calls.end("fc-1-1", &json!("ok"), b"").unwrap();
+    assert_eq!((calls.inputs("fc-1").unwrap(), calls.inputs("fc-2").unwrap()), (3, 0));
+    // One that was not on the disk when the machine stopped.
+    let file = fixture.directory.path().join("store/deployments/main/demo/calls/fc-1-2.call");
+    fs_err::write(&file, "").unwrap();
+    assert_eq!(calls.pending().unwrap().len(), 2);
+    assert!(!file.exists());
 }
 
 #[test]
@@ -285,7 +296,7 @@ fn a_result_that_cannot_be_kept_leaves_the_input() {
     let fixture = Fixture::new();
     fixture.deploy("demo", &json!({}));
     let calls = fixture.deployments.kept_calls(&name("demo")).unwrap();
-    let call = PendingCall { function: "f".to_owned(), method: None, variant: false, spawned: 1, runs: 1 };
+    let call = PendingCall { function: "f".to_owned(), method: None, variant: Value::Null, spawned: 1, runs: 1 };
     calls.begin("fc-1", &call, b"input").unwrap();
     // As long as something stands in its way, no result gets its name.
     let result = fixture.directory.path().join("store/deployments/main/demo/calls/fc-1.result");

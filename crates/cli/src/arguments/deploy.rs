@@ -57,7 +57,7 @@ pub(crate) enum Strategy {
     /// They end on it, and further ones get the new version
     #[default]
     Rolling,
-    /// They are ended with it
+    /// They begin anew on the new version, and the containers of the former one are ended
     Recreate,
 }
 

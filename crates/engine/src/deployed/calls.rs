@@ -9,6 +9,7 @@ use lamina_functions::{CallError, CallId, CallStatus, Callee, Caller, Outcome};
 use lamina_ground::{ErrorClass, causes, seconds_since_1970};
 use lamina_wire::{Payload, WireError};
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use crate::session::Kept;
 
@@ -63,6 +64,11 @@ impl SpawnedCalls {
         let (id, callee) = callee;
         self.lock().insert(name.clone(), RunningCall { id, callee, waiting: caller.into_iter().collect() });
         Ok(Arc::new(Spawned { calls: Arc::clone(self), name }))
+    }
+
+    /// How many inputs a call has.
+    pub(super) fn inputs_of(&self, name: &str) -> Result<usize, AppsError> {
+        self.kept.inputs(name)
     }
 
     /// The calls that a former process of the app has left.
@@ -149,6 +155,15 @@ impl Caller for Spawned {
         Ok(())
     }
 
+    fn moved(&self, callee: &Weak<dyn Callee>) {
+        if let Some(call) = self.calls.lock().get_mut(&self.name) {
+            call.callee = Weak::clone(callee);
+            for caller in &call.waiting {
+                caller.moved(callee);
+            }
+        }
+    }
+
     fn end(&self, outcome: Outcome) {
         self.calls.keep(&self.name, outcome);
     }
@@ -200,7 +215,7 @@ pub(super) fn pending(call: &Kept<'_>) -> PendingCall {
     PendingCall {
         function: call.function.to_owned(),
         method: call.method.map(str::to_owned),
-        variant: call.variant,
+        variant: call.variant.as_ref().map_or(Value::Null, |request| json!(request)),
         spawned: seconds_since_1970(),
         runs: 1,
     }

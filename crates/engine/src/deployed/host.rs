@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use lamina_apps::{AppListener, AppsError, Deployment, PendingCall, RunningHost};
 use lamina_events::Sink;
-use lamina_functions::{CallId, Callee, Caller, Calls};
+use lamina_functions::{CallId, Callee, Caller, Calls, VariantRequest};
 use lamina_ground::ErrorClass;
 use lamina_wire::Payload;
+use serde_json::Value;
 
 use crate::Engine;
 
@@ -238,14 +239,18 @@ impl DeployedApp<'_> {
                 continue;
             }
             let retries = running.retries.get(&call.function).copied().unwrap_or(0);
-            // What a variant is, only the connection has known that named it.
-            let pool = running.services.get(&call.function).filter(|_| (all || call.runs <= retries) && !call.variant);
-            let Some(pool) = pool else {
+            let pool = match serde_json::from_value::<VariantRequest>(call.variant.clone()) {
+                Ok(request) => running.services.variant(&request).ok(),
+                // A former version did not write down what a variant is.
+                Err(_) if call.variant == Value::Bool(true) => None,
+                Err(_) => running.services.get(&call.function).map(Arc::clone),
+            };
+            let Some(pool) = pool.filter(|_| all || call.runs <= retries) else {
                 self.calls.give_up(&name, &call);
                 continue;
             };
             let again = PendingCall { runs: call.runs.saturating_add(1), ..call };
-            let (id, callee) = (CallId::new(), Arc::downgrade(pool) as Weak<dyn Callee>);
+            let (id, callee) = (CallId::new(), Arc::downgrade(&pool) as Weak<dyn Callee>);
             let caller = self.calls.begin(name, &again, &input, (id, callee), None)?;
             let method = again.method.as_deref().map(Arc::from);
             pool.submit(id, Calls::default().function_call(1, None), method, Payload::Inline(input), caller);
@@ -293,8 +298,12 @@ impl Keeper for DeployedApp<'_> {
         if recreate {
             ending = std::mem::take(&mut state.draining);
         }
+        let current = state.current.as_ref().map(|(_, host)| host.current());
         drop(state);
         for former in ending {
+            if let Some(current) = &current {
+                former.services.hand_over_to(&current.services);
+            }
             former.services.stop();
         }
         if recreate && let Some((_, host)) = &self.lock().current {
@@ -313,7 +322,7 @@ impl Keeper for DeployedApp<'_> {
     ) -> Result<Arc<dyn Caller>, Failure> {
         let input = input.try_clone().and_then(Payload::into_bytes);
         let input = input.map_err(|error| Failure::new(ErrorClass::ExecutionError, error.to_string()))?;
-        Ok(self.calls.begin(call.name.to_string(), &pending(call), &input, callee, Some(caller))?)
+        Ok(self.calls.begin(call.name.clone(), &pending(call), &input, callee, Some(caller))?)
     }
 
     fn kept_callee(&self, name: &str) -> Option<(CallId, Weak<dyn Callee>)> {
@@ -322,6 +331,10 @@ impl Keeper for DeployedApp<'_> {
 
     fn wait_for(&self, name: &str, caller: Arc<dyn Caller>) -> Result<bool, Failure> {
         Ok(self.calls.wait_for(name, caller)?)
+    }
+
+    fn inputs_of(&self, name: &str) -> Result<usize, Failure> {
+        Ok(self.calls.inputs_of(name)?)
     }
 
     fn refuse_stop(&self) -> Result<(), Failure> {

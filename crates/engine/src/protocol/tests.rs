@@ -67,6 +67,7 @@ fn the_other_requests_are_pinned() {
         method: None,
         variant: None,
         map: None,
+        index: None,
         identify: false,
         spawned: false,
     };

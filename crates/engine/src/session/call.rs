@@ -36,6 +36,10 @@ impl Caller for PythonCall {
         self.forward(&CallAnswer::Item { call: self.call }, &payload)
     }
 
+    fn moved(&self, callee: &Weak<dyn Callee>) {
+        self.calls.redirect(self.call, callee);
+    }
+
     fn end(&self, outcome: Outcome) {
         self.calls.close(self.call);
         let (status, payload) = match outcome {
@@ -79,7 +83,7 @@ impl Session<'_> {
 
     /// Hands a call to the version of the app that runs.
     pub(super) fn call_on(&self, running: &Running, request: CallRequest, payload: Payload) {
-        let CallRequest { call, function, method, variant, map, identify, spawned } = request;
+        let CallRequest { call, function, method, variant, map, index, identify, spawned } = request;
         let pool = match running.services.find(&self.calls, &function, variant, method.as_deref()) {
             Ok(pool) => pool,
             Err(status) => return self.refuse(call, status),
@@ -94,14 +98,18 @@ impl Session<'_> {
         let part_of = self.calls.function_call(call, map);
         let (sender, calls) = (self.sender.clone(), Arc::clone(&self.calls));
         let mut caller: Arc<dyn Caller> = Arc::new(PythonCall { sender, calls, call });
-        // Of a call of several inputs, the first one has its id: the others are for the process that has spawned them.
-        if spawned
-            && map.is_none()
+        // Of a call of several inputs, the first one has its id.
+        let name = match (map, index) {
+            (None, _) => Some(part_of.to_string()),
+            (Some(_), Some(index)) => Some(format!("{part_of}-{index}")),
+            (Some(_), None) => None,
+        };
+        if let Some(name) = name.filter(|_| spawned)
             && let Role::Guest(keeper) = self.role
         {
             let callee = (id, Arc::downgrade(&pool) as Weak<dyn Callee>);
-            let kept =
-                Kept { name: &part_of, function: &function, method: method.as_deref(), variant: variant.is_some() };
+            let variant = variant.and_then(|label| self.calls.variant_request(label));
+            let kept = Kept { name, function: &function, method: method.as_deref(), variant };
             match keeper.keep(&kept, callee, &payload, caller) {
                 Ok(keeping) => caller = keeping,
                 Err(failure) => {
@@ -143,6 +151,14 @@ impl Session<'_> {
         };
         self.calls.close(call);
         self.refuse(call, CallStatus::error(failure.error, failure.message));
+    }
+
+    /// How many inputs a call has that is kept.
+    pub(super) fn inputs_of(&self, name: &str) -> Result<Value, Failure> {
+        match self.role {
+            Role::Guest(keeper) => Ok(keeper.inputs_of(name)?.into()),
+            Role::Owner => Err(Failure::new(ErrorClass::NotFoundError, format!("there is no call `{name}` here"))),
+        }
     }
 
     /// Something that is no call, and is answered like one.

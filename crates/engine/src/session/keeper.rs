@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Weak};
 
-use lamina_functions::{CallId, Callee, Caller, FunctionCallId};
+use lamina_functions::{CallId, Callee, Caller, VariantRequest};
 use lamina_ground::ErrorClass;
 use lamina_wire::Payload;
 
@@ -38,6 +38,11 @@ pub(crate) trait Keeper: Sync {
         Ok(false)
     }
 
+    /// How many inputs a call has that is kept.
+    fn inputs_of(&self, name: &str) -> Result<usize, Failure> {
+        Err(Failure::new(ErrorClass::NotFoundError, format!("there is no call `{name}` here")))
+    }
+
     /// Whether guests may stop the app.
     fn refuse_stop(&self) -> Result<(), Failure>;
 
@@ -47,14 +52,14 @@ pub(crate) trait Keeper: Sync {
 
 /// A call that was spawned.
 pub(crate) struct Kept<'a> {
-    /// The id of its function call.
-    pub(crate) name: &'a FunctionCallId,
+    /// The id of its function call, and behind it the number of its input if that is not the first one.
+    pub(crate) name: String,
     /// The function or class.
     pub(crate) function: &'a str,
     /// The method of a class.
     pub(crate) method: Option<&'a str>,
-    /// Whether it is of a variant, which only its connection knows.
-    pub(crate) variant: bool,
+    /// The variant that it is of.
+    pub(crate) variant: Option<Arc<VariantRequest>>,
 }
 
 /// The process of a detached app.

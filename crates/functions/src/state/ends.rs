@@ -190,6 +190,32 @@ impl State {
         Withdrawn { leave, process, lost, next: self.place_waiting() }
     }
 
+    /// Gives up all inputs, as far as they can run elsewhere, and ends the containers; no further ones are started.
+    pub(crate) fn evacuate(&mut self) -> (Vec<Input>, Stopped) {
+        let mut stopped = Stopped { waiting: Vec::new(), leave: Vec::new(), interrupt: Vec::new(), kill: Vec::new() };
+        let slots: Vec<SlotId> = self.slots.keys().copied().collect();
+        for id in slots {
+            let Some(slot) = self.slots.get_mut(&id).filter(|slot| slot.end.is_none()) else { continue };
+            let (runs, serves) = (slot.load() > 0, slot.is_serving());
+            let (stay, again) = std::mem::take(&mut slot.running).into_iter().partition(|it| it.attempt.has_yielded);
+            slot.running = stay;
+            slot.cancelled.clear();
+            slot.end = Some(EndReason::Withdrawn);
+            slot.enter(Phase::Leaving);
+            if serves && (!runs || self.habits.interrupts) {
+                stopped.leave.extend(slot.link.clone());
+                stopped.interrupt.extend(slot.process.clone().filter(|_| runs));
+            } else {
+                stopped.kill.extend(slot.process.clone());
+            }
+            self.put_back(again);
+        }
+        self.stopping = true;
+        let mut inputs: Vec<Input> = self.waiting.drain(..).collect();
+        inputs.extend(self.take_delayed());
+        (inputs, stopped)
+    }
+
     /// Gives inputs that wait to containers that have room.
     fn place_waiting(&mut self) -> Vec<Dispatch> {
         if let Some(batching) = self.batching {

@@ -223,6 +223,21 @@ fn inputs_of_a_container_that_the_user_stops_run_in_another() {
 }
 
 #[test]
+fn a_pool_that_is_evacuated_gives_up_what_can_run_elsewhere() {
+    let mut state = State::new(&options(2, 1));
+    (1..=3).for_each(|call| assert!(state.place(input(call)).is_empty()));
+    let (slot, _) = start(&mut state);
+    state.item(slot, id(2)).unwrap();
+    let (inputs, Stopped { leave, interrupt, kill, .. }) = state.evacuate();
+    let calls: Vec<u64> = inputs.iter().map(|input| input.call.number()).collect();
+    assert_eq!(calls, [1, 3]);
+    assert_eq!((leave.len(), interrupt.len(), kill.len()), (1, 1, 0));
+    assert!(state.is_stopping() && state.reserve().is_none());
+    assert!(state.finish(slot, id(1), false).unwrap().disposition.is_none(), "its result is for nobody");
+    assert_eq!(state.remove(slot).dispositions.len(), 1, "what has yielded ends with the container");
+}
+
+#[test]
 fn a_container_that_is_stopped_gracefully_leaves_after_its_inputs() {
     let mut state = State::new(&options(2, 2));
     (1..=2).for_each(|call| assert!(state.place(input(call)).is_empty()));
