@@ -62,7 +62,7 @@ class Images:
 
     def crew_from_nothing(self) -> list[Row]:
         """B1."""
-        source = self._sources("crew", 40)
+        source = self.sources("crew", 40)
         bootstraps: dict[int, float] = {}
 
         def bootstrap(number: int) -> float:
@@ -83,7 +83,7 @@ class Images:
             def once(number: int) -> float:
                 seconds = bootstrap(number)
                 builder.import_base("bootstrapped", self.machine.work / "bootstrapped.tar")
-                recipe = self._crew_recipe(builder, "bootstrapped", f"b1-{number}", REQUIREMENTS[7])
+                recipe = self.crew_recipe(builder, "bootstrapped", f"b1-{number}", REQUIREMENTS[7])
                 return seconds + builder.build("crew-from-nothing", recipe, source.parent, cached=False)
 
             return once
@@ -104,7 +104,7 @@ class Images:
 
     def nothing_changed(self) -> list[Row]:
         """B2."""
-        source = self._sources("ten", 40)
+        source = self.sources("ten", 40)
         env = {"BENCH_SOURCE": str(source)}
         expected = "4.12.3 one two three 40"
 
@@ -165,7 +165,7 @@ class Images:
 
     def one_requirement_changed(self) -> list[Row]:
         """B3."""
-        source = self._sources("crew", 40)
+        source = self.sources("crew", 40)
         env = {"BENCH_SOURCE": str(source)}
         last: dict = {}
 
@@ -186,7 +186,7 @@ class Images:
 
         def warm_theirs(builder: Builder) -> None:
             builder.ready()
-            builder.build("crew", self._crew_recipe(builder, "base", "b3", REQUIREMENTS[7]), source.parent)
+            builder.build("crew", self.crew_recipe(builder, "base", "b3", REQUIREMENTS[7]), source.parent)
             install = " && ".join(f"uv pip install -q --no-deps --target /tmp/warm {package}" for package in TAVILY)
             recipe = builder.recipe(
                 f"warm-{builder.name}",
@@ -198,7 +198,7 @@ class Images:
         def theirs(builder: Builder) -> Callable[[int], float]:
             def once(number: int) -> float:
                 last[builder.name] = version(number)
-                return builder.build("crew", self._crew_recipe(builder, "base", "b3", version(number)), source.parent)
+                return builder.build("crew", self.crew_recipe(builder, "base", "b3", version(number)), source.parent)
 
             return once
 
@@ -222,17 +222,17 @@ class Images:
 
     def one_file_changed(self) -> list[Row]:
         """B4."""
-        source = self._sources("many", MANY)
+        source = self.sources("many", MANY)
 
         def ours(_number: int) -> float:
-            line = self._edit(source)
+            line = self.edit(source)
             self._sync()
             return self._last_line(source, line)
 
         def theirs(builder: Builder) -> Callable[[int], float]:
             def once(_number: int) -> float:
-                self._edit(source)
-                return self._copy_many(builder, source)
+                self.edit(source)
+                return self.copy_many(builder, source)
 
             return once
 
@@ -242,7 +242,7 @@ class Images:
 
     def no_file_changed(self) -> list[Row]:
         """B5."""
-        source = self._sources("many", MANY)
+        source = self.sources("many", MANY)
         env = {"BENCH_SOURCE": str(source)}
 
         def ours(_number: int) -> float:
@@ -253,7 +253,7 @@ class Images:
             "10,000 local files unchanged",
             source,
             ours,
-            lambda builder: lambda _number: self._copy_many(builder, source),
+            lambda builder: lambda _number: self.copy_many(builder, source),
         )
         row.contestants.insert(
             1,
@@ -369,7 +369,7 @@ class Images:
 
     def dockerfile(self) -> list[Row]:
         """B8."""
-        source = self._sources("lines", 40)
+        source = self.sources("lines", 40)
         context = source.parent
         env: dict = {}
 
@@ -427,7 +427,7 @@ class Images:
 
     def crew_on_disk(self) -> list[Row]:
         """D1."""
-        source = self._sources("crew", 40)
+        source = self.sources("crew", 40)
 
         def prepare() -> None:
             self.lamina.run("crew", "build", store="size", env={"BENCH_SOURCE": str(source)})
@@ -446,7 +446,7 @@ class Images:
     ) -> Row:
         def prepare(builder: Builder) -> None:
             builder.ready()
-            self._copy_many(builder, source)
+            self.copy_many(builder, source)
 
         def check(builder: Builder) -> None:
             printed = builder.inside("many", f"find /root/src -type f | wc -l; tail -n 1 /root/src/{EDITED}")
@@ -460,7 +460,7 @@ class Images:
             Contestant(
                 "Lamina",
                 ours,
-                prepare=lambda: (self._edit(source), self._last_line(source, self._final_line(source))),
+                prepare=lambda: (self.edit(source), self._last_line(source, self._final_line(source))),
                 peer=False,
             )
         ]
@@ -479,11 +479,13 @@ class Images:
     def _last_line(self, source: Path, expected: str) -> float:
         return self.lamina.printed(expected, "many_files", "main", "--path", EDITED, env={"BENCH_SOURCE": str(source)})
 
-    def _copy_many(self, builder: Builder, source: Path) -> float:
+    def copy_many(self, builder: Builder, source: Path) -> float:
+        """Builds the image `many`: the wall time in seconds."""
         recipe = builder.recipe(f"many-{builder.name}", f"FROM {builder.base('base')}", "COPY src /root/src")
         return builder.build("many", recipe, source.parent)
 
-    def _edit(self, source: Path) -> str:
+    def edit(self, source: Path) -> str:
+        """Adds a line to one of many files, and answers it."""
         self._edits += 1
         line = f"# edit {self._edits}"
         with (source / EDITED).open("a") as file:
@@ -499,7 +501,7 @@ class Images:
         """Lets the disk finish what others left to it."""
         os.sync()
 
-    def _sources(self, name: str, count: int) -> Path:
+    def sources(self, name: str, count: int) -> Path:
         """A directory `src` with so many small modules, alone in a directory of this name."""
         source = self.machine.directory(name) / "src"
         if not source.exists():
@@ -511,7 +513,8 @@ class Images:
             time.sleep(0.1)  # No file is as young as the first look at it.
         return source
 
-    def _crew_recipe(self, builder: Builder, base: str, cache: str, tavily: str) -> Path:
+    def crew_recipe(self, builder: Builder, base: str, cache: str, tavily: str) -> Path:
+        """The image `crew` as a Dockerfile."""
         requirements = [tavily if item.startswith("tavily") else item for item in REQUIREMENTS]
         quoted = " ".join(f'"{item}"' for item in requirements)
         return builder.recipe(

@@ -61,6 +61,10 @@ class Lamina:
             raise Failure(f"`{program}.py` printed `{output.strip()[-200:]}` instead of `{expected}`")
         return seconds
 
+    def command(self, *words: object, store: str = "warm") -> tuple[float, str, str]:
+        """`modal WORDS`: the wall time in seconds, what it printed, and its standard error."""
+        return self.machine.run([self.modal, *words], peer=False, env=self.store(store))
+
     def shell(self, image: str, script: str) -> float:
         """`modal shell IMAGE -c SCRIPT`: the wall time in seconds."""
         return self.machine.run([self.modal, "shell", image, "-c", script], peer=False, env=self.store("warm"))[0]

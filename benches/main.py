@@ -15,7 +15,7 @@ from workloads import free_space
 from workloads import rows as rows_of
 
 DESCRIPTION = """\
-Measures Lamina, and where they are installed BuildKit, buildah, crun and mmdebstrap, in turn and on equal work.
+Measures Lamina, and where they are installed BuildKit, buildah, crun, mmdebstrap and skopeo, in turn, on equal work.
 Everything it makes is in one temporary directory and is gone at the end. Peers are measured as root only."""
 ROWS = """\
 rows:
@@ -28,9 +28,12 @@ rows:
   B7  Debian 12 and Python from nothing            D1  crew on the disk
   B8  crew from a Dockerfile, all but its base
   B9  one of 80 conda packages changed
+  T1  crew pushed                                  T4  crew pulled
+  T2  pushed with one of 10,000 files changed      T5  crew as an archive
+  T3  pushed with one requirement changed
 
-All rows take some 15 minutes, B1, B3 and B7 most of it. On Debian the peers come with
-  apt-get install docker.io buildah crun mmdebstrap"""
+All rows take some 40 minutes, B1, B3, B7 and T1 to T5 most of it. On Debian the peers come with
+  apt-get install docker.io buildah crun mmdebstrap docker-registry skopeo zstd"""
 
 
 def arguments() -> argparse.Namespace:

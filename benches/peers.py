@@ -170,9 +170,19 @@ class BuildKit(Builder):
     programs = ("dockerd", "docker", "runc")
     package = "docker.io"
 
+    def __init__(self, machine: Machine, lamina: Lamina, place: str = "docker") -> None:
+        super().__init__(machine, lamina)
+        self._place = place
+
+    def elsewhere(self, place: str) -> BuildKit:
+        """Another dockerd, which has no images."""
+        other = BuildKit(self.machine, self.lamina, place)
+        other.start()
+        return other
+
     def start(self) -> None:
         """Starts dockerd; its network settings leave the host's alone."""
-        directory = self.machine.directory("docker")
+        directory = self.machine.directory(self._place)
         self._environment = {
             "DOCKER_HOST": f"unix://{directory}/socket",
             "DOCKER_CONFIG": str(directory / "configuration"),
@@ -226,6 +236,20 @@ class BuildKit(Builder):
         """See `Builder`."""
         return self._docker("run", "--rm", "--network=host", tag, "sh", "-c", script)[1].strip()
 
+    def push(self, tag: str, target: str) -> float:
+        """`docker push`: the wall time in seconds."""
+        self._docker("tag", tag, target)
+        return self._docker("push", "--quiet", target)[0]
+
+    def pull(self, source: str) -> float:
+        """`docker pull`: the wall time in seconds."""
+        os.sync()
+        return self._docker("pull", "--quiet", source)[0]
+
+    def save(self, tag: str, target: Path) -> float:
+        """`docker save`: the wall time in seconds."""
+        return self._docker("save", "--output", target, tag)[0]
+
     def hello(self, file: Path) -> float:
         """`docker run … python3 hello.py`: the wall time in seconds."""
         mount = f"{file}:/root/hello.py:ro"
@@ -244,8 +268,8 @@ class Buildah(Builder):
     programs = ("buildah", "crun")
     package = "buildah crun"
 
-    def _buildah(self, *words: object) -> tuple[float, str, str]:
-        directory = self.machine.directory("buildah")
+    def _buildah(self, *words: object, directory: Path | None = None) -> tuple[float, str, str]:
+        directory = directory or self.machine.directory("buildah")
         return self.machine.run(
             [program("buildah"), "--root", directory / "storage", "--runroot", directory / "run", *words],
             peer=True,
@@ -269,6 +293,19 @@ class Buildah(Builder):
             return self._buildah("run", "--network=host", container, "--", "sh", "-c", script)[1].strip()
         finally:
             self._buildah("rm", container)
+
+    def push(self, tag: str, target: str, compression: str) -> float:
+        """`buildah push`: the wall time in seconds."""
+        options = ("--quiet", "--tls-verify=false", "--compression-format", compression)
+        return self._buildah("push", *options, self.base(tag), f"docker://{target}")[0]
+
+    def pull(self, source: str, directory: Path) -> float:
+        """`buildah pull` into a storage of its own: the wall time in seconds."""
+        return self._buildah("pull", "--quiet", "--tls-verify=false", f"docker://{source}", directory=directory)[0]
+
+    def write(self, tag: str, target: Path) -> float:
+        """`buildah push` to an OCI archive: the wall time in seconds."""
+        return self._buildah("push", "--quiet", self.base(tag), f"oci-archive:{target}")[0]
 
 
 class Crun(Peer):

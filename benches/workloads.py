@@ -13,6 +13,7 @@ from machine import Failure, Machine
 from measuring import Row
 from peers import Buildah, BuildKit
 from running import Running
+from travelling import Travelling
 
 
 def rows(
@@ -20,9 +21,11 @@ def rows(
 ) -> dict[str, Callable[[], list[Row]]]:
     """What can be asked for, by its name; engines are shared by the rows."""
     buildkit = BuildKit(machine, lamina)
-    images = Images(machine, lamina, [buildkit, Buildah(machine, lamina)])
+    buildah = Buildah(machine, lamina)
+    images = Images(machine, lamina, [buildkit, buildah])
     running = Running(machine, lamina, buildkit, Launcher(machine, lamina, source, env or {}))
-    return {**images.rows(), **running.rows()}
+    travelling = Travelling(machine, lamina, buildkit, buildah, images)
+    return {**images.rows(), **running.rows(), **travelling.rows()}
 
 
 def free_space(machine: Machine) -> None:

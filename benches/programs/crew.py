@@ -6,6 +6,8 @@ import modal
 
 #: The requirement that changes between rounds.
 TAVILY = os.environ.get("BENCH_TAVILY", "tavily-python>=0.3.0")
+#: Whether the files are in a layer, and leave with the image.
+COPY = bool(os.environ.get("BENCH_COPY"))
 SOURCE = os.environ.get("BENCH_SOURCE", "src")
 
 image = (
@@ -23,7 +25,7 @@ image = (
         "httpx>=0.27.0",
     )
     .env({"PYTHONPATH": "/root/src", "LOG_LEVEL": "INFO"})
-    .add_local_dir(SOURCE, remote_path="/root/src")
+    .add_local_dir(SOURCE, remote_path="/root/src", copy=COPY)
 )
 app = modal.App("crew", image=image)
 
@@ -48,4 +50,5 @@ def main():
 
 @app.local_entrypoint()
 def build():
-    """Nothing: the image is built before."""
+    """Prints the image's id; it is built before."""
+    print(image.object_id)

@@ -4,8 +4,10 @@ import os
 
 import modal
 
+#: Whether the files are in a layer, and leave with the image.
+COPY = bool(os.environ.get("BENCH_COPY"))
 image = modal.Image.debian_slim(python_version="3.11").add_local_dir(
-    os.environ.get("BENCH_SOURCE", "src"), remote_path="/root/src"
+    os.environ.get("BENCH_SOURCE", "src"), remote_path="/root/src", copy=COPY
 )
 app = modal.App("many-files", image=image)
 
@@ -25,4 +27,5 @@ def main(path: str):
 
 @app.local_entrypoint()
 def build():
-    """Nothing: the files are collected before."""
+    """Prints the image's id; it is built before."""
+    print(image.object_id)
