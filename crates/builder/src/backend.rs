@@ -70,6 +70,8 @@ pub(crate) struct Task<'a> {
     pub(crate) inputs: &'a [Arc<State>],
     /// Its number among all steps of the process.
     pub(crate) number: u64,
+    /// Whether its layers are not for others.
+    pub(crate) is_private: bool,
     pub(crate) sink: &'a Sink,
     pub(crate) cancel: &'a CancelToken,
 }
@@ -170,7 +172,8 @@ impl Backend for StoreBackend<'_> {
         let progress = |done, total| {
             task.sink.emit(Event::StepProgress { step: task.number, what: "fetching".to_owned(), done, total });
         };
-        let waiting = Waiting { cancel: task.cancel, sink: task.sink, progress: &progress };
+        let is_private = task.is_private;
+        let waiting = Waiting { is_private, cancel: task.cancel, sink: task.sink, progress: &progress };
         let fetched = caches()?.fetch(self.workshop.store, key, waiting).map_err(|_| BuildError::Cancelled)?;
         fetched.iter().try_for_each(|record| self.record(record))?;
         Ok(fetched)

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use lamina_events::Miss;
 use lamina_image::{Facts, KeyMaterial, LayerKey, Node, NodeId};
+use lamina_registry::Reference;
 use lamina_store::LayerRecord;
 use serde_json::{Map, Value};
 
@@ -52,9 +53,17 @@ pub(crate) struct Planned {
 }
 
 impl Planned {
-    /// Whether the step had secrets, a volume or files of a local directory, so that what it makes may hold something of them.
+    /// Whether what the step makes may hold something of secrets, of a volume or of what this machine alone has: files of a local
+    /// directory, an image of its own, one of its own registry.
     pub(crate) fn is_private(&self, node: &Node) -> bool {
-        !node.secrets.is_empty() || ["files", "volumes"].iter().any(|part| self.material.part(part).is_some())
+        let part = |name: &str| self.material.part(name).and_then(Value::as_str).unwrap_or_default();
+        let is_own_image = match part("kind") {
+            "local_image" => true,
+            "from_registry" => part("reference").parse().is_ok_and(|reference: Reference| reference.is_local()),
+            _ => false,
+        };
+        let has = |name: &str| self.material.part(name).is_some();
+        !node.secrets.is_empty() || is_own_image || ["files", "volumes"].iter().any(|name| has(name))
     }
 }
 

@@ -321,7 +321,8 @@ impl<'a> Builder<'a> {
                 (record, facts, false)
             }
             Found::Miss(miss) => {
-                let task = Task { node, inputs, number, sink: self.sink, cancel: self.cancel };
+                let is_private = state.private;
+                let task = Task { node, inputs, number, is_private, sink: self.sink, cancel: self.cancel };
                 let missing = Missing { recipe: planned.recipe, material: planned.material, miss };
                 self.make_alone(&task, missing, share).inspect_err(|error| self.report(number, error))?
             }

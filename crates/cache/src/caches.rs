@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use lamina_events::{CancelToken, Cancelled, Event, Sink};
-use lamina_ground::EnvVars;
+use lamina_ground::{EnvVars, causes};
 use lamina_image::LayerKey;
 use lamina_store::{LayerRecord, Store};
 use lamina_system::spawn_apart;
@@ -54,6 +54,9 @@ struct Cache {
 /// Whoever waits for a cache.
 #[derive(Clone, Copy)]
 pub struct Waiting<'a> {
+    /// Whether what is wanted may hold local files, or what a secret led to: it is not looked for then, unless such layers are shared
+    /// as well.
+    pub is_private: bool,
     /// Ends the wait.
     pub cancel: &'a CancelToken,
     /// Told of what goes wrong.
@@ -97,6 +100,9 @@ impl Caches {
     /// # Errors
     /// When cancelled.
     pub fn fetch(&self, store: &Store, key: &LayerKey, waiting: Waiting<'_>) -> Result<Option<LayerRecord>, Cancelled> {
+        if waiting.is_private && !self.with_local {
+            return Ok(None);
+        }
         for cache in &self.all {
             if let Some(record) = cache.fetch(store, key, waiting)? {
                 return Ok(Some(record));
@@ -216,7 +222,12 @@ impl Cache {
                     format!("the cache `{}` has something that is of no use: {reason}", self.address),
                 );
             }
-            Err(error) => self.leave_aside(waiting.sink, &error.to_string()),
+            // The store cannot take it, which says nothing about others.
+            Err(error @ CacheError::Store(_)) => {
+                let reason = causes(&error);
+                self.warn(waiting.sink, format!("something of the cache `{}` cannot be taken: {reason}", self.address));
+            }
+            Err(error) => self.leave_aside(waiting.sink, &causes(&error)),
         }
         let mut spent = lock(&self.spent);
         *spent += begin.elapsed();

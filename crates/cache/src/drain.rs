@@ -1,6 +1,8 @@
 //! Uploading what is in the outbox.
 
 use std::collections::HashMap;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
 use lamina_events::CancelToken;
 use lamina_image::LayerKey;
@@ -8,12 +10,17 @@ use lamina_store::Store;
 
 use crate::CacheError;
 use crate::address::Address;
+use crate::made::MadePacks;
 use crate::outbox::{Item, Outbox};
 use crate::place::{self, Place};
+use crate::pulse::Pulse;
 use crate::upload::Upload;
 
 /// The name of the lock of whoever uploads.
 const LOCK: &str = "cache-upload";
+
+/// How long a cache may take to answer.
+const LONGEST_SILENCE: Duration = Duration::from_secs(15);
 
 /// What was uploaded.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -36,6 +43,7 @@ pub fn upload(store: &Store, cancel: &CancelToken, waiting: impl FnOnce()) -> Re
         store,
         cancel,
         outbox: Outbox::of(store),
+        made: MadePacks::read(Outbox::of(store).directory()),
         places: HashMap::new(),
         failures: HashMap::new(),
         uploaded: Uploaded::default(),
@@ -45,11 +53,24 @@ pub fn upload(store: &Store, cancel: &CancelToken, waiting: impl FnOnce()) -> Re
     Ok(Uploaded { failures: draining.failures.into_values().collect(), ..draining.uploaded })
 }
 
+/// Makes sure that a cache is not silent: whoever waits for an upload is not to wait for all attempts that files are worth.
+fn answers(place: &Arc<dyn Place>, key: &LayerKey) -> Result<(), CacheError> {
+    let (sender, answer) = mpsc::channel();
+    let (place, key) = (Arc::clone(place), *key);
+    std::thread::Builder::new().name("cache".to_owned()).spawn(move || {
+        // Nobody may be waiting for it any longer.
+        let _ = sender.send(place.entry(&key, &Pulse::default()).map(drop));
+    })?;
+    let silent = |_| Err(CacheError::Away("it does not answer".to_owned()));
+    answer.recv_timeout(LONGEST_SILENCE).unwrap_or_else(silent)
+}
+
 struct Draining<'a> {
     store: &'a Store,
     cancel: &'a CancelToken,
     outbox: Outbox,
-    places: HashMap<String, Box<dyn Place>>,
+    made: MadePacks,
+    places: HashMap<String, Arc<dyn Place>>,
     /// Why a cache is left aside.
     failures: HashMap<String, String>,
     uploaded: Uploaded,
@@ -83,11 +104,12 @@ impl Draining<'_> {
         if !self.places.contains_key(cache) {
             // It was one when it was put in.
             let Ok(address) = cache.parse::<Address>() else { return Ok(true) };
-            self.places.insert(cache.to_owned(), place::open(&address, self.cancel));
+            self.places.insert(cache.to_owned(), place::open(&address, self.cancel).into());
         }
         let Some(place) = self.places.get(cache) else { return Ok(true) };
-        let upload = Upload { store: self.store, place: &**place, replaces: item.replaces, stop: self.cancel };
-        match upload.run(&step) {
+        let (store, place, made, stop) = (self.store, place, &self.made, self.cancel);
+        let upload = Upload { store, place: &**place, made, replaces: item.replaces, stop };
+        match answers(place, key).and_then(|()| upload.run(&step)) {
             Ok(bytes) => {
                 tracing::info!(cache, %key, bytes, title = step.title, "uploaded");
                 self.outbox.note_known(cache, key)?;

@@ -15,6 +15,7 @@ use crate::CacheError;
 use crate::each::each;
 use crate::entry::{Blob, Entry, Layer, RECORD_LIMIT, Record};
 use crate::group::{self, Group};
+use crate::outbox::make_directory;
 use crate::pack::{Chunk, TakeChunks, read_foot};
 use crate::place::Place;
 use crate::pulse::Pulse;
@@ -262,7 +263,7 @@ impl Fetch<'_> {
     /// A part of something that is small.
     fn bytes(&self, blob: &Blob, part: Range<u64>) -> Result<Vec<u8>, CacheError> {
         let downloads = self.store.layout().downloads();
-        fs_err::create_dir_all(&downloads)?;
+        make_directory(&downloads)?;
         let mut file = tempfile::tempfile_in(downloads)?;
         self.place.read(blob, part, &mut file, self.pulse)?;
         let mut bytes = Vec::new();

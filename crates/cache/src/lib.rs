@@ -16,6 +16,7 @@ mod entry;
 mod error;
 mod fetch;
 mod group;
+mod made;
 mod outbox;
 mod pack;
 mod place;

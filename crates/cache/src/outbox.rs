@@ -43,13 +43,18 @@ impl Outbox {
         Self { directory: store.layout().root().join("outbox") }
     }
 
+    /// Where it is.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     /// Puts layers in; what is there of the same key is replaced.
     pub(crate) fn put(&self, key: &LayerKey, item: &Item) -> std::io::Result<()> {
         self.write(&key.to_string(), &serde_json::to_vec(item)?)
     }
 
     fn write(&self, name: &str, contents: &[u8]) -> std::io::Result<()> {
-        fs_err::create_dir_all(&self.directory)?;
+        make_directory(&self.directory)?;
         let mut file = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(&self.directory)?;
         file.write_all(contents)?;
         file.persist(self.directory.join(name)).map(drop).map_err(|error| error.error)
@@ -115,7 +120,7 @@ impl Outbox {
 
     /// Notes that a cache has a key.
     pub(crate) fn note_known(&self, cache: &str, key: &LayerKey) -> std::io::Result<()> {
-        fs_err::create_dir_all(&self.directory)?;
+        make_directory(&self.directory)?;
         let mut file = fs_err::OpenOptions::new().create(true).append(true).open(self.known_file(cache))?;
         file.write_all(format!("{key} {}\n", seconds_since_1970()).as_bytes())
     }
@@ -129,6 +134,14 @@ impl Outbox {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
             entries => entries?.map(|entry| Ok(entry?.path())).collect(),
         }
+    }
+}
+
+/// Makes a directory of the store, which may have been removed meanwhile and does not come again by that.
+pub(crate) fn make_directory(path: &Path) -> std::io::Result<()> {
+    match fs_err::create_dir(path) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
     }
 }
 

@@ -17,6 +17,8 @@ use crate::CacheError;
 use crate::each::each;
 use crate::entry::{Blob, Entry, Layer, MANIFEST_LIMIT, Place as Found, Record};
 use crate::group::{self, Group};
+use crate::made::MadePacks;
+use crate::outbox::make_directory;
 use crate::pack::{WriteChunks, foot};
 use crate::place::Place;
 use crate::pulse::Pulse;
@@ -29,6 +31,7 @@ const BUFFER_LENGTH: usize = 256 << 10;
 pub(crate) struct Upload<'a> {
     pub(crate) store: &'a Store,
     pub(crate) place: &'a dyn Place,
+    pub(crate) made: &'a MadePacks,
     /// Whether an entry that is there is replaced.
     pub(crate) replaces: bool,
     pub(crate) stop: &'a CancelToken,
@@ -81,7 +84,14 @@ impl Upload<'_> {
         let tree = self.store.encoded_tree(digest).ok_or_else(damaged)?;
         let groups = group::groups(&tree).map_err(|_| damaged())?;
         let made = each(CONNECTIONS, self.stop, groups.len(), |index| {
-            let (pack, foot, file) = self.pack(&groups[index])?;
+            let group = &groups[index];
+            if let Some((pack, foot)) = self.made.get(&group.digest)
+                && self.place.has(&pack)?
+            {
+                return Ok((pack, foot));
+            }
+            let (pack, foot, file) = self.pack(group)?;
+            self.made.note(&group.digest, &pack, foot);
             if !self.place.has(&pack)? {
                 self.place.put(&pack, &file)?;
                 *sent.lock().unwrap_or_else(PoisonError::into_inner) += pack.size;
@@ -96,7 +106,7 @@ impl Upload<'_> {
     /// The pack of a group, and how long its foot is.
     fn pack(&self, group: &Group) -> Result<(Blob, u64, File), CacheError> {
         let downloads = self.store.layout().downloads();
-        fs_err::create_dir_all(&downloads)?;
+        make_directory(&downloads)?;
         let mut file = tempfile::tempfile_in(downloads)?;
         let lengths = self.store.job(&WriteChunks { chunks: group.chunks.clone() }, &[file.as_fd()])?;
         let foot = foot(group, &lengths)?;

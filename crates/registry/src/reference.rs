@@ -72,7 +72,8 @@ impl Reference {
     }
 
     /// Whether the registry is on this machine.
-    pub(crate) fn is_local(&self) -> bool {
+    #[must_use]
+    pub fn is_local(&self) -> bool {
         is_local(self.host())
     }
 

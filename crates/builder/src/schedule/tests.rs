@@ -524,11 +524,11 @@ fn layers_are_offered_and_those_of_forced_steps_replace_others() {
 
 #[test]
 fn what_local_files_and_secrets_led_to_is_private_with_all_that_is_built_on_it() {
-    let offered = |first: Value| {
+    let changed = |place: usize, node: Value| {
         let memory = Memory::default();
         let mut nodes = serde_json::to_value(definition(&CHAIN)).unwrap();
-        for (name, value) in first.as_object().unwrap() {
-            nodes[1][name] = value.clone();
+        for (name, value) in node.as_object().unwrap() {
+            nodes[place][name] = value.clone();
         }
         let definition = serde_json::from_value(nodes).unwrap();
         let (sink, cancel) = (Sink::none(), CancelToken::new());
@@ -536,6 +536,7 @@ fn what_local_files_and_secrets_led_to_is_private_with_all_that_is_built_on_it()
         Builder::on(Box::new(&memory), &definition, options, &sink, &cancel).unwrap().build(&["2"]).unwrap();
         memory.offered.into_inner().unwrap().into_iter().map(|(_, offer)| offer.is_private).collect::<Vec<_>>()
     };
+    let offered = |first| changed(1, first);
     assert_eq!(offered(json!({})), [false, false, false]);
     assert_eq!(offered(json!({ "secrets": [{ "name": "s", "values": { "T": "x" } }] })), [false, true, true]);
     let files = json!({ "entries": [{ "source": "/a", "target": "/b", "kind": "file" }] });
@@ -543,4 +544,8 @@ fn what_local_files_and_secrets_led_to_is_private_with_all_that_is_built_on_it()
     let volumes = json!([{ "path": "/v", "volume": { "name": "v" } }]);
     let commands = json!({ "kind": "run_commands", "commands": ["first"], "volumes": volumes });
     assert_eq!(offered(json!({ "step": commands })), [false, true, true]);
+    for (reference, is_private) in [("python:3.11", false), ("localhost:5000/a", true), ("oci:/images:a", true)] {
+        let base = json!({ "step": { "kind": "from_registry", "reference": reference } });
+        assert_eq!(changed(0, base), [is_private; 3], "{reference}");
+    }
 }
