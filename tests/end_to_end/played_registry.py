@@ -8,6 +8,7 @@ import hashlib
 import http.server
 import io
 import json
+import ssl
 import tarfile
 import threading
 from collections.abc import Iterator
@@ -97,7 +98,7 @@ class Registry:
 
 
 @contextmanager
-def serving() -> Iterator[Registry]:
+def serving(tls: ssl.SSLContext | None = None) -> Iterator[Registry]:
     """A registry on a free port of this machine."""
     registry, ended = Registry(), threading.Event()
 
@@ -168,6 +169,8 @@ def serving() -> Iterator[Registry]:
             return self.answer(200, data)
 
     server = http.server.ThreadingHTTPServer(("", 0), Handler)
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
     registry.address = f"127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever)
     thread.start()

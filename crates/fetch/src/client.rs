@@ -15,6 +15,7 @@ use crate::exchange::{
 use crate::pace::{Deadline, Limits, Paced};
 use crate::redirect::{Redirected, Walk};
 use crate::resolver::RememberingResolver;
+use crate::trust::Trust;
 
 /// Longest time without the connection being established.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
@@ -30,6 +31,8 @@ pub struct Client {
     limits: Limits,
     /// What every request says beside the usual.
     headers: Arc<[Header]>,
+    /// Certificates beside the host's.
+    trust: Arc<Trust>,
     /// Hosts that servers have led to.
     redirected: Arc<Redirected>,
 }
@@ -50,6 +53,7 @@ impl Client {
             cancel,
             limits: Limits::default(),
             headers: Arc::default(),
+            trust: Arc::default(),
             redirected: Arc::default(),
         }
     }
@@ -71,6 +75,15 @@ impl Client {
     #[must_use]
     pub fn and_header(&self, name: &'static str, value: String) -> Self {
         self.with_headers(self.headers.iter().cloned().chain([(name, value)]).collect())
+    }
+
+    /// The client with these certificates beside the host's; connections are shared only where there are none.
+    #[must_use]
+    pub fn with_trust(&self, trust: Trust) -> Self {
+        if trust.is_empty() && self.trust.is_empty() {
+            return self.clone();
+        }
+        Self { agent: Arc::default(), trust: Arc::new(trust), ..self.clone() }
     }
 
     /// The client that another token stops, with connections of its own.
@@ -213,7 +226,7 @@ impl Client {
 
     pub(crate) fn agent(&self) -> &ureq::Agent {
         let agent = self.agent.get_or_init(|| {
-            let agent = new_agent(&self.limits, Arc::clone(&self.redirected));
+            let agent = new_agent(&self.limits, &self.trust, Arc::clone(&self.redirected));
             let ended = agent.clone();
             Agent { agent, _guard: self.cancel.on_cancel(move || ended.shutdown()) }
         });
@@ -221,15 +234,16 @@ impl Client {
     }
 }
 
-fn new_agent(limits: &Limits, redirected: Arc<Redirected>) -> ureq::Agent {
+fn new_agent(limits: &Limits, trust: &Trust, redirected: Arc<Redirected>) -> ureq::Agent {
     let certificates: Vec<_> = rustls_native_certs::load_native_certs()
         .certs
         .into_iter()
         .map(|certificate| Certificate::from_der(&certificate).to_owned())
+        .chain(trust.authorities.iter().cloned())
         .collect();
     let roots = RootCerts::Specific(Arc::new(certificates));
     let config = ureq::Agent::config_builder()
-        .tls_config(TlsConfig::builder().root_certs(roots).build())
+        .tls_config(TlsConfig::builder().root_certs(roots).client_cert(trust.identity.clone()).build())
         .user_agent(concat!("lamina/", env!("CARGO_PKG_VERSION")))
         .max_idle_connections_per_host(16)
         .http_status_as_error(false)

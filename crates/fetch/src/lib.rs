@@ -15,6 +15,7 @@ mod partial;
 mod redirect;
 mod resolver;
 mod send;
+mod trust;
 
 use std::borrow::Cow;
 
@@ -24,6 +25,7 @@ pub use client::Client;
 pub use download::{Download, Progress, is_sha256};
 pub use exchange::{Answer, Described, Reply};
 pub use send::{Message, Response, Standing};
+pub use trust::Trust;
 
 /// What can go wrong while fetching.
 #[derive(Debug, thiserror::Error)]

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 use url::Url;
 
+use crate::certificates;
 use crate::login::Login;
 use crate::manifest::{ACCEPTED, Configuration, Document, Manifest, choose, own_platform};
 use crate::settings::{Settings, Source};
@@ -42,6 +43,8 @@ pub struct Registry {
     authorization: Mutex<Option<String>>,
     /// What a token is asked for.
     scopes: Vec<String>,
+    /// Where else the image is looked for, with the login that is told there.
+    others: Vec<(Source, Option<Login>)>,
 }
 
 /// An image that is in no store.
@@ -109,12 +112,16 @@ impl Registry {
             Some(login) => Some(login),
             None => Login::of_host(reference, client.cancel())?,
         };
-        let endpoint = reference.endpoint_as(*is_open);
+        let trust = certificates::of_host(&reference.registry)?;
+        // Whoever has certificates for it wants it encrypted.
+        let endpoint = reference.endpoint_as(*is_open && trust.is_empty());
+        let client = client.with_trust(trust);
         Ok(Self {
             reference: reference.clone(),
             endpoint,
             login,
-            client: client.clone(),
+            client,
+            others: Vec::new(),
             authorization: Mutex::default(),
             scopes: vec![format!("repository:{}:pull", reference.repository)],
         })
@@ -127,11 +134,13 @@ impl Registry {
     /// When the host has settings that cannot be used, or what the last place says.
     pub fn find(reference: &Reference, login: Option<&Login>, client: &Client) -> Result<(Self, Image), RegistryError> {
         let mut sources = Settings::of_host()?.sources(reference)?.into_iter().peekable();
+        let of_source = |source: &Source| login.filter(|_| source.is_named).cloned();
         while let Some(source) = sources.next() {
-            let login = login.filter(|_| source.is_named).cloned();
-            let found = Self::at(&source, login, client).and_then(|registry| {
+            let found = Self::at(&source, of_source(&source), client).and_then(|registry| {
                 let image = registry.image()?;
-                Ok((registry, image))
+                let others =
+                    sources.clone().map(|other| (of_source(&other), other)).map(|(login, other)| (other, login));
+                Ok((Self { others: others.collect(), ..registry }, image))
             });
             client.cancel().check().map_err(FetchError::from)?;
             if found.is_ok() || sources.peek().is_none() {
@@ -139,6 +148,15 @@ impl Registry {
             }
         }
         Err(RegistryError::Blocked { image: reference.to_string() })
+    }
+
+    /// The next places that may have what this one does not give.
+    pub(crate) fn others(&self) -> impl Iterator<Item = Result<Self, RegistryError>> {
+        self.others.iter().map(|(source, login)| {
+            let registry = Self::at(source, login.clone(), &self.client)?;
+            registry.log_in()?;
+            Ok(registry)
+        })
     }
 
     /// Tags of the image, the most similar ones first; none if the registry does not say.

@@ -4,6 +4,7 @@
 //! a digest is checked against it: manifest, configuration, compressed layers while they arrive, and the archives in them
 //! while they are unpacked, which the store worker does ([`jobs`]).
 
+mod certificates;
 mod client;
 mod error;
 mod here;

@@ -77,6 +77,33 @@ impl Registry {
         stop: &CancelToken,
         arrived: impl Fn(usize) + Sync,
     ) -> Result<(), RegistryError> {
+        let mut fetched = self.download_here(downloads, directory, connections, progress, stop, &arrived);
+        for other in self.others() {
+            // What was stopped is wanted nowhere else, and what is here already is not fetched again.
+            if fetched.is_ok() || stop.check().is_err() {
+                break;
+            }
+            fetched = other.and_then(|other| {
+                let address = |download: &Download| Download {
+                    url: other.url("blobs", &format!("sha256:{}", download.sha256)),
+                    ..download.clone()
+                };
+                let downloads: Vec<_> = downloads.iter().map(address).collect();
+                other.download_here(&downloads, directory, connections, progress, stop, &arrived)
+            });
+        }
+        fetched
+    }
+
+    fn download_here(
+        &self,
+        downloads: &[Download],
+        directory: &Path,
+        connections: usize,
+        progress: Progress<'_>,
+        stop: &CancelToken,
+        arrived: &(impl Fn(usize) + Sync),
+    ) -> Result<(), RegistryError> {
         let arrived = |index, _| {
             arrived(index);
             Ok::<_, FetchError>(())
