@@ -154,6 +154,10 @@ class FunctionCall(Generic[R], metaclass=Explained):
         index = len(self._others) + 1
         self._others.append(self._start(self._function, self._engine, payload, self._number, index))
 
+    def _check_kept(self) -> None:
+        """Returns when the call is on the disk, or raises why it is not: whoever has spawned it may end then."""
+        self.object_id  # noqa: B018
+
     _function: Function[Any, R, Any]
     _engine: Conversation
     _inbox: _Inbox

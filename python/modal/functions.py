@@ -195,12 +195,20 @@ class Function(Generic[P, R, L], metaclass=Explained):
         return stream(self, engine, payload)
 
     async def _spawn_aio(self, /, *args: P.args, **kwargs: P.kwargs) -> FunctionCall[R]:
-        return self._spawn(args, kwargs)
+        call = self._spawn(args, kwargs)
+        if call._engine.keeps_results:
+            import asyncio
+
+            await asyncio.get_running_loop().run_in_executor(None, call._check_kept)
+        return call
 
     @with_aio(_spawn_aio)
     def spawn(self, /, *args: P.args, **kwargs: P.kwargs) -> FunctionCall[R]:
         """Starts the function in a container and returns at once; `.get()` of what it returns has the result."""
-        return self._spawn(args, kwargs)
+        call = self._spawn(args, kwargs)
+        if call._engine.keeps_results:
+            call._check_kept()
+        return call
 
     async def _experimental_spawn_map_aio(
         self, /, *input_iterators: Source, kwargs: Mapping[str, Any] = {}

@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::record::sync_directory;
 use super::{DeploymentName, Deployments, names_in};
 use crate::AppsError;
 use crate::files::{private_file, read_file};
@@ -192,7 +193,8 @@ fn write(path: &Path, about: &impl Serialize, bytes: &[u8], durable: bool) -> Re
         // The error that matters is the first one.
         let _ = fs_err::remove_file(&temporary);
     }
-    Ok(written?)
+    written?;
+    if durable { sync_directory(path) } else { Ok(()) }
 }
 
 fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<(T, Vec<u8>)>, AppsError> {

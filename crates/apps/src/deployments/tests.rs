@@ -326,8 +326,9 @@ fn output_is_followed_from_before_it_begins_until_the_app_is_stopped() {
         deployments.follow(&deployment, from, &mut show).unwrap()
     };
     let hear = || heard.recv_timeout(Duration::from_mins(1)).unwrap();
+    let end = deployments.end_of_output(&app);
     std::thread::scope(|scope| {
-        let follower = scope.spawn(|| follow(deployments.end_of_output(&app), shown.clone()));
+        let follower = scope.spawn(|| follow(end, shown.clone()));
         // The process of the app starts, and prints.
         drop(deployments.acquire(&app, &CancelToken::new()).unwrap().unwrap());
         print("one");

@@ -56,6 +56,7 @@ pub fn serve_deployed(
     };
     listener.serve_during(serve, || keeper.wait_until_unneeded(listener));
     keeper.stop();
+    keeper.calls.keep_held();
     Ok(())
 }
 
@@ -251,7 +252,7 @@ impl DeployedApp<'_> {
             };
             let again = PendingCall { runs: call.runs.saturating_add(1), ..call };
             let (id, callee) = (CallId::new(), Arc::downgrade(&pool) as Weak<dyn Callee>);
-            let caller = self.calls.begin(name, &again, &input, (id, callee), None)?;
+            let caller = self.calls.begin_again(name, &again, &input, (id, callee));
             let method = again.method.as_deref().map(Arc::from);
             pool.submit(id, Calls::default().function_call(1, None), method, Payload::Inline(input), caller);
         }

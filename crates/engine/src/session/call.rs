@@ -114,7 +114,7 @@ impl Session<'_> {
                 Ok(keeping) => caller = keeping,
                 Err(failure) => {
                     self.calls.close(call);
-                    return self.refuse(call, CallStatus::error(failure.error, failure.message));
+                    return self.refuse(call, failure.into());
                 }
             }
         }
@@ -150,7 +150,7 @@ impl Session<'_> {
             Err(failure) => failure,
         };
         self.calls.close(call);
-        self.refuse(call, CallStatus::error(failure.error, failure.message));
+        self.refuse(call, failure.into());
     }
 
     /// How many inputs a call has that is kept.
