@@ -102,6 +102,24 @@ def test_every_form_is_the_image_of_the_registry(modal: Modal, load, layout: Pat
     assert found == {"one": 0o4711, "two": 0o4711}
 
 
+def test_a_shell_opens_in_an_image_without_a_program(modal: Modal, layout: Path, real_registry: str) -> None:
+    reference = f"{real_registry}/in/{os.urandom(4).hex()}:v1"
+    modal("image", "import", str(layout), "--name", "shell-less")
+    said = modal("shell", "--image", f"oci:{layout}", "--cmd", "true", check=False)
+    assert said.code == 1 and "/bin/sh" in said.stderr
+    modal.write(
+        "app.py",
+        'import modal\nwith modal.App("t").run():\n    print(modal.Image.debian_slim("3.11").build().object_id)\n',
+    )
+    modal("image", "push", modal.python("app.py").stdout.strip(), reference)
+    shown = modal("shell", "--image", reference, "--cmd", "python3 -V; cat /etc/debian_version", "--no-pty")
+    assert shown.stdout.startswith("Python 3.11")
+    gone = modal("shell", "--image", reference.replace(":v1", ":v2"), check=False)
+    assert gone.code == 1 and "has no image" in gone.stderr
+    wrong = modal("shell", "--image", reference, "--add-python", "2.7", check=False)
+    assert wrong.code == 1 and "`add_python` takes a series" in wrong.stderr
+
+
 def test_an_image_that_changed_is_taken_anew(load, layout: Path) -> None:
     first = load(f"oci:{layout}:v1")
     assert load(f"oci:{layout}:v1") == first

@@ -222,6 +222,7 @@ Examples:
   modal shell                              Debian with the Python version of this machine
   modal shell im-0a1b2c                    an image by its id, or a beginning of it (see `modal image list`)
   modal shell app.py::describe             the image of a function, built first if need be
+  modal shell --image ubuntu:24.04         an image of a registry, pulled first if need be
   modal shell ta-0a1b2c                    a running container (see `modal container list`)
   modal shell im-0a1b2c -c 'pip list'      one command instead of a shell; its exit code is passed on
   modal shell --add-local data             with the local directory `data` at /mnt/data
@@ -237,6 +238,14 @@ pub(crate) struct Shell {
     /// REF names a module, not a file
     #[arg(short, long)]
     pub(crate) module: bool,
+
+    /// The image of a registry, or of this machine as `modal.Image.from_registry` names it, instead of REF
+    #[arg(long, value_name = "TAG", conflicts_with_all = ["reference", "module"])]
+    pub(crate) image: Option<String>,
+
+    /// The Python that such an image gets, as in 3.12
+    #[arg(long, value_name = "VERSION", requires = "image")]
+    pub(crate) add_python: Option<String>,
 
     /// The command to run, read by the image's /bin/sh (default: /bin/bash, or /bin/sh where there is none)
     #[arg(short, long, value_name = "COMMAND")]
@@ -288,14 +297,6 @@ pub(crate) struct Shell {
 /// Options of `modal shell` that Modal has and that are refused here with the reason.
 #[derive(Debug, Args)]
 pub(crate) struct Unavailable {
-    /// Refused with the reason
-    #[arg(long, value_name = "TAG", hide = true)]
-    pub(crate) image: Option<String>,
-
-    /// Refused with the reason
-    #[arg(long, value_name = "VERSION", hide = true)]
-    pub(crate) add_python: Option<String>,
-
     /// Refused with the reason
     #[arg(long, value_name = "NAME", hide = true)]
     pub(crate) cloud: Option<String>,

@@ -85,13 +85,15 @@ fn a_detached_run_has_no_terminal() {
 
 #[test]
 fn what_a_shell_cannot_have_is_named_with_what_to_do_instead() {
-    for option in ["--image", "--add-python", "--cloud", "--region"] {
+    for option in ["--cloud", "--region"] {
         let outcome = run(&["shell", option, "x"]);
         assert!(outcome.starts_with("exit code: 2\n"), "{outcome}");
         assert!(outcome.contains(&format!("error: `{option}` is not possible: ")), "{outcome}");
         assert!(outcome.contains("\nhint: "), "{outcome}");
     }
-    insta::assert_snapshot!(run(&["shell", "im-0a1b2c", "--image", "ubuntu:24.04"]));
+    insta::assert_snapshot!(run(&["shell", "im-0a1b2c", "--cloud", "aws"]));
+    let both = run(&["shell", "im-0a1b2c", "--image", "ubuntu:24.04"]);
+    assert!(both.starts_with("exit code: 2\n") && both.contains("cannot be used with"), "{both}");
 }
 
 #[test]

@@ -43,6 +43,10 @@ def _dispatch(words: list[str]) -> int:
         from modal._cli.pull import pull
 
         return pull(words[1:])
+    if words[:1] == ["prepare"]:
+        from modal._cli.pull import prepare
+
+        return prepare(words[1:])
     if words[:1] == ["import"]:
         from modal._cli.pull import import_file
 

@@ -36,6 +36,23 @@ def import_file(words: list[str]) -> int:
         return _take("import", f"any-archive:{file.name}", None, given.get("--name"))
 
 
+def prepare(words: list[str]) -> int:
+    """Pulls an image as its tag was first, and writes its id into a file. A Python to add may follow."""
+    from modal._client import engine as engines
+    from modal.image import Image
+
+    reference, result, *python = words
+    image = Image.from_registry(reference, add_python=python[0] if python else None)
+    engine = engines.connect(output=True)
+    try:
+        image.build()
+    finally:
+        engine.close()
+    with open(result, "w", encoding="utf-8") as file:
+        file.write(image.object_id)
+    return 0
+
+
 def _take(command: str, reference: str, secret: Secret | None, name: str | None) -> int:
     from modal._client import engine as engines
     from modal._client.images import read_name

@@ -35,6 +35,9 @@ pub(crate) fn shell(shell: &Shell) -> Result<u8, Failure> {
         let engine = Engine::open(&Options { expects_sandbox: true, ..Options::default() })?;
         return open(&engine, ShellTarget::Image(image), shell);
     }
+    if let Some(tag) = shell.image.as_deref() {
+        return of_registry(tag, shell);
+    }
     let mut words: Vec<OsString> = vec!["describe".into(), reference.unwrap_or(DEFAULT_APP).into()];
     if shell.module || reference.is_none() {
         words.push("-m".into());
@@ -56,6 +59,19 @@ pub(crate) fn shell(shell: &Shell) -> Result<u8, Failure> {
     }
 }
 
+/// A shell in an image that is pulled first, unless the store has it.
+fn of_registry(tag: &str, shell: &Shell) -> Result<u8, Failure> {
+    let result = tempfile::NamedTempFile::new()?;
+    let mut words: Vec<OsString> = vec!["prepare".into(), tag.into(), result.path().into()];
+    words.extend(shell.add_python.iter().map(OsString::from));
+    let ended = program::run(Program { arguments: &words, progress: shell.output.progress, ..Program::default() })?;
+    if ended.code != 0 {
+        return Ok(ended.code);
+    }
+    let engine = Engine::open(&Options { expects_sandbox: true, ..Options::default() })?;
+    open(&engine, ShellTarget::Image(&fs_err::read_to_string(result.path())?), shell)
+}
+
 fn is_image(reference: &str) -> bool {
     reference.starts_with("im-")
 }
@@ -66,20 +82,8 @@ fn is_container(reference: &str) -> bool {
 
 /// Options for things that there are none of here.
 fn unavailable(given: &Unavailable) -> Option<Failure> {
-    let Unavailable { image, add_python, cloud, region } = given;
+    let Unavailable { cloud, region } = given;
     let options = [
-        (
-            "--image",
-            image.is_some(),
-            "a shell takes no name of a registry's image",
-            "declare it with `modal.Image.from_registry(...)` in a program: `modal shell app.py::function`; or take one of `modal image list`: `modal shell im-0a1b2c`",
-        ),
-        (
-            "--add-python",
-            add_python.is_some(),
-            "it is for an image of a registry, whose name a shell does not take",
-            "declare it in a program: `modal.Image.from_registry(..., add_python=\"3.12\")`",
-        ),
         ("--cloud", cloud.is_some(), "containers run on this machine, in no cloud", "leave it out"),
         ("--region", region.is_some(), "containers run on this machine, wherever it is", "leave it out"),
     ];
