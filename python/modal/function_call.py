@@ -395,12 +395,14 @@ class _KeptCall(FunctionCall["Any"]):
     _inputs: int | None = None
 
     def _count(self) -> int:
-        if self._inputs is None:
-            from modal._client.deployed import reach_call
+        if self._inputs is not None:
+            return self._inputs
+        from modal._client.deployed import reach_call
 
-            call_id = self._inbox.call_id or ""
-            self._inputs = reach_call(call_id).request("call.inputs", {"id": call_id})["value"]
-        return self._inputs
+        call_id = self._inbox.call_id or ""
+        count: int = reach_call(call_id).request("call.inputs", {"id": call_id})["value"]
+        self._inputs = count
+        return count
 
     def _other(self, index: int) -> FunctionCall[Any]:
         return self._of(f"{self._inbox.call_id}-{index}")

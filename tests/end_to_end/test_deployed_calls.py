@@ -184,3 +184,59 @@ def test_who_has_spawned_them_gets_them_from_the_next_process(called: Called) ->
     called.open("a", "b")
     printed = spawner.communicate("go", timeout=PATIENCE)[0].splitlines()
     assert printed[1] == "['go', ['b in 1', 'a in 1']]"
+
+
+def test_a_source_of_another_time_is_no_other_version(called: Called) -> None:
+    assert "as version 1" in called.deploy(1)
+    os.utime(called.modal.directory / "app.py", (1_000_000_000, 1_000_000_000))
+    assert "Nothing has changed" in called.modal("deploy", "app.py").stdout
+    assert "as version 2" in called.deploy(2)
+
+
+OUTER = """
+import modal
+
+app = modal.App(image=modal.Image.debian_slim(python_version="3.11"))
+
+
+@app.function()
+def call() -> list:
+    Model = modal.Cls.from_name({name!r}, "Model")
+    said = [Model(size=9).wait.remote("a"), Model().wait.remote("a")]
+    said.append(Model.with_options(timeout=50)(size=8).wait.spawn("a").get())
+    wait = modal.Function.from_name({name!r}, "wait").with_options(timeout=40)
+    said.extend(wait.map(["a", "a"]))
+    for wrong in (lambda: Model(size="x"), lambda: Model(height=1), lambda: Model(9)):
+        try:
+            wrong().wait.remote("a")
+        except Exception as error:
+            said.append(f"{{type(error).__name__}} {{error}}".partition(chr(10))[0])
+    try:
+        modal.Function.from_name({name!r}, "wail").with_options(timeout=40).remote("a")
+    except modal.exception.NotFoundError as error:
+        said.append(str(error).partition(chr(10))[0])
+    return said
+
+
+@app.local_entrypoint()
+def main() -> None:
+    for line in call.remote():
+        print(line)
+"""
+
+
+def test_containers_call_classes_with_parameters_and_options_of_other_apps(called: Called) -> None:
+    called.deploy(1)
+    called.open("a")
+    called.modal.write("outer.py", OUTER.format(name=called.name))
+    assert called.modal("run", "outer.py").stdout.splitlines() == [
+        "a of 9 in 1",
+        "a of 3 in 1",
+        "a of 8 in 1",
+        "a in 1",
+        "a in 1",
+        "TypeError the parameter `size` of `Model` is of type `int`, not `str`: 'x'",
+        "InvalidError `Model(...)` has no parameter `height`; it has `size`",
+        "InvalidError `Model(...)` takes no positional arguments: name them, as in `Model(x=1)`",
+        f"the app `{called.name}` has no function `wail`: did you mean `wait`?",
+    ]

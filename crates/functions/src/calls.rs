@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use lamina_ground::ErrorClass;
+
 use crate::answer::CallStatus;
 use crate::elsewhere::Callee;
 use crate::ids::{CallId, ConnectionId, FunctionCallId};
@@ -90,6 +92,14 @@ impl Calls {
     /// Notes under which label the connection knows a variant of a service.
     pub(crate) fn name_variant(&self, label: u64, variant: NamedVariant) {
         self.variants.lock().unwrap_or_else(PoisonError::into_inner).insert(label, variant);
+    }
+
+    /// Notes what a variant of another app's service is.
+    pub(crate) fn note_variant(&self, request: VariantRequest) {
+        let label = request.variant;
+        let elsewhere = CallStatus::error(ErrorClass::NotFoundError, "it is of another app".to_owned());
+        let request = Arc::new(request);
+        self.name_variant(label, NamedVariant { request, services: Weak::new(), pool: Err(elsewhere) });
     }
 
     /// The variant that the connection knows under a label, if there is one.

@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 use crate::answer::{CallAnswer, CallStatus};
 use crate::aside;
 use crate::calls::OpenCall;
-use crate::elsewhere::{Callee, OtherApp, Service};
+use crate::elsewhere::{AppReference, Callee, OtherApp, Service};
 use crate::error::{CallError, Trouble};
 use crate::ids::CallId;
 use crate::link::{Link, RunnerCall};
@@ -266,6 +266,14 @@ impl Container {
             }
             FromRunner::Result(RunnerResult { call, status }) => Ok(self.finish(call, status, frame.payload)?),
             FromRunner::Call(request) => Ok(self.call(request, frame.payload)?),
+            FromRunner::Variant(variant) if variant.app.is_some() => {
+                self.link.calls.note_variant(variant);
+                Ok(())
+            }
+            FromRunner::Functions { call, app } => {
+                self.tell_of_functions(call, &app);
+                Ok(())
+            }
             FromRunner::Variant(variant) => {
                 if let Some(services) = self.seat.services() {
                     services.name_variant(&self.link.calls, &variant);
@@ -351,7 +359,8 @@ impl Container {
         let caller = RunnerCall::new(&self.link, request.call, weight, held);
         match callee {
             Callees::Other(other) => {
-                let service = Service { name: &request.function, method: request.method.as_deref() };
+                let variant = request.variant.and_then(|label| self.link.calls.variant_request(label));
+                let service = Service { name: &request.function, method: request.method.as_deref(), variant };
                 other.submit(service, id, request.spawned, payload, Arc::new(caller));
             }
             Callees::Pool(pool) => {
@@ -362,6 +371,24 @@ impl Container {
             }
         }
         Ok(())
+    }
+
+    /// The runner asks for the functions of a deployed app.
+    fn tell_of_functions(&self, call: u64, app: &AppReference) {
+        let link = Arc::clone(&self.link);
+        let answer = move |functions: Result<Value, CallStatus>| {
+            let answer = match functions {
+                Ok(value) => CallAnswer::Done { call, status: "ok", value },
+                Err(status) => CallAnswer::Result { call, status },
+            };
+            link.answer(&answer, Payload::default());
+        };
+        let other = self.seat.services().and_then(|services| services.other_app(app));
+        let Some(other) = other else {
+            let message = "other apps cannot be reached from here".to_owned();
+            return answer(Err(CallStatus::error(ErrorClass::ExecutionError, message)));
+        };
+        other.functions(Box::new(answer));
     }
 
     /// The runner asks for the containers of a service.

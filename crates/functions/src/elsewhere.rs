@@ -4,9 +4,12 @@ use std::sync::Arc;
 
 use lamina_wire::Payload;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
+use crate::answer::CallStatus;
 use crate::call::Caller;
 use crate::ids::CallId;
+use crate::runner::VariantRequest;
 
 /// Another app, as a runner names it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -33,18 +36,26 @@ pub trait Callee: Send + Sync {
 }
 
 /// A function, or a method of a class.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Service<'a> {
     /// The function or class.
     pub name: &'a str,
     /// The method of the class.
     pub method: Option<&'a str>,
+    /// The parameters and options, if it has others than it was declared with.
+    pub variant: Option<Arc<VariantRequest>>,
 }
+
+/// Hears of the functions of an app, as `app.attached` has them.
+pub type FunctionsAnswer = Box<dyn FnOnce(Result<Value, CallStatus>) + Send>;
 
 /// An app that runs in another process.
 pub trait OtherApp: Callee {
     /// Hands on an input; `caller` hears how it ends. Does not wait for anything.
     fn submit(&self, service: Service<'_>, call: CallId, is_spawned: bool, payload: Payload, caller: Arc<dyn Caller>);
+
+    /// Tells `answer` of the app's functions. Does not wait for anything.
+    fn functions(&self, answer: FunctionsAnswer);
 }
 
 /// What reaches other apps.

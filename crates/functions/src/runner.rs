@@ -77,11 +77,15 @@ pub struct VariantRequest {
     /// The options, as the app's start has those of the service; the others stay as they are.
     #[serde(default)]
     pub options: Map<String, Value>,
+    /// The deployed app that the service is of, if it is none of the container's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub app: Option<AppReference>,
 }
 
 impl VariantRequest {
     /// What tells variants apart: equal ones share a pool, whoever asks for them and in whatever order.
-    pub(crate) fn key(&self) -> String {
+    #[must_use]
+    pub fn key(&self) -> String {
         let mut parameters = self.parameters.clone();
         parameters.sort();
         // Strings and numbers always serialise; the keys of a map are sorted.
@@ -251,6 +255,14 @@ pub enum FromRunner {
         /// Whether its container is killed.
         #[serde(default)]
         terminate: bool,
+    },
+    /// Tell of the functions of a deployed app.
+    #[serde(rename = "app.functions")]
+    Functions {
+        /// The runner's label, as of a call.
+        call: u64,
+        /// Which app.
+        app: AppReference,
     },
     /// Tell of the containers of a service.
     Pool {

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from typing import Any, NamedTuple, NoReturn
 
     from modal._calls.conversation import Conversation
-    from modal._client.deployed import Host
 
     class Place(NamedTuple):
         """Where a function or class is."""
@@ -77,14 +76,32 @@ class DeployedFunction(Function[..., "Any", "Any"]):
     def _running(self, generator: bool = False) -> Conversation:
         from modal import _in_container
 
-        return self._in_container() if _in_container() else self._here(generator)
+        return self._in_container(generator) if _in_container() else self._here(generator)
 
     def _here(self, generator: bool) -> Conversation:
         from modal._client.deployed import reach
 
         place = self._place
         host = reach(place.environment, place.app, place.version)
-        about = _found(host, self)
+        self._look_up(host, host.functions, generator, "")
+        return host
+
+    def _in_container(self, generator: bool) -> Conversation:
+        from modal._runner.client import reach_any
+
+        place = self._place
+        app = encode_json({"name": place.app, "environment": place.environment, "version": place.version})
+        client = reach_any(self._name)
+        if self._options or any(self._given):
+            self._look_up(client, client.functions_of(app), generator, f',"app":{app}')
+        else:
+            self._wire_name = f'{self._base_name()},"app":{app}'.encode()
+        return client
+
+    def _look_up(self, engine: Conversation, functions: dict[str, dict[str, Any]], generator: bool, rest: str) -> None:
+        """Finds the function among those of its app, and how it is called over a connection."""
+        place = self._place
+        about = _found(functions, self)
         self._is_generator = about.get("generator", False)
         parameters: list[dict[str, str]] = []
         if self._method is not None:
@@ -96,25 +113,11 @@ class DeployedFunction(Function[..., "Any", "Any"]):
             from modal._shared.variants import wire_options
 
             options = wire_options(dict(self._options))
-            label = host.name_variant({"function": place.name, "parameters": parameters, "options": options})
-            name += f',"variant":{label}'
-        self._wire_name = name.encode()
-        return host
-
-    def _in_container(self) -> Conversation:
-        from modal._runner.client import reach_any
-
-        if self._options or any(self._given):
-            raise ExecutionError(
-                f"`{self._name}` of the app `{self._place.app}` was called in a container with "
-                + ("options" if self._options else "parameters")
-                + " of its own",
-                hint="containers call other apps' functions, and classes without parameters, as they were deployed",
-            )
-        place = self._place
-        app = {"name": place.app, "environment": place.environment, "version": place.version}
-        self._wire_name = f'{self._base_name()},"app":{encode_json(app)}'.encode()
-        return reach_any(self._name)
+            variant = {"function": place.name, "parameters": parameters, "options": options}
+            if rest:
+                variant["app"] = {"name": place.app, "environment": place.environment, "version": place.version}
+            name += f',"variant":{engine.name_variant(variant)}'
+        self._wire_name = (name + rest).encode()
 
     def _base_name(self) -> str:
         """The service, and the method, as they stand in control messages."""
@@ -182,14 +185,14 @@ class DeployedObj:
         return DeployedObj, (self._cls, *self._given)
 
 
-def _found(host: Host, function: DeployedFunction) -> dict[str, Any]:
+def _found(functions: dict[str, dict[str, Any]], function: DeployedFunction) -> dict[str, Any]:
     """What the app says of a function, or of the class of a method."""
     place, method = function._place, function._method
-    about = host.functions.get(place.name)
+    about = functions.get(place.name)
     if about is None:
         from modal._client.deployed import missing_function
 
-        raise missing_function(host, place.app, place.name)
+        raise missing_function(functions, place.app, place.name)
     cls = about.get("class")
     if method is None and cls is not None:
         raise NotFoundError(

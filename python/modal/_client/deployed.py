@@ -123,11 +123,11 @@ def _introduce(environment: str, app: str) -> tuple[str, Connection]:
     return answer["app_id"], Connection(socket(AF_UNIX, SOCK_STREAM, 0, passed.pop()))
 
 
-def missing_function(host: Host, app: str, name: str) -> NotFoundError:
+def missing_function(functions: dict[str, dict[str, Any]], app: str, name: str) -> NotFoundError:
     """The error for a function that an app has not."""
     import difflib
 
-    known = sorted(host.functions)
+    known = sorted(functions)
     close = difflib.get_close_matches(name, known, n=1)
     listed = ", ".join(f"`{each}`" for each in known)
     return NotFoundError(

@@ -12,7 +12,7 @@ from _thread import allocate_lock
 from modal._calls.conversation import Conversation, Receiver
 from modal._runner.inputs import calling_input
 from modal._shared.errors import engine_error
-from modal._shared.interpreter import encode_json
+from modal._shared.interpreter import decode_json, encode_json
 from modal._shared.wire import ConnectionClosed
 from modal.exception import ExecutionError, ServiceError
 
@@ -44,6 +44,8 @@ class Client(Conversation):
         super().__init__(port.connection, port.read_lock, port.send_lock)
         self._port = port
         self._inbox = _Inbox()
+        #: What other apps have, by how they are named.
+        self._functions: dict[str, dict[str, dict[str, Any]]] = {}
         # Woken with all who wait when the engine is lost.
         self._pending["runner"] = self._inbox
 
@@ -79,6 +81,13 @@ class Client(Conversation):
         if control["status"] != "ok":
             raise engine_error(control)
         return control
+
+    def functions_of(self, app: str) -> dict[str, dict[str, Any]]:
+        """What is known about the functions of a deployed app, which is named in JSON."""
+        known = self._functions.get(app)
+        if known is None:
+            known = self._functions[app] = self.request("app.functions", {"app": decode_json(app)})["value"]
+        return known
 
     def look(self) -> None:
         """Takes in what is there already, and has the port note what of it ends an input."""

@@ -19,10 +19,12 @@ pub(crate) const KEPT_VERSIONS: usize = 50;
 pub(crate) const KEPT_STOPPED: usize = 100;
 
 /// A version that is deployed.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct NewVersion<'a> {
     /// What it consists of.
     pub content: &'a Value,
+    /// Whether what the present version consists of comes to the same.
+    pub is_same: &'a dyn Fn(&Value) -> bool,
     /// The version of the `modal` package that it is deployed with.
     pub client: &'a str,
     /// Who deploys it.
@@ -33,6 +35,12 @@ pub struct NewVersion<'a> {
     pub tag: &'a str,
     /// Tags of the app, if they are to be others.
     pub tags: Option<&'a BTreeMap<String, String>>,
+}
+
+impl std::fmt::Debug for NewVersion<'_> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("NewVersion").field("client", &self.client).field("by", &self.by).finish_non_exhaustive()
+    }
 }
 
 /// What deploying came to.
@@ -80,7 +88,7 @@ impl Deployments {
         let tags = new.tags.unwrap_or(&deployment.tags).clone();
         let last = deployment.versions.last();
         let is_same = last.is_some_and(|last| new.tag.is_empty() || last.tag == new.tag)
-            && record::read_content(&self.version_file(name, deployment.current))?.as_ref() == Some(new.content);
+            && record::read_content(&self.version_file(name, deployment.current))?.as_ref().is_some_and(new.is_same);
         if is_same && tags == deployment.tags {
             return Ok(Deployed { deployment, is_new: false });
         }

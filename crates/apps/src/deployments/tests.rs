@@ -26,7 +26,8 @@ impl Fixture {
     }
 
     fn deploy(&self, app: &str, content: &Value) -> Deployed {
-        let new = NewVersion { content, client: "1.0", by: "ada", commit: None, tag: "", tags: None };
+        let is_same: &dyn Fn(&Value) -> bool = &|present| present == content;
+        let new = NewVersion { content, is_same, client: "1.0", by: "ada", commit: None, tag: "", tags: None };
         self.deployments.deploy(&name(app), &new, &CancelToken::new(), || ()).unwrap()
     }
 

@@ -47,7 +47,7 @@ impl Ground {
 }
 
 /// What a version consists of.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Content {
     /// Version of the protocol that the runner in its containers speaks.
     protocol: u32,
@@ -126,10 +126,65 @@ impl Content {
     }
 }
 
+/// Whether two versions come to the same: they are equal but for the times of files, which another layer has.
+/// `content_of` says what a layer holds.
+pub(super) fn is_same(one: &Value, other: &Value, content_of: impl Fn(&Digest) -> Option<Digest>) -> bool {
+    if one == other {
+        return true;
+    }
+    let read = |stored: &Value| serde_json::from_value::<Content>(stored.clone()).ok();
+    let (Some(mut one), Some(other)) = (read(one), read(other)) else { return false };
+    let is_same_layer = |(one, other): (&Digest, &Digest)| {
+        one == other || content_of(one).is_some_and(|content| Some(content) == content_of(other))
+    };
+    for (name, ground) in &mut one.containers {
+        let Some(other) = other.containers.get(name) else { return false };
+        if ground.layers.len() != other.layers.len() || !ground.layers.iter().zip(&other.layers).all(is_same_layer) {
+            return false;
+        }
+        ground.layers.clone_from(&other.layers);
+    }
+    one == other
+}
+
 fn unreadable(error: &serde_json::Error) -> Failure {
     let hint = Some("deploy the app again".to_owned());
     Failure {
         hint,
         ..Failure::new(ErrorClass::ExecutionError, format!("what was deployed is not understood: {error}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_the_same_but_for_the_times_of_files() {
+        let digest = |number: u8| Digest::from_bytes([number; 32]);
+        let content = |layers: &[u8], timeout: u32| {
+            let ground = Ground {
+                image_id: "im-1".to_owned(),
+                layers: layers.iter().map(|number| digest(*number)).collect(),
+                environment: BTreeMap::new(),
+                working_directory: None,
+                entrypoint: Vec::new(),
+                python: None,
+            };
+            let request = format!(r#"{{"functions":[{{"name":"f","timeout":{timeout}}}]}}"#);
+            let content = Content::new(request.as_bytes(), "1.0", [("f".to_owned(), ground)].into()).unwrap();
+            serde_json::to_value(content).unwrap()
+        };
+        // The layers 2 and 12 have the same files, of other times; the layer 9 is not there any more.
+        let content_of = |layer: &Digest| match layer.as_bytes()[0] {
+            9 => None,
+            number => Some(digest(number % 10)),
+        };
+        let present = content(&[1, 2], 1);
+        let is_same = |other: &Value| is_same(&present, other, content_of);
+        assert!(is_same(&present) && is_same(&content(&[1, 12], 1)));
+        for other in [content(&[1, 3], 1), content(&[1], 1), content(&[1, 9], 1), content(&[1, 12], 2), Value::Null] {
+            assert!(!is_same(&other), "{other}");
+        }
     }
 }

@@ -136,6 +136,7 @@ impl Engine {
         let content = serde_json::to_value(content).map_err(internal)?;
         let new = NewVersion {
             content: &content,
+            is_same: &|present| content::is_same(present, &content, |layer| self.store.content_of(layer)),
             client: &hello.package,
             by: &wanted.by,
             commit: wanted.commit.as_deref(),

@@ -1,13 +1,16 @@
 //! Deployed apps as containers reach them: this process hands their calls on to the apps' own processes.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lamina_apps::{DeploymentName, Deployments};
 use lamina_events::CancelToken;
-use lamina_functions::{AppReference, CallError, CallId, Callee, Caller, Elsewhere, OtherApp, Outcome, Service};
+use lamina_functions::{
+    AppReference, CallError, CallId, CallStatus, Callee, Caller, Elsewhere, FunctionsAnswer, OtherApp, Outcome,
+    Service, VariantRequest,
+};
 use lamina_ground::ErrorClass;
 use lamina_wire::{Frame, Payload, Receiver, Sender};
 use serde::Deserialize;
@@ -45,14 +48,26 @@ impl Elsewhere for Remotes {
 
 /// What an app's process is to be told.
 enum Message {
-    Call(CallId, Vec<u8>, Payload),
+    Call(Box<Outgoing>),
     About(Vec<u8>),
+    Functions(FunctionsAnswer),
+}
+
+/// A call on its way.
+struct Outgoing {
+    call: u64,
+    control: Vec<u8>,
+    payload: Payload,
+    /// The label of the variant that it is of, and what names that.
+    variant: Option<(u64, Vec<u8>)>,
 }
 
 /// A deployed app: one thread sends to its process, and one for each connection hears what it answers.
 struct Remote {
     queue: mpsc::Sender<Message>,
     open: Arc<Open>,
+    /// Labels of variants, by what makes these.
+    variants: Mutex<HashMap<String, u64>>,
 }
 
 /// Calls that have not ended, by their numbers.
@@ -100,7 +115,7 @@ impl Remote {
     fn start(target: Target) -> Arc<Self> {
         let (queue, messages) = mpsc::channel();
         let open = Arc::<Open>::default();
-        let remote = Arc::new(Self { queue, open: Arc::clone(&open) });
+        let remote = Arc::new(Self { queue, open: Arc::clone(&open), variants: Mutex::default() });
         // It ends with the queue. Without a thread, calls are refused as soon as they cannot be queued.
         let _ =
             std::thread::Builder::new().name("other-app".to_owned()).spawn(move || forward(&target, &messages, &open));
@@ -114,11 +129,22 @@ impl OtherApp for Remote {
         self.open.lock().insert(number, OpenCall { caller, connection: None });
         // Calls are told from other requests by how they begin.
         let method = service.method.map(|method| format!(r#","method":{}"#, json!(method))).unwrap_or_default();
+        let variant = service.variant.map(|request| self.named(&request));
+        let label = variant.as_ref().map(|(label, _)| format!(r#","variant":{label}"#)).unwrap_or_default();
         let rest = if is_spawned { r#","spawned":true"# } else { "" };
-        let control = format!(r#"{{"type":"call","call":{number},"function":{}{method}{rest}}}"#, json!(service.name));
-        if self.queue.send(Message::Call(call, control.into_bytes(), payload)).is_err() {
+        let function = json!(service.name);
+        let control = format!(r#"{{"type":"call","call":{number},"function":{function}{method}{label}{rest}}}"#);
+        let outgoing = Outgoing { call: number, control: control.into_bytes(), payload, variant };
+        if self.queue.send(Message::Call(Box::new(outgoing))).is_err() {
             let message = format!("the call of `{}` cannot be handed on: there are no further threads", service.name);
             self.open.end(number, Outcome::Error(error(ErrorClass::ExecutionError, message)));
+        }
+    }
+
+    fn functions(&self, answer: FunctionsAnswer) {
+        if let Err(mpsc::SendError(Message::Functions(answer))) = self.queue.send(Message::Functions(answer)) {
+            let message = "the app cannot be asked: there are no further threads".to_owned();
+            answer(Err(CallStatus::error(ErrorClass::ExecutionError, message)));
         }
     }
 }
@@ -140,6 +166,18 @@ impl Callee for Remote {
 }
 
 impl Remote {
+    /// The label of a variant, and the message that names it.
+    fn named(&self, request: &VariantRequest) -> (u64, Vec<u8>) {
+        let mut variants = self.variants.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = variants.len() as u64 + 1;
+        let label = *variants.entry(request.key()).or_insert(next);
+        let VariantRequest { function, parameters, options, .. } = request;
+        let control = json!({
+            "type": "variant", "variant": label, "function": function, "parameters": parameters, "options": options,
+        });
+        (label, control.to_string().into_bytes())
+    }
+
     fn tell(&self, control: &Value) -> bool {
         self.queue.send(Message::About(control.to_string().into_bytes())).is_ok()
     }
@@ -157,7 +195,7 @@ const ATTEMPTS: usize = 10;
 
 impl Target {
     /// Connects with the app's process and attaches to the app.
-    fn connect(&self) -> Result<(Sender, Receiver), Failure> {
+    fn connect(&self) -> Result<Attached, Failure> {
         let name = DeploymentName::new(&self.app.environment, &self.app.name)?;
         for _ in 0..ATTEMPTS {
             let (deployment, socket) = self.deployments.connect(&name, &self.cancel)?;
@@ -169,7 +207,7 @@ impl Target {
     }
 
     /// Attaches to the app; nothing if its process was about to end.
-    fn attach(&self, id: &str, socket: UnixStream) -> Result<Option<(Sender, Receiver)>, Failure> {
+    fn attach(&self, id: &str, socket: UnixStream) -> Result<Option<Attached>, Failure> {
         let broken = |error: &dyn std::fmt::Display| {
             let message = format!("the process of the app `{}` cannot be spoken with: {error}", self.app.name);
             Failure::new(ErrorClass::ExecutionError, message)
@@ -188,7 +226,7 @@ impl Target {
             let Ok(Some(frame)) = receiver.receive() else { return Ok(None) };
             let answer: Heard = serde_json::from_slice(&frame.control).map_err(|error| broken(&error))?;
             match &*answer.kind {
-                "app.attached" => return Ok(Some((sender, receiver))),
+                "app.attached" => return Ok(Some(Attached { sender, receiver, functions: answer.functions })),
                 "error" => {
                     let class = answer.error.unwrap_or(ErrorClass::ExecutionError);
                     return Err(Failure { hint: answer.hint, ..Failure::new(class, answer.message) });
@@ -214,47 +252,90 @@ struct Heard {
     message: String,
     #[serde(default)]
     hint: Option<String>,
+    #[serde(default)]
+    functions: Value,
+}
+
+/// A new connection, and the functions that the app has.
+struct Attached {
+    sender: Sender,
+    receiver: Receiver,
+    functions: Value,
+}
+
+/// The present connection with an app's process.
+struct Connected {
+    number: u64,
+    sender: Sender,
+    functions: Value,
+    /// The variants that it knows.
+    named: HashSet<u64>,
 }
 
 /// Sends what is queued, over a new connection where there is none any more.
 fn forward(target: &Target, messages: &mpsc::Receiver<Message>, open: &Arc<Open>) {
-    let mut current: Option<Sender> = None;
-    let mut connection = 0;
+    let mut line = Line { target, open, connected: None, connections: 0 };
     for message in messages {
-        let (call, control, payload) = match message {
-            Message::Call(call, control, payload) => (call.number(), control, payload),
+        match message {
+            Message::Call(outgoing) => line.call(&outgoing),
+            // Of a connection that has ended all calls have.
             Message::About(control) => {
-                // Of a connection that has ended all calls have.
-                let _ = current.as_ref().map(|sender| sender.send(&control, &[], &[]));
-                continue;
+                drop(line.connected.as_ref().map(|connected| connected.sender.send(&control, &[], &[])));
             }
-        };
-        // The second attempt is for a connection that has ended since the last call.
+            Message::Functions(answer) => {
+                let functions = line.connection().map(|connected| connected.functions.clone());
+                answer(functions.map_err(CallStatus::from));
+            }
+        }
+    }
+}
+
+/// The way to an app's process.
+struct Line<'a> {
+    target: &'a Target,
+    open: &'a Arc<Open>,
+    connected: Option<Connected>,
+    connections: u64,
+}
+
+impl Line<'_> {
+    /// The present connection, or a new one.
+    fn connection(&mut self) -> Result<&mut Connected, Failure> {
+        if let Some(connected) = self.connected.take() {
+            return Ok(self.connected.insert(connected));
+        }
+        let Attached { sender, receiver, functions } = self.target.connect()?;
+        self.connections += 1;
+        let number = self.connections;
+        listen(self.target.app.name.clone(), receiver, number, self.open);
+        Ok(self.connected.insert(Connected { number, sender, functions, named: HashSet::new() }))
+    }
+
+    /// Sends a call. The second attempt is for a connection that has ended since the last one.
+    fn call(&mut self, outgoing: &Outgoing) {
+        let Outgoing { call, control, payload, variant } = outgoing;
+        let open = Arc::clone(self.open);
         for attempt in 0..2 {
-            let sender = match &current {
-                Some(sender) => sender.clone(),
-                None => match target.connect() {
-                    Ok((sender, receiver)) => {
-                        connection += 1;
-                        listen(target.app.name.clone(), receiver, connection, open);
-                        current.insert(sender).clone()
-                    }
-                    Err(Failure { error: class, message, hint, .. }) => {
-                        open.end(call, Outcome::Error(CallError::Elsewhere { class, message, hint }));
-                        break;
-                    }
-                },
+            let connected = match self.connection() {
+                Ok(connected) => connected,
+                Err(Failure { error: class, message, hint, .. }) => {
+                    return open.end(*call, Outcome::Error(CallError::Elsewhere { class, message, hint }));
+                }
             };
-            if let Some(call) = open.lock().get_mut(&call) {
-                call.connection = Some(connection);
+            if let Some(call) = open.lock().get_mut(call) {
+                call.connection = Some(connected.number);
             }
-            if sender.forward(&control, &payload).is_ok() {
-                break;
+            let named = match variant {
+                Some((label, name)) if connected.named.insert(*label) => connected.sender.send(name, &[], &[]),
+                _ => Ok(()),
+            };
+            if named.and_then(|()| connected.sender.forward(control, payload)).is_ok() {
+                return;
             }
-            current = None;
+            self.connected = None;
             if attempt == 1 {
-                open.end(call, Outcome::Error(lost(&target.app.name)));
-            } else if let Some(call) = open.lock().get_mut(&call) {
+                open.end(*call, Outcome::Error(lost(&self.target.app.name)));
+            } else if let Some(call) = open.lock().get_mut(call) {
                 call.connection = None;
             }
         }

@@ -524,6 +524,12 @@ impl Store {
         self.shared.client.call(Request::Verify { digest: *digest })
     }
 
+    /// The digest of what a layer holds, whenever it was made; none if the layer is not there, or damaged.
+    #[must_use]
+    pub fn content_of(&self, digest: &Digest) -> Option<Digest> {
+        Some(self.tree(digest)?.content())
+    }
+
     /// The diff tree of a layer, if it is there and sound.
     fn tree(&self, digest: &Digest) -> Option<Tree> {
         Tree::decode(&self.encoded_tree(digest)?).ok()
