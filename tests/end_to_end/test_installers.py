@@ -136,3 +136,27 @@ def test_to_pip_one_digest_asks_for_all(modal: Modal, index: Index) -> None:
     )
     result = modal("run", "--progress", "plain", "app.py", PIP_INDEX_URL=index.url("host"), check=False)
     assert result.code != 0 and "In --require-hashes mode, all requirements must" in result.stderr, result.stderr
+
+
+def test_pip_inside_has_the_index_of_uv_where_it_is_told_of_none(modal: Modal, index: Index) -> None:
+    modal.write(
+        "app.py",
+        """
+        import modal
+
+        app = modal.App("index")
+        image = modal.Image.debian_slim(python_version="3.11").pip_install("lamina-demo", extra_options="--no-cache-dir")
+
+        @app.function(image=image)
+        def version():
+            import lamina_demo
+            return lamina_demo.VERSION
+
+        @app.local_entrypoint()
+        def main():
+            print(version.remote())
+        """,
+    )
+    modal.environment = {name: value for name, value in modal.environment.items() if not name.startswith("PIP_")}
+    result = modal("run", "--progress", "plain", "app.py", UV_DEFAULT_INDEX=index.url("third"))
+    assert result.stdout == "9.0\n" and "inside the sandbox" in result.stderr

@@ -91,7 +91,7 @@ impl HostSettings {
     fn add_indexes(&mut self, pip: &PipSettings, uv: UvSettings, variable: impl Fn(&str) -> Option<String>) {
         let certificates = format!("{DIRECTORY}/{CERTIFICATES}");
         let certificates = self.environment.values().any(|value| *value == certificates).then_some(&*certificates);
-        if let Some(text) = pip.pip_configuration(certificates) {
+        if let Some(text) = uv.complete(pip, &variable).pip_configuration(certificates) {
             self.add_file(PIP_CONFIGURATION, text.into_bytes());
         }
         if let Some(text) = uv.configuration(pip, variable) {

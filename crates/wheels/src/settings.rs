@@ -9,7 +9,7 @@ use configparser::ini::Ini;
 const TRUE: [&str; 6] = ["1", "on", "t", "true", "y", "yes"];
 
 /// What pip would use.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PipSettings {
     pub(crate) index_url: Option<String>,
     pub(crate) extra_index_urls: Vec<String>,

@@ -65,20 +65,37 @@ impl UvSettings {
         Self { is_configured: !files.is_empty(), settings: merged(&texts) }
     }
 
+    /// pip's settings with the indexes of `uv` where pip is told of none: by those it is resolved which packages pip would
+    /// install, and what pip then has to build is to be from the same place.
+    #[must_use]
+    pub fn complete(&self, pip: &PipSettings, variable: impl Fn(&str) -> Option<String>) -> PipSettings {
+        let mut pip = pip.clone();
+        if pip.index_url.is_some() || !pip.extra_index_urls.is_empty() || pip.no_index {
+            return pip;
+        }
+        let of_files = |name: &str| match self.settings.get(name) {
+            Some(Value::String(one)) => vec![one.clone()],
+            Some(Value::Array(several)) => several.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
+            _ => Vec::new(),
+        };
+        let (default, mut further) = indexes(&variable);
+        further.extend(of_files("extra-index-url"));
+        pip.index_url = default.or_else(|| of_files("index-url").pop()).filter(|address| is_remote(address));
+        pip.extra_index_urls = further.into_iter().filter(|address| is_remote(address)).collect();
+        let insecure = [given(variable("UV_INSECURE_HOST")), of_files("allow-insecure-host")].concat();
+        pip.trusted_hosts.extend(insecure);
+        pip
+    }
+
     /// All that the host says, as a file of `uv` for use where the host's files are not. Variables win over its files, and
     /// those over pip's settings; `variable` gives the variables' values. `None` if there is nothing to say. Directories of
     /// links are left out, as pip passes over missing ones, but not those of indexes: their packages are not to come from
     /// elsewhere.
     #[must_use]
     pub fn configuration(self, pip: &PipSettings, variable: impl Fn(&str) -> Option<String>) -> Option<String> {
-        let given = |name: &str| -> Vec<String> {
-            let value = variable(name).unwrap_or_default();
-            value.split([' ', '\t', '\n', ',']).filter(|one| !one.is_empty()).map(str::to_owned).collect()
-        };
+        let given = |name: &str| given(variable(name));
         let text = |values: Vec<String>| -> Value { values.into_iter().map(Value::from).collect::<Vec<_>>().into() };
-        let addresses = |name: &str| -> Vec<String> { given(name).iter().map(|index| address(index)).collect() };
-        let default = [addresses("UV_DEFAULT_INDEX"), addresses("UV_INDEX_URL")].concat().into_iter().next();
-        let further = [addresses("UV_INDEX"), addresses("UV_EXTRA_INDEX_URL")].concat();
+        let (default, further) = indexes(&variable);
         let links: Vec<_> = pip.remote_find_links().map(str::to_owned).collect();
         let or = |given: Vec<String>, pip: &[String]| if given.is_empty() { pip.to_vec() } else { given };
 
@@ -102,6 +119,19 @@ impl UvSettings {
         all.retain(|_, value| value.as_array().is_none_or(|list| !list.is_empty()));
         Some(all.to_string()).filter(|text| !text.is_empty())
     }
+}
+
+/// The values in a variable.
+fn given(value: Option<String>) -> Vec<String> {
+    let value = value.unwrap_or_default();
+    value.split([' ', '\t', '\n', ',']).filter(|one| !one.is_empty()).map(str::to_owned).collect()
+}
+
+/// The default index and the further ones that variables name.
+fn indexes(variable: &dyn Fn(&str) -> Option<String>) -> (Option<String>, Vec<String>) {
+    let addresses = |name: &str| -> Vec<String> { given(variable(name)).iter().map(|index| address(index)).collect() };
+    let default = [addresses("UV_DEFAULT_INDEX"), addresses("UV_INDEX_URL")].concat().into_iter().next();
+    (default, [addresses("UV_INDEX"), addresses("UV_EXTRA_INDEX_URL")].concat())
 }
 
 /// Whether the user or the system configured `uv` by a file.
@@ -273,6 +303,35 @@ mod tests {
         no-index = true
         "#);
         assert_eq!(configuration(&[], &PipSettings::default(), &[]), "");
+    }
+
+    #[test]
+    fn pip_has_the_indexes_of_uv_where_it_is_told_of_none() {
+        let complete = |files: &[&str], pip: &PipSettings, variables: &[(&str, &str)]| {
+            let texts: Vec<_> = files.iter().map(|text| (*text).to_owned()).collect();
+            let settings = UvSettings { is_configured: !files.is_empty(), settings: merged(&texts) };
+            let variable = |name: &str| variables.iter().find(|one| one.0 == name).map(|one| one.1.to_owned());
+            settings.complete(pip, variable).pip_configuration(None).unwrap_or_default()
+        };
+        let none = PipSettings::default();
+        let file = "index = [{ url = 'https://own.invalid/' }, { url = 'https://first.invalid/', default = true }, { url = '/here' }]
+            allow-insecure-host = ['own.invalid']";
+        insta::assert_snapshot!(complete(&[file], &none, &[]), @"
+        [global]
+        index-url = https://first.invalid/
+        extra-index-url = https://own.invalid/
+        trusted-host = own.invalid
+        ");
+        let variables = [("UV_DEFAULT_INDEX", "x=https://said.invalid/"), ("UV_INDEX", "https://more.invalid/")];
+        insta::assert_snapshot!(complete(&[file], &none, &variables), @"
+        [global]
+        index-url = https://said.invalid/
+        extra-index-url = https://more.invalid/
+            https://own.invalid/
+        trusted-host = own.invalid
+        ");
+        assert_eq!(complete(&[file], &pip(), &variables), pip().pip_configuration(None).unwrap());
+        assert_eq!(complete(&[], &none, &[]), "");
     }
 
     #[test]
