@@ -142,6 +142,30 @@ def test_bytes_move_by_file(modal: Modal, fresh_store: Modal, proxy: Proxy, tmp_
     assert 0 < proxy.given <= wheel * 1.1
 
 
+def test_what_the_store_has_is_not_fetched(modal: Modal, others: list[Modal], proxy: Proxy, tmp_path: Path) -> None:
+    cache = f"oci://{proxy.address}/had/{tmp_path.name.lower()}"
+    steps = '.run_commands("mkdir /data; {} seq 300000 > /data/{}; seq 20000 > /made")'
+    run(modal, MADE, MODAL_CACHE=cache)
+    proxy.sent.clear()
+    first = run(modal, steps.format("", "numbers"), MODAL_CACHE=cache)
+    whole = sum(proxy.sent["PATCH"])
+    # The same bytes in another place, made by itself.
+    run(others[0], steps.format(f"echo {tmp_path} > /other;", "others"))
+    proxy.given = 0
+    second = run(others[0], steps.format("", "numbers"), MODAL_CACHE=f"{cache}:ro")
+    assert (built(second), second.stdout) == ([], first.stdout)
+    assert 0 < proxy.given < 10_000 < whole / 10
+
+
+def test_a_forced_step_replaces_what_the_cache_has(modal: Modal, others: list[Modal], shared: Path) -> None:
+    steps = '.run_commands("cat /proc/sys/kernel/random/uuid > /made"{})'
+    first = run(modal, steps.format(""), MODAL_CACHE=str(shared))
+    forced = run(modal, steps.format(", force_build=True"), MODAL_CACHE=str(shared))
+    assert len(built(forced)) == 1 and forced.stdout != first.stdout
+    second = run(others[0], steps.format(""), MODAL_CACHE=str(shared))
+    assert (built(second), second.stdout) == ([], forced.stdout)
+
+
 def damage(shared: Path, entry: Path, how: str) -> None:
     manifest = json.loads(entry.read_text())
     blobs = [manifest["config"], *manifest["layers"]]

@@ -390,6 +390,7 @@ impl<'a> Builder<'a> {
             content: top.content,
             below: below.map(|layer| LayerPart { digest: layer.digest, content: layer.content }),
             companion_of: None,
+            fetched_from: None,
             title: node.title.clone(),
             created,
             seconds,

@@ -124,7 +124,8 @@ impl State {
         self.learn(facts);
         self.title.clone_from(&node.title);
         self.logs.extend(record.log.clone().map(|log| (node.title.clone(), log)));
-        self.pristine = pristine;
+        // No signature says what came from a cache that others write to.
+        self.pristine = pristine && record.fetched_from.is_none();
         self.bytes += record.bytes;
         for layer in record.layers().bottom_up() {
             self.layers.put(layer.digest);

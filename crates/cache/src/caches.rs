@@ -211,7 +211,7 @@ impl Cache {
                 if let Err(error) = Outbox::of(store).note_known(&self.address.to_string(), key) {
                     tracing::warn!(%error, "what a cache has cannot be noted");
                 }
-                return Ok(Some(record));
+                return Ok(Some(LayerRecord { fetched_from: Some(self.address.to_string()), ..record }));
             }
             Ok(None) => {}
             Err(CacheError::Cancelled(_)) => waiting.cancel.check()?,

@@ -144,7 +144,7 @@ impl Entry {
 impl Record {
     pub(crate) fn new(step: &LayerRecord, layers: Vec<Layer>, archives: Vec<ArchiveRecord>) -> Self {
         // Of no use elsewhere.
-        let step = LayerRecord { log: None, companion_of: None, ..step.clone() };
+        let step = LayerRecord { log: None, companion_of: None, fetched_from: None, ..step.clone() };
         Self { version: VERSION, step, layers, archives }
     }
 

@@ -85,6 +85,7 @@ impl Bytecode<'_> {
         store.record_layer(&LayerRecord {
             key: material.key(),
             companion_of: Some(self.image.clone()),
+            fetched_from: None,
             material: material.canonical(),
             bytes_new: 0,
             ..made
@@ -106,6 +107,7 @@ impl Bytecode<'_> {
             content: committed.content,
             below: Stack::new(),
             companion_of: Some(self.image.clone()),
+            fetched_from: None,
             title: TITLE.to_owned(),
             created,
             seconds: begun.elapsed().as_secs_f64(),

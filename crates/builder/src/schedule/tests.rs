@@ -29,6 +29,8 @@ struct Memory {
     is_damaged: AtomicBool,
     /// What a shared cache has.
     elsewhere: Mutex<HashMap<LayerKey, LayerRecord>>,
+    /// Titles of steps on images in which only signed packages were.
+    pristine: Mutex<Vec<String>>,
     /// What was offered to it: titles, and how.
     offered: Mutex<Vec<(String, Offer)>>,
 }
@@ -88,6 +90,9 @@ impl Backend for &Memory {
         let step = serde_json::to_value(&task.node.step).unwrap();
         let command = step["commands"][0].as_str().unwrap_or("base").to_owned();
         self.executed.lock().unwrap().push(command.clone());
+        if task.inputs.first().is_some_and(|input| input.pristine) {
+            self.pristine.lock().unwrap().push(command.clone());
+        }
         {
             let mut at_once = self.at_once.lock().unwrap();
             at_once.0 += 1;
@@ -547,5 +552,24 @@ fn what_local_files_and_secrets_led_to_is_private_with_all_that_is_built_on_it()
     for (reference, is_private) in [("python:3.11", false), ("localhost:5000/a", true), ("oci:/images:a", true)] {
         let base = json!({ "step": { "kind": "from_registry", "reference": reference } });
         assert_eq!(changed(0, base), [is_private; 3], "{reference}");
+    }
+}
+
+#[test]
+fn what_came_from_a_cache_counts_as_signed_by_nobody() {
+    let (first, second) = (Memory::default(), Memory::default());
+    build(&first, &CHAIN[..2], &["1"]).outcome.unwrap();
+    assert_eq!(*first.pristine.lock().unwrap(), ["first"], "what is on the base alone");
+    let mut fetched = first.records.lock().unwrap().clone();
+    fetched.retain(|_, record| record.title == "base");
+    for record in fetched.values_mut() {
+        record.fetched_from = Some("/cache".to_owned());
+    }
+    *second.elsewhere.lock().unwrap() = fetched;
+    for (name, executed) in [("first", ["first"]), ("other", ["other"])] {
+        // The second time it is found in the store.
+        build(&second, &[CHAIN[0], ("1", "0", name)], &["1"]).outcome.unwrap();
+        assert_eq!(second.executed(), executed);
+        assert!(second.pristine.lock().unwrap().is_empty());
     }
 }

@@ -228,6 +228,7 @@ impl Layers<'_> {
             content: committed.content,
             below: Stack::new(),
             companion_of: None,
+            fetched_from: None,
             title: self.context.node.title.clone(),
             created,
             seconds: begun.elapsed().as_secs_f64(),

@@ -173,6 +173,7 @@ impl Lacking<'_> {
             content: committed.content,
             below: Stack::new(),
             companion_of: Some(Stack::from_bottom_up([self.base])),
+            fetched_from: None,
             title: TITLE.to_owned(),
             created,
             seconds: begun.elapsed().as_secs_f64(),

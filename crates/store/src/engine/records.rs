@@ -23,6 +23,9 @@ pub struct LayerRecord {
     /// an image that begins with these layers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub companion_of: Option<Stack<Digest>>,
+    /// The cache that machines share and that it came from: nobody but those who may write there says what it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fetched_from: Option<String>,
     /// The method call as the user wrote it.
     pub title: String,
     /// When it was made, in seconds since 1970.

@@ -31,6 +31,7 @@ fn record_layer(store: &TestStore, name: &str) -> Committed {
         content: committed.digest,
         below: Stack::new(),
         companion_of: None,
+        fetched_from: None,
         title: name.to_owned(),
         created: 1,
         seconds: 0.0,

@@ -20,6 +20,7 @@ pub(crate) fn layer_record(key: &[u8], digest: Digest, created: u64) -> LayerRec
         content: digest,
         below: Stack::new(),
         companion_of: None,
+        fetched_from: None,
         title: "apt_install(\"git\")".to_owned(),
         created,
         seconds: 1.5,

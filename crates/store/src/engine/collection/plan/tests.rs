@@ -41,6 +41,7 @@ fn layer(name: &str, made: u64, material: serde_json::Value) -> LayerRecord {
         content: digest(name),
         below: Stack::new(),
         companion_of: None,
+        fetched_from: None,
         title: name.to_owned(),
         created: NOW.cast_unsigned() - made * DAY,
         seconds: 0.0,
