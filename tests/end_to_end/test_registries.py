@@ -107,6 +107,25 @@ def test_logins(modal: Modal, registry: Registry, reference: str, kind: str) -> 
     assert build(modal, repr(reference), "force_build=True").stdout.startswith("im-")
 
 
+def test_the_login_of_a_dockerfile(modal: Modal, registry: Registry, reference: str) -> None:
+    registry.login = "basic"
+    modal.write("Dockerfile", f"FROM {reference}\nENV B=c\n")
+    program = """
+    import sys
+    import modal
+
+    image = modal.Image.from_dockerfile("Dockerfile", force_build=True, registry_secret=SECRET)
+    with modal.App("t").run():
+        print(image.build().object_id)
+    """
+    modal.write("app.py", program.replace("SECRET", "None"))
+    said = modal.python("app.py", check=False)
+    assert said.code == 1 and "docker login" in said.stderr
+    login = {"REGISTRY_USERNAME": USER, "REGISTRY_PASSWORD": PASSWORD}
+    modal.write("app.py", program.replace("SECRET", f"modal.Secret.from_dict({login})"))
+    assert modal.python("app.py").stdout.startswith("im-")
+
+
 def test_what_an_image_lacks_is_said(modal: Modal, registry: Registry) -> None:
     registry.put("bare", lowest(registry))
     registry.put("entry", lowest(registry), Entrypoint=["/nothing"])

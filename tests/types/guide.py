@@ -47,7 +47,9 @@ commands = (
     .run_commands(["make", "make install"], env={"PREFIX": "/usr/local"}, force_build=True)
     .run_function(print_versions, args=("pandas",), kwargs={"full": True}, timeout=60, memory=512)
 )
-dockerfile = modal.Image.from_dockerfile("Dockerfile", context_dir=".", build_args={"A": "b"}, ignore=["*.pyc"])
+dockerfile = modal.Image.from_dockerfile(
+    "Dockerfile", context_dir=".", build_args={"A": "b"}, ignore=["*.pyc"], registry_secret=None
+)
 lines = dockerfile.dockerfile_commands("RUN make", ["CMD x"], secrets=[modal.Secret.from_dict({"A": "b"})])
 given = dockerfile.dockerfile_commands("COPY /a /b", context_files={"/a": "local/a", "/c": Path("local/c")})
 project = modal.Image.debian_slim().uv_sync(

@@ -98,6 +98,9 @@ pub struct SecretValues {
     /// Names of those whose values may be shown and stay in layers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allowed: Vec<String>,
+    /// Whether it is the login for the registry of a Dockerfile's images, and not in the environment of its commands.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_login: bool,
 }
 
 /// A secret that this machine keeps under a name.
@@ -127,6 +130,7 @@ impl std::fmt::Debug for SecretValues {
             .field("variables", &names)
             .field("allowed", &self.allowed)
             .field("kept", &self.kept)
+            .field("is_login", &self.is_login)
             .finish()
     }
 }

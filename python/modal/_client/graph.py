@@ -67,7 +67,7 @@ class Graph:
                     "force_build": member._force_build,
                     "title": member._title,
                     "environment": member._environment,
-                    "secrets": self._wire_secrets(member._secrets),
+                    "secrets": [*self._wire_secrets(member._secrets), *self._wire_login(member)],
                     **({"gpu": member._gpu} if member._gpu else {}),
                 }
             )
@@ -90,6 +90,10 @@ class Graph:
         for secret in secrets:
             wired += self._attempt(partial(wire_secrets, [secret]), [])
         return wired
+
+    def _wire_login(self, image: Image) -> list[dict[str, Any]]:
+        secret = image._registry_secret
+        return [] if secret is None else [{**wired, "is_login": True} for wired in self._wire_secrets([secret])]
 
     @staticmethod
     def _secrets_of(function: Function[Any, Any, Any]) -> list[Secret]:

@@ -116,7 +116,6 @@ KEYWORDS = {
     "@app.cls": _FUNCTION,
     "@app.function": _FUNCTION,
     "app.run": ("client", "detach", "environment_name", "show_progress", "stdout"),
-    "Image.from_dockerfile": ("registry_secret",),
     **dict.fromkeys(
         ("Image.from_aws_ecr", "Image.from_gcp_artifact_registry", "Image.from_registry"),
         ("context_files", "gpu", "secrets"),

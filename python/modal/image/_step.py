@@ -100,6 +100,8 @@ class Steps:
     _title: str
     _environment: dict[str, str]
     _secrets: list[Secret]
+    #: The login for the registry of a Dockerfile's images.
+    _registry_secret: Secret | None = None
     #: The GPUs that the step runs with, in the form that the engine reads.
     _gpu: list[str]
     _force_build: bool

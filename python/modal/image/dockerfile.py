@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from modal.file_pattern_matcher import FilePatternMatcher
     from modal.image import Image
     from modal.image._step import Environment, Secrets, Strings
+    from modal.secret import Secret
 
     AnyPath = Union[str, os.PathLike[str]]
     Ignore = Union[Sequence[str], Callable[[Path], bool], FilePatternMatcher]
@@ -47,6 +48,7 @@ class DockerfileSteps(Steps):
         gpu: str | None = None,
         add_python: str | None = None,
         build_args: dict[str, str] | None = None,
+        registry_secret: Secret | None = None,
         ignore: Ignore = AUTO,
     ) -> Image:
         """The image that a local Dockerfile describes.
@@ -64,6 +66,7 @@ class DockerfileSteps(Steps):
         ``localhost/NAME:TAG``: the image that `Image.publish` gave this name.
         Each instruction that changes files is a layer with a key of its own, stages build at the same time, and those
         that nothing uses are not built. `force_build` executes all that are needed anew, and no step of other calls.
+        `registry_secret` is the login for the registry that its images are from, as `secret` of `Image.from_registry`.
         ``USER`` is the user of later instructions; functions run as root. `add_python` is as in `Image.from_registry`.
         """
         owner = "Image.from_dockerfile"
@@ -90,6 +93,10 @@ class DockerfileSteps(Steps):
 
             image._environment = check_environment(env, f"`{owner}`")
             image._secrets = check_secrets(secrets or (), f"`{owner}`")
+        if registry_secret is not None:
+            from modal.secret import check_secrets
+
+            image._registry_secret = check_secrets([registry_secret], f"`registry_secret` of `{owner}`")[0]
         if gpu:
             from modal._shared.gpu import check_gpu
 

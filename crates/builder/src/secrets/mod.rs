@@ -204,6 +204,7 @@ mod tests {
             name: String::new(),
             values: values.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
             allowed: allowed.iter().map(|name| (*name).to_owned()).collect(),
+            is_login: false,
             kept: None,
         };
         let secrets = [

@@ -6,7 +6,7 @@ use std::path::Path;
 use lamina_dockerfile::{Argument, Command, Health, Instruction, Kind as Word, ParseError, RunMount, Words};
 use lamina_image::{
     Action, Dockerfile, DockerfileCopy, DockerfilePlace, DockerfileRun, DockerfileStep, ExistingImage, FromRegistry,
-    FromScratch, Healthcheck, Node, NodeId, Step,
+    FromScratch, Healthcheck, Node, NodeId, SecretValues, Step,
 };
 use lamina_registry::{LocalImage, Reference, ReferenceError};
 
@@ -19,9 +19,17 @@ pub(super) fn lower(file: &Dockerfile, node: &Node) -> Result<Vec<Node>, BuildEr
         let place = DockerfilePlace { file: file.name.clone(), line, text };
         BuildError::invalid(Mistake::Dockerfile { place, message })
     })?;
-    let mut lowering =
-        Lowering { file, node, escape: parsed.escape, globals: BTreeMap::new(), stages: Vec::new(), nodes: Vec::new() };
+    let mut lowering = Lowering {
+        file,
+        node,
+        escape: parsed.escape,
+        globals: BTreeMap::new(),
+        stages: Vec::new(),
+        nodes: Vec::new(),
+        login: None,
+    };
     lowering.read(&parsed.instructions)?;
+    lowering.find_login()?;
     let Some(last) = lowering.stages.len().checked_sub(1) else {
         let place = DockerfilePlace { file: file.name.clone(), line: 1, text: String::new() };
         let message = "there is no `FROM`: the first instruction names what the image starts from".to_owned();
@@ -67,6 +75,8 @@ struct Lowering<'a> {
     globals: BTreeMap<String, String>,
     stages: Vec<Stage<'a>>,
     nodes: Vec<Node>,
+    /// The registry that a login is for.
+    login: Option<String>,
 }
 
 /// What `FROM`, `COPY --from` and mounts name beside stages.
@@ -290,13 +300,46 @@ impl<'a> Lowering<'a> {
         Ok(())
     }
 
+    /// Finds out which registry the login is for, if there is one: that of the images which stages start from. No other one is told
+    /// it.
+    fn find_login(&mut self) -> Result<(), BuildError> {
+        if !self.node.secrets.iter().any(|secret| secret.is_login) {
+            return Ok(());
+        }
+        let mut registries: BTreeMap<String, &Instruction> = BTreeMap::new();
+        for stage in &self.stages {
+            if let (Base::Image(step), Some(from)) = (&stage.base, stage.from) {
+                registries.extend(registry(step).map(|registry| (registry, from)));
+            }
+        }
+        if let Some((_, second)) = registries.iter().nth(1) {
+            let listed: Vec<_> = registries.keys().map(|registry| format!("`{registry}`")).collect();
+            let message = format!(
+                "`registry_secret` is the login for one registry, and `FROM` names images of {}",
+                listed.join(", ")
+            );
+            return Err(self.mistake(second, message));
+        }
+        self.login = registries.into_keys().next();
+        Ok(())
+    }
+
+    /// The login, where a step is for an image of its registry.
+    fn login_for(&self, step: &Step) -> Vec<SecretValues> {
+        if self.login.is_none() || registry(step) != self.login {
+            return Vec::new();
+        }
+        let login = self.node.secrets.iter().filter(|secret| secret.is_login);
+        login.map(|secret| SecretValues { is_login: false, ..secret.clone() }).collect()
+    }
+
     /// A node that builds on no other one.
     fn base(&mut self, part: impl std::fmt::Display, step: Step, title: &str) -> NodeId {
         let id = format!("{}/{part}/base", self.node.id);
         let plain = Node {
             inputs: Vec::new(),
             environment: BTreeMap::new(),
-            secrets: Vec::new(),
+            secrets: self.login_for(&step),
             gpu: Vec::new(),
             ..self.node.clone()
         };
@@ -329,6 +372,7 @@ impl<'a> Lowering<'a> {
         };
         let title = lamina_image::redact(&title).into_owned();
         let mut node = Node { id: id.clone(), inputs, step: Step::Instruction(step), title, ..self.node.clone() };
+        node.secrets.retain(|secret| !secret.is_login);
         if !is_run {
             node.environment = BTreeMap::new();
             node.secrets = Vec::new();
@@ -381,6 +425,12 @@ impl<'a> Lowering<'a> {
     }
 }
 
+/// The registry of the image that a step pulls, if it pulls one.
+fn registry(step: &Step) -> Option<String> {
+    let Step::FromRegistry(FromRegistry { reference, .. }) = step else { return None };
+    reference.parse::<Reference>().ok().map(|reference| reference.registry)
+}
+
 /// What `BuildKit` says about the machine that images are for, and about the one that builds them.
 fn platform() -> BTreeMap<String, String> {
     let architecture = match std::env::consts::ARCH {
@@ -397,3 +447,6 @@ fn platform() -> BTreeMap<String, String> {
     }
     variables
 }
+
+#[cfg(test)]
+mod tests;
