@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import http.server
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import parse_qs, urlsplit
@@ -32,6 +33,8 @@ class Proxy:
         self.gate: threading.Event | None = None
         #: That one has come to the gate.
         self.has_come = threading.Event()
+        #: Whether bodies of more than so many bytes come byte by byte.
+        self.trickles_beyond: int | None = None
 
 
 @contextmanager
@@ -93,7 +96,19 @@ def proxying(behind: str) -> Iterator[Proxy]:
             self.end_headers()
             if self.command != "HEAD":
                 proxy.given += len(data) if self.command == "GET" else 0
-                self.wfile.write(data)
+                if proxy.trickles_beyond is not None and len(data) > proxy.trickles_beyond:
+                    self.trickle(data)
+                else:
+                    self.wfile.write(data)
+
+        def trickle(self, data: bytes) -> None:
+            for byte in data:
+                try:
+                    self.wfile.write(bytes([byte]))
+                except OSError:
+                    self.close_connection = True
+                    return
+                time.sleep(0.02)
 
         def pass_on(self, body: bytes, length: int) -> tuple[http.client.HTTPResponse, bytes]:
             connection = http.client.HTTPConnection(proxy.behind)

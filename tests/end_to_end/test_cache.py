@@ -260,6 +260,31 @@ def test_who_is_away_or_silent_is_one_warning(modal: Modal) -> None:
         assert sum(cache in one for one in said) == 1, said
 
 
+def test_who_is_slow_is_one_warning(modal: Modal, others: list[Modal], proxy: Proxy, tmp_path: Path) -> None:
+    cache = f"oci://{proxy.address}/slow/{tmp_path.name.lower()}"
+    steps = f'.run_commands("seq 300000 > /data; echo {tmp_path} > /made").run_commands("true")'
+    first = run(modal, steps, MODAL_CACHE=cache)
+    proxy.trickles_beyond = 50_000
+    second = run(others[0], steps, MODAL_CACHE=f"{cache}:ro")
+    assert (len(built(second)), second.stdout) == (2, first.stdout)
+    assert len(warnings(second)) == 1 and "is left aside: it is slow" in warnings(second)[0], warnings(second)
+
+
+def test_an_interruption_ends_the_wait_for_a_cache(modal: Modal, tmp_path: Path) -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen(16)
+        modal.environment["MODAL_CACHE"] = f"oci://127.0.0.1:{silent.getsockname()[1]}/cache:ro"
+        modal.write("app.py", APP.format(steps=f'.run_commands("echo {tmp_path} > /made")'))
+        process = modal.start("run", "--progress", "json", "app.py")
+        connection, _ = silent.accept()
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=60)
+        connection.close()
+    assert process.returncode == 130, stderr
+    assert "step_started" not in stderr
+
+
 def test_a_registry_that_takes_nothing_is_one_warning(modal: Modal, proxy: Proxy, tmp_path: Path) -> None:
     cache = f"oci://{proxy.address}/closed/{tmp_path.name.lower()}"
     proxy.faults["POST"] = [403] * 1000

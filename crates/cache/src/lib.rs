@@ -5,7 +5,7 @@
 //! is not fetched, and a layer of which one package changed costs that package. Whatever comes is checked: the record of an entry
 //! and every file by its digest, the layer by its own; what is not right is passed over, and the step is executed.
 //!
-//! Uploading is done by a process of its own ([`upload`]), which finishes what commands have noted ([`Caches::offer`]).
+//! Uploading is done by a process of its own ([`upload()`]), which finishes what commands have noted ([`Caches::offer`]).
 
 mod address;
 mod caches;
