@@ -28,6 +28,9 @@ rows:
   B7  Debian 12 and Python from nothing            D1  crew on the disk
   B8  crew from a Dockerfile, all but its base
   B9  one of 80 conda packages changed
+  A1  a deployed function, from a new process      A4  @modal.concurrent
+  A2  from a warm process                          A5  @modal.batched
+  A3  first call of an app that sleeps             A6  memory of an app without a container
   T1  crew pushed                                  T4  crew pulled
   T2  pushed with one of 10,000 files changed      T5  crew as an archive
   T3  pushed with one requirement changed

@@ -13,6 +13,7 @@ from machine import Failure, Machine
 from measuring import Row
 from peers import Buildah, BuildKit
 from running import Running
+from stays import Stays
 from travelling import Travelling
 
 
@@ -25,7 +26,7 @@ def rows(
     images = Images(machine, lamina, [buildkit, buildah])
     running = Running(machine, lamina, buildkit, Launcher(machine, lamina, source, env or {}))
     travelling = Travelling(machine, lamina, buildkit, buildah, images)
-    return {**images.rows(), **running.rows(), **travelling.rows()}
+    return {**images.rows(), **running.rows(), **travelling.rows(), **Stays(machine, lamina).rows()}
 
 
 def free_space(machine: Machine) -> None:
