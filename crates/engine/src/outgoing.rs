@@ -2,6 +2,7 @@
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::sync::atomic::AtomicUsize;
 
 use lamina_cache::Uploaded;
 use lamina_events::Sink;
@@ -78,7 +79,7 @@ impl Engine {
     }
 
     /// Writes an image with its configuration. `tag` is what it is called in there; `progress` hears how many layers of
-    /// all are done.
+    /// all are done. Answers how many have other digests than the archives that they came in, which are not here any more.
     ///
     /// # Errors
     /// When the image's layers are gone, hold what cannot be in archives, or the target cannot be written.
@@ -88,7 +89,7 @@ impl Engine {
         target: Target<'_>,
         tag: Option<&str>,
         progress: &(dyn Fn(usize) + Sync),
-    ) -> Result<(), EngineError> {
+    ) -> Result<usize, EngineError> {
         let store = self.store.on_behalf_of(&self.cancel, &Sink::none());
         let outgoing = self.outgoing(&store, parcel, progress)?;
         match target {
@@ -96,7 +97,7 @@ impl Engine {
             Target::Directory(directory) => outgoing.write_directory(directory, tag)?,
             Target::Dockerfile(directory) => outgoing.write_dockerfile(directory)?,
         }
-        Ok(())
+        Ok(outgoing.made_anew.into_inner())
     }
 
     /// Sends an image with its configuration to a registry, with the host's login. `progress` hears how many layers of all are
@@ -152,6 +153,16 @@ impl Engine {
         });
         let layers = layers.collect::<Result<_, EngineError>>()?;
         let (id, config, cancel) = (image.id.clone(), &image.config, &self.cancel);
-        Ok(Outgoing { store, id, layers, config, annotations, how: *how, cancel, progress })
+        Ok(Outgoing {
+            store,
+            id,
+            layers,
+            config,
+            annotations,
+            how: *how,
+            cancel,
+            progress,
+            made_anew: AtomicUsize::new(0),
+        })
     }
 }

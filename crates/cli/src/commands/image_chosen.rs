@@ -1,6 +1,7 @@
 //! The image that leaves the store, which may be made of a program first.
 
 use std::ffi::{OsStr, OsString};
+use std::io::IsTerminal;
 
 use lamina_engine::{Engine, How, Parcel};
 use lamina_ground::EnvVars;
@@ -10,6 +11,9 @@ use super::ask::say;
 use crate::arguments::{Chosen, Environment};
 use crate::failure::Failure;
 use crate::program::{self, Program};
+
+/// Empties a terminal's line.
+const CLEAR: &str = "\r\x1b[K";
 
 /// The image of a program's functions, as `modal._cli.bundle` describes it.
 #[derive(Debug, Deserialize)]
@@ -39,6 +43,26 @@ pub(crate) fn build(chosen: &Chosen, environment: &Environment) -> Result<Result
     }
     let bundle = serde_json::from_slice(&fs_err::read(result.path())?).map_err(std::io::Error::from)?;
     Ok(Ok(Some(bundle)))
+}
+
+/// Shows on a terminal how many layers are done, until all are.
+pub(crate) fn count_layers(total: usize) -> impl Fn(usize) + Sync {
+    let is_shown = std::io::stderr().is_terminal();
+    move |done| match done {
+        _ if !is_shown => {}
+        done if done == total => say(CLEAR),
+        done => say(&format!("{CLEAR}{done} of {total} layers")),
+    }
+}
+
+/// Says that layers do not leave with the digests that they came with, if that is so.
+pub(crate) fn say_made_anew(layers: usize) {
+    if layers > 0 {
+        let (noun, verb) = if layers == 1 { ("layer", "has") } else { ("layers", "have") };
+        say(&format!(
+            "warning: {layers} {noun} of a registry {verb} another digest than there, because what was downloaded is not kept any more\n"
+        ));
+    }
 }
 
 /// The image, with what it is called if that is known. What a container gets beside its image is part of one with functions; of

@@ -70,7 +70,9 @@ struct Work<'a> {
 
 impl Work<'_> {
     fn write(&self, target: Target<'_>) -> Result<(), Failure> {
-        Ok(self.engine.export(self.parcel, target, self.tag, &|_| ())?)
+        let progress = image_chosen::count_layers(self.parcel.image.layers.len());
+        image_chosen::say_made_anew(self.engine.export(self.parcel, target, self.tag, &progress)?);
+        Ok(())
     }
 
     fn to_standard_output(&self, format: ExportFormat) -> Result<(), Failure> {

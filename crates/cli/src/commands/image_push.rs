@@ -28,11 +28,12 @@ pub(crate) fn push(wanted: &ImagePush) -> Result<u8, Failure> {
     let interruption = Interruption::listen(interruption::catch()?, cancel.clone(), None, || ());
     let engine = Engine::open(&Options { cancel, ..Options::default() })?;
     let (parcel, _) = image_chosen::find(&engine, &wanted.chosen, &wanted.environment, built, wanted.packing.how())?;
-    let pushed = engine.push(&parcel, &target, &|_| ());
+    let pushed = engine.push(&parcel, &target, &image_chosen::count_layers(parcel.image.layers.len()));
     if let Some(code) = interruption.exit_code() {
         return Ok(code);
     }
     let pushed = pushed?;
+    image_chosen::say_made_anew(pushed.layers_made_anew);
     let layers = parcel.image.layers.len();
     let had = layers - pushed.layers_sent;
     say(&format!(

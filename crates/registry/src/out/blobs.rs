@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use lamina_events::CancelToken;
 use lamina_image::{Digest, Hasher};
@@ -63,6 +64,7 @@ pub(super) struct Archives<'a> {
     pub(super) store: &'a Store,
     pub(super) how: How,
     pub(super) cancel: &'a CancelToken,
+    pub(super) made_anew: &'a AtomicUsize,
 }
 
 impl Archives<'_> {
@@ -122,6 +124,13 @@ impl Archives<'_> {
         let job = WriteLayer { layer: layer.digest, times: how.times };
         let sums = self.written(&job, |reader| compress(reader, &mut file, how.compression))?;
         file.seek(SeekFrom::Start(0))?;
+        let is_other = |original: &ArchiveRecord| match how.compression {
+            Compression::None => original.diff_id != sums.diff_id,
+            _ => original.sha256 != sums.sha256,
+        };
+        if layer.original.as_ref().is_some_and(is_other) {
+            self.made_anew.fetch_add(1, Ordering::Relaxed);
+        }
         let earlier = self.made_before(layer)?.filter(|earlier| earlier.sha256 == sums.sha256);
         let record = ArchiveRecord {
             layer: layer.digest,

@@ -9,6 +9,8 @@ mod layer_tar;
 mod push;
 mod tar;
 
+use std::sync::atomic::AtomicUsize;
+
 use lamina_events::CancelToken;
 use lamina_image::RuntimeConfig;
 use lamina_store::Store;
@@ -38,11 +40,13 @@ pub struct Outgoing<'a> {
     pub cancel: &'a CancelToken,
     /// Told how many layers are done.
     pub progress: &'a (dyn Fn(usize) + Sync),
+    /// Layers so far that have other digests than the archives that they came in, because these are not here any more.
+    pub made_anew: AtomicUsize,
 }
 
 impl Outgoing<'_> {
     fn archives(&self) -> blobs::Archives<'_> {
-        blobs::Archives { store: self.store, how: self.how, cancel: self.cancel }
+        blobs::Archives { store: self.store, how: self.how, cancel: self.cancel, made_anew: &self.made_anew }
     }
 
     fn advanced(&self, layers: usize) {

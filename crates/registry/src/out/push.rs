@@ -24,6 +24,8 @@ pub struct Pushed {
     pub layers_sent: usize,
     /// Bytes of these.
     pub bytes_sent: u64,
+    /// Layers that have other digests than those that they came with.
+    pub layers_made_anew: usize,
 }
 
 impl Outgoing<'_> {
@@ -60,6 +62,7 @@ impl Outgoing<'_> {
             digest: manifest.sha256,
             layers_sent: new().count(),
             bytes_sent: new().map(|sent| sent.archive.size).sum(),
+            layers_made_anew: self.made_anew.load(Ordering::Relaxed),
         })
     }
 }
