@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -9,7 +10,8 @@ import textwrap
 import time
 from pathlib import Path
 
-from deployed_app import PATIENCE, Deployed
+import pytest
+from deployed_app import PATIENCE, PROGRAM, Deployed
 from leftovers import clean
 
 #: What plays the process of an app that runs with another version of `modal`.
@@ -145,3 +147,94 @@ def test_a_class_that_never_enters_fails_in_time_and_leaves_nothing(deployed: De
     assert error.rstrip().endswith("KeyboardInterrupt")
     modal("app", "stop", "--yes", deployed.name)
     clean(modal)
+
+
+def test_what_another_boot_has_left_hinders_nobody(deployed: Deployed) -> None:
+    deployed.deploy()
+    assert deployed.call("double", "1") == ["2"]
+    deployed.kill_host()
+    # After a restart of the machine the number is that of another program, and nobody listens at the socket.
+    directory = deployed.modal.store / "deployments/main" / deployed.name / "host"
+    bystander = subprocess.Popen(["sleep", "1000"])
+    try:
+        (directory / "state").write_text(f"running {bystander.pid}".ljust(63) + "\n")
+        assert (directory / "socket").is_socket()
+        assert not deployed.listed()["running"]
+        assert deployed.call("double", "1") == ["2"]
+        deployed.kill_host()
+        (directory / "state").write_text(f"running {bystander.pid}".ljust(63) + "\n")
+        deployed.modal("app", "stop", "--yes", deployed.name)
+        assert bystander.poll() is None, "it is nobody's process"
+    finally:
+        bystander.kill()
+        bystander.wait()
+
+
+def test_a_deployment_that_is_killed_at_any_time_leaves_the_former_version_or_the_new_one(deployed: Deployed) -> None:
+    modal = deployed.modal
+    deployed.deploy(factor=2)
+    factors = {2}
+    for number in range(12):
+        factors.add(number + 3)
+        modal.write("app.py", PROGRAM.format(name=deployed.name, factor=number + 3))
+        process = modal.start("deploy", "app.py")
+        time.sleep(0.02 * number)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        (result,) = deployed.call("double", "1")
+        assert int(result) in factors
+    deployed.deploy(factor=100)
+    assert deployed.call("double", "1") == ["100"]
+    modal("app", "stop", "--yes", deployed.name)
+    clean(modal)
+
+
+#: Spawns calls and says their ids, also while the app's process is killed.
+SPAWNER = """
+import modal
+function = modal.Function.from_name({name!r}, {function!r})
+for number in range(40):
+    while True:
+        try:
+            print(function.spawn(*{arguments!r} or [number]).object_id, flush=True)
+            break
+        except modal.exception.ServiceError:
+            pass
+"""
+
+
+@pytest.mark.parametrize("function", ["double", "wait_again"])
+def test_no_spawned_call_is_forgotten_whenever_the_process_is_killed(deployed: Deployed, function: str) -> None:
+    deployed.deploy()
+    deployed.open_gate("open")
+    arguments = ["open"] if function == "wait_again" else []
+    spawner = subprocess.Popen(
+        [sys.executable, "-c", SPAWNER.format(name=deployed.name, function=function, arguments=arguments)],
+        env=deployed.modal.environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert spawner.stdout is not None
+    calls = []
+    for line in spawner.stdout:
+        calls.append(line.strip())
+        if len(calls) in (5, 17, 30):
+            host = deployed.host()
+            if host is not None:
+                os.kill(host, signal.SIGKILL)
+    assert spawner.wait() == 0 and len(set(calls)) == 40
+    program = textwrap.dedent(f"""
+        import modal
+        for call in {calls!r}:
+            try:
+                print(modal.FunctionCall.from_id(call).get(timeout={PATIENCE}))
+            except modal.exception.RemoteError as error:
+                print("lost" if "is lost" in str(error) else error)
+    """)
+    results = deployed.modal.python("-c", program).stdout.splitlines()
+    if function == "wait_again":
+        # Those that ran run again, each time that they were interrupted once.
+        assert set(results) <= {"2", "lost"} and results.count("lost") <= 3
+    else:
+        assert [result for number, result in enumerate(results) if result not in (str(2 * number), "lost")] == []
+        assert results.count("lost") < 20
