@@ -97,3 +97,53 @@ impl Caller for Scheduled {
         self.sink.emit(Event::Warning { message: format!("the scheduled run of `{}` failed: {why}", self.function) });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use lamina_functions::Services;
+
+    use super::*;
+    use crate::host::no_variants;
+
+    fn time(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    /// An app with a function that runs at every full hour, deployed at midnight.
+    fn hourly(now: Timestamp) -> (Running, Timers) {
+        let services = Services::new([], no_variants(), &Sink::none());
+        let mut running = Arc::into_inner(Running::new(services, &[])).unwrap();
+        let schedule = r#"{"cron":{"cron_string":"0 * * * *","timezone":"UTC"}}"#;
+        running.schedules.insert("tick".to_owned(), serde_json::from_str(schedule).unwrap());
+        let timers = Timers::new(&running, time("2026-11-30T00:00:00Z").as_second().cast_unsigned(), now);
+        (running, timers)
+    }
+
+    #[test]
+    fn the_clock_is_looked_at_anew_however_far_the_next_run_is() {
+        let now = time("2026-11-30T09:30:00Z");
+        let (running, mut timers) = hourly(now);
+        assert_eq!(timers.run_due(&running, now, &Sink::none()), Some(LONGEST_WAIT));
+        let soon = time("2026-11-30T09:59:50Z");
+        assert_eq!(timers.run_due(&running, soon, &Sink::none()), Some(Duration::from_secs(10)));
+    }
+
+    #[test]
+    fn what_a_machine_has_slept_over_is_made_up_for_once() {
+        let (running, mut timers) = hourly(time("2026-11-30T09:30:00Z"));
+        let awake = time("2026-11-30T15:20:00Z");
+        timers.run_due(&running, awake, &Sink::none());
+        assert_eq!(timers.all[0].due, time("2026-11-30T16:00:00Z"));
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_does_not_keep_runs_waiting() {
+        let (running, mut timers) = hourly(time("2026-11-30T09:30:00Z"));
+        let back = time("2026-11-28T07:10:00Z");
+        assert_eq!(timers.run_due(&running, back, &Sink::none()), Some(LONGEST_WAIT));
+        assert_eq!(timers.all[0].due, time("2026-11-28T08:00:00Z"));
+        // And forward again.
+        timers.run_due(&running, time("2026-11-30T09:31:00Z"), &Sink::none());
+        assert_eq!(timers.all[0].due, time("2026-11-30T10:00:00Z"));
+    }
+}
