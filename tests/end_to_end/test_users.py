@@ -45,6 +45,8 @@ def test_layers_of_root_and_of_a_user_have_the_same_digests(user: UserModal, mod
         each("image", "export", image.of("image_built")[0]["image"], "--format", "oci-archive", "-o", "image.tar")
         outside.append((each.directory / "image.tar").read_bytes())
     assert outside[0] == outside[1]
+    # And it comes back as one image.
+    assert modal("image", "import", "image.tar").stdout == user("image", "import", "image.tar").stdout
     uid = pwd.getpwnam(user.name).pw_uid
     assert user.store.stat().st_uid == uid and user.store.stat().st_mode & 0o777 == 0o700
 

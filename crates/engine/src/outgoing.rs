@@ -10,7 +10,7 @@ use lamina_fetch::Client;
 use lamina_ground::{DEFAULT_PATH, EnvVars};
 use lamina_image::container::{COMMAND, HOME, INTERPRETERS, python_path};
 use lamina_registry::{Format, How, OutLayer, Outgoing, Pushed, Reference, Registry, original_form};
-use lamina_store::{ImageName, ImageRecord, NamedImage, Store};
+use lamina_store::{ArchiveRecord, ImageName, ImageRecord, NamedImage, Store};
 
 use crate::{Engine, EngineError};
 
@@ -144,11 +144,16 @@ impl Engine {
             let record = layer.record.as_ref();
             let title =
                 image.titles.get(index).filter(|title| !title.is_empty()).or(record.map(|record| &record.title));
+            let mut original = store.archive(&layer.digest, &original_form(&digests[..index]))?;
+            // A layer that was made here may have come as well; the image did not begin with that one.
+            if record.is_none_or(|record| record.material["kind"] != "from_registry") {
+                original = original.map(|original| ArchiveRecord { image: None, ..original });
+            }
             Ok(OutLayer {
                 digest: layer.digest,
                 title: title.cloned().unwrap_or_default(),
                 created: record.map_or(image.created, |record| record.created),
-                original: store.archive(&layer.digest, &original_form(&digests[..index]))?,
+                original,
             })
         });
         let layers = layers.collect::<Result<_, EngineError>>()?;
