@@ -262,7 +262,7 @@ def test_who_is_away_or_silent_is_one_warning(modal: Modal) -> None:
 
 def test_who_is_slow_is_one_warning(modal: Modal, others: list[Modal], proxy: Proxy, tmp_path: Path) -> None:
     cache = f"oci://{proxy.address}/slow/{tmp_path.name.lower()}"
-    steps = f'.run_commands("seq 300000 > /data; echo {tmp_path} > /made").run_commands("true")'
+    steps = f'.run_commands("seq 200000 500000 > /data; echo {tmp_path} > /made").run_commands("true")'
     first = run(modal, steps, MODAL_CACHE=cache)
     proxy.trickles_beyond = 50_000
     second = run(others[0], steps, MODAL_CACHE=f"{cache}:ro")

@@ -175,6 +175,7 @@ impl Backend for StoreBackend<'_> {
         let is_private = task.is_private;
         let waiting = Waiting { is_private, cancel: task.cancel, sink: task.sink, progress: &progress };
         let fetched = caches()?.fetch(self.workshop.store, key, waiting).map_err(|_| BuildError::Cancelled)?;
+        let fetched = fetched.map(|record| LayerRecord { title: task.node.title.clone(), ..record });
         fetched.iter().try_for_each(|record| self.record(record))?;
         Ok(fetched)
     }

@@ -23,6 +23,8 @@ const PACK_TYPE: &str = "application/vnd.lamina.cache.pack.v1";
 pub(crate) const MANIFEST_LIMIT: u64 = 4 << 20;
 /// Most bytes of a record.
 pub(crate) const RECORD_LIMIT: u64 = 64 << 20;
+/// Most bytes of the foot of a pack.
+const FOOT_LIMIT: u64 = 64 << 20;
 /// The level of compression: records are small.
 const LEVEL: i32 = 19;
 
@@ -170,7 +172,9 @@ impl Record {
         }
         let digests = record.layers.iter().map(|layer| &layer.digest);
         let places = record.layers.iter().flat_map(|layer| &layer.groups);
-        let fits = |place: &Place| entry.packs.get(place.pack).is_some_and(|pack| place.foot <= pack.size);
+        let fits = |place: &Place| {
+            place.foot <= FOOT_LIMIT && entry.packs.get(place.pack).is_some_and(|pack| place.foot <= pack.size)
+        };
         if !digests.eq(step.digests().bottom_up()) || !places.clone().all(fits) {
             return Err(damaged("a record does not fit to its entry".to_owned()));
         }
@@ -251,6 +255,11 @@ pub(crate) mod tests {
         assert!(with(&|record| record.step.digest = Digest::of(b"x")).contains("does not fit"));
         assert!(with(&|record| record.layers[0].groups[0].pack = 1).contains("does not fit"));
         assert!(with(&|record| record.layers[0].groups[0].foot = 100).contains("does not fit"));
+        let huge = Entry { packs: vec![Blob { sha256: "1".repeat(64), size: u64::MAX }], ..entry.clone() };
+        let mut changed = Record::read(&record, &entry, &key).unwrap();
+        changed.layers[0].groups[0].foot = FOOT_LIMIT + 1;
+        let bytes = changed.encode().unwrap();
+        assert!(reason(&bytes, &Entry { record: Blob::of(&bytes), ..huge }, &key).contains("does not fit"));
         for bad in ["", "{", "{\"schemaVersion\":2}", "null"] {
             assert!(matches!(Entry::read(bad.as_bytes()), Err(CacheError::Damaged(_))), "{bad}");
         }

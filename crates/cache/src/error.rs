@@ -48,7 +48,17 @@ impl CacheError {
     /// Whether trying again later may help.
     #[must_use]
     pub fn is_passing(&self) -> bool {
-        !matches!(self, Self::Denied(_) | Self::Damaged(_) | Self::Registry(RegistryError::Denied { .. }))
+        let is_refused = |error: &RegistryError| {
+            matches!(
+                error,
+                RegistryError::Denied { .. } | RegistryError::NotTaken { .. } | RegistryError::Blocked { .. }
+            )
+        };
+        match self {
+            Self::Denied(_) | Self::Damaged(_) => false,
+            Self::Registry(error) => !is_refused(error),
+            _ => true,
+        }
     }
 }
 
@@ -65,5 +75,21 @@ impl From<RegistryError> for CacheError {
             RegistryError::Store(error) => Self::Store(error),
             error => Self::Registry(error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_refused_is_not_tried_again() {
+        let (image, reason) = ("r.example/cache".to_owned(), "status 409".to_owned());
+        assert!(!CacheError::from(RegistryError::NotTaken { image: image.clone(), reason }).is_passing());
+        assert!(!CacheError::from(RegistryError::Blocked { image }).is_passing());
+        assert!(!CacheError::Denied("read-only".to_owned()).is_passing());
+        assert!(CacheError::Away("silent".to_owned()).is_passing());
+        let status = FetchError::Status { url: "https://r.example".to_owned(), status: 503 };
+        assert!(CacheError::from(RegistryError::from(status)).is_passing());
     }
 }

@@ -71,13 +71,15 @@ impl Fetch<'_> {
         let local = self.local_groups(&record.step)?;
         // Until the store knows what the objects are for.
         let _held = self.store.hold_off_collection()?;
-        let mut bytes_new = 0;
+        let (mut files, mut bytes, mut bytes_new) = (0, 0, 0);
         for (layer, part) in record.layers.iter().zip(record.step.layers().bottom_up()) {
             self.stop.check()?;
             let (committed, new) = self.layer(layer, entry, &local)?;
             if committed.digest != part.digest || committed.content != part.content {
                 return Err(CacheError::Damaged(format!("the layer `{}` is not what its record says", part.digest)));
             }
+            files += committed.files;
+            bytes += committed.bytes;
             bytes_new += new;
         }
         for archive in &record.archives {
@@ -85,7 +87,9 @@ impl Fetch<'_> {
                 self.store.record_archive(archive)?;
             }
         }
-        Ok(LayerRecord { created: seconds_since_1970(), bytes_new, ..record.step })
+        // What is said of this store is not for others to say.
+        let (created, log, companion_of) = (seconds_since_1970(), None, None);
+        Ok(LayerRecord { created, log, companion_of, files, bytes, bytes_new, ..record.step })
     }
 
     /// Groups of layers that are in the store and most likely have some in common with what is fetched.
