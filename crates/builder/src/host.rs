@@ -176,7 +176,7 @@ mod tests {
         let files: Vec<_> = settings.files[2..].iter().map(|file| file.name.as_str()).collect();
         assert_eq!(files, [PIP_CONFIGURATION, UV_CONFIGURATION, UV_OF_IMAGE]);
         let contents = String::from_utf8_lossy(&settings.files[2].contents);
-        assert_eq!(contents, "[global]\ncert = /dev/lamina/ca.pem\n");
+        assert_eq!(contents, "[global]\nextra-index-url = https://x.invalid\ncert = /dev/lamina/ca.pem\n");
         let mut settings = HostSettings::default();
         settings.add_file(PIP_CONFIGURATION, b"[global]\nno-index = true\ncert = x\n".to_vec());
         settings.add_file(UV_CONFIGURATION, b"no-index = true\n".to_vec());
