@@ -28,6 +28,7 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from modal import call_graph as call_graph
     from modal import config as config
     from modal import exception as exception
     from modal._runner.inputs import current_function_call_id as current_function_call_id
@@ -111,7 +112,7 @@ _HOMES = {
 }
 
 #: Modules that programs reach as attributes, without importing them.
-_MODULES = frozenset({"config", "exception", *(home[6:] for home in _HOMES.values() if "._" not in home)})
+_MODULES = frozenset({"call_graph", "config", "exception", *(home[6:] for home in _HOMES.values() if "._" not in home)})
 
 
 def is_local() -> bool:

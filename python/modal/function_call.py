@@ -6,7 +6,7 @@ from threading import Event, Lock
 from weakref import ReferenceType, WeakValueDictionary, ref
 
 from modal._calls.conversation import AsyncReceiver, Receiver
-from modal._shared.api import Bound, Explained, explain_on_instance, with_aio
+from modal._shared.api import Bound, Explained, explain_on_instance, in_thread, with_aio
 from modal.exception import ExecutionError, InvalidError, RemoteError, TimeoutError
 
 TYPE_CHECKING = False
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from modal._calls.conversation import Conversation
     from modal._shared.payload import Payload
+    from modal.call_graph import InputInfo
     from modal.functions import Function
 
     R = TypeVar("R", covariant=True)  # noqa: PLC0105
@@ -287,6 +288,30 @@ class FunctionCall(Generic[R], metaclass=Explained):
         if not isinstance(function_call_id, str) or not function_call_id.startswith("fc-"):
             raise InvalidError(f"`{function_call_id}` is no id of a call", hint="those begin with `fc-`")
         return _KeptCall._of(function_call_id)
+
+    @in_thread
+    def get_call_graph(self) -> list[InputInfo]:
+        """The inputs of the call, and in the `children` of each the inputs that it has made, with how far they are.
+
+        It is what the process that runs the containers has recorded of its last 20,000 calls that were spawned or
+        belong to one that was. A `UserWarning` says how many are missing, a `modal.exception.NotFoundError` that
+        nothing is known. Calls that functions of other apps have made are not in it.
+        """
+        from modal import _in_container
+        from modal.call_graph import inputs_of
+
+        call_id = self.object_id
+        engine: Any = self._engine
+        if engine is None or (getattr(engine, "keeps_results", False) and engine.is_lost()):
+            if _in_container():
+                from modal._runner.client import reach_any
+
+                engine = reach_any("get_call_graph")
+            else:
+                from modal._client.deployed import reach_call
+
+                engine = reach_call(call_id)
+        return inputs_of(call_id, engine.request("call.graph", {"id": call_id})["value"])
 
     gather = Bound(_gather, _gather_aio)
 

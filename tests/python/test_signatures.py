@@ -90,6 +90,7 @@ SIGNATURES = {
     "FunctionCall.cancel": "terminate_containers=False",
     "FunctionCall.from_id": "function_call_id, client=None",
     "FunctionCall.get": "timeout=None, *, index=0",
+    "FunctionCall.get_call_graph": "",
     "Image.add_local_dir": "local_path, remote_path, *, copy=False, ignore=[]",
     "Image.add_local_file": "local_path, remote_path, *, copy=False",
     "Image.add_local_python_source": "*modules, copy=False, ignore=None",

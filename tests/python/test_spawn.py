@@ -248,3 +248,17 @@ def test_cancelling_ends_all_inputs(start, tmp_path):
         for index in (0, 1):
             with pytest.raises(RemoteError, match="was cancelled"):
                 call.get(index=index)
+
+
+def test_a_graph_is_read_and_says_what_it_lacks():
+    def row(parent, function, status, task="ta-1", module="app"):
+        texts = {"input_id": f"in-{function}", "function_call_id": "fc-1", "task_id": task, "function_name": function}
+        return {"parent": parent, "status": status, "module_name": module, **texts}
+
+    rows = [row(None, "f", "PENDING"), row(0, "g", "TIMEOUT"), row(1, "h", "INIT_FAILURE", None, None)]
+    with pytest.warns(UserWarning, match="the graph of the call `fc-1` lacks `7` calls"):
+        (root,) = modal.call_graph.inputs_of("fc-1", {"inputs": rows, "omitted": 7})
+    assert (root.function_name, root.status, root.module_name) == ("f", modal.call_graph.InputStatus.PENDING, "app")
+    ((child,), (last,)) = root.children, root.children[0].children
+    assert (child.status, last.task_id, last.module_name, last.children) == (4, "", "", [])
+    assert [status.value for status in modal.call_graph.InputStatus] == list(range(6))

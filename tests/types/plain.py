@@ -58,6 +58,7 @@ def main(n: int = 3) -> str:
     assert_type(call, modal.FunctionCall[float])
     assert_type(call.get(timeout=3), float)
     assert_type(call.object_id, str)
+    assert_type(call.get_call_graph(), list[modal.call_graph.InputInfo])
     assert_type(modal.FunctionCall.gather(call, call), list[Any])
     assert_type(list(lines.remote_gen("a")), list[str])
     assert_type(list(follow.remote_gen("a")), list[bytes])

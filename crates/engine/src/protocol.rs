@@ -72,6 +72,14 @@ pub(crate) enum Request {
         /// The function call's id.
         id: String,
     },
+    /// Tell what a function call has called.
+    #[serde(rename = "call.graph")]
+    Graph {
+        /// The request's number.
+        request: u64,
+        /// The function call's id.
+        id: String,
+    },
     /// Stop the app.
     #[serde(rename = "app.stop")]
     Stop {

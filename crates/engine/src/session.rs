@@ -12,7 +12,7 @@ use std::thread::Scope;
 use std::time::Duration;
 
 use lamina_events::{CancelGuard, CancelToken, Event, Sink};
-use lamina_functions::{CallStatus, Calls, OpenErrands};
+use lamina_functions::{CallStatus, Calls, OpenErrands, call_graph};
 use lamina_ground::ErrorClass;
 use lamina_wire::{Receiver, Sender, WireError};
 use serde_json::Value;
@@ -23,7 +23,7 @@ pub use backend::Described;
 pub(crate) use backend::{Backend, Started};
 pub(crate) use keeper::{Keeper, Kept, OnStop, Role};
 
-use crate::protocol::{Answer, AppRequest, Failure, Hello, PROTOCOL, Request};
+use crate::protocol::{Answer, AppRequest, AttachRequest, Failure, Hello, PROTOCOL, Request};
 use crate::{Engine, EngineError};
 
 /// How long a client that is attached may leave an answer unread before it is given up: a container waits meanwhile.
@@ -191,22 +191,10 @@ impl Session<'_> {
                     }
                     Err(failure) => self.fail(Some(app.request), &failure),
                 },
-                Ok(Request::Attach(attach)) => {
-                    let is_deployed = attach.environment.is_some();
-                    let attach_to = move || {
-                        if let Err(failure) = self.attach(&attach) {
-                            self.fail(Some(attach.request), &failure);
-                        }
-                    };
-                    if is_deployed {
-                        // A deployed app's process may have to be started.
-                        scope.spawn(attach_to);
-                    } else {
-                        attach_to();
-                    }
-                }
+                Ok(Request::Attach(attach)) => self.begin_attach(scope, attach),
                 Ok(Request::Await { call, id }) => self.await_kept(call, &id),
                 Ok(Request::Inputs { request, id }) => self.done(request, self.inputs_of(&id)),
+                Ok(Request::Graph { request, id }) => self.done(request, call_graph(&id).map_err(Failure::from)),
                 Ok(Request::Update { request, recreate }) => {
                     scope.spawn(move || self.done(request, self.update(recreate)));
                 }
@@ -265,6 +253,21 @@ impl Session<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Attaches to an app; a deployed one's process may have to be started, which takes a thread.
+    fn begin_attach<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>, attach: AttachRequest) {
+        let is_deployed = attach.environment.is_some();
+        let attach_to = move || {
+            if let Err(failure) = self.attach(&attach) {
+                self.fail(Some(attach.request), &failure);
+            }
+        };
+        if is_deployed {
+            scope.spawn(attach_to);
+        } else {
+            attach_to();
+        }
     }
 
     /// Has the deployed app that runs here take over its current version.

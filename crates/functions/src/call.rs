@@ -26,6 +26,9 @@ pub trait Caller: Send + Sync {
     /// When it cannot be handed on; the call then fails.
     fn item(&self, payload: Payload) -> Result<(), WireError>;
 
+    /// Hears which container has got the call. It may hear of others later.
+    fn given_to(&self, _task: &str) {}
+
     /// Hears that another callee has the call from now on.
     fn moved(&self, _callee: &Weak<dyn Callee>) {}
 

@@ -14,9 +14,11 @@ use serde_json::{Map, Value};
 
 use crate::answer::{CallAnswer, CallStatus};
 use crate::aside;
+use crate::call::Caller;
 use crate::calls::OpenCall;
 use crate::elsewhere::{AppReference, Callee, OtherApp, Service};
 use crate::error::{CallError, Trouble};
+use crate::graph::{CallGraph, NewCall};
 use crate::ids::CallId;
 use crate::link::{Link, RunnerCall};
 use crate::options::PoolOptions;
@@ -91,7 +93,7 @@ impl Container {
             Ok(Self {
                 seat: seat.clone(),
                 task: task.to_owned(),
-                link: Arc::new(Link::new(started.socket.try_clone()?)?),
+                link: Arc::new(Link::new(task, started.socket.try_clone()?)?),
                 receiver: Receiver::new(started.socket),
                 process: started.process,
                 woken: false,
@@ -284,6 +286,10 @@ impl Container {
                 self.link.calls.more(call, count);
                 Ok(())
             }
+            FromRunner::Graph { call, id } => {
+                self.answer_with(call, CallGraph::of_process().of(&id));
+                Ok(())
+            }
             FromRunner::Pool { call, question } => {
                 self.tell_of_pool(call, &question);
                 Ok(())
@@ -356,16 +362,26 @@ impl Container {
         }
         // A spawned call outlives this container, so there is no use in having the container wait for it.
         let weight = if request.spawned { 0 } else { lamina_wire::weight(&payload) };
-        let caller = RunnerCall::new(&self.link, request.call, weight, held);
+        let caller: Arc<dyn Caller> = Arc::new(RunnerCall::new(&self.link, request.call, weight, held));
+        let new = NewCall {
+            id,
+            part_of,
+            parent: request.input.map(CallId::from_number),
+            is_spawned: request.spawned,
+            function: &request.function,
+            method: request.method.as_deref(),
+            module: callee.module(),
+        };
+        let caller = CallGraph::of_process().record(&new, caller);
         match callee {
             Callees::Other(other) => {
                 let variant = request.variant.and_then(|label| self.link.calls.variant_request(label));
                 let service = Service { name: &request.function, method: request.method.as_deref(), variant };
-                other.submit(service, id, request.spawned, payload, Arc::new(caller));
+                other.submit(service, id, request.spawned, payload, caller);
             }
             Callees::Pool(pool) => {
                 let method = request.method.map(Arc::from);
-                if !pool.submit(id, part_of, method, payload, Arc::new(caller)) && !request.spawned {
+                if !pool.submit(id, part_of, method, payload, caller) && !request.spawned {
                     services.report_deadlock(&pool, id);
                 }
             }
@@ -395,8 +411,13 @@ impl Container {
     fn tell_of_pool(&self, call: u64, question: &PoolQuestion) {
         let gone = || CallStatus::error(ErrorClass::ExecutionError, "the app has ended".to_owned());
         let services = self.seat.services().ok_or_else(gone);
-        let answer = match services.and_then(|services| question.ask(&services, &self.link.calls)) {
-            Ok(value) => CallAnswer::Done { call, status: "ok", value },
+        self.answer_with(call, services.and_then(|services| question.ask(&services, &self.link.calls)));
+    }
+
+    /// Answers a question of the runner.
+    fn answer_with(&self, call: u64, outcome: Result<Value, CallStatus>) {
+        let answer = match outcome {
+            Ok(value) => CallAnswer::done(call, value),
             Err(status) => CallAnswer::Result { call, status },
         };
         self.link.answer(&answer, Payload::default());
@@ -558,6 +579,14 @@ impl Callees {
         match self {
             Self::Pool(pool) => Arc::downgrade(pool) as Weak<dyn Callee>,
             Self::Other(other) => Arc::downgrade(other) as Weak<dyn Callee>,
+        }
+    }
+
+    /// The module of the service, where that is known.
+    fn module(&self) -> Option<&str> {
+        match self {
+            Self::Pool(pool) => Some(pool.module()),
+            Self::Other(_) => None,
         }
     }
 }

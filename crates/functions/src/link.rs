@@ -25,6 +25,8 @@ const MOST_UNREAD: usize = 512 << 20;
 /// and sent by the container's own thread.
 #[derive(Debug)]
 pub(crate) struct Link {
+    /// The container.
+    pub(crate) task: String,
     sender: QueuedSender,
     /// Readable when there is something for the container's thread to do.
     wake: OwnedFd,
@@ -37,8 +39,9 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    pub(crate) fn new(socket: UnixStream) -> std::io::Result<Self> {
+    pub(crate) fn new(task: &str, socket: UnixStream) -> std::io::Result<Self> {
         Ok(Self {
+            task: task.to_owned(),
             sender: QueuedSender::new(socket),
             wake: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
             calls: Calls::default(),

@@ -18,6 +18,7 @@ use crate::container;
 use crate::deadlock::PoolView;
 use crate::elsewhere::Callee;
 use crate::error::CallError;
+use crate::graph::{CallGraph, NewCall};
 use crate::ids::{CallId, FunctionCallId};
 use crate::options::PoolOptions;
 use crate::runner::{ServiceKind, ToRunner};
@@ -117,6 +118,26 @@ impl Pool {
     /// The service's name.
     pub(crate) fn name(&self) -> &str {
         self.shared.options.kind.name()
+    }
+
+    /// The module that it is in.
+    pub(crate) fn module(&self) -> &str {
+        self.shared.options.module.name()
+    }
+
+    /// Has what becomes of a spawned call be seen by those who ask for its graph; gives who is to hear of it in the place
+    /// of `caller`.
+    #[must_use]
+    pub fn record_spawned(
+        &self,
+        id: CallId,
+        part_of: FunctionCallId,
+        method: Option<&str>,
+        caller: Arc<dyn Caller>,
+    ) -> Arc<dyn Caller> {
+        let (function, module) = (self.name(), Some(self.module()));
+        let call = NewCall { id, part_of, parent: None, is_spawned: true, function, method, module };
+        CallGraph::of_process().record(&call, caller)
     }
 
     /// What is wrong with a call of `method`, or of none, if anything is.

@@ -222,6 +222,15 @@ impl ToRunner<'_> {
     }
 }
 
+impl Module {
+    /// Its name.
+    pub(crate) fn name(&self) -> &str {
+        match self {
+            Self::Script { name, .. } | Self::Module { name, .. } | Self::Serialized { name, .. } => name,
+        }
+    }
+}
+
 /// What a runner tells the engine.
 #[derive(Debug, PartialEq, Eq, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
@@ -263,6 +272,14 @@ pub enum FromRunner {
         call: u64,
         /// Which app.
         app: AppReference,
+    },
+    /// Tell what a function call has called.
+    #[serde(rename = "call.graph")]
+    Graph {
+        /// The runner's label, as of a call.
+        call: u64,
+        /// The function call's id.
+        id: String,
     },
     /// Tell of the containers of a service.
     Pool {

@@ -471,6 +471,7 @@ impl State {
         let slot = self.slots.get_mut(&id)?;
         let link = slot.link.clone()?;
         let Input { call, part_of, method, payload, caller, failed, .. } = input;
+        caller.given_to(&link.task);
         // Any may have to run again through no fault of its own.
         let kept = Arc::clone(&payload);
         let attempt =

@@ -20,7 +20,6 @@ _DASHBOARD = "there is no dashboard: `modal app list` and `modal image list` sho
 _LOCAL = "the program and its containers are on this machine: there is nothing to fetch beforehand"
 _INTERNAL = "it is internal to Modal's client"
 _FIGURES = "`modal app list` shows what runs"
-_INPUTS = "give what identifies an input to the function as an argument"
 
 #: Names of `modal` itself, and what to do without them.
 NAMES = {
@@ -32,7 +31,6 @@ NAMES = {
     **dict.fromkeys(("Cluster", "clustered"), "there is one machine"),
     **dict.fromkeys(("Client", "Environment", "Workspace", "billing"), _ACCOUNT),
     **dict.fromkeys(("Proxy", "SchedulerPlacement"), _NETWORK),
-    "call_graph": _INPUTS,
     "experimental": "nothing is here that Modal only tries out; of several machines, or of snapshots, there are none",
     "gpu": 'Modal has removed it: name the type in a string, `gpu="A100"`, or `gpu="H100:2"` for two',
     "SharedVolume": "Modal has removed it: use `modal.Volume`",
@@ -48,7 +46,6 @@ MODULES = {
     **dict.fromkeys(("billing", "client", "environments", "token_flow", "workspace"), _ACCOUNT),
     **dict.fromkeys(("proxy", "scheduler_placement"), _NETWORK),
     **dict.fromkeys(("object", "parallel_map", "running_app", "types"), _INTERNAL),
-    "call_graph": _INPUTS,
     "cluster": "there is one machine",
     "cli": "the `modal` command is a program of its own here",
     "runner": "use `with app.run():`",
@@ -80,7 +77,6 @@ SUBSTITUTES = {
     "Function.app": "keep the app in a global",
     "Function.from_id": _DEPLOYED,
     "Function.get_web_url": _WEB,
-    "FunctionCall.get_call_graph": _INPUTS,
     "Function.lookup": _NAMED,
     "client": _ACCOUNT,
     "get_dashboard_url": _DASHBOARD,

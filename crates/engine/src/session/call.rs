@@ -118,6 +118,9 @@ impl Session<'_> {
                 }
             }
         }
+        if spawned {
+            caller = pool.record_spawned(id, part_of, method.as_deref(), caller);
+        }
         if identify {
             let accepted = CallAnswer::Accepted { call, id: part_of };
             // As in `answer`.

@@ -57,7 +57,7 @@ fn options(capacity: usize, maximum: usize) -> PoolOptions {
 fn start(state: &mut State) -> (SlotId, Vec<u64>) {
     let slot = state.reserve().expect("a container is wanted");
     let process: Arc<dyn ContainerProcess> = Arc::new(Process);
-    let link = Arc::new(Link::new(UnixStream::pair().unwrap().0).unwrap());
+    let link = Arc::new(Link::new("ta-1", UnixStream::pair().unwrap().0).unwrap());
     assert!(state.connect(slot, &link, &process));
     let given = state.ready(slot).unwrap();
     (slot, given.iter().map(|dispatch| dispatch.call.number()).collect())

@@ -74,6 +74,27 @@ fn what_a_failed_input_waits_for_is_cancelled_and_what_it_spawned_goes_on() {
 }
 
 #[test]
+fn what_a_spawned_call_calls_has_a_graph() {
+    let bench = Bench::several(&[("f", 1), ("g", 1), ("h", 1)]);
+    let accepted = value(bench.run(CALL, "spawn g call h raise boom"));
+    let accepted: serde_json::Value = serde_json::from_str(&accepted).unwrap();
+    let id = accepted["id"].as_str().unwrap();
+    let statuses = || -> Vec<String> {
+        let graph = call_graph(id).unwrap();
+        graph["inputs"].as_array().unwrap().iter().map(|input| input["status"].to_string()).collect()
+    };
+    eventually("both have failed", || statuses() == [r#""FAILURE""#, r#""FAILURE""#]);
+    let graph = call_graph(id).unwrap();
+    let (root, child) = (&graph["inputs"][0], &graph["inputs"][1]);
+    assert_eq!((&root["function_name"], &root["parent"]), (&"g".into(), &serde_json::Value::Null));
+    assert_eq!(
+        (&child["function_name"], &child["parent"], &child["module_name"]),
+        (&"h".into(), &0.into(), &"app".into())
+    );
+    assert!(root["task_id"].as_str().unwrap().starts_with("ta-") && root["task_id"] != child["task_id"]);
+}
+
+#[test]
 fn a_label_of_a_call_is_used_once_at_a_time() {
     let bench = Bench::several(&[("f", 1), ("g", 1)]);
     let broken = error(bench.run(CALL, "twice"));
