@@ -226,3 +226,51 @@ def test_a_program_on_standard_input(modal: Modal) -> None:
     empty = modal("run", "-", check=False)
     assert empty.code == 1
     assert "there is no program on standard input" in empty.stderr
+
+
+CHILDREN = """
+import os, subprocess, sys
+import modal
+
+WRITE = "mkdir -p /srv/own && echo WHOSE=7 > /srv/own/modal.py"
+image = modal.Image.debian_slim(python_version="3.11")
+# As one that was installed: what the interpreter finds without any PYTHONPATH.
+installed = image.run_commands("cd $(python -c 'import site; print(site.getsitepackages()[0])') && mkdir modal && touch modal/__init__.py")
+own = image.run_commands(WRITE).env({"PYTHONPATH": "/srv/own"})
+app = modal.App("children")
+CHILD = "import sys, modal; print(getattr(modal, 'WHOSE', modal.__file__), [each for each in sys.path[1:] if 'lib' not in each])"
+
+def child():
+    found = subprocess.run([sys.executable, "-c", CHILD], check=True, capture_output=True, text=True)
+    return found.stdout.strip(), modal.__file__, sys.path.count("/__modal/python"), sys.path[0]
+
+@app.function(image=image)
+def plain():
+    local = subprocess.run([sys.executable, "-c", "import modal; print(modal.is_local())"], capture_output=True, text=True)
+    return (*child(), local.stdout.strip(), modal.is_local())
+
+@app.function(image=installed)
+def beside_installed():
+    return child()
+
+@app.function(image=own)
+def with_own():
+    return child()
+
+@app.local_entrypoint()
+def main():
+    print(plain.remote())
+    print(beside_installed.remote())
+    print(with_own.remote())
+"""
+
+
+def test_programs_that_a_function_starts_find_the_package_after_their_own(modal: Modal) -> None:
+    modal.write("app.py", CHILDREN)
+    package = "/__modal/python/modal/__init__.py"
+    here = (package, 1, "/__modal/python")
+    assert modal("run", "-q", "app.py").stdout.splitlines() == [
+        str((f"{package} ['/root', '/__modal/python']", *here, "True", False)),
+        str((f"{package} ['/root', '/__modal/python']", *here)),
+        str(("7 ['/root', '/srv/own', '/__modal/python']", *here)),
+    ]

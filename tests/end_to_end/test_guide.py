@@ -205,7 +205,7 @@ def test_the_guide_runs_as_it_stands(modal: Modal) -> None:
         "of_directory": "COLUMN = 'x'\n",
         "of_module": 42,
         "of_single": "a: 1\n",
-        "of_variables": "INFO/root:/root/src",
+        "of_variables": "INFO/root:/root/src:/__modal/python",
         "of_commands": True,
         "of_function": "huggingface_hub 28",
         "of_trained": "idna",

@@ -185,7 +185,7 @@ mod tests {
             ("C", "own"),
             ("PATH", "/opt/bin"),
             ("HOME", "/root"),
-            ("PYTHONPATH", "/root"),
+            ("PYTHONPATH", "/root:/__modal/python"),
             (EnvVars::MODAL_IS_REMOTE, "1"),
             (EnvVars::MODAL_IMAGE_ID, "im-1"),
             (EnvVars::MODAL_TASK_ID, "ta-1"),
@@ -197,9 +197,16 @@ mod tests {
     }
 
     #[test]
-    fn the_source_directory_is_always_importable() {
+    fn the_source_and_the_package_are_always_importable() {
         let mut spec = spec();
-        for (given, expected) in [("", "/root"), ("/lib", "/root:/lib"), ("/lib:/root", "/lib:/root")] {
+        let cases = [
+            ("", "/root:/__modal/python"),
+            ("/lib", "/root:/lib:/__modal/python"),
+            ("/lib:/root", "/lib:/root:/__modal/python"),
+            ("/lib:", "/root:/lib::/__modal/python"),
+            ("/__modal/python:/lib", "/root:/__modal/python:/lib"),
+        ];
+        for (given, expected) in cases {
             spec.environment = vec![("PYTHONPATH".to_owned(), given.to_owned())];
             assert_eq!(spec.environment("ta-1")["PYTHONPATH"], expected);
         }

@@ -89,7 +89,7 @@ variables! {
         MODAL_TOKEN_SECRET,
     }
     "In containers" {
-        /// `1` in containers, not set elsewhere; `modal.is_local()` asks for it.
+        /// `1` in containers, not set elsewhere.
         MODAL_IS_REMOTE,
         /// The id of the container's image, `im-…`.
         MODAL_IMAGE_ID,

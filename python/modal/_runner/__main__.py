@@ -15,7 +15,9 @@ if __name__ == "__main__":
     if not getattr(sys.flags, "safe_path", False):
         # Python put this file's own directory first, where `image.py` or `app.py` would shadow the user's modules.
         del sys.path[0]
-    sys.path.insert(0, __file__.rsplit("/", 3)[0])
+    # Other programs of the container find the package after all else, by their PYTHONPATH; here it comes first.
+    package = __file__.rsplit("/", 3)[0]
+    sys.path[:] = [package, *(each for each in sys.path if each != package)]
     import modal
 
     modal._process = os.getpid()

@@ -169,7 +169,9 @@ if __name__ == "__main__":
     if not getattr(sys.flags, "safe_path", False):
         # Python put this file's own directory first.
         del sys.path[0]
-    sys.path.insert(0, __file__.rsplit("/", 3)[0])
+    # Other programs of the container find the package after all else, by their PYTHONPATH; here it comes first.
+    package = __file__.rsplit("/", 3)[0]
+    sys.path[:] = [package, *(each for each in sys.path if each != package)]
     from modal._runner.command import main as _main
 
     sys.exit(_main(sys.argv[1:]))
