@@ -419,6 +419,12 @@ class Function(Generic[P, R, L], metaclass=Explained):
         return ask("pool", {**named, **changes})["value"]  # type: ignore[no-any-return]
 
     @in_thread
+    def get_web_url(self) -> str | None:
+        """None, as for all functions that are called and not visited: web functions are not part of this version."""
+        self._running(generator=self._is_generator)
+        return None
+
+    @in_thread
     def get_current_stats(self) -> FunctionStats:
         """How many inputs wait and run, and in how many containers."""
         from modal._shared.autoscaler import FunctionStats

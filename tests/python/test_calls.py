@@ -511,3 +511,14 @@ def test_map_of_large_inputs_is_bounded_by_bytes(start, monkeypatch):
         assert len(held) == 3
         fake.connection.shut_down()
         thread.join(10)
+
+
+def test_functions_have_no_url(start):
+    @app.function(name="visited", serialized=True)
+    def visited():
+        pass
+
+    with pytest.raises(ExecutionError, match="its app is not running"):
+        visited.get_web_url()
+    with start(app):
+        assert visited.get_web_url() is None

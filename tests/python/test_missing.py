@@ -85,6 +85,9 @@ def test_names_are_also_where_modal_has_them():
         (lambda: modal.Image.debian_slim().copy_local_dir("x"), "with `copy=True` for a layer"),
         (lambda: modal.Image.conda, "`micromamba_install`"),
         (lambda: modal.Volume.delete("x"), "`Volume.objects.delete`"),
+        (lambda: modal.Dict.delete("x"), "`Dict.objects.delete`"),
+        (lambda: modal.Queue.lookup("x"), "Modal has removed it: use `from_name`"),
+        (lambda: modal.Cls.lookup("a", "C"), "Modal has removed it: use `from_name`"),
     ],
 )
 def test_lookups_say_what_to_do(read, words):

@@ -71,6 +71,7 @@ SIGNATURES = {
     "FilePatternMatcher.from_file": "file_path",
     "Function.from_name": "app_name, name, *, version=None, environment_name=None, client=None",
     "Function.get_current_stats": "",
+    "Function.get_web_url": "",
     "Function.update_autoscaler": "*, min_containers=None, max_containers=None, scaledown_window=None,"
     "buffer_containers=None",
     "Function.with_batching": "*, max_batch_size, wait_ms",

@@ -60,10 +60,11 @@ _LOCAL_FILES = "Modal has removed it: use `Image.add_local_file` or `add_local_d
 
 #: Attributes, and what there is instead.
 SUBSTITUTES = {
-    **dict.fromkeys(("Secret.lookup", "Volume.lookup", "Volume.new", "Volume.persisted"), _NAMED),
+    **dict.fromkeys(("Cls.lookup", "Dict.lookup", "Queue.lookup", "Secret.lookup"), _NAMED),
+    **dict.fromkeys(("Volume.lookup", "Volume.new", "Volume.persisted"), _NAMED),
     **dict.fromkeys(("Image.conda", "Image.conda_install", "Image.conda_update_from_environment"), _CONDA),
     **dict.fromkeys(("Image.copy_local_dir", "Image.copy_local_file", "Image.copy_mount"), _LOCAL_FILES),
-    "Volume.delete": "Modal has moved it: use `Volume.objects.delete`",
+    **{f"{kind}.delete": f"Modal has moved it: use `{kind}.objects.delete`" for kind in ("Dict", "Queue", "Volume")},
     "Function.call": "Modal has renamed it: use `.remote`",
     "Function.web_url": _WEB,
     "App.logs": "use `modal app logs` for an app that was run with `--detach`",
@@ -76,7 +77,6 @@ SUBSTITUTES = {
     "App.sandboxes": _SANDBOXES,
     "Function.app": "keep the app in a global",
     "Function.from_id": _DEPLOYED,
-    "Function.get_web_url": _WEB,
     "Function.lookup": _NAMED,
     "client": _ACCOUNT,
     "get_dashboard_url": _DASHBOARD,
