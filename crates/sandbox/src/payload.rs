@@ -171,11 +171,14 @@ fn place_descriptors(payload: &Payload<'_>) -> Result<(), Failure> {
 }
 
 /// The sandbox's own node of a device that a descriptor leads to: that of the host could be changed through it, in its
-/// times for example. Nothing of the image runs yet, and `/dev` is not part of it.
+/// times for example. Nothing of the image runs yet, and `/dev` is not part of it. A directory is refused: all files of the
+/// host can be reached from it.
 fn own_device(fd: BorrowedFd<'_>) -> Result<Option<OwnedFd>, Failure> {
     let status = fstat(fd).during("look at", "the descriptors")?;
-    if FileType::from_raw_mode(status.st_mode) != FileType::CharacterDevice {
-        return Ok(None);
+    match FileType::from_raw_mode(status.st_mode) {
+        FileType::CharacterDevice => {}
+        FileType::Directory => return Err(Errno::ISDIR).during("pass on", "a directory as a standard stream"),
+        _ => return Ok(None),
     }
     for name in DEVICES {
         let path = format!("/dev/{name}");

@@ -1,10 +1,11 @@
 //! What a command must not reach.
 
+use std::fs::File;
 use std::os::linux::fs::MetadataExt;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
 
-use lamina_sandbox::{ExitStatus, Network, SandboxSpec};
+use lamina_sandbox::{Entry, ExitStatus, Network, SandboxError, SandboxSpec, Stdio};
 
 use crate::support::{Store, eventually, null_stdio, probe, run, script, spec, start, text};
 
@@ -12,6 +13,7 @@ crate::tests!(
     system_calls_are_denied,
     sockets_are_of_few_families,
     device_nodes_cannot_be_changed,
+    directories_of_the_host_are_no_streams,
     the_helpers_binary_is_out_of_reach,
     root_inside_is_not_root_outside,
     mounts_do_not_leak,
@@ -82,6 +84,20 @@ fn device_nodes_cannot_be_changed() {
     assert_eq!(run(&helpers, &attempts).success(), "fine\nread\n");
     helpers.launcher.spawn(&probe("touch-descriptors"), null_stdio()).unwrap().wait().unwrap();
     assert_eq!(state(), before);
+}
+
+/// From an open directory every file of the host can be reached: `/proc/self/fd/0/..`.
+fn directories_of_the_host_are_no_streams() {
+    let store = Store::new();
+    let helpers = store.start();
+    let directory = || Stdio { stdin: File::open("/etc").unwrap().into(), ..null_stdio() };
+    let refused = |error: SandboxError| {
+        assert!(error.to_string().contains("a directory as a standard stream"), "{error}");
+    };
+    refused(helpers.launcher.spawn(&script("true"), directory()).unwrap_err());
+    let running = helpers.launcher.spawn(&spec(&["sleep", "60"]), null_stdio()).unwrap();
+    let further = Entry { argv: script("true").argv, ..Entry::default() };
+    refused(running.enter(&further, &directory()).unwrap_err());
 }
 
 fn the_helpers_binary_is_out_of_reach() {
