@@ -157,6 +157,9 @@ def test_a_shell_in_a_container_is_on_a_terminal(running: Running) -> None:
     terminal.type("stty size; exit 5\n")
     terminal.wait_for("30 70")
     assert terminal.finish() == 5
+    # What it leaves behind may write for as long as it likes.
+    left = "(trap '' HUP; while :; do echo again; done) & sleep 0.3; exit 6"
+    assert PseudoTerminal(modal, "container", "exec", container, "sh", "-c", left).finish() == 6
     # One whose terminal is hung up takes what it runs along.
     terminal = PseudoTerminal(modal, "container", "exec", container, "sh")
     terminal.type("echo begun-$((1 + 1)); sleep 4711\n")

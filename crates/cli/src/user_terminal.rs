@@ -47,15 +47,20 @@ impl UserTerminal {
         }
     }
 
-    /// Connects it with the `inner` terminal until that is closed by its last user. `show` takes what is to be seen.
-    pub(crate) fn connect(&self, inner: &OwnedFd, show: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+    /// Connects it with the `inner` terminal until that is closed by its last user, or `finished` can be read and what was
+    /// written before is shown. `show` takes what is to be seen.
+    pub(crate) fn connect(
+        &self,
+        inner: &OwnedFd,
+        finished: Option<&OwnedFd>,
+        show: &mut dyn FnMut(&[u8]) -> io::Result<()>,
+    ) -> io::Result<()> {
         let _restored = Restored(self);
         self.make_raw()?;
-        relay::relay(inner, None, show)
+        relay::relay(inner, finished, show)
     }
 
-    /// As [`UserTerminal::connect`], on a screen to which others write, too; and only until `finished` can be read and
-    /// what was written before is shown.
+    /// As [`UserTerminal::connect`], on a screen to which others write, too.
     pub(crate) fn share(
         &self,
         inner: &OwnedFd,

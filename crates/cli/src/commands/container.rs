@@ -89,7 +89,8 @@ pub(super) fn exec(target: &str, argv: &[String], wanted: bool) -> Result<u8, Fa
         move || signal(interruption.signal())
     });
     if let Some(inner) = command.take_terminal() {
-        terminal.connect(&inner, &mut show_terminal)?;
+        // What the command has left in the background may have the terminal open for as long as the container runs.
+        terminal.connect(&inner, Some(&command.end()?), &mut show_terminal)?;
     }
     let code = match command.wait()? {
         ExitStatus::Exited(code) => code,

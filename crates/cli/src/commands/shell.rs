@@ -153,7 +153,7 @@ fn open(engine: &Engine, target: ShellTarget<'_>, shell: &Shell) -> Result<u8, F
         move || sandbox.kill()
     });
     if let Some(inner) = sandbox.take_terminal() {
-        terminal.connect(&inner, &mut show)?;
+        terminal.connect(&inner, None, &mut show)?;
     }
     Ok(match interruption.exit_code() {
         Some(code) => code,

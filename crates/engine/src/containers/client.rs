@@ -220,6 +220,14 @@ impl Command {
         self.terminal.take()
     }
 
+    /// Readable when the command has ended.
+    ///
+    /// # Errors
+    /// When there are no further descriptors.
+    pub fn end(&self) -> Result<OwnedFd, ContainersError> {
+        Ok(self.connection.socket.try_clone()?.into())
+    }
+
     /// What sends it signals.
     ///
     /// # Errors

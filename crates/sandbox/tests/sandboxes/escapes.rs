@@ -1,6 +1,5 @@
 //! What a command must not reach.
 
-use std::fs::File;
 use std::os::linux::fs::MetadataExt;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
@@ -90,7 +89,7 @@ fn device_nodes_cannot_be_changed() {
 fn directories_of_the_host_are_no_streams() {
     let store = Store::new();
     let helpers = store.start();
-    let directory = || Stdio { stdin: File::open("/etc").unwrap().into(), ..null_stdio() };
+    let directory = || Stdio { stdin: fs_err::File::open("/etc").unwrap().into_file().into(), ..null_stdio() };
     let refused = |error: SandboxError| {
         assert!(error.to_string().contains("a directory as a standard stream"), "{error}");
     };
