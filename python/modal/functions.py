@@ -266,7 +266,8 @@ class Function(Generic[P, R, L], metaclass=Explained):
         loops = sys.modules.get("asyncio")
         if loops is not None and loops._get_running_loop() is not None:
             raise InvalidError(
-                f"`{self._name}.{method}` would keep the event loop waiting", hint=f"write `await .{method}.aio(...)`"
+                f"`{self._name}.{method}` would keep the event loop waiting",
+                hint=f"write `await {self._name}.{method}.aio(...)`",
             )
 
     def _some(self, spawned: FunctionCall[R] | None) -> FunctionCall[R]:

@@ -180,7 +180,7 @@ def test_exceptions_come_back_as_themselves(start):
 
 def test_exceptions_that_cannot_travel_are_described(start):
     with start(app):
-        with pytest.raises(ExecutionError, match=r"ValueError`, which cannot be pickled: <unlocked _thread.lock"):
+        with pytest.raises(SerializationError, match=r"ValueError`, which cannot be pickled: <unlocked _thread.lock"):
             fail.remote("locked")
         with pytest.raises(ExecutionError, match=r"`sys.exit\(3\)` instead of a result"):
             fail.remote("exit")
@@ -207,7 +207,7 @@ def test_groups_arrive_as_themselves_whatever_their_members_are(start):
     assert (type(key), key.args) == (KeyError, ("a",))
     assert (type(awkward), awkward.first) == (Awkward, "a")
     assert (type(member).__name__, str(member)) == ("Member", "c")
-    assert type(locked) is ExecutionError
+    assert type(locked) is SerializationError
     assert "`builtins.ValueError`, which cannot be pickled" in str(locked)
     assert str(inner.exceptions[0]) == "d"
 

@@ -19,7 +19,7 @@ from modal._client import attach as attaching
 from modal._client.engine import Engine
 from modal._client.running import RunningApp
 from modal._shared.wire import HEADER, VERSION, Connection, ConnectionClosed, encode_json
-from modal.exception import ExecutionError, FunctionTimeoutError
+from modal.exception import FunctionTimeoutError, SerializationError
 
 DATA = Path(__file__).parents[1] / "data" / "protocol"
 #: What is of the machine: the test looks at their kind.
@@ -123,7 +123,7 @@ def test_the_package_and_the_engine(tmp_path, monkeypatch):
     with RunningApp(app, output=True):
         assert (app.app_id, app._image.object_id) == ("ap-1", "im-1")
         assert double.remote(21) == 42
-        with pytest.raises(ExecutionError, match="LookupError"):
+        with pytest.raises(SerializationError, match="LookupError"):
             double.remote(0)
         with pytest.raises(FunctionTimeoutError) as caught:
             double.remote(1)

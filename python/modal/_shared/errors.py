@@ -130,9 +130,9 @@ def _unpickle_exception(pickled: Any, name: str, message: str) -> BaseException:
 
 
 def _unpicklable(name: str, message: str) -> BaseException:
-    from modal.exception import ExecutionError
+    from modal.exception import SerializationError
 
-    return ExecutionError(
+    return SerializationError(
         f"the function raised `{name}`, which cannot be pickled: {message}",
         hint="define its class at the top level of a module, and keep only plain data in it",
     )
