@@ -62,6 +62,10 @@ class Registry:
         self.stuck: dict[str, int] = {}
         #: The parts of blobs that were asked for.
         self.ranges: list[str] = []
+        #: Whether only these are given then.
+        self.knows_parts = True
+        #: Bytes of manifests and blobs that were given.
+        self.given = 0
         #: Headers of requests to the server that blobs are redirected to, if they are.
         self.elsewhere: list[dict[str, str]] | None = None
 
@@ -163,9 +167,13 @@ def serving(tls: ssl.SSLContext | None = None) -> Iterator[Registry]:
             part = self.headers.get("Range")
             if part is not None:
                 registry.ranges.append(part)
-                begin = int(part.removeprefix("bytes=").removesuffix("-"))
-                where = f"bytes {begin}-{len(data) - 1}/{len(data)}"
-                return self.answer(206, data[begin:], Content_Range=where)
+                if registry.knows_parts:
+                    begin, _, last = part.removeprefix("bytes=").partition("-")
+                    end = int(last) + 1 if last else len(data)
+                    where = f"bytes {begin}-{end - 1}/{len(data)}"
+                    registry.given += end - int(begin)
+                    return self.answer(206, data[int(begin) : end], Content_Range=where)
+            registry.given += len(data)
             return self.answer(200, data)
 
     server = http.server.ThreadingHTTPServer(("", 0), Handler)

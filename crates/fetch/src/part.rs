@@ -24,11 +24,36 @@ impl Client {
         into: &mut File,
         progress: Progress<'_>,
     ) -> Result<(), FetchError> {
+        self.append(url, part, into, progress, true).map(drop)
+    }
+
+    /// As [`Self::get_part`], but only from a server that knows parts: false, and the body is left aside, where it gives the whole.
+    ///
+    /// # Errors
+    /// As [`Self::get_part`].
+    pub fn get_only_part(
+        &self,
+        url: &str,
+        part: Range<u64>,
+        into: &mut File,
+        progress: Progress<'_>,
+    ) -> Result<bool, FetchError> {
+        self.append(url, part, into, progress, false)
+    }
+
+    fn append(
+        &self,
+        url: &str,
+        part: Range<u64>,
+        into: &mut File,
+        progress: Progress<'_>,
+        takes_whole: bool,
+    ) -> Result<bool, FetchError> {
         if part.is_empty() {
-            return Ok(());
+            return Ok(true);
         }
         let begin = into.seek(SeekFrom::End(0))?;
-        self.exchange(url, &mut IntoPart { part, into, begin, progress })
+        self.exchange(url, &mut IntoPart { part, into, begin, progress, takes_whole })
     }
 }
 
@@ -38,10 +63,13 @@ struct IntoPart<'a> {
     /// Where the part begins in the file.
     begin: u64,
     progress: Progress<'a>,
+    /// Whether a part is cut out of the whole where that comes.
+    takes_whole: bool,
 }
 
 impl Exchange for IntoPart<'_> {
-    type Output = ();
+    /// Whether the part was taken.
+    type Output = bool;
 
     fn headers(&self) -> Vec<Header> {
         let range = format!("bytes={}-{}", self.part.start, self.part.end - 1);
@@ -49,7 +77,10 @@ impl Exchange for IntoPart<'_> {
         vec![("accept-encoding", "identity".to_owned()), ("range", range)]
     }
 
-    fn receive(&mut self, answer: Received<'_>) -> Result<(), Failure> {
+    fn receive(&mut self, answer: Received<'_>) -> Result<bool, Failure> {
+        if answer.status != PARTIAL_CONTENT && !self.takes_whole {
+            return Ok(false);
+        }
         let stored = |error: std::io::Error| Failure::Final(FetchError::Io(error));
         self.into.set_len(self.begin).and_then(|()| self.into.seek(SeekFrom::Start(self.begin))).map_err(stored)?;
         let mut body = answer.body;
@@ -68,7 +99,7 @@ impl Exchange for IntoPart<'_> {
         if copied < length {
             return Err(Failure::passing(std::io::Error::from(std::io::ErrorKind::UnexpectedEof)));
         }
-        Ok(())
+        Ok(true)
     }
 }
 

@@ -111,6 +111,17 @@ fn a_part_is_appended_also_where_a_server_gives_the_whole_or_breaks_off() {
 }
 
 #[test]
+fn only_a_part_is_taken_where_that_is_wanted() {
+    const PART: &str =
+        "HTTP/1.1 206 Part\r\nContent-Length: 3\r\nContent-Range: bytes 1-3/5\r\nConnection: close\r\n\r\nell";
+    let (address, count) = serve(vec![PART, OK]);
+    let mut file = tempfile::tempfile().unwrap();
+    let mut take = || client().get_only_part(&address, 1..4, &mut file, &|_| ()).unwrap();
+    assert_eq!([take(), take()], [true, false]);
+    assert_eq!((file.metadata().unwrap().len(), count.load(Ordering::SeqCst)), (3, 2));
+}
+
+#[test]
 fn a_cancelled_client_stops_waiting() {
     let (address, _) = serve(vec![BUSY; 6]);
     let cancel = CancelToken::new();

@@ -12,6 +12,7 @@ use sha2::{Digest as _, Sha256};
 use url::Url;
 
 use crate::certificates;
+use crate::chunked::Location;
 use crate::login::Login;
 use crate::manifest::{ACCEPTED, Configuration, Document, Manifest, choose, own_platform};
 use crate::settings::{Settings, Source};
@@ -64,6 +65,8 @@ pub struct Part {
     /// How it is fetched.
     pub(crate) download: Download,
     pub(crate) compression: Compression,
+    /// Where its table of contents is, if it has one.
+    pub(crate) table: Option<Location>,
     /// The SHA-256 of the archive inside, in hexadecimal digits.
     pub diff_id: String,
 }
@@ -414,7 +417,12 @@ pub(crate) fn parts(
         let sha256 = layer.sha256()?.to_owned();
         let url = address(&layer.digest);
         let compression = compression(layer)?;
-        Ok(Part { download: Download { url, sha256, size: Some(layer.size) }, compression, diff_id })
+        Ok(Part {
+            download: Download { url, sha256, size: Some(layer.size) },
+            compression,
+            table: Location::of(layer),
+            diff_id,
+        })
     });
     parts.collect()
 }

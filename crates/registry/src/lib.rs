@@ -5,6 +5,7 @@
 //! while they are unpacked, which the store worker does ([`jobs`]).
 
 mod certificates;
+mod chunked;
 mod client;
 mod error;
 mod here;
@@ -12,6 +13,7 @@ mod login;
 mod manifest;
 mod out;
 mod pax;
+mod pieces;
 mod pull;
 mod reference;
 mod repository;
@@ -20,13 +22,14 @@ mod settings;
 mod tree;
 mod unpack;
 
+pub use chunked::Pieces;
 pub use client::{Image, Part, Registry};
 pub use error::RegistryError;
 pub use here::{LocalImage, OpenImage};
 pub use login::{Login, Provider};
 pub use manifest::{Descriptor, Platform};
 pub use out::{Format, How, NOT_PORTABLE, OutLayer, Outgoing, Pushed, Times, original_form};
-pub use pull::{unpack, unpack_archive};
+pub use pull::{unpack, unpack_archive, unpack_pieces};
 pub use reference::{DEFAULT_REGISTRY, Reference, ReferenceError};
 pub use repository::Repository;
 pub use unpack::{Compression, MALFORMED};
@@ -34,5 +37,5 @@ pub use unpack::{Compression, MALFORMED};
 /// Registers what the store worker does for images of registries.
 #[must_use]
 pub fn jobs(table: lamina_store::JobTable) -> lamina_store::JobTable {
-    out::jobs(table.register::<unpack::UnpackLayer>())
+    out::jobs(table.register::<unpack::UnpackLayer>().register::<pieces::FindFiles>())
 }

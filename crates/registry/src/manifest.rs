@@ -27,12 +27,21 @@ pub struct Descriptor {
     /// What the image of an index is for.
     #[serde(default)]
     pub platform: Option<Platform>,
+    /// What programs noted of it, by names of theirs.
+    #[serde(default)]
+    pub(crate) annotations: serde_json::Value,
 }
 
 impl Descriptor {
     /// One of which no more is known.
     pub(crate) fn of_digest(digest: &str) -> Self {
-        Self { media_type: String::new(), digest: digest.to_owned(), size: 0, platform: None }
+        Self {
+            media_type: String::new(),
+            digest: digest.to_owned(),
+            size: 0,
+            platform: None,
+            annotations: serde_json::Value::Null,
+        }
     }
 
     /// The digits of its SHA-256.

@@ -1,6 +1,6 @@
 //! Layers of an image on their way into the store.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::sync::mpsc;
 
@@ -12,7 +12,9 @@ use lamina_image::Digest;
 use lamina_store::{JobError, Store, Work};
 use sha2::{Digest as _, Sha256};
 
+use crate::chunked::Pieces;
 use crate::client::Part;
+use crate::pieces::Piece;
 use crate::tree::STRANGER;
 use crate::unpack::{Compression, UnpackLayer};
 use crate::{Registry, RegistryError};
@@ -142,6 +144,7 @@ pub fn unpack_archive(
         work: work.id().to_owned(),
         below: store.view_paths(below),
         compression: Compression::None,
+        pieces: Vec::new(),
         diff_id: HEXLOWER.encode(&hasher.finalize()),
         name: name.to_owned(),
         reserve,
@@ -164,16 +167,43 @@ pub fn unpack(
 ) -> Result<Work, RegistryError> {
     let path = directory.join(&part.download.sha256);
     let file = fs_err::File::open(&path).map_err(FetchError::Io)?;
+    unpack_files(part, Vec::new(), &[file.as_fd()], below, store, reserve)
+}
+
+/// Unpacks a layer of which only a part was fetched, as [`unpack`] does.
+///
+/// # Errors
+/// As [`unpack`]; with a job's error of the kind [`MALFORMED`](crate::MALFORMED), the whole layer may still be right.
+pub fn unpack_pieces(
+    part: &Part,
+    pieces: &Pieces,
+    below: &Stack<Digest>,
+    store: &Store,
+    reserve: u64,
+) -> Result<Work, RegistryError> {
+    let files: Vec<_> = pieces.files.iter().map(AsFd::as_fd).collect();
+    unpack_files(part, pieces.archive.clone(), &files, below, store, reserve)
+}
+
+fn unpack_files(
+    part: &Part,
+    pieces: Vec<Piece>,
+    files: &[BorrowedFd<'_>],
+    below: &Stack<Digest>,
+    store: &Store,
+    reserve: u64,
+) -> Result<Work, RegistryError> {
     let work = store.new_work()?;
     let job = UnpackLayer {
         work: work.id().to_owned(),
         below: store.view_paths(below),
         compression: part.compression,
+        pieces,
         diff_id: part.diff_id.clone(),
         name: format!("sha256:{}", part.download.sha256),
         reserve,
     };
-    store.job(&job, &[file.as_fd()]).map_err(|error| match error {
+    store.job(&job, files).map_err(|error| match error {
         JobError { kind, message, .. } if kind == STRANGER => RegistryError::Stranger(message),
         error => error.into(),
     })?;

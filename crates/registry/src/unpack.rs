@@ -25,6 +25,7 @@ use tar::EntryType;
 
 use crate::RegistryError;
 use crate::pax::{self, Record};
+use crate::pieces::{Joined, Piece};
 use crate::tree::{Attributes, Holes, Tree};
 
 /// Kind of a [`JobError`]: the archive is not what images have as layers.
@@ -94,6 +95,8 @@ pub(crate) struct UnpackLayer {
     pub(crate) below: Stack<StorePath>,
     /// How it is compressed.
     pub(crate) compression: Compression,
+    /// What it is put together from, if not from all of one file.
+    pub(crate) pieces: Vec<Piece>,
     /// The SHA-256 of the archive that it has inside, in hexadecimal digits.
     pub(crate) diff_id: String,
     /// Its name in messages.
@@ -111,8 +114,12 @@ impl Job for UnpackLayer {
     }
 
     fn run(self, context: &WorkerContext, fds: Vec<OwnedFd>) -> Result<(), JobError> {
-        let file = fds.into_iter().next().ok_or_else(|| self.malformed("it came without its file"))?;
-        let mut file = File::from(file);
+        let files: Vec<_> = fds.into_iter().map(File::from).collect();
+        if !self.pieces.is_empty() {
+            let archive = Joined::new(&self.pieces, &files, context.content());
+            return self.unpack_into(context, archive);
+        }
+        let mut file = files.into_iter().next().ok_or_else(|| self.malformed("it came without its file"))?;
         file.seek(SeekFrom::Start(0))?;
         let file = BufReader::with_capacity(256 << 10, file);
         let archive: Box<dyn Read> = match self.compression {
@@ -120,9 +127,7 @@ impl Job for UnpackLayer {
             Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(file)),
             Compression::Zstd => Box::new(zstd::Decoder::with_buffer(file)?),
         };
-        let upper = context.upper(&self.work);
-        let below = Layers::new(context.content(), &self.below);
-        unpack(&self, &upper, below, archive, &|| context.ensure_wanted(&self.work))
+        self.unpack_into(context, archive)
     }
 }
 
@@ -196,6 +201,12 @@ fn unpack_entries(
 }
 
 impl UnpackLayer {
+    fn unpack_into(&self, context: &WorkerContext, archive: impl Read) -> Result<(), JobError> {
+        let upper = context.upper(&self.work);
+        let below = Layers::new(context.content(), &self.below);
+        unpack(self, &upper, below, archive, &|| context.ensure_wanted(&self.work))
+    }
+
     fn malformed(&self, reason: impl std::fmt::Display) -> JobError {
         JobError::new(MALFORMED, format!("the layer `{}` cannot be unpacked: {reason}", self.name))
     }

@@ -12,9 +12,10 @@ use lamina_image::{
     Digest, Facts, FromRegistry, Hasher, KeyMaterial, Node, RecordedFacts, RegistryProvider, SecretValues,
 };
 use lamina_registry::{
-    Image, LocalImage, Login, OpenImage, Part, Provider, Reference, Registry, RegistryError, unpack,
+    Image, LocalImage, Login, MALFORMED, OpenImage, Part, Pieces, Provider, Reference, Registry, RegistryError, unpack,
+    unpack_pieces,
 };
-use lamina_store::{CommitRules, Committed, LayerRecord, Store, StoreError};
+use lamina_store::{CommitRules, Committed, LayerRecord, Store, StoreError, Work};
 
 use super::look::look_at;
 use super::{Kind, LayerKind, Made, Planning, Recipe, StepContext, StepError};
@@ -102,6 +103,19 @@ impl Origin<'_> {
         }
     }
 
+    /// What the store lacks of a layer, if that is worth more than one request.
+    fn fetch_lacking(
+        &self,
+        part: &Part,
+        store: &Store,
+        progress: &(dyn Fn(u64, u64) + Sync),
+    ) -> Result<Option<Pieces>, RegistryError> {
+        match self {
+            Self::Registry(registry, _) => registry.fetch_lacking(part, store, CONNECTIONS, progress),
+            Self::Local(_) => Ok(None),
+        }
+    }
+
     /// The repository that the layers are in.
     fn repository(&self) -> Option<String> {
         match self {
@@ -175,27 +189,73 @@ impl Layers<'_> {
         let mut made = self.find(parts)?;
         let missing = &parts[made.len()..];
         let downloads = self.context.workshop.store.layout().downloads();
-        let total: u64 = missing.iter().filter_map(Part::size).sum();
+        let pieces = self.fetch_lacking(missing, log)?;
+        let whole: Vec<_> = (0..missing.len()).filter(|index| pieces[*index].is_none()).collect();
+        let wanted: Vec<_> = whole.iter().map(|index| &missing[*index]).collect();
+        let total: u64 = wanted.iter().filter_map(|part| part.size()).sum();
         let have_come = AtomicU64::new(0);
         let progress = |bytes| {
             have_come.store(bytes, Ordering::Relaxed);
             (self.context.workshop.progress)("downloading", bytes, total);
         };
         progress(0);
-        let wanted: Vec<_> = missing.iter().collect();
-        self.origin
-            .fetch(&wanted, &downloads, &progress, |index| {
+        let mut next = 0;
+        let mut make_until = |end: usize| {
+            for index in next..end {
                 if have_come.load(Ordering::Relaxed) >= total {
                     (self.context.workshop.progress)("unpacking", index as u64, missing.len() as u64);
                 }
-                let layer = self.make_one(&missing[index], &made, &downloads).map_err(LayerError)?;
+                let layer = self.make_one(&missing[index], pieces[index].as_ref(), &made, &downloads)?;
                 let size = missing[index].size().unwrap_or_default();
                 let _ = writeln!(log, "{} files from a layer of {size} bytes", layer.files);
                 made.push(layer);
-                Ok(())
-            })
+            }
+            next = end;
+            Ok(())
+        };
+        self.origin
+            .fetch(&wanted, &downloads, &progress, |index| make_until(whole[index] + 1).map_err(LayerError))
             .map_err(|LayerError(error)| error)?;
+        make_until(missing.len())?;
         Ok(made)
+    }
+
+    /// What was fetched of each layer that the store has a good part of.
+    fn fetch_lacking(&self, parts: &[Part], log: &mut StepLog) -> Result<Vec<Option<Pieces>>, StepError> {
+        let progress = |bytes, total| (self.context.workshop.progress)("downloading", bytes, total);
+        let fetch = |part: &Part| {
+            let pieces = self.origin.fetch_lacking(part, self.context.workshop.store, &progress).map_err(failed)?;
+            if let (Some(pieces), Some(size)) = (&pieces, part.size()) {
+                let _ = writeln!(log, "{} of {size} bytes of a layer were fetched; the rest was here", pieces.fetched);
+            }
+            Ok(pieces)
+        };
+        parts.iter().map(fetch).collect()
+    }
+
+    /// Unpacks a layer. Where it does not come of its pieces, all of it is fetched.
+    fn unpack(
+        &self,
+        part: &Part,
+        pieces: Option<&Pieces>,
+        below: &Stack<Digest>,
+        downloads: &Path,
+        reserve: u64,
+    ) -> Result<Work, RegistryError> {
+        let store = self.context.workshop.store;
+        if let Some(pieces) = pieces {
+            match unpack_pieces(part, pieces, below, store, reserve) {
+                Err(RegistryError::Job(error)) if error.kind == MALFORMED => {}
+                unpacked => return unpacked,
+            }
+            let progress = |bytes| {
+                (self.context.workshop.progress)("downloading", bytes, part.size().unwrap_or_default());
+            };
+            if let Origin::Registry(registry, _) = self.origin {
+                registry.fetch(&[part], downloads, CONNECTIONS, &progress, |_| Ok::<_, RegistryError>(()))?;
+            }
+        }
+        unpack(part, downloads, below, store, reserve)
     }
 
     /// The lowest layers that the store has already, of this image or of others that begin in the same way.
@@ -214,12 +274,18 @@ impl Layers<'_> {
         Ok(found)
     }
 
-    fn make_one(&self, part: &Part, below: &[Committed], downloads: &Path) -> Result<Committed, StepError> {
+    fn make_one(
+        &self,
+        part: &Part,
+        pieces: Option<&Pieces>,
+        below: &[Committed],
+        downloads: &Path,
+    ) -> Result<Committed, StepError> {
         let workshop = &self.context.workshop;
         let (created, begun) = (seconds_since_1970(), Instant::now());
         let views = Stack::from_bottom_up(below.iter().map(|layer| layer.digest));
         let reserve = workshop.launcher.disk_reserve().map_err(|error| failed(FetchError::Io(error).into()))?;
-        let work = unpack(part, downloads, &views, workshop.store, reserve).map_err(failed)?;
+        let work = self.unpack(part, pieces, &views, downloads, reserve).map_err(failed)?;
         let committed = workshop.store.commit_until(&work, CommitRules::default(), workshop.cancel)?;
         let material = material(part, below);
         workshop.store.record_layer(&LayerRecord {

@@ -89,5 +89,10 @@ fn part(wanted: &LocalImage, files: &Files, name: &str, diff_id: &str) -> Result
         std::io::copy(&mut reader, &mut hasher).map_err(unreadable)?;
         HEXLOWER.encode(&hasher.finalize())
     };
-    Ok(Part { download: Download { url: String::new(), sha256, size: Some(length) }, compression, diff_id })
+    Ok(Part {
+        download: Download { url: String::new(), sha256, size: Some(length) },
+        compression,
+        table: None,
+        diff_id,
+    })
 }

@@ -27,7 +27,7 @@ pub(super) fn find(wanted: &LocalImage, files: &Files) -> Result<Found, Registry
     io::copy(&mut reader, &mut hasher).map_err(|error| wanted.unreadable(error))?;
     let sha256 = HEXLOWER.encode(&hasher.finalize());
     let download = Download { url: String::new(), sha256: sha256.clone(), size: Some(length) };
-    let layers = vec![Part { download, compression: Compression::None, diff_id: sha256 }];
+    let layers = vec![Part { download, compression: Compression::None, table: None, diff_id: sha256 }];
     let image = Image { digest: None, layers, config: RuntimeConfig::default() };
     Ok(Found { image, names: vec![WHOLE.to_owned()], config: String::new() })
 }

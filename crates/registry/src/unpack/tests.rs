@@ -46,6 +46,7 @@ impl Place {
             work: String::new(),
             below: Stack::new(),
             compression: Compression::None,
+            pieces: Vec::new(),
             diff_id: diff_id.to_owned(),
             name: "sha256:1234".to_owned(),
             reserve: self.reserve,

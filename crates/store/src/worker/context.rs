@@ -1,6 +1,6 @@
 //! What requests and jobs work with.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -185,6 +185,27 @@ impl WorkerContext {
     #[must_use]
     pub fn has_object(&self, digest: &Digest) -> bool {
         is_empty(digest) || matches!(self.objects.find(digest, None), Ok(Some(_)))
+    }
+
+    /// Objects that have one of these lengths: their paths relative to the content directory, by length. Nobody has looked at
+    /// their bytes.
+    ///
+    /// # Errors
+    /// When the objects cannot be listed.
+    pub fn objects_of_lengths(&self, lengths: &HashSet<u64>) -> Result<Vec<(u64, PathBuf)>> {
+        let mut found = Vec::new();
+        for digit in ObjectName::DIGITS {
+            let directory = self.content.join("objects").join(char::from(*digit).to_string());
+            for (name, stat) in disk::list_with_status(&directory)? {
+                let (name, size) = (ObjectName::parse(*digit, &name), disk::size(&stat));
+                if let Some(name) = name
+                    && lengths.contains(&size)
+                {
+                    found.push((size, name.path()));
+                }
+            }
+        }
+        Ok(found)
     }
 
     /// Opens an object for reading.
