@@ -54,6 +54,6 @@ def inputs_of(call_id: str, graph: dict[str, Any]) -> list[InputInfo]:
         warnings.warn(
             f"the graph of the call `{call_id}` lacks `{graph['omitted']}` calls, and what those have called: "
             "a process records so many only",
-            stacklevel=3,
+            stacklevel=4,
         )
     return roots

@@ -89,6 +89,38 @@ def test_the_graph_of_a_spawned_call(modal: Modal) -> None:
     ]
 
 
+MANY = """
+import warnings
+import modal
+
+app = modal.App("many", image=modal.Image.debian_slim(python_version="3.11"))
+
+@app.function()
+@modal.concurrent(max_inputs=100)
+def leaf(x):
+    pass
+
+@app.function()
+def top():
+    leaf.for_each(range(20_500))
+
+@app.local_entrypoint()
+def main():
+    call = top.spawn()
+    call.get()
+    with warnings.catch_warnings(record=True) as caught:
+        (root,) = call.get_call_graph()
+    (warning,) = caught
+    print(len(root.children), str(warning.message).partition(" lacks ")[2], warning.filename.endswith("app.py"))
+"""
+
+
+def test_what_is_not_recorded_any_more_is_said(modal: Modal) -> None:
+    modal.write("app.py", MANY)
+    lacks = "`501` calls, and what those have called: a process records so many only"
+    assert modal("run", "-q", "app.py", timeout=100).stdout == f"19999 {lacks} True\n"
+
+
 DEPLOYED = """
 import modal
 
