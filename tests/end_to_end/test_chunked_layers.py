@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -114,6 +115,32 @@ def test_one_changed_file_among_many(
     registry.knows_parts = True
     Layer({"elsewhere": changed["data-5"], **files}).put(registry, "v3")
     assert pull(modal, registry, "v3")[1] < 0.1 * SIZE
+
+
+def test_an_image_of_which_a_part_was_fetched_leaves_again(
+    modal: Modal, registry: Registry, files: dict[str, bytes], tmp_path: Path
+) -> None:
+    Layer(files).put(registry, "v1")
+    pull(modal, registry, "v1")
+    changed = {**files, "data-5": os.urandom(SIZE)}
+    layer = Layer(changed)
+    layer.put(registry, "v2")
+    image, given = pull(modal, registry, "v2")
+    assert given < 1.1 * SIZE
+    modal("image", "export", image, "-o", str(tmp_path / "files.tar"), "--format", "rootfs-tar")
+    with tarfile.open(tmp_path / "files.tar") as tar:
+        assert {name: tar.extractfile(name).read() for name in changed} == changed
+    layout = tmp_path / "layout"
+    modal("image", "export", image, "-o", str(layout), "--format", "oci-dir")
+    listed = json.loads((layout / "index.json").read_text())["manifests"][0]["digest"]
+
+    def blob(name: str) -> bytes:
+        data = (layout / "blobs" / name.replace(":", "/")).read_bytes()
+        assert digest(data) == name
+        return data
+
+    for described in json.loads(blob(listed))["layers"]:
+        blob(described["digest"])
 
 
 def test_little_that_is_here_is_fetched_with_the_rest(
