@@ -77,7 +77,7 @@ impl Archive {
         let mut archive = tar::Archive::new(Headers { file: reader, left: Rc::clone(&left) });
         let (mut entries, mut is_empty) = (BTreeMap::new(), true);
         for entry in archive.entries_with_seek()? {
-            let entry = entry?;
+            let entry = entry.map_err(|error| unreadable(error, is_empty))?;
             is_empty = false;
             left.set(HEADERS_LIMIT);
             let Some(path) = inside(&entry.path()?) else { continue };
@@ -133,6 +133,23 @@ impl Archive {
     }
 }
 
+/// Why an entry cannot be read. What the library says of a header that makes no sense has in it what stands there, which may be
+/// anything at all.
+fn unreadable(error: io::Error, is_first: bool) -> io::Error {
+    if error.raw_os_error().is_some() || matches!(error.get_ref(), Some(inner) if inner.is::<TooLong>()) {
+        return error;
+    }
+    io::Error::other(if is_first {
+        "it is no archive"
+    } else {
+        "the archive is damaged: what describes one of its files makes no sense"
+    })
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("what describes one of its files takes more than 4 MiB")]
+struct TooLong;
+
 struct Part<'a> {
     file: &'a File,
     position: u64,
@@ -162,7 +179,7 @@ impl Read for Headers<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.file.read(buffer)?;
         let left = self.left.get().checked_sub(count as u64);
-        self.left.set(left.ok_or_else(|| io::Error::other("what describes one of its files takes more than 4 MiB"))?);
+        self.left.set(left.ok_or_else(|| io::Error::other(TooLong))?);
         Ok(count)
     }
 }

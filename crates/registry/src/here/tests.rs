@@ -275,6 +275,22 @@ fn archives_that_were_cut_are_refused() {
 }
 
 #[test]
+fn what_stands_in_a_file_that_is_no_archive_is_not_told() {
+    let secret = b"root:secret:20228:0:99999:7:::\n".repeat(40);
+    let (_directory, path) = written(&secret);
+    let said = refused(&format!("any-archive:{path}"));
+    assert!(said.ends_with("cannot be read: it is no archive"), "{said}");
+    let mut docker = Shape::default();
+    docker.docker(&[("app:v1", &layer("one"))]);
+    let mut damaged = docker.archive();
+    damaged.truncate(1024);
+    damaged.extend(secret);
+    let (_directory, path) = written(&damaged);
+    let said = refused(&format!("docker-archive:{path}"));
+    assert!(said.contains("the archive is damaged") && !said.contains("secret"), "{said}");
+}
+
+#[test]
 fn links_lead_nowhere_else() {
     let with_link = |kind: tar::EntryType, target: &str| {
         let mut builder = tar::Builder::new(Vec::new());
