@@ -250,8 +250,11 @@ def test_containers_of_programs_are_listed_until_these_are_killed(modal: Modal) 
     app.modal, app.name = modal, "program"
     container = app.one("wait")
     assert modal("container", "exec", container, "echo", "here").stdout == "here\n"
+    further = modal.start("container", "exec", container, "sh", "-c", "echo ready; sleep 1000")
+    assert further.stdout and further.stdout.readline() == "ready\n"
     os.killpg(program.pid, signal.SIGKILL)
     program.wait()
+    assert further.wait(PATIENCE) == 128 + signal.SIGKILL
     assert app.containers() == []
     assert list((Path(modal.store) / "containers").iterdir()) == []
     modal("volume", "delete", "--yes", "program")

@@ -11,6 +11,7 @@ use lamina_ground::nearest;
 use lamina_sandbox::{ExitStatus, TerminalSize};
 use lamina_store::Layout;
 use lamina_wire::{Payload, Receiver, Sender, WireError};
+use rustix::process::Signal;
 
 use super::{Answer, ContainerRecord, ContainersError, Request, encode, tell};
 use crate::store_directory;
@@ -238,15 +239,18 @@ impl Command {
         Ok(move |number| drop(tell(&sender, &Request::Signal { number })))
     }
 
-    /// Waits for its end.
+    /// Waits for its end, at the latest that of the container.
     ///
     /// # Errors
-    /// When the process ends that runs the container.
+    /// When it cannot be told how it has ended.
     pub fn wait(&mut self) -> Result<ExitStatus, ContainersError> {
-        match self.connection.hear()?.0 {
-            Answer::Exited { code: Some(code), .. } => Ok(ExitStatus::Exited(code)),
-            Answer::Exited { signal: Some(signal), .. } => Ok(ExitStatus::Signaled(signal)),
-            other => Err(unexpected(&other)),
+        match self.connection.hear() {
+            Ok((Answer::Exited { code: Some(code), .. }, ..)) => Ok(ExitStatus::Exited(code)),
+            Ok((Answer::Exited { signal: Some(signal), .. }, ..)) => Ok(ExitStatus::Signaled(signal)),
+            // The process that ran the container has ended, and everything in it was killed; it may not have got to say so.
+            Err(ContainersError::Gone) => Ok(ExitStatus::Signaled(Signal::KILL.as_raw())),
+            Ok((other, ..)) => Err(unexpected(&other)),
+            Err(error) => Err(error),
         }
     }
 }
