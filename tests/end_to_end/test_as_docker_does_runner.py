@@ -115,7 +115,7 @@ def test_one_event_loop_and_values_without_names(modal):
         """,
     )
     lines = modal("run", "-q", "app.py").stdout.splitlines()
-    assert lines == [r"['ONE\n', 'TWO\n', 'THREE\n']", "13", "ExceptionGroup ['Local', 'ExecutionError']"]
+    assert lines == [r"['ONE\n', 'TWO\n', 'THREE\n']", "13", "ExceptionGroup ['Local', 'SerializationError']"]
 
 
 def test_the_interpreter_that_the_path_names(modal):
