@@ -133,8 +133,8 @@ def _in_container() -> bool:
     return environ.get("MODAL_IS_REMOTE") == "1"
 
 
-#: The id of this process, if it is the one that runs functions in a container.
-_process: int | None = None
+#: The id of the process that runs functions in a container, there; 0 elsewhere.
+_process = 0
 
 
 if not TYPE_CHECKING:
