@@ -7,13 +7,27 @@ import sys
 from modal._shared.api import Bound, Explained, explain_on_instance, in_thread, refuse_keywords, with_aio
 from modal._shared.declaration import Settings, check_limits
 from modal._shared.declaration import is_generator as yields_values
+from modal._shared.keywords import (
+    check_image,
+    check_name,
+    check_target,
+    environment_of,
+    gpu_of,
+    keywords_of,
+    refuse_positional,
+    retries_of,
+    scaling_of,
+    secrets_of,
+    tags_of,
+    volumes_of,
+)
 from modal.exception import InvalidError
 from modal.functions import Function
 from modal.image import Image
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping
+    from collections.abc import Callable, Collection, Mapping
     from typing import Any, Generic, Literal, NoReturn, ParamSpec, TypeAlias, TypeVar, Union
 
     from typing_extensions import dataclass_transform
@@ -118,16 +132,16 @@ class App(metaclass=Explained):
         tags: Mapping[str, str] | None = None,
         **unsupported: Any,
     ) -> None:
-        refuse_keywords("modal.App", unsupported, _keywords(App.__init__))
+        refuse_keywords("modal.App", unsupported, keywords_of(App.__init__))
         if name is not None and not isinstance(name, str):
             raise InvalidError(f"the name of an app is a string, not `{type(name).__name__}`")
-        _check_image(image, "`modal.App`")
+        check_image(image, "`modal.App`")
         self._name = name
         self._image = image
-        self._secrets = _secrets(secrets, "`modal.App`")
-        self._volumes = _volumes(volumes, "`modal.App`")
+        self._secrets = secrets_of(secrets, "`modal.App`")
+        self._volumes = volumes_of(volumes, "`modal.App`")
         self._include_source = include_source
-        self._tags = _tags(tags, "`modal.App`")
+        self._tags = tags_of(tags, "`modal.App`")
         self._functions: dict[str, Function[Any, Any, Any]] = {}
         self._classes: dict[str, Cls] = {}
         self._entrypoints: dict[str, LocalEntrypoint[Any, Any]] = {}
@@ -214,7 +228,7 @@ class App(metaclass=Explained):
         from modal._client.deploy import set_tags
 
         self._require_id("set_tags")
-        set_tags(self, _tags(tags, "`app.set_tags`"))
+        set_tags(self, tags_of(tags, "`app.set_tags`"))
 
     def _require_id(self, method: str) -> None:
         if self._app_id is None:
@@ -271,25 +285,25 @@ class App(metaclass=Explained):
         the module that defines it: for notebooks, and functions inside functions.
         """
         if positional:
-            _refuse_positional("function", positional[0])
-        refuse_keywords("@app.function", unsupported, _keywords(App.function))
-        _check_image(image, "`@app.function`")
-        _check_name("@app.function", name)
+            refuse_positional("function", positional[0])
+        refuse_keywords("@app.function", unsupported, keywords_of(App.function))
+        check_image(image, "`@app.function`")
+        check_name("@app.function", name)
         settings = Settings(
             image,
-            _environment(env, "`@app.function`"),
+            environment_of(env, "`@app.function`"),
             secrets or (),
             timeout,
-            _retries(retries),
+            retries_of(retries),
             cpu,
             memory,
             max_containers,
             serialized,
             include_source,
-            _volumes(volumes, "`@app.function`"),
-            _gpu(gpu, "`@app.function`"),
+            volumes_of(volumes, "`@app.function`"),
+            gpu_of(gpu, "`@app.function`"),
             bool(enable_memory_snapshot),
-            _scaling(
+            scaling_of(
                 max_containers,
                 max_inputs=max_inputs,
                 single_use_containers=single_use_containers,
@@ -310,7 +324,7 @@ class App(metaclass=Explained):
             partial = sys.modules.get("modal.partial_function")
             if partial is not None and isinstance(raw, partial.PartialFunction):
                 raw = partial.configured(raw, settings)
-            _check_target("function", raw, serialized)
+            check_target("function", raw, serialized)
             known = name or raw.__name__.strip("<>")
             yields = yields_values(raw)
             if is_generator is not None and is_generator != yields:
@@ -389,24 +403,24 @@ class App(metaclass=Explained):
         from modal.partial_function import PartialFunction, WrongUse, configured
 
         if positional:
-            _refuse_positional("cls", positional[0], WrongUse)
-        refuse_keywords("@app.cls", unsupported, _keywords(App.cls))
-        _check_image(image, "`@app.cls`")
+            refuse_positional("cls", positional[0], WrongUse)
+        refuse_keywords("@app.cls", unsupported, keywords_of(App.cls))
+        check_image(image, "`@app.cls`")
         settings = Settings(
             image,
-            _environment(env, "`@app.cls`"),
+            environment_of(env, "`@app.cls`"),
             secrets or (),
             timeout,
-            _retries(retries),
+            retries_of(retries),
             cpu,
             memory,
             max_containers,
             serialized,
             include_source,
-            _volumes(volumes, "`@app.cls`"),
-            _gpu(gpu, "`@app.cls`"),
+            volumes_of(volumes, "`@app.cls`"),
+            gpu_of(gpu, "`@app.cls`"),
             bool(enable_memory_snapshot),
-            _scaling(
+            scaling_of(
                 max_containers,
                 max_inputs=max_inputs,
                 single_use_containers=single_use_containers,
@@ -461,9 +475,9 @@ class App(metaclass=Explained):
         Its parameters become options: ``modal run app.py --n 5 --verbose``.
         """
         if positional:
-            _refuse_positional("local_entrypoint", positional[0])
-        refuse_keywords("@app.local_entrypoint", unsupported, _keywords(App.local_entrypoint))
-        _check_name("@app.local_entrypoint", name)
+            refuse_positional("local_entrypoint", positional[0])
+        refuse_keywords("@app.local_entrypoint", unsupported, keywords_of(App.local_entrypoint))
+        check_name("@app.local_entrypoint", name)
 
         def decorate(raw: Callable[P, R]) -> LocalEntrypoint[P, R]:
             if not callable(raw):
@@ -479,7 +493,7 @@ class App(metaclass=Explained):
 
     def _run_aio(self, /, *, name: str | None = None, interactive: bool = False, **unsupported: Nothing) -> RunningApp:
         refuse_keywords("app.run", unsupported, ("name", "interactive"))
-        _check_name("app.run", name)
+        check_name("app.run", name)
         from modal._client.running import RunningApp
 
         return RunningApp(self, interactive=interactive, name=name)
@@ -565,110 +579,3 @@ class App(metaclass=Explained):
         if self._image is None:
             self._image = Image.debian_slim()
         return self._image
-
-
-# What most functions have none of costs no import.
-
-
-def _environment(env: object, owner: str) -> dict[str, str]:
-    if env is None:
-        return {}
-    from modal.secret import check_environment
-
-    return check_environment(env, owner)
-
-
-def _secrets(secrets: object, owner: str) -> list[Secret]:
-    if not secrets:
-        return []
-    from modal.secret import check_secrets
-
-    return check_secrets(secrets, owner)
-
-
-def _volumes(volumes: Any, owner: str) -> dict[str, Volume]:
-    if not volumes and (volumes is None or isinstance(volumes, dict)):
-        return {}
-    from modal.volume import check_volumes
-
-    return check_volumes(volumes, owner)
-
-
-def _tags(tags: object, owner: str) -> dict[str, str]:
-    if not tags and (tags is None or isinstance(tags, dict)):
-        return {}
-    from modal._client.deploy import check_tags
-
-    return check_tags(tags, owner)
-
-
-def _gpu(gpu: object, owner: str) -> list[str]:
-    if not gpu:
-        return []
-    from modal._shared.gpu import check_gpu
-
-    return check_gpu(gpu, owner, takes_list=True)
-
-
-def _scaling(max_containers: int | None, **given: Any) -> dict[str, Any]:
-    if not any(value is not None and value is not False for value in given.values()):
-        return {}
-    from modal._shared.scaling import checked_scaling
-
-    return checked_scaling(max_containers, **given)
-
-
-def _retries(retries: object) -> Retries | None:
-    if retries is None:
-        return None
-    from modal.retries import check_retries
-
-    return check_retries(retries)
-
-
-def _keywords(method: Callable[..., Any]) -> Iterable[str]:
-    """The keywords that a method takes."""
-    return method.__kwdefaults__ or ()
-
-
-def _check_name(decorator: str, name: object) -> None:
-    if name is not None and not (isinstance(name, str) and name):
-        raise InvalidError(f"`name` of `{decorator}` takes a string, not `{name!r}`")
-
-
-def _check_image(image: object, owner: str) -> None:
-    if image is not None and not isinstance(image, Image):
-        raise InvalidError(f"`image` of {owner} takes a `modal.Image`, not `{type(image).__name__}`")
-
-
-def _refuse_positional(decorator: str, value: object, kind: type[InvalidError] = InvalidError) -> None:
-    if callable(value) and not isinstance(value, Image):
-        raise kind(f"`@app.{decorator}` was used without parentheses", hint=f"write `@app.{decorator}()`")
-    raise kind(
-        f"`@app.{decorator}` takes no positional arguments",
-        hint=f"write `@app.{decorator}(image=image)`" if isinstance(value, Image) else "name the argument",
-    )
-
-
-def _check_target(decorator: str, raw: Any, serialized: bool) -> None:
-    classes = sys.modules.get("modal.cls")
-    if isinstance(raw, type) or (classes is not None and isinstance(raw, classes.Cls)):
-        raise InvalidError(
-            f"`@app.{decorator}()` stands above a function, not the class `{raw.__name__}`",
-            hint="put `@app.cls()` above classes",
-        )
-    if isinstance(raw, Function):
-        raise InvalidError(f"`{raw._name}` is already a function of an app")
-    qualified = getattr(raw, "__qualname__", None)
-    if qualified is None or not callable(raw):
-        raise InvalidError(f"`@app.{decorator}()` stands above a function, not `{type(raw).__name__}`")
-    if serialized:
-        return
-    if "<locals>" in qualified or qualified == "<lambda>":
-        raise InvalidError(
-            f"`{qualified}` is defined inside a function; "
-            "containers can only find functions at the top level of a module",
-            hint="move it to the top level, or send it by value: `@app.function(serialized=True)`",
-        )
-    if "." in qualified:
-        raise InvalidError(f"`{qualified}` is a method; `@app.{decorator}()` stands above a function")

@@ -27,7 +27,7 @@ KNOWN = (
 def checked_options(owner: str, unsupported: dict[str, Any], **given: Any) -> dict[str, Any]:
     """The options that say something, checked. What is empty changes nothing."""
     from modal._shared.declaration import check_amount, check_count, check_timeout
-    from modal.app import _environment, _gpu, _retries, _secrets, _volumes
+    from modal._shared.keywords import environment_of, gpu_of, retries_of, secrets_of, volumes_of
 
     refuse_keywords(owner, unsupported, KNOWN)
     options: dict[str, Any] = {}
@@ -36,15 +36,15 @@ def checked_options(owner: str, unsupported: dict[str, Any], **given: Any) -> di
             check_amount(name, given[name])
             options[name] = given[name]
     if given["gpu"]:
-        options["gpu"] = _gpu(given["gpu"], f"`{owner}`")
+        options["gpu"] = gpu_of(given["gpu"], f"`{owner}`")
     if given["secrets"] or given["env"]:
         # The variables of `env` are a secret more.
-        options["secrets"] = _secrets(given["secrets"], f"`{owner}`")
-        options["environment"] = _environment(given["env"] or None, f"`{owner}`")
+        options["secrets"] = secrets_of(given["secrets"], f"`{owner}`")
+        options["environment"] = environment_of(given["env"] or None, f"`{owner}`")
     if given["volumes"]:
-        options["volumes"] = _volumes(given["volumes"], f"`{owner}`")
+        options["volumes"] = volumes_of(given["volumes"], f"`{owner}`")
     if given["retries"]:
-        options["retries"] = _retries(given["retries"])
+        options["retries"] = retries_of(given["retries"])
     if given["max_containers"]:
         check_count("max_containers", given["max_containers"])
         options["max_containers"] = given["max_containers"]
