@@ -172,6 +172,30 @@ class App(metaclass=Explained):
         """The app's name."""
         return self._name
 
+    @property
+    def registered_functions(self) -> dict[str, Function[Any, Any, Any]]:
+        """The functions by their names; what serves a class stands there as ``Name.*``. Modal is to remove it."""
+        _warn_of_removal("registered_functions")
+        return {**self._functions, **{f"{name}.*": cls._service for name, cls in self._classes.items()}}
+
+    @property
+    def registered_classes(self) -> dict[str, Cls]:
+        """The classes by their names. Modal is to remove it."""
+        _warn_of_removal("registered_classes")
+        return dict(self._classes)
+
+    @property
+    def registered_entrypoints(self) -> dict[str, LocalEntrypoint[Any, Any]]:
+        """The local entrypoints by their names. Modal is to remove it."""
+        _warn_of_removal("registered_entrypoints")
+        return dict(self._entrypoints)
+
+    @property
+    def registered_web_endpoints(self) -> list[str]:
+        """The names of web functions, of which there are none here. Modal is to remove it."""
+        _warn_of_removal("registered_web_endpoints")
+        return []
+
     lookup = Bound(_lookup, _lookup_aio)
 
     def include(self, /, other_app: App, inherit_tags: bool = True) -> App:
@@ -579,3 +603,11 @@ class App(metaclass=Explained):
         if self._image is None:
             self._image = Image.debian_slim()
         return self._image
+
+
+def _warn_of_removal(name: str) -> None:
+    import warnings
+
+    from modal.exception import DeprecationError
+
+    warnings.warn(f"`app.{name}` will go away: keep what the decorators return", DeprecationError, stacklevel=3)

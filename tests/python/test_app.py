@@ -316,3 +316,23 @@ def test_an_app_runs_under_another_name():
     running = app.run(name="other")
     assert app_graph(app, running._name)[1]["app"]["name"] == "other"
     assert app.name == "a"
+
+
+def test_what_is_registered_is_told_with_a_warning() -> None:
+    app = modal.App("t")
+    plain = app.function(name="plain")(work)
+    thing = app.cls(serialized=True)(type("Thing", (), {}))
+
+    @app.local_entrypoint()
+    def main() -> None: ...
+
+    with pytest.warns(modal.exception.DeprecationError, match="`app.registered_functions` will go away") as told:
+        functions = app.registered_functions
+    assert told[0].filename == __file__
+    assert functions["plain"] is plain and list(functions) == ["plain", "Thing.*"]
+    with pytest.warns(modal.exception.DeprecationError):
+        assert app.registered_classes == {"Thing": thing}
+    with pytest.warns(modal.exception.DeprecationError):
+        assert app.registered_entrypoints == {"main": main}
+    with pytest.warns(modal.exception.DeprecationError):
+        assert app.registered_web_endpoints == []

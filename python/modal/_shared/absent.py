@@ -69,11 +69,6 @@ SUBSTITUTES = {
     "Function.web_url": _WEB,
     "App.logs": "use `modal app logs` for an app that was run with `--detach`",
     "App.server": _WEB,
-    **dict.fromkeys(
-        ("App.registered_classes", "App.registered_entrypoints", "App.registered_functions"),
-        "keep what the decorators return",
-    ),
-    "App.registered_web_endpoints": _WEB,
     "App.sandboxes": _SANDBOXES,
     "Function.app": "keep the app in a global",
     "Function.from_id": _DEPLOYED,
