@@ -9,6 +9,7 @@ mod bounded;
 mod descriptor;
 mod landlock;
 mod limit;
+mod memory;
 mod mount;
 mod network;
 mod process;
@@ -26,6 +27,7 @@ pub use bounded::{Bounds, Killer, Outcome, run_bounded, run_bounded_with};
 pub use descriptor::{close_on_exec_from, inherited, inherited_socket, place_descriptor};
 pub use landlock::{landlock_scope_abstract_sockets, landlock_version, limit_writing};
 pub use limit::lower;
+pub use memory::release_code;
 pub use mount::{attribute, set_mount_attributes};
 pub use network::raise_loopback;
 pub use process::{

@@ -142,8 +142,13 @@ impl DeployedApp<'_> {
             let due = self.run_due();
             // Whoever has started this process is about to connect.
             let is_expecting = !self.was_used.load(Ordering::Relaxed) && begun.elapsed() < FIRST_CLIENT;
-            if !is_draining && !is_expecting && due.is_none() && self.is_idle() && listener.close_if_unused() {
+            let is_idle = self.is_idle();
+            if !is_draining && !is_expecting && due.is_none() && is_idle && listener.close_if_unused() {
                 return;
+            }
+            if is_idle && !is_expecting {
+                // A client or a schedule keeps it, perhaps for days.
+                lamina_system::release_code();
             }
             let draining = is_draining.then_some(WHILE_DRAINING);
             let expecting = is_expecting.then_some(FIRST_CLIENT);
