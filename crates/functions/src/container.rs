@@ -1,32 +1,28 @@
 //! The life of one container, in a thread of its own: start, conversation with the runner, output, end.
 
+mod asked;
+
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lamina_events::{Event, Stream};
-use lamina_ground::{ErrorClass, random_id};
+use lamina_ground::random_id;
 use lamina_wire::{Frame, Payload, Received, Receiver, WireError};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::SealFlags;
 use rustix::io::Errno;
-use serde_json::{Map, Value};
 
-use crate::answer::{CallAnswer, CallStatus};
 use crate::aside;
-use crate::call::Caller;
-use crate::calls::OpenCall;
-use crate::elsewhere::{AppReference, Callee, OtherApp, Service};
 use crate::error::{CallError, Trouble};
-use crate::graph::{CallGraph, NewCall};
+use crate::graph::CallGraph;
 use crate::ids::CallId;
-use crate::link::{Link, RunnerCall};
+use crate::link::Link;
 use crate::options::PoolOptions;
 use crate::output::Output;
-use crate::pool::{Pool, Seat, is_disconnected};
-use crate::question::PoolQuestion;
+use crate::pool::{Seat, is_disconnected};
 use crate::roster::Backlog;
-use crate::runner::{FromRunner, ResultStatus, RunnerRequest, RunnerResult, ToRunner};
+use crate::runner::{FromRunner, ResultStatus, RunnerResult, ToRunner};
 use crate::starter::{ContainerEnd, ContainerProcess, StartError, StartedContainer};
 use crate::state::{Deadline, Disposition, EndReason};
 use crate::terminal::Interaction;
@@ -317,123 +313,6 @@ impl Container {
         finished.map_err(|_| format!("it sent a result of call `{number}`, which it was not given"))
     }
 
-    /// The runner calls a service of its app.
-    fn call(&self, request: RunnerRequest, payload: Payload) -> Result<(), String> {
-        let services = self.seat.services();
-        let refuse = |status| {
-            self.link.answer(&CallAnswer::Result { call: request.call, status }, Payload::default());
-            Ok(())
-        };
-        let refuse_as = |message: &str| refuse(CallStatus::error(ErrorClass::ExecutionError, message.to_owned()));
-        let Some(services) = services else { return refuse_as("the app has ended") };
-        let RunnerRequest { function, method, variant, .. } = &request;
-        let callee = match &request.app {
-            Some(app) => match services.other_app(app) {
-                Some(other) => Callees::Other(other),
-                None => return refuse_as("other apps cannot be reached from here"),
-            },
-            None => match services.find(&self.link.calls, function, *variant, method.as_deref()) {
-                Ok(pool) => Callees::Pool(pool),
-                Err(status) => return refuse(status),
-            },
-        };
-        let Some(held) = services.holdings().take(&payload) else {
-            let message = format!(
-                "the call of `{}` was refused: the inputs that containers of this app have made and that have not ended \
-                 take up {}: make fewer or smaller ones at a time",
-                request.function,
-                services.holdings()
-            );
-            return refuse(CallStatus::error(ErrorClass::ExecutionError, message));
-        };
-        let id = CallId::new();
-        let open = OpenCall {
-            id,
-            callee: callee.downgrade(),
-            input: request.input.map(CallId::from_number),
-            is_spawned: request.spawned,
-        };
-        if !self.link.calls.open(request.call, open) {
-            return Err(format!("it gave two calls the number `{}`", request.call));
-        }
-        let part_of = self.link.calls.function_call(request.call, request.map);
-        if request.identify {
-            self.link.answer(&CallAnswer::Accepted { call: request.call, id: part_of }, Payload::default());
-        }
-        // A spawned call outlives this container, so there is no use in having the container wait for it.
-        let weight = if request.spawned { 0 } else { lamina_wire::weight(&payload) };
-        let caller: Arc<dyn Caller> = Arc::new(RunnerCall::new(&self.link, request.call, weight, held));
-        let new = NewCall {
-            id,
-            part_of,
-            parent: request.input.map(CallId::from_number),
-            is_spawned: request.spawned,
-            function: &request.function,
-            method: request.method.as_deref(),
-            module: callee.module(),
-        };
-        let caller = CallGraph::of_process().record(&new, caller);
-        match callee {
-            Callees::Other(other) => {
-                let variant = request.variant.and_then(|label| self.link.calls.variant_request(label));
-                let service = Service { name: &request.function, method: request.method.as_deref(), variant };
-                other.submit(service, id, request.spawned, payload, caller);
-            }
-            Callees::Pool(pool) => {
-                let method = request.method.map(Arc::from);
-                if !pool.submit(id, part_of, method, payload, caller) && !request.spawned {
-                    services.report_deadlock(&pool, id);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// The runner asks for the functions of a deployed app.
-    fn tell_of_functions(&self, call: u64, app: &AppReference) {
-        let link = Arc::clone(&self.link);
-        let answer = move |functions: Result<Value, CallStatus>| {
-            let answer = match functions {
-                Ok(value) => CallAnswer::Done { call, status: "ok", value },
-                Err(status) => CallAnswer::Result { call, status },
-            };
-            link.answer(&answer, Payload::default());
-        };
-        let other = self.seat.services().and_then(|services| services.other_app(app));
-        let Some(other) = other else {
-            let message = "other apps cannot be reached from here".to_owned();
-            return answer(Err(CallStatus::error(ErrorClass::ExecutionError, message)));
-        };
-        other.functions(Box::new(answer));
-    }
-
-    /// The runner asks for the containers of a service.
-    fn tell_of_pool(&self, call: u64, question: &PoolQuestion) {
-        let gone = || CallStatus::error(ErrorClass::ExecutionError, "the app has ended".to_owned());
-        let services = self.seat.services().ok_or_else(gone);
-        self.answer_with(call, services.and_then(|services| question.ask(&services, &self.link.calls)));
-    }
-
-    /// Answers a question of the runner.
-    fn answer_with(&self, call: u64, outcome: Result<Value, CallStatus>) {
-        let answer = match outcome {
-            Ok(value) => CallAnswer::done(call, value),
-            Err(status) => CallAnswer::Result { call, status },
-        };
-        self.link.answer(&answer, Payload::default());
-    }
-
-    /// The runner asks for something that is no call.
-    fn errand(&self, call: u64, errand: Map<String, Value>, payload: Payload) {
-        let link = Arc::clone(&self.link);
-        let answer = move |answer: CallAnswer, payload| link.answer(&answer, payload);
-        let Some(errands) = self.seat.services().and_then(|services| services.errands()) else {
-            let status = CallStatus::error(ErrorClass::ExecutionError, "the app is stopping".to_owned());
-            return answer(CallAnswer::Result { call, status }, Payload::default());
-        };
-        self.link.errands.begin(errands, call, errand, payload, answer);
-    }
-
     /// Brings the user's terminal into the container.
     fn interact(&mut self) -> Result<(), Trouble> {
         let (Some(terminal), Some(inner)) = (&self.seat.options().terminal, &self.terminal) else {
@@ -565,29 +444,6 @@ impl Container {
             (_, ContainerEnd::Signaled(signal)) => return CallError::Signaled { function, signal, tail },
         };
         CallError::Broken { function, reason, tail }
-    }
-}
-
-/// Who runs what a container calls.
-enum Callees {
-    Pool(Arc<Pool>),
-    Other(Arc<dyn OtherApp>),
-}
-
-impl Callees {
-    fn downgrade(&self) -> Weak<dyn Callee> {
-        match self {
-            Self::Pool(pool) => Arc::downgrade(pool) as Weak<dyn Callee>,
-            Self::Other(other) => Arc::downgrade(other) as Weak<dyn Callee>,
-        }
-    }
-
-    /// The module of the service, where that is known.
-    fn module(&self) -> Option<&str> {
-        match self {
-            Self::Pool(pool) => Some(pool.module()),
-            Self::Other(_) => None,
-        }
     }
 }
 
