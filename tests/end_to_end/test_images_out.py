@@ -188,9 +188,14 @@ def test_an_image_comes_back_as_it_went(modal: Modal, fresh_store: Modal, name: 
     # What came from a registry goes out as it came, as long as it is here.
     behind = repository.replace(proxy.address, proxy.behind)
     layers = json.loads(peer("skopeo", "inspect", "--tls-verify=false", f"docker://{behind}:v1"))["Layers"]
-    fresh_store("image", "push", found, f"{repository}:v3", "--compression", "gzip")
+    fresh_store("image", "push", found, f"{repository}:v3")
     back = json.loads(peer("skopeo", "inspect", "--tls-verify=false", f"docker://{behind}:v3"))
     assert back["Layers"] == layers
+    # Unless it is to be packed in another way.
+    asked = fresh_store("image", "push", found, f"{repository}:v4", "--compression", "gzip")
+    assert "3 layers of a registry have another digest than there" in asked.stderr
+    packed = json.loads(peer("skopeo", "inspect", "--raw", "--tls-verify=false", f"docker://{behind}:v4"))
+    assert {layer["mediaType"].rsplit("+", 1)[1] for layer in packed["layers"]} == {"gzip"}
     for archive in (fresh_store.store / "downloads").iterdir():
         archive.unlink()
     said = fresh_store(

@@ -25,9 +25,9 @@ pub(crate) struct Chosen {
 /// How layers are packed.
 #[derive(Debug, Args)]
 pub(crate) struct Packing {
-    /// How layers are compressed
-    #[arg(long, value_name = "HOW", value_enum, default_value_t)]
-    pub(crate) compression: PackedAs,
+    /// How layers are compressed (default: zstd, and those that came from elsewhere as they came)
+    #[arg(long, value_name = "HOW", value_enum)]
+    pub(crate) compression: Option<PackedAs>,
 
     /// Let files of layers that were built here keep their times, which then decide on digests as well
     #[arg(long)]

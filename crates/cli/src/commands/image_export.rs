@@ -16,12 +16,16 @@ use crate::interruption::{self, Interruption};
 impl Packing {
     /// What it means to the engine.
     pub(crate) fn how(&self) -> How {
-        let compression = match self.compression {
+        let compression = match self.compression.unwrap_or_default() {
             PackedAs::Zstd => Compression::Zstd,
             PackedAs::Gzip => Compression::Gzip,
             PackedAs::None => Compression::None,
         };
-        How { compression, times: if self.keep_times { Times::Kept } else { Times::Constant } }
+        How {
+            compression,
+            keeps_compression: self.compression.is_none(),
+            times: if self.keep_times { Times::Kept } else { Times::Constant },
+        }
     }
 }
 

@@ -47,6 +47,8 @@ pub fn original_form(below: &[Digest]) -> String {
 pub struct How {
     /// How they are compressed.
     pub compression: Compression,
+    /// Whether layers that came in an archive leave in that, however it is compressed.
+    pub keeps_compression: bool,
     /// Which times files have in layers that were made here. Those that came in an archive keep theirs.
     pub times: Times,
 }
@@ -70,10 +72,16 @@ pub(super) struct Archives<'a> {
 impl Archives<'_> {
     /// What is known of a layer's archive without making it; the one that the layer came in goes first.
     pub(super) fn known(self, layer: &OutLayer) -> Result<Option<ArchiveRecord>, RegistryError> {
-        match &layer.original {
+        match self.original(layer) {
             Some(original) => Ok(Some(original.clone())),
             None => self.made_before(layer),
         }
+    }
+
+    /// The archive that a layer came in, if it may leave in that.
+    fn original(self, layer: &OutLayer) -> Option<&ArchiveRecord> {
+        let How { compression, keeps_compression, .. } = self.how;
+        layer.original.as_ref().filter(|original| keeps_compression || original.compression == compression.name())
     }
 
     fn made_before(self, layer: &OutLayer) -> Result<Option<ArchiveRecord>, RegistryError> {
@@ -88,7 +96,7 @@ impl Archives<'_> {
 
     /// The archive of a layer: the one that it came in, as far as it is still here, or else one that is made.
     pub(super) fn get(self, layer: &OutLayer) -> Result<(ArchiveRecord, File), RegistryError> {
-        if let Some(original) = &layer.original
+        if let Some(original) = self.original(layer)
             && let Ok(file) = fs_err::File::open(self.store.layout().downloads().join(&original.sha256))
         {
             return Ok((original.clone(), file.into_file()));
@@ -98,7 +106,8 @@ impl Archives<'_> {
 
     /// The archive of a layer without compression.
     pub(super) fn get_plain(self, layer: &OutLayer) -> Result<(ArchiveRecord, File), RegistryError> {
-        let plain = Self { how: How { compression: Compression::None, ..self.how }, ..self };
+        let how = How { compression: Compression::None, keeps_compression: true, ..self.how };
+        let plain = Self { how, ..self };
         let (record, file) = plain.get(layer)?;
         let compression = Compression::of_name(&record.compression)?;
         if compression == Compression::None {
