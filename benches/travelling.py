@@ -119,18 +119,18 @@ class Travelling:
 
     def first_push(self) -> list[Row]:
         """T1: into an empty registry, round by round."""
-        contestants = [*self._pushing(self._crew, lambda _number: self.registry.start()), self._limit()]
+        contestants = [*self._pushing(self._crew, lambda _who: self.registry.start()), self._limit()]
         return [Row("T1", "`crew` pushed to an empty registry", "s", 2, contestants, self._twice("buildah, zstd"))]
 
     def push_one_file_changed(self) -> list[Row]:
         """T2: the registry has the image as it was before."""
-        contestants = self._pushing(self._many, self._one_registry())
+        contestants = self._pushing(self._many, self._own_registries())
         title = "pushed again with one of 10,000 files changed"
         return [Row("T2", title, "s", 3, contestants, self._twice("buildah, zstd"))]
 
     def push_one_requirement_changed(self) -> list[Row]:
         """T3: the registry has the image as it was before."""
-        contestants = self._pushing(self._crew, self._one_registry())
+        contestants = self._pushing(self._crew, self._own_registries())
         title = "`crew` pushed again with one requirement changed"
         return [Row("T3", title, "s", 2, contestants, self._twice("buildah, zstd"))]
 
@@ -228,25 +228,26 @@ class Travelling:
         contestant.reference = True
         return contestant
 
-    def _one_registry(self) -> Callable[[int], str]:
-        addresses: list[str] = []
+    def _own_registries(self) -> Callable[[str], str]:
+        """A registry for each: what one has pushed is no help to the others."""
+        addresses: dict[str, str] = {}
 
-        def registry(_number: int) -> str:
-            if not addresses:
-                addresses.append(self.registry.start())
-            return addresses[0]
+        def registry(who: str) -> str:
+            if who not in addresses:
+                addresses[who] = self.registry.start()
+            return addresses[who]
 
         return registry
 
     def _pushing(
-        self, built: Callable[[Builder | None], Callable[[int], str]], address: Callable[[int], str]
+        self, built: Callable[[Builder | None], Callable[[int], str]], address: Callable[[str], str]
     ) -> list[Contestant]:
         """All that push, each what it has built anew, to a repository of its own. Building is not measured."""
 
         def once(name: str, build: Callable[[int], str], push: Callable[[str, str], float]) -> Callable[[int], float]:
             def once(number: int) -> float:
                 image = build(number)
-                target = f"{address(number)}/{name}:{number + 1}"
+                target = f"{address(name)}/{name}:{number + 1}"
                 os.sync()
                 return push(image, target)
 
