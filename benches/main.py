@@ -35,7 +35,7 @@ rows:
   T2  pushed with one of 10,000 files changed      T5  crew as an archive
   T3  pushed with one requirement changed
 
-All rows take some 40 minutes, B1, B3, B7 and T1 to T5 most of it. On Debian the peers come with
+B1, B3, B7 and T1 to T5 take the longest. On Debian the peers come with
   apt-get install docker.io buildah crun mmdebstrap docker-registry skopeo zstd"""
 
 
