@@ -31,7 +31,7 @@ def run_tests() -> str:
     # The tests are to see a machine, not a container of ours.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MODAL_")}
     environment["PYTHONPATH"] = "/host/python"
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "tests/python"]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/python"]
     done = subprocess.run(command, cwd="/host", env=environment, text=True, stdout=subprocess.PIPE, check=False)
     if done.returncode != 0:
         print(done.stdout[-8000:])

@@ -110,7 +110,8 @@ def parameters_of(user_class: type) -> dict[str, tuple[_Parameter, str]]:
     found: dict[str, tuple[_Parameter, str]] = {}
     for base in reversed(user_class.__mro__):
         annotations = None
-        for name, value in vars(base).items():
+        # A copy: since Python 3.14, a class keeps its annotations once they were asked for.
+        for name, value in list(vars(base).items()):
             if isinstance(value, _Parameter):
                 annotations = _own_annotations(base) if annotations is None else annotations
                 found[name] = value, _type_of(base, name, annotations)

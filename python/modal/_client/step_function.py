@@ -166,7 +166,7 @@ class _Uses:
             self._note_text(value)
             for base in value.__bases__:
                 self._use_code(base)
-            for attribute, member in vars(value).items():
+            for attribute, member in list(vars(value).items()):
                 self._use_member(value, attribute, member)
 
     def _use_member(self, owner: type, attribute: str, member: Any) -> None:
