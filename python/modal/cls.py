@@ -42,6 +42,10 @@ else:
     _AnyFunction = Function
 
 
+class UnreadableAnnotation(InvalidError, AttributeError):
+    """A parameter has an annotation that is no type: to Python, too, that is an error of this kind."""
+
+
 class _Parameter:
     """What `modal.parameter()` puts into a class body."""
 
@@ -140,14 +144,23 @@ def _type_of(owner: type, name: str, annotations: Mapping[str, Any]) -> str:
         )
     annotation = annotations[name]
     for known, kind in TYPES.items():
-        # With `from __future__ import annotations`, it is a string.
-        if annotation is kind or annotation == known:
+        if annotation is kind:
             return known
-    shown = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", None) or repr(annotation)
-    raise InvalidError(
-        f"the parameter `{name}` of `{owner.__name__}` is annotated `{shown}`, which parameters cannot be",
+    if isinstance(annotation, str):
+        raise UnreadableAnnotation(
+            f"the parameter `{name}` of `{owner.__name__}` is annotated `{annotation!r}`, a text and no type",
+            hint="write the type without quotes, in a module without `from __future__ import annotations`",
+        )
+    # A union is no class.
+    kind_of_error = InvalidError if isinstance(annotation, type) else UnreadableAnnotation
+    raise kind_of_error(
+        f"the parameter `{name}` of `{owner.__name__}` is annotated `{_shown(annotation)}`, which parameters cannot be",
         hint="take `int`, `str`, `bytes` or `bool`, and make what is more out of it in a method with `@modal.enter()`",
     )
+
+
+def _shown(annotation: Any) -> str:
+    return annotation.__name__ if isinstance(annotation, type) else repr(annotation)
 
 
 def check_class(user_class: type, settings: Settings, serialized: bool) -> None:

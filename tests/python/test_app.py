@@ -279,15 +279,39 @@ def test_unknown_keywords_of_apps_and_entrypoints():
         ({"env": {"A": 1}}, "`A`"),
         ({"env": ["A"]}, "`env` of `@app.function` takes a dict"),
         ({"timeout": None}, "`timeout`"),
+        ({"timeout": 0}, "`timeout` takes a whole number of seconds from 1 to 86400 (24 hours), not `0`"),
+        ({"timeout": 86_401}, "not `86401`"),
+        ({"timeout": 0.5}, "not `0.5`"),
+        ({"startup_timeout": 0}, "`startup_timeout` takes a whole number from 1 to 86400, not `0`"),
+        ({"startup_timeout": 86_401}, "not `86401`"),
+        ({"scaledown_window": 1}, "from 2 to 3600, not `1`"),
+        ({"scaledown_window": 3601}, "from 2 to 3600, not `3601`"),
+        ({"min_containers": 1.0}, "`min_containers` takes a whole number from 0 on, not `1.0`"),
+        ({"min_containers": 2, "max_containers": 1}, "`min_containers=2` is more than `max_containers=1`"),
+        ({"buffer_containers": -1}, "`buffer_containers`"),
+        ({"retries": -1}, "`max_retries`"),
+        ({"retries": 1.0}, "`retries`"),
+        ({"max_inputs": 2}, "`max_inputs=2`"),
         ({"cpu": 0}, "`cpu`"),
         ({"memory": 1.5}, "`memory`"),
         ({"image": "debian"}, "`image`"),
     ],
 )
 def test_values_that_are_refused_at_once(keywords, message):
-    with pytest.raises(InvalidError) as caught:
-        modal.App("a").function(**keywords)
-    assert message in str(caught.value)
+    app = modal.App("a")
+    for decorator in (app.function, app.cls)[: 1 if "name" in keywords else 2]:
+        with pytest.raises(InvalidError) as caught:
+            decorator(**keywords)
+        assert message.replace("@app.function", f"@app.{decorator.__name__}") in str(caught.value)
+
+
+def test_the_longest_times_are_taken():
+    app = modal.App("a")
+    handle = app.function(timeout=86_400, startup_timeout=86_400, scaledown_window=3600)(work)
+    for method in (handle.with_options, app.cls()(type("A", (), {})).with_options):
+        method(timeout=86_400)
+        with pytest.raises(InvalidError, match="not `86401`"):
+            method(timeout=86_401)
 
 
 def test_settings_are_sent():

@@ -16,6 +16,7 @@ START = "import sys; from modal._runner import command; command.DESCRIPTION = sy
 PROGRAM = """
 import modal
 
+print("imported")
 app = modal.App("demo")
 
 @app.function()
@@ -52,6 +53,17 @@ class Model:
     @modal.exit()
     def leave(self):
         print("left")
+
+@app.function()
+def loud():
+    import subprocess
+    print("printed")
+    subprocess.run(["echo", "by another program"])
+    return {"a": [1]}
+
+@app.function()
+def numbers(infinite: bool = False):
+    return {"a": float("inf")} if infinite else float("nan")
 """
 
 
@@ -59,7 +71,7 @@ class Model:
 def call(tmp_path: Path):
     (tmp_path / "demo.py").write_text(PROGRAM)
     module = {"kind": "script", "name": "demo", "path": str(tmp_path / "demo.py")}
-    names = ("add", "raw", "nothing", "each")
+    names = ("add", "raw", "nothing", "each", "loud", "numbers")
     functions = [{"name": name, "module": module, "environment": {"A": "b"}} for name in names]
     functions.append(
         {"name": "Model", "module": module, "environment": {}, "methods": ["grow"], "variables": ["TOKEN"]}
@@ -85,8 +97,20 @@ def test_results_are_printed(call) -> None:
     assert call("raw")[:2] == (0, b"\x00\xff")
     assert call("each", "--n=2")[:2] == (0, b"[0]\n[1]\n")
     code, out, err = call("Model.grow", "--by=4", "--size=5")
-    assert (code, out) == (0, b"9\nleft\n") and "`TOKEN`, which comes from a secret, is not set" in err
+    assert (code, out) == (0, b"9\n") and "`TOKEN`, which comes from a secret, is not set" in err
+    assert err.endswith("left\n")
     assert call("nothing")[0] == 7
+
+
+def test_the_result_stands_alone(call) -> None:
+    code, out, err = call("loud")
+    assert (code, json.loads(out)) == (0, {"a": [1]})
+    assert err == "imported\nprinted\nby another program\n"
+
+
+def test_numbers_that_json_has_not_are_no_json(call) -> None:
+    assert call("numbers")[:2] == (0, b"nan\n")
+    assert call("numbers", "--infinite")[:2] == (0, b"{'a': inf}\n")
 
 
 def test_mistakes_are_named(call) -> None:
@@ -98,5 +122,5 @@ def test_mistakes_are_named(call) -> None:
     ]:
         code, out, err = call(*words)
         assert (code, out) == (2, b"") and expected in err, err
-    assert call("--help")[1].endswith(b"Functions:\n  add\n  raw\n  nothing\n  each\n  Model.grow\n")
+    assert call("--help")[1].endswith(b"Functions:\n  add\n  raw\n  nothing\n  each\n  loud\n  numbers\n  Model.grow\n")
     assert call("add", "--help")[1].startswith(b"Usage: add [OPTIONS]\n\n  Adds.\n")

@@ -53,6 +53,11 @@ def nested():
         (programs.plain, {"cpu": 0}, "`cpu`"),
         (programs.plain, {"memory": "1"}, "`memory`"),
         (programs.plain, {"timeout": None}, "`timeout`"),
+        (
+            programs.plain,
+            {"timeout": 86_401},
+            "`timeout` of `Image.run_function` takes a whole number of seconds from 1",
+        ),
         (programs.plain, {"secrets": ["s"]}, "Secret"),
         (programs.plain, {"env": {"A": 1}}, "strings"),
         (programs.plain, {"nonsense": 1}, "does not take `nonsense`"),

@@ -1,16 +1,20 @@
 """Serves one call from the command line: the entrypoint of images that were written with their functions.
 
 There is no engine. The first word is a function, or a method as `Class.method`; options follow as for `modal run`.
+Standard output has the result and nothing else, so that other programs can read it: what the function and its module
+print goes to standard error.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from contextlib import contextmanager
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+    from io import TextIOWrapper
     from typing import Any
 
 #: What says which functions there are.
@@ -53,30 +57,43 @@ def _call(words: list[str]) -> None:
         print(_listing(functions))
         return
     name, function, method, rest = chosen
-    found = _load(function)
-    raw = found if method is None else found._methods()[method].raw
-    of_class = [] if method is None else class_parameters(found)
-    parameters = [*of_class, *read_signature(raw, is_method=method is not None)]
-    if wants_help(rest, parameters):
-        print(help_text(name, raw, parameters))
-        return
-    args, kwargs = bind(name, parameters, rest)
-    for variable in function.get("variables", ()):
-        if variable not in os.environ:
-            print(f"`{variable}`, which comes from a secret, is not set: `-e {variable}` passes it on", file=sys.stderr)
-    if method is None:
-        _show(raw, args, kwargs)
-        return
-    from modal._runner.classes import Instance
-    from modal.cls import Obj
+    with _results() as results:
+        found = _load(function)
+        raw = found if method is None else found._methods()[method].raw
+        of_class = [] if method is None else class_parameters(found)
+        parameters = [*of_class, *read_signature(raw, is_method=method is not None)]
+        if wants_help(rest, parameters):
+            print(help_text(name, raw, parameters), file=results)
+            return
+        args, kwargs = bind(name, parameters, rest)
+        for variable in function.get("variables", ()):
+            if variable not in os.environ:
+                missing = f"`{variable}`, which comes from a secret, is not set: `-e {variable}` passes it on"
+                print(missing, file=sys.stderr)
+        if method is None:
+            _show(raw, args, kwargs, results)
+            return
+        from modal._runner.classes import Instance
+        from modal.cls import Obj
 
-    given = {parameter.name: kwargs.pop(parameter.name) for parameter in of_class if parameter.name in kwargs}
-    instance = Instance(found, Obj(found, (), given)._wire_parameters())
-    instance.enter()
-    try:
-        _show(instance.methods([method])[method], args, kwargs)
-    finally:
-        instance.exit()
+        given = {parameter.name: kwargs.pop(parameter.name) for parameter in of_class if parameter.name in kwargs}
+        instance = Instance(found, Obj(found, (), given)._wire_parameters())
+        instance.enter()
+        try:
+            _show(instance.methods([method])[method], args, kwargs, results)
+        finally:
+            instance.exit()
+
+
+@contextmanager
+def _results() -> Iterator[TextIOWrapper]:
+    """Where results are written; descriptor 1 is standard error meanwhile, for programs that a function starts, too."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    with open(kept, "w", encoding=sys.stdout.encoding, errors=sys.stdout.errors) as results:
+        yield results
 
 
 def _choose(
@@ -128,8 +145,8 @@ def _load(function: dict[str, Any]) -> Any:
     return load(SimpleNamespace(app=None, origin=None), module, function["name"]).call  # type: ignore[arg-type]
 
 
-def _show(call: Callable[..., Any], args: list[Any], kwargs: dict[str, Any]) -> None:
-    """Calls a function and prints its result, or each value of a generator as it comes."""
+def _show(call: Callable[..., Any], args: list[Any], kwargs: dict[str, Any], results: TextIOWrapper) -> None:
+    """Calls a function and writes its result, or each value of a generator as it comes."""
     result = call(*args, **kwargs)
     if hasattr(result, "__anext__"):
         from modal._runner.loop import iterate
@@ -141,17 +158,16 @@ def _show(call: Callable[..., Any], args: list[Any], kwargs: dict[str, Any]) -> 
         result = run(result)
     if hasattr(result, "gi_frame"):
         for value in result:
-            _print(value)
-            sys.stdout.flush()
+            _write(value, results)
     else:
-        _print(result)
+        _write(result, results)
 
 
-def _print(value: Any) -> None:
+def _write(value: Any, results: TextIOWrapper) -> None:
     """Text and bytes as they are, what JSON knows as JSON, and all else as Python prints it; nothing for None."""
     if isinstance(value, bytes):
-        sys.stdout.flush()
-        sys.stdout.buffer.write(value)
+        results.buffer.write(value)
+        results.flush()
         return
     if value is None:
         return
@@ -159,10 +175,11 @@ def _print(value: Any) -> None:
         import json
 
         try:
-            value = json.dumps(value, ensure_ascii=False)
+            # JSON has no number that is infinite, or none.
+            value = json.dumps(value, ensure_ascii=False, allow_nan=False)
         except (TypeError, ValueError):
             value = str(value)
-    print(value)
+    print(value, file=results, flush=True)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     Amount = Union[float, tuple[float, float], None]
 
+#: The longest time-out, in seconds.
+LONGEST = 24 * 60 * 60
 #: `pickle` writes larger pieces than this only for single values.
 NAMES_LIMIT = 128 << 10
 
@@ -85,10 +87,15 @@ def check_limits(settings: Settings) -> None:
         check_count("max_containers", settings.max_containers)
 
 
-def check_timeout(timeout: object) -> None:
-    """Refuses what is no time."""
-    if isinstance(timeout, bool) or not isinstance(timeout, int) or timeout <= 0:
-        raise InvalidError(f"`timeout` takes a positive number of seconds, not `{timeout!r}`")
+def check_timeout(timeout: object, shown: str = "`timeout`") -> None:
+    """Refuses what is no time that an input, a start or a step may take."""
+    if isinstance(timeout, bool) or not isinstance(timeout, int) or not 1 <= timeout <= LONGEST:
+        raise InvalidError(
+            f"{shown} takes a whole number of seconds from 1 to {LONGEST} (24 hours), not `{timeout!r}`",
+            hint="have longer work note in a `modal.Volume` how far it is, and go on from there"
+            if isinstance(timeout, int) and timeout > LONGEST
+            else None,
+        )
 
 
 def check_count(name: str, count: object) -> None:

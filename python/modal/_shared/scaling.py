@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from modal._shared.declaration import LONGEST
 from modal.exception import InvalidError
 
 TYPE_CHECKING = False
@@ -14,7 +15,7 @@ NUMBERS = {
     "max_containers": (1, None),
     "buffer_containers": (0, None),
     "scaledown_window": (2, 3600),
-    "startup_timeout": (1, None),
+    "startup_timeout": (1, LONGEST),
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from modal._shared.declaration import check_timeout
 from modal._shared.interpreter import encode_json
 from modal.exception import InvalidError
 from modal.image._step import Steps, flatten, instance_method, path_text, quote, string_list
@@ -195,8 +196,7 @@ def check_function(
     for name, value, kinds in (("cpu", cpu, (int, float)), ("memory", memory, int)):
         if value is not None and (isinstance(value, bool) or not isinstance(value, kinds) or value <= 0):
             raise InvalidError(f"`{name}` of `Image.run_function` takes a positive number, not `{value!r}`")
-    if isinstance(timeout, bool) or not isinstance(timeout, int) or timeout <= 0:
-        raise InvalidError(f"`timeout` of `Image.run_function` takes a positive number of seconds, not `{timeout!r}`")
+    check_timeout(timeout, "`timeout` of `Image.run_function`")
     if isinstance(args, str) or not hasattr(args, "__iter__") or not hasattr(kwargs, "keys"):
         raise InvalidError("`Image.run_function` takes `args` as a list or tuple, and `kwargs` as a dict")
     if not args and not kwargs:
