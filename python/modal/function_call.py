@@ -294,8 +294,9 @@ class FunctionCall(Generic[R], metaclass=Explained):
         """The inputs of the call, and in the `children` of each the inputs that it has made, with how far they are.
 
         It is what the process that runs the containers has recorded of its last 20,000 calls that were spawned or
-        belong to one that was. A `UserWarning` says how many are missing, a `modal.exception.NotFoundError` that
-        nothing is known. Calls that functions of other apps have made are not in it.
+        belong to one that was; deployed apps keep it as long as the call's result. A `UserWarning` says how many are
+        missing, a `modal.exception.NotFoundError` that nothing is known. Calls that functions of other apps have made
+        are not in it.
         """
         from modal import _in_container
         from modal.call_graph import inputs_of

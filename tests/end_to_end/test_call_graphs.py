@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from conftest import Modal
+from deployed_app import Deployed
 from leftovers import clean
 
 APP = """
@@ -165,4 +166,82 @@ def test_any_process_gets_the_graph_of_a_call_of_a_deployed_app(modal: Modal) ->
         assert modal.python("-c", script, unknown).stdout.startswith(f"there is no call `{unknown}`")
     finally:
         modal("app", "stop", "--yes", name)
+        clean(modal)
+
+
+KEPT = """
+import time
+import modal
+
+app = modal.App("{name}", image=modal.Image.debian_slim(python_version="3.11"))
+
+@app.function()
+def leaf(fails=False):
+    if fails:
+        raise ValueError
+
+@app.function()
+def slow():
+    time.sleep(600)
+
+@app.function()
+def top(x):
+    leaf.remote()
+    try:
+        leaf.remote(True)
+    except ValueError:
+        pass
+    if x == "leaves":
+        slow.spawn()
+"""
+
+#: Shows the graph of a call.
+SHOWN = """
+import sys
+import modal
+
+def shown(info):
+    assert info.input_id.startswith("in-") and info.module_name == "app"
+    return f"{info.function_name} {info.status.name}", [shown(child) for child in info.children]
+
+for call in sys.argv[1:]:
+    graph = modal.FunctionCall.from_id(call).get_call_graph()
+    assert all(info.function_call_id == call for info in graph)
+    print([shown(info) for info in graph])
+"""
+
+
+def test_graphs_are_kept_with_the_results_when_the_process_is_killed(modal: Modal) -> None:
+    deployed = Deployed(modal)
+    modal.write("app.py", KEPT.format(name=deployed.name))
+    modal("deploy", "app.py")
+    try:
+        calls = [deployed.spawn("top", "'ends'"), deployed.spawn("top", "'leaves'")]
+        assert [deployed.fetch(call) for call in calls] == ["None", "None"]
+        spawn_all = f"f = modal.Function.from_name({deployed.name!r}, 'leaf'); print(f.experimental_spawn_map([0, 1]).object_id)"
+        calls.append(modal.python("-c", f"import modal; {spawn_all}").stdout.strip())
+        modal.python("-c", f"import modal; call = modal.FunctionCall.from_id({calls[-1]!r}); call.get(index=0)")
+        going = f"f = modal.Function.from_name({deployed.name!r}, 'slow'); print(f.spawn().object_id)"
+        calls.append(modal.python("-c", f"import modal; {going}").stdout.strip())
+
+        def graphs() -> list[str]:
+            return modal.python("-c", SHOWN, *calls).stdout.splitlines()
+
+        top = "('top SUCCESS', [('leaf SUCCESS', []), ('leaf FAILURE', []){}])"
+        both = "[('leaf SUCCESS', []), ('leaf FAILURE', [])]"
+        assert graphs() == [
+            f"[{top.format('')}]",
+            f"[{top.format(', (' + repr('slow PENDING') + ', [])')}]",
+            both,
+            "[('slow PENDING', [])]",
+        ]
+        deployed.kill_host()
+        assert graphs() == [
+            f"[{top.format('')}]",
+            f"[{top.format(', (' + repr('slow TERMINATED') + ', [])')}]",
+            both,
+            "[('slow TERMINATED', [])]",
+        ]
+    finally:
+        modal("app", "stop", "--yes", deployed.name)
         clean(modal)

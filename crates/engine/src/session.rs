@@ -194,7 +194,7 @@ impl Session<'_> {
                 Ok(Request::Attach(attach)) => self.begin_attach(scope, attach),
                 Ok(Request::Await { call, id }) => self.await_kept(call, &id),
                 Ok(Request::Inputs { request, id }) => self.done(request, self.inputs_of(&id)),
-                Ok(Request::Graph { request, id }) => self.done(request, call_graph(&id).map_err(Failure::from)),
+                Ok(Request::Graph { request, id }) => self.done(request, self.graph_of(&id)),
                 Ok(Request::Update { request, recreate }) => {
                     scope.spawn(move || self.done(request, self.update(recreate)));
                 }
@@ -275,6 +275,14 @@ impl Session<'_> {
         match self.role {
             Role::Guest(keeper) => keeper.update(recreate).map(|()| Value::Null),
             Role::Owner => Err(Failure::new(ErrorClass::ConflictError, "no deployed app runs here")),
+        }
+    }
+
+    /// What a call has called.
+    fn graph_of(&self, id: &str) -> Result<Value, Failure> {
+        match self.role {
+            Role::Guest(keeper) => keeper.graph_of(id),
+            Role::Owner => Ok(call_graph(id)?),
         }
     }
 

@@ -32,6 +32,41 @@ pub fn call_graph(function_call: &str) -> Result<Value, CallStatus> {
     CallGraph::of_process().of(function_call)
 }
 
+/// An input that was spawned and all that it has called, as [`call_graph`] has them; nothing if it is not recorded.
+#[must_use]
+pub fn input_graph(input: CallId) -> Option<Value> {
+    CallGraph::of_process().of_input(input)
+}
+
+/// Says of inputs in a graph of another process what became of those that had not ended: they went with it.
+pub fn end_with_their_process(graph: &mut Value) {
+    let own = CallId::of_this_process();
+    for input in graph["inputs"].as_array_mut().into_iter().flatten() {
+        let is_own = input["input_id"].as_str().is_some_and(|id| id.starts_with(&own));
+        if !is_own && input["status"] == json!(InputStatus::Pending) {
+            input["status"] = json!(InputStatus::Terminated);
+        }
+    }
+}
+
+/// An input of which nothing else is known but that it went with its process.
+#[must_use]
+pub fn lost_input(id: &str, function: &str, method: Option<&str>, module: &str) -> Value {
+    json!({
+        "parent": null,
+        "input_id": id,
+        "task_id": null,
+        "status": InputStatus::Terminated,
+        "function_name": full_name(function, method),
+        "module_name": module,
+    })
+}
+
+/// A method has its class before it.
+fn full_name(function: &str, method: Option<&str>) -> String {
+    method.map_or_else(|| function.to_owned(), |method| format!("{function}.{method}"))
+}
+
 /// How far an input is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
@@ -115,14 +150,31 @@ impl CallGraph {
 
     /// The inputs of a function call, and all that they have called.
     pub(crate) fn of(&self, function_call: &str) -> Result<Value, CallStatus> {
+        let is_root = |_: CallId, recorded: &Recorded| recorded.part_of.to_string() == function_call;
+        self.below(CallId::from_number(0), is_root).ok_or_else(|| CallStatus::Error {
+            error: ErrorClass::NotFoundError,
+            message: format!("nothing is recorded of the call `{function_call}`"),
+            hint: Some(format!(
+                "the process that runs an app's containers records what spawned calls do: the last `{}` calls, for as \
+                 long as it lives",
+                self.most
+            )),
+        })
+    }
+
+    fn of_input(&self, input: CallId) -> Option<Value> {
+        self.below(input, |id, _| id == input)
+    }
+
+    /// The inputs that are roots, and what they have called; none is older than `oldest`.
+    fn below(&self, oldest: CallId, is_root: impl Fn(CallId, &Recorded) -> bool) -> Option<Value> {
         let state = self.lock();
-        let is_root = |recorded: &Recorded| recorded.part_of.to_string() == function_call;
         let mut places: HashMap<CallId, usize> = HashMap::new();
         let (mut inputs, mut omitted) = (Vec::new(), 0);
         // Who calls is older than what it calls.
-        for (id, recorded) in &state.calls {
+        for (id, recorded) in state.calls.range(oldest..) {
             let parent = recorded.parent.and_then(|parent| places.get(&parent)).copied();
-            if parent.is_none() && !is_root(recorded) {
+            if parent.is_none() && !is_root(*id, recorded) {
                 continue;
             }
             places.insert(*id, inputs.len());
@@ -137,18 +189,7 @@ impl CallGraph {
                 "module_name": recorded.module,
             }));
         }
-        if inputs.is_empty() {
-            return Err(CallStatus::Error {
-                error: ErrorClass::NotFoundError,
-                message: format!("nothing is recorded of the call `{function_call}`"),
-                hint: Some(format!(
-                    "the process that runs an app's containers records what spawned calls do: the last `{}` calls, for as \
-                     long as it lives",
-                    self.most
-                )),
-            });
-        }
-        Ok(json!({ "inputs": inputs, "omitted": omitted }))
+        (!inputs.is_empty()).then(|| json!({ "inputs": inputs, "omitted": omitted }))
     }
 
     fn change(&self, call: CallId, change: impl FnOnce(&mut Recorded)) {
@@ -177,8 +218,7 @@ impl State {
         if !call.is_spawned && !has_parent {
             return false;
         }
-        let function =
-            call.method.map_or_else(|| call.function.to_owned(), |method| format!("{}.{method}", call.function));
+        let function = full_name(call.function, call.method);
         let fits = function.len() + call.module.map_or(0, str::len) <= LONGEST_NAMES && self.make_room(most);
         if !fits {
             self.omit(call.parent);

@@ -45,6 +45,12 @@ impl CallId {
         self.0
     }
 
+    /// What the texts of all calls of this process begin with, and of no other.
+    #[must_use]
+    pub(crate) fn of_this_process() -> String {
+        Self(0).text().as_str()[..3 + PROCESS_DIGITS].to_owned()
+    }
+
     fn text(self) -> Text {
         let mut text = Text::new(*b"in-");
         text.write(self.0, LENGTH);

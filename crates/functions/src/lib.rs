@@ -43,7 +43,7 @@ pub use calls::{Calls, OpenCall};
 pub use elsewhere::{AppReference, Callee, Elsewhere, FunctionsAnswer, OtherApp, Service};
 pub use errands::{Errands, OpenErrands};
 pub use error::{CallError, signal_name};
-pub use graph::call_graph;
+pub use graph::{call_graph, end_with_their_process, input_graph, lost_input};
 pub use ids::{CallId, FunctionCallId};
 pub use options::PoolOptions;
 pub use pool::Pool;

@@ -121,7 +121,8 @@ impl Pool {
     }
 
     /// The module that it is in.
-    pub(crate) fn module(&self) -> &str {
+    #[must_use]
+    pub fn module(&self) -> &str {
         self.shared.options.module.name()
     }
 

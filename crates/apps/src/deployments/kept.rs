@@ -37,6 +37,12 @@ pub struct PendingCall {
     pub spawned: u64,
     /// How many processes of the app have begun to run it.
     pub runs: u32,
+    /// The id of its input in the process that has begun last; empty where a former version did not write it down.
+    #[serde(default)]
+    pub input: String,
+    /// The module of its function.
+    #[serde(default)]
+    pub module: String,
 }
 
 /// The calls of one app that are kept, by the ids of their function calls.
@@ -97,15 +103,40 @@ impl KeptCalls {
         read(&self.result_file(id))
     }
 
-    /// How many inputs a call has, of those that are kept.
+    /// The names of the inputs that a call has, in their order, of those that are kept.
     ///
     /// # Errors
     /// When they cannot be looked at.
-    pub fn inputs(&self, id: &str) -> Result<usize, AppsError> {
+    pub fn inputs(&self, id: &str) -> Result<Vec<String>, AppsError> {
         let files = names_in(&self.directory)?;
         let stems = files.iter().filter_map(|file| file.strip_suffix(".call").or_else(|| file.strip_suffix(".result")));
-        let is_of = |stem: &&str| stem.strip_prefix(id).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'));
-        Ok(stems.filter(is_of).collect::<BTreeSet<_>>().len())
+        let place = |stem: &str| match stem.strip_prefix(id)? {
+            "" => Some(0),
+            further => further.strip_prefix('-')?.parse::<u64>().ok(),
+        };
+        let inputs: BTreeSet<_> = stems.filter_map(|stem| Some((place(stem)?, stem))).collect();
+        Ok(inputs.into_iter().map(|(_, stem)| stem.to_owned()).collect())
+    }
+
+    /// Keeps what an input has called.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn keep_graph(&self, name: &str, graph: &Value) -> Result<(), AppsError> {
+        write(&self.graph_file(name), graph, &[], false)
+    }
+
+    /// What an input has called; nothing where that is nothing, or is not kept.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn graph(&self, name: &str) -> Result<Option<Value>, AppsError> {
+        match read(&self.graph_file(name)) {
+            Ok(read) => Ok(read.map(|(graph, _)| graph)),
+            // The machine stopped before it was on the disk.
+            Err(AppsError::Damaged { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// The calls that have not ended, with their inputs, as far as that can be known.
@@ -146,7 +177,7 @@ impl KeptCalls {
             let Ok(metadata) = fs_err::symlink_metadata(&path) else { continue };
             let written = metadata.modified().unwrap_or(now);
             let is_old = now.duration_since(written).is_ok_and(|age| age > KEPT_FOR);
-            if path.extension().is_some_and(|kind| kind == "result") && !is_old {
+            if path.extension().is_some_and(|kind| kind == "result" || kind == "graph") && !is_old {
                 results.push((written, metadata.len(), path));
             } else if is_old && path.extension().is_none_or(|kind| kind != "call") {
                 // Also what somebody left who was killed while writing. What cannot be removed now is the next time.
@@ -170,6 +201,10 @@ impl KeptCalls {
 
     fn result_file(&self, id: &str) -> PathBuf {
         self.directory.join(format!("{id}.result"))
+    }
+
+    fn graph_file(&self, id: &str) -> PathBuf {
+        self.directory.join(format!("{id}.graph"))
     }
 }
 

@@ -254,12 +254,24 @@ fn a_listener_closes_only_while_nobody_is_connected() {
     );
 }
 
+fn spawned_call() -> PendingCall {
+    PendingCall {
+        function: "f".to_owned(),
+        method: None,
+        variant: Value::Null,
+        spawned: 1,
+        runs: 1,
+        input: "in-1".to_owned(),
+        module: "app".to_owned(),
+    }
+}
+
 #[test]
 fn calls_are_kept_until_they_have_ended_and_their_results_for_a_week() {
     let fixture = Fixture::new();
     fixture.deploy("demo", &json!({}));
     let calls = fixture.deployments.kept_calls(&name("demo")).unwrap();
-    let call = |spawned| PendingCall { function: "f".to_owned(), method: None, variant: Value::Null, spawned, runs: 1 };
+    let call = |spawned| PendingCall { spawned, ..spawned_call() };
     calls.begin("fc-2", &call(2), b"two\n2").unwrap();
     calls.begin("fc-1", &call(1), b"").unwrap();
     let pending = calls.pending().unwrap();
@@ -284,7 +296,11 @@ fn calls_are_kept_until_they_have_ended_and_their_results_for_a_week() {
     calls.begin("fc-11", &call(3), b"other").unwrap();
     calls.begin("fc-1-2", &call(3), b"third").unwrap();
     calls.end("fc-1-1", &json!("ok"), b"").unwrap();
-    assert_eq!((calls.inputs("fc-1").unwrap(), calls.inputs("fc-2").unwrap()), (3, 0));
+    assert_eq!(calls.inputs("fc-1").unwrap(), ["fc-1", "fc-1-1", "fc-1-2"]);
+    assert!(calls.inputs("fc-2").unwrap().is_empty());
+    calls.begin("fc-1-10", &call(4), b"last").unwrap();
+    assert_eq!(calls.inputs("fc-1").unwrap().last().map(String::as_str), Some("fc-1-10"));
+    calls.end("fc-1-10", &json!("ok"), b"").unwrap();
     // One that was not on the disk when the machine stopped.
     let file = fixture.directory.path().join("store/deployments/main/demo/calls/fc-1-2.call");
     fs_err::write(&file, "").unwrap();
@@ -293,11 +309,31 @@ fn calls_are_kept_until_they_have_ended_and_their_results_for_a_week() {
 }
 
 #[test]
+fn what_a_call_has_called_is_kept_as_long_as_its_result() {
+    let fixture = Fixture::new();
+    fixture.deploy("demo", &json!({}));
+    let calls = fixture.deployments.kept_calls(&name("demo")).unwrap();
+    assert_eq!(calls.graph("fc-1").unwrap(), None);
+    let graph = json!({ "inputs": [{ "status": "SUCCESS" }], "omitted": 0 });
+    calls.keep_graph("fc-1", &graph).unwrap();
+    assert_eq!(calls.graph("fc-1").unwrap(), Some(graph));
+    assert!(calls.inputs("fc-1").unwrap().is_empty(), "it is no input");
+    let in_days = |days: u64| std::time::SystemTime::now() + std::time::Duration::from_hours(24 * days);
+    calls.forget_old(in_days(6)).unwrap();
+    assert!(calls.graph("fc-1").unwrap().is_some());
+    calls.forget_old(in_days(8)).unwrap();
+    assert_eq!(calls.graph("fc-1").unwrap(), None);
+    // One that was not on the disk when the machine stopped.
+    fs_err::write(fixture.directory.path().join("store/deployments/main/demo/calls/fc-1.graph"), "").unwrap();
+    assert_eq!(calls.graph("fc-1").unwrap(), None);
+}
+
+#[test]
 fn a_result_that_cannot_be_kept_leaves_the_input() {
     let fixture = Fixture::new();
     fixture.deploy("demo", &json!({}));
     let calls = fixture.deployments.kept_calls(&name("demo")).unwrap();
-    let call = PendingCall { function: "f".to_owned(), method: None, variant: Value::Null, spawned: 1, runs: 1 };
+    let call = spawned_call();
     calls.begin("fc-1", &call, b"input").unwrap();
     // As long as something stands in its way, no result gets its name.
     let result = fixture.directory.path().join("store/deployments/main/demo/calls/fc-1.result");

@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::SystemTime;
 
 use lamina_apps::{AppsError, KeptCalls, PendingCall};
-use lamina_functions::{CallError, CallId, CallStatus, Callee, Caller, Outcome};
+use lamina_functions::{
+    CallError, CallId, CallStatus, Callee, Caller, Outcome, call_graph, end_with_their_process, input_graph, lost_input,
+};
 use lamina_ground::{ErrorClass, causes, seconds_since_1970};
 use lamina_wire::{Payload, WireError};
 use serde::{Deserialize, Serialize};
@@ -29,6 +31,8 @@ pub(super) struct SpawnedCalls {
     /// Those that have ended, and whose results the disk did not take.
     held: Mutex<HashMap<String, (Ending, Vec<u8>)>>,
     ended: Mutex<u64>,
+    /// Those that have ended before all that they have called.
+    unfinished: Mutex<Vec<(String, CallId)>>,
 }
 
 /// A call that this process runs.
@@ -49,6 +53,9 @@ struct Ending {
     message: String,
     #[serde(default)]
     hint: Option<String>,
+    /// Its input, as graphs of calls have it, without what it has called.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    input: Value,
 }
 
 impl SpawnedCalls {
@@ -56,7 +63,13 @@ impl SpawnedCalls {
     pub(super) fn new(kept: KeptCalls) -> Arc<Self> {
         // What cannot be removed now stays.
         let _ = kept.forget_old(SystemTime::now());
-        Arc::new(Self { kept, running: Mutex::default(), held: Mutex::default(), ended: Mutex::default() })
+        Arc::new(Self {
+            kept,
+            running: Mutex::default(),
+            held: Mutex::default(),
+            ended: Mutex::default(),
+            unfinished: Mutex::default(),
+        })
     }
 
     /// Notes a call that was spawned before it runs; gives who is to hear how it ends in the place of `caller`.
@@ -99,7 +112,82 @@ impl SpawnedCalls {
 
     /// How many inputs a call has.
     pub(super) fn inputs_of(&self, name: &str) -> Result<usize, AppsError> {
-        self.kept.inputs(name)
+        Ok(self.kept.inputs(name)?.len())
+    }
+
+    /// What a call has called, as far as that is recorded here, or was by the process that its inputs have ended in.
+    pub(super) fn graph_of(&self, name: &str) -> Result<Result<Value, CallStatus>, AppsError> {
+        let here = call_graph(name);
+        let names = self.kept.inputs(name)?;
+        let is_root = |input: &&Value| input["parent"].is_null();
+        let known =
+            |graph: &Value| graph["inputs"].as_array().map_or(0, |inputs| inputs.iter().filter(is_root).count());
+        if here.as_ref().is_ok_and(|graph| known(graph) >= names.len()) {
+            return Ok(here);
+        }
+        let (mut inputs, mut omitted) = (Vec::new(), 0);
+        for each in names {
+            let graph = self.callee(&each).and_then(|(id, _)| input_graph(id));
+            let graph = graph.map_or_else(|| self.kept_graph(&each), |graph| Ok(Some(graph)))?;
+            let Some(mut graph) = graph else { continue };
+            omitted += graph["omitted"].as_u64().unwrap_or(0);
+            let before = inputs.len();
+            for mut input in graph["inputs"].as_array_mut().map(std::mem::take).unwrap_or_default() {
+                match input["parent"].as_u64() {
+                    Some(parent) => input["parent"] = json!(parent + before as u64),
+                    // One that has run again, has another id in the process that does it.
+                    None => input["function_call_id"] = json!(name),
+                }
+                inputs.push(input);
+            }
+        }
+        Ok(if inputs.is_empty() { here } else { Ok(json!({ "inputs": inputs, "omitted": omitted })) })
+    }
+
+    /// What an input that has ended has called.
+    fn kept_graph(&self, name: &str) -> Result<Option<Value>, AppsError> {
+        let graph = match self.kept.graph(name)? {
+            Some(graph) => Some(graph),
+            None => self
+                .kept
+                .result::<Ending>(name)?
+                .map(|(ending, _)| ending.input)
+                .filter(|input| !input.is_null())
+                .map(|input| json!({ "inputs": [input], "omitted": 0 })),
+        };
+        Ok(graph.map(|mut graph| {
+            end_with_their_process(&mut graph);
+            graph
+        }))
+    }
+
+    /// Keeps what an input has called that has ended; gives the input alone.
+    fn keep_graph(&self, name: &str, id: CallId) -> Value {
+        let Some(graph) = input_graph(id) else { return Value::Null };
+        let inputs = graph["inputs"].as_array().map_or(&[][..], Vec::as_slice);
+        if inputs.len() > 1 || graph["omitted"] != 0 {
+            if let Err(error) = self.kept.keep_graph(name, &graph) {
+                tracing::warn!(call = name, reason = causes(&error), "what the call has called could not be kept");
+            }
+            if is_unfinished(&graph) {
+                self.unfinished().push((name.to_owned(), id));
+            }
+        }
+        inputs.first().cloned().unwrap_or_default()
+    }
+
+    /// Keeps what has become of calls that their callers did not wait for.
+    pub(super) fn keep_unfinished(&self) {
+        self.unfinished().retain(|(name, id)| {
+            let Some(graph) = input_graph(*id).filter(|graph| graph["omitted"] == 0) else { return false };
+            // A result that somebody has removed meanwhile needs no graph.
+            let is_kept = self.kept.graph(name).is_ok_and(|graph| graph.is_some());
+            is_kept && (self.kept.keep_graph(name, &graph).is_err() || is_unfinished(&graph))
+        });
+    }
+
+    fn unfinished(&self) -> MutexGuard<'_, Vec<(String, CallId)>> {
+        self.unfinished.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The calls that a former process of the app has left.
@@ -114,7 +202,8 @@ impl SpawnedCalls {
             call.function
         );
         let hint = Some("give the function `retries`: such calls are run again then".to_owned());
-        self.keep(name, Outcome::Error(CallError::Elsewhere { class: ErrorClass::RemoteError, message, hint }));
+        let input = lost_input(&call.input, &call.function, call.method.as_deref(), &call.module);
+        self.keep(name, Outcome::Error(CallError::Elsewhere { class: ErrorClass::RemoteError, message, hint }), input);
     }
 
     /// What runs a call, if it runs here.
@@ -163,7 +252,7 @@ impl SpawnedCalls {
     }
 
     /// Keeps how a call ended, and tells those who wait.
-    fn keep(&self, name: &str, outcome: Outcome) {
+    fn keep(&self, name: &str, outcome: Outcome, input: Value) {
         if let Outcome::Error(CallError::Stopped { .. }) = outcome {
             // The process ends, or the version that it ran on: whoever comes next decides what becomes of the call.
             let waiting = self.lock().remove(name).map(|call| call.waiting).unwrap_or_default();
@@ -173,6 +262,7 @@ impl SpawnedCalls {
             return;
         }
         let (ending, payload) = Ending::of(&outcome);
+        let ending = Ending { input, ..ending };
         let bytes = payload.map_or_else(|| Ok(Vec::new()), |payload| payload.try_clone().and_then(Payload::into_bytes));
         match bytes.map(|bytes| (self.kept.end(name, &ending, &bytes), bytes)) {
             Ok((Ok(()), _)) if self.held().is_empty() => {}
@@ -196,8 +286,14 @@ impl SpawnedCalls {
         if ended.is_multiple_of(BETWEEN_SWEEPS) {
             // What cannot be removed now is the next time.
             let _ = self.kept.forget_old(SystemTime::now());
+            self.keep_unfinished();
         }
     }
+}
+
+/// Whether something in a graph goes on.
+fn is_unfinished(graph: &Value) -> bool {
+    graph["inputs"].as_array().is_some_and(|inputs| inputs.iter().any(|input| input["status"] == "PENDING"))
 }
 
 /// What hears how a spawned call ends.
@@ -222,7 +318,9 @@ impl Caller for Spawned {
     }
 
     fn end(&self, outcome: Outcome) {
-        self.calls.keep(&self.name, outcome);
+        let id = self.calls.callee(&self.name).map(|(id, _)| id);
+        let input = id.map(|id| self.calls.keep_graph(&self.name, id)).unwrap_or_default();
+        self.calls.keep(&self.name, outcome, input);
     }
 }
 
@@ -230,17 +328,30 @@ impl Ending {
     /// That of a call whose result is nowhere.
     fn lost(reason: &str) -> Self {
         let message = format!("the result of the call could not be kept, and is lost: {reason}");
-        Self { status: "error".to_owned(), error: Some(ErrorClass::RemoteError), message, hint: None }
+        Self {
+            status: "error".to_owned(),
+            error: Some(ErrorClass::RemoteError),
+            message,
+            hint: None,
+            input: Value::Null,
+        }
     }
 
     fn of(outcome: &Outcome) -> (Self, Option<&Payload>) {
-        let plain = |status: &str| Self { status: status.to_owned(), error: None, message: String::new(), hint: None };
+        let input = Value::Null;
+        let plain = |status: &str| Self {
+            status: status.to_owned(),
+            error: None,
+            message: String::new(),
+            hint: None,
+            input: Value::Null,
+        };
         match outcome {
             Outcome::Value(payload) => (plain("ok"), Some(payload)),
             Outcome::Exception(payload) => (plain("exception"), Some(payload)),
             Outcome::Error(error) => match CallStatus::from(error) {
                 CallStatus::Error { error, message, hint } => {
-                    (Self { status: "error".to_owned(), error: Some(error), message, hint }, None)
+                    (Self { status: "error".to_owned(), error: Some(error), message, hint, input }, None)
                 }
                 CallStatus::Ok | CallStatus::Exception => (plain("error"), None),
             },
@@ -274,18 +385,22 @@ fn copy(outcome: &Outcome) -> Outcome {
 }
 
 /// A call that is spawned now.
-pub(super) fn pending(call: &Kept<'_>) -> PendingCall {
+pub(super) fn pending(call: &Kept<'_>, input: CallId) -> PendingCall {
     PendingCall {
         function: call.function.to_owned(),
         method: call.method.map(str::to_owned),
         variant: call.variant.as_ref().map_or(Value::Null, |request| json!(request)),
         spawned: seconds_since_1970(),
         runs: 1,
+        input: input.to_string(),
+        module: call.module.to_owned(),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use lamina_apps::{DeploymentName, Deployments};
     use lamina_store::Layout;
 
@@ -309,21 +424,69 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_result_that_the_disk_does_not_take_is_held_until_it_does() {
+    /// The calls of an app, and where they are kept.
+    fn fixture() -> (tempfile::TempDir, PathBuf, KeptCalls) {
         let directory = tempfile::tempdir().unwrap();
         let layout = Layout::prepare(&directory.path().join("store")).unwrap();
         let kept = layout.deployments().join("main/demo/calls");
         let name = DeploymentName::new("main", "demo").unwrap();
         fs_err::create_dir_all(kept.parent().unwrap()).unwrap();
-        let calls = SpawnedCalls::new(Deployments::new(layout).kept_calls(&name).unwrap());
-        let call = PendingCall {
+        let calls = Deployments::new(layout).kept_calls(&name).unwrap();
+        (directory, kept, calls)
+    }
+
+    fn pending_call() -> PendingCall {
+        PendingCall {
             function: "f".to_owned(),
-            method: None,
-            variant: serde_json::Value::Null,
+            method: Some("run".to_owned()),
+            variant: Value::Null,
             spawned: 1,
             runs: 1,
-        };
+            input: "in-former".to_owned(),
+            module: "app".to_owned(),
+        }
+    }
+
+    fn input(id: &str, parent: Option<u64>, status: &str) -> Value {
+        json!({ "parent": parent, "input_id": id, "function_call_id": "fc-0", "status": status })
+    }
+
+    #[test]
+    fn graphs_outlive_the_process_and_what_had_not_ended_went_with_it() {
+        let (_directory, _, kept) = fixture();
+        for name in ["fc-1", "fc-1-1", "fc-1-2"] {
+            kept.begin(name, &pending_call(), b"").unwrap();
+        }
+        let ending = |input| Ending { input, ..Ending::of(&Outcome::Value(Payload::default())).0 };
+        for (name, root, called, status, omitted) in
+            [("fc-1", "in-a", "in-b", "PENDING", 2), ("fc-1-1", "in-c", "in-d", "FAILURE", 1)]
+        {
+            let root = input(root, None, "SUCCESS");
+            let inputs = [root.clone(), input(called, Some(0), status)];
+            kept.keep_graph(name, &json!({ "inputs": inputs, "omitted": omitted })).unwrap();
+            kept.end(name, &ending(root), b"").unwrap();
+        }
+        let calls = SpawnedCalls::new(kept);
+        calls.give_up("fc-1-2", &pending_call());
+        let graph = calls.graph_of("fc-1").unwrap().unwrap();
+        let row = |input: &Value| json!([input["input_id"], input["parent"], input["status"]]);
+        let expected = [
+            json!(["in-a", null, "SUCCESS"]),
+            json!(["in-b", 0, "TERMINATED"]),
+            json!(["in-c", null, "SUCCESS"]),
+            json!(["in-d", 2, "FAILURE"]),
+            json!(["in-former", null, "TERMINATED"]),
+        ];
+        assert_eq!(graph["inputs"].as_array().unwrap().iter().map(row).collect::<Vec<_>>(), expected);
+        assert_eq!((&graph["omitted"], &graph["inputs"][2]["function_call_id"]), (&json!(3), &json!("fc-1")));
+        assert_eq!(graph["inputs"][4]["function_name"], "f.run");
+        assert!(calls.graph_of("fc-2").unwrap().is_err());
+    }
+
+    #[test]
+    fn a_result_that_the_disk_does_not_take_is_held_until_it_does() {
+        let (_directory, kept, calls) = fixture();
+        let (calls, call) = (SpawnedCalls::new(calls), pending_call());
         let begin = |id: &str| {
             let callee: (CallId, Weak<dyn Callee>) = (CallId::new(), Weak::<lamina_functions::Pool>::new());
             calls.begin(id.to_owned(), &call, b"input", callee, None).unwrap()

@@ -57,6 +57,7 @@ pub fn serve_deployed(
     listener.serve_during(serve, || keeper.wait_until_unneeded(listener));
     keeper.stop();
     keeper.calls.keep_held();
+    keeper.calls.keep_unfinished();
     Ok(())
 }
 
@@ -255,11 +256,13 @@ impl DeployedApp<'_> {
                 self.calls.give_up(&name, &call);
                 continue;
             };
-            let again = PendingCall { runs: call.runs.saturating_add(1), ..call };
             let (id, callee) = (CallId::new(), Arc::downgrade(&pool) as Weak<dyn Callee>);
+            let again = PendingCall { runs: call.runs.saturating_add(1), input: id.to_string(), ..call };
+            let part_of = Calls::default().function_call(1, None);
             let caller = self.calls.begin_again(name, &again, &input, (id, callee));
+            let caller = pool.record_spawned(id, part_of, again.method.as_deref(), caller);
             let method = again.method.as_deref().map(Arc::from);
-            pool.submit(id, Calls::default().function_call(1, None), method, Payload::Inline(input), caller);
+            pool.submit(id, part_of, method, Payload::Inline(input), caller);
         }
         Ok(())
     }
@@ -328,7 +331,8 @@ impl Keeper for DeployedApp<'_> {
     ) -> Result<Arc<dyn Caller>, Failure> {
         let input = input.try_clone().and_then(Payload::into_bytes);
         let input = input.map_err(|error| Failure::new(ErrorClass::ExecutionError, error.to_string()))?;
-        Ok(self.calls.begin(call.name.clone(), &pending(call), &input, callee, Some(caller))?)
+        let pending = pending(call, callee.0);
+        Ok(self.calls.begin(call.name.clone(), &pending, &input, callee, Some(caller))?)
     }
 
     fn kept_callee(&self, name: &str) -> Option<(CallId, Weak<dyn Callee>)> {
@@ -341,6 +345,10 @@ impl Keeper for DeployedApp<'_> {
 
     fn inputs_of(&self, name: &str) -> Result<usize, Failure> {
         Ok(self.calls.inputs_of(name)?)
+    }
+
+    fn graph_of(&self, name: &str) -> Result<Value, Failure> {
+        Ok(self.calls.graph_of(name)??)
     }
 
     fn refuse_stop(&self) -> Result<(), Failure> {

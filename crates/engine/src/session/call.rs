@@ -109,7 +109,7 @@ impl Session<'_> {
         {
             let callee = (id, Arc::downgrade(&pool) as Weak<dyn Callee>);
             let variant = variant.and_then(|label| self.calls.variant_request(label));
-            let kept = Kept { name, function: &function, method: method.as_deref(), variant };
+            let kept = Kept { name, function: &function, method: method.as_deref(), module: pool.module(), variant };
             match keeper.keep(&kept, callee, &payload, caller) {
                 Ok(keeping) => caller = keeping,
                 Err(failure) => {

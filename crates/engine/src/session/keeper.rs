@@ -2,9 +2,10 @@
 
 use std::sync::{Arc, Weak};
 
-use lamina_functions::{CallId, Callee, Caller, VariantRequest};
+use lamina_functions::{CallId, Callee, Caller, VariantRequest, call_graph};
 use lamina_ground::ErrorClass;
 use lamina_wire::Payload;
+use serde_json::Value;
 
 use crate::host::Host;
 use crate::protocol::{Failure, Hello, PROTOCOL};
@@ -43,6 +44,11 @@ pub(crate) trait Keeper: Sync {
         Err(Failure::new(ErrorClass::NotFoundError, format!("there is no call `{name}` here")))
     }
 
+    /// What a call has called.
+    fn graph_of(&self, name: &str) -> Result<Value, Failure> {
+        Ok(call_graph(name)?)
+    }
+
     /// Whether guests may stop the app.
     fn refuse_stop(&self) -> Result<(), Failure>;
 
@@ -58,6 +64,8 @@ pub(crate) struct Kept<'a> {
     pub(crate) function: &'a str,
     /// The method of a class.
     pub(crate) method: Option<&'a str>,
+    /// The module that it is in.
+    pub(crate) module: &'a str,
     /// The variant that it is of.
     pub(crate) variant: Option<Arc<VariantRequest>>,
 }
