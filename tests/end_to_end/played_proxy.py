@@ -33,8 +33,8 @@ class Proxy:
         self.gate: threading.Event | None = None
         #: That one has come to the gate.
         self.has_come = threading.Event()
-        #: Whether bodies of more than so many bytes come byte by byte.
-        self.trickles_beyond: int | None = None
+        #: What bodies of more than so many bytes do once so many have come: "trickles" byte by byte, "falls silent" or "breaks off".
+        self.fails_beyond: tuple[int, str] | None = None
 
 
 @contextmanager
@@ -96,19 +96,25 @@ def proxying(behind: str) -> Iterator[Proxy]:
             self.end_headers()
             if self.command != "HEAD":
                 proxy.given += len(data) if self.command == "GET" else 0
-                if proxy.trickles_beyond is not None and len(data) > proxy.trickles_beyond:
-                    self.trickle(data)
+                if proxy.fails_beyond is not None and len(data) > proxy.fails_beyond[0]:
+                    self.fail(data, *proxy.fails_beyond)
                 else:
                     self.wfile.write(data)
 
-        def trickle(self, data: bytes) -> None:
-            for byte in data:
-                try:
-                    self.wfile.write(bytes([byte]))
-                except OSError:
-                    self.close_connection = True
-                    return
-                time.sleep(0.02)
+        def fail(self, data: bytes, beyond: int, how: str) -> None:
+            self.close_connection = True
+            # What breaks off after more than that is asked for from there, and comes at last.
+            self.wfile.write(data[: 100 if how == "breaks off" else beyond])
+            if how == "falls silent":
+                # Until whoever asks has enough.
+                self.connection.recv(1)
+            elif how == "trickles":
+                for byte in data[beyond:]:
+                    try:
+                        self.wfile.write(bytes([byte]))
+                    except OSError:
+                        return
+                    time.sleep(0.02)
 
         def pass_on(self, body: bytes, length: int) -> tuple[http.client.HTTPResponse, bytes]:
             connection = http.client.HTTPConnection(proxy.behind)

@@ -260,14 +260,22 @@ def test_who_is_away_or_silent_is_one_warning(modal: Modal) -> None:
         assert sum(cache in one for one in said) == 1, said
 
 
-def test_who_is_slow_is_one_warning(modal: Modal, others: list[Modal], proxy: Proxy, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("how", "reason"),
+    [("trickles", "it is slow"), ("falls silent", "it "), ("breaks off", "")],
+)
+def test_who_fails_in_the_middle_is_one_warning(
+    modal: Modal, others: list[Modal], proxy: Proxy, tmp_path: Path, how: str, reason: str
+) -> None:
     cache = f"oci://{proxy.address}/slow/{tmp_path.name.lower()}"
-    steps = f'.run_commands("seq 200000 500000 > /data; echo {tmp_path} > /made").run_commands("true")'
+    # None of the machines has these bytes.
+    steps = f'.run_commands("seq -f \'%.0f {how}\' 300000 > /data; echo {tmp_path} > /made").run_commands("true")'
     first = run(modal, steps, MODAL_CACHE=cache)
-    proxy.trickles_beyond = 50_000
+    proxy.fails_beyond = (50_000, how)
     second = run(others[0], steps, MODAL_CACHE=f"{cache}:ro")
+    proxy.fails_beyond = None
     assert (len(built(second)), second.stdout) == (2, first.stdout)
-    assert len(warnings(second)) == 1 and "is left aside: it is slow" in warnings(second)[0], warnings(second)
+    assert len(warnings(second)) == 1 and f"is left aside: {reason}" in warnings(second)[0], warnings(second)
 
 
 def test_an_interruption_ends_the_wait_for_a_cache(modal: Modal, tmp_path: Path) -> None:
@@ -285,15 +293,19 @@ def test_an_interruption_ends_the_wait_for_a_cache(modal: Modal, tmp_path: Path)
     assert "step_started" not in stderr
 
 
-def test_a_registry_that_takes_nothing_is_one_warning(modal: Modal, proxy: Proxy, tmp_path: Path) -> None:
-    cache = f"oci://{proxy.address}/closed/{tmp_path.name.lower()}"
+def test_a_cache_that_takes_nothing_is_one_warning_of_the_command_itself(
+    modal: Modal, proxy: Proxy, tmp_path: Path
+) -> None:
+    closed = f"oci://{proxy.address}/closed/{tmp_path.name.lower()}"
     proxy.faults["POST"] = [403] * 1000
-    first = run(modal, f'.run_commands("echo {tmp_path} > /made")', MODAL_CACHE=cache)
-    assert warnings(first) == []
-    second = run(modal, f'.run_commands("echo {tmp_path} > /made")', MODAL_CACHE=f"{cache}:ro")
-    assert len(warnings(second)) == 1 and "were not uploaded" in warnings(second)[0] and "403" in warnings(second)[0]
-    assert warnings(run(modal, f'.run_commands("echo {tmp_path} > /made")', MODAL_CACHE=f"{cache}:ro")) == []
-    assert not [name for name in os.listdir(modal.store / "outbox") if len(name) == 64]
+    for cache, reason in [(closed, "403"), ("/proc/self", "`/proc/self`")]:
+        steps = f'.run_commands("echo {tmp_path} {reason[-4:-1]} > /made").run_commands("true")'
+        first = run(modal, steps, MODAL_CACHE=cache)
+        assert len(warnings(first)) == 1 and "were not uploaded" not in first.stderr, warnings(first)
+        assert "are not uploaded" in warnings(first)[0] and reason in warnings(first)[0], warnings(first)
+        assert f"`{cache}:ro`" in warnings(first)[0]
+        assert warnings(run(modal, steps, MODAL_CACHE=f"{cache}:ro")) == []
+    assert not [name for name in os.listdir(modal.store / "outbox") if len(name) == 64 or name.startswith("word-")]
 
 
 def uploading(store: Path) -> list[int]:

@@ -19,6 +19,7 @@ use crate::fetch::Fetch;
 use crate::outbox::{Item, Outbox};
 use crate::place::{self, Place};
 use crate::pulse::{BUDGET, Pulse, Watch};
+use crate::taking::Taking;
 
 /// How often a cache that is waited for is looked at.
 const TICK: Duration = Duration::from_millis(50);
@@ -37,11 +38,13 @@ pub struct Caches {
 #[derive(Debug)]
 struct Cache {
     address: Address,
-    place: Box<dyn Place>,
+    place: Arc<dyn Place>,
+    /// Whether it takes what is brought.
+    taking: Taking,
     /// Ends all requests.
     stop: CancelToken,
-    /// What it has cost, beyond what it has spared.
-    spent: Mutex<Duration>,
+    /// Seconds that it has cost, beyond what it has spared.
+    spent: Mutex<f64>,
     /// Whether it is left aside.
     is_off: AtomicBool,
     has_warned: AtomicBool,
@@ -108,7 +111,14 @@ impl Caches {
                 return Ok(Some(record));
             }
         }
+        // What is made now is brought there.
+        self.taking().for_each(|cache| cache.taking.ask(&cache.place));
         Ok(None)
+    }
+
+    /// Those that something may be brought to.
+    fn taking(&self) -> impl Iterator<Item = &Arc<Cache>> {
+        self.all.iter().filter(|cache| !cache.address.is_read_only && !cache.taking.is_closed())
     }
 
     /// Notes layers for being uploaded to where they are not known to be, and sees to it that somebody does that.
@@ -116,10 +126,8 @@ impl Caches {
         if offer.is_private && !self.with_local {
             return;
         }
-        let lacking = |cache: &&Arc<Cache>| {
-            !cache.address.is_read_only && (offer.replaces || !lock(cache.known(store)).contains(key))
-        };
-        let caches: Vec<_> = self.all.iter().filter(lacking).collect();
+        let lacking = |cache: &&Arc<Cache>| offer.replaces || !lock(cache.known(store)).contains(key);
+        let caches: Vec<_> = self.taking().filter(lacking).collect();
         if caches.is_empty() {
             return;
         }
@@ -128,10 +136,14 @@ impl Caches {
         match Outbox::of(store).put(key, &item) {
             Ok(()) => {
                 // Once for each process is enough, whatever becomes of it.
-                for cache in caches {
+                for cache in &caches {
                     lock(cache.known(store)).insert(*key);
+                    cache.taking.ask(&cache.place);
                 }
-                self.start_helper(store);
+                // Whoever may take nothing is waited for at the end.
+                if caches.iter().all(|cache| cache.taking.is_open()) {
+                    self.start_helper(store);
+                }
             }
             Err(error) => tracing::warn!(%error, "nothing can be noted for being uploaded"),
         }
@@ -143,6 +155,11 @@ impl Caches {
             return;
         }
         let outbox = Outbox::of(store);
+        for cache in &self.all {
+            if let Some(refusal) = cache.taking.refusal() {
+                cache.refuse(&outbox, sink, &refusal);
+            }
+        }
         outbox.take_words().into_iter().for_each(|message| sink.emit(Event::Warning { message }));
         if outbox.items().is_ok_and(|items| !items.is_empty()) {
             self.start_helper(store);
@@ -171,7 +188,8 @@ impl Cache {
     fn new(address: Address) -> Self {
         let stop = CancelToken::new();
         Self {
-            place: place::open(&address, &stop),
+            place: place::open(&address, &stop).into(),
+            taking: Taking::default(),
             address,
             stop,
             spent: Mutex::default(),
@@ -202,10 +220,7 @@ impl Cache {
         stop.cancel();
         match outcome {
             Ok(Some(record)) => {
-                let spared = pulse.worth().saturating_sub(begin.elapsed());
-                let mut spent = lock(&self.spent);
-                *spent = spent.saturating_sub(spared);
-                drop(spent);
+                self.spend(waiting.sink, begin.elapsed().as_secs_f64() - pulse.worth().as_secs_f64());
                 tracing::info!(cache = %self.address, %key, bytes = pulse.progress().0, "fetched");
                 lock(self.known(store)).insert(*key);
                 if let Err(error) = Outbox::of(store).note_known(&self.address.to_string(), key) {
@@ -229,13 +244,20 @@ impl Cache {
             }
             Err(error) => self.leave_aside(waiting.sink, &causes(&error)),
         }
-        let mut spent = lock(&self.spent);
-        *spent += begin.elapsed();
-        if *spent >= BUDGET {
-            drop(spent);
-            self.leave_aside(waiting.sink, "it has cost two seconds");
-        }
+        self.spend(waiting.sink, begin.elapsed().as_secs_f64());
         Ok(None)
+    }
+
+    /// Counts what a look has cost beyond making the layers, or spared, and does without a cache that costs too much.
+    fn spend(&self, sink: &Sink, seconds: f64) {
+        let spent = {
+            let mut spent = lock(&self.spent);
+            *spent += seconds;
+            *spent
+        };
+        if spent >= BUDGET.as_secs_f64() && !self.is_off.load(Ordering::Relaxed) {
+            self.leave_aside(sink, "it has cost two seconds more than it has spared");
+        }
     }
 
     /// Looks for the layers in a thread of its own, which is left to itself when it takes too long: nothing else ends a wait for a
@@ -257,7 +279,8 @@ impl Cache {
             // Nobody may be waiting for it any longer.
             let _ = sender.send(fetched);
         })?;
-        let mut watch = Watch::new(pulse, BUDGET.saturating_sub(*lock(&self.spent)));
+        let spent = Duration::try_from_secs_f64(*lock(&self.spent)).unwrap_or_default();
+        let mut watch = Watch::new(pulse, BUDGET.saturating_sub(spent));
         loop {
             match outcome.recv_timeout(TICK) {
                 Ok(fetched) => return fetched,
@@ -273,6 +296,19 @@ impl Cache {
                 return Err(CacheError::Away(reason));
             }
         }
+    }
+
+    /// Brings nothing there any more, and says why.
+    fn refuse(&self, outbox: &Outbox, sink: &Sink, refusal: &CacheError) {
+        let address = self.address.to_string();
+        if let Err(error) = outbox.forget(&address) {
+            tracing::warn!(%error, "what was to be uploaded stays noted");
+        }
+        let reason = causes(refusal);
+        let advice = format!("`{address}:ro` in `MODAL_CACHE` says that it is only to be read");
+        sink.emit(Event::Warning {
+            message: format!("layers are not uploaded to the cache `{address}`: {reason}; {advice}"),
+        });
     }
 
     /// Does without it for as long as this process lives.

@@ -15,6 +15,8 @@ use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use lamina_image::LayerKey;
+use rustix::fs::{Access, AtFlags, CWD, accessat};
+use rustix::io::Errno;
 
 use crate::CacheError;
 use crate::entry::{Blob, MANIFEST_LIMIT, VERSION};
@@ -149,6 +151,21 @@ impl Place for Directory {
 
     fn put_entry(&self, key: &LayerKey, manifest: &[u8]) -> Result<(), CacheError> {
         self.write(&self.entry_path(key), &mut &manifest[..])
+    }
+
+    fn check_taking(&self) -> Result<(), CacheError> {
+        self.mode()?;
+        let versioned = self.root.join(format!("v{VERSION}"));
+        for directory in [self.root.clone(), versioned.join("entries"), versioned.join("blobs"), versioned] {
+            match accessat(CWD, &directory, Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS) {
+                Err(Errno::NOENT) | Ok(()) => {}
+                Err(error) => {
+                    let error = io::Error::from(error);
+                    return Err(refused(io::Error::new(error.kind(), format!("`{}`: {error}", directory.display()))));
+                }
+            }
+        }
+        Ok(())
     }
 
     fn discard(&self, key: &LayerKey, blobs: &[Blob]) {

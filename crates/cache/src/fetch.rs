@@ -14,7 +14,7 @@ use lamina_store::{Adopted, Committed, LayerRecord, Store};
 use crate::CacheError;
 use crate::each::each;
 use crate::entry::{Blob, Entry, Layer, RECORD_LIMIT, Record};
-use crate::group::{self, Group};
+use crate::group::{self, Group, Object};
 use crate::outbox::make_directory;
 use crate::pack::{Chunk, TakeChunks, read_foot};
 use crate::place::Place;
@@ -45,6 +45,28 @@ struct Known {
     begins: Option<Vec<u64>>,
     /// The whole pack, if it was fetched.
     whole: Option<Vec<u8>>,
+}
+
+impl Known {
+    /// About how many bytes are to be fetched of a pack of this size.
+    fn to_come(&self, size: u64, missing: &HashSet<Digest>) -> u64 {
+        match &self.begins {
+            _ if self.whole.is_some() => 0,
+            Some(begins) => self.wanted(begins, missing).map(|chunk| chunk.length).sum(),
+            None => {
+                let is_wanted = |objects: &&Vec<Object>| objects.iter().any(|object| missing.contains(&object.digest));
+                let wanted = self.group.chunks.iter().filter(is_wanted).count() as u64;
+                size.saturating_mul(wanted) / (self.group.chunks.len() as u64).max(1)
+            }
+        }
+    }
+
+    /// The chunks that hold something of what is missing.
+    fn wanted<'a>(&'a self, begins: &'a [u64], missing: &'a HashSet<Digest>) -> impl Iterator<Item = Chunk> + 'a {
+        let chunks = self.group.chunks.iter().zip(begins.windows(2));
+        let chunks = chunks.filter(|(objects, _)| objects.iter().any(|object| missing.contains(&object.digest)));
+        chunks.map(|(objects, span)| Chunk { offset: span[0], length: span[1] - span[0], objects: objects.clone() })
+    }
 }
 
 impl Fetch<'_> {
@@ -189,10 +211,8 @@ impl Fetch<'_> {
             .filter(|(_, known)| known.group.objects().any(|object| missing.contains(&object.digest)))
             .collect();
         let pack = |index: usize| &entry.packs[layer.groups[index].pack];
-        self.pulse.expect(
-            wanted.iter().filter(|(_, known)| known.whole.is_none()).map(|(index, _)| pack(*index).size).sum(),
-            self.pulse.worth(),
-        );
+        let to_come = wanted.iter().map(|(index, known)| known.to_come(pack(*index).size, missing)).sum();
+        self.pulse.expect(to_come, self.pulse.worth());
         each(CONNECTIONS, self.stop, wanted.len(), |next| {
             let (index, known) = &wanted[next];
             let (pack, place) = (pack(*index), &layer.groups[*index]);
@@ -205,14 +225,8 @@ impl Fetch<'_> {
                 &fetched
             };
             let begins = known.begins.as_deref().unwrap_or_default();
-            let chunks = known.group.chunks.iter().zip(begins.windows(2));
-            let chunks = chunks.filter(|(objects, _)| objects.iter().any(|object| missing.contains(&object.digest)));
-            let chunks = chunks.map(|(objects, span)| Chunk {
-                offset: span[0],
-                length: span[1] - span[0],
-                objects: objects.clone(),
-            });
-            self.chunks(pack, known.whole.as_deref(), chunks.collect())
+            let chunks = known.wanted(begins, missing).collect();
+            self.chunks(pack, known.whole.as_deref(), chunks)
         })?;
         Ok(())
     }

@@ -22,6 +22,7 @@ mod pack;
 mod place;
 mod pulse;
 mod repository;
+mod taking;
 mod upload;
 
 pub use address::{Address, AddressError};

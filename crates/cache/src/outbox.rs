@@ -90,9 +90,27 @@ impl Outbox {
         if left.is_empty() { fs_err::remove_file(path) } else { self.put(key, &Item { caches: left, ..item.clone() }) }
     }
 
+    /// Takes out what is to go to a cache, and word of that.
+    pub(crate) fn forget(&self, cache: &str) -> std::io::Result<()> {
+        for (key, item) in self.items()? {
+            let left = item.caches.iter().filter(|other| *other != cache).cloned().collect::<Vec<_>>();
+            if left != item.caches {
+                self.settle(&key, &item, left)?;
+            }
+        }
+        match fs_err::remove_file(self.word_file(cache)) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     /// Leaves word for the next command that something could not be uploaded.
     pub(crate) fn leave_word(&self, cache: &str, message: &str) -> std::io::Result<()> {
-        self.write(&format!("word-{}", Digest::of(cache.as_bytes()).short()), message.as_bytes())
+        self.write(&name(&self.word_file(cache)), message.as_bytes())
+    }
+
+    fn word_file(&self, cache: &str) -> PathBuf {
+        self.directory.join(format!("word-{}", Digest::of(cache.as_bytes()).short()))
     }
 
     /// What others have left word of; it is told once.
@@ -195,6 +213,19 @@ mod tests {
         outbox.leave_word("/a", "still no").unwrap();
         assert_eq!(outbox.take_words(), ["still no"]);
         assert!(outbox.take_words().is_empty());
+    }
+
+    #[test]
+    fn what_is_for_a_cache_is_forgotten_and_the_rest_stays() {
+        let (_directory, outbox) = outbox();
+        let (both, one) = (LayerKey(Digest::of(b"both")), LayerKey(Digest::of(b"one")));
+        outbox.put(&both, &Item::new(vec!["/a".to_owned(), "/b".to_owned()], false)).unwrap();
+        outbox.put(&one, &Item::new(vec!["/a".to_owned()], false)).unwrap();
+        outbox.leave_word("/a", "no").unwrap();
+        outbox.forget("/a").unwrap();
+        assert_eq!(outbox.items().unwrap(), [(both, Item::new(vec!["/b".to_owned()], false))]);
+        assert!(outbox.take_words().is_empty());
+        outbox.forget("/a").unwrap();
     }
 
     #[test]

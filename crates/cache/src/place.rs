@@ -30,6 +30,9 @@ pub(crate) trait Place: Debug + Send + Sync {
     /// Makes an entry known, in the place of an earlier one; all that it names is there.
     fn put_entry(&self, key: &LayerKey, manifest: &[u8]) -> Result<(), CacheError>;
 
+    /// Whether it takes anything from this user, as far as that can be told before something is brought.
+    fn check_taking(&self) -> Result<(), CacheError>;
+
     /// Removes what turned out to be damaged, where that can be done, so that it is brought again.
     fn discard(&self, key: &LayerKey, blobs: &[Blob]);
 }

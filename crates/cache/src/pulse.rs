@@ -1,5 +1,6 @@
 //! How long a cache is waited for.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -72,32 +73,58 @@ pub(crate) struct Watch<'a> {
     bytes: u64,
     /// How long nothing has come.
     stalled: Duration,
+    /// How long the cache was waited for, work on what came left out.
+    waited: Duration,
+    /// The bytes that had come after such a time, over the last two seconds of it.
+    recent: VecDeque<(Duration, u64)>,
 }
 
 impl<'a> Watch<'a> {
     pub(crate) fn new(pulse: &'a Pulse, allowance: Duration) -> Self {
         let now = Instant::now();
-        Self { pulse, allowance, begin: now, last: now, bytes: 0, stalled: Duration::ZERO }
+        Self {
+            pulse,
+            allowance,
+            begin: now,
+            last: now,
+            bytes: 0,
+            stalled: Duration::ZERO,
+            waited: Duration::ZERO,
+            recent: VecDeque::from([(Duration::ZERO, 0)]),
+        }
     }
 
-    /// Why the cache is not worth waiting for any longer, if it is not.
+    /// Why the cache is not worth waiting for any longer, if it is not: nothing came for as long as it may cost; or, at the speed of
+    /// the last two seconds, the rest takes longer than making the layers; or it took as long as that already, and is not about to end.
     pub(crate) fn look(&mut self, now: Instant) -> Option<String> {
         let (bytes, expected) = self.pulse.progress();
+        let has_come = bytes != self.bytes;
         let is_waiting = self.pulse.waiting.load(Ordering::Relaxed) > 0 || bytes == 0;
-        let is_stalled = is_waiting && self.pulse.working.load(Ordering::Relaxed) == 0 && bytes == self.bytes;
-        self.stalled = if is_stalled { self.stalled + (now - self.last) } else { Duration::ZERO };
+        let is_stalled = is_waiting && self.pulse.working.load(Ordering::Relaxed) == 0 && !has_come;
+        let passed = now - self.last;
+        self.stalled = if is_stalled { self.stalled + passed } else { Duration::ZERO };
         (self.last, self.bytes) = (now, bytes);
+        if is_stalled || has_come {
+            self.waited += passed;
+            self.recent.push_back((self.waited, bytes));
+            while self.recent.get(1).is_some_and(|(then, _)| self.waited.saturating_sub(*then) >= BUDGET) {
+                self.recent.pop_front();
+            }
+        }
         if self.stalled >= self.allowance {
             return Some("it does not answer".to_owned());
         }
-        let elapsed = now - self.begin;
-        if elapsed < self.allowance || expected == 0 {
+        if self.waited < self.allowance || expected == 0 {
             return None;
         }
+        let (seconds, came) =
+            self.recent.front().map(|(then, before)| (self.waited.saturating_sub(*then), bytes - before))?;
         #[expect(clippy::cast_precision_loss, reason = "an estimate")]
-        let left = elapsed.as_secs_f64() * expected.saturating_sub(bytes) as f64 / bytes.max(1) as f64;
-        let spared = self.pulse.worth().max(BUDGET).as_secs_f64();
-        (left > spared).then(|| format!("it is slow: {bytes} of {expected} bytes came in {} s", elapsed.as_secs()))
+        let left = seconds.as_secs_f64() * expected.saturating_sub(bytes) as f64 / came.max(1) as f64;
+        let (spared, elapsed) = (self.pulse.worth().max(BUDGET), now - self.begin);
+        let is_overdue = elapsed >= spared && left > BUDGET.as_secs_f64();
+        (left > spared.as_secs_f64() || is_overdue)
+            .then(|| format!("it is slow: {bytes} of {expected} bytes came in {} s", elapsed.as_secs()))
     }
 }
 
@@ -155,5 +182,40 @@ mod tests {
         assert_eq!(after(&mut watch, 100), None);
         drop(working);
         assert!(after(&mut watch, 110).is_some());
+    }
+
+    #[test]
+    fn who_becomes_slow_or_silent_is_left_aside_soon_after() {
+        let mebibyte = 1 << 20;
+        for (trickle, reason) in [(0, "does not answer"), (1, "it is slow"), (mebibyte, "it is slow")] {
+            let pulse = Pulse::default();
+            let _waiting = pulse.wait();
+            let mut watch = Watch::new(&pulse, BUDGET);
+            pulse.expect(1000 * mebibyte, Duration::from_mins(1));
+            for second in 1..=20 {
+                pulse.came(25 * mebibyte);
+                assert_eq!(after(&mut watch, second), None, "{second}");
+            }
+            pulse.came(trickle);
+            assert_eq!(after(&mut watch, 21), None);
+            pulse.came(trickle);
+            assert!(after(&mut watch, 22).is_some_and(|said| said.contains(reason)), "{trickle}");
+        }
+    }
+
+    #[test]
+    fn who_takes_as_long_as_making_the_layers_has_two_seconds_to_end() {
+        let mebibyte = 1 << 20;
+        for (bytes, is_near) in [(120 * mebibyte, true), (130 * mebibyte, false)] {
+            let pulse = Pulse::default();
+            let mut watch = Watch::new(&pulse, BUDGET);
+            pulse.expect(bytes, Duration::from_secs(20));
+            for second in 1..20 {
+                pulse.came(if second < 10 { 6 * mebibyte } else { 5 * mebibyte });
+                assert!(watch.look(watch.begin + Duration::from_secs(second)).is_none(), "{second}");
+            }
+            pulse.came(6 * mebibyte);
+            assert_eq!(after(&mut watch, 20).is_none(), is_near);
+        }
     }
 }

@@ -74,6 +74,10 @@ impl Place for InRegistry {
         Ok(self.repository()?.put_manifest(&tag(key), manifest, &Blob::of(manifest).sha256)?)
     }
 
+    fn check_taking(&self) -> Result<(), CacheError> {
+        Ok(self.repository()?.check_taking()?)
+    }
+
     /// Nothing can be removed from most registries; the entry is replaced by whoever makes the layers.
     fn discard(&self, _key: &LayerKey, _blobs: &[Blob]) {}
 }

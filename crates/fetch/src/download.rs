@@ -29,7 +29,7 @@ pub type Progress<'a> = &'a (dyn Fn(u64) + Sync);
 /// Largest file accepted, whatever size is announced.
 const LARGEST: u64 = 32 << 30;
 /// What an attempt has to bring at least to count as a step forward.
-const WORTHWHILE: u64 = 64 << 10;
+pub(crate) const WORTHWHILE: u64 = 64 << 10;
 /// The status of an answer with a part of a file.
 const PARTIAL_CONTENT: u16 = 206;
 /// The status of an answer without the part that was asked for.

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 
+use crate::download::WORTHWHILE;
 use crate::exchange::{Exchange, Failure, Header, Received};
 use crate::{Client, FetchError, Progress};
 
@@ -13,7 +14,8 @@ const PARTIAL_CONTENT: u16 = 206;
 
 impl Client {
     /// Appends a part of what is at an address to a file: these bytes of it. A server that knows no parts gives the whole, of which
-    /// the rest is left aside. `progress` hears of bytes that came.
+    /// the rest is left aside; where the way breaks, only
+    /// what is still missing is asked for. `progress` hears of bytes that came.
     ///
     /// # Errors
     /// When the server refuses or has not that much, the network fails for good, or the file cannot be written.
@@ -53,7 +55,7 @@ impl Client {
             return Ok(true);
         }
         let begin = into.seek(SeekFrom::End(0))?;
-        self.exchange(url, &mut IntoPart { part, into, begin, progress, takes_whole })
+        self.exchange(url, &mut IntoPart { part, into, begin, have: 0, reached: 0, progress, takes_whole })
     }
 }
 
@@ -62,6 +64,10 @@ struct IntoPart<'a> {
     into: &'a mut File,
     /// Where the part begins in the file.
     begin: u64,
+    /// Bytes of it that an attempt before has left.
+    have: u64,
+    /// How many these were when it was asked for the last time.
+    reached: u64,
     progress: Progress<'a>,
     /// Whether a part is cut out of the whole where that comes.
     takes_whole: bool,
@@ -72,7 +78,7 @@ impl Exchange for IntoPart<'_> {
     type Output = bool;
 
     fn headers(&self) -> Vec<Header> {
-        let range = format!("bytes={}-{}", self.part.start, self.part.end - 1);
+        let range = format!("bytes={}-{}", self.part.start + self.have, self.part.end - 1);
         // As it is: of what is compressed on the way, nobody knows where it was cut.
         vec![("accept-encoding", "identity".to_owned()), ("range", range)]
     }
@@ -82,36 +88,46 @@ impl Exchange for IntoPart<'_> {
             return Ok(false);
         }
         let stored = |error: std::io::Error| Failure::Final(FetchError::Io(error));
-        self.into.set_len(self.begin).and_then(|()| self.into.seek(SeekFrom::Start(self.begin))).map_err(stored)?;
+        let (start, end) = (self.part.start + self.have, self.begin + self.have);
+        self.into.set_len(end).and_then(|()| self.into.seek(SeekFrom::Start(end))).map_err(stored)?;
         let mut body = answer.body;
         if answer.status == PARTIAL_CONTENT {
             let range = answer.headers.get("content-range").and_then(|value| value.to_str().ok()).unwrap_or_default();
-            if !range.starts_with(&format!("bytes {}-", self.part.start)) {
+            if !range.starts_with(&format!("bytes {start}-")) {
                 return Err(Failure::passing(format!("it sent the range `{range}`")));
             }
         } else {
             let progress = self.progress;
-            let mut before = (&mut body).take(self.part.start);
-            copy(&mut before, &mut std::io::sink(), progress)?;
+            copy(&mut (&mut body).take(start), &mut std::io::sink(), progress)?;
         }
-        let length = self.part.end - self.part.start;
-        let copied = copy(&mut body.take(length), &mut self.into, self.progress)?;
-        if copied < length {
+        let (have, progress) = (std::cell::Cell::new(self.have), self.progress);
+        let copied = copy(&mut body.take(self.part.end - start), &mut self.into, &|count| {
+            have.set(have.get() + count);
+            progress(count);
+        });
+        self.have = have.get();
+        copied?;
+        if self.have < self.part.end - self.part.start {
             return Err(Failure::passing(std::io::Error::from(std::io::ErrorKind::UnexpectedEof)));
         }
         Ok(true)
     }
+
+    fn has_come_further(&mut self) -> bool {
+        let has_come_further = self.have >= self.reached + WORTHWHILE;
+        self.reached = self.have;
+        has_come_further
+    }
 }
 
-fn copy(from: &mut dyn Read, to: &mut dyn Write, progress: Progress<'_>) -> Result<u64, Failure> {
-    let (mut buffer, mut copied) = (vec![0; BUFFER_LENGTH], 0);
+fn copy(from: &mut dyn Read, to: &mut dyn Write, progress: &dyn Fn(u64)) -> Result<(), Failure> {
+    let mut buffer = vec![0; BUFFER_LENGTH];
     loop {
         let count = from.read(&mut buffer).map_err(Failure::passing)?;
         if count == 0 {
-            return Ok(copied);
+            return Ok(());
         }
         to.write_all(&buffer[..count]).map_err(|error| Failure::Final(FetchError::Io(error)))?;
-        copied += count as u64;
         progress(count as u64);
     }
 }

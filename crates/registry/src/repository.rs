@@ -65,6 +65,14 @@ impl Repository {
         self.sending().has(sha256)
     }
 
+    /// Makes sure that it takes something.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn check_taking(&self) -> Result<(), RegistryError> {
+        self.sending().check_taking()
+    }
+
     /// Keeps what is in a file.
     ///
     /// # Errors

@@ -83,6 +83,14 @@ impl Sending<'_> {
         Ok((self.next(&response, url.as_str())?, 0))
     }
 
+    /// Begins an upload, which is given up at once.
+    pub(crate) fn check_taking(self) -> Result<(), RegistryError> {
+        let (url, _) = self.begin()?;
+        // Whoever does not know that forgets it by itself.
+        let _ = self.ask("DELETE", &url, &[], &[]);
+        Ok(())
+    }
+
     /// Where an upload is that broke; one that the registry has forgotten is begun anew.
     fn resume(self, url: &str) -> Result<(String, u64), RegistryError> {
         let response = self.ask("GET", url, &[], &[])?;
