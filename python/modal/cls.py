@@ -8,7 +8,7 @@ from modal._shared.api import Explained, in_thread
 from modal._shared.declaration import is_generator
 from modal._shared.interpreter import encode_json
 from modal.exception import ExecutionError, InvalidError
-from modal.functions import Function
+from modal.functions import Function, method_has_no_containers
 from modal.partial_function import (
     ENTER,
     SNAP_ENTER,
@@ -641,13 +641,8 @@ class Method(_AnyFunction):
     def __reduce__(self) -> Any:
         return getattr, (self._instance, self._method)
 
-    @in_thread
-    def update_autoscaler(self, /, **changes: int | None) -> None:
-        """Refuses: methods share the containers of their instance."""
-        raise InvalidError(
-            f"`{self._name}` is a method, which has no containers of its own",
-            hint=f"change those of the instance: `{self._instance._modal_cls._name}(...).update_autoscaler(...)`",
-        )
+    def _scale(self, **changes: Any) -> None:
+        raise method_has_no_containers(self._name, self._instance._modal_cls._name)
 
     def _parameters(self) -> list[dict[str, str]]:
         return self._instance._wire_parameters()

@@ -409,20 +409,19 @@ class Function(Generic[P, R, L], metaclass=Explained):
 
     def _pool(self, **changes: Any) -> dict[str, Any]:
         """What the engine tells of the containers, once it keeps as many as are wanted."""
-        engine = self._running(generator=self._is_generator)
+        engine = self._reached()
         named = decode_json("{" + f'"function":{self._wire_name.decode()}' + "}")
-        if "app" in named:
-            raise ExecutionError(
-                f"the containers of `{self._name}` cannot be asked for in a container of another app",
-                hint="ask in a container of its own app, or in a program",
-            )
         ask: Any = engine.request  # type: ignore[attr-defined]
         return ask("pool", {**named, **changes})["value"]  # type: ignore[no-any-return]
+
+    def _scale(self, **changes: Any) -> None:
+        """Has the engine keep so many containers."""
+        self._pool(**changes)
 
     @in_thread
     def get_web_url(self) -> str | None:
         """None, as for all functions that are called and not visited: web functions are not part of this version."""
-        self._running(generator=self._is_generator)
+        self._reached()
         return None
 
     @in_thread
@@ -457,7 +456,7 @@ class Function(Generic[P, R, L], metaclass=Explained):
             "buffer_containers": buffer_containers,
             "scaledown_window": scaledown_window,
         }
-        self._pool(**checked_changes({name: value for name, value in changes.items() if value is not None}))
+        self._scale(**checked_changes({name: value for name, value in changes.items() if value is not None}))
 
     def _variant(self, options: dict[str, Any]) -> Function[P, R, L]:
         if not options:
@@ -531,6 +530,10 @@ class Function(Generic[P, R, L], metaclass=Explained):
         if engine is None or (service is not None and service._engine is not engine):
             return self._find_engine()
         return engine
+
+    def _reached(self) -> Conversation:
+        """The engine to ask about the function, of whichever kind that is."""
+        return self._running(generator=self._is_generator)
 
     def _find_engine(self) -> Conversation:
         service = self._service or self
@@ -637,3 +640,11 @@ def __getattr__(name: str) -> object:
 def declared(module: str, name: str) -> Function[Any, Any, Any] | None:
     """The function that a module of this process declared under a name."""
     return _declared.get((module, name))
+
+
+def method_has_no_containers(name: str, owner: str) -> InvalidError:
+    """The error for changing the containers of a method: methods share those of their instance."""
+    return InvalidError(
+        f"`{name}` is a method, which has no containers of its own",
+        hint=f"change those of the instance: `{owner}(...).update_autoscaler(...)`",
+    )

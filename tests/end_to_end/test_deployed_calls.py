@@ -240,3 +240,86 @@ def test_containers_call_classes_with_parameters_and_options_of_other_apps(calle
         "InvalidError `Model(...)` takes no positional arguments: name them, as in `Model(x=1)`",
         f"the app `{called.name}` has no function `wail`: did you mean `wait`?",
     ]
+
+
+NUMBERS = """
+    import modal
+    app = modal.App({name!r}, image=modal.Image.debian_slim(python_version="3.11"))
+
+    @app.function(max_containers=3)
+    def double(n):
+        return 2 * n
+
+    @app.function()
+    def rows(n):
+        yield from range(n)
+
+    @app.cls()
+    class Model:
+        size: int = modal.parameter(default=3)
+
+        @modal.method()
+        def run(self):
+            return self.size
+    """
+
+#: Asks for containers of the app, in a program or a container.
+ASKER = """
+    import modal
+    from modal.exception import InvalidError, NotFoundError
+
+    app = modal.App("asks", image=modal.Image.debian_slim(python_version="3.11"))
+
+    def refused(kind, ask, *arguments, **keywords):
+        try:
+            ask(*arguments, **keywords)
+        except kind as error:
+            return str(error).splitlines()[0].partition("`")[2]
+        return None
+
+    @app.function()
+    def ask(place):
+        double, rows, none = (modal.Function.from_name({name!r}, name) for name in ("double", "rows", "none"))
+        double.remote(1)
+        stats = double.get_current_stats()
+        assert (stats.num_total_runners, stats.backlog, stats.num_running_inputs) == (1, 0, 0), stats
+        assert rows.get_current_stats().num_total_runners == 0
+        before = double.autoscaler.settings()
+        double.update_autoscaler(scaledown_window=77, buffer_containers=0)
+        double.autoscaler.update(max_containers=2)
+        settings = {{**before, "scaledown_window": 77, "max_containers": 2}}
+        assert double.autoscaler.settings() == settings, (before, settings)
+        double.update_autoscaler(scaledown_window=60, max_containers=3)
+        Model = modal.Cls.from_name({name!r}, "Model")
+        model = Model(size=4 if place == "here" else 5)
+        model.update_autoscaler(min_containers=1, scaledown_window=78)
+        assert model.run.autoscaler.settings()["scaledown_window"] == 78
+        assert model.run.get_current_stats().num_total_runners == 1
+        assert Model().run.autoscaler.settings()["scaledown_window"] == 60
+        model.update_autoscaler(min_containers=0)
+        changed = double.with_options(timeout=7)
+        assert changed.autoscaler.settings() == before
+        assert refused(InvalidError, model.run.update_autoscaler, min_containers=1) == "Model.run` is a method, which has no containers of its own"
+        assert refused(InvalidError, double.update_autoscaler, min_containers=-1) == "min_containers` takes a whole number from 0 on, not `-1`"
+        assert refused(NotFoundError, none.get_current_stats).endswith("has no function `none`")
+        assert refused(NotFoundError, modal.Function.from_name({name!r}, "Model").get_current_stats).endswith("is a class")
+        assert refused(InvalidError, Model(other=1).update_autoscaler, min_containers=1)
+        return place
+
+    if __name__ == "__main__":
+        print(ask.local("here"))
+        with app.run():
+            print(ask.remote("there"))
+    """
+
+
+def test_containers_of_other_apps_are_asked_for_and_changed(modal: Modal) -> None:
+    name = f"numbers-{os.urandom(4).hex()}"
+    modal.write("deployed.py", NUMBERS.format(name=name))
+    modal.write("asks.py", ASKER.format(name=name))
+    modal("deploy", "deployed.py")
+    try:
+        assert modal.python("asks.py").stdout == "here\nthere\n"
+    finally:
+        modal("app", "stop", "--yes", name)
+        clean(modal)

@@ -215,6 +215,8 @@ def test_methods_of_the_class_need_an_instance():
 def test_methods_have_no_containers_of_their_own():
     with pytest.raises(InvalidError, match="has no containers of its own"):
         Model(name="a").describe.update_autoscaler(min_containers=1)
+    with pytest.raises(InvalidError, match="which has no containers of its own"):
+        Model(name="a").describe.autoscaler.update(min_containers=1)
     with pytest.raises(InvalidError, match="`scaledown_window` takes a whole number from 2 to 3600"):
         Model(name="a").update_autoscaler(scaledown_window=1)
 

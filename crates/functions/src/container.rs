@@ -286,8 +286,8 @@ impl Container {
                 self.answer_with(call, CallGraph::of_process().of(&id));
                 Ok(())
             }
-            FromRunner::Pool { call, question } => {
-                self.tell_of_pool(call, &question);
+            FromRunner::Pool { call, app, question } => {
+                self.tell_of_pool(call, app.as_ref(), question);
                 Ok(())
             }
             FromRunner::Cancel { call, terminate } => {

@@ -9,6 +9,7 @@ use serde_json::Value;
 use crate::answer::CallStatus;
 use crate::call::Caller;
 use crate::ids::CallId;
+use crate::question::PoolQuestion;
 use crate::runner::VariantRequest;
 
 /// Another app, as a runner names it.
@@ -46,16 +47,19 @@ pub struct Service<'a> {
     pub variant: Option<Arc<VariantRequest>>,
 }
 
-/// Hears of the functions of an app, as `app.attached` has them.
-pub type FunctionsAnswer = Box<dyn FnOnce(Result<Value, CallStatus>) + Send>;
+/// Hears what an app is asked for.
+pub type ElsewhereAnswer = Box<dyn FnOnce(Result<Value, CallStatus>) + Send>;
 
 /// An app that runs in another process.
 pub trait OtherApp: Callee {
     /// Hands on an input; `caller` hears how it ends. Does not wait for anything.
     fn submit(&self, service: Service<'_>, call: CallId, is_spawned: bool, payload: Payload, caller: Arc<dyn Caller>);
 
-    /// Tells `answer` of the app's functions. Does not wait for anything.
-    fn functions(&self, answer: FunctionsAnswer);
+    /// Tells `answer` of the app's functions, as `app.attached` has them. Does not wait for anything.
+    fn functions(&self, answer: ElsewhereAnswer);
+
+    /// Tells `answer` of the containers of a service, or of this variant of it. Does not wait for anything.
+    fn pool(&self, question: PoolQuestion, variant: Option<Arc<VariantRequest>>, answer: ElsewhereAnswer);
 }
 
 /// What reaches other apps.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::answer::CallStatus;
@@ -12,28 +12,39 @@ use crate::services::Services;
 use crate::state::Scaling;
 
 /// Asks how many containers a service has, after the numbers that are given have been changed.
-#[derive(Debug, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PoolQuestion {
     /// The name of the function or class.
     function: String,
     /// The label of the variant of the service, if it is one.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     variant: Option<u64>,
     /// Least containers.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     min_containers: Option<u32>,
     /// Most containers; 0 is as many as without a number.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     max_containers: Option<u32>,
     /// Containers more than the inputs need.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     buffer_containers: Option<u32>,
     /// Seconds that a container waits for its next input.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     scaledown_window: Option<u32>,
 }
 
 impl PoolQuestion {
+    /// The label of the variant, if the question is about one.
+    pub(crate) fn variant(&self) -> Option<u64> {
+        self.variant
+    }
+
+    /// The same question, about what another connection knows under this label.
+    #[must_use]
+    pub fn about(self, variant: Option<u64>) -> Self {
+        Self { variant, ..self }
+    }
+
     /// The answer, on behalf of the connection with these `calls`.
     ///
     /// # Errors

@@ -285,6 +285,9 @@ pub enum FromRunner {
     Pool {
         /// The runner's label, as of a call.
         call: u64,
+        /// The deployed app that has the service, if that is another one.
+        #[serde(default)]
+        app: Option<AppReference>,
         /// What.
         #[serde(flatten)]
         question: PoolQuestion,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from modal._shared.api import environment_or_default
+from modal._shared.api import environment_or_default, in_thread
 from modal._shared.declaration import packer
 from modal._shared.interpreter import encode_json
 from modal._shared.names import check_object_name
 from modal.exception import ExecutionError, InvalidError, NotFoundError
-from modal.functions import Function
+from modal.functions import Function, method_has_no_containers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,6 +27,9 @@ else:
 
     Place = namedtuple("Place", ("app", "name", "version", "environment"))
 
+#: In the place of a method: an instance as a whole.
+ANY = ""
+
 
 class DeployedFunction(Function[..., "Any", "Any"]):
     """A function of a deployed app, or a method of a class of one, which is looked for when it is called first."""
@@ -43,7 +46,7 @@ class DeployedFunction(Function[..., "Any", "Any"]):
         #: The parameters of the class's instance.
         self._given = given
         self._options = options or {}
-        self._name = place[1] if method is None else f"{place[1]}.{method}"
+        self._name = f"{place[1]}.{method}" if method else place[1]
         self._packer = packer("", False)
         self._service = None
         self._class = None
@@ -73,12 +76,22 @@ class DeployedFunction(Function[..., "Any", "Any"]):
     def _variant(self, options: dict[str, Any]) -> DeployedFunction:
         return DeployedFunction(self._place, self._method, self._given, {**self._options, **options})
 
+    def _scale(self, **changes: Any) -> None:
+        if self._method:
+            raise method_has_no_containers(self._name, self._place.name)
+        self._pool(**changes)
+
     def _running(self, generator: bool = False) -> Conversation:
         from modal import _in_container
 
         return self._in_container(generator) if _in_container() else self._here(generator)
 
-    def _here(self, generator: bool) -> Conversation:
+    def _reached(self) -> Conversation:
+        from modal import _in_container
+
+        return self._in_container(None, look_up=True) if _in_container() else self._here(None)
+
+    def _here(self, generator: bool | None) -> Conversation:
         from modal._client.deployed import reach
 
         place = self._place
@@ -86,20 +99,25 @@ class DeployedFunction(Function[..., "Any", "Any"]):
         self._look_up(host, host.functions, generator, "")
         return host
 
-    def _in_container(self, generator: bool) -> Conversation:
+    def _in_container(self, generator: bool | None, look_up: bool = False) -> Conversation:
         from modal._runner.client import reach_any
 
         place = self._place
         app = encode_json({"name": place.app, "environment": place.environment, "version": place.version})
         client = reach_any(self._name)
-        if self._options or any(self._given):
+        if look_up or self._options or any(self._given):
             self._look_up(client, client.functions_of(app), generator, f',"app":{app}')
         else:
             self._wire_name = f'{self._base_name()},"app":{app}'.encode()
         return client
 
-    def _look_up(self, engine: Conversation, functions: dict[str, dict[str, Any]], generator: bool, rest: str) -> None:
-        """Finds the function among those of its app, and how it is called over a connection."""
+    def _look_up(
+        self, engine: Conversation, functions: dict[str, dict[str, Any]], generator: bool | None, rest: str
+    ) -> None:
+        """Finds the function among those of its app, and how it is called over a connection.
+
+        A call says whether it is to be a `generator`.
+        """
         place = self._place
         about = _found(functions, self)
         self._is_generator = about.get("generator", False)
@@ -107,7 +125,8 @@ class DeployedFunction(Function[..., "Any", "Any"]):
         if self._method is not None:
             self._is_generator = self._method in about["class"].get("generators", ())
             parameters = _wire_parameters(place.name, about["class"].get("parameters", []), *self._given)
-        self._check_kind(generator)
+        if generator is not None:
+            self._check_kind(generator)
         name = self._base_name()
         if parameters or self._options:
             from modal._shared.variants import wire_options
@@ -121,7 +140,7 @@ class DeployedFunction(Function[..., "Any", "Any"]):
 
     def _base_name(self) -> str:
         """The service, and the method, as they stand in control messages."""
-        method = "" if self._method is None else f',"method":{encode_json(self._method)}'
+        method = f',"method":{encode_json(self._method)}' if self._method else ""
         return encode_json(self._place.name) + method
 
 
@@ -173,6 +192,27 @@ class DeployedObj:
         self._cls = cls
         self._given = args, kwargs
 
+    @in_thread
+    def update_autoscaler(
+        self,
+        *,
+        min_containers: int | None = None,
+        max_containers: int | None = None,
+        scaledown_window: int | None = None,
+        buffer_containers: int | None = None,
+    ) -> None:
+        """Changes how many containers this instance has, until the app's process ends or it is deployed again."""
+        from modal._shared.autoscaler import checked_changes
+
+        changes = {
+            "min_containers": min_containers,
+            "max_containers": max_containers,
+            "buffer_containers": buffer_containers,
+            "scaledown_window": scaledown_window,
+        }
+        given = {name: value for name, value in changes.items() if value is not None}
+        DeployedFunction(self._cls._place, ANY, self._given, self._cls._options)._scale(**checked_changes(given))
+
     def __getattr__(self, name: str) -> DeployedFunction:
         if name.startswith("_"):
             raise AttributeError(name)
@@ -206,7 +246,7 @@ def _found(functions: dict[str, dict[str, Any]], function: DeployedFunction) -> 
             f"`{place.name}` of the app `{place.app}` is a function, not a class",
             hint=f'write `modal.Function.from_name("{place.app}", "{place.name}")`',
         )
-    if method not in cls["methods"]:
+    if method != ANY and method not in cls["methods"]:
         listed = ", ".join(f"`{each}`" for each in cls["methods"])
         raise NotFoundError(
             f"the class `{place.name}` of the app `{place.app}` has no method `{method}`", hint=f"it has {listed}"

@@ -61,7 +61,7 @@ class Autoscaler:
         changes = {name: value for name, value in given.items() if value is not KEEP}
         nothing = {"scaledown_window": 60}
         unset = {name: nothing.get(name, 0) for name, value in changes.items() if value is None}
-        self._function._pool(**checked_changes({**changes, **unset}, unset))
+        self._function._scale(**checked_changes({**changes, **unset}, unset))
 
 
 def checked_changes(changes: dict[str, Any], unset: dict[str, int] | None = None) -> dict[str, Any]:

@@ -8,11 +8,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use lamina_apps::{DeploymentName, Deployments};
 use lamina_events::CancelToken;
 use lamina_functions::{
-    AppReference, CallError, CallId, CallStatus, Callee, Caller, Elsewhere, FunctionsAnswer, OtherApp, Outcome,
-    Service, VariantRequest,
+    AppReference, CallError, CallId, CallStatus, Callee, Caller, Elsewhere, ElsewhereAnswer, OtherApp, Outcome,
+    PoolQuestion, Service, VariantRequest,
 };
 use lamina_ground::ErrorClass;
-use lamina_wire::{Frame, Payload, Receiver, Sender};
+use lamina_wire::{Frame, Payload, Receiver, Sender, WireError};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -50,7 +50,15 @@ impl Elsewhere for Remotes {
 enum Message {
     Call(Box<Outgoing>),
     About(Vec<u8>),
-    Functions(FunctionsAnswer),
+    Functions(ElsewhereAnswer),
+    Question(Box<Question>),
+}
+
+/// A question on its way.
+struct Question {
+    wanted: PoolQuestion,
+    variant: Option<(u64, Vec<u8>)>,
+    answer: ElsewhereAnswer,
 }
 
 /// A call on its way.
@@ -74,6 +82,8 @@ struct Remote {
 #[derive(Default)]
 struct Open {
     calls: Mutex<HashMap<u64, OpenCall>>,
+    /// Who hears the answers to questions, and the connections over which these were sent.
+    questions: Mutex<HashMap<u64, (u64, ElsewhereAnswer)>>,
 }
 
 struct OpenCall {
@@ -94,7 +104,18 @@ impl Open {
         }
     }
 
-    /// Ends all calls that were sent over a connection.
+    fn questions(&self) -> MutexGuard<'_, HashMap<u64, (u64, ElsewhereAnswer)>> {
+        self.questions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn answer(&self, question: u64, answer: Result<Value, CallStatus>) {
+        let asked = self.questions().remove(&question);
+        if let Some((_, tell)) = asked {
+            tell(answer);
+        }
+    }
+
+    /// Ends all calls that were sent over a connection, and all questions.
     fn end_all(&self, connection: u64, error: &CallError) {
         let lost: Vec<_> = {
             let mut calls = self.lock();
@@ -107,6 +128,10 @@ impl Open {
         };
         for call in lost {
             call.caller.end(Outcome::Error(error.clone()));
+        }
+        let unanswered: Vec<_> = self.questions().extract_if(|_, (over, _)| *over == connection).collect();
+        for (_, (_, tell)) in unanswered {
+            tell(Err(CallStatus::from(error)));
         }
     }
 }
@@ -141,12 +166,25 @@ impl OtherApp for Remote {
         }
     }
 
-    fn functions(&self, answer: FunctionsAnswer) {
+    fn functions(&self, answer: ElsewhereAnswer) {
         if let Err(mpsc::SendError(Message::Functions(answer))) = self.queue.send(Message::Functions(answer)) {
-            let message = "the app cannot be asked: there are no further threads".to_owned();
-            answer(Err(CallStatus::error(ErrorClass::ExecutionError, message)));
+            answer(Err(no_thread()));
         }
     }
+
+    fn pool(&self, question: PoolQuestion, variant: Option<Arc<VariantRequest>>, answer: ElsewhereAnswer) {
+        let variant = variant.map(|request| self.named(&request));
+        let wanted = question.about(variant.as_ref().map(|(label, _)| *label));
+        let message = Message::Question(Box::new(Question { wanted, variant, answer }));
+        if let Err(mpsc::SendError(Message::Question(question))) = self.queue.send(message) {
+            (question.answer)(Err(no_thread()));
+        }
+    }
+}
+
+fn no_thread() -> CallStatus {
+    let message = "the app cannot be asked: there are no further threads".to_owned();
+    CallStatus::error(ErrorClass::ExecutionError, message)
 }
 
 impl Callee for Remote {
@@ -217,7 +255,7 @@ impl Target {
         let hello = json!({
             "type": "hello", "protocol": PROTOCOL, "package": env!("CARGO_PKG_VERSION"), "package_directory": "",
         });
-        let attach = json!({ "type": "app.attach", "request": 1, "app": id, "version": self.app.version });
+        let attach = json!({ "type": "app.attach", "request": ATTACH, "app": id, "version": self.app.version });
         for message in [hello, attach] {
             // One that is gone is noticed by reading.
             let _ = sender.send(message.to_string().as_bytes(), &[], &[]);
@@ -244,6 +282,10 @@ struct Heard {
     kind: String,
     #[serde(default)]
     call: u64,
+    #[serde(default)]
+    request: u64,
+    #[serde(default)]
+    value: Value,
     #[serde(default)]
     status: String,
     #[serde(default)]
@@ -272,9 +314,19 @@ struct Connected {
     named: HashSet<u64>,
 }
 
+impl Connected {
+    /// Names a variant that the app's process does not know yet.
+    fn name(&mut self, variant: Option<&(u64, Vec<u8>)>) -> Result<(), WireError> {
+        match variant {
+            Some((label, name)) if self.named.insert(*label) => self.sender.send(name, &[], &[]),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// Sends what is queued, over a new connection where there is none any more.
 fn forward(target: &Target, messages: &mpsc::Receiver<Message>, open: &Arc<Open>) {
-    let mut line = Line { target, open, connected: None, connections: 0 };
+    let mut line = Line { target, open, connected: None, connections: 0, questions: 0 };
     for message in messages {
         match message {
             Message::Call(outgoing) => line.call(&outgoing),
@@ -286,6 +338,7 @@ fn forward(target: &Target, messages: &mpsc::Receiver<Message>, open: &Arc<Open>
                 let functions = line.connection().map(|connected| connected.functions.clone());
                 answer(functions.map_err(CallStatus::from));
             }
+            Message::Question(question) => line.ask(*question),
         }
     }
 }
@@ -296,7 +349,12 @@ struct Line<'a> {
     open: &'a Arc<Open>,
     connected: Option<Connected>,
     connections: u64,
+    /// How many questions were asked.
+    questions: u64,
 }
+
+/// The number of the request that attaches to the app; those of questions follow.
+const ATTACH: u64 = 1;
 
 impl Line<'_> {
     /// The present connection, or a new one.
@@ -309,6 +367,36 @@ impl Line<'_> {
         let number = self.connections;
         listen(self.target.app.name.clone(), receiver, number, self.open);
         Ok(self.connected.insert(Connected { number, sender, functions, named: HashSet::new() }))
+    }
+
+    /// Sends a question. The second attempt is for a connection that has ended since the last one.
+    fn ask(&mut self, asked: Question) {
+        let Question { question, variant, mut answer } = asked;
+        self.questions += 1;
+        let number = ATTACH + self.questions;
+        let mut control = json!(wanted);
+        control["type"] = json!("pool");
+        control["request"] = json!(number);
+        let (control, open) = (control.to_string(), Arc::clone(self.open));
+        for _ in 0..2 {
+            let connected = match self.connection() {
+                Ok(connected) => connected,
+                Err(failure) => return answer(Err(CallStatus::from(failure))),
+            };
+            open.questions().insert(number, (connected.number, answer));
+            if connected
+                .name(variant.as_ref())
+                .and_then(|()| connected.sender.send(control.as_bytes(), &[], &[]))
+                .is_ok()
+            {
+                return;
+            }
+            self.connected = None;
+            // Whoever heard the connection end has answered already.
+            let Some((_, unanswered)) = open.questions().remove(&number) else { return };
+            answer = unanswered;
+        }
+        answer(Err(CallStatus::from(&lost(&self.target.app.name))));
     }
 
     /// Sends a call. The second attempt is for a connection that has ended since the last one.
@@ -325,11 +413,7 @@ impl Line<'_> {
             if let Some(call) = open.lock().get_mut(call) {
                 call.connection = Some(connected.number);
             }
-            let named = match variant {
-                Some((label, name)) if connected.named.insert(*label) => connected.sender.send(name, &[], &[]),
-                _ => Ok(()),
-            };
-            if named.and_then(|()| connected.sender.forward(control, payload)).is_ok() {
+            if connected.name(variant.as_ref()).and_then(|()| connected.sender.forward(control, payload)).is_ok() {
                 return;
             }
             self.connected = None;
@@ -370,6 +454,12 @@ fn take(frame: Frame, open: &Open) {
             let class = heard.error.unwrap_or(ErrorClass::ExecutionError);
             let Heard { message, hint, .. } = heard;
             open.end(heard.call, Outcome::Error(CallError::Elsewhere { class, message, hint }));
+        }
+        ("done", _) => open.answer(heard.request, Ok(heard.value)),
+        ("error", _) => {
+            let error = heard.error.unwrap_or(ErrorClass::ExecutionError);
+            let Heard { message, hint, .. } = heard;
+            open.answer(heard.request, Err(CallStatus::Error { error, message, hint }));
         }
         _ => {}
     }

@@ -10,7 +10,7 @@ use super::Container;
 use crate::answer::{CallAnswer, CallStatus};
 use crate::call::Caller;
 use crate::calls::OpenCall;
-use crate::elsewhere::{AppReference, Callee, OtherApp, Service};
+use crate::elsewhere::{AppReference, Callee, ElsewhereAnswer, OtherApp, Service};
 use crate::graph::{CallGraph, NewCall};
 use crate::ids::CallId;
 use crate::link::RunnerCall;
@@ -93,24 +93,28 @@ impl Container {
 
     /// The runner asks for the functions of a deployed app.
     pub(super) fn tell_of_functions(&self, call: u64, app: &AppReference) {
-        let link = Arc::clone(&self.link);
-        let answer = move |functions: Result<Value, CallStatus>| {
-            let answer = match functions {
-                Ok(value) => CallAnswer::Done { call, status: "ok", value },
-                Err(status) => CallAnswer::Result { call, status },
-            };
-            link.answer(&answer, Payload::default());
-        };
+        match self.other_app(app) {
+            Ok(other) => other.functions(self.answer_later(call)),
+            Err(status) => self.answer_with(call, Err(status)),
+        }
+    }
+
+    fn other_app(&self, app: &AppReference) -> Result<Arc<dyn OtherApp>, CallStatus> {
         let other = self.seat.services().and_then(|services| services.other_app(app));
-        let Some(other) = other else {
-            let message = "other apps cannot be reached from here".to_owned();
-            return answer(Err(CallStatus::error(ErrorClass::ExecutionError, message)));
-        };
-        other.functions(Box::new(answer));
+        other.ok_or_else(|| {
+            CallStatus::error(ErrorClass::ExecutionError, "other apps cannot be reached from here".to_owned())
+        })
     }
 
     /// The runner asks for the containers of a service.
-    pub(super) fn tell_of_pool(&self, call: u64, question: &PoolQuestion) {
+    pub(super) fn tell_of_pool(&self, call: u64, app: Option<&AppReference>, question: PoolQuestion) {
+        if let Some(app) = app {
+            let variant = question.variant().and_then(|label| self.link.calls.variant_request(label));
+            return match self.other_app(app) {
+                Ok(other) => other.pool(question, variant, self.answer_later(call)),
+                Err(status) => self.answer_with(call, Err(status)),
+            };
+        }
         let gone = || CallStatus::error(ErrorClass::ExecutionError, "the app has ended".to_owned());
         let services = self.seat.services().ok_or_else(gone);
         self.answer_with(call, services.and_then(|services| question.ask(&services, &self.link.calls)));
@@ -118,11 +122,19 @@ impl Container {
 
     /// Answers a question of the runner.
     pub(super) fn answer_with(&self, call: u64, outcome: Result<Value, CallStatus>) {
-        let answer = match outcome {
-            Ok(value) => CallAnswer::done(call, value),
-            Err(status) => CallAnswer::Result { call, status },
-        };
-        self.link.answer(&answer, Payload::default());
+        self.answer_later(call)(outcome);
+    }
+
+    /// What answers a question of the runner, in whichever thread.
+    fn answer_later(&self, call: u64) -> ElsewhereAnswer {
+        let link = Arc::clone(&self.link);
+        Box::new(move |outcome| {
+            let answer = match outcome {
+                Ok(value) => CallAnswer::done(call, value),
+                Err(status) => CallAnswer::Result { call, status },
+            };
+            link.answer(&answer, Payload::default());
+        })
     }
 
     /// The runner asks for something that is no call.
