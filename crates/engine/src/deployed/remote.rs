@@ -371,7 +371,7 @@ impl Line<'_> {
 
     /// Sends a question. The second attempt is for a connection that has ended since the last one.
     fn ask(&mut self, asked: Question) {
-        let Question { question, variant, mut answer } = asked;
+        let Question { wanted, variant, mut answer } = asked;
         self.questions += 1;
         let number = ATTACH + self.questions;
         let mut control = json!(wanted);
