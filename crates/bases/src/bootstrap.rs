@@ -164,6 +164,7 @@ fn facts(plan: &DebianPlan, python: Described, packages: &[&Package]) -> Facts {
             prefix: "/usr/local".into(),
             site_packages: python.site_packages,
             scripts: "/usr/local/bin".into(),
+            foreign: None,
         }),
         config: RuntimeConfig {
             environment: environment.map(|(name, value)| (name.into(), value.into())).into(),

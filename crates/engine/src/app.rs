@@ -337,7 +337,7 @@ impl Engine {
         let Wanted { sink, cancel, .. } = *wanted;
         let views = || store.view_paths(bytecode.image);
         let has_python_of_base =
-            || lamina_wheels::python_of_base(store, &views(), bytecode.search_path).is_ok_and(|path| path.is_some());
+            || lamina_wheels::python_of_base(store, &views(), bytecode.search_path, 1).is_ok_and(|path| path.is_some());
         match bytecode.layer(&self.launcher, store, cancel, has_python_of_base) {
             Ok(layer) => Ok(Some(layer)),
             Err(_) if cancel.is_cancelled() => Err(Failure::of_build(BuildError::Cancelled, true)),

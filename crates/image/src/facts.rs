@@ -64,6 +64,23 @@ pub struct Python {
     pub scripts: String,
     /// Directories of installed distributions, in the order in which the interpreter looks at them.
     pub search: Vec<String>,
+    /// What is to be known beside that of one that no base of ours brought.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub foreign: Option<ForeignPython>,
+}
+
+/// A Python that an image has from elsewhere, as its interpreter has described itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ForeignPython {
+    /// How many of the lowest layers it was described on: nothing of it is in one above them.
+    pub layers: usize,
+    /// The C library that it runs with.
+    pub libc: Libc,
+    /// The interpreter that it leads to, where its links and its virtual environment end.
+    pub base_interpreter: String,
+    /// Whether it is that of a virtual environment.
+    pub is_environment: bool,
 }
 
 /// A package that a step resolved and installed.
@@ -191,6 +208,7 @@ mod tests {
                 site_packages: text("/usr/local/lib/python3.11/dist-packages"),
                 scripts: text("/usr/local/bin"),
                 search: vec![text("/usr/local/lib/python3.11/dist-packages")],
+                foreign: None,
             }),
             config: RuntimeConfig { environment: [(text("LANG"), text("C.UTF-8"))].into(), ..RuntimeConfig::default() },
             packages: vec![package("apt", "2.6.1")],
@@ -208,7 +226,11 @@ mod tests {
 
     #[test]
     fn what_is_recorded_is_read_back() {
-        for facts in [base(), Facts::default()] {
+        let mut described = base();
+        let base_interpreter = "/usr/bin/python3.11".to_owned();
+        described.python.as_mut().unwrap().foreign =
+            Some(ForeignPython { layers: 3, libc: Libc::Musl(1, 2), base_interpreter, is_environment: true });
+        for facts in [base(), described, Facts::default()] {
             let recorded = RecordedFacts::try_from(&facts).unwrap();
             assert_eq!(recorded.read(), Some(facts));
         }

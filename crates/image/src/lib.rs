@@ -24,7 +24,7 @@ pub use digest::{Digest, DigestError, Hasher};
 pub use dockerfile::{
     Action, Dockerfile, DockerfileContext, DockerfileCopy, DockerfileRun, DockerfileStep, Place as DockerfilePlace,
 };
-pub use facts::{Facts, Libc, Package, PackageKind, Python, RecordedFacts, System};
+pub use facts::{Facts, ForeignPython, Libc, Package, PackageKind, Python, RecordedFacts, System};
 pub use files::{FileEntry, FileKind, FileSet, Ignore, Name};
 pub use gpu::{GpuRequest, GpuRequestError};
 pub use key::{BUILDER_VERSION, KeyMaterial, LayerKey, image_id};

@@ -13,6 +13,8 @@ use lamina_store::{JobError, LayerPath};
 /// The views of an image's layers.
 pub struct Layers {
     roots: Stack<LayerPath>,
+    /// How many of the lowest are the base.
+    base: usize,
     known: HashMap<OsString, Directory>,
 }
 
@@ -31,7 +33,13 @@ impl Layers {
     /// The layers with these views.
     #[must_use]
     pub fn new(content: &Path, views: &Stack<StorePath>) -> Self {
-        Self { roots: views.map(|view| LayerPath::view(content, view)), known: HashMap::new() }
+        Self { roots: views.map(|view| LayerPath::view(content, view)), base: 1, known: HashMap::new() }
+    }
+
+    /// The same with this many of the lowest layers as the base.
+    #[must_use]
+    pub fn with_base(self, layers: usize) -> Self {
+        Self { base: layers, ..self }
     }
 
     /// Finds the directory at an absolute path. Symbolic links are not followed: they count as something else.
@@ -65,7 +73,7 @@ impl Layers {
 pub enum Entry {
     /// Nothing.
     Absent,
-    /// Something of the lowest layer, which is there.
+    /// Something of the base: of the lowest layer, unless that is said to be more or less.
     OfBase(LayerPath),
     /// Something of a layer above it.
     Above(LayerPath),
@@ -100,10 +108,10 @@ impl Layers {
         Ok(Entry::Absent)
     }
 
-    /// Whether something is of the lowest layer.
+    /// Whether something is of the base.
     #[must_use]
     pub fn is_of_base(&self, path: &LayerPath) -> bool {
-        self.roots.bottom().is_some_and(|base| path.is_of_layer(base))
+        self.roots.bottom_up().iter().take(self.base).any(|layer| path.is_of_layer(layer))
     }
 }
 
@@ -210,6 +218,11 @@ mod tests {
             ("/link", Entry::Above(at("top", "link"))),
         ] {
             assert_eq!(layers.entry(path).unwrap(), expected, "{path}");
+        }
+        for (base, is_of_base) in [(0, false), (1, true), (2, true)] {
+            layers = layers.with_base(base);
+            assert_eq!(layers.is_of_base(&at("low", "etc/a")), is_of_base);
+            assert_eq!(layers.is_of_base(&at("top", "etc/b")), base == 2);
         }
     }
 }

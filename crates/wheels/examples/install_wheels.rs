@@ -47,7 +47,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         site_packages: "/usr/local/lib/python3.11/dist-packages".to_owned(),
         scripts: "/usr/local/bin".to_owned(),
         prefix: "/usr/local".to_owned(),
-        glibc: (2, 36),
+        libc: lamina_image::Libc::Glibc(2, 36),
         machine: std::env::consts::ARCH.to_owned(),
     };
     let mut output = std::io::stdout();
@@ -70,6 +70,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         working_directory: "/",
         sites: &sites,
         unwanted: &[],
+        trusted: 1,
     };
     let installed = lamina_wheels::survey(&store, base, &inside)?.installed;
     say(&format!("the image has {} distributions", installed.len()))?;
@@ -87,8 +88,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     say(&format!("resolved {} wheels, {} kept", resolution.wheels.len(), resolution.kept.len()))?;
 
     let work = store.new_work()?;
-    let installation =
-        Installation { work: &work, layers: base, python_layers: base, installer: request.installer, pip: None };
+    let installation = Installation {
+        work: &work,
+        layers: base,
+        python_layers: base,
+        installer: request.installer,
+        pip: None,
+        lock: None,
+    };
     let report = lamina_wheels::install(&resolution, &target, &installation, &workshop)?;
     let (files, downloaded) = (report.files, report.downloaded);
     say(&format!("installed {files} files, {downloaded} wheels downloaded ({} bytes)", report.downloaded_bytes))?;

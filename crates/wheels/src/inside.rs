@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::request::{Installer, Target};
 
-/// Variables that lead either installer to other servers, credentials or settings.
-const VARIABLES: [&str; 22] = [
+/// Variables that lead either installer to other servers, credentials, settings or bytecode.
+const VARIABLES: [&str; 26] = [
     "http_proxy",
     "https_proxy",
     "all_proxy",
@@ -32,6 +32,10 @@ const VARIABLES: [&str; 22] = [
     "XDG_CONFIG_DIRS",
     "XDG_DATA_HOME",
     "PYTHONHOME",
+    "PYTHONNODEBUGRANGES",
+    "PYTHONOPTIMIZE",
+    "PYTHONPYCACHEPREFIX",
+    "SOURCE_DATE_EPOCH",
     "PYTHONPLATLIBDIR",
     "PYTHONUSERBASE",
     "PYTHONNOUSERSITE",
@@ -73,6 +77,8 @@ pub struct Inside<'a> {
     pub sites: &'a [String],
     /// Further paths that must not be there: the installer would make use of them.
     pub unwanted: &'a [&'a str],
+    /// How many of the lowest layers are known to change no interpreter: none of an image from elsewhere.
+    pub trusted: usize,
 }
 
 impl Inside<'_> {
@@ -101,6 +107,9 @@ impl Inside<'_> {
             let own = [".pip/pip.conf", ".config/pip/pip.conf", ".pydistutils.cfg"];
             settings.extend(own.map(|file| format!("{home}/{file}")));
             settings.push(format!("{prefix}/pip.conf"));
+            if self.target.is_environment {
+                settings.push(format!("{}/pip.conf", self.target.prefix));
+            }
             // It asks this program for credentials, wherever it finds it.
             settings.extend([&self.target.scripts, "/usr/local/bin", "/usr/bin"].map(|bin| format!("{bin}/keyring")));
             let path = self.environment.get("PYTHONPATH").map_or("", String::as_str);
@@ -169,11 +178,39 @@ impl Places {
             }
         }
         for path in &self.customized {
-            if matches!(layers.entry(path)?, Entry::Above(_)) {
+            if let Entry::Above(place) = layers.entry(path)?
+                && !self.is_harmless(&place)
+            {
                 return Ok(Some(format!("`{path}` of the image changes its interpreter")));
             }
         }
         Ok(None)
+    }
+}
+
+/// What Debian and its descendants have interpreters do at their start.
+const OF_DEBIAN: &str = "# install the apport exception handler if available
+try:
+    import apport_python_hook
+except ImportError:
+    pass
+else:
+    apport_python_hook.install()
+";
+
+impl Places {
+    /// Whether a module for the start of every interpreter is that of Debian, or leads to one that is looked at as well.
+    fn is_harmless(&self, place: &LayerPath) -> bool {
+        let on_disk = place.on_disk();
+        match fs::symlink_metadata(on_disk) {
+            Ok(metadata) if metadata.is_symlink() => {
+                fs::read_link(on_disk).is_ok_and(|target| self.customized.iter().any(|path| Path::new(path) == target))
+            }
+            Ok(metadata) if metadata.len() == OF_DEBIAN.len() as u64 => {
+                read_text(place).is_ok_and(|text| text == OF_DEBIAN)
+            }
+            _ => false,
+        }
     }
 }
 
@@ -188,6 +225,18 @@ fn configures_uv(path: &LayerPath) -> bool {
     }
     let table = read_text(path).ok().and_then(|text| text.parse::<toml::Table>().ok());
     table.is_none_or(|table| table.get("tool").is_some_and(|tool| tool.get("uv").is_some()))
+}
+
+/// What the line of `setuptools` consists of that every version has: it puts its own `distutils` before that of Python.
+const OF_SETUPTOOLS: (&str, &str) = (
+    "import os; var = 'SETUPTOOLS_USE_DISTUTILS'; enabled = os.environ.get(var, '",
+    "') == 'local'; enabled and __import__('_distutils_hack').add_shim();",
+);
+
+/// Whether a line is that of `setuptools`, which changes nothing of what wheels come to. Debian's has no record of its files.
+pub(crate) fn is_of_setuptools(line: &str) -> bool {
+    let default = line.trim_end().strip_prefix(OF_SETUPTOOLS.0).and_then(|rest| rest.strip_suffix(OF_SETUPTOOLS.1));
+    default.is_some_and(|default| matches!(default, "local" | "stdlib"))
 }
 
 /// What a line of a `.pth` file in a site directory does.
@@ -220,7 +269,8 @@ mod tests {
     use crate::tests::target;
 
     fn inside<'a>(installer: Installer, target: &'a Target, environment: &'a BTreeMap<String, String>) -> Inside<'a> {
-        Inside { installer, target, environment, working_directory: "/srv/app", sites: &[], unwanted: &["/srv/venv"] }
+        let (working_directory, unwanted) = ("/srv/app", &["/srv/venv"][..]);
+        Inside { installer, target, environment, working_directory, sites: &[], unwanted, trusted: 1 }
     }
 
     #[test]
@@ -273,6 +323,7 @@ mod tests {
         assert!(found(Installer::Pip, "home/.netrc", "", &[("HOME", "/home")]).is_some());
         assert_eq!(found(Installer::Uv, "srv/venv/x", "", &[]).unwrap(), "the image has `/srv/venv` already");
         assert!(found(Installer::Pip, "x/sitecustomize.py", "", &[("PYTHONPATH", "/none:/x")]).is_some());
+        assert_eq!(found(Installer::Pip, "etc/python3.11/sitecustomize.py", OF_DEBIAN, &[]), None);
     }
 
     #[test]
@@ -289,6 +340,12 @@ mod tests {
         assert_eq!(path_line("# x"), PathLine::Nothing);
         assert_eq!(path_line("  "), PathLine::Nothing);
         assert_eq!(path_line("import x; x.y()"), PathLine::Code);
+        let own = OF_SETUPTOOLS.0.to_owned() + "local" + OF_SETUPTOOLS.1;
+        assert!(is_of_setuptools(&own) && is_of_setuptools(&(own.replace("'local')", "'stdlib')") + "\n")));
+        assert!(
+            !is_of_setuptools(&(own.clone() + " import x"))
+                && !is_of_setuptools(&own.replace("'local')", "'') or x('local')"))
+        );
         assert_eq!(path_line("important \r"), PathLine::Directory("important"));
     }
 }

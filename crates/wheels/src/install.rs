@@ -29,6 +29,7 @@ use crate::lock::{Resolution, Source, Wheel};
 use crate::manifest::{self, Manifest, descriptions, manifest_name};
 use crate::place::LinkedWheel;
 use crate::request::{Installer, Target};
+use crate::scripts::ProgramForm;
 use crate::unpack::{DANGEROUS, UNUSUAL, UnpackWheel, Unpacked};
 
 /// Downloads at a time.
@@ -47,6 +48,8 @@ pub struct Installation<'a> {
     pub installer: Installer,
     /// The image's version of pip, if it has any.
     pub pip: Option<&'a str>,
+    /// The absolute path of an empty file that the installer leaves behind.
+    pub lock: Option<&'a str>,
 }
 
 /// What was installed.
@@ -93,8 +96,12 @@ pub fn install(
 ) -> Result<Report, WheelError> {
     let mut wheels: Vec<&Wheel> = resolution.wheels.iter().collect();
     wheels.sort_by(|one, other| one.name.cmp(&other.name));
-    let run =
-        Run { wheels, target, installation, workshop, bytecode_key: bytecode_key(target, installation.python_layers) };
+    let programs = ProgramForm::of(installation.installer, installation.pip).ok_or_else(|| match installation.pip {
+        Some(pip) => WheelError::needs_sandbox(format!("the programs that pip {pip} makes are not known")),
+        None => WheelError::needs_sandbox("the image has no pip"),
+    })?;
+    let bytecode_key = bytecode_key(target, installation.python_layers);
+    let run = Run { wheels, target, installation, workshop, programs, bytecode_key };
     // From the first object to the last link nothing names them.
     let _uncollected = workshop.store.hold_off_collection()?;
     match run.install() {
@@ -123,6 +130,7 @@ struct Run<'a> {
     target: &'a Target,
     installation: &'a Installation<'a>,
     workshop: &'a Workshop<'a>,
+    programs: ProgramForm,
     bytecode_key: String,
 }
 
@@ -334,8 +342,10 @@ impl Run<'_> {
             layers: self.installation.layers.clone(),
             target: self.target.clone(),
             installer: self.installation.installer,
+            programs: self.programs,
             bytecode_key: self.bytecode_key.clone(),
             wheels: wheels.collect(),
+            lock: self.installation.lock.map(str::to_owned),
         }
     }
 

@@ -55,8 +55,10 @@ impl Stand {
             layers: Stack::from_bottom_up(["views/base".into()]),
             target: target(),
             installer: Installer::Uv,
+            programs: ProgramForm::Uv,
             bytecode_key: KEY.to_owned(),
             wheels,
+            lock: None,
         };
         self.store.job(&job, &[])
     }
@@ -372,8 +374,10 @@ fn modules_are_compiled_once_with_their_final_path() {
         layers: Stack::new(),
         target,
         installer: Installer::Pip,
+        programs: ProgramForm::Pip,
         bytecode_key: KEY.to_owned(),
         wheels: vec![linked],
+        lock: None,
     };
     stand.store.job(&link, &[]).unwrap();
     let files = stand.files(&work);
@@ -414,6 +418,7 @@ fn survey(stand: &Stand, installer: Installer, layers: &Stack<StorePath>) -> cra
         working_directory: "/",
         sites: &sites,
         unwanted: &[],
+        trusted: 1,
     };
     crate::survey(&stand.store, layers, &inside).unwrap()
 }
@@ -474,8 +479,10 @@ fn what_an_earlier_program_unpacked_is_unpacked_again() {
         layers: Stack::new(),
         target: target(),
         installer: Installer::Pip,
+        programs: ProgramForm::Pip,
         bytecode_key: KEY.to_owned(),
         wheels: vec![linked],
+        lock: None,
     };
     stand.store.job(&job, &[]).unwrap();
     assert_eq!(stand.files(&work)["usr/local/bin/tool"].0, 0o644);

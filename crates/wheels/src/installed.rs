@@ -11,7 +11,7 @@ use lamina_store::{Job, JobError, LayerPath, Store, WorkerContext};
 use serde::{Deserialize, Serialize};
 
 use crate::error::WheelError;
-use crate::inside::{Inside, PathLine, Places, path_line};
+use crate::inside::{Inside, PathLine, Places, is_of_setuptools, path_line};
 use crate::request::{Installed, Installer, normalize_name};
 
 /// What an image has that matters to an installer.
@@ -29,7 +29,10 @@ pub struct Survey {
 /// When the layers cannot be read.
 pub fn survey(store: &Store, views: &Stack<StorePath>, inside: &Inside<'_>) -> Result<Survey, WheelError> {
     let follow_paths = inside.installer == Installer::Pip;
-    Ok(store.job(&SurveyImage { views: views.clone(), places: inside.places(), follow_paths }, &[])?)
+    Ok(store.job(
+        &SurveyImage { views: views.clone(), places: inside.places(), follow_paths, trusted: inside.trusted },
+        &[],
+    )?)
 }
 
 #[derive(Serialize, Deserialize)]
@@ -38,6 +41,8 @@ pub(crate) struct SurveyImage {
     places: Places,
     /// Whether distributions also count in directories that `.pth` files name: to pip, not to `uv`.
     follow_paths: bool,
+    /// How many of the lowest layers change no interpreter.
+    trusted: usize,
 }
 
 impl Job for SurveyImage {
@@ -45,7 +50,7 @@ impl Job for SurveyImage {
     type Output = Survey;
 
     fn run(self, context: &WorkerContext, _fds: Vec<OwnedFd>) -> Result<Survey, JobError> {
-        let mut layers = Layers::new(context.content(), &self.views);
+        let mut layers = Layers::new(context.content(), &self.views).with_base(self.trusted);
         if let Some(obeyed) = self.places.find(&mut layers)? {
             return Ok(Survey { obeyed: Some(obeyed), ..Survey::default() });
         }
@@ -134,7 +139,7 @@ impl Found {
         for line in text.lines() {
             match path_line(line) {
                 PathLine::Nothing => {}
-                PathLine::Code if self.is_recorded(&name) => {}
+                PathLine::Code if is_of_setuptools(line) || self.is_recorded(&name) => {}
                 PathLine::Code => return Ok(obeyed()),
                 PathLine::Directory(directory) => {
                     directories.push(Path::new(site).join(directory).to_string_lossy().into_owned());

@@ -1,10 +1,11 @@
 //! Which Python an image's search path names; runs in the store worker.
 
 use std::os::fd::OwnedFd;
+use std::path::{Component, Path, PathBuf};
 
 use fs_err as fs;
 use lamina_ground::{Stack, StorePath};
-use lamina_packages::{Directory, Layers};
+use lamina_packages::{Directory, Entry, Layers};
 use lamina_store::{Job, JobError, LayerPath, Store, WorkerContext};
 use serde::{Deserialize, Serialize};
 
@@ -13,8 +14,11 @@ use crate::error::WheelError;
 /// The names under which an interpreter is looked for: the second only where the whole path lacks the first.
 const INTERPRETERS: [&str; 2] = ["python", "python3"];
 
-/// The path of the Python that `search_path` names in an image with these views, if the lowest layer brought it. `None` as
-/// well where that cannot be told without running anything.
+/// How many links may lead from a name on the search path to the interpreter.
+const LINKS: usize = 8;
+
+/// The path of the Python that `search_path` names in an image with these views, if the lowest `layers` brought it and all that
+/// it is a link to. `None` as well where that cannot be told without running anything.
 ///
 /// # Errors
 /// When the layers cannot be read.
@@ -22,15 +26,17 @@ pub fn python_of_base(
     store: &Store,
     views: &Stack<StorePath>,
     search_path: &str,
+    layers: usize,
 ) -> Result<Option<String>, WheelError> {
     let directories = search_path.split(':').map(str::to_owned).collect();
-    Ok(store.job(&FindInterpreter { views: views.clone(), directories }, &[])?)
+    Ok(store.job(&FindInterpreter { views: views.clone(), directories, layers }, &[])?)
 }
 
 #[derive(Serialize, Deserialize)]
 pub(crate) struct FindInterpreter {
     views: Stack<StorePath>,
     directories: Vec<String>,
+    layers: usize,
 }
 
 impl Job for FindInterpreter {
@@ -38,10 +44,47 @@ impl Job for FindInterpreter {
     type Output = Option<String>;
 
     fn run(self, context: &WorkerContext, _fds: Vec<OwnedFd>) -> Result<Option<String>, JobError> {
-        let mut layers = Layers::new(context.content(), &self.views);
-        let found = first(&mut layers, &self.directories)?;
-        Ok(found.filter(|(_, file)| layers.is_of_base(file)).map(|(path, _)| path))
+        let mut layers = Layers::new(context.content(), &self.views).with_base(self.layers);
+        let Some((path, _)) = first(&mut layers, &self.directories)? else { return Ok(None) };
+        Ok(leads_to_base(&mut layers, &path)?.then_some(path))
     }
+}
+
+/// Whether a file, and all that it is a link to, is of the base.
+fn leads_to_base(layers: &mut Layers, path: &str) -> Result<bool, JobError> {
+    let mut path = PathBuf::from(path);
+    for _ in 0..LINKS {
+        let Entry::OfBase(file) = layers.entry(&path)? else { return Ok(false) };
+        if !fs::symlink_metadata(file.on_disk())?.is_symlink() {
+            return Ok(true);
+        }
+        let target = fs::read_link(file.on_disk())?;
+        path = path.parent().unwrap_or(Path::new("/")).join(target);
+        // What leads out of a directory would have to be looked up where that really is.
+        if path.components().any(|part| part == Component::ParentDir) {
+            let Some(plain) = without_parents(&path, layers)? else { return Ok(false) };
+            path = plain;
+        }
+    }
+    Ok(false)
+}
+
+/// A path without `..`, if all that these leave are directories and no links.
+fn without_parents(path: &Path, layers: &mut Layers) -> Result<Option<PathBuf>, JobError> {
+    let mut plain = PathBuf::from("/");
+    for part in path.components() {
+        match part {
+            Component::ParentDir => {
+                if !matches!(layers.directory(&plain)?, Directory::Present(_)) {
+                    return Ok(None);
+                }
+                plain.pop();
+            }
+            Component::Normal(name) => plain.push(name),
+            _ => {}
+        }
+    }
+    Ok(Some(plain))
 }
 
 /// The path that the search path names first, and its file; none as well where a link on the way may lead to another one.
@@ -109,6 +152,22 @@ mod tests {
         assert_eq!(find("/usr/bin:/opt/venv/bin"), venv);
         assert_eq!(find("/link:/usr/local/bin"), None);
         assert_eq!(find("/nowhere"), None);
+        let of_base = |path: &str, base| {
+            let layers = Layers::new(content.path(), &Stack::from_top_down(["top".into(), "base".into()]));
+            leads_to_base(&mut layers.with_base(base), path).unwrap()
+        };
+        let link = |target: &str, path: &str| {
+            fs::os::unix::fs::symlink(target, content.path().join(path)).unwrap();
+        };
+        file("base/usr/bin/python3.11");
+        link("../bin/./python3.11", "base/usr/bin/python");
+        link("/link/python", "base/usr/bin/odd");
+        link("/usr/bin/python", "top/opt/x/python");
+        assert!(of_base("/usr/bin/python", 1) && of_base("/usr/local/bin/python", 1));
+        assert!(!of_base("/usr/bin/odd", 2), "a directory on the way is a link");
+        assert!(!of_base("/opt/x/python", 1) && of_base("/opt/x/python", 2));
+        file("top/usr/bin/python3.11");
+        assert!(!of_base("/usr/bin/python", 1), "what it leads to was replaced");
         file("top/usr/local/bin/python");
         assert_eq!(find("/usr/local/bin:/usr/bin"), Some("top/usr/local/bin/python".to_owned()));
     }

@@ -5,6 +5,7 @@
 mod archive;
 mod bytecode;
 mod compilers;
+mod describe;
 mod direct_url;
 mod error;
 mod inside;
@@ -31,6 +32,7 @@ mod unpack;
 mod uv;
 mod uv_settings;
 
+pub use describe::{Description, Unfinished, describe};
 pub use error::WheelError;
 pub use inside::Inside;
 pub use install::{Installation, Report, install, jobs};

@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 
 use lamina_ground::{Stack, StorePath};
-use lamina_packages::{Contents, Layers, Linked, MISSING, NOT_LINKABLE, file_name};
+use lamina_packages::{Content, Contents, File, Layers, Linked, MISSING, NOT_LINKABLE, Package, file_name};
 use lamina_store::{Job, JobError, WorkerContext};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::manifest::{Bytecode, Manifest, descriptions, manifest_name};
 use crate::place::{LinkedWheel, place, place_bytecode};
 use crate::request::{Installer, Target};
-use crate::scripts::is_reserved_by_uv;
+use crate::scripts::{ProgramForm, is_reserved_by_uv};
 
 /// Installs wheels, all of them unpacked before, into a bare upper. Of several with the same path, the last one's file
 /// stays, as with `uv`.
@@ -21,8 +21,11 @@ pub(crate) struct LinkWheels {
     pub(crate) layers: Stack<StorePath>,
     pub(crate) target: Target,
     pub(crate) installer: Installer,
+    pub(crate) programs: ProgramForm,
     pub(crate) bytecode_key: String,
     pub(crate) wheels: Vec<LinkedWheel>,
+    /// An empty file that the installer leaves behind.
+    pub(crate) lock: Option<String>,
 }
 
 impl Job for LinkWheels {
@@ -37,10 +40,17 @@ impl Job for LinkWheels {
         let wheels: Vec<(&LinkedWheel, Manifest, Bytecode)> =
             self.wheels.par_iter().map(|wheel| load(context, wheel, &self.bytecode_key)).collect::<Result<_, _>>()?;
         wheels.iter().try_for_each(|(wheel, manifest, _)| refuse_special(&wheel.name, manifest, self.installer))?;
-        let placed = wheels
+        let mut placed: Vec<_> = wheels
             .par_iter()
-            .map(|(wheel, manifest, bytecode)| place(wheel, manifest, bytecode, &self.target, self.installer))
+            .map(|(wheel, manifest, bytecode)| {
+                place(wheel, manifest, bytecode, &self.target, (self.installer, self.programs))
+            })
             .collect();
+        placed.extend(self.lock.iter().map(|path| {
+            let content = Content::Text { bytes: Vec::new(), mode: 0o666 };
+            let file = File { path: path.clone(), content };
+            Package { name: "uv".to_owned(), files: vec![file], empty_directories: Vec::new() }
+        }));
         let mut contents = Contents::new(placed)?;
         for (position, (wheel, manifest, bytecode)) in wheels.iter().enumerate() {
             for (source, file) in place_bytecode(wheel, manifest, bytecode, &self.target) {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::manifest::{Bytecode, Manifest, ManifestFile, Place};
 use crate::record::{self, Record};
 use crate::request::{Installer, Target};
-use crate::scripts;
+use crate::scripts::{self, ProgramForm};
 
 /// A wheel to install.
 #[derive(Serialize, Deserialize)]
@@ -24,7 +24,7 @@ pub(crate) fn place(
     manifest: &Manifest,
     bytecode: &Bytecode,
     target: &Target,
-    installer: Installer,
+    (installer, form): (Installer, ProgramForm),
 ) -> Package {
     let mut placing =
         Placing { target, files: Vec::with_capacity(manifest.files.len() + 8), record: Record::default() };
@@ -43,7 +43,7 @@ pub(crate) fn place(
         }
     }
     for point in &manifest.entry_points {
-        let program = scripts::program(point, &target.interpreter, installer);
+        let program = scripts::program(point, &target.interpreter, form);
         let path = format!("{}/{}", Place::Scripts.directory(target, &wheel.name), point.name);
         placing.add_text(path, program.into_bytes(), 0o755);
     }
@@ -155,7 +155,10 @@ mod tests {
             direct_url: Some(r#"{"url":"https://files.invalid/demo-1.0-py3-none-any.whl"}"#.to_owned()),
         };
         let bytecode = Bytecode { files: [("demo/__init__.py".to_owned(), Digest::of(b"bytecode"))].into() };
-        let place = |installer| place(&wheel, &manifest, &bytecode, &target(), installer).files;
+        let place = |installer| {
+            let form = ProgramForm::of(installer, Some("23.0.1")).unwrap();
+            place(&wheel, &manifest, &bytecode, &target(), (installer, form)).files
+        };
         let placed = place(Installer::Uv);
         assert_eq!(placed, place(Installer::Uv));
         let text = |path: &str| match &placed.iter().find(|file| file.path.ends_with(path)).unwrap().content {

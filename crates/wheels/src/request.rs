@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use lamina_image::Libc;
 use serde::{Deserialize, Serialize};
 
 use crate::requirement;
@@ -85,8 +86,8 @@ pub struct Target {
     pub scripts: String,
     /// The prefix that data files go below, for example `/usr/local`.
     pub prefix: String,
-    /// The image's glibc version; it decides which binary wheels can be loaded.
-    pub glibc: (u32, u32),
+    /// The image's C library; it decides which binary wheels can be loaded.
+    pub libc: Libc,
     /// The machine, `x86_64` or `aarch64`.
     pub machine: String,
 }

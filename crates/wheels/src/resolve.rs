@@ -58,10 +58,7 @@ fn ask(
     let installed = &seen(request.installer, target, installed);
     let digests = Digests::of(request)?;
     let platform = uv_platform(target).ok_or_else(|| {
-        WheelError::needs_sandbox(format!(
-            "no wheel platform is known for `{}` with glibc {:?}",
-            target.machine, target.glibc
-        ))
+        WheelError::needs_sandbox(format!("no wheel platform is known for `{}` with {:?}", target.machine, target.libc))
     })?;
     fs::create_dir_all(resolver.program.cache)?;
     // Requirements may have credentials in them.

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::archive::{Refusal, check_path};
+use crate::markers::version_is_in;
 use crate::request::Installer;
 
 /// Longest interpreter path that the kernel takes after `#!`.
@@ -63,13 +64,45 @@ fn parse_entry_point(line: &str) -> Result<EntryPoint, Refusal> {
     if identifiers(&point.module) && identifiers(&point.function) { Ok(point) } else { Err(invalid().into()) }
 }
 
-/// The program text that `installer` would write.
-pub(crate) fn program(point: &EntryPoint, interpreter: &str, installer: Installer) -> String {
+/// What the programs look like that an installer makes of entry points.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum ProgramForm {
+    /// Those of `uv`.
+    Uv,
+    /// Those of pip before 25.2.
+    Pip,
+    /// Those of pip 25.2 and 25.3.
+    Pip25,
+    /// Those of pip 26.
+    Pip26,
+}
+
+/// The versions of pip whose programs are known.
+const FORMS_OF_PIP: [(&str, ProgramForm); 3] =
+    [(">=20.3,<25.2", ProgramForm::Pip), (">=25.2,<26", ProgramForm::Pip25), (">=26,<27", ProgramForm::Pip26)];
+
+impl ProgramForm {
+    /// The form of `installer`, if that is pip of this version; `None` if that is not known.
+    pub(crate) fn of(installer: Installer, pip: Option<&str>) -> Option<Self> {
+        match (installer, pip) {
+            (Installer::Uv, _) => Some(Self::Uv),
+            (Installer::Pip, Some(pip)) => {
+                let is_in = |range| version_is_in(pip, range) == Some(true);
+                FORMS_OF_PIP.into_iter().find(|(range, _)| is_in(range)).map(|(_, form)| form)
+            }
+            (Installer::Pip, None) => None,
+        }
+    }
+}
+
+/// The program text of an entry point.
+pub(crate) fn program(point: &EntryPoint, interpreter: &str, form: ProgramForm) -> String {
     let EntryPoint { module, function, .. } = point;
     let import = function.split('.').next().unwrap_or_default();
     let shebang = shebang(interpreter);
-    match installer {
-        Installer::Uv => format!(
+    match form {
+        ProgramForm::Uv => format!(
             r#"{shebang}
 # -*- coding: utf-8 -*-
 import sys
@@ -82,7 +115,7 @@ if __name__ == "__main__":
     sys.exit({function}())
 "#
         ),
-        Installer::Pip => format!(
+        ProgramForm::Pip => format!(
             r"{shebang}
 # -*- coding: utf-8 -*-
 import re
@@ -90,6 +123,25 @@ import sys
 from {module} import {import}
 if __name__ == '__main__':
     sys.argv[0] = re.sub(r'(-script\.pyw|\.exe)?$', '', sys.argv[0])
+    sys.exit({function}())
+"
+        ),
+        ProgramForm::Pip25 => format!(
+            r"{shebang}
+import sys
+from {module} import {import}
+if __name__ == '__main__':
+    if sys.argv[0].endswith('.exe'):
+        sys.argv[0] = sys.argv[0][:-4]
+    sys.exit({function}())
+"
+        ),
+        ProgramForm::Pip26 => format!(
+            r"{shebang}
+import sys
+from {module} import {import}
+if __name__ == '__main__':
+    sys.argv[0] = sys.argv[0].removesuffix('.exe')
     sys.exit({function}())
 "
         ),
@@ -149,7 +201,7 @@ mod tests {
     #[test]
     fn programs_are_those_of_the_installers() {
         let point = EntryPoint { name: "tool".into(), module: "pkg.cli".into(), function: "App.run".into() };
-        insta::assert_snapshot!(program(&point, "/usr/bin/python3", Installer::Pip), @r"
+        insta::assert_snapshot!(program(&point, "/usr/bin/python3", ProgramForm::Pip), @r"
         #!/usr/bin/python3
         # -*- coding: utf-8 -*-
         import re
@@ -159,8 +211,35 @@ mod tests {
             sys.argv[0] = re.sub(r'(-script\.pyw|\.exe)?$', '', sys.argv[0])
             sys.exit(App.run())
         ");
-        let uv = program(&point, "/opt/with space/python", Installer::Uv);
+        let uv = program(&point, "/opt/with space/python", ProgramForm::Uv);
         assert!(uv.starts_with("#!/bin/sh\n'''exec' \"/opt/with space/python\" \"$0\" \"$@\"\n' '''\n# -*- coding"));
+    }
+
+    #[test]
+    fn the_form_is_that_of_the_installer_inside() {
+        for (pip, form) in [
+            ("23.0.1", Some(ProgramForm::Pip)),
+            ("25.1.1", Some(ProgramForm::Pip)),
+            ("25.2", Some(ProgramForm::Pip25)),
+            ("26.2", Some(ProgramForm::Pip26)),
+            ("27.0", None),
+            ("26.0b1", None),
+            ("20.0.2", None),
+        ] {
+            assert_eq!(ProgramForm::of(Installer::Pip, Some(pip)), form, "{pip}");
+        }
+        assert_eq!(ProgramForm::of(Installer::Pip, None), None);
+        assert_eq!(ProgramForm::of(Installer::Uv, None), Some(ProgramForm::Uv));
+        let point = EntryPoint { name: "tool".into(), module: "pkg".into(), function: "run".into() };
+        insta::assert_snapshot!(program(&point, "/usr/local/bin/python", ProgramForm::Pip26), @r"
+        #!/usr/local/bin/python
+        import sys
+        from pkg import run
+        if __name__ == '__main__':
+            sys.argv[0] = sys.argv[0].removesuffix('.exe')
+            sys.exit(run())
+        ");
+        assert!(program(&point, "/python", ProgramForm::Pip25).contains("\n        sys.argv[0] = sys.argv[0][:-4]\n"));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Which wheels an interpreter can load, best first (PEP 425, 600).
 
+use lamina_image::Libc;
+
 use crate::request::Target;
 
 /// The tags of one target, in order of preference.
@@ -74,10 +76,16 @@ fn build_number(tag: &str) -> (u64, String) {
     (tag[..digits].parse().unwrap_or(0), tag[digits..].to_owned())
 }
 
-/// The platform tags, newest glibc first.
+/// The platform tags, those of the newest C library first.
 fn platforms(target: &Target) -> Vec<String> {
     let machine = &target.machine;
-    let (major, newest) = target.glibc;
+    let (major, newest) = match target.libc {
+        Libc::Glibc(major, minor) => (major, minor),
+        Libc::Musl(major, newest) => {
+            let musl = (0..=newest).rev().map(|minor| format!("musllinux_{major}_{minor}_{machine}"));
+            return musl.chain([format!("linux_{machine}")]).collect();
+        }
+    };
     let mut platforms = Vec::new();
     // glibc 2.17 is the oldest on aarch64; x86_64 goes back to 2.5.
     let oldest = if machine == "x86_64" { 5 } else { 17 };
@@ -94,14 +102,20 @@ fn platforms(target: &Target) -> Vec<String> {
     platforms
 }
 
-/// The name that uv gives the target's platform: its newest manylinux that is not newer than the image's glibc.
+/// The name that uv gives the target's platform: its newest manylinux that is not newer than the image's glibc, or its only musl.
 pub(crate) fn uv_platform(target: &Target) -> Option<String> {
     const KNOWN: [u32; 12] = [40, 39, 38, 37, 36, 35, 34, 33, 32, 31, 28, 17];
-    if target.glibc.0 != 2 || !matches!(target.machine.as_str(), "x86_64" | "aarch64") {
+    if !matches!(target.machine.as_str(), "x86_64" | "aarch64") {
         return None;
     }
-    let minor = KNOWN.into_iter().find(|minor| *minor <= target.glibc.1)?;
-    Some(format!("{}-manylinux_2_{minor}", target.machine))
+    match target.libc {
+        Libc::Glibc(2, newest) => {
+            let minor = KNOWN.into_iter().find(|minor| *minor <= newest)?;
+            Some(format!("{}-manylinux_2_{minor}", target.machine))
+        }
+        Libc::Musl(1, 2) => Some(format!("{}-unknown-linux-musl", target.machine)),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -128,7 +142,17 @@ mod tests {
     #[test]
     fn platforms_follow_the_image() {
         assert_eq!(uv_platform(&target()).as_deref(), Some("x86_64-manylinux_2_36"));
-        assert_eq!(uv_platform(&Target { glibc: (2, 30), ..target() }).as_deref(), Some("x86_64-manylinux_2_28"));
+        assert_eq!(
+            uv_platform(&Target { libc: Libc::Glibc(2, 30), ..target() }).as_deref(),
+            Some("x86_64-manylinux_2_28")
+        );
+        let musl = Target { libc: Libc::Musl(1, 2), ..target() };
+        assert_eq!(uv_platform(&musl).as_deref(), Some("x86_64-unknown-linux-musl"));
+        assert_eq!(uv_platform(&Target { libc: Libc::Musl(1, 1), ..target() }), None);
+        let tags = Tags::of(&musl);
+        for (platform, fits) in [("musllinux_1_1", true), ("musllinux_1_3", false), ("manylinux_2_17", false)] {
+            assert_eq!(tags.rank(&format!("a-1-cp311-cp311-{platform}_x86_64.whl")).is_some(), fits, "{platform}");
+        }
         assert_eq!(uv_platform(&Target { machine: "riscv64".to_owned(), ..target() }), None);
     }
 }

@@ -1,5 +1,7 @@
 //! What the tests of several modules share.
 
+use lamina_image::Libc;
+
 use crate::request::Target;
 
 /// A Debian 12 image's own interpreter.
@@ -12,7 +14,7 @@ pub(crate) fn target() -> Target {
         site_packages: "/usr/local/lib/python3.11/dist-packages".to_owned(),
         scripts: "/usr/local/bin".to_owned(),
         prefix: "/usr/local".to_owned(),
-        glibc: (2, 36),
+        libc: Libc::Glibc(2, 36),
         machine: "x86_64".to_owned(),
     }
 }

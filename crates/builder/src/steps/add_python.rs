@@ -6,10 +6,12 @@ use lamina_ground::ErrorClass;
 use lamina_image::{AddPython, Facts, KeyMaterial, RuntimeConfig};
 use lamina_registry::unpack_archive;
 use lamina_store::{CommitRules, Work};
+use lamina_wheels::{Unfinished, describe};
 
 use super::commands::Run;
 use super::look::look_at;
 use super::project::mistake;
+use super::python::wheel_error;
 use super::registry::failed;
 use super::{Kind, LayerKind, Made, Planning, Recipe, StepContext, StepError};
 use crate::BuildError;
@@ -17,6 +19,8 @@ use crate::log::StepLog;
 
 /// The series that Modal adds.
 const SERIES: [&str; 6] = ["3.10", "3.11", "3.12", "3.13", "3.14", "3.14t"];
+/// The Python that is added, as the usual PATH names it.
+const INTERPRETER: &str = "/usr/local/bin/python";
 /// A C library, which may be written behind a series.
 const GLIBC: &str = "-gnu";
 /// Where programs that draw in terminals find what these can do; the builds look in places of their own otherwise.
@@ -66,9 +70,12 @@ impl Recipe for Added {
         let work = unpack_archive(archive, "Python", below, workshop.store, reserve).map_err(failed)?;
         let environment = [(TERMINALS.0.to_owned(), TERMINALS.1.to_owned())].into();
         let config = RuntimeConfig { environment, ..RuntimeConfig::default() };
-        let facts = Box::new(Facts { config, ..Facts::default() });
         (workshop.progress)("compiling modules", 0, 0);
-        let drop_empty = self.compile(&work, context, log)?;
+        let mut drop_empty = self.compile(&work, context, log)?;
+        let views = workshop.store.view_paths(below);
+        let described = describe(INTERPRETER, &views, Some(Unfinished(&work)), workshop).map_err(wheel_error)?;
+        drop_empty.extend(described.created_mountpoints);
+        let facts = Box::new(Facts { config, python: described.python, ..Facts::default() });
         let rules = CommitRules { package_times: true, drop_empty, ..CommitRules::default() };
         Ok(Made::Work { work, rules, facts, held: None })
     }

@@ -9,10 +9,11 @@ use std::collections::BTreeMap;
 use lamina_bases::quote;
 use lamina_ground::{Stack, StorePath};
 use lamina_image::{
-    Digest, Facts, IndexOptions, KeyMaterial, Libc, Package, PackageKind, PipInstall, UvPipInstall, redact,
+    Digest, Facts, IndexOptions, KeyMaterial, Package, PackageKind, PipInstall, Python, UvPipInstall, redact,
 };
 use lamina_store::{CommitRules, Work};
 use lamina_wheels::{Inside, Installed, Installer, Request, Resolution, Source, Target, Wheel, WheelError};
+use lamina_workshop::Workshop;
 use serde_json::{Value, json};
 
 use super::installer::{self, Installation};
@@ -137,8 +138,10 @@ pub(super) fn or_inside(
 
 /// An image in which wheels can be linked as the installer would do it.
 pub(super) struct Place {
-    /// The interpreter that the base brought.
+    /// The interpreter that its PATH names.
     pub(super) target: Target,
+    /// What is known about it.
+    python: Python,
     /// The views of the image.
     pub(super) layers: Stack<StorePath>,
     /// The distributions that it has.
@@ -157,17 +160,18 @@ impl Place {
         let facts = &context.parent.facts;
         let store = context.workshop.store;
         let layers = store.view_paths(&context.parent.layers);
-        let interpreter = lamina_wheels::python_of_base(store, &layers, search_path(context))?;
-        let interpreter = interpreter.ok_or_else(|| sandbox("the image's PATH names a Python of its own"))?;
-        let target = target(facts, interpreter)?;
+        let (python, interpreter) = named_python(&layers, context)?;
+        let target = target(&python, facts, interpreter)?;
         let environment = environment(context);
         let inside = Inside {
             installer,
             target: &target,
             environment: &environment,
             working_directory: directory,
-            sites: facts.python.as_ref().map_or(&[][..], |python| &python.search),
+            sites: &python.search,
             unwanted,
+            // Whoever made an image elsewhere may have had reasons to change its interpreter.
+            trusted: usize::from(python.foreign.is_none()),
         };
         if let Some(reason) = inside.decisive_variable() {
             return Err(sandbox(&reason));
@@ -176,7 +180,12 @@ impl Place {
         if let Some(reason) = survey.obeyed {
             return Err(sandbox(&reason));
         }
-        Ok(Self { target, layers, installed: survey.installed })
+        Ok(Self { target, python, layers, installed: survey.installed })
+    }
+
+    /// Whether no base of ours brought the interpreter.
+    pub(super) fn is_foreign(&self) -> bool {
+        self.python.foreign.is_some()
     }
 
     /// Links wheels into an upper that is committed by these rules, for the interpreter or an environment of it.
@@ -190,19 +199,27 @@ impl Place {
         log: &mut StepLog,
     ) -> Result<Made, WheelError> {
         let pip = self.installed.iter().find(|one| one.name == "pip").map(|one| one.version.as_str());
+        // `uv` leaves its lock in an environment; where it has made that itself, the lock is there already.
+        let is_found = target.is_environment && target == &self.target && installer == Installer::Uv;
+        let lock = is_found.then(|| format!("{}/.lock", target.prefix));
+        let brought = self.python.foreign.as_ref().map_or(1, |foreign| foreign.layers);
         let installation = lamina_wheels::Installation {
             work: &work,
             layers: &self.layers,
-            python_layers: &Stack::from_bottom_up(self.layers.bottom().cloned()),
+            python_layers: &Stack::from_bottom_up(self.layers.bottom_up().iter().take(brought).cloned()),
             installer,
             pip,
+            lock: lock.as_deref(),
         };
         let held = context.workshop.store.hold_off_collection().map_err(|error| WheelError::Job(error.into()))?;
         let report = lamina_wheels::install(resolution, target, &installation, &context.workshop)?;
         for line in report.warnings.iter().chain(&resolution.kept).chain(&report.installed) {
             log.line(line);
         }
-        Ok(Made::Work { work, rules, facts: Box::new(resolved(resolution)), held: Some(held) })
+        // So that later steps need not ask it again.
+        let python = self.python.foreign.is_some().then(|| self.python.clone());
+        let facts = Box::new(Facts { python, ..resolved(resolution) });
+        Ok(Made::Work { work, rules, facts, held: Some(held) })
     }
 }
 
@@ -325,24 +342,60 @@ fn flags(index: &IndexOptions, installer: Installer) -> String {
     flags
 }
 
-/// The interpreter that the base brought, under the name that the image's PATH has for it.
-fn target(facts: &Facts, interpreter: String) -> Result<Target, WheelError> {
-    let sandbox = |reason: &str| WheelError::needs_sandbox(reason);
-    let python = facts.python.clone().ok_or_else(|| sandbox("the image's Python is not one that a base brought"))?;
-    let Some(Libc::Glibc(major, minor)) = facts.system.as_ref().map(|system| system.libc) else {
-        return Err(sandbox("the image's C library is not glibc"));
-    };
+/// The Python that the image's PATH names, and its path there: what the base said about it, or else it says itself.
+fn named_python(layers: &Stack<StorePath>, context: &StepContext<'_>) -> Result<(Python, String), WheelError> {
+    let store = context.workshop.store;
+    let path = search_path(context);
+    if let Some(python) = &context.parent.facts.python {
+        let brought = python.foreign.as_ref().map_or(1, |foreign| foreign.layers);
+        let found = lamina_wheels::python_of_base(store, layers, path, brought)?;
+        if let Some(found) = found.filter(|found| python.foreign.is_none() || *found == python.interpreter) {
+            return Ok((python.clone(), found));
+        }
+    }
+    let found = lamina_wheels::python_of_base(store, layers, path, layers.len())?;
+    let found = found.filter(|found| is_named_as_steps_do(found));
+    let found = found.ok_or_else(|| WheelError::needs_sandbox("which Python the image's PATH names cannot be told"))?;
+    let description = lamina_wheels::describe(&found, layers, None, &context.workshop)?;
+    let python =
+        description.python.ok_or_else(|| WheelError::needs_sandbox(format!("`{found}` is no usual Python")))?;
+    Ok((python, found))
+}
+
+/// Whether it is called as the steps call their interpreter: where there is only `python3`, they have something to say.
+fn is_named_as_steps_do(interpreter: &str) -> bool {
+    interpreter.ends_with("/python")
+}
+
+/// What wheels are installed for: a Python under the name that the image's PATH has for it.
+fn target(python: &Python, facts: &Facts, interpreter: String) -> Result<Target, WheelError> {
+    let foreign = python.foreign.as_ref();
+    let libc = foreign.map(|foreign| foreign.libc).or(facts.system.as_ref().map(|system| system.libc));
     Ok(Target {
-        python: python.version,
-        base_interpreter: python.interpreter,
+        python: python.version.clone(),
+        is_environment: foreign.is_some_and(|foreign| foreign.is_environment),
+        base_interpreter: foreign.map_or(&python.interpreter, |foreign| &foreign.base_interpreter).clone(),
         interpreter,
-        is_environment: false,
-        site_packages: python.site_packages,
-        scripts: python.scripts,
-        prefix: python.prefix,
-        glibc: (major, minor),
+        site_packages: python.site_packages.clone(),
+        scripts: python.scripts.clone(),
+        prefix: python.prefix.clone(),
+        libc: libc.ok_or_else(|| WheelError::needs_sandbox("the image's C library is not known"))?,
         machine: std::env::consts::ARCH.to_owned(),
     })
+}
+
+/// What the Python of an image from elsewhere says about itself, if it has one that its PATH names.
+pub(super) fn described(
+    views: &Stack<StorePath>,
+    path: &str,
+    workshop: &Workshop<'_>,
+) -> Result<Option<Python>, StepError> {
+    let find = || {
+        let found = lamina_wheels::python_of_base(workshop.store, views, path, views.len())?;
+        let Some(found) = found.filter(|found| is_named_as_steps_do(found)) else { return Ok(None) };
+        Ok(lamina_wheels::describe(&found, views, None, workshop)?.python)
+    };
+    find().map_err(wheel_error)
 }
 
 /// What the step came to: the wheels that it installed, and where they are from.
@@ -360,7 +413,7 @@ fn resolved(resolution: &Resolution) -> Facts {
     Facts { packages: resolution.wheels.iter().map(package).collect(), ..Facts::default() }
 }
 
-fn wheel_error(error: WheelError) -> StepError {
+pub(super) fn wheel_error(error: WheelError) -> StepError {
     match error {
         WheelError::Cancelled(_) => StepError::Other(BuildError::Cancelled),
         error => StepError::of(error),

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use lamina_fetch::{Client, FetchError, Progress};
-use lamina_ground::{ErrorClass, Hint, Stack, seconds_since_1970};
+use lamina_ground::{DEFAULT_PATH, ErrorClass, Hint, Stack, seconds_since_1970};
 use lamina_image::{
     Digest, Facts, FromRegistry, Hasher, KeyMaterial, Node, RecordedFacts, RegistryProvider, SecretValues,
 };
@@ -18,6 +18,7 @@ use lamina_registry::{
 use lamina_store::{CommitRules, Committed, LayerRecord, Store, StoreError, Work};
 
 use super::look::look_at;
+use super::python::described;
 use super::{Kind, LayerKind, Made, Planning, Recipe, StepContext, StepError};
 use crate::BuildError;
 use crate::log::StepLog;
@@ -136,7 +137,12 @@ fn made(context: &StepContext<'_>, origin: &Origin<'_>, image: Image, log: &mut 
     for remark in traits.remarks() {
         log.line(remark);
     }
-    let facts = Box::new(Facts { config: image.config, ..Facts::default() });
+    let search_path = image.config.environment.get("PATH").map_or(DEFAULT_PATH, String::as_str);
+    let python = match traits.python {
+        Some(false) => None,
+        _ => described(&workshop.store.view_paths(&views), search_path, workshop)?,
+    };
+    let facts = Box::new(Facts { config: image.config, python, ..Facts::default() });
     if let Some(top) = layers.pop() {
         return Ok(Made::Layers { below: Stack::from_bottom_up(layers), top, facts });
     }

@@ -114,6 +114,9 @@ impl SyncPlan {
         let (pythons, pin) = (format!("{home}/.local/share/uv/python"), format!("{home}/.config/uv/.python-version"));
         let unwanted = [PROJECT, &pythons, &pin, "/.python-version", "/.python-versions"];
         let place = Place::find(Installer::Uv, PROJECT, &unwanted, context)?;
+        if place.target.is_environment {
+            return Err(sandbox("the Python that the image's PATH names is that of a virtual environment"));
+        }
         if let Some(range) = &self.requires_python
             && lamina_wheels::version_is_in(&place.target.python, range) != Some(true)
         {
@@ -134,6 +137,10 @@ impl SyncPlan {
         log: &mut StepLog,
     ) -> Result<Result<Made, WheelError>, StepError> {
         let mut arguments = self.arguments();
+        if place.is_foreign() {
+            // There may be others, and the wheels are for this one.
+            let _ = write!(arguments, " --python={}", quote(&place.target.interpreter));
+        }
         for wheel in &resolution.wheels {
             let _ = write!(arguments, " --no-install-package={}", wheel.name);
         }
