@@ -135,6 +135,11 @@ def test_a_command_has_what_the_container_has(running: Running) -> None:
     # What one changes the others see.
     modal("container", "exec", container, "touch", "/srv/made")
     assert modal("shell", container, "-c", "ls /srv").stdout == "made\n"
+    # It looks into what runs there, as debuggers do, and not into what is around it.
+    text = "for file in /proc/[0-9]*/environ; do tr '\\0' '\\n' < $file | grep GREETING= && echo $file; done"
+    looked = modal("container", "exec", container, "sh", "-c", text, check=False).stdout.split()
+    assert {"GREETING=hello", "/proc/2/environ"} <= set(looked) and "/proc/1/environ" not in looked
+    assert "Permission denied" in modal("container", "exec", container, "cat", "/proc/1/environ", check=False).stderr
     missing = modal("container", "exec", container, "nonsense", check=False)
     assert missing.code == 1 and "`nonsense` was not found" in missing.stderr
     killed = modal("container", "exec", container, "sh", "-c", "kill -TERM $$", check=False)

@@ -43,9 +43,9 @@ pub(crate) fn limit_command() -> Result<(), Failure> {
     limit(COMMAND)
 }
 
-/// Keeps only what pid 1 needs to end processes of other users.
+/// Keeps for pid 1 what commands have, which it starts further ones of, and nothing else.
 pub(crate) fn limit_init() -> Result<(), Failure> {
-    limit(CapabilitySet::KILL)
+    limit(COMMAND)
 }
 
 fn limit(set: CapabilitySet) -> Result<(), Failure> {

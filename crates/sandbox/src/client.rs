@@ -1,6 +1,6 @@
 //! The engine's side: asking the launcher for sandboxes and waiting for them.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -126,6 +126,7 @@ impl Launcher {
         let mut sandbox = Sandbox {
             process,
             state: Mutex::new(State { receiver: Receiver::new(control.try_clone()?), exit: None }),
+            control: Sender::new(control),
             terminal: Mutex::new(None),
             disk: None,
             command: SandboxSpec {
@@ -137,11 +138,11 @@ impl Launcher {
                 ..SandboxSpec::default()
             },
             fallback: Fallback::default(),
-            launcher: self.clone(),
+            _launcher: self.clone(),
         };
-        let control = Sender::new(control);
         stdio.open_pipes_to_the_command();
-        begin(&control, spec, &stdio)?;
+        let (message, payload) = Begin::pack(spec);
+        sandbox.control.send(&serde_json::to_vec(&message)?, &payload, &stdio.descriptors())?;
         drop(stdio);
         // The control group is put in order while pid 1 mounts.
         let pid = sandbox.process.pid;
@@ -157,7 +158,7 @@ impl Launcher {
         if !agreed() {
             return Ok(None);
         }
-        send(&control, &Go { fallback }, &[])?;
+        send(&sandbox.control, &Go { fallback }, &[])?;
         let started = receive::<Report>(&mut sandbox.state().receiver)?;
         match started {
             Some((Report::Started, fds)) => {
@@ -168,15 +169,6 @@ impl Launcher {
             Some((Report::Exited { .. }, _)) | None => Err(SandboxError::Lost),
         }
     }
-}
-
-/// Tells pid 1, or what enters its sandbox, what to become.
-pub(crate) fn begin(control: &Sender, spec: &SandboxSpec, stdio: &Stdio) -> Result<(), SandboxError> {
-    let (message, payload) = Begin::pack(spec);
-    let mut fds = vec![stdio.stdin.as_fd(), stdio.stdout.as_fd(), stdio.stderr.as_fd()];
-    fds.extend(stdio.socket.as_ref().map(AsFd::as_fd));
-    control.send(&serde_json::to_vec(&message)?, &payload, &fds)?;
-    Ok(())
 }
 
 impl Inner {
@@ -216,6 +208,12 @@ impl Stdio {
     /// When the device cannot be opened.
     pub fn null() -> std::io::Result<Self> {
         Ok(Self { stdin: null_device()?, stdout: null_device()?, stderr: null_device()?, socket: None })
+    }
+
+    /// As pid 1 gets them.
+    pub(crate) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        let streams = [&self.stdin, &self.stdout, &self.stderr];
+        streams.into_iter().chain(&self.socket).map(AsFd::as_fd).collect()
     }
 
     /// Lets the command open pipes by name, as in `> /dev/stdout`: they belong to whoever made them, which is another id
@@ -260,6 +258,8 @@ pub struct Exit {
 pub struct Sandbox {
     pub(crate) process: Process,
     state: Mutex<State>,
+    /// To pid 1.
+    pub(crate) control: Sender,
     terminal: Mutex<Option<OwnedFd>>,
     disk: Option<DiskWatch>,
     /// What further commands have in common with its own.
@@ -267,7 +267,7 @@ pub struct Sandbox {
     /// Limits that no control group enforces.
     pub(crate) fallback: Fallback,
     /// Kept alive, because the sandbox would die with it.
-    launcher: Launcher,
+    _launcher: Launcher,
 }
 
 #[derive(Debug)]
@@ -277,11 +277,6 @@ struct State {
 }
 
 impl Sandbox {
-    /// Has the launcher make processes.
-    pub(crate) fn starter(&self) -> &Starter {
-        &self.launcher.inner.starter
-    }
-
     /// The host's process id of pid 1.
     #[must_use]
     pub fn pid(&self) -> u32 {

@@ -225,7 +225,7 @@ fn run_inside(arguments: &[String], worker: fn(UnixStream)) -> Result<(), Sandbo
     let files = rlimits::raise_files()?;
     report_failure(&sender, tiny_root::enter(&content, &resources))?;
     drop((content, resources));
-    if system::fork()? {
+    if system::fork()?.is_none() {
         drop((sender, launcher_socket));
         system::set_disposition(libc::SIGCHLD, Disposition::Default);
         tracing::info!(pid = std::process::id(), "store worker");

@@ -1,13 +1,13 @@
 //! The engine's side of a further command in a running sandbox.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use lamina_wire::{Receiver, Sender};
 
-use crate::client::begin;
-use crate::protocol::{Go, HandOn, Report, receive, send};
+use crate::protocol::{Begin, Enter, HandOn, Report, receive, send};
 use crate::wait::wait_readable;
 use crate::{ExitStatus, Sandbox, SandboxError, SandboxSpec, Signal, Stdio, TerminalSize, TerminalSpec};
 
@@ -25,7 +25,8 @@ pub struct Entry {
 /// A further command that runs in a sandbox. Dropping it kills the command's process group.
 #[derive(Debug)]
 pub struct Entered {
-    pidfd: OwnedFd,
+    /// With pid 1, which tells the end.
+    connection: UnixStream,
     sender: Sender,
     receiver: Mutex<Receiver>,
     terminal: Option<OwnedFd>,
@@ -37,7 +38,6 @@ impl Sandbox {
     /// # Errors
     /// When the sandbox has ended, or the command cannot be executed.
     pub fn enter(&self, entry: &Entry, stdio: &Stdio) -> Result<Entered, SandboxError> {
-        let (pid, pidfd, control) = self.starter().make_entrant(&self.process)?;
         let mut env = self.command.env.clone();
         env.retain(|(name, _)| !entry.variables.iter().any(|(other, _)| name == other));
         env.extend(entry.variables.iter().cloned());
@@ -47,18 +47,21 @@ impl Sandbox {
             terminal: entry.terminal.map(|size| TerminalSpec { size, is_stdio: true }),
             ..self.command.clone()
         };
-        tracing::info!(pid, sandbox = self.process.pid, program = spec.argv.first(), "a further command");
+        tracing::info!(sandbox = self.process.pid, program = spec.argv.first(), "a further command");
         stdio.open_pipes_to_the_command();
-        let mut receiver = Receiver::new(control.try_clone()?);
-        let sender = Sender::new(control);
-        // What it starts counts as the sandbox's own from the beginning.
-        self.process.group.join(pid)?;
-        begin(&sender, &spec, stdio)?;
-        send(&sender, &Go { fallback: self.fallback }, &[])?;
+        let (connection, theirs) = UnixStream::pair()?;
+        let (begin, payload) = Begin::pack(&spec);
+        let message = serde_json::to_vec(&Enter { begin, fallback: self.fallback })?;
+        let fds: Vec<_> = [theirs.as_fd()].into_iter().chain(stdio.descriptors()).collect();
+        self.control.send(&message, &payload, &fds)?;
+        drop(fds);
+        drop(theirs);
+        let mut receiver = Receiver::new(connection.try_clone()?);
         match receive::<Report>(&mut receiver)? {
             Some((Report::Started, fds)) => {
+                let sender = Sender::new(connection.try_clone()?);
                 let terminal = fds.into_iter().next();
-                Ok(Entered { pidfd, sender, receiver: Mutex::new(receiver), terminal })
+                Ok(Entered { connection, sender, receiver: Mutex::new(receiver), terminal })
             }
             Some((Report::Failed(failure), _)) => Err(failure.into()),
             Some((Report::Exited { .. }, _)) | None => Err(SandboxError::Lost),
@@ -87,7 +90,7 @@ impl Entered {
     /// Readable when it has ended.
     #[must_use]
     pub fn end(&self) -> BorrowedFd<'_> {
-        self.pidfd.as_fd()
+        self.connection.as_fd()
     }
 
     /// Waits for its end.
@@ -95,7 +98,7 @@ impl Entered {
     /// # Errors
     /// When it cannot be observed.
     pub fn wait(&self) -> Result<ExitStatus, SandboxError> {
-        while !wait_readable(self.pidfd.as_fd(), None::<Instant>)? {}
+        while !wait_readable(self.connection.as_fd(), None::<Instant>)? {}
         let mut receiver = self.receiver.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(match receive::<Report>(&mut receiver) {
             Ok(Some((Report::Exited { code: Some(code), .. }, _))) => ExitStatus::Exited(code),
@@ -108,7 +111,7 @@ impl Entered {
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        // The end of its connection has it end the command; one that was told already has ended.
+        // The end of the connection has pid 1 end the command; one that was told already has ended.
         self.sender.shutdown();
     }
 }

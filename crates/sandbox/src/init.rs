@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use lamina_system::{self as system, Disposition};
-use lamina_wire::{Frame, Receiver, Sender};
+use lamina_wire::{Frame, Payload as WirePayload, Receiver, Sender};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{
@@ -14,6 +14,7 @@ use rustix::thread::UnshareFlags;
 
 use crate::failure::{During, Failure};
 use crate::filter::Filters;
+use crate::further::FurtherCommands;
 use crate::mounts::{self, Mounted};
 use crate::payload::{self, Payload};
 use crate::protocol::{Begin, Go, Report, receive, send};
@@ -64,7 +65,8 @@ fn supervise(init: Init<'_>) -> Result<(), SandboxError> {
     };
     let started = prepared.and_then(|prepared| {
         let Prepared { mounted, user, terminal } = prepared;
-        let payload = Payload { spec: &spec, user, fallback: go.fallback, files, filters, stdio, terminal };
+        payload::bound(&spec, filters)?;
+        let payload = Payload { spec: &spec, user, fallback: go.fallback, files, stdio, terminal, is_first: true };
         let (command, master) = payload::start(payload)?;
         Ok((mounted, command, master))
     });
@@ -81,7 +83,7 @@ fn supervise(init: Init<'_>) -> Result<(), SandboxError> {
     drop(spec);
     capabilities::limit_init().map_err(SandboxError::from)?;
 
-    let status = watch(command, &signals, receiver.as_fd())?;
+    let status = watch(command, &signals, &mut receiver, files)?;
     end_all();
     let report = Report::Exited {
         code: status.exit_status(),
@@ -93,12 +95,20 @@ fn supervise(init: Init<'_>) -> Result<(), SandboxError> {
 }
 
 /// What to become, and the descriptors of the command.
-pub(crate) fn read_begin(frame: Frame) -> Result<(SandboxSpec, Stdio), SandboxError> {
-    let begin: Begin = serde_json::from_slice(&frame.control)?;
-    let payload = frame.payload.into_bytes()?;
+fn read_begin(frame: Frame) -> Result<(SandboxSpec, Stdio), SandboxError> {
+    read_spec(serde_json::from_slice(&frame.control)?, frame.payload, frame.fds)
+}
+
+/// The same, of the parts of a message.
+pub(crate) fn read_spec(
+    begin: Begin,
+    payload: WirePayload,
+    fds: Vec<OwnedFd>,
+) -> Result<(SandboxSpec, Stdio), SandboxError> {
+    let payload = payload.into_bytes()?;
     let invalid = || SandboxError::Invalid("the request is incomplete".into());
     let spec = begin.unpack(&payload).ok_or_else(invalid)?;
-    let mut fds = frame.fds.into_iter();
+    let mut fds = fds.into_iter();
     let mut next = || -> Result<OwnedFd, SandboxError> { fds.next().ok_or_else(invalid) };
     let stdio = Stdio { stdin: next()?, stdout: next()?, stderr: next()?, socket: fds.next() };
     Ok((spec, stdio))
@@ -124,18 +134,22 @@ fn prepare(spec: &SandboxSpec) -> Result<Prepared, Failure> {
     Ok(Prepared { mounted, user, terminal })
 }
 
-/// Waits for the command's end; forwards signals and reaps orphans meanwhile.
-fn watch(command: Pid, signals: &OwnedFd, engine: BorrowedFd<'_>) -> Result<WaitStatus, SandboxError> {
+/// Waits for the command's end; forwards signals, reaps orphans and starts further commands meanwhile.
+fn watch(command: Pid, signals: &OwnedFd, engine: &mut Receiver, files: Files) -> Result<WaitStatus, SandboxError> {
+    let mut further = FurtherCommands::default();
     loop {
-        let mut events = [PollFd::new(signals, PollFlags::IN), PollFd::from_borrowed_fd(engine, PollFlags::IN)];
+        let mut events = vec![PollFd::new(signals, PollFlags::IN), PollFd::new(engine, PollFlags::IN)];
+        events.extend(further.watched());
         match poll(&mut events, None) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => return Err(errno.into()),
         }
-        // The engine says nothing after the start: what can be read is the end of the connection.
-        if !events[1].revents().is_empty() {
-            return Err(SandboxError::Lost);
+        let is_told = !events[1].revents().is_empty();
+        drop(events);
+        if is_told {
+            further.start(engine.receive()?.ok_or(SandboxError::Lost)?, files)?;
         }
+        further.listen();
         while let Some(number) = system::next_signal(signals) {
             if number != libc::SIGCHLD {
                 forward(command, number);
@@ -145,6 +159,7 @@ fn watch(command: Pid, signals: &OwnedFd, engine: BorrowedFd<'_>) -> Result<Wait
             if pid == command {
                 return Ok(status);
             }
+            further.ended(pid, status);
         }
     }
 }

@@ -9,7 +9,6 @@ use rustix::io::Errno;
 use rustix::process::{PidfdFlags, Signal, pidfd_send_signal};
 
 use crate::SandboxError;
-use crate::entrant::{self, Entrant};
 use crate::failure::Failure;
 use crate::filter::Filters;
 use crate::init::{self, Init};
@@ -18,8 +17,7 @@ use crate::rlimits::Files;
 
 /// The namespaces of a sandbox, beside the user namespace that all share. One that is to have its own network gets it
 /// when that is known.
-pub(crate) const NAMESPACES: libc::c_int =
-    libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+const NAMESPACES: libc::c_int = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
 
 /// Serves requests until the engine closes the connection. Every sandbox dies with this process.
 pub(crate) fn serve(socket: UnixStream, files: Files) -> Result<(), SandboxError> {
@@ -34,17 +32,12 @@ pub(crate) fn serve(socket: UnixStream, files: Files) -> Result<(), SandboxError
             Some(filters) => filters,
             slot => slot.insert(Filters::assemble().map_err(SandboxError::from)?),
         };
-        let mut fds = fds.into_iter();
-        let (control, sandbox) = (fds.next().map(UnixStream::from), fds.next());
-        let (control, namespaces) = match (request, control, &sandbox) {
-            (ProcessRequest::Init, Some(control), _) => (control, NAMESPACES),
-            (ProcessRequest::Entrant, Some(control), Some(_)) => (control, 0),
-            _ => {
-                reply_failure(&sender, Failure::setup("find", "the connection with the engine", Errno::BADF))?;
-                continue;
-            }
+        let ProcessRequest::Init = request;
+        let Some(control) = fds.into_iter().next().map(UnixStream::from) else {
+            reply_failure(&sender, Failure::setup("find", "the connection with the engine", Errno::BADF))?;
+            continue;
         };
-        match system::split(namespaces) {
+        match system::split(NAMESPACES) {
             Ok(Side::Parent { pid, pidfd }) => {
                 tracing::debug!(pid, "process for a sandbox");
                 hand_over(&sender, pid, &pidfd)?;
@@ -55,10 +48,7 @@ pub(crate) fn serve(socket: UnixStream, files: Files) -> Result<(), SandboxError
                 drop((sender, receiver));
                 // Nor does the record of the run: pid 1 shares its namespaces with the command.
                 let _ = rustix::stdio::dup2_stdout(std::io::stdin());
-                match sandbox {
-                    Some(sandbox) => entrant::run(Entrant { control, launcher, sandbox, filters, files }),
-                    None => init::run(Init { control, launcher, filters, files }),
-                }
+                init::run(Init { control, launcher, filters, files })
             }
             Err(errno) => reply_failure(&sender, Failure::setup("make the namespaces of", "the sandbox", errno))?,
         }

@@ -4,7 +4,7 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use lamina_ground::DEFAULT_PATH;
-use lamina_system::{self as system, Disposition, Side};
+use lamina_system::{self as system, Disposition};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, fcntl_getfl, fstat, open, stat};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -31,9 +31,22 @@ pub(crate) struct Payload<'init> {
     pub(crate) user: User,
     pub(crate) fallback: Fallback,
     pub(crate) files: Files,
-    pub(crate) filters: &'init Filters,
     pub(crate) stdio: Stdio,
     pub(crate) terminal: Option<Terminal>,
+    /// Whether it is the sandbox's own command, and not a further one.
+    pub(crate) is_first: bool,
+}
+
+/// Takes upon pid 1 what all commands have: they inherit it, so that pid 1 can start further ones without more capabilities
+/// than they have.
+pub(crate) fn bound(spec: &SandboxSpec, filters: &Filters) -> Result<(), Failure> {
+    // Before the capabilities go: without "no new privileges", which would take set-user-id programs such as `sudo` their
+    // effect, these two need them.
+    if spec.network == Network::Host {
+        scope_sockets()?;
+    }
+    filters.install(spec.ignore_sync)?;
+    capabilities::bound_command()
 }
 
 /// Starts the command; returns when it runs, with the engine's end of its terminal.
@@ -42,8 +55,8 @@ pub(crate) fn start(payload: Payload<'_>) -> Result<(Pid, Option<OwnedFd>), Fail
     // Above the descriptors that the command gets, which would replace it.
     let write = rustix::io::fcntl_dupfd_cloexec(&low, 4).during("make", "a pipe")?;
     drop(low);
-    match system::split(0).during("fork", "pid 1")? {
-        Side::Child => {
+    match system::fork().during("fork", "pid 1")? {
+        None => {
             drop(read);
             let failure = match become_command(&payload) {
                 Ok(never) => never,
@@ -54,12 +67,11 @@ pub(crate) fn start(payload: Payload<'_>) -> Result<(Pid, Option<OwnedFd>), Fail
             let _ = rustix::io::write(&write, &message);
             system::exit_now(127)
         }
-        Side::Parent { pid, .. } => {
+        Some(pid) => {
             drop(write);
             if let Some(failure) = read_failure(read)? {
                 return Err(failure);
             }
-            let pid = pid.try_into().ok().and_then(Pid::from_raw).ok_or(Errno::SRCH).during("find", "the command")?;
             Ok((pid, payload.terminal.map(|terminal| terminal.master)))
         }
     }
@@ -86,13 +98,10 @@ fn become_command(payload: &Payload<'_>) -> Result<Failure, Failure> {
     rlimits::apply(payload.fallback, payload.files)?;
     be_killed_first();
     take_groups(&payload.user)?;
-    // Before the capabilities go: without "no new privileges", which would take set-user-id programs such as `sudo` their
-    // effect, these two need them.
-    if spec.network == Network::Host {
+    // Once more, before the capabilities go: neither pid 1 nor a further command can be looked into from a domain within.
+    if spec.network == Network::Host && payload.is_first {
         scope_sockets()?;
     }
-    payload.filters.install(spec.ignore_sync)?;
-    capabilities::bound_command()?;
     let (uid, gid) = (Uid::from_raw(payload.user.uid), Gid::from_raw(payload.user.gid));
     set_thread_res_gid(gid, gid, gid).during("become the group", &payload.user.gid.to_string())?;
     set_thread_res_uid(uid, uid, uid).during("become the user", &payload.user.uid.to_string())?;

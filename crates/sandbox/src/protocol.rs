@@ -53,8 +53,6 @@ pub(crate) enum StartUp {
 pub(crate) enum ProcessRequest {
     /// Pid 1 of a sandbox.
     Init,
-    /// What starts a further command in a running sandbox. Second descriptor: the pidfd of that one's pid 1.
-    Entrant,
 }
 
 /// Launcher to engine; on success with the pidfd of the process.
@@ -70,7 +68,7 @@ pub(crate) enum ProcessReply {
     Failed(Failure),
 }
 
-/// Engine to pid 1 or an entrant, first: what to become. Descriptors: standard input, output, error, and the socket if there is one.
+/// Engine to pid 1, first: what to become. Descriptors: standard input, output, error, and the socket if there is one.
 /// The payload holds the injected files, one after the other.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Begin {
@@ -112,21 +110,31 @@ fn blobs(spec: &mut SandboxSpec) -> impl Iterator<Item = &mut Vec<u8>> {
     spec.files.iter_mut().map(|file| &mut file.contents).chain(&mut spec.resolv_conf).chain(&mut spec.hosts)
 }
 
-/// Engine to pid 1 or an entrant, then: the command may start, its control group is in place.
+/// Engine to pid 1, then: the command may start, its control group is in place.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Go {
     /// Limits that no control group enforces.
     pub(crate) fallback: Fallback,
 }
 
-/// Engine to an entrant, while the command runs.
+/// Engine to pid 1, while its command runs: start a further one. Descriptors: pid 1's end of the connection about it, and those
+/// of [`Begin`], whose payload this has.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Enter {
+    /// The command.
+    pub(crate) begin: Begin,
+    /// Limits that no control group enforces.
+    pub(crate) fallback: Fallback,
+}
+
+/// Engine to pid 1, over the connection about a further command.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct HandOn {
     /// The number of a signal for the command's process group.
     pub(crate) signal: i32,
 }
 
-/// Pid 1 or an entrant to engine.
+/// Pid 1 to engine, about its command or a further one.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Report {

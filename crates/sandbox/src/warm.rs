@@ -1,9 +1,9 @@
-//! Making pid 1 of sandboxes, at once or ahead of time, and what enters them later.
+//! Making pid 1 of sandboxes, at once or ahead of time.
 //!
 //! Moving a process into a control group waits until every processor has noticed, 10 ms on an idle machine and longer
 //! than everything else that a start needs. So a pid 1 can be made and moved before it is known what will run in it.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
@@ -89,25 +89,15 @@ impl Starter {
 
     /// Makes one, outside of any control group.
     pub(crate) fn make(&self) -> Result<WarmProcess, SandboxError> {
-        let (pid, pidfd, control) = self.ask(&ProcessRequest::Init, None)?;
+        let (pid, pidfd, control) = self.ask(&ProcessRequest::Init)?;
         Ok(WarmProcess { process: Process { pid, pidfd, group: self.groups().create() }, control })
     }
 
-    /// Makes what starts a further command in the sandbox of `process`; gives its id, its pidfd and the connection with it.
-    pub(crate) fn make_entrant(&self, process: &Process) -> Result<(u32, OwnedFd, UnixStream), SandboxError> {
-        self.ask(&ProcessRequest::Entrant, Some(process.pidfd.as_fd()))
-    }
-
     /// Has the launcher make a process.
-    fn ask(
-        &self,
-        request: &ProcessRequest,
-        sandbox: Option<BorrowedFd<'_>>,
-    ) -> Result<(u32, OwnedFd, UnixStream), SandboxError> {
+    fn ask(&self, request: &ProcessRequest) -> Result<(u32, OwnedFd, UnixStream), SandboxError> {
         let (control, theirs) = UnixStream::pair()?;
-        let fds: Vec<_> = [theirs.as_fd()].into_iter().chain(sandbox).collect();
         let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
-        send(&connection.sender, request, &fds)?;
+        send(&connection.sender, request, &[theirs.as_fd()])?;
         let (pid, fds) = match receive::<ProcessReply>(&mut connection.receiver)? {
             Some((ProcessReply::Made { pid }, fds)) => (pid, fds),
             Some((ProcessReply::Failed(failure), _)) => return Err(failure.into()),

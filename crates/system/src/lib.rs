@@ -30,9 +30,7 @@ pub use limit::lower;
 pub use memory::release_code;
 pub use mount::{attribute, set_mount_attributes};
 pub use network::raise_loopback;
-pub use process::{
-    Side, children_max_rss_kib, enter_namespaces, execute, execute_file, exit_now, fork, kill_all, split, unshare,
-};
+pub use process::{Side, children_max_rss_kib, execute, execute_file, exit_now, fork, kill_all, split, unshare};
 pub use seccomp::install_filter;
 pub use signal::{Disposition, block_signals, next_signal, set_disposition, signal_descriptor, while_blocked};
 pub use spawn::{spawn_apart, spawn_bound, with_interrupts_blocked};

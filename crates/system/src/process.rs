@@ -6,6 +6,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 
 use rustix::io::Errno;
+use rustix::process::Pid;
 use rustix::thread::UnshareFlags;
 
 use crate::{check, last_error};
@@ -50,14 +51,16 @@ pub fn split(flags: c_int) -> Result<Side, Errno> {
     }
 }
 
-/// `fork` of the C library, for a child that will use threads. True in the child. The caller has one thread.
+/// `fork` of the C library, for a child that will use threads, or where `clone3` is refused. The id of the child; nothing in
+/// the child itself. The caller has one thread.
 ///
 /// # Errors
 /// What the kernel says.
-pub fn fork() -> Result<bool, Errno> {
+pub fn fork() -> Result<Option<Pid>, Errno> {
     debug_assert!(has_one_thread(), "a lock that another thread holds stays locked in the child");
     // SAFETY: the caller has one thread.
-    check(libc::c_long::from(unsafe { libc::fork() })).map(|pid| pid == 0)
+    let pid = check(libc::c_long::from(unsafe { libc::fork() }))?;
+    Ok(pid.try_into().ok().and_then(Pid::from_raw))
 }
 
 /// Whether the process has one thread; also if there is no `/proc` to tell.
@@ -73,17 +76,6 @@ pub fn unshare(namespaces: UnshareFlags) -> Result<(), Errno> {
     debug_assert!(has_one_thread(), "the other threads would keep the former namespaces");
     // SAFETY: callers ask for namespaces, which leave memory and descriptors shared as they are.
     unsafe { rustix::thread::unshare_unsafe(namespaces) }
-}
-
-/// Has the calling process, which has one thread, join namespaces of the process that `pidfd` names; `namespaces` are
-/// `CLONE_NEW*` flags. Only its children are in the namespace of process ids.
-///
-/// # Errors
-/// What the kernel says.
-pub fn enter_namespaces(pidfd: BorrowedFd<'_>, namespaces: c_int) -> Result<(), Errno> {
-    debug_assert!(has_one_thread(), "the kernel refuses it to others");
-    // SAFETY: the kernel takes a descriptor, which is open meanwhile, and flags; no memory is shared in another way then.
-    check(libc::c_long::from(unsafe { libc::setns(pidfd.as_raw_fd(), namespaces) })).map(drop)
 }
 
 /// Ends the process at once, without destructors or exit handlers.

@@ -209,11 +209,6 @@ impl Group {
         Ok(())
     }
 
-    /// Moves a further process into the group.
-    pub(crate) fn join(&self, pid: u32) -> io::Result<()> {
-        self.directories.iter().try_for_each(|directory| fs_err::write(directory.join("cgroup.procs"), pid.to_string()))
-    }
-
     /// Whether the kernel killed a process of the group for want of memory.
     pub(crate) fn out_of_memory(&self) -> bool {
         self.memory.as_ref().is_some_and(|(version, directory)| {

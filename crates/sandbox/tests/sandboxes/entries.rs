@@ -3,6 +3,8 @@
 use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::os::fd::AsFd;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener};
 
 use lamina_sandbox::{
     Entered, Entry, ExitStatus, Helpers, Network, Sandbox, SandboxError, SandboxSpec, Signal, Stdio, TerminalSize,
@@ -13,6 +15,8 @@ use crate::support::{Store, eventually, null_stdio, probe, script, start};
 crate::tests!(
     further_commands_share_the_sandbox,
     further_commands_are_as_bounded_as_the_first,
+    further_commands_look_into_the_first_which_does_not_into_them,
+    further_commands_reach_no_sockets_outside,
     further_commands_have_terminals_of_their_own,
     signals_and_failures_of_further_commands_are_told,
     further_commands_end_with_who_asked_and_with_the_sandbox,
@@ -92,6 +96,46 @@ fn further_commands_are_as_bounded_as_the_first() {
     assert!(status("/proc/self/status").contains("Seccomp: 2"));
     let groups = |path: &str| ask(&sandbox, &entry(&format!("cat {path}"))).1;
     assert_eq!(groups("/proc/2/cgroup"), groups("/proc/self/cgroup"));
+}
+
+fn further_commands_look_into_the_first_which_does_not_into_them() {
+    let store = Store::new();
+    let helpers = store.start();
+    let look = Entry { argv: probe("look-into").argv, ..Entry::default() };
+    let (own, first) = ("1 closed closed closed closed closed\n", "2 open open open open open\n");
+    let isolated = waiting(&helpers, SandboxSpec { network: Network::Isolated, ..probe("look-into") });
+    assert!(ask(&isolated, &look).1.starts_with(&[own, first].concat()));
+    // Only Landlock keeps processes apart that have one user.
+    if !lamina_system::landlock_version().is_ok_and(|version| version >= 6) {
+        return;
+    }
+    let (sandbox, mut stdout, _) = start(&helpers, &probe("look-for-long")).unwrap();
+    assert_eq!(ask(&sandbox, &look), (ExitStatus::Exited(0), [own, first].concat()));
+    let further = sandbox.enter(&entry("sleep 1000"), &null_stdio()).unwrap();
+    assert!(ask(&sandbox, &look).1.lines().filter(|line| line.ends_with("open")).count() > 1);
+    // It has looked all the time, and looks now.
+    assert!(sandbox.wait_timeout(std::time::Duration::from_millis(200)).unwrap().is_none());
+    drop(further);
+    let mut found = String::new();
+    stdout.rewind().unwrap();
+    stdout.read_to_string(&mut found).unwrap();
+    assert_eq!(found, "");
+}
+
+fn further_commands_reach_no_sockets_outside() {
+    if !lamina_system::landlock_version().is_ok_and(|version| version >= 6) {
+        return;
+    }
+    let store = Store::new();
+    let helpers = store.start();
+    let name = format!("further-{}", std::process::id());
+    let _listener = UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
+    let sandbox = waiting(&helpers, probe("look-into"));
+    let connect = |name: &str| {
+        let argv = [probe("abstract-connect").argv, vec![name.to_owned()]].concat();
+        ask(&sandbox, &Entry { argv, ..Entry::default() }).1
+    };
+    assert_eq!(connect(&name), "permission denied\n");
 }
 
 fn further_commands_have_terminals_of_their_own() {
