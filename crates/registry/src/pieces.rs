@@ -32,7 +32,7 @@ pub(crate) struct Joined<'a> {
     pieces: std::slice::Iter<'a, Piece>,
     files: &'a [File],
     content: &'a Path,
-    current: Box<dyn Read + 'a>,
+    current: Box<dyn Read + Send + 'a>,
 }
 
 impl<'a> Joined<'a> {
@@ -40,7 +40,7 @@ impl<'a> Joined<'a> {
         Self { pieces: pieces.iter(), files, content, current: Box::new(std::io::empty()) }
     }
 
-    fn open(&self, piece: &Piece) -> std::io::Result<Box<dyn Read + 'a>> {
+    fn open(&self, piece: &Piece) -> std::io::Result<Box<dyn Read + Send + 'a>> {
         match *piece {
             Piece::Fetched { file, begin, length } => {
                 let missing = || std::io::Error::other("it came without one of its files");

@@ -1,5 +1,6 @@
 //! Writing into an upper directory without ever leaving it, as overlays keep such directories.
 
+use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Read;
@@ -21,6 +22,8 @@ pub(crate) const STRANGER: JobErrorKind = JobErrorKind::new("registry-stranger")
 const DIRECTORY_MODE: u32 = 0o755;
 /// Runs of zeros that are as long become holes.
 const HOLE_LENGTH: usize = 64 << 10;
+/// Bytes that are written at once: file systems keep a file's pages in groups of those that came together.
+const WRITE_LENGTH: usize = 256 << 10;
 /// The prefix of an overlay's own marks, and of attributes inside that look like them.
 const MARK: &str = "user.overlay.";
 const ESCAPED: &str = "user.overlay.overlay.";
@@ -61,9 +64,9 @@ pub(crate) enum Holes {
     Kept,
 }
 
-/// Copies what has holes.
-fn copy_with_holes(contents: &mut dyn Read, file: &mut File) -> std::io::Result<()> {
-    let (mut buffer, mut length) = (vec![0; HOLE_LENGTH], 0);
+/// Copies what a file holds, in pieces of a buffer's length; zeros that fill one become a hole if `holes` says so.
+fn copy(contents: &mut dyn Read, file: &File, holes: Holes, buffer: &mut [u8]) -> std::io::Result<()> {
+    let mut length = 0;
     loop {
         let mut filled = 0;
         while filled < buffer.len() {
@@ -72,13 +75,13 @@ fn copy_with_holes(contents: &mut dyn Read, file: &mut File) -> std::io::Result<
                 count => filled += count,
             }
         }
-        if filled == 0 {
-            return file.set_len(length);
-        }
-        if buffer[..filled].iter().any(|byte| *byte != 0) {
+        if holes == Holes::Written || buffer[..filled].iter().any(|byte| *byte != 0) {
             file.write_all_at(&buffer[..filled], length)?;
         }
         length += filled as u64;
+        if filled < buffer.len() {
+            return if holes == Holes::Kept { file.set_len(length) } else { Ok(()) };
+        }
     }
 }
 
@@ -86,6 +89,7 @@ fn copy_with_holes(contents: &mut dyn Read, file: &mut File) -> std::io::Result<
 pub(crate) struct Tree {
     root: OwnedFd,
     path: PathBuf,
+    buffer: RefCell<Vec<u8>>,
 }
 
 impl Tree {
@@ -93,7 +97,7 @@ impl Tree {
     pub(crate) fn open(path: &Path) -> Result<Self, JobError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = openat(CWD, path, flags, Mode::empty()).map_err(JobError::file("opening", path))?;
-        Ok(Self { root, path: path.to_owned() })
+        Ok(Self { root, path: path.to_owned(), buffer: RefCell::new(vec![0; WRITE_LENGTH]) })
     }
 
     /// Writes a file, in the place of whatever is there.
@@ -107,12 +111,10 @@ impl Tree {
         let (parent, name) = self.place(path)?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = openat(&parent, name, flags, Mode::RUSR | Mode::WUSR).map_err(self.failed("creating", path))?;
-        let mut file = File::from(file);
-        let written = match holes {
-            Holes::Written => std::io::copy(contents, &mut file).map(drop),
-            Holes::Kept => copy_with_holes(contents, &mut file),
-        };
-        written.map_err(self.failed("writing", path))?;
+        let file = File::from(file);
+        let mut buffer = self.buffer.borrow_mut();
+        let length = if holes == Holes::Kept { HOLE_LENGTH } else { buffer.len() };
+        copy(contents, &file, holes, &mut buffer[..length]).map_err(self.failed("writing", path))?;
         self.set(&file, path, attributes)
     }
 

@@ -5,6 +5,8 @@
 //! their place, it is followed. Nothing is ever written
 //! outside the upper: parents are opened with it as root, and last components are not followed.
 
+mod ahead;
+
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ffi::{OsStr, OsString};
@@ -15,14 +17,13 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
-use data_encoding::HEXLOWER;
 use lamina_ground::{EnvVars, Stack, StorePath, Subject};
 use lamina_packages::{Entry, Layers};
 use lamina_store::{Job, JobError, JobErrorKind, WorkerContext};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 use tar::EntryType;
 
+use self::ahead::read_ahead;
 use crate::RegistryError;
 use crate::pax::{self, Record};
 use crate::pieces::{Joined, Piece};
@@ -122,7 +123,7 @@ impl Job for UnpackLayer {
         let mut file = files.into_iter().next().ok_or_else(|| self.malformed("it came without its file"))?;
         file.seek(SeekFrom::Start(0))?;
         let file = BufReader::with_capacity(256 << 10, file);
-        let archive: Box<dyn Read> = match self.compression {
+        let archive: Box<dyn Read + Send> = match self.compression {
             Compression::None => Box::new(file),
             Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(file)),
             Compression::Zstd => Box::new(zstd::Decoder::with_buffer(file)?),
@@ -136,11 +137,30 @@ fn unpack(
     job: &UnpackLayer,
     upper: &Path,
     below: Layers,
+    archive: impl Read + Send,
+    is_wanted: &dyn Fn() -> Result<(), JobError>,
+) -> Result<(), JobError> {
+    let (unpacked, found) = read_ahead(archive, |archive| unpack_all(job, upper, below, archive, is_wanted));
+    unpacked?;
+    if found != job.diff_id {
+        return Err(job.malformed(format!(
+            "its archive has the SHA-256 `{found}`, but the image's configuration says `{}`",
+            job.diff_id
+        )));
+    }
+    Ok(())
+}
+
+/// Unpacks an archive, and reads it to its end.
+fn unpack_all(
+    job: &UnpackLayer,
+    upper: &Path,
+    below: Layers,
     archive: impl Read,
     is_wanted: &dyn Fn() -> Result<(), JobError>,
 ) -> Result<(), JobError> {
     let watch = Watch::new(job, upper, is_wanted);
-    let mut archive = Hashing { inner: archive, hasher: Sha256::new(), watch: &watch };
+    let mut archive = Watched { inner: archive, watch: &watch };
     let mut unpacking = Unpacking {
         job,
         tree: Tree::open(upper)?,
@@ -158,15 +178,7 @@ fn unpack(
     unpacking.finish()?;
     // What is behind the archive's end belongs to its digest.
     std::io::copy(&mut archive, &mut std::io::sink()).map_err(|error| job.malformed(error))?;
-    watch.stopped()?;
-    let found = HEXLOWER.encode(&archive.hasher.finalize());
-    if found != job.diff_id {
-        return Err(job.malformed(format!(
-            "its archive has the SHA-256 `{found}`, but the image's configuration says `{}`",
-            job.diff_id
-        )));
-    }
-    Ok(())
+    watch.stopped()
 }
 
 fn unpack_entries(
@@ -201,7 +213,7 @@ fn unpack_entries(
 }
 
 impl UnpackLayer {
-    fn unpack_into(&self, context: &WorkerContext, archive: impl Read) -> Result<(), JobError> {
+    fn unpack_into(&self, context: &WorkerContext, archive: impl Read + Send) -> Result<(), JobError> {
         let upper = context.upper(&self.work);
         let below = Layers::new(context.content(), &self.below);
         unpack(self, &upper, below, archive, &|| context.ensure_wanted(&self.work))
@@ -293,17 +305,15 @@ fn free(path: &Path) -> std::io::Result<u64> {
     Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
 }
 
-/// A reader that hashes and counts what it gives.
-struct Hashing<'a, R> {
+/// A reader that counts what it gives.
+struct Watched<'a, R> {
     inner: R,
-    hasher: Sha256,
     watch: &'a Watch<'a>,
 }
 
-impl<R: Read> Read for Hashing<'_, R> {
+impl<R: Read> Read for Watched<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         let count = self.inner.read(buffer)?;
-        self.hasher.update(&buffer[..count]);
         self.watch.count(count as u64)?;
         if self.watch.allowance.get() != u64::MAX {
             self.watch.headers.borrow_mut().extend_from_slice(&buffer[..count]);
