@@ -12,7 +12,7 @@ mod deployments;
 mod error;
 mod files;
 mod find;
-mod output;
+mod log;
 mod recording;
 mod records;
 mod socket;
@@ -27,8 +27,8 @@ pub use deployments::{
     Deployed, Deployment, DeploymentName, Deployments, HOST, KeptCalls, NewVersion, PendingCall, RunningHost, Version,
 };
 pub use error::AppsError;
-pub use output::{OutputReader, OutputWriter, Show};
-pub use recording::Recording;
+pub use log::{LineFeed, LogEntry, LogLine, LogPosition, LogReader, LogWriter, Selection, Show, Source};
+pub use recording::{Recorder, Recording};
 pub use records::{AppRecord, DetachedApp, DetachedApps, RunningApp};
 pub use socket::AppListener;
 pub use state::AppState;

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::files::{private_file, read_file};
 use crate::state::StateFile;
-use crate::{AppState, AppsError, OutputReader, OutputWriter};
+use crate::{AppState, AppsError, LogReader, LogWriter};
 
 /// Version of the records.
 const VERSION: u32 = 1;
@@ -166,10 +166,15 @@ impl DetachedApps {
     /// What an app printed.
     ///
     /// # Errors
-    /// When it cannot be read.
-    pub fn output(&self, id: &str) -> Result<OutputReader, AppsError> {
+    /// When that is missing.
+    pub fn log(&self, id: &str) -> Result<LogReader, AppsError> {
         let directory = self.directory(id);
-        OutputReader::open(&output_file(&directory), state_file(&directory))
+        let log = LogReader::new(log_directory(&directory), output_file(&directory), Some(state_file(&directory)));
+        if log.is_empty() {
+            let reason = "it is missing, and with it what the app printed".to_owned();
+            return Err(AppsError::Damaged { path: log_directory(&directory), reason });
+        }
+        Ok(log)
     }
 
     /// The running app, as its own process sees it; `held` is what [`DetachedApps::create`] answered.
@@ -269,8 +274,8 @@ impl RunningApp {
     ///
     /// # Errors
     /// When the file cannot be opened.
-    pub fn output(&self) -> Result<OutputWriter, AppsError> {
-        OutputWriter::append_to(&output_file(&self.directory))
+    pub fn log(&self) -> Result<LogWriter, AppsError> {
+        LogWriter::open(&log_directory(&self.directory), &output_file(&self.directory))
     }
 
     /// Records that it has ended. It is running, for others, until its process is gone.
@@ -289,14 +294,19 @@ pub(crate) fn state_file(directory: &Path) -> PathBuf {
     directory.join("state")
 }
 
+/// What was printed, as it was recorded before there were logs.
 pub(crate) fn output_file(directory: &Path) -> PathBuf {
     directory.join("output")
+}
+
+pub(crate) fn log_directory(directory: &Path) -> PathBuf {
+    directory.join("log")
 }
 
 /// Writes the files of an app that is about to run; the answer holds its lock.
 fn fill(directory: &Path, record: &AppRecord) -> Result<OwnedFd, AppsError> {
     let state = StateFile::create(&state_file(directory))?;
-    OutputWriter::create(&output_file(directory))?;
+    LogWriter::prepare(&log_directory(directory), false)?;
     write_record(directory, record)?;
     Ok(state.into())
 }
@@ -339,8 +349,8 @@ fn write_record(directory: &Path, record: &AppRecord) -> Result<(), AppsError> {
 
 /// Bytes on the disk of a record's directory; what cannot be read counts for nothing.
 fn size_of(directory: &Path) -> u64 {
-    let Ok(entries) = fs_err::read_dir(directory) else { return 0 };
-    entries.flatten().filter_map(|entry| entry.metadata().ok()).map(|metadata| metadata.blocks() * 512).sum()
+    let files = [directory.to_owned(), log_directory(directory)].into_iter().flat_map(fs_err::read_dir);
+    files.flatten().flatten().filter_map(|entry| entry.metadata().ok()).map(|metadata| metadata.blocks() * 512).sum()
 }
 
 /// Refuses ids that are no plain file names.

@@ -1,11 +1,9 @@
 use std::ops::ControlFlow;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::mpsc;
 
-use lamina_events::Stream;
-use rustix::fs::{MemfdFlags, SealFlags};
 use tempfile::TempDir;
 
 use lamina_events::CancelToken;
@@ -38,7 +36,7 @@ impl Fixture {
     /// Runs an app that prints and ends.
     fn run(&self, id: &str, started: u64, prints: &[u8]) {
         let app = self.apps.adopt(id, self.start(id, started)).unwrap();
-        app.output().unwrap().write(Stream::Stdout, prints);
+        print(&mut app.log().unwrap(), Source::Stdout, prints);
         app.end(0).unwrap();
     }
 
@@ -57,13 +55,13 @@ pub(crate) fn record(id: &str, started: u64) -> AppRecord {
 }
 
 /// What a reading shows, pieces of one stream joined.
-fn shown(reading: impl FnOnce(&mut Show<'_>) -> ControlFlow<std::io::Error>) -> Vec<(Stream, String)> {
-    let mut pieces: Vec<(Stream, String)> = Vec::new();
-    let outcome = reading(&mut |stream, data| {
-        let text = String::from_utf8_lossy(data);
+fn shown(reading: impl FnOnce(&mut Show<'_>) -> ControlFlow<std::io::Error>) -> Vec<(Source, String)> {
+    let mut pieces: Vec<(Source, String)> = Vec::new();
+    let outcome = reading(&mut |entry| {
+        let text = String::from_utf8_lossy(&entry.data);
         match pieces.last_mut() {
-            Some((last, all)) if *last == stream => all.push_str(&text),
-            _ => pieces.push((stream, text.into_owned())),
+            Some((last, all)) if *last == entry.source => all.push_str(&text),
+            _ => pieces.push((entry.source, text.into_owned())),
         }
         ControlFlow::Continue(())
     });
@@ -71,14 +69,15 @@ fn shown(reading: impl FnOnce(&mut Show<'_>) -> ControlFlow<std::io::Error>) -> 
     pieces
 }
 
+fn print(log: &mut LogWriter, source: Source, data: &[u8]) {
+    log.write(&LogEntry::new(Some(1), source, data));
+}
+
 #[test]
 fn the_format_is_what_is_documented() {
     let fixture = Fixture::new();
     let app = fixture.apps.adopt("ap-1", fixture.start("ap-1", 1_000)).unwrap();
     app.set_name("demo").unwrap();
-    let mut output = app.output().unwrap();
-    output.write(Stream::Stdout, b"out");
-    output.write(Stream::Stderr, b"err\n");
     let line = |text: &str| format!("{text:<63}\n").into_bytes();
     let state = || fs_err::read(fixture.file("ap-1/state")).unwrap();
     assert_eq!(state(), line(&format!("running {}", std::process::id())));
@@ -94,10 +93,6 @@ fn the_format_is_what_is_documented() {
         fs_err::read_to_string(fixture.file("ap-1/record.json")).unwrap(),
         "{\"version\":1,\"id\":\"ap-1\",\"name\":\"demo\",\"reference\":\"app.py::main\",\
          \"arguments\":[\"--n\",\"5\"],\"directory\":\"/home/ada\",\"started\":1000,\"number\":1}\n"
-    );
-    assert_eq!(
-        fs_err::read(fixture.file("ap-1/output")).unwrap(),
-        b"LAMINA-OUTPUT\x01\x01\x03\0\0\0out\x02\x04\0\0\0err\n"
     );
 }
 
@@ -116,15 +111,17 @@ fn records_of_earlier_versions_are_read() {
     let app = fixture.apps.find("demo").unwrap();
     assert_eq!((&*app.record.id, app.record.number), ("ap-0123456789abcdefghijkl", 1));
     assert_eq!(app.state, AppState::Ended { code: 0, time: 1_795_889_440 });
-    let mut reader = fixture.apps.output(&app.record.id).unwrap();
-    assert_eq!(shown(|show| reader.read(show).unwrap()), [(Stream::Stdout, "ok\n".to_owned())]);
+    let mut reader = fixture.apps.log(&app.record.id).unwrap();
+    assert_eq!(shown(|show| reader.read(show).unwrap()), [(Source::Stdout, "ok\n".to_owned())]);
 }
 
 #[test]
 fn only_the_owner_can_read_records() {
     let fixture = Fixture::new();
     fixture.run("ap-1", 1, b"secret");
-    for (name, mode) in [("", 0o700), ("ap-1", 0o700), ("ap-1/record.json", 0o600), ("ap-1/output", 0o600)] {
+    for (name, mode) in
+        [("", 0o700), ("ap-1", 0o700), ("ap-1/record.json", 0o600), ("ap-1/log", 0o700), ("ap-1/log/0000000001", 0o600)]
+    {
         let found = fs_err::metadata(fixture.file(name)).unwrap().permissions().mode() & 0o777;
         assert_eq!(found, mode, "{name}");
     }
@@ -255,8 +252,8 @@ fn what_makes_no_sense_stands_in_nobodys_way() {
     fs_err::create_dir(fixture.file("ap-2/state")).unwrap();
     assert_eq!(fixture.ids(), ["ap-2", "ap-1"]);
     assert_eq!(fixture.state("ap-2"), AppState::Died);
-    fs_err::remove_file(fixture.file("ap-2/output")).unwrap();
-    let error = fixture.apps.output("ap-2").unwrap_err().to_string();
+    fs_err::remove_dir_all(fixture.file("ap-2/log")).unwrap();
+    let error = fixture.apps.log("ap-2").unwrap_err().to_string();
     assert!(error.ends_with("is damaged: it is missing, and with it what the app printed"), "{error}");
     fixture.apps.remove_old(1, KEPT_BYTES).unwrap();
     assert_eq!(fixture.ids(), ["ap-2"]);
@@ -315,129 +312,28 @@ fn records_that_are_too_large_together_go_but_for_the_newest() {
 }
 
 #[test]
-fn output_is_read_as_it_was_written() {
-    let fixture = Fixture::new();
-    let app = fixture.apps.adopt("ap-1", fixture.start("ap-1", 1)).unwrap();
-    let mut output = app.output().unwrap();
-    let long = "x".repeat(300_000);
-    output.write(Stream::Stdout, long.as_bytes());
-    output.write(Stream::Stderr, b"two\n");
-    let mut reader = fixture.apps.output("ap-1").unwrap();
-    let all = shown(|show| reader.read(show).unwrap());
-    assert_eq!(all, [(Stream::Stdout, long), (Stream::Stderr, "two\n".to_owned())]);
-    output.write(Stream::Stdout, b"three");
-    let more = shown(|show| reader.read(show).unwrap());
-    assert_eq!(more, [(Stream::Stdout, "three".to_owned())]);
-    let mut again = fixture.apps.output("ap-1").unwrap();
-    assert!(again.read(&mut |_, _| ControlFlow::Break(std::io::Error::other("enough"))).unwrap().is_break());
-}
-
-#[test]
-fn a_piece_that_is_being_written_is_waited_for() {
-    let fixture = Fixture::new();
-    fixture.run("ap-1", 1, b"whole");
-    let file = fixture.file("ap-1/output");
-    let mut bytes = fs_err::read(&file).unwrap();
-    bytes.extend_from_slice(b"\x01\x05\0\0\0par");
-    fs_err::write(&file, &bytes).unwrap();
-    let mut reader = fixture.apps.output("ap-1").unwrap();
-    assert_eq!(shown(|show| reader.read(show).unwrap()), [(Stream::Stdout, "whole".to_owned())]);
-    bytes.extend_from_slice(b"ty");
-    fs_err::write(&file, &bytes).unwrap();
-    assert_eq!(shown(|show| reader.read(show).unwrap()), [(Stream::Stdout, "party".to_owned())]);
-    bytes.extend_from_slice(b"\x09\x05\0\0\0wrong");
-    fs_err::write(&file, &bytes).unwrap();
-    assert!(matches!(reader.read(&mut |_, _| ControlFlow::Continue(())), Err(AppsError::Damaged { .. })));
-}
-
-#[test]
 fn following_ends_with_the_app() {
     let fixture = Fixture::new();
     let app = fixture.apps.adopt("ap-1", fixture.start("ap-1", 1)).unwrap();
-    let mut output = app.output().unwrap();
+    let mut output = app.log().unwrap();
     let (sender, receiver) = mpsc::channel();
-    let mut reader = fixture.apps.output("ap-1").unwrap();
+    let mut reader = fixture.apps.log("ap-1").unwrap();
     let follower = std::thread::spawn(move || {
-        let mut show = |_: Stream, data: &[u8]| {
-            sender.send(String::from_utf8_lossy(data).into_owned()).unwrap();
+        let mut show = |entry: &LogEntry| {
+            sender.send(String::from_utf8_lossy(&entry.data).into_owned()).unwrap();
             ControlFlow::Continue(())
         };
         reader.follow(&mut show).unwrap()
     });
     for text in ["one", "two"] {
-        output.write(Stream::Stdout, text.as_bytes());
+        print(&mut output, Source::Stdout, text.as_bytes());
         assert_eq!(receiver.recv().unwrap(), text);
     }
-    output.write(Stream::Stdout, b"last");
+    print(&mut output, Source::Stdout, b"last");
     app.end(0).unwrap();
     drop(app);
     assert!(follower.join().unwrap().is_continue());
     assert_eq!(receiver.iter().collect::<Vec<_>>(), ["last"]);
-}
-
-#[test]
-fn what_cannot_be_written_is_left_out_and_said() {
-    let fixture = Fixture::new();
-    let app = fixture.apps.adopt("ap-1", fixture.start("ap-1", 1)).unwrap();
-    let mut output = app.output().unwrap();
-    output.write(Stream::Stdout, b"one\n");
-    let full = fs_err::OpenOptions::new().write(true).open("/dev/full").unwrap().into_file();
-    let file = std::mem::replace(&mut output.file, full);
-    output.write(Stream::Stdout, b"two\n");
-    output.write(Stream::Stderr, b"three\n");
-    output.file = file;
-    output.write(Stream::Stdout, b"four\n");
-    let mut reader = fixture.apps.output("ap-1").unwrap();
-    let all = shown(|show| reader.read(show).unwrap());
-    assert_eq!(all.len(), 3);
-    assert_eq!((&*all[0].1, &*all[2].1), ("one\n", "four\n"));
-    assert!(all[1].1.starts_with("warning: 10 bytes of output were not recorded here: "), "{}", all[1].1);
-}
-
-/// A file that cannot become longer than `length`, as on a full disk.
-fn bounded_file(contents: &[u8], length: usize) -> std::fs::File {
-    let file = std::fs::File::from(rustix::fs::memfd_create("output", MemfdFlags::ALLOW_SEALING).unwrap());
-    file.write_all_at(contents, 0).unwrap();
-    file.set_len(length as u64).unwrap();
-    rustix::fs::fcntl_add_seals(&file, SealFlags::GROW).unwrap();
-    file
-}
-
-#[test]
-fn a_note_that_was_written_is_not_taken_back() {
-    let fixture = Fixture::new();
-    let app = fixture.apps.adopt("ap-1", fixture.start("ap-1", 1)).unwrap();
-    let mut output = app.output().unwrap();
-    let full = fs_err::OpenOptions::new().write(true).open("/dev/full").unwrap().into_file();
-    let file = std::mem::replace(&mut output.file, full);
-    output.write(Stream::Stdout, b"lost");
-    let header = fs_err::read(fixture.file("ap-1/output")).unwrap();
-    let bounded = bounded_file(&header, 8 << 10);
-    let reading = bounded.try_clone().unwrap();
-    output.file = bounded;
-    output.write(Stream::Stdout, &[b'x'; 16 << 10]);
-    let mut bytes = vec![0; 16 << 10];
-    let length = reading.read_at(&mut bytes, 0).unwrap();
-    let text = String::from_utf8_lossy(&bytes[header.len()..length]).into_owned();
-    assert!(text.contains("warning: 4 bytes of output were not recorded here: "), "{text}");
-    assert!(text.ends_with('\n') && !text.contains('x'), "the torn piece is cut back: {text}");
-    output.file = file;
-}
-
-#[test]
-fn what_is_missing_at_the_end_is_said() {
-    let fixture = Fixture::new();
-    let app = fixture.apps.adopt("ap-1", fixture.start("ap-1", 1)).unwrap();
-    let mut output = app.output().unwrap();
-    let full = fs_err::OpenOptions::new().write(true).open("/dev/full").unwrap().into_file();
-    let file = std::mem::replace(&mut output.file, full);
-    output.write(Stream::Stdout, b"lost");
-    output.file = file;
-    drop(output);
-    let mut reader = fixture.apps.output("ap-1").unwrap();
-    let all = shown(|show| reader.read(show).unwrap());
-    assert_eq!(all.len(), 1);
-    assert!(all[0].1.starts_with("warning: 4 bytes of output were not recorded here: "), "{}", all[0].1);
 }
 
 /// What a program of format 2 recorded is in the fixture of the store's tests.
@@ -456,6 +352,6 @@ fn records_of_earlier_programs_are_read() {
     let app = fixture.apps.list().unwrap().pop().unwrap();
     assert_eq!((app.record.name.as_deref(), app.record.number), (Some("demo"), 1));
     assert_eq!(app.state, AppState::Ended { code: 0, time: 1_795_889_440 });
-    let mut output = fixture.apps.output(&app.record.id).unwrap();
-    assert_eq!(shown(|show| output.read(show).unwrap()), [(Stream::Stdout, "ok\n".to_owned())]);
+    let mut output = fixture.apps.log(&app.record.id).unwrap();
+    assert_eq!(shown(|show| output.read(show).unwrap()), [(Source::Stdout, "ok\n".to_owned())]);
 }

@@ -207,7 +207,7 @@ impl Write for Line {
 
 #[cfg(test)]
 mod tests {
-    use lamina_events::Stream;
+    use lamina_events::{Printer, Stream};
 
     use super::*;
 
@@ -238,8 +238,12 @@ mod tests {
             cause: "ValueError: hunter2".to_owned(),
         };
         assert!(!describe(&retried).unwrap().contains("hunter2"));
-        let output =
-            Event::ContainerOutput { container: "ta-1".to_owned(), stream: Stream::Stdout, data: b"hunter2".to_vec() };
+        let output = Event::ContainerOutput {
+            container: "ta-1".to_owned(),
+            stream: Stream::Stdout,
+            data: b"hunter2".to_vec(),
+            printer: Printer::default(),
+        };
         assert_eq!(describe(&output), None);
     }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::SystemTime;
 
-use lamina_apps::RunningApp;
+use lamina_apps::{Recorder, RunningApp};
 use lamina_engine::{Described, Engine, EngineError, Options, Recorded, serve, serve_attached};
 use lamina_events::{CancelToken, Event, Sink};
 use lamina_ground::causes;
@@ -47,8 +47,8 @@ pub(crate) struct Program<'a> {
     pub(crate) timestamps: bool,
     /// Whether containers may ask for the user's terminal.
     pub(crate) interactive: bool,
-    /// The record of the app, if it is one that goes on without its command.
-    pub(crate) detached: Option<Arc<RunningApp>>,
+    /// The record of the app and what writes its log, if it is one that goes on without its command.
+    pub(crate) detached: Option<(Arc<RunningApp>, Arc<Recorder>)>,
 }
 
 /// Runs a program and serves it.
@@ -66,7 +66,11 @@ pub(crate) fn run(program: Program<'_>) -> Result<Ended, Failure> {
         let terminal = terminal.clone();
         move || terminal.restore()
     });
-    let screen = Screen::start(progress, cancel.clone());
+    let (detached, recorder) = detached.unzip();
+    let screen = match &recorder {
+        Some(recorder) => Screen::start_recorded(progress, cancel.clone(), recorder),
+        None => Screen::start(progress, cancel.clone()),
+    };
     let sink = if timestamps { stamped(screen.sink(), now) } else { screen.sink() };
     let terminal = interactive.then(|| SharedTerminal::open(terminal, &screen)).transpose()?;
     let (at_our_end, at_its_end) = (HangUp(socket.try_clone()?), HangUp(socket.try_clone()?));

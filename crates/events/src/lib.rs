@@ -55,6 +55,20 @@ pub enum Stream {
     Stderr,
 }
 
+/// Which part of an app prints something, as far as that is known.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Printer {
+    /// The function or class; `Class.method` where the method is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub function: Option<String>,
+    /// The function call, `fc-…`, while an input of it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub function_call: Option<String>,
+    /// The input that runs, `in-…`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input: Option<String>,
+}
+
 /// Something that happened. Steps are told apart by `step`, a number that is unique within one process.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
@@ -163,6 +177,9 @@ pub enum Event {
         /// The bytes.
         #[serde(with = "lossy")]
         data: Vec<u8>,
+        /// What of it printed them.
+        #[serde(default, flatten)]
+        printer: Printer,
     },
     /// An input failed and will run again.
     CallRetried {

@@ -29,8 +29,22 @@ fn events() -> Vec<Event> {
         Event::StepStopped { step, cause: Stop::Damaged },
         Event::ImageBuilt { image: "im-1".into(), seconds: 2.0, cached: false, remaining: 0 },
         Event::ContainerStarted { container: container.clone(), function: "f".into() },
-        Event::ContainerOutput { container: container.clone(), stream: Stream::Stdout, data: b"out\n".to_vec() },
-        Event::ContainerOutput { container: container.clone(), stream: Stream::Stderr, data: b"\xff".to_vec() },
+        Event::ContainerOutput {
+            container: container.clone(),
+            stream: Stream::Stdout,
+            data: b"out\n".to_vec(),
+            printer: Printer {
+                function: Some("f".into()),
+                function_call: Some("fc-1".into()),
+                input: Some("in-1".into()),
+            },
+        },
+        Event::ContainerOutput {
+            container: container.clone(),
+            stream: Stream::Stderr,
+            data: b"\xff".to_vec(),
+            printer: Printer::default(),
+        },
         Event::CallRetried { function: "f".into(), attempt: 1, of: 3, seconds: 0.5, cause: "it raised".into() },
         Event::ContainerFinished { container, cause: String::new() },
         Event::CallStuck { path: vec!["f".into(), "g".into(), "f".into()], max_containers: 1 },
@@ -82,7 +96,7 @@ fn the_json_form_is_pinned() {
     {"event":"step_stopped","step":1,"cause":"damaged"}
     {"event":"image_built","image":"im-1","seconds":2.0,"cached":false,"remaining":0}
     {"event":"container_started","container":"ta-1","function":"f"}
-    {"event":"container_output","container":"ta-1","stream":"stdout","data":"out\n"}
+    {"event":"container_output","container":"ta-1","stream":"stdout","data":"out\n","function":"f","function_call":"fc-1","input":"in-1"}
     {"event":"container_output","container":"ta-1","stream":"stderr","data":"�"}
     {"event":"call_retried","function":"f","attempt":1,"of":3,"seconds":0.5,"cause":"it raised"}
     {"event":"container_finished","container":"ta-1","cause":""}

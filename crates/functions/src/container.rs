@@ -71,6 +71,8 @@ struct Container {
     woken: bool,
     stdout: Output,
     stderr: Output,
+    /// How it says which of its inputs prints, if several run at a time.
+    mark: Option<String>,
     /// What it has printed last.
     backlog: Arc<Backlog>,
     /// Our end of its terminal, if it has one.
@@ -85,6 +87,10 @@ impl Container {
     fn new(seat: &Seat, task: &str, started: StartedContainer) -> Result<Self, StartError> {
         let process = Arc::clone(&started.process);
         let backlog = Arc::default();
+        let PoolOptions { capacity, batching, .. } = seat.options();
+        // Inputs of a batch run as one, and a user's terminal would show marks.
+        let mark = (*capacity > 1 && batching.is_none() && started.terminal.is_none()).then(|| random_id("mk"));
+        let output = |fd, stream| Output::new(fd, stream, task, seat, &backlog, mark.as_deref());
         let build = || -> std::io::Result<Self> {
             Ok(Self {
                 seat: seat.clone(),
@@ -93,8 +99,9 @@ impl Container {
                 receiver: Receiver::new(started.socket),
                 process: started.process,
                 woken: false,
-                stdout: Output::new(started.stdout, Stream::Stdout, task, seat.sink(), &backlog)?,
-                stderr: Output::new(started.stderr, Stream::Stderr, task, seat.sink(), &backlog)?,
+                stdout: output(started.stdout, Stream::Stdout)?,
+                stderr: output(started.stderr, Stream::Stderr)?,
+                mark: mark.clone(),
                 backlog: Arc::clone(&backlog),
                 terminal: started.terminal.map(Arc::new),
                 interaction: None,
@@ -149,6 +156,7 @@ impl Container {
             batches: batching.is_some(),
             terminal,
             volumes,
+            mark: self.mark.as_deref(),
         };
         match self.link.tell(&start.encode()) {
             Err(error) if !is_disconnected(&error) => {
@@ -303,8 +311,11 @@ impl Container {
     }
 
     /// An input has ended.
-    fn finish(&self, number: u64, status: ResultStatus, payload: Payload) -> Result<(), String> {
+    fn finish(&mut self, number: u64, status: ResultStatus, payload: Payload) -> Result<(), String> {
         let call = CallId::from_number(number);
+        // What it has printed is not joined with what the next one prints.
+        self.stdout.flush();
+        self.stderr.flush();
         if status != ResultStatus::Ok {
             tracing::info!(container = self.task, call = number, ?status, "call");
             self.link.calls.cancel_awaited_by(call);

@@ -22,6 +22,7 @@ mod graph;
 mod holdings;
 mod ids;
 mod link;
+mod marks;
 mod options;
 mod output;
 mod pool;
@@ -49,7 +50,7 @@ pub use options::PoolOptions;
 pub use pool::Pool;
 pub use question::PoolQuestion;
 pub use retries::Retries;
-pub use roster::{AppLabel, Backlog, Listing, Printed, Roster, RunningContainer};
+pub use roster::{AppLabel, Backlog, Listing, Piece, Printed, Roster, RunningContainer};
 pub use runner::{
     ContainerVolume, FromRunner, Module, Parameter, ParameterKind, Pickle, ResultStatus, RunnerRequest, RunnerResult,
     ServiceKind, ToRunner, VariantRequest,

@@ -4,11 +4,15 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lamina_events::{Event, Sink, Stream};
+use lamina_events::{Event, Stream};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::io::Errno;
 
+use crate::ids::CallId;
+use crate::marks::{Marked, Marks};
+use crate::pool::Seat;
 use crate::roster::Backlog;
+use crate::state::InputLabel;
 
 /// How long the beginning of a line waits for its end.
 const PARTIAL_LINE_PATIENCE: Duration = Duration::from_millis(100);
@@ -24,13 +28,16 @@ const TAIL_BYTES: usize = 4 << 10;
 const TAIL_LINES: usize = 10;
 
 /// One output stream of a container.
-#[derive(Debug)]
 pub(crate) struct Output {
     fd: Option<OwnedFd>,
     stream: Stream,
     container: String,
-    sink: Sink,
+    seat: Seat,
     backlog: Arc<Backlog>,
+    /// Where it says itself which input prints, because several run.
+    marks: Option<Marks>,
+    /// The input that has printed what waits.
+    label: Option<InputLabel>,
     /// Where reads land; kept, so that it is zeroed once.
     chunk: Vec<u8>,
     buffer: Vec<u8>,
@@ -39,21 +46,24 @@ pub(crate) struct Output {
 }
 
 impl Output {
-    /// Reads `fd`, which is made non-blocking.
+    /// Reads `fd`, which is made non-blocking. With a `mark` the container says which of its inputs prints.
     pub(crate) fn new(
         fd: OwnedFd,
         stream: Stream,
         container: &str,
-        sink: &Sink,
+        seat: &Seat,
         backlog: &Arc<Backlog>,
+        mark: Option<&str>,
     ) -> std::io::Result<Self> {
         fcntl_setfl(&fd, fcntl_getfl(&fd)? | OFlags::NONBLOCK)?;
         Ok(Self {
             fd: Some(fd),
             stream,
             container: container.to_owned(),
-            sink: sink.clone(),
+            seat: seat.clone(),
             backlog: Arc::clone(backlog),
+            marks: mark.map(Marks::new),
+            label: None,
             chunk: vec![0; CHUNK],
             buffer: Vec::new(),
             partial_since: None,
@@ -102,6 +112,9 @@ impl Output {
     /// Passes on all that is left after the container's end.
     pub(crate) fn finish(&mut self) {
         while self.read_available() > 0 {}
+        if let Some(left) = self.marks.as_mut().map(Marks::finish) {
+            self.take(&left);
+        }
         self.flush();
     }
 
@@ -115,7 +128,31 @@ impl Output {
     /// Takes the first `count` bytes of the chunk.
     fn accept(&mut self, count: usize) {
         let chunk = std::mem::take(&mut self.chunk);
-        let bytes = &chunk[..count];
+        if let Some(mut marks) = self.marks.take() {
+            marks.split(&chunk[..count], |marked| match marked {
+                Marked::By(call) => {
+                    let label = if call == 0 { None } else { self.seat.input(CallId::from_number(call)) };
+                    self.attribute(label);
+                }
+                Marked::Bytes(bytes) => self.take(bytes),
+            });
+            self.marks = Some(marks);
+        } else {
+            self.attribute(self.seat.input_that_runs());
+            self.take(&chunk[..count]);
+        }
+        self.chunk = chunk;
+    }
+
+    /// What follows is printed by this input.
+    fn attribute(&mut self, label: Option<InputLabel>) {
+        if label != self.label {
+            self.flush();
+            self.label = label;
+        }
+    }
+
+    fn take(&mut self, bytes: &[u8]) {
         self.tail.extend_from_slice(bytes);
         self.tail.drain(..self.tail.len().saturating_sub(TAIL_BYTES));
         let line_end = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |index| index + 1);
@@ -124,7 +161,6 @@ impl Output {
             self.flush();
         }
         self.hold(&bytes[line_end..]);
-        self.chunk = chunk;
     }
 
     fn hold(&mut self, bytes: &[u8]) {
@@ -143,8 +179,10 @@ impl Output {
         self.partial_since = None;
         if !self.buffer.is_empty() {
             let data = std::mem::take(&mut self.buffer);
-            self.backlog.push(self.stream, &data);
-            self.sink.emit(Event::ContainerOutput { container: self.container.clone(), stream: self.stream, data });
+            let printer = InputLabel::printer(self.label.as_ref(), self.seat.options().kind.name());
+            self.backlog.push(self.stream, &data, &printer);
+            let container = self.container.clone();
+            self.seat.sink().emit(Event::ContainerOutput { container, stream: self.stream, data, printer });
         }
     }
 }

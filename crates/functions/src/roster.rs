@@ -5,8 +5,8 @@ use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use lamina_events::Stream;
-use lamina_ground::seconds_since_1970;
+use lamina_events::{Printer, Stream};
+use lamina_ground::{microseconds_since_1970, seconds_since_1970};
 use lamina_sandbox::{Entered, Entry, SandboxError, Stdio};
 
 use crate::starter::ContainerProcess;
@@ -162,18 +162,31 @@ pub struct Backlog {
 
 #[derive(Debug, Default)]
 struct Kept {
-    pieces: VecDeque<(Stream, Vec<u8>)>,
+    pieces: VecDeque<Piece>,
     bytes: usize,
     /// The number of the first piece that is there.
     first: usize,
     has_ended: bool,
 }
 
+/// A piece of what a container has printed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Piece {
+    /// When, in microseconds since 1970.
+    pub time: u64,
+    /// To which stream.
+    pub stream: Stream,
+    /// What of it has printed it.
+    pub printer: Printer,
+    /// The bytes.
+    pub data: Vec<u8>,
+}
+
 /// What a [`Backlog`] has from a place on.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Printed {
-    /// The pieces, each with its stream.
-    pub pieces: Vec<(Stream, Vec<u8>)>,
+    /// The pieces.
+    pub pieces: Vec<Piece>,
     /// Where to go on.
     pub next: usize,
     /// Whether there will be no more.
@@ -199,12 +212,13 @@ impl Backlog {
         waiting.unwrap_or_else(PoisonError::into_inner).0.has_ended
     }
 
-    pub(crate) fn push(&self, stream: Stream, data: &[u8]) {
+    pub(crate) fn push(&self, stream: Stream, data: &[u8], printer: &Printer) {
+        let (time, printer, data) = (microseconds_since_1970(), printer.clone(), data.to_owned());
         let mut kept = self.lock();
         kept.bytes += data.len();
-        kept.pieces.push_back((stream, data.to_owned()));
+        kept.pieces.push_back(Piece { time, stream, printer, data });
         while kept.bytes > MOST_KEPT && kept.pieces.len() > 1 {
-            let dropped = kept.pieces.pop_front().map_or(0, |(_, data)| data.len());
+            let dropped = kept.pieces.pop_front().map_or(0, |piece| piece.data.len());
             kept.bytes -= dropped;
             kept.first += 1;
         }
@@ -226,22 +240,32 @@ impl Backlog {
 mod tests {
     use super::*;
 
+    fn push(backlog: &Backlog, stream: Stream, data: &[u8]) {
+        backlog.push(stream, data, &Printer { function: Some("f".to_owned()), ..Printer::default() });
+    }
+
+    fn texts(printed: &Printed) -> Vec<(Stream, Vec<u8>)> {
+        printed.pieces.iter().map(|piece| (piece.stream, piece.data.clone())).collect()
+    }
+
     #[test]
     fn the_last_output_is_kept_and_the_next_waited_for() {
         let backlog = Backlog::default();
         let nothing = Duration::ZERO;
         assert_eq!(backlog.read(0, nothing), Printed::default());
-        backlog.push(Stream::Stdout, b"one");
-        backlog.push(Stream::Stderr, b"two");
+        push(&backlog, Stream::Stdout, b"one");
+        push(&backlog, Stream::Stderr, b"two");
         let pieces = vec![(Stream::Stdout, b"one".to_vec()), (Stream::Stderr, b"two".to_vec())];
-        assert_eq!(backlog.read(0, nothing), Printed { pieces: pieces.clone(), next: 2, has_ended: false });
-        assert_eq!(backlog.read(1, nothing).pieces, pieces[1..]);
+        let read = backlog.read(0, nothing);
+        assert_eq!((texts(&read), read.next, read.has_ended), (pieces.clone(), 2, false));
+        assert!(read.pieces[0].time > 0 && read.pieces[0].printer.function.as_deref() == Some("f"));
+        assert_eq!(texts(&backlog.read(1, nothing)), pieces[1..]);
         std::thread::scope(|scope| {
             let reader = scope.spawn(|| backlog.read(2, Duration::from_mins(1)));
-            backlog.push(Stream::Stdout, b"three");
-            assert_eq!(reader.join().unwrap().pieces, [(Stream::Stdout, b"three".to_vec())]);
+            push(&backlog, Stream::Stdout, b"three");
+            assert_eq!(texts(&reader.join().unwrap()), [(Stream::Stdout, b"three".to_vec())]);
         });
-        backlog.push(Stream::Stdout, &vec![0; MOST_KEPT]);
+        push(&backlog, Stream::Stdout, &vec![0; MOST_KEPT]);
         let Printed { pieces, next, .. } = backlog.read(0, nothing);
         assert_eq!((pieces.len(), next), (1, 4), "what is too old is not kept");
         assert!(!backlog.wait_for_end(nothing));

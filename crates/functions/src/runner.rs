@@ -182,6 +182,9 @@ pub enum ToRunner<'a> {
         /// The volumes that are there.
         #[serde(skip_serializing_if = "<[_]>::is_empty")]
         volumes: &'a [ContainerVolume],
+        /// The token of marks that say which input prints, if it is to make them.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        mark: Option<&'a str>,
     },
     /// Run an input; the payload holds the pickled arguments.
     Call {
@@ -400,6 +403,7 @@ mod tests {
                     batches: false,
                     terminal: false,
                     volumes: &[],
+                    mark: None,
                 },
                 r#"{"type":"start","module":{"kind":"script","name":"app","path":"/root/app.py"},"service":{"kind":"function","name":"f"},"capacity":1}"#,
             ),
@@ -412,8 +416,9 @@ mod tests {
                     batches: false,
                     terminal: true,
                     volumes: &volumes,
+                    mark: Some("mk-1"),
                 },
-                r#"{"type":"start","module":{"kind":"module","name":"pkg.mod","qualname":"work"},"service":{"kind":"class","name":"C","methods":["m"]},"parameters":[{"name":"x","type":"int","value":"1"}],"capacity":8,"terminal":true,"volumes":[{"path":"/data","id":"vo-1","name":"data","environment":"main","sub_path":null,"read_only":true}]}"#,
+                r#"{"type":"start","module":{"kind":"module","name":"pkg.mod","qualname":"work"},"service":{"kind":"class","name":"C","methods":["m"]},"parameters":[{"name":"x","type":"int","value":"1"}],"capacity":8,"terminal":true,"volumes":[{"path":"/data","id":"vo-1","name":"data","environment":"main","sub_path":null,"read_only":true}],"mark":"mk-1"}"#,
             ),
             (ToRunner::More { call: 7, count: 8 }, r#"{"type":"more","call":7,"count":8}"#),
             (ToRunner::Cancel { call: 7 }, r#"{"type":"cancel","call":7}"#),
@@ -467,6 +472,7 @@ mod tests {
             batches: false,
             terminal: false,
             volumes: &[],
+            mark: None,
         };
         let expected =
             format!(r#"{{"type":"start","module":{text},"service":{{"kind":"function","name":"f"}},"capacity":1}}"#);

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use lamina_events::Printer;
 use lamina_wire::{Payload, WireError};
 
 use crate::call::Caller;
@@ -198,6 +199,30 @@ pub(crate) enum Deadline {
     Kill,
 }
 
+/// Which input something is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct InputLabel {
+    call: CallId,
+    part_of: FunctionCallId,
+    method: Option<Arc<str>>,
+}
+
+impl InputLabel {
+    fn of(running: &Running) -> Self {
+        let Attempt { call, part_of, method, .. } = &running.attempt;
+        Self { call: *call, part_of: *part_of, method: method.clone() }
+    }
+
+    /// What prints in a container of `service`, while this input runs or none.
+    pub(crate) fn printer(input: Option<&Self>, service: &str) -> Printer {
+        let Some(Self { call, part_of, method }) = input else {
+            return Printer { function: Some(service.to_owned()), ..Printer::default() };
+        };
+        let function = method.as_ref().map_or_else(|| service.to_owned(), |method| format!("{service}.{method}"));
+        Printer { function: Some(function), function_call: Some(part_of.to_string()), input: Some(call.to_string()) }
+    }
+}
+
 /// What becomes of an input that ended.
 pub(crate) enum Disposition {
     /// Its caller is told.
@@ -382,6 +407,17 @@ impl State {
         slot.interacts = false;
         slot.enter(Phase::Serving);
         Ok(self.next_inputs(id))
+    }
+
+    /// The input that a container runs; the first one where several run together.
+    pub(crate) fn input_that_runs(&self, id: SlotId) -> Option<InputLabel> {
+        self.slots.get(&id)?.running.first().map(InputLabel::of)
+    }
+
+    /// Input `call`, if a container runs it.
+    pub(crate) fn input(&self, id: SlotId, call: CallId) -> Option<InputLabel> {
+        let mut running = self.slots.get(&id)?.running.iter();
+        running.find(|running| running.attempt.call == call).map(InputLabel::of)
     }
 
     /// A container finished input `call`, with an exception if it `failed`. Fails when it was not running that.

@@ -29,7 +29,7 @@ pub use run_record::{RunRecord, run_records};
 pub use similar::{distance, nearest};
 pub use stack::Stack;
 pub use store_path::StorePath;
-pub use time::seconds_since_1970;
+pub use time::{microseconds_since_1970, seconds_since_1970};
 pub use variables::EnvVars;
 
 /// Where programs are looked for when nobody says otherwise.

@@ -43,6 +43,12 @@ def calling_input(port: Port) -> int | None:
     return control["call"]  # type: ignore[no-any-return]
 
 
+def printing_input() -> int:
+    """The number of the input that this thread or task belongs to; 0 where that is not known."""
+    control = _entered.get(None)
+    return 0 if control is None else control["call"]
+
+
 def enter(control: dict[str, Any]) -> None:
     """Enters an input that runs beside others, in its thread or task."""
     _entered.set(control)

@@ -220,6 +220,10 @@ def _start(port: Port) -> _Service | None:
     port.volumes = control.get("volumes") or []
     sys.breakpointhook = _break
     _put_working_directory_first()
+    if control.get("mark"):
+        from modal._runner.marks import install
+
+        install(control["mark"])
     try:
         if control.get("terminal"):
             from modal._runner.terminal import offer

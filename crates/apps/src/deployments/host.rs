@@ -15,11 +15,12 @@ use lamina_store::Lock;
 use lamina_system::spawn_apart;
 
 use super::{Deployment, DeploymentName, Deployments};
-use crate::records::{make_private, output_file, state_file};
+use crate::log::end_of_log;
+use crate::records::{log_directory, make_private, output_file, state_file};
 use crate::socket::{AppListener, connect_to, socket_file};
 use crate::state::StateFile;
 use crate::stop::Process;
-use crate::{AppState, AppsError, OutputReader, OutputWriter};
+use crate::{AppState, AppsError, LogEntry, LogPosition, LogReader, LogWriter};
 
 /// The first word of the command line of such a process; environment and name of the app follow.
 pub const HOST: &str = "__deployed";
@@ -29,9 +30,6 @@ const START: Duration = Duration::from_mins(2);
 
 /// First and longest pause between two attempts to connect.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
-
-/// Bytes of recorded output after which a process that starts begins anew.
-const MOST_OUTPUT: u64 = 64 << 20;
 
 /// Bytes of the last output that an error quotes.
 const QUOTED: usize = 600;
@@ -62,8 +60,8 @@ impl RunningHost {
     ///
     /// # Errors
     /// When the file cannot be opened.
-    pub fn output(&self) -> Result<OutputWriter, AppsError> {
-        OutputWriter::append_to(&output_file(&self.directory))
+    pub fn log(&self) -> Result<LogWriter, AppsError> {
+        LogWriter::open(&log_directory(&self.directory), &output_file(&self.directory))
     }
 
     /// Makes the socket, which only the app's user can reach.
@@ -95,7 +93,7 @@ impl Deployments {
         let directory = self.host_directory(name);
         let asked = Instant::now();
         // Once it was started: how much its former processes had printed.
-        let mut started: Option<u64> = None;
+        let mut started: Option<LogPosition> = None;
         let mut pause = PAUSES.0;
         loop {
             if let Some(socket) = connect_to(&socket_file(&directory))? {
@@ -105,7 +103,7 @@ impl Deployments {
                 if let Some(before) = started {
                     return Err(AppsError::HostEnded { name: name.clone(), output: self.last_words(name, before) });
                 }
-                started = Some(fs_err::metadata(output_file(&directory))?.len());
+                started = Some(end_of_log(&log_directory(&directory)));
                 self.start(name, held)?;
             }
             cancel.check()?;
@@ -133,16 +131,22 @@ impl Deployments {
         StateFile::read(&state_file(&self.host_directory(name)))
     }
 
-    /// What the app printed, over all its processes.
-    ///
-    /// # Errors
-    /// When it has printed nothing yet, or it cannot be read.
-    pub fn output(&self, name: &DeploymentName) -> Result<Option<OutputReader>, AppsError> {
-        let path = self.output_file(name);
-        if !path.exists() {
-            return Ok(None);
-        }
-        OutputReader::open_endless(&path).map(Some)
+    /// What the app printed, over all its processes; nothing where none has run yet.
+    #[must_use]
+    pub fn log(&self, name: &DeploymentName) -> Option<LogReader> {
+        Some(self.log_to_come(name)).filter(|log| !log.is_empty())
+    }
+
+    /// As [`Deployments::log`], also where none has run yet.
+    pub(super) fn log_to_come(&self, name: &DeploymentName) -> LogReader {
+        let directory = self.host_directory(name);
+        LogReader::new(log_directory(&directory), output_file(&directory), None)
+    }
+
+    /// Where what the app prints next will begin.
+    #[must_use]
+    pub fn end_of_log(&self, name: &DeploymentName) -> LogPosition {
+        end_of_log(&log_directory(&self.host_directory(name)))
     }
 
     /// Ends the process of an app, as Ctrl-C would; one that does not listen is killed. False when none runs.
@@ -172,13 +176,7 @@ impl Deployments {
         let directory = self.host_directory(name);
         make_private(&directory)?;
         let Some((held, before)) = StateFile::acquire(&state_file(&directory))? else { return Ok(None) };
-        let output = output_file(&directory);
-        if fs_err::metadata(&output).map_or(true, |metadata| metadata.len() > MOST_OUTPUT) {
-            let _ = fs_err::remove_file(&output);
-            OutputWriter::create(&output)?;
-        } else if before == AppState::Died {
-            OutputWriter::mend(&output)?;
-        }
+        LogWriter::prepare(&log_directory(&directory), before == AppState::Died)?;
         Ok(Some(held))
     }
 
@@ -196,28 +194,22 @@ impl Deployments {
         Ok(())
     }
 
-    /// The end of what the app printed after the first `before` bytes of the record.
-    fn last_words(&self, name: &DeploymentName, before: u64) -> String {
+    /// The end of what the app printed after this place of its log.
+    fn last_words(&self, name: &DeploymentName, before: LogPosition) -> String {
         let mut text = Vec::new();
-        let mut keep = |_, piece: &[u8]| {
-            text.extend_from_slice(piece);
+        let mut keep = |entry: &LogEntry| {
+            text.extend_from_slice(&entry.data);
             let surplus = text.len().saturating_sub(QUOTED);
             text.drain(..surplus);
             ControlFlow::Continue(())
         };
-        if let Ok(Some(mut output)) = self.output(name) {
-            output.skip_to(before);
-            // What cannot be read is not quoted.
-            let _ = output.read(&mut keep);
-        }
+        let mut log = self.log_to_come(name);
+        // What cannot be read is not quoted.
+        let _ = log.skip_to(before).and_then(|()| log.read(&mut keep));
         String::from_utf8_lossy(&text).trim().to_owned()
     }
 
-    pub(super) fn output_file(&self, name: &DeploymentName) -> PathBuf {
-        output_file(&self.host_directory(name))
-    }
-
-    fn host_directory(&self, name: &DeploymentName) -> PathBuf {
+    pub(super) fn host_directory(&self, name: &DeploymentName) -> PathBuf {
         self.directory(name).join("host")
     }
 }

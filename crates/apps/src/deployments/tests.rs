@@ -5,13 +5,14 @@ use std::os::unix::fs::PermissionsExt;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use lamina_events::{CancelToken, Stream};
+use lamina_events::CancelToken;
 use lamina_store::Layout;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::changes::{KEPT_STOPPED, KEPT_VERSIONS};
 use super::*;
+use crate::{LogEntry, LogWriter, Source};
 
 struct Fixture {
     directory: TempDir,
@@ -192,28 +193,33 @@ fn what_a_killed_process_has_half_printed_does_not_spoil_what_the_next_one_print
     };
     let printed = || {
         let mut text = Vec::new();
-        let mut reader = fixture.deployments.output(&name("demo")).unwrap().unwrap();
-        let _ = reader.read(&mut |_, piece| {
-            text.extend_from_slice(piece);
+        let mut reader = fixture.deployments.log(&name("demo")).unwrap();
+        let _ = reader.read(&mut |entry| {
+            text.extend_from_slice(&entry.data);
             std::ops::ControlFlow::Continue(())
         });
         String::from_utf8(text).unwrap()
     };
-    let app = start();
-    app.output().unwrap().write(Stream::Stdout, b"first\n");
-    let path = fixture.deployments.directory(&name("demo")).join("host/output");
-    let whole = fs_err::metadata(&path).unwrap().len();
-    let mut file = fs_err::OpenOptions::new().append(true).open(&path).unwrap();
-    std::io::Write::write_all(&mut file, b"\x01\xff\x00\x00\x00a part of it").unwrap();
+    let print = |text: &str| {
+        let app = start();
+        app.log().unwrap().write(&LogEntry::new(None, Source::Stdout, text));
+        app
+    };
+    let app = print("first\n");
+    let path = fixture.deployments.directory(&name("demo")).join("host/log/0000000001");
+    let whole = fs_err::read(&path).unwrap();
+    let mut half = whole.clone();
+    half.extend_from_slice(&whole[b"LAMINA-LOG.".len()..whole.len() - 1]);
+    fs_err::write(&path, half).unwrap();
     drop(app);
-    let app = start();
-    assert_eq!(fs_err::metadata(&path).unwrap().len(), whole);
-    app.output().unwrap().write(Stream::Stdout, b"second\n");
+    let app = print("second\n");
     assert_eq!(printed(), "first\nsecond\n");
-    fs_err::write(&path, b"nonsense").unwrap();
+    let sound = fs_err::read(&path).unwrap();
+    fs_err::write(&path, [&*sound, b"nonsense, and more than that"].concat()).unwrap();
     drop(app);
-    start().output().unwrap().write(Stream::Stdout, b"third\n");
-    assert_eq!(printed(), "third\n");
+    drop(print("third\n"));
+    let printed = printed();
+    assert!(printed.starts_with("first\nsecond\nwarning: from byte ") && printed.ends_with("third\n"), "{printed}");
 }
 
 /// Says when it is dropped.
@@ -351,19 +357,21 @@ fn output_is_followed_from_before_it_begins_until_the_app_is_stopped() {
     let deployment = fixture.deploy("demo", &json!({})).deployment;
     let (deployments, app) = (&fixture.deployments, name("demo"));
     let print = |text: &str| {
-        let mut writer = crate::OutputWriter::append_to(&deployments.output_file(&app)).unwrap();
-        writer.write(Stream::Stdout, text.as_bytes());
+        let log = deployments.host_directory(&app).join("log");
+        let mut writer = LogWriter::open(&log, &log).unwrap();
+        writer.write(&LogEntry::new(None, Source::Stdout, text));
     };
     let (shown, heard) = mpsc::channel();
     let follow = |from, shown: mpsc::Sender<String>| {
-        let mut show = |_, data: &[u8]| {
-            shown.send(String::from_utf8_lossy(data).into_owned()).unwrap();
+        let mut show = |entry: &LogEntry| {
+            shown.send(String::from_utf8_lossy(&entry.data).into_owned()).unwrap();
             ControlFlow::Continue(())
         };
-        deployments.follow(&deployment, from, &mut show).unwrap()
+        let mut log = deployments.log_from(&deployment, Some(from)).unwrap();
+        deployments.follow(&deployment, &mut log, &mut show).unwrap()
     };
     let hear = || heard.recv_timeout(Duration::from_mins(1)).unwrap();
-    let end = deployments.end_of_output(&app);
+    let end = deployments.end_of_log(&app);
     std::thread::scope(|scope| {
         let follower = scope.spawn(|| follow(end, shown.clone()));
         // The process of the app starts, and prints.
@@ -372,8 +380,7 @@ fn output_is_followed_from_before_it_begins_until_the_app_is_stopped() {
         assert_eq!(hear(), "one");
         print("two");
         assert_eq!(hear(), "two");
-        // A later one begins the record anew.
-        fs_err::remove_file(deployments.output_file(&app)).unwrap();
+        // A later one goes on.
         drop(deployments.acquire(&app, &CancelToken::new()).unwrap().unwrap());
         print("three");
         assert_eq!(hear(), "three");
@@ -381,7 +388,7 @@ fn output_is_followed_from_before_it_begins_until_the_app_is_stopped() {
         assert!(follower.join().unwrap().is_continue());
     });
     // What was printed before is passed over.
-    let end = deployments.end_of_output(&app);
+    let end = deployments.end_of_log(&app);
     print("four");
     assert!(follow(end, shown.clone()).is_continue());
     assert_eq!(hear(), "four");

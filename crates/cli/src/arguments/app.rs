@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 
-use super::{Environment, Strategy};
+use super::{Environment, LogLabels, LogOptions, Strategy};
 
 /// `modal app`.
 #[derive(Debug, Subcommand)]
@@ -14,17 +14,22 @@ pub(crate) enum App {
         #[arg(long)]
         json: bool,
     },
-    /// Print what an app wrote to standard output and standard error
+    /// Print what an app wrote, and what was said about it
     #[command(after_help = "\
 Examples:
-  modal app logs demo                      what the app `demo` has written so far
-  modal app logs -f ap-0a1b2c              that, and what follows, until it ends")]
+  modal app logs demo                      the last 100 lines of the app `demo`
+  modal app logs -f ap-0a1b2c              these, and what follows, until it ends
+  modal app logs demo --since 2h           all of the last two hours
+  modal app logs demo -s stderr -n 1000 --function train --timestamps
+
+Times without a zone are those of this machine's. The last 64 MiB of an app are kept.")]
     Logs {
         #[command(flatten)]
         app: NamedApp,
-        /// Go on until the app ends
-        #[arg(short, long)]
-        follow: bool,
+        #[command(flatten)]
+        options: LogOptions,
+        #[command(flatten)]
+        labels: LogLabels,
     },
     /// Stop an app: a deployed one for good, a detached one as Ctrl-C stops one that is not
     #[command(after_help = "\

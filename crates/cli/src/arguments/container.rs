@@ -2,6 +2,8 @@
 
 use clap::{Args, Subcommand};
 
+use super::LogOptions;
+
 /// `modal container`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Container {
@@ -19,9 +21,11 @@ is shown by `modal app logs`, also when they have ended.")]
         /// The id of a container, or a beginning of it
         #[arg(value_name = "CONTAINER")]
         container: String,
-        /// Go on until the container ends
-        #[arg(short, long)]
-        follow: bool,
+        #[command(flatten)]
+        options: LogOptions,
+        /// All that is kept
+        #[arg(long, conflicts_with_all = ["tail", "since", "until"])]
+        all: bool,
     },
     /// Run a command in a running container
     #[command(after_help = "\

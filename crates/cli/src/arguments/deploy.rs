@@ -47,6 +47,10 @@ pub(crate) struct Deploy {
     #[arg(long)]
     pub(crate) stream_logs: bool,
 
+    /// Put the time in front of what containers print
+    #[arg(long, requires = "stream_logs")]
+    pub(crate) timestamps: bool,
+
     #[command(flatten)]
     pub(crate) output: Output,
 }

@@ -2,15 +2,16 @@
 
 use std::fmt::Write;
 
-use lamina_apps::{AppState, DetachedApp};
+use lamina_apps::{AppState, DetachedApp, LogReader};
 use lamina_engine::known_apps;
 use lamina_ground::seconds_since_1970;
 use serde::Serialize;
 use unicode_width::UnicodeWidthStr;
 
 use super::ask::say;
-use super::{autostart, deployed, is_all_shown, print, print_json, show};
-use crate::arguments::App;
+use super::logs::{LogView, show_log};
+use super::{autostart, deployed, is_all_shown, print, print_json};
+use crate::arguments::{App, LogLabels, LogOptions, NamedApp};
 use crate::failure::Failure;
 use crate::output::text;
 
@@ -21,16 +22,7 @@ const COLUMNS: usize = 40;
 pub(crate) fn app(app: &App) -> Result<u8, Failure> {
     match app {
         App::List { json } => list(*json),
-        App::Logs { app, follow } => {
-            if let Some(deployment) = deployed::find(app)? {
-                return deployed::logs(&deployment, *follow);
-            }
-            let apps = known_apps()?;
-            let id = apps.find(&app.app).map_err(|error| deployed::explain(error, app))?.record.id;
-            let mut output = apps.output(&id)?;
-            is_all_shown(if *follow { output.follow(&mut show)? } else { output.read(&mut show)? })?;
-            Ok(0)
-        }
+        App::Logs { app, options, labels } => logs(app, options, labels),
         App::Stop { app, yes } => {
             if let Some(deployment) = deployed::find(app)? {
                 return deployed::stop(&deployment, *yes);
@@ -45,6 +37,18 @@ pub(crate) fn app(app: &App) -> Result<u8, Failure> {
         App::Rollback { app, version, strategy } => deployed::rollback(app, *version, *strategy),
         App::Rollover { app, strategy } => deployed::rollover(app, *strategy),
     }
+}
+
+fn logs(app: &NamedApp, options: &LogOptions, labels: &LogLabels) -> Result<u8, Failure> {
+    let mut view = LogView::new(options, labels, false)?;
+    if let Some(deployment) = deployed::find(app)? {
+        return deployed::logs(&deployment, &mut view, options.follow);
+    }
+    let apps = known_apps()?;
+    let id = apps.find(&app.app).map_err(|error| deployed::explain(error, app))?.record.id;
+    let mut log = apps.log(&id)?;
+    is_all_shown(show_log(&mut view, options.follow, &mut log, LogReader::follow)?)?;
+    Ok(0)
 }
 
 fn list(json: bool) -> Result<u8, Failure> {

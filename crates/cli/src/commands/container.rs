@@ -12,9 +12,10 @@ use serde_json::json;
 use unicode_width::UnicodeWidthStr;
 
 use super::ask::say;
+use super::logs::LogView;
 use super::shell::show as show_terminal;
-use super::{listing, print, print_json, show};
-use crate::arguments::Container;
+use super::{listing, print, print_json};
+use crate::arguments::{Container, LogLabels, LogOptions};
 use crate::failure::Failure;
 use crate::interruption::{self, Interruption};
 use crate::output::text;
@@ -27,7 +28,7 @@ const COLUMNS: usize = 40;
 pub(crate) fn container(container: &Container) -> Result<u8, Failure> {
     match container {
         Container::List { json } => list(*json),
-        Container::Logs { container, follow } => logs(container, *follow),
+        Container::Logs { container, options, all } => logs(container, options, *all),
         Container::Exec(words) => exec(&words.container, &words.command, wants_terminal(words.pty, words.no_pty)),
         Container::Stop { container, graceful } => stop(container, *graceful),
     }
@@ -61,13 +62,19 @@ fn list(as_json: bool) -> Result<u8, Failure> {
     Ok(0)
 }
 
-fn logs(target: &str, follow: bool) -> Result<u8, Failure> {
+fn logs(target: &str, options: &LogOptions, all: bool) -> Result<u8, Failure> {
+    let labels = LogLabels::default();
+    let mut view = LogView::new(options, &labels, all || options.follow)?;
     let found = Containers::ask()?.find(target)?;
-    let shown = found.logs(follow, |stream, data| match show(stream, data) {
+    let shown = found.logs(options.follow, |entry| match view.take(entry) {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(error) => Err(error),
     })?;
-    super::is_all_shown(shown.map_or_else(ControlFlow::Break, ControlFlow::Continue))?;
+    let shown = match shown {
+        Ok(()) => view.finish(),
+        Err(error) => ControlFlow::Break(error),
+    };
+    super::is_all_shown(shown)?;
     Ok(0)
 }
 

@@ -33,7 +33,7 @@ pub(crate) fn deploy(deploy: &Deploy) -> Result<u8, Failure> {
     match &ended.recorded {
         Some(recorded) if deploy.stream_logs && ended.code == 0 => {
             interruption::let_go();
-            deployed::stream(recorded)
+            deployed::stream(recorded, deploy.timestamps)
         }
         _ => Ok(ended.code),
     }

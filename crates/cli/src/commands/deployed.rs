@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::{Duration, UNIX_EPOCH};
 
-use lamina_apps::{AppState, AppsError, Deployment, DeploymentName, Deployments, Version};
+use lamina_apps::{AppState, AppsError, Deployment, DeploymentName, Version};
 use lamina_engine::{Recorded, deployments, next_run, take_over};
 use lamina_events::CancelToken;
 use lamina_ground::seconds_since_1970;
@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 use unicode_width::UnicodeWidthStr;
 
 use super::ask::{ask, say};
-use super::{is_all_shown, print, print_json, show};
+use super::logs::{LogView, show_log};
+use super::{is_all_shown, print, print_json};
 use crate::arguments::{NamedApp, Strategy};
 use crate::failure::Failure;
 use crate::output::text;
@@ -68,32 +69,26 @@ fn require(app: &NamedApp) -> Result<Deployment, Failure> {
 }
 
 /// Prints what it wrote.
-pub(crate) fn logs(deployment: &Deployment, follow: bool) -> Result<u8, Failure> {
+pub(crate) fn logs(deployment: &Deployment, view: &mut LogView, follow: bool) -> Result<u8, Failure> {
     let deployments = deployments()?;
-    let name = deployment.full_name();
-    if follow {
-        return follow_from(&deployments, deployment, 0);
-    }
-    if let Some(mut output) = deployments.output(&name)? {
-        is_all_shown(output.read(&mut show)?)?;
-    }
-    Ok(0)
-}
-
-fn follow_from(deployments: &Deployments, deployment: &Deployment, from: u64) -> Result<u8, Failure> {
-    if deployments.output(&deployment.full_name())?.is_none() && deployment.is_deployed() {
+    if deployments.log(&deployment.full_name()).is_none() && deployment.is_deployed() {
         say("It has not run yet.\n");
     }
-    is_all_shown(deployments.follow(deployment, from, &mut show)?)?;
+    let mut log = deployments.log_from(deployment, None)?;
+    let shown = show_log(view, follow, &mut log, |log, show| deployments.follow(deployment, log, show))?;
+    is_all_shown(shown)?;
     Ok(0)
 }
 
 /// Prints what an app prints that was deployed now, until it is stopped.
-pub(super) fn stream(recorded: &Recorded) -> Result<u8, Failure> {
+pub(super) fn stream(recorded: &Recorded, timestamps: bool) -> Result<u8, Failure> {
     let deployments = deployments()?;
     let deployment = deployments.get(&recorded.name)?;
     say(&format!("What {} prints follows. Ctrl-C ends this command, not the app.\n", recorded.name));
-    follow_from(&deployments, &deployment, recorded.output)
+    let mut log = deployments.log_from(&deployment, Some(recorded.output))?;
+    let mut view = LogView::of_run(timestamps);
+    is_all_shown(deployments.follow(&deployment, &mut log, &mut |entry| view.take(entry))?)?;
+    Ok(0)
 }
 
 /// Ends it for good.

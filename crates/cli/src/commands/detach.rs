@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use clap::Parser;
 use lamina_apps::{
-    AppRecord, AppState, AppsError, DetachedApp, DetachedApps, Recording, start_background, take_standard_input,
+    AppRecord, AppState, AppsError, DetachedApp, DetachedApps, Recording, Source, start_background, take_standard_input,
 };
 use lamina_engine::detached_apps;
 use lamina_events::CancelToken;
@@ -19,7 +19,8 @@ use lamina_ground::{random_id, seconds_since_1970};
 use rustix::process::Signal;
 
 use super::ask::say;
-use super::{is_all_shown, run, show};
+use super::logs::LogView;
+use super::{is_all_shown, run};
 use crate::arguments::{Arguments, Command, Run};
 use crate::diagnostics;
 use crate::failure::Failure;
@@ -48,7 +49,7 @@ pub(crate) fn foreground(run: &Run) -> Result<u8, Failure> {
     let mut background = start_background(id, held, std::env::args_os())?;
     tell(&format!("Running detached as {id}: Ctrl-C leaves it running.\n"));
     leave_when_signalled(signals, id.to_owned());
-    match follow(&apps, id) {
+    match follow(&apps, id, run.timestamps) {
         Ok(true) => {}
         Ok(false) => {
             say(&goes_on(id));
@@ -70,8 +71,9 @@ pub(crate) fn foreground(run: &Run) -> Result<u8, Failure> {
 
 /// Shows what the app prints until it ends; false when nobody reads that any more. A record that cannot be read is no
 /// reason to leave the app.
-fn follow(apps: &DetachedApps, id: &str) -> Result<bool, Failure> {
-    match apps.output(id).and_then(|mut output| output.follow(&mut show)) {
+fn follow(apps: &DetachedApps, id: &str, timestamps: bool) -> Result<bool, Failure> {
+    let mut view = LogView::of_run(timestamps);
+    match apps.log(id).and_then(|mut log| log.follow(&mut |entry| view.take(entry))) {
         Ok(outcome) => is_all_shown(outcome),
         Err(error) => {
             Failure::from(error).print();
@@ -133,10 +135,10 @@ pub(crate) fn background(mut words: impl Iterator<Item = OsString>) -> Result<u8
     signal_hook::flag::register(Signal::XFSZ.as_raw(), Arc::default())?;
     let id = words.next().unwrap_or_default();
     let app = Arc::new(detached_apps()?.adopt(&id.to_string_lossy(), take_standard_input()?)?);
-    let recording = Recording::start(app.output()?)?;
+    let recording = Recording::start(app.log()?, [Source::Stdout, Source::Stderr])?;
     let arguments = Arguments::parse_from(std::iter::once("modal".into()).chain(words));
     let code = diagnostics::start(arguments.verbose).and_then(|()| match arguments.command {
-        Command::Run(run) => run::attached(&run, Some(Arc::clone(&app))),
+        Command::Run(run) => run::attached(&run, Some((Arc::clone(&app), Arc::clone(recording.recorder())))),
         _ => Err(Failure::new("only `modal run` can be detached")),
     });
     let code = code.unwrap_or_else(|failure| {

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::sync::Arc;
 
-use lamina_apps::{DeploymentName, Recording, RunningHost, take_standard_input};
+use lamina_apps::{DeploymentName, Recorder, Recording, RunningHost, Source, take_standard_input};
 use lamina_engine::{Engine, Options, deployments, serve_deployed};
 use lamina_events::CancelToken;
 use rustix::process::Signal;
@@ -20,8 +20,9 @@ pub(crate) fn host(mut words: impl Iterator<Item = OsString>) -> Result<u8, Fail
     let mut word = || words.next().unwrap_or_default().to_string_lossy().into_owned();
     let name = DeploymentName::new(&word(), &word())?;
     let app = deployments()?.adopt(&name, take_standard_input()?)?;
-    let recording = Recording::start(app.output()?)?;
-    let code = diagnostics::start(0).and_then(|()| serve(&app)).unwrap_or_else(|failure| {
+    // Nobody but Lamina itself writes to its standard streams.
+    let recording = Recording::start(app.log()?, [Source::System; 2])?;
+    let code = diagnostics::start(0).and_then(|()| serve(&app, recording.recorder())).unwrap_or_else(|failure| {
         failure.print();
         1
     });
@@ -32,10 +33,10 @@ pub(crate) fn host(mut words: impl Iterator<Item = OsString>) -> Result<u8, Fail
     Ok(code)
 }
 
-fn serve(app: &RunningHost) -> Result<u8, Failure> {
+fn serve(app: &RunningHost, recorder: &Arc<Recorder>) -> Result<u8, Failure> {
     let cancel = CancelToken::new();
     let interruption = Interruption::listen(interruption::catch()?, cancel.clone(), None, || ());
-    let screen = Screen::start(Progress::Quiet, cancel.clone());
+    let screen = Screen::start_recorded(Progress::Quiet, cancel.clone(), recorder);
     // Clients may connect, and wait, while the store is opened.
     let listener = app.listen()?;
     let engine = Engine::open(&Options { cancel, expects_sandbox: true, ..Options::default() })?;

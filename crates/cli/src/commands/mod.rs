@@ -22,6 +22,7 @@ mod image_pull;
 mod image_push;
 mod image_table;
 mod listing;
+mod logs;
 mod new_file;
 pub(crate) mod profile;
 mod prune;

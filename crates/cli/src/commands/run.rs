@@ -3,7 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::sync::Arc;
 
-use lamina_apps::RunningApp;
+use lamina_apps::{Recorder, RunningApp};
 use lamina_ground::EnvVars;
 
 use super::detach;
@@ -18,7 +18,7 @@ pub(crate) fn run(run: &Run) -> Result<u8, Failure> {
 }
 
 /// Runs it in this process, as the background of a detached app if there is one.
-pub(crate) fn attached(run: &Run, detached: Option<Arc<RunningApp>>) -> Result<u8, Failure> {
+pub(crate) fn attached(run: &Run, detached: Option<(Arc<RunningApp>, Arc<Recorder>)>) -> Result<u8, Failure> {
     let (reference, rest) =
         run.reference_and_arguments.split_first().ok_or_else(|| Failure::new("there is nothing to run"))?;
     let mut words: Vec<OsString> = vec!["run".into(), reference.clone()];
@@ -47,7 +47,8 @@ pub(crate) fn attached(run: &Run, detached: Option<Arc<RunningApp>>) -> Result<u
         arguments: &words,
         environment: &environment,
         progress,
-        timestamps: run.timestamps,
+        // A record has times of its own.
+        timestamps: run.timestamps && detached.is_none(),
         interactive: run.interactive,
         detached,
     };

@@ -24,6 +24,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
+use lamina_apps::{LogEntry, Recorder, Source};
 use lamina_events::{CancelToken, Event, Sink, Stream};
 
 use style::Palette;
@@ -88,6 +89,12 @@ impl Streams {
         }
     }
 
+    /// Both lead to the log of an app.
+    fn recorded(recorder: &Arc<Recorder>) -> Self {
+        let said = || Box::new(Said(Arc::clone(recorder)));
+        Self { stdout: said(), stderr: said(), stdout_is_terminal: false, stderr_is_terminal: false }
+    }
+
     fn shares_terminal(&self, stream: Stream) -> bool {
         match stream {
             Stream::Stdout => self.stdout_is_terminal,
@@ -111,11 +118,50 @@ pub(crate) struct Screen {
     ticker: Option<JoinHandle<()>>,
 }
 
+/// The log of an app: what containers print goes there as it is, and who has printed it.
+struct Log {
+    recorder: Arc<Recorder>,
+    takes_stderr: bool,
+}
+
+impl Log {
+    /// Records what a container has printed; false for anything else.
+    fn take(&self, event: &Event) -> bool {
+        let Event::ContainerOutput { container, stream, data, printer } = event else { return false };
+        if *stream == Stream::Stderr && !self.takes_stderr {
+            return false;
+        }
+        self.recorder.write(LogEntry {
+            time: None,
+            source: (*stream).into(),
+            container: Some(container.clone()),
+            printer: printer.clone(),
+            data: data.clone(),
+        });
+        true
+    }
+}
+
+/// Writes what Lamina itself says to the log of an app.
+struct Said(Arc<Recorder>);
+
+impl Write for Said {
+    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+        self.0.write(LogEntry::new(None, Source::System, text));
+        Ok(text.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 struct Shared {
     state: Mutex<State>,
     changed: Condvar,
     started: Instant,
     cancel: CancelToken,
+    log: Option<Log>,
 }
 
 struct State {
@@ -128,13 +174,24 @@ struct State {
 impl Screen {
     /// Shows events as `progress` says. If the reader of the output goes away, `cancel` is cancelled.
     pub(crate) fn start(progress: Progress, cancel: CancelToken) -> Self {
+        Self::start_on(Streams::standard(), progress, cancel, None)
+    }
+
+    /// Records events as the log of an app.
+    pub(crate) fn start_recorded(progress: Progress, cancel: CancelToken, recorder: &Arc<Recorder>) -> Self {
+        // What containers print on standard error is an event like others for who reads events.
+        let takes_stderr = progress != Progress::Json;
+        let log = Log { recorder: Arc::clone(recorder), takes_stderr };
+        Self::start_on(Streams::recorded(recorder), progress, cancel, Some(log))
+    }
+
+    fn start_on(streams: Streams, progress: Progress, cancel: CancelToken, log: Option<Log>) -> Self {
         let progress = match progress {
             // Rows that are drawn again and again have no place for the lines of a record.
             Progress::Auto if style::is_capable_terminal(io::stderr()) && !diagnostics::is_shown() => Progress::Tty,
             Progress::Auto => Progress::Plain,
             chosen => chosen,
         };
-        let streams = Streams::standard();
         let palette = Palette::detect(io::stderr());
         let renderer: Box<dyn Renderer> = match progress {
             Progress::Tty => Box::new(terminal::Terminal::new(streams, palette, Box::new(terminal_size))),
@@ -147,6 +204,7 @@ impl Screen {
             changed: Condvar::new(),
             started: Instant::now(),
             cancel,
+            log,
         });
         let ticker = (progress == Progress::Tty).then(|| {
             let shared = Arc::clone(&shared);
@@ -160,7 +218,9 @@ impl Screen {
         let shared = Arc::clone(&self.shared);
         Sink::new(move |event| {
             diagnostics::note(&event);
-            shared.show(&event);
+            if shared.log.as_ref().is_none_or(|log| !log.take(&event)) {
+                shared.show(&event);
+            }
         })
     }
 

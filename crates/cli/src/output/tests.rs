@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use lamina_events::{Event, Miss, Stop, Stream};
+use lamina_events::{Event, Miss, Printer, Stop, Stream};
 
 use super::plain::{Json, Plain, Quiet};
 use super::style::Palette;
@@ -52,7 +52,7 @@ fn log(step: u64, line: &str) -> Event {
 }
 
 fn output(stream: Stream, data: &str) -> Event {
-    Event::ContainerOutput { container: "ta-1".to_owned(), stream, data: data.into() }
+    Event::ContainerOutput { container: "ta-1".to_owned(), stream, data: data.into(), printer: Printer::default() }
 }
 
 fn failed(step: u64) -> Event {

@@ -10,7 +10,7 @@ pub(crate) fn stamped(sink: Sink, clock: impl Fn() -> String + Send + Sync + 'st
     // Streams of containers that stopped in the middle of a line.
     let unfinished = Mutex::<HashSet<(String, Stream)>>::default();
     Sink::new(move |event| {
-        let Event::ContainerOutput { container, stream, data } = event else {
+        let Event::ContainerOutput { container, stream, data, printer } = event else {
             return sink.emit(event);
         };
         let mut unfinished = unfinished.lock().unwrap_or_else(PoisonError::into_inner);
@@ -29,13 +29,15 @@ pub(crate) fn stamped(sink: Sink, clock: impl Fn() -> String + Send + Sync + 'st
         } else {
             unfinished.insert(key);
         }
-        sink.emit(Event::ContainerOutput { container, stream, data: stamped });
+        sink.emit(Event::ContainerOutput { container, stream, data: stamped, printer });
     })
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+
+    use lamina_events::Printer;
 
     use super::*;
 
@@ -50,7 +52,12 @@ mod tests {
         });
         let stamped = stamped(sink, || "12:00".to_owned());
         let print = |container: &str, stream, data: &str| {
-            stamped.emit(Event::ContainerOutput { container: container.to_owned(), stream, data: data.into() });
+            stamped.emit(Event::ContainerOutput {
+                container: container.to_owned(),
+                stream,
+                data: data.into(),
+                printer: Printer::default(),
+            });
         };
         print("ta-1", Stream::Stdout, "one\ntw");
         print("ta-1", Stream::Stdout, "o\n\n");

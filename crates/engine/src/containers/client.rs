@@ -5,8 +5,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use lamina_apps::ContainerSockets;
-use lamina_events::Stream;
+use lamina_apps::{ContainerSockets, LogEntry, Source};
 use lamina_ground::nearest;
 use lamina_sandbox::{ExitStatus, TerminalSize};
 use lamina_store::Layout;
@@ -172,14 +171,22 @@ impl FoundContainer {
     pub fn logs<E>(
         mut self,
         follow: bool,
-        mut show: impl FnMut(Stream, &[u8]) -> Result<(), E>,
+        mut show: impl FnMut(&LogEntry) -> Result<(), E>,
     ) -> Result<Result<(), E>, ContainersError> {
-        tell(&self.connection.sender, &Request::Logs { container: self.container.container_id, follow })?;
+        let container = self.container.container_id;
+        tell(&self.connection.sender, &Request::Logs { container: container.clone(), follow })?;
         loop {
             match self.connection.hear() {
-                Ok((Answer::Output { is_error }, _, payload)) => {
-                    let stream = if is_error { Stream::Stderr } else { Stream::Stdout };
-                    let shown = show(stream, &payload.into_bytes()?);
+                Ok((Answer::Output { is_error, time, printer }, _, payload)) => {
+                    let source = if is_error { Source::Stderr } else { Source::Stdout };
+                    let entry = LogEntry {
+                        time: (time > 0).then_some(time),
+                        source,
+                        container: Some(container.clone()),
+                        printer,
+                        data: payload.into_bytes()?,
+                    };
+                    let shown = show(&entry);
                     if shown.is_err() {
                         return Ok(shown);
                     }

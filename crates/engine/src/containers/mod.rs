@@ -7,6 +7,7 @@ mod server;
 use std::borrow::Cow;
 
 use lamina_apps::AppsError;
+use lamina_events::Printer;
 use lamina_ground::Hint;
 use lamina_sandbox::TerminalSize;
 use lamina_wire::{Sender, WireError};
@@ -50,8 +51,14 @@ enum Answer {
     Started,
     /// The command has ended, with a code unless a signal ended it.
     Exited { code: Option<i32>, signal: Option<i32> },
-    /// The payload was printed.
-    Output { is_error: bool },
+    /// The payload was printed, at some time in microseconds since 1970.
+    Output {
+        is_error: bool,
+        #[serde(default)]
+        time: u64,
+        #[serde(default, flatten)]
+        printer: Printer,
+    },
     /// What was asked for is complete.
     Done,
     /// It cannot be done.

@@ -204,9 +204,13 @@ impl<'a> Connection<'a> {
         let mut next = 0;
         loop {
             let printed = container.output().read(next, if follow { LOOK } else { Duration::ZERO });
-            for (stream, data) in &printed.pieces {
-                let output = Answer::Output { is_error: *stream == Stream::Stderr };
-                self.sender.send(&encode(&output), data, &[])?;
+            for piece in &printed.pieces {
+                let output = Answer::Output {
+                    is_error: piece.stream == Stream::Stderr,
+                    time: piece.time,
+                    printer: piece.printer.clone(),
+                };
+                self.sender.send(&encode(&output), &piece.data, &[])?;
             }
             next = printed.next;
             if !follow || printed.has_ended && printed.pieces.is_empty() {

@@ -16,7 +16,7 @@ use std::sync::{Arc, PoisonError};
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use lamina_apps::{AppsError, Deployment, DeploymentName, Deployments, NewVersion};
+use lamina_apps::{AppsError, Deployment, DeploymentName, Deployments, LogPosition, NewVersion};
 use lamina_events::{CancelToken, Event, Sink};
 use lamina_functions::ServiceSpec;
 use lamina_ground::{ErrorClass, Hint, causes};
@@ -102,7 +102,7 @@ pub struct Recorded {
     /// Its name.
     pub name: DeploymentName,
     /// Where in its output begins what it has printed since.
-    pub output: u64,
+    pub output: LogPosition,
 }
 
 impl Engine {
@@ -146,7 +146,7 @@ impl Engine {
         let waiting = || {
             sink.emit(Event::Warning { message: format!("another `modal` changes the app {name}: waiting for it") });
         };
-        let output = self.deployments().end_of_output(&name);
+        let output = self.deployments().end_of_log(&name);
         let deployed = {
             // Until the version is there, nothing else names all of its layers.
             let _kept = self.store.hold_off_collection().map_err(|error| Failure::of_store(&error))?;

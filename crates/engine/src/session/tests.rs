@@ -6,7 +6,7 @@ use std::sync::Condvar;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use lamina_events::Stream;
+use lamina_events::{Printer, Stream};
 use lamina_functions::{
     ContainerEnd, ContainerProcess, ContainerSpec, ContainerStarter, Errands, PoolOptions, ServiceKind, StartError,
     StartedContainer,
@@ -606,7 +606,12 @@ fn scripts_that_do_not_ask_for_output_get_no_build_events() {
     let (loud, quiet) = (watch(true), watch(false));
     assert!(built(&loud) && warned(&loud));
     assert!(!built(&quiet) && warned(&quiet));
-    let output = Event::ContainerOutput { container: "ta-1".into(), stream: Stream::Stdout, data: b"x".to_vec() };
+    let output = Event::ContainerOutput {
+        container: "ta-1".into(),
+        stream: Stream::Stdout,
+        data: b"x".to_vec(),
+        printer: Printer::default(),
+    };
     let kept = Arc::new(Mutex::new(Vec::new()));
     let sink = Sink::new({
         let kept = Arc::clone(&kept);

@@ -14,7 +14,7 @@ use crate::options::PoolOptions;
 use crate::runner::{ResultStatus, ToRunner};
 use crate::services::Services;
 use crate::starter::{ContainerProcess, ContainerStarter, StartError};
-use crate::state::{Deadline, Disposition, EndReason, Finished, Removed, SlotId, Withdrawn};
+use crate::state::{Deadline, Disposition, EndReason, Finished, InputLabel, Removed, SlotId, Withdrawn};
 
 /// The place of one container in its pool.
 #[derive(Clone)]
@@ -124,6 +124,16 @@ impl Seat {
             None => {}
         }
         Ok(())
+    }
+
+    /// The input that the container runs; the first one where several run together.
+    pub(crate) fn input_that_runs(&self) -> Option<InputLabel> {
+        self.shared.lock().input_that_runs(self.slot)
+    }
+
+    /// One of the inputs that the container runs.
+    pub(crate) fn input(&self, call: CallId) -> Option<InputLabel> {
+        self.shared.lock().input(self.slot, call)
     }
 
     /// The user's terminal comes into the container; false if there is nothing that could want it.

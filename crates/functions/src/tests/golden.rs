@@ -23,6 +23,7 @@ fn ours(message: &Value) -> Vec<u8> {
                 batches: false,
                 terminal: false,
                 volumes: &[],
+                mark: message["mark"].as_str(),
             }
             .encode()
         }
