@@ -144,12 +144,13 @@ def _type_of(owner: type, name: str, annotations: Mapping[str, Any]) -> str:
         )
     annotation = annotations[name]
     for known, kind in TYPES.items():
-        if annotation is kind:
+        # With `from __future__ import annotations`, it is a text.
+        if annotation is kind or (isinstance(annotation, str) and annotation == known):
             return known
     if isinstance(annotation, str):
         raise UnreadableAnnotation(
             f"the parameter `{name}` of `{owner.__name__}` is annotated `{annotation!r}`, a text and no type",
-            hint="write the type without quotes, in a module without `from __future__ import annotations`",
+            hint="take `int`, `str`, `bytes` or `bool`: other texts, also by `__future__`, are not read",
         )
     # A union is no class.
     kind_of_error = InvalidError if isinstance(annotation, type) else UnreadableAnnotation

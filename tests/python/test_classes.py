@@ -1,6 +1,5 @@
 """Classes of an app and how many inputs they run: what is wrong with them is said at its moment."""
 
-# Annotations of parameters have to be types: this module has none of the future.
 import dataclasses
 import types
 import typing
@@ -124,7 +123,9 @@ def test_bodies(body, words):
 @pytest.mark.parametrize(
     ("annotation", "words"),
     [
-        ("'int'", "annotated `'int'`, a text and no type"),
+        ("'float'", "annotated `'float'`, a text and no type"),
+        ("'int | None'", r"annotated `'int \| None'`, a text and no type"),
+        ("' int'", "annotated `' int'`, a text and no type"),
         ("typing.Optional[int]", r"annotated `typing\.Optional\[int\]`|annotated `int \| None`"),
         ("types.GenericAlias(list, int)", r"annotated `list\[int\]`"),
     ],
@@ -135,13 +136,31 @@ def test_annotations_that_are_no_types(annotation, words):
             make(f"    x: {annotation} = modal.parameter()", typing=typing, types=types)
 
 
+@pytest.mark.parametrize("known", ["int", "str", "bytes", "bool"])
+@pytest.mark.parametrize("quoted", [True, False])
+def test_annotations_that_are_texts_of_known_types(known, quoted):
+    future, annotation = ("", f"'{known}'") if quoted else ("from __future__ import annotations", known)
+    value = {"int": 1, "str": "a", "bytes": b"a", "bool": True}[known]
+    made = declared(future, annotation)
+    assert made(x=value)._wire_parameters() == declared("", known)(x=value)._wire_parameters()
+    with pytest.raises(TypeError, match="`x`"):
+        made(x=1.5)._wire_parameters()
+
+
 def test_annotations_of_the_future():
-    source = "from __future__ import annotations\n@app.cls()\nclass Made:\n    x: int = modal.parameter()\n"
-    with pytest.raises(AttributeError, match="annotated `'int'`, a text and no type") as caught:
-        exec(source, {"modal": modal, "app": modal.App("made"), "__name__": "made"})
-    assert "without `from __future__ import annotations`" in caught.value.hint
+    future = "from __future__ import annotations"
+    with pytest.raises(AttributeError, match=r"annotated `'int \| None'`, a text and no type") as caught:
+        declared(future, "int | None")
+    assert "`int`, `str`, `bytes` or `bool`" in caught.value.hint
     # A class whose annotations are not asked for may have any.
-    exec(source.replace("modal.parameter()", "3"), {"modal": modal, "app": modal.App("made"), "__name__": "made"})
+    declared(future, "int | None", "3")
+
+
+def declared(future, annotation, value="modal.parameter()"):
+    """A class of a module that starts with `future`, with one parameter."""
+    names = {"modal": modal, "app": modal.App("made"), "__name__": "made"}
+    exec(f"{future}\n@app.cls()\nclass Made:\n    x: {annotation} = {value}\n", names)
+    return names["Made"]
 
 
 def test_constructors_of_bases_count():
