@@ -79,12 +79,12 @@ def test_an_app_that_starts_during_the_question_keeps_the_store(local: Modal) ->
 def test_damaged_output_does_not_lose_the_app(local: Modal) -> None:
     foreground = start(local, "--code", "7")
     (app,) = apps(local)
-    with (local.store / "apps" / app["id"] / "output").open("ab") as output:
+    with (local.store / "apps" / app["id"] / "log" / "0000000001").open("ab") as output:
         output.write(b"\x09" * 100)
     open_gate(local)
     _, errors = foreground.communicate(timeout=PATIENCE)
     assert foreground.returncode == 7
-    assert errors.count("begins no piece of output") == 1 and f"The app `{app['id']}` goes on" in errors
+    assert errors.count("is no log that this version can read, and is left out") == 1
 
 
 def test_a_record_that_is_removed_does_not_lose_the_code(local: Modal) -> None:

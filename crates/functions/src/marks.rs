@@ -6,15 +6,6 @@
 /// Most digits of a number.
 const MOST_DIGITS: usize = 20;
 
-/// What a stream consists of.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Marked<'a> {
-    /// The input with this number prints what follows; 0 if none is known.
-    By(u64),
-    /// What was printed.
-    Bytes(&'a [u8]),
-}
-
 /// The marks of one stream.
 #[derive(Debug)]
 pub(crate) struct Marks {
@@ -22,16 +13,19 @@ pub(crate) struct Marks {
     prefix: Vec<u8>,
     /// What may be the beginning of one.
     held: Vec<u8>,
+    /// The input that prints what comes.
+    call: u64,
 }
 
 impl Marks {
     /// Those with this token.
     pub(crate) fn new(token: &str) -> Self {
-        Self { prefix: format!("\0{token}:").into_bytes(), held: Vec::new() }
+        Self { prefix: format!("\0{token}:").into_bytes(), held: Vec::new(), call: 0 }
     }
 
-    /// Takes marks and what is between them apart.
-    pub(crate) fn split(&mut self, bytes: &[u8], mut each: impl FnMut(Marked<'_>)) {
+    /// Takes the marks out of what was printed: gives each piece with the number of the input that has printed it, 0 if none is
+    /// known.
+    pub(crate) fn split(&mut self, bytes: &[u8], mut each: impl FnMut(u64, &[u8])) {
         let mut joined = std::mem::take(&mut self.held);
         let mut rest = bytes;
         if !joined.is_empty() {
@@ -43,20 +37,20 @@ impl Marks {
             let at = plain + found;
             match self.mark(&rest[at..]) {
                 Found::Mark { call, length } => {
-                    show(&rest[..at], &mut each);
-                    each(Marked::By(call));
+                    show(self.call, &rest[..at], &mut each);
+                    self.call = call;
                     rest = &rest[at + length..];
                     plain = 0;
                 }
                 Found::Beginning => {
-                    show(&rest[..at], &mut each);
+                    show(self.call, &rest[..at], &mut each);
                     self.held = rest[at..].to_vec();
                     return;
                 }
                 Found::Nothing => plain = at + 1,
             }
         }
-        show(rest, &mut each);
+        show(self.call, rest, &mut each);
     }
 
     /// What was held and turned out to be no mark.
@@ -88,9 +82,9 @@ enum Found {
     Nothing,
 }
 
-fn show(bytes: &[u8], each: &mut impl FnMut(Marked<'_>)) {
+fn show(call: u64, bytes: &[u8], each: &mut impl FnMut(u64, &[u8])) {
     if !bytes.is_empty() {
-        each(Marked::Bytes(bytes));
+        each(call, bytes);
     }
 }
 
@@ -100,7 +94,7 @@ mod tests {
 
     /// Each piece with the input that has printed it, however the bytes arrive.
     fn read(pieces: &[&[u8]]) -> Vec<(u64, String)> {
-        let (mut marks, mut shown, mut by) = (Marks::new("T"), Vec::<(u64, String)>::new(), 0);
+        let (mut marks, mut shown) = (Marks::new("T"), Vec::<(u64, String)>::new());
         let mut add = |call: u64, bytes: &[u8]| {
             let text = String::from_utf8_lossy(bytes);
             match shown.last_mut().filter(|(last, _)| *last == call) {
@@ -109,14 +103,11 @@ mod tests {
             }
         };
         for piece in pieces {
-            marks.split(piece, |marked| match marked {
-                Marked::By(call) => by = call,
-                Marked::Bytes(bytes) => add(by, bytes),
-            });
+            marks.split(piece, &mut add);
         }
         let left = marks.finish();
         if !left.is_empty() {
-            add(by, &left);
+            add(marks.call, &left);
         }
         shown
     }

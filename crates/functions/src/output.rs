@@ -9,7 +9,7 @@ use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::io::Errno;
 
 use crate::ids::CallId;
-use crate::marks::{Marked, Marks};
+use crate::marks::Marks;
 use crate::pool::Seat;
 use crate::roster::Backlog;
 use crate::state::InputLabel;
@@ -36,6 +36,8 @@ pub(crate) struct Output {
     backlog: Arc<Backlog>,
     /// Where it says itself which input prints, because several run.
     marks: Option<Marks>,
+    /// The number that it has given last.
+    call: u64,
     /// The input that has printed what waits.
     label: Option<InputLabel>,
     /// Where reads land; kept, so that it is zeroed once.
@@ -63,6 +65,7 @@ impl Output {
             seat: seat.clone(),
             backlog: Arc::clone(backlog),
             marks: mark.map(Marks::new),
+            call: 0,
             label: None,
             chunk: vec![0; CHUNK],
             buffer: Vec::new(),
@@ -129,12 +132,13 @@ impl Output {
     fn accept(&mut self, count: usize) {
         let chunk = std::mem::take(&mut self.chunk);
         if let Some(mut marks) = self.marks.take() {
-            marks.split(&chunk[..count], |marked| match marked {
-                Marked::By(call) => {
+            marks.split(&chunk[..count], |call, bytes| {
+                if call != self.call {
+                    self.call = call;
                     let label = if call == 0 { None } else { self.seat.input(CallId::from_number(call)) };
                     self.attribute(label);
                 }
-                Marked::Bytes(bytes) => self.take(bytes),
+                self.take(bytes);
             });
             self.marks = Some(marks);
         } else {
@@ -142,6 +146,7 @@ impl Output {
             self.take(&chunk[..count]);
         }
         self.chunk = chunk;
+        self.pass_lines_on();
     }
 
     /// What follows is printed by this input.
@@ -155,22 +160,22 @@ impl Output {
     fn take(&mut self, bytes: &[u8]) {
         self.tail.extend_from_slice(bytes);
         self.tail.drain(..self.tail.len().saturating_sub(TAIL_BYTES));
-        let line_end = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |index| index + 1);
-        if line_end > 0 {
-            self.buffer.extend_from_slice(&bytes[..line_end]);
-            self.flush();
-        }
-        self.hold(&bytes[line_end..]);
+        self.buffer.extend_from_slice(bytes);
     }
 
-    fn hold(&mut self, bytes: &[u8]) {
-        if bytes.is_empty() {
-            return;
+    /// Passes on whole lines; the beginning of one waits for its end.
+    fn pass_lines_on(&mut self) {
+        let line_end = self.buffer.iter().rposition(|byte| *byte == b'\n').map_or(0, |index| index + 1);
+        if line_end > 0 {
+            let rest = self.buffer.split_off(line_end);
+            self.flush();
+            self.buffer = rest;
         }
-        self.buffer.extend_from_slice(bytes);
-        self.partial_since.get_or_insert_with(Instant::now);
         if self.buffer.len() >= MAXIMUM_PIECE {
             self.flush();
+        }
+        if !self.buffer.is_empty() {
+            self.partial_since.get_or_insert_with(Instant::now);
         }
     }
 
