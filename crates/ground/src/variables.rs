@@ -132,8 +132,10 @@ variables! {
         DOCKER_HOST,
         /// The context of Docker that says where its daemon is; without one, that of its settings.
         DOCKER_CONTEXT,
-        /// Whether Docker's daemon is spoken to with encryption, which is not possible here.
+        /// Whether Docker's daemon is spoken to with encryption, where it is reached by TCP.
         DOCKER_TLS_VERIFY,
+        /// The directory of the certificates for that: `ca.pem`, and `cert.pem` with `key.pem`. Default: that of `DOCKER_CONFIG`.
+        DOCKER_CERT_PATH,
         /// The one file of settings of registries, as podman has it, instead of the host's `registries.conf` and the user's.
         CONTAINERS_REGISTRIES_CONF,
         /// The one file with logins of registries, as podman has it.

@@ -69,6 +69,8 @@ pub enum RegistryError {
         address: String,
         /// Why not.
         reason: String,
+        /// Whether this user may not speak to its socket.
+        is_forbidden: bool,
     },
     /// Nothing here reads the storage of podman.
     #[error("`{image}` cannot be read: none of `skopeo`, `podman` and `buildah` is on PATH")]
@@ -211,6 +213,10 @@ impl Hint for RegistryError {
                 let choices: Vec<_> = choices.iter().map(|choice| format!("`{choice}`")).collect();
                 Some(Cow::Owned(format!("name one behind the path, as in `oci-archive:FILE:NAME` or `docker-archive:FILE:NAME`: {}", choices.join(", "))))
             }
+            Self::Daemon { is_forbidden: true, .. } => Some(
+                "whoever may speak to it is in the group of its socket: `sudo usermod --append --groups docker USER`, and a new login"
+                    .into(),
+            ),
             Self::Daemon { .. } => Some(
                 "start it, or name it by DOCKER_HOST or `docker context use`; an image of a machine that has it comes by `docker \
                  save REF -o FILE` and `docker-archive:FILE`"

@@ -3,6 +3,7 @@
 
 mod archive;
 mod daemon;
+mod dial;
 mod docker;
 mod files;
 mod layout;
