@@ -260,3 +260,21 @@ def real_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     finally:
         process.terminate()
         process.wait()
+
+
+@pytest.fixture
+def certificates(tmp_path: Path) -> Path:
+    """An authority, and what it has signed: a server on this machine, and a client."""
+    directory = tmp_path / "certificates"
+    directory.mkdir()
+
+    def openssl(*words: str) -> None:
+        subprocess.run(["openssl", *words], cwd=directory, check=True, capture_output=True)
+
+    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2")
+    openssl("req", "-x509", *key, "-keyout", "ca.key", "-out", "ca.crt", "-subj", "/CN=authority")
+    for name in ("server", "client"):
+        signed = ("-CA", "ca.crt", "-CAkey", "ca.key", "-addext", "subjectAltName=IP:127.0.0.1")
+        plain = ("-addext", "basicConstraints=critical,CA:FALSE", "-subj", f"/CN={name}")
+        openssl("req", "-x509", *key, *signed, *plain, "-keyout", f"{name}.key", "-out", f"{name}.crt")
+    return directory

@@ -8,10 +8,13 @@ import json
 import os
 import shutil
 import socketserver
+import ssl
 import subprocess
+import sys
 import tarfile
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -169,11 +172,16 @@ def daemon(tmp_path: Path) -> Iterator[dict]:
             self.wfile.write(data)
 
     path = tmp_path / "docker.sock"
-    server = socketserver.ThreadingUnixStreamServer(str(path), Handler)
+    with serving(socketserver.ThreadingUnixStreamServer(str(path), Handler)):
+        yield {"address": f"unix://{path}", "images": images, "handler": Handler}
+
+
+@contextmanager
+def serving(server: socketserver.BaseServer) -> Iterator[None]:
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:
-        yield {"address": f"unix://{path}", "images": images}
+        yield
     finally:
         server.shutdown()
         thread.join()
@@ -181,15 +189,13 @@ def daemon(tmp_path: Path) -> Iterator[dict]:
 
 
 def test_a_daemon_is_asked(load, layout: Path, daemon: dict, tmp_path: Path) -> None:
-    path = tmp_path / "saved.tar"
-    peer("skopeo", "copy", "--quiet", f"oci:{layout}:v1", f"docker-archive:{path}:app:v1")
-    daemon["images"]["app:v1"] = path.read_bytes()
+    put(daemon, layout, tmp_path)
     host = {"DOCKER_HOST": daemon["address"]}
     expected = load(f"oci:{layout}:v1")
     assert load("docker-daemon:app:v1", **host) == expected
     missing = load("docker-daemon:app:v2", code=1, **host)
     assert "No such image: app:v2" in missing
-    daemon["images"]["cut:v1"] = path.read_bytes()[:-2000]
+    daemon["images"]["cut:v1"] = daemon["images"]["app:v1"][:-2000]
     assert "cannot be read" in load("docker-daemon:cut:v1", code=1, **host)
     away = load("docker-daemon:app:v1", code=1, DOCKER_HOST=f"unix://{tmp_path}/none.sock")
     assert f"unix://{tmp_path}/none.sock" in away and "docker save" in away
@@ -201,6 +207,87 @@ def test_a_daemon_is_asked(load, layout: Path, daemon: dict, tmp_path: Path) -> 
     (place / "meta.json").write_text(json.dumps({"Name": "mine", "Endpoints": {"docker": {"Host": daemon["address"]}}}))
     (settings / "config.json").write_text(json.dumps({"currentContext": "mine"}))
     assert load("docker-daemon:app:v1", DOCKER_CONFIG=str(settings), DOCKER_HOST="") == expected
+
+
+def put(daemon: dict, layout: Path, tmp_path: Path) -> None:
+    """Gives the daemon an image."""
+    path = tmp_path / "saved.tar"
+    peer("skopeo", "copy", "--quiet", f"oci:{layout}:v1", f"docker-archive:{path}:app:v1")
+    daemon["images"]["app:v1"] = path.read_bytes()
+
+
+def test_a_daemon_with_certificates_is_asked(
+    modal: Modal, load, layout: Path, daemon: dict, certificates: Path, tmp_path: Path
+) -> None:
+    put(daemon, layout, tmp_path)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificates / "server.crt", certificates / "server.key")
+    tls.verify_mode = ssl.CERT_REQUIRED
+    tls.load_verify_locations(certificates / "ca.crt")
+
+    class Server(socketserver.ThreadingTCPServer):
+        def get_request(self):
+            stream, address = super().get_request()
+            stream.settimeout(30)
+            # The handshake is made by the thread that reads.
+            return tls.wrap_socket(stream, server_side=True, do_handshake_on_connect=False), address
+
+        def handle_error(self, request, client_address) -> None:
+            """Whoever is not let in is told so."""
+
+        def shutdown_request(self, request) -> None:
+            try:
+                request.unwrap()
+            except OSError:
+                pass
+            super().shutdown_request(request)
+
+    own = tmp_path / "own"
+    own.mkdir()
+    server = Server(("127.0.0.1", 0), daemon["handler"])
+    host = {
+        "DOCKER_HOST": f"tcp://127.0.0.1:{server.server_address[1]}",
+        "DOCKER_TLS_VERIFY": "1",
+        "DOCKER_CERT_PATH": str(own),
+    }
+    with serving(server):
+        assert f"{own}/ca.pem` cannot be used" in load("docker-daemon:app:v1", code=1, **host)
+        # An authority that has not signed the daemon's certificate.
+        shutil.copy(certificates / "client.crt", own / "ca.pem")
+        assert "invalid peer certificate" in load("docker-daemon:app:v1", code=1, **host)
+        shutil.copy(certificates / "ca.crt", own / "ca.pem")
+        assert "cannot be spoken to" in load("docker-daemon:app:v1", code=1, **host)
+        shutil.copy(certificates / "client.crt", own / "cert.pem")
+        shutil.copy(certificates / "client.key", own / "key.pem")
+        taken = load("docker-daemon:app:v1", **host)
+    assert taken == load(f"oci:{layout}:v1")
+
+
+SSH = """#!{python}
+import os, socket, sys, threading
+
+arguments = sys.argv[sys.argv.index("--") + 1 :]
+if arguments != ["far.example", "docker", "system", "dial-stdio"]:
+    sys.exit(f"ssh: Could not resolve hostname {{arguments[0]}}")
+stream = socket.socket(socket.AF_UNIX)
+stream.connect("{path}")
+stream.sendall(os.read(0, 65536))
+while data := stream.recv(65536):
+    os.write(1, data)
+"""
+
+
+def test_a_daemon_behind_ssh_is_asked(load, layout: Path, daemon: dict, tmp_path: Path) -> None:
+    put(daemon, layout, tmp_path)
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    (programs / "ssh").write_text(SSH.format(python=sys.executable, path=daemon["address"].removeprefix("unix://")))
+    (programs / "ssh").chmod(0o755)
+    path = f"{programs}:{os.environ['PATH']}"
+    taken = load("docker-daemon:app:v1", DOCKER_HOST="ssh://me@far.example", PATH=path)
+    assert taken == load(f"oci:{layout}:v1")
+    refused = load("docker-daemon:app:v1", code=1, DOCKER_HOST="ssh://nowhere.example", PATH=path)
+    assert "`ssh` says: ssh: Could not resolve hostname nowhere.example" in refused
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="podman's storage here is root's")

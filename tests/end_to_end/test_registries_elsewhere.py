@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ssl
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -35,24 +34,6 @@ def test_what_a_mirror_does_not_give_comes_from_the_next_place(modal: Modal) -> 
             del each.blobs[list(each.blobs)[-2]]
         said = refused(modal, repr(f"{host}/team/app:v2"))
         assert f"`{origin.address}`" in said and "has no image" in said
-
-
-@pytest.fixture
-def certificates(tmp_path: Path) -> Path:
-    """An authority, and what it has signed: a server on this machine, and a client."""
-    directory = tmp_path / "certificates"
-    directory.mkdir()
-
-    def openssl(*words: str) -> None:
-        subprocess.run(["openssl", *words], cwd=directory, check=True, capture_output=True)
-
-    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2")
-    openssl("req", "-x509", *key, "-keyout", "ca.key", "-out", "ca.crt", "-subj", "/CN=authority")
-    for name in ("server", "client"):
-        signed = ("-CA", "ca.crt", "-CAkey", "ca.key", "-addext", "subjectAltName=IP:127.0.0.1")
-        plain = ("-addext", "basicConstraints=critical,CA:FALSE", "-subj", f"/CN={name}")
-        openssl("req", "-x509", *key, *signed, *plain, "-keyout", f"{name}.key", "-out", f"{name}.crt")
-    return directory
 
 
 @pytest.mark.parametrize("wants_client", [False, True])
