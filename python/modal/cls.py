@@ -416,20 +416,19 @@ class Obj:
         buffer_containers: int | None = None,
     ) -> None:
         """Changes how many containers this instance has, until the app ends. What is not given stays as it is."""
-        from modal._shared.autoscaler import checked_changes
+        from modal._shared.autoscaler import given_changes
 
-        changes = {
-            "min_containers": min_containers,
-            "max_containers": max_containers,
-            "buffer_containers": buffer_containers,
-            "scaledown_window": scaledown_window,
-        }
+        changes = given_changes(
+            min_containers=min_containers,
+            max_containers=max_containers,
+            buffer_containers=buffer_containers,
+            scaledown_window=scaledown_window,
+        )
         methods = self._modal_cls._methods()
         if not methods:
             raise InvalidError(f"`{self._modal_cls._name}` has no methods, so nothing runs in containers of it")
-        given = {name: value for name, value in changes.items() if value is not None}
         # Containers run all methods of their instance.
-        self._function(next(iter(methods)))._pool(**checked_changes(given))
+        self._function(next(iter(methods)))._pool(**changes)
 
     def _function(self, name: str) -> Function[Any, Any, Any]:
         """A method as a function of the app."""

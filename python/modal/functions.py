@@ -448,15 +448,15 @@ class Function(Generic[P, R, L], metaclass=Explained):
         scaledown_window: int | None = None,
     ) -> None:
         """Changes how many containers there are, until the app ends. What is not given stays as it is."""
-        from modal._shared.autoscaler import checked_changes
+        from modal._shared.autoscaler import given_changes
 
-        changes = {
-            "min_containers": min_containers,
-            "max_containers": max_containers,
-            "buffer_containers": buffer_containers,
-            "scaledown_window": scaledown_window,
-        }
-        self._scale(**checked_changes({name: value for name, value in changes.items() if value is not None}))
+        changes = given_changes(
+            min_containers=min_containers,
+            max_containers=max_containers,
+            buffer_containers=buffer_containers,
+            scaledown_window=scaledown_window,
+        )
+        self._scale(**changes)
 
     def _variant(self, options: dict[str, Any]) -> Function[P, R, L]:
         if not options:

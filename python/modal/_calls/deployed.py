@@ -202,16 +202,15 @@ class DeployedObj:
         buffer_containers: int | None = None,
     ) -> None:
         """Changes how many containers this instance has, until the app's process ends or it is deployed again."""
-        from modal._shared.autoscaler import checked_changes
+        from modal._shared.autoscaler import given_changes
 
-        changes = {
-            "min_containers": min_containers,
-            "max_containers": max_containers,
-            "buffer_containers": buffer_containers,
-            "scaledown_window": scaledown_window,
-        }
-        given = {name: value for name, value in changes.items() if value is not None}
-        DeployedFunction(self._cls._place, ANY, self._given, self._cls._options)._scale(**checked_changes(given))
+        changes = given_changes(
+            min_containers=min_containers,
+            max_containers=max_containers,
+            buffer_containers=buffer_containers,
+            scaledown_window=scaledown_window,
+        )
+        DeployedFunction(self._cls._place, ANY, self._given, self._cls._options)._scale(**changes)
 
     def __getattr__(self, name: str) -> DeployedFunction:
         if name.startswith("_"):

@@ -74,3 +74,8 @@ def checked_changes(changes: dict[str, Any], unset: dict[str, int] | None = None
         raise InvalidError(f"`min_containers={minimum}` is more than `max_containers={maximum}`")
     assert all(name in NUMBERS for name in changes)
     return changes
+
+
+def given_changes(**changes: int | None) -> dict[str, Any]:
+    """Numbers of containers of which some are to stay as they are, checked."""
+    return checked_changes({name: value for name, value in changes.items() if value is not None})
