@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 #: The input that the present thread or task belongs to, where that is known: the message that brought it.
 _entered: ContextVar[dict[str, Any] | None] = ContextVar("input")
+#: That input; takes what to give where it is not known.
+entered = _entered.get
 
 
 def current_input_id() -> str | None:
@@ -41,12 +43,6 @@ def calling_input(port: Port) -> int | None:
     if control is None or (control is not running and control["call"] not in port.active):
         return None
     return control["call"]  # type: ignore[no-any-return]
-
-
-def printing_input() -> int:
-    """The number of the input that this thread or task belongs to; 0 where that is not known."""
-    control = _entered.get(None)
-    return 0 if control is None else control["call"]
 
 
 def enter(control: dict[str, Any]) -> None:
