@@ -164,7 +164,7 @@ class App(metaclass=Explained):
 
     @property
     def app_id(self) -> str | None:
-        """The id (`ap-…`) of the app that runs or was deployed, or None."""
+        """The id (`ap-…`) of the app that runs, has run last or was deployed; None if there was nothing of it."""
         return self._app_id
 
     @property
@@ -356,7 +356,7 @@ class App(metaclass=Explained):
                     f"`{known}` is {'a' if yields else 'no'} generator, unlike `is_generator={is_generator}` says",
                     hint="leave `is_generator` away",
                 )
-            if settings.retries is not None and yields:
+            if settings.retries is not None and settings.retries.max_retries and yields:
                 raise InvalidError(
                     f"`{known}` is a generator, which cannot be retried: some of its values are out already",
                     hint="leave `retries` away",
@@ -515,15 +515,33 @@ class App(metaclass=Explained):
 
         return decorate
 
-    def _run_aio(self, /, *, name: str | None = None, interactive: bool = False, **unsupported: Nothing) -> RunningApp:
-        refuse_keywords("app.run", unsupported, ("name", "interactive"))
+    def _run_aio(
+        self,
+        /,
+        *,
+        name: str | None = None,
+        interactive: bool = False,
+        environment_name: str | None = None,
+        client: object = None,
+        **unsupported: Nothing,
+    ) -> RunningApp:
+        refuse_keywords("app.run", unsupported, ("name", "interactive", "environment_name"))
         check_name("app.run", name)
         from modal._client.running import RunningApp
 
-        return RunningApp(self, interactive=interactive, name=name)
+        return RunningApp(self, interactive=interactive, name=name, environment=environment_name)
 
     @with_aio(_run_aio)
-    def run(self, /, *, name: str | None = None, interactive: bool = False, **unsupported: Nothing) -> RunningApp:
+    def run(
+        self,
+        /,
+        *,
+        name: str | None = None,
+        interactive: bool = False,
+        environment_name: str | None = None,
+        client: object = None,
+        **unsupported: Nothing,
+    ) -> RunningApp:
         """Builds the app's images and makes its functions callable inside a ``with`` block.
 
         ```python
@@ -533,9 +551,10 @@ class App(metaclass=Explained):
         ```
 
         In event loops: ``async with app.run():``. An app that is ``interactive`` has functions that may ask for this
-        process's terminal, with ``breakpoint()`` or ``modal.interact()``. With a `name` it runs under that one.
+        process's terminal, with ``breakpoint()`` or ``modal.interact()``. With a `name` it runs under that one, and in
+        the environment `environment_name`.
         """
-        return self._run_aio(name=name, interactive=interactive, **unsupported)
+        return self._run_aio(name=name, interactive=interactive, environment_name=environment_name, **unsupported)
 
     async def _deploy_aio(
         self,

@@ -279,15 +279,15 @@ class FunctionCall(Generic[R], metaclass=Explained):
     def from_id(cls, function_call_id: str, client: object = None) -> FunctionCall[Any]:
         """The call of this id: one that this process has spawned, or one of a deployed app, whoever has spawned it.
 
+        It is looked for when its result is asked for.
+
         Results of deployed apps are kept for seven days, and at most a gibibyte of them for each app. A call that ran
         when the app's process or the machine stopped is run again if its function has `retries`, and lost otherwise.
         """
         call = _calls.get(function_call_id)
         if call is not None:
             return call
-        if not isinstance(function_call_id, str) or not function_call_id.startswith("fc-"):
-            raise InvalidError(f"`{function_call_id}` is no id of a call", hint="those begin with `fc-`")
-        return _KeptCall._of(function_call_id)
+        return _KeptCall._of(str(function_call_id))
 
     @in_thread
     def get_call_graph(self) -> list[InputInfo]:

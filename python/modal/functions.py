@@ -286,9 +286,12 @@ class Function(Generic[P, R, L], metaclass=Explained):
         kwargs: Mapping[str, Any] = {},
         order_outputs: bool = True,
         return_exceptions: bool = False,
+        wrap_returned_exceptions: bool | None = None,
     ) -> AsyncIterator[R]:
         from modal._calls.asynchronous import Inputs, run_map
 
+        if wrap_returned_exceptions is not None:
+            _warn_of_wrapping()
         self._check_inputs("map.aio", input_iterators, ("__iter__", "__aiter__", "__getitem__"))
         return run_map(self, Inputs(input_iterators), dict(kwargs), order_outputs, return_exceptions)
 
@@ -300,6 +303,7 @@ class Function(Generic[P, R, L], metaclass=Explained):
         kwargs: Mapping[str, Any] = {},
         order_outputs: bool = True,
         return_exceptions: bool = False,
+        wrap_returned_exceptions: bool | None = None,
     ) -> Iterator[R]:
         """Runs the function for every input, on several containers, and yields the results.
 
@@ -310,8 +314,11 @@ class Function(Generic[P, R, L], metaclass=Explained):
 
         There is one iterator per positional parameter; `kwargs` goes to every call. Nothing runs until the results
         are consumed, and only a limited number of inputs is taken ahead of that. `order_outputs=False` yields results
-        as they come; `return_exceptions=True` yields exceptions in place of results instead of raising the first.
+        as they come; `return_exceptions=True` yields exceptions in place of results instead of raising the first. They
+        are never wrapped, whatever `wrap_returned_exceptions` says.
         """
+        if wrap_returned_exceptions is not None:
+            _warn_of_wrapping()
         self._check_inputs("map", input_iterators, ("__iter__", "__getitem__"))
         return self._map(zip(*input_iterators), input_iterators, kwargs, order_outputs, return_exceptions)
 
@@ -322,9 +329,12 @@ class Function(Generic[P, R, L], metaclass=Explained):
         kwargs: Mapping[str, Any] = {},
         order_outputs: bool = True,
         return_exceptions: bool = False,
+        wrap_returned_exceptions: bool | None = None,
     ) -> AsyncIterator[R]:
         from modal._calls.asynchronous import Inputs, run_map
 
+        if wrap_returned_exceptions is not None:
+            _warn_of_wrapping()
         self._check_inputs("starmap.aio", (input_iterator,), ("__iter__", "__aiter__", "__getitem__"))
         return run_map(self, Inputs((input_iterator,), starred=True), dict(kwargs), order_outputs, return_exceptions)
 
@@ -336,8 +346,11 @@ class Function(Generic[P, R, L], metaclass=Explained):
         kwargs: Mapping[str, Any] = {},
         order_outputs: bool = True,
         return_exceptions: bool = False,
+        wrap_returned_exceptions: bool | None = None,
     ) -> Iterator[R]:
         """As `Function.map`, with one iterator of argument tuples: ``add.starmap([(1, 2), (3, 4)])``."""
+        if wrap_returned_exceptions is not None:
+            _warn_of_wrapping()
         self._check_inputs("starmap", (input_iterator,), ("__iter__", "__getitem__"))
         return self._map(map(tuple, input_iterator), (input_iterator,), kwargs, order_outputs, return_exceptions)
 
@@ -447,8 +460,12 @@ class Function(Generic[P, R, L], metaclass=Explained):
         buffer_containers: int | None = None,
         scaledown_window: int | None = None,
     ) -> None:
-        """Changes how many containers there are, until the app ends. What is not given stays as it is."""
+        """Changes how many containers there are, until the app ends: the former name of `autoscaler.update`.
+
+        What is not given, or is None, stays as it is.
+        """
         from modal._shared.autoscaler import given_changes
+        from modal._shared.warned import warn_of_former
 
         changes = given_changes(
             min_containers=min_containers,
@@ -457,6 +474,7 @@ class Function(Generic[P, R, L], metaclass=Explained):
             scaledown_window=scaledown_window,
         )
         self._scale(**changes)
+        warn_of_former(f"`{self._name}.update_autoscaler` is called `{self._name}.autoscaler.update`")
 
     def _variant(self, options: dict[str, Any]) -> Function[P, R, L]:
         if not options:
@@ -474,7 +492,9 @@ class Function(Generic[P, R, L], metaclass=Explained):
 
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Refuses: whether the call shall run here or in a container must be said."""
-        raise InvalidError(
+        from modal.partial_function import WrongUse
+
+        raise WrongUse(
             f"`{self._name}(...)` does not say where to run",
             hint=f"write `{self._name}.remote(...)` to run it in a container, `{self._name}.local(...)` to run it here",
         )
@@ -576,7 +596,7 @@ class Function(Generic[P, R, L], metaclass=Explained):
         if parameters or self._options:
             from modal._shared.variants import wire_options
 
-            options = wire_options(dict(self._options))
+            options = wire_options(dict(self._options), self._name)
             label = engine.name_variant({"function": service._name, "parameters": parameters, "options": options})
             name += f',"variant":{label}'
         return name.encode()
@@ -627,6 +647,12 @@ class Function(Generic[P, R, L], metaclass=Explained):
 
     def _failure(self, control: dict[str, Any], payload: Any) -> BaseException:
         return unpack_exception(payload) if control["status"] == "exception" else engine_error(control)
+
+
+def _warn_of_wrapping() -> None:
+    from modal._shared.warned import warn_of_former
+
+    warn_of_former("`wrap_returned_exceptions` changes nothing: exceptions are never wrapped")
 
 
 def __getattr__(name: str) -> object:

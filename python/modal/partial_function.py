@@ -208,7 +208,7 @@ def configured(partial: PartialFunction[Any, Any, Any], settings: Settings) -> A
             hint="put `@app.cls()` above the class, or leave the decorator away",
         )
     add_decorations(partial, settings)
-    if partial.batching is not None and partial.raw.__defaults__:
+    if partial.batching is not None and (partial.raw.__defaults__ or partial.raw.__kwdefaults__):
         raise InvalidError(
             f"the batched function `{partial.name}` has arguments with defaults, which batches have not",
             hint="leave the defaults away: each input gives all arguments",

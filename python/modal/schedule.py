@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from modal._shared.api import Explained
+from modal.exception import InvalidError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+
+#: The largest number of a period that is passed on; it is longer than any that can be counted.
+LARGEST = 10**12
+
+
+class NoSchedule(InvalidError, AttributeError):
+    """Something else stands in the place of a schedule: to Python, too, that is an error of this kind."""
 
 
 class Schedule(metaclass=Explained):
@@ -15,6 +24,16 @@ class Schedule(metaclass=Explained):
     def __init__(self, wire: dict[str, Any], shown: str) -> None:
         self._wire = wire
         self._shown = shown
+
+    def _wired(self, owner: str) -> dict[str, Any]:
+        """As the engine gets it."""
+        for name, value in self._wire.get("period", {}).items():
+            # What is no number at all is larger than nothing, and not smaller either.
+            if not abs(value) <= LARGEST:
+                raise InvalidError(
+                    f"the schedule of `{owner}` makes no sense: `{name}={value!r}` of `modal.Period` cannot be counted"
+                )
+        return self._wire
 
     def __repr__(self) -> str:
         return f"modal.{self._shown}"
@@ -72,10 +91,8 @@ class Cron(Schedule):
 
 def check_kind(schedule: object) -> None:
     """Refuses what is no schedule."""
-    from modal.exception import InvalidError
-
     if not isinstance(schedule, Schedule):
-        raise InvalidError(
+        raise NoSchedule(
             f"`schedule` of `@app.function` takes a `modal.Period` or `modal.Cron`, not `{schedule!r}`",
             hint='write for example `schedule=modal.Cron("0 6 * * *")`',
         )
@@ -83,8 +100,6 @@ def check_kind(schedule: object) -> None:
 
 def check_callable(raw: Any, name: str) -> None:
     """Refuses a function with a schedule that cannot run without arguments."""
-    from modal.exception import InvalidError
-
     code = raw.__code__
     wanted = code.co_argcount - len(raw.__defaults__ or ())
     missing = list(code.co_varnames[: max(wanted, 0)])

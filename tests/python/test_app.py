@@ -84,6 +84,7 @@ def test_functions_are_not_called_without_saying_where():
     function = modal.App("a").function()(work)
     with pytest.raises(InvalidError, match="does not say where") as caught:
         function(1)
+    assert isinstance(caught.value, TypeError)
     assert "work.remote" in str(caught.value)
     assert function.local(2) == 4
     assert function.__name__ == "work"
@@ -340,6 +341,26 @@ def test_an_app_runs_under_another_name():
     running = app.run(name="other")
     assert app_graph(app, running._name)[1]["app"]["name"] == "other"
     assert app.name == "a"
+
+
+def test_generators_may_say_that_they_are_not_retried():
+    def values():
+        yield 1
+
+    app = modal.App("a")
+    app.function(retries=0, serialized=True)(values)
+    with pytest.raises(InvalidError, match="which cannot be retried"):
+        app.function(retries=1, serialized=True)(values)
+
+
+def test_former_names_are_told_with_a_warning() -> None:
+    function = modal.App("a").function()(work)
+    for method in (function.map, function.map.aio):
+        with pytest.warns(modal.exception.DeprecationError, match="exceptions are never wrapped") as told:
+            method([1], return_exceptions=True, wrap_returned_exceptions=False)
+        assert told[0].filename == __file__
+    with pytest.warns(modal.exception.DeprecationError, match="exceptions are never wrapped"):
+        function.starmap([(1,)], wrap_returned_exceptions=True)
 
 
 def test_what_is_registered_is_told_with_a_warning() -> None:

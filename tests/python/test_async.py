@@ -439,12 +439,20 @@ def test_app_run(engine, monkeypatch):
             assert running is app
             assert app.app_id == "ap-1"
             assert await double.remote.aio(2) == 4
-        assert app.app_id is None
         with pytest.raises(ExecutionError, match="not running"):
             await double.remote.aio(2)
 
     asyncio.run(main())
     assert engine.fake.messages[-1]["type"] == "app.stop"
+
+
+def test_app_run_in_an_environment(engine, monkeypatch):
+    monkeypatch.setattr(
+        "modal._client.engine.connect", lambda output, interactive=False: engine.greet(output) or engine
+    )
+    with app.run(environment_name="other", client=None):
+        pass
+    assert engine.fake.of_type("app.start")[0]["app"] == {"name": "async", "environment": "other"}
 
 
 def test_app_run_by_its_own_twin_and_with_a_failure_inside(engine, monkeypatch):
@@ -458,7 +466,7 @@ def test_app_run_by_its_own_twin_and_with_a_failure_inside(engine, monkeypatch):
 
     with pytest.raises(KeyError, match="inside"):
         asyncio.run(main())
-    assert app.app_id is None
+    assert app._engine is None
 
 
 def test_cancelling_the_start_of_an_app_ends_its_build(engine, monkeypatch):

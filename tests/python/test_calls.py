@@ -144,7 +144,7 @@ def test_values_travel(start):
         assert fake.of_type("hello")[0]["protocol"] == 3
         # A function as an argument travels by its name.
         assert echo.remote(double)[0][0] is double
-    assert app.app_id is None
+    assert app.app_id == "ap-1", "it is what `modal app logs` takes"
     assert [message["type"] for message in fake.messages][-1] == "app.stop"
 
 

@@ -7,6 +7,8 @@ import typing
 import pytest
 
 import modal
+from modal._client.graph import app_graph
+from modal._shared.variants import wire_options
 from modal.exception import ExecutionError, InvalidError
 
 app = modal.App("classes")
@@ -194,6 +196,28 @@ def test_batched_functions():
         @app.function(serialized=True)
         @modal.batched(max_batch_size=1, wait_ms=1)
         def default(xs, ys=1): ...
+
+    with pytest.raises(InvalidError, match="arguments with defaults"):
+
+        @app.function(serialized=True)
+        @modal.batched(max_batch_size=1, wait_ms=1)
+        def default_of_keyword(xs, *, ys=1): ...
+
+
+@pytest.mark.parametrize(
+    "given", [{"max_inputs": "3", "target_inputs": 2}, {"max_inputs": 0}, {"max_inputs": 2.5}, {"max_inputs": 1 << 32}]
+)
+def test_numbers_of_inputs_are_looked_at_when_the_app_starts(given):
+    counted = modal.App("counted", image=modal.Image.debian_slim())
+
+    @counted.function(serialized=True)
+    @modal.concurrent(**given)
+    def several(): ...
+
+    with pytest.raises(InvalidError, match=r"`max_inputs` of `@modal.concurrent` at `several` takes a whole number"):
+        app_graph(counted)
+    with pytest.raises(InvalidError, match=r"`max_inputs` of `@modal.concurrent` at `Model` takes a whole number"):
+        wire_options(Model.with_concurrency(**given)._options, "Model")
 
 
 def test_instances_here():

@@ -99,7 +99,7 @@ def test_lookups_say_what_to_do(read, words):
 def test_values_that_ask_for_nothing_are_taken():
     app = modal.App("a", volumes={}, tags=None, secrets=None)
     nothing = dict.fromkeys(absent.KEYWORDS["@app.function"])
-    nothing |= dict.fromkeys(absent.RENAMED)
+    nothing |= dict.fromkeys(absent.DEPRECATED)
     nothing |= {"min_containers": 0, "volumes": {}, "network_file_systems": {}, "enable_memory_snapshot": False}
 
     @app.function(serialized=True, image=None, secrets=None, env=None, retries=None, is_generator=False, **nothing)

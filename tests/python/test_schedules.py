@@ -39,6 +39,25 @@ def test_only_seconds_have_fractions():
         modal.Period(4)  # type: ignore[misc]
 
 
+@pytest.mark.parametrize("parts", [{"seconds": float("nan")}, {"seconds": float("inf")}, {"years": 10**30}])
+def test_what_cannot_be_counted_is_refused_when_the_app_starts(parts):
+    app = modal.App("scheduled", image=modal.Image.debian_slim())
+
+    @app.function(serialized=True, schedule=modal.Period(**parts))
+    def often():
+        pass
+
+    with pytest.raises(InvalidError, match=f"the schedule of `often` makes no sense: `{next(iter(parts))}="):
+        app_graph(app)
+
+
+@pytest.mark.parametrize("wrong", [[modal.Period(days=1)], "* * * * *"])
+def test_something_else_is_no_schedule(wrong):
+    for kind in (InvalidError, AttributeError):
+        with pytest.raises(kind, match=r"takes a `modal\.Period` or `modal\.Cron`"):
+            modal.App("scheduled").function(schedule=wrong)
+
+
 def test_a_function_that_needs_arguments_has_no_schedule():
     app = modal.App("scheduled")
 

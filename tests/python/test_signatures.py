@@ -82,11 +82,13 @@ SIGNATURES = {
     "FunctionCall.num_inputs": "",
     "Function.for_each": "*input_iterators, kwargs={}, ignore_exceptions=False",
     "Function.local": "*args, **kwargs",
-    "Function.map": "*input_iterators, kwargs={}, order_outputs=True, return_exceptions=False",
+    "Function.map": "*input_iterators, kwargs={}, order_outputs=True, return_exceptions=False, "
+    "wrap_returned_exceptions=None",
     "Function.remote": "*args, **kwargs",
     "Function.remote_gen": "*args, **kwargs",
     "Function.spawn": "*args, **kwargs",
-    "Function.starmap": "input_iterator, *, kwargs={}, order_outputs=True, return_exceptions=False",
+    "Function.starmap": "input_iterator, *, kwargs={}, order_outputs=True, return_exceptions=False, "
+    "wrap_returned_exceptions=None",
     "Function.with_options": WITH_OPTIONS,
     "FunctionCall.cancel": "terminate_containers=False",
     "FunctionCall.from_id": "function_call_id, client=None",

@@ -129,9 +129,6 @@ def test_calls_are_found_by_id(start):
     with start(app):
         call = double.spawn(5)
         assert modal.FunctionCall.from_id(call.object_id) is call
-        for unknown in ("nonsense", "in-0", None):
-            with pytest.raises(InvalidError, match="is no id of a call"):
-                modal.FunctionCall.from_id(unknown)
         # The id is all that programs keep in a dictionary or hand to their clients.
         only_id = double.spawn(6).object_id
         gc.collect()

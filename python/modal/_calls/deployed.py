@@ -131,7 +131,7 @@ class DeployedFunction(Function[..., "Any", "Any"]):
         if parameters or self._options:
             from modal._shared.variants import wire_options
 
-            options = wire_options(dict(self._options))
+            options = wire_options(dict(self._options), self._name)
             variant = {"function": place.name, "parameters": parameters, "options": options}
             if rest:
                 variant["app"] = {"name": place.app, "environment": place.environment, "version": place.version}

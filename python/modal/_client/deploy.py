@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
 
+from modal._client.environment import in_environment
 from modal._client.errands import errand
 from modal._shared.api import environment_or_default
 from modal._shared.names import PLAIN, check_object_name, is_app_id
@@ -12,7 +12,7 @@ from modal.exception import ImageBuildError, InvalidError, NotFoundError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from typing import Any, TypeVar
 
     from modal._client.engine import Engine
@@ -33,7 +33,7 @@ def deploy(
     from modal._client.graph import app_graph
 
     check(app, name, tag, strategy)
-    with _environment(environment):
+    with in_environment(environment):
         graph, body = app_graph(app, name)
     if app._tags:
         body["tags"] = app._tags
@@ -61,22 +61,6 @@ def check(app: App, name: str | None, tag: str, strategy: str) -> None:
         )
     if strategy not in STRATEGIES:
         raise InvalidError(f"`strategy` is `rolling` or `recreate`, not `{strategy}`")
-
-
-@contextmanager
-def _environment(name: str | None) -> Iterator[None]:
-    """What is named without an environment is looked for in that of the app."""
-    before = os.environ.get("MODAL_ENVIRONMENT")
-    if name is not None:
-        os.environ["MODAL_ENVIRONMENT"] = name
-    try:
-        yield
-    finally:
-        if name is not None:
-            if before is None:
-                del os.environ["MODAL_ENVIRONMENT"]
-            else:
-                os.environ["MODAL_ENVIRONMENT"] = before
 
 
 def _user() -> str:

@@ -133,7 +133,7 @@ class Graph:
             {
                 "name": function._name,
                 **self._class(function),
-                **({} if function._schedule is None else {"schedule": function._schedule._wire}),
+                **({} if function._schedule is None else {"schedule": function._schedule._wired(function._name)}),
                 "image": self.add_image(settings.image or app._default_image()),
                 "module": module,
                 "source": {"entries": source},
@@ -156,6 +156,10 @@ class Graph:
     def _scaling(function: Function[Any, Any, Any]) -> dict[str, Any]:
         """How many containers there are. Of a class with parameters, none is there before it is known with which."""
         scaling = function._settings.scaling
+        if "concurrency" in scaling:
+            from modal._shared.scaling import check_concurrency
+
+            check_concurrency(scaling["concurrency"], function._name)
         if scaling and function._class is not None:
             from modal.cls import parameters_of
 

@@ -27,12 +27,14 @@ class RunningApp:
         interactive: bool = False,
         *,
         name: str | None = None,
+        environment: str | None = None,
         ends_with: bool = False,
     ) -> None:
         self._app = app
         self._output = output
         self._interactive = interactive
         self._name = name
+        self._environment = environment
         self._ends_with = ends_with
         self._engine: Engine | None = None
 
@@ -85,10 +87,12 @@ class RunningApp:
         await asyncio.get_running_loop().run_in_executor(None, self.__exit__, kind, error, traceback)
 
     def _start(self, engine: Engine) -> None:
+        from modal._client.environment import in_environment
         from modal._client.graph import app_graph
 
         app = self._app
-        graph, body = app_graph(app, self._name)
+        with in_environment(self._environment):
+            graph, body = app_graph(app, self._name)
         try:
             started = engine.request("app.start", body)
         except ImageBuildError as error:
@@ -104,7 +108,7 @@ class RunningApp:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         app = self._app
-        engine, app._engine, app._app_id = app._engine, None, None
+        engine, app._engine = app._engine, None
         for service in app._services():
             service._engine = None
         if engine is None:

@@ -106,7 +106,7 @@ _FUNCTION = ("network_file_systems", "restrict_modal_access")
 KEYWORDS = {
     "@app.cls": _FUNCTION,
     "@app.function": _FUNCTION,
-    "app.run": ("client", "detach", "environment_name", "show_progress", "stdout"),
+    "app.run": ("detach", "show_progress", "stdout"),
     **dict.fromkeys(
         ("Image.from_aws_ecr", "Image.from_gcp_artifact_registry", "Image.from_registry"),
         ("context_files", "gpu", "secrets"),
@@ -129,9 +129,7 @@ RENAMED = {
 DEPRECATED = ("allow_concurrent_inputs", "concurrency_limit", "container_idle_timeout", "keep_warm")
 
 HINTS = {
-    "client": _ACCOUNT,
     "detach": "use `modal run --detach`",
-    "environment_name": "set `MODAL_ENVIRONMENT`, or use `modal run --env`",
     "network_file_systems": _STORAGE,
     "restrict_modal_access": "leave it away: a container reaches its own app, and nothing of other ones",
 }
@@ -171,7 +169,7 @@ class UnknownKeyword(InvalidError, TypeError):
 def refuse(owner: str, given: dict[str, Any], known: Iterable[str]) -> None:
     """Raises an error for the first keyword that asks for something which `owner` cannot do."""
     given = _without_effect(owner, given)
-    theirs = [*KEYWORDS.get(owner, ()), *(RENAMED if owner in SERVICES else ())]
+    theirs = [*KEYWORDS.get(owner, ()), *(DEPRECATED if owner in SERVICES else ())]
     renamed = next((name for name, value in given.items() if name in DEPRECATED and value is not None), None)
     if renamed is not None and owner in SERVICES:
         raise DeprecationError(f"`{renamed}` of `{owner}` is gone: {RENAMED[renamed]}")
@@ -193,23 +191,13 @@ def _without_effect(owner: str, given: dict[str, Any]) -> dict[str, Any]:
     if unsaid:
         _said.update(unsaid)
         listed = ", ".join(f"`{name}` ({reasons[name]})" for name in unsaid)
-        _warn(f"`{owner}` is given what changes nothing here: {listed}")
+        from modal import _in_container
+        from modal._shared.warned import warn
+
+        # Containers import the same line again.
+        if not _in_container():
+            warn(f"`{owner}` is given what changes nothing here: {listed}")
     return {name: value for name, value in given.items() if name not in reasons}
-
-
-def _warn(text: str) -> None:
-    """Warns at the line of the user's code; not in containers, which import the same line again."""
-    import sys
-    import warnings
-
-    from modal import _in_container
-    from modal._shared.errors import is_user_frame
-
-    if not _in_container():
-        depth, frame = 1, sys._getframe()
-        while frame.f_back is not None and not is_user_frame(frame.f_code.co_filename):
-            depth, frame = depth + 1, frame.f_back
-        warnings.warn(text, stacklevel=depth)
 
 
 def _hint(owner: str, name: str, known: list[str]) -> str:

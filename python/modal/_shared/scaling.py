@@ -19,6 +19,10 @@ NUMBERS = {
 }
 
 
+#: The largest number of inputs that has a place in a message to the engine.
+MOST_INPUTS = (1 << 32) - 1
+
+
 def check_number(name: str, value: object) -> None:
     """Refuses a number that a keyword cannot have."""
     least, most = NUMBERS[name]
@@ -56,13 +60,25 @@ def checked_scaling(
 
 
 def concurrency(max_inputs: Any, target_inputs: Any) -> dict[str, Any]:
-    """What `@modal.concurrent` was given."""
-    if target_inputs is not None and max_inputs is not None and target_inputs > max_inputs:
+    """What `@modal.concurrent` was given. Whether a container can run so many is for the time when the app starts."""
+    if isinstance(max_inputs, int) and isinstance(target_inputs, int) and target_inputs > max_inputs:
         raise InvalidError(
             f"`target_inputs={target_inputs}` is more than `max_inputs={max_inputs}`",
             hint="`target_inputs` says how many inputs a container runs before another one starts",
         )
     return {"max_inputs": max_inputs, "target_inputs": target_inputs}
+
+
+def check_concurrency(wanted: dict[str, Any], owner: str) -> None:
+    """Refuses what `@modal.concurrent` was given if no container of `owner` can run so many inputs."""
+    for name, value in wanted.items():
+        if name == "target_inputs" and value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST_INPUTS:
+            raise InvalidError(
+                f"`{name}` of `@modal.concurrent` at `{owner}` takes a whole number from 1 on, not `{value!r}`",
+                hint="it says how many inputs a container runs at a time",
+            )
 
 
 def batching(max_batch_size: Any, wait_ms: Any) -> dict[str, Any]:

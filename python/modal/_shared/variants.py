@@ -60,9 +60,13 @@ def checked_options(owner: str, unsupported: dict[str, Any], **given: Any) -> di
     return options
 
 
-def wire_options(options: dict[str, Any]) -> dict[str, Any]:
-    """Options as the engine gets them."""
+def wire_options(options: dict[str, Any], owner: str) -> dict[str, Any]:
+    """Options of `owner` as the engine gets them."""
     wired = dict(options)
+    if "concurrency" in wired:
+        from modal._shared.scaling import check_concurrency
+
+        check_concurrency(wired["concurrency"], owner)
     if "secrets" in wired:
         from modal.secret import wire_secrets
 
