@@ -327,6 +327,43 @@ def test_env_of_a_step_is_a_setting_and_no_secret():
     assert step["title"] == 'run_commands("true", env={"B":"2"})'
 
 
+def test_lines_after_an_image_of_a_registry_have_secrets():
+    login = modal.Secret.from_dict({"REGISTRY_USERNAME": "u", "REGISTRY_PASSWORD": "p"})
+    graph = Graph()
+    lines = ["RUN use $GITHUB_TOKEN"]
+    graph.add_image(
+        modal.Image.from_registry("r.example/x:1", login, setup_dockerfile_commands=lines, secrets=[SECRET])
+    )
+    assert [[sorted(secret["values"]) for secret in node["secrets"]] for node in graph.images] == [
+        [["REGISTRY_PASSWORD", "REGISTRY_USERNAME"]],
+        [["GITHUB_TOKEN"]],
+    ]
+    with pytest.raises(InvalidError, match=r"modal\.Secret"):
+        modal.Image.from_registry("r.example/x:1", secrets=["GITHUB_TOKEN"])
+    for method in ("from_aws_ecr", "from_gcp_artifact_registry"):
+        with pytest.raises(TypeError, match=f"`Image.{method}` does not take `secrets`"):
+            getattr(modal.Image, method)("r.example/x:1", secrets=[SECRET])
+    with pytest.raises(TypeError, match=r"`Image.from_registry` does not take `secretz`") as caught:
+        modal.Image.from_registry("r.example/x:1", secretz=[SECRET])
+    assert "did you mean `secret`?" in caught.value.hint
+
+
+@pytest.mark.parametrize("gpu", [0, 1, False, b"A10G", ["A10G"], [], "H100:0", "H100:x", ":2"])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda gpu: BASE.pip_install("a", gpu=gpu),
+        lambda gpu: BASE.uv_sync(gpu=gpu),
+        lambda gpu: BASE.run_commands("true", gpu=gpu),
+        lambda gpu: BASE.dockerfile_commands("RUN true", gpu=gpu),
+        lambda gpu: modal.Image.from_dockerfile("Dockerfile", gpu=gpu),
+    ],
+)
+def test_a_gpu_is_a_type_with_a_count(call, gpu):
+    with pytest.raises(InvalidError, match="gpu"):
+        call(gpu)
+
+
 @pytest.mark.parametrize("env", [["A"], {"A": 1}, {1: "a"}])
 def test_env_of_a_step_takes_strings(env):
     with pytest.raises(InvalidError, match=r"`env` of `Image.apt_install` takes"):

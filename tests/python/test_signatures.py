@@ -111,7 +111,7 @@ SIGNATURES = {
     "Image.from_gcp_artifact_registry": "tag, secret=None, *, setup_dockerfile_commands=[], force_build=False, add_python=None",
     "Image.from_id": "image_id, client=None",
     "Image.from_name": "name, *, environment_name=None, client=None",
-    "Image.from_registry": "tag, secret=None, *, setup_dockerfile_commands=[], force_build=False, add_python=None",
+    "Image.from_registry": "tag, secret=None, *, setup_dockerfile_commands=[], force_build=False, add_python=None, **kwargs",
     "Image.from_scratch": "force_build=False",
     "Image.imports": "",
     "Image.micromamba": "python_version=None, force_build=False",

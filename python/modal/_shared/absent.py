@@ -107,10 +107,8 @@ KEYWORDS = {
     "@app.cls": _FUNCTION,
     "@app.function": _FUNCTION,
     "app.run": ("detach", "show_progress", "stdout"),
-    **dict.fromkeys(
-        ("Image.from_aws_ecr", "Image.from_gcp_artifact_registry", "Image.from_registry"),
-        ("context_files", "gpu", "secrets"),
-    ),
+    **dict.fromkeys(("Image.from_aws_ecr", "Image.from_gcp_artifact_registry"), ("context_files", "gpu", "secrets")),
+    "Image.from_registry": ("context_files", "gpu"),
     "Image.run_function": ("network_file_systems",),
 }
 

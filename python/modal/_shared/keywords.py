@@ -58,7 +58,7 @@ def tags_of(tags: object, owner: str) -> dict[str, str]:
 
 def gpu_of(gpu: object, owner: str) -> list[str]:
     """The kinds of GPU that will do."""
-    if not gpu:
+    if gpu in (None, "", []):
         return []
     from modal._shared.gpu import check_gpu
 

@@ -19,10 +19,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
-    from typing import Concatenate, ParamSpec, TypeVar
+    from typing import Any, Concatenate, ParamSpec, TypeVar
 
     from modal._client.images import ImageLogs
     from modal.app import App
+    from modal.image._step import Secrets
     from modal.secret import Secret
 
     P = ParamSpec("P")
@@ -123,6 +124,7 @@ class Image(PackageSteps, CommandSteps, LocalSteps, DockerfileSteps, metaclass=E
         setup_dockerfile_commands: list[str] | None = None,
         force_build: bool = False,
         add_python: str | None = None,
+        **kwargs: Any,
     ) -> Image:
         """An image of a registry, by its name with a tag or a digest.
 
@@ -132,15 +134,22 @@ class Image(PackageSteps, CommandSteps, LocalSteps, DockerfileSteps, metaclass=E
 
         `secret` holds the login: ``REGISTRY_USERNAME`` and ``REGISTRY_PASSWORD``, or the keys that `Image.from_aws_ecr`
         and `Image.from_gcp_artifact_registry` take; without it those of ``docker login`` and ``podman login`` count.
-        `setup_dockerfile_commands` are lines of a Dockerfile that follow. What a tag stands for is looked up once, and
+        `setup_dockerfile_commands` are lines of a Dockerfile that follow, with the variables of `secrets`, if that is
+        given as well. What a tag stands for is looked up once, and
         again with `force_build`. Images of this machine are named by a transport, as for podman: ``oci:DIR``,
         ``oci-archive:FILE`` and ``docker-archive:FILE``, with ``:NAME`` behind where there are several,
         ``docker-daemon:NAME`` and ``containers-storage:NAME``; they are taken as they are now.
 
         The image needs a Python for functions, as ``python3`` or ``python`` on its PATH: `add_python`, a series from
-        ``3.10`` to ``3.14`` or ``3.14t``, puts one into ``/usr/local``, before the lines.
+        ``3.10`` to ``3.15``, ``3.14t`` or ``3.15t``, puts one into ``/usr/local``, before the lines.
         """
-        return _from_registry(cls, "from_registry", tag, secret, setup_dockerfile_commands, force_build, add_python)
+        method = "from_registry"
+        secrets = kwargs.pop("secrets", None)
+        if kwargs:
+            from modal._shared.absent import refuse
+
+            refuse(f"Image.{method}", kwargs, ["secret", "setup_dockerfile_commands", "secrets", "add_python"])
+        return _from_registry(cls, method, tag, secret, setup_dockerfile_commands, force_build, add_python, secrets)
 
     @factory_method
     @classmethod
@@ -337,15 +346,17 @@ def _from_registry(
     setup_dockerfile_commands: list[str] | None,
     force_build: bool,
     add_python: str | None,
+    setup_secrets: Secrets = None,
     **provider: str,
 ) -> Image:
     if not isinstance(tag, str):
         raise InvalidError(f'`Image.{method}` takes a name such as "python:3.11-slim", not `{tag!r}`')
     secrets: list[Secret] = []
-    if secret is not None:
+    if secret is not None or setup_secrets is not None:
         from modal.secret import check_secrets
 
-        secrets = check_secrets([secret], f"`Image.{method}`")
+        secrets = check_secrets([] if secret is None else [secret], f"`Image.{method}`")
+        setup_secrets = check_secrets(setup_secrets or (), f"`Image.{method}`")
     step = {"kind": "from_registry", "reference": tag, **provider}
     transport, _, path = tag.partition(":")
 
@@ -361,4 +372,4 @@ def _from_registry(
         image = with_python(cls, image, add_python, f"Image.{method}", force_build)
     if not setup_dockerfile_commands:
         return image
-    return image.dockerfile_commands(setup_dockerfile_commands, force_build=force_build)
+    return image.dockerfile_commands(setup_dockerfile_commands, secrets=setup_secrets, force_build=force_build)

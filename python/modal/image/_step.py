@@ -133,7 +133,7 @@ class Steps:
             environment = check_environment(env, owner)
             checked = check_secrets(secrets or (), owner)
         gpus: list[str] = []
-        if gpu:
+        if gpu not in (None, ""):
             from modal._shared.gpu import check_gpu
 
             gpus = check_gpu(gpu, f"`Image.{named}`", takes_list=named == "run_function")

@@ -97,7 +97,7 @@ class DockerfileSteps(Steps):
             from modal.secret import check_secrets
 
             image._registry_secret = check_secrets([registry_secret], f"`registry_secret` of `{owner}`")[0]
-        if gpu:
+        if gpu not in (None, ""):
             from modal._shared.gpu import check_gpu
 
             image._gpu = check_gpu(gpu, f"`{owner}`")
