@@ -17,11 +17,13 @@ import sys
 import textwrap
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 from deployed_app import Deployed
+from played_registry import Registry, lowest, serving
 
 import modal as package
 
@@ -236,14 +238,20 @@ def real_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     for program in ("docker-registry", "buildah", "skopeo", "umoci"):
         if shutil.which(program) is None:
             pytest.skip(f"`{program}` is not installed; scripts/test installs it as root")
-    directory = tmp_path_factory.mktemp("registry")
+    with serving_images(tmp_path_factory.mktemp("registry")) as address:
+        yield address
+
+
+@contextmanager
+def serving_images(directory: Path, **http: object) -> Iterator[str]:
+    """A registry whose files are in a directory, with further settings of how it speaks HTTP."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     settings = {
         "version": "0.1",
         "storage": {"filesystem": {"rootdirectory": str(directory / "data")}},
-        "http": {"addr": address},
+        "http": {"addr": address, **http},
     }
     (directory / "config.yml").write_text(json.dumps(settings))
     with open(directory / "log", "w") as log:
@@ -260,6 +268,20 @@ def real_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     finally:
         process.terminate()
         process.wait()
+
+
+@pytest.fixture
+def registry() -> Iterator[Registry]:
+    """A registry that is played."""
+    with serving() as registry:
+        yield registry
+
+
+@pytest.fixture
+def reference(registry: Registry) -> str:
+    """An image of it."""
+    registry.put("v1", lowest(registry), Env=["A=b"])
+    return f"{registry.address}/team/app:v1"
 
 
 @pytest.fixture

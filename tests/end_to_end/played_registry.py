@@ -38,6 +38,11 @@ def archive(*entries: tuple[str, bytes | None], **attributes) -> bytes:
     return written.getvalue()
 
 
+def lowest(registry: Registry) -> bytes:
+    """A layer that no other test has brought into the store."""
+    return archive(("etc", None), ("etc/one", registry.address.encode()))
+
+
 class Registry:
     """What is served; tests change it."""
 
