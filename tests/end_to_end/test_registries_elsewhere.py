@@ -1,14 +1,15 @@
-"""Mirrors that fail half way, and registries with certificates of their own."""
+"""Mirrors that fail half way, registries with certificates of their own, and insecure ones."""
 
 from __future__ import annotations
 
+import os
 import ssl
 from pathlib import Path
 
 import pytest
-from conftest import Modal
-from played_registry import archive, serving
-from test_registries import build, lowest, refused
+from conftest import Modal, serving_images
+from played_registry import archive, lowest, serving
+from test_registries import build, refused
 
 
 def test_what_a_mirror_does_not_give_comes_from_the_next_place(modal: Modal) -> None:
@@ -47,9 +48,11 @@ def test_certificates_of_a_registry(modal: Modal, certificates: Path, wants_clie
         registry.put("v1", lowest(registry))
         reference = repr(f"{registry.address}/team/app:v1")
         modal.environment["XDG_CONFIG_HOME"] = str(modal.directory / "config")
-        refused(modal, reference)
         place = modal.directory / "config/containers/certs.d" / registry.address
         place.mkdir(parents=True)
+        # An authority that has not signed the registry's certificate.
+        (place / "authority.crt").write_bytes((certificates / "client.crt").read_bytes())
+        assert "does not prove who it is" in refused(modal, reference)
         (place / "authority.crt").write_bytes((certificates / "ca.crt").read_bytes())
         if wants_client:
             refused(modal, reference)
@@ -57,3 +60,41 @@ def test_certificates_of_a_registry(modal: Modal, certificates: Path, wants_clie
             assert "own.key` is missing" in refused(modal, reference)
             (place / "own.key").write_bytes((certificates / "client.key").read_bytes())
         assert build(modal, reference).stdout.startswith("im-")
+
+
+def test_an_insecure_registry_need_not_prove_who_it_is(modal: Modal, certificates: Path, tmp_path: Path) -> None:
+    """Those of this machine are insecure of themselves, so this one is called by an address that is not known as its own."""
+    settings = tmp_path / "registries.conf"
+    modal.environment["CONTAINERS_REGISTRIES_CONF"] = str(settings)
+    modal.write(
+        "app.py",
+        """
+        import modal
+
+        with modal.App("t").run():
+            print(modal.Image.debian_slim(python_version="3.11").run_commands("echo insecure > /made").build().object_id)
+        """,
+    )
+    image = modal.python("app.py").stdout.strip()
+    encrypted = {"certificate": str(certificates / "server.crt"), "key": str(certificates / "server.key")}
+    for number, http in enumerate([{"tls": encrypted}, {}]):
+        directory = tmp_path / str(number)
+        directory.mkdir()
+        with serving_images(directory, **http) as here:
+            address = here.replace("127.0.0.1", "0.0.0.0")
+            reference = f"{address}/team/app:{os.urandom(4).hex()}"
+            settings.write_text("")
+            pushed = modal("image", "push", image, reference, check=False)
+            assert pushed.code == 1 and reference in pushed.stderr, pushed
+            assert ("its certificate does not count" if http else "it speaks no TLS") in pushed.stderr, pushed
+            assert "`insecure = true`" in pushed.stderr
+            settings.write_text(f'[[registry]]\nlocation = "{address}"\ninsecure = true\n')
+            modal("image", "push", image, reference)
+            assert modal("image", "pull", reference).stdout.startswith("im-")
+            # One that is called by its own address needs no settings.
+            assert modal("image", "pull", reference.replace(address, here)).stdout.startswith("im-")
+            cached = modal("cache", "upload", MODAL_CACHE=f"oci://{address}/cache")
+            assert "warning" not in cached.stderr, cached
+            modal.python("app.py", MODAL_CACHE=f"oci://{address}/cache")
+            modal("cache", "upload", MODAL_CACHE=f"oci://{address}/cache")
+            assert (directory / "data/docker/registry/v2/repositories/cache/_manifests").is_dir()

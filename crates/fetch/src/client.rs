@@ -122,6 +122,17 @@ impl Client {
         self.exchange(url, &mut Question)
     }
 
+    /// Whether something answers that speaks HTTP, be it with a refusal. It is asked once.
+    ///
+    /// # Errors
+    /// When cancelled.
+    pub fn has_answer(&self, url: &str) -> Result<bool, FetchError> {
+        let answer = self.request(url, Vec::new(), None)?;
+        // What fails because it was cancelled did not fail.
+        self.cancel.check()?;
+        Ok(answer.is_ok())
+    }
+
     /// Sends `body` with further headers, and fetches an answer of at most `limit` bytes, be it a refusal. What is sent goes to no
     /// other address.
     ///
@@ -235,15 +246,10 @@ impl Client {
 }
 
 fn new_agent(limits: &Limits, trust: &Trust, redirected: Arc<Redirected>) -> ureq::Agent {
-    let certificates: Vec<_> = rustls_native_certs::load_native_certs()
-        .certs
-        .into_iter()
-        .map(|certificate| Certificate::from_der(&certificate).to_owned())
-        .chain(trust.authorities.iter().cloned())
-        .collect();
-    let roots = RootCerts::Specific(Arc::new(certificates));
+    let tls = TlsConfig::builder().client_cert(trust.identity.clone());
+    let tls = if trust.is_blind { tls.disable_verification(true) } else { tls.root_certs(authorities(trust)) };
     let config = ureq::Agent::config_builder()
-        .tls_config(TlsConfig::builder().root_certs(roots).client_cert(trust.identity.clone()).build())
+        .tls_config(tls.build())
         .user_agent(concat!("lamina/", env!("CARGO_PKG_VERSION")))
         .max_idle_connections_per_host(16)
         .http_status_as_error(false)
@@ -254,4 +260,11 @@ fn new_agent(limits: &Limits, trust: &Trust, redirected: Arc<Redirected>) -> ure
         .timeout_per_read(Some(limits.window))
         .build();
     ureq::Agent::with_parts(config, DefaultConnector::default(), RememberingResolver::new(redirected))
+}
+
+/// The host's authorities, and further ones.
+fn authorities(trust: &Trust) -> RootCerts {
+    let certificates = rustls_native_certs::load_native_certs().certs.into_iter();
+    let certificates = certificates.map(|certificate| Certificate::from_der(&certificate).to_owned());
+    RootCerts::Specific(Arc::new(certificates.chain(trust.authorities.iter().cloned()).collect()))
 }

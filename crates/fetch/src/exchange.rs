@@ -3,6 +3,7 @@
 use std::io::Read;
 use std::time::{Duration, SystemTime};
 
+use rustls::InvalidMessage;
 use ureq::http::HeaderMap;
 
 use crate::FetchError;
@@ -71,6 +72,21 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
+    /// That no answer came from an address.
+    pub(crate) fn of(url: &str, error: &ureq::Error) -> Self {
+        let inner = match error {
+            ureq::Error::Io(error) => error.get_ref().and_then(|inner| inner.downcast_ref()),
+            ureq::Error::Rustls(error) => Some(error),
+            _ => None,
+        };
+        let reason = match inner {
+            Some(rustls::Error::InvalidCertificate(reason)) => format!("its certificate does not count, {reason}"),
+            Some(rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType)) => "it speaks no TLS".to_owned(),
+            _ => return Self::passing(error),
+        };
+        Self::Final(FetchError::Untrusted { url: url.to_owned(), reason })
+    }
+
     pub(crate) fn passing(error: impl std::fmt::Display) -> Self {
         Self::Passing(error.to_string())
     }

@@ -74,6 +74,14 @@ pub enum FetchError {
         /// How often it was tried.
         attempts: u32,
     },
+    /// The server has no certificate that counts here.
+    #[error("`{url}` does not prove who it is: {reason}")]
+    Untrusted {
+        /// The address.
+        url: String,
+        /// What is wrong with its certificate.
+        reason: String,
+    },
     /// It was not complete in time.
     #[error(
         "`{url}` could not be fetched in {minutes} minutes: {reason}; a mirror or proxy that is nearer may be faster"
@@ -118,6 +126,10 @@ impl Hint for FetchError {
     fn hint(&self) -> Option<Cow<'_, str>> {
         match self {
             Self::Io(error) => Refusal::of(Subject::Store, error)?.hint().map(Cow::Borrowed),
+            Self::Untrusted { .. } => Some(
+                "if the network's own proxy answers in its place, name the file with its authority's certificate by SSL_CERT_FILE"
+                    .into(),
+            ),
             _ => None,
         }
     }

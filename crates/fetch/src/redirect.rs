@@ -89,7 +89,7 @@ impl Walk {
                 let (url, reason) = (self.begin.clone(), error.to_string());
                 Failure::Final(FetchError::Network { url, reason, attempts: 1 })
             }
-            error => Failure::passing(error),
+            error => Failure::of(&self.url, &error),
         }
     }
 

@@ -136,7 +136,7 @@ impl Client {
         self.cancel.check()?;
         // The parts are plain data; what sends them is made in the thread.
         let request = request.body(()).map_err(|error| unusable(error.to_string()))?;
-        let agent = self.agent().clone();
+        let (agent, url) = (self.agent().clone(), url.to_owned());
         std::thread::Builder::new().name("sending".to_owned()).spawn(move || {
             let (parts, ()) = request.into_parts();
             let sent = if is_empty {
@@ -145,7 +145,7 @@ impl Client {
                 agent.run(http::Request::from_parts(parts, SendBody::from_owned_reader(body.reader)))
             };
             // Nobody waits for it any longer once cancelled.
-            let _ = sender.send(Some(sent.map_err(Failure::passing).and_then(received)));
+            let _ = sender.send(Some(sent.map_err(|error| Failure::of(&url, &error)).and_then(received)));
         })?;
         match answer.recv() {
             Ok(Some(answer)) => Ok(answer),

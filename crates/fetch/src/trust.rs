@@ -7,6 +7,7 @@ use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, parse_pem};
 pub struct Trust {
     pub(crate) authorities: Vec<Certificate<'static>>,
     pub(crate) identity: Option<ClientCert>,
+    pub(crate) is_blind: bool,
 }
 
 impl Trust {
@@ -29,10 +30,16 @@ impl Trust {
         Ok(())
     }
 
+    /// Believes whoever answers, whatever certificate is shown.
+    #[must_use]
+    pub fn blind(self) -> Self {
+        Self { is_blind: true, ..self }
+    }
+
     /// Whether it says nothing.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.authorities.is_empty() && self.identity.is_none()
+        self.authorities.is_empty() && self.identity.is_none() && !self.is_blind
     }
 }
 

@@ -1,6 +1,6 @@
 //! A registry, with the login that it wants for one image.
 
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 
 use data_encoding::HEXLOWER;
 use lamina_fetch::{Client, Download, FetchError};
@@ -36,8 +36,8 @@ pub(crate) const MOST_LAYERS: usize = 400;
 /// The registry of an image.
 pub struct Registry {
     reference: Reference,
-    /// Where its interface is.
-    endpoint: String,
+    /// Where its interface is, as soon as that is known.
+    endpoint: OnceLock<String>,
     login: Option<Login>,
     client: Client,
     /// What the registry was told with the last request that it took.
@@ -106,19 +106,20 @@ impl Registry {
     /// # Errors
     /// When the host has a file of logins that cannot be read.
     pub fn of(reference: &Reference, login: Option<Login>, client: &Client) -> Result<Self, RegistryError> {
-        Self::at(&Source { reference: reference.clone(), is_open: reference.is_local(), is_named: true }, login, client)
+        Self::at(&Source { reference: reference.clone(), is_insecure: false, is_named: true }, login, client)
     }
 
     fn at(source: &Source, login: Option<Login>, client: &Client) -> Result<Self, RegistryError> {
-        let Source { reference, is_open, .. } = source;
+        let Source { reference, is_insecure, .. } = source;
         let login = match login {
             Some(login) => Some(login),
             None => Login::of_host(reference, client.cancel())?,
         };
         let trust = certificates::of_host(&reference.registry)?;
-        // Whoever has certificates for it wants it encrypted.
-        let endpoint = reference.endpoint_as(*is_open && trust.is_empty());
-        let client = client.with_trust(trust);
+        // For Docker those of this machine are insecure, too; whoever has certificates for one wants it to prove who it is.
+        let is_insecure = *is_insecure || reference.is_local() && trust.is_empty();
+        let endpoint = if is_insecure { OnceLock::new() } else { reference.endpoint("https").into() };
+        let client = client.with_trust(if is_insecure { trust.blind() } else { trust });
         Ok(Self {
             reference: reference.clone(),
             endpoint,
@@ -262,12 +263,22 @@ impl Registry {
     }
 
     pub(crate) fn url(&self, kind: &str, name: &str) -> String {
-        format!("{}/{}/{kind}/{name}", self.endpoint, self.reference.repository)
+        format!("{}/{}/{kind}/{name}", self.endpoint(), self.reference.repository)
+    }
+
+    /// Where its interface is. One that is insecure is asked whether it speaks TLS, and spoken to without only if it does not, as
+    /// podman does it. If that is cancelled, so is whatever needs the answer.
+    fn endpoint(&self) -> &str {
+        self.endpoint.get_or_init(|| {
+            let encrypted = self.reference.endpoint("https");
+            let is_encrypted = self.client.has_answer(&format!("{encrypted}/")).unwrap_or_default();
+            if is_encrypted { encrypted } else { self.reference.endpoint("http") }
+        })
     }
 
     /// Finds out which login the registry wants, and gets it.
     pub(crate) fn log_in(&self) -> Result<(), RegistryError> {
-        let answer = self.client.ask(&format!("{}/", self.endpoint))?;
+        let answer = self.client.ask(&format!("{}/", self.endpoint()))?;
         if answer.status != 401 {
             return Ok(());
         }
@@ -297,7 +308,7 @@ impl Registry {
         let malformed = |reason: String| RegistryError::Malformed(format!("the registry's token service: {reason}"));
         let mut url = Url::parse(realm).map_err(|error| malformed(format!("`{realm}`: {error}")))?;
         // A password is not sent where anybody could read it, but where the registry is spoken to like that already.
-        let is_open = url.scheme() == "http" && self.endpoint.starts_with("http:");
+        let is_open = url.scheme() == "http" && self.endpoint().starts_with("http:");
         if url.scheme() != "https" && !is_open {
             return Err(malformed(format!("`{realm}` is no address that is encrypted")));
         }

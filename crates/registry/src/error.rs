@@ -225,7 +225,13 @@ impl Hint for RegistryError {
             Self::NoProgram { .. } => Some("install one, or use `podman save --format oci-archive` and `oci-archive:FILE`".into()),
             Self::Output(error) => error.hint(),
             Self::NoTag(_) => Some("give it a tag, as in `registry.example/team/app:v1`".into()),
+            Self::Broken { reason, .. } if matches!(**reason, Self::Fetch(FetchError::Untrusted { .. })) => reason.hint(),
             Self::Broken { .. } => Some("push it again: what the registry has already is not sent again".into()),
+            Self::Fetch(FetchError::Untrusted { .. }) => Some(
+                "put its authority's certificate into ~/.config/containers/certs.d/HOST:PORT/ca.crt, or set `insecure = true` for it in \
+                 registries.conf if nobody else can answer in its place"
+                    .into(),
+            ),
             Self::Fetch(error) => error.hint(),
             Self::Job(error) => error.hint(),
             Self::Store(error) => error.hint(),

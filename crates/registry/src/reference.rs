@@ -60,15 +60,9 @@ impl Reference {
         }
     }
 
-    /// Where the registry's interface is. One on this machine is spoken to without encryption, as Docker does.
-    #[must_use]
-    pub fn endpoint(&self) -> String {
-        self.endpoint_as(self.is_local())
-    }
-
-    /// The same, without encryption or with it.
-    pub(crate) fn endpoint_as(&self, is_open: bool) -> String {
-        format!("{}://{}/v2", if is_open { "http" } else { "https" }, self.host())
+    /// Where the registry's interface is, for `https` or `http`.
+    pub(crate) fn endpoint(&self, scheme: &str) -> String {
+        format!("{scheme}://{}/v2", self.host())
     }
 
     /// Whether the registry is on this machine.
@@ -203,14 +197,16 @@ mod tests {
     }
 
     #[test]
-    fn only_registries_of_this_machine_are_spoken_to_without_encryption() {
-        let endpoint = |text: &str| text.parse::<Reference>().unwrap().endpoint();
-        assert_eq!(endpoint("python"), "https://registry-1.docker.io/v2");
-        assert_eq!(endpoint("localhost:5000/x"), "http://localhost:5000/v2");
-        assert_eq!(endpoint("127.0.0.1:5000/x"), "http://127.0.0.1:5000/v2");
-        assert_eq!(endpoint("[::1]:5000/x"), "http://[::1]:5000/v2");
-        assert_eq!(endpoint("localhost.example/x"), "https://localhost.example/v2");
-        assert_eq!(endpoint("10.0.0.1:5000/x"), "https://10.0.0.1:5000/v2");
+    fn registries_of_this_machine_are_known() {
+        let reference = |text: &str| text.parse::<Reference>().unwrap();
+        assert_eq!(reference("python").endpoint("https"), "https://registry-1.docker.io/v2");
+        assert_eq!(reference("[::1]:5000/x").endpoint("http"), "http://[::1]:5000/v2");
+        for text in ["localhost:5000/x", "localhost/x", "127.0.0.1:5000/x", "127.9.9.9/x", "[::1]:5000/x"] {
+            assert!(reference(text).is_local(), "{text}");
+        }
+        for text in ["python", "localhost.example/x", "10.0.0.1:5000/x", "0.0.0.0:5000/x"] {
+            assert!(!reference(text).is_local(), "{text}");
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Where the host wants images from: `registries.conf`, as podman, buildah and skopeo read it (containers-registries.conf(5),
-//! version 2). Counted are its tables of registries: other locations, mirrors, whether they are blocked or spoken to without
-//! encryption. What short names stand for is not: a program is to mean the same image everywhere.
+//! version 2). Counted are its tables of registries: other locations, mirrors, whether they are blocked or need not prove who they
+//! are. What short names stand for is not: a program is to mean the same image everywhere.
 
 use std::path::{Path, PathBuf};
 
@@ -62,8 +62,8 @@ enum Which {
 pub(crate) struct Source {
     /// Its name there.
     pub(crate) reference: Reference,
-    /// Whether it is spoken to without encryption.
-    pub(crate) is_open: bool,
+    /// Whether it need not prove who it is, nor be encrypted where it cannot.
+    pub(crate) is_insecure: bool,
     /// Whether the registry of the name itself is meant, for which a login was given.
     pub(crate) is_named: bool,
 }
@@ -97,21 +97,20 @@ impl Settings {
 
     /// Where an image is looked for, in this order.
     pub(crate) fn sources(&self, reference: &Reference) -> Result<Vec<Source>, RegistryError> {
-        let named = || Source { reference: reference.clone(), is_open: reference.is_local(), is_named: true };
+        let named = || Source { reference: reference.clone(), is_insecure: false, is_named: true };
         let name = format!("{}/{}", reference.registry, reference.repository);
         let matching = self.registries.iter().filter_map(|table| Some((matched(table.key()?, &name)?, table)));
         let Some((length, table)) = matching.max_by_key(|(length, _)| *length) else { return Ok(vec![named()]) };
         if table.blocked {
             return Err(RegistryError::Blocked { image: reference.to_string() });
         }
-        let moved = |location: &str, insecure: bool, is_named: bool| {
+        let moved = |location: &str, is_insecure: bool, is_named: bool| {
             let text = format!("{location}{}", &reference.to_string()[length..]);
             let reference: Reference = text.parse().map_err(|error| RegistryError::Settings {
                 path: FILE.to_owned(),
                 reason: format!("`{location}` is no location: {error}"),
             })?;
-            let is_open = insecure || reference.is_local();
-            Ok::<_, RegistryError>(Source { reference, is_open, is_named })
+            Ok::<_, RegistryError>(Source { reference, is_insecure, is_named })
         };
         let by_digest = reference.digest.is_some();
         let mut sources = Vec::new();
@@ -126,11 +125,8 @@ impl Settings {
             }
         }
         sources.push(match table.location.as_deref() {
-            None => Source { is_open: table.insecure || reference.is_local(), ..named() },
-            Some(location) if Some(location) == table.key() => {
-                Source { is_open: table.insecure || reference.is_local(), ..named() }
-            }
-            Some(location) => moved(location, table.insecure, true)?,
+            Some(location) if Some(location) != table.key() => moved(location, table.insecure, true)?,
+            _ => Source { is_insecure: table.insecure, ..named() },
         });
         Ok(sources)
     }
@@ -213,8 +209,8 @@ insecure = true
     fn sources(image: &str) -> Vec<String> {
         let sources = settings().sources(&image.parse().unwrap()).unwrap();
         let shown = |source: Source| {
-            let open = if source.is_open { " open" } else { "" };
-            format!("{}{open}", source.reference)
+            let insecure = if source.is_insecure { " insecure" } else { "" };
+            format!("{}{insecure}", source.reference)
         };
         sources.into_iter().map(shown).collect()
     }
@@ -228,11 +224,11 @@ insecure = true
         );
         assert_eq!(
             sources(&format!("python@sha256:{digest}"))[1],
-            format!("127.0.0.1:5000/library/python@sha256:{digest} open")
+            format!("127.0.0.1:5000/library/python@sha256:{digest}")
         );
-        assert_eq!(sources("team/app:v1"), ["other.example/people/app:v1 open"]);
+        assert_eq!(sources("team/app:v1"), ["other.example/people/app:v1 insecure"]);
         assert_eq!(sources("teamwork/app:v1").len(), 2);
-        assert_eq!(sources("lan.example:5000/x:1"), ["lan.example:5000/x:1 open"]);
+        assert_eq!(sources("lan.example:5000/x:1"), ["lan.example:5000/x:1 insecure"]);
         assert_eq!(sources("else.example/x:1"), ["else.example/x:1"]);
     }
 
