@@ -7,12 +7,15 @@ import http.server
 import json
 import os
 import shutil
+import signal
+import socket
 import socketserver
 import ssl
 import subprocess
 import sys
 import tarfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -261,6 +264,32 @@ def test_a_daemon_with_certificates_is_asked(
         shutil.copy(certificates / "client.key", own / "key.pem")
         taken = load("docker-daemon:app:v1", **host)
     assert taken == load(f"oci:{layout}:v1")
+
+
+def test_a_daemon_that_cannot_be_reached_is_not_waited_for(modal: Modal, load) -> None:
+    with socket.socket() as listener, socket.socket() as waiting:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        # One waits to be let in, and no further one gets an answer.
+        waiting.connect(listener.getsockname())
+        modal.environment["DOCKER_HOST"] = f"127.0.0.1:{listener.getsockname()[1]}"
+        process = subprocess.Popen(
+            [command(), "image", "pull", "docker-daemon:app:v1"],
+            cwd=modal.directory,
+            env=modal.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        _, address = listener.getsockname()
+        waited = f"0100007F:{address:04X} 02 "
+        for _ in range(100):
+            if waited in Path("/proc/net/tcp").read_text():
+                break
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=25)
+    assert process.returncode == 130, errors
 
 
 SSH = """#!{python}

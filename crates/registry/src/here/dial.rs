@@ -2,13 +2,14 @@
 //! encryption, and `ssh` as `docker` runs it.
 
 use std::ffi::OsString;
-use std::io::{self, Read, Write};
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
+use std::process::{Child, Command};
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use data_encoding::HEXLOWER;
@@ -29,6 +30,10 @@ const DEFAULT: &str = "unix:///var/run/docker.sock";
 const DEFAULT_CONTEXT: &str = "default";
 /// How long it may take to say something, in all.
 const PATIENCE: Duration = Duration::from_mins(5);
+/// How long another machine has to let itself be reached.
+const CONNECT: Duration = Duration::from_secs(30);
+/// Ports of daemons that are named by a host alone, without encryption and with it.
+const PORTS: [&str; 2] = ["2375", "2376"];
 /// How long a look at the socket waits, until cancellation is looked at.
 const LOOK: Duration = Duration::from_millis(200);
 /// Files of certificates: the authority's, and the client's own with its key.
@@ -111,29 +116,50 @@ impl Address {
     }
 
     fn connect(&self, cancel: &CancelToken) -> io::Result<Box<dyn Stream>> {
-        let unknown = || io::Error::other("its address is neither `unix://`, `tcp://` nor `ssh://`");
-        match self.text.split_once("://").ok_or_else(unknown)? {
+        match self.text.split_once("://").unwrap_or(("tcp", &self.text)) {
             ("unix", path) => {
                 let stream = UnixStream::connect(path)?;
                 stream.set_read_timeout(Some(LOOK))?;
                 Ok(Box::new(stream))
             }
-            ("tcp" | "http" | "https", host) => {
-                let host = host.trim_end_matches('/');
-                let stream = TcpStream::connect(host)?;
+            (scheme @ ("tcp" | "http" | "https"), host) => {
+                let host = completed(host.trim_end_matches('/'), self.certificates.is_some());
+                let stream = reach(host.clone(), cancel)?;
                 stream.set_read_timeout(Some(LOOK))?;
                 match &self.certificates {
-                    None if self.text.starts_with("https:") => {
+                    None if scheme == "https" => {
                         Err(io::Error::other("for encryption DOCKER_TLS_VERIFY and DOCKER_CERT_PATH have to be set"))
                     }
                     None => Ok(Box::new(stream)),
-                    Some(directory) => Ok(Box::new(encrypted(stream, host, directory, cancel)?)),
+                    Some(directory) => Ok(Box::new(encrypted(stream, &host, directory, cancel)?)),
                 }
             }
             ("ssh", _) => Ok(Box::new(Remote::start(&self.text)?)),
-            _ => Err(unknown()),
+            _ => Err(io::Error::other("its address is neither `unix://`, `tcp://` nor `ssh://`")),
         }
     }
+}
+
+/// A host and its port, of which `docker` lets either be missing.
+fn completed(host: &str, is_encrypted: bool) -> String {
+    let (name, port) = host.rsplit_once(':').filter(|(_, port)| !port.ends_with(']')).unwrap_or((host, ""));
+    let name = if name.is_empty() { "localhost" } else { name };
+    let port = if port.is_empty() { PORTS[usize::from(is_encrypted)] } else { port };
+    format!("{name}:{port}")
+}
+
+/// Connects to a host, in a thread that is left to itself when that takes too long or is cancelled: nothing else ends it.
+fn reach(host: String, cancel: &CancelToken) -> io::Result<TcpStream> {
+    let (sender, answer) = mpsc::channel();
+    let cancelled = sender.clone();
+    let _guard = cancel.on_cancel(move || {
+        let _ = cancelled.send(Err(io::Error::other("it was cancelled")));
+    });
+    std::thread::Builder::new().name("dial".to_owned()).spawn(move || {
+        // Nobody may wait for it any longer.
+        let _ = sender.send(TcpStream::connect(host));
+    })?;
+    answer.recv_timeout(CONNECT).unwrap_or_else(|_| Err(io::Error::other("it does not answer")))
 }
 
 /// A way to a daemon. Reading fails with `WouldBlock` now and then, where nothing comes.
@@ -242,17 +268,20 @@ fn encrypted(
 struct Remote {
     stream: UnixStream,
     child: Child,
+    /// What `ssh` says, of which a pipe would hold only so much.
+    complaints: File,
 }
 
 impl Remote {
     fn start(address: &str) -> io::Result<Self> {
         let (stream, other) = UnixStream::pair()?;
+        let complaints = tempfile::tempfile()?;
         stream.set_read_timeout(Some(LOOK))?;
         let mut command = Command::new("ssh");
         command.args(arguments(address)?);
-        command.stdin(OwnedFd::from(other.try_clone()?)).stdout(OwnedFd::from(other)).stderr(Stdio::piped());
+        command.stdin(OwnedFd::from(other.try_clone()?)).stdout(OwnedFd::from(other)).stderr(complaints.try_clone()?);
         let child = command.spawn().map_err(|error| io::Error::other(format!("`ssh` cannot be started: {error}")))?;
-        Ok(Self { stream, child })
+        Ok(Self { stream, child, complaints })
     }
 }
 
@@ -309,7 +338,10 @@ impl Stream for Remote {
         let mut text = Vec::new();
         // It has ended, or says nothing.
         let _ = self.child.kill();
-        self.child.stderr.take()?.take(COMPLAINT_LIMIT).read_to_end(&mut text).ok()?;
+        let _ = self.child.wait();
+        let length = self.complaints.seek(SeekFrom::End(0)).ok()?;
+        self.complaints.seek(SeekFrom::Start(length.saturating_sub(COMPLAINT_LIMIT))).ok()?;
+        (&self.complaints).take(COMPLAINT_LIMIT).read_to_end(&mut text).ok()?;
         let text = String::from_utf8_lossy(&text);
         text.trim().lines().last().map(|line| format!("`ssh` says: {line}"))
     }
@@ -338,6 +370,23 @@ fn current_context(settings: &Path) -> Result<Option<String>, RegistryError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn hosts_and_ports_are_completed_as_docker_does() {
+        let cases = [
+            ("host.example", "host.example:2375"),
+            ("host.example:4243", "host.example:4243"),
+            ("host.example:", "host.example:2375"),
+            (":4243", "localhost:4243"),
+            ("[::1]", "[::1]:2375"),
+            ("[::1]:4243", "[::1]:4243"),
+            ("", "localhost:2375"),
+        ];
+        for (host, expected) in cases {
+            assert_eq!(completed(host, false), expected, "{host}");
+        }
+        assert_eq!(completed("host.example", true), "host.example:2376");
+    }
 
     #[test]
     fn ssh_is_told_what_docker_tells_it() {
