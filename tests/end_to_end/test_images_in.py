@@ -126,6 +126,29 @@ def test_a_shell_opens_in_an_image_without_a_program(modal: Modal, layout: Path,
     assert wrong.code == 1 and "`add_python` takes a series" in wrong.stderr
 
 
+def test_what_comes_by_standard_input_leaves_nothing(modal: Modal, tmp_path: Path) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    modal.environment["TMPDIR"] = str(temporary)
+    said = modal("image", "import", "-", input="no archive at all\n" * 100, check=False)
+    assert said.code == 1 and "`standard input` cannot be read" in said.stderr
+    process = subprocess.Popen(
+        [command(), "image", "import", "-"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=modal.directory,
+        env=modal.environment,
+    )
+    # As much as no pipe holds: some of it has been read.
+    process.stdin.write(bytes(4 << 20))
+    process.stdin.flush()
+    process.terminate()
+    process.communicate()
+    assert process.returncode == 143
+    assert list(temporary.iterdir()) == []
+
+
 def test_an_image_that_changed_is_taken_anew(load, layout: Path) -> None:
     first = load(f"oci:{layout}:v1")
     assert load(f"oci:{layout}:v1") == first

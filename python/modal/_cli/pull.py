@@ -29,11 +29,11 @@ def import_file(words: list[str]) -> int:
     import sys
     import tempfile
 
-    # It is read in any order.
-    with tempfile.NamedTemporaryFile(prefix="modal-import-") as file:
+    # It is read in any order. A file without a name goes with this process, however that ends.
+    with tempfile.TemporaryFile() as file:
         shutil.copyfileobj(sys.stdin.buffer, file)
         file.flush()
-        return _take("import", f"any-archive:{file.name}", None, given.get("--name"))
+        return _take("import", f"any-archive:/proc/{os.getpid()}/fd/{file.fileno()}", None, given.get("--name"))
 
 
 def prepare(words: list[str]) -> int:

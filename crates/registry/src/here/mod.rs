@@ -200,7 +200,12 @@ impl LocalImage {
 
     /// What it is called in messages.
     fn shown(&self) -> String {
-        if self.transport == Transport::AnyArchive { self.place.clone() } else { self.to_string() }
+        match self.transport {
+            // How `modal image import -` hands on what it has read.
+            Transport::AnyArchive if self.path().starts_with("/proc") => "standard input".to_owned(),
+            Transport::AnyArchive => self.place.clone(),
+            _ => self.to_string(),
+        }
     }
 
     fn unreadable(&self, reason: impl fmt::Display) -> RegistryError {
