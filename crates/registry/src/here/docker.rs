@@ -3,12 +3,13 @@
 use std::io::Read;
 
 use data_encoding::HEXLOWER;
+use lamina_events::CancelToken;
 use lamina_fetch::Download;
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
 use super::files::Files;
-use super::{Found, LocalImage, archive};
+use super::{Found, LocalImage, archive, hash};
 use crate::client::{CONFIGURATION_LIMIT, Image, MANIFEST_LIMIT, MOST_LAYERS, Part, too_many_layers};
 use crate::manifest::{Configuration, Descriptor};
 use crate::unpack::Compression;
@@ -26,7 +27,7 @@ struct Listed {
 }
 
 /// The image of an archive that is meant.
-pub(super) fn find(wanted: &LocalImage, files: &Files) -> Result<Found, RegistryError> {
+pub(super) fn find(wanted: &LocalImage, files: &Files, cancel: &CancelToken) -> Result<Found, RegistryError> {
     let read = |name: &str, limit: u64| {
         let read = files.read(name, limit).map_err(|error| wanted.unreadable(error))?;
         read.ok_or_else(|| wanted.unreadable(format!("`{name}` is missing")))
@@ -44,7 +45,7 @@ pub(super) fn find(wanted: &LocalImage, files: &Files) -> Result<Found, Registry
     if names.len() > MOST_LAYERS {
         return Err(too_many_layers());
     }
-    let layers = names.iter().zip(diff_ids).map(|(name, diff_id)| part(wanted, files, name, diff_id));
+    let layers = names.iter().zip(diff_ids).map(|(name, diff_id)| part(wanted, files, cancel, name, diff_id));
     let layers = layers.collect::<Result<_, _>>()?;
     let config = HEXLOWER.encode(&Sha256::digest(&bytes));
     // The format knows no manifests with digests.
@@ -74,7 +75,13 @@ fn choose(wanted: &LocalImage, mut listed: Vec<Listed>) -> Result<Listed, Regist
 }
 
 /// A layer; its digest in the archive is that of what it holds, unless it is compressed, which few programs do.
-fn part(wanted: &LocalImage, files: &Files, name: &str, diff_id: &str) -> Result<Part, RegistryError> {
+fn part(
+    wanted: &LocalImage,
+    files: &Files,
+    cancel: &CancelToken,
+    name: &str,
+    diff_id: &str,
+) -> Result<Part, RegistryError> {
     let diff_id = Descriptor::of_digest(diff_id).sha256()?.to_owned();
     let unreadable = |error: std::io::Error| wanted.unreadable(format!("its layer `{name}`: {error}"));
     let opened = files.get(name).map_err(unreadable)?;
@@ -86,7 +93,7 @@ fn part(wanted: &LocalImage, files: &Files, name: &str, diff_id: &str) -> Result
         diff_id.clone()
     } else {
         let mut hasher = Sha256::new_with_prefix(&beginning);
-        std::io::copy(&mut reader, &mut hasher).map_err(unreadable)?;
+        hash(&mut reader, &mut hasher, cancel).map_err(unreadable)?;
         HEXLOWER.encode(&hasher.finalize())
     };
     Ok(Part {

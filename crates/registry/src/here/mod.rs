@@ -12,7 +12,7 @@ mod storage;
 
 use std::fmt;
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use data_encoding::HEXLOWER;
@@ -142,7 +142,7 @@ impl LocalImage {
             Transport::Daemon => daemon::Daemon::of_host()?.id(self, cancel),
             Transport::Storage => storage::Program::of_host(self)?.id(self, cancel),
             _ => match Files::open(self.path()).map_err(|error| self.unreadable(error))? {
-                Some(files) => self.find(&files).map(|found| found.fingerprint()),
+                Some(files) => self.find(&files, cancel).map(|found| found.fingerprint()),
                 // What is inside is known only when all of it has been read.
                 None => self.digest_of_file(cancel),
             },
@@ -184,18 +184,21 @@ impl LocalImage {
             },
         };
         let files = files.map_err(|error| self.unreadable(error))?;
-        let Found { image, names, .. } = self.find(&files)?;
+        let Found { image, names, .. } = self.find(&files, cancel)?;
         Ok(OpenImage { text: self.shown(), files, image, names, cancel: cancel.clone() })
     }
 
-    fn find(&self, files: &Files) -> Result<Found, RegistryError> {
-        match self.transport {
+    fn find(&self, files: &Files, cancel: &CancelToken) -> Result<Found, RegistryError> {
+        let found = match self.transport {
             Transport::Layout | Transport::LayoutArchive => layout::find(self, files),
-            Transport::DockerArchive | Transport::Daemon | Transport::Storage => docker::find(self, files),
+            Transport::DockerArchive | Transport::Daemon | Transport::Storage => docker::find(self, files, cancel),
             Transport::AnyArchive if files.has(layout::INDEX) => layout::find(self, files),
-            Transport::AnyArchive if files.has(docker::MANIFEST) => docker::find(self, files),
-            Transport::AnyArchive => plain::find(self, files),
-        }
+            Transport::AnyArchive if files.has(docker::MANIFEST) => docker::find(self, files, cancel),
+            Transport::AnyArchive => plain::find(self, files, cancel),
+        };
+        // What fails because it was cancelled did not fail.
+        cancel.check().map_err(FetchError::from)?;
+        found
     }
 
     /// What it is called in messages.
@@ -219,6 +222,18 @@ impl LocalImage {
     /// That a choice among several images is missing, or leads to none of them.
     fn no_choice(&self, choices: Vec<String>) -> RegistryError {
         RegistryError::NoChoice { image: self.shown(), is_named: self.which.is_some(), choices }
+    }
+}
+
+/// Hashes what is left of a file.
+fn hash(reader: &mut dyn Read, hasher: &mut Sha256, cancel: &CancelToken) -> io::Result<()> {
+    let mut buffer = vec![0; BUFFER_LENGTH];
+    loop {
+        cancel.check().map_err(io::Error::other)?;
+        match reader.read(&mut buffer)? {
+            0 => return Ok(()),
+            count => hasher.update(&buffer[..count]),
+        }
     }
 }
 
