@@ -206,6 +206,38 @@ def test_an_image_comes_back_as_it_went(modal: Modal, fresh_store: Modal, name: 
     assert raw["annotations"]["org.opencontainers.image.base.digest"] == exact.split("@")[1]
 
 
+@pytest.mark.parametrize("below", ["", "below"])
+def test_what_a_name_comes_from_is_said(modal: Modal, tmp_path: Path, below: str) -> None:
+    git = ("git", "-c", "user.name=A", "-c", "user.email=a@example.com")
+    modal.write(f"{below}/app.py".lstrip("/"), BUILD.format(tag="origin", long="long"))
+    modal.write("Dockerfile", "FROM scratch\nLABEL a=b\n")
+    if below:
+        for words in (("init", "-q"), ("add", "."), ("commit", "-qm", "first")):
+            peer(*git, *words, cwd=tmp_path)
+    image = modal.python(f"{below}/app.py".lstrip("/")).stdout.strip()
+
+    def said(name: str, **environment: str) -> dict[str, str]:
+        with tempfile.TemporaryDirectory() as directory:
+            modal("image", "export", name, "--format", "oci-dir", "-o", f"{directory}/layout", **environment)
+            annotations = json.loads(peer("skopeo", "inspect", "--raw", f"oci:{directory}/layout"))["annotations"]
+        assert annotations.pop("lamina.image").startswith("im-") and annotations.pop("lamina.version")
+        return annotations
+
+    assert said(image) == {}
+    commit = peer("git", "rev-parse", "--short=12", "HEAD", cwd=tmp_path).strip() if below else None
+    revision = {"org.opencontainers.image.revision": commit} if commit else {}
+    assert said("origin:v1") == {"lamina.program": f"{below}/app.py".lstrip("/"), **revision}
+    modal("image", "build", ".", "-t", "origin:docker")
+    assert said("origin:docker") == {"lamina.program": "Dockerfile", **revision}
+    # The program of `modal run` is not the command.
+    modal.write(
+        "run.py",
+        f"import modal\napp = modal.App()\n@app.local_entrypoint()\ndef main():\n    modal.Image.from_id({image!r}).build().publish('origin:run')\n",
+    )
+    modal("run", str(tmp_path / "run.py"))
+    assert said("origin:run") == {"lamina.program": "run.py", **revision}
+
+
 def test_what_breaks_on_the_way_goes_on(modal: Modal, name: str, proxy: Proxy) -> None:
     reference = f"{proxy.address}/broken/{name.split(':', maxsplit=1)[0]}:v1"
     proxy.wants_token = True

@@ -34,7 +34,7 @@ def app(user: UserModal) -> None:
     user.write("app.py", APP)
 
 
-def test_layers_of_root_and_of_a_user_have_the_same_digests(user: UserModal, modal: Modal) -> None:
+def test_layers_of_root_and_of_a_user_have_the_same_digests(user: UserModal, modal: Modal, real_registry: str) -> None:
     modal.write("app.py", APP)
     ours, theirs = modal.events("app.py", MODAL_IGNORE_CACHE="1"), user.events("app.py")
     assert ours.stdout == theirs.stdout == "0 1 8 0o104755\n"
@@ -45,6 +45,11 @@ def test_layers_of_root_and_of_a_user_have_the_same_digests(user: UserModal, mod
         each("image", "export", image.of("image_built")[0]["image"], "--format", "oci-archive", "-o", "image.tar")
         outside.append((each.directory / "image.tar").read_bytes())
     assert outside[0] == outside[1]
+    # So it has in a registry, where one of them brings it, and the other finds it.
+    reference = f"{real_registry}/users/{os.urandom(4).hex()}:v1"
+    theirs_pushed = user("image", "push", theirs.of("image_built")[0]["image"], reference)
+    ours_pushed = modal("image", "push", ours.of("image_built")[0]["image"], reference)
+    assert ours_pushed.stdout == theirs_pushed.stdout and "sent 0 of" in ours_pushed.stderr, theirs_pushed
     # And it comes back as one image.
     assert modal("image", "import", "image.tar").stdout == user("image", "import", "image.tar").stdout
     uid = pwd.getpwnam(user.name).pw_uid

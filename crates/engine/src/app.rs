@@ -87,8 +87,8 @@ impl Backend for Engine {
 
     fn image(&self, errand: ImageErrand) -> Result<Value, Failure> {
         match errand {
-            ImageErrand::Publish { image, environment, name, tag } => {
-                self.publish(&image, ImageName { environment, name, tag })?;
+            ImageErrand::Publish { image, environment, name, tag, origin } => {
+                self.publish(&image, ImageName { environment, name, tag }, origin)?;
                 Ok(Value::Null)
             }
             ImageErrand::Logs { image } => {

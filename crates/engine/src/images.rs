@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use lamina_ground::seconds_since_1970;
 use lamina_image::{Digest, LayerKey};
-use lamina_store::{Checked, Collected, ImageName, ImageRecord, LayerRecord, NamedImage, Policy, Usage};
+use lamina_store::{Checked, Collected, ImageName, ImageRecord, LayerRecord, NamedImage, Origin, Policy, Usage};
 
 use crate::{Engine, EngineError};
 
@@ -63,9 +63,9 @@ impl Engine {
     ///
     /// # Errors
     /// When there is no such image, or the index cannot be written.
-    pub fn publish(&self, id: &str, name: ImageName) -> Result<(), EngineError> {
+    pub fn publish(&self, id: &str, name: ImageName, origin: Origin) -> Result<(), EngineError> {
         let image = self.image(id)?.id;
-        Ok(self.store.name_image(&NamedImage { name, image, created: seconds_since_1970() })?)
+        Ok(self.store.name_image(&NamedImage { name, image, created: seconds_since_1970(), origin })?)
     }
 
     /// All names of images, in their order.

@@ -40,8 +40,8 @@ pub use lamina_registry::{Compression, Format, How, Pushed, Reference, Reference
 pub use lamina_sandbox::doctor::{Finding, Status};
 pub use lamina_sandbox::{Exit, ExitStatus, Resource, Sandbox, TerminalSize, fork_ahead};
 pub use lamina_store::{
-    Checked, Collected, Damage, DamagedDescription, ImageName, ImageRecord, ImageUsage, NamedImage, Outcome, Policy,
-    StoreError, Usage,
+    Checked, Collected, Damage, DamagedDescription, ImageName, ImageRecord, ImageUsage, NamedImage, Origin, Outcome,
+    Policy, StoreError, Usage,
 };
 pub use lamina_volumes::{Entry, EntryKind, Upload, Volume, VolumeError, VolumeName, Volumes};
 pub use outgoing::{Parcel, Target};

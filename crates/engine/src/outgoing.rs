@@ -10,7 +10,7 @@ use lamina_fetch::Client;
 use lamina_ground::{DEFAULT_PATH, EnvVars};
 use lamina_image::container::{COMMAND, HOME, INTERPRETERS, python_path};
 use lamina_registry::{Format, How, OutLayer, Outgoing, Pushed, Reference, Registry, original_form};
-use lamina_store::{ArchiveRecord, ImageName, ImageRecord, NamedImage, Store};
+use lamina_store::{ArchiveRecord, ImageName, ImageRecord, NamedImage, Origin, Store};
 
 use crate::{Engine, EngineError};
 
@@ -21,8 +21,8 @@ pub struct Parcel {
     pub image: ImageRecord,
     /// How its layers are packed.
     pub how: How,
-    /// What is said about it beside what it is: annotations, by name.
-    pub annotations: Vec<(String, String)>,
+    /// What it was made by.
+    pub origin: Origin,
 }
 
 /// Where an image is written.
@@ -37,7 +37,7 @@ pub enum Target<'a> {
 }
 
 impl Engine {
-    /// The image with this id, or a beginning of it, or with this name; with the name.
+    /// The image with this id, or a beginning of it, or with this name; with the name and what gave it.
     ///
     /// # Errors
     /// When there is none, or several.
@@ -45,16 +45,16 @@ impl Engine {
         &self,
         reference: &str,
         environment: &str,
-    ) -> Result<(ImageRecord, Option<ImageName>), EngineError> {
+    ) -> Result<(ImageRecord, Option<NamedImage>), EngineError> {
         if reference.starts_with("im-") {
             return Ok((self.image(reference)?, None));
         }
         let (name, tag) = reference.split_once(':').unwrap_or((reference, "latest"));
         let name = ImageName { environment: environment.to_owned(), name: name.to_owned(), tag: tag.to_owned() };
-        let Some(NamedImage { image, .. }) = self.store.named_image(&name)? else {
+        let Some(named) = self.store.named_image(&name)? else {
             return Err(EngineError::NoSuchName(name));
         };
-        Ok((self.image(&image)?, Some(name)))
+        Ok((self.image(&named.image)?, Some(named)))
     }
 
     /// Changes how things are run in an image that has a program's functions and what runs them: the environment of containers,
@@ -135,7 +135,7 @@ impl Engine {
         parcel: &'a Parcel,
         progress: &'a (dyn Fn(usize) + Sync),
     ) -> Result<Outgoing<'a>, EngineError> {
-        let Parcel { image, how, annotations } = parcel;
+        let Parcel { image, how, origin } = parcel;
         let digests = image.layers.bottom_up();
         if !store.hold(digests)? {
             return Err(EngineError::ImageGone(image.id.clone()));
@@ -158,16 +158,6 @@ impl Engine {
         });
         let layers = layers.collect::<Result<_, EngineError>>()?;
         let (id, config, cancel) = (image.id.clone(), &image.config, &self.cancel);
-        Ok(Outgoing {
-            store,
-            id,
-            layers,
-            config,
-            annotations,
-            how: *how,
-            cancel,
-            progress,
-            made_anew: AtomicUsize::new(0),
-        })
+        Ok(Outgoing { store, id, layers, config, origin, how: *how, cancel, progress, made_anew: AtomicUsize::new(0) })
     }
 }

@@ -19,8 +19,8 @@ mod worker;
 
 pub use engine::{
     Adopted, ArchiveRecord, Checked, Collected, Context, Copy, CopyMode, Damage, FileSetView, ImageName, ImageRecord,
-    ImageUsage, LayerPart, LayerRecord, LocalFiles, Lock, Named, NamedImage, Onto, Outcome, Placed, Policy, Store,
-    Usage, Work,
+    ImageUsage, LayerPart, LayerRecord, LocalFiles, Lock, Named, NamedImage, Onto, Origin, Outcome, Placed, Policy,
+    Store, Usage, Work,
 };
 pub use error::{DamagedFile, JobError, JobErrorKind, StoreError};
 pub use layout::{FORMAT_VERSION, Layout};

@@ -8,7 +8,8 @@ import os
 def build(words: list[str]) -> int:
     """Builds the image, names it, and prints its id. The words are the context, the Dockerfile and options."""
     from modal._client import engine as engines
-    from modal._client.images import read_name
+    from modal._client.images import publish, read_name
+    from modal._client.origin import origin_of
     from modal.image import Image
     from modal.secret import Secret
 
@@ -44,7 +45,7 @@ def build(words: list[str]) -> int:
     try:
         image.build()
         if tag is not None:
-            image.publish(tag)
+            publish(image, tag, None, {} if file == "-" else origin_of(file))
     finally:
         engine.close()
     print(image.object_id)

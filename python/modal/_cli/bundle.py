@@ -29,6 +29,7 @@ def bundle(words: list[str]) -> int:
 
     from modal._client import engine as engines
     from modal._client.graph import Graph
+    from modal._client.origin import origin_of
 
     graph = Graph()
     for service in services:
@@ -46,9 +47,9 @@ def bundle(words: list[str]) -> int:
         finally:
             engine.close()
     program = reference.partition("::")[0]
-    made = {"image": image.object_id, "name": _tag(services[0]._app.name, program), "program": program}
+    made = {"image": image.object_id, "name": _tag(services[0]._app.name, program)}
     with open(result, "w", encoding="utf-8") as file:
-        json.dump({**made, "revision": _revision(program, as_module)}, file)
+        json.dump({**made, "origin": origin_of(program, as_module)}, file)
     return 0
 
 
@@ -80,14 +81,6 @@ def _tag(name: str | None, program: str) -> str:
     stem = os.path.splitext(os.path.basename(program))[0]
     letters = [letter if letter in "abcdefghijklmnopqrstuvwxyz0123456789" else "-" for letter in (name or stem).lower()]
     return ("-".join(part for part in "".join(letters).split("-") if part) or "app") + ":latest"
-
-
-def _revision(program: str, as_module: bool) -> str | None:
-    """The commit of the program's directory; that something is changed is said as `git describe` does."""
-    from modal._client.deploy import commit_of
-
-    commit = commit_of(os.getcwd() if as_module else os.path.dirname(os.path.abspath(program)))
-    return None if commit is None else commit.replace("*", "-dirty")
 
 
 def _image_of(service: Any) -> Image:

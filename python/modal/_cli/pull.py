@@ -55,7 +55,7 @@ def prepare(words: list[str]) -> int:
 
 def _take(command: str, reference: str, secret: Secret | None, name: str | None) -> int:
     from modal._client import engine as engines
-    from modal._client.images import read_name
+    from modal._client.images import publish, read_name
     from modal.image import Image
 
     if name is not None:
@@ -66,7 +66,7 @@ def _take(command: str, reference: str, secret: Secret | None, name: str | None)
     try:
         image.build()
         if name is not None:
-            image.publish(name)
+            publish(image, name, None, {})
     finally:
         engine.close()
     print(image.object_id)

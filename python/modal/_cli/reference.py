@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 #: Whether the user's module is being imported.
 is_importing = False
+#: The file or module that was named as the program, and whether it is a module.
+program: tuple[str, bool] | None = None
 
 
 class Target:
@@ -124,8 +126,9 @@ def _split(text: str) -> tuple[str, str | None]:
 
 def _import(path: str, as_module: bool) -> ModuleType:
     """Imports the user's module; its directory and the working directory become importable."""
-    global is_importing
+    global is_importing, program
     is_importing = True
+    program = None if path == "-" else (path, as_module)
     try:
         return _import_any(path, as_module)
     finally:

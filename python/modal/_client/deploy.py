@@ -31,13 +31,14 @@ def deploy(
 ) -> dict[str, Any]:
     """Builds the app and makes it the version that calls get; what came of it."""
     from modal._client.graph import app_graph
+    from modal._client.origin import commit_of
 
     check(app, name, tag, strategy)
     with in_environment(environment):
         graph, body = app_graph(app, name)
     if app._tags:
         body["tags"] = app._tags
-    body |= {"tag": tag, "strategy": strategy, "by": _user(), "commit": commit_of(os.getcwd())}
+    body |= {"tag": tag, "strategy": strategy, "by": _user(), "commit": commit_of(os.getcwd(), "*")}
     try:
         deployed: dict[str, Any] = engine.request("app.deploy", body)["value"]
     except ImageBuildError as error:
@@ -70,23 +71,6 @@ def _user() -> str:
         return getpass.getuser()
     except (KeyError, OSError):
         return str(os.getuid())
-
-
-def commit_of(directory: str) -> str | None:
-    """The commit that a directory is at, with `*` if something there is changed; None outside of git repositories."""
-    import subprocess
-
-    def git(*words: str) -> str:
-        done = subprocess.run(
-            ["git", "-C", directory, *words], check=True, stdin=subprocess.DEVNULL, capture_output=True, timeout=10
-        )
-        return done.stdout.decode(errors="replace").strip()
-
-    try:
-        head = git("rev-parse", "--short=12", "HEAD")
-        return head + ("*" if git("status", "--porcelain", "--untracked-files=no") else "")
-    except (OSError, subprocess.SubprocessError):
-        return None
 
 
 def check_tags(tags: object, owner: str) -> dict[str, str]:

@@ -74,12 +74,12 @@ def build(image: Image, app: App | None) -> None:
     graph.record_ids({target: built["value"]["image_id"]})
 
 
-def publish(image: Image, name: str, environment: str | None) -> None:
-    """Gives an image a name."""
+def publish(image: Image, name: str, environment: str | None, origin: dict[str, str]) -> None:
+    """Gives an image a name, and notes what it comes from."""
     body = read_name("Image.publish", name, environment)
     if image._object_id is None:
         raise InvalidError("`Image.publish` names an image that was built", hint="call `image.build()` before")
-    errand("image", {"do": "publish", "image": image._object_id, **body})
+    errand("image", {"do": "publish", "image": image._object_id, "origin": origin, **body})
 
 
 class ImageLogs:

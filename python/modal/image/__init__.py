@@ -257,8 +257,9 @@ class Image(PackageSteps, CommandSteps, LocalSteps, DockerfileSteps, metaclass=E
         removes names.
         """
         from modal._client.images import publish
+        from modal._client.origin import origin
 
-        publish(self, name, environment_name)
+        publish(self, name, environment_name, origin())
 
     @in_thread
     def hydrate(self, client: object = None) -> Image:

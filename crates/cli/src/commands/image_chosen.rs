@@ -3,7 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::io::IsTerminal;
 
-use lamina_engine::{Engine, How, Parcel};
+use lamina_engine::{Engine, How, Origin, Parcel};
 use lamina_ground::EnvVars;
 use serde::Deserialize;
 
@@ -21,10 +21,8 @@ pub(crate) struct Bundle {
     image: String,
     /// What it is called.
     name: String,
-    /// The program, as it was named.
-    program: String,
-    /// The commit of the program's directory, with `-dirty` behind it where something there is changed.
-    revision: Option<String>,
+    /// What it was made by.
+    origin: Origin,
 }
 
 /// Builds the image of a program's functions, if that is what is meant: an error is the exit code of a program that failed.
@@ -75,18 +73,17 @@ pub(crate) fn find(
     how: How,
 ) -> Result<(Parcel, Option<String>), Failure> {
     let Some(bundle) = bundle else {
-        let (image, name) = engine.find_image(&chosen.reference, &environment.name)?;
+        let (image, named) = engine.find_image(&chosen.reference, &environment.name)?;
         if let Some(first) = image.attached.first() {
             say(&format!(
                 "warning: local files are not in it that containers get when they start, such as `{first}`: add them with \
                  `copy=True`, or write a program's functions with `--with-functions`\n"
             ));
         }
-        return Ok((Parcel { image, how, annotations: Vec::new() }, name.map(|name| name.to_string())));
+        let (name, origin) = named.map(|named| (named.name.to_string(), named.origin)).unzip();
+        return Ok((Parcel { image, how, origin: origin.unwrap_or_default() }, name));
     };
     let mut image = engine.image(&bundle.image)?;
     engine.serve_functions(&mut image)?;
-    let mut annotations = vec![("lamina.program".to_owned(), bundle.program)];
-    annotations.extend(bundle.revision.map(|revision| ("org.opencontainers.image.revision".to_owned(), revision)));
-    Ok((Parcel { image, how, annotations }, Some(bundle.name)))
+    Ok((Parcel { image, how, origin: bundle.origin }, Some(bundle.name)))
 }

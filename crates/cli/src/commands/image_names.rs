@@ -81,6 +81,8 @@ fn table(list: &[NamedImage], now: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use lamina_engine::Origin;
+
     use super::*;
 
     #[test]
@@ -89,6 +91,7 @@ mod tests {
             name: read(name, "main"),
             image: "im-1RXICKkBtd7a13dxsKMP0v".to_owned(),
             created,
+            origin: Origin::default(),
         };
         insta::assert_snapshot!(table(&[named("trainer", 100), named("trainer:v1.2", 3_000)], 4_000), @r"
         name            image                      published

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use lamina_image::VolumeReference;
+use lamina_store::Origin;
 use lamina_volumes::{Staged, Upload};
 use serde::Deserialize;
 
@@ -105,6 +106,9 @@ pub(crate) enum ImageErrand {
         name: String,
         /// Its tag.
         tag: String,
+        /// What gives it.
+        #[serde(default)]
+        origin: Origin,
     },
     /// Tell what its steps have printed, base first.
     Logs {

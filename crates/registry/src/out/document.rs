@@ -4,7 +4,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use data_encoding::HEXLOWER;
 use lamina_image::{Healthcheck, RuntimeConfig};
-use lamina_store::{ArchiveRecord, Timestamp};
+use lamina_store::{ArchiveRecord, Origin, Timestamp};
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
@@ -91,8 +91,11 @@ fn annotations(image: &Outgoing<'_>) -> Map<String, Value> {
         say("org.opencontainers.image.base.name", name);
         say("org.opencontainers.image.base.digest", &format!("sha256:{digest}"));
     }
-    for (name, value) in image.annotations {
-        say(name, value);
+    let Origin { program, revision } = image.origin;
+    for (name, value) in [("lamina.program", program), ("org.opencontainers.image.revision", revision)] {
+        if let Some(value) = value {
+            say(name, value);
+        }
     }
     annotations
 }

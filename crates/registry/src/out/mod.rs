@@ -13,7 +13,7 @@ use std::sync::atomic::AtomicUsize;
 
 use lamina_events::CancelToken;
 use lamina_image::RuntimeConfig;
-use lamina_store::Store;
+use lamina_store::{Origin, Store};
 
 pub use blobs::{How, OutLayer, original_form};
 pub(crate) use compress::decompressed;
@@ -32,8 +32,8 @@ pub struct Outgoing<'a> {
     pub layers: Vec<OutLayer>,
     /// How things are run in it.
     pub config: &'a RuntimeConfig,
-    /// What is said about it beside what it is.
-    pub annotations: &'a [(String, String)],
+    /// What it was made by.
+    pub origin: &'a Origin,
     /// How its layers are packed.
     pub how: How,
     /// Stops it.

@@ -41,7 +41,7 @@ pub use files::{Collection as LocalFiles, Context, FileSetView};
 pub use health::{Checked, Damage, Outcome};
 pub use lock::Lock;
 pub use placed::Placed;
-pub use records::{ArchiveRecord, ImageName, ImageRecord, LayerPart, LayerRecord, NamedImage};
+pub use records::{ArchiveRecord, ImageName, ImageRecord, LayerPart, LayerRecord, NamedImage, Origin};
 pub use work::Work;
 
 /// What became of a tree that was to be a layer.

@@ -7,8 +7,8 @@ use lamina_ground::Hint;
 use lamina_ground::Stack;
 use lamina_image::{Digest, LayerKey, RuntimeConfig};
 use lamina_store::{
-    CommitRules, ImageName, ImageRecord, JobTable, LayerRecord, Layout, NamedImage, ObjectName, Store, StoreError,
-    worker_main,
+    CommitRules, ImageName, ImageRecord, JobTable, LayerRecord, Layout, NamedImage, ObjectName, Origin, Store,
+    StoreError, worker_main,
 };
 
 use crate::support::*;
@@ -61,7 +61,7 @@ fn a_name_stands_for_the_image_that_got_it_last() {
         tag: tag.to_owned(),
     };
     let give = |store: &Store, name: ImageName, image: &str| {
-        store.name_image(&NamedImage { name, image: image.to_owned(), created: 1 }).unwrap();
+        store.name_image(&NamedImage { name, image: image.to_owned(), created: 1, origin: Origin::default() }).unwrap();
     };
     assert_eq!(store.image_names().unwrap(), []);
     assert_eq!(store.named_image(&name("main", "latest")).unwrap(), None);
