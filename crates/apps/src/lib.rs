@@ -24,7 +24,8 @@ mod tests;
 pub use background::{BACKGROUND, start_background, take_standard_input};
 pub use containers::ContainerSockets;
 pub use deployments::{
-    Deployed, Deployment, DeploymentName, Deployments, HOST, KeptCalls, NewVersion, PendingCall, RunningHost, Version,
+    Deployed, Deployment, DeploymentName, DeploymentWatch, Deployments, HOST, HostProcess, KeptCalls, NewVersion,
+    PendingCall, RunningHost, Version,
 };
 pub use error::AppsError;
 pub use log::{LineFeed, LogEntry, LogLine, LogPosition, LogReader, LogWriter, Selection, Show, Source};

@@ -1,6 +1,6 @@
 //! Stopping an app: its process is asked, told, and killed.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -16,9 +16,9 @@ use crate::{AppState, AppsError, BACKGROUND, DetachedApps};
 /// How long a process that has just been started may take to say which one it is.
 const START: Duration = Duration::from_secs(10);
 
-/// How an app is ended: asked, told, killed; and how long each may take.
+/// How an app is ended: asked, told, killed; and how long each may take. Exit hooks of classes have 30 seconds.
 const STEPS: [(Signal, Duration); 3] = [
-    (Signal::INT, Duration::from_secs(10)),
+    (Signal::INT, Duration::from_secs(40)),
     (Signal::INT, Duration::from_secs(5)),
     (Signal::KILL, Duration::from_secs(10)),
 ];
@@ -37,7 +37,8 @@ impl DetachedApps {
     }
 }
 
-/// The process of a running app.
+/// The process of a running app. Its descriptor is readable once it has ended.
+#[derive(Debug)]
 pub(crate) struct Process {
     pid: Pid,
     descriptor: OwnedFd,
@@ -63,6 +64,11 @@ impl Process {
             Ok(_) | Err(Errno::SRCH) => Err(AppsError::Unseen { id: app.to_owned(), pid: pid.as_raw_pid() }),
             Err(errno) => Err(std::io::Error::from(errno).into()),
         }
+    }
+
+    /// Its number.
+    pub(crate) fn pid(&self) -> Pid {
+        self.pid
     }
 
     /// Ends it: it is asked, told, killed.
@@ -95,6 +101,12 @@ impl Process {
                 other => return Ok(other? > 0),
             }
         }
+    }
+}
+
+impl AsFd for Process {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.descriptor.as_fd()
     }
 }
 

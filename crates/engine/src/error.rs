@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::path::PathBuf;
 
+use lamina_apps::AppsError;
 use lamina_cache::CacheError;
 use lamina_devices::DevicesError;
 use lamina_ground::{Hint, Refusal, Subject};
@@ -90,6 +91,9 @@ pub enum EngineError {
     /// The Python side ended the conversation in a way that it should not.
     #[error("the connection with Python failed: {0}")]
     Connection(#[from] WireError),
+    /// An app's process cannot be found, started or spoken with.
+    #[error(transparent)]
+    Apps(#[from] AppsError),
     /// The process of a deployed app did not take over a version.
     #[error("the version was recorded, but the app's process did not take it over: {0}")]
     NotTakenOver(String),
@@ -135,6 +139,7 @@ impl Hint for EngineError {
             Self::Volume(error) => error.hint(),
             Self::Registry(error) => error.hint(),
             Self::Cache(error) => error.hint(),
+            Self::Apps(error) => error.hint(),
             Self::NoSuchName(_) => Some("`modal image names list` shows what there is; an id begins with `im-`".into()),
             Self::Io(error) => Refusal::of(Subject::Store, error)?.hint().map(Cow::Borrowed),
             _ => None,

@@ -28,7 +28,8 @@ mod volumes;
 
 pub use containers::{Command, ContainerRecord, Containers, ContainersError, FoundContainer};
 pub use deployed::{
-    Recorded, deployments, introduce, next_run, runs_by_itself, serve_deployed, start_deployed, take_over,
+    KEEPING_UNIT, KeepingNews, Recorded, deployments, introduce, keep_deployed, next_run, runs_by_itself,
+    serve_deployed, start_deployed, take_over,
 };
 pub use engine::{Engine, Options, Removal, helpers_entry};
 pub use error::EngineError;

@@ -154,9 +154,13 @@ impl Deployments {
     /// # Errors
     /// When the process is not found, or does not end.
     pub fn stop_host(&self, name: &DeploymentName) -> Result<bool, AppsError> {
+        Ok(self.find_host(name)?.map(|process| process.stop()).transpose()?.is_some())
+    }
+
+    /// The process of an app, if it runs.
+    pub(super) fn find_host(&self, name: &DeploymentName) -> Result<Option<Process>, AppsError> {
         let state = state_file(&self.host_directory(name));
-        let words = [HOST, name.environment(), name.name()];
-        Ok(Process::of(&state, name.name(), &words)?.map(|process| process.stop()).transpose()?.is_some())
+        Process::of(&state, name.name(), &[HOST, name.environment(), name.name()])
     }
 
     /// The app in its own process; `held` is the standard input that it was started with.

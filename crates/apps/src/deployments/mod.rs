@@ -7,6 +7,7 @@ mod kept;
 mod record;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -21,6 +22,7 @@ pub use changes::{Deployed, NewVersion};
 pub use host::{HOST, RunningHost};
 pub use kept::{KeptCalls, PendingCall};
 pub use record::{Deployment, DeploymentName, Version};
+pub use watch::{DeploymentWatch, HostProcess};
 
 /// The deployed apps of a store.
 #[derive(Debug, Clone)]

@@ -33,8 +33,8 @@ Times without a zone are those of this machine's. The last 64 MiB of an app are 
     },
     /// Stop an app: a deployed one for good, a detached one as Ctrl-C stops one that is not
     #[command(after_help = "\
-What runs has 10 seconds to end; then it is told again, and 5 seconds later it is killed. A deployed app that was
-stopped can only be deployed anew.")]
+What runs has 40 seconds to end, of which exit hooks have 30; then it is told again, and 5 seconds
+later it is killed. A deployed app that was stopped can only be deployed anew.")]
     Stop {
         #[command(flatten)]
         app: NamedApp,
@@ -42,15 +42,19 @@ stopped can only be deployed anew.")]
         #[arg(short, long)]
         yes: bool,
     },
-    /// Have apps with schedules or `min_containers` start with the machine, by a systemd user unit
+    /// Have apps with schedules or `min_containers` run while the machine does, by a systemd user unit
     #[command(after_help = "\
 Examples:
   modal app autostart                      writes ~/.config/systemd/user/modal-apps.service and enables it
   modal app autostart --status             whether it is there, and which apps it starts
-  modal app autostart --start              what the unit runs: starts these apps now
+  modal app autostart --watch              what the unit runs: keeps these apps running
+  modal app autostart --start              starts these apps now, and leaves them
 
-Without systemd, have `modal app autostart --start` run when the machine starts, for example by
-a line `@reboot` of your crontab. Other deployed apps start when somebody calls them.")]
+Without systemd, have `modal app autostart --watch` run when the machine starts, by a supervisor
+or a line `@reboot` of your crontab. It starts apps again that were killed, after one second at
+first and five minutes at last. SIGTERM ends it, and the apps that it has started, whose exit hooks
+are run. An app that somebody has ended (`modal app stop`, `kill`) is left alone. Other deployed
+apps start when somebody calls them.")]
     Autostart(Autostart),
     /// List the versions of a deployed app, the newest first
     #[command(after_help = "The newest 50 versions are kept.")]
@@ -88,6 +92,7 @@ Examples:
 
 /// `modal app autostart`.
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option of the command line")]
 pub(crate) struct Autostart {
     /// Take the unit away again
     #[arg(long, group = "what")]
@@ -97,7 +102,11 @@ pub(crate) struct Autostart {
     #[arg(long, group = "what")]
     pub(crate) status: bool,
 
-    /// Start these apps now, as the unit does
+    /// Keep these apps running, as the unit does: start them, and start them again when they were killed
+    #[arg(long, group = "what")]
+    pub(crate) watch: bool,
+
+    /// Start these apps now, once
     #[arg(long, group = "what")]
     pub(crate) start: bool,
 }

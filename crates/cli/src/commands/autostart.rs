@@ -5,16 +5,19 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use fs_err::os::unix::fs::symlink;
-use lamina_apps::{Deployment, Deployments};
-use lamina_engine::{deployments, runs_by_itself, start_deployed, store_directory};
+use lamina_apps::{AppState, Deployment, Deployments};
+use lamina_engine::{
+    KEEPING_UNIT as UNIT, KeepingNews, deployments, keep_deployed, runs_by_itself, start_deployed, store_directory,
+};
+use lamina_events::CancelToken;
+use signal_hook::consts::SIGTERM;
 
 use super::ask::say;
 use super::print;
 use crate::arguments::Autostart;
 use crate::failure::Failure;
+use crate::interruption::{self, Interruption};
 
-/// The unit's name.
-const UNIT: &str = "modal-apps.service";
 /// The directory of what starts with the user's systemd.
 const WANTS: &str = "default.target.wants";
 /// What there is where systemd runs.
@@ -26,6 +29,9 @@ const LINGER: &str = "/var/lib/systemd/linger";
 pub(crate) fn autostart(options: &Autostart) -> Result<u8, Failure> {
     if options.start {
         return start();
+    }
+    if options.watch {
+        return watch();
     }
     let unit = Unit::of_this_user()?;
     if options.remove {
@@ -48,7 +54,7 @@ fn start() -> Result<u8, Failure> {
     let mut code = 0;
     for app in apps(&deployments)? {
         let name = app.full_name();
-        match start_deployed(&deployments, &name) {
+        match start_deployed(&deployments, &name, &CancelToken::new()) {
             Ok(()) => say(&format!("Started {name}.\n")),
             // The others start all the same.
             Err(error) => {
@@ -58,6 +64,37 @@ fn start() -> Result<u8, Failure> {
         }
     }
     Ok(code)
+}
+
+/// Keeps the apps running until a signal comes. SIGTERM is how supervisors end what is well.
+fn watch() -> Result<u8, Failure> {
+    let cancel = CancelToken::new();
+    let interruption = Interruption::listen(interruption::catch()?, cancel.clone(), None, || ());
+    keep_deployed(&deployments()?, &cancel, &mut |news| tell(&news))?;
+    Ok(if interruption.signal() == SIGTERM { 0 } else { interruption.exit_code().unwrap_or(0) })
+}
+
+fn tell(news: &KeepingNews<'_>) {
+    match *news {
+        KeepingNews::Started(name) => say(&format!("Started {name}.\n")),
+        KeepingNews::NotStarted(name, error, pause) => {
+            Failure::from_error(error).print();
+            say(&format!("{name} is started again in {} s.\n", pause.as_secs()));
+        }
+        KeepingNews::Ended(name, state, pause) => {
+            let how = match state {
+                AppState::Ended { code, .. } => format!("ended with exit code {code}"),
+                AppState::Running { .. } | AppState::Died => "was killed".to_owned(),
+            };
+            let what_now = match pause {
+                Some(pause) => format!("it is started again in {} s", pause.as_secs()),
+                None => "whoever calls it starts it again".to_owned(),
+            };
+            say(&format!("The process of {name} {how}: {what_now}.\n"));
+        }
+        KeepingNews::Stopping(name) => say(&format!("Stopping {name}.\n")),
+        KeepingNews::Trouble(error) => Failure::from_error(error).print(),
+    }
 }
 
 /// Where the unit of a user is.
@@ -89,7 +126,8 @@ impl Unit {
     }
 }
 
-/// The unit's text: the processes that `program` starts go on in its control group, and end with it.
+/// The unit's text. `program` has the processes that it has started end in order, so systemd is to tell it alone; if it is
+/// killed itself, they go on, and the next one finds them.
 fn text(program: &str, store: &str) -> String {
     format!(
         "\
@@ -98,12 +136,16 @@ fn text(program: &str, store: &str) -> String {
 Description=Deployed apps of modal that run by themselves
 
 [Service]
-Type=oneshot
-RemainAfterExit=yes
+Type=exec
 Environment={}
-ExecStart={} app autostart --start
-# Exit hooks of classes have 30 seconds.
-TimeoutStopSec=45
+ExecStart={} app autostart --watch
+Restart=on-failure
+RestartSec=5
+# It ends the apps in its group itself: exit hooks of classes have 30 seconds.
+KillMode=process
+TimeoutStopSec=70
+# One that has no memory left is started again, and the others go on.
+OOMPolicy=continue
 Delegate=yes
 
 [Install]
@@ -151,9 +193,10 @@ fn write(unit: &Unit) -> Result<u8, Failure> {
     let (program, store) = (std::env::current_exe()?, store_directory()?);
     let (program, store) = (plain(&program)?, plain(&store)?);
     if !has_systemd() {
-        let line = format!("@reboot MODAL_STORE={} {} app autostart --start", shell(store), shell(program));
+        let line = format!("@reboot MODAL_STORE={} {} app autostart --watch", shell(store), shell(program));
         return Err(Failure::new("this machine has no systemd, which would start the apps").hint(format!(
-            "have another program run this when the machine starts, for example by this line of `crontab -e`:\n{line}"
+            "have your supervisor run `modal app autostart --watch`, or have it run when the machine starts, for example \
+             by this line of `crontab -e`:\n{line}"
         )));
     }
     let link = unit.link();
@@ -169,6 +212,8 @@ fn write(unit: &Unit) -> Result<u8, Failure> {
     say(&format!("Wrote {}.\n", unit.file().display()));
     if !Path::new(RUNNING).exists() {
         say("Systemd does not run here now.\n");
+    } else if systemctl(&["start", UNIT]) {
+        say("It runs now.\n");
     }
     say(&when());
     print(listed(&deployments()?)?.as_bytes())?;
@@ -186,7 +231,10 @@ fn remove(unit: &Unit) -> Result<u8, Failure> {
     }
     if was_there {
         systemctl(&["daemon-reload"]);
-        say(&format!("Removed {}. Apps that run go on.\n", unit.file().display()));
+        say(&format!(
+            "Removed {}. Apps that run go on; if it runs, it keeps them until you log out.\n",
+            unit.file().display()
+        ));
     } else {
         say("Apps do not start with the machine: there is nothing to remove.\n");
     }
@@ -245,12 +293,16 @@ mod tests {
         Description=Deployed apps of modal that run by themselves
 
         [Service]
-        Type=oneshot
-        RemainAfterExit=yes
+        Type=exec
         Environment="MODAL_STORE=/home/ada/100%%\"$x"
-        ExecStart="/opt/a b/modal" app autostart --start
-        # Exit hooks of classes have 30 seconds.
-        TimeoutStopSec=45
+        ExecStart="/opt/a b/modal" app autostart --watch
+        Restart=on-failure
+        RestartSec=5
+        # It ends the apps in its group itself: exit hooks of classes have 30 seconds.
+        KillMode=process
+        TimeoutStopSec=70
+        # One that has no memory left is started again, and the others go on.
+        OOMPolicy=continue
         Delegate=yes
 
         [Install]

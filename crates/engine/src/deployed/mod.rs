@@ -3,6 +3,7 @@
 mod calls;
 mod content;
 mod host;
+mod keep;
 mod notice;
 mod remote;
 mod schedule;
@@ -32,6 +33,7 @@ use crate::{Engine, EngineError, store_directory, volumes};
 
 pub(crate) use content::{Content, Ground};
 pub use host::serve_deployed;
+pub use keep::{KEEPING_UNIT, KeepingNews, keep_deployed};
 use notice::Notice;
 pub(crate) use remote::Remotes;
 pub(crate) use schedule::Schedule;
@@ -275,11 +277,14 @@ fn stays(function: &FunctionRequest) -> bool {
 /// Starts the process of an app that [runs by itself](runs_by_itself), unless it runs.
 ///
 /// # Errors
-/// When it does not start, or cannot use the app's present version.
-pub fn start_deployed(deployments: &Deployments, name: &DeploymentName) -> Result<(), EngineError> {
-    let failed = |error: AppsError| EngineError::NotTakenOver(causes(&error));
+/// When it does not start, cannot use the app's present version, or `cancel` comes first.
+pub fn start_deployed(
+    deployments: &Deployments,
+    name: &DeploymentName,
+    cancel: &CancelToken,
+) -> Result<(), EngineError> {
     // As long as this connection is there, a process that has just been started does not end.
-    let _connected = deployments.connect(name, &CancelToken::new()).map_err(failed)?;
+    let _connected = deployments.connect(name, cancel)?;
     take_over(deployments, name, false).map(drop)
 }
 
