@@ -153,7 +153,9 @@ def test_a_detached_run_shows_and_returns_what_any_run_does(detached: Detached) 
     assert app["directory"] == str(modal.directory) and app["started"] <= app["ended"]
     clean(modal)
     logs = modal("app", "logs", app["id"])
-    assert (logs.stdout, logs.stderr) == (result.stdout, result.stderr)
+    # What becomes of containers is in the log only.
+    said = f"container started\n{result.stderr}container ended\n"
+    assert (logs.stdout, logs.stderr) == (result.stdout, said)
     assert modal("app", "logs", "-f", app["id"][:12]).stdout == result.stdout
 
 
@@ -199,7 +201,7 @@ def test_an_app_goes_on_when_its_command_is_killed(detached: Detached) -> None:
     output, errors = follower.communicate(timeout=PATIENCE)
     assert follower.returncode == 0
     assert output == "doubling 21\nresult 42\ndoubling 21\n"
-    assert errors == "a remark about 21\n" * 2
+    assert errors == "container started\n" + "a remark about 21\n" * 2 + "container ended\n"
     assert (detached.app()["state"], detached.app()["exit_code"]) == ("ended", 0)
     clean(detached.modal)
 

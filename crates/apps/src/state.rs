@@ -61,8 +61,8 @@ impl StateFile {
         Ok(state)
     }
 
-    /// Makes it, or takes the one that is there, unless somebody has it; and what became of who had it before.
-    pub(crate) fn acquire(path: &Path) -> Result<Option<(Self, AppState)>, AppsError> {
+    /// Makes it, or takes the one that is there, unless somebody has it; and what became of who had it before, if anybody had.
+    pub(crate) fn acquire(path: &Path) -> Result<Option<(Self, Option<AppState>)>, AppsError> {
         let mut options = fs_err::OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false);
         let file = fs_err::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600).open(path)?.into_file();
@@ -71,7 +71,7 @@ impl StateFile {
             Err(Errno::WOULDBLOCK | Errno::INTR) => return Ok(None),
             Err(errno) => return Err(AppsError::file("locking", path)(errno)),
         }
-        let before = parse(&fs_err::read(path)?);
+        let before = Some(fs_err::read(path)?).filter(|bytes| !bytes.is_empty()).map(|bytes| parse(&bytes));
         let state = Self { file, path: path.to_owned() };
         state.write("starting")?;
         Ok(Some((state, before)))

@@ -139,6 +139,7 @@ fn is_noteworthy(event: &Event) -> bool {
         | Event::StepFailed { .. }
         | Event::StepStopped { .. }
         | Event::CallRetried { .. }
+        | Event::CallFailed { .. }
         | Event::CallStuck { .. }
         | Event::Warning { .. } => true,
         Event::ContainerFinished { cause, .. } => !cause.is_empty(),
@@ -249,7 +250,11 @@ mod tests {
 
     #[test]
     fn a_cached_run_is_nothing_to_keep() {
-        let ended = |cause: &str| Event::ContainerFinished { container: "ta-1".to_owned(), cause: cause.to_owned() };
+        let ended = |cause: &str| Event::ContainerFinished {
+            container: "ta-1".to_owned(),
+            function: "f".to_owned(),
+            cause: cause.to_owned(),
+        };
         assert!(!is_noteworthy(&Event::StepCached { step: 1, bytes: 5 }));
         assert!(!is_noteworthy(&ended("")));
         assert!(is_noteworthy(&ended("killed by signal 9")));

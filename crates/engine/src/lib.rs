@@ -26,7 +26,7 @@ mod store_directory;
 mod variants;
 mod volumes;
 
-pub use containers::{Command, ContainerRecord, Containers, ContainersError, FoundContainer};
+pub use containers::{Command, ContainerRecord, Containers, ContainersError, FoundContainer, is_container_id};
 pub use deployed::{
     KEEPING_UNIT, KeepingNews, Recorded, deployments, introduce, keep_deployed, next_run, runs_by_itself,
     serve_deployed, start_deployed, take_over,

@@ -369,6 +369,7 @@ fn without_builds(sink: &Sink) -> Sink {
                 | Event::ContainerOutput { .. }
                 | Event::ContainerFinished { .. }
                 | Event::CallRetried { .. }
+                | Event::CallFailed { .. }
                 | Event::CallStuck { .. }
                 | Event::Warning { .. }
         );

@@ -194,10 +194,23 @@ pub enum Event {
         /// Why it failed, in words.
         cause: String,
     },
+    /// A call ended without a value or an exception of its own, and no container with it: its time was up, or no container could
+    /// be started.
+    CallFailed {
+        /// The function.
+        function: String,
+        /// The container that ran it, if one did.
+        container: Option<String>,
+        /// Why, in words.
+        cause: String,
+    },
     /// A container ended.
     ContainerFinished {
         /// The container's id.
         container: String,
+        /// The function that it executed.
+        #[serde(default)]
+        function: String,
         /// How it ended, in words; empty for an ordinary end.
         cause: String,
     },

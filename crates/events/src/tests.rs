@@ -46,7 +46,8 @@ fn events() -> Vec<Event> {
             printer: Printer::default(),
         },
         Event::CallRetried { function: "f".into(), attempt: 1, of: 3, seconds: 0.5, cause: "it raised".into() },
-        Event::ContainerFinished { container, cause: String::new() },
+        Event::CallFailed { function: "f".into(), container: Some(container.clone()), cause: "it was late".into() },
+        Event::ContainerFinished { container, function: "f".into(), cause: String::new() },
         Event::CallStuck { path: vec!["f".into(), "g".into(), "f".into()], max_containers: 1 },
         Event::Warning { message: "careful".into() },
     ]
@@ -68,6 +69,7 @@ fn is_listed(event: &Event) -> bool {
         | Event::ContainerStarted { .. }
         | Event::ContainerOutput { .. }
         | Event::CallRetried { .. }
+        | Event::CallFailed { .. }
         | Event::ContainerFinished { .. }
         | Event::CallStuck { .. }
         | Event::Warning { .. } => true,
@@ -99,7 +101,8 @@ fn the_json_form_is_pinned() {
     {"event":"container_output","container":"ta-1","stream":"stdout","data":"out\n","function":"f","function_call":"fc-1","input":"in-1"}
     {"event":"container_output","container":"ta-1","stream":"stderr","data":"�"}
     {"event":"call_retried","function":"f","attempt":1,"of":3,"seconds":0.5,"cause":"it raised"}
-    {"event":"container_finished","container":"ta-1","cause":""}
+    {"event":"call_failed","function":"f","container":"ta-1","cause":"it was late"}
+    {"event":"container_finished","container":"ta-1","function":"f","cause":""}
     {"event":"call_stuck","path":["f","g","f"],"max_containers":1}
     {"event":"warning","message":"careful"}
     "#);

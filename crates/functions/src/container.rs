@@ -379,6 +379,8 @@ impl Container {
             dispositions.push(disposition);
         }
         self.process.nudge();
+        let (container, cause) = (Some(self.task.clone()), error.to_string());
+        self.seat.sink().emit(Event::CallFailed { function: options.name(), container, cause });
         self.seat.conclude_inputs(dispositions, &error);
     }
 
@@ -418,7 +420,8 @@ impl Container {
         let unexpected = left.end.is_none() || !left.dispositions.is_empty();
         let error = self.cause(left.end.as_ref(), end, was_starting);
         let cause = if unexpected { error.to_string() } else { String::new() };
-        self.seat.sink().emit(Event::ContainerFinished { container: self.task.clone(), cause });
+        let (container, function) = (self.task.clone(), self.seat.options().name());
+        self.seat.sink().emit(Event::ContainerFinished { container, function, cause });
         self.seat.conclude(left, &error);
     }
 

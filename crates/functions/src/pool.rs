@@ -8,7 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use lamina_events::Sink;
+use lamina_events::{Event, Sink};
 use lamina_ground::ErrorClass;
 use lamina_wire::{Payload, WireError};
 
@@ -375,6 +375,8 @@ impl Shared {
     fn not_started(self: &Arc<Self>, slot: SlotId, source: StartError) {
         let removed = self.lock().remove(slot);
         let error = CallError::NotStarted { function: self.options.name(), source };
+        let (function, cause) = (self.options.name(), error.to_string());
+        self.sink.emit(Event::CallFailed { function, container: None, cause });
         self.conclude(removed.dispositions, &error);
         self.settle();
     }

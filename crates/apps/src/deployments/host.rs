@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use lamina_events::CancelToken;
-use lamina_ground::EnvVars;
+use lamina_ground::{EnvVars, microseconds_since_1970};
 use lamina_store::Lock;
 use lamina_system::spawn_apart;
 
@@ -20,7 +20,7 @@ use crate::records::{log_directory, make_private, output_file, state_file};
 use crate::socket::{AppListener, connect_to, socket_file};
 use crate::state::StateFile;
 use crate::stop::Process;
-use crate::{AppState, AppsError, LogEntry, LogPosition, LogReader, LogWriter};
+use crate::{AppState, AppsError, LogEntry, LogPosition, LogReader, LogWriter, Source};
 
 /// The first word of the command line of such a process; environment and name of the app follow.
 pub const HOST: &str = "__deployed";
@@ -180,7 +180,14 @@ impl Deployments {
         let directory = self.host_directory(name);
         make_private(&directory)?;
         let Some((held, before)) = StateFile::acquire(&state_file(&directory))? else { return Ok(None) };
-        LogWriter::prepare(&log_directory(&directory), before == AppState::Died)?;
+        let (log, died) = (log_directory(&directory), before == Some(AppState::Died));
+        LogWriter::prepare(&log, died)?;
+        if died {
+            // It could not say so itself.
+            let line = "the process of the app was killed, or the machine stopped, and its containers with it\n";
+            let entry = LogEntry::new(Some(microseconds_since_1970()), Source::System, line);
+            LogWriter::open(&log, &output_file(&directory))?.write(&entry);
+        }
         Ok(Some(held))
     }
 

@@ -7,6 +7,9 @@ use super::{LogEntry, Source};
 /// The longest line that is waited for until it is whole.
 const LONGEST: usize = 1 << 20;
 
+/// Most lines that have begun and not ended; those that are interrupted for longer stay as they are.
+const MOST_UNFINISHED: usize = 1 << 10;
+
 /// What of a log is wanted. What is not known of an entry is not what was asked for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Selection {
@@ -100,6 +103,10 @@ impl LineFeed {
         if !self.selection.takes(entry) {
             return Ok(());
         }
+        if self.unfinished.len() >= MOST_UNFINISHED {
+            self.finish(&mut each)?;
+            self.unfinished.clear();
+        }
         // Mostly there is nothing unfinished, and nobody to be named.
         let ends = entry.data.ends_with(b"\n");
         let is_plain = self.unfinished.is_empty() && (ends || entry.data.is_empty());
@@ -133,6 +140,11 @@ impl LineFeed {
             self.unfinished.insert(writer, before);
         }
         Ok(())
+    }
+
+    #[cfg(test)]
+    pub(super) fn unfinished(&self) -> usize {
+        self.unfinished.len()
     }
 
     /// Gives what waits for its end, because that does not come.

@@ -85,6 +85,12 @@ impl LogEntry {
     pub fn new(time: Option<u64>, source: Source, data: impl Into<Vec<u8>>) -> Self {
         Self { time, source, container: None, printer: Printer::default(), data: data.into() }
     }
+
+    /// Whether it tells what became of a container or an input. Who waits for the app's results is told otherwise.
+    #[must_use]
+    pub fn is_about_function(&self) -> bool {
+        self.source == Source::System && self.printer.function.is_some()
+    }
 }
 
 /// Takes what a log has, until it cannot.

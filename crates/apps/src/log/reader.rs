@@ -1,5 +1,6 @@
 //! Reading a log, also while it grows.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{ErrorKind, PipeReader};
 use std::ops::ControlFlow;
@@ -118,6 +119,29 @@ impl LogReader {
                 changes = self.changes();
             }
         }
+    }
+
+    /// The same log, from its beginning.
+    #[must_use]
+    pub fn again(&self) -> Self {
+        Self::new(self.directory.clone(), self.earlier.path().to_owned(), self.state.clone())
+    }
+
+    /// The containers in it whose ids begin so.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn containers(&self, beginning: &str) -> Result<BTreeSet<String>, AppsError> {
+        let mut found = BTreeSet::new();
+        let note = &mut |entry: &LogEntry| {
+            if let Some(id) = entry.container.as_ref().filter(|id| id.starts_with(beginning) && !found.contains(*id)) {
+                found.insert(id.clone());
+            }
+            ControlFlow::Continue(())
+        };
+        // Nothing can break off.
+        let _ = self.again().read(note)?;
+        Ok(found)
     }
 
     /// Whether nothing was ever printed.

@@ -4,6 +4,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use crate::AppsError;
+use crate::files::is_file;
 
 /// A place in a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -19,7 +20,8 @@ pub(super) fn path(directory: &Path, number: u64) -> PathBuf {
     directory.join(format!("{number:010}"))
 }
 
-/// The numbers of all segments, in their order. What has another name is none.
+/// The numbers of all segments, in their order. What has another name, or is no file, is none: whoever reads goes from each to
+/// the next.
 pub(super) fn all(directory: &Path) -> Result<Vec<u64>, AppsError> {
     let entries = match fs_err::read_dir(directory) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
@@ -27,9 +29,11 @@ pub(super) fn all(directory: &Path) -> Result<Vec<u64>, AppsError> {
     };
     let mut numbers: Vec<u64> = Vec::new();
     for entry in entries {
-        let name = entry?.file_name();
-        let number = name.to_str().filter(|name| name.bytes().all(|byte| byte.is_ascii_digit()));
-        numbers.extend(number.and_then(|number| number.parse().ok()).filter(|number: &u64| *number > 0));
+        let entry = entry?;
+        let name = entry.file_name();
+        let number = name.to_str().and_then(|name| name.parse().ok()).filter(|number: &u64| *number > 0);
+        let is_segment = |number: &u64| path(directory, *number) == entry.path() && is_file(&entry.path());
+        numbers.extend(number.filter(is_segment));
     }
     numbers.sort_unstable();
     Ok(numbers)

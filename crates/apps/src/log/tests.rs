@@ -158,6 +158,16 @@ fn a_segment_of_another_version_is_passed_over() {
 }
 
 #[test]
+fn what_is_no_segment_keeps_nobody_from_reading() {
+    let fixture = Fixture::new();
+    fixture.writer().write(&entry(Source::Stdout, b"one\n"));
+    fs_err::write(fixture.log().join("2"), "").unwrap();
+    fs_err::write(fixture.log().join("+000000003"), "").unwrap();
+    fs_err::create_dir(fixture.segment(4)).unwrap();
+    assert_eq!(fixture.all(), [(Source::Stdout, "one\n".to_owned())]);
+}
+
+#[test]
 fn a_log_does_not_grow_for_ever() {
     let fixture = Fixture::new();
     fs_err::write(fixture.earlier(), b"LAMINA-OUTPUT\x01\x01\x03\0\0\0old").unwrap();
@@ -286,6 +296,29 @@ fn lines_are_told_apart_by_who_prints_them() {
     assert_eq!(search("d"), [("d".to_owned(), true)], "also one that never ends");
     assert_eq!(search("nothing"), []);
     assert_eq!(search("").len(), 4);
+}
+
+#[test]
+fn lines_that_never_end_are_not_kept_for_ever() {
+    let one = |number: usize| {
+        let printer = Printer { input: Some(format!("in-{number}")), ..Printer::default() };
+        LogEntry { printer, ..entry(Source::Stdout, format!("{number} never").as_bytes()) }
+    };
+    let entries: Vec<_> = (0..10_000).map(one).collect();
+    for search in [None, Some("never".to_owned())] {
+        let mut feed = LineFeed::new(Selection { search, ..Selection::default() });
+        let mut count = 0;
+        let mut add = |line: LogLine<'_>| -> Result<(), ()> {
+            count += usize::from(line.begins);
+            Ok(())
+        };
+        for entry in &entries {
+            feed.take(entry, &mut add).unwrap();
+            assert!(feed.unfinished() <= 1 << 10);
+        }
+        feed.finish(&mut add).unwrap();
+        assert_eq!(count, entries.len());
+    }
 }
 
 #[test]

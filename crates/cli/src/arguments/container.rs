@@ -13,10 +13,11 @@ pub(crate) enum Container {
         #[arg(long)]
         json: bool,
     },
-    /// Print what a running container has written last to standard output and standard error
+    /// Print what a container has written to standard output and standard error
     #[command(after_help = "\
-The last 256 KiB are kept while a container runs. What the containers of a deployed or detached app have written
-is shown by `modal app logs`, also when they have ended.")]
+The last 256 KiB are kept while a container runs. What the containers of deployed and detached apps
+have written is in the logs of these (`modal app logs`): it is shown after the end of a container
+as well, with what became of it.")]
     Logs {
         /// The id of a container, or a beginning of it
         #[arg(value_name = "CONTAINER")]

@@ -36,6 +36,10 @@ pub(crate) struct LogOptions {
     /// Put the time in front of every line
     #[arg(long)]
     pub(crate) timestamps: bool,
+
+    /// One JSON object for each line, for programs
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// Options that tell apart who prints.

@@ -1,18 +1,22 @@
 //! `modal container`: containers that run, in whichever process of this user.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io;
 use std::ops::ControlFlow;
 use std::os::fd::AsFd;
 
-use lamina_engine::{ContainerRecord, Containers, ExitStatus};
+use lamina_apps::{Deployment, LogReader};
+use lamina_engine::{
+    ContainerRecord, Containers, ContainersError, ExitStatus, deployments, is_container_id, known_apps,
+};
 use lamina_events::CancelToken;
 use lamina_ground::{EnvVars, seconds_since_1970};
 use serde_json::json;
 use unicode_width::UnicodeWidthStr;
 
 use super::ask::say;
-use super::logs::LogView;
+use super::logs::{LogView, show_log};
 use super::shell::show as show_terminal;
 use super::{listing, print, print_json};
 use crate::arguments::{Container, LogLabels, LogOptions};
@@ -63,9 +67,12 @@ fn list(as_json: bool) -> Result<u8, Failure> {
 }
 
 fn logs(target: &str, options: &LogOptions, all: bool) -> Result<u8, Failure> {
-    let labels = LogLabels::default();
-    let mut view = LogView::new(options, &labels, all || options.follow)?;
-    let found = Containers::ask()?.find(target)?;
+    let everything = all || options.follow;
+    let found = match Containers::ask()?.find(target) {
+        Err(unknown @ ContainersError::Unknown { .. }) => return ended_logs(target, options, everything, unknown),
+        found => found?,
+    };
+    let mut view = LogView::new(options, &LogLabels::default(), everything)?;
     let shown = found.logs(options.follow, |entry| match view.take(entry) {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(error) => Err(error),
@@ -75,6 +82,33 @@ fn logs(target: &str, options: &LogOptions, all: bool) -> Result<u8, Failure> {
         Err(error) => ControlFlow::Break(error),
     };
     super::is_all_shown(shown)?;
+    Ok(0)
+}
+
+/// Shows what a container has printed that has ended, as far as the log of its app has it.
+fn ended_logs(target: &str, options: &LogOptions, everything: bool, unknown: ContainersError) -> Result<u8, Failure> {
+    let mut found: BTreeMap<String, LogReader> = BTreeMap::new();
+    if is_container_id(target) {
+        let (deployments, detached) = (deployments()?, known_apps()?);
+        let names: Vec<_> = deployments.list()?.iter().map(Deployment::full_name).collect();
+        let ids: Vec<_> = detached.list()?.into_iter().map(|app| app.record.id).collect();
+        let open_deployed = names.iter().map(|name| deployments.log(name));
+        // One that is damaged is not what is asked about.
+        let open_detached = ids.iter().map(|id| detached.log(id).ok());
+        for log in open_deployed.chain(open_detached).flatten() {
+            for id in log.containers(target)? {
+                found.insert(id, log.again());
+            }
+        }
+    }
+    if found.len() > 1 {
+        let matches: Vec<_> = found.keys().map(|id| format!("`{id}`")).collect();
+        return Err(ContainersError::Ambiguous { prefix: target.to_owned(), matches: matches.join(", ") }.into());
+    }
+    let Some((id, mut log)) = found.pop_first() else { return Err(unknown.into()) };
+    let labels = LogLabels { container: Some(id), ..LogLabels::default() };
+    let mut view = LogView::new(options, &labels, everything)?;
+    super::is_all_shown(show_log(&mut view, false, &mut log, LogReader::follow)?)?;
     Ok(0)
 }
 

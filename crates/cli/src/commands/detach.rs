@@ -5,13 +5,15 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::ops::ControlFlow;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{self, ExitStatus};
 use std::sync::Arc;
 
 use clap::Parser;
 use lamina_apps::{
-    AppRecord, AppState, AppsError, DetachedApp, DetachedApps, Recording, Source, start_background, take_standard_input,
+    AppRecord, AppState, AppsError, DetachedApp, DetachedApps, LogEntry, Recording, Source, start_background,
+    take_standard_input,
 };
 use lamina_engine::detached_apps;
 use lamina_events::CancelToken;
@@ -73,7 +75,10 @@ pub(crate) fn foreground(run: &Run) -> Result<u8, Failure> {
 /// reason to leave the app.
 fn follow(apps: &DetachedApps, id: &str, timestamps: bool) -> Result<bool, Failure> {
     let mut view = LogView::of_run(timestamps);
-    match apps.log(id).and_then(|mut log| log.follow(&mut |entry| view.take(entry))) {
+    // As without `--detach`, what becomes of containers is not shown.
+    let mut show =
+        |entry: &LogEntry| if entry.is_about_function() { ControlFlow::Continue(()) } else { view.take(entry) };
+    match apps.log(id).and_then(|mut log| log.follow(&mut show)) {
         Ok(outcome) => is_all_shown(outcome),
         Err(error) => {
             Failure::from(error).print();

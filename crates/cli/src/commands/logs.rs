@@ -8,6 +8,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use lamina_apps::{AppsError, LineFeed, LogEntry, LogLine, LogReader, Selection, Show, Source};
 use lamina_events::Stream;
+use serde_json::json;
 
 use super::ask::say;
 use super::show;
@@ -82,7 +83,7 @@ impl LogView {
         Ok(Self {
             needs_labels: selection.needs_labels(),
             feed: LineFeed::new(selection),
-            writer: Writer { prefix, last, ..Writer::default() },
+            writer: Writer { prefix, last, is_json: options.json, ..Writer::default() },
             has_left_out: false,
         })
     }
@@ -100,14 +101,14 @@ impl LogView {
 
     /// Takes the next entry, and shows it unless only the last lines are wanted.
     pub(super) fn take(&mut self, entry: &LogEntry) -> ControlFlow<io::Error> {
-        self.has_left_out |= self.needs_labels && entry.time.is_none();
+        self.has_left_out |= self.needs_labels && entry.time.is_none() && entry.source != Source::System;
         let Self { feed, writer, .. } = self;
         let mut text = Vec::new();
         let Ok(()) = feed.take(entry, |line| -> Result<(), Infallible> {
             writer.add(line, &mut text);
             Ok(())
         });
-        if text.is_empty() { ControlFlow::Continue(()) } else { show(entry.source.stream(), &text) }
+        if text.is_empty() { ControlFlow::Continue(()) } else { show(writer.stream(entry), &text) }
     }
 
     /// Shows the last lines, if only these are wanted; what comes then is shown at once.
@@ -132,7 +133,7 @@ impl LogView {
         let Ok(()) = feed.finish(|line| -> Result<(), Infallible> {
             let mut text = Vec::new();
             writer.add(line, &mut text);
-            left.push((line.entry.source.stream(), text));
+            left.push((writer.stream(line.entry), text));
             Ok(())
         });
         self.catch_up()?;
@@ -174,6 +175,8 @@ pub(super) fn show_log(
 #[derive(Debug, Default)]
 struct Writer {
     prefix: Prefix,
+    /// Whether each line is an object of JSON.
+    is_json: bool,
     /// Which stream is in the middle of a line.
     within: [bool; 2],
     /// The last lines, while it is not known which these are.
@@ -183,6 +186,21 @@ struct Writer {
 impl Writer {
     /// Adds a line to the last ones where only these are wanted, or else to `text`.
     fn add(&mut self, line: LogLine<'_>, text: &mut Vec<u8>) {
+        let stream = self.stream(line.entry);
+        let mut piece = if self.is_json { as_json(line) } else { self.as_text(line) };
+        match &mut self.last {
+            Some(last) => last.add(stream, line.begins, piece),
+            None => text.append(&mut piece),
+        }
+    }
+
+    /// Where an entry is shown.
+    fn stream(&self, entry: &LogEntry) -> Stream {
+        if self.is_json { Stream::Stdout } else { entry.source.stream() }
+    }
+
+    /// A line with what stands in front of it.
+    fn as_text(&mut self, line: LogLine<'_>) -> Vec<u8> {
         let stream = line.entry.source.stream();
         let mut piece = Vec::new();
         let within = &mut self.within[usize::from(stream == Stream::Stderr)];
@@ -197,11 +215,23 @@ impl Writer {
         }
         *within = !line.text.ends_with(b"\n");
         piece.extend_from_slice(line.text);
-        match &mut self.last {
-            Some(last) => last.add(stream, line.begins, piece),
-            None => text.append(&mut piece),
-        }
+        piece
     }
+}
+
+/// A line, or a part of one, as programs get it.
+fn as_json(line: LogLine<'_>) -> Vec<u8> {
+    let LogLine { entry, text, .. } = line;
+    let time = entry.time.map(|time| UNIX_EPOCH + Duration::from_micros(time));
+    let object = json!({
+        "timestamp": time.map(|time| humantime::format_rfc3339_micros(time).to_string()),
+        "source": entry.source.name(),
+        "container": entry.container,
+        "function": entry.printer.function,
+        "function_call": entry.printer.function_call,
+        "message": String::from_utf8_lossy(text),
+    });
+    format!("{object}\n").into_bytes()
 }
 
 impl LastLines {
@@ -277,6 +307,20 @@ mod tests {
         let time = "1970-01-01T00:00:01.000Z";
         let columns = [Column::Time, Column::Function, Column::FunctionCall];
         assert_eq!(shown(&columns, None, &[entry(None, "x\n")]), format!("{time} - - x\n"));
+    }
+
+    #[test]
+    fn programs_get_an_object_for_each_line() {
+        let mut writer = Writer { is_json: true, ..Writer::default() };
+        let (mut feed, mut text) = (LineFeed::new(Selection::default()), Vec::new());
+        let Ok(()) = feed.take(&entry(Some("ta-1"), "one\n\"two"), |line| -> Result<(), Infallible> {
+            writer.add(line, &mut text);
+            Ok(())
+        });
+        insta::assert_snapshot!(String::from_utf8(text).unwrap(), @r#"
+        {"container":"ta-1","function":null,"function_call":null,"message":"one\n","source":"stdout","timestamp":"1970-01-01T00:00:01.000000Z"}
+        {"container":"ta-1","function":null,"function_call":null,"message":"\"two","source":"stdout","timestamp":"1970-01-01T00:00:01.000000Z"}
+        "#);
     }
 
     #[test]

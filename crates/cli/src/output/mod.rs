@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 use lamina_apps::{LogEntry, Recorder, Source};
-use lamina_events::{CancelToken, Event, Sink, Stream};
+use lamina_events::{CancelToken, Event, Printer, Sink, Stream};
 
 use style::Palette;
 
@@ -118,16 +118,23 @@ pub(crate) struct Screen {
     ticker: Option<JoinHandle<()>>,
 }
 
-/// The log of an app: what containers print goes there as it is, and who has printed it.
+/// The log of an app: what containers print goes there as it is, and who has printed it, and what became of them.
 struct Log {
     recorder: Arc<Recorder>,
     takes_stderr: bool,
+    /// Whether what becomes of containers and inputs is told there.
+    tells: bool,
+    /// Whether warnings are only told there: the renderer leaves them out.
+    warns: bool,
 }
 
 impl Log {
-    /// Records what a container has printed; false for anything else.
+    /// Records what a container has printed; false for anything else, which is also to be shown.
     fn take(&self, event: &Event) -> bool {
-        let Event::ContainerOutput { container, stream, data, printer } = event else { return false };
+        let Event::ContainerOutput { container, stream, data, printer } = event else {
+            self.tell(event);
+            return false;
+        };
         if *stream == Stream::Stderr && !self.takes_stderr {
             return false;
         }
@@ -139,6 +146,34 @@ impl Log {
             data: data.clone(),
         });
         true
+    }
+
+    /// Records what became of a container or an input.
+    fn tell(&self, event: &Event) {
+        let (container, function, text) = match event {
+            Event::ContainerStarted { container, function } if self.tells => {
+                (Some(container), Some(function), "container started".to_owned())
+            }
+            Event::ContainerFinished { container, function, cause } if self.tells => {
+                let end = if cause.is_empty() { String::new() } else { format!(": {cause}") };
+                (Some(container), Some(function), format!("container ended{end}"))
+            }
+            Event::CallFailed { container, function, cause } if self.tells => {
+                (container.as_ref(), Some(function), cause.clone())
+            }
+            Event::CallRetried { function, .. } if self.warns => {
+                (None, Some(function), failure::retry(event, Palette::PLAIN).concat())
+            }
+            Event::Warning { message } if self.warns => (None, None, format!("warning: {message}")),
+            _ => return,
+        };
+        let printer = Printer { function: function.cloned(), ..Printer::default() };
+        let line = format!("{}\n", text::clean(&text.replace('\n', " ")));
+        self.recorder.write(LogEntry {
+            container: container.cloned(),
+            printer,
+            ..LogEntry::new(None, Source::System, line)
+        });
     }
 }
 
@@ -180,8 +215,9 @@ impl Screen {
     /// Records events as the log of an app.
     pub(crate) fn start_recorded(progress: Progress, cancel: CancelToken, recorder: &Arc<Recorder>) -> Self {
         // What containers print on standard error is an event like others for who reads events.
-        let takes_stderr = progress != Progress::Json;
-        let log = Log { recorder: Arc::clone(recorder), takes_stderr };
+        let is_text = progress != Progress::Json;
+        let warns = progress == Progress::Quiet;
+        let log = Log { recorder: Arc::clone(recorder), takes_stderr: is_text, tells: is_text, warns };
         Self::start_on(Streams::recorded(recorder), progress, cancel, Some(log))
     }
 

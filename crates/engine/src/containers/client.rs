@@ -95,6 +95,12 @@ impl Containers {
     }
 }
 
+/// Whether this can be the id of a container, or the beginning of one.
+#[must_use]
+pub fn is_container_id(target: &str) -> bool {
+    target.strip_prefix("ta-").is_some_and(|rest| rest.len() >= LEAST_OF_ID)
+}
+
 fn choose<'a>(
     all: &'a [(ContainerRecord, usize)],
     target: &str,
@@ -103,7 +109,7 @@ fn choose<'a>(
         let ids: Vec<_> = containers.iter().map(|(it, _)| format!("`{}`", it.container_id)).collect();
         ids.join(", ")
     };
-    let is_id = target.strip_prefix("ta-").is_some_and(|rest| rest.len() >= LEAST_OF_ID);
+    let is_id = is_container_id(target);
     let matching: Vec<_> = all.iter().filter(|(it, _)| is_id && it.container_id.starts_with(target)).collect();
     match matching[..] {
         [container] => return Ok(container),

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::EngineError;
 
-pub use client::{Command, Containers, FoundContainer};
+pub use client::{Command, Containers, FoundContainer, is_container_id};
 pub(crate) use server::Reception;
 
 /// What is asked of a process that runs containers.
