@@ -279,3 +279,35 @@ def test_wrong_words_are_explained(running: Running) -> None:
     assert refused.code == 2 and "the container runs already" in refused.stderr
     running.open_gate()
     caller.communicate(timeout=PATIENCE)
+
+
+def test_shells_are_among_the_containers(modal: Modal) -> None:
+    text = "echo $MODAL_TASK_ID; trap 'exit 5' HUP; while :; do sleep 0.05; done"
+    shell = modal.start("shell", "--no-pty", "-c", text)
+    assert shell.stdout
+    container = shell.stdout.readline().strip()
+    try:
+        listed = {each["container_id"]: each for each in json.loads(modal("container", "list", "--json").stdout)}
+        record = listed[container]
+        assert (record["app_id"], record["app_name"], record["function"]) == (None, "modal shell", None)
+        assert any(line.split()[:3] == [container, "modal", "shell"] for line in table(modal))
+        # It is the same container: what the shell sees, others see.
+        modal("container", "exec", container, "touch", "/tmp/made")
+        assert modal("shell", container, "-c", "ls /tmp").stdout == "made\n"
+        refused = modal("container", "logs", container, check=False)
+        assert refused.code == 1 and "is on its own terminal" in refused.stderr
+        assert modal("container", "stop", "--graceful", container).stderr == f"Stopped {container}.\n"
+        assert shell.wait(PATIENCE) == 5
+    finally:
+        shell.kill()
+    killed = modal.start("shell", "--no-pty", "-c", "echo $MODAL_TASK_ID; trap '' HUP; sleep 1000")
+    assert killed.stdout
+    container = killed.stdout.readline().strip()
+    modal("container", "stop", container)
+    assert killed.wait(PATIENCE) == 137
+    assert container not in "".join(table(modal))
+    clean(modal)
+
+
+def table(modal: Modal) -> list[str]:
+    return modal("container", "list").stdout.splitlines()

@@ -48,7 +48,7 @@ pub use lamina_volumes::{Entry, EntryKind, Upload, Volume, VolumeError, VolumeNa
 pub use outgoing::{Parcel, Target};
 pub use protocol::PROTOCOL;
 pub use session::{Described, serve, serve_attached};
-pub use shell::{ShellOptions, ShellTarget};
+pub use shell::{Shell, ShellOptions, ShellTarget};
 pub use store_directory::{
     collections, detached_apps, known_apps, named_secrets, probe_store, run_records, store_directory,
 };

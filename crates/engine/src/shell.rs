@@ -2,10 +2,11 @@
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use lamina_devices::Lease;
 use lamina_events::{Event, Sink};
-use lamina_functions::{ContainerSpec, ContainerVolume};
+use lamina_functions::{AppLabel, ContainerSpec, ContainerVolume, ListedShell};
 use lamina_ground::{FileError, Stack, random_id};
 use lamina_image::{Digest, FileEntry, FileKind, FileSet, GpuRequest};
 use lamina_sandbox::{Sandbox, SandboxSpec, Stdio, TerminalSize, TerminalSpec};
@@ -18,6 +19,9 @@ use crate::{Engine, EngineError, gpus};
 
 /// Where local files are in a shell.
 const LOCAL_FILES: &str = "/mnt";
+
+/// What stands for the name of an app in the list of containers.
+const SHELL: &str = "modal shell";
 
 /// What a shell is opened in.
 #[derive(Debug, Clone, Copy)]
@@ -47,6 +51,21 @@ pub struct ShellOptions {
     pub environment_name: Option<String>,
 }
 
+/// A command that runs in an image, or as a function does. It is listed among the containers until this is dropped.
+#[derive(Debug)]
+pub struct Shell {
+    sandbox: Arc<Sandbox>,
+    _listed: ListedShell,
+}
+
+impl Shell {
+    /// Its container.
+    #[must_use]
+    pub fn sandbox(&self) -> &Arc<Sandbox> {
+        &self.sandbox
+    }
+}
+
 impl Engine {
     /// Starts a command in an image, on a terminal of the given size or on this process's own standard streams. What
     /// it changes is gone with it. `sink` hears of what the user should know.
@@ -60,7 +79,7 @@ impl Engine {
         terminal: Option<TerminalSize>,
         options: &ShellOptions,
         sink: &Sink,
-    ) -> Result<Sandbox, EngineError> {
+    ) -> Result<Shell, EngineError> {
         let store = self.store.on_behalf_of(&self.cancel, sink);
         let mut beside = match target {
             ShellTarget::Image(id) => self.image_container(&store, id)?,
@@ -87,7 +106,8 @@ impl Engine {
             beside.volumes.push(self.shell_volume(&environment, name)?);
         }
         let terminal = terminal.map(|size| TerminalSpec { size, is_stdio: true });
-        let spec = beside.sandbox(&store, &random_id("ta"), terminal);
+        let id = random_id("ta");
+        let spec = beside.sandbox(&store, &id, terminal);
         let mut spec = SandboxSpec { argv: argv.to_vec(), ..spec };
         let lease = beside.lend(&self.devices, &store)?;
         if let Some(lease) = &lease {
@@ -101,13 +121,21 @@ impl Engine {
             matches!(intact, Ok(true))
         };
         if let Some(sandbox) = launcher.spawn_alone(&spec, own_streams()?, agreed)? {
-            return Ok(sandbox);
+            return Ok(self.list_shell(&id, sandbox));
         }
         intact?;
         if !store.confirm()? {
             return Err(EngineError::ImageGone(beside.image_id));
         }
-        Ok(launcher.spawn(&spec, own_streams()?)?)
+        Ok(self.list_shell(&id, launcher.spawn(&spec, own_streams()?)?))
+    }
+
+    /// Has a shell be among the containers that run.
+    fn list_shell(&self, id: &str, sandbox: Sandbox) -> Shell {
+        let sandbox = Arc::new(sandbox);
+        let label = AppLabel { id: String::new(), name: Some(SHELL.to_owned()) };
+        let listed = self.roster.enter_shell(id, label, &sandbox);
+        Shell { sandbox, _listed: listed }
     }
 
     /// A volume as a shell has it.

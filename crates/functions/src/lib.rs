@@ -50,7 +50,7 @@ pub use options::PoolOptions;
 pub use pool::Pool;
 pub use question::PoolQuestion;
 pub use retries::Retries;
-pub use roster::{AppLabel, Backlog, Listing, Piece, Printed, Roster, RunningContainer};
+pub use roster::{AppLabel, Backlog, ListedShell, Listing, Piece, Printed, Roster, RunningContainer};
 pub use runner::{
     ContainerVolume, FromRunner, Module, Parameter, ParameterKind, Pickle, ResultStatus, RunnerRequest, RunnerResult,
     ServiceKind, ToRunner, VariantRequest,

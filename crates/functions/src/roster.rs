@@ -6,10 +6,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use lamina_events::{Printer, Stream};
-use lamina_ground::{microseconds_since_1970, seconds_since_1970};
-use lamina_sandbox::{Entered, Entry, SandboxError, Stdio};
+use lamina_ground::{causes, microseconds_since_1970, seconds_since_1970};
+use lamina_sandbox::{Entered, Entry, Sandbox, SandboxError, Signal, Stdio};
 
-use crate::starter::ContainerProcess;
+use crate::starter::{ContainerEnd, ContainerProcess};
 
 /// Most bytes of what a container has printed last that are kept while it runs.
 const MOST_KEPT: usize = 256 << 10;
@@ -46,7 +46,7 @@ pub struct RunningContainer {
     pub id: String,
     /// The app that it belongs to.
     pub app: Arc<AppLabel>,
-    /// The function or class that it serves.
+    /// The function or class that it serves; nothing where it runs a shell.
     pub service: String,
     /// When it started, in seconds since 1970.
     pub started: u64,
@@ -77,6 +77,19 @@ impl RunningContainer {
 }
 
 impl Roster {
+    /// Lists a container that a shell runs in, and no function, until the answer is dropped. What it prints is on its own
+    /// terminal.
+    #[must_use]
+    pub fn enter_shell(self: &Arc<Self>, id: &str, app: AppLabel, sandbox: &Arc<Sandbox>) -> ListedShell {
+        let listing = Listing { roster: Arc::clone(self), app: Arc::new(app) };
+        let (process, output): (Arc<dyn ContainerProcess>, _) = (Arc::new(Shell(Arc::clone(sandbox))), Arc::default());
+        let stopped = Arc::clone(sandbox);
+        // Interactive shells end when they are hung up, and not when they are interrupted.
+        let stop = move |gracefully| if gracefully { stopped.signal(Signal::Hangup) } else { stopped.kill() };
+        let listed = listing.enter(id, String::new(), &process, &output, stop);
+        ListedShell { output, _listed: listed }
+    }
+
     /// Has `action` called whenever a container is listed.
     pub fn when_used(&self, action: impl Fn() + Send + Sync + 'static) {
         // Said once, by whoever has made it.
@@ -129,7 +142,42 @@ impl Listing {
     }
 }
 
+/// The processes of a shell.
+struct Shell(Arc<Sandbox>);
+
+impl ContainerProcess for Shell {
+    fn kill(&self) {
+        self.0.kill();
+    }
+
+    fn enter(&self, entry: &Entry, stdio: &Stdio) -> Result<Entered, SandboxError> {
+        self.0.enter(entry, stdio)
+    }
+
+    fn wait(&self, patience: Duration) -> Option<ContainerEnd> {
+        match self.0.wait_timeout(patience) {
+            Ok(exit) => exit.map(|exit| ContainerEnd::from(&exit)),
+            Err(error) => Some(ContainerEnd::Lost(causes(&error))),
+        }
+    }
+}
+
+/// Takes a shell from the list when it is dropped.
+#[derive(Debug)]
+pub struct ListedShell {
+    output: Arc<Backlog>,
+    _listed: Listed,
+}
+
+impl Drop for ListedShell {
+    fn drop(&mut self) {
+        // Who stops it waits for this.
+        self.output.end();
+    }
+}
+
 /// Takes a container from the list when it is dropped.
+#[derive(Debug)]
 pub(crate) struct Listed {
     roster: Arc<Roster>,
     id: String,

@@ -206,7 +206,7 @@ impl ContainerProcess for Process {
 
     fn wait(&self, patience: Duration) -> Option<ContainerEnd> {
         let end = match self.sandbox.wait_timeout(patience) {
-            Ok(exit) => end(&exit?),
+            Ok(exit) => ContainerEnd::from(&exit?),
             Err(error) => ContainerEnd::Lost(causes(&error)),
         };
         self.commit();
@@ -225,16 +225,18 @@ impl Process {
     }
 }
 
-fn end(exit: &Exit) -> ContainerEnd {
-    if exit.out_of_memory {
-        return ContainerEnd::OutOfMemory;
-    }
-    if let Some(shortage) = exit.out_of_disk {
-        return ContainerEnd::OutOfDisk(shortage);
-    }
-    match exit.status {
-        ExitStatus::Exited(code) => ContainerEnd::Exited(code),
-        ExitStatus::Signaled(signal) => ContainerEnd::Signaled(signal),
+impl From<&Exit> for ContainerEnd {
+    fn from(exit: &Exit) -> Self {
+        if exit.out_of_memory {
+            return Self::OutOfMemory;
+        }
+        if let Some(shortage) = exit.out_of_disk {
+            return Self::OutOfDisk(shortage);
+        }
+        match exit.status {
+            ExitStatus::Exited(code) => Self::Exited(code),
+            ExitStatus::Signaled(signal) => Self::Signaled(signal),
+        }
     }
 }
 
@@ -272,9 +274,9 @@ mod tests {
             max_rss_bytes: 0,
             created_mountpoints: Vec::new(),
         };
-        assert_eq!(end(&exit(ExitStatus::Signaled(9), true)), ContainerEnd::OutOfMemory);
-        assert_eq!(end(&exit(ExitStatus::Signaled(9), false)), ContainerEnd::Signaled(9));
-        assert_eq!(end(&exit(ExitStatus::Exited(2), false)), ContainerEnd::Exited(2));
+        assert_eq!(ContainerEnd::from(&exit(ExitStatus::Signaled(9), true)), ContainerEnd::OutOfMemory);
+        assert_eq!(ContainerEnd::from(&exit(ExitStatus::Signaled(9), false)), ContainerEnd::Signaled(9));
+        assert_eq!(ContainerEnd::from(&exit(ExitStatus::Exited(2), false)), ContainerEnd::Exited(2));
     }
 
     #[test]

@@ -47,12 +47,13 @@ fn list(as_json: bool) -> Result<u8, Failure> {
     let containers = Containers::ask()?;
     let all: Vec<_> = containers.all().collect();
     if as_json {
+        let known = |text: &str| (!text.is_empty()).then(|| text.to_owned());
         let one = |it: &&ContainerRecord| {
             json!({
                 "container_id": it.container_id,
-                "app_id": it.app_id,
+                "app_id": known(&it.app_id),
                 "app_name": it.app_name,
-                "function": it.function,
+                "function": known(&it.function),
                 "start_time": listing::time(it.started),
             })
         };
@@ -72,6 +73,9 @@ fn logs(target: &str, options: &LogOptions, all: bool) -> Result<u8, Failure> {
         Err(unknown @ ContainersError::Unknown { .. }) => return ended_logs(target, options, everything, unknown),
         found => found?,
     };
+    if found.record().is_shell() {
+        return Err(Failure::new("what a shell prints is on its own terminal, and not kept"));
+    }
     let mut view = LogView::new(options, &LogLabels::default(), everything)?;
     let shown = found.logs(options.follow, |entry| match view.take(entry) {
         ControlFlow::Continue(()) => Ok(()),

@@ -144,12 +144,13 @@ fn open(engine: &Engine, target: ShellTarget<'_>, shell: &Shell) -> Result<u8, F
         let terminal = terminal.clone();
         move || terminal.restore()
     });
-    let sandbox = match engine.shell(target, &command(shell), size, &options, &warnings) {
-        Ok(sandbox) => Arc::new(sandbox),
+    let running = match engine.shell(target, &command(shell), size, &options, &warnings) {
+        Ok(running) => running,
         Err(error) => return interruption.exit_code().ok_or_else(|| error.into()),
     };
+    let sandbox = running.sandbox();
     let _killed_on_cancel = engine.cancel().on_cancel({
-        let sandbox = Arc::clone(&sandbox);
+        let sandbox = Arc::clone(sandbox);
         move || sandbox.kill()
     });
     if let Some(inner) = sandbox.take_terminal() {
@@ -157,7 +158,7 @@ fn open(engine: &Engine, target: ShellTarget<'_>, shell: &Shell) -> Result<u8, F
     }
     Ok(match interruption.exit_code() {
         Some(code) => code,
-        None => exit_code(&sandbox)?,
+        None => exit_code(sandbox)?,
     })
 }
 

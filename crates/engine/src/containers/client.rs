@@ -116,8 +116,10 @@ fn choose<'a>(
         [] => {}
         _ => return Err(ContainersError::Ambiguous { prefix: target.to_owned(), matches: ids(&matching) }),
     }
-    let of_app: Vec<_> =
-        all.iter().filter(|(it, _)| it.app_id == target || it.app_name.as_deref() == Some(target)).collect();
+    let of_app: Vec<_> = all
+        .iter()
+        .filter(|(it, _)| !target.is_empty() && it.app_id == target || it.app_name.as_deref() == Some(target))
+        .collect();
     let alike = nearest(target, all.iter().map(|(it, _)| &*it.container_id));
     let meant = match (&of_app[..], &alike[..]) {
         ([], _) if target.starts_with("ta-") && !is_id => {

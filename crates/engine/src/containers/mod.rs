@@ -128,14 +128,22 @@ impl Hint for ContainersError {
 pub struct ContainerRecord {
     /// `ta-…`.
     pub container_id: String,
-    /// `ap-…`.
+    /// `ap-…`; nothing of a shell, which belongs to no app.
     pub app_id: String,
     /// The name of the app, if it has one.
     pub app_name: Option<String>,
-    /// The function or class that it serves.
+    /// The function or class that it serves; nothing of a shell.
     pub function: String,
     /// When it started, in seconds since 1970.
     pub started: u64,
+}
+
+impl ContainerRecord {
+    /// Whether a shell runs in it, and no function.
+    #[must_use]
+    pub fn is_shell(&self) -> bool {
+        self.function.is_empty()
+    }
 }
 
 impl Answer {
