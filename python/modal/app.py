@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from typing_extensions import dataclass_transform
 
     from modal._client.engine import Engine
+    from modal._client.info import AppInfo
+    from modal._client.logs import Logs
     from modal._client.running import RunningApp
     from modal._shared.declaration import Amount
     from modal.cls import Cls, parameter
@@ -253,6 +255,34 @@ class App(metaclass=Explained):
 
         self._require_id("set_tags")
         set_tags(self, tags_of(tags, "`app.set_tags`"))
+
+    @in_thread
+    def info(self, refresh: bool = False) -> AppInfo:
+        """What is known of the app: its id, name, environment, state, version, tags, and since when it is deployed."""
+        from modal._client.info import of_app
+
+        self._require_id("info")
+        return of_app(self)
+
+    @property
+    def logs(self) -> Logs:
+        """What the app has printed: ``logs.fetch(since, until)``, ``logs.tail(100)``, ``logs.stream()``.
+
+        Logs are kept of apps that are deployed or run with ``modal run --detach``.
+        """
+        from modal._client.logs import Logs
+
+        self._require_id("logs")
+        return Logs(self._log)
+
+    def _log(self) -> tuple[str, list[str]]:
+        """What `modal app logs` is told of the app, after its id."""
+        app_id = self._app_id
+        assert app_id is not None
+        if self._deployed is None or self._engine is not None:
+            return app_id, [app_id]
+        environment, name = self._deployed
+        return app_id, [name, f"--env={environment}"]
 
     def _require_id(self, method: str) -> None:
         if self._app_id is None:

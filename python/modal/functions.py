@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from typing import Any, Generic, ParamSpec, Protocol, TypeVar, Union, overload
 
     from modal._calls.conversation import Conversation
+    from modal._client.info import FunctionInfo
     from modal._shared.api import Bound
     from modal._shared.autoscaler import Autoscaler, FunctionStats
     from modal._shared.declaration import Amount
@@ -443,6 +444,17 @@ class Function(Generic[P, R, L], metaclass=Explained):
         from modal._shared.autoscaler import FunctionStats
 
         return FunctionStats(**self._pool()["stats"])
+
+    @in_thread
+    def info(self, *, refresh: bool = False) -> FunctionInfo:
+        """What the function was declared with: processors, memory, time-out, volumes and more."""
+        self._reached()
+        return self._info()
+
+    def _info(self) -> FunctionInfo:
+        from modal._client.info import of_declared
+
+        return of_declared(self._service or self)
 
     @property
     def autoscaler(self) -> Autoscaler:

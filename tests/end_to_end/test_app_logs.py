@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -249,3 +250,41 @@ def test_a_detached_run_shows_what_others_show_and_its_log_more(modal: Modal) ->
     assert modal("app", "logs", app, "-s", "system").stderr == "container started\ncontainer ended\n"
     assert modal("app", "logs", app, "--container", container, "-s", "stdout").stdout == "said detached\n"
     assert "said detached" in modal("container", "logs", container).stdout
+
+
+def test_programs_read_logs_and_are_told_what_was_deployed(deployed: Deployed) -> None:
+    container = deployed.talk("one")
+    program = """
+import datetime, sys
+
+before = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(hours=1)
+app = modal.App.lookup(name)
+info = app.info()
+print(info.app_id == app.app_id, info.name == name, info.state, info.version, info.created_at > before)
+entries = app.logs.fetch(before, source="stdout")
+print([(entry.message, entry.object_id) for entry in entries] == [("said one\\n", sys.argv[1])])
+print([entry.message for entry in app.logs.tail(2, source="system")] == ["container started\\n"])
+stream = app.logs.stream(source="stdout")
+print(next(stream).message == "said one\\n")
+modal.Function.from_name(name, "talk").remote("two")
+print(next(stream).message == "said two\\n")
+function = modal.Function.from_name(name, "sleepy").info()
+print(function.timeout, function.image_id[:3], function.method_names)
+cls = modal.Cls.from_name(name, "Model")().run.info()
+print(cls.timeout, "-".join(cls.method_names))
+try:
+    modal.Function.from_name(name, "nothing").info()
+except modal.exception.NotFoundError:
+    print("missing")
+"""
+    done = deployed.modal.run([sys.executable, "-c", f"import modal\nname = {deployed.name!r}\n{program}", container])
+    assert done.stdout.splitlines() == [
+        "True True deployed 1 True",
+        "True",
+        "True",
+        "True",
+        "True",
+        "1 im- None",
+        "300 run-other",
+        "missing",
+    ]

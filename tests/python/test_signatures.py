@@ -33,6 +33,7 @@ SIGNATURES = {
     "single_use_containers=False, i6pn=None, include_source=None, experimental_options=None, max_inputs=None",
     "App.get_tags": "",
     "App.include": "other_app, inherit_tags=True",
+    "App.info": "refresh=False",
     "App.cls": "*, image=None, env=None, secrets=None, gpu=None, serialized=False,"
     "network_file_systems={}, volumes={}, cpu=None, memory=None, ephemeral_disk=None, min_containers=None,"
     "max_containers=None, buffer_containers=None, scaledown_window=None, proxy=None, retries=None, timeout=300,"
@@ -71,6 +72,7 @@ SIGNATURES = {
     "FilePatternMatcher.from_file": "file_path",
     "Function.from_name": "app_name, name, *, version=None, environment_name=None, client=None",
     "Function.get_current_stats": "",
+    "Function.info": "*, refresh=False",
     "Function.get_web_url": "",
     "Function.update_autoscaler": "*, min_containers=None, max_containers=None, scaledown_window=None,"
     "buffer_containers=None",

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from typing import Any, NamedTuple, NoReturn
 
     from modal._calls.conversation import Conversation
+    from modal._client.info import FunctionInfo
 
     class Place(NamedTuple):
         """Where a function or class is."""
@@ -75,6 +76,12 @@ class DeployedFunction(Function[..., "Any", "Any"]):
 
     def _variant(self, options: dict[str, Any]) -> DeployedFunction:
         return DeployedFunction(self._place, self._method, self._given, {**self._options, **options})
+
+    def _info(self) -> FunctionInfo:
+        from modal._client.info import of_deployed
+
+        place = self._place
+        return of_deployed(place.environment, place.app, place.version, place.name)
 
     def _scale(self, **changes: Any) -> None:
         if self._method:

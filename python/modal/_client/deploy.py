@@ -137,6 +137,12 @@ def set_tags(app: App, tags: dict[str, str]) -> None:
     app._tags = tags
 
 
+def find(app: App) -> dict[str, Any]:
+    """What is known of an app that was deployed."""
+    found: dict[str, Any] = _ask(app, "find")
+    return found
+
+
 def _ask(app: App, what: str, **more: Any) -> Any:
     environment, name = app._deployed or ("", "")
     return errand("deployment", {"do": what, "environment": environment, "app": name, **more})

@@ -67,7 +67,6 @@ SUBSTITUTES = {
     **{f"{kind}.delete": f"Modal has moved it: use `{kind}.objects.delete`" for kind in ("Dict", "Queue", "Volume")},
     "Function.call": "Modal has renamed it: use `.remote`",
     "Function.web_url": _WEB,
-    "App.logs": "use `modal app logs` for an app that was run with `--detach`",
     "App.server": _WEB,
     "App.sandboxes": _SANDBOXES,
     "Function.app": "keep the app in a global",

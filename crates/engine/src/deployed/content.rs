@@ -6,7 +6,7 @@ use lamina_builder::BuiltImage;
 use lamina_ground::{ErrorClass, Stack};
 use lamina_image::{Definition, Digest};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::protocol::{AppName, AppRequest, Failure, OptionsRequest, PROTOCOL};
 
@@ -103,6 +103,19 @@ impl Content {
         serde_json::from_value(stored).map_err(|error| unreadable(&error))
     }
 
+    /// What a function of it was declared with, and its image; no values of secrets.
+    pub(crate) fn described(&self, name: &str) -> Option<Value> {
+        let mut function = self.functions.iter().find(|function| function["name"] == name)?.clone();
+        let fields = function.as_object_mut()?;
+        fields.remove("environment");
+        let secrets = fields.remove("secrets");
+        let secrets = secrets.iter().filter_map(Value::as_array).flatten();
+        let names: Vec<Value> = secrets.filter_map(|secret| Some(secret["kept"]["name"].as_str()?.into())).collect();
+        fields.insert("secrets".to_owned(), names.into());
+        let image = self.containers.get(name).map(|ground| &ground.image_id);
+        Some(json!({ "function": function, "image_id": image }))
+    }
+
     /// The request for its functions, without images, and what the containers of each stand on.
     ///
     /// # Errors
@@ -158,6 +171,18 @@ fn unreadable(error: &serde_json::Error) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_function_was_declared_with_is_told_without_values() {
+        let request = r#"{"functions":[{
+            "name":"f","timeout":5,"environment":{"A":"hidden"},
+            "secrets":[{"name":"from_name(a)","kept":{"name":"a"}},{"name":"from_dict","values":{"B":"hidden"}}]
+        }]}"#;
+        let content = Content::new(request.as_bytes(), "1.0", BTreeMap::new()).unwrap();
+        let expected = json!({ "function": { "name": "f", "timeout": 5, "secrets": ["a"] }, "image_id": null });
+        assert_eq!(content.described("f"), Some(expected));
+        assert_eq!(content.described("g"), None);
+    }
 
     #[test]
     fn versions_are_the_same_but_for_the_times_of_files() {

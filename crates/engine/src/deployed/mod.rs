@@ -194,6 +194,15 @@ impl Engine {
                 };
                 Ok(described(&deployment))
             }
+            DeploymentErrand::Function { environment, app, version, function } => {
+                let deployment = deployments.get(&DeploymentName::new(&environment, &app)?)?;
+                let content = Content::read(deployments.content(&deployment, version)?)?;
+                let missing = || {
+                    let message = format!("the app {} has no function `{function}`", deployment.full_name());
+                    Failure::new(ErrorClass::NotFoundError, message)
+                };
+                content.described(&function).ok_or_else(missing)
+            }
             DeploymentErrand::Stop { environment, app } => {
                 let deployment = deployments.get(&DeploymentName::new(&environment, &app)?)?;
                 deployments.end(&deployment, &self.cancel)?;

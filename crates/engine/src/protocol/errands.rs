@@ -18,6 +18,17 @@ pub(crate) enum DeploymentErrand {
         /// Its name or id.
         app: String,
     },
+    /// Tell what a function of one was declared with.
+    Function {
+        /// Its environment.
+        environment: String,
+        /// Its name.
+        app: String,
+        /// The number of a version; the current one without.
+        version: Option<u32>,
+        /// The function's or class's name.
+        function: String,
+    },
     /// Stop one for good.
     Stop {
         /// Its environment.
