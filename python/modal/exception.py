@@ -132,7 +132,7 @@ class FunctionTimeoutError(TimeoutError):
 
 
 class InputCancellation(BaseException):
-    """Raised in an input of a class that was cancelled while it ran. ``except Exception`` lets it pass."""
+    """Raised in an input that was cancelled, or whose time is up, while it runs. ``except Exception`` lets it pass."""
 
 
 class ModuleNotMountable(Exception):

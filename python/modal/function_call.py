@@ -270,8 +270,9 @@ class FunctionCall(Generic[R], metaclass=Explained):
     def cancel(self, terminate_containers: bool = False) -> None:
         """Gives the call up, if it has not ended.
 
-        A container of a function is killed and replaced, one of a class or of several inputs goes on without the call.
-        With `terminate_containers` it is killed, too; what else it runs begins anew in another one.
+        An input that runs gets `modal.exception.InputCancellation`, an asynchronous one `asyncio.CancelledError`. A
+        container in which it has not ended after ten seconds is killed; with `terminate_containers` that is done at
+        once, and what else the container runs begins anew in another one.
         """
         self._cancel(terminate_containers)
 

@@ -68,3 +68,66 @@ def test_spawn(modal: Modal) -> None:
 def test_a_call_that_nobody_waits_for_does_not_hold_up_the_end(modal: Modal) -> None:
     modal.write("app.py", APP)
     assert modal("run", "app.py::forgotten", timeout=60).code == 0
+
+
+ENDED = """
+import asyncio, os, time
+import modal
+
+app = modal.App("ended", image=modal.Image.debian_slim(python_version="3.11"))
+
+@app.function(max_containers=1, timeout=2)
+def sync(seconds):
+    try:
+        time.sleep(seconds)
+    except BaseException as error:
+        print("sync got", type(error).__name__)
+        raise
+    return os.environ["MODAL_TASK_ID"]
+
+@app.function(max_containers=1, timeout=2)
+async def coroutine(seconds):
+    try:
+        await asyncio.sleep(seconds)
+    except BaseException as error:
+        print("coroutine got", type(error).__name__)
+        raise
+    return os.environ["MODAL_TASK_ID"]
+
+@app.function(max_containers=1)
+def values():
+    try:
+        yield 1
+        time.sleep(60)
+    except modal.exception.InputCancellation:
+        print("values got InputCancellation")
+        raise
+
+@app.local_entrypoint()
+def main():
+    for function in (sync, coroutine):
+        task = function.remote(0)
+        call = function.spawn(60)
+        time.sleep(1)
+        call.cancel()
+        print(function.remote(0) == task)
+        try:
+            function.remote(60)
+        except modal.exception.FunctionTimeoutError:
+            print("late")
+        print(function.remote(0) == task)
+    for value in values.remote_gen():
+        break
+    print(list(zip([None], values.remote_gen())))
+"""
+
+
+def test_an_input_that_is_ended_hears_of_it_and_its_container_goes_on(modal: Modal) -> None:
+    modal.write("app.py", ENDED)
+    lines = modal("run", "-q", "app.py", timeout=100).stdout.splitlines()
+    for name, error in (("sync", "InputCancellation"), ("coroutine", "CancelledError")):
+        assert [line for line in lines if line.startswith(name)] == [f"{name} got {error}"] * 2
+    assert lines.count("True") == 4, "each time in the same container"
+    assert lines.count("late") == 2
+    assert lines.count("values got InputCancellation") == 2
+    assert "[(None, 1)]" in lines

@@ -104,11 +104,6 @@ impl PoolOptions {
         Scaling { minimum: self.minimum, maximum: self.maximum, buffer: self.buffer, idle: self.idle }
     }
 
-    /// Whether the runner hears of what it was sent while inputs run, and is given time to end them.
-    pub(crate) fn interrupts(&self) -> bool {
-        matches!(self.kind, ServiceKind::Class { .. }) || self.capacity > 1
-    }
-
     /// The service's name, for messages.
     pub(crate) fn name(&self) -> String {
         self.kind.name().to_owned()

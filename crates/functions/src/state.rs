@@ -298,13 +298,11 @@ pub(crate) struct Stopped {
     pub(crate) kill: Vec<Arc<dyn ContainerProcess>>,
 }
 
-/// How a pool's containers end.
-#[derive(Debug, Clone, Copy)]
-struct Habits {
-    /// They run one input and go.
-    single_use: bool,
-    /// They can be told to end an input, and have something to do when they leave.
-    interrupts: bool,
+/// How many inputs a container runs before it goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lifetime {
+    OneInput,
+    AnyInputs,
 }
 
 /// The state of a pool.
@@ -316,7 +314,7 @@ pub(crate) struct State {
     target: usize,
     scaling: Scaling,
     batching: Option<Batching>,
-    habits: Habits,
+    lifetime: Lifetime,
     waiting: VecDeque<Input>,
     /// Inputs that wait for another attempt, by its time and a number that tells equal times apart.
     delayed: BTreeMap<(Instant, u64), Input>,
@@ -340,7 +338,7 @@ impl State {
             target: options.target.unwrap_or(options.capacity).clamp(1, options.capacity.max(1)),
             scaling: options.scaling(),
             batching: options.batching,
-            habits: Habits { single_use: options.single_use, interrupts: options.interrupts() },
+            lifetime: if options.single_use { Lifetime::OneInput } else { Lifetime::AnyInputs },
             waiting: VecDeque::new(),
             delayed: BTreeMap::new(),
             delays: 0,
@@ -440,8 +438,8 @@ impl State {
 
     /// What a container does that has ended an input.
     fn after_input(&mut self, id: SlotId, disposition: Option<Disposition>) -> Finished {
-        let single_use = self.habits.single_use;
-        let leaves = |slot: &&mut Slot| slot.is_serving() && (single_use || slot.is_last && slot.load() == 0);
+        let is_over = self.lifetime == Lifetime::OneInput;
+        let leaves = |slot: &&mut Slot| slot.is_serving() && (is_over || slot.is_last && slot.load() == 0);
         if let Some(slot) = self.slots.get_mut(&id).filter(leaves) {
             slot.end.get_or_insert(EndReason::Unneeded);
             slot.enter(Phase::Leaving);

@@ -1,6 +1,6 @@
 """Ending an input that runs: the engine sends `cancel` or `stop` and nudges the runner, which looks at it at once.
 
-Loaded for services whose containers outlive a cancelled input. The nudge is the signal that says that a terminal has
+Loaded where inputs run one after another. The nudge is the signal that says that a terminal has
 another size, because that one does nothing to processes that an input may have started.
 """
 

@@ -257,7 +257,7 @@ def _choose_how_to_serve(port: Port, service: _Service, control: dict[str, Any])
         from modal._runner.concurrent import Inputs
 
         service.serve = lambda port, service: Inputs(port, service).serve()
-    elif service.instance is not None:
+    else:
         from modal._runner.interruption import listen
 
         listen(port)

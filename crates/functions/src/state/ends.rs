@@ -34,7 +34,7 @@ impl State {
         let slot = self.slots.values_mut().find(|slot| slot.runs(call))?;
         let running = slot.take(call)?;
         let (caller, process) = (running.attempt.caller, slot.process.clone());
-        if self.habits.interrupts && slot.is_serving() && !terminate {
+        if slot.is_serving() && !terminate {
             slot.cancelled.push((call, Instant::now()));
             return Some(Cancelled { caller, process, link: slot.link.clone() });
         }
@@ -75,7 +75,7 @@ impl State {
         if is_idle && !may_shrink {
             return Deadline::Later(idle.min(options.timeout));
         }
-        if matches!(reason, EndReason::TimedOut) && self.habits.interrupts && !has_batches {
+        if matches!(reason, EndReason::TimedOut) && !has_batches {
             return Deadline::End(self.end_late(id, limit));
         }
         if matches!(reason, EndReason::TimedOut) {
@@ -178,11 +178,10 @@ impl State {
             return Withdrawn::default();
         }
         slot.end = Some(EndReason::Withdrawn);
-        let is_told = serves && (!runs || self.habits.interrupts);
         slot.enter(Phase::Leaving);
         slot.cancelled.clear();
-        let leave = slot.link.clone().filter(|_| is_told);
-        let process = slot.process.clone().filter(|_| runs || !is_told);
+        let leave = slot.link.clone().filter(|_| serves);
+        let process = slot.process.clone().filter(|_| runs || !serves);
         let running = std::mem::take(&mut slot.running);
         let (lost, again): (Vec<_>, Vec<_>) = running.into_iter().partition(|running| running.attempt.has_yielded);
         self.put_back(again);
@@ -202,7 +201,7 @@ impl State {
             slot.cancelled.clear();
             slot.end = Some(EndReason::Withdrawn);
             slot.enter(Phase::Leaving);
-            if serves && (!runs || self.habits.interrupts) {
+            if serves {
                 stopped.leave.extend(slot.link.clone());
                 stopped.interrupt.extend(slot.process.clone().filter(|_| runs));
             } else {
@@ -236,7 +235,7 @@ impl State {
         let (mut leave, mut interrupt, mut kill) = (Vec::new(), Vec::new(), Vec::new());
         for slot in self.slots.values_mut() {
             slot.end.get_or_insert(EndReason::Unneeded);
-            if slot.phase == Phase::Serving && (slot.load() == 0 || self.habits.interrupts) {
+            if slot.phase == Phase::Serving {
                 if slot.load() > 0 {
                     interrupt.extend(slot.process.clone());
                 }

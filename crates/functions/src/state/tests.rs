@@ -143,19 +143,6 @@ fn only_the_input_whose_time_is_up_fails() {
 }
 
 #[test]
-fn a_function_whose_time_is_up_ends_with_its_container() {
-    let kind = ServiceKind::Function { name: "f".into() };
-    let options = PoolOptions { kind, timeout: Duration::from_millis(20), ..options(1, 1) };
-    let mut state = State::new(&options);
-    assert!(state.place(input(1)).is_empty());
-    let (slot, _) = start(&mut state);
-    std::thread::sleep(Duration::from_millis(25));
-    assert!(matches!(state.due(slot, &options), Deadline::Kill));
-    let removed = state.remove(slot);
-    assert!(matches!(removed.end, Some(EndReason::TimedOut)) && removed.dispositions.len() == 1);
-}
-
-#[test]
 fn a_cancelled_input_keeps_its_place_until_it_has_ended() {
     let mut state = State::new(&options(1, 1));
     (1..=2).for_each(|call| assert!(state.place(input(call)).is_empty()));
@@ -166,15 +153,10 @@ fn a_cancelled_input_keeps_its_place_until_it_has_ended() {
     assert!(disposition.is_none(), "nobody waits for it");
     assert_eq!(next[0].call, id(2));
     assert!(state.finish(slot, id(1), true).is_err());
-    let function = PoolOptions { kind: ServiceKind::Function { name: "f".into() }, ..options(1, 1) };
-    let mut state = State::new(&function);
-    assert!(state.place(input(1)).is_empty());
-    start(&mut state);
-    assert!(state.cancel(id(1), false).unwrap().link.is_none(), "the container of a function is killed");
 }
 
 #[test]
-fn containers_that_run_inputs_may_end_them_when_a_class_stops() {
+fn containers_that_run_inputs_may_end_them_when_a_pool_stops() {
     let mut state = State::new(&options(1, 1));
     assert!(state.place(input(1)).is_empty());
     start(&mut state);
@@ -203,7 +185,7 @@ fn inputs_of_a_container_that_the_user_stops_run_in_another() {
     let (second, given) = start(&mut state);
     assert_eq!(given, [3]);
     let Withdrawn { leave, process, lost, next } = state.withdraw(first, false);
-    assert!(leave.is_some() && process.is_some(), "one of a class ends its inputs, and leaves");
+    assert!(leave.is_some() && process.is_some(), "it ends its inputs, and leaves");
     assert_eq!(lost.len(), 1, "one that has yielded cannot run again");
     assert_eq!((next.len(), next[0].call, next[0].slot), (1, id(1), second));
     // What the stopped one still says about them is for nobody.
@@ -211,15 +193,6 @@ fn inputs_of_a_container_that_the_user_stops_run_in_another() {
     assert!(state.item(first, id(2)).unwrap().is_none());
     assert!(state.withdraw(first, false).leave.is_none(), "it is not told twice");
     assert!(state.remove(first).dispositions.is_empty());
-    let function = PoolOptions { kind: ServiceKind::Function { name: "f".into() }, ..options(1, 1) };
-    let mut state = State::new(&function);
-    assert!(state.place(input(1)).is_empty());
-    let (slot, _) = start(&mut state);
-    let Withdrawn { leave, process, .. } = state.withdraw(slot, false);
-    assert!(leave.is_none() && process.is_some(), "that of a function is killed");
-    assert_eq!(waiting(&state), [1]);
-    state.remove(slot);
-    assert_eq!(start(&mut state).1, [1]);
 }
 
 #[test]

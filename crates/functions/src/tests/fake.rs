@@ -104,6 +104,7 @@ impl ContainerStarter for Fake {
             stderr: stderr_writer,
             process: Arc::clone(&process),
             attempts: Arc::clone(&self.attempts),
+            hanging: None,
         };
         let (start, left) = (self.start, Arc::clone(&self.left));
         std::thread::spawn(move || runner.run(start, &left));
@@ -125,6 +126,8 @@ struct Runner {
     console: UnixStream,
     process: Arc<Process>,
     attempts: Arc<AtomicUsize>,
+    /// The input that runs until it is cancelled.
+    hanging: Option<String>,
 }
 
 impl Runner {
@@ -150,6 +153,9 @@ impl Runner {
                 left.fetch_add(1, Ordering::SeqCst);
                 self.process.end(ContainerEnd::Exited(0));
                 return;
+            }
+            if let Some(call) = cancelled(&control).filter(|call| self.hanging.as_deref() == Some(*call)) {
+                self.tell(&format!(r#"{{"type":"result","call":{call},"status":"exception"}}"#), b"cancelled");
             }
             let Some(rest) = control.strip_prefix(r#"{"type":"call","call":"#) else {
                 // An answer to a call that its input has not waited for.
@@ -211,7 +217,7 @@ impl Runner {
                 self.hand_over(lingering(), frame[0]);
                 (&self.process.socket).write_all(&frame[1..]).unwrap();
             }
-            "hang" => {}
+            "hang" => self.hanging = Some(call.to_owned()),
             "until" => {
                 let (limit, input) = rest.split_once(' ').unwrap();
                 if self.attempts.fetch_add(1, Ordering::SeqCst) < limit.parse().unwrap() {
@@ -310,6 +316,9 @@ impl Runner {
                 self.tell(&format!(r#"{{"type":"item","call":{call}}}"#), &payload);
                 continue;
             }
+            if cancelled(&control) == Some(call) {
+                return self.tell(&format!(r#"{{"type":"result","call":{call},"status":"exception"}}"#), b"cancelled");
+            }
             let Some(status) = control.strip_prefix(&format!(r#"{{"type":"result","call":{label},"status":""#)) else {
                 continue;
             };
@@ -340,6 +349,11 @@ impl Runner {
     fn tell(&self, control: &str, payload: &[u8]) {
         let _ = self.sender.send(control.as_bytes(), payload, &[]);
     }
+}
+
+/// Which input a message cancels, if it does.
+fn cancelled(control: &str) -> Option<&str> {
+    control.strip_prefix(r#"{"type":"cancel","call":"#)?.strip_suffix('}')
 }
 
 /// A socket whose closing waits: its peer reads nothing of what is on the way.
