@@ -183,7 +183,7 @@ class Conversation:
             self._variants[key] = label
         return label
 
-    def send_frames(self, frames: bytes, fds: Sequence[int] = ()) -> None:
+    def send_frames(self, frames: bytes | bytearray, fds: Sequence[int] = ()) -> None:
         """Sends whole frames made by `modal._shared.wire.frame`; the first has these descriptors."""
         self.check()
         try:

@@ -44,8 +44,8 @@ def serve(port: Port, service: _Service) -> None:
         if port.enter_input is not None:
             port.enter_input(None)
         _end_output()
-        for (member, _), (status, result) in zip(batch, answers):
-            port.send(RESULT % (member["call"], status), result)
+        results = [(RESULT % (member["call"], status), result) for (member, _), (status, result) in zip(batch, answers)]
+        port.send_together(results)
 
 
 def _run(function: _Function, name: str, payloads: list[Any]) -> list[tuple[bytes, Payload]]:

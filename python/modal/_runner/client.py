@@ -125,6 +125,13 @@ class Client(Conversation):
         except ServiceError as error:
             raise ConnectionClosed(str(error)) from None
 
+    def send_together(self, frames: bytearray) -> None:
+        """Sends whole messages of the runner."""
+        try:
+            self.send_frames(frames)
+        except ServiceError as error:
+            raise ConnectionClosed(str(error)) from None
+
 
 def reach(function: Function[Any, Any, Any]) -> Client:
     """What calls a function of the same app from here, or an error that says why nothing can."""

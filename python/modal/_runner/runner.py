@@ -14,7 +14,7 @@ from modal._shared import SOURCE_ROOT
 from modal._shared.errors import pack_exception, type_name
 from modal._shared.interpreter import AF_UNIX, SOCK_STREAM, loads, module_from_spec, script_spec, socket
 from modal._shared.payload import pack_any, unpack
-from modal._shared.wire import Connection, ConnectionClosed
+from modal._shared.wire import JOIN_LIMIT, Connection, ConnectionClosed, frame
 from modal.exception import DeserializationError, ExecutionError, SerializationError
 
 TYPE_CHECKING = False
@@ -121,6 +121,28 @@ class Port:
             return
         with self.send_lock:
             self.connection.send(control, payload)
+
+    def send_together(self, messages: list[tuple[bytes, Payload]]) -> None:
+        """Sends messages of the runner, the small ones among them with one system call."""
+        joined = bytearray()
+        for control, payload in messages:
+            is_small = len(payload) <= JOIN_LIMIT
+            if joined and (not is_small or len(joined) > JOIN_LIMIT):
+                self._send_bytes(joined)
+                joined = bytearray()
+            if is_small:
+                joined += frame(control, payload)
+            else:
+                self.send(control, payload)
+        if joined:
+            self._send_bytes(joined)
+
+    def _send_bytes(self, frames: bytearray) -> None:
+        if self.client is not None:
+            self.client.send_together(frames)
+            return
+        with self.send_lock:
+            self.connection.send_bytes(frames)
 
     def receive(self) -> tuple[dict[str, Any], Any]:
         """The engine's next message to the runner. What an input left behind in an event loop goes on meanwhile."""
