@@ -125,11 +125,13 @@ def test_functions_are_called_without_lamina(modal: Modal, tmp_path: Path) -> No
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="podman has its storage and control groups as root only")
-def test_podman_calls_the_only_function(modal: Modal, tmp_path: Path) -> None:
+def test_podman_calls_functions(modal: Modal, tmp_path: Path, real_registry: str) -> None:
     modal.write("app.py", APP)
     modal.write("data.txt", "hello")
     archive = tmp_path / "app.tar"
     modal("image", "export", "app.py::numbers", "--with-functions", "--format", "docker-archive", "-o", str(archive))
+    reference = f"{real_registry}/functions/{os.urandom(4).hex()}:v1"
+    modal("image", "push", "app.py", reference, "--with-functions")
     with tempfile.TemporaryDirectory(prefix="podman-") as short:
         # Paths of more than fifty letters are too long for it.
         podman = ["podman", "--root", f"{tmp_path}/storage", "--runroot", short, "--storage-driver", "vfs"]
@@ -137,7 +139,11 @@ def test_podman_calls_the_only_function(modal: Modal, tmp_path: Path) -> None:
         loaded = peer(*podman, "load", "--quiet", "-i", archive).split()[-1]
         # Its own limits are more than some machines allow.
         limits = ["--network", "host", "--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"]
+        # The only function need not be named.
         assert peer(*podman, "run", "--rm", *limits, loaded, "--n=2") == "0\n1\n"
+        run = ("run", "--rm", "--quiet", "--tls-verify=false", *limits, reference)
+        called = json.loads(peer(*podman, *run, "describe", "--rows", '[{"a": 1}]', "--name=y"))
+        assert (called["rows"], called["name"], called["of"]) == (1, "y", ["info", "fast", "hello"])
 
 
 def test_which_functions_are_meant_is_said(modal: Modal, tmp_path: Path) -> None:
