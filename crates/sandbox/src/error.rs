@@ -43,6 +43,17 @@ pub enum SandboxError {
         /// Where it was looked for.
         path: String,
     },
+    /// The image has more layers than an overlay takes.
+    #[error(
+        "the image has {count} layers, and Linux lays {most} over one another at most: make fewer of them, with several commands or \
+         files in one step"
+    )]
+    Layers {
+        /// How many it has.
+        count: usize,
+        /// The most.
+        most: usize,
+    },
     /// Something else failed while the sandbox was set up.
     #[error("the sandbox could not be set up: {what} `{path}`: {source}")]
     Setup {

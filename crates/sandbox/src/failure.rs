@@ -19,6 +19,11 @@ pub(crate) enum Kind {
     CommandNotFound,
     NotExecutable,
     WorkingDirectory,
+    /// An image has more layers than an overlay takes.
+    Layers {
+        count: usize,
+        most: usize,
+    },
     /// What is missing is a user or a group.
     User {
         name: String,
@@ -70,6 +75,7 @@ impl From<Failure> for SandboxError {
                 source: io::Error::new(source.kind(), "the interpreter or loader that it names is missing"),
             },
             Kind::NotExecutable => Self::NotExecutable { command: failure.path, source },
+            Kind::Layers { count, most } => Self::Layers { count, most },
             Kind::WorkingDirectory => Self::WorkingDirectory { path: failure.path, source },
             Kind::User { name } => Self::UnknownUser { name, what: failure.what, path: failure.path },
         }

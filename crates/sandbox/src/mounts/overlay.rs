@@ -19,7 +19,7 @@ use rustix::mount::{
 
 use super::image::attach_at;
 use crate::Upper;
-use crate::failure::{During, Failure};
+use crate::failure::{During, Failure, Kind};
 use crate::features::Feature;
 use crate::tiny_root::{EMPTY, IMAGE, MEMORY, attach, memory_filesystem};
 
@@ -33,6 +33,8 @@ const HAS_WHITEOUTS: &str = "user.overlay.lamina.whiteouts";
 const WHITEOUTS: &str = "whiteouts/";
 /// Where it has the objects.
 const OBJECTS: &str = "objects";
+/// Most directories that Linux takes below an upper.
+const MOST_LAYERS: usize = 500;
 
 /// The parts of an overlay.
 struct Overlay<'spec> {
@@ -59,6 +61,11 @@ pub(super) fn mount_image(layers: &Stack<StorePath>, upper: &Upper) -> Result<()
     let data = lowers.last().filter(|layer| layer.starts_with(REDIRECTED)).map(|_| OBJECTS);
     // Open until the image is mounted, which then holds them.
     let shown = show_redirected(&mut lowers)?;
+    let (count, most) = (lowers.len(), MOST_LAYERS - usize::from(data.is_some()));
+    if count > most {
+        let failure = Failure::setup("mount the overlay", IMAGE, Errno::INVAL);
+        return Err(failure.of_kind(Kind::Layers { count, most }));
+    }
     let (upper, work) = (upper_directory(upper)?, work_directory(upper));
     let overlay = Overlay { lowers, data, upper: &upper, work: &work, volatile: true };
     let mounted = match overlay.mount_detached()? {
