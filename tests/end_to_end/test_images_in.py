@@ -23,6 +23,7 @@ from pathlib import Path
 import pytest
 from conftest import Modal, command
 from played_registry import archive, digest
+from played_registry import serving as serving_registry
 
 BUILD = """
 import sys
@@ -154,6 +155,25 @@ def test_an_image_that_changed_is_taken_anew(load, layout: Path) -> None:
     assert load(f"oci:{layout}:v1") == first
     peer("umoci", "config", "--image", f"{layout}:v1", "--config.env", "C=d")
     assert load(f"oci:{layout}:v1") != first
+
+
+def test_more_layers_than_there_is_room_for_are_said(modal: Modal, tmp_path: Path) -> None:
+    layers = [archive((f"etc/{number}", b"")) for number in range(401)]
+    with serving_registry() as registry:
+        registry.put("v1", *layers)
+        reference = f"{registry.address}/team/app:v1"
+        refused = modal("image", "pull", reference, check=False)
+        assert (
+            f"`{reference}` has 401 layers, and 400 are the most" in refused.stderr and "--squash-all" in refused.stderr
+        )
+        registry.put("v1", *layers[:400])
+        modal("image", "pull", reference, "--name", "many:layers")
+    # Steps make more of them, until Linux takes no more.
+    (modal.directory / "x").write_text("x")
+    lines = ["FROM localhost/many:layers", *(f"COPY x /{number}" for number in range(101)), 'RUN ["/none"]']
+    (modal.directory / "Dockerfile").write_text("\n".join(lines))
+    refused = modal("image", "build", ".", check=False)
+    assert "the image has 501 layers, and Linux lays" in refused.stderr
 
 
 def test_files_alone_are_an_image(modal: Modal) -> None:

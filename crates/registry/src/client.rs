@@ -31,7 +31,7 @@ const CLIENT_ID: &str = "lamina";
 const MOST_TAGS: u32 = 1000;
 const SHOWN_TAGS: usize = 5;
 /// Most layers of an image. Overlays of Linux take 500, and steps and local files come on top.
-pub(crate) const MOST_LAYERS: usize = 400;
+const MOST_LAYERS: usize = 400;
 
 /// The registry of an image.
 pub struct Registry {
@@ -253,7 +253,7 @@ impl Registry {
         let config = self.bytes("blobs", &manifest.config.digest, CONFIGURATION_LIMIT)?;
         check(manifest.config.sha256()?, &config)?;
         let configuration = Configuration::parse(&config)?;
-        let layers = parts(&manifest, configuration.diff_ids(), |digest| self.url("blobs", digest))?;
+        let layers = parts(&self.name(), &manifest, configuration.diff_ids(), |digest| self.url("blobs", digest))?;
         Ok(Image { digest: Some(digest), layers, config: configuration.runtime() })
     }
 
@@ -387,9 +387,10 @@ impl Registry {
         let (registry, image) = (self.reference.registry.clone(), self.reference.to_string());
         let is_logged_in = self.login.is_some();
         match error {
-            FetchError::Status { status: 404, .. } => {
-                RegistryError::NotFound { registry, image, is_logged_in, tags: self.tags() }
-            }
+            FetchError::Status { status: 404, url } => match url.rsplit_once("/blobs/") {
+                Some((_, part)) => RegistryError::Incomplete { registry, image, part: part.to_owned() },
+                None => RegistryError::NotFound { registry, image, is_logged_in, tags: self.tags() },
+            },
             FetchError::Status { status: status @ (401 | 403), .. } => {
                 RegistryError::Denied { registry, image, reason: format!("status {status}"), is_logged_in }
             }
@@ -407,8 +408,9 @@ impl Registry {
     }
 }
 
-/// The layers of an image, whose blobs are at the addresses of their digests.
+/// The layers of an image, called `name` in messages, whose blobs are at the addresses of their digests.
 pub(crate) fn parts(
+    name: &str,
     manifest: &Manifest,
     diff_ids: &[String],
     address: impl Fn(&str) -> String,
@@ -420,9 +422,7 @@ pub(crate) fn parts(
             diff_ids.len()
         )));
     }
-    if diff_ids.len() > MOST_LAYERS {
-        return Err(too_many_layers());
-    }
+    check_count(name, diff_ids.len())?;
     let parts = manifest.layers.iter().zip(diff_ids).map(|(layer, diff_id)| {
         let diff_id = Descriptor::of_digest(diff_id).sha256()?.to_owned();
         let sha256 = layer.sha256()?.to_owned();
@@ -438,8 +438,12 @@ pub(crate) fn parts(
     parts.collect()
 }
 
-pub(crate) fn too_many_layers() -> RegistryError {
-    RegistryError::Malformed(format!("it has more than {MOST_LAYERS} layers"))
+/// Refuses more layers than images may have.
+pub(crate) fn check_count(name: &str, layers: usize) -> Result<(), RegistryError> {
+    if layers > MOST_LAYERS {
+        return Err(RegistryError::TooManyLayers { image: name.to_owned(), layers, most: MOST_LAYERS });
+    }
+    Ok(())
 }
 
 /// Whether a manifest may come as this: registries that are files on a web server know no better.

@@ -21,6 +21,16 @@ pub enum RegistryError {
         /// Tags that it has, the most similar ones first.
         tags: Vec<String>,
     },
+    /// The registry has the image, but not all that it consists of.
+    #[error("the registry `{registry}` has `{image}`, but lacks its part `{part}`")]
+    Incomplete {
+        /// The registry.
+        registry: String,
+        /// The image, in the full form of its name.
+        image: String,
+        /// The digest of what is missing.
+        part: String,
+    },
     /// The registry wants a login, or another one.
     #[error("the registry `{registry}` refuses `{image}`: {reason}")]
     Denied {
@@ -44,6 +54,16 @@ pub enum RegistryError {
     /// What came is no image.
     #[error("it is no image that can be read: {0}")]
     Malformed(String),
+    /// Overlays would have no room for it.
+    #[error("`{image}` has {layers} layers, and {most} are the most")]
+    TooManyLayers {
+        /// Its name.
+        image: String,
+        /// How many it has.
+        layers: usize,
+        /// How many it may have.
+        most: usize,
+    },
     /// An image of this machine cannot be read.
     #[error("`{image}` cannot be read: {reason}")]
     Unreadable {
@@ -193,6 +213,14 @@ impl Hint for RegistryError {
                  REGISTRY_USERNAME and REGISTRY_PASSWORD"
             ))),
             Self::Denied { .. } => Some("look whether the login is still right, and may read this image".into()),
+            Self::Incomplete { .. } => Some("push it there again: what is there already is not sent again".into()),
+            Self::Malformed(_) => Some("look whether it is the name of an image: registries have other things as well".into()),
+            Self::Digest { .. } => Some("a proxy or mirror on the way may give something else: try again, or without it".into()),
+            Self::TooManyLayers { .. } => Some(
+                "make it of fewer, as by `podman build --squash-all`, or take its files alone: those that `podman export` writes, by \
+                 `modal image import`"
+                    .into(),
+            ),
             Self::Platform { .. } => Some("use an image that is made for this machine as well".into()),
             Self::Helper { program, .. } => Some(Cow::Owned(format!(
                 "look whether `{program}` is on PATH and works, or take it out of `credHelpers` and `credsStore` of \
@@ -232,6 +260,7 @@ impl Hint for RegistryError {
                  registries.conf if nobody else can answer in its place"
                     .into(),
             ),
+            Self::Fetch(FetchError::Status { status: 500.., .. }) => Some("it is the registry that fails: try again later".into()),
             Self::Fetch(error) => error.hint(),
             Self::Job(error) => error.hint(),
             Self::Store(error) => error.hint(),

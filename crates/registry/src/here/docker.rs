@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::files::Files;
 use super::{Found, LocalImage, archive, hash};
-use crate::client::{CONFIGURATION_LIMIT, Image, MANIFEST_LIMIT, MOST_LAYERS, Part, too_many_layers};
+use crate::client::{CONFIGURATION_LIMIT, Image, MANIFEST_LIMIT, Part, check_count};
 use crate::manifest::{Configuration, Descriptor};
 use crate::unpack::Compression;
 use crate::{Reference, RegistryError};
@@ -36,15 +36,13 @@ pub(super) fn find(wanted: &LocalImage, files: &Files, cancel: &CancelToken) -> 
         .map_err(|error| wanted.malformed(format!("its `{MANIFEST}`: {error}")))?;
     let Listed { config, layers, .. } = choose(wanted, listed)?;
     let bytes = read(&config, CONFIGURATION_LIMIT)?;
-    let configuration = Configuration::parse(&bytes)?;
+    let configuration = Configuration::parse(&bytes).map_err(|error| wanted.named(error))?;
     let (names, diff_ids) = (layers.unwrap_or_default(), configuration.diff_ids());
     if names.len() != diff_ids.len() {
         let (layers, config) = (names.len(), diff_ids.len());
         return Err(wanted.malformed(format!("its `{MANIFEST}` has {layers} layers, its configuration {config}")));
     }
-    if names.len() > MOST_LAYERS {
-        return Err(too_many_layers());
-    }
+    check_count(&wanted.shown(), names.len())?;
     let layers = names.iter().zip(diff_ids).map(|(name, diff_id)| part(wanted, files, cancel, name, diff_id));
     let layers = layers.collect::<Result<_, _>>()?;
     let config = HEXLOWER.encode(&Sha256::digest(&bytes));

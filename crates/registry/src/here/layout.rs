@@ -54,8 +54,9 @@ pub(super) fn find(wanted: &LocalImage, files: &Files) -> Result<Found, Registry
     let listed = blobs.choose(&index.manifests)?;
     let (digest, manifest) = blobs.manifest(listed, 0)?;
     let config = blobs.get(&manifest.config, CONFIGURATION_LIMIT)?;
-    let configuration = Configuration::parse(&config)?;
-    let layers = parts(&manifest, configuration.diff_ids(), |_| String::new())?;
+    let configuration = Configuration::parse(&config).map_err(|error| wanted.named(error))?;
+    let layers = parts(&wanted.shown(), &manifest, configuration.diff_ids(), |_| String::new());
+    let layers = layers.map_err(|error| wanted.named(error))?;
     let names = manifest.layers.iter().map(blob).collect::<Result<_, _>>()?;
     let config = manifest.config.digest;
     Ok(Found { image: Image { digest: Some(digest), layers, config: configuration.runtime() }, names, config })
@@ -109,7 +110,8 @@ impl Blobs<'_> {
                 descriptor.digest, descriptor.media_type
             )));
         }
-        match Document::parse(&self.get(descriptor, MANIFEST_LIMIT)?)? {
+        let bytes = self.get(descriptor, MANIFEST_LIMIT)?;
+        match Document::parse(&bytes).map_err(|error| self.wanted.named(error))? {
             Document::Manifest(manifest) => Ok((descriptor.sha256()?.to_owned(), manifest)),
             Document::Index(manifests) if depth < DEEPEST => {
                 self.manifest(choose(&manifests, &own_platform())?, depth + 1)

@@ -219,6 +219,14 @@ impl LocalImage {
         RegistryError::Malformed(format!("`{}`: {reason}", self.shown()))
     }
 
+    /// The same error, with the name of the image.
+    fn named(&self, error: RegistryError) -> RegistryError {
+        match error {
+            RegistryError::Malformed(reason) => self.malformed(reason),
+            other => other,
+        }
+    }
+
     /// That a choice among several images is missing, or leads to none of them.
     fn no_choice(&self, choices: Vec<String>) -> RegistryError {
         RegistryError::NoChoice { image: self.shown(), is_named: self.which.is_some(), choices }
