@@ -1,6 +1,7 @@
 //! The command that asks about containers.
 
 use std::ffi::c_int;
+use std::io::ErrorKind;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
@@ -43,7 +44,15 @@ impl Connection {
 
     /// The next answer; an error when the process has ended.
     fn hear(&mut self) -> Result<(Answer, Vec<OwnedFd>, Payload), ContainersError> {
-        let frame = self.receiver.receive()?.ok_or(ContainersError::Gone)?;
+        let frame = match self.receiver.receive() {
+            Ok(frame) => frame.ok_or(ContainersError::Gone)?,
+            // One that was killed may have left what it was told unread, or half of an answer.
+            Err(WireError::Truncated) => return Err(ContainersError::Gone),
+            Err(WireError::Io(error)) if error.kind() == ErrorKind::ConnectionReset => {
+                return Err(ContainersError::Gone);
+            }
+            Err(error) => return Err(error.into()),
+        };
         match serde_json::from_slice(&frame.control).map_err(|error| ContainersError::Protocol(error.to_string()))? {
             Answer::Failed { message, hint } => Err(ContainersError::Refused { message, hint }),
             answer => Ok((answer, frame.fds, frame.payload)),
