@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -171,19 +172,22 @@ except Exception as error:
     print(type(error).__name__)
 """
     assert deployed.python(program) == ["RemoteError", "FunctionTimeoutError", "FunctionTimeoutError"]
-    assert deployed.lines("-s", "system", "--container", container) == ["container started"]
-    assert deployed.lines("-s", "system", "--function", "crash") == [
-        "container started",
-        "container ended: the container of function `crash` exited with code `3` before it returned a result",
-    ]
-    assert deployed.lines("-s", "system", "--function", "sleepy") == [
-        "container started",
-        "container ended: function `sleepy` did not finish within its timeout of `1` seconds",
-    ]
-    late = deployed.lines("-s", "system", "--function", "Late")
-    assert late[:2] == ["container started", "function `Late` did not finish within its timeout of `1` seconds"]
+    started = f"container {container} of `talk` started"
+    assert deployed.lines("-s", "system", "--container", container) == [started]
+    causes = {
+        "crash": "container ID of `crash` ended: the container of function `crash` exited with code `3` before it returned a "
+        "result",
+        "sleepy": "container ID of `sleepy` ended: function `sleepy` did not finish within its timeout of `1` seconds",
+        "Late": "function `Late` did not finish within its timeout of `1` seconds",
+    }
+    for function, cause in causes.items():
+        lines = [
+            re.sub("ta-[0-9A-Za-z]+", "ID", line) for line in deployed.lines("-s", "system", "--function", function)
+        ]
+        assert lines[:2] == [f"container ID of `{function}` started", cause]
     deployed.modal("container", "stop", container)
-    assert deployed.lines("-s", "system", "--container", container) == ["container started", "container ended"]
+    ended = f"container {container} of `talk` ended"
+    assert deployed.lines("-s", "system", "--container", container) == [started, ended]
     # What the process itself could not say any more.
     listed = next(
         int(directory.name)
@@ -213,7 +217,8 @@ def test_containers_are_remembered_after_their_end(deployed: Deployed) -> None:
     modal("container", "stop", container)
     for target in (container, container[:14]):
         shown = modal("container", "logs", target)
-        assert (shown.stdout, shown.stderr) == ("said one\n", "container started\nshouted one\ncontainer ended\n")
+        about = f"container {container} of `talk`"
+        assert (shown.stdout, shown.stderr) == ("said one\n", f"{about} started\nshouted one\n{about} ended\n")
     assert modal("container", "logs", container, "-s", "stdout", "--timestamps").stdout.endswith(" said one\n")
     assert modal("container", "logs", "--all", "-s", "stdout", container).stdout == "said one\n"
     assert modal("container", "logs", "-f", "-s", "stdout", container).stdout == "said one\n"
@@ -243,11 +248,12 @@ def test_a_detached_run_shows_what_others_show_and_its_log_more(modal: Modal) ->
     name = f"logs-{os.urandom(4).hex()}"
     modal.write("app.py", PROGRAM.format(name=name))
     done = modal("run", "-q", "--detach", "app.py")
-    assert "said detached" in done.stdout and "container started" not in done.stderr
+    assert "said detached" in done.stdout and "of `talk`" not in done.stderr
     (container,) = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("in ")]
     listed = json.loads(modal("app", "list", "--json").stdout)
     (app,) = [app["id"] for app in listed if app["name"] == name]
-    assert modal("app", "logs", app, "-s", "system").stderr == "container started\ncontainer ended\n"
+    about = f"container {container} of `talk`"
+    assert modal("app", "logs", app, "-s", "system").stderr == f"{about} started\n{about} ended\n"
     assert modal("app", "logs", app, "--container", container, "-s", "stdout").stdout == "said detached\n"
     assert "said detached" in modal("container", "logs", container).stdout
 
@@ -263,7 +269,7 @@ info = app.info()
 print(info.app_id == app.app_id, info.name == name, info.state, info.version, info.created_at > before)
 entries = app.logs.fetch(before, source="stdout")
 print([(entry.message, entry.object_id) for entry in entries] == [("said one\\n", sys.argv[1])])
-print([entry.message for entry in app.logs.tail(2, source="system")] == ["container started\\n"])
+print([entry.message for entry in app.logs.tail(2, source="system")] == [f"container {sys.argv[1]} of `talk` started\\n"])
 stream = app.logs.stream(source="stdout")
 print(next(stream).message == "said one\\n")
 modal.Function.from_name(name, "talk").remote("two")

@@ -287,8 +287,7 @@ def test_shells_are_among_the_containers(modal: Modal) -> None:
     assert shell.stdout
     container = shell.stdout.readline().strip()
     try:
-        listed = {each["container_id"]: each for each in json.loads(modal("container", "list", "--json").stdout)}
-        record = listed[container]
+        record = listed(modal, container)
         assert (record["app_id"], record["app_name"], record["function"]) == (None, "modal shell", None)
         assert any(line.split()[:3] == [container, "modal", "shell"] for line in table(modal))
         # It is the same container: what the shell sees, others see.
@@ -303,10 +302,22 @@ def test_shells_are_among_the_containers(modal: Modal) -> None:
     killed = modal.start("shell", "--no-pty", "-c", "echo $MODAL_TASK_ID; trap '' HUP; sleep 1000")
     assert killed.stdout
     container = killed.stdout.readline().strip()
+    listed(modal, container)
     modal("container", "stop", container)
     assert killed.wait(PATIENCE) == 137
     assert container not in "".join(table(modal))
     clean(modal)
+
+
+def listed(modal: Modal, container: str) -> dict:
+    """What is known of a container, once it is listed: what it prints may come before that."""
+    until = time.monotonic() + PATIENCE
+    while time.monotonic() < until:
+        for record in json.loads(modal("container", "list", "--json").stdout):
+            if record["container_id"] == container:
+                return record
+        time.sleep(0.05)
+    raise AssertionError(f"{container} is not listed")
 
 
 def table(modal: Modal) -> list[str]:

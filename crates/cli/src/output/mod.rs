@@ -152,11 +152,11 @@ impl Log {
     fn tell(&self, event: &Event) {
         let (container, function, text) = match event {
             Event::ContainerStarted { container, function } if self.tells => {
-                (Some(container), Some(function), "container started".to_owned())
+                (Some(container), Some(function), format!("container {container} of `{function}` started"))
             }
             Event::ContainerFinished { container, function, cause } if self.tells => {
                 let end = if cause.is_empty() { String::new() } else { format!(": {cause}") };
-                (Some(container), Some(function), format!("container ended{end}"))
+                (Some(container), Some(function), format!("container {container} of `{function}` ended{end}"))
             }
             Event::CallFailed { container, function, cause } if self.tells => {
                 (container.as_ref(), Some(function), cause.clone())
