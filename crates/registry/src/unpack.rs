@@ -5,7 +5,7 @@
 //! their place, it is followed. Nothing is ever written
 //! outside the upper: parents are opened with it as root, and last components are not followed.
 
-mod ahead;
+pub(crate) mod ahead;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, HashSet};

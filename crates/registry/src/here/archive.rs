@@ -64,7 +64,7 @@ pub(super) fn decompressed(path: &Path) -> io::Result<Box<dyn Read>> {
     let file = fs_err::File::open(path)?.into_file();
     let mut beginning = [0; 8];
     let count = file.read_at(&mut beginning, 0)?;
-    crate::out::decompressed(file, compression(&beginning[..count])?)
+    Ok(crate::out::decompressed(file, compression(&beginning[..count])?)?)
 }
 
 impl Archive {

@@ -18,6 +18,9 @@ use crate::unpack::Compression;
 /// The version of how archives are written. It is part of their forms: what another version made is made anew.
 const VERSION: u32 = 1;
 
+/// Bytes that wait between the store worker and us, at most: the more, the seldomer one waits for the other.
+const PIPE_SIZE: usize = 1 << 20;
+
 /// A layer on its way out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutLayer {
@@ -96,43 +99,66 @@ impl Archives<'_> {
 
     /// The archive of a layer: the one that it came in, as far as it is still here, or else one that is made.
     pub(super) fn get(self, layer: &OutLayer) -> Result<(ArchiveRecord, File), RegistryError> {
-        if let Some(original) = self.original(layer)
-            && let Ok(file) = fs_err::File::open(self.store.layout().downloads().join(&original.sha256))
-        {
-            return Ok((original.clone(), file.into_file()));
+        match self.kept(layer) {
+            Some(kept) => Ok(kept),
+            None => self.make(layer),
         }
-        self.make(layer)
     }
 
-    /// The archive of a layer without compression.
+    /// The archive that a layer came in, if it may leave in that and is still here.
+    fn kept(self, layer: &OutLayer) -> Option<(ArchiveRecord, File)> {
+        let original = self.original(layer)?;
+        let file = fs_err::File::open(self.store.layout().downloads().join(&original.sha256)).ok()?;
+        Some((original.clone(), file.into_file()))
+    }
+
+    /// The archive of a layer without compression, as a file.
     pub(super) fn get_plain(self, layer: &OutLayer) -> Result<(ArchiveRecord, File), RegistryError> {
+        let mut file = self.nameless()?;
+        let record = self.write_plain(layer, &mut file)?;
+        file.seek(SeekFrom::Start(0))?;
+        Ok((record, file))
+    }
+
+    /// Writes the archive of a layer without compression, from where `output` stands.
+    pub(super) fn write_plain(self, layer: &OutLayer, output: &mut File) -> Result<ArchiveRecord, RegistryError> {
         let how = How { compression: Compression::None, keeps_compression: true, ..self.how };
         let plain = Self { how, ..self };
-        let (record, file) = plain.get(layer)?;
-        let compression = Compression::of_name(&record.compression)?;
-        if compression == Compression::None {
-            return Ok((record, file));
+        if let Some((record, file)) = plain.kept(layer) {
+            let begin = output.stream_position()?;
+            let compression = Compression::of_name(&record.compression)?;
+            let mut reader = Until { inner: decompressed(file, compression)?, cancel: self.cancel };
+            let sums = compress(&mut reader, output, Compression::None)?;
+            if sums.sha256 == record.diff_id {
+                let compression = Compression::None.name().to_owned();
+                return Ok(ArchiveRecord { sha256: sums.sha256, size: sums.size, compression, ..record });
+            }
+            output.set_len(begin)?;
+            output.seek(SeekFrom::Start(begin))?;
         }
-        let mut packed = tempfile::tempfile_in(self.store.layout().downloads())?;
-        let mut reader = Until { inner: decompressed(file, compression)?, cancel: self.cancel };
-        let sums = compress(&mut reader, &mut packed, Compression::None)?;
-        if sums.sha256 != record.diff_id {
-            return plain.make(layer);
-        }
-        packed.seek(SeekFrom::Start(0))?;
-        let compression = Compression::None.name().to_owned();
-        Ok((ArchiveRecord { sha256: sums.sha256, size: sums.size, compression, ..record }, packed))
+        plain.write(layer, output)
     }
 
-    /// Makes the archive of a layer. The file has no name, so nothing is left of it.
+    /// Makes the archive of a layer, as a file.
     pub(super) fn make(self, layer: &OutLayer) -> Result<(ArchiveRecord, File), RegistryError> {
-        let how = self.how_for(layer);
+        let mut file = self.nameless()?;
+        let record = self.write(layer, &mut file)?;
+        file.seek(SeekFrom::Start(0))?;
+        Ok((record, file))
+    }
+
+    /// A new file, of which nothing is left, because it has no name.
+    fn nameless(self) -> Result<File, RegistryError> {
         let downloads = self.store.layout().downloads();
         fs_err::create_dir_all(&downloads)?;
-        let mut file = tempfile::tempfile_in(downloads)?;
+        Ok(tempfile::tempfile_in(downloads)?)
+    }
+
+    /// Makes the archive of a layer, from where `output` stands.
+    fn write(self, layer: &OutLayer, output: &mut File) -> Result<ArchiveRecord, RegistryError> {
+        let how = self.how_for(layer);
         let job = WriteLayer { layer: layer.digest, times: how.times };
-        let sums = self.written(&job, |reader| compress(reader, &mut file, how.compression))?;
-        file.seek(SeekFrom::Start(0))?;
+        let sums = self.written(&job, |reader| compress(reader, output, how.compression))?;
         let is_other = |original: &ArchiveRecord| match how.compression {
             Compression::None => original.diff_id != sums.diff_id,
             _ => original.sha256 != sums.sha256,
@@ -152,7 +178,7 @@ impl Archives<'_> {
             image: None,
         };
         self.store.record_archive(&record)?;
-        Ok((record, file))
+        Ok(record)
     }
 
     /// Writes what layers are together into a file.
@@ -167,9 +193,11 @@ impl Archives<'_> {
     fn written<J: Job<Output = ()> + Sync, T>(
         self,
         job: &J,
-        read: impl FnOnce(&mut dyn Read) -> io::Result<T>,
+        read: impl FnOnce(&mut (dyn Read + Send)) -> io::Result<T>,
     ) -> Result<T, RegistryError> {
         let (reader, writer) = io::pipe()?;
+        // Where many pipes are open already, it stays as it is.
+        let _ = rustix::pipe::fcntl_setpipe_size(&writer, PIPE_SIZE);
         std::thread::scope(|scope| {
             let writing = scope.spawn(move || self.store.job(job, &[writer.as_fd()]));
             let mut reader = Until { inner: reader, cancel: self.cancel };

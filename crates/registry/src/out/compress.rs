@@ -10,6 +10,7 @@ use flate2::{Compression as Level, GzBuilder};
 use sha2::{Digest as _, Sha256};
 
 use crate::unpack::Compression;
+use crate::unpack::ahead::read_ahead;
 
 /// Bytes of a piece.
 const PIECE: usize = 4 << 20;
@@ -30,10 +31,13 @@ pub(super) struct Sums {
 
 /// Compresses all that is read.
 pub(super) fn compress(
-    reader: &mut dyn Read,
+    reader: &mut (dyn Read + Send),
     writer: &mut (dyn Write + Send),
     compression: Compression,
 ) -> io::Result<Sums> {
+    if compression == Compression::None {
+        return copy(reader, writer);
+    }
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let mut output = Hashing { inner: writer, hasher: Sha256::new(), size: 0 };
     // As many pieces are under way as there are processors; they are written in their order.
@@ -72,8 +76,14 @@ pub(super) fn compress(
     })
 }
 
+/// Writes all that is read as it is.
+fn copy(reader: &mut (dyn Read + Send), writer: &mut dyn Write) -> io::Result<Sums> {
+    let (size, diff_id) = read_ahead(reader, |ahead| ahead.write_to(writer));
+    Ok(Sums { sha256: diff_id.clone(), diff_id, size: size? })
+}
+
 /// What a compressed archive holds.
-pub(crate) fn decompressed(file: File, compression: Compression) -> io::Result<Box<dyn Read>> {
+pub(crate) fn decompressed(file: File, compression: Compression) -> io::Result<Box<dyn Read + Send>> {
     let file = BufReader::with_capacity(256 << 10, file);
     Ok(match compression {
         Compression::None => Box::new(file),

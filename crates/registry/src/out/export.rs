@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use lamina_store::{ArchiveRecord, Metadata};
 use serde_json::json;
 
-use super::Outgoing;
 use super::document::{Document, MANIFEST_TYPE, configuration, manifest};
 use super::tar::{Kind, Times, Writer};
+use super::{OutLayer, Outgoing};
 use crate::RegistryError;
 
 /// What an image can be written as.
@@ -115,23 +115,48 @@ impl Outgoing<'_> {
         Ok(output.put_document("index.json", &index.bytes)?)
     }
 
-    fn write_docker(&self, output: &mut dyn Output, tag: Option<&str>) -> Result<(), RegistryError> {
+    fn write_docker(&self, output: &mut Tar<BufWriter<File>>, tag: Option<&str>) -> Result<(), RegistryError> {
+        let can_go_back = output.0.can_go_back()?;
         let mut archives: Vec<ArchiveRecord> = Vec::with_capacity(self.layers.len());
         for layer in &self.layers {
-            let (record, mut file) = self.archives().get_plain(layer)?;
-            if !archives.iter().any(|other| other.sha256 == record.sha256) {
-                output.put(&format!("{}.tar", record.diff_id), record.size, &mut file)?;
-            }
+            let is_there = |record: &ArchiveRecord| archives.iter().any(|other| other.sha256 == record.sha256);
+            let record = if can_go_back {
+                self.put_straight(output, layer, is_there)?
+            } else {
+                let (record, mut file) = self.archives().get_plain(layer)?;
+                if !is_there(&record) {
+                    output.put(&in_docker(&record), record.size, &mut file)?;
+                }
+                record
+            };
             archives.push(record);
             self.advanced(archives.len());
         }
         let configuration = configuration(self, &archives);
         let name = format!("{}.json", configuration.sha256);
         output.put_document(&name, &configuration.bytes)?;
-        let layers = archives.iter().map(|archive| format!("{}.tar", archive.diff_id));
+        let layers = archives.iter().map(in_docker);
         let manifest = json!([{"Config": name, "RepoTags": tag.as_slice(), "Layers": layers.collect::<Vec<_>>()}]);
         Ok(output.put_document("manifest.json", manifest.to_string().as_bytes())?)
     }
+
+    /// Writes the archive of a layer to where it is to be, unless it turns out to be there.
+    fn put_straight(
+        &self,
+        output: &mut Tar<BufWriter<File>>,
+        layer: &OutLayer,
+        is_there: impl Fn(&ArchiveRecord) -> bool,
+    ) -> Result<ArchiveRecord, RegistryError> {
+        output.0.file_before_its_name(&Metadata::root_owned(0o644), |file| {
+            let record = self.archives().write_plain(layer, file)?;
+            Ok(((!is_there(&record)).then(|| in_docker(&record)), record))
+        })
+    }
+}
+
+/// The name of a layer in an archive for `docker load`.
+fn in_docker(archive: &ArchiveRecord) -> String {
+    format!("{}.tar", archive.diff_id)
 }
 
 fn blob(sha256: &str) -> String {

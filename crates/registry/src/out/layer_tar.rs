@@ -130,7 +130,7 @@ impl<'a> Archive<'a> {
             }
             let (mut contents, is_sparse) = self.context.open_intact_object(digest, *size)?;
             self.writer.entry(&entry.path, meta, Kind::File { size: *size, is_sparse })?;
-            return Ok(self.writer.contents(*size, &mut contents)?);
+            return Ok(self.writer.contents_of(*size, &mut contents)?);
         }
         Ok(self.writer.entry(&entry.path, meta, kind)?)
     }

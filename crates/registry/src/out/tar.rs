@@ -1,8 +1,12 @@
 //! Archives whose bytes depend on nothing but what is in them: POSIX `ustar`, with `pax` records for what that cannot say.
 
-use std::io::{self, Read, Write};
+use std::fs::File;
+use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::FileExt;
 
 use lamina_store::{Metadata, Timestamp};
+use rustix::io::Errno;
+use rustix::pipe::{SpliceFlags, splice};
 use tar::{EntryType, Header};
 
 use crate::unpack::OWN_SPARSE;
@@ -19,6 +23,8 @@ const LONGEST_NAME: usize = 100;
 const RECORDS_NAME: &str = "././@PaxHeader";
 /// Bytes that are copied at once.
 const BUFFER_LENGTH: usize = 256 << 10;
+/// Bytes of a file from which on its pages are lent to a pipe instead of being copied into it.
+const LENT_FROM: u64 = 64 << 10;
 
 /// What an entry is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -176,6 +182,71 @@ impl<W: Write> Writer<W> {
     }
 }
 
+impl Writer<BufWriter<File>> {
+    /// As [`Self::contents`], from a file, whose pages need not be copied on the way into a pipe.
+    pub(super) fn contents_of(&mut self, size: u64, file: &mut File) -> io::Result<()> {
+        if size < LENT_FROM {
+            return self.contents(size, file);
+        }
+        self.inner.flush()?;
+        let mut left = size;
+        while left > 0 {
+            let most = usize::try_from(left).unwrap_or(usize::MAX);
+            match splice(&*file, None, self.inner.get_ref(), None, most, SpliceFlags::MORE) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(count) => left -= count as u64,
+                Err(Errno::INTR) => {}
+                // One of both is of a kind that does not have it.
+                Err(Errno::INVAL) if left == size => return self.contents(size, file),
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        self.pad(size)
+    }
+
+    /// Whether what was written can be written over, and nothing else would be.
+    pub(super) fn can_go_back(&mut self) -> io::Result<bool> {
+        self.inner.flush()?;
+        let file = self.inner.get_mut();
+        let is_appended = rustix::fs::fcntl_getfl(&*file)?.contains(rustix::fs::OFlags::APPEND);
+        let metadata = file.metadata()?;
+        Ok(metadata.is_file() && !is_appended && file.stream_position()? == metadata.len())
+    }
+
+    /// Writes a file of which `write` only knows the path when it has written the bytes: the header is put before them then. Where
+    /// it answers none, nothing is left of it. [`Self::can_go_back`] is to be so.
+    pub(super) fn file_before_its_name<T, E: From<io::Error>>(
+        &mut self,
+        meta: &Metadata,
+        mut write: impl FnMut(&mut File) -> Result<(Option<String>, T), E>,
+    ) -> Result<T, E> {
+        self.inner.flush()?;
+        let begin = self.inner.get_mut().stream_position()?;
+        let mut room = BLOCK;
+        loop {
+            let file = self.inner.get_mut();
+            let contents = begin + room as u64;
+            file.seek(SeekFrom::Start(contents))?;
+            let (path, answer) = write(file)?;
+            let Some(path) = path else {
+                file.set_len(begin)?;
+                file.seek(SeekFrom::Start(begin))?;
+                return Ok(answer);
+            };
+            let size = file.stream_position()? - contents;
+            let mut header = Writer { inner: Vec::new(), times: self.times, buffer: Vec::new() };
+            header.entry(path.as_bytes(), meta, Kind::File { size, is_sparse: false })?;
+            if header.inner.len() == room {
+                file.write_all_at(&header.inner, begin)?;
+                self.pad(size)?;
+                return Ok(answer);
+            }
+            // The size of a very large one does not fit into a header by itself.
+            room = header.inner.len();
+        }
+    }
+}
+
 /// Puts a name into a header, and into a record where it is too long.
 fn put(field: &mut [u8; LONGEST_NAME], name: &[u8], record: &str, records: &mut Records) {
     let length = name.len().min(LONGEST_NAME);
@@ -293,6 +364,107 @@ mod tests {
         assert_eq!(time(-1, 999_999_999), "-0.000000001");
         assert_eq!(time(-5, 0), "-5");
         assert_eq!(time(0, 1), "0.000000001");
+    }
+
+    #[test]
+    fn a_file_may_be_named_when_it_is_written() {
+        let meta = Metadata::root_owned(0o644);
+        let file = tempfile::tempfile().unwrap();
+        let mut writer = Writer::new(BufWriter::new(file.try_clone().unwrap()));
+        writer.entry(b"first", &meta, Kind::File { size: 3, is_sparse: false }).unwrap();
+        writer.contents(3, &mut &b"abc"[..]).unwrap();
+        assert!(writer.can_go_back().unwrap());
+        let mut put = |name: Option<&str>, bytes: &[u8]| {
+            writer
+                .file_before_its_name(&meta, |file| {
+                    file.write_all(bytes)?;
+                    io::Result::Ok((name.map(str::to_owned), bytes.len()))
+                })
+                .unwrap()
+        };
+        assert_eq!(put(Some("second"), &[b'x'; 700]), 700);
+        put(None, &[b'y'; 5000]);
+        put(Some("third"), b"z");
+        writer.finish().unwrap();
+        let expected = written(|writer| {
+            for (name, bytes) in [("first", &b"abc"[..]), ("second", &[b'x'; 700]), ("third", b"z")] {
+                writer.entry(name.as_bytes(), &meta, Kind::File { size: bytes.len() as u64, is_sparse: false })?;
+                writer.contents(bytes.len() as u64, &mut &bytes[..])?;
+            }
+            Ok(())
+        });
+        let mut bytes = vec![0; expected.len() + 1];
+        assert_eq!(file.read_at(&mut bytes, 0).unwrap(), expected.len());
+        assert!(bytes[..expected.len()] == expected);
+    }
+
+    #[test]
+    fn a_file_that_is_too_large_for_a_header_gets_its_records_as_well() {
+        let meta = Metadata::root_owned(0o644);
+        let file = tempfile::tempfile().unwrap();
+        let mut writer = Writer::new(BufWriter::new(file.try_clone().unwrap()));
+        let size = LARGEST_NUMBER + 5;
+        let made = writer.file_before_its_name(&meta, |file| {
+            // All of it is a hole.
+            file.seek(SeekFrom::Current(size.cast_signed()))?;
+            io::Result::Ok((Some("large".to_owned()), ()))
+        });
+        made.unwrap();
+        writer.entry(b"last", &meta, Kind::Directory).unwrap();
+        writer.finish().unwrap();
+        (&file).seek(SeekFrom::Start(0)).unwrap();
+        let mut archive = tar::Archive::new(file);
+        let entries = archive.entries_with_seek().unwrap().map(Result::unwrap);
+        let found: Vec<_> = entries.map(|entry| (entry.path_bytes().into_owned(), entry.size())).collect();
+        assert_eq!(found, [(b"large".to_vec(), size), (b"last/".to_vec(), 0)]);
+    }
+
+    #[test]
+    fn only_what_is_ours_alone_is_gone_back_over() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("archive");
+        fs_err::write(&path, b"here before").unwrap();
+        let can_go_back = |file: File| Writer::new(BufWriter::new(file)).can_go_back().unwrap();
+        let open = |append| fs_err::OpenOptions::new().write(true).append(append).open(&path).unwrap().into_file();
+        assert!(!can_go_back(open(false)));
+        assert!(!can_go_back(open(true)));
+        let (_reader, pipe) = io::pipe().unwrap();
+        assert!(!can_go_back(File::from(std::os::fd::OwnedFd::from(pipe))));
+        assert!(can_go_back(fs_err::File::create(&path).unwrap().into_file()));
+    }
+
+    #[test]
+    fn pages_of_files_are_lent_to_pipes() {
+        let sample: Vec<u8> = (0..300_000_u32).flat_map(u32::to_le_bytes).chain(*b"odd").collect();
+        let write = |output: File| {
+            let mut file = tempfile::tempfile().unwrap();
+            file.write_all(&sample).unwrap();
+            file.seek(SeekFrom::Start(0)).unwrap();
+            let size = sample.len() as u64;
+            let mut writer = Writer::new(BufWriter::new(output));
+            writer.entry(b"a", &Metadata::root_owned(0o644), Kind::File { size, is_sparse: false }).unwrap();
+            writer.contents_of(size, &mut file).unwrap();
+            assert_eq!(writer.contents_of(size, &mut file).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        };
+        let expected = written(|writer| {
+            let size = sample.len() as u64;
+            writer.entry(b"a", &Metadata::root_owned(0o644), Kind::File { size, is_sparse: false })?;
+            writer.contents(size, &mut &sample[..])
+        });
+        let expected = &expected[..expected.len() - 2 * BLOCK];
+        let (mut reader, pipe) = io::pipe().unwrap();
+        let writing = std::thread::scope(|scope| {
+            scope.spawn(|| write(File::from(std::os::fd::OwnedFd::from(pipe))));
+            let mut bytes = Vec::new();
+            reader.read_to_end(&mut bytes).map(|_| bytes)
+        });
+        assert!(writing.unwrap() == expected);
+        let mut file = tempfile::tempfile().unwrap();
+        write(file.try_clone().unwrap());
+        file.seek(SeekFrom::Start(0)).unwrap();
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).unwrap();
+        assert!(bytes == expected);
     }
 
     #[test]

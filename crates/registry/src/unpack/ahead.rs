@@ -1,6 +1,6 @@
 //! Reading an archive ahead: it is decompressed in one thread and hashed in another, beside the one that writes its files.
 
-use std::io::{ErrorKind, Read};
+use std::io::{ErrorKind, Read, Write};
 use std::sync::{Arc, mpsc};
 
 use data_encoding::HEXLOWER;
@@ -13,7 +13,7 @@ const MOST_WAITING: usize = 8;
 
 /// Gives `take` what `source` gives. Answers, with what came of that, the SHA-256 of all that was read, in hexadecimal digits:
 /// that of the whole source, if `take` has read to its end.
-pub(super) fn read_ahead<T>(source: impl Read + Send, take: impl FnOnce(&mut Ahead) -> T) -> (T, String) {
+pub(crate) fn read_ahead<T>(source: impl Read + Send, take: impl FnOnce(&mut Ahead) -> T) -> (T, String) {
     let (sender, parts) = mpsc::sync_channel(MOST_WAITING);
     let (to_hash, hashed) = mpsc::sync_channel::<Arc<Part>>(MOST_WAITING);
     std::thread::scope(|scope| {
@@ -92,10 +92,27 @@ fn fill(source: &mut impl Read, buffer: &mut [u8]) -> (usize, Option<std::io::Er
 }
 
 /// What was read ahead.
-pub(super) struct Ahead {
+pub(crate) struct Ahead {
     parts: mpsc::Receiver<Sent>,
     current: Option<Arc<Part>>,
     position: usize,
+}
+
+impl Ahead {
+    /// Writes all that is left, and answers how many bytes that were.
+    pub(crate) fn write_to(&mut self, writer: &mut dyn Write) -> std::io::Result<u64> {
+        let mut length = 0;
+        if let Some(part) = self.current.take() {
+            writer.write_all(&part.bytes()[self.position..])?;
+            length += (part.length - self.position) as u64;
+        }
+        while let Ok(part) = self.parts.recv() {
+            let part = part?;
+            writer.write_all(part.bytes())?;
+            length += part.length as u64;
+        }
+        Ok(length)
+    }
 }
 
 impl Read for Ahead {
@@ -132,6 +149,21 @@ mod tests {
             assert_eq!(taken.unwrap(), source.len());
             assert!(found == source);
             assert_eq!(digest, HEXLOWER.encode(&Sha256::digest(source)));
+        }
+    }
+
+    #[test]
+    fn what_is_left_is_written_as_it_is() {
+        let sample = sample();
+        for already_read in [0, 10, PART_LENGTH] {
+            let mut written = vec![0; already_read];
+            let (length, digest) = read_ahead(&sample[..], |ahead| {
+                ahead.read_exact(&mut written).unwrap();
+                ahead.write_to(&mut written)
+            });
+            assert_eq!(length.unwrap(), (sample.len() - already_read) as u64);
+            assert!(written == sample);
+            assert_eq!(digest, HEXLOWER.encode(&Sha256::digest(&sample)));
         }
     }
 
