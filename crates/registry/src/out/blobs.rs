@@ -3,13 +3,15 @@
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use lamina_events::CancelToken;
 use lamina_image::{Digest, Hasher};
 use lamina_store::{ArchiveRecord, Job, Store, StoreError};
 
-use super::compress::{compress, decompressed};
+use super::compress::{Sums, compress, compress_layer, decompressed};
+use super::frames::Kept;
 use super::layer_tar::{WriteLayer, WriteRoot};
 use super::tar::Times;
 use crate::RegistryError;
@@ -17,6 +19,8 @@ use crate::unpack::Compression;
 
 /// The version of how archives are written. It is part of their forms: what another version made is made anew.
 const VERSION: u32 = 1;
+/// The same for those that are compressed by zstd: the first one had frames of one length.
+const ZSTD_VERSION: u32 = 2;
 
 /// Bytes that wait between the store worker and us, at most: the more, the seldomer one waits for the other.
 const PIPE_SIZE: usize = 1 << 20;
@@ -59,7 +63,8 @@ pub struct How {
 impl How {
     fn form(self) -> String {
         let times = if self.times == Times::Kept { "-times" } else { "" };
-        format!("{}-{VERSION}{times}", self.compression.name())
+        let version = if self.compression == Compression::Zstd { ZSTD_VERSION } else { VERSION };
+        format!("{}-{version}{times}", self.compression.name())
     }
 }
 
@@ -97,7 +102,8 @@ impl Archives<'_> {
         How { times, ..self.how }
     }
 
-    /// The archive of a layer: the one that it came in, as far as it is still here, or else one that is made.
+    /// The archive of a layer, at the beginning of a file: the one that it came in, as far as it is still here, or else one that is
+    /// made.
     pub(super) fn get(self, layer: &OutLayer) -> Result<(ArchiveRecord, File), RegistryError> {
         match self.kept(layer) {
             Some(kept) => Ok(kept),
@@ -139,12 +145,27 @@ impl Archives<'_> {
         plain.write(layer, output)
     }
 
-    /// Makes the archive of a layer, as a file.
+    /// Makes the archive of a layer: a file that has it at its beginning.
     pub(super) fn make(self, layer: &OutLayer) -> Result<(ArchiveRecord, File), RegistryError> {
         let mut file = self.nameless()?;
-        let record = self.write(layer, &mut file)?;
+        let record = if self.how.compression == Compression::Zstd {
+            self.write_frames(layer, &mut file)?
+        } else {
+            self.write(layer, &mut file)?
+        };
         file.seek(SeekFrom::Start(0))?;
         Ok((record, file))
+    }
+
+    /// Makes the archive of a layer of frames, those that are kept among them, and keeps it.
+    fn write_frames(self, layer: &OutLayer, file: &mut File) -> Result<ArchiveRecord, RegistryError> {
+        let directory = self.store.layout().downloads();
+        let kept = Arc::new(Kept::open(&directory));
+        let job = WriteLayer { layer: layer.digest, times: self.how_for(layer).times };
+        let (sums, frames) = self.written(&job, |reader| compress_layer(reader, file, &kept))?;
+        // It only spares work, so a full disk is no reason to fail.
+        let _ = kept.keep(&directory, file, &sums.sha256, &frames);
+        self.noted(layer, sums)
     }
 
     /// A new file, of which nothing is left, because it has no name.
@@ -159,6 +180,12 @@ impl Archives<'_> {
         let how = self.how_for(layer);
         let job = WriteLayer { layer: layer.digest, times: how.times };
         let sums = self.written(&job, |reader| compress(reader, output, how.compression))?;
+        self.noted(layer, sums)
+    }
+
+    /// Notes what came of a layer.
+    fn noted(self, layer: &OutLayer, sums: Sums) -> Result<ArchiveRecord, RegistryError> {
+        let how = self.how_for(layer);
         let is_other = |original: &ArchiveRecord| match how.compression {
             Compression::None => original.diff_id != sums.diff_id,
             _ => original.sha256 != sums.sha256,

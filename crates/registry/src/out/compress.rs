@@ -1,14 +1,18 @@
-//! Compression on all processors, with bytes that do not depend on how many there are: pieces of one length, each a whole
-//! frame (zstd) or member (gzip), as both formats allow them one behind the other.
+//! Compression on all processors, with bytes that do not depend on how many there are: pieces, each a whole frame (zstd) or
+//! member (gzip), as both formats allow them one behind the other. Those of gzip have one length, those of zstd are cut where
+//! entries end.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Write};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 
 use data_encoding::HEXLOWER;
 use flate2::{Compression as Level, GzBuilder};
+use lamina_image::Digest;
 use sha2::{Digest as _, Sha256};
 
+use super::cut::Pieces;
+use super::frames::{Frame, Kept};
 use crate::unpack::Compression;
 use crate::unpack::ahead::read_ahead;
 
@@ -29,7 +33,7 @@ pub(super) struct Sums {
     pub(super) size: u64,
 }
 
-/// Compresses all that is read.
+/// Compresses all that is read, in pieces of one length.
 pub(super) fn compress(
     reader: &mut (dyn Read + Send),
     writer: &mut (dyn Write + Send),
@@ -38,41 +42,76 @@ pub(super) fn compress(
     if compression == Compression::None {
         return copy(reader, writer);
     }
+    let mut is_first = true;
+    let next = || {
+        let mut piece = Vec::with_capacity(PIECE);
+        reader.take(PIECE as u64).read_to_end(&mut piece)?;
+        let is_end = piece.is_empty() && !std::mem::take(&mut is_first);
+        Ok((!is_end).then_some(piece))
+    };
+    let pack = move |piece| Ok((compressed(piece, compression)?, ()));
+    Ok(in_pieces(next, writer, &Arc::new(pack))?.0)
+}
+
+/// Compresses the archive of a layer by zstd; frames that are kept are not made again. Answers the frames as well.
+pub(super) fn compress_layer(
+    reader: &mut (dyn Read + Send),
+    writer: &mut (dyn Write + Send),
+    kept: &Arc<Kept>,
+) -> io::Result<(Sums, Vec<Frame>)> {
+    let mut pieces = Pieces::new(reader);
+    let kept = Arc::clone(kept);
+    let pack = move |piece: Vec<u8>| {
+        let content = Digest::of(&piece);
+        let bytes = match kept.find(&content) {
+            Some(bytes) => bytes,
+            None => compressed(piece, Compression::Zstd)?,
+        };
+        let length = u32::try_from(bytes.len()).map_err(io::Error::other)?;
+        let frame = Frame { content, digest: Digest::of(&bytes), length };
+        Ok((bytes, frame))
+    };
+    in_pieces(|| pieces.next().map(|piece| (!piece.is_empty()).then_some(piece)), writer, &Arc::new(pack))
+}
+
+/// Packs the pieces that `next` gives on all processors, and writes them in their order.
+fn in_pieces<T: Send + 'static>(
+    mut next: impl FnMut() -> io::Result<Option<Vec<u8>>>,
+    writer: &mut (dyn Write + Send),
+    pack: &Arc<impl Fn(Vec<u8>) -> io::Result<(Vec<u8>, T)> + Send + Sync + 'static>,
+) -> io::Result<(Sums, Vec<T>)> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let mut output = Hashing { inner: writer, hasher: Sha256::new(), size: 0 };
-    // As many pieces are under way as there are processors; they are written in their order.
-    let (sender, pieces) = mpsc::sync_channel::<mpsc::Receiver<io::Result<Vec<u8>>>>(threads);
+    // Twice as many pieces are under way as there are processors.
+    let (sender, pieces) = mpsc::sync_channel::<mpsc::Receiver<io::Result<(Vec<u8>, T)>>>(2 * threads);
     std::thread::scope(|scope| {
         let writing = scope.spawn(move || {
+            let mut notes = Vec::new();
             for piece in pieces {
-                let piece = piece.recv().map_err(|_| io::Error::other("a thread that compresses ended"))??;
+                let (piece, note) = piece.recv().map_err(|_| io::Error::other("a thread that compresses ended"))??;
                 output.write_all(&piece)?;
+                notes.push(note);
             }
-            io::Result::Ok((HEXLOWER.encode(&output.hasher.finalize()), output.size))
+            io::Result::Ok((HEXLOWER.encode(&output.hasher.finalize()), output.size, notes))
         });
         let mut hasher = Sha256::new();
-        let mut is_first = true;
-        loop {
-            let mut piece = Vec::with_capacity(PIECE);
-            reader.take(PIECE as u64).read_to_end(&mut piece)?;
-            if piece.is_empty() && !is_first {
-                break;
-            }
-            is_first = false;
+        while let Some(piece) = next()? {
             hasher.update(&piece);
             let (done, result) = mpsc::channel();
             if sender.send(result).is_err() {
                 // The writer has failed, and says why.
                 break;
             }
+            let pack = Arc::clone(pack);
             rayon::spawn(move || {
                 // Nobody waits for it where the writer has failed.
-                let _ = done.send(compressed(piece, compression));
+                let _ = done.send(pack(piece));
             });
         }
         drop(sender);
-        let (sha256, size) = writing.join().map_err(|_| io::Error::other("a thread that writes archives ended"))??;
-        io::Result::Ok(Sums { diff_id: HEXLOWER.encode(&hasher.finalize()), sha256, size })
+        let written = writing.join().map_err(|_| io::Error::other("a thread that writes archives ended"))?;
+        let (sha256, size, notes) = written?;
+        io::Result::Ok((Sums { diff_id: HEXLOWER.encode(&hasher.finalize()), sha256, size }, notes))
     })
 }
 

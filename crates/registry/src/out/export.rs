@@ -90,9 +90,9 @@ impl Outgoing<'_> {
     fn write_oci(&self, output: &mut dyn Output, tag: Option<&str>) -> Result<(), RegistryError> {
         let mut archives: Vec<ArchiveRecord> = Vec::with_capacity(self.layers.len());
         for layer in &self.layers {
-            let (record, mut file) = self.archives().get(layer)?;
+            let (record, file) = self.archives().get(layer)?;
             if !archives.iter().any(|other| other.sha256 == record.sha256) {
-                output.put(&blob(&record.sha256), record.size, &mut file)?;
+                output.put(&blob(&record.sha256), record.size, &mut file.take(record.size))?;
             }
             archives.push(record);
             self.advanced(archives.len());

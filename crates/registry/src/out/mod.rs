@@ -2,9 +2,11 @@
 
 mod blobs;
 mod compress;
+mod cut;
 mod dockerfile;
 mod document;
 mod export;
+mod frames;
 mod layer_tar;
 mod push;
 mod tar;
