@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
+import tarfile
 import time
 import urllib.error
 import urllib.request
@@ -80,18 +82,67 @@ class Skopeo(Peer):
 
 
 class Limit(Peer):
-    """What cannot be spared of making archives: compressing all bytes, and hashing them before and after."""
+    """What cannot be spared, done by programs that do nothing else, on all processors."""
 
-    name = "compressing and hashing alone"
+    name = "limits"
     programs = ("zstd", "openssl")
     package = "zstd openssl"
 
-    def seconds(self, archive: Path) -> float:
-        """The wall time for one archive, on all processors."""
-        hashing = "openssl dgst -sha256"
-        script = f"{hashing} {archive} & zstd -q -3 -T0 -c {archive} | {hashing}; wait"
-        os.sync()
-        return self.machine.run(["sh", "-c", script], peer=False)[0]
+    def __init__(self, machine: Machine, lamina: Lamina, image: Callable[[], str]) -> None:
+        super().__init__(machine)
+        self.lamina = lamina
+        self.image = image
+        self.work = machine.directory("limits")
+        self.plain = self.work / "plain.tar"
+        self.packed = self.work / "packed.zst"
+
+    def contestant(self, name: str, script: str) -> Contestant:
+        """What a shell script takes; `H` in it hashes its input or a file, and the archives are in its directory."""
+
+        def once(_number: int) -> float:
+            for left in ("written", "fetched"):
+                (self.work / left).unlink(missing_ok=True)
+            os.sync()
+            hashing = "openssl dgst -sha256"
+            command = f'cd {self.work}; H() {{ {hashing} "$@" >/dev/null; }}; {script}'
+            return self.machine.run(["sh", "-ec", command], peer=False)[0]
+
+        contestant = as_peer(name, [self], once, self._prepare)
+        contestant.reference = True
+        return contestant
+
+    def _prepare(self) -> None:
+        """Makes the image's archive without compression, takes its largest layer out, and compresses both."""
+        if not self.packed.exists():
+            options = ("--format", "docker-archive", "-o", self.plain, "--force")
+            self.lamina.command("image", "export", self.image(), *options)
+            layer = self.work / "layer.tar"
+            with tarfile.open(self.plain) as archive:
+                largest = max(archive.getmembers(), key=lambda member: member.size)
+                with archive.extractfile(largest) as source, layer.open("wb") as target:
+                    shutil.copyfileobj(source, target, 1 << 20)
+            for source, target in ((layer, self.work / "layer.zst"), (self.plain, self.packed)):
+                self.machine.run([program("zstd"), "-q", "-3", "-T0", "-f", source, "-o", target], peer=False)
+
+    def packing(self) -> Contestant:
+        """Of whoever makes compressed archives of everything."""
+        return self.contestant("compressing and hashing alone", "H plain.tar & zstd -q -3 -T0 -c plain.tar | H; wait")
+
+    def hashing(self) -> Contestant:
+        """Of whoever sends a layer in which little has changed: its digests are of all of it."""
+        return self.contestant("hashing before and after compression alone", "H layer.tar & H layer.zst; wait")
+
+    def copying(self) -> Contestant:
+        """Of whoever writes archives that are not compressed."""
+        return self.contestant("hashing and writing alone", "H plain.tar & cp plain.tar written; wait")
+
+    def unpacking(self) -> Contestant:
+        """Of whoever keeps what was fetched, and what is in it, and does not answer before both are on the disk."""
+        fetched = "cp packed.zst fetched; H fetched"
+        unpacked = "zstd -q -dc packed.zst | tee written | H"
+        return self.contestant(
+            "decompressing, hashing, writing and syncing alone", f"({fetched}) & {unpacked}; wait; sync -f written"
+        )
 
 
 class Travelling:
@@ -104,7 +155,7 @@ class Travelling:
         self.buildah = buildah
         self.images = images
         self.skopeo = Skopeo(machine)
-        self.limit = Limit(machine)
+        self.limit = Limit(machine, lamina, lambda: self._crew(None)(-1))
         self.registry = Registry(machine)
 
     def rows(self) -> dict[str, Callable[[], list[Row]]]:
@@ -119,7 +170,7 @@ class Travelling:
 
     def first_push(self) -> list[Row]:
         """T1: into an empty registry, round by round."""
-        contestants = [*self._pushing(self._crew, lambda _who: self.registry.start()), self._limit()]
+        contestants = [*self._pushing(self._crew, lambda _who: self.registry.start()), self.limit.packing()]
         return [Row("T1", "`crew` pushed to an empty registry", "s", 2, contestants, self._twice("buildah, zstd"))]
 
     def push_one_file_changed(self) -> list[Row]:
@@ -130,7 +181,7 @@ class Travelling:
 
     def push_one_requirement_changed(self) -> list[Row]:
         """T3: the registry has the image as it was before."""
-        contestants = self._pushing(self._crew, self._own_registries())
+        contestants = [*self._pushing(self._crew, self._own_registries()), self.limit.hashing()]
         title = "`crew` pushed again with one requirement changed"
         return [Row("T3", title, "s", 2, contestants, self._twice("buildah, zstd"))]
 
@@ -192,6 +243,7 @@ class Travelling:
         reference.reference = True
         contestants = [ours("zstd"), reference, *theirs("zstd"), *theirs("gzip")]
         contestants.append(as_peer("docker, gzip", [self.buildkit, self.registry], by_docker, prepare_docker))
+        contestants.append(self.limit.unpacking())
         title = "`crew` pulled into an empty store"
         return [Row("T4", title, "s", 2, contestants, self._twice("buildah, zstd"))]
 
@@ -201,11 +253,12 @@ class Travelling:
             Contestant("Lamina", self._exporting("oci-archive"), peer=False),
             as_peer("buildah", [self.buildah], self._written_by_buildah, self._built(self.buildah)),
             as_peer("skopeo", [self.skopeo], self._written_by_skopeo, self._built(self.buildah)),
-            self._limit(),
+            self.limit.packing(),
         ]
         docker = [
             Contestant("Lamina", self._exporting("docker-archive"), peer=False),
             as_peer("docker save", [self.buildkit], self._saved_by_docker, self._built(self.buildkit)),
+            self.limit.copying(),
         ]
         return [
             Row("T5", "`crew` as an OCI archive", "s", 2, oci, [Goal(of="buildah", share=0.5)]),
@@ -215,18 +268,6 @@ class Travelling:
     @staticmethod
     def _twice(peer: str) -> list[Goal]:
         return [Goal(of=peer, share=0.5)]
-
-    def _limit(self) -> Contestant:
-        plain = self.machine.work / "plain.tar"
-
-        def prepare() -> None:
-            if not plain.exists():
-                image = self._crew(None)(-1)
-                self.lamina.command("image", "export", image, "--format", "docker-archive", "-o", plain)
-
-        contestant = as_peer(self.limit.name, [self.limit], lambda _number: self.limit.seconds(plain), prepare)
-        contestant.reference = True
-        return contestant
 
     def _own_registries(self) -> Callable[[str], str]:
         """A registry for each: what one has pushed is no help to the others."""
