@@ -95,6 +95,11 @@ class Lamina:
         self._counts[kind] = self._counts.get(kind, 0) + 1
         return self.newest_store(kind)
 
+    def forget_archives(self, store: str = "warm") -> None:
+        """Removes the archives of layers that a store keeps: the next push or export compresses everything."""
+        for kept in (self.machine.work / "stores" / store / "downloads").glob("*.frames"):
+            kept.unlink()
+
     def newest_store(self, kind: str) -> str:
         """The name of the store that was made last."""
         return f"{kind}-{self._counts[kind]}"

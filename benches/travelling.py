@@ -170,7 +170,12 @@ class Travelling:
 
     def first_push(self) -> list[Row]:
         """T1: into an empty registry, round by round."""
-        contestants = [*self._pushing(self._crew, lambda _who: self.registry.start()), self.limit.packing()]
+
+        def registry(_who: str) -> str:
+            self.lamina.forget_archives()
+            return self.registry.start()
+
+        contestants = [*self._pushing(self._crew, registry), self.limit.packing()]
         return [Row("T1", "`crew` pushed to an empty registry", "s", 2, contestants, self._twice("buildah, zstd"))]
 
     def push_one_file_changed(self) -> list[Row]:
@@ -372,6 +377,7 @@ class Travelling:
     def _exporting(self, form: str) -> Callable[[int], float]:
         def once(_number: int) -> float:
             image = self._crew(None)(-1)
+            self.lamina.forget_archives()
             return self.lamina.command("image", "export", image, "--format", form, "-o", self._target("lamina"))[0]
 
         return once
