@@ -210,6 +210,26 @@ def test_a_watcher_that_is_killed_leaves_apps_to_the_next_one(modal: Modal, depl
         wait_for(lambda: host(name) is None, "it is gone")
 
 
+def test_an_app_that_cannot_run_is_tried_again_until_it_can(
+    modal: Modal, deploy: Callable[[], str], watcher: subprocess.Popen
+) -> None:
+    name = deploy()
+    text = (modal.directory / "app.py").read_text()
+    modal("secret", "create", name, "A=value")
+    modal.write(
+        "app.py", text.replace("app = modal.App(", f"app = modal.App(secrets=[modal.Secret.from_name({name!r})], name=")
+    )
+    modal("deploy", "app.py")
+    modal("secret", "delete", "--yes", name)
+    os.kill(host(name) or 0, signal.SIGKILL)
+    hear(watcher, f"error: the app `{name}` cannot run: there is no secret `{name}`")
+    hear(watcher, f"`{name}` is started again in 2 s.")
+    hear(watcher, f"`{name}` is started again in 4 s.")
+    modal("secret", "create", name, "A=value")
+    hear(watcher, f"Started `{name}`.")
+    modal("secret", "delete", "--yes", name)
+
+
 def switches(process: int) -> int:
     """How often threads of a process have gone to sleep."""
     texts = [read(thread / "status") for thread in Path(f"/proc/{process}/task").iterdir()]

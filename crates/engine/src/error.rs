@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::path::PathBuf;
 
-use lamina_apps::AppsError;
+use lamina_apps::{AppsError, DeploymentName};
 use lamina_cache::CacheError;
 use lamina_devices::DevicesError;
 use lamina_ground::{Hint, Refusal, Subject};
@@ -94,6 +94,14 @@ pub enum EngineError {
     /// An app's process cannot be found, started or spoken with.
     #[error(transparent)]
     Apps(#[from] AppsError),
+    /// The process of a deployed app was started in vain: it cannot use the app's present version.
+    #[error("the app {app} cannot run: {reason}")]
+    NotUsable {
+        /// The app.
+        app: DeploymentName,
+        /// Why not.
+        reason: String,
+    },
     /// The process of a deployed app did not take over a version.
     #[error("the version was recorded, but the app's process did not take it over: {0}")]
     NotTakenOver(String),

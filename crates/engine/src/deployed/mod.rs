@@ -294,7 +294,10 @@ pub fn start_deployed(
 ) -> Result<(), EngineError> {
     // As long as this connection is there, a process that has just been started does not end.
     let _connected = deployments.connect(name, cancel)?;
-    take_over(deployments, name, false).map(drop)
+    match take_over(deployments, name, false) {
+        Err(EngineError::NotTakenOver(reason)) => Err(EngineError::NotUsable { app: name.clone(), reason }),
+        taken_over => taken_over.map(drop),
+    }
 }
 
 /// An app as programs know it.
