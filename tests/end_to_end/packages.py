@@ -19,11 +19,13 @@ def wheel(
     requires: tuple[str, ...] = (),
     record: Callable[[str], str] = lambda text: text,
     more: Callable[[zipfile.ZipFile], object] = lambda _: None,
+    files: dict[str, str] | None = None,
 ) -> bytes:
-    """A wheel with one module; `record` may spoil its RECORD, and `more` adds to the archive."""
+    """A wheel with one module and `files`; `record` may spoil its RECORD, and `more` adds what that does not name."""
     metadata = f"{name}-{version}.dist-info"
     requirements = "".join(f"Requires-Dist: {requirement}\n" for requirement in requires)
     files = {
+        **(files or {}),
         f"{name}/__init__.py": f"VERSION = {version!r}\n",
         f"{metadata}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{requirements}",
         f"{metadata}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",

@@ -2,45 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 
 import pytest
 from conftest import Modal
+from installers import ITSELF, compared
 from packages import Index, serve
 
-#: An option that changes nothing, with which the tool itself installs.
-ITSELF = {"pip": "--no-input", "uv_pip": "--no-progress"}
-
-PROGRAM = """
-import json
-import modal
-
-base = modal.Image.debian_slim(python_version="3.11")
-app = modal.App("installers")
-
-def files():
-    import hashlib, os
-    found = {}
-    for top in ("/usr/local", "/tmp", "/root", "/opt"):
-        for directory, directories, names in os.walk(top):
-            for path in (os.path.join(directory, name) for name in directories + names):
-                if path == "/root/app.py" or "__pycache__/app." in path:
-                    continue
-                content = hashlib.sha256(open(path, "rb").read()).hexdigest() if os.path.isfile(path) else ""
-                found[path] = [os.lstat(path).st_mode, content]
-    return found
-
-STEPS
-
-@app.local_entrypoint()
-def main():
-    for linked, installed in PAIRS:
-        one, other = linked.remote(), installed.remote()
-        names = sorted(path.rsplit("/", 1)[1][:-10] for path in one if path.endswith(".dist-info"))
-        differing = [path for path in sorted({*one, *other}) if one.get(path) != other.get(path)]
-        print(json.dumps([names, differing]))
-"""
+BASE = 'modal.Image.debian_slim(python_version="3.11")'
 
 
 @pytest.fixture(scope="module")
@@ -80,19 +49,52 @@ def test_what_is_linked_is_what_the_installer_installs(modal: Modal, index: Inde
         f"{wheel!r}": ["lamina_demo-1.0"],
         f"'lamina-demo @ {wheel.replace('://', '://me:word@')}#egg'": ["lamina_demo-1.0"],
     }
-    steps, pairs = "", ""
-    for number, arguments in enumerate(cases):
-        for way, more in (("linked", ""), ("installed", f", extra_options={ITSELF[tool]!r}")):
-            image = f"base.{tool}_install({arguments}{more}, force_build=True)"
-            steps += f"{way}{number} = app.function(image={image}, name='{way}{number}')(files)\n"
-        pairs += f"(linked{number}, installed{number}), "
-    modal.write("app.py", PROGRAM.replace("STEPS", steps).replace("PAIRS", f"[{pairs}]"))
-    result = modal("run", "--progress", "plain", "app.py", PIP_INDEX_URL=index.url("host"))
-    found = [json.loads(line) for line in result.stdout.splitlines()]
-    assert result.stderr.count("installing inside the sandbox") == len(cases)
-    for (arguments, names), (linked, differing) in zip(cases.items(), found):
+    result = compared(modal, index, BASE, [[(f"{tool}_install", arguments)] for arguments in cases])
+    assert result.runs_inside == len(cases)
+    for (arguments, names), (linked, differing) in zip(cases.items(), result.chains):
         assert [name for name in linked if name.startswith("lamina_")] == names, arguments
         assert differing == [], arguments
+
+
+def test_other_versions_take_the_place_of_what_is_installed(modal: Modal, index: Index) -> None:
+    """Whatever the versions before were installed by: nothing of them stays, and nothing of others goes."""
+    old = {"lamina_tool/gone.py": "X = 1\n", "lamina_tool/data/old.txt": "1\n", "lamina_shared/one.py": "A = 1\n"}
+    new = {"lamina_tool/fresh.py": "X = 2\n", "lamina_tool/data/new.txt": "2\n", "lamina_shared/one.py": "A = 2\n"}
+    for version, files in (("1.0", old), ("2.0", new)):
+        programs = f"[console_scripts]\nlamina-{version} = lamina_tool:VERSION.upper\n"
+        files[f"lamina_tool-{version}.dist-info/entry_points.txt"] = programs
+        index.add("host", "lamina_tool", version, files=files)
+    pip, uv = "pip_install", "uv_pip_install"
+    chains = {
+        ((pip, "'lamina-tool==1.0'"), (pip, "'lamina-tool==2.0'")): ["lamina_tool-2.0"],
+        ((pip, "'lamina-tool==2.0'"), (pip, "'lamina-tool<2'")): ["lamina_tool-1.0"],
+        ((uv, "'lamina-tool==1.0'"), (uv, "'lamina-tool==2.0'")): ["lamina_tool-2.0"],
+        ((uv, "'lamina-tool==2.0'"), (uv, "'lamina-tool<2'")): ["lamina_tool-1.0"],
+        ((pip, "'lamina-tool==1.0'"), (uv, "'lamina-tool==2.0'")): ["lamina_tool-2.0"],
+        ((uv, "'lamina-tool==1.0'"), (pip, "'lamina-tool==2.0'")): ["lamina_tool-2.0"],
+        # One that is there already, and is asked for again.
+        ((pip, "'lamina-tool==1.0'"), (pip, "'lamina-tool'")): ["lamina_tool-1.0"],
+        ((uv, "'lamina-tool==1.0'"), (uv, "'lamina-tool'")): ["lamina_tool-1.0"],
+        # What another package needs is taken back, beside something that stays.
+        ((pip, "'lamina-demo', 'lamina-tool==1.0'"), (pip, "'lamina-more'")): [
+            "lamina_demo-1.0",
+            "lamina_more-1.0",
+            "lamina_tool-1.0",
+        ],
+        ((uv, "'lamina-demo', 'lamina-tool==1.0'"), (uv, "'lamina-more'")): [
+            "lamina_demo-1.0",
+            "lamina_more-1.0",
+            "lamina_tool-1.0",
+        ],
+        ((pip, "'lamina-tool==1.0'"), (uv, "'lamina-demo'"), (pip, "'lamina-tool==2.0'")): [
+            "lamina_demo-2.0",
+            "lamina_tool-2.0",
+        ],
+    }
+    result = compared(modal, index, BASE, [list(chain) for chain in chains])
+    for (chain, names), (linked, differing) in zip(chains.items(), result.chains):
+        assert [name for name in linked if name.startswith("lamina_")] == names, chain
+        assert differing == [], chain
 
 
 def test_an_index_that_a_step_names_stands_above_that_of_the_machine(modal: Modal, index: Index) -> None:
