@@ -18,6 +18,16 @@ pub enum BaseError {
         /// The supported series, separated by commas.
         supported: String,
     },
+    /// A Python that no base offers: that of the script, which counts where no version is asked for.
+    #[error(
+        "the Python that runs this script is `{version}`, which no base has: pass a `python_version`, one of {supported}"
+    )]
+    UnsupportedLocalPython {
+        /// Its series.
+        version: String,
+        /// The supported series, separated by commas.
+        supported: String,
+    },
     /// The store maps a single user id, but Debian's files belong to several.
     #[error("a Debian base needs subordinate user ids, and you have none")]
     SingleId {

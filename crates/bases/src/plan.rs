@@ -70,13 +70,14 @@ impl fmt::Display for Suite {
 const RELEASED: [&str; 3] = ["3.9.2", "3.11.2", "3.13.5"];
 
 /// The Python series offered, oldest first, each with the suite whose own Python it is.
-const SERIES: [(&str, Option<Suite>); 6] = [
+const SERIES: [(&str, Option<Suite>); 7] = [
     ("3.9", Some(Suite::Bullseye)),
     ("3.10", None),
     ("3.11", Some(Suite::Bookworm)),
     ("3.12", None),
     ("3.13", Some(Suite::Trixie)),
     ("3.14", Some(Suite::Forky)),
+    ("3.15", None),
 ];
 
 /// The suite below a Python that Debian does not have.
@@ -110,7 +111,10 @@ pub struct DebianPlan {
 /// When the version is malformed or not offered.
 pub fn debian_slim_plan(python: Option<&str>, local: &str, pinned: Option<Suite>) -> Result<DebianPlan, BaseError> {
     let version = python.unwrap_or(local);
-    let unsupported = || BaseError::UnsupportedPython { version: version.to_owned(), supported: supported(|_| true) };
+    let unsupported = || match (version.to_owned(), supported(|_| true)) {
+        (version, supported) if python.is_some() => BaseError::UnsupportedPython { version, supported },
+        (version, supported) => BaseError::UnsupportedLocalPython { version, supported },
+    };
     let mut numbers = version.split('.');
     let series = match (numbers.next(), numbers.next()) {
         (Some(major), Some(minor)) => format!("{major}.{minor}"),
@@ -174,7 +178,7 @@ mod tests {
             let plan = debian_slim_plan(Some(version), "3.12", None).unwrap();
             assert_eq!((plan.suite, plan.python), (suite, PythonSource::Debian), "{version}");
         }
-        for version in ["3.10", "3.12", "3.11.4", "3.13.0"] {
+        for version in ["3.10", "3.12", "3.15", "3.11.4", "3.13.0"] {
             let plan = debian_slim_plan(Some(version), "3.11", None).unwrap();
             assert_eq!(plan.suite, Suite::Bookworm);
             assert_eq!(plan.python, PythonSource::Standalone(version.into()));
@@ -200,9 +204,14 @@ mod tests {
 
     #[test]
     fn other_versions_are_refused_with_the_supported_ones() {
-        for version in ["", "3", "2.7", "3.8", "3.15", "3.11.", "3.11.x", "3.11.4.1", "3.11.04", "3.11 ", "three"] {
+        for version in
+            ["", "3", "2.7", "3.8", "3.16", "3.14t", "3.11.", "3.11.x", "3.11.4.1", "3.11.04", "3.11 ", "three"]
+        {
             let message = debian_slim_plan(Some(version), "3.11", None).unwrap_err().to_string();
             assert!(message.contains(&format!("`{version}`")) && message.contains("`3.12`"), "{message}");
         }
+        let message = debian_slim_plan(None, "3.16", None).unwrap_err().to_string();
+        assert!(message.starts_with("the Python that runs this script is `3.16`"), "{message}");
+        assert!(message.contains("`python_version`, one of `3.9`"), "{message}");
     }
 }

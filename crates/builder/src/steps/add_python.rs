@@ -18,7 +18,7 @@ use crate::BuildError;
 use crate::log::StepLog;
 
 /// The series that Modal adds.
-const SERIES: [&str; 6] = ["3.10", "3.11", "3.12", "3.13", "3.14", "3.14t"];
+const SERIES: [&str; 8] = ["3.10", "3.11", "3.12", "3.13", "3.14", "3.14t", "3.15", "3.15t"];
 /// The Python that is added, as the usual PATH names it.
 const INTERPRETER: &str = "/usr/local/bin/python";
 /// A C library, which may be written behind a series.

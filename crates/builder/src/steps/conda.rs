@@ -32,7 +32,7 @@ impl Kind for Micromamba {
     fn lower(&self, node: &Node) -> Result<Vec<Node>, BuildError> {
         let version = self.python_version.as_deref().unwrap_or(&self.local_python);
         // The versions that other bases have.
-        debian_slim_plan(Some(version), version, None).map_err(BuildError::invalid)?;
+        debian_slim_plan(self.python_version.as_deref(), &self.local_python, None).map_err(BuildError::invalid)?;
         let release = self.release.unwrap_or(Release::Bookworm);
         let own = match release {
             Release::Bookworm => "3.11",
