@@ -285,9 +285,13 @@ def test_lists_of_addresses_and_locks_are_taken_as_they_are(modal: Modal, channe
     for index in lab.glob("*/repodata.json*"):
         index.unlink()
     paths = [next(lab.glob(f"*/{name}-1.0-0.*")) for name in ("demo-tool", "libdemo", "demo-mod")]
-    server = http.server.ThreadingHTTPServer(
-        ("127.0.0.1", 0), functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
-    )
+    asked = []
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def log_request(self, *_) -> None:
+            asked.append(self.path.rsplit("/", 1)[1])
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=str(tmp_path)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     address = f"http://127.0.0.1:{server.server_port}"
     urls = [f"{address}/{path.relative_to(tmp_path)}" for path in paths]
@@ -312,6 +316,11 @@ def test_lists_of_addresses_and_locks_are_taken_as_they_are(modal: Modal, channe
         assert (found["record"]["sha256"], found["record"]["depends"][0]) == (sha256, "libdemo")
         locked = json.loads(build(modal, channels, 'base.micromamba_install(spec_file="conda-lock.yml")', body).stdout)
         assert locked["records"] == ["demo-tool-1.0-0", *others]
+        # What has a digest and is unpacked already is not fetched again to be asked what it is.
+        asked.clear()
+        again = 'base.micromamba_install(spec_file="list.txt", force_build=True)'
+        assert json.loads(build(modal, channels, again, body).stdout) == found
+        assert asked == [paths[2].name]
         for name, words in (
             ("wrong.txt", f"its MD5 is `{md5}`"),
             ("missing.txt", "404"),

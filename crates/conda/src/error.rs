@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use lamina_events::Cancelled;
+use lamina_fetch::FetchError;
 use lamina_ground::Hint;
 use lamina_store::StoreError;
 
@@ -98,7 +99,7 @@ pub enum CondaError {
     Local(#[source] std::io::Error),
     /// A download failed.
     #[error(transparent)]
-    Fetch(#[from] lamina_fetch::FetchError),
+    Fetch(#[from] FetchError),
     /// The store worker could not do its part.
     #[error(transparent)]
     Job(#[from] lamina_store::JobError),
@@ -123,6 +124,9 @@ impl Hint for CondaError {
             Self::Record { .. } => "a step before this one has changed it: let it leave `/opt/conda/conda-meta` alone",
             Self::NoPython(_) => "start from `modal.Image.micromamba()`, or ask for `python` as well",
             Self::Io(error) => return error.hint(),
+            Self::Fetch(FetchError::Network { .. }) => {
+                "`MODAL_CONDA_CHANNEL_ALIAS` names a mirror of the public channels"
+            }
             Self::Fetch(error) => return error.hint(),
             Self::Job(error) => return error.hint(),
             _ => return None,

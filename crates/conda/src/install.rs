@@ -22,6 +22,7 @@ use crate::CondaError;
 use crate::activation::TakeActivation;
 use crate::fetch::{local_path, open_local};
 use crate::installed::{Environment, RECORDS, ReadRecords};
+use crate::known::{RecallPackage, RememberPackages};
 use crate::link::{Finishing, LinkPackages, NO_PYTHON, Outcome, history};
 use crate::manifest::{self, descriptions, manifest_name};
 use crate::place::{LinkedPackage, Python};
@@ -62,6 +63,8 @@ pub fn jobs(table: JobTable) -> JobTable {
         .register::<TakeActivation>()
         .register::<QueryPackages>()
         .register::<PublishPackages>()
+        .register::<RecallPackage>()
+        .register::<RememberPackages>()
         .with_packages(manifest::packages)
 }
 

@@ -11,6 +11,7 @@ mod error;
 mod fetch;
 mod install;
 mod installed;
+mod known;
 mod link;
 mod lock_file;
 mod locked;

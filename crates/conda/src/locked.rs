@@ -19,6 +19,7 @@ use url::Url;
 
 use crate::archive::Archive;
 use crate::fetch::local_path;
+use crate::known::{Known, recall, remember};
 use crate::request::subdirs;
 use crate::{CondaError, Settings};
 
@@ -56,6 +57,11 @@ impl Locked {
         Ok(locked)
     }
 
+    /// The digest that says which package it is, the stronger one if there are two.
+    fn digest(&self) -> Option<&str> {
+        self.sha256.as_deref().or(self.md5.as_deref())
+    }
+
     fn file_name(&self) -> &str {
         self.url.path_segments().and_then(|mut segments| segments.next_back()).unwrap_or_default()
     }
@@ -73,10 +79,13 @@ pub(crate) fn is_md5(text: &str) -> bool {
 /// A package with what it says about itself, and where it is read from.
 pub(crate) type Found = (RepoDataRecord, Url);
 
+/// A package, and what it says about itself if that was not known before.
+type Answer = (Found, Option<Known>);
+
 /// Fetches packages, and reads what they are.
 pub(crate) fn find(locked: &[Locked], settings: &Settings, workshop: &Workshop<'_>) -> Result<Vec<Found>, CondaError> {
     let next = AtomicUsize::new(0);
-    let found: Mutex<Vec<(usize, Found)>> = Mutex::default();
+    let found: Mutex<Vec<(usize, Answer)>> = Mutex::default();
     let failure: Mutex<Option<CondaError>> = Mutex::default();
     std::thread::scope(|scope| {
         for _ in 0..CONNECTIONS.min(locked.len()) {
@@ -100,10 +109,18 @@ pub(crate) fn find(locked: &[Locked], settings: &Settings, workshop: &Workshop<'
     }
     let mut found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
     found.sort_by_key(|(position, _)| *position);
-    Ok(found.into_iter().map(|(_, one)| one).collect())
+    let mut fresh = Vec::new();
+    let mut all = Vec::new();
+    for (position, (one, known)) in found {
+        all.push(one);
+        fresh.extend(locked[position].digest().map(str::to_owned).zip(known));
+    }
+    remember(fresh, workshop.store)?;
+    Ok(all)
 }
 
-fn find_one(locked: &Locked, settings: &Settings, workshop: &Workshop<'_>) -> Result<Found, CondaError> {
+/// Finds one package.
+fn find_one(locked: &Locked, settings: &Settings, workshop: &Workshop<'_>) -> Result<Answer, CondaError> {
     workshop.cancel.check()?;
     let name = locked.file_name();
     let identifier = DistArchiveIdentifier::try_from_filename(name)
@@ -121,16 +138,17 @@ fn find_one(locked: &Locked, settings: &Settings, workshop: &Workshop<'_>) -> Re
     let below = |base: &Url| base.join(&format!("{subdir}/{name}")).map_err(|_| outside());
     let url = below(&channel.address)?;
     let locations = channel.locations.iter().map(below).collect::<Result<Vec<_>, _>>()?;
-    let (file, sha256, location) = obtain_first(locked, &locations, workshop)?;
-    let size = file.metadata()?.len();
-    let metadata = Archive::open(file.into(), name).and_then(|mut archive| archive.metadata());
-    let metadata = metadata.map_err(|reason| locked.wrong(reason))?;
-    let index = metadata.get("index.json").ok_or_else(|| locked.wrong("it has no `info/index.json`"))?;
+    let kept = locked.digest().map(|digest| recall(digest, workshop.store)).transpose()?.flatten();
+    let is_new = kept.is_none();
+    let (known, location) = match (kept, locations.first()) {
+        (Some(known), Some(location)) => (known, location.clone()),
+        _ => ask(locked, &locations, workshop)?,
+    };
     let understood = |error: &dyn std::fmt::Display| locked.wrong(format!("its `info/index.json` is wrong: {error}"));
-    let index = IndexJson::from_slice(index).map_err(|error| understood(&error))?;
+    let index = IndexJson::from_slice(known.index.as_bytes()).map_err(|error| understood(&error))?;
     let mut package_record =
-        PackageRecord::from_index_json(index, Some(size), None, None).map_err(|error| understood(&error))?;
-    let digest = HEXLOWER.decode(sha256.as_bytes()).unwrap_or_default();
+        PackageRecord::from_index_json(index, Some(known.size), None, None).map_err(|error| understood(&error))?;
+    let digest = HEXLOWER.decode(known.sha256.as_bytes()).unwrap_or_default();
     package_record.sha256 = digest.try_into().ok().map(|digest: [u8; 32]| digest.into());
     package_record.subdir.clone_from(&subdir);
     let stem = format!("{}-{}-{}", package_record.name.as_normalized(), package_record.version, package_record.build);
@@ -138,7 +156,18 @@ fn find_one(locked: &Locked, settings: &Settings, workshop: &Workshop<'_>) -> Re
         return Err(locked.wrong(format!("it says that it is `{stem}`")));
     }
     let channel = Some(channel.address.to_string());
-    Ok((RepoDataRecord { package_record, identifier, url, channel }, location))
+    Ok(((RepoDataRecord { package_record, identifier, url, channel }, location), is_new.then_some(known)))
+}
+
+/// Fetches a package, and reads what it says about itself; from the first place that has it.
+fn ask(locked: &Locked, locations: &[Url], workshop: &Workshop<'_>) -> Result<(Known, Url), CondaError> {
+    let (file, sha256, location) = obtain_first(locked, locations, workshop)?;
+    let size = file.metadata()?.len();
+    let metadata = Archive::open(file.into(), locked.file_name()).and_then(|mut archive| archive.metadata());
+    let mut metadata = metadata.map_err(|reason| locked.wrong(reason))?;
+    let index = metadata.remove("index.json").ok_or_else(|| locked.wrong("it has no `info/index.json`"))?;
+    let index = String::from_utf8(index).map_err(|_| locked.wrong("its `info/index.json` is no text"))?;
+    Ok((Known { sha256, size, index }, location))
 }
 
 /// What the first place that has the package gives, and the place.

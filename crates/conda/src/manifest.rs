@@ -5,6 +5,8 @@ use lamina_packages::{Descriptions, file_name};
 use lamina_store::{JobError, KeptPackage, WorkerContext};
 use serde::{Deserialize, Serialize};
 
+use crate::known::Known;
+
 /// An unpacked package.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Manifest {
@@ -85,7 +87,11 @@ pub(crate) fn descriptions(context: &WorkerContext) -> Descriptions<'_> {
 
 /// All unpacked packages, for those who collect what nobody uses.
 pub(crate) fn packages(context: &WorkerContext) -> Result<Vec<KeptPackage>, JobError> {
-    descriptions(context).packages(|_, bytes| {
+    descriptions(context).packages(|is_part, bytes| {
+        // What a package says about itself names no objects.
+        if is_part {
+            return serde_json::from_slice(bytes).map(|_: Known| Vec::new());
+        }
         let manifest: Manifest = serde_json::from_slice(bytes)?;
         let objects = manifest.entries.into_iter().filter_map(|entry| match entry.kind {
             EntryKind::File { digest, size, .. } if size > 0 => Some(digest),
