@@ -51,7 +51,15 @@ def test_the_login_of_a_dockerfile(modal: Modal, registry: Registry, reference: 
     assert said.code == 1 and "docker login" in said.stderr
     login = {"REGISTRY_USERNAME": USER, "REGISTRY_PASSWORD": PASSWORD}
     modal.write("app.py", program.replace("SECRET", f"modal.Secret.from_dict({login})"))
-    assert modal.python("app.py").stdout.startswith("im-")
+    built = modal.python("app.py").stdout
+    assert built.startswith("im-")
+    modal("secret", "create", "login", "--force", *(f"{name}={value}" for name, value in login.items()))
+    command = ("image", "build", ".", "--force-build")
+    assert modal(*command, check=False).code == 1
+    assert modal(*command, "--registry-secret", "login").stdout == built
+    assert modal(*command, "--registry-secret-from-env", ",".join(login), **login).stdout == built
+    missing = modal(*command, "--registry-secret-from-env", ",".join(login), check=False)
+    assert missing.code == 1 and "`REGISTRY_USERNAME`" in missing.stderr
 
 
 def test_programs_keep_logins(modal: Modal, registry: Registry, reference: str) -> None:

@@ -15,7 +15,7 @@ def build(words: list[str]) -> int:
 
     context, file, *options = words
     arguments: dict[str, str] = {}
-    secrets, tag, target, force = [], None, None, False
+    secrets, login, tag, target, force = [], None, None, None, False
     for option in options:
         name, _, value = option.partition("=")
         if name == "--build-arg":
@@ -24,6 +24,10 @@ def build(words: list[str]) -> int:
                 arguments[key] = text if given else os.environ[key]
         elif name == "--secret":
             secrets.append(Secret.from_name(value))
+        elif name == "--registry-secret":
+            login = Secret.from_name(value)
+        elif name == "--registry-secret-from-env":
+            login = Secret.from_local_environ([each.strip() for each in value.split(",") if each.strip()])
         elif name == "--tag":
             tag = value
         elif name == "--target":
@@ -33,7 +37,14 @@ def build(words: list[str]) -> int:
     if tag is not None:
         # A name that cannot be one is no reason to build first.
         read_name("modal image build", tag, None)
-    image = Image.from_dockerfile(file, context_dir=context, build_args=arguments, secrets=secrets, force_build=force)
+    image = Image.from_dockerfile(
+        file,
+        context_dir=context,
+        build_args=arguments,
+        secrets=secrets,
+        registry_secret=login,
+        force_build=force,
+    )
     if file == "-":
         from modal._client.dockerfile import read_standard_input
 

@@ -44,6 +44,14 @@ pub(crate) struct ImageBuild {
     #[arg(long, value_name = "NAME")]
     pub(crate) secret: Vec<String>,
 
+    /// A named secret with the login for the registry of its images, instead of the host's
+    #[arg(long, value_name = "NAME", conflicts_with = "registry_secret_from_env")]
+    pub(crate) registry_secret: Option<String>,
+
+    /// Environment variables with that login, such as `REGISTRY_USERNAME,REGISTRY_PASSWORD`
+    #[arg(long, value_name = "NAME,…")]
+    pub(crate) registry_secret_from_env: Option<String>,
+
     /// Execute all instructions, also those that are cached
     #[arg(long)]
     pub(crate) force_build: bool,

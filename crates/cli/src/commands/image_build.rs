@@ -21,7 +21,12 @@ pub(crate) fn build(build: &ImageBuild) -> Result<u8, Failure> {
     let file = build.file.clone().unwrap_or_else(|| build.context.join("Dockerfile"));
     let mut words: Vec<OsString> = vec!["build".into(), build.context.clone().into(), file.into()];
     let mut add = |option: &str, value: &str| words.push(format!("{option}={value}").into());
-    for (option, value) in [("--tag", &build.tag), ("--target", &build.target)] {
+    for (option, value) in [
+        ("--tag", &build.tag),
+        ("--target", &build.target),
+        ("--registry-secret", &build.registry_secret),
+        ("--registry-secret-from-env", &build.registry_secret_from_env),
+    ] {
         if let Some(value) = value {
             add(option, value);
         }
