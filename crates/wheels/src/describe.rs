@@ -1,7 +1,7 @@
 //! Interpreters that images have from elsewhere, as they describe themselves.
 //!
-//! One is run once, where its image is made, in a sandbox without network and without anything of the store that it could
-//! change. What is unusual about it, or cannot be told, leaves it to the installers themselves.
+//! One is run once, where its image is made, in a sandbox without network and without anything that it could change but what
+//! its own step makes. What is unusual about it, or cannot be told, leaves it to the installers themselves.
 
 use std::fs::File;
 use std::io::Read;
@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lamina_ground::{Stack, StorePath, null_device};
+use lamina_ground::{Stack, StorePath, causes, null_device};
 use lamina_image::{ForeignPython, Libc, Python};
 use lamina_sandbox::{ExitStatus, InjectedFile, Limits, Network, SandboxSpec, Stdio, Upper};
 use lamina_workshop::Workshop;
@@ -22,7 +22,8 @@ use crate::error::WheelError;
 const PROGRAM: &str = include_str!("describe.py");
 /// How long it may take; on a loaded machine it is a second.
 const TIME: Duration = Duration::from_secs(30);
-/// Most bytes that are read of a description, which is about one thousand long. The pipe takes as many.
+/// Most bytes that are read of a description, which is about one thousand long. Nobody reads before it has ended, so one that
+/// the pipe does not take, usually of 64 KiB, does not end in its time.
 const LENGTH: u64 = 32 << 10;
 /// Its name in the sandbox.
 const NAME: &str = "describe.py";
@@ -52,10 +53,13 @@ pub fn describe(
 ) -> Result<Description, WheelError> {
     let (output, stdout) = pipe_with(PipeFlags::CLOEXEC).map_err(std::io::Error::from)?;
     let stdio = Stdio { stdin: null_device()?, stdout, stderr: null_device()?, socket: None };
-    let Ok(sandbox) = workshop.launcher.spawn(&spec(path, views, unfinished), stdio) else {
-        return Ok(Description::default());
+    let sandbox = match workshop.launcher.spawn(&spec(path, views, unfinished), stdio) {
+        Ok(sandbox) => Arc::new(sandbox),
+        Err(error) => {
+            tracing::info!(path, "an interpreter does not run: {}", causes(&error));
+            return Ok(Description::default());
+        }
     };
-    let sandbox = Arc::new(sandbox);
     let killed = Arc::clone(&sandbox);
     let _guard = workshop.cancel.on_cancel(move || killed.kill());
     let exit = match sandbox.wait_timeout(TIME) {
@@ -74,12 +78,10 @@ pub fn describe(
     let layers = views.len() + usize::from(unfinished.is_some());
     let said = (is_text && has_ended).then(|| serde_json::from_str::<Said>(&text).ok()).flatten();
     if let Some(said) = &said {
-        tracing::info!(
-            path,
-            version = said.version,
-            unusual = said.unusual.join(" "),
-            "an interpreter described itself"
-        );
+        let unusual = said.unusual.join(" ");
+        tracing::info!(path, version = said.version, unusual, "an interpreter described itself");
+    } else {
+        tracing::info!(path, ended = ?exit.status, "an interpreter did not describe itself");
     }
     let python = said.and_then(|said| said.python(path, layers));
     Ok(Description { python, created_mountpoints: exit.created_mountpoints })
