@@ -26,6 +26,8 @@ pub struct BuiltImage {
     pub config: RuntimeConfig,
     /// The interpreter, an absolute path inside the image; `None` to look it up on the PATH.
     pub python: Option<String>,
+    /// How many of the lowest layers brought it, where these are from elsewhere.
+    pub foreign_layers: Option<usize>,
 }
 
 /// The state after a step: what the next one builds on.
@@ -151,13 +153,15 @@ impl State {
 
     /// The state as an image, with the views of its attached files.
     pub(crate) fn built(&self, attachments: Stack<Digest>, toolchain: Option<Digest>) -> BuiltImage {
+        let python = self.facts.python.as_ref();
         BuiltImage {
             id: self.image_id(),
             layers: self.layers.clone(),
             attachments,
             toolchain,
             config: self.config.clone(),
-            python: self.facts.python.as_ref().map(|python| python.interpreter.clone()),
+            python: python.map(|python| python.interpreter.clone()),
+            foreign_layers: python.and_then(|python| Some(python.foreign.as_ref()?.layers)),
         }
     }
 }

@@ -12,12 +12,11 @@ use lamina_builder::{BuildError, BuildOptions, Builder, BuiltImage, check_local}
 use lamina_events::{CancelToken, Event, Sink};
 use lamina_fetch::Client;
 use lamina_functions::{
-    AppLabel, Batching, Bytecode, BytecodeError, ContainerSpec, ContainerVolume, Elsewhere, Errands, Listing, Retries,
-    ServiceKind, ServiceSpec, Services,
+    AppLabel, Batching, ContainerSpec, ContainerVolume, Elsewhere, Errands, Listing, Retries, ServiceKind, ServiceSpec,
+    Services,
 };
-use lamina_ground::{DEFAULT_PATH, ErrorClass, Stack, causes, random_id};
-use lamina_image::{Digest, FileSet};
-use lamina_sandbox::SandboxError;
+use lamina_ground::{ErrorClass, causes, random_id};
+use lamina_image::FileSet;
 use lamina_secrets::NamedSecrets;
 use lamina_store::{ImageName, Store};
 use lamina_volumes::Volumes;
@@ -156,13 +155,13 @@ struct Prepared {
 }
 
 /// What a client wants to be made ready, and who hears of it.
-struct Wanted<'a> {
+pub(crate) struct Wanted<'a> {
     hello: &'a Hello,
     app: &'a AppRequest,
     /// Those of the app's functions that are wanted.
     functions: &'a [&'a FunctionRequest],
-    sink: &'a Sink,
-    cancel: &'a CancelToken,
+    pub(crate) sink: &'a Sink,
+    pub(crate) cancel: &'a CancelToken,
 }
 
 impl Wanted<'_> {
@@ -259,12 +258,11 @@ impl Engine {
             images => images.map_err(|error| wanted.failure(error))?,
         };
         let mut files = files?;
-        let packages = self.show_package(store, &images, &mut files, wanted)?;
+        let grounds = self.show_package(store, &images, &mut files, wanted)?;
         let spec = |function: &&FunctionRequest| {
             let image = images.get(&function.image).ok_or_else(|| unknown_image(function))?;
             let files = files.show(store, function, image)?;
-            let layers = image.layers.under(&Stack::from_bottom_up(image.toolchain));
-            let with_package = packages.get(&image.id).map_or(layers.clone(), |package| layers.under(package));
+            let with_package = grounds.get(&image.id).ok_or_else(|| unknown_image(function))?;
             let volumes = volumes::of_containers(&function.volumes, Volumes::new(store))?;
             let layers = with_package.under(&image.attachments).under(&files);
             let ground = Ground::new(image, &layers);
@@ -297,59 +295,6 @@ impl Engine {
         };
         let options = BuildOptions { force_build: app.options.force_build, ignore_cache: app.options.ignore_cache };
         Builder::new(workshop, &app.images, options, sink)?.build(targets)
-    }
-
-    /// The package's layers over each image, by image id: its files, and above them their bytecode. Where
-    /// that cannot be had, containers start all the same.
-    fn show_package(
-        &self,
-        store: &Store,
-        images: &HashMap<String, BuiltImage>,
-        files: &mut AppFiles,
-        wanted: &Wanted<'_>,
-    ) -> Result<HashMap<String, Stack<Digest>>, Failure> {
-        let mut shown = HashMap::new();
-        for image in images.values() {
-            if shown.contains_key(&image.id) {
-                continue;
-            }
-            let mut package = files.show_package(store, image)?;
-            let search_path = image.config.environment.get("PATH").map_or(DEFAULT_PATH, String::as_str);
-            if let Some(digest) = package.digest {
-                let bytecode = Bytecode {
-                    package: digest,
-                    package_layers: &package.views,
-                    image: &image.layers,
-                    search_path,
-                    library_path: image.config.environment.get("LD_LIBRARY_PATH").map(String::as_str),
-                };
-                if let Some(layer) = self.bytecode(&bytecode, store, wanted)? {
-                    package.views.put(layer);
-                }
-            }
-            shown.insert(image.id.clone(), package.views);
-        }
-        Ok(shown)
-    }
-
-    /// The layer with the package's bytecode; without one, containers start more slowly.
-    fn bytecode(&self, bytecode: &Bytecode<'_>, store: &Store, wanted: &Wanted<'_>) -> Result<Option<Digest>, Failure> {
-        let Wanted { sink, cancel, .. } = *wanted;
-        let views = || store.view_paths(bytecode.image);
-        let has_python_of_base =
-            || lamina_wheels::python_of_base(store, &views(), bytecode.search_path, 1).is_ok_and(|path| path.is_some());
-        match bytecode.layer(&self.launcher, store, cancel, has_python_of_base) {
-            Ok(layer) => Ok(Some(layer)),
-            Err(_) if cancel.is_cancelled() => Err(Failure::of_build(BuildError::Cancelled, true)),
-            // The image's interpreter has another name.
-            Err(BytecodeError::Sandbox(SandboxError::CommandNotFound { .. })) => Ok(None),
-            Err(error) => {
-                let message =
-                    format!("each container compiles the `modal` package anew, which takes time: {}", causes(&error));
-                sink.emit(Event::Warning { message });
-                Ok(None)
-            }
-        }
     }
 }
 

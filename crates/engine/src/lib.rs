@@ -6,6 +6,7 @@
 //! everything when the connection ends. The command line uses the same engine for images, logs and shells.
 
 mod app;
+mod bytecode;
 mod collections;
 mod containers;
 mod deployed;

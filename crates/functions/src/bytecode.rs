@@ -36,7 +36,7 @@ pub enum BytecodeError {
     #[error("a layer of the image is damaged")]
     Damaged,
     /// The interpreter did not do what it was told.
-    #[error("the image's interpreter could not compile the `modal` package: {0}")]
+    #[error("the image's interpreter could not compile what it was to: {0}")]
     Failed(String),
 }
 
@@ -49,6 +49,8 @@ pub struct Bytecode<'a> {
     pub package_layers: &'a Stack<Digest>,
     /// Layers of the image.
     pub image: &'a Stack<Digest>,
+    /// How many of the lowest layers brought the image's Python, if it still has that.
+    pub base: usize,
     /// Where the image looks for its interpreter.
     pub search_path: &'a str,
     /// Where the interpreter finds its shared libraries beside the usual places: `LD_LIBRARY_PATH`.
@@ -57,7 +59,7 @@ pub struct Bytecode<'a> {
 
 impl Bytecode<'_> {
     /// The layer with the bytecode, compiled now if it was not before; [`Store::confirm`] must be called before it is used.
-    /// `has_python_of_base` says whether the image's interpreter is the one that its lowest layer brought.
+    /// `has_python_of_base` says whether the image's interpreter is the one that the base brought.
     ///
     /// # Errors
     /// When the interpreter cannot do it, or the store fails.
@@ -72,10 +74,10 @@ impl Bytecode<'_> {
         if let Some(record) = store.expect_layer(&material.key())? {
             return Ok(record.digest);
         }
-        if self.library_path.is_some() || self.image.len() < 2 || !has_python_of_base() {
+        if self.library_path.is_some() || self.image.len() <= self.base || !has_python_of_base() {
             return Ok(self.make(launcher, store, cancel)?.digest);
         }
-        let base = Stack::from_bottom_up(self.image.bottom().copied());
+        let base = Stack::from_bottom_up(self.image.bottom_up()[..self.base].iter().copied());
         let of_base = Bytecode { image: &base, ..*self };
         let made = match store.expect_layer(&of_base.material().key())? {
             Some(record) => record,
@@ -134,39 +136,62 @@ impl Bytecode<'_> {
         material
     }
 
+    /// Compiles with the interpreter that containers start: the first name that the image has.
     fn compile(&self, launcher: &Launcher, store: &Store, cancel: &CancelToken) -> Result<Committed, BytecodeError> {
-        let work = store.new_work()?;
-        let argv =
-            [INTERPRETERS[0], "-I", "-S", "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash", PACKAGE];
+        let compile = |interpreter| compile(self.spec(interpreter, store), PATIENCE, launcher, store, cancel);
+        match compile(INTERPRETERS[0]) {
+            Err(BytecodeError::Sandbox(SandboxError::CommandNotFound { .. })) => compile(INTERPRETERS[1]),
+            outcome => outcome,
+        }
+    }
+
+    fn spec(&self, interpreter: &str, store: &Store) -> SandboxSpec {
+        // What it imports for that is not the package's: it would lie over all that the image has in the same directories.
+        let flags = "-IBS";
+        let argv = [interpreter, flags, "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash", PACKAGE];
         let libraries = self.library_path.map(|path| ("LD_LIBRARY_PATH", path));
         let variables = [("PATH", self.search_path)].into_iter().chain(libraries);
-        let spec = SandboxSpec {
+        SandboxSpec {
             layers: store.view_paths(&self.image.under(self.package_layers)),
-            upper: Upper::Store { upper: work.upper(), work: work.work_directory() },
             argv: argv.map(str::to_owned).to_vec(),
             env: variables.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
-            // The image's interpreter may be anything; compiling some thirty small modules needs little.
-            limits: Limits { memory_bytes: Some(1 << 30), pids: Some(256), ..Limits::default() },
-            network: Network::Isolated,
-            ignore_sync: true,
             ..SandboxSpec::default()
-        };
-        let sandbox = Arc::new(launcher.spawn(&spec, Stdio::null()?)?);
-        let killed = Arc::clone(&sandbox);
-        let guard = cancel.on_cancel(move || killed.kill());
-        let Some(exit) = sandbox.wait_timeout(PATIENCE)? else {
-            return Err(BytecodeError::Failed(format!("it takes longer than {} seconds", PATIENCE.as_secs())));
-        };
-        drop(guard);
-        match exit.status {
-            ExitStatus::Exited(0) => {}
-            ExitStatus::Exited(code) => return Err(BytecodeError::Failed(format!("exit code {code}"))),
-            ExitStatus::Signaled(signal) => return Err(BytecodeError::Failed(crate::signal_name(signal))),
         }
-        drop(sandbox);
-        let rules = CommitRules { drop_empty: exit.created_mountpoints, ..CommitRules::default() };
-        Ok(store.commit(&work, rules)?)
     }
+}
+
+/// Has an interpreter compile something, and keeps what it wrote.
+pub(crate) fn compile(
+    spec: SandboxSpec,
+    patience: Duration,
+    launcher: &Launcher,
+    store: &Store,
+    cancel: &CancelToken,
+) -> Result<Committed, BytecodeError> {
+    let work = store.new_work()?;
+    let spec = SandboxSpec {
+        upper: Upper::Store { upper: work.upper(), work: work.work_directory() },
+        // The image's interpreter may be anything; compiling needs little.
+        limits: Limits { memory_bytes: Some(1 << 30), pids: Some(256), ..Limits::default() },
+        network: Network::Isolated,
+        ignore_sync: true,
+        ..spec
+    };
+    let sandbox = Arc::new(launcher.spawn(&spec, Stdio::null()?)?);
+    let killed = Arc::clone(&sandbox);
+    let guard = cancel.on_cancel(move || killed.kill());
+    let Some(exit) = sandbox.wait_timeout(patience)? else {
+        return Err(BytecodeError::Failed(format!("it takes longer than {} seconds", patience.as_secs())));
+    };
+    drop(guard);
+    match exit.status {
+        ExitStatus::Exited(0) => {}
+        ExitStatus::Exited(code) => return Err(BytecodeError::Failed(format!("exit code {code}"))),
+        ExitStatus::Signaled(signal) => return Err(BytecodeError::Failed(crate::signal_name(signal))),
+    }
+    drop(sandbox);
+    let rules = CommitRules { drop_empty: exit.created_mountpoints, ..CommitRules::default() };
+    Ok(store.commit(&work, rules)?)
 }
 
 #[cfg(test)]
@@ -178,7 +203,8 @@ mod tests {
         let (one, other) = (Digest::of(b"1"), Digest::of(b"2"));
         let key = |package, layer, search_path: &str, library_path| {
             let image = &Stack::from_bottom_up([layer]);
-            Bytecode { package, package_layers: &Stack::new(), image, search_path, library_path }.material().key()
+            let package_layers = &Stack::new();
+            Bytecode { package, package_layers, image, base: 1, search_path, library_path }.material().key()
         };
         let first = key(one, one, "/bin", None);
         assert_eq!(first, key(one, one, "/bin", None));
