@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from modal._shared.declaration import LARGEST
 from modal.exception import InvalidError
 
 TYPE_CHECKING = False
@@ -34,7 +35,7 @@ class Retries:
         initial_delay: float = 1.0,
         max_delay: float = 60.0,
     ) -> None:
-        if isinstance(max_retries, bool) or not isinstance(max_retries, int) or max_retries < 0:
+        if isinstance(max_retries, bool) or not isinstance(max_retries, int) or not 0 <= max_retries <= LARGEST:
             raise InvalidError(f"`max_retries` takes a whole number, 0 or more, not `{max_retries!r}`")
         _check_number("backoff_coefficient", backoff_coefficient, 1, 10)
         _check_number("initial_delay", initial_delay, 0, 60)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     Amount = Union[float, tuple[float, float], None]
 
+#: The largest number that has a place in a message to the engine.
+LARGEST = (1 << 32) - 1
 #: The longest time-out, in seconds.
 LONGEST = 24 * 60 * 60
 #: `pickle` writes larger pieces than this only for single values.
@@ -100,7 +102,7 @@ def check_timeout(timeout: object, shown: str = "`timeout`") -> None:
 
 def check_count(name: str, count: object) -> None:
     """Refuses what is no number of containers."""
-    if isinstance(count, bool) or not isinstance(count, int) or count <= 0:
+    if isinstance(count, bool) or not isinstance(count, int) or not 0 < count <= LARGEST:
         raise InvalidError(f"`{name}` takes a positive whole number, not `{count!r}`")
 
 
@@ -109,7 +111,9 @@ def check_amount(name: str, amount: object) -> None:
     kinds = (int, float) if name == "cpu" else (int,)
     values = amount if isinstance(amount, tuple) and len(amount) == 2 else (amount,)
     for value in values:
-        if value is not None and (isinstance(value, bool) or not isinstance(value, kinds) or value <= 0):
+        # What is no number at all is not smaller than anything either.
+        is_amount = isinstance(value, kinds) and not isinstance(value, bool) and 0 < value < float("inf")
+        if value is not None and not is_amount:
             raise InvalidError(
                 "`{}` takes a positive {}, or a pair of them (request, limit), not `{!r}`".format(
                     name, "number of cores" if name == "cpu" else "whole number of MiB", amount

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from modal._shared.declaration import LONGEST
+from modal._shared.declaration import LARGEST, LONGEST
 from modal.exception import InvalidError
 
 TYPE_CHECKING = False
@@ -19,14 +19,10 @@ NUMBERS = {
 }
 
 
-#: The largest number of inputs that has a place in a message to the engine.
-MOST_INPUTS = (1 << 32) - 1
-
-
 def check_number(name: str, value: object) -> None:
     """Refuses a number that a keyword cannot have."""
     least, most = NUMBERS[name]
-    if isinstance(value, bool) or not isinstance(value, int) or value < least or (most is not None and value > most):
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= (most or LARGEST):
         limits = f"from {least} to {most}" if most else f"from {least} on"
         raise InvalidError(f"`{name}` takes a whole number {limits}, not `{value!r}`")
 
@@ -74,7 +70,7 @@ def check_concurrency(wanted: dict[str, Any], owner: str) -> None:
     for name, value in wanted.items():
         if name == "target_inputs" and value is None:
             continue
-        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST_INPUTS:
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= LARGEST:
             raise InvalidError(
                 f"`{name}` of `@modal.concurrent` at `{owner}` takes a whole number from 1 on, not `{value!r}`",
                 hint="it says how many inputs a container runs at a time",
