@@ -8,6 +8,7 @@ from modal._shared.api import Bound, Explained, explain_on_instance, in_thread, 
 from modal._shared.declaration import Settings, check_limits
 from modal._shared.declaration import is_generator as yields_values
 from modal._shared.keywords import (
+    check_generator,
     check_image,
     check_name,
     check_target,
@@ -37,8 +38,8 @@ if TYPE_CHECKING:
     from modal._client.logs import Logs
     from modal._client.running import RunningApp
     from modal._shared.declaration import Amount
+    from modal._shared.protocols import Decorator
     from modal.cls import Cls, parameter
-    from modal.functions import Decorator
     from modal.retries import Retries
     from modal.schedule import Schedule
     from modal.secret import Secret
@@ -381,16 +382,7 @@ class App(metaclass=Explained):
             check_target("function", raw, serialized)
             known = name or raw.__name__.strip("<>")
             yields = yields_values(raw)
-            if is_generator is not None and is_generator != yields:
-                raise InvalidError(
-                    f"`{known}` is {'a' if yields else 'no'} generator, unlike `is_generator={is_generator}` says",
-                    hint="leave `is_generator` away",
-                )
-            if settings.retries is not None and settings.retries.max_retries and yields:
-                raise InvalidError(
-                    f"`{known}` is a generator, which cannot be retried: some of its values are out already",
-                    hint="leave `retries` away",
-                )
+            check_generator(known, yields, is_generator, settings)
             if known in self._functions:
                 import warnings
 

@@ -9,7 +9,7 @@ from modal._shared.declaration import Settings, is_generator, packer
 from modal._shared.errors import engine_error, unpack_exception
 from modal._shared.interpreter import decode_json, encode_json
 from modal._shared.payload import pack_plain, unpack
-from modal.exception import DeserializationError, ExecutionError, InvalidError, SerializationError
+from modal.exception import DeserializationError, InvalidError, SerializationError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,19 +18,18 @@ if TYPE_CHECKING:
         AsyncIterator,
         Callable,
         Collection,
-        Coroutine,
         Iterable,
         Iterator,
         Mapping,
     )
-    from typing import Any, Generic, ParamSpec, Protocol, TypeVar, Union, overload
+    from typing import Any, Generic, ParamSpec, TypeVar, Union
 
     from modal._calls.conversation import Conversation
     from modal._client.info import FunctionInfo
-    from modal._shared.api import Bound
     from modal._shared.autoscaler import Autoscaler, FunctionStats
     from modal._shared.declaration import Amount
     from modal._shared.payload import Payload
+    from modal._shared.protocols import Yielding
     from modal.app import App, Volumes
     from modal.cls import Cls
     from modal.function_call import FunctionCall
@@ -45,29 +44,6 @@ if TYPE_CHECKING:
     R = TypeVar("R", covariant=True)  # noqa: PLC0105
     #: What the undecorated function gives.
     L = TypeVar("L")
-    Y = TypeVar("Y")
-
-    class Decorator(Protocol):
-        """Makes a function of the app out of the function below."""
-
-        @overload
-        def __call__(self, raw: Callable[P, Coroutine[Any, Any, R]], /) -> Function[P, R, Coroutine[Any, Any, R]]: ...
-        @overload
-        def __call__(self, raw: Callable[P, R], /) -> Function[P, R, R]: ...
-
-    class Yielding(Protocol):
-        """`Function.remote_gen`, whose values are those of the generator."""
-
-        @overload
-        def __get__(
-            self, instance: Function[P, AsyncIterable[Y], Any], owner: object
-        ) -> Bound[P, Iterator[Y], P, AsyncIterator[Y]]: ...
-        @overload
-        def __get__(
-            self, instance: Function[P, Iterable[Y], Any], owner: object
-        ) -> Bound[P, Iterator[Y], P, AsyncIterator[Y]]: ...
-        @overload
-        def __get__(self, instance: Any, owner: object) -> Bound[..., Iterator[Any], ..., AsyncIterator[Any]]: ...
 else:
     from modal._shared.api import Generic, L, P, R
 
@@ -214,67 +190,31 @@ class Function(Generic[P, R, L], metaclass=Explained):
     async def _experimental_spawn_map_aio(
         self, /, *input_iterators: Source, kwargs: Mapping[str, Any] = {}
     ) -> FunctionCall[R]:
-        return self._some(await self._spawn_all_aio("experimental_spawn_map", input_iterators, dict(kwargs)))
+        from modal._calls.spawned import one_at_least, spawn_all_aio
+
+        spawned = await spawn_all_aio(self, "experimental_spawn_map", input_iterators, dict(kwargs))
+        return one_at_least(self, spawned)
 
     @with_aio(_experimental_spawn_map_aio)
     def experimental_spawn_map(
         self, /, *input_iterators: Iterable[Any], kwargs: Mapping[str, Any] = {}
     ) -> FunctionCall[R]:
         """Starts the function for every input and returns one call of them all: `.iter()` of it has the results."""
-        return self._some(self._spawn_all("experimental_spawn_map", input_iterators, dict(kwargs)))
+        from modal._calls.spawned import one_at_least, spawn_all
+
+        return one_at_least(self, spawn_all(self, "experimental_spawn_map", input_iterators, dict(kwargs)))
 
     async def _spawn_map_aio(self, /, *input_iterators: Source, kwargs: Mapping[str, Any] = {}) -> None:
-        await self._spawn_all_aio("spawn_map", input_iterators, dict(kwargs))
+        from modal._calls.spawned import spawn_all_aio
+
+        await spawn_all_aio(self, "spawn_map", input_iterators, dict(kwargs))
 
     @with_aio(_spawn_map_aio)
     def spawn_map(self, /, *input_iterators: Iterable[Any], kwargs: Mapping[str, Any] = {}) -> None:
         """Starts the function for every input and returns when all were handed over; nobody gets the results."""
-        self._spawn_all("spawn_map", input_iterators, dict(kwargs))
+        from modal._calls.spawned import spawn_all
 
-    def _spawn_all(
-        self, method: str, sources: tuple[Iterable[Any], ...], kwargs: dict[str, Any]
-    ) -> FunctionCall[R] | None:
-        self._check_inputs(method, sources, ("__iter__", "__getitem__"))
-        self._refuse_in_loop(method)
-        spawned: FunctionCall[R] | None = None
-        for args in zip(*sources):
-            spawned = self._spawn_one_more(spawned, args, kwargs)
-        return spawned
-
-    async def _spawn_all_aio(
-        self, method: str, sources: tuple[Source, ...], kwargs: dict[str, Any]
-    ) -> FunctionCall[R] | None:
-        from modal._calls.asynchronous import Inputs
-
-        self._check_inputs(f"{method}.aio", sources, ("__iter__", "__aiter__", "__getitem__"))
-        inputs, spawned = Inputs(sources), None
-        try:
-            async for args in inputs:
-                spawned = self._spawn_one_more(spawned, args, kwargs)
-        finally:
-            inputs.stop()
-        return spawned
-
-    def _spawn_one_more(
-        self, spawned: FunctionCall[R] | None, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> FunctionCall[R]:
-        if spawned is None:
-            return self._spawn(args, kwargs)
-        spawned._add(self._pack(args, kwargs))
-        return spawned
-
-    def _refuse_in_loop(self, method: str) -> None:
-        loops = sys.modules.get("asyncio")
-        if loops is not None and loops._get_running_loop() is not None:
-            raise InvalidError(
-                f"`{self._name}.{method}` would keep the event loop waiting",
-                hint=f"write `await {self._name}.{method}.aio(...)`",
-            )
-
-    def _some(self, spawned: FunctionCall[R] | None) -> FunctionCall[R]:
-        if spawned is None:
-            raise InvalidError(f"`{self._name}.spawn_map` got no inputs", hint="give iterables that are not empty")
-        return spawned
+        spawn_all(self, "spawn_map", input_iterators, dict(kwargs))
 
     def local(self, /, *args: P.args, **kwargs: P.kwargs) -> L:
         """Calls the function here, as if it were not decorated."""
@@ -560,40 +500,14 @@ class Function(Generic[P, R, L], metaclass=Explained):
         self._check_kind(generator)
         engine, service = self._engine, self._service
         if engine is None or (service is not None and service._engine is not engine):
-            return self._find_engine()
+            from modal._calls.conversation import find_engine
+
+            return find_engine(self)
         return engine
 
     def _reached(self) -> Conversation:
         """The engine to ask about the function, of whichever kind that is."""
         return self._running(generator=self._is_generator)
-
-    def _find_engine(self) -> Conversation:
-        service = self._service or self
-        if service._engine is None:
-            from modal import _in_container
-
-            if _in_container():
-                from modal._runner.client import reach
-
-                service._connect(reach(service))
-            elif self._app._deployed is not None:
-                from modal._client.deployed import reach as reach_deployed
-
-                # Looked for at every call: its process may have ended.
-                host = reach_deployed(*self._app._deployed, None)
-                self._wire_name = self._named(host)
-                return host
-            else:
-                raise ExecutionError(
-                    f"`{self._name}` cannot be called in a container: its app is not running",
-                    hint="start this script with `modal run`, or call inside `with app.run():`; the app runs until the "
-                    "entrypoint, or that block, ends, and does not wait for threads and exit handlers",
-                )
-        engine = service._engine
-        assert engine is not None
-        if service is not self:
-            self._connect(engine)
-        return engine
 
     def _connect(self, engine: Conversation) -> None:
         """From now on, it is called over this connection."""

@@ -293,7 +293,7 @@ def test_values_are_checked_when_a_method_is_called(given, kind, words):
 
 
 def test_values_travel_as_text():
-    from modal.cls import from_wire
+    from modal._shared.parameters import from_wire
 
     wired = Model(name="é", size=True)._wire_parameters()
     assert wired == [

@@ -15,7 +15,7 @@ from itertools import count
 
 from modal._shared.interpreter import encode_json
 from modal._shared.wire import Connection, ConnectionClosed, ProtocolError
-from modal.exception import ServiceError
+from modal.exception import ExecutionError, ServiceError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from modal._shared.payload import Payload
+    from modal.functions import Function
 
 CALL = b'{"type":"call","call":%d,"function":%s}'
 MAPPED_CALL = b'{"type":"call","call":%d,"function":%s,"map":%d}'
@@ -383,3 +384,33 @@ class Conversation:
                 hint="use threads, or call `.map` in the parent",
             )
             self._connection.close()
+
+
+def find_engine(function: Function[Any, Any, Any]) -> Conversation:
+    """The engine of the app that runs, or of the container, or that of the app which was deployed from here."""
+    service = function._service or function
+    if service._engine is None:
+        from modal import _in_container
+
+        if _in_container():
+            from modal._runner.client import reach
+
+            service._connect(reach(service))
+        elif function._app._deployed is not None:
+            from modal._client.deployed import reach as reach_deployed
+
+            # Looked for at every call: its process may have ended.
+            host = reach_deployed(*function._app._deployed, None)
+            function._wire_name = function._named(host)
+            return host
+        else:
+            raise ExecutionError(
+                f"`{function._name}` cannot be called in a container: its app is not running",
+                hint="start this script with `modal run`, or call inside `with app.run():`; the app runs until the "
+                "entrypoint, or that block, ends, and does not wait for threads and exit handlers",
+            )
+    engine = service._engine
+    assert engine is not None
+    if service is not function:
+        function._connect(engine)
+    return engine

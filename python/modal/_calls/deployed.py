@@ -264,7 +264,7 @@ def _wire_parameters(
     owner: str, declared: list[dict[str, Any]], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> list[dict[str, str]]:
     """The parameters of an instance as the engine gets them, defaults included."""
-    from modal.cls import TYPES, as_text
+    from modal._shared.parameters import TYPES, as_text
 
     if args:
         raise InvalidError(f"`{owner}(...)` takes no positional arguments: name them, as in `{owner}(x=1)`")

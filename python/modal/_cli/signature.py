@@ -41,7 +41,7 @@ class Parameter:
 
 def class_parameters(cls: Any) -> list[Parameter]:
     """The parameters of a class of an app."""
-    from modal.cls import parameters_of
+    from modal._shared.parameters import parameters_of
 
     found = []
     for name, (declared, kind) in parameters_of(cls._user_class).items():

@@ -161,7 +161,7 @@ class Graph:
 
             check_concurrency(scaling["concurrency"], function._name)
         if scaling and function._class is not None:
-            from modal.cls import parameters_of
+            from modal._shared.parameters import parameters_of
 
             if parameters_of(function._class._user_class):
                 return {name: value for name, value in scaling.items() if name != "min_containers"}
@@ -173,7 +173,7 @@ class Graph:
         cls = function._class
         if cls is None:
             return {}
-        from modal.cls import described_parameters
+        from modal._shared.parameters import described_parameters
 
         methods = cls._methods()
         described: dict[str, Any] = {"methods": list(methods)}

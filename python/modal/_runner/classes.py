@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from modal.cls import Obj, call_hook, from_wire, make_instance
+from modal._shared.parameters import from_wire
+from modal.cls import Obj, call_hook, make_instance
 from modal.partial_function import ENTER, EXIT, SNAP_ENTER, hooks_of
 
 TYPE_CHECKING = False

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Any
 
+    from modal._shared.declaration import Settings
     from modal.retries import Retries
     from modal.secret import Secret
     from modal.volume import Volume
@@ -133,3 +134,17 @@ def check_target(decorator: str, raw: Any, serialized: bool) -> None:
         )
     if "." in qualified:
         raise InvalidError(f"`{qualified}` is a method; `@app.{decorator}()` stands above a function")
+
+
+def check_generator(name: str, yields: bool, is_generator: bool | None, settings: Settings) -> None:
+    """Refuses what a function that yields values, or one that does not, cannot have."""
+    if is_generator is not None and is_generator != yields:
+        raise InvalidError(
+            f"`{name}` is {'a' if yields else 'no'} generator, unlike `is_generator={is_generator}` says",
+            hint="leave `is_generator` away",
+        )
+    if settings.retries is not None and settings.retries.max_retries and yields:
+        raise InvalidError(
+            f"`{name}` is a generator, which cannot be retried: some of its values are out already",
+            hint="leave `retries` away",
+        )
