@@ -74,8 +74,23 @@ impl Schedule {
 }
 
 impl Period {
+    /// As a program writes it.
+    fn shown(&self) -> String {
+        let whole = [
+            ("years", self.years),
+            ("months", self.months),
+            ("weeks", self.weeks),
+            ("days", self.days),
+            ("hours", self.hours),
+            ("minutes", self.minutes),
+        ];
+        let given = whole.iter().filter(|(_, number)| *number != 0).map(|(name, number)| format!("{name}={number}"));
+        let seconds = (self.seconds != 0.0).then(|| format!("seconds={}", self.seconds));
+        format!("modal.Period({})", given.chain(seconds).collect::<Vec<_>>().join(", "))
+    }
+
     fn plan(&self) -> Result<Plan, String> {
-        let wrong = || format!("the period {self:?} is not of a positive length that can be counted");
+        let wrong = || format!("`{}` is not of a positive length that can be counted", self.shown());
         let calendar = Span::new()
             .try_years(self.years)
             .and_then(|span| span.try_months(self.months))
@@ -245,6 +260,15 @@ mod tests {
             found.push(now.to_string());
         }
         found
+    }
+
+    #[test]
+    fn a_period_that_leads_nowhere_is_shown_as_it_was_written() {
+        let wrong = |period: Period| Schedule::Period(period).plan().unwrap_err();
+        let backwards = Period { days: -1, seconds: 0.5, ..Period::default() };
+        let said = "is not of a positive length that can be counted";
+        assert_eq!(wrong(backwards), format!("`modal.Period(days=-1, seconds=0.5)` {said}"));
+        assert_eq!(wrong(Period::default()), format!("`modal.Period()` {said}"));
     }
 
     #[test]
