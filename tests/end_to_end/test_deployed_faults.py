@@ -85,6 +85,32 @@ def test_a_socket_that_may_not_be_used_is_named(deployed: Deployed) -> None:
     assert deployed.call("double", "1") == ["2"]
 
 
+def test_a_damaged_record_is_named_and_hides_no_other_app(deployed: Deployed) -> None:
+    deployed.deploy()
+    record = deployed.modal.store / "deployments/main/spoiled/app.json"
+    record.parent.mkdir(mode=0o700)
+    record.write_text("{")
+    try:
+        done = deployed.modal("app", "list", "--json")
+        assert deployed.name in done.stdout and "spoiled" not in done.stdout
+        assert f"warning: the record of the app `spoiled`, `{record}`, is damaged: " in done.stderr, done.stderr
+        assert "hint: put a copy of the file back, or move it away" in done.stderr, done.stderr
+        # Whoever asks for that one is told, and the other is called, asked for its calls and deployed again.
+        refused = deployed.modal("app", "history", "spoiled", check=False)
+        assert refused.code == 1 and "the record of the app `spoiled`" in refused.stderr, refused.stderr
+        assert deployed.fetch(deployed.spawn("double", "4")) == "8"
+        deployed.deploy(factor=3)
+        watcher = deployed.modal.start("app", "autostart", "--watch")
+        try:
+            assert watcher.stderr and "the record of the app `spoiled`" in watcher.stderr.readline()
+        finally:
+            watcher.kill()
+            watcher.wait()
+    finally:
+        record.unlink()
+        record.parent.rmdir()
+
+
 HANGING = """
 import sys
 import time

@@ -76,6 +76,16 @@ pub enum AppsError {
         /// What is wrong with it.
         reason: String,
     },
+    /// What is known of a deployed app makes no sense.
+    #[error("the record of the app {name}, `{path}`, is damaged: {reason}")]
+    DamagedRecord {
+        /// The app.
+        name: DeploymentName,
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// No app of this name is deployed.
     #[error("there is no deployed app {name}{}: `modal app list` shows what there is", alike(.nearest, .elsewhere.as_deref()))]
     NotDeployed {
@@ -175,6 +185,9 @@ impl Hint for AppsError {
                 Some(format!("`modal app logs{} {}` may say what it is doing", option(name), name.name()).into())
             }
             Self::NotADirectory(_) => Some("move it away".into()),
+            Self::DamagedRecord { .. } => {
+                Some("put a copy of the file back, or move it away and deploy the app anew: `modal deploy`".into())
+            }
             Self::Store(error) => error.hint(),
             Self::File(error) => error.refusal(Subject::Store)?.hint().map(Cow::Borrowed),
             Self::Io(error) => Refusal::of(Subject::Store, error)?.hint().map(Cow::Borrowed),

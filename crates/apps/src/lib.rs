@@ -25,7 +25,7 @@ pub use background::{BACKGROUND, start_background, take_standard_input};
 pub use containers::ContainerSockets;
 pub use deployments::{
     Deployed, Deployment, DeploymentName, DeploymentWatch, Deployments, HOST, HostProcess, KeptCalls, NewVersion,
-    PendingCall, RunningHost, Version,
+    PendingCall, RunningHost, Survey, Version,
 };
 pub use error::AppsError;
 pub use log::{LineFeed, LogEntry, LogLine, LogPosition, LogReader, LogWriter, Selection, Show, Source};

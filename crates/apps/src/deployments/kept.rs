@@ -12,9 +12,9 @@ use serde_json::Value;
 
 use super::record::sync_directory;
 use super::{DeploymentName, Deployments, names_in};
-use crate::AppsError;
 use crate::files::{private_file, read_file};
 use crate::records::make_private;
+use crate::{AppsError, Deployment};
 
 /// How long results are kept.
 const KEPT_FOR: Duration = Duration::from_hours(7 * 24);
@@ -65,15 +65,23 @@ impl Deployments {
     /// The app that keeps a call.
     ///
     /// # Errors
-    /// When there is none.
+    /// When there is none, or its record is damaged.
     pub fn app_of_call(&self, id: &str) -> Result<DeploymentName, AppsError> {
         let keeps = |name: &DeploymentName| {
             let calls = KeptCalls { directory: self.directory(name).join("calls") };
             calls.pending_file(id).is_file() || calls.result_file(id).is_file()
         };
         let is_id = id.starts_with("fc-") && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
-        let mut names = self.list()?.into_iter().filter(|app| is_id && app.is_deployed()).map(|app| app.full_name());
-        names.find(keeps).ok_or_else(|| AppsError::UnknownCall(id.to_owned()))
+        let unknown = || AppsError::UnknownCall(id.to_owned());
+        if !is_id {
+            return Err(unknown());
+        }
+        let all = self.survey()?;
+        let mut names = all.sound.iter().filter(|app| app.is_deployed()).map(Deployment::full_name);
+        names.find(keeps).ok_or_else(|| {
+            let damaged = all.damaged.into_iter().find(|(name, _)| keeps(name));
+            damaged.map_or_else(unknown, |(_, error)| error)
+        })
     }
 }
 

@@ -30,6 +30,15 @@ pub struct Deployments {
     layout: Layout,
 }
 
+/// The deployed apps of a store, by what is known of them.
+#[derive(Debug, Default)]
+pub struct Survey {
+    /// Those whose records can be read.
+    pub sound: Vec<Deployment>,
+    /// The others, and why.
+    pub damaged: Vec<(DeploymentName, AppsError)>,
+}
+
 impl Deployments {
     /// Those of the store with this layout.
     #[must_use]
@@ -37,20 +46,34 @@ impl Deployments {
         Self { layout }
     }
 
-    /// All of them, also those that were stopped, by environment and name.
+    /// All of them whose records make sense, also those that were stopped, by environment and name.
     ///
     /// # Errors
-    /// When the store cannot be read, or a record makes no sense.
+    /// When the store cannot be read.
     pub fn list(&self) -> Result<Vec<Deployment>, AppsError> {
-        let mut all = Vec::new();
+        Ok(self.survey()?.sound)
+    }
+
+    /// All of them, also those that were stopped, by environment and name: one whose record makes no sense is no reason
+    /// not to see the others.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn survey(&self) -> Result<Survey, AppsError> {
+        let mut names = Vec::new();
         for environment in names_in(&self.layout.deployments())? {
-            for name in names_in(&self.layout.deployments().join(&environment))? {
-                let Ok(name) = DeploymentName::new(&environment, &name) else { continue };
-                all.extend(self.record(&name)?);
+            let here = names_in(&self.layout.deployments().join(&environment))?;
+            names.extend(here.iter().filter_map(|name| DeploymentName::new(&environment, name).ok()));
+        }
+        names.sort();
+        let mut found = Survey::default();
+        for name in names {
+            match self.record(&name) {
+                Ok(record) => found.sound.extend(record),
+                Err(error) => found.damaged.push((name, error)),
             }
         }
-        all.sort_by_key(Deployment::full_name);
-        Ok(all)
+        Ok(found)
     }
 
     /// The app of this name, if it is deployed.
@@ -104,7 +127,10 @@ impl Deployments {
     }
 
     fn record(&self, name: &DeploymentName) -> Result<Option<Deployment>, AppsError> {
-        let record = Deployment::read(&self.record_file(name))?;
+        let record = Deployment::read(&self.record_file(name)).map_err(|error| match error {
+            AppsError::Damaged { path, reason } => AppsError::DamagedRecord { name: name.clone(), path, reason },
+            other => other,
+        })?;
         // One that was copied here says of another what it says.
         Ok(record.filter(|record| record.full_name() == *name))
     }

@@ -110,6 +110,47 @@ fn the_newest_of_those_that_were_stopped_are_remembered() {
 }
 
 #[test]
+fn a_damaged_record_hides_no_other_app() {
+    let fixture = Fixture::new();
+    for app in ["spoiled", "sound", "later"] {
+        fixture.deploy(app, &json!({}));
+    }
+    let deployments = &fixture.deployments;
+    for (id, app) in [("fc-1", "spoiled"), ("fc-2", "sound")] {
+        let kept = deployments.kept_calls(&name(app)).unwrap();
+        kept.begin(id, &spawned_call(), b"input").unwrap();
+    }
+    fs_err::write(deployments.record_file(&name("spoiled")), b"{").unwrap();
+    fs_err::write(deployments.record_file(&name("later")), br#"{"version": 99}"#).unwrap();
+    let all = deployments.survey().unwrap();
+    assert_eq!(all.sound.iter().map(|app| &*app.name).collect::<Vec<_>>(), ["sound"]);
+    let told: Vec<_> = all.damaged.iter().map(|(_, error)| error.to_string()).collect();
+    assert!(told[0].starts_with("the record of the app `later`, `") && told[0].contains("version `99`"), "{told:?}");
+    assert!(told[1].starts_with("the record of the app `spoiled`, `") && told[1].contains("is damaged: "), "{told:?}");
+    // Others are found, by name, id and call, and the damaged one is named to who asks for it.
+    let sound = deployments.get(&name("sound")).unwrap();
+    assert_eq!(deployments.find("main", &sound.id).unwrap(), Some(sound));
+    assert_eq!(deployments.app_of_call("fc-2").unwrap(), name("sound"));
+    assert!(matches!(deployments.app_of_call("fc-1"), Err(AppsError::DamagedRecord { .. })));
+    assert!(matches!(deployments.app_of_call("fc-3"), Err(AppsError::UnknownCall(_))));
+    assert!(matches!(deployments.find("main", "spoiled"), Err(AppsError::DamagedRecord { .. })));
+    let again = NewVersion {
+        content: &json!({}),
+        is_same: &|_| false,
+        client: "1.0",
+        by: "ada",
+        commit: None,
+        tag: "",
+        tags: None,
+    };
+    let refused = deployments.deploy(&name("spoiled"), &again, &CancelToken::new(), || ());
+    assert!(matches!(refused, Err(AppsError::DamagedRecord { .. })));
+    // As the error says.
+    fs_err::remove_file(deployments.record_file(&name("spoiled"))).unwrap();
+    assert_eq!(fixture.deploy("spoiled", &json!({})).deployment.current, 1);
+}
+
+#[test]
 fn an_app_that_is_not_there_is_explained() {
     let fixture = Fixture::new();
     fixture.deploy("trainer", &json!({}));

@@ -13,6 +13,7 @@ use lamina_events::CancelToken;
 use signal_hook::consts::SIGTERM;
 
 use super::ask::say;
+use super::deployed::warn_of_damaged;
 use super::print;
 use crate::arguments::Autostart;
 use crate::failure::Failure;
@@ -45,8 +46,9 @@ pub(crate) fn autostart(options: &Autostart) -> Result<u8, Failure> {
 
 /// The apps that are meant.
 fn apps(deployments: &Deployments) -> Result<Vec<Deployment>, Failure> {
-    let all = deployments.list()?;
-    Ok(all.into_iter().filter(|deployment| runs_by_itself(deployments, deployment)).collect())
+    let all = deployments.survey()?;
+    warn_of_damaged(&all);
+    Ok(all.sound.into_iter().filter(|deployment| runs_by_itself(deployments, deployment)).collect())
 }
 
 fn start() -> Result<u8, Failure> {

@@ -3,10 +3,10 @@
 use std::fmt::Write as _;
 use std::time::{Duration, UNIX_EPOCH};
 
-use lamina_apps::{AppState, AppsError, Deployment, DeploymentName, Version};
+use lamina_apps::{AppState, AppsError, Deployment, DeploymentName, Survey, Version};
 use lamina_engine::{Recorded, deployments, next_run, take_over};
 use lamina_events::CancelToken;
-use lamina_ground::seconds_since_1970;
+use lamina_ground::{Hint, seconds_since_1970};
 use serde_json::{Value, json};
 use unicode_width::UnicodeWidthStr;
 
@@ -25,7 +25,7 @@ pub(crate) struct Listed {
     next_run: Option<i64>,
 }
 
-/// All of them.
+/// All of them but those whose records are damaged, which are told of.
 pub(crate) fn all() -> Result<Vec<Listed>, Failure> {
     let deployments = deployments()?;
     let listed = |deployment: Deployment| {
@@ -33,7 +33,17 @@ pub(crate) fn all() -> Result<Vec<Listed>, Failure> {
         let next_run = if deployment.is_deployed() { next_run(&deployments, &deployment) } else { None };
         Listed { deployment, runs, next_run }
     };
-    Ok(deployments.list()?.into_iter().map(listed).collect())
+    let all = deployments.survey()?;
+    warn_of_damaged(&all);
+    Ok(all.sound.into_iter().map(listed).collect())
+}
+
+/// Says which apps are left out, and what to do.
+pub(crate) fn warn_of_damaged(all: &Survey) {
+    for (_, error) in &all.damaged {
+        let hint = error.hint().map(|hint| format!("\nhint: {hint}")).unwrap_or_default();
+        say(&format!("warning: {error}{hint}\n"));
+    }
 }
 
 /// The deployed app that is meant, if there is one.

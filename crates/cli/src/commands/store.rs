@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use lamina_apps::{Deployment, DetachedApps};
+use lamina_apps::{DeploymentName, DetachedApps, Survey};
 use lamina_engine::{Options, Removal, deployments, detached_apps, run_records, store_directory};
 use lamina_events::CancelToken;
 
@@ -87,23 +87,26 @@ fn kept(root: &Path) -> String {
         1 => format!(", 1 {one}"),
         count => format!(", {count} {several}"),
     };
-    let deployed = deployed_apps().iter().filter(|app| app.is_deployed()).count();
+    let deployed = deployed_apps().sound.iter().filter(|app| app.is_deployed()).count();
     counted(volumes, "volume", "volumes")
         + &counted(secrets, "secret", "secrets")
         + &counted(deployed, "deployed app", "deployed apps")
 }
 
 /// The deployed apps; a store that is damaged may be removed all the same.
-fn deployed_apps() -> Vec<Deployment> {
-    deployments().ok().and_then(|deployments| deployments.list().ok()).unwrap_or_default()
+fn deployed_apps() -> Survey {
+    deployments().ok().and_then(|deployments| deployments.survey().ok()).unwrap_or_default()
 }
 
 fn refuse_while_used(apps: &DetachedApps, root: &Path) -> Result<(), Failure> {
-    let runs = |app: &Deployment| deployments()?.host_state(&app.full_name()).map_err(Failure::from);
-    for app in deployed_apps() {
-        if runs(&app)?.is_running() {
-            let (name, shown) = (app.full_name(), root.display());
-            let hint = format!("it ends by itself when nobody calls it, or stop it: `modal app stop {}`", app.id);
+    let runs = |name: &DeploymentName| deployments()?.host_state(name).map_err(Failure::from);
+    let all = deployed_apps();
+    let sound = all.sound.into_iter().map(|app| (app.full_name(), app.id));
+    let damaged = all.damaged.into_iter().map(|(name, _)| (name.clone(), name.name().to_owned()));
+    for (name, target) in sound.chain(damaged) {
+        if runs(&name)?.is_running() {
+            let shown = root.display();
+            let hint = format!("it ends by itself when nobody calls it, or stop it: `modal app stop {target}`");
             let message = format!("the store `{shown}` was not removed: the deployed app {name} uses it");
             return Err(Failure::new(message).hint(hint));
         }

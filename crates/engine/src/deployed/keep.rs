@@ -52,7 +52,7 @@ pub fn keep_deployed(
     let changes = DeploymentWatch::new(deployments)?;
     let (cancelled, held) = io::pipe()?;
     let _cancelled_then = cancel.on_cancel(move || drop(held));
-    let mut keeper = Keeper { deployments, cancel, tell, apps: BTreeMap::new() };
+    let mut keeper = Keeper { deployments, cancel, tell, apps: BTreeMap::new(), damaged: BTreeSet::new() };
     while !cancel.is_cancelled() {
         // In this order: what changes after the look is told.
         changes.renew()?;
@@ -69,6 +69,8 @@ struct Keeper<'a> {
     cancel: &'a CancelToken,
     tell: &'a mut dyn FnMut(KeepingNews<'_>),
     apps: BTreeMap<DeploymentName, Kept>,
+    /// Those whose records make no sense, which was told.
+    damaged: BTreeSet<DeploymentName>,
 }
 
 /// An app that is kept.
@@ -133,11 +135,18 @@ impl Start {
 impl Keeper<'_> {
     /// Finds out which apps there are to keep.
     fn take_stock(&mut self) {
-        let all = match self.deployments.list() {
+        let all = match self.deployments.survey() {
             Ok(all) => all,
             Err(error) => return (self.tell)(KeepingNews::Trouble(&error)),
         };
-        let stays = all.iter().filter(|deployment| runs_by_itself(self.deployments, deployment));
+        let damaged = std::mem::take(&mut self.damaged);
+        for (name, error) in all.damaged {
+            if !damaged.contains(&name) {
+                (self.tell)(KeepingNews::Trouble(&error));
+            }
+            self.damaged.insert(name);
+        }
+        let stays = all.sound.iter().filter(|deployment| runs_by_itself(self.deployments, deployment));
         let names: BTreeSet<DeploymentName> = stays.map(Deployment::full_name).collect();
         self.apps.retain(|name, _| names.contains(name));
         for name in names {
