@@ -182,6 +182,15 @@ fn an_image_that_changes_is_another_one_wherever_it_lies() {
 }
 
 #[test]
+fn looking_at_an_archive_ends_when_it_is_cancelled() {
+    let (_directory, path) = written(&layer("x"));
+    let cancel = CancelToken::new();
+    cancel.cancel();
+    let cancelled = parse(&format!("any-archive:{path}")).fingerprint(&cancel);
+    assert!(matches!(cancelled, Err(RegistryError::Fetch(FetchError::Cancelled(_)))), "{cancelled:?}");
+}
+
+#[test]
 fn one_of_several_images_is_named() {
     let mut layout = Shape::default();
     let (one, two) = (layout.image(&layer("one")), layout.image(&layer("two")));
