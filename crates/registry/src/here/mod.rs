@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use data_encoding::HEXLOWER;
 use lamina_events::CancelToken;
 use lamina_fetch::{FetchError, Progress};
+use lamina_ground::EnvVars;
 use lamina_image::Hasher;
 use sha2::{Digest as _, Sha256};
 
@@ -362,8 +363,13 @@ impl Spool<'_> {
         self.cancel.check().map_err(FetchError::from)?;
         let disk = rustix::fs::fstatvfs(&*file).map_err(std::io::Error::from).map_err(FetchError::Io)?;
         if disk.f_bavail.saturating_mul(disk.f_frsize) < self.reserve {
-            let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
-            return Err(FetchError::Io(full).into());
+            let message = format!(
+                "`{}` takes more than there is: the disk of the store has less than `{}` MiB left, which {} keeps free",
+                self.image.shown(),
+                self.reserve >> 20,
+                EnvVars::MODAL_STORE_RESERVE
+            );
+            return Err(FetchError::Io(io::Error::new(io::ErrorKind::StorageFull, message)).into());
         }
         Ok(file.write_all(bytes).map_err(FetchError::Io)?)
     }

@@ -191,6 +191,20 @@ fn looking_at_an_archive_ends_when_it_is_cancelled() {
 }
 
 #[test]
+fn what_is_unpacked_leaves_the_disk_its_reserve() {
+    let packed = zstd::encode_all(&layer("x")[..], 1).unwrap();
+    let (directory, path) = written(&packed);
+    let image = parse(&format!("any-archive:{path}"));
+    assert!(image.open(directory.path(), 0, &CancelToken::new()).is_ok());
+    let error = image.open(directory.path(), u64::MAX, &CancelToken::new()).map(drop).unwrap_err();
+    assert!(
+        error.to_string().contains("MODAL_STORE_RESERVE keeps free") && error.to_string().contains(&path),
+        "{error}"
+    );
+    assert!(error.hint().is_some_and(|hint| hint.contains("MODAL_STORE")), "{:?}", error.hint());
+}
+
+#[test]
 fn one_of_several_images_is_named() {
     let mut layout = Shape::default();
     let (one, two) = (layout.image(&layer("one")), layout.image(&layer("two")));
