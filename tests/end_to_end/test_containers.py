@@ -265,6 +265,35 @@ def test_containers_of_programs_are_listed_until_these_are_killed(modal: Modal) 
     modal("volume", "delete", "--yes", "program")
 
 
+def test_a_process_that_does_not_answer_is_named(running: Running) -> None:
+    modal, caller = running.modal, running.call("wait")
+    container = running.one("wait")
+    (host,) = [
+        int(process.name)
+        for process in Path("/proc").iterdir()
+        if process.name.isdigit() and f"__deployed\0main\0{running.name}\0" in command_line(process)
+    ]
+    os.kill(host, signal.SIGSTOP)
+    try:
+        done = modal("container", "list")
+    finally:
+        os.kill(host, signal.SIGCONT)
+    assert container not in done.stdout
+    assert f"warning: the process `{host}` has not said which containers it has" in done.stderr, done.stderr
+    assert f"`kill -CONT {host}`" in done.stderr, done.stderr
+    done = modal("container", "list")
+    assert container in done.stdout and "warning" not in done.stderr
+    running.open_gate()
+    caller.communicate(timeout=PATIENCE)
+
+
+def command_line(process: Path) -> str:
+    try:
+        return (process / "cmdline").read_text(errors="replace")
+    except OSError:
+        return ""
+
+
 def test_wrong_words_are_explained(running: Running) -> None:
     modal, caller = running.modal, running.call("wait")
     container = running.one("wait")

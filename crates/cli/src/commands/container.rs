@@ -43,8 +43,20 @@ pub(super) fn wants_terminal(pty: bool, no_pty: bool) -> bool {
     pty || (!no_pty && rustix::termios::isatty(io::stdin()) && rustix::termios::isatty(io::stdout()))
 }
 
-fn list(as_json: bool) -> Result<u8, Failure> {
+/// The containers that run; who does not say which it has is told of.
+fn running() -> Result<Containers, Failure> {
     let containers = Containers::ask()?;
+    for pid in containers.silent() {
+        say(&format!(
+            "warning: the process `{pid}` has not said which containers it has: it is stopped, or very busy\n\
+             hint: `kill -CONT {pid}` has it go on if it is stopped, `kill -KILL {pid}` ends it and its containers\n"
+        ));
+    }
+    Ok(containers)
+}
+
+fn list(as_json: bool) -> Result<u8, Failure> {
+    let containers = running()?;
     let all: Vec<_> = containers.all().collect();
     if as_json {
         let known = |text: &str| (!text.is_empty()).then(|| text.to_owned());
@@ -69,7 +81,7 @@ fn list(as_json: bool) -> Result<u8, Failure> {
 
 fn logs(target: &str, options: &LogOptions, all: bool) -> Result<u8, Failure> {
     let everything = all || options.follow;
-    let found = match Containers::ask()?.find(target) {
+    let found = match running()?.find(target) {
         Err(unknown @ ContainersError::Unknown { .. }) => return ended_logs(target, options, everything, unknown),
         found => found?,
     };
@@ -118,7 +130,7 @@ fn ended_logs(target: &str, options: &LogOptions, everything: bool, unknown: Con
 
 /// Runs a command in the container that is meant, on a terminal of its own if it is `wanted`.
 pub(super) fn exec(target: &str, argv: &[String], wanted: bool) -> Result<u8, Failure> {
-    let found = Containers::ask()?.find(target)?;
+    let found = running()?.find(target)?;
     let terminal = UserTerminal::new();
     let size = wanted.then(user_terminal::size);
     let kind = if wanted { std::env::var(EnvVars::TERM).ok() } else { None };
@@ -145,7 +157,7 @@ pub(super) fn exec(target: &str, argv: &[String], wanted: bool) -> Result<u8, Fa
 }
 
 fn stop(target: &str, graceful: bool) -> Result<u8, Failure> {
-    let found = Containers::ask()?.find(target)?;
+    let found = running()?.find(target)?;
     let id = found.record().container_id.clone();
     found.stop(graceful)?;
     say(&format!("Stopped {id}.\n"));

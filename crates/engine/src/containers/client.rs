@@ -4,13 +4,14 @@ use std::ffi::c_int;
 use std::io::ErrorKind;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lamina_apps::{ContainerSockets, LogEntry, Source};
 use lamina_ground::nearest;
 use lamina_sandbox::{ExitStatus, TerminalSize};
 use lamina_store::Layout;
 use lamina_wire::{Payload, Receiver, Sender, WireError};
+use rustix::net::sockopt::socket_peercred;
 use rustix::process::Signal;
 
 use super::{Answer, ContainerRecord, ContainersError, Request, encode, tell};
@@ -26,6 +27,7 @@ const LEAST_OF_ID: usize = 4;
 #[derive(Debug)]
 pub struct Containers {
     all: Vec<(ContainerRecord, usize)>,
+    silent: Vec<i32>,
     connections: Vec<Connection>,
 }
 
@@ -59,15 +61,22 @@ impl Connection {
         }
     }
 
-    fn list(&mut self) -> Result<Vec<ContainerRecord>, ContainersError> {
-        self.socket.set_read_timeout(Some(PATIENCE))?;
-        tell(&self.sender, &Request::List)?;
+    /// The containers that it was asked for, if it says so in time.
+    fn hear_list(&mut self, until: Instant) -> Result<Vec<ContainerRecord>, ContainersError> {
+        // No time at all would be for ever.
+        let left = until.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+        self.socket.set_read_timeout(Some(left))?;
         let heard = self.hear()?.0;
         self.socket.set_read_timeout(None)?;
         match heard {
             Answer::Containers { containers } => Ok(containers),
             other => Err(unexpected(&other)),
         }
+    }
+
+    /// The process that listens.
+    fn process(&self) -> Option<i32> {
+        socket_peercred(&self.socket).ok().map(|credentials| credentials.pid.as_raw_nonzero().get())
     }
 }
 
@@ -79,13 +88,26 @@ impl Containers {
     pub fn ask() -> Result<Self, ContainersError> {
         let sockets = ContainerSockets::new(&Layout::of_no_store(store_directory()?)).connect()?;
         let mut connections: Vec<Connection> = sockets.into_iter().filter_map(|it| Connection::new(it).ok()).collect();
-        let mut all = Vec::new();
+        // All at once: those that do not answer take the time of one.
+        connections.retain(|connection| tell(&connection.sender, &Request::List).is_ok());
+        let until = Instant::now() + PATIENCE;
+        let (mut all, mut silent) = (Vec::new(), Vec::new());
         for (index, connection) in connections.iter_mut().enumerate() {
-            // One that is about to end has none any more.
-            all.extend(connection.list().unwrap_or_default().into_iter().map(|container| (container, index)));
+            match connection.hear_list(until) {
+                Ok(containers) => all.extend(containers.into_iter().map(|container| (container, index))),
+                Err(error) if is_timeout(&error) => silent.extend(connection.process()),
+                // One that is about to end has none any more.
+                Err(_) => {}
+            }
         }
         all.sort_by_key(|(container, _)| container.started);
-        Ok(Self { all, connections })
+        Ok(Self { all, silent, connections })
+    }
+
+    /// Processes that run containers, perhaps, and have not said which within five seconds.
+    #[must_use]
+    pub fn silent(&self) -> &[i32] {
+        &self.silent
     }
 
     /// All of them, the oldest first.
@@ -277,6 +299,11 @@ impl Command {
             Err(error) => Err(error),
         }
     }
+}
+
+/// Whether nothing was heard for too long.
+fn is_timeout(error: &ContainersError) -> bool {
+    matches!(error, ContainersError::Connection(WireError::Io(error)) if error.kind() == ErrorKind::WouldBlock)
 }
 
 fn unexpected(answer: &Answer) -> ContainersError {
