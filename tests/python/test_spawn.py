@@ -12,7 +12,7 @@ import pytest
 from fake_engine import wait_until
 
 import modal
-from modal.exception import ExecutionError, InvalidError, RemoteError, ServiceError, TimeoutError
+from modal.exception import ExecutionError, InvalidError, NotFoundError, RemoteError, ServiceError, TimeoutError
 
 app = modal.App("spawn")
 
@@ -135,6 +135,9 @@ def test_calls_are_found_by_id(start):
         assert modal.FunctionCall.from_id(only_id).get() == 12
     # One of a deployed app may be meant: it is asked for when the result is wanted.
     assert modal.FunctionCall.from_id("fc-elsewhere").object_id == "fc-elsewhere"
+    for no_call in ["", "in-1", "../../x"]:
+        with pytest.raises(NotFoundError, match=f"there is no call `{no_call}`: ids of calls begin with `fc-`"):
+            modal.FunctionCall.from_id(no_call).get()
 
 
 def test_gather(start, tmp_path):

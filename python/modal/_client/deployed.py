@@ -79,6 +79,8 @@ def reach(environment: str, app: str, version: int | None) -> Host:
 
 def reach_call(call_id: str) -> Host:
     """A connection with the process of the deployed app that keeps a call."""
+    if not call_id.startswith("fc-"):
+        raise NotFoundError(f"there is no call `{call_id}`: ids of calls begin with `fc-`")
     return reach("", call_id, None)
 
 
