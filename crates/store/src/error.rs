@@ -12,6 +12,9 @@ use serde::{Deserialize, Serialize};
 /// An error of the store.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
+    /// Something else stands where the store is to be.
+    #[error("the store `{0}` is no directory: set `MODAL_STORE` to a directory, or move away what is there")]
+    NoStore(PathBuf),
     /// The store directory can be reached by others.
     #[error("the store `{path}` has mode `{mode:04o}`: its files would be open to other users; run `chmod 700 {path}`")]
     Mode {

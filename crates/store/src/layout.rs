@@ -241,6 +241,9 @@ fn make_private(root: &Path) -> Result<PathBuf, StoreError> {
     }
     let root = fs_err::canonicalize(root)?;
     let metadata = fs_err::metadata(&root)?;
+    if !metadata.is_dir() {
+        return Err(StoreError::NoStore(root));
+    }
     let me = rustix::process::geteuid().as_raw();
     if metadata.uid() != me {
         return Err(StoreError::Owner { path: root, owner: metadata.uid() });

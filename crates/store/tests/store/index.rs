@@ -211,6 +211,9 @@ fn stores_of_others_and_open_ones_are_refused() {
     std::fs::set_permissions(&root, PermissionsExt::from_mode(0o700)).unwrap();
     std::os::unix::fs::chown(&root, Some(12345), None).unwrap();
     assert!(matches!(Layout::prepare(&root), Err(StoreError::Owner { owner: 12345, .. })));
+    let file = directory.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    assert!(matches!(Layout::prepare(&file), Err(StoreError::NoStore(_))));
 }
 
 #[test]
