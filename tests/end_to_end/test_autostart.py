@@ -152,6 +152,23 @@ def test_an_app_that_is_killed_comes_back_and_one_that_is_stopped_does_not(
     assert host(other) is None
 
 
+def test_an_app_whose_version_is_damaged_is_named_until_it_is_deployed_anew(
+    modal: Modal, deploy: Callable[[], str]
+) -> None:
+    name = deploy()
+    (Path(modal.store) / f"deployments/main/{name}/versions/1.json").write_text("{")
+    watcher = modal.start("app", "autostart", "--watch")
+    try:
+        hear(watcher, f"version 1 of the app `{name}`, `")
+        hear(watcher, "hint: deploy the app anew: `modal deploy`")
+        assert f"version 1 of the app `{name}`" in modal("app", "autostart", "--start").stderr
+        modal("deploy", "app.py")
+        modal("app", "stop", "--yes", name)
+    finally:
+        watcher.kill()
+        watcher.wait(PATIENCE)
+
+
 def test_an_app_that_somebody_has_ended_is_left_until_it_is_called(
     modal: Modal, deploy: Callable[[], str], watcher: subprocess.Popen
 ) -> None:

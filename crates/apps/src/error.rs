@@ -86,6 +86,18 @@ pub enum AppsError {
         /// What is wrong with it.
         reason: String,
     },
+    /// What is kept of a version of a deployed app makes no sense.
+    #[error("version {number} of the app {name}, `{path}`, is damaged: {reason}")]
+    DamagedVersion {
+        /// The app.
+        name: DeploymentName,
+        /// The version.
+        number: u32,
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// No app of this name is deployed.
     #[error("there is no deployed app {name}{}: `modal app list` shows what there is", alike(.nearest, .elsewhere.as_deref()))]
     NotDeployed {
@@ -184,6 +196,10 @@ impl Hint for AppsError {
             Self::HostSilent { name, .. } => {
                 Some(format!("`modal app logs{} {}` may say what it is doing", option(name), name.name()).into())
             }
+            Self::DamagedVersion { name, .. } => Some(format!(
+                "deploy the app anew: `modal deploy`, or go back to another version: `modal app rollback{} {}`",
+                option(name), name.name()
+            ).into()),
             Self::NotADirectory(_) => Some("move it away".into()),
             Self::DamagedRecord { .. } => {
                 Some("put a copy of the file back, or move it away and deploy the app anew: `modal deploy`".into())

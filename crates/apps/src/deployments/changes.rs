@@ -88,7 +88,7 @@ impl Deployments {
         let tags = new.tags.unwrap_or(&deployment.tags).clone();
         let last = deployment.versions.last();
         let is_same = last.is_some_and(|last| new.tag.is_empty() || last.tag == new.tag)
-            && record::read_content(&self.version_file(name, deployment.current))?.as_ref().is_some_and(new.is_same);
+            && self.present_content(&deployment)?.as_ref().is_some_and(new.is_same);
         if is_same && tags == deployment.tags {
             return Ok(Deployed { deployment, is_new: false });
         }
@@ -104,6 +104,14 @@ impl Deployments {
         };
         record::write_content(&self.version_file(name, version.number), new.content)?;
         self.adopt_version(name, deployment, version)
+    }
+
+    /// What the current version consists of; nothing if that is damaged, which a new version mends.
+    fn present_content(&self, deployment: &Deployment) -> Result<Option<Value>, AppsError> {
+        match record::read_content(&self.version_file(&deployment.full_name(), deployment.current)) {
+            Err(AppsError::Damaged { .. }) => Ok(None),
+            read => read,
+        }
     }
 
     /// Makes a new version that is the same as an earlier one, or as the current one: what runs is replaced.

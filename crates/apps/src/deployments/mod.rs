@@ -104,7 +104,7 @@ impl Deployments {
     /// What a version of an app consists of; the current one where no number is given.
     ///
     /// # Errors
-    /// When there is no such version.
+    /// When there is no such version, or what is kept of it is damaged.
     pub fn content(&self, deployment: &Deployment, number: Option<u32>) -> Result<Value, AppsError> {
         let number = number.unwrap_or(deployment.current);
         let missing = || AppsError::UnknownVersion {
@@ -114,7 +114,11 @@ impl Deployments {
             current: deployment.current,
         };
         let name = deployment.full_name();
-        record::read_content(&self.version_file(&name, number))?.ok_or_else(missing)
+        let content = record::read_content(&self.version_file(&name, number)).map_err(|error| match error {
+            AppsError::Damaged { path, reason } => AppsError::DamagedVersion { name, number, path, reason },
+            other => other,
+        });
+        content?.ok_or_else(missing)
     }
 
     /// Why there is no app of this name.

@@ -151,6 +151,19 @@ fn a_damaged_record_hides_no_other_app() {
 }
 
 #[test]
+fn a_version_that_is_damaged_is_named_and_replaced() {
+    let fixture = Fixture::new();
+    fixture.deploy("demo", &json!(1));
+    let present = fixture.deploy("demo", &json!(2)).deployment;
+    fs_err::write(fixture.deployments.version_file(&name("demo"), 2), b"{").unwrap();
+    let error = fixture.deployments.content(&present, None).unwrap_err().to_string();
+    assert!(error.starts_with("version 2 of the app `demo`, `") && error.contains("is damaged: "), "{error}");
+    let next = fixture.deploy("demo", &json!(2));
+    assert_eq!((next.is_new, next.deployment.current), (true, 3));
+    assert_eq!(fixture.deployments.content(&next.deployment, None).unwrap(), json!(2));
+}
+
+#[test]
 fn an_app_that_is_not_there_is_explained() {
     let fixture = Fixture::new();
     fixture.deploy("trainer", &json!({}));

@@ -46,9 +46,17 @@ pub(crate) fn autostart(options: &Autostart) -> Result<u8, Failure> {
 
 /// The apps that are meant.
 fn apps(deployments: &Deployments) -> Result<Vec<Deployment>, Failure> {
-    let all = deployments.survey()?;
-    warn_of_damaged(&all);
-    Ok(all.sound.into_iter().filter(|deployment| runs_by_itself(deployments, deployment)).collect())
+    let mut all = deployments.survey()?;
+    let mut apps = Vec::new();
+    for app in all.sound {
+        match runs_by_itself(deployments, &app) {
+            Ok(true) => apps.push(app),
+            Ok(false) => {}
+            Err(error) => all.damaged.push((app.full_name(), error)),
+        }
+    }
+    warn_of_damaged(&all.damaged);
+    Ok(apps)
 }
 
 fn start() -> Result<u8, Failure> {

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::{Duration, UNIX_EPOCH};
 
-use lamina_apps::{AppState, AppsError, Deployment, DeploymentName, Survey, Version};
+use lamina_apps::{AppState, AppsError, Deployment, DeploymentName, Version};
 use lamina_engine::{Recorded, deployments, next_run, take_over};
 use lamina_events::CancelToken;
 use lamina_ground::{Hint, seconds_since_1970};
@@ -34,13 +34,13 @@ pub(crate) fn all() -> Result<Vec<Listed>, Failure> {
         Listed { deployment, runs, next_run }
     };
     let all = deployments.survey()?;
-    warn_of_damaged(&all);
+    warn_of_damaged(&all.damaged);
     Ok(all.sound.into_iter().map(listed).collect())
 }
 
 /// Says which apps are left out, and what to do.
-pub(crate) fn warn_of_damaged(all: &Survey) {
-    for (_, error) in &all.damaged {
+pub(crate) fn warn_of_damaged(damaged: &[(DeploymentName, AppsError)]) {
+    for (_, error) in damaged {
         let hint = error.hint().map(|hint| format!("\nhint: {hint}")).unwrap_or_default();
         say(&format!("warning: {error}{hint}\n"));
     }

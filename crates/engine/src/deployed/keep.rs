@@ -69,7 +69,7 @@ struct Keeper<'a> {
     cancel: &'a CancelToken,
     tell: &'a mut dyn FnMut(KeepingNews<'_>),
     apps: BTreeMap<DeploymentName, Kept>,
-    /// Those whose records make no sense, which was told.
+    /// Those of which something kept makes no sense, which was told.
     damaged: BTreeSet<DeploymentName>,
 }
 
@@ -139,15 +139,23 @@ impl Keeper<'_> {
             Ok(all) => all,
             Err(error) => return (self.tell)(KeepingNews::Trouble(&error)),
         };
-        let damaged = std::mem::take(&mut self.damaged);
-        for (name, error) in all.damaged {
-            if !damaged.contains(&name) {
+        let (mut names, mut damaged) = (BTreeSet::new(), all.damaged);
+        for deployment in &all.sound {
+            match runs_by_itself(self.deployments, deployment) {
+                Ok(true) => {
+                    names.insert(deployment.full_name());
+                }
+                Ok(false) => {}
+                Err(error) => damaged.push((deployment.full_name(), error)),
+            }
+        }
+        let told = std::mem::take(&mut self.damaged);
+        for (name, error) in damaged {
+            if !told.contains(&name) {
                 (self.tell)(KeepingNews::Trouble(&error));
             }
             self.damaged.insert(name);
         }
-        let stays = all.sound.iter().filter(|deployment| runs_by_itself(self.deployments, deployment));
-        let names: BTreeSet<DeploymentName> = stays.map(Deployment::full_name).collect();
         self.apps.retain(|name, _| names.contains(name));
         for name in names {
             self.apps.entry(name).or_insert_with(Kept::new);

@@ -271,11 +271,16 @@ pub fn next_run(deployments: &Deployments, deployment: &Deployment) -> Option<i6
 }
 
 /// Whether an app is to run without anybody's call: some function of it has a schedule, or containers that are always there.
-#[must_use]
-pub fn runs_by_itself(deployments: &Deployments, deployment: &Deployment) -> bool {
-    let content = deployments.content(deployment, None).ok().and_then(|content| Content::read(content).ok());
-    let parts = content.and_then(|content| content.into_parts().ok());
-    deployment.is_deployed() && parts.is_some_and(|(app, _)| app.functions.iter().any(stays))
+///
+/// # Errors
+/// When what is kept of its current version cannot be read.
+pub fn runs_by_itself(deployments: &Deployments, deployment: &Deployment) -> Result<bool, AppsError> {
+    if !deployment.is_deployed() {
+        return Ok(false);
+    }
+    let content = Content::read(deployments.content(deployment, None)?);
+    let parts = content.ok().and_then(|content| content.into_parts().ok());
+    Ok(parts.is_some_and(|(app, _)| app.functions.iter().any(stays)))
 }
 
 /// Whether a function keeps the process of its app.
