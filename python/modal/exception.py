@@ -27,6 +27,7 @@ __all__ = [
     "ImageBuildError",
     "InputCancellation",
     "InternalError",
+    "InternalFailure",
     "InvalidError",
     "ModuleNotMountable",
     "NotFoundError",
@@ -121,6 +122,10 @@ class ServiceError(Error):
 
 class InternalError(Error):
     """Lamina itself is at fault."""
+
+
+class InternalFailure(Error):
+    """A container was lost: it ran out of memory, exited, or was killed."""
 
 
 class TimeoutError(Error, builtins.TimeoutError):

@@ -171,7 +171,7 @@ try:
 except Exception as error:
     print(type(error).__name__)
 """
-    assert deployed.python(program) == ["RemoteError", "FunctionTimeoutError", "FunctionTimeoutError"]
+    assert deployed.python(program) == ["InternalFailure", "FunctionTimeoutError", "FunctionTimeoutError"]
     started = f"container {container} of `talk` started"
     assert deployed.lines("-s", "system", "--container", container) == [started]
     causes = {

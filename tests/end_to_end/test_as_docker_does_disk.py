@@ -135,7 +135,7 @@ def test_a_full_disk_takes_nothing_that_volumes_had(tmp_path: Path) -> None:
         program.mkdir()
         modal = Modal(disk / "store", program)
         modal.write("filling.py", FILLING)
-        assert modal("run", "-q", "filling.py").stdout == "RemoteError\n"
+        assert modal("run", "-q", "filling.py").stdout == "InternalFailure\n"
         assert modal("volume", "get", "data", "mine", "-").stdout == "committed"
         modal("volume", "rm", "data", "endless")
         (program / "large").write_bytes(b"x" * (8 << 20))

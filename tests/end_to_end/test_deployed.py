@@ -251,7 +251,7 @@ def test_calls_that_ran_when_the_process_was_killed_run_again_or_are_lost(deploy
     assert deployed.fetch(again, 0).startswith("TimeoutError")
     deployed.kill_host()
     said = deployed.fetch(lost)
-    assert said.startswith("RemoteError the call of function `wait_for` was running when the app's process"), said
+    assert said.startswith("InternalFailure the call of function `wait_for` was running when the app's process"), said
     deployed.wait_for_containers(3)
     deployed.open_gate("gate")
     assert deployed.fetch(again) == "2"

@@ -132,8 +132,8 @@ def test_inputs_run_anew_in_a_version_that_is_recreated(called: Called) -> None:
         "wait.remote('a')": "a in 2",
         "Model(size=7).wait.remote('b')": "b of 7 in 2",
         "Model().wait.spawn('c').get()": "c of 3 in 2",
-        "list(rows.remote_gen('d'))": "RemoteError the container of function `rows` was stopped, and the input cannot run again"
-        " in another one because some of its values were taken already",
+        "list(rows.remote_gen('d'))": "InternalFailure the container of function `rows` was stopped, and the input cannot run"
+        " again in another one because some of its values were taken already",
     }
     started = [called.start(line) for line in callers]
     cancelled = called.start("(f := wait.spawn('e')) and input() or f.cancel()")

@@ -254,7 +254,7 @@ def test_no_spawned_call_is_forgotten_whenever_the_process_is_killed(deployed: D
         for call in {calls!r}:
             try:
                 print(modal.FunctionCall.from_id(call).get(timeout={PATIENCE}))
-            except modal.exception.RemoteError as error:
+            except modal.exception.InternalFailure as error:
                 print("lost" if "is lost" in str(error) else error)
     """)
     results = deployed.modal.python("-c", program).stdout.splitlines()

@@ -78,7 +78,7 @@ def test_generators(modal: Modal) -> None:
     modal.write("app.py", APP)
     lines = modal("run", "-q", "app.py", timeout=120).stdout.splitlines()
     assert lines[:4] == ["12497500 [0, 1, 2] True", "[0, 1, 2, 3]", "live True", "left at 1000"]
-    assert lines[4:6] == ["LookupError 2", "RemoteError 1"]
+    assert lines[4:6] == ["LookupError 2", "InternalFailure 1"]
     assert lines[6].startswith("FunctionTimeoutError ")
     assert "`numbers` is a generator" in lines[7] and "remote_gen" in lines[8]
 

@@ -88,7 +88,7 @@ def test_a_later_attempt_succeeds_after_growing_pauses(modal: Modal) -> None:
 
 def test_dead_containers_and_timeouts_are_retried(modal: Modal) -> None:
     modal.write("app.py", APP)
-    for what, error in (("dies", "RemoteError"), ("slow", "FunctionTimeoutError")):
+    for what, error in (("dies", "InternalFailure"), ("slow", "FunctionTimeoutError")):
         result = modal.events("app.py", "--what", what)
         assert result.stdout == error + "\n"
         assert len(result.of("call_retried")) == 1

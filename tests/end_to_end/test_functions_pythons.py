@@ -83,7 +83,7 @@ def main():
         print(error.code, error, "inner" in str(error.__cause__))
     try:
         leave.remote()
-    except modal.exception.RemoteError as error:
+    except modal.exception.InternalFailure as error:
         print("dead")
 """
 

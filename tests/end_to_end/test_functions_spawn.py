@@ -61,7 +61,7 @@ def test_spawn(modal: Modal) -> None:
     assert lines[2] == "TimeoutError the call of `sleep` has no result after 0.2 s; it goes on"
     assert lines[3] == "RemoteError the call of `sleep` was cancelled"
     assert lines[4:6] == ["ValueError no", "ValueError early"]
-    assert lines[6].startswith("RemoteError ") and "4" in lines[6]
+    assert lines[6].startswith("InternalFailure ") and "4" in lines[6]
     assert lines[7] == "0.01"
 
 

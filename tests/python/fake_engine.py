@@ -127,7 +127,7 @@ class Worker:
                 answer, result = self.attempt(control, payload)
             except ConnectionClosed:
                 self.discard()
-                answer = {"type": "result", "call": control["call"], "status": "error", "error": "RemoteError"}
+                answer = {"type": "result", "call": control["call"], "status": "error", "error": "InternalFailure"}
                 result = b""
             if answer["status"] == "ok" or attempt == retries or control["call"] in self.answered:
                 break

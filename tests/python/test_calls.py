@@ -53,7 +53,6 @@ class Awkward(Exception):
     def __init__(self, first, second):
         super().__init__(f"{first} and {second}")
         self.first = first
-        self.lock = threading.Lock()
 
 
 @app.function()
@@ -95,6 +94,10 @@ def fail(kind):
         raise Local("nobody knows")
     if kind == "locked":
         raise ValueError(threading.Lock())
+    if kind == "holding":
+        error = Awkward("a", "b")
+        error.handle = threading.Lock()
+        raise error
     if kind == "group":
 
         class Member(Exception):
@@ -182,6 +185,8 @@ def test_exceptions_that_cannot_travel_are_described(start):
     with start(app):
         with pytest.raises(SerializationError, match=r"ValueError`, which cannot be pickled: <unlocked _thread.lock"):
             fail.remote("locked")
+        with pytest.raises(SerializationError, match=r"Awkward`, which cannot be pickled: a and b"):
+            fail.remote("holding")
         with pytest.raises(ExecutionError, match=r"`sys.exit\(3\)` instead of a result"):
             fail.remote("exit")
         with pytest.raises(ExecutionError, match=r"`builtins.KeyboardInterrupt` instead of a result"):

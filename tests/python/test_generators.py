@@ -194,7 +194,7 @@ def test_a_container_that_dies_ends_the_loop(start):
     with start(app):
         values = leave.remote_gen()
         assert next(values) == 1
-        with pytest.raises(modal.exception.RemoteError):
+        with pytest.raises(modal.exception.InternalFailure):
             next(values)
 
 

@@ -164,8 +164,8 @@ impl CallError {
             | Self::Exited { .. }
             | Self::Entrypoint { .. }
             | Self::Signaled { .. }
-            | Self::Withdrawn { .. }
-            | Self::Cancelled { .. } => ErrorClass::RemoteError,
+            | Self::Withdrawn { .. } => ErrorClass::InternalFailure,
+            Self::Cancelled { .. } => ErrorClass::RemoteError,
             Self::NotStarted { .. }
             | Self::Broken { .. }
             | Self::Engine { .. }
@@ -329,6 +329,6 @@ mod tests {
         assert_eq!(error.to_string(), "the container of function `f` ran out of memory (limit: 512 MiB)");
         let hint = "raise `memory=` (in MiB) of the function; its last output was:\nboom";
         assert_eq!(error.hint().as_deref(), Some(hint));
-        assert_eq!(error.class(), ErrorClass::RemoteError);
+        assert_eq!(error.class(), ErrorClass::InternalFailure);
     }
 }

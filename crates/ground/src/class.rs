@@ -19,6 +19,8 @@ pub enum ErrorClass {
     FunctionTimeoutError,
     /// A step of an image failed.
     ImageBuildError,
+    /// A container was lost.
+    InternalFailure,
     /// A method got a value that it does not accept.
     InvalidError,
     /// A table lacks what was asked for; built in.
@@ -41,7 +43,7 @@ pub enum ErrorClass {
 
 impl ErrorClass {
     /// Every class.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::AlreadyExistsError,
         Self::ConflictError,
         Self::ExecutionError,
@@ -49,6 +51,7 @@ impl ErrorClass {
         Self::FileNotFoundError,
         Self::FunctionTimeoutError,
         Self::ImageBuildError,
+        Self::InternalFailure,
         Self::InvalidError,
         Self::KeyError,
         Self::KeyboardInterrupt,
@@ -102,15 +105,16 @@ mod tests {
                 ErrorClass::FileNotFoundError => 4,
                 ErrorClass::FunctionTimeoutError => 5,
                 ErrorClass::ImageBuildError => 6,
-                ErrorClass::InvalidError => 7,
-                ErrorClass::KeyError => 8,
-                ErrorClass::KeyboardInterrupt => 9,
-                ErrorClass::NotADirectoryError => 10,
-                ErrorClass::NotFoundError => 11,
-                ErrorClass::RemoteError => 12,
-                ErrorClass::RequestSizeError => 13,
-                ErrorClass::ValueError => 14,
-                ErrorClass::VersionError => 15,
+                ErrorClass::InternalFailure => 7,
+                ErrorClass::InvalidError => 8,
+                ErrorClass::KeyError => 9,
+                ErrorClass::KeyboardInterrupt => 10,
+                ErrorClass::NotADirectoryError => 11,
+                ErrorClass::NotFoundError => 12,
+                ErrorClass::RemoteError => 13,
+                ErrorClass::RequestSizeError => 14,
+                ErrorClass::ValueError => 15,
+                ErrorClass::VersionError => 16,
             };
             assert_eq!(place, index);
         }

@@ -184,13 +184,8 @@ class _ByParts:
         self.error = error
 
     def __reduce__(self) -> tuple[Any, ...]:
-        state = {}
-        for name, value in self.error.__dict__.items():
-            try:
-                dumps(value, PICKLE_PROTOCOL)
-            except Exception:
-                continue
-            state[name] = value
+        # All of it, or the caller would get an exception that is not what was raised.
+        state = dict(self.error.__dict__)
         args = self.error.args
         members = _members(self.error)
         if members:

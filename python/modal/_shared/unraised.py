@@ -12,7 +12,6 @@ __all__ = [
     "ExecTimeoutError",
     "InteractiveTimeoutError",
     "InternalAPIWarning",
-    "InternalFailure",
     "LogsFetchError",
     "MountUploadTimeoutError",
     "OutputExpiredError",
@@ -45,10 +44,6 @@ class ConnectionError(Error):
 
 class DataLossError(Error):
     """Data was lost or is damaged."""
-
-
-class InternalFailure(Error):
-    """Something inside failed, and may work the next time."""
 
 
 class LogsFetchError(Error):

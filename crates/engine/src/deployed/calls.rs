@@ -203,7 +203,11 @@ impl SpawnedCalls {
         );
         let hint = Some("give the function `retries`: such calls are run again then".to_owned());
         let input = lost_input(&call.input, &call.function, call.method.as_deref(), &call.module);
-        self.keep(name, Outcome::Error(CallError::Elsewhere { class: ErrorClass::RemoteError, message, hint }), input);
+        self.keep(
+            name,
+            Outcome::Error(CallError::Elsewhere { class: ErrorClass::InternalFailure, message, hint }),
+            input,
+        );
     }
 
     /// What runs a call, if it runs here.

@@ -38,7 +38,7 @@ fn generators_exceptions_and_errors_come_back_as_they_are() {
     assert_eq!(value(outcome(&end)), "");
     assert_eq!(exception(bench.run(CALL + 1, "call g raise boom")), "boom");
     let died = exception(bench.run(CALL + 2, "call g exit 3"));
-    assert!(died.contains(r#""error":"RemoteError""#) && died.contains("exited with code `3`"), "{died}");
+    assert!(died.contains(r#""error":"InternalFailure""#) && died.contains("exited with code `3`"), "{died}");
     let unknown = exception(bench.run(CALL + 3, "call h echo x"));
     assert!(unknown.contains(r#""error":"NotFoundError""#) && unknown.contains("no function `h`"), "{unknown}");
 }
