@@ -57,6 +57,18 @@ class _Inbox(Receiver):
             identified.wait()
         return self.call_id
 
+    def ask(self, engine: Conversation, call_id: str) -> int:
+        """Asks for the result; returns when it is there, or it is known that it is not."""
+        known = self._identified = Event()
+        engine.read_in_background()
+        number = engine.start_waiting(self, call_id)
+        known.wait()
+        return number
+
+    def pending(self) -> None:
+        if self._identified is not None:
+            self._identified.set()
+
     def wake(self) -> None:
         self.answered.set()
         if self._identified is not None:
@@ -187,7 +199,7 @@ class FunctionCall(Generic[R], metaclass=Explained):
 
         if index != 0:
             return await self._input(index)._get_aio(timeout)
-        self._prepare()
+        await self._prepare_aio()
         if not self._has_answer():
             receiver = AsyncReceiver(self._engine)
             self._inbox.listeners.append(receiver.wake)
@@ -338,22 +350,25 @@ class FunctionCall(Generic[R], metaclass=Explained):
             return
         self._ask_again(call_id)
 
+    async def _prepare_aio(self) -> None:
+        self._prepare()
+
     def _ask_again(self, call_id: str) -> None:
         """Asks the process of the app that keeps the call."""
         from modal import _in_container
-        from modal._client.deployed import reach_call
 
         if _in_container():
-            raise ExecutionError(
-                f"a container cannot ask for the call `{call_id}`, which it has not spawned",
-                hint="return the call's id, and ask for its result where the app was called from",
-            )
+            from modal._runner.client import reach_any
+
+            self._engine = reach_any("FunctionCall.get")
+        else:
+            from modal._client.deployed import reach_call
+
+            self._engine = reach_call(call_id)
         inbox = _Inbox()
         inbox.call, inbox.call_id, inbox.listeners = self._inbox.call, call_id, self._inbox.listeners
-        self._engine = reach_call(call_id)
         self._inbox = inbox
-        self._engine.read_in_background()
-        self._number = self._engine.start_waiting(inbox, call_id)
+        self._number = inbox.ask(self._engine, call_id)
 
     def _cancel(self, terminate_containers: bool) -> None:
         self._prepare()
@@ -424,15 +439,26 @@ class _KeptCall(FunctionCall["Any"]):
     def _count(self) -> int:
         if self._inputs is not None:
             return self._inputs
+        from modal import _in_container
         from modal._client.deployed import reach_call
 
         call_id = self._inbox.call_id or ""
+        if _in_container():
+            raise ExecutionError(
+                f"a container cannot ask for the inputs of the call `{call_id}`, which it has not spawned",
+                hint="ask for them where the app was called from",
+            )
         count: int = reach_call(call_id).request("call.inputs", {"id": call_id})["value"]
         self._inputs = count
         return count
 
     def _other(self, index: int) -> FunctionCall[Any]:
         return self._of(f"{self._inbox.call_id}-{index}")
+
+    async def _prepare_aio(self) -> None:
+        import asyncio
+
+        await asyncio.get_running_loop().run_in_executor(None, self._prepare)
 
     def _prepare(self) -> None:
         if self._engine is None and self._inbox.call_id is not None:

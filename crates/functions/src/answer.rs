@@ -21,6 +21,12 @@ pub enum CallAnswer {
         /// The id.
         id: FunctionCallId,
     },
+    /// The call whose result was asked for has not ended; not said for others.
+    #[serde(rename = "call.pending")]
+    Pending {
+        /// The caller's label.
+        call: u64,
+    },
     /// A value of a generator, before the result; the payload holds it.
     #[serde(rename = "item")]
     Item {

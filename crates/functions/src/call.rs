@@ -29,6 +29,9 @@ pub trait Caller: Send + Sync {
     /// Hears which container has got the call. It may hear of others later.
     fn given_to(&self, _task: &str) {}
 
+    /// Hears that the call, which somebody has spawned earlier, has not ended yet.
+    fn pending(&self) {}
+
     /// Hears that another callee has the call from now on.
     fn moved(&self, _callee: &Weak<dyn Callee>) {}
 

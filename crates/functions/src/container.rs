@@ -290,6 +290,7 @@ impl Container {
                 self.link.calls.more(call, count);
                 Ok(())
             }
+            FromRunner::Await { call, id } => Ok(self.await_kept(call, &id)?),
             FromRunner::Graph { call, id } => {
                 self.answer_with(call, CallGraph::of_process().of(&id));
                 Ok(())

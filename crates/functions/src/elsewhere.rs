@@ -55,6 +55,10 @@ pub trait OtherApp: Callee {
     /// Hands on an input; `caller` hears how it ends. Does not wait for anything.
     fn submit(&self, service: Service<'_>, call: CallId, is_spawned: bool, payload: Payload, caller: Arc<dyn Caller>);
 
+    /// Asks for the result of a call that somebody has spawned, known as `name`; `caller` hears whether it is pending, and how
+    /// it ends. Here it is known as `call`, and goes on when nobody asks any more. Does not wait for anything.
+    fn await_kept(&self, name: &str, call: CallId, caller: Arc<dyn Caller>);
+
     /// Tells `answer` of the app's functions, as `app.attached` has them. Does not wait for anything.
     fn functions(&self, answer: ElsewhereAnswer);
 
@@ -66,4 +70,10 @@ pub trait OtherApp: Callee {
 pub trait Elsewhere: Send + Sync {
     /// The app, whether there is one or not. It lives as long as this does.
     fn app(&self, app: &AppReference) -> Arc<dyn OtherApp>;
+
+    /// The deployed app that keeps a call, this one included.
+    ///
+    /// # Errors
+    /// When there is none.
+    fn app_of_call(&self, name: &str) -> Result<Arc<dyn OtherApp>, CallStatus>;
 }

@@ -142,6 +142,10 @@ impl RunnerCall {
 }
 
 impl Caller for RunnerCall {
+    fn pending(&self) {
+        self.link.answer(&CallAnswer::Pending { call: self.label }, Payload::default());
+    }
+
     fn moved(&self, callee: &Weak<dyn Callee>) {
         self.link.calls.redirect(self.label, callee);
     }

@@ -276,6 +276,13 @@ pub enum FromRunner {
         /// Which app.
         app: AppReference,
     },
+    /// Tell how a call ends, or has ended, that somebody has spawned on a deployed app.
+    Await {
+        /// The runner's label, as of a call.
+        call: u64,
+        /// The function call's id.
+        id: String,
+    },
     /// Tell what a function call has called.
     #[serde(rename = "call.graph")]
     Graph {

@@ -197,6 +197,11 @@ impl Services {
         self.elsewhere.get().map(|elsewhere| elsewhere.app(app))
     }
 
+    /// The app that keeps a call, if there is a way to any.
+    pub(crate) fn app_of_call(&self, name: &str) -> Option<Result<Arc<dyn OtherApp>, CallStatus>> {
+        self.elsewhere.get().map(|elsewhere| elsewhere.app_of_call(name))
+    }
+
     /// Has errands of containers done; without it they are refused.
     pub fn do_errands_by(&self, errands: Arc<dyn Errands>) {
         // Said once, by whoever has made them.

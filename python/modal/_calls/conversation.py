@@ -32,7 +32,7 @@ SPAWNED_CALL = b'{"type":"call","call":%d,"function":%s,"identify":true,"spawned
 AWAIT = b'{"type":"await","call":%d,"id":"%s"}'
 SPAWNED_MAPPED_CALL = b'{"type":"call","call":%d,"function":%s,"map":%d,"index":%d,"spawned":true}'
 #: Messages that belong to a call of this process.
-ANSWERS = ("result", "item", "call.accepted")
+ANSWERS = ("result", "item", "call.accepted", "call.pending")
 
 
 class Receiver:
@@ -47,6 +47,9 @@ class Receiver:
 
     def identify(self, call_id: str) -> None:
         """Learns under which id the engine knows the call, where it was asked for that."""
+
+    def pending(self) -> None:
+        """Learns that the call whose result was asked for has not ended."""
 
     def wake(self) -> None:
         """Wakes the caller if it sleeps, or keeps it from falling asleep."""
@@ -339,6 +342,9 @@ class Conversation:
             return  # Given up.
         if kind == "call.accepted":
             receiver.identify(control["id"])
+            return
+        if kind == "call.pending":
+            receiver.pending()
             return
         receiver.arrived.append((number, control, payload))
         receiver.wake()

@@ -1,9 +1,11 @@
 //! Deployed apps as containers reach them: this process hands their calls on to the apps' own processes.
 
 use std::collections::{HashMap, HashSet};
+use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use lamina_apps::{DeploymentName, Deployments};
 use lamina_events::CancelToken;
@@ -43,6 +45,12 @@ impl Elsewhere for Remotes {
             })
         });
         Arc::clone(remote) as Arc<dyn OtherApp>
+    }
+
+    fn app_of_call(&self, name: &str) -> Result<Arc<dyn OtherApp>, CallStatus> {
+        let app = self.deployments.app_of_call(name).map_err(Failure::from)?;
+        let (name, environment) = (app.name().to_owned(), app.environment().to_owned());
+        Ok(self.app(&AppReference { name, environment, version: None }))
     }
 }
 
@@ -104,6 +112,11 @@ impl Open {
         }
     }
 
+    /// Whether nobody waits for anything.
+    fn is_empty(&self) -> bool {
+        self.lock().is_empty() && self.questions().is_empty()
+    }
+
     fn questions(&self) -> MutexGuard<'_, HashMap<u64, (u64, ElsewhereAnswer)>> {
         self.questions.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -151,7 +164,6 @@ impl Remote {
 impl OtherApp for Remote {
     fn submit(&self, service: Service<'_>, call: CallId, is_spawned: bool, payload: Payload, caller: Arc<dyn Caller>) {
         let number = call.number();
-        self.open.lock().insert(number, OpenCall { caller, connection: None });
         // Calls are told from other requests by how they begin.
         let method = service.method.map(|method| format!(r#","method":{}"#, json!(method))).unwrap_or_default();
         let variant = service.variant.map(|request| self.named(&request));
@@ -159,11 +171,13 @@ impl OtherApp for Remote {
         let rest = if is_spawned { r#","spawned":true"# } else { "" };
         let function = json!(service.name);
         let control = format!(r#"{{"type":"call","call":{number},"function":{function}{method}{label}{rest}}}"#);
-        let outgoing = Outgoing { call: number, control: control.into_bytes(), payload, variant };
-        if self.queue.send(Message::Call(Box::new(outgoing))).is_err() {
-            let message = format!("the call of `{}` cannot be handed on: there are no further threads", service.name);
-            self.open.end(number, Outcome::Error(error(ErrorClass::ExecutionError, message)));
-        }
+        self.send(Outgoing { call: number, control: control.into_bytes(), payload, variant }, caller, service.name);
+    }
+
+    fn await_kept(&self, name: &str, call: CallId, caller: Arc<dyn Caller>) {
+        let number = call.number();
+        let control = json!({ "type": "await", "call": number, "id": name }).to_string().into_bytes();
+        self.send(Outgoing { call: number, control, payload: Payload::default(), variant: None }, caller, name);
     }
 
     fn functions(&self, answer: ElsewhereAnswer) {
@@ -204,6 +218,16 @@ impl Callee for Remote {
 }
 
 impl Remote {
+    /// Has a call sent, of which `caller` hears.
+    fn send(&self, outgoing: Outgoing, caller: Arc<dyn Caller>, name: &str) {
+        let number = outgoing.call;
+        self.open.lock().insert(number, OpenCall { caller, connection: None });
+        if self.queue.send(Message::Call(Box::new(outgoing))).is_err() {
+            let message = format!("the call of `{name}` cannot be handed on: there are no further threads");
+            self.open.end(number, Outcome::Error(error(ErrorClass::ExecutionError, message)));
+        }
+    }
+
     /// The label of a variant, and the message that names it.
     fn named(&self, request: &VariantRequest) -> (u64, Vec<u8>) {
         let mut variants = self.variants.lock().unwrap_or_else(PoisonError::into_inner);
@@ -250,8 +274,8 @@ impl Target {
             let message = format!("the process of the app `{}` cannot be spoken with: {error}", self.app.name);
             Failure::new(ErrorClass::ExecutionError, message)
         };
-        let sender = Sender::new(socket.try_clone().map_err(|error| broken(&error))?);
-        let mut receiver = Receiver::new(socket);
+        let clone = || socket.try_clone().map_err(|error| broken(&error));
+        let (sender, mut receiver) = (Sender::new(clone()?), Receiver::new(clone()?));
         let hello = json!({
             "type": "hello", "protocol": PROTOCOL, "package": env!("CARGO_PKG_VERSION"), "package_directory": "",
         });
@@ -264,7 +288,7 @@ impl Target {
             let Ok(Some(frame)) = receiver.receive() else { return Ok(None) };
             let answer: Heard = serde_json::from_slice(&frame.control).map_err(|error| broken(&error))?;
             match &*answer.kind {
-                "app.attached" => return Ok(Some(Attached { sender, receiver, functions: answer.functions })),
+                "app.attached" => return Ok(Some(Attached { socket, sender, receiver, functions: answer.functions })),
                 "error" => {
                     let class = answer.error.unwrap_or(ErrorClass::ExecutionError);
                     return Err(Failure { hint: answer.hint, ..Failure::new(class, answer.message) });
@@ -300,6 +324,7 @@ struct Heard {
 
 /// A new connection, and the functions that the app has.
 struct Attached {
+    socket: UnixStream,
     sender: Sender,
     receiver: Receiver,
     functions: Value,
@@ -308,6 +333,7 @@ struct Attached {
 /// The present connection with an app's process.
 struct Connected {
     number: u64,
+    socket: UnixStream,
     sender: Sender,
     functions: Value,
     /// The variants that it knows.
@@ -327,7 +353,7 @@ impl Connected {
 /// Sends what is queued, over a new connection where there is none any more.
 fn forward(target: &Target, messages: &mpsc::Receiver<Message>, open: &Arc<Open>) {
     let mut line = Line { target, open, connected: None, connections: 0, questions: 0 };
-    for message in messages {
+    while let Some(message) = line.next(messages) {
         match message {
             Message::Call(outgoing) => line.call(&outgoing),
             // Of a connection that has ended all calls have.
@@ -356,17 +382,43 @@ struct Line<'a> {
 /// The number of the request that attaches to the app; those of questions follow.
 const ATTACH: u64 = 1;
 
+/// After this without any use, a connection ends.
+const UNUSED: Duration = Duration::from_secs(5);
+
 impl Line<'_> {
+    /// The next message. A connection over which nothing is under way ends after a while: an app's process stays as long as
+    /// anybody is connected with it, also this very process, or one that it is connected with itself.
+    fn next(&mut self, messages: &mpsc::Receiver<Message>) -> Option<Message> {
+        loop {
+            if self.connected.is_none() {
+                return messages.recv().ok();
+            }
+            match messages.recv_timeout(UNUSED) {
+                Ok(message) => return Some(message),
+                Err(mpsc::RecvTimeoutError::Disconnected) => return None,
+                Err(mpsc::RecvTimeoutError::Timeout) if self.open.is_empty() => self.disconnect(),
+                Err(mpsc::RecvTimeoutError::Timeout) => {}
+            }
+        }
+    }
+
+    /// Ends the connection; whoever listens to it hears so.
+    fn disconnect(&mut self) {
+        if let Some(connected) = self.connected.take() {
+            let _ = connected.socket.shutdown(Shutdown::Both);
+        }
+    }
+
     /// The present connection, or a new one.
     fn connection(&mut self) -> Result<&mut Connected, Failure> {
         if let Some(connected) = self.connected.take() {
             return Ok(self.connected.insert(connected));
         }
-        let Attached { sender, receiver, functions } = self.target.connect()?;
+        let Attached { socket, sender, receiver, functions } = self.target.connect()?;
         self.connections += 1;
         let number = self.connections;
         listen(self.target.app.name.clone(), receiver, number, self.open);
-        Ok(self.connected.insert(Connected { number, sender, functions, named: HashSet::new() }))
+        Ok(self.connected.insert(Connected { number, socket, sender, functions, named: HashSet::new() }))
     }
 
     /// Sends a question. The second attempt is for a connection that has ended since the last one.
@@ -447,6 +499,12 @@ fn take(frame: Frame, open: &Open) {
             let caller = open.lock().get(&heard.call).map(|call| Arc::clone(&call.caller));
             // A caller that is gone has cancelled.
             let _ = caller.map(|caller| caller.item(frame.payload));
+        }
+        ("call.pending", _) => {
+            let caller = open.lock().get(&heard.call).map(|call| Arc::clone(&call.caller));
+            if let Some(caller) = caller {
+                caller.pending();
+            }
         }
         ("result", "ok") => open.end(heard.call, Outcome::Value(frame.payload)),
         ("result", "exception") => open.end(heard.call, Outcome::Exception(frame.payload)),

@@ -143,7 +143,11 @@ impl Session<'_> {
         }
         let (sender, calls) = (self.sender.clone(), Arc::clone(&self.calls));
         let failure = match keeper.wait_for(name, Arc::new(PythonCall { sender, calls, call })) {
-            Ok(true) => return,
+            // Who has its result by now takes no notice.
+            Ok(true) => {
+                let _ = self.sender.forward(&CallAnswer::Pending { call }.encode(), &Payload::default());
+                return;
+            }
             Ok(false) => Failure::new(
                 ErrorClass::NotFoundError,
                 format!(

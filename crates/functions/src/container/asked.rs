@@ -91,6 +91,32 @@ impl Container {
         Ok(())
     }
 
+    /// The runner asks for the result of a call that somebody has spawned on a deployed app.
+    pub(super) fn await_kept(&self, label: u64, name: &str) -> Result<(), String> {
+        let refuse = |status| {
+            self.link.answer(&CallAnswer::Result { call: label, status }, Payload::default());
+            Ok(())
+        };
+        let refuse_as = |message: &str| refuse(CallStatus::error(ErrorClass::ExecutionError, message.to_owned()));
+        let Some(services) = self.seat.services() else { return refuse_as("the app has ended") };
+        let other = match services.app_of_call(name) {
+            Some(Ok(other)) => other,
+            Some(Err(status)) => return refuse(status),
+            None => return refuse_as("other apps cannot be reached from here"),
+        };
+        let Some(held) = services.holdings().take(&Payload::default()) else {
+            return refuse_as("containers of this app wait for too many calls: wait for fewer at a time");
+        };
+        let callee = Arc::downgrade(&other) as Weak<dyn Callee>;
+        let id = CallId::new();
+        // It goes on when whoever asks has ended: others have spawned it.
+        if !self.link.calls.open(label, OpenCall { id, callee, input: None, is_spawned: true }) {
+            return Err(format!("it gave two calls the number `{label}`"));
+        }
+        other.await_kept(name, id, Arc::new(RunnerCall::new(&self.link, label, 0, held)));
+        Ok(())
+    }
+
     /// The runner asks for the functions of a deployed app.
     pub(super) fn tell_of_functions(&self, call: u64, app: &AppReference) {
         match self.other_app(app) {

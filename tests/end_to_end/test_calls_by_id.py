@@ -1,0 +1,88 @@
+"""Calls of deployed apps that are asked for by their ids, as web endpoints poll jobs."""
+
+from __future__ import annotations
+
+import time
+
+from deployed_app import PATIENCE, Deployed
+
+#: An app whose functions ask for calls that others have spawned, of itself and of another app.
+POLLING = """
+import asyncio
+import modal
+
+app = modal.App({name!r}, image=modal.Image.debian_slim(python_version="3.11"))
+
+
+@app.function(scaledown_window=2)
+def job(n: int) -> int:
+    if n < 0:
+        raise LookupError(n)
+    return n + 1
+
+
+def said(error) -> str:
+    return type(error).__name__ + " " + str(error).partition(chr(10))[0]
+
+
+@app.function(scaledown_window=2)
+def result(call: str, timeout: float):
+    try:
+        return modal.FunctionCall.from_id(call).get(timeout=timeout)
+    except Exception as error:
+        return said(error)
+
+
+@app.function(scaledown_window=2)
+async def result_aio(call: str, timeout: float):
+    try:
+        return await modal.FunctionCall.from_id(call).get.aio(timeout=timeout)
+    except Exception as error:
+        return said(error)
+
+
+@app.function(scaledown_window=2)
+def cancel(call: str) -> None:
+    modal.FunctionCall.from_id(call).cancel()
+"""
+
+CALLING = """
+import sys
+import modal
+words = sys.argv[1:]
+print(modal.Function.from_name({name!r}, words[0]).remote(*map(eval, words[1:])))
+"""
+
+
+def test_a_container_polls_calls_that_others_have_spawned(deployed: Deployed) -> None:
+    polling = Deployed(deployed.modal)
+    deployed.modal.write("polling.py", POLLING.format(name=polling.name))
+    deployed.modal("deploy", "polling.py")
+    deployed.deploy()
+
+    def ask(*words: str) -> str:
+        return deployed.modal.python("-c", CALLING.format(name=polling.name), *words).stdout.strip()
+
+    try:
+        own, failed = polling.spawn("job", "1"), polling.spawn("job", "-1")
+        other = deployed.spawn("wait_for", "'gate'")
+        assert ask("result", repr(own), "60") == "2"
+        # The result is there: whoever polls gets it at once.
+        assert ask("result", repr(own), "0") == ask("result_aio", repr(own), "0") == "2"
+        assert deployed.fetch(own, 0) == "2"
+        assert ask("result", repr(failed), "60") == "LookupError -1"
+        for poll in ("result", "result_aio"):
+            assert ask(poll, repr(other), "0").startswith("TimeoutError")
+        deployed.open_gate("gate")
+        assert ask("result_aio", repr(other), "60") == "2", "asking for it has not ended it"
+        ended = deployed.spawn("wait_for", "'never'")
+        ask("cancel", repr(ended))
+        assert deployed.fetch(ended).startswith("RemoteError the call of function `wait_for` was cancelled")
+        assert ask("result", "'fc-none'", "0").startswith("NotFoundError there is no call `fc-none`")
+        # Having asked for calls of its own app, the process still ends when it has nothing to do.
+        deadline = time.monotonic() + PATIENCE
+        while polling.host() is not None and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert polling.host() is None
+    finally:
+        deployed.modal("app", "stop", "--yes", polling.name)
