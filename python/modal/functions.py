@@ -373,6 +373,12 @@ class Function(Generic[P, R, L], metaclass=Explained):
         self._pool(**changes)
 
     @in_thread
+    def hydrate(self, client: object = None) -> Function[P, R, L]:
+        """Looks the function up, as the first call does by itself: where it is missing, that is an error now."""
+        self._reached()
+        return self
+
+    @in_thread
     def get_web_url(self) -> str | None:
         """None, as for all functions that are called and not visited: web functions are not part of this version."""
         self._reached()

@@ -1,4 +1,4 @@
-"""Calls of deployed apps that are asked for by their ids, as web endpoints poll jobs."""
+"""What is looked up of deployed apps: calls by their ids, as web endpoints poll jobs, and functions and classes."""
 
 from __future__ import annotations
 
@@ -86,3 +86,41 @@ def test_a_container_polls_calls_that_others_have_spawned(deployed: Deployed) ->
         assert polling.host() is None
     finally:
         deployed.modal("app", "stop", "--yes", polling.name)
+
+
+LOOKED_UP = """
+import sys
+import modal
+name = sys.argv[1]
+print(modal.Function.from_name(name, "job").hydrate().remote(1))
+print(modal.Cls.from_name(name, "Sized").hydrate()(size=3).get.remote())
+for handle in (
+    modal.Function.from_name(name, "jobs"), modal.Cls.from_name(name, "job"), modal.Function.from_name(name + "-", "job")
+):
+    try:
+        handle.hydrate()
+    except modal.exception.NotFoundError as error:
+        print(error)
+"""
+
+SIZED = """
+
+@app.cls()
+class Sized:
+    size: int = modal.parameter()
+
+    @modal.method()
+    def get(self) -> int:
+        return self.size
+"""
+
+
+def test_functions_and_classes_are_looked_up_before_they_are_called(deployed: Deployed) -> None:
+    deployed.modal.write("polling.py", POLLING.format(name=deployed.name) + SIZED)
+    deployed.modal("deploy", "polling.py")
+    lines = deployed.modal.python("-c", LOOKED_UP, deployed.name).stdout
+    said = [line for line in lines.splitlines() if not line.startswith("hint")]
+    assert said[:2] == ["2", "3"]
+    assert "has no function `jobs`: did you mean `job`?" in said[2]
+    assert said[3] == f"`job` of the app `{deployed.name}` is a function, not a class"
+    assert "there is no deployed app" in said[4]

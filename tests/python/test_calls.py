@@ -525,5 +525,8 @@ def test_functions_have_no_url(start):
 
     with pytest.raises(ExecutionError, match="its app is not running"):
         visited.get_web_url()
+    with pytest.raises(ExecutionError):
+        visited.hydrate()
     with start(app):
         assert visited.get_web_url() is None
+        assert visited.hydrate() is visited

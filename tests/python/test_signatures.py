@@ -74,6 +74,7 @@ SIGNATURES = {
     "Function.get_current_stats": "",
     "Function.info": "*, refresh=False",
     "Function.get_web_url": "",
+    "Function.hydrate": "client=None",
     "Function.update_autoscaler": "*, min_containers=None, max_containers=None, scaledown_window=None,"
     "buffer_containers=None",
     "Function.with_batching": "*, max_batch_size, wait_ms",

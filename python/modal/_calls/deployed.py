@@ -106,11 +106,30 @@ class DeployedFunction(Function[..., "Any", "Any"]):
         self._look_up(host, host.functions, generator, "")
         return host
 
+    def _check_there(self) -> None:
+        """Raises an error if the app has no such function or class, whatever the parameters of an instance are."""
+        from modal import _in_container
+
+        place = self._place
+        if _in_container():
+            from modal._runner.client import reach_any
+
+            functions = reach_any(self._name).functions_of(self._app_name())
+        else:
+            from modal._client.deployed import reach
+
+            functions = reach(place.environment, place.app, place.version).functions
+        _found(functions, self)
+
+    def _app_name(self) -> str:
+        """The app, as it stands in control messages of a container."""
+        place = self._place
+        return encode_json({"name": place.app, "environment": place.environment, "version": place.version})
+
     def _in_container(self, generator: bool | None, look_up: bool = False) -> Conversation:
         from modal._runner.client import reach_any
 
-        place = self._place
-        app = encode_json({"name": place.app, "environment": place.environment, "version": place.version})
+        app = self._app_name()
         client = reach_any(self._name)
         if look_up or self._options or any(self._given):
             self._look_up(client, client.functions_of(app), generator, f',"app":{app}')
@@ -162,6 +181,12 @@ class DeployedCls:
     def __call__(self, *args: Any, **kwargs: Any) -> DeployedObj:
         """A handle of an instance with these parameters. Nothing runs until a method is called."""
         return DeployedObj(self, args, kwargs)
+
+    @in_thread
+    def hydrate(self, client: object = None) -> DeployedCls:
+        """Looks the class up, as the first call does by itself: where it is missing, that is an error now."""
+        DeployedFunction(self._place, ANY)._check_there()
+        return self
 
     def with_options(self, **options: Any) -> DeployedCls:
         """The same class with other options, which has containers of its own. What is not given stays as it is."""
