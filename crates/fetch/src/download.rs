@@ -121,8 +121,8 @@ struct IntoFile<'a> {
     progress: Progress<'a>,
     /// Bytes that progress was told about.
     told: u64,
-    /// The length with which the last attempt began.
-    begin: u64,
+    /// The most bytes that there were before the last attempt.
+    reached: u64,
     /// Whether bytes of several attempts are in it.
     is_joined: bool,
 }
@@ -132,11 +132,11 @@ impl<'a> IntoFile<'a> {
         if partial.length() > download.size.unwrap_or(LARGEST) {
             partial.restart()?;
         }
-        let begin = partial.length();
-        if begin > 0 {
-            progress(begin);
+        let reached = partial.length();
+        if reached > 0 {
+            progress(reached);
         }
-        Ok(Self { download, partial, progress, told: begin, begin, is_joined: false })
+        Ok(Self { download, partial, progress, told: reached, reached, is_joined: false })
     }
 
     /// Whether nothing is missing.
@@ -186,7 +186,6 @@ impl Exchange for IntoFile<'_> {
     }
 
     fn receive(&mut self, answer: Received<'_>) -> Result<(), Failure> {
-        self.begin = self.partial.length();
         self.prepare(&answer)?;
         let Download { url, size, sha256 } = self.download;
         let limit = size.map_or(LARGEST, |size| size.min(LARGEST));
@@ -223,7 +222,9 @@ impl Exchange for IntoFile<'_> {
     }
 
     fn has_come_further(&mut self) -> bool {
-        self.partial.length() >= self.begin + WORTHWHILE
+        let has_come_further = self.partial.length() >= self.reached + WORTHWHILE;
+        self.reached = self.reached.max(self.partial.length());
+        has_come_further
     }
 }
 

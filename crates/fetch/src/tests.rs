@@ -321,6 +321,23 @@ fn more_cuts_than_attempts_do_not_matter_while_something_comes() {
 }
 
 #[test]
+fn a_server_that_is_gone_in_the_middle_is_given_up() {
+    let directory = tempfile::tempdir().unwrap();
+    let (bytes, download) = large("");
+    let (half, length) = (bytes.len() / 2, bytes.len());
+    let rest = format!("206 P\r\nContent-Range: bytes {half}-{}/{length}", length - 1);
+    let mut responses = vec![answer(&format!("200 OK\r\nContent-Length: {length}"), &bytes[..half])];
+    // Who waits beyond the attempts would get the whole.
+    responses.extend(vec![Vec::new(); 9]);
+    responses.push(answer(&rest, &bytes[half..]));
+    let (address, _) = play(responses);
+    let error = client().download(&large(&address).1, directory.path(), &|_| ()).unwrap_err();
+    assert!(matches!(error, FetchError::Network { attempts: 6, .. }), "{error}");
+    let partial = directory.path().join(format!(".partial-{}", download.sha256));
+    assert_eq!(fs_err::read(partial).unwrap(), bytes[..half], "what came stays for the next time");
+}
+
+#[test]
 fn an_endless_body_is_given_up() {
     let directory = tempfile::tempdir().unwrap();
     let (address, _) = play(vec![answer("200 OK", &vec![0; 3 << 20])]);
