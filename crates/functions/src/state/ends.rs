@@ -34,7 +34,8 @@ impl State {
         let slot = self.slots.values_mut().find(|slot| slot.runs(call))?;
         let running = slot.take(call)?;
         let (caller, process) = (running.attempt.caller, slot.process.clone());
-        if slot.is_serving() && !terminate {
+        // One that is leaving already has its grace: what it does at its end is not cut off.
+        if !terminate {
             slot.cancelled.push((call, Instant::now()));
             return Some(Cancelled { caller, process, link: slot.link.clone() });
         }
@@ -50,8 +51,9 @@ impl State {
         let Some(slot) = self.slots.get_mut(&id) else {
             return Deadline::Later(idle);
         };
-        // What runs together cannot end alone.
-        let oldest_cancelled = slot.cancelled.iter().map(|(_, since)| *since).min().filter(|_| !has_batches);
+        // What runs together cannot end alone, and one that leaves has a time of its own.
+        let is_alone = !has_batches && slot.phase == Phase::Serving;
+        let oldest_cancelled = slot.cancelled.iter().map(|(_, since)| *since).min().filter(|_| is_alone);
         if oldest_cancelled.is_some_and(|since| since.elapsed() >= CANCEL_PATIENCE) {
             slot.end.get_or_insert(EndReason::Cancelled);
             return Deadline::Kill;

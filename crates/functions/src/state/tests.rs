@@ -159,9 +159,12 @@ fn a_cancelled_input_keeps_its_place_until_it_has_ended() {
 fn containers_that_run_inputs_may_end_them_when_a_pool_stops() {
     let mut state = State::new(&options(1, 1));
     assert!(state.place(input(1)).is_empty());
-    start(&mut state);
+    let (slot, _) = start(&mut state);
     let stopped = state.stop();
     assert_eq!((stopped.leave.len(), stopped.interrupt.len(), stopped.kill.len()), (1, 1, 0));
+    let cancelled = state.cancel(id(1), false).unwrap();
+    assert!(cancelled.link.is_some(), "it is not killed: it may have something to do at its end");
+    assert!(state.finish(slot, id(1), true).unwrap().next.is_empty());
 }
 
 #[test]
