@@ -177,7 +177,7 @@ except Exception as error:
     causes = {
         "crash": "container ID of `crash` ended: the container of function `crash` exited with code `3` before it returned a "
         "result",
-        "sleepy": "container ID of `sleepy` ended: function `sleepy` did not finish within its timeout of `1` seconds",
+        "sleepy": "function `sleepy` did not finish within its timeout of `1` seconds",
         "Late": "function `Late` did not finish within its timeout of `1` seconds",
     }
     for function, cause in causes.items():
