@@ -274,7 +274,8 @@ def test_a_push_that_fails_publishes_nothing(modal: Modal, name: str, proxy: Pro
         return result.stderr
 
     said = refused(reference, PATCH=["gone"] * 100)
-    assert reference in said and "not published" in said and "push it again" in said
+    assert f"the upload to `{reference}` failed" in said and "not published" in said and "push it again" in said
+    assert "fetched" not in said and "_state" not in said
     assert not any("PUT" in request and "manifests" in request for request in proxy.requests)
     assert reference in refused(reference, PATCH=[403] * 100)
     assert f"`{reference}`: status 413" in refused(reference, PATCH=[413] * 100)

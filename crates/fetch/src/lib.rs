@@ -74,6 +74,19 @@ pub enum FetchError {
         /// How often it was tried.
         attempts: u32,
     },
+    /// Nothing could be sent, after all attempts.
+    #[error(
+        "sending to `{url}` failed: {reason} ({attempts} attempts); check the network connection and, behind a proxy, \
+         HTTPS_PROXY and SSL_CERT_FILE"
+    )]
+    Unsent {
+        /// The address, without its query.
+        url: String,
+        /// What happened last.
+        reason: String,
+        /// How often it was tried.
+        attempts: u32,
+    },
     /// The server has no certificate that counts here.
     #[error("`{url}` does not prove who it is: {reason}")]
     Untrusted {

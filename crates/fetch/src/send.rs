@@ -107,7 +107,11 @@ impl Client {
     ) -> Result<(), FetchError> {
         // What fails because it was cancelled did not fail.
         self.cancel.check()?;
-        self.pause(patience.after(url, failure, has_come_further)?)
+        let pause = patience.after(without_query(url), failure, has_come_further).map_err(|error| match error {
+            FetchError::Network { url, reason, attempts } => FetchError::Unsent { url, reason, attempts },
+            error => error,
+        })?;
+        self.pause(pause)
     }
 
     /// One request. It runs in a thread of its own, which is left to itself when cancelled.
@@ -118,7 +122,7 @@ impl Client {
         headers: &[Header],
         body: Body<R>,
     ) -> Result<Result<Response, Failure>, FetchError> {
-        let unusable = |reason: String| FetchError::Network { url: url.to_owned(), reason, attempts: 1 };
+        let unusable = |reason: String| FetchError::Unsent { url: without_query(url).to_owned(), reason, attempts: 1 };
         let method = Method::from_bytes(method.as_bytes()).map_err(|error| unusable(error.to_string()))?;
         let is_empty = body.length == 0 && matches!(method, Method::HEAD | Method::GET);
         let mut request = http::Request::builder().method(method).uri(url);
@@ -145,7 +149,8 @@ impl Client {
                 agent.run(http::Request::from_parts(parts, SendBody::from_owned_reader(body.reader)))
             };
             // Nobody waits for it any longer once cancelled.
-            let _ = sender.send(Some(sent.map_err(|error| Failure::of(&url, &error)).and_then(received)));
+            let _ =
+                sender.send(Some(sent.map_err(|error| Failure::of(without_query(&url), &error)).and_then(received)));
         })?;
         match answer.recv() {
             Ok(Some(answer)) => Ok(answer),
@@ -153,6 +158,11 @@ impl Client {
             Err(_) => Err(std::io::Error::other("a thread that sends ended").into()),
         }
     }
+}
+
+/// An address as messages have it: the queries of uploads are long, and are what lets somebody go on with them.
+fn without_query(url: &str) -> &str {
+    url.split_once('?').map_or(url, |(address, _)| address)
 }
 
 /// What is sent, and its length in bytes.

@@ -401,3 +401,14 @@ fn what_is_sent_goes_to_one_address() {
     let error = client().post(&address, &[], b"a=b", 100).unwrap_err();
     assert!(matches!(error, FetchError::Redirected { .. }), "{error}");
 }
+
+#[test]
+fn what_cannot_be_sent_is_not_said_to_be_fetched() {
+    let (address, requests) = play(vec![Vec::new(); 6]);
+    let url = format!("{address}/uploads/1?_state=secret");
+    let error = client().send(&Message { method: "PUT", url: &url, headers: &[], body: b"hello" }).unwrap_err();
+    let said = error.to_string();
+    assert!(said.starts_with(&format!("sending to `{address}/uploads/1` failed: ")), "{said}");
+    assert!(said.contains("(6 attempts)") && !said.contains("secret"), "{said}");
+    assert_eq!(requests.lock().unwrap().len(), 6);
+}

@@ -167,7 +167,7 @@ pub enum RegistryError {
     #[error("`{0}` cannot be pushed to: it names an image by its digest")]
     NoTag(String),
     /// A push came to no end.
-    #[error("`{image}` was not published: {reason}")]
+    #[error("the upload to `{image}` failed, and it is not published: {reason}")]
     Broken {
         /// The image, in the full form of its name.
         image: String,
@@ -266,5 +266,23 @@ impl Hint for RegistryError {
             Self::Store(error) => error.hint(),
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_upload_that_breaks_says_of_what_it_is() {
+        let (url, reason) = ("https://r.example/v2/app/blobs/uploads/1".to_owned(), "it is gone".to_owned());
+        let error = RegistryError::Broken {
+            image: "r.example/app:v1".to_owned(),
+            reason: Box::new(FetchError::Unsent { url, reason, attempts: 6 }.into()),
+        };
+        insta::assert_snapshot!(format!("{error}\n{}", error.hint().unwrap_or_default()), @r"
+        the upload to `r.example/app:v1` failed, and it is not published: sending to `https://r.example/v2/app/blobs/uploads/1` failed: it is gone (6 attempts); check the network connection and, behind a proxy, HTTPS_PROXY and SSL_CERT_FILE
+        push it again: what the registry has already is not sent again
+        ");
     }
 }
