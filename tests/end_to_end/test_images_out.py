@@ -277,7 +277,8 @@ def test_a_push_that_fails_publishes_nothing(modal: Modal, name: str, proxy: Pro
     assert f"the upload to `{reference}` failed" in said and "not published" in said and "push it again" in said
     assert "fetched" not in said and "_state" not in said
     assert not any("PUT" in request and "manifests" in request for request in proxy.requests)
-    assert reference in refused(reference, PATCH=[403] * 100)
+    forbidden = refused(reference, PATCH=[403] * 100)
+    assert reference in forbidden and f"`docker login {proxy.address}`" in forbidden and "secret=" not in forbidden
     assert f"`{reference}`: status 413" in refused(reference, PATCH=[413] * 100)
     assert "digest" in refused(f"{proxy.address}/gone/x@sha256:{'0' * 64}")
     usage = modal("image", "push", name, "UPPER", check=False)

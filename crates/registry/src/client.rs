@@ -385,15 +385,14 @@ impl Registry {
     /// What a refusal says about the image.
     pub(crate) fn refused(&self, error: FetchError) -> RegistryError {
         let (registry, image) = (self.reference.registry.clone(), self.reference.to_string());
-        let is_logged_in = self.login.is_some();
         match error {
             FetchError::Status { status: 404, url } => match url.rsplit_once("/blobs/") {
                 Some((_, part)) => RegistryError::Incomplete { registry, image, part: part.to_owned() },
-                None => RegistryError::NotFound { registry, image, is_logged_in, tags: self.tags() },
+                None => {
+                    RegistryError::NotFound { registry, image, is_logged_in: self.login.is_some(), tags: self.tags() }
+                }
             },
-            FetchError::Status { status: status @ (401 | 403), .. } => {
-                RegistryError::Denied { registry, image, reason: format!("status {status}"), is_logged_in }
-            }
+            FetchError::Status { status: status @ (401 | 403), .. } => self.denied(&format!("status {status}")),
             other => other.into(),
         }
     }
@@ -404,6 +403,7 @@ impl Registry {
             image: self.reference.to_string(),
             reason: reason.to_owned(),
             is_logged_in: self.login.is_some(),
+            is_for_push: self.scopes.iter().any(|scope| scope.ends_with(",push")),
         }
     }
 }

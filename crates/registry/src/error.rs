@@ -42,6 +42,8 @@ pub enum RegistryError {
         reason: String,
         /// Whether a login was used.
         is_logged_in: bool,
+        /// Whether the image was to be written there.
+        is_for_push: bool,
     },
     /// The image is for other machines.
     #[error("it is made for {}, and this machine is `{own}`", machines(.offered))]
@@ -208,6 +210,14 @@ impl Hint for RegistryError {
                  {registry}`, or give `secret=`"
             ))),
             Self::NotFound { .. } => Some("look at its name and tag, and at what the login may read".into()),
+            // What is pushed has the host's login.
+            Self::Denied { registry, is_logged_in: false, is_for_push: true, .. } => Some(Cow::Owned(format!(
+                "log in with `docker login {registry}` or `podman login {registry}`, as somebody who may write there"
+            ))),
+            Self::Denied { registry, is_for_push: true, .. } => Some(Cow::Owned(format!(
+                "look whether the login is still right, and may write there: `docker login {registry}` or `podman login \
+                 {registry}` makes another one"
+            ))),
             Self::Denied { registry, is_logged_in: false, .. } => Some(Cow::Owned(format!(
                 "log in with `docker login {registry}` or `podman login {registry}`, or give `secret=` with \
                  REGISTRY_USERNAME and REGISTRY_PASSWORD"
@@ -224,7 +234,7 @@ impl Hint for RegistryError {
             Self::Platform { .. } => Some("use an image that is made for this machine as well".into()),
             Self::Helper { program, .. } => Some(Cow::Owned(format!(
                 "look whether `{program}` is on PATH and works, or take it out of `credHelpers` and `credsStore` of \
-                 ~/.docker/config.json, or give `secret=`"
+                 ~/.docker/config.json; what only reads the image takes `secret=` as well"
             ))),
             Self::Secret(_) => Some(
                 "make one with `modal secret create NAME KEY=VALUE …`, for example with REGISTRY_USERNAME and REGISTRY_PASSWORD"
@@ -272,6 +282,18 @@ impl Hint for RegistryError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_may_not_push_is_told_what_a_push_takes() {
+        let hint = |is_logged_in| {
+            let (registry, image) = ("r.example".to_owned(), "r.example/app:v1".to_owned());
+            let reason = "status 403".to_owned();
+            let error = RegistryError::Denied { registry, image, reason, is_logged_in, is_for_push: true };
+            error.hint().unwrap_or_default().into_owned()
+        };
+        insta::assert_snapshot!(hint(false), @"log in with `docker login r.example` or `podman login r.example`, as somebody who may write there");
+        insta::assert_snapshot!(hint(true), @"look whether the login is still right, and may write there: `docker login r.example` or `podman login r.example` makes another one");
+    }
 
     #[test]
     fn an_upload_that_breaks_says_of_what_it_is() {
