@@ -2,13 +2,13 @@
 
 use std::cell::RefCell;
 use std::ffi::OsStr;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use lamina_store::{JobError, JobErrorKind};
+use lamina_store::{JobError, JobErrorKind, Timestamp};
 use rustix::fs::{
     AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, XattrFlags, chmodat, chownat,
     fchmod, fchown, fsetxattr, futimens, linkat, mkdirat, mknodat, openat, openat2, statat, symlinkat, unlinkat,
@@ -43,6 +43,24 @@ pub(crate) struct Attributes {
 }
 
 impl Attributes {
+    /// Those of something on the disk, but for extended ones.
+    pub(crate) fn of(status: &Metadata) -> Self {
+        Self {
+            mode: status.mode() & 0o7777,
+            uid: status.uid(),
+            gid: status.gid(),
+            seconds: status.mtime(),
+            nanoseconds: status.mtime_nsec(),
+            extended: Vec::new(),
+        }
+    }
+
+    /// Those of an image's root of which nothing is said: a fixed time, so that it does not depend on when it was made.
+    pub(crate) fn of_root() -> Self {
+        let Timestamp { seconds, nanoseconds } = Timestamp::PACKAGE;
+        Self { mode: 0o755, uid: 0, gid: 0, seconds, nanoseconds: nanoseconds.into(), extended: Vec::new() }
+    }
+
     fn mode(&self) -> Mode {
         Mode::from_raw_mode(self.mode)
     }

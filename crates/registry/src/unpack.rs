@@ -14,11 +14,10 @@ use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
 use lamina_ground::{EnvVars, Stack, StorePath, Subject};
-use lamina_packages::{Entry, Layers};
+use lamina_packages::{Directory, Entry, Layers};
 use lamina_store::{Job, JobError, JobErrorKind, WorkerContext};
 use serde::{Deserialize, Serialize};
 use tar::EntryType;
@@ -488,6 +487,17 @@ impl Unpacking<'_> {
         })
     }
 
+    /// What the image's root is where the archive does not say it: as it is below, and at the bottom of one fixed time. The
+    /// time of unpacking would make every copy of a layer another one.
+    fn root_below(&mut self) -> Result<Attributes, JobError> {
+        if let Directory::Present(roots) = self.below.directory("/")?
+            && let Some(below) = roots.top_down().next()
+        {
+            return Ok(Attributes::of(&below.on_disk().symlink_metadata()?));
+        }
+        Ok(Attributes::of_root())
+    }
+
     /// Deletions and attributes of directories.
     fn finish(mut self) -> Result<(), JobError> {
         for path in std::mem::take(&mut self.deleted) {
@@ -509,18 +519,14 @@ impl Unpacking<'_> {
             if let Some(below) = self.entry_below(&path)? {
                 let status = below.on_disk().symlink_metadata()?;
                 if status.is_dir() {
-                    let (seconds, nanoseconds) = (status.mtime(), status.mtime_nsec());
-                    let attributes = Attributes {
-                        mode: status.mode() & 0o7777,
-                        uid: status.uid(),
-                        gid: status.gid(),
-                        seconds,
-                        nanoseconds,
-                        extended: Vec::new(),
-                    };
-                    self.directories.insert(path, attributes);
+                    self.directories.insert(path, Attributes::of(&status));
                 }
             }
+        }
+        let root = PathBuf::new();
+        if !self.directories.contains_key(&root) {
+            let attributes = self.root_below()?;
+            self.directories.insert(root, attributes);
         }
         // Children first: nothing of theirs changes their parents afterwards.
         let directories = std::mem::take(&mut self.directories);

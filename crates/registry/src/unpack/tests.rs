@@ -1,7 +1,7 @@
 //! Archives that were made to do harm, and what becomes of them.
 
 use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use data_encoding::HEXLOWER;
@@ -135,6 +135,25 @@ fn archive(entries: &[Vec<u8>]) -> Vec<u8> {
 }
 
 const LOCAL: EntryType = EntryType::XHeader;
+
+#[test]
+fn the_root_has_no_time_of_its_unpacking() {
+    let mut place = Place::new();
+    let root = |place: &Place| {
+        let status = place.path("upper").metadata().unwrap();
+        (status.mtime(), status.mtime_nsec(), status.mode() & 0o7777)
+    };
+    let fixed = (lamina_store::Timestamp::PACKAGE.seconds, 0, 0o755);
+    place.unpack(&archive(&[file(b"a", b"1")])).unwrap();
+    assert_eq!(root(&place), fixed);
+    place.settle();
+    place.unpack(&archive(&[directory(b"./"), file(b"b", b"2")])).unwrap();
+    let named = root(&place);
+    assert_ne!(named, fixed);
+    place.settle();
+    place.unpack(&archive(&[file(b"c", b"3")])).unwrap();
+    assert_eq!(root(&place), named, "it is as it was below");
+}
 
 #[test]
 fn names_stay_inside() {
