@@ -1,10 +1,12 @@
 //! Archives that were made to do harm, and what becomes of them.
 
+use std::cell::Cell;
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use data_encoding::HEXLOWER;
+use lamina_ground::EnvVars;
 use sha2::{Digest as _, Sha256};
 
 use super::*;
