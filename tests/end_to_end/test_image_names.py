@@ -42,6 +42,13 @@ with app.run():
     listed = json.loads(modal("image", "names", "list", "--prefix", tag, "--json").stdout)
     assert [(each["name"], each["tag"]) for each in listed] == [(tag, "v1")]
     assert f"{tag}:v1" in modal("image", "names", "list").stdout
+    for command in ("inspect", "history"):
+        of_name, of_id = (modal("image", command, of, "--json").stdout for of in (f"{tag}:v1", listed[0]["image"]))
+        assert json.loads(of_name) == json.loads(of_id)
+        missing = modal("image", command, f"{tag}:v2", check=False)
+        assert missing.code == 1 and f"no image has the name `{tag}:v2`" in missing.stderr
+        elsewhere = modal("image", command, f"{tag}:v1", "--env", "other", check=False)
+        assert elsewhere.code == 1 and "in the environment `other`" in elsewhere.stderr
     assert modal("image", "names", "delete", f"{tag}:v1", "--yes").code == 0
     gone = modal("image", "names", "delete", f"{tag}:v1", "--yes", check=False)
     assert gone.code == 1 and "no image has the name" in gone.stderr

@@ -348,19 +348,25 @@ pub(crate) enum Image {
     },
     /// Show what an image is made of: its layers, environment and working directory
     Inspect {
-        /// An image id, or a beginning of it
-        id: String,
+        /// An image id, a beginning of it, or a published name
+        #[arg(value_name = "REF")]
+        reference: String,
         /// One JSON object for programs
         #[arg(long)]
         json: bool,
+        #[command(flatten)]
+        environment: Environment,
     },
     /// Show the steps that made an image: when, how long they took, how large they are
     History {
-        /// An image id, or a beginning of it
-        id: String,
+        /// An image id, a beginning of it, or a published name
+        #[arg(value_name = "REF")]
+        reference: String,
         /// One JSON array for programs
         #[arg(long)]
         json: bool,
+        #[command(flatten)]
+        environment: Environment,
     },
     /// Show what takes up the disk
     #[command(after_help = "\

@@ -45,8 +45,8 @@ pub(crate) fn image(image: &Image) -> Result<u8, Failure> {
             }
             print(table(&images, seconds_since_1970()).as_bytes())?;
         }
-        Image::Inspect { id, json } => {
-            let image = engine.image(id)?;
+        Image::Inspect { reference, json, environment } => {
+            let (image, _) = engine.find_image(reference, &environment.name)?;
             let layers = engine.image_layers(&image)?;
             if *json {
                 print_json(&Inspected::new(&image, &layers))?;
@@ -54,8 +54,9 @@ pub(crate) fn image(image: &Image) -> Result<u8, Failure> {
                 print(inspection(&image, &layers, seconds_since_1970()).as_bytes())?;
             }
         }
-        Image::History { id, json } => {
-            let layers = engine.image_layers(&engine.image(id)?)?;
+        Image::History { reference, json, environment } => {
+            let (image, _) = engine.find_image(reference, &environment.name)?;
+            let layers = engine.image_layers(&image)?;
             if *json {
                 print_json(&layers.iter().map(ListedLayer::from).collect::<Vec<_>>())?;
             } else {
