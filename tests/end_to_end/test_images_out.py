@@ -140,6 +140,13 @@ def test_what_cannot_be_exported_is_said(modal: Modal, tmp_path: Path) -> None:
     (tmp_path / "full/x").touch()
     assert "already" in refused(image, "--format", "oci-dir", "-o", "full")
     assert not (tmp_path / "x.tar").exists()
+    os.mkfifo(tmp_path / "pipe")
+    for more in ((), ("--force",)):
+        said = refused(image, "--format", "rootfs-tar", "-o", "pipe", *more)
+        assert "`pipe` is a named pipe" in said and "--output -" in said
+    for kind in ("rootfs-tar", "oci-dir"):
+        said = refused(image, "--format", kind, "-o", "missing/out")
+        assert "`missing/out` cannot be written: there is no directory `missing`" in said
 
 
 @pytest.fixture

@@ -38,7 +38,7 @@ pub use images::{ImageLayer, ImageLog};
 pub use lamina_cache::Uploaded;
 pub use lamina_functions::Terminal;
 pub use lamina_image::{Digest, GpuRequest, RuntimeConfig, redact};
-pub use lamina_registry::{Compression, Format, How, Pushed, Reference, ReferenceError, Times};
+pub use lamina_registry::{Compression, Format, How, Pushed, Reference, ReferenceError, RegistryError, Times};
 pub use lamina_sandbox::doctor::{Finding, Status};
 pub use lamina_sandbox::{Exit, ExitStatus, Resource, Sandbox, TerminalSize, fork_ahead};
 pub use lamina_store::{
