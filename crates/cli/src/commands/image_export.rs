@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use lamina_engine::{Compression, Engine, EngineError, Format, How, Options, Parcel, RegistryError, Target, Times};
 use lamina_events::CancelToken;
+use lamina_ground::causes;
 
 use super::ask::say;
 use super::new_file::NewFile;
@@ -177,7 +178,7 @@ fn unwritten(path: &Path, error: EngineError) -> Failure {
 }
 
 fn unwritable(path: &Path, error: &io::Error) -> Failure {
-    Failure::new(format!("`{}` cannot be written: {error}", path.display()))
+    Failure::new(format!("`{}` cannot be written: {}", path.display(), causes(error)))
 }
 
 /// The directory that a path is in.
@@ -209,5 +210,16 @@ mod tests {
         starts(&directory.path().join("a/x.tar"), "`D/a/x.tar` cannot be written: there is no directory `D/a`");
         assert_eq!(said(&directory.path().join("x.tar")), None);
         assert_eq!(said(directory.path()), None);
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_said_with_the_reason() {
+        // The error of a file in a directory has the reason behind it.
+        let error = fs_err::File::create("/nowhere/blobs").unwrap_err();
+        let failure = format!("{:?}", unwritten(Path::new("out"), RegistryError::Output(error).into()));
+        assert!(
+            failure.contains("`out` cannot be written: ") && failure.contains("No such file or directory"),
+            "{failure}"
+        );
     }
 }
