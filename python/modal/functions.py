@@ -173,7 +173,7 @@ class Function(Generic[P, R, L], metaclass=Explained):
 
     async def _spawn_aio(self, /, *args: P.args, **kwargs: P.kwargs) -> FunctionCall[R]:
         call = self._spawn(args, kwargs)
-        if call._engine.keeps_results:
+        if call._engine.waits_until_kept:
             import asyncio
 
             await asyncio.get_running_loop().run_in_executor(None, call._check_kept)
@@ -183,7 +183,7 @@ class Function(Generic[P, R, L], metaclass=Explained):
     def spawn(self, /, *args: P.args, **kwargs: P.kwargs) -> FunctionCall[R]:
         """Starts the function in a container and returns at once; `.get()` of what it returns has the result."""
         call = self._spawn(args, kwargs)
-        if call._engine.keeps_results:
+        if call._engine.waits_until_kept:
             call._check_kept()
         return call
 

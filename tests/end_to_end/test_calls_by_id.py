@@ -124,3 +124,113 @@ def test_functions_and_classes_are_looked_up_before_they_are_called(deployed: De
     assert "has no function `jobs`: did you mean `job`?" in said[2]
     assert said[3] == f"`job` of the app `{deployed.name}` is a function, not a class"
     assert "there is no deployed app" in said[4]
+
+
+#: An app whose functions spawn calls, of itself and of another app, and return at once.
+SPAWNING = """
+import os
+import time
+import modal
+
+gates = modal.Volume.from_name({gates!r}, create_if_missing=True)
+app = modal.App({name!r}, image=modal.Image.debian_slim(python_version="3.11"))
+
+
+@app.function()
+def own_id(n: int) -> str:
+    return modal.current_function_call_id()
+
+
+@app.function()
+def double(n: int) -> int:
+    return 2 * n
+
+
+@app.function(volumes={{"/gates": gates}})
+def wait_for(gate: str) -> str:
+    print("waiting", flush=True)
+    while not os.path.exists("/gates/" + gate):
+        time.sleep(0.05)
+    return gate
+
+
+@app.function(volumes={{"/gates": gates}}, retries=1)
+def wait_again(gate: str) -> str:
+    return wait_for.local(gate)
+
+
+@app.function()
+def begin(function: str, argument) -> str:
+    return globals()[function].spawn(argument).object_id
+
+
+@app.function()
+async def begin_aio(function: str, argument) -> str:
+    call = await globals()[function].spawn.aio(argument)
+    return call.object_id
+
+
+@app.function()
+def begin_there(app: str, function: str, argument) -> str:
+    return modal.Function.from_name(app, function).spawn(argument).object_id
+
+
+@app.function()
+def begin_all(count: int) -> str:
+    return double.experimental_spawn_map(range(count)).object_id
+
+
+@app.function()
+def result(call: str):
+    return modal.FunctionCall.from_id(call).get(timeout=60)
+"""
+
+INPUTS = """
+import sys
+import modal
+call = modal.FunctionCall.from_id(sys.argv[1])
+print(call.num_inputs(), list(call.iter()))
+"""
+
+
+def test_what_a_container_has_spawned_outlives_it_and_its_host(deployed: Deployed) -> None:
+    spawning = Deployed(deployed.modal)
+    deployed.modal.write("spawning.py", SPAWNING.format(name=spawning.name, gates=deployed.name))
+    deployed.modal("deploy", "spawning.py")
+    deployed.deploy()
+
+    def ask(*words: str) -> str:
+        return deployed.modal.python("-c", CALLING.format(name=spawning.name), *words).stdout.strip()
+
+    def begin_there(name: str, function: str, argument: str) -> str:
+        return ask("begin_there", repr(name), repr(function), argument)
+
+    try:
+        ended = [ask("begin", "'own_id'", "0"), ask("begin_aio", "'own_id'", "0")]
+        # Of a container of the app that it belongs to: it is the very same id there.
+        ended.append(begin_there(spawning.name, "own_id", "0"))
+        for call in ended:
+            assert deployed.fetch(call) == ask("result", repr(call)) == call
+        there = begin_there(deployed.name, "double", "4")
+        assert deployed.fetch(there) == ask("result", repr(there)) == "8"
+        many = ask("begin_all", "4")
+        assert deployed.modal.python("-c", INPUTS, many).stdout.strip() == "4 [0, 2, 4, 6]"
+
+        lost, again = ask("begin", "'wait_for'", "'never'"), ask("begin", "'wait_again'", "'gate'")
+        lost_there = begin_there(deployed.name, "wait_for", "'never'")
+        again_there = begin_there(deployed.name, "wait_again", "'gate'")
+        spawning.wait_for_containers(2)
+        deployed.wait_for_containers(2)
+        spawning.kill_host()
+        deployed.kill_host()
+        for call in ended:
+            assert deployed.fetch(call) == call
+        assert deployed.fetch(there) == ask("result", repr(there)) == "8"
+        assert deployed.modal.python("-c", INPUTS, many).stdout.strip() == "4 [0, 2, 4, 6]"
+        for call in (lost, lost_there):
+            assert deployed.fetch(call).endswith("and is lost")
+        deployed.open_gate("gate")
+        assert deployed.fetch(again) == "gate"
+        assert deployed.fetch(again_there) == "2"
+    finally:
+        deployed.modal("app", "stop", "--yes", spawning.name)

@@ -21,7 +21,7 @@ use attachment::Attachment;
 
 pub use backend::Described;
 pub(crate) use backend::{Backend, Started};
-pub(crate) use keeper::{Keeper, Kept, OnStop, Role};
+pub(crate) use keeper::{Keeper, OnStop, Role};
 
 use crate::protocol::{Answer, AppRequest, AttachRequest, Failure, Hello, PROTOCOL, Request};
 use crate::{Engine, EngineError};

@@ -7,7 +7,6 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::error::CallError;
-use crate::ids::FunctionCallId;
 
 /// An answer to a call.
 #[derive(Debug, Serialize)]
@@ -19,7 +18,7 @@ pub enum CallAnswer {
         /// The caller's label.
         call: u64,
         /// The id.
-        id: FunctionCallId,
+        id: String,
     },
     /// The call whose result was asked for has not ended; not said for others.
     #[serde(rename = "call.pending")]
@@ -139,7 +138,7 @@ mod tests {
         for (answer, text) in cases {
             assert_eq!(String::from_utf8(answer.encode()).unwrap(), text);
         }
-        let id = ConnectionId::new().function_call(7);
+        let id = ConnectionId::new().function_call(7).to_string();
         let accepted = format!(r#"{{"type":"call.accepted","call":7,"id":"{id}"}}"#);
         assert_eq!(String::from_utf8(CallAnswer::Accepted { call: 7, id }.encode()).unwrap(), accepted);
     }

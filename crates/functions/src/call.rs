@@ -29,6 +29,9 @@ pub trait Caller: Send + Sync {
     /// Hears which container has got the call. It may hear of others later.
     fn given_to(&self, _task: &str) {}
 
+    /// Hears under which id the process that has the call knows it, if that is another one.
+    fn identified(&self, _id: &str) {}
+
     /// Hears that the call, which somebody has spawned earlier, has not ended yet.
     fn pending(&self) {}
 

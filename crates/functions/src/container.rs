@@ -155,6 +155,7 @@ impl Container {
             capacity: *capacity,
             batches: batching.is_some(),
             terminal,
+            keeps: self.seat.services().is_some_and(|services| services.keeps_spawned()),
             volumes,
             mark: self.mark.as_deref(),
         };

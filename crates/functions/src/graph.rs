@@ -96,6 +96,8 @@ pub(crate) struct NewCall<'a> {
 /// What is known of a call.
 struct Recorded {
     part_of: FunctionCallId,
+    /// The id of its function call in the process of another app.
+    known_as: Option<String>,
     parent: Option<CallId>,
     function: String,
     module: Option<String>,
@@ -104,6 +106,13 @@ struct Recorded {
     status: InputStatus,
     /// How many calls of it are not recorded, or not any more.
     omitted: u64,
+}
+
+impl Recorded {
+    /// The id of its function call, as its caller knows it.
+    fn function_call(&self) -> String {
+        self.known_as.clone().unwrap_or_else(|| self.part_of.to_string())
+    }
 }
 
 /// The calls of a process that are recorded.
@@ -150,7 +159,7 @@ impl CallGraph {
 
     /// The inputs of a function call, and all that they have called.
     pub(crate) fn of(&self, function_call: &str) -> Result<Value, CallStatus> {
-        let is_root = |_: CallId, recorded: &Recorded| recorded.part_of.to_string() == function_call;
+        let is_root = |_: CallId, recorded: &Recorded| recorded.function_call() == function_call;
         self.below(CallId::from_number(0), is_root).ok_or_else(|| CallStatus::Error {
             error: ErrorClass::NotFoundError,
             message: format!("nothing is recorded of the call `{function_call}`"),
@@ -182,7 +191,7 @@ impl CallGraph {
             inputs.push(json!({
                 "parent": parent,
                 "input_id": id,
-                "function_call_id": recorded.part_of,
+                "function_call_id": recorded.function_call(),
                 "task_id": recorded.task,
                 "status": recorded.status,
                 "function_name": recorded.function,
@@ -226,6 +235,7 @@ impl State {
         }
         let recorded = Recorded {
             part_of: call.part_of,
+            known_as: None,
             parent: call.parent,
             function,
             module: call.module.map(str::to_owned),
@@ -287,6 +297,11 @@ impl Caller for Recording {
     fn given_to(&self, task: &str) {
         self.graph.change(self.call, |recorded| recorded.task = Some(task.to_owned()));
         self.caller.given_to(task);
+    }
+
+    fn identified(&self, id: &str) {
+        self.graph.change(self.call, |recorded| recorded.known_as = Some(id.to_owned()));
+        self.caller.identified(id);
     }
 
     fn item(&self, payload: Payload) -> Result<(), WireError> {
@@ -382,6 +397,14 @@ mod tests {
         let whole = bench.graph.of(&bench.connection.function_call(3).to_string()).unwrap();
         assert_eq!(whole["inputs"][0]["task_id"], "ta-1");
         assert_eq!(whole["inputs"][1]["task_id"], Value::Null);
+    }
+
+    #[test]
+    fn a_call_of_another_app_is_found_under_its_id_there() {
+        let bench = Bench::new(10);
+        bench.call(1, None, true, None).identified("fc-there");
+        assert_eq!(bench.of(1), None);
+        assert_eq!(bench.graph.of("fc-there").unwrap()["inputs"][0]["function_call_id"], "fc-there");
     }
 
     #[test]

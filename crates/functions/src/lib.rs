@@ -33,6 +33,7 @@ mod roster;
 mod runner;
 mod sandbox;
 mod services;
+mod spawned;
 mod spec;
 mod starter;
 mod state;
@@ -59,6 +60,7 @@ pub use runner::{
 };
 pub use sandbox::SandboxStarter;
 pub use services::{MakeVariant, Services};
+pub use spawned::{KeepsCalls, SpawnedCall};
 pub use spec::{ContainerSpec, ServiceSpec};
 pub use starter::{ContainerEnd, ContainerProcess, ContainerStarter, StartError, StartedContainer};
 pub use state::{Batching, Scaling, Stats};

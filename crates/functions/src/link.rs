@@ -142,6 +142,10 @@ impl RunnerCall {
 }
 
 impl Caller for RunnerCall {
+    fn identified(&self, id: &str) {
+        self.link.answer(&CallAnswer::Accepted { call: self.label, id: id.to_owned() }, Payload::default());
+    }
+
     fn pending(&self) {
         self.link.answer(&CallAnswer::Pending { call: self.label }, Payload::default());
     }

@@ -179,6 +179,9 @@ pub enum ToRunner<'a> {
         /// Whether it may ask for the user's terminal.
         #[serde(skip_serializing_if = "std::ops::Not::not")]
         terminal: bool,
+        /// Whether the calls that it spawns are kept.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        keeps: bool,
         /// The volumes that are there.
         #[serde(skip_serializing_if = "<[_]>::is_empty")]
         volumes: &'a [ContainerVolume],
@@ -356,6 +359,9 @@ pub struct RunnerRequest {
     /// The label of the first call of a `.map` that it is a part of.
     #[serde(default)]
     pub map: Option<u64>,
+    /// Which input of that it is, if it is spawned.
+    #[serde(default)]
+    pub index: Option<u64>,
     /// Whether the function call's id is wanted.
     #[serde(default)]
     pub identify: bool,
@@ -409,6 +415,7 @@ mod tests {
                     capacity: 1,
                     batches: false,
                     terminal: false,
+                    keeps: false,
                     volumes: &[],
                     mark: None,
                 },
@@ -422,10 +429,11 @@ mod tests {
                     capacity: 8,
                     batches: false,
                     terminal: true,
+                    keeps: true,
                     volumes: &volumes,
                     mark: Some("mk-1"),
                 },
-                r#"{"type":"start","module":{"kind":"module","name":"pkg.mod","qualname":"work"},"service":{"kind":"class","name":"C","methods":["m"]},"parameters":[{"name":"x","type":"int","value":"1"}],"capacity":8,"terminal":true,"volumes":[{"path":"/data","id":"vo-1","name":"data","environment":"main","sub_path":null,"read_only":true}],"mark":"mk-1"}"#,
+                r#"{"type":"start","module":{"kind":"module","name":"pkg.mod","qualname":"work"},"service":{"kind":"class","name":"C","methods":["m"]},"parameters":[{"name":"x","type":"int","value":"1"}],"capacity":8,"terminal":true,"keeps":true,"volumes":[{"path":"/data","id":"vo-1","name":"data","environment":"main","sub_path":null,"read_only":true}],"mark":"mk-1"}"#,
             ),
             (ToRunner::More { call: 7, count: 8 }, r#"{"type":"more","call":7,"count":8}"#),
             (ToRunner::Cancel { call: 7 }, r#"{"type":"cancel","call":7}"#),
@@ -478,6 +486,7 @@ mod tests {
             capacity: 1,
             batches: false,
             terminal: false,
+            keeps: false,
             volumes: &[],
             mark: None,
         };
@@ -514,6 +523,7 @@ mod tests {
             variant: None,
             input: None,
             map: None,
+            index: None,
             identify: false,
             spawned: false,
             app: None,
@@ -525,6 +535,7 @@ mod tests {
             variant: Some(3),
             input: Some(7),
             map: Some(1),
+            index: Some(4),
             identify: true,
             spawned: true,
             app: Some(AppReference { name: "demo".into(), environment: "main".into(), version: None }),
@@ -532,7 +543,7 @@ mod tests {
         let calls = [
             (r#"{"type":"call","call":1,"function":"g"}"#, FromRunner::Call(request)),
             (
-                r#"{"type":"call","call":2,"function":"C","method":"m","variant":3,"map":1,"input":7,"identify":true,"spawned":true,"app":{"name":"demo","environment":"main"}}"#,
+                r#"{"type":"call","call":2,"function":"C","method":"m","variant":3,"map":1,"index":4,"input":7,"identify":true,"spawned":true,"app":{"name":"demo","environment":"main"}}"#,
                 FromRunner::Call(spawned),
             ),
             (r#"{"type":"more","call":1,"count":8}"#, FromRunner::More { call: 1, count: 8 }),

@@ -6,18 +6,20 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use lamina_events::{Event, Sink};
 use lamina_ground::{ErrorClass, nearest};
+use lamina_wire::Payload;
 
 use crate::answer::CallStatus;
-use crate::call::Outcome;
+use crate::call::{Caller, Outcome};
 use crate::calls::{Calls, NamedVariant};
 use crate::deadlock;
-use crate::elsewhere::{AppReference, Elsewhere, OtherApp};
+use crate::elsewhere::{AppReference, Callee, Elsewhere, OtherApp};
 use crate::errands::Errands;
 use crate::holdings::Holdings;
 use crate::ids::CallId;
 use crate::options::PoolOptions;
 use crate::pool::Pool;
 use crate::runner::VariantRequest;
+use crate::spawned::{KeepsCalls, SpawnedCall};
 use crate::starter::ContainerStarter;
 
 /// Makes what the pool of a variant needs, or says why there cannot be such a one.
@@ -42,6 +44,8 @@ pub struct Services {
     elsewhere: OnceLock<Arc<dyn Elsewhere>>,
     /// What does the errands of containers.
     errands: OnceLock<Arc<dyn Errands>>,
+    /// What keeps the calls that are spawned.
+    keeper: OnceLock<Arc<dyn KeepsCalls>>,
 }
 
 /// The pools of variants, by what tells these apart.
@@ -76,6 +80,7 @@ impl Services {
                 when_empty: OnceLock::new(),
                 elsewhere: OnceLock::new(),
                 errands: OnceLock::new(),
+                keeper: OnceLock::new(),
             }
         });
         services.pools.values().for_each(|pool| pool.warm());
@@ -210,6 +215,35 @@ impl Services {
 
     pub(crate) fn errands(&self) -> Option<Arc<dyn Errands>> {
         self.errands.get().cloned()
+    }
+
+    /// Has the calls kept that are spawned; without it they end with the app.
+    pub fn keep_spawned_by(&self, keeper: Arc<dyn KeepsCalls>) {
+        // Said once, by whoever has made them.
+        let _ = self.keeper.set(keeper);
+    }
+
+    /// Whether the calls that are spawned are kept.
+    pub(crate) fn keeps_spawned(&self) -> bool {
+        self.keeper.get().is_some()
+    }
+
+    /// Keeps a call that was spawned, before it runs, if such calls are kept; gives who is to hear how it ends in the place
+    /// of `caller`.
+    ///
+    /// # Errors
+    /// When it cannot be kept: it must not run then.
+    pub fn keep(
+        &self,
+        call: &SpawnedCall<'_>,
+        callee: Weak<dyn Callee>,
+        input: &Payload,
+        caller: Arc<dyn Caller>,
+    ) -> Result<Arc<dyn Caller>, CallStatus> {
+        match self.keeper.get() {
+            Some(keeper) => Arc::clone(keeper).keep(call, callee, input, caller),
+            None => Ok(caller),
+        }
     }
 
     pub(crate) fn tell_of_empty_pool(&self) {

@@ -106,6 +106,8 @@ class Conversation:
 
     #: Whether what is at the other end keeps results of spawned calls by their ids.
     keeps_results = False
+    #: Whether the calls that are spawned here are kept, and whoever spawns one waits until it is.
+    waits_until_kept = False
 
     def __init__(self, connection: Connection, read_lock: Any = None, send_lock: Any = None) -> None:
         self._connection = connection

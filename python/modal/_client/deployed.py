@@ -27,6 +27,7 @@ class Host(Engine):
     """The process of a deployed app, to which this process is attached."""
 
     keeps_results = True
+    waits_until_kept = True
 
     def __init__(self, connection: Connection, app: str) -> None:
         super().__init__(connection)

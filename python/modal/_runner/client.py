@@ -44,6 +44,7 @@ class Client(Conversation):
         super().__init__(port.connection, port.read_lock, port.send_lock)
         self._port = port
         self._inbox = _Inbox()
+        self.waits_until_kept = port.keeps_spawned
         #: What other apps have, by how they are named.
         self._functions: dict[str, dict[str, dict[str, Any]]] = {}
         # Woken with all who wait when the engine is lost.

@@ -79,6 +79,7 @@ class Port:
         "is_in_user_code",
         "is_ready",
         "is_stopping",
+        "keeps_spawned",
         "origin",
         "read_lock",
         "running",
@@ -109,6 +110,8 @@ class Port:
         self.is_ready = False
         #: The app of the function, where it is known here.
         self.app: App | None = None
+        #: Whether the engine keeps the calls that are spawned here.
+        self.keeps_spawned = False
         #: The volumes that are mounted, as the engine has told of them.
         self.volumes: list[dict[str, Any]] = []
         #: What tells the app from others, if the function travelled by value.
@@ -240,6 +243,7 @@ def _start(port: Port) -> _Service | None:
     control, _ = port.receive()
     module, name = control["module"], control["service"]["name"]
     port.volumes = control.get("volumes") or []
+    port.keeps_spawned = bool(control.get("keeps"))
     sys.breakpointhook = _break
     _put_working_directory_first()
     if control.get("mark"):

@@ -6,14 +6,15 @@ use std::time::SystemTime;
 
 use lamina_apps::{AppsError, KeptCalls, PendingCall};
 use lamina_functions::{
-    CallError, CallId, CallStatus, Callee, Caller, Outcome, call_graph, end_with_their_process, input_graph, lost_input,
+    CallError, CallId, CallStatus, Callee, Caller, KeepsCalls, Outcome, SpawnedCall, call_graph,
+    end_with_their_process, input_graph, lost_input,
 };
 use lamina_ground::{ErrorClass, causes, seconds_since_1970};
 use lamina_wire::{Payload, WireError};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::session::Kept;
+use crate::protocol::Failure;
 
 /// Results after which old ones are looked for.
 const BETWEEN_SWEEPS: u64 = 100;
@@ -203,7 +204,7 @@ impl SpawnedCalls {
         );
         let hint = Some("give the function `retries`: such calls are run again then".to_owned());
         let input = lost_input(&call.input, &call.function, call.method.as_deref(), &call.module);
-        self.keep(
+        self.keep_outcome(
             name,
             Outcome::Error(CallError::Elsewhere { class: ErrorClass::InternalFailure, message, hint }),
             input,
@@ -256,7 +257,7 @@ impl SpawnedCalls {
     }
 
     /// Keeps how a call ended, and tells those who wait.
-    fn keep(&self, name: &str, outcome: Outcome, input: Value) {
+    fn keep_outcome(&self, name: &str, outcome: Outcome, input: Value) {
         if let Outcome::Error(CallError::Stopped { .. }) = outcome {
             // The process ends, or the version that it ran on: whoever comes next decides what becomes of the call.
             let waiting = self.lock().remove(name).map(|call| call.waiting).unwrap_or_default();
@@ -295,6 +296,21 @@ impl SpawnedCalls {
     }
 }
 
+impl KeepsCalls for SpawnedCalls {
+    fn keep(
+        self: Arc<Self>,
+        call: &SpawnedCall<'_>,
+        callee: Weak<dyn Callee>,
+        input: &Payload,
+        caller: Arc<dyn Caller>,
+    ) -> Result<Arc<dyn Caller>, CallStatus> {
+        let unreadable = |error: WireError| CallStatus::error(ErrorClass::ExecutionError, error.to_string());
+        let input = input.try_clone().and_then(Payload::into_bytes).map_err(unreadable)?;
+        let begun = self.begin(call.name.clone(), &pending(call), &input, (call.id, callee), Some(caller));
+        begun.map_err(|error| Failure::from(error).into())
+    }
+}
+
 /// Whether something in a graph goes on.
 fn is_unfinished(graph: &Value) -> bool {
     graph["inputs"].as_array().is_some_and(|inputs| inputs.iter().any(|input| input["status"] == "PENDING"))
@@ -324,7 +340,7 @@ impl Caller for Spawned {
     fn end(&self, outcome: Outcome) {
         let id = self.calls.callee(&self.name).map(|(id, _)| id);
         let input = id.map(|id| self.calls.keep_graph(&self.name, id)).unwrap_or_default();
-        self.calls.keep(&self.name, outcome, input);
+        self.calls.keep_outcome(&self.name, outcome, input);
     }
 }
 
@@ -389,14 +405,14 @@ fn copy(outcome: &Outcome) -> Outcome {
 }
 
 /// A call that is spawned now.
-pub(super) fn pending(call: &Kept<'_>, input: CallId) -> PendingCall {
+fn pending(call: &SpawnedCall<'_>) -> PendingCall {
     PendingCall {
         function: call.function.to_owned(),
         method: call.method.map(str::to_owned),
         variant: call.variant.as_ref().map_or(Value::Null, |request| json!(request)),
         spawned: seconds_since_1970(),
         runs: 1,
-        input: input.to_string(),
+        input: call.id.to_string(),
         module: call.module.to_owned(),
     }
 }

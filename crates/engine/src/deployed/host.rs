@@ -9,18 +9,18 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use lamina_apps::{AppListener, AppsError, Deployment, PendingCall, RunningHost};
 use lamina_events::Sink;
-use lamina_functions::{CallId, Callee, Caller, Calls, VariantRequest};
+use lamina_functions::{CallId, Callee, Caller, Calls, KeepsCalls, VariantRequest};
 use lamina_ground::ErrorClass;
 use lamina_wire::Payload;
 use serde_json::Value;
 
 use crate::Engine;
 
-use super::calls::{SpawnedCalls, pending};
+use super::calls::SpawnedCalls;
 use super::timers::Timers;
 use crate::host::{Host, Running};
 use crate::protocol::Failure;
-use crate::session::{GUEST_PATIENCE, Keeper, Kept, Role, converse};
+use crate::session::{GUEST_PATIENCE, Keeper, Role, converse};
 
 /// How often versions that end are looked at while there are some.
 const WHILE_DRAINING: Duration = Duration::from_millis(100);
@@ -208,6 +208,7 @@ impl DeployedApp<'_> {
         let running = self.engine.load_version(self.app.deployments(), deployment, Some(number), self.sink)?;
         let changed = Arc::clone(&self.changed);
         running.services.when_empty(move || changed.tell());
+        running.services.keep_spawned_by(Arc::clone(&self.calls) as Arc<dyn KeepsCalls>);
         Ok(running)
     }
 
@@ -320,19 +321,6 @@ impl Keeper for DeployedApp<'_> {
         }
         self.changed.tell();
         Ok(())
-    }
-
-    fn keep(
-        &self,
-        call: &Kept<'_>,
-        callee: (CallId, Weak<dyn Callee>),
-        input: &Payload,
-        caller: Arc<dyn Caller>,
-    ) -> Result<Arc<dyn Caller>, Failure> {
-        let input = input.try_clone().and_then(Payload::into_bytes);
-        let input = input.map_err(|error| Failure::new(ErrorClass::ExecutionError, error.to_string()))?;
-        let pending = pending(call, callee.0);
-        Ok(self.calls.begin(call.name.clone(), &pending, &input, callee, Some(caller))?)
     }
 
     fn kept_callee(&self, name: &str) -> Option<(CallId, Weak<dyn Callee>)> {

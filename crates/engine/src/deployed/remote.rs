@@ -168,7 +168,7 @@ impl OtherApp for Remote {
         let method = service.method.map(|method| format!(r#","method":{}"#, json!(method))).unwrap_or_default();
         let variant = service.variant.map(|request| self.named(&request));
         let label = variant.as_ref().map(|(label, _)| format!(r#","variant":{label}"#)).unwrap_or_default();
-        let rest = if is_spawned { r#","spawned":true"# } else { "" };
+        let rest = if is_spawned { r#","identify":true,"spawned":true"# } else { "" };
         let function = json!(service.name);
         let control = format!(r#"{{"type":"call","call":{number},"function":{function}{method}{label}{rest}}}"#);
         self.send(Outgoing { call: number, control: control.into_bytes(), payload, variant }, caller, service.name);
@@ -306,6 +306,8 @@ struct Heard {
     kind: String,
     #[serde(default)]
     call: u64,
+    #[serde(default)]
+    id: String,
     #[serde(default)]
     request: u64,
     #[serde(default)]
@@ -499,6 +501,12 @@ fn take(frame: Frame, open: &Open) {
             let caller = open.lock().get(&heard.call).map(|call| Arc::clone(&call.caller));
             // A caller that is gone has cancelled.
             let _ = caller.map(|caller| caller.item(frame.payload));
+        }
+        ("call.accepted", _) => {
+            let caller = open.lock().get(&heard.call).map(|call| Arc::clone(&call.caller));
+            if let Some(caller) = caller {
+                caller.identified(&heard.id);
+            }
         }
         ("call.pending", _) => {
             let caller = open.lock().get(&heard.call).map(|call| Arc::clone(&call.caller));

@@ -35,7 +35,9 @@ fn ours(message: &Value) -> Vec<u8> {
         }
         "app.left" => Answer::Left { request }.encode(),
         "item" => CallAnswer::Item { call }.encode(),
-        "call.accepted" => CallAnswer::Accepted { call, id: Calls::default().function_call(call, None) }.encode(),
+        "call.accepted" => {
+            CallAnswer::Accepted { call, id: Calls::default().function_call(call, None).to_string() }.encode()
+        }
         "result" => {
             let hint = message.get("hint").and_then(Value::as_str).map(str::to_owned);
             let status = match text("status") {

@@ -2,12 +2,12 @@
 
 use std::sync::{Arc, Weak};
 
-use lamina_functions::{CallAnswer, CallId, CallStatus, Callee, Caller, Calls, OpenCall, Outcome, Pool};
+use lamina_functions::{CallAnswer, CallId, CallStatus, Callee, Caller, Calls, OpenCall, Outcome, Pool, SpawnedCall};
 use lamina_ground::ErrorClass;
 use lamina_wire::{Payload, Sender, WireError};
 use serde_json::{Map, Value};
 
-use super::{Kept, Role, Session};
+use super::{Role, Session};
 use crate::failure::{naming_record, of_call};
 use crate::host::{Host, Running};
 use crate::protocol::{CallRequest, Failure, PoolRequest};
@@ -99,22 +99,13 @@ impl Session<'_> {
         let (sender, calls) = (self.sender.clone(), Arc::clone(&self.calls));
         let mut caller: Arc<dyn Caller> = Arc::new(PythonCall { sender, calls, call });
         // Of a call of several inputs, the first one has its id.
-        let name = match (map, index) {
-            (None, _) => Some(part_of.to_string()),
-            (Some(_), Some(index)) => Some(format!("{part_of}-{index}")),
-            (Some(_), None) => None,
-        };
-        if let Some(name) = name.filter(|_| spawned)
-            && let Role::Guest(keeper) = self.role
-        {
-            let callee = (id, Arc::downgrade(&pool) as Weak<dyn Callee>);
-            let variant = variant.and_then(|label| self.calls.variant_request(label));
-            let kept = Kept { name, function: &function, method: method.as_deref(), module: pool.module(), variant };
-            match keeper.keep(&kept, callee, &payload, caller) {
+        if let Some(name) = spawned.then(|| SpawnedCall::name(part_of, map.is_some(), index)).flatten() {
+            let kept = SpawnedCall::new(id, name, &pool, method.as_deref(), &self.calls, variant);
+            match running.services.keep(&kept, Arc::downgrade(&pool) as Weak<dyn Callee>, &payload, caller) {
                 Ok(keeping) => caller = keeping,
-                Err(failure) => {
+                Err(status) => {
                     self.calls.close(call);
-                    return self.refuse(call, failure.into());
+                    return self.refuse(call, status);
                 }
             }
         }
@@ -122,7 +113,7 @@ impl Session<'_> {
             caller = pool.record_spawned(id, part_of, method.as_deref(), caller);
         }
         if identify {
-            let accepted = CallAnswer::Accepted { call, id: part_of };
+            let accepted = CallAnswer::Accepted { call, id: part_of.to_string() };
             // As in `answer`.
             let _ = self.sender.send(&accepted.encode(), &[], &[]);
         }

@@ -2,9 +2,8 @@
 
 use std::sync::{Arc, Weak};
 
-use lamina_functions::{CallId, Callee, Caller, VariantRequest, call_graph};
+use lamina_functions::{CallId, Callee, Caller, call_graph};
 use lamina_ground::ErrorClass;
-use lamina_wire::Payload;
 use serde_json::Value;
 
 use crate::host::Host;
@@ -17,17 +16,6 @@ pub(crate) trait Keeper: Sync {
 
     /// Takes over the version that is the current one now, at once or when the inputs of the former one have ended.
     fn update(&self, recreate: bool) -> Result<(), Failure>;
-
-    /// Keeps a call that was spawned, before it runs; gives who is to hear how it ends in the place of `caller`.
-    fn keep(
-        &self,
-        _call: &Kept<'_>,
-        _callee: (CallId, Weak<dyn Callee>),
-        _input: &Payload,
-        caller: Arc<dyn Caller>,
-    ) -> Result<Arc<dyn Caller>, Failure> {
-        Ok(caller)
-    }
 
     /// What runs a call that is kept, if something does.
     fn kept_callee(&self, _name: &str) -> Option<(CallId, Weak<dyn Callee>)> {
@@ -54,20 +42,6 @@ pub(crate) trait Keeper: Sync {
 
     /// A guest has stopped the app: the process ends.
     fn stopped(&self);
-}
-
-/// A call that was spawned.
-pub(crate) struct Kept<'a> {
-    /// The id of its function call, and behind it the number of its input if that is not the first one.
-    pub(crate) name: String,
-    /// The function or class.
-    pub(crate) function: &'a str,
-    /// The method of a class.
-    pub(crate) method: Option<&'a str>,
-    /// The module that it is in.
-    pub(crate) module: &'a str,
-    /// The variant that it is of.
-    pub(crate) variant: Option<Arc<VariantRequest>>,
 }
 
 /// The process of a detached app.

@@ -17,6 +17,8 @@ use crate::link::RunnerCall;
 use crate::pool::Pool;
 use crate::question::PoolQuestion;
 use crate::runner::RunnerRequest;
+use crate::services::Services;
+use crate::spawned::SpawnedCall;
 
 impl Container {
     /// The runner calls a service of its app.
@@ -59,12 +61,23 @@ impl Container {
             return Err(format!("it gave two calls the number `{}`", request.call));
         }
         let part_of = self.link.calls.function_call(request.call, request.map);
-        if request.identify {
-            self.link.answer(&CallAnswer::Accepted { call: request.call, id: part_of }, Payload::default());
-        }
         // A spawned call outlives this container, so there is no use in having the container wait for it.
         let weight = if request.spawned { 0 } else { lamina_wire::weight(&payload) };
-        let caller: Arc<dyn Caller> = Arc::new(RunnerCall::new(&self.link, request.call, weight, held));
+        let mut caller: Arc<dyn Caller> = Arc::new(RunnerCall::new(&self.link, request.call, weight, held));
+        if let Callees::Pool(pool) = &callee {
+            match self.keep(&services, pool, &request, id, &payload, caller) {
+                Ok(keeping) => caller = keeping,
+                Err(status) => {
+                    self.link.calls.close(request.call);
+                    return refuse(status);
+                }
+            }
+            // Other apps know their calls under ids of their own.
+            if request.identify {
+                let accepted = CallAnswer::Accepted { call: request.call, id: part_of.to_string() };
+                self.link.answer(&accepted, Payload::default());
+            }
+        }
         let new = NewCall {
             id,
             part_of,
@@ -89,6 +102,24 @@ impl Container {
             }
         }
         Ok(())
+    }
+
+    /// Keeps a call of the app's own, if it was spawned and such calls are kept; gives who is to hear how it ends.
+    fn keep(
+        &self,
+        services: &Services,
+        pool: &Arc<Pool>,
+        request: &RunnerRequest,
+        id: CallId,
+        payload: &Payload,
+        caller: Arc<dyn Caller>,
+    ) -> Result<Arc<dyn Caller>, CallStatus> {
+        let RunnerRequest { call, map, index, variant, .. } = *request;
+        let part_of = self.link.calls.function_call(call, map);
+        let name = request.spawned.then(|| SpawnedCall::name(part_of, map.is_some(), index)).flatten();
+        let Some(name) = name else { return Ok(caller) };
+        let spawned = SpawnedCall::new(id, name, pool, request.method.as_deref(), &self.link.calls, variant);
+        services.keep(&spawned, Arc::downgrade(pool) as Weak<dyn Callee>, payload, caller)
     }
 
     /// The runner asks for the result of a call that somebody has spawned on a deployed app.

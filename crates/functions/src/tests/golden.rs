@@ -22,6 +22,7 @@ fn ours(message: &Value) -> Vec<u8> {
                 capacity,
                 batches: false,
                 terminal: false,
+                keeps: false,
                 volumes: &[],
                 mark: message["mark"].as_str(),
             }
@@ -36,7 +37,8 @@ fn ours(message: &Value) -> Vec<u8> {
         "stop" => ToRunner::Stop.encode(),
         "item" => CallAnswer::Item { call: number("call") }.encode(),
         "call.accepted" => {
-            CallAnswer::Accepted { call: number("call"), id: Calls::default().function_call(1, None) }.encode()
+            CallAnswer::Accepted { call: number("call"), id: Calls::default().function_call(1, None).to_string() }
+                .encode()
         }
         "result" => {
             let error = || serde_json::from_value(message["error"].clone()).unwrap();
