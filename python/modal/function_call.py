@@ -189,9 +189,11 @@ class FunctionCall(Generic[R], metaclass=Explained):
         if known is None:
             self._outcome()  # Raises why the call was refused.
             raise ExecutionError(f"the call of `{self._function._name}` got no id")
-        # One that was made of an id has no engine before its first use, and is kept elsewhere.
-        if self._engine is not None and not self._engine.keeps_results:
-            self._engine.known_calls[known] = self
+        # One that was made of an id has no engine before its first use, and is kept elsewhere. Of what a container has
+        # spawned and is kept, only calls of several inputs are held, for the number of these.
+        engine = self._engine
+        if engine is not None and not engine.keeps_results and (self._others or not engine.waits_until_kept):
+            engine.known_calls[known] = self
         return known
 
     async def _get_aio(self, timeout: float | None = None, *, index: int = 0) -> R:

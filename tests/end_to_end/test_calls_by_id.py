@@ -183,6 +183,12 @@ def begin_all(count: int) -> str:
 @app.function()
 def result(call: str):
     return modal.FunctionCall.from_id(call).get(timeout=60)
+
+
+@app.function()
+def come_back(n: int) -> int:
+    call = double.spawn(n).object_id
+    return result.local(call)
 """
 
 INPUTS = """
@@ -213,6 +219,7 @@ def test_what_a_container_has_spawned_outlives_it_and_its_host(deployed: Deploye
             assert deployed.fetch(call) == ask("result", repr(call)) == call
         there = begin_there(deployed.name, "double", "4")
         assert deployed.fetch(there) == ask("result", repr(there)) == "8"
+        assert ask("come_back", "5") == "10"
         many = ask("begin_all", "4")
         assert deployed.modal.python("-c", INPUTS, many).stdout.strip() == "4 [0, 2, 4, 6]"
 

@@ -42,7 +42,9 @@ def whole(payload) -> bytes:
 class Runner:
     """The real runner as a process, with a socket as its descriptor 3."""
 
-    def __init__(self, module: dict, function: str, python: str = sys.executable, **environment: str) -> None:
+    def __init__(
+        self, module: dict, function: str, python: str = sys.executable, keeps: bool = False, **environment: str
+    ) -> None:
         self.code: int | None = None
         ours, theirs = socket.socketpair()
         os.set_inheritable(theirs.fileno(), True)  # For the case that it is 3 already.
@@ -56,7 +58,7 @@ class Runner:
         self.lock = threading.Lock()
         self.connection = Connection(ours)
         service = {"kind": "function", "name": function}
-        self.send({"type": "start", "module": module, "service": service, "capacity": 1})
+        self.send({"type": "start", "module": module, "service": service, "capacity": 1, "keeps": keeps})
 
     def send(self, control: dict, payload: bytes = b"") -> None:
         with self.lock:

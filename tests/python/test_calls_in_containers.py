@@ -107,10 +107,10 @@ class Engine:
 def engine(tmp_path, capfd):
     engines = []
 
-    def start(text: str, **functions) -> Engine:
+    def start(text: str, keeps: bool = False, **functions) -> Engine:
         path = tmp_path / "script.py"
         path.write_text(PROGRAM + text)
-        runner = Runner({"kind": "script", "name": "script", "path": str(path)}, "f")
+        runner = Runner({"kind": "script", "name": "script", "path": str(path)}, "f", keeps=keeps)
         functions = {"double": lambda x: 2 * x, "numbers": lambda n: iter(range(n)), **functions}
         engines.append(Engine(runner, functions))
         return engines[-1]
@@ -190,6 +190,40 @@ def f(n):
     return modal.FunctionCall.gather(*calls)
 """
     assert engine(text).call(20) == [2 * x for x in range(20)]
+
+
+def test_spawn_returns_when_the_call_is_kept(engine):
+    text = """
+@app.function()
+def f():
+    try:
+        double.spawn(1)
+    except modal.exception.ExecutionError as error:
+        return str(error)
+"""
+    container = engine(text, keeps=True, double=None)
+    container.start()
+    wait_until(lambda: container.held)
+    container.send(container.held[0], b"", status="error", error="ExecutionError", message="the disk is full")
+    status, value = container.wait()
+    assert (status, value) == ("ok", "the disk is full")
+
+
+@pytest.mark.parametrize("keeps", [False, True])
+def test_a_spawned_call_is_held_where_nobody_else_keeps_it(engine, keeps):
+    text = """
+import gc, weakref
+
+@app.function()
+def f():
+    call = double.spawn(1)
+    call.get()
+    held, known = weakref.ref(call), call.object_id
+    del call
+    gc.collect()
+    return held() is not None
+"""
+    assert engine(text, keeps=keeps).call() is not keeps
 
 
 def test_cancelling_a_spawned_call(engine):
