@@ -34,13 +34,14 @@ pub fn worker_main(socket: UnixStream, content: &Path, jobs: JobTable, gone: fn(
     let (unfinished, finished) = mpsc::channel::<Infallible>();
     // Whatever ends the connection, the engine is gone or confused.
     let slots = Slots::default();
-    while let Ok(Some(frame)) = receiver.receive() {
+    while let Some(frame) = next(&mut receiver) {
         let (serving, unfinished, slot) = (Arc::clone(&worker), unfinished.clone(), slots.take());
         let thread = std::thread::Builder::new().spawn(move || {
             serving.serve(frame, unfinished);
             drop(slot);
         });
-        if thread.is_err() {
+        if let Err(error) = thread {
+            tracing::warn!(%error, "a request cannot have a thread");
             // The request is lost, so nobody may go on waiting for its answer.
             worker.sender.shutdown();
         }
@@ -55,6 +56,14 @@ pub fn worker_main(socket: UnixStream, content: &Path, jobs: JobTable, gone: fn(
         // store sweeps.
         let _ = (0..MOST_REMOVALS).find(|_| remove_all(temporary).is_ok());
     }
+}
+
+/// The next request, until the engine closes its end.
+fn next(receiver: &mut Receiver) -> Option<Frame> {
+    receiver.receive().unwrap_or_else(|error| {
+        tracing::warn!(%error, "the engine cannot be heard");
+        None
+    })
 }
 
 /// How often a directory is removed that is written to meanwhile.
