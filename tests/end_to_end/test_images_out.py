@@ -296,7 +296,7 @@ def test_a_push_that_fails_publishes_nothing(modal: Modal, name: str, proxy: Pro
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="podman has its storage and control groups as root only")
 def test_podman_runs_what_comes_out(modal: Modal, name: str, tmp_path: Path) -> None:
-    with tempfile.TemporaryDirectory(prefix="podman-") as short:
+    with tempfile.TemporaryDirectory(prefix="podman-", ignore_cleanup_errors=True) as short:
         # Paths of more than fifty letters are too long for it.
         podman = ["podman", "--root", f"{tmp_path}/storage", "--runroot", short, "--storage-driver", "vfs"]
         podman += ["--runtime", "runc", "--cgroup-manager", "cgroupfs", "--events-backend", "file"]

@@ -132,7 +132,7 @@ def test_podman_calls_functions(modal: Modal, tmp_path: Path, real_registry: str
     modal("image", "export", "app.py::numbers", "--with-functions", "--format", "docker-archive", "-o", str(archive))
     reference = f"{real_registry}/functions/{os.urandom(4).hex()}:v1"
     modal("image", "push", "app.py", reference, "--with-functions")
-    with tempfile.TemporaryDirectory(prefix="podman-") as short:
+    with tempfile.TemporaryDirectory(prefix="podman-", ignore_cleanup_errors=True) as short:
         # Paths of more than fifty letters are too long for it.
         podman = ["podman", "--root", f"{tmp_path}/storage", "--runroot", short, "--storage-driver", "vfs"]
         podman += ["--runtime", "runc", "--cgroup-manager", "cgroupfs", "--events-backend", "file"]
