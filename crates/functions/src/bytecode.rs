@@ -97,31 +97,7 @@ impl Bytecode<'_> {
 
     /// Compiles the bytecode and records its layer.
     fn make(&self, launcher: &Launcher, store: &Store, cancel: &CancelToken) -> Result<LayerRecord, BytecodeError> {
-        if !store.confirm()? {
-            return Err(BytecodeError::Damaged);
-        }
-        let (created, begun) = (seconds_since_1970(), Instant::now());
-        let committed = self.compile(launcher, store, cancel)?;
-        let material = self.material();
-        let record = LayerRecord {
-            key: material.key(),
-            digest: committed.digest,
-            content: committed.content,
-            below: Stack::new(),
-            companion_of: Some(self.image.clone()),
-            fetched_from: None,
-            title: TITLE.to_owned(),
-            created,
-            seconds: begun.elapsed().as_secs_f64(),
-            files: committed.files,
-            bytes: committed.bytes,
-            bytes_new: committed.bytes_new,
-            material: material.canonical(),
-            log: None,
-            facts: lamina_image::RecordedFacts::default(),
-        };
-        store.record_layer(&record)?;
-        Ok(record)
+        record(store, TITLE, self.image, &self.material(), || self.compile(launcher, store, cancel))
     }
 
     fn material(&self) -> KeyMaterial {
@@ -158,6 +134,40 @@ impl Bytecode<'_> {
             ..SandboxSpec::default()
         }
     }
+}
+
+/// Records the layer with what `compile` makes, which belongs to images with the layers `image`.
+pub(crate) fn record(
+    store: &Store,
+    title: &str,
+    image: &Stack<Digest>,
+    material: &KeyMaterial,
+    compile: impl FnOnce() -> Result<Committed, BytecodeError>,
+) -> Result<LayerRecord, BytecodeError> {
+    if !store.confirm()? {
+        return Err(BytecodeError::Damaged);
+    }
+    let (created, begun) = (seconds_since_1970(), Instant::now());
+    let committed = compile()?;
+    let record = LayerRecord {
+        key: material.key(),
+        digest: committed.digest,
+        content: committed.content,
+        below: Stack::new(),
+        companion_of: Some(image.clone()),
+        fetched_from: None,
+        title: title.to_owned(),
+        created,
+        seconds: begun.elapsed().as_secs_f64(),
+        files: committed.files,
+        bytes: committed.bytes,
+        bytes_new: committed.bytes_new,
+        material: material.canonical(),
+        log: None,
+        facts: lamina_image::RecordedFacts::default(),
+    };
+    store.record_layer(&record)?;
+    Ok(record)
 }
 
 /// Has an interpreter compile something, and keeps what it wrote.

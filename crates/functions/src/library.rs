@@ -4,15 +4,15 @@
 //! Its interpreter makes it on the layers that brought it, once for all images on these. In containers it lies right over
 //! them and under what later steps have made, so that what those have changed is as they left it.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use lamina_events::CancelToken;
-use lamina_ground::{Stack, seconds_since_1970};
+use lamina_ground::Stack;
 use lamina_image::{Digest, KeyMaterial};
 use lamina_sandbox::{InjectedFile, Launcher, SandboxSpec};
 use lamina_store::{LayerRecord, Store};
 
-use crate::bytecode::{BytecodeError, compile};
+use crate::bytecode::{BytecodeError, compile, record};
 
 /// How the layer is called in the index.
 const TITLE: &str = "bytecode of a standard library";
@@ -52,38 +52,19 @@ impl Library<'_> {
     }
 
     fn make(&self, launcher: &Launcher, store: &Store, cancel: &CancelToken) -> Result<LayerRecord, BytecodeError> {
-        if !store.confirm()? {
-            return Err(BytecodeError::Damaged);
-        }
-        let (created, begun) = (seconds_since_1970(), Instant::now());
+        record(store, TITLE, self.base, &self.material(), || {
+            compile(self.spec(store), PATIENCE, launcher, store, cancel)
+        })
+    }
+
+    fn spec(&self, store: &Store) -> SandboxSpec {
         let program = format!("/dev/lamina/{NAME}");
-        let spec = SandboxSpec {
+        SandboxSpec {
             layers: store.view_paths(self.base),
             files: vec![InjectedFile { name: NAME.to_owned(), contents: PROGRAM.into(), mode: 0o444 }],
             argv: [self.interpreter, "-I", "-S", &program].map(str::to_owned).to_vec(),
             ..SandboxSpec::default()
-        };
-        let committed = compile(spec, PATIENCE, launcher, store, cancel)?;
-        let material = self.material();
-        let record = LayerRecord {
-            key: material.key(),
-            digest: committed.digest,
-            content: committed.content,
-            below: Stack::new(),
-            companion_of: Some(self.base.clone()),
-            fetched_from: None,
-            title: TITLE.to_owned(),
-            created,
-            seconds: begun.elapsed().as_secs_f64(),
-            files: committed.files,
-            bytes: committed.bytes,
-            bytes_new: committed.bytes_new,
-            material: material.canonical(),
-            log: None,
-            facts: lamina_image::RecordedFacts::default(),
-        };
-        store.record_layer(&record)?;
-        Ok(record)
+        }
     }
 
     fn material(&self) -> KeyMaterial {
