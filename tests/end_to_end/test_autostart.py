@@ -148,7 +148,10 @@ def test_an_app_that_is_killed_comes_back_and_one_that_is_stopped_does_not(
     wait_for(lambda: host(other) is None, "nothing keeps it")
     third = deploy()
     os.kill(host(third) or 0, signal.SIGKILL)
+    before = ticks(modal, third)
     hear(watcher, f"Started `{third}`.")
+    # A process clears up after one that was killed when it starts its first container.
+    wait_for(lambda: ticks(modal, third) > before, "its schedule goes on")
     assert host(other) is None
 
 

@@ -157,7 +157,7 @@ pub struct Limits {
     pub memory_guard_bytes: Option<u64>,
     /// Most processors, fractions included.
     pub cpus: Option<f64>,
-    /// Most processes and threads.
+    /// Most processes and threads; a control group leaves some to others of what is allowed altogether.
     pub pids: Option<u64>,
 }
 

@@ -1,11 +1,14 @@
 //! Where control groups can be made: version 1, version 2, both or none.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::Access;
 
 /// Directories of dead and living engines begin with this.
 const PREFIX: &str = "lamina-";
+/// The part of the processes of the groups above that all sandboxes of an engine together do not get.
+const RESERVED_PART: u64 = 8;
 
 /// A controller that Lamina uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +41,8 @@ pub(super) enum Version {
 #[derive(Debug, Default)]
 pub(super) struct Parents {
     found: Vec<(Controller, Version, PathBuf)>,
+    /// Most processes of the group that this engine is in and of those above it, if they are limited.
+    processes: Option<u64>,
 }
 
 impl Parents {
@@ -74,7 +79,29 @@ impl Parents {
                 found.extend(controllers.into_iter().map(|c| (c, Version::Two, parent.join(own))));
             }
         }
-        Self { found }
+        let processes = found.iter().find(|(controller, ..)| *controller == Controller::Pids);
+        let processes = processes.and_then(|(_, _, own)| own.parent()).and_then(most_processes);
+        Self { found, processes }
+    }
+
+    /// Makes the directory of this engine in one hierarchy, and lets the groups below it have their limits. Together they
+    /// cannot have all processes that this engine and others beside it may have.
+    pub(super) fn make_own(&self, own: &Path) -> io::Result<()> {
+        fs_err::create_dir_all(own)?;
+        for (controller, version, _) in self.found.iter().filter(|(.., path)| path == own) {
+            if *version == Version::Two {
+                fs_err::write(own.join("cgroup.subtree_control"), format!("+{}", controller.name()))?;
+            }
+            if let (Controller::Pids, Some(processes)) = (controller, self.processes) {
+                fs_err::write(own.join("pids.max"), (processes - processes / RESERVED_PART).to_string())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Most processes of one sandbox: where there are not so many altogether, half of those that there can be.
+    pub(super) fn clamp_processes(&self, wanted: u64) -> u64 {
+        self.processes.map_or(wanted, |processes| wanted.min(processes / 2))
     }
 
     /// The directory for groups of a controller.
@@ -95,7 +122,7 @@ impl Parents {
     /// A hierarchy that is an ordinary directory.
     #[cfg(test)]
     pub(super) fn of_test(directory: &Path) -> Self {
-        Self { found: vec![(Controller::Memory, Version::One, directory.join("own"))] }
+        Self { found: vec![(Controller::Memory, Version::One, directory.join("own"))], processes: None }
     }
 
     /// Removes the directories of engines that are gone. Only empty groups can be removed, so a mistake harms nobody.
@@ -191,6 +218,13 @@ fn delegated(own: &Path, top: &Path, wanted: &[Controller]) -> Option<(PathBuf, 
     None
 }
 
+/// The least limit on processes of a group and those above it, as far as they have one.
+fn most_processes(group: &Path) -> Option<u64> {
+    let limits = group.ancestors().map_while(|above| fs_err::read_to_string(above.join("pids.max")).ok());
+    // One that is not limited says `max`.
+    limits.filter_map(|limit| limit.trim().parse().ok()).min()
+}
+
 fn lists(controllers: &str, controller: Controller) -> bool {
     controllers.split_ascii_whitespace().any(|name| name == controller.name())
 }
@@ -274,6 +308,28 @@ mod tests {
         let (parent, controllers) = delegated(&scope, root.path(), &wanted).unwrap();
         assert_eq!(parent, scope.parent().unwrap());
         assert_eq!(controllers, wanted);
+    }
+
+    #[test]
+    fn groups_of_an_engine_get_their_controllers_and_leave_processes_to_others() {
+        let root = tempfile::tempdir().unwrap();
+        let user = root.path().join("user.slice/user-0.slice");
+        fs_err::create_dir_all(&user).unwrap();
+        for (group, most) in [(&*user, "max\n"), (user.parent().unwrap(), "800\n")] {
+            fs_err::write(group.join("cgroup.procs"), "").unwrap();
+            fs_err::write(group.join("cgroup.subtree_control"), "cpu memory pids\n").unwrap();
+            fs_err::write(group.join("pids.max"), most).unwrap();
+        }
+        let mounts = mount_line(root.path(), "cgroup2", "");
+        let parents = Parents::from_tables("0::/user.slice/user-0.slice\n", &mounts, "own", false);
+        let (_, own) = parents.of(Controller::Pids).unwrap();
+        assert_eq!(own, user.join("own"));
+        parents.make_own(own).unwrap();
+        // An ordinary file has what was written last, a kernel's has all.
+        assert_eq!(fs_err::read_to_string(own.join("cgroup.subtree_control")).unwrap(), "+pids");
+        assert_eq!(fs_err::read_to_string(own.join("pids.max")).unwrap(), "700");
+        assert_eq!(parents.clamp_processes(16_384), 400);
+        assert_eq!(parents.clamp_processes(100), 100);
     }
 
     #[test]

@@ -161,7 +161,8 @@ impl Group {
         if let Some(pids) = limits.pids {
             match self.directory(Controller::Pids)? {
                 Some((_, directory)) => {
-                    fs_err::write(directory.join("pids.max"), pids.saturating_add(OWN_PROCESSES).to_string())?;
+                    let pids = self.groups.parents.clamp_processes(pids).saturating_add(OWN_PROCESSES);
+                    fs_err::write(directory.join("pids.max"), pids.to_string())?;
                 }
                 None => fallback.pids = Some(pids),
             }
@@ -189,7 +190,10 @@ impl Group {
             }
             match fs_err::create_dir(&directory) {
                 // The engine's own directory is made with its first group.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => fs_err::create_dir_all(&directory)?,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    self.groups.parents.make_own(parent)?;
+                    fs_err::create_dir(&directory)?;
+                }
                 result => result?,
             }
             self.directories.push(directory.clone());
