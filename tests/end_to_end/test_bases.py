@@ -23,6 +23,8 @@ def test_a_native_python_runs_functions_and_installs_packages(modal: Modal, seri
             import shutil, subprocess, sys
             import attr, yaml
             audit = subprocess.run(["dpkg", "--audit"], capture_output=True, text=True).stdout
+            frontend = subprocess.run(["debconf-show", "debconf"], capture_output=True, text=True).stdout
+            assert "debconf/frontend: Noninteractive" in frontend, frontend
             found = [bool(shutil.which(name)) for name in ("python", "python3", "pip", "tree")]
             return "%d.%d" % sys.version_info[:2], attr.__version__, yaml.safe_load("a: 1"), audit, found, sum(numbers)
 

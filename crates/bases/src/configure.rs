@@ -35,6 +35,10 @@ const COMPILE: &str = r"cat /var/lib/dpkg/info/*.list | grep '^/usr/\(lib\|share
 const CONFIGURE: &str = "dpkg --configure -a
 wait
 ";
+/// Lets no later package ask: commands of users have nobody who answers, and a question that meets the end of its input may
+/// leave a package set up otherwise than by its defaults.
+const ASK_NOBODY: &str = "echo debconf debconf/frontend select Noninteractive | debconf-set-selections
+";
 /// Compiles what the packages bring as a setting, which is there once they are configured. Debian's Python would compile it
 /// at its first start by root; here every container is the first, and would do so again.
 const COMPILE_SETTINGS: &str = "python3 -S -m compileall -q /usr/lib/python3*/sitecustomize.py >/dev/null 2>&1 || true
@@ -92,8 +96,8 @@ pub(crate) fn configure(
 
 fn spec(plan: &DebianPlan, work: &Work) -> SandboxSpec {
     let script = match plan.python {
-        PythonSource::Debian => [BEGIN, COMPILE, CONFIGURE, COMPILE_SETTINGS, FACTS].concat(),
-        PythonSource::Standalone(_) => [BEGIN, CONFIGURE, standalone::COMPILE, FACTS].concat(),
+        PythonSource::Debian => [BEGIN, COMPILE, CONFIGURE, ASK_NOBODY, COMPILE_SETTINGS, FACTS].concat(),
+        PythonSource::Standalone(_) => [BEGIN, CONFIGURE, ASK_NOBODY, standalone::COMPILE, FACTS].concat(),
     };
     let variables = [
         ("PATH", DEFAULT_PATH),

@@ -29,6 +29,7 @@ impl LayerKind for DebianSlim {
             serde_json::to_value(&debian.python).map_err(|error| BuildError::failed(std::io::Error::from(error)))?;
         material.add("python", python);
         material.add("series", debian.series.as_str());
+        material.add("questions", "none");
         Ok(Box::new(BasePlan { debian }))
     }
 }
