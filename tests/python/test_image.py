@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import warnings
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,25 @@ def test_images_are_made_by_factories_only():
 def test_methods_of_objects_are_refused_on_the_class(call):
     with pytest.raises(InvalidError, match="was called on the class, which is no"):
         call()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: modal.Image.debian_slim("3.10"),
+        lambda: modal.Image.debian_slim("3.10.14"),
+        lambda: modal.Image.micromamba("3.10"),
+        lambda: modal.Image.from_registry("debian", add_python="3.10-gnu"),
+    ],
+)
+def test_a_python_whose_time_is_over_is_warned_of(make, monkeypatch):
+    with pytest.warns(modal.exception.DeprecationError, match=r"Python 3\.10 gets no more fixes") as told:
+        make()
+    assert [each.filename for each in told] == [__file__]
+    monkeypatch.setenv("MODAL_IS_REMOTE", "1")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        make()
 
 
 def test_methods_leave_their_image_alone():

@@ -9,7 +9,7 @@ import sys
 
 from modal._shared.api import Explained, explain_on_instance, in_thread
 from modal.exception import ExecutionError, InvalidError
-from modal.image._step import factory_method, instance_method, make, quote, title, with_python
+from modal.image._step import factory_method, instance_method, make, quote, title, warn_if_ended, with_python
 from modal.image.commands import CommandSteps
 from modal.image.dockerfile import DockerfileSteps
 from modal.image.local import LocalSteps
@@ -68,6 +68,7 @@ class Image(PackageSteps, CommandSteps, LocalSteps, DockerfileSteps, metaclass=E
                 f'`python_version` takes a string such as "3.11", not `{python_version!r}`: as a number, 3.10 is 3.1'
             )
         shown = [] if python_version is None else ["python_version=" + quote(python_version)]
+        warn_if_ended(python_version)
         step = {
             "kind": "debian_slim",
             "python_version": python_version,
@@ -88,6 +89,7 @@ class Image(PackageSteps, CommandSteps, LocalSteps, DockerfileSteps, metaclass=E
         Commands have `micromamba` and `conda` inside, if the channel has the package `micromamba`.
         """
         shown = [] if python_version is None else ["python_version=" + quote(str(python_version))]
+        warn_if_ended(python_version)
         step = {
             "kind": "micromamba",
             "python_version": python_version,

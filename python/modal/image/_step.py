@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 from modal._shared.interpreter import encode_json
 from modal.exception import InvalidError
@@ -173,10 +174,23 @@ def make(
     return image
 
 
+def warn_if_ended(version: object) -> None:
+    """Warns of a Python whose time is over; None is the local series."""
+    wanted = ".".join(map(str, sys.version_info[:2])) if version is None else str(version)
+    if wanted.partition("-")[0].split(".")[:2] != ["3", "10"]:
+        return
+    from modal import _in_container
+    from modal._shared.warned import warn_of_former
+
+    if not _in_container():
+        warn_of_former("Python 3.10 gets no more fixes, and will go away: take 3.11 or later")
+
+
 def with_python(kind: Any, image: Image, version: object, owner: str, force_build: bool) -> Image:
     """The image with a Python of this series; which there are is checked when it is built, as with Modal."""
     if not isinstance(version, str):
         raise InvalidError(f'`add_python` of `{owner}` takes a series such as "3.12", not `{version!r}`')
+    warn_if_ended(version)
     step = {"kind": "add_python", "version": version}
     return make(kind, image, step, title("add_python", [quote(version)]), force_build=force_build)
 
