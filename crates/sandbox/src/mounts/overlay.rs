@@ -10,18 +10,19 @@ use std::collections::HashSet;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use lamina_ground::{Stack, StorePath, Subject};
-use rustix::fs::{AtFlags, CWD, Mode, mkdirat, unlinkat};
+use rustix::fs::{AtFlags, CWD, Mode, mkdirat, symlinkat, unlinkat};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string,
     fsmount, fsopen, mount,
 };
+use rustix::process::{chdir, fchdir};
 
 use super::image::attach_at;
 use crate::Upper;
 use crate::failure::{During, Failure, Kind};
 use crate::features::Feature;
-use crate::tiny_root::{EMPTY, IMAGE, MEMORY, attach, memory_filesystem};
+use crate::tiny_root::{EMPTY, IMAGE, MEMORY, STORE, attach, memory_filesystem};
 
 /// Where the store has layers whose files lead to objects.
 const REDIRECTED: &str = "views/";
@@ -33,6 +34,8 @@ const HAS_WHITEOUTS: &str = "user.overlay.lamina.whiteouts";
 const WHITEOUTS: &str = "whiteouts/";
 /// Where it has the objects.
 const OBJECTS: &str = "objects";
+/// What no overlay has as an option.
+const UNKNOWN_OPTION: &str = "lamina";
 /// Most directories that Linux takes below an upper.
 const MOST_LAYERS: usize = 500;
 
@@ -168,6 +171,10 @@ impl Overlay<'_> {
         }
         self.forgive_volatile();
         let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).during("make the filesystem", "overlay")?;
+        // Overlays before 6.5 take any option at this point, and say no when they are made.
+        if fsconfig_set_flag(&context, UNKNOWN_OPTION).is_ok() {
+            return Ok(None);
+        }
         for (index, lower) in self.lowers.iter().enumerate() {
             match fsconfig_set_string(&context, "lowerdir+", &**lower) {
                 Err(Errno::INVAL) if index == 0 && !is_directory(lower) => {
@@ -197,21 +204,40 @@ impl Overlay<'_> {
             .during("mount the overlay", self.upper)
     }
 
-    /// Mounts the overlay at `target` in the way of older kernels: all directories in one string.
+    /// Mounts the overlay at `target` in the way of older kernels: all directories in one string. That may be as long as a
+    /// page of memory, so each directory gets the name of a link, as short as can be.
     fn mount_by_options(&self, target: &str) -> Result<(), Failure> {
         self.forgive_volatile();
-        let data = self.data.map(|data| format!("::{data}")).unwrap_or_default();
-        let lowers = self.lowers.join(":");
-        let mut options =
-            format!("userxattr,xino=on,lowerdir={lowers}{data},upperdir={},workdir={}", self.upper, self.work);
+        let links = memory_filesystem(&[("mode", "700"), ("size", "1m")])?;
+        let link = |name: &str, directory: &str| {
+            let directory = absolute(directory);
+            if !is_directory(&directory) {
+                return Err(Failure::setup("open the layer", &directory, Errno::NOENT));
+            }
+            symlinkat(&*directory, &links, name).during("make the link", name)
+        };
+        let names: Vec<String> = (0..self.lowers.len()).map(|number| number.to_string()).collect();
+        for (name, directory) in names.iter().zip(&self.lowers) {
+            link(name, directory)?;
+        }
+        link("u", self.upper)?;
+        link("w", self.work)?;
+        let mut lowers = names.join(":");
+        if let Some(data) = self.data {
+            link("d", data)?;
+            lowers.push_str("::d");
+        }
+        let mut options = format!("userxattr,xino=on,lowerdir={lowers},upperdir=u,workdir=w");
         if self.volatile {
             options.push_str(",volatile");
         }
         let options = std::ffi::CString::new(options)
             .map_err(|_| Failure::setup("mount the overlay", self.upper, Errno::INVAL))?;
+        fchdir(&links).during("enter", "the links to the layers")?;
         mount("overlay", target, "overlay", MountFlags::NODEV, &*options)
             .during("mount the overlay", self.upper)
-            .map_err(|failure| failure.on(Subject::Store))
+            .map_err(|failure| failure.on(Subject::Store))?;
+        chdir(STORE).during("enter", STORE)
     }
 
     /// Removes the mark of an earlier mount of the same upper that it may be incomplete after a crash: a crash loses the
@@ -223,6 +249,11 @@ impl Overlay<'_> {
             let _ = unlinkat(CWD, format!("{}/work/incompat{mark}", self.work), flags);
         }
     }
+}
+
+/// A path of the tiny root, from one that may be relative to the store.
+fn absolute(path: &str) -> String {
+    if path.starts_with('/') { path.to_owned() } else { format!("{STORE}/{path}") }
 }
 
 fn is_directory(path: &str) -> bool {

@@ -441,12 +441,17 @@ pub(crate) fn without_features() {
     fs_err::write(store.path("caches/pip").join("wheel"), "cached").unwrap();
     store.path("work/step/upper");
     store.path("work/step/work");
-    store.path("copies/top/root");
+    // Their paths together are longer than what `mount` takes.
+    let layers = (0..400).map(|number| format!("copies/one-of-very-many-{number}"));
+    let layers: Vec<_> = layers.chain(["copies/top".into(), "copies/base".into()]).collect();
+    for layer in &layers {
+        store.path(&format!("{layer}/root"));
+    }
     store.own();
     let helpers = store.start();
     let upper = Upper::Memory { limit_bytes: 1 << 20 };
     let spec = SandboxSpec {
-        layers: Stack::from_top_down(["copies/top".into(), "copies/base".into()]),
+        layers: Stack::from_top_down(layers.into_iter().map(Into::into)),
         upper,
         mounts: vec![Mount::Cache {
             lower: "caches/pip".into(),
