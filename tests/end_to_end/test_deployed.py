@@ -102,6 +102,7 @@ def test_a_new_version_takes_over_without_losing_a_call(deployed: Deployed) -> N
         (2, None),
         (1, None),
     ]
+    assert len({version["deployed_by"] for version in history}) == 1
     failed = deployed.modal("app", "rollback", deployed.name, "v9", check=False)
     assert failed.code == 1 and "has no version `9`" in failed.stderr
 
@@ -329,7 +330,7 @@ for wrong in [
 
 def test_classes_are_called_by_their_names(deployed: Deployed) -> None:
     deployed.modal.write("app.py", CLASSES.format(name=deployed.name))
-    deployed.modal("deploy", "app.py")
+    assert f'modal.Cls.from_name("{deployed.name}", "Model")' in deployed.modal("deploy", "app.py").stdout
     assert deployed.host() is not None, "it has a container before anybody calls it"
     lines = deployed.modal.python("-c", CLASS_CALLER.format(name=deployed.name)).stdout.splitlines()
     assert lines == [

@@ -30,8 +30,9 @@ def deploy(words: list[str]) -> int:
         print(f"Deployed {called} as version {deployed['version']} in {monotonic() - begun:.1f} s.")
     else:
         print(f"Nothing has changed: {called} stays version {deployed['version']}.")
-    for function in deployed["functions"]:
-        print(f'  modal.Function.from_name("{deployed["name"]}", "{function}")')
+    for name in deployed["functions"]:
+        kind = "Cls" if name in app._classes else "Function"
+        print(f'  modal.{kind}.from_name("{deployed["name"]}", "{name}")')
     return 0
 
 

@@ -173,13 +173,19 @@ pub(crate) fn rollover(app: &NamedApp, strategy: Strategy) -> Result<u8, Failure
 
 fn repeat(deployment: &Deployment, number: u32, strategy: Strategy) -> Result<u8, Failure> {
     let (name, deployments) = (deployment.full_name(), deployments()?);
-    let by = std::env::var("USER").unwrap_or_else(|_| rustix::process::getuid().as_raw().to_string());
-    let new = deployments.repeat(&name, number, &by, &CancelToken::new())?.deployment;
+    let new = deployments.repeat(&name, number, &user(), &CancelToken::new())?.deployment;
     if take_over(&deployments, &name, strategy == Strategy::Recreate)? {
         say("The app's process ran with another version of `modal`, and was ended.\n");
     }
     say(&format!("{name} has version {} now, which is version {number} again.\n", new.current));
     Ok(0)
+}
+
+/// Who this is, as Python's `getpass.getuser` has it for versions that are deployed.
+fn user() -> String {
+    let named = || ["LOGNAME", "USER"].iter().find_map(|name| std::env::var(name).ok().filter(|user| !user.is_empty()));
+    let uid = rustix::process::getuid().as_raw();
+    named().or_else(|| lamina_system::user_name(uid)).unwrap_or_else(|| uid.to_string())
 }
 
 /// One as `--json` shows it.
