@@ -54,6 +54,16 @@ class Model:
     def load(self):
         self.loaded = self.size * 2
 
+    @modal.exit()
+    def leave(self):
+        print("left")
+
+    @modal.method()
+    def wait(self):
+        import time
+        print("waiting", flush=True)
+        time.sleep(600)
+
     @modal.method()
     def predict(self, x: int) -> str:
         return f"{self.loaded + x}"
@@ -66,11 +76,19 @@ def calling(layout: Path, root: Path):
         pytest.skip("chroot is for root")
     config = json.loads(peer("skopeo", "inspect", "--config", f"oci:{layout}"))["config"]
 
-    def call(*words: str, **environment: str) -> tuple[int, str, str]:
+    def call(*words: str, user: int = 0, until: str = "", **environment: str) -> tuple[int, str, str]:
+        """With `until`, `SIGTERM` is sent when standard error has said that."""
         environment = {**dict(variable.split("=", 1) for variable in config["Env"]), **environment}
-        start = ["chroot", str(root), "/usr/bin/env", "-C", config["WorkingDir"], *config["Entrypoint"]]
-        ran = subprocess.run([*start, *words], env=environment, capture_output=True, text=True)
-        return ran.returncode, ran.stdout, ran.stderr
+        start = ["chroot", f"--userspec={user}:{user}", str(root)]
+        start += ["/usr/bin/env", "-C", config["WorkingDir"] if user == 0 else "/", *config["Entrypoint"]]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        with subprocess.Popen([*start, *words], env=environment, text=True, **pipes) as ran:
+            if until:
+                said = ran.stderr.readline()
+                assert until in said
+                ran.terminate()
+            out, err = ran.communicate(timeout=60)
+        return ran.returncode, out, err
 
     return call
 
@@ -110,6 +128,9 @@ def test_functions_are_called_without_lamina(modal: Modal, tmp_path: Path) -> No
     assert (code, out) == (1, "") and "raise ValueError(text)\nValueError: oh\n" in err and "_runner" not in err
     code, out, err = call("outer")
     assert code == 1 and "`describe` cannot be called from here" in err and "`.local()`" in err
+    assert call("Model.wait", until="waiting", TOKEN="x") == (143, "", "left\n")
+    code, out, err = call("describe", "--rows=[]", user=1000)
+    assert (code, out) == (1, "") and "user 1000 may not enter `/root`" in err and "chmod a+x /root" in err
     code, out, _ = call("--help")
     assert code == 0 and all(f"\n  {name}\n" in out for name in ("describe", "numbers", "Model.predict"))
     code, out, _ = call("describe", "--help")

@@ -73,6 +73,9 @@ impl Engine {
         config.environment.entry("HOME".to_owned()).or_insert_with(|| HOME.to_owned());
         config.working_directory.get_or_insert_with(|| HOME.to_owned());
         config.user = None;
+        // These are about the service that the base would be by itself.
+        config.healthcheck = None;
+        config.stop_signal = None;
         config.command.clear();
         config.entrypoint.extend([python, COMMAND.to_owned()]);
         Ok(())

@@ -19,12 +19,17 @@ if TYPE_CHECKING:
 
 #: What says which functions there are.
 DESCRIPTION = "/__modal/functions.json"
+#: Where the source of functions lies, which in most images root alone may enter.
+SOURCE = "/root"
+#: What runtimes take as the code of a program that `SIGTERM` has ended.
+TERMINATED = 128 + 15
 
 
 def main(words: list[str]) -> int:
     """Calls a function and prints what it returns; answers the exit code."""
     from modal._cli.report import report
 
+    _end_when_told()
     try:
         _call(words)
         sys.stdout.flush()
@@ -42,6 +47,17 @@ def main(words: list[str]) -> int:
     except BaseException as error:
         return report(error)
     return 0
+
+
+def _end_when_told() -> None:
+    """Takes `SIGTERM`, which `docker stop` sends, as an exit: a pid 1 that does not handle it never gets it."""
+    from modal._shared.interpreter import signals
+
+    def end(_number: int, _frame: Any) -> None:
+        raise SystemExit(TERMINATED)
+
+    signal = signals()
+    signal.signal(signal.SIGTERM, end)
 
 
 def _call(words: list[str]) -> None:
@@ -135,6 +151,14 @@ def _listing(functions: list[dict[str, Any]]) -> str:
 def _load(function: dict[str, Any]) -> Any:
     """The plain function, or the class of the app, as a container has it."""
     from types import SimpleNamespace
+
+    if os.path.isdir(SOURCE) and not os.access(SOURCE, os.X_OK):
+        from modal._cli import SelectionError
+
+        raise SelectionError(
+            f"user {os.geteuid()} may not enter `{SOURCE}`, where the source of the functions is",
+            f'run the image as root, or add `.run_commands("chmod a+x {SOURCE}")` to it',
+        )
 
     from modal._runner import runner
 
