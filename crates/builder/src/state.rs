@@ -133,7 +133,7 @@ impl State {
             self.layers.put(layer.digest);
             self.contents.put(layer.content);
             self.keys.push(record.key);
-            self.titles.push(node.title.clone());
+            self.titles.push(node.words().into_owned());
         }
     }
 

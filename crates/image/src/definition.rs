@@ -1,11 +1,12 @@
 //! Image definitions as the Python package sends them.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher as _};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{GpuRequest, Place, Step, redact};
+use crate::{Action, DockerfileStep, GpuRequest, Place, Step, redact};
 
 /// Name of a node within one definition, chosen by the sender.
 pub type NodeId = String;
@@ -141,6 +142,18 @@ impl Node {
         (&self.step, self.force_build, &self.environment, &self.secrets, &self.gpu)
     }
 
+    /// What is said of the step's layers where the image goes: the words of an instruction without the place that they have
+    /// in their file, as Docker has it, because the same words elsewhere make the same image.
+    #[must_use]
+    pub fn words(&self) -> Cow<'_, str> {
+        match &self.step {
+            Step::Instruction(DockerfileStep { action, place, .. }) if !matches!(action, Action::Stage) => {
+                redact(&place.text)
+            }
+            _ => Cow::Borrowed(&self.title),
+        }
+    }
+
     /// Names and values of the variables that the step's process sees beside the image's; later ones win.
     pub fn variables(&self) -> impl Iterator<Item = (&str, &str)> {
         let secrets = self.secrets.iter().flat_map(|secret| &secret.values);
@@ -273,6 +286,24 @@ impl Graph {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn instructions_are_the_same_words_wherever_they_stand() {
+        let words = |step: serde_json::Value, title: &str| {
+            let node = serde_json::json!({ "id": "0", "step": step, "title": title });
+            serde_json::from_value::<Node>(node).unwrap().words().into_owned()
+        };
+        let instruction = |file: &str, line: u32| {
+            let place = serde_json::json!({ "file": file, "line": line, "text": "COPY https://me:word@host/x /" });
+            let action = serde_json::json!({ "workdir": "/" });
+            let step = serde_json::json!({ "kind": "instruction", "place": place, "escape": "\\", "action": action });
+            words(step, &format!("{file}:{line} COPY"))
+        };
+        assert_eq!(instruction("Dockerfile", 1), instruction("other/Dockerfile", 20));
+        assert!(!instruction("Dockerfile", 1).contains("word"), "{}", instruction("Dockerfile", 1));
+        let step = serde_json::json!({ "kind": "run_commands", "commands": ["true"] });
+        assert_eq!(words(step, "run_commands(\"true\")"), "run_commands(\"true\")");
+    }
     use crate::{AttachFiles, DebianSlim, FileSet, RunCommands, UvPipInstall};
 
     fn node(id: &str, parent: Option<&str>, step: Step) -> Node {
