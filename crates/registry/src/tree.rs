@@ -18,6 +18,12 @@ use rustix::io::Errno;
 
 /// Kind of a [`JobError`]: something of the image belongs to somebody whom the store has no id for.
 pub(crate) const STRANGER: JobErrorKind = JobErrorKind::new("registry-stranger");
+/// Kind of a [`JobError`]: something of the image has no place where it is to be.
+pub(crate) const MISPLACED: JobErrorKind = JobErrorKind::new("registry-misplaced");
+/// What the kernel says to that, whatever the disk.
+const NO_PLACE: [Errno; 6] = [Errno::NOTDIR, Errno::LOOP, Errno::NAMETOOLONG, Errno::EXIST, Errno::NOENT, Errno::ISDIR];
+/// Most bytes of a path that are shown.
+const SHOWN_LENGTH: usize = 300;
 /// Mode of directories that nothing else is said about.
 const DIRECTORY_MODE: u32 = 0o755;
 /// Runs of zeros that are as long become holes.
@@ -313,7 +319,22 @@ impl Tree {
     }
 
     fn failed<E: Into<std::io::Error>>(&self, what: &str, path: &Path) -> impl FnOnce(E) -> JobError + use<E> {
-        let (what, path) = (what.to_owned(), self.path.join(path));
-        move |error| JobError::image_file(&what, &path)(error)
+        let (what, entry, path) = (what.to_owned(), shown(path), self.path.join(path));
+        move |error| {
+            let error = error.into();
+            if Errno::from_io_error(&error).is_some_and(|errno| NO_PLACE.contains(&errno)) {
+                return JobError::new(MISPLACED, format!("{what} `/{entry}` failed: {error}"));
+            }
+            JobError::image_file(&what, &path)(error)
+        }
     }
+}
+
+/// A path for messages: of one that is too long, its beginning.
+pub(crate) fn shown(path: &Path) -> String {
+    let text = path.display().to_string();
+    if text.len() <= SHOWN_LENGTH {
+        return text;
+    }
+    format!("{}…", &text[..text.floor_char_boundary(SHOWN_LENGTH)])
 }

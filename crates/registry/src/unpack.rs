@@ -27,7 +27,7 @@ use self::watch::{HEADERS_LIMIT, Watch, Watched};
 use crate::RegistryError;
 use crate::pax::{self, Record};
 use crate::pieces::{Joined, Piece};
-use crate::tree::{Attributes, Holes, Tree};
+use crate::tree::{Attributes, Holes, MISPLACED, Tree, shown};
 
 /// Kind of a [`JobError`]: the archive is not what images have as layers.
 pub const MALFORMED: JobErrorKind = JobErrorKind::new("registry-malformed");
@@ -197,7 +197,8 @@ fn unpack_entries(
         watch.look().map_err(|error| job.malformed(error))?;
         let (begin, size) = (entry.raw_file_position(), entry.header().entry_size());
         let size = size.map_err(|error| job.malformed(error))?;
-        unpacking.add(&mut entry, &records)?;
+        let named = entry.path_bytes().into_owned();
+        unpacking.add(&mut entry, &records).map_err(|error| job.misplaced(&named, error))?;
         if entry.header().entry_type().is_file() && watch.length.get() < begin.saturating_add(size) {
             return Err(job.malformed("its archive ends in the middle of a file"));
         }
@@ -211,6 +212,15 @@ impl UnpackLayer {
         let upper = context.upper(&self.work);
         let below = Layers::new(context.content(), &self.below);
         unpack(self, &upper, below, archive, &|| context.ensure_wanted(&self.work))
+    }
+
+    /// Why an entry has no place, if that is why it could not be written: its name, and what the kernel said to which path.
+    fn misplaced(&self, named: &[u8], error: JobError) -> JobError {
+        if error.kind != MISPLACED {
+            return error;
+        }
+        let named = shown(Path::new(OsStr::from_bytes(named)));
+        self.malformed(format!("its entry `{named}` has no place: {}", error.message))
     }
 
     fn malformed(&self, reason: impl std::fmt::Display) -> JobError {

@@ -193,6 +193,8 @@ fn names_of_any_bytes_work() {
     for long in [vec![b'n'; 256], b"n/".repeat(3000)] {
         let error = place.unpack(&archive(&[records(LOCAL, &[("path", &long)]), file(b"n", b"")])).unwrap_err();
         assert!(error.message.contains("File name too long"), "{error}");
+        assert_eq!(error.kind, MALFORMED);
+        assert!(error.message.len() < 1000, "{error}");
     }
 }
 
@@ -230,6 +232,27 @@ fn links_of_lower_layers_lead_nowhere_outside() {
     place.unpack(&archive(&circle)).unwrap();
     place.settle();
     assert!(place.refuses(&archive(&[file(b"a/x", b"")])).contains("circle"));
+}
+
+#[test]
+fn what_has_no_place_is_said_as_the_archive_has_it() {
+    let place = Place::new();
+    let cases = [
+        [link(EntryType::Symlink, b"l", b"/absent"), file(b"l/x", b"")],
+        [file(b"l", b""), file(b"l/x", b"")],
+        [file(b"l", b""), directory(b"l/x")],
+        [file(b"l", b""), link(EntryType::Symlink, b"l/x", b"target")],
+        [file(b"l", b""), link(EntryType::Link, b"l/x", b"l")],
+        [link(EntryType::Symlink, b"l", b"l"), file(b"l/x", b"")],
+        [file(b"l", b""), file(b"l/x/.wh.y", b"")],
+    ];
+    for entries in cases {
+        let refused = place.refuses(&archive(&entries));
+        let is_said = refused.starts_with("the layer `sha256:1234` cannot be unpacked: its entry `l/x");
+        assert!(is_said && refused.contains("has no place"), "{refused}");
+        let store = place.directory.path().display().to_string();
+        assert!(!refused.contains(&store), "{refused}");
+    }
 }
 
 #[test]
