@@ -175,6 +175,9 @@ def damage(shared: Path, entry: Path, how: str) -> None:
     )
     if how == "a cut entry":
         entry.write_bytes(entry.read_bytes()[:-10])
+    elif how == "a directory":
+        entry.unlink()
+        (entry / "deep").mkdir(parents=True)
     elif how == "a cut record":
         record.write_bytes(record.read_bytes()[:-10])
     elif how == "no pack":
@@ -193,7 +196,17 @@ def damage(shared: Path, entry: Path, how: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "how", ["a cut entry", "a cut record", "no pack", "a cut pack", "another pack", "another version", "another key"]
+    "how",
+    [
+        "a cut entry",
+        "a directory",
+        "a cut record",
+        "no pack",
+        "a cut pack",
+        "another pack",
+        "another version",
+        "another key",
+    ],
 )
 def test_what_is_damaged_is_passed_over_and_made_again(
     modal: Modal, others: list[Modal], shared: Path, how: str

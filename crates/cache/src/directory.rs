@@ -15,7 +15,7 @@ use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use lamina_image::LayerKey;
-use rustix::fs::{Access, AtFlags, CWD, accessat};
+use rustix::fs::{Access, AtFlags, CWD, OFlags, accessat};
 use rustix::io::Errno;
 
 use crate::CacheError;
@@ -78,8 +78,14 @@ impl Directory {
         io::copy(contents, &mut file)?;
         file.as_file().set_permissions(Permissions::from_mode(mode & 0o666))?;
         file.as_file().sync_all()?;
-        file.persist(path).map_err(|error| refused(error.error))?;
-        Ok(())
+        match file.persist(path) {
+            // No file takes the place of a directory, which is damage here.
+            Err(error) if error.error.kind() == ErrorKind::IsADirectory => {
+                fs_err::remove_dir_all(path).map_err(refused)?;
+                error.file.persist(path).map(drop).map_err(|error| refused(error.error))
+            }
+            placed => placed.map(drop).map_err(|error| refused(error.error)),
+        }
     }
 
     fn make_directories(&self, directory: &Path, mode: u32) -> Result<(), CacheError> {
@@ -98,7 +104,7 @@ impl Directory {
 impl Place for Directory {
     fn entry(&self, key: &LayerKey, pulse: &Pulse) -> Result<Option<Vec<u8>>, CacheError> {
         let _waiting = pulse.wait();
-        let file = match fs_err::File::open(self.entry_path(key)) {
+        let file = match open(&self.entry_path(key)) {
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 // A directory that is only read and not there is a mistake, or not mounted.
                 if self.is_read_only {
@@ -106,7 +112,7 @@ impl Place for Directory {
                 }
                 return Ok(None);
             }
-            opened => opened?,
+            opened => regular(opened?)?,
         };
         let mut manifest = Vec::new();
         file.take(MANIFEST_LIMIT).read_to_end(&mut manifest)?;
@@ -117,10 +123,11 @@ impl Place for Directory {
     fn read(&self, blob: &Blob, part: Range<u64>, into: &mut File, pulse: &Pulse) -> Result<(), CacheError> {
         let _waiting = pulse.wait();
         let path = self.blob_path(blob);
-        let file = fs_err::File::open(&path).map_err(|error| match error.kind() {
+        let file = open(&path).map_err(|error| match error.kind() {
             ErrorKind::NotFound => CacheError::Damaged(format!("`{}` is not there", path.display())),
             _ => error.into(),
         })?;
+        let file = regular(file)?;
         let (mut buffer, mut offset) = (vec![0; BUFFER_LENGTH], part.start);
         while offset < part.end {
             let length = BUFFER_LENGTH.min(usize::try_from(part.end - offset).unwrap_or(usize::MAX));
@@ -137,7 +144,7 @@ impl Place for Directory {
 
     fn has(&self, blob: &Blob) -> Result<bool, CacheError> {
         match fs_err::metadata(self.blob_path(blob)) {
-            Ok(status) => Ok(status.len() == blob.size),
+            Ok(status) => Ok(status.is_file() && status.len() == blob.size),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
             Err(error) => Err(error.into()),
         }
@@ -174,9 +181,27 @@ impl Place for Directory {
         }
         for path in blobs.iter().map(|blob| self.blob_path(blob)).chain([self.entry_path(key)]) {
             // What cannot be removed is passed over the next time as well.
-            let _ = fs_err::remove_file(path);
+            let _ = match fs_err::remove_file(&path) {
+                Err(error) if error.kind() == ErrorKind::IsADirectory => fs_err::remove_dir_all(path),
+                removed => removed,
+            };
         }
     }
+}
+
+/// Opens a file to be read, and waits for nobody if it is a pipe.
+fn open(path: &Path) -> io::Result<fs_err::File> {
+    use fs_err::os::unix::fs::OpenOptionsExt;
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
+    fs_err::OpenOptions::new().read(true).custom_flags(flags).open(path)
+}
+
+/// The file, if it is one: a directory or a pipe in its place is damage.
+fn regular(file: fs_err::File) -> Result<fs_err::File, CacheError> {
+    if file.metadata()?.is_file() {
+        return Ok(file);
+    }
+    Err(CacheError::Damaged(format!("`{}` is no file", file.path().display())))
 }
 
 /// Whoever may not write there may never do so.
@@ -241,6 +266,43 @@ mod tests {
         let read_only = Directory::new(&parent.path().join("not"), true);
         assert!(read_only.entry(&key, &pulse).is_err());
         Directory::new(&parent.path().join("new"), false).put_entry(&key, b"x").unwrap();
+    }
+
+    #[test]
+    fn what_is_no_file_is_damaged_and_goes() {
+        let root = tempfile::tempdir().unwrap();
+        let (directory, pulse) = (Directory::new(root.path(), false), Pulse::default());
+        let (key, blob) = (LayerKey(Digest::of(b"key")), Blob::of(b"contents"));
+        let (entry, contents) = (directory.entry_path(&key), directory.blob_path(&blob));
+        let in_place: [fn(&Path); 2] = [
+            |path| {
+                fs_err::create_dir_all(path.join("deep")).unwrap();
+                fs_err::write(path.join("deep/file"), "").unwrap();
+            },
+            |path| {
+                let fifo = rustix::fs::FileType::Fifo;
+                rustix::fs::mknodat(CWD, path, fifo, rustix::fs::Mode::RWXU, 0).unwrap();
+            },
+        ];
+        for make in in_place {
+            make(&entry);
+            make(&contents);
+            let read = directory.entry(&key, &pulse);
+            assert!(matches!(read, Err(CacheError::Damaged(_))), "{read:?}");
+            let read = directory.read(&blob, 0..8, &mut file(b""), &pulse);
+            assert!(matches!(read, Err(CacheError::Damaged(_))), "{read:?}");
+            assert!(!directory.has(&blob).unwrap());
+            directory.put(&blob, &file(b"contents")).unwrap();
+            assert!(directory.has(&blob).unwrap());
+            directory.discard(&key, std::slice::from_ref(&blob));
+            make(&contents);
+            directory.discard(&key, std::slice::from_ref(&blob));
+            directory.put(&blob, &file(b"contents")).unwrap();
+            directory.put_entry(&key, b"manifest").unwrap();
+            assert_eq!(directory.entry(&key, &pulse).unwrap().as_deref(), Some(&b"manifest"[..]));
+            assert!(directory.has(&blob).unwrap());
+            directory.discard(&key, std::slice::from_ref(&blob));
+        }
     }
 
     #[test]

@@ -58,8 +58,12 @@ fn answers(place: &Arc<dyn Place>, key: &LayerKey) -> Result<(), CacheError> {
     let (sender, answer) = mpsc::channel();
     let (place, key) = (Arc::clone(place), *key);
     std::thread::Builder::new().name("cache".to_owned()).spawn(move || {
+        let answered = match place.entry(&key, &Pulse::default()) {
+            Err(CacheError::Damaged(_)) => Ok(()),
+            entry => entry.map(drop),
+        };
         // Nobody may be waiting for it any longer.
-        let _ = sender.send(place.entry(&key, &Pulse::default()).map(drop));
+        let _ = sender.send(answered);
     })?;
     let silent = |_| Err(CacheError::Away("it does not answer".to_owned()));
     answer.recv_timeout(LONGEST_SILENCE).unwrap_or_else(silent)

@@ -72,13 +72,16 @@ impl Known {
 impl Fetch<'_> {
     /// The record of the layers, which are in the store then; nothing if the cache does not have them.
     pub(crate) fn run(&self) -> Result<Option<LayerRecord>, CacheError> {
-        let Some(manifest) = self.place.entry(self.key, self.pulse)? else { return Ok(None) };
-        let entry = Entry::read(&manifest).inspect_err(|_| self.place.discard(self.key, &[]))?;
-        self.take(&entry).map(Some).inspect_err(|error| {
+        self.find().inspect_err(|error| {
             if matches!(error, CacheError::Damaged(_)) {
                 self.place.discard(self.key, &[]);
             }
         })
+    }
+
+    fn find(&self) -> Result<Option<LayerRecord>, CacheError> {
+        let Some(manifest) = self.place.entry(self.key, self.pulse)? else { return Ok(None) };
+        self.take(&Entry::read(&manifest)?).map(Some)
     }
 
     fn take(&self, entry: &Entry) -> Result<LayerRecord, CacheError> {

@@ -74,8 +74,10 @@ impl Upload<'_> {
     }
 
     fn is_there(&self, step: &LayerRecord) -> Result<bool, CacheError> {
-        let manifest = self.place.entry(&step.key, &Pulse::default())?;
-        Ok(manifest.is_some_and(|manifest| Entry::read(&manifest).is_ok()))
+        match self.place.entry(&step.key, &Pulse::default()) {
+            Err(CacheError::Damaged(_)) => Ok(false),
+            manifest => Ok(manifest?.is_some_and(|manifest| Entry::read(&manifest).is_ok())),
+        }
     }
 
     /// Sees to it that the cache has all packs of a layer.
