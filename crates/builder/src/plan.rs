@@ -136,10 +136,15 @@ pub(crate) fn find(
 
 /// Why the cache does not have a step.
 fn miss(node: &Node, material: &KeyMaterial, forced: bool, backend: &dyn Backend) -> Result<Miss, BuildError> {
-    if forced {
-        return Ok(Miss::Forced);
-    }
     let kind = material.part("kind").and_then(Value::as_str).unwrap_or_default();
+    if forced {
+        return Ok(match kind {
+            // Its layers are only made where the store lacks them.
+            "from_registry" if backend.find(&material.key())?.is_some() => Miss::AskedAgain,
+            "from_registry" => Miss::New,
+            _ => Miss::Forced,
+        });
+    }
     let recent = backend.recent(kind, COMPARED_RECORDS)?;
     Ok(former(&recent, &node.title, material).map_or(Miss::New, |former| {
         match material.differences(&former.material) {

@@ -32,6 +32,8 @@ pub enum Miss {
     Lost,
     /// The step, or the run, asks to be rebuilt.
     Forced,
+    /// A registry is asked what a tag stands for now, as it is wished.
+    AskedAgain,
 }
 
 impl fmt::Display for Miss {
@@ -41,6 +43,7 @@ impl fmt::Display for Miss {
             Self::Changed { parts } => write!(formatter, "{} changed", parts.join(", ")),
             Self::Lost => formatter.write_str("no longer usable"),
             Self::Forced => formatter.write_str("forced"),
+            Self::AskedAgain => formatter.write_str("asked again"),
         }
     }
 }

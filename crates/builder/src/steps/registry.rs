@@ -58,7 +58,7 @@ impl Recipe for Pull {
     fn execute(self: Box<Self>, context: &StepContext<'_>, log: &mut StepLog) -> Result<Made, StepError> {
         let workshop = &context.workshop;
         let login = login(&self, context.node, workshop.fetch)?;
-        (workshop.progress)("asking the registry", 0, 0);
+        (workshop.progress)(&format!("asking {}", self.reference.registry), 0, 0);
         let (registry, image) = Registry::find(&self.reference, login.as_ref(), workshop.fetch).map_err(failed)?;
         // What cannot be logged is no reason to fail.
         let digest = image.digest.as_deref().unwrap_or_default();
@@ -194,6 +194,10 @@ impl Layers<'_> {
     fn make(&self, parts: &[Part], log: &mut StepLog) -> Result<Vec<Committed>, StepError> {
         let mut made = self.find(parts)?;
         let missing = &parts[made.len()..];
+        if missing.is_empty() {
+            log.line("all of its layers are here");
+            return Ok(made);
+        }
         let downloads = self.context.workshop.store.layout().downloads();
         let pieces = self.fetch_lacking(missing, log)?;
         let whole: Vec<_> = (0..missing.len()).filter(|index| pieces[*index].is_none()).collect();
