@@ -136,6 +136,11 @@ def test_images_are_listed_and_their_logs_shown(modal: Modal) -> None:
     image = modal.events("app.py").of("image_built")[0]["image"]
     assert image in modal("image", "list").stdout
     assert "marker-in-the-log" in modal("image", "logs", image).stdout
+    modal.write(
+        "name.py", f"import modal\nwith modal.App('t').run():\n    modal.Image.from_id('{image}').publish('logged')\n"
+    )
+    modal.python("name.py")
+    assert "marker-in-the-log" in modal("image", "logs", "logged").stdout
     unknown = modal("image", "logs", "im-0000000000000000000000", check=False)
     assert unknown.code == 1 and "`im-0000000000000000000000`" in unknown.stderr
 

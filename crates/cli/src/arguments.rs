@@ -17,6 +17,7 @@ mod container;
 mod deferred;
 mod deploy;
 mod image_build;
+mod image_logs;
 mod image_out;
 mod image_pull;
 mod logs;
@@ -31,6 +32,7 @@ pub(crate) use container::Container;
 pub(crate) use deferred::Deferred;
 pub(crate) use deploy::{Deploy, Strategy};
 pub(crate) use image_build::ImageBuild;
+pub(crate) use image_logs::ImageLogs;
 pub(crate) use image_out::{Chosen, ExportFormat, ImageExport, ImagePush, PackedAs, Packing};
 pub(crate) use image_pull::{ImageImport, ImagePull};
 pub(crate) use logs::{LogLabels, LogOptions};
@@ -386,21 +388,7 @@ Volumes are not counted: they hold what cannot be built again, and stay.")]
     #[command(subcommand)]
     Names(ImageNames),
     /// Print the build log of an image
-    #[command(after_help = "\
-Examples:
-  modal image logs im-0a1b2c               the last layer's log
-  modal image logs im-0a1b2c --layers 3    the logs of the last three layers
-  modal image logs im-0a1b2c --all         the logs of all layers, the base's first")]
-    Logs {
-        /// An image id, or a beginning of it
-        id: String,
-        /// How many layers, counted from the last
-        #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..), conflicts_with = "all")]
-        layers: u32,
-        /// All layers
-        #[arg(long)]
-        all: bool,
-    },
+    Logs(ImageLogs),
 }
 
 /// `modal image prune`.

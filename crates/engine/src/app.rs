@@ -91,7 +91,7 @@ impl Backend for Engine {
                 Ok(Value::Null)
             }
             ImageErrand::Logs { image } => {
-                let logs = self.image_logs(&image)?.into_iter();
+                let logs = self.image_logs(&self.image(&image)?).into_iter();
                 let read =
                     |log: ImageLog| Ok(json!({ "title": log.title, "text": String::from_utf8_lossy(&log.read()?) }));
                 Ok(logs.map(read).collect::<Result<Vec<_>, EngineError>>()?.into())

@@ -87,13 +87,11 @@ impl Engine {
     }
 
     /// The logs of an image's steps, base first.
-    ///
-    /// # Errors
-    /// When there is no such image.
-    pub fn image_logs(&self, id: &str) -> Result<Vec<ImageLog>, EngineError> {
+    #[must_use]
+    pub fn image_logs(&self, image: &ImageRecord) -> Vec<ImageLog> {
         let directory = self.store.layout().logs();
-        let logs = self.image(id)?.logs.into_iter();
-        Ok(logs.map(|(title, path)| ImageLog { title, path: directory.join(path) }).collect())
+        let log = |(title, path): &(String, String)| ImageLog { title: title.clone(), path: directory.join(path) };
+        image.logs.iter().map(log).collect()
     }
 
     /// The layers of an image, base first.

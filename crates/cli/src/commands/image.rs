@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::ask::say;
 use super::image_table::{one_line, table};
 use super::{image_build, image_export, image_names, image_pull, image_push, print, print_json, prune};
-use crate::arguments::Image;
+use crate::arguments::{Image, ImageLogs};
 use crate::failure::Failure;
 use crate::output::text;
 
@@ -73,8 +73,9 @@ pub(crate) fn image(image: &Image) -> Result<u8, Failure> {
         }
         Image::Names(names) => return image_names::names(&engine, names),
         Image::Prune(wanted) => return prune::prune(&engine, wanted),
-        Image::Logs { id, layers, all } => {
-            let logs = engine.image_logs(id)?;
+        Image::Logs(ImageLogs { reference, layers, all, environment }) => {
+            let (image, _) = engine.find_image(reference, &environment.name)?;
+            let logs = engine.image_logs(&image);
             let wanted = if *all { logs.len() } else { logs.len().min(usize::try_from(*layers).unwrap_or(usize::MAX)) };
             for log in &logs[logs.len() - wanted..] {
                 if wanted > 1 {
