@@ -201,6 +201,9 @@ fn delegated(own: &Path, top: &Path, wanted: &[Controller]) -> Option<(PathBuf, 
         if !is_writable(directory) || !is_writable(&directory.join("cgroup.procs")) {
             return None;
         }
+        if has_processes(directory) {
+            continue;
+        }
         let control = directory.join("cgroup.subtree_control");
         let read = || fs_err::read_to_string(&control).unwrap_or_default();
         for controller in wanted {
@@ -216,6 +219,13 @@ fn delegated(own: &Path, top: &Path, wanted: &[Controller]) -> Option<(PathBuf, 
         }
     }
     None
+}
+
+/// Whether a group has processes of its own, which keeps groups below it from having limits; the topmost one of a machine
+/// may have both. Its `cgroup.subtree_control` does not say so: it takes `cpu` and `pids` all the same, for threads only.
+fn has_processes(group: &Path) -> bool {
+    let has_type = group.join("cgroup.type").exists();
+    has_type && fs_err::read_to_string(group.join("cgroup.procs")).is_ok_and(|processes| !processes.is_empty())
 }
 
 /// The least limit on processes of a group and those above it, as far as they have one.
@@ -308,6 +318,24 @@ mod tests {
         let (parent, controllers) = delegated(&scope, root.path(), &wanted).unwrap();
         assert_eq!(parent, scope.parent().unwrap());
         assert_eq!(controllers, wanted);
+    }
+
+    #[test]
+    fn version_two_makes_no_groups_beside_processes() {
+        let root = tempfile::tempdir().unwrap();
+        let session = root.path().join("user.slice/user-0.slice/session-1.scope");
+        fs_err::create_dir_all(&session).unwrap();
+        let slice = session.parent().unwrap();
+        for (group, processes) in [(&*session, "71\n"), (slice, "")] {
+            fs_err::write(group.join("cgroup.type"), "domain\n").unwrap();
+            fs_err::write(group.join("cgroup.procs"), processes).unwrap();
+            fs_err::write(group.join("cgroup.subtree_control"), "").unwrap();
+        }
+        fs_err::write(slice.join("cgroup.subtree_control"), "cpu memory pids\n").unwrap();
+        let (parent, controllers) = delegated(&session, root.path(), &Controller::ALL).unwrap();
+        assert_eq!((&*parent, &*controllers), (slice, &Controller::ALL[..]));
+        // A kernel takes this for threads.
+        assert_eq!(fs_err::read_to_string(session.join("cgroup.subtree_control")).unwrap(), "");
     }
 
     #[test]
