@@ -264,7 +264,7 @@ def test_a_pull_needs_no_program(modal: Modal, name: str, real_registry: str) ->
     modal("image", "push", name, reference)
     pulled = modal("image", "pull", reference, "--name", f"{tag}:back").stdout.strip()
     again = modal("image", "pull", reference)
-    assert again.stdout.strip() == pulled and "(asked again)" in again.stderr
+    assert again.stdout.strip() == pulled and "(checked again)" in again.stderr
     assert f"asking {real_registry}" in again.stderr and "all of its layers are here" in again.stderr
     names = json.loads(modal("image", "names", "list", "--prefix", tag, "--json").stdout)
     assert {each["tag"]: each["image"] for each in names} == {"v1": pulled, "back": pulled}

@@ -140,8 +140,8 @@ fn miss(node: &Node, material: &KeyMaterial, forced: bool, backend: &dyn Backend
     if forced {
         return Ok(match kind {
             // Its layers are only made where the store lacks them.
-            "from_registry" if backend.find(&material.key())?.is_some() => Miss::AskedAgain,
-            "from_registry" => Miss::New,
+            "from_registry" | "local_image" if backend.find(&material.key())?.is_some() => Miss::CheckedAgain,
+            "from_registry" | "local_image" => Miss::New,
             _ => Miss::Forced,
         });
     }

@@ -32,8 +32,8 @@ pub enum Miss {
     Lost,
     /// The step, or the run, asks to be rebuilt.
     Forced,
-    /// A registry is asked what a tag stands for now, as it is wished.
-    AskedAgain,
+    /// It is looked at what an image of elsewhere is now, as it is wished.
+    CheckedAgain,
 }
 
 impl fmt::Display for Miss {
@@ -43,7 +43,7 @@ impl fmt::Display for Miss {
             Self::Changed { parts } => write!(formatter, "{} changed", parts.join(", ")),
             Self::Lost => formatter.write_str("no longer usable"),
             Self::Forced => formatter.write_str("forced"),
-            Self::AskedAgain => formatter.write_str("asked again"),
+            Self::CheckedAgain => formatter.write_str("checked again"),
         }
     }
 }

@@ -14,7 +14,7 @@ fn events() -> Vec<Event> {
         started(Miss::Changed { parts: vec!["packages".into(), "parent".into()] }),
         started(Miss::Lost),
         started(Miss::Forced),
-        started(Miss::AskedAgain),
+        started(Miss::CheckedAgain),
         Event::StepLog { step, line: "a line".into() },
         Event::StepProgress { step, what: "downloading".into(), done: 1, total: 0 },
         Event::StepFinished { step, seconds: 1.5, bytes_new: 2, bytes_shared: 3 },
@@ -91,7 +91,7 @@ fn the_json_form_is_pinned() {
     {"event":"step_started","step":1,"miss":{"reason":"changed","parts":["packages","parent"]}}
     {"event":"step_started","step":1,"miss":{"reason":"lost"}}
     {"event":"step_started","step":1,"miss":{"reason":"forced"}}
-    {"event":"step_started","step":1,"miss":{"reason":"asked_again"}}
+    {"event":"step_started","step":1,"miss":{"reason":"checked_again"}}
     {"event":"step_log","step":1,"line":"a line"}
     {"event":"step_progress","step":1,"what":"downloading","done":1,"total":0}
     {"event":"step_finished","step":1,"seconds":1.5,"bytes_new":2,"bytes_shared":3}
