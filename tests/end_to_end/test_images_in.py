@@ -377,8 +377,10 @@ def test_the_storage_of_podman_is_read(modal: Modal, load, layout: Path, tmp_pat
     )
     expected = load(f"oci:{layout}:v1")
     assert load("containers-storage:localhost/app:v1", CONTAINERS_STORAGE_CONF=str(storage)) == expected
+    # As podman has it, what is built here needs no registry in its name.
+    assert load("containers-storage:app:v1", CONTAINERS_STORAGE_CONF=str(storage)) == expected
     missing = load("containers-storage:localhost/app:v2", code=1, CONTAINERS_STORAGE_CONF=str(storage))
-    assert "`containers-storage:localhost/app:v2` cannot be read" in missing
+    assert "`containers-storage:localhost/app:v2` is none of the images" in missing
     for program in ("podman", "buildah"):
         only = tmp_path / program
         only.mkdir()
@@ -387,6 +389,8 @@ def test_the_storage_of_podman_is_read(modal: Modal, load, layout: Path, tmp_pat
             continue
         os.symlink(found, only / program)
         path = f"{only}:{os.path.dirname(command())}"
-        load("containers-storage:localhost/app:v1", CONTAINERS_STORAGE_CONF=str(storage), PATH=path)
+        load("containers-storage:app:v1", CONTAINERS_STORAGE_CONF=str(storage), PATH=path)
+        missing = load("containers-storage:app:v2", code=1, CONTAINERS_STORAGE_CONF=str(storage), PATH=path)
+        assert "is none of the images that podman and buildah have here" in missing
     none = load("containers-storage:localhost/app:v1", code=1, PATH="/none")
     assert "none of `skopeo`, `podman` and `buildah`" in none

@@ -74,6 +74,12 @@ pub enum RegistryError {
         /// Why not.
         reason: String,
     },
+    /// The storage of podman and buildah does not have an image.
+    #[error("`{image}` is none of the images that podman and buildah have here")]
+    NotStored {
+        /// Its name, with its transport.
+        image: String,
+    },
     /// It is not said which one of several images is meant, or it is none of them.
     #[error("`{image}` {}", if *.is_named { "is none of its images" } else { "has several images" })]
     NoChoice {
@@ -258,6 +264,10 @@ impl Hint for RegistryError {
             Self::Daemon { .. } => Some(
                 "start it, or name it by DOCKER_HOST or `docker context use`; an image of a machine that has it comes by `docker \
                  save REF -o FILE` and `docker-archive:FILE`"
+                    .into(),
+            ),
+            Self::NotStored { .. } => Some(
+                "`podman images` or `buildah images` shows them: name it in full, as in `containers-storage:localhost/app:v1`"
                     .into(),
             ),
             Self::NoProgram { .. } => Some("install one, or use `podman save --format oci-archive` and `oci-archive:FILE`".into()),

@@ -16,6 +16,9 @@ use crate::RegistryError;
 
 const BOUNDS: Bounds = Bounds { output_bytes: 8 << 20, time: Duration::from_hours(1), ..Bounds::PACKAGE_TOOL };
 
+/// What the programs say of an image that the storage does not have.
+const NOT_STORED: [&str; 2] = ["does not resolve to an image ID", "image not known"];
+
 /// A program that reads the storage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Program {
@@ -47,14 +50,15 @@ impl Program {
 
     /// What tells apart all images that have been called so.
     pub(super) fn id(self, image: &LocalImage, cancel: &CancelToken) -> Result<String, RegistryError> {
-        let place = &*image.place;
-        let named = format!("containers-storage:{place}");
-        let arguments: &[&str] = match self {
-            Self::Skopeo => &["inspect", "--config", "--raw", &named],
-            Self::Podman => &["image", "inspect", "--format", "{{.Id}}", place],
-            Self::Buildah => &["inspect", "--type", "image", "--format", "{{.FromImageID}}", place],
-        };
-        let outcome = self.run(image, arguments, cancel)?;
+        let outcome = self.run_for(image, cancel, |place| {
+            let named = format!("containers-storage:{place}");
+            let words: &[&str] = match self {
+                Self::Skopeo => &["inspect", "--config", "--raw", &named],
+                Self::Podman => &["image", "inspect", "--format", "{{.Id}}", place],
+                Self::Buildah => &["inspect", "--type", "image", "--format", "{{.FromImageID}}", place],
+            };
+            words.iter().map(|word| (*word).to_owned()).collect()
+        })?;
         let mut hasher = Hasher::new();
         hasher.update(&outcome.stdout);
         Ok(lamina_image::Digest::hex(&hasher.finish()))
@@ -70,19 +74,49 @@ impl Program {
         let scratch = tempfile::tempdir_in(directory).map_err(FetchError::Io)?;
         let path = scratch.path().join("image.tar");
         let target = format!("docker-archive:{}", path.display());
-        let (place, plain) = (&*image.place, path.display().to_string());
-        let named = format!("containers-storage:{place}");
-        let arguments: &[&str] = match self {
-            // The host's policy is for what comes from elsewhere.
-            Self::Skopeo => &["copy", "--quiet", "--insecure-policy", &named, &target],
-            Self::Podman => &["image", "save", "--quiet", "--format", "docker-archive", "--output", &plain, place],
-            Self::Buildah => &["push", "--quiet", place, &target],
-        };
-        self.run(image, arguments, cancel)?;
+        let plain = path.display().to_string();
+        self.run_for(image, cancel, |place| {
+            let named = format!("containers-storage:{place}");
+            let words: &[&str] = match self {
+                // The host's policy is for what comes from elsewhere.
+                Self::Skopeo => &["copy", "--quiet", "--insecure-policy", &named, &target],
+                Self::Podman => &["image", "save", "--quiet", "--format", "docker-archive", "--output", &plain, place],
+                Self::Buildah => &["push", "--quiet", place, &target],
+            };
+            words.iter().map(|word| (*word).to_owned()).collect()
+        })?;
         Ok(fs_err::File::open(&path).map_err(FetchError::Io)?.into_file())
     }
 
-    fn run(self, image: &LocalImage, arguments: &[&str], cancel: &CancelToken) -> Result<Outcome, RegistryError> {
+    /// Runs the program for the first of the image's full names that the storage has.
+    fn run_for(
+        self,
+        image: &LocalImage,
+        cancel: &CancelToken,
+        arguments: impl Fn(&str) -> Vec<String>,
+    ) -> Result<Outcome, RegistryError> {
+        let mut outcome = Err(RegistryError::NotStored { image: image.to_string() });
+        for place in self.places(&image.place) {
+            outcome = self.run(image, &arguments(&place), cancel);
+            if !matches!(outcome, Err(RegistryError::NotStored { .. })) {
+                break;
+            }
+        }
+        outcome
+    }
+
+    /// What a name may mean, the likeliest first. What was built here is at `localhost`, where podman and buildah look
+    /// by themselves for names without a registry, and skopeo does not.
+    fn places(self, place: &str) -> Vec<String> {
+        let end = place.rfind(']').filter(|_| place.starts_with('[')).map_or(0, |end| end + 1);
+        let (storage, name) = place.split_at(end);
+        let is_host = |part: &str| part.contains(['.', ':']) || part == "localhost";
+        let is_full = name.split_once('/').is_some_and(|(first, _)| is_host(first)) || name.starts_with('@');
+        let local = (self == Self::Skopeo && !is_full).then(|| format!("{storage}localhost/{name}"));
+        local.into_iter().chain([place.to_owned()]).collect()
+    }
+
+    fn run(self, image: &LocalImage, arguments: &[String], cancel: &CancelToken) -> Result<Outcome, RegistryError> {
         let failed = |reason: String| RegistryError::Unreadable { image: image.to_string(), reason };
         let mut command = Command::new(self.name());
         command.args(arguments);
@@ -95,9 +129,42 @@ impl Program {
         }
         if !outcome.status.success() {
             let errors = String::from_utf8_lossy(&outcome.stderr);
-            let said = errors.trim().lines().last().unwrap_or("it said nothing").to_owned();
+            let said = message(errors.trim().lines().last().unwrap_or("it said nothing"));
+            if NOT_STORED.iter().any(|text| said.contains(text)) {
+                return Err(RegistryError::NotStored { image: image.to_string() });
+            }
             return Err(failed(format!("`{}` says: {said}", self.name())));
         }
         Ok(outcome)
+    }
+}
+
+/// What a line says, which may be a line of a log with its time and level.
+fn message(line: &str) -> String {
+    let quoted = line.split_once(" msg=").and_then(|(_, quoted)| serde_json::from_str(quoted).ok());
+    quoted.unwrap_or_else(|| line.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_without_a_registry_are_those_of_this_machine_first() {
+        let skopeo = |place| Program::Skopeo.places(place);
+        assert_eq!(skopeo("app:v1"), ["localhost/app:v1", "app:v1"]);
+        assert_eq!(skopeo("team/app"), ["localhost/team/app", "team/app"]);
+        assert_eq!(skopeo("[vfs@/a+/b]app"), ["[vfs@/a+/b]localhost/app", "[vfs@/a+/b]app"]);
+        for full in ["localhost/app", "quay.io/a/b:c", "host:5000/a", "@0123", "[vfs@/a+/b]localhost/app"] {
+            assert_eq!(skopeo(full), [full]);
+        }
+        assert_eq!(Program::Podman.places("app:v1"), ["app:v1"]);
+    }
+
+    #[test]
+    fn lines_of_logs_are_read() {
+        let line = r#"time="2026-11-30T12:47:41Z" level=fatal msg="Error parsing \"x\": no""#;
+        assert_eq!(message(line), r#"Error parsing "x": no"#);
+        assert_eq!(message("Error: nix: image not known"), "Error: nix: image not known");
     }
 }
