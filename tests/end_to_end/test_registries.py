@@ -366,6 +366,33 @@ def test_layers_that_are_none(modal: Modal, registry: Registry, entries: list, a
     assert not (modal.store.parent / "out").exists()
 
 
+def zstd_frame(data: bytes) -> bytes:
+    """A frame whose blocks are as they are."""
+    parts = [data[begin : begin + 65536] for begin in range(0, len(data), 65536)]
+    blocks = [
+        (len(part) << 3 | (number == len(parts) - 1)).to_bytes(3, "little") + part for number, part in enumerate(parts)
+    ]
+    return b"\x28\xb5\x2f\xfd\x00\x58" + b"".join(blocks)
+
+
+@pytest.mark.parametrize(("kind", "pack"), [("gzip", gzip.compress), ("zstd", zstd_frame)])
+def test_archives_of_several_parts(modal: Modal, registry: Registry, kind: str, pack) -> None:
+    layer = archive(("etc", None), ("etc/one", os.urandom(200_000)), ("etc/two", kind.encode()))
+    whole = registry.put("v1", layer)
+    reference = f"{registry.address}/team/app"
+    manifest = json.loads(registry.manifests["v1"])
+    several = pack(layer[:100_000]) + pack(layer[100_000:])
+    manifest["layers"] = [registry.blob(several, f"application/vnd.oci.image.layer.v1.tar+{kind}")]
+    registry.put_manifest("parts", manifest)
+    assert build(modal, repr(f"{reference}:parts")).stdout == build(modal, repr(f"{reference}@{whole}")).stdout
+    other = archive(("etc", None), ("etc/one", os.urandom(200_000)))
+    registry.put("v2", other)
+    manifest = json.loads(registry.manifests["v2"])
+    manifest["layers"] = [registry.blob(pack(other)[:-100], f"application/vnd.oci.image.layer.v1.tar+{kind}")]
+    registry.put_manifest("cut", manifest)
+    assert "cannot be unpacked" in refused(modal, repr(f"{reference}:cut"))
+
+
 DOCKERFILE = """
 FROM scratch
 ADD rootfs.tar /

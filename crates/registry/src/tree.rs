@@ -20,7 +20,9 @@ use rustix::io::Errno;
 pub(crate) const STRANGER: JobErrorKind = JobErrorKind::new("registry-stranger");
 /// Kind of a [`JobError`]: something of the image has no place where it is to be.
 pub(crate) const MISPLACED: JobErrorKind = JobErrorKind::new("registry-misplaced");
-/// What the kernel says to that, whatever the disk.
+/// Kind of a [`JobError`]: what a file is to hold cannot be read.
+pub(crate) const UNREAD: JobErrorKind = JobErrorKind::new("registry-unread");
+/// What the kernel says to what has no place, whatever the disk.
 const NO_PLACE: [Errno; 6] = [Errno::NOTDIR, Errno::LOOP, Errno::NAMETOOLONG, Errno::EXIST, Errno::NOENT, Errno::ISDIR];
 /// Most bytes of a path that are shown.
 const SHOWN_LENGTH: usize = 300;
@@ -88,23 +90,30 @@ pub(crate) enum Holes {
     Kept,
 }
 
-/// Copies what a file holds, in pieces of a buffer's length; zeros that fill one become a hole if `holes` says so.
-fn copy(contents: &mut dyn Read, file: &File, holes: Holes, buffer: &mut [u8]) -> std::io::Result<()> {
+/// Copies what a file holds, in pieces of a buffer's length; zeros that fill one become a hole if `holes` says so. `wrote` says
+/// why something cannot be written.
+fn copy(
+    contents: &mut dyn Read,
+    file: &File,
+    holes: Holes,
+    buffer: &mut [u8],
+    wrote: impl Fn(std::io::Error) -> JobError,
+) -> Result<(), JobError> {
     let mut length = 0;
     loop {
         let mut filled = 0;
         while filled < buffer.len() {
-            match contents.read(&mut buffer[filled..])? {
+            match contents.read(&mut buffer[filled..]).map_err(|error| JobError::new(UNREAD, error.to_string()))? {
                 0 => break,
                 count => filled += count,
             }
         }
         if holes == Holes::Written || buffer[..filled].iter().any(|byte| *byte != 0) {
-            file.write_all_at(&buffer[..filled], length)?;
+            file.write_all_at(&buffer[..filled], length).map_err(&wrote)?;
         }
         length += filled as u64;
         if filled < buffer.len() {
-            return if holes == Holes::Kept { file.set_len(length) } else { Ok(()) };
+            return if holes == Holes::Kept { file.set_len(length).map_err(&wrote) } else { Ok(()) };
         }
     }
 }
@@ -138,7 +147,7 @@ impl Tree {
         let file = File::from(file);
         let mut buffer = self.buffer.borrow_mut();
         let length = if holes == Holes::Kept { HOLE_LENGTH } else { buffer.len() };
-        copy(contents, &file, holes, &mut buffer[..length]).map_err(self.failed("writing", path))?;
+        copy(contents, &file, holes, &mut buffer[..length], |error| self.failed("writing", path)(error))?;
         self.set(&file, path, attributes)
     }
 

@@ -23,11 +23,11 @@ use serde::{Deserialize, Serialize};
 use tar::EntryType;
 
 use self::ahead::read_ahead;
-use self::watch::{HEADERS_LIMIT, Watch, Watched};
+use self::watch::{HEADERS_LIMIT, Looked, Watch, Watched};
 use crate::RegistryError;
 use crate::pax::{self, Record};
 use crate::pieces::{Joined, Piece};
-use crate::tree::{Attributes, Holes, MISPLACED, Tree, shown};
+use crate::tree::{Attributes, Holes, MISPLACED, Tree, UNREAD, shown};
 
 /// Kind of a [`JobError`]: the archive is not what images have as layers.
 pub const MALFORMED: JobErrorKind = JobErrorKind::new("registry-malformed");
@@ -47,6 +47,8 @@ const ATTRIBUTE_LIMIT: usize = 64 << 10;
 /// The record of a file with holes, which archives of ours have whole, because not every program knows another form.
 pub(crate) const OWN_SPARSE: &str = "LAMINA.sparse";
 
+/// Most bytes of a file with its holes, of which an archive may have next to nothing: what ext4 takes.
+const SPARSE_LIMIT: u64 = 16 << 40;
 /// Bytes of the blocks that archives consist of.
 const BLOCK: usize = 512;
 /// Most links on the way to a file, as Linux has it.
@@ -157,6 +159,7 @@ fn unpack_all(
     let mut archive = Watched { inner: archive, watch: &watch };
     let mut unpacking = Unpacking {
         job,
+        watch: &watch,
         tree: Tree::open(upper)?,
         below,
         plain: HashSet::new(),
@@ -165,7 +168,7 @@ fn unpack_all(
         deleted: BTreeSet::new(),
         opaque: BTreeSet::new(),
     };
-    let unpacked = unpack_entries(job, &mut unpacking, &mut archive, &watch);
+    let unpacked = unpack_entries(&mut unpacking, &mut archive);
     // What the watch stopped looks like a file that could not be read.
     watch.stopped()?;
     unpacked?;
@@ -175,12 +178,8 @@ fn unpack_all(
     watch.stopped()
 }
 
-fn unpack_entries(
-    job: &UnpackLayer,
-    unpacking: &mut Unpacking<'_>,
-    archive: &mut dyn Read,
-    watch: &Watch<'_>,
-) -> Result<(), JobError> {
+fn unpack_entries(unpacking: &mut Unpacking<'_>, archive: &mut dyn Read) -> Result<(), JobError> {
+    let (job, watch) = (unpacking.job, unpacking.watch);
     let mut entries = tar::Archive::new(Padded { inner: archive, position: 0 });
     let mut entries = entries.entries()?;
     loop {
@@ -198,7 +197,7 @@ fn unpack_entries(
         let (begin, size) = (entry.raw_file_position(), entry.header().entry_size());
         let size = size.map_err(|error| job.malformed(error))?;
         let named = entry.path_bytes().into_owned();
-        unpacking.add(&mut entry, &records).map_err(|error| job.misplaced(&named, error))?;
+        unpacking.add(&mut entry, &records).map_err(|error| job.of_entry(&named, error))?;
         if entry.header().entry_type().is_file() && watch.length.get() < begin.saturating_add(size) {
             return Err(job.malformed("its archive ends in the middle of a file"));
         }
@@ -214,13 +213,11 @@ impl UnpackLayer {
         unpack(self, &upper, below, archive, &|| context.ensure_wanted(&self.work))
     }
 
-    /// Why an entry has no place, if that is why it could not be written: its name, and what the kernel said to which path.
-    fn misplaced(&self, named: &[u8], error: JobError) -> JobError {
-        if error.kind != MISPLACED {
-            return error;
-        }
-        let named = shown(Path::new(OsStr::from_bytes(named)));
-        self.malformed(format!("its entry `{named}` has no place: {}", error.message))
+    /// Why an entry could not be unpacked, with its name if that is for the archive to answer for.
+    fn of_entry(&self, named: &[u8], error: JobError) -> JobError {
+        let reasons = [(MISPLACED, "has no place"), (UNREAD, "cannot be read")];
+        let Some((_, what)) = reasons.into_iter().find(|(kind, _)| *kind == error.kind) else { return error };
+        self.malformed(format!("its entry `{}` {what}: {}", shown(Path::new(OsStr::from_bytes(named))), error.message))
     }
 
     fn malformed(&self, reason: impl std::fmt::Display) -> JobError {
@@ -249,6 +246,7 @@ impl<R: Read> Read for Padded<R> {
 
 struct Unpacking<'a> {
     job: &'a UnpackLayer,
+    watch: &'a Watch<'a>,
     tree: Tree,
     below: Layers,
     /// Directories that lead nowhere else, be they of this layer or of those below.
@@ -315,7 +313,13 @@ impl Unpacking<'_> {
                 let holes = if is_sparse { Holes::Kept } else { Holes::Written };
                 self.tree.file(&path, &attributes, entry, holes)
             }
-            EntryType::GNUSparse => self.tree.file(&path, &attributes, entry, Holes::Kept),
+            EntryType::GNUSparse if entry.size() > SPARSE_LIMIT => {
+                let size = entry.size();
+                Err(self.job.malformed(format!("`{}` says that it has {size} bytes with its holes", path.display())))
+            }
+            EntryType::GNUSparse => {
+                self.tree.file(&path, &attributes, &mut Looked::new(entry, self.watch), Holes::Kept)
+            }
             EntryType::Symlink => {
                 let target = entry.link_name_bytes().filter(|target| !target.is_empty());
                 let target = target.ok_or_else(|| self.job.malformed(format!("`{}` leads nowhere", path.display())))?;
@@ -475,7 +479,8 @@ impl Unpacking<'_> {
             } else if name.starts_with(SPARSE) {
                 let path = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
                 return Err(self.job.malformed(format!(
-                    "`{path}` is a sparse file in the form of POSIX archives, which no program makes layers with"
+                    "`{path}` is a sparse file in the form of POSIX archives, which is not read: make the archive with \
+                     `--format=gnu`, or without `--sparse`"
                 )));
             }
         }

@@ -215,6 +215,7 @@ fn links_of_lower_layers_lead_nowhere_outside() {
             file(&inside(b"/.wh.canary"), b""),
             link(EntryType::Symlink, &inside(b"/link"), b"canary"),
             directory(&inside(b"/new")),
+            directory(&name),
         ];
         for attack in attacks {
             place.unpack(&archive(&[attack])).unwrap();
@@ -354,6 +355,14 @@ fn the_last_of_entries_with_one_name_counts() {
     assert!(place.path("upper/d").is_symlink() && place.path("upper/e").is_dir());
 }
 
+struct Broken;
+
+impl Read for Broken {
+    fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
+        Err(std::io::Error::other("the stream is cut"))
+    }
+}
+
 #[test]
 fn what_is_cut_or_goes_on_is_refused() {
     let place = Place::new();
@@ -362,6 +371,11 @@ fn what_is_cut_or_goes_on_is_refused() {
         place.refuses(&whole[..cut]);
     }
     assert!(place.refuses(b"this is no archive at all").contains("cannot be unpacked"));
+    // A compressed one ends with an error in the middle of a file.
+    let packed = std::io::Read::chain(&whole[..512 + 300], Broken);
+    let error = place.unpack_stream(packed, "", &|| Ok(())).unwrap_err();
+    assert_eq!(error.kind, MALFORMED);
+    assert!(error.message.ends_with("its entry `a` cannot be read: the stream is cut"), "{error}");
     // What is behind the end belongs to the digest and to no file.
     let longer = [&whole[..], b"garbage"].concat();
     place.unpack(&longer).unwrap();
@@ -408,6 +422,44 @@ fn holes_take_no_room_and_forms_that_are_not_read_are_refused() {
     assert_eq!(&begin, b"begin\0");
     let posix = records(LOCAL, &[("GNU.sparse.major", b"1"), ("GNU.sparse.minor", b"0")]);
     assert!(place.refuses(&archive(&[posix, file(b"x", b"0\n")])).contains("`x` is a sparse file"));
+}
+
+/// A file that is said to have so many bytes, of which the archive has none.
+fn hole(size: u64) -> Vec<u8> {
+    let mut header = tar::Header::new_gnu();
+    header.set_path("hole").unwrap();
+    header.set_entry_type(EntryType::GNUSparse);
+    header.set_mode(0o644);
+    header.set_uid(rustix::process::getuid().as_raw().into());
+    header.set_gid(rustix::process::getgid().as_raw().into());
+    header.set_mtime(1_000_000_000);
+    header.set_size(0);
+    let gnu = header.as_gnu_mut().unwrap();
+    // Larger numbers than octal digits have room for.
+    gnu.realsize[0] = 0x80;
+    gnu.realsize[4..].copy_from_slice(&size.to_be_bytes());
+    gnu.sparse[0].offset[0] = 0x80;
+    gnu.sparse[0].offset[4..].copy_from_slice(&size.to_be_bytes());
+    gnu.sparse[0].numbytes.copy_from_slice(b"00000000000\0");
+    header.set_cksum();
+    raw(&header, b"")
+}
+
+#[test]
+fn a_hole_has_bounds() {
+    let place = Place::new();
+    place.unpack(&archive(&[hole(1 << 20)])).unwrap();
+    assert_eq!(fs_err::metadata(place.path("upper/hole")).unwrap().len(), 1 << 20);
+    let refused = place.refuses(&archive(&[hole(1 << 60)]));
+    assert!(refused.contains(&format!("`hole` says that it has {} bytes", 1_u64 << 60)), "{refused}");
+    // Nobody waits for one that nobody wants.
+    let (asked, bytes) = (Cell::new(0), archive(&[hole(SPARSE_LIMIT)]));
+    let is_wanted = || {
+        asked.set(asked.get() + 1);
+        if asked.get() > 3 { Err(JobError::new(JobError::STORE, "nobody wants it")) } else { Ok(()) }
+    };
+    let error = place.unpack_stream(&bytes[..], "", &is_wanted).unwrap_err();
+    assert_eq!(error.message, "nobody wants it");
 }
 
 #[test]

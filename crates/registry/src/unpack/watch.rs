@@ -91,6 +91,32 @@ impl<'a> Watch<'a> {
     }
 }
 
+/// A reader of what the archive does not have byte by byte, such as holes, which ends when nobody wants it.
+pub(super) struct Looked<'a, R> {
+    inner: R,
+    watch: &'a Watch<'a>,
+    /// Bytes since the last look.
+    passed: u64,
+}
+
+impl<'a, R> Looked<'a, R> {
+    pub(super) fn new(inner: R, watch: &'a Watch<'a>) -> Self {
+        Self { inner, watch, passed: 0 }
+    }
+}
+
+impl<R: Read> Read for Looked<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        self.passed += count as u64;
+        if self.passed >= LOOK_EVERY {
+            self.passed = 0;
+            self.watch.look()?;
+        }
+        Ok(count)
+    }
+}
+
 /// Bytes that a disk has left for ordinary users.
 fn free(path: &Path) -> std::io::Result<u64> {
     let disk = rustix::fs::statvfs(path)?;
